@@ -1,0 +1,230 @@
+"""One run is one frozen `RunConfig`: everything that can change a number, nothing else.
+
+Defaults live in the recipe files, not here: a field without a default must be written there. A field added later
+must have the default None, meaning "as before it existed", so that ids of earlier runs do not change.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stableft.metrics import METRICS, REGRESSION
+from stableft.tasks import TaskSpec, find_task
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Part(BaseModel):
+    """A section of a config: frozen, strict about types, closed to unknown keys, free of NaN and infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    whole: ClassVar[bool] = False  # True: assigned as one value by `set` and `grid`, never key by key
+
+
+class OwnTask(Part):
+    """A user's own data set: files by content hash, so that equal files are equal computations."""
+
+    whole: ClassVar[bool] = True
+    format: Literal["csv", "tsv", "jsonl"]
+    train: Digest
+    validation: Digest
+    test: Digest | None = None
+    text: tuple[str, ...] = Field(min_length=1, max_length=2)
+    label: str
+    labels: tuple[str, ...] = ()  # class ids in this order; empty: regression
+    metrics: tuple[Literal[METRICS], ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _labels_fit_metrics(self) -> Self:
+        for metric in self.metrics:
+            if (metric in REGRESSION) != (not self.labels):
+                kind = "a regression task (no labels)" if not self.labels else "a task with labels"
+                raise ValueError(f"metric {metric!r} does not fit {kind}")
+            if metric in ("f1", "accuracy_f1") and len(self.labels) != 2:
+                raise ValueError(f"metric {metric!r} needs exactly two labels, here are {len(self.labels)}")
+        if len(self.labels) == 1 or len(set(self.labels)) < len(self.labels):
+            raise ValueError("labels must be two or more different names")
+        return self
+
+
+class DataConfig(Part):
+    """Which rows, in which split, as which tokens."""
+
+    task: str
+    own: OwnTask | None = None
+    split: Literal["dev", "heldout"]  # M: report on the dev set. Z sec. 3: half of it (1k training rows) validates
+    train_rows: Count | None  # None: all; else a class-balanced sample of that size
+    sample_seed: Seed | None
+    max_length: Annotated[int, Field(ge=8)]
+    pad_to_max: bool
+    segment_ids: bool  # False: token_type_ids all zero, as M's released code runs
+
+
+class ModelConfig(Part):
+    """Which pre-trained weights, and how they are run."""
+
+    name: str  # a hub name, or the label of a local folder
+    revision: str | None = None  # of a hub name
+    sha256: Digest | None = None  # of a local folder's contents
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None  # None: as the checkpoint says
+    attention: Literal["eager", "sdpa"]
+
+
+class Reinit(Part):
+    """Re-initialisation of the pooler and the top `blocks` (Z sec. 5)."""
+
+    pooler: bool
+    blocks: Annotated[int, Field(ge=0)]
+
+
+class OptimizerConfig(Part):
+    """AdamW, its bias correction a switch."""
+
+    lr: Positive
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
+    eps: Positive
+    bias_correction: bool
+    eps_placement: Literal["before_correction", "after_correction"] | None
+    weight_decay: Annotated[float, Field(ge=0)]
+    decay_order: Literal["before", "after"] | None
+    no_decay: tuple[str, ...]  # parameters whose name contains one of these are not decayed
+    clip_norm: Positive | None
+
+
+class Length(Part):
+    """Length of training, in epochs or in optimizer steps."""
+
+    whole: ClassVar[bool] = True
+    epochs: Count | None = None
+    steps: Count | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of epochs and steps")
+        return self
+
+
+class ScheduleConfig(Part):
+    """How many examples an update sees, how many updates there are, and their learning rate."""
+
+    length: Length
+    batch_size: Count
+    warmup: Annotated[float, Field(ge=0, le=1)]  # share of all updates
+
+
+class Cadence(Part):
+    """When to evaluate: so many times a run (Z) or about so many times an epoch and at its end (M)."""
+
+    whole: ClassVar[bool] = True
+    times: Count | None = None
+    per_epoch: Count | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.times is None) == (self.per_epoch is None):
+            raise ValueError("give exactly one of times and per_epoch")
+        return self
+
+
+class EvaluationConfig(Part):
+    """When to evaluate, which checkpoint is best, and which one is reported."""
+
+    every: Cadence
+    at_start: bool
+    select_by: tuple[Literal[METRICS], ...] = Field(min_length=1)  # the first that is one of the task's metrics
+    report: Literal["last", "best"]
+    batch_size: Count
+
+
+class Seeds(Part):
+    """`init` draws the head (and re-drawn blocks); `data` the batch order and dropout (Z App. B)."""
+
+    init: Seed
+    data: Seed
+
+
+class RunConfig(Part):
+    """The whole truth about one run."""
+
+    data: DataConfig
+    model: ModelConfig
+    reinit: Reinit | None
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    evaluation: EvaluationConfig
+    precision: Literal["fp32", "fp16", "bf16"]
+    seeds: Seeds
+
+    @property
+    def run_id(self) -> str:
+        """16 hex digits, equal for equal computations: fields without an effect do not count."""
+        return hashlib.sha256(canonical_json(_identity(self)).encode()).hexdigest()[:16]
+
+    @property
+    def task(self) -> TaskSpec:
+        """The facts about this run's data set, the user's own included."""
+        own = self.data.own
+        if own is None:
+            return find_task(self.data.task)
+        return TaskSpec(self.data.task, self.data.task, own.text, own.labels, own.metrics)
+
+    @property
+    def reported_split(self) -> Literal["val", "test"]:
+        """Where tables read the score: a held-out test split where there is one, else the validation split."""
+        held_out = self.data.split == "heldout" or (self.data.own is not None and self.data.own.test is not None)
+        return "test" if held_out else "val"
+
+    @property
+    def selection_metric(self) -> str:
+        """The validation metric that decides which checkpoint is best."""
+        return next((m for m in self.evaluation.select_by if m in self.task.metrics), self.task.metric)
+
+    def normalized(self) -> Self:
+        """Returns the config with every field that has no effect set to None."""
+        values = self.model_dump()
+        if not self.optimizer.bias_correction:
+            values["optimizer"]["eps_placement"] = None
+        if self.optimizer.weight_decay == 0:
+            values["optimizer"]["decay_order"] = None
+            values["optimizer"]["no_decay"] = ()
+        if self.data.train_rows is None:
+            values["data"]["sample_seed"] = None
+        if self.reinit == Reinit(pooler=False, blocks=0):
+            values["reinit"] = None
+        return type(self).model_validate(values)
+
+    @model_validator(mode="after")
+    def _switches_have_values(self) -> Self:
+        if self.optimizer.bias_correction and self.optimizer.eps_placement is None:
+            raise ValueError("optimizer.eps_placement must be set when optimizer.bias_correction is true")
+        if self.optimizer.weight_decay and self.optimizer.decay_order is None:
+            raise ValueError("optimizer.decay_order must be set when optimizer.weight_decay is not 0")
+        if self.data.train_rows is not None and self.data.sample_seed is None:
+            raise ValueError("data.sample_seed must be set when data.train_rows is")
+        return self
+
+
+def canonical_json(value: Any) -> str:
+    """Returns JSON that is equal for equal values: sorted keys, no spaces, shortest floats."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _identity(config: RunConfig) -> dict:
+    values = config.normalized().model_dump(mode="json")
+    if config.model.sha256:
+        del values["model"]["name"]
+    if config.data.own:
+        del values["data"]["task"]
+    return _without_none(values)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value

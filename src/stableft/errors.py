@@ -1,0 +1,14 @@
+"""The one exception that the command line turns into a sentence and exit code 2."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """What the user wrote cannot be used; the message is one sentence naming file, key, value and rule."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Returns "; did you mean 'x'?" for the closest of `names`, or "" when none is close."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,228 @@
+"""What a run leaves behind: one `RunRecord`, written atomically, guarded by a checksum.
+
+A run folder `<results>/runs/<run_id>/` holds config.yaml, record.json, history.jsonl, predictions.npz, the claim of
+the process that works on it, and, while the run is unfinished, its checkpoint.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stableft.config import RunConfig, canonical_json
+from stableft.errors import UserError
+
+RECORD_FILE = "record.json"
+HISTORY_FILE = "history.jsonl"  # one line a training step: {"step", "loss", "lr", "grad_norm"}
+PREDICTIONS_FILE = "predictions.npz"
+CONFIG_FILE = "config.yaml"
+
+
+class RecordPart(BaseModel):
+    """A section of a record: frozen, closed to unknown keys; NaN and infinity are written as strings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class EvalPoint(RecordPart):
+    """One evaluation. `train_loss` is the mean over the steps since the one before (None at step 0)."""
+
+    step: int
+    epoch: float
+    train_loss: float | None
+    val_loss: float
+    val: dict[str, float]
+
+
+class Scores(RecordPart):
+    """Every metric of one set of weights, as fractions. `test` is None where the split has no test rows."""
+
+    step: int
+    val: dict[str, float]
+    test: dict[str, float] | None
+
+
+class DataRecord(RecordPart):
+    """Which rows a run used. `baselines` are majority baselines: split -> metric -> score."""
+
+    fingerprint: str
+    train_rows: int
+    val_rows: int
+    test_rows: int
+    label_entropy: float | None  # of the training labels, in nats: the loss of a model that has learnt nothing
+    baselines: dict[str, dict[str, float]]
+
+
+class Environment(RecordPart):
+    """Where a run ran. Versions and hardware only: no environment variable, host name or path."""
+
+    versions: dict[str, str]
+    git_commit: str | None
+    git_dirty: bool | None
+    platform: str
+    device: str  # such as "cpu" or "NVIDIA H200"
+    threads: int
+    micro_batch: int  # rows that went through the model at once; the effective batch is in the config
+    micro_batch_halved: int  # how often memory ran out and it was halved
+    model_commit: str | None  # of a hub model
+
+
+class RunRecord(RecordPart):
+    """The outcome of one run; all that tables and figures read."""
+
+    run_id: str
+    arm: str
+    recipe: str
+    status: Literal["finished", "crashed"]
+    reason: str | None  # why a run crashed, or why its loss ended it early
+    config: RunConfig
+    evals: tuple[EvalPoint, ...]
+    last: Scores | None
+    best: Scores | None
+    failed: bool | None  # the `last` score of the reported metric and split against its majority baseline
+    failed_by_accuracy: bool | None  # the same by accuracy, as M sec. 3.2 words it; None for regression
+    steps: int
+    skipped_steps: int
+    data: DataRecord | None
+    environment: Environment | None
+    seconds: float
+    peak_memory_bytes: int | None
+    source: str | None = None  # None: this project's own run; else where an imported record came from
+
+    def score(self, which: Literal["last", "best"], split: Literal["val", "test"], metric: str) -> float | None:
+        """Returns one score as a fraction (NaN for a diverged run), or None if the run has none."""
+        scores = self.last if which == "last" else self.best
+        values = getattr(scores, split) if scores else None
+        return values.get(metric) if values else None
+
+    @property
+    def reported_score(self) -> float | None:
+        """The score that the run's own config says tables report."""
+        return self.score(self.config.evaluation.report, self.config.reported_split, self.config.task.metric)
+
+
+def run_folder(results: Path, run_id: str) -> Path:
+    """Returns the folder of a run, which may not exist yet."""
+    return results / "runs" / run_id
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Puts `content` at `path` so that a reader, or a crash at any moment, sees all of it or none."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in `folder` survive a power cut, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows cannot open a folder
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def dump_record(record: RunRecord) -> str:
+    """Returns the record as one line of JSON with its checksum."""
+    values = record.model_dump(mode="json")
+    return canonical_json({**values, "checksum": _checksum(values)})
+
+
+def parse_record(line: str) -> RunRecord:
+    """Returns the record that `dump_record` wrote.
+
+    Raises:
+        UserError: the text is no record, or was changed after it was written.
+    """
+    try:
+        values = json.loads(line)
+        checksum = values.pop("checksum")
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise UserError("is not a complete record") from None
+    if checksum != _checksum(values):
+        raise UserError("does not match its checksum: it was truncated or edited by hand")
+    try:
+        return RunRecord.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"has {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def write_record(results: Path, record: RunRecord) -> None:
+    """Lands a record in its run folder."""
+    atomic_write(run_folder(results, record.run_id) / RECORD_FILE, (dump_record(record) + "\n").encode())
+
+
+def read_record(results: Path, run_id: str) -> RunRecord | None:
+    """Returns a run's record, or None if it has none.
+
+    Raises:
+        UserError: the record is damaged; `set_aside` moves it out of the way.
+    """
+    path = run_folder(results, run_id) / RECORD_FILE
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not a complete record") from None
+    try:
+        record = parse_record(text)
+    except UserError as error:
+        raise UserError(f"{path} {error}") from None
+    if record.run_id != run_id:
+        raise UserError(f"{path} is the record of another run, {record.run_id}")
+    return record
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a damaged file to the first free `<name>.damaged-<n>` and returns the new path."""
+    n = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{n}")).exists():
+        n += 1
+    os.replace(path, aside)
+    return aside
+
+
+def read_records_file(path: Path) -> Iterator[RunRecord]:
+    """Yields the records of a JSON Lines file.
+
+    Raises:
+        UserError: a line is no record; the message names file and line.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        yield parse_record(line)
+                    except UserError as error:
+                        raise UserError(f"{path}:{number} {error}") from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such records file") from None
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise UserError(f"{path} is not a file of records in JSON Lines") from None
+
+
+def write_records_file(path: Path, records: Iterable[RunRecord]) -> None:
+    """Writes one record a line, in the given order."""
+    atomic_write(path, "".join(dump_record(record) + "\n" for record in records).encode())
+
+
+def _checksum(values: dict) -> str:
+    return hashlib.sha256(canonical_json(values).encode()).hexdigest()
