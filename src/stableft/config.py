@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stableft.metrics import METRICS, REGRESSION
+from stableft.metrics import REGRESSION, Metric
 from stableft.tasks import TaskSpec, find_task
 
 Positive = Annotated[float, Field(gt=0)]
@@ -37,7 +37,7 @@ class OwnTask(Part):
     text: tuple[str, ...] = Field(min_length=1, max_length=2)
     label: str
     labels: tuple[str, ...] = ()  # class ids in this order; empty: regression
-    metrics: tuple[Literal[METRICS], ...] = Field(min_length=1)
+    metrics: tuple[Metric, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _labels_fit_metrics(self) -> Self:
@@ -137,7 +137,7 @@ class EvaluationConfig(Part):
 
     every: Cadence
     at_start: bool
-    select_by: tuple[Literal[METRICS], ...] = Field(min_length=1)  # the first that is one of the task's metrics
+    select_by: tuple[Metric, ...] = Field(min_length=1)  # the first that is one of the task's metrics
     report: Literal["last", "best"]
     batch_size: Count
 

@@ -2,12 +2,13 @@
 
 import math
 import warnings
+from typing import Literal, get_args
 
 import numpy as np
 
-CLASSIFICATION = ("accuracy", "f1", "mcc", "accuracy_f1")
-REGRESSION = ("spearman", "pearson")
-METRICS = CLASSIFICATION + REGRESSION
+Metric = Literal["accuracy", "f1", "mcc", "accuracy_f1", "spearman", "pearson"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+REGRESSION: tuple[Metric, ...] = ("spearman", "pearson")
 
 TITLES = {
     "accuracy": "accuracy",
@@ -56,15 +57,15 @@ def _one(name: str, predictions: np.ndarray, labels: np.ndarray) -> float:
             case "accuracy":
                 value = np.mean(predictions == labels)
             case "f1":
-                value = metrics.f1_score(labels, predictions, zero_division=0.0)
+                value = metrics.f1_score(labels, predictions, zero_division=0.0)  # pyright: ignore[reportArgumentType]
             case "mcc":
                 value = metrics.matthews_corrcoef(labels, predictions)
             case "accuracy_f1":
                 value = (_one("accuracy", predictions, labels) + _one("f1", predictions, labels)) / 2
             case "spearman":
-                value = stats.spearmanr(predictions, labels).statistic
+                value = stats.spearmanr(predictions, labels)[0]
             case "pearson":
-                value = stats.pearsonr(predictions, labels).statistic
+                value = stats.pearsonr(predictions, labels)[0]
             case _:
                 raise AssertionError(name)
-    return float(value)
+    return float(value)  # pyright: ignore[reportArgumentType]

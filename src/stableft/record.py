@@ -8,9 +8,9 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,6 +18,7 @@ from stableft.config import RunConfig, canonical_json
 from stableft.errors import UserError
 
 RECORD_FILE = "record.json"
+CHECKPOINT_FILE = "checkpoint.pt"
 HISTORY_FILE = "history.jsonl"  # one line a training step: {"step", "loss", "lr", "grad_norm"}
 PREDICTIONS_FILE = "predictions.npz"
 CONFIG_FILE = "config.yaml"
@@ -70,6 +71,7 @@ class Environment(RecordPart):
     micro_batch: int  # rows that went through the model at once; the effective batch is in the config
     micro_batch_halved: int  # how often memory ran out and it was halved
     model_commit: str | None  # of a hub model
+    drawn: tuple[str, ...] = ()  # modules besides the head that the checkpoint lacks: they were drawn anew
 
 
 class RunRecord(RecordPart):
@@ -111,12 +113,15 @@ def run_folder(results: Path, run_id: str) -> Path:
     return results / "runs" / run_id
 
 
-def atomic_write(path: Path, content: bytes) -> None:
-    """Puts `content` at `path` so that a reader, or a crash at any moment, sees all of it or none."""
+def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
+    """Puts `content` (or what it writes) at `path` so that a reader, or a crash at any moment, sees all or nothing."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            file.write(content)
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -2,6 +2,8 @@
 
 import math
 
+from stableft.config import EvaluationConfig, ScheduleConfig
+
 
 def warmup_linear(step: int, total: int, warmup: int) -> float:
     """Returns the factor on the learning rate of update `step` (counted from 0) of `total`.
@@ -15,5 +17,33 @@ def warmup_linear(step: int, total: int, warmup: int) -> float:
 
 
 def bias_ratio(t: int, beta1: float = 0.9, beta2: float = 0.999) -> float:
-    """Returns how many times larger Adam's update `t` (from 1) is without bias correction (Z Fig. 1; M Fig. 6 is 1/x)."""
+    """Returns how many times larger Adam's update `t` (from 1) is without bias correction (Z Fig. 1; M Fig. 6: 1/x)."""
     return (1 - beta1**t) / math.sqrt(1 - beta2**t)
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Returns the number of updates in an epoch; the last, shorter batch counts."""
+    return -(-rows // batch_size)
+
+
+def total_steps(schedule: ScheduleConfig, rows: int) -> int:
+    """Returns the number of updates in a run."""
+    if schedule.length.steps:
+        return schedule.length.steps
+    assert schedule.length.epochs
+    return steps_per_epoch(rows, schedule.batch_size) * schedule.length.epochs
+
+
+def evaluation_steps(evaluation: EvaluationConfig, total: int, per_epoch: int) -> tuple[int, ...]:
+    """Returns the steps after which to evaluate, in order; the last step is always one of them.
+
+    `times: N` is every total // N steps and the end: N or N + 1 evaluations (Z's released code). `per_epoch: N` is
+    every per_epoch // N steps, each epoch's end and the end (M's released code).
+    """
+    if evaluation.every.times:
+        every, epoch_ends = max(1, total // evaluation.every.times), range(0)
+    else:
+        assert evaluation.every.per_epoch
+        every, epoch_ends = max(1, per_epoch // evaluation.every.per_epoch), range(per_epoch, total, per_epoch)
+    steps = {*range(every, total, every), *epoch_ends, total}
+    return tuple(sorted(steps | ({0} if evaluation.at_start else set())))

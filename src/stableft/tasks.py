@@ -7,13 +7,13 @@ from stableft.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class HubSource:
-    """Where `datasets` finds a task: repository, configuration, and the names of its splits and columns."""
+    """Where `datasets` finds a task: repository, configuration, and the names of its dev split and columns."""
 
     repository: str
     config: str
     dev: str = "validation"
-    test: str | None = None  # a labelled test split of the hub (GLUE's have no labels)
     text: tuple[str, ...] | None = None  # None: the task's own column names
+    label: str = "label"
 
 
 @dataclass(frozen=True)
@@ -21,15 +21,17 @@ class FolderLayout:
     """One way in which a task's original files are laid out below the folder given as `--data-dir`.
 
     `columns` names the file's columns from left to right for files without a header; with a header it is None and
-    `text` and `label` are looked up in the header line.
+    `text` and `label` are looked up in the header line. Fields are separated by tabs and never quoted.
     """
 
     train: str
     dev: str
     text: tuple[str, ...]
     label: str
-    test: str | None = None
     columns: tuple[str, ...] | None = None
+    dev_ids: str | None = None  # `train` and `dev` are one file; the rows with these pairs of ids are the dev set
+    id_columns: tuple[str, str] | None = None
+    skips_short_rows: bool = False  # the original processor leaves out rows with too few fields
 
 
 @dataclass(frozen=True)
@@ -61,28 +63,93 @@ class TaskSpec:
         return len(self.labels) or 1
 
 
-def _glue(name: str, title: str, text: tuple[str, ...], labels: tuple[str, ...], metrics: tuple[str, ...], **more) -> TaskSpec:
-    config = name.replace("-", "")
-    return TaskSpec(name, title, text, labels, metrics, hub=HubSource("nyu-mll/glue", config, **more.pop("hub", {})), **more)
+def _glue(name: str, title: str, text: tuple[str, ...], labels: tuple[str, ...], metrics, **more) -> TaskSpec:
+    hub = HubSource("nyu-mll/glue", name, **more.pop("hub", {}))
+    return TaskSpec(name, title, text, labels, metrics, hub=hub, **more)
+
+
+def _tsv(folder: str, text: tuple[str, ...], label: str = "label", dev: str = "dev.tsv", **more) -> FolderLayout:
+    return FolderLayout(f"{folder}/train.tsv", f"{folder}/{dev}", text, label, **more)
+
+
+def _mrpc_layouts() -> tuple[FolderLayout, ...]:
+    strings = ("#1 String", "#2 String")
+    whole, ids = "MRPC/msr_paraphrase_train.txt", ("#1 ID", "#2 ID")
+    return (
+        _tsv("MRPC", strings, "Quality"),
+        _tsv("MRPC", PAIR),
+        FolderLayout(whole, whole, strings, "Quality", dev_ids="MRPC/dev_ids.tsv", id_columns=ids),
+    )
+
+
+def _scitail_layout(folder: str) -> FolderLayout:
+    columns = ("premise", "hypothesis", "label")
+    files = (f"{folder}/scitail_1.0_train.tsv", f"{folder}/scitail_1.0_dev.tsv")
+    return FolderLayout(*files, columns[:2], columns[2], columns=columns)
+
+
+def _digits(labels: tuple[str, ...]) -> dict[str, str]:
+    return {str(i): label for i, label in enumerate(labels)}
 
 
 PAIR = ("sentence1", "sentence2")
+QUESTIONS = ("question1", "question2")
 ENTAILMENT = ("entailment", "not_entailment")
+PARAPHRASE = ("not_equivalent", "equivalent")
+ACCEPTABILITY = ("unacceptable", "acceptable")
+SENTIMENT = ("negative", "positive")
+DUPLICATE = ("not_duplicate", "duplicate")
 TASKS = {
     spec.name: spec
     for spec in (
-        _glue("rte", "RTE", PAIR, ENTAILMENT, ("accuracy",)),
-        _glue("mrpc", "MRPC", PAIR, ("not_equivalent", "equivalent"), ("f1", "accuracy", "accuracy_f1")),
-        _glue("cola", "CoLA", ("sentence",), ("unacceptable", "acceptable"), ("mcc",)),
-        _glue("stsb", "STS-B", PAIR, (), ("spearman", "pearson")),
-        _glue("sst2", "SST-2", ("sentence",), ("negative", "positive"), ("accuracy",), large=True),
-        _glue("qnli", "QNLI", ("question", "sentence"), ENTAILMENT, ("accuracy",), large=True),
+        _glue("rte", "RTE", PAIR, ENTAILMENT, ("accuracy",), layouts=(_tsv("RTE", PAIR),)),
+        _glue(
+            "mrpc",
+            "MRPC",
+            PAIR,
+            PARAPHRASE,
+            ("f1", "accuracy", "accuracy_f1"),
+            layouts=_mrpc_layouts(),
+            aliases=_digits(PARAPHRASE),
+        ),
+        _glue(
+            "cola",
+            "CoLA",
+            ("sentence",),
+            ACCEPTABILITY,
+            ("mcc",),
+            layouts=(_tsv("CoLA", ("sentence",), columns=("source", "label", "mark", "sentence")),),
+            aliases=_digits(ACCEPTABILITY),
+        ),
+        _glue("stsb", "STS-B", PAIR, (), ("spearman", "pearson"), layouts=(_tsv("STS-B", PAIR, "score"),)),
+        _glue(
+            "sst2",
+            "SST-2",
+            ("sentence",),
+            SENTIMENT,
+            ("accuracy",),
+            layouts=(_tsv("SST-2", ("sentence",)),),
+            aliases=_digits(SENTIMENT),
+            large=True,
+        ),
+        _glue(
+            "qnli",
+            "QNLI",
+            ("question", "sentence"),
+            ENTAILMENT,
+            ("accuracy",),
+            layouts=(_tsv("QNLI", ("question", "sentence")),),
+            large=True,
+        ),
         _glue(
             "qqp",
             "QQP",
-            ("question1", "question2"),
-            ("not_duplicate", "duplicate"),
+            QUESTIONS,
+            DUPLICATE,
             ("accuracy", "f1", "accuracy_f1"),
+            # GLUE's QQP has a few rows broken by a line end; the original processor and the hub leave them out.
+            layouts=(_tsv("QQP", QUESTIONS, "is_duplicate", skips_short_rows=True),),
+            aliases=_digits(DUPLICATE),
             large=True,
         ),
         _glue(
@@ -92,6 +159,7 @@ TASKS = {
             ("entailment", "neutral", "contradiction"),
             ("accuracy",),
             hub={"dev": "validation_matched"},
+            layouts=(_tsv("MNLI", PAIR, "gold_label", "dev_matched.tsv"),),
             large=True,
         ),
         TaskSpec(
@@ -100,7 +168,12 @@ TASKS = {
             ("premise", "hypothesis"),
             ("entails", "neutral"),
             ("accuracy",),
-            hub=HubSource("allenai/scitail", "tsv_format", test="test"),
+            # The hub's tsv_format was read with quoting on and lost 499 of the 23,596 training rows.
+            hub=HubSource("allenai/scitail", "snli_format", text=PAIR, label="gold_label"),
+            layouts=tuple(
+                _scitail_layout(folder) for folder in ("SciTail", "SciTail/tsv_format", "SciTailV1.1/tsv_format")
+            ),
+            aliases={"entailment": "entails"},
             large=True,
         ),
     )

@@ -1,0 +1,270 @@
+"""The command line: parse, call one function, print. Nothing heavy is imported before a command needs it."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from stableft.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Is my fine-tuning stable? Trains recipes x seeds, survives interruption, and ends in tables with statistics.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="What a data set holds, and fetching it.")
+app.add_typer(data_app, name="data")
+
+Config = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A sweep file; the package's own go by name, such as rte.")
+]
+Results = Annotated[Path, typer.Option("--results", help="Folder of run folders and records.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of original GLUE files; without it, the hub.")]
+Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Set a key in every run (repeatable).")]
+Arms = Annotated[str, typer.Option("--arms", metavar="A,B", help="Only these arms.")]
+Seeds = Annotated[str | None, typer.Option("--seeds", metavar="SEEDS", help="Such as 5, 1-25 or 1,2,7.")]
+Devices = Annotated[str, typer.Option("--devices", help="auto (all GPUs, else the CPU), cpu, or GPU numbers: 0,1.")]
+Jobs = Annotated[int, typer.Option("--jobs-per-device", min=1, help="Runs at a time on each device.")]
+Save = Annotated[
+    Literal["none", "best", "last", "all"], typer.Option("--save", help="Model weights to keep (all: both).")
+]
+Every = Annotated[
+    int | None, typer.Option("--checkpoint-every", min=1, help="Steps; else as often as 2 % of time allow.")
+]
+Micro = Annotated[int | None, typer.Option("--micro-batch", min=1, help="Rows in memory at once; the batch stays.")]
+Score = Annotated[Literal["recipe", "last", "best"], typer.Option("--score", help="Whose score: as the recipe says.")]
+
+NO_SETS: list[str] = []
+
+
+def main() -> None:
+    """Runs the command line; what the user got wrong is one sentence and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"stableft: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command()
+def sweep(
+    config: Config,
+    results: Results = Path("results"),
+    data_dir: DataDir = None,
+    set_: Sets = NO_SETS,
+    arms: Arms = "",
+    seeds: Seeds = None,
+    devices: Devices = "auto",
+    jobs_per_device: Jobs = 1,
+    save: Save = "none",
+    checkpoint_every: Every = None,
+    micro_batch: Micro = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print runs, time, memory and disk; train nothing.")
+    ] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first crash.")] = False,
+    retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Do crashed runs again.")] = False,
+) -> None:
+    """Train every run of a sweep that is not done yet, and print its report."""
+    from stableft.plan import Execution
+
+    plan = _load(config, data_dir, set_, arms, seeds)
+    execution = Execution(micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save)
+    if dry_run:
+        from stableft.estimate import estimate, render_estimate
+        from stableft.launch.local import resolve_devices
+
+        print(render_estimate(estimate(plan, results, resolve_devices(devices), jobs_per_device, execution)))
+        return
+    code = _run(plan, results, devices, jobs_per_device, execution, retry_crashed, fail_fast)
+    from stableft.report.artifact import sweep_artifact
+    from stableft.report.gather import report_of, stored_records
+    from stableft.report.render import render
+
+    records = list(stored_records(results, plan.runs))
+    if records:
+        table = report_of(sweep_artifact(plan.name, str(plan.path)), plan.runs, records)
+        print(f"\n{render(table, 'md')}")
+    raise typer.Exit(code)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name or file of a recipe.")],
+    task: Annotated[str, typer.Option("--task", help="Name of a task; `stableft list tasks` shows them.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="For initialisation, data order and dropout.")],
+    model: Annotated[str | None, typer.Option("--model", help="Folder or hub name; else the recipe's.")] = None,
+    results: Results = Path("results"),
+    data_dir: DataDir = None,
+    set_: Sets = NO_SETS,
+    devices: Devices = "auto",
+    save: Save = "none",
+    checkpoint_every: Every = None,
+    micro_batch: Micro = None,
+    retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Do it again if it crashed.")] = False,
+) -> None:
+    """Train one run: a recipe, a task, a model, a seed."""
+    from stableft.plan import Execution, Sources
+    from stableft.recipe import single_run
+    from stableft.record import read_record, run_folder
+
+    plan = single_run(recipe, task, model, seed, Sources(data_dir=data_dir), set_)
+    execution = Execution(micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save)
+    code = _run(plan, results, devices, 1, execution, retry_crashed, False)
+    run = plan.runs[0]
+    record = read_record(results, run.run_id)
+    if record and record.last and record.best:
+        print(f"run {run.run_id} in {run_folder(results, run.run_id)}")
+        for name, scores in (("last", record.last), ("best", record.best)):
+            for split, values in (("validation", scores.val), ("test", scores.test or {})):
+                for metric, value in values.items():
+                    print(f"{name:<4}  step {scores.step:<6} {split:<10} {metric:<11} {value:.4f}")
+    raise typer.Exit(code)
+
+
+@app.command()
+def status(
+    config: Annotated[
+        str | None, typer.Argument(metavar="[CONFIG]", help="A sweep file; none: all of the folder.")
+    ] = None,
+    results: Results = Path("results"),
+    set_: Sets = NO_SETS,
+    arms: Arms = "",
+    seeds: Seeds = None,
+) -> None:
+    """Show how far a sweep is, or what a results folder holds."""
+    from stableft.listing import folder_status, sweep_status
+
+    print(folder_status(results) if config is None else sweep_status(_load(config, None, set_, arms, seeds), results))
+
+
+@app.command()
+def show(
+    config: Config,
+    set_: Sets = NO_SETS,
+    arms: Arms = "",
+    seeds: Seeds = None,
+    format_: Annotated[Literal["text", "json"], typer.Option("--format", help="json: one object a line.")] = "text",
+) -> None:
+    """Show the resolved runs of a sweep file."""
+    from stableft.listing import show_runs
+
+    print(show_runs(_load(config, None, set_, arms, seeds), format_))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Literal["tasks", "backbones", "recipes", "artifacts"], typer.Argument(help="What to list.")],
+) -> None:
+    """List what this package knows by name."""
+    from stableft.listing import list_names
+
+    print(list_names(what))
+
+
+@app.command()
+def export(
+    config: Config,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.jsonl", help="File to write, one record a line.")],
+    results: Results = Path("results"),
+    set_: Sets = NO_SETS,
+    arms: Arms = "",
+    seeds: Seeds = None,
+) -> None:
+    """Write the records of a sweep to one file, from which a clone rebuilds its report."""
+    from stableft.listing import export_records
+
+    print(export_records(_load(config, None, set_, arms, seeds), results, out))
+
+
+@app.command()
+def report(
+    name: Annotated[
+        str, typer.Argument(metavar="CONFIG|ARTIFACT", help="A sweep file, or an id such as mosbach-table1.")
+    ],
+    results: Results = Path("results"),
+    records: Annotated[
+        list[Path], typer.Option("--records", help="Read these files, not run folders (repeatable).")
+    ] = [],  # noqa: B006
+    set_: Sets = NO_SETS,
+    arms: Arms = "",
+    seeds: Seeds = None,
+    score: Score = "recipe",
+    format_: Annotated[
+        Literal["md", "csv", "latex", "json"], typer.Option("--format", help="Form of the report.")
+    ] = "md",
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; else it is printed.")] = None,
+) -> None:
+    """Print the table of a sweep or of a paper from finished runs, beside the published numbers."""
+    from stableft.record import atomic_write
+    from stableft.report.gather import table_of
+    from stableft.report.render import render
+
+    table = table_of(name, results, records, score, lambda path: _load(path, None, set_, arms, seeds))
+    text = render(table, format_)
+    if out is None:
+        print(text)
+    elif not out.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}")
+    else:
+        atomic_write(out, (text.rstrip("\n") + "\n").encode())
+
+
+@data_app.command("stats")
+def data_stats(data_dir: DataDir = None) -> None:
+    """Print the papers' data set tables from the files at hand (M Table 2, Z Table 3)."""
+    from stableft.data_stats import dataset_statistics, render
+    from stableft.tasks import TASKS
+
+    print(render(dataset_statistics(data_dir, TASKS.values())))
+
+
+@data_app.command("fetch")
+def data_fetch(
+    tasks: Annotated[list[str], typer.Argument(metavar="TASK...", help="Names of tasks, or all.")],
+) -> None:
+    """Download tasks from the hub to its local cache, for a machine that will have no network."""
+    from stableft.data_stats import fetch_hub
+    from stableft.tasks import TASKS, find_task
+
+    fetch_hub(TASKS.values() if tasks == ["all"] else [find_task(task) for task in tasks])
+
+
+def _load(config: str, data_dir: Path | None, sets: list[str], arms: str, seeds: str | None):
+    from stableft.plan import Sources
+    from stableft.recipe import load_sweep
+
+    if data_dir is not None and not data_dir.is_dir():
+        raise UserError(f"--data-dir {data_dir}: there is no such folder")
+    chosen = [name.strip() for name in arms.split(",") if name.strip()]
+    return load_sweep(config, Sources(data_dir=data_dir), sets, chosen, seeds)
+
+
+def _run(plan, results: Path, devices: str, jobs: int, execution, retry_crashed: bool, fail_fast: bool) -> int:
+    """Does the runs under a display and returns the exit code: 0 all finished, 1 some crashed, 130 interrupted."""
+    from stableft.display import closing_line, open_display
+    from stableft.launch.local import resolve_devices, run_local
+    from stableft.preflight import check_inputs
+
+    slots = resolve_devices(devices)
+    fingerprints = check_inputs(plan.runs, plan.sources)
+    with open_display() as display:
+        outcome = run_local(
+            plan.runs,
+            results,
+            plan.sources,
+            slots,
+            jobs,
+            execution,
+            retry_crashed,
+            fail_fast,
+            display,
+            fingerprint=lambda config, _: fingerprints[config.run_id],
+        )
+    print(closing_line(outcome))
+    if outcome.interrupted:
+        return 130
+    return 1 if outcome.crashed or outcome.left else 0

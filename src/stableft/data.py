@@ -1,0 +1,160 @@
+"""Rows as tokens: read, split, tokenised once, cached on disk by content, kept in memory as flat arrays."""
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from stableft.config import DataConfig, RunConfig
+from stableft.errors import UserError
+from stableft.metrics import majority_baseline
+from stableft.plan import Sources
+from stableft.record import DataRecord, atomic_write
+from stableft.rows import RawSplit
+from stableft.splits import fingerprint, hash_texts, read_splits
+from stableft.tasks import TaskSpec
+
+CACHE_FORMAT = 1  # counted up when the same inputs would give another content
+CHUNK = 10_000  # rows tokenised at once, which bounds the memory that lists of numbers take
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Rows of one split, end to end: row i is `input_ids[offsets[i]:offsets[i + 1]]`."""
+
+    input_ids: np.ndarray  # int32 [tokens]
+    segment_ids: np.ndarray  # int8 [tokens]
+    offsets: np.ndarray  # int64 [rows + 1]
+    labels: np.ndarray  # [rows], int64 class ids or float32 values
+    index: np.ndarray  # int64 [rows], row number in the split as it was read
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The rows of one run. `test` is None where the split rule gives none (M reports on the dev set)."""
+
+    train: TokenRows
+    val: TokenRows
+    test: TokenRows | None
+    record: DataRecord
+
+
+def load_splits(config: RunConfig, sources: Sources, tokenizer: PreTrainedTokenizerBase) -> Splits:
+    """Returns the tokenised rows of a run; `tokenizer` is that of its model, a fast one.
+
+    Raises:
+        UserError: the data cannot be loaded; the message names the file, line and rule.
+    """
+    parts = read_splits(config, sources)
+    tokenizer_hash = _tokenizer_hash(tokenizer)
+    tokens = {}
+    for name, rows in parts.items():
+        key = json.dumps([CACHE_FORMAT, hash_texts(rows), tokenizer_hash, config.data.max_length])
+        path = sources.cache_dir / f"{hashlib.sha256(key.encode()).hexdigest()}.tokens"
+        arrays = _read_cache(path)
+        if arrays is None:
+            arrays = _tokenize(rows, tokenizer, config.data.max_length)
+            _write_cache(path, arrays)
+        tokens[name] = TokenRows(*arrays, labels=rows.labels, index=rows.index)
+    return Splits(tokens["train"], tokens["val"], tokens.get("test"), _data_record(config.task, parts))
+
+
+def collate(rows: TokenRows, indices: np.ndarray, pad_id: int, data: DataConfig) -> dict[str, torch.Tensor]:
+    """Returns a batch of these rows, padded on the right: int64 tensors [rows, width] and the labels [rows].
+
+    The width is `max_length` with `pad_to_max`, else the longest row rounded up to a multiple of 8. Without
+    `segment_ids` every token_type_id is 0, as M's code runs.
+    """
+    starts = rows.offsets[indices]
+    lengths = rows.offsets[indices + 1] - starts
+    width = data.max_length if data.pad_to_max else min(-(-int(lengths.max()) // 8) * 8, data.max_length)
+    columns = np.arange(width)
+    mask = columns < lengths[:, None]
+    # Beyond a row's end this reads into the next row (or is clipped at the last token): the mask covers that.
+    places = starts[:, None] + columns
+    input_ids = np.where(mask, rows.input_ids.take(places, mode="clip"), np.int64(pad_id))
+    if data.segment_ids:
+        segments = torch.from_numpy(np.where(mask, rows.segment_ids.take(places, mode="clip"), np.int64(0)))
+    else:
+        segments = torch.zeros(mask.shape, dtype=torch.int64)
+    return {
+        "input_ids": torch.from_numpy(input_ids),
+        "attention_mask": torch.from_numpy(mask.astype(np.int64)),
+        "token_type_ids": segments,
+        "labels": torch.from_numpy(rows.labels[indices]),
+    }
+
+
+def _data_record(task: TaskSpec, parts: dict[str, RawSplit]) -> DataRecord:
+    metrics = task.metrics if task.is_regression else tuple(dict.fromkeys((*task.metrics, "accuracy")))
+    entropy = None
+    if not task.is_regression:
+        counts = np.bincount(parts["train"].labels)
+        shares = counts[counts > 0] / counts.sum()
+        entropy = max(0.0, float(-(shares * np.log(shares)).sum()))
+    return DataRecord(
+        fingerprint=fingerprint(parts),
+        train_rows=len(parts["train"]),
+        val_rows=len(parts["val"]),
+        test_rows=len(parts["test"]) if "test" in parts else 0,
+        label_entropy=entropy,
+        baselines={
+            name: {metric: majority_baseline(rows.labels, metric) for metric in metrics} for name, rows in parts.items()
+        },
+    )
+
+
+def _tokenize(rows: RawSplit, tokenizer, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ids, segments, lengths = [], [], []
+    for start in range(0, len(rows), CHUNK):
+        encoded = tokenizer(
+            *(column[start : start + CHUNK] for column in rows.texts),
+            truncation="longest_first",
+            max_length=max_length,
+            return_token_type_ids=True,
+            return_attention_mask=False,
+        )
+        ids.append(np.concatenate([np.array(row, dtype=np.int32) for row in encoded["input_ids"]]))
+        segments.append(np.concatenate([np.array(row, dtype=np.int8) for row in encoded["token_type_ids"]]))
+        lengths.extend(len(row) for row in encoded["input_ids"])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return np.concatenate(ids), np.concatenate(segments), offsets
+
+
+def _tokenizer_hash(tokenizer) -> str:
+    # Truncation and padding are left out: each call sets them on the tokenizer, so they tell what was called before.
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state = {key: value for key, value in state.items() if key not in ("truncation", "padding")}
+    content = json.dumps([state, tokenizer.truncation_side], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _write_cache(path: Path, arrays: tuple[np.ndarray, ...]) -> None:
+    file = io.BytesIO()
+    np.savez(file, *arrays)
+    content = file.getvalue()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, hashlib.sha256(content).digest() + content)
+    except OSError as error:
+        raise UserError(f"the cache folder {path.parent} cannot be written: {error.strerror}") from None
+
+
+def _read_cache(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    # A damaged file is made anew without a word: nothing is lost by it.
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        return None
+    with np.load(io.BytesIO(content[32:]), allow_pickle=False) as file:
+        return file["arr_0"], file["arr_1"], file["arr_2"]

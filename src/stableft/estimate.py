@@ -1,0 +1,180 @@
+"""What a sweep would cost, from a short timed probe of each kind of run; nothing is kept."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stableft.config import RunConfig, canonical_json
+from stableft.data import TokenRows
+from stableft.environment import device_name, peak_memory
+from stableft.evaluate import evaluate
+from stableft.job import Job, batch_indices, prepare
+from stableft.plan import Execution, PlannedRun
+from stableft.recipe import Sweep
+from stableft.sweep import status_of, unique_runs
+from stableft.update import TrainState, learning_rate, make_update
+
+PROBED_STEPS = 4  # timed, after one that is not
+HISTORY_LINE = 90  # bytes a training step leaves
+FIXED_BYTES = 8_000  # of config, record and evaluations
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one run of an arm on a task: seconds on the device, bytes of memory and of files."""
+
+    steps: int
+    seconds: float
+    memory: int
+    kept: int  # bytes that stay
+    checkpoint: int  # bytes while it is under way
+
+
+@dataclass(frozen=True)
+class Line:
+    """An arm on a task: how many runs, how many of them left, and what one costs."""
+
+    arm: str
+    task: str
+    runs: int
+    left: int
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of what is left of a sweep; `at_once` runs at a time on `device`."""
+
+    lines: tuple[Line, ...]
+    device: str
+    at_once: int
+
+
+def estimate(
+    sweep: Sweep, results: Path, devices: Sequence[str], jobs_per_device: int, execution: Execution
+) -> Estimate:
+    """Returns what the runs of a sweep that are not done would cost, measured on the first device.
+
+    Raises:
+        UserError: data, model or config cannot be used.
+    """
+    state = status_of(results, sweep.runs)
+    done = {record.run_id for record in (*state.finished, *state.crashed)}
+    execution = replace(execution, device=devices[0])
+    costs: dict[str, Cost] = {}
+    groups: dict[tuple[str, str], list[PlannedRun]] = {}
+    for run in sweep.runs:
+        groups.setdefault((run.arm, run.config.data.task), []).append(run)
+    lines = []
+    for (arm, task), runs in groups.items():
+        key = _kind(runs[0].config)
+        if key not in costs:
+            costs[key] = _probe(runs[0], results, sweep, execution)
+        left = len(unique_runs(run for run in runs if run.run_id not in done))
+        lines.append(Line(arm, task, len(runs), left, costs[key]))
+    return Estimate(tuple(lines), device_name(torch.device(devices[0])), len(devices) * jobs_per_device)
+
+
+def render_estimate(estimated: Estimate) -> str:
+    """Returns the estimate as a table and a sentence."""
+    from stableft.listing import Row, columns
+
+    rows: list[Row] = [("arm", "task", "runs", "left", "steps a run", "time a run", "peak memory")]
+    for line in estimated.lines:
+        cost = line.cost
+        rows.append(
+            (line.arm, line.task, line.runs, line.left, cost.steps, _duration(cost.seconds), _bytes(cost.memory))
+        )
+    left = sum(line.left for line in estimated.lines)
+    hours = sum(line.left * line.cost.seconds for line in estimated.lines) / 3600
+    kept = sum(line.left * line.cost.kept for line in estimated.lines)
+    under_way = estimated.at_once * max(line.cost.checkpoint for line in estimated.lines)
+    at_once = min(estimated.at_once, left) or 1
+    return (
+        f"{columns(rows)}\n{left} runs left: {hours:.2f} device-hours on {estimated.device}, "
+        f"{_duration(hours * 3600 / at_once)} with {at_once} at a time; "
+        f"{_bytes(kept)} of files, and up to {_bytes(under_way)} of checkpoints on the way"
+    )
+
+
+def _kind(config: RunConfig) -> str:
+    """Returns what decides a run's cost: all but seeds and learning rate."""
+    values = config.model_dump(mode="json", exclude={"seeds": True, "optimizer": {"lr"}})
+    return canonical_json(values)
+
+
+def _probe(run: PlannedRun, results: Path, sweep: Sweep, execution: Execution) -> Cost:
+    job, state = prepare(run, results, sweep.sources, execution)
+    step_seconds = _step_seconds(job, state)
+    row_seconds = _row_seconds(job, state)
+    test = len(job.splits.test) if job.splits.test else 0
+    # Test rows are run through once for every new best; at most at each evaluation, and once at the end.
+    evaluated = len(job.evaluate_at) * (len(job.splits.val) + test) + test
+    weights = sum(p.numel() * p.element_size() for p in state.model.parameters())
+    outputs = 8 * (len(job.splits.val) + test) * job.config.task.n_outputs
+    models = {"none": 0, "best": 1, "last": 1, "all": 2}[execution.save] * weights
+    return Cost(
+        steps=job.total,
+        seconds=job.total * step_seconds + evaluated * row_seconds,
+        memory=peak_memory(job.device),
+        kept=FIXED_BYTES + HISTORY_LINE * job.total + outputs + models,
+        checkpoint=3 * weights,
+    )
+
+
+def _step_seconds(job: Job, state: TrainState) -> float:
+    """Returns the time of an update, the first one left out."""
+    start = time.perf_counter()
+    for i in range(PROBED_STEPS + 1):
+        if i == 1:
+            _wait(job.device)
+            start = time.perf_counter()
+        lr = learning_rate(job.config, i, job.total)
+        make_update(state, job.splits.train, batch_indices(job, i % job.total), job.config, lr, job.pad_id, job.device)
+    _wait(job.device)
+    return (time.perf_counter() - start) / PROBED_STEPS
+
+
+def _row_seconds(job: Job, state: TrainState) -> float:
+    """Returns the time that evaluation takes for a row, from about two batches spread over the validation rows."""
+    val = job.splits.val
+    chosen = np.linspace(0, len(val) - 1, min(len(val), 2 * job.config.evaluation.batch_size)).astype(np.int64)
+    lengths = np.diff(val.offsets)[chosen]
+    tokens = np.concatenate([np.arange(int(val.offsets[i]), int(val.offsets[i + 1])) for i in chosen])
+    rows = TokenRows(
+        val.input_ids[tokens],
+        val.segment_ids[tokens],
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        val.labels[chosen],
+        val.index[chosen],
+    )
+    start = time.perf_counter()
+    evaluate(state.model, rows, job.config, job.pad_id, job.device)
+    return (time.perf_counter() - start) / len(rows)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,112 @@
+"""Records -> one DataFrame, one row per run: what every table and figure is made from."""
+
+import hashlib
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+from stableft.record import RunRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DTYPES = {
+    "run_id": "object",
+    "arm": "object",
+    "recipe": "object",
+    "task": "object",
+    "model": "object",
+    "status": "object",  # finished, crashed
+    "reason": "object",
+    "score": "float64",  # the reported one, a fraction; NaN: diverged if `scored`, else there is none
+    "scored": "bool",
+    "checkpoint": "object",  # whose score it is: last, best
+    "metric": "object",
+    "split": "object",  # val, test
+    "last": "float64",  # reported metric and split, as are `best` and `baseline`
+    "best": "float64",
+    "last_val": "float64",  # reported metric, validation split
+    "best_val": "float64",
+    "baseline": "float64",  # of always predicting the most frequent class
+    "failed": "boolean",  # NA: crashed, or nobody knows
+    "failed_by_accuracy": "boolean",
+    "train_loss": "float64",  # mean since the evaluation before the last one
+    "steps": "int64",
+    "skipped_steps": "int64",
+    "seconds": "float64",
+    "seed_init": "object",  # integers up to 2**63
+    "seed_data": "object",
+    "setting": "object",  # equal for runs that differ in nothing but their seeds
+    "data_fingerprint": "object",
+    "device": "object",
+    "source": "object",  # None: this project's own run
+    "copies": "int64",  # how many finished records of this run came in; the first one counts
+}
+
+
+def frame(
+    records: Iterable[RunRecord],
+    names: dict[str, list[tuple[str, str]]] | None = None,
+    which: Literal["recipe", "last", "best"] = "recipe",
+) -> "pd.DataFrame":
+    """Returns one row per run, or per arm where arms share a run.
+
+    `names` maps a run id to the (arm, recipe) pairs that ask for it, and records of other runs are left out; None
+    takes the names that are stored with the records. `which` says whose score is reported: the last checkpoint's, the
+    best one's, or as each run's own recipe says. A record that comes in twice (a run folder and a committed file)
+    counts once.
+    """
+    import pandas as pd  # takes half a second
+
+    rows: dict[tuple, dict[str, Any]] = {}
+    for record in records:
+        pairs = [(record.arm, record.recipe)] if names is None else names.get(record.run_id, ())
+        if not pairs:
+            continue
+        values = _row(record, which)
+        for arm, recipe in pairs:
+            key = (record.run_id, record.source, arm)
+            known = rows.get(key)
+            if known is None or known["status"] != "finished":
+                rows[key] = {**values, "arm": arm, "recipe": recipe}
+            elif record.status == "finished":
+                known["copies"] += 1
+    return pd.DataFrame(list(rows.values()), columns=list(DTYPES)).astype(DTYPES)
+
+
+def _row(record: RunRecord, which: Literal["recipe", "last", "best"]) -> dict[str, Any]:
+    config, finished = record.config, record.status == "finished"
+    metric, split = config.task.metric, config.reported_split
+    checkpoint = config.evaluation.report if which == "recipe" else which
+    score = record.score(checkpoint, split, metric) if finished else None
+    diverged = score is not None and math.isnan(score)
+    return {
+        "run_id": record.run_id,
+        "task": config.data.task,
+        "model": config.model.name,
+        "status": record.status,
+        "reason": record.reason,
+        "score": score,
+        "scored": score is not None,
+        "checkpoint": checkpoint,
+        "metric": metric,
+        "split": split,
+        "last": record.score("last", split, metric),
+        "best": record.score("best", split, metric),
+        "last_val": record.score("last", "val", metric),
+        "best_val": record.score("best", "val", metric),
+        "baseline": record.data.baselines.get(split, {}).get(metric) if record.data else None,
+        "failed": None if not finished else True if diverged else record.failed,
+        "failed_by_accuracy": record.failed_by_accuracy if finished else None,
+        "train_loss": record.evals[-1].train_loss if record.evals else None,
+        "steps": record.steps,
+        "skipped_steps": record.skipped_steps,
+        "seconds": record.seconds,
+        "seed_init": config.seeds.init,
+        "seed_data": config.seeds.data,
+        "setting": hashlib.sha256(config.model_dump_json(exclude={"seeds"}).encode()).hexdigest()[:16],
+        "data_fingerprint": record.data.fingerprint if record.data else None,
+        "device": record.environment.device if record.environment else None,
+        "source": record.source,
+        "copies": int(finished),
+    }

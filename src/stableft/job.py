@@ -1,0 +1,97 @@
+"""A run made ready: its data, model and optimizer, and the steps at which things happen."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from stableft.config import RunConfig
+from stableft.data import Splits, load_splits
+from stableft.model import Pretrained, build_model, load_tokenizer
+from stableft.optim import build_optimizer
+from stableft.plan import Execution, PlannedRun, Sources
+from stableft.record import run_folder
+from stableft.schedule import evaluation_steps, steps_per_epoch, total_steps
+from stableft.seeds import epoch_order
+from stableft.update import TrainState
+
+
+@dataclass(frozen=True)
+class Job:
+    """What stays fixed while a run trains. `evaluate_at` holds steps; an epoch has `per_epoch` of `total` steps."""
+
+    run: PlannedRun
+    config: RunConfig
+    folder: Path
+    execution: Execution
+    device: torch.device
+    splits: Splits
+    pretrained: Pretrained
+    tokenizer: PreTrainedTokenizerBase
+    pad_id: int
+    per_epoch: int
+    total: int
+    evaluate_at: frozenset[int]
+
+
+def prepare(run: PlannedRun, results: Path, sources: Sources, execution: Execution) -> tuple[Job, TrainState]:
+    """Returns a run's fixed and changing parts before its first step, not touching the disk.
+
+    Raises:
+        UserError: data, model or config cannot be used.
+    """
+    config = run.config.normalized()
+    device = prepare_device(execution)
+    tokenizer = load_tokenizer(config, sources)
+    splits = load_splits(config, sources, tokenizer)
+    model, pretrained = build_model(config, sources)
+    model.to(device)  # pyright: ignore[reportArgumentType]
+    model.train()
+    per_epoch = steps_per_epoch(len(splits.train), config.schedule.batch_size)
+    total = total_steps(config.schedule, len(splits.train))
+    job = Job(
+        run=run,
+        config=config,
+        folder=run_folder(results, run.run_id),
+        execution=execution,
+        device=device,
+        splits=splits,
+        pretrained=pretrained,
+        tokenizer=tokenizer,
+        pad_id=tokenizer.pad_token_id or 0,
+        per_epoch=per_epoch,
+        total=total,
+        evaluate_at=frozenset(evaluation_steps(config.evaluation, total, per_epoch)),
+    )
+    state = TrainState(
+        model=model,
+        optimizer=build_optimizer(model, config.optimizer),
+        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
+        micro_batch=min(execution.micro_batch or config.schedule.batch_size, config.schedule.batch_size),
+    )
+    return job, state
+
+
+def prepare_device(execution: Execution) -> torch.device:
+    """Returns the device, set up to compute the same numbers each time."""
+    if execution.threads:
+        torch.set_num_threads(execution.threads)
+    device = torch.device(execution.device)
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.cuda.set_device(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    return device
+
+
+def batch_indices(job: Job, step: int) -> np.ndarray:
+    """Returns the training rows of update `step`: a function of the data seed and the step alone."""
+    epoch, position = divmod(step, job.per_epoch)
+    order = epoch_order(job.config.seeds.data, epoch, len(job.splits.train))
+    size = job.config.schedule.batch_size
+    return order[position * size : (position + 1) * size]

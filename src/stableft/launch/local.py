@@ -1,0 +1,116 @@
+"""Runs a sweep on the devices of this machine: persistent worker processes, one per device and job slot."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from stableft.config import RunConfig
+from stableft.errors import UserError
+from stableft.launch.pool import Slot, Sweep, Task, drive, starter
+from stableft.launch.worker import Train
+from stableft.plan import Execution, PlannedRun, Sources
+from stableft.record import CHECKPOINT_FILE, RunRecord, run_folder
+from stableft.splits import data_fingerprint
+from stableft.sweep import Outcome, check_fingerprints, status_of, unique_runs
+from stableft.watch import Note, Opened, Show, ignore
+
+
+def run_local(
+    runs: Sequence[PlannedRun],
+    results: Path,
+    sources: Sources,
+    devices: Sequence[str],
+    jobs_per_device: int,
+    execution: Execution,
+    retry_crashed: bool = False,
+    fail_fast: bool = False,
+    display: Show = ignore,
+    train: Train | None = None,
+    fingerprint: Callable[[RunConfig, Sources], str] = data_fingerprint,
+) -> Outcome:
+    """Returns what became of the runs, after doing all that are left.
+
+    `train` (importable by name) None stands for `stableft.train.train`.
+
+    Raises:
+        UserError: what the user wrote cannot be run, or the data is not what finished runs were trained on.
+        RuntimeError: no worker can be started.
+    """
+    state = status_of(results, runs)
+    for sentence in state.damaged:
+        display(Note(sentence))
+    check_fingerprints(state.finished, runs, sources, fingerprint)
+    finished = {record.run_id: record for record in state.finished}
+    crashed = {record.run_id: record for record in state.crashed}
+    planned = unique_runs(runs)
+    kept = finished | ({} if retry_crashed else crashed)
+    queue = deque(Task(run, crashed.get(run_id)) for run_id, run in planned.items() if run_id not in kept)
+    slots = _slots(devices, jobs_per_device, execution)[: len(queue)]
+    start = starter(results, sources, train)
+    sweep = Sweep(start, results, slots, queue, display, fail_fast)
+    todo = [task.run for task in queue]
+    display(Opened(todo, len(finished), len(state.failed), len(kept) - len(finished), len(slots)))
+    drive(sweep)
+    if sweep.error:
+        raise sweep.error
+    return _outcome(planned, results, finished, kept | sweep.settled, sweep.interrupted)
+
+
+def resolve_devices(text: str) -> list[str]:
+    """Returns torch device names for "auto" (all GPUs, else the CPU), "cpu", or GPU numbers such as "0,1".
+
+    Raises:
+        UserError: the text names no device, or one that this machine does not have.
+    """
+    if text == "cpu":
+        return ["cpu"]
+    numbers = text.split(",")
+    if text != "auto" and not all(number.strip().isdecimal() for number in numbers):
+        raise UserError(f"--devices {text!r} must be auto, cpu, or GPU numbers such as 0,1")
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if text == "auto":
+        return [f"cuda:{number}" for number in range(count)] or ["cpu"]
+    wanted = [int(number) for number in numbers]
+    if len(set(wanted)) < len(wanted):
+        raise UserError(f"--devices {text!r} names a GPU twice; --jobs-per-device puts several runs on one")
+    for number in wanted:
+        if number >= count:
+            has = f"only {count} (numbered from 0)" if count else "none that torch can use"
+            raise UserError(f"--devices {text!r} asks for GPU {number}, but this machine has {has}")
+    return [f"cuda:{number}" for number in wanted]
+
+
+def _slots(devices: Sequence[str], jobs_per_device: int, execution: Execution) -> list[Slot]:
+    """Returns all slots, one job on every device before a second one on any."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # By the options alone: were it by the runs that are left, the last runs would round their sums differently.
+    threads = execution.threads or max(1, cores // (len(devices) * jobs_per_device))
+    return [
+        Slot(f"{device} #{job}" if jobs_per_device > 1 else device, replace(execution, device=device, threads=threads))
+        for job in range(1, jobs_per_device + 1)
+        for device in devices
+    ]
+
+
+def _outcome(
+    planned: dict[str, PlannedRun],
+    results: Path,
+    skipped: dict[str, RunRecord],
+    records: dict[str, RunRecord],
+    interrupted: bool,
+) -> Outcome:
+    done = [run_id for run_id in planned if run_id in records and records[run_id].status == "finished"]
+    left = [run_id for run_id in planned if run_id not in records]
+    return Outcome(
+        finished=tuple(run_id for run_id in done if run_id not in skipped),
+        failed=tuple(run_id for run_id in done if records[run_id].failed),
+        crashed=tuple(run_id for run_id in planned if run_id in records and records[run_id].status == "crashed"),
+        skipped=tuple(skipped),
+        left=tuple(left),
+        checkpointed=tuple(run_id for run_id in left if (run_folder(results, run_id) / CHECKPOINT_FILE).exists()),
+        interrupted=interrupted,
+    )

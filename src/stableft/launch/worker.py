@@ -1,0 +1,118 @@
+"""The process that does runs for `launch.local`, one after the other, and keeps what it has loaded between them."""
+
+import os
+import queue
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from stableft.errors import UserError
+from stableft.plan import Execution, PlannedRun, Progress, Sources, Stopped
+from stableft.record import RunRecord
+from stableft.sweep import run_once
+
+Train = Callable[[PlannedRun, Path, Sources, Execution, Callable[[Progress], None], Callable[[], bool]], RunRecord]
+PROGRESS_SECONDS = 0.25
+Inbox = queue.SimpleQueue[tuple[PlannedRun, RunRecord | None] | None]
+
+
+def serve(connection: Connection, results: Path, sources: Sources, execution: Execution, train: Train | None) -> None:
+    """Does the runs that arrive on the connection and reports on each, until told to leave.
+
+    `train` None stands for `stableft.train.train`. Reports are pairs: ready, started, progress, done (a record, or
+    None for a run that another process is at), stopped, mistake (of the user), broken (cannot work at all).
+    """
+    stopping = threading.Event()
+    inbox: Inbox = queue.SimpleQueue()
+
+    def terminate(*_: object) -> None:
+        stopping.set()
+        inbox.put(None)
+
+    # Ctrl-C goes to the whole foreground group; the parent decides. SIGTERM to this process alone means: leave the run
+    # at a checkpoint and go; the parent gives it to another worker.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, terminate)
+    threading.Thread(target=_listen, args=(connection, inbox, stopping), daemon=True).start()
+    try:
+        function = train or _default_train()
+    except Exception:
+        _tell(connection, "broken", traceback.format_exc())
+        return
+    _tell(connection, "ready", None)
+    while (task := inbox.get()) is not None:
+        run, retry = task
+        if stopping.is_set():
+            _tell(connection, "stopped", None)
+            continue
+        progress = _throttled(connection)
+        try:
+            record = run_once(
+                run,
+                results,
+                retry,
+                partial(function, run, results, sources, execution, progress, stopping.is_set),
+                partial(_tell, connection, "started", None),
+            )
+        except Stopped:
+            _tell(connection, "stopped", None)
+        except UserError as error:
+            _tell(connection, "mistake", str(error))
+        else:
+            _tell(connection, "done", record)
+            if record is not None and _breaks_the_device(record):
+                return
+
+
+def _default_train() -> Train:
+    from stableft.train import train  # imports torch, which the parent does not
+
+    return train
+
+
+def _listen(connection: Connection, inbox: Inbox, stopping: threading.Event) -> None:
+    """Takes in what the parent sends, in a thread, so that the training loop asks only a flag in this process."""
+    while True:
+        try:
+            message = connection.recv()
+        except (EOFError, OSError):
+            # The parent is gone, however it died: nobody listens, and the device must be free for whoever comes next.
+            os._exit(1)
+        if message == "stop":
+            stopping.set()
+        else:
+            inbox.put(message)
+
+
+def _throttled(connection: Connection) -> Callable[[Progress], None]:
+    """Returns the function that reports progress a few times a second, and every new validation value at once."""
+    due, val = 0.0, None
+
+    def progress(now_at: Progress) -> None:
+        nonlocal due, val
+        now = time.monotonic()
+        same = now_at.val == val or (now_at.val != now_at.val and val != val)  # NaN is not a new value
+        if same and now < due:
+            return
+        due, val = now + PROGRESS_SECONDS, now_at.val
+        _tell(connection, "progress", now_at)
+
+    return progress
+
+
+def _tell(connection: Connection, word: str, content: object) -> None:
+    try:
+        connection.send((word, content))
+    except OSError:  # as in _listen; an exception here would be recorded as a crash of the run
+        os._exit(1)
+
+
+def _breaks_the_device(record: RunRecord) -> bool:
+    """Reads the reason, as torch has no one exception for it: after most CUDA errors the process cannot go on."""
+    reason = (record.reason or "").lower()
+    return record.status == "crashed" and any(word in reason for word in ("cuda", "cudnn", "cublas"))

@@ -1,0 +1,109 @@
+"""Models and data files on this machine: what a name in a sweep file means, and the hash of what lies there."""
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from stableft.config import OwnTask
+from stableft.errors import UserError, nearest
+
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.bin.index.json")
+MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin")  # all that loading may read
+FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
+OWN_KEYS = ("name", "format", "train", "validation", "test", "text", "label", "labels", "metric", "metrics")
+
+
+def shipped_configs() -> Path:
+    """Returns the package's own configs: beside the source in a checkout, inside the package when installed."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+def find_file(name: str, folders: tuple[Path, ...]) -> Path | None:
+    """Returns the first of `folders / name` that exists; an absolute name stands for itself."""
+    return next((folder / name for folder in folders if (folder / Path(name).expanduser()).exists()), None)
+
+
+def locate_model(name: Any, folders: tuple[Path, ...], where: str) -> tuple[dict[str, str], Path | None]:
+    """Returns the `model` settings of a folder (label and hash, and its path) or a hub name (name and revision).
+
+    Raises:
+        UserError: it is neither, or the folder holds no model.
+    """
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{where}: model: {name!r} must be a folder or a hub name")
+    folder = find_file(str(Path(name).expanduser()), folders)
+    if folder is not None and folder.is_dir():
+        folder = folder.resolve()
+        _check_model_folder(name, folder, where)
+        label = f"{folder.parent.name}/{folder.name}" if folder.name.startswith("model") else folder.name
+        return {"name": label, "sha256": folder_digest(folder)}, folder
+    if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or folder is not None:
+        raise UserError(f"{where}: model: {name!r} is not a folder")
+    hub_name, _, revision = name.partition("@")
+    return {"name": hub_name, "revision": revision or "main"}, None
+
+
+def _check_model_folder(name: str, folder: Path, where: str) -> None:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{where}: model: folder {name!r} holds no model: it has no config.json")
+    if not any(True for pattern in WEIGHTS for _ in folder.glob(pattern)):
+        raise UserError(f"{where}: model: folder {name!r} has no weights (model.safetensors or pytorch_model.bin)")
+
+
+def locate_own_task(task: dict[str, Any], folders: tuple[Path, ...], where: str) -> tuple[str, dict, dict[str, Path]]:
+    """Returns name, `data.own` settings, and paths by hash of a task that the user describes.
+
+    Raises:
+        UserError: a key is missing or unknown, or a file is not there.
+    """
+    for key in task:
+        if key not in OWN_KEYS:
+            raise UserError(f"{where}: task: key {key!r} is not known{nearest(key, OWN_KEYS)}")
+    for key in ("name", "train", "validation", "text", "label"):
+        if key not in task:
+            raise UserError(f"{where}: task: key {key!r} is missing")
+    if ("metric" in task) == ("metrics" in task):
+        raise UserError(f"{where}: task: give either metric or metrics")
+    paths: dict[str, Path] = {}
+    own: dict[str, Any] = {key: task[key] for key in ("label", "labels") if task.get(key) is not None}
+    own["text"] = [task["text"]] if isinstance(task["text"], str) else task["text"]
+    metrics = task.get("metrics", task.get("metric"))
+    own["metrics"] = [metrics] if isinstance(metrics, str) else metrics
+    for split in ("train", "validation", "test"):
+        if task.get(split) is None:
+            continue
+        path = find_file(str(task[split]), folders)
+        if path is None or not path.is_file():
+            raise UserError(f"{where}: task: {split}: there is no file {str(task[split])!r}")
+        own[split] = file_digest(path.resolve())
+        paths[own[split]] = path.resolve()
+        own.setdefault("format", task.get("format") or FORMATS.get(path.suffix.lower()))
+    if own["format"] is None:
+        raise UserError(
+            f"{where}: task: format: must be given, since {task['train']!r} ends in none of {', '.join(FORMATS)}"
+        )
+    return str(task["name"]), own, paths
+
+
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file."""
+    status = path.stat()
+    return _digest(path, status.st_size, status.st_mtime_ns)
+
+
+def folder_digest(folder: Path) -> str:
+    """Returns one SHA-256 over names and contents of the files of a model folder that loading may read."""
+    files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
+    lines = [f"{file_digest(path)}  {path.name}\n" for path in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@functools.cache  # size and time are part of the key, so that a changed file is read again
+def _digest(path: Path, size: int, time_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+assert set(OWN_KEYS) - {"name", "metric"} == set(OwnTask.model_fields)

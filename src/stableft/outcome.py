@@ -1,0 +1,154 @@
+"""The end of a run: its last scores, and the files that it leaves in its folder, the record last of all."""
+
+import json
+import math
+import os
+import shutil
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from stableft.environment import device_name, git_state, peak_memory, platform_name, versions
+from stableft.evaluate import evaluate
+from stableft.job import Job
+from stableft.metrics import is_failed, score
+from stableft.plan import PlannedRun
+from stableft.record import (
+    CONFIG_FILE,
+    HISTORY_FILE,
+    PREDICTIONS_FILE,
+    Environment,
+    EvalPoint,
+    RunRecord,
+    Scores,
+    atomic_write,
+    write_record,
+)
+from stableft.update import TrainState
+
+
+def write_config(folder: Path, run: PlannedRun) -> None:
+    """Writes config.yaml: the whole resolved config, with the names it was first run under."""
+    content = {"arm": run.arm, "recipe": run.recipe, "config": run.config.model_dump(mode="json")}
+    atomic_write(folder / CONFIG_FILE, yaml.safe_dump(content, sort_keys=False).encode())
+
+
+def save_model(job: Job, state: TrainState, name: str) -> None:
+    """Writes the weights and tokenizer as a folder that transformers loads, replacing an earlier one."""
+    target, temporary = job.folder / name, job.folder / f".{name}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    model = state.model
+    if job.config.task.labels:
+        model.config.id2label = dict(enumerate(job.config.task.labels))
+        model.config.label2id = {label: i for i, label in enumerate(job.config.task.labels)}
+    model.save_pretrained(temporary)
+    job.tokenizer.save_pretrained(temporary)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(temporary, target)
+
+
+def finish(job: Job, state: TrainState, diverged: bool) -> RunRecord:
+    """Returns the record of a run that is at its end, after writing it and the files beside it."""
+    if diverged:
+        last_val, last_test = _nothing(job, job.splits.val), _nothing(job, job.splits.test)
+    else:
+        last_val, last_test = _last_outputs(job, state)
+    best = state.best
+    best_val = best["val"].numpy() if best else None
+    best_test = best["test"].numpy() if best and best["test"] is not None else None
+    last = _scores(job, len(state.history), last_val, last_test)
+    assert last
+    if job.execution.save in ("last", "all"):
+        save_model(job, state, "model-last")
+    arrays = {"val_last": last_val, "val_best": best_val, "test_last": last_test, "test_best": best_test}
+    _write_predictions(job, arrays)
+    lines = [
+        json.dumps({k: v if v is None or math.isfinite(v) else str(v) for k, v in h.items()}) for h in state.history
+    ]
+    atomic_write(job.folder / HISTORY_FILE, "".join(line + "\n" for line in lines).encode())
+    record = RunRecord(
+        run_id=job.run.run_id,
+        arm=job.run.arm,
+        recipe=job.run.recipe,
+        status="finished",
+        reason=f"the training loss was {state.history[-1]['loss']} at step {len(state.history)}" if diverged else None,
+        config=job.config,
+        evals=tuple(EvalPoint(**point) for point in state.evals),
+        last=last,
+        best=_scores(job, best["step"], best_val, best_test) if best else last,
+        failed=_failed(job, last, job.config.task.metric),
+        failed_by_accuracy=_failed(job, last, "accuracy") if job.config.task.labels else None,
+        steps=len(state.history),
+        skipped_steps=state.step - state.optimizer.steps_taken(),
+        data=job.splits.record,
+        environment=_environment(job, state),
+        seconds=state.seconds,
+        peak_memory_bytes=peak_memory(job.device),
+    )
+    write_record(job.folder.parents[1], record)
+    return record
+
+
+def _last_outputs(job: Job, state: TrainState) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns validation and test outputs of the final weights."""
+    if state.best and state.best["step"] == state.step:
+        return state.best["val"].numpy(), None if state.best["test"] is None else state.best["test"].numpy()
+    val, test = (
+        evaluate(state.model, rows, job.config, job.pad_id, job.device).values if rows else None
+        for rows in (job.splits.val, job.splits.test)
+    )
+    assert val is not None
+    return val, test
+
+
+def _nothing(job: Job, rows) -> np.ndarray | None:
+    """Returns the outputs of a diverged model: NaN, which every metric scores as NaN."""
+    return np.full((len(rows), job.config.task.n_outputs), np.nan, np.float32) if rows else None
+
+
+def _scores(job: Job, step: int, val: np.ndarray | None, test: np.ndarray | None) -> Scores | None:
+    if val is None:
+        return None
+    metrics = job.config.task.metrics
+    test_scores = None
+    if test is not None and job.splits.test is not None:
+        test_scores = score(test, job.splits.test.labels, metrics)
+    return Scores(step=step, val=score(val, job.splits.val.labels, metrics), test=test_scores)
+
+
+def _failed(job: Job, last: Scores, metric: str) -> bool:
+    split = job.config.reported_split
+    values = last.test if split == "test" else last.val
+    assert values is not None
+    return is_failed(values[metric], job.splits.record.baselines[split][metric])
+
+
+def _write_predictions(job: Job, outputs: dict[str, np.ndarray | None]) -> None:
+    """Writes predictions.npz: float32 outputs per example, with the labels and row numbers they belong to."""
+    arrays = {name: values for name, values in outputs.items() if values is not None}
+    for split in ("val", "test"):
+        rows = getattr(job.splits, split)
+        if rows:
+            arrays |= {f"{split}_labels": rows.labels, f"{split}_index": rows.index}
+    buffer = BytesIO()
+    np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
+    atomic_write(job.folder / PREDICTIONS_FILE, buffer.getvalue())
+
+
+def _environment(job: Job, state: TrainState) -> Environment:
+    commit, dirty = git_state()
+    return Environment(
+        versions=versions(),
+        git_commit=commit,
+        git_dirty=dirty,
+        platform=platform_name(),
+        device=device_name(job.device),
+        threads=torch.get_num_threads(),
+        micro_batch=state.micro_batch,
+        micro_batch_halved=state.halved,
+        model_commit=job.pretrained.commit,
+        drawn=job.pretrained.missing,
+    )

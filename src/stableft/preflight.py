@@ -1,0 +1,79 @@
+"""What can be wrong with a sweep's inputs, found out before any run starts and before anything is written."""
+
+import json
+from collections.abc import Iterable
+
+from stableft.backbones import find_backbone
+from stableft.config import RunConfig, canonical_json
+from stableft.errors import UserError
+from stableft.plan import PlannedRun, Sources
+from stableft.splits import data_fingerprint
+
+
+def check_inputs(runs: Iterable[PlannedRun], sources: Sources) -> dict[str, str]:
+    """Returns the fingerprint of the data rows by run id, after looking at every data set and model of the runs.
+
+    Raises:
+        UserError: data or a model's config.json cannot be read, or does not fit what a run wants of it.
+    """
+    fingerprints: dict[str, str] = {}
+    by_data: dict[str, str] = {}
+    checked: set[str] = set()
+    for run in runs:
+        config = run.config
+        model = canonical_json(
+            [config.model.model_dump(), config.data.max_length, config.reinit and config.reinit.blocks]
+        )
+        if model not in checked:
+            checked.add(model)
+            _check_model(config, sources)
+        data = canonical_json(config.data.model_dump(mode="json"))
+        if data not in by_data:
+            by_data[data] = data_fingerprint(config, sources)
+        fingerprints[run.run_id] = by_data[data]
+    return fingerprints
+
+
+def _check_model(config: RunConfig, sources: Sources) -> None:
+    values = _model_config(config, sources)
+    name = config.model.name
+    spec = find_backbone(str(values.get("model_type")), name)
+    positions, blocks = values.get("max_position_embeddings"), values.get("num_hidden_layers")
+    if positions and config.data.max_length > positions:
+        raise UserError(
+            f"data.max_length: {config.data.max_length} is more than the {positions} positions of model {name!r}"
+        )
+    if config.reinit and blocks is not None and config.reinit.blocks > blocks:
+        raise UserError(
+            f"reinit.blocks: {config.reinit.blocks} is more than the {blocks} blocks of {spec.title} model {name!r}"
+        )
+
+
+def _model_config(config: RunConfig, sources: Sources) -> dict:
+    """Returns the model's config.json, from its folder, the hub's cache or the hub."""
+    model = config.model
+    if model.sha256:
+        path = str(sources.paths[model.sha256] / "config.json")
+    else:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+        try:
+            path = hf_hub_download(model.name, "config.json", revision=model.revision)
+        except LocalEntryNotFoundError:
+            raise UserError(
+                f"model {model.name!r}: the hub cannot be reached and there is no cached copy; give a folder, or fetch "
+                "it where there is a network"
+            ) from None
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            raise UserError(
+                f"model {model.name!r}: the hub has no such model: {' '.join(str(error).split())[:200]}"
+            ) from None
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {model.name!r}: its config.json cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"model {model.name!r}: its config.json is not a mapping")
+    return values

@@ -1,0 +1,45 @@
+"""Drawing weights anew: the classifier of every run, and Re-init's pooler and top blocks (Z sec. 5).
+
+torch's init functions are called with a generator of their own. transformers' own initialiser is of no use here: it
+passes over weights that were loaded.
+"""
+
+import torch
+from torch import nn
+
+from stableft.backbones import BackboneSpec
+from stableft.config import Reinit
+from stableft.errors import UserError
+
+
+def draw_weights(module: nn.Module, std: float, generator: torch.Generator) -> None:
+    """Re-draws every Linear of `module` from N(0, std^2) with bias 0, and sets every LayerNorm to weight 1, bias 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, 0.0, std, generator=generator)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)
+        else:
+            own = [name for name, _ in part.named_parameters(recurse=False)]
+            assert not own, f"no rule for drawing {type(part).__name__}.{own}"
+
+
+def reinitialize(model: nn.Module, spec: BackboneSpec, reinit: Reinit, std: float, generator: torch.Generator) -> None:
+    """Re-draws the pooler and the top `reinit.blocks` blocks, from the topmost down (Z sec. 5).
+
+    Raises:
+        UserError: there are fewer blocks than are to be re-drawn.
+    """
+    blocks = model.get_submodule(spec.blocks)
+    assert isinstance(blocks, nn.ModuleList)
+    if reinit.blocks > len(blocks):
+        raise UserError(
+            f"reinit.blocks: {reinit.blocks} is more than the {len(blocks)} blocks of this {spec.title} model"
+        )
+    if reinit.pooler:
+        draw_weights(model.get_submodule(spec.pooler), std, generator)
+    for block in reversed(list(blocks)[len(blocks) - reinit.blocks :]):
+        draw_weights(block, std, generator)

@@ -1,0 +1,1 @@
+"""Records in, the papers' tables and figures out."""

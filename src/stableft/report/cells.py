@@ -1,0 +1,89 @@
+"""The runs of one row and column -> one `Cell`: what a table knows of an arm on a task."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stableft.errors import UserError
+from stableft.stats import Interval, Summary, describe, wilson
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one arm on one task. Scores are fractions; `summary.n` counts the finished runs that have one."""
+
+    row: str
+    column: str
+    recipe: str | None
+    metric: str | None
+    split: str | None
+    checkpoint: str | None
+    summary: Summary
+    planned: int | None
+    unscored: int  # finished without the reported score
+    failed: int  # of summary.n
+    failed_unknown: int  # of summary.n
+    failed_interval: Interval
+    crashed: int
+    settings: int  # how many configs, seeds aside
+    copies: int  # records that repeat a run
+    sources: Mapping[str, int] = field(default_factory=dict)  # where imported runs came from -> how many
+    scores: tuple[float, ...] = ()
+    run_ids: tuple[str, ...] = ()  # of every run, the crashed ones included
+
+    @property
+    def every_run_failed(self) -> bool:
+        return self.summary.n > 0 and self.failed == self.summary.n
+
+    @property
+    def reason(self) -> str | None:
+        """Why mean or std are missing, or None."""
+        if self.summary.n == 0:
+            return "no run has finished"
+        if self.summary.n_finite == 0:
+            return "every score is NaN"
+        return "one score has no std" if self.summary.std is None else None
+
+
+def make_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], planned: int | None) -> Cell:
+    """Returns the cell of these rows of the frame, of which there may be none.
+
+    Raises:
+        UserError: the runs are scored by different metrics, splits or checkpoints.
+    """
+    scored = [run for run in runs if run["scored"]]
+    summary = describe([run["score"] for run in scored])
+    verdicts = [run["failed"] for run in scored if isinstance(run["failed"], bool)]  # else nobody knows
+    crashed = sum(run["status"] == "crashed" for run in runs)
+    recipes = {run["recipe"] for run in runs}
+    return Cell(
+        row=row,
+        column=column,
+        recipe=recipes.pop() if len(recipes) == 1 else None,
+        metric=_one_of(scored or runs, "metric", row, column),
+        split=_one_of(scored or runs, "split", row, column),
+        checkpoint=_one_of(scored or runs, "checkpoint", row, column),
+        summary=summary,
+        planned=planned,
+        unscored=len(runs) - crashed - len(scored),
+        failed=sum(verdicts),
+        failed_unknown=len(scored) - len(verdicts),
+        failed_interval=wilson(sum(verdicts), len(verdicts)),
+        crashed=crashed,
+        settings=len({run["setting"] for run in runs}),
+        copies=sum(max(run["copies"] - 1, 0) for run in runs),
+        sources=Counter(run["source"] for run in runs if isinstance(run["source"], str)),
+        scores=tuple(run["score"] for run in scored),
+        run_ids=tuple(run["run_id"] for run in runs),
+    )
+
+
+def _one_of(runs: Sequence[Mapping[str, Any]], name: str, row: str, column: str) -> str | None:
+    values = sorted({run[name] for run in runs})
+    if len(values) > 1:
+        raise UserError(
+            f"the runs of {row!r} on {column!r} are scored by different {name}s ({', '.join(values)}); "
+            "one cell holds scores of one kind: give the arms different names"
+        )
+    return values[0] if values else None

@@ -1,0 +1,48 @@
+"""What a reader must know of a table's cells before believing them, one sentence each."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from stableft.report.cells import Cell
+
+
+def deviation_footnotes(rows: Sequence[str], deviations: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yields one line for every arm whose runs are not the published setting."""
+    for row in rows:
+        if deviations.get(row):
+            yield f"{row} is not a replication, it differs from the published setting: {'; '.join(deviations[row])}."
+
+
+def cell_footnotes(cell: Cell) -> Iterator[str]:
+    """Yields what is missing from, or foreign to, the runs of one arm on one task."""
+    place, summary = f"{cell.row} on {cell.column}", cell.summary
+    if cell.every_run_failed:
+        yield f"{place}: every run failed (†); a small std among failed runs is no stability (M footnote 5)."
+    if summary.n_nan:
+        yield (
+            f"{place}: NaN scores (diverged): {summary.n_nan} of {summary.n}. They count as failed; std, mean, "
+            f"median, min and max are over the {summary.n_finite} others."
+        )
+    if cell.crashed:
+        yield f"{place}: {cell.crashed} crashed, without a score, and in neither n nor failed."
+    if cell.unscored:
+        yield f"{place}: {cell.unscored} finished without a {cell.checkpoint} {cell.split} score and are not in n."
+    if cell.failed_unknown:
+        yield f"{place}: whether a run failed is not known of {cell.failed_unknown} of {summary.n}."
+    if cell.planned is not None and summary.n != cell.planned:
+        yield f"{place}: {summary.n} runs have a score, {cell.planned} are planned."
+    for source, n in cell.sources.items():
+        yield f"{place}: {n} of {len(cell.run_ids)} runs are not this project's runs, they were imported from {source}."
+    if cell.settings > 1:
+        yield f"{place}: pools {cell.settings} settings (configs that differ in more than their seeds)."
+    if cell.copies:
+        yield f"{place}: {cell.copies} records repeat a run; the first of each counts."
+
+
+def column_footnotes(cells: Sequence[Cell]) -> Iterator[str]:
+    """Yields a line where the arms of a column are not scored alike."""
+    kinds = {
+        cell.row: f"{cell.split} split, {cell.checkpoint} checkpoint, {cell.metric}" for cell in cells if cell.metric
+    }
+    if len(set(kinds.values())) > 1:
+        each = "; ".join(f"{row}: {kind}" for row, kind in kinds.items())
+        yield f"The arms of {cells[0].column} are not scored alike ({each}), so their spread is not of one quantity."

@@ -1,0 +1,105 @@
+"""From a sweep file or an artefact's id, and records, to a `Table`."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from stableft.errors import UserError, nearest
+from stableft.frame import frame
+from stableft.plan import PlannedRun, Sources
+from stableft.recipe import Sweep, deviations, load_sweep
+from stableft.record import RunRecord, read_record, read_records_file
+from stableft.report.artifact import Artifact, sweep_artifact
+from stableft.report.mosbach import ARTIFACTS
+from stableft.report.published import load_published
+from stableft.report.table import Table, build_report
+
+Checkpoint = Literal["recipe", "last", "best"]
+
+
+def planned_runs(name: str, load) -> tuple[Artifact, tuple[PlannedRun, ...]]:
+    """Returns the artefact of that id with the runs of its sweeps, or else the one of the sweep file of that name.
+
+    `load` expands a sweep file, such as `recipe.load_sweep` with a user's choices.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if name in ARTIFACTS:
+        artifact = ARTIFACTS[name]
+        return artifact, tuple(run for sweep in artifact.sweeps for run in load(sweep).runs)
+    if not name.endswith(".yaml") and "/" not in name and nearest(name, ARTIFACTS):
+        raise UserError(f"artifact {name!r} is not known{nearest(name, ARTIFACTS)}")
+    sweep: Sweep = load(name)
+    return sweep_artifact(sweep.name, str(sweep.path)), sweep.runs
+
+
+def report_of(
+    artifact: Artifact,
+    runs: Sequence[PlannedRun],
+    records: Iterable[RunRecord],
+    which: Checkpoint = "recipe",
+    by_name: bool = False,
+) -> Table:
+    """Returns the table of these runs.
+
+    A record belongs to a run by its id. `by_name`: by the arm and task it was stored under, whatever its settings,
+    which is how results from elsewhere come in; a footnote tells where settings differ.
+    """
+    planned: dict[tuple[str, str], int] = {}
+    names: dict[str, list[tuple[str, str]]] = {}
+    for run in runs:
+        key = (run.arm, run.config.data.task)
+        pair = (run.arm, run.recipe)
+        if pair not in names.setdefault(run.run_id, []):
+            names[run.run_id].append(pair)
+            planned[key] = planned.get(key, 0) + 1
+    if by_name:
+        records = [record for record in records if (record.arm, record.config.data.task) in planned]
+    else:
+        records = [record for record in records if record.run_id in names]
+    published = load_published()
+    return build_report(
+        frame(records, None if by_name else names, which),
+        artifact,
+        published,
+        _deviations(records, {} if by_name else names, set(published)),
+        planned,
+    )
+
+
+def stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRecord]:
+    """Yields the records of these runs in a results folder, each once.
+
+    Raises:
+        UserError: a record is damaged.
+    """
+    for run_id in dict.fromkeys(run.run_id for run in runs):
+        record = read_record(results, run_id)
+        if record:
+            yield record
+
+
+def filed_records(paths: Iterable[Path]) -> Iterable[RunRecord]:
+    """Yields the records of several files."""
+    for path in paths:
+        yield from read_records_file(path)
+
+
+def table_of(name: str, results: Path, files: Sequence[Path], which: Checkpoint, load=None) -> Table:
+    """Returns the table of a sweep file or artefact from run folders or, where given, from files of records."""
+    artifact, runs = planned_runs(name, load or (lambda path: load_sweep(path, Sources())))
+    records = filed_records(files) if files else stored_records(results, runs)
+    return report_of(artifact, runs, records, which, by_name=bool(files))
+
+
+def _deviations(
+    records: Iterable[RunRecord], names: dict[str, list[tuple[str, str]]], published: set[tuple[str, str]]
+) -> dict[str, list[str]]:
+    """Returns for each arm with published values how its first run departs from the published setting."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        for arm, recipe in names.get(record.run_id, [(record.arm, record.recipe)]):
+            if arm not in found and (recipe, record.config.data.task) in published:
+                found[arm] = deviations(record.config, recipe)
+    return found

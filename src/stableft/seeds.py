@@ -1,0 +1,43 @@
+"""Random streams: one seed and one purpose make one generator, so that no stream can move another."""
+
+import functools
+from typing import Literal
+
+import numpy as np
+import torch
+
+Purpose = Literal["head", "reinit", "order", "dropout"]
+PURPOSES: tuple[Purpose, ...] = ("head", "reinit", "order", "dropout")
+
+
+def derive(seed: int, purpose: Purpose, part: int = 0) -> int:
+    """Returns a 63-bit seed for one purpose (and part of it, such as an epoch), unrelated to any other's."""
+    sequence = np.random.SeedSequence([seed, PURPOSES.index(purpose), part])
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def generator(seed: int, purpose: Purpose) -> torch.Generator:
+    """Returns a generator on the CPU, so that what it draws does not depend on the device."""
+    return torch.Generator().manual_seed(derive(seed, purpose))
+
+
+@functools.lru_cache(maxsize=1)  # asked for at every step
+def epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:
+    """Returns the order of the training rows in one epoch: a function of seed and epoch, so no state is carried."""
+    order = torch.Generator().manual_seed(derive(seed, "order", epoch))
+    return torch.randperm(rows, generator=order).numpy()
+
+
+def global_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """Returns the state of the global generators that dropout draws from on this device."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_global_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Puts the global generators back to where `global_state` found them."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)

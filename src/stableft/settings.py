@@ -1,0 +1,131 @@
+"""Settings with an origin: dotted keys with the file and line they came from, until they become a `RunConfig`."""
+
+import json
+from typing import Any, NamedTuple, get_args
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from stableft.config import Part, RunConfig
+from stableft.errors import UserError, nearest
+from stableft.yamlfile import Document, Key
+
+
+class Setting(NamedTuple):
+    """A value and where it was written, such as "configs/rte.yaml:7" or "--set"."""
+
+    value: Any
+    where: str
+
+
+Settings = dict[str, Setting]  # dotted key of a leaf -> setting
+
+
+def _leaves(part: type[Part], prefix: str = "") -> dict[str, type[Part] | None]:
+    """Returns the dotted keys of all leaves; a leaf that is a Part assigned as a whole maps to its class."""
+    found: dict[str, type[Part] | None] = {}
+    for name, field in part.model_fields.items():
+        kinds = [k for k in (field.annotation, *get_args(field.annotation)) if isinstance(k, type)]
+        section = next((k for k in kinds if issubclass(k, Part)), None)
+        if section and not section.whole:
+            found |= _leaves(section, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = section
+    return found
+
+
+LEAVES = _leaves(RunConfig)
+
+
+def settings_from(document: Document, key: Key = ()) -> Settings:
+    """Returns the settings of a mapping in a YAML document, whose keys may be nested, dotted, or both.
+
+    Raises:
+        UserError: a key is none of a run's.
+    """
+    value = document.data
+    for part in key:
+        value = value[part]
+    settings: Settings = {}
+    _collect(value, "", document, key, settings)
+    return settings
+
+
+def _collect(value: Any, dotted: str, document: Document, key: Key, settings: Settings) -> None:
+    if dotted in LEAVES:
+        if dotted in settings:
+            raise UserError(f"{document.where(key)}: {dotted} is set a second time")
+        settings[dotted] = Setting(value, document.where(key))
+        return
+    check_key(dotted, document.where(key))
+    if not isinstance(value, dict):
+        what = f"{dotted} is a section and needs keys" if dotted else "settings are keys with values"
+        raise UserError(f"{document.where(key)}: {what}, not {value!r}")
+    for name, item in value.items():
+        _collect(item, f"{dotted}.{name}" if dotted else name, document, (*key, name), settings)
+
+
+def check_key(dotted: str, where: str) -> None:
+    """Raises UserError unless the key is a leaf or a section of a run's config."""
+    if dotted and dotted not in LEAVES and not any(leaf.startswith(dotted + ".") for leaf in LEAVES):
+        names = {*LEAVES, *(leaf.rsplit(".", 1)[0] for leaf in LEAVES if "." in leaf)}
+        short = {leaf.rsplit(".", 1)[-1]: leaf for leaf in LEAVES}  # lr for optimizer.lr
+        close = f"; did you mean {short[dotted]!r}?" if dotted in short else nearest(dotted, names)
+        raise UserError(f"{where}: key {dotted!r} is not known{close}")
+
+
+def build_config(settings: Settings, where: str) -> RunConfig:
+    """Returns the config that the settings make; `where` is blamed for what is missing.
+
+    Raises:
+        UserError: a setting is missing or out of range; the message names its file, line, key and rule.
+    """
+    tree: dict[str, Any] = {}
+    for dotted, setting in settings.items():
+        *sections, leaf = dotted.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[leaf] = setting.value
+    try:
+        # As JSON, because only there strict types let a list be a tuple.
+        return RunConfig.model_validate_json(json.dumps(tree, default=str)).normalized()
+    except ValidationError as error:
+        raise UserError(_sentence(error.errors()[0], settings, where)) from None
+
+
+def _sentence(error: ErrorDetails, settings: Settings, where: str) -> str:
+    parts = [str(part) for part in error["loc"]]
+    dotted = next((".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in settings), None)
+    where = settings[dotted].where if dotted else where
+    key, value, kind = ".".join(parts), error.get("input"), error["type"]
+    if kind == "missing":
+        return f"{where}: key {key!r} is missing"
+    if kind == "extra_forbidden":
+        section = LEAVES.get(dotted or "")
+        return f"{where}: key {key!r} is not known{nearest(parts[-1], section.model_fields if section else ())}"
+    if kind == "value_error":
+        message = str(error.get("ctx", {}).get("error", error["msg"]))
+        return f"{where}: {key}: {message}" if key else f"{where}: {message}"
+    if isinstance(value, str) and kind in ("float_type", "int_type") and _number(value) is not None:
+        return f"{where}: {key}: {value!r} is text to YAML; as a number it is {_number(value)}"
+    rule = error["msg"].removeprefix("Input ").replace("should be", "must be")
+    choices = error.get("ctx", {}).get("expected", "")
+    hint = (
+        nearest(value, [c.strip("' ") for c in str(choices).replace(" or ", ",").split(",")])
+        if isinstance(value, str)
+        else ""
+    )
+    return f"{where}: {key}: {value!r} {rule}{hint}"
+
+
+def _number(text: str) -> str | None:
+    """Returns YAML's spelling of a number that YAML 1.1 reads as text, such as 2.0e-5 for "2e-5"."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    mantissa, _, exponent = f"{number:.15g}".partition("e")
+    if not exponent:
+        return repr(number)
+    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{int(exponent):+d}"

@@ -1,0 +1,194 @@
+"""Which runs of a sweep are done, which are left, and the one way in which every executor does a run."""
+
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stableft.claim import claim
+from stableft.config import RunConfig, canonical_json
+from stableft.errors import UserError
+from stableft.plan import PlannedRun, Sources, Stopped
+from stableft.record import (
+    CHECKPOINT_FILE,
+    RECORD_FILE,
+    RunRecord,
+    atomic_write,
+    dump_record,
+    read_record,
+    run_folder,
+    set_aside,
+    write_record,
+)
+from stableft.splits import data_fingerprint
+
+CRASH_FILE = "crash.txt"
+
+
+@dataclass(frozen=True)
+class SweepState:
+    """Where a sweep stands; `failed` are those of `finished` that failed, `damaged` says what was set aside."""
+
+    finished: tuple[RunRecord, ...]
+    failed: tuple[RunRecord, ...]
+    crashed: tuple[RunRecord, ...]
+    unfinished: tuple[PlannedRun, ...]  # there is a checkpoint to go on from
+    todo: tuple[PlannedRun, ...]
+    damaged: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the runs of a sweep, as run ids; `failed` are among `finished` and `skipped`."""
+
+    finished: tuple[str, ...]  # now, by this process or another one
+    failed: tuple[str, ...]
+    crashed: tuple[str, ...]  # now, or earlier and not tried again
+    skipped: tuple[str, ...]  # were finished before
+    left: tuple[str, ...]
+    checkpointed: tuple[str, ...]  # those of `left` that go on from a checkpoint
+    interrupted: bool
+
+
+def unique_runs(runs: Iterable[PlannedRun]) -> dict[str, PlannedRun]:
+    """Returns run id -> run in the given order; of several arms that ask for one run the first gives its name."""
+    unique: dict[str, PlannedRun] = {}
+    for run in runs:
+        unique.setdefault(run.run_id, run)
+    return unique
+
+
+def status_of(results: Path, runs: Iterable[PlannedRun]) -> SweepState:
+    """Returns the state of these runs, each counted once; a damaged record is set aside and its run is to do."""
+    finished, crashed, unfinished, todo, damaged = [], [], [], [], []
+    for run_id, run in unique_runs(runs).items():
+        try:
+            record = read_record(results, run_id)
+        except UserError:
+            # Judged again under the claim: another sweep may have set it aside and done the run in the meantime.
+            with claim(run_folder(results, run_id)) as mine:
+                record, sentence = _read_or_set_aside(results, run_id) if mine else (None, None)
+            damaged += [sentence] if sentence else []
+        if record is None:
+            has_checkpoint = (run_folder(results, run_id) / CHECKPOINT_FILE).exists()
+            (unfinished if has_checkpoint else todo).append(run)
+        else:
+            (finished if record.status == "finished" else crashed).append(record)
+    failed = tuple(record for record in finished if record.failed)
+    return SweepState(tuple(finished), failed, tuple(crashed), tuple(unfinished), tuple(todo), tuple(damaged))
+
+
+def check_fingerprints(
+    finished: Iterable[RunRecord],
+    runs: Iterable[PlannedRun],
+    sources: Sources,
+    fingerprint: Callable[[RunConfig, Sources], str] = data_fingerprint,
+) -> None:
+    """Compares the data rows that finished runs used with those that lie here now.
+
+    Raises:
+        UserError: they differ; the message names both fingerprints.
+    """
+    planned = unique_runs(runs)
+    now: dict[str, str] = {}  # one call for all seeds of a data config
+    for record in finished:
+        if record.data is None or record.run_id not in planned:
+            continue
+        config = planned[record.run_id].config
+        key = canonical_json(config.data.model_dump(mode="json"))
+        if key not in now:
+            now[key] = fingerprint(config, sources)
+        if now[key] != record.data.fingerprint:
+            raise UserError(
+                f"run {record.run_id} of task {config.data.task!r} is finished, but on other data rows: its record "
+                f"says {record.data.fingerprint}, the data here is {now[key]}; give the data it was trained on, "
+                "or another results folder"
+            )
+
+
+def run_once(
+    run: PlannedRun,
+    results: Path,
+    retry: RunRecord | None,
+    train: Callable[[], RunRecord],
+    started: Callable[[], None],
+) -> RunRecord | None:
+    """Returns the record of a run, done here under its claim or found done; None if another process is at it.
+
+    An exception other than Stopped and UserError is a crash, and becomes a record too. `retry` is the earlier
+    crashed record that is to be tried again: any other crash found here is newer and is left alone.
+
+    Raises:
+        Stopped: the run was asked to stop and left a checkpoint.
+        UserError: what the user wrote cannot be run.
+    """
+    with claim(run_folder(results, run.run_id)) as mine:
+        if not mine:
+            return None
+        record = _settled(run, results, retry)
+        if record is not None:
+            return record
+        started()
+        begun = time.monotonic()
+        try:
+            return train()
+        except (Stopped, UserError):
+            raise
+        except Exception as error:
+            # Only the first line of the message: CUDA's go on with general advice.
+            reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
+            return _write_crash(run, results, reason, traceback.format_exc(), time.monotonic() - begun)
+
+
+def record_death(
+    run: PlannedRun, results: Path, retry: RunRecord | None, reason: str, seconds: float
+) -> RunRecord | None:
+    """Returns the record of a run whose process died, a crashed one unless it had finished; None if taken over."""
+    with claim(run_folder(results, run.run_id)) as mine:
+        if not mine:
+            return None
+        return _settled(run, results, retry) or _write_crash(run, results, reason, f"{reason}\n", seconds)
+
+
+def _settled(run: PlannedRun, results: Path, retry: RunRecord | None) -> RunRecord | None:
+    """Under the claim: returns the record that makes the run done, after clearing what is to be tried again."""
+    record, _ = _read_or_set_aside(results, run.run_id)
+    if record is None or retry is None or dump_record(record) != dump_record(retry):
+        return record
+    for name in (RECORD_FILE, CRASH_FILE):
+        (run_folder(results, run.run_id) / name).unlink(missing_ok=True)
+    return None
+
+
+def _read_or_set_aside(results: Path, run_id: str) -> tuple[RunRecord | None, str | None]:
+    try:
+        return read_record(results, run_id), None
+    except UserError as error:
+        aside = set_aside(run_folder(results, run_id) / RECORD_FILE)
+        return None, f"{error}; set aside as {aside.name}, the run will be done again"
+
+
+def _write_crash(run: PlannedRun, results: Path, reason: str, text: str, seconds: float) -> RunRecord:
+    record = RunRecord(
+        run_id=run.run_id,
+        arm=run.arm,
+        recipe=run.recipe,
+        status="crashed",
+        reason=reason,
+        config=run.config,
+        evals=(),
+        last=None,
+        best=None,
+        failed=None,
+        failed_by_accuracy=None,
+        steps=0,
+        skipped_steps=0,
+        data=None,
+        environment=None,
+        seconds=seconds,
+        peak_memory_bytes=None,
+    )
+    atomic_write(run_folder(results, run.run_id) / CRASH_FILE, text.encode(errors="backslashreplace"))
+    write_record(results, record)
+    return record

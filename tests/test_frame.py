@@ -1,0 +1,139 @@
+"""Records made up here -> rows that can be checked by eye."""
+
+import math
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from stableft.config import RunConfig
+from stableft.frame import DTYPES, frame
+from stableft.record import DataRecord, EvalPoint, RunRecord, Scores
+
+
+def make_config(task="rte", split="dev", report="last", seed=1, lr=2e-5, model="bert-large-uncased") -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "data": {"task": task, "split": split, "train_rows": None, "sample_seed": None}
+            | {"max_length": 128, "pad_to_max": False, "segment_ids": False},
+            "model": {"name": model, "dropout": None, "attention": "sdpa"},
+            "reinit": None,
+            "optimizer": {"lr": lr, "betas": (0.9, 0.999), "eps": 1e-6, "bias_correction": True}
+            | {"eps_placement": "before_correction", "weight_decay": 0.01, "decay_order": "after"}
+            | {"no_decay": ("bias",), "clip_norm": 1.0},
+            "schedule": {"length": {"epochs": 3}, "batch_size": 16, "warmup": 0.1},
+            "evaluation": {"every": {"times": 2}, "at_start": True, "select_by": ("accuracy", "mcc", "spearman")}
+            | {"report": report, "batch_size": 32},
+            "precision": "fp32",
+            "seeds": {"init": seed, "data": seed + 100},
+        }
+    )
+
+
+def make_record(last=0.7, best=0.8, arm="mosbach", recipe="mosbach", status="finished", source=None, **config):
+    settings = make_config(**config)
+    metric = settings.task.metric
+    scores = {
+        name: Scores(step=9, val={metric: value}, test={metric: value - 0.1} if settings.data.split != "dev" else None)
+        for name, value in (("last", last), ("best", best))
+        if status == "finished"
+    }
+    baselines = {"val": {metric: 0.5}, "test": {metric: 0.4}}
+    return RunRecord(
+        run_id=settings.run_id,
+        arm=arm,
+        recipe=recipe,
+        status=status,
+        reason=None if status == "finished" else "killed",
+        config=settings,
+        evals=(EvalPoint(step=9, epoch=1.0, train_loss=0.25, val_loss=0.5, val={metric: last}),),
+        last=scores.get("last"),
+        best=scores.get("best"),
+        failed=None if status == "crashed" else math.isnan(last) or last <= 0.5,
+        failed_by_accuracy=None,
+        steps=9,
+        skipped_steps=2,
+        data=DataRecord(
+            fingerprint="f" * 8, train_rows=4, val_rows=2, test_rows=2, label_entropy=0.69, baselines=baselines
+        ),
+        environment=None,
+        seconds=1.5,
+        peak_memory_bytes=None,
+        source=source,
+    )
+
+
+def test_one_row_a_run():
+    row = frame([make_record(seed=2**62)]).iloc[0]
+    expected = {"arm": "mosbach", "recipe": "mosbach", "task": "rte", "model": "bert-large-uncased", "score": 0.7}
+    expected |= {"scored": True, "checkpoint": "last", "metric": "accuracy", "split": "val", "baseline": 0.5}
+    expected |= {"last": 0.7, "best": 0.8, "last_val": 0.7, "train_loss": 0.25, "steps": 9, "skipped_steps": 2}
+    expected |= {"seconds": 1.5, "seed_init": 2**62, "source": None, "copies": 1, "failed": False, "status": "finished"}
+    assert {name: row[name] for name in expected} == expected
+
+
+def test_which_overrides_the_runs_own_choice():
+    record = make_record(split="heldout", report="best")
+    assert frame([record])["score"].tolist() == pytest.approx([0.7])  # test, best
+    assert frame([record], which="last")["score"].tolist() == pytest.approx([0.6])
+    assert frame([record], which="best")["checkpoint"].tolist() == ["best"]
+    assert frame([record])[["last_val", "best_val"]].iloc[0].tolist() == [0.7, 0.8]
+
+
+def test_a_diverged_run_is_scored_nan_and_failed_while_a_crashed_one_has_no_score():
+    rows = frame([make_record(last=math.nan, seed=1), make_record(status="crashed", seed=2)])
+    assert rows["score"].isna().all()
+    assert rows["scored"].tolist() == [True, False]
+    assert rows["failed"].iloc[0]
+    assert rows["failed"].iloc[1] is pd.NA
+
+
+def test_a_finished_run_without_the_reported_score_is_not_scored():
+    record = make_record()
+    record = record.model_copy(update={"last": Scores(step=9, val={}, test=None)})
+    assert frame([record])["scored"].tolist() == [False]
+
+
+def test_arms_share_a_run_and_other_runs_are_left_out():
+    shared, other = make_record(seed=1), make_record(seed=2)
+    rows = frame([shared, other], {shared.run_id: [("a", "devlin"), ("b", "mosbach")]})
+    assert rows[["arm", "recipe", "run_id"]].values.tolist() == [
+        ["a", "devlin", shared.run_id],
+        ["b", "mosbach", shared.run_id],
+    ]
+
+
+def test_a_record_that_comes_in_twice_counts_once():
+    once, crashed = make_record(seed=1), make_record(seed=1, status="crashed")
+    rows = frame([crashed, once, once, crashed])
+    assert rows["copies"].tolist() == [2]
+    assert rows["status"].tolist() == ["finished"]
+    assert len(frame([once, make_record(seed=1, source="elsewhere")])) == 2
+
+
+def test_setting_is_equal_for_runs_that_differ_in_seeds_only():
+    rows = frame([make_record(seed=1), make_record(seed=2), make_record(seed=1, lr=3e-5)])
+    first, second, third = rows["setting"]
+    assert first == second != third
+
+
+def test_no_records_give_an_empty_frame_with_all_columns():
+    assert frame([]).dtypes.to_dict().keys() == DTYPES.keys()
+
+
+def test_many_records_are_quick():
+    records = [make_record(seed=1)] * 2000
+    names = {records[0].run_id: [(str(i), "r") for i in range(3)]}
+    start = time.process_time()
+    frame(records, names)
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("module", ["stableft.frame", "stableft.stats", "stableft.report.render"])
+def test_import_is_light(module):
+    heavy = "{'torch', 'transformers', 'scipy', 'pandas', 'sklearn', 'matplotlib'}"
+    code = f"import sys, {module}; sys.exit(sorted({heavy} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,306 @@
+"""Reports of made-up runs: numbers that can be checked by hand, and the papers' printed values typed a second time."""
+
+import csv
+import io
+import json
+import math
+import os
+import re
+from pathlib import Path
+
+import pytest
+from scipy import stats as scipy_stats
+from test_frame import make_record
+
+from stableft.errors import UserError
+from stableft.frame import frame
+from stableft.report.artifact import sweep_artifact
+from stableft.report.compare import SMALLEST, SMALLEST_USABLE
+from stableft.report.latex import escape
+from stableft.report.mosbach import ARTIFACTS
+from stableft.report.published import STATISTICS, load_published
+from stableft.report.render import render
+from stableft.report.table import build_report
+
+NAN = math.nan
+GOLDEN = Path(__file__).parent / "golden" / "report-mosbach-table1.md"
+TABLE1 = ARTIFACTS["mosbach-table1"]
+WIDE = [0.52, 0.80, 0.51, 0.79, 0.52, 0.78, 0.53, 0.80, 0.51, 0.79]
+NARROW = [0.70, 0.71, 0.70, 0.72, 0.71, 0.70, 0.71, 0.69, 0.70, 0.71]
+
+
+def make_runs(arm, scores, *, crashed=0, first_seed=1, **config):
+    """Records of one arm, told apart from the other arms' by a learning rate made from its name."""
+    lr = 1e-5 + sum(map(ord, arm)) * 1e-8
+    scores = [*scores, *[None] * crashed]
+    return [
+        make_record(
+            **{"arm": arm, "recipe": arm, "lr": lr, "seed": seed, **config},
+            **({"status": "crashed"} if score is None else {"last": score}),
+        )
+        for seed, score in enumerate(scores, first_seed)
+    ]
+
+
+def make_report(*runs, artifact=TABLE1, published=None, deviations=None, planned=None):
+    records = [record for arm in runs for record in arm]
+    return build_report(
+        frame(records), artifact, load_published() if published is None else published, deviations, planned
+    )
+
+
+def find_cell(values, row, column="rte"):
+    return next(cell for cell in values["cells"] if (cell["row"], cell["column"]) == (row, column))
+
+
+def as_json(table):
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(render(table, "json"), parse_constant=refuse)
+
+
+# Published values: typed from the papers' text (M Table 1: std mean max), not from the YAML file.
+MOSBACH = """
+devlin  4.5 50.9 67.5  3.9 84.0 91.2  25.6 45.6 64.6
+mixout  7.9 65.3 74.4  3.8 87.8 91.8  20.9 51.9 64.0
+mosbach 2.7 67.3 71.1  0.8 90.3 91.7  1.8 62.1 65.3
+"""
+MOSBACH_V1 = """
+devlin  7.2 52.3 47.3 71.1  5.9 79.0 74.8 89.4  25.6 45.6 59.1 64.6
+mixout  7.9 65.3 69.1 74.4  3.8 87.8 89.5 91.8  20.9 51.9 60.3 64.0
+mosbach 2.4 70.1 70.0 75.5  0.8 89.6 89.5 91.4  1.0 64.6 64.7 66.8
+"""
+ZHANG = """
+Standard 69.5 ± 2.5 72.3 ± 1.9 90.8 ± 1.3 90.5 ± 1.5 89.0 ± 0.6 89.6 ± 0.3 63.0 ± 1.5 62.4 ± 1.7
+Re-init  72.6 ± 1.6 73.1 ± 1.3 91.4 ± 0.8 91.0 ± 0.4 89.4 ± 0.2 89.9 ± 0.1 63.9 ± 1.9 61.9 ± 2.3
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "names"),
+    [(MOSBACH, "iclr2021", ("std", "mean", "max")), (MOSBACH_V1, "arxiv-v1", ("std", "mean", "median", "max"))],
+)
+def test_published_values_of_mosbach(text, version, names):
+    published = load_published()
+    for line in text.strip().splitlines():
+        recipe, *numbers = line.split()
+        for i, (task, metric) in enumerate((("rte", "accuracy"), ("mrpc", "f1"), ("cola", "mcc"))):
+            value = next(v for v in published[recipe, task] if v.version == version)
+            printed = dict(zip(names, map(float, numbers[i * len(names) :]), strict=False))
+            assert {name: getattr(value, name) for name in STATISTICS} == dict.fromkeys(STATISTICS) | printed
+            assert (value.n, value.split, value.metric, value.location) == (25, "val", metric, "Table 1")
+
+
+def test_published_values_of_zhang():
+    published = load_published()
+    recipes = {"Standard": ("zhang", "zhang-longer"), "Re-init": ("zhang-reinit", "zhang-reinit-longer")}
+    for line in ZHANG.strip().splitlines():
+        pairs = re.findall(r"([\d.]+) ± ([\d.]+)", line)
+        for i, task in enumerate(("rte", "mrpc", "stsb", "cola")):
+            for recipe, (mean, std) in zip(recipes[line.split()[0]], pairs[2 * i : 2 * i + 2], strict=True):
+                (value,) = published[recipe, task]
+                assert (value.mean, value.std, value.n, value.split) == (float(mean), float(std), 20, "test")
+
+
+def test_published_values_are_all_there_is():
+    published = load_published()
+    assert len(published) == 3 * 3 + 4 * 4
+    assert not [key for key in published if key[0] == "zhang-bertadam"]
+    (reinit,) = published["zhang-reinit", "cola"]
+    assert "64.2 ± 1.6" in reinit.notes[0]
+    (longer,) = published["zhang-longer", "mrpc"]
+    assert "91.0 ± 1.3" in longer.notes[0]
+    p = 2 * scipy_stats.f.sf((4.5 / 2.7) ** 2, 24, 24)
+    assert any(f"p = {p:.3f}" in note for note in published["mosbach", "rte"][0].notes)
+
+
+def test_cells_by_hand():
+    table = make_report(make_runs("devlin", [0.4, 0.6, 0.8], crashed=1), planned={("devlin", "rte"): 5})
+    cell = as_json(table)["cells"][0]
+    expected = {"n": 3, "n_nan": 0, "mean": 0.6, "std": 0.2, "median": 0.6, "min": 0.4, "max": 0.8, "reason": None}
+    expected |= {"failed": 1, "crashed": 1, "planned": 5, "metric": "accuracy", "split": "val", "checkpoint": "last"}
+    assert {name: cell[name] for name in expected} == pytest.approx(expected)
+    assert len(cell["run_ids"]) == 4
+    text = render(table)
+    assert "| 3 of 5 |    1/3 |" in text
+    assert "devlin on rte: 3 runs have a score, 5 are planned." in text
+    assert "devlin on rte: 1 crashed, without a score" in text
+
+
+def test_nan_scores_count_as_failed_and_are_stated_beside_the_mean():
+    table = make_report(make_runs("devlin", [0.6, NAN, 0.8, NAN]), make_runs("mosbach", NARROW))
+    values = as_json(table)
+    cell = find_cell(values, "devlin")
+    assert (cell["n"], cell["n_nan"], cell["n_finite"], cell["failed"]) == (4, 2, 2, 2)
+    assert cell["mean"] == pytest.approx(0.7)
+    levene = values["comparisons"][0]
+    assert levene["p"] is None
+    assert "NaN" in levene["reason"]
+    assert "4, 2 NaN" in render(table)
+
+
+def test_all_nan_and_never_started_cells_have_no_numbers_but_a_reason():
+    planned = {("devlin", "rte"): 2, ("mosbach", "rte"): 3}
+    table = make_report(make_runs("devlin", [NAN, NAN]), planned=planned)
+    values = as_json(table)
+    assert find_cell(values, "devlin")["reason"] == "every score is NaN"
+    assert find_cell(values, "mosbach")["reason"] == "no run has finished"
+    assert [find_cell(values, row)["mean"] for row in ("devlin", "mosbach")] == [None, None]
+    for kind in ("md", "csv", "latex"):
+        assert "nan" not in render(table, kind).replace("NaN", "").lower()
+
+
+def test_the_star_is_scipys_levene_of_the_two_smallest_std():
+    table = make_report(
+        make_runs("mixout", [0.3, 0.9] * 5), make_runs("devlin", WIDE), make_runs("mosbach", NARROW[:9])
+    )
+    values = as_json(table)
+    tests = [c for c in values["comparisons"] if c["role"] == SMALLEST]
+    assert [(c["a"], c["b"], c["center"], c["n_a"], c["n_b"]) for c in tests] == [
+        ("mosbach", "devlin", "median", 9, 10),
+        ("mosbach", "devlin", "mean", 9, 10),
+    ]
+    for test in tests:
+        expected = scipy_stats.levene(NARROW[:9], WIDE, center=test["center"])
+        assert (test["statistic"], test["p"]) == pytest.approx((expected.statistic, expected.pvalue), rel=1e-12)
+    assert tests[0]["p"] < 0.001
+    assert [find_cell(values, row)["star"] for row in ("mixout", "devlin", "mosbach")] == [False, False, True]
+    assert "Levene's test (centre median)" in render(table)
+
+
+def test_no_star_when_the_spread_is_alike():
+    table = make_report(make_runs("devlin", NARROW), make_runs("mosbach", [x + 0.05 for x in NARROW]))
+    assert not [cell for cell in table.cells if table.starred(cell)]
+    assert "*" not in render(table)
+
+
+def test_one_arm_or_few_values_have_no_test_but_a_reason():
+    one = as_json(make_report(make_runs("devlin", WIDE)))["comparisons"][0]
+    assert (one["a"], one["b"], one["p"]) == ("devlin", None, None)
+    assert one["reason"] == "needs two arms with a std, here is 1"
+    few = as_json(make_report(make_runs("devlin", WIDE[:2]), make_runs("mosbach", NARROW)))["comparisons"][0]
+    assert few["p"] is None
+    assert "at least 3 values" in few["reason"]
+
+
+def test_an_arm_in_which_every_run_failed_is_marked():
+    runs = make_runs("devlin", [0.47, 0.47, 0.48, 0.47] * 5), make_runs("mosbach", NARROW), make_runs("mixout", WIDE)
+    table = make_report(*runs)
+    values = as_json(table)
+    assert find_cell(values, "devlin")["every_run_failed"]
+    first = values["comparisons"][0]
+    assert first["a"] == "devlin"
+    assert "every run of devlin failed" in first["remark"]
+    usable = [c for c in values["comparisons"] if c["role"] == SMALLEST_USABLE]
+    assert [(c["a"], c["b"]) for c in usable] == [("mosbach", "mixout")] * 2
+    assert "†" in render(table)
+    assert r"\dagger" in render(table, "latex")
+
+
+def test_difference_to_the_published_value():
+    table = make_report(make_runs("mosbach", NARROW))
+    comparison = next(c for c in as_json(table)["comparisons"] if c["b"] == "Mosbach et al. 2021, Table 1 (iclr2021)")
+    mean, std = sum(NARROW) / 10, find_cell(as_json(table), "mosbach")["std"]
+    expected = scipy_stats.ttest_ind_from_stats(mean, std, 10, 0.673, 0.027, 25, equal_var=False)
+    assert comparison["p"] == pytest.approx(expected.pvalue)
+    assert comparison["difference"] == pytest.approx({"mean": mean - 0.673, "std": std - 0.027, "max": 0.72 - 0.711})
+    assert (comparison["alternative"], comparison["n_a"], comparison["n_b"]) == ("two-sided", 10, 25)
+
+
+def test_published_values_go_by_recipe_not_by_arm():
+    table = make_report(make_runs("mine", NARROW, recipe="mosbach"), make_runs("devlin", WIDE, recipe="my-own"))
+    values = as_json(table)
+    assert [p["version"] for p in find_cell(values, "mine")["published"]] == ["iclr2021", "arxiv-v1"]
+    assert find_cell(values, "devlin")["published"] == []
+
+
+def test_footnotes_name_what_is_no_replication():
+    deviations = {"mosbach": ["model bert-tiny", "schedule.length 3 epochs"]}
+    runs = make_runs("mosbach", NARROW) + make_runs("mosbach", WIDE, source="authors.csv", first_seed=50)
+    table = make_report(runs, deviations=deviations)
+    for text in (render(table), render(table, "latex"), render(table, "csv")):
+        assert "not a replication" in text
+        assert "bert-tiny" in text
+        assert "authors.csv" in text
+    flat = " ".join(render(table).split())
+    assert "10 of 20 runs are not this project's runs, they were imported from authors.csv" in flat
+    assert find_cell(as_json(table), "mosbach")["deviations"] == deviations["mosbach"]
+
+
+def test_footnotes_name_what_is_pooled_or_scored_otherwise():
+    pooled = make_runs("mosbach", NARROW) + make_runs("mosbach", WIDE, lr=9e-5)
+    zhang = make_runs("zhang", NARROW, split="heldout", report="best")
+    table = make_report(pooled, zhang)
+    text = " ".join(render(table).split())
+    assert "mosbach on rte: pools 2 settings" in text
+    assert "The arms of rte are not scored alike" in text
+    assert "unlike scores" in text
+
+
+def test_one_cell_cannot_mix_kinds_of_scores():
+    with pytest.raises(UserError, match="'mosbach' on 'rte' are scored by different splits"):
+        make_report(make_runs("mosbach", NARROW), make_runs("mosbach", NARROW, split="heldout"))
+    with pytest.raises(UserError, match="no records"):
+        make_report()
+
+
+def test_a_split_or_metric_other_than_the_published_one_is_said():
+    values = as_json(make_report(make_runs("mosbach", NARROW, split="heldout")))
+    remarks = [c["remark"] for c in values["comparisons"] if "published" in c["role"]]
+    assert remarks == ["the published score is of the val split, this one of the test split"] * 2
+
+
+def test_columns_follow_the_tasks_and_rows_the_plan():
+    planned = {(arm, task): 3 for arm in ("mosbach", "devlin") for task in ("cola", "rte")}
+    table = make_report(make_runs("devlin", WIDE[:3], task="cola"), make_runs("devlin", WIDE[:3]), planned=planned)
+    assert table.columns == ("rte", "cola")
+    assert table.rows == ("mosbach", "devlin")
+
+
+def test_csv_is_one_line_a_cell_and_a_published_value():
+    table = make_report(make_runs("devlin", [0.4, 0.6, 0.8]), artifact=sweep_artifact("mine", "mine.yaml"))
+    lines = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    assert [line["origin"] for line in lines] == [
+        "this project",
+        "Mosbach et al. 2021, Table 1 (iclr2021)",
+        "Mosbach et al. 2021, Table 1 (arxiv-v1)",
+    ]
+    assert (lines[0]["mean [percent]"], lines[1]["mean [percent]"]) == ("60.0000", "50.9000")
+    assert lines[2]["median [percent]"] == "47.3000"
+
+
+def test_latex_is_balanced_and_rectangular():
+    odd = make_runs("50%_of {a} & b\\c~^#$", NARROW)
+    text = render(make_report(odd, make_runs("devlin", WIDE), make_runs("devlin", NARROW, task="cola")), "latex")
+    bare = re.sub(r"\\[\\{}&%$#_]", "", text.replace("\\\\\n", "\n"))
+    assert bare.count("{") == bare.count("}")
+    assert bare.count("$") % 2 == 0
+    assert not re.search(r"[%#~]", bare)
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}"):
+        assert text.count(rule) == 1
+    body = bare[bare.index(r"\midrule") : bare.index(r"\bottomrule")]
+    assert {line.count("&") for line in body.splitlines()[1:] if line} == {2 * 5}
+    caption = next(line for line in text.splitlines() if line.startswith(r"\caption"))
+    assert re.search(r"Levene's test \(centre median\).* n = 10 and 10", caption)
+
+
+def test_escape():
+    assert escape("a_b 5%") == r"a\_b 5\%"
+
+
+def test_markdown_golden():
+    """STABLEFT_UPDATE_GOLDEN=1 rewrites the file."""
+    table = make_report(
+        make_runs("devlin", [*WIDE[:8], NAN], crashed=1),
+        make_runs("mosbach", NARROW),
+        make_runs("zhang-bertadam", [0.47, 0.47, 0.48, 0.47]),
+        make_runs("mosbach", NARROW, task="mrpc"),
+        deviations={"mosbach": ["model bert-tiny for bert-large-uncased"]},
+        planned={("devlin", "rte"): 10, ("mosbach", "rte"): 10},
+    )
+    text = render(table)
+    if os.environ.get("STABLEFT_UPDATE_GOLDEN"):
+        GOLDEN.write_text(text)
+    assert text == GOLDEN.read_text()
+    assert max(map(len, text.splitlines())) <= 120

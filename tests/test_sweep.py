@@ -1,0 +1,205 @@
+from typing import Literal
+
+import pytest
+
+from stableft.config import RunConfig
+from stableft.errors import UserError
+from stableft.plan import PlannedRun, Sources, Stopped
+from stableft.record import CHECKPOINT_FILE, DataRecord, RunRecord, read_record, run_folder, write_record
+from stableft.sweep import (
+    CRASH_FILE,
+    check_fingerprints,
+    record_death,
+    run_once,
+    status_of,
+    unique_runs,
+)
+
+
+def make_run(seed: int, arm: str = "arm", task: str = "rte", length: dict | None = None) -> PlannedRun:
+    values = {
+        "data": {
+            "task": task,
+            "split": "dev",
+            "train_rows": None,
+            "sample_seed": None,
+            "max_length": 128,
+            "pad_to_max": False,
+            "segment_ids": True,
+        },
+        "model": {"name": "bert-tiny", "dropout": None, "attention": "sdpa"},
+        "reinit": None,
+        "optimizer": {
+            "lr": 2e-5,
+            "betas": (0.9, 0.999),
+            "eps": 1e-6,
+            "bias_correction": True,
+            "eps_placement": "after_correction",
+            "weight_decay": 0.0,
+            "decay_order": None,
+            "no_decay": (),
+            "clip_norm": 1.0,
+        },
+        "schedule": {"length": length or {"epochs": 3}, "batch_size": 16, "warmup": 0.1},
+        "evaluation": {
+            "every": {"times": 2},
+            "at_start": False,
+            "select_by": ("accuracy", "f1"),
+            "report": "last",
+            "batch_size": 64,
+        },
+        "precision": "fp32",
+        "seeds": {"init": seed, "data": seed},
+    }
+    return PlannedRun(arm, "recipe", RunConfig.model_validate(values))
+
+
+def make_record(
+    run: PlannedRun, status: Literal["finished", "crashed"] = "finished", failed=False, fingerprint="f" * 64
+) -> RunRecord:
+    data = DataRecord(fingerprint=fingerprint, train_rows=8, val_rows=4, test_rows=0, label_entropy=0.69, baselines={})
+    return RunRecord(
+        run_id=run.run_id,
+        arm=run.arm,
+        recipe=run.recipe,
+        status=status,
+        reason=None if status == "finished" else "a test",
+        config=run.config,
+        evals=(),
+        last=None,
+        best=None,
+        failed=failed if status == "finished" else None,
+        failed_by_accuracy=None,
+        steps=6,
+        skipped_steps=0,
+        data=data if status == "finished" else None,
+        environment=None,
+        seconds=1.0,
+        peak_memory_bytes=None,
+    )
+
+
+def land(results, record: RunRecord) -> RunRecord:
+    run_folder(results, record.run_id).mkdir(parents=True, exist_ok=True)
+    write_record(results, record)
+    return record
+
+
+def nothing() -> None:
+    pass
+
+
+def test_status_tells_every_kind_apart(tmp_path):
+    runs = [make_run(seed) for seed in range(5)]
+    land(tmp_path, make_record(runs[0]))
+    land(tmp_path, make_record(runs[1], failed=True))
+    land(tmp_path, make_record(runs[2], status="crashed"))
+    run_folder(tmp_path, runs[3].run_id).mkdir()
+    (run_folder(tmp_path, runs[3].run_id) / CHECKPOINT_FILE).write_bytes(b"weights")
+    state = status_of(tmp_path, runs)
+    assert [record.run_id for record in state.finished] == [runs[0].run_id, runs[1].run_id]
+    assert [record.run_id for record in state.failed] == [runs[1].run_id]
+    assert [record.run_id for record in state.crashed] == [runs[2].run_id]
+    assert state.unfinished == (runs[3],)
+    assert state.todo == (runs[4],)
+    assert state.damaged == ()
+
+
+def test_a_run_that_several_arms_ask_for_counts_once(tmp_path):
+    first, second = make_run(1, arm="first"), make_run(1, arm="second")
+    assert list(unique_runs([first, second]).values()) == [first]
+    assert status_of(tmp_path, [first, second]).todo == (first,)
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:-40], lambda text: text.replace('"steps":6', '"steps":7')])
+def test_a_damaged_record_is_set_aside_and_its_run_is_to_do(tmp_path, damage):
+    run = make_run(1)
+    land(tmp_path, make_record(run))
+    path = run_folder(tmp_path, run.run_id) / "record.json"
+    damaged = damage(path.read_text())
+    path.write_text(damaged)
+    state = status_of(tmp_path, [run])
+    assert state.todo == (run,)
+    assert len(state.damaged) == 1
+    assert str(path) in state.damaged[0]
+    assert "record.json.damaged-1" in state.damaged[0]
+    assert path.with_name("record.json.damaged-1").read_text() == damaged
+    assert status_of(tmp_path, [run]).damaged == ()
+
+
+def test_fingerprints_are_computed_once_for_all_seeds(tmp_path):
+    runs = [make_run(seed, task=task) for task in ("rte", "cola") for seed in range(25)]
+    asked = []
+
+    def fingerprint(config, sources):
+        asked.append(config.data.task)
+        return "f" * 64
+
+    check_fingerprints([make_record(run) for run in runs], runs, Sources(), fingerprint)
+    assert asked == ["rte", "cola"]
+
+
+def test_other_data_rows_are_an_error_that_names_both(tmp_path):
+    run = make_run(1)
+    with pytest.raises(UserError, match=rf"{run.run_id}.*rte.*{'a' * 64}.*{'b' * 64}"):
+        check_fingerprints([make_record(run, fingerprint="a" * 64)], [run], Sources(), lambda config, sources: "b" * 64)
+
+
+def test_run_once_does_a_run_and_finds_it_done_the_second_time(tmp_path):
+    run, calls = make_run(1), []
+
+    def train():
+        calls.append(1)
+        return land(tmp_path, make_record(run))
+
+    assert run_once(run, tmp_path, None, train, nothing) == run_once(run, tmp_path, None, train, nothing)
+    assert calls == [1]
+
+
+def test_run_once_records_an_exception_with_its_first_line_and_whole_traceback(tmp_path):
+    run = make_run(1)
+
+    def train():
+        raise RuntimeError("CUDA error: device-side assert\nsome general advice")
+
+    record = run_once(run, tmp_path, None, train, nothing)
+    assert record == read_record(tmp_path, run.run_id)
+    assert record
+    assert (record.status, record.reason) == ("crashed", "RuntimeError: CUDA error: device-side assert")
+    text = (run_folder(tmp_path, run.run_id) / CRASH_FILE).read_text()
+    assert "in train" in text
+    assert "some general advice" in text
+
+
+@pytest.mark.parametrize("error", [Stopped(), UserError("no such task")])
+def test_run_once_passes_on_what_is_not_a_crash(tmp_path, error):
+    def train():
+        raise error
+
+    with pytest.raises(type(error)):
+        run_once(make_run(1), tmp_path, None, train, nothing)
+    assert status_of(tmp_path, [make_run(1)]).todo
+
+
+def test_a_crash_is_tried_again_only_if_it_is_the_one_that_was_meant(tmp_path):
+    run = make_run(1)
+    old = land(tmp_path, make_record(run, status="crashed"))
+
+    def train():
+        assert read_record(tmp_path, run.run_id) is None
+        raise ValueError("again")
+
+    newer = run_once(run, tmp_path, old, train, nothing)
+    assert newer
+    assert newer.reason == "ValueError: again"
+    assert run_once(run, tmp_path, old, train, nothing) == newer  # another sweep's retry, which comes later
+    assert run_once(run, tmp_path, None, train, nothing) == newer
+
+
+def test_a_death_is_recorded_unless_the_run_had_finished(tmp_path):
+    dead, done = make_run(1), make_run(2)
+    record = record_death(dead, tmp_path, None, "the worker died", 2.0)
+    assert record
+    assert record.reason == "the worker died"
+    finished = land(tmp_path, make_record(done))
+    assert record_death(done, tmp_path, None, "the worker died", 2.0) == finished

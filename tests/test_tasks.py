@@ -1,0 +1,37 @@
+import pytest
+
+from stableft.errors import UserError
+from stableft.metrics import METRICS, REGRESSION
+from stableft.tasks import TASKS, find_task
+
+
+def test_the_nine_tasks_of_the_papers_are_there():
+    assert list(TASKS) == ["rte", "mrpc", "cola", "stsb", "sst2", "qnli", "qqp", "mnli", "scitail"]
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+def test_a_row_is_consistent(task):
+    assert task.name == find_task(task.name).name
+    assert task.metrics
+    assert set(task.metrics) <= set(METRICS)
+    assert task.is_regression == (task.metric in REGRESSION)
+    assert task.n_outputs == max(1, len(task.labels))
+    assert set(task.aliases.values()) <= set(task.labels)
+    assert not set(task.aliases) & set(task.labels)
+    assert task.hub is not None
+    assert len(task.hub.text or task.text) == len(task.text)
+    assert task.layouts
+    for layout in task.layouts:
+        assert len(layout.text) == len(task.text)
+        assert layout.columns is None or {*layout.text, layout.label} <= set(layout.columns)
+        assert (layout.dev_ids is None) == (layout.train != layout.dev)
+
+
+def test_regression_has_one_output():
+    assert find_task("stsb").n_outputs == 1
+    assert find_task("mnli").n_outputs == 3
+
+
+def test_an_unknown_task_gets_the_nearest_name():
+    with pytest.raises(UserError, match=r"task 'mrcp' is not known; did you mean 'mrpc'"):
+        find_task("mrcp")
