@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from stableft.config import RunConfig
+from stableft.locate import file_digest, folder_digest
+from stableft.plan import PlannedRun, Sources
 
 DATA = Path(__file__).parent / "data"
 
@@ -108,3 +111,50 @@ def tiny_model_folder(tmp_path_factory, tiny_tokenizer) -> Path:
         BertForMaskedLM(config).save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory) -> Path:
+    """Returns a folder with a task of our own: 28/12/8 rows of CSV, a pair, a class and a value for each row."""
+    folder, random = tmp_path_factory.mktemp("toy-data"), Random(0)
+    names, places = ("anna", "ben", "carl", "dora", "emil"), ("rome", "oslo", "a city by the sea", "lima")
+    for split, count in (("train", 28), ("validation", 12), ("test", 8)):
+        lines = ["first,second,label,value"]
+        for i in range(count):
+            name, place, label = random.choice(names), random.choice(places), ("no", "yes")[i % 2]
+            verb = "lives in" if label == "yes" or random.random() < 0.2 else "has left"
+            lines.append(f"{name} {verb} {place},{name} is in {place},{label},{random.random() + (label == 'yes'):.3f}")
+        (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_sources(toy_data, tiny_model_folder, tmp_path_factory) -> Sources:
+    """Returns where the files of `toy_run` lie."""
+    files = {file_digest(path): path for path in sorted(toy_data.glob("*.csv"))}
+    return Sources(
+        cache_dir=tmp_path_factory.mktemp("cache"), paths={**files, folder_digest(tiny_model_folder): tiny_model_folder}
+    )
+
+
+@pytest.fixture(scope="session")
+def toy_run(make_config, toy_data, tiny_model_folder) -> Callable[..., PlannedRun]:
+    """Returns a maker of runs on the toy task: 14 steps of 4 rows, dropout on; `toy_run(regression=True, ...)`."""
+    train, validation, test = (file_digest(toy_data / f"{name}.csv") for name in ("train", "validation", "test"))
+
+    def make(regression: bool = False, **dotted) -> PlannedRun:
+        own = {"format": "csv", "train": train, "validation": validation, "test": test, "text": ("first", "second")}
+        if regression:
+            own |= {"label": "value", "metrics": ("spearman",)}
+        else:
+            own |= {"label": "label", "labels": ("no", "yes"), "metrics": ("accuracy", "f1")}
+        values = {
+            "data.task": "toy",
+            "data.own": own,
+            "model.sha256": folder_digest(tiny_model_folder),
+            "schedule.length": {"epochs": 2},
+            "evaluation.every": {"times": 4},
+        }
+        return PlannedRun("arm", "recipe", make_config(**{**values, **dotted}))
+
+    return make

@@ -21,17 +21,18 @@ class Pace:
     """Decides when the next unasked-for checkpoint is cheap enough."""
 
     cost: float  # seconds that one takes
-    spent: float = 0.0
+    since: float = 0.0  # seconds into the run at which this process took it up
+    spent: float = 0.0  # seconds, by this process
 
     def allows(self, seconds: float) -> bool:
         """True if, `seconds` into the run, one more checkpoint keeps their share of the time under `SHARE`."""
-        return self.spent + self.cost <= SHARE * seconds
+        return self.spent + self.cost <= SHARE * (seconds - self.since)
 
 
 def first_pace(state: TrainState) -> Pace:
-    """Returns a pace for the size of this model: the weights and two moments."""
+    """Returns a pace for the size of this model, its weights and two moments, from where the run is now."""
     weights = sum(p.numel() * p.element_size() for p in state.model.parameters())
-    return Pace(cost=3 * weights / FIRST_GUESS)
+    return Pace(cost=3 * weights / FIRST_GUESS, since=state.seconds)
 
 
 def save_checkpoint(folder: Path, state: TrainState, facts: dict, device: torch.device, pace: Pace) -> None:

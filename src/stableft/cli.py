@@ -71,13 +71,17 @@ def sweep(
     """Train every run of a sweep that is not done yet, and print its report."""
     from stableft.plan import Execution
 
+    _check_results(results)
     plan = _load(config, data_dir, set_, arms, seeds)
     execution = Execution(micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save)
     if dry_run:
         from stableft.estimate import estimate, render_estimate
         from stableft.launch.local import resolve_devices
+        from stableft.preflight import check_inputs
 
-        print(render_estimate(estimate(plan, results, resolve_devices(devices), jobs_per_device, execution)))
+        slots = resolve_devices(devices)
+        check_inputs(plan.runs, plan.sources)
+        print(render_estimate(estimate(plan, results, slots, jobs_per_device, execution)))
         return
     code = _run(plan, results, devices, jobs_per_device, execution, retry_crashed, fail_fast)
     from stableft.report.artifact import sweep_artifact
@@ -111,6 +115,7 @@ def train(
     from stableft.recipe import single_run
     from stableft.record import read_record, run_folder
 
+    _check_results(results)
     plan = single_run(recipe, task, model, seed, Sources(data_dir=data_dir), set_)
     execution = Execution(micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save)
     code = _run(plan, results, devices, 1, execution, retry_crashed, False)
@@ -138,6 +143,7 @@ def status(
     """Show how far a sweep is, or what a results folder holds."""
     from stableft.listing import folder_status, sweep_status
 
+    _check_results(results)
     print(folder_status(results) if config is None else sweep_status(_load(config, None, set_, arms, seeds), results))
 
 
@@ -177,6 +183,8 @@ def export(
     """Write the records of a sweep to one file, from which a clone rebuilds its report."""
     from stableft.listing import export_records
 
+    _check_results(results)
+    _check_out(out)
     print(export_records(_load(config, None, set_, arms, seeds), results, out))
 
 
@@ -203,12 +211,13 @@ def report(
     from stableft.report.gather import table_of
     from stableft.report.render import render
 
+    _check_results(results)
+    if out is not None:
+        _check_out(out)
     table = table_of(name, results, records, score, lambda path: _load(path, None, set_, arms, seeds))
     text = render(table, format_)
     if out is None:
         print(text)
-    elif not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}")
     else:
         atomic_write(out, (text.rstrip("\n") + "\n").encode())
 
@@ -231,6 +240,19 @@ def data_fetch(
     from stableft.tasks import TASKS, find_task
 
     fetch_hub(TASKS.values() if tasks == ["all"] else [find_task(task) for task in tasks])
+
+
+def _check_results(results: Path) -> None:
+    there = next((path for path in (results, *results.parents) if path.exists()), results)
+    if there.exists() and not there.is_dir():
+        raise UserError(f"--results {results}: {there} is a file, not a folder")
+
+
+def _check_out(out: Path) -> None:
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; give the name of a file")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}")
 
 
 def _load(config: str, data_dir: Path | None, sets: list[str], arms: str, seeds: str | None):

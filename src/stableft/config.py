@@ -193,6 +193,8 @@ class RunConfig(Part):
         if self.optimizer.weight_decay == 0:
             values["optimizer"]["decay_order"] = None
             values["optimizer"]["no_decay"] = ()
+        if self.model.sha256 is not None:
+            values["model"]["revision"] = None
         if self.data.train_rows is None:
             values["data"]["sample_seed"] = None
         if self.reinit == Reinit(pooler=False, blocks=0):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from stableft.aligned import Row, columns
 from stableft.config import RunConfig, canonical_json
 from stableft.data import TokenRows
 from stableft.environment import device_name, peak_memory
@@ -81,8 +82,6 @@ def estimate(
 
 def render_estimate(estimated: Estimate) -> str:
     """Returns the estimate as a table and a sentence."""
-    from stableft.listing import Row, columns
-
     rows: list[Row] = [("arm", "task", "runs", "left", "steps a run", "time a run", "peak memory")]
     for line in estimated.lines:
         cost = line.cost

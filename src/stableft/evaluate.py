@@ -63,7 +63,7 @@ def evaluate(model: nn.Module, rows: TokenRows, config: RunConfig, pad_id: int, 
     outputs = torch.cat(parts).cpu()
     values = torch.empty_like(outputs)
     values[torch.from_numpy(by_length)] = outputs
-    loss = loss_sum(values.double(), torch.from_numpy(rows.labels)) / len(rows)
+    loss = loss_sum(values, torch.from_numpy(rows.labels)) / len(rows)
     return Outputs(values.numpy(), float(loss))
 
 

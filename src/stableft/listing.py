@@ -1,10 +1,10 @@
 """What the short commands print: names, resolved runs, how far a sweep is."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from stableft.aligned import Row, columns
 from stableft.backbones import BACKBONES
 from stableft.errors import UserError
 from stableft.metrics import TITLES
@@ -12,17 +12,6 @@ from stableft.recipe import Sweep, shipped_recipes
 from stableft.record import CHECKPOINT_FILE, RunRecord, read_record, run_folder, write_records_file
 from stableft.report.mosbach import ARTIFACTS
 from stableft.tasks import TASKS
-
-Row = tuple[object, ...]
-
-
-def columns(rows: Sequence[Row]) -> str:
-    """Returns rows of cells as aligned text."""
-    texts = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in texts) for i in range(len(texts[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in texts
-    )
 
 
 def list_names(what: Literal["tasks", "backbones", "recipes", "artifacts"]) -> str:
@@ -93,9 +82,13 @@ def folder_status(results: Path) -> str:
     if not (results / "runs").is_dir():
         raise UserError(f"--results {results}: there are no runs in this folder")
     counts: dict[tuple[str, str, str], dict[str, int]] = {}
-    without = []
-    for folder in sorted((results / "runs").iterdir()):
-        record = read_record(results, folder.name)
+    without, damaged = [], []
+    for folder in sorted(path for path in (results / "runs").iterdir() if path.is_dir()):
+        try:
+            record = read_record(results, folder.name)
+        except UserError as error:
+            damaged.append(f"{error}; the next sweep of this run sets it aside and does the run again")
+            continue
         if record is None:
             without.append(folder.name)
             continue
@@ -106,17 +99,16 @@ def folder_status(results: Path) -> str:
         cell["failed"] += bool(record.failed)
     rows = [("arm", "task", "model", "finished", "failed", "crashed")]
     rows += [(*key, *cell.values()) for key, cell in counts.items()]
-    return columns(rows) + (f"\n{len(without)} unfinished: {', '.join(without)}" if without else "")
+    unfinished = [f"{len(without)} unfinished: {', '.join(without)}"] if without else []
+    return "\n".join([columns(rows), *unfinished, *damaged])
 
 
 def export_records(sweep: Sweep, results: Path, out: Path) -> str:
     """Writes the records of a sweep's runs, in its order and under its arms' names, and returns a sentence.
 
     Raises:
-        UserError: there is none, a record is damaged, or there is no folder to write to.
+        UserError: there is none, or a record is damaged.
     """
-    if not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}")
     records: list[RunRecord] = []
     for run in sweep.runs:
         record = read_record(results, run.run_id)

@@ -7,8 +7,10 @@ from typing import Any
 
 from stableft.config import OwnTask
 from stableft.errors import UserError, nearest
+from stableft.tasks import TASKS
 
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.bin.index.json")
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin")  # all that loading may read
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
 OWN_KEYS = ("name", "format", "train", "validation", "test", "text", "label", "labels", "metric", "metrics")
@@ -22,7 +24,11 @@ def shipped_configs() -> Path:
 
 def find_file(name: str, folders: tuple[Path, ...]) -> Path | None:
     """Returns the first of `folders / name` that exists; an absolute name stands for itself."""
-    return next((folder / name for folder in folders if (folder / Path(name).expanduser()).exists()), None)
+    try:
+        path = Path(name).expanduser()
+        return next((folder / path for folder in folders if (folder / path).exists()), None)
+    except (OSError, RuntimeError):  # a name too long for the system; the home of an unknown user
+        return None
 
 
 def locate_model(name: Any, folders: tuple[Path, ...], where: str) -> tuple[dict[str, str], Path | None]:
@@ -33,7 +39,7 @@ def locate_model(name: Any, folders: tuple[Path, ...], where: str) -> tuple[dict
     """
     if not isinstance(name, str) or not name:
         raise UserError(f"{where}: model: {name!r} must be a folder or a hub name")
-    folder = find_file(str(Path(name).expanduser()), folders)
+    folder = find_file(name, folders)
     if folder is not None and folder.is_dir():
         folder = folder.resolve()
         _check_model_folder(name, folder, where)
@@ -50,6 +56,9 @@ def _check_model_folder(name: str, folder: Path, where: str) -> None:
         raise UserError(f"{where}: model: folder {name!r} holds no model: it has no config.json")
     if not any(True for pattern in WEIGHTS for _ in folder.glob(pattern)):
         raise UserError(f"{where}: model: folder {name!r} has no weights (model.safetensors or pytorch_model.bin)")
+    # Without these files transformers makes up a tokenizer that knows no word, and says nothing.
+    if not any(True for pattern in TOKENIZERS for _ in folder.glob(pattern)):
+        raise UserError(f"{where}: model: folder {name!r} has no tokenizer (tokenizer.json or vocab.txt)")
 
 
 def locate_own_task(task: dict[str, Any], folders: tuple[Path, ...], where: str) -> tuple[str, dict, dict[str, Path]]:
@@ -64,6 +73,10 @@ def locate_own_task(task: dict[str, Any], folders: tuple[Path, ...], where: str)
     for key in ("name", "train", "validation", "text", "label"):
         if key not in task:
             raise UserError(f"{where}: task: key {key!r} is missing")
+    if not isinstance(task["name"], str):
+        raise UserError(f"{where}: task: name: {task['name']!r} must be text; quotes make it so")
+    if task["name"] in TASKS:  # its scores would be set beside the papers' own
+        raise UserError(f"{where}: task: name: {task['name']!r} is a task of the papers; give yours another name")
     if ("metric" in task) == ("metrics" in task):
         raise UserError(f"{where}: task: give either metric or metrics")
     paths: dict[str, Path] = {}
@@ -84,7 +97,7 @@ def locate_own_task(task: dict[str, Any], folders: tuple[Path, ...], where: str)
         raise UserError(
             f"{where}: task: format: must be given, since {task['train']!r} ends in none of {', '.join(FORMATS)}"
         )
-    return str(task["name"]), own, paths
+    return task["name"], own, paths
 
 
 def file_digest(path: Path) -> str:

@@ -1,11 +1,16 @@
 """From a config to a model ready to train: pre-trained weights in float32, a drawn head, re-drawn blocks."""
 
+import contextlib
 import copy
 import functools
+import pickle
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
@@ -15,6 +20,11 @@ from stableft.errors import UserError
 from stableft.plan import Sources
 from stableft.reinit import draw_weights, reinitialize
 from stableft.seeds import generator
+
+# What transformers raises for a config.json or weights that are damaged or not a model's, as found by trying.
+UNLOADABLE = (
+    OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError, StrictDataclassError, pickle.UnpicklingError
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,20 @@ def build_model(config: RunConfig, sources: Sources) -> tuple[PreTrainedModel, P
     return model, pretrained
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps transformers from writing bars and warnings to the terminal."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def _location(config: RunConfig, sources: Sources) -> tuple[str, str | None]:
     if config.model.sha256 is None:
         return config.model.name, config.model.revision
@@ -75,7 +99,7 @@ def _location(config: RunConfig, sources: Sources) -> tuple[str, str | None]:
 def _tokenizer(where: str, revision: str | None):
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, revision=revision)
-    except (OSError, ValueError) as error:
+    except UNLOADABLE as error:
         raise UserError(_load_error("tokenizer", where, error)) from None
     if not tokenizer.is_fast:
         raise UserError(f"model {where!r}: its tokenizer has no fast version (no tokenizer.json)")
@@ -90,10 +114,7 @@ def _pretrained(where: str, revision: str | None, n_outputs: int, attention: str
         config.num_labels = n_outputs
         for field in spec.dropouts if dropout is not None else ():
             setattr(config, field, dropout)
-        verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()  # it would tell at length that the head is new, which is the point here
-        try:
+        with quiet():  # it would tell at length that the head is new, which is the point here
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 where,
                 revision=revision,
@@ -103,13 +124,9 @@ def _pretrained(where: str, revision: str | None, n_outputs: int, attention: str
                 ignore_mismatched_sizes=True,  # a head with other labels; anything else is caught below
                 output_loading_info=True,
             )
-        finally:
-            logging.set_verbosity(verbosity)
-            if bars:
-                logging.enable_progress_bar()
     except UserError:
         raise
-    except (OSError, ValueError) as error:
+    except UNLOADABLE as error:
         raise UserError(_load_error("model", where, error)) from None
     missing = _missing_modules(where, spec, info)
     tokenizer = _tokenizer(where, revision)
@@ -122,7 +139,18 @@ def _pretrained(where: str, revision: str | None, n_outputs: int, attention: str
 
 
 def _missing_modules(where: str, spec: BackboneSpec, info: dict) -> tuple[str, ...]:
-    """Returns the modules besides the head that must be drawn: only the pooler may be absent, as in MLM checkpoints."""
+    """Returns the modules besides the head that must be drawn: only the pooler may be absent, as in MLM checkpoints.
+
+    Weights of other heads are passed over, but not those of blocks that config.json does not have.
+    """
+    prefix, _, inner = spec.blocks.partition(".")  # a checkpoint of the bare encoder has no prefix
+    extra = sorted(k for k in info["unexpected_keys"] if k.removeprefix(f"{prefix}.").startswith(f"{inner}."))
+    if extra:
+        raise UserError(
+            f"model {where!r}: its weights hold {extra[0]}"
+            + (f" and {len(extra) - 1} more" if len(extra) > 1 else "")
+            + f", which the {spec.title} model that its config.json describes does not have"
+        )
     mismatched = {entry[0] for entry in info["mismatched_keys"]}
     absent = sorted(key for key in {*info["missing_keys"], *mismatched} if not key.startswith(spec.head + "."))
     encoder = [key for key in absent if not key.startswith(spec.pooler + ".")]

@@ -15,6 +15,7 @@ from stableft.environment import device_name, git_state, peak_memory, platform_n
 from stableft.evaluate import evaluate
 from stableft.job import Job
 from stableft.metrics import is_failed, score
+from stableft.model import quiet
 from stableft.plan import PlannedRun
 from stableft.record import (
     CONFIG_FILE,
@@ -25,6 +26,7 @@ from stableft.record import (
     RunRecord,
     Scores,
     atomic_write,
+    sync_folder,
     write_record,
 )
 from stableft.update import TrainState
@@ -38,24 +40,39 @@ def write_config(folder: Path, run: PlannedRun) -> None:
 
 def save_model(job: Job, state: TrainState, name: str) -> None:
     """Writes the weights and tokenizer as a folder that transformers loads, replacing an earlier one."""
-    target, temporary = job.folder / name, job.folder / f".{name}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
+    target, temporary = job.folder / name, job.folder / f".{name}.partial"
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed: the claim on the run is ours now
     model = state.model
     if job.config.task.labels:
         model.config.id2label = dict(enumerate(job.config.task.labels))
         model.config.label2id = {label: i for i, label in enumerate(job.config.task.labels)}
-    model.save_pretrained(temporary)
+    with quiet():
+        model.save_pretrained(temporary)
     job.tokenizer.save_pretrained(temporary)
+    for path in temporary.iterdir():
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
+    sync_folder(temporary)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(temporary, target)
+    sync_folder(job.folder)
+
+
+def remove_models(folder: Path) -> None:
+    """Removes what `save_model` wrote, whole or in part, in an attempt at the run that does not count any more."""
+    for path in (*folder.glob("model-*"), *folder.glob(".model-*.partial")):
+        shutil.rmtree(path)
 
 
 def finish(job: Job, state: TrainState, diverged: bool) -> RunRecord:
     """Returns the record of a run that is at its end, after writing it and the files beside it."""
+    reason = f"the training loss was {state.history[-1]['loss']} at step {len(state.history)}" if diverged else None
     if diverged:
         last_val, last_test = _nothing(job, job.splits.val), _nothing(job, job.splits.test)
     else:
         last_val, last_test = _last_outputs(job, state)
+        if not np.isfinite(last_val).all():
+            reason = f"the outputs after the last step, {state.step}, are not all finite"
     best = state.best
     best_val = best["val"].numpy() if best else None
     best_test = best["test"].numpy() if best and best["test"] is not None else None
@@ -74,7 +91,7 @@ def finish(job: Job, state: TrainState, diverged: bool) -> RunRecord:
         arm=job.run.arm,
         recipe=job.run.recipe,
         status="finished",
-        reason=f"the training loss was {state.history[-1]['loss']} at step {len(state.history)}" if diverged else None,
+        reason=reason,
         config=job.config,
         evals=tuple(EvalPoint(**point) for point in state.evals),
         last=last,

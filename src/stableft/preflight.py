@@ -2,8 +2,11 @@
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 
-from stableft.backbones import find_backbone
+from safetensors import SafetensorError, safe_open
+
+from stableft.backbones import BACKBONES, find_backbone
 from stableft.config import RunConfig, canonical_json
 from stableft.errors import UserError
 from stableft.plan import PlannedRun, Sources
@@ -37,8 +40,15 @@ def check_inputs(runs: Iterable[PlannedRun], sources: Sources) -> dict[str, str]
 def _check_model(config: RunConfig, sources: Sources) -> None:
     values = _model_config(config, sources)
     name = config.model.name
-    spec = find_backbone(str(values.get("model_type")), name)
+    if not isinstance(values.get("model_type"), str):
+        raise UserError(f"model {name!r}: its config.json names no model_type, such as {', '.join(BACKBONES)}")
+    spec = find_backbone(values["model_type"], name)
     positions, blocks = values.get("max_position_embeddings"), values.get("num_hidden_layers")
+    for key, value in (("max_position_embeddings", positions), ("num_hidden_layers", blocks)):
+        if value is not None and not isinstance(value, int):
+            raise UserError(f"model {name!r}: its config.json has {key} {value!r}, which is not a whole number")
+    if config.model.sha256:
+        _check_weights(name, sources.paths[config.model.sha256])
     if positions and config.data.max_length > positions:
         raise UserError(
             f"data.max_length: {config.data.max_length} is more than the {positions} positions of model {name!r}"
@@ -47,6 +57,24 @@ def _check_model(config: RunConfig, sources: Sources) -> None:
         raise UserError(
             f"reinit.blocks: {config.reinit.blocks} is more than the {blocks} blocks of {spec.title} model {name!r}"
         )
+
+
+def _check_weights(name: str, folder: Path) -> None:
+    """Looks at the heads of a folder's weight files: a broken download or a Git LFS pointer shows there."""
+    for index in folder.glob("*.index.json"):
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"model {name!r}: its {index.name} cannot be read") from None
+        for shard in sorted(str(shard) for shard in shards):
+            if not (folder / shard).is_file():
+                raise UserError(f"model {name!r}: its {index.name} names {shard}, which is not there")
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"model {name!r}: its {path.name} holds no weights: {error}") from None
 
 
 def _model_config(config: RunConfig, sources: Sources) -> dict:

@@ -11,13 +11,21 @@ from stableft.errors import UserError, nearest
 from stableft.locate import find_file, locate_model, locate_own_task, shipped_configs
 from stableft.plan import PlannedRun, Sources
 from stableft.seedlist import parse_seeds
-from stableft.settings import Setting, Settings, build_config, check_key, settings_from
+from stableft.settings import Setting, Settings, build_config, settings_at, settings_from
 from stableft.tasks import find_task
 from stableft.yamlfile import Document, Key, load_yaml, parse_yaml
 
 ARM_KEYS = ("name", "recipe", "task", "model", "set", "grid", "seeds")
 TOP_KEYS = ("arms", *ARM_KEYS[1:])
 OVERRIDES = ("task", "model")  # sweep keys that --set may give too
+OWNERS = {  # settings that a sweep key makes: written as a setting they would be overruled, or name other weights
+    "data.task": "task",
+    "data.own": "task",
+    "model.name": "model",
+    "model.sha256": "model",
+    "seeds.init": "seeds",
+    "seeds.data": "seeds",
+}
 
 
 @dataclass(frozen=True)
@@ -153,11 +161,9 @@ def describe(value: Any) -> str:
     """Returns a setting's value as one writes it: "3 epochs" for {epochs: 3}."""
     if isinstance(value, dict):
         return ", ".join(f"{item} {key}" for key, item in value.items() if item is not None)
-    return (
-        {True: "true", False: "false", None: "none"}.get(value, str(value))
-        if not isinstance(value, list)
-        else str(value)
-    )
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None else str(value)
 
 
 def _with_identity(settings: Settings, config: RunConfig) -> RunConfig:
@@ -203,14 +209,24 @@ def _arms(document: Document) -> list[_Arm]:
             _check_keys(document, ("arms", i), ARM_KEYS)
         keys: dict[str, Key] = {key: (key,) for key in top if key not in ("arms", "set")}
         keys |= {key: ("arms", i, key) for key in arm}
-        name = arm.get("name") or (arm.get("recipe") or top.get("recipe"))
-        if not isinstance(name, str):
-            raise UserError(f"{document.where(('arms', i))}: key 'recipe' is missing")
-        name = name if arm.get("name") else Path(name).stem
+        given = arm.get("name")
+        if given is not None and (not isinstance(given, str) or not given):
+            raise UserError(f"{document.where(('arms', i, 'name'))}: name: {given!r} must be text; quotes make it so")
+        name = given or Path(_recipe_name(document, keys)).stem
         if name in {other.name for other in arms}:
             raise UserError(f"{document.where(('arms', i))}: arm {name!r} stands twice; give one another name")
         arms.append(_Arm(name, document, keys))
     return arms
+
+
+def _recipe_name(document: Document, keys: dict[str, Key]) -> str:
+    arm = _Arm("", document, keys)
+    recipe = arm.get("recipe")
+    if recipe is None:
+        raise UserError(f"{arm.where('recipe')}: key 'recipe' is missing")
+    if not isinstance(recipe, str) or not recipe:
+        raise UserError(f"{arm.where('recipe')}: recipe: {recipe!r} must be the name of one recipe")
+    return recipe
 
 
 def _check_keys(document: Document, key: Key, allowed: tuple[str, ...]) -> None:
@@ -232,12 +248,22 @@ def _command_line(sets: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
             raise UserError(f"--set {text}: must be KEY=VALUE")
         parsed = parse_yaml(value, f"--set {key}").data
         if key in OVERRIDES:
+            if parsed is None:
+                raise UserError(f"--set {text}: a value is missing")
             overrides[key] = parsed
             continue
-        check_key(key, "--set")
-        tree = settings_from(Document(f"--set {key}", {key: parsed}, {}))
-        settings |= {name: Setting(setting.value, "--set") for name, setting in tree.items()}
+        if key in TOP_KEYS:
+            close = "--seeds" if key == "seeds" else "a setting such as optimizer.lr"
+            raise UserError(f"--set {key}: a sweep's {key} cannot be set here; use {close}")
+        settings |= _unowned(settings_at(key, parsed, "--set"), (*OVERRIDES,))
     return settings, overrides
+
+
+def _unowned(settings: Settings, owners: Sequence[str] = ("task", "model", "seeds")) -> Settings:
+    for key, setting in settings.items():
+        if OWNERS.get(key) in owners:
+            raise UserError(f"{setting.where}: {key} cannot be set here: the key {OWNERS[key]!r} of a sweep gives it")
+    return settings
 
 
 def _expand(
@@ -248,19 +274,17 @@ def _expand(
     seeds: str | None,
     paths: dict[str, Path],
 ) -> Iterator[PlannedRun]:
-    if not isinstance(arm.get("recipe"), str):
-        raise UserError(f"{arm.where('recipe')}: key 'recipe' is missing")
-    recipe, base = load_recipe(arm.get("recipe"), folders, arm.where("recipe"))
-    if isinstance(arm.document.data.get("set"), dict):
-        base = base | settings_from(arm.document, ("set",))
+    recipe, base = load_recipe(_recipe_name(arm.document, arm.keys), folders, arm.where("recipe"))
+    if "set" in arm.document.data:
+        base = base | _unowned(settings_from(arm.document, ("set",)))
     if "set" in arm.keys:
-        base = base | settings_from(arm.document, arm.keys["set"])
+        base = base | _unowned(settings_from(arm.document, arm.keys["set"]))
     tasks = list(_each(arm, "task", overrides))
     models = list(_each(arm, "model", overrides)) or [None]
     if not tasks:
         raise UserError(f"{arm.where('task')}: key 'task' is missing")
     points = _grid(arm)
-    pairs = parse_seeds(seeds, "--seeds") if seeds else parse_seeds(arm.get("seeds"), arm.where("seeds"))
+    pairs = parse_seeds(seeds, "--seeds") if seeds is not None else parse_seeds(arm.get("seeds"), arm.where("seeds"))
     for task, model, point, (init, data) in itertools.product(tasks, models, points, pairs):
         settings = base | _task_settings(task, folders, paths) | _model_settings(model, base, folders, paths)
         drawn = {"seeds.init": Setting(init, arm.where("seeds")), "seeds.data": Setting(data, arm.where("seeds"))}
@@ -272,7 +296,9 @@ def _expand(
 
 def _each(arm: _Arm, key: str, overrides: dict[str, Any]) -> Iterator[Setting]:
     value, where = (overrides[key], "--set") if key in overrides else (arm.get(key), arm.where(key))
-    for item in value if isinstance(value, list) else [value]:
+    if value == []:
+        raise UserError(f"{where}: {key}: the list is empty")
+    for item in _once(value, where, key) if isinstance(value, list) else [value]:
         if item is not None:
             yield Setting(item, where)
 
@@ -287,11 +313,19 @@ def _grid(arm: _Arm) -> list[Settings]:
     axes = []
     for key, values in grid.items():
         where = arm.document.where((*arm.keys["grid"], key))
-        check_key(key, where)
         if not isinstance(values, list) or not values:
             raise UserError(f"{where}: grid: {key} needs a list of values, not {values!r}")
-        axes.append([(key, Setting(value, where)) for value in values])
-    return [dict(point) for point in itertools.product(*axes)]
+        axes.append([_unowned(settings_at(key, value, where)) for value in _once(values, where, key)])
+    return [dict(itertools.chain(*(part.items() for part in point))) for point in itertools.product(*axes)]
+
+
+def _once(values: list, where: str, key: str) -> list:
+    seen: set[str] = set()
+    for value in values:
+        if repr(value) in seen:
+            raise UserError(f"{where}: {key}: {describe(value)} stands twice")
+        seen.add(repr(value))
+    return values
 
 
 def _task_settings(task: Setting, folders: tuple[Path, ...], paths: dict[str, Path]) -> Settings:

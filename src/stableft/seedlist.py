@@ -1,9 +1,12 @@
 """Seeds as people write them: 5, 1-25, 1,2,7, or init and data seeds apart."""
 
 import itertools
+from collections import Counter
 from typing import Any
 
 from stableft.errors import UserError
+
+MOST = 10_000  # more seeds are a slip of the keyboard, and 1-10000000000 would fill the memory
 
 
 def parse_seeds(value: Any, where: str) -> list[tuple[int, int]]:
@@ -38,10 +41,15 @@ def _numbers(value: Any, where: str) -> list[int]:
         first, dash, last = str(part).strip().partition("-")
         if isinstance(part, bool) or not first.isdecimal() or (dash and not last.isdecimal()):
             raise UserError(f"{where}: seeds: {value!r} must be like 5, 1-25 or 1,2,7, of whole numbers from 0")
-        seeds += range(int(first), int(last or first) + 1)
         if last and int(last) < int(first):
             raise UserError(f"{where}: seeds: {part!r} runs backwards")
-    twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
+        more = range(int(first), int(last or first) + 1)
+        if len(seeds) + (more.stop - more.start) > MOST:
+            raise UserError(f"{where}: seeds: {value!r} are more than {MOST} seeds")
+        seeds += more
+    if not seeds:
+        raise UserError(f"{where}: seeds: there is none in {value!r}")
+    twice = next((seed for seed, count in Counter(seeds).items() if count > 1), None)
     if twice is not None:
         raise UserError(f"{where}: seeds: {twice} stands twice in {value!r}")
     return seeds

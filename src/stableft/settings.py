@@ -65,6 +65,17 @@ def _collect(value: Any, dotted: str, document: Document, key: Key, settings: Se
         _collect(item, f"{dotted}.{name}" if dotted else name, document, (*key, name), settings)
 
 
+def settings_at(dotted: str, value: Any, where: str) -> Settings:
+    """Returns the settings of one key, a leaf or a section, which all come from the same place.
+
+    Raises:
+        UserError: the key is none of a run's.
+    """
+    check_key(dotted, where)
+    found = settings_from(Document(where, {dotted: value}, {}))
+    return {key: Setting(setting.value, where) for key, setting in found.items()}
+
+
 def check_key(dotted: str, where: str) -> None:
     """Raises UserError unless the key is a leaf or a section of a run's config."""
     if dotted and dotted not in LEAVES and not any(leaf.startswith(dotted + ".") for leaf in LEAVES):
@@ -94,22 +105,37 @@ def build_config(settings: Settings, where: str) -> RunConfig:
         raise UserError(_sentence(error.errors()[0], settings, where)) from None
 
 
+_RULES = {  # where pydantic's own words are not those of someone who writes YAML
+    "tuple_type": "must be a list",
+    "too_short": "has too few items",
+    "too_long": "has too many items",
+    "model_type": "must be a mapping such as {epochs: 3}",
+    "model_attributes_type": "must be a mapping such as {epochs: 3}",
+    "string_type": "must be text; quotes make it so",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+}
+
+
 def _sentence(error: ErrorDetails, settings: Settings, where: str) -> str:
     parts = [str(part) for part in error["loc"]]
     dotted = next((".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in settings), None)
     where = settings[dotted].where if dotted else where
     key, value, kind = ".".join(parts), error.get("input"), error["type"]
     if kind == "missing":
-        return f"{where}: key {key!r} is missing"
+        too_few = isinstance(value, list)
+        return f"{where}: {dotted}: {value!r} has too few items" if too_few else f"{where}: key {key!r} is missing"
     if kind == "extra_forbidden":
         section = LEAVES.get(dotted or "")
         return f"{where}: key {key!r} is not known{nearest(parts[-1], section.model_fields if section else ())}"
     if kind == "value_error":
         message = str(error.get("ctx", {}).get("error", error["msg"]))
+        first = message.split()[0]  # a rule about two settings names the one that is wrong first
+        where = settings[first].where if first in settings else where
         return f"{where}: {key}: {message}" if key else f"{where}: {message}"
     if isinstance(value, str) and kind in ("float_type", "int_type") and _number(value) is not None:
         return f"{where}: {key}: {value!r} is text to YAML; as a number it is {_number(value)}"
-    rule = error["msg"].removeprefix("Input ").replace("should be", "must be")
+    rule = _RULES.get(kind) or error["msg"].removeprefix("Input ").replace("should be", "must be")
     choices = error.get("ctx", {}).get("expected", "")
     hint = (
         nearest(value, [c.strip("' ") for c in str(choices).replace(" or ", ",").split(",")])
@@ -121,6 +147,8 @@ def _sentence(error: ErrorDetails, settings: Settings, where: str) -> str:
 
 def _number(text: str) -> str | None:
     """Returns YAML's spelling of a number that YAML 1.1 reads as text, such as 2.0e-5 for "2e-5"."""
+    if text.strip().isdecimal():
+        return str(int(text))
     try:
         number = float(text)
     except ValueError:

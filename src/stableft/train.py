@@ -12,7 +12,7 @@ from stableft.environment import device_name, versions
 from stableft.evaluate import evaluate
 from stableft.job import Job, batch_indices, prepare
 from stableft.metrics import score
-from stableft.outcome import finish, save_model, write_config
+from stableft.outcome import finish, remove_models, save_model, write_config
 from stableft.plan import Execution, PlannedRun, Progress, Sources, Stopped
 from stableft.record import CHECKPOINT_FILE, RunRecord
 from stableft.seeds import derive
@@ -40,7 +40,8 @@ def train(
     write_config(job.folder, run)
     facts = _resume_facts(job)
     torch.manual_seed(derive(job.config.seeds.data, "dropout"))
-    load_checkpoint(job.folder, state, facts, job.device)
+    if not load_checkpoint(job.folder, state, facts, job.device):
+        remove_models(job.folder)
     pace, saved_at, started = first_pace(state), state.step, time.perf_counter() - state.seconds
     flush_every = 1 if job.device.type == "cpu" else 20  # reading a loss waits for the GPU
     pending: list[Step] = []
@@ -146,8 +147,7 @@ def _resume_facts(job: Job) -> dict:
         "threads": torch.get_num_threads() if job.device.type == "cpu" else None,
         "micro_batch": job.execution.micro_batch,
         "save": job.execution.save,
-        "torch": versions()["torch"],
-        "stableft": versions()["stableft"],
+        **{name: versions()[name] for name in ("stableft", "torch", "transformers")},
     }
 
 

@@ -91,12 +91,13 @@ def _backward(
                 loss += part.detach()
             return loss
         except torch.OutOfMemoryError:
-            if state.micro_batch == 1:
+            rows_at_once = min(state.micro_batch, len(indices))
+            if rows_at_once == 1:
                 raise
         # Outside the handler, where the failed forward pass no longer holds its memory.
         state.optimizer.zero_grad(set_to_none=True)
         restore_global_state(random, device)
-        state.micro_batch = -(-state.micro_batch // 2)
+        state.micro_batch = -(-rows_at_once // 2)
         state.halved += 1
         if device.type == "cuda":
             torch.cuda.empty_cache()

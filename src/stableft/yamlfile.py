@@ -47,17 +47,21 @@ def parse_yaml(text: str, name: str) -> Document:
     Raises:
         UserError: it is no YAML, or gives a key twice.
     """
+    lines: dict[Key, int] = {}
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
+        if node is not None:
+            _walk(node, (), name, lines)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{name}:{line}: this is not valid YAML: {error.problem}") from None
+    except RecursionError:
+        raise UserError(f"{name}: the YAML is nested too deeply, or contains itself") from None
+    except UserError:
+        raise
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{name}: this is not valid YAML: {error}") from None
-    lines: dict[Key, int] = {}
-    if node is not None:
-        _walk(node, (), name, lines)
+        raise UserError(f"{name}: this is not valid YAML: {' '.join(str(error).split())}") from None
     return Document(name, data, lines)
 
 
@@ -71,7 +75,8 @@ def _walk(node: yaml.Node, key: Key, name: str, lines: dict[Key, int]) -> None:
         for key_node, value in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
-                raise UserError(f"{name}:{line}: {getattr(key_node, 'value', 'this')!r} is not a key: keys are words")
+                text = getattr(key_node, "value", "this")
+                raise UserError(f"{name}:{line}: {text!r} is not a key: YAML reads it as something else than a word")
             if key_node.value in seen:
                 raise UserError(f"{name}:{line}: key {key_node.value!r} stands already in line {seen[key_node.value]}")
             seen[key_node.value] = line
