@@ -5,8 +5,14 @@ wanted=$(cat pyproject.toml constraints.txt | { sha256sum 2>/dev/null || shasum 
 stamp=".venv/installed-${1:-base}-$wanted"
 if [ ! -e "$stamp" ]; then
   echo "== installing stableft${1:+ with extra $1} into .venv"
-  python=${PYTHON:-$(command -v python3.12 || command -v python3.11 || command -v python3)}
-  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  for python in "${PYTHON:-python3.12}" python3.11 python3; do
+    [ -x .venv/bin/pip ] && break
+    # A name on the PATH need not be a Python that runs, nor one that is new enough.
+    if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      "$python" -m venv .venv
+    fi
+  done
+  [ -x .venv/bin/pip ] || { echo "stableft needs Python 3.11 or 3.12; PYTHON=/path/to/python names one" >&2; exit 1; }
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".${1:+[$1]}"
   touch "$stamp"
 fi
