@@ -22,7 +22,7 @@ from stableft.data import collate
 from stableft.job import batch_indices, prepare
 from stableft.locate import shipped_configs
 from stableft.plan import Execution, PlannedRun, Sources
-from stableft.recipe import Sweep, load_sweep
+from stableft.sweepfile import Sweep, load_sweep
 from stableft.train import train
 
 SWEEP = """

@@ -21,7 +21,7 @@ from stableft.data import TokenRows, load_splits
 from stableft.metrics import score
 from stableft.model import load_tokenizer
 from stableft.plan import Execution, Sources
-from stableft.recipe import load_sweep
+from stableft.sweepfile import load_sweep
 from stableft.train import train
 
 SETS = (

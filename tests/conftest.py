@@ -117,13 +117,13 @@ def tiny_model_folder(tmp_path_factory, tiny_tokenizer) -> Path:
 def toy_data(tmp_path_factory) -> Path:
     """Returns a folder with a task of our own: 28/12/8 rows of CSV, a pair, a class and a value for each row."""
     folder, random = tmp_path_factory.mktemp("toy-data"), Random(0)
-    names, places = ("anna", "ben", "carl", "dora", "emil"), ("rome", "oslo", "a city by the sea", "lima")
+    names, places = ("al", "ben", "dora", "emilia"), ("rome", "a city by the sea", "x", "lima")
     for split, count in (("train", 28), ("validation", 12), ("test", 8)):
         lines = ["first,second,label,value"]
         for i in range(count):
             name, place, label = random.choice(names), random.choice(places), ("no", "yes")[i % 2]
             verb = "lives in" if label == "yes" or random.random() < 0.2 else "has left"
-            lines.append(f"{name} {verb} {place},{name} is in {place},{label},{random.random() + (label == 'yes'):.3f}")
+            lines.append(f"{name} {verb} {place},in {place},{label},{random.random() + (label == 'yes'):.3f}")
         (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
     return folder
 

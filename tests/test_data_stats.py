@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from stableft import data_stats
-from stableft.data_stats import MISSING, PAPER, REASONS, Statistic, dataset_statistics, fetch_hub, render
-from stableft.errors import UserError
+from stableft.data_stats import MISSING, PAPER, REASONS, Statistic, dataset_statistics, render
 from stableft.rows import RawSplit
 from stableft.tasks import TASKS
 
@@ -108,17 +107,3 @@ def test_rendering_is_aligned():
     assert all(line[start - 2 : start] in ("  ", "") for line in table for start in starts[1:])
     markdown = render(dataset_statistics(GLUE, [TASKS["rte"]]), markdown=True).split("\n\n")[1].splitlines()
     assert {line.count("|") for line in markdown} == {6}
-
-
-def test_fetching_needs_the_hub(monkeypatch):
-    asked = []
-    monkeypatch.setattr(data_stats, "read_hub", lambda task, part: asked.append((task.name, part)))
-    fetch_hub([TASKS["rte"], TASKS["cola"]])
-    assert asked == [("rte", "train"), ("rte", "dev"), ("cola", "train"), ("cola", "dev")]
-
-    def unreachable(task, part):
-        raise UserError("the hub cannot be reached")
-
-    monkeypatch.setattr(data_stats, "read_hub", unreachable)
-    with pytest.raises(UserError, match="cannot be reached"):
-        fetch_hub([TASKS["rte"]])

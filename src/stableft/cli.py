@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from stableft.errors import UserError
+from stableft.options import Arms, Config, DataDir, Devices, Every, Jobs, Micro, Results, Save, Score, Seeds, Sets
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,25 +19,7 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="What a data set holds, and fetching it.")
 app.add_typer(data_app, name="data")
 
-Config = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A sweep file; the package's own go by name, such as rte.")
-]
-Results = Annotated[Path, typer.Option("--results", help="Folder of run folders and records.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of original GLUE files; without it, the hub.")]
-Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Set a key in every run (repeatable).")]
-Arms = Annotated[str, typer.Option("--arms", metavar="A,B", help="Only these arms.")]
-Seeds = Annotated[str | None, typer.Option("--seeds", metavar="SEEDS", help="Such as 5, 1-25 or 1,2,7.")]
-Devices = Annotated[str, typer.Option("--devices", help="auto (all GPUs, else the CPU), cpu, or GPU numbers: 0,1.")]
-Jobs = Annotated[int, typer.Option("--jobs-per-device", min=1, help="Runs at a time on each device.")]
-Save = Annotated[
-    Literal["none", "best", "last", "all"], typer.Option("--save", help="Model weights to keep (all: both).")
-]
-Every = Annotated[
-    int | None, typer.Option("--checkpoint-every", min=1, help="Steps; else as often as 2 % of time allow.")
-]
-Micro = Annotated[int | None, typer.Option("--micro-batch", min=1, help="Rows in memory at once; the batch stays.")]
-Score = Annotated[Literal["recipe", "last", "best"], typer.Option("--score", help="Whose score: as the recipe says.")]
-
+INTERRUPTED = 130  # as shells have it for Ctrl-C
 NO_SETS: list[str] = []
 
 
@@ -47,6 +30,8 @@ def main() -> None:
     except UserError as error:
         print(f"stableft: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # before any run has started; a sweep under way stops by itself
+        sys.exit(INTERRUPTED)
 
 
 @app.command()
@@ -112,8 +97,8 @@ def train(
 ) -> None:
     """Train one run: a recipe, a task, a model, a seed."""
     from stableft.plan import Execution, Sources
-    from stableft.recipe import single_run
     from stableft.record import read_record, run_folder
+    from stableft.sweepfile import single_run
 
     _check_results(results)
     plan = single_run(recipe, task, model, seed, Sources(data_dir=data_dir), set_)
@@ -233,13 +218,21 @@ def data_stats(data_dir: DataDir = None) -> None:
 
 @data_app.command("fetch")
 def data_fetch(
-    tasks: Annotated[list[str], typer.Argument(metavar="TASK...", help="Names of tasks, or all.")],
+    tasks: Annotated[list[str] | None, typer.Argument(metavar="[TASK...]", help="Names of tasks, or all.")] = None,
+    models: Annotated[list[str], typer.Option("--model", help="Hub name of a model (repeatable).")] = NO_SETS,
 ) -> None:
-    """Download tasks from the hub to its local cache, for a machine that will have no network."""
-    from stableft.data_stats import fetch_hub
+    """Download tasks and models from the hub to its local cache, for a machine that will have no network."""
+    from stableft.hub import fetch_model, fetch_task
     from stableft.tasks import TASKS, find_task
 
-    fetch_hub(TASKS.values() if tasks == ["all"] else [find_task(task) for task in tasks])
+    if not tasks and not models:
+        raise UserError("data fetch: name a task, all, or --model NAME")
+    for task in TASKS.values() if tasks == ["all"] else [find_task(name) for name in tasks or []]:
+        print(f"fetching task {task.name}", flush=True)
+        fetch_task(task)
+    for model in models:
+        print(f"fetching model {model}", flush=True)
+        fetch_model(model)
 
 
 def _check_results(results: Path) -> None:
@@ -257,7 +250,7 @@ def _check_out(out: Path) -> None:
 
 def _load(config: str, data_dir: Path | None, sets: list[str], arms: str, seeds: str | None):
     from stableft.plan import Sources
-    from stableft.recipe import load_sweep
+    from stableft.sweepfile import load_sweep
 
     if data_dir is not None and not data_dir.is_dir():
         raise UserError(f"--data-dir {data_dir}: there is no such folder")
@@ -288,5 +281,5 @@ def _run(plan, results: Path, devices: str, jobs: int, execution, retry_crashed:
         )
     print(closing_line(outcome))
     if outcome.interrupted:
-        return 130
+        return INTERRUPTED
     return 1 if outcome.crashed or outcome.left else 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from stableft.metrics import TITLES, majority_baseline
-from stableft.rows import RawSplit, find_layouts, read_hub, read_rows
+from stableft.rows import RawSplit, find_layouts, read_rows
 from stableft.splits import HELD_OUT, halve, hold_out
 from stableft.tasks import TaskSpec
 
@@ -111,17 +111,6 @@ def render(statistics: list[Statistic], markdown: bool = False) -> str:
             cells += [(row.task, row.column, row.here, row.paper, row.note) for row in rows]
             blocks.append(f"{title}\n\n{_align(cells, markdown)}\n\n{FOOTNOTES[table]}")
     return "\n\n".join(blocks) + "\n"
-
-
-def fetch_hub(tasks: Iterable[TaskSpec]) -> None:
-    """Puts the data sets into the local hub cache, from where later runs read them without a network.
-
-    Raises:
-        UserError: the hub cannot be reached.
-    """
-    for task in tasks:
-        read_hub(task, "train")
-        read_hub(task, "dev")
 
 
 def _read(task: TaskSpec, part, data_dir: Path | None) -> RawSplit | None:

@@ -10,5 +10,6 @@ class UserError(ValueError):
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """Returns "; did you mean 'x'?" for the closest of `names`, or "" when none is close."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    by_lower = {other.lower(): other for other in names}
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""

@@ -15,8 +15,8 @@ from stableft.environment import device_name, peak_memory
 from stableft.evaluate import evaluate
 from stableft.job import Job, batch_indices, prepare
 from stableft.plan import Execution, PlannedRun
-from stableft.recipe import Sweep
 from stableft.sweep import status_of, unique_runs
+from stableft.sweepfile import Sweep
 from stableft.update import TrainState, learning_rate, make_update
 
 PROBED_STEPS = 4  # timed, after one that is not

@@ -8,9 +8,10 @@ from stableft.aligned import Row, columns
 from stableft.backbones import BACKBONES
 from stableft.errors import UserError
 from stableft.metrics import TITLES
-from stableft.recipe import Sweep, shipped_recipes
+from stableft.recipe import shipped_recipes
 from stableft.record import CHECKPOINT_FILE, RunRecord, read_record, run_folder, write_records_file
 from stableft.report.mosbach import ARTIFACTS
+from stableft.sweepfile import Sweep
 from stableft.tasks import TASKS
 
 

@@ -29,6 +29,8 @@ def score(outputs: np.ndarray, labels: np.ndarray, metrics: tuple[str, ...]) -> 
     names = metrics if regression else tuple(dict.fromkeys((*metrics, "accuracy")))
     if not np.isfinite(outputs).all():
         return dict.fromkeys(names, math.nan)
+    if regression and len(labels) < 2:
+        return dict.fromkeys(names, math.nan)
     predictions = outputs[:, 0] if regression else outputs.argmax(axis=1)
     return {name: _one(name, predictions, labels) for name in names}
 

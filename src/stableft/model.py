@@ -165,5 +165,6 @@ def _missing_modules(where: str, spec: BackboneSpec, info: dict) -> tuple[str, .
 
 def _load_error(what: str, where: str, error: Exception) -> str:
     kind = "folder" if Path(where).exists() else "hub model (is there a network, or a cached copy?)"
-    reason = " ".join(str(error).split()).split(". ")[0]
+    text = repr(error) if isinstance(error, KeyError) else str(error)
+    reason = " ".join(text.split()).split(". ")[0]
     return f"model {where!r}: the {what} cannot be loaded from this {kind}: {reason}"

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from stableft.backbones import BACKBONES, find_backbone
 from stableft.config import RunConfig, canonical_json
 from stableft.errors import UserError
+from stableft.hub import model_file
 from stableft.plan import PlannedRun, Sources
 from stableft.splits import data_fingerprint
 
@@ -83,20 +84,7 @@ def _model_config(config: RunConfig, sources: Sources) -> dict:
     if model.sha256:
         path = str(sources.paths[model.sha256] / "config.json")
     else:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-        try:
-            path = hf_hub_download(model.name, "config.json", revision=model.revision)
-        except LocalEntryNotFoundError:
-            raise UserError(
-                f"model {model.name!r}: the hub cannot be reached and there is no cached copy; give a folder, or fetch "
-                "it where there is a network"
-            ) from None
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise UserError(
-                f"model {model.name!r}: the hub has no such model: {' '.join(str(error).split())[:200]}"
-            ) from None
+        path = model_file(model.name, model.revision, "config.json")
     try:
         with open(path, encoding="utf-8") as file:
             values = json.load(file)

@@ -144,7 +144,7 @@ def sync_folder(folder: Path) -> None:
 
 def dump_record(record: RunRecord) -> str:
     """Returns the record as one line of JSON with its checksum."""
-    values = record.model_dump(mode="json")
+    values = json.loads(record.model_dump_json())  # `model_dump` would leave NaN, which is no JSON
     return canonical_json({**values, "checksum": _checksum(values)})
 
 

@@ -79,10 +79,23 @@ def settings_at(dotted: str, value: Any, where: str) -> Settings:
 def check_key(dotted: str, where: str) -> None:
     """Raises UserError unless the key is a leaf or a section of a run's config."""
     if dotted and dotted not in LEAVES and not any(leaf.startswith(dotted + ".") for leaf in LEAVES):
+        parent = dotted.rpartition(".")[0]
+        if whole := LEAVES.get(parent):
+            keys = ", ".join(f"{{{key}: ...}}" for key in whole.model_fields)
+            raise UserError(f"{where}: {dotted}: {parent} is set as a whole: {parent}: {keys}")
         names = {*LEAVES, *(leaf.rsplit(".", 1)[0] for leaf in LEAVES if "." in leaf)}
         short = {leaf.rsplit(".", 1)[-1]: leaf for leaf in LEAVES}  # lr for optimizer.lr
         close = f"; did you mean {short[dotted]!r}?" if dotted in short else nearest(dotted, names)
         raise UserError(f"{where}: key {dotted!r} is not known{close}")
+
+
+def describe(value: Any) -> str:
+    """Returns a setting's value as one writes it: "3 epochs" for {epochs: 3}."""
+    if isinstance(value, dict):
+        return ", ".join(f"{item} {key}" for key, item in value.items() if item is not None)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None else str(value)
 
 
 def build_config(settings: Settings, where: str) -> RunConfig:
@@ -121,7 +134,8 @@ def _sentence(error: ErrorDetails, settings: Settings, where: str) -> str:
     parts = [str(part) for part in error["loc"]]
     dotted = next((".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in settings), None)
     where = settings[dotted].where if dotted else where
-    key, value, kind = ".".join(parts), error.get("input"), error["type"]
+    key, kind = ".".join(parts), error["type"]
+    value = settings[key].value if key in settings else error.get("input")  # 2, where pydantic says 2.0
     if kind == "missing":
         too_few = isinstance(value, list)
         return f"{where}: {dotted}: {value!r} has too few items" if too_few else f"{where}: key {key!r} is missing"

@@ -7,12 +7,13 @@ from typing import Literal
 from stableft.errors import UserError, nearest
 from stableft.frame import frame
 from stableft.plan import PlannedRun, Sources
-from stableft.recipe import Sweep, deviations, load_sweep
+from stableft.recipe import deviations
 from stableft.record import RunRecord, read_record, read_records_file
 from stableft.report.artifact import Artifact, sweep_artifact
 from stableft.report.mosbach import ARTIFACTS
 from stableft.report.published import load_published
 from stableft.report.table import Table, build_report
+from stableft.sweepfile import Sweep, load_sweep
 
 Checkpoint = Literal["recipe", "last", "best"]
 
@@ -20,7 +21,7 @@ Checkpoint = Literal["recipe", "last", "best"]
 def planned_runs(name: str, load) -> tuple[Artifact, tuple[PlannedRun, ...]]:
     """Returns the artefact of that id with the runs of its sweeps, or else the one of the sweep file of that name.
 
-    `load` expands a sweep file, such as `recipe.load_sweep` with a user's choices.
+    `load` expands a sweep file, such as `sweepfile.load_sweep` with a user's choices.
 
     Raises:
         UserError: it is neither.

@@ -31,13 +31,15 @@ def _p(p: float) -> str:
 
 
 def heading(cells: list[Cell]) -> str:
-    """Returns the task's name and, where the arms agree, what was scored."""
-    kinds = {(cell.metric, cell.split, cell.checkpoint) for cell in cells if cell.metric and cell.split}
-    title = task_title(cells[0].column)
-    if len(kinds) != 1:
-        return f"{title}, percent"
-    metric, split, checkpoint = kinds.pop()
-    return f"{title}: {TITLES[metric]} in percent, {SPLITS[split]}, {checkpoint} checkpoint"
+    """Returns the task's name and what was scored, as far as the arms agree on it."""
+    scored = [cell for cell in cells if cell.metric and cell.split]
+    metrics, splits, checkpoints = (
+        {getattr(cell, name) for cell in scored} for name in ("metric", "split", "checkpoint")
+    )
+    metric = f"{TITLES[metrics.pop()]} in percent" if len(metrics) == 1 else "percent"
+    split = f", {SPLITS[splits.pop()]}" if len(splits) == 1 else ""
+    checkpoint = f", {checkpoints.pop()} checkpoint" if len(checkpoints) == 1 else ""
+    return f"{task_title(cells[0].column)}: {metric}{split}{checkpoint}"
 
 
 def short(place: str) -> str:

@@ -1,0 +1,25 @@
+"""The options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Config = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A sweep file; the package's own go by name, such as rte.")
+]
+Results = Annotated[Path, typer.Option("--results", help="Folder of run folders and records.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of original GLUE files; without it, the hub.")]
+Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Set a key in every run (repeatable).")]
+Arms = Annotated[str, typer.Option("--arms", metavar="A,B", help="Only these arms.")]
+Seeds = Annotated[str | None, typer.Option("--seeds", metavar="SEEDS", help="Such as 5, 1-25 or 1,2,7.")]
+Devices = Annotated[str, typer.Option("--devices", help="auto (all GPUs, else the CPU), cpu, or GPU numbers: 0,1.")]
+Jobs = Annotated[int, typer.Option("--jobs-per-device", min=1, help="Runs at a time on each device.")]
+Save = Annotated[
+    Literal["none", "best", "last", "all"], typer.Option("--save", help="Model weights to keep (all: both).")
+]
+Every = Annotated[
+    int | None, typer.Option("--checkpoint-every", min=1, help="Steps; else as often as 2 % of time allow.")
+]
+Micro = Annotated[int | None, typer.Option("--micro-batch", min=1, help="Rows in memory at once; the batch stays.")]
+Score = Annotated[Literal["recipe", "last", "best"], typer.Option("--score", help="Whose score: as the recipe says.")]

@@ -1,0 +1,73 @@
+"""The dry run: it measures, and leaves nothing."""
+
+import pytest
+import torch
+from test_train import go
+
+from stableft.errors import UserError
+from stableft.estimate import estimate, render_estimate
+from stableft.plan import Execution
+from stableft.sweepfile import Sweep
+
+
+@pytest.fixture
+def sweep(toy_run, toy_sources, tmp_path) -> Sweep:
+    runs = tuple(toy_run(seeds={"init": seed, "data": seed}) for seed in range(3))
+    return Sweep("toy", tmp_path / "toy.yaml", runs, toy_sources)
+
+
+@pytest.mark.parametrize("save", ["none", "best", "last", "all"])
+def test_a_dry_run_writes_nothing(sweep, tmp_path, save):
+    results = tmp_path / "results"
+    estimated = estimate(sweep, results, ["cpu"], 2, Execution(threads=1, save=save))
+    assert not results.exists()
+    (line,) = estimated.lines
+    assert (line.arm, line.task, line.runs, line.left) == ("arm", "toy", 3, 3)
+    assert line.cost.steps == 14
+    assert 0 < line.cost.seconds < 60
+    assert line.cost.memory > 0
+    weights = line.cost.checkpoint / 3
+    models = {"none": 0, "best": 1, "last": 1, "all": 2}[save] * weights
+    assert models < line.cost.kept < models + 20_000
+    text = render_estimate(estimated)
+    assert "3 runs left" in text
+    assert "on cpu" in text
+    assert "with 2 at a time" in text
+
+
+def test_what_is_done_does_not_count_and_is_not_touched(sweep, toy_sources, tmp_path):
+    results = tmp_path / "results"
+    go(sweep.runs[1], results, toy_sources)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in results.rglob("*") if path.is_file()}
+    names = sorted(results.rglob("*"))
+    estimated = estimate(sweep, results, ["cpu"], 1, Execution(threads=1))
+    assert (estimated.lines[0].runs, estimated.lines[0].left) == (3, 2)
+    assert sorted(results.rglob("*")) == names
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
+
+
+def test_the_size_of_a_checkpoint_is_about_right(sweep, toy_sources, tmp_path):
+    from stableft.plan import Stopped
+    from stableft.record import CHECKPOINT_FILE, run_folder
+
+    line = estimate(sweep, tmp_path / "none", ["cpu"], 1, Execution(threads=1)).lines[0]
+    with pytest.raises(Stopped):
+        go(sweep.runs[0], tmp_path, toy_sources, stop_at=3)
+    size = (run_folder(tmp_path, sweep.runs[0].run_id) / CHECKPOINT_FILE).stat().st_size
+    assert 0.5 < line.cost.checkpoint / size < 1.5
+
+
+def test_an_estimate_does_not_change_a_run(sweep, toy_sources, tmp_path):
+    """The probe trains a copy: the kept checkpoint and what the run draws are as without it."""
+    run = sweep.runs[0]
+    before = go(run, tmp_path / "before", toy_sources)
+    estimate(sweep, tmp_path / "none", ["cpu"], 1, Execution(threads=1))
+    torch.manual_seed(0)
+    assert go(run, tmp_path / "after", toy_sources).evals == before.evals
+
+
+def test_an_estimate_finds_what_the_user_got_wrong(sweep, toy_run, toy_sources, tmp_path):
+    runs = (toy_run(reinit={"pooler": True, "blocks": 9}),)
+    with pytest.raises(UserError, match=r"reinit\.blocks"):
+        estimate(Sweep("toy", sweep.path, runs, toy_sources), tmp_path / "results", ["cpu"], 1, Execution())
+    assert not (tmp_path / "results").exists()

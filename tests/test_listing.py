@@ -1,0 +1,105 @@
+"""What the short commands print."""
+
+import json
+from pathlib import Path
+
+import pytest
+from test_sweep import land, make_record, make_run
+
+from stableft.backbones import BACKBONES
+from stableft.errors import UserError
+from stableft.listing import export_records, folder_status, list_names, show_runs, sweep_status
+from stableft.plan import Sources
+from stableft.recipe import shipped_recipes
+from stableft.record import CHECKPOINT_FILE, read_records_file, run_folder
+from stableft.sweepfile import Sweep
+from stableft.tasks import TASKS
+
+
+def make_sweep(*runs) -> Sweep:
+    return Sweep("s", Path("s.yaml"), runs, Sources())
+
+
+def cells(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+@pytest.fixture
+def landed(tmp_path) -> tuple[Sweep, Path]:
+    """Returns a sweep of six runs, one of each kind of status."""
+    runs = [make_run(seed) for seed in range(6)]
+    land(tmp_path, make_record(runs[0]))
+    land(tmp_path, make_record(runs[1], failed=True))
+    land(tmp_path, make_record(runs[2], status="crashed"))
+    run_folder(tmp_path, runs[3].run_id).mkdir()
+    (run_folder(tmp_path, runs[3].run_id) / CHECKPOINT_FILE).write_bytes(b"")
+    land(tmp_path, make_record(runs[4]))
+    (run_folder(tmp_path, runs[4].run_id) / "record.json").write_text("{")
+    return make_sweep(*runs), tmp_path
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [("tasks", TASKS), ("backbones", BACKBONES), ("recipes", shipped_recipes()), ("artifacts", ["mosbach-table1"])],
+)
+def test_every_name_has_a_line(what, names):
+    lines = list_names(what).splitlines()
+    assert {line.split()[0] for line in lines[1:]} >= set(names)
+    assert not any(line.endswith(" ") for line in lines)
+
+
+def test_runs_as_a_table_and_as_json():
+    sweep = make_sweep(make_run(1), make_run(2))
+    text = show_runs(sweep, "text").splitlines()
+    assert text[1].split() == [sweep.runs[0].run_id, "arm", "recipe", "rte", "bert-tiny", "1", "1"]
+    assert text[-1] == "2 runs"
+    objects = [json.loads(line) for line in show_runs(sweep, "json").splitlines()]
+    assert [thing["run_id"] for thing in objects] == [run.run_id for run in sweep.runs]
+    assert objects[0]["config"]["optimizer"]["lr"] == 2e-5
+
+
+def test_the_status_of_a_sweep(landed):
+    sweep, results = landed
+    header, row, note, damaged = sweep_status(sweep, results).splitlines()
+    assert header.split() == ["arm", "task", "finished", "failed", "crashed", "checkpoint", "to", "do", "damaged"]
+    assert row.split() == ["arm", "rte", "2", "1", "1", "1", "1", "1"]
+    assert note.startswith("failed runs are finished runs")
+    assert "record.json is not a complete record; the next sweep" in damaged
+
+
+def test_looking_changes_nothing(landed):
+    sweep, results = landed
+    before = sorted(results.rglob("*"))
+    sweep_status(sweep, results)
+    folder_status(results)
+    assert sorted(results.rglob("*")) == before
+    sweep_status(sweep, results / "nowhere")
+    assert not (results / "nowhere").exists()
+
+
+def test_the_status_of_a_folder(landed):
+    sweep, results = landed
+    (results / "runs" / ".DS_Store").write_text("what a file manager leaves")
+    lines = folder_status(results).splitlines()
+    assert lines[1].split() == ["arm", "rte", "bert-tiny", "2", "1", "1"]
+    assert lines[2] == f"1 unfinished: {sweep.runs[3].run_id}"
+    assert "is not a complete record" in lines[3]
+    with pytest.raises(UserError, match="there are no runs in this folder"):
+        folder_status(results / "nowhere")
+
+
+def test_records_are_exported_under_the_names_of_the_sweep(tmp_path):
+    run = make_run(1, arm="first")
+    land(tmp_path, make_record(run))
+    sweep = make_sweep(make_run(1, arm="second"), make_run(2, arm="second"))
+    sentence = export_records(sweep, tmp_path, tmp_path / "out.jsonl")
+    assert sentence == f"wrote 1 records of 2 runs to {tmp_path / 'out.jsonl'}"
+    assert [(record.arm, record.run_id) for record in read_records_file(tmp_path / "out.jsonl")] == [
+        ("second", run.run_id)
+    ]
+
+
+def test_nothing_to_export(tmp_path):
+    with pytest.raises(UserError, match="has no records of its 1 runs"):
+        export_records(make_sweep(make_run(1)), tmp_path, tmp_path / "out.jsonl")
+    assert list(tmp_path.iterdir()) == []
