@@ -1,6 +1,5 @@
 """Checkpoints: used only under the same facts, set aside when damaged, written no more often than is cheap."""
 
-import logging
 import random
 import re
 from dataclasses import replace
@@ -12,6 +11,7 @@ from test_train import go, left_behind
 from stableft import checkpoint
 from stableft.checkpoint import SHARE, Pace, first_pace
 from stableft.environment import versions
+from stableft.errors import UserError
 from stableft.job import prepare
 from stableft.plan import Execution, Progress, Stopped
 from stableft.record import CHECKPOINT_FILE, run_folder
@@ -50,25 +50,40 @@ def other_data(monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("execution", "change", "words"),
     [
-        ({}, lambda patch: patch.setattr(torch, "get_num_threads", lambda: 2), "threads 1 -> 2"),
-        ({"save": "last"}, None, "save 'none' -> 'last'"),
-        ({"micro_batch": 2}, None, "micro_batch None -> 2"),
-        ({}, other_version("torch"), f"torch '{torch.__version__}' -> '0.0+x'"),
-        ({}, other_version("stableft"), "stableft '.*' -> '0.0+x'"),
-        ({}, other_version("transformers"), "transformers '.*' -> '0.0+x'"),
-        ({}, other_data, "data '.*' -> 'ffff"),
-        ({}, lambda patch: patch.setattr("stableft.train.device_name", lambda _: "NVIDIA"), "device 'cpu' -> 'NVIDIA'"),
+        ({}, lambda patch: patch.setattr(torch, "get_num_threads", lambda: 2), "threads 1, here it is 2"),
+        ({"micro_batch": 2}, None, "micro_batch None, here it is 2"),
+        ({}, other_version("torch"), f"torch '{torch.__version__}', here it is '0.0+x'"),
+        ({}, other_version("stableft"), "stableft '.*', here it is '0.0+x'"),
+        ({}, other_version("transformers"), "transformers '.*', here it is '0.0+x'"),
+        ({}, other_data, "data '.*', here it is 'ffff"),
+        (
+            {},
+            lambda p: p.setattr("stableft.train.device_name", lambda _: "NVIDIA"),
+            "'cpu', here it is 'NVIDIA'",
+        ),
     ],
 )
-def test_other_facts_start_afresh_and_say_so(stopped, toy_sources, monkeypatch, caplog, execution, change, words):
+def test_other_facts_are_refused(stopped, toy_sources, monkeypatch, execution, change, words):
     run, results = stopped
+    path = run_folder(results, run.run_id) / CHECKPOINT_FILE
+    before = path.read_bytes()
     if change:
         change(monkeypatch)
-    with caplog.at_level(logging.WARNING, "stableft"):
-        assert first_step(run, results, toy_sources, **execution) == 1
-    (message,) = [record.getMessage() for record in caplog.records if record.name == "stableft.checkpoint"]
-    assert message.startswith(f"{run.run_id}: this run starts afresh, because of ")
-    assert re.search(words.replace("+", r"\+"), message)
+    with pytest.raises(UserError, match=f"run {run.run_id} has a checkpoint from step 5 made with ") as caught:
+        first_step(run, results, toy_sources, **execution)
+    assert re.search(words.replace("+", r"\+"), str(caught.value))
+    assert path.read_bytes() == before
+
+
+def test_best_weights_that_were_not_saved_cannot_be_asked_for_later(toy_run, toy_sources, tmp_path):
+    run, results = toy_run(), tmp_path / "results"
+    with pytest.raises(Stopped):
+        go(run, results, toy_sources, stop_at=7, checkpoint_every=1)
+    assert torch.load(run_folder(results, run.run_id) / CHECKPOINT_FILE, weights_only=True)["best"]
+    with pytest.raises(UserError, match=r"without --save best, and its best weights, of step \d+, are gone"):
+        first_step(run, results, toy_sources, save="best")
+    assert first_step(run, results, toy_sources, save="last") == 8
+    assert not (run_folder(results, run.run_id) / "model-best").exists()
 
 
 def test_equal_facts_go_on_in_silence(stopped, toy_sources, caplog):

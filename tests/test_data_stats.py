@@ -1,4 +1,3 @@
-import re
 import shutil
 from pathlib import Path
 
@@ -103,7 +102,5 @@ def test_rendering_is_aligned():
     assert "Mosbach et al. 2021, Table 2" in text
     assert "Zhang et al. 2021, Table 3" in text
     table = text.split("\n\n")[1].splitlines()
-    starts = [match.start() for match in re.finditer(r"-+", table[1])]
-    assert all(line[start - 2 : start] in ("  ", "") for line in table for start in starts[1:])
-    markdown = render(dataset_statistics(GLUE, [TASKS["rte"]]), markdown=True).split("\n\n")[1].splitlines()
-    assert {line.count("|") for line in markdown} == {6}
+    starts = [table[0].index(name) for name in ("column", "here", "paper", "note")]
+    assert all(line[start - 2 : start] in ("  ", "") for line in table for start in starts)

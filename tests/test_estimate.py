@@ -19,7 +19,7 @@ def sweep(toy_run, toy_sources, tmp_path) -> Sweep:
 @pytest.mark.parametrize("save", ["none", "best", "last", "all"])
 def test_a_dry_run_writes_nothing(sweep, tmp_path, save):
     results = tmp_path / "results"
-    estimated = estimate(sweep, results, ["cpu"], 2, Execution(threads=1, save=save))
+    estimated = estimate(sweep, results, Execution(threads=1, save=save), 2)
     assert not results.exists()
     (line,) = estimated.lines
     assert (line.arm, line.task, line.runs, line.left) == ("arm", "toy", 3, 3)
@@ -40,7 +40,7 @@ def test_what_is_done_does_not_count_and_is_not_touched(sweep, toy_sources, tmp_
     go(sweep.runs[1], results, toy_sources)
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in results.rglob("*") if path.is_file()}
     names = sorted(results.rglob("*"))
-    estimated = estimate(sweep, results, ["cpu"], 1, Execution(threads=1))
+    estimated = estimate(sweep, results, Execution(threads=1), 1)
     assert (estimated.lines[0].runs, estimated.lines[0].left) == (3, 2)
     assert sorted(results.rglob("*")) == names
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
@@ -50,7 +50,7 @@ def test_the_size_of_a_checkpoint_is_about_right(sweep, toy_sources, tmp_path):
     from stableft.plan import Stopped
     from stableft.record import CHECKPOINT_FILE, run_folder
 
-    line = estimate(sweep, tmp_path / "none", ["cpu"], 1, Execution(threads=1)).lines[0]
+    line = estimate(sweep, tmp_path / "none", Execution(threads=1), 1).lines[0]
     with pytest.raises(Stopped):
         go(sweep.runs[0], tmp_path, toy_sources, stop_at=3)
     size = (run_folder(tmp_path, sweep.runs[0].run_id) / CHECKPOINT_FILE).stat().st_size
@@ -61,7 +61,7 @@ def test_an_estimate_does_not_change_a_run(sweep, toy_sources, tmp_path):
     """The probe trains a copy: the kept checkpoint and what the run draws are as without it."""
     run = sweep.runs[0]
     before = go(run, tmp_path / "before", toy_sources)
-    estimate(sweep, tmp_path / "none", ["cpu"], 1, Execution(threads=1))
+    estimate(sweep, tmp_path / "none", Execution(threads=1), 1)
     torch.manual_seed(0)
     assert go(run, tmp_path / "after", toy_sources).evals == before.evals
 
@@ -69,5 +69,5 @@ def test_an_estimate_does_not_change_a_run(sweep, toy_sources, tmp_path):
 def test_an_estimate_finds_what_the_user_got_wrong(sweep, toy_run, toy_sources, tmp_path):
     runs = (toy_run(reinit={"pooler": True, "blocks": 9}),)
     with pytest.raises(UserError, match=r"reinit\.blocks"):
-        estimate(Sweep("toy", sweep.path, runs, toy_sources), tmp_path / "results", ["cpu"], 1, Execution())
+        estimate(Sweep("toy", sweep.path, runs, toy_sources), tmp_path / "results", Execution(), 1)
     assert not (tmp_path / "results").exists()

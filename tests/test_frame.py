@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from stableft.config import RunConfig
-from stableft.frame import DTYPES, frame
+from stableft.frame import DTYPES, Name, frame
 from stableft.record import DataRecord, EvalPoint, RunRecord, Scores
 
 
@@ -98,11 +98,12 @@ def test_a_finished_run_without_the_reported_score_is_not_scored():
 
 def test_arms_share_a_run_and_other_runs_are_left_out():
     shared, other = make_record(seed=1), make_record(seed=2)
-    rows = frame([shared, other], {shared.run_id: [("a", "devlin"), ("b", "mosbach")]})
+    rows = frame([shared, other], {shared.run_id: [Name("a", "devlin", "last"), Name("b", "mosbach", "best")]})
     assert rows[["arm", "recipe", "run_id"]].values.tolist() == [
         ["a", "devlin", shared.run_id],
         ["b", "mosbach", shared.run_id],
     ]
+    assert rows["checkpoint"].tolist() == ["last", "best"]
 
 
 def test_a_record_that_comes_in_twice_counts_once():
@@ -125,7 +126,7 @@ def test_no_records_give_an_empty_frame_with_all_columns():
 
 def test_many_records_are_quick():
     records = [make_record(seed=1)] * 2000
-    names = {records[0].run_id: [(str(i), "r") for i in range(3)]}
+    names = {records[0].run_id: [Name(str(i), "r", "last") for i in range(3)]}
     start = time.process_time()
     frame(records, names)
     assert time.process_time() - start < 2

@@ -160,6 +160,16 @@ def test_crashes_are_recorded_and_the_sweep_goes_on(tmp_path):
     assert len(read_log(tmp_path, "begin")) == 6
 
 
+def test_a_device_that_is_lost_does_not_crash_the_whole_queue(tmp_path):
+    runs = [make_run(0, "cuda"), make_run(1, "short"), *(make_run(seed, "cuda") for seed in range(2, 6))]
+    outcome, events = sweep(tmp_path, runs)
+    assert outcome.crashed == tuple(runs[n].run_id for n in (0, 2, 3))  # in a row: the run between was done
+    assert outcome.left == tuple(run.run_id for run in runs[4:])
+    assert [event.text for event in events if isinstance(event, Note)] == [
+        "cpu had 2 device errors in a row and gets no more runs"
+    ]
+
+
 def test_retry_crashed_goes_on_from_the_checkpoint(tmp_path):
     run = make_run(1, "once")
     assert sweep(tmp_path, [run])[0].crashed == (run.run_id,)

@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification, BertForMaskedLM, Be
 from transformers.utils import logging
 
 from stableft.errors import UserError
+from stableft.locate import folder_digest
 from stableft.model import build_model, load_tokenizer
 from stableft.plan import Sources
 
@@ -32,7 +33,10 @@ def variant(tiny_model_folder, tmp_path):
 @pytest.fixture
 def build(make_config):
     def make(folder: Path, **dotted):
-        return build_model(make_config(**{"data.max_length": 16, **dotted}), Sources(paths={"0" * 64: folder}))
+        return build_model(
+            make_config(**{"data.max_length": 16, "model.sha256": folder_digest(folder), **dotted}),
+            Sources(paths={folder_digest(folder): folder}),
+        )
 
     return make
 

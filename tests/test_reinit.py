@@ -7,6 +7,7 @@ import torch
 from test_train import make_folder
 
 from stableft.errors import UserError
+from stableft.locate import folder_digest
 from stableft.model import build_model
 from stableft.plan import Sources
 from stableft.reinit import draw_weights
@@ -25,8 +26,10 @@ def build(tmp_path_factory, tiny_tokenizer, make_config):
 
     def make(blocks: int | None, pooler: bool = True, seed: int = 1) -> dict[str, torch.Tensor]:
         reinit = None if blocks is None else {"pooler": pooler, "blocks": blocks}
-        config = make_config(**{"reinit": reinit, "seeds": {"init": seed, "data": 1}})
-        return build_model(config, Sources(paths={"0" * 64: folder}))[0].state_dict()
+        config = make_config(
+            **{"reinit": reinit, "model.sha256": folder_digest(folder), "seeds": {"init": seed, "data": 1}}
+        )
+        return build_model(config, Sources(paths={folder_digest(folder): folder}))[0].state_dict()
 
     return make
 

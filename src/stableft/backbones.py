@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from stableft.config import RunConfig
 from stableft.errors import UserError, nearest
 
 
@@ -46,3 +47,17 @@ def find_backbone(model_type: str, model: str) -> BackboneSpec:
             f"{nearest(model_type, BACKBONES)}"
         )
     return BACKBONES[model_type]
+
+
+def check_fit(config: RunConfig, spec: BackboneSpec, positions: int | None, blocks: int | None) -> None:
+    """Compares what a run wants with the positions and blocks that its model has (None: not known).
+
+    Raises:
+        UserError: it wants more.
+    """
+    name, length = config.model.name, config.data.max_length
+    if positions is not None and length > positions:
+        raise UserError(f"data.max_length: {length} is more than the {positions} positions of model {name!r}")
+    redrawn = config.reinit.blocks if config.reinit else 0
+    if blocks is not None and redrawn > blocks:
+        raise UserError(f"reinit.blocks: {redrawn} is more than the {blocks} blocks of {spec.title} model {name!r}")

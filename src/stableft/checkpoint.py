@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from stableft.errors import UserError
 from stableft.record import CHECKPOINT_FILE, atomic_write, set_aside
 from stableft.seeds import global_state, restore_global_state
 from stableft.update import TrainState
@@ -52,24 +53,28 @@ def save_checkpoint(folder: Path, state: TrainState, facts: dict, device: torch.
 
 
 def load_checkpoint(folder: Path, state: TrainState, facts: dict, device: torch.device) -> bool:
-    """Puts `state` and the global generators to where the checkpoint left them; False if the run starts afresh.
+    """Puts `state` and the global generators to where the checkpoint left them; False if there is none to go on from.
 
-    It starts afresh, and says so, when the checkpoint cannot be read or was made under other `facts`.
+    One that cannot be read is set aside, and a warning says so.
+
+    Raises:
+        UserError: it was made under other `facts`, so that going on from it would not give the same run.
     """
     path = folder / CHECKPOINT_FILE
     if not path.exists():
         return False
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        changed = {key for key in facts if content["facts"].get(key) != facts[key]}
+        step, before = content["step"], content["facts"]
     except Exception as error:  # torch.load raises many kinds; whichever it is, the file is of no use
         logging.getLogger(__name__).warning("%s cannot be read (%s); set aside as %s", path, error, set_aside(path))
         return False
-    if changed:
-        differences = ", ".join(f"{key} {content['facts'].get(key)!r} -> {facts[key]!r}" for key in sorted(changed))
-        logging.getLogger(__name__).warning("%s: this run starts afresh, because of %s", folder.name, differences)
-        path.unlink()
-        return False
+    for key, value in facts.items():
+        if before.get(key) != value:
+            raise UserError(
+                f"run {folder.name} has a checkpoint from step {step} made with {key} {before.get(key)!r}, here it is "
+                f"{value!r}: go on as before, or delete {path} to start the run afresh"
+            )
     state.model.load_state_dict(content["model"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.scaler.load_state_dict(content["scaler"])

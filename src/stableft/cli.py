@@ -1,5 +1,6 @@
 """The command line: parse, call one function, print. Nothing heavy is imported before a command needs it."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -29,6 +30,11 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"stableft: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:  # not about a place that the user could have named
+            raise
+        print(f"stableft: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:  # before any run has started; a sweep under way stops by itself
         sys.exit(INTERRUPTED)
@@ -61,12 +67,12 @@ def sweep(
     execution = Execution(micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save)
     if dry_run:
         from stableft.estimate import estimate, render_estimate
-        from stableft.launch.local import resolve_devices
+        from stableft.launch.local import resolve_devices, slots_for
         from stableft.preflight import check_inputs
 
-        slots = resolve_devices(devices)
+        slots = slots_for(resolve_devices(devices), jobs_per_device, execution)
         check_inputs(plan.runs, plan.sources)
-        print(render_estimate(estimate(plan, results, slots, jobs_per_device, execution)))
+        print(render_estimate(estimate(plan, results, slots[0].execution, len(slots))))
         return
     code = _run(plan, results, devices, jobs_per_device, execution, retry_crashed, fail_fast)
     from stableft.report.artifact import sweep_artifact
@@ -266,6 +272,9 @@ def _run(plan, results: Path, devices: str, jobs: int, execution, retry_crashed:
 
     slots = resolve_devices(devices)
     fingerprints = check_inputs(plan.runs, plan.sources)
+    results.mkdir(parents=True, exist_ok=True)
+    if not os.access(results, os.W_OK):
+        raise UserError(f"--results {results}: nothing can be written to this folder")
     with open_display() as display:
         outcome = run_local(
             plan.runs,

@@ -197,6 +197,7 @@ class RunConfig(Part):
             values["model"]["revision"] = None
         if self.data.train_rows is None:
             values["data"]["sample_seed"] = None
+        values["evaluation"]["select_by"] = (self.selection_metric,)
         if self.reinit == Reinit(pooler=False, blocks=0):
             values["reinit"] = None
         return type(self).model_validate(values)
@@ -219,6 +220,7 @@ def canonical_json(value: Any) -> str:
 
 def _identity(config: RunConfig) -> dict:
     values = config.normalized().model_dump(mode="json")
+    del values["evaluation"]["report"]  # both scores are stored, whichever is reported
     if config.model.sha256:
         del values["model"]["name"]
     if config.data.own:

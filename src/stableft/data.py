@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from stableft.config import DataConfig, RunConfig
 from stableft.errors import UserError
-from stableft.metrics import majority_baseline
+from stableft.metrics import majority_baseline, scored_metrics
 from stableft.plan import Sources
 from stableft.record import DataRecord, atomic_write
 from stableft.rows import RawSplit
@@ -53,8 +53,8 @@ def load_splits(config: RunConfig, sources: Sources, tokenizer: PreTrainedTokeni
     Raises:
         UserError: the data cannot be loaded; the message names the file, line and rule.
     """
-    parts = read_splits(config, sources)
     tokenizer_hash = _tokenizer_hash(tokenizer)
+    parts = read_splits(config, sources)
     tokens = {}
     for name, rows in parts.items():
         key = json.dumps([CACHE_FORMAT, hash_texts(rows), tokenizer_hash, config.data.max_length])
@@ -94,7 +94,7 @@ def collate(rows: TokenRows, indices: np.ndarray, pad_id: int, data: DataConfig)
 
 
 def _data_record(task: TaskSpec, parts: dict[str, RawSplit]) -> DataRecord:
-    metrics = task.metrics if task.is_regression else tuple(dict.fromkeys((*task.metrics, "accuracy")))
+    metrics = scored_metrics(task.metrics)
     entropy = None
     if not task.is_regression:
         counts = np.bincount(parts["train"].labels)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from stableft.metrics import TITLES, majority_baseline
+from stableft.metrics import TITLES, majority_baseline, scored_metrics
 from stableft.rows import RawSplit, find_layouts, read_rows
 from stableft.splits import HELD_OUT, halve, hold_out
 from stableft.tasks import TaskSpec
+from stableft.text import Row, columns
 
 MISSING = "not available"
 TITLE = {"M": "Mosbach et al. 2021, Table 2", "Z": "Zhang et al. 2021, Table 3"}
@@ -101,15 +102,15 @@ def dataset_statistics(data_dir: Path | None, tasks: Iterable[TaskSpec]) -> list
     return sorted(found, key=lambda row: row.table)
 
 
-def render(statistics: list[Statistic], markdown: bool = False) -> str:
-    """Returns the statistics as two tables, aligned for a terminal or as Markdown."""
+def render(statistics: list[Statistic]) -> str:
+    """Returns the statistics as two tables."""
     blocks = []
     for table, title in TITLE.items():
         rows = [row for row in statistics if row.table == table]
         if rows:
-            cells = [("task", "column", "here", "paper", "note")]
+            cells: list[Row] = [("task", "column", "here", "paper", "note")]
             cells += [(row.task, row.column, row.here, row.paper, row.note) for row in rows]
-            blocks.append(f"{title}\n\n{_align(cells, markdown)}\n\n{FOOTNOTES[table]}")
+            blocks.append(f"{title}\n\n{columns(cells)}\n\n{FOOTNOTES[table]}")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -138,7 +139,7 @@ def _rows(table: str, task: TaskSpec, splits: dict[str, RawSplit | None]) -> lis
         split = splits[name]
         rows.append(_statistic(table, task, name, len(split) if split else None, "d"))
     rows.append(Statistic(table, task.title, "metric", TITLES[task.metric], PAPER[table][task.name]["metric"], ""))
-    metrics = task.metrics if task.is_regression else tuple(dict.fromkeys((*task.metrics, "accuracy")))
+    metrics = scored_metrics(task.metrics)
     for name in COLUMNS[table][1:]:
         split = splits[name]
         for metric in metrics:
@@ -169,13 +170,3 @@ def _agrees(value: float, paper: str) -> bool:
     unit = 1000 if number[3] else 1
     half_of_last_digit = unit * 10.0 ** -len(number[2] or "") / 2 if number[2] or number[3] else 0.0
     return abs(value - float(paper.removesuffix("k")) * unit) <= half_of_last_digit + 1e-9
-
-
-def _align(cells: list[tuple[str, ...]], markdown: bool) -> str:
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
-    rule = ["-" * width for width in widths]
-    lines = [padded[0], rule, *padded[1:]]
-    if markdown:
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join("  ".join(line).rstrip() for line in lines)

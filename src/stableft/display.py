@@ -9,6 +9,7 @@ from stableft.config import RunConfig
 from stableft.plan import PlannedRun
 from stableft.record import RunRecord
 from stableft.sweep import Outcome
+from stableft.text import duration
 from stableft.watch import Ended, Event, Note, Opened, Show, Started, View, seconds_left, update
 
 REFRESH_SECONDS = 0.25
@@ -23,14 +24,6 @@ def seed_label(config: RunConfig) -> str:
     """Returns "3", or "3/7" when the seeds for initialisation and data differ."""
     seeds = config.seeds
     return str(seeds.init) if seeds.init == seeds.data else f"{seeds.init}/{seeds.data}"
-
-
-def duration(seconds: float | None) -> str:
-    """Returns hours, minutes and seconds, or "?" for an unknown time."""
-    if seconds is None:
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def overall_line(view: View) -> str:
@@ -79,8 +72,10 @@ def settled_words(record: RunRecord) -> str:
     if record.status == "crashed":
         return f"crashed ({record.reason})"
     score = record.reported_score
-    words = "failed" if record.failed else "finished"
-    return words if score is None else f"{words} with {record.config.task.metric} {score:.4f}"
+    words = "failed at its end" if record.failed else "finished"
+    if score is None:
+        return words
+    return f"{words}, {record.config.evaluation.report} {record.config.task.metric} {score:.4f}"
 
 
 @contextmanager

@@ -1,14 +1,12 @@
 """What a sweep would cost, from a short timed probe of each kind of run; nothing is kept."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from stableft.aligned import Row, columns
 from stableft.config import RunConfig, canonical_json
 from stableft.data import TokenRows
 from stableft.environment import device_name, peak_memory
@@ -17,6 +15,7 @@ from stableft.job import Job, batch_indices, prepare
 from stableft.plan import Execution, PlannedRun
 from stableft.sweep import status_of, unique_runs
 from stableft.sweepfile import Sweep
+from stableft.text import Row, columns, duration
 from stableft.update import TrainState, learning_rate, make_update
 
 PROBED_STEPS = 4  # timed, after one that is not
@@ -37,47 +36,45 @@ class Cost:
 
 @dataclass(frozen=True)
 class Line:
-    """An arm on a task: how many runs, how many of them left, and what one costs."""
+    """An arm on a task: how many runs, how many of them left, and what one costs (None: nothing is left)."""
 
     arm: str
     task: str
     runs: int
     left: int
-    cost: Cost
+    cost: Cost | None
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The cost of what is left of a sweep; `at_once` runs at a time on `device`."""
+    """The cost of what is left of a sweep; `at_once` runs at a time. `damaged`: records that will be done again."""
 
     lines: tuple[Line, ...]
+    damaged: tuple[str, ...]
     device: str
     at_once: int
 
 
-def estimate(
-    sweep: Sweep, results: Path, devices: Sequence[str], jobs_per_device: int, execution: Execution
-) -> Estimate:
-    """Returns what the runs of a sweep that are not done would cost, measured on the first device.
+def estimate(sweep: Sweep, results: Path, execution: Execution, at_once: int) -> Estimate:
+    """Returns what the runs of a sweep that are not done would cost; one run at a time is measured.
 
     Raises:
         UserError: data, model or config cannot be used.
     """
-    state = status_of(results, sweep.runs)
+    state = status_of(results, sweep.runs, look_only=True)
     done = {record.run_id for record in (*state.finished, *state.crashed)}
-    execution = replace(execution, device=devices[0])
     costs: dict[str, Cost] = {}
     groups: dict[tuple[str, str], list[PlannedRun]] = {}
     for run in sweep.runs:
         groups.setdefault((run.arm, run.config.data.task), []).append(run)
     lines = []
     for (arm, task), runs in groups.items():
+        left = unique_runs(run for run in runs if run.run_id not in done)
         key = _kind(runs[0].config)
-        if key not in costs:
+        if left and key not in costs:
             costs[key] = _probe(runs[0], results, sweep, execution)
-        left = len(unique_runs(run for run in runs if run.run_id not in done))
-        lines.append(Line(arm, task, len(runs), left, costs[key]))
-    return Estimate(tuple(lines), device_name(torch.device(devices[0])), len(devices) * jobs_per_device)
+        lines.append(Line(arm, task, len(runs), len(left), costs[key] if left else None))
+    return Estimate(tuple(lines), state.damaged, device_name(torch.device(execution.device)), at_once)
 
 
 def render_estimate(estimated: Estimate) -> str:
@@ -85,18 +82,20 @@ def render_estimate(estimated: Estimate) -> str:
     rows: list[Row] = [("arm", "task", "runs", "left", "steps a run", "time a run", "peak memory")]
     for line in estimated.lines:
         cost = line.cost
-        rows.append(
-            (line.arm, line.task, line.runs, line.left, cost.steps, _duration(cost.seconds), _bytes(cost.memory))
-        )
+        measured = (cost.steps, duration(cost.seconds), _bytes(cost.memory)) if cost else ("", "", "")
+        rows.append((line.arm, line.task, line.runs, line.left, *measured))
     left = sum(line.left for line in estimated.lines)
-    hours = sum(line.left * line.cost.seconds for line in estimated.lines) / 3600
-    kept = sum(line.left * line.cost.kept for line in estimated.lines)
-    under_way = estimated.at_once * max(line.cost.checkpoint for line in estimated.lines)
-    at_once = min(estimated.at_once, left) or 1
-    return (
-        f"{columns(rows)}\n{left} runs left: {hours:.2f} device-hours on {estimated.device}, "
-        f"{_duration(hours * 3600 / at_once)} with {at_once} at a time; "
+    seconds = sum(line.left * line.cost.seconds for line in estimated.lines if line.cost)
+    kept = sum(line.left * line.cost.kept for line in estimated.lines if line.cost)
+    at_once = max(1, min(estimated.at_once, left))
+    under_way = at_once * max((line.cost.checkpoint for line in estimated.lines if line.cost), default=0)
+    total = (
+        f"{left} runs left: {seconds / 3600:.2f} device-hours on {estimated.device} (one run measured alone), "
+        f"{duration(seconds / at_once)} with {at_once} at a time; "
         f"{_bytes(kept)} of files, and up to {_bytes(under_way)} of checkpoints on the way"
+    )
+    return "\n".join(
+        [columns(rows), *(f"{sentence}; its run will be done again" for sentence in estimated.damaged), total]
     )
 
 
@@ -159,16 +158,6 @@ def _row_seconds(job: Job, state: TrainState) -> float:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
 
 
 def _bytes(size: float) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from stableft.record import RunRecord
 
@@ -30,6 +30,7 @@ DTYPES = {
     "baseline": "float64",  # of always predicting the most frequent class
     "failed": "boolean",  # NA: crashed, or nobody knows
     "failed_by_accuracy": "boolean",
+    "diverged": "bool",  # its last score is NaN, though its best may not be
     "train_loss": "float64",  # mean since the evaluation before the last one
     "steps": "int64",
     "skipped_steps": "int64",
@@ -44,15 +45,23 @@ DTYPES = {
 }
 
 
+class Name(NamedTuple):
+    """An arm that asks for a run, and which checkpoint's score it reports; two arms may differ in that alone."""
+
+    arm: str
+    recipe: str
+    report: Literal["last", "best"]
+
+
 def frame(
     records: Iterable[RunRecord],
-    names: dict[str, list[tuple[str, str]]] | None = None,
+    names: dict[str, list[Name]] | None = None,
     which: Literal["recipe", "last", "best"] = "recipe",
 ) -> "pd.DataFrame":
     """Returns one row per run, or per arm where arms share a run.
 
-    `names` maps a run id to the (arm, recipe) pairs that ask for it, and records of other runs are left out; None
-    takes the names that are stored with the records. `which` says whose score is reported: the last checkpoint's, the
+    `names` maps a run id to the arms that ask for it, and records of other runs are left out; None takes the names
+    that are stored with the records. `which` says whose score is reported: the last checkpoint's, the
     best one's, or as each run's own recipe says. A record that comes in twice (a run folder and a committed file)
     counts once.
     """
@@ -60,26 +69,23 @@ def frame(
 
     rows: dict[tuple, dict[str, Any]] = {}
     for record in records:
-        pairs = [(record.arm, record.recipe)] if names is None else names.get(record.run_id, ())
-        if not pairs:
-            continue
-        values = _row(record, which)
-        for arm, recipe in pairs:
+        stored = Name(record.arm, record.recipe, record.config.evaluation.report)
+        for arm, recipe, report in [stored] if names is None else names.get(record.run_id, ()):
             key = (record.run_id, record.source, arm)
             known = rows.get(key)
             if known is None or known["status"] != "finished":
-                rows[key] = {**values, "arm": arm, "recipe": recipe}
+                rows[key] = _row(record, report if which == "recipe" else which) | {"arm": arm, "recipe": recipe}
             elif record.status == "finished":
                 known["copies"] += 1
     return pd.DataFrame(list(rows.values()), columns=list(DTYPES)).astype(DTYPES)
 
 
-def _row(record: RunRecord, which: Literal["recipe", "last", "best"]) -> dict[str, Any]:
+def _row(record: RunRecord, checkpoint: Literal["last", "best"]) -> dict[str, Any]:
     config, finished = record.config, record.status == "finished"
     metric, split = config.task.metric, config.reported_split
-    checkpoint = config.evaluation.report if which == "recipe" else which
     score = record.score(checkpoint, split, metric) if finished else None
-    diverged = score is not None and math.isnan(score)
+    last = record.score("last", split, metric)
+    diverged = finished and any(value is not None and math.isnan(value) for value in (score, last))
     return {
         "run_id": record.run_id,
         "task": config.data.task,
@@ -91,13 +97,14 @@ def _row(record: RunRecord, which: Literal["recipe", "last", "best"]) -> dict[st
         "checkpoint": checkpoint,
         "metric": metric,
         "split": split,
-        "last": record.score("last", split, metric),
+        "last": last,
         "best": record.score("best", split, metric),
         "last_val": record.score("last", "val", metric),
         "best_val": record.score("best", "val", metric),
         "baseline": record.data.baselines.get(split, {}).get(metric) if record.data else None,
         "failed": None if not finished else True if diverged else record.failed,
         "failed_by_accuracy": record.failed_by_accuracy if finished else None,
+        "diverged": diverged,
         "train_loss": record.evals[-1].train_loss if record.evals else None,
         "steps": record.steps,
         "skipped_steps": record.skipped_steps,

@@ -46,7 +46,7 @@ def prepare(run: PlannedRun, results: Path, sources: Sources, execution: Executi
     config = run.config.normalized()
     device = prepare_device(execution)
     tokenizer = load_tokenizer(config, sources)
-    splits = load_splits(config, sources, tokenizer)
+    splits = _splits(config, sources, tokenizer)
     model, pretrained = build_model(config, sources)
     model.to(device)  # pyright: ignore[reportArgumentType]
     model.train()
@@ -75,6 +75,20 @@ def prepare(run: PlannedRun, results: Path, sources: Sources, execution: Executi
     return job, state
 
 
+_latest: dict[tuple, Splits] = {}
+
+
+def _splits(config: RunConfig, sources: Sources, tokenizer: PreTrainedTokenizerBase) -> Splits:
+    """Returns the run's rows; those of the latest run are kept, so that the seeds of an arm load them once."""
+    model = config.model.sha256 or (config.model.name, config.model.revision)
+    key = (config.data, model, sources.data_dir, sources.cache_dir)
+    if key not in _latest:
+        splits = load_splits(config, sources, tokenizer)
+        _latest.clear()
+        _latest[key] = splits
+    return _latest[key]
+
+
 def prepare_device(execution: Execution) -> torch.device:
     """Returns the device, set up to compute the same numbers each time."""
     if execution.threads:
@@ -83,7 +97,9 @@ def prepare_device(execution: Execution) -> torch.device:
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        # Not warn_only: under it attention's backward pass keeps its non-deterministic kernel.
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
         torch.cuda.set_device(device)
         torch.cuda.reset_peak_memory_stats(device)
     return device

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from stableft.aligned import Row, columns
 from stableft.backbones import BACKBONES
 from stableft.errors import UserError
 from stableft.metrics import TITLES
@@ -13,6 +12,7 @@ from stableft.record import CHECKPOINT_FILE, RunRecord, read_record, run_folder,
 from stableft.report.mosbach import ARTIFACTS
 from stableft.sweepfile import Sweep
 from stableft.tasks import TASKS
+from stableft.text import Row, columns
 
 
 def list_names(what: Literal["tasks", "backbones", "recipes", "artifacts"]) -> str:

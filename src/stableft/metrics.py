@@ -26,13 +26,18 @@ def score(outputs: np.ndarray, labels: np.ndarray, metrics: tuple[str, ...]) -> 
     Accuracy is added for every classification task, because M sec. 3.2 defines a failed run by it.
     """
     regression = metrics[0] in REGRESSION
-    names = metrics if regression else tuple(dict.fromkeys((*metrics, "accuracy")))
+    names = scored_metrics(metrics)
     if not np.isfinite(outputs).all():
         return dict.fromkeys(names, math.nan)
     if regression and len(labels) < 2:
         return dict.fromkeys(names, math.nan)
     predictions = outputs[:, 0] if regression else outputs.argmax(axis=1)
     return {name: _one(name, predictions, labels) for name in names}
+
+
+def scored_metrics(metrics: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns all metrics that are computed where these are the benchmark's: accuracy is added to classification."""
+    return metrics if metrics[0] in REGRESSION else tuple(dict.fromkeys((*metrics, "accuracy")))
 
 
 def majority_baseline(labels: np.ndarray, metric: str) -> float:

@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
-from stableft.backbones import BackboneSpec, find_backbone
+from stableft.backbones import BackboneSpec, check_fit, find_backbone
 from stableft.config import RunConfig
 from stableft.errors import UserError
+from stableft.locate import folder_digest
 from stableft.plan import Sources
 from stableft.reinit import draw_weights, reinitialize
 from stableft.seeds import generator
@@ -57,14 +58,12 @@ def build_model(config: RunConfig, sources: Sources) -> tuple[PreTrainedModel, P
         UserError: the checkpoint cannot be loaded, or does not fit the config.
     """
     where, revision = _location(config, sources)
+    if config.model.sha256 and folder_digest(Path(where)) != config.model.sha256:
+        raise UserError(f"model {config.model.name!r}: folder {where} has changed since the sweep was planned")
     pretrained = _pretrained(where, revision, config.task.n_outputs, config.model.attention, config.model.dropout)
     model = copy.deepcopy(pretrained.model)
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions and config.data.max_length > positions:
-        raise UserError(
-            f"data.max_length: {config.data.max_length} is more than the {positions} positions of "
-            f"model {config.model.name!r}"
-        )
+    positions, blocks = (getattr(model.config, key, None) for key in ("max_position_embeddings", "num_hidden_layers"))
+    check_fit(config, pretrained.spec, positions, blocks)
     std = model.config.initializer_range
     head = generator(config.seeds.init, "head")
     for name in (pretrained.spec.head, *pretrained.missing):

@@ -1,7 +1,6 @@
 """The end of a run: its last scores, and the files that it leaves in its folder, the record last of all."""
 
 import json
-import math
 import os
 import shutil
 from io import BytesIO
@@ -30,6 +29,9 @@ from stableft.record import (
     write_record,
 )
 from stableft.update import TrainState
+
+BEST_FOLDER, LAST_FOLDER = "model-best", "model-last"
+SAVES_BEST, SAVES_LAST = ("best", "all"), ("last", "all")  # values of `Execution.save`
 
 
 def write_config(folder: Path, run: PlannedRun) -> None:
@@ -78,14 +80,11 @@ def finish(job: Job, state: TrainState, diverged: bool) -> RunRecord:
     best_test = best["test"].numpy() if best and best["test"] is not None else None
     last = _scores(job, len(state.history), last_val, last_test)
     assert last
-    if job.execution.save in ("last", "all"):
-        save_model(job, state, "model-last")
+    if job.execution.save in SAVES_LAST:
+        save_model(job, state, LAST_FOLDER)
     arrays = {"val_last": last_val, "val_best": best_val, "test_last": last_test, "test_best": best_test}
     _write_predictions(job, arrays)
-    lines = [
-        json.dumps({k: v if v is None or math.isfinite(v) else str(v) for k, v in h.items()}) for h in state.history
-    ]
-    atomic_write(job.folder / HISTORY_FILE, "".join(line + "\n" for line in lines).encode())
+    _write_history(job, state)
     record = RunRecord(
         run_id=job.run.run_id,
         arm=job.run.arm,
@@ -99,7 +98,8 @@ def finish(job: Job, state: TrainState, diverged: bool) -> RunRecord:
         failed=_failed(job, last, job.config.task.metric),
         failed_by_accuracy=_failed(job, last, "accuracy") if job.config.task.labels else None,
         steps=len(state.history),
-        skipped_steps=state.step - state.optimizer.steps_taken(),
+        # Of the steps up to a loss that ended the run; on a GPU a few more were made before it was read.
+        skipped_steps=max(0, len(state.history) - state.optimizer.steps_taken()),
         data=job.splits.record,
         environment=_environment(job, state),
         seconds=state.seconds,
@@ -141,6 +141,15 @@ def _failed(job: Job, last: Scores, metric: str) -> bool:
     values = last.test if split == "test" else last.val
     assert values is not None
     return is_failed(values[metric], job.splits.record.baselines[split][metric])
+
+
+def _write_history(job: Job, state: TrainState) -> None:
+    """Writes history.jsonl; JSON has no NaN, so a loss that ended the run stands there as text, as in a record."""
+    words = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+    lines = [
+        json.dumps({key: words.get(str(value), value) for key, value in line.items()}) + "\n" for line in state.history
+    ]
+    atomic_write(job.folder / HISTORY_FILE, "".join(lines).encode())
 
 
 def _write_predictions(job: Job, outputs: dict[str, np.ndarray | None]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from stableft.backbones import BACKBONES, find_backbone
+from stableft.backbones import BACKBONES, check_fit, find_backbone
 from stableft.config import RunConfig, canonical_json
 from stableft.errors import UserError
 from stableft.hub import model_file
@@ -50,14 +50,7 @@ def _check_model(config: RunConfig, sources: Sources) -> None:
             raise UserError(f"model {name!r}: its config.json has {key} {value!r}, which is not a whole number")
     if config.model.sha256:
         _check_weights(name, sources.paths[config.model.sha256])
-    if positions and config.data.max_length > positions:
-        raise UserError(
-            f"data.max_length: {config.data.max_length} is more than the {positions} positions of model {name!r}"
-        )
-    if config.reinit and blocks is not None and config.reinit.blocks > blocks:
-        raise UserError(
-            f"reinit.blocks: {config.reinit.blocks} is more than the {blocks} blocks of {spec.title} model {name!r}"
-        )
+    check_fit(config, spec, positions, blocks)
 
 
 def _check_weights(name: str, folder: Path) -> None:

@@ -93,7 +93,7 @@ class RunRecord(RecordPart):
     data: DataRecord | None
     environment: Environment | None
     seconds: float
-    peak_memory_bytes: int | None
+    peak_memory_bytes: int | None  # on a GPU of this run, on a CPU of the process so far
     source: str | None = None  # None: this project's own run; else where an imported record came from
 
     def score(self, which: Literal["last", "best"], split: Literal["val", "test"], metric: str) -> float | None:

@@ -9,7 +9,6 @@ from torch import nn
 
 from stableft.backbones import BackboneSpec
 from stableft.config import Reinit
-from stableft.errors import UserError
 
 
 def draw_weights(module: nn.Module, std: float, generator: torch.Generator) -> None:
@@ -28,17 +27,10 @@ def draw_weights(module: nn.Module, std: float, generator: torch.Generator) -> N
 
 
 def reinitialize(model: nn.Module, spec: BackboneSpec, reinit: Reinit, std: float, generator: torch.Generator) -> None:
-    """Re-draws the pooler and the top `reinit.blocks` blocks, from the topmost down (Z sec. 5).
-
-    Raises:
-        UserError: there are fewer blocks than are to be re-drawn.
-    """
+    """Re-draws the pooler and the top `reinit.blocks` blocks, from the topmost down (Z sec. 5)."""
     blocks = model.get_submodule(spec.blocks)
     assert isinstance(blocks, nn.ModuleList)
-    if reinit.blocks > len(blocks):
-        raise UserError(
-            f"reinit.blocks: {reinit.blocks} is more than the {len(blocks)} blocks of this {spec.title} model"
-        )
+    assert reinit.blocks <= len(blocks)
     if reinit.pooler:
         draw_weights(model.get_submodule(spec.pooler), std, generator)
     for block in reversed(list(blocks)[len(blocks) - reinit.blocks :]):

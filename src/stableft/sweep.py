@@ -59,16 +59,17 @@ def unique_runs(runs: Iterable[PlannedRun]) -> dict[str, PlannedRun]:
     return unique
 
 
-def status_of(results: Path, runs: Iterable[PlannedRun]) -> SweepState:
-    """Returns the state of these runs, each counted once; a damaged record is set aside and its run is to do."""
+def status_of(results: Path, runs: Iterable[PlannedRun], look_only: bool = False) -> SweepState:
+    """Returns the state of these runs, each counted once; a damaged record is set aside and its run is to do.
+
+    With `look_only` it stays where it is.
+    """
     finished, crashed, unfinished, todo, damaged = [], [], [], [], []
     for run_id, run in unique_runs(runs).items():
         try:
             record = read_record(results, run_id)
-        except UserError:
-            # Judged again under the claim: another sweep may have set it aside and done the run in the meantime.
-            with claim(run_folder(results, run_id)) as mine:
-                record, sentence = _read_or_set_aside(results, run_id) if mine else (None, None)
+        except UserError as error:
+            record, sentence = (None, str(error)) if look_only else _judge_again(results, run_id)
             damaged += [sentence] if sentence else []
         if record is None:
             has_checkpoint = (run_folder(results, run_id) / CHECKPOINT_FILE).exists()
@@ -77,6 +78,12 @@ def status_of(results: Path, runs: Iterable[PlannedRun]) -> SweepState:
             (finished if record.status == "finished" else crashed).append(record)
     failed = tuple(record for record in finished if record.failed)
     return SweepState(tuple(finished), failed, tuple(crashed), tuple(unfinished), tuple(todo), tuple(damaged))
+
+
+def _judge_again(results: Path, run_id: str) -> tuple[RunRecord | None, str | None]:
+    """As `_read_or_set_aside`, under the claim: another sweep may have set it aside and done the run meanwhile."""
+    with claim(run_folder(results, run_id)) as mine:
+        return _read_or_set_aside(results, run_id) if mine else (None, None)
 
 
 def check_fingerprints(
@@ -154,6 +161,8 @@ def record_death(
 def _settled(run: PlannedRun, results: Path, retry: RunRecord | None) -> RunRecord | None:
     """Under the claim: returns the record that makes the run done, after clearing what is to be tried again."""
     record, _ = _read_or_set_aside(results, run.run_id)
+    if record and record.status == "finished":  # a kill between the two leaves the checkpoint beside the record
+        (run_folder(results, run.run_id) / CHECKPOINT_FILE).unlink(missing_ok=True)
     if record is None or retry is None or dump_record(record) != dump_record(retry):
         return record
     for name in (RECORD_FILE, CRASH_FILE):

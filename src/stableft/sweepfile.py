@@ -86,7 +86,8 @@ def find_sweep(path: str | Path) -> Path:
     for candidate in (Path(path), own / name, own / f"{name}.yaml"):
         if candidate.is_file():
             return candidate
-    names = [f"configs/{file.relative_to(own)}" for file in own.rglob("*.yaml") if file.parent.name != "recipes"]
+    files = [file.relative_to(own) for file in own.rglob("*.yaml") if file.parent.name != "recipes"]
+    names = [str(file.with_suffix("")) for file in files] + [f"configs/{file}" for file in files]
     raise UserError(f"{path}: there is no such sweep file{nearest(str(path), names)}")
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from stableft.checkpoint import Pace, first_pace, load_checkpoint, save_checkpoint
-from stableft.environment import device_name, versions
+from stableft.environment import device_name, git_state, versions
+from stableft.errors import UserError
 from stableft.evaluate import evaluate
 from stableft.job import Job, batch_indices, prepare
 from stableft.metrics import score
-from stableft.outcome import finish, remove_models, save_model, write_config
+from stableft.outcome import BEST_FOLDER, SAVES_BEST, finish, remove_models, save_model, write_config
 from stableft.plan import Execution, PlannedRun, Progress, Sources, Stopped
 from stableft.record import CHECKPOINT_FILE, RunRecord
 from stableft.seeds import derive
@@ -35,13 +36,14 @@ def train(
         Stopped: `stop()` was true; a checkpoint was written.
         UserError: data, model or config cannot be used.
     """
+    git_state()  # read now, and kept: the code that runs is the code of this moment
     job, state = prepare(run, results, sources, execution)
     job.folder.mkdir(parents=True, exist_ok=True)
     write_config(job.folder, run)
     facts = _resume_facts(job)
     torch.manual_seed(derive(job.config.seeds.data, "dropout"))
-    if not load_checkpoint(job.folder, state, facts, job.device):
-        remove_models(job.folder)
+    resumed = load_checkpoint(job.folder, state, facts, job.device)
+    _match_saved_models(job, state, resumed)
     pace, saved_at, started = first_pace(state), state.step, time.perf_counter() - state.seconds
     flush_every = 1 if job.device.type == "cpu" else 20  # reading a loss waits for the GPU
     pending: list[Step] = []
@@ -79,6 +81,25 @@ def train(
     return record
 
 
+def _match_saved_models(job: Job, state: TrainState, resumed: bool) -> None:
+    """Removes models of an attempt that does not count, or that are no longer asked for.
+
+    Raises:
+        UserError: the best weights are asked for now, and were not when they were there to be saved.
+    """
+    saves = job.execution.save in SAVES_BEST
+    if resumed and saves and state.best and not state.best["saved"]:
+        raise UserError(
+            f"run {job.run.run_id} has a checkpoint from step {state.step} made without --save best, and its best "
+            f"weights, of step {state.best['step']}, are gone: go on as before, or delete "
+            f"{job.folder / CHECKPOINT_FILE} to start the run afresh"
+        )
+    if not resumed or not saves:
+        remove_models(job.folder)
+        if state.best:
+            state.best["saved"] = False
+
+
 def _evaluate(job: Job, state: TrainState) -> None:
     """Appends an evaluation point, and keeps outputs (and weights, if asked for) when it is the best so far.
 
@@ -108,9 +129,10 @@ def _evaluate(job: Job, state: TrainState) -> None:
             "value": value,
             "val": torch.from_numpy(outputs.values),
             "test": None if test_outputs is None else torch.from_numpy(test_outputs),
+            "saved": job.execution.save in SAVES_BEST,
         }
-        if job.execution.save in ("best", "all"):
-            save_model(job, state, "model-best")
+        if state.best["saved"]:
+            save_model(job, state, BEST_FOLDER)
 
 
 def _better(value: float, best: float) -> bool:
@@ -146,7 +168,6 @@ def _resume_facts(job: Job) -> dict:
         "device": device_name(job.device),
         "threads": torch.get_num_threads() if job.device.type == "cpu" else None,
         "micro_batch": job.execution.micro_batch,
-        "save": job.execution.save,
         **{name: versions()[name] for name in ("stableft", "torch", "transformers")},
     }
 

@@ -80,24 +80,30 @@ def _backward(
         try:
             loss = torch.zeros((), device=device)
             for start in range(0, len(indices), state.micro_batch):
-                batch = to_device(
-                    collate(rows, indices[start : start + state.micro_batch], pad_id, config.data), device
-                )
-                labels = batch.pop("labels")
-                with autocast(config, device):
-                    outputs = state.model(**batch).logits
-                part = loss_sum(outputs, labels) / len(indices)
-                state.scaler.scale(part).backward()
-                loss += part.detach()
+                piece = collate(rows, indices[start : start + state.micro_batch], pad_id, config.data)
+                loss += _backward_piece(state, piece, len(indices), config, device)
             return loss
         except torch.OutOfMemoryError:
             rows_at_once = min(state.micro_batch, len(indices))
             if rows_at_once == 1:
                 raise
-        # Outside the handler, where the failed forward pass no longer holds its memory.
+        # Outside the handler, where neither the exception nor a frame of `_backward_piece` holds activations any more.
         state.optimizer.zero_grad(set_to_none=True)
         restore_global_state(random, device)
         state.micro_batch = -(-rows_at_once // 2)
         state.halved += 1
         if device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _backward_piece(
+    state: TrainState, piece: dict[str, Tensor], whole: int, config: RunConfig, device: torch.device
+) -> Tensor:
+    """Returns the piece's share of the mean loss over `whole` rows, after adding its gradient."""
+    batch = to_device(piece, device)
+    labels = batch.pop("labels")
+    with autocast(config, device):
+        outputs = state.model(**batch).logits
+    share = loss_sum(outputs, labels) / whole
+    state.scaler.scale(share).backward()
+    return share.detach()

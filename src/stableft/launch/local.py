@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stableft.config import RunConfig
 from stableft.errors import UserError
-from stableft.launch.pool import Slot, Sweep, Task, drive, starter
+from stableft.launch.pool import Pool, Slot, Task, drive, starter
 from stableft.launch.worker import Train
 from stableft.plan import Execution, PlannedRun, Sources
 from stableft.record import CHECKPOINT_FILE, RunRecord, run_folder
@@ -47,15 +47,15 @@ def run_local(
     planned = unique_runs(runs)
     kept = finished | ({} if retry_crashed else crashed)
     queue = deque(Task(run, crashed.get(run_id)) for run_id, run in planned.items() if run_id not in kept)
-    slots = _slots(devices, jobs_per_device, execution)[: len(queue)]
+    slots = slots_for(devices, jobs_per_device, execution)[: len(queue)]
     start = starter(results, sources, train)
-    sweep = Sweep(start, results, slots, queue, display, fail_fast)
+    pool = Pool(start, results, slots, queue, display, fail_fast)
     todo = [task.run for task in queue]
     display(Opened(todo, len(finished), len(state.failed), len(kept) - len(finished), len(slots)))
-    drive(sweep)
-    if sweep.error:
-        raise sweep.error
-    return _outcome(planned, results, finished, kept | sweep.settled, sweep.interrupted)
+    drive(pool)
+    if pool.error:
+        raise pool.error
+    return _outcome(planned, results, finished, kept | pool.settled, pool.interrupted)
 
 
 def resolve_devices(text: str) -> list[str]:
@@ -84,7 +84,7 @@ def resolve_devices(text: str) -> list[str]:
     return [f"cuda:{number}" for number in wanted]
 
 
-def _slots(devices: Sequence[str], jobs_per_device: int, execution: Execution) -> list[Slot]:
+def slots_for(devices: Sequence[str], jobs_per_device: int, execution: Execution) -> list[Slot]:
     """Returns all slots, one job on every device before a second one on any."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # By the options alone: were it by the runs that are left, the last runs would round their sums differently.

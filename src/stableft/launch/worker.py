@@ -37,6 +37,8 @@ def serve(connection: Connection, results: Path, sources: Sources, execution: Ex
     # Ctrl-C goes to the whole foreground group; the parent decides. SIGTERM to this process alone means: leave the run
     # at a checkpoint and go; the parent gives it to another worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, terminate)
     threading.Thread(target=_listen, args=(connection, inbox, stopping), daemon=True).start()
     try:
@@ -65,7 +67,7 @@ def serve(connection: Connection, results: Path, sources: Sources, execution: Ex
             _tell(connection, "mistake", str(error))
         else:
             _tell(connection, "done", record)
-            if record is not None and _breaks_the_device(record):
+            if record is not None and breaks_the_device(record):
                 return
 
 
@@ -112,7 +114,12 @@ def _tell(connection: Connection, word: str, content: object) -> None:
         os._exit(1)
 
 
-def _breaks_the_device(record: RunRecord) -> bool:
-    """Reads the reason, as torch has no one exception for it: after most CUDA errors the process cannot go on."""
+def breaks_the_device(record: RunRecord) -> bool:
+    """Returns whether the device or its context is unusable after a crash: so after most CUDA errors, memory apart.
+
+    It reads the reason, as torch has no one exception for them.
+    """
     reason = (record.reason or "").lower()
-    return record.status == "crashed" and any(word in reason for word in ("cuda", "cudnn", "cublas"))
+    if record.status != "crashed" or "out of memory" in reason:
+        return False
+    return any(word in reason for word in ("cuda", "cudnn", "cublas"))

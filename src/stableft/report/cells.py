@@ -1,5 +1,6 @@
 """The runs of one row and column -> one `Cell`: what a table knows of an arm on a task."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ class Cell:
     failed_unknown: int  # of summary.n
     failed_interval: Interval
     crashed: int
+    diverged: int  # of summary.n, with a score from before
+    fingerprints: int  # how many different data rows
     settings: int  # how many configs, seeds aside
     copies: int  # records that repeat a run
     sources: Mapping[str, int] = field(default_factory=dict)  # where imported runs came from -> how many
@@ -71,6 +74,8 @@ def make_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], planned:
         failed_unknown=len(scored) - len(verdicts),
         failed_interval=wilson(sum(verdicts), len(verdicts)),
         crashed=crashed,
+        diverged=sum(run["diverged"] and not math.isnan(run["score"]) for run in scored),
+        fingerprints=len({run["data_fingerprint"] for run in scored if isinstance(run["data_fingerprint"], str)}),
         settings=len({run["setting"] for run in runs}),
         copies=sum(max(run["copies"] - 1, 0) for run in runs),
         sources=Counter(run["source"] for run in runs if isinstance(run["source"], str)),

@@ -22,6 +22,12 @@ def cell_footnotes(cell: Cell) -> Iterator[str]:
             f"{place}: NaN scores (diverged): {summary.n_nan} of {summary.n}. They count as failed; std, mean, "
             f"median, min and max are over the {summary.n_finite} others."
         )
+    if cell.diverged:
+        yield f"{place}: {cell.diverged} of {summary.n} diverged after their best checkpoint, whose score counts."
+    if cell.failed and cell.checkpoint == "best":
+        yield f"{place}: whether a run failed is judged by its last checkpoint, the scores are of its best."
+    if cell.fingerprints > 1:
+        yield f"{place}: the runs used {cell.fingerprints} different sets of data rows."
     if cell.crashed:
         yield f"{place}: {cell.crashed} crashed, without a score, and in neither n nor failed."
     if cell.unscored:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from stableft.errors import UserError, nearest
-from stableft.frame import frame
+from stableft.frame import Name, frame
 from stableft.plan import PlannedRun, Sources
 from stableft.recipe import deviations
 from stableft.record import RunRecord, read_record, read_records_file
@@ -36,36 +36,34 @@ def planned_runs(name: str, load) -> tuple[Artifact, tuple[PlannedRun, ...]]:
 
 
 def report_of(
-    artifact: Artifact,
-    runs: Sequence[PlannedRun],
-    records: Iterable[RunRecord],
-    which: Checkpoint = "recipe",
-    by_name: bool = False,
+    artifact: Artifact, runs: Sequence[PlannedRun], records: Iterable[RunRecord], which: Checkpoint = "recipe"
 ) -> Table:
     """Returns the table of these runs.
 
-    A record belongs to a run by its id. `by_name`: by the arm and task it was stored under, whatever its settings,
-    which is how results from elsewhere come in; a footnote tells where settings differ.
+    A record belongs to a run by its id. One that was imported from elsewhere cannot have the id; it belongs to the
+    arm, task and seeds that it was imported as.
     """
+    names: dict[str, list[Name]] = {}
     planned: dict[tuple[str, str], int] = {}
-    names: dict[str, list[tuple[str, str]]] = {}
+    foreign: dict[tuple[str, str, int, int], Name] = {}
     for run in runs:
-        key = (run.arm, run.config.data.task)
-        pair = (run.arm, run.recipe)
-        if pair not in names.setdefault(run.run_id, []):
-            names[run.run_id].append(pair)
-            planned[key] = planned.get(key, 0) + 1
-    if by_name:
-        records = [record for record in records if (record.arm, record.config.data.task) in planned]
-    else:
-        records = [record for record in records if record.run_id in names]
+        config = run.config
+        name = Name(run.arm, run.recipe, config.evaluation.report)
+        foreign[run.arm, config.data.task, config.seeds.init, config.seeds.data] = name
+        if name not in names.setdefault(run.run_id, []):
+            names[run.run_id].append(name)
+            planned[run.arm, config.data.task] = planned.get((run.arm, config.data.task), 0) + 1
+    kept = []
+    for record in records:
+        seeds = record.config.seeds
+        imported_as = foreign.get((record.arm, record.config.data.task, seeds.init, seeds.data))
+        if record.source and imported_as:
+            names.setdefault(record.run_id, [imported_as])
+        if record.run_id in names:
+            kept.append(record)
     published = load_published()
     return build_report(
-        frame(records, None if by_name else names, which),
-        artifact,
-        published,
-        _deviations(records, {} if by_name else names, set(published)),
-        planned,
+        frame(kept, names, which), artifact, published, _deviations(kept, names, set(published)), planned
     )
 
 
@@ -91,16 +89,16 @@ def table_of(name: str, results: Path, files: Sequence[Path], which: Checkpoint,
     """Returns the table of a sweep file or artefact from run folders or, where given, from files of records."""
     artifact, runs = planned_runs(name, load or (lambda path: load_sweep(path, Sources())))
     records = filed_records(files) if files else stored_records(results, runs)
-    return report_of(artifact, runs, records, which, by_name=bool(files))
+    return report_of(artifact, runs, records, which)
 
 
 def _deviations(
-    records: Iterable[RunRecord], names: dict[str, list[tuple[str, str]]], published: set[tuple[str, str]]
+    records: Iterable[RunRecord], names: dict[str, list[Name]], published: set[tuple[str, str]]
 ) -> dict[str, list[str]]:
     """Returns for each arm with published values how its first run departs from the published setting."""
     found: dict[str, list[str]] = {}
     for record in records:
-        for arm, recipe in names.get(record.run_id, [(record.arm, record.recipe)]):
+        for arm, recipe, _ in names[record.run_id]:
             if arm not in found and (recipe, record.config.data.task) in published:
                 found[arm] = deviations(record.config, recipe)
     return found

@@ -1,4 +1,4 @@
-"""Aligned text for what the short commands print."""
+"""Rows and times as text for the terminal."""
 
 from collections.abc import Sequence
 
@@ -10,3 +10,11 @@ def columns(rows: Sequence[Row]) -> str:
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in texts) for i in range(len(texts[0]))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in texts)
+
+
+def duration(seconds: float | None) -> str:
+    """Returns hours, minutes and seconds as 1:02:03, or "?" for an unknown time."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
