@@ -1,5 +1,6 @@
 """The Hugging Face hub and its local cache: one file of a model, a whole model, a task."""
 
+import logging
 from contextlib import contextmanager
 
 from stableft.errors import UserError
@@ -51,9 +52,10 @@ def fetch_task(task: TaskSpec) -> None:
 
 @contextmanager
 def _explained(name: str):
-    """Turns what the hub's client raises into a sentence."""
+    """Turns what the hub's client raises into a sentence, and keeps it from telling of each of its attempts."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         yield
     except (LocalEntryNotFoundError, ConnectionError):

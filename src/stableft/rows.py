@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -129,6 +130,7 @@ def _load_hub(task: TaskSpec, name: str):
 
     hub = task.hub
     assert hub is not None
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would tell of each of its attempts
     try:
         return load_dataset(hub.repository, hub.config, split=name)
     except (OSError, ValueError, HfHubHTTPError, DatasetsError) as error:
