@@ -75,7 +75,7 @@ def _remark(a: Cell, b: Cell) -> str | None:
 def compare_published(cell: Cell, value: PublishedValue) -> Comparison:
     """Returns the differences to a printed value and Welch's test of the means, which needs a printed std."""
     ours = cell.summary
-    if cell.metric != value.metric:
+    if cell.metric and cell.metric != value.metric:
         reason = f"the published score is {value.metric}, this one {cell.metric}"
         result = TestResult(WELCH, None, "two-sided", None, None, ours.n_finite, value.n, reason)
         return Comparison(AGAINST_PUBLISHED, cell.row, value.place, cell.column, result, published=value)
@@ -93,7 +93,7 @@ def compare_published(cell: Cell, value: PublishedValue) -> Comparison:
         b=value.place,
         column=cell.column,
         result=result,
-        remark=unlike if cell.split != value.split else None,
+        remark=unlike if cell.split and cell.split != value.split else None,
         published=value,
         differences=differences,
     )

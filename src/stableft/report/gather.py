@@ -63,7 +63,12 @@ def report_of(
             kept.append(record)
     published = load_published()
     return build_report(
-        frame(kept, names, which), artifact, published, _deviations(kept, names, set(published)), planned
+        frame(kept, names, which),
+        artifact,
+        published,
+        _deviations(kept, names, set(published)),
+        planned,
+        {run.arm: run.recipe for run in runs},
     )
 
 

@@ -45,17 +45,19 @@ def build_report(
     published: Published,
     deviations: Mapping[str, Sequence[str]] | None = None,
     planned: Mapping[tuple[str, str], int] | None = None,
+    recipes: Mapping[str, str] | None = None,
 ) -> Table:
     """Returns the table of an artefact, or of a sweep (`sweep_artifact`).
 
     `deviations` says for an arm how its runs differ from the paper's setting, `planned` how many runs each
-    (arm, task) should have; the order of `planned` is the order of the rows.
+    (arm, task) should have, `recipes` the recipe of an arm that has no runs yet; the order of `planned` is the order
+    of the rows.
 
     Raises:
         UserError: there is nothing to report, or runs of one cell are scored by different metrics, splits or
             checkpoints.
     """
-    deviations, planned = deviations or {}, planned or {}
+    deviations, planned, recipes = deviations or {}, planned or {}, recipes or {}
     if frame.empty and not planned:
         raise UserError(f"report {artifact.id!r}: there are no records of its runs")
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in planned}
@@ -77,7 +79,7 @@ def build_report(
     comparisons += [
         compare_published(cell, value)
         for cell in cells
-        for value in published.get((cell.recipe or "", cell.column), ())
+        for value in published.get((cell.recipe or recipes.get(cell.row, ""), cell.column), ())
     ]
     footnotes = [
         *deviation_footnotes(rows, deviations),

@@ -80,7 +80,8 @@ def published_notes(table: Table) -> Iterator[str]:
     """Yields what is to be known of the printed values, each note once, and why a difference is missing."""
     values: dict[tuple[str, str], list[PublishedValue]] = {}  # (place, note) -> where it applies
     for comparison in table.comparisons:
-        value, why = comparison.published, comparison.remark or comparison.result.reason
+        value, result = comparison.published, comparison.result
+        why = comparison.remark or (result.reason if result.n_a >= 2 else None)  # else n has said it
         if value and why:
             yield f"{comparison.a} on {comparison.column} against {short(value.place)}: {why}."
         if value:
