@@ -96,18 +96,24 @@ class OptimizerConfig(Part):
     clip_norm: Positive | None
 
 
-class Length(Part):
-    """Length of training, in epochs or in optimizer steps."""
+class Choice(Part):
+    """A setting with several ways to give it, of which one is given."""
 
     whole: ClassVar[bool] = True
-    epochs: Count | None = None
-    steps: Count | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give exactly one of epochs and steps")
+        names = list(type(self).model_fields)
+        if sum(getattr(self, name) is not None for name in names) != 1:
+            raise ValueError(f"give exactly one of {' and '.join(names)}")
         return self
+
+
+class Length(Choice):
+    """Length of training, in epochs or in optimizer steps."""
+
+    epochs: Count | None = None
+    steps: Count | None = None
 
 
 class ScheduleConfig(Part):
@@ -118,18 +124,11 @@ class ScheduleConfig(Part):
     warmup: Annotated[float, Field(ge=0, le=1)]  # share of all updates
 
 
-class Cadence(Part):
+class Cadence(Choice):
     """When to evaluate: so many times a run (Z) or about so many times an epoch and at its end (M)."""
 
-    whole: ClassVar[bool] = True
     times: Count | None = None
     per_epoch: Count | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.times is None) == (self.per_epoch is None):
-            raise ValueError("give exactly one of times and per_epoch")
-        return self
 
 
 class EvaluationConfig(Part):
