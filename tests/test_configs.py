@@ -20,7 +20,7 @@ SWEEPS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != 
 M: dict[str, Any] = {
     "data.split": "dev",
     "data.train_rows": None,
-    "data.sample_seed": None,
+    "data.sample_seed": 0,
     "data.max_length": 128,
     "data.pad_to_max": False,
     "data.segment_ids": False,  # never passed: all zero

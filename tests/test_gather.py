@@ -5,6 +5,7 @@ from test_frame import make_record
 
 from stableft.errors import UserError
 from stableft.plan import PlannedRun, Sources
+from stableft.record import write_records_file
 from stableft.report.artifact import sweep_artifact
 from stableft.report.gather import planned_runs, report_of, table_of
 from stableft.sweepfile import load_sweep
@@ -58,3 +59,11 @@ def test_an_artifact_is_the_runs_of_its_sweeps():
 def test_a_report_without_any_run_says_how_many_are_planned(tmp_path):
     table = table_of("mosbach-table1", tmp_path, [], "recipe", lambda path: load_sweep(path, Sources()))
     assert {(cell.summary.n, cell.planned) for cell in table.cells} == {(0, 25)}
+
+
+def test_a_file_of_records_reports_by_itself(tmp_path):
+    records = [make_record(arm=arm, seed=seed) for arm in ("devlin", "mosbach") for seed in range(1, 4)]
+    write_records_file(tmp_path / "mine.jsonl", records[:3])
+    table = table_of(str(tmp_path / "mine.jsonl"), tmp_path, [], "recipe")
+    assert scores(table) == {("devlin", 3, 3)}
+    assert table.artifact.id == "mine"

@@ -1,5 +1,6 @@
 """From a sweep file to its runs: what wins over what, what is looked up where, which mistakes are named how."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -268,3 +269,21 @@ def test_mistakes_on_the_command_line(sweep, text, sentence):
 def test_no_seeds_on_the_command_line_are_a_mistake(sweep):
     with pytest.raises(UserError, match=r"^--seeds: seeds: '' must be like"):
         sweep(BASE, seeds="")
+
+
+@pytest.mark.parametrize(
+    ("end", "sentence"),
+    [
+        (["labels: [no, yes]", "metric: accuracy"], "s.yaml:9: task.labels.0: False must be text"),
+        (["labels: ['no', 'yes']", "metric: acuracy"], "s.yaml:3: task.metrics.0: 'acuracy' must be"),
+        (["metrc: accuracy"], "s.yaml:9: task: key 'metrc' is not known; did you mean 'metric'"),
+        (["metric: accuracy", "test: u.csv"], "s.yaml:10: task: test: there is no file 'u.csv'"),
+    ],
+)
+def test_a_mistake_inside_a_task_names_its_line(tmp_path, end, sentence):
+    (tmp_path / "t.csv").write_text("a,label\nx,no\ny,yes\n")
+    task = ["name: mine", "train: t.csv", "validation: t.csv", "text: a", "label: label", *end]
+    lines = ["recipe: devlin", "seeds: 1", "task:", *(f"  {line}" for line in task)]
+    (tmp_path / "s.yaml").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        load_sweep(tmp_path / "s.yaml", Sources())

@@ -282,7 +282,8 @@ def test_latex_is_balanced_and_rectangular():
     body = bare[bare.index(r"\midrule") : bare.index(r"\bottomrule")]
     assert {line.count("&") for line in body.splitlines()[1:] if line} == {2 * 5}
     caption = next(line for line in text.splitlines() if line.startswith(r"\caption"))
-    assert re.search(r"Levene's test \(centre median\).* n = 10 and 10", caption)
+    assert "Levene's test (centre median)" in caption
+    assert re.search(r"\\footnotesize.*Levene's test \(centre median\).* n = 10 and 10", text)
 
 
 def test_escape():

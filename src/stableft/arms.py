@@ -111,9 +111,14 @@ def values_of(arm: Arm, key: str, overrides: dict[str, Any]) -> Iterator[Setting
     value, where = (overrides[key], "--set") if key in overrides else (arm.get(key), arm.where(key))
     if value == []:
         raise UserError(f"{where}: {key}: the list is empty")
-    for item in _once(value, where, key) if isinstance(value, list) else [value]:
-        if item is not None:
+    listed = isinstance(value, list)
+    for i, item in enumerate(_once(value, where, key) if listed else [value]):
+        at = (*arm.keys.get(key, (key,)), *((i,) if listed else ()))
+        if item is not None and key in overrides:
             yield Setting(item, where)
+        elif item is not None:
+            inner = {name: arm.document.where((*at, name)) for name in item} if isinstance(item, dict) else {}
+            yield Setting(item, arm.document.where(at), inner)
 
 
 def grid_points(arm: Arm) -> list[Settings]:

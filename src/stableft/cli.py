@@ -12,6 +12,7 @@ from stableft.options import Arms, Config, DataDir, Devices, Every, Jobs, Micro,
 
 app = typer.Typer(
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -38,6 +39,17 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:  # before any run has started; a sweep under way stops by itself
         sys.exit(INTERRUPTED)
+
+
+@app.callback()
+def version(
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if show_version:
+        from stableft import __version__
+
+        print(f"stableft {__version__}")
+        raise typer.Exit
 
 
 @app.command()
@@ -208,7 +220,7 @@ def report(
     table = table_of(name, results, records, score, lambda path: _load(path, None, set_, arms, seeds))
     text = render(table, format_)
     if out is None:
-        print(text)
+        print(text.rstrip("\n"))
     else:
         atomic_write(out, (text.rstrip("\n") + "\n").encode())
 

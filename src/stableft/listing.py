@@ -8,7 +8,8 @@ from stableft.backbones import BACKBONES
 from stableft.errors import UserError
 from stableft.metrics import TITLES
 from stableft.recipe import shipped_recipes
-from stableft.record import CHECKPOINT_FILE, RunRecord, read_record, run_folder, write_records_file
+from stableft.record import CHECKPOINT_FILE, read_record, run_folder, write_records_file
+from stableft.report.gather import stored_records
 from stableft.report.mosbach import ARTIFACTS
 from stableft.sweepfile import Sweep
 from stableft.tasks import TASKS
@@ -50,7 +51,9 @@ def show_runs(sweep: Sweep, form: Literal["text", "json"]) -> str:
         config = run.config
         seeds = config.seeds
         rows.append((run.run_id, run.arm, run.recipe, config.data.task, config.model.name, seeds.init, seeds.data))
-    return columns(rows) + f"\n{len(sweep.runs)} runs"
+    different = len({run.run_id for run in sweep.runs})
+    shared = "" if different == len(sweep.runs) else f", {different} different: arms share the others"
+    return columns(rows) + f"\n{len(sweep.runs)} runs{shared}"
 
 
 def sweep_status(sweep: Sweep, results: Path) -> str:
@@ -110,11 +113,12 @@ def export_records(sweep: Sweep, results: Path, out: Path) -> str:
     Raises:
         UserError: there is none, or a record is damaged.
     """
-    records: list[RunRecord] = []
-    for run in sweep.runs:
-        record = read_record(results, run.run_id)
-        if record:
-            records.append(record.model_copy(update={"arm": run.arm, "recipe": run.recipe}))
+    by_id = {record.run_id: record for record in stored_records(results, sweep.runs)}
+    records = [
+        by_id[run.run_id].model_copy(update={"arm": run.arm, "recipe": run.recipe})
+        for run in sweep.runs
+        if run.run_id in by_id
+    ]
     if not records:
         raise UserError(f"{sweep.path}: {results} has no records of its {len(sweep.runs)} runs")
     write_records_file(out, records)

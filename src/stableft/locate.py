@@ -2,7 +2,9 @@
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from stableft.config import OwnTask
@@ -61,22 +63,27 @@ def _check_model_folder(name: str, folder: Path, where: str) -> None:
         raise UserError(f"{where}: model: folder {name!r} has no tokenizer (tokenizer.json or vocab.txt)")
 
 
-def locate_own_task(task: dict[str, Any], folders: tuple[Path, ...], where: str) -> tuple[str, dict, dict[str, Path]]:
+def locate_own_task(
+    task: dict[str, Any], folders: tuple[Path, ...], where: str, inner: Mapping[str, str] = MappingProxyType({})
+) -> tuple[str, dict, dict[str, Path]]:
     """Returns name, `data.own` settings, and paths by hash of a task that the user describes.
+
+    `where` says where it was written, `inner` where each of its keys was.
 
     Raises:
         UserError: a key is missing or unknown, or a file is not there.
     """
     for key in task:
         if key not in OWN_KEYS:
-            raise UserError(f"{where}: task: key {key!r} is not known{nearest(key, OWN_KEYS)}")
+            raise UserError(f"{inner.get(key, where)}: task: key {key!r} is not known{nearest(key, OWN_KEYS)}")
     for key in ("name", "train", "validation", "text", "label"):
         if key not in task:
             raise UserError(f"{where}: task: key {key!r} is missing")
     if not isinstance(task["name"], str):
-        raise UserError(f"{where}: task: name: {task['name']!r} must be text; quotes make it so")
+        raise UserError(f"{inner.get('name', where)}: task: name: {task['name']!r} must be text; quotes make it so")
     if task["name"] in TASKS:  # its scores would be set beside the papers' own
-        raise UserError(f"{where}: task: name: {task['name']!r} is a task of the papers; give yours another name")
+        at = inner.get("name", where)
+        raise UserError(f"{at}: task: name: {task['name']!r} is a task of the papers; give yours another name")
     if ("metric" in task) == ("metrics" in task):
         raise UserError(f"{where}: task: give either metric or metrics")
     paths: dict[str, Path] = {}
@@ -89,7 +96,7 @@ def locate_own_task(task: dict[str, Any], folders: tuple[Path, ...], where: str)
             continue
         path = find_file(str(task[split]), folders)
         if path is None or not path.is_file():
-            raise UserError(f"{where}: task: {split}: there is no file {str(task[split])!r}")
+            raise UserError(f"{inner.get(split, where)}: task: {split}: there is no file {str(task[split])!r}")
         own[split] = file_digest(path.resolve())
         paths[own[split]] = path.resolve()
         own.setdefault("format", task.get("format") or FORMATS.get(path.suffix.lower()))

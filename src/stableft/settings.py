@@ -1,6 +1,8 @@
 """Settings with an origin: dotted keys with the file and line they came from, until they become a `RunConfig`."""
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, get_args
 
 from pydantic import ValidationError
@@ -12,10 +14,11 @@ from stableft.yamlfile import Document, Key
 
 
 class Setting(NamedTuple):
-    """A value and where it was written, such as "configs/rte.yaml:7" or "--set"."""
+    """A value and where it was written, such as "configs/rte.yaml:7" or "--set"; `inner` says it of its own keys."""
 
     value: Any
     where: str
+    inner: Mapping[str, str] = MappingProxyType({})
 
 
 Settings = dict[str, Setting]  # dotted key of a leaf -> setting
@@ -133,9 +136,13 @@ _RULES = {  # where pydantic's own words are not those of someone who writes YAM
 def _sentence(error: ErrorDetails, settings: Settings, where: str) -> str:
     parts = [str(part) for part in error["loc"]]
     dotted = next((".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in settings), None)
-    where = settings[dotted].where if dotted else where
     key, kind = ".".join(parts), error["type"]
     value = settings[key].value if key in settings else error.get("input")  # 2, where pydantic says 2.0
+    if dotted:
+        rest = parts[dotted.count(".") + 1 :]
+        where = settings[dotted].inner.get(rest[0] if rest else "", settings[dotted].where)
+        if dotted == "data.own":  # which users write as the mapping `task`
+            key = ".".join(["task", *rest])
     if kind == "missing":
         too_few = isinstance(value, list)
         return f"{where}: {dotted}: {value!r} has too few items" if too_few else f"{where}: key {key!r} is missing"

@@ -68,7 +68,7 @@ def single_run(
         UserError: a name or setting cannot be used.
     """
     data = {"recipe": recipe, "task": task, "seeds": seed} | ({"model": model} if model else {})
-    arm = parse_arms(Document("stableft train", data, {}))[0]
+    arm = parse_arms(Document("train", data, {}))[0]
     given, overrides = _command_line(sets)
     paths = dict(sources.paths)
     runs = tuple(_expand(arm, (Path.cwd(),), given, overrides, None, paths))
@@ -145,9 +145,9 @@ def _expand(
 
 def _task_settings(task: Setting, folders: tuple[Path, ...], paths: dict[str, Path]) -> Settings:
     if isinstance(task.value, dict):
-        name, own, files = locate_own_task(task.value, folders, task.where)
+        name, own, files = locate_own_task(task.value, folders, task.where, task.inner)
         paths.update(files)
-        return {"data.task": Setting(name, task.where), "data.own": Setting(own, task.where)}
+        return {"data.task": Setting(name, task.where), "data.own": Setting(own, task.where, task.inner)}
     try:
         return {"data.task": Setting(find_task(str(task.value)).name, task.where)}
     except UserError as error:

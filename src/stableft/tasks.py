@@ -187,5 +187,5 @@ def find_task(name: str) -> TaskSpec:
         UserError: there is no such task.
     """
     if name not in TASKS:
-        raise UserError(f"task {name!r} is not known{nearest(name, TASKS)}; `stableft list tasks` names them all")
+        raise UserError(f"task {name!r} is not known{nearest(name, TASKS) or '; `stableft list tasks` names them all'}")
     return TASKS[name]

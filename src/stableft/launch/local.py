@@ -44,6 +44,8 @@ def run_local(
     check_fingerprints(state.finished, runs, sources, fingerprint)
     finished = {record.run_id: record for record in state.finished}
     crashed = {record.run_id: record for record in state.crashed}
+    if execution.save != "none" and state.finished:
+        display(Note(f"{len(state.finished)} runs were finished before; --save {execution.save} adds nothing to them"))
     planned = unique_runs(runs)
     kept = finished | ({} if retry_crashed else crashed)
     queue = deque(Task(run, crashed.get(run_id)) for run_id, run in planned.items() if run_id not in kept)

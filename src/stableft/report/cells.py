@@ -33,11 +33,14 @@ class Cell:
     copies: int  # records that repeat a run
     sources: Mapping[str, int] = field(default_factory=dict)  # where imported runs came from -> how many
     scores: tuple[float, ...] = ()
+    baseline: float | None = None  # what always predicting the most frequent class scores
     run_ids: tuple[str, ...] = ()  # of every run, the crashed ones included
 
     @property
     def every_run_failed(self) -> bool:
-        return self.summary.n > 0 and self.failed == self.summary.n
+        """True if every run failed and none of the scores shown is above the baseline either."""
+        above = any(score > self.baseline + 1e-12 for score in self.scores) if self.baseline is not None else False
+        return self.summary.n > 0 and self.failed == self.summary.n and not above
 
     @property
     def reason(self) -> str | None:
@@ -80,6 +83,7 @@ def make_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], planned:
         copies=sum(max(run["copies"] - 1, 0) for run in runs),
         sources=Counter(run["source"] for run in runs if isinstance(run["source"], str)),
         scores=tuple(run["score"] for run in scored),
+        baseline=max((run["baseline"] for run in scored if not math.isnan(run["baseline"])), default=None),
         run_ids=tuple(run["run_id"] for run in runs),
     )
 

@@ -19,11 +19,11 @@ def cell_footnotes(cell: Cell) -> Iterator[str]:
         yield f"{place}: every run failed (†); a small std among failed runs is no stability (M footnote 5)."
     if summary.n_nan:
         yield (
-            f"{place}: NaN scores (diverged): {summary.n_nan} of {summary.n}. They count as failed; std, mean, "
-            f"median, min and max are over the {summary.n_finite} others."
+            f"{place}: NaN scores (diverged, or the correlation of a constant): {summary.n_nan} of {summary.n}. "
+            f"They count as failed; std, mean, median, min and max are over the {summary.n_finite} others."
         )
     if cell.diverged:
-        yield f"{place}: {cell.diverged} of {summary.n} diverged after their best checkpoint, whose score counts."
+        yield f"{place}: {cell.diverged} of {summary.n} ended in NaN after their best checkpoint, whose score counts."
     if cell.failed and cell.checkpoint == "best":
         yield f"{place}: whether a run failed is judged by its last checkpoint, the scores are of its best."
     if cell.fingerprints > 1:

@@ -79,7 +79,10 @@ def stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRec
         UserError: a record is damaged.
     """
     for run_id in dict.fromkeys(run.run_id for run in runs):
-        record = read_record(results, run_id)
+        try:
+            record = read_record(results, run_id)
+        except UserError as error:
+            raise UserError(f"{error}; the next `stableft sweep` sets it aside and does the run again") from None
         if record:
             yield record
 
@@ -91,7 +94,14 @@ def filed_records(paths: Iterable[Path]) -> Iterable[RunRecord]:
 
 
 def table_of(name: str, results: Path, files: Sequence[Path], which: Checkpoint, load=None) -> Table:
-    """Returns the table of a sweep file or artefact from run folders or, where given, from files of records."""
+    """Returns the table of a sweep file or artefact from run folders or, where given, from files of records.
+
+    `name` may also be a file of records itself: then its runs are all there are, under the names stored with them.
+    """
+    if name.endswith(".jsonl"):
+        stored = list(filed_records([Path(name)]))
+        runs = [PlannedRun(record.arm, record.recipe, record.config) for record in stored]
+        return report_of(sweep_artifact(Path(name).stem, name), runs, stored, which)
     artifact, runs = planned_runs(name, load or (lambda path: load_sweep(path, Sources())))
     records = filed_records(files) if files else stored_records(results, runs)
     return report_of(artifact, runs, records, which)

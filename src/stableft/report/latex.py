@@ -46,6 +46,7 @@ def latex(table: Table) -> str:
         *(line for row in table.rows for line in _rows(table, row)),
         r"\bottomrule",
         r"\end{tabular}",
+        *(rf"\par\smallskip\footnotesize {escape(note)}" for note in _notes(table)),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
@@ -99,11 +100,13 @@ def _caption(table: Table) -> str:
     parts = [
         f"{table.artifact.title}. Percent; std over seeds (ddof 1); failed k/n.",
         f"* p < {alpha:g} by Levene's test (centre {center}) of the smallest against the second smallest std.",
-        *(
-            f"{task_title(column)}: {line}."
-            for column in table.columns
-            for line in wording.comparison_lines(table, column)
-        ),
-        *table.footnotes,
     ]
     return escape(" ".join(parts))
+
+
+def _notes(table: Table) -> Iterator[str]:
+    """Yields what stands in small print below the table: the tests in full, and what a reader must know."""
+    for column in table.columns:
+        for line in wording.comparison_lines(table, column):
+            yield f"{task_title(column)}: {line}."
+    yield from table.footnotes
