@@ -1,6 +1,8 @@
 """The command line: what is printed, the exit code, and that a mistake leaves nothing behind."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -314,3 +316,27 @@ def test_a_reader_that_goes_away_is_no_error():
         text=True,
     )
     assert "Traceback" not in done.stderr
+
+
+def test_weights_that_do_not_fit_leave_nothing(tmp_path, tiny_model_folder):
+    """Only loading finds this mistake, in a worker; still nothing is written."""
+    model = tmp_path / "odd"
+    shutil.copytree(tiny_model_folder, model)
+    values = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(values | {"num_hidden_layers": 3}))
+    arguments = [
+        "sweep",
+        "smoke",
+        "--set",
+        f"model={model}",
+        "--devices",
+        "cpu",
+        "--results",
+        str(tmp_path / "results"),
+    ]
+    code = "import sys; from stableft.cli import main; sys.argv[0] = 'stableft'; main()"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "its weights lack" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists()

@@ -1,5 +1,6 @@
 """The command line: parse, call one function, print. Nothing heavy is imported before a command needs it."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -194,7 +195,8 @@ def export(
 @app.command()
 def report(
     name: Annotated[
-        str, typer.Argument(metavar="CONFIG|ARTIFACT", help="A sweep file, or an id such as mosbach-table1.")
+        str,
+        typer.Argument(metavar="CONFIG|ARTIFACT|FILE", help="A sweep file, an id such as mosbach-table1, or records."),
     ],
     results: Results = Path("results"),
     records: Annotated[
@@ -284,22 +286,29 @@ def _run(plan, results: Path, devices: str, jobs: int, execution, retry_crashed:
 
     slots = resolve_devices(devices)
     fingerprints = check_inputs(plan.runs, plan.sources)
+    made = not results.exists()
     results.mkdir(parents=True, exist_ok=True)
     if not os.access(results, os.W_OK):
         raise UserError(f"--results {results}: nothing can be written to this folder")
-    with open_display() as display:
-        outcome = run_local(
-            plan.runs,
-            results,
-            plan.sources,
-            slots,
-            jobs,
-            execution,
-            retry_crashed,
-            fail_fast,
-            display,
-            fingerprint=lambda config, _: fingerprints[config.run_id],
-        )
+    try:
+        with open_display() as display:
+            outcome = run_local(
+                plan.runs,
+                results,
+                plan.sources,
+                slots,
+                jobs,
+                execution,
+                retry_crashed,
+                fail_fast,
+                display,
+                fingerprint=lambda config, _: fingerprints[config.run_id],
+            )
+    except UserError:
+        if made:
+            with contextlib.suppress(OSError):  # runs were done before the mistake was found
+                results.rmdir()
+        raise
     print(closing_line(outcome))
     if outcome.interrupted:
         return INTERRUPTED

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from stableft.config import RunConfig
 from stableft.data import Splits, load_splits
-from stableft.model import Pretrained, build_model, load_tokenizer
+from stableft.model import Pretrained, build_model, load_pretrained, load_tokenizer
 from stableft.optim import build_optimizer
 from stableft.plan import Execution, PlannedRun, Sources
 from stableft.record import run_folder
@@ -35,6 +35,17 @@ class Job:
     per_epoch: int
     total: int
     evaluate_at: frozenset[int]
+
+
+def load_inputs(run: PlannedRun, sources: Sources) -> None:
+    """Loads and keeps what a run reads, so that a mistake in it is found before anything is written.
+
+    Raises:
+        UserError: data or model cannot be used.
+    """
+    config = run.config.normalized()
+    _splits(config, sources, load_tokenizer(config, sources))
+    load_pretrained(config, sources)
 
 
 def prepare(run: PlannedRun, results: Path, sources: Sources, execution: Execution) -> tuple[Job, TrainState]:

@@ -48,6 +48,22 @@ def load_tokenizer(config: RunConfig, sources: Sources):
     return _tokenizer(where, revision)
 
 
+def load_pretrained(config: RunConfig, sources: Sources) -> Pretrained:
+    """Returns the checkpoint of a config, loaded once for the runs that share it.
+
+    Raises:
+        UserError: it cannot be loaded, has changed since the sweep was planned, or does not fit the config.
+    """
+    where, revision = _location(config, sources)
+    if config.model.sha256 and folder_digest(Path(where)) != config.model.sha256:
+        raise UserError(f"model {config.model.name!r}: folder {where} has changed since the sweep was planned")
+    pretrained = _pretrained(where, revision, config.task.n_outputs, config.model.attention, config.model.dropout)
+    has = pretrained.model.config
+    positions, blocks = (getattr(has, key, None) for key in ("max_position_embeddings", "num_hidden_layers"))
+    check_fit(config, pretrained.spec, positions, blocks)
+    return pretrained
+
+
 def build_model(config: RunConfig, sources: Sources) -> tuple[PreTrainedModel, Pretrained]:
     """Returns a fresh model on the CPU, and the checkpoint it was made from.
 
@@ -57,13 +73,8 @@ def build_model(config: RunConfig, sources: Sources) -> tuple[PreTrainedModel, P
     Raises:
         UserError: the checkpoint cannot be loaded, or does not fit the config.
     """
-    where, revision = _location(config, sources)
-    if config.model.sha256 and folder_digest(Path(where)) != config.model.sha256:
-        raise UserError(f"model {config.model.name!r}: folder {where} has changed since the sweep was planned")
-    pretrained = _pretrained(where, revision, config.task.n_outputs, config.model.attention, config.model.dropout)
+    pretrained = load_pretrained(config, sources)
     model = copy.deepcopy(pretrained.model)
-    positions, blocks = (getattr(model.config, key, None) for key in ("max_position_embeddings", "num_hidden_layers"))
-    check_fit(config, pretrained.spec, positions, blocks)
     std = model.config.initializer_range
     head = generator(config.seeds.init, "head")
     for name in (pretrained.spec.head, *pretrained.missing):

@@ -17,6 +17,7 @@ from stableft.record import RunRecord
 from stableft.sweep import run_once
 
 Train = Callable[[PlannedRun, Path, Sources, Execution, Callable[[Progress], None], Callable[[], bool]], RunRecord]
+Load = Callable[[PlannedRun, Sources], None]
 PROGRESS_SECONDS = 0.25
 Inbox = queue.SimpleQueue[tuple[PlannedRun, RunRecord | None] | None]
 
@@ -42,7 +43,7 @@ def serve(connection: Connection, results: Path, sources: Sources, execution: Ex
     signal.signal(signal.SIGTERM, terminate)
     threading.Thread(target=_listen, args=(connection, inbox, stopping), daemon=True).start()
     try:
-        function = train or _default_train()
+        load, function = (None, train) if train else _default_functions()
     except Exception:
         _tell(connection, "broken", traceback.format_exc())
         return
@@ -54,6 +55,8 @@ def serve(connection: Connection, results: Path, sources: Sources, execution: Ex
             continue
         progress = _throttled(connection)
         try:
+            if load:
+                _load_first(load, run, sources)
             record = run_once(
                 run,
                 results,
@@ -71,10 +74,21 @@ def serve(connection: Connection, results: Path, sources: Sources, execution: Ex
                 return
 
 
-def _default_train() -> Train:
-    from stableft.train import train  # imports torch, which the parent does not
+def _default_functions() -> tuple[Load, Train]:
+    from stableft.job import load_inputs  # these import torch, which the parent does not
+    from stableft.train import train
 
-    return train
+    return load_inputs, train
+
+
+def _load_first(load: Load, run: PlannedRun, sources: Sources) -> None:
+    """Loads what a run reads before its claim, whose folder a mistake of the user must not leave behind."""
+    try:
+        load(run, sources)
+    except UserError:
+        raise
+    except Exception:  # it comes again under the claim, where it is recorded as a crash
+        return
 
 
 def _listen(connection: Connection, inbox: Inbox, stopping: threading.Event) -> None:
