@@ -13,7 +13,7 @@ from stableft.sweepfile import load_sweep
 from stableft.yamlfile import load_yaml
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SWEEPS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "recipes")
+SWEEPS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("recipes", "pretrain"))
 
 # Typed from the papers and their authors' released code (not computed from the YAML). M: Mosbach et al. 2021, Table 3,
 # sec. 3.2 and 6, and their 85 configs. Z: Zhang et al. 2021, sec. 3-6, App. B and C, and run_glue.py.
@@ -29,6 +29,7 @@ M: dict[str, Any] = {
     "model.attention": "sdpa",
     "reinit.pooler": False,  # keeps its pre-trained weights
     "reinit.blocks": 0,
+    "reinit.embeddings": False,
     "optimizer.betas": [0.9, 0.999],
     "optimizer.eps": 1e-6,
     "optimizer.eps_placement": "before_correction",

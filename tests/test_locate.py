@@ -140,7 +140,7 @@ def test_the_folder_of_the_command_comes_first(files, monkeypatch):
         ({"test": "nope.csv"}, "test: there is no file 'nope.csv'"),
         ({"train": "."}, "train: there is no file '.'"),
         ({"train": "t.dat"}, "format: must be given, since 't.dat' ends in none of .csv, .tsv, .jsonl"),
-        ({"name": "rte"}, "name: 'rte' is a task of the papers; give yours another name"),
+        ({"name": "rte"}, "name: 'rte' is a task that stableft knows; give yours another name"),
         ({"name": 3}, "name: 3 must be text; quotes make it so"),
     ],
 )

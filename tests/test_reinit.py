@@ -24,8 +24,10 @@ def build(tmp_path_factory, tiny_tokenizer, make_config):
     sizes = {"hidden_size": 64, "num_hidden_layers": BLOCKS, "intermediate_size": 128, "initializer_range": STD}
     folder = make_folder(tmp_path_factory.mktemp("wide") / "wide", tiny_tokenizer, odd, **sizes)
 
-    def make(blocks: int | None, pooler: bool = True, seed: int = 1) -> dict[str, torch.Tensor]:
-        reinit = None if blocks is None else {"pooler": pooler, "blocks": blocks}
+    def make(
+        blocks: int | None, pooler: bool = True, seed: int = 1, embeddings: bool | None = None
+    ) -> dict[str, torch.Tensor]:
+        reinit = None if blocks is None else {"pooler": pooler, "blocks": blocks, "embeddings": embeddings}
         config = make_config(
             **{"reinit": reinit, "model.sha256": folder_digest(folder), "seeds": {"init": seed, "data": 1}}
         )
@@ -82,6 +84,18 @@ def test_the_seed_decides_and_more_blocks_keep_the_draw_of_the_upper(build):
     assert torch.equal(build(1)[top], build(3)[top])
 
 
+def test_with_the_embeddings_nothing_pretrained_is_left(build):
+    base, blocks, everything = build(None), build(BLOCKS), build(BLOCKS, embeddings=True)
+    kept = {name for name in base if torch.equal(base[name], everything[name])}
+    assert kept == {"classifier.weight", "classifier.bias"}
+    embeddings = {name for name in base if name.startswith("bert.embeddings.")}
+    assert {name for name in base if not torch.equal(blocks[name], everything[name])} == embeddings
+    words = everything["bert.embeddings.word_embeddings.weight"]
+    assert not words[0].any()  # the padding token, which the initialiser of BERT leaves at 0
+    assert abs(words[1:].std().item() / STD - 1) < 5 / math.sqrt(2 * words[1:].numel())
+    assert (everything["bert.embeddings.LayerNorm.weight"] == 1).all()
+
+
 def test_the_draw_leaves_the_global_generator_alone(build):
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -95,5 +109,5 @@ def test_more_blocks_than_there_are_is_an_error(build):
 
 
 def test_a_module_without_a_rule_is_not_passed_over():
-    with pytest.raises(AssertionError, match="no rule for drawing Embedding"):
-        draw_weights(torch.nn.Sequential(torch.nn.Embedding(3, 2)), 0.02, torch.Generator())
+    with pytest.raises(AssertionError, match="no rule for drawing Conv1d"):
+        draw_weights(torch.nn.Sequential(torch.nn.Conv1d(3, 2, 1)), 0.02, torch.Generator())

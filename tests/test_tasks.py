@@ -4,9 +4,23 @@ from stableft.errors import UserError
 from stableft.metrics import METRICS, REGRESSION
 from stableft.tasks import TASKS, find_task
 
+PAPERS = ["rte", "mrpc", "cola", "stsb", "sst2", "qnli", "qqp", "mnli", "scitail"]
+TOY = ["toy-rte", "toy-mrpc", "toy-cola"]
 
-def test_the_nine_tasks_of_the_papers_are_there():
-    assert list(TASKS) == ["rte", "mrpc", "cola", "stsb", "sst2", "qnli", "qqp", "mnli", "scitail"]
+
+def test_the_nine_tasks_of_the_papers_and_three_of_the_toy_language_are_there():
+    assert list(TASKS) == PAPERS + TOY
+
+
+@pytest.mark.parametrize("name", TOY)
+def test_a_toy_task_is_scored_as_its_counterpart(name):
+    toy, counterpart = find_task(name), find_task(name.removeprefix("toy-"))
+    assert toy.generated
+    assert (toy.metrics, len(toy.text), toy.n_outputs) == (
+        counterpart.metrics,
+        len(counterpart.text),
+        counterpart.n_outputs,
+    )
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
@@ -18,6 +32,12 @@ def test_a_row_is_consistent(task):
     assert task.n_outputs == max(1, len(task.labels))
     assert set(task.aliases.values()) <= set(task.labels)
     assert not set(task.aliases) & set(task.labels)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_task_of_the_papers_has_its_sources(name):
+    task = find_task(name)
+    assert not task.generated
     assert task.hub is not None
     assert len(task.hub.text or task.text) == len(task.text)
     assert task.layouts

@@ -12,6 +12,7 @@ class BackboneSpec:
 
     name: str  # the `model_type` in config.json
     title: str
+    embeddings: str
     blocks: str
     pooler: str
     head: str
@@ -25,6 +26,7 @@ BACKBONES = {
         BackboneSpec(
             name="bert",
             title="BERT",
+            embeddings="bert.embeddings",
             blocks="bert.encoder.layer",
             pooler="bert.pooler",
             head="classifier",

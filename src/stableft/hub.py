@@ -44,8 +44,10 @@ def fetch_task(task: TaskSpec) -> None:
     """Puts a task's data into the local cache.
 
     Raises:
-        UserError: the hub cannot be reached.
+        UserError: the hub cannot be reached, or the task is not there.
     """
+    if task.hub is None:
+        raise UserError(f"data fetch: task {task.name} is generated here, there is nothing to download")
     read_hub(task, "train")
     read_hub(task, "dev")
 

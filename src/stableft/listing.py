@@ -23,7 +23,7 @@ def list_names(what: Literal["tasks", "backbones", "recipes", "artifacts"]) -> s
             rows = [("task", "title", "labels", "reported metric", "hub")]
             for task in TASKS.values():
                 labels = ", ".join(task.labels) or "a number"
-                hub = f"{task.hub.repository}, {task.hub.config}" if task.hub else ""
+                hub = f"{task.hub.repository}, {task.hub.config}" if task.hub else "none: generated here"
                 rows.append((task.name, task.title, labels, TITLES[task.metric], hub))
         case "backbones":
             rows = [("family", "title", "example")]

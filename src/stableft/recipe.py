@@ -6,8 +6,11 @@ from typing import Any
 from stableft.config import RunConfig
 from stableft.errors import UserError, nearest
 from stableft.locate import find_file, shipped_configs
-from stableft.settings import Setting, Settings, build_config, describe, settings_from
+from stableft.settings import LEAVES, Setting, Settings, build_config, describe, settings_from
 from stableft.yamlfile import load_yaml
+
+# What a recipe leaves open: data, model and seeds.
+IDENTITY = ("data.task", "data.own", "model.name", "model.revision", "model.sha256", "seeds.init", "seeds.data")
 
 
 def load_recipe(name: str, folders: tuple[Path, ...] = (), where: str = "") -> tuple[str, Settings]:
@@ -41,7 +44,7 @@ def deviations(config: RunConfig, recipe: str) -> list[str]:
     actual = config.model_dump(mode="json")
     reference = _with_identity(settings, config).model_dump(mode="json")
     found = []
-    for key in settings:
+    for key in (*settings, *(key for key in LEAVES if key not in (*settings, *IDENTITY))):
         theirs, ours = _lookup(reference, key), _lookup(actual, key)
         if key == "model.name" and config.model.name != settings[key].value:
             found.append(f"model {config.model.name}, not {settings[key].value}")
@@ -51,15 +54,7 @@ def deviations(config: RunConfig, recipe: str) -> list[str]:
 
 
 def _with_identity(settings: Settings, config: RunConfig) -> RunConfig:
-    here = {
-        "data.task": config.data.task,
-        "data.own": config.data.own and config.data.own.model_dump(mode="json"),
-        "model.name": config.model.name,
-        "model.revision": config.model.revision,
-        "model.sha256": config.model.sha256,
-        "seeds.init": config.seeds.init,
-        "seeds.data": config.seeds.data,
-    }
+    here = {key: _lookup(config.model_dump(mode="json"), key) for key in IDENTITY}
     return build_config(settings | {key: Setting(value, "") for key, value in here.items()}, "")
 
 

@@ -12,12 +12,19 @@ from stableft.config import Reinit
 
 
 def draw_weights(module: nn.Module, std: float, generator: torch.Generator) -> None:
-    """Re-draws every Linear of `module` from N(0, std^2) with bias 0, and sets every LayerNorm to weight 1, bias 0."""
+    """Re-draws the weights of `module` as BERT draws them.
+
+    Linear: N(0, std^2), bias 0. Embedding: N(0, std^2), the row of the padding token 0. LayerNorm: weight 1, bias 0.
+    """
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, 0.0, std, generator=generator)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Embedding):
+            nn.init.normal_(part.weight, 0.0, std, generator=generator)
+            if part.padding_idx is not None:
+                nn.init.zeros_(part.weight[part.padding_idx])
         elif isinstance(part, nn.LayerNorm):
             nn.init.ones_(part.weight)
             nn.init.zeros_(part.bias)
@@ -27,7 +34,7 @@ def draw_weights(module: nn.Module, std: float, generator: torch.Generator) -> N
 
 
 def reinitialize(model: nn.Module, spec: BackboneSpec, reinit: Reinit, std: float, generator: torch.Generator) -> None:
-    """Re-draws the pooler and the top `reinit.blocks` blocks, from the topmost down (Z sec. 5)."""
+    """Re-draws the pooler, the top `reinit.blocks` blocks from the topmost down (Z sec. 5), and the embeddings."""
     blocks = model.get_submodule(spec.blocks)
     assert isinstance(blocks, nn.ModuleList)
     assert reinit.blocks <= len(blocks)
@@ -35,3 +42,5 @@ def reinitialize(model: nn.Module, spec: BackboneSpec, reinit: Reinit, std: floa
         draw_weights(model.get_submodule(spec.pooler), std, generator)
     for block in reversed(list(blocks)[len(blocks) - reinit.blocks :]):
         draw_weights(block, std, generator)
+    if reinit.embeddings:
+        draw_weights(model.get_submodule(spec.embeddings), std, generator)

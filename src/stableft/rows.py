@@ -1,4 +1,4 @@
-"""Raw rows of a task from the hub, from a folder of original GLUE files, or from a user's own files."""
+"""Raw rows of a task from the hub, a folder of original GLUE files, a user's own files, or the toy language."""
 
 import csv
 import hashlib
@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from stableft import toylang
 from stableft.config import OwnTask
 from stableft.errors import UserError, nearest
 from stableft.tasks import FolderLayout, TaskSpec
@@ -38,11 +39,14 @@ class RawSplit:
 
 
 def read_rows(task: TaskSpec, part: Part, data_dir: Path | None) -> RawSplit:
-    """Returns a split of one of the papers' tasks, from the folder of original files if there is one, else the hub.
+    """Returns a split of a task: generated, else from the folder of original files if there is one, else the hub.
 
     Raises:
         UserError: a file is missing or its content does not fit the task, or the hub cannot be reached.
     """
+    if task.generated:
+        texts, labels = toylang.rows(task.name, part)
+        return _finish(task.name, tuple(list(column) for column in zip(*texts, strict=True)), labels, task)
     return read_hub(task, part) if data_dir is None else read_folder(task, part, data_dir)
 
 

@@ -1,4 +1,4 @@
-"""Data sets as rows: nine tasks of the two papers, what their columns and labels are called, how they are scored."""
+"""Data sets as rows: nine tasks of the two papers and three of the toy language, their columns, labels and metrics."""
 
 from dataclasses import dataclass, field
 
@@ -46,6 +46,7 @@ class TaskSpec:
     hub: HubSource | None = None
     layouts: tuple[FolderLayout, ...] = ()
     aliases: dict[str, str] = field(default_factory=dict)  # other spellings of labels in the original files
+    generated: bool = False  # by `toylang`, on the spot
     large: bool = False  # Z sec. 3: validation rows are held out of the training set, the dev set is the test set
 
     @property
@@ -176,6 +177,16 @@ TASKS = {
             aliases={"entailment": "entails"},
             large=True,
         ),
+        TaskSpec("toy-rte", "toy RTE", PAIR, ("first_half", "second_half"), ("accuracy",), generated=True),
+        TaskSpec(
+            "toy-mrpc",
+            "toy MRPC",
+            PAIR,
+            ("different_topic", "same_topic"),
+            ("f1", "accuracy", "accuracy_f1"),
+            generated=True,
+        ),
+        TaskSpec("toy-cola", "toy CoLA", ("sentence",), ACCEPTABILITY, ("mcc",), generated=True),
     )
 }
 

@@ -1,0 +1,190 @@
+"""A small artificial language: a corpus to pre-train on and three tasks to fine-tune on, made from seeds alone.
+
+The grammar, n and m being singular or plural, what stands in parentheses optional:
+
+    text        = passage passage                       both on one topic
+    passage     = sentence sentence                     (in the tasks one sentence)
+    sentence    = subject[n] verb[n] (object) "."
+    subject[n]  = phrase[n] (preposition phrase[m])     the second phrase may differ in number: an attractor
+    object      = phrase[m]
+    phrase[n]   = determiner[n] (adjective) noun[n]
+
+Determiner, noun and verb agree in number. Function words are English, all others made up: "this bado of some tilus
+meres a lofish kuvo ." Each of the 16 topics has nouns, verbs and adjectives of its own; within a topic they follow
+Zipf's law, and one content word in ten is drawn from any topic. So a model that has read the corpus knows which
+words go together and which forms agree, and a fine-tuned one needs few labels:
+
+- `toy-cola`: is the sentence acceptable? Half of the sentences have a determiner or verb of the wrong number.
+- `toy-rte`: do the two sentences, which share a topic, speak of a topic of the first half or of the second?
+- `toy-mrpc`: do the two sentences share a topic? Two thirds do.
+
+No sentence occurs twice in a task, so training, validation and test rows share none.
+"""
+
+import bisect
+import functools
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar
+
+TOPICS, NOUNS, VERBS, ADJECTIVES = 16, 24, 16, 16  # the last three a topic
+DETERMINERS = (("a", "this", "that", "each"), ("some", "these", "those", "many"))  # singular, plural
+PREPOSITIONS = ("of", "near", "with", "behind")
+ADJECTIVE, PREPOSITION, OBJECT, STRAY = 0.3, 0.2, 0.5, 0.1  # how often each occurs
+TRAIN_ROWS, DEV_ROWS = 2000, 800
+SAME_TOPIC = 2 / 3  # of the rows of toy-mrpc
+T = TypeVar("T")
+
+
+class Slot(NamedTuple):
+    """A word of a sentence, and what stands there instead if it breaks agreement (empty: it cannot)."""
+
+    right: str
+    wrong: str = ""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """The words of one topic, the most frequent first; nouns and verbs as (singular, plural)."""
+
+    nouns: tuple[tuple[str, str], ...]
+    verbs: tuple[tuple[str, str], ...]
+    adjectives: tuple[str, ...]
+
+
+@functools.cache
+def topics() -> tuple[Topic, ...]:
+    """Returns the topics of the language, which are always the same."""
+    stems = ["".join(syllable) for syllable in itertools.product("bdfgklmnprstvz", "aeiou")]
+    pairs = ["".join(pair) for pair in itertools.product(stems, repeat=2)]
+    nouns = iter(_shuffled(pairs, 1))
+    verbs = iter(_shuffled([pair + end for pair, end in itertools.product(pairs, "lmnr")], 2))
+    adjectives = iter(_shuffled([stem + end for stem, end in itertools.product(stems, "dfgkptvz")], 3))
+    return tuple(
+        Topic(
+            tuple((stem, stem + "s") for stem in itertools.islice(nouns, NOUNS)),
+            tuple((stem + "es", stem) for stem in itertools.islice(verbs, VERBS)),
+            tuple(stem + "ish" for stem in itertools.islice(adjectives, ADJECTIVES)),
+        )
+        for _ in range(TOPICS)
+    )
+
+
+def words() -> tuple[str, ...]:
+    """Returns the vocabulary, function words first, in a fixed order."""
+    content = itertools.chain.from_iterable(
+        (*itertools.chain(*topic.nouns), *itertools.chain(*topic.verbs), *topic.adjectives) for topic in topics()
+    )
+    return (".", *itertools.chain(*DETERMINERS), *PREPOSITIONS, *content)
+
+
+def corpus(seed: int, pairs: int) -> list[tuple[str, str]]:
+    """Returns `pairs` texts of two passages on one topic; equal seeds give equal texts, the shorter list first."""
+    rng = random.Random(f"corpus {seed}")
+    texts = []
+    for _ in range(pairs):
+        topic = _below(rng, TOPICS)
+        texts.append((_passage(rng, topic), _passage(rng, topic)))
+    return texts
+
+
+def rows(task: str, part: Literal["train", "dev"]) -> tuple[list[tuple[str, ...]], list[int]]:
+    """Returns the texts and class ids of one split of `toy-cola`, `toy-rte` or `toy-mrpc`."""
+    everything = _rows(task)
+    chosen = everything[:TRAIN_ROWS] if part == "train" else everything[TRAIN_ROWS:]
+    return [texts for texts, _ in chosen], [label for _, label in chosen]
+
+
+@functools.cache
+def _rows(task: str) -> list[tuple[tuple[str, ...], int]]:
+    rng = random.Random(task)
+    seen: set[str] = set()
+    found = []
+    while len(found) < TRAIN_ROWS + DEV_ROWS:
+        texts, label = MAKERS[task](rng)
+        if len(set(texts)) == len(texts) and seen.isdisjoint(texts):
+            seen.update(texts)
+            found.append((texts, label))
+    return found
+
+
+def _acceptability(rng: random.Random) -> tuple[tuple[str, ...], int]:
+    label = _below(rng, 2)
+    return (_sentence(rng, _below(rng, TOPICS), wrong=not label),), label
+
+
+def _group(rng: random.Random) -> tuple[tuple[str, ...], int]:
+    topic = _below(rng, TOPICS)
+    return (_sentence(rng, topic), _sentence(rng, topic)), int(topic >= TOPICS // 2)
+
+
+def _same_topic(rng: random.Random) -> tuple[tuple[str, ...], int]:
+    topic = _below(rng, TOPICS)
+    label = rng.random() < SAME_TOPIC
+    other = topic if label else (topic + 1 + _below(rng, TOPICS - 1)) % TOPICS
+    return (_sentence(rng, topic), _sentence(rng, other)), int(label)
+
+
+MAKERS = {"toy-cola": _acceptability, "toy-rte": _group, "toy-mrpc": _same_topic}
+
+
+def _passage(rng: random.Random, topic: int) -> str:
+    return f"{_sentence(rng, topic)} {_sentence(rng, topic)}"
+
+
+def _sentence(rng: random.Random, topic: int, wrong: bool = False) -> str:
+    """Returns a sentence on the topic; if `wrong`, one of its determiners or its verb has the wrong number."""
+    slots = list(_subject_and_verb(rng, topic))
+    if rng.random() < OBJECT:
+        slots += _phrase(rng, topic, _below(rng, 2))
+    broken = _one_of(rng, [i for i, slot in enumerate(slots) if slot.wrong]) if wrong else None
+    return " ".join([slot.wrong if i == broken else slot.right for i, slot in enumerate(slots)] + ["."])
+
+
+def _subject_and_verb(rng: random.Random, topic: int) -> Iterator[Slot]:
+    number = _below(rng, 2)
+    yield from _phrase(rng, topic, number)
+    if rng.random() < PREPOSITION:
+        yield Slot(_one_of(rng, PREPOSITIONS))
+        yield from _phrase(rng, topic, _below(rng, 2))
+    verb = _zipf(rng, topics()[_stray(rng, topic)].verbs)
+    yield Slot(verb[number], verb[1 - number])
+
+
+def _phrase(rng: random.Random, topic: int, number: int) -> Iterator[Slot]:
+    yield Slot(_one_of(rng, DETERMINERS[number]), _one_of(rng, DETERMINERS[1 - number]))
+    if rng.random() < ADJECTIVE:
+        yield Slot(_zipf(rng, topics()[_stray(rng, topic)].adjectives))
+    yield Slot(_zipf(rng, topics()[_stray(rng, topic)].nouns)[number])
+
+
+def _stray(rng: random.Random, topic: int) -> int:
+    return _below(rng, TOPICS) if rng.random() < STRAY else topic
+
+
+# Random.random() is the one method whose stream Python promises never to change.
+
+
+def _below(rng: random.Random, n: int) -> int:
+    return int(rng.random() * n)
+
+
+def _one_of(rng: random.Random, items: Sequence[T]) -> T:
+    return items[_below(rng, len(items))]
+
+
+def _zipf(rng: random.Random, items: Sequence[T]) -> T:
+    shares = _zipf_shares(len(items))
+    return items[bisect.bisect_right(shares, rng.random() * shares[-1])]
+
+
+@functools.cache
+def _zipf_shares(n: int) -> tuple[float, ...]:
+    return tuple(itertools.accumulate(1 / rank for rank in range(1, n + 1)))
+
+
+def _shuffled(items: list[str], seed: int) -> list[str]:
+    rng = random.Random(seed)
+    return [item for _, item in sorted((rng.random(), item) for item in items)]
