@@ -42,6 +42,7 @@ DTYPES = {
     "device": "object",
     "source": "object",  # None: this project's own run
     "copies": "int64",  # how many finished records of this run came in; the first one counts
+    "label_entropy": "float64",  # of the training labels, in nats: the loss of a model that has learnt nothing
 }
 
 
@@ -116,4 +117,5 @@ def _row(record: RunRecord, checkpoint: Literal["last", "best"]) -> dict[str, An
         "device": record.environment.device if record.environment else None,
         "source": record.source,
         "copies": int(finished),
+        "label_entropy": record.data.label_entropy if record.data else None,
     }

@@ -35,6 +35,8 @@ class Cell:
     scores: tuple[float, ...] = ()
     baseline: float | None = None  # what always predicting the most frequent class scores
     run_ids: tuple[str, ...] = ()  # of every run, the crashed ones included
+    failed_losses: tuple[float, ...] = ()  # the failed runs' last training losses, as far as they are finite
+    label_entropies: tuple[float, ...] = ()  # of those runs' training labels, each value once
 
     @property
     def every_run_failed(self) -> bool:
@@ -63,6 +65,7 @@ def make_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], planned:
     verdicts = [run["failed"] for run in scored if isinstance(run["failed"], bool)]  # else nobody knows
     crashed = sum(run["status"] == "crashed" for run in runs)
     recipes = {run["recipe"] for run in runs}
+    lost = [run for run in scored if run["failed"] is True]
     return Cell(
         row=row,
         column=column,
@@ -85,6 +88,8 @@ def make_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], planned:
         scores=tuple(run["score"] for run in scored),
         baseline=max((run["baseline"] for run in scored if not math.isnan(run["baseline"])), default=None),
         run_ids=tuple(run["run_id"] for run in runs),
+        failed_losses=tuple(run["train_loss"] for run in lost if math.isfinite(run["train_loss"])),
+        label_entropies=tuple(sorted({run["label_entropy"] for run in lost if not math.isnan(run["label_entropy"])})),
     )
 
 

@@ -54,10 +54,11 @@ def _compare_smallest(cells: list[Cell], artifact: Artifact, role: str, stars: b
     for center in ("median", "mean"):
         result = levene(a.scores, b.scores, center)
         star = stars and center == artifact.center and holds(result, artifact.alpha)
-        yield Comparison(role, a.row, b.row, a.column, result, star, _remark(a, b))
+        yield Comparison(role, a.row, b.row, a.column, result, star, remark_on(a, b))
 
 
-def _remark(a: Cell, b: Cell) -> str | None:
+def remark_on(a: Cell, b: Cell) -> str | None:
+    """Returns what makes a test between these two cells less than it seems, or None."""
     remarks = [
         f"every run of {cell.row} failed: stability of that kind is of no use (M footnote 5)"
         for cell in (a, b)

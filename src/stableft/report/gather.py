@@ -1,8 +1,9 @@
 """From a sweep file or an artefact's id, and records, to a `Table`."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from stableft.errors import UserError, nearest
 from stableft.frame import Name, frame
@@ -15,7 +16,19 @@ from stableft.report.published import load_published
 from stableft.report.table import Table, build_report
 from stableft.sweepfile import Sweep, load_sweep
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Checkpoint = Literal["recipe", "last", "best"]
+
+
+@dataclass(frozen=True)
+class Material:
+    """A report's table, and the runs it was made from, of which figures are drawn."""
+
+    table: Table
+    frame: "pd.DataFrame"
+    records: tuple[RunRecord, ...]
 
 
 def planned_runs(name: str, load) -> tuple[Artifact, tuple[PlannedRun, ...]]:
@@ -38,7 +51,14 @@ def planned_runs(name: str, load) -> tuple[Artifact, tuple[PlannedRun, ...]]:
 def report_of(
     artifact: Artifact, runs: Sequence[PlannedRun], records: Iterable[RunRecord], which: Checkpoint = "recipe"
 ) -> Table:
-    """Returns the table of these runs.
+    """Returns the table of these runs, as `gather` has it."""
+    return gather(artifact, runs, records, which).table
+
+
+def gather(
+    artifact: Artifact, runs: Sequence[PlannedRun], records: Iterable[RunRecord], which: Checkpoint = "recipe"
+) -> Material:
+    """Returns the report of these runs.
 
     A record belongs to a run by its id. One that was imported from elsewhere cannot have the id; it belongs to the
     arm, task and seeds that it was imported as.
@@ -62,14 +82,10 @@ def report_of(
         if record.run_id in names:
             kept.append(record)
     published = load_published()
-    return build_report(
-        frame(kept, names, which),
-        artifact,
-        published,
-        _deviations(kept, names, set(published)),
-        planned,
-        {run.arm: run.recipe for run in runs},
-    )
+    rows = frame(kept, names, which)
+    deviating = _deviations(kept, names, set(published))
+    table = build_report(rows, artifact, published, deviating, planned, {run.arm: run.recipe for run in runs})
+    return Material(table, rows, tuple(kept))
 
 
 def stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRecord]:
@@ -94,17 +110,22 @@ def filed_records(paths: Iterable[Path]) -> Iterable[RunRecord]:
 
 
 def table_of(name: str, results: Path, files: Sequence[Path], which: Checkpoint, load=None) -> Table:
-    """Returns the table of a sweep file or artefact from run folders or, where given, from files of records.
+    """Returns the table of a sweep file or artefact, as `material_of` has it."""
+    return material_of(name, results, files, which, load).table
+
+
+def material_of(name: str, results: Path, files: Sequence[Path], which: Checkpoint, load=None) -> Material:
+    """Returns the report of a sweep file or artefact from run folders or, where given, from files of records.
 
     `name` may also be a file of records itself: then its runs are all there are, under the names stored with them.
     """
     if name.endswith(".jsonl"):
         stored = list(filed_records([Path(name)]))
         runs = [PlannedRun(record.arm, record.recipe, record.config) for record in stored]
-        return report_of(sweep_artifact(Path(name).stem, name), runs, stored, which)
+        return gather(sweep_artifact(Path(name).stem, name), runs, stored, which)
     artifact, runs = planned_runs(name, load or (lambda path: load_sweep(path, Sources())))
     records = filed_records(files) if files else stored_records(results, runs)
-    return report_of(artifact, runs, records, which)
+    return gather(artifact, runs, records, which)
 
 
 def _deviations(

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from stableft.report import wording
+from stableft.report import versus, wording
 from stableft.report.cells import Cell
 from stableft.report.table import Table, task_title
 from stableft.report.wording import percent
@@ -28,7 +28,12 @@ ESCAPES = {
 
 
 def latex(table: Table) -> str:
-    """Returns a table environment that needs the booktabs package."""
+    """Returns a table environment that needs the booktabs package, and one for each comparison with a first arm."""
+    parts = [_main(table), *(_against_first(table, column) for column in table.columns if versus.block(table, column))]
+    return "\n".join(parts)
+
+
+def _main(table: Table) -> str:
     fields = ("n", "failed", *table.artifact.statistics)
     groups = [rf"\multicolumn{{{len(fields)}}}{{c}}{{{escape(task_title(column))}}}" for column in table.columns]
     first = [2 + i * len(fields) for i in range(len(table.columns))]
@@ -36,7 +41,7 @@ def latex(table: Table) -> str:
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{_caption(table)}}}",
-        rf"\label{{tab:{re.sub(r'[^A-Za-z0-9-]', '-', table.artifact.id)}}}",
+        rf"\label{{tab:{_label(table.artifact.id)}}}",
         rf"\begin{{tabular}}{{l{'r' * len(fields) * len(table.columns)}}}",
         r"\toprule",
         rf" & {' & '.join(groups)} \\",
@@ -50,6 +55,31 @@ def latex(table: Table) -> str:
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _against_first(table: Table, column: str) -> str:
+    pairs = versus.block(table, column)
+    notes = [versus.explanation(table, column), *(f"{line}." for pair in pairs for line in versus.remarks(pair))]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escape(f'{task_title(column)}: every arm against {pairs[0].first}.')}}}",
+        rf"\label{{tab:{_label(f'{table.artifact.id}-{column}-against-first')}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(versus.HEADER) - 1)}}}",
+        r"\toprule",
+        _line(versus.HEADER[0], [escape(name) for name in versus.HEADER[1:]]),
+        r"\midrule",
+        *(_line(escape(arm), [escape(text) for text in rest]) for arm, *rest in map(versus.texts, pairs)),
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(rf"\par\smallskip\footnotesize {escape(note)}" for note in notes),
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _label(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9-]", "-", text)
 
 
 def escape(text: str) -> str:
@@ -109,4 +139,7 @@ def _notes(table: Table) -> Iterator[str]:
     for column in table.columns:
         for line in wording.comparison_lines(table, column):
             yield f"{task_title(column)}: {line}."
+    for cell in table.cells if table.artifact.against_first else ():
+        if line := versus.losses(cell):
+            yield f"{task_title(cell.column)}: {line}."
     yield from table.footnotes

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from stableft.report import wording
+from stableft.report import versus, wording
 from stableft.report.cells import Cell
 from stableft.report.table import Table
 from stableft.report.wording import MISSING, percent
@@ -22,13 +22,33 @@ def markdown(table: Table) -> str:
         cells = [cell for cell in table.cells if cell.column == column]
         parts.append(f"## {wording.heading(cells)}")
         parts.append(_rows(table, cells))
-        parts.append(_bullets(wording.comparison_lines(table, column)))
+        parts.append(_bullets([*_losses(table, cells), *wording.comparison_lines(table, column)]))
+        parts += _against_first(table, column)
     if any(c.published for c in table.comparisons):
         parts.append(_wrapped(WELCH))
     notes = [*table.footnotes, *wording.published_notes(table)]
     if notes:
         parts.append("Notes\n\n" + _bullets(notes))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _losses(table: Table, cells: list[Cell]) -> list[str]:
+    return [line for cell in cells if (line := versus.losses(cell))] if table.artifact.against_first else []
+
+
+def _against_first(table: Table, column: str) -> list[str]:
+    pairs = versus.block(table, column)
+    if not pairs:
+        return []
+    rows = [list(versus.HEADER), *(versus.texts(pair) for pair in pairs)]
+    rows = [[row[0].replace("|", "\\|"), *row[1:]] for row in rows]
+    notes = _bullets(line for pair in pairs for line in versus.remarks(pair))
+    return [
+        f"### Against {pairs[0].first}",
+        "\n".join(_aligned(rows)),
+        _wrapped(versus.explanation(table, column)),
+        notes,
+    ]
 
 
 def _bullets(lines: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ import io
 import json
 from typing import Any, Literal
 
+from stableft.report import versus
 from stableft.report.cells import Cell
 from stableft.report.compare import SMALLEST, Comparison
 from stableft.report.footnotes import cell_footnotes
@@ -44,6 +45,7 @@ def report_values(table: Table) -> dict[str, Any]:
         "alpha": table.artifact.alpha,
         "cells": [_cell_values(table, cell) for cell in table.cells],
         "comparisons": [_comparison_values(comparison) for comparison in table.comparisons],
+        **({"against_first": [versus.json_values(v) for v in table.battery]} if table.artifact.against_first else {}),
         "footnotes": list(table.footnotes),
     }
 
@@ -74,6 +76,7 @@ def _cell_values(table: Table, cell: Cell) -> dict[str, Any]:
         "deviations": list(table.deviations.get(cell.row, ())),
         "sources": dict(cell.sources),
         "run_ids": list(cell.run_ids),
+        **(_loss_values(cell) if table.artifact.against_first else {}),
         "published": [
             {
                 "paper": value.paper,
@@ -89,6 +92,10 @@ def _cell_values(table: Table, cell: Cell) -> dict[str, Any]:
             if value
         ],
     }
+
+
+def _loss_values(cell: Cell) -> dict[str, Any]:
+    return {"failed_train_losses": list(cell.failed_losses), "label_entropies": list(cell.label_entropies)}
 
 
 def _comparison_values(comparison: Comparison) -> dict[str, Any]:
@@ -115,7 +122,8 @@ def _comparison_values(comparison: Comparison) -> dict[str, Any]:
 def _csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(CSV_HEADER)
+    more = versus.CSV_HEADER if table.artifact.against_first else []
+    writer.writerow([*CSV_HEADER, *more])
     for cell in table.cells:
         summary = cell.summary
         failed = None if cell.failed_unknown else cell.failed
@@ -124,6 +132,7 @@ def _csv(table: Table) -> str:
             + [summary.n, summary.n_nan, cell.planned, failed, cell.crashed]
             + [_csv_percent(getattr(summary, name)) for name in STATISTICS]
             + ["*" if table.starred(cell) else None, _csv_tests(table, cell), None, _csv_notes(table, cell)]
+            + (versus.csv_values(table, cell) if more else [])
         )
         for comparison in table.against_published(cell):
             value = comparison.published
@@ -132,6 +141,7 @@ def _csv(table: Table) -> str:
                 [cell.column, cell.row, value.place, value.metric, value.split, None, value.n, *[None] * 4]
                 + [_csv_percent(value.fraction(name)) for name in STATISTICS]
                 + [None, None, comparison.result.p, "; ".join(value.notes) or None]
+                + [None] * len(more)
             )
     return out.getvalue()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stableft.errors import UserError
 from stableft.report.artifact import Artifact
+from stableft.report.battery import Versus, against_first
 from stableft.report.cells import Cell, make_cell
 from stableft.report.compare import Comparison, compare_column, compare_published
 from stableft.report.footnotes import cell_footnotes, column_footnotes, deviation_footnotes
@@ -28,6 +29,7 @@ class Table:
     comparisons: tuple[Comparison, ...]
     footnotes: tuple[str, ...]
     deviations: Mapping[str, Sequence[str]]  # arm -> how its setting differs from the published one
+    battery: tuple[Versus, ...] = ()  # every arm against the first, where the artefact asks for it
 
     def cell(self, row: str, column: str) -> Cell | None:
         return next((cell for cell in self.cells if (cell.row, cell.column) == (row, column)), None)
@@ -86,7 +88,8 @@ def build_report(
         *(note for cell in cells for note in cell_footnotes(cell)),
         *(note for column in columns for note in column_footnotes([c for c in cells if c.column == column])),
     ]
-    return Table(artifact, rows, columns, cells, tuple(comparisons), tuple(footnotes), deviations)
+    battery = against_first(cells) if artifact.against_first else ()
+    return Table(artifact, rows, columns, cells, tuple(comparisons), tuple(footnotes), deviations, battery)
 
 
 def task_title(name: str) -> str:
