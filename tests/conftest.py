@@ -1,5 +1,6 @@
 """What several tests share: a tokenizer made here, a tiny model folder, a valid config."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -156,5 +157,46 @@ def toy_run(make_config, toy_data, tiny_model_folder) -> Callable[..., PlannedRu
             "evaluation.every": {"times": 4},
         }
         return PlannedRun("arm", "recipe", make_config(**{**values, **dotted}))
+
+    return make
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch) -> Path:
+    """Makes a test start in an empty folder, with a cache of its own and no network."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("STABLEFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return folder
+
+
+@pytest.fixture
+def stableft(monkeypatch, capsys):
+    """Returns a function that runs a command in this process and gives its exit code, stdout and stderr."""
+    from stableft.cli import main
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["stableft", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """Returns a maker of tiny pre-trainings of the toy language; keyword arguments replace keys, dotted or not."""
+
+    from test_pretrain_file import write
+
+    from stableft.pretrain.file import Pretraining, load_pretraining
+
+    def make(**dotted) -> Pretraining:
+        return load_pretraining(write(tmp_path, **dotted), Sources(cache_dir=tmp_path / "cache"))
 
     return make

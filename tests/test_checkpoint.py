@@ -35,7 +35,7 @@ def first_step(run, results, sources, **execution) -> int:
 
 
 def other_version(name: str):
-    return lambda monkeypatch: monkeypatch.setattr("stableft.train.versions", lambda: {**versions(), name: "0.0+x"})
+    return lambda monkeypatch: monkeypatch.setattr("stableft.loop.versions", lambda: {**versions(), name: "0.0+x"})
 
 
 def other_data(monkeypatch) -> None:
@@ -58,7 +58,7 @@ def other_data(monkeypatch) -> None:
         ({}, other_data, "data '.*', here it is 'ffff"),
         (
             {},
-            lambda p: p.setattr("stableft.train.device_name", lambda _: "NVIDIA"),
+            lambda p: p.setattr("stableft.loop.device_name", lambda _: "NVIDIA"),
             "'cpu', here it is 'NVIDIA'",
         ),
     ],
@@ -161,7 +161,7 @@ def test_the_pace_keeps_within_its_share():
 def test_a_run_is_not_slowed_by_checkpoints_that_nobody_asked_for(toy_run, toy_sources, tmp_path, monkeypatch):
     """A clock that moves a second a step, and checkpoints that take ten: none until step 500, every 500 then."""
     now = [0.0]
-    monkeypatch.setattr("stableft.train.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("stableft.loop.time.perf_counter", lambda: now[0])
     written: list[int] = []
 
     def save(folder, state, facts, device, pace):
@@ -177,9 +177,9 @@ def test_a_run_is_not_slowed_by_checkpoints_that_nobody_asked_for(toy_run, toy_s
         now[0] += 1.0
         return Step(torch.tensor(0.5), 0.0, None)
 
-    monkeypatch.setattr("stableft.train.save_checkpoint", save)
+    monkeypatch.setattr("stableft.loop.save_checkpoint", save)
     monkeypatch.setattr("stableft.train.make_update", make)
-    monkeypatch.setattr("stableft.train.first_pace", lambda state: Pace(10.0))
+    monkeypatch.setattr("stableft.loop.first_pace", lambda state: Pace(10.0))
     run = toy_run(**{"schedule.length": {"steps": 3000}, "evaluation.every": {"times": 300}})
     record = go(run, tmp_path, toy_sources)
     assert record.seconds == now[0]

@@ -11,39 +11,13 @@ from typing import Literal
 import pytest
 from test_sweep import land
 
-from stableft.cli import main
 from stableft.plan import PlannedRun, Sources
 from stableft.record import DataRecord, RunRecord, Scores, read_records_file
 from stableft.sweepfile import load_sweep
 
 GLUE = Path(__file__).parent / "data" / "glue"
+pytestmark = pytest.mark.usefixtures("workplace")
 COMMAND = [sys.executable, "-W", "error", "-c", "from stableft.cli import main; main()"]
-
-
-@pytest.fixture(autouse=True)
-def workplace(tmp_path, monkeypatch) -> Path:
-    """Makes every test start in an empty folder, with a cache of its own and no network."""
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("STABLEFT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    return folder
-
-
-@pytest.fixture
-def stableft(monkeypatch, capsys):
-    """Returns a function that runs a command in this process and gives its exit code, stdout and stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stableft", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture
@@ -134,7 +108,12 @@ def test_a_finished_sweep_ends_in_its_table(stableft, sweep_file, monkeypatch):
     assert "Ended: 4 of 4 runs done, 1 of them failed" in out
     assert "| devlin" in out
     assert "| mosbach" in out
+    assert "### Against devlin" in out
+    assert out.splitlines()[-1].startswith("figures: results/sweeps/s/scores.png, no training-loss.png: no record has")
     assert "f" * 64 not in out
+    written = {path.name: path.read_text() for path in Path("results/sweeps/s").glob("report.*")}
+    assert sorted(written) == ["report.csv", "report.json", "report.md", "report.tex"]
+    assert written["report.md"] in out
 
 
 def test_other_data_than_that_of_finished_runs_is_refused(stableft, sweep_file):
@@ -153,6 +132,7 @@ def test_a_crashed_run_is_kept_and_gives_exit_code_1(stableft, sweep_file):
     code, out, _ = stableft("sweep", sweep_file, "--arms", "devlin", "--data-dir", GLUE, "--devices", "cpu")
     assert code == 1
     assert "2 crashed; --retry-crashed tries the crashed ones again" in out
+    assert not Path("results/sweeps").exists()
 
 
 def test_export_and_report_from_the_file(stableft, sweep_file, workplace):
@@ -186,7 +166,11 @@ def test_export_and_report_from_the_file(stableft, sweep_file, workplace):
         (["report", "mosbach-tabel1"], "artifact 'mosbach-tabel1' is not known; did you mean 'mosbach-table1'?"),
         (["report", "rte", "--records", "nope.jsonl"], "nope.jsonl: there is no such records file"),
         (["report", "rte", "--out", "nope/x.md"], "--out nope/x.md: there is no folder nope"),
-        (["report", "rte", "--out", "."], "--out . is a folder; give the name of a file"),
+        (["report", "rte", "--out", "report"], "--out report: the ending must be one of .md, .csv, .tex, .json, .png,"),
+        (["report", "rte", "--figure", "scores"], "--figure scores needs --out with the name of a file that ends in"),
+        (["report", "rte", "--format", "md", "--out", "x.png"], "--format md is a form of the table; --out x.png is"),
+        (["report", "rte", "--format", "md", "--out", "x/"], "--format md goes with a file; --out x/ is a folder"),
+        (["report", "rte", "--out", "x.png"], "no run has a score yet"),
         (["export", "rte", "--out", "x.jsonl"], "results has no records of its 50 runs"),
         (["data", "fetch", "rtee"], "task 'rtee' is not known; did you mean 'rte'?"),
         (["data", "stats", "--data-dir", "nope"], "--data-dir nope"),

@@ -84,7 +84,7 @@ def test_cached_rows_equal_fresh_ones(make_config, sources, tiny_tokenizer, monk
     files = sorted(sources.cache_dir.iterdir())
     assert len(files) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(data, "_tokenize", None)  # would fail if it were called
+        patch.setattr(data, "tokenize", None)  # would fail if it were called
         cached = load_splits(config, sources, tiny_tokenizer)
     assert equal(fresh.train, cached.train)
     assert equal(fresh.val, cached.val)

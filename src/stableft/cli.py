@@ -89,13 +89,16 @@ def sweep(
         return
     code = _run(plan, results, devices, jobs_per_device, execution, retry_crashed, fail_fast)
     from stableft.report.artifact import sweep_artifact
-    from stableft.report.gather import report_of, stored_records
+    from stableft.report.files import keep_report
+    from stableft.report.gather import gather, stored_records
     from stableft.report.render import render
 
     records = list(stored_records(results, plan.runs))
     if records:
-        table = report_of(sweep_artifact(plan.name, str(plan.path)), plan.runs, records)
-        print(f"\n{render(table, 'md')}")
+        material = gather(sweep_artifact(plan.name, str(plan.path)), plan.runs, records)
+        print(f"\n{render(material.table, 'md')}", flush=True)
+        if line := keep_report(material, results / "sweeps" / plan.name):
+            print(line)
     raise typer.Exit(code)
 
 
@@ -132,6 +135,33 @@ def train(
                 for metric, value in values.items():
                     print(f"{name:<4}  step {scores.step:<6} {split:<10} {metric:<11} {value:.4f}")
     raise typer.Exit(code)
+
+
+@app.command()
+def pretrain(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A pre-training config; the package's own by name.")],
+    results: Results = Path("results"),
+    device: Annotated[
+        str, typer.Option("--device", help="auto (the first GPU, else the CPU), cpu, or a GPU: cuda:0.")
+    ] = "auto",
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the CPU; else as torch chooses.")] = None,
+    set_: Sets = NO_SETS,
+    checkpoint_every: Every = None,
+    micro_batch: Micro = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Copy the model there, and its record beside it.")
+    ] = None,
+) -> None:
+    """Train a masked-language model from fresh weights, to be fine-tuned later."""
+    from stableft.launch.local import resolve_device
+    from stableft.plan import Execution
+
+    _check_results(results)
+    where = resolve_device(device)
+    from stableft.pretrain.command import run_pretraining
+
+    execution = Execution(where, threads, micro_batch, checkpoint_every)
+    raise typer.Exit(run_pretraining(config, results, execution, set_, out))
 
 
 @app.command()
@@ -207,24 +237,28 @@ def report(
     seeds: Seeds = None,
     score: Score = "recipe",
     format_: Annotated[
-        Literal["md", "csv", "latex", "json"], typer.Option("--format", help="Form of the report.")
-    ] = "md",
-    out: Annotated[Path | None, typer.Option("--out", help="File to write; else it is printed.")] = None,
+        Literal["md", "csv", "latex", "json"] | None,
+        typer.Option("--format", help="Form of the report; else as --out ends, or md."),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", metavar="FILE|FOLDER/", help="File (.md .csv .tex .json .png .svg .pdf), or all in a folder."
+        ),
+    ] = None,
+    figure: Annotated[
+        Literal["scores", "training-loss"] | None, typer.Option("--figure", help="Which one; else scores.")
+    ] = None,
 ) -> None:
     """Print the table of a sweep or of a paper from finished runs, beside the published numbers."""
-    from stableft.record import atomic_write
-    from stableft.report.gather import table_of
-    from stableft.report.render import render
+    from stableft.report.files import deliver, output_of
+    from stableft.report.gather import material_of
 
     _check_results(results)
-    if out is not None:
-        _check_out(out)
-    table = table_of(name, results, records, score, lambda path: _load(path, None, set_, arms, seeds))
-    text = render(table, format_)
-    if out is None:
-        print(text.rstrip("\n"))
-    else:
-        atomic_write(out, (text.rstrip("\n") + "\n").encode())
+    output = output_of(out, format_, figure)
+    material = material_of(name, results, records, score, lambda path: _load(path, None, set_, arms, seeds))
+    if text := deliver(material, output):
+        print(text)
 
 
 @data_app.command("stats")
@@ -247,7 +281,8 @@ def data_fetch(
 
     if not tasks and not models:
         raise UserError("data fetch: name a task, all, or --model NAME")
-    for task in TASKS.values() if tasks == ["all"] else [find_task(name) for name in tasks or []]:
+    everything = [task for task in TASKS.values() if task.hub]
+    for task in everything if tasks == ["all"] else [find_task(name) for name in tasks or []]:
         print(f"fetching task {task.name}", flush=True)
         fetch_task(task)
     for model in models:

@@ -76,10 +76,11 @@ class ModelConfig(Part):
 
 
 class Reinit(Part):
-    """Re-initialisation of the pooler and the top `blocks` (Z sec. 5)."""
+    """Re-initialisation of the pooler and the top `blocks` (Z sec. 5); with the embeddings, training from scratch."""
 
     pooler: bool
     blocks: Annotated[int, Field(ge=0)]
+    embeddings: bool | None = None
 
 
 class OptimizerConfig(Part):
@@ -94,6 +95,13 @@ class OptimizerConfig(Part):
     decay_order: Literal["before", "after"] | None
     no_decay: tuple[str, ...]  # parameters whose name contains one of these are not decayed
     clip_norm: Positive | None
+
+    def normalized(self) -> Self:
+        """Returns the config with every field that has no effect set to None."""
+        changes: dict[str, Any] = {} if self.bias_correction else {"eps_placement": None}
+        if self.weight_decay == 0:
+            changes |= {"decay_order": None, "no_decay": ()}
+        return self.model_copy(update=changes)
 
 
 class Choice(Part):
@@ -187,29 +195,32 @@ class RunConfig(Part):
     def normalized(self) -> Self:
         """Returns the config with every field that has no effect set to None."""
         values = self.model_dump()
-        if not self.optimizer.bias_correction:
-            values["optimizer"]["eps_placement"] = None
-        if self.optimizer.weight_decay == 0:
-            values["optimizer"]["decay_order"] = None
-            values["optimizer"]["no_decay"] = ()
+        values["optimizer"] = self.optimizer.normalized().model_dump()
         if self.model.sha256 is not None:
             values["model"]["revision"] = None
         if self.data.train_rows is None:
             values["data"]["sample_seed"] = None
         values["evaluation"]["select_by"] = (self.selection_metric,)
-        if self.reinit == Reinit(pooler=False, blocks=0):
+        if self.reinit and not self.reinit.embeddings:
+            values["reinit"]["embeddings"] = None
+        if self.reinit and not any(values["reinit"].values()):
             values["reinit"] = None
         return type(self).model_validate(values)
 
     @model_validator(mode="after")
     def _switches_have_values(self) -> Self:
-        if self.optimizer.bias_correction and self.optimizer.eps_placement is None:
-            raise ValueError("optimizer.eps_placement must be set when optimizer.bias_correction is true")
-        if self.optimizer.weight_decay and self.optimizer.decay_order is None:
-            raise ValueError("optimizer.decay_order must be set when optimizer.weight_decay is not 0")
+        check_switches(self.optimizer)
         if self.data.train_rows is not None and self.data.sample_seed is None:
             raise ValueError("data.sample_seed must be set when data.train_rows is")
         return self
+
+
+def check_switches(optimizer: OptimizerConfig) -> None:
+    """Raises ValueError if a switch is on and what it switches is not said."""
+    if optimizer.bias_correction and optimizer.eps_placement is None:
+        raise ValueError("optimizer.eps_placement must be set when optimizer.bias_correction is true")
+    if optimizer.weight_decay and optimizer.decay_order is None:
+        raise ValueError("optimizer.decay_order must be set when optimizer.weight_decay is not 0")
 
 
 def canonical_json(value: Any) -> str:
@@ -224,10 +235,11 @@ def _identity(config: RunConfig) -> dict:
         del values["model"]["name"]
     if config.data.own:
         del values["data"]["task"]
-    return _without_none(values)
+    return without_none(values)
 
 
-def _without_none(value: Any) -> Any:
+def without_none(value: Any) -> Any:
+    """Returns the value with all keys left out, at any depth, that have the value None."""
     if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
+        return {key: without_none(item) for key, item in value.items() if item is not None}
     return value

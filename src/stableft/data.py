@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,21 +21,28 @@ from stableft.splits import fingerprint, hash_texts, read_splits
 from stableft.tasks import TaskSpec
 
 CACHE_FORMAT = 1  # counted up when the same inputs would give another content
+Columns = Sequence[Sequence[str]]
 CHUNK = 10_000  # rows tokenised at once, which bounds the memory that lists of numbers take
 
 
 @dataclass(frozen=True)
-class TokenRows:
-    """Rows of one split, end to end: row i is `input_ids[offsets[i]:offsets[i + 1]]`."""
+class TextRows:
+    """Rows of tokens, end to end: row i is `input_ids[offsets[i]:offsets[i + 1]]`."""
 
     input_ids: np.ndarray  # int32 [tokens]
     segment_ids: np.ndarray  # int8 [tokens]
     offsets: np.ndarray  # int64 [rows + 1]
-    labels: np.ndarray  # [rows], int64 class ids or float32 values
-    index: np.ndarray  # int64 [rows], row number in the split as it was read
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.offsets) - 1
+
+
+@dataclass(frozen=True)
+class TokenRows(TextRows):
+    """Rows of one split, with what is to be found out about each."""
+
+    labels: np.ndarray  # [rows], int64 class ids or float32 values
+    index: np.ndarray  # int64 [rows], row number in the split as it was read
 
 
 @dataclass(frozen=True)
@@ -53,43 +61,50 @@ def load_splits(config: RunConfig, sources: Sources, tokenizer: PreTrainedTokeni
     Raises:
         UserError: the data cannot be loaded; the message names the file, line and rule.
     """
-    tokenizer_hash = _tokenizer_hash(tokenizer)
+    key = tokenizer_hash(tokenizer)
     parts = read_splits(config, sources)
     tokens = {}
     for name, rows in parts.items():
-        key = json.dumps([CACHE_FORMAT, hash_texts(rows), tokenizer_hash, config.data.max_length])
-        path = sources.cache_dir / f"{hashlib.sha256(key.encode()).hexdigest()}.tokens"
-        arrays = _read_cache(path)
-        if arrays is None:
-            arrays = _tokenize(rows, tokenizer, config.data.max_length)
-            _write_cache(path, arrays)
+        arrays = cached(
+            sources.cache_dir,
+            [CACHE_FORMAT, hash_texts(rows), key, config.data.max_length],
+            lambda rows=rows: tokenize(rows.texts, tokenizer, config.data.max_length),
+        )
         tokens[name] = TokenRows(*arrays, labels=rows.labels, index=rows.index)
     return Splits(tokens["train"], tokens["val"], tokens.get("test"), _data_record(config.task, parts))
 
 
 def collate(rows: TokenRows, indices: np.ndarray, pad_id: int, data: DataConfig) -> dict[str, torch.Tensor]:
-    """Returns a batch of these rows, padded on the right: int64 tensors [rows, width] and the labels [rows].
+    """Returns a batch of these rows as `pad` does, and their labels [rows].
 
-    The width is `max_length` with `pad_to_max`, else the longest row rounded up to a multiple of 8. Without
-    `segment_ids` every token_type_id is 0, as M's code runs.
+    Without `segment_ids` every token_type_id is 0, as M's code runs.
+    """
+    batch = pad(rows, indices, pad_id, data.max_length, data.pad_to_max)
+    if not data.segment_ids:
+        batch["token_type_ids"].zero_()
+    return batch | {"labels": torch.from_numpy(rows.labels[indices])}
+
+
+def pad(
+    rows: TextRows, indices: np.ndarray, pad_id: int, max_length: int, to_max: bool = False
+) -> dict[str, torch.Tensor]:
+    """Returns a model's inputs for these rows, padded on the right: int64 tensors [rows, width].
+
+    The width is `max_length` if `to_max`, else the longest row rounded up to a multiple of 8.
     """
     starts = rows.offsets[indices]
     lengths = rows.offsets[indices + 1] - starts
-    width = data.max_length if data.pad_to_max else min(-(-int(lengths.max()) // 8) * 8, data.max_length)
+    width = max_length if to_max else min(-(-int(lengths.max()) // 8) * 8, max_length)
     columns = np.arange(width)
     mask = columns < lengths[:, None]
     # Beyond a row's end this reads into the next row (or is clipped at the last token): the mask covers that.
     places = starts[:, None] + columns
     input_ids = np.where(mask, rows.input_ids.take(places, mode="clip"), np.int64(pad_id))
-    if data.segment_ids:
-        segments = torch.from_numpy(np.where(mask, rows.segment_ids.take(places, mode="clip"), np.int64(0)))
-    else:
-        segments = torch.zeros(mask.shape, dtype=torch.int64)
+    segments = np.where(mask, rows.segment_ids.take(places, mode="clip"), np.int64(0))
     return {
         "input_ids": torch.from_numpy(input_ids),
         "attention_mask": torch.from_numpy(mask.astype(np.int64)),
-        "token_type_ids": segments,
-        "labels": torch.from_numpy(rows.labels[indices]),
+        "token_type_ids": torch.from_numpy(segments),
     }
 
 
@@ -112,11 +127,12 @@ def _data_record(task: TaskSpec, parts: dict[str, RawSplit]) -> DataRecord:
     )
 
 
-def _tokenize(rows: RawSplit, tokenizer, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def tokenize(texts: Columns, tokenizer, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns ids, segment ids and offsets of one or two columns of texts, as `TextRows` has them."""
     ids, segments, lengths = [], [], []
-    for start in range(0, len(rows), CHUNK):
+    for start in range(0, len(texts[0]), CHUNK):
         encoded = tokenizer(
-            *(column[start : start + CHUNK] for column in rows.texts),
+            *(column[start : start + CHUNK] for column in texts),
             truncation="longest_first",
             max_length=max_length,
             return_token_type_ids=True,
@@ -129,12 +145,27 @@ def _tokenize(rows: RawSplit, tokenizer, max_length: int) -> tuple[np.ndarray, n
     return np.concatenate(ids), np.concatenate(segments), offsets
 
 
-def _tokenizer_hash(tokenizer) -> str:
+def tokenizer_hash(tokenizer) -> str:
+    """Returns the SHA-256 of all that decides which tokens a text becomes."""
     # Truncation and padding are left out: each call sets them on the tokenizer, so they tell what was called before.
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state = {key: value for key, value in state.items() if key not in ("truncation", "padding")}
     content = json.dumps([state, tokenizer.truncation_side], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def cached(folder: Path, key: list, make: Callable[[], tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """Returns what `make` makes, from the cache folder if it was made under an equal key before.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    path = folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.tokens"
+    arrays = _read_cache(path)
+    if arrays is None:
+        arrays = make()
+        _write_cache(path, arrays)
+    return arrays
 
 
 def _write_cache(path: Path, arrays: tuple[np.ndarray, ...]) -> None:
@@ -148,7 +179,7 @@ def _write_cache(path: Path, arrays: tuple[np.ndarray, ...]) -> None:
         raise UserError(f"the cache folder {path.parent} cannot be written: {error.strerror}") from None
 
 
-def _read_cache(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+def _read_cache(path: Path) -> tuple[np.ndarray, ...] | None:
     # A damaged file is made anew without a word: nothing is lost by it.
     try:
         content = path.read_bytes()
@@ -157,4 +188,4 @@ def _read_cache(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     if hashlib.sha256(content[32:]).digest() != content[:32]:
         return None
     with np.load(io.BytesIO(content[32:]), allow_pickle=False) as file:
-        return file["arr_0"], file["arr_1"], file["arr_2"]
+        return tuple(file[name] for name in file.files)

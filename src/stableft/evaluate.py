@@ -1,6 +1,7 @@
 """Outputs and losses of a model over a split; nothing here draws a random number."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from stableft.config import RunConfig
 from stableft.data import TokenRows, collate
+from stableft.pretrain_config import PretrainConfig
 
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -30,7 +32,7 @@ def loss_sum(outputs: Tensor, labels: Tensor) -> Tensor:
     return functional.cross_entropy(outputs, labels, reduction="sum")
 
 
-def autocast(config: RunConfig, device: torch.device):
+def autocast(config: RunConfig | PretrainConfig, device: torch.device):
     """Returns the context in which the config's precision computes; in fp32 it does nothing."""
     if config.precision == "fp32":
         return contextlib.nullcontext()
@@ -46,25 +48,34 @@ def evaluate(model: nn.Module, rows: TokenRows, config: RunConfig, pad_id: int, 
     """
     model.eval()
     by_length = np.argsort(-np.diff(rows.offsets), kind="stable")
-    size, start, parts = config.evaluation.batch_size, 0, []
-    while start < len(rows):
-        batch = collate(rows, by_length[start : start + size], pad_id, config.data)
+
+    def logits(start: int, stop: int) -> Tensor:
+        batch = collate(rows, by_length[start:stop], pad_id, config.data)
         batch.pop("labels")
+        with autocast(config, device):
+            return model(**to_device(batch, device)).logits.float()
+
+    outputs = torch.cat(in_batches(logits, len(rows), config.evaluation.batch_size)).cpu()
+    model.train()
+    values = torch.empty_like(outputs)
+    values[torch.from_numpy(by_length)] = outputs
+    loss = loss_sum(values, torch.from_numpy(rows.labels)) / len(rows)
+    return Outputs(values.numpy(), float(loss))
+
+
+def in_batches(compute: Callable[[int, int], Tensor], rows: int, size: int) -> list[Tensor]:
+    """Returns what `compute(start, stop)` gives for all rows, `size` at a time, fewer when memory runs out."""
+    start, parts = 0, []
+    while start < rows:
         try:
-            with autocast(config, device):
-                parts.append(model(**to_device(batch, device)).logits.float())
+            parts.append(compute(start, min(start + size, rows)))
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
             size = -(-size // 2)
             continue
         start += size
-    model.train()
-    outputs = torch.cat(parts).cpu()
-    values = torch.empty_like(outputs)
-    values[torch.from_numpy(by_length)] = outputs
-    loss = loss_sum(values, torch.from_numpy(rows.labels)) / len(rows)
-    return Outputs(values.numpy(), float(loss))
+    return parts
 
 
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stableft.config import RunConfig
 from stableft.data import Splits, load_splits
 from stableft.model import Pretrained, build_model, load_pretrained, load_tokenizer
 from stableft.optim import build_optimizer
 from stableft.plan import Execution, PlannedRun, Sources
+from stableft.pretrain_config import PretrainConfig
 from stableft.record import run_folder
 from stableft.schedule import evaluation_steps, steps_per_epoch, total_steps
-from stableft.seeds import epoch_order
+from stableft.seeds import batch_order
 from stableft.update import TrainState
 
 
@@ -77,13 +78,17 @@ def prepare(run: PlannedRun, results: Path, sources: Sources, execution: Executi
         total=total,
         evaluate_at=frozenset(evaluation_steps(config.evaluation, total, per_epoch)),
     )
-    state = TrainState(
+    return job, first_state(model, config, execution)
+
+
+def first_state(model: PreTrainedModel, config: RunConfig | PretrainConfig, execution: Execution) -> TrainState:
+    """Returns the state before the first step of a model that is on its device."""
+    return TrainState(
         model=model,
         optimizer=build_optimizer(model, config.optimizer),
-        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
+        scaler=torch.amp.GradScaler(model.device.type, enabled=config.precision == "fp16"),
         micro_batch=min(execution.micro_batch or config.schedule.batch_size, config.schedule.batch_size),
     )
-    return job, state
 
 
 _latest: dict[tuple, Splits] = {}
@@ -118,7 +123,4 @@ def prepare_device(execution: Execution) -> torch.device:
 
 def batch_indices(job: Job, step: int) -> np.ndarray:
     """Returns the training rows of update `step`: a function of the data seed and the step alone."""
-    epoch, position = divmod(step, job.per_epoch)
-    order = epoch_order(job.config.seeds.data, epoch, len(job.splits.train))
-    size = job.config.schedule.batch_size
-    return order[position * size : (position + 1) * size]
+    return batch_order(job.config.seeds.data, step, len(job.splits.train), job.config.schedule.batch_size)

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +22,32 @@ def shipped_configs() -> Path:
     """Returns the package's own configs: beside the source in a checkout, inside the package when installed."""
     inside = Path(__file__).parent / "configs"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+def find_config(path: str | Path, kind: str, wanted: Callable[[str], bool], folder: str = "") -> Path:
+    """Returns a config file, which may be one of the package's own, such as configs/rte.yaml or rte.
+
+    `kind` says what it is; those of its kind are in the folders of configs whose name is `wanted`, and are known by
+    their bare names in `folder`.
+
+    Raises:
+        UserError: there is none; the message names the nearest.
+    """
+    own = shipped_configs()
+    name = str(path).removeprefix("configs/")
+    for candidate in (Path(path), own / name, own / f"{name}.yaml", own / folder / f"{name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    files = [file.relative_to(own) for file in own.rglob("*.yaml") if wanted(file.parent.name)]
+    names = [str(file.with_suffix("")) for file in files] + [f"configs/{file}" for file in files]
+    raise UserError(f"{path}: there is no such {kind}{nearest(str(path), names)}")
+
+
+def config_name(path: Path) -> str:
+    """Returns the name of a config file: its path below configs without the ending."""
+    own = shipped_configs()
+    root = own if path.resolve().is_relative_to(own.resolve()) else path.parent
+    return str(path.resolve().relative_to(root.resolve()).with_suffix(""))
 
 
 def find_file(name: str, folders: tuple[Path, ...]) -> Path | None:
@@ -83,7 +109,7 @@ def locate_own_task(
         raise UserError(f"{inner.get('name', where)}: task: name: {task['name']!r} must be text; quotes make it so")
     if task["name"] in TASKS:  # its scores would be set beside the papers' own
         at = inner.get("name", where)
-        raise UserError(f"{at}: task: name: {task['name']!r} is a task of the papers; give yours another name")
+        raise UserError(f"{at}: task: name: {task['name']!r} is a task that stableft knows; give yours another name")
     if ("metric" in task) == ("metrics" in task):
         raise UserError(f"{where}: task: give either metric or metrics")
     paths: dict[str, Path] = {}

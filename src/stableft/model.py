@@ -110,7 +110,7 @@ def _tokenizer(where: str, revision: str | None):
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, revision=revision)
     except UNLOADABLE as error:
-        raise UserError(_load_error("tokenizer", where, error)) from None
+        raise UserError(load_error("tokenizer", where, error)) from None
     if not tokenizer.is_fast:
         raise UserError(f"model {where!r}: its tokenizer has no fast version (no tokenizer.json)")
     return tokenizer
@@ -137,7 +137,7 @@ def _pretrained(where: str, revision: str | None, n_outputs: int, attention: str
     except UserError:
         raise
     except UNLOADABLE as error:
-        raise UserError(_load_error("model", where, error)) from None
+        raise UserError(load_error("model", where, error)) from None
     missing = _missing_modules(where, spec, info)
     tokenizer = _tokenizer(where, revision)
     if len(tokenizer) > config.vocab_size:
@@ -173,7 +173,8 @@ def _missing_modules(where: str, spec: BackboneSpec, info: dict) -> tuple[str, .
     return (spec.pooler,) if absent else ()
 
 
-def _load_error(what: str, where: str, error: Exception) -> str:
+def load_error(what: str, where: str, error: Exception) -> str:
+    """Returns the sentence about a tokenizer or model that transformers cannot load."""
     kind = "folder" if Path(where).exists() else "hub model (is there a network, or a cached copy?)"
     text = repr(error) if isinstance(error, KeyError) else str(error)
     reason = " ".join(text.split()).split(". ")[0]

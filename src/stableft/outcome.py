@@ -3,19 +3,23 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from stableft.config import Part
 from stableft.environment import device_name, git_state, peak_memory, platform_name, versions
 from stableft.evaluate import evaluate
 from stableft.job import Job
 from stableft.metrics import is_failed, score
 from stableft.model import quiet
-from stableft.plan import PlannedRun
 from stableft.record import (
     CONFIG_FILE,
     HISTORY_FILE,
@@ -34,30 +38,46 @@ BEST_FOLDER, LAST_FOLDER = "model-best", "model-last"
 SAVES_BEST, SAVES_LAST = ("best", "all"), ("last", "all")  # values of `Execution.save`
 
 
-def write_config(folder: Path, run: PlannedRun) -> None:
+def write_config(folder: Path, config: Part, **names: str) -> None:
     """Writes config.yaml: the whole resolved config, with the names it was first run under."""
-    content = {"arm": run.arm, "recipe": run.recipe, "config": run.config.model_dump(mode="json")}
+    content = {**names, "config": config.model_dump(mode="json")}
     atomic_write(folder / CONFIG_FILE, yaml.safe_dump(content, sort_keys=False).encode())
 
 
 def save_model(job: Job, state: TrainState, name: str) -> None:
     """Writes the weights and tokenizer as a folder that transformers loads, replacing an earlier one."""
-    target, temporary = job.folder / name, job.folder / f".{name}.partial"
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed: the claim on the run is ours now
     model = state.model
     if job.config.task.labels:
         model.config.id2label = dict(enumerate(job.config.task.labels))
         model.config.label2id = {label: i for i, label in enumerate(job.config.task.labels)}
-    with quiet():
-        model.save_pretrained(temporary)
-    job.tokenizer.save_pretrained(temporary)
+    write_model(job.folder / name, model, job.tokenizer)
+
+
+def write_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Writes weights and tokenizer as a folder that transformers loads, replacing an earlier one."""
+    with write_folder(folder) as temporary:
+        with quiet():
+            model.save_pretrained(temporary)
+        backend: Any = tokenizer.backend_tokenizer
+        backend.no_truncation()  # calls set these on it, so that the file would tell what was called before
+        backend.no_padding()
+        tokenizer.save_pretrained(temporary)
+
+
+@contextmanager
+def write_folder(target: Path) -> Iterator[Path]:
+    """Yields the folder to write to, which afterwards takes the place of `target` as a whole."""
+    temporary = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed: the claim on the run is ours now
+    temporary.mkdir()
+    yield temporary
     for path in temporary.iterdir():
         with open(path, "rb+") as file:
             os.fsync(file.fileno())
     sync_folder(temporary)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(temporary, target)
-    sync_folder(job.folder)
+    sync_folder(target.parent)
 
 
 def remove_models(folder: Path) -> None:
@@ -84,7 +104,7 @@ def finish(job: Job, state: TrainState, diverged: bool) -> RunRecord:
         save_model(job, state, LAST_FOLDER)
     arrays = {"val_last": last_val, "val_best": best_val, "test_last": last_test, "test_best": best_test}
     _write_predictions(job, arrays)
-    _write_history(job, state)
+    write_history(job.folder, state)
     record = RunRecord(
         run_id=job.run.run_id,
         arm=job.run.arm,
@@ -101,7 +121,7 @@ def finish(job: Job, state: TrainState, diverged: bool) -> RunRecord:
         # Of the steps up to a loss that ended the run; on a GPU a few more were made before it was read.
         skipped_steps=max(0, len(state.history) - state.optimizer.steps_taken()),
         data=job.splits.record,
-        environment=_environment(job, state),
+        environment=environment_of(state, job.pretrained.commit, job.pretrained.missing),
         seconds=state.seconds,
         peak_memory_bytes=peak_memory(job.device),
     )
@@ -143,13 +163,13 @@ def _failed(job: Job, last: Scores, metric: str) -> bool:
     return is_failed(values[metric], job.splits.record.baselines[split][metric])
 
 
-def _write_history(job: Job, state: TrainState) -> None:
+def write_history(folder: Path, state: TrainState) -> None:
     """Writes history.jsonl; JSON has no NaN, so a loss that ended the run stands there as text, as in a record."""
     words = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
     lines = [
         json.dumps({key: words.get(str(value), value) for key, value in line.items()}) + "\n" for line in state.history
     ]
-    atomic_write(job.folder / HISTORY_FILE, "".join(lines).encode())
+    atomic_write(folder / HISTORY_FILE, "".join(lines).encode())
 
 
 def _write_predictions(job: Job, outputs: dict[str, np.ndarray | None]) -> None:
@@ -164,17 +184,18 @@ def _write_predictions(job: Job, outputs: dict[str, np.ndarray | None]) -> None:
     atomic_write(job.folder / PREDICTIONS_FILE, buffer.getvalue())
 
 
-def _environment(job: Job, state: TrainState) -> Environment:
+def environment_of(state: TrainState, model_commit: str | None = None, drawn: tuple[str, ...] = ()) -> Environment:
+    """Returns where a run ran; `drawn` are the modules that its model's checkpoint lacked."""
     commit, dirty = git_state()
     return Environment(
         versions=versions(),
         git_commit=commit,
         git_dirty=dirty,
         platform=platform_name(),
-        device=device_name(job.device),
+        device=device_name(state.model.device),
         threads=torch.get_num_threads(),
         micro_batch=state.micro_batch,
         micro_batch_halved=state.halved,
-        model_commit=job.pretrained.commit,
-        drawn=job.pretrained.missing,
+        model_commit=model_commit,
+        drawn=drawn,
     )

@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -28,6 +28,15 @@ class RecordPart(BaseModel):
     """A section of a record: frozen, closed to unknown keys; NaN and infinity are written as strings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class Outcome(RecordPart):
+    """What the records of runs of every kind begin with."""
+
+    run_id: str
+
+
+R = TypeVar("R", bound=Outcome)
 
 
 class EvalPoint(RecordPart):
@@ -74,10 +83,9 @@ class Environment(RecordPart):
     drawn: tuple[str, ...] = ()  # modules besides the head that the checkpoint lacks: they were drawn anew
 
 
-class RunRecord(RecordPart):
+class RunRecord(Outcome):
     """The outcome of one run; all that tables and figures read."""
 
-    run_id: str
     arm: str
     recipe: str
     status: Literal["finished", "crashed"]
@@ -142,18 +150,23 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def dump_record(record: RunRecord) -> str:
+def dump_record(record: RecordPart) -> str:
     """Returns the record as one line of JSON with its checksum."""
     values = json.loads(record.model_dump_json())  # `model_dump` would leave NaN, which is no JSON
     return canonical_json({**values, "checksum": _checksum(values)})
 
 
 def parse_record(line: str) -> RunRecord:
-    """Returns the record that `dump_record` wrote.
+    """Returns the run's record that `dump_record` wrote.
 
     Raises:
         UserError: the text is no record, or was changed after it was written.
     """
+    return parse_as(RunRecord, line)
+
+
+def parse_as(kind: type[R], line: str) -> R:
+    """Returns the record of that kind which `dump_record` wrote; raises as `parse_record` does."""
     try:
         values = json.loads(line)
         checksum = values.pop("checksum")
@@ -162,7 +175,7 @@ def parse_record(line: str) -> RunRecord:
     if checksum != _checksum(values):
         raise UserError("does not match its checksum: it was truncated or edited by hand")
     try:
-        return RunRecord.model_validate_json(json.dumps(values))
+        return kind.model_validate_json(json.dumps(values))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"has {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -179,7 +192,12 @@ def read_record(results: Path, run_id: str) -> RunRecord | None:
     Raises:
         UserError: the record is damaged; `set_aside` moves it out of the way.
     """
-    path = run_folder(results, run_id) / RECORD_FILE
+    return read_as(RunRecord, run_folder(results, run_id))
+
+
+def read_as(kind: type[R], folder: Path) -> R | None:
+    """Returns the record of that kind in the folder of its id, or None; raises as `read_record` does."""
+    path = folder / RECORD_FILE
     try:
         text = path.read_text()
     except FileNotFoundError:
@@ -187,10 +205,10 @@ def read_record(results: Path, run_id: str) -> RunRecord | None:
     except UnicodeDecodeError:
         raise UserError(f"{path} is not a complete record") from None
     try:
-        record = parse_record(text)
+        record = parse_as(kind, text)
     except UserError as error:
         raise UserError(f"{path} {error}") from None
-    if record.run_id != run_id:
+    if record.run_id != folder.name:
         raise UserError(f"{path} is the record of another run, {record.run_id}")
     return record
 

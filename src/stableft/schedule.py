@@ -3,6 +3,7 @@
 import math
 
 from stableft.config import EvaluationConfig, ScheduleConfig
+from stableft.pretrain_config import PretrainEvaluation
 
 
 def warmup_linear(step: int, total: int, warmup: int) -> float:
@@ -34,7 +35,7 @@ def total_steps(schedule: ScheduleConfig, rows: int) -> int:
     return steps_per_epoch(rows, schedule.batch_size) * schedule.length.epochs
 
 
-def evaluation_steps(evaluation: EvaluationConfig, total: int, per_epoch: int) -> tuple[int, ...]:
+def evaluation_steps(evaluation: EvaluationConfig | PretrainEvaluation, total: int, per_epoch: int) -> tuple[int, ...]:
     """Returns the steps after which to evaluate, in order; the last step is always one of them.
 
     `times: N` is every total // N steps and the end: N or N + 1 evaluations (Z's released code). `per_epoch: N` is

@@ -1,13 +1,14 @@
 """Random streams: one seed and one purpose make one generator, so that no stream can move another."""
 
 import functools
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
-Purpose = Literal["head", "reinit", "order", "dropout"]
-PURPOSES: tuple[Purpose, ...] = ("head", "reinit", "order", "dropout")
+Purpose = Literal["head", "reinit", "order", "dropout", "weights", "masks", "held_out", "held_out_masks"]
+# New ones go to the end: the place is part of the seed.
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
 
 def derive(seed: int, purpose: Purpose, part: int = 0) -> int:
@@ -16,16 +17,21 @@ def derive(seed: int, purpose: Purpose, part: int = 0) -> int:
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def generator(seed: int, purpose: Purpose) -> torch.Generator:
+def generator(seed: int, purpose: Purpose, part: int = 0) -> torch.Generator:
     """Returns a generator on the CPU, so that what it draws does not depend on the device."""
-    return torch.Generator().manual_seed(derive(seed, purpose))
+    return torch.Generator().manual_seed(derive(seed, purpose, part))
 
 
 @functools.lru_cache(maxsize=1)  # asked for at every step
 def epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:
     """Returns the order of the training rows in one epoch: a function of seed and epoch, so no state is carried."""
-    order = torch.Generator().manual_seed(derive(seed, "order", epoch))
-    return torch.randperm(rows, generator=order).numpy()
+    return torch.randperm(rows, generator=generator(seed, "order", epoch)).numpy()
+
+
+def batch_order(seed: int, step: int, rows: int, batch_size: int) -> np.ndarray:
+    """Returns the training rows of update `step`: a function of seed and step alone."""
+    epoch, position = divmod(step, -(-rows // batch_size))
+    return epoch_order(seed, epoch, rows)[position * batch_size : (position + 1) * batch_size]
 
 
 def global_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -1,16 +1,16 @@
 """Settings with an origin: dotted keys with the file and line they came from, until they become a `RunConfig`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from stableft.config import Part, RunConfig
 from stableft.errors import UserError, nearest
-from stableft.yamlfile import Document, Key
+from stableft.yamlfile import Document, Key, parse_yaml
 
 
 class Setting(NamedTuple):
@@ -24,70 +24,87 @@ class Setting(NamedTuple):
 Settings = dict[str, Setting]  # dotted key of a leaf -> setting
 
 
-def _leaves(part: type[Part], prefix: str = "") -> dict[str, type[Part] | None]:
+Leaves = dict[str, type[Part] | None]
+P = TypeVar("P", bound=Part)
+
+
+def leaves_of(part: type[Part], prefix: str = "") -> Leaves:
     """Returns the dotted keys of all leaves; a leaf that is a Part assigned as a whole maps to its class."""
-    found: dict[str, type[Part] | None] = {}
+    found: Leaves = {}
     for name, field in part.model_fields.items():
         kinds = [k for k in (field.annotation, *get_args(field.annotation)) if isinstance(k, type)]
         section = next((k for k in kinds if issubclass(k, Part)), None)
         if section and not section.whole:
-            found |= _leaves(section, f"{prefix}{name}.")
+            found |= leaves_of(section, f"{prefix}{name}.")
         else:
             found[prefix + name] = section
     return found
 
 
-LEAVES = _leaves(RunConfig)
+LEAVES = leaves_of(RunConfig)
 
 
-def settings_from(document: Document, key: Key = ()) -> Settings:
+def settings_from(document: Document, key: Key = (), leaves: Leaves = LEAVES) -> Settings:
     """Returns the settings of a mapping in a YAML document, whose keys may be nested, dotted, or both.
 
     Raises:
-        UserError: a key is none of a run's.
+        UserError: a key is none of `leaves` (a run's) or their sections.
     """
     value = document.data
     for part in key:
         value = value[part]
     settings: Settings = {}
-    _collect(value, "", document, key, settings)
+    _collect(value, "", document, key, leaves, settings)
     return settings
 
 
-def _collect(value: Any, dotted: str, document: Document, key: Key, settings: Settings) -> None:
-    if dotted in LEAVES:
+def _collect(value: Any, dotted: str, document: Document, key: Key, leaves: Leaves, settings: Settings) -> None:
+    if dotted in leaves:
         if dotted in settings:
             raise UserError(f"{document.where(key)}: {dotted} is set a second time")
         settings[dotted] = Setting(value, document.where(key))
         return
-    check_key(dotted, document.where(key))
+    check_key(dotted, document.where(key), leaves)
     if not isinstance(value, dict):
         what = f"{dotted} is a section and needs keys" if dotted else "settings are keys with values"
         raise UserError(f"{document.where(key)}: {what}, not {value!r}")
     for name, item in value.items():
-        _collect(item, f"{dotted}.{name}" if dotted else name, document, (*key, name), settings)
+        _collect(item, f"{dotted}.{name}" if dotted else name, document, (*key, name), leaves, settings)
 
 
-def settings_at(dotted: str, value: Any, where: str) -> Settings:
+def settings_at(dotted: str, value: Any, where: str, leaves: Leaves = LEAVES) -> Settings:
     """Returns the settings of one key, a leaf or a section, which all come from the same place.
 
     Raises:
-        UserError: the key is none of a run's.
+        UserError: the key is none of `leaves` (a run's) or their sections.
     """
-    check_key(dotted, where)
-    found = settings_from(Document(where, {dotted: value}, {}))
+    check_key(dotted, where, leaves)
+    found = settings_from(Document(where, {dotted: value}, {}), leaves=leaves)
     return {key: Setting(setting.value, where) for key, setting in found.items()}
 
 
-def check_key(dotted: str, where: str) -> None:
-    """Raises UserError unless the key is a leaf or a section of a run's config."""
-    if dotted and dotted not in LEAVES and not any(leaf.startswith(dotted + ".") for leaf in LEAVES):
+def given_values(sets: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yields key and value of `--set KEY=VALUE` texts.
+
+    Raises:
+        UserError: there is no equals sign, or the value is not YAML.
+    """
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set {text}: must be KEY=VALUE")
+        yield key, parse_yaml(value, f"--set {key}").data
+
+
+def check_key(dotted: str, where: str, leaves: Leaves = LEAVES) -> None:
+    """Raises UserError unless the key is a leaf or a section of a run's config, or of another with these `leaves`."""
+    if dotted and dotted not in leaves and not any(leaf.startswith(dotted + ".") for leaf in leaves):
         parent = dotted.rpartition(".")[0]
-        if whole := LEAVES.get(parent):
+        if whole := leaves.get(parent):
             keys = ", ".join(f"{{{key}: ...}}" for key in whole.model_fields)
             raise UserError(f"{where}: {dotted}: {parent} is set as a whole: {parent}: {keys}")
-        names = {*LEAVES, *(leaf.rsplit(".", 1)[0] for leaf in LEAVES if "." in leaf)}
-        short = {leaf.rsplit(".", 1)[-1]: leaf for leaf in LEAVES}  # lr for optimizer.lr
+        names = {*leaves, *(leaf.rsplit(".", 1)[0] for leaf in leaves if "." in leaf)}
+        short = {leaf.rsplit(".", 1)[-1]: leaf for leaf in leaves}  # lr for optimizer.lr
         close = f"; did you mean {short[dotted]!r}?" if dotted in short else nearest(dotted, names)
         raise UserError(f"{where}: key {dotted!r} is not known{close}")
 
@@ -102,7 +119,16 @@ def describe(value: Any) -> str:
 
 
 def build_config(settings: Settings, where: str) -> RunConfig:
-    """Returns the config that the settings make; `where` is blamed for what is missing.
+    """Returns the run's config that the settings make; `where` is blamed for what is missing.
+
+    Raises:
+        UserError: a setting is missing or out of range; the message names its file, line, key and rule.
+    """
+    return build_part(settings, where, RunConfig, LEAVES).normalized()
+
+
+def build_part(settings: Settings, where: str, kind: type[P], leaves: Leaves) -> P:
+    """Returns the config of that kind which the settings make, as `build_config` does.
 
     Raises:
         UserError: a setting is missing or out of range; the message names its file, line, key and rule.
@@ -116,9 +142,9 @@ def build_config(settings: Settings, where: str) -> RunConfig:
         node[leaf] = setting.value
     try:
         # As JSON, because only there strict types let a list be a tuple.
-        return RunConfig.model_validate_json(json.dumps(tree, default=str)).normalized()
+        return kind.model_validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
-        raise UserError(_sentence(error.errors()[0], settings, where)) from None
+        raise UserError(_sentence(error.errors()[0], settings, where, leaves)) from None
 
 
 _RULES = {  # where pydantic's own words are not those of someone who writes YAML
@@ -133,7 +159,7 @@ _RULES = {  # where pydantic's own words are not those of someone who writes YAM
 }
 
 
-def _sentence(error: ErrorDetails, settings: Settings, where: str) -> str:
+def _sentence(error: ErrorDetails, settings: Settings, where: str, leaves: Leaves) -> str:
     parts = [str(part) for part in error["loc"]]
     dotted = next((".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in settings), None)
     key, kind = ".".join(parts), error["type"]
@@ -147,7 +173,7 @@ def _sentence(error: ErrorDetails, settings: Settings, where: str) -> str:
         too_few = isinstance(value, list)
         return f"{where}: {dotted}: {value!r} has too few items" if too_few else f"{where}: key {key!r} is missing"
     if kind == "extra_forbidden":
-        section = LEAVES.get(dotted or "")
+        section = leaves.get(dotted or "")
         return f"{where}: key {key!r} is not known{nearest(parts[-1], section.model_fields if section else ())}"
     if kind == "value_error":
         message = str(error.get("ctx", {}).get("error", error["msg"]))

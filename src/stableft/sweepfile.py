@@ -8,13 +8,13 @@ from typing import Any
 
 from stableft.arms import TOP_KEYS, Arm, arm_settings, grid_points, parse_arms, recipe_name, unowned, values_of
 from stableft.errors import UserError, nearest
-from stableft.locate import locate_model, locate_own_task, shipped_configs
+from stableft.locate import config_name, find_config, locate_model, locate_own_task
 from stableft.plan import PlannedRun, Sources
 from stableft.recipe import load_recipe
 from stableft.seedlist import parse_seeds
-from stableft.settings import Setting, Settings, build_config, describe, settings_at
+from stableft.settings import Setting, Settings, build_config, describe, given_values, settings_at
 from stableft.tasks import find_task
-from stableft.yamlfile import Document, load_yaml, parse_yaml
+from stableft.yamlfile import Document, load_yaml
 
 OVERRIDES = ("task", "model")  # sweep keys that --set may give too
 
@@ -45,6 +45,8 @@ def load_sweep(
     """
     path = find_sweep(path)
     document = load_yaml(path)
+    if isinstance(document.data, dict) and "vocabulary" in document.data:
+        raise UserError(f"{path} is a pre-training config: `stableft pretrain {path}` runs it")
     everything = parse_arms(document)
     for name in arms:
         if name not in {arm.name for arm in everything}:
@@ -56,7 +58,7 @@ def load_sweep(
     for arm in everything:
         if not arms or arm.name in arms:
             runs += _expand(arm, folders, given, overrides, seeds, paths)
-    return Sweep(_sweep_name(path), path, tuple(runs), replace(sources, paths=paths))
+    return Sweep(config_name(path), path, tuple(runs), replace(sources, paths=paths))
 
 
 def single_run(
@@ -81,34 +83,17 @@ def find_sweep(path: str | Path) -> Path:
     Raises:
         UserError: there is none; the message names the nearest.
     """
-    own = shipped_configs()
-    name = str(path).removeprefix("configs/")
-    for candidate in (Path(path), own / name, own / f"{name}.yaml"):
-        if candidate.is_file():
-            return candidate
-    files = [file.relative_to(own) for file in own.rglob("*.yaml") if file.parent.name != "recipes"]
-    names = [str(file.with_suffix("")) for file in files] + [f"configs/{file}" for file in files]
-    raise UserError(f"{path}: there is no such sweep file{nearest(str(path), names)}")
-
-
-def _sweep_name(path: Path) -> str:
-    own = shipped_configs()
-    root = own if path.resolve().is_relative_to(own.resolve()) else path.parent
-    return str(path.resolve().relative_to(root.resolve()).with_suffix(""))
+    return find_config(path, "sweep file", lambda folder: folder not in ("recipes", "pretrain"))
 
 
 def _command_line(sets: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
     """Returns the settings, and the sweep keys task and model, of `--set` texts."""
     settings: Settings = {}
     overrides: dict[str, Any] = {}
-    for text in sets:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--set {text}: must be KEY=VALUE")
-        parsed = parse_yaml(value, f"--set {key}").data
+    for key, parsed in given_values(sets):
         if key in OVERRIDES:
             if parsed is None:
-                raise UserError(f"--set {text}: a value is missing")
+                raise UserError(f"--set {key}=: a value is missing")
             overrides[key] = parsed
             continue
         if key in TOP_KEYS:

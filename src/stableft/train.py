@@ -1,20 +1,20 @@
-"""One run, from its config to its record: the training loop in source order."""
+"""One run, from its config to its record."""
 
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from stableft.checkpoint import Pace, first_pace, load_checkpoint, save_checkpoint
-from stableft.environment import device_name, git_state, versions
+from stableft.checkpoint import load_checkpoint
+from stableft.environment import git_state
 from stableft.errors import UserError
 from stableft.evaluate import evaluate
 from stableft.job import Job, batch_indices, prepare
+from stableft.loop import Course, resume_facts, run_steps
 from stableft.metrics import score
 from stableft.outcome import BEST_FOLDER, SAVES_BEST, finish, remove_models, save_model, write_config
-from stableft.plan import Execution, PlannedRun, Progress, Sources, Stopped
+from stableft.plan import Execution, PlannedRun, Progress, Sources
 from stableft.record import CHECKPOINT_FILE, RunRecord
 from stableft.seeds import derive
 from stableft.update import Step, TrainState, learning_rate, make_update
@@ -39,43 +39,20 @@ def train(
     git_state()  # read now, and kept: the code that runs is the code of this moment
     job, state = prepare(run, results, sources, execution)
     job.folder.mkdir(parents=True, exist_ok=True)
-    write_config(job.folder, run)
-    facts = _resume_facts(job)
+    write_config(job.folder, run.config, arm=run.arm, recipe=run.recipe)
+    facts = resume_facts(run.run_id, job.splits.record.fingerprint, execution, job.device)
+    course = Course(run.run_id, job.folder, execution, job.device, job.total, job.evaluate_at, facts)
     torch.manual_seed(derive(job.config.seeds.data, "dropout"))
     resumed = load_checkpoint(job.folder, state, facts, job.device)
     _match_saved_models(job, state, resumed)
-    pace, saved_at, started = first_pace(state), state.step, time.perf_counter() - state.seconds
-    flush_every = 1 if job.device.type == "cpu" else 20  # reading a loss waits for the GPU
-    pending: list[Step] = []
-    diverged = False
-    while True:
-        if state.step in job.evaluate_at and (not state.evals or state.evals[-1]["step"] != state.step):
-            diverged = _flush(state, pending)
-            if diverged:
-                break
-            _evaluate(job, state)
-            progress(_progress(job, state))
-        state.seconds = time.perf_counter() - started
-        if state.step == job.total:
-            break
-        stopping = stop()
-        if state.step != saved_at and (stopping or _checkpoint_due(job, state, pace)):
-            diverged = _flush(state, pending)
-            if diverged:
-                break
-            save_checkpoint(job.folder, state, facts, job.device, pace)
-            saved_at = state.step
-        if stopping:
-            raise Stopped(f"{run.run_id} stopped after step {state.step}")
-        indices = batch_indices(job, state.step)
-        lr = learning_rate(job.config, state.step, job.total)
-        pending.append(make_update(state, job.splits.train, indices, job.config, lr, job.pad_id, job.device))
-        if len(pending) >= flush_every:
-            diverged = _flush(state, pending)
-            progress(_progress(job, state))
-            if diverged:
-                break
-    state.seconds = time.perf_counter() - started
+    diverged = run_steps(
+        course,
+        state,
+        update=lambda: _update(job, state),
+        evaluate=lambda: _evaluate(job, state),
+        report=lambda: progress(_progress(job, state)),
+        stop=stop,
+    )
     record = finish(job, state, diverged)
     (job.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     return record
@@ -98,6 +75,12 @@ def _match_saved_models(job: Job, state: TrainState, resumed: bool) -> None:
         remove_models(job.folder)
         if state.best:
             state.best["saved"] = False
+
+
+def _update(job: Job, state: TrainState) -> Step:
+    indices = batch_indices(job, state.step)
+    lr = learning_rate(job.config, state.step, job.total)
+    return make_update(state, job.splits.train, indices, job.config, lr, job.pad_id, job.device)
 
 
 def _evaluate(job: Job, state: TrainState) -> None:
@@ -138,38 +121,6 @@ def _evaluate(job: Job, state: TrainState) -> None:
 def _better(value: float, best: float) -> bool:
     """True if strictly better; any number is better than NaN."""
     return value > best or (math.isnan(best) and not math.isnan(value))
-
-
-def _flush(state: TrainState, pending: list[Step]) -> bool:
-    """Moves pending steps into the history; True if a loss is NaN or infinite, which ends the history there."""
-    losses = torch.stack([step.loss for step in pending]).tolist() if pending else []
-    clipped = bool(pending) and pending[0].grad_norm is not None
-    norms = torch.stack([s.grad_norm for s in pending if s.grad_norm is not None]).tolist() if clipped else losses
-    for step, loss, norm in zip(pending, losses, norms, strict=True):
-        line = {"step": len(state.history) + 1, "loss": loss, "lr": step.lr, "grad_norm": norm if clipped else None}
-        state.history.append(line)
-        if not math.isfinite(loss):
-            break
-    pending.clear()
-    return bool(state.history) and not math.isfinite(state.history[-1]["loss"])
-
-
-def _checkpoint_due(job: Job, state: TrainState, pace: Pace) -> bool:
-    if job.execution.checkpoint_every:
-        return state.step % job.execution.checkpoint_every == 0
-    return state.step in job.evaluate_at and pace.allows(state.seconds)
-
-
-def _resume_facts(job: Job) -> dict:
-    """Returns what must be equal for a resumed run to end in the same bits."""
-    return {
-        "run_id": job.run.run_id,
-        "data": job.splits.record.fingerprint,
-        "device": device_name(job.device),
-        "threads": torch.get_num_threads() if job.device.type == "cpu" else None,
-        "micro_batch": job.execution.micro_batch,
-        **{name: versions()[name] for name in ("stableft", "torch", "transformers")},
-    }
 
 
 def _progress(job: Job, state: TrainState) -> Progress:

@@ -1,5 +1,7 @@
 """One optimizer update: the gradient of a batch, however many pieces memory allows, clipped and applied."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +14,7 @@ from stableft.config import RunConfig
 from stableft.data import TokenRows, collate
 from stableft.evaluate import autocast, loss_sum, to_device
 from stableft.optim import AdamW
+from stableft.pretrain_config import PretrainConfig
 from stableft.schedule import warmup_linear
 from stableft.seeds import global_state, restore_global_state
 
@@ -39,6 +42,10 @@ class Step:
     loss: Tensor
     lr: float
     grad_norm: Tensor | None
+    tokens: int | None = None  # of the batch, padding left out, where they are counted
+
+
+Share = Callable[[int, int], Tensor]  # first row and the one after the last -> what they add to the batch's loss
 
 
 def make_update(
@@ -51,9 +58,24 @@ def make_update(
     device: torch.device,
 ) -> Step:
     """Returns loss, rate and gradient norm of one update with the mean loss of `indices`; the weights are changed."""
+
+    def share(start: int, stop: int) -> Tensor:
+        batch = to_device(collate(rows, indices[start:stop], pad_id, config.data), device)
+        labels = batch.pop("labels")
+        with autocast(config, device):
+            outputs = state.model(**batch).logits
+        return loss_sum(outputs, labels) / len(indices)
+
+    return update_weights(state, share, len(indices), config, lr, device)
+
+
+def update_weights(
+    state: TrainState, share: Share, rows: int, config: RunConfig | PretrainConfig, lr: float, device: torch.device
+) -> Step:
+    """Returns loss, rate and gradient norm of one update with a batch of `rows`; the weights are changed."""
     for group in state.optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
-    loss = _backward(state, rows, indices, config, pad_id, device)
+    loss = _backward(state, share, rows, device)
     grad_norm = None
     if config.optimizer.clip_norm is not None:
         state.scaler.unscale_(state.optimizer)
@@ -65,26 +87,37 @@ def make_update(
     return Step(loss, lr, grad_norm)
 
 
-def learning_rate(config: RunConfig, step: int, total: int) -> float:
+def learning_rate(config: RunConfig | PretrainConfig, step: int, total: int) -> float:
     """Returns the learning rate of update `step` (from 0) of `total`."""
     warmup = int(config.schedule.warmup * total)
     return config.optimizer.lr * warmup_linear(step, total, warmup)
 
 
-def _backward(
-    state: TrainState, rows: TokenRows, indices: np.ndarray, config: RunConfig, pad_id: int, device: torch.device
-) -> Tensor:
+def flush(state: TrainState, pending: list[Step]) -> bool:
+    """Moves pending steps into the history; True if a loss is NaN or infinite, which ends the history there."""
+    losses = torch.stack([step.loss for step in pending]).tolist() if pending else []
+    clipped = bool(pending) and pending[0].grad_norm is not None
+    norms = torch.stack([s.grad_norm for s in pending if s.grad_norm is not None]).tolist() if clipped else losses
+    for step, loss, norm in zip(pending, losses, norms, strict=True):
+        line = {"step": len(state.history) + 1, "loss": loss, "lr": step.lr, "grad_norm": norm if clipped else None}
+        state.history.append(line if step.tokens is None else {**line, "tokens": step.tokens})
+        if not math.isfinite(loss):
+            break
+    pending.clear()
+    return bool(state.history) and not math.isfinite(state.history[-1]["loss"])
+
+
+def _backward(state: TrainState, share: Share, rows: int, device: torch.device) -> Tensor:
     """Returns the mean loss of the batch, its gradient accumulated; halves the micro-batch when memory runs out."""
     random = global_state(device)
     while True:
         try:
             loss = torch.zeros((), device=device)
-            for start in range(0, len(indices), state.micro_batch):
-                piece = collate(rows, indices[start : start + state.micro_batch], pad_id, config.data)
-                loss += _backward_piece(state, piece, len(indices), config, device)
+            for start in range(0, rows, state.micro_batch):
+                loss += _backward_piece(state, share, start, min(start + state.micro_batch, rows))
             return loss
         except torch.OutOfMemoryError:
-            rows_at_once = min(state.micro_batch, len(indices))
+            rows_at_once = min(state.micro_batch, rows)
             if rows_at_once == 1:
                 raise
         # Outside the handler, where neither the exception nor a frame of `_backward_piece` holds activations any more.
@@ -96,14 +129,8 @@ def _backward(
             torch.cuda.empty_cache()
 
 
-def _backward_piece(
-    state: TrainState, piece: dict[str, Tensor], whole: int, config: RunConfig, device: torch.device
-) -> Tensor:
-    """Returns the piece's share of the mean loss over `whole` rows, after adding its gradient."""
-    batch = to_device(piece, device)
-    labels = batch.pop("labels")
-    with autocast(config, device):
-        outputs = state.model(**batch).logits
-    share = loss_sum(outputs, labels) / whole
-    state.scaler.scale(share).backward()
-    return share.detach()
+def _backward_piece(state: TrainState, share: Share, start: int, stop: int) -> Tensor:
+    """Returns what a piece of the batch adds to its loss, after adding its gradient."""
+    loss = share(start, stop)
+    state.scaler.scale(loss).backward()
+    return loss.detach()

@@ -86,6 +86,23 @@ def resolve_devices(text: str) -> list[str]:
     return [f"cuda:{number}" for number in wanted]
 
 
+def resolve_device(text: str) -> str:
+    """Returns the torch device name for "auto" (the first GPU, else the CPU), "cpu" or one such as "cuda:0".
+
+    Raises:
+        UserError: the text names no device, or one that this machine does not have.
+    """
+    if text in ("auto", "cpu"):
+        return resolve_devices(text)[0]
+    kind, _, number = text.partition(":")
+    if kind != "cuda" or not number.isdecimal():
+        raise UserError(f"--device {text!r} must be auto, cpu, or a GPU such as cuda:0")
+    try:
+        return resolve_devices(number)[0]
+    except UserError:
+        raise UserError(f"--device {text!r}: torch has no such GPU on this machine") from None
+
+
 def slots_for(devices: Sequence[str], jobs_per_device: int, execution: Execution) -> list[Slot]:
     """Returns all slots, one job on every device before a second one on any."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

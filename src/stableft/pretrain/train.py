@@ -1,0 +1,173 @@
+"""Masked-language-model pre-training: fresh weights, the loop of fine-tuning, a record and a model folder."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from stableft.checkpoint import load_checkpoint
+from stableft.environment import peak_memory
+from stableft.evaluate import autocast, in_batches, loss_sum, to_device
+from stableft.loop import Course, resume_facts, run_steps
+from stableft.outcome import environment_of, write_config, write_history, write_model
+from stableft.pretrain.job import PretrainJob, batch_of_step
+from stableft.pretrain.masking import Masked
+from stableft.pretrain.model import masked_logits
+from stableft.pretrain.record import MODEL_FOLDER, PretrainPoint, PretrainRecord
+from stableft.record import CHECKPOINT_FILE, RECORD_FILE, atomic_write, dump_record
+from stableft.seeds import derive
+from stableft.update import Step, TrainState, learning_rate, update_weights
+
+
+@dataclass(frozen=True)
+class PretrainProgress:
+    """Where a pre-training is; the speed is that of its steps, evaluations left out."""
+
+    step: int
+    total: int
+    loss: float | None
+    held_out_loss: float | None
+    tokens_per_second: float | None
+
+
+def pretrain(
+    job: PretrainJob,
+    state: TrainState,
+    progress: Callable[[PretrainProgress], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> PretrainRecord:
+    """Trains a model, or goes on from its checkpoint, and returns its record, which is then on disk, and the model.
+
+    A loss of NaN or infinity ends it early: it has failed, and there is no model.
+
+    Raises:
+        Stopped: `stop()` was true; a checkpoint was written.
+        UserError: there is a checkpoint that was made in another way.
+    """
+    config, device = job.plan.config, job.device
+    job.folder.mkdir(parents=True, exist_ok=True)
+    write_config(job.folder, config, name=job.plan.name)
+    facts = resume_facts(config.run_id, job.corpus.record.fingerprint, job.execution, device)
+    course = Course(config.run_id, job.folder, job.execution, device, job.total, job.evaluate_at, facts)
+    torch.manual_seed(derive(config.seeds.data, "dropout"))
+    load_checkpoint(job.folder, state, facts, device)
+    counted = tokens = 0
+
+    def report() -> None:
+        nonlocal counted, tokens
+        tokens += sum(line["tokens"] for line in state.history[counted:])
+        counted = len(state.history)
+        progress(_progress(job, state, tokens))
+
+    diverged = run_steps(
+        course,
+        state,
+        update=lambda: _update(job, state),
+        evaluate=lambda: _evaluate(job, state),
+        report=report,
+        stop=stop,
+    )
+    record = _finish(job, state, diverged)
+    (job.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    return record
+
+
+def _update(job: PretrainJob, state: TrainState) -> Step:
+    config = job.plan.config
+    masked = batch_of_step(job, state.step)
+    count = max(1, int(masked.chosen.sum()))
+
+    def share(start: int, stop: int) -> Tensor:
+        logits, truth = _guesses(job, state.model, masked, start, stop)
+        return loss_sum(logits, truth) / count
+
+    lr = learning_rate(config, state.step, job.total)
+    step = update_weights(state, share, len(masked.truth), config, lr, job.device)
+    return replace(step, tokens=int(masked.inputs["attention_mask"].sum()))
+
+
+def _guesses(
+    job: PretrainJob, model: PreTrainedModel, masked: Masked, start: int, stop: int, width: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Returns logits at the masked places of some rows, cut to a width, and what stood there."""
+    chosen, truth = (values[start:stop, :width] for values in (masked.chosen, masked.truth))
+    places = chosen.flatten().nonzero()[:, 0]
+    batch = {key: values[start:stop, :width].contiguous() for key, values in masked.inputs.items()}
+    batch = to_device(batch | {"places": places, "truth": truth.flatten()[places]}, job.device)
+    places, truth = batch.pop("places"), batch.pop("truth")
+    with autocast(job.plan.config, job.device):
+        return masked_logits(model, batch, places), truth
+
+
+@torch.no_grad()
+def _evaluate(job: PretrainJob, state: TrainState) -> None:
+    """Appends held-out loss and accuracy, with dropout off and the same masks each time."""
+    started = time.perf_counter()
+    state.model.eval()
+    lengths = job.held_out.inputs["attention_mask"].sum(1).tolist()
+
+    def sums(start: int, stop: int) -> Tensor:
+        logits, truth = _guesses(job, state.model, job.held_out, start, stop, -(-lengths[start] // 8) * 8)
+        return torch.stack([loss_sum(logits, truth), (logits.argmax(-1) == truth).sum().float()])
+
+    parts = in_batches(sums, len(lengths), job.plan.config.evaluation.batch_size)
+    loss, right = (torch.stack(parts).double().sum(0) / job.held_out.chosen.sum().item()).tolist()
+    state.model.train()
+    since = state.evals[-1]["step"] if state.evals else 0
+    losses = [line["loss"] for line in state.history[since:]]
+    state.evals.append(
+        {
+            "step": state.step,
+            "epoch": state.step / job.per_epoch,
+            "train_loss": math.fsum(losses) / len(losses) if losses else None,
+            "held_out_loss": loss,
+            "held_out_accuracy": right,
+            "seconds": time.perf_counter() - started,
+        }
+    )
+
+
+def _speed(state: TrainState, tokens: int) -> float | None:
+    seconds = state.seconds - math.fsum(point["seconds"] for point in state.evals)
+    return tokens / seconds if tokens and seconds > 0 else None
+
+
+def _progress(job: PretrainJob, state: TrainState, tokens: int) -> PretrainProgress:
+    loss = state.history[-1]["loss"] if state.history else None
+    held_out = state.evals[-1]["held_out_loss"] if state.evals else None
+    return PretrainProgress(state.step, job.total, loss, held_out, _speed(state, tokens))
+
+
+def _finish(job: PretrainJob, state: TrainState, diverged: bool) -> PretrainRecord:
+    """Returns the record of a pre-training that is at its end, after writing the model, and the record last of all."""
+    reason = None
+    if diverged:
+        reason = f"the training loss was {state.history[-1]['loss']} at step {len(state.history)}"
+    elif not math.isfinite(state.evals[-1]["held_out_loss"]):
+        reason = f"the held-out loss after the last step, {state.step}, was {state.evals[-1]['held_out_loss']}"
+    else:
+        write_model(job.folder / MODEL_FOLDER, state.model, job.tokenizer)
+    write_history(job.folder, state)
+    tokens = sum(line["tokens"] for line in state.history)
+    record = PretrainRecord(
+        run_id=job.plan.config.run_id,
+        name=job.plan.name,
+        failed=reason is not None,
+        reason=reason,
+        config=job.plan.config,
+        evals=tuple(PretrainPoint(**point) for point in state.evals),
+        steps=len(state.history),
+        skipped_steps=max(0, len(state.history) - state.optimizer.steps_taken()),
+        tokens=tokens,
+        tokens_per_second=_speed(state, tokens),
+        data=job.corpus.record,
+        environment=environment_of(state),
+        seconds=state.seconds,
+        peak_memory_bytes=peak_memory(job.device),
+    )
+    atomic_write(job.folder / RECORD_FILE, (dump_record(record) + "\n").encode())
+    return record

@@ -1,0 +1,195 @@
+"""`stableft pretrain`: what is printed, the exit code, and that a mistake leaves nothing behind."""
+
+import json
+import os
+import signal
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from test_pretrain import left_behind
+from test_pretrain_file import wikipedia, write
+from transformers import AutoModelForMaskedLM
+
+from stableft import toylang
+from stableft.claim import claim
+from stableft.plan import Sources
+from stableft.pretrain import command as pretrain_command
+from stableft.pretrain.command import open_view
+from stableft.pretrain.file import load_pretraining
+from stableft.pretrain.record import PretrainRecord
+from stableft.pretrain.train import PretrainProgress
+from stableft.record import CHECKPOINT_FILE, parse_as
+
+pytestmark = pytest.mark.usefixtures("workplace")
+CPU = ("--device", "cpu", "--threads", "1")
+
+
+def run_id(path: Path) -> str:
+    return load_pretraining(path, Sources()).config.run_id
+
+
+def test_from_config_to_model(stableft, workplace):
+    path = write(workplace)
+    code, out, err = stableft("pretrain", path, *CPU)
+    folder = Path("results/pretrain") / run_id(path)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "loading toylang ..."
+    assert lines[1].startswith(f"{folder.name}: 270 rows of ")
+    assert "30 rows held out" in lines[1]
+    assert lines[-5].startswith("step 12/12  loss ")
+    assert lines[-4].startswith("held-out loss ")
+    assert " tokens in 12 steps, 0:00:0" in lines[-3]
+    assert lines[-3].endswith(" tokens/s")
+    assert lines[-2] == f"model: {folder / 'model'}"
+    assert lines[-1].startswith("stableft train mosbach --task toy-rte --seed 1 --set data.max_length=32 --model ")
+    AutoModelForMaskedLM.from_pretrained(folder / "model")
+    record = (folder / "record.json").read_bytes()
+    code, out, _ = stableft("pretrain", path, *CPU)
+    assert code == 0
+    assert out.splitlines()[0] == "tiny is done already: nothing is trained"
+    assert out.splitlines()[1:] == lines[-4:]
+    assert (folder / "record.json").read_bytes() == record
+
+
+def test_out_takes_model_and_record(stableft, workplace):
+    path = write(workplace)
+    code, out, _ = stableft("pretrain", path, *CPU, "--out", "toy-bert")
+    assert code == 0
+    assert "model: toy-bert\n" in out
+    first = {file.name: file.read_bytes() for file in Path("toy-bert").iterdir()}
+    record = parse_as(PretrainRecord, Path("toy-bert.record.json").read_text())
+    assert record.run_id == run_id(path)
+    assert stableft("pretrain", path, *CPU, "--out", "toy-bert", "--set", "seeds.init=1")[0] == 0
+    second = {file.name: file.read_bytes() for file in Path("toy-bert").iterdir()}
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == ["model.safetensors"]
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(stableft, workplace, monkeypatch):
+    path = write(workplace)
+    assert stableft("pretrain", path, *CPU, "--results", "whole")[0] == 0
+    seen = []
+
+    @contextmanager
+    def view():
+        def show(at: PretrainProgress) -> None:
+            seen.append(at.step)
+            if at.step == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        yield show
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain_command, "open_view", view)
+        code, out, _ = stableft("pretrain", path, *CPU)
+    assert code == 130
+    assert out.splitlines()[-1] == "Interrupted after step 5 of 12; the same command goes on from there"
+    assert max(seen) == 5
+    plan = load_pretraining(path, Sources())
+    assert (Path("results/pretrain") / plan.config.run_id / CHECKPOINT_FILE).exists()
+    code, _, err = stableft("pretrain", path, "--device", "cpu", "--threads", "1", "--micro-batch", "4")
+    assert code == 2
+    assert "made with micro_batch None, here it is 4" in err
+    assert stableft("pretrain", path, *CPU)[0] == 0
+    assert left_behind(Path("results"), plan) == left_behind(Path("whole"), plan)
+
+
+def test_a_loss_that_is_no_number_gives_exit_code_1(stableft, workplace):
+    path = write(workplace, **{"optimizer.lr": 1e30, "optimizer.clip_norm": None})
+    code, out, _ = stableft("pretrain", path, *CPU)
+    assert code == 1
+    assert "failed: the training loss was " in out
+    assert stableft("pretrain", path, *CPU)[0] == 1
+
+
+def test_two_processes_do_not_work_on_one(stableft, workplace):
+    path = write(workplace)
+    with claim(Path("results/pretrain") / run_id(path)):
+        code, _, err = stableft("pretrain", path, *CPU)
+    assert code == 2
+    assert err.startswith(f"stableft: another process is at pre-training {run_id(path)} in results")
+
+
+def test_a_finished_one_is_looked_at_before_it_is_believed(stableft, workplace, monkeypatch):
+    path = write(workplace)
+    assert stableft("pretrain", path, *CPU)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(toylang, "corpus", lambda seed, pairs: [("this", ".")] * 2 + [("that", ".")] * (pairs - 2))
+        code, _, err = stableft("pretrain", path, *CPU)
+    assert code == 2
+    assert "was done on rows with fingerprint" in err
+    model = Path("results/pretrain") / run_id(path) / "model"
+    model.rename("elsewhere")
+    code, _, err = stableft("pretrain", path, *CPU)
+    assert code == 2
+    assert "has a record but no model folder any more; delete it to train again" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["tiny.yaml", "--set", "text=empty"], "--set: text: folder 'empty' holds no files"),
+        (["tiny.yaml", "--set", "text=bytes"], "bytes/x is not UTF-8 text (byte 0)"),
+        (["tiny.yaml", "--set", "text=void"], "text 'void': it has 0 documents"),
+        (["tiny.yaml", "--set", "text=wiki", "--set", "vocabulary=vocab.txt"], "vocabulary 'vocab.txt' has no [UNK]"),
+        (["tiny.yaml", "--set", "model.vocab_size=9"], "--set: model.vocab_size: 9 is less than the "),
+        (["tiny.yaml", "--set", "model.hidden_sizes=9"], "did you mean 'model.hidden_size'?"),
+        (["tiny.yaml", "--set", "model.num_attention_heads=3"], "is not a multiple of the number of attention heads"),
+        (["tiny.yaml", "--set", "max_length=512"], "--set: max_length: 512 is more than the 32 positions"),
+        (["tiny.yaml", "--set", "optimizer.lr"], "--set optimizer.lr: must be KEY=VALUE"),
+        (["tiny.yaml", "--set", "family=bart2"], "--set: family: model 'tiny' is of family 'bart2'"),
+        (["nowhere.yaml"], "nowhere.yaml: there is no such pre-training config"),
+        (["rte"], "is a sweep file: `stableft sweep"),
+        (["tiny.yaml", "--device", "tpu"], "--device 'tpu' must be auto, cpu, or a GPU such as cuda:0"),
+        (["tiny.yaml", "--device", "cuda:99"], "--device 'cuda:99': torch has no such GPU on this machine"),
+        (["tiny.yaml", "--out", "wiki"], "--out wiki is there and holds no model, so it is not replaced"),
+        (["tiny.yaml", "--out", "nope/model"], "--out nope/model: there is no folder nope"),
+        (["tiny.yaml", "--results", "tiny.yaml"], "tiny.yaml is a file, not a folder"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(stableft, workplace, arguments, sentence):
+    write(workplace)
+    wikipedia(workplace / "wiki")
+    for name in ("empty", "bytes", "void"):
+        (workplace / name).mkdir()
+    (workplace / "bytes/x").write_bytes(b"\xff")
+    (workplace / "void/x").write_bytes(b"\n")
+    (workplace / "vocab.txt").write_text("[PAD]\nthe\n")
+    before = sorted(workplace.rglob("*"))
+    code, _, err = stableft("pretrain", *arguments)
+    assert code == 2
+    assert sentence in err
+    assert err.startswith("stableft: ")
+    assert err.count("\n") == 1
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_a_damaged_record_is_named(stableft, workplace):
+    path = write(workplace)
+    assert stableft("pretrain", path, *CPU)[0] == 0
+    record = Path("results/pretrain") / run_id(path) / "record.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"tokens": 1}))
+    code, _, err = stableft("pretrain", path, *CPU)
+    assert code == 2
+    assert "record.json does not match its checksum" in err
+
+
+def test_lines_and_the_live_line(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(pretrain_command.time, "monotonic", lambda: now[0])
+    for live in (False, True):
+        with open_view(live) as show:
+            for step in range(1, 41):
+                now[0] += 2.0
+                show(PretrainProgress(step, 40, 2.0 / step, None if step < 20 else 0.5, 1234.5))
+        out = capsys.readouterr().out
+        if not live:
+            assert out.splitlines()[:2] == [
+                "step 1/40  loss 2.0000  1,234 tokens/s  ETA ?",
+                "step 16/40  loss 0.1250  1,234 tokens/s  ETA 0:00:48",
+            ]
+            assert "step 20/40  loss 0.1000  held-out 0.5000  1,234 tokens/s  ETA 0:00:40" in out
+        else:
+            assert "step 40/40  loss 0.0500  held-out 0.5000" in out
