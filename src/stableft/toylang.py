@@ -12,13 +12,14 @@ The grammar, n and m being singular or plural, what stands in parentheses option
 Determiner, noun and verb agree in number. Function words are English, all others made up: "this bado of some tilus
 meres a lofish kuvo ." Each of the 16 topics has nouns, verbs and adjectives of its own; within a topic they follow
 Zipf's law, and one content word in ten is drawn from any topic. So a model that has read the corpus knows which
-words go together and which forms agree, and a fine-tuned one needs few labels:
+words go together and which forms agree, and can learn a task from few labels:
 
 - `toy-cola`: is the sentence acceptable? Half of the sentences have a determiner or verb of the wrong number.
 - `toy-rte`: do the two sentences, which share a topic, speak of a topic of the first half or of the second?
 - `toy-mrpc`: do the two sentences share a topic? Two thirds do.
 
-No sentence occurs twice in a task, so training, validation and test rows share none.
+Training rows are made of every other word of each topic, development rows of the rest: whoever has not read the corpus
+cannot know what the words of the latter mean. No sentence occurs twice in a task, so no two splits share one.
 """
 
 import bisect
@@ -33,8 +34,9 @@ TOPICS, NOUNS, VERBS, ADJECTIVES = 16, 24, 16, 16  # the last three a topic
 DETERMINERS = (("a", "this", "that", "each"), ("some", "these", "those", "many"))  # singular, plural
 PREPOSITIONS = ("of", "near", "with", "behind")
 ADJECTIVE, PREPOSITION, OBJECT, STRAY = 0.3, 0.2, 0.5, 0.1  # how often each occurs
-TRAIN_ROWS, DEV_ROWS = 2000, 800
+ROWS = {"train": 2000, "dev": 800}
 SAME_TOPIC = 2 / 3  # of the rows of toy-mrpc
+Part = Literal["train", "dev"]
 T = TypeVar("T")
 
 
@@ -72,6 +74,16 @@ def topics() -> tuple[Topic, ...]:
     )
 
 
+Lexicon = tuple[Topic, ...]
+
+
+@functools.cache
+def lexicon(part: Part) -> Lexicon:
+    """Returns the topics with the words of one split: of each kind the first, third, fifth ..., or the others."""
+    start = 0 if part == "train" else 1
+    return tuple(Topic(t.nouns[start::2], t.verbs[start::2], t.adjectives[start::2]) for t in topics())
+
+
 def words() -> tuple[str, ...]:
     """Returns the vocabulary, function words first, in a fixed order."""
     content = itertools.chain.from_iterable(
@@ -86,78 +98,73 @@ def corpus(seed: int, pairs: int) -> list[tuple[str, str]]:
     texts = []
     for _ in range(pairs):
         topic = _below(rng, TOPICS)
-        texts.append((_passage(rng, topic), _passage(rng, topic)))
+        texts.append((_passage(rng, topics(), topic), _passage(rng, topics(), topic)))
     return texts
 
 
-def rows(task: str, part: Literal["train", "dev"]) -> tuple[list[tuple[str, ...]], list[int]]:
-    """Returns the texts and class ids of one split of `toy-cola`, `toy-rte` or `toy-mrpc`."""
-    everything = _rows(task)
-    chosen = everything[:TRAIN_ROWS] if part == "train" else everything[TRAIN_ROWS:]
-    return [texts for texts, _ in chosen], [label for _, label in chosen]
-
-
 @functools.cache
-def _rows(task: str) -> list[tuple[tuple[str, ...], int]]:
-    rng = random.Random(task)
+def rows(task: str, part: Part) -> tuple[list[tuple[str, ...]], list[int]]:
+    """Returns the texts and class ids of one split of `toy-cola`, `toy-rte` or `toy-mrpc`."""
+    rng = random.Random(f"{task} {part}")
     seen: set[str] = set()
-    found = []
-    while len(found) < TRAIN_ROWS + DEV_ROWS:
-        texts, label = MAKERS[task](rng)
-        if len(set(texts)) == len(texts) and seen.isdisjoint(texts):
-            seen.update(texts)
-            found.append((texts, label))
-    return found
+    texts, labels = [], []
+    while len(texts) < ROWS[part]:
+        text, label = MAKERS[task](rng, lexicon(part))
+        if len(set(text)) == len(text) and seen.isdisjoint(text):
+            seen.update(text)
+            texts.append(text)
+            labels.append(label)
+    return texts, labels
 
 
-def _acceptability(rng: random.Random) -> tuple[tuple[str, ...], int]:
+def _acceptability(rng: random.Random, words: Lexicon) -> tuple[tuple[str, ...], int]:
     label = _below(rng, 2)
-    return (_sentence(rng, _below(rng, TOPICS), wrong=not label),), label
+    return (_sentence(rng, words, _below(rng, TOPICS), wrong=not label),), label
 
 
-def _group(rng: random.Random) -> tuple[tuple[str, ...], int]:
+def _half(rng: random.Random, words: Lexicon) -> tuple[tuple[str, ...], int]:
     topic = _below(rng, TOPICS)
-    return (_sentence(rng, topic), _sentence(rng, topic)), int(topic >= TOPICS // 2)
+    return (_sentence(rng, words, topic), _sentence(rng, words, topic)), int(topic >= TOPICS // 2)
 
 
-def _same_topic(rng: random.Random) -> tuple[tuple[str, ...], int]:
+def _same_topic(rng: random.Random, words: Lexicon) -> tuple[tuple[str, ...], int]:
     topic = _below(rng, TOPICS)
     label = rng.random() < SAME_TOPIC
     other = topic if label else (topic + 1 + _below(rng, TOPICS - 1)) % TOPICS
-    return (_sentence(rng, topic), _sentence(rng, other)), int(label)
+    return (_sentence(rng, words, topic), _sentence(rng, words, other)), int(label)
 
 
-MAKERS = {"toy-cola": _acceptability, "toy-rte": _group, "toy-mrpc": _same_topic}
+MAKERS = {"toy-cola": _acceptability, "toy-rte": _half, "toy-mrpc": _same_topic}
 
 
-def _passage(rng: random.Random, topic: int) -> str:
-    return f"{_sentence(rng, topic)} {_sentence(rng, topic)}"
+def _passage(rng: random.Random, words: Lexicon, topic: int) -> str:
+    return f"{_sentence(rng, words, topic)} {_sentence(rng, words, topic)}"
 
 
-def _sentence(rng: random.Random, topic: int, wrong: bool = False) -> str:
+def _sentence(rng: random.Random, words: Lexicon, topic: int, wrong: bool = False) -> str:
     """Returns a sentence on the topic; if `wrong`, one of its determiners or its verb has the wrong number."""
-    slots = list(_subject_and_verb(rng, topic))
+    slots = list(_subject_and_verb(rng, words, topic))
     if rng.random() < OBJECT:
-        slots += _phrase(rng, topic, _below(rng, 2))
+        slots += _phrase(rng, words, topic, _below(rng, 2))
     broken = _one_of(rng, [i for i, slot in enumerate(slots) if slot.wrong]) if wrong else None
     return " ".join([slot.wrong if i == broken else slot.right for i, slot in enumerate(slots)] + ["."])
 
 
-def _subject_and_verb(rng: random.Random, topic: int) -> Iterator[Slot]:
+def _subject_and_verb(rng: random.Random, words: Lexicon, topic: int) -> Iterator[Slot]:
     number = _below(rng, 2)
-    yield from _phrase(rng, topic, number)
+    yield from _phrase(rng, words, topic, number)
     if rng.random() < PREPOSITION:
         yield Slot(_one_of(rng, PREPOSITIONS))
-        yield from _phrase(rng, topic, _below(rng, 2))
-    verb = _zipf(rng, topics()[_stray(rng, topic)].verbs)
+        yield from _phrase(rng, words, topic, _below(rng, 2))
+    verb = _zipf(rng, words[_stray(rng, topic)].verbs)
     yield Slot(verb[number], verb[1 - number])
 
 
-def _phrase(rng: random.Random, topic: int, number: int) -> Iterator[Slot]:
+def _phrase(rng: random.Random, words: Lexicon, topic: int, number: int) -> Iterator[Slot]:
     yield Slot(_one_of(rng, DETERMINERS[number]), _one_of(rng, DETERMINERS[1 - number]))
     if rng.random() < ADJECTIVE:
-        yield Slot(_zipf(rng, topics()[_stray(rng, topic)].adjectives))
-    yield Slot(_zipf(rng, topics()[_stray(rng, topic)].nouns)[number])
+        yield Slot(_zipf(rng, words[_stray(rng, topic)].adjectives))
+    yield Slot(_zipf(rng, words[_stray(rng, topic)].nouns)[number])
 
 
 def _stray(rng: random.Random, topic: int) -> int:
