@@ -24,6 +24,8 @@ def markdown(table: Table) -> str:
         parts.append(_rows(table, cells))
         parts.append(_bullets([*_losses(table, cells), *wording.comparison_lines(table, column)]))
         parts += _against_first(table, column)
+    if table.battery:
+        parts.append(_wrapped(versus.explanation(table)))
     if any(c.published for c in table.comparisons):
         parts.append(_wrapped(WELCH))
     notes = [*table.footnotes, *wording.published_notes(table)]
@@ -42,13 +44,8 @@ def _against_first(table: Table, column: str) -> list[str]:
         return []
     rows = [list(versus.HEADER), *(versus.texts(pair) for pair in pairs)]
     rows = [[row[0].replace("|", "\\|"), *row[1:]] for row in rows]
-    notes = _bullets(line for pair in pairs for line in versus.remarks(pair))
-    return [
-        f"### Against {pairs[0].first}",
-        "\n".join(_aligned(rows)),
-        _wrapped(versus.explanation(table, column)),
-        notes,
-    ]
+    notes = [versus.sizes(pairs), *(line for pair in pairs for line in versus.remarks(pair))]
+    return [f"### Against {pairs[0].first}", "\n".join(_aligned(rows)), _bullets(notes)]
 
 
 def _bullets(lines: Iterable[str]) -> str:

@@ -49,10 +49,10 @@ def texts(versus: Versus) -> list[str]:
     ]
 
 
-def explanation(table: Table, column: str) -> str:
-    """Returns what the columns of the block are: tests, sides, centres, n and correction."""
-    pairs = block(table, column)
-    first = pairs[0].first
+def explanation(table: Table) -> str:
+    """Returns what the columns of the blocks are: tests, sides, centres and correction."""
+    firsts = {versus.first for versus in table.battery}
+    first = firsts.pop() if len(firsts) == 1 else "the first arm"
     counts = [
         sum(test.p is not None for test in tests)
         for tests in ([v.failures for v in table.battery], [v.levene_median for v in table.battery])
@@ -62,15 +62,16 @@ def explanation(table: Table, column: str) -> str:
         f"fails less often than {first}). SD ratio: {first} over arm, with its BCa bootstrap interval ({RESAMPLES:,} "
         f"resamples, seed {BOOTSTRAP_SEED}). Levene p: {LEVENE} of equal spread (two-sided, centre median); mean p: "
         "centre mean, for parity with the papers, not adjusted. Holm p: adjusted by Holm's method over the tests of "
-        f"its kind in this report, {counts[0]} of Boschloo and {counts[1]} of Levene (median). {_sizes(pairs)}."
+        f"its kind in this report, {counts[0]} of Boschloo and {counts[1]} of Levene (median)."
     )
 
 
-def _sizes(pairs: Sequence[Versus]) -> str:
-    sizes = {pairs[0].first: pairs[0].levene_median.n_a} | {v.arm: v.levene_median.n_b for v in pairs}
-    if len(set(sizes.values())) == 1:
-        return f"n = {pairs[0].levene_median.n_a} of every arm"
-    return "n: " + ", ".join(f"{arm} {n}" for arm, n in sizes.items())
+def sizes(pairs: Sequence[Versus]) -> str:
+    """Returns the n of the arms of a block."""
+    found = {pairs[0].first: pairs[0].levene_median.n_a} | {v.arm: v.levene_median.n_b for v in pairs}
+    if len(set(found.values())) == 1:
+        return f"n = {pairs[0].levene_median.n_a} of every arm."
+    return "n: " + ", ".join(f"{arm} {n}" for arm, n in found.items()) + "."
 
 
 def remarks(versus: Versus) -> Iterator[str]:
