@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MARGINS = 1.6  # inches of a panel beside its boxes: the axis and the name of the baseline
 MAX_PANELS = 6
 HIGHEST = 3.0  # of the label entropy: a diverging run leaves the figure above that
 
@@ -37,12 +38,12 @@ def box_plot(table: Table, frame: "pd.DataFrame") -> "Figure | None":
     if not runs:
         return None
     boxes = len(table.rows)
-    per_row = max(1, min(len(table.columns), 8 // boxes))
+    per_row = max(1, min(len(table.columns), int(WIDTH / (MARGINS + 0.8 * boxes))))
     rows = math.ceil(len(table.columns) / per_row)
-    room = int(12 * max(WIDTH / (per_row * boxes), 0.75))  # letters below one box
+    room = int(12 * max((WIDTH / per_row - MARGINS) / boxes, 0.75))  # letters below one box
     slant = any(len(word) > room for row in table.rows for word in row.split())
     with house_style():
-        width = max(WIDTH, (1.0 if slant else 0.75) * per_row * boxes)
+        width = max(WIDTH, per_row * (MARGINS + (1.0 if slant else 0.75) * boxes))
         figure = Figure(figsize=(width, 0.5 + (4.8 if slant else 3.3) * rows), layout="constrained")
         panels = list(figure.subplots(rows, per_row, squeeze=False).flat)
         for axes, column in zip(panels, table.columns, strict=False):
