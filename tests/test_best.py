@@ -11,7 +11,7 @@ from stableft.data import collate
 from stableft.job import prepare
 from stableft.metrics import score
 from stableft.plan import Execution, Stopped
-from stableft.record import CHECKPOINT_FILE, PREDICTIONS_FILE, run_folder
+from stableft.record import CHECKPOINT_FILE, PREDICTIONS_FILE, RECORD_FILE, run_folder
 
 
 @pytest.fixture
@@ -95,6 +95,8 @@ def test_saved_weights_give_the_stored_predictions(toy_run, toy_sources, tmp_pat
         config = AutoModelForSequenceClassification.from_pretrained(folder / f"model-{name}").config
         assert config.id2label == {0: "no", 1: "yes"}
         assert AutoTokenizer.from_pretrained(folder / f"model-{name}")("anna")["input_ids"]
+        modes = {path.stat().st_mode for path in (folder / f"model-{name}").iterdir()}
+        assert modes == {(folder / RECORD_FILE).stat().st_mode}
 
 
 @pytest.mark.usefixtures("ruin")

@@ -136,6 +136,16 @@ def test_a_finished_one_is_looked_at_before_it_is_believed(stableft, workplace, 
         (["tiny.yaml", "--set", "text=wiki", "--set", "vocabulary=vocab.txt"], "vocabulary 'vocab.txt' has no [UNK]"),
         (["tiny.yaml", "--set", "model.vocab_size=9"], "--set: model.vocab_size: 9 is less than the "),
         (["tiny.yaml", "--set", "model.hidden_sizes=9"], "did you mean 'model.hidden_size'?"),
+        (
+            ["tiny.yaml", "--set", "model.num_hidden_layers=0"],
+            "num_hidden_layers: 0 must be a whole number of at least 1",
+        ),
+        (["tiny.yaml", "--set", "model.num_attention_heads=-2"], "--set: model.num_attention_heads: -2 must be"),
+        (["tiny.yaml", "--set", "model.layer_norm_eps=.nan"], "model.layer_norm_eps: nan must be at least 0 and"),
+        (["tiny.yaml", "--set", "model.hidden_dropout_prob=2"], "model.hidden_dropout_prob: 2 must be a number from 0"),
+        (["tiny.yaml", "--set", "model.hidden_dropout_prob=.nan"], "hidden_dropout_prob: nan must be a number from 0"),
+        (["tiny.yaml", "--set", "model.hidden_dropout_prob=few"], "--set: model.hidden_dropout_prob: "),
+        (["tiny.yaml", "--set", "vocabulary=special.txt"], "'special.txt' has special tokens only, and no word"),
         (["tiny.yaml", "--set", "model.num_attention_heads=3"], "is not a multiple of the number of attention heads"),
         (["tiny.yaml", "--set", "max_length=512"], "--set: max_length: 512 is more than the 32 positions"),
         (["tiny.yaml", "--set", "optimizer.lr"], "--set optimizer.lr: must be KEY=VALUE"),
@@ -145,6 +155,10 @@ def test_a_finished_one_is_looked_at_before_it_is_believed(stableft, workplace, 
         (["tiny.yaml", "--device", "tpu"], "--device 'tpu' must be auto, cpu, or a GPU such as cuda:0"),
         (["tiny.yaml", "--device", "cuda:99"], "--device 'cuda:99': torch has no such GPU on this machine"),
         (["tiny.yaml", "--out", "wiki"], "--out wiki is there and holds no model, so it is not replaced"),
+        (["tiny.yaml", "--out", "project"], "--out project is there and holds no model, so it is not replaced"),
+        (["tiny.yaml", "--out", "results"], "--out results is where the results of --results results go"),
+        (["tiny.yaml", "--out", "a", "--results", "a/b"], "--out a is where the results of --results a/b go"),
+        (["tiny.yaml", "--out", "."], "--out .: give the folder by its name"),
         (["tiny.yaml", "--out", "nope/model"], "--out nope/model: there is no folder nope"),
         (["tiny.yaml", "--results", "tiny.yaml"], "tiny.yaml is a file, not a folder"),
     ],
@@ -152,11 +166,13 @@ def test_a_finished_one_is_looked_at_before_it_is_believed(stableft, workplace, 
 def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(stableft, workplace, arguments, sentence):
     write(workplace)
     wikipedia(workplace / "wiki")
-    for name in ("empty", "bytes", "void"):
+    for name in ("empty", "bytes", "void", "project"):
         (workplace / name).mkdir()
     (workplace / "bytes/x").write_bytes(b"\xff")
     (workplace / "void/x").write_bytes(b"\n")
+    (workplace / "project/config.json").write_bytes(b"{}")
     (workplace / "vocab.txt").write_text("[PAD]\nthe\n")
+    (workplace / "special.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
     before = sorted(workplace.rglob("*"))
     code, _, err = stableft("pretrain", *arguments)
     assert code == 2
@@ -164,6 +180,73 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(stableft, workplace
     assert err.startswith("stableft: ")
     assert err.count("\n") == 1
     assert sorted(workplace.rglob("*")) == before
+
+
+def test_the_command_for_fine_tuning_has_the_rows_that_were_trained_on(stableft, workplace):
+    path = write(workplace, max_length=16)
+    out = stableft("pretrain", path, *CPU, "--results", "with a space")[1]
+    assert " data.max_length=16 --model 'with a space/pretrain/" in out
+
+
+def test_a_checkpoint_beside_a_record_is_removed(stableft, workplace):
+    """A kill between the two leaves it there."""
+    path = write(workplace)
+    assert stableft("pretrain", path, *CPU)[0] == 0
+    checkpoint = Path("results/pretrain") / run_id(path) / CHECKPOINT_FILE
+    checkpoint.write_bytes(b"")
+    assert stableft("pretrain", path, *CPU)[0] == 0
+    assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660)])
+def test_everybody_whom_the_umask_lets_may_read_the_model(stableft, workplace, umask, mode):
+    path = write(workplace)
+    before = os.umask(umask)
+    try:
+        assert stableft("pretrain", path, *CPU)[0] == 0
+        os.umask(0o022)  # of the one who copies
+        assert stableft("pretrain", path, *CPU, "--out", "mine")[0] == 0
+    finally:
+        os.umask(before)
+    files = list((Path("results/pretrain") / run_id(path) / "model").iterdir())
+    assert {file.name: file.stat().st_mode & 0o777 for file in files} == {file.name: mode for file in files}
+    assert {file.stat().st_mode & 0o777 for file in Path("mine").iterdir()} == {0o644}
+    assert sorted(file.name for file in Path("mine").iterdir()) == sorted(file.name for file in files)
+
+
+def test_out_may_be_a_link_to_an_older_model(stableft, workplace):
+    path = write(workplace)
+    assert stableft("pretrain", path, *CPU, "--out", "old")[0] == 0
+    Path("mine").symlink_to("old")
+    assert stableft("pretrain", path, *CPU, "--set", "seeds.init=1", "--out", "mine")[0] == 0
+    assert Path("mine").is_symlink()
+    made = Path("results/pretrain") / parse_as(PretrainRecord, Path("mine.record.json").read_text()).run_id
+    assert Path("old/model.safetensors").read_bytes() == (made / "model/model.safetensors").read_bytes()
+
+
+def test_what_came_to_lie_at_out_in_the_meantime_is_not_replaced(stableft, workplace, monkeypatch):
+    def pretrain(*args):
+        Path("mine").mkdir()
+        Path("mine/work").write_text("of days")
+        return original(*args)
+
+    path, original = write(workplace), pretrain_command.pretrain
+    monkeypatch.setattr(pretrain_command, "pretrain", pretrain)
+    code, _, err = stableft("pretrain", path, *CPU, "--out", "mine")
+    assert (code, err) == (2, "stableft: --out mine is there and holds no model, so it is not replaced\n")
+    assert Path("mine/work").read_text() == "of days"
+    assert stableft("pretrain", path, *CPU, "--out", "other")[0] == 0
+
+
+def test_a_copy_that_cannot_be_made_leaves_nothing_behind(stableft, workplace, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "mine")
+
+    path = write(workplace)
+    monkeypatch.setattr(pretrain_command.shutil, "copyfile", full)
+    code, _, err = stableft("pretrain", path, *CPU, "--out", "mine")
+    assert (code, err) == (2, "stableft: mine: No space left on device\n")
+    assert {file.name for file in workplace.iterdir()} == {"tiny.yaml", "results"}
 
 
 def test_a_damaged_record_is_named(stableft, workplace):

@@ -116,6 +116,10 @@ def test_what_has_no_effect_does_not_change_the_id(planned, tmp_path):
     off = {"optimizer.bias_correction": False}
     one, other = planned(**off), planned(**off, **{"optimizer.eps_placement": None})
     assert one.config.run_id == other.config.run_id
+    one, other = planned(**{"model.hidden_dropout_prob": 0}), planned(**{"model.hidden_dropout_prob": 0.0})
+    assert one.config.run_id == other.config.run_id
+    one, other = planned(**{"model.layer_norm_eps": 1}), planned(**{"model.layer_norm_eps": 1.0})
+    assert one.config.run_id == other.config.run_id
     for name in ("one", "two"):
         wikipedia(tmp_path / name)
     one, other = planned(text="one", **{"corpus.pairs": None}), planned(text="two")

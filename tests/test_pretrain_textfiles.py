@@ -25,6 +25,10 @@ def test_wikiextractor_rows(tmp_path):
     ]
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    assert documents(f"\ufeff{WIKI}", "\ufeffa", folder=tmp_path) == [*documents(WIKI, folder=tmp_path), ["a"]]
+
+
 def test_plain_text_has_blank_lines_between_documents(tmp_path):
     assert documents("a\nb\n\n \nc\n", "d", folder=tmp_path) == [["a", "b"], ["c"], ["d"]]
 

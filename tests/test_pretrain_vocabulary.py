@@ -1,5 +1,7 @@
 """Tokenizers: the toy language's words, BERT's WordPiece, and what a vocab.txt must have."""
 
+import json
+
 import pytest
 from transformers import AutoTokenizer, BertTokenizer
 
@@ -51,6 +53,16 @@ def test_a_vocabulary_that_is_none(tmp_path, text, sentence):
     path.write_text(text)
     with pytest.raises(UserError, match=sentence):
         load_vocabulary("v", path, 32)
+
+
+def test_a_stored_tokenizer_whose_numbers_have_a_gap(tmp_path):
+    load_vocabulary("toylang", None, 32).save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["vocab"]["."] += 5000
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"entries are not numbered from 0 without a gap$"):
+        load_vocabulary("v", tmp_path, 32)
 
 
 def test_damaged_files(tmp_path):

@@ -1,7 +1,5 @@
 """The command line: parse, call one function, print. Nothing heavy is imported before a command needs it."""
 
-import contextlib
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from stableft.errors import UserError
+from stableft.launch.signals import INTERRUPTED
 from stableft.options import Arms, Config, DataDir, Devices, Every, Jobs, Micro, Results, Save, Score, Seeds, Sets
 
 app = typer.Typer(
@@ -22,7 +21,6 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="What a data set holds, and fetching it.")
 app.add_typer(data_app, name="data")
 
-INTERRUPTED = 130  # as shells have it for Ctrl-C
 NO_SETS: list[str] = []
 
 
@@ -73,32 +71,17 @@ def sweep(
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Do crashed runs again.")] = False,
 ) -> None:
     """Train every run of a sweep that is not done yet, and print its report."""
+    from stableft.command import check_results, load, print_estimate, print_report, run
     from stableft.plan import Execution
 
-    _check_results(results)
-    plan = _load(config, data_dir, set_, arms, seeds)
+    check_results(results)
+    plan = load(config, data_dir, set_, arms, seeds)
     execution = Execution(micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save)
     if dry_run:
-        from stableft.estimate import estimate, render_estimate
-        from stableft.launch.local import resolve_devices, slots_for
-        from stableft.preflight import check_inputs
-
-        slots = slots_for(resolve_devices(devices), jobs_per_device, execution)
-        check_inputs(plan.runs, plan.sources)
-        print(render_estimate(estimate(plan, results, slots[0].execution, len(slots))))
+        print_estimate(plan, results, devices, jobs_per_device, execution)
         return
-    code = _run(plan, results, devices, jobs_per_device, execution, retry_crashed, fail_fast)
-    from stableft.report.artifact import sweep_artifact
-    from stableft.report.files import keep_report
-    from stableft.report.gather import gather, stored_records
-    from stableft.report.render import render
-
-    records = list(stored_records(results, plan.runs))
-    if records:
-        material = gather(sweep_artifact(plan.name, str(plan.path)), plan.runs, records)
-        print(f"\n{render(material.table, 'md')}", flush=True)
-        if line := keep_report(material, results / "sweeps" / plan.name):
-            print(line)
+    code = run(plan, results, devices, jobs_per_device, execution, retry_crashed, fail_fast)
+    print_report(plan, results)
     raise typer.Exit(code)
 
 
@@ -118,22 +101,15 @@ def train(
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Do it again if it crashed.")] = False,
 ) -> None:
     """Train one run: a recipe, a task, a model, a seed."""
+    from stableft.command import check_results, print_scores, run
     from stableft.plan import Execution, Sources
-    from stableft.record import read_record, run_folder
     from stableft.sweepfile import single_run
 
-    _check_results(results)
+    check_results(results)
     plan = single_run(recipe, task, model, seed, Sources(data_dir=data_dir), set_)
     execution = Execution(micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save)
-    code = _run(plan, results, devices, 1, execution, retry_crashed, False)
-    run = plan.runs[0]
-    record = read_record(results, run.run_id)
-    if record and record.last and record.best:
-        print(f"run {run.run_id} in {run_folder(results, run.run_id)}")
-        for name, scores in (("last", record.last), ("best", record.best)):
-            for split, values in (("validation", scores.val), ("test", scores.test or {})):
-                for metric, value in values.items():
-                    print(f"{name:<4}  step {scores.step:<6} {split:<10} {metric:<11} {value:.4f}")
+    code = run(plan, results, devices, 1, execution, retry_crashed)
+    print_scores(results, plan.runs[0].run_id)
     raise typer.Exit(code)
 
 
@@ -152,11 +128,12 @@ def pretrain(
         Path | None, typer.Option("--out", metavar="FOLDER", help="Copy the model there, and its record beside it.")
     ] = None,
 ) -> None:
-    """Train a masked-language model from fresh weights, to be fine-tuned later."""
+    """Train a masked-language model on text, to be fine-tuned later."""
+    from stableft.command import check_results
     from stableft.launch.local import resolve_device
     from stableft.plan import Execution
 
-    _check_results(results)
+    check_results(results)
     where = resolve_device(device)
     from stableft.pretrain.command import run_pretraining
 
@@ -175,10 +152,11 @@ def status(
     seeds: Seeds = None,
 ) -> None:
     """Show how far a sweep is, or what a results folder holds."""
+    from stableft.command import check_results, load
     from stableft.listing import folder_status, sweep_status
 
-    _check_results(results)
-    print(folder_status(results) if config is None else sweep_status(_load(config, None, set_, arms, seeds), results))
+    check_results(results)
+    print(folder_status(results) if config is None else sweep_status(load(config, None, set_, arms, seeds), results))
 
 
 @app.command()
@@ -190,9 +168,10 @@ def show(
     format_: Annotated[Literal["text", "json"], typer.Option("--format", help="json: one object a line.")] = "text",
 ) -> None:
     """Show the resolved runs of a sweep file."""
+    from stableft.command import load
     from stableft.listing import show_runs
 
-    print(show_runs(_load(config, None, set_, arms, seeds), format_))
+    print(show_runs(load(config, None, set_, arms, seeds), format_))
 
 
 @app.command("list")
@@ -215,11 +194,12 @@ def export(
     seeds: Seeds = None,
 ) -> None:
     """Write the records of a sweep to one file, from which a clone rebuilds its report."""
+    from stableft.command import check_out, check_results, load
     from stableft.listing import export_records
 
-    _check_results(results)
-    _check_out(out)
-    print(export_records(_load(config, None, set_, arms, seeds), results, out))
+    check_results(results)
+    check_out(out)
+    print(export_records(load(config, None, set_, arms, seeds), results, out))
 
 
 @app.command()
@@ -251,12 +231,13 @@ def report(
     ] = None,
 ) -> None:
     """Print the table of a sweep or of a paper from finished runs, beside the published numbers."""
+    from stableft.command import check_results, load
     from stableft.report.files import deliver, output_of
     from stableft.report.gather import material_of
 
-    _check_results(results)
+    check_results(results)
     output = output_of(out, format_, figure)
-    material = material_of(name, results, records, score, lambda path: _load(path, None, set_, arms, seeds))
+    material = material_of(name, results, records, score, lambda path: load(path, None, set_, arms, seeds))
     if text := deliver(material, output):
         print(text)
 
@@ -288,63 +269,3 @@ def data_fetch(
     for model in models:
         print(f"fetching model {model}", flush=True)
         fetch_model(model)
-
-
-def _check_results(results: Path) -> None:
-    there = next((path for path in (results, *results.parents) if path.exists()), results)
-    if there.exists() and not there.is_dir():
-        raise UserError(f"--results {results}: {there} is a file, not a folder")
-
-
-def _check_out(out: Path) -> None:
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder; give the name of a file")
-    if not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}")
-
-
-def _load(config: str, data_dir: Path | None, sets: list[str], arms: str, seeds: str | None):
-    from stableft.plan import Sources
-    from stableft.sweepfile import load_sweep
-
-    if data_dir is not None and not data_dir.is_dir():
-        raise UserError(f"--data-dir {data_dir}: there is no such folder")
-    chosen = [name.strip() for name in arms.split(",") if name.strip()]
-    return load_sweep(config, Sources(data_dir=data_dir), sets, chosen, seeds)
-
-
-def _run(plan, results: Path, devices: str, jobs: int, execution, retry_crashed: bool, fail_fast: bool) -> int:
-    """Does the runs under a display and returns the exit code: 0 all finished, 1 some crashed, 130 interrupted."""
-    from stableft.display import closing_line, open_display
-    from stableft.launch.local import resolve_devices, run_local
-    from stableft.preflight import check_inputs
-
-    slots = resolve_devices(devices)
-    fingerprints = check_inputs(plan.runs, plan.sources)
-    made = not results.exists()
-    results.mkdir(parents=True, exist_ok=True)
-    if not os.access(results, os.W_OK):
-        raise UserError(f"--results {results}: nothing can be written to this folder")
-    try:
-        with open_display() as display:
-            outcome = run_local(
-                plan.runs,
-                results,
-                plan.sources,
-                slots,
-                jobs,
-                execution,
-                retry_crashed,
-                fail_fast,
-                display,
-                fingerprint=lambda config, _: fingerprints[config.run_id],
-            )
-    except UserError:
-        if made:
-            with contextlib.suppress(OSError):  # runs were done before the mistake was found
-                results.rmdir()
-        raise
-    print(closing_line(outcome))
-    if outcome.interrupted:
-        return INTERRUPTED
-    return 1 if outcome.crashed or outcome.left else 0

@@ -35,7 +35,7 @@ def find_config(path: str | Path, kind: str, wanted: Callable[[str], bool], fold
     """
     own = shipped_configs()
     name = str(path).removeprefix("configs/")
-    for candidate in (Path(path), own / name, own / f"{name}.yaml", own / folder / f"{name}.yaml"):
+    for candidate in (Path(path), own / name, own / folder / f"{name}.yaml", own / f"{name}.yaml"):
         if candidate.is_file():
             return candidate
     files = [file.relative_to(own) for file in own.rglob("*.yaml") if wanted(file.parent.name)]

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import torch
 
-from stableft.checkpoint import Pace, first_pace, save_checkpoint
+from stableft.checkpoint import Pace, first_pace, load_checkpoint, save_checkpoint
+from stableft.config import RunConfig
 from stableft.environment import device_name, versions
+from stableft.outcome import write_config
 from stableft.plan import Execution, Stopped
+from stableft.pretrain_config import PretrainConfig
+from stableft.seeds import derive
 from stableft.update import Step, TrainState, flush
 
 
@@ -39,6 +43,18 @@ def resume_facts(run_id: str, fingerprint: str, execution: Execution, device: to
         "micro_batch": execution.micro_batch,
         **{name: versions()[name] for name in ("stableft", "torch", "transformers")},
     }
+
+
+def take_up(course: Course, state: TrainState, config: RunConfig | PretrainConfig, **names: str) -> bool:
+    """Returns True if the run goes on from its checkpoint; config.yaml, with the names, is written before.
+
+    Raises:
+        UserError: the checkpoint was made in another way.
+    """
+    course.folder.mkdir(parents=True, exist_ok=True)
+    write_config(course.folder, config, **names)
+    torch.manual_seed(derive(config.seeds.data, "dropout"))
+    return load_checkpoint(course.folder, state, course.facts, course.device)
 
 
 def run_steps(

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -70,14 +71,29 @@ def write_folder(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed: the claim on the run is ours now
     temporary.mkdir()
-    yield temporary
+    try:
+        yield temporary
+    except (Exception, KeyboardInterrupt):
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    mode = _usual_mode(temporary)
     for path in temporary.iterdir():
+        path.chmod(mode)  # safetensors lets nobody but the owner read what it writes
         with open(path, "rb+") as file:
             os.fsync(file.fileno())
     sync_folder(temporary)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(temporary, target)
     sync_folder(target.parent)
+
+
+def _usual_mode(folder: Path) -> int:
+    """Returns the mode of a file that anyone makes in the folder: what the umask leaves of reading and writing."""
+    probe = folder / ".mode"
+    probe.touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    return stat.S_IMODE(mode)
 
 
 def remove_models(folder: Path) -> None:
@@ -88,7 +104,7 @@ def remove_models(folder: Path) -> None:
 
 def finish(job: Job, state: TrainState, diverged: bool) -> RunRecord:
     """Returns the record of a run that is at its end, after writing it and the files beside it."""
-    reason = f"the training loss was {state.history[-1]['loss']} at step {len(state.history)}" if diverged else None
+    reason = divergence(state) if diverged else None
     if diverged:
         last_val, last_test = _nothing(job, job.splits.val), _nothing(job, job.splits.test)
     else:
@@ -118,8 +134,7 @@ def finish(job: Job, state: TrainState, diverged: bool) -> RunRecord:
         failed=_failed(job, last, job.config.task.metric),
         failed_by_accuracy=_failed(job, last, "accuracy") if job.config.task.labels else None,
         steps=len(state.history),
-        # Of the steps up to a loss that ended the run; on a GPU a few more were made before it was read.
-        skipped_steps=max(0, len(state.history) - state.optimizer.steps_taken()),
+        skipped_steps=skipped_steps(state),
         data=job.splits.record,
         environment=environment_of(state, job.pretrained.commit, job.pretrained.missing),
         seconds=state.seconds,
@@ -127,6 +142,17 @@ def finish(job: Job, state: TrainState, diverged: bool) -> RunRecord:
     )
     write_record(job.folder.parents[1], record)
     return record
+
+
+def divergence(state: TrainState) -> str:
+    """Returns the sentence about a training loss that ended a run."""
+    return f"the training loss was {state.history[-1]['loss']} at step {len(state.history)}"
+
+
+def skipped_steps(state: TrainState) -> int:
+    """Returns how many steps the gradient scaler skipped."""
+    # Of the steps up to a loss that ended the run; on a GPU a few more were made before it was read.
+    return max(0, len(state.history) - state.optimizer.steps_taken())
 
 
 def _last_outputs(job: Job, state: TrainState) -> tuple[np.ndarray, np.ndarray | None]:

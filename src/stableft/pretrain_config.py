@@ -43,7 +43,7 @@ class MaskingConfig(Part):
 
     share: Share  # of a row's tokens without special ones, rounded, at least one
     masked: Annotated[float, Field(ge=0, le=1)]  # of these: [MASK]
-    random: Annotated[float, Field(ge=0, le=1)]  # of these: any token of the vocabulary; the rest stay as they are
+    random: Annotated[float, Field(ge=0, le=1)]  # of these: any token but special ones; the rest stay as they are
 
 
 class PretrainEvaluation(Part):

@@ -19,7 +19,7 @@ from stableft.errors import UserError
 
 RECORD_FILE = "record.json"
 CHECKPOINT_FILE = "checkpoint.pt"
-HISTORY_FILE = "history.jsonl"  # one line a training step: {"step", "loss", "lr", "grad_norm"}
+HISTORY_FILE = "history.jsonl"  # one line a step: {"step", "loss", "lr", "grad_norm"}, "tokens" in pre-training
 PREDICTIONS_FILE = "predictions.npz"
 CONFIG_FILE = "config.yaml"
 

@@ -6,18 +6,16 @@ from pathlib import Path
 
 import torch
 
-from stableft.checkpoint import load_checkpoint
 from stableft.environment import git_state
 from stableft.errors import UserError
 from stableft.evaluate import evaluate
 from stableft.job import Job, batch_indices, prepare
-from stableft.loop import Course, resume_facts, run_steps
+from stableft.loop import Course, resume_facts, run_steps, take_up
 from stableft.metrics import score
-from stableft.outcome import BEST_FOLDER, SAVES_BEST, finish, remove_models, save_model, write_config
+from stableft.outcome import BEST_FOLDER, SAVES_BEST, finish, remove_models, save_model
 from stableft.plan import Execution, PlannedRun, Progress, Sources
 from stableft.record import CHECKPOINT_FILE, RunRecord
-from stableft.seeds import derive
-from stableft.update import Step, TrainState, learning_rate, make_update
+from stableft.update import Step, TrainState, learning_rate, make_update, mean_loss
 
 
 def train(
@@ -38,12 +36,9 @@ def train(
     """
     git_state()  # read now, and kept: the code that runs is the code of this moment
     job, state = prepare(run, results, sources, execution)
-    job.folder.mkdir(parents=True, exist_ok=True)
-    write_config(job.folder, run.config, arm=run.arm, recipe=run.recipe)
     facts = resume_facts(run.run_id, job.splits.record.fingerprint, execution, job.device)
     course = Course(run.run_id, job.folder, execution, job.device, job.total, job.evaluate_at, facts)
-    torch.manual_seed(derive(job.config.seeds.data, "dropout"))
-    resumed = load_checkpoint(job.folder, state, facts, job.device)
+    resumed = take_up(course, state, run.config, arm=run.arm, recipe=run.recipe)
     _match_saved_models(job, state, resumed)
     diverged = run_steps(
         course,
@@ -90,13 +85,11 @@ def _evaluate(job: Job, state: TrainState) -> None:
     """
     outputs = evaluate(state.model, job.splits.val, job.config, job.pad_id, job.device)
     values = score(outputs.values, job.splits.val.labels, job.config.task.metrics)
-    since = state.evals[-1]["step"] if state.evals else 0
-    losses = [line["loss"] for line in state.history[since:]]
     state.evals.append(
         {
             "step": state.step,
             "epoch": state.step / job.per_epoch,
-            "train_loss": math.fsum(losses) / len(losses) if losses else None,
+            "train_loss": mean_loss(state),
             "val_loss": outputs.loss,
             "val": values,
         }

@@ -107,6 +107,13 @@ def flush(state: TrainState, pending: list[Step]) -> bool:
     return bool(state.history) and not math.isfinite(state.history[-1]["loss"])
 
 
+def mean_loss(state: TrainState) -> float | None:
+    """Returns the mean training loss of the steps since the latest evaluation, None if there were none."""
+    since = state.evals[-1]["step"] if state.evals else 0
+    losses = [line["loss"] for line in state.history[since:]]
+    return math.fsum(losses) / len(losses) if losses else None
+
+
 def _backward(state: TrainState, share: Share, rows: int, device: torch.device) -> Tensor:
     """Returns the mean loss of the batch, its gradient accumulated; halves the micro-batch when memory runs out."""
     random = global_state(device)

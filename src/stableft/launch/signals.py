@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 
+INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
+
 
 @contextlib.contextmanager
 def sigint_blocked() -> Iterator[None]:

@@ -1,6 +1,7 @@
 """What `stableft pretrain` does around the training: looks before it starts, shows where it is, says what came out."""
 
 import math
+import shlex
 import shutil
 import sys
 import time
@@ -9,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stableft.claim import claim
+from stableft.display import REFRESH_SECONDS
 from stableft.errors import UserError
-from stableft.launch.signals import collected_signals
+from stableft.launch.signals import INTERRUPTED, collected_signals
 from stableft.outcome import write_folder
 from stableft.plan import Execution, Sources, Stopped
 from stableft.pretrain.corpus import load_corpus
@@ -18,13 +20,11 @@ from stableft.pretrain.file import Pretraining, load_pretraining
 from stableft.pretrain.job import prepare_pretraining
 from stableft.pretrain.record import MODEL_FOLDER, PretrainRecord, pretrain_folder
 from stableft.pretrain.train import PretrainProgress, pretrain
-from stableft.pretrain.vocabulary import load_vocabulary
+from stableft.pretrain.vocabulary import vocabulary_of
 from stableft.record import CHECKPOINT_FILE, atomic_write, dump_record, read_as
 from stableft.text import duration
 
 LINE_SECONDS = 30.0
-REFRESH_SECONDS = 0.25
-INTERRUPTED = 130
 
 
 def run_pretraining(config: str, results: Path, execution: Execution, sets: Sequence[str], out: Path | None) -> int:
@@ -33,12 +33,13 @@ def run_pretraining(config: str, results: Path, execution: Execution, sets: Sequ
     Raises:
         UserError: the config, what it names, or `out` cannot be used, or another process is at it.
     """
-    _check_out(out)
+    _check_out(out, results)
     plan = load_pretraining(config, Sources(), sets)
     folder = pretrain_folder(results, plan.config.run_id)
     record = read_as(PretrainRecord, folder)
     if record:
         _check_done(plan, record, folder)
+        _remove_checkpoint(folder)
         print(f"{plan.name} is done already: nothing is trained")
         return _close(plan, record, folder, out)
     print(f"loading {plan.config.text.name} ...", flush=True)
@@ -62,15 +63,21 @@ def run_pretraining(config: str, results: Path, execution: Execution, sets: Sequ
     return _close(plan, record, folder, out)
 
 
+def _remove_checkpoint(folder: Path) -> None:
+    """Removes the checkpoint that a kill between the two leaves beside the record."""
+    path = folder / CHECKPOINT_FILE
+    if path.exists():
+        with claim(folder) as ours:
+            if ours:
+                path.unlink(missing_ok=True)
+
+
 def _check_done(plan: Pretraining, record: PretrainRecord, folder: Path) -> None:
     """Raises UserError if the data of a finished pre-training is another now, or its model is gone."""
     if not record.failed and not (folder / MODEL_FOLDER / "config.json").is_file():
         raise UserError(f"{folder} has a record but no {MODEL_FOLDER} folder any more; delete it to train again")
     config = plan.config
-    tokenizer = load_vocabulary(
-        config.vocabulary.name, plan.sources.paths.get(config.vocabulary.sha256 or ""), config.max_length
-    )
-    now = load_corpus(config, plan.sources, tokenizer).record.fingerprint
+    now = load_corpus(config, plan.sources, vocabulary_of(config, plan.sources.paths)).record.fingerprint
     if now != record.data.fingerprint:
         raise UserError(
             f"pre-training {record.run_id} was done on rows with fingerprint {record.data.fingerprint[:16]}, and now "
@@ -78,12 +85,18 @@ def _check_done(plan: Pretraining, record: PretrainRecord, folder: Path) -> None
         )
 
 
-def _check_out(out: Path | None) -> None:
+def _check_out(out: Path | None, results: Path) -> None:
+    """Raises UserError if `out` is no place for a model, or holds anything that must not be replaced by one."""
     if out is None:
         return
+    if out.name in ("", ".."):
+        raise UserError(f"--out {out}: give the folder by its name")
+    if results.resolve().is_relative_to(out.resolve()):
+        raise UserError(f"--out {out} is where the results of --results {results} go, so it is not replaced")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}")
-    if out.exists() and not (out / "config.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
+    is_model = all((out / name).is_file() for name in ("config.json", "model.safetensors"))
+    if out.exists() and not is_model and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"--out {out} is there and holds no model, so it is not replaced")
 
 
@@ -94,12 +107,14 @@ def _close(plan: Pretraining, record: PretrainRecord, folder: Path, out: Path | 
         return 1
     model = folder / MODEL_FOLDER
     if out is not None:
-        with write_folder(out) as temporary:
-            shutil.copytree(model, temporary, dirs_exist_ok=True)
+        _check_out(out, folder.parents[1])  # something may lie there by now
+        with write_folder(out.resolve()) as temporary:
+            for path in model.iterdir():
+                shutil.copyfile(path, temporary / path.name)
         atomic_write(out.with_name(f"{out.name}.record.json"), (dump_record(record) + "\n").encode())
         model = out
     last, config = record.evals[-1], plan.config
-    length = min(128, config.model.get("max_position_embeddings", 128))
+    length = min(128, config.max_length)  # what it has seen, which may be less than it has positions for
     task = "toy-rte" if config.text.sha256 is None else "rte"
     speed = f"{record.tokens_per_second:,.0f} tokens/s" if record.tokens_per_second else ""
     print(
@@ -108,7 +123,8 @@ def _close(plan: Pretraining, record: PretrainRecord, folder: Path, out: Path | 
     )
     print(f"{record.tokens:,} tokens in {record.steps:,} steps, {duration(record.seconds)}, {speed}")
     print(f"model: {model}")
-    print(f"stableft train mosbach --task {task} --seed 1 --set data.max_length={length} --model {model}")
+    where = shlex.quote(str(model))
+    print(f"stableft train mosbach --task {task} --seed 1 --set data.max_length={length} --model {where}")
     return 0
 
 

@@ -18,7 +18,7 @@ from stableft.pretrain.textfiles import read_documents, text_digest, text_files
 from stableft.pretrain_config import PretrainConfig
 from stableft.seeds import generator
 
-CORPUS_FORMAT = "corpus 1"  # counted up when the same text would give other rows
+CORPUS_FORMAT = "corpus 2"  # counted up when the same text would give other rows
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def pack(lines: Iterable[tuple[int, str]], tokenizer, max_length: int) -> tuple[
     The tokens of a document, its lines joined, are cut into rows of `max_length` with [CLS] and [SEP]; the last one
     may be shorter. No row has text of two documents.
     """
-    ids, lengths, documents = [np.zeros(0, np.int32)], [], []
+    ids, lengths, documents = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for chunk in _chunks(lines, CHUNK):
         encoded = tokenizer(
             [line for _, line in chunk],
@@ -93,9 +93,9 @@ def pack(lines: Iterable[tuple[int, str]], tokenizer, max_length: int) -> tuple[
             verbose=False,  # it would warn of every line that is longer than a row
         )["input_ids"]
         ids.append(np.concatenate([np.array(line, dtype=np.int32) for line in encoded]))
-        lengths += [len(line) for line in encoded]
-        documents += [document for document, _ in chunk]
-    sizes = np.bincount(documents, lengths).astype(np.int64) if documents else np.zeros(0, np.int64)
+        lengths.append(np.array([len(line) for line in encoded]))
+        documents.append(np.array([document for document, _ in chunk]))
+    sizes = np.bincount(np.concatenate(documents), np.concatenate(lengths)).astype(np.int64)
     sizes = sizes[sizes > 0]
     body = max_length - 2
     per_document = -(-sizes // body)

@@ -11,7 +11,7 @@ from stableft.locate import config_name, file_digest, find_config, find_file, fo
 from stableft.plan import Sources
 from stableft.pretrain.model import complete_model, model_keys
 from stableft.pretrain.textfiles import text_digest, text_files
-from stableft.pretrain.vocabulary import load_vocabulary
+from stableft.pretrain.vocabulary import vocabulary_of
 from stableft.pretrain_config import PretrainConfig
 from stableft.settings import (
     Leaves,
@@ -126,9 +126,8 @@ def _build(
     """Returns the config with all values of its model, after a look at whether they, vocabulary and rows fit."""
     written = {key.removeprefix("model."): value for key, value in settings.items() if key.startswith("model.")}
     checked = build_part(settings | {"model": Setting({}, "")}, document.path, PretrainConfig, leaves)
-    origin = checked.vocabulary
     try:
-        tokenizer = load_vocabulary(origin.name, paths.get(origin.sha256 or ""), checked.max_length)
+        tokenizer = vocabulary_of(checked, paths)
     except UserError as error:
         raise UserError(f"{settings['vocabulary'].where}: {error}") from None
     where = document.where(("model",))

@@ -18,7 +18,7 @@ from stableft.pretrain.file import Pretraining
 from stableft.pretrain.masking import Alphabet, Masked, alphabet, mask
 from stableft.pretrain.model import build_masked_model
 from stableft.pretrain.record import pretrain_folder
-from stableft.pretrain.vocabulary import load_vocabulary, special_ids
+from stableft.pretrain.vocabulary import special_ids, vocabulary_of
 from stableft.pretrain_config import PretrainConfig
 from stableft.schedule import evaluation_steps, steps_per_epoch, total_steps
 from stableft.seeds import batch_order, generator
@@ -51,8 +51,7 @@ def prepare_pretraining(plan: Pretraining, results: Path, execution: Execution) 
     git_state()  # read now, and kept: the code that runs is the code of this moment
     config = plan.config
     device = prepare_device(execution)
-    origin = config.vocabulary
-    tokenizer = load_vocabulary(origin.name, plan.sources.paths.get(origin.sha256 or ""), config.max_length)
+    tokenizer = vocabulary_of(config, plan.sources.paths)
     corpus = load_corpus(config, plan.sources, tokenizer)
     assert isinstance(tokenizer.mask_token_id, int)
     letters = alphabet(len(tokenizer), special_ids(tokenizer), tokenizer.mask_token_id)
@@ -60,7 +59,8 @@ def prepare_pretraining(plan: Pretraining, results: Path, execution: Execution) 
     random = generator(config.corpus.seed, "held_out_masks")  # so that losses of other seeds can be compared
     held_out = mask(_batch(config, corpus, tokenizer, rows), letters, config.masking, random)
     if not held_out.chosen.any():
-        raise UserError(f"text {config.text.name!r}: its held-out rows have no word of vocabulary {origin.name!r}")
+        words = config.vocabulary.name
+        raise UserError(f"text {config.text.name!r}: its held-out rows have no word of vocabulary {words!r}")
     total = total_steps(config.schedule, len(corpus.train))
     per_epoch = steps_per_epoch(len(corpus.train), config.schedule.batch_size)
     job = PretrainJob(

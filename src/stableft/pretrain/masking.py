@@ -36,7 +36,8 @@ def alphabet(size: int, special: list[int], mask_id: int) -> Alphabet:
 def mask(batch: dict[str, Tensor], letters: Alphabet, rule: MaskingConfig, random: torch.Generator) -> Masked:
     """Returns the batch with masks drawn from `random`, which nothing but the batch's shape and tokens moves.
 
-    As in BERT's code a row loses its share of tokens, rounded, at least one; each token is as likely as another.
+    A row loses its share of tokens, rounded, at least one; each token is as likely as another.
+    DEVIATION: BERT's code counts [CLS] and [SEP] in the share, and masks [UNK] as any other token.
     """
     truth = batch["input_ids"]
     free = letters.is_ordinary[truth] & batch["attention_mask"].bool()

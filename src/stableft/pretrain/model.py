@@ -1,5 +1,6 @@
 """Masked-language models of every family: the settings that a user may write, fresh weights, logits where asked."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from stableft.errors import UserError
 from stableft.model import UNLOADABLE, load_error, quiet
 from stableft.pretrain_config import PretrainConfig
 from stableft.seeds import derive
-from stableft.settings import Settings
+from stableft.settings import Setting, Settings
 
 # Fields of a family's config class that follow from the vocabulary, or make something else of the model.
 NOT_SET = ("pad_token_id", "bos_token_id", "eos_token_id", "use_cache", "is_decoder", "add_cross_attention")
@@ -43,7 +44,7 @@ def complete_model(
         UserError: no model can be made of them, or not of that vocabulary.
     """
     entries = len(tokenizer)
-    values = {"vocab_size": entries} | {key: setting.value for key, setting in settings.items()}
+    values = {"vocab_size": entries} | {key: _checked(family, key, setting) for key, setting in settings.items()}
     try:
         config = AutoConfig.for_model(family, **values, pad_token_id=tokenizer.pad_token_id)
         if config.vocab_size < entries:
@@ -61,6 +62,26 @@ def complete_model(
         place = f"{settings[key].where}: model.{key}" if key else f"{where}: model"
         raise UserError(f"{place}: {reason}") from None
     return {key: getattr(config, key) for key in model_keys(family)}
+
+
+def _checked(family: str, key: str, setting: Setting) -> Any:
+    """Returns a model's value, whole or not as the family's config class wants it: 0 and 0.0 have one id.
+
+    Raises:
+        UserError: no model can be made of the number; transformers takes many such.
+    """
+    value, kind = setting.value, CONFIG_MAPPING[family].__annotations__[key]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if kind is int:
+        fits, rule = isinstance(value, int) and value >= 1, "must be a whole number of at least 1"
+    elif key in find_backbone(family, key).dropouts:
+        fits, rule = 0 <= value <= 1, "must be a number from 0 to 1"
+    else:
+        fits, rule = 0 <= value < math.inf, "must be at least 0 and finite"
+    if not fits:
+        raise UserError(f"{setting.where}: model.{key}: {value!r} {rule}")
+    return value if kind is int else float(value)
 
 
 def build_masked_model(

@@ -21,7 +21,7 @@ class PretrainPoint(RecordPart):
 
 
 class CorpusRecord(RecordPart):
-    """Which text was used. A document is a pair of sentences in the toy language; tokens include [CLS] and [SEP]."""
+    """Which text was used. A document is a pair of passages in the toy language; tokens include [CLS] and [SEP]."""
 
     fingerprint: str
     documents: int
@@ -35,7 +35,7 @@ class PretrainRecord(Outcome):
     """The outcome of one pre-training."""
 
     name: str  # of its config file
-    failed: bool  # the training loss was NaN or infinite, which ended it
+    failed: bool  # the training loss was NaN or infinite, which ended it, or the last held-out loss was
     reason: str | None
     config: PretrainConfig
     evals: tuple[PretrainPoint, ...]

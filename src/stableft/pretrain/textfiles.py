@@ -43,7 +43,7 @@ def read_documents(files: Iterable[Path]) -> Iterator[tuple[int, str]]:
     document = 0
     for file in files:
         try:
-            lines = file.read_text(encoding="utf-8").split("\n")
+            lines = file.read_text(encoding="utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
             raise UserError(f"text: {file} is not UTF-8 text (byte {error.start})") from None
         tagged = any(DOCUMENT_TAG.fullmatch(line.strip()) for line in lines)

@@ -9,18 +9,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from stableft.checkpoint import load_checkpoint
 from stableft.environment import peak_memory
 from stableft.evaluate import autocast, in_batches, loss_sum, to_device
-from stableft.loop import Course, resume_facts, run_steps
-from stableft.outcome import environment_of, write_config, write_history, write_model
+from stableft.loop import Course, resume_facts, run_steps, take_up
+from stableft.outcome import divergence, environment_of, skipped_steps, write_history, write_model
 from stableft.pretrain.job import PretrainJob, batch_of_step
 from stableft.pretrain.masking import Masked
 from stableft.pretrain.model import masked_logits
 from stableft.pretrain.record import MODEL_FOLDER, PretrainPoint, PretrainRecord
 from stableft.record import CHECKPOINT_FILE, RECORD_FILE, atomic_write, dump_record
-from stableft.seeds import derive
-from stableft.update import Step, TrainState, learning_rate, update_weights
+from stableft.update import Step, TrainState, learning_rate, mean_loss, update_weights
 
 
 @dataclass(frozen=True)
@@ -49,12 +47,9 @@ def pretrain(
         UserError: there is a checkpoint that was made in another way.
     """
     config, device = job.plan.config, job.device
-    job.folder.mkdir(parents=True, exist_ok=True)
-    write_config(job.folder, config, name=job.plan.name)
     facts = resume_facts(config.run_id, job.corpus.record.fingerprint, job.execution, device)
     course = Course(config.run_id, job.folder, job.execution, device, job.total, job.evaluate_at, facts)
-    torch.manual_seed(derive(config.seeds.data, "dropout"))
-    load_checkpoint(job.folder, state, facts, device)
+    take_up(course, state, config, name=job.plan.name)
     counted = tokens = 0
 
     def report() -> None:
@@ -117,13 +112,11 @@ def _evaluate(job: PretrainJob, state: TrainState) -> None:
     parts = in_batches(sums, len(lengths), job.plan.config.evaluation.batch_size)
     loss, right = (torch.stack(parts).double().sum(0) / job.held_out.chosen.sum().item()).tolist()
     state.model.train()
-    since = state.evals[-1]["step"] if state.evals else 0
-    losses = [line["loss"] for line in state.history[since:]]
     state.evals.append(
         {
             "step": state.step,
             "epoch": state.step / job.per_epoch,
-            "train_loss": math.fsum(losses) / len(losses) if losses else None,
+            "train_loss": mean_loss(state),
             "held_out_loss": loss,
             "held_out_accuracy": right,
             "seconds": time.perf_counter() - started,
@@ -146,7 +139,7 @@ def _finish(job: PretrainJob, state: TrainState, diverged: bool) -> PretrainReco
     """Returns the record of a pre-training that is at its end, after writing the model, and the record last of all."""
     reason = None
     if diverged:
-        reason = f"the training loss was {state.history[-1]['loss']} at step {len(state.history)}"
+        reason = divergence(state)
     elif not math.isfinite(state.evals[-1]["held_out_loss"]):
         reason = f"the held-out loss after the last step, {state.step}, was {state.evals[-1]['held_out_loss']}"
     else:
@@ -161,7 +154,7 @@ def _finish(job: PretrainJob, state: TrainState, diverged: bool) -> PretrainReco
         config=job.plan.config,
         evals=tuple(PretrainPoint(**point) for point in state.evals),
         steps=len(state.history),
-        skipped_steps=max(0, len(state.history) - state.optimizer.steps_taken()),
+        skipped_steps=skipped_steps(state),
         tokens=tokens,
         tokens_per_second=_speed(state, tokens),
         data=job.corpus.record,

@@ -1,5 +1,6 @@
 """Tokenizers to pre-train with: the toy language's words, BERT's WordPiece from a vocab.txt, or one that is there."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -7,6 +8,7 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase, 
 
 from stableft import toylang
 from stableft.errors import UserError
+from stableft.pretrain_config import PretrainConfig
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -15,6 +17,16 @@ SPECIAL = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
+
+
+def vocabulary_of(config: PretrainConfig, paths: Mapping[str, Path]) -> PreTrainedTokenizerBase:
+    """Returns the tokenizer of a pre-training, whose file or folder is in `paths` by its hash.
+
+    Raises:
+        UserError: it cannot be read, or lacks a special token.
+    """
+    origin = config.vocabulary
+    return load_vocabulary(origin.name, paths[origin.sha256] if origin.sha256 else None, config.max_length)
 
 
 def load_vocabulary(name: str, path: Path | None, max_length: int) -> PreTrainedTokenizerBase:
@@ -29,6 +41,10 @@ def load_vocabulary(name: str, path: Path | None, max_length: int) -> PreTrained
         tokenizer = _stored(name, path)
     else:
         tokenizer = BertTokenizer(vocab=_word_pieces(name, path), do_lower_case=True)
+    if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
+        raise UserError(f"vocabulary {name!r} has special tokens only, and no word")
+    if max(tokenizer.get_vocab().values()) >= len(tokenizer):
+        raise UserError(f"vocabulary {name!r}: its {len(tokenizer)} entries are not numbered from 0 without a gap")
     tokenizer.model_max_length = max_length
     return tokenizer
 
@@ -54,7 +70,7 @@ def _word_level(words: tuple[str, ...]) -> PreTrainedTokenizerFast:
 
 def _word_pieces(name: str, path: Path) -> dict[str, int]:
     try:
-        pieces = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        pieces = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"vocabulary {name!r}: it is not UTF-8 text (byte {error.start})") from None
     entries: dict[str, int] = {}

@@ -59,7 +59,11 @@ def _main(table: Table) -> str:
 
 def _against_first(table: Table, column: str) -> str:
     pairs = versus.block(table, column)
-    notes = [versus.explanation(table), versus.sizes(pairs), *(f"{line}." for pair in pairs for line in versus.remarks(pair))]
+    notes = [
+        versus.explanation(table),
+        versus.sizes(pairs),
+        *(f"{line}." for pair in pairs for line in versus.remarks(pair)),
+    ]
     lines = [
         r"\begin{table}",
         r"\centering",
