@@ -83,30 +83,36 @@ def test_what_the_demo_runs_is_a_part_of_what_is_reported():
     assert CHOSEN_ON.isdisjoint(run.config.seeds.init for run in load_sweep(DEMO, Sources(), seeds=REPORTED).runs)
 
 
-def test_about_half_of_the_runs_without_bias_correction_fail_having_learnt_nothing(committed):
-    failed, n = failures(committed["devlin"])
+def check_finding(records: Records) -> None:
+    """The numbers that the setting was chosen for: half of the runs fail, and both tests see it at 25 and 15 seeds."""
+    devlin, mosbach = records["devlin"], records["mosbach"]
+    failed, n = failures(devlin)
     assert 0.4 <= failed / n <= 0.6
-    check_losses(committed["devlin"])
-
-
-def test_the_recommended_recipe_never_fails_and_its_spread_is_smaller(committed):
-    devlin, mosbach = committed["devlin"], committed["mosbach"]
-    assert failures(mosbach) == (0, 25)
-    assert fewer_failures(mosbach, devlin) < 0.001
     assert unequal_spread(devlin, mosbach) < 0.01
     assert unequal_spread(devlin[:15], mosbach[:15]) < 0.05
 
 
-def test_the_ratio_of_the_deviations_is_far_from_one(committed):
-    ratio = sd_ratio(scores(committed["devlin"]), scores(committed["mosbach"]), np.random.default_rng(0))
+def check_finding_whatever_the_processor(records: Records) -> None:
+    """What no other rounding may change: who never fails, whose spread is smaller, what a failed run has learnt."""
+    devlin, mosbach = records["devlin"], records["mosbach"]
+    check_losses(devlin)
+    assert failures(mosbach) == (0, 25)
+    assert fewer_failures(mosbach, devlin) < 0.001
+    assert fewer_failures(records["devlin-corrected"], devlin) < 0.05
+    assert unequal_spread(devlin, mosbach) < 0.05
+    ratio = sd_ratio(scores(devlin), scores(mosbach), np.random.default_rng(0))
     assert ratio.value is not None
     assert ratio.interval.low is not None
     assert ratio.value > ratio.interval.low > 1
 
 
-@pytest.mark.parametrize("arm", ["devlin-corrected", "zhang-reinit"])
-def test_bias_correction_lowers_the_failure_rate_at_the_same_length(committed, arm):
-    assert fewer_failures(committed[arm], committed["devlin"]) < 0.05
+def test_the_committed_records_show_the_finding(committed):
+    check_finding(committed)
+    check_finding_whatever_the_processor(committed)
+
+
+def test_re_init_with_bias_correction_fails_less_often_too(committed):
+    assert fewer_failures(committed["zhang-reinit"], committed["devlin"]) < 0.05
 
 
 def test_training_longer_raises_what_bias_correction_alone_reaches(committed):
@@ -148,7 +154,7 @@ def test_the_checkpoint_has_the_held_out_loss_that_its_record_states(workplace: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_fresh_sweep_shows_it_too(stableft: Callable, workplace: Path, tmp_path):
+def test_a_fresh_sweep_shows_it_too(committed: Records, stableft: Callable, workplace: Path, tmp_path):
     which = ("--seeds", REPORTED, "--arms", "devlin,devlin-corrected,mosbach", "--results", tmp_path)
     code, out, err = stableft("sweep", DEMO, *which, "--devices", "cpu", "--jobs-per-device", 2)
     assert code == 0, err
@@ -156,13 +162,11 @@ def test_a_fresh_sweep_shows_it_too(stableft: Callable, workplace: Path, tmp_pat
     out = tmp_path / "demo.jsonl"
     assert stableft("export", DEMO, *which, "--out", out)[0] == 0
     fresh = by_arm(list(read_records_file(out)))
-    devlin, mosbach = fresh["devlin"], fresh["mosbach"]
-    failed, n = failures(devlin)
-    # Another processor rounds otherwise, and which seeds fail is chaotic: as many as half of 25 leave with chance .998.
+    check_finding_whatever_the_processor(fresh)
+    if scores(fresh["mosbach"]) == scores(committed["mosbach"]):  # this processor rounds as that of the records
+        check_finding(fresh)
+        return
+    # Elsewhere which seeds fail is chaotic: the number is one that half of 25 gives with chance .998.
+    failed, n = failures(fresh["devlin"])
     low, high = scipy_stats.binom.interval(0.998, n, 0.5)
     assert low <= failed <= high
-    check_losses(devlin)
-    assert failures(mosbach) == (0, 25)
-    assert fewer_failures(mosbach, devlin) < 0.001
-    assert fewer_failures(fresh["devlin-corrected"], devlin) < 0.05
-    assert unequal_spread(devlin, mosbach) < 0.05

@@ -72,6 +72,25 @@ os.fsync = fsync
 """
 
 
+def start_stableft(site: Path, folder: Path, *arguments: str | Path) -> subprocess.Popen:
+    """Starts a command in a folder, as the leader of a process group of its own; its cache is there too."""
+    path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen(
+        [sys.executable, "-c", "from stableft.cli import main; main()", *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, "STABLEFT_CACHE": str(folder / "cache")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> None:
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+
+
 class Sweeps:
     """Starts the sweep over one results folder, as a user would."""
 
@@ -79,33 +98,11 @@ class Sweeps:
         self.folder, self.site, self.results = folder, site, results
 
     def start(self) -> subprocess.Popen:
-        path = os.pathsep.join(filter(None, (str(self.site), os.environ.get("PYTHONPATH"))))
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-c", "from stableft.cli import main; main()", "sweep", "toy-sweep.yaml"),
-                *(
-                    "--results",
-                    str(self.results),
-                    "--devices",
-                    "cpu",
-                    "--jobs-per-device",
-                    "1",
-                    "--checkpoint-every",
-                    "2",
-                ),
-            ],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": path, "STABLEFT_CACHE": str(self.folder / "cache")},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        options = "--devices cpu --jobs-per-device 1 --checkpoint-every 2".split()
+        return start_stableft(self.site, self.folder, "sweep", "toy-sweep.yaml", "--results", self.results, *options)
 
     def finish(self) -> None:
-        process = self.start()
-        out, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, out
+        finish(self.start())
 
     def files(self) -> set[str]:
         """Returns the files of all run folders, as run/name."""

@@ -6,13 +6,12 @@
 import os
 import random
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from test_kill import SITE, kill, wait_for
+from test_kill import SITE, finish, kill, start_stableft, wait_for
 from test_pretrain import left_behind
 from test_pretrain_file import write
 
@@ -39,21 +38,12 @@ class Pretrainings:
         self.checkpoint = self.folder / CHECKPOINT_FILE
 
     def start(self) -> subprocess.Popen:
-        path = os.pathsep.join(filter(None, (str(self.site), os.environ.get("PYTHONPATH"))))
-        where = ["--results", str(self.results), "--device", "cpu", "--threads", "1", "--checkpoint-every", "3"]
-        return subprocess.Popen(
-            [sys.executable, "-c", "from stableft.cli import main; main()", "pretrain", str(self.config), *where],
-            env={**os.environ, "PYTHONPATH": path, "STABLEFT_CACHE": str(self.config.parent / "cache")},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        options = "--device cpu --threads 1 --checkpoint-every 3".split()
+        folder = self.config.parent
+        return start_stableft(self.site, folder, "pretrain", self.config, "--results", self.results, *options)
 
     def finish(self) -> None:
-        process = self.start()
-        out, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, out
+        finish(self.start())
 
     def written(self) -> int:
         return self.checkpoint.stat().st_mtime_ns if self.checkpoint.exists() else 0

@@ -33,7 +33,7 @@ class Origin(Part):
 class CorpusConfig(Part):
     """How much text there is, and how much of it is never trained on."""
 
-    pairs: Count | None = None  # of sentences that the toy language gives, held-out ones included; None for files
+    pairs: Count | None = None  # of passages that the toy language gives, held-out ones included; None for files
     held_out: Share  # of the documents of files, of the pairs of the toy language
     seed: Seed  # draws the toy corpus, which documents or pairs are held out, and their masks
 

@@ -1,4 +1,4 @@
-"""Text as rows to pre-train on: sentence pairs of the toy language, or files, a document packed into whole rows."""
+"""Text as rows to pre-train on: pairs of passages of the toy language, or files, a document packed into whole rows."""
 
 import hashlib
 import itertools
