@@ -27,6 +27,16 @@ M: dict[str, Any] = {
     "model.name": "bert-large-uncased",
     "model.dropout": 0.1,
     "model.attention": "sdpa",
+    "model.head": "stock",
+    "model.structure": None,
+    "mixout.p": 0.0,
+    "mixout.target": "pretrained",
+    "mixout.granularity": "parameter",
+    "mixout.scope": "linear",
+    "optimizer.decay_towards": "zero",
+    "optimizer.decay_head": False,
+    "optimizer.llrd": 1.0,
+    "schedule.warmup_steps": None,
     "reinit.pooler": False,  # keeps its pre-trained weights
     "reinit.blocks": 0,
     "reinit.embeddings": False,
@@ -93,6 +103,7 @@ def test_a_recipe_is_complete(name):
         "model.sha256",
         "seeds.init",
         "seeds.data",
+        "start_from",
     }
 
 
@@ -101,7 +112,7 @@ def test_every_line_of_a_recipe_says_where_its_value_is_from(path):
     lines = path.read_text().splitlines()
     assert all(line.startswith("# ") for line in lines[:2])
     bare = {line.split(":")[0].strip() for line in lines if ":" in line and "#" not in line and not line.endswith(":")}
-    assert bare <= {"reinit", "sample_seed"}
+    assert bare <= {"reinit", "mixout", "sample_seed"}
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: str(path.relative_to(CONFIGS)))

@@ -17,6 +17,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
 class Part(BaseModel):
@@ -65,6 +66,15 @@ class DataConfig(Part):
     segment_ids: bool  # False: token_type_ids all zero, as M's released code runs
 
 
+class Structure(Part):
+    """Where a family that stableft has no row for keeps its parts: dotted paths below the model of transformers."""
+
+    whole: ClassVar[bool] = True
+    blocks: tuple[str, ...] = Field(min_length=1)  # module lists, the lowest block first
+    embeddings: tuple[str, ...] = ()
+    pooler: str | None = None
+
+
 class ModelConfig(Part):
     """Which pre-trained weights, and how they are run."""
 
@@ -73,6 +83,16 @@ class ModelConfig(Part):
     sha256: Digest | None = None  # of a local folder's contents
     dropout: Annotated[float, Field(ge=0, lt=1)] | None  # None: as the checkpoint says
     attention: Literal["eager", "sdpa"]
+    head: Literal["stock", "paper"] | None = None  # paper: Z's own, where a family's differs from transformers'
+    structure: Structure | None = None
+
+
+class StartFrom(Part):
+    """An intermediate task (Phang et al. 2018; Z sec. 7.1): the weights of a finished run, not the pre-trained ones."""
+
+    whole: ClassVar[bool] = True
+    run: RunId
+    checkpoint: Literal["best", "last"]
 
 
 class Reinit(Part):
@@ -81,6 +101,19 @@ class Reinit(Part):
     pooler: bool
     blocks: Annotated[int, Field(ge=0)]
     embeddings: bool | None = None
+
+
+class Mixout(Part):
+    """Weights of Linear modules, replaced by what they were at the start with probability `p` (Z sec. 7.1).
+
+    `granularity`: every `parameter` for itself (Lee et al. 2020) or all that read one input feature, a `column` of the
+    weight (the released code). `scope`: every `linear`, or those with a dropout between the last Linear and them.
+    """
+
+    p: Annotated[float, Field(ge=0, le=1)]
+    target: Literal["pretrained"]  # of what a run draws anew (head, re-initialised blocks): the draw
+    granularity: Literal["parameter", "column"]
+    scope: Literal["linear", "after_dropout"]
 
 
 class OptimizerConfig(Part):
@@ -95,12 +128,21 @@ class OptimizerConfig(Part):
     decay_order: Literal["before", "after"] | None
     no_decay: tuple[str, ...]  # parameters whose name contains one of these are not decayed
     clip_norm: Positive | None
+    decay_towards: Literal["zero", "pretrained"] | None = None  # pretrained: the weights at the start (Z sec. 7.1)
+    decay_head: bool | None = None  # towards its draw, where the encoder decays towards the pre-trained weights
+    llrd: Annotated[float, Field(gt=0, le=1)] | None = None  # a block's learning rate over that of the block above
 
     def normalized(self) -> Self:
         """Returns the config with every field that has no effect set to None."""
         changes: dict[str, Any] = {} if self.bias_correction else {"eps_placement": None}
         if self.weight_decay == 0:
             changes |= {"decay_order": None, "no_decay": ()}
+        if self.weight_decay == 0 or self.decay_towards != "pretrained":
+            changes |= {"decay_towards": None, "decay_head": None}
+        elif not self.decay_head:
+            changes |= {"decay_head": None}
+        if self.llrd == 1:
+            changes |= {"llrd": None}
         return self.model_copy(update=changes)
 
 
@@ -129,7 +171,14 @@ class ScheduleConfig(Part):
 
     length: Length
     batch_size: Count
-    warmup: Annotated[float, Field(ge=0, le=1)]  # share of all updates
+    warmup: Annotated[float, Field(ge=0, le=1)] | None  # share of all updates
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None  # in place of the share (Z Table 6)
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Self:
+        if (self.warmup is None) == (self.warmup_steps is None):
+            raise ValueError("give exactly one of warmup and warmup_steps, and null for the other")
+        return self
 
 
 class Cadence(Choice):
@@ -162,6 +211,8 @@ class RunConfig(Part):
     data: DataConfig
     model: ModelConfig
     reinit: Reinit | None
+    mixout: Mixout | None = None
+    start_from: StartFrom | None = None
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     evaluation: EvaluationConfig
@@ -198,6 +249,10 @@ class RunConfig(Part):
         values["optimizer"] = self.optimizer.normalized().model_dump()
         if self.model.sha256 is not None:
             values["model"]["revision"] = None
+        if self.model.head == "stock":
+            values["model"]["head"] = None
+        if self.mixout and self.mixout.p == 0:
+            values["mixout"] = None
         if self.data.train_rows is None:
             values["data"]["sample_seed"] = None
         values["evaluation"]["select_by"] = (self.selection_metric,)

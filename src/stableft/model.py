@@ -77,11 +77,17 @@ def build_model(config: RunConfig, sources: Sources) -> tuple[PreTrainedModel, P
     model = copy.deepcopy(pretrained.model)
     std = model.config.initializer_range
     head = generator(config.seeds.init, "head")
-    for name in (pretrained.spec.head, *pretrained.missing):
+    for name in (*head_modules(model), *pretrained.missing):
         draw_weights(model.get_submodule(name), std, head)
     if config.reinit:
         reinitialize(model, pretrained.spec, config.reinit, std, generator(config.seeds.init, "reinit"))
     return model, pretrained
+
+
+def head_modules(model: PreTrainedModel) -> list[str]:
+    """Returns the names of the modules that make up the head: all that have weights outside the base model."""
+    children = model.named_children()
+    return [name for name, part in children if name != model.base_model_prefix and any(True for _ in part.parameters())]
 
 
 @contextlib.contextmanager
@@ -138,7 +144,7 @@ def _pretrained(where: str, revision: str | None, n_outputs: int, attention: str
         raise
     except UNLOADABLE as error:
         raise UserError(load_error("model", where, error)) from None
-    missing = _missing_modules(where, spec, info)
+    missing = _missing_modules(where, spec, model, info)
     tokenizer = _tokenizer(where, revision)
     if len(tokenizer) > config.vocab_size:
         raise UserError(
@@ -148,12 +154,12 @@ def _pretrained(where: str, revision: str | None, n_outputs: int, attention: str
     return Pretrained(model, spec, getattr(config, "_commit_hash", None), missing)
 
 
-def _missing_modules(where: str, spec: BackboneSpec, info: dict) -> tuple[str, ...]:
+def _missing_modules(where: str, spec: BackboneSpec, model: PreTrainedModel, info: dict) -> tuple[str, ...]:
     """Returns the modules besides the head that must be drawn: only the pooler may be absent, as in MLM checkpoints.
 
     Weights of other heads are passed over, but not those of blocks that config.json does not have.
     """
-    prefix, _, inner = spec.blocks.partition(".")  # a checkpoint of the bare encoder has no prefix
+    prefix, _, inner = spec.blocks[0].partition(".")  # a checkpoint of the bare encoder has no prefix
     extra = sorted(k for k in info["unexpected_keys"] if k.removeprefix(f"{prefix}.").startswith(f"{inner}."))
     if extra:
         raise UserError(
@@ -162,15 +168,17 @@ def _missing_modules(where: str, spec: BackboneSpec, info: dict) -> tuple[str, .
             + f", which the {spec.title} model that its config.json describes does not have"
         )
     mismatched = {entry[0] for entry in info["mismatched_keys"]}
-    absent = sorted(key for key in {*info["missing_keys"], *mismatched} if not key.startswith(spec.head + "."))
-    encoder = [key for key in absent if not key.startswith(spec.pooler + ".")]
+    absent = sorted(
+        key for key in {*info["missing_keys"], *mismatched} if key.startswith(f"{model.base_model_prefix}.")
+    )
+    encoder = [key for key in absent if not (spec.pooler and key.startswith(spec.pooler + "."))]
     if encoder:
         raise UserError(
             f"model {where!r}: its weights lack {encoder[0]}"
             + (f" and {len(encoder) - 1} more" if len(encoder) > 1 else "")
             + f"; they do not fit the {spec.title} model that its config.json describes"
         )
-    return (spec.pooler,) if absent else ()
+    return (spec.pooler,) if spec.pooler and absent else ()
 
 
 def load_error(what: str, where: str, error: Exception) -> str:

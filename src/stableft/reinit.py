@@ -35,12 +35,13 @@ def draw_weights(module: nn.Module, std: float, generator: torch.Generator) -> N
 
 def reinitialize(model: nn.Module, spec: BackboneSpec, reinit: Reinit, std: float, generator: torch.Generator) -> None:
     """Re-draws the pooler, the top `reinit.blocks` blocks from the topmost down (Z sec. 5), and the embeddings."""
-    blocks = model.get_submodule(spec.blocks)
+    blocks = model.get_submodule(spec.blocks[-1])
     assert isinstance(blocks, nn.ModuleList)
     assert reinit.blocks <= len(blocks)
-    if reinit.pooler:
+    if reinit.pooler and spec.pooler:
         draw_weights(model.get_submodule(spec.pooler), std, generator)
     for block in reversed(list(blocks)[len(blocks) - reinit.blocks :]):
         draw_weights(block, std, generator)
     if reinit.embeddings:
-        draw_weights(model.get_submodule(spec.embeddings), std, generator)
+        for name in spec.embeddings:
+            draw_weights(model.get_submodule(name), std, generator)

@@ -17,6 +17,14 @@ def warmup_linear(step: int, total: int, warmup: int) -> float:
     return max(0.0, (total - step) / max(1, total - warmup))
 
 
+def warmup_steps(schedule: ScheduleConfig, total: int) -> int:
+    """Returns over how many of `total` updates the learning rate rises."""
+    if schedule.warmup_steps is not None:
+        return schedule.warmup_steps
+    assert schedule.warmup is not None
+    return int(schedule.warmup * total)
+
+
 def bias_ratio(t: int, beta1: float = 0.9, beta2: float = 0.999) -> float:
     """Returns how many times larger Adam's update `t` (from 1) is without bias correction (Z Fig. 1; M Fig. 6: 1/x)."""
     return (1 - beta1**t) / math.sqrt(1 - beta2**t)

@@ -15,7 +15,7 @@ from stableft.data import TokenRows, collate
 from stableft.evaluate import autocast, loss_sum, to_device
 from stableft.optim import AdamW
 from stableft.pretrain_config import PretrainConfig
-from stableft.schedule import warmup_linear
+from stableft.schedule import warmup_linear, warmup_steps
 from stableft.seeds import global_state, restore_global_state
 
 
@@ -89,8 +89,7 @@ def update_weights(
 
 def learning_rate(config: RunConfig | PretrainConfig, step: int, total: int) -> float:
     """Returns the learning rate of update `step` (from 0) of `total`."""
-    warmup = int(config.schedule.warmup * total)
-    return config.optimizer.lr * warmup_linear(step, total, warmup)
+    return config.optimizer.lr * warmup_linear(step, total, warmup_steps(config.schedule, total))
 
 
 def flush(state: TrainState, pending: list[Step]) -> bool:

@@ -125,7 +125,7 @@ def _started(
         raise UserError(load_error("model", str(folder), error)) from None
     if words != tokenizer.get_vocab():
         raise UserError(f"{name}: its vocabulary is not {config.vocabulary.name!r}")
-    blocks = find_backbone(config.family, name).blocks
+    blocks = find_backbone(config.family, name).blocks[-1]
     extra = [key for key in info["unexpected_keys"] if key.startswith(f"{blocks}.")]
     wrong = sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"]), *extra})
     if wrong:
