@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from stableft.optim import AdamW, parameter_groups
+from stableft.optim import AdamW
 
 SHAPES = [(7, 5), (5,), (3, 4, 2)]
 LR, BETAS, EPS, DECAY = 3e-3, (0.9, 0.999), 1e-6, 0.1
@@ -38,11 +38,12 @@ def run(optimizer, params, grads, lrs=None):
     return params
 
 
-def written_out(grads, lrs, *, bias_correction, eps_placement, decay_order, weight_decay):
-    """Every variant as a formula, in float64."""
+def written_out(grads, lrs, *, bias_correction, eps_placement, decay_order, weight_decay, towards=0.0):
+    """Every variant as a formula, in float64; the decay is towards `towards` times the first weights."""
     params = [p.detach().double() for p in parameters()]
     b1, b2 = BETAS
     for i, p in enumerate(params):
+        target = towards * p
         m, v = torch.zeros_like(p), torch.zeros_like(p)
         for t, step_grads in enumerate(grads, 1):
             g, lr = step_grads[i].double(), lrs[t - 1]
@@ -53,10 +54,10 @@ def written_out(grads, lrs, *, bias_correction, eps_placement, decay_order, weig
             else:
                 update = lr * math.sqrt(c2) / c1 * m / (v.sqrt() + EPS)
             if decay_order == "before":
-                p *= 1 - lr * weight_decay
+                p -= lr * weight_decay * (p - target)
             p -= update
             if decay_order == "after":
-                p *= 1 - lr * weight_decay
+                p -= lr * weight_decay * (p - target)
     return params
 
 
@@ -68,17 +69,23 @@ def test_twenty_steps_equal_torch():
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
 
 
+def copies(params):
+    return {p: p.detach().clone() for p in params}
+
+
+@pytest.mark.parametrize("towards", [0.0, 1.0])
 @pytest.mark.parametrize("small", [False, True])
-@pytest.mark.parametrize("weight_decay", [0.0, DECAY])
+@pytest.mark.parametrize("weight_decay", [0.0, DECAY, 30.0])
 @pytest.mark.parametrize("decay_order", ["before", "after"])
 @pytest.mark.parametrize(
     ("bias_correction", "eps_placement"),
     [(True, "after_correction"), (True, "before_correction"), (False, None)],
 )
-def test_every_switch_equals_the_formula(bias_correction, eps_placement, decay_order, weight_decay, small):
+def test_every_switch_equals_the_formula(bias_correction, eps_placement, decay_order, weight_decay, small, towards):
     grads, params = gradients(small=small), parameters()
     lrs = [LR * (t + 1) / 20 for t in range(20)]
-    optimizer = AdamW(params, LR, BETAS, EPS, weight_decay, bias_correction, eps_placement, decay_order)
+    targets = copies(params) if towards else {}
+    optimizer = AdamW(params, LR, BETAS, EPS, weight_decay, bias_correction, eps_placement, decay_order, targets)
     run(optimizer, params, grads, lrs)
     expected = written_out(
         grads,
@@ -87,6 +94,7 @@ def test_every_switch_equals_the_formula(bias_correction, eps_placement, decay_o
         eps_placement=eps_placement,
         decay_order=decay_order,
         weight_decay=weight_decay,
+        towards=towards,
     )
     for p, start, e in zip(params, parameters(), expected, strict=True):
         moved = (e - start.detach().double()).abs().max()
@@ -114,15 +122,28 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.parametrize("target", [0.0, 0.5])
+def test_decay_alone_has_a_closed_form(target):
+    """Without gradients, 10 steps of rate r leave (1 - r)^10 of the way to the target."""
+    params = parameters()
+    targets = {p: torch.full_like(p, target) for p in params} if target else {}
+    optimizer = AdamW(params, 0.1, weight_decay=0.4, targets=targets)
+    run(optimizer, params, [[torch.zeros(s) for s in SHAPES]] * 10)
+    for p, start in zip(params, parameters(), strict=True):
+        torch.testing.assert_close(p, target + (start - target) * 0.96**10, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("towards", [False, True])
 @pytest.mark.parametrize(("bias_correction", "eps_placement", "decay_order"), VARIANTS)
-def test_a_skipped_step_changes_nothing(bias_correction, eps_placement, decay_order):
+def test_a_skipped_step_changes_nothing(bias_correction, eps_placement, decay_order, towards):
     """A real GradScaler: with inf among the gradients, weights, moments and counts stay; all goes on as without."""
     grads = gradients(6)
     poisoned = [*copy.deepcopy(grads[:3]), [torch.full(s, math.inf) for s in SHAPES], *copy.deepcopy(grads[3:])]
 
     def train(all_grads):
         params = parameters()
-        optimizer = AdamW(params, LR, BETAS, EPS, DECAY, bias_correction, eps_placement, decay_order)
+        targets = {p: torch.zeros_like(p) for p in params} if towards else {}
+        optimizer = AdamW(params, LR, BETAS, EPS, DECAY, bias_correction, eps_placement, decay_order, targets)
         scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=10**6)
         for step_grads in all_grads:
             # The gradient of sum(p * g) is g, so the scaler really scales and unscales, and really sees inf.
@@ -172,15 +193,6 @@ def test_learning_rate_as_tensor_equals_number():
         run(AdamW(b, torch.tensor(LR), BETAS, EPS, DECAY, *switches), b, gradients(5))
         for p, q in zip(a, b, strict=True):
             torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-8)
-
-
-def test_groups_leave_out_bias_and_layer_norm():
-    model = torch.nn.ModuleDict({"dense": torch.nn.Linear(2, 2), "LayerNorm": torch.nn.LayerNorm(2)})
-    decayed, undecayed = parameter_groups(model.named_parameters(), 0.01, ("bias", "LayerNorm.weight"))
-    assert [p.shape for p in decayed["params"]] == [(2, 2)]
-    assert len(undecayed["params"]) == 3
-    assert (decayed["weight_decay"], undecayed["weight_decay"]) == (0.01, 0.0)
-    assert len(parameter_groups(model.named_parameters(), 0.01, ())) == 1
 
 
 def test_a_scaler_may_unscale_in_the_kernel():

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from stableft.backbones import BackboneSpec
 from stableft.config import RunConfig
 from stableft.data import Splits, load_splits
+from stableft.groups import build_optimizer
 from stableft.model import Pretrained, build_model, load_pretrained, load_tokenizer
-from stableft.optim import build_optimizer
 from stableft.plan import Execution, PlannedRun, Sources
 from stableft.pretrain_config import PretrainConfig
 from stableft.record import run_folder
@@ -78,14 +79,16 @@ def prepare(run: PlannedRun, results: Path, sources: Sources, execution: Executi
         total=total,
         evaluate_at=frozenset(evaluation_steps(config.evaluation, total, per_epoch)),
     )
-    return job, first_state(model, config, execution)
+    return job, first_state(model, pretrained.spec, config, execution)
 
 
-def first_state(model: PreTrainedModel, config: RunConfig | PretrainConfig, execution: Execution) -> TrainState:
+def first_state(
+    model: PreTrainedModel, spec: BackboneSpec, config: RunConfig | PretrainConfig, execution: Execution
+) -> TrainState:
     """Returns the state before the first step of a model that is on its device."""
     return TrainState(
         model=model,
-        optimizer=build_optimizer(model, config.optimizer),
+        optimizer=build_optimizer(model, config.optimizer, spec),
         scaler=torch.amp.GradScaler(model.device.type, enabled=config.precision == "fp16"),
         micro_batch=min(execution.micro_batch or config.schedule.batch_size, config.schedule.batch_size),
     )

@@ -6,14 +6,13 @@ multiplied into its learning rate instead, epsilon stands where M eq. 2 has it. 
 one multiplication of its own.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
-
-from stableft.config import OptimizerConfig
 
 EpsPlacement = Literal["before_correction", "after_correction"]
 # In float32, 2^26 + 1 and 2^26 - 1 are 2^26, and 1 - beta^(2^26) is 1: the kernel neither counts nor corrects.
@@ -50,6 +49,7 @@ class AdamW(torch.optim.Optimizer):
         bias_correction: bool = True,
         eps_placement: EpsPlacement | None = "after_correction",
         decay_order: Literal["before", "after"] | None = "before",
+        targets: Mapping[Tensor, Tensor] = MappingProxyType({}),
     ):
         # `fused` tells Optimizer.load_state_dict to keep the step counts beside the parameters.
         defaults = {
@@ -63,6 +63,7 @@ class AdamW(torch.optim.Optimizer):
             "fused": True,
         }
         self._forever: dict[torch.device, Tensor] = {}
+        self._targets = targets
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -105,11 +106,13 @@ class AdamW(torch.optim.Optimizer):
             torch._foreach_add_(steps, 1)  # pyright: ignore[reportPrivateImportUsage]
         if eps_first:
             lr = _corrected(lr, steps[0], group["betas"])
-        # The kernel decays by the learning rate it is given, which after `_corrected` is not the one to decay by.
-        kernel_decays = group["decay_order"] == "before" and not eps_first
+        # The kernel decays by the learning rate it is given, which after `_corrected` is not the one to decay by, and
+        # towards zero.
+        targets = [self._targets[p] for p in params if p in self._targets] if group["weight_decay"] else []
+        kernel_decays = group["decay_order"] == "before" and not eps_first and not targets
         own_decay = group["weight_decay"] and not kernel_decays
         if own_decay and group["decay_order"] == "before":
-            _decay(group, params, found_inf)
+            _decay(group, params, targets, found_inf)
         adamw(
             params,
             [p.grad for p in params if p.grad is not None],
@@ -129,7 +132,7 @@ class AdamW(torch.optim.Optimizer):
             maximize=False,
         )
         if own_decay and group["decay_order"] == "after":
-            _decay(group, params, found_inf)
+            _decay(group, params, targets, found_inf)
         if not kernel_counts and found_inf is not None:
             taken_back = [found_inf.to(device)] * len(steps)
             torch._foreach_sub_(steps, taken_back)  # pyright: ignore[reportPrivateImportUsage]
@@ -140,39 +143,15 @@ class AdamW(torch.optim.Optimizer):
         return self._forever[device]
 
 
-def parameter_groups(
-    named: Iterable[tuple[str, torch.nn.Parameter]], weight_decay: float, no_decay: tuple[str, ...]
-) -> list[dict[str, Any]]:
-    """Returns the decayed and the undecayed parameters as two groups, either left out when empty.
-
-    A parameter is not decayed when its name contains one of `no_decay`, such as "bias" or "LayerNorm.weight".
-    """
-    decayed, undecayed = [], []
-    for name, p in named:
-        if p.requires_grad:
-            (undecayed if any(part in name for part in no_decay) else decayed).append(p)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
-
-
-def build_optimizer(model: torch.nn.Module, config: OptimizerConfig) -> AdamW:
-    """Returns the optimizer that the config describes, over the model's trainable parameters."""
-    return AdamW(
-        parameter_groups(model.named_parameters(), config.weight_decay, config.no_decay),
-        lr=config.lr,
-        betas=config.betas,
-        eps=config.eps,
-        bias_correction=config.bias_correction,
-        eps_placement=config.eps_placement,
-        decay_order=config.decay_order,
-    )
-
-
-def _decay(group: dict[str, Any], params: list[Tensor], found_inf: Tensor | None) -> None:
+def _decay(group: dict[str, Any], params: list[Tensor], targets: list[Tensor], found_inf: Tensor | None) -> None:
     rate = group["lr"] * group["weight_decay"]
     if found_inf is not None:
         rate = rate * (1 - found_inf.to(params[0].device))
-    torch._foreach_mul_(params, 1 - rate)  # pyright: ignore[reportPrivateImportUsage]
+    if targets:
+        weight = [rate] * len(params) if isinstance(rate, Tensor) else rate
+        torch._foreach_lerp_(params, targets, weight)  # pyright: ignore[reportPrivateImportUsage]
+    else:
+        torch._foreach_mul_(params, 1 - rate)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _corrected(lr: float | Tensor, step: Tensor, betas: tuple[float, float]) -> Tensor:

@@ -91,6 +91,10 @@ class PretrainConfig(Part):
     @model_validator(mode="after")
     def _switches_have_values(self) -> Self:
         check_switches(self.optimizer)
+        if self.optimizer.llrd not in (None, 1.0):
+            raise ValueError("optimizer.llrd is for fine-tuning: pre-training has one learning rate for all blocks")
+        if self.optimizer.decay_towards == "pretrained":
+            raise ValueError("optimizer.decay_towards: pretrained is for fine-tuning: pre-training decays towards zero")
         if self.masking.masked + self.masking.random > 1 + 1e-9:
             raise ValueError("masking.masked and masking.random must not be more than 1 together")
         if self.text.sha256 is None and self.corpus.pairs is None:

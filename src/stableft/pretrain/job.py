@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from stableft.backbones import find_backbone
 from stableft.data import pad
 from stableft.environment import git_state
 from stableft.errors import UserError
@@ -80,7 +81,7 @@ def prepare_pretraining(plan: Pretraining, results: Path, execution: Execution) 
     model = build_masked_model(config, tokenizer, plan.sources.paths[start] if start else None)
     model.to(device)  # pyright: ignore[reportArgumentType]
     model.train()
-    return job, first_state(model, config, execution)
+    return job, first_state(model, find_backbone(config.family, config.family), config, execution)
 
 
 def batch_of_step(job: PretrainJob, step: int) -> Masked:
