@@ -88,7 +88,7 @@ def bare_step(run: PlannedRun, results: Path, sweep: Sweep, execution: Execution
     batches = [
         {
             key: value.to(device)
-            for key, value in collate(job.splits.train, batch_indices(job, i), job.pad_id, config.data).items()
+            for key, value in collate(job.splits.train, batch_indices(job, i), job.inputs, config.data).items()
         }
         for i in range(job.total)
     ]

@@ -19,10 +19,10 @@ from transformers.data.data_collator import DataCollatorWithPadding
 
 from stableft.data import TokenRows, load_splits
 from stableft.metrics import score
-from stableft.model import load_tokenizer
 from stableft.plan import Execution, Sources
 from stableft.sweepfile import load_sweep
 from stableft.train import train
+from stableft.weights import load_tokenizer
 
 SETS = (
     "task=mrpc",

@@ -67,6 +67,11 @@ def make_config() -> Callable[..., RunConfig]:
     return make
 
 
+def glue_words() -> str:
+    """Returns all that stands in the GLUE files of the tests, in lower case."""
+    return " ".join(path.read_text(encoding="utf-8") for path in sorted((DATA / "glue").rglob("*.tsv"))).lower()
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
     """Returns a real WordPiece tokenizer whose words are those of the test data, rarer ones cut into letters."""
@@ -74,7 +79,7 @@ def tiny_tokenizer():
     from transformers import PreTrainedTokenizerFast
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    text = " ".join(path.read_text(encoding="utf-8") for path in sorted((DATA / "glue").rglob("*.tsv"))).lower()
+    text = glue_words()
     letters = sorted(set("abcdefghijklmnopqrstuvwxyz0123456789.,'\"?!-"))
     words = sorted({word for word in text.split() if word.isalpha() and word.isascii() and len(word) > 1})
     vocabulary = special + letters + [f"##{letter}" for letter in letters] + words[::2]
@@ -112,6 +117,27 @@ def tiny_model_folder(tmp_path_factory, tiny_tokenizer) -> Path:
         BertForMaskedLM(config).save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_family(tmp_path_factory, tiny_tokenizer) -> Callable[..., Path]:
+    """Returns a maker of model folders: `tiny_family("xlnet", dropout=0.0)`, 3 blocks, each made once.
+
+    The names are those of `tiny_families.FAMILIES`; keyword arguments replace values of config.json.
+    """
+    folders: dict[str, Path] = {}
+
+    def make(name: str, **values) -> Path:
+        from tiny_families import write_family
+
+        key = repr((name, sorted(values.items())))
+        if key not in folders:
+            folder = tmp_path_factory.mktemp(f"tiny-{name}")
+            write_family(folder, name, glue_words(), tiny_tokenizer, **values)
+            folders[key] = folder
+        return folders[key]
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -157,6 +183,23 @@ def toy_run(make_config, toy_data, tiny_model_folder) -> Callable[..., PlannedRu
             "evaluation.every": {"times": 4},
         }
         return PlannedRun("arm", "recipe", make_config(**{**values, **dotted}))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def family_run(toy_run, toy_sources, tiny_family) -> Callable[..., tuple[PlannedRun, Sources]]:
+    """Returns a maker of runs on the toy task, 3 steps of a family's tiny model, and of where their files lie.
+
+    `family_run("bart", values={"dropout": 0.0}, text=("first",), reinit=...)`; `folder` is a model of one's own.
+    """
+
+    def make(family: str = "", folder: Path | None = None, values=None, text=("first", "second"), **dotted):
+        folder = folder or tiny_family(family, **(values or {}))
+        digest = folder_digest(folder)
+        own = {**toy_run().config.data.own.model_dump(), "text": text}
+        given = {"data.own": own, "model.sha256": digest, "schedule.length": {"steps": 3}, **dotted}
+        return toy_run(**given), Sources(cache_dir=toy_sources.cache_dir, paths={**toy_sources.paths, digest: folder})
 
     return make
 

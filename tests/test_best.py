@@ -39,7 +39,7 @@ def predict(folder, run, sources, split: str) -> np.ndarray:
     with torch.no_grad():
         outputs = []
         for i in range(len(rows)):
-            batch = collate(rows, np.array([i]), 0, run.config.data)
+            batch = collate(rows, np.array([i]), job.inputs, run.config.data)
             del batch["labels"]
             outputs.append(model(**batch).logits[0].numpy())
     return np.stack(outputs)

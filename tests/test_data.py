@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stableft import data
-from stableft.data import TokenRows, collate, load_splits
+from stableft.data import Inputs, TokenRows, collate, load_splits
 from stableft.errors import UserError
 from stableft.plan import Sources
 from stableft.splits import data_fingerprint
@@ -167,7 +167,7 @@ def test_batches_are_padded_on_the_right(make_config, sources, tiny_tokenizer, t
     config = make_config(**{"data.task": task, "data.pad_to_max": pad_to_max, "data.segment_ids": segment_ids})
     rows = load_splits(config, sources, tiny_tokenizer).train
     indices = np.array([len(rows) - 1, 3, 0, 3])  # the last row has nothing after it
-    batch = collate(rows, indices, 9, config.data)
+    batch = collate(rows, indices, Inputs(9), config.data)
     longest = int(np.diff(rows.offsets)[indices].max())
     width = 32 if pad_to_max else min(32, math.ceil(longest / 8) * 8)
     expected = padded_token_by_token(rows, indices, 9, width)
@@ -179,6 +179,30 @@ def test_batches_are_padded_on_the_right(make_config, sources, tiny_tokenizer, t
     assert all(batch[name].dtype == torch.int64 for name in expected)
 
 
+@pytest.mark.parametrize("pad_to_max", [True, False])
+def test_batches_are_padded_on_the_left_where_the_tokenizer_does(make_config, sources, tiny_tokenizer, pad_to_max):
+    config = make_config(**{"data.pad_to_max": pad_to_max})
+    rows = load_splits(config, sources, tiny_tokenizer).train
+    indices = np.array([0, len(rows) - 1, 5])  # the first row has nothing before it
+    batch = collate(rows, indices, Inputs(9, pad_segment=4, left=True), config.data)
+    width = batch["input_ids"].shape[1]
+    assert width == (32 if pad_to_max else min(32, math.ceil(int(np.diff(rows.offsets)[indices].max()) / 8) * 8))
+    for row, i in enumerate(indices):
+        span = slice(rows.offsets[i], rows.offsets[i + 1])
+        empty = width - len(rows.input_ids[span])
+        assert batch["input_ids"][row].tolist() == [9] * empty + rows.input_ids[span].tolist()
+        assert batch["token_type_ids"][row].tolist() == [4] * empty + rows.segment_ids[span].tolist()
+        assert batch["attention_mask"][row].tolist() == [0] * empty + [1] * (width - empty)
+
+
+def test_a_model_without_segments_gets_none(make_config, sources, tiny_tokenizer):
+    for segment_ids in (True, False):
+        config = make_config(**{"data.segment_ids": segment_ids})
+        rows = load_splits(config, sources, tiny_tokenizer).train
+        batch = collate(rows, np.arange(3), Inputs(0, segments=False), config.data)
+        assert batch.keys() == {"input_ids", "attention_mask", "labels"}
+
+
 def test_width_is_a_multiple_of_eight_but_never_more_than_the_length(make_config):
     def width(lengths: list[int], max_length: int) -> int:
         offsets = np.cumsum([0, *lengths])
@@ -186,7 +210,7 @@ def test_width_is_a_multiple_of_eight_but_never_more_than_the_length(make_config
         rows = TokenRows(
             np.ones(n, np.int32), np.zeros(n, np.int8), offsets, np.zeros(len(lengths), np.int64), offsets[:-1]
         )
-        batch = collate(rows, np.arange(len(lengths)), 0, make_config(**{"data.max_length": max_length}).data)
+        batch = collate(rows, np.arange(len(lengths)), Inputs(0), make_config(**{"data.max_length": max_length}).data)
         assert batch["attention_mask"].sum(1).tolist() == lengths
         return batch["input_ids"].shape[1]
 
@@ -201,7 +225,7 @@ def test_the_tiny_model_reads_a_batch(make_config, sources, tiny_tokenizer, tiny
     config = make_config()
     splits = load_splits(config, sources, AutoTokenizer.from_pretrained(tiny_model_folder))
     assert equal(splits.train, load_splits(config, sources, tiny_tokenizer).train)
-    batch = collate(splits.val, np.arange(4), tiny_tokenizer.pad_token_id, config.data)
+    batch = collate(splits.val, np.arange(4), Inputs(tiny_tokenizer.pad_token_id), config.data)
     batch.pop("labels")
     model = AutoModel.from_pretrained(tiny_model_folder)
     assert model(**batch).last_hidden_state.shape == (*batch["input_ids"].shape, 16)

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from test_sweep import make_record, make_run
 
 from stableft.display import closing_line, duration, open_display, overall_line, plain_line
 from stableft.plan import Progress
+from stableft.record import EvalPoint
 from stableft.sweep import Outcome
 from stableft.watch import Ended, Moved, Note, Opened, Started, Tick, View, seconds_left, update
 
@@ -134,3 +136,22 @@ def test_on_a_terminal_the_display_is_a_table():
     os.close(controller)
     for cell in ("cuda:0", "[mosbach]", "rte", "5/40", "0.5000", "0.7500", "0/2 done", "a [sentence]"):
         assert cell in seen
+
+
+def test_runs_that_end_early_are_counted_apart():
+    outcome = Outcome(("a",), (), (), (), (), (), False, ("b", "c"))
+    assert closing_line(outcome) == "Ended: 1 of 3 runs done, 2 stopped early as hopeless"
+
+
+def test_a_trial_is_done_when_it_pauses():
+    run = replace(make_run(3, length={"steps": 100}), pause_after=0.3)
+    view = opened([run, replace(make_run(4, length={"steps": 100}), pause_after=0.3)])
+    update(view, Started("cpu", run), 0.0)
+    for step in (0, 10):
+        update(view, Moved("cpu", Progress(step, 100)), float(step))
+    assert seconds_left(view) == pytest.approx(20 + 30)  # of 30 steps each, not of 100
+    point = EvalPoint(step=30, epoch=1.0, train_loss=0.5, val_loss=0.5, val={"accuracy": 0.625})
+    record = make_record(run).model_copy(update={"status": "paused", "evals": (point,), "steps": 30, "failed": None})
+    update(view, Ended("cpu", run, "settled", record), 30.0)
+    assert (view.done, view.crashed, len(view.left)) == (1, 0, 1)
+    assert "paused after step 30, validation accuracy 0.6250" in plain_line(view, Ended("cpu", run, "settled", record))

@@ -1,13 +1,17 @@
 """The dry run: it measures, and leaves nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_train import go
 
+from stableft.config import StartFrom
 from stableft.errors import UserError
 from stableft.estimate import estimate, render_estimate
+from stableft.hopeless import Rule
 from stableft.plan import Execution
-from stableft.sweepfile import Sweep
+from stableft.sweepfile import START, Sweep
 
 
 @pytest.fixture
@@ -70,4 +74,22 @@ def test_an_estimate_finds_what_the_user_got_wrong(sweep, toy_run, toy_sources, 
     runs = (toy_run(reinit={"pooler": True, "blocks": 9}),)
     with pytest.raises(UserError, match=r"reinit\.blocks"):
         estimate(Sweep("toy", sweep.path, runs, toy_sources), tmp_path / "results", Execution(), 1)
+    assert not (tmp_path / "results").exists()
+
+
+def test_what_is_trained_first_and_what_pauses(toy_run, toy_sources, tmp_path):
+    parent = replace(toy_run(seeds={"init": 9, "data": 9}), arm=START)
+    start = StartFrom(run=parent.run_id, checkpoint="last")
+    runs = tuple(toy_run(seeds={"init": seed, "data": seed}, start_from=start) for seed in range(4))
+    rules = {run.run_id: Rule(0.3, 0.5) for run in runs}
+    sweep = Sweep("toy", tmp_path / "toy.yaml", runs, toy_sources, (), (parent,), rules)
+    estimated = estimate(sweep, tmp_path / "results", Execution(threads=1), 1)
+    first, line = estimated.lines
+    assert (first.arm, first.runs, first.left, line.left, line.paused) == (START, 1, 1, 4, 4)
+    assert line.saved == pytest.approx(0.35)
+    assert first.cost.kept > first.cost.checkpoint / 3  # its weights are kept
+    text = render_estimate(estimated)
+    assert f"run {parent.run_id} (recipe on toy, seed 9), from which 4 runs start, is trained first" in text
+    assert "5 runs left" in text
+    assert "the checkpoints of 4 runs that pause for it take" in text
     assert not (tmp_path / "results").exists()

@@ -18,7 +18,7 @@ def one_by_one(job, state) -> torch.Tensor:
     state.model.eval()
     outputs = []
     for i in range(len(job.splits.val)):
-        batch = collate(job.splits.val, np.array([i]), job.pad_id, job.config.data)
+        batch = collate(job.splits.val, np.array([i]), job.inputs, job.config.data)
         del batch["labels"]
         with torch.no_grad():
             outputs.append(state.model(**batch).logits[0])
@@ -32,7 +32,7 @@ def test_outputs_are_in_the_order_of_the_rows(ready, toy_run, batch_size):
     config = toy_run(**{"evaluation.batch_size": batch_size}).config
     lengths = np.diff(job.splits.val.offsets)
     assert len(set(lengths)) > 3  # otherwise the order would not be tested
-    outputs = evaluate(state.model, job.splits.val, config, job.pad_id, job.device)
+    outputs = evaluate(state.model, job.splits.val, config, job.inputs, job.device)
     expected = one_by_one(job, state)
     torch.testing.assert_close(torch.from_numpy(outputs.values), expected, rtol=1e-5, atol=1e-6)
     assert outputs.values.dtype == np.float32
@@ -44,8 +44,8 @@ def test_evaluation_draws_nothing_and_leaves_no_trace(ready):
     job, state = ready
     before = {name: value.clone() for name, value in state.model.state_dict().items()}
     random = torch.get_rng_state()
-    first = evaluate(state.model, job.splits.val, job.config, job.pad_id, job.device)
-    second = evaluate(state.model, job.splits.val, job.config, job.pad_id, job.device)
+    first = evaluate(state.model, job.splits.val, job.config, job.inputs, job.device)
+    second = evaluate(state.model, job.splits.val, job.config, job.inputs, job.device)
     assert np.array_equal(first.values, second.values)
     assert torch.equal(torch.get_rng_state(), random)
     assert state.model.training
@@ -56,8 +56,8 @@ def test_evaluation_draws_nothing_and_leaves_no_trace(ready):
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 2e-3), ("bf16", 2e-2)])
 def test_half_precision_is_close_and_comes_back_as_float32(ready, toy_run, precision, tolerance):
     job, state = ready
-    outputs = evaluate(state.model, job.splits.val, toy_run(precision=precision).config, job.pad_id, job.device)
-    exact = evaluate(state.model, job.splits.val, job.config, job.pad_id, job.device)
+    outputs = evaluate(state.model, job.splits.val, toy_run(precision=precision).config, job.inputs, job.device)
+    exact = evaluate(state.model, job.splits.val, job.config, job.inputs, job.device)
     assert outputs.values.dtype == np.float32
     assert not np.array_equal(outputs.values, exact.values)
     np.testing.assert_allclose(outputs.values, exact.values, atol=tolerance)

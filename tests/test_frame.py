@@ -8,9 +8,9 @@ import time
 import pandas as pd
 import pytest
 
-from stableft.config import RunConfig
+from stableft.config import RunConfig, StartFrom
 from stableft.frame import DTYPES, Name, frame
-from stableft.record import DataRecord, EvalPoint, RunRecord, Scores
+from stableft.record import DataRecord, EvalPoint, RunRecord, Scores, StartRecord, StopRecord
 
 
 def make_config(task="rte", split="dev", report="last", seed=1, lr=2e-5, model="bert-large-uncased") -> RunConfig:
@@ -138,3 +138,22 @@ def test_import_is_light(module):
     code = f"import sys, {module}; sys.exit(sorted({heavy} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_stopped_run_has_no_score_and_says_by_which_rule():
+    stop = StopRecord(score=0.4, step=3, rank=3, of=3, after=0.3, lowest=0.5)
+    record = make_record().model_copy(update={"status": "stopped", "stop": stop, "last": None, "best": None})
+    row = frame([record]).iloc[0]
+    assert (row.status, row.scored, pd.isna(row.failed), row.copies) == ("stopped", False, True, 0)
+    assert row.rule == "the lowest 50 % by validation score after 30 % of the steps"
+    finished = make_record()  # without the rule the same run was finished later
+    assert frame([record, finished]).status.tolist() == ["finished"]
+    assert frame([finished, record]).status.tolist() == ["finished"]
+
+
+def test_what_a_run_started_from():
+    start = StartRecord(sha256="0" * 64, recipe="zhang", task="mnli", seeds={"init": 0, "data": 0})
+    config = make_config().model_copy(update={"start_from": StartFrom(run="0" * 16, checkpoint="best")})
+    rows = frame([make_record().model_copy(update={"start": start, "config": config, "run_id": config.run_id})])
+    assert rows.iloc[0].start == "the best weights of run 0000000000000000 (zhang on mnli, seed 0)"
+    assert frame([make_record()]).iloc[0].start is None

@@ -51,7 +51,7 @@ def test_two_arms_may_report_different_checkpoints_of_one_run():
 def test_an_artifact_is_the_runs_of_its_sweeps():
     artifact, runs = planned_runs("mosbach-table1", lambda path: load_sweep(path, Sources()))
     assert artifact.id == "mosbach-table1"
-    assert len(runs) == 150
+    assert len(runs) == 225
     with pytest.raises(UserError, match="did you mean 'mosbach-table1'"):
         planned_runs("mosbach-tabel1", lambda path: load_sweep(path, Sources()))
 

@@ -7,10 +7,10 @@ from transformers import AutoModelForSequenceClassification
 from stableft.backbones import BACKBONES
 from stableft.groups import build_optimizer, parameter_groups
 from stableft.job import prepare
-from stableft.model import quiet
 from stableft.plan import Execution
 from stableft.train import _update
 from stableft.update import learning_rate
+from stableft.weights import quiet
 
 
 def settings(make_config, **changes):

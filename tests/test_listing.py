@@ -61,8 +61,8 @@ def test_runs_as_a_table_and_as_json():
 def test_the_status_of_a_sweep(landed):
     sweep, results = landed
     header, row, note, damaged = sweep_status(sweep, results).splitlines()
-    assert header.split() == ["arm", "task", "finished", "failed", "crashed", "checkpoint", "to", "do", "damaged"]
-    assert row.split() == ["arm", "rte", "2", "1", "1", "1", "1", "1"]
+    assert header.split() == "arm task finished failed crashed stopped checkpoint to do damaged".split()
+    assert row.split() == ["arm", "rte", "2", "1", "1", "0", "1", "1", "1"]
     assert note.startswith("failed runs are finished runs")
     assert "record.json is not a complete record; the next sweep" in damaged
 
@@ -81,7 +81,7 @@ def test_the_status_of_a_folder(landed):
     sweep, results = landed
     (results / "runs" / ".DS_Store").write_text("what a file manager leaves")
     lines = folder_status(results).splitlines()
-    assert lines[1].split() == ["arm", "rte", "bert-tiny", "2", "1", "1"]
+    assert lines[1].split() == ["arm", "rte", "bert-tiny", "2", "1", "1", "0"]
     assert lines[2] == f"1 unfinished: {sweep.runs[3].run_id}"
     assert "is not a complete record" in lines[3]
     with pytest.raises(UserError, match="there are no runs in this folder"):

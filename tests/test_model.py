@@ -12,8 +12,9 @@ from transformers.utils import logging
 
 from stableft.errors import UserError
 from stableft.locate import folder_digest
-from stableft.model import build_model, load_tokenizer
+from stableft.model import build_model
 from stableft.plan import Sources
+from stableft.weights import load_tokenizer
 
 
 @pytest.fixture
@@ -130,8 +131,9 @@ def test_loading_is_quiet_and_leaves_the_verbosity(build, variant, capfd):
         ({"num_attention_heads": 3}, "cannot be loaded from this folder: The hidden size"),
         ({"num_hidden_layers": "two"}, "'num_hidden_layers' expected int, got str"),
         ({"hidden_act": "foo"}, "'foo'"),
-        ({"model_type": "gpt2"}, "is of family 'gpt2', and stableft knows bert"),
-        ({"model_type": "no-such"}, "cannot be loaded from this folder"),
+        ({"model_type": "gpt2"}, r"its weights lack transformer\.h\.0\..* more; they do not fit the gpt2 model"),
+        ({"model_type": "brt"}, "is of family 'brt', which transformers does not know; did you mean 'bert'"),
+        ({"model_type": "clip"}, "is of family 'clip', for which transformers has no model that classifies sequences"),
     ],
 )
 def test_weights_that_do_not_fit_config_json_are_one_sentence(build, variant, values, words):

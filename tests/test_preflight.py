@@ -54,6 +54,10 @@ def test_what_does_not_fit_the_model(plan):
     assert sentence_about(*plan(reinit={"pooler": True, "blocks": 9})) == (
         "reinit.blocks: 9 is more than the 2 blocks of BERT model 'tiny'"
     )
+    first, sources = plan()
+    second, _ = plan(**{"model.head": "paper"})
+    with pytest.raises(UserError, match=r"model\.head: the papers give BERT model 'tiny' no head of its own"):
+        check_inputs([first, second], sources)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +66,6 @@ def test_what_does_not_fit_the_model(plan):
         ("{", "its config.json cannot be read"),
         ("[]", "its config.json is not a mapping"),
         ("{}", "its config.json names no model_type, such as bert"),
-        ('{"model_type": "brt"}', "is of family 'brt', and stableft knows bert; did you mean 'bert'?"),
         ('{"model_type": "bert", "num_hidden_layers": "2"}', "num_hidden_layers '2', which is not a whole number"),
     ],
 )

@@ -15,7 +15,7 @@ from stableft.locate import folder_digest
 from stableft.model import build_model
 from stableft.plan import Execution, Sources, Stopped
 from stableft.pretrain import train as module
-from stableft.pretrain.file import Pretraining
+from stableft.pretrain.file import MASKED, Pretraining
 from stableft.pretrain.job import batch_of_step, prepare_pretraining
 from stableft.pretrain.record import MODEL_FOLDER, PretrainRecord, pretrain_folder
 from stableft.pretrain.train import pretrain
@@ -229,6 +229,22 @@ def test_the_model_is_fine_tuned_with_a_fresh_pooler(planned, tmp_path, make_con
     name = "bert.encoder.layer.1.output.dense.weight"
     assert torch.equal(model.state_dict()[name], stored[name])
     assert "cls.predictions.transform.dense.weight" in stored
+
+
+@pytest.mark.parametrize("family", [family for family in MASKED if family != "bert"])
+def test_other_families_learn_and_are_fine_tuned(planned, tmp_path, make_config, family):
+    plan = planned(family=family, **{"model.max_position_embeddings": 34})
+    record = go(plan, tmp_path)
+    assert record.reason is None
+    assert record.evals[-1].held_out_loss < record.evals[0].held_out_loss
+    folder = pretrain_folder(tmp_path, plan.config.run_id) / MODEL_FOLDER
+    digest = folder_digest(folder)
+    config = make_config(**{"model.name": "mine", "model.sha256": digest, "data.max_length": 32})
+    model, pretrained = build_model(config, Sources(paths={digest: folder}))
+    assert pretrained.spec.name == family
+    stored = AutoModelForMaskedLM.from_pretrained(folder).state_dict()
+    name = next(name for name in stored if name.endswith("attention.self.query.weight") or "attention.query.w" in name)
+    assert torch.equal(model.state_dict()[name], stored[name])
 
 
 def test_a_loss_that_is_no_number_fails(planned, tmp_path):

@@ -152,6 +152,11 @@ def test_set_wins_over_the_file(tmp_path):
         ({"model.vocab_size": 100}, ": model.vocab_size: 100 is less than the "),
         ({"max_length": 33}, ":7: max_length: 33 is more than the 32 positions of the model"),
         ({"family": "gpt"}, ":8: family: model 'tiny' is of family 'gpt', and stableft knows bert"),
+        (
+            {"family": "bart"},
+            ":8: family: bart is not pre-trained by masking tokens; stableft pre-trains bert, roberta",
+        ),
+        ({"family": "roberta"}, ":7: max_length: 32 is more than the 30 positions of the model"),
         ({"family": None}, "key 'family' is missing"),
         ({"text": "nowhere"}, ":1: text: there is no file or folder 'nowhere'; --set text=PATH gives another"),
         ({"text": 3}, ":1: text: 3 must be toylang or the path of a file or folder"),

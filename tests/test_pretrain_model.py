@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import MODEL_FOR_MASKED_LM_MAPPING
 
+from stableft.pretrain.file import MASKED
 from stableft.pretrain.model import build_masked_model, masked_logits
 from stableft.pretrain.vocabulary import load_vocabulary
 
@@ -13,8 +14,10 @@ def tokenizer():
     return load_vocabulary("toylang", None, 32)
 
 
-def test_logits_where_asked_are_those_of_the_whole_batch(planned, tokenizer):
-    model = build_masked_model(planned().config, tokenizer).eval()
+@pytest.mark.parametrize("family", MASKED)
+def test_logits_where_asked_are_those_of_the_whole_batch(planned, tokenizer, family):
+    plan = planned(family=family, **{"model.max_position_embeddings": 34})
+    model = build_masked_model(plan.config, tokenizer).eval()
     assert type(model) is MODEL_FOR_MASKED_LM_MAPPING[type(model.config)]
     batch = {
         "input_ids": torch.randint(5, 100, (3, 8), generator=torch.Generator().manual_seed(0)),

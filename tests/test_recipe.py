@@ -13,6 +13,7 @@ from stableft.sweepfile import Sweep, load_sweep, single_run
 
 BASE = "task: rte\nmodel: bert-large-uncased\nseeds: 1-2\nrecipe: mosbach\n"
 OWNED = "s.yaml:{}: {} cannot be set here: the key '{}' of a sweep gives it"
+RENAME = "; give one another name"
 NEAREST_LR = "; did you mean 'optimizer.lr'?"
 AS_NUMBER = "; as a number it is 1.0e-5"
 
@@ -203,6 +204,74 @@ def test_deviations_from_a_recipe_are_told_in_words(sweep):
     ]
 
 
+def test_what_a_recipe_has_by_task_is_no_deviation(sweep):
+    text = "task: [rte, sst2]\nseeds: 1\nrecipe: zhang-xlnet\n"
+    assert [deviations(run.config, "zhang-xlnet") for run in sweep(text).runs] == [[], []]
+    faster = sweep(text + "set: {optimizer.lr: 2.0e-5}\n").runs  # sst2 has that in the recipe
+    assert [deviations(run.config, "zhang-xlnet") for run in faster] == [["optimizer.lr 2e-05, not 3e-05"], []]
+
+
+def test_another_start_is_a_deviation(sweep):
+    text = "task: rte\nseeds: 1\nrecipe: intermediate\n"
+    planned = sweep(text)
+    run = planned.runs[0].config
+    assert run.start_from is not None
+    assert planned.parents[0].run_id == run.start_from.run
+    assert deviations(run, "intermediate") == []
+    small = sweep(text, sets=["model=bert-base-uncased"]).runs[0].config  # so is the run that it starts from
+    assert deviations(small, "intermediate") == ["model bert-base-uncased, not bert-large-uncased"]
+    assert deviations(sweep(text, sets=["start_from=null"]).runs[0].config, "intermediate") == [
+        f"start_from none, not {run.start_from.run} run, best checkpoint"
+    ]
+    other = sweep(text + "set: {start_from: {recipe: zhang, task: qnli, seed: 0}}\n").runs[0].config
+    assert len(deviations(other, "intermediate")) == 1
+    assert deviations(run, "zhang") == [f"start_from {run.start_from.run} run, best checkpoint, not none"]
+
+
+@pytest.fixture
+def by_task(sweep, tmp_path):
+    """Returns a function that expands a sweep of RTE and CoLA with a recipe that has this `by_task`."""
+    (tmp_path / "recipes").mkdir()
+    recipe = shipped_recipes()["mosbach"].read_text()
+
+    def expand(section: str, more: str = "", **choices) -> Sweep:
+        (tmp_path / "recipes" / "mine.yaml").write_text(f"{recipe}by_task:{section}\n")
+        return sweep(f"task: [rte, cola]\nseeds: 1\nrecipe: mine\n{more}", **choices)
+
+    return expand
+
+
+def test_a_tasks_own_settings_win_over_the_recipes_and_lose_against_the_sweeps(by_task):
+    own = " {cola: {optimizer.lr: 1.0, optimizer: {eps: 0.5}}}"
+    runs = by_task(own).runs
+    assert [(run.config.optimizer.lr, run.config.optimizer.eps) for run in runs] == [(2e-5, 1e-6), (1.0, 0.5)]
+    assert {run.recipe for run in runs} == {"mine"}
+    assert rates(by_task(own, "set: {optimizer.lr: 2.0}\n")) == [2.0, 2.0]
+    assert rates(by_task(own, "arms: [{set: {optimizer.lr: 3.0}}]\n")) == [3.0, 3.0]
+    assert rates(by_task(own, "grid: {optimizer.lr: [4.0]}\n")) == [4.0, 4.0]
+    assert rates(by_task(own, sets=["optimizer.lr=5.0"])) == [5.0, 5.0]
+    assert rates(by_task(own, sets=["task=cola"])) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        (" 3", "{}: by_task maps tasks to settings; 3 does not"),
+        ("\n  colla: {optimizer.lr: 1.0}", "{}: by_task: task 'colla' is not known; did you mean 'cola'?"),
+        ("\n  cola: 3", "{}: settings are keys with values, not 3"),
+        ("\n  cola: {optimizer.lrs: 1.0}", "{}: key 'optimizer.lrs' is not known" + NEAREST_LR),
+        ("\n  cola: {optimizer.lr: 1e-5}", "{}: optimizer.lr: '1e-5' is text to YAML" + AS_NUMBER),
+        ("\n  cola: {model.name: x}", "{}: model.name cannot be set here: the key 'model' of a sweep gives it"),
+        ("\n  cola: {seeds: {init: 1}}", "{}: seeds.init cannot be set here: the key 'seeds' of a sweep gives it"),
+    ],
+)
+def test_mistakes_in_what_a_recipe_has_by_task(by_task, section, sentence):
+    with pytest.raises(UserError) as caught:
+        by_task(section)
+    line = len(shipped_recipes()["mosbach"].read_text().splitlines()) + 1 + section.count("\n")
+    assert str(caught.value) == sentence.format(f"recipes/mine.yaml:{line}")
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -215,7 +284,10 @@ def test_deviations_from_a_recipe_are_told_in_words(sweep):
         (BASE + "arms: [devlin]", "s.yaml:5: an arm is a mapping such as {recipe: devlin}, not 'devlin'"),
         (BASE + "arms:\n  - {nam: x}", "s.yaml:6: key 'nam' is not known; did you mean 'name'?"),
         (BASE + "arms: [{name: 3}]", "s.yaml:5: name: 3 must be text; quotes make it so"),
-        (BASE + "arms:\n- {name: a}\n- {name: a}", "s.yaml:7: arm 'a' stands twice; give one another name"),
+        (
+            BASE + "arms:\n- {name: a}\n- {name: a}",
+            "s.yaml:7: arm 'a' stands twice for task 'rte'" + RENAME,
+        ),
         ("task: rte\nseeds: 1", "s.yaml:1: key 'recipe' is missing"),
         ("task: rte\nseeds: 1\nrecipe: 3", "s.yaml:3: recipe: 3 must be the name of one recipe"),
         ("task: rte\nseeds: 1\nrecipe: mosbch", "s.yaml:3: recipe 'mosbch' is not known; did you mean 'mosbach'?"),

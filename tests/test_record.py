@@ -16,6 +16,8 @@ from stableft.record import (
     EvalPoint,
     RunRecord,
     Scores,
+    StartRecord,
+    StopRecord,
     atomic_write,
     dump_record,
     parse_record,
@@ -240,3 +242,15 @@ def test_files_of_records_that_cannot_be_read(tmp_path):
     (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="is not a file of records"):
         list(read_records_file(tmp_path / "b.jsonl"))
+
+
+def test_fields_that_came_later_leave_older_records_as_they_were(make_record):
+    line = dump_record(make_record())
+    assert not {"start", "stop"} & json.loads(line).keys()
+    stop = StopRecord(score=math.nan, step=3, rank=2, of=2, after=0.3, lowest=0.5)
+    start = StartRecord(sha256="0" * 64, recipe="zhang", task="mnli", seeds={"init": 0, "data": 0})
+    record = make_record().model_copy(update={"status": "stopped", "stop": stop, "start": start})
+    again = parse_record(dump_record(record))
+    assert dump_record(again) == dump_record(record)
+    assert math.isnan(again.stop.score)
+    assert again.start == start

@@ -5,12 +5,14 @@ import math
 import pytest
 import torch
 from test_train import make_folder
+from tiny_families import BLOCKS as TINY_BLOCKS
 
 from stableft.errors import UserError
 from stableft.locate import folder_digest
 from stableft.model import build_model
 from stableft.plan import Sources
 from stableft.reinit import draw_weights
+from stableft.weights import load_pretrained
 
 BLOCKS, STD = 4, 0.05
 
@@ -109,5 +111,128 @@ def test_more_blocks_than_there_are_is_an_error(build):
 
 
 def test_a_module_without_a_rule_is_not_passed_over():
-    with pytest.raises(AssertionError, match="no rule for drawing Conv1d"):
+    with pytest.raises(UserError, match=r"the model's Conv1d cannot be drawn anew: .* no rule for .* \(weight, bias\)"):
         draw_weights(torch.nn.Sequential(torch.nn.Conv1d(3, 2, 1)), 0.02, torch.Generator())
+
+
+TOPS = {  # where the blocks are that Re-init draws
+    "bert": "bert.encoder.layer",
+    "roberta": "roberta.encoder.layer",
+    "xlnet": "transformer.layer",
+    "electra": "electra.encoder.layer",
+    "bart": "model.decoder.layers",
+    "distilbert": "distilbert.transformer.layer",
+    "gpt2": "transformer.h",
+    "deberta-v2": "deberta.encoder.layer",
+}
+STD_FIELD = {"bart": "init_std"}
+HEADS = ("classifier.", "classification_head.", "sequence_summary.", "logits_proj.", "pre_classifier.", "score.")
+
+
+@pytest.fixture
+def weights_of(family_run):
+    """Returns a maker of a tiny family's weights as a run starts with them; fresh ones have the deviation `STD`."""
+
+    def make(family: str, seed: int = 1, **reinit) -> dict[str, torch.Tensor]:
+        dotted = {"seeds": {"init": seed, "data": 1}}
+        if reinit:
+            dotted["reinit"] = {"pooler": False, "blocks": 0, **reinit}
+        if family not in ("bert", "roberta", "albert", "xlnet", "electra", "bart"):
+            dotted["model.structure"] = {"blocks": (TOPS[family],)}
+        run, sources = family_run(family, values={STD_FIELD.get(family, "initializer_range"): STD}, **dotted)
+        return build_model(run.config, sources)[0].state_dict()
+
+    return make
+
+
+def is_norm(name: str) -> bool:
+    part = name.rpartition(".")[0].rpartition(".")[2]
+    return "norm" in part.lower() or part in ("ln_1", "ln_2")
+
+
+@pytest.mark.parametrize("blocks", [1, TINY_BLOCKS])
+@pytest.mark.parametrize("family", TOPS)
+def test_each_family_draws_its_top_blocks_as_its_initialiser_does(weights_of, family, blocks):
+    """Nothing else changes by a bit; biases become 0 but for those of XLNet's attention; BART keeps its LayerNorms."""
+    base, drawn = weights_of(family), weights_of(family, blocks=blocks)
+    tops = tuple(f"{TOPS[family]}.{i}." for i in range(TINY_BLOCKS - blocks, TINY_BLOCKS))
+    expected = {name for name in base if name.startswith(tops) and not (family == "bart" and is_norm(name))}
+    assert {name for name in base if not torch.equal(base[name], drawn[name])} == expected
+    random = []
+    for name in expected:
+        if is_norm(name):
+            assert (drawn[name] == (1 if name.endswith("weight") else 0)).all(), name
+        elif name.endswith(".bias"):
+            assert not drawn[name].any(), name
+        else:
+            random.append(drawn[name].flatten())
+    assert len(random) >= (4 if family == "gpt2" else 6) * blocks  # which reads q, k and v from one matrix
+    everything = torch.cat(random) / STD
+    n = everything.numel()
+    assert abs(everything.mean().item()) < 5 / math.sqrt(n)
+    assert abs(everything.std().item() - 1) < 5 / math.sqrt(2 * n)
+    assert abs((everything**4).mean().item() - 3) < 5 * math.sqrt(96 / n)
+    assert len({tuple(value[:4].tolist()) for value in random}) == len(random)
+
+
+def test_xlnet_draws_all_that_its_attention_holds(weights_of):
+    base, drawn = weights_of("xlnet"), weights_of("xlnet", blocks=1)
+    raw = ("q", "k", "v", "o", "r", "r_r_bias", "r_s_bias", "r_w_bias", "seg_embed")
+    for name in raw:
+        key = f"transformer.layer.{TINY_BLOCKS - 1}.rel_attn.{name}"
+        assert not torch.isclose(base[key], drawn[key]).all(), key
+        assert drawn[key].any()
+        assert drawn[key].abs().max() < 6 * STD, key
+
+
+@pytest.mark.parametrize("family", ["bert", "albert"])
+def test_the_pooler_of_a_family_that_has_one(weights_of, family):
+    base, drawn = weights_of(family), weights_of(family, pooler=True)
+    changed = {name for name in base if not torch.equal(base[name], drawn[name])}
+    assert changed == {name for name in base if name.startswith(f"{family}.pooler.")}
+    assert len(changed) == 2
+
+
+@pytest.mark.parametrize("family", [*TOPS, "albert"])
+def test_the_head_of_every_family_is_that_of_the_baseline(weights_of, family):
+    reinit = {"pooler": True} if family == "albert" else {"blocks": 2}
+    base, drawn, other = weights_of(family), weights_of(family, **reinit), weights_of(family, seed=2)
+    head = {name for name in base if name.startswith(HEADS) or (family == "deberta-v2" and name.startswith("pooler."))}
+    assert head
+    for name in head:
+        assert torch.equal(base[name], drawn[name]), name
+        if name.endswith("bias"):
+            assert not base[name].any(), name
+        else:
+            assert not torch.equal(base[name], other[name]), name
+            n = base[name].numel()
+            assert abs(base[name].std().item() / STD - 1) < 5 / math.sqrt(2 * n), name
+    assert {name for name in base if not torch.equal(base[name], other[name])} == {
+        name for name in head if not name.endswith("bias")
+    }
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlnet", "electra"])
+def test_from_scratch_nothing_pretrained_is_left_in_any_family(weights_of, family):
+    reinit = {"blocks": TINY_BLOCKS, "embeddings": True, "pooler": family == "bert"}
+    base, drawn = weights_of(family), weights_of(family, **reinit)
+    kept = {name for name in base if torch.equal(base[name], drawn[name]) and not name.startswith(HEADS)}
+    assert kept == ({"transformer.mask_emb"} if family == "xlnet" else set())
+
+
+def test_described_embeddings_are_drawn(family_run):
+    structure = {"blocks": ("transformer.h",), "embeddings": ("transformer.wte", "transformer.wpe")}
+    reinit = {"pooler": False, "blocks": 1, "embeddings": True}
+    run, sources = family_run(
+        "gpt2", values={"initializer_range": STD}, **{"model.structure": structure}, reinit=reinit
+    )
+    words = build_model(run.config, sources)[0].state_dict()["transformer.wte.weight"]
+    assert abs(words.std().item() / STD - 1) < 5 / math.sqrt(2 * words.numel())
+
+
+def test_a_described_block_without_a_rule_is_a_sentence_before_the_run(family_run):
+    structure = {"blocks": ("mobilebert.encoder.layer",), "pooler": "mobilebert.pooler"}
+    settings = {"model.structure": structure, "reinit": {"pooler": True, "blocks": 1}}
+    run, sources = family_run("mobilebert", **settings)
+    with pytest.raises(UserError, match=r"the model's NoNorm cannot be drawn anew: .*\(bias, weight\)"):
+        load_pretrained(run.config, sources)

@@ -12,8 +12,10 @@ import pytest
 from scipy import stats as scipy_stats
 from test_frame import make_record
 
+from stableft.config import StartFrom
 from stableft.errors import UserError
 from stableft.frame import frame
+from stableft.record import StartRecord, StopRecord
 from stableft.report.artifact import sweep_artifact
 from stableft.report.compare import SMALLEST, SMALLEST_USABLE
 from stableft.report.latex import escape
@@ -63,12 +65,12 @@ def as_json(table):
 # Published values: typed from the papers' text (M Table 1: std mean max), not from the YAML file.
 MOSBACH = """
 devlin  4.5 50.9 67.5  3.9 84.0 91.2  25.6 45.6 64.6
-mixout  7.9 65.3 74.4  3.8 87.8 91.8  20.9 51.9 64.0
+mosbach-mixout  7.9 65.3 74.4  3.8 87.8 91.8  20.9 51.9 64.0
 mosbach 2.7 67.3 71.1  0.8 90.3 91.7  1.8 62.1 65.3
 """
 MOSBACH_V1 = """
 devlin  7.2 52.3 47.3 71.1  5.9 79.0 74.8 89.4  25.6 45.6 59.1 64.6
-mixout  7.9 65.3 69.1 74.4  3.8 87.8 89.5 91.8  20.9 51.9 60.3 64.0
+mosbach-mixout  7.9 65.3 69.1 74.4  3.8 87.8 89.5 91.8  20.9 51.9 60.3 64.0
 mosbach 2.4 70.1 70.0 75.5  0.8 89.6 89.5 91.4  1.0 64.6 64.7 66.8
 """
 ZHANG = """
@@ -153,7 +155,7 @@ def test_all_nan_and_never_started_cells_have_no_numbers_but_a_reason():
 
 def test_the_star_is_scipys_levene_of_the_two_smallest_std():
     table = make_report(
-        make_runs("mixout", [0.3, 0.9] * 5), make_runs("devlin", WIDE), make_runs("mosbach", NARROW[:9])
+        make_runs("mosbach-mixout", [0.3, 0.9] * 5), make_runs("devlin", WIDE), make_runs("mosbach", NARROW[:9])
     )
     values = as_json(table)
     tests = [c for c in values["comparisons"] if c["role"] == SMALLEST]
@@ -165,7 +167,7 @@ def test_the_star_is_scipys_levene_of_the_two_smallest_std():
         expected = scipy_stats.levene(NARROW[:9], WIDE, center=test["center"])
         assert (test["statistic"], test["p"]) == pytest.approx((expected.statistic, expected.pvalue), rel=1e-12)
     assert tests[0]["p"] < 0.001
-    assert [find_cell(values, row)["star"] for row in ("mixout", "devlin", "mosbach")] == [False, False, True]
+    assert [find_cell(values, row)["star"] for row in ("mosbach-mixout", "devlin", "mosbach")] == [False, False, True]
     assert "Levene's test (centre median)" in render(table)
 
 
@@ -185,7 +187,11 @@ def test_one_arm_or_few_values_have_no_test_but_a_reason():
 
 
 def test_an_arm_in_which_every_run_failed_is_marked():
-    runs = make_runs("devlin", [0.47, 0.47, 0.48, 0.47] * 5), make_runs("mosbach", NARROW), make_runs("mixout", WIDE)
+    runs = (
+        make_runs("devlin", [0.47, 0.47, 0.48, 0.47] * 5),
+        make_runs("mosbach", NARROW),
+        make_runs("mosbach-mixout", WIDE),
+    )
     table = make_report(*runs)
     values = as_json(table)
     assert find_cell(values, "devlin")["every_run_failed"]
@@ -193,7 +199,7 @@ def test_an_arm_in_which_every_run_failed_is_marked():
     assert first["a"] == "devlin"
     assert "every run of devlin failed" in first["remark"]
     usable = [c for c in values["comparisons"] if c["role"] == SMALLEST_USABLE]
-    assert [(c["a"], c["b"]) for c in usable] == [("mosbach", "mixout")] * 2
+    assert [(c["a"], c["b"]) for c in usable] == [("mosbach", "mosbach-mixout")] * 2
     assert "†" in render(table)
     assert r"\dagger" in render(table, "latex")
 
@@ -216,7 +222,7 @@ def test_published_values_go_by_recipe_not_by_arm():
 
 
 def test_footnotes_name_what_is_no_replication():
-    deviations = {"mosbach": ["model bert-tiny", "schedule.length 3 epochs"]}
+    deviations = {("mosbach", "rte"): ["model bert-tiny", "schedule.length 3 epochs"]}
     runs = make_runs("mosbach", NARROW) + make_runs("mosbach", WIDE, source="authors.csv", first_seed=50)
     table = make_report(runs, deviations=deviations)
     for text in (render(table), render(table, "latex"), render(table, "csv")):
@@ -225,7 +231,13 @@ def test_footnotes_name_what_is_no_replication():
         assert "authors.csv" in text
     flat = " ".join(render(table).split())
     assert "10 of 20 runs are not this project's runs, they were imported from authors.csv" in flat
-    assert find_cell(as_json(table), "mosbach")["deviations"] == deviations["mosbach"]
+    assert find_cell(as_json(table), "mosbach")["deviations"] == deviations["mosbach", "rte"]
+
+
+def test_a_departure_on_one_task_is_told_of_that_task_alone():
+    deviations = {("mosbach", "rte"): ["schedule.length 3 epochs"], ("mosbach", "mrpc"): []}
+    flat = " ".join(render(make_report(make_runs("mosbach", NARROW), deviations=deviations)).split())
+    assert "mosbach on rte is not a replication, it differs from the published setting: schedule.length" in flat
 
 
 def test_footnotes_name_what_is_pooled_or_scored_otherwise():
@@ -297,7 +309,7 @@ def test_markdown_golden():
         make_runs("mosbach", NARROW),
         make_runs("zhang-bertadam", [0.47, 0.47, 0.48, 0.47]),
         make_runs("mosbach", NARROW, task="mrpc"),
-        deviations={"mosbach": ["model bert-tiny for bert-large-uncased"]},
+        deviations={("mosbach", "rte"): ["model bert-tiny for bert-large-uncased"]},
         planned={("devlin", "rte"): 10, ("mosbach", "rte"): 10},
     )
     text = render(table)
@@ -305,3 +317,41 @@ def test_markdown_golden():
         GOLDEN.write_text(text)
     assert text == GOLDEN.read_text()
     assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("artifact", [TABLE1, sweep_artifact("s", "s.yaml")])
+def test_runs_stopped_as_hopeless_are_in_no_table_and_told(artifact):
+    stop = StopRecord(score=0.4, step=3, rank=9, of=9, after=0.3, lowest=0.25)
+    runs = make_runs("mosbach", NARROW)
+    change = {"status": "stopped", "stop": stop, "failed": None}
+    ended = [record.model_copy(update=change) for record in runs[:2]]
+    others, planned = make_runs("devlin", WIDE), {("mosbach", "rte"): 10}
+    table = make_report([*ended, *runs[2:]], others, artifact=artifact, planned=planned)
+    cell = table.cell("mosbach", "rte")
+    assert (cell.summary.n, cell.stopped, cell.unscored, cell.crashed, cell.failed) == (8, 2, 0, 0, 0)
+    assert cell.summary.mean == pytest.approx(sum(NARROW[2:]) / 8)
+    without = make_report(runs[2:], others, artifact=artifact, planned=planned)
+    assert table.comparisons == without.comparisons
+    assert table.battery == without.battery
+    sentence = (
+        "mosbach on rte: 2 of 10 runs were stopped early as hopeless (the lowest 25 % by validation score after 30 % "
+        "of the steps), and are in neither n nor failed: the scores are those of the better ones."
+    )
+    assert sentence in table.footnotes
+    for form in ("md", "latex", "csv", "json"):
+        assert "stopped early as hopeless" in " ".join(render(table, form).split()), form
+
+
+def test_what_the_runs_started_from_is_told():
+    start = StartRecord(sha256="0" * 64, recipe="zhang", task="mnli", seeds={"init": 0, "data": 0})
+    runs = [
+        record.model_copy(
+            update={
+                "start": start,
+                "config": record.config.model_copy(update={"start_from": StartFrom(run="0" * 16, checkpoint="last")}),
+            }
+        )
+        for record in make_runs("after", NARROW)
+    ]
+    where = "the last weights of run 0000000000000000 (zhang on mnli, seed 0)"
+    assert f"after on rte: the runs start from {where}." in make_report(runs).footnotes

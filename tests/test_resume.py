@@ -1,11 +1,13 @@
 """A run that was stopped, or died, and goes on is bit for bit the run that was never disturbed."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_train import go, left_behind
 
 from stableft.plan import Execution, Progress, Stopped
-from stableft.record import CHECKPOINT_FILE, run_folder
+from stableft.record import CHECKPOINT_FILE, read_record, run_folder
 from stableft.train import train
 
 # 14 steps in two epochs of 7; evaluations after 3, 6, 9, 12 and 14.
@@ -124,3 +126,38 @@ def test_stop_and_go_on_on_a_gpu(toy_run, toy_sources, tmp_path, precision, atte
         )
     torch.cuda.manual_seed(99)
     assert undisturbed(run, tmp_path, toy_sources, device="cuda:0") == expected
+
+
+@pytest.mark.parametrize(("pause_after", "at"), [(0.2, 3), (0.4, 6), (0.95, None)])
+def test_a_run_that_paused_is_the_run_that_never_did(toy_run, toy_sources, tmp_path, pause_after, at):
+    run = toy_run()
+    expected = undisturbed(run, tmp_path / "whole", toy_sources)
+    pausing = replace(run, pause_after=pause_after)
+    paused, steps = steps_of(pausing, tmp_path, toy_sources)
+    if at is None:  # its last evaluation is the first one due: then it is finished
+        assert left_behind(tmp_path, paused) == expected
+        return
+    assert (paused.status, paused.steps, paused.failed, paused.last, steps[-1]) == ("paused", at, None, None, at)
+    assert paused.evals[-1].step == at
+    assert read_record(tmp_path, run.run_id) == paused
+    again, steps = steps_of(pausing, tmp_path, toy_sources)
+    assert (again.status, again.evals, steps) == ("paused", paused.evals, [])
+    record, steps = steps_of(run, tmp_path, toy_sources)
+    assert steps == list(range(at + 1, 15))
+    assert left_behind(tmp_path, record) == expected
+    assert not (run_folder(tmp_path, run.run_id) / CHECKPOINT_FILE).exists()
+
+
+def test_a_run_that_is_past_its_trial_pauses_at_once(toy_run, toy_sources, tmp_path):
+    run = toy_run()
+    with pytest.raises(Stopped):
+        go(run, tmp_path, toy_sources, stop_at=LATE)
+    record, steps = steps_of(replace(run, pause_after=0.4), tmp_path, toy_sources)
+    assert (record.status, record.steps, steps) == ("paused", LATE, [])
+    assert [point.step for point in record.evals] == [3, 6, 9, 12]
+
+
+def test_a_run_that_diverges_before_its_trial_is_finished(toy_run, toy_sources, tmp_path):
+    run = replace(toy_run(**{"optimizer.lr": 1e30, "optimizer.clip_norm": None}), pause_after=0.9)
+    record, _ = steps_of(run, tmp_path, toy_sources)
+    assert (record.status, record.failed) == ("finished", True)

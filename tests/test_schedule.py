@@ -3,7 +3,8 @@
 import pytest
 
 from stableft.config import Cadence, EvaluationConfig, Length, ScheduleConfig
-from stableft.schedule import bias_ratio, evaluation_steps, steps_per_epoch, total_steps, warmup_linear
+from stableft.errors import UserError
+from stableft.schedule import bias_ratio, evaluation_steps, steps_per_epoch, total_steps, warmup_linear, warmup_steps
 
 # Rows after the papers' splits: M Table 2 without its header lines; Z trains on the same rows.
 ROWS = {"rte": 2490, "mrpc": 3668, "cola": 8551, "stsb": 5749, "qnli": 104743}
@@ -33,6 +34,24 @@ def evaluation(every: Cadence, at_start: bool = False) -> EvaluationConfig:
 )
 def test_the_papers_numbers_of_steps(task, batch_size, epochs, steps):
     assert total_steps(schedule(Length(epochs=epochs), batch_size), ROWS[task]) == steps
+
+
+def test_the_rate_rises_over_a_share_or_a_number_of_steps():
+    """Z's share of .1 gives 23, 34, 54 and 80 steps on RTE, MRPC, STS-B and CoLA, as its logs say."""
+    share = schedule(Length(epochs=3), 32)
+    totals = [total_steps(share, ROWS[task]) for task in ("rte", "mrpc", "stsb", "cola")]
+    assert [warmup_steps(share, total) for total in totals] == [23, 34, 54, 80]
+    steps = ScheduleConfig(length=Length(steps=800), batch_size=32, warmup=None, warmup_steps=200)  # Z Table 6
+    assert warmup_steps(steps, total_steps(steps, 2490)) == 200
+
+
+def test_the_rate_cannot_rise_for_longer_than_a_run():
+    for given in ({"warmup": 0.1, "warmup_steps": 5}, {"warmup": None}, {"warmup": None, "warmup_steps": 801}):
+        with pytest.raises(ValueError, match="warmup"):
+            ScheduleConfig(length=Length(steps=800), batch_size=32, **given)
+    long = ScheduleConfig(length=Length(epochs=3), batch_size=32, warmup=None, warmup_steps=235)
+    with pytest.raises(UserError, match="warmup_steps: 235 are more than the 234 steps"):
+        total_steps(long, ROWS["rte"])
 
 
 @pytest.mark.parametrize(("rows", "steps"), [(1, 1), (15, 1), (16, 1), (17, 2), (2490, 156)])

@@ -1,16 +1,19 @@
+from dataclasses import replace
 from typing import Literal
 
 import pytest
 
+from stableft.claim import claim
 from stableft.config import RunConfig
 from stableft.errors import UserError
 from stableft.plan import PlannedRun, Sources, Stopped
-from stableft.record import CHECKPOINT_FILE, DataRecord, RunRecord, read_record, run_folder, write_record
+from stableft.record import CHECKPOINT_FILE, DataRecord, EvalPoint, RunRecord, read_record, run_folder, write_record
 from stableft.sweep import (
     CRASH_FILE,
     check_fingerprints,
     record_death,
     run_once,
+    settles,
     status_of,
     unique_runs,
 )
@@ -203,3 +206,38 @@ def test_a_death_is_recorded_unless_the_run_had_finished(tmp_path):
     assert record.reason == "the worker died"
     finished = land(tmp_path, make_record(done))
     assert record_death(done, tmp_path, None, "the worker died", 2.0) == finished
+
+
+def test_paused_and_stopped_runs_wait(tmp_path):
+    runs = [make_run(seed) for seed in range(2)]
+    for run, status in zip(runs, ("paused", "stopped"), strict=True):
+        land(tmp_path, make_record(run).model_copy(update={"status": status, "failed": None}))
+    state = status_of(tmp_path, runs)
+    assert [record.status for record in state.waiting] == ["paused", "stopped"]
+    assert (state.finished, state.crashed, state.todo, state.unfinished) == ((), (), (), ())
+
+
+def test_a_paused_run_is_done_where_it_is_to_pause_alone(tmp_path):
+    run = make_run(1)
+    point = EvalPoint(step=9, epoch=1.5, train_loss=0.5, val_loss=0.5, val={"accuracy": 0.5})
+    paused = make_record(run).model_copy(update={"status": "paused", "failed": None, "evals": (point,)})
+    land(tmp_path, paused)
+    assert settles(paused, replace(run, pause_after=0.5))
+    assert not settles(paused, replace(run, pause_after=0.6))
+    assert not settles(paused, run)
+    done = make_record(run)
+    assert run_once(replace(run, pause_after=0.5), tmp_path, None, lambda: done, lambda: None) == paused
+    with claim(run_folder(tmp_path, run.run_id)):  # it goes on elsewhere: nobody waits for it in its trial
+        assert run_once(replace(run, pause_after=0.5), tmp_path, None, lambda: done, lambda: None) == paused
+        assert run_once(run, tmp_path, None, lambda: done, lambda: None) is None
+    assert run_once(run, tmp_path, None, lambda: done, lambda: None) == done
+    assert read_record(tmp_path, run.run_id) == paused  # until there is another one: it says how the run ranks
+
+
+def test_a_crash_keeps_how_a_paused_run_ranks(tmp_path):
+    run = make_run(1)
+    point = EvalPoint(step=9, epoch=1.5, train_loss=0.5, val_loss=0.5, val={"accuracy": 0.5})
+    land(tmp_path, make_record(run).model_copy(update={"status": "paused", "failed": None, "evals": (point,)}))
+    record = record_death(run, tmp_path, None, "killed", 1.0)
+    assert record is not None
+    assert (record.status, record.evals) == ("crashed", (point,))

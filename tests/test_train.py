@@ -149,7 +149,7 @@ def test_the_first_update_has_rate_zero_and_changes_no_weight(toy_run, toy_sourc
     for step, moves in ((0, False), (1, True)):
         before = {name: value.clone() for name, value in state.model.state_dict().items()}
         lr = learning_rate(job.config, step, job.total)
-        make_update(state, job.splits.train, batch_indices(job, step), job.config, lr, job.pad_id, job.device)
+        make_update(state, job.splits.train, batch_indices(job, step), job.config, lr, job.inputs, job.device)
         assert any(not torch.equal(before[n], v) for n, v in state.model.state_dict().items()) is moves
     assert state.optimizer.steps_taken() == 2
 
@@ -164,7 +164,7 @@ def test_without_clipping_no_norm_is_stored(toy_run, toy_sources, tmp_path):
 def test_the_loss_is_the_mean_of_the_task(toy_run, toy_sources, tmp_path, regression):
     run = toy_run(regression, **{"model.dropout": 0.0, "schedule.length": {"steps": 1}})
     job, state = prepare(run, tmp_path, toy_sources, Execution())
-    batch = collate(job.splits.train, batch_indices(job, 0), 0, run.config.data)
+    batch = collate(job.splits.train, batch_indices(job, 0), job.inputs, run.config.data)
     labels = batch.pop("labels")
     with torch.no_grad():
         logits = state.model(**batch).logits

@@ -50,7 +50,7 @@ class Batches(Dataset):
         return int(self.rows[i])
 
     def collate(self, rows: list[int]) -> dict[str, torch.Tensor]:
-        return collate(self.job.splits.train, np.array(rows), self.job.pad_id, self.job.config.data)
+        return collate(self.job.splits.train, np.array(rows), self.job.inputs, self.job.config.data)
 
 
 class Listener(Trainer):

@@ -1,25 +1,18 @@
 """The arms of a sweep file: a table's rows, each with what it says itself and what stands at the top for all."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from stableft.errors import UserError, nearest
-from stableft.settings import Setting, Settings, describe, settings_at, settings_from
+from stableft.settings import Setting, Settings, describe, settings_at, settings_from, unowned
 from stableft.yamlfile import Document, Key
 
-ARM_KEYS = ("name", "recipe", "task", "model", "set", "grid", "seeds")
+ARM_KEYS = ("name", "recipe", "task", "model", "set", "grid", "seeds", "stop_hopeless")
 TOP_KEYS = ("arms", *ARM_KEYS[1:])
-OWNERS = {  # settings that a sweep key makes: written as a setting they would be overruled, or name other weights
-    "data.task": "task",
-    "data.own": "task",
-    "model.name": "model",
-    "model.sha256": "model",
-    "seeds.init": "seeds",
-    "seeds.data": "seeds",
-}
 
 
 @dataclass(frozen=True)
@@ -40,8 +33,11 @@ class Arm:
         return self.document.where(self.keys.get(key, ()))
 
 
-def parse_arms(document: Document) -> list[Arm]:
+def parse_arms(document: Document, overrides: Mapping[str, Any] = MappingProxyType({})) -> list[Arm]:
     """Returns the arms of a sweep file; without the key `arms` the file is one arm.
+
+    A table's row may need other settings in another column: arms of one recipe may have the same name where their
+    tasks differ. `overrides` are the sweep keys that `--set` gives.
 
     Raises:
         UserError: a key is unknown, or an arm has no recipe or another's name.
@@ -67,10 +63,28 @@ def parse_arms(document: Document) -> list[Arm]:
         if given is not None and (not isinstance(given, str) or not given):
             raise UserError(f"{document.where(('arms', i, 'name'))}: name: {given!r} must be text; quotes make it so")
         name = given or Path(recipe_name(document, keys)).stem
-        if name in {other.name for other in arms}:
-            raise UserError(f"{document.where(('arms', i))}: arm {name!r} stands twice; give one another name")
         arms.append(Arm(name, document, keys))
+        _check_name(arms, overrides, document.where(("arms", i)))
     return arms
+
+
+def _check_name(arms: list[Arm], overrides: Mapping[str, Any], where: str) -> None:
+    """Raises UserError if a table could not tell the last arm from another."""
+    *others, arm = arms
+    for other in others:
+        if other.name != arm.name:
+            continue
+        shared = [task for task in _task_names(arm, overrides) if task in _task_names(other, overrides)]
+        if shared:
+            raise UserError(f"{where}: arm {arm.name!r} stands twice for task {shared[0]!r}; give one another name")
+        if recipe_name(arm.document, arm.keys) != recipe_name(other.document, other.keys):
+            raise UserError(f"{where}: arm {arm.name!r} stands twice with different recipes; give one another name")
+
+
+def _task_names(arm: Arm, overrides: Mapping[str, Any]) -> list[str]:
+    value = overrides.get("task", arm.get("task"))
+    tasks = value if isinstance(value, list) else [value]
+    return [str(task.get("name") if isinstance(task, dict) else task) for task in tasks if task is not None]
 
 
 def recipe_name(document: Document, keys: dict[str, Key]) -> str:
@@ -139,18 +153,6 @@ def grid_points(arm: Arm) -> list[Settings]:
             raise UserError(f"{where}: grid: {key} needs a list of values, not {values!r}")
         axes.append([unowned(settings_at(key, value, where)) for value in _once(values, where, key)])
     return [dict(itertools.chain(*(part.items() for part in point))) for point in itertools.product(*axes)]
-
-
-def unowned(settings: Settings, owners: Sequence[str] = ("task", "model", "seeds")) -> Settings:
-    """Returns the settings, none of which may be one that a sweep key among `owners` makes.
-
-    Raises:
-        UserError: one is.
-    """
-    for key, setting in settings.items():
-        if OWNERS.get(key) in owners:
-            raise UserError(f"{setting.where}: {key} cannot be set here: the key {OWNERS[key]!r} of a sweep gives it")
-    return settings
 
 
 def _once(values: list, where: str, key: str) -> list:

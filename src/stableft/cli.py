@@ -8,7 +8,21 @@ import typer
 
 from stableft.errors import UserError
 from stableft.launch.signals import INTERRUPTED
-from stableft.options import Arms, Config, DataDir, Devices, Every, Jobs, Micro, Results, Save, Score, Seeds, Sets
+from stableft.options import (
+    Arms,
+    Config,
+    DataDir,
+    Devices,
+    Every,
+    Jobs,
+    Micro,
+    Records,
+    Results,
+    Save,
+    Score,
+    Seeds,
+    Sets,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +36,7 @@ data_app = typer.Typer(no_args_is_help=True, help="What a data set holds, and fe
 app.add_typer(data_app, name="data")
 
 NO_SETS: list[str] = []
+NO_FILES: list[Path] = []
 
 
 def main() -> None:
@@ -203,15 +218,42 @@ def export(
 
 
 @app.command()
+def choose(
+    config: Config,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.yaml", help="To write; else CONFIG-chosen.yaml, here.")
+    ] = None,
+    results: Results = Path("results"),
+    records: Records = NO_FILES,
+    set_: Sets = NO_SETS,
+    arms: Arms = "",
+    seeds: Seeds = None,
+    report_seeds: Annotated[
+        str | None, typer.Option("--report-seeds", metavar="SEEDS", help="Of the written sweep; else the search's.")
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Choose by the runs that are finished.")
+    ] = False,
+) -> None:
+    """Choose the best setting of each grid by its mean validation score, and write a sweep file of those chosen."""
+    from stableft.choose import choose_settings
+    from stableft.command import check_results, load
+    from stableft.report.gather import filed_records, stored_records
+
+    check_results(results)
+    plan = load(config, None, set_, arms, seeds)
+    found = filed_records(records) if records else stored_records(results, plan.runs)
+    print(choose_settings(plan, found, out, seeds, report_seeds, allow_missing))
+
+
+@app.command()
 def report(
     name: Annotated[
         str,
         typer.Argument(metavar="CONFIG|ARTIFACT|FILE", help="A sweep file, an id such as mosbach-table1, or records."),
     ],
     results: Results = Path("results"),
-    records: Annotated[
-        list[Path], typer.Option("--records", help="Read these files, not run folders (repeatable).")
-    ] = [],  # noqa: B006
+    records: Records = NO_FILES,
     set_: Sets = NO_SETS,
     arms: Arms = "",
     seeds: Seeds = None,

@@ -53,21 +53,22 @@ def run(
         UserError: what is to be run cannot be; then nothing is left behind.
     """
     from stableft.display import closing_line, open_display
-    from stableft.launch.local import resolve_devices, run_local
+    from stableft.launch.local import resolve_devices
+    from stableft.parents import parents_to_train
     from stableft.preflight import check_inputs
+    from stableft.stages import run_stages
 
     slots = resolve_devices(devices)
-    fingerprints = check_inputs(plan.runs, plan.sources)
+    fingerprints = check_inputs((*parents_to_train(plan, results), *plan.runs), plan.sources)
     made = not results.exists()
     results.mkdir(parents=True, exist_ok=True)
     if not os.access(results, os.W_OK):
         raise UserError(f"--results {results}: nothing can be written to this folder")
     try:
         with open_display() as display:
-            outcome = run_local(
-                plan.runs,
+            outcome = run_stages(
+                plan,
                 results,
-                plan.sources,
                 slots,
                 jobs,
                 execution,

@@ -178,6 +178,8 @@ class ScheduleConfig(Part):
     def _one_warmup(self) -> Self:
         if (self.warmup is None) == (self.warmup_steps is None):
             raise ValueError("give exactly one of warmup and warmup_steps, and null for the other")
+        if self.length.steps is not None and (self.warmup_steps or 0) > self.length.steps:
+            raise ValueError(f"warmup_steps: {self.warmup_steps} are more than the {self.length.steps} steps of length")
         return self
 
 

@@ -46,6 +46,16 @@ class TokenRows(TextRows):
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """What a model reads: the padding beside a row that is shorter than its batch, and whether it takes segment ids."""
+
+    pad_id: int
+    pad_segment: int = 0
+    left: bool = False  # the side of the padding
+    segments: bool = True
+
+
+@dataclass(frozen=True)
 class Splits:
     """The rows of one run. `test` is None where the split rule gives none (M reports on the dev set)."""
 
@@ -74,21 +84,21 @@ def load_splits(config: RunConfig, sources: Sources, tokenizer: PreTrainedTokeni
     return Splits(tokens["train"], tokens["val"], tokens.get("test"), _data_record(config.task, parts))
 
 
-def collate(rows: TokenRows, indices: np.ndarray, pad_id: int, data: DataConfig) -> dict[str, torch.Tensor]:
+def collate(rows: TokenRows, indices: np.ndarray, inputs: Inputs, data: DataConfig) -> dict[str, torch.Tensor]:
     """Returns a batch of these rows as `pad` does, and their labels [rows].
 
-    Without `segment_ids` every token_type_id is 0, as M's code runs.
+    Without `data.segment_ids` every token_type_id is 0, as M's code runs.
     """
-    batch = pad(rows, indices, pad_id, data.max_length, data.pad_to_max)
-    if not data.segment_ids:
+    batch = pad(rows, indices, inputs, data.max_length, data.pad_to_max)
+    if inputs.segments and not data.segment_ids:
         batch["token_type_ids"].zero_()
     return batch | {"labels": torch.from_numpy(rows.labels[indices])}
 
 
 def pad(
-    rows: TextRows, indices: np.ndarray, pad_id: int, max_length: int, to_max: bool = False
+    rows: TextRows, indices: np.ndarray, inputs: Inputs, max_length: int, to_max: bool = False
 ) -> dict[str, torch.Tensor]:
-    """Returns a model's inputs for these rows, padded on the right: int64 tensors [rows, width].
+    """Returns a model's inputs for these rows, padded as it needs: int64 tensors [rows, width].
 
     The width is `max_length` if `to_max`, else the longest row rounded up to a multiple of 8.
     """
@@ -96,16 +106,21 @@ def pad(
     lengths = rows.offsets[indices + 1] - starts
     width = max_length if to_max else min(-(-int(lengths.max()) // 8) * 8, max_length)
     columns = np.arange(width)
-    mask = columns < lengths[:, None]
-    # Beyond a row's end this reads into the next row (or is clipped at the last token): the mask covers that.
+    if inputs.left:
+        columns = columns - (width - lengths)[:, None]
+        mask = columns >= 0
+    else:
+        mask = columns < lengths[:, None]
+    # Outside a row this reads its neighbour (or is clipped at the first or last token): the mask covers that.
     places = starts[:, None] + columns
-    input_ids = np.where(mask, rows.input_ids.take(places, mode="clip"), np.int64(pad_id))
-    segments = np.where(mask, rows.segment_ids.take(places, mode="clip"), np.int64(0))
-    return {
-        "input_ids": torch.from_numpy(input_ids),
-        "attention_mask": torch.from_numpy(mask.astype(np.int64)),
-        "token_type_ids": torch.from_numpy(segments),
+    batch = {
+        "input_ids": np.where(mask, rows.input_ids.take(places, mode="clip"), np.int64(inputs.pad_id)),
+        "attention_mask": mask.astype(np.int64),
     }
+    if inputs.segments:
+        segments = rows.segment_ids.take(places, mode="clip")
+        batch["token_type_ids"] = np.where(mask, segments, np.int64(inputs.pad_segment))
+    return {name: torch.from_numpy(array) for name, array in batch.items()}
 
 
 def _data_record(task: TaskSpec, parts: dict[str, RawSplit]) -> DataRecord:

@@ -36,9 +36,10 @@ def overall_line(view: View) -> str:
 def closing_line(outcome: Outcome) -> str:
     """Returns the last line of a sweep: what is done, and how to go on where something is left."""
     done = len(outcome.finished) + len(outcome.skipped)
-    total = done + len(outcome.crashed) + len(outcome.left)
+    total = done + len(outcome.crashed) + len(outcome.left) + len(outcome.stopped)
     line = f"{'Interrupted' if outcome.interrupted else 'Ended'}: {done} of {total} runs done"
     line += f", {len(outcome.failed)} of them failed" if outcome.failed else ""
+    line += f", {len(outcome.stopped)} stopped early as hopeless" if outcome.stopped else ""
     line += f", {len(outcome.crashed)} crashed" if outcome.crashed else ""
     if outcome.left:
         line += f", {len(outcome.left)} left ({len(outcome.checkpointed)} with a checkpoint)"
@@ -68,9 +69,14 @@ def plain_line(view: View, event: Event) -> str | None:
 
 
 def settled_words(record: RunRecord) -> str:
-    """Returns "finished", "failed" or "crashed" with the score or the reason."""
+    """Returns "finished", "failed", "crashed", "paused" or "stopped" with the score or the reason."""
     if record.status == "crashed":
         return f"crashed ({record.reason})"
+    if record.status == "stopped":
+        return record.reason or record.status
+    if record.status == "paused":
+        metric = record.config.selection_metric
+        return f"paused after step {record.steps}, validation {metric} {record.evals[-1].val[metric]:.4f}"
     score = record.reported_score
     words = "failed at its end" if record.failed else "finished"
     if score is None:

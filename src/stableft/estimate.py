@@ -1,7 +1,7 @@
 """What a sweep would cost, from a short timed probe of each kind of run; nothing is kept."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,10 @@ from stableft.data import TokenRows
 from stableft.environment import device_name, peak_memory
 from stableft.evaluate import evaluate
 from stableft.job import Job, batch_indices, prepare
+from stableft.parents import describe_parent, parents_to_train
 from stableft.plan import Execution, PlannedRun
 from stableft.sweep import status_of, unique_runs
-from stableft.sweepfile import Sweep
+from stableft.sweepfile import START, Sweep
 from stableft.text import Row, columns, duration
 from stableft.update import TrainState, learning_rate, make_update
 
@@ -36,13 +37,19 @@ class Cost:
 
 @dataclass(frozen=True)
 class Line:
-    """An arm on a task: how many runs, how many of them left, and what one costs (None: nothing is left)."""
+    """An arm on a task: how many runs, how many of them left, and what one costs (None: nothing is left).
+
+    `paused` of them wait at a checkpoint at the same time, until those that look hopeless are stopped; `saved` is the
+    share of the work that is not done then.
+    """
 
     arm: str
     task: str
     runs: int
     left: int
     cost: Cost | None
+    paused: int = 0
+    saved: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class Estimate:
     damaged: tuple[str, ...]
     device: str
     at_once: int
+    first: tuple[str, ...] = ()  # which runs are trained first, because others start from them
 
 
 def estimate(sweep: Sweep, results: Path, execution: Execution, at_once: int) -> Estimate:
@@ -63,9 +71,11 @@ def estimate(sweep: Sweep, results: Path, execution: Execution, at_once: int) ->
     """
     state = status_of(results, sweep.runs, look_only=True)
     done = {record.run_id for record in (*state.finished, *state.crashed)}
+    done |= {record.run_id for record in state.waiting if record.status == "stopped" and record.run_id in sweep.rules}
+    first = parents_to_train(sweep, results)
     costs: dict[str, Cost] = {}
     groups: dict[tuple[str, str], list[PlannedRun]] = {}
-    for run in sweep.runs:
+    for run in (*first, *sweep.runs):
         groups.setdefault((run.arm, run.config.data.task), []).append(run)
     lines = []
     for (arm, task), runs in groups.items():
@@ -73,8 +83,11 @@ def estimate(sweep: Sweep, results: Path, execution: Execution, at_once: int) ->
         key = _kind(runs[0].config)
         if left and key not in costs:
             costs[key] = _probe(runs[0], results, sweep, execution)
-        lines.append(Line(arm, task, len(runs), len(left), costs[key] if left else None))
-    return Estimate(tuple(lines), state.damaged, device_name(torch.device(execution.device)), at_once)
+        ruled = [sweep.rules[run_id] for run_id in left if run_id in sweep.rules]
+        saved = sum(rule.lowest * (1 - rule.after) for rule in ruled) / max(1, len(left))
+        lines.append(Line(arm, task, len(runs), len(left), costs[key] if left else None, len(ruled), saved))
+    words = tuple(f"{describe_parent(parent, sweep.runs)}, is trained first" for parent in first)
+    return Estimate(tuple(lines), state.damaged, device_name(torch.device(execution.device)), at_once, words)
 
 
 def render_estimate(estimated: Estimate) -> str:
@@ -88,15 +101,21 @@ def render_estimate(estimated: Estimate) -> str:
     seconds = sum(line.left * line.cost.seconds for line in estimated.lines if line.cost)
     kept = sum(line.left * line.cost.kept for line in estimated.lines if line.cost)
     at_once = max(1, min(estimated.at_once, left))
+    paused = sum(line.paused for line in estimated.lines)
+    waiting = sum(line.paused * line.cost.checkpoint for line in estimated.lines if line.cost)
+    saved = sum(line.left * line.cost.seconds * line.saved for line in estimated.lines if line.cost)
+    rule = (
+        f"of these, stop_hopeless saves up to {saved / 3600:.2f} device-hours; the checkpoints of {paused} runs that "
+        f"pause for it take {_bytes(waiting)} until those that look hopeless are stopped"
+    )
     under_way = at_once * max((line.cost.checkpoint for line in estimated.lines if line.cost), default=0)
     total = (
         f"{left} runs left: {seconds / 3600:.2f} device-hours on {estimated.device} (one run measured alone), "
         f"{duration(seconds / at_once)} with {at_once} at a time; "
         f"{_bytes(kept)} of files, and up to {_bytes(under_way)} of checkpoints on the way"
     )
-    return "\n".join(
-        [columns(rows), *(f"{sentence}; its run will be done again" for sentence in estimated.damaged), total]
-    )
+    damaged = [f"{sentence}; its run will be done again" for sentence in estimated.damaged]
+    return "\n".join([columns(rows), *estimated.first, *damaged, total, *([rule] if paused else [])])
 
 
 def _kind(config: RunConfig) -> str:
@@ -106,7 +125,10 @@ def _kind(config: RunConfig) -> str:
 
 
 def _probe(run: PlannedRun, results: Path, sweep: Sweep, execution: Execution) -> Cost:
-    job, state = prepare(run, results, sweep.sources, execution)
+    config = run.config.model_copy(update={"start_from": None})  # it costs the same, and may not be there yet
+    job, state = prepare(replace(run, config=config), results, sweep.sources, execution)
+    if run.arm == START and execution.save == "none":
+        execution = replace(execution, save="last")
     step_seconds = _step_seconds(job, state)
     row_seconds = _row_seconds(job, state)
     test = len(job.splits.test) if job.splits.test else 0
@@ -132,7 +154,7 @@ def _step_seconds(job: Job, state: TrainState) -> float:
             _wait(job.device)
             start = time.perf_counter()
         lr = learning_rate(job.config, i, job.total)
-        make_update(state, job.splits.train, batch_indices(job, i % job.total), job.config, lr, job.pad_id, job.device)
+        make_update(state, job.splits.train, batch_indices(job, i % job.total), job.config, lr, job.inputs, job.device)
     _wait(job.device)
     return (time.perf_counter() - start) / PROBED_STEPS
 
@@ -151,7 +173,7 @@ def _row_seconds(job: Job, state: TrainState) -> float:
         val.index[chosen],
     )
     start = time.perf_counter()
-    evaluate(state.model, rows, job.config, job.pad_id, job.device)
+    evaluate(state.model, rows, job.config, job.inputs, job.device)
     return (time.perf_counter() - start) / len(rows)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stableft.config import RunConfig
-from stableft.data import TokenRows, collate
+from stableft.data import Inputs, TokenRows, collate
 from stableft.pretrain_config import PretrainConfig
 
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -40,7 +40,7 @@ def autocast(config: RunConfig | PretrainConfig, device: torch.device):
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, rows: TokenRows, config: RunConfig, pad_id: int, device: torch.device) -> Outputs:
+def evaluate(model: nn.Module, rows: TokenRows, config: RunConfig, inputs: Inputs, device: torch.device) -> Outputs:
     """Returns the model's outputs on `rows`, with dropout off; the model is left in training mode.
 
     Batches are made of rows of like length, longest first, so that little is padded and memory runs out at once if
@@ -50,7 +50,7 @@ def evaluate(model: nn.Module, rows: TokenRows, config: RunConfig, pad_id: int, 
     by_length = np.argsort(-np.diff(rows.offsets), kind="stable")
 
     def logits(start: int, stop: int) -> Tensor:
-        batch = collate(rows, by_length[start:stop], pad_id, config.data)
+        batch = collate(rows, by_length[start:stop], inputs, config.data)
         batch.pop("labels")
         with autocast(config, device):
             return model(**to_device(batch, device)).logits.float()

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from stableft.hopeless import describe_rule
 from stableft.record import RunRecord
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ DTYPES = {
     "recipe": "object",
     "task": "object",
     "model": "object",
-    "status": "object",  # finished, crashed
+    "status": "object",  # finished, crashed, stopped
     "reason": "object",
     "score": "float64",  # the reported one, a fraction; NaN: diverged if `scored`, else there is none
     "scored": "bool",
@@ -42,6 +43,8 @@ DTYPES = {
     "device": "object",
     "source": "object",  # None: this project's own run
     "copies": "int64",  # how many finished records of this run came in; the first one counts
+    "start": "object",  # which run it started from, in words; None: the pre-trained weights
+    "rule": "object",  # by which it was stopped early, in words
     "label_entropy": "float64",  # of the training labels, in nats: the loss of a model that has learnt nothing
 }
 
@@ -117,5 +120,16 @@ def _row(record: RunRecord, checkpoint: Literal["last", "best"]) -> dict[str, An
         "device": record.environment.device if record.environment else None,
         "source": record.source,
         "copies": int(finished),
+        "start": _start(record),
+        "rule": describe_rule(record.stop.after, record.stop.lowest) if record.stop else None,
         "label_entropy": record.data.label_entropy if record.data else None,
     }
+
+
+def _start(record: RunRecord) -> str | None:
+    start, named = record.start, record.config.start_from
+    if start is None or named is None:
+        return None
+    return (
+        f"the {named.checkpoint} weights of run {named.run} ({start.recipe} on {start.task}, seed {start.seeds.init})"
+    )

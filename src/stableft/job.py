@@ -10,15 +10,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stableft.backbones import BackboneSpec
 from stableft.config import RunConfig
-from stableft.data import Splits, load_splits
+from stableft.data import Inputs, Splits, load_splits
 from stableft.groups import build_optimizer
-from stableft.model import Pretrained, build_model, load_pretrained, load_tokenizer
+from stableft.inherit import find_start
+from stableft.mixout import mix_weights
+from stableft.model import build_model, model_inputs
 from stableft.plan import Execution, PlannedRun, Sources
 from stableft.pretrain_config import PretrainConfig
-from stableft.record import run_folder
+from stableft.record import StartRecord, run_folder
 from stableft.schedule import evaluation_steps, steps_per_epoch, total_steps
 from stableft.seeds import batch_order
 from stableft.update import TrainState
+from stableft.weights import Pretrained, load_pretrained, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,11 @@ class Job:
     splits: Splits
     pretrained: Pretrained
     tokenizer: PreTrainedTokenizerBase
-    pad_id: int
+    inputs: Inputs
     per_epoch: int
     total: int
     evaluate_at: frozenset[int]
+    start: StartRecord | None = None  # whose weights it begins with, if not the pre-trained ones
 
 
 def load_inputs(run: PlannedRun, sources: Sources) -> None:
@@ -46,7 +50,8 @@ def load_inputs(run: PlannedRun, sources: Sources) -> None:
         UserError: data or model cannot be used.
     """
     config = run.config.normalized()
-    _splits(config, sources, load_tokenizer(config, sources))
+    splits = _splits(config, sources, load_tokenizer(config, sources))
+    total_steps(config.schedule, len(splits.train))
     load_pretrained(config, sources)
 
 
@@ -60,9 +65,12 @@ def prepare(run: PlannedRun, results: Path, sources: Sources, execution: Executi
     device = prepare_device(execution)
     tokenizer = load_tokenizer(config, sources)
     splits = _splits(config, sources, tokenizer)
-    model, pretrained = build_model(config, sources)
+    start = find_start(config, results)
+    model, pretrained = build_model(config, sources, start)
     model.to(device)  # pyright: ignore[reportArgumentType]
     model.train()
+    if config.mixout:  # here, where the weights are those of the start, which a checkpoint would replace
+        mix_weights(model, pretrained.spec, config.mixout)
     per_epoch = steps_per_epoch(len(splits.train), config.schedule.batch_size)
     total = total_steps(config.schedule, len(splits.train))
     job = Job(
@@ -74,10 +82,11 @@ def prepare(run: PlannedRun, results: Path, sources: Sources, execution: Executi
         splits=splits,
         pretrained=pretrained,
         tokenizer=tokenizer,
-        pad_id=tokenizer.pad_token_id or 0,
+        inputs=model_inputs(pretrained, tokenizer),
         per_epoch=per_epoch,
         total=total,
         evaluate_at=frozenset(evaluation_steps(config.evaluation, total, per_epoch)),
+        start=start.described() if start else None,
     )
     return job, first_state(model, pretrained.spec, config, execution)
 

@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from stableft.backbones import BACKBONES
+from stableft.backbones import BACKBONES, BackboneSpec
 from stableft.errors import UserError
 from stableft.metrics import TITLES
+from stableft.parents import describe_parent
 from stableft.recipe import shipped_recipes
 from stableft.record import CHECKPOINT_FILE, read_record, run_folder, write_records_file
 from stableft.report.gather import stored_records
 from stableft.report.mosbach import ARTIFACTS
-from stableft.sweepfile import Sweep
+from stableft.sweep import status_of
+from stableft.sweepfile import START, Sweep
 from stableft.tasks import TASKS
 from stableft.text import Row, columns
 
@@ -26,8 +28,8 @@ def list_names(what: Literal["tasks", "backbones", "recipes", "artifacts"]) -> s
                 hub = f"{task.hub.repository}, {task.hub.config}" if task.hub else "none: generated here"
                 rows.append((task.name, task.title, labels, TITLES[task.metric], hub))
         case "backbones":
-            rows = [("family", "title", "example")]
-            rows += [(spec.name, spec.title, spec.example) for spec in BACKBONES.values()]
+            rows = [("family", "title", "example", "Re-init draws", "heads", "attention", "segments", "blocks")]
+            rows += [_family(spec) for spec in BACKBONES.values()]
         case "recipes":
             rows = [("recipe", "what it is")]
             rows += [(name, _first_comment(path)) for name, path in shipped_recipes().items()]
@@ -35,6 +37,20 @@ def list_names(what: Literal["tasks", "backbones", "recipes", "artifacts"]) -> s
             rows = [("artifact", "title", "fed by")]
             rows += [(a.id, a.title, ", ".join(f"configs/{sweep}" for sweep in a.sweeps)) for a in ARTIFACTS.values()]
     return columns(rows)
+
+
+def _family(spec: BackboneSpec) -> Row:
+    drawn = [*(["pooler"] if spec.pooler else []), *([] if spec.shares_blocks else ["blocks"])]
+    return (
+        spec.name,
+        spec.title,
+        spec.example,
+        ", ".join(drawn),
+        "stock, paper" if spec.paper_head else "stock",
+        "eager, sdpa" if spec.sdpa else "eager",
+        "two" if spec.segment_ids else "none",
+        ", ".join(spec.blocks),
+    )
 
 
 def show_runs(sweep: Sweep, form: Literal["text", "json"]) -> str:
@@ -53,12 +69,13 @@ def show_runs(sweep: Sweep, form: Literal["text", "json"]) -> str:
         rows.append((run.run_id, run.arm, run.recipe, config.data.task, config.model.name, seeds.init, seeds.data))
     different = len({run.run_id for run in sweep.runs})
     shared = "" if different == len(sweep.runs) else f", {different} different: arms share the others"
-    return columns(rows) + f"\n{len(sweep.runs)} runs{shared}"
+    first = [f"{describe_parent(parent, sweep.runs)}, is trained first" for parent in sweep.parents]
+    return "\n".join([columns(rows), *first, f"{len(sweep.runs)} runs{shared}"])
 
 
 def sweep_status(sweep: Sweep, results: Path) -> str:
     """Returns how many runs of each arm and task are finished, failed, crashed, under way or to do."""
-    kinds = ("finished", "failed", "crashed", "checkpoint", "to do", "damaged")
+    kinds = ("finished", "failed", "crashed", "stopped", "checkpoint", "to do", "damaged")
     counts: dict[tuple[str, str], dict[str, int]] = {}
     damaged = []
     for run in sweep.runs:
@@ -69,7 +86,7 @@ def sweep_status(sweep: Sweep, results: Path) -> str:
             damaged.append(f"{error}; the next sweep sets it aside and does the run again")
             cell["damaged"] += 1
             continue
-        if record is None:
+        if record is None or record.status == "paused":
             has_checkpoint = (run_folder(results, run.run_id) / CHECKPOINT_FILE).exists()
             cell["checkpoint" if has_checkpoint else "to do"] += 1
         else:
@@ -77,8 +94,16 @@ def sweep_status(sweep: Sweep, results: Path) -> str:
             cell["failed"] += bool(record.failed)
     rows = [("arm", "task", *kinds)]
     rows += [(arm, task, *cell.values()) for (arm, task), cell in counts.items()]
-    note = "failed runs are finished runs that score no more than always predicting the most frequent class"
-    return "\n".join([columns(rows), note, *damaged])
+    notes = ["failed runs are finished runs that score no more than always predicting the most frequent class"]
+    if any(cell["stopped"] for cell in counts.values()):
+        notes.append("stopped runs were ended early as hopeless; without stop_hopeless a sweep takes them up again")
+    state = status_of(results, sweep.parents, look_only=True)
+    words = {
+        record.run_id: "failed" if record.failed else record.status for record in (*state.finished, *state.crashed)
+    }
+    words |= {run.run_id: "has a checkpoint" for run in state.unfinished}
+    first = [f"{describe_parent(parent, sweep.runs)}: {words.get(parent.run_id, 'to do')}" for parent in sweep.parents]
+    return "\n".join([columns(rows), *notes, *first, *damaged])
 
 
 def folder_status(results: Path) -> str:
@@ -93,15 +118,15 @@ def folder_status(results: Path) -> str:
         except UserError as error:
             damaged.append(f"{error}; the next sweep of this run sets it aside and does the run again")
             continue
-        if record is None:
+        if record is None or record.status == "paused":
             without.append(folder.name)
             continue
         config = record.config
         key = (record.arm, config.data.task, config.model.name)
-        cell = counts.setdefault(key, {"finished": 0, "failed": 0, "crashed": 0})
+        cell = counts.setdefault(key, {"finished": 0, "failed": 0, "crashed": 0, "stopped": 0})
         cell[record.status] += 1
         cell["failed"] += bool(record.failed)
-    rows = [("arm", "task", "model", "finished", "failed", "crashed")]
+    rows = [("arm", "task", "model", "finished", "failed", "crashed", "stopped")]
     rows += [(*key, *cell.values()) for key, cell in counts.items()]
     unfinished = [f"{len(without)} unfinished: {', '.join(without)}"] if without else []
     return "\n".join([columns(rows), *unfinished, *damaged])
@@ -121,8 +146,12 @@ def export_records(sweep: Sweep, results: Path, out: Path) -> str:
     ]
     if not records:
         raise UserError(f"{sweep.path}: {results} has no records of its {len(sweep.runs)} runs")
-    write_records_file(out, records)
-    return f"wrote {len(records)} records of {len(sweep.runs)} runs to {out}"
+    # What runs start from comes with them, under a name by which reports leave it out.
+    starts = {record.config.start_from.run: None for record in records if record.config.start_from}
+    parents = [record for run_id in starts if run_id not in by_id and (record := read_record(results, run_id))]
+    write_records_file(out, [*records, *(record.model_copy(update={"arm": START}) for record in parents)])
+    more = f", and of {len(parents)} that they start from" if parents else ""
+    return f"wrote {len(records)} records of {len(sweep.runs)} runs to {out}{more}"
 
 
 def _first_comment(path: Path) -> str:

@@ -9,6 +9,7 @@ Config = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A sweep file; the package's own go by name, such as rte.")
 ]
 Results = Annotated[Path, typer.Option("--results", help="Folder of run folders and records.")]
+Records = Annotated[list[Path], typer.Option("--records", help="Read these files, not run folders (repeatable).")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of original GLUE files; without it, the hub.")]
 Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Set a key in every run (repeatable).")]
 Arms = Annotated[str, typer.Option("--arms", metavar="A,B", help="Only these arms.")]

@@ -20,10 +20,10 @@ from stableft.environment import device_name, git_state, peak_memory, platform_n
 from stableft.evaluate import evaluate
 from stableft.job import Job
 from stableft.metrics import is_failed, score
-from stableft.model import quiet
 from stableft.record import (
     CONFIG_FILE,
     HISTORY_FILE,
+    LAST_FOLDER,
     PREDICTIONS_FILE,
     Environment,
     EvalPoint,
@@ -34,8 +34,8 @@ from stableft.record import (
     write_record,
 )
 from stableft.update import TrainState
+from stableft.weights import quiet
 
-BEST_FOLDER, LAST_FOLDER = "model-best", "model-last"
 SAVES_BEST, SAVES_LAST = ("best", "all"), ("last", "all")  # values of `Execution.save`
 
 
@@ -121,24 +121,40 @@ def finish(job: Job, state: TrainState, diverged: bool) -> RunRecord:
     arrays = {"val_last": last_val, "val_best": best_val, "test_last": last_test, "test_best": best_test}
     _write_predictions(job, arrays)
     write_history(job.folder, state)
-    record = RunRecord(
-        run_id=job.run.run_id,
-        arm=job.run.arm,
-        recipe=job.run.recipe,
+    return _write_record(
+        job,
+        state,
         status="finished",
         reason=reason,
-        config=job.config,
-        evals=tuple(EvalPoint(**point) for point in state.evals),
         last=last,
         best=_scores(job, best["step"], best_val, best_test) if best else last,
         failed=_failed(job, last, job.config.task.metric),
         failed_by_accuracy=_failed(job, last, "accuracy") if job.config.task.labels else None,
+    )
+
+
+def pause(job: Job, state: TrainState) -> RunRecord:
+    """Returns the record of a run that has written the checkpoint at which it pauses, after writing it."""
+    write_history(job.folder, state)
+    nothing = {"reason": None, "last": None, "best": None, "failed": None, "failed_by_accuracy": None}
+    return _write_record(job, state, status="paused", **nothing)
+
+
+def _write_record(job: Job, state: TrainState, **values: Any) -> RunRecord:
+    record = RunRecord(
+        run_id=job.run.run_id,
+        arm=job.run.arm,
+        recipe=job.run.recipe,
+        config=job.config,
+        evals=tuple(EvalPoint(**point) for point in state.evals),
         steps=len(state.history),
         skipped_steps=skipped_steps(state),
         data=job.splits.record,
         environment=environment_of(state, job.pretrained.commit, job.pretrained.missing),
         seconds=state.seconds,
         peak_memory_bytes=peak_memory(job.device),
+        start=job.start,
+        **values,
     )
     write_record(job.folder.parents[1], record)
     return record
@@ -160,7 +176,7 @@ def _last_outputs(job: Job, state: TrainState) -> tuple[np.ndarray, np.ndarray |
     if state.best and state.best["step"] == state.step:
         return state.best["val"].numpy(), None if state.best["test"] is None else state.best["test"].numpy()
     val, test = (
-        evaluate(state.model, rows, job.config, job.pad_id, job.device).values if rows else None
+        evaluate(state.model, rows, job.config, job.inputs, job.device).values if rows else None
         for rows in (job.splits.val, job.splits.test)
     )
     assert val is not None

@@ -14,11 +14,15 @@ from stableft.config import RunConfig
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep: its config, and the names of the arm (a table's row) and recipe it came from."""
+    """One run of a sweep: its config, and the names of the arm (a table's row) and recipe it came from.
+
+    `pause_after` is a share of its steps: the run ends at its first evaluation from there on, with a checkpoint.
+    """
 
     arm: str
     recipe: str
     config: RunConfig
+    pause_after: float | None = None
 
     @property
     def run_id(self) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from stableft.backbones import BACKBONES, check_fit, find_backbone
+from stableft.backbones import BACKBONES, backbone_of, check_fit
 from stableft.config import RunConfig, canonical_json
 from stableft.errors import UserError
 from stableft.hub import model_file
@@ -25,9 +25,8 @@ def check_inputs(runs: Iterable[PlannedRun], sources: Sources) -> dict[str, str]
     checked: set[str] = set()
     for run in runs:
         config = run.config
-        model = canonical_json(
-            [config.model.model_dump(), config.data.max_length, config.reinit and config.reinit.blocks]
-        )
+        methods = config.model_dump(include={"model": True, "reinit": True, "mixout": True, "optimizer": {"llrd"}})
+        model = canonical_json([methods, config.data.max_length])
         if model not in checked:
             checked.add(model)
             _check_model(config, sources)
@@ -43,14 +42,14 @@ def _check_model(config: RunConfig, sources: Sources) -> None:
     name = config.model.name
     if not isinstance(values.get("model_type"), str):
         raise UserError(f"model {name!r}: its config.json names no model_type, such as {', '.join(BACKBONES)}")
-    spec = find_backbone(values["model_type"], name)
-    positions, blocks = values.get("max_position_embeddings"), values.get("num_hidden_layers")
-    for key, value in (("max_position_embeddings", positions), ("num_hidden_layers", blocks)):
+    spec = backbone_of(config.model, values)
+    sizes = {key: values.get(key) for key in ("max_position_embeddings", *spec.lengths)}
+    for key, value in sizes.items():
         if value is not None and not isinstance(value, int):
             raise UserError(f"model {name!r}: its config.json has {key} {value!r}, which is not a whole number")
     if config.model.sha256:
         _check_weights(name, sources.paths[config.model.sha256])
-    check_fit(config, spec, positions, blocks)
+    check_fit(config, spec, sizes["max_position_embeddings"], sizes[spec.lengths[-1]] if spec.lengths else None)
 
 
 def _check_weights(name: str, folder: Path) -> None:

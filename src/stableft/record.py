@@ -14,7 +14,7 @@ from typing import BinaryIO, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stableft.config import RunConfig, canonical_json
+from stableft.config import RunConfig, Seeds, canonical_json
 from stableft.errors import UserError
 
 RECORD_FILE = "record.json"
@@ -22,6 +22,8 @@ CHECKPOINT_FILE = "checkpoint.pt"
 HISTORY_FILE = "history.jsonl"  # one line a step: {"step", "loss", "lr", "grad_norm"}, "tokens" in pre-training
 PREDICTIONS_FILE = "predictions.npz"
 CONFIG_FILE = "config.yaml"
+BEST_FOLDER, LAST_FOLDER = "model-best", "model-last"  # weights, where they are kept
+LATER = ("start", "stop")  # fields that came later: left out where None, so that older records keep their checksums
 
 
 class RecordPart(BaseModel):
@@ -83,13 +85,37 @@ class Environment(RecordPart):
     drawn: tuple[str, ...] = ()  # modules besides the head that the checkpoint lacks: they were drawn anew
 
 
+class StartRecord(RecordPart):
+    """The finished run whose weights a run started from, which `config.start_from` names, and those weights."""
+
+    sha256: str
+    recipe: str
+    task: str
+    seeds: Seeds
+
+
+class StopRecord(RecordPart):
+    """The place of a stopped run among the `of` runs that differ from it in their seeds alone; rank 1 is the best."""
+
+    score: float  # the metric of selection on the validation split, at the first evaluation after the share `after`
+    step: int
+    rank: int
+    of: int
+    after: float
+    lowest: float  # the share of the runs that ends
+
+
 class RunRecord(Outcome):
-    """The outcome of one run; all that tables and figures read."""
+    """The outcome of one run; all that tables and figures read.
+
+    A run that is `paused` waits at a checkpoint until it is known which ones of its setting are hopeless; those are
+    `stopped`, the others go on. Neither has scores.
+    """
 
     arm: str
     recipe: str
-    status: Literal["finished", "crashed"]
-    reason: str | None  # why a run crashed, or why its loss ended it early
+    status: Literal["finished", "crashed", "paused", "stopped"]
+    reason: str | None  # why a run crashed or was stopped, or why its loss ended it early
     config: RunConfig
     evals: tuple[EvalPoint, ...]
     last: Scores | None
@@ -103,6 +129,8 @@ class RunRecord(Outcome):
     seconds: float
     peak_memory_bytes: int | None  # on a GPU of this run, on a CPU of the process so far
     source: str | None = None  # None: this project's own run; else where an imported record came from
+    start: StartRecord | None = None  # None: the pre-trained weights
+    stop: StopRecord | None = None  # of a stopped run
 
     def score(self, which: Literal["last", "best"], split: Literal["val", "test"], metric: str) -> float | None:
         """Returns one score as a fraction (NaN for a diverged run), or None if the run has none."""
@@ -153,6 +181,7 @@ def sync_folder(folder: Path) -> None:
 def dump_record(record: RecordPart) -> str:
     """Returns the record as one line of JSON with its checksum."""
     values = json.loads(record.model_dump_json())  # `model_dump` would leave NaN, which is no JSON
+    values = {key: value for key, value in values.items() if value is not None or key not in LATER}
     return canonical_json({**values, "checksum": _checksum(values)})
 
 

@@ -3,6 +3,7 @@
 import math
 
 from stableft.config import EvaluationConfig, ScheduleConfig
+from stableft.errors import UserError
 from stableft.pretrain_config import PretrainEvaluation
 
 
@@ -36,11 +37,18 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
 
 
 def total_steps(schedule: ScheduleConfig, rows: int) -> int:
-    """Returns the number of updates in a run."""
+    """Returns the number of updates in a run.
+
+    Raises:
+        UserError: they are fewer than those over which the learning rate is to rise.
+    """
     if schedule.length.steps:
         return schedule.length.steps
     assert schedule.length.epochs
-    return steps_per_epoch(rows, schedule.batch_size) * schedule.length.epochs
+    total = steps_per_epoch(rows, schedule.batch_size) * schedule.length.epochs
+    if (schedule.warmup_steps or 0) > total:
+        raise UserError(f"schedule.warmup_steps: {schedule.warmup_steps} are more than the {total} steps of the run")
+    return total
 
 
 def evaluation_steps(evaluation: EvaluationConfig | PretrainEvaluation, total: int, per_epoch: int) -> tuple[int, ...]:

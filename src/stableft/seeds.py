@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-Purpose = Literal["head", "reinit", "order", "dropout", "weights", "masks", "held_out", "held_out_masks"]
+Purpose = Literal["head", "reinit", "order", "dropout", "weights", "masks", "held_out", "held_out_masks", "mixout"]
 # New ones go to the end: the place is part of the seed.
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 

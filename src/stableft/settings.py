@@ -42,6 +42,14 @@ def leaves_of(part: type[Part], prefix: str = "") -> Leaves:
 
 
 LEAVES = leaves_of(RunConfig)
+OWNERS = {  # settings that a sweep key makes: written as a setting they would be overruled, or name other weights
+    "data.task": "task",
+    "data.own": "task",
+    "model.name": "model",
+    "model.sha256": "model",
+    "seeds.init": "seeds",
+    "seeds.data": "seeds",
+}
 
 
 def settings_from(document: Document, key: Key = (), leaves: Leaves = LEAVES) -> Settings:
@@ -94,6 +102,18 @@ def given_values(sets: Sequence[str]) -> Iterator[tuple[str, Any]]:
         if not equals:
             raise UserError(f"--set {text}: must be KEY=VALUE")
         yield key, parse_yaml(value, f"--set {key}").data
+
+
+def unowned(settings: Settings, owners: Sequence[str] = ("task", "model", "seeds")) -> Settings:
+    """Returns the settings, none of which may be one that a sweep key among `owners` makes.
+
+    Raises:
+        UserError: one is.
+    """
+    for key, setting in settings.items():
+        if OWNERS.get(key) in owners:
+            raise UserError(f"{setting.where}: {key} cannot be set here: the key {OWNERS[key]!r} of a sweep gives it")
+    return settings
 
 
 def check_key(dotted: str, where: str, leaves: Leaves = LEAVES) -> None:

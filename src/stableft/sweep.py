@@ -9,6 +9,7 @@ from pathlib import Path
 from stableft.claim import claim
 from stableft.config import RunConfig, canonical_json
 from stableft.errors import UserError
+from stableft.hopeless import trial_of
 from stableft.plan import PlannedRun, Sources, Stopped
 from stableft.record import (
     CHECKPOINT_FILE,
@@ -24,6 +25,7 @@ from stableft.record import (
 from stableft.splits import data_fingerprint
 
 CRASH_FILE = "crash.txt"
+WAITING = ("paused", "stopped")  # statuses of runs that may go on
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class SweepState:
     unfinished: tuple[PlannedRun, ...]  # there is a checkpoint to go on from
     todo: tuple[PlannedRun, ...]
     damaged: tuple[str, ...]
+    waiting: tuple[RunRecord, ...] = ()  # paused, or stopped as hopeless
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Outcome:
     left: tuple[str, ...]
     checkpointed: tuple[str, ...]  # those of `left` that go on from a checkpoint
     interrupted: bool
+    stopped: tuple[str, ...] = ()  # early, as hopeless
 
 
 def unique_runs(runs: Iterable[PlannedRun]) -> dict[str, PlannedRun]:
@@ -64,7 +68,7 @@ def status_of(results: Path, runs: Iterable[PlannedRun], look_only: bool = False
 
     With `look_only` it stays where it is.
     """
-    finished, crashed, unfinished, todo, damaged = [], [], [], [], []
+    finished, crashed, unfinished, todo, damaged, waiting = [], [], [], [], [], []
     for run_id, run in unique_runs(runs).items():
         try:
             record = read_record(results, run_id)
@@ -75,9 +79,20 @@ def status_of(results: Path, runs: Iterable[PlannedRun], look_only: bool = False
             has_checkpoint = (run_folder(results, run_id) / CHECKPOINT_FILE).exists()
             (unfinished if has_checkpoint else todo).append(run)
         else:
-            (finished if record.status == "finished" else crashed).append(record)
+            {"finished": finished, "crashed": crashed}.get(record.status, waiting).append(record)
     failed = tuple(record for record in finished if record.failed)
-    return SweepState(tuple(finished), failed, tuple(crashed), tuple(unfinished), tuple(todo), tuple(damaged))
+    rest = (crashed, unfinished, todo, damaged, waiting)
+    return SweepState(tuple(finished), failed, *map(tuple, rest))
+
+
+def settles(record: RunRecord, run: PlannedRun) -> bool:
+    """Returns whether there is nothing left to do: one that is paused or stopped is done where it is to pause, alone.
+
+    A crashed record settles a run as well, unless it is to be tried again.
+    """
+    if record.status not in WAITING:
+        return True
+    return run.pause_after is not None and trial_of(record, run.pause_after) is not None
 
 
 def _judge_again(results: Path, run_id: str) -> tuple[RunRecord | None, str | None]:
@@ -132,7 +147,7 @@ def run_once(
     """
     with claim(run_folder(results, run.run_id)) as mine:
         if not mine:
-            return None
+            return _paused_elsewhere(run, results)
         record = _settled(run, results, retry)
         if record is not None:
             return record
@@ -163,11 +178,22 @@ def _settled(run: PlannedRun, results: Path, retry: RunRecord | None) -> RunReco
     record, _ = _read_or_set_aside(results, run.run_id)
     if record and record.status == "finished":  # a kill between the two leaves the checkpoint beside the record
         (run_folder(results, run.run_id) / CHECKPOINT_FILE).unlink(missing_ok=True)
+    if record and not settles(record, run):  # it stays until there is another one: it says how the run ranks
+        return None
     if record is None or retry is None or dump_record(record) != dump_record(retry):
         return record
     for name in (RECORD_FILE, CRASH_FILE):
         (run_folder(results, run.run_id) / name).unlink(missing_ok=True)
     return None
+
+
+def _paused_elsewhere(run: PlannedRun, results: Path) -> RunRecord | None:
+    """Returns the record that makes a run done that another process is at: it has paused and goes on there."""
+    try:
+        record = read_record(results, run.run_id)
+    except UserError:
+        return None
+    return record if record and record.status in WAITING and settles(record, run) else None
 
 
 def _read_or_set_aside(results: Path, run_id: str) -> tuple[RunRecord | None, str | None]:
@@ -179,6 +205,7 @@ def _read_or_set_aside(results: Path, run_id: str) -> tuple[RunRecord | None, st
 
 
 def _write_crash(run: PlannedRun, results: Path, reason: str, text: str, seconds: float) -> RunRecord:
+    before, _ = _read_or_set_aside(results, run.run_id)
     record = RunRecord(
         run_id=run.run_id,
         arm=run.arm,
@@ -186,7 +213,7 @@ def _write_crash(run: PlannedRun, results: Path, reason: str, text: str, seconds
         status="crashed",
         reason=reason,
         config=run.config,
-        evals=(),
+        evals=before.evals if before else (),  # of a run that had paused: its rank stays what it was
         last=None,
         best=None,
         failed=None,

@@ -1,32 +1,65 @@
 """From a sweep file to its runs: recipe, settings, grid point, seed and --set, merged in that order."""
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stableft.arms import TOP_KEYS, Arm, arm_settings, grid_points, parse_arms, recipe_name, unowned, values_of
+from stableft.arms import TOP_KEYS, Arm, arm_settings, grid_points, parse_arms, recipe_name, values_of
 from stableft.errors import UserError, nearest
+from stableft.hopeless import Rule, parse_rule
 from stableft.locate import config_name, find_config, locate_model, locate_own_task
 from stableft.plan import PlannedRun, Sources
 from stableft.recipe import load_recipe
 from stableft.seedlist import parse_seeds
-from stableft.settings import Setting, Settings, build_config, describe, given_values, settings_at
+from stableft.settings import (
+    Setting,
+    Settings,
+    build_config,
+    describe,
+    given_values,
+    settings_at,
+    settings_from,
+    unowned,
+)
 from stableft.tasks import find_task
 from stableft.yamlfile import Document, load_yaml
 
-OVERRIDES = ("task", "model")  # sweep keys that --set may give too
+RULE = "stop_hopeless"
+OVERRIDES = ("task", "model", RULE)  # sweep keys that --set may give too
+START = "(start)"  # the arm of runs that are trained because others start from them
+
+
+@dataclass(frozen=True)
+class Point:
+    """What an arm asks for at one task, one model and one point of its grid: a run for each seed."""
+
+    arm: Arm
+    task: Setting
+    model: Setting | None  # None: the recipe's own
+    grid: Settings
+    settings: Settings  # all that the file, the grid point and --set say
+    runs: tuple[PlannedRun, ...]
+    parent: PlannedRun | None = None  # the run that they start from, if the sweep trains it
+    rule: Rule | None = None
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file, expanded. `name` is its path below configs without the ending."""
+    """A sweep file, expanded. `name` is its path below configs without the ending.
+
+    `parents` are the runs that others of `runs` start from, as far as the sweep trains them, each once; `rules` maps
+    the run ids to which a rule about hopeless runs applies.
+    """
 
     name: str
     path: Path
     runs: tuple[PlannedRun, ...]
     sources: Sources
+    points: tuple[Point, ...] = ()  # the same runs, by where they come from
+    parents: tuple[PlannedRun, ...] = ()
+    rules: Mapping[str, Rule] = field(default_factory=dict)
 
 
 def load_sweep(
@@ -47,18 +80,18 @@ def load_sweep(
     document = load_yaml(path)
     if isinstance(document.data, dict) and "vocabulary" in document.data:
         raise UserError(f"{path} is a pre-training config: `stableft pretrain {path}` runs it")
-    everything = parse_arms(document)
+    given, overrides = _command_line(sets)
+    everything = parse_arms(document, overrides)
     for name in arms:
         if name not in {arm.name for arm in everything}:
             raise UserError(f"--arms: {path} has no arm {name!r}{nearest(name, [arm.name for arm in everything])}")
-    given, overrides = _command_line(sets)
     folders = (Path.cwd(), path.parent)
     paths = dict(sources.paths)
-    runs: list[PlannedRun] = []
+    points: list[Point] = []
     for arm in everything:
         if not arms or arm.name in arms:
-            runs += _expand(arm, folders, given, overrides, seeds, paths)
-    return Sweep(config_name(path), path, tuple(runs), replace(sources, paths=paths))
+            points += _expand(arm, folders, given, overrides, seeds, paths)
+    return _sweep(config_name(path), path, points, replace(sources, paths=paths))
 
 
 def single_run(
@@ -73,8 +106,29 @@ def single_run(
     arm = parse_arms(Document("train", data, {}))[0]
     given, overrides = _command_line(sets)
     paths = dict(sources.paths)
-    runs = tuple(_expand(arm, (Path.cwd(),), given, overrides, None, paths))
-    return Sweep(arm.name, Path(arm.name), runs, replace(sources, paths=paths))
+    points = tuple(_expand(arm, (Path.cwd(),), given, overrides, None, paths))
+    return _sweep(arm.name, Path(arm.name), points, replace(sources, paths=paths))
+
+
+def _sweep(name: str, path: Path, points: Sequence[Point], sources: Sources) -> Sweep:
+    rules: dict[str, tuple[str, Rule | None]] = {}
+    for point in points:
+        for run in point.runs:
+            arm, rule = rules.setdefault(run.run_id, (run.arm, point.rule))
+            if rule != point.rule:
+                raise UserError(
+                    f"{path}: arms {arm!r} and {run.arm!r} ask for the same run with different stop_hopeless; "
+                    "give both the same"
+                )
+    return Sweep(
+        name,
+        path,
+        tuple(run for point in points for run in point.runs),
+        sources,
+        tuple(points),
+        tuple({point.parent.run_id: point.parent for point in points if point.parent}.values()),
+        {run_id: rule for run_id, (_, rule) in rules.items() if rule},
+    )
 
 
 def find_sweep(path: str | Path) -> Path:
@@ -92,7 +146,7 @@ def _command_line(sets: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
     overrides: dict[str, Any] = {}
     for key, parsed in given_values(sets):
         if key in OVERRIDES:
-            if parsed is None:
+            if parsed is None and key != RULE:  # there null means none
                 raise UserError(f"--set {key}=: a value is missing")
             overrides[key] = parsed
             continue
@@ -110,22 +164,76 @@ def _expand(
     overrides: dict[str, Any],
     seeds: str | None,
     paths: dict[str, Path],
-) -> Iterator[PlannedRun]:
-    recipe, base = load_recipe(recipe_name(arm.document, arm.keys), folders, arm.where("recipe"))
-    base = base | arm_settings(arm)
+) -> Iterator[Point]:
+    recipe = load_recipe(recipe_name(arm.document, arm.keys), folders, arm.where("recipe"))
+    own = arm_settings(arm)
     tasks = list(values_of(arm, "task", overrides))
     models = list(values_of(arm, "model", overrides)) or [None]
     if not tasks:
         raise UserError(f"{arm.where('task')}: key 'task' is missing")
     points = grid_points(arm)
+    rule = parse_rule(overrides.get(RULE, arm.get(RULE)), "--set" if RULE in overrides else arm.where(RULE))
     pairs = parse_seeds(seeds, "--seeds") if seeds is not None else parse_seeds(arm.get("seeds"), arm.where("seeds"))
-    for task, model, point, (init, data) in itertools.product(tasks, models, points, pairs):
-        settings = base | _task_settings(task, folders, paths) | _model_settings(model, base, folders, paths)
-        drawn = {"seeds.init": Setting(init, arm.where("seeds")), "seeds.data": Setting(data, arm.where("seeds"))}
-        config = build_config(settings | point | drawn | given, arm.where("recipe"))
-        label = ", ".join(f"{key.rsplit('.', 1)[-1]}={describe(s.value)}" for key, s in point.items())
-        name = f"{arm.name} {label}".strip() + (f" ({config.model.name})" if len(models) > 1 else "")
-        yield PlannedRun(name, recipe, config)
+    for task, model, point in itertools.product(tasks, models, points):
+        named = _task_settings(task, folders, paths)
+        base = recipe.for_task(named["data.task"].value) | own
+        settings = base | named | _model_settings(model, base, folders, paths)
+        given_last, parent = _with_parent(settings | point | given, given, folders, paths)
+        label = grid_label(point)
+        runs = []
+        for init, data in pairs:
+            drawn = {"seeds.init": Setting(init, arm.where("seeds")), "seeds.data": Setting(data, arm.where("seeds"))}
+            config = build_config(settings | point | drawn | given_last, arm.where("recipe"))
+            name = f"{arm.name} {label}".strip() + (f" ({config.model.name})" if len(models) > 1 else "")
+            runs.append(PlannedRun(name, recipe.name, config))
+        yield Point(arm, task, model, point, own | point | given, tuple(runs), parent, rule)
+
+
+def grid_label(point: Settings) -> str:
+    """Returns a grid point as tables name it, such as "lr=2e-05, length=3 epochs"; "" without a grid."""
+    return ", ".join(f"{key.rsplit('.', 1)[-1]}={describe(setting.value)}" for key, setting in point.items())
+
+
+def _with_parent(
+    settings: Settings, given: Settings, folders: tuple[Path, ...], paths: dict[str, Path]
+) -> tuple[Settings, PlannedRun | None]:
+    """Returns `given` with the run id in place of a `start_from` that describes a run, and that run.
+
+    It has the model of these `settings`, and for the rest what its recipe and its own `set` say: it is what
+    `stableft train` would do.
+
+    Raises:
+        UserError: it describes no run, or one that starts from another itself.
+    """
+    start = settings.get("start_from")
+    if start is None or start.value is None or (isinstance(start.value, dict) and "run" in start.value):
+        return given, None
+    wanted, where = start.value, start.where
+    if not isinstance(wanted, dict) or not {"recipe", "task", "seed"} <= set(wanted):
+        raise UserError(
+            f"{where}: start_from must be {{recipe: ..., task: ..., seed: ...}}, {{run: ..., checkpoint: ...}} or "
+            f"null, not {wanted!r}"
+        )
+    for key in wanted:
+        if key not in ("recipe", "task", "seed", "set"):
+            raise UserError(f"{where}: start_from: key {key!r} is not known{nearest(key, ('seed', 'set'))}")
+    own = unowned(settings_from(Document(where, wanted.get("set") or {}, {})))
+    task = _task_settings(Setting(wanted["task"], where), folders, paths)
+    recipe = load_recipe(str(wanted["recipe"]), folders, where)
+    seed = wanted["seed"]
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UserError(f"{where}: start_from: seed: {seed!r} must be one whole number from 0")
+    model = {key: settings[key] for key in ("model.name", "model.revision", "model.sha256") if key in settings}
+    drawn = {key: Setting(seed, where) for key in ("seeds.init", "seeds.data")}
+    whole = recipe.for_task(task["data.task"].value) | own | task | model | drawn
+    if (chained := whole.get("start_from")) and chained.value is not None:
+        raise UserError(
+            f"{where}: start_from: the run of {recipe.name!r} on {task['data.task'].value!r} would start from another "
+            "one itself; train it first, and name it here as {run: ..., checkpoint: ...}"
+        )
+    parent = PlannedRun(START, recipe.name, build_config(whole, where))
+    value = {"run": parent.run_id, "checkpoint": parent.config.evaluation.report}
+    return given | {"start_from": Setting(value, where)}, parent
 
 
 def _task_settings(task: Setting, folders: tuple[Path, ...], paths: dict[str, Path]) -> Settings:

@@ -9,12 +9,13 @@ import torch
 from stableft.environment import git_state
 from stableft.errors import UserError
 from stableft.evaluate import evaluate
+from stableft.hopeless import is_due
 from stableft.job import Job, batch_indices, prepare
 from stableft.loop import Course, resume_facts, run_steps, take_up
 from stableft.metrics import score
-from stableft.outcome import BEST_FOLDER, SAVES_BEST, finish, remove_models, save_model
-from stableft.plan import Execution, PlannedRun, Progress, Sources
-from stableft.record import CHECKPOINT_FILE, RunRecord
+from stableft.outcome import SAVES_BEST, finish, pause, remove_models, save_model
+from stableft.plan import Execution, PlannedRun, Progress, Sources, Stopped
+from stableft.record import BEST_FOLDER, CHECKPOINT_FILE, RunRecord
 from stableft.update import Step, TrainState, learning_rate, make_update, mean_loss
 
 
@@ -28,7 +29,7 @@ def train(
 ) -> RunRecord:
     """Trains one run, or goes on with it from its checkpoint, and returns its record, which is then on disk.
 
-    A loss of NaN or infinity ends the run early: it is finished and failed.
+    A loss of NaN or infinity ends the run early: it is finished and failed. One with `pause_after` ends there, paused.
 
     Raises:
         Stopped: `stop()` was true; a checkpoint was written.
@@ -37,20 +38,33 @@ def train(
     git_state()  # read now, and kept: the code that runs is the code of this moment
     job, state = prepare(run, results, sources, execution)
     facts = resume_facts(run.run_id, job.splits.record.fingerprint, execution, job.device)
+    if job.start:
+        facts["start"] = job.start.sha256
     course = Course(run.run_id, job.folder, execution, job.device, job.total, job.evaluate_at, facts)
     resumed = take_up(course, state, run.config, arm=run.arm, recipe=run.recipe)
     _match_saved_models(job, state, resumed)
-    diverged = run_steps(
-        course,
-        state,
-        update=lambda: _update(job, state),
-        evaluate=lambda: _evaluate(job, state),
-        report=lambda: progress(_progress(job, state)),
-        stop=stop,
-    )
+    try:
+        diverged = run_steps(
+            course,
+            state,
+            update=lambda: _update(job, state),
+            evaluate=lambda: _evaluate(job, state),
+            report=lambda: progress(_progress(job, state)),
+            stop=lambda: _is_to_pause(run, state) or stop(),
+        )
+    except Stopped:
+        if not _is_to_pause(run, state):
+            raise
+        return pause(job, state)
     record = finish(job, state, diverged)
     (job.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     return record
+
+
+def _is_to_pause(run: PlannedRun, state: TrainState) -> bool:
+    if run.pause_after is None or not state.evals:
+        return False
+    return is_due(run.config, state.evals[-1]["step"], state.evals[-1]["epoch"], run.pause_after)
 
 
 def _match_saved_models(job: Job, state: TrainState, resumed: bool) -> None:
@@ -75,7 +89,7 @@ def _match_saved_models(job: Job, state: TrainState, resumed: bool) -> None:
 def _update(job: Job, state: TrainState) -> Step:
     indices = batch_indices(job, state.step)
     lr = learning_rate(job.config, state.step, job.total)
-    return make_update(state, job.splits.train, indices, job.config, lr, job.pad_id, job.device)
+    return make_update(state, job.splits.train, indices, job.config, lr, job.inputs, job.device)
 
 
 def _evaluate(job: Job, state: TrainState) -> None:
@@ -83,7 +97,7 @@ def _evaluate(job: Job, state: TrainState) -> None:
 
     The outputs are those of the best weights at the time they were the weights: no later step can reach them.
     """
-    outputs = evaluate(state.model, job.splits.val, job.config, job.pad_id, job.device)
+    outputs = evaluate(state.model, job.splits.val, job.config, job.inputs, job.device)
     values = score(outputs.values, job.splits.val.labels, job.config.task.metrics)
     state.evals.append(
         {
@@ -99,7 +113,7 @@ def _evaluate(job: Job, state: TrainState) -> None:
     value = values[job.config.selection_metric]
     if state.best is None or _better(value, state.best["value"]):
         test = job.splits.test
-        test_outputs = evaluate(state.model, test, job.config, job.pad_id, job.device).values if test else None
+        test_outputs = evaluate(state.model, test, job.config, job.inputs, job.device).values if test else None
         state.best = {
             "step": state.step,
             "value": value,

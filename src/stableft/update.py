@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from stableft.config import RunConfig
-from stableft.data import TokenRows, collate
+from stableft.data import Inputs, TokenRows, collate
 from stableft.evaluate import autocast, loss_sum, to_device
+from stableft.mixout import draw_masks
 from stableft.optim import AdamW
 from stableft.pretrain_config import PretrainConfig
 from stableft.schedule import warmup_linear, warmup_steps
@@ -54,18 +55,20 @@ def make_update(
     indices: np.ndarray,
     config: RunConfig,
     lr: float,
-    pad_id: int,
+    inputs: Inputs,
     device: torch.device,
 ) -> Step:
     """Returns loss, rate and gradient norm of one update with the mean loss of `indices`; the weights are changed."""
 
     def share(start: int, stop: int) -> Tensor:
-        batch = to_device(collate(rows, indices[start:stop], pad_id, config.data), device)
+        batch = to_device(collate(rows, indices[start:stop], inputs, config.data), device)
         labels = batch.pop("labels")
         with autocast(config, device):
             outputs = state.model(**batch).logits
         return loss_sum(outputs, labels) / len(indices)
 
+    if config.mixout:  # once for all pieces of the batch, and before memory can run out
+        draw_masks(state.model, config.seeds.data, state.step)
     return update_weights(state, share, len(indices), config, lr, device)
 
 

@@ -128,8 +128,9 @@ def seconds_left(view: View) -> float | None:
         total = progress.total if progress else _total_steps(view, run.config)
         if total is None:
             return None
+        total *= run.pause_after or 1
         seconds, count = speeds.get(_speed_key(run.config), (overall, 1))
-        waits.append((total - (progress.step if progress else 0)) * seconds / count)
+        waits.append(max(0, total - (progress.step if progress else 0)) * seconds / count)
     return max([sum(waits) / max(1, min(view.workers, len(waits))), *waits])
 
 
@@ -153,11 +154,11 @@ def _end(view: View, event: Ended, now: float) -> None:
     if event.how == "stopped" or event.record is None:
         return
     view.left.pop(run_id, None)
-    finished = event.record.status == "finished"
-    view.done += finished
-    view.crashed += not finished
+    crashed = event.record.status == "crashed"
+    view.done += not crashed
+    view.crashed += crashed
     view.failed += bool(event.record.failed)
-    if current and current.progress and finished:
+    if current and current.progress and not crashed:
         current.latest = (now, max(current.progress.step, event.record.steps))
     if current:
         _add_speed(view.measured, current)

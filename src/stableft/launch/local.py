@@ -13,7 +13,7 @@ from stableft.launch.worker import Train
 from stableft.plan import Execution, PlannedRun, Sources
 from stableft.record import CHECKPOINT_FILE, RunRecord, run_folder
 from stableft.splits import data_fingerprint
-from stableft.sweep import Outcome, check_fingerprints, status_of, unique_runs
+from stableft.sweep import Outcome, check_fingerprints, settles, status_of, unique_runs
 from stableft.watch import Note, Opened, Show, ignore
 
 
@@ -47,13 +47,15 @@ def run_local(
     if execution.save != "none" and state.finished:
         display(Note(f"{len(state.finished)} runs were finished before; --save {execution.save} adds nothing to them"))
     planned = unique_runs(runs)
-    kept = finished | ({} if retry_crashed else crashed)
+    paused = {record.run_id: record for record in state.waiting if settles(record, planned[record.run_id])}
+    kept = finished | paused | ({} if retry_crashed else crashed)
     queue = deque(Task(run, crashed.get(run_id)) for run_id, run in planned.items() if run_id not in kept)
     slots = slots_for(devices, jobs_per_device, execution)[: len(queue)]
     start = starter(results, sources, train)
     pool = Pool(start, results, slots, queue, display, fail_fast)
     todo = [task.run for task in queue]
-    display(Opened(todo, len(finished), len(state.failed), len(kept) - len(finished), len(slots)))
+    done = len(finished) + len(paused)
+    display(Opened(todo, done, len(state.failed), len(kept) - done, len(slots)))
     drive(pool)
     if pool.error:
         raise pool.error

@@ -26,6 +26,7 @@ from stableft.settings import (
 from stableft.yamlfile import Document, load_yaml
 
 TOYLANG = "toylang"
+MASKED = ("bert", "roberta", "albert", "electra")  # families whose masked-language models the tests look at
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,14 @@ def _family(document: Document, given: dict[str, Any], path: Path) -> str:
     if family is None:
         raise UserError(f"{path}: key 'family' is missing")
     try:
-        return find_backbone(str(family), config_name(path)).name
+        name = find_backbone(str(family), config_name(path)).name
     except UserError as error:
         raise UserError(f"{where}: family: {error}") from None
+    if name not in MASKED:
+        raise UserError(
+            f"{where}: family: {name} is not pre-trained by masking tokens; stableft pre-trains {', '.join(MASKED)}"
+        )
+    return name
 
 
 def _origin(key: str, settings: Settings, folders: tuple[Path, ...], paths: dict[str, Path], config: Path) -> Settings:
@@ -132,8 +138,8 @@ def _build(
         raise UserError(f"{settings['vocabulary'].where}: {error}") from None
     where = document.where(("model",))
     model = complete_model(family, written, tokenizer, checked.attention, where)
-    positions = model.get("max_position_embeddings")
-    if positions is not None and checked.max_length > positions:
+    positions = model["max_position_embeddings"] - find_backbone(family, family).lost_positions
+    if checked.max_length > positions:
         raise UserError(
             f"{settings['max_length'].where}: max_length: {checked.max_length} is more than the {positions} positions "
             f"of the model (model.max_position_embeddings)"

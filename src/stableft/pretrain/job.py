@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from stableft.backbones import find_backbone
-from stableft.data import pad
+from stableft.data import Inputs, pad
 from stableft.environment import git_state
 from stableft.errors import UserError
 from stableft.job import first_state, prepare_device
@@ -93,7 +93,5 @@ def batch_of_step(job: PretrainJob, step: int) -> Masked:
 
 
 def _batch(config: PretrainConfig, corpus: Corpus, tokenizer, rows: np.ndarray) -> dict[str, Tensor]:
-    batch = pad(corpus.rows, rows, tokenizer.pad_token_id, config.max_length)
-    if config.model.get("type_vocab_size", 2) < 2:  # the family knows one segment
-        batch["token_type_ids"].zero_()
-    return batch
+    segments = find_backbone(config.family, config.family).segment_ids and config.model.get("type_vocab_size", 2) > 1
+    return pad(corpus.rows, rows, Inputs(tokenizer.pad_token_id, segments=segments), config.max_length)

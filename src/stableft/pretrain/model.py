@@ -19,10 +19,10 @@ from transformers import (
 
 from stableft.backbones import find_backbone
 from stableft.errors import UserError
-from stableft.model import UNLOADABLE, load_error, quiet
 from stableft.pretrain_config import PretrainConfig
 from stableft.seeds import derive
 from stableft.settings import Setting, Settings
+from stableft.weights import UNLOADABLE, load_error, quiet
 
 # Fields of a family's config class that follow from the vocabulary, or make something else of the model.
 NOT_SET = ("pad_token_id", "bos_token_id", "eos_token_id", "use_cache", "is_decoder", "add_cross_attention")

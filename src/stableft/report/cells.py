@@ -27,11 +27,14 @@ class Cell:
     failed_unknown: int  # of summary.n
     failed_interval: Interval
     crashed: int
+    stopped: int  # early, as hopeless
     diverged: int  # of summary.n, with a score from before
     fingerprints: int  # how many different data rows
     settings: int  # how many configs, seeds aside
     copies: int  # records that repeat a run
     sources: Mapping[str, int] = field(default_factory=dict)  # where imported runs came from -> how many
+    starts: tuple[str, ...] = ()  # the runs whose weights they started from, in words
+    rules: tuple[str, ...] = ()  # by which runs were stopped
     scores: tuple[float, ...] = ()
     baseline: float | None = None  # what always predicting the most frequent class scores
     run_ids: tuple[str, ...] = ()  # of every run, the crashed ones included
@@ -63,7 +66,7 @@ def make_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], planned:
     scored = [run for run in runs if run["scored"]]
     summary = describe([run["score"] for run in scored])
     verdicts = [run["failed"] for run in scored if isinstance(run["failed"], bool)]  # else nobody knows
-    crashed = sum(run["status"] == "crashed" for run in runs)
+    crashed, stopped = (sum(run["status"] == status for run in runs) for status in ("crashed", "stopped"))
     recipes = {run["recipe"] for run in runs}
     lost = [run for run in scored if run["failed"] is True]
     return Cell(
@@ -75,22 +78,29 @@ def make_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], planned:
         checkpoint=_one_of(scored or runs, "checkpoint", row, column),
         summary=summary,
         planned=planned,
-        unscored=len(runs) - crashed - len(scored),
+        unscored=len(runs) - crashed - stopped - len(scored),
         failed=sum(verdicts),
         failed_unknown=len(scored) - len(verdicts),
         failed_interval=wilson(sum(verdicts), len(verdicts)),
         crashed=crashed,
+        stopped=stopped,
         diverged=sum(run["diverged"] and not math.isnan(run["score"]) for run in scored),
         fingerprints=len({run["data_fingerprint"] for run in scored if isinstance(run["data_fingerprint"], str)}),
         settings=len({run["setting"] for run in runs}),
         copies=sum(max(run["copies"] - 1, 0) for run in runs),
         sources=Counter(run["source"] for run in runs if isinstance(run["source"], str)),
+        starts=_texts(runs, "start"),
+        rules=_texts(runs, "rule"),
         scores=tuple(run["score"] for run in scored),
         baseline=max((run["baseline"] for run in scored if not math.isnan(run["baseline"])), default=None),
         run_ids=tuple(run["run_id"] for run in runs),
         failed_losses=tuple(run["train_loss"] for run in lost if math.isfinite(run["train_loss"])),
         label_entropies=tuple(sorted({run["label_entropy"] for run in lost if not math.isnan(run["label_entropy"])})),
     )
+
+
+def _texts(runs: Sequence[Mapping[str, Any]], name: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(run[name] for run in runs if isinstance(run[name], str)))
 
 
 def _one_of(runs: Sequence[Mapping[str, Any]], name: str, row: str, column: str) -> str | None:

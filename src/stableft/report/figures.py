@@ -138,7 +138,8 @@ def training_loss_curves(table: Table, frame: "pd.DataFrame", records: Iterable[
     """
     from matplotlib.figure import Figure
 
-    curves = {(record.run_id, record.source): curve for record in records if (curve := _curve(record))}
+    finished = [record for record in records if record.status == "finished"]
+    curves = {(record.run_id, record.source): curve for record in finished if (curve := _curve(record))}
     runs = [run for run in frame.to_dict("records") if (run["run_id"], run["source"]) in curves]
     panels = [cell for cell in table.cells if _of(runs, cell)]
     most = sorted(panels, key=lambda cell: -cell.failed)[:MAX_PANELS]

@@ -5,11 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from stableft.report.cells import Cell
 
 
-def deviation_footnotes(rows: Sequence[str], deviations: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Yields one line for every arm whose runs are not the published setting."""
-    for row in rows:
-        if deviations.get(row):
-            yield f"{row} is not a replication, it differs from the published setting: {'; '.join(deviations[row])}."
+def deviation_footnotes(deviations: Mapping[tuple[str, str], Sequence[str]]) -> Iterator[str]:
+    """Yields one line for every arm, or its tasks where they differ, whose runs are not the published setting."""
+    for row in dict.fromkeys(row for row, _ in deviations):
+        by_task = {task: "; ".join(found) for (arm, task), found in deviations.items() if arm == row}
+        for text in dict.fromkeys(text for text in by_task.values() if text):
+            tasks = [task for task, other in by_task.items() if other == text]
+            place = row if len(tasks) == len(by_task) else f"{row} on {', '.join(tasks)}"
+            yield f"{place} is not a replication, it differs from the published setting: {text}."
 
 
 def cell_footnotes(cell: Cell) -> Iterator[str]:
@@ -30,6 +33,13 @@ def cell_footnotes(cell: Cell) -> Iterator[str]:
         yield f"{place}: the runs used {cell.fingerprints} different sets of data rows."
     if cell.crashed:
         yield f"{place}: {cell.crashed} crashed, without a score, and in neither n nor failed."
+    if cell.stopped:
+        yield (
+            f"{place}: {cell.stopped} of {len(cell.run_ids)} runs were stopped early as hopeless "
+            f"({' and '.join(cell.rules)}), and are in neither n nor failed: the scores are those of the better ones."
+        )
+    if cell.starts:
+        yield f"{place}: the runs start from {', and from '.join(cell.starts)}."
     if cell.unscored:
         yield f"{place}: {cell.unscored} finished without a {cell.checkpoint} {cell.split} score and are not in n."
     if cell.failed_unknown:

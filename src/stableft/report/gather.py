@@ -14,7 +14,7 @@ from stableft.report.artifact import Artifact, sweep_artifact
 from stableft.report.mosbach import ARTIFACTS
 from stableft.report.published import load_published
 from stableft.report.table import Table, build_report
-from stableft.sweepfile import Sweep, load_sweep
+from stableft.sweepfile import START, Sweep, load_sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +89,7 @@ def gather(
 
 
 def stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRecord]:
-    """Yields the records of these runs in a results folder, each once.
+    """Yields the records of these runs in a results folder, each once; runs that are paused have none yet.
 
     Raises:
         UserError: a record is damaged.
@@ -99,7 +99,7 @@ def stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRec
             record = read_record(results, run_id)
         except UserError as error:
             raise UserError(f"{error}; the next `stableft sweep` sets it aside and does the run again") from None
-        if record:
+        if record and record.status != "paused":
             yield record
 
 
@@ -117,10 +117,11 @@ def table_of(name: str, results: Path, files: Sequence[Path], which: Checkpoint,
 def material_of(name: str, results: Path, files: Sequence[Path], which: Checkpoint, load=None) -> Material:
     """Returns the report of a sweep file or artefact from run folders or, where given, from files of records.
 
-    `name` may also be a file of records itself: then its runs are all there are, under the names stored with them.
+    `name` may also be a file of records itself: then its runs are all there are, under the names stored with them,
+    but for those that were trained only because others start from them.
     """
     if name.endswith(".jsonl"):
-        stored = list(filed_records([Path(name)]))
+        stored = [record for record in filed_records([Path(name)]) if record.arm != START]
         runs = [PlannedRun(record.arm, record.recipe, record.config) for record in stored]
         return gather(sweep_artifact(Path(name).stem, name), runs, stored, which)
     artifact, runs = planned_runs(name, load or (lambda path: load_sweep(path, Sources())))
@@ -130,11 +131,12 @@ def material_of(name: str, results: Path, files: Sequence[Path], which: Checkpoi
 
 def _deviations(
     records: Iterable[RunRecord], names: dict[str, list[Name]], published: set[tuple[str, str]]
-) -> dict[str, list[str]]:
-    """Returns for each arm with published values how its first run departs from the published setting."""
-    found: dict[str, list[str]] = {}
+) -> dict[tuple[str, str], list[str]]:
+    """Returns for each arm and task with published values how its first run departs from the published setting."""
+    found: dict[tuple[str, str], list[str]] = {}
     for record in records:
+        task = record.config.data.task
         for arm, recipe, _ in names[record.run_id]:
-            if arm not in found and (recipe, record.config.data.task) in published:
-                found[arm] = deviations(record.config, recipe)
+            if (arm, task) not in found and (recipe, task) in published:
+                found[arm, task] = deviations(record.config, recipe)
     return found

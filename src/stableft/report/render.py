@@ -73,7 +73,7 @@ def _cell_values(table: Table, cell: Cell) -> dict[str, Any]:
         "unscored": cell.unscored,
         "planned": cell.planned,
         "star": table.starred(cell),
-        "deviations": list(table.deviations.get(cell.row, ())),
+        "deviations": list(table.deviations.get((cell.row, cell.column), ())),
         "sources": dict(cell.sources),
         "run_ids": list(cell.run_ids),
         **(_loss_values(cell) if table.artifact.against_first else {}),
@@ -161,6 +161,6 @@ def _csv_tests(table: Table, cell: Cell) -> str | None:
 
 
 def _csv_notes(table: Table, cell: Cell) -> str | None:
-    deviations = table.deviations.get(cell.row)
+    deviations = table.deviations.get((cell.row, cell.column))
     notes = [f"not a replication: {', '.join(deviations)}"] if deviations else []
     return " ".join([*notes, *cell_footnotes(cell)]) or None

@@ -28,7 +28,7 @@ class Table:
     cells: tuple[Cell, ...]
     comparisons: tuple[Comparison, ...]
     footnotes: tuple[str, ...]
-    deviations: Mapping[str, Sequence[str]]  # arm -> how its setting differs from the published one
+    deviations: Mapping[tuple[str, str], Sequence[str]]  # arm, task -> how its setting differs from the published one
     battery: tuple[Versus, ...] = ()  # every arm against the first, where the artefact asks for it
 
     def cell(self, row: str, column: str) -> Cell | None:
@@ -45,13 +45,13 @@ def build_report(
     frame: "pd.DataFrame",
     artifact: Artifact,
     published: Published,
-    deviations: Mapping[str, Sequence[str]] | None = None,
+    deviations: Mapping[tuple[str, str], Sequence[str]] | None = None,
     planned: Mapping[tuple[str, str], int] | None = None,
     recipes: Mapping[str, str] | None = None,
 ) -> Table:
     """Returns the table of an artefact, or of a sweep (`sweep_artifact`).
 
-    `deviations` says for an arm how its runs differ from the paper's setting, `planned` how many runs each
+    `deviations` says for an arm and task how its runs differ from the paper's setting, `planned` how many runs each
     (arm, task) should have, `recipes` the recipe of an arm that has no runs yet; the order of `planned` is the order
     of the rows.
 
@@ -84,7 +84,7 @@ def build_report(
         for value in published.get((cell.recipe or recipes.get(cell.row, ""), cell.column), ())
     ]
     footnotes = [
-        *deviation_footnotes(rows, deviations),
+        *deviation_footnotes(deviations),
         *(note for cell in cells for note in cell_footnotes(cell)),
         *(note for column in columns for note in column_footnotes([c for c in cells if c.column == column])),
     ]
