@@ -10,6 +10,8 @@ from stableft.config import OwnTask, RunConfig, canonical_json
 
 FILES = {"format": "csv", "train": "a" * 64, "validation": "b" * 64}
 OWN = {**FILES, "text": ("s1", "s2"), "label": "y", "labels": ("no", "yes"), "metrics": ("accuracy",)}
+MIXOUT = {"p": 0.9, "target": "pretrained", "granularity": "parameter", "scope": "linear"}
+SCHEDULE = {"length": {"steps": 8}, "batch_size": 4, "warmup": 0.1}
 
 
 def test_an_id_never_changes_unknowingly(make_config):
@@ -35,6 +37,19 @@ def test_an_id_never_changes_unknowingly(make_config):
         ({"model.sha256": "1" * 64}, "model.name", ["here/model", "there/model"]),
         ({"model.sha256": "1" * 64}, "model.revision", ["main", None]),
         ({"data.own": OWN}, "data.task", ["mine", "yours"]),
+        ({}, "reinit", [{"pooler": True, "blocks": 1, "embeddings": value} for value in (None, False)]),
+        ({}, "mixout", [None, MIXOUT | {"p": 0.0}]),
+        ({}, "mixout", [MIXOUT | {"p": 1.0, "granularity": value} for value in ("parameter", "column")]),
+        ({}, "model.head", ["stock", None]),
+        ({}, "optimizer.llrd", [1.0, None]),
+        ({}, "optimizer.decay_towards", ["zero", None]),
+        ({"optimizer.weight_decay": 0.1}, "optimizer.decay_head", [True, False, None]),
+        (
+            {"optimizer.weight_decay": 0.1, "optimizer.decay_towards": "pretrained"},
+            "optimizer.decay_head",
+            [False, None],
+        ),
+        ({}, "schedule", [SCHEDULE | {"warmup": 0.0}, SCHEDULE | {"warmup": None, "warmup_steps": 0}]),
     ],
 )
 def test_a_field_without_an_effect_does_not_change_the_id(make_config, base, key, values):
@@ -64,6 +79,22 @@ def test_a_field_without_an_effect_does_not_change_the_id(make_config, base, key
         ({}, "optimizer.clip_norm", [None, 1.0]),
         ({}, "schedule.length", [{"epochs": 3}, {"steps": 3}]),
         ({}, "precision", ["fp32", "fp16", "bf16"]),
+        ({}, "reinit", [{"pooler": True, "blocks": 1, "embeddings": value} for value in (True, False)]),
+        ({}, "mixout", [None, *(MIXOUT | {"p": p} for p in (0.1, 0.5, 1.0))]),
+        ({}, "mixout", [MIXOUT | {"granularity": value} for value in ("parameter", "column")]),
+        ({}, "mixout", [MIXOUT | {"scope": value} for value in ("linear", "after_dropout")]),
+        ({}, "start_from", [None, *({"run": run * 16, "checkpoint": "best"} for run in "12")]),
+        ({}, "start_from", [{"run": "1" * 16, "checkpoint": value} for value in ("best", "last")]),
+        ({}, "model.head", ["stock", "paper"]),
+        ({}, "model.structure", [None, {"blocks": ("a.b",)}, {"blocks": ("a.b",), "embeddings": ("a.e",)}]),
+        ({}, "optimizer.llrd", [1.0, 0.95, 0.9]),
+        ({"optimizer.weight_decay": 0.1}, "optimizer.decay_towards", ["zero", "pretrained"]),
+        (
+            {"optimizer.weight_decay": 0.1, "optimizer.decay_towards": "pretrained"},
+            "optimizer.decay_head",
+            [True, False],
+        ),
+        ({}, "schedule", [SCHEDULE | {"warmup": None, "warmup_steps": steps} for steps in (0, 1, 2)]),
         ({}, "seeds", [{"init": 1, "data": 2}, {"init": 2, "data": 1}, {"init": 1, "data": 1}]),
     ],
 )
@@ -123,6 +154,16 @@ def test_what_is_out_of_range_or_of_another_type_is_refused(make_config, key, va
         ({"optimizer.eps_placement": None}, "optimizer.eps_placement must be set"),
         ({"optimizer.decay_order": None}, "optimizer.decay_order must be set"),
         ({"data.train_rows": 10}, "data.sample_seed must be set"),
+        (
+            {"optimizer.weight_decay": 0.0, "optimizer.decay_towards": "pretrained"},
+            "optimizer.weight_decay must be above",
+        ),
+        ({"schedule.warmup": None}, "schedule.warmup must be set"),
+        ({"schedule.warmup_steps": 5}, "schedule.warmup_steps must be null"),
+        (
+            {"schedule": SCHEDULE | {"warmup": None, "warmup_steps": 9}},
+            "schedule.warmup_steps 9 is more than the 8 steps",
+        ),
     ],
 )
 def test_a_switch_that_is_on_needs_its_value(make_config, changes, rule):

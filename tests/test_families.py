@@ -1,6 +1,7 @@
 """Every family goes through the same loop, and computes what transformers' own classes compute."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -202,6 +203,48 @@ def test_a_tokenizer_without_padding_pads_with_its_end_of_text(family_run, tmp_p
     run, sources = family_run("gpt2")
     job, state = prepare(run, tmp_path, sources, Execution(threads=1))
     assert job.inputs.pad_id == job.tokenizer.eos_token_id == state.model.config.pad_token_id
+
+
+def test_another_pad_token_in_config_json_changes_no_logits(family_run, tmp_path):
+    """GPT-2's head looks for the last token that is not padding: of a row alone and of one among longer ones."""
+    run, sources = family_run("gpt2", values={"pad_token_id": 5})
+    job, state = prepare(run, tmp_path, sources, Execution(threads=1))
+    assert state.model.config.pad_token_id == job.tokenizer.pad_token_id != 5
+    rows = job.splits.val
+    by_length = np.argsort(np.diff(rows.offsets))
+    logits = []
+    for chosen in (by_length[:1], by_length[[0, -1]]):
+        batch = collate(rows, chosen, job.inputs, run.config.data)
+        del batch["labels"]
+        with torch.no_grad():
+            logits.append(state.model.eval()(**batch).logits[0])
+    assert not batch["attention_mask"][0].all()
+    torch.testing.assert_close(*logits, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["roberta", "xlnet"])
+def test_another_pad_token_in_config_json_is_a_sentence_where_a_family_has_a_row(family_run, family):
+    run, sources = family_run(family, values={"pad_token_id": 7})
+    with pytest.raises(
+        UserError, match=r"pads with token \d, and the pad_token_id of its config\.json is 7; they must"
+    ):
+        load_pretrained(run.config, sources)
+
+
+def test_a_pad_token_beyond_the_vocabulary_is_a_sentence(family_run, tiny_family, tmp_path):
+    folder = tmp_path / "added"
+    shutil.copytree(tiny_family("distilbert"), folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "[MORE]"})
+    tokenizer.save_pretrained(folder)
+    run, sources = family_run(folder=folder)
+    with pytest.raises(UserError, match=f"its tokenizer has {len(tokenizer)} entries, more than the vocab_size of"):
+        load_pretrained(run.config, sources)
+
+
+def test_a_pad_token_that_config_json_lacks_is_the_tokenizers(family_run):
+    run, sources = family_run("bert", values={"pad_token_id": None})
+    assert load_pretrained(run.config, sources).model.config.pad_token_id == 0
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("xlnet", "deberta-v2")])

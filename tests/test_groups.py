@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
 
-from stableft.backbones import BACKBONES
+from stableft.backbones import BACKBONES, backbone_of
+from stableft.config import Structure
 from stableft.groups import build_optimizer, parameter_groups
 from stableft.job import prepare
 from stableft.plan import Execution
@@ -54,6 +55,19 @@ def test_every_block_has_its_own_rate(model, make_config):
         else:
             expected = 0.9 ** (blocks - int(name.split(".")[3]))
         assert group["lr_scale"] == pytest.approx(expected), name
+
+
+def test_what_is_above_the_blocks_has_the_full_rate(make_config):
+    """GPT-2's last norm works on the top block's output, so its rate is the head's, not the embeddings'."""
+    model = GPT2ForSequenceClassification(GPT2Config(vocab_size=20, n_positions=8, n_embd=8, n_layer=2, n_head=2))
+    named = Structure(blocks=("transformer.h",), embeddings=("transformer.wte", "transformer.wpe"))
+    spec = backbone_of(make_config(**{"model.structure": named}).model, {"model_type": "gpt2"})
+    groups = by_name(model, parameter_groups(model, settings(make_config, llrd=0.5), spec))
+    rates = {name: group["lr_scale"] for name, group in groups.items()}
+    expected = {"score.": 1.0, "transformer.ln_f.": 1.0, "transformer.h.1.": 0.5, "transformer.h.0.": 0.25}
+    expected |= {"transformer.wte.": 0.125, "transformer.wpe.": 0.125}
+    for name, rate in rates.items():
+        assert rate == next(value for part, value in expected.items() if name.startswith(part)), name
 
 
 @pytest.mark.parametrize("head", [False, True])

@@ -1,13 +1,17 @@
-"""Z's head for ELECTRA, and the parts of a model that a user names."""
+"""Z's head for ELECTRA, which modules of a head are new, and the parts of a model that a user names."""
 
+import json
 import re
+import shutil
 
 import pytest
 import torch
 from tiny_families import BLOCKS
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from stableft.errors import UserError
 from stableft.heads import FirstTokenHead, head_modules
+from stableft.inherit import WEIGHTS, Start
 from stableft.job import prepare
 from stableft.model import build_model
 from stableft.outcome import LAST_FOLDER
@@ -67,6 +71,72 @@ def test_reinit_keeps_the_papers_head(family_run):
     assert torch.equal(*(w["classifier.linear.weight"] for w in weights))
 
 
+def weights_of(model) -> dict[str, torch.Tensor]:
+    """Returns copies of the weights of a ModernBERT's head."""
+    return {name: p.clone() for name, p in model.state_dict().items() if name.startswith(("head.", "classifier."))}
+
+
+def test_layers_of_a_head_that_are_pretrained_stay(family_run, tiny_family, tmp_path):
+    """ModernBERT's head begins with those that its masked-language model has before the vocabulary."""
+    with quiet():
+        stock = weights_of(AutoModelForSequenceClassification.from_pretrained(tiny_family("modernbert"), num_labels=2))
+    (run, sources), (other, _) = (family_run("modernbert", seeds={"init": seed, "data": 1}) for seed in (1, 2))
+    first, second = (build_model(each.config, sources)[0] for each in (run, other))
+    assert head_modules(first) == ["head", "classifier"]
+    kept = [name for name in stock if name.startswith("head.")]
+    assert {"head.dense.weight", "head.norm.weight"} <= set(kept)
+    for name in kept:
+        assert torch.equal(stock[name], first.state_dict()[name]), name
+    drawn = [weights_of(model)["classifier.weight"] for model in (first, second, build_model(run.config, sources)[0])]
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
+    # Another run of other labels hands on the layers below its classifier.
+    record = train(run, tmp_path, sources, Execution(threads=1, save="last"))
+    start = Start(record, run_folder(tmp_path, run.run_id) / LAST_FOLDER / WEIGHTS, with_head=False)
+    child = weights_of(build_model(run.config, sources, start)[0])
+    assert not torch.equal(child["head.dense.weight"], stock["head.dense.weight"])
+    assert torch.equal(child["classifier.weight"], drawn[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "told"),
+    [
+        (AutoModelForSequenceClassification, 2, True),
+        (AutoModelForSequenceClassification, 5, True),
+        (AutoModelForTokenClassification, 2, True),
+        (AutoModelForSequenceClassification, 2, False),  # nothing of its head is new
+    ],
+)
+def test_a_head_that_was_trained_for_a_task_is_drawn(family_run, tiny_family, tmp_path, kind, labels, told):
+    folder = tmp_path / "tuned"
+    with quiet():
+        tuned = kind.from_pretrained(tiny_family("modernbert"), num_labels=labels)
+    torch.nn.init.ones_(tuned.classifier.weight)
+    shutil.copytree(tiny_family("modernbert"), folder)
+    with quiet():
+        tuned.save_pretrained(folder)
+    if not told:
+        values = json.loads((folder / "config.json").read_text())
+        del values["architectures"]
+        (folder / "config.json").write_text(json.dumps(values))
+    run, sources = family_run(folder=folder)
+    model, pretrained = build_model(run.config, sources)
+    assert pretrained.head == ("head", "classifier")
+    head = weights_of(model)
+    assert head["classifier.weight"].abs().max() < 0.2
+    assert not torch.equal(head["head.dense.weight"], tuned.state_dict()["head.dense.weight"])
+
+
+def test_positions_before_the_first_token_are_lost(family_run):
+    """As in RoBERTa, which has a row that says so."""
+    run, sources = family_run("xlm-roberta", **{"data.max_length": 64})
+    model, _ = build_model(run.config, sources)
+    assert model(torch.full((2, 64), 5)).logits.shape == (2, 2)
+    run, sources = family_run("xlm-roberta", **{"data.max_length": 65})
+    with pytest.raises(UserError, match=r"data\.max_length: 65 is more than the 64 positions of model 'tiny'"):
+        load_pretrained(run.config, sources)
+
+
 @pytest.mark.parametrize(
     ("structure", "sentence"),
     [
@@ -107,7 +177,8 @@ def test_a_path_that_leads_nowhere_tells_how_far_it_goes(family_run, structure, 
 @pytest.mark.parametrize("family", ["distilbert", "gpt2"])
 def test_described_blocks_have_their_own_rates(family_run, tmp_path, family):
     blocks = {"distilbert": "distilbert.transformer.layer", "gpt2": "transformer.h"}[family]
-    settings = {"model.structure": {"blocks": (blocks,)}, "optimizer.llrd": 0.5}
+    embeddings = {"distilbert": ("distilbert.embeddings",), "gpt2": ("transformer.wte", "transformer.wpe")}[family]
+    settings = {"model.structure": {"blocks": (blocks,), "embeddings": embeddings}, "optimizer.llrd": 0.5}
     run, sources = family_run(family, **settings)
     job, state = prepare(run, tmp_path, sources, Execution(threads=1))
     names = {p: name for name, p in state.model.named_parameters()}
@@ -115,4 +186,6 @@ def test_described_blocks_have_their_own_rates(family_run, tmp_path, family):
     for i in range(BLOCKS):
         of_block = {scale for name, scale in scales.items() if name.startswith(f"{blocks}.{i}.")}
         assert of_block == {0.5 ** (BLOCKS - i)}
+    below = {scale for name, scale in scales.items() if name.startswith(tuple(f"{part}." for part in embeddings))}
+    assert below == {0.5 ** (BLOCKS + 1)}
     assert job.pretrained.spec.blocks == (blocks,)

@@ -13,7 +13,7 @@ from stableft.backbones import BACKBONES, BackboneSpec
 from stableft.config import Mixout
 from stableft.errors import UserError
 from stableft.mixout import MixedConv1D, MixedLinear, draw_masks, mix_weights, mixed_linear
-from stableft.weights import quiet
+from stableft.weights import load_pretrained, quiet
 
 OTHER = BackboneSpec("other", "other", (), (), None, (), "")
 EVERY_DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop")
@@ -255,6 +255,21 @@ def test_nothing_of_a_weights_size_is_kept_but_the_target():
     assert max(sizes) == 3 * 50  # inputs and outputs, no weight or mask of 2,000
 
 
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4)])
+def test_an_output_may_be_changed_in_place(shape):
+    """As Longformer and DeBERTa do."""
+    x, gradients = torch.randn(shape), []
+    for inplace in (True, False):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 5), nn.Hardtanh(inplace=inplace), nn.Linear(5, 2))
+        mix_weights(model, OTHER, mixout(0.5))
+        move(model)
+        draw_masks(model, 1, 0)
+        model(x).square().sum().backward()
+        gradients.append([weight.grad for weight in model.parameters()])
+    assert all(torch.equal(a, b) and a.any() for a, b in zip(*gradients, strict=True))
+
+
 def test_modules_that_share_a_weight_share_target_and_draw():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
@@ -285,5 +300,13 @@ def test_what_cannot_be_mixed_is_an_error():
 
     with pytest.raises(UserError, match="mixout: 0 of the other model is of type Odd, which it cannot mix"):
         mix_weights(nn.Sequential(Odd(2, 2)), OTHER, mixout(0.5))
-    with pytest.raises(UserError, match="no Linear module in scope 'linear'"):
-        mix_weights(nn.Sequential(nn.LayerNorm(2)), OTHER, mixout(0.5))
+
+
+def test_blocks_without_anything_to_mix_are_an_error_when_loaded(family_run):
+    """SqueezeBERT's blocks are convolutions: only its pooler and head could be mixed."""
+    run, sources = family_run("squeezebert", mixout=mixout(0.5).model_dump())
+    with pytest.raises(UserError, match="blocks of the squeezebert model have no Linear module in scope 'linear'"):
+        load_pretrained(run.config, sources)
+    for other in ({"mixout": mixout(0.0).model_dump()}, {}):
+        run, sources = family_run("squeezebert", **other)
+        assert load_pretrained(run.config, sources)

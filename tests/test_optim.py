@@ -225,11 +225,13 @@ def test_bad_switches_are_refused(switches, message):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("towards", [False, True])
 @pytest.mark.parametrize(("bias_correction", "eps_placement", "decay_order"), VARIANTS)
-def test_on_a_gpu_as_on_the_cpu(bias_correction, eps_placement, decay_order):
+def test_on_a_gpu_as_on_the_cpu(bias_correction, eps_placement, decay_order, towards):
     switches = (LR, BETAS, EPS, DECAY, bias_correction, eps_placement, decay_order)
     cpu, gpu = parameters(), [torch.nn.Parameter(p.detach().cuda()) for p in parameters()]
-    run(AdamW(cpu, *switches), cpu, gradients())
-    run(AdamW(gpu, *switches), gpu, [[g.cuda() for g in step] for step in gradients()])
+    run(AdamW(cpu, *switches, copies(cpu) if towards else {}), cpu, gradients())
+    grads = [[g.cuda() for g in step] for step in gradients()]
+    run(AdamW(gpu, *switches, copies(gpu) if towards else {}), gpu, grads)
     for a, b in zip(cpu, gpu, strict=True):
         torch.testing.assert_close(a, b.cpu(), rtol=2e-6, atol=1e-7)

@@ -112,6 +112,26 @@ def test_every_optimizer_goes_on(toy_run, toy_sources, tmp_path, optimizer):
     assert undisturbed(run, tmp_path, toy_sources) == expected
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("stop_at", [BEFORE_ANY_EVALUATION, AT_AN_EPOCH])
+@pytest.mark.parametrize("mixout", [None, {"p": 0.5, "target": "pretrained", "granularity": "parameter"}])
+def test_all_methods_together_go_on(toy_run, toy_sources, tmp_path, precision, stop_at, mixout):
+    """Where weights decay to and what they are mixed with is what they were at the start, not when it went on."""
+    methods = {
+        "optimizer.weight_decay": 50.0,  # strong enough to see
+        "optimizer.decay_towards": "pretrained",
+        "optimizer.decay_head": True,
+        "optimizer.llrd": 0.5,
+        "reinit": {"pooler": True, "blocks": 1},
+        "mixout": mixout and {**mixout, "scope": "linear"},
+    }
+    run = toy_run(precision=precision, **methods)
+    expected = undisturbed(run, tmp_path / "whole", toy_sources)
+    with pytest.raises(Stopped):
+        go(run, tmp_path, toy_sources, stop_at=stop_at)
+    assert undisturbed(run, tmp_path, toy_sources) == expected
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])

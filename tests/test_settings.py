@@ -70,7 +70,10 @@ def test_keys_that_are_none_of_a_runs(text, sentence):
         ("lr", "did you mean 'optimizer.lr'?"),
         ("warmup", "did you mean 'schedule.warmup'?"),
         ("optimizer.bias_corection", "did you mean 'optimizer.bias_correction'?"),
-        ("schedule.length.epochs", "schedule.length is set as a whole: schedule.length: {epochs: ...}, {steps: ...}"),
+        (
+            "schedule.length.epochs",
+            "schedule.length is set as a whole, such as schedule.length: {epochs: 3} or {steps: 800}",
+        ),
     ],
 )
 def test_the_nearest_key(key, end):
@@ -105,7 +108,7 @@ def test_the_nearest_key(key, end):
         ("optimizer.betas", [0.9, 0.99, 0.999], "optimizer.betas: [0.9, 0.99, 0.999] has too many items"),
         ("optimizer.no_decay", ["bias", 3], "optimizer.no_decay.1: 3 must be text; quotes make it so"),
         ("evaluation.select_by", [], "evaluation.select_by: [] has too few items"),
-        ("schedule.length", 3, "schedule.length: 3 must be a mapping such as {epochs: 3}"),
+        ("schedule.length", 3, "schedule.length: 3 must be a mapping such as {epochs: 3} or {steps: 800}"),
         ("schedule.length", {}, "schedule.length: give exactly one of epochs and steps"),
         ("schedule.length", {"epoch": 3}, "key 'schedule.length.epoch' is not known; did you mean 'epochs'?"),
         ("schedule.length", {"epochs": -3}, "schedule.length.epochs: -3 must be greater than or equal to 1"),

@@ -24,9 +24,15 @@ from transformers import (
     GPT2Tokenizer,
     MobileBertConfig,
     MobileBertForMaskedLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
     RobertaConfig,
     RobertaForMaskedLM,
     RobertaTokenizer,
+    SqueezeBertConfig,
+    SqueezeBertForMaskedLM,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
     XLNetConfig,
     XLNetLMHeadModel,
     XLNetTokenizer,
@@ -83,6 +89,24 @@ FAMILIES = {  # family -> the class of its checkpoints, its config class, values
         MobileBertConfig,
         {**SIZES, "embedding_size": 8, "intra_bottleneck_size": 8, "num_feedforward_networks": 2},
     ),
+    "modernbert": (
+        ModernBertForMaskedLM,
+        ModernBertConfig,
+        {**SIZES, "bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3},
+    ),
+}
+GROUPS = ("q_groups", "k_groups", "v_groups", "post_attention_groups", "intermediate_groups", "output_groups")
+MORE = {  # for single tests
+    "xlm-roberta": (
+        XLMRobertaForMaskedLM,
+        XLMRobertaConfig,
+        {**SIZES, "max_position_embeddings": 66, "type_vocab_size": 1},
+    ),
+    "squeezebert": (
+        SqueezeBertForMaskedLM,
+        SqueezeBertConfig,
+        {**SIZES, "embedding_size": 16, **dict.fromkeys(GROUPS, 1)},
+    ),
 }
 OWN_FAMILIES = ("bert", "roberta", "albert", "xlnet", "electra", "bart")
 
@@ -90,7 +114,7 @@ OWN_FAMILIES = ("bert", "roberta", "albert", "xlnet", "electra", "bart")
 def write_family(folder: Path, name: str, text: str, word_pieces, **values) -> None:
     """Writes a model folder of the family: every weight random and none 0 or 1, dropout .1; `values` of config.json."""
     tokenizer = _tokenizer(name, text + TOY_WORDS, word_pieces)
-    model_class, config_class, sizes = FAMILIES[name]
+    model_class, config_class, sizes = (FAMILIES | MORE)[name]
     ids = {
         f"{role}_token_id": getattr(tokenizer, f"{role}_token_id")
         for role in ("pad", "bos", "eos")
@@ -108,7 +132,7 @@ def write_family(folder: Path, name: str, text: str, word_pieces, **values) -> N
 
 
 def _tokenizer(name: str, text: str, word_pieces):
-    if name in ("roberta", "bart", "gpt2"):
+    if name in ("roberta", "bart", "gpt2", "xlm-roberta"):
         return _byte_pairs(GPT2Tokenizer if name == "gpt2" else RobertaTokenizer, text)
     if name == "albert":
         return AlbertTokenizer(vocab=_unigrams(["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"], text))

@@ -189,6 +189,8 @@ def _complaints(config: RunConfig, spec: BackboneSpec, positions: int | None, bl
             yield f"optimizer.llrd: {who} is one block, used again and again, which can only have one rate; write 1.0"
         if not spec.blocks:
             yield f"optimizer.llrd: {_unknown_blocks(who)} or write 1.0"
+        if spec.blocks and not spec.embeddings:
+            yield f"optimizer.llrd: where {who} keeps its embeddings is not known; name them in model.structure"
     if config.mixout and config.mixout.p > 0 and config.mixout.scope == "after_dropout" and not has_row:
         yield f"mixout.scope: stableft does not know which parts of {who} come after a dropout; write linear"
 

@@ -24,13 +24,13 @@ class Part(BaseModel):
     """A section of a config: frozen, strict about types, closed to unknown keys, free of NaN and infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-    whole: ClassVar[bool] = False  # True: assigned as one value by `set` and `grid`, never key by key
+    example: ClassVar[str] = ""  # if there is one, `set` and `grid` assign it as one value, never key by key
 
 
 class OwnTask(Part):
     """A user's own data set: files by content hash, so that equal files are equal computations."""
 
-    whole: ClassVar[bool] = True
+    example: ClassVar[str] = "{name: ..., train: ..., validation: ..., text: ..., label: ...}"
     format: Literal["csv", "tsv", "jsonl"]
     train: Digest
     validation: Digest
@@ -69,7 +69,7 @@ class DataConfig(Part):
 class Structure(Part):
     """Where a family that stableft has no row for keeps its parts: dotted paths below the model of transformers."""
 
-    whole: ClassVar[bool] = True
+    example: ClassVar[str] = "{blocks: [distilbert.transformer.layer], embeddings: [distilbert.embeddings]}"
     blocks: tuple[str, ...] = Field(min_length=1)  # module lists, the lowest block first
     embeddings: tuple[str, ...] = ()
     pooler: str | None = None
@@ -90,7 +90,7 @@ class ModelConfig(Part):
 class StartFrom(Part):
     """An intermediate task (Phang et al. 2018; Z sec. 7.1): the weights of a finished run, not the pre-trained ones."""
 
-    whole: ClassVar[bool] = True
+    example: ClassVar[str] = "{recipe: zhang, task: mnli, seed: 0} or {run: ID, checkpoint: best}"
     run: RunId
     checkpoint: Literal["best", "last"]
 
@@ -149,8 +149,6 @@ class OptimizerConfig(Part):
 class Choice(Part):
     """A setting with several ways to give it, of which one is given."""
 
-    whole: ClassVar[bool] = True
-
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         names = list(type(self).model_fields)
@@ -162,6 +160,7 @@ class Choice(Part):
 class Length(Choice):
     """Length of training, in epochs or in optimizer steps."""
 
+    example: ClassVar[str] = "{epochs: 3} or {steps: 800}"
     epochs: Count | None = None
     steps: Count | None = None
 
@@ -174,18 +173,11 @@ class ScheduleConfig(Part):
     warmup: Annotated[float, Field(ge=0, le=1)] | None  # share of all updates
     warmup_steps: Annotated[int, Field(ge=0)] | None = None  # in place of the share (Z Table 6)
 
-    @model_validator(mode="after")
-    def _one_warmup(self) -> Self:
-        if (self.warmup is None) == (self.warmup_steps is None):
-            raise ValueError("give exactly one of warmup and warmup_steps, and null for the other")
-        if self.length.steps is not None and (self.warmup_steps or 0) > self.length.steps:
-            raise ValueError(f"warmup_steps: {self.warmup_steps} are more than the {self.length.steps} steps of length")
-        return self
-
 
 class Cadence(Choice):
     """When to evaluate: so many times a run (Z) or about so many times an epoch and at its end (M)."""
 
+    example: ClassVar[str] = "{times: 10} or {per_epoch: 3}"
     times: Count | None = None
     per_epoch: Count | None = None
 
@@ -253,8 +245,11 @@ class RunConfig(Part):
             values["model"]["revision"] = None
         if self.model.head == "stock":
             values["model"]["head"] = None
-        if self.mixout and self.mixout.p == 0:
-            values["mixout"] = None
+        if self.mixout:
+            whole = {"granularity": "parameter"} if self.mixout.p == 1 else {}
+            values["mixout"] = self.mixout.model_dump() | whole if self.mixout.p else None
+        if self.schedule.warmup_steps == 0:
+            values["schedule"] |= {"warmup": 0.0, "warmup_steps": None}
         if self.data.train_rows is None:
             values["data"]["sample_seed"] = None
         values["evaluation"]["select_by"] = (self.selection_metric,)
@@ -267,6 +262,7 @@ class RunConfig(Part):
     @model_validator(mode="after")
     def _switches_have_values(self) -> Self:
         check_switches(self.optimizer)
+        check_warmup(self.schedule)
         if self.data.train_rows is not None and self.data.sample_seed is None:
             raise ValueError("data.sample_seed must be set when data.train_rows is")
         return self
@@ -278,6 +274,21 @@ def check_switches(optimizer: OptimizerConfig) -> None:
         raise ValueError("optimizer.eps_placement must be set when optimizer.bias_correction is true")
     if optimizer.weight_decay and optimizer.decay_order is None:
         raise ValueError("optimizer.decay_order must be set when optimizer.weight_decay is not 0")
+    if optimizer.decay_towards == "pretrained" and not optimizer.weight_decay:
+        raise ValueError("optimizer.weight_decay must be above 0 when optimizer.decay_towards is pretrained")
+
+
+def check_warmup(schedule: ScheduleConfig) -> None:
+    """Raises ValueError unless the warm-up is given in one way, and is no longer than training."""
+    if schedule.warmup is None and schedule.warmup_steps is None:
+        raise ValueError("schedule.warmup must be set when schedule.warmup_steps is null")
+    if schedule.warmup is not None and schedule.warmup_steps is not None:
+        raise ValueError("schedule.warmup_steps must be null when schedule.warmup is set, or the other way round")
+    if schedule.length.steps is not None and (schedule.warmup_steps or 0) > schedule.length.steps:
+        raise ValueError(
+            f"schedule.warmup_steps {schedule.warmup_steps} is more than the {schedule.length.steps} steps of "
+            "schedule.length"
+        )
 
 
 def canonical_json(value: Any) -> str:

@@ -54,16 +54,15 @@ def parameter_groups(model: PreTrainedModel, config: OptimizerConfig, spec: Back
 def _scaled(model: PreTrainedModel, spec: BackboneSpec, llrd: float) -> Iterator[tuple[str, nn.Parameter, float]]:
     """Yields name, parameter and share of the learning rate (Howard and Ruder 2018; Z sec. 7.1).
 
-    Head and pooler have the full rate, each block `llrd` times that of the block above it, the embeddings and all else
-    below the blocks `llrd` times that of the lowest block.
+    Each block has `llrd` times the rate of the block above it, the embeddings `llrd` times that of the lowest block,
+    and what is above the blocks the full rate: head, pooler, a last norm.
     """
     blocks = [f"{name}.{i}." for name in spec.blocks for i in range(len(list(model.get_submodule(name).children())))]
+    levels = [tuple(f"{name}." for name in spec.embeddings), *blocks]  # from the bottom up
     for name, p in model.named_parameters():
-        if not p.requires_grad:
-            continue
-        above = _in_encoder(model, name) and not (spec.pooler and name.startswith(f"{spec.pooler}."))
-        level = next((i for i, block in enumerate(blocks) if name.startswith(block)), -1)
-        yield name, p, llrd ** (len(blocks) - level) if above else 1.0
+        if p.requires_grad:
+            level = next((i for i, parts in enumerate(levels) if name.startswith(parts)), len(levels))
+            yield name, p, llrd ** (len(levels) - level)
 
 
 def _in_encoder(model: PreTrainedModel, name: str) -> bool:

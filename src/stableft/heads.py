@@ -1,5 +1,9 @@
-"""The parts of a loaded model by their role: its head, Z's own head for ELECTRA, and what `model.structure` names."""
+"""The parts of a loaded model by their role: its head, Z's own head for ELECTRA, and what `model.structure` names.
 
+And which of them its checkpoint has no weights for.
+"""
+
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor, nn
@@ -7,6 +11,8 @@ from transformers import PreTrainedModel
 
 from stableft.backbones import BACKBONES, BackboneSpec
 from stableft.errors import UserError, nearest
+
+TASKS = ("Classification", "MultipleChoice", "QuestionAnswering")  # ends of the names of classes with a trained head
 
 
 class FirstTokenHead(nn.Module):
@@ -34,6 +40,83 @@ def head_modules(model: PreTrainedModel) -> list[str]:
     """Returns the names of the modules that make up the head: all that have weights outside the base model."""
     children = model.named_children()
     return [name for name, part in children if name != model.base_model_prefix and any(True for _ in part.parameters())]
+
+
+def new_head(
+    model: PreTrainedModel, spec: BackboneSpec, absent: Collection[str], architectures: Collection[str]
+) -> tuple[str, ...]:
+    """Returns the modules of the head that a run draws.
+
+    They are all of it, but in a family without a row only those with `absent` weights: ModernBERT's head begins with
+    layers of its pre-training. What was trained for a task, as the `architectures` of config.json tell, is drawn too.
+    """
+    head = head_modules(model)
+    owners = {key.rpartition(".")[0] for key in absent}
+    new = tuple(name for name, _ in model.named_modules() if name in owners and name.partition(".")[0] in head)
+    trained = any(name.endswith(TASKS) for name in architectures)
+    return tuple(head) if spec.name in BACKBONES or trained or not new else new
+
+
+def lost_positions(model: PreTrainedModel) -> int:
+    """Returns how many positions no token can have: in RoBERTa and its kin they count from after that of padding."""
+    for name, part in model.base_model.named_modules():
+        if isinstance(part, nn.Embedding) and f".{name}".endswith("embeddings.position_embeddings"):
+            return 0 if part.padding_idx is None else part.padding_idx + 1
+    return 0
+
+
+def missing_modules(
+    where: str, spec: BackboneSpec, model: PreTrainedModel, absent: Collection[str], unexpected: Collection[str]
+) -> tuple[str, ...]:
+    """Returns the modules besides the head that must be drawn: only the pooler may be absent, as in MLM checkpoints.
+
+    `absent` are weights that the checkpoint lacks, or has in another shape. `unexpected` are those that the model does
+    not have: of other heads they are passed over, but not of blocks that config.json does not have.
+
+    Raises:
+        UserError: the checkpoint does not fit the model.
+    """
+    base = f"{model.base_model_prefix}."
+    extra = sorted(key for key in unexpected if _is_of_a_block(key.removeprefix(base), spec, model))
+    if extra:
+        raise UserError(
+            f"model {where!r}: its weights hold {extra[0]}"
+            + (f" and {len(extra) - 1} more" if len(extra) > 1 else "")
+            + f", which the {spec.title} model that its config.json describes does not have"
+        )
+    poolers = {key: _pooler_of(key, spec) for key in sorted(absent) if key.startswith(base)}
+    encoder = [key for key, pooler in poolers.items() if pooler is None]
+    if encoder:
+        raise UserError(
+            f"model {where!r}: its weights lack {encoder[0]}"
+            + (f" and {len(encoder) - 1} more" if len(encoder) > 1 else "")
+            + f"; they do not fit the {spec.title} model that its config.json describes"
+        )
+    return tuple(sorted({pooler for pooler in poolers.values() if pooler}))
+
+
+def _is_of_a_block(key: str, spec: BackboneSpec, model: PreTrainedModel) -> bool:
+    """True for a weight of a block; in a family without a row, of a block that the model does not have.
+
+    `key` has no prefix, as in a checkpoint of the bare encoder.
+    """
+    base = f"{model.base_model_prefix}."
+    if spec.name in BACKBONES:
+        return key.startswith(tuple(f"{name.removeprefix(base)}." for name in spec.blocks))
+    for name, part in model.base_model.named_modules():
+        if isinstance(part, nn.ModuleList) and key.startswith(f"{name}."):
+            number = key.removeprefix(f"{name}.").partition(".")[0]
+            if number.isdigit() and int(number) >= len(part):
+                return True
+    return False
+
+
+def _pooler_of(key: str, spec: BackboneSpec) -> str | None:
+    """Returns the pooler that a weight belongs to; in a family without a row it is what is called so."""
+    if spec.pooler or spec.name in BACKBONES:
+        return spec.pooler if spec.pooler and key.startswith(f"{spec.pooler}.") else None
+    before, found, _ = key.partition(".pooler.")
+    return f"{before}.pooler" if found else None
 
 
 def check_parts(model: PreTrainedModel, spec: BackboneSpec, name: str) -> None:

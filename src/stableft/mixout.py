@@ -11,6 +11,7 @@ DEVIATION: the gradient is exact, k / (1 - p) times that of the mixed weight; Z'
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from stableft.backbones import BackboneSpec
@@ -70,27 +72,41 @@ def mix_weights(model: nn.Module, spec: BackboneSpec, mixout: Mixout) -> None:
     Only their class changes, not their names or parameters. Modules that share a weight share target and draws.
 
     Raises:
-        UserError: there is a Linear of a kind that cannot be mixed, or nothing to mix.
+        UserError: there is a Linear of a kind that cannot be mixed.
     """
     by_weight: dict[Tensor, Mixing] = {}
-    for name, module in model.named_modules():
-        if not isinstance(module, (nn.Linear, Conv1D)):
-            continue
-        if mixout.scope == "after_dropout" and re.search(spec.undropped, name):
-            continue
-        kind = MIXED.get(type(module))
-        if kind is None:
-            kind_name = type(module).__name__
-            raise UserError(f"mixout: {name} of the {spec.title} model is of type {kind_name}, which it cannot mix")
+    for _, module in _in_scope(model, spec, mixout):
         if module.weight not in by_weight:
             target = module.weight.detach().clone()
             if isinstance(module, Conv1D):
                 target = target.t()
             by_weight[module.weight] = Mixing(target, mixout.p, mixout.granularity == "column")
-        module.__class__ = kind  # pyright: ignore[reportAttributeAccessIssue]
+        module.__class__ = MIXED[type(module)]  # pyright: ignore[reportAttributeAccessIssue]
         module.mixing = by_weight[module.weight]  # pyright: ignore[reportArgumentType]
-    if not by_weight:
-        raise UserError(f"mixout: the {spec.title} model has no Linear module in scope {mixout.scope!r}")
+
+
+def check_mixable(model: PreTrainedModel, spec: BackboneSpec, mixout: Mixout) -> None:
+    """Looks whether there is something to mix in the blocks: SqueezeBERT's are convolutions.
+
+    Raises:
+        UserError: there is not, or a Linear of a kind that cannot be mixed.
+    """
+    lists = [part for part in model.base_model.modules() if isinstance(part, nn.ModuleList)]
+    inside = {part for parts in lists for part in parts.modules()}
+    if not inside.intersection([module for _, module in _in_scope(model, spec, mixout)]):
+        raise UserError(f"mixout: the blocks of the {spec.title} model have no Linear module in scope {mixout.scope!r}")
+
+
+def _in_scope(model: nn.Module, spec: BackboneSpec, mixout: Mixout) -> Iterator[tuple[str, nn.Linear | Conv1D]]:
+    for name, module in model.named_modules():
+        if not isinstance(module, (nn.Linear, Conv1D)):
+            continue
+        if mixout.scope == "after_dropout" and re.search(spec.undropped, name):
+            continue
+        if type(module) not in MIXED:
+            kind = type(module).__name__
+            raise UserError(f"mixout: {name} of the {spec.title} model is of type {kind}, which it cannot mix")
+        yield name, module
 
 
 def draw_masks(model: nn.Module, seed: int, step: int) -> None:
@@ -115,9 +131,10 @@ def mixed_linear(x: Tensor, weight: Tensor, bias: Tensor | None, mixing: Mixing)
     kind = x.device.type
     if torch.is_autocast_enabled(kind):
         x = x.to(torch.get_autocast_dtype(kind))
-    output = _MixedLinear.apply(x, weight, bias, mixing.target, mixing, mixing.seed)
+    # In rows, so that what the Function returns is no view: families such as Longformer change it in place.
+    output = _MixedLinear.apply(x.reshape(-1, x.shape[-1]), weight, bias, mixing.target, mixing, mixing.seed)
     assert isinstance(output, Tensor)
-    return output
+    return output.reshape(*x.shape[:-1], output.shape[-1])
 
 
 class _MixedLinear(torch.autograd.Function):
@@ -140,11 +157,10 @@ class _MixedLinear(torch.autograd.Function):
         x_grad = weight_grad = bias_grad = None
         if of_x:
             x_grad = grad @ _mix(weight, target, kept, scale).to(grad.dtype)
-        rows = grad.reshape(-1, grad.shape[-1])
         if of_weight:  # scaled in the precision of the weight: in half precision it could overflow
-            weight_grad = (rows.t() @ x.reshape(-1, x.shape[-1])).to(weight.dtype).mul_(kept).mul_(scale)
+            weight_grad = (grad.t() @ x).to(weight.dtype).mul_(kept).mul_(scale)
         if of_bias:
-            bias_grad = rows.sum(0)
+            bias_grad = grad.sum(0)
         return x_grad, weight_grad, bias_grad, None, None, None
 
 

@@ -8,7 +8,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from stableft.backbones import BACKBONES
 from stableft.config import RunConfig
 from stableft.data import Inputs
-from stableft.heads import head_modules
 from stableft.inherit import Start, load_start
 from stableft.plan import Sources
 from stableft.reinit import draw_weights, initializer_std, reinitialize
@@ -29,10 +28,10 @@ def build_model(config: RunConfig, sources: Sources, start: Start | None = None)
     model = copy.deepcopy(pretrained.model)
     std = initializer_std(model.config)
     head = generator(config.seeds.init, "head")
-    for name in (*head_modules(model), *pretrained.missing):
+    for name in (*pretrained.head, *pretrained.missing):
         draw_weights(model.get_submodule(name), std, head)
     if start:
-        load_start(model, start, head_modules(model))
+        load_start(model, start, pretrained.head)
     if config.reinit:
         reinitialize(model, pretrained.spec, config.reinit, std, generator(config.seeds.init, "reinit"))
     return model, pretrained

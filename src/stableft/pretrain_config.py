@@ -16,6 +16,7 @@ from stableft.config import (
     Seeds,
     canonical_json,
     check_switches,
+    check_warmup,
     without_none,
 )
 
@@ -25,7 +26,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 class Origin(Part):
     """The toy language's own, or a file or folder by content hash; a user writes `toylang` or a path."""
 
-    whole: ClassVar[bool] = True
+    example: ClassVar[str] = "folder"
     name: str
     sha256: Digest | None = None  # None: of the toy language
 
@@ -91,6 +92,7 @@ class PretrainConfig(Part):
     @model_validator(mode="after")
     def _switches_have_values(self) -> Self:
         check_switches(self.optimizer)
+        check_warmup(self.schedule)
         if self.optimizer.llrd not in (None, 1.0):
             raise ValueError("optimizer.llrd is for fine-tuning: pre-training has one learning rate for all blocks")
         if self.optimizer.decay_towards == "pretrained":

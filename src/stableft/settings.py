@@ -34,7 +34,7 @@ def leaves_of(part: type[Part], prefix: str = "") -> Leaves:
     for name, field in part.model_fields.items():
         kinds = [k for k in (field.annotation, *get_args(field.annotation)) if isinstance(k, type)]
         section = next((k for k in kinds if issubclass(k, Part)), None)
-        if section and not section.whole:
+        if section and not section.example:
             found |= leaves_of(section, f"{prefix}{name}.")
         else:
             found[prefix + name] = section
@@ -121,8 +121,7 @@ def check_key(dotted: str, where: str, leaves: Leaves = LEAVES) -> None:
     if dotted and dotted not in leaves and not any(leaf.startswith(dotted + ".") for leaf in leaves):
         parent = dotted.rpartition(".")[0]
         if whole := leaves.get(parent):
-            keys = ", ".join(f"{{{key}: ...}}" for key in whole.model_fields)
-            raise UserError(f"{where}: {dotted}: {parent} is set as a whole: {parent}: {keys}")
+            raise UserError(f"{where}: {dotted}: {parent} is set as a whole, such as {parent}: {whole.example}")
         names = {*leaves, *(leaf.rsplit(".", 1)[0] for leaf in leaves if "." in leaf)}
         short = {leaf.rsplit(".", 1)[-1]: leaf for leaf in leaves}  # lr for optimizer.lr
         close = f"; did you mean {short[dotted]!r}?" if dotted in short else nearest(dotted, names)
@@ -171,8 +170,7 @@ _RULES = {  # where pydantic's own words are not those of someone who writes YAM
     "tuple_type": "must be a list",
     "too_short": "has too few items",
     "too_long": "has too many items",
-    "model_type": "must be a mapping such as {epochs: 3}",
-    "model_attributes_type": "must be a mapping such as {epochs: 3}",
+    "string_pattern_mismatch": "must be a hash in hexadecimal digits, 16 of a run or 64 of a file",
     "string_type": "must be text; quotes make it so",
     "int_type": "must be a whole number",
     "float_type": "must be a number",
@@ -200,9 +198,14 @@ def _sentence(error: ErrorDetails, settings: Settings, where: str, leaves: Leave
         first = message.split()[0]  # a rule about two settings names the one that is wrong first
         where = settings[first].where if first in settings else where
         return f"{where}: {key}: {message}" if key else f"{where}: {message}"
-    if isinstance(value, str) and kind in ("float_type", "int_type") and _number(value) is not None:
-        return f"{where}: {key}: {value!r} is text to YAML; as a number it is {_number(value)}"
-    rule = _RULES.get(kind) or error["msg"].removeprefix("Input ").replace("should be", "must be")
+    number = (
+        _number(value, kind == "int_type") if isinstance(value, str) and kind in ("float_type", "int_type") else None
+    )
+    if number is not None:
+        return f"{where}: {key}: {value!r} is text to YAML; as a number it is {number}"
+    part = leaves.get(key)
+    mapping = f"must be a mapping such as {part.example}" if part and kind.startswith("model_") else None
+    rule = mapping or _RULES.get(kind) or error["msg"].removeprefix("Input ").replace("should be", "must be")
     choices = error.get("ctx", {}).get("expected", "")
     hint = (
         nearest(value, [c.strip("' ") for c in str(choices).replace(" or ", ",").split(",")])
@@ -212,14 +215,16 @@ def _sentence(error: ErrorDetails, settings: Settings, where: str, leaves: Leave
     return f"{where}: {key}: {value!r} {rule}{hint}"
 
 
-def _number(text: str) -> str | None:
-    """Returns YAML's spelling of a number that YAML 1.1 reads as text, such as 2.0e-5 for "2e-5"."""
+def _number(text: str, whole: bool) -> str | None:
+    """Returns YAML's spelling of a (whole) number that YAML 1.1 reads as text, such as 2.0e-5 for "2e-5"."""
     if text.strip().isdecimal():
         return str(int(text))
     try:
         number = float(text)
     except ValueError:
         return None
+    if whole:
+        return str(int(number)) if number.is_integer() else None
     mantissa, _, exponent = f"{number:.15g}".partition("e")
     if not exponent:
         return repr(number)

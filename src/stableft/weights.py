@@ -5,7 +5,7 @@ import copy
 import functools
 import pickle
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,8 +26,9 @@ from transformers.utils import logging
 from stableft.backbones import BACKBONES, BackboneSpec, backbone_of, check_fit, no_sdpa
 from stableft.config import ModelConfig, RunConfig
 from stableft.errors import UserError, nearest
-from stableft.heads import check_parts, head_modules, set_paper_head
+from stableft.heads import check_parts, lost_positions, missing_modules, new_head, set_paper_head
 from stableft.locate import folder_digest
+from stableft.mixout import check_mixable
 from stableft.plan import Sources
 from stableft.reinit import check_drawable, redrawn_modules
 
@@ -40,11 +41,12 @@ UNLOADABLE = (
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A loaded checkpoint with a head that still has to be drawn. `missing`: modules it has no weights for."""
+    """A loaded checkpoint, of which modules still have to be drawn: `head`, and `missing` besides the head."""
 
     model: PreTrainedModel
     spec: BackboneSpec
     commit: str | None
+    head: tuple[str, ...]
     missing: tuple[str, ...]
 
 
@@ -72,11 +74,15 @@ def load_pretrained(config: RunConfig, sources: Sources) -> Pretrained:
     positions = getattr(described, "max_position_embeddings", None)
     check_fit(config, spec, positions, getattr(described, spec.lengths[-1]) if spec.lengths else None)
     pretrained = _pretrained(where, revision, config.task.n_outputs, config.model)  # pyright: ignore[reportArgumentType]
-    if spec.blocks:  # of a family without a row their number is only known now
-        blocks = list(pretrained.model.get_submodule(spec.blocks[-1]).children())
-        check_fit(config, spec, positions, len(blocks))
+    model, spec = pretrained.model, pretrained.spec
+    # Of a family without a row it is only known now how many blocks there are, and how many positions are lost.
+    check_fit(
+        config, spec, positions, len(list(model.get_submodule(spec.blocks[-1]).children())) if spec.blocks else None
+    )
     if config.reinit:
-        check_drawable(redrawn_modules(pretrained.model, spec, config.reinit))
+        check_drawable(redrawn_modules(model, spec, config.reinit))
+    if config.mixout and config.mixout.p > 0:
+        check_mixable(model, spec, config.mixout)
     return pretrained
 
 
@@ -163,31 +169,51 @@ def _pretrained(where: str, revision: str | None, n_outputs: int, wanted: ModelC
     check_parts(model, spec, wanted.name)
     if wanted.dropout is not None:
         _check_dropout(model, spec, wanted)
-    missing = _missing_modules(where, spec, model, info)
+    absent = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
+    missing = missing_modules(where, spec, model, absent, info["unexpected_keys"])
     entries = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > entries:
-        raise UserError(
-            f"model {where!r}: its tokenizer has {len(tokenizer)} entries, more than the vocab_size of "
-            f"{entries} in config.json"
-        )
+        raise UserError(_too_many(where, len(tokenizer), entries))
     if wanted.head == "paper":
         set_paper_head(model, spec)
-    check_drawable(model.get_submodule(name) for name in (*head_modules(model), *missing))
-    return Pretrained(model, spec, getattr(config, "_commit_hash", None), missing)
+    head = new_head(model, spec, absent, _described(where, revision).architectures or [])
+    check_drawable(model.get_submodule(name) for name in (*head, *missing))
+    if spec.name not in BACKBONES:
+        spec = replace(spec, lost_positions=lost_positions(model))
+    return Pretrained(model, spec, getattr(config, "_commit_hash", None), head, missing)
 
 
 def _wanted_config(
     where: str, revision: str | None, n_outputs: int, spec: BackboneSpec, dropout: float | None
 ) -> PreTrainedConfig:
+    """Returns the config to load a model with.
+
+    Its token for padding is the tokenizer's: GPT-2's head looks for the last token that is not padding.
+
+    Raises:
+        UserError: the model has no such token, or is of a family with a row and has another in its config.json.
+    """
     config = copy.deepcopy(_described(where, revision))
     config.num_labels = n_outputs
     for field in spec.dropouts if dropout is not None else ():
         setattr(config, field, dropout)
-    if getattr(config, "pad_token_id", None) is None:
-        config.pad_token_id = _tokenizer(where, revision).pad_token_id
+    tokenizer, entries = _tokenizer(where, revision), getattr(config, "vocab_size", None)
+    stated, pad = getattr(config, "pad_token_id", None), tokenizer.pad_token_id
+    if isinstance(entries, int) and pad >= entries:  # here, as a model with such padding cannot even be made
+        raise UserError(_too_many(where, len(tokenizer), entries))
+    if spec.name in BACKBONES and stated not in (None, pad):
+        raise UserError(
+            f"model {where!r}: its tokenizer pads with token {pad}, and the pad_token_id of its config.json is "
+            f"{stated}; they must be the same"
+        )
+    config.pad_token_id = pad
     if getattr(config, "use_cache", False):
         config.use_cache = False  # else BART and GPT-2 keep keys and values for words that never come
     return config
+
+
+def _too_many(where: str, tokens: int, entries: int) -> str:
+    return f"model {where!r}: its tokenizer has {tokens} entries, more than the vocab_size of {entries} in config.json"
 
 
 def _check_dropout(model: PreTrainedModel, spec: BackboneSpec, wanted: ModelConfig) -> None:
@@ -198,56 +224,6 @@ def _check_dropout(model: PreTrainedModel, spec: BackboneSpec, wanted: ModelConf
                 f"model.dropout: {name} of {spec.title} model {wanted.name!r} keeps its dropout of {part.p} whatever "
                 f"config.json says; write null"
             )
-
-
-def _missing_modules(where: str, spec: BackboneSpec, model: PreTrainedModel, info: dict) -> tuple[str, ...]:
-    """Returns the modules besides the head that must be drawn: only the pooler may be absent, as in MLM checkpoints.
-
-    Weights of other heads are passed over, but not those of blocks that config.json does not have.
-    """
-    base = f"{model.base_model_prefix}."
-    extra = sorted(key for key in info["unexpected_keys"] if _is_of_a_block(key.removeprefix(base), spec, model))
-    if extra:
-        raise UserError(
-            f"model {where!r}: its weights hold {extra[0]}"
-            + (f" and {len(extra) - 1} more" if len(extra) > 1 else "")
-            + f", which the {spec.title} model that its config.json describes does not have"
-        )
-    mismatched = {entry[0] for entry in info["mismatched_keys"]}
-    absent = sorted(key for key in {*info["missing_keys"], *mismatched} if key.startswith(base))
-    poolers = {key: _pooler_of(key, spec) for key in absent}
-    encoder = [key for key in absent if poolers[key] is None]
-    if encoder:
-        raise UserError(
-            f"model {where!r}: its weights lack {encoder[0]}"
-            + (f" and {len(encoder) - 1} more" if len(encoder) > 1 else "")
-            + f"; they do not fit the {spec.title} model that its config.json describes"
-        )
-    return tuple(sorted({pooler for pooler in poolers.values() if pooler}))
-
-
-def _is_of_a_block(key: str, spec: BackboneSpec, model: PreTrainedModel) -> bool:
-    """True for a weight of a block; in a family without a row, of a block that the model does not have.
-
-    `key` has no prefix, as in a checkpoint of the bare encoder.
-    """
-    base = f"{model.base_model_prefix}."
-    if spec.name in BACKBONES:
-        return key.startswith(tuple(f"{name.removeprefix(base)}." for name in spec.blocks))
-    for name, part in model.base_model.named_modules():
-        if isinstance(part, nn.ModuleList) and key.startswith(f"{name}."):
-            number = key.removeprefix(f"{name}.").partition(".")[0]
-            if number.isdigit() and int(number) >= len(part):
-                return True
-    return False
-
-
-def _pooler_of(key: str, spec: BackboneSpec) -> str | None:
-    """Returns the pooler that a weight belongs to; in a family without a row it is what is called so."""
-    if spec.pooler or spec.name in BACKBONES:
-        return spec.pooler if spec.pooler and key.startswith(f"{spec.pooler}.") else None
-    before, found, _ = key.partition(".pooler.")
-    return f"{before}.pooler" if found else None
 
 
 def load_error(what: str, where: str, error: Exception) -> str:
