@@ -13,7 +13,7 @@ from test_sweep import land, make_record, make_run
 
 from stableft.claim import claim
 from stableft.errors import UserError
-from stableft.launch.local import resolve_devices, run_local
+from stableft.launch.local import resolve_devices, run_local, slots_for
 from stableft.plan import Execution, Progress, Sources, Stopped
 from stableft.record import CHECKPOINT_FILE, run_folder
 from stableft.sweep import CRASH_FILE, status_of
@@ -316,3 +316,18 @@ def test_devices_of_a_machine(monkeypatch, count, auto):
         resolve_devices("1,1")
     if count:
         assert resolve_devices("1,0") == ["cuda:1", "cuda:0"]
+
+
+def test_threads_are_those_asked_for_or_a_share_of_the_cores(monkeypatch):
+    def threads(devices, jobs, **options):
+        return {slot.execution.threads for slot in slots_for(devices, jobs, Execution(**options))}
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert threads(["cpu"], 2) == {4}
+    assert threads(["cuda:0", "cuda:1"], 8) == {1}
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads(["cpu"], 2) == {3}
+    assert threads(["cpu"], 2, threads=5) == {5}
+    monkeypatch.setenv("OMP_NUM_THREADS", "2,1")  # of nested loops: not ours to read
+    assert threads(["cpu"], 2) == {4}

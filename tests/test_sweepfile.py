@@ -115,3 +115,13 @@ def test_what_is_no_rule_and_two_rules_for_one_run(sweep):
     arms = "arms:\n  - {name: a}\n  - {name: b, stop_hopeless: {after: 0.3, lowest: 0.5}}\n"
     with pytest.raises(UserError, match="arms 'a' and 'b' ask for the same run with different stop_hopeless"):
         sweep(BASE + arms)
+
+
+def test_the_packages_own_model_is_known_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.yaml").write_text("task: toy-rte\nmodel: demo/toy-bert\nseeds: 1\nrecipe: devlin\n")
+    sweep = load_sweep("own.yaml", Sources())
+    assert sweep.runs[0].config.model == load_sweep("demo", Sources()).runs[0].config.model.model_copy(
+        update={"dropout": 0.1, "attention": "sdpa"}
+    )
+    assert sweep.runs[0].config.model.sha256 in sweep.sources.paths

@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 
 from stableft.arms import recipe_name
-from stableft.config import RunConfig, Seeds
+from stableft.config import RunConfig
 from stableft.errors import UserError
+from stableft.hopeless import setting_of
 from stableft.locate import find_file, shipped_configs
 from stableft.plan import Sources
 from stableft.recipe import find_recipe
@@ -42,9 +43,13 @@ def write_choices(sweep: Sweep, chosen: Sequence[Point], notes: Iterable[str], o
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, suffix=".yaml") as draft:
         draft.write(body)
         draft.flush()
-        written = load_sweep(draft.name, Sources())
-    asked = {_seedless(point.runs[0].config) for point in chosen}
-    assert {_seedless(run.config) for run in written.runs} == asked, "the file asks for other runs"
+        try:
+            written = load_sweep(draft.name, Sources())
+        except UserError as error:
+            reason = str(error).replace(draft.name, "it")
+            raise UserError(f"{sweep.path}: what was chosen cannot be written as one sweep file: {reason}") from None
+    asked = {setting_of(point.runs[0].config) for point in chosen}
+    assert {setting_of(run.config) for run in written.runs} == asked, "the file asks for other runs"
     shipped = sweep.path.resolve().is_relative_to(shipped_configs().resolve())
     origin = f"configs/{sweep.name}.yaml" if shipped else sweep.path
     head = [f"stableft sweep {out}      {MARK} from {origin}      {len(written.runs)} runs"]
@@ -60,17 +65,13 @@ def check_place(sweep: Sweep, out: Path) -> None:
         raise UserError(f"--out {out}: give the name of a file that ends in .yaml")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}")
-    if out.exists() and (out.samefile(sweep.path) or MARK not in out.read_text(encoding="utf-8").partition("\n")[0]):
+    if out.exists() and (out.samefile(sweep.path) or MARK.encode() not in out.read_bytes().partition(b"\n")[0]):
         raise UserError(f"--out {out}: this file was not written by `stableft choose`; give another name")
 
 
 def _same_arms(points: Sequence[Point]) -> Iterable[list[Point]]:
     for _, same in itertools.groupby(points, lambda point: point.arm):
         yield list(same)
-
-
-def _seedless(config: RunConfig) -> str:
-    return config.model_copy(update={"seeds": Seeds(init=0, data=0)}).run_id
 
 
 def _entries(points: list[Point], sweep: Sweep, folder: Path, seeds: str | None) -> list[Entry]:

@@ -127,7 +127,8 @@ def check_searches(sweep: Sweep, searches: list[Search], allow_missing: bool) ->
         crashed, stopped, left = (sum(getattr(one, kind) for one in tried) for kind in ("crashed", "stopped", "left"))
         raise UserError(
             f"{sweep.path}: of the {planned} runs of its grids {finished} are finished, {crashed} crashed, {stopped} "
-            f"were stopped early and {left} are left; do them with `stableft sweep`, or choose with --allow-missing"
+            f"were stopped early and {left} are left; `stableft sweep` does what is left, with --retry-crashed what "
+            "crashed and without stop_hopeless what was stopped, or choose with --allow-missing"
         )
     for search in real:
         if math.isnan(search.best.mean):
@@ -156,6 +157,9 @@ def render_searches(searches: list[Search]) -> str:
         "mean and std over seeds, in percent, on validation rows; chosen is the highest mean, of equal ones the first",
         "a setting with a diverged run has no mean and is not chosen",
     ]
+    ended = sum(tried.stopped for search in searches for tried in search.tried)
+    if ended:
+        notes.append(f"{ended} runs were stopped early because of their scores: the means are of the better ones")
     if same_rows:
         tasks = ", ".join(dict.fromkeys(same_rows))
         notes.append(f"{tasks}: reports read the same rows, so the chosen scores are too good by what choosing adds")

@@ -43,6 +43,7 @@ DTYPES = {
     "device": "object",
     "source": "object",  # None: this project's own run
     "copies": "int64",  # how many finished records of this run came in; the first one counts
+    "start_sha256": "object",  # of those weights
     "start": "object",  # which run it started from, in words; None: the pre-trained weights
     "rule": "object",  # by which it was stopped early, in words
     "label_entropy": "float64",  # of the training labels, in nats: the loss of a model that has learnt nothing
@@ -121,6 +122,7 @@ def _row(record: RunRecord, checkpoint: Literal["last", "best"]) -> dict[str, An
         "source": record.source,
         "copies": int(finished),
         "start": _start(record),
+        "start_sha256": record.start.sha256 if record.start else None,
         "rule": describe_rule(record.stop.after, record.stop.lowest) if record.stop else None,
         "label_entropy": record.data.label_entropy if record.data else None,
     }

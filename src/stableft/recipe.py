@@ -95,7 +95,7 @@ def deviations(config: RunConfig, recipe: str) -> list[str]:
         theirs, ours = _lookup(reference, key), _lookup(actual, key)
         if key == "model.name" and config.model.name != settings[key].value:
             found.append(f"model {config.model.name}, not {settings[key].value}")
-        elif theirs != ours:
+        elif theirs != ours and (theirs or ours or not key.startswith("reinit.")):  # there 0 and false are none
             found.append(f"{key} {describe(ours)}, not {describe(theirs)}")
     return found
 

@@ -1,6 +1,7 @@
 """From a sweep file to its runs: recipe, settings, grid point, seed and --set, merged in that order."""
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from stableft.arms import TOP_KEYS, Arm, arm_settings, grid_points, parse_arms, recipe_name, values_of
 from stableft.errors import UserError, nearest
 from stableft.hopeless import Rule, parse_rule
-from stableft.locate import config_name, find_config, locate_model, locate_own_task
+from stableft.locate import config_name, find_config, locate_model, locate_own_task, shipped_configs
 from stableft.plan import PlannedRun, Sources
 from stableft.recipe import load_recipe
 from stableft.seedlist import parse_seeds
@@ -28,6 +29,7 @@ from stableft.yamlfile import Document, load_yaml
 
 RULE = "stop_hopeless"
 OVERRIDES = ("task", "model", RULE)  # sweep keys that --set may give too
+PARENT_KEYS = ("recipe", "task", "seed", "set")  # of a `start_from` that describes a run
 START = "(start)"  # the arm of runs that are trained because others start from them
 
 
@@ -191,7 +193,18 @@ def _expand(
 
 def grid_label(point: Settings) -> str:
     """Returns a grid point as tables name it, such as "lr=2e-05, length=3 epochs"; "" without a grid."""
-    return ", ".join(f"{key.rsplit('.', 1)[-1]}={describe(setting.value)}" for key, setting in point.items())
+    return ", ".join(f"{key.rsplit('.', 1)[-1]}={_value_label(key, s.value)}" for key, s in point.items())
+
+
+def _value_label(key: str, value: Any) -> str:
+    if key != "start_from" or not isinstance(value, dict):
+        return describe(value)
+    if "run" in value:
+        return f"run {value['run']}"
+    task = value.get("task")
+    name = task.get("name") if isinstance(task, dict) else task
+    own = ", set " + json.dumps(value["set"]) if value.get("set") else ""
+    return f"{value.get('recipe')} on {name}, seed {value.get('seed')}{own}"
 
 
 def _with_parent(
@@ -209,15 +222,16 @@ def _with_parent(
     if start is None or start.value is None or (isinstance(start.value, dict) and "run" in start.value):
         return given, None
     wanted, where = start.value, start.where
+    for key in wanted if isinstance(wanted, dict) else ():
+        if key not in PARENT_KEYS:
+            raise UserError(f"{where}: start_from: key {key!r} is not known{nearest(key, PARENT_KEYS)}")
     if not isinstance(wanted, dict) or not {"recipe", "task", "seed"} <= set(wanted):
         raise UserError(
             f"{where}: start_from must be {{recipe: ..., task: ..., seed: ...}}, {{run: ..., checkpoint: ...}} or "
             f"null, not {wanted!r}"
         )
-    for key in wanted:
-        if key not in ("recipe", "task", "seed", "set"):
-            raise UserError(f"{where}: start_from: key {key!r} is not known{nearest(key, ('seed', 'set'))}")
-    own = unowned(settings_from(Document(where, wanted.get("set") or {}, {})))
+    given_set = wanted.get("set")
+    own = unowned(settings_from(Document(where, {} if given_set is None else given_set, {})))
     task = _task_settings(Setting(wanted["task"], where), folders, paths)
     recipe = load_recipe(str(wanted["recipe"]), folders, where)
     seed = wanted["seed"]
@@ -253,7 +267,7 @@ def _model_settings(
     model = model or base.get("model.name")
     if model is None:
         return {}
-    values, folder = locate_model(model.value, folders, model.where)
+    values, folder = locate_model(model.value, (*folders, shipped_configs()), model.where)
     if folder is not None:
         paths[values["sha256"]] = folder
     elif "@" not in model.value and "model.revision" in base:

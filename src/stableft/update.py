@@ -42,7 +42,7 @@ class Step:
 
     loss: Tensor
     lr: float
-    grad_norm: Tensor | None
+    grad_norm: Tensor  # before clipping
     tokens: int | None = None  # of the batch, padding left out, where they are counted
 
 
@@ -79,10 +79,10 @@ def update_weights(
     for group in state.optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
     loss = _backward(state, share, rows, device)
-    grad_norm = None
+    state.scaler.unscale_(state.optimizer)
+    grad_norm = nn.utils.get_total_norm([p.grad for p in state.model.parameters() if p.grad is not None])
     if config.optimizer.clip_norm is not None:
-        state.scaler.unscale_(state.optimizer)
-        grad_norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.optimizer.clip_norm)
+        nn.utils.clip_grads_with_norm_(state.model.parameters(), config.optimizer.clip_norm, grad_norm)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
@@ -98,10 +98,9 @@ def learning_rate(config: RunConfig | PretrainConfig, step: int, total: int) -> 
 def flush(state: TrainState, pending: list[Step]) -> bool:
     """Moves pending steps into the history; True if a loss is NaN or infinite, which ends the history there."""
     losses = torch.stack([step.loss for step in pending]).tolist() if pending else []
-    clipped = bool(pending) and pending[0].grad_norm is not None
-    norms = torch.stack([s.grad_norm for s in pending if s.grad_norm is not None]).tolist() if clipped else losses
+    norms = torch.stack([step.grad_norm for step in pending]).tolist() if pending else []
     for step, loss, norm in zip(pending, losses, norms, strict=True):
-        line = {"step": len(state.history) + 1, "loss": loss, "lr": step.lr, "grad_norm": norm if clipped else None}
+        line = {"step": len(state.history) + 1, "loss": loss, "lr": step.lr, "grad_norm": norm}
         state.history.append(line if step.tokens is None else {**line, "tokens": step.tokens})
         if not math.isfinite(loss):
             break

@@ -108,8 +108,10 @@ def resolve_device(text: str) -> str:
 def slots_for(devices: Sequence[str], jobs_per_device: int, execution: Execution) -> list[Slot]:
     """Returns all slots, one job on every device before a second one on any."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
     # By the options alone: were it by the runs that are left, the last runs would round their sums differently.
-    threads = execution.threads or max(1, cores // (len(devices) * jobs_per_device))
+    share = int(wanted) if wanted.isdecimal() else cores // (len(devices) * jobs_per_device)
+    threads = execution.threads or max(1, share)
     return [
         Slot(f"{device} #{job}" if jobs_per_device > 1 else device, replace(execution, device=device, threads=threads))
         for job in range(1, jobs_per_device + 1)

@@ -7,7 +7,7 @@ from itertools import groupby
 import numpy as np
 
 from stableft.report.cells import Cell
-from stableft.report.compare import remark_on
+from stableft.report.compare import remark_on, unless_selected
 from stableft.stats import Ratio, TestResult, boschloo, holm, levene, sd_ratio
 
 BOOTSTRAP_SEED = 0  # of every interval anew, so that none depends on which other arms there are
@@ -48,15 +48,15 @@ def against_first(cells: Iterable[Cell]) -> tuple[Versus, ...]:
 
 def _compare(arm: Cell, first: Cell) -> Versus:
     known = [cell.summary.n - cell.failed_unknown for cell in (arm, first)]
-    both = all(known)
+    both = all(known) and not (arm.stopped or first.stopped)
     return Versus(
         arm=arm.row,
         first=first.row,
         column=arm.column,
         failed_difference=arm.failed / known[0] - first.failed / known[1] if both else None,
-        failures=boschloo(arm.failed, known[0], first.failed, known[1], "less"),
-        sd_ratio=sd_ratio(first.scores, arm.scores, np.random.default_rng(BOOTSTRAP_SEED)),
-        levene_median=levene(first.scores, arm.scores, "median"),
-        levene_mean=levene(first.scores, arm.scores, "mean"),
+        failures=unless_selected(boschloo(arm.failed, known[0], first.failed, known[1], "less"), arm, first),
+        sd_ratio=unless_selected(sd_ratio(first.scores, arm.scores, np.random.default_rng(BOOTSTRAP_SEED)), arm, first),
+        levene_median=unless_selected(levene(first.scores, arm.scores, "median"), arm, first),
+        levene_mean=unless_selected(levene(first.scores, arm.scores, "mean"), arm, first),
         remark=remark_on(arm, first),
     )

@@ -34,6 +34,7 @@ class Cell:
     copies: int  # records that repeat a run
     sources: Mapping[str, int] = field(default_factory=dict)  # where imported runs came from -> how many
     starts: tuple[str, ...] = ()  # the runs whose weights they started from, in words
+    start_weights: int = 0  # how many different weights these were
     rules: tuple[str, ...] = ()  # by which runs were stopped
     scores: tuple[float, ...] = ()
     baseline: float | None = None  # what always predicting the most frequent class scores
@@ -90,6 +91,7 @@ def make_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], planned:
         copies=sum(max(run["copies"] - 1, 0) for run in runs),
         sources=Counter(run["source"] for run in runs if isinstance(run["source"], str)),
         starts=_texts(runs, "start"),
+        start_weights=len(_texts(runs, "start_sha256")),
         rules=_texts(runs, "rule"),
         scores=tuple(run["score"] for run in scored),
         baseline=max((run["baseline"] for run in scored if not math.isnan(run["baseline"])), default=None),

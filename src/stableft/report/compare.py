@@ -1,16 +1,18 @@
 """Tests between the cells of a column, and of a cell against what a paper prints."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from stableft.report.artifact import Artifact
 from stableft.report.cells import Cell
 from stableft.report.published import STATISTICS, PublishedValue
-from stableft.stats import LEVENE, WELCH, TestResult, holds, levene, welch_from_summaries
+from stableft.stats import LEVENE, WELCH, Ratio, TestResult, holds, levene, welch_from_summaries
 
 SMALLEST = "smallest std against second smallest"
 SMALLEST_USABLE = "smallest std against second smallest, arms in which every run failed left out"
 AGAINST_PUBLISHED = "mean against the published mean"
+R = TypeVar("R", TestResult, Ratio)
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,23 @@ def _compare_smallest(cells: list[Cell], artifact: Artifact, role: str, stars: b
         return
     a, b = ranked[:2]
     for center in ("median", "mean"):
-        result = levene(a.scores, b.scores, center)
+        result = unless_selected(levene(a.scores, b.scores, center), a, b)
         star = stars and center == artifact.center and holds(result, artifact.alpha)
         yield Comparison(role, a.row, b.row, a.column, result, star, remark_on(a, b))
+
+
+def unless_selected(result: R, *cells: Cell) -> R:
+    """Returns the result, or nothing but a reason where runs of a cell were ended because of their scores.
+
+    What is left of such an arm is its better part, not a sample of it.
+    """
+    ended = [f"{cell.stopped} of {len(cell.run_ids)} runs of {cell.row}" for cell in cells if cell.stopped]
+    if not ended:
+        return result
+    reason = f"{' and '.join(ended)} were stopped because of their scores, so the others are no sample of the arm"
+    if isinstance(result, Ratio):
+        return replace(result, value=None, interval=replace(result.interval, low=None, high=None), reason=reason)
+    return replace(result, statistic=None, p=None, reason=reason)
 
 
 def remark_on(a: Cell, b: Cell) -> str | None:
@@ -68,7 +84,7 @@ def remark_on(a: Cell, b: Cell) -> str | None:
     if shared and a.sources == b.sources:  # an imported run may have the id of a run of ours
         remarks.append(f"the arms share {shared} runs, so they are not independent samples")
     kinds = [(cell.metric, cell.split, cell.checkpoint) for cell in (a, b)]
-    if kinds[0] != kinds[1]:
+    if kinds[0] != kinds[1] and a.metric and b.metric:
         remarks.append(f"unlike scores: {' / '.join(map(str, kinds[0]))} against {' / '.join(map(str, kinds[1]))}")
     return "; ".join(remarks) or None
 
@@ -87,6 +103,7 @@ def compare_published(cell: Cell, value: PublishedValue) -> Comparison:
         if printed is not None and getattr(ours, name) is not None
     }
     result = welch_from_summaries(ours.mean, ours.std, ours.n_finite, theirs["mean"], theirs["std"], value.n)
+    result = unless_selected(result, cell)
     unlike = f"the published score is of the {value.split} split, this one of the {cell.split} split"
     return Comparison(
         role=AGAINST_PUBLISHED,

@@ -40,6 +40,11 @@ def cell_footnotes(cell: Cell) -> Iterator[str]:
         )
     if cell.starts:
         yield f"{place}: the runs start from {', and from '.join(cell.starts)}."
+    if cell.start_weights > len(cell.starts):
+        yield (
+            f"{place}: the runs start from {cell.start_weights} different sets of weights: a run that they start from "
+            "was trained again in between, and did not end in the same bits."
+        )
     if cell.unscored:
         yield f"{place}: {cell.unscored} finished without a {cell.checkpoint} {cell.split} score and are not in n."
     if cell.failed_unknown:

@@ -18,7 +18,8 @@ from stableft.stats import WELCH
 
 Format = Literal["md", "csv", "latex", "json"]
 CSV_HEADER = [
-    *("task", "arm", "origin", "metric", "split", "checkpoint", "n", "n NaN", "n planned", "n failed", "n crashed"),
+    *("task", "arm", "origin", "metric", "split", "checkpoint", "n", "n NaN", "n planned", "n failed"),
+    *("n crashed", "n stopped"),
     *(f"{name} [percent]" for name in STATISTICS),
     *("star", "smallest std against second smallest", f"p ({WELCH}, two-sided, against published)", "notes"),
 ]
@@ -70,6 +71,7 @@ def _cell_values(table: Table, cell: Cell) -> dict[str, Any]:
         | {"high": interval.high, "reason": interval.reason},
         "every_run_failed": cell.every_run_failed,
         "crashed": cell.crashed,
+        "stopped": cell.stopped,
         "unscored": cell.unscored,
         "planned": cell.planned,
         "star": table.starred(cell),
@@ -129,7 +131,7 @@ def _csv(table: Table) -> str:
         failed = None if cell.failed_unknown else cell.failed
         writer.writerow(
             [cell.column, cell.row, _origin(cell), cell.metric, cell.split, cell.checkpoint]
-            + [summary.n, summary.n_nan, cell.planned, failed, cell.crashed]
+            + [summary.n, summary.n_nan, cell.planned, failed, cell.crashed, cell.stopped]
             + [_csv_percent(getattr(summary, name)) for name in STATISTICS]
             + ["*" if table.starred(cell) else None, _csv_tests(table, cell), None, _csv_notes(table, cell)]
             + (versus.csv_values(table, cell) if more else [])
@@ -138,7 +140,7 @@ def _csv(table: Table) -> str:
             value = comparison.published
             assert value
             writer.writerow(
-                [cell.column, cell.row, value.place, value.metric, value.split, None, value.n, *[None] * 4]
+                [cell.column, cell.row, value.place, value.metric, value.split, None, value.n, *[None] * 5]
                 + [_csv_percent(value.fraction(name)) for name in STATISTICS]
                 + [None, None, comparison.result.p, "; ".join(value.notes) or None]
                 + [None] * len(more)
