@@ -99,6 +99,11 @@ def test_the_last_line_says_how_to_go_on():
         "command to go on; --retry-crashed tries the crashed ones again"
     )
     assert closing_line(Outcome(("a",), (), (), (), (), (), False)) == "Ended: 1 of 1 runs done"
+    held = Outcome((), (), (), (), ("e", "f"), (), False, held=("e",), crashed_parents=("p",))
+    assert closing_line(held) == (
+        "Ended: 0 of 2 runs done, 1 that others start from crashed, 2 left (0 with a checkpoint, 1 with nothing to "
+        "start from); run the same command to go on; --retry-crashed tries the crashed ones again"
+    )
 
 
 def test_durations():

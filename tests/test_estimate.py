@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_sweep import land, make_record
 from test_train import go
 
 from stableft.config import StartFrom
@@ -11,6 +12,7 @@ from stableft.errors import UserError
 from stableft.estimate import estimate, render_estimate
 from stableft.hopeless import Rule
 from stableft.plan import Execution
+from stableft.record import EvalPoint
 from stableft.sweepfile import START, Sweep
 
 
@@ -85,7 +87,8 @@ def test_what_is_trained_first_and_what_pauses(toy_run, toy_sources, tmp_path):
     sweep = Sweep("toy", tmp_path / "toy.yaml", runs, toy_sources, (), (parent,), rules)
     estimated = estimate(sweep, tmp_path / "results", Execution(threads=1), 1)
     first, line = estimated.lines
-    assert (first.arm, first.runs, first.left, line.left, line.paused) == (START, 1, 1, 4, 4)
+    assert first.arm == f"{START} {parent.run_id}"
+    assert (first.runs, first.left, line.left, line.paused) == (1, 1, 4, 4)
     assert line.saved == pytest.approx(0.35)
     assert first.cost.kept > first.cost.checkpoint / 3  # its weights are kept
     text = render_estimate(estimated)
@@ -93,3 +96,70 @@ def test_what_is_trained_first_and_what_pauses(toy_run, toy_sources, tmp_path):
     assert "5 runs left" in text
     assert "the checkpoints of 4 runs that pause for it take" in text
     assert not (tmp_path / "results").exists()
+
+
+@pytest.fixture
+def family(toy_run):
+    """Returns a maker of a run and of two others that start from it."""
+
+    def make(seed: int, **settings):
+        parent = replace(toy_run(seeds={"init": seed, "data": seed}, **settings), arm=START)
+        start = StartFrom(run=parent.run_id, checkpoint="last")
+        return parent, [toy_run(seeds={"init": child, "data": child}, start_from=start) for child in range(2)]
+
+    return make
+
+
+def lines_of(sweep: Sweep, results, **options) -> tuple[list[tuple[str, int, int]], str]:
+    estimated = estimate(sweep, results, Execution(threads=1), 1, **options)
+    return [(line.arm, line.runs, line.left) for line in estimated.lines], render_estimate(estimated)
+
+
+def test_every_parent_has_a_line_of_its_own_and_counts_once(sweep, family, tmp_path):
+    (one, runs), (two, more) = family(8), family(9, **{"schedule.length": {"epochs": 4}})
+    own = replace(one, arm="own")
+    sweep = replace(sweep, runs=(own, *runs, *more), parents=(one, two))
+    estimated = estimate(sweep, tmp_path / "results", Execution(threads=1), 1)
+    assert [(line.arm, line.runs, line.left) for line in estimated.lines] == [
+        (f"{START} {one.run_id}", 1, 1), (f"{START} {two.run_id}", 1, 1), ("own", 1, 0), ("arm", 4, 4)
+    ]  # fmt: skip
+    first, second = (line.cost.steps for line in estimated.lines[:2])
+    assert first != second
+    assert "6 runs left" in render_estimate(estimated)
+
+
+@pytest.mark.parametrize("status", ["crashed", "finished"])
+def test_runs_with_nothing_to_start_from_are_not_left(sweep, family, tmp_path, status):
+    parent, runs = family(9)
+    land(tmp_path, make_record(parent, status).model_copy(update={"reason": "the loss was nan"}))
+    sweep = replace(sweep, runs=(*sweep.runs, *(replace(run, arm="child") for run in runs)), parents=(parent,))
+    lines, text = lines_of(sweep, tmp_path)
+    assert lines == [("arm", 3, 3), ("child", 2, 0)]
+    assert "3 runs left" in text
+    assert "from which 2 runs start, " in text
+    assert "they are not run" in text
+    assert "is trained first" not in text
+    if status == "crashed":
+        lines, text = lines_of(sweep, tmp_path, retry_crashed=True)
+        assert [left for *_, left in lines] == [1, 3, 2]
+        assert "is trained first" in text
+
+
+def test_stopped_runs_are_done_only_while_they_rank_as_hopeless(sweep, toy_run, tmp_path):
+    runs = [toy_run(seeds={"init": seed, "data": seed}) for seed in range(4)]
+    for run, score in zip(runs, (0.2, 0.4, 0.6, 0.8), strict=True):
+        point = EvalPoint(step=7, epoch=1.0, train_loss=0.5, val_loss=0.5, val={run.config.selection_metric: score})
+        status = "stopped" if score < 0.5 else "finished"
+        land(tmp_path, make_record(run).model_copy(update={"status": status, "evals": (point,)}))
+    length = runs[0].config.schedule.length
+    share = 1.0 / length.epochs if length.epochs else 7 / length.steps
+    for rule, planned, left, paused in (
+        (Rule(share, 0.5), runs, 0, 0),
+        (Rule(share, 0.25), runs, 1, 0),  # the second lowest is taken up again
+        (Rule(share + 0.2, 0.5), runs, 2, 2),  # they have not come so far: the rank is open
+        (Rule(share, 0.5), [*runs, toy_run(seeds={"init": 4, "data": 4})], 3, 3),
+        (None, runs, 2, 0),
+    ):
+        rules = {run.run_id: rule for run in planned} if rule else {}
+        (line,) = estimate(replace(sweep, runs=tuple(planned), rules=rules), tmp_path, Execution(threads=1), 1).lines
+        assert (line.left, line.paused) == (left, paused), rule

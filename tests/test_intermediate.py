@@ -60,7 +60,7 @@ def test_toy_rte_after_toy_mrpc(expanded, stableft, workplace):
     code, out, _ = stableft("sweep", "s.yaml", "--dry-run", "--devices", "cpu")
     assert code == 0
     assert f"{words}, is trained first" in out
-    assert out.splitlines()[1].split()[:4] == ["(start)", "toy-mrpc", "1", "1"]
+    assert out.splitlines()[1].split()[:5] == ["(start)", parent.run_id, "toy-mrpc", "1", "1"]
     assert "7 runs left" in out
     assert not (workplace / "results").exists()
     assert words in stableft("show", "s.yaml")[1]

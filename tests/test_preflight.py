@@ -60,6 +60,21 @@ def test_what_does_not_fit_the_model(plan):
         check_inputs([first, second], sources)
 
 
+def test_a_mistake_in_a_parent_is_told_of_the_parent(plan):
+    parent, sources = plan(**{"data.max_length": 128})
+    child, _ = plan(start_from={"run": parent.run_id, "checkpoint": "last"})
+    with pytest.raises(UserError) as caught:
+        check_inputs([child], sources, [parent])
+    assert str(caught.value) == (
+        f"run {parent.run_id} (recipe on rte, seed {parent.config.seeds.init}), from which 1 run starts: "
+        "data.max_length: 128 is more than the 64 positions of model 'tiny'; its settings (but for the model) are "
+        "those of `start_from: {recipe, task, seed, set}`; --set does not reach them"
+    )
+    assert sentence_about(parent, sources).startswith("data.max_length")  # where it is a run of the sweep's own
+    with pytest.raises(UserError, match=r"^data\.max_length"):
+        check_inputs([plan(**{"data.max_length": 128, "seeds.init": 2})[0]], sources, [parent])
+
+
 @pytest.mark.parametrize(
     ("content", "rule"),
     [

@@ -14,6 +14,7 @@ from test_launch import log, read_log, wait_until
 from test_sweep import land, make_record, make_run
 
 from stableft.config import StartFrom
+from stableft.display import closing_line
 from stableft.errors import UserError
 from stableft.hopeless import Rule
 from stableft.plan import Execution, PlannedRun, Progress, Sources, Stopped
@@ -28,6 +29,8 @@ SCORES = (0.5, 0.9, 0.4, 0.7, 0.6, 0.8)  # of seeds 0-5 at the trial: 2 and 0 ar
 RULE = Rule(0.3, 0.34)
 STEPS = 10
 CRASHES, FAILS, DIES_ONCE, SLOW = 66, 77, 88, 99  # seeds of parents
+DIVERGES = 55
+DIVERGED = "the training loss was nan at step 3"
 
 
 def pretend(run, results, sources, execution, progress, stop):
@@ -64,8 +67,9 @@ def pretend(run, results, sources, execution, progress, stop):
         (folder / f"model-{name}").mkdir(exist_ok=True)
         (folder / f"model-{name}" / "model.safetensors").write_text(str(seed))
     checkpoint.unlink(missing_ok=True)
-    record = make_record(run, failed=seed == FAILS)
-    return land(results, record.model_copy(update={"evals": tuple(evals)}))
+    record = make_record(run, failed=seed in (FAILS, DIVERGES))
+    reason = DIVERGED if seed == DIVERGES else None
+    return land(results, record.model_copy(update={"evals": tuple(evals), "reason": reason}))
 
 
 def plan(runs, rule: Rule | None = None, parents=()) -> Sweep:
@@ -155,11 +159,63 @@ def test_a_crashed_parent_holds_back_its_children_alone(tmp_path):
     assert set(outcome.left) == {run.run_id for run in runs}
     assert set(outcome.finished) == {run.run_id for run in others}
     assert notes[-1].endswith("crashed (ValueError: the bug): they are not run; --retry-crashed tries it again")
+    assert (outcome.held, outcome.crashed_parents) == (outcome.left, (parent.run_id,))
+    assert closing_line(outcome) == (
+        "Ended: 2 of 5 runs done, 1 that others start from crashed, 3 left (0 with a checkpoint, 3 with nothing to "
+        "start from); --retry-crashed tries the crashed ones again"
+    )
     assert begun(tmp_path, runs) == {}
-    go(tmp_path, sweep)
+    again, told = go(tmp_path, sweep)
+    assert told == notes[-1:]  # not that it is trained first
+    assert closing_line(again) == closing_line(outcome)
     assert begun(tmp_path, [parent]) == {0: 1}
     go(tmp_path, sweep, retry_crashed=True)
     assert begun(tmp_path, [parent]) == {0: 2}
+
+
+def test_a_crashed_parent_that_is_a_run_of_the_sweep_is_tried_once(tmp_path):
+    parent, runs = family(CRASHES)
+    sweep = plan([replace(parent, arm="own"), *runs], parents=[parent])
+    for attempts in (1, 2):
+        outcome, _ = go(tmp_path, sweep, retry_crashed=True)
+        assert begun(tmp_path, [parent]) == {0: attempts}
+        assert (outcome.crashed, outcome.crashed_parents, len(outcome.held)) == ((parent.run_id,), (), 3)
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_a_parent_without_finite_weights_holds_back_its_children_alone(tmp_path, checkpoint):
+    parent, runs = family(1, checkpoint=checkpoint)
+    others = [make_run(seed, "other", "cola") for seed in range(2)]
+    land(tmp_path, make_record(parent, failed=True).model_copy(update={"reason": DIVERGED}))
+    if checkpoint == "last":  # they are kept, and are NaN
+        (run_folder(tmp_path, parent.run_id) / "model-last").mkdir()
+        (run_folder(tmp_path, parent.run_id) / "model-last" / "model.safetensors").write_text("nan")
+    sweep = plan([*runs, *others], parents=[parent])
+    outcome, notes = go(tmp_path, sweep)
+    assert set(outcome.finished) == {run.run_id for run in others}
+    assert set(outcome.left) == set(outcome.held) == {run.run_id for run in runs}
+    assert outcome.crashed_parents == ()
+    assert notes == [
+        f"run {parent.run_id} (recipe on mnli, seed 1), from which 3 runs start, has no {checkpoint} weights of use "
+        f"({DIVERGED}): they are not run; let them start from another one"
+    ]
+    assert begun(tmp_path, [parent, *runs]) == {}
+    assert closing_line(outcome) == (
+        "Ended: 2 of 5 runs done, 3 left (0 with a checkpoint, 3 with nothing to start from)"
+    )
+
+
+def test_a_parent_that_diverges_now_holds_back_its_children(tmp_path):
+    parent, runs = family(DIVERGES)
+    outcome, notes = go(tmp_path, plan([*runs, make_run(0, "other", "cola")], parents=[parent]))
+    assert (len(outcome.finished), len(outcome.held)) == (1, 3)
+    assert [note.rpartition(", ")[2] for note in notes[:1]] == ["is trained first"]
+    assert [DIVERGED in note for note in notes] == [False, True]
+
+
+def test_the_best_weights_of_a_parent_that_diverged_later_are_used(tmp_path):
+    parent, runs = family(DIVERGES, checkpoint="best")
+    assert len(go(tmp_path, plan(runs, parents=[parent]))[0].finished) == 3
 
 
 def test_fail_fast_ends_with_the_parent(tmp_path):

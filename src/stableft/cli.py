@@ -93,7 +93,7 @@ def sweep(
     plan = load(config, data_dir, set_, arms, seeds)
     execution = Execution(micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save)
     if dry_run:
-        print_estimate(plan, results, devices, jobs_per_device, execution)
+        print_estimate(plan, results, devices, jobs_per_device, execution, retry_crashed)
         return
     code = run(plan, results, devices, jobs_per_device, execution, retry_crashed, fail_fast)
     print_report(plan, results)

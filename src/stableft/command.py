@@ -59,7 +59,7 @@ def run(
     from stableft.stages import run_stages
 
     slots = resolve_devices(devices)
-    fingerprints = check_inputs((*parents_to_train(plan, results), *plan.runs), plan.sources)
+    fingerprints = check_inputs(plan.runs, plan.sources, parents_to_train(plan, results, retry_crashed))
     made = not results.exists()
     results.mkdir(parents=True, exist_ok=True)
     if not os.access(results, os.W_OK):
@@ -88,7 +88,9 @@ def run(
     return 1 if outcome.crashed or outcome.left else 0
 
 
-def print_estimate(plan: Sweep, results: Path, devices: str, jobs: int, execution: Execution) -> None:
+def print_estimate(
+    plan: Sweep, results: Path, devices: str, jobs: int, execution: Execution, retry_crashed: bool = False
+) -> None:
     """Prints runs, time, memory and disk of a sweep, after a look at its inputs.
 
     Raises:
@@ -96,11 +98,12 @@ def print_estimate(plan: Sweep, results: Path, devices: str, jobs: int, executio
     """
     from stableft.estimate import estimate, render_estimate
     from stableft.launch.local import resolve_devices, slots_for
+    from stableft.parents import parents_to_train
     from stableft.preflight import check_inputs
 
     slots = slots_for(resolve_devices(devices), jobs, execution)
-    check_inputs(plan.runs, plan.sources)
-    print(render_estimate(estimate(plan, results, slots[0].execution, len(slots))))
+    check_inputs(plan.runs, plan.sources, parents_to_train(plan, results, retry_crashed))
+    print(render_estimate(estimate(plan, results, slots[0].execution, len(slots), retry_crashed)))
 
 
 def print_report(plan: Sweep, results: Path) -> None:

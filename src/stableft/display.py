@@ -41,10 +41,12 @@ def closing_line(outcome: Outcome) -> str:
     line += f", {len(outcome.failed)} of them failed" if outcome.failed else ""
     line += f", {len(outcome.stopped)} stopped early as hopeless" if outcome.stopped else ""
     line += f", {len(outcome.crashed)} crashed" if outcome.crashed else ""
+    line += f", {len(outcome.crashed_parents)} that others start from crashed" if outcome.crashed_parents else ""
     if outcome.left:
-        line += f", {len(outcome.left)} left ({len(outcome.checkpointed)} with a checkpoint)"
-        line += "; run the same command to go on"
-    if outcome.crashed:
+        line += f", {len(outcome.left)} left ({len(outcome.checkpointed)} with a checkpoint"
+        line += f", {len(outcome.held)} with nothing to start from)" if outcome.held else ")"
+        line += "; run the same command to go on" if len(outcome.left) > len(outcome.held) else ""
+    if outcome.crashed or outcome.crashed_parents:
         line += "; --retry-crashed tries the crashed ones again"
     return line
 

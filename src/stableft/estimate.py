@@ -1,6 +1,7 @@
 """What a sweep would cost, from a short timed probe of each kind of run; nothing is kept."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from stableft.config import RunConfig, canonical_json
 from stableft.data import TokenRows
 from stableft.environment import device_name, peak_memory
 from stableft.evaluate import evaluate
+from stableft.hopeless import hopeless
 from stableft.job import Job, batch_indices, prepare
-from stableft.parents import describe_parent, parents_to_train
+from stableft.parents import describe_parent, lost_starts, parents_to_train
 from stableft.plan import Execution, PlannedRun
-from stableft.sweep import status_of, unique_runs
+from stableft.record import RunRecord
+from stableft.sweep import WAITING, settles, status_of, trial_groups, unique_runs
 from stableft.sweepfile import START, Sweep
 from stableft.text import Row, columns, duration
 from stableft.update import TrainState, learning_rate, make_update
@@ -60,34 +63,54 @@ class Estimate:
     damaged: tuple[str, ...]
     device: str
     at_once: int
-    first: tuple[str, ...] = ()  # which runs are trained first, because others start from them
+    first: tuple[str, ...] = ()  # which runs are trained first as others start from them, and which cannot be
 
 
-def estimate(sweep: Sweep, results: Path, execution: Execution, at_once: int) -> Estimate:
+def estimate(sweep: Sweep, results: Path, execution: Execution, at_once: int, retry_crashed: bool = False) -> Estimate:
     """Returns what the runs of a sweep that are not done would cost; one run at a time is measured.
 
     Raises:
         UserError: data, model or config cannot be used.
     """
-    state = status_of(results, sweep.runs, look_only=True)
-    done = {record.run_id for record in (*state.finished, *state.crashed)}
-    done |= {record.run_id for record in state.waiting if record.status == "stopped" and record.run_id in sweep.rules}
-    first = parents_to_train(sweep, results)
-    costs: dict[str, Cost] = {}
+    state = status_of(results, (*sweep.runs, *sweep.parents), look_only=True)
+    over = (*state.finished, *(() if retry_crashed else state.crashed))
+    first, lost = parents_to_train(sweep, results, retry_crashed), lost_starts(sweep, results, retry_crashed)
+    held = {run.run_id for run in sweep.runs if run.config.start_from in lost}
+    ends, ranked = _trials(sweep, {record.run_id: record for record in (*over, *state.waiting)}, held)
+    counted = {record.run_id for record in over} | held | ends
+    costs: dict[tuple[str, bool], Cost] = {}
     groups: dict[tuple[str, str], list[PlannedRun]] = {}
     for run in (*first, *sweep.runs):
-        groups.setdefault((run.arm, run.config.data.task), []).append(run)
+        arm = f"{START} {run.run_id}" if run.arm == START else run.arm
+        groups.setdefault((arm, run.config.data.task), []).append(run)
     lines = []
     for (arm, task), runs in groups.items():
-        left = unique_runs(run for run in runs if run.run_id not in done)
-        key = _kind(runs[0].config)
+        left = unique_runs(run for run in runs if run.run_id not in counted)
+        counted |= left.keys()
+        key = (_kind(runs[0].config), runs[0].arm == START)  # the weights of these are kept
         if left and key not in costs:
             costs[key] = _probe(runs[0], results, sweep, execution)
-        ruled = [sweep.rules[run_id] for run_id in left if run_id in sweep.rules]
+        ruled = [sweep.rules[run_id] for run_id in left.keys() & sweep.rules.keys() - ranked if runs[0].arm != START]
         saved = sum(rule.lowest * (1 - rule.after) for rule in ruled) / max(1, len(left))
         lines.append(Line(arm, task, len(runs), len(left), costs[key] if left else None, len(ruled), saved))
-    words = tuple(f"{describe_parent(parent, sweep.runs)}, is trained first" for parent in first)
-    return Estimate(tuple(lines), state.damaged, device_name(torch.device(execution.device)), at_once, words)
+    words = [f"{describe_parent(parent, sweep.runs)}, is trained first" for parent in first]
+    told = tuple(dict.fromkeys((*words, *lost.values())))
+    return Estimate(tuple(lines), state.damaged, device_name(torch.device(execution.device)), at_once, told)
+
+
+def _trials(sweep: Sweep, records: Mapping[str, RunRecord], held: set[str]) -> tuple[set[str], set[str]]:
+    """Returns the ids of runs that end as hopeless, and of all whose rank is known.
+
+    As when the sweep runs: a rank is known when all runs of a setting have come to the trial of the present rule.
+    """
+    ends, ranked = set(), set()
+    runs = [run for run in unique_runs(sweep.runs).values() if run.run_id in sweep.rules.keys() - held]
+    for (_, rule), group in trial_groups(runs, sweep.rules).items():
+        there = {run.run_id: records[run.run_id] for run in group if run.run_id in records}
+        if all(r.run_id in there and settles(there[r.run_id], replace(r, pause_after=rule.after)) for r in group):
+            ends |= {run_id for run_id in hopeless(there.values(), rule) if there[run_id].status in WAITING}
+            ranked |= there.keys()
+    return ends, ranked
 
 
 def render_estimate(estimated: Estimate) -> str:

@@ -1,7 +1,7 @@
 """What can be wrong with a sweep's inputs, found out before any run starts and before anything is written."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -10,12 +10,15 @@ from stableft.backbones import BACKBONES, backbone_of, check_fit
 from stableft.config import RunConfig, canonical_json
 from stableft.errors import UserError
 from stableft.hub import model_file
+from stableft.parents import describe_parent
 from stableft.plan import PlannedRun, Sources
 from stableft.splits import data_fingerprint
 
 
-def check_inputs(runs: Iterable[PlannedRun], sources: Sources) -> dict[str, str]:
+def check_inputs(runs: Sequence[PlannedRun], sources: Sources, parents: Iterable[PlannedRun] = ()) -> dict[str, str]:
     """Returns the fingerprint of the data rows by run id, after looking at every data set and model of the runs.
+
+    `parents` are looked at last: what is wrong with both is better told of the run that the user asked for.
 
     Raises:
         UserError: data or a model's config.json cannot be read, or does not fit what a run wants of it.
@@ -23,7 +26,8 @@ def check_inputs(runs: Iterable[PlannedRun], sources: Sources) -> dict[str, str]
     fingerprints: dict[str, str] = {}
     by_data: dict[str, str] = {}
     checked: set[str] = set()
-    for run in runs:
+
+    def check(run: PlannedRun) -> None:
         config = run.config
         methods = config.model_dump(include={"model": True, "reinit": True, "mixout": True, "optimizer": {"llrd"}})
         model = canonical_json([methods, config.data.max_length])
@@ -34,6 +38,17 @@ def check_inputs(runs: Iterable[PlannedRun], sources: Sources) -> dict[str, str]
         if data not in by_data:
             by_data[data] = data_fingerprint(config, sources)
         fingerprints[run.run_id] = by_data[data]
+
+    for run in runs:
+        check(run)
+    for parent in parents:
+        try:
+            check(parent)
+        except UserError as error:
+            raise UserError(
+                f"{describe_parent(parent, runs)}: {error}; its settings (but for the model) are those of "
+                "`start_from: {recipe, task, seed, set}`; --set does not reach them"
+            ) from None
     return fingerprints
 
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from stableft.claim import claim
-from stableft.config import RunConfig
-from stableft.hopeless import Rule, describe_rule, hopeless, setting_of, stopped
+from stableft.config import RunConfig, StartFrom
+from stableft.hopeless import Rule, describe_rule, hopeless, stopped
 from stableft.launch.local import run_local
 from stableft.launch.worker import Train
-from stableft.parents import describe_parent, parents_to_train
+from stableft.parents import describe_parent, lost_starts, parents_to_train
 from stableft.plan import Execution, PlannedRun, Sources
 from stableft.record import (
     BEST_FOLDER,
@@ -24,7 +24,7 @@ from stableft.record import (
     write_record,
 )
 from stableft.splits import data_fingerprint
-from stableft.sweep import WAITING, Outcome, status_of, unique_runs
+from stableft.sweep import WAITING, Outcome, status_of, trial_groups, unique_runs
 from stableft.sweepfile import Sweep
 from stableft.watch import Note, Show, ignore
 
@@ -57,25 +57,26 @@ def run_stages(
     runs = list(unique_runs(plan.runs).values())
     ends: dict[str, StopRecord] = {}
     outcome, ended, crashed = None, False, set()
-    if parents := parents_to_train(plan, results):
+    if parents := parents_to_train(plan, results, retry_crashed):
         for parent in parents:
             display(Note(f"{describe_parent(parent, plan.runs)}, is trained first"))
         outcome, ended = do(parents, _keeping(execution, plan.runs, parents))
-        lacking = _without_weights(parents, plan, results, display)
-        runs = [run for run in runs if not (run.config.start_from and run.config.start_from.run in lacking)]
+        crashed = set(outcome.crashed)  # a run of the sweep itself as well: not again in the same breath
+    lost = _look_at_parents(parents, plan, results, display) if plan.parents else {}
+    runs = [run for run in runs if run.config.start_from not in lost and run.run_id not in crashed]
     tried = [replace(run, pause_after=plan.rules[run.run_id].after) for run in runs if run.run_id in plan.rules]
     while tried and not ended:
         outcome, ended = do(tried)
         records = [read_record(results, run.run_id) for run in tried]
         if not ended and all(records):  # else another process is about to do one again
             ends = _end_hopeless([record for record in records if record], plan.rules, results, display)
-            crashed = set(outcome.crashed) if retry_crashed else set()  # not again in the same breath
+            crashed = set(outcome.crashed) if retry_crashed else set()
             break
     rest = [run for run in runs if run.run_id not in ends.keys() | crashed]
     if rest and not ended:
         outcome, _ = do(rest)
     finished = {record.run_id for record in before.finished}
-    return _standing(plan.runs, results, finished, ends, outcome is not None and outcome.interrupted)
+    return _standing(plan, results, finished, ends, lost, outcome is not None and outcome.interrupted)
 
 
 def _keeping(execution: Execution, runs: Iterable[PlannedRun], parents: Iterable[PlannedRun]) -> Execution:
@@ -86,31 +87,25 @@ def _keeping(execution: Execution, runs: Iterable[PlannedRun], parents: Iterable
     return replace(execution, save=kept.pop() if len(kept) == 1 else "all")
 
 
-def _without_weights(parents: Iterable[PlannedRun], plan: Sweep, results: Path, display: Show) -> set[str]:
-    """Returns the ids of those from which nobody can start, after telling which ones crashed or failed."""
-    lacking = set()
-    for parent in parents:
-        record = read_record(results, parent.run_id)
-        words = describe_parent(parent, plan.runs)
-        if record is None or record.status != "finished":
-            lacking.add(parent.run_id)
-        if record and record.status == "crashed":
-            display(Note(f"{words}, crashed ({record.reason}): they are not run; --retry-crashed tries it again"))
-        if record and record.failed:
-            display(Note(f"{words}, failed; they start from it all the same"))
+def _look_at_parents(trained: Iterable[PlannedRun], plan: Sweep, results: Path, display: Show) -> dict[StartFrom, str]:
+    """Returns from what no run can start, after telling of that and of those just trained that failed."""
     parents_to_train(plan, results)  # says so if another process finished one without keeping its weights
-    return lacking
+    lost = lost_starts(plan, results)
+    for sentence in dict.fromkeys(lost.values()):
+        display(Note(sentence))
+    for parent in trained:
+        record = read_record(results, parent.run_id)
+        if record and record.failed and parent.run_id not in {start.run for start in lost}:
+            display(Note(f"{describe_parent(parent, plan.runs)}, failed; they start from it all the same"))
+    return lost
 
 
 def _end_hopeless(
     records: Iterable[RunRecord], rules: Mapping[str, Rule], results: Path, display: Show
 ) -> dict[str, StopRecord]:
     """Returns run id -> rank of the runs that end at their trial, after writing that to their records."""
-    groups: dict[tuple[str, Rule], list[RunRecord]] = {}
-    for record in records:
-        groups.setdefault((setting_of(record.config), rules[record.run_id]), []).append(record)
     ends: dict[str, StopRecord] = {}
-    for (_, rule), group in groups.items():
+    for (_, rule), group in trial_groups(records, rules).items():
         lowest = hopeless(group, rule)
         ending = [record for record in group if record.run_id in lowest and record.status in WAITING]
         for record in ending:
@@ -143,13 +138,20 @@ def _end(record: RunRecord, results: Path) -> None:
 
 
 def _standing(
-    runs: Iterable[PlannedRun], results: Path, before: set[str], ends: Mapping[str, StopRecord], interrupted: bool
+    plan: Sweep,
+    results: Path,
+    before: set[str],
+    ends: Mapping[str, StopRecord],
+    lost: Mapping[StartFrom, str],
+    interrupted: bool,
 ) -> Outcome:
-    state = status_of(results, runs, look_only=True)
+    runs = unique_runs(plan.runs)
+    state = status_of(results, runs.values(), look_only=True)
     finished = [record.run_id for record in state.finished]
     crashed = [record.run_id for record in state.crashed]
     settled = {*finished, *crashed, *ends}
-    left = [run_id for run_id in unique_runs(runs) if run_id not in settled]
+    left = [run_id for run_id in runs if run_id not in settled]
+    others = [parent for parent in plan.parents if parent.run_id in {start.run for start in lost} - runs.keys()]
     return Outcome(
         finished=tuple(run_id for run_id in finished if run_id not in before),
         failed=tuple(record.run_id for record in state.failed),
@@ -159,4 +161,6 @@ def _standing(
         checkpointed=tuple(run_id for run_id in left if (run_folder(results, run_id) / CHECKPOINT_FILE).exists()),
         interrupted=interrupted,
         stopped=tuple(run_id for run_id in ends if run_id not in finished),
+        held=tuple(run_id for run_id in left if runs[run_id].config.start_from in lost),
+        crashed_parents=tuple(record.run_id for record in status_of(results, others, look_only=True).crashed),
     )

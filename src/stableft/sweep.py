@@ -2,14 +2,15 @@
 
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from stableft.claim import claim
 from stableft.config import RunConfig, canonical_json
 from stableft.errors import UserError
-from stableft.hopeless import trial_of
+from stableft.hopeless import Rule, setting_of, trial_of
 from stableft.plan import PlannedRun, Sources, Stopped
 from stableft.record import (
     CHECKPOINT_FILE,
@@ -26,6 +27,7 @@ from stableft.splits import data_fingerprint
 
 CRASH_FILE = "crash.txt"
 WAITING = ("paused", "stopped")  # statuses of runs that may go on
+R = TypeVar("R", PlannedRun, RunRecord)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Outcome:
     checkpointed: tuple[str, ...]  # those of `left` that go on from a checkpoint
     interrupted: bool
     stopped: tuple[str, ...] = ()  # early, as hopeless
+    held: tuple[str, ...] = ()  # those of `left` that have nothing to start from
+    crashed_parents: tuple[str, ...] = ()  # runs that those of `held` were to start from; none of the sweep's own
 
 
 def unique_runs(runs: Iterable[PlannedRun]) -> dict[str, PlannedRun]:
@@ -93,6 +97,14 @@ def settles(record: RunRecord, run: PlannedRun) -> bool:
     if record.status not in WAITING:
         return True
     return run.pause_after is not None and trial_of(record, run.pause_after) is not None
+
+
+def trial_groups(runs: Iterable[R], rules: Mapping[str, Rule]) -> dict[tuple[str, Rule], list[R]]:
+    """Returns the runs (or their records) that are ranked together: those of one setting, under one rule."""
+    groups: dict[tuple[str, Rule], list[R]] = {}
+    for run in runs:
+        groups.setdefault((setting_of(run.config), rules[run.run_id]), []).append(run)
+    return groups
 
 
 def _judge_again(results: Path, run_id: str) -> tuple[RunRecord | None, str | None]:
