@@ -175,7 +175,7 @@ def test_a_run_is_not_slowed_by_checkpoints_that_nobody_asked_for(toy_run, toy_s
 
         state.step += 1
         now[0] += 1.0
-        return Step(torch.tensor(0.5), 0.0, None)
+        return Step(torch.tensor(0.5), 0.0, torch.tensor(1.0))
 
     monkeypatch.setattr("stableft.loop.save_checkpoint", save)
     monkeypatch.setattr("stableft.train.make_update", make)
