@@ -1,0 +1,103 @@
+"""Statistics of stability: arrays in, frozen results out. What cannot be computed is None with its reason."""
+
+from stableft.stats.bootstrap import bootstrap_interval
+from stableft.stats.expected import (
+    ExpectedCurve,
+    expected_max,
+    expected_max_bootstrap,
+    expected_max_unbiased,
+    expected_test,
+)
+from stableft.stats.failures import boschloo, wilson
+from stableft.stats.improvement import probability_of_improvement
+from stableft.stats.means import (
+    LARGEST,
+    Group,
+    Marked,
+    Moments,
+    best_and_equal,
+    better_than,
+    different,
+    largest,
+    t_test,
+    t_test_from_summaries,
+    welch_from_summaries,
+)
+from stableft.stats.multiple import holm
+from stableft.stats.permutation import permutation_test
+from stableft.stats.power_curve import PowerCurve, power_of_normal, power_of_scores, render_power
+from stableft.stats.results import (
+    BOSCHLOO,
+    FISHER,
+    LARGE,
+    LEVENE,
+    MANN_WHITNEY,
+    PERMUTATION,
+    RESAMPLES,
+    STUDENT,
+    STUDENT_FROM_SUMMARIES,
+    WELCH,
+    WELCH_OF_VALUES,
+    Estimate,
+    Improvement,
+    Interval,
+    Ratio,
+    Summary,
+    TestResult,
+    Values,
+    holds,
+)
+from stableft.stats.spread import levene, sd_ratio
+from stableft.stats.summary import describe, iqm
+
+__all__ = [
+    "BOSCHLOO",
+    "FISHER",
+    "LARGE",
+    "LARGEST",
+    "LEVENE",
+    "MANN_WHITNEY",
+    "PERMUTATION",
+    "RESAMPLES",
+    "STUDENT",
+    "STUDENT_FROM_SUMMARIES",
+    "WELCH",
+    "WELCH_OF_VALUES",
+    "Estimate",
+    "ExpectedCurve",
+    "Group",
+    "Improvement",
+    "Interval",
+    "Marked",
+    "Moments",
+    "PowerCurve",
+    "Ratio",
+    "Summary",
+    "TestResult",
+    "Values",
+    "best_and_equal",
+    "better_than",
+    "bootstrap_interval",
+    "boschloo",
+    "describe",
+    "different",
+    "expected_max",
+    "expected_max_bootstrap",
+    "expected_max_unbiased",
+    "expected_test",
+    "holds",
+    "holm",
+    "iqm",
+    "largest",
+    "levene",
+    "permutation_test",
+    "power_of_normal",
+    "power_of_scores",
+    "probability_of_improvement",
+    "render_power",
+    "sd_ratio",
+    "t_test",
+    "t_test_from_summaries",
+    "welch_from_summaries",
+    "wilson",
+]

@@ -1,0 +1,149 @@
+"""BCa bootstrap intervals by SciPy, and what is asked before SciPy is."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from stableft.stats.reasons import unusable
+from stableft.stats.results import LARGE, RESAMPLES, Interval, Values
+from stableft.stats.summary import TRIM, middle_mean
+
+BCA = "BCa bootstrap"
+AT_ONCE = 2_000_000  # values drawn at a time, which bounds the memory
+
+Statistic = Literal["mean", "std", "iqm"]
+NAMES = {"mean": "mean", "std": "SD", "iqm": "interquartile mean"}
+
+
+class Bounds(NamedTuple):
+    """NaN where BCa is not defined, with the reason. `resampled`: the statistic of every resample."""
+
+    low: float
+    high: float
+    resampled: np.ndarray
+    reason: str | None
+
+
+def bca(
+    samples: Sequence[np.ndarray],
+    statistic: Callable[..., np.ndarray],
+    rng: np.random.Generator,
+    level: float,
+    resamples: int,
+) -> Bounds:
+    """Returns the BCa bounds of `statistic(*samples, axis=-1)`, each sample being resampled on its own.
+
+    Ties among the resamples must be exact ties: the statistic rounds what it computes.
+    """
+    from scipy import stats  # takes a second to import
+
+    batch = max(1, AT_ONCE // max(map(len, samples)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # SciPy's where BCa is not defined, which is seen below
+        answer = stats.bootstrap(
+            tuple(samples),
+            statistic,
+            n_resamples=resamples,
+            batch=batch if batch < resamples else None,
+            confidence_level=level,
+            method="BCa",
+            vectorized=True,
+            rng=rng,
+        )
+        defined = _jackknife_varies(samples, statistic)
+    low, high = map(float, answer.confidence_interval) if defined else (np.nan, np.nan)
+    resampled = answer.bootstrap_distribution
+    if not defined:
+        reason = "without one of the values, whichever, it is always the same, so BCa is not defined"
+    elif np.isnan(low) or np.isnan(high):
+        reason = "every resample lies on one side of it, so BCa is not defined"
+    else:
+        reason = None
+    return Bounds(low, high, resampled, reason)
+
+
+def _jackknife_varies(samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]) -> bool:
+    """Whether leaving out one value changes the statistic by which one it is; SciPy divides rounding errors if not."""
+    for i, sample in enumerate(samples):
+        n = len(sample)
+        without = np.broadcast_to(sample, (n, n))[~np.eye(n, dtype=bool)].reshape(n, n - 1)
+        others = [without if j == i else other[np.newaxis] for j, other in enumerate(samples)]
+        values = statistic(*others, axis=-1)
+        if np.ptp(values) > 1e-11 * np.abs(values).max():
+            return True
+    return False
+
+
+def bootstrap_interval(
+    values: Values, statistic: Statistic, rng: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES
+) -> Interval:
+    """Returns the BCa bootstrap interval of the mean, the SD (ddof 1) or the interquartile mean (see `iqm`).
+
+    Of more than LARGE values it is asymptotic instead, and `method` says how. On normal scores a 95 % interval of the
+    mean covers the truth in about 93 % of samples of 25 and one of the interquartile mean in 94 %. One of the SD is
+    too short for few values: it covers the truth in about 90 % of samples of 25, in 94 % of samples of 100.
+    """
+    array = np.asarray(values, dtype=float)
+    large = len(array) > LARGE
+    method = {"mean": "normal approximation", "std": "delta method on the log SD"}.get(
+        statistic, "normal approximation with the Winsorised SD"
+    )
+    method = method if large else BCA
+    reason = unusable(array)
+    if reason is None and np.ptp(array) == 0:
+        reason = "the values do not vary"
+    if reason is not None:
+        return Interval(method, level, None, None, reason)
+    # In units of the range, where rounding to a number of digits means the same for every scale.
+    shift, span = (0.0 if statistic == "std" else float(array.min())), float(np.ptp(array))
+    scaled = (array - array.min()) / span
+    if large:
+        low, high = _asymptotic(scaled, statistic, level)
+    else:
+        low, high, _, reason = bca([scaled], _STATISTICS[statistic], rng, level, resamples)
+    if reason is not None:
+        return Interval(method, level, None, None, f"the {NAMES[statistic]}: {reason}")
+    return Interval(method, level, shift + span * low, shift + span * high)
+
+
+def std(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Returns the SD (ddof 1) along an axis, of equal values exactly 0 (see `describe`)."""
+    return np.where(np.ptp(values, axis=axis) == 0, 0.0, np.std(values, axis=axis, ddof=1))
+
+
+_STATISTICS: dict[str, Callable[..., np.ndarray]] = {
+    "mean": lambda values, axis=-1: np.round(np.mean(values, axis=axis), 12),
+    "std": lambda values, axis=-1: np.round(std(values, axis), 12),
+    "iqm": lambda values, axis=-1: np.round(middle_mean(values, axis), 12),
+}
+
+
+def log_std_variance(values: np.ndarray) -> float:
+    """Returns the large-sample variance of the log of the SD, by the delta method and the sample kurtosis."""
+    n = len(values)
+    squares = (values - values.mean()) ** 2
+    kurtosis = np.mean(squares**2) / np.mean(squares) ** 2
+    return float(kurtosis - (n - 3) / (n - 1)) / (4 * n)
+
+
+def quantile_of_level(level: float) -> float:
+    """Returns how many standard errors a two-sided interval of that level reaches to each side."""
+    from scipy import special
+
+    return float(special.ndtri((1 + level) / 2))
+
+
+def _asymptotic(values: np.ndarray, statistic: Statistic, level: float) -> tuple[float, float]:
+    z, n = quantile_of_level(level), len(values)
+    if statistic == "std":
+        factor = np.exp(z * np.sqrt(log_std_variance(values)))
+        return float(std(values) / factor), float(std(values) * factor)
+    if statistic == "mean":
+        middle, error = np.mean(values), np.std(values, ddof=1) / np.sqrt(n)
+    else:  # the standard error of a trimmed mean: values in the tails count as the last that is not cut
+        ordered, cut = np.sort(values), int(TRIM * n)
+        winsorised = np.clip(ordered, ordered[cut], ordered[n - cut - 1])
+        middle, error = middle_mean(values), np.std(winsorised, ddof=1) / ((1 - 2 * TRIM) * np.sqrt(n))
+    return float(middle - z * error), float(middle + z * error)
