@@ -10,7 +10,17 @@ import pytest
 
 from stableft.config import RunConfig, StartFrom
 from stableft.frame import DTYPES, Name, frame
-from stableft.record import DataRecord, EvalPoint, RunRecord, Scores, StartRecord, StopRecord
+from stableft.record import (
+    DataRecord,
+    EvalPoint,
+    ImportedRun,
+    ImportedScores,
+    RunRecord,
+    Scores,
+    Source,
+    StartRecord,
+    StopRecord,
+)
 
 
 def make_config(task="rte", split="dev", report="last", seed=1, lr=2e-5, model="bert-large-uncased") -> RunConfig:
@@ -32,7 +42,7 @@ def make_config(task="rte", split="dev", report="last", seed=1, lr=2e-5, model="
     )
 
 
-def make_record(last=0.7, best=0.8, arm="mosbach", recipe="mosbach", status="finished", source=None, **config):
+def make_record(last=0.7, best=0.8, arm="mosbach", recipe="mosbach", status="finished", **config):
     settings = make_config(**config)
     metric = settings.task.metric
     scores = {
@@ -61,8 +71,18 @@ def make_record(last=0.7, best=0.8, arm="mosbach", recipe="mosbach", status="fin
         environment=None,
         seconds=1.5,
         peak_memory_bytes=None,
-        source=source,
     )
+
+
+def make_imported(last=0.7, best=None, arm="mosbach", task="rte", seed=1, metric="accuracy", **more):
+    source = Source(kind="csv", name="elsewhere.csv", sha256="0123456789abcdef" * 4)
+    scores = {
+        name: None if value is None else ImportedScores(step=9, val={metric: value + 0.1}, test={metric: value})
+        for name, value in (("last", last), ("best", best))
+    }
+    values = {"run_id": f"{arm}-{task}-{seed}", "arm": arm, "task": task, "seed": seed, "metric": metric}
+    values |= {"split": "test", "report": "last", "failed": math.isnan(last) or last <= 0.5, "baseline": 0.5}
+    return ImportedRun(**(values | {"steps": 9, "source": source} | scores | more))
 
 
 def test_one_row_a_run():
@@ -111,7 +131,24 @@ def test_a_record_that_comes_in_twice_counts_once():
     rows = frame([crashed, once, once, crashed])
     assert rows["copies"].tolist() == [2]
     assert rows["status"].tolist() == ["finished"]
-    assert len(frame([once, make_record(seed=1, source="elsewhere")])) == 2
+    imported = make_imported(run_id=once.run_id)
+    assert len(frame([once, imported])) == 2
+
+
+def test_an_imported_run_has_a_row_without_what_nobody_knows():
+    row = frame([make_imported(last=0.4, best=0.8, seed=7)]).iloc[0]
+    assert (row.score, row.best, row.last_val, row.best_val) == pytest.approx((0.4, 0.8, 0.5, 0.9))
+    assert (row.metric, row.split, row.checkpoint, row.baseline) == ("accuracy", "test", "last", 0.5)
+    assert (row.seed_init, row.seed_data, row.recipe) == (7, 7, "mosbach")
+    assert row.source == "elsewhere.csv (csv, sha256 0123456789ab)"
+    assert row.failed
+    assert row[["setting", "model", "device", "data_fingerprint"]].isna().all()
+
+
+def test_an_imported_run_keeps_the_validation_metric_that_it_has():
+    scores = ImportedScores(step=9, val={"accuracy": 0.8}, test={"f1": 0.9})
+    row = frame([make_imported(metric="f1", last=0.9).model_copy(update={"last": scores})]).iloc[0]
+    assert (row.score, row.last_val) == (0.9, 0.8)
 
 
 def test_setting_is_equal_for_runs_that_differ_in_seeds_only():

@@ -1,21 +1,29 @@
 """What a run leaves behind comes back as it was, or not at all."""
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stableft.config import canonical_json
 from stableft.errors import UserError
 from stableft.record import (
+    AnyRun,
     DataRecord,
     Environment,
     EvalPoint,
+    ImportedEval,
+    ImportedRun,
+    ImportedScores,
     RunRecord,
     Scores,
+    Source,
     StartRecord,
     StopRecord,
     atomic_write,
@@ -78,7 +86,28 @@ def make_record(make_config):
     return make
 
 
-def same(a: RunRecord, b: RunRecord) -> bool:
+def make_imported(score: float = 0.7, **changes) -> ImportedRun:
+    scores = ImportedScores(step=9, val={"accuracy": score}, test={"accuracy": score})
+    values = {
+        "run_id": "0" * 16,
+        "arm": "arm",
+        "task": "my task",
+        "seed": 2**63 - 1,
+        "metric": "accuracy",
+        "split": "test",
+        "report": "last",
+        "evals": (ImportedEval(step=9, train_loss=None, val_loss=score, val={"accuracy": score}),),
+        "last": scores,
+        "best": None,
+        "failed": None,
+        "baseline": None,
+        "steps": None,
+        "source": Source(kind="csv", name="scores.csv", sha256="f" * 64),
+    }
+    return ImportedRun.model_validate(values | changes)
+
+
+def same(a: AnyRun, b: AnyRun) -> bool:
     return dump_record(a) == dump_record(b)  # NaN is not equal to NaN
 
 
@@ -228,7 +257,7 @@ def test_a_file_of_records_keeps_their_order(tmp_path, make_record, make_config)
 def test_a_damaged_line_of_a_file_of_records_is_named(tmp_path, make_record):
     path = tmp_path / "a.jsonl"
     path.write_text(dump_record(make_record()) + "\n" + dump_record(make_record())[:-9] + "\n")
-    records: Iterator[RunRecord] = read_records_file(path)
+    records: Iterator[AnyRun] = read_records_file(path)
     next(records)
     with pytest.raises(UserError, match=r"a\.jsonl:2 is not a complete record"):
         next(records)
@@ -254,3 +283,76 @@ def test_fields_that_came_later_leave_older_records_as_they_were(make_record):
     assert dump_record(again) == dump_record(record)
     assert math.isnan(again.stop.score)
     assert again.start == start
+
+
+@given(value=numbers)
+def test_an_imported_run_comes_back(value):
+    run = make_imported(value)
+    back = parse_record(dump_record(run))
+    assert isinstance(back, ImportedRun)
+    assert same(back, run)
+    assert back.score("last", "test", "accuracy") == pytest.approx(value, abs=0, rel=0, nan_ok=True)
+    assert back.score("best", "test", "accuracy") is None
+
+
+def test_runs_of_both_kinds_stand_in_one_file(tmp_path, make_record):
+    records = [make_record(), make_imported(), make_record(math.nan), make_imported(math.nan)]
+    write_records_file(tmp_path / "a.jsonl", records)
+    back = list(read_records_file(tmp_path / "a.jsonl"))
+    assert [type(record) for record in back] == [RunRecord, ImportedRun] * 2
+    assert all(map(same, back, records))
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "results" / "records").glob("*.jsonl")))
+def test_committed_records_keep_every_value_they_have(path):
+    def of_both(old, new):
+        """Returns the part of `new` that `old` has too: configs have got fields since."""
+        if not isinstance(old, dict):
+            return new
+        return {key: of_both(value, new.get(key)) for key, value in old.items()}
+
+    for line, record in zip(path.read_text().splitlines(), read_records_file(path), strict=True):
+        again = dump_record(record)
+        assert '"source":null' in again
+        old, new = ({**json.loads(text), "checksum": ""} for text in (line, again))
+        assert of_both(old, new) == old
+        assert dump_record(parse_record(again)) == again
+
+
+@pytest.mark.parametrize("kind", ["own", "imported"])
+def test_a_line_that_nobody_touched_is_read_without_being_written_again(make_record, kind, monkeypatch):
+    record = make_record() if kind == "own" else make_imported()
+    line = dump_record(record) + "\n"
+    monkeypatch.setattr("stableft.record.canonical_json", lambda values: pytest.fail("the slow way"))
+    assert parse_record(line) == record
+
+
+@pytest.mark.parametrize("kind", ["own", "imported"])
+def test_a_line_that_another_program_wrote_anew_is_read_too(make_record, kind):
+    record = make_record(math.nan) if kind == "own" else make_imported(math.nan)
+    values = json.loads(dump_record(record))
+    for line in (json.dumps(values, indent=1), json.dumps(dict(reversed(values.items()))), f" {json.dumps(values)} "):
+        assert same(parse_record(line), record)
+
+
+def test_a_checksum_within_a_record_is_not_taken_for_its_own(make_record):
+    scores = ImportedScores(step=9, val={"a": 0.5, "checksum": math.nan}, test=None)
+    text = ',"checksum":"' + "0" * 64 + '"'
+    for record in (make_imported(best=scores), make_imported(arm=text), make_record(arm=text, reason=text)):
+        assert same(parse_record(dump_record(record)), record)
+        damaged = dump_record(record).replace("accuracy", "akkuracy", 1)
+        with pytest.raises(UserError, match="does not match its checksum"):
+            parse_record(damaged)
+
+
+def test_a_record_that_lacks_a_field_is_refused():
+    values = json.loads(dump_record(make_imported()))
+    del values["checksum"], values["seed"]
+    checksum = hashlib.sha256(canonical_json(values).encode()).hexdigest()
+    with pytest.raises(UserError, match="has seed: Field required"):
+        parse_record(canonical_json({**values, "checksum": checksum}))
+
+
+def test_a_file_of_records_is_read_a_line_at_a_time(tmp_path, make_record):
+    (tmp_path / "a.jsonl").write_text(dump_record(make_imported()) + "\nno record\n")
+    assert next(iter(read_records_file(tmp_path / "a.jsonl"))) == make_imported()

@@ -5,8 +5,9 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from stableft.config import RunConfig
 from stableft.hopeless import describe_rule
-from stableft.record import RunRecord
+from stableft.record import AnyRun, ImportedRun, RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,22 +27,22 @@ DTYPES = {
     "split": "object",  # val, test
     "last": "float64",  # reported metric and split, as are `best` and `baseline`
     "best": "float64",
-    "last_val": "float64",  # reported metric, validation split
+    "last_val": "float64",  # reported metric, validation split; of an imported run the metric that it has
     "best_val": "float64",
     "baseline": "float64",  # of always predicting the most frequent class
     "failed": "boolean",  # NA: crashed, or nobody knows
     "failed_by_accuracy": "boolean",
     "diverged": "bool",  # its last score is NaN, though its best may not be
     "train_loss": "float64",  # mean since the evaluation before the last one
-    "steps": "int64",
+    "steps": "Int64",  # NA: an imported run whose length is not known
     "skipped_steps": "int64",
-    "seconds": "float64",
+    "seconds": "float64",  # NaN: imported
     "seed_init": "object",  # integers up to 2**63
     "seed_data": "object",
-    "setting": "object",  # equal for runs that differ in nothing but their seeds
+    "setting": "object",  # equal for runs that differ in nothing but their seeds; None: imported
     "data_fingerprint": "object",
     "device": "object",
-    "source": "object",  # None: this project's own run
+    "source": "object",  # the file that an imported run came from, and its hash; None: this project's own run
     "copies": "int64",  # how many finished records of this run came in; the first one counts
     "start_sha256": "object",  # of those weights
     "start": "object",  # which run it started from, in words; None: the pre-trained weights
@@ -59,7 +60,7 @@ class Name(NamedTuple):
 
 
 def frame(
-    records: Iterable[RunRecord],
+    records: Iterable[AnyRun],
     names: dict[str, list[Name]] | None = None,
     which: Literal["recipe", "last", "best"] = "recipe",
 ) -> "pd.DataFrame":
@@ -68,35 +69,49 @@ def frame(
     `names` maps a run id to the arms that ask for it, and records of other runs are left out; None takes the names
     that are stored with the records. `which` says whose score is reported: the last checkpoint's, the
     best one's, or as each run's own recipe says. A record that comes in twice (a run folder and a committed file)
-    counts once.
+    counts once. The records are read one at a time, so there may be more than fit into memory.
     """
     import pandas as pd  # takes half a second
 
     rows: dict[tuple, dict[str, Any]] = {}
+    settings: dict[tuple, str] = {}
     for record in records:
-        stored = Name(record.arm, record.recipe, record.config.evaluation.report)
-        for arm, recipe, report in [stored] if names is None else names.get(record.run_id, ()):
-            key = (record.run_id, record.source, arm)
+        for arm, recipe, report in [stored_name(record)] if names is None else names.get(record.run_id, ()):
+            key = (record.run_id, described_source(record), arm)
             known = rows.get(key)
             if known is None or known["status"] != "finished":
-                rows[key] = _row(record, report if which == "recipe" else which) | {"arm": arm, "recipe": recipe}
+                rows[key] = _row(record, report if which == "recipe" else which, settings)
+                rows[key] |= {"arm": arm, "recipe": recipe}
             elif record.status == "finished":
                 known["copies"] += 1
-    return pd.DataFrame(list(rows.values()), columns=list(DTYPES)).astype(DTYPES)
+    columns = {name: [row[name] for row in rows.values()] for name in DTYPES}
+    return pd.DataFrame({name: pd.Series(values, dtype=DTYPES[name]) for name, values in columns.items()})
 
 
-def _row(record: RunRecord, checkpoint: Literal["last", "best"]) -> dict[str, Any]:
-    config, finished = record.config, record.status == "finished"
-    metric, split = config.task.metric, config.reported_split
+def stored_name(record: AnyRun) -> Name:
+    """Returns the arm, recipe and checkpoint under which a record was stored."""
+    if isinstance(record, ImportedRun):
+        return Name(record.arm, record.arm, record.report)
+    return Name(record.arm, record.recipe, record.config.evaluation.report)
+
+
+def described_source(record: AnyRun) -> str | None:
+    """Returns where an imported run came from, with the first digits of the file's hash; None for an own run."""
+    source = record.source
+    return f"{source.name} ({source.kind}, sha256 {source.sha256[:12]})" if source else None
+
+
+def _row(record: AnyRun, checkpoint: Literal["last", "best"], settings: dict[tuple, str]) -> dict[str, Any]:
+    imported = isinstance(record, ImportedRun)
+    metric, split = (record.metric, record.split) if imported else _reported(record.config)
+    val_metric = record.val_metric if imported else metric
+    finished = record.status == "finished"
     score = record.score(checkpoint, split, metric) if finished else None
     last = record.score("last", split, metric)
     diverged = finished and any(value is not None and math.isnan(value) for value in (score, last))
     return {
         "run_id": record.run_id,
-        "task": config.data.task,
-        "model": config.model.name,
         "status": record.status,
-        "reason": record.reason,
         "score": score,
         "scored": score is not None,
         "checkpoint": checkpoint,
@@ -104,28 +119,57 @@ def _row(record: RunRecord, checkpoint: Literal["last", "best"]) -> dict[str, An
         "split": split,
         "last": last,
         "best": record.score("best", split, metric),
-        "last_val": record.score("last", "val", metric),
-        "best_val": record.score("best", "val", metric),
-        "baseline": record.data.baselines.get(split, {}).get(metric) if record.data else None,
+        "last_val": record.score("last", "val", val_metric),
+        "best_val": record.score("best", "val", val_metric),
         "failed": None if not finished else True if diverged else record.failed,
-        "failed_by_accuracy": record.failed_by_accuracy if finished else None,
         "diverged": diverged,
         "train_loss": record.evals[-1].train_loss if record.evals else None,
         "steps": record.steps,
+        "source": described_source(record),
+        "copies": int(finished),
+        **(_imported(record) if imported else _own(record, metric, split, settings)),
+    }
+
+
+def _reported(config: RunConfig) -> tuple[str, Literal["val", "test"]]:
+    return config.task.metric, config.reported_split
+
+
+def _imported(run: ImportedRun) -> dict[str, Any]:
+    known = {"task": run.task, "baseline": run.baseline, "seed_init": run.seed, "seed_data": run.seed}
+    unknown = ("model", "reason", "failed_by_accuracy", "seconds", "setting", "data_fingerprint", "device", "start")
+    missing = dict.fromkeys((*unknown, "start_sha256", "rule", "label_entropy"))
+    return missing | known | {"skipped_steps": 0}
+
+
+def _own(record: RunRecord, metric: str, split: str, settings: dict[tuple, str]) -> dict[str, Any]:
+    config = record.config
+    return {
+        "task": config.data.task,
+        "model": config.model.name,
+        "reason": record.reason,
+        "baseline": record.data.baselines.get(split, {}).get(metric) if record.data else None,
+        "failed_by_accuracy": record.failed_by_accuracy if record.status == "finished" else None,
         "skipped_steps": record.skipped_steps,
         "seconds": record.seconds,
         "seed_init": config.seeds.init,
         "seed_data": config.seeds.data,
-        "setting": hashlib.sha256(config.model_dump_json(exclude={"seeds"}).encode()).hexdigest()[:16],
+        "setting": _setting(config, settings),
         "data_fingerprint": record.data.fingerprint if record.data else None,
         "device": record.environment.device if record.environment else None,
-        "source": record.source,
-        "copies": int(finished),
         "start": _start(record),
         "start_sha256": record.start.sha256 if record.start else None,
         "rule": describe_rule(record.stop.after, record.stop.lowest) if record.stop else None,
         "label_entropy": record.data.label_entropy if record.data else None,
     }
+
+
+def _setting(config: RunConfig, known: dict[tuple, str]) -> str:
+    """Returns the hash of a config without its seeds; most runs differ in nothing else, so it is worked out once."""
+    key = tuple(value for name, value in config if name != "seeds")
+    if key not in known:
+        known[key] = hashlib.sha256(config.model_dump_json(exclude={"seeds"}).encode()).hexdigest()[:16]
+    return known[key]
 
 
 def _start(record: RunRecord) -> str | None:

@@ -48,6 +48,8 @@ class TaskSpec:
     aliases: dict[str, str] = field(default_factory=dict)  # other spellings of labels in the original files
     generated: bool = False  # by `toylang`, on the spot
     large: bool = False  # Z sec. 3: validation rows are held out of the training set, the dev set is the test set
+    dev_counts: tuple[int, ...] | None = None  # rows of each label in the dev set, for results without their data
+    train_rows: int | None = None  # of the training set, where a figure needs them without the data
 
     @property
     def metric(self) -> str:
@@ -103,7 +105,16 @@ DUPLICATE = ("not_duplicate", "duplicate")
 TASKS = {
     spec.name: spec
     for spec in (
-        _glue("rte", "RTE", PAIR, ENTAILMENT, ("accuracy",), layouts=(_tsv("RTE", PAIR),)),
+        _glue(
+            "rte",
+            "RTE",
+            PAIR,
+            ENTAILMENT,
+            ("accuracy",),
+            layouts=(_tsv("RTE", PAIR),),
+            dev_counts=(146, 131),
+            train_rows=2490,
+        ),
         _glue(
             "mrpc",
             "MRPC",
@@ -112,6 +123,8 @@ TASKS = {
             ("f1", "accuracy", "accuracy_f1"),
             layouts=_mrpc_layouts(),
             aliases=_digits(PARAPHRASE),
+            dev_counts=(129, 279),
+            train_rows=3668,
         ),
         _glue(
             "cola",
@@ -121,8 +134,18 @@ TASKS = {
             ("mcc",),
             layouts=(_tsv("CoLA", ("sentence",), columns=("source", "label", "mark", "sentence")),),
             aliases=_digits(ACCEPTABILITY),
+            dev_counts=(322, 721),
+            train_rows=8551,
         ),
-        _glue("stsb", "STS-B", PAIR, (), ("spearman", "pearson"), layouts=(_tsv("STS-B", PAIR, "score"),)),
+        _glue(
+            "stsb",
+            "STS-B",
+            PAIR,
+            (),
+            ("spearman", "pearson"),
+            layouts=(_tsv("STS-B", PAIR, "score"),),
+            train_rows=5749,
+        ),
         _glue(
             "sst2",
             "SST-2",
@@ -132,6 +155,7 @@ TASKS = {
             layouts=(_tsv("SST-2", ("sentence",)),),
             aliases=_digits(SENTIMENT),
             large=True,
+            dev_counts=(428, 444),
         ),
         _glue(
             "qnli",
@@ -141,6 +165,7 @@ TASKS = {
             ("accuracy",),
             layouts=(_tsv("QNLI", ("question", "sentence")),),
             large=True,
+            dev_counts=(2702, 2761),
         ),
         _glue(
             "qqp",
@@ -152,6 +177,7 @@ TASKS = {
             layouts=(_tsv("QQP", QUESTIONS, "is_duplicate", skips_short_rows=True),),
             aliases=_digits(DUPLICATE),
             large=True,
+            dev_counts=(25545, 14885),
         ),
         _glue(
             "mnli",
@@ -162,6 +188,8 @@ TASKS = {
             hub={"dev": "validation_matched"},
             layouts=(_tsv("MNLI", PAIR, "gold_label", "dev_matched.tsv"),),
             large=True,
+            dev_counts=(3479, 3123, 3213),
+            train_rows=392702,
         ),
         TaskSpec(
             "scitail",

@@ -1,0 +1,1 @@
+"""Other people's results, a run per seed, as records of this project."""
