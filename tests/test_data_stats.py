@@ -1,15 +1,39 @@
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 
 from stableft import data_stats
-from stableft.data_stats import MISSING, PAPER, REASONS, Statistic, dataset_statistics, render
+from stableft.data_stats import MISSING, Statistic, dataset_statistics, printed_tables, render
+from stableft.errors import UserError
+from stableft.report.blocks import Bullets, Grid
+from stableft.report.datasets import dataset_report
 from stableft.rows import RawSplit
 from stableft.tasks import TASKS
 
 GLUE = Path(__file__).parent / "data" / "glue"
+# The tables typed a second time. M Table 2: training, development, majority baseline, metric.
+MOSBACH = """
+rte 2491 278 0.53 Acc.
+mrpc 3669 409 0.75 F1 score
+cola 8551 1043 0.0 MCC
+qnli 104744 5464 0.50 Acc.
+scitail 23596 1304 0.63 Acc.
+"""
+# Z Table 3: training, validation, test, metric, majority baseline of validation and test.
+ZHANG = """
+rte 2.5k 139 139 Acc. 52.9 52.5
+mrpc 3.7k 204 205 F1 81.3 81.2
+stsb 5.8k 690 690 SCC 0 0
+cola 8.6k 521 521 MCC 0 0
+sst2 61.3k 1k 1.8k Acc. 50.0 49.1
+qnli 104k 1k 5.5k Acc. 50.0 50.5
+qqp 363k 1k 40k Acc. 50.0 63.2
+mnli 392k 1k 9.8k Acc. 33.3 31.8
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,11 +47,28 @@ def find(rows: list[Statistic], table: str, task: str, column: str) -> Statistic
     return next(row for row in rows if (row.table, row.task, row.column) == (table, task, column))
 
 
+@pytest.mark.parametrize(
+    ("table", "text", "columns"),
+    [
+        ("M", MOSBACH, ["training", "development", "majority (development)", "metric"]),
+        ("Z", ZHANG, ["training", "validation", "test", "metric", "majority (validation)", "majority (test)"]),
+    ],
+)
+def test_printed_tables_typed_a_second_time(table, text, columns):
+    typed = {}
+    for line in text.strip().splitlines():
+        task, *texts = line.split(" ", len(columns))
+        typed[task] = dict(zip(columns, texts, strict=True))
+    printed = printed_tables()[table]
+    assert {task: dict(values) for task, values in printed.values.items()} == typed
+    assert [list(values) for values in printed.values.values()] == [columns] * len(typed)
+
+
 def test_every_column_of_both_tables_is_there():
     rows = dataset_statistics(GLUE, TASKS.values())
     assert MISSING not in {row.here for row in rows}
-    for table, by_task in PAPER.items():
-        for name, columns in by_task.items():
+    for table, paper in printed_tables().items():
+        for name, columns in paper.values.items():
             printed = [row for row in rows if (row.table, row.task) == (table, TASKS[name].title) and row.paper]
             assert [row.paper for row in printed] == [columns[c] for c in sorted(columns, key=_order)]
 
@@ -93,8 +134,15 @@ def test_genuine_sizes_differ_where_the_papers_do(monkeypatch):
 
 
 def test_reasons_name_columns_of_the_papers():
-    for table, task, column in REASONS:
-        assert any(column in columns for name, columns in PAPER[table].items() if task in ("", name))
+    for printed in printed_tables().values():
+        assert printed.reasons
+        assert all(column in printed.values[task] for task, column in printed.reasons)
+
+
+def test_a_metric_other_than_the_printed_one_is_said(monkeypatch):
+    assert {row.note for row in dataset_statistics(GLUE, TASKS.values()) if row.column == "metric"} == {""}
+    monkeypatch.setitem(data_stats.METRICS, "F1 score", "accuracy")
+    assert find(dataset_statistics(GLUE, [TASKS["mrpc"]]), "M", "MRPC", "metric").note.startswith("differs")
 
 
 def test_rendering_is_aligned():
@@ -104,3 +152,92 @@ def test_rendering_is_aligned():
     table = text.split("\n\n")[1].splitlines()
     starts = [table[0].index(name) for name in ("column", "here", "paper", "note")]
     assert all(line[start - 2 : start] in ("  ", "") for line in table for start in starts)
+
+
+def grids_of(report) -> list[Grid]:
+    return [block for block in report.blocks if isinstance(block, Grid)]
+
+
+def entries_of(report) -> dict[tuple[str, str], tuple[str, bool]]:
+    """Returns (row, column) -> text and whether it is bold."""
+    return {
+        (row[0], column): (entry.text, entry.bold)
+        for grid in grids_of(report)
+        for row in grid.rows
+        for column, entry in zip(grid.header[1:], row[1:], strict=True)
+    }
+
+
+@pytest.mark.parametrize(("paper", "n_grids", "n_printed"), [("M", 1, 5 * 4), ("Z", 2, 8 * 6)])
+def test_a_report_shows_here_and_printed(paper, n_grids, n_printed):
+    report = dataset_report(paper, GLUE)
+    assert report.id == {"M": "mosbach-table2", "Z": "zhang-table3"}[paper]
+    assert len(grids_of(report)) == n_grids
+    assert report.tables == tuple(grids_of(report))
+    entries = entries_of(report)
+    assert len(entries) == 2 * n_printed
+    counted = find(dataset_statistics(GLUE, [TASKS["rte"]]), paper, "RTE", "training").here
+    assert entries["Training", "RTE here"] == (counted, True)
+    assert entries["Training", "RTE printed"] == ({"M": "2491", "Z": "2.5k"}[paper], True)
+    assert entries["Metric", "RTE here"] == ("accuracy", False)
+    assert MISSING not in {text for text, _ in entries.values()}
+    assert report.values["missing"] == []
+    (difference,) = (line for line in report.values["differences"] if line.startswith("RTE, training: "))
+    assert difference.startswith(f"RTE, training: {counted} here, printed ")
+    assert len(report.rows) == sum(row.table == paper for row in dataset_statistics(GLUE, TASKS.values()))
+    assert {row["agrees"] for row in report.rows} == {True, False, None}  # None: of a metric that it does not print
+    assert json.loads(json.dumps(report.values, allow_nan=False))["cells"] == list(report.rows)
+    assert str(GLUE) not in json.dumps(report.values)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Returns the list of data sets that were asked for; the hub has those that are added to `hub.cached`."""
+
+    class Hub(list):
+        cached = ()
+
+    asked = Hub()
+
+    def read(task, part, folder):
+        assert folder is None
+        asked.append(task.name)
+        if task.name in asked.cached:
+            return genuine(np.repeat([0, 1], [3, 4]))
+        raise UserError(f"{task.title} cannot be loaded from the hub: no network; give a folder")
+
+    monkeypatch.setattr(data_stats, "read_rows", read)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return asked
+
+
+@pytest.mark.parametrize("paper", ["M", "Z"])
+def test_without_data_the_printed_numbers_are_still_there(hub, paper):
+    report = dataset_report(paper, None)
+    assert hub == ["rte"]  # each data set would take its time to fail
+    entries = entries_of(report)
+    here = [text for (row, column), (text, _) in entries.items() if column.endswith(" here") and row != "Metric"]
+    assert set(here) == {MISSING}
+    printed = [text for (_, column), (text, _) in entries.items() if column.endswith(" printed")]
+    assert sorted(printed) == sorted(text for row in printed_tables()[paper].values.values() for text in row.values())
+    missing = [line for block in report.blocks if isinstance(block, Bullets) for line in block.lines]
+    assert f"{len(here)} numbers of RTE, MRPC, " in missing[0]
+    assert f"`stableft report {report.id} --data-dir FOLDER`" in missing[0]
+    assert missing[1] == "RTE cannot be loaded from the hub: no network."
+    assert "HF_HUB_OFFLINE=1" in missing[2]
+    assert {row["agrees"] for row in report.rows if row["row"] != "metric"} == {None}
+    assert report.values["differences"] == []
+
+
+def test_offline_every_data_set_of_the_cache_is_taken(hub, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub.cached = ("cola",)
+    report = dataset_report("M", None)
+    assert set(hub) == {"rte", "mrpc", "cola", "qnli", "scitail"}
+    assert entries_of(report)["Training", "CoLA here"] == ("7", True)
+    assert len(report.values["missing"]) == 1 + 4
+
+
+def test_a_missing_folder_is_the_users_mistake(tmp_path):
+    with pytest.raises(UserError, match="is not a folder"):
+        dataset_report("M", tmp_path / "nowhere")

@@ -1,7 +1,9 @@
 """Recipes: complete settings of one way to fine-tune, and how a run departs from one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from stableft.config import RunConfig
@@ -83,11 +85,15 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted((shipped_configs() / "recipes").glob("*.yaml"))}
 
 
-def deviations(config: RunConfig, recipe: str) -> list[str]:
-    """Returns in words how a run departs from the package's recipe of that name; its data and seeds do not count."""
+def deviations(config: RunConfig, recipe: str, own: Mapping[str, Any] = MappingProxyType({})) -> list[str]:
+    """Returns in words how a run departs from the package's recipe of that name; its data and seeds do not count.
+
+    `own` are dotted settings that an experiment has beyond the recipe's, and that are no departure.
+    """
     if recipe not in shipped_recipes():
         return []
     settings = read_recipe(shipped_recipes()[recipe]).for_task(config.data.task)
+    settings |= {key: Setting(value, "") for key, value in own.items()}
     actual = config.model_dump(mode="json")
     reference = _with_identity(settings, config).model_dump(mode="json")
     found = []
