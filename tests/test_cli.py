@@ -112,7 +112,7 @@ def test_a_finished_sweep_ends_in_its_table(stableft, sweep_file, monkeypatch):
     assert out.splitlines()[-1].startswith("figures: results/sweeps/s/scores.png, no training-loss.png: no record has")
     assert "f" * 64 not in out
     written = {path.name: path.read_text() for path in Path("results/sweeps/s").glob("report.*")}
-    assert sorted(written) == ["report.csv", "report.json", "report.md", "report.tex"]
+    assert sorted(written) == ["report.csv", "report.html", "report.json", "report.md", "report.tex"]
     assert written["report.md"] in out
 
 
@@ -166,7 +166,10 @@ def test_export_and_report_from_the_file(stableft, sweep_file, workplace):
         (["report", "mosbach-tabel1"], "artifact 'mosbach-tabel1' is not known; did you mean 'mosbach-table1'?"),
         (["report", "rte", "--records", "nope.jsonl"], "nope.jsonl: there is no such records file"),
         (["report", "rte", "--out", "nope/x.md"], "--out nope/x.md: there is no folder nope"),
-        (["report", "rte", "--out", "report"], "--out report: the ending must be one of .md, .csv, .tex, .json, .png,"),
+        (
+            ["report", "rte", "--out", "report"],
+            "--out report: the ending must be one of .md, .csv, .tex, .json,",
+        ),
         (["report", "rte", "--figure", "scores"], "--figure scores needs --out with the name of a file that ends in"),
         (["report", "rte", "--format", "md", "--out", "x.png"], "--format md is a form of the table; --out x.png is"),
         (["report", "rte", "--format", "md", "--out", "x/"], "--format md goes with a file; --out x/ is a folder"),

@@ -1,63 +1,30 @@
-"""What figures draw, from made-up runs: points, lines and names, not pixels; and a report as files."""
+"""What figures draw, from made-up panels: points, lines and names, not pixels."""
 
 import math
-import subprocess
-import sys
+from itertools import combinations
 
 import matplotlib
 import numpy as np
 import pytest
-from test_frame import make_record
-from test_report import NARROW, make_runs
+from matplotlib.text import Text
 
-from stableft.errors import UserError
-from stableft.plan import PlannedRun
-from stableft.record import EvalPoint
-from stableft.report.artifact import sweep_artifact
-from stableft.report.drawing import BLUE, VERMILLION, file_bytes
-from stableft.report.figures import MAX_PANELS, box_plot, training_loss_curves
-from stableft.report.files import Output, deliver, keep_report, output_of, write_folder
-from stableft.report.gather import gather
+from stableft.report.drawing import BLUE, GREEN, ORANGE, VERMILLION, file_bytes
+from stableft.report.figures import draw
+from stableft.report.panels import (
+    Box,
+    BoxPanel,
+    ContourPanel,
+    Curve,
+    CurvePanel,
+    HeatPanel,
+    Line,
+    Place,
+    PointPanel,
+    Points,
+)
 
 NAN = math.nan
-NOTHING = 0.69  # the label entropy of `make_record`
-FILES = ["report.csv", "report.json", "report.md", "report.tex", "scores.png", "training-loss.png"]
-
-
-def with_losses(runs, *curves):
-    """The runs with these training losses at steps 10, 20, ..."""
-    start = EvalPoint(step=0, epoch=0, train_loss=None, val_loss=1, val={})
-
-    def point(i, loss):
-        return EvalPoint(step=10 * i, epoch=i, train_loss=loss, val_loss=1, val={})
-
-    return [
-        run.model_copy(update={"evals": (start, *(point(i, loss) for i, loss in enumerate(curve, 1)))})
-        for run, curve in zip(runs, curves, strict=True)
-    ]
-
-
-def devlin(**config):
-    runs = make_runs("devlin", [0.5, 0.48, 0.7], **config)
-    return with_losses(runs, [0.71, 0.69], [0.69, 0.71], [0.6, 0.1])
-
-
-def mosbach(**config):
-    return with_losses(make_runs("mosbach", [0.8, 0.7], **config), [0.5, 0.05, 0.01], [0.7, 0.05, 0.03])
-
-
-def material(*runs):
-    records = [record for arm in runs for record in arm]
-    planned = [PlannedRun(record.arm, record.recipe, record.config) for record in records]
-    return gather(sweep_artifact("mine", "mine.yaml"), planned, records)
-
-
-def scores(made):
-    return box_plot(made.table, made.frame)
-
-
-def losses(made):
-    return training_loss_curves(made.table, made.frame, made.records)
+AXIS = "accuracy in percent\nvalidation split, last checkpoint"
 
 
 def shown(figure):
@@ -75,247 +42,308 @@ def lines(axes, label):
     return [(list(line.get_xdata()), list(line.get_ydata())) for line in found]
 
 
-def test_every_run_is_a_point_and_failed_ones_are_told_apart():
-    (axes,) = shown(scores(material(devlin(), mosbach())))
-    failed, fine = points(axes, "failed"), points(axes, "successful")
-    assert sorted(y for _, y in failed) == pytest.approx([48, 50])
-    assert sorted(y for _, y in fine) == pytest.approx([70, 70, 80])
-    assert {round(x) for x, _ in failed} == {0}  # devlin is the first arm
-    assert sorted(round(x) for x, _ in fine) == [0, 1, 1]
-    markers = {marks.get_label(): marks for marks in axes.collections}
-    assert len(markers["failed"].get_paths()[0].vertices) < len(markers["successful"].get_paths()[0].vertices)  # x, o
-    for label, color in (("failed", VERMILLION), ("successful", BLUE)):
-        assert matplotlib.colors.to_hex(markers[label].get_edgecolor()[0]) == color.lower()
+def legend(figure):
+    return [text.get_text() for one in figure.legends for text in one.get_texts()]
 
 
-def test_the_axes_say_what_is_drawn():
-    figure = scores(material(devlin(), mosbach()))
-    (axes,) = shown(figure)
-    assert axes.get_title() == "RTE"
-    assert axes.get_ylabel() == "accuracy in percent\nvalidation split, last checkpoint"
-    names = [label.get_text() for label in axes.get_xticklabels()]
-    assert names == ["devlin\nn = 3\n2/3 failed", "mosbach\nn = 2\n0/2 failed"]
-    assert [axes.get_xlim()[0] < x < axes.get_xlim()[1] for x in axes.get_xticks()] == [True, True]
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["one run, failed", "one run, successful", "baseline: always the most frequent class"]
-
-
-def test_the_baseline_is_a_line_with_its_value():
-    (axes,) = shown(scores(material(devlin(), mosbach())))
-    assert lines(axes, "baseline") == [([0, 1], [50, 50])]  # x in parts of the axes
-    assert [text.get_text() for text in axes.texts] == ["baseline\n50.0"]
-
-
-def test_arms_with_different_baselines_have_a_line_each():
-    (axes,) = shown(scores(material(devlin(), mosbach(split="heldout"))))
-    segments = [marks.get_segments()[0] for marks in axes.collections if marks.get_label() == "baseline"]
-    assert [(segment[0][1], round(segment.mean(axis=0)[0])) for segment in segments] == [(50, 0), (40, 1)]
-
-
-def test_a_panel_for_each_task():
-    panels = shown(scores(material(devlin(), mosbach(), devlin(task="cola"))))
-    assert [axes.get_title() for axes in panels] == ["RTE", "CoLA"]
-    assert [len(axes.get_xticks()) for axes in panels] == [2, 1]
-    assert panels[1].get_ylabel().startswith("MCC in percent")
-
-
-def test_nan_is_said_and_not_drawn():
-    (axes,) = shown(scores(material(make_runs("devlin", [NAN, 0.7]), make_runs("mosbach", [NAN]))))
-    names = [label.get_text() for label in axes.get_xticklabels()]
-    assert names == [
-        "devlin\nn = 2\n1/2 failed\n1 NaN, not drawn",
-        "mosbach\nn = 1\n1/1 failed\n1 NaN, not drawn",
-    ]
-    assert points(axes, "failed") == []
-    assert [y for _, y in points(axes, "successful")] == [70]
-
-
-def test_runs_of_which_nobody_knows_whether_they_failed():
-    runs = [run.model_copy(update={"failed": None}) for run in make_runs("devlin", NARROW)]
-    (axes,) = shown(scores(material(runs)))
-    assert len(points(axes, "unknown")) == 10
-    assert points(axes, "failed") == points(axes, "successful") == []
-
-
-def test_long_names_and_many_arms_do_not_collide():
-    arms = [make_runs(f"ablation optimizer.bias_correction=true {i}", NARROW) for i in range(9)]
-    figure = scores(material(*arms))
+def texts(figure):
+    """Every text of a laid-out figure that can be seen."""
     figure.draw_without_rendering()
-    (axes,) = shown(figure)
-    assert {label.get_rotation() for label in axes.get_xticklabels()} == {35}
-    boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
-    assert min(box.x0 for box in boxes) >= 0
+    beyond = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            away = [t for t in axis.get_major_ticks() if not low - 1e-9 <= t.get_loc() <= high + 1e-9]
+            beyond |= {label for tick in away for label in (tick.label1, tick.label2)}
+
+    def inside(artist):
+        if artist.get_visible():
+            if isinstance(artist, Text) and artist.get_text().strip() and artist not in beyond:
+                yield artist
+            for child in artist.get_children():
+                yield from inside(child)
+
+    return list(inside(figure))
 
 
-def test_curves_of_every_run_and_their_means():
-    first, second = shown(losses(material(devlin(), mosbach())))
-    assert sorted(lines(first, "failed")) == [([10, 20], [0.69, 0.71]), ([10, 20], [0.71, 0.69])]
-    assert lines(first, "successful") == [([10, 20], [0.6, 0.1])]
-    ((steps, mean),) = lines(first, "mean, failed")
-    assert (steps, mean) == ([10, 20], pytest.approx([0.70, 0.70]))
-    assert lines(first, "mean, successful") == []  # one run needs no mean
-    assert lines(second, "failed") == []
-    ((steps, mean),) = lines(second, "mean, successful")
-    assert (steps, mean) == ([10, 20, 30], pytest.approx([0.6, 0.05, 0.02]))
-    assert lines(first, "entropy") == lines(second, "entropy") == [([0, 1], [NOTHING, NOTHING])]
+def assert_readable(figure):
+    """No text covers another one or leaves the page, and none is smaller than 8 points."""
+    page = figure.bbox
+    found = [(text, Text.get_window_extent(text)) for text in texts(figure)]
+    for (one, a), (other, b) in combinations(found, 2):
+        wide, high = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert wide < 0.5 or high < 0.5, f"{one.get_text()!r} and {other.get_text()!r}"
+    for text, box in found:
+        beyond = (page.x0 - box.x0, page.y0 - box.y0, box.x1 - page.x1, box.y1 - page.y1)
+        assert max(beyond) < 1, text.get_text()
+        assert text.get_fontsize() >= 8
+    assert len(found) > 2
 
 
-def test_the_axes_of_the_curves():
-    figure = losses(material(devlin(), mosbach()))
-    first, second = shown(figure)
-    assert [axes.get_title() for axes in (first, second)] == ["devlin\n2/3 failed", "mosbach\n0/2 failed"]
-    assert first.get_ylabel() == "training loss\n(mean since the evaluation before)"
-    assert figure.get_supxlabel() == "optimizer step"
-    assert first.get_ylim() == second.get_ylim()
-    assert first.get_ylim()[0] == 0
-    assert first.get_ylim()[1] > 0.71
-    assert (first.get_xlim()[0], second.get_xlim()[0]) == (0, 0)
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == [
-        "failed runs (bold: their mean)",
-        "successful runs (bold: their mean)",
-        "nothing learnt: entropy of the training labels (0.69 nats)",
-    ]
+def box(label="arm", n=25, seed=0, **given):
+    rng = np.random.default_rng(seed)
+    values = (*rng.normal(70, 2, n - 2).tolist(), 50.0, 51.0)
+    return Box(label, values, (False,) * (n - 2) + (True, True), n, n_failed=f"2/{n}", **({"baseline": 52.7} | given))
 
 
-def test_a_diverging_run_does_not_flatten_the_others():
-    runs = with_losses(make_runs("devlin", [NAN, 0.7, 0.71]), [80.0, NAN], [0.6, 0.1], [0.5, 0.1])
-    (axes,) = shown(losses(material(runs)))
-    assert axes.get_ylim()[1] == pytest.approx(1.05 * 3 * NOTHING)
-    assert lines(axes, "failed")[0][0] == [10, 20]
+def curve(label, n=50, shift=0.0, band=False, **given):
+    x = np.arange(1.0, n + 1)
+    y = shift + 1 / x
+    sides = {"low": tuple(y - 0.1), "high": tuple(y + 0.2)} if band else {}
+    return Curve(label, tuple(x), tuple(y), **sides, **given)
 
 
-def test_the_mean_is_of_steps_that_half_of_the_runs_have():
-    runs = with_losses(make_runs("devlin", [0.7, 0.7, 0.7]), [0.6, 0.5, 0.4], [0.6], [0.6, NAN])
-    (axes,) = shown(losses(material(runs)))
-    ((steps, mean),) = lines(axes, "mean, successful")
-    assert (steps, mean) == ([10], pytest.approx([0.6]))
+def curves_of(*found, **given):
+    return CurvePanel(given.pop("title", "RTE"), "step", "loss", found, **given)
 
 
-def test_beyond_six_arms_those_with_most_failed_runs_are_shown():
-    arms = [
-        with_losses(make_runs(f"arm{i}", [0.4] * i + [0.7] * (8 - i)), *[[0.6, 0.5]] * 8) for i in range(MAX_PANELS + 2)
-    ]
-    figure = losses(material(*arms))
-    assert [axes.get_title().split("\n")[0] for axes in shown(figure)] == [f"arm{i}" for i in range(2, 8)]
-    assert figure.get_supxlabel() == "optimizer step (6 of 8 arms: those with most failed runs)"
+def surface(log, title="RTE"):
+    x = np.linspace(-0.5, 1.5, 15)
+    z = 10 ** (np.add.outer((x - 1) ** 2, x**2) - 2)
+    places = (Place("pre-trained", 0, 0), Place("failed", 1, 0), Place("successful", 0, 1))
+    return ContourPanel(title, "δ1", "δ2", tuple(x), tuple(x), tuple(map(tuple, z)), "training loss", log, places)
+
+
+def heat(size=10, margins=3, title="Standard"):
+    values = 60 + np.arange((size + margins) ** 2).reshape(size + margins, -1) / 10
+    rows = [list(map(float, row)) for row in values]
+    rows[1][2] = None
+    for row in rows[size:]:
+        row[size:] = [None] * margins
+    names = (*map(str, range(size)), "min", "mean", "max")[: size + margins]
+    return HeatPanel(title, "data seed", "init seed", names, names, tuple(map(tuple, rows)), "accuracy", 1, margins)
+
+
+MANY_LINES = tuple(Line(f"data set {i}", 400 + 20 * i) for i in range(5))
+TICKS = tuple(10_000.0 + 1000 * i for i in range(12))
+LAYERS = [curve(f"layer {i}", shift=i / 24) for i in range(1, 25)]
+HARD = {
+    "three tasks": [
+        BoxPanel(t, AXIS, (box("Devlin"), box("Lee et al."), box("Ours"))) for t in ("RTE", "MRPC", "CoLA")
+    ],
+    "18 boxes": [BoxPanel("RTE", AXIS, tuple(box(f"{i}e-5, 20 epochs, no BC") for i in range(18)))],
+    "20 long names": [BoxPanel("RTE", AXIS, tuple(box(f"a rather long name of arm {i}") for i in range(20)))],
+    "10 panels of 8": [BoxPanel(f"task {i}", AXIS, tuple(box(str(j)) for j in range(8))) for i in range(10)],
+    "8 boxes": [BoxPanel("BERT", AXIS, tuple(box(f"{i}e-5, no BC") for i in range(8)))],
+    "close lines": [curves_of(curve("ratio", 9000), xlog=True, vertical=MANY_LINES, title="a long title " * 9)],
+    "close lines above": [curves_of(curve("ratio"), horizontal=(Line("a", 1), Line("b", 1.01), Line("c", 1.02)))],
+    "layers": [curves_of(*LAYERS, ylog=True, sequential=True) for _ in range(2)],
+    "many ticks": [curves_of(curve("a", 30), xticks=tuple(2.0 * i for i in range(16))) for _ in range(4)],
+    "long ticks": [curves_of(Curve("a", TICKS, TICKS), xticks=TICKS) for _ in range(2)],
+    "24 panels": [curves_of(*(curve(f"Re-init {i}", 5) for i in range(5)), title=f"layer {j}") for j in range(24)],
+    "seeds": [heat(title="Standard"), heat(title="Re-init 5")],
+    "surfaces": [surface(True), surface(True), surface(True)],
+    "a linear surface": [surface(False)],
+    "mixed": [curves_of(curve("one")), BoxPanel("CoLA", AXIS, (), missing="no run is finished " * 8)],
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_no_text_covers_another(name):
+    figure = draw(HARD[name], caption="Mean and range over 20 runs." if name == "mixed" else "")
+    assert_readable(figure)
+    assert figure.get_figwidth() == pytest.approx(7.2)
+    assert len(legend(figure)) == len(set(legend(figure)))
+
+
+@pytest.mark.parametrize("name", ["8 boxes", "close lines", "layers", "a linear surface"])
+def test_equal_panels_give_equal_files(name):
+    for form, start in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
+        first, second = (file_bytes(draw(HARD[name]), form) for _ in range(2))
+        assert first == second
+        assert first.startswith(start)
 
 
 @pytest.mark.parametrize("form", ["png", "svg", "pdf"])
-@pytest.mark.parametrize("draw", [scores, losses])
-def test_equal_runs_give_equal_files(draw, form):
-    made = [material(devlin(), mosbach()) for _ in range(2)]
-    first, second = (file_bytes(draw(one), form) for one in made)
-    assert first == second
-    assert first.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[form])
+def test_equal_heat_and_points_give_equal_files(form):
+    crowd = BoxPanel("RTE", AXIS, (box(n=1200),))  # drawn as pixels in a vector file
+    cloud = PointPanel("", "loss", "score", (Points("runs", tuple(range(1, 50)), tuple(range(49))),), xlog=True)
+    panels = [heat(3), cloud, crowd]
+    assert file_bytes(draw(panels), form) == file_bytes(draw(panels), form)
 
 
 def test_a_users_own_style_has_no_effect():
-    made = material(devlin(), mosbach())
-    plain = file_bytes(scores(made), "png")
+    plain = file_bytes(draw(HARD["8 boxes"]), "png")
     with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30, "savefig.dpi": 20}):
-        assert file_bytes(scores(made), "png") == plain
+        assert file_bytes(draw(HARD["8 boxes"]), "png") == plain
         assert matplotlib.rcParams["font.size"] == 30
 
 
 def test_a_figure_of_900_pixels():
-    png = file_bytes(scores(material(devlin(), mosbach())), "png")
+    png = file_bytes(draw(HARD["8 boxes"]), "png")
     assert int.from_bytes(png[16:20], "big") == 900
 
 
-def imported():
-    runs = make_runs("devlin", NARROW, source="theirs.csv")
-    return material([run.model_copy(update={"evals": (), "data": None}) for run in runs])
+def test_thousands_of_runs_are_all_drawn():
+    (axes,) = shown(draw([BoxPanel("RTE", AXIS, (box(n=5000),))]))
+    assert len(points(axes, "successful")) == 4998
+    assert len(points(axes, "failed")) == 2
+    assert all(marks.get_rasterized() for marks in axes.collections if marks.get_label() == "successful")
 
 
-def test_imported_results_have_no_curves_and_no_baseline():
-    assert losses(imported()) is None
-    figure = scores(imported())
-    assert lines(shown(figure)[0], "baseline") == []
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one run, successful"]
+def test_a_dollar_in_a_name_is_a_letter():
+    (axes,) = shown(draw([BoxPanel("$a_b$", AXIS, (box("$x^2$"),))]))
+    assert not axes.title.get_parse_math()
+    assert not axes.get_xticklabels()[0].get_parse_math()
 
 
-def test_nothing_to_draw():
-    made = material([make_record(status="crashed").model_copy(update={"evals": ()})])
-    assert scores(made) is None
-    assert losses(made) is None
+def test_a_name_looks_the_same_in_every_panel():
+    panels = [curves_of(curve("a", n=3), curve("b")), curves_of(curve("b"), curve("c"))]
+    figure = draw(panels)
+    colors = [{line.get_label(): line.get_color() for line in axes.lines} for axes in shown(figure)]
+    assert colors == [{"a": BLUE, "b": ORANGE}, {"b": ORANGE, "c": GREEN}]
+    styles = [{line.get_label(): line.get_linestyle() for line in axes.lines} for axes in shown(figure)]
+    assert styles[0]["b"] == styles[1]["b"] != styles[0]["a"]  # seen in grey
+    assert legend(figure) == ["a", "b", "c"]
 
 
-# --- files ---
+def test_short_curves_are_told_apart_by_markers():
+    (axes,) = shown(draw([curves_of(curve("a", 6), curve("b", 6))]))
+    assert len({line.get_marker() for line in axes.lines}) == 2
 
 
-def test_a_table_does_not_wait_for_matplotlib():
-    code = "import sys, stableft.report.files; sys.exit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_the_legend_counts_runs():
+    panels = [curves_of(curve("a"), curve("b", n=20)), curves_of(curve("a"), curve("b", n=20))]
+    counted = [
+        curves_of(*(Curve(c.label, c.x, c.y, n=19 + i if c.label == "a" else 8) for c in panel.curves))
+        for i, panel in enumerate(panels)
+    ]
+    assert legend(draw(counted)) == ["a (n = 19 to 20)", "b (n = 8)"]
 
 
-def test_a_folder_holds_every_form_and_figure(tmp_path):
-    names = write_folder(material(devlin(), mosbach()), tmp_path / "new" / "folder")
-    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == FILES
-    assert sorted(names) == [str(tmp_path / "new" / "folder" / name) for name in FILES]
+def test_many_single_runs_are_one_name():
+    runs = [Curve(f"seed {i}", (1.0, 2.0), (i, i + 1.0), n=1, thin=True, group="single runs") for i in range(10)]
+    figure = draw([curves_of(*runs)])
+    assert legend(figure) == ["single runs (n = 10)"]
+    assert len(shown(figure)[0].lines) == 10
 
 
-def test_a_figure_that_cannot_be_drawn_is_said(tmp_path):
-    lines = write_folder(imported(), tmp_path)
-    assert "no training-loss.png: no record has evaluations with a training loss (imported results have none)" in lines
-    assert sorted(path.name for path in tmp_path.iterdir()) == [name for name in FILES if name != "training-loss.png"]
-    with pytest.raises(UserError, match="no record has evaluations"):
-        deliver(imported(), Output(tmp_path / "x.png", figure="training-loss"))
+def test_a_band_between_low_and_high():
+    (axes,) = shown(draw([curves_of(curve("a", 4, band=True))]))
+    (band,) = axes.collections
+    y = band.get_paths()[0].vertices[:, 1]
+    assert (y.min(), y.max()) == (pytest.approx(0.15), pytest.approx(1.2))
+    assert band.get_alpha() == 0.2
 
 
-@pytest.mark.parametrize(
-    ("out", "form", "figure", "expected"),
-    [
-        ("x.md", None, None, ("md", None)),
-        ("x.csv", None, None, ("csv", None)),
-        ("x.tex", None, None, ("latex", None)),
-        ("x.json", None, None, ("json", None)),
-        ("x.md", "latex", None, ("latex", None)),
-        ("x", "json", None, ("json", None)),
-        ("x.png", None, None, (None, "scores")),
-        ("x.svg", None, "training-loss", (None, "training-loss")),
-        ("new/", None, None, (None, None)),
-        (".", None, None, (None, None)),
-        (None, None, None, ("md", None)),
-        (None, "csv", None, ("csv", None)),
-    ],
-)
-def test_where_a_report_goes(out, form, figure, expected, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    output = output_of(out, form, figure)
-    assert (output.form, output.figure) == expected
-    assert (output.path is None) == (out is None)
+def test_nan_breaks_a_line_and_a_logarithm_drops_zero():
+    broken = Curve("a", (0.0, 1.0, 10.0, 100.0), (1.0, NAN, 0.0, 5.0))
+    (plain,) = shown(draw([curves_of(broken)]))
+    ((_, values),) = lines(plain, "a")
+    assert [math.isnan(value) for value in values] == [False, True, False, False]
+    (log,) = shown(draw([curves_of(broken, xlog=True, ylog=True)]))
+    ((steps, values),) = lines(log, "a")
+    assert [math.isnan(value) for value in steps] == [True, False, False, False]
+    assert [math.isnan(value) for value in values] == [False, True, True, False]
+    assert (log.get_xscale(), log.get_yscale()) == ("log", "log")
 
 
-def test_a_name_of_a_folder_that_is_a_file(tmp_path):
-    (tmp_path / "x").write_text("")
-    with pytest.raises(UserError, match="x is a file, not a folder"):
-        output_of(f"{tmp_path}/x/", None, None)
+def test_ordered_curves_are_shades_of_which_some_are_named():
+    figure = draw([curves_of(*LAYERS, curve("classifier", color="#000000", dashed=True), sequential=True)])
+    assert legend(figure) == ["layer 1", "layer 5", "layer 9", "layer 13", "layer 17", "layer 24", "classifier"]
+    drawn = {line.get_label(): line for line in shown(figure)[0].lines}
+    brightness = [np.dot(line.get_color()[:3], (0.3, 0.6, 0.1)) for line in (drawn[layer.label] for layer in LAYERS)]
+    assert brightness == sorted(brightness)
+    assert len(set(brightness)) == 24
 
 
-def test_a_figure_by_its_ending(tmp_path):
-    made = material(devlin(), mosbach())
-    assert deliver(made, output_of(f"{tmp_path}/x.svg", None, "training-loss")) == ""
-    assert (tmp_path / "x.svg").read_bytes() == file_bytes(losses(made), "svg")
+def test_reference_lines_are_named_beside_them_or_in_the_legend():
+    long = "entropy of the labels of the training set"
+    panel = curves_of(curve("a"), horizontal=(Line("zero", 0.0), Line(long, 0.5)), vertical=(Line("warm-up", 5.0),))
+    figure = draw([panel])
+    (axes,) = shown(figure)
+    assert {text.get_text(): text.xy for text in axes.texts} == {"zero": (1, 0.0), "warm-up": (5.0, 1)}
+    assert lines(axes, "zero")[0][1] == [0, 0]
+    assert lines(axes, long)[0][1] == [0.5, 0.5]
+    assert lines(axes, "warm-up")[0][0] == [5, 5]
+    assert legend(figure) == ["a", long]
 
 
-def test_a_sweep_keeps_its_report_and_names_the_figures(tmp_path):
-    line = keep_report(material(devlin(), mosbach()), tmp_path / "mosbach" / "table1")
-    assert line
-    assert "scores.png" in line
-    assert "training-loss.png" in line
-    assert "\n" not in line
-    assert sorted(path.name for path in (tmp_path / "mosbach" / "table1").iterdir()) == FILES
+def test_names_of_close_lines_stay_in_order():
+    figure = draw(HARD["close lines"])
+    (axes,) = shown(figure)
+    places = [Text.get_window_extent(text).x0 for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == [line.label for line in MANY_LINES]
+    assert places == sorted(places)
 
 
-def test_a_sweep_in_which_nothing_finished_keeps_nothing(tmp_path):
-    assert keep_report(material([make_record(status="crashed")]), tmp_path / "x") is None
-    assert list(tmp_path.iterdir()) == []
+def test_ticks_that_are_asked_for():
+    (axes,) = shown(draw([curves_of(curve("a"), xlog=True, xticks=(200.0, 1600.0, 12800.0))]))
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["200", "1600", "12,800"]
+    assert list(axes.xaxis.get_minorticklocs()) == []
 
 
-def test_a_report_that_cannot_be_written_costs_no_result(tmp_path):
-    (tmp_path / "sweeps").write_text("a file where the folder should be")
-    line = keep_report(material(devlin()), tmp_path / "sweeps" / "mine")
-    assert line
-    assert line.startswith("the report's files could not be written: ")
-    assert str(tmp_path / "sweeps") in line
+def test_points_of_two_kinds():
+    fine = Points("successful", (0.1, 0.01), (70.0, 71.0))
+    lost = Points("failed", (0.7, 0.0), (52.0, 51.0), VERMILLION, "x")
+    figure = draw(
+        [PointPanel("RTE", "loss", "accuracy", (fine, lost), xlog=True, horizontal=(Line("baseline", 52.7),))]
+    )
+    (axes,) = shown(figure)
+    assert points(axes, "successful") == [(0.01, 71), (0.1, 70)]
+    assert (0.7, 52.0) in points(axes, "failed")  # a loss of 0 has no place on the axis
+    assert legend(figure) == ["successful (n = 2)", "failed (n = 2)"]
+    assert [text.get_text() for text in axes.texts] == ["baseline"]
+
+
+def test_the_map_of_two_seeds():
+    panel = heat(size=3, margins=1)
+    axes, bar = shown(draw([panel]))
+    found = {text.get_text() for text in axes.texts}
+    assert found == {f"{value:.1f}" for row in panel.values for value in row if value is not None}
+    hatched = [patch for patch in axes.patches if patch.get_hatch()]
+    assert [(patch.get_x(), patch.get_y()) for patch in hatched] == [(1.5, 0.5)]  # row 1, column 2; not the corner
+    assert list(axes.get_xticks()) == [0, 1, 2, pytest.approx(3.3)]  # the summary stands apart
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "1", "2", "min"]
+    assert bar.get_ylabel() == "accuracy"
+
+
+def test_maps_share_their_colours():
+    low, high = (HeatPanel(t, "", "", ("a",), ("b",), ((v,),), "percent") for t, v in (("x", 1.0), ("y", 3.0)))
+    figure = draw([low, high, HeatPanel("z", "", "", ("a",), ("b",), ((2.0,),), "percent")])
+    assert len(shown(figure)) == 4  # one bar of colours
+    first, second, third = (axes.patches[0].get_facecolor() for axes in shown(figure)[:3])
+    assert first == matplotlib.colormaps["viridis"](0.0)
+    assert second == matplotlib.colormaps["viridis"](1.0)
+    assert third == matplotlib.colormaps["viridis"](0.5)
+    assert [axes.texts[0].get_color() for axes in shown(figure)[:2]] == ["white", "black"]
+
+
+def test_a_surface_with_named_places():
+    axes, bar = shown(draw([surface(True)]))
+    marked = {line.get_label(): line.get_xydata()[0].tolist() for line in axes.lines}
+    assert marked == {"pre-trained": [0, 0], "failed": [1, 0], "successful": [0, 1]}
+    named = {text.get_text() for text in axes.texts}
+    assert {"pre-trained", "failed", "successful"} < named
+    assert any(text.get_visible() for text in axes.texts if text.get_text() not in marked)  # levels on their lines
+    assert axes.get_aspect() == 1
+    assert bar.get_ylabel() == "training loss"
+    levels = np.array(bar.get_yticks())
+    assert levels[0] <= 0.01
+    assert levels[-1] >= 10**2.5
+    assert {round(10 ** (math.log10(level) % 1)) % 10 for level in levels} <= {0, 1, 2, 3, 5}
+
+
+def test_what_is_missing_is_said_in_its_place():
+    figure = draw([curves_of(curve("a")), curves_of(missing="no run is finished")])
+    first, second = shown(figure)
+    assert [text.get_text() for text in second.texts] == ["no run is finished"]
+    assert list(second.get_xticks()) == list(second.get_yticks()) == []
+    assert len(first.lines) == 1
+    assert legend(figure) == ["a"]
+
+
+def test_nothing_but_what_is_missing():
+    figure = draw([BoxPanel("RTE", AXIS, (), missing="no run is finished"), heat_without_runs()])
+    assert [axes.texts[0].get_text() for axes in shown(figure)] == ["no run is finished", "none yet"]
+    assert figure.legends == []
+
+
+def heat_without_runs():
+    return HeatPanel("Standard", "data seed", "init seed", (), (), (), missing="none yet")
+
+
+def test_the_caption_is_below():
+    figure = draw([curves_of(curve("a"))], caption="Mean over 20 runs.")
+    assert figure.get_supxlabel() == "Mean over 20 runs."
+    assert shown(figure)[0].get_xlabel() == "step"

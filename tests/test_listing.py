@@ -1,18 +1,20 @@
 """What the short commands print."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from test_frame import make_imported
 from test_sweep import land, make_record, make_run
 
 from stableft.backbones import BACKBONES
 from stableft.errors import UserError
-from stableft.listing import export_records, folder_status, list_names, show_runs, sweep_status
+from stableft.listing import export_records, folder_status, list_artifacts, list_names, show_runs, sweep_status
 from stableft.plan import Sources
 from stableft.recipe import shipped_recipes
-from stableft.record import CHECKPOINT_FILE, read_records_file, run_folder
-from stableft.sweepfile import Sweep
+from stableft.record import CHECKPOINT_FILE, read_records_file, run_folder, write_records_file
+from stableft.sweepfile import Sweep, load_sweep
 from stableft.tasks import TASKS
 
 
@@ -40,12 +42,33 @@ def landed(tmp_path) -> tuple[Sweep, Path]:
 
 @pytest.mark.parametrize(
     ("what", "names"),
-    [("tasks", TASKS), ("backbones", BACKBONES), ("recipes", shipped_recipes()), ("artifacts", ["mosbach-table1"])],
+    [("tasks", TASKS), ("backbones", BACKBONES), ("recipes", shipped_recipes())],
 )
 def test_every_name_has_a_line(what, names):
     lines = list_names(what).splitlines()
     assert {line.split()[0] for line in lines[1:]} >= set(names)
     assert not any(line.endswith(" ") for line in lines)
+
+
+def test_every_artifact_has_a_line_with_what_feeds_it_and_how_many_runs_are_there(tmp_path):
+    runs = load_sweep("mosbach/table1.yaml", Sources()).runs
+    for run in runs[:3]:  # of devlin on RTE
+        land(tmp_path, make_record(run))
+    land(tmp_path, make_record(runs[3], status="crashed"))
+    lines = {line.split()[0]: line for line in list_artifacts(tmp_path, []).splitlines()[1:]}
+    assert len(lines) == 18 + 25
+    assert re.search(r"3 of 225 +configs/mosbach/table1.yaml$", lines["mosbach-table1"])
+    assert "3 of 50" in lines["mosbach-figure14"]  # the same runs
+    assert re.search(r"- +the recipes$", lines["zhang-table6"])
+    assert "needs probes: configs/zhang/drift.yaml" in lines["zhang-figure16"]
+    assert "in part needs probes: " in lines["mosbach-figure2"]
+
+
+def test_imported_runs_are_counted_apart(tmp_path):
+    write_records_file(tmp_path / "theirs.jsonl", [make_imported(arm="zhang", seed=seed) for seed in range(50)])
+    lines = {line.split()[0]: line for line in list_artifacts(tmp_path, [tmp_path / "theirs.jsonl"]).splitlines()}
+    assert "0 of 100, 50 imported" in lines["zhang-figure3"]
+    assert "imported" not in lines["zhang-table4"]
 
 
 def test_runs_as_a_table_and_as_json():

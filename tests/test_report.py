@@ -1,4 +1,4 @@
-"""Reports of made-up runs: numbers that can be checked by hand, and the papers' printed values typed a second time."""
+"""Reports of made-up runs: numbers that can be checked by hand, and their texts in every form."""
 
 import csv
 import io
@@ -15,12 +15,12 @@ from test_frame import make_record
 from stableft.config import StartFrom
 from stableft.errors import UserError
 from stableft.frame import frame
-from stableft.record import StartRecord, StopRecord
+from stableft.record import ImportedRun, ImportedScores, Source, StartRecord, StopRecord
 from stableft.report.artifact import sweep_artifact
 from stableft.report.compare import SMALLEST, SMALLEST_USABLE
 from stableft.report.latex import escape
 from stableft.report.mosbach import ARTIFACTS
-from stableft.report.published import STATISTICS, load_published
+from stableft.report.published import PAPERS, load_published, printed_for_arm
 from stableft.report.render import render
 from stableft.report.table import build_report
 
@@ -44,11 +44,36 @@ def make_runs(arm, scores, *, crashed=0, first_seed=1, **config):
     ]
 
 
+def imported(arm, scores, file):
+    """Runs of RTE that someone else did."""
+    known = {"task": "rte", "metric": "accuracy", "split": "val", "report": "last", "best": None, "steps": None}
+    source = Source(kind="csv", name=file, sha256="0" * 64)
+    return [
+        ImportedRun(
+            run_id=f"{seed:016x}",
+            arm=arm,
+            seed=seed,
+            last=ImportedScores(step=None, val={"accuracy": score}, test=None),
+            failed=score <= 0.5,
+            baseline=0.5,
+            source=source,
+            **known,
+        )
+        for seed, score in enumerate(scores, 1)
+    ]
+
+
+def printed_in_table1():
+    """What M Table 1 prints for each of its arms and tasks."""
+    values, table = load_published(), (PAPERS["M"], "Table 1")
+    places = {(value.arm, value.task) for value in values if (value.paper, value.location) == table}
+    return {place: printed_for_arm(values, *table, *place) for place in places}
+
+
 def make_report(*runs, artifact=TABLE1, published=None, deviations=None, planned=None):
     records = [record for arm in runs for record in arm]
-    return build_report(
-        frame(records), artifact, load_published() if published is None else published, deviations, planned
-    )
+    published = printed_in_table1() if published is None else published
+    return build_report(frame(records), artifact, published, deviations, planned)
 
 
 def find_cell(values, row, column="rte"):
@@ -60,61 +85,6 @@ def as_json(table):
         raise AssertionError(f"{name} is not JSON")
 
     return json.loads(render(table, "json"), parse_constant=refuse)
-
-
-# Published values: typed from the papers' text (M Table 1: std mean max), not from the YAML file.
-MOSBACH = """
-devlin  4.5 50.9 67.5  3.9 84.0 91.2  25.6 45.6 64.6
-mosbach-mixout  7.9 65.3 74.4  3.8 87.8 91.8  20.9 51.9 64.0
-mosbach 2.7 67.3 71.1  0.8 90.3 91.7  1.8 62.1 65.3
-"""
-MOSBACH_V1 = """
-devlin  7.2 52.3 47.3 71.1  5.9 79.0 74.8 89.4  25.6 45.6 59.1 64.6
-mosbach-mixout  7.9 65.3 69.1 74.4  3.8 87.8 89.5 91.8  20.9 51.9 60.3 64.0
-mosbach 2.4 70.1 70.0 75.5  0.8 89.6 89.5 91.4  1.0 64.6 64.7 66.8
-"""
-ZHANG = """
-Standard 69.5 ± 2.5 72.3 ± 1.9 90.8 ± 1.3 90.5 ± 1.5 89.0 ± 0.6 89.6 ± 0.3 63.0 ± 1.5 62.4 ± 1.7
-Re-init  72.6 ± 1.6 73.1 ± 1.3 91.4 ± 0.8 91.0 ± 0.4 89.4 ± 0.2 89.9 ± 0.1 63.9 ± 1.9 61.9 ± 2.3
-"""
-
-
-@pytest.mark.parametrize(
-    ("text", "version", "names"),
-    [(MOSBACH, "iclr2021", ("std", "mean", "max")), (MOSBACH_V1, "arxiv-v1", ("std", "mean", "median", "max"))],
-)
-def test_published_values_of_mosbach(text, version, names):
-    published = load_published()
-    for line in text.strip().splitlines():
-        recipe, *numbers = line.split()
-        for i, (task, metric) in enumerate((("rte", "accuracy"), ("mrpc", "f1"), ("cola", "mcc"))):
-            value = next(v for v in published[recipe, task] if v.version == version)
-            printed = dict(zip(names, map(float, numbers[i * len(names) :]), strict=False))
-            assert {name: getattr(value, name) for name in STATISTICS} == dict.fromkeys(STATISTICS) | printed
-            assert (value.n, value.split, value.metric, value.location) == (25, "val", metric, "Table 1")
-
-
-def test_published_values_of_zhang():
-    published = load_published()
-    recipes = {"Standard": ("zhang", "zhang-longer"), "Re-init": ("zhang-reinit", "zhang-reinit-longer")}
-    for line in ZHANG.strip().splitlines():
-        pairs = re.findall(r"([\d.]+) ± ([\d.]+)", line)
-        for i, task in enumerate(("rte", "mrpc", "stsb", "cola")):
-            for recipe, (mean, std) in zip(recipes[line.split()[0]], pairs[2 * i : 2 * i + 2], strict=True):
-                (value,) = published[recipe, task]
-                assert (value.mean, value.std, value.n, value.split) == (float(mean), float(std), 20, "test")
-
-
-def test_published_values_are_all_there_is():
-    published = load_published()
-    assert len(published) == 3 * 3 + 4 * 4
-    assert not [key for key in published if key[0] == "zhang-bertadam"]
-    (reinit,) = published["zhang-reinit", "cola"]
-    assert "64.2 ± 1.6" in reinit.notes[0]
-    (longer,) = published["zhang-longer", "mrpc"]
-    assert "91.0 ± 1.3" in longer.notes[0]
-    p = 2 * scipy_stats.f.sf((4.5 / 2.7) ** 2, 24, 24)
-    assert any(f"p = {p:.3f}" in note for note in published["mosbach", "rte"][0].notes)
 
 
 def test_cells_by_hand():
@@ -214,23 +184,30 @@ def test_difference_to_the_published_value():
     assert (comparison["alternative"], comparison["n_a"], comparison["n_b"]) == ("two-sided", 10, 25)
 
 
-def test_published_values_go_by_recipe_not_by_arm():
-    table = make_report(make_runs("mine", NARROW, recipe="mosbach"), make_runs("devlin", WIDE, recipe="my-own"))
+def test_published_values_stand_below_the_arm_that_they_are_of():
+    printed = {("mine", "rte"): printed_in_table1()["mosbach", "rte"]}
+    table = make_report(make_runs("mine", NARROW), make_runs("devlin", WIDE), published=printed)
     values = as_json(table)
     assert [p["version"] for p in find_cell(values, "mine")["published"]] == ["iclr2021", "arxiv-v1"]
     assert find_cell(values, "devlin")["published"] == []
+    names = [line.split("|")[1].strip() for line in render(table).splitlines() if line.startswith("| ")]
+    below = ["- M, Table 1 (iclr2021)", "- difference", "- M, Table 1 (arxiv-v1)", "- difference"]
+    assert [name for name in names if not name.startswith("---")] == ["arm", "mine", *below, "devlin"]
 
 
 def test_footnotes_name_what_is_no_replication():
     deviations = {("mosbach", "rte"): ["model bert-tiny", "schedule.length 3 epochs"]}
-    runs = make_runs("mosbach", NARROW) + make_runs("mosbach", WIDE, source="authors.csv", first_seed=50)
+    runs = make_runs("mosbach", NARROW) + imported("mosbach", WIDE, "authors.csv")
     table = make_report(runs, deviations=deviations)
     for text in (render(table), render(table, "latex"), render(table, "csv")):
         assert "not a replication" in text
         assert "bert-tiny" in text
         assert "authors.csv" in text
     flat = " ".join(render(table).split())
-    assert "10 of 20 runs are not this project's runs, they were imported from authors.csv" in flat
+    assert (
+        "10 of 20 runs of mosbach on rte are not this project's runs, they were imported from authors.csv (csv, "
+        in flat
+    )
     assert find_cell(as_json(table), "mosbach")["deviations"] == deviations["mosbach", "rte"]
 
 

@@ -9,6 +9,8 @@ import typer
 from stableft.errors import UserError
 from stableft.launch.signals import INTERRUPTED
 from stableft.options import (
+    NO_FILES,
+    NO_SETS,
     Arms,
     Config,
     DataDir,
@@ -19,10 +21,10 @@ from stableft.options import (
     Records,
     Results,
     Save,
-    Score,
     Seeds,
     Sets,
 )
+from stableft.report_cli import compare, import_app, power, report
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,9 +36,10 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="What a data set holds, and fetching it.")
 app.add_typer(data_app, name="data")
-
-NO_SETS: list[str] = []
-NO_FILES: list[Path] = []
+app.add_typer(import_app, name="import")
+app.command()(report)
+app.command()(compare)
+app.command()(power)
 
 
 def main() -> None:
@@ -192,11 +195,15 @@ def show(
 @app.command("list")
 def list_(
     what: Annotated[Literal["tasks", "backbones", "recipes", "artifacts"], typer.Argument(help="What to list.")],
+    results: Results = Path("results"),
+    records: Records = NO_FILES,
 ) -> None:
-    """List what this package knows by name."""
-    from stableft.listing import list_names
+    """List what this package knows by name; of artifacts also how many of their runs are there."""
+    from stableft.command import check_results
+    from stableft.listing import list_artifacts, list_names
 
-    print(list_names(what))
+    check_results(results)
+    print(list_artifacts(results, records) if what == "artifacts" else list_names(what))
 
 
 @app.command()
@@ -238,50 +245,12 @@ def choose(
     """Choose the best setting of each grid by its mean validation score, and write a sweep file of those chosen."""
     from stableft.choose import choose_settings
     from stableft.command import check_results, load
-    from stableft.report.gather import filed_records, stored_records
+    from stableft.report.gather import own_records, stored_records
 
     check_results(results)
     plan = load(config, None, set_, arms, seeds)
-    found = filed_records(records) if records else stored_records(results, plan.runs)
+    found = own_records(records) if records else stored_records(results, plan.runs)
     print(choose_settings(plan, found, out, seeds, report_seeds, allow_missing))
-
-
-@app.command()
-def report(
-    name: Annotated[
-        str,
-        typer.Argument(metavar="CONFIG|ARTIFACT|FILE", help="A sweep file, an id such as mosbach-table1, or records."),
-    ],
-    results: Results = Path("results"),
-    records: Records = NO_FILES,
-    set_: Sets = NO_SETS,
-    arms: Arms = "",
-    seeds: Seeds = None,
-    score: Score = "recipe",
-    format_: Annotated[
-        Literal["md", "csv", "latex", "json"] | None,
-        typer.Option("--format", help="Form of the report; else as --out ends, or md."),
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out", metavar="FILE|FOLDER/", help="File (.md .csv .tex .json .png .svg .pdf), or all in a folder."
-        ),
-    ] = None,
-    figure: Annotated[
-        Literal["scores", "training-loss"] | None, typer.Option("--figure", help="Which one; else scores.")
-    ] = None,
-) -> None:
-    """Print the table of a sweep or of a paper from finished runs, beside the published numbers."""
-    from stableft.command import check_results, load
-    from stableft.report.files import deliver, output_of
-    from stableft.report.gather import material_of
-
-    check_results(results)
-    output = output_of(out, format_, figure)
-    material = material_of(name, results, records, score, lambda path: load(path, None, set_, arms, seeds))
-    if text := deliver(material, output):
-        print(text)
 
 
 @data_app.command("stats")

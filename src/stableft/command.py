@@ -109,15 +109,17 @@ def print_estimate(
 def print_report(plan: Sweep, results: Path) -> None:
     """Prints the table of a sweep's finished runs, if there are any, and keeps it in the results folder."""
     from stableft.report.artifact import sweep_artifact
+    from stableft.report.build import build
     from stableft.report.files import keep_report
     from stableft.report.gather import gather, stored_records
     from stableft.report.render import render
 
     records = list(stored_records(results, plan.runs))
     if records:
-        material = gather(sweep_artifact(plan.name, str(plan.path)), plan.runs, records)
-        print(f"\n{render(material.table, 'md')}", flush=True)
-        if line := keep_report(material, results / "sweeps" / plan.name):
+        planned = [(str(plan.path), run) for run in plan.runs]
+        report = build(gather(sweep_artifact(plan.name, str(plan.path)), planned, records))
+        print(f"\n{render(report, 'md')}", flush=True)
+        if line := keep_report(report, results / "sweeps" / plan.name):
             print(line)
 
 

@@ -1,6 +1,8 @@
 """What the short commands print: names, resolved runs, how far a sweep is."""
 
 import json
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -8,18 +10,19 @@ from stableft.backbones import BACKBONES, BackboneSpec
 from stableft.errors import UserError
 from stableft.metrics import TITLES
 from stableft.parents import describe_parent
+from stableft.plan import Sources
 from stableft.recipe import shipped_recipes
-from stableft.record import CHECKPOINT_FILE, read_record, run_folder, write_records_file
-from stableft.report.gather import stored_records
-from stableft.report.mosbach import ARTIFACTS
+from stableft.record import CHECKPOINT_FILE, ImportedRun, read_record, run_folder, write_records_file
+from stableft.report.artifact import Artifact, Datasets, Hyperparameters, Probe
+from stableft.report.gather import ARTIFACTS, all_stored, filed_records, planned_runs, stored_records
 from stableft.sweep import status_of
-from stableft.sweepfile import START, Sweep
+from stableft.sweepfile import START, Sweep, load_sweep
 from stableft.tasks import TASKS
 from stableft.text import Row, columns
 
 
-def list_names(what: Literal["tasks", "backbones", "recipes", "artifacts"]) -> str:
-    """Returns one line for each task, model family, recipe or artefact."""
+def list_names(what: Literal["tasks", "backbones", "recipes"]) -> str:
+    """Returns one line for each task, model family or recipe."""
     match what:
         case "tasks":
             rows = [("task", "title", "labels", "reported metric", "hub")]
@@ -33,10 +36,42 @@ def list_names(what: Literal["tasks", "backbones", "recipes", "artifacts"]) -> s
         case "recipes":
             rows = [("recipe", "what it is")]
             rows += [(name, _first_comment(path)) for name, path in shipped_recipes().items()]
-        case "artifacts":
-            rows = [("artifact", "title", "fed by")]
-            rows += [(a.id, a.title, ", ".join(f"configs/{sweep}" for sweep in a.sweeps)) for a in ARTIFACTS.values()]
     return columns(rows)
+
+
+def list_artifacts(results: Path, files: Sequence[Path]) -> str:
+    """Returns a line for each table and figure of the papers: what feeds it, and how many of its runs are there.
+
+    Runs are those of a results folder or, where given, of files of records.
+    """
+    records = filed_records(files) if files else all_stored(results)
+    finished = {
+        record.run_id: (record.arm, record.task) if isinstance(record, ImportedRun) else None
+        for record in records
+        if record.status == "finished"
+    }
+    rows: list[Row] = [("artifact", "title", "runs", "fed by")]
+    load = cache(lambda name: load_sweep(name, Sources()))
+    for artifact in ARTIFACTS.values():
+        _, planned = planned_runs(artifact.id, load)
+        runs = [run for _, run in planned]
+        places = {(run.arm, run.config.data.task) for run in runs}
+        ids = {run.run_id for run in runs}
+        there = len(ids & finished.keys())
+        imported = sum(place in places for place in finished.values() if place)
+        count = f"{there:,} of {len(ids):,}" + (f", {imported:,} imported" if imported else "")
+        rows.append((artifact.id, artifact.title.partition(": ")[2], count if ids else "-", _fed_by(artifact)))
+    return columns(rows)
+
+
+def _fed_by(artifact: Artifact) -> str:
+    if not artifact.sweeps:
+        kind = artifact.parts[0]
+        return {Datasets: "the data sets", Hyperparameters: "the recipes"}.get(type(kind), "a formula")
+    fed = ", ".join(f"configs/{sweep}" for sweep in artifact.sweeps)
+    probed = sum(isinstance(part, Probe) for part in artifact.parts)
+    what = "" if not probed else "needs probes: " if probed == len(artifact.parts) else "in part needs probes: "
+    return f"{what}{fed}"
 
 
 def _family(spec: BackboneSpec) -> Row:

@@ -24,3 +24,5 @@ Every = Annotated[
 ]
 Micro = Annotated[int | None, typer.Option("--micro-batch", min=1, help="Rows in memory at once; the batch stays.")]
 Score = Annotated[Literal["recipe", "last", "best"], typer.Option("--score", help="Whose score: as the recipe says.")]
+NO_SETS: list[str] = []
+NO_FILES: list[Path] = []

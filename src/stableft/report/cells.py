@@ -59,12 +59,14 @@ class Cell:
 
 
 def make_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], planned: int | None) -> Cell:
-    """Returns the cell of these rows of the frame, of which there may be none.
+    """Returns the cell of these rows of the frame, of which there may be none; nobody here planned imported runs.
 
     Raises:
         UserError: the runs are scored by different metrics, splits or checkpoints.
     """
     scored = [run for run in runs if run["scored"]]
+    if runs and all(isinstance(run["source"], str) for run in runs):
+        planned = None
     summary = describe([run["score"] for run in scored])
     verdicts = [run["failed"] for run in scored if isinstance(run["failed"], bool)]  # else nobody knows
     crashed, stopped = (sum(run["status"] == status for run in runs) for status in ("crashed", "stopped"))

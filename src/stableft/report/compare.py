@@ -11,6 +11,7 @@ from stableft.stats import LEVENE, WELCH, Ratio, TestResult, holds, levene, welc
 
 SMALLEST = "smallest std against second smallest"
 SMALLEST_USABLE = "smallest std against second smallest, arms in which every run failed left out"
+COMPATIBLE_ALPHA = 0.05
 AGAINST_PUBLISHED = "mean against the published mean"
 R = TypeVar("R", TestResult, Ratio)
 
@@ -28,6 +29,11 @@ class Comparison:
     remark: str | None = None
     published: PublishedValue | None = None
     differences: Mapping[str, float] = field(default_factory=dict)  # statistic -> a minus published, fractions
+
+    @property
+    def compatible(self) -> bool | None:
+        """Whether the means could be equal, by the test at COMPATIBLE_ALPHA; None where there is no test."""
+        return None if self.result.p is None else self.result.p >= COMPATIBLE_ALPHA
 
 
 def compare_column(cells: list[Cell], artifact: Artifact) -> Iterator[Comparison]:

@@ -1,18 +1,15 @@
-"""A report as files: the table in every form, and the figures."""
+"""A report as files: in every form, and its figures."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from stableft.errors import UserError
+from stableft.errors import UserError, nearest
 from stableft.record import atomic_write
-from stableft.report.gather import Material
+from stableft.report.blocks import Report
 from stableft.report.render import Format, render
 
-FORMS: dict[str, Format] = {".md": "md", ".csv": "csv", ".tex": "latex", ".json": "json"}
+FORMS: dict[str, Format] = {".md": "md", ".csv": "csv", ".tex": "latex", ".json": "json", ".html": "html"}
 IMAGES = (".png", ".svg", ".pdf")
-FigureName = Literal["scores", "training-loss"]
-FIGURES: tuple[FigureName, ...] = ("scores", "training-loss")
 
 
 @dataclass(frozen=True)
@@ -21,10 +18,11 @@ class Output:
 
     path: Path | None
     form: Format | None = None
-    figure: FigureName | None = None
+    image: bool = False
+    figure: str | None = None  # None: the report's first
 
 
-def output_of(out: str | None, form: Format | None, figure: FigureName | None) -> Output:
+def output_of(out: str | None, form: Format | None, figure: str | None) -> Output:
     """Returns what `--out`, `--format` and `--figure` ask for together.
 
     Raises:
@@ -48,81 +46,75 @@ def output_of(out: str | None, form: Format | None, figure: FigureName | None) -
     if image and form:
         raise UserError(f"--format {form} is a form of the table; --out {out} is a figure")
     if image:
-        return Output(path, figure=figure or "scores")
+        return Output(path, image=True, figure=figure)
     if form is None and path.suffix not in FORMS:
         endings = ", ".join([*FORMS, *IMAGES])
         raise UserError(f"--out {out}: the ending must be one of {endings}, or --format given, or a folder end in /")
     return Output(path, form or FORMS[path.suffix])
 
 
-def deliver(material: Material, output: Output) -> str:
+def deliver(report: Report, output: Output) -> str:
     """Writes the report where it goes, and returns what is to be printed, which may be nothing.
 
     Raises:
-        UserError: there is nothing to draw in the figure asked for.
+        UserError: there is nothing to draw, or no figure of the name asked for.
     """
     if output.path is None:
-        return render(material.table, output.form or "md").rstrip("\n")
-    if output.figure:
-        content = _drawn(material, output.figure, output.path.suffix)
-        if content is None:
-            raise UserError(_nothing_to_draw(output.figure))
-        atomic_write(output.path, content)
+        return render(report, output.form or "md").rstrip("\n")
+    if output.image:
+        atomic_write(output.path, _drawn(report, _figure_name(report, output.figure), output.path.suffix))
         return ""
     if output.form:
-        atomic_write(output.path, _text(material, output.form))
+        atomic_write(output.path, _text(report, output.form))
         return ""
-    return "\n".join(write_folder(material, output.path))
+    return "\n".join(write_folder(report, output.path))
 
 
-def write_folder(material: Material, folder: Path) -> list[str]:
+def write_folder(report: Report, folder: Path) -> list[str]:
     """Writes every form and figure to a folder, made if missing; returns their paths, and why a figure is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for ending, form in FORMS.items():
-        atomic_write(folder / f"report{ending}", _text(material, form))
+        atomic_write(folder / f"report{ending}", _text(report, form))
         lines.append(str(folder / f"report{ending}"))
-    for figure in FIGURES:
-        content = _drawn(material, figure, ".png")
-        if content is None:
-            lines.append(f"no {figure}.png: {_nothing_to_draw(figure)}")
-        else:
-            atomic_write(folder / f"{figure}.png", content)
-            lines.append(str(folder / f"{figure}.png"))
-    return lines
+    for name in report.figures:
+        atomic_write(folder / f"{name}.png", _drawn(report, name, ".png"))
+        lines.append(str(folder / f"{name}.png"))
+    return [*lines, *(f"no {name}.png: {why}" for name, why in report.undrawn.items())]
 
 
-def keep_report(material: Material, folder: Path) -> str | None:
+def keep_report(report: Report, folder: Path) -> str | None:
     """Writes the report of a sweep to its folder; returns a line that names the figures, or says what went wrong.
 
     Returns None, and writes nothing, where no run has finished. What cannot be written costs no result: the report
     has been printed, and the records are there.
     """
-    if not any(record.status == "finished" for record in material.records):
+    if not any(finished for *_, finished, _ in report.provenance.runs):
         return None
     try:
-        lines = write_folder(material, folder)
+        lines = write_folder(report, folder)
     except OSError as error:  # a full disk, a folder of someone else's; matplotlib's cache folder likewise
         return f"the report's files could not be written: {error.filename or folder}: {error.strerror or error}"
-    return f"figures: {', '.join(line for line in lines if 'png' in line)}; the report beside them in four forms"
+    return f"figures: {', '.join(line for line in lines if 'png' in line)}; the report beside them in five forms"
 
 
-def _text(material: Material, form: Format) -> bytes:
-    return (render(material.table, form).rstrip("\n") + "\n").encode()
+def _text(report: Report, form: Format) -> bytes:
+    return (render(report, form).rstrip("\n") + "\n").encode()
 
 
-def _drawn(material: Material, name: FigureName, ending: str) -> bytes | None:
-    """Returns the figure as a file of that ending, or None if there is nothing to draw."""
-    from stableft.report import drawing, figures
+def _figure_name(report: Report, name: str | None) -> str:
+    wanted = name or next(iter([*report.figures, *report.undrawn]), None)
+    if wanted is None:
+        raise UserError(f"report {report.id!r} is a table, it has no figure")
+    if wanted in report.figures:
+        return wanted
+    if wanted in report.undrawn:
+        raise UserError(f"report {report.id!r}: there is no {wanted} to draw: {report.undrawn[wanted]}")
+    names = ", ".join([*report.figures, *report.undrawn])
+    raise UserError(f"--figure {wanted}: report {report.id!r} has {names}{nearest(wanted, report.figures)}")
 
-    if name == "scores":
-        figure = figures.box_plot(material.table, material.frame)
-    else:
-        figure = figures.training_loss_curves(material.table, material.frame, material.records)
-    return drawing.file_bytes(figure, ending.removeprefix(".")) if figure else None
 
+def _drawn(report: Report, name: str, ending: str) -> bytes:
+    from stableft.report.drawing import file_bytes
 
-def _nothing_to_draw(name: FigureName) -> str:
-    if name == "scores":
-        return "no run has a score yet"
-    return "no record has evaluations with a training loss (imported results have none)"
+    return file_bytes(report.figures[name](), ending.removeprefix("."))

@@ -1,6 +1,6 @@
 """What a reader must know of a table's cells before believing them, one sentence each."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from stableft.report.cells import Cell
 
@@ -15,8 +15,8 @@ def deviation_footnotes(deviations: Mapping[tuple[str, str], Sequence[str]]) -> 
             yield f"{place} is not a replication, it differs from the published setting: {text}."
 
 
-def cell_footnotes(cell: Cell) -> Iterator[str]:
-    """Yields what is missing from, or foreign to, the runs of one arm on one task."""
+def cell_footnotes(cell: Cell, sources: bool = True) -> Iterator[str]:
+    """Yields what is missing from, or (`sources`) foreign to, the runs of one arm on one task."""
     place, summary = f"{cell.row} on {cell.column}", cell.summary
     if cell.every_run_failed:
         yield f"{place}: every run failed (†); a small std among failed runs is no stability (M footnote 5)."
@@ -51,12 +51,22 @@ def cell_footnotes(cell: Cell) -> Iterator[str]:
         yield f"{place}: whether a run failed is not known of {cell.failed_unknown} of {summary.n}."
     if cell.planned is not None and summary.n != cell.planned:
         yield f"{place}: {summary.n} runs have a score, {cell.planned} are planned."
-    for source, n in cell.sources.items():
-        yield f"{place}: {n} of {len(cell.run_ids)} runs are not this project's runs, they were imported from {source}."
+    yield from foreign_notes([cell]) if sources else ()
     if cell.settings > 1:
         yield f"{place}: pools {cell.settings} settings (configs that differ in more than their seeds)."
     if cell.copies:
         yield f"{place}: {cell.copies} records repeat a run; the first of each counts."
+
+
+def foreign_notes(cells: Iterable[Cell]) -> Iterator[str]:
+    """Yields for each place from which runs were imported how many of which arms and tasks they are."""
+    places: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        for source, n in cell.sources.items():
+            line = f"{n} of {len(cell.run_ids)} runs of {cell.row} on {cell.column}"
+            places.setdefault(source, {})[line] = None
+    for source, lines in places.items():
+        yield f"{', '.join(lines)} are not this project's runs, they were imported from {source}."
 
 
 def column_footnotes(cells: Sequence[Cell]) -> Iterator[str]:

@@ -1,91 +1,175 @@
-"""From a sweep file or an artefact's id, and records, to a `Table`."""
+"""From a sweep file or an artefact's id, and records, to the `Runs` that its tables and figures are made from."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
+from stableft.config import RunConfig
 from stableft.errors import UserError, nearest
-from stableft.frame import Name, frame
+from stableft.frame import Name, described_source, frame
 from stableft.plan import PlannedRun, Sources
-from stableft.recipe import deviations
-from stableft.record import RunRecord, read_record, read_records_file
-from stableft.report.artifact import Artifact, sweep_artifact
-from stableft.report.mosbach import ARTIFACTS
-from stableft.report.published import load_published
-from stableft.report.table import Table, build_report
+from stableft.record import AnyRun, Environment, ImportedRun, RunRecord, read_record, read_records_file
+from stableft.report.artifact import Artifact, Checkpoint, Rule, means_artifact, sweep_artifact
+from stableft.report.cells import Cell, make_cell
+from stableft.report.mosbach import ARTIFACTS as MOSBACH
+from stableft.report.zhang import ARTIFACTS as ZHANG
 from stableft.sweepfile import START, Sweep, load_sweep
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Checkpoint = Literal["recipe", "last", "best"]
+ARTIFACTS: dict[str, Artifact] = MOSBACH | ZHANG
+Place = tuple[str, str]  # arm, task
+Load = Callable[[str], Sweep]
+Evaluation = tuple[int, float | None, float | None]  # step, training loss since the one before, validation score
 
 
 @dataclass(frozen=True)
-class Material:
-    """A report's table, and the runs it was made from, of which figures are drawn."""
+class Runs:
+    """The runs of an artefact: those that are there, and what is known of those that are not.
 
-    table: Table
+    `planned` has every arm and task of the sweeps, in their order, with the number of runs; `sweeps` the file that
+    makes them, `plans` the config of the first. `curves` are of a run id and source.
+    """
+
+    artifact: Artifact
     frame: "pd.DataFrame"
-    records: tuple[RunRecord, ...]
+    planned: Mapping[Place, int]
+    recipes: Mapping[str, str]
+    sweeps: Mapping[Place, str]
+    plans: Mapping[Place, RunConfig]
+    configs: Mapping[Place, RunConfig]  # of the first own run that is there
+    curves: Mapping[tuple[str, str | None], tuple[Evaluation, ...]]
+    environments: Mapping[str, int]
+    unused: tuple[str, ...] = ()  # arms and tasks of imported runs that the artefact does not show
+
+    @cached_property
+    def by_place(self) -> dict[Place, list[dict[str, Any]]]:
+        """The rows of the frame by arm and task; the places without any run too."""
+        places: dict[Place, list[dict[str, Any]]] = {place: [] for place in self.planned}
+        for run in self.frame.to_dict("records"):
+            places.setdefault((run[self.artifact.row], run[self.artifact.column]), []).append(run)  # type: ignore[arg-type]
+        return places
+
+    def cell(self, arm: str, task: str) -> Cell:
+        """Returns the cell of an arm on a task, which may have no runs."""
+        return make_cell(arm, task, self.by_place.get((arm, task), []), self.planned.get((arm, task)))
 
 
-def planned_runs(name: str, load) -> tuple[Artifact, tuple[PlannedRun, ...]]:
+def planned_runs(name: str, load: Load) -> tuple[Artifact, tuple[tuple[str, PlannedRun], ...]]:
     """Returns the artefact of that id with the runs of its sweeps, or else the one of the sweep file of that name.
 
-    `load` expands a sweep file, such as `sweepfile.load_sweep` with a user's choices.
+    Each run comes with the path of its sweep file. `load` expands a sweep file, such as `sweepfile.load_sweep` with a
+    user's choices.
 
     Raises:
         UserError: it is neither.
     """
     if name in ARTIFACTS:
         artifact = ARTIFACTS[name]
-        return artifact, tuple(run for sweep in artifact.sweeps for run in load(sweep).runs)
+        found = [(f"configs/{sweep}", run) for sweep in artifact.sweeps for run in load(sweep).runs]
+        return artifact, tuple(pair for pair in found if artifact.shows(pair[1].arm, pair[1].config.data.task))
     if not name.endswith(".yaml") and "/" not in name and nearest(name, ARTIFACTS):
         raise UserError(f"artifact {name!r} is not known{nearest(name, ARTIFACTS)}")
-    sweep: Sweep = load(name)
-    return sweep_artifact(sweep.name, str(sweep.path)), sweep.runs
-
-
-def report_of(
-    artifact: Artifact, runs: Sequence[PlannedRun], records: Iterable[RunRecord], which: Checkpoint = "recipe"
-) -> Table:
-    """Returns the table of these runs, as `gather` has it."""
-    return gather(artifact, runs, records, which).table
+    sweep = load(name)
+    return sweep_artifact(sweep.name, str(sweep.path)), tuple((str(sweep.path), run) for run in sweep.runs)
 
 
 def gather(
-    artifact: Artifact, runs: Sequence[PlannedRun], records: Iterable[RunRecord], which: Checkpoint = "recipe"
-) -> Material:
-    """Returns the report of these runs.
+    artifact: Artifact,
+    runs: Sequence[tuple[str, PlannedRun]],
+    records: Iterable[AnyRun],
+    which: Checkpoint = "recipe",
+) -> Runs:
+    """Returns the runs of an artefact, each with the path of its sweep file, as far as there are records of them.
 
-    A record belongs to a run by its id. One that was imported from elsewhere cannot have the id; it belongs to the
-    arm, task and seeds that it was imported as.
+    An own record belongs to a run by its id. An imported one belongs to the arm and task that it was imported as,
+    whatever its seed. The records are read one at a time.
     """
     names: dict[str, list[Name]] = {}
-    planned: dict[tuple[str, str], int] = {}
-    foreign: dict[tuple[str, str, int, int], Name] = {}
-    for run in runs:
-        config = run.config
-        name = Name(run.arm, run.recipe, config.evaluation.report)
-        foreign[run.arm, config.data.task, config.seeds.init, config.seeds.data] = name
+    planned: dict[Place, int] = {}
+    sweeps: dict[Place, str] = {}
+    plans: dict[Place, RunConfig] = {}
+    imported_as: dict[Place, Name] = {}
+    for sweep, run in runs:
+        place = (run.arm, run.config.data.task)
+        name = Name(run.arm, run.recipe, run.config.evaluation.report)
         if name not in names.setdefault(run.run_id, []):
             names[run.run_id].append(name)
-            planned[run.arm, config.data.task] = planned.get((run.arm, config.data.task), 0) + 1
-    kept = []
+            planned[place] = planned.get(place, 0) + 1
+            sweeps.setdefault(place, sweep)
+            plans.setdefault(place, run.config)
+            imported_as.setdefault(place, name)
+    kept = _Kept()
+    rows = frame(_read_planned(records, names, imported_as, kept), names, which)
+    return Runs(
+        artifact=artifact,
+        frame=rows,
+        planned=planned,
+        recipes={run.arm: run.recipe for _, run in runs},
+        sweeps=sweeps,
+        plans=plans,
+        configs=kept.configs,
+        curves=kept.curves,
+        environments=dict(sorted(kept.environments.items())),
+        unused=tuple(kept.unused),
+    )
+
+
+@dataclass
+class _Kept:
+    """What is kept of records that have been read, besides the rows of the frame."""
+
+    configs: dict[Place, RunConfig] = field(default_factory=dict)
+    curves: dict[tuple[str, str | None], tuple[Evaluation, ...]] = field(default_factory=dict)
+    environments: Counter[str] = field(default_factory=Counter)
+    unused: dict[str, None] = field(default_factory=dict)
+
+    def add(self, record: AnyRun, arms: Iterable[str]) -> None:
+        key = (record.run_id, described_source(record))
+        if isinstance(record, RunRecord):
+            for arm in arms:
+                self.configs.setdefault((arm, record.config.data.task), record.config)
+            if key not in self.curves and record.environment:
+                self.environments[describe_environment(record.environment)] += 1
+        if record.status == "finished" and record.evals:
+            metric = record.val_metric if isinstance(record, ImportedRun) else record.config.task.metric
+            self.curves[key] = tuple((point.step, point.train_loss, point.val.get(metric)) for point in record.evals)
+
+
+def _read_planned(
+    records: Iterable[AnyRun], names: dict[str, list[Name]], imported_as: Mapping[Place, Name], kept: _Kept
+) -> Iterator[AnyRun]:
+    """Yields the records that belong to an artefact, under `names`, which imported ones are added to."""
     for record in records:
-        seeds = record.config.seeds
-        imported_as = foreign.get((record.arm, record.config.data.task, seeds.init, seeds.data))
-        if record.source and imported_as:
-            names.setdefault(record.run_id, [imported_as])
+        if isinstance(record, ImportedRun):
+            name = imported_as.get((record.arm, record.task))
+            if name is None:
+                kept.unused[f"{record.arm} on {record.task}"] = None
+                continue
+            names.setdefault(record.run_id, [Name(name.arm, name.recipe, record.report)])
         if record.run_id in names:
-            kept.append(record)
-    published = load_published()
-    rows = frame(kept, names, which)
-    deviating = _deviations(kept, names, set(published))
-    table = build_report(rows, artifact, published, deviating, planned, {run.arm: run.recipe for run in runs})
-    return Material(table, rows, tuple(kept))
+            kept.add(record, [name.arm for name in names[record.run_id]])
+            yield record
+
+
+def _read_all(records: Iterable[AnyRun], kept: _Kept) -> Iterator[AnyRun]:
+    """Yields every record but those of runs that were trained only because others start from them."""
+    for record in records:
+        if record.arm != START:
+            kept.add(record, [record.arm])
+            yield record
+
+
+def describe_environment(environment: Environment) -> str:
+    """Returns device, commit and versions on one line."""
+    commit = environment.git_commit[:12] if environment.git_commit else "unknown"
+    dirty = " with uncommitted changes" if environment.git_dirty else ""
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(environment.versions.items()))
+    return f"{environment.device}, {environment.platform}, commit {commit}{dirty}; {versions}"
 
 
 def stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRecord]:
@@ -103,40 +187,68 @@ def stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRec
             yield record
 
 
-def filed_records(paths: Iterable[Path]) -> Iterable[RunRecord]:
+def all_stored(results: Path) -> Iterator[RunRecord]:
+    """Yields the records of the run folders, in the order of their ids; runs that are paused have none yet."""
+    folder = results / "runs"
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        record = read_record(results, path.name) if path.is_dir() else None
+        if record and record.status != "paused":
+            yield record
+
+
+def filed_records(paths: Iterable[Path]) -> Iterable[AnyRun]:
     """Yields the records of several files."""
     for path in paths:
         yield from read_records_file(path)
 
 
-def table_of(name: str, results: Path, files: Sequence[Path], which: Checkpoint, load=None) -> Table:
-    """Returns the table of a sweep file or artefact, as `material_of` has it."""
-    return material_of(name, results, files, which, load).table
+def own_records(paths: Iterable[Path]) -> Iterable[RunRecord]:
+    """Yields the records of several files that are of this project's runs."""
+    return (record for record in filed_records(paths) if isinstance(record, RunRecord))
 
 
-def material_of(name: str, results: Path, files: Sequence[Path], which: Checkpoint, load=None) -> Material:
-    """Returns the report of a sweep file or artefact from run folders or, where given, from files of records.
+def runs_of(name: str, results: Path, files: Sequence[Path], which: Checkpoint, load: Load | None = None) -> Runs:
+    """Returns the runs of a sweep file or artefact from run folders or, where given, from files of records.
 
     `name` may also be a file of records itself: then its runs are all there are, under the names stored with them,
     but for those that were trained only because others start from them.
+
+    Raises:
+        UserError: there is no such sweep file, artefact or records file, or a record is damaged.
     """
     if name.endswith(".jsonl"):
-        stored = [record for record in filed_records([Path(name)]) if record.arm != START]
-        runs = [PlannedRun(record.arm, record.recipe, record.config) for record in stored]
-        return gather(sweep_artifact(Path(name).stem, name), runs, stored, which)
+        return runs_of_file(Path(name), which)
     artifact, runs = planned_runs(name, load or (lambda path: load_sweep(path, Sources())))
-    records = filed_records(files) if files else stored_records(results, runs)
+    records = filed_records(files) if files else stored_records(results, [run for _, run in runs])
     return gather(artifact, runs, records, which)
 
 
-def _deviations(
-    records: Iterable[RunRecord], names: dict[str, list[Name]], published: set[tuple[str, str]]
-) -> dict[tuple[str, str], list[str]]:
-    """Returns for each arm and task with published values how its first run departs from the published setting."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for record in records:
-        task = record.config.data.task
-        for arm, recipe, _ in names[record.run_id]:
-            if (arm, task) not in found and (recipe, task) in published:
-                found[arm, task] = deviations(record.config, recipe)
-    return found
+def runs_of_file(path: Path, which: Checkpoint = "recipe") -> Runs:
+    """Returns all runs of a file of records, in its order, as if a sweep had planned just these."""
+    artifact = sweep_artifact(path.stem, str(path))
+    kept = _Kept()
+    rows = frame(_read_all(read_records_file(path), kept), None, which)
+    planned = Counter(zip(rows["arm"], rows["task"], strict=True))
+    return Runs(
+        artifact=artifact,
+        frame=rows,
+        planned=planned,
+        recipes=dict(zip(rows["arm"], rows["recipe"], strict=True)),
+        sweeps={},
+        plans=kept.configs,
+        configs=kept.configs,
+        curves=kept.curves,
+        environments=dict(sorted(kept.environments.items())),
+    )
+
+
+def with_rule(runs: Runs, rule: Rule) -> Runs:
+    """Returns the runs of a sweep as a table of means, of which one of Z's rules sets some in bold.
+
+    Raises:
+        UserError: they are those of a paper's artefact, which has its own rule.
+    """
+    artifact = runs.artifact
+    if artifact.id in ARTIFACTS:
+        raise UserError(f"--rule {rule}: {artifact.id} has the paper's own rule; --rule is for a sweep")
+    return replace(runs, artifact=means_artifact(artifact.id, artifact.sweeps[0], rule, runs.planned))

@@ -1,4 +1,4 @@
-"""A frame of runs and the published values -> a `Table`: cells, comparisons and footnotes, nothing rendered yet."""
+"""Runs and the published values -> a `Table`: cells, comparisons and footnotes, nothing rendered yet."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,16 +6,21 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from stableft.errors import UserError
+from stableft.recipe import deviations
 from stableft.report.artifact import Artifact
 from stableft.report.battery import Versus, against_first
 from stableft.report.cells import Cell, make_cell
 from stableft.report.compare import Comparison, compare_column, compare_published
 from stableft.report.footnotes import cell_footnotes, column_footnotes, deviation_footnotes
-from stableft.report.published import Published
+from stableft.report.published import PublishedValue, load_published, printed_for_arm, printed_for_name, printed_for_run
 from stableft.tasks import TASKS
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from stableft.report.gather import Runs
+
+Published = Mapping[tuple[str, str], Sequence[PublishedValue]]  # arm, task ->
 
 
 @dataclass(frozen=True)
@@ -41,25 +46,44 @@ class Table:
         return [c for c in self.comparisons if c.published and (c.a, c.column) == (cell.row, cell.column)]
 
 
+def build_table(runs: "Runs") -> Table:
+    """Returns the table of stability of an artefact or sweep, beside what the papers print for its settings."""
+    places = [place for place, found in runs.by_place.items() if found or place in runs.planned]
+    published = {place: printed for place in places if (printed := _printed(runs, place))}
+    deviating = {
+        place: found
+        for place, printed in published.items()
+        if (config := runs.configs.get(place)) and (found := deviations(config, printed[0].recipe, printed[0].set))
+    }
+    return build_report(runs.frame, runs.artifact, published, deviating, runs.planned)
+
+
+def _printed(runs: "Runs", place: tuple[str, str]) -> tuple[PublishedValue, ...]:
+    """Returns what a paper prints for an arm and task: at the artefact's own place, or for the sweep's setting."""
+    values, (arm, task) = load_published(), place
+    if runs.artifact.printed_at:
+        return printed_for_arm(values, *runs.artifact.printed_at, arm, task)
+    config = runs.configs.get(place) or runs.plans.get(place)
+    return printed_for_run(values, config, runs.recipes[arm]) if config else printed_for_name(values, arm, task)
+
+
 def build_report(
     frame: "pd.DataFrame",
     artifact: Artifact,
     published: Published,
-    deviations: Mapping[tuple[str, str], Sequence[str]] | None = None,
+    deviating: Mapping[tuple[str, str], Sequence[str]] | None = None,
     planned: Mapping[tuple[str, str], int] | None = None,
-    recipes: Mapping[str, str] | None = None,
 ) -> Table:
     """Returns the table of an artefact, or of a sweep (`sweep_artifact`).
 
-    `deviations` says for an arm and task how its runs differ from the paper's setting, `planned` how many runs each
-    (arm, task) should have, `recipes` the recipe of an arm that has no runs yet; the order of `planned` is the order
-    of the rows.
+    `published` has what a paper prints for an arm and task, `deviating` how its runs differ from the paper's
+    setting, `planned` how many runs there should be; the order of `planned` is the order of the rows.
 
     Raises:
         UserError: there is nothing to report, or runs of one cell are scored by different metrics, splits or
             checkpoints.
     """
-    deviations, planned, recipes = deviations or {}, planned or {}, recipes or {}
+    deviating, planned = deviating or {}, planned or {}
     if frame.empty and not planned:
         raise UserError(f"report {artifact.id!r}: there are no records of its runs")
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in planned}
@@ -79,17 +103,15 @@ def build_report(
         for comparison in compare_column(list(column_cells), artifact)
     ]
     comparisons += [
-        compare_published(cell, value)
-        for cell in cells
-        for value in published.get((cell.recipe or recipes.get(cell.row, ""), cell.column), ())
+        compare_published(cell, value) for cell in cells for value in published.get((cell.row, cell.column), ())
     ]
     footnotes = [
-        *deviation_footnotes(deviations),
+        *deviation_footnotes(deviating),
         *(note for cell in cells for note in cell_footnotes(cell)),
         *(note for column in columns for note in column_footnotes([c for c in cells if c.column == column])),
     ]
     battery = against_first(cells) if artifact.against_first else ()
-    return Table(artifact, rows, columns, cells, tuple(comparisons), tuple(footnotes), deviations, battery)
+    return Table(artifact, rows, columns, cells, tuple(comparisons), tuple(footnotes), deviating, battery)
 
 
 def task_title(name: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from stableft.metrics import TITLES
 from stableft.report.cells import Cell
+from stableft.report.compare import COMPATIBLE_ALPHA
 from stableft.report.published import PublishedValue
 from stableft.report.table import Table, task_title
 from stableft.stats import TestResult
@@ -14,7 +15,9 @@ MISSING = "-"
 
 def percent(fraction: float | None, sign: bool = False) -> str:
     """Returns a fraction in percent with one decimal, as the papers print it, or a dash where there is none."""
-    return MISSING if fraction is None else f"{100 * fraction:{'+' if sign else ''}.1f}"
+    if fraction is None:
+        return MISSING
+    return f"{round(100 * fraction, 1) + 0.0:{'+' if sign else ''}.1f}"  # + 0.0: no number is -0.0
 
 
 def sentence(result: TestResult) -> str:
@@ -24,6 +27,13 @@ def sentence(result: TestResult) -> str:
     if result.p is None:
         return f"{name}: no test, {result.reason}"
     return f"{name}: statistic {result.statistic:.3g}, {_p(result.p)}, n = {result.n_a} and {result.n_b}"
+
+
+def compatible(result: TestResult) -> str:
+    """Returns whether a mean and a printed one could be equal, with the p-value, or a dash where there is no test."""
+    if result.p is None:
+        return MISSING
+    return f"{'yes' if result.p >= COMPATIBLE_ALPHA else 'no'} ({result.p:.2g})"
 
 
 def _p(p: float) -> str:

@@ -1,0 +1,164 @@
+"""The runs of an artefact -> its `Report`: tables, panels and what is missing, before any form."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stableft.report import curve_panels, figures, run_panels
+from stableft.report.artifact import (
+    Artifact,
+    BiasRatio,
+    Boxes,
+    Curves,
+    Datasets,
+    Hyperparameters,
+    Lengths,
+    Means,
+    Part,
+    Probe,
+    Scatter,
+    SeedMap,
+    Trials,
+    groups_of,
+)
+from stableft.report.blocks import Block, Bullets, Grid, Heading, Paragraph, Picture, Report
+from stableft.report.cells import Cell
+from stableft.report.conventions import RANKS
+from stableft.report.footnotes import cell_footnotes, foreign_notes
+from stableft.report.gather import Runs
+from stableft.report.panel_text import panel_grid, panel_rows
+from stableft.report.panels import CurvePanel, Panel
+from stableft.report.provenance import missing_runs, provenance, provenance_values
+from stableft.report.stability import stability_report
+from stableft.report.table import Table, build_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def build(runs: Runs, data_dir: Path | None = None) -> Report:
+    """Returns the report of an artefact or sweep. `data_dir` is where tables of data sets look, else the hub.
+
+    Raises:
+        UserError: there is nothing to report, or runs of one cell are scored by different metrics, splits or
+            checkpoints.
+    """
+    parts = runs.artifact.parts
+    if not parts:
+        table = build_table(runs)
+        drawn, undrawn = _sweep_figures(table, runs)
+        report = stability_report(table, drawn, provenance(runs), tuple(missing_runs(runs)))
+        return replace(report, undrawn=undrawn)
+    match parts[0]:
+        case Datasets(paper):
+            from stableft.report.datasets import dataset_report
+
+            return dataset_report(paper, data_dir)
+        case Hyperparameters(paper):
+            from stableft.report.hyperparameters import hyperparameter_report
+
+            return hyperparameter_report(paper)
+        case Means():
+            from stableft.report.means import means_report
+
+            return means_report([part for part in parts if isinstance(part, Means)], runs)
+    return _figure_report(runs)
+
+
+def panel_of(part: Part, runs: Runs) -> tuple[Panel, list[str]]:
+    """Returns what a part of a figure draws, and what a reader must know of it."""
+    match part:
+        case Boxes():
+            return run_panels.boxes(part, runs)
+        case Curves():
+            return curve_panels.curves(part, runs)
+        case Lengths():
+            return curve_panels.lengths(part, runs)
+        case Trials():
+            return curve_panels.trials(part, runs)
+        case Scatter():
+            return run_panels.scatter(part, runs)
+        case SeedMap():
+            return run_panels.seed_map(part, runs)
+        case BiasRatio():
+            return curve_panels.ratio(part, runs)
+        case Probe(title, needs):
+            return CurvePanel(title, "", "", (), missing=f"needs {needs}"), []
+    raise AssertionError(part)
+
+
+def _figure_report(runs: Runs) -> Report:
+    artifact = runs.artifact
+    made = [(part, *panel_of(part, runs)) for part in artifact.parts]
+    blocks: list[Block] = [Picture(artifact.id, artifact.title)]
+    grids: list[Grid] = []
+    shown: list[Cell] = []
+    for number, (part, panel, notes) in enumerate(made, 1):
+        cells = [runs.cell(group.arm, group.task) for group in groups_of(part)]
+        shown += cells
+        notes = [*notes, *(note for cell in cells if cell.run_ids for note in cell_footnotes(cell, sources=False))]
+        grid = None if panel.missing else panel_grid(panel, f"{artifact.id}-{number}")
+        if panel.title:
+            blocks.append(Heading(panel.title))
+        blocks += [Paragraph(f"Nothing to show yet: {panel.missing}.")] if panel.missing else []
+        if grid:
+            blocks.append(grid)
+            grids.append(grid)
+        blocks += [Bullets(tuple(dict.fromkeys(notes)))] if notes else []
+    notes = [*artifact.notes, *foreign_notes(shown), *missing_runs(runs)]
+    blocks += [Heading("Notes", RANKS + 1), Bullets(tuple(notes))] if notes else []
+    panels = [panel for _, panel, _ in made]
+    rows = [row for panel in panels for row in panel_rows(panel)]
+    return Report(
+        artifact.id,
+        artifact.title,
+        tuple(blocks),
+        tuple(grids),
+        tuple(rows),
+        figure_values(artifact, made, notes, runs),
+        {artifact.id: _drawer(panels)},
+        provenance=provenance(runs),
+    )
+
+
+def _drawer(panels: Sequence[Panel]) -> Callable[[], "Figure"]:
+    return lambda: figures.draw(panels)
+
+
+def figure_values(artifact: Artifact, made, notes: Sequence[str], runs: Runs) -> dict[str, Any]:
+    """Returns a figure as JSON values: what every panel draws, its notes, and the runs that it was made from."""
+    return {
+        "artifact": artifact.id,
+        "title": artifact.title,
+        "panels": [
+            {"kind": type(part).__name__.lower(), **without_nan(asdict(panel)), "notes": panel_notes}
+            for part, panel, panel_notes in made
+        ],
+        "notes": list(notes),
+        **provenance_values(provenance(runs)),
+    }
+
+
+def without_nan(value: Any) -> Any:
+    """Returns nested values with None for every number that JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _sweep_figures(table: Table, runs: Runs) -> tuple[dict[str, Callable[[], "Figure"]], dict[str, str]]:
+    """Returns the two figures of every table of stability, and why one of them cannot be drawn."""
+    curves = {
+        key: [(step, loss) for step, loss, _ in points if loss is not None] for key, points in runs.curves.items()
+    }
+    panels: dict[str, list[Panel]] = {
+        "scores": [*figures.score_panels(table, runs.frame)],
+        "training-loss": [*figures.loss_panels(table, runs.frame, curves)],
+    }
+    reasons = {"scores": "no run has a score yet", "training-loss": "no record has evaluations with a training loss"}
+    undrawn = {name: reasons[name] for name, found in panels.items() if not found}
+    return {name: _drawer(found) for name, found in panels.items() if found}, undrawn

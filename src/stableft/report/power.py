@@ -1,0 +1,73 @@
+"""`stableft power`: how many seeds a claim about two arms needs, for normal scores or from real ones."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stableft.errors import UserError, nearest
+from stableft.frame import frame
+from stableft.report.gather import filed_records
+from stableft.stats import power_of_normal, power_of_scores, render_power
+from stableft.stats.results import Center
+
+
+def power_text(
+    sd: float | None,
+    ratio: float | None,
+    files: Sequence[Path],
+    arms: str,
+    task: str | None,
+    alpha: float,
+    target: float,
+    center: Center,
+    seed: int,
+) -> str:
+    """Returns the power over the number of runs an arm, and the number needed, as text.
+
+    Raises:
+        UserError: the options do not fit together, or the arms are not in the records.
+    """
+    for option, value in (("--alpha", alpha), ("--power", target)):
+        if not 0 < value < 1:
+            raise UserError(f"{option} {value:g} must be between 0 and 1")
+    if files:
+        if sd is not None or ratio is not None:
+            raise UserError("--from takes spread and failures from the records; leave out --sd and --ratio")
+        a, b = _arms(files, arms, task)
+        scores, failed = zip(*((_column(arm, "score"), _column(arm, "failed")) for arm in (a, b)), strict=True)
+        curves = power_of_scores(*scores, *failed, alpha=alpha, target=target, center=center, seed=seed)
+        names = [f"{arm[0]['arm']} (n = {len(arm)})" for arm in (a, b)]
+        return f"{names[0]} against {names[1]} on {a[0]['task']}\n\n{render_power(curves)}"
+    if sd is None or ratio is None:
+        raise UserError("power needs --sd and --ratio, or --from with --arms A,B")
+    for option, value in (("--sd", sd), ("--ratio", ratio)):
+        if not 0 < value < float("inf"):
+            raise UserError(f"{option} {value:g} must be a number above 0")
+    return render_power(power_of_normal(sd, ratio, alpha, target, center, seed))
+
+
+def _arms(files: Sequence[Path], arms: str, task: str | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Returns the scored runs of the two arms on the one task that both have."""
+    names = [name.strip() for name in arms.split(",") if name.strip()]
+    runs = [run for run in frame(filed_records(files)).to_dict("records") if run["scored"]]
+    there = {run["arm"]: None for run in runs}
+    if len(names) != 2 or names[0] == names[1]:
+        raise UserError(f"--arms {arms}: give the names of two arms, A,B; the records have {', '.join(there)}")
+    for name in names:
+        if name not in there:
+            raise UserError(f"--arms: the records have no arm {name!r}{nearest(name, there)}")
+    tasks = [{run["task"] for run in runs if run["arm"] == name} for name in names]
+    common = sorted(tasks[0] & tasks[1])
+    if task is not None and task not in common:
+        raise UserError(f"--task {task}: the arms have runs of {', '.join(common) or 'no common task'}")
+    if task is None and len(common) != 1:
+        raise UserError(f"--arms {arms}: the arms have runs of {', '.join(common) or 'no common task'}: --task chooses")
+    chosen = task or common[0]
+    a, b = ([run for run in runs if (run["arm"], run["task"]) == (name, chosen)] for name in names)
+    return a, b
+
+
+def _column(runs: Sequence[dict[str, Any]], name: str) -> list[Any]:
+    if name == "failed":
+        return [run[name] if isinstance(run[name], bool) else None for run in runs]
+    return [100 * run[name] for run in runs]

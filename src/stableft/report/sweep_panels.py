@@ -1,0 +1,128 @@
+"""The panels of any sweep's report: every run's score, and the training losses of the arms that failed most."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from stableft.metrics import REGRESSION
+from stableft.report import wording
+from stableft.report.cells import Cell
+from stableft.report.drawing import KINDS, Kind, kind_of
+from stableft.report.panels import Box, BoxPanel, Curve, CurvePanel, Line
+from stableft.report.table import Table, task_title
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_PANELS = 6
+HIGHEST = 3.0  # of the label entropy: a diverging run leaves the figure above that
+LOSS = "training loss\n(mean since the evaluation before)"
+
+Run = Mapping[str, Any]  # a row of the frame
+Losses = Sequence[tuple[int, float]]  # step, mean training loss since the evaluation before
+Curves = Mapping[tuple[str, str | None], Losses]  # of a run id and source
+Runs = Mapping[tuple[str, str], Sequence[Run]]  # of an arm and task
+
+
+def score_panels(table: Table, frame: "pd.DataFrame") -> list[BoxPanel]:
+    """Returns a panel for every task, with a box for each arm; none where no run has a score that can be drawn."""
+    runs = [run for run in frame.to_dict("records") if run["scored"] and not math.isnan(run["score"])]
+    groups = _grouped(runs)
+    constant = any(run["metric"] in REGRESSION for run in runs)
+    baseline = f"baseline: always the {'same answer' if constant else 'most frequent class'}"
+    panels = []
+    for column in table.columns if runs else ():
+        cells = [cell for cell in table.cells if cell.column == column]
+        what = wording.heading(cells).removeprefix(f"{task_title(column)}: ").replace(", ", "\n", 1)
+        boxes = tuple(_box(cell, groups.get((cell.row, column), ())) for cell in cells)
+        panels.append(BoxPanel(task_title(column), what, boxes, baseline_label=baseline))
+    return panels
+
+
+def _grouped(runs: Iterable[Run]) -> Runs:
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run["arm"], run["task"]), []).append(run)
+    return groups
+
+
+def _box(cell: Cell, runs: Sequence[Run]) -> Box:
+    runs = sorted(runs, key=lambda run: (run["score"], run["run_id"]))
+    return Box(
+        label=cell.row,
+        scores=tuple(100 * run["score"] for run in runs),
+        failed=tuple(run["failed"] if isinstance(run["failed"], bool) else None for run in runs),
+        n=cell.summary.n,
+        n_nan=cell.summary.n_nan,
+        n_failed=wording.failed(cell),
+        baseline=None if cell.baseline is None else 100 * cell.baseline,
+    )
+
+
+def loss_panels(table: Table, frame: "pd.DataFrame", curves: Curves) -> list[CurvePanel]:
+    """Returns a panel for each arm and task with the training loss of every run over its steps.
+
+    The panels share the axis of the loss; that of the steps is each one's own, because recipes differ sevenfold in
+    length. Beyond MAX_PANELS the arms with the most failed runs are shown. None where no run has a curve.
+    """
+    groups = _grouped(run for run in frame.to_dict("records") if curves.get((run["run_id"], run["source"])))
+    cells = [cell for cell in table.cells if (cell.row, cell.column) in groups]
+    most = sorted(cells, key=lambda cell: -cell.failed)[:MAX_PANELS]
+    shown = [cell for cell in cells if cell in most]
+    runs = [run for cell in shown for run in groups[cell.row, cell.column]]
+    those = f" ({len(shown)} of {len(cells)} arms: those with most failed runs)" if len(shown) < len(cells) else ""
+    named = len({cell.column for cell in shown}) > 1
+    value = f" ({_entropies(runs)[0]:.2f} nats)" if len(_entropies(runs)) == 1 else ""
+    entropy = f"nothing learnt: entropy of the training labels{value}"
+    return [
+        CurvePanel(
+            title=f"{f'{task_title(cell.column)}, ' if named else ''}{cell.row}\n{wording.failed(cell)} failed",
+            xlabel=f"optimizer step{those}",
+            ylabel=LOSS,
+            curves=tuple(_curves(groups[cell.row, cell.column], curves)),
+            horizontal=tuple(Line(entropy, nats) for nats in _entropies(groups[cell.row, cell.column])),
+            top=_top(runs, curves),
+            bottom=0.0,
+            left=0.0,
+        )
+        for cell in shown
+    ]
+
+
+def _curves(runs: Sequence[Run], curves: Curves) -> Iterable[Curve]:
+    """Yields the line of every run, and the mean of those that failed and of those that did not."""
+    means = []
+    for kind in reversed(KINDS):
+        those = [run for run in runs if kind_of(run["failed"]) is kind]
+        lines = [curves[run["run_id"], run["source"]] for run in those]
+        for run, line in zip(those, lines, strict=True):
+            yield _curve(run["run_id"], line, kind, thin=len(lines) > 1)
+        if len(lines) > 1:
+            means.append(_curve(f"mean, {kind.name}", _mean(lines), kind, n=len(lines)))
+    yield from means
+
+
+def _curve(label: str, line: Losses, kind: Kind, thin: bool = False, n: int = 1) -> Curve:
+    x, y = tuple(float(step) for step, _ in line), tuple(loss for _, loss in line)
+    group = f"{kind.name} runs (bold: their mean)"
+    return Curve(label, x, y, n=n, color=kind.color, thin=thin, group=group)
+
+
+def _mean(lines: Sequence[Losses]) -> Losses:
+    """Returns the mean at every step that half of the runs have; one of fewer would jump where the others ended."""
+    losses: dict[int, list[float]] = {}
+    for step, loss in (point for line in lines for point in line):
+        if math.isfinite(loss):
+            losses.setdefault(step, []).append(loss)
+    common = {step: values for step, values in sorted(losses.items()) if len(values) >= len(lines) / 2}
+    return [(step, sum(values) / len(values)) for step, values in common.items()]
+
+
+def _top(runs: Sequence[Run], curves: Curves) -> float:
+    losses = [loss for run in runs for _, loss in curves[run["run_id"], run["source"]] if math.isfinite(loss)]
+    highest, entropy = max(losses, default=1.0), max(_entropies(runs), default=None)
+    return 1.05 * (highest if entropy is None else max(min(highest, HIGHEST * entropy), 1.1 * entropy))
+
+
+def _entropies(runs: Sequence[Run]) -> list[float]:
+    return sorted({run["label_entropy"] for run in runs if not math.isnan(run["label_entropy"])})
