@@ -68,7 +68,7 @@ def report(
             print(line, flush=True)
         return
     output = output_of(out, format_, figure)
-    runs = runs_of(name, results, records, score, lambda path: load(path, None, set_, arms, seeds))
+    runs = runs_of(name, results, records, score, lambda path: load(path, None, set_, arms, seeds), output.draws)
     if rule != "levene":
         runs = with_rule(runs, rule)
     if text := deliver(build(runs, data_dir), output):

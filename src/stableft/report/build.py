@@ -151,14 +151,15 @@ def without_nan(value: Any) -> Any:
 
 
 def _sweep_figures(table: Table, runs: Runs) -> tuple[dict[str, Callable[[], "Figure"]], dict[str, str]]:
-    """Returns the two figures of every table of stability, and why one of them cannot be drawn."""
-    curves = {
-        key: [(step, loss) for step, loss, _ in points if loss is not None] for key, points in runs.curves.items()
-    }
-    panels: dict[str, list[Panel]] = {
-        "scores": [*figures.score_panels(table, runs.frame)],
-        "training-loss": [*figures.loss_panels(table, runs.frame, curves)],
-    }
-    reasons = {"scores": "no run has a score yet", "training-loss": "no record has evaluations with a training loss"}
-    undrawn = {name: reasons[name] for name, found in panels.items() if not found}
-    return {name: _drawer(found) for name, found in panels.items() if found}, undrawn
+    """Returns the two figures of every table of stability, which are made when they are drawn, and why one is not."""
+    drawn: dict[str, Callable[[], Figure]] = {}
+    undrawn = {"scores": "no run has a score yet", "training-loss": "no record has evaluations with a training loss"}
+    if any(cell.summary.n_finite for cell in table.cells):
+        drawn["scores"] = lambda: figures.draw(figures.score_panels(table, runs.frame))
+    if any(loss is not None for points in runs.curves.values() for _, loss, _ in points):
+        drawn["training-loss"] = lambda: figures.draw(figures.loss_panels(table, runs.frame, _losses(runs)))
+    return drawn, {name: why for name, why in undrawn.items() if name not in drawn}
+
+
+def _losses(runs: Runs) -> dict[tuple[str, str | None], list[tuple[int, float]]]:
+    return {key: [(step, loss) for step, loss, _ in points if loss is not None] for key, points in runs.curves.items()}

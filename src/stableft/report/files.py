@@ -21,6 +21,11 @@ class Output:
     image: bool = False
     figure: str | None = None  # None: the report's first
 
+    @property
+    def draws(self) -> bool:
+        """Whether figures are part of it."""
+        return self.image or self.form == "html" or self.form is None
+
 
 def output_of(out: str | None, form: Format | None, figure: str | None) -> Output:
     """Returns what `--out`, `--format` and `--figure` ask for together.

@@ -1,5 +1,6 @@
 """From a sweep file or an artefact's id, and records, to the `Runs` that its tables and figures are made from."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,10 +12,11 @@ from stableft.config import RunConfig
 from stableft.errors import UserError, nearest
 from stableft.frame import Name, described_source, frame
 from stableft.plan import PlannedRun, Sources
-from stableft.record import AnyRun, Environment, ImportedRun, RunRecord, read_record, read_records_file
+from stableft.record import AnyRun, ImportedRun, RunRecord, read_record, read_records_file
 from stableft.report.artifact import Artifact, Checkpoint, Rule, means_artifact, sweep_artifact
 from stableft.report.cells import Cell, make_cell
 from stableft.report.mosbach import ARTIFACTS as MOSBACH
+from stableft.report.table import place_runs
 from stableft.report.zhang import ARTIFACTS as ZHANG
 from stableft.sweepfile import START, Sweep, load_sweep
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 ARTIFACTS: dict[str, Artifact] = MOSBACH | ZHANG
 Place = tuple[str, str]  # arm, task
+VARYING = {"threads", "micro_batch", "micro_batch_halved", "model_commit", "drawn"}  # of an environment
 Load = Callable[[str], Sweep]
 Evaluation = tuple[int, float | None, float | None]  # step, training loss since the one before, validation score
 
@@ -49,10 +52,7 @@ class Runs:
     @cached_property
     def by_place(self) -> dict[Place, list[dict[str, Any]]]:
         """The rows of the frame by arm and task; the places without any run too."""
-        places: dict[Place, list[dict[str, Any]]] = {place: [] for place in self.planned}
-        for run in self.frame.to_dict("records"):
-            places.setdefault((run[self.artifact.row], run[self.artifact.column]), []).append(run)  # type: ignore[arg-type]
-        return places
+        return place_runs(self.frame, self.artifact, self.planned)
 
     def cell(self, arm: str, task: str) -> Cell:
         """Returns the cell of an arm on a task, which may have no runs."""
@@ -83,11 +83,13 @@ def gather(
     runs: Sequence[tuple[str, PlannedRun]],
     records: Iterable[AnyRun],
     which: Checkpoint = "recipe",
+    curves: bool = True,
 ) -> Runs:
     """Returns the runs of an artefact, each with the path of its sweep file, as far as there are records of them.
 
     An own record belongs to a run by its id. An imported one belongs to the arm and task that it was imported as,
-    whatever its seed. The records are read one at a time.
+    whatever its seed. The records are read one at a time. Without `curves` what was seen at every evaluation, which
+    tables do not need, is not kept.
     """
     names: dict[str, list[Name]] = {}
     planned: dict[Place, int] = {}
@@ -103,7 +105,7 @@ def gather(
             sweeps.setdefault(place, sweep)
             plans.setdefault(place, run.config)
             imported_as.setdefault(place, name)
-    kept = _Kept()
+    kept = _Kept(curves={} if curves else None)
     rows = frame(_read_planned(records, names, imported_as, kept), names, which)
     return Runs(
         artifact=artifact,
@@ -113,8 +115,8 @@ def gather(
         sweeps=sweeps,
         plans=plans,
         configs=kept.configs,
-        curves=kept.curves,
-        environments=dict(sorted(kept.environments.items())),
+        curves=kept.curves or {},
+        environments=kept.described(),
         unused=tuple(kept.unused),
     )
 
@@ -124,18 +126,27 @@ class _Kept:
     """What is kept of records that have been read, besides the rows of the frame."""
 
     configs: dict[Place, RunConfig] = field(default_factory=dict)
-    curves: dict[tuple[str, str | None], tuple[Evaluation, ...]] = field(default_factory=dict)
-    environments: Counter[str] = field(default_factory=Counter)
+    curves: dict[tuple[str, str | None], tuple[Evaluation, ...]] | None = field(default_factory=dict)
+    environments: Counter[str] = field(default_factory=Counter)  # as JSON, which is quick
+    seen: set[str] = field(default_factory=set)
     unused: dict[str, None] = field(default_factory=dict)
+
+    def described(self) -> dict[str, int]:
+        """Returns how many runs each environment has, in words."""
+        named: Counter[str] = Counter()
+        for text, n in self.environments.items():
+            named[describe_environment(json.loads(text))] += n
+        return dict(sorted(named.items()))
 
     def add(self, record: AnyRun, arms: Iterable[str]) -> None:
         key = (record.run_id, described_source(record))
         if isinstance(record, RunRecord):
             for arm in arms:
                 self.configs.setdefault((arm, record.config.data.task), record.config)
-            if key not in self.curves and record.environment:
-                self.environments[describe_environment(record.environment)] += 1
-        if record.status == "finished" and record.evals:
+            if record.environment and record.run_id not in self.seen:
+                self.environments[record.environment.model_dump_json(exclude=VARYING)] += 1
+                self.seen.add(record.run_id)
+        if self.curves is not None and record.status == "finished" and record.evals:
             metric = record.val_metric if isinstance(record, ImportedRun) else record.config.task.metric
             self.curves[key] = tuple((point.step, point.train_loss, point.val.get(metric)) for point in record.evals)
 
@@ -164,12 +175,12 @@ def _read_all(records: Iterable[AnyRun], kept: _Kept) -> Iterator[AnyRun]:
             yield record
 
 
-def describe_environment(environment: Environment) -> str:
+def describe_environment(environment: Mapping[str, Any]) -> str:
     """Returns device, commit and versions on one line."""
-    commit = environment.git_commit[:12] if environment.git_commit else "unknown"
-    dirty = " with uncommitted changes" if environment.git_dirty else ""
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(environment.versions.items()))
-    return f"{environment.device}, {environment.platform}, commit {commit}{dirty}; {versions}"
+    commit = (environment["git_commit"] or "unknown")[:12]
+    dirty = " with uncommitted changes" if environment["git_dirty"] else ""
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(environment["versions"].items()))
+    return f"{environment['device']}, {environment['platform']}, commit {commit}{dirty}; {versions}"
 
 
 def stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRecord]:
@@ -207,26 +218,29 @@ def own_records(paths: Iterable[Path]) -> Iterable[RunRecord]:
     return (record for record in filed_records(paths) if isinstance(record, RunRecord))
 
 
-def runs_of(name: str, results: Path, files: Sequence[Path], which: Checkpoint, load: Load | None = None) -> Runs:
+def runs_of(
+    name: str, results: Path, files: Sequence[Path], which: Checkpoint, load: Load | None = None, draws: bool = True
+) -> Runs:
     """Returns the runs of a sweep file or artefact from run folders or, where given, from files of records.
 
     `name` may also be a file of records itself: then its runs are all there are, under the names stored with them,
-    but for those that were trained only because others start from them.
+    but for those that were trained only because others start from them. Without `draws` a table of stability is not
+    to be drawn, and needs no curves.
 
     Raises:
         UserError: there is no such sweep file, artefact or records file, or a record is damaged.
     """
     if name.endswith(".jsonl"):
-        return runs_of_file(Path(name), which)
+        return runs_of_file(Path(name), which, draws)
     artifact, runs = planned_runs(name, load or (lambda path: load_sweep(path, Sources())))
     records = filed_records(files) if files else stored_records(results, [run for _, run in runs])
-    return gather(artifact, runs, records, which)
+    return gather(artifact, runs, records, which, curves=draws or bool(artifact.parts))
 
 
-def runs_of_file(path: Path, which: Checkpoint = "recipe") -> Runs:
+def runs_of_file(path: Path, which: Checkpoint = "recipe", curves: bool = True) -> Runs:
     """Returns all runs of a file of records, in its order, as if a sweep had planned just these."""
     artifact = sweep_artifact(path.stem, str(path))
-    kept = _Kept()
+    kept = _Kept(curves={} if curves else None)
     rows = frame(_read_all(read_records_file(path), kept), None, which)
     planned = Counter(zip(rows["arm"], rows["task"], strict=True))
     return Runs(
@@ -237,8 +251,8 @@ def runs_of_file(path: Path, which: Checkpoint = "recipe") -> Runs:
         sweeps={},
         plans=kept.configs,
         configs=kept.configs,
-        curves=kept.curves,
-        environments=dict(sorted(kept.environments.items())),
+        curves=kept.curves or {},
+        environments=kept.described(),
     )
 
 

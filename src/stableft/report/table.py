@@ -1,6 +1,6 @@
 """Runs and the published values -> a `Table`: cells, comparisons and footnotes, nothing rendered yet."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from stableft.report.gather import Runs
 
+Places = dict[tuple[str, str], list[dict[str, Any]]]
 Published = Mapping[tuple[str, str], Sequence[PublishedValue]]  # arm, task ->
 
 
@@ -55,7 +56,7 @@ def build_table(runs: "Runs") -> Table:
         for place, printed in published.items()
         if (config := runs.configs.get(place)) and (found := deviations(config, printed[0].recipe, printed[0].set))
     }
-    return build_report(runs.frame, runs.artifact, published, deviating, runs.planned)
+    return _table(runs.by_place, runs.artifact, published, deviating, runs.planned)
 
 
 def _printed(runs: "Runs", place: tuple[str, str]) -> tuple[PublishedValue, ...]:
@@ -74,7 +75,7 @@ def build_report(
     deviating: Mapping[tuple[str, str], Sequence[str]] | None = None,
     planned: Mapping[tuple[str, str], int] | None = None,
 ) -> Table:
-    """Returns the table of an artefact, or of a sweep (`sweep_artifact`).
+    """Returns the table of the runs of a frame.
 
     `published` has what a paper prints for an arm and task, `deviating` how its runs differ from the paper's
     setting, `planned` how many runs there should be; the order of `planned` is the order of the rows.
@@ -83,12 +84,27 @@ def build_report(
         UserError: there is nothing to report, or runs of one cell are scored by different metrics, splits or
             checkpoints.
     """
-    deviating, planned = deviating or {}, planned or {}
-    if frame.empty and not planned:
-        raise UserError(f"report {artifact.id!r}: there are no records of its runs")
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in planned}
+    planned = planned or {}
+    return _table(place_runs(frame, artifact, planned), artifact, published, deviating or {}, planned)
+
+
+def place_runs(frame: "pd.DataFrame", artifact: Artifact, planned: Iterable[tuple[str, str]]) -> Places:
+    """Returns the runs of a frame by row and column of the artefact's table, with the planned places that have none."""
+    places: Places = {place: [] for place in planned}
     for run in frame.to_dict("records"):
-        groups.setdefault((run[artifact.row], run[artifact.column]), []).append(run)
+        places.setdefault((run[artifact.row], run[artifact.column]), []).append(run)  # type: ignore[arg-type]
+    return places
+
+
+def _table(
+    groups: Places,
+    artifact: Artifact,
+    published: Published,
+    deviating: Mapping[tuple[str, str], Sequence[str]],
+    planned: Mapping[tuple[str, str], int],
+) -> Table:
+    if not groups:
+        raise UserError(f"report {artifact.id!r}: there are no records of its runs")
     rows = tuple(dict.fromkeys(row for row, _ in groups))
     columns = tuple(sorted(dict.fromkeys(column for _, column in groups), key=_task_order))
     cells = tuple(
