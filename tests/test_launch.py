@@ -54,7 +54,7 @@ def pretend(run, results, sources, execution, progress, stop):
     checkpoint.unlink(missing_ok=True)
     log(results, "end", run)
     threads = f"{execution.device}/{execution.threads}"
-    return land(results, make_record(run).model_copy(update={"source": threads}))
+    return land(results, make_record(run).model_copy(update={"reason": threads}))
 
 
 def log(results: Path, word: str, run) -> None:
@@ -128,7 +128,7 @@ def test_a_sweep_does_every_run_once_in_workers_that_live_on(tmp_path):
     assert len({pid for _, pid in begun}) == 2
     assert not any(is_running(pid) for _, pid in begun)
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
-    assert status_of(tmp_path, runs).finished[0].source == f"cpu/{threads}"
+    assert status_of(tmp_path, runs).finished[0].reason == f"cpu/{threads}"
     assert isinstance(events[0], Opened)
     assert sum(isinstance(event, Started) for event in events) == 6
     assert sum(isinstance(event, Moved) for event in events) >= 6

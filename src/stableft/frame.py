@@ -32,6 +32,7 @@ DTYPES = {
     "last_val": "float64",  # reported metric, validation split; of an imported run the metric that it has
     "best_val": "float64",
     "baseline": "float64",  # of always predicting the most frequent class
+    "val_baseline": "float64",  # the same on the validation split
     "failed": "boolean",  # NA: crashed, or nobody knows
     "failed_by_accuracy": "boolean",
     "diverged": "bool",  # its last score is NaN, though its best may not be
@@ -157,7 +158,17 @@ def _reported(config: RunConfig) -> tuple[str, Literal["val", "test"]]:
 
 def _imported(run: ImportedRun) -> dict[str, Any]:
     known = {"task": run.task, "baseline": run.baseline, "seed_init": run.seed, "seed_data": run.seed}
-    unknown = ("model", "reason", "failed_by_accuracy", "seconds", "setting", "data_fingerprint", "device", "start")
+    unknown = (
+        "model",
+        "val_baseline",
+        "reason",
+        "failed_by_accuracy",
+        "seconds",
+        "setting",
+        "data_fingerprint",
+        "device",
+        "start",
+    )
     missing = dict.fromkeys((*unknown, "start_sha256", "rule", "label_entropy"))
     return missing | known | {"skipped_steps": 0}
 
@@ -169,6 +180,7 @@ def _own(record: RunRecord, metric: str, split: str) -> dict[str, Any]:
         "model": config.model.name,
         "reason": record.reason,
         "baseline": record.data.baselines.get(split, {}).get(metric) if record.data else None,
+        "val_baseline": record.data.baselines.get("val", {}).get(metric) if record.data else None,
         "failed_by_accuracy": record.failed_by_accuracy if record.status == "finished" else None,
         "skipped_steps": record.skipped_steps,
         "seconds": record.seconds,

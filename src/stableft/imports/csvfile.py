@@ -47,6 +47,7 @@ def import_csv(file: Path, mapping: CsvMapping, out: Path) -> str:
     check_out(out, file)
     _check_options(mapping)
     table = read_table(file)
+    _check_columns(table, mapping)
     key = key_reader(table, mapping)
     rows = choose_rows(table, conditions(table, "--where", mapping.where))
     runs = index_runs(table, [(key(row), row) for row in rows])
@@ -63,6 +64,13 @@ def import_csv(file: Path, mapping: CsvMapping, out: Path) -> str:
     ]
     notes = [line for task in sorted(readings) for line in _notes(mapping, task, readings[task])] + notes
     return save_runs(out, records, names, [*notes, *length_notes(records)])
+
+
+def _check_columns(table: Table, mapping: CsvMapping) -> None:
+    """Raises UserError for a column that is not there, before anything is said of its rows."""
+    for option, name in (("--score", mapping.score), ("--val", mapping.val), ("--train-loss", mapping.train_loss)):
+        if name is not None:
+            table.position(option, name)
 
 
 def _check_options(mapping: CsvMapping) -> None:

@@ -11,7 +11,7 @@ from stableft.report.artifact import BiasRatio, Curves, Group, Lengths, Trials
 from stableft.report.gather import Evaluation, Runs
 from stableft.report.panels import Curve, CurvePanel, Line
 from stableft.schedule import bias_ratio, total_steps
-from stableft.stats import expected_max_bootstrap, expected_test
+from stableft.stats import expected_max, expected_test
 
 NONE_YET = "no run is finished"
 DRAWS = 1000  # Z sec. 4
@@ -147,12 +147,10 @@ def trials(part: Trials, runs: Runs) -> Panels:
             continue
         checkpoints |= {run["checkpoint"] for run in finished}
         numbers = range(1, min(len(finished), MAX_TRIALS) + 1)
-        rng = np.random.default_rng(TRIALS_SEED)
-        answer = (
-            expected_test(val, test, numbers, rng, DRAWS)
-            if part.of == "test"
-            else expected_max_bootstrap(val, numbers, rng, DRAWS)
-        )
+        if part.of == "test":
+            answer = expected_test(val, test, numbers, np.random.default_rng(TRIALS_SEED), DRAWS)
+        else:
+            answer = expected_max(val, numbers)
         if answer.reason:
             notes.append(f"{group.label}: {answer.reason}.")
             continue
@@ -168,10 +166,12 @@ def trials(part: Trials, runs: Runs) -> Panels:
             )
         )
     if lines:
-        notes.append(
-            f"Of each number of runs, drawn {DRAWS:,} times with replacement (seed {TRIALS_SEED}), the best "
-            f"by the validation score of the {' or '.join(sorted(checkpoints))} checkpoint."
-        )
+        by = f"by the validation score of the {' or '.join(sorted(checkpoints))} checkpoint"
+        how = {
+            "test": f"The best of each number of runs, drawn {DRAWS:,} times (seed {TRIALS_SEED}), {by}.",
+            "val": f"The best of each number of runs drawn with replacement, {by}, in closed form (Dodge et al. 2019).",
+        }
+        notes.append(how[part.of])
     what = "test" if part.of == "test" else "validation"
     ylabel = f"expected {what} {_metric(part.groups, runs)}"
     return CurvePanel(part.title, "random trials", ylabel, tuple(lines), missing="" if lines else NONE_YET), notes

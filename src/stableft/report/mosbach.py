@@ -90,8 +90,8 @@ ARTIFACTS = {
             "language-modelling perplexity with the top k blocks reset, and the training of failed runs",
             ("perplexity", "figure2"),
             (
-                Probe("(a) perplexity, failed runs", "perplexities, which no run has recorded"),
-                Probe("(b) perplexity, successful runs", "perplexities, which no run has recorded"),
+                Probe("(a) perplexity, failed runs", "perplexities of saved models"),
+                Probe("(b) perplexity, successful runs", "perplexities of saved models"),
                 Curves("(c) training loss, 10 failed runs", FAILED, "train_loss", "std", "failed", 10),
                 Curves("(c) development score, 10 failed runs", FAILED, "val", "std", "failed", 10),
             ),

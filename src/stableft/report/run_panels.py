@@ -19,19 +19,23 @@ Run = Mapping[str, Any]
 def boxes(part: Boxes, runs: Runs) -> tuple[BoxPanel, list[str]]:
     """Returns a box for each group that has a score; those without one are named in a note."""
     cells = [(group, runs.cell(group.arm, group.task)) for group in part.groups]
-    found = [_box(group.label, cell, runs, part.of) for group, cell in cells if cell.summary.n]
+    places = runs.by_place
+    found = [
+        make_box(group.label, cell, places[cell.row, cell.column], part.of) for group, cell in cells if cell.summary.n
+    ]
     empty = [group.label for group, cell in cells if not cell.summary.n]
     notes = [f"No run is finished of {', '.join(empty)}."] if empty and found else []
     ylabel = _ylabel([cell for _, cell in cells], part.of)
     return BoxPanel(part.title, ylabel, tuple(found), missing="" if found else NONE_YET), notes
 
 
-def _box(label: str, cell: Cell, runs: Runs, of: str) -> Box:
-    scored = [run for run in runs.by_place[cell.row, cell.column] if run["scored"]]
+def make_box(label: str, cell: Cell, runs: Sequence[Run], of: str) -> Box:
+    """Returns the box of a cell and its runs, with the reported scores or the validation scores of the same weights."""
+    scored = [run for run in runs if run["scored"]]
     pairs = [(100 * value, run) for run in scored if not math.isnan(value := _number(reported(run, of)))]
     pairs.sort(key=lambda pair: (pair[0], pair[1]["run_id"]))
-    # The baseline is that of the reported split; a validation split has about the same one, but not that one.
-    baseline = cell.baseline if of == "test" or cell.split == "val" else None
+    of_val = [run["val_baseline"] for run in runs if run["scored"] and not math.isnan(run["val_baseline"])]
+    baseline = cell.baseline if of == "test" or cell.split == "val" else max(of_val, default=None)
     return Box(
         label,
         tuple(score for score, _ in pairs),
