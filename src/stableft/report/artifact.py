@@ -120,6 +120,7 @@ class Means:
     rule: Rule
     location: tuple[str, str] | None = None  # paper, table
     named: bool = True  # whether the paper names the test
+    families: str = "a task's arms"  # in words
 
 
 @dataclass(frozen=True)

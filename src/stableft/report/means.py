@@ -30,10 +30,10 @@ from stableft.stats import (
 
 ALPHA = 0.05
 TESTS = {
-    "best": "bold: the largest mean of its family, and those not below it (Student's t-test, one-sided, p >= .05)",
-    "better": "bold: a larger mean than the family's first (Student's t-test, one-sided, p < .05)",
-    "different": "bold: the two means of a family differ (Student's t-test, two-sided, p < .05)",
-    "pair": "bold: the larger mean of the two; *: larger by Student's t-test (one-sided, p < .05)",
+    "best": "bold: of {} the largest mean, and those not shown to be smaller (Student's t-test, one-sided, p ≥ .05)",
+    "better": "bold: of {} those with a larger mean than the first (Student's t-test, one-sided, p < .05)",
+    "different": "bold: {} differ (Student's t-test, two-sided, p < .05)",
+    "pair": "bold: the larger mean of {}; *: larger by Student's t-test (one-sided, p < .05)",
 }
 UNNAMED = "The paper does not name its test."
 
@@ -79,7 +79,11 @@ def means_report(parts: Sequence[Means], runs: Runs) -> Report:
         "artifact": artifact.id,
         "title": artifact.title,
         "tables": [
-            {"title": part.title, "rule": TESTS[part.rule], "cells": [_cell_values(number) for number in found]}
+            {
+                "title": part.title,
+                "rule": TESTS[part.rule].format(part.families),
+                "cells": [_cell_values(number) for number in found],
+            }
             for part, found in made
         ],
         "notes": notes,
@@ -190,7 +194,8 @@ def _grid(part: Means, found: Sequence[Number], name: str, runs: Runs) -> Grid:
         if any(number and number.against for number in line):
             rows.append((f"{PART}difference", *(_difference(number) for number in line)))
             rows.append((f"{PART}compatible at .05 (p)", *(_compatible(number) for number in line)))
-    caption = f"{runs.artifact.title}. Mean ± std over seeds (ddof 1) in percent, n in brackets; {TESTS[part.rule]}."
+    rule = TESTS[part.rule].format(part.families)
+    caption = f"{runs.artifact.title}. Mean ± std over seeds (ddof 1) in percent, n in brackets; {rule}."
     caption += f" {UNNAMED}" if not part.named else ""
     if any(number.printed for number in found):
         caption += (

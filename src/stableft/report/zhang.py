@@ -59,7 +59,7 @@ def _table1(title: str, tasks: tuple[str, ...], suffix: str = "") -> Means:
         for task in tasks
         for column, length in (("3 Epochs", ""), ("Longer", "-longer"))
     ]
-    return Means(title, tuple(cells), "best", (PAPER, "Table 1"))
+    return Means(title, tuple(cells), "best", (PAPER, "Table 1"), families="a data set's four")
 
 
 def _blocks(task: str, suffix: str = "") -> Boxes:
@@ -99,6 +99,7 @@ TABLE2 = Means(
     ),
     "better",
     (PAPER, "Table 2"),
+    families="a task's methods",
 )
 TABLE4 = Means(
     "",
@@ -109,6 +110,7 @@ TABLE4 = Means(
     ),
     "different",
     (PAPER, "Table 4"),
+    families="the two means of a task",
 )
 TABLE5 = Means(
     "",
@@ -123,6 +125,7 @@ TABLE5 = Means(
     "different",
     (PAPER, "Table 5"),
     named=False,
+    families="the two means of a column",
 )
 TABLE7 = Means(
     "",
@@ -137,6 +140,7 @@ TABLE7 = Means(
     "pair",
     (PAPER, "Table 7"),
     named=False,
+    families="a model's two on a task",
 )
 REINIT5 = {"zhang": "Standard", "zhang-reinit blocks=5": "Re-init 5"}
 ARTIFACTS = {
