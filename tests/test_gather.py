@@ -9,6 +9,7 @@ from stableft.record import write_records_file
 from stableft.report.artifact import sweep_artifact
 from stableft.report.build import build
 from stableft.report.gather import gather, planned_runs, runs_of, with_rule
+from stableft.report.render import render
 from stableft.report.table import build_table
 from stableft.sweepfile import load_sweep
 
@@ -94,6 +95,14 @@ def test_a_file_of_records_reports_by_itself(tmp_path):
     table = build_table(runs_of(str(tmp_path / "mine.jsonl"), tmp_path, [], "recipe"))
     assert scores(table) == {("devlin", 3, 3)}
     assert table.artifact.id == "mine"
+
+
+def test_imported_runs_of_a_metric_of_their_own_are_reported(tmp_path):
+    write_records_file(
+        tmp_path / "x.jsonl", [make_imported(task="own", metric="score", seed=seed) for seed in range(4)]
+    )
+    text = render(build(runs_of(str(tmp_path / "x.jsonl"), tmp_path, [], "recipe")))
+    assert "## own: score in percent, test split, last checkpoint" in text
 
 
 def test_a_rule_of_the_papers_makes_a_table_of_means_of_a_sweep_but_not_of_an_artifact(tmp_path):

@@ -91,7 +91,7 @@ def make_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], planned:
         fingerprints=len({run["data_fingerprint"] for run in scored if isinstance(run["data_fingerprint"], str)}),
         settings=len({run["setting"] for run in runs}),
         copies=sum(max(run["copies"] - 1, 0) for run in runs),
-        sources=Counter(run["source"] for run in runs if isinstance(run["source"], str)),
+        sources=dict(Counter(run["source"] for run in runs if isinstance(run["source"], str))),
         starts=_texts(runs, "start"),
         start_weights=len(_texts(runs, "start_sha256")),
         rules=_texts(runs, "rule"),

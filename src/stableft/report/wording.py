@@ -46,10 +46,14 @@ def heading(cells: list[Cell]) -> str:
     metrics, splits, checkpoints = (
         {getattr(cell, name) for cell in scored} for name in ("metric", "split", "checkpoint")
     )
-    metric = f"{TITLES[metrics.pop()]} in percent" if len(metrics) == 1 else "percent"
+    metric = f"{_metric_title(metrics.pop())} in percent" if len(metrics) == 1 else "percent"
     split = f", {SPLITS[splits.pop()]}" if len(splits) == 1 else ""
     checkpoint = f", {checkpoints.pop()} checkpoint" if len(checkpoints) == 1 else ""
     return f"{task_title(cells[0].column)}: {metric}{split}{checkpoint}"
+
+
+def _metric_title(metric: str) -> str:
+    return TITLES.get(metric, metric)  # an imported run may have one of its own
 
 
 def short(place: str) -> str:

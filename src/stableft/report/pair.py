@@ -1,0 +1,276 @@
+"""`stableft compare`: two arms by name, from any records, and what may be concluded of them."""
+
+import math
+import re
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stableft.frame import DTYPES
+from stableft.record import RunRecord
+from stableft.report import pair_rules, wording
+from stableft.report.artifact import Checkpoint, sweep_artifact
+from stableft.report.battery import BOOTSTRAP_SEED
+from stableft.report.blocks import Block, Bullets, Entry, Grid, Heading, Paragraph, Picture, Provenance, Report, Row
+from stableft.report.cells import Cell, make_cell
+from stableft.report.conventions import PART, RANKS, label
+from stableft.report.gather import VARYING, describe_environment
+from stableft.report.pair_runs import Pair, select_pair
+from stableft.report.pair_tests import PRIMARY, ArmNumbers, PairTests, arm_numbers, compare_pair
+from stableft.report.pair_words import conclusion, kind, notes, percents
+from stableft.report.provenance import OWN, provenance_values
+from stableft.report.table import Table
+from stableft.report.versus import DIGITS
+from stableft.report.wording import MISSING, percent
+from stableft.stats import BOSCHLOO, LEVENE, RESAMPLES, WELCH_OF_VALUES, Interval, TestResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ARMS = ("arm", "n", "NaN", "failed", "95 % Wilson", "mean", "95 %", "SD", "95 %", "median", "IQM", "min", "max")
+TESTS = ("question", "value", "95 %", "test", "p", "Holm p", "n")
+_HOW = re.compile(r" \([^()]*permutations\)")  # of a permutation test, in its name
+SCORES = "scores"  # the figure's name
+Line = tuple[str, str, str, TestResult, str | None]  # question, value, interval, test, its name in the primary family
+
+
+def compare_arms(
+    arm_a: str,
+    arm_b: str,
+    results: Path,
+    files: Sequence[Path],
+    task: str | None = None,
+    metric: str | None = None,
+    where: Sequence[str] = (),
+    score: Checkpoint = "recipe",
+) -> Report:
+    """Returns the comparison of two arms from files of records or, without any, from the run folders.
+
+    Raises:
+        UserError: an arm, task, metric or field is not there, a record is damaged, or the arms cannot be compared.
+    """
+    pair = select_pair((arm_a, arm_b), results, files, task, metric, where, score)
+    a, b = (_numbers(name, pair.task, arm) for name, arm in zip(pair.names, pair.arms, strict=True))
+    tests = compare_pair(a, b)
+    power = _power_command(pair, a.cell, b.cell, files if metric is None and not where else ())
+    sentence, remarks = conclusion(a, b, tests, power), tuple(notes(pair, a, b, tests))
+    name = label(f"compare-{arm_a}-{arm_b}-{pair.task}")
+    title = f"{arm_a} against {arm_b}, {wording.heading([a.cell, b.cell])}"
+    drawn: dict[str, Callable[[], Figure]] = {}
+    if a.cell.summary.n_finite or b.cell.summary.n_finite:
+        drawn[SCORES] = lambda: _figure(pair, (a.cell, b.cell))
+    grids = (_arms_grid(name, (a, b)), _tests_grid(name, pair, a, b, tests))
+    found = _provenance(pair)
+    return Report(
+        id=name,
+        title=title,
+        blocks=tuple(_blocks(sentence, grids, remarks, drawn, (a.cell, b.cell))),
+        tables=tuple(_alone(grid, title, sentence, remarks) for grid in grids),
+        rows=tuple(_rows(pair, a, b, tests)),
+        values=_values(pair, title, sentence, remarks, (a, b), tests) | provenance_values(found),
+        figures=drawn,
+        undrawn={} if drawn else {SCORES: "no run has a score that can be drawn"},
+        provenance=found,
+    )
+
+
+def _numbers(name: str, task: str, entries: Sequence[pair_rules.Entry]) -> ArmNumbers:
+    rows = [entry.row for entry in entries]
+    verdicts = [row["failed"] if isinstance(row["failed"], bool) else None for row in rows if row["scored"]]
+    return arm_numbers(make_cell(name, task, rows, None), verdicts)
+
+
+def _power_command(pair: Pair, a: Cell, b: Cell, files: Sequence[Path]) -> str | None:
+    """Returns the command that tells how many seeds would do, from the records or else from the two SDs."""
+    if files and min(a.summary.n, b.summary.n) >= 3:
+        parts = [part for file in files for part in ("--from", str(file))]
+        return shlex.join(["stableft", "power", *parts, "--arms", ",".join(pair.names), "--task", pair.task])
+    sds = (a.summary.std, b.summary.std)
+    if not all(sds) or sds[0] == sds[1]:
+        return None
+    return f"stableft power --sd {100 * (sds[0] or 0):.3g} --ratio {(sds[1] or 0) / (sds[0] or 1):.3g}"
+
+
+def _blocks(
+    sentence: str, grids: Sequence[Grid], remarks: Sequence[str], drawn: dict, cells: Sequence[Cell]
+) -> Iterator[Block]:
+    yield Paragraph(sentence)
+    if drawn:
+        counts = ", ".join(f"{cell.row} {wording.failed(cell)} failed" for cell in cells)
+        yield Picture(SCORES, f"The score of every run and a box for each arm: {counts}.")
+    yield from grids
+    yield Heading("Notes", RANKS + 1)
+    yield Bullets(tuple(remarks))
+
+
+def _arms_grid(name: str, arms: Sequence[ArmNumbers]) -> Grid:
+    return Grid(
+        name,
+        ARMS,
+        tuple(_arm_row(arm) for arm in arms),
+        f"Percent; SD over seeds (ddof 1); intervals of mean and SD by the BCa bootstrap ({RESAMPLES:,} resamples, "
+        f"seed {BOOTSTRAP_SEED}) unless a note says otherwise; IQM: interquartile mean.",
+    )
+
+
+def _arm_row(arm: ArmNumbers) -> Row:
+    cell, summary = arm.cell, arm.cell.summary
+    mean, std = percents(arm.mean_interval), percents(arm.std_interval)
+    counts = (str(summary.n), str(summary.n_nan), wording.failed(cell), wording.wilson(cell))
+    middle = (percent(summary.median), percent(arm.iqm.value), percent(summary.min), percent(summary.max))
+    spread = Entry(percent(summary.std), mark="†" if cell.every_run_failed else "")
+    return (cell.row, *counts, percent(summary.mean), mean, spread, std, *middle)
+
+
+def _lines(a: ArmNumbers, b: ArmNumbers, tests: PairTests) -> Iterator[Line]:
+    """Yields the tests in the order in which they are shown."""
+    ratio, better = tests.sd_ratio, tests.improvement
+    apart = f"{percent(a.successful.std)} / {percent(b.successful.std)}"
+    value = MISSING if ratio.value is None else f"{ratio.value:.3g}"
+    yield "spread: SD ratio", value, _number_interval(ratio.interval), tests.levene_median, "levene_median"
+    yield f"{PART}for parity with the papers", "", "", tests.levene_mean, None
+    yield f"{PART}SDs of runs that did not fail", apart, "", tests.levene_successful, None
+    points = percent(tests.failed_difference, sign=True)
+    yield "failed runs: difference", points, "", tests.boschloo, "boschloo"
+    yield "means: difference", percent(tests.mean_difference, sign=True), "", tests.welch, "welch"
+    yield f"{PART}if the SDs were equal", "", "", tests.student, None
+    yield f"{PART}without normal scores", "", "", tests.permutation, None
+    chance = MISSING if better.value is None else f"{better.value:.2f}"
+    yield "probability of a higher score", chance, _number_interval(better.interval), better.test, None
+
+
+def _tests_grid(name: str, pair: Pair, a: ArmNumbers, b: ArmNumbers, tests: PairTests) -> Grid:
+    first, second = pair.names
+    rows = [
+        (
+            question,
+            value,
+            interval,
+            _HOW.sub("", kind(test)),
+            _p(test.p),
+            _p(tests.holm[primary]) if primary else "",
+            _sizes(test),
+        )
+        for question, value, interval, test, primary in _lines(a, b, tests)
+    ]
+    caption = (
+        f"Ratio: {first} over {second}, BCa bootstrap interval; differences: {first} minus {second}, in points; "
+        f"probability that a run of {first} scores higher than one of {second}, ties one half. Holm p: adjusted over "
+        f"what could be computed of {LEVENE} (centre median, which decides about spread), {BOSCHLOO} and "
+        f"{WELCH_OF_VALUES}. Runs that did not fail: conditional on success, so no comparison of the arms as they are."
+        f"{_permutations(tests)}"
+    )
+    return Grid(f"{name}-tests", TESTS, tuple(rows), caption)
+
+
+def _permutations(tests: PairTests) -> str:
+    """Returns how many permutations there were, for which the grid has no room."""
+    how = _HOW.search(tests.permutation.test)
+    return f" Permutation test: {how[0].strip(' ()')}." if how and tests.permutation.p is not None else ""
+
+
+def _number_interval(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return MISSING
+    return f"{interval.low:.3g} to {interval.high:.3g}"
+
+
+def _sizes(test: TestResult) -> str:
+    return f"{test.n_a}, {test.n_b}"
+
+
+def _p(p: float | None) -> str:
+    return MISSING if p is None else f"{p:.2g}" if p > 0 else "<1e-300"
+
+
+def _alone(grid: Grid, title: str, sentence: str, remarks: Sequence[str]) -> Grid:
+    """Returns a grid with all that a reader who sees nothing else must know."""
+    return Grid(grid.name, grid.header, grid.rows, f"{title}. {grid.caption}", notes=(sentence, *remarks))
+
+
+def _figure(pair: Pair, cells: tuple[Cell, Cell]) -> "Figure":
+    import pandas as pd
+
+    from stableft.report import figures
+
+    rows = pd.DataFrame([entry.row for arm in pair.arms for entry in arm], columns=list(DTYPES))
+    table = Table(sweep_artifact("compare", ""), pair.names, (pair.task,), cells, (), (), {})
+    return figures.draw(figures.score_panels(table, rows))
+
+
+def _rows(pair: Pair, a: ArmNumbers, b: ArmNumbers, tests: PairTests) -> Iterator[dict[str, Any]]:
+    """Yields a row for each arm and below them one for each test; scores in percent."""
+    for arm in (a, b):
+        cell, summary = arm.cell, arm.cell.summary
+        known = {"task": pair.task, "arm": cell.row, "metric": cell.metric, "split": cell.split}
+        known |= {"checkpoint": cell.checkpoint, "n": summary.n, "n NaN": summary.n_nan}
+        known |= {"n failed": None if cell.failed_unknown else cell.failed}
+        found = [("mean", summary.mean), ("mean low", arm.mean_interval.low), ("mean high", arm.mean_interval.high)]
+        found += [("SD", summary.std), ("SD low", arm.std_interval.low), ("SD high", arm.std_interval.high)]
+        found += [("median", summary.median), ("IQM", arm.iqm.value), ("min", summary.min), ("max", summary.max)]
+        yield known | {f"{name} [percent]": None if value is None else f"{100 * value:.4f}" for name, value in found}
+    for question, value, interval, test, primary in _lines(a, b, tests):
+        yield {
+            "task": pair.task,
+            "question": question.removeprefix(PART),
+            "a": pair.names[0],
+            "b": pair.names[1],
+            "value": value if value != MISSING else None,
+            "95 %": interval if interval != MISSING else None,
+            "test": kind(test),
+            "statistic": rounded(test.statistic),
+            "p": rounded(test.p),
+            "Holm p": rounded(tests.holm[primary]) if primary else None,
+            "n a": test.n_a,
+            "n b": test.n_b,
+            "reason": test.reason,
+        }
+
+
+def _values(
+    pair: Pair, title: str, sentence: str, remarks: Sequence[str], arms: Sequence[ArmNumbers], tests: PairTests
+) -> dict[str, Any]:
+    return {
+        "title": title,
+        "task": pair.task,
+        "conclusion": sentence,
+        "arms": [_arm_values(arm) for arm in arms],
+        "tests": rounded(asdict(tests)),
+        "primary": list(PRIMARY),
+        "differing": {key: list(values) for key, values in pair.differing.items()},
+        "notes": list(remarks),
+    }
+
+
+def _arm_values(arm: ArmNumbers) -> dict[str, Any]:
+    """Returns an arm as JSON values; `asdict` would take a Counter apart."""
+    return rounded(asdict(replace(arm, cell=replace(arm.cell, sources=dict(arm.cell.sources)))))
+
+
+def rounded(value: Any) -> Any:
+    """Returns nested values, floats with the digits that are alike on every processor, None for what JSON lacks."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value
+
+
+def _provenance(pair: Pair) -> Provenance:
+    counts, environments = [], Counter()
+    for name, arm in zip(pair.names, pair.arms, strict=True):
+        total, finished = Counter[str](), Counter[str]()
+        for row, record in arm:
+            origin = row["source"] or OWN
+            total[origin] += 1
+            finished[origin] += record.status == "finished"
+            if isinstance(record, RunRecord) and record.environment:
+                environments[describe_environment(record.environment.model_dump(exclude=VARYING))] += 1
+        counts += [(name, pair.task, origin, finished[origin], n) for origin, n in total.items()]
+    ids = dict.fromkeys(entry.row["run_id"] for arm in pair.arms for entry in arm)
+    return Provenance(tuple(counts), tuple(sorted(environments.items())), tuple(ids))
