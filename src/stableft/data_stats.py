@@ -1,7 +1,7 @@
 """Dataset statistics beside those the papers print: M's Table 2 and Z's Table 3, from the files at hand."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -53,8 +53,10 @@ def printed_tables() -> Mapping[Paper, PrintedTable]:
     return {block["paper"][0]: _printed_table(block) for block in blocks if block["kind"] == "datasets"}
 
 
-def dataset_statistics(data_dir: Path | None, tasks: Iterable[TaskSpec]) -> list[Statistic]:
-    """Returns both tables' columns for these tasks; a number whose file is missing is "not available".
+def dataset_statistics(
+    data_dir: Path | None, tasks: Iterable[TaskSpec], papers: Sequence[Paper] = ("M", "Z")
+) -> list[Statistic]:
+    """Returns the tables' columns for these tasks; a number whose file is missing is "not available".
 
     With `data_dir` None the data sets are read from the hub.
 
@@ -64,15 +66,17 @@ def dataset_statistics(data_dir: Path | None, tasks: Iterable[TaskSpec]) -> list
     found = []
     for task in tasks:
         if any(task.name in printed.values for printed in printed_tables().values()):
-            found += task_statistics(task, _read(task, "train", data_dir), _read(task, "dev", data_dir))
+            found += task_statistics(task, _read(task, "train", data_dir), _read(task, "dev", data_dir), papers)
     return sorted(found, key=lambda row: row.table)
 
 
-def task_statistics(task: TaskSpec, train: RawSplit | None, dev: RawSplit | None) -> list[Statistic]:
-    """Returns both tables' columns for one task from its original splits, of which one or both may be missing."""
+def task_statistics(
+    task: TaskSpec, train: RawSplit | None, dev: RawSplit | None, papers: Sequence[Paper] = ("M", "Z")
+) -> list[Statistic]:
+    """Returns the tables' columns for one task from its original splits, of which one or both may be missing."""
     found = []
     for table, printed in printed_tables().items():
-        if task.name in printed.values:
+        if table in papers and task.name in printed.values:
             splits = {"training": train, "development": dev} if table == "M" else _z_splits(task, train, dev)
             found += _rows(table, task, splits)
     return found

@@ -26,8 +26,7 @@ def dataset_report(paper: Paper, data_dir: Path | None) -> Report:
     """
     artifact, printed = (MOSBACH | ZHANG)[IDS[paper]], printed_tables()[paper]
     tasks = [TASKS[name] for name in printed.values]
-    found, failures = _statistics(tasks, data_dir)
-    statistics = [statistic for statistic in found if statistic.table == paper]
+    statistics, failures = _statistics(paper, tasks, data_dir)
     missing = [*_missing(statistics, artifact.id), *failures]
     grids = tuple(_grids(tasks, statistics, artifact.id))
     differences = [
@@ -43,25 +42,25 @@ def dataset_report(paper: Paper, data_dir: Path | None) -> Report:
     return Report(artifact.id, artifact.title, tuple(blocks), grids, tuple(rows), values)
 
 
-def _statistics(tasks: Sequence[TaskSpec], data_dir: Path | None) -> tuple[list[Statistic], list[str]]:
+def _statistics(paper: Paper, tasks: Sequence[TaskSpec], data_dir: Path | None) -> tuple[list[Statistic], list[str]]:
     """Returns the numbers of these data sets, and why some of them are missing.
 
     A hub that does not answer costs half a minute for each data set, so one such failure ends the attempts, unless
     the hub's client is told that it is offline and looks into its cache alone.
     """
     if data_dir is not None:
-        return dataset_statistics(data_dir, tasks), []
+        return dataset_statistics(data_dir, tasks, [paper]), []
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     found, failures = [], []
     for task in tasks:
         if not failures or HF_HUB_OFFLINE:
             try:
-                found += dataset_statistics(None, [task])
+                found += dataset_statistics(None, [task], [paper])
                 continue
             except UserError as error:
                 failures.append(f"{str(error).partition(';')[0]}.")
-        found += task_statistics(task, None, None)
+        found += task_statistics(task, None, None, [paper])
     if failures and not HF_HUB_OFFLINE:
         failures.append("The data sets after it were not tried; HF_HUB_OFFLINE=1 takes what the hub's cache has.")
     return found, failures

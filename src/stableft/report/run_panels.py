@@ -116,7 +116,7 @@ def seed_map(part: SeedMap, runs: Runs) -> tuple[HeatPanel, list[str]]:
     if len(found) > len(scored):
         notes.append("Imported runs are left out: of them one seed is known, not two.")
     if part.of == "std":
-        return _deviations(part.title, names, rows, columns, values, missing), notes
+        return _deviations(part.title, rows, columns, values, missing), notes
     margins = (("Min", min), ("Mean", statistics.fmean), ("Max", max))
     body = [[*row, *(_summary(row, function) for _, function in margins)] for row in values]
     across = list(zip(*values, strict=True))
@@ -140,25 +140,27 @@ def seed_map(part: SeedMap, runs: Runs) -> tuple[HeatPanel, list[str]]:
     return panel, notes
 
 
-def _deviations(title: str, names, rows: Sequence[int], columns: Sequence[int], values, missing: str) -> HeatPanel:
+def _deviations(
+    title: str, rows: Sequence[int], columns: Sequence[int], values: Sequence[Sequence[float | None]], missing: str
+) -> HeatPanel:
     """Returns the deviation over data seeds of each initialisation, and over initialisations of each data seed."""
-    of_rows = [_summary(row, statistics.stdev, 2) for row in values]
-    of_columns = [_summary(column, statistics.stdev, 2) for column in zip(*values, strict=True)]
-    count = max(len(of_rows), len(of_columns))
+    of_rows = {seed: _summary(row, statistics.stdev, 2) for seed, row in zip(rows, values, strict=True)}
+    across = zip(*values, strict=True)
+    of_columns = {seed: _summary(column, statistics.stdev, 2) for seed, column in zip(columns, across, strict=True)}
+    seeds = sorted({*rows, *columns})
     body = [
-        [*found, *[None] * (count - len(found)), _summary(found, statistics.fmean)] for found in (of_rows, of_columns)
+        (*(found.get(seed) for seed in seeds), _summary(list(found.values()), statistics.fmean))
+        for found in (of_rows, of_columns)
     ]
-    seeds = tuple(str(seed) for seed in (rows if len(rows) >= len(columns) else columns))
     return HeatPanel(
         title,
         "seed that is held fixed",
         "",
-        (*seeds, "Avg."),
+        (*map(str, seeds), "Avg."),
         ("initialisation fixed", "data order fixed"),
-        tuple(map(tuple, body)),
+        tuple(body),
         "std in points",
         digits=2,
-        margins=0,
         missing=missing,
     )
 
