@@ -64,10 +64,18 @@ def report(
 
         if format_ or figure:
             raise UserError("report all: it writes every form and figure; leave out --format and --figure")
+        if out and Path(out).suffix:
+            raise UserError(f"report all: --out {out} must be a folder; all.html is made in it")
         for line in rebuild(results, records, data_dir, score, Path(out) if out else results / "reports"):
             print(line, flush=True)
         return
     output = output_of(out, format_, figure)
+    if name.endswith(".jsonl") and (
+        chosen := [o for o, v in {"--arms": arms, "--seeds": seeds, "--set": set_}.items() if v]
+    ):
+        raise UserError(f"{name}: {' and '.join(chosen)} choose runs of a sweep file; a file of records is shown whole")
+    if name.endswith((".csv", ".tsv")):
+        raise UserError(f"{name} is no file of records: `stableft import csv {name} ...` makes one of it")
     runs = runs_of(name, results, records, score, lambda path: load(path, None, set_, arms, seeds), output.draws)
     if rule != "levene":
         runs = with_rule(runs, rule)

@@ -42,8 +42,8 @@ def missing_runs(runs: Runs) -> Iterator[str]:
             yield f"{done:,} of {planned:,} runs of this project are there; `stableft sweep {sweep}` makes the rest."
     if runs.unused:
         yield (
-            f"Imported runs of {', '.join(runs.unused)} are not shown here: no arm of the artefact has that name "
-            "(`--rename OLD=NEW` of `stableft import` gives them one)."
+            f"Imported runs of {', '.join(runs.unused)} are not shown here: no arm and task of the artefact has that "
+            "name."
         )
 
 
