@@ -169,3 +169,52 @@ def test_mistakes(stableft, workplace, arguments, sentence):
     assert (code, out) == (2, "")
     assert sentence in one_sentence(err)
     assert sorted(Path().rglob("*")) == before
+
+
+def table(path, *lines):
+    Path(path).write_text("\n".join(lines) + "\n")
+
+
+def test_one_file_may_hold_several_arms_under_one_name(workplace, stableft):
+    table("x.csv", "arm,seed,lr,acc", *(f"bert,{s},{lr},0.{6 + lr}{s}" for lr in (1, 2) for s in range(5)))
+    named = ["--task", "=RTE", "--arm", "arm", "--seed", "seed", "--score", "acc"]
+    for lr, arm in ((1, "zhang"), (2, "zhang-reinit")):
+        stableft(
+            "import", "csv", "x.csv", *named, "--where", f"lr={lr}", "--rename", f"bert={arm}", "--out", f"{lr}.jsonl"
+        )
+    out = stableft("report", "zhang-table1", "--records", "1.jsonl", "--records", "2.jsonl", "--format", "json")[1]
+    cells = {cell["arm"]: cell for cell in json.loads(out)["tables"][0]["cells"] if cell["task"] == "rte"}
+    assert (cells["zhang"]["mean"], cells["zhang-reinit"]["mean"]) == pytest.approx((0.72, 0.82))
+
+
+def test_what_is_not_known_is_no_nan_and_nothing_is_drawn_from_it(workplace, stableft):
+    runs = [make_imported(arm="zhang", seed=seed, last=0.6 + seed / 100) for seed in range(6)]
+    bare = [run.model_copy(update={"last": run.last.model_copy(update={"val": {}})}) for run in runs]
+    write_records_file(Path("x.jsonl"), bare)
+    for name in ("zhang-figure4", "zhang-figure12"):
+        values = json.loads(stableft("report", name, "--records", "x.jsonl", "--format", "json")[1])
+        assert values["panels"][0]["curves"] == []
+        assert "Correction: the validation score of 6 runs is not known." in values["panels"][0]["notes"]
+
+
+def test_another_metric_is_not_compared_with_the_printed_one(workplace, stableft):
+    runs = [make_imported(arm="zhang", task="mrpc", seed=seed, last=0.6 + seed / 100) for seed in range(6)]
+    write_records_file(Path("x.jsonl"), runs)
+    values = json.loads(stableft("report", "zhang-table1", "--records", "x.jsonl", "--format", "json")[1])
+    cell = next(cell for cell in values["tables"][0]["cells"] if cell["n"])
+    assert (cell["difference"], cell["against_published"]["p"]) == (None, None)
+    assert cell["against_published"]["reason"] == "the published score is f1, this one accuracy"
+
+
+def test_a_rule_of_two_arms_and_names_of_reports_that_collide_are_refused(workplace, stableft):
+    arms = [make_record(arm=arm, seed=1, lr=lr) for arm, lr in (("a", 1e-5), ("b", 2e-5), ("c", 3e-5))]
+    write_records_file(Path("mine.jsonl"), arms)
+    code, _, err = stableft("report", "mine.jsonl", "--rule", "pair")
+    assert (code, one_sentence(err)) == (
+        2,
+        "--rule pair: it is about two arms of a task; rte has 3: --arms chooses them",
+    )
+    Path("mine.jsonl").rename("zhang-table1.jsonl")
+    code, _, err = stableft("report", "all", "--records", "zhang-table1.jsonl")
+    assert code == 2
+    assert "another report has the name 'zhang-table1' too" in one_sentence(err)

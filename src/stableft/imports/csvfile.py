@@ -66,6 +66,11 @@ def import_csv(file: Path, mapping: CsvMapping, out: Path) -> str:
     return save_runs(out, records, names, [*notes, *length_notes(records)])
 
 
+def _way(mapping: CsvMapping) -> tuple[object, ...]:
+    """Returns what else tells apart the runs that one file is read as."""
+    return mapping.score, mapping.checkpoint, sorted(mapping.where), mapping.arm
+
+
 def _check_columns(table: Table, mapping: CsvMapping) -> None:
     """Raises UserError for a column that is not there, before anything is said of its rows."""
     for option, name in (("--score", mapping.score), ("--val", mapping.val), ("--train-loss", mapping.train_loss)):
@@ -147,7 +152,7 @@ def _record(
     )
     whole = mapping.checkpoint == "last" or mapping.val_where  # else the step may be that of the best checkpoint
     return ImportedRun(
-        run_id=run_id_of(source.sha256, run, reading.metric, mapping.split),
+        run_id=run_id_of(source.sha256, run, reading.metric, mapping.split, *_way(mapping)),
         arm=arm,
         task=run.task,
         seed=run.seed,

@@ -31,9 +31,9 @@ def describe_keys(keys: Iterable[Key]) -> str:
     return ", ".join(words) + (f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else "")
 
 
-def run_id_of(sha256: str, key: Key, metric: str, split: str) -> str:
-    """Returns the id of a run by the content of its file and its place in it: 16 hex digits."""
-    identity = [sha256, key.arm, key.task, key.seed, metric, split]
+def run_id_of(sha256: str, key: Key, metric: str, split: str, *how: object) -> str:
+    """Returns the id of a run by the content of its file and how it was read from it: 16 hex digits."""
+    identity = [sha256, key.arm, key.task, key.seed, metric, split, *how]
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
 
 

@@ -141,9 +141,13 @@ def trials(part: Trials, runs: Runs) -> Panels:
     checkpoints: set[str] = set()
     for group in part.groups:
         finished = [run for run in runs.by_place.get((group.arm, group.task), []) if run["scored"]]
-        val = [run["best_val" if run["checkpoint"] == "best" else "last_val"] for run in finished]
+        found = [reported(run, "val") for run in finished]
+        val = [score for score in found if score is not None]
         test = [run["score"] for run in finished]
         if not finished:
+            continue
+        if len(val) < len(finished):
+            notes.append(f"{group.label}: the validation score of {len(finished) - len(val)} runs is not known.")
             continue
         checkpoints |= {run["checkpoint"] for run in finished}
         numbers = range(1, min(len(finished), MAX_TRIALS) + 1)
@@ -209,8 +213,11 @@ def _percents(runs: Sequence[Run], of: str) -> list[float]:
 
 
 def reported(run: Run, of: str) -> float | None:
-    """Returns the score that tables show of a run, or the validation score of the same checkpoint."""
-    return run["score"] if of == "test" else run["best_val" if run["checkpoint"] == "best" else "last_val"]
+    """Returns the score that tables show of a run, or its validation score (None: not known)."""
+    if of == "test":
+        return run["score"]
+    score = run["best_val" if run["checkpoint"] == "best" else "last_val"]
+    return None if math.isnan(score) and not run["diverged"] else score
 
 
 def _metric(groups: Sequence[Group], runs: Runs) -> str:

@@ -28,9 +28,17 @@ def rebuild(results: Path, files: Sequence[Path], data_dir: Path | None, which: 
     records = [*filed_records(files), *all_stored(results)]
     if not records:
         raise UserError(f"report all: there are no records in {results}/records and {results}/runs")
+    stems = [path.stem for path in files]
+    for path in files:
+        if path.stem in ARTIFACTS or stems.count(path.stem) > 1:
+            raise UserError(f"report all: {path}: another report has the name {path.stem!r} too; rename the file")
     made: list[Report] = []
     for path in files:
-        made.append(build(runs_of_file(path, which)))
+        runs = runs_of_file(path, which)
+        if runs.frame.empty:
+            yield f"{path}: there are no records in it"
+            continue
+        made.append(build(runs))
         yield _write(made[-1], out / path.stem, f"from {path}")
     for artifact in ARTIFACTS.values():
         if not _is_due(artifact, data_dir):

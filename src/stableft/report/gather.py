@@ -265,4 +265,8 @@ def with_rule(runs: Runs, rule: Rule) -> Runs:
     artifact = runs.artifact
     if artifact.id in ARTIFACTS:
         raise UserError(f"--rule {rule}: {artifact.id} has the paper's own rule; --rule is for a sweep")
+    tasks = Counter(task for _, task in runs.planned)
+    if rule in ("different", "pair") and any(arms != 2 for arms in tasks.values()):
+        found = ", ".join(f"{task} has {arms}" for task, arms in tasks.items())
+        raise UserError(f"--rule {rule}: it is about two arms of a task; {found}: --arms chooses them")
     return replace(runs, artifact=means_artifact(artifact.id, artifact.sweeps[0], rule, runs.planned))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from stableft.report import wording
 from stableft.report.artifact import MeanCell, Means
 from stableft.report.blocks import Block, Bullets, Entry, Grid, Heading, Report, Row
+from stableft.report.cells import Cell
 from stableft.report.compare import unless_selected
 from stableft.report.conventions import PART, RANKS
 from stableft.report.curve_panels import reported
@@ -13,10 +14,12 @@ from stableft.report.footnotes import cell_footnotes, foreign_notes
 from stableft.report.gather import Runs
 from stableft.report.means_data import Number, cell_values, csv_row
 from stableft.report.provenance import missing_runs, provenance, provenance_values
-from stableft.report.published import load_published, printed_for_arm
+from stableft.report.published import PublishedValue, load_published, printed_for_arm
 from stableft.stats import (
     LARGEST,
+    WELCH,
     Summary,
+    TestResult,
     best_and_equal,
     better_than,
     describe,
@@ -82,7 +85,7 @@ def _number(part: Means, place: MeanCell, runs: Runs) -> Number:
     arm, note = _setting(place, runs)
     cell = runs.cell(arm, place.group.task)
     scored = [run for run in runs.by_place.get((arm, place.group.task), []) if run["scored"]]
-    scores = tuple(float("nan") if (score := reported(run, place.of)) is None else score for run in scored)
+    scores = tuple(score for run in scored if (score := reported(run, place.of)) is not None)
     summary = describe(scores)
     printed = None
     if part.location:
@@ -90,12 +93,24 @@ def _number(part: Means, place: MeanCell, runs: Runs) -> Number:
         values = printed_for_arm(load_published(), *part.location, place.group.arm, place.group.task)
         printed = next((value for value in values if value.split == split), None)
     number = Number(place, cell, summary, scores, note, printed=printed)
+    if printed and summary.n and (unlike := _unlike(place, cell, printed)):
+        nothing = TestResult(WELCH, None, "two-sided", None, None, summary.n, printed.n, unlike)
+        return replace(number, against=nothing)
     if printed and summary.n:
         result = welch_from_summaries(
             summary.mean, summary.std, summary.n_finite, printed.fraction("mean"), printed.fraction("std"), printed.n
         )
         number = replace(number, against=unless_selected(result, cell))
     return number
+
+
+def _unlike(place: MeanCell, cell: Cell, printed: PublishedValue) -> str | None:
+    """Says why our scores are not those that are printed, or None."""
+    if cell.metric != printed.metric:
+        return f"the published score is {printed.metric}, this one {cell.metric}"
+    if place.of == "test" and cell.split != printed.split:
+        return f"the published score is of the {printed.split} split, this one of the {cell.split} split"
+    return None
 
 
 def _setting(place: MeanCell, runs: Runs) -> tuple[str, str | None]:
@@ -109,7 +124,8 @@ def _setting(place: MeanCell, runs: Runs) -> tuple[str, str | None]:
     for name in tried:
         scores = [reported(run, "val") for run in runs.by_place[name, task] if run["scored"]]
         summary = describe([score for score in scores if score is not None])
-        if summary.mean is not None and not summary.n_nan:
+        stopped = any(run["status"] == "stopped" for run in runs.by_place[name, task])  # then the others are the better
+        if summary.mean is not None and not summary.n_nan and not stopped:
             means[name] = summary.mean
     if not means:
         return tried[0] if tried else stem, None

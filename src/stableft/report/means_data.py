@@ -29,6 +29,8 @@ class Number:
     @property
     def difference(self) -> float | None:
         """Our mean minus the printed one, a fraction."""
+        if self.against is None or (self.against.reason or "").startswith("the published score"):
+            return None  # nothing to compare
         printed = self.printed.fraction("mean") if self.printed else None
         return None if printed is None or self.summary.mean is None else self.summary.mean - printed
 

@@ -32,7 +32,8 @@ def boxes(part: Boxes, runs: Runs) -> tuple[BoxPanel, list[str]]:
 def make_box(label: str, cell: Cell, runs: Sequence[Run], of: str) -> Box:
     """Returns the box of a cell and its runs, with the reported scores or the validation scores of the same weights."""
     scored = [run for run in runs if run["scored"]]
-    pairs = [(100 * value, run) for run in scored if not math.isnan(value := _number(reported(run, of)))]
+    known = [(score, run) for run in scored if (score := reported(run, of)) is not None]
+    pairs = [(100 * score, run) for score, run in known if not math.isnan(score)]
     pairs.sort(key=lambda pair: (pair[0], pair[1]["run_id"]))
     of_val = [run["val_baseline"] for run in runs if run["scored"] and not math.isnan(run["val_baseline"])]
     baseline = cell.baseline if of == "test" or cell.split == "val" else max(of_val, default=None)
@@ -40,8 +41,8 @@ def make_box(label: str, cell: Cell, runs: Sequence[Run], of: str) -> Box:
         label,
         tuple(score for score, _ in pairs),
         tuple(run["failed"] if isinstance(run["failed"], bool) else None for _, run in pairs),
-        n=cell.summary.n,
-        n_nan=cell.summary.n - len(pairs),
+        n=len(known),
+        n_nan=len(known) - len(pairs),
         n_failed=wording.failed(cell),
         baseline=None if baseline is None else 100 * baseline,
     )
