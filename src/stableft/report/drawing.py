@@ -132,6 +132,19 @@ def collide(boxes: Sequence["Bbox"], room: float = 0.0) -> bool:
     return any(left.x1 + room > right.x0 for left, right in pairwise(boxes))
 
 
+def fix_layout(figure: "Figure") -> None:
+    """Keeps the axes where the layout has put them, to a millionth of the figure.
+
+    The solver behind it adds up in an order that depends on where in memory its variables lie, and the ids in an SVG
+    file are hashes of places with all their digits.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        x, y, width, height = axes.get_position().bounds
+        axes.set_position((round(x, 6), round(y, 6), round(width, 6), round(height, 6)))
+
+
 @contextmanager
 def house_style() -> Iterator[None]:
     import matplotlib.style

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 from stableft.report.boxes import FRAMES, box_entries, box_height, box_layout, box_width, draw_boxes
 from stableft.report.curves import curve_entries, curve_looks, draw_curves, draw_points, point_entries, point_looks
-from stableft.report.drawing import FONT, GREY, POINTS, Entry, add_legend, house_style, legend_columns, wrapped
+from stableft.report.drawing import (
+    FONT,
+    GREY,
+    POINTS,
+    Entry,
+    add_legend,
+    fix_layout,
+    house_style,
+    legend_columns,
+    wrapped,
+)
 from stableft.report.guides import Looks, reference_looks, vertical_room
 from stableft.report.maps import (
     add_contour_bar,
@@ -62,6 +72,7 @@ def draw(panels: Sequence[Panel], caption: str = "") -> "Figure":
             for settle in settles:
                 if settle:
                     settle()
+        fix_layout(figure)
     return figure
 
 
