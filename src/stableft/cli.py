@@ -24,6 +24,7 @@ from stableft.options import (
     Seeds,
     Sets,
 )
+from stableft.probe_cli import probe_app
 from stableft.report_cli import compare, import_app, power, report
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="What a data set holds, and fetching it.")
 app.add_typer(data_app, name="data")
 app.add_typer(import_app, name="import")
+app.add_typer(probe_app, name="probe")
 app.command()(report)
 app.command()(compare)
 app.command()(power)

@@ -23,7 +23,11 @@ HISTORY_FILE = "history.jsonl"  # one line a step: {"step", "loss", "lr", "grad_
 PREDICTIONS_FILE = "predictions.npz"
 CONFIG_FILE = "config.yaml"
 BEST_FOLDER, LAST_FOLDER = "model-best", "model-last"  # weights, where they are kept
-LATER = ("start", "stop")  # fields that came later: left out where None, so that older records keep their checksums
+LATER = (
+    "start",
+    "stop",
+    "watch",
+)  # fields that came later: left out where None, so that older records keep their checksums
 
 
 class RecordPart(BaseModel):
@@ -105,6 +109,31 @@ class StopRecord(RecordPart):
     lowest: float  # the share of the runs that ends
 
 
+class Vanished(RecordPart):
+    """A step after which a run's gradients had vanished in the lower blocks and nothing was learnt.
+
+    `ratio` is the gradient norm of the lower blocks over that of the top; `loss` the mean training loss up to there.
+    """
+
+    step: int
+    ratio: float
+    loss: float
+
+
+class WatchRecord(RecordPart):
+    """What the failure watch saw of a run whose gradient norms were recorded: where they had vanished, if ever.
+
+    `nothing_learnt` is the loss of a model that ignores its input: the entropy of the training labels in nats, or
+    their variance. With `at_end` they had vanished at the last look too: the run has likely failed.
+    """
+
+    nothing_learnt: float
+    looks: int
+    first: Vanished | None
+    last: Vanished | None
+    at_end: bool
+
+
 class RunRecord(Outcome):
     """The outcome of one run; all that tables and figures read.
 
@@ -131,6 +160,7 @@ class RunRecord(Outcome):
     source: None = None  # this project's own run; others are `ImportedRun`s
     start: StartRecord | None = None  # None: the pre-trained weights
     stop: StopRecord | None = None  # of a stopped run
+    watch: WatchRecord | None = None  # None: its gradient norms were not recorded
 
     def score(self, which: Literal["last", "best"], split: Literal["val", "test"], metric: str) -> float | None:
         """Returns one score as a fraction (NaN for a diverged run), or None if the run has none."""
@@ -260,14 +290,14 @@ def parse_record(line: str) -> AnyRun:
     record = _parse_untouched(kind, line)
     if record is not None:
         return record
-    values = _checked(line)
+    values = checked_values(line)
     return _validate(ImportedRun if values.get("source") else RunRecord, values)
 
 
 def parse_as(kind: type[R], line: str) -> R:
     """Returns the record of that kind which `dump_record` wrote; raises as `parse_record` does."""
     record = _parse_untouched(kind, line)
-    return _validate(kind, _checked(line)) if record is None else record
+    return _validate(kind, checked_values(line)) if record is None else record
 
 
 def _parse_untouched(kind: type[R], line: str) -> R | None:
@@ -286,7 +316,12 @@ def _parse_untouched(kind: type[R], line: str) -> R | None:
         return None
 
 
-def _checked(line: str) -> dict:
+def checked_values(line: str) -> dict:
+    """Returns the values of a line that `dump_record` wrote, of whatever record it is.
+
+    Raises:
+        UserError: the text is no record, or was changed after it was written.
+    """
     try:
         values = json.loads(line)
         checksum = values.pop("checksum")

@@ -1,0 +1,169 @@
+"""What probes leave: one record for each, a line of JSON with its checksum, as a run's record is.
+
+Those made while a run trains lie in its folder; those made later in `<results>/probes/`. `stableft export` puts both
+into the file of the runs, so that a clone rebuilds their figures too. JSON has no NaN: it is written as text.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from stableft.errors import UserError
+from stableft.record import Outcome, RecordPart, atomic_write, checked_values, dump_record, run_folder
+
+PROBES_FILE = "probes.jsonl"
+PROBES_FOLDER = "probes"  # below the results folder
+MARK = '"probe":"'  # what a line of JSON has if it is the record of a probe
+
+
+class Parts(RecordPart):
+    """The parts of a model by the names of their modules, the lowest block first; ALBERT's one block is shared."""
+
+    embeddings: tuple[str, ...]
+    blocks: tuple[str, ...]
+    pooler: tuple[str, ...]
+    head: tuple[str, ...]
+
+
+class GradNorms(Outcome):
+    """L2 norms of a run's gradients, unscaled (M Figs. 4, 10-12). `run_id` is that of the run.
+
+    `steps` are optimizer steps from 1; `norms[i][j]` is that of parameter `names[j]` at `steps[i]`, before clipping.
+    Norms have six digits. One that is not finite is of a step that the gradient scaler skipped, or of a run's end.
+    """
+
+    probe: Literal["grad_norms"] = "grad_norms"
+    parts: Parts
+    steps: tuple[int, ...]
+    total: tuple[float, ...]  # the global norm before clipping
+    clipped: tuple[float, ...]  # and after it
+    names: tuple[str, ...]
+    norms: tuple[tuple[float, ...], ...]
+
+
+class Drift(Outcome):
+    """L2 distances of a run's weights to what they were before its first step (Z Figs. 7, 15-18).
+
+    `distances[i][j]` is that of all parameters of `names[j]` after `steps[i]` updates: embeddings, the blocks by
+    their number from 1, pooler, head. Blocks that were drawn anew, the top `redrawn` ones, are measured from the draw.
+    """
+
+    probe: Literal["drift"] = "drift"
+    names: tuple[str, ...]
+    redrawn: int
+    steps: tuple[int, ...]
+    distances: tuple[tuple[float, ...], ...]
+
+
+class Perplexity(Outcome):
+    """Masked-language-model loss of a run's encoder, its top blocks reset to pre-trained values (M Fig. 2a, b).
+
+    `losses[i]` is in nats, with the top `reset[i]` blocks reset; perplexity is its exponential. `all_reset` is with
+    the embeddings reset too, and equals `pretrained`, that of the untouched model. `run_id` is that of the run.
+    """
+
+    probe: Literal["perplexity"] = "perplexity"
+    checkpoint: Literal["best", "last"]
+    text: str  # a name, without the folders above it
+    text_sha256: str
+    seed: int  # of the masks, which are the same for every loss
+    max_length: int
+    tokens: int
+    masked: int  # tokens that were guessed
+    reset: tuple[int, ...]
+    losses: tuple[float, ...]
+    all_reset: float
+    pretrained: float
+
+
+class Surface(Outcome):
+    """Loss and gradient norm around a pre-trained model (M Figs. 7, 13; sec. 7.6). `run_id` is an id of its own.
+
+    `losses[i][j]` is at `pretrained + alphas[j] * (failed - pretrained) + betas[i] * (successful - pretrained)`, the
+    mean over the examples with dropout off; the norm is that of the gradient of this loss to all parameters.
+    """
+
+    probe: Literal["surface"] = "surface"
+    model: str
+    task: str
+    failed: str  # run ids
+    successful: str
+    checkpoint: Literal["best", "last"]
+    head_seed: int  # which drew the head of the pre-trained model
+    examples: int
+    examples_seed: int
+    alphas: tuple[float, ...]
+    betas: tuple[float, ...]
+    losses: tuple[tuple[float, ...], ...]
+    grad_norms: tuple[tuple[float, ...], ...] | None
+    label_entropy: float | None  # of the examples' labels, in nats
+
+
+ProbeRecord = GradNorms | Drift | Perplexity | Surface
+_ANY: TypeAdapter[ProbeRecord] = TypeAdapter(Annotated[ProbeRecord, Field(discriminator="probe")])
+
+
+def digits(values: Iterable[float], count: int = 6) -> tuple[float, ...]:
+    """Returns the values with so many significant digits, which is all that a record of norms keeps."""
+    return tuple(float(f"{value:.{count}g}") for value in values)
+
+
+def parse_probe(line: str) -> ProbeRecord:
+    """Returns the record of a probe from its line.
+
+    Raises:
+        UserError: the text is no such record, or was changed after it was written.
+    """
+    values = checked_values(line)
+    try:
+        return _ANY.validate_json(json.dumps(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"has {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def read_probes(path: Path) -> Iterator[ProbeRecord]:
+    """Yields the records of probes in a file of JSON Lines, passing over those of runs; none if there is no file.
+
+    Raises:
+        UserError: a line is damaged; the message names file and line.
+    """
+    if not path.exists():
+        return
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if MARK in line:
+                    try:
+                        yield parse_probe(line)
+                    except UserError as error:
+                        raise UserError(f"{path}:{number} {error}") from None
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise UserError(f"{path} is not a file of records in JSON Lines") from None
+
+
+def write_probes(path: Path, records: Iterable[ProbeRecord]) -> None:
+    """Writes one record a line, in the given order, or removes the file if there are none."""
+    lines = "".join(dump_record(record) + "\n" for record in records)
+    if lines:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, lines.encode())
+    else:
+        path.unlink(missing_ok=True)
+
+
+def stored_probes(results: Path, run_ids: Iterable[str]) -> Iterator[ProbeRecord]:
+    """Yields what probes left of these runs in a results folder: those of their training, and those made later."""
+    wanted = dict.fromkeys(run_ids)
+    for run_id in wanted:
+        yield from read_probes(run_folder(results, run_id) / PROBES_FILE)
+    for path in sorted((results / PROBES_FOLDER).glob(f"*/{PROBES_FILE}")):
+        yield from (record for record in read_probes(path) if wanted.keys() & set(runs_of_probe(record)))
+
+
+def runs_of_probe(record: ProbeRecord) -> tuple[str, ...]:
+    """Returns the ids of the runs that a record is about."""
+    return (record.failed, record.successful) if isinstance(record, Surface) else (record.run_id,)

@@ -1,0 +1,1 @@
+"""Probes of finished runs: surfaces and perplexities from saved weights, stability per point from predictions."""
