@@ -11,7 +11,7 @@ from stableft.errors import UserError, nearest
 from stableft.settings import Setting, Settings, describe, settings_at, settings_from, unowned
 from stableft.yamlfile import Document, Key
 
-ARM_KEYS = ("name", "recipe", "task", "model", "set", "grid", "seeds", "stop_hopeless")
+ARM_KEYS = ("name", "recipe", "task", "model", "set", "grid", "seeds", "stop_hopeless", "probes")
 TOP_KEYS = ("arms", *ARM_KEYS[1:])
 
 

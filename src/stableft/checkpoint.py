@@ -14,7 +14,7 @@ from stableft.update import TrainState
 
 SHARE = 0.02  # of a run's time may go into checkpoints that nobody asked for
 FIRST_GUESS = 200e6  # bytes a second, until one was written and timed
-PLAIN = ("step", "micro_batch", "halved", "history", "evals", "best", "seconds")
+PLAIN = ("step", "micro_batch", "halved", "history", "evals", "best", "seconds", "recorded")
 
 
 @dataclass
@@ -79,6 +79,6 @@ def load_checkpoint(folder: Path, state: TrainState, facts: dict, device: torch.
     state.optimizer.load_state_dict(content["optimizer"])
     state.scaler.load_state_dict(content["scaler"])
     for name in PLAIN:
-        setattr(state, name, content[name])
+        setattr(state, name, content.get(name, getattr(state, name)))  # `recorded` came later
     restore_global_state(content["random"], device)
     return True

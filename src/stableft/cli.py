@@ -12,6 +12,7 @@ from stableft.options import (
     NO_FILES,
     NO_SETS,
     Arms,
+    Complete,
     Config,
     DataDir,
     Devices,
@@ -89,6 +90,7 @@ def sweep(
     ] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first crash.")] = False,
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Do crashed runs again.")] = False,
+    complete: Complete = False,
 ) -> None:
     """Train every run of a sweep that is not done yet, and print its report."""
     from stableft.command import check_results, load, print_estimate, print_report, run
@@ -96,7 +98,7 @@ def sweep(
 
     check_results(results)
     plan = load(config, data_dir, set_, arms, seeds)
-    execution = Execution(micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save)
+    execution = Execution(micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save, complete=complete)
     if dry_run:
         print_estimate(plan, results, devices, jobs_per_device, execution, retry_crashed)
         return
@@ -119,6 +121,7 @@ def train(
     checkpoint_every: Every = None,
     micro_batch: Micro = None,
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Do it again if it crashed.")] = False,
+    complete: Complete = False,
 ) -> None:
     """Train one run: a recipe, a task, a model, a seed."""
     from stableft.command import check_results, print_scores, run
@@ -127,7 +130,7 @@ def train(
 
     check_results(results)
     plan = single_run(recipe, task, model, seed, Sources(data_dir=data_dir), set_)
-    execution = Execution(micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save)
+    execution = Execution(micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save, complete=complete)
     code = run(plan, results, devices, 1, execution, retry_crashed)
     print_scores(results, plan.runs[0].run_id)
     raise typer.Exit(code)

@@ -10,7 +10,8 @@ from stableft.plan import PlannedRun
 from stableft.record import RunRecord
 from stableft.sweep import Outcome
 from stableft.text import duration
-from stableft.watch import Ended, Event, Note, Opened, Show, Started, View, seconds_left, update
+from stableft.vanishing import likely_failed
+from stableft.watch import Ended, Event, Moved, Note, Opened, Show, Started, View, first_warning, seconds_left, update
 
 REFRESH_SECONDS = 0.25
 
@@ -81,9 +82,17 @@ def settled_words(record: RunRecord) -> str:
         return f"paused after step {record.steps}, validation {metric} {record.evals[-1].val[metric]:.4f}"
     score = record.reported_score
     words = "failed at its end" if record.failed else "finished"
-    if score is None:
-        return words
-    return f"{words}, {record.config.evaluation.report} {record.config.task.metric} {score:.4f}"
+    if score is not None:
+        words += f", {record.config.evaluation.report} {record.config.task.metric} {score:.4f}"
+    if record.watch and record.watch.at_end:
+        words += f"; {likely_failed(record.watch, record.steps)}"
+    return words
+
+
+def warned(view: View, event: Event, warning: str) -> str:
+    """Returns the line about a run that has likely failed."""
+    assert isinstance(event, Moved)
+    return f"{run_label(view.current[event.slot].run)}: {warning}"
 
 
 @contextmanager
@@ -98,8 +107,9 @@ def open_display(live: bool | None = None) -> Iterator[Show]:
     view = View()
 
     def show(event: Event) -> None:
+        warning = first_warning(view, event)
         update(view, event, time.monotonic())
-        line = plain_line(view, event)
+        line = plain_line(view, event) if warning is None else f"[{overall_line(view)}] {warned(view, event, warning)}"
         if line is not None:
             print(line, flush=True)
 
@@ -117,8 +127,9 @@ def _live_table() -> Iterator[Show]:
         def show(event: Event) -> None:
             nonlocal drawn
             now = time.monotonic()
+            warning = first_warning(view, event)
             update(view, event, now)
-            kept = _kept_line(event)
+            kept = _kept_line(event) if warning is None else warned(view, event, warning)
             if kept:
                 live.console.print(kept, markup=False, highlight=False)
             if kept or now - drawn >= REFRESH_SECONDS:
@@ -145,6 +156,8 @@ def _table(view: View):
     table = Table(caption=Text(overall_line(view)), caption_justify="left")
     for name in ("device", "arm", "task", "seed", "step", "loss", "validation"):
         table.add_column(name, justify="left" if name in ("device", "arm", "task") else "right")
+    if any(current.progress and current.progress.warning for current in view.current.values()):
+        table.add_column("likely failed")
     for slot, current in view.current.items():
         config, progress = current.run.config, current.progress
         cells = [slot, current.run.arm, config.data.task, seed_label(config)]
@@ -152,6 +165,7 @@ def _table(view: View):
             cells += ["loading", "", ""]
         else:
             cells += [f"{progress.step}/{progress.total}", _number(progress.loss), _number(progress.val)]
+            cells += ["vanishing gradients"] if progress.warning else []
         table.add_row(*map(Text, cells))
     return table
 

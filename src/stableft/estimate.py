@@ -16,6 +16,7 @@ from stableft.hopeless import hopeless
 from stableft.job import Job, batch_indices, prepare
 from stableft.parents import describe_parent, lost_starts, parents_to_train
 from stableft.plan import Execution, PlannedRun
+from stableft.probing import lacking
 from stableft.record import RunRecord
 from stableft.sweep import WAITING, settles, status_of, trial_groups, unique_runs
 from stableft.sweepfile import START, Sweep
@@ -73,7 +74,13 @@ def estimate(sweep: Sweep, results: Path, execution: Execution, at_once: int, re
         UserError: data, model or config cannot be used.
     """
     state = status_of(results, (*sweep.runs, *sweep.parents), look_only=True)
-    over = (*state.finished, *(() if retry_crashed else state.crashed))
+    planned = unique_runs((*sweep.runs, *sweep.parents))
+    done = [
+        record
+        for record in state.finished
+        if not (execution.complete and lacking(results, planned[record.run_id], record, execution))
+    ]
+    over = (*done, *(() if retry_crashed else state.crashed))
     first, lost = parents_to_train(sweep, results, retry_crashed), lost_starts(sweep, results, retry_crashed)
     held = {run.run_id for run in sweep.runs if run.config.start_from in lost}
     ends, ranked = _trials(sweep, {record.run_id: record for record in (*over, *state.waiting)}, held)

@@ -18,6 +18,7 @@ from stableft.model import build_model, model_inputs
 from stableft.plan import Execution, PlannedRun, Sources
 from stableft.pretrain_config import PretrainConfig
 from stableft.record import StartRecord, run_folder
+from stableft.recording import start_recorder
 from stableft.schedule import evaluation_steps, steps_per_epoch, total_steps
 from stableft.seeds import batch_order
 from stableft.update import TrainState
@@ -88,7 +89,10 @@ def prepare(run: PlannedRun, results: Path, sources: Sources, execution: Executi
         evaluate_at=frozenset(evaluation_steps(config.evaluation, total, per_epoch)),
         start=start.described() if start else None,
     )
-    return job, first_state(model, pretrained.spec, config, execution)
+    state = first_state(model, pretrained.spec, config, execution)
+    redrawn = config.reinit.blocks if config.reinit else 0
+    state.recorder = start_recorder(model, pretrained.spec, run.probes, total, redrawn)
+    return job, state
 
 
 def first_state(

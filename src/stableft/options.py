@@ -23,6 +23,9 @@ Every = Annotated[
     int | None, typer.Option("--checkpoint-every", min=1, help="Steps; else as often as 2 % of time allow.")
 ]
 Micro = Annotated[int | None, typer.Option("--micro-batch", min=1, help="Rows in memory at once; the batch stays.")]
+Complete = Annotated[
+    bool, typer.Option("--complete", help="Train finished runs again that lack weights or probes asked for.")
+]
 Score = Annotated[Literal["recipe", "last", "best"], typer.Option("--score", help="Whose score: as the recipe says.")]
 NO_SETS: list[str] = []
 NO_FILES: list[Path] = []

@@ -20,6 +20,7 @@ from stableft.environment import device_name, git_state, peak_memory, platform_n
 from stableft.evaluate import evaluate
 from stableft.job import Job
 from stableft.metrics import is_failed, score
+from stableft.probe_record import PROBES_FILE, write_probes
 from stableft.record import (
     CONFIG_FILE,
     HISTORY_FILE,
@@ -29,11 +30,14 @@ from stableft.record import (
     EvalPoint,
     RunRecord,
     Scores,
+    WatchRecord,
     atomic_write,
     sync_folder,
     write_record,
 )
+from stableft.recording import probe_records
 from stableft.update import TrainState
+from stableft.vanishing import watch
 from stableft.weights import quiet
 
 SAVES_BEST, SAVES_LAST = ("best", "all"), ("last", "all")  # values of `Execution.save`
@@ -121,6 +125,8 @@ def finish(job: Job, state: TrainState, diverged: bool) -> RunRecord:
     arrays = {"val_last": last_val, "val_best": best_val, "test_last": last_test, "test_best": best_test}
     _write_predictions(job, arrays)
     write_history(job.folder, state)
+    probes = probe_records(state.recorder, state.recorded, job.run.run_id) if state.recorder else []
+    write_probes(job.folder / PROBES_FILE, probes)
     return _write_record(
         job,
         state,
@@ -154,10 +160,20 @@ def _write_record(job: Job, state: TrainState, **values: Any) -> RunRecord:
         seconds=state.seconds,
         peak_memory_bytes=peak_memory(job.device),
         start=job.start,
+        watch=watch_of(job, state),
         **values,
     )
     write_record(job.folder.parents[1], record)
     return record
+
+
+def watch_of(job: Job, state: TrainState) -> WatchRecord | None:
+    """Returns what the failure watch has seen so far, or None if gradient norms are not recorded."""
+    looks = state.recorded.get("looks")
+    if not looks:
+        return None
+    entropy = job.splits.record.label_entropy  # of regression the labels' variance
+    return watch(looks, float(np.var(job.splits.train.labels)) if entropy is None else entropy)
 
 
 def divergence(state: TrainState) -> str:

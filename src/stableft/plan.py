@@ -13,6 +13,20 @@ from stableft.config import RunConfig
 
 
 @dataclass(frozen=True)
+class Probes:
+    """What is recorded while a run trains, each every so many steps (None: not), without changing a number of it."""
+
+    grad_norms: int | None = None
+    drift: int | None = None
+
+    def __bool__(self) -> bool:
+        return self != NO_PROBES
+
+
+NO_PROBES = Probes()
+
+
+@dataclass(frozen=True)
 class PlannedRun:
     """One run of a sweep: its config, and the names of the arm (a table's row) and recipe it came from.
 
@@ -23,6 +37,7 @@ class PlannedRun:
     recipe: str
     config: RunConfig
     pause_after: float | None = None
+    probes: Probes = NO_PROBES
 
     @property
     def run_id(self) -> str:
@@ -53,6 +68,7 @@ class Execution:
     micro_batch: int | None = None  # rows at once; None: the whole batch
     checkpoint_every: int | None = None
     save: Literal["none", "best", "last", "all"] = "none"
+    complete: bool = False  # finished runs that lack the weights or probes asked for are trained again
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,7 @@ class Progress:
     total: int
     loss: float | None = None
     val: float | None = None
+    warning: str | None = None  # why the run has likely failed
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the run was asked to stop and left a checkpoint

@@ -66,7 +66,7 @@ def run_stages(
     runs = [run for run in runs if run.config.start_from not in lost and run.run_id not in crashed]
     tried = [replace(run, pause_after=plan.rules[run.run_id].after) for run in runs if run.run_id in plan.rules]
     while tried and not ended:
-        outcome, ended = do(tried)
+        outcome, ended = do(tried, replace(execution, complete=False))
         records = [read_record(results, run.run_id) for run in tried]
         if not ended and all(records):  # else another process is about to do one again
             ends = _end_hopeless([record for record in records if record], plan.rules, results, display)

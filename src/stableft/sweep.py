@@ -151,7 +151,7 @@ def run_once(
     """Returns the record of a run, done here under its claim or found done; None if another process is at it.
 
     An exception other than Stopped and UserError is a crash, and becomes a record too. `retry` is the earlier
-    crashed record that is to be tried again: any other crash found here is newer and is left alone.
+    record that is to be replaced, crashed or incomplete: any other one found here is newer and is left alone.
 
     Raises:
         Stopped: the run was asked to stop and left a checkpoint.
@@ -186,8 +186,13 @@ def record_death(
 
 
 def _settled(run: PlannedRun, results: Path, retry: RunRecord | None) -> RunRecord | None:
-    """Under the claim: returns the record that makes the run done, after clearing what is to be tried again."""
+    """Under the claim: returns the record that makes the run done, after clearing what is to be tried again.
+
+    A finished one that is to be replaced stays until there is another, and so does a checkpoint on the way to that.
+    """
     record, _ = _read_or_set_aside(results, run.run_id)
+    if record and record.status == "finished" and retry and dump_record(record) == dump_record(retry):
+        return None
     if record and record.status == "finished":  # a kill between the two leaves the checkpoint beside the record
         (run_folder(results, run.run_id) / CHECKPOINT_FILE).unlink(missing_ok=True)
     if record and not settles(record, run):  # it stays until there is another one: it says how the run ranks
@@ -218,6 +223,8 @@ def _read_or_set_aside(results: Path, run_id: str) -> tuple[RunRecord | None, st
 
 def _write_crash(run: PlannedRun, results: Path, reason: str, text: str, seconds: float) -> RunRecord:
     before, _ = _read_or_set_aside(results, run.run_id)
+    folder = run_folder(results, run.run_id)
+    atomic_write(folder / CRASH_FILE, text.encode(errors="backslashreplace"))
     record = RunRecord(
         run_id=run.run_id,
         arm=run.arm,
@@ -237,6 +244,6 @@ def _write_crash(run: PlannedRun, results: Path, reason: str, text: str, seconds
         seconds=seconds,
         peak_memory_bytes=None,
     )
-    atomic_write(run_folder(results, run.run_id) / CRASH_FILE, text.encode(errors="backslashreplace"))
-    write_record(results, record)
+    if before is None or before.status != "finished":  # one that was trained again keeps its result
+        write_record(results, record)
     return record

@@ -12,6 +12,7 @@ from stableft.errors import UserError, nearest
 from stableft.hopeless import Rule, parse_rule
 from stableft.locate import config_name, find_config, locate_model, locate_own_task, shipped_configs
 from stableft.plan import PlannedRun, Sources
+from stableft.probing import KEY, parse_probes
 from stableft.recipe import load_recipe
 from stableft.seedlist import parse_seeds
 from stableft.settings import (
@@ -28,7 +29,7 @@ from stableft.tasks import find_task
 from stableft.yamlfile import Document, load_yaml
 
 RULE = "stop_hopeless"
-OVERRIDES = ("task", "model", RULE)  # sweep keys that --set may give too
+OVERRIDES = ("task", "model", RULE, KEY)  # sweep keys that --set may give too
 PARENT_KEYS = ("recipe", "task", "seed", "set")  # of a `start_from` that describes a run
 START = "(start)"  # the arm of runs that are trained because others start from them
 
@@ -113,15 +114,16 @@ def single_run(
 
 
 def _sweep(name: str, path: Path, points: Sequence[Point], sources: Sources) -> Sweep:
-    rules: dict[str, tuple[str, Rule | None]] = {}
+    first: dict[str, tuple[PlannedRun, Rule | None]] = {}
     for point in points:
         for run in point.runs:
-            arm, rule = rules.setdefault(run.run_id, (run.arm, point.rule))
-            if rule != point.rule:
-                raise UserError(
-                    f"{path}: arms {arm!r} and {run.arm!r} ask for the same run with different stop_hopeless; "
-                    "give both the same"
-                )
+            other, rule = first.setdefault(run.run_id, (run, point.rule))
+            for key, differs in ((RULE, rule != point.rule), (KEY, other.probes != run.probes)):
+                if differs:
+                    raise UserError(
+                        f"{path}: arms {other.arm!r} and {run.arm!r} ask for the same run with different {key}; "
+                        "give both the same"
+                    )
     return Sweep(
         name,
         path,
@@ -129,7 +131,7 @@ def _sweep(name: str, path: Path, points: Sequence[Point], sources: Sources) -> 
         sources,
         tuple(points),
         tuple({point.parent.run_id: point.parent for point in points if point.parent}.values()),
-        {run_id: rule for run_id, (_, rule) in rules.items() if rule},
+        {run_id: rule for run_id, (_, rule) in first.items() if rule},
     )
 
 
@@ -148,7 +150,7 @@ def _command_line(sets: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
     overrides: dict[str, Any] = {}
     for key, parsed in given_values(sets):
         if key in OVERRIDES:
-            if parsed is None and key != RULE:  # there null means none
+            if parsed is None and key not in (RULE, KEY):  # there null means none
                 raise UserError(f"--set {key}=: a value is missing")
             overrides[key] = parsed
             continue
@@ -175,6 +177,7 @@ def _expand(
         raise UserError(f"{arm.where('task')}: key 'task' is missing")
     points = grid_points(arm)
     rule = parse_rule(overrides.get(RULE, arm.get(RULE)), "--set" if RULE in overrides else arm.where(RULE))
+    probes = parse_probes(overrides.get(KEY, arm.get(KEY)), "--set" if KEY in overrides else arm.where(KEY))
     pairs = parse_seeds(seeds, "--seeds") if seeds is not None else parse_seeds(arm.get("seeds"), arm.where("seeds"))
     for task, model, point in itertools.product(tasks, models, points):
         named = _task_settings(task, folders, paths)
@@ -187,7 +190,7 @@ def _expand(
             drawn = {"seeds.init": Setting(init, arm.where("seeds")), "seeds.data": Setting(data, arm.where("seeds"))}
             config = build_config(settings | point | drawn | given_last, arm.where("recipe"))
             name = f"{arm.name} {label}".strip() + (f" ({config.model.name})" if len(models) > 1 else "")
-            runs.append(PlannedRun(name, recipe.name, config))
+            runs.append(PlannedRun(name, recipe.name, config, probes=probes))
         yield Point(arm, task, model, point, own | point | given, tuple(runs), parent, rule)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -13,10 +14,11 @@ from stableft.hopeless import is_due
 from stableft.job import Job, batch_indices, prepare
 from stableft.loop import Course, resume_facts, run_steps, take_up
 from stableft.metrics import score
-from stableft.outcome import SAVES_BEST, finish, pause, remove_models, save_model
+from stableft.outcome import SAVES_BEST, finish, pause, remove_models, save_model, watch_of
 from stableft.plan import Execution, PlannedRun, Progress, Sources, Stopped
 from stableft.record import BEST_FOLDER, CHECKPOINT_FILE, RunRecord
 from stableft.update import Step, TrainState, learning_rate, make_update, mean_loss
+from stableft.vanishing import likely_failed
 
 
 def train(
@@ -40,6 +42,7 @@ def train(
     facts = resume_facts(run.run_id, job.splits.record.fingerprint, execution, job.device)
     if job.start:
         facts["start"] = job.start.sha256
+    facts["probes"] = asdict(run.probes) if run.probes else None
     course = Course(run.run_id, job.folder, execution, job.device, job.total, job.evaluate_at, facts)
     resumed = take_up(course, state, run.config, arm=run.arm, recipe=run.recipe)
     _match_saved_models(job, state, resumed)
@@ -133,4 +136,6 @@ def _better(value: float, best: float) -> bool:
 def _progress(job: Job, state: TrainState) -> Progress:
     loss = state.history[-1]["loss"] if state.history else None
     val = state.evals[-1]["val"][job.config.selection_metric] if state.evals else None
-    return Progress(state.step, job.total, loss, val)
+    watch = watch_of(job, state)
+    warning = likely_failed(watch, job.total) if watch and watch.at_end else None
+    return Progress(state.step, job.total, loss, val, warning)

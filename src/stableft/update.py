@@ -16,6 +16,7 @@ from stableft.evaluate import autocast, loss_sum, to_device
 from stableft.mixout import draw_masks
 from stableft.optim import AdamW
 from stableft.pretrain_config import PretrainConfig
+from stableft.recording import Recorder, Rows, distances, due, gradient_norms, keep
 from stableft.schedule import warmup_linear, warmup_steps
 from stableft.seeds import global_state, restore_global_state
 
@@ -34,6 +35,8 @@ class TrainState:
     evals: list[dict] = field(default_factory=list)
     best: dict | None = None
     seconds: float = 0.0
+    recorder: Recorder | None = None  # fixed, and made anew for a run that is resumed
+    recorded: Rows = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Step:
     lr: float
     grad_norm: Tensor  # before clipping
     tokens: int | None = None  # of the batch, padding left out, where they are counted
+    norms: Tensor | None = None  # of the gradient: global before clipping, global after it, then of each parameter
+    moved: Tensor | None = None  # distances to the first weights
 
 
 Share = Callable[[int, int], Tensor]  # first row and the one after the last -> what they add to the batch's loss
@@ -80,14 +85,22 @@ def update_weights(
         group["lr"] = lr * group.get("lr_scale", 1.0)
     loss = _backward(state, share, rows, device)
     state.scaler.unscale_(state.optimizer)
-    grad_norm = nn.utils.get_total_norm([p.grad for p in state.model.parameters() if p.grad is not None])
+    of_norms, of_drift = due(state.recorder, state.step + 1)
+    each = gradient_norms(of_norms.parameters.values()) if of_norms else None
+    grad_norm = _total_norm(state.model)
     if config.optimizer.clip_norm is not None:
         nn.utils.clip_grads_with_norm_(state.model.parameters(), config.optimizer.clip_norm, grad_norm)
+    norms = None if each is None else torch.cat([torch.stack([grad_norm, _total_norm(state.model)]), each])
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
     state.step += 1
-    return Step(loss, lr, grad_norm)
+    moved = distances(of_drift.groups.values(), of_drift.initial.values()) if of_drift else None
+    return Step(loss, lr, grad_norm, norms=norms, moved=moved)
+
+
+def _total_norm(model: nn.Module) -> Tensor:
+    return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
 def learning_rate(config: RunConfig | PretrainConfig, step: int, total: int) -> float:
@@ -102,6 +115,9 @@ def flush(state: TrainState, pending: list[Step]) -> bool:
     for step, loss, norm in zip(pending, losses, norms, strict=True):
         line = {"step": len(state.history) + 1, "loss": loss, "lr": step.lr, "grad_norm": norm}
         state.history.append(line if step.tokens is None else {**line, "tokens": step.tokens})
+        if state.recorder and (step.norms is not None or step.moved is not None):
+            so_far = [line["loss"] for line in state.history]
+            keep(state.recorder, state.recorded, step.norms, step.moved, so_far)
         if not math.isfinite(loss):
             break
     pending.clear()

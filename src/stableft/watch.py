@@ -71,6 +71,7 @@ class Current:
     progress: Progress | None = None
     first: tuple[float, int] | None = None  # time and step of the first report
     latest: tuple[float, int] | None = None
+    warned: bool = False
 
 
 @dataclass
@@ -112,6 +113,13 @@ def update(view: View, event: Event, now: float) -> None:
             view.note = event.text
 
 
+def first_warning(view: View, event: Event) -> str | None:
+    """Returns why a run has likely failed if that was not known of it before this event, which `update` has not seen."""
+    if not isinstance(event, Moved) or event.slot not in view.current or view.current[event.slot].warned:
+        return None
+    return event.progress.warning
+
+
 def seconds_left(view: View) -> float | None:
     """Returns the expected time until nothing is left, or None while there is nothing to compute it from."""
     speeds = dict(view.measured)
@@ -136,6 +144,7 @@ def seconds_left(view: View) -> float | None:
 
 def _move(view: View, current: Current, progress: Progress, now: float) -> None:
     current.progress = progress
+    current.warned |= progress.warning is not None
     current.latest = (now, progress.step)
     if current.first is None:
         current.first = current.latest

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from stableft.errors import UserError
 from stableft.launch.pool import Pool, Slot, Task, drive, starter
 from stableft.launch.worker import Train
 from stableft.plan import Execution, PlannedRun, Sources
+from stableft.probing import keep_probes, keep_weights, lacking
 from stableft.record import CHECKPOINT_FILE, RunRecord, run_folder
 from stableft.splits import data_fingerprint
 from stableft.sweep import Outcome, check_fingerprints, settles, status_of, unique_runs
@@ -44,22 +45,48 @@ def run_local(
     check_fingerprints(state.finished, runs, sources, fingerprint)
     finished = {record.run_id: record for record in state.finished}
     crashed = {record.run_id: record for record in state.crashed}
-    if execution.save != "none" and state.finished:
-        display(Note(f"{len(state.finished)} runs were finished before; --save {execution.save} adds nothing to them"))
     planned = unique_runs(runs)
+    again = _incomplete(results, planned, finished, execution, display)
+    if again:
+        planned |= {run_id: keep_probes(results, planned[run_id]) for run_id in again}
+        execution = keep_weights(results, again, execution)
+        finished = {run_id: record for run_id, record in finished.items() if run_id not in again}
     paused = {record.run_id: record for record in state.waiting if settles(record, planned[record.run_id])}
     kept = finished | paused | ({} if retry_crashed else crashed)
-    queue = deque(Task(run, crashed.get(run_id)) for run_id, run in planned.items() if run_id not in kept)
+    replaced = crashed | again
+    queue = deque(Task(run, replaced.get(run_id)) for run_id, run in planned.items() if run_id not in kept)
     slots = slots_for(devices, jobs_per_device, execution)[: len(queue)]
     start = starter(results, sources, train)
     pool = Pool(start, results, slots, queue, display, fail_fast)
     todo = [task.run for task in queue]
     done = len(finished) + len(paused)
-    display(Opened(todo, done, len(state.failed), len(kept) - done, len(slots)))
+    failed = sum(bool(record.failed) for record in finished.values())
+    display(Opened(todo, done, failed, len(kept) - done, len(slots)))
     drive(pool)
     if pool.error:
         raise pool.error
     return _outcome(planned, results, finished, kept | pool.settled, pool.interrupted)
+
+
+def _incomplete(
+    results: Path,
+    planned: Mapping[str, PlannedRun],
+    finished: Mapping[str, RunRecord],
+    execution: Execution,
+    display: Show,
+) -> dict[str, RunRecord]:
+    """Returns the finished runs that are to be trained again for what they lack, and tells of all that lack something."""
+    lacks = {
+        run_id: words
+        for run_id, record in finished.items()
+        if (words := lacking(results, planned[run_id], record, execution))
+    }
+    if not lacks:
+        return {}
+    what = ", ".join(sorted({word for words in lacks.values() for word in words}))
+    how = "they are trained again" if execution.complete else "--complete trains them again"
+    display(Note(f"{len(lacks)} runs were finished before without {what}: {how}"))
+    return {run_id: finished[run_id] for run_id in lacks} if execution.complete else {}
 
 
 def resolve_devices(text: str) -> list[str]:

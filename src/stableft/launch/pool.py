@@ -32,7 +32,7 @@ LAST_START = 3  # a worker that so often in a row ended before it began a run wi
 
 @dataclass
 class Task:
-    """A run that is still to be done; `retry` is the crashed record that it replaces."""
+    """A run that is still to be done; `retry` is the record that it replaces, crashed or incomplete."""
 
     run: PlannedRun
     retry: RunRecord | None

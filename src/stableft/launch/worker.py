@@ -106,16 +106,19 @@ def _listen(connection: Connection, inbox: Inbox, stopping: threading.Event) -> 
 
 
 def _throttled(connection: Connection) -> Callable[[Progress], None]:
-    """Returns the function that reports progress a few times a second, and every new validation value at once."""
-    due, val = 0.0, None
+    """Returns the function that reports progress a few times a second, and what is new at once.
+
+    That is a validation value, or that the run has likely failed.
+    """
+    due, val, warned = 0.0, None, False
 
     def progress(now_at: Progress) -> None:
-        nonlocal due, val
+        nonlocal due, val, warned
         now = time.monotonic()
         same = now_at.val == val or (now_at.val != now_at.val and val != val)  # NaN is not a new value
-        if same and now < due:
+        if same and now < due and warned == (now_at.warning is not None):
             return
-        due, val = now + PROGRESS_SECONDS, now_at.val
+        due, val, warned = now + PROGRESS_SECONDS, now_at.val, now_at.warning is not None
         _tell(connection, "progress", now_at)
 
     return progress
