@@ -84,8 +84,8 @@ def settled_words(record: RunRecord) -> str:
     words = "failed at its end" if record.failed else "finished"
     if score is not None:
         words += f", {record.config.evaluation.report} {record.config.task.metric} {score:.4f}"
-    if record.watch and record.watch.at_end:
-        words += f"; {likely_failed(record.watch, record.steps)}"
+    if record.watch and record.watch.at_end and record.watch.last:
+        words += f"; {likely_failed(record.watch.last, record.watch.nothing_learnt, record.steps)}"
     return words
 
 

@@ -137,6 +137,12 @@ def prepare_device(execution: Execution) -> torch.device:
     return device
 
 
+def nothing_learnt(job: Job) -> float:
+    """Returns the training loss of a model that ignores its input: the labels' entropy in nats, or their variance."""
+    entropy = job.splits.record.label_entropy
+    return float(np.var(job.splits.train.labels)) if entropy is None else entropy
+
+
 def batch_indices(job: Job, step: int) -> np.ndarray:
     """Returns the training rows of update `step`: a function of the data seed and the step alone."""
     return batch_order(job.config.seeds.data, step, len(job.splits.train), job.config.schedule.batch_size)

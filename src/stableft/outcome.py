@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from stableft.config import Part
 from stableft.environment import device_name, git_state, peak_memory, platform_name, versions
 from stableft.evaluate import evaluate
-from stableft.job import Job
+from stableft.job import Job, nothing_learnt
 from stableft.metrics import is_failed, score
 from stableft.probe_record import PROBES_FILE, write_probes
 from stableft.record import (
@@ -170,10 +170,7 @@ def _write_record(job: Job, state: TrainState, **values: Any) -> RunRecord:
 def watch_of(job: Job, state: TrainState) -> WatchRecord | None:
     """Returns what the failure watch has seen so far, or None if gradient norms are not recorded."""
     looks = state.recorded.get("looks")
-    if not looks:
-        return None
-    entropy = job.splits.record.label_entropy  # of regression the labels' variance
-    return watch(looks, float(np.var(job.splits.train.labels)) if entropy is None else entropy)
+    return watch(looks, nothing_learnt(job)) if looks else None
 
 
 def divergence(state: TrainState) -> str:

@@ -11,14 +11,14 @@ from stableft.environment import git_state
 from stableft.errors import UserError
 from stableft.evaluate import evaluate
 from stableft.hopeless import is_due
-from stableft.job import Job, batch_indices, prepare
+from stableft.job import Job, batch_indices, nothing_learnt, prepare
 from stableft.loop import Course, resume_facts, run_steps, take_up
 from stableft.metrics import score
-from stableft.outcome import SAVES_BEST, finish, pause, remove_models, save_model, watch_of
+from stableft.outcome import SAVES_BEST, finish, pause, remove_models, save_model
 from stableft.plan import Execution, PlannedRun, Progress, Sources, Stopped
 from stableft.record import BEST_FOLDER, CHECKPOINT_FILE, RunRecord
 from stableft.update import Step, TrainState, learning_rate, make_update, mean_loss
-from stableft.vanishing import likely_failed
+from stableft.vanishing import likely_failed, vanished
 
 
 def train(
@@ -136,6 +136,7 @@ def _better(value: float, best: float) -> bool:
 def _progress(job: Job, state: TrainState) -> Progress:
     loss = state.history[-1]["loss"] if state.history else None
     val = state.evals[-1]["val"][job.config.selection_metric] if state.evals else None
-    watch = watch_of(job, state)
-    warning = likely_failed(watch, job.total) if watch and watch.at_end else None
+    nothing = nothing_learnt(job)
+    seen = vanished(state.recorded.get("looks", ()), nothing)
+    warning = likely_failed(seen, nothing, job.total) if seen else None
     return Progress(state.step, job.total, loss, val, warning)

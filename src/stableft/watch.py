@@ -114,7 +114,7 @@ def update(view: View, event: Event, now: float) -> None:
 
 
 def first_warning(view: View, event: Event) -> str | None:
-    """Returns why a run has likely failed if that was not known of it before this event, which `update` has not seen."""
+    """Returns why a run has likely failed if that is news; `update` has not seen the event yet."""
     if not isinstance(event, Moved) or event.slot not in view.current or view.current[event.slot].warned:
         return None
     return event.progress.warning
