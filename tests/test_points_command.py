@@ -253,7 +253,7 @@ def test_runs_that_cannot_be_read(sweep):
     save(c, sweep, None, status="crashed")
     text = " ".join(points(checkpoint="last").split())
     assert f"a on mine: 1 of 4 runs is without predictions: {b.run_id} (seed 2)." in text
-    assert "`stableft sweep mine.yaml --save last --complete` trains runs without predictions again." in text
+    assert "`stableft sweep mine.yaml --complete` trains runs without predictions again." in text
     assert f"1 of 4 runs is crashed: {c.run_id} (seed 3)." in text
     with pytest.raises(UserError, match="has no predictions of its 8 runs"):
         points(checkpoint="best")

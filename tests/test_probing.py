@@ -15,7 +15,7 @@ from stableft.launch.local import run_local
 from stableft.plan import NO_PROBES, Execution, Probes, Progress, Sources, Stopped
 from stableft.probe_record import PROBES_FILE, Drift, GradNorms, Parts, stored_probes, write_probes
 from stableft.probing import keep_probes, keep_weights, lacking, parse_probes
-from stableft.record import BEST_FOLDER, CHECKPOINT_FILE, LAST_FOLDER, read_record, run_folder
+from stableft.record import BEST_FOLDER, CHECKPOINT_FILE, LAST_FOLDER, PREDICTIONS_FILE, read_record, run_folder
 from stableft.sweepfile import load_sweep, single_run
 from stableft.watch import Ended, Note, Opened
 
@@ -99,6 +99,7 @@ def finished(results: Path, seed: int = 1, records=(), weights=()):
     run = make_run(seed)
     land(results, make_record(run))
     write_probes(run_folder(results, run.run_id) / PROBES_FILE, records)
+    (run_folder(results, run.run_id) / PREDICTIONS_FILE).touch()
     for name in weights:
         (run_folder(results, run.run_id) / name).mkdir()
     return run
@@ -107,6 +108,8 @@ def finished(results: Path, seed: int = 1, records=(), weights=()):
 def test_what_is_not_in_the_folder_is_lacking(tmp_path):
     run = finished(tmp_path, 1, [drift(make_run(1).run_id, 0, 1, 5)], [LAST_FOLDER])
     record = read_record(tmp_path, run.run_id)
+    assert lacking(tmp_path, run, record, Execution(complete=True)) == ()
+    (run_folder(tmp_path, run.run_id) / PREDICTIONS_FILE).unlink()
     assert lacking(tmp_path, run, record, Execution()) == ()
     assert lacking(tmp_path, run, record, Execution(save="last")) == ()
     assert lacking(tmp_path, run, record, Execution(save="all")) == ("best weights",)
@@ -116,6 +119,7 @@ def test_what_is_not_in_the_folder_is_lacking(tmp_path):
     )
     diverged = record.model_copy(update={"reason": "the training loss was nan at step 3"})
     assert lacking(tmp_path, run, diverged, Execution(save="all")) == ()
+    assert lacking(tmp_path, run, record, Execution(complete=True)) == ("predictions",)
 
 
 def test_training_again_keeps_what_was_there(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from stableft.errors import UserError, nearest
 from stableft.plan import NO_PROBES, Execution, PlannedRun, Probes
 from stableft.probe_record import PROBES_FILE, Drift, GradNorms, ProbeRecord, read_probes
-from stableft.record import BEST_FOLDER, LAST_FOLDER, RunRecord, run_folder
+from stableft.record import BEST_FOLDER, LAST_FOLDER, PREDICTIONS_FILE, RunRecord, run_folder
 
 KEY = "probes"
 NAMES = tuple(field.name for field in fields(Probes))
@@ -51,13 +51,16 @@ def parse_probes(value: Any, where: str) -> Probes:
 def lacking(results: Path, run: PlannedRun, record: RunRecord, execution: Execution) -> tuple[str, ...]:
     """Returns in words what is asked for of a finished run that is not in its folder, such as "drift", "last weights".
 
-    Best weights of a run that diverged may never have been.
+    Best weights of a run that diverged may never have been. Predictions, which every run leaves, are looked for only
+    where what is lacking is to be made.
     """
     folder = run_folder(results, record.run_id)
     words = [name.replace("_", " ") for name in NAMES if getattr(run.probes, name) and name not in _kinds(folder)]
     for name in SAVED[execution.save]:
         if not (folder / name).is_dir() and not (name == BEST_FOLDER and record.reason):
             words.append(f"{name.removeprefix('model-')} weights")
+    if execution.complete and not (folder / PREDICTIONS_FILE).is_file():
+        words.append("predictions")
     return tuple(words)
 
 

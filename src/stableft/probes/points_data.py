@@ -223,6 +223,6 @@ def _advice(reasons: Iterable[str], sweep: Sweep, results: Path) -> Iterator[str
             case "crashed":
                 yield f"`{command} --retry-crashed` does crashed runs again"
             case "without predictions":
-                yield f"`{command} --save last --complete` trains runs without predictions again"
+                yield f"`{command} --complete` trains runs without predictions again"
             case "stopped":
                 yield "runs were stopped early as hopeless, so the others are no sample of their arm"
