@@ -6,7 +6,9 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-Purpose = Literal["head", "reinit", "order", "dropout", "weights", "masks", "held_out", "held_out_masks", "mixout"]
+Purpose = Literal[
+    "head", "reinit", "order", "dropout", "weights", "masks", "held_out", "held_out_masks", "mixout", "examples"
+]
 # New ones go to the end: the place is part of the seed.
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
