@@ -13,14 +13,16 @@ import numpy as np
 
 from stableft.config import RunConfig, Seeds
 from stableft.plan import PlannedRun, Sources
+from stableft.probe_record import ProbeRecord
 from stableft.record import DataRecord, Environment, EvalPoint, RunRecord, Scores, StartRecord
 from stableft.report.artifact import Artifact
 from stableft.report.blocks import Report
 from stableft.report.build import build
 from stableft.report.gather import ARTIFACTS, Runs, gather, planned_runs
+from stableft.report.probes import probed
 from stableft.sweepfile import load_sweep
 
-ANY = object()
+ANY: Any = object()
 METRIC = {"rte": "accuracy", "mrpc": "f1", "stsb": "spearman", "cola": "mcc", "qqp": "accuracy", "mnli": "accuracy"}
 METRIC |= {"sst2": "accuracy", "qnli": "accuracy", "scitail": "accuracy"}
 VAL_BASELINE = {"accuracy": 0.53, "f1": 0.6, "mcc": 0.0, "spearman": 0.0}
@@ -73,7 +75,7 @@ def made_up(run: PlannedRun) -> RunRecord:
     setting = np.random.default_rng(number(config.model_dump_json(exclude={"seeds", "evaluation"})))
     level, width, share = setting.uniform(0.65, 0.85), setting.uniform(0.002, 0.04), setting.choice([0.0, 0.0, 0.3])
     shift = setting.normal(0, 0.02)  # of the test scores, so that validation ranks settings in another way
-    if fits(config, M | {"task": "rte"}):
+    if fits(config, M | {"task": "rte", "model": ANY, "decay": ANY}):
         share = 0.6
     rng = np.random.default_rng(number(config.run_id))
     lost = rng.random() < share
@@ -212,7 +214,7 @@ def _is_there(config: RunConfig) -> bool:
 def runs_of(name: str) -> Runs:
     """The artefact's runs out of the whole pool."""
     artifact, runs = planned(name)
-    return gather(artifact, runs, pool())
+    return gather(artifact, runs, pool(), find_probes=lambda: probed(probe_pool()))
 
 
 @functools.cache
@@ -224,6 +226,14 @@ def report(name: str) -> Report:
 def report_without_runs(name: str) -> Report:
     artifact, runs = planned(name)
     return build(gather(artifact, runs, []))
+
+
+@functools.cache
+def probe_pool() -> tuple[ProbeRecord, ...]:
+    """What probes left of some runs of the pool."""
+    from artifact_probes import of_pool  # which needs the pool
+
+    return of_pool()
 
 
 @functools.cache

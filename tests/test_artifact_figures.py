@@ -419,27 +419,3 @@ def test_zhang_figure1_marks_three_epochs_of_each_data_set():
     for label, steps in MARKED.items():
         bias = (1 - 0.9**steps) / math.sqrt(1 - 0.999**steps)
         assert f"{label}: {steps:,} steps, where the bias is {bias:.2f}." in panel["notes"]
-
-
-# --- what needs more than records
-
-PROBES = {
-    "mosbach-figure2": ("perplexities", 2),
-    "mosbach-figure4": ("gradient norms", 1),
-    "mosbach-figure7": ("a loss surface", 3),
-    "mosbach-figure10": ("gradient norms", 1),
-    "mosbach-figure11": ("gradient norms", 1),
-    "mosbach-figure12": ("gradient norms", 1),
-    "mosbach-figure13": ("a surface of gradient norms", 3),
-    **{f"zhang-figure{number}": ("distances to the initial weights", 1) for number in (7, 15, 16, 17, 18)},
-}
-
-
-@pytest.mark.parametrize("name", PROBES)
-def test_what_needs_a_probe_says_what_it_needs(name):
-    needs, count = PROBES[name]
-    made = report(name)
-    panels = [panel for panel in made.values["panels"] if panel["kind"] == "probe"]
-    assert len(panels) == count
-    assert all(panel["missing"].startswith(f"needs {needs}") and not panel["curves"] for panel in panels)
-    assert words(render(made)).count(f"Nothing to show yet: needs {needs}") == count

@@ -6,12 +6,26 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from artifact_records import MORE, STEPS, Z, planned, pool, report, report_without_runs, runs_of, scores, where
+from artifact_records import (
+    MORE,
+    STEPS,
+    M,
+    Z,
+    planned,
+    pool,
+    probe_pool,
+    report,
+    report_without_runs,
+    runs_of,
+    scores,
+    where,
+)
 
 from stableft import data_stats
 from stableft.record import ImportedEval, ImportedRun, ImportedScores, Source, write_records_file
@@ -20,7 +34,9 @@ from stableft.report.blocks import Grid, Report
 from stableft.report.build import build
 from stableft.report.drawing import file_bytes
 from stableft.report.everything import rebuild
+from stableft.report.files import write_folder
 from stableft.report.gather import ARTIFACTS, gather
+from stableft.report.html import html
 from stableft.report.render import Format, render
 
 GLUE = Path(__file__).parent / "data" / "glue"
@@ -85,7 +101,7 @@ def test_every_form_says_what_it_is(name):
     lines = list(csv.reader(io.StringIO(texts["csv"])))
     assert len(lines) == (len(made.rows) + 1 if made.rows else 0)
     assert len({len(line) for line in lines}) <= 1
-    assert bool(made.rows) == (name not in PROBES)
+    assert bool(made.rows)
     assert bool(made.figures) == ("figure" in name or name in ("mosbach-table1", "mosbach-table4"))
 
 
@@ -114,7 +130,7 @@ def test_n_is_stated_in_every_cell_or_box(name):
     grids = [block for block in made.blocks if isinstance(block, Grid)]
     assert grids
     for grid in grids:
-        ours = [row for row in grid.rows if not str(row[0]).startswith("- ")]
+        ours = [row for row in grid.rows if not str(row[0]).startswith("- ") and ", seed " not in str(row[0])]
         if "n" in grid.header:
             assert all(_counts(str(row[grid.header.index("n")])) for row in ours)
         elif name.startswith("zhang-table"):
@@ -183,7 +199,7 @@ def test_without_any_run_what_is_known_is_rendered(name):
     if name in TABLES:
         assert "iclr2021" in text
     else:
-        assert "Nothing to show yet: no run is finished." in text or "Nothing to show yet: needs" in text
+        assert "Nothing to show yet: no run is finished." in text
 
 
 @pytest.mark.parametrize("name", ["mosbach-figure1", "mosbach-figure7", "zhang-figure4", "zhang-figure9"])
@@ -314,7 +330,7 @@ def rebuilt(results: Path, out: Path, records) -> tuple[dict[str, bytes], list[s
 
 
 def check_twice(tmp_path: Path, records, expected: set[str]) -> None:
-    """Builds the reports of equal records twice, and compares every byte of every file."""
+    """Builds the reports of equal records twice, and compares every byte of every file; probes come after the runs."""
     made = []
     for number in ("one", "two"):
         (tmp_path / number).mkdir()
@@ -333,8 +349,7 @@ def check_twice(tmp_path: Path, records, expected: set[str]) -> None:
 
 @pytest.mark.slow
 def test_rebuilt_twice_from_equal_records_every_file_has_equal_bytes(tmp_path):
-    expected = {name for name in ARTIFACTS if name not in PROBES}
-    check_twice(tmp_path, pool(), expected)
+    check_twice(tmp_path, [*pool(), *probe_pool()], set(ARTIFACTS))
 
 
 def test_rebuilt_twice_some_reports_of_every_kind_have_equal_bytes(tmp_path, monkeypatch):
@@ -342,5 +357,47 @@ def test_rebuilt_twice_some_reports_of_every_kind_have_equal_bytes(tmp_path, mon
     monkeypatch.setattr(everything, "ARTIFACTS", {name: ARTIFACTS[name] for name in (*some, "mosbach-table4")})
     wanted = {run.run_id for _, run in planned("zhang-table4")[1] if run.config.data.task == "rte"}
     records = [record for record in pool() if record.run_id in wanted]
-    # What no record belongs to, or what needs probes alone, is left out.
+    # What no record belongs to, or what needs probes of which there are none, is left out.
     check_twice(tmp_path, records, set(some) - {"zhang-figure7"})
+
+
+def test_a_figure_of_probes_is_rebuilt_where_there_are_their_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        everything, "ARTIFACTS", {name: ARTIFACTS[name] for name in ("zhang-figure7", "zhang-figure16")}
+    )
+    wanted = {run.run_id for _, run in planned("zhang-figure7")[1]}
+    records = [record for record in (*pool(), *probe_pool()) if record.run_id in wanted]
+    check_twice(tmp_path, records, {"zhang-figure7"})
+
+
+def test_a_report_that_is_refused_is_a_line_and_the_others_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        everything, "ARTIFACTS", {name: ARTIFACTS[name] for name in ("zhang-figure3", "mosbach-figure6")}
+    )
+    records = where(Z, task="rte")
+    unlike = records[0].model_copy(update={"config": where(M, task="rte")[0].config, "arm": records[0].arm})
+    folder = tmp_path / "results" / "records"
+    folder.mkdir(parents=True)
+    write_records_file(folder / "good.jsonl", records)
+    write_records_file(folder / "mixed.jsonl", [*records[1:], unlike])
+    lines = list(rebuild(tmp_path / "results", [], None, "recipe", tmp_path / "out"))
+    assert [line.partition(": ")[2].startswith("no report: the runs of 'zhang'") for line in lines] == [
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert lines[-1].endswith("all.html: 3 reports in one file")
+    assert not (tmp_path / "out" / "mixed").exists()
+
+
+def test_a_figure_is_laid_out_once_for_every_form(tmp_path):
+    made, drawn = report("zhang-figure3"), []
+    (name, draw), *_ = made.figures.items()
+    counted = replace(made, figures={name: lambda: drawn.append(name) or draw()}, vectors={})
+    write_folder(counted, tmp_path)
+    html([counted], "again")
+    assert drawn == [name]
+    assert counted.vectors[name] == file_bytes(draw(), "svg")
+    assert (tmp_path / f"{name}.png").read_bytes() == file_bytes(draw(), "png")

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from artifact_probes import drift, grad_norms, surface
 from test_frame import make_imported
 from test_sweep import land, make_record, make_run
 
@@ -12,8 +13,9 @@ from stableft.backbones import BACKBONES
 from stableft.errors import UserError
 from stableft.listing import export_records, folder_status, list_artifacts, list_names, show_runs, sweep_status
 from stableft.plan import Sources
+from stableft.probe_record import PROBES_FILE, PROBES_FOLDER, read_probes, write_probes
 from stableft.recipe import shipped_recipes
-from stableft.record import CHECKPOINT_FILE, read_records_file, run_folder, write_records_file
+from stableft.record import CHECKPOINT_FILE, is_probe, read_records_file, run_folder, write_records_file
 from stableft.sweepfile import Sweep, load_sweep
 from stableft.tasks import TASKS
 
@@ -60,8 +62,8 @@ def test_every_artifact_has_a_line_with_what_feeds_it_and_how_many_runs_are_ther
     assert re.search(r"3 of 225 +configs/mosbach/table1.yaml$", lines["mosbach-table1"])
     assert "3 of 50" in lines["mosbach-figure14"]  # the same runs
     assert re.search(r"- +the recipes$", lines["zhang-table6"])
-    assert "needs probes: configs/zhang/drift.yaml" in lines["zhang-figure16"]
-    assert "in part needs probes: " in lines["mosbach-figure2"]
+    assert "needs probes (0 there): configs/zhang/drift.yaml" in lines["zhang-figure16"]
+    assert "in part needs probes (0 there): " in lines["mosbach-figure2"]
 
 
 def test_imported_runs_are_counted_apart(tmp_path):
@@ -120,6 +122,37 @@ def test_records_are_exported_under_the_names_of_the_sweep(tmp_path):
     assert [(record.arm, record.run_id) for record in read_records_file(tmp_path / "out.jsonl")] == [
         ("second", run.run_id)
     ]
+
+
+def test_what_probes_left_is_exported_after_the_runs_it_is_about(tmp_path):
+    runs = [make_run(seed) for seed in range(3)]
+    ids = [run.run_id for run in runs]
+    for run in runs:
+        land(tmp_path, make_record(run))
+    write_probes(run_folder(tmp_path, ids[0]) / PROBES_FILE, [drift(ids[0], 0, [0, 1, 2], 2)])
+    norms = grad_norms(ids[2], "bert", True, [1, 2], layers=2)
+    write_probes(run_folder(tmp_path, ids[2]) / PROBES_FILE, [norms])
+    within, beyond = surface(ids[0], ids[1], "rte", 3), surface(ids[0], ids[2], "rte", 3)
+    write_probes(tmp_path / PROBES_FOLDER / "a" / PROBES_FILE, [within])
+    write_probes(tmp_path / PROBES_FOLDER / "b" / PROBES_FILE, [beyond])
+    out = tmp_path / "out.jsonl"
+    sentence = export_records(make_sweep(*runs[:2]), tmp_path, out)
+    assert sentence == f"wrote 2 records of 2 runs to {out}; after them 2 of probes (1 of drift, 1 of surfaces)"
+    assert [record.run_id for record in read_records_file(out)] == ids[:2]
+    assert list(read_probes(out)) == [drift(ids[0], 0, [0, 1, 2], 2), within]
+    assert [is_probe(line) for line in out.read_text().splitlines()] == [False, False, True, True]
+
+
+def test_an_artifact_of_probes_has_the_number_of_their_records(tmp_path):
+    runs = load_sweep("zhang/drift.yaml", Sources()).runs
+    of_rte = [run for run in runs if run.config.data.task == "rte"]
+    for run in of_rte[:3]:
+        land(tmp_path, make_record(run))
+        write_probes(run_folder(tmp_path, run.run_id) / PROBES_FILE, [drift(run.run_id, 0, [0, 1], 2)])
+    lines = {line.split()[0]: line for line in list_artifacts(tmp_path, []).splitlines()[1:]}
+    assert "needs probes (3 there): " in lines["zhang-figure7"]
+    assert "needs probes (3 there): " in lines["zhang-figure15"]
+    assert "needs probes (0 there): " in lines["zhang-figure16"]  # of another task
 
 
 def test_nothing_to_export(tmp_path):

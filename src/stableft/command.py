@@ -112,12 +112,14 @@ def print_report(plan: Sweep, results: Path) -> None:
     from stableft.report.build import build
     from stableft.report.files import keep_report
     from stableft.report.gather import gather, stored_records
+    from stableft.report.probes import probed_in_results
     from stableft.report.render import render
 
     records = list(stored_records(results, plan.runs))
     if records:
         planned = [(str(plan.path), run) for run in plan.runs]
-        report = build(gather(sweep_artifact(plan.name, str(plan.path)), planned, records))
+        artifact, ids = sweep_artifact(plan.name, str(plan.path)), [run.run_id for run in plan.runs]
+        report = build(gather(artifact, planned, records, find_probes=lambda: probed_in_results(results, ids)))
         print(f"\n{render(report, 'md')}", flush=True)
         if line := keep_report(report, results / "sweeps" / plan.name):
             print(line)

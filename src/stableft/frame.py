@@ -51,6 +51,7 @@ DTYPES = {
     "start": "object",  # which run it started from, in words; None: the pre-trained weights
     "rule": "object",  # by which it was stopped early, in words
     "label_entropy": "float64",  # of the training labels, in nats: the loss of a model that has learnt nothing
+    "watch": "object",  # the WatchRecord of a run whose gradient norms were recorded, else None
 }
 
 
@@ -169,7 +170,7 @@ def _imported(run: ImportedRun) -> dict[str, Any]:
         "device",
         "start",
     )
-    missing = dict.fromkeys((*unknown, "start_sha256", "rule", "label_entropy"))
+    missing = dict.fromkeys((*unknown, "start_sha256", "rule", "label_entropy", "watch"))
     return missing | known | {"skipped_steps": 0}
 
 
@@ -193,6 +194,7 @@ def _own(record: RunRecord, metric: str, split: str) -> dict[str, Any]:
         "start_sha256": record.start.sha256 if record.start else None,
         "rule": describe_rule(record.stop.after, record.stop.lowest) if record.stop else None,
         "label_entropy": record.data.label_entropy if record.data else None,
+        "watch": record.watch,
     }
 
 

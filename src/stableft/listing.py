@@ -1,7 +1,9 @@
 """What the short commands print: names, resolved runs, how far a sweep is."""
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -10,15 +12,20 @@ from stableft.backbones import BACKBONES, BackboneSpec
 from stableft.errors import UserError
 from stableft.metrics import TITLES
 from stableft.parents import describe_parent
-from stableft.plan import Sources
+from stableft.plan import PlannedRun, Sources
+from stableft.probe_record import ProbeRecord, runs_of_probe, stored_probes
 from stableft.recipe import shipped_recipes
 from stableft.record import CHECKPOINT_FILE, ImportedRun, read_record, run_folder, write_records_file
-from stableft.report.artifact import Artifact, Datasets, Hyperparameters, Probe
+from stableft.report.artifact import Artifact, Datasets, Hyperparameters, Part, ProbePart, groups_of
 from stableft.report.gather import ARTIFACTS, all_stored, filed_records, planned_runs, stored_records
+from stableft.report.probe_runs import RECORD
+from stableft.report.probes import Probed, probed_in_files, probed_in_results
 from stableft.sweep import status_of
 from stableft.sweepfile import START, Sweep, load_sweep
 from stableft.tasks import TASKS
 from stableft.text import Row, columns
+
+PROBES = {"grad_norms": "gradient norms", "drift": "drift", "perplexity": "perplexity", "surface": "surfaces"}
 
 
 def list_names(what: Literal["tasks", "backbones", "recipes"]) -> str:
@@ -44,12 +51,14 @@ def list_artifacts(results: Path, files: Sequence[Path]) -> str:
 
     Runs are those of a results folder or, where given, of files of records.
     """
-    records = filed_records(files) if files else all_stored(results)
+    with_probes: set[Path] = set()
+    records = filed_records(files, with_probes) if files else all_stored(results)
     finished = {
         record.run_id: (record.arm, record.task) if isinstance(record, ImportedRun) else None
         for record in records
         if record.status == "finished"
     }
+    probed = probed_in_files(sorted(with_probes)) if files else probed_in_results(results, finished)
     rows: list[Row] = [("artifact", "title", "runs", "fed by")]
     load = cache(lambda name: load_sweep(name, Sources()))
     for artifact in ARTIFACTS.values():
@@ -60,18 +69,33 @@ def list_artifacts(results: Path, files: Sequence[Path]) -> str:
         there = len(ids & finished.keys())
         imported = sum(place in places for place in finished.values() if place)
         count = f"{there:,} of {len(ids):,}" + (f", {imported:,} imported" if imported else "")
-        rows.append((artifact.id, artifact.title.partition(": ")[2], count if ids else "-", _fed_by(artifact)))
+        fed = _fed_by(artifact, _probes_there(artifact, runs, finished.keys(), probed))
+        rows.append((artifact.id, artifact.title.partition(": ")[2], count if ids else "-", fed))
     return columns(rows)
 
 
-def _fed_by(artifact: Artifact) -> str:
+def _probes_there(artifact: Artifact, runs: Sequence[PlannedRun], finished: Collection[str], probed: Probed) -> int:
+    """Returns how many records of probes there are that an artefact shows or could show."""
+
+    def of(part: Part) -> set[str]:
+        places = {(group.arm, group.task) for group in groups_of(part)}
+        return {run.run_id for run in runs if (run.arm, run.config.data.task) in places and run.run_id in finished}
+
+    parts = [part for part in artifact.parts if isinstance(part, ProbePart)]
+    kinds = {RECORD[type(part)]: set[str]() for part in parts}
+    for part in parts:
+        kinds[RECORD[type(part)]] |= of(part)
+    return sum(len(probed.about(kind, ids)) for kind, ids in kinds.items())
+
+
+def _fed_by(artifact: Artifact, probes: int) -> str:
     if not artifact.sweeps:
         kind = artifact.parts[0]
         return {Datasets: "the data sets", Hyperparameters: "the recipes"}.get(type(kind), "a formula")
     fed = ", ".join(f"configs/{sweep}" for sweep in artifact.sweeps)
-    probed = sum(isinstance(part, Probe) for part in artifact.parts)
-    what = "" if not probed else "needs probes: " if probed == len(artifact.parts) else "in part needs probes: "
-    return f"{what}{fed}"
+    if not any(isinstance(part, ProbePart) for part in artifact.parts):
+        return fed
+    return f"{'' if artifact.needs_probes else 'in part '}needs probes ({probes:,} there): {fed}"
 
 
 def _family(spec: BackboneSpec) -> Row:
@@ -184,9 +208,21 @@ def export_records(sweep: Sweep, results: Path, out: Path) -> str:
     # What runs start from comes with them, under a name by which reports leave it out.
     starts = {record.config.start_from.run: None for record in records if record.config.start_from}
     parents = [record for run_id in starts if run_id not in by_id and (record := read_record(results, run_id))]
-    write_records_file(out, [*records, *(record.model_copy(update={"arm": START}) for record in parents)])
+    written = [*records, *(record.model_copy(update={"arm": START}) for record in parents)]
+    probes: Counter[str] = Counter()
+    write_records_file(out, itertools.chain(written, _probes_of({r.run_id for r in written}, results, probes)))
     more = f", and of {len(parents)} that they start from" if parents else ""
+    kinds = ", ".join(f"{n} of {PROBES[kind]}" for kind, n in probes.items())
+    more += f"; after them {probes.total()} of probes ({kinds})" if probes else ""
     return f"wrote {len(records)} records of {len(sweep.runs)} runs to {out}{more}"
+
+
+def _probes_of(run_ids: set[str], results: Path, counts: Counter[str]) -> Iterator[ProbeRecord]:
+    """Yields what probes left of these runs, surfaces where both of their runs are among them, and counts it."""
+    for record in stored_probes(results, sorted(run_ids)):
+        if run_ids.issuperset(runs_of_probe(record)):
+            counts[record.probe] += 1
+            yield record
 
 
 def _first_comment(path: Path) -> str:

@@ -12,11 +12,18 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from stableft.errors import UserError
-from stableft.record import Outcome, RecordPart, atomic_write, checked_values, dump_record, run_folder
+from stableft.record import (
+    Outcome,
+    RecordPart,
+    atomic_write,
+    checked_values,
+    dump_record,
+    is_probe,
+    run_folder,
+)
 
 PROBES_FILE = "probes.jsonl"
 PROBES_FOLDER = "probes"  # below the results folder
-MARK = '"probe":"'  # what a line of JSON has if it is the record of a probe
 
 
 class Parts(RecordPart):
@@ -100,6 +107,12 @@ class Surface(Outcome):
     losses: tuple[tuple[float, ...], ...]
     grad_norms: tuple[tuple[float, ...], ...] | None
     label_entropy: float | None  # of the examples' labels, in nats
+    # Exactly at the pre-trained model, and along the straight line from the failed to the successful one, evenly
+    # spaced with both ends: none of them need be on the grid.
+    pretrained_loss: float | None = None
+    pretrained_norm: float | None = None
+    line_losses: tuple[float, ...] = ()
+    line_norms: tuple[float, ...] = ()
 
 
 ProbeRecord = GradNorms | Drift | Perplexity | Surface
@@ -136,7 +149,7 @@ def read_probes(path: Path) -> Iterator[ProbeRecord]:
     try:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
-                if MARK in line:
+                if is_probe(line):
                     try:
                         yield parse_probe(line)
                     except UserError as error:

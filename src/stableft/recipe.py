@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -92,7 +93,7 @@ def deviations(config: RunConfig, recipe: str, own: Mapping[str, Any] = MappingP
     """
     if recipe not in shipped_recipes():
         return []
-    settings = read_recipe(shipped_recipes()[recipe]).for_task(config.data.task)
+    settings = _read_once(shipped_recipes()[recipe]).for_task(config.data.task)
     settings |= {key: Setting(value, "") for key, value in own.items()}
     actual = config.model_dump(mode="json")
     reference = _with_identity(settings, config).model_dump(mode="json")
@@ -104,6 +105,12 @@ def deviations(config: RunConfig, recipe: str, own: Mapping[str, Any] = MappingP
         elif theirs != ours and (theirs or ours or not key.startswith("reinit.")):  # there 0 and false are none
             found.append(f"{key} {describe(ours)}, not {describe(theirs)}")
     return found
+
+
+@cache
+def _read_once(path: Path) -> Recipe:
+    """Returns a recipe of the package, which a report compares hundreds of runs with."""
+    return read_recipe(path)
 
 
 def _with_identity(settings: Settings, config: RunConfig) -> RunConfig:

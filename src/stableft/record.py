@@ -23,6 +23,7 @@ HISTORY_FILE = "history.jsonl"  # one line a step: {"step", "loss", "lr", "grad_
 PREDICTIONS_FILE = "predictions.npz"
 CONFIG_FILE = "config.yaml"
 BEST_FOLDER, LAST_FOLDER = "model-best", "model-last"  # weights, where they are kept
+PROBE_MARK = '"probe":"'  # what a line of JSON has if it is the record of a probe
 LATER = (
     "start",
     "stop",
@@ -381,8 +382,15 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def read_records_file(path: Path) -> Iterator[AnyRun]:
-    """Yields the records of a JSON Lines file, one at a time.
+def is_probe(line: str) -> bool:
+    """Returns whether a line is the record of a probe; that of a run may have a metric of such a name, and an arm."""
+    return PROBE_MARK in line and '"arm":"' not in line
+
+
+def read_records_file(path: Path, probed: set[Path] | None = None) -> Iterator[AnyRun]:
+    """Yields the records of runs in a JSON Lines file, one at a time; lines of probes are passed over.
+
+    `probed` takes the path of a file that has such lines, which `probe_record.read_probes` reads.
 
     Raises:
         UserError: a line is no record; the message names file and line.
@@ -390,7 +398,10 @@ def read_records_file(path: Path) -> Iterator[AnyRun]:
     try:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
-                if line.strip():
+                if is_probe(line):
+                    if probed is not None:
+                        probed.add(path)
+                elif line.strip():
                     try:
                         yield parse_record(line)
                     except UserError as error:
@@ -401,9 +412,9 @@ def read_records_file(path: Path) -> Iterator[AnyRun]:
         raise UserError(f"{path} is not a file of records in JSON Lines") from None
 
 
-def write_records_file(path: Path, records: Iterable[AnyRun]) -> None:
-    """Writes one record a line, in the given order."""
-    atomic_write(path, "".join(dump_record(record) + "\n" for record in records).encode())
+def write_records_file(path: Path, records: Iterable[Outcome]) -> None:
+    """Writes one record a line, in the given order; they are taken one at a time."""
+    atomic_write(path, lambda file: file.writelines(f"{dump_record(record)}\n".encode() for record in records))
 
 
 def _checksum(values: dict) -> str:

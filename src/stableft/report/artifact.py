@@ -88,11 +88,56 @@ class BiasRatio:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """A panel that needs more than scores: what it needs, in words."""
+class Gradients:
+    """Gradient norms over the steps of a failed run beside those of a successful one (M Figs. 4, 10-12).
+
+    Each is the first by seed that has any, of the first group that has one. `of` is layers, each over all of its
+    parameters and in one panel, or the weight matrices of layers, a panel for each.
+    """
 
     title: str
-    needs: str
+    failed: tuple[Group, ...]
+    successful: tuple[Group, ...]
+    of: Literal["layers", "matrices"]
+
+
+@dataclass(frozen=True)
+class Drifts:
+    """L2 distance of blocks to their initial weights: a panel for each, in it mean and range of groups (Z Fig. 7).
+
+    `blocks` are numbered from 1, the lowest; empty: every one.
+    """
+
+    title: str
+    groups: tuple[Group, ...]
+    blocks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Perplexities:
+    """Language-modelling perplexity with the top k blocks reset, of failed or successful runs (M Fig. 2a, b).
+
+    They are the first so many by seed that have any, of the first group, then of the next.
+    """
+
+    title: str
+    groups: tuple[Group, ...]
+    only: Literal["failed", "successful"]
+    first: int | None = None
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """Loss or gradient norm around a pre-trained model, a failed and a successful run (M Figs. 7, 13).
+
+    `first`: that of the first failed and the first successful run by seed, else a panel for each.
+    """
+
+    title: str
+    failed: tuple[Group, ...]
+    successful: tuple[Group, ...]
+    of: Literal["loss", "grad_norm"]
+    first: bool = True
 
 
 @dataclass(frozen=True)
@@ -137,14 +182,18 @@ class Hyperparameters:
     paper: Literal["M", "Z"]
 
 
-Part = Boxes | Curves | Lengths | Trials | Scatter | SeedMap | BiasRatio | Probe | Means | Datasets | Hyperparameters
+ProbePart = Gradients | Drifts | Perplexities | Surfaces
+RunPart = Boxes | Curves | Lengths | Trials | Scatter | SeedMap
+Part = RunPart | ProbePart | BiasRatio | Means | Datasets | Hyperparameters
 
 
 def groups_of(part: Part) -> Iterator[Group]:
     """Yields the groups of runs that a part shows."""
     match part:
-        case Boxes() | Curves() | Trials() | Scatter():
+        case Boxes() | Curves() | Trials() | Scatter() | Drifts() | Perplexities():
             yield from part.groups
+        case Gradients() | Surfaces():
+            yield from dict.fromkeys((*part.failed, *part.successful))
         case SeedMap():
             yield part.group
         case Lengths():
@@ -181,7 +230,7 @@ class Artifact:
     def shows(self, arm: str, task: str) -> bool:
         """Whether runs of an arm on a task are part of it; where it is not said which are, all of its sweeps' are."""
         groups = [group for part in self.parts for group in groups_of(part)]
-        if not groups or any(isinstance(part, Probe) for part in self.parts):
+        if not groups:
             return True
         return any(
             group.task == task and (group.arm == arm or (group.arm.endswith("*") and _in_search(arm, group.arm[:-1])))
@@ -191,7 +240,7 @@ class Artifact:
     @property
     def needs_probes(self) -> bool:
         """Whether all of it is made of what probes record."""
-        return bool(self.parts) and all(isinstance(part, Probe) for part in self.parts)
+        return bool(self.parts) and all(isinstance(part, ProbePart) for part in self.parts)
 
 
 def _in_search(arm: str, search: str) -> bool:

@@ -76,7 +76,10 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Report:
-    """One artefact, or the report of a sweep, ready for every form. `figures` draw when they are called."""
+    """One artefact, or the report of a sweep, ready for every form. `figures` draw when they are called.
+
+    A large figure takes a second to draw: `vectors`, the only part that changes, keeps it for the next page it is on.
+    """
 
     id: str
     title: str
@@ -87,3 +90,4 @@ class Report:
     figures: Mapping[str, Callable[[], "Figure"]] = field(default_factory=dict)
     undrawn: Mapping[str, str] = field(default_factory=dict)  # name of a figure -> why there is nothing to draw
     provenance: Provenance = Provenance()
+    vectors: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)  # figures drawn as SVG before

@@ -6,20 +6,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stableft.report import curve_panels, figures, run_panels
+from stableft.report import curve_panels, figures, probe_panels, run_panels
 from stableft.report.artifact import (
     Artifact,
     BiasRatio,
     Boxes,
     Curves,
     Datasets,
+    Drifts,
+    Gradients,
     Hyperparameters,
     Lengths,
     Means,
     Part,
-    Probe,
+    Perplexities,
+    ProbePart,
     Scatter,
     SeedMap,
+    Surfaces,
     Trials,
     groups_of,
 )
@@ -28,10 +32,13 @@ from stableft.report.cells import Cell
 from stableft.report.conventions import RANKS
 from stableft.report.footnotes import cell_footnotes, foreign_notes
 from stableft.report.gather import Runs
+from stableft.report.gradient_panels import gradients
 from stableft.report.panel_text import panel_grid, panel_rows
-from stableft.report.panels import CurvePanel, Panel
+from stableft.report.panels import Panel
+from stableft.report.probe_figures import probe_figures
 from stableft.report.provenance import missing_runs, provenance, provenance_values
 from stableft.report.stability import stability_report
+from stableft.report.sweep_panels import training_panels
 from stableft.report.table import Table, build_table
 
 if TYPE_CHECKING:
@@ -67,36 +74,45 @@ def build(runs: Runs, data_dir: Path | None = None) -> Report:
     return _figure_report(runs)
 
 
-def panel_of(part: Part, runs: Runs) -> tuple[Panel, list[str]]:
-    """Returns what a part of a figure draws, and what a reader must know of it."""
+def panels_of(part: Part, runs: Runs) -> Sequence[tuple[Panel, list[str]]]:
+    """Returns the panels that a part of a figure draws, and what a reader must know of each."""
     match part:
         case Boxes():
-            return run_panels.boxes(part, runs)
+            return [run_panels.boxes(part, runs)]
         case Curves():
-            return curve_panels.curves(part, runs)
+            return [curve_panels.curves(part, runs)]
         case Lengths():
-            return curve_panels.lengths(part, runs)
+            return [curve_panels.lengths(part, runs)]
         case Trials():
-            return curve_panels.trials(part, runs)
+            return [curve_panels.trials(part, runs)]
         case Scatter():
-            return run_panels.scatter(part, runs)
+            return [run_panels.scatter(part, runs)]
         case SeedMap():
-            return run_panels.seed_map(part, runs)
+            return [run_panels.seed_map(part, runs)]
         case BiasRatio():
-            return curve_panels.ratio(part, runs)
-        case Probe(title, needs):
-            return CurvePanel(title, "", "", (), missing=f"needs {needs}"), []
+            return [curve_panels.ratio(part, runs)]
+        case Gradients():
+            return gradients(part, runs)
+        case Drifts():
+            return probe_panels.drifts(part, runs)
+        case Perplexities():
+            return probe_panels.perplexities(part, runs)
+        case Surfaces():
+            return probe_panels.surfaces(part, runs)
     raise AssertionError(part)
 
 
 def _figure_report(runs: Runs) -> Report:
     artifact = runs.artifact
-    made = [(part, *panel_of(part, runs)) for part in artifact.parts]
+    made = [(part, *made) for part in artifact.parts for made in panels_of(part, runs)]
     blocks: list[Block] = [Picture(artifact.id, artifact.title)]
     grids: list[Grid] = []
     shown: list[Cell] = []
     for number, (part, panel, notes) in enumerate(made, 1):
-        cells = [runs.cell(group.arm, group.task) for group in groups_of(part)]
+        again = number > 1 and made[number - 2][0] is part  # another panel of the same runs
+        # What a cell's notes say is about scores, of which a probe shows none.
+        scoreless = again or isinstance(part, ProbePart)
+        cells = [] if scoreless else [runs.cell(group.arm, group.task) for group in groups_of(part)]
         shown += cells
         notes = [*notes, *(note for cell in cells if cell.run_ids for note in cell_footnotes(cell, sources=False))]
         grid = None if panel.missing else panel_grid(panel, f"{artifact.id}-{number}")
@@ -151,14 +167,24 @@ def without_nan(value: Any) -> Any:
 
 
 def _sweep_figures(table: Table, runs: Runs) -> tuple[dict[str, Callable[[], "Figure"]], dict[str, str]]:
-    """Returns the two figures of every table of stability, which are made when they are drawn, and why one is not."""
+    """Returns the figures of a table of stability, which are made when they are drawn, and why one is not there.
+
+    Three are of every sweep, the others of sweeps whose runs were probed.
+    """
     drawn: dict[str, Callable[[], Figure]] = {}
     undrawn = {"scores": "no run has a score yet", "training-loss": "no record has evaluations with a training loss"}
     if any(cell.summary.n_finite for cell in table.cells):
         drawn["scores"] = lambda: figures.draw(figures.score_panels(table, runs.frame))
     if any(loss is not None for points in runs.curves.values() for _, loss, _ in points):
         drawn["training-loss"] = lambda: figures.draw(figures.loss_panels(table, runs.frame, _losses(runs)))
+        drawn["training-curves"] = lambda: _training_curves(table, runs)
+    drawn |= probe_figures(table, runs)
     return drawn, {name: why for name, why in undrawn.items() if name not in drawn}
+
+
+def _training_curves(table: Table, runs: Runs) -> "Figure":
+    panels = training_panels(table, runs.frame, runs.curves)
+    return figures.draw(panels, per_row=2 if len(panels) <= 6 else 4)  # loss and score of an arm side by side
 
 
 def _losses(runs: Runs) -> dict[tuple[str, str | None], list[tuple[int, float]]]:

@@ -2,12 +2,24 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from stableft.errors import UserError
+from stableft.record import WatchRecord
 from stableft.stats import Interval, Summary, describe, wilson
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A run whose gradient norms were recorded, and what the failure watch saw."""
+
+    run_id: str
+    seed: str  # both where they differ
+    failed: bool | None
+    steps: int
+    watch: WatchRecord
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,7 @@ class Cell:
     run_ids: tuple[str, ...] = ()  # of every run, the crashed ones included
     failed_losses: tuple[float, ...] = ()  # the failed runs' last training losses, as far as they are finite
     label_entropies: tuple[float, ...] = ()  # of those runs' training labels, each value once
+    watched: tuple[Watched, ...] = ()  # by seed
 
     @property
     def every_run_failed(self) -> bool:
@@ -100,7 +113,17 @@ def make_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], planned:
         run_ids=tuple(run["run_id"] for run in runs),
         failed_losses=tuple(run["train_loss"] for run in lost if math.isfinite(run["train_loss"])),
         label_entropies=tuple(sorted({run["label_entropy"] for run in lost if not math.isnan(run["label_entropy"])})),
+        watched=tuple(_watched(runs)),
     )
+
+
+def _watched(runs: Sequence[Mapping[str, Any]]) -> Iterator[Watched]:
+    seen = [run for run in runs if isinstance(run["watch"], WatchRecord) and run["status"] == "finished"]
+    for run in sorted(seen, key=lambda run: (run["seed_init"], run["seed_data"], run["run_id"])):
+        init, data = run["seed_init"], run["seed_data"]
+        seed = str(init) if init == data else f"{init} and {data}"
+        failed = run["failed"] if isinstance(run["failed"], bool) else None
+        yield Watched(run["run_id"], seed, failed, int(run["steps"]), run["watch"])
 
 
 def _texts(runs: Sequence[Mapping[str, Any]], name: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Tests between the cells of a column, and of a cell against what a paper prints."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -79,12 +79,22 @@ def unless_selected(result: R, *cells: Cell) -> R:
     return replace(result, statistic=None, p=None, reason=reason)
 
 
+def stable_in_failure(cell: Cell, others: Iterable[Cell]) -> bool:
+    """Returns whether every run of an arm failed, and its std could be taken for stability beside these arms.
+
+    Where it is larger than each of theirs, nobody takes it for that.
+    """
+    stds = [other.summary.std for other in others if other is not cell and other.summary.std is not None]
+    largest = cell.summary.std is not None and bool(stds) and all(cell.summary.std > std for std in stds)
+    return cell.every_run_failed and not largest
+
+
 def remark_on(a: Cell, b: Cell) -> str | None:
     """Returns what makes a test between these two cells less than it seems, or None."""
     remarks = [
         f"every run of {cell.row} failed: stability of that kind is of no use (M footnote 5)"
-        for cell in (a, b)
-        if cell.every_run_failed
+        for cell, other in ((a, b), (b, a))
+        if stable_in_failure(cell, [other])
     ]
     shared = len(set(a.run_ids) & set(b.run_ids))
     if shared and a.sources == b.sources:  # an imported run may have the id of a run of ours

@@ -35,7 +35,7 @@ def curves(part: Curves, runs: Runs) -> Panels:
         if len(found) < len(chosen):
             notes.append(f"{group.label}: {len(chosen) - len(found)} runs have no such curve.")
         lines += [_single(group, i, line) for i, line in enumerate(found)] if part.band == "runs" else []
-        lines += [_banded(part, group, found)] if found and part.band != "runs" else []
+        lines += [banded(group.label, found, part.band)] if found and part.band != "runs" else []
     title = {"train_loss": "training loss", "val": _score_title(part.groups, runs)}[part.of]
     return (
         CurvePanel(part.title, "optimizer step", title, tuple(lines), missing="" if lines else NONE_YET),
@@ -80,24 +80,24 @@ def _single(group: Group, number: int, line: Sequence[tuple[int, float]]) -> Cur
     )
 
 
-def _banded(part: Curves, group: Group, lines: Sequence[Sequence[tuple[int, float]]]) -> Curve:
+def banded(label: str, lines: Sequence[Sequence[tuple[int, float]]], band: str) -> Curve:
     """Returns the mean at every step that half of the runs have; one of fewer would jump where the others ended."""
     values: dict[int, list[float]] = {}
     for step, value in (point for line in lines for point in line):
         values.setdefault(step, []).append(value)
     steps = [step for step, found in sorted(values.items()) if 2 * len(found) >= len(lines)]
-    spread = [_spread(values[step], part.band) for step in steps]
+    spreads = [spread(values[step], band) for step in steps]
     return Curve(
-        group.label,
+        label,
         tuple(map(float, steps)),
-        tuple(mean for mean, _, _ in spread),
-        tuple(low for _, low, _ in spread),
-        tuple(high for _, _, high in spread),
+        tuple(mean for mean, _, _ in spreads),
+        tuple(low for _, low, _ in spreads),
+        tuple(high for _, _, high in spreads),
         n=len(lines),
     )
 
 
-def _spread(values: Sequence[float], band: str) -> tuple[float, float, float]:
+def spread(values: Sequence[float], band: str) -> tuple[float, float, float]:
     """Returns mean, lower and upper edge of the band; NaN where a run has diverged, so that the line breaks."""
     array = np.asarray(values)
     mean = float(array.mean())
@@ -118,7 +118,7 @@ def lengths(part: Lengths, runs: Runs) -> Panels:
             if nan := sum(map(math.isnan, scores)):
                 notes.append(f"{label}, {steps} steps: {nan} of {len(scores)} scores are NaN, so there is no mean.")
             if scores:
-                found.append((float(steps), *_spread(scores, "range"), len(scores)))
+                found.append((float(steps), *spread(scores, "range"), len(scores)))
         if found:
             x, mean, low, high, n = zip(*found, strict=True)
             lines.append(Curve(label, x, mean, low, high, n=min(n)))

@@ -69,7 +69,7 @@ def curve_entries(panels: Sequence[CurvePanel], looks: Looks) -> list[Entry]:
     for panel in drawn:
         for name, curves in groupby(sorted(panel.curves, key=legend_name), legend_name):
             names.setdefault(name, set()).update(_counts(list(curves)) if name not in ordered else ())
-    left_out = {"", *ordered} - set(_some(ordered))
+    left_out = {"", *ordered} - set(some_of(ordered))
     shown = dict.fromkeys(legend_name(curve) for panel in drawn for curve in panel.curves)
     return [(f"{name}{_of(names[name])}", looks[name]) for name in shown if name not in left_out]
 
@@ -81,7 +81,8 @@ def _counts(curves: Sequence[Curve]) -> set[int]:
     return {curve.n for curve in curves if curve.n is not None}
 
 
-def _some(names: Sequence[str]) -> Sequence[str]:
+def some_of(names: Sequence[str]) -> Sequence[str]:
+    """Returns all names, or of many ordered ones the first, the last and some between them."""
     every = math.ceil(len(names) / 7) if len(names) > 8 else 1
     return [*names[: -every or None : every], *names[-1:]] if every > 1 else names
 

@@ -1,7 +1,6 @@
 """Draws panels as one figure: lays them out, names their axes once, and puts one legend above them."""
 
 import math
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,6 +10,7 @@ from stableft.report.drawing import (
     FONT,
     GREY,
     POINTS,
+    SMALL,
     Entry,
     add_legend,
     fix_layout,
@@ -42,19 +42,22 @@ Kind = TypeVar("Kind", BoxPanel, CurvePanel, PointPanel, HeatPanel, ContourPanel
 Settle = Callable[[], None]  # puts names where there is room, once the layout is known
 
 
-def draw(panels: Sequence[Panel], caption: str = "") -> "Figure":
+def draw(panels: Sequence[Panel], caption: str = "", per_row: int | None = None) -> "Figure":
     """Returns the figure of these panels, in reading order, at the width of a page's text.
 
-    A name has the same colour in every panel and stands once in the legend. `caption` is small print below.
+    A name has the same colour in every panel and stands once in the legend. `caption` is small print below. `per_row`
+    panels of curves stand side by side, else as many as is usual for their number.
     """
     from matplotlib.figure import Figure
 
     assert panels
-    per_row, upright, points = _layout(panels)
+    usual, upright, points = _layout(panels)
+    per_row = per_row or usual
     rows = math.ceil(len(panels) / per_row)
     heights = [_height(panel, per_row, upright, rows) for panel in panels]
     heights = [max(heights[i : i + per_row]) for i in range(0, len(panels), per_row)]
     looks, references, entries = _looks(panels)
+    caption = wrapped(caption, points - 20, FONT)
     with house_style():
         lines = math.ceil(len(entries) / legend_columns(entries, points)) + 0.8 * (1 + caption.count("\n"))
         figure = Figure(figsize=(points / 72, sum(heights) + 0.19 * lines), layout="constrained")
@@ -116,7 +119,7 @@ def _height(panel: Panel, per_row: int, upright: bool, rows: int) -> float:
     width = POINTS / per_row
     names = 0.16 * (_title(panel, width) + _xlabel(panel, width)).count("\n")
     if panel.missing:
-        return names + 1.5
+        return names + max(1.5, 0.4 + 0.14 * (1 + _said(panel.missing, width)[0].count("\n")))
     if isinstance(panel, BoxPanel):
         return names + box_height(panel, per_row, upright, rows)
     if isinstance(panel, HeatPanel):
@@ -162,11 +165,17 @@ def _panel(
 
 def _say(axes: "Axes", sentence: str, width: float) -> None:
     """Draws a sentence in place of a panel."""
-    text = wrapped(sentence, width - 50, FONT)
-    axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axes.transAxes)
+    text, size = _said(sentence, width)
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, fontsize=size, transform=axes.transAxes)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color="#CCCCCC")
     axes.grid(False)
+
+
+def _said(sentence: str, width: float) -> tuple[str, float]:
+    """Returns a sentence in lines, and the size of its letters, small ones where it names a command: it is long."""
+    size = SMALL if "`" in sentence else FONT
+    return wrapped(sentence.replace("`", ""), width - 50, size), size
 
 
 def _maps(figure: "Figure", axes: Sequence["Axes"], panels: Sequence[Panel], width: float) -> list[Settle | None]:
@@ -231,6 +240,5 @@ def _name_axes(
             one.tick_params(labelleft=False)
     if beside:
         figure.supylabel(beside, fontsize=FONT)
-    small = textwrap.fill(caption, 110)
-    if shared or small:
-        figure.supxlabel("\n".join(line for line in (shared, small) if line), fontsize=FONT)
+    if shared or caption:
+        figure.supxlabel("\n".join(line for line in (shared, caption) if line), fontsize=FONT)

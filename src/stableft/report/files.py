@@ -6,6 +6,7 @@ from pathlib import Path
 from stableft.errors import UserError, nearest
 from stableft.record import atomic_write
 from stableft.report.blocks import Report
+from stableft.report.probe_figures import PROBED
 from stableft.report.render import Format, render
 
 FORMS: dict[str, Format] = {".md": "md", ".csv": "csv", ".tex": "latex", ".json": "json", ".html": "html"}
@@ -77,14 +78,18 @@ def deliver(report: Report, output: Output) -> str:
 
 def write_folder(report: Report, folder: Path) -> list[str]:
     """Writes every form and figure to a folder, made if missing; returns their paths, and why a figure is missing."""
+    from stableft.report.drawing import file_bytes
+
     folder.mkdir(parents=True, exist_ok=True)
-    lines = []
+    pictures = []
+    for name, draw in report.figures.items():
+        figure = draw()  # once for both forms
+        report.vectors[name] = file_bytes(figure, "svg")
+        atomic_write(folder / f"{name}.png", file_bytes(figure, "png"))
+        pictures.append(str(folder / f"{name}.png"))
     for ending, form in FORMS.items():
         atomic_write(folder / f"report{ending}", _text(report, form))
-        lines.append(str(folder / f"report{ending}"))
-    for name in report.figures:
-        atomic_write(folder / f"{name}.png", _drawn(report, name, ".png"))
-        lines.append(str(folder / f"{name}.png"))
+    lines = [*(str(folder / f"report{ending}") for ending in FORMS), *pictures]
     return [*lines, *(f"no {name}.png: {why}" for name, why in report.undrawn.items())]
 
 
@@ -115,6 +120,8 @@ def _figure_name(report: Report, name: str | None) -> str:
         return wanted
     if wanted in report.undrawn:
         raise UserError(f"report {report.id!r}: there is no {wanted} to draw: {report.undrawn[wanted]}")
+    if wanted in PROBED and "scores" in {*report.figures, *report.undrawn}:  # of a sweep
+        raise UserError(f"report {report.id!r}: there is no {wanted} to draw: no probe has left a record of its runs")
     names = ", ".join([*report.figures, *report.undrawn])
     raise UserError(f"--figure {wanted}: report {report.id!r} has {names}{nearest(wanted, report.figures)}")
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from stableft.report.cells import Cell
+from stableft.report.compare import stable_in_failure
 
 
 def deviation_footnotes(deviations: Mapping[tuple[str, str], Sequence[str]]) -> Iterator[str]:
@@ -15,11 +16,13 @@ def deviation_footnotes(deviations: Mapping[tuple[str, str], Sequence[str]]) -> 
             yield f"{place} is not a replication, it differs from the published setting: {text}."
 
 
-def cell_footnotes(cell: Cell, sources: bool = True) -> Iterator[str]:
-    """Yields what is missing from, or (`sources`) foreign to, the runs of one arm on one task."""
+def cell_footnotes(cell: Cell, sources: bool = True, others: Iterable[Cell] = ()) -> Iterator[str]:
+    """Yields what is missing from, or (`sources`) foreign to, the runs of one arm, which stands beside `others`."""
     place, summary = f"{cell.row} on {cell.column}", cell.summary
-    if cell.every_run_failed:
+    if stable_in_failure(cell, others):
         yield f"{place}: every run failed (†); a small std among failed runs is no stability (M footnote 5)."
+    elif cell.every_run_failed:
+        yield f"{place}: every run failed (†)."
     if summary.n_nan:
         yield (
             f"{place}: NaN scores (diverged, or the correlation of a constant): {summary.n_nan} of {summary.n}. "

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from stableft.record import AnyRun, ImportedRun, RunRecord, read_record, read_re
 from stableft.report.artifact import Artifact, Checkpoint, Rule, means_artifact, sweep_artifact
 from stableft.report.cells import Cell, make_cell
 from stableft.report.mosbach import ARTIFACTS as MOSBACH
+from stableft.report.probes import Probed, probed_in_files, probed_in_results
 from stableft.report.table import place_runs
 from stableft.report.zhang import ARTIFACTS as ZHANG
 from stableft.sweepfile import START, Sweep, load_sweep
@@ -27,6 +28,7 @@ ARTIFACTS: dict[str, Artifact] = MOSBACH | ZHANG
 Place = tuple[str, str]  # arm, task
 VARYING = {"threads", "micro_batch", "micro_batch_halved", "model_commit", "drawn"}  # of an environment
 Load = Callable[[str], Sweep]
+FindProbes = Callable[[], Probed]
 Evaluation = tuple[int, float | None, float | None]  # step, training loss since the one before, validation score
 
 
@@ -35,7 +37,8 @@ class Runs:
     """The runs of an artefact: those that are there, and what is known of those that are not.
 
     `planned` has every arm and task of the sweeps, in their order, with the number of runs; `sweeps` the file that
-    makes them, `plans` the config of the first. `curves` are of a run id and source.
+    makes them, `plans` the config of the first. `curves` are of a run id and source. `find_probes` looks for what
+    probes left, once a report needs it.
     """
 
     artifact: Artifact
@@ -48,6 +51,12 @@ class Runs:
     curves: Mapping[tuple[str, str | None], tuple[Evaluation, ...]]
     environments: Mapping[str, int]
     unused: tuple[str, ...] = ()  # arms and tasks of imported runs that the artefact does not show
+    find_probes: FindProbes = Probed
+
+    @cached_property
+    def probes(self) -> Probed:
+        """What probes left of any run, this artefact's or not."""
+        return self.find_probes()
 
     @cached_property
     def by_place(self) -> dict[Place, list[dict[str, Any]]]:
@@ -84,6 +93,7 @@ def gather(
     records: Iterable[AnyRun],
     which: Checkpoint = "recipe",
     curves: bool = True,
+    find_probes: FindProbes = Probed,
 ) -> Runs:
     """Returns the runs of an artefact, each with the path of its sweep file, as far as there are records of them.
 
@@ -118,6 +128,7 @@ def gather(
         curves=kept.curves or {},
         environments=kept.described(),
         unused=tuple(kept.unused),
+        find_probes=find_probes,
     )
 
 
@@ -207,10 +218,10 @@ def all_stored(results: Path) -> Iterator[RunRecord]:
             yield record
 
 
-def filed_records(paths: Iterable[Path]) -> Iterable[AnyRun]:
-    """Yields the records of several files."""
+def filed_records(paths: Iterable[Path], probed: set[Path] | None = None) -> Iterable[AnyRun]:
+    """Yields the records of runs in several files; `probed` takes those files that have records of probes too."""
     for path in paths:
-        yield from read_records_file(path)
+        yield from read_records_file(path, probed)
 
 
 def own_records(paths: Iterable[Path]) -> Iterable[RunRecord]:
@@ -233,15 +244,23 @@ def runs_of(
     if name.endswith(".jsonl"):
         return runs_of_file(Path(name), which, draws)
     artifact, runs = planned_runs(name, load or (lambda path: load_sweep(path, Sources())))
-    records = filed_records(files) if files else stored_records(results, [run for _, run in runs])
-    return gather(artifact, runs, records, which, curves=draws or bool(artifact.parts))
+    with_probes: set[Path] = set()
+    if files:
+        records, find = filed_records(files, with_probes), lambda: probed_in_files(sorted(with_probes))
+    else:
+        records = stored_records(results, [run for _, run in runs])
+        find = partial(probed_in_results, results, [run.run_id for _, run in runs])
+    if not draws and not artifact.parts:
+        find = Probed  # nothing else shows what probes left
+    return gather(artifact, runs, records, which, draws or bool(artifact.parts), find)
 
 
 def runs_of_file(path: Path, which: Checkpoint = "recipe", curves: bool = True) -> Runs:
     """Returns all runs of a file of records, in its order, as if a sweep had planned just these."""
     artifact = sweep_artifact(path.stem, str(path))
     kept = _Kept(curves={} if curves else None)
-    rows = frame(_read_all(read_records_file(path), kept), None, which)
+    with_probes: set[Path] = set()
+    rows = frame(_read_all(read_records_file(path, with_probes), kept), None, which)
     planned = Counter(zip(rows["arm"], rows["task"], strict=True))
     return Runs(
         artifact=artifact,
@@ -253,6 +272,7 @@ def runs_of_file(path: Path, which: Checkpoint = "recipe", curves: bool = True) 
         configs=kept.configs,
         curves=kept.curves or {},
         environments=kept.described(),
+        find_probes=partial(probed_in_files, sorted(with_probes)) if curves else Probed,
     )
 
 

@@ -94,8 +94,9 @@ def _block(block: Block, report: Report, rank: int, heading: str) -> Iterator[di
 def _data_uri(report: Report, name: str) -> str:
     from stableft.report.drawing import file_bytes
 
-    drawn = base64.b64encode(file_bytes(report.figures[name](), "svg")).decode()
-    return f"data:image/svg+xml;base64,{drawn}"
+    if name not in report.vectors:
+        report.vectors[name] = file_bytes(report.figures[name](), "svg")
+    return f"data:image/svg+xml;base64,{base64.b64encode(report.vectors[name]).decode()}"
 
 
 def _grid(grid: Grid, heading: str) -> dict[str, Any]:

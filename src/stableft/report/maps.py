@@ -113,20 +113,24 @@ def contour_levels(panels: Sequence[ContourPanel]) -> list[float]:
     """Returns round levels from below the lowest to above the highest number of these panels.
 
     On a logarithmic scale they are 1, 2 and 5 times powers of ten, or the powers alone over many of them; numbers
-    that are not positive have no place there.
+    that are not positive have no place there. Levels that panels bring along are taken as they are.
     """
     from matplotlib.ticker import MaxNLocator
 
     values = np.concatenate([_surface(panel).ravel() for panel in panels])
     values = values[np.isfinite(values)]
     low, high = (values.min(), values.max()) if len(values) else (1.0, 1.0)
-    if not panels[0].log:
+    given = sorted({level for panel in panels for level in panel.levels})
+    if not panels[0].log and not given:
         levels = MaxNLocator(9).tick_values(low, high)
         return [float(level) for level in levels]
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    decades = math.log10(high / low)
-    factors = (1, 2, 5) if decades < 2.5 else (1, 3) if decades < 5 else (1,)
-    levels = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+    if given:
+        levels = given
+    else:
+        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        decades = math.log10(high / low)
+        factors = (1, 2, 5) if decades < 2.5 else (1, 3) if decades < 5 else (1,)
+        levels = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
     start = max(sum(level <= low for level in levels) - 1, 0)
     stop = next((i for i, level in enumerate(levels) if level >= high and i > start), len(levels) - 1)
     return levels[start : stop + 1]

@@ -1,23 +1,26 @@
 """Tables and figures of Mosbach et al. 2021, as rows."""
 
+from typing import Literal
+
 from stableft.report.artifact import (
     Artifact,
     BiasRatio,
     Boxes,
     Curves,
     Datasets,
+    Gradients,
     Group,
     Hyperparameters,
     Part,
-    Probe,
+    Perplexities,
     Scatter,
+    Surfaces,
 )
 from stableft.tasks import TASKS
 
 PAPER = "Mosbach et al. 2021"
 RATES = (1e-5, 2e-5, 3e-5)
 LENGTHS = (3, 10, 20)
-NORMS = "gradient norms, which no run has recorded"
 TABLE1 = {"devlin": "Devlin et al.", "mosbach-mixout": "Lee et al.", "mosbach": "Ours"}
 
 
@@ -58,6 +61,22 @@ def _ablation(rate: float, correction: bool, epochs: int) -> Group:
 
 
 ABLATION = tuple(_ablation(rate, bc, epochs) for epochs in LENGTHS for bc in (False, True) for rate in RATES)
+
+
+def _gradients(of: Literal["layers", "matrices"], model: str = "") -> Gradients:
+    """Returns the gradient norms of the first failed run of devlin and of the first successful one of mosbach."""
+    failed, successful = (Group(name, name, "rte") for name in (f"devlin{model}", f"mosbach{model}"))
+    return Gradients("", (failed,), (successful,), of)
+
+
+def _surfaces(of: Literal["loss", "grad_norm"]) -> tuple[Surfaces, ...]:
+    """Returns the surfaces of three data sets, each between a failed run of devlin and a successful one of mosbach."""
+    return tuple(
+        Surfaces(TASKS[task].title, (Group("devlin", "devlin", task),), (Group("mosbach", "mosbach", task),), of)
+        for task in ("rte", "mrpc", "cola")
+    )
+
+
 FAILED = (Group("devlin", "devlin", "rte"),)
 FINE = (Group("mosbach", "mosbach", "rte"),)
 ARTIFACTS = {
@@ -90,8 +109,8 @@ ARTIFACTS = {
             "language-modelling perplexity with the top k blocks reset, and the training of failed runs",
             ("perplexity", "figure2"),
             (
-                Probe("(a) perplexity, failed runs", "perplexities of saved models"),
-                Probe("(b) perplexity, successful runs", "perplexities of saved models"),
+                Perplexities("(a) perplexity, failed runs", FAILED, "failed", 3),
+                Perplexities("(b) perplexity, successful runs", (*FAILED, *FINE), "successful", 3),
                 Curves("(c) training loss, 10 failed runs", FAILED, "train_loss", "std", "failed", 10),
                 Curves("(c) development score, 10 failed runs", FAILED, "val", "std", "failed", 10),
             ),
@@ -105,7 +124,7 @@ ARTIFACTS = {
                 for task in ("mrpc", "cola", "qnli")
             ),
         ),
-        _row("Figure 4", "gradient norms of a failed and a successful run", ("gradients",), (Probe("BERT", NORMS),)),
+        _row("Figure 4", "gradient norms of a failed and a successful run", ("gradients",), (_gradients("layers"),)),
         _row(
             "Figure 5",
             "development scores by learning rate and bias correction (BC)",
@@ -121,7 +140,7 @@ ARTIFACTS = {
             "Figure 7",
             "loss surfaces between the pre-trained, a failed and a successful model",
             ("surfaces",),
-            tuple(Probe(TASKS[task].title, "a loss surface") for task in ("rte", "mrpc", "cola")),
+            _surfaces("loss"),
         ),
         _row(
             "Figure 8",
@@ -141,15 +160,18 @@ ARTIFACTS = {
         ),
         *(
             _row(
-                f"Figure {number}", f"gradient norms of more weights of {model}", ("gradients",), (Probe(model, NORMS),)
+                f"Figure {number}",
+                f"gradient norms of weight matrices of {title}, of a failed and a successful run",
+                ("gradients",),
+                (_gradients("matrices", model),),
             )
-            for number, model in ((10, "BERT"), (11, "RoBERTa"), (12, "ALBERT"))
+            for number, title, model in ((10, "BERT", ""), (11, "RoBERTa", "-roberta"), (12, "ALBERT", "-albert"))
         ),
         _row(
             "Figure 13",
             "gradient-norm surfaces between the pre-trained, a failed and a successful model",
             ("surfaces",),
-            tuple(Probe(TASKS[task].title, "a surface of gradient norms") for task in ("rte", "mrpc", "cola")),
+            _surfaces("grad_norm"),
         ),
         _row(
             "Figure 14",

@@ -6,7 +6,7 @@ import numpy as np
 
 from stableft.report.cells import Cell
 from stableft.report.compare import COMPATIBLE_ALPHA as ALPHA
-from stableft.report.compare import remark_on
+from stableft.report.compare import remark_on, stable_in_failure
 from stableft.report.footnotes import cell_footnotes, foreign_notes
 from stableft.report.pair_runs import Pair
 from stableft.report.pair_tests import PRIMARY, ArmNumbers, PairTests
@@ -31,7 +31,7 @@ def conclusion(a: ArmNumbers, b: ArmNumbers, tests: PairTests, power: str | None
     useless = [
         f"every run of {cell.row} failed, so a small spread of its scores is no stability (M footnote 5)"
         for cell in cells
-        if cell.every_run_failed
+        if stable_in_failure(cell, cells)
     ]
     said = "; ".join([_failures(cells, tests), _spread(a, b, tests), _means(a, b, tests), *useless]) + "."
     return said if said.startswith((a.cell.row, b.cell.row)) else said[0].upper() + said[1:]
@@ -154,7 +154,7 @@ def notes(pair: Pair, a: ArmNumbers, b: ArmNumbers, tests: PairTests) -> Iterato
     yield from _seeds(pair)
     yield from _devices(pair)
     for cell in cells:
-        yield from cell_footnotes(cell, sources=False)
+        yield from cell_footnotes(cell, sources=False, others=cells)
     yield from foreign_notes(cells)
     yield from _reasons(a, b, tests)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stableft.report.blocks import Grid
+from stableft.report.curves import some_of
 from stableft.report.panels import BoxPanel, ContourPanel, Curve, CurvePanel, HeatPanel, Panel, PointPanel
 from stableft.stats import describe
 
@@ -84,7 +85,12 @@ def _box_grid(panel: BoxPanel, name: str) -> Grid:
 
 
 def _curve_grid(panel: CurvePanel, name: str) -> Grid:
-    """Returns a row for each curve, or for each that sums up others; single runs have rows only where nothing does."""
+    """Returns a row for each curve, or for each that sums up others; single runs have rows only where nothing does.
+
+    Of many ordered curves of one run, such as its layers, some have rows.
+    """
+    if panel.sequential:
+        return _ordered_grid(panel, name)
     curves = [curve for curve in panel.curves if not curve.thin] or panel.curves
     positions = _positions(curves)
     header = ("", "n", *(f"{x:,.6g}" for x in positions))
@@ -94,6 +100,18 @@ def _curve_grid(panel: CurvePanel, name: str) -> Grid:
     )
     groups = (("", 1), (panel.xlabel, len(positions))) if positions else ()
     return Grid(name, header, rows, _caption(panel.title, f"{panel.ylabel}, by {panel.xlabel}"), groups)
+
+
+def _ordered_grid(panel: CurvePanel, name: str) -> Grid:
+    names = [curve.label for curve in panel.curves if curve.color is None]
+    some = set(some_of(names))
+    curves = [curve for curve in panel.curves if curve.color or curve.label in some]
+    positions = _positions(curves)
+    rows = tuple((curve.label, *(_at(curve, x) for x in positions)) for curve in curves)
+    those = f" ({len(some)} of {len(names)} layers)" if len(some) < len(names) else ""
+    caption = _caption(panel.title, f"{panel.ylabel}, by {panel.xlabel}{those}")
+    groups = ((panel.xlabel, len(positions)),) if positions else ()
+    return Grid(name, ("", *(f"{x:,.6g}" for x in positions)), rows, caption, groups)
 
 
 def _positions(curves: Sequence[Curve]) -> list[float]:

@@ -128,7 +128,10 @@ class Place:
 
 @dataclass(frozen=True)
 class ContourPanel:
-    """A surface over two directions: `z[i][j]` at `y[i]`, `x[j]`. `log`: levels on a logarithmic scale."""
+    """A surface over two directions: `z[i][j]` at `y[i]`, `x[j]`. `log`: levels on a logarithmic scale.
+
+    `levels`, if given, are those to draw, as far as the numbers of the panels that share a bar of colours reach.
+    """
 
     title: str
     xlabel: str
@@ -140,6 +143,7 @@ class ContourPanel:
     log: bool = False
     places: tuple[Place, ...] = field(default=())
     missing: str = ""
+    levels: tuple[float, ...] = ()
 
 
 Panel = BoxPanel | CurvePanel | PointPanel | HeatPanel | ContourPanel

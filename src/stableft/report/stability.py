@@ -8,8 +8,10 @@ from stableft.report.blocks import Block, Bullets, Entry, Grid, Heading, Paragra
 from stableft.report.cells import Cell
 from stableft.report.compare import Comparison
 from stableft.report.conventions import PART, RANKS, label
+from stableft.report.probe_figures import PROBED
 from stableft.report.stability_data import report_values, rows
 from stableft.report.table import Table, task_title
+from stableft.report.watched import watch_blocks, watch_grids
 from stableft.report.wording import MISSING, percent
 
 if TYPE_CHECKING:
@@ -36,7 +38,11 @@ def stability_report(
         id=table.artifact.id,
         title=table.artifact.title,
         blocks=tuple(_blocks(table, figures, notes)),
-        tables=(_wide(table), *(_against_first_alone(table, column) for column in _compared(table))),
+        tables=(
+            _wide(table),
+            *(_against_first_alone(table, column) for column in _compared(table)),
+            *watch_grids(table, alone=True),
+        ),
         rows=tuple(rows(table)),
         values=report_values(table),
         figures=figures,
@@ -61,6 +67,7 @@ def _blocks(table: Table, figures: Mapping[str, object], more: Sequence[str]) ->
         yield Paragraph(versus.explanation(table))
     if _any_published(table):
         yield Paragraph(WELCH)
+    yield from watch_blocks(table)
     yield from (Picture(name, _alt(table, name)) for name in figures if name != FIRST)
     if notes := (*table.footnotes, *wording.published_notes(table), *more):
         yield NOTES
@@ -72,6 +79,9 @@ def _alt(table: Table, name: str) -> str:
     what = {
         FIRST: "The score of every run and a box for each arm",
         "training-loss": "The training loss of every run over its optimizer steps, failed runs apart",
+        "training-curves": "Training loss and validation score over the optimizer steps, mean and standard deviation, "
+        "failed runs apart",
+        **PROBED,
     }.get(name, name)
     columns = (f"{task_title(column)} ({', '.join(_failed(table, column))})" for column in table.columns)
     return f"{what}: {'; '.join(columns)}."

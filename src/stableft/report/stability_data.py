@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from stableft.report import versus
+from stableft.report import versus, watched
 from stableft.report.cells import Cell
 from stableft.report.compare import SMALLEST, Comparison
 from stableft.report.footnotes import cell_footnotes
@@ -29,6 +29,7 @@ CSV_HEADER = [
 def rows(table: Table) -> Iterator[dict[str, Any]]:
     """Yields a line for each cell and, below it, one for each value that is printed for its setting."""
     more = versus.CSV_HEADER if table.artifact.against_first else []
+    watch = watched.CSV_HEADER if watched.watched_cells(table) else []
     for cell in table.cells:
         summary = cell.summary
         failed = None if cell.failed_unknown else cell.failed
@@ -38,8 +39,9 @@ def rows(table: Table) -> Iterator[dict[str, Any]]:
             + [_csv_percent(getattr(summary, name)) for name in STATISTICS]
             + ["*" if table.starred(cell) else None, _csv_tests(table, cell), None, None, _csv_notes(table, cell)]
             + (versus.csv_values(table, cell) if more else [])
+            + (watched.watch_csv(cell) if watch else [])
         )
-        yield dict(zip([*CSV_HEADER, *more], texts, strict=True))
+        yield dict(zip([*CSV_HEADER, *more, *watch], texts, strict=True))
         for comparison in table.against_published(cell):
             value = comparison.published
             assert value
@@ -47,9 +49,9 @@ def rows(table: Table) -> Iterator[dict[str, Any]]:
                 [cell.column, cell.row, value.place, value.metric, value.split, None, value.n, *[None] * 5]
                 + [_csv_percent(value.fraction(name)) for name in STATISTICS]
                 + [None, None, comparison.result.p, comparison.compatible, "; ".join(value.notes) or None]
-                + [None] * len(more)
+                + [None] * len([*more, *watch])
             )
-            yield dict(zip([*CSV_HEADER, *more], texts, strict=True))
+            yield dict(zip([*CSV_HEADER, *more, *watch], texts, strict=True))
 
 
 def report_values(table: Table) -> dict[str, Any]:
@@ -61,6 +63,7 @@ def report_values(table: Table) -> dict[str, Any]:
         "cells": [_cell_values(table, cell) for cell in table.cells],
         "comparisons": [_comparison_values(comparison) for comparison in table.comparisons],
         **({"against_first": [versus.json_values(v) for v in table.battery]} if table.artifact.against_first else {}),
+        **watched.watch_values(table),
         "footnotes": list(table.footnotes),
     }
 
@@ -156,4 +159,5 @@ def _csv_tests(table: Table, cell: Cell) -> str | None:
 def _csv_notes(table: Table, cell: Cell) -> str | None:
     deviations = table.deviations.get((cell.row, cell.column))
     notes = [f"not a replication: {', '.join(deviations)}"] if deviations else []
-    return " ".join([*notes, *cell_footnotes(cell)]) or None
+    others = [other for other in table.cells if other.column == cell.column]
+    return " ".join([*notes, *cell_footnotes(cell, others=others)]) or None

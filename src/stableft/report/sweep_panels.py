@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stableft.metrics import REGRESSION
+from stableft.metrics import REGRESSION, TITLES
 from stableft.report import wording
 from stableft.report.cells import Cell
+from stableft.report.curve_panels import banded
 from stableft.report.drawing import KINDS, Kind, kind_of
 from stableft.report.panels import Box, BoxPanel, Curve, CurvePanel, Line
 from stableft.report.table import Table, task_title
@@ -22,6 +24,7 @@ Run = Mapping[str, Any]  # a row of the frame
 Losses = Sequence[tuple[int, float]]  # step, mean training loss since the evaluation before
 Curves = Mapping[tuple[str, str | None], Losses]  # of a run id and source
 Runs = Mapping[tuple[str, str], Sequence[Run]]  # of an arm and task
+Evaluations = Mapping[tuple[str, str | None], Sequence[tuple[int, float | None, float | None]]]  # step, loss, score
 
 
 def score_panels(table: Table, frame: "pd.DataFrame") -> list[BoxPanel]:
@@ -87,6 +90,45 @@ def loss_panels(table: Table, frame: "pd.DataFrame", curves: Curves) -> list[Cur
         )
         for cell in shown
     ]
+
+
+def training_panels(table: Table, frame: "pd.DataFrame", evaluations: Evaluations) -> list[CurvePanel]:
+    """Returns two panels for each arm and task: training loss and validation score, mean and SD band (M Fig. 14).
+
+    Failed and successful runs are apart. Beyond MAX_PANELS arms those with the most failed runs are shown.
+    """
+    groups = _grouped(run for run in frame.to_dict("records") if evaluations.get((run["run_id"], run["source"])))
+    cells = [cell for cell in table.cells if (cell.row, cell.column) in groups]
+    most = sorted(cells, key=lambda cell: -cell.failed)[:MAX_PANELS]
+    named = len({cell.column for cell in cells}) > 1
+    panels = []
+    for cell in (cell for cell in cells if cell in most):
+        runs = groups[cell.row, cell.column]
+        title = f"{f'{task_title(cell.column)}, ' if named else ''}{cell.row}\n{wording.failed(cell)} failed"
+        metric = TITLES.get(cell.metric or "", cell.metric or "score")
+        nothing = [Line(f"entropy of the labels ({nats:.2f} nats)", nats) for nats in _entropies(runs)]
+        baseline = [Line("baseline", 100 * value) for value in sorted({run["val_baseline"] for run in runs})]
+        losses = [[(step, loss) for step, loss, _ in _points(run, evaluations) if loss is not None] for run in runs]
+        scores = [[(step, 100 * s) for step, _, s in _points(run, evaluations) if s is not None] for run in runs]
+        for label, lines, drawn in (
+            ("training loss", losses, nothing),
+            (f"validation {metric} [percent]", scores, [line for line in baseline if math.isfinite(line.value)]),
+        ):
+            curves = tuple(_apart(runs, lines))
+            panels.append(CurvePanel(title, "optimizer step", label, curves, horizontal=tuple(drawn), left=0.0))
+    return panels
+
+
+def _points(run: Run, evaluations: Evaluations) -> Sequence[tuple[int, float | None, float | None]]:
+    return evaluations[run["run_id"], run["source"]]
+
+
+def _apart(runs: Sequence[Run], lines: Sequence[Losses]) -> Iterable[Curve]:
+    """Yields mean and band of the failed and of the successful runs, and of those of which nobody knows."""
+    for kind in reversed(KINDS):
+        those = [line for run, line in zip(runs, lines, strict=True) if line and kind_of(run["failed"]) is kind]
+        if those:
+            yield replace(banded(f"{kind.name} runs, mean ± SD", those, "std"), color=kind.color)
 
 
 def _curves(runs: Sequence[Run], curves: Curves) -> Iterable[Curve]:

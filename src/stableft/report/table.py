@@ -123,7 +123,11 @@ def _table(
     ]
     footnotes = [
         *deviation_footnotes(deviating),
-        *(note for cell in cells for note in cell_footnotes(cell)),
+        *(
+            note
+            for cell in cells
+            for note in cell_footnotes(cell, others=[c for c in cells if c.column == cell.column])
+        ),
         *(note for column in columns for note in column_footnotes([c for c in cells if c.column == column])),
     ]
     battery = against_first(cells) if artifact.against_first else ()

@@ -6,13 +6,13 @@ from stableft.report.artifact import (
     Boxes,
     Curves,
     Datasets,
+    Drifts,
     Group,
     Hyperparameters,
     Lengths,
     MeanCell,
     Means,
     Part,
-    Probe,
     SeedMap,
     Trials,
 )
@@ -87,9 +87,12 @@ def _losses(task: str, arms: dict[str, str]) -> Curves:
     return Curves(_title(task), tuple(Group(label, arm, task) for arm, label in arms.items()), "train_loss", "range")
 
 
-def _drift(number: int, what: str) -> Artifact:
-    parts = (Probe(what, "distances to the initial weights, which no run has recorded"),)
-    return _row(f"Figure {number}", f"L2 distance of blocks to their initial weights, {what}", ("drift",), parts)
+def _drift(number: int, what: str, task: str, blocks: tuple[int, ...] = ()) -> Artifact:
+    """Returns a figure of how far blocks move from their initial weights, a curve for each number of blocks redrawn."""
+    arms = {"zhang": "Standard"} | {f"zhang-reinit blocks={n}": f"Re-init {n}" for n in (1, 3, 6, 10)}
+    parts = (Drifts("", tuple(Group(label, arm, task) for arm, label in arms.items()), blocks),)
+    title = f"L2 distance to the initial weights of {what} (mean and range)"
+    return _row(f"Figure {number}", title, ("drift",), parts)
 
 
 TABLE2 = Means(
@@ -195,7 +198,7 @@ ARTIFACTS = {
             tuple(_losses(task, REINIT5) for task in ("rte", "mrpc")),
             notes=("The paper does not say how many blocks its Re-init draws here; it is 5.",),
         ),
-        _drift(7, "four blocks on RTE"),
+        _drift(7, "four blocks on RTE", "rte", (6, 12, 18, 24)),
         _row(
             "Figure 8",
             "validation score over the number of training steps (mean and range)",
@@ -248,9 +251,9 @@ ARTIFACTS = {
             ("longer-search",),
             tuple(_lengths(task, SUFFIX) for task in ("sst2", "qnli", "qqp", "mnli")),
         ),
-        _drift(15, "every block on RTE"),
-        _drift(16, "every block on MRPC"),
-        _drift(17, "every block on STS-B"),
-        _drift(18, "every block on CoLA"),
+        _drift(15, "every block on RTE", "rte"),
+        _drift(16, "every block on MRPC", "mrpc"),
+        _drift(17, "every block on STS-B", "stsb"),
+        _drift(18, "every block on CoLA", "cola"),
     )
 }
