@@ -75,7 +75,7 @@ def _incomplete(
     execution: Execution,
     display: Show,
 ) -> dict[str, RunRecord]:
-    """Returns the finished runs that are to be trained again for what they lack, and tells of all that lack something."""
+    """Returns the finished runs to be trained again for what they lack; tells of all that lack something."""
     lacks = {
         run_id: words
         for run_id, record in finished.items()

@@ -1,6 +1,7 @@
 """The figures of a user's own sweep whose runs were probed: those of the papers, of every arm and task that has any."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,7 @@ def probe_figures(table: Table, runs: Runs) -> "dict[str, Callable[[], Figure]]"
     if not runs.probes.left:
         return {}
     found = {name: [part for part in parts if probe_count(runs, [part])] for name, parts in _parts(table).items()}
+    found["drift"] = [_moving(part, runs) for part in found["drift"]]
     found["gradient-norm-surface"] = [part for part in found["gradient-norm-surface"] if _has_norms(part, runs)]
     return {name: _drawer(name, parts, runs) for name, parts in found.items() if parts}
 
@@ -55,6 +57,12 @@ def _parts(table: Table) -> dict[str, Parts]:
         parts["loss-surface"].append(Surfaces(title, groups, groups, "loss", first=False))
         parts["gradient-norm-surface"].append(Surfaces(title, groups, groups, "grad_norm", first=False))
     return parts
+
+
+def _moving(part: ProbePart, runs: Runs) -> ProbePart:
+    """Returns a part with those of its groups alone whose drift was recorded: a sweep may ask some arms for it."""
+    assert isinstance(part, Drifts)
+    return replace(part, groups=tuple(g for g in part.groups if probe_count(runs, [replace(part, groups=(g,))])))
 
 
 def _has_norms(part: ProbePart, runs: Runs) -> bool:

@@ -58,10 +58,11 @@ def meaning() -> str:
     """Returns what a warning is, in one sentence or two."""
     return (
         f"The watch knows nothing of scores. It warns where the gradient norm of the lower {_share(LOWER)} of the "
-        f"blocks is below {RATIO:g} of that of pooler and head (ratio: the geometric mean of {LOOKS} looks) while the "
-        f"training loss is at least {LEARNT:g} of what a model that has learnt nothing has. `warned` and `likely "
-        "failed` are about the last look, `taken back` about warnings of earlier ones alone. A warning is a sign of "
-        "one way to fail, not a proof, and no warning promises nothing."
+        f"blocks is below {RATIO:g} of that of pooler and head (ratio: the geometric mean of {LOOKS} looks), and of "
+        f"what this ratio was at the first look, while the training loss is at least {LEARNT:g} of what a model that "
+        "has learnt nothing has. `warned` and `likely failed` are about the last look, `taken back` about warnings of "
+        "earlier ones alone. A warning is a sign of one way to fail, not a proof, and a run without one may fail in "
+        "another."
     )
 
 
