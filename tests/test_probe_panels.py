@@ -15,6 +15,7 @@ from stableft.probe_record import PROBES_FILE, Drift, GradNorms, Perplexity, Sur
 from stableft.record import run_folder, write_records_file
 from stableft.report.artifact import sweep_artifact
 from stableft.report.build import build
+from stableft.report.files import Output, deliver
 from stableft.report.gather import gather, runs_of_file
 from stableft.report.gradient_panels import POINTS
 from stableft.report.probes import probed, probed_in_files, probed_in_results
@@ -330,3 +331,11 @@ def test_a_record_that_is_there_twice_is_shown_once(tmp_path):
 def test_the_pool_has_what_these_tests_need():
     assert any(record.failed for record in pool())
     assert len(of_kind(M, False)) >= 3
+
+
+def test_a_figure_of_probes_that_a_sweep_has_not_is_refused_with_the_reason(tmp_path):
+    records, _ = own_sweep()
+    write_records_file(tmp_path / "mine.jsonl", records)
+    made = build(runs_of_file(tmp_path / "mine.jsonl"))
+    with pytest.raises(UserError, match="there is no drift to draw: no probe has left a record of its runs"):
+        deliver(made, Output(tmp_path / "x.png", image=True, figure="drift"))

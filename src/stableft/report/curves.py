@@ -39,7 +39,8 @@ def curve_looks(panels: Sequence[CurvePanel]) -> Looks:
     for i, name in enumerate(free):
         looks[name] = {"color": PALETTE[i % len(PALETTE)], "linewidth": 1.7}
         if few:
-            looks[name] |= {"marker": MARKERS[i % len(MARKERS)], "markersize": 4}
+            marker = MARKERS[(i + i // len(PALETTE)) % len(MARKERS)]  # another one where a colour comes again
+            looks[name] |= {"marker": marker, "markersize": 4}
         elif not plain:
             looks[name] |= {"linestyle": DASHES[i % len(DASHES)]}
     for curve in curves:

@@ -70,7 +70,8 @@ def _side(groups: Sequence[Group], runs: Runs, which: Only) -> Side:
     (record,) = runs.probes.of(GradNorms, [shown.run_id])
     before = candidates.index(shown)
     of = f", but for {before} without recorded gradient norms" if before else ""
-    note = f"The {which} run is {shown.name} (run {shown.run_id}), the first of {len(candidates)} by seed{of}."
+    place = f"the first of {len(candidates)} by seed{of}" if len(candidates) > 1 else "the only one"
+    note = f"The {which} run is {shown.name} (run {shown.run_id}), {place}."
     return Side(which, shown, record, "", note)
 
 
