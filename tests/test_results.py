@@ -11,7 +11,10 @@ from stableft.report.render import render
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize(("name", "n"), [("smoke", 5), ("demo", 25), ("toy", 5), ("demo-probes", 5), ("demo-watch", 25)])
+SEEDS = {"smoke": 5, "demo": 25, "toy": 5, "demo-probes": 5, "demo-watch": 25}
+
+
+@pytest.mark.parametrize(("name", "n"), SEEDS.items())
 @pytest.mark.parametrize(("form", "ending"), [("md", "md"), ("json", "json"), ("csv", "csv"), ("latex", "tex")])
 def test_a_report_is_rebuilt_from_its_records(name, n, form, ending, monkeypatch):
     monkeypatch.chdir(ROOT)
