@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from stableft.job import Job, batch_indices, prepare
-from stableft.locate import shipped_configs
-from stableft.plan import Execution, Sources
-from stableft.sweepfile import Sweep, load_sweep
-from stableft.update import TrainState, learning_rate, make_update
+from stableft.config.local_files import shipped_configs
+from stableft.config.planned_run import Execution, Sources
+from stableft.config.sweep_file import Sweep, load_sweep
+from stableft.training.setup import Job, batch_indices, prepare
+from stableft.training.step import TrainState, learning_rate, make_update
 
 NO_DROPOUT: dict[str, Any] = {"model.dropout": 0.0}
 MIXOUT = NO_DROPOUT | {"mixout.p": 0.9}

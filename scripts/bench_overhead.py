@@ -19,13 +19,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stableft.data import collate
-from stableft.evaluate import autocast
-from stableft.job import batch_indices, prepare
-from stableft.locate import shipped_configs
-from stableft.plan import Execution, PlannedRun, Sources
-from stableft.sweepfile import Sweep, load_sweep
-from stableft.train import train
+from stableft.config.local_files import shipped_configs
+from stableft.config.planned_run import Execution, PlannedRun, Sources
+from stableft.config.sweep_file import Sweep, load_sweep
+from stableft.data.tokens import collate
+from stableft.training.evaluate import autocast
+from stableft.training.run import train
+from stableft.training.setup import batch_indices, prepare
 
 SWEEP = """
 task: {{name: made-up, train: {data}, validation: {data}, text: [a, b], label: label, labels: [x, y], metric: accuracy}}

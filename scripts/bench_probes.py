@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from bench_overhead import made_up_sweep
 
-from stableft.job import Job, batch_indices, prepare
-from stableft.plan import Execution, Probes, Sources
-from stableft.sweepfile import load_sweep
-from stableft.update import Step, TrainState, flush, make_update
+from stableft.config.planned_run import Execution, Probes, Sources
+from stableft.config.sweep_file import load_sweep
+from stableft.training.setup import Job, batch_indices, prepare
+from stableft.training.step import Step, TrainState, flush, make_update
 
 EVERY = 10
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stableft.record import RunRecord, Scores, dump_record, read_records_file
+from stableft.records.run_record import RunRecord, Scores, dump_record, read_records_file
 
 TEMPLATE = Path(__file__).parents[1] / "results" / "records" / "demo.jsonl"
 
@@ -50,7 +50,7 @@ def make_records(path: Path, count: int, arms: int, seed: int = 0) -> None:
 
 def measure(path: Path, form: str) -> dict[str, float]:
     """Returns the seconds and peak bytes of a process that renders the report."""
-    code = "import sys; from stableft.cli import main; sys.argv[0] = 'stableft'; main()"
+    code = "import sys; from stableft.cli.app import main; sys.argv[0] = 'stableft'; main()"
     start = time.perf_counter()
     command = [sys.executable, "-c", code, "report", str(path), "--format", form]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

@@ -19,16 +19,23 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from stableft.data import load_splits
-from stableft.evaluate import loss_sum
-from stableft.model import build_model
-from stableft.plan import Execution, PlannedRun, Sources
-from stableft.probes.surface import Batch, Value, make_batches
-from stableft.probes.surface_request import Pair, SurfaceRequest
-from stableft.probes.surface_work import Work, measure_surface, prepare_work
-from stableft.record import RunRecord
-from stableft.sweepfile import load_sweep
-from stableft.weights import load_tokenizer
+from stableft.config.planned_run import Execution, PlannedRun, Sources
+from stableft.config.sweep_file import load_sweep
+from stableft.data.tokens import load_splits
+from stableft.models.build import build_model
+from stableft.models.load import load_tokenizer
+from stableft.probes.loss_surface import (
+    Batch,
+    Pair,
+    SurfaceRequest,
+    Value,
+    Work,
+    make_batches,
+    measure_surface,
+    prepare_work,
+)
+from stableft.records.run_record import RunRecord
+from stableft.training.evaluate import loss_sum
 
 
 def made_up_work(

@@ -17,12 +17,12 @@ from torch.utils.data import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments, set_seed
 from transformers.data.data_collator import DataCollatorWithPadding
 
-from stableft.data import TokenRows, load_splits
-from stableft.metrics import score
-from stableft.plan import Execution, Sources
-from stableft.sweepfile import load_sweep
-from stableft.train import train
-from stableft.weights import load_tokenizer
+from stableft.config.planned_run import Execution, Sources
+from stableft.config.sweep_file import load_sweep
+from stableft.data.metrics import score
+from stableft.data.tokens import TokenRows, load_splits
+from stableft.models.load import load_tokenizer
+from stableft.training.run import train
 
 SETS = (
     "task=mrpc",

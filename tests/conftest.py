@@ -1,17 +1,20 @@
 """What several tests share: a tokenizer made here, a tiny model folder, a valid config."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 import pytest
+from support.paths import FILES
 
-from stableft.config import RunConfig
-from stableft.locate import file_digest, folder_digest
-from stableft.plan import PlannedRun, Sources
+from stableft.config.local_files import file_digest, folder_digest
+from stableft.config.planned_run import PlannedRun, Sources
+from stableft.config.run_config import RunConfig
 
-DATA = Path(__file__).parent / "data"
+os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # processes that tests start import `support` too
+DATA = FILES
 
 VALUES = {
     "data": {
@@ -128,7 +131,7 @@ def tiny_family(tmp_path_factory, tiny_tokenizer) -> Callable[..., Path]:
     folders: dict[str, Path] = {}
 
     def make(name: str, **values) -> Path:
-        from tiny_families import write_family
+        from support.tiny_families import write_family
 
         key = repr((name, sorted(values.items())))
         if key not in folders:
@@ -219,7 +222,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def stableft(monkeypatch, capsys):
     """Returns a function that runs a command in this process and gives its exit code, stdout and stderr."""
-    from stableft.cli import main
+    from stableft.cli.app import main
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["stableft", *map(str, arguments)])
@@ -235,9 +238,9 @@ def stableft(monkeypatch, capsys):
 def planned(tmp_path):
     """Returns a maker of tiny pre-trainings of the toy language; keyword arguments replace keys, dotted or not."""
 
-    from test_pretrain_file import write
+    from support.pretraining import write
 
-    from stableft.pretrain.file import Pretraining, load_pretraining
+    from stableft.pretrain.config_file import Pretraining, load_pretraining
 
     def make(**dotted) -> Pretraining:
         return load_pretraining(write(tmp_path, **dotted), Sources(cache_dir=tmp_path / "cache"))

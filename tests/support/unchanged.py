@@ -14,21 +14,20 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from artifact_records import report as made_up_report
+from support.artifact_records import report as made_up_report
+from support.paths import GLUE, GOLDEN, ROOT
 
+from stableft.config.planned_run import Execution, Sources
+from stableft.config.sweep_file import load_sweep
 from stableft.errors import UserError
-from stableft.plan import Execution, Sources
-from stableft.record import run_folder
+from stableft.records.run_record import run_folder
+from stableft.report.all_reports import rebuild
 from stableft.report.build import build
-from stableft.report.everything import rebuild
-from stableft.report.gather import ARTIFACTS, runs_of_file
-from stableft.report.pair import compare_arms
+from stableft.report.compare_arms import compare_arms
+from stableft.report.forms.write import render
 from stableft.report.power import power_text
-from stableft.report.render import render
-from stableft.sweepfile import load_sweep
+from stableft.report.runs import ARTIFACTS, runs_of_file
 
-ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT / "tests" / "golden"
 DIGESTS = GOLDEN / "digests.json"
 LOSSES = {arm: GOLDEN / f"losses-{arm}.txt" for arm in ("devlin", "mosbach")}
 STEPS = 12
@@ -74,7 +73,7 @@ def artefacts() -> dict[str, str]:
     """Returns digests of every text file that `report all` writes from the committed records and the test's GLUE."""
     with tempfile.TemporaryDirectory() as name:
         out = Path(name)
-        lines = list(rebuild(Path("results"), [], ROOT / "tests" / "data" / "glue", "recipe", out))
+        lines = list(rebuild(Path("results"), [], GLUE, "recipe", out))
         texts = [path for path in sorted(out.rglob("*")) if path.suffix in (".md", ".csv", ".tex", ".json", ".html")]
         found = {
             f"all {path.relative_to(out)}": digest(PICTURE.sub(b"", path.read_bytes()))
@@ -95,7 +94,7 @@ def papers() -> dict[str, str]:
 
 def losses(arm: str) -> Iterator[str]:
     """Yields the evaluations of a run of the demo cut to 12 steps, one line each, on one thread of the CPU."""
-    from stableft.train import train
+    from stableft.training.run import train
 
     sweep = load_sweep(
         "configs/demo.yaml", Sources(), sets=[f"schedule.length={{steps: {STEPS}}}"], arms=[arm], seeds="26"

@@ -2,20 +2,23 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from stableft import toylang
-from stableft.data import CHUNK, TextRows, cached, tokenize, tokenizer_hash
+from stableft.config.local_files import file_digest
+from stableft.config.planned_run import Sources
+from stableft.config.run_config import PretrainConfig
+from stableft.data import toy_language as toylang
+from stableft.data.tokens import CHUNK, TextRows, cached, tokenize, tokenizer_hash
 from stableft.errors import UserError
-from stableft.plan import Sources
 from stableft.pretrain.record import CorpusRecord
-from stableft.pretrain.textfiles import read_documents, text_digest, text_files
-from stableft.pretrain_config import PretrainConfig
 from stableft.seeds import generator
 
 CORPUS_FORMAT = "corpus 2"  # counted up when the same text would give other rows
@@ -139,3 +142,138 @@ def _record(rows: TextRows, train: np.ndarray, held_out: np.ndarray, documents: 
         train_tokens=int(lengths[train].sum()),
         held_out_tokens=int(lengths[held_out].sum()),
     )
+
+
+DOCUMENT_TAG = re.compile(r"</?doc\b[^>]*>")  # WikiExtractor's
+
+
+def text_files(path: Path) -> list[Path]:
+    """Returns the file itself, or all files of a folder at any depth in the order of their names, hidden ones apart."""
+    if path.is_file():
+        return [path]
+    found = [
+        (file.relative_to(path).as_posix(), file)
+        for file in path.rglob("*")
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    ]
+    return [file for _, file in sorted(found)]
+
+
+def text_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file, or one over names and contents of all text files of a folder."""
+    if path.is_file():
+        return file_digest(path)
+    lines = [f"{file_digest(file)}  {file.relative_to(path).as_posix()}\n" for file in text_files(path)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def read_documents(files: Iterable[Path]) -> Iterator[tuple[int, str]]:
+    """Yields the lines with text, each with the number of its document.
+
+    A document ends at its file's end and at a `<doc ...>` or `</doc>` line. Where a file has such lines, blank ones
+    mean nothing (WikiExtractor puts one after the title); elsewhere a blank line ends a document.
+
+    Raises:
+        UserError: a file is not UTF-8 text.
+    """
+    document = 0
+    for file in files:
+        try:
+            lines = file.read_text(encoding="utf-8-sig").split("\n")
+        except UnicodeDecodeError as error:
+            raise UserError(f"text: {file} is not UTF-8 text (byte {error.start})") from None
+        tagged = any(DOCUMENT_TAG.fullmatch(line.strip()) for line in lines)
+        document += 1
+        for line in lines:
+            text = line.strip()
+            if DOCUMENT_TAG.fullmatch(text) if tagged else not text:
+                document += 1
+            elif text:
+                yield document, text
+
+
+SPECIAL = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+
+
+def vocabulary_of(config: PretrainConfig, paths: Mapping[str, Path]) -> PreTrainedTokenizerBase:
+    """Returns the tokenizer of a pre-training, whose file or folder is in `paths` by its hash.
+
+    Raises:
+        UserError: it cannot be read, or lacks a special token.
+    """
+    origin = config.vocabulary
+    return load_vocabulary(origin.name, paths[origin.sha256] if origin.sha256 else None, config.max_length)
+
+
+def load_vocabulary(name: str, path: Path | None, max_length: int) -> PreTrainedTokenizerBase:
+    """Returns the tokenizer of a vocab.txt or of a folder with a tokenizer.json, without `path` the toy language's.
+
+    Raises:
+        UserError: it cannot be read, or lacks a special token.
+    """
+    if path is None:
+        tokenizer = _word_level(toylang.words())
+    elif path.is_dir():
+        tokenizer = _stored(name, path)
+    else:
+        tokenizer = BertTokenizer(vocab=_word_pieces(name, path), do_lower_case=True)
+    if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
+        raise UserError(f"vocabulary {name!r} has special tokens only, and no word")
+    if max(tokenizer.get_vocab().values()) >= len(tokenizer):
+        raise UserError(f"vocabulary {name!r}: its {len(tokenizer)} entries are not numbered from 0 without a gap")
+    tokenizer.model_max_length = max_length
+    return tokenizer
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Returns the ids that are neither masked nor put in place of others."""
+    return sorted(set(tokenizer.all_special_ids))
+
+
+def _word_level(words: tuple[str, ...]) -> PreTrainedTokenizerFast:
+    entries = {word: i for i, word in enumerate((*SPECIAL.values(), *words))}
+    cls, sep = SPECIAL["cls_token"], SPECIAL["sep_token"]
+    backend = Tokenizer(models.WordLevel(entries, unk_token=SPECIAL["unk_token"]))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(token, entries[token]) for token in (cls, sep)],
+    )
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_input_names=inputs, **SPECIAL)
+
+
+def _word_pieces(name: str, path: Path) -> dict[str, int]:
+    try:
+        pieces = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"vocabulary {name!r}: it is not UTF-8 text (byte {error.start})") from None
+    entries: dict[str, int] = {}
+    for number, piece in enumerate(pieces, 1):
+        if not piece or piece in entries:
+            what = f"{piece!r} stands already in line {entries[piece] + 1}" if piece in entries else "the line is empty"
+            raise UserError(f"vocabulary {name!r}, line {number}: {what}; a vocabulary has one WordPiece a line")
+        entries[piece] = number - 1
+    for token in SPECIAL.values():
+        if token not in entries:
+            raise UserError(f"vocabulary {name!r} has no {token}, which BERT's vocabularies have")
+    return entries
+
+
+def _stored(name: str, folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    except Exception as error:  # the tokenizers library raises bare exceptions for a damaged file
+        reason = " ".join(str(error).split()).split(". ")[0]
+        raise UserError(f"vocabulary {name!r}: the tokenizer of this folder cannot be loaded: {reason}") from None
+    missing = [token for token in SPECIAL if getattr(tokenizer, token) is None]
+    if missing:
+        raise UserError(f"vocabulary {name!r}: its tokenizer has no {missing[0]}")
+    return tokenizer

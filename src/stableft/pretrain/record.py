@@ -3,8 +3,8 @@
 import math
 from pathlib import Path
 
-from stableft.pretrain_config import PretrainConfig
-from stableft.record import Environment, Outcome, RecordPart
+from stableft.config.run_config import PretrainConfig
+from stableft.records.run_record import Environment, Outcome, RecordPart
 
 MODEL_FOLDER = "model"
 

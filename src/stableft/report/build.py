@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stableft.report import curve_panels, figures, probe_panels, run_panels
 from stableft.report.artifact import (
     Artifact,
     BiasRatio,
@@ -27,19 +26,19 @@ from stableft.report.artifact import (
     Trials,
     groups_of,
 )
-from stableft.report.blocks import Block, Bullets, Grid, Heading, Paragraph, Picture, Report
-from stableft.report.cells import Cell
-from stableft.report.conventions import RANKS
-from stableft.report.footnotes import cell_footnotes, foreign_notes
-from stableft.report.gather import Runs
-from stableft.report.gradient_panels import gradients
-from stableft.report.panel_text import panel_grid, panel_rows
-from stableft.report.panels import Panel
-from stableft.report.probe_figures import probe_figures
-from stableft.report.provenance import missing_runs, provenance, provenance_values
-from stableft.report.stability import stability_report
-from stableft.report.sweep_panels import training_panels
-from stableft.report.table import Table, build_table
+from stableft.report.figures import draw as figures
+from stableft.report.figures import from_probes as probe_panels
+from stableft.report.figures import from_runs as curve_panels
+from stableft.report.figures import from_runs as run_panels
+from stableft.report.figures import of_sweep
+from stableft.report.figures.as_text import panel_grid, panel_rows
+from stableft.report.figures.from_probes import gradients
+from stableft.report.figures.of_sweep import probe_figures, training_panels
+from stableft.report.figures.panels import Panel
+from stableft.report.forms.document import RANKS, Block, Bullets, Grid, Heading, Paragraph, Picture, Report
+from stableft.report.runs import Cell, Runs, missing_runs, provenance, provenance_values
+from stableft.report.stability_report import stability_report
+from stableft.report.stability_table import Table, build_table, cell_footnotes, foreign_notes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,15 +59,15 @@ def build(runs: Runs, data_dir: Path | None = None) -> Report:
         return replace(report, undrawn=undrawn)
     match parts[0]:
         case Datasets(paper):
-            from stableft.report.datasets import dataset_report
+            from stableft.report.paper_tables import dataset_report
 
             return dataset_report(paper, data_dir)
         case Hyperparameters(paper):
-            from stableft.report.hyperparameters import hyperparameter_report
+            from stableft.report.paper_tables import hyperparameter_report
 
             return hyperparameter_report(paper)
         case Means():
-            from stableft.report.means import means_report
+            from stableft.report.means_table import means_report
 
             return means_report([part for part in parts if isinstance(part, Means)], runs)
     return _figure_report(runs)
@@ -174,9 +173,9 @@ def _sweep_figures(table: Table, runs: Runs) -> tuple[dict[str, Callable[[], "Fi
     drawn: dict[str, Callable[[], Figure]] = {}
     undrawn = {"scores": "no run has a score yet", "training-loss": "no record has evaluations with a training loss"}
     if any(cell.summary.n_finite for cell in table.cells):
-        drawn["scores"] = lambda: figures.draw(figures.score_panels(table, runs.frame))
+        drawn["scores"] = lambda: figures.draw(of_sweep.score_panels(table, runs.frame))
     if any(loss is not None for points in runs.curves.values() for _, loss, _ in points):
-        drawn["training-loss"] = lambda: figures.draw(figures.loss_panels(table, runs.frame, _losses(runs)))
+        drawn["training-loss"] = lambda: figures.draw(of_sweep.loss_panels(table, runs.frame, _losses(runs)))
         drawn["training-curves"] = lambda: _training_curves(table, runs)
     drawn |= probe_figures(table, runs)
     return drawn, {name: why for name, why in undrawn.items() if name not in drawn}

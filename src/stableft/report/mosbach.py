@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from stableft.catalog.tasks import TASKS
 from stableft.report.artifact import (
     Artifact,
     BiasRatio,
@@ -16,7 +17,6 @@ from stableft.report.artifact import (
     Scatter,
     Surfaces,
 )
-from stableft.tasks import TASKS
 
 PAPER = "Mosbach et al. 2021"
 RATES = (1e-5, 2e-5, 3e-5)

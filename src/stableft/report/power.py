@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from stableft.errors import UserError, nearest
-from stableft.frame import frame
-from stableft.report.gather import filed_records
+from stableft.records.frame import frame
+from stableft.report.runs import filed_records
 from stableft.stats import power_of_normal, power_of_scores, render_power
-from stableft.stats.results import Center
+from stableft.stats.summary import Center
 
 
 def power_text(

@@ -1,5 +1,6 @@
 """Tables and figures of Zhang et al. 2021, as rows."""
 
+from stableft.catalog.tasks import TASKS
 from stableft.report.artifact import (
     Artifact,
     BiasRatio,
@@ -16,7 +17,6 @@ from stableft.report.artifact import (
     SeedMap,
     Trials,
 )
-from stableft.tasks import TASKS
 
 PAPER = "Zhang et al. 2021"
 SMALL = ("rte", "mrpc", "stsb", "cola")

@@ -1,32 +1,15 @@
 """Statistics of stability: arrays in, frozen results out. What cannot be computed is None with its reason."""
 
 from stableft.stats.bootstrap import bootstrap_interval
-from stableft.stats.expected import (
+from stableft.stats.expected_performance import (
     ExpectedCurve,
     expected_max,
     expected_max_bootstrap,
     expected_max_unbiased,
     expected_test,
 )
-from stableft.stats.failures import boschloo, wilson
-from stableft.stats.improvement import probability_of_improvement
-from stableft.stats.means import (
-    LARGEST,
-    Group,
-    Marked,
-    Moments,
-    best_and_equal,
-    better_than,
-    different,
-    largest,
-    t_test,
-    t_test_from_summaries,
-    welch_from_summaries,
-)
-from stableft.stats.multiple import holm
-from stableft.stats.permutation import permutation_test
-from stableft.stats.power_curve import PowerCurve, power_of_normal, power_of_scores, render_power
-from stableft.stats.results import (
+from stableft.stats.power import PowerCurve, power_of_normal, power_of_scores, render_power
+from stableft.stats.summary import (
     BOSCHLOO,
     FISHER,
     LARGE,
@@ -45,10 +28,30 @@ from stableft.stats.results import (
     Summary,
     TestResult,
     Values,
+    describe,
     holds,
+    iqm,
 )
-from stableft.stats.spread import levene, sd_ratio
-from stableft.stats.summary import describe, iqm
+from stableft.stats.tests import (
+    LARGEST,
+    Group,
+    Marked,
+    Moments,
+    best_and_equal,
+    better_than,
+    boschloo,
+    different,
+    holm,
+    largest,
+    levene,
+    permutation_test,
+    probability_of_improvement,
+    sd_ratio,
+    t_test,
+    t_test_from_summaries,
+    welch_from_summaries,
+    wilson,
+)
 
 __all__ = [
     "BOSCHLOO",

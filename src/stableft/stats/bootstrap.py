@@ -6,9 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from stableft.stats.reasons import unusable
-from stableft.stats.results import LARGE, RESAMPLES, Interval, Values
-from stableft.stats.summary import TRIM, middle_mean
+from stableft.stats.summary import LARGE, RESAMPLES, TRIM, Interval, Values, middle_mean, unusable
 
 BCA = "BCa bootstrap"
 AT_ONCE = 2_000_000  # values drawn at a time, which bounds the memory

@@ -1,14 +1,23 @@
 """How likely a test with n runs an arm finds what is there, by simulation."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
-from stableft.stats.failures import wilson
-from stableft.stats.reasons import unusable
-from stableft.stats.results import MIN_VALUES, Center, Interval, Values
-from stableft.stats.spread import STABLE, levene_statistics
+from stableft.stats.summary import (
+    BOSCHLOO,
+    LEVENE,
+    MIN_VALUES,
+    WELCH_OF_VALUES,
+    Center,
+    Interval,
+    Values,
+    describe,
+    unusable,
+)
+from stableft.stats.tests import MOST_TABLES, STABLE, levene_statistics, wilson
 
 DRAWS = 5000  # a power near .8 is then known to about 1.1 points
 MOST_SEEDS = 1000  # n an arm beyond which no one is asked to go
@@ -174,3 +183,234 @@ def check(alpha: float, n: int, draws: int = DRAWS) -> None:
         raise ValueError(f"n must be at least {MIN_VALUES}, here it is {n}")
     if draws < 1:
         raise ValueError(f"draws must be at least 1, here they are {draws}")
+
+
+SIZES = (5, 10, 15, 20, 25, 30, 40, 50, 75, 100)
+LARGER_SIZES = (150, 200, 300, 500, 750, 1000)  # shown as far as the number needed
+MISSING = "-"
+
+
+@dataclass(frozen=True)
+class PowerCurve:
+    """The power of one test of two arms over n runs an arm.
+
+    `needed` is the smallest n that reaches the target, None where no n up to MOST_SEEDS does or there is no power at
+    all; `reason` says which. `draws` and `seed` are None where nothing is simulated.
+    """
+
+    test: str
+    center: str | None
+    alternative: str | None
+    effect: str  # what is to be found, in words
+    alpha: float
+    target: float
+    draws: int | None
+    seed: int | None
+    points: tuple[PowerPoint, ...]
+    needed: int | None
+    reason: str | None = None
+
+
+def power_of_normal(
+    sd: float,
+    ratio: float,
+    alpha: float = 0.05,
+    target: float = 0.8,
+    center: Center = "median",
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> PowerCurve:
+    """Returns the power of Levene's test on normal scores with SD `sd` in one arm and `sd * ratio` in the other.
+
+    Each n is simulated with a Generator of its own, from the seed and n, so that none depends on the others.
+
+    Raises:
+        ValueError: sd or ratio is not positive, or alpha or target is not between 0 and 1.
+    """
+    empty = PowerCurve(LEVENE, center, None, _normal(sd, ratio), alpha, target, draws, seed, (), None)
+    return _fill(empty, lambda n: power(sd, ratio, alpha, n, np.random.default_rng([seed, n]), center, draws))
+
+
+def power_of_scores(
+    a: Values,
+    b: Values,
+    failed_a: Sequence[bool | None] | None,
+    failed_b: Sequence[bool | None] | None,
+    alpha: float = 0.05,
+    target: float = 0.8,
+    center: Center = "median",
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> list[PowerCurve]:
+    """Returns the power to find again what two arms of real runs show: of spread, of failures, of means.
+
+    Levene's and Welch's tests are simulated with scores drawn with replacement. `failed_*` says of each run whether it
+    failed, None where that is not known of it or of all; Boschloo's one-sided test is enumerated from the two shares.
+
+    Raises:
+        ValueError: alpha or target is not between 0 and 1.
+    """
+
+    def rng(n: int) -> np.random.Generator:
+        return np.random.default_rng([seed, n])
+
+    spread = PowerCurve(LEVENE, center, None, _of("SD", "std", a, b), alpha, target, draws, seed, (), None)
+    means = PowerCurve(
+        WELCH_OF_VALUES, None, "two-sided", _of("mean", "mean", a, b), alpha, target, draws, seed, (), None
+    )
+    return [
+        _fill(spread, lambda n: power_from(a, b, alpha, n, rng(n), center, draws)),
+        _failures(failed_a, failed_b, alpha, target),
+        _fill(means, lambda n: power_of_means(a, b, alpha, n, rng(n), draws)),
+    ]
+
+
+def _failures(
+    failed_a: Sequence[bool | None] | None, failed_b: Sequence[bool | None] | None, alpha: float, target: float
+) -> PowerCurve:
+    empty = PowerCurve(BOSCHLOO, None, "less", "failed runs", alpha, target, None, None, (), None)
+    if failed_a is None or failed_b is None or any(flag is None for flag in (*failed_a, *failed_b)):
+        return replace(empty, reason="it is not known of every run whether it failed")
+    counts = [(sum(map(bool, failed)), len(failed)) for failed in (failed_a, failed_b)]
+    empty = replace(empty, effect=f"failed runs {' against '.join(f'{k} of {n}' for k, n in counts)}")
+    if min(n for _, n in counts) == 0:
+        return replace(empty, reason="each arm needs a run")
+    shares = [k / n for k, n in counts]
+    if shares[0] == shares[1]:
+        return replace(empty, reason="both arms fail equally often")
+    return _fill(empty, lambda n: power_of_failures(shares[0], shares[1], alpha, n), SIZES[-1])
+
+
+def _fill(empty: PowerCurve, power_at: Callable[[int], PowerPoint], one_by_one: int = 0) -> PowerCurve:
+    """Returns the curve with its points, and the number of seeds that its target needs."""
+    point = cache(power_at)
+    first = point(SIZES[0])
+    if first.power is None:
+        return replace(empty, reason=first.interval.reason)
+    needed = seeds_needed(lambda n: point(n).power, empty.target, one_by_one=one_by_one)
+    last = (
+        next((n for n in LARGER_SIZES if n >= (needed or 0)), MOST_SEEDS)
+        if needed and needed > SIZES[-1]
+        else SIZES[-1]
+    )
+    sizes = {n for n in (*SIZES, *LARGER_SIZES) if n <= last} | ({needed} if needed else {MOST_SEEDS})
+    reason = None if needed else f"the power stays below {empty.target:g} with up to {MOST_SEEDS} seeds an arm"
+    return replace(empty, points=tuple(point(n) for n in sorted(sizes)), needed=needed, reason=reason)
+
+
+def render_power(curves: PowerCurve | Sequence[PowerCurve]) -> str:
+    """Returns the curves as text that ends with a newline: a table of power over n, and a sentence about each."""
+    curves = [curves] if isinstance(curves, PowerCurve) else list(curves)
+    shown = [curve for curve in curves if curve.points]
+    lines = _table(shown) if shown else []
+    return "\n".join([*lines, *([""] if shown else []), *map(_sentence, curves)]) + "\n"
+
+
+def _table(curves: Sequence[PowerCurve]) -> list[str]:
+    heads = ["n per arm", *(curve.test for curve in curves)]
+    found = [{point.n: point.power for point in curve.points} for curve in curves]
+    rows = []
+    for n in sorted(set().union(*found)):
+        values = (powers.get(n) for powers in found)
+        rows.append([str(n), *(MISSING if value is None else f"{value:.2f}" for value in values)])
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (heads, *rows)]
+
+
+def _sentence(curve: PowerCurve) -> str:
+    kind = {"less": "one-sided"}.get(curve.alternative or "", curve.alternative)
+    kind = f"centre {curve.center}" if curve.center else kind
+    test = f"{curve.test} ({kind}) at alpha {curve.alpha:g}, {curve.effect}"
+    if curve.needed is None:
+        how = f" ({_how(curve)})" if curve.points else ""
+        return f"{test}: no number of seeds, {curve.reason}{how}."
+    point = next(point for point in curve.points if point.n == curve.needed)
+    needs = f"{curve.needed} seeds an arm for a power of {curve.target:g}"
+    return f"{test}: {needs}; there it is {_with_error(point)}, {_how(curve)}."
+
+
+def _with_error(point: PowerPoint) -> str:
+    interval = point.interval
+    if interval.low == interval.high:
+        return f"{point.power:.3f}"
+    error = f"{100 * interval.level:g} % {interval.method} interval {interval.low:.3f} to {interval.high:.3f}"
+    return f"{point.power:.3f} ({error})"
+
+
+def _how(curve: PowerCurve) -> str:
+    return "all tables enumerated" if curve.draws is None else f"{curve.draws:,} draws, seed {curve.seed}"
+
+
+def _normal(sd: float, ratio: float) -> str:
+    return f"normal scores with SD {sd:g} against {sd * ratio:g}"
+
+
+def _of(name: str, field: str, a: Values, b: Values) -> str:
+    values = [getattr(describe(group), field) for group in (a, b)]
+    counts = [len(group) for group in (a, b)]
+    shown = " against ".join(
+        f"{MISSING if value is None else f'{value:.3g}'} of {n}" for value, n in zip(values, counts, strict=True)
+    )
+    return f"{name} {shown} scores"
+
+
+ENUMERATED = "enumeration"
+SHARES = 1001  # common shares at which the size of the test is looked at
+
+
+def power_of_failures(share_a: float, share_b: float, alpha: float, n: int) -> PowerPoint:
+    """Returns the power of Boschloo's one-sided test: the arm with the smaller share of failed runs fails less often.
+
+    Every table of n runs an arm is counted with its probability, so nothing is simulated; with shares that are equal
+    it is the size of the test. Where `boschloo` takes Fisher's test instead, so does this.
+
+    Raises:
+        ValueError: a share or alpha is out of range, or n is below 3.
+    """
+    check(alpha, n)
+    if not (0 <= share_a <= 1 and 0 <= share_b <= 1):
+        raise ValueError(f"a share of failed runs must be between 0 and 1, here are {share_a} and {share_b}")
+    less, more = _chances(np.array(sorted((share_a, share_b))), n)
+    value = float(min(1.0, less @ rejected_tables(n, alpha) @ more))
+    return PowerPoint(n, value, Interval(ENUMERATED, 1.0, value, value))
+
+
+def rejected_tables(n: int, alpha: float) -> np.ndarray:
+    """Returns of every table (failed in a, failed in b) whether the test of "a fails less often" rejects at alpha."""
+    fisher = _fisher_less(n)
+    if n * n > MOST_TABLES:
+        return fisher < alpha
+    chances = _chances(np.linspace(0, 1, SHARES), n)
+    levels = np.unique(fisher)
+    below, above = -1, len(levels)  # the p-value of a table rises with its Fisher p-value
+    while above - below > 1:
+        middle = (below + above) // 2
+        p = (chances @ _at_most(fisher, levels[middle]) * chances).sum(axis=1).max()
+        below, above = (middle, above) if p < alpha else (below, middle)
+    return _at_most(fisher, levels[below]) if below >= 0 else np.zeros_like(fisher, dtype=bool)
+
+
+def _at_most(fisher: np.ndarray, level: float) -> np.ndarray:
+    return fisher <= level * (1 + 1e-12)  # equal but for rounding
+
+
+def _fisher_less(n: int) -> np.ndarray:
+    """Returns the one-sided p-value of Fisher's exact test of every table: P(at most so many of the failed in a)."""
+    from scipy import special
+
+    def log_choose(total: int, part: np.ndarray) -> np.ndarray:
+        return special.gammaln(total + 1) - special.gammaln(part + 1) - special.gammaln(total - part + 1)
+
+    counts = np.arange(n + 1)
+    one = log_choose(n, counts)
+    tails = np.exp(one[:, np.newaxis] + one - log_choose(2 * n, np.add.outer(counts, counts)))
+    for i in range(1, n + 1):
+        tails[i, :-1] += tails[i - 1, 1:]  # one failure fewer in a is one more in b
+    return tails
+
+
+def _chances(shares: np.ndarray, n: int) -> np.ndarray:
+    """Returns the probability of each number of failures, 0 to n, for each share."""
+    from scipy import stats
+
+    return stats.binom.pmf(np.arange(n + 1), n, shares[:, np.newaxis])

@@ -1,0 +1,1 @@
+"""Rows of data: tasks with their metrics, families of models."""

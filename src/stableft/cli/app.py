@@ -1,0 +1,294 @@
+"""The command line: parse, call one function, print. Nothing heavy is imported before a command needs it."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from stableft.cli.options import (
+    NO_FILES,
+    NO_SETS,
+    Arms,
+    Complete,
+    Config,
+    DataDir,
+    Devices,
+    Every,
+    Jobs,
+    Micro,
+    Records,
+    Results,
+    Save,
+    Seeds,
+    Sets,
+)
+from stableft.cli.probe_commands import probe_app
+from stableft.cli.report_commands import compare, import_app, power, report
+from stableft.errors import UserError
+from stableft.sweep.workers import INTERRUPTED
+
+app = typer.Typer(
+    no_args_is_help=True,
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Is my fine-tuning stable? Trains recipes x seeds, survives interruption, and ends in tables with statistics.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="What a data set holds, and fetching it.")
+app.add_typer(data_app, name="data")
+app.add_typer(import_app, name="import")
+app.add_typer(probe_app, name="probe")
+app.command()(report)
+app.command()(compare)
+app.command()(power)
+
+
+def main() -> None:
+    """Runs the command line; what the user got wrong is one sentence and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"stableft: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:  # not about a place that the user could have named
+            raise
+        print(f"stableft: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:  # before any run has started; a sweep under way stops by itself
+        sys.exit(INTERRUPTED)
+
+
+@app.callback()
+def version(
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if show_version:
+        from stableft import __version__
+
+        print(f"stableft {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def sweep(
+    config: Config,
+    results: Results = Path("results"),
+    data_dir: DataDir = None,
+    set_: Sets = NO_SETS,
+    arms: Arms = "",
+    seeds: Seeds = None,
+    devices: Devices = "auto",
+    jobs_per_device: Jobs = 1,
+    save: Save = "none",
+    checkpoint_every: Every = None,
+    micro_batch: Micro = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print runs, time, memory and disk; train nothing.")
+    ] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first crash.")] = False,
+    retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Do crashed runs again.")] = False,
+    complete: Complete = False,
+) -> None:
+    """Train every run of a sweep that is not done yet, and print its report."""
+    from stableft.cli.sweep_commands import print_estimate, print_report, run
+    from stableft.config.local_files import check_results
+    from stableft.config.planned_run import Execution
+    from stableft.config.sweep_file import load
+
+    check_results(results)
+    plan = load(config, data_dir, set_, arms, seeds)
+    execution = Execution(micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save, complete=complete)
+    if dry_run:
+        print_estimate(plan, results, devices, jobs_per_device, execution, retry_crashed)
+        return
+    code = run(plan, results, devices, jobs_per_device, execution, retry_crashed, fail_fast)
+    print_report(plan, results)
+    raise typer.Exit(code)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name or file of a recipe.")],
+    task: Annotated[str, typer.Option("--task", help="Name of a task; `stableft list tasks` shows them.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="For initialisation, data order and dropout.")],
+    model: Annotated[str | None, typer.Option("--model", help="Folder or hub name; else the recipe's.")] = None,
+    results: Results = Path("results"),
+    data_dir: DataDir = None,
+    set_: Sets = NO_SETS,
+    devices: Devices = "auto",
+    save: Save = "none",
+    checkpoint_every: Every = None,
+    micro_batch: Micro = None,
+    retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Do it again if it crashed.")] = False,
+    complete: Complete = False,
+) -> None:
+    """Train one run: a recipe, a task, a model, a seed."""
+    from stableft.cli.sweep_commands import print_scores, run
+    from stableft.config.local_files import check_results
+    from stableft.config.planned_run import Execution, Sources
+    from stableft.config.sweep_file import single_run
+
+    check_results(results)
+    plan = single_run(recipe, task, model, seed, Sources(data_dir=data_dir), set_)
+    execution = Execution(micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save, complete=complete)
+    code = run(plan, results, devices, 1, execution, retry_crashed)
+    print_scores(results, plan.runs[0].run_id)
+    raise typer.Exit(code)
+
+
+@app.command()
+def pretrain(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A pre-training config; the package's own by name.")],
+    results: Results = Path("results"),
+    device: Annotated[
+        str, typer.Option("--device", help="auto (the first GPU, else the CPU), cpu, or a GPU: cuda:0.")
+    ] = "auto",
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the CPU; else as torch chooses.")] = None,
+    set_: Sets = NO_SETS,
+    checkpoint_every: Every = None,
+    micro_batch: Micro = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Copy the model there, and its record beside it.")
+    ] = None,
+) -> None:
+    """Train a masked-language model on text, to be fine-tuned later."""
+    from stableft.config.local_files import check_results
+    from stableft.config.planned_run import Execution
+    from stableft.sweep.workers import resolve_device
+
+    check_results(results)
+    where = resolve_device(device)
+    from stableft.cli.pretrain_commands import run_pretraining
+
+    execution = Execution(where, threads, micro_batch, checkpoint_every)
+    raise typer.Exit(run_pretraining(config, results, execution, set_, out))
+
+
+@app.command()
+def status(
+    config: Annotated[
+        str | None, typer.Argument(metavar="[CONFIG]", help="A sweep file; none: all of the folder.")
+    ] = None,
+    results: Results = Path("results"),
+    set_: Sets = NO_SETS,
+    arms: Arms = "",
+    seeds: Seeds = None,
+) -> None:
+    """Show how far a sweep is, or what a results folder holds."""
+    from stableft.cli.sweep_commands import folder_status, sweep_status
+    from stableft.config.local_files import check_results
+    from stableft.config.sweep_file import load
+
+    check_results(results)
+    print(folder_status(results) if config is None else sweep_status(load(config, None, set_, arms, seeds), results))
+
+
+@app.command()
+def show(
+    config: Config,
+    set_: Sets = NO_SETS,
+    arms: Arms = "",
+    seeds: Seeds = None,
+    format_: Annotated[Literal["text", "json"], typer.Option("--format", help="json: one object a line.")] = "text",
+) -> None:
+    """Show the resolved runs of a sweep file."""
+    from stableft.cli.sweep_commands import show_runs
+    from stableft.config.sweep_file import load
+
+    print(show_runs(load(config, None, set_, arms, seeds), format_))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Literal["tasks", "backbones", "recipes", "artifacts"], typer.Argument(help="What to list.")],
+    results: Results = Path("results"),
+    records: Records = NO_FILES,
+) -> None:
+    """List what this package knows by name; of artifacts also how many of their runs are there."""
+    from stableft.cli.sweep_commands import list_artifacts, list_names
+    from stableft.config.local_files import check_results
+
+    check_results(results)
+    print(list_artifacts(results, records) if what == "artifacts" else list_names(what))
+
+
+@app.command()
+def export(
+    config: Config,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.jsonl", help="File to write, one record a line.")],
+    results: Results = Path("results"),
+    set_: Sets = NO_SETS,
+    arms: Arms = "",
+    seeds: Seeds = None,
+) -> None:
+    """Write the records of a sweep to one file, from which a clone rebuilds its report."""
+    from stableft.cli.options import check_out
+    from stableft.cli.sweep_commands import export_records
+    from stableft.config.local_files import check_results
+    from stableft.config.sweep_file import load
+
+    check_results(results)
+    check_out(out)
+    print(export_records(load(config, None, set_, arms, seeds), results, out))
+
+
+@app.command()
+def choose(
+    config: Config,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.yaml", help="To write; else CONFIG-chosen.yaml, here.")
+    ] = None,
+    results: Results = Path("results"),
+    records: Records = NO_FILES,
+    set_: Sets = NO_SETS,
+    arms: Arms = "",
+    seeds: Seeds = None,
+    report_seeds: Annotated[
+        str | None, typer.Option("--report-seeds", metavar="SEEDS", help="Of the written sweep; else the search's.")
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Choose by the runs that are finished.")
+    ] = False,
+) -> None:
+    """Choose the best setting of each grid by its mean validation score, and write a sweep file of those chosen."""
+    from stableft.config.local_files import check_results
+    from stableft.config.sweep_file import load
+    from stableft.report.runs import own_records, stored_records
+    from stableft.sweep.select_best import choose_settings
+
+    check_results(results)
+    plan = load(config, None, set_, arms, seeds)
+    found = own_records(records) if records else stored_records(results, plan.runs)
+    print(choose_settings(plan, found, out, seeds, report_seeds, allow_missing))
+
+
+@data_app.command("stats")
+def data_stats(data_dir: DataDir = None) -> None:
+    """Print the papers' data set tables from the files at hand (M Table 2, Z Table 3)."""
+    from stableft.catalog.tasks import TASKS
+    from stableft.report.paper_tables import dataset_statistics, render
+
+    print(render(dataset_statistics(data_dir, TASKS.values())))
+
+
+@data_app.command("fetch")
+def data_fetch(
+    tasks: Annotated[list[str] | None, typer.Argument(metavar="[TASK...]", help="Names of tasks, or all.")] = None,
+    models: Annotated[list[str], typer.Option("--model", help="Hub name of a model (repeatable).")] = NO_SETS,
+) -> None:
+    """Download tasks and models from the hub to its local cache, for a machine that will have no network."""
+    from stableft.catalog.tasks import TASKS, find_task
+    from stableft.data.sources import fetch_model, fetch_task
+
+    if not tasks and not models:
+        raise UserError("data fetch: name a task, all, or --model NAME")
+    everything = [task for task in TASKS.values() if task.hub]
+    for task in everything if tasks == ["all"] else [find_task(name) for name in tasks or []]:
+        print(f"fetching task {task.name}", flush=True)
+        fetch_task(task)
+    for model in models:
+        print(f"fetching model {model}", flush=True)
+        fetch_model(model)

@@ -1,0 +1,171 @@
+"""What `stableft pretrain` does around the training: looks before it starts, shows where it is, says what came out."""
+
+import math
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from stableft.config.planned_run import Execution, Sources, Stopped
+from stableft.errors import UserError
+from stableft.pretrain.config_file import Pretraining, load_pretraining
+from stableft.pretrain.corpus import load_corpus, vocabulary_of
+from stableft.pretrain.record import MODEL_FOLDER, PretrainRecord, pretrain_folder
+from stableft.pretrain.run import PretrainProgress, prepare_pretraining, pretrain
+from stableft.records.run_record import CHECKPOINT_FILE, atomic_write, dump_record, read_as
+from stableft.sweep.claims import claim
+from stableft.sweep.progress import REFRESH_SECONDS
+from stableft.sweep.workers import INTERRUPTED, collected_signals
+from stableft.text import duration
+from stableft.training.outputs import write_folder
+
+LINE_SECONDS = 30.0
+
+
+def run_pretraining(config: str, results: Path, execution: Execution, sets: Sequence[str], out: Path | None) -> int:
+    """Does what the config asks for, unless it is done, and returns the exit code: 0, 1 (failed), 130 (interrupted).
+
+    Raises:
+        UserError: the config, what it names, or `out` cannot be used, or another process is at it.
+    """
+    _check_out(out, results)
+    plan = load_pretraining(config, Sources(), sets)
+    folder = pretrain_folder(results, plan.config.run_id)
+    record = read_as(PretrainRecord, folder)
+    if record:
+        _check_done(plan, record, folder)
+        _remove_checkpoint(folder)
+        print(f"{plan.name} is done already: nothing is trained")
+        return _close(plan, record, folder, out)
+    print(f"loading {plan.config.text.name} ...", flush=True)
+    job, state = prepare_pretraining(plan, results, execution)
+    data = job.corpus.record
+    print(
+        f"{plan.config.run_id}: {data.train_rows:,} rows of {data.train_tokens:,} tokens to train on, "
+        f"{data.held_out_rows:,} rows held out; {state.model.num_parameters():,} weights on {job.device}"
+    )
+    with claim(folder) as ours, collected_signals() as received, open_view() as show:
+        if not ours:
+            raise UserError(f"another process is at pre-training {plan.config.run_id} in {folder}")
+        try:
+            record = read_as(PretrainRecord, folder) or pretrain(job, state, show, lambda: bool(received))
+        except Stopped:
+            record = None
+    if record is None:
+        kept = "; the same command goes on from there" if (folder / CHECKPOINT_FILE).exists() else ""
+        print(f"Interrupted after step {state.step} of {job.total}{kept}")
+        return INTERRUPTED
+    return _close(plan, record, folder, out)
+
+
+def _remove_checkpoint(folder: Path) -> None:
+    """Removes the checkpoint that a kill between the two leaves beside the record."""
+    path = folder / CHECKPOINT_FILE
+    if path.exists():
+        with claim(folder) as ours:
+            if ours:
+                path.unlink(missing_ok=True)
+
+
+def _check_done(plan: Pretraining, record: PretrainRecord, folder: Path) -> None:
+    """Raises UserError if the data of a finished pre-training is another now, or its model is gone."""
+    if not record.failed and not (folder / MODEL_FOLDER / "config.json").is_file():
+        raise UserError(f"{folder} has a record but no {MODEL_FOLDER} folder any more; delete it to train again")
+    config = plan.config
+    now = load_corpus(config, plan.sources, vocabulary_of(config, plan.sources.paths)).record.fingerprint
+    if now != record.data.fingerprint:
+        raise UserError(
+            f"pre-training {record.run_id} was done on rows with fingerprint {record.data.fingerprint[:16]}, and now "
+            f"they have {now[:16]}: delete {folder} to train again"
+        )
+
+
+def _check_out(out: Path | None, results: Path) -> None:
+    """Raises UserError if `out` is no place for a model, or holds anything that must not be replaced by one."""
+    if out is None:
+        return
+    if out.name in ("", ".."):
+        raise UserError(f"--out {out}: give the folder by its name")
+    if results.resolve().is_relative_to(out.resolve()):
+        raise UserError(f"--out {out} is where the results of --results {results} go, so it is not replaced")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}")
+    is_model = all((out / name).is_file() for name in ("config.json", "model.safetensors"))
+    if out.exists() and not is_model and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"--out {out} is there and holds no model, so it is not replaced")
+
+
+def _close(plan: Pretraining, record: PretrainRecord, folder: Path, out: Path | None) -> int:
+    """Prints what came out, copies the model if asked to, and returns the exit code."""
+    if record.failed:
+        print(f"failed: {record.reason}; there is no model (record: {folder})")
+        return 1
+    model = folder / MODEL_FOLDER
+    if out is not None:
+        _check_out(out, folder.parents[1])  # something may lie there by now
+        with write_folder(out.resolve()) as temporary:
+            for path in model.iterdir():
+                shutil.copyfile(path, temporary / path.name)
+        atomic_write(out.with_name(f"{out.name}.record.json"), (dump_record(record) + "\n").encode())
+        model = out
+    last, config = record.evals[-1], plan.config
+    length = min(128, config.max_length)  # what it has seen, which may be less than it has positions for
+    task = "toy-rte" if config.text.sha256 is None else "rte"
+    speed = f"{record.tokens_per_second:,.0f} tokens/s" if record.tokens_per_second else ""
+    print(
+        f"held-out loss {last.held_out_loss:.4f}, perplexity {record.perplexity:.2f}, "
+        f"{last.held_out_accuracy:.1%} of masked tokens found out"
+    )
+    print(f"{record.tokens:,} tokens in {record.steps:,} steps, {duration(record.seconds)}, {speed}")
+    print(f"model: {model}")
+    where = shlex.quote(str(model))
+    print(f"stableft train mosbach --task {task} --seed 1 --set data.max_length={length} --model {where}")
+    return 0
+
+
+@contextmanager
+def open_view(live: bool | None = None) -> Iterator[Callable[[PretrainProgress], None]]:
+    """Yields the function that shows progress: one live line if `live` (None: on a terminal), else some lines."""
+    first: tuple[float, int] | None = None
+    shown, held_out = -math.inf, None
+
+    def line(now: float, at: PretrainProgress) -> str:
+        nonlocal first
+        first = first or (now, at.step)
+        steps = at.step - first[1]
+        left = (now - first[0]) / steps * (at.total - at.step) if steps else None
+        words = [f"step {at.step}/{at.total}"]
+        words += [f"loss {at.loss:.4f}"] if at.loss is not None else []
+        words += [f"held-out {at.held_out_loss:.4f}"] if at.held_out_loss is not None else []
+        words += [f"{at.tokens_per_second:,.0f} tokens/s"] if at.tokens_per_second else []
+        return "  ".join([*words, f"ETA {duration(left)}"])
+
+    if sys.stdout.isatty() if live is None else live:
+        from rich.live import Live
+        from rich.text import Text
+
+        with Live(auto_refresh=False) as display:
+
+            def draw(at: PretrainProgress) -> None:
+                nonlocal shown
+                now = time.monotonic()
+                text = line(now, at)
+                if now - shown >= REFRESH_SECONDS or at.step == at.total:
+                    shown = now
+                    display.update(Text(text), refresh=True)
+
+            yield draw
+        return
+
+    def show(at: PretrainProgress) -> None:
+        nonlocal shown, held_out
+        now = time.monotonic()
+        text = line(now, at)
+        if now - shown >= LINE_SECONDS or at.held_out_loss != held_out:
+            shown, held_out = now, at.held_out_loss
+            print(text, flush=True)
+
+    yield show

@@ -1,0 +1,134 @@
+"""The commands that probe finished runs: parse, call one function, print."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from stableft.cli.options import DataDir, Micro, Results
+
+probe_app = typer.Typer(
+    no_args_is_help=True, help="Look into finished runs: surfaces, forgetting, stability of single predictions."
+)
+CheckpointOption = Annotated[
+    Literal["best", "last"], typer.Option("--checkpoint", help="Whose weights, as the runs were trained with --save.")
+]
+Pretrained = Annotated[
+    str | None, typer.Option("--pretrained", metavar="MODEL", help="The runs' model: a folder or hub name.")
+]
+Sweep = Annotated[
+    str | None,
+    typer.Option("--config", metavar="CONFIG", help="The runs' sweep file: tells where own models and data lie."),
+]
+Device = Annotated[str, typer.Option("--device", help="auto (the first GPU, else the CPU), cpu, or a GPU: cuda:0.")]
+
+
+@probe_app.command()
+def surface(
+    failed: Annotated[str, typer.Option("--failed", metavar="RUN", help="Id of a failed run, or how it begins.")],
+    successful: Annotated[str, typer.Option("--successful", metavar="RUN", help="Id of a successful run.")],
+    pretrained: Pretrained = None,
+    points: Annotated[int, typer.Option("--points", min=2, help="Along each axis.")] = 40,
+    range_: Annotated[tuple[float, float], typer.Option("--range", help="Of both axes.")] = (-1.5, 1.5),
+    examples: Annotated[int, typer.Option("--examples", min=1, help="Training rows, drawn from a seed.")] = 128,
+    examples_seed: Annotated[int, typer.Option("--examples-seed", min=0, help="Which rows.")] = 0,
+    head_seed: Annotated[
+        int | None,
+        typer.Option("--head-seed", min=0, help="Draws the head of the pre-trained model; else the failed run's."),
+    ] = None,
+    loss_only: Annotated[
+        bool, typer.Option("--loss-only", help="Without gradient norms: about a third of the time.")
+    ] = False,
+    checkpoint: CheckpointOption = "last",
+    config: Sweep = None,
+    results: Results = Path("results"),
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    micro_batch: Micro = None,
+) -> None:
+    """Loss and gradient norm on the plane of a pre-trained, a failed and a successful model (M Figs. 7, 13)."""
+    from stableft.probes.loss_surface import SurfaceRequest
+    from stableft.probes.surface_command import run_surface
+    from stableft.sweep.workers import resolve_device
+
+    request = SurfaceRequest(
+        failed=failed,
+        successful=successful,
+        checkpoint=checkpoint,
+        points=points,
+        low=range_[0],
+        high=range_[1],
+        examples=examples,
+        examples_seed=examples_seed,
+        head_seed=head_seed,
+        loss_only=loss_only,
+    )
+    where = resolve_device(device)
+    raise typer.Exit(run_surface(request, results, pretrained, config, data_dir, where, micro_batch))
+
+
+@probe_app.command()
+def perplexity(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs, or how they begin.")],
+    text: Annotated[
+        str, typer.Option("--text", metavar="FILE", help="A text file or folder, toy, or wikitext-2 from the hub.")
+    ] = "wikitext-2",
+    pretrained: Pretrained = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the masks.")] = 0,
+    max_length: Annotated[
+        int | None, typer.Option("--max-length", min=8, help="Tokens of a row; else as many as the model takes.")
+    ] = None,
+    checkpoint: CheckpointOption = "last",
+    config: Sweep = None,
+    results: Results = Path("results"),
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows at once.")] = 32,
+) -> None:
+    """Language-modelling perplexity of fine-tuned encoders with their top k blocks reset (M Fig. 2a, b)."""
+    from stableft.probes.perplexity_command import PerplexityRequest, run_perplexity
+    from stableft.sweep.workers import resolve_device
+
+    request = PerplexityRequest(tuple(runs), text, seed, max_length, checkpoint, batch_size)
+    raise typer.Exit(run_perplexity(request, results, pretrained, config, resolve_device(device)))
+
+
+@probe_app.command()
+def points(
+    config: Annotated[
+        str | None, typer.Argument(metavar="[CONFIG]", help="A sweep file, whose runs' predictions are compared.")
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Other people's predictions: a row for each, not a sweep."),
+    ] = None,
+    example: Annotated[str, typer.Option("--example", metavar="COL", help="Of the CSV: which example.")] = "example",
+    run: Annotated[str, typer.Option("--run", metavar="COL", help="Of the CSV: which run.")] = "run",
+    prediction: Annotated[str, typer.Option("--prediction", metavar="COL", help="Of the CSV.")] = "prediction",
+    label: Annotated[str | None, typer.Option("--label", metavar="COL", help="Of the CSV: the true answer.")] = None,
+    text: Annotated[
+        list[str], typer.Option("--text", metavar="COL", help="Of the CSV: the example's text (repeatable).")
+    ] = [],  # noqa: B006 - Typer's way to say: none
+    regression: Annotated[bool, typer.Option("--regression", help="Of the CSV: predictions are numbers.")] = False,
+    split: Annotated[
+        Literal["reported", "val", "test"], typer.Option("--split", help="Of a sweep: whose examples.")
+    ] = "reported",
+    checkpoint: CheckpointOption = "last",
+    most: Annotated[int, typer.Option("--most", min=0, help="How many of the most unstable examples to print.")] = 10,
+    arms: Annotated[str, typer.Option("--arms", metavar="A,B", help="Only these arms.")] = "",
+    seeds: Annotated[str | None, typer.Option("--seeds", metavar="SEEDS", help="Such as 5, 1-25 or 1,2,7.")] = None,
+    results: Results = Path("results"),
+    data_dir: DataDir = None,
+    format_: Annotated[
+        Literal["md", "csv", "latex", "json", "html"] | None, typer.Option("--format", help="Of what is written.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="FILE", help="File, figure, or a folder (ends in /) of everything.")
+    ] = None,
+) -> None:
+    """How much runs differ on each example (M sec. 7.1): variance per point, agreement, churn."""
+    from stableft.probes.per_example_data import CsvColumns
+    from stableft.probes.per_example_report import PointsRequest, run_points
+
+    columns = CsvColumns(example, run, prediction, label, tuple(text), regression)
+    request = PointsRequest(config, csv, columns, split, checkpoint, most, arms, seeds)
+    print(run_points(request, results, data_dir, format_, out))

@@ -1,0 +1,1 @@
+"""A sweep file and its recipes become planned runs."""

@@ -1,0 +1,162 @@
+"""Models and data files on this machine: what a name in a sweep file means, and the hash of what lies there."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from stableft.catalog.tasks import TASKS
+from stableft.config.run_config import OwnTask
+from stableft.errors import UserError, nearest
+
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin")  # all that loading may read
+FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
+OWN_KEYS = ("name", "format", "train", "validation", "test", "text", "label", "labels", "metric", "metrics")
+
+
+def shipped_configs() -> Path:
+    """Returns the package's own configs: beside the source in a checkout, inside the package when installed."""
+    inside = Path(__file__).parents[1] / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[3] / "configs"
+
+
+def find_config(path: str | Path, kind: str, wanted: Callable[[str], bool], folder: str = "") -> Path:
+    """Returns a config file, which may be one of the package's own, such as configs/rte.yaml or rte.
+
+    `kind` says what it is; those of its kind are in the folders of configs whose name is `wanted`, and are known by
+    their bare names in `folder`.
+
+    Raises:
+        UserError: there is none; the message names the nearest.
+    """
+    own = shipped_configs()
+    name = str(path).removeprefix("configs/")
+    for candidate in (Path(path), own / name, own / folder / f"{name}.yaml", own / f"{name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    files = [file.relative_to(own) for file in own.rglob("*.yaml") if wanted(file.parent.name)]
+    names = [str(file.with_suffix("")) for file in files] + [f"configs/{file}" for file in files]
+    raise UserError(f"{path}: there is no such {kind}{nearest(str(path), names)}")
+
+
+def config_name(path: Path) -> str:
+    """Returns the name of a config file: its path below configs without the ending."""
+    own = shipped_configs()
+    root = own if path.resolve().is_relative_to(own.resolve()) else path.parent
+    return str(path.resolve().relative_to(root.resolve()).with_suffix(""))
+
+
+def find_file(name: str, folders: tuple[Path, ...]) -> Path | None:
+    """Returns the first of `folders / name` that exists; an absolute name stands for itself."""
+    try:
+        path = Path(name).expanduser()
+        return next((folder / path for folder in folders if (folder / path).exists()), None)
+    except (OSError, RuntimeError):  # a name too long for the system; the home of an unknown user
+        return None
+
+
+def locate_model(name: Any, folders: tuple[Path, ...], where: str) -> tuple[dict[str, str], Path | None]:
+    """Returns the `model` settings of a folder (label and hash, and its path) or a hub name (name and revision).
+
+    Raises:
+        UserError: it is neither, or the folder holds no model.
+    """
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{where}: model: {name!r} must be a folder or a hub name")
+    folder = find_file(name, folders)
+    if folder is not None and folder.is_dir():
+        folder = folder.resolve()
+        _check_model_folder(name, folder, where)
+        label = f"{folder.parent.name}/{folder.name}" if folder.name.startswith("model") else folder.name
+        return {"name": label, "sha256": folder_digest(folder)}, folder
+    if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or folder is not None:
+        raise UserError(f"{where}: model: {name!r} is not a folder")
+    hub_name, _, revision = name.partition("@")
+    return {"name": hub_name, "revision": revision or "main"}, None
+
+
+def _check_model_folder(name: str, folder: Path, where: str) -> None:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{where}: model: folder {name!r} holds no model: it has no config.json")
+    if not any(True for pattern in WEIGHTS for _ in folder.glob(pattern)):
+        raise UserError(f"{where}: model: folder {name!r} has no weights (model.safetensors or pytorch_model.bin)")
+    # Without these files transformers makes up a tokenizer that knows no word, and says nothing.
+    if not any(True for pattern in TOKENIZERS for _ in folder.glob(pattern)):
+        raise UserError(f"{where}: model: folder {name!r} has no tokenizer (tokenizer.json or vocab.txt)")
+
+
+def locate_own_task(
+    task: dict[str, Any], folders: tuple[Path, ...], where: str, inner: Mapping[str, str] = MappingProxyType({})
+) -> tuple[str, dict, dict[str, Path]]:
+    """Returns name, `data.own` settings, and paths by hash of a task that the user describes.
+
+    `where` says where it was written, `inner` where each of its keys was.
+
+    Raises:
+        UserError: a key is missing or unknown, or a file is not there.
+    """
+    for key in task:
+        if key not in OWN_KEYS:
+            raise UserError(f"{inner.get(key, where)}: task: key {key!r} is not known{nearest(key, OWN_KEYS)}")
+    for key in ("name", "train", "validation", "text", "label"):
+        if key not in task:
+            raise UserError(f"{where}: task: key {key!r} is missing")
+    if not isinstance(task["name"], str):
+        raise UserError(f"{inner.get('name', where)}: task: name: {task['name']!r} must be text; quotes make it so")
+    if task["name"] in TASKS:  # its scores would be set beside the papers' own
+        at = inner.get("name", where)
+        raise UserError(f"{at}: task: name: {task['name']!r} is a task that stableft knows; give yours another name")
+    if ("metric" in task) == ("metrics" in task):
+        raise UserError(f"{where}: task: give either metric or metrics")
+    paths: dict[str, Path] = {}
+    own: dict[str, Any] = {key: task[key] for key in ("label", "labels") if task.get(key) is not None}
+    own["text"] = [task["text"]] if isinstance(task["text"], str) else task["text"]
+    metrics = task.get("metrics", task.get("metric"))
+    own["metrics"] = [metrics] if isinstance(metrics, str) else metrics
+    for split in ("train", "validation", "test"):
+        if task.get(split) is None:
+            continue
+        path = find_file(str(task[split]), folders)
+        if path is None or not path.is_file():
+            raise UserError(f"{inner.get(split, where)}: task: {split}: there is no file {str(task[split])!r}")
+        own[split] = file_digest(path.resolve())
+        paths[own[split]] = path.resolve()
+        own.setdefault("format", task.get("format") or FORMATS.get(path.suffix.lower()))
+    if own["format"] is None:
+        raise UserError(
+            f"{where}: task: format: must be given, since {task['train']!r} ends in none of {', '.join(FORMATS)}"
+        )
+    return task["name"], own, paths
+
+
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file."""
+    status = path.stat()
+    return _digest(path, status.st_size, status.st_mtime_ns)
+
+
+def folder_digest(folder: Path) -> str:
+    """Returns one SHA-256 over names and contents of the files of a model folder that loading may read."""
+    files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
+    lines = [f"{file_digest(path)}  {path.name}\n" for path in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@functools.cache  # size and time are part of the key, so that a changed file is read again
+def _digest(path: Path, size: int, time_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+assert set(OWN_KEYS) - {"name", "metric"} == set(OwnTask.model_fields)
+
+
+def check_results(results: Path) -> None:
+    """Raises UserError if `results` is no place for a folder."""
+    there = next((path for path in (results, *results.parents) if path.exists()), results)
+    if there.exists() and not there.is_dir():
+        raise UserError(f"--results {results}: {there} is a file, not a folder")

@@ -1,0 +1,561 @@
+"""From a sweep file to its runs: recipe, settings, grid point, seed and --set, merged in that order."""
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from stableft.catalog.tasks import find_task
+from stableft.config.local_files import config_name, find_config, locate_model, locate_own_task, shipped_configs
+from stableft.config.planned_run import NO_PROBES, PlannedRun, Probes, Sources
+from stableft.config.recipe import load_recipe
+from stableft.config.settings import (
+    Setting,
+    Settings,
+    build_config,
+    describe,
+    given_values,
+    settings_at,
+    settings_from,
+    unowned,
+)
+from stableft.config.yaml_file import Document, Key, load_yaml
+from stableft.errors import UserError, nearest
+
+RULE = "stop_hopeless"
+
+KEY = "probes"
+OVERRIDES = ("task", "model", RULE, KEY)  # sweep keys that --set may give too
+PARENT_KEYS = ("recipe", "task", "seed", "set")  # of a `start_from` that describes a run
+START = "(start)"  # the arm of runs that are trained because others start from them
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm of a sweep file before its expansion, with the place of each of its keys."""
+
+    name: str
+    document: Document
+    keys: dict[str, Key]  # sweep key -> where in the document it stands
+
+    def get(self, key: str) -> Any:
+        value: Any = self.document.data
+        for part in self.keys.get(key, ()):
+            value = value[part]
+        return value if key in self.keys else None
+
+    def where(self, key: str) -> str:
+        return self.document.where(self.keys.get(key, ()))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """After the share `after` of their steps, the share `lowest` of the runs ends."""
+
+    after: float
+    lowest: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """What an arm asks for at one task, one model and one point of its grid: a run for each seed."""
+
+    arm: Arm
+    task: Setting
+    model: Setting | None  # None: the recipe's own
+    grid: Settings
+    settings: Settings  # all that the file, the grid point and --set say
+    runs: tuple[PlannedRun, ...]
+    parent: PlannedRun | None = None  # the run that they start from, if the sweep trains it
+    rule: Rule | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file, expanded. `name` is its path below configs without the ending.
+
+    `parents` are the runs that others of `runs` start from, as far as the sweep trains them, each once; `rules` maps
+    the run ids to which a rule about hopeless runs applies.
+    """
+
+    name: str
+    path: Path
+    runs: tuple[PlannedRun, ...]
+    sources: Sources
+    points: tuple[Point, ...] = ()  # the same runs, by where they come from
+    parents: tuple[PlannedRun, ...] = ()
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+
+
+def load_sweep(
+    path: str | Path,
+    sources: Sources,
+    sets: Sequence[str] = (),
+    arms: Sequence[str] = (),
+    seeds: str | None = None,
+) -> Sweep:
+    """Returns the runs of a sweep file in its order: arm, task, model, grid point, seed.
+
+    `sets` are KEY=VALUE texts that win over everything in the file; `arms` and `seeds` select.
+
+    Raises:
+        UserError: the file or a choice cannot be used.
+    """
+    path = find_sweep(path)
+    document = load_yaml(path)
+    if isinstance(document.data, dict) and "vocabulary" in document.data:
+        raise UserError(f"{path} is a pre-training config: `stableft pretrain {path}` runs it")
+    given, overrides = _command_line(sets)
+    everything = parse_arms(document, overrides)
+    for name in arms:
+        if name not in {arm.name for arm in everything}:
+            raise UserError(f"--arms: {path} has no arm {name!r}{nearest(name, [arm.name for arm in everything])}")
+    folders = (Path.cwd(), path.parent)
+    paths = dict(sources.paths)
+    points: list[Point] = []
+    for arm in everything:
+        if not arms or arm.name in arms:
+            points += _expand(arm, folders, given, overrides, seeds, paths)
+    return _sweep(config_name(path), path, points, replace(sources, paths=paths))
+
+
+def single_run(
+    recipe: str, task: str, model: str | None, seed: int, sources: Sources, sets: Sequence[str] = ()
+) -> Sweep:
+    """Returns a sweep of one run, as `stableft train` asks for it.
+
+    Raises:
+        UserError: a name or setting cannot be used.
+    """
+    data = {"recipe": recipe, "task": task, "seeds": seed} | ({"model": model} if model else {})
+    arm = parse_arms(Document("train", data, {}))[0]
+    given, overrides = _command_line(sets)
+    paths = dict(sources.paths)
+    points = tuple(_expand(arm, (Path.cwd(),), given, overrides, None, paths))
+    return _sweep(arm.name, Path(arm.name), points, replace(sources, paths=paths))
+
+
+def _sweep(name: str, path: Path, points: Sequence[Point], sources: Sources) -> Sweep:
+    first: dict[str, tuple[PlannedRun, Rule | None]] = {}
+    for point in points:
+        for run in point.runs:
+            other, rule = first.setdefault(run.run_id, (run, point.rule))
+            for key, differs in ((RULE, rule != point.rule), (KEY, other.probes != run.probes)):
+                if differs:
+                    raise UserError(
+                        f"{path}: arms {other.arm!r} and {run.arm!r} ask for the same run with different {key}; "
+                        "give both the same"
+                    )
+    return Sweep(
+        name,
+        path,
+        tuple(run for point in points for run in point.runs),
+        sources,
+        tuple(points),
+        tuple({point.parent.run_id: point.parent for point in points if point.parent}.values()),
+        {run_id: rule for run_id, (_, rule) in first.items() if rule},
+    )
+
+
+def find_sweep(path: str | Path) -> Path:
+    """Returns the sweep file, which may be one of the package's own, such as configs/rte.yaml or rte.
+
+    Raises:
+        UserError: there is none; the message names the nearest.
+    """
+    return find_config(path, "sweep file", lambda folder: folder not in ("recipes", "pretrain"))
+
+
+def _command_line(sets: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
+    """Returns the settings, and the sweep keys task and model, of `--set` texts."""
+    settings: Settings = {}
+    overrides: dict[str, Any] = {}
+    for key, parsed in given_values(sets):
+        if key in OVERRIDES:
+            if parsed is None and key not in (RULE, KEY):  # there null means none
+                raise UserError(f"--set {key}=: a value is missing")
+            overrides[key] = parsed
+            continue
+        if key in TOP_KEYS:
+            close = "--seeds" if key == "seeds" else "a setting such as optimizer.lr"
+            raise UserError(f"--set {key}: a sweep's {key} cannot be set here; use {close}")
+        settings |= unowned(settings_at(key, parsed, "--set"), (*OVERRIDES,))
+    return settings, overrides
+
+
+def _expand(
+    arm: Arm,
+    folders: tuple[Path, ...],  # where files and folders that the user names are looked for
+    given: Settings,
+    overrides: dict[str, Any],
+    seeds: str | None,
+    paths: dict[str, Path],
+) -> Iterator[Point]:
+    recipe = load_recipe(recipe_name(arm.document, arm.keys), folders, arm.where("recipe"))
+    own = arm_settings(arm)
+    tasks = list(values_of(arm, "task", overrides))
+    models = list(values_of(arm, "model", overrides)) or [None]
+    if not tasks:
+        raise UserError(f"{arm.where('task')}: key 'task' is missing")
+    points = grid_points(arm)
+    rule = parse_rule(overrides.get(RULE, arm.get(RULE)), "--set" if RULE in overrides else arm.where(RULE))
+    probes = parse_probes(overrides.get(KEY, arm.get(KEY)), "--set" if KEY in overrides else arm.where(KEY))
+    pairs = parse_seeds(seeds, "--seeds") if seeds is not None else parse_seeds(arm.get("seeds"), arm.where("seeds"))
+    for task, model, point in itertools.product(tasks, models, points):
+        named = _task_settings(task, folders, paths)
+        base = recipe.for_task(named["data.task"].value) | own
+        settings = base | named | _model_settings(model, base, folders, paths)
+        given_last, parent = _with_parent(settings | point | given, given, folders, paths)
+        label = grid_label(point)
+        runs = []
+        for init, data in pairs:
+            drawn = {"seeds.init": Setting(init, arm.where("seeds")), "seeds.data": Setting(data, arm.where("seeds"))}
+            config = build_config(settings | point | drawn | given_last, arm.where("recipe"))
+            name = f"{arm.name} {label}".strip() + (f" ({config.model.name})" if len(models) > 1 else "")
+            runs.append(PlannedRun(name, recipe.name, config, probes=probes))
+        yield Point(arm, task, model, point, own | point | given, tuple(runs), parent, rule)
+
+
+def grid_label(point: Settings) -> str:
+    """Returns a grid point as tables name it, such as "lr=2e-05, length=3 epochs"; "" without a grid."""
+    return ", ".join(f"{key.rsplit('.', 1)[-1]}={_value_label(key, s.value)}" for key, s in point.items())
+
+
+def _value_label(key: str, value: Any) -> str:
+    if key != "start_from" or not isinstance(value, dict):
+        return describe(value)
+    if "run" in value:
+        return f"run {value['run']}"
+    task = value.get("task")
+    name = task.get("name") if isinstance(task, dict) else task
+    own = ", set " + json.dumps(value["set"]) if value.get("set") else ""
+    return f"{value.get('recipe')} on {name}, seed {value.get('seed')}{own}"
+
+
+def _with_parent(
+    settings: Settings, given: Settings, folders: tuple[Path, ...], paths: dict[str, Path]
+) -> tuple[Settings, PlannedRun | None]:
+    """Returns `given` with the run id in place of a `start_from` that describes a run, and that run.
+
+    It has the model of these `settings`, and for the rest what its recipe and its own `set` say: it is what
+    `stableft train` would do.
+
+    Raises:
+        UserError: it describes no run, or one that starts from another itself.
+    """
+    start = settings.get("start_from")
+    if start is None or start.value is None or (isinstance(start.value, dict) and "run" in start.value):
+        return given, None
+    wanted, where = start.value, start.where
+    for key in wanted if isinstance(wanted, dict) else ():
+        if key not in PARENT_KEYS:
+            raise UserError(f"{where}: start_from: key {key!r} is not known{nearest(key, PARENT_KEYS)}")
+    if not isinstance(wanted, dict) or not {"recipe", "task", "seed"} <= set(wanted):
+        raise UserError(
+            f"{where}: start_from must be {{recipe: ..., task: ..., seed: ...}}, {{run: ..., checkpoint: ...}} or "
+            f"null, not {wanted!r}"
+        )
+    given_set = wanted.get("set")
+    own = unowned(settings_from(Document(where, {} if given_set is None else given_set, {})))
+    task = _task_settings(Setting(wanted["task"], where), folders, paths)
+    recipe = load_recipe(str(wanted["recipe"]), folders, where)
+    seed = wanted["seed"]
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UserError(f"{where}: start_from: seed: {seed!r} must be one whole number from 0")
+    model = {key: settings[key] for key in ("model.name", "model.revision", "model.sha256") if key in settings}
+    drawn = {key: Setting(seed, where) for key in ("seeds.init", "seeds.data")}
+    whole = recipe.for_task(task["data.task"].value) | own | task | model | drawn
+    if (chained := whole.get("start_from")) and chained.value is not None:
+        raise UserError(
+            f"{where}: start_from: the run of {recipe.name!r} on {task['data.task'].value!r} would start from another "
+            "one itself; train it first, and name it here as {run: ..., checkpoint: ...}"
+        )
+    parent = PlannedRun(START, recipe.name, build_config(whole, where))
+    value = {"run": parent.run_id, "checkpoint": parent.config.evaluation.report}
+    return given | {"start_from": Setting(value, where)}, parent
+
+
+def _task_settings(task: Setting, folders: tuple[Path, ...], paths: dict[str, Path]) -> Settings:
+    if isinstance(task.value, dict):
+        name, own, files = locate_own_task(task.value, folders, task.where, task.inner)
+        paths.update(files)
+        return {"data.task": Setting(name, task.where), "data.own": Setting(own, task.where, task.inner)}
+    try:
+        return {"data.task": Setting(find_task(str(task.value)).name, task.where)}
+    except UserError as error:
+        raise UserError(f"{task.where}: {error}") from None
+
+
+def _model_settings(
+    model: Setting | None, base: Settings, folders: tuple[Path, ...], paths: dict[str, Path]
+) -> Settings:
+    model = model or base.get("model.name")
+    if model is None:
+        return {}
+    values, folder = locate_model(model.value, (*folders, shipped_configs()), model.where)
+    if folder is not None:
+        paths[values["sha256"]] = folder
+    elif "@" not in model.value and "model.revision" in base:
+        del values["revision"]
+    return {f"model.{key}": Setting(value, model.where) for key, value in values.items()}
+
+
+ARM_KEYS = ("name", "recipe", "task", "model", "set", "grid", "seeds", "stop_hopeless", "probes")
+TOP_KEYS = ("arms", *ARM_KEYS[1:])
+
+
+def parse_arms(document: Document, overrides: Mapping[str, Any] = MappingProxyType({})) -> list[Arm]:
+    """Returns the arms of a sweep file; without the key `arms` the file is one arm.
+
+    A table's row may need other settings in another column: arms of one recipe may have the same name where their
+    tasks differ. `overrides` are the sweep keys that `--set` gives.
+
+    Raises:
+        UserError: a key is unknown, or an arm has no recipe or another's name.
+    """
+    top = document.data
+    if not isinstance(top, dict):
+        raise UserError(f"{document.path}: a sweep file is a mapping with a recipe or arms, a task and seeds")
+    _check_keys(document, (), TOP_KEYS)
+    listed = top.get("arms", [{}])
+    if not isinstance(listed, list) or not listed:
+        raise UserError(f"{document.where(('arms',))}: arms must be a list of at least one arm")
+    arms: list[Arm] = []
+    for i, arm in enumerate(listed):
+        if not isinstance(arm, dict):
+            raise UserError(
+                f"{document.where(('arms', i))}: an arm is a mapping such as {{recipe: devlin}}, not {arm!r}"
+            )
+        if "arms" in top:
+            _check_keys(document, ("arms", i), ARM_KEYS)
+        keys: dict[str, Key] = {key: (key,) for key in top if key not in ("arms", "set")}
+        keys |= {key: ("arms", i, key) for key in arm}
+        given = arm.get("name")
+        if given is not None and (not isinstance(given, str) or not given):
+            raise UserError(f"{document.where(('arms', i, 'name'))}: name: {given!r} must be text; quotes make it so")
+        name = given or Path(recipe_name(document, keys)).stem
+        arms.append(Arm(name, document, keys))
+        _check_name(arms, overrides, document.where(("arms", i)))
+    return arms
+
+
+def _check_name(arms: list[Arm], overrides: Mapping[str, Any], where: str) -> None:
+    """Raises UserError if a table could not tell the last arm from another."""
+    *others, arm = arms
+    for other in others:
+        if other.name != arm.name:
+            continue
+        shared = [task for task in _task_names(arm, overrides) if task in _task_names(other, overrides)]
+        if shared:
+            raise UserError(f"{where}: arm {arm.name!r} stands twice for task {shared[0]!r}; give one another name")
+        if recipe_name(arm.document, arm.keys) != recipe_name(other.document, other.keys):
+            raise UserError(f"{where}: arm {arm.name!r} stands twice with different recipes; give one another name")
+
+
+def _task_names(arm: Arm, overrides: Mapping[str, Any]) -> list[str]:
+    value = overrides.get("task", arm.get("task"))
+    tasks = value if isinstance(value, list) else [value]
+    return [str(task.get("name") if isinstance(task, dict) else task) for task in tasks if task is not None]
+
+
+def recipe_name(document: Document, keys: dict[str, Key]) -> str:
+    """Returns the recipe that an arm with these keys names.
+
+    Raises:
+        UserError: it names none.
+    """
+    arm = Arm("", document, keys)
+    recipe = arm.get("recipe")
+    if recipe is None:
+        raise UserError(f"{arm.where('recipe')}: key 'recipe' is missing")
+    if not isinstance(recipe, str) or not recipe:
+        raise UserError(f"{arm.where('recipe')}: recipe: {recipe!r} must be the name of one recipe")
+    return recipe
+
+
+def arm_settings(arm: Arm) -> Settings:
+    """Returns what the file sets for this arm: its own `set` over that at the top.
+
+    Raises:
+        UserError: a key is none of a run's, or belongs to a key of the sweep such as `task`.
+    """
+    settings: Settings = {}
+    if "set" in arm.document.data:
+        settings |= unowned(settings_from(arm.document, ("set",)))
+    if "set" in arm.keys:
+        settings |= unowned(settings_from(arm.document, arm.keys["set"]))
+    return settings
+
+
+def values_of(arm: Arm, key: str, overrides: dict[str, Any]) -> Iterator[Setting]:
+    """Yields the one or several values of `task` or `model`, `--set` before the file.
+
+    Raises:
+        UserError: the list is empty or repeats itself.
+    """
+    value, where = (overrides[key], "--set") if key in overrides else (arm.get(key), arm.where(key))
+    if value == []:
+        raise UserError(f"{where}: {key}: the list is empty")
+    listed = isinstance(value, list)
+    for i, item in enumerate(_once(value, where, key) if listed else [value]):
+        at = (*arm.keys.get(key, (key,)), *((i,) if listed else ()))
+        if item is not None and key in overrides:
+            yield Setting(item, where)
+        elif item is not None:
+            inner = {name: arm.document.where((*at, name)) for name in item} if isinstance(item, dict) else {}
+            yield Setting(item, arm.document.where(at), inner)
+
+
+def grid_points(arm: Arm) -> list[Settings]:
+    """Returns the settings of every point of the arm's grid; without one, a single point without settings.
+
+    Raises:
+        UserError: it is no mapping of a run's keys to lists of different values.
+    """
+    grid = arm.get("grid")
+    if grid is None:
+        return [{}]
+    if not isinstance(grid, dict):
+        raise UserError(f"{arm.where('grid')}: a grid maps keys to lists of values")
+    axes = []
+    for key, values in grid.items():
+        where = arm.document.where((*arm.keys["grid"], key))
+        if not isinstance(values, list) or not values:
+            raise UserError(f"{where}: grid: {key} needs a list of values, not {values!r}")
+        axes.append([unowned(settings_at(key, value, where)) for value in _once(values, where, key)])
+    return [dict(itertools.chain(*(part.items() for part in point))) for point in itertools.product(*axes)]
+
+
+def _once(values: list, where: str, key: str) -> list:
+    seen: set[str] = set()
+    for value in values:
+        if repr(value) in seen:
+            raise UserError(f"{where}: {key}: {describe(value)} stands twice")
+        seen.add(repr(value))
+    return values
+
+
+def _check_keys(document: Document, key: Key, allowed: tuple[str, ...]) -> None:
+    value: Any = document.data
+    for part in key:
+        value = value[part]
+    for name in value:
+        if name not in allowed:
+            raise UserError(f"{document.where((*key, name))}: key {name!r} is not known{nearest(name, allowed)}")
+
+
+MOST = 10_000  # more seeds are a slip of the keyboard, and 1-10000000000 would fill the memory
+
+
+def parse_seeds(value: Any, where: str) -> list[tuple[int, int]]:
+    """Returns (init, data) pairs, in order: equal ones for 5, "1-25", "1,2,7" or a list.
+
+    {init: 0-9, data: 0-9, crossed: true} gives every combination (Z App. B), without `crossed` the pairs in step.
+
+    Raises:
+        UserError: it is none of these, or a seed stands twice.
+    """
+    if value is None:
+        raise UserError(f"{where}: key 'seeds' is missing")
+    if not isinstance(value, dict):
+        return [(seed, seed) for seed in _numbers(value, where)]
+    unknown = set(value) - {"init", "data", "crossed"}
+    if unknown or not {"init", "data"} <= set(value) or not isinstance(value.get("crossed", False), bool):
+        raise UserError(f"{where}: seeds: a mapping has init, data and, as true or false, crossed; not {value!r}")
+    init, data = _numbers(value["init"], where), _numbers(value["data"], where)
+    if value.get("crossed"):
+        return list(itertools.product(init, data))
+    if len(init) != len(data):
+        raise UserError(
+            f"{where}: seeds: {len(init)} init and {len(data)} data seeds cannot be paired; use crossed: true"
+        )
+    return list(zip(init, data, strict=True))
+
+
+def _numbers(value: Any, where: str) -> list[int]:
+    parts = value if isinstance(value, list) else str(value).split(",")
+    seeds: list[int] = []
+    for part in parts:
+        first, dash, last = str(part).strip().partition("-")
+        if isinstance(part, bool) or not first.isdecimal() or (dash and not last.isdecimal()):
+            raise UserError(f"{where}: seeds: {value!r} must be like 5, 1-25 or 1,2,7, of whole numbers from 0")
+        if last and int(last) < int(first):
+            raise UserError(f"{where}: seeds: {part!r} runs backwards")
+        more = range(int(first), int(last or first) + 1)
+        if len(seeds) + (more.stop - more.start) > MOST:
+            raise UserError(f"{where}: seeds: {value!r} are more than {MOST} seeds")
+        seeds += more
+    if not seeds:
+        raise UserError(f"{where}: seeds: there is none in {value!r}")
+    twice = next((seed for seed, count in Counter(seeds).items() if count > 1), None)
+    if twice is not None:
+        raise UserError(f"{where}: seeds: {twice} stands twice in {value!r}")
+    return seeds
+
+
+def load(config: str, data_dir: Path | None, sets: list[str], arms: str, seeds: str | None) -> Sweep:
+    """Returns the sweep that the options of a command choose.
+
+    Raises:
+        UserError: an option or the file cannot be used.
+    """
+    if data_dir is not None and not data_dir.is_dir():
+        raise UserError(f"--data-dir {data_dir}: there is no such folder")
+    chosen = [name.strip() for name in arms.split(",") if name.strip()]
+    return load_sweep(config, Sources(data_dir=data_dir), sets, chosen, seeds)
+
+
+def parse_rule(value: Any, where: str) -> Rule | None:
+    """Returns the rule that `stop_hopeless` gives, None for null.
+
+    Raises:
+        UserError: it is no mapping of the two shares.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, dict) or set(value) != {"after", "lowest"}:
+        raise UserError(f"{where}: stop_hopeless must be {{after: 0.3, lowest: 0.5}}, two shares, not {value!r}")
+    for key, share in value.items():
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+            raise UserError(f"{where}: stop_hopeless: {key}: {share!r} must be a share between 0 and 1")
+    return Rule(value["after"], value["lowest"])
+
+
+def describe_rule(after: float, lowest: float) -> str:
+    """Returns a rule in words."""
+    return f"the lowest {100 * lowest:g} % by validation score after {100 * after:g} % of the steps"
+
+
+NAMES = tuple(field.name for field in fields(Probes))
+EXAMPLE = "{grad_norms: {every: 10}, drift: {every: 10}}, or one of the two"
+
+
+def parse_probes(value: Any, where: str) -> Probes:
+    """Returns the probes that a sweep's `probes` names, none for null.
+
+    Raises:
+        UserError: it is no mapping of probes to how often they record.
+    """
+    if value is None:
+        return NO_PROBES
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: probes must be {EXAMPLE}, not {value!r}")
+    every: dict[str, int] = {}
+    for name, given in value.items():
+        if name not in NAMES:
+            raise UserError(
+                f"{where}: probes: {name!r} is not known{nearest(str(name), NAMES)}; there are {', '.join(NAMES)}"
+            )
+        if given is None:
+            continue
+        if not isinstance(given, dict) or set(given) != {"every"}:
+            raise UserError(f"{where}: probes: {name} must be {{every: 10}}, in optimizer steps, not {given!r}")
+        steps = given["every"]
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise UserError(f"{where}: probes: {name}: every: {steps!r} must be a whole number of steps from 1")
+        every[name] = steps
+    return Probes(**every)

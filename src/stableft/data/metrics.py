@@ -1,0 +1,61 @@
+"""Scores of predictions, as fractions. NaN predictions score NaN; a score that does not exist is NaN, never 0."""
+
+import math
+import warnings
+
+import numpy as np
+
+from stableft.catalog.tasks import REGRESSION, scored_metrics
+
+
+def score(outputs: np.ndarray, labels: np.ndarray, metrics: tuple[str, ...]) -> dict[str, float]:
+    """Returns every metric asked for, of `outputs` [rows, classes] (or [rows, 1] for regression).
+
+    Accuracy is added for every classification task, because M sec. 3.2 defines a failed run by it.
+    """
+    regression = metrics[0] in REGRESSION
+    names = scored_metrics(metrics)
+    if not np.isfinite(outputs).all():
+        return dict.fromkeys(names, math.nan)
+    if regression and len(labels) < 2:
+        return dict.fromkeys(names, math.nan)
+    predictions = outputs[:, 0] if regression else outputs.argmax(axis=1)
+    return {name: _one(name, predictions, labels) for name in names}
+
+
+def majority_baseline(labels: np.ndarray, metric: str) -> float:
+    """Returns what always predicting the most frequent class of `labels` scores; 0 for MCC and correlations."""
+    if metric in ("mcc", *REGRESSION):
+        return 0.0
+    majority = np.bincount(labels.astype(np.int64)).argmax()
+    return _one(metric, np.full(len(labels), majority), labels)
+
+
+def is_failed(value: float, baseline: float) -> bool:
+    """True for a score that is NaN or not above its majority baseline (M sec. 3.2, after Dodge et al. 2020)."""
+    return math.isnan(value) or value <= baseline + 1e-12
+
+
+def _one(name: str, predictions: np.ndarray, labels: np.ndarray) -> float:
+    # Imported here: scikit-learn and SciPy take most of a second, and `stableft --help` needs neither.
+    from scipy import stats
+    from sklearn import metrics
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # constant input: the NaN (correlations) or 0 (MCC, F1) is the answer
+        match name:
+            case "accuracy":
+                value = np.mean(predictions == labels)
+            case "f1":
+                value = metrics.f1_score(labels, predictions, zero_division=0.0)  # pyright: ignore[reportArgumentType]
+            case "mcc":
+                value = metrics.matthews_corrcoef(labels, predictions)
+            case "accuracy_f1":
+                value = (_one("accuracy", predictions, labels) + _one("f1", predictions, labels)) / 2
+            case "spearman":
+                value = stats.spearmanr(predictions, labels)[0]
+            case "pearson":
+                value = stats.pearsonr(predictions, labels)[0]
+            case _:
+                raise AssertionError(name)
+    return float(value)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,344 @@
+"""Raw rows of a task from the hub, a folder of original GLUE files, a user's own files, or the toy language."""
+
+import csv
+import hashlib
+import io
+import json
+import logging
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from stableft.catalog.tasks import FolderLayout, TaskSpec
+from stableft.config.local_files import locate_model
+from stableft.config.run_config import OwnTask
+from stableft.data import toy_language as toylang
+from stableft.errors import UserError, nearest
+
+Part = Literal["train", "dev"]
+Line = tuple[int, list[str]]  # line number, fields
+
+
+@dataclass(frozen=True)
+class RawSplit:
+    """Rows of one split: one list of strings a text column; labels are class ids (int64) or values (float32)."""
+
+    texts: tuple[list[str], ...]
+    labels: np.ndarray
+    index: np.ndarray  # row number in the split as it was read, int64
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: np.ndarray) -> "RawSplit":
+        """Returns the rows at these positions, in this order."""
+        return RawSplit(tuple([text[i] for i in rows] for text in self.texts), self.labels[rows], self.index[rows])
+
+
+def read_rows(task: TaskSpec, part: Part, data_dir: Path | None) -> RawSplit:
+    """Returns a split of a task: generated, else from the folder of original files if there is one, else the hub.
+
+    Raises:
+        UserError: a file is missing or its content does not fit the task, or the hub cannot be reached.
+    """
+    if task.generated:
+        texts, labels = toylang.rows(task.name, part)
+        return _finish(task.name, tuple(list(column) for column in zip(*texts, strict=True)), labels, task)
+    return read_hub(task, part) if data_dir is None else read_folder(task, part, data_dir)
+
+
+def find_layouts(task: TaskSpec, part: Part, data_dir: Path) -> list[FolderLayout]:
+    """Returns the layouts whose file for `part` is there: none means that the split is not available.
+
+    Raises:
+        UserError: `data_dir` is no folder.
+    """
+    if not data_dir.is_dir():
+        raise UserError(f"--data-dir {data_dir} is not a folder")
+    return [layout for layout in task.layouts if (data_dir / getattr(layout, part)).is_file()]
+
+
+def read_folder(task: TaskSpec, part: Part, data_dir: Path) -> RawSplit:
+    """Returns a split read from original files, in their order."""
+    layouts = find_layouts(task, part, data_dir)
+    if not layouts:
+        places = " or ".join(dict.fromkeys(str(data_dir / getattr(layout, part)) for layout in task.layouts))
+        raise UserError(f"the {part} file of {task.title} is missing: there is no {places}")
+    path = data_dir / getattr(layouts[0], part)
+    lines = _tsv_lines(path)
+    header = layouts[0].columns
+    if header is None:
+        header = _header(path, lines)
+        fitting = (layout for layout in layouts if {*layout.text, layout.label} <= set(header))
+        layouts = [next(fitting, layouts[0])]
+    layout = layouts[0]
+    rows = list(lines)
+    if layout.dev_ids:
+        rows = _by_dev_ids(rows, path, header, layout, part, data_dir)
+    return _split(path, rows, header, layout.text, layout.label, task, layout.skips_short_rows)
+
+
+def read_own(task: TaskSpec, own: OwnTask, digest: str, paths: dict[str, Path]) -> RawSplit:
+    """Returns the rows of one of a user's own files, which is named by the SHA-256 of its contents.
+
+    CSV is quoted as usual and has a header, TSV is never quoted and has a header, JSONL has one object a line.
+    """
+    if digest not in paths:
+        raise UserError(f"task {task.name!r}: the data file with SHA-256 {digest} is not known on this machine")
+    path = paths[digest]
+    if hashlib.sha256(_bytes(path)).hexdigest() != digest:
+        raise UserError(f"{path}: the file was changed after the sweep was read")
+    if own.format == "jsonl":
+        columns = (*own.text, own.label)
+        return _split(path, _jsonl_lines(path, columns), columns, own.text, own.label, task)
+    lines = _csv_lines(path) if own.format == "csv" else _tsv_lines(path)
+    header = _header(path, lines)
+    return _split(path, lines, header, own.text, own.label, task)
+
+
+def read_hub(task: TaskSpec, part: Part) -> RawSplit:
+    """Returns a split read from the hub (or its local cache); labels are mapped by their names, not their ids.
+
+    Raises:
+        UserError: the hub cannot be reached and the data set is not in the local cache.
+    """
+    hub = task.hub
+    assert hub is not None
+    name = "train" if part == "train" else hub.dev
+    place = f"{hub.repository} ({hub.config}, {name})"
+    data = _load_hub(task, name)
+    columns = (*(hub.text or task.text), hub.label)
+    for column in columns:
+        if column not in data.column_names:
+            raise UserError(f"{place}: there is no column {column!r}{nearest(column, data.column_names)}")
+    *texts, labels = (data[column][:] for column in columns)
+    for column, text in zip(columns, texts, strict=False):
+        if None in text:
+            raise UserError(f"{place}, row {text.index(None) + 1}: {column!r} is empty")
+    names = getattr(data.features[hub.label], "names", None)
+    if names is not None:
+        if -1 in labels:
+            raise UserError(f"{place}, row {labels.index(-1) + 1}: the row has no label (-1)")
+        labels = [names[i] for i in labels]
+    values = [_label(f"{place}, row {row}", str(label), task) for row, label in enumerate(labels, 1)]
+    return _finish(place, tuple(texts), values, task)
+
+
+def _load_hub(task: TaskSpec, name: str):
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HfHubHTTPError
+
+    hub = task.hub
+    assert hub is not None
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would tell of each of its attempts
+    try:
+        return load_dataset(hub.repository, hub.config, split=name)
+    except (OSError, ValueError, HfHubHTTPError, DatasetsError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{task.title} cannot be loaded from the hub as {hub.repository} ({hub.config}, {name}): {reason}; "
+            "give a folder of the original files with --data-dir, or run `stableft data fetch` where there is a network"
+        ) from None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _text(path: Path) -> str:
+    content = _bytes(path)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}:{line}: the text is not UTF-8") from None
+
+
+def _tsv_lines(path: Path) -> Iterator[Line]:
+    # Not splitlines(), which also splits at characters that stand inside sentences, such as U+2028.
+    for number, line in enumerate(_text(path).split("\n"), 1):
+        if line := line.removesuffix("\r"):
+            yield number, line.split("\t")
+
+
+def _csv_lines(path: Path) -> Iterator[Line]:
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    try:
+        for fields in reader:
+            if fields:
+                yield reader.line_num, fields
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
+
+
+def _jsonl_lines(path: Path, columns: tuple[str, ...]) -> Iterator[Line]:
+    for number, line in enumerate(_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: not valid JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise UserError(f"{path}:{number}: the line must be a JSON object with the keys {', '.join(columns)}")
+        fields = []
+        for column in columns:
+            if column not in values:
+                raise UserError(f"{path}:{number}: there is no key {column!r}{nearest(column, values)}")
+            value = values[column]
+            is_label = column == columns[-1]
+            if not isinstance(value, (str, int, float) if is_label else str):
+                rule = "a string or a number" if is_label else "a string"
+                raise UserError(f"{path}:{number}: {column!r} must be {rule}, not {json.dumps(value)}")
+            fields.append(value if isinstance(value, str) else json.dumps(value))
+        yield number, fields
+
+
+def _header(path: Path, lines: Iterator[Line]) -> tuple[str, ...]:
+    first = next(lines, None)
+    if first is None:
+        raise UserError(f"{path}: the file is empty")
+    return tuple(first[1])
+
+
+def _by_dev_ids(
+    rows: list[Line], path: Path, header: tuple[str, ...], layout: FolderLayout, part: Part, data_dir: Path
+) -> list[Line]:
+    # As GLUE's download script makes train.tsv and dev.tsv from Microsoft's file, in the file's order.
+    assert layout.dev_ids is not None
+    assert layout.id_columns is not None
+    ids_path = data_dir / layout.dev_ids
+    if not ids_path.is_file():
+        raise UserError(f"{ids_path} is missing: it says which rows of {path} are the dev set")
+    dev_ids = {tuple(fields) for _, fields in _tsv_lines(ids_path)}
+    at = [_position(path, header, column) for column in layout.id_columns]
+    # A row too short for its ids is kept, so that it is reported.
+    return [
+        (number, fields)
+        for number, fields in rows
+        if len(fields) <= max(at) or (tuple(fields[i] for i in at) in dev_ids) == (part == "dev")
+    ]
+
+
+def _position(path: Path, header: tuple[str, ...], column: str) -> int:
+    if column not in header:
+        raise UserError(f"{path}:1: there is no column {column!r} in the header{nearest(column, header)}")
+    return header.index(column)
+
+
+def _split(
+    path: Path,
+    rows: Iterable[Line],
+    header: tuple[str, ...],
+    text: tuple[str, ...],
+    label: str,
+    task: TaskSpec,
+    skips_short_rows: bool = False,
+) -> RawSplit:
+    at = [_position(path, header, column) for column in text]
+    label_at = _position(path, header, label)
+    texts = tuple([] for _ in text)
+    values = []
+    for number, fields in rows:
+        if len(fields) != len(header):
+            if len(fields) < len(header) and skips_short_rows:
+                continue
+            raise UserError(f"{path}:{number}: the row has {len(fields)} fields, {len(header)} are expected")
+        values.append(_label(f"{path}:{number}", fields[label_at], task))
+        for column, position in zip(texts, at, strict=True):
+            column.append(fields[position])
+    return _finish(str(path), texts, values, task)
+
+
+def _label(place: str, value: str, task: TaskSpec) -> int | float:
+    if task.is_regression:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise UserError(f"{place}: label {value!r} is not a number")
+        return number
+    name = task.aliases.get(value, value)
+    if name not in task.labels:
+        known = ", ".join((*task.labels, *task.aliases))
+        close = nearest(value, (*task.labels, *task.aliases))
+        raise UserError(f"{place}: label {value!r} is not one of {known}{close}")
+    return task.labels.index(name)
+
+
+def _finish(place: str, texts: tuple[list[str], ...], values: list, task: TaskSpec) -> RawSplit:
+    if not values:
+        raise UserError(f"{place}: there are no data rows")
+    labels = np.array(values, dtype=np.float32 if task.is_regression else np.int64)
+    return RawSplit(texts, labels, np.arange(len(labels)))
+
+
+SMALL_FILES = ("*.json", "*.txt", "*.model")
+
+
+def model_file(name: str, revision: str | None, file: str) -> str:
+    """Returns the path of a file of a hub model, downloaded if the cache lacks it.
+
+    Raises:
+        UserError: the hub cannot be reached and the cache lacks it, or the hub has no such model.
+    """
+    from huggingface_hub import hf_hub_download
+
+    with _explained(name):
+        return hf_hub_download(name, file, revision=revision)
+
+
+def fetch_model(name: str) -> None:
+    """Puts a hub model (name or name@revision) into the local cache: weights in one format, and its tokenizer.
+
+    Raises:
+        UserError: the hub cannot be reached, or has no such model.
+    """
+    from huggingface_hub import list_repo_files, snapshot_download
+
+    settings, folder = locate_model(name, (), "data fetch")
+    assert folder is None
+    repository, revision = settings["name"], settings["revision"]
+    with _explained(name):
+        safe = any(file.endswith(".safetensors") for file in list_repo_files(repository, revision=revision))
+        weights = "*.safetensors" if safe else "pytorch_model*.bin"
+        snapshot_download(repository, revision=revision, allow_patterns=[*SMALL_FILES, weights])
+
+
+def fetch_task(task: TaskSpec) -> None:
+    """Puts a task's data into the local cache.
+
+    Raises:
+        UserError: the hub cannot be reached, or the task is not there.
+    """
+    if task.hub is None:
+        raise UserError(f"data fetch: task {task.name} is generated here, there is nothing to download")
+    read_hub(task, "train")
+    read_hub(task, "dev")
+
+
+@contextmanager
+def _explained(name: str):
+    """Turns what the hub's client raises into a sentence, and keeps it from telling of each of its attempts."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        yield
+    except (LocalEntryNotFoundError, ConnectionError):
+        raise UserError(
+            f"model {name!r}: the hub cannot be reached and there is no cached copy; give a folder with --set "
+            f"model=FOLDER, or run `stableft data fetch --model {name}` where there is a network"
+        ) from None
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise UserError(f"model {name!r}: the hub has no such model: {' '.join(str(error).split())[:200]}") from None

@@ -1,0 +1,206 @@
+"""Rows as tokens: read, split, tokenised once, cached on disk by content, kept in memory as flat arrays."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from stableft.catalog.tasks import TaskSpec, scored_metrics
+from stableft.config.planned_run import Sources
+from stableft.config.run_config import DataConfig, RunConfig
+from stableft.data.metrics import majority_baseline
+from stableft.data.sources import RawSplit
+from stableft.data.splits import fingerprint, hash_texts, read_splits
+from stableft.errors import UserError
+from stableft.records.run_record import DataRecord, atomic_write
+
+CACHE_FORMAT = 1  # counted up when the same inputs would give another content
+Columns = Sequence[Sequence[str]]
+CHUNK = 10_000  # rows tokenised at once, which bounds the memory that lists of numbers take
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """Rows of tokens, end to end: row i is `input_ids[offsets[i]:offsets[i + 1]]`."""
+
+    input_ids: np.ndarray  # int32 [tokens]
+    segment_ids: np.ndarray  # int8 [tokens]
+    offsets: np.ndarray  # int64 [rows + 1]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+@dataclass(frozen=True)
+class TokenRows(TextRows):
+    """Rows of one split, with what is to be found out about each."""
+
+    labels: np.ndarray  # [rows], int64 class ids or float32 values
+    index: np.ndarray  # int64 [rows], row number in the split as it was read
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model reads: the padding beside a row that is shorter than its batch, and whether it takes segment ids."""
+
+    pad_id: int
+    pad_segment: int = 0
+    left: bool = False  # the side of the padding
+    segments: bool = True
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The rows of one run. `test` is None where the split rule gives none (M reports on the dev set)."""
+
+    train: TokenRows
+    val: TokenRows
+    test: TokenRows | None
+    record: DataRecord
+
+
+def load_splits(config: RunConfig, sources: Sources, tokenizer: PreTrainedTokenizerBase) -> Splits:
+    """Returns the tokenised rows of a run; `tokenizer` is that of its model, a fast one.
+
+    Raises:
+        UserError: the data cannot be loaded; the message names the file, line and rule.
+    """
+    key = tokenizer_hash(tokenizer)
+    parts = read_splits(config, sources)
+    tokens = {}
+    for name, rows in parts.items():
+        arrays = cached(
+            sources.cache_dir,
+            [CACHE_FORMAT, hash_texts(rows), key, config.data.max_length],
+            lambda rows=rows: tokenize(rows.texts, tokenizer, config.data.max_length),
+        )
+        tokens[name] = TokenRows(*arrays, labels=rows.labels, index=rows.index)
+    return Splits(tokens["train"], tokens["val"], tokens.get("test"), _data_record(config.task, parts))
+
+
+def collate(rows: TokenRows, indices: np.ndarray, inputs: Inputs, data: DataConfig) -> dict[str, torch.Tensor]:
+    """Returns a batch of these rows as `pad` does, and their labels [rows].
+
+    Without `data.segment_ids` every token_type_id is 0, as M's code runs.
+    """
+    batch = pad(rows, indices, inputs, data.max_length, data.pad_to_max)
+    if inputs.segments and not data.segment_ids:
+        batch["token_type_ids"].zero_()
+    return batch | {"labels": torch.from_numpy(rows.labels[indices])}
+
+
+def pad(
+    rows: TextRows, indices: np.ndarray, inputs: Inputs, max_length: int, to_max: bool = False
+) -> dict[str, torch.Tensor]:
+    """Returns a model's inputs for these rows, padded as it needs: int64 tensors [rows, width].
+
+    The width is `max_length` if `to_max`, else the longest row rounded up to a multiple of 8.
+    """
+    starts = rows.offsets[indices]
+    lengths = rows.offsets[indices + 1] - starts
+    width = max_length if to_max else min(-(-int(lengths.max()) // 8) * 8, max_length)
+    columns = np.arange(width)
+    if inputs.left:
+        columns = columns - (width - lengths)[:, None]
+        mask = columns >= 0
+    else:
+        mask = columns < lengths[:, None]
+    # Outside a row this reads its neighbour (or is clipped at the first or last token): the mask covers that.
+    places = starts[:, None] + columns
+    batch = {
+        "input_ids": np.where(mask, rows.input_ids.take(places, mode="clip"), np.int64(inputs.pad_id)),
+        "attention_mask": mask.astype(np.int64),
+    }
+    if inputs.segments:
+        segments = rows.segment_ids.take(places, mode="clip")
+        batch["token_type_ids"] = np.where(mask, segments, np.int64(inputs.pad_segment))
+    return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+def _data_record(task: TaskSpec, parts: dict[str, RawSplit]) -> DataRecord:
+    metrics = scored_metrics(task.metrics)
+    entropy = None
+    if not task.is_regression:
+        counts = np.bincount(parts["train"].labels)
+        shares = counts[counts > 0] / counts.sum()
+        entropy = max(0.0, float(-(shares * np.log(shares)).sum()))
+    return DataRecord(
+        fingerprint=fingerprint(parts),
+        train_rows=len(parts["train"]),
+        val_rows=len(parts["val"]),
+        test_rows=len(parts["test"]) if "test" in parts else 0,
+        label_entropy=entropy,
+        baselines={
+            name: {metric: majority_baseline(rows.labels, metric) for metric in metrics} for name, rows in parts.items()
+        },
+    )
+
+
+def tokenize(texts: Columns, tokenizer, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns ids, segment ids and offsets of one or two columns of texts, as `TextRows` has them."""
+    ids, segments, lengths = [], [], []
+    for start in range(0, len(texts[0]), CHUNK):
+        encoded = tokenizer(
+            *(column[start : start + CHUNK] for column in texts),
+            truncation="longest_first",
+            max_length=max_length,
+            return_token_type_ids=True,
+            return_attention_mask=False,
+        )
+        ids.append(np.concatenate([np.array(row, dtype=np.int32) for row in encoded["input_ids"]]))
+        segments.append(np.concatenate([np.array(row, dtype=np.int8) for row in encoded["token_type_ids"]]))
+        lengths.extend(len(row) for row in encoded["input_ids"])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return np.concatenate(ids), np.concatenate(segments), offsets
+
+
+def tokenizer_hash(tokenizer) -> str:
+    """Returns the SHA-256 of all that decides which tokens a text becomes."""
+    # Truncation and padding are left out: each call sets them on the tokenizer, so they tell what was called before.
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state = {key: value for key, value in state.items() if key not in ("truncation", "padding")}
+    content = json.dumps([state, tokenizer.truncation_side], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def cached(folder: Path, key: list, make: Callable[[], tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """Returns what `make` makes, from the cache folder if it was made under an equal key before.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    path = folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.tokens"
+    arrays = _read_cache(path)
+    if arrays is None:
+        arrays = make()
+        _write_cache(path, arrays)
+    return arrays
+
+
+def _write_cache(path: Path, arrays: tuple[np.ndarray, ...]) -> None:
+    file = io.BytesIO()
+    np.savez(file, *arrays)
+    content = file.getvalue()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, hashlib.sha256(content).digest() + content)
+    except OSError as error:
+        raise UserError(f"the cache folder {path.parent} cannot be written: {error.strerror}") from None
+
+
+def _read_cache(path: Path) -> tuple[np.ndarray, ...] | None:
+    # A damaged file is made anew without a word: nothing is lost by it.
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        return None
+    with np.load(io.BytesIO(content[32:]), allow_pickle=False) as file:
+        return tuple(file[name] for name in file.files)

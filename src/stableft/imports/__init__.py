@@ -1,1 +1,0 @@
-"""Other people's results, a run per seed, as records of this project."""

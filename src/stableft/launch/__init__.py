@@ -1,1 +1,0 @@
-"""Executors: each does the runs of a sweep with the same function and skips those that are done."""

@@ -1,0 +1,50 @@
+"""From a config to a model ready to train: pre-trained weights in float32, a drawn head, re-drawn blocks."""
+
+import copy
+import inspect
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from stableft.catalog.model_families import BACKBONES
+from stableft.config.planned_run import Sources
+from stableft.config.run_config import RunConfig
+from stableft.data.tokens import Inputs
+from stableft.methods.reinit import draw_weights, initializer_std, reinitialize
+from stableft.models.load import Pretrained, load_pretrained
+from stableft.models.start_weights import Start, load_start
+from stableft.seeds import generator
+
+
+def build_model(config: RunConfig, sources: Sources, start: Start | None = None) -> tuple[PreTrainedModel, Pretrained]:
+    """Returns a fresh model on the CPU, and the checkpoint it was made from.
+
+    `start` is the run that `config.start_from` names. The head is drawn first and Re-init has a generator of its own,
+    so that a baseline and Re-init with equal seeds share the head (Z App. B).
+
+    Raises:
+        UserError: the checkpoint cannot be loaded, or does not fit the config.
+    """
+    pretrained = load_pretrained(config, sources)
+    model = copy.deepcopy(pretrained.model)
+    std = initializer_std(model.config)
+    head = generator(config.seeds.init, "head")
+    for name in (*pretrained.head, *pretrained.missing):
+        draw_weights(model.get_submodule(name), std, head)
+    if start:
+        load_start(model, start, pretrained.head)
+    if config.reinit:
+        reinitialize(model, pretrained.spec, config.reinit, std, generator(config.seeds.init, "reinit"))
+    return model, pretrained
+
+
+def model_inputs(pretrained: Pretrained, tokenizer: PreTrainedTokenizerBase) -> Inputs:
+    """Returns how rows are laid out for a model: the tokenizer says what is padded with and where."""
+    spec = pretrained.spec
+    takes = spec.name in BACKBONES or "token_type_ids" in inspect.signature(pretrained.model.forward).parameters
+    assert isinstance(tokenizer.pad_token_id, int)
+    return Inputs(
+        pad_id=tokenizer.pad_token_id,
+        pad_segment=spec.pad_segment,
+        left=tokenizer.padding_side == "left",
+        segments=spec.segment_ids and takes,
+    )

@@ -1,0 +1,379 @@
+"""What a model folder or the hub holds: config.json, tokenizer and weights, and whether they are what a run wants."""
+
+import contextlib
+import copy
+import functools
+import pickle
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils import logging
+
+from stableft.catalog.model_families import BACKBONES, BackboneSpec
+from stableft.config.local_files import folder_digest
+from stableft.config.planned_run import Sources
+from stableft.config.run_config import ModelConfig, RunConfig
+from stableft.errors import UserError, nearest
+from stableft.methods.mixout import check_mixable
+from stableft.methods.reinit import check_drawable, redrawn_modules
+from stableft.models.compatibility import backbone_of, check_fit, no_sdpa
+
+# What transformers raises for a config.json or weights that are damaged or not a model's, as found by trying.
+UNLOADABLE = (
+    OSError, ValueError, KeyError, RuntimeError, EOFError, ImportError, SafetensorError, StrictDataclassError,
+    pickle.UnpicklingError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A loaded checkpoint, of which modules still have to be drawn: `head`, and `missing` besides the head."""
+
+    model: PreTrainedModel
+    spec: BackboneSpec
+    commit: str | None
+    head: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def load_tokenizer(config: RunConfig, sources: Sources):
+    """Returns the tokenizer that belongs to the config's model.
+
+    Raises:
+        UserError: there is none, or it is not a fast tokenizer.
+    """
+    where, revision = _location(config, sources)
+    return _tokenizer(where, revision)
+
+
+def load_pretrained(config: RunConfig, sources: Sources) -> Pretrained:
+    """Returns the checkpoint of a config, loaded once for the runs that share it.
+
+    Raises:
+        UserError: it cannot be loaded, has changed since the sweep was planned, or does not fit the config.
+    """
+    where, revision = _location(config, sources)
+    if config.model.sha256 and folder_digest(Path(where)) != config.model.sha256:
+        raise UserError(f"model {config.model.name!r}: folder {where} has changed since the sweep was planned")
+    described = _described(where, revision)
+    spec = backbone_of(config.model, described.to_dict())
+    positions = getattr(described, "max_position_embeddings", None)
+    check_fit(config, spec, positions, getattr(described, spec.lengths[-1]) if spec.lengths else None)
+    pretrained = _pretrained(where, revision, config.task.n_outputs, config.model)  # pyright: ignore[reportArgumentType]
+    model, spec = pretrained.model, pretrained.spec
+    # Of a family without a row it is only known now how many blocks there are, and how many positions are lost.
+    check_fit(
+        config, spec, positions, len(list(model.get_submodule(spec.blocks[-1]).children())) if spec.blocks else None
+    )
+    if config.reinit:
+        check_drawable(redrawn_modules(model, spec, config.reinit))
+    if config.mixout and config.mixout.p > 0:
+        check_mixable(model, spec, config.mixout)
+    return pretrained
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps transformers from writing bars and warnings to the terminal."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _location(config: RunConfig, sources: Sources) -> tuple[str, str | None]:
+    if config.model.sha256 is None:
+        return config.model.name, config.model.revision
+    assert config.model.sha256 in sources.paths, f"no path for model {config.model.name}"
+    return str(sources.paths[config.model.sha256]), None
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer(where: str, revision: str | None):
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision)
+    except UNLOADABLE as error:
+        raise UserError(load_error("tokenizer", where, error)) from None
+    if not tokenizer.is_fast:
+        raise UserError(f"model {where!r}: its tokenizer has no fast version (no tokenizer.json)")
+    if tokenizer.pad_token_id is None:  # as of GPT-2
+        if tokenizer.eos_token_id is None:
+            raise UserError(f"model {where!r}: its tokenizer has no token for padding, nor one for the end of a text")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+@functools.lru_cache(maxsize=4)
+def _described(where: str, revision: str | None) -> PreTrainedConfig:
+    """Returns what config.json says, completed with the defaults of the family."""
+    try:
+        values, _ = PreTrainedConfig.get_config_dict(where, revision=revision)
+        family = values.get("model_type")
+        if isinstance(family, str) and family not in CONFIG_MAPPING:
+            close = nearest(family, CONFIG_MAPPING)
+            raise UserError(f"model {where!r} is of family {family!r}, which transformers does not know{close}")
+        config = AutoConfig.from_pretrained(where, revision=revision)
+    except UserError:
+        raise
+    except UNLOADABLE as error:
+        raise UserError(load_error("model", where, error)) from None
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise UserError(
+            f"model {where!r} is of family {config.model_type!r}, for which transformers has no model that classifies "
+            f"sequences"
+        )
+    return config
+
+
+@functools.lru_cache(maxsize=1)  # a worker's runs mostly share one checkpoint; two would double its memory
+def _pretrained(where: str, revision: str | None, n_outputs: int, wanted: ModelConfig) -> Pretrained:
+    spec = backbone_of(wanted, _described(where, revision).to_dict())
+    tokenizer = _tokenizer(where, revision)
+    config = _wanted_config(where, revision, n_outputs, spec, wanted.dropout)
+    try:
+        with quiet():  # it would tell at length that the head is new, which is the point here
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                where,
+                revision=revision,
+                config=config,
+                dtype=torch.float32,
+                attn_implementation=wanted.attention,
+                ignore_mismatched_sizes=True,  # a head with other labels; anything else is caught below
+                output_loading_info=True,
+            )
+    except UNLOADABLE as error:
+        if "scaled_dot_product_attention" in str(error):
+            raise UserError(no_sdpa(spec, wanted.name)) from None
+        raise UserError(load_error("model", where, error)) from None
+    if not hasattr(model, model.base_model_prefix):
+        raise UserError(f"model {where!r}: transformers does not tell the head of a {spec.title} model from the rest")
+    check_parts(model, spec, wanted.name)
+    if wanted.dropout is not None:
+        _check_dropout(model, spec, wanted)
+    absent = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
+    missing = missing_modules(where, spec, model, absent, info["unexpected_keys"])
+    entries = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > entries:
+        raise UserError(_too_many(where, len(tokenizer), entries))
+    if wanted.head == "paper":
+        set_paper_head(model, spec)
+    head = new_head(model, spec, absent, _described(where, revision).architectures or [])
+    check_drawable(model.get_submodule(name) for name in (*head, *missing))
+    if spec.name not in BACKBONES:
+        spec = replace(spec, lost_positions=lost_positions(model))
+    return Pretrained(model, spec, getattr(config, "_commit_hash", None), head, missing)
+
+
+def _wanted_config(
+    where: str, revision: str | None, n_outputs: int, spec: BackboneSpec, dropout: float | None
+) -> PreTrainedConfig:
+    """Returns the config to load a model with.
+
+    Its token for padding is the tokenizer's: GPT-2's head looks for the last token that is not padding.
+
+    Raises:
+        UserError: the model has no such token, or is of a family with a row and has another in its config.json.
+    """
+    config = copy.deepcopy(_described(where, revision))
+    config.num_labels = n_outputs
+    for field in spec.dropouts if dropout is not None else ():
+        setattr(config, field, dropout)
+    tokenizer, entries = _tokenizer(where, revision), getattr(config, "vocab_size", None)
+    stated, pad = getattr(config, "pad_token_id", None), tokenizer.pad_token_id
+    if isinstance(entries, int) and pad >= entries:  # here, as a model with such padding cannot even be made
+        raise UserError(_too_many(where, len(tokenizer), entries))
+    if spec.name in BACKBONES and stated not in (None, pad):
+        raise UserError(
+            f"model {where!r}: its tokenizer pads with token {pad}, and the pad_token_id of its config.json is "
+            f"{stated}; they must be the same"
+        )
+    config.pad_token_id = pad
+    if getattr(config, "use_cache", False):
+        config.use_cache = False  # else BART and GPT-2 keep keys and values for words that never come
+    return config
+
+
+def _too_many(where: str, tokens: int, entries: int) -> str:
+    return f"model {where!r}: its tokenizer has {tokens} entries, more than the vocab_size of {entries} in config.json"
+
+
+def _check_dropout(model: PreTrainedModel, spec: BackboneSpec, wanted: ModelConfig) -> None:
+    """Looks whether the fields of config.json that hold a dropout reached every part of the model."""
+    for name, part in model.named_modules():
+        if isinstance(part, nn.Dropout) and part.p != wanted.dropout:
+            raise UserError(
+                f"model.dropout: {name} of {spec.title} model {wanted.name!r} keeps its dropout of {part.p} whatever "
+                f"config.json says; write null"
+            )
+
+
+def load_error(what: str, where: str, error: Exception) -> str:
+    """Returns the sentence about a tokenizer or model that transformers cannot load."""
+    kind = "folder" if Path(where).exists() else "hub model (is there a network, or a cached copy?)"
+    text = repr(error) if isinstance(error, KeyError) else str(error)
+    reason = " ".join(text.split()).split(". ")[0]
+    return f"model {where!r}: the {what} cannot be loaded from this {kind}: {reason}"
+
+
+TASKS = ("Classification", "MultipleChoice", "QuestionAnswering")  # ends of the names of classes with a trained head
+
+
+class FirstTokenHead(nn.Module):
+    """Z's head for ELECTRA: dropout and one Linear on the first token."""
+
+    def __init__(self, hidden_size: int, outputs: int, dropout: float):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(hidden_size, outputs)  # not `out_proj`, which the stock head would take for its own
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Returns [rows, outputs] of [rows, width, hidden size]."""
+        return self.linear(self.dropout(hidden[:, 0]))
+
+
+def set_paper_head(model: PreTrainedModel, spec: BackboneSpec) -> None:
+    """Puts Z's head in the place of the stock one; its weights are still to be drawn."""
+    assert spec.paper_head
+    config: Any = model.config
+    dropout = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+    model.classifier = FirstTokenHead(config.hidden_size, config.num_labels, dropout)
+
+
+def head_modules(model: PreTrainedModel) -> list[str]:
+    """Returns the names of the modules that make up the head: all that have weights outside the base model."""
+    children = model.named_children()
+    return [name for name, part in children if name != model.base_model_prefix and any(True for _ in part.parameters())]
+
+
+def new_head(
+    model: PreTrainedModel, spec: BackboneSpec, absent: Collection[str], architectures: Collection[str]
+) -> tuple[str, ...]:
+    """Returns the modules of the head that a run draws.
+
+    They are all of it, but in a family without a row only those with `absent` weights: ModernBERT's head begins with
+    layers of its pre-training. What was trained for a task, as the `architectures` of config.json tell, is drawn too.
+    """
+    head = head_modules(model)
+    owners = {key.rpartition(".")[0] for key in absent}
+    new = tuple(name for name, _ in model.named_modules() if name in owners and name.partition(".")[0] in head)
+    trained = any(name.endswith(TASKS) for name in architectures)
+    return tuple(head) if spec.name in BACKBONES or trained or not new else new
+
+
+def lost_positions(model: PreTrainedModel) -> int:
+    """Returns how many positions no token can have: in RoBERTa and its kin they count from after that of padding."""
+    for name, part in model.base_model.named_modules():
+        if isinstance(part, nn.Embedding) and f".{name}".endswith("embeddings.position_embeddings"):
+            return 0 if part.padding_idx is None else part.padding_idx + 1
+    return 0
+
+
+def missing_modules(
+    where: str, spec: BackboneSpec, model: PreTrainedModel, absent: Collection[str], unexpected: Collection[str]
+) -> tuple[str, ...]:
+    """Returns the modules besides the head that must be drawn: only the pooler may be absent, as in MLM checkpoints.
+
+    `absent` are weights that the checkpoint lacks, or has in another shape. `unexpected` are those that the model does
+    not have: of other heads they are passed over, but not of blocks that config.json does not have.
+
+    Raises:
+        UserError: the checkpoint does not fit the model.
+    """
+    base = f"{model.base_model_prefix}."
+    extra = sorted(key for key in unexpected if _is_of_a_block(key.removeprefix(base), spec, model))
+    if extra:
+        raise UserError(
+            f"model {where!r}: its weights hold {extra[0]}"
+            + (f" and {len(extra) - 1} more" if len(extra) > 1 else "")
+            + f", which the {spec.title} model that its config.json describes does not have"
+        )
+    poolers = {key: _pooler_of(key, spec) for key in sorted(absent) if key.startswith(base)}
+    encoder = [key for key, pooler in poolers.items() if pooler is None]
+    if encoder:
+        raise UserError(
+            f"model {where!r}: its weights lack {encoder[0]}"
+            + (f" and {len(encoder) - 1} more" if len(encoder) > 1 else "")
+            + f"; they do not fit the {spec.title} model that its config.json describes"
+        )
+    return tuple(sorted({pooler for pooler in poolers.values() if pooler}))
+
+
+def _is_of_a_block(key: str, spec: BackboneSpec, model: PreTrainedModel) -> bool:
+    """True for a weight of a block; in a family without a row, of a block that the model does not have.
+
+    `key` has no prefix, as in a checkpoint of the bare encoder.
+    """
+    base = f"{model.base_model_prefix}."
+    if spec.name in BACKBONES:
+        return key.startswith(tuple(f"{name.removeprefix(base)}." for name in spec.blocks))
+    for name, part in model.base_model.named_modules():
+        if isinstance(part, nn.ModuleList) and key.startswith(f"{name}."):
+            number = key.removeprefix(f"{name}.").partition(".")[0]
+            if number.isdigit() and int(number) >= len(part):
+                return True
+    return False
+
+
+def _pooler_of(key: str, spec: BackboneSpec) -> str | None:
+    """Returns the pooler that a weight belongs to; in a family without a row it is what is called so."""
+    if spec.pooler or spec.name in BACKBONES:
+        return spec.pooler if spec.pooler and key.startswith(f"{spec.pooler}.") else None
+    before, found, _ = key.partition(".pooler.")
+    return f"{before}.pooler" if found else None
+
+
+def check_parts(model: PreTrainedModel, spec: BackboneSpec, name: str) -> None:
+    """Compares the parts of a spec with a loaded model; a family's row may name embeddings that some models lack.
+
+    Raises:
+        UserError: the model has no such part, or its blocks are not a list.
+    """
+    for key, paths in (("blocks", spec.blocks), ("embeddings", spec.embeddings), ("pooler", (spec.pooler,))):
+        for path in filter(None, paths):
+            if not has_module(model, path):
+                if spec.name in BACKBONES and key == "embeddings":
+                    continue
+                raise UserError(f"model.structure: {key}: {_not_there(model, path, name)}")
+            part = model.get_submodule(path)
+            if key == "blocks" and not isinstance(part, nn.ModuleList):
+                kind = type(part).__name__
+                raise UserError(f"model.structure: blocks: {path!r} of model {name!r} is a {kind}, no list of blocks")
+
+
+def has_module(model: nn.Module, path: str) -> bool:
+    """True if there is a module at a dotted path."""
+    try:
+        model.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
+
+
+def _not_there(model: nn.Module, path: str, name: str) -> str:
+    """Returns the sentence about a path that leads nowhere: how far it goes, and what is there."""
+    parts = path.split(".")
+    known = next(i for i in range(len(parts), -1, -1) if has_module(model, ".".join(parts[:i])))
+    children = [child for child, _ in model.get_submodule(".".join(parts[:known])).named_children()]
+    place = repr(".".join(parts[:known])) if known else "it"
+    has = ", ".join(children) or "no parts"
+    return f"model {name!r} has no {path!r}: {place} has {has}{nearest(parts[known], children)}"

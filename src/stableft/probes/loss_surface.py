@@ -1,0 +1,526 @@
+"""Loss and gradient norm on the plane through three models: pre-trained, failed, successful (M sec. 5.1, 7.6).
+
+A point (alpha, beta) has the parameters `pretrained + alpha * (failed - pretrained) + beta * (successful -
+pretrained)`, all of them, the head included. They lie in one flat buffer that the model's parameters are views of, so
+that going to a point is one addition (two in a new row) and no part of the model is made anew.
+
+DEVIATION: M do not say which head the pre-trained model has; here it is the one drawn by the failed run's init seed
+(or by `--head-seed`), so that the failed run's direction is the way that it went.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from stableft.config.local_files import file_digest
+from stableft.config.planned_run import Execution, Sources, Stopped
+from stableft.config.run_config import RunConfig, Seeds, canonical_json
+from stableft.data.tokens import Inputs, TokenRows, collate, load_splits
+from stableft.errors import UserError
+from stableft.models.build import build_model, model_inputs
+from stableft.models.load import load_tokenizer
+from stableft.models.start_weights import WEIGHTS, Start, load_start
+from stableft.probes.saved_runs import Checkpoint, find_run, weights_folder
+from stableft.records.probe_record import PROBES_FILE, Surface, digits, write_probes
+from stableft.records.run_record import RecordPart, RunRecord, atomic_write, checked_values, dump_record, set_aside
+from stableft.seeds import generator
+from stableft.training.evaluate import loss_sum, to_device
+from stableft.training.loop import resume_facts
+from stableft.training.setup import prepare_device
+
+ALIGNED = 64  # floats: where a parameter begins decides which kernels read it, and so its last bits
+LINE_POINTS = 21  # on the straight line from the failed to the successful model, both included
+Batch = dict[str, Tensor]
+Point = tuple[float, float]  # alpha, beta
+Value = tuple[float, float | None]  # loss, and norm of its gradient if asked for
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A model at some point of the plane. The others are vectors like `flat`, which holds its parameters."""
+
+    model: nn.Module
+    flat: Tensor
+    origin: Tensor
+    failed: Tensor  # from the origin
+    successful: Tensor
+
+
+def origin_config(config: RunConfig, head_seed: int) -> RunConfig:
+    """Returns the config whose fresh model is the plane's origin: pre-trained weights and a drawn head, no more."""
+    plain = {"reinit": None, "mixout": None, "start_from": None, "precision": "fp32"}
+    return config.model_copy(update={**plain, "seeds": Seeds(init=head_seed, data=config.seeds.data)})
+
+
+def flatten(model: nn.Module) -> Tensor:
+    """Returns a buffer with all parameters, of which they are views from now on; tied ones are in it once."""
+    parameters = list(model.parameters())
+    sizes = [-(-parameter.numel() // ALIGNED) * ALIGNED for parameter in parameters]
+    flat = torch.zeros(sum(sizes), device=parameters[0].device)
+    for parameter, part in zip(parameters, flat.split(sizes), strict=True):
+        view = part[: parameter.numel()].view_as(parameter)
+        view.copy_(parameter.detach())
+        parameter.data = view
+    return flat
+
+
+def make_plane(model: nn.Module, runs: Sequence[tuple[RunRecord, Path]]) -> Plane:
+    """Returns the plane of a model, its origin, and the weight files of a failed and a successful run.
+
+    From now on the model is at whichever point `go_to` was last told, and in evaluation mode.
+
+    Raises:
+        UserError: a file does not hold finite weights of this model.
+    """
+    model.eval()
+    flat = flatten(model)
+    origin, ends = flat.clone(), []
+    for record, weights in runs:
+        try:
+            load_start(model, Start(record, weights, with_head=True), head=())
+        except SafetensorError as error:
+            raise UserError(f"run {record.run_id}: {weights} holds no weights: {error}") from None
+        except UserError as error:
+            raise UserError(f"run {record.run_id}: {str(error).removeprefix('start_from: ')}") from None
+        if not flat.isfinite().all():
+            raise UserError(
+                f"run {record.run_id}: the weights in {weights} are not all finite, so that nothing lies between them "
+                "and the pre-trained ones"
+            )
+        ends.append(flat - origin)
+    plane = Plane(model, flat, origin, *ends)
+    go_to(plane, (0.0, 0.0))
+    return plane
+
+
+def row_at(plane: Plane, beta: float) -> Tensor:
+    """Returns what all points with this beta begin with."""
+    return torch.add(plane.origin, plane.successful, alpha=beta)
+
+
+@torch.no_grad()
+def go_to(plane: Plane, point: Point, row: Tensor | None = None) -> None:
+    """Gives the model the parameters of a point; `row`, if it is there already, is that of the point's beta."""
+    alpha, beta = point
+    torch.add(row_at(plane, beta) if row is None else row, plane.failed, alpha=alpha, out=plane.flat)
+
+
+def draw_examples(rows: TokenRows, count: int, seed: int) -> np.ndarray:
+    """Returns the numbers of so many rows, drawn without replacement; the longest first, so that little is padded.
+
+    Raises:
+        UserError: there are fewer rows.
+    """
+    if count > len(rows):
+        raise UserError(f"--examples {count}: the runs were trained on {len(rows)} rows, and no more can be drawn")
+    drawn = torch.randperm(len(rows), generator=generator(seed, "examples"))[:count].numpy()
+    return drawn[np.argsort(-np.diff(rows.offsets)[drawn], kind="stable")]
+
+
+def make_batches(
+    rows: TokenRows, drawn: np.ndarray, config: RunConfig, inputs: Inputs, device: torch.device, size: int
+) -> list[Batch]:
+    """Returns these rows and their labels as batches of `size` on the device."""
+    parts = (drawn[start : start + size] for start in range(0, len(drawn), size))
+    return [to_device(collate(rows, part, inputs, config.data), device) for part in parts]
+
+
+def label_entropy(labels: np.ndarray) -> float | None:
+    """Returns the entropy of class labels in nats: the least loss of a model that ignores its input. None for numbers.
+
+    A model that says the same of every example has this loss at best.
+    """
+    if labels.dtype.kind == "f":
+        return None
+    counts = np.unique(labels, return_counts=True)[1]
+    shares = counts / counts.sum()
+    return max(0.0, float(-(shares * np.log(shares)).sum()))
+
+
+def measure(
+    model: nn.Module, batches: Sequence[Batch], with_norm: bool, stop: Callable[[], bool] = lambda: False
+) -> Value:
+    """Returns the mean loss over all rows, and the L2 norm of its gradient to all parameters.
+
+    Raises:
+        Stopped: `stop()` was true, which is asked before every batch.
+    """
+    rows = sum(len(batch["labels"]) for batch in batches)
+    total = torch.zeros((), dtype=torch.float64, device=batches[0]["labels"].device)
+    model.zero_grad(set_to_none=True)
+    with torch.set_grad_enabled(with_norm):
+        for batch in batches:
+            if stop():
+                raise Stopped
+            inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+            loss = loss_sum(model(**inputs).logits, batch["labels"]) / rows
+            if with_norm:
+                loss.backward()
+            total += loss.detach()
+    norm = None
+    if with_norm:
+        # A parameter that the loss does not depend on has no gradient.
+        norm = float(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+        model.zero_grad(set_to_none=True)
+    return float(total), norm
+
+
+def axis(points: int, low: float, high: float) -> tuple[float, ...]:
+    """Returns the evenly spaced values of alpha, which are those of beta too."""
+    return tuple(float(value) for value in np.linspace(low, high, points))
+
+
+def line() -> list[Point]:
+    """Returns the evenly spaced points of the straight line from the failed to the successful model."""
+    steps = LINE_POINTS - 1
+    return [(1 - i / steps, i / steps) for i in range(LINE_POINTS)]
+
+
+def all_points(values: Sequence[float]) -> list[Point]:
+    """Returns the points of a surface in the order in which they are measured.
+
+    First the origin, then the line from the failed to the successful model, then the grid, row by row: alpha runs
+    fastest.
+    """
+    return [(0.0, 0.0), *line(), *((alpha, beta) for beta in values for alpha in values)]
+
+
+def measure_points(
+    plane: Plane,
+    points: Iterable[Point],
+    batches: Sequence[Batch],
+    with_norms: bool,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Value]:
+    """Yields what `measure` gives at each of the points; raises as it does."""
+    row, row_beta = None, None
+    for alpha, beta in points:
+        if row is None or beta != row_beta:
+            row, row_beta = row_at(plane, beta), beta
+        go_to(plane, (alpha, beta), row)
+        yield measure(plane.model, batches, with_norms, stop)
+
+
+FORMAT = 1  # counted up when an equal request would give other numbers
+
+
+@dataclass(frozen=True)
+class SurfaceRequest:
+    """One surface: the names of two runs, the grid (both axes alike), the examples, and what is measured."""
+
+    failed: str
+    successful: str
+    checkpoint: Checkpoint = "last"
+    points: int = 40  # M sec. 7.6: 40 along each axis, from -1.5 to 1.5, on 128 examples
+    low: float = -1.5
+    high: float = 1.5
+    examples: int = 128
+    examples_seed: int = 0
+    head_seed: int | None = None  # None: the failed run's
+    loss_only: bool = False
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two runs of a surface, their weight files, and the seed of the head that the pre-trained model is given."""
+
+    failed: RunRecord
+    successful: RunRecord
+    failed_weights: Path
+    successful_weights: Path
+    head_seed: int
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the rows that both were trained on."""
+        assert self.failed.data
+        return self.failed.data.fingerprint
+
+
+def find_pair(request: SurfaceRequest, results: Path) -> Pair:
+    """Returns the two runs that are asked for.
+
+    Raises:
+        UserError: the request contradicts itself, a run or its weights are not there, one did not end as it is said
+            to have, or they are not of one model and task.
+    """
+    if not (math.isfinite(request.low) and math.isfinite(request.high) and request.low < request.high):
+        raise UserError(f"--range {request.low:g} {request.high:g}: give two numbers, the lower one first")
+    failed, successful = find_run(results, request.failed), find_run(results, request.successful)
+    _check_end(failed, "--failed", True)
+    _check_end(successful, "--successful", False)
+    _check_alike(failed, successful)
+    return Pair(
+        failed,
+        successful,
+        weights_folder(results, failed, request.checkpoint) / WEIGHTS,
+        weights_folder(results, successful, request.checkpoint) / WEIGHTS,
+        failed.config.seeds.init if request.head_seed is None else request.head_seed,
+    )
+
+
+def surface_id(request: SurfaceRequest, pair: Pair) -> str:
+    """Returns 16 hex digits, equal for surfaces whose numbers are equal on one machine and with equal versions."""
+    config = pair.failed.config.normalized()
+    content = {
+        "format": FORMAT,
+        **asdict(request),
+        "failed": [pair.failed.run_id, file_digest(pair.failed_weights)],
+        "successful": [pair.successful.run_id, file_digest(pair.successful_weights)],
+        "head_seed": pair.head_seed,
+        "model": config.model.model_dump(mode="json"),
+        "commit": _commit(pair.failed),
+        "data": config.data.model_dump(mode="json"),
+        "rows": pair.fingerprint,
+    }
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]
+
+
+def _check_end(record: RunRecord, option: str, failed: bool) -> None:
+    """Raises UserError unless the run failed, or did not, as the option says."""
+    if record.failed is failed:
+        return
+    score, metric, split = record.reported_score, record.config.task.metric, record.config.reported_split
+    at_end = record.score("last", split, metric)
+    baseline = record.data.baselines[split][metric] if record.data else None
+    words = "did not fail" if failed else "failed"
+    how = f": its last {metric} is {at_end:.4f}, the majority baseline {baseline:.4f}" if score is not None else ""
+    raise UserError(f"{option} {record.run_id}: this run ({record.arm} {record.config.data.task}) {words}{how}")
+
+
+def _check_alike(failed: RunRecord, successful: RunRecord) -> None:
+    """Raises UserError if the two models differ in shape, or in what they were trained on, and names the difference."""
+    for key, theirs in _shared(failed).items():
+        other = _shared(successful)[key]
+        if theirs != other:
+            raise UserError(
+                f"runs {failed.run_id} and {successful.run_id} differ in {key}, {_brief(theirs)} and {_brief(other)}: "
+                "a surface lies between two models of one kind that were trained on the same rows"
+            )
+
+
+def _shared(record: RunRecord) -> dict[str, Any]:
+    """Returns what must be equal besides the model, which `sources_of` looks at; padding changes no loss."""
+    config = record.config.normalized()
+    data = config.data.model_dump(exclude={"pad_to_max"} | ({"task"} if config.data.own else set()))
+    return {
+        "model.head": config.model.head,
+        "model.structure": config.model.structure,
+        "the commit of the hub model": _commit(record),
+        **{f"data.{key}": value for key, value in data.items()},
+        "the fingerprint of their rows": record.data.fingerprint if record.data else None,
+    }
+
+
+def _commit(record: RunRecord) -> str | None:
+    return record.environment.model_commit if record.environment else None
+
+
+def _brief(value: Any) -> str:
+    return str(value)[:16] if isinstance(value, str) else repr(value)
+
+
+POINTS_FILE = "points.json"  # what is measured of an unfinished surface
+SAVE_SECONDS = 3.0
+ROWS = 32  # at once, unless --micro-batch says otherwise; fewer where memory runs out
+DIGITS = 8  # of what the record keeps: as many as float32 has
+
+
+class Unfinished(RecordPart):
+    """The first points of a surface, and what must be equal for the others to fit to them; `rows` went in at once."""
+
+    facts: dict[str, str | int | None]
+    rows: int
+    values: tuple[tuple[float, float | None], ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A surface made ready: a plane, the examples, and the points at which it is measured."""
+
+    request: SurfaceRequest
+    pair: Pair
+    folder: Path
+    facts: dict[str, str | int | None]
+    plane: Plane
+    config: RunConfig
+    inputs: Inputs
+    rows: TokenRows
+    drawn: np.ndarray
+    device: torch.device
+    at_once: int
+    values: tuple[float, ...]  # of alpha, and of beta
+    points: list[Point]
+
+
+def prepare_work(request: SurfaceRequest, pair: Pair, folder: Path, sources: Sources, execution: Execution) -> Work:
+    """Returns a surface made ready, not touching the disk but for the cache of tokens.
+
+    Raises:
+        UserError: model, data or weights cannot be used, or are not those that the runs were trained with.
+    """
+    device = prepare_device(execution)
+    config = origin_config(pair.failed.config.normalized(), pair.head_seed)
+    tokenizer = load_tokenizer(config, sources)
+    splits = load_splits(config, sources, tokenizer)
+    if splits.record.fingerprint != pair.fingerprint:
+        raise UserError(
+            f"run {pair.failed.run_id} was trained on rows with fingerprint {pair.fingerprint[:16]}, and now they have "
+            f"{splits.record.fingerprint[:16]}: its data has changed"
+        )
+    drawn = draw_examples(splits.train, request.examples, request.examples_seed)
+    model, pretrained = build_model(config, sources)
+    trained_from = pair.failed.environment.model_commit if pair.failed.environment else None
+    if pretrained.commit != trained_from:
+        raise UserError(
+            f"run {pair.failed.run_id} was trained from commit {trained_from} of model {config.model.name}, and what "
+            f"is loaded now is {pretrained.commit}"
+        )
+    weights = ((pair.failed, pair.failed_weights), (pair.successful, pair.successful_weights))
+    plane = make_plane(model.to(device), weights)  # pyright: ignore[reportArgumentType]
+    values = axis(request.points, request.low, request.high)
+    return Work(
+        request=request,
+        pair=pair,
+        folder=folder,
+        facts=resume_facts(folder.name, pair.fingerprint, execution, device),
+        plane=plane,
+        config=config,
+        inputs=model_inputs(pretrained, tokenizer),
+        rows=splits.train,
+        drawn=drawn,
+        device=device,
+        at_once=min(execution.micro_batch or ROWS, len(drawn)),
+        values=values,
+        points=all_points(values),
+    )
+
+
+def read_points(work: Work) -> Unfinished | None:
+    """Returns what an earlier process has measured, or None; what cannot be read is set aside, and a line says so.
+
+    Raises:
+        UserError: it was measured in another way, so that the rest would not fit to it.
+    """
+    path = work.folder / POINTS_FILE
+    try:
+        kept = Unfinished.model_validate(checked_values(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (UserError, ValidationError, UnicodeDecodeError):
+        print(f"{path} cannot be read: set aside as {set_aside(path)}, and every point is measured anew")
+        return None
+    for key, value in work.facts.items():
+        if kept.facts.get(key) != value:
+            raise UserError(
+                f"{path} has {len(kept.values)} points measured with {key} {kept.facts.get(key)!r}, here it is "
+                f"{value!r}: go on as before, or delete it to start afresh"
+            )
+    return kept
+
+
+def measure_surface(
+    work: Work, kept: Unfinished | None, show: Callable[[int, Value], None], stop: Callable[[], bool]
+) -> Surface:
+    """Returns the surface, which is then on disk, after measuring the points that `kept` has not.
+
+    `show` is told after each point how many are done, and the latest value.
+
+    Raises:
+        Stopped: `stop()` was true; the points so far were kept.
+        UserError: memory ran out.
+    """
+    with_norm = not work.request.loss_only
+    if kept:
+        size, batches = kept.rows, _batches(work, kept.rows)
+    else:
+        size, batches = _fitting(work)
+    values: list[Value] = list(kept.values) if kept else []
+    saved_at = time.monotonic()
+
+    def save() -> None:
+        content = Unfinished(facts=work.facts, rows=size, values=tuple(values))
+        atomic_write(work.folder / POINTS_FILE, (dump_record(content) + "\n").encode())
+
+    left = islice(work.points, len(values), None)
+    try:
+        for value in measure_points(work.plane, left, batches, with_norm, stop):
+            values.append(value)
+            show(len(values), value)
+            if time.monotonic() - saved_at >= SAVE_SECONDS:
+                save()
+                saved_at = time.monotonic()
+    except Stopped:
+        save()
+        raise Stopped(f"stopped after {len(values)} points") from None
+    except torch.OutOfMemoryError:
+        save()
+        raise UserError(
+            f"memory ran out at point {len(values) + 1} of {len(work.points)}; the points before it are kept, and the "
+            "same command goes on from there once there is memory"
+        ) from None
+    record = _surface(work, values)
+    write_probes(work.folder / PROBES_FILE, [record])
+    return record
+
+
+def _batches(work: Work, size: int) -> list[Batch]:
+    return make_batches(work.rows, work.drawn, work.config, work.inputs, work.device, size)
+
+
+def _fitting(work: Work) -> tuple[int, list[Batch]]:
+    """Returns how many rows fit into memory at once, and the batches; the first one is the longest."""
+    size = work.at_once
+    while work.device.type == "cuda":
+        try:
+            measure(work.plane.model, _batches(work, size)[:1], not work.request.loss_only)
+            break
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise UserError(f"a single example of {work.config.data.task} does not fit into memory") from None
+            size = -(-size // 2)
+    return size, _batches(work, size)
+
+
+def _surface(work: Work, values: Sequence[Value]) -> Surface:
+    request, pair = work.request, work.pair
+    with_norm = not request.loss_only
+    losses = digits((loss for loss, _ in values), DIGITS)
+    norms = digits((norm for _, norm in values if norm is not None), DIGITS)
+    grid = 1 + LINE_POINTS
+
+    def rows(of: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
+        n = request.points
+        return tuple(of[start : start + n] for start in range(grid, len(of), n))
+
+    return Surface(
+        run_id=work.folder.name,
+        model=work.config.model.name,
+        task=work.config.data.task,
+        failed=pair.failed.run_id,
+        successful=pair.successful.run_id,
+        checkpoint=request.checkpoint,
+        head_seed=pair.head_seed,
+        examples=request.examples,
+        examples_seed=request.examples_seed,
+        alphas=work.values,
+        betas=work.values,
+        losses=rows(losses),
+        grad_norms=rows(norms) if with_norm else None,
+        label_entropy=label_entropy(work.rows.labels[work.drawn]),
+        pretrained_loss=losses[0],
+        pretrained_norm=norms[0] if with_norm else None,
+        line_losses=losses[1:grid],
+        line_norms=norms[1:grid] if with_norm else (),
+    )

@@ -1,0 +1,436 @@
+"""The predictions of a sweep's runs, read from their folders: a `Group` of answers for each arm and task."""
+
+import math
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from stableft.config.planned_run import PlannedRun, Sources
+from stableft.config.sweep_file import Sweep
+from stableft.data.metrics import is_failed, majority_baseline, score
+from stableft.data.sources import RawSplit
+from stableft.data.splits import fingerprint, read_splits
+from stableft.errors import UserError
+from stableft.records.csv_table import Table, read_table
+from stableft.records.import_runs import read_number, to_float
+from stableft.records.run_record import PREDICTIONS_FILE, RunRecord, read_record, run_folder
+from stableft.report.numbers_in_words import SPLITS
+
+Split = Literal["val", "test"]
+Checkpoint = Literal["last", "best"]
+UNFINISHED = "not finished"
+FAILED = (
+    "failed is what the runs' records say: the last checkpoint's score, by the task's reported metric, is NaN or not "
+    "above that of always answering the most frequent class (MCC and correlations: 0)"
+)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What the runs predicted. `labels` [examples] are class ids or numbers; None: nobody said."""
+
+    names: tuple[str, ...]  # the row in the split as it was read, from 0, or what a file calls it
+    labels: np.ndarray | None
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by column
+    no_texts: str | None = None  # why there are none
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seeds alone. `answers` [runs, examples]: class ids, or numbers without `classes`."""
+
+    arm: str
+    task: str
+    where: str  # such as "validation split, last checkpoint"
+    classes: tuple[str, ...]
+    runs: tuple[str, ...]
+    names: tuple[str, ...]  # of the runs for people, with their seeds
+    answers: np.ndarray
+    failed: tuple[bool | None, ...]
+    examples: Examples
+    planned: int
+    failed_rule: str = FAILED
+    notes: tuple[str, ...] = ()  # which runs are not here, and why
+    advice: tuple[str, ...] = ()  # how they are made
+    origin: str = "this project"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """One run's answers on a split, and which rows they are of."""
+
+    record: RunRecord
+    answers: np.ndarray
+    labels: np.ndarray
+    index: np.ndarray
+
+
+def read_groups(
+    sweep: Sweep, results: Path, split: Literal["reported", "val", "test"], checkpoint: Checkpoint
+) -> list[Group]:
+    """Returns the groups of a sweep's arms and tasks, in its order; those without any predictions too.
+
+    Raises:
+        UserError: a record or file of predictions is damaged, or runs of one group have other examples.
+    """
+    places: dict[tuple[str, str], dict[str, PlannedRun]] = {}
+    for run in sweep.runs:
+        places.setdefault((run.arm, run.config.data.task), {})[run.run_id] = run
+    texts: dict[str, dict[str, RawSplit] | str] = {}
+    return [_group(list(runs.values()), sweep, results, split, checkpoint, texts) for runs in places.values()]
+
+
+def _group(
+    runs: Sequence[PlannedRun],
+    sweep: Sweep,
+    results: Path,
+    wanted: Literal["reported", "val", "test"],
+    checkpoint: Checkpoint,
+    texts: dict[str, dict[str, RawSplit] | str],
+) -> Group:
+    first = runs[0]
+    task, split = first.config.task, first.config.reported_split if wanted == "reported" else wanted
+    found: list[Outputs] = []
+    absent: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        outputs = _read_outputs(results, run, split, checkpoint)
+        if isinstance(outputs, str):
+            absent.setdefault(outputs, []).append(run)
+        else:
+            found.append(outputs)
+    _check_examples(found)
+    empty = np.zeros((0, 0), dtype=float if task.is_regression else np.int64)
+    return Group(
+        arm=first.arm,
+        task=task.title,
+        where=f"{SPLITS[split]}, {checkpoint} checkpoint",
+        classes=task.labels,
+        runs=tuple(outputs.record.run_id for outputs in found),
+        names=tuple(describe_run(outputs.record) for outputs in found),
+        answers=np.stack([outputs.answers for outputs in found]) if found else empty,
+        failed=tuple(outputs.record.failed for outputs in found),
+        examples=_read_examples(found[0], split, sweep.sources, texts) if found else Examples((), empty[:0].reshape(0)),
+        planned=len(runs),
+        notes=tuple(_absences(absent, len(runs))),
+        advice=tuple(_advice(absent, sweep, results)),
+    )
+
+
+def describe_run(run: PlannedRun | RunRecord) -> str:
+    """Returns a run's id with its seeds."""
+    return f"{run.run_id} ({describe_seeds(run)})"
+
+
+def describe_seeds(run: PlannedRun | RunRecord) -> str:
+    seeds = run.config.seeds
+    return f"seed {seeds.init}" if seeds.init == seeds.data else f"seeds {seeds.init} and {seeds.data}"
+
+
+def _read_outputs(results: Path, run: PlannedRun, split: Split, checkpoint: Checkpoint) -> Outputs | str:
+    """Returns what a run answered, or why it is not known; the reasons are those of `_absences`."""
+    record = read_record(results, run.run_id)
+    if record is None or record.status == "paused":
+        return UNFINISHED
+    if record.status != "finished":
+        return record.status
+    path = run_folder(results, run.run_id) / PREDICTIONS_FILE
+    if not path.is_file():
+        return "without predictions"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        labels, index = arrays.get(f"{split}_labels"), arrays.get(f"{split}_index")
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read as predictions: {error}") from None
+    if labels is None or index is None:
+        raise UserError(f"--split {split}: run {describe_run(record)} of {run.arm} has no {SPLITS[split]}")
+    outputs = arrays.get(f"{split}_{checkpoint}")
+    if outputs is None:
+        return f"without a {checkpoint} checkpoint"
+    if outputs.shape != (len(labels), record.config.task.n_outputs) or index.shape != labels.shape:
+        raise UserError(f"{path}: outputs of shape {outputs.shape} do not fit {len(labels)} labels")
+    answers = outputs[:, 0].astype(float) if record.config.task.is_regression else answers_of(outputs)
+    return Outputs(record, answers, labels, index)
+
+
+def _check_examples(found: Sequence[Outputs]) -> None:
+    """Raises UserError unless all runs predicted the same rows, which have the same labels."""
+    for other in found[1:]:
+        one = found[0]
+        pair = f"runs {describe_run(one.record)} and {describe_run(other.record)} of {one.record.arm}"
+        if len(one.index) != len(other.index):
+            raise UserError(f"{pair} predicted {len(one.index)} and {len(other.index)} examples, not the same ones")
+        for name, a, b in (("row", one.index, other.index), ("label", one.labels, other.labels)):
+            if (a != b).any():
+                at = int(np.flatnonzero(a != b)[0])
+                raise UserError(
+                    f"{pair} did not predict the same examples: the {name} of their example {at} is {a[at]:g} and "
+                    f"{b[at]:g}"
+                )
+
+
+def _read_examples(
+    outputs: Outputs, split: Split, sources: Sources, cache: dict[str, dict[str, RawSplit] | str]
+) -> Examples:
+    """Returns the examples with their texts, or with why the data cannot be read here."""
+    config = outputs.record.config
+    names = tuple(map(str, outputs.index.tolist()))
+    key = config.data.model_dump_json()
+    if key not in cache:
+        try:
+            cache[key] = read_splits(config, sources)
+        except UserError as error:
+            if sources.data_dir is not None or config.task.hub is None:
+                raise
+            cache[key] = str(error)  # the numbers need no texts
+    parts = cache[key]
+    if isinstance(parts, str):
+        return Examples(names, outputs.labels, no_texts=parts)
+    rows = parts[split]
+    _check_data(outputs, split, parts)
+    return Examples(names, outputs.labels, dict(zip(config.task.text, map(tuple, rows.texts), strict=True)))
+
+
+def _check_data(outputs: Outputs, split: Split, parts: dict[str, RawSplit]) -> None:
+    """Raises UserError unless the data read here are those of the run."""
+    record, rows = outputs.record, parts[split]
+    assert record.data
+    here = fingerprint(parts)
+    same = np.array_equal(rows.labels, outputs.labels) and np.array_equal(rows.index, outputs.index)
+    if here != record.data.fingerprint or not same:
+        raise UserError(
+            f"the data of {record.config.task.title} here are not those of run {describe_run(record)}: their "
+            f"fingerprint is {here[:16]}, the run's is {record.data.fingerprint[:16]}"
+        )
+
+
+def _absences(absent: Mapping[str, Sequence[PlannedRun]], planned: int) -> Iterator[str]:
+    """Yields for each reason which runs are not here; those that never finished by their seeds alone."""
+    for reason, runs in absent.items():
+        seeds = ", ".join(describe_seeds(run).partition(" ")[2] for run in runs)
+        names = f"seeds {seeds}" if reason == UNFINISHED else ", ".join(map(describe_run, runs))
+        yield f"{len(runs)} of {planned} runs {'are' if len(runs) > 1 else 'is'} {reason}: {names}"
+
+
+def _advice(reasons: Iterable[str], sweep: Sweep, results: Path) -> Iterator[str]:
+    """Yields the commands that make what is missing for these reasons."""
+    command = f"stableft sweep {sweep.path}" + (f" --results {results}" if results != Path("results") else "")
+    for reason in reasons:
+        match reason:
+            case "not finished":
+                yield f"`{command}` does the runs that are not finished"
+            case "crashed":
+                yield f"`{command} --retry-crashed` does crashed runs again"
+            case "without predictions":
+                yield f"`{command} --complete` trains runs without predictions again"
+            case "stopped":
+                yield "runs were stopped early as hopeless, so the others are no sample of their arm"
+
+
+FEWER = 3  # names that a message gives
+FAILED_CLASSES = (
+    "failed is an accuracy not above that of always answering the most frequent label (M sec. 3.2), or outputs that "
+    "are NaN"
+)
+FAILED_NUMBERS = "failed is a Spearman correlation with the labels of at most 0, or none (a NaN, one number everywhere)"
+UNKNOWN = "which runs failed is not known without --label"
+
+
+@dataclass(frozen=True)
+class CsvColumns:
+    """Which column is what; `regression`: predictions and labels are numbers."""
+
+    example: str = "example"
+    run: str = "run"
+    prediction: str = "prediction"
+    label: str | None = None
+    text: tuple[str, ...] = ()
+    regression: bool = False
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a row says: a prediction, and perhaps what its example is."""
+
+    line: int
+    example: str
+    run: str
+    prediction: str
+    label: str
+    texts: tuple[str, ...]
+
+
+def read_group(path: Path, columns: CsvColumns) -> Group:
+    """Returns the runs of a table, in their order and with the examples in the order of the first rows.
+
+    Raises:
+        UserError: the table cannot be read, a run lacks an example or has it twice, or an example has two labels.
+    """
+    table = read_table(path)
+    said = list(_rows(table, columns))
+    runs, examples = list(dict.fromkeys(s.run for s in said)), list(dict.fromkeys(s.example for s in said))
+    cells = _cells(path, said, runs, examples)
+    first = _facts(path, said, columns)
+    classes = _classes(path, said, columns)
+    answers = _answers(path, [[cells[run, example] for example in examples] for run in runs], columns, classes)
+    labels = None
+    if columns.label is not None:
+        labels = _labels(path, [first[example] for example in examples], columns, classes)
+    failed, rule = _failures(answers, labels, classes)
+    return Group(
+        arm=path.stem,
+        task="",
+        where=path.name,
+        classes=classes,
+        runs=tuple(runs),
+        names=tuple(runs),
+        answers=answers,
+        failed=failed,
+        examples=_make_examples(examples, labels, first, columns),
+        planned=len(runs),
+        failed_rule=rule,
+        notes=tuple(_unanswered(answers, runs)),
+        origin=f"{path.name}, SHA-256 {table.sha256[:16]}",
+    )
+
+
+def _rows(table: Table, columns: CsvColumns) -> Iterator[Said]:
+    names = [("--example", columns.example), ("--run", columns.run), ("--prediction", columns.prediction)]
+    names += [("--label", columns.label)] if columns.label is not None else []
+    names += [("--text", name) for name in columns.text]
+    places = {name: table.position(option, name) for option, name in names}
+    for line, fields in table.rows:
+        example, run, prediction = (fields[places[name]].strip() for _, name in names[:3])
+        for option, name in names[:2]:
+            if not fields[places[name]].strip():
+                raise UserError(f"{table.path}:{line} column {name!r} is empty: {option} must say which it is")
+        label = "" if columns.label is None else fields[places[columns.label]].strip()
+        yield Said(line, example, run, prediction, label, tuple(fields[places[name]] for name in columns.text))
+
+
+def _cells(path: Path, said: Sequence[Said], runs: list[str], examples: list[str]) -> dict[tuple[str, str], Said]:
+    """Returns the row of each run and example, each of which there must be once."""
+    cells: dict[tuple[str, str], Said] = {}
+    for row in said:
+        other = cells.setdefault((row.run, row.example), row)
+        if other is not row:
+            raise UserError(
+                f"{path}: lines {other.line} and {row.line} both have run {row.run!r} on example {row.example!r}; "
+                "each run must have each example once"
+            )
+    for run in runs:
+        lacking = [example for example in examples if (run, example) not in cells]
+        if lacking:
+            there = next(row for row in said if row.example == lacking[0])
+            more = f" and of {len(lacking) - 1} more" if len(lacking) > 1 else ""
+            raise UserError(
+                f"{path}: run {run!r} has no prediction of example {lacking[0]!r}{more}, which run {there.run!r} has "
+                f"on line {there.line}; each run must have each example once"
+            )
+    return cells
+
+
+def _facts(path: Path, said: Sequence[Said], columns: CsvColumns) -> dict[str, Said]:
+    """Returns the first row of each example, whose label and texts must be those of its other rows."""
+    first: dict[str, Said] = {}
+    for row in said:
+        other = first.setdefault(row.example, row)
+        for what, a, b in (("label", other.label, row.label), ("text", other.texts, row.texts)):
+            if a != b:
+                raise UserError(
+                    f"{path}: lines {other.line} and {row.line} give example {row.example!r} two {what}s, "
+                    f"{_shown(a)} and {_shown(b)}"
+                )
+        if columns.label is not None and not row.label:
+            raise UserError(f"{path}:{row.line} column {columns.label!r}: the label is empty")
+    return first
+
+
+def _shown(value: str | tuple[str, ...]) -> str:
+    text = value if isinstance(value, str) else " / ".join(value)
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")
+
+
+def _classes(path: Path, said: Sequence[Said], columns: CsvColumns) -> tuple[str, ...]:
+    """Returns all classes that are predicted or labels, sorted; none for numbers."""
+    if columns.regression:
+        return ()
+    predicted, true = {row.prediction for row in said} - {""}, {row.label for row in said} - {""}
+    if columns.label is not None and predicted and not predicted & true:
+        raise UserError(
+            f"{path}: no prediction is one of the labels: column {columns.prediction!r} has {_some(predicted)}, "
+            f"column {columns.label!r} has {_some(true)}"
+        )
+    classes = predicted | true
+    if len(classes) > max(20, len(said) // 4):  # such as the numbers of a regression
+        raise UserError(
+            f"{path}: column {columns.prediction!r} has {len(predicted)} different predictions ({_some(predicted)}) in "
+            f"{len(said)} rows; if they are numbers, say --regression"
+        )
+    return tuple(sorted(classes))
+
+
+def _some(names: set[str]) -> str:
+    return ", ".join(_shown(name) for name in sorted(names)[:FEWER]) + (", ..." if len(names) > FEWER else "")
+
+
+def _answers(path: Path, cells: list[list[Said]], columns: CsvColumns, classes: tuple[str, ...]) -> np.ndarray:
+    if columns.regression:
+        return np.array(
+            [
+                [to_float(read_number(path, s.line, columns.prediction, s.prediction).value) for s in row]
+                for row in cells
+            ]
+        )
+    ids = {name: i for i, name in enumerate(classes)} | {"": NO_ANSWER}
+    return np.array([[ids[s.prediction] for s in row] for row in cells])
+
+
+def _labels(path: Path, first: list[Said], columns: CsvColumns, classes: tuple[str, ...]) -> np.ndarray:
+    assert columns.label is not None
+    if not columns.regression:
+        return np.array([classes.index(row.label) for row in first])
+    values = [read_number(path, row.line, columns.label, row.label) for row in first]
+    for row, value in zip(first, values, strict=True):
+        if value.value is None:
+            raise UserError(f"{path}:{row.line} column {columns.label!r}: the label {row.label!r} must be a number")
+    return np.array([to_float(value.value) for value in values])
+
+
+def _failures(
+    answers: np.ndarray, labels: np.ndarray | None, classes: tuple[str, ...]
+) -> tuple[tuple[bool | None, ...], str]:
+    """Returns which runs failed, as far as that can be told, and what that means."""
+    if labels is None:
+        return (None,) * len(answers), UNKNOWN
+    if not classes:
+        scores = [score(run[:, np.newaxis], labels, ("spearman",))["spearman"] for run in answers]
+        return tuple(is_failed(value, 0.0) for value in scores), FAILED_NUMBERS
+    baseline = majority_baseline(labels, "accuracy")
+    scores = [math.nan if (run == NO_ANSWER).any() else float((run == labels).mean()) for run in answers]
+    return tuple(is_failed(value, baseline) for value in scores), FAILED_CLASSES
+
+
+def _make_examples(
+    names: Sequence[str], labels: np.ndarray | None, first: dict[str, Said], columns: CsvColumns
+) -> Examples:
+    texts = {name: tuple(first[example].texts[i] for example in names) for i, name in enumerate(columns.text)}
+    return Examples(tuple(names), labels, texts, None if texts else "--text names their column")
+
+
+def _unanswered(answers: np.ndarray, runs: Sequence[str]) -> Iterator[str]:
+    for run, row in zip(runs, answers, strict=True):
+        if empty := int((np.isnan(row) if row.dtype == float else row == NO_ANSWER).sum()):
+            yield f"run {run!r} has {empty} empty prediction{'s' if empty > 1 else ''}"
+
+
+NO_ANSWER = -1  # outputs that are not all finite, as those of a run that diverged: wrong, and no class
+
+
+def answers_of(outputs: np.ndarray) -> np.ndarray:
+    """Returns the class [rows] with the largest of its outputs [rows, classes]; NO_ANSWER where one is not finite."""
+    return np.where(np.isfinite(outputs).all(axis=1), outputs.argmax(axis=1), NO_ANSWER)

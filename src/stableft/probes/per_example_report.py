@@ -1,0 +1,524 @@
+"""The report of single predictions: tables, the most unstable examples, a figure, and every example as rows."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from stableft.config.local_files import check_results
+from stableft.config.sweep_file import load
+from stableft.errors import UserError
+from stableft.probes.per_example import (
+    ALL,
+    FINE,
+    JACKKNIFE,
+    NO_LABELS,
+    View,
+    answer_counts,
+    failures,
+    rank,
+    sentences,
+    views_of,
+)
+from stableft.probes.per_example_data import NO_ANSWER, Checkpoint, CsvColumns, Examples, Group, read_group, read_groups
+from stableft.report.compare_arms import rounded, shown_p
+from stableft.report.figures.draw import draw
+from stableft.report.figures.panels import Curve, CurvePanel
+from stableft.report.forms.document import (
+    PART,
+    RANKS,
+    Block,
+    Bullets,
+    Grid,
+    Heading,
+    Picture,
+    Provenance,
+    Report,
+    ReportRow,
+    label,
+)
+from stableft.report.forms.write import Format, deliver, output_of
+from stableft.report.numbers_in_words import MISSING, percent
+from stableft.report.runs import provenance_values
+from stableft.report.stability_table import BOOTSTRAP_SEED
+from stableft.stats import RESAMPLES, Interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+FIGURE = "points"
+RESAMPLED = f"BCa bootstrap with {RESAMPLES:,} resamples and seed {BOOTSTRAP_SEED}"
+RIGHT = (
+    "S_per-point: variance over runs of being right, mean over examples (M sec. 7.1), which is half the share of "
+    "examples on which exactly one of two runs is right; S_ours: variance over runs of the accuracy; both with ddof 1. "
+    "root: the square root, in points."
+)
+SQUARES = (
+    "S_per-point: variance over runs of the prediction, mean over examples, in squared units of the labels; S_ours: "
+    "variance over runs of the mean squared error (MSE); both with ddof 1. root: the square root."
+)
+INTERVALS = (
+    f"95 % runs: other runs on these examples (S_per-point: {JACKKNIFE} over runs, for the bootstrap draws runs twice, "
+    f"which agree with themselves; S_ours: {RESAMPLED} over runs). 95 % examples: these runs on other examples (the "
+    "bootstrap over examples; of more than 2,000 the normal approximation)."
+)
+RATIO = (
+    "S_ours is {apart} plus what errors on different examples have in common, their covariances; ratio: it over the "
+    "first part alone, 1 where the errors on the m examples are independent."
+)
+AGREE = (
+    "Percent of examples. all agree: every run gives the same answer (95 %: Wilson, over examples); churn: two runs "
+    f"differ, mean, least and most over pairs of runs (95 % runs: {JACKKNIFE}); kappa: Fleiss', the runs as raters."
+)
+Section = Sequence[View]
+
+
+def points_report(name: str, groups: Sequence[Group], most: int) -> Report:
+    """Returns the report of these groups, with so many of the most unstable examples of each printed."""
+    views = [view for group in groups for view in views_of(group)]
+    sections: dict[tuple[str, str], list[View]] = {}
+    for view in views:
+        sections.setdefault((view.group.task, view.group.where), []).append(view)
+    title = f"Stability of single predictions over runs: {name}"
+    grids = {key: list(_grids(f"points-{name}", section)) for key, section in sections.items()}
+    drawn = any(not view.missing for view in views)
+    notes = tuple(_notes(groups))
+    blocks: list[Block] = [Picture(FIGURE, _alt(views))] if drawn else []
+    for key, section in sections.items():
+        blocks += [Heading(_heading(section)), *grids[key], Bullets(_said(section))]
+        blocks += [block for view in section for block in unstable_blocks(view, most)]
+    blocks += [Heading("Notes", RANKS + 1), Bullets(notes)]
+    found = provenance_of(groups)
+    return Report(
+        id=label(f"points-{name}"),
+        title=title,
+        blocks=tuple(blocks),
+        tables=tuple(_alone(grid, title, sections[key]) for key, some in grids.items() for grid in some),
+        rows=tuple(points_rows(views)),
+        values={"title": title, **points_values(views), "notes": list(notes), **provenance_values(found)},
+        figures={FIGURE: lambda: _figure(list(sections.values()))} if drawn else {},
+        undrawn={} if drawn else {FIGURE: "no arm has two runs with predictions"},
+        provenance=found,
+    )
+
+
+def _figure(sections: Sequence[Section]) -> "Figure":
+    pass
+
+    return draw_points(sections)
+
+
+def _heading(section: Section) -> str:
+    counts = sorted({view.m for view in section if view.n})
+    examples = f", {' or '.join(f'{count:,}' for count in counts)} examples" if counts else ""
+    return f"{section[0].group.task}: {section[0].group.where}{examples}".removeprefix(": ")
+
+
+def _alt(views: Sequence[View]) -> str:
+    what = (
+        "how many runs are right on them or agree" if views[0].group.classes else "the SD over runs of the prediction"
+    )
+    arms = "; ".join(view.lead for view in views if not view.missing)
+    return f"For each arm a curve of the examples, sorted by {what}: {arms}."
+
+
+def _grids(name: str, section: Section) -> Iterator[Grid]:
+    """Yields the table of variances, where there are any, and that of agreement, for classes."""
+    group = section[0].group
+    name = label(f"{name}-{group.task}".removesuffix("-"))
+    if any(view.per_point for view in section):
+        yield _variances(name, section)
+    if group.classes:
+        yield _agreements(f"{name}-agreement", section)
+
+
+def _variances(name: str, section: Section) -> Grid:
+    classes = bool(section[0].group.classes)
+    header = ("arm", "n", "accuracy" if classes else "MSE", "S_per-point", "root", "95 % runs", "95 % examples")
+    header += ("S_ours", "root", "95 % runs", "ratio", *(["p"] if classes else []))
+    apart = "S_per-point / m" if classes else "the mean variance of a squared error / m"
+    ratio = RATIO.format(apart=apart)
+    tested = " p: Cochran's Q test that it is 1." if classes else ""
+    caption = f"{RIGHT if classes else SQUARES} {INTERVALS} {ratio}{tested}"
+    return Grid(name, header, tuple(_variance_row(view, classes) for view in section), caption)
+
+
+def _variance_row(view: View, classes: bool) -> ReportRow:
+    point, whole = view.per_point, view.whole
+    assert point
+    scale = 100 if classes else 1
+    places = [_number(point.value), _root(point.value, scale), _roots(point.over_runs, scale)]
+    places += [_roots(point.over_examples, scale)]
+    score = None if whole is None else whole.mean
+    ours = [_number(whole and whole.value), _root(whole and whole.value, scale)]
+    ours += [MISSING if whole is None else _interval(whole.sd, scale, classes)]
+    ours += [_number(whole and whole.ratio)]
+    p = whole.test.p if whole else None
+    tested = [MISSING if p is None else shown_p(p).removeprefix("p = ").removeprefix("p ")] if classes else []
+    return (_row_name(view), str(view.n), percent(score) if classes else _number(score), *places, *ours, *tested)
+
+
+def _agreements(name: str, section: Section) -> Grid:
+    known = any(view.right is not None for view in section)
+    header = ("arm", "n", "all agree", "95 %", *(["all right", "all wrong"] if known else []))
+    header += ("churn", "95 % runs", "min", "max", "kappa")
+    return Grid(name, header, tuple(_agreement_row(view, known) for view in section), AGREE)
+
+
+def _agreement_row(view: View, known: bool) -> ReportRow:
+    found = view.agreement
+    assert found
+    right = [MISSING, MISSING]
+    if view.right is not None and not view.missing:
+        right = [percent(float(view.right.all(axis=0).mean())), percent(float((~view.right).all(axis=0).mean()))]
+    kappa = MISSING if found.kappa is None else f"{found.kappa:.3f}"
+    together = (percent(found.unanimous), _interval(found.unanimous_interval, 100, True))
+    churn = (percent(found.churn), _interval(found.churn_over_runs, 100, True))
+    extremes = (percent(found.churn_min), percent(found.churn_max))
+    return (_row_name(view), str(view.n), *together, *(right if known else []), *churn, *extremes, kappa)
+
+
+def _row_name(view: View) -> str:
+    """Returns the arm, or which part of the runs in the row above."""
+    return f"{PART}that did not fail" if view.is_part else view.group.arm
+
+
+def _number(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.3g}"
+
+
+def _root(value: float | None, scale: float) -> str:
+    if value is None:
+        return MISSING
+    return f"{scale * math.sqrt(value):.1f}" if scale > 1 else f"{math.sqrt(value):.3g}"
+
+
+def _roots(interval: Interval, scale: float) -> str:
+    if interval.low is None or interval.high is None:
+        return MISSING
+    return f"{_root(max(interval.low, 0), scale)} to {_root(interval.high, scale)}"
+
+
+def _interval(interval: Interval, scale: float, fixed: bool) -> str:
+    if interval.low is None or interval.high is None:
+        return MISSING
+    return " to ".join(f"{scale * bound:{'.1f' if fixed else '.3g'}}" for bound in (interval.low, interval.high))
+
+
+def _said(section: Section) -> tuple[str, ...]:
+    """Returns failed runs and the numbers in words, arm by arm."""
+    lines: dict[str, None] = {}
+    if all(view.whole is None for view in section):
+        lines[NO_LABELS[bool(section[0].group.classes)]] = None
+    for view in section:
+        lines |= dict.fromkeys([*filter(None, [failures(view.group)]), *sentences(view)])
+    return tuple(f"{line}." for line in lines)
+
+
+def _notes(groups: Sequence[Group]) -> Iterator[str]:
+    """Yields which runs are not here and why, and how failed runs and texts were found."""
+    for group in groups:
+        yield from (f"{group.arm}{f' on {group.task}' if group.task else ''}: {note}." for note in group.notes)
+    yield from dict.fromkeys(f"{_capital(advice)}." for group in groups for advice in group.advice)
+    yield from dict.fromkeys(f"{_capital(group.failed_rule)}." for group in groups if group.runs)
+    without = dict.fromkeys(group.examples.no_texts for group in groups if group.examples.no_texts)
+    yield from (f"Texts of the examples are missing: {why}." for why in without)
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _alone(grid: Grid, title: str, section: Section) -> Grid:
+    """Returns a grid with all that a reader who sees nothing else must know."""
+    return Grid(
+        grid.name, grid.header, grid.rows, f"{title}. {_heading(section)}. {grid.caption}", notes=_said(section)
+    )
+
+
+__all__ = ["CsvColumns", "PointsRequest", "run_points"]
+OPTIONS = {"config": "CONFIG", "split": "--split", "checkpoint": "--checkpoint", "arms": "--arms", "seeds": "--seeds"}
+
+
+@dataclass(frozen=True)
+class PointsRequest:
+    """Whose predictions, a sweep's or a table's, and how many of the most unstable examples are printed."""
+
+    config: str | None
+    csv: Path | None
+    columns: CsvColumns = CsvColumns()  # noqa: RUF009 - it is frozen
+    split: Literal["reported", "val", "test"] = "reported"
+    checkpoint: Checkpoint = "last"
+    most: int = 10
+    arms: str = ""
+    seeds: str | None = None
+
+
+def run_points(
+    request: PointsRequest, results: Path, data_dir: Path | None, form: Format | None, out: str | None
+) -> str:
+    """Writes the report where it goes, and returns what is to be printed, which may be nothing.
+
+    Raises:
+        UserError: the options contradict each other, or there are no predictions that can be used.
+    """
+    output = output_of(out, form, None)
+    if request.csv is not None:
+        _check_table_options(request, data_dir)
+        group = read_group(request.csv, request.columns)
+        return deliver(points_report(request.csv.name, [group], request.most), output)
+    if request.config is None:
+        raise UserError("probe points: give a sweep file, or --csv FILE with a table of predictions")
+    for field in fields(CsvColumns):
+        if getattr(request.columns, field.name) != field.default:
+            raise UserError(f"--{field.name} names a column of --csv FILE; {request.config} is a sweep file")
+    return deliver(_of_sweep(request, request.config, results, data_dir), output)
+
+
+def _of_sweep(request: PointsRequest, config: str, results: Path, data_dir: Path | None) -> Report:
+    check_results(results)
+    sweep = load(config, data_dir, [], request.arms, request.seeds)
+    groups = read_groups(sweep, results, request.split, request.checkpoint)
+    if not any(group.runs for group in groups):
+        advice = "; ".join(dict.fromkeys(line for group in groups for line in group.advice))
+        raise UserError(f"{sweep.path}: {results} has no predictions of its {len(sweep.runs)} runs; {advice}")
+    return points_report(sweep.name, groups, request.most)
+
+
+def _check_table_options(request: PointsRequest, data_dir: Path | None) -> None:
+    """Raises UserError for an option that is about a sweep."""
+    given = [
+        option
+        for field in fields(PointsRequest)
+        if (option := OPTIONS.get(field.name)) and getattr(request, field.name) != getattr(_SWEEPLESS, field.name)
+    ]
+    given += ["--data-dir"] if data_dir is not None else []
+    if given:
+        raise UserError(f"--csv {request.csv} and {' and '.join(given)}: a table is shown whole, and is no sweep")
+
+
+_SWEEPLESS = PointsRequest(None, None)
+
+SHOWN = 60  # letters of a text in a table; whole texts are in the rows and values of the report
+
+
+def unstable_blocks(view: View, most: int) -> Iterator[Block]:
+    """Yields the examples on which the runs of a view differ most, where they differ."""
+    if view.missing or not most:
+        return
+    unstable = view.unstable
+    right = None if view.right is None else view.right.sum(axis=0)
+    order = rank(unstable, right)[:most]
+    order = order[unstable[order] > 0]
+    if not len(order):
+        return
+    largest = float(unstable.max())
+    ties = int((unstable == largest).sum())
+    what = "variance over runs" if view.per_point else "share of pairs of runs that differ"
+    fewer = "those that fewer runs have right, then " if right is not None else ""
+    caption = f"By {what}; of equal ones {fewer}the earlier."
+    if view.group.classes:
+        caption += f" {ties:,} of {view.m:,} examples ha{'s' if ties == 1 else 've'} the largest, {largest:.3g}."
+    yield Heading(f"Most unstable examples: {view.lead}", 3)
+    header = (_text_header(view.group.examples), *_facts_header(view))
+    rows = tuple((_text(view.group.examples, int(i)), *_facts(view, int(i), float(unstable[i]))) for i in order)
+    yield Grid(label(f"unstable-{view.group.arm}-{view.group.task}-{view.which}"), header, rows, caption)
+
+
+def _text_header(examples: Examples) -> str:
+    return " / ".join(examples.texts) if examples.texts else "example"
+
+
+def _text(examples: Examples, i: int) -> str:
+    if not examples.texts:
+        return examples.names[i]
+    return " / ".join(_short(column[i]) for column in examples.texts.values())
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= SHOWN else f"{flat[: SHOWN - 1].rstrip()}…"
+
+
+def _facts_header(view: View) -> tuple[str, ...]:
+    group = view.group
+    known = ("label",) if group.examples.labels is not None else ()
+    named = ("row",) if group.examples.texts else ()
+    if not group.classes:
+        return (*named, *known, "mean", "SD", "min", "max")
+    right = ("right",) if view.right is not None else ()
+    return (*named, *known, *right, *(name for name, _ in _answers(view)))
+
+
+def _answers(view: View) -> list[tuple[str, int]]:
+    """Returns the answers that any of these runs gave anywhere."""
+    given = set(view.answers.ravel().tolist())
+    columns = [(name, i) for i, name in enumerate(view.group.classes) if i in given]
+    return columns + ([("no answer", NO_ANSWER)] if NO_ANSWER in given else [])
+
+
+def _facts(view: View, i: int, unstable: float) -> Iterator[str]:
+    group, answers = view.group, view.answers[:, i]
+    if group.examples.texts:
+        yield group.examples.names[i]
+    if group.examples.labels is not None:
+        value = group.examples.labels[i]
+        yield group.classes[int(value)] if group.classes else f"{value:.3g}"
+    if not group.classes:
+        yield from (f"{value:.3g}" for value in (answers.mean(), math.sqrt(unstable), answers.min(), answers.max()))
+        return
+    if view.right is not None:
+        yield f"{int(view.right[:, i].sum())}/{view.n}"
+    yield from (str(int((answers == answer).sum())) for _, answer in _answers(view))
+
+
+MOST = 1000  # points of a curve; of more examples those at equal distances are drawn
+
+
+def draw_points(sections: Sequence[Sequence[View]]) -> "Figure":
+    """Returns the figure: for each task a panel of all runs and, where some failed, one of the others."""
+    panels = []
+    for section in sections:
+        kinds = [ALL, FINE] if any(view.which == FINE for view in section) else [ALL]
+        panels += [_panel(section, kind) for kind in kinds]
+    return draw(panels, _caption(sections))
+
+
+def _caption(sections: Sequence[Sequence[View]]) -> str:
+    views = [view for section in sections for view in section]
+    order = "Each arm has its own order of examples."
+    if not any(view.group.classes for view in views):
+        return order
+    if any(view.right is not None for view in views):
+        return f"{order} At 0 and 100 all runs are alike, wrong or right."
+    return f"{order} At 100 all runs agree."
+
+
+def _panel(section: Sequence[View], kind: str) -> CurvePanel:
+    group = section[0].group
+    title = f"{group.task or group.where}: {kind}"
+    views = [_of_kind(section, view, kind) for view in section if view.which == ALL]
+    drawn = [view for view in views if not view.missing]
+    if not drawn:
+        return CurvePanel(title, "", "", (), missing=f"no arm has two {kind}")
+    ylabel, top = _what(drawn[0])
+    curves = tuple(_curve(view) for view in drawn)
+    return CurvePanel(title, "examples, sorted, in percent", ylabel, curves, top=top, bottom=-3 if top else 0, left=0)
+
+
+def _of_kind(section: Sequence[View], view: View, kind: str) -> View:
+    """Returns the arm's runs of that kind: where none failed all of them."""
+    return next((other for other in section if other.group is view.group and other.which == kind), view)
+
+
+def _what(view: View) -> tuple[str, float | None]:
+    if not view.group.classes:
+        return "SD over runs of the prediction", None
+    return ("runs that are right, in percent" if view.right is not None else "runs that agree, in percent"), 103
+
+
+def _curve(view: View) -> Curve:
+    if not view.group.classes:
+        values = np.sqrt(view.unstable)
+    elif view.right is not None:
+        values = 100 * view.right.mean(axis=0)
+    else:
+        values = 100 * view.agreed
+    ranks = np.unique(np.linspace(0, view.m - 1, min(view.m, MOST)).round().astype(int))
+    x = 100 * (ranks + 0.5) / view.m
+    return Curve(view.group.arm, tuple(x.tolist()), tuple(np.sort(values)[ranks].tolist()), n=view.n)
+
+
+Values = dict[str, Any]
+
+
+def points_rows(views: Sequence[View]) -> Iterator[Values]:
+    """Yields a row for each arm, task and example, with what all runs do there and what those that did not fail do."""
+    for view in views:
+        if view.which == ALL and view.n:
+            others = [other for other in views if other.group is view.group]
+            columns = [_columns(other, "" if other is view else ", not failed") for other in others if other.n]
+            known = _known(view)
+            for i in range(view.m):
+                yield rounded({name: values[i] for part in (known, *columns) for name, values in part.items()})
+
+
+def _known(view: View) -> dict[str, list]:
+    group, examples = view.group, view.group.examples
+    found: dict[str, list] = {"arm": [group.arm] * view.m}
+    found |= {"task": [group.task] * view.m} if group.task else {}
+    found |= {"of": [group.where] * view.m, "example": list(examples.names)}
+    if examples.labels is not None:
+        found["label"] = _names(group, examples.labels)
+    return found | {f"text: {name}": list(column) for name, column in examples.texts.items()}
+
+
+def _names(group: Group, labels: np.ndarray) -> list:
+    return [group.classes[i] for i in labels.tolist()] if group.classes else labels.tolist()
+
+
+def _columns(view: View, suffix: str) -> dict[str, list]:
+    """Returns what is known of each example; variances of fewer than two runs are NaN."""
+    found: dict[str, list] = {"runs": [view.n] * view.m}
+    if not view.group.classes:
+        found |= {"mean prediction": view.answers.mean(axis=0).tolist(), "variance": view.unstable.tolist()}
+        return {f"{name}{suffix}": values for name, values in found.items()}
+    if view.right is not None:
+        right = view.right.sum(axis=0)
+        found |= {"right": right.tolist(), "share right": (right / view.n).tolist()}
+        found["variance"] = view.unstable.tolist()
+    counts = answer_counts(view.answers, len(view.group.classes))
+    names = [*(f"answers: {name}" for name in view.group.classes), "no answer"]
+    found |= {name: column.tolist() for name, column in zip(names, counts.T, strict=True)}
+    return {f"{name}{suffix}": values for name, values in found.items()}
+
+
+def points_values(views: Sequence[View]) -> Values:
+    """Returns a JSON value for each group: its runs, its numbers, and every example."""
+    groups = {id(view.group): view.group for view in views}
+    return {"groups": [_group(group, [v for v in views if v.group is group]) for group in groups.values()]}
+
+
+def _group(group: Group, views: Sequence[View]) -> Values:
+    scores = views[0].whole.scores if views[0].whole else (None,) * len(group.runs)
+    score = "accuracy" if group.classes else "mean squared error"
+    runs = [
+        {"run": run, "name": name, "failed": failed, score: value}
+        for run, name, failed, value in zip(group.runs, group.names, group.failed, scores, strict=True)
+    ]
+    return {
+        "arm": group.arm,
+        "task": group.task or None,
+        "of": group.where,
+        "classes": list(group.classes),
+        "planned": group.planned,
+        "runs": rounded(runs),
+        "numbers": [_numbers(view) for view in views],
+        "examples": [
+            {name: value for name, value in row.items() if name not in ("arm", "task", "of")}
+            for row in points_rows(views)
+        ],
+        "notes": list(group.notes),
+    }
+
+
+def _numbers(view: View) -> Values:
+    """Returns the results of some runs under the names that they have in the code."""
+    found = {"per_point": view.per_point, "whole": view.whole, "agreement": view.agreement}
+    return {
+        "of": view.which,
+        "runs": view.n,
+        "examples": view.m,
+        "missing": view.missing,
+        **{name: None if result is None else rounded(asdict(result)) for name, result in found.items()},
+    }
+
+
+def provenance_of(groups: Sequence[Group]) -> Provenance:
+    """Returns how many runs of each arm and task have predictions, and their ids."""
+    counts = tuple((group.arm, group.task or "-", group.origin, len(group.runs), group.planned) for group in groups)
+    return Provenance(counts, (), tuple(dict.fromkeys(run for group in groups for run in group.runs)))

@@ -1,0 +1,143 @@
+"""What a probe of finished runs starts from: their records, the weights they kept, where model and data lie."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from stableft.config.local_files import folder_digest, locate_model, shipped_configs
+from stableft.config.planned_run import Sources
+from stableft.config.run_config import ModelConfig
+from stableft.config.sweep_file import load_sweep
+from stableft.errors import UserError
+from stableft.records.run_record import BEST_FOLDER, LAST_FOLDER, RunRecord, read_record, run_folder
+from stableft.sweep.progress import REFRESH_SECONDS
+from stableft.text import duration
+
+Checkpoint = Literal["best", "last"]
+
+
+def find_run(results: Path, name: str) -> RunRecord:
+    """Returns the record of a finished run by its id, the beginning of its id, or the path of its folder.
+
+    Raises:
+        UserError: there is none, or the beginning is that of several.
+    """
+    wanted = Path(name).name
+    found = sorted(path.name for path in (results / "runs").glob("*") if path.is_dir() and path.name.startswith(wanted))
+    if not wanted or not found:
+        raise UserError(f"run {name!r}: {results} has no such run; `stableft status --results {results}` tells what is")
+    if len(found) > 1 and wanted not in found:
+        raise UserError(f"run {name!r}: {len(found)} runs begin so: {', '.join(found[:3])}, ...; give more of the id")
+    record = read_record(results, wanted if wanted in found else found[0])
+    if record is None or record.status != "finished":
+        raise UserError(f"run {name!r}: it is not finished in {results}, and a probe needs a run's end")
+    return record
+
+
+def weights_folder(results: Path, record: RunRecord, checkpoint: Checkpoint) -> Path:
+    """Returns the folder with a run's weights, which transformers loads.
+
+    Raises:
+        UserError: they were not kept; the message names the command that makes them.
+    """
+    folder = run_folder(results, record.run_id) / {"best": BEST_FOLDER, "last": LAST_FOLDER}[checkpoint]
+    if not (folder / "model.safetensors").is_file():
+        raise UserError(
+            f"run {record.run_id} ({record.arm} {record.config.data.task}): its {checkpoint} weights were not kept; "
+            f"`stableft sweep CONFIG --save {checkpoint} --complete` with the sweep file that it is of trains it again "
+            "and keeps them"
+        )
+    return folder
+
+
+def sources_of(
+    records: Sequence[RunRecord],
+    pretrained: str | None,
+    config: str | None,
+    data_dir: Path | None = None,
+    with_data: bool = True,
+) -> Sources:
+    """Returns where the model of these runs lies, and their data if a probe needs it.
+
+    `pretrained` is a folder or hub name of the model, `config` the sweep file of the runs; what neither of them says
+    is looked for among the package's own models.
+
+    Raises:
+        UserError: the runs are of several models, or theirs is another or is not found.
+    """
+    model = records[0].config.model
+    for record in records[1:]:
+        if _identity(record.config.model) != _identity(model):
+            raise UserError(
+                f"runs {records[0].run_id} and {record.run_id} are of two models, {model.name} and "
+                f"{record.config.model.name}"
+            )
+    sources = Sources(data_dir=data_dir)
+    if config is not None:
+        sources = load_sweep(config, sources).sources
+    if pretrained is not None:
+        values, folder = locate_model(pretrained, (Path.cwd(), shipped_configs()), "--pretrained")
+        given = ModelConfig.model_construct(**{"revision": None, "sha256": None, **values})
+        same = given.sha256 == model.sha256 if folder else (given.name, given.revision) == (model.name, model.revision)
+        if not same:
+            raise UserError(f"--pretrained {pretrained}: run {records[0].run_id} was trained from another model")
+        if folder:
+            sources = replace(sources, paths={**sources.paths, str(given.sha256): folder})
+    if model.sha256 is not None and model.sha256 not in sources.paths:
+        own = shipped_configs() / model.name
+        own = own if own.is_dir() else shipped_configs() / "demo" / model.name
+        if not own.is_dir() or folder_digest(own) != model.sha256:
+            raise UserError(f"run {records[0].run_id}: where is its model {model.name}? Give --pretrained FOLDER")
+        sources = replace(sources, paths={**sources.paths, model.sha256: own})
+    for name, digest in _data_files(records) if with_data else ():
+        if digest not in sources.paths:
+            raise UserError(f"run {records[0].run_id}: where is the data of its task {name}? Give --config SWEEP_FILE")
+    return sources
+
+
+def _identity(model: ModelConfig) -> tuple:
+    return (model.sha256,) if model.sha256 else (model.name, model.revision)
+
+
+def _data_files(records: Sequence[RunRecord]):
+    for record in records:
+        own = record.config.data.own
+        if own:
+            yield from ((record.config.data.task, d) for d in (own.train, own.validation, own.test) if d)
+
+
+LINE_SECONDS = 30.0
+Tick = Callable[[str, int], None]  # is told what is at hand, and how much of the whole was done just now
+
+
+@contextmanager
+def open_view(total: int, before: int = 0) -> Iterator[Tick]:
+    """Yields the function that is told of what is done, of `total` in all, and shows it with the time that is left.
+
+    `before` is what earlier processes have done of it, which says nothing about how fast this one is.
+    """
+    from rich.live import Live
+    from rich.text import Text
+
+    live, started, done = sys.stdout.isatty(), time.monotonic(), 0
+    shown, wait = started, REFRESH_SECONDS if live else LINE_SECONDS
+    with Live(auto_refresh=False, transient=True) if live else nullcontext() as display:
+
+        def show(words: str, amount: int) -> None:
+            nonlocal shown, done
+            now, done = time.monotonic(), done + amount
+            if now - shown < wait:
+                return
+            shown = now
+            left = (now - started) / done * (total - before - done)
+            line = f"{words}  {(before + done) / total:.0%}  ETA {duration(left)}"
+            if display is None:
+                print(line, flush=True)
+            else:
+                display.update(Text(line), refresh=True)
+
+        yield show

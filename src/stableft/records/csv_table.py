@@ -1,0 +1,233 @@
+"""A table in a text file: its columns by name, its rows with their line numbers, and not a value changed."""
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stableft.errors import UserError, nearest
+from stableft.records.import_runs import Key, Scale, known_task, read_whole
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+NAMELESS = re.compile(r"(Unnamed: \d+)?")  # pandas calls a column so that has no name
+Row = tuple[int, list[str]]  # the line on which it starts, fields
+
+
+@dataclass(frozen=True)
+class Table:
+    """The columns and rows of a file."""
+
+    path: Path
+    sha256: str
+    names: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def named(self) -> list[str]:
+        """The columns that somebody gave a name."""
+        return [name for name in self.names if not NAMELESS.fullmatch(name)]
+
+    def position(self, option: str, name: str) -> int:
+        """Returns where the column of that name stands, which `option` asks for.
+
+        Raises:
+            UserError: there is no such column, or more than one.
+        """
+        places = [i for i, other in enumerate(self.names) if name and other == name]
+        if len(places) > 1:
+            numbers = " and ".join(str(i + 1) for i in places)
+            raise UserError(f"{self.path}: {option} {name}: columns {numbers} both have this name")
+        if not places:
+            there = ", ".join(self.named)
+            raise UserError(
+                f"{self.path}: {option} {name}: there is no such column, there are {there}{nearest(name, self.named)}"
+            )
+        return places[0]
+
+
+def read_table(path: Path) -> Table:
+    """Returns the table in a file of comma-separated (.csv) or tab-separated (.tsv) values with a header line.
+
+    Rows without any value are left out; fields that are missing at a row's end are empty if their columns have no
+    name.
+
+    Raises:
+        UserError: the file is not there, is no such table or has no row, or a row does not fit the header.
+    """
+    delimiter = DELIMITERS.get(path.suffix.lower())
+    if delimiter is None:
+        raise UserError(f"{path}: the name must end in .csv (separated by commas) or .tsv (separated by tabs)")
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: the file is not text in UTF-8") from None
+    lines = _lines(path, text, delimiter)
+    _, names = next(lines, (1, []))
+    names = [name.strip() for name in names]
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise UserError(f"{path}: the file is empty")
+    _check_delimiter(path, names, delimiter)
+    rows = tuple((line, _fit(path, line, fields, names)) for line, fields in lines)
+    if not rows:
+        raise UserError(f"{path}: the file has a header and no rows")
+    return Table(path, hashlib.sha256(content).hexdigest(), tuple(names), rows)
+
+
+def _lines(path: Path, text: str, delimiter: str) -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    start = 1
+    try:
+        for fields in reader:
+            if any(field.strip() for field in fields):
+                yield start, fields
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}:{start} cannot be read as a row: {error}") from None
+
+
+def _check_delimiter(path: Path, names: list[str], delimiter: str) -> None:
+    other = next((sign for sign in ",;\t" if sign != delimiter and len(names) == 1 and sign in names[0]), None)
+    if other:
+        raise UserError(
+            f"{path}: the header is separated by {other!r}, but in a {path.suffix} file it must be {delimiter!r}"
+        )
+
+
+def _fit(path: Path, line: int, fields: list[str], names: list[str]) -> list[str]:
+    if len(fields) == len(names):
+        return fields
+    rest = fields[len(names) :]
+    missing = [name for name in names[len(fields) :] if not NAMELESS.fullmatch(name)]
+    if missing or any(field.strip() for field in rest):
+        raise UserError(f"{path}:{line} has {len(fields)} fields where the header names {len(names)} columns")
+    return (fields + [""] * len(names))[: len(names)]
+
+
+Reader = Callable[[list[str]], str]
+VALUES_SHOWN = 8  # values of a column that a message names
+
+
+@dataclass(frozen=True)
+class CsvMapping:
+    """The options of `stableft import csv`, as they are written.
+
+    `task`, `arm`, `seed` and `step` name a column, or after "=" give the one value that holds for every row.
+    `where`, `val_where` are of the form COLUMN=VALUE; of several with one column each value will do. `score` is of
+    the `checkpoint`, on the `split`. `vary` names columns that may differ between the runs of an arm.
+    """
+
+    task: str
+    arm: str
+    seed: str
+    score: str
+    val: str | None = None
+    val_where: tuple[str, ...] = ()
+    train_loss: str | None = None
+    step: str | None = None
+    where: tuple[str, ...] = ()
+    scale: Scale | None = None
+    metric: str | None = None
+    split: Literal["val", "test"] = "test"
+    checkpoint: Literal["last", "best"] = "last"
+    baseline: float | None = None
+    rename: tuple[str, ...] = ()
+    vary: tuple[str, ...] = ()
+    allow_missing: bool = False
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A column in which a row must have one of the values, as the option says."""
+
+    option: str
+    name: str
+    position: int
+    values: frozenset[str]
+
+
+def reader(table: Table, option: str, spec: str) -> Reader:
+    """Returns the function that takes a row's fields to a value: that of a column, or the one after "=".
+
+    Raises:
+        UserError: there is no such column, or nothing after "=".
+    """
+    if spec.startswith("="):
+        constant = spec[1:].strip()
+        if not constant:
+            raise UserError(f"{option} {spec}: there must be a value after =")
+        return lambda fields: constant
+    position = table.position(option, spec)
+    return lambda fields: fields[position].strip()
+
+
+def key_reader(table: Table, mapping: CsvMapping) -> Callable[[Row], Key]:
+    """Returns the function that takes a row to the run that it belongs to.
+
+    Raises:
+        UserError: there is no such column; the function, where a field is empty or no seed.
+    """
+    task_of = reader(table, "--task", mapping.task)
+    arm_of = reader(table, "--arm", mapping.arm)
+    seed_of = reader(table, "--seed", mapping.seed)
+
+    def key(row: Row) -> Key:
+        line, fields = row
+        task, arm = task_of(fields), arm_of(fields)
+        for option, column, value in (("--task", mapping.task, task), ("--arm", mapping.arm, arm)):
+            if not value:
+                raise UserError(f"{table.path}:{line} column {column!r}: the field is empty, but {option} needs it")
+        known = known_task(task)
+        return Key(known.name if known else task, arm, read_whole(table.path, line, mapping.seed, seed_of(fields)))
+
+    return key
+
+
+def conditions(table: Table, option: str, texts: Sequence[str]) -> list[Condition]:
+    """Returns what a row must fulfil, one for each column.
+
+    Raises:
+        UserError: one is not of the form COLUMN=VALUE, or there is no such column.
+    """
+    values: dict[str, set[str]] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name.strip():
+            raise UserError(f"{option} {text!r}: must be COLUMN=VALUE")
+        values.setdefault(name.strip(), set()).add(value.strip())
+    return [Condition(option, name, table.position(option, name), frozenset(some)) for name, some in values.items()]
+
+
+def choose_rows(table: Table, wanted: Sequence[Condition]) -> list[Row]:
+    """Returns the rows that fulfil all conditions.
+
+    Raises:
+        UserError: a value is in no row, and the message names those that are, or no row fulfils all.
+    """
+    for condition in wanted:
+        there = {fields[condition.position].strip() for _, fields in table.rows}
+        for value in sorted(condition.values - there):
+            raise UserError(
+                f"{table.path}: {condition.option} {condition.name}={value}: no row has this value, there are "
+                f"{_some(sorted(there))}{nearest(value, sorted(there))}"
+            )
+    tests = [(condition.position, condition.values) for condition in wanted]
+    rows = [row for row in table.rows if all(row[1][position].strip() in values for position, values in tests)]
+    if not rows:
+        words = " and ".join(f"{condition.name}={'|'.join(sorted(condition.values))}" for condition in wanted)
+        raise UserError(f"{table.path}: no row has all of {words}")
+    return rows
+
+
+def _some(values: Sequence[str]) -> str:
+    return ", ".join(repr(value) for value in values[:VALUES_SHOWN]) + (", ..." if len(values) > VALUES_SHOWN else "")

@@ -1,0 +1,266 @@
+"""`stableft import csv`: a table with a row a run, and perhaps more rows for its evaluations, as records."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stableft.catalog.tasks import TITLES
+from stableft.errors import UserError
+from stableft.records.csv_table import CsvMapping, Row, Table, choose_rows, conditions, key_reader, read_table
+from stableft.records.import_evaluations import Evaluation, best_index, length_notes, match_runs, read_evaluations
+from stableft.records.import_runs import (
+    Cell,
+    Key,
+    Scale,
+    arm_names,
+    as_fraction,
+    check_baseline,
+    check_out,
+    decimals,
+    describe_baseline,
+    describe_keys,
+    failed_as_printed,
+    find_scale,
+    known_task,
+    majority_score,
+    metric_in_name,
+    read_number,
+    run_id_of,
+    save_runs,
+    scale_words,
+    score_metric,
+    to_float,
+)
+from stableft.records.run_record import ImportedEval, ImportedRun, ImportedScores, Source
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the scores of one task are to be read. `decimals` are the most that one has, as a fraction."""
+
+    metric: str
+    scale: Scale
+    val_metric: str
+    val_scale: Scale | None
+    baseline: float | None
+    decimals: int
+
+
+def import_csv(file: Path, mapping: CsvMapping, out: Path) -> str:
+    """Writes the runs of a table to a file of records and returns what they are, line by line.
+
+    Raises:
+        UserError: an option, the table or a value in it cannot be used; nothing is written.
+    """
+    check_out(out, file)
+    _check_options(mapping)
+    table = read_table(file)
+    _check_columns(table, mapping)
+    key = key_reader(table, mapping)
+    rows = choose_rows(table, conditions(table, "--where", mapping.where))
+    runs = index_runs(table, [(key(row), row) for row in rows])
+    check_settings(table, runs, mapping.vary)
+    cells = _read_scores(table, mapping, runs)
+    evaluations = read_evaluations(table, mapping, key, runs)
+    notes = match_runs(table, mapping, runs, evaluations)
+    names = arm_names(mapping.rename, {run.arm for run in runs})
+    readings = _readings(table, mapping, cells, evaluations)
+    source = Source(kind="csv", name=file.name, sha256=table.sha256)
+    records = [
+        _record(mapping, run, names[run.arm], readings[run.task], cell, evaluations.get(run, []), source)
+        for run, cell in cells.items()
+    ]
+    notes = [line for task in sorted(readings) for line in _notes(mapping, task, readings[task])] + notes
+    return save_runs(out, records, names, [*notes, *length_notes(records)])
+
+
+def _way(mapping: CsvMapping) -> tuple[object, ...]:
+    """Returns what else tells apart the runs that one file is read as."""
+    return mapping.score, mapping.checkpoint, sorted(mapping.where), mapping.arm
+
+
+def _check_columns(table: Table, mapping: CsvMapping) -> None:
+    """Raises UserError for a column that is not there, before anything is said of its rows."""
+    for option, name in (("--score", mapping.score), ("--val", mapping.val), ("--train-loss", mapping.train_loss)):
+        if name is not None:
+            table.position(option, name)
+
+
+def _check_options(mapping: CsvMapping) -> None:
+    if mapping.val_where and mapping.val is None and mapping.train_loss is None:
+        raise UserError("--val-where: --val or --train-loss must say what is in those rows")
+    if mapping.train_loss is not None and mapping.step is None:
+        raise UserError(f"--train-loss {mapping.train_loss}: --step must say at which steps these losses are")
+    if mapping.val is not None and metric_in_name(mapping.val) == "loss":
+        raise UserError(f"--val {mapping.val}: a loss is no score, of which more is better")
+
+
+def _read_scores(table: Table, mapping: CsvMapping, runs: dict[Key, Row]) -> dict[Key, Cell]:
+    position = table.position("--score", mapping.score)
+    cells = {}
+    for run, (line, fields) in runs.items():
+        cells[run] = read_number(table.path, line, mapping.score, fields[position])
+    if not any(cell.text for cell in cells.values()):
+        raise UserError(f"{table.path}: --score {mapping.score}: the column is empty in all chosen rows")
+    return cells
+
+
+def _readings(
+    table: Table, mapping: CsvMapping, cells: dict[Key, Cell], evaluations: dict[Key, list[Evaluation]]
+) -> dict[str, Reading]:
+    tasks = sorted({run.task for run in cells})
+    if mapping.baseline is not None and len(tasks) > 1:
+        raise UserError(f"--baseline {mapping.baseline:g} is for one task, here are {', '.join(tasks)}: use --where")
+    metrics = {
+        task: score_metric("--score", mapping.score, known_task(task), mapping.metric, table.named) for task in tasks
+    }
+    val_metrics = {task: metric_in_name(mapping.val or "") or metric for task, metric in metrics.items()}
+    same = any(metrics[task] == val_metrics[task] for task in tasks)
+    if same and mapping.split == "val" and mapping.val and not mapping.val_where:
+        raise UserError(f"--val {mapping.val}: with --split val the score is the validation score; leave --val out")
+    measured = [(cell, metrics[run.task]) for run, cell in cells.items()]
+    scale = find_scale(table.path, mapping.score, measured, mapping.scale)
+    val_scale = None
+    if mapping.val:
+        points = [(run.task, point.val) for run, some in evaluations.items() for point in some if point.val]
+        measured = [(cell, val_metrics[task]) for task, cell in points]
+        val_scale = find_scale(table.path, mapping.val, measured, mapping.scale)
+    given = check_baseline(mapping.baseline, scale)
+    readings = {}
+    for task in tasks:
+        baseline = majority_score(known_task(task), mapping.split, metrics[task]) if given is None else given
+        most = max(decimals(as_fraction(cell.value, scale)) for run, cell in cells.items() if run.task == task)
+        readings[task] = Reading(metrics[task], scale, val_metrics[task], val_scale, baseline, most)
+    return readings
+
+
+def _record(
+    mapping: CsvMapping,
+    run: Key,
+    arm: str,
+    reading: Reading,
+    cell: Cell,
+    points: Sequence[Evaluation],
+    source: Source,
+) -> ImportedRun:
+    value = as_fraction(cell.value, reading.scale)
+    vals = [_val(point, reading) for point in points]
+    checkpoints: dict[str, ImportedScores | None] = {"last": None, "best": None}
+    if points:
+        best = best_index([val.get(reading.val_metric, math.nan) for val in vals])
+        for name, i in (("last", len(points) - 1), ("best", best)):
+            if name == mapping.checkpoint or (mapping.val_where and mapping.val):
+                checkpoints[name] = ImportedScores(step=points[i].step, val=vals[i], test=None)
+    known = checkpoints[mapping.checkpoint] or ImportedScores(step=None, val={}, test=None)
+    own = {reading.metric: to_float(value)}
+    checkpoints[mapping.checkpoint] = ImportedScores(
+        step=known.step,
+        val=known.val | own if mapping.split == "val" else known.val,
+        test=own if mapping.split == "test" else None,
+    )
+    whole = mapping.checkpoint == "last" or mapping.val_where  # else the step may be that of the best checkpoint
+    return ImportedRun(
+        run_id=run_id_of(source.sha256, run, reading.metric, mapping.split, *_way(mapping)),
+        arm=arm,
+        task=run.task,
+        seed=run.seed,
+        metric=reading.metric,
+        split=mapping.split,
+        report=mapping.checkpoint,
+        evals=tuple(
+            ImportedEval(step=point.step, train_loss=point.train_loss, val_loss=None, val=val)
+            for point, val in zip(points, vals, strict=True)
+            if point.step is not None
+        ),
+        last=checkpoints["last"],
+        best=checkpoints["best"],
+        failed=failed_as_printed(value, reading.decimals, reading.baseline),
+        baseline=reading.baseline,
+        steps=points[-1].step if points and whole else None,
+        source=source,
+    )
+
+
+def _val(point: Evaluation, reading: Reading) -> dict[str, float]:
+    if point.val is None or reading.val_scale is None:
+        return {}
+    return {reading.val_metric: to_float(as_fraction(point.val.value, reading.val_scale))}
+
+
+def _notes(mapping: CsvMapping, task: str, reading: Reading) -> list[str]:
+    """Returns what a user must know of how the scores of a task were read."""
+    metric, val_metric = (TITLES.get(name, name) for name in (reading.metric, reading.val_metric))
+    failed = describe_baseline(known_task(task), mapping.split, reading.metric, reading.baseline, mapping.baseline)
+    notes = [f"{task}: {failed}", f"{task}: {mapping.score} was read as {metric}, {scale_words(reading.scale)}"]
+    if reading.val_scale:
+        notes.append(f"{task}: {mapping.val} was read as {val_metric}, {scale_words(reading.val_scale)}")
+    return notes
+
+
+# Columns called so hold a setting, a data set or a checkpoint: runs that differ in it are not repetitions.
+SETTINGS = frozenset(
+    "lr learning_rate max_lr peak_lr batch_size bs train_batch_size per_gpu_train_batch_size "
+    "per_device_train_batch_size epochs num_epochs num_train_epochs n_epochs max_steps max_epochs warmup "
+    "warmup_steps warmup_ratio weight_decay wd optimizer optim adam_epsilon eps bias_correction correct_bias dropout "
+    "max_seq_length max_length model model_name model_type model_name_or_path backbone architecture method recipe "
+    "config dataset data_set task task_name filetype split checkpoint precision fp16".split()
+)
+SHOWN = 4  # columns that a message names
+
+
+def index_runs(table: Table, rows: Iterable[tuple[Key, Row]]) -> dict[Key, Row]:
+    """Returns the row of each run.
+
+    Raises:
+        UserError: a run has two; the message names the columns in which they differ.
+    """
+    runs: dict[Key, Row] = {}
+    for key, row in rows:
+        if key in runs:
+            difference = _difference(table, runs[key], row)
+            raise UserError(f"{table.path}: {describe_keys([key])} has two scores, {difference}")
+        runs[key] = row
+    return runs
+
+
+def _difference(table: Table, a: Row, b: Row) -> str:
+    """Returns in which columns two rows differ, and what may be done about it."""
+    first, second = sorted((a, b))
+    differ = [
+        f"{name} ({one or 'empty'}, {other or 'empty'})"
+        for name, one, other in zip(table.names, first[1], second[1], strict=True)
+        if name in table.named and one.strip() != other.strip()
+    ]
+    differ.sort(key=lambda words: not _is_setting(words.partition(" (")[0]))  # what was mixed first
+    words = ", ".join(differ[:SHOWN]) + (f" and {len(differ) - SHOWN} more columns" if len(differ) > SHOWN else "")
+    lines = f"on lines {first[0]} and {second[0]}"
+    if not differ:
+        return f"{lines}, which are equal"
+    ways = "--where COLUMN=VALUE keeps one of them, or name the column as --task or --arm"
+    return f"{lines}, which differ in {words}; {ways}"
+
+
+def check_settings(table: Table, runs: dict[Key, Row], allowed: Sequence[str]) -> None:
+    """Raises UserError if a column that holds a setting, by its name, varies between the runs of an arm and task.
+
+    `allowed` columns may vary.
+    """
+    for name in allowed:
+        table.position("--vary", name)
+    places = [(i, name) for i, name in enumerate(table.names) if _is_setting(name) and name not in allowed]
+    first: dict[tuple[str, str], Row] = {}
+    for key, row in sorted(runs.items(), key=lambda run: run[1][0]):
+        line, fields = row
+        other_line, other = first.setdefault((key.task, key.arm), row)
+        for i, name in places:
+            if fields[i].strip() != other[i].strip():
+                raise UserError(
+                    f"{table.path}: arm {key.arm!r} of {key.task} mixes runs that differ in {name}: line {other_line} "
+                    f"has {other[i].strip()!r}, line {line} has {fields[i].strip()!r}; --where {name}=VALUE keeps one "
+                    f"kind, --arm or --task {name} tells them apart, --vary {name} lets them differ"
+                )
+
+
+def _is_setting(column: str) -> bool:
+    return column.lower().replace("-", "_").replace(" ", "_") in SETTINGS

@@ -1,0 +1,125 @@
+"""The validation scores and training losses of a table's runs, in the order of their steps."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from stableft.errors import UserError
+from stableft.records.csv_table import CsvMapping, Row, Table, choose_rows, conditions, reader
+from stableft.records.import_runs import Cell, Key, describe_keys, read_number, read_whole, to_float
+from stableft.records.run_record import ImportedRun
+
+
+class Evaluation(NamedTuple):
+    """A row of validation scores; `step` is None where there is no column of steps, `val` where there is none."""
+
+    line: int
+    step: int | None
+    val: Cell | None
+    train_loss: float | None
+
+
+def read_evaluations(
+    table: Table, mapping: CsvMapping, key: Callable[[Row], Key], runs: Mapping[Key, Row]
+) -> dict[Key, list[Evaluation]]:
+    """Returns the evaluations of each run by step: of rows of their own, else the one in the row of its score.
+
+    Raises:
+        UserError: a value cannot be used, no row is chosen, or two stand for the same step.
+    """
+    rows: Iterable[tuple[Key, Row]] = runs.items()
+    if mapping.val_where:
+        wanted = conditions(table, "--val-where", mapping.val_where)
+        named = {condition.name for condition in wanted}
+        wanted += [other for other in conditions(table, "--where", mapping.where) if other.name not in named]
+        rows = [(key(row), row) for row in choose_rows(table, wanted)]
+    elif mapping.val is None and mapping.step is None:
+        return {}
+    read = _point_reader(table, mapping)
+    found: dict[Key, list[Evaluation]] = defaultdict(list)
+    for run, row in rows:
+        found[run].append(read(row))
+    if mapping.val and not any(point.val and point.val.text for points in found.values() for point in points):
+        raise UserError(f"{table.path}: --val {mapping.val}: the column is empty in all chosen rows")
+    return {run: _in_order(table, run, points) for run, points in found.items()}
+
+
+def match_runs(
+    table: Table, mapping: CsvMapping, runs: Mapping[Key, Row], found: dict[Key, list[Evaluation]]
+) -> list[str]:
+    """Takes evaluations without a score out of `found` and returns notes on runs that have one of the two.
+
+    Raises:
+        UserError: there are such runs, and they are not allowed.
+    """
+    if not mapping.val_where:
+        return []
+    unscored, unseen = found.keys() - runs.keys(), runs.keys() - found.keys()
+    notes = []
+    if unscored:
+        notes.append(f"{len(unscored)} with evaluations and no score ({describe_keys(unscored)})")
+    if unseen:
+        notes.append(f"{len(unseen)} with a score and no evaluation ({describe_keys(unseen)})")
+    if notes and not mapping.allow_missing:
+        raise UserError(
+            f"{table.path}: there are runs, {' and '.join(notes)}; check --where and --val-where, or say "
+            "--allow-missing to leave out those without a score"
+        )
+    for run in unscored:
+        del found[run]
+    return [f"runs {'left out' if 'no score' in note else 'kept'}: {note}" for note in notes]
+
+
+def best_index(scores: Sequence[float]) -> int:
+    """Returns the place of the first of the highest scores; the last place where every one is NaN."""
+    numbers = [i for i, score in enumerate(scores) if not math.isnan(score)]
+    return max(numbers, key=scores.__getitem__) if numbers else len(scores) - 1
+
+
+def length_notes(runs: Sequence[ImportedRun]) -> list[str]:
+    """Returns notes on arms whose runs end at different steps: one is unfinished, or lengths are mixed."""
+    lengths: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
+    for run in runs:
+        if run.steps is not None:
+            lengths[run.task, run.arm][run.steps] += 1
+    return [
+        f"runs of {arm} on {task} end at different steps: "
+        + ", ".join(f"{step} ({n} runs)" for step, n in sorted(counts.items()))
+        for (task, arm), counts in sorted(lengths.items())
+        if len(counts) > 1
+    ]
+
+
+def _point_reader(table: Table, mapping: CsvMapping) -> Callable[[Row], Evaluation]:
+    val, loss = mapping.val or "", mapping.train_loss or ""
+    val_at = table.position("--val", val) if val else None
+    loss_at = table.position("--train-loss", loss) if loss else None
+    step_of = reader(table, "--step", mapping.step) if mapping.step else None
+
+    def read(row: Row) -> Evaluation:
+        line, fields = row
+        cell = None if val_at is None else read_number(table.path, line, val, fields[val_at])
+        train = None if loss_at is None else read_number(table.path, line, loss, fields[loss_at])
+        step = None if step_of is None else read_whole(table.path, line, mapping.step or "", step_of(fields))
+        # An empty field is no loss (there is none before the first step), nan is one that diverged.
+        return Evaluation(line, step, cell, to_float(train.value) if train and train.text else None)
+
+    return read
+
+
+def _in_order(table: Table, run: Key, points: list[Evaluation]) -> list[Evaluation]:
+    if len(points) > 1 and points[0].step is None:
+        lines = f"on lines {points[0].line} and {points[1].line}"
+        raise UserError(
+            f"{table.path}: {describe_keys([run])} has several evaluations, such as {lines}; --step COLUMN orders them"
+        )
+    ordered = sorted(points, key=lambda point: (point.step or 0, point.line))
+    for one, other in pairwise(ordered):
+        if one.step == other.step:
+            raise UserError(
+                f"{table.path}: {describe_keys([run])} has two evaluations at step {one.step}, on lines {one.line} "
+                f"and {other.line}; --val-where COLUMN=VALUE keeps one of them"
+            )
+    return ordered

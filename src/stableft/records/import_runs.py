@@ -1,0 +1,358 @@
+"""What imports of every kind end with: arms under new names, ids, a file of records, and words about them."""
+
+import hashlib
+import math
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from stableft.catalog.tasks import METRICS, REGRESSION, TASKS, TITLES, TaskSpec
+from stableft.config.run_config import canonical_json
+from stableft.errors import UserError, nearest
+from stableft.records.run_record import ImportedRun, write_records_file
+from stableft.text import columns
+
+RUNS_SHOWN = 12  # runs that a message names
+
+
+class Key(NamedTuple):
+    """Which run: `arm` as in the file, `task` by our name where we have one."""
+
+    task: str
+    arm: str
+    seed: int
+
+
+def describe_keys(keys: Iterable[Key]) -> str:
+    """Returns some runs in words, the first of them by name."""
+    ordered = sorted(keys)
+    words = [f"{key.arm} {key.task} seed {key.seed}" for key in ordered[:RUNS_SHOWN]]
+    return ", ".join(words) + (f" and {len(ordered) - RUNS_SHOWN} more" if len(ordered) > RUNS_SHOWN else "")
+
+
+def run_id_of(sha256: str, key: Key, metric: str, split: str, *how: object) -> str:
+    """Returns the id of a run by the content of its file and how it was read from it: 16 hex digits."""
+    identity = [sha256, key.arm, key.task, key.seed, metric, split, *how]
+    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
+
+
+def arm_names(renames: Sequence[str], arms: Iterable[str]) -> dict[str, str]:
+    """Returns the name under which each arm of the file is imported; `renames` are of the form OLD=NEW.
+
+    Raises:
+        UserError: one has another form, names no arm, or would make one arm of two.
+    """
+    names = {arm: arm for arm in sorted(arms)}
+    for text in renames:
+        old, sign, new = (part.strip() for part in text.partition("="))
+        if not (old and sign and new):
+            raise UserError(f"--rename {text!r}: must be OLD=NEW")
+        if old not in names:
+            there = f"there are {', '.join(names)}{nearest(old, names)}"
+            raise UserError(f"--rename {text}: there is no arm {old!r}, {there}")
+        if names[old] != old:
+            raise UserError(f"--rename {text}: {old!r} is already renamed to {names[old]!r}")
+        names[old] = new
+    for new, olds in groupby(sorted(names, key=names.__getitem__), key=names.__getitem__):
+        if len(both := list(olds)) > 1:
+            raise UserError(f"--rename: {' and '.join(both)} would both be called {new!r}")
+    return names
+
+
+def check_out(out: Path, source: Path) -> None:
+    """Raises UserError if `out` is no place for the records that are made from `source`."""
+    if out.suffix != ".jsonl":
+        raise UserError(f"--out {out}: the name must end in .jsonl")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}")
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; give the name of a file")
+    if out.exists() and source.exists() and out.samefile(source):
+        raise UserError(f"--out {out} is the file that is imported")
+
+
+def save_runs(out: Path, runs: Sequence[ImportedRun], names: dict[str, str], notes: Iterable[str]) -> str:
+    """Writes the runs by task, arm and seed, in place of a file that was there, and returns what they are in words."""
+    ordered = sorted(runs, key=lambda run: (run.task, run.arm, run.seed))
+    source = ordered[0].source
+    existed = out.exists()
+    write_records_file(out, ordered)
+    renamed = [f"arm {new} is {old} in {source.name}" for old, new in names.items() if new != old]
+    return "\n".join(
+        [
+            f"{len(ordered)} runs of {source.name} (sha256 {source.sha256})",
+            _counts(ordered),
+            *renamed,
+            *notes,
+            f"{'replaced' if existed else 'wrote'} {out}; next: stableft report {shlex.quote(str(out))}",
+        ]
+    )
+
+
+def _counts(runs: Sequence[ImportedRun]) -> str:
+    rows: list[tuple[object, ...]] = [("task", "arm", "score", "runs", "seeds", "NaN", "failed")]
+    for (task, arm), group in groupby(runs, key=lambda run: (run.task, run.arm)):
+        cell = list(group)
+        first = cell[0]
+        scores = [run.score(run.report, run.split, run.metric) for run in cell]
+        nan = sum(score is not None and math.isnan(score) for score in scores)
+        known = [run.failed for run in cell]
+        failed = "not known" if None in known else f"{sum(map(bool, known))}/{len(known)}"
+        score = f"{first.report} {first.split} {first.metric}"
+        rows.append((task, arm, score, len(cell), _seeds([run.seed for run in cell]), nan, failed))
+    return columns(rows)
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    """Returns sorted seeds as 0-49, or as 0-7,9,12; the ends alone where there are many gaps."""
+    starts = [i for i, seed in enumerate(seeds) if i == 0 or seed != seeds[i - 1] + 1]
+    if len(starts) > 3:
+        return f"{seeds[0]} to {seeds[-1]}, with gaps"
+    spans = [seeds[start:end] for start, end in zip(starts, [*starts[1:], len(seeds)], strict=True)]
+    return ",".join(str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans)
+
+
+Scale = Literal["percent", "fraction"]
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,4})?", re.ASCII | re.IGNORECASE)
+WHOLE = re.compile(r"\d+(\.0*)?", re.ASCII)
+MOST = 2**63 - 1  # of seeds and steps
+NEVER_NEGATIVE = ("accuracy", "f1", "accuracy_f1")  # a share of 1 % or less of these is no result of a trained model
+LINES_SHOWN = 3  # lines that a message names
+
+
+class Cell(NamedTuple):
+    """A number in a file. `value` is None for NaN."""
+
+    line: int
+    text: str
+    value: Decimal | None
+
+
+def read_number(path: Path, line: int, column: str, text: str) -> Cell:
+    """Returns a number with all its digits; pandas leaves the field of a NaN empty.
+
+    Raises:
+        UserError: the text is neither a number nor "nan" nor empty.
+    """
+    text = text.strip()
+    if text.lower().lstrip("+-") in ("", "nan"):
+        return Cell(line, text, None)
+    if not NUMBER.fullmatch(text) or math.isinf(float(text)):
+        raise UserError(f"{path}:{line} column {column!r}: {text!r} must be a number, nan or empty")
+    return Cell(line, text, Decimal(text))
+
+
+def read_whole(path: Path, line: int, column: str, text: str) -> int:
+    """Returns a whole number from 0, which pandas may have written as 8.0.
+
+    Raises:
+        UserError: it is something else.
+    """
+    text = text.strip()
+    if not WHOLE.fullmatch(text) or (whole := int(text.partition(".")[0])) > MOST:
+        raise UserError(f"{path}:{line} column {column!r}: {text!r} must be a whole number from 0")
+    return whole
+
+
+def find_scale(path: Path, column: str, cells: Sequence[tuple[Cell, str]], wanted: Scale | None) -> Scale:
+    """Returns whether these cells, each of a metric, are fractions or percent: as `wanted`, else as they look.
+
+    Raises:
+        UserError: they look like both or like neither, or not as wanted.
+    """
+    place = f"{path}: column {column!r}"
+    numbers = [(cell, metric, cell.value) for cell, metric in cells if cell.value is not None]
+    outside = [cell for cell, _, value in numbers if abs(value) > 100]
+    negative = [cell for cell, metric, value in numbers if value < 0 and metric in NEVER_NEGATIVE]
+    large = [cell for cell, _, value in numbers if abs(value) > 1]
+    small = [cell for cell, _, value in numbers if 0 < abs(value) <= 1]
+    tiny = [cell for cell, metric, value in numbers if 0 < value <= 1 and metric in NEVER_NEGATIVE]
+    if outside:
+        raise UserError(f"{place}: a score must be a fraction or a percentage, {_lines(outside)}")
+    if negative:
+        raise UserError(f"{place}: accuracy and F1 cannot be negative, {_lines(negative)}")
+    if wanted == "fraction" and large:
+        raise UserError(f"{place}: a fraction cannot be above 1 (--scale fraction), {_lines(large)}")
+    if wanted == "percent" and tiny:
+        raise UserError(f"{place}: 1 % or less looks like a fraction (--scale percent), {_lines(tiny)}")
+    if wanted:
+        return wanted
+    if large and small:
+        way = "narrow the rows with --where" + ("" if tiny else ", or say --scale percent if all are percent")
+        raise UserError(
+            f"{place}: some scores look like fractions ({_lines(small)}) and some like percent ({_lines(large)}); {way}"
+        )
+    return "percent" if large else "fraction"
+
+
+def as_fraction(value: Decimal | None, scale: Scale) -> Decimal | None:
+    """Returns a score as a fraction, with the same digits."""
+    return value.scaleb(-2) if value is not None and scale == "percent" else value
+
+
+def to_float(value: Decimal | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def decimals(value: Decimal | None) -> int:
+    """Returns how many digits after the point a number was printed with."""
+    return 0 if value is None else max(0, -int(value.as_tuple().exponent))
+
+
+def _lines(cells: Sequence[Cell]) -> str:
+    named = ", ".join(
+        f"line {cell.line} has {cell.text}" for cell in sorted(cells, key=lambda cell: cell.line)[:LINES_SHOWN]
+    )
+    return named + (f" and so have {len(cells) - LINES_SHOWN} more" if len(cells) > LINES_SHOWN else "")
+
+
+FEWEST, MAX_COMPARED_DIGITS = 4, 6  # digits to which a fraction is compared with its baseline
+NAMED = {
+    "accuracy": re.compile(r"acc(uracy)?(?![a-z])"),
+    "f1": re.compile(r"f1(?!\d)"),
+    "mcc": re.compile(r"mcc|matthews"),
+    "spearman": re.compile(r"spearman"),
+    "pearson": re.compile(r"pearson"),
+    "loss": re.compile(r"loss"),
+}
+CORRELATION = re.compile(r"corr(elation)?(?![a-z])")  # in GLUE's code the mean of Pearson and Spearman
+
+
+@cache
+def known_task(text: str) -> TaskSpec | None:
+    """Returns the row of the task that is called so, by name or title in any spelling, or None."""
+    return next((task for task in TASKS.values() if _plain(text) in (_plain(task.name), _plain(task.title))), None)
+
+
+def metric_in_name(column: str) -> str | None:
+    """Returns the metric, "loss" or "corr" that a column's name speaks of, or None."""
+    found = {metric for metric, pattern in NAMED.items() if pattern.search(column.lower())}
+    if "loss" in found:
+        return "loss"
+    if found == {"accuracy", "f1"}:
+        return "accuracy_f1"
+    if found == {"pearson", "spearman"} or (not found and CORRELATION.search(column.lower())):
+        return "corr"
+    return found.pop() if len(found) == 1 else None
+
+
+def score_metric(option: str, column: str, task: TaskSpec | None, wanted: str | None, columns: Sequence[str]) -> str:
+    """Returns the metric of a column of scores: as wanted, else the one the task is reported by.
+
+    Without a task of ours it is what the column's name says, else "score".
+
+    Raises:
+        UserError: the name speaks of another metric, or `wanted` does not fit the task.
+    """
+    named = metric_in_name(column)
+    if wanted is not None:
+        _check_metric(wanted, task)
+        return wanted
+    if named == "loss":
+        raise UserError(f"{option} {column}: a loss is no score, of which more is better; --metric says if it is one")
+    if task is None:
+        return named or "score"
+    if named and named != task.metric:
+        fitting = [name for name in columns if metric_in_name(name) == task.metric]
+        others = f" (such as {', '.join(fitting[:3])})" if fitting else ""
+        raise UserError(
+            f"{option} {column}: its name speaks of {TITLES.get(named, named)}, but {task.title} is reported by "
+            f"{TITLES[task.metric]}; name a column of that{others}, or say "
+            f"--metric {named if named in METRICS else task.metric}"
+        )
+    return task.metric
+
+
+def majority_score(task: TaskSpec | None, split: Literal["val", "test"], metric: str) -> float | None:
+    """Returns what always predicting the most frequent class scores, or None where the counts are not known.
+
+    The dev set validates, and tests where a task is large; of a small task its half tests that Z's rule leaves.
+    """
+    if metric in ("mcc", *REGRESSION):
+        return 0.0
+    counts = task.dev_counts if task else None
+    if counts is None or metric not in ("accuracy", "f1", "accuracy_f1"):
+        return None
+    if task and split == "test" and not task.large:
+        counts = tuple(count - count // 2 for count in counts)
+    majority = counts.index(max(counts))
+    accuracy = counts[majority] / sum(counts)
+    if metric == "accuracy":
+        return accuracy
+    if len(counts) != 2:
+        return None
+    f1 = 2 * counts[1] / (2 * counts[1] + counts[0]) if majority == 1 else 0.0
+    return f1 if metric == "f1" else (accuracy + f1) / 2
+
+
+def describe_baseline(
+    task: TaskSpec | None,
+    split: Literal["val", "test"],
+    metric: str,
+    baseline: float | None,
+    given: float | None = None,
+) -> str:
+    """Returns which runs count as failed; `given` is the user's baseline, else it is that of `majority_score`."""
+    if baseline is None:
+        return "which runs failed is not known; --baseline gives the score that a run must be above"
+    half = task is not None and split == "test" and not task.large
+    rows = "the half of the dev set that Zhang et al. test on" if half else "the dev set"
+    if given is not None:
+        words = "as --baseline says"
+    elif metric in ("mcc", *REGRESSION):
+        words = "as by chance"
+    else:
+        words = f"the {TITLES[metric]} of always predicting the most frequent class of {rows}"
+    return f"failed is a score that is NaN or at most {baseline:.4f}, {words}"
+
+
+def failed_as_printed(value: Decimal | None, most: int, baseline: float | None) -> bool | None:
+    """True for a fraction that is NaN or not above its baseline, both to as many digits as the fraction has.
+
+    A score of .5252 is the baseline 73/139 = .52518. `most` is the most digits that a score beside it has: pandas
+    drops the zeros at a number's end. None: the baseline is not known.
+    """
+    if value is None:
+        return True
+    if baseline is None:
+        return None
+    digits = min(most, max(decimals(value), FEWEST), MAX_COMPARED_DIGITS)
+    return round(value, digits) <= round(Decimal(baseline), digits)
+
+
+def check_baseline(baseline: float | None, scale: str) -> float | None:
+    """Returns `--baseline`, which is on the scale of the scores, as a fraction.
+
+    Raises:
+        UserError: it cannot be on that scale.
+    """
+    if baseline is None:
+        return None
+    limit = 100 if scale == "percent" else 1
+    if not math.isfinite(baseline) or abs(baseline) > limit or (scale == "percent" and 0 < abs(baseline) <= 1):
+        raise UserError(f"--baseline {baseline:g}: the scores are {scale_words(scale)}, and so must it be")
+    return float(Decimal(str(baseline)).scaleb(-2)) if scale == "percent" else baseline
+
+
+def scale_words(scale: str) -> str:
+    return "in percent" if scale == "percent" else "fractions"
+
+
+def _check_metric(wanted: str, task: TaskSpec | None) -> None:
+    if not wanted.strip():
+        raise UserError("--metric: the name is empty")
+    if task is None:
+        return
+    if wanted not in METRICS:
+        raise UserError(f"--metric {wanted}: must be one of {', '.join(METRICS)}{nearest(wanted, METRICS)}")
+    if (wanted in REGRESSION) != task.is_regression:
+        raise UserError(f"--metric {wanted}: {task.title} {'is' if task.is_regression else 'is not'} a regression task")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

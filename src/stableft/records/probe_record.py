@@ -1,0 +1,298 @@
+"""What probes leave: one record for each, a line of JSON with its checksum, as a run's record is.
+
+Those made while a run trains lie in its folder; those made later in `<results>/probes/`. `stableft export` puts both
+into the file of the runs, so that a clone rebuilds their figures too. JSON has no NaN: it is written as text.
+"""
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from stableft.errors import UserError
+from stableft.records.run_record import (
+    Outcome,
+    RecordPart,
+    atomic_write,
+    checked_values,
+    dump_record,
+    is_probe,
+    parse_as,
+    run_folder,
+)
+
+PROBES_FILE = "probes.jsonl"
+PROBES_FOLDER = "probes"  # below the results folder
+
+
+class Parts(RecordPart):
+    """The parts of a model by the names of their modules, the lowest block first; ALBERT's one block is shared."""
+
+    embeddings: tuple[str, ...]
+    blocks: tuple[str, ...]
+    pooler: tuple[str, ...]
+    head: tuple[str, ...]
+
+
+class GradNorms(Outcome):
+    """L2 norms of a run's gradients, unscaled (M Figs. 4, 10-12). `run_id` is that of the run.
+
+    `steps` are optimizer steps from 1; `norms[i][j]` is that of parameter `names[j]` at `steps[i]`, before clipping.
+    Norms have six digits. One that is not finite is of a step that the gradient scaler skipped, or of a run's end.
+    """
+
+    probe: Literal["grad_norms"] = "grad_norms"
+    parts: Parts
+    steps: tuple[int, ...]
+    total: tuple[float, ...]  # the global norm before clipping
+    clipped: tuple[float, ...]  # and after it
+    names: tuple[str, ...]
+    norms: tuple[tuple[float, ...], ...]
+
+
+class Drift(Outcome):
+    """L2 distances of a run's weights to what they were before its first step (Z Figs. 7, 15-18).
+
+    `distances[i][j]` is that of all parameters of `names[j]` after `steps[i]` updates: embeddings, the blocks by
+    their number from 1, pooler, head. Blocks that were drawn anew, the top `redrawn` ones, are measured from the draw.
+    """
+
+    probe: Literal["drift"] = "drift"
+    names: tuple[str, ...]
+    redrawn: int
+    steps: tuple[int, ...]
+    distances: tuple[tuple[float, ...], ...]
+
+
+class Perplexity(Outcome):
+    """Masked-language-model loss of a run's encoder, its top blocks reset to pre-trained values (M Fig. 2a, b).
+
+    `losses[i]` is in nats, with the top `reset[i]` blocks reset; perplexity is its exponential. `all_reset` is with
+    the embeddings reset too, and equals `pretrained`, that of the untouched model. `run_id` is that of the run.
+    """
+
+    probe: Literal["perplexity"] = "perplexity"
+    checkpoint: Literal["best", "last"]
+    text: str  # a name, without the folders above it
+    text_sha256: str
+    seed: int  # of the masks, which are the same for every loss
+    max_length: int
+    tokens: int
+    masked: int  # tokens that were guessed
+    reset: tuple[int, ...]
+    losses: tuple[float, ...]
+    all_reset: float
+    pretrained: float
+
+
+class Surface(Outcome):
+    """Loss and gradient norm around a pre-trained model (M Figs. 7, 13; sec. 7.6). `run_id` is an id of its own.
+
+    `losses[i][j]` is at `pretrained + alphas[j] * (failed - pretrained) + betas[i] * (successful - pretrained)`, the
+    mean over the examples with dropout off; the norm is that of the gradient of this loss to all parameters.
+    """
+
+    probe: Literal["surface"] = "surface"
+    model: str
+    task: str
+    failed: str  # run ids
+    successful: str
+    checkpoint: Literal["best", "last"]
+    head_seed: int  # which drew the head of the pre-trained model
+    examples: int
+    examples_seed: int
+    alphas: tuple[float, ...]
+    betas: tuple[float, ...]
+    losses: tuple[tuple[float, ...], ...]
+    grad_norms: tuple[tuple[float, ...], ...] | None
+    label_entropy: float | None  # of the examples' labels, in nats
+    # Exactly at the pre-trained model, and along the straight line from the failed to the successful one, evenly
+    # spaced with both ends: none of them need be on the grid.
+    pretrained_loss: float | None = None
+    pretrained_norm: float | None = None
+    line_losses: tuple[float, ...] = ()
+    line_norms: tuple[float, ...] = ()
+
+
+ProbeRecord = GradNorms | Drift | Perplexity | Surface
+_ANY: TypeAdapter[ProbeRecord] = TypeAdapter(Annotated[ProbeRecord, Field(discriminator="probe")])
+
+
+def digits(values: Iterable[float], count: int = 6) -> tuple[float, ...]:
+    """Returns the values with so many significant digits, which is all that a record of norms keeps."""
+    return tuple(float(f"{value:.{count}g}") for value in values)
+
+
+def parse_probe(line: str) -> ProbeRecord:
+    """Returns the record of a probe from its line.
+
+    Raises:
+        UserError: the text is no such record, or was changed after it was written.
+    """
+    values = checked_values(line)
+    try:
+        return _ANY.validate_json(json.dumps(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"has {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def read_probes(path: Path) -> Iterator[ProbeRecord]:
+    """Yields the records of probes in a file of JSON Lines, passing over those of runs; none if there is no file.
+
+    Raises:
+        UserError: a line is damaged; the message names file and line.
+    """
+    if not path.exists():
+        return
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if is_probe(line):
+                    try:
+                        yield parse_probe(line)
+                    except UserError as error:
+                        raise UserError(f"{path}:{number} {error}") from None
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise UserError(f"{path} is not a file of records in JSON Lines") from None
+
+
+def write_probes(path: Path, records: Iterable[ProbeRecord]) -> None:
+    """Writes one record a line, in the given order, or removes the file if there are none."""
+    lines = "".join(dump_record(record) + "\n" for record in records)
+    if lines:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, lines.encode())
+    else:
+        path.unlink(missing_ok=True)
+
+
+def stored_probes(results: Path, run_ids: Iterable[str]) -> Iterator[ProbeRecord]:
+    """Yields what probes left of these runs in a results folder: those of their training, and those made later."""
+    wanted = dict.fromkeys(run_ids)
+    for run_id in wanted:
+        yield from read_probes(run_folder(results, run_id) / PROBES_FILE)
+    for path in sorted((results / PROBES_FOLDER).glob(f"*/{PROBES_FILE}")):
+        yield from (record for record in read_probes(path) if wanted.keys() & set(runs_of_probe(record)))
+
+
+def runs_of_probe(record: ProbeRecord) -> tuple[str, ...]:
+    """Returns the ids of the runs that a record is about."""
+    return (record.failed, record.successful) if isinstance(record, Surface) else (record.run_id,)
+
+
+Record = TypeVar("Record", GradNorms, Drift, Perplexity, Surface)
+KINDS: dict[str, type[ProbeRecord]] = {
+    "grad_norms": GradNorms,
+    "drift": Drift,
+    "perplexity": Perplexity,
+    "surface": Surface,
+}
+_TEXT = {name: re.compile(f'"{name}":"([^"]*)"') for name in ("probe", "run_id", "failed", "successful")}
+
+
+@dataclass(frozen=True)
+class Left:
+    """The record of one probe: of what kind it is, which runs it is about, and how to read it."""
+
+    kind: type[ProbeRecord]
+    run_ids: tuple[str, ...]  # of a surface the failed and the successful one
+    read: Callable[[], ProbeRecord]
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What probes left of some runs, in the order in which it was found."""
+
+    left: tuple[Left, ...] = ()
+
+    def about(self, kind: type[ProbeRecord], run_ids: Collection[str]) -> list[Left]:
+        """Returns the records of a kind all of whose runs are among these; those of training once for each run."""
+        found = [left for left in self.left if left.kind is kind and all(run in run_ids for run in left.run_ids)]
+        if kind is Perplexity or kind is Surface:  # a run may have several, of other texts or points
+            return found
+        first: dict[tuple[str, ...], Left] = {}
+        for left in found:
+            first.setdefault(left.run_ids, left)
+        return list(first.values())
+
+    def of(self, kind: type[Record], run_ids: Collection[str]) -> list[Record]:
+        """Returns these records themselves, each once.
+
+        Raises:
+            UserError: one is damaged.
+        """
+        records: dict[tuple, Record] = {}
+        for left in self.about(kind, run_ids):
+            record = left.read()
+            assert isinstance(record, kind)
+            asked = (record.text_sha256, record.seed, record.max_length) if isinstance(record, Perplexity) else ()
+            records.setdefault((record.run_id, getattr(record, "checkpoint", ""), *asked), record)
+        return list(records.values())
+
+
+def probed(records: Iterable[ProbeRecord]) -> Probed:
+    """Returns records that are there already."""
+    return Probed(tuple(Left(type(record), runs_of_probe(record), lambda r=record: r) for record in records))
+
+
+def probed_in_files(paths: Iterable[Path]) -> Probed:
+    """Returns what probes left in files of records.
+
+    Raises:
+        UserError: the record of a probe is damaged.
+    """
+    return Probed(tuple(left for path in paths for left in _find(path)))
+
+
+def probed_in_results(results: Path, run_ids: Iterable[str]) -> Probed:
+    """Returns what probes left of these runs in a results folder: those of their training, and those made later.
+
+    Raises:
+        UserError: the record of a probe is damaged.
+    """
+    wanted = dict.fromkeys(run_ids)
+    later = sorted((results / PROBES_FOLDER).glob(f"*/{PROBES_FILE}"))
+    of_training = [left for run_id in wanted for left in _find(run_folder(results, run_id) / PROBES_FILE)]
+    made_later = [left for path in later for left in _find(path) if wanted.keys() & {*left.run_ids}]
+    return Probed((*of_training, *made_later))
+
+
+def _find(path: Path) -> Iterator[Left]:
+    """Yields what is in a file, none if there is none; only the few names that tell what it is are looked for."""
+    if not path.exists():
+        return
+    with open(path, "rb") as file:
+        offset = 0
+        for number, line in enumerate(file, 1):
+            text = line.decode(errors="replace")
+            if is_probe(text):
+                kind, *runs = (_first(name, text) for name in ("probe", "run_id"))
+                if kind == "surface":
+                    runs = [_first(name, text) for name in ("failed", "successful")]
+                if kind not in KINDS or not all(runs):
+                    raise UserError(f"{path}:{number} is not a complete record")
+                yield Left(KINDS[kind], tuple(runs), partial(_read, path, number, offset, KINDS[kind]))
+            elif path.name == PROBES_FILE and text.strip():  # which has nothing else: it was cut off before the mark
+                raise UserError(f"{path}:{number} is not a complete record")
+            offset += len(line)
+
+
+def _first(name: str, text: str) -> str:
+    found = _TEXT[name].search(text)
+    return found[1] if found else ""
+
+
+def _read(path: Path, number: int, offset: int, kind: type[ProbeRecord]) -> ProbeRecord:
+    with open(path, "rb") as file:
+        file.seek(offset)
+        line = file.readline().decode(errors="replace")
+    try:
+        return parse_as(kind, line)
+    except UserError as error:
+        raise UserError(f"{path}:{number} {error}") from None

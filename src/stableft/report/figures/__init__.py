@@ -1,0 +1,1 @@
+"""Panels of data, drawn by matplotlib."""

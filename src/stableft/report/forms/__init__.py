@@ -1,0 +1,1 @@
+"""A report as Markdown, LaTeX, HTML, CSV or JSON."""

@@ -1,0 +1,187 @@
+"""The papers' printed numbers, each with where it stands."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from stableft.config.recipe import deviations
+from stableft.config.run_config import RunConfig, canonical_json
+
+STATISTICS = ("std", "mean", "median", "min", "max")
+PAPERS = {"M": "Mosbach et al. 2021", "Z": "Zhang et al. 2021"}
+
+
+@dataclass(frozen=True)
+class PublishedValue:
+    """What a paper prints for an arm of one of its sweeps on a task. Statistics in percent; None: not printed.
+
+    The arm's runs are those of `recipe` with the dotted settings of `set`.
+    """
+
+    paper: str
+    location: str  # such as Table 1
+    version: str
+    arm: str
+    recipe: str
+    task: str
+    metric: str
+    split: str  # in this project's words: val (the papers' development set), test
+    n: int
+    set: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    std: float | None = None
+    mean: float | None = None
+    median: float | None = None
+    min: float | None = None
+    max: float | None = None
+    starred: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        return f"{self.paper}, {self.location} ({self.version})"
+
+    def fraction(self, statistic: str) -> float | None:
+        """Returns a statistic as a fraction, or None if it is not printed."""
+        assert statistic in STATISTICS
+        percent = getattr(self, statistic)
+        return None if percent is None else round(percent / 100, 6)
+
+
+@dataclass(frozen=True)
+class PublishedClaim:
+    """What a paper's text says of the runs of an arm on a task: how many of `n`, in percent or as a count."""
+
+    paper: str
+    location: str
+    version: str
+    arm: str
+    task: str
+    split: str
+    n: int
+    of: str  # such as failed runs
+    percent: float | None = None
+    count: int | None = None
+
+    @property
+    def place(self) -> str:
+        return f"{self.paper}, {self.location} ({self.version})"
+
+
+@dataclass(frozen=True)
+class PrintedGrid:
+    """A table of settings as a paper prints it; `reasons` say why a place, (row, column), is another one here."""
+
+    place: str
+    columns: tuple[str, ...]
+    rows: Mapping[str, tuple[str, ...]]
+    reasons: Mapping[tuple[str, str], str]
+    notes: tuple[str, ...]
+
+
+@cache
+def load_published() -> tuple[PublishedValue, ...]:
+    """Returns every printed score; of tables that print the same runs, the one to compare with stands first."""
+    return tuple(value for block in _blocks("scores") for value in _block_values(block))
+
+
+@cache
+def load_claims() -> tuple[PublishedClaim, ...]:
+    """Returns what the papers' text says of shares of runs."""
+    return tuple(PublishedClaim(**_place(block), **claim) for block in _blocks("claims") for claim in block["claims"])
+
+
+def load_hyperparameters(paper: str) -> PrintedGrid:
+    """Returns the table of hyper-parameters of M or Z."""
+    block = next(block for block in _blocks("hyperparameters") if block["paper"] == PAPERS[paper])
+    return PrintedGrid(
+        place=f"{block['paper']}, {block['location']} ({block['version']})",
+        columns=tuple(block["columns"]),
+        rows={row: tuple(texts) for row, texts in block["values"].items()},
+        reasons={(reason["row"], reason["column"]): reason["text"] for reason in block["reasons"]},
+        notes=tuple(block["notes"]),
+    )
+
+
+def printed_for_arm(
+    values: Iterable[PublishedValue], paper: str, location: str, arm: str, task: str
+) -> tuple[PublishedValue, ...]:
+    """Returns what a table prints for an arm of its sweep on a task, each version and split; a search ends in *."""
+    wanted = (paper, location, arm.removesuffix("*"), task)
+    return tuple(value for value in values if (value.paper, value.location, value.arm, value.task) == wanted)
+
+
+def printed_for_name(values: Iterable[PublishedValue], arm: str, task: str) -> tuple[PublishedValue, ...]:
+    """Returns what is printed for an arm of that name in the first table that has it: for runs without a config."""
+    found = [value for value in values if (value.arm, value.task) == (arm, task)]
+    return _as_printed_first(found, found[0]) if found else ()
+
+
+def printed_for_run(values: Iterable[PublishedValue], config: RunConfig, recipe: str) -> tuple[PublishedValue, ...]:
+    """Returns what is printed for runs of a recipe that differ least from this one, in the first table that has them.
+
+    All versions of that table; where it prints two splits, the one that the run reports. Of places in one table that
+    differ equally, the one counts that sets more: 3 re-drawn blocks are nearer to 5 than to none.
+    """
+    found = [value for value in values if (value.recipe, value.task) == (recipe, config.data.task)]
+    if not found or config.data.own:
+        return ()
+    differences: dict[str, int] = {}
+    for value in found:
+        key = canonical_json(value.set)
+        if key not in differences:
+            differences[key] = len(deviations(config, recipe, value.set))
+    tables = list(dict.fromkeys((value.paper, value.location) for value in found))
+    nearest = min(
+        found,
+        key=lambda value: (
+            differences[canonical_json(value.set)],
+            tables.index((value.paper, value.location)),
+            -len(value.set),
+        ),
+    )
+    printed = _as_printed_first(found, nearest)
+    return tuple(value for value in printed if value.split == config.reported_split) or printed
+
+
+def _as_printed_first(found: Iterable[PublishedValue], first: PublishedValue) -> tuple[PublishedValue, ...]:
+    """Returns the values of the same table and arm."""
+    key = (first.paper, first.location, first.arm)
+    return tuple(value for value in found if (value.paper, value.location, value.arm) == key)
+
+
+@cache
+def _read() -> tuple[dict[str, Any], ...]:
+    import yaml
+
+    return tuple(yaml.safe_load(Path(__file__).with_name("paper_values.yaml").read_text(encoding="utf-8")))
+
+
+def _blocks(kind: str) -> list[dict[str, Any]]:
+    return [block for block in _read() if block["kind"] == kind]
+
+
+def _place(block: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: block[key] for key in ("paper", "location", "version", "n", "split")}
+
+
+def _block_values(block: dict[str, Any]) -> Iterator[PublishedValue]:
+    for arm, row in block["values"].items():
+        made_of = block.get("arms", {}).get(arm, {})
+        for task, numbers in row.items():
+            yield PublishedValue(
+                **_place(block),
+                arm=arm,
+                recipe=made_of.get("recipe", arm),
+                set=made_of.get("set", {}),
+                task=task,
+                metric=block["metrics"][task],
+                **dict(zip(block["statistics"], numbers, strict=True)),
+                starred=task in block.get("starred", {}).get(arm, ()),
+                notes=tuple(
+                    note["text"]
+                    for note in block["notes"]
+                    if arm in note.get("arms", block["values"]) and task in note.get("tasks", block["metrics"])
+                ),
+            )

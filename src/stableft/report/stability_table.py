@@ -1,0 +1,405 @@
+"""Runs and the published values -> a `Table`: cells, comparisons and footnotes, nothing rendered yet."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from stableft.catalog.tasks import TASKS
+from stableft.config.recipe import deviations
+from stableft.errors import UserError
+from stableft.report.artifact import Artifact
+from stableft.report.paper_values import (
+    STATISTICS,
+    PublishedValue,
+    load_published,
+    printed_for_arm,
+    printed_for_name,
+    printed_for_run,
+)
+from stableft.report.runs import Cell, Places, make_cell, place_runs
+from stableft.stats import (
+    LEVENE,
+    WELCH,
+    Ratio,
+    TestResult,
+    boschloo,
+    holds,
+    holm,
+    levene,
+    sd_ratio,
+    welch_from_summaries,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from stableft.report.runs import Runs
+
+
+Published = Mapping[tuple[str, str], Sequence[PublishedValue]]  # arm, task ->
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One test: of arm `a` against arm `b` or against what a paper prints. `star`: `a` earns the table's star."""
+
+    role: str
+    a: str
+    b: str | None
+    column: str
+    result: TestResult
+    star: bool = False
+    remark: str | None = None
+    published: PublishedValue | None = None
+    differences: Mapping[str, float] = field(default_factory=dict)  # statistic -> a minus published, fractions
+
+    @property
+    def compatible(self) -> bool | None:
+        """Whether the means could be equal, by the test at COMPATIBLE_ALPHA; None where there is no test."""
+        return None if self.result.p is None else self.result.p >= COMPATIBLE_ALPHA
+
+
+@dataclass(frozen=True)
+class Versus:
+    """An arm against the first arm on one task. `holm_*` are adjusted over every arm and task of the table."""
+
+    arm: str
+    first: str
+    column: str
+    failed_difference: float | None  # share of failed runs, arm minus first
+    failures: TestResult  # Boschloo, one-sided: the arm fails less often
+    sd_ratio: Ratio  # first over arm
+    levene_median: TestResult
+    levene_mean: TestResult
+    remark: str | None
+    holm_failures: float | None = None
+    holm_levene: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """All that a rendering shows. `cells` holds every (row, column) pair that has runs or was planned."""
+
+    artifact: Artifact
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    comparisons: tuple[Comparison, ...]
+    footnotes: tuple[str, ...]
+    deviations: Mapping[tuple[str, str], Sequence[str]]  # arm, task -> how its setting differs from the published one
+    battery: tuple[Versus, ...] = ()  # every arm against the first, where the artefact asks for it
+
+    def cell(self, row: str, column: str) -> Cell | None:
+        return next((cell for cell in self.cells if (cell.row, cell.column) == (row, column)), None)
+
+    def starred(self, cell: Cell) -> bool:
+        return any(c.star and (c.a, c.column) == (cell.row, cell.column) for c in self.comparisons)
+
+    def against_published(self, cell: Cell) -> list[Comparison]:
+        return [c for c in self.comparisons if c.published and (c.a, c.column) == (cell.row, cell.column)]
+
+
+def build_table(runs: "Runs") -> Table:
+    """Returns the table of stability of an artefact or sweep, beside what the papers print for its settings."""
+    places = [place for place, found in runs.by_place.items() if found or place in runs.planned]
+    published = {place: printed for place in places if (printed := _printed(runs, place))}
+    deviating = {
+        place: found
+        for place, printed in published.items()
+        if (config := runs.configs.get(place)) and (found := deviations(config, printed[0].recipe, printed[0].set))
+    }
+    return _table(runs.by_place, runs.artifact, published, deviating, runs.planned)
+
+
+def _printed(runs: "Runs", place: tuple[str, str]) -> tuple[PublishedValue, ...]:
+    """Returns what a paper prints for an arm and task: at the artefact's own place, or for the sweep's setting."""
+    values, (arm, task) = load_published(), place
+    if runs.artifact.printed_at:
+        return printed_for_arm(values, *runs.artifact.printed_at, arm, task)
+    config = runs.configs.get(place) or runs.plans.get(place)
+    return printed_for_run(values, config, runs.recipes[arm]) if config else printed_for_name(values, arm, task)
+
+
+def build_report(
+    frame: "pd.DataFrame",
+    artifact: Artifact,
+    published: Published,
+    deviating: Mapping[tuple[str, str], Sequence[str]] | None = None,
+    planned: Mapping[tuple[str, str], int] | None = None,
+) -> Table:
+    """Returns the table of the runs of a frame.
+
+    `published` has what a paper prints for an arm and task, `deviating` how its runs differ from the paper's
+    setting, `planned` how many runs there should be; the order of `planned` is the order of the rows.
+
+    Raises:
+        UserError: there is nothing to report, or runs of one cell are scored by different metrics, splits or
+            checkpoints.
+    """
+    planned = planned or {}
+    return _table(place_runs(frame, artifact, planned), artifact, published, deviating or {}, planned)
+
+
+def _table(
+    groups: Places,
+    artifact: Artifact,
+    published: Published,
+    deviating: Mapping[tuple[str, str], Sequence[str]],
+    planned: Mapping[tuple[str, str], int],
+) -> Table:
+    if not groups:
+        raise UserError(f"report {artifact.id!r}: there are no records of its runs")
+    rows = tuple(dict.fromkeys(row for row, _ in groups))
+    columns = tuple(sorted(dict.fromkeys(column for _, column in groups), key=_task_order))
+    cells = tuple(
+        make_cell(row, column, groups[row, column], planned.get((row, column)))
+        for column in columns
+        for row in rows
+        if (row, column) in groups
+    )
+    comparisons = [
+        comparison
+        for _, column_cells in groupby(cells, key=lambda cell: cell.column)
+        for comparison in compare_column(list(column_cells), artifact)
+    ]
+    comparisons += [
+        compare_published(cell, value) for cell in cells for value in published.get((cell.row, cell.column), ())
+    ]
+    footnotes = [
+        *deviation_footnotes(deviating),
+        *(
+            note
+            for cell in cells
+            for note in cell_footnotes(cell, others=[c for c in cells if c.column == cell.column])
+        ),
+        *(note for column in columns for note in column_footnotes([c for c in cells if c.column == column])),
+    ]
+    battery = against_first(cells) if artifact.against_first else ()
+    return Table(artifact, rows, columns, cells, tuple(comparisons), tuple(footnotes), deviating, battery)
+
+
+def task_title(name: str) -> str:
+    """Returns how a paper writes a task's name; a user's own task keeps its own."""
+    return TASKS[name].title if name in TASKS else name
+
+
+def _task_order(name: str) -> int:
+    return list(TASKS).index(name) if name in TASKS else len(TASKS)
+
+
+BOOTSTRAP_SEED = 0  # of every interval anew, so that none depends on which other arms there are
+
+
+def against_first(cells: Iterable[Cell]) -> tuple[Versus, ...]:
+    """Returns the comparisons of each column's first cell with all others; `cells` are sorted by column."""
+    pairs = [
+        _compare(arm, first)
+        for _, column in groupby(cells, key=lambda cell: cell.column)
+        for first, *others in [list(column)]
+        for arm in others
+    ]
+    failures = holm([pair.failures.p for pair in pairs])
+    spreads = holm([pair.levene_median.p for pair in pairs])
+    return tuple(
+        replace(pair, holm_failures=failure, holm_levene=spread)
+        for pair, failure, spread in zip(pairs, failures, spreads, strict=True)
+    )
+
+
+def _compare(arm: Cell, first: Cell) -> Versus:
+    known = [cell.summary.n - cell.failed_unknown for cell in (arm, first)]
+    both = all(known) and not (arm.stopped or first.stopped)
+    return Versus(
+        arm=arm.row,
+        first=first.row,
+        column=arm.column,
+        failed_difference=arm.failed / known[0] - first.failed / known[1] if both else None,
+        failures=unless_selected(boschloo(arm.failed, known[0], first.failed, known[1], "less"), arm, first),
+        sd_ratio=unless_selected(sd_ratio(first.scores, arm.scores, np.random.default_rng(BOOTSTRAP_SEED)), arm, first),
+        levene_median=unless_selected(levene(first.scores, arm.scores, "median"), arm, first),
+        levene_mean=unless_selected(levene(first.scores, arm.scores, "mean"), arm, first),
+        remark=remark_on(arm, first),
+    )
+
+
+SMALLEST = "smallest std against second smallest"
+SMALLEST_USABLE = "smallest std against second smallest, arms in which every run failed left out"
+COMPATIBLE_ALPHA = 0.05
+AGAINST_PUBLISHED = "mean against the published mean"
+R = TypeVar("R", TestResult, Ratio)
+
+
+def compare_column(cells: list[Cell], artifact: Artifact) -> Iterator[Comparison]:
+    """Yields Levene's test of the two arms with the smallest std, by both centres (M Table 1 does not say which)."""
+    yield from _compare_smallest(cells, artifact, SMALLEST, stars=True)
+    usable = [cell for cell in cells if not cell.every_run_failed]
+    useless = any(cell.every_run_failed for cell in _smallest_first(cells)[:2])
+    if useless and len(_smallest_first(usable)) >= 2:
+        yield from _compare_smallest(usable, artifact, SMALLEST_USABLE, stars=False)
+
+
+def _smallest_first(cells: list[Cell]) -> list[Cell]:
+    return sorted((cell for cell in cells if cell.summary.std is not None), key=lambda cell: cell.summary.std or 0.0)
+
+
+def _compare_smallest(cells: list[Cell], artifact: Artifact, role: str, stars: bool) -> Iterator[Comparison]:
+    ranked = _smallest_first(cells)
+    if len(ranked) < 2:
+        first = ranked[0] if ranked else cells[0]
+        reason = f"needs two arms with a std, here {'is' if len(ranked) == 1 else 'are'} {len(ranked)}"
+        for center in ("median", "mean"):
+            result = TestResult(LEVENE, center, None, None, None, first.summary.n, 0, reason)
+            yield Comparison(role, first.row, None, first.column, result)
+        return
+    a, b = ranked[:2]
+    for center in ("median", "mean"):
+        result = unless_selected(levene(a.scores, b.scores, center), a, b)
+        star = stars and center == artifact.center and holds(result, artifact.alpha)
+        yield Comparison(role, a.row, b.row, a.column, result, star, remark_on(a, b))
+
+
+def unless_selected(result: R, *cells: Cell) -> R:
+    """Returns the result, or nothing but a reason where runs of a cell were ended because of their scores.
+
+    What is left of such an arm is its better part, not a sample of it.
+    """
+    ended = [f"{cell.stopped} of {len(cell.run_ids)} runs of {cell.row}" for cell in cells if cell.stopped]
+    if not ended:
+        return result
+    reason = f"{' and '.join(ended)} were stopped because of their scores, so the others are no sample of the arm"
+    if isinstance(result, Ratio):
+        return replace(result, value=None, interval=replace(result.interval, low=None, high=None), reason=reason)
+    return replace(result, statistic=None, p=None, reason=reason)
+
+
+def stable_in_failure(cell: Cell, others: Iterable[Cell]) -> bool:
+    """Returns whether every run of an arm failed, and its std could be taken for stability beside these arms.
+
+    Where it is larger than each of theirs, nobody takes it for that.
+    """
+    stds = [other.summary.std for other in others if other is not cell and other.summary.std is not None]
+    largest = cell.summary.std is not None and bool(stds) and all(cell.summary.std > std for std in stds)
+    return cell.every_run_failed and not largest
+
+
+def remark_on(a: Cell, b: Cell) -> str | None:
+    """Returns what makes a test between these two cells less than it seems, or None."""
+    remarks = [
+        f"every run of {cell.row} failed: stability of that kind is of no use (M footnote 5)"
+        for cell, other in ((a, b), (b, a))
+        if stable_in_failure(cell, [other])
+    ]
+    shared = len(set(a.run_ids) & set(b.run_ids))
+    if shared and a.sources == b.sources:  # an imported run may have the id of a run of ours
+        remarks.append(f"the arms share {shared} runs, so they are not independent samples")
+    kinds = [(cell.metric, cell.split, cell.checkpoint) for cell in (a, b)]
+    if kinds[0] != kinds[1] and a.metric and b.metric:
+        remarks.append(f"unlike scores: {' / '.join(map(str, kinds[0]))} against {' / '.join(map(str, kinds[1]))}")
+    return "; ".join(remarks) or None
+
+
+def compare_published(cell: Cell, value: PublishedValue) -> Comparison:
+    """Returns the differences to a printed value and Welch's test of the means, which needs a printed std."""
+    ours = cell.summary
+    if cell.metric and cell.metric != value.metric:
+        reason = f"the published score is {value.metric}, this one {cell.metric}"
+        result = TestResult(WELCH, None, "two-sided", None, None, ours.n_finite, value.n, reason)
+        return Comparison(AGAINST_PUBLISHED, cell.row, value.place, cell.column, result, published=value)
+    theirs = {name: value.fraction(name) for name in STATISTICS}
+    differences = {
+        name: getattr(ours, name) - printed
+        for name, printed in theirs.items()
+        if printed is not None and getattr(ours, name) is not None
+    }
+    result = welch_from_summaries(ours.mean, ours.std, ours.n_finite, theirs["mean"], theirs["std"], value.n)
+    result = unless_selected(result, cell)
+    unlike = f"the published score is of the {value.split} split, this one of the {cell.split} split"
+    return Comparison(
+        role=AGAINST_PUBLISHED,
+        a=cell.row,
+        b=value.place,
+        column=cell.column,
+        result=result,
+        remark=unlike if cell.split and cell.split != value.split else None,
+        published=value,
+        differences=differences,
+    )
+
+
+def deviation_footnotes(deviations: Mapping[tuple[str, str], Sequence[str]]) -> Iterator[str]:
+    """Yields one line for every arm, or its tasks where they differ, whose runs are not the published setting."""
+    for row in dict.fromkeys(row for row, _ in deviations):
+        by_task = {task: "; ".join(found) for (arm, task), found in deviations.items() if arm == row}
+        for text in dict.fromkeys(text for text in by_task.values() if text):
+            tasks = [task for task, other in by_task.items() if other == text]
+            place = row if len(tasks) == len(by_task) else f"{row} on {', '.join(tasks)}"
+            yield f"{place} is not a replication, it differs from the published setting: {text}."
+
+
+def cell_footnotes(cell: Cell, sources: bool = True, others: Iterable[Cell] = ()) -> Iterator[str]:
+    """Yields what is missing from, or (`sources`) foreign to, the runs of one arm, which stands beside `others`."""
+    place, summary = f"{cell.row} on {cell.column}", cell.summary
+    if stable_in_failure(cell, others):
+        yield f"{place}: every run failed (†); a small std among failed runs is no stability (M footnote 5)."
+    elif cell.every_run_failed:
+        yield f"{place}: every run failed (†)."
+    if summary.n_nan:
+        yield (
+            f"{place}: NaN scores (diverged, or the correlation of a constant): {summary.n_nan} of {summary.n}. "
+            f"They count as failed; std, mean, median, min and max are over the {summary.n_finite} others."
+        )
+    if cell.diverged:
+        yield f"{place}: {cell.diverged} of {summary.n} ended in NaN after their best checkpoint, whose score counts."
+    if cell.failed and cell.checkpoint == "best":
+        yield f"{place}: whether a run failed is judged by its last checkpoint, the scores are of its best."
+    if cell.fingerprints > 1:
+        yield f"{place}: the runs used {cell.fingerprints} different sets of data rows."
+    if cell.crashed:
+        yield f"{place}: {cell.crashed} crashed, without a score, and in neither n nor failed."
+    if cell.stopped:
+        yield (
+            f"{place}: {cell.stopped} of {len(cell.run_ids)} runs were stopped early as hopeless "
+            f"({' and '.join(cell.rules)}), and are in neither n nor failed: the scores are those of the better ones."
+        )
+    if cell.starts:
+        yield f"{place}: the runs start from {', and from '.join(cell.starts)}."
+    if cell.start_weights > len(cell.starts):
+        yield (
+            f"{place}: the runs start from {cell.start_weights} different sets of weights: a run that they start from "
+            "was trained again in between, and did not end in the same bits."
+        )
+    if cell.unscored:
+        yield f"{place}: {cell.unscored} finished without a {cell.checkpoint} {cell.split} score and are not in n."
+    if cell.failed_unknown:
+        yield f"{place}: whether a run failed is not known of {cell.failed_unknown} of {summary.n}."
+    if cell.planned is not None and summary.n != cell.planned:
+        yield f"{place}: {summary.n} runs have a score, {cell.planned} are planned."
+    yield from foreign_notes([cell]) if sources else ()
+    if cell.settings > 1:
+        yield f"{place}: pools {cell.settings} settings (configs that differ in more than their seeds)."
+    if cell.copies:
+        yield f"{place}: {cell.copies} records repeat a run; the first of each counts."
+
+
+def foreign_notes(cells: Iterable[Cell]) -> Iterator[str]:
+    """Yields for each place from which runs were imported how many of which arms and tasks they are."""
+    places: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        for source, n in cell.sources.items():
+            line = f"{n} of {len(cell.run_ids)} runs of {cell.row} on {cell.column}"
+            places.setdefault(source, {})[line] = None
+    for source, lines in places.items():
+        yield f"{', '.join(lines)} are not this project's runs, they were imported from {source}."
+
+
+def column_footnotes(cells: Sequence[Cell]) -> Iterator[str]:
+    """Yields a line where the arms of a column are not scored alike."""
+    kinds = {
+        cell.row: f"{cell.split} split, {cell.checkpoint} checkpoint, {cell.metric}" for cell in cells if cell.metric
+    }
+    if len(set(kinds.values())) > 1:
+        each = "; ".join(f"{row}: {kind}" for row, kind in kinds.items())
+        yield f"The arms of {cells[0].column} are not scored alike ({each}), so their spread is not of one quantity."

@@ -1,0 +1,526 @@
+"""Is one group spread wider than another: Levene's test and the ratio of the SDs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from stableft.stats.bootstrap import AT_ONCE, BCA, bca, log_std_variance, quantile_of_level, std
+from stableft.stats.summary import (
+    BOSCHLOO,
+    FISHER,
+    LARGE,
+    LEVENE,
+    MANN_WHITNEY,
+    PERMUTATION,
+    RESAMPLES,
+    STUDENT,
+    STUDENT_FROM_SUMMARIES,
+    WELCH,
+    WELCH_OF_VALUES,
+    Alternative,
+    Center,
+    Improvement,
+    Interval,
+    Ratio,
+    Summary,
+    TestResult,
+    Values,
+    describe,
+    holds,
+    middle_mean,
+    nan_reason,
+    unusable,
+)
+
+ENDLESS = 1e300  # a ratio to nothing, in a form that can be ranked
+DELTA = "delta method on the log ratio"
+TRIMMED = 0.05  # of each end, SciPy's default; nothing of a group of fewer than 20
+STABLE = "stable"  # what a group looks without the runs that diverged
+
+
+def levene(a: Values, b: Values, center: Center = "median") -> TestResult:
+    """Returns Levene's test of equal variances; the median-centred form is the Brown-Forsythe test.
+
+    On runs of which some failed (two modes) the mean-centred form has about 20 % false positives at alpha .05, the
+    median-centred one about 5 %, so the centre is part of the result. "trimmed": deviations from the mean without 5 %
+    of the values (rounded down) at each end; every value's deviation counts. Below 20 values this is the mean.
+    """
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    statistic = p = None
+    reason = _no_levene(x, y, center)
+    if reason is None:
+        from scipy import special, stats  # takes a second to import
+
+        if center == "trimmed":  # SciPy before 1.17 left the cut values out of the test as well
+            statistic = float(levene_statistics(x, y, center))
+            p = float(special.fdtrc(1, len(x) + len(y) - 2, statistic))
+        else:
+            answer = stats.levene(x, y, center=center)
+            statistic, p = float(answer.statistic), float(answer.pvalue)
+    return TestResult(LEVENE, center, None, statistic, p, len(x), len(y), reason)
+
+
+def levene_statistics(x: np.ndarray, y: np.ndarray, center: Center = "median") -> np.ndarray:
+    """Returns Levene's statistic of every pair of rows of `x` [draws, n] and `y` [draws, m]; NaN: there is no test.
+
+    Without a difference it follows the F distribution with 1 and n + m - 2 degrees of freedom.
+    """
+    away = [np.abs(group - centre(group, center)) for group in (x, y)]
+    n, m = x.shape[-1], y.shape[-1]
+    mean_x, mean_y = (deviations.mean(axis=-1) for deviations in away)
+    within = sum(
+        ((deviations - mean[..., np.newaxis]) ** 2).sum(axis=-1)
+        for deviations, mean in zip(away, (mean_x, mean_y), strict=True)
+    )
+    between = n * m / (n + m) * (mean_x - mean_y) ** 2
+    none = _even(x, away[0]) & _even(y, away[1])
+    return np.where(none, np.nan, (n + m - 2) * between / np.where(none, 1.0, within))
+
+
+def centre(values: np.ndarray, center: Center) -> np.ndarray:
+    """Returns what deviations are taken from, along the last axis, which is kept."""
+    if center == "trimmed":
+        return middle_mean(values, trim=TRIMMED)[..., np.newaxis]
+    return (np.median if center == "median" else np.mean)(values, axis=-1, keepdims=True)
+
+
+def _even(values: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+    """Whether the deviations do not vary, but for rounding."""
+    return np.ptp(deviations, axis=-1) <= 1e-12 * (1 + np.abs(values).max(axis=-1))
+
+
+def _no_levene(x: np.ndarray, y: np.ndarray, center: Center) -> str | None:
+    """Says why SciPy's answer would mean nothing, or None."""
+    reason = unusable(x, y, looks=STABLE)
+    if reason is not None:
+        return reason
+    if np.ptp(x) == 0 and np.ptp(y) == 0:
+        return "neither group varies"
+    # The test compares the deviations' means with their spread. Without spread (two scores, each equally often)
+    # the statistic is infinite or a rounding error.
+    if all(_even(group, np.abs(group - centre(group, center))) for group in (x, y)):
+        return "the absolute deviations from the centre do not vary in either group"
+    return None
+
+
+def sd_ratio(a: Values, b: Values, rng: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES) -> Ratio:
+    """Returns std(a) / std(b) (ddof 1) with its BCa bootstrap interval, each group being resampled on its own.
+
+    A resample that leaves b without spread counts as larger than any other: leaving it out would make the interval
+    too narrow. There is no interval where so many do that its upper bound is infinite, where one leaves neither group
+    any spread, or where the jackknife values that BCa needs do not exist.
+
+    With more than LARGE values in a group the interval is asymptotic instead: the delta method on the log of the
+    ratio, with the kurtosis of each sample. On normal scores the 95 % BCa interval covers the true ratio in 93 to
+    94 % of pairs of samples of 10 and of 25, and in about 94.5 % of those of 100. The asymptotic one covers it in
+    91 % where the smaller group has 25 values, in 94 % where it has 100.
+    """
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    method = DELTA if max(len(x), len(y)) > LARGE else BCA
+    reason = unusable(x, y, looks=STABLE)
+    if reason is None and np.ptp(y) == 0:
+        reason = "the second group does not vary"
+    if reason is not None:
+        return Ratio(None, Interval(method, level, None, None, reason), len(x), len(y), reason)
+    value = float(ratio_of_stds(x, y))
+    if value == 0:
+        low, high, reason = None, None, "the first group does not vary"
+    elif method == DELTA:
+        factor = np.exp(quantile_of_level(level) * np.sqrt(log_std_variance(x) + log_std_variance(y)))
+        low, high = float(value / factor), float(value * factor)
+    else:
+        low, high, reason = _bounds(x, y, rng, level, resamples)
+    return Ratio(value, Interval(method, level, low, high, reason), len(x), len(y))
+
+
+def ratio_of_stds(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Returns std(x) / std(y) along an axis: ENDLESS where y has no spread, NaN where neither has."""
+    # Rounded, so that ties among resamples are ties on every processor.
+    over, under = std(x, axis), std(y, axis)
+    endless = np.where(over > 0, ENDLESS, np.nan)
+    return np.where(under > 0, np.round(over / np.where(under > 0, under, 1.0), 12), endless)
+
+
+def _bounds(
+    x: np.ndarray, y: np.ndarray, rng: np.random.Generator, level: float, resamples: int
+) -> tuple[float | None, float | None, str | None]:
+    """Returns the bounds for the ratio of the stds, or why there are none."""
+    if np.ptp(np.sort(y)[1:]) == 0 or np.ptp(np.sort(y)[:-1]) == 0:
+        return None, None, "the second group does not vary without one of its values"
+    low, high, ratios, reason = bca([x, y], ratio_of_stds, rng, level, resamples)
+    if undefined := int(np.isnan(ratios).sum()):
+        return None, None, f"{undefined} of {resamples} resamples leave both groups without spread"
+    if reason is not None:
+        return None, None, f"the ratio: {reason}"
+    if high > ratios[ratios < ENDLESS].max():
+        return None, None, "the upper bound is infinite: too many resamples leave the second group without spread"
+    return low, high, None
+
+
+MOST_TABLES = (
+    40_000  # n_a * n_b above which Boschloo's test, which goes through all tables, takes long and says the same
+)
+
+
+def wilson(k: int, n: int, level: float = 0.95) -> Interval:
+    """Returns the Wilson interval of a share of k in n.
+
+    Raises:
+        ValueError: k is not between 0 and n.
+    """
+    if not 0 <= k <= n:
+        raise ValueError(f"k must be between 0 and n = {n}, here it is {k}")
+    if n == 0:
+        return Interval("Wilson", level, None, None, "there are no runs")
+    from scipy import stats
+
+    low, high = stats.binomtest(k, n).proportion_ci(confidence_level=level, method="wilson")
+    return Interval("Wilson", level, float(low), float(high))
+
+
+def boschloo(
+    failed_a: int, n_a: int, failed_b: int, n_b: int, alternative: Literal["less", "two-sided"] = "less"
+) -> TestResult:
+    """Returns Boschloo's test of equal shares of failed runs; "less": group a fails less often than group b.
+
+    The statistic is the p-value of Fisher's exact test, than which this test is uniformly more powerful. Where
+    n_a * n_b is above MOST_TABLES that p-value is the answer, and `test` says so.
+
+    Raises:
+        ValueError: a count is not between 0 and its n.
+    """
+    if not (0 <= failed_a <= n_a and 0 <= failed_b <= n_b):
+        raise ValueError(f"each count must be between 0 and its n, here are {failed_a} of {n_a}, {failed_b} of {n_b}")
+    statistic = p = reason = None
+    test = BOSCHLOO if n_a * n_b <= MOST_TABLES else FISHER
+    if min(n_a, n_b) == 0:
+        reason = f"each group needs a run, here are {n_a} and {n_b}"  # SciPy answers NaN
+    elif failed_a + failed_b in (0, n_a + n_b):
+        reason = f"{'no' if failed_a + failed_b == 0 else 'every'} run of both groups failed"
+    else:
+        from scipy import stats
+
+        # SciPy compares the columns of the table by the share in its first row.
+        counts = [[failed_a, failed_b], [n_a - failed_a, n_b - failed_b]]
+        if test == FISHER:
+            fisher: Any = stats.fisher_exact(counts, alternative=alternative)
+            statistic = p = min(float(fisher.pvalue), 1.0)
+        else:
+            answer = stats.boschloo_exact(counts, alternative=alternative)
+            statistic, p = float(answer.statistic), min(float(answer.pvalue), 1.0)
+    return TestResult(test, None, alternative, statistic, p, n_a, n_b, reason)
+
+
+MANY = 500  # values in a group above which the interval is asymptotic: every resample must be sorted
+DELONG = "normal approximation with DeLong's variance"
+
+
+def probability_of_improvement(
+    a: Values, b: Values, rng: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES
+) -> Improvement:
+    """Returns P(a run of a scores higher than one of b), a tie counting one half, and its BCa bootstrap interval.
+
+    Each group is resampled on its own. There is no interval where all values of one group lie above the other's: then
+    every resample says 0 or 1. With more than MANY values in a group it is asymptotic instead. The test beside it is
+    the two-sided Mann-Whitney test, exact where both groups have at most 8 values without ties.
+    """
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    method = DELONG if max(len(x), len(y)) > MANY else BCA
+    reason = unusable(x, y)
+    if reason is not None:
+        nothing = TestResult(MANN_WHITNEY, None, "two-sided", None, None, len(x), len(y), reason)
+        return Improvement(None, Interval(method, level, None, None, reason), nothing, len(x), len(y), reason)
+    value = float(share_above(x, y))
+    return Improvement(value, _interval(x, y, value, method, rng, level, resamples), _test(x, y), len(x), len(y))
+
+
+def share_above(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Returns the share of pairs along the last axis in which x is above y, a tie counting one half."""
+    from scipy import stats
+
+    assert axis == -1
+    rows = np.broadcast_shapes(x.shape[:-1], y.shape[:-1])
+    n, m = x.shape[-1], y.shape[-1]
+    both = np.concatenate([np.broadcast_to(x, (*rows, n)), np.broadcast_to(y, (*rows, m))], axis=-1)
+    ranks = stats.rankdata(both, axis=-1)[..., :n].sum(axis=-1)
+    return (ranks - n * (n + 1) / 2) / (n * m)
+
+
+def _test(x: np.ndarray, y: np.ndarray) -> TestResult:
+    statistic = p = reason = None
+    if np.ptp(np.concatenate([x, y])) == 0:
+        reason = "all values of both groups are equal"
+    else:
+        from scipy import stats
+
+        answer = stats.mannwhitneyu(x, y, alternative="two-sided")
+        statistic, p = float(answer.statistic), float(answer.pvalue)
+    return TestResult(MANN_WHITNEY, None, "two-sided", statistic, p, len(x), len(y), reason)
+
+
+def _interval(
+    x: np.ndarray, y: np.ndarray, value: float, method: str, rng: np.random.Generator, level: float, resamples: int
+) -> Interval:
+    if value in (0.0, 1.0) or (np.ptp(x) == 0 and np.ptp(y) == 0):
+        reason = f"every resample gives {value:g}"
+        return Interval(method, level, None, None, reason)
+    if method == BCA:
+        low, high, _, reason = bca([x, y], share_above, rng, level, resamples)
+        if reason is not None:
+            return Interval(method, level, None, None, f"the probability: {reason}")
+        return Interval(method, level, low, high)
+    # The variance of each group's shares: how many of the other group's values each of its values is above.
+    errors = [np.var(_shares_below(group, other), ddof=1) / len(group) for group, other in ((x, y), (y, x))]
+    reach = quantile_of_level(level) * float(np.sqrt(sum(errors)))
+    return Interval(method, level, max(0.0, value - reach), min(1.0, value + reach))
+
+
+def _shares_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    ordered = np.sort(others)
+    sides = [np.searchsorted(ordered, values, side) for side in ("left", "right")]
+    return (sides[0] + sides[1]) / (2 * len(others))
+
+
+LARGEST = "this is the largest mean"
+
+
+@dataclass(frozen=True)
+class Moments:
+    """A group of which no more is known, as a paper prints it; `std` is ddof 1."""
+
+    mean: float | None
+    std: float | None
+    n: int
+
+
+Group = Values | Moments
+
+
+class Marked(NamedTuple):
+    """Whether a group is one of those that a rule looks for (None: there is no test), and the test of it."""
+
+    flag: bool | None
+    test: TestResult
+
+
+def t_test(a: Values, b: Values, equal_var: bool, alternative: Alternative = "two-sided") -> TestResult:
+    """Returns Student's (`equal_var`) or Welch's t-test of equal means; "greater": the mean of a is greater.
+
+    It takes two values of each group, of which at least one varies. NaN: there is no test.
+    """
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    test = STUDENT if equal_var else WELCH_OF_VALUES
+    reason = nan_reason(x, y)
+    if reason is not None:
+        return TestResult(test, None, alternative, None, None, len(x), len(y), reason)
+    return _t_test(_moments(x), _moments(y), equal_var, alternative, test)
+
+
+def t_test_from_summaries(
+    mean_a: float | None,
+    std_a: float | None,
+    n_a: int,
+    mean_b: float | None,
+    std_b: float | None,
+    n_b: int,
+    equal_var: bool,
+    alternative: Alternative = "two-sided",
+) -> TestResult:
+    """Returns Student's or Welch's t-test of equal means from mean, std (ddof 1) and n of two groups.
+
+    Raises:
+        ValueError: a std is negative.
+    """
+    a, b = Moments(mean_a, std_a, n_a), Moments(mean_b, std_b, n_b)
+    return _t_test(a, b, equal_var, alternative, STUDENT_FROM_SUMMARIES if equal_var else WELCH)
+
+
+def welch_from_summaries(
+    mean_a: float | None,
+    std_a: float | None,
+    n_a: int,
+    mean_b: float | None,
+    std_b: float | None,
+    n_b: int,
+) -> TestResult:
+    """Returns the two-sided Welch t-test of equal means from mean, std (ddof 1) and n of two groups."""
+    return t_test_from_summaries(mean_a, std_a, n_a, mean_b, std_b, n_b, equal_var=False)
+
+
+def _t_test(a: Moments, b: Moments, equal_var: bool, alternative: Alternative, test: str) -> TestResult:
+    statistic = p = reason = None
+    mean_a, std_a, mean_b, std_b = (np.nan if x is None else x for x in (a.mean, a.std, b.mean, b.std))
+    if not np.isfinite([mean_a, std_a, mean_b, std_b]).all() or min(a.n, b.n) < 2:
+        reason = "mean, std and n of at least 2 are needed of both groups"
+    elif min(std_a, std_b) < 0:
+        raise ValueError(f"a std must be at least 0, here are {std_a} and {std_b}")
+    elif std_a == std_b == 0:
+        reason = "neither group varies"
+    else:
+        from scipy import stats  # takes a second to import
+
+        # From the summaries in either case: SciPy's test of values warns of groups that hardly vary.
+        answer = stats.ttest_ind_from_stats(
+            mean_a, std_a, a.n, mean_b, std_b, b.n, equal_var=equal_var, alternative=alternative
+        )
+        statistic, p = float(answer.statistic), float(answer.pvalue)
+    return TestResult(test, None, alternative, statistic, p, a.n, b.n, reason)
+
+
+def _moments(values: np.ndarray) -> Moments:
+    summary: Summary = describe(values)
+    return Moments(summary.mean, summary.std, summary.n)
+
+
+def best_and_equal(groups: Sequence[Group], alpha: float = 0.05) -> tuple[Marked, ...]:
+    """Returns of each group whether it is the best or statistically equal to it (Z Table 1).
+
+    The best is the first of those with the largest mean: its reason is LARGEST, for it is not tested against itself.
+    Every other is equal to it unless the best is larger by Student's one-tailed t-test, p < alpha. A group without a
+    test is neither. One with NaN or without values has no mean, so it cannot be the best, however good the others.
+    """
+    best = largest(groups)
+    if best is None:
+        return tuple(Marked(None, _student(group, group, "greater")) for group in groups)
+    marked = []
+    for i, group in enumerate(groups):
+        test = _student(groups[best], group, "greater")
+        if i == best:
+            marked.append(Marked(True, TestResult(test.test, None, "greater", None, None, test.n_a, test.n_b, LARGEST)))
+        else:
+            marked.append(Marked(None if test.p is None else not holds(test, alpha), test))
+    return tuple(marked)
+
+
+def better_than(reference: Group, groups: Sequence[Group], alpha: float = 0.05) -> tuple[Marked, ...]:
+    """Returns of each group whether its mean is larger by Student's one-tailed t-test, p < alpha (Z Table 2)."""
+    tests = [_student(group, reference, "greater") for group in groups]
+    return tuple(Marked(None if test.p is None else holds(test, alpha), test) for test in tests)
+
+
+def different(a: Group, b: Group, alpha: float = 0.05) -> Marked:
+    """Returns whether two means differ by Student's two-tailed t-test, p < alpha (Z Table 4)."""
+    test = _student(a, b, "two-sided")
+    return Marked(None if test.p is None else holds(test, alpha), test)
+
+
+def largest(groups: Sequence[Group]) -> int | None:
+    """Returns the place of the first group with the largest mean; None where no group has one."""
+    means = [_mean(group) for group in groups]
+    known = [(mean, -i) for i, mean in enumerate(means) if mean is not None]
+    return -max(known)[1] if known else None
+
+
+def _mean(group: Group) -> float | None:
+    if not isinstance(group, Moments):
+        array = np.asarray(group, dtype=float)
+        return describe(array).mean if np.isfinite(array).all() else None
+    return group.mean if group.mean is not None and np.isfinite(group.mean) else None
+
+
+def _student(a: Group, b: Group, alternative: Alternative) -> TestResult:
+    if not isinstance(a, Moments) and not isinstance(b, Moments):
+        return t_test(a, b, equal_var=True, alternative=alternative)
+    for group in (a, b):
+        if not isinstance(group, Moments) and (reason := nan_reason(np.asarray(group, dtype=float))):
+            n_a, n_b = (other.n if isinstance(other, Moments) else len(other) for other in (a, b))
+            return TestResult(STUDENT_FROM_SUMMARIES, None, alternative, None, None, n_a, n_b, reason)
+    a, b = (group if isinstance(group, Moments) else _moments(np.asarray(group, dtype=float)) for group in (a, b))
+    return _t_test(a, b, True, alternative, STUDENT_FROM_SUMMARIES)
+
+
+def holm(ps: Sequence[float | None]) -> tuple[float | None, ...]:
+    """Returns the p-values adjusted by Holm's step-down method; one that is None stays None and does not count."""
+    order = sorted((p, i) for i, p in enumerate(ps) if p is not None)
+    adjusted: list[float | None] = [None] * len(ps)
+    largest = 0.0
+    for rank, (p, i) in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p))
+        adjusted[i] = largest
+    return tuple(adjusted)
+
+
+Of = Literal["mean", "std", "std_ratio"]
+TITLES = {"mean": "difference of means", "std": "difference of SDs", "std_ratio": "ratio of SDs"}
+DIGITS = 10  # of a statistic in units of the range: divisions that give the same must not differ by rounding
+
+
+def permutation_test(
+    a: Values,
+    b: Values,
+    of: Of,
+    rng: np.random.Generator,
+    alternative: Alternative = "two-sided",
+    resamples: int = RESAMPLES,
+) -> TestResult:
+    """Returns the permutation test of mean(a) - mean(b), std(a) - std(b) or std(a) / std(b) (ddof 1).
+
+    "greater": that of a is. Two-sided is twice the smaller of the one-sided p-values. With at most `resamples` ways to
+    divide the values there is one answer, by all of them; with more, that many are drawn, and `test` says which.
+
+    Of SDs the groups' own medians are taken off first, so that unlike means are not taken for unlike spread. By that
+    these two are not exact, but they were on the safe side in simulations at alpha .05 with 7, 10 and 25 values a
+    group: 3 to 4 % false positives on normal scores, 5 to 6 % where a quarter of the runs failed, 1 % where half did.
+    (Means taken off would give 25 % for 7 values, a quarter of them failed.)
+    """
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    ways = comb(len(x) + len(y), len(x))
+    how = f"all {ways:,} permutations" if ways <= resamples else f"{resamples:,} random permutations"
+    test = f"{PERMUTATION} of the {TITLES[of]} ({how})"
+    statistic = p = None
+    reason = _no_permutation(x, y, of)
+    if reason is None:
+        from scipy import stats  # takes a second to import
+
+        observed = {"mean": _difference_of_means, "std": _difference_of_stds, "std_ratio": _ratio}[of]
+        span = float(np.ptp(np.concatenate([x, y])))
+        groups = [_prepared(group, of, shift=min(x.min(), y.min()), span=span) for group in (x, y)]
+        answer = stats.permutation_test(
+            groups,
+            observed,
+            permutation_type="independent",
+            vectorized=True,
+            n_resamples=resamples,
+            batch=max(1, AT_ONCE // (len(x) + len(y))),
+            alternative=alternative,
+            axis=-1,
+            rng=rng,
+        )
+        statistic, p = float(answer.statistic), min(1.0, float(answer.pvalue))
+        statistic *= 1.0 if of == "std_ratio" else span
+    return TestResult(test, None, alternative, statistic, p, len(x), len(y), reason)
+
+
+def _no_permutation(x: np.ndarray, y: np.ndarray, of: Of) -> str | None:
+    reason = unusable(x, y, looks="better than it is" if of == "mean" else STABLE)
+    if reason is not None:
+        return reason
+    if of == "mean":
+        return "all values of both groups are equal" if np.ptp(np.concatenate([x, y])) == 0 else None
+    if np.ptp(x) == 0 and np.ptp(y) == 0:
+        return "neither group varies"
+    return "the second group does not vary" if of == "std_ratio" and np.ptp(y) == 0 else None
+
+
+def _prepared(group: np.ndarray, of: Of, shift: float, span: float) -> np.ndarray:
+    """Returns the group in units of the range of both; of SDs without its median, rounded so that ties are ties."""
+    scaled = (group - shift) / span
+    return scaled if of == "mean" else np.round(scaled - np.median(scaled), 14)
+
+
+def _difference_of_means(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.round(x.mean(axis=axis) - y.mean(axis=axis), DIGITS)
+
+
+def _difference_of_stds(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.round(std(x, axis) - std(y, axis), DIGITS)
+
+
+def _ratio(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Returns the ratio of the SDs; 1 where neither varies, for then they are equal."""
+    over, under = std(x, axis), std(y, axis)
+    endless = np.where(over > 0, ENDLESS, 1.0)
+    return np.where(under > 0, np.round(over / np.where(under > 0, under, 1.0), DIGITS), endless)

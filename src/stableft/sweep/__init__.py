@@ -1,0 +1,1 @@
+"""Many runs on this machine: which are due, in which process, and how far they are."""

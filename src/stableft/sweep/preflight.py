@@ -1,0 +1,103 @@
+"""What can be wrong with a sweep's inputs, found out before any run starts and before anything is written."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from stableft.catalog.model_families import BACKBONES
+from stableft.config.planned_run import PlannedRun, Sources
+from stableft.config.run_config import RunConfig, canonical_json
+from stableft.data.sources import model_file
+from stableft.data.splits import data_fingerprint
+from stableft.errors import UserError
+from stableft.models.compatibility import backbone_of, check_fit
+from stableft.sweep.start_runs import describe_parent
+
+
+def check_inputs(runs: Sequence[PlannedRun], sources: Sources, parents: Iterable[PlannedRun] = ()) -> dict[str, str]:
+    """Returns the fingerprint of the data rows by run id, after looking at every data set and model of the runs.
+
+    `parents` are looked at last: what is wrong with both is better told of the run that the user asked for.
+
+    Raises:
+        UserError: data or a model's config.json cannot be read, or does not fit what a run wants of it.
+    """
+    fingerprints: dict[str, str] = {}
+    by_data: dict[str, str] = {}
+    checked: set[str] = set()
+
+    def check(run: PlannedRun) -> None:
+        config = run.config
+        methods = config.model_dump(include={"model": True, "reinit": True, "mixout": True, "optimizer": {"llrd"}})
+        model = canonical_json([methods, config.data.max_length])
+        if model not in checked:
+            checked.add(model)
+            _check_model(config, sources)
+        data = canonical_json(config.data.model_dump(mode="json"))
+        if data not in by_data:
+            by_data[data] = data_fingerprint(config, sources)
+        fingerprints[run.run_id] = by_data[data]
+
+    for run in runs:
+        check(run)
+    for parent in parents:
+        try:
+            check(parent)
+        except UserError as error:
+            raise UserError(
+                f"{describe_parent(parent, runs)}: {error}; its settings (but for the model) are those of "
+                "`start_from: {recipe, task, seed, set}`; --set does not reach them"
+            ) from None
+    return fingerprints
+
+
+def _check_model(config: RunConfig, sources: Sources) -> None:
+    values = _model_config(config, sources)
+    name = config.model.name
+    if not isinstance(values.get("model_type"), str):
+        raise UserError(f"model {name!r}: its config.json names no model_type, such as {', '.join(BACKBONES)}")
+    spec = backbone_of(config.model, values)
+    sizes = {key: values.get(key) for key in ("max_position_embeddings", *spec.lengths)}
+    for key, value in sizes.items():
+        if value is not None and not isinstance(value, int):
+            raise UserError(f"model {name!r}: its config.json has {key} {value!r}, which is not a whole number")
+    if config.model.sha256:
+        _check_weights(name, sources.paths[config.model.sha256])
+    check_fit(config, spec, sizes["max_position_embeddings"], sizes[spec.lengths[-1]] if spec.lengths else None)
+
+
+def _check_weights(name: str, folder: Path) -> None:
+    """Looks at the heads of a folder's weight files: a broken download or a Git LFS pointer shows there."""
+    for index in folder.glob("*.index.json"):
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"model {name!r}: its {index.name} cannot be read") from None
+        for shard in sorted(str(shard) for shard in shards):
+            if not (folder / shard).is_file():
+                raise UserError(f"model {name!r}: its {index.name} names {shard}, which is not there")
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"model {name!r}: its {path.name} holds no weights: {error}") from None
+
+
+def _model_config(config: RunConfig, sources: Sources) -> dict:
+    """Returns the model's config.json, from its folder, the hub's cache or the hub."""
+    model = config.model
+    if model.sha256:
+        path = str(sources.paths[model.sha256] / "config.json")
+    else:
+        path = model_file(model.name, model.revision, "config.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {model.name!r}: its config.json cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"model {model.name!r}: its config.json is not a mapping")
+    return values

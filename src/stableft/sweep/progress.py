@@ -1,0 +1,366 @@
+"""What is known about a sweep while it runs: the events that executors report, and the time left computed from them."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from stableft.config.planned_run import PlannedRun, Progress
+from stableft.config.run_config import RunConfig
+from stableft.records.run_record import RunRecord
+from stableft.sweep.state import Outcome
+from stableft.text import duration
+from stableft.training.failure_watch import likely_failed
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A sweep begins: what is left to do, how many runs are done or crashed already, how many run at a time."""
+
+    runs: Sequence[PlannedRun]
+    done: int
+    failed: int
+    crashed: int
+    workers: int
+
+
+@dataclass(frozen=True)
+class Started:
+    """A slot (a device, or a share of it) begins a run."""
+
+    slot: str
+    run: PlannedRun
+
+
+@dataclass(frozen=True)
+class Moved:
+    """The run of a slot reports where it is."""
+
+    slot: str
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A slot leaves its run: with a record, stopped at a checkpoint, or because another process is at it."""
+
+    slot: str
+    run: PlannedRun
+    how: Literal["settled", "stopped", "elsewhere"]
+    record: RunRecord | None = None
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence for the user."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = Opened | Started | Moved | Ended | Note | Tick
+Show = Callable[[Event], None]
+
+
+@dataclass
+class Current:
+    """What a slot is doing; speed is measured from the first report on, so that loading does not count."""
+
+    run: PlannedRun
+    begun: float
+    progress: Progress | None = None
+    first: tuple[float, int] | None = None  # time and step of the first report
+    latest: tuple[float, int] | None = None
+    warned: bool = False
+
+
+@dataclass
+class View:
+    """All that is known about a sweep while it runs."""
+
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    crashed: int = 0
+    workers: int = 1
+    left: dict[str, PlannedRun] = field(default_factory=dict)
+    current: dict[str, Current] = field(default_factory=dict)
+    elsewhere: set[str] = field(default_factory=set)  # run ids that other processes are at
+    measured: dict[tuple, tuple[float, int]] = field(default_factory=dict)  # seconds and steps of ended runs
+    per_epoch: dict[tuple, float] = field(default_factory=dict)  # steps
+    note: str = ""
+
+
+def ignore(event: Event) -> None:
+    """Shows nothing."""
+
+
+def update(view: View, event: Event, now: float) -> None:
+    """Brings the view up to date with an event that was seen at `now` (seconds of any clock)."""
+    match event:
+        case Opened():
+            view.left = {run.run_id: run for run in event.runs}
+            view.done, view.failed, view.crashed, view.workers = event.done, event.failed, event.crashed, event.workers
+            view.total = event.done + event.crashed + len(view.left)
+        case Started():
+            view.elsewhere.discard(event.run.run_id)
+            view.current[event.slot] = Current(event.run, now)
+        case Moved() if event.slot in view.current:
+            _move(view, view.current[event.slot], event.progress, now)
+        case Ended():
+            _end(view, event, now)
+        case Note():
+            view.note = event.text
+
+
+def first_warning(view: View, event: Event) -> str | None:
+    """Returns why a run has likely failed if that is news; `update` has not seen the event yet."""
+    if not isinstance(event, Moved) or event.slot not in view.current or view.current[event.slot].warned:
+        return None
+    return event.progress.warning
+
+
+def seconds_left(view: View) -> float | None:
+    """Returns the expected time until nothing is left, or None while there is nothing to compute it from."""
+    speeds = dict(view.measured)
+    for current in view.current.values():
+        _add_speed(speeds, current)
+    steps = sum(count for _, count in speeds.values())
+    if not steps and view.left:
+        return None
+    overall = sum(seconds for seconds, _ in speeds.values()) / max(steps, 1)
+    at = {c.run.run_id: c.progress for c in view.current.values() if c.progress}
+    waits = []
+    for run_id, run in view.left.items():
+        progress = at.get(run_id)
+        total = progress.total if progress else _total_steps(view, run.config)
+        if total is None:
+            return None
+        total *= run.pause_after or 1
+        seconds, count = speeds.get(_speed_key(run.config), (overall, 1))
+        waits.append(max(0, total - (progress.step if progress else 0)) * seconds / count)
+    return max([sum(waits) / max(1, min(view.workers, len(waits))), *waits])
+
+
+def _move(view: View, current: Current, progress: Progress, now: float) -> None:
+    current.progress = progress
+    current.warned |= progress.warning is not None
+    current.latest = (now, progress.step)
+    if current.first is None:
+        current.first = current.latest
+    epochs = current.run.config.schedule.length.epochs
+    if epochs:
+        view.per_epoch[_data_key(current.run.config)] = progress.total / epochs
+
+
+def _end(view: View, event: Ended, now: float) -> None:
+    current = view.current.pop(event.slot, None)
+    run_id = event.run.run_id
+    if event.how == "elsewhere":
+        view.elsewhere.add(run_id)
+        return
+    view.elsewhere.discard(run_id)
+    if event.how == "stopped" or event.record is None:
+        return
+    view.left.pop(run_id, None)
+    crashed = event.record.status == "crashed"
+    view.done += not crashed
+    view.crashed += crashed
+    view.failed += bool(event.record.failed)
+    if current and current.progress and not crashed:
+        current.latest = (now, max(current.progress.step, event.record.steps))
+    if current:
+        _add_speed(view.measured, current)
+
+
+def _add_speed(speeds: dict[tuple, tuple[float, int]], current: Current) -> None:
+    if current.first is None or current.latest is None or current.latest[1] <= current.first[1]:
+        return
+    key = _speed_key(current.run.config)
+    seconds, steps = speeds.get(key, (0.0, 0))
+    speeds[key] = (seconds + current.latest[0] - current.first[0], steps + current.latest[1] - current.first[1])
+
+
+def _speed_key(config: RunConfig) -> tuple:
+    data, model = config.data, config.model
+    return (model.name, data.task, config.schedule.batch_size, config.precision, data.max_length)
+
+
+def _data_key(config: RunConfig) -> tuple:
+    return (config.data.task, config.data.split, config.data.train_rows, config.schedule.batch_size)
+
+
+def _total_steps(view: View, config: RunConfig) -> int | None:
+    """Returns how many updates a run that has not begun will take, or None if no run on its data has begun."""
+    length = config.schedule.length
+    if length.steps is not None:
+        return length.steps
+    per_epoch = view.per_epoch.get(_data_key(config))
+    return None if per_epoch is None or length.epochs is None else round(per_epoch * length.epochs)
+
+
+REFRESH_SECONDS = 0.25
+
+
+def run_label(run: PlannedRun) -> str:
+    """Returns a run's arm, task and seed in a few words."""
+    return f"{run.arm} {run.config.data.task} seed {seed_label(run.config)}"
+
+
+def seed_label(config: RunConfig) -> str:
+    """Returns "3", or "3/7" when the seeds for initialisation and data differ."""
+    seeds = config.seeds
+    return str(seeds.init) if seeds.init == seeds.data else f"{seeds.init}/{seeds.data}"
+
+
+def overall_line(view: View) -> str:
+    """Returns the sweep's standing in one line."""
+    waiting = f", {len(view.elsewhere)} with another process" if view.elsewhere else ""
+    counts = f"{view.done}/{view.total} done, {view.failed} failed, {view.crashed} crashed"
+    return f"{counts}{waiting}, ETA {duration(seconds_left(view))}"
+
+
+def closing_line(outcome: Outcome) -> str:
+    """Returns the last line of a sweep: what is done, and how to go on where something is left."""
+    done = len(outcome.finished) + len(outcome.skipped)
+    total = done + len(outcome.crashed) + len(outcome.left) + len(outcome.stopped)
+    line = f"{'Interrupted' if outcome.interrupted else 'Ended'}: {done} of {total} runs done"
+    line += f", {len(outcome.failed)} of them failed" if outcome.failed else ""
+    line += f", {len(outcome.stopped)} stopped early as hopeless" if outcome.stopped else ""
+    line += f", {len(outcome.crashed)} crashed" if outcome.crashed else ""
+    line += f", {len(outcome.crashed_parents)} that others start from crashed" if outcome.crashed_parents else ""
+    if outcome.left:
+        line += f", {len(outcome.left)} left ({len(outcome.checkpointed)} with a checkpoint"
+        line += f", {len(outcome.held)} with nothing to start from)" if outcome.held else ")"
+        line += "; run the same command to go on" if len(outcome.left) > len(outcome.held) else ""
+    if outcome.crashed or outcome.crashed_parents:
+        line += "; --retry-crashed tries the crashed ones again"
+    return line
+
+
+def plain_line(view: View, event: Event) -> str | None:
+    """Returns the line that stands for an event where there is no terminal, or None; `view` includes the event."""
+    if isinstance(event, Note):
+        return event.text
+    if isinstance(event, Opened):
+        return f"{len(event.runs)} runs to do, {event.done} done, {event.crashed} crashed; {event.workers} at a time"
+    if isinstance(event, Started):
+        words = f"started {run_label(event.run)} on {event.slot}"
+    elif isinstance(event, Ended) and event.how == "settled" and event.record:
+        words = f"{settled_words(event.record)}: {run_label(event.run)}"
+    elif isinstance(event, Ended) and event.how == "stopped":
+        words = f"stopped {run_label(event.run)}"
+    elif isinstance(event, Ended) and event.how == "elsewhere":
+        words = f"another process is at {run_label(event.run)}; waiting for it"
+    else:
+        return None
+    return f"[{overall_line(view)}] {words}"
+
+
+def settled_words(record: RunRecord) -> str:
+    """Returns "finished", "failed", "crashed", "paused" or "stopped" with the score or the reason."""
+    if record.status == "crashed":
+        return f"crashed ({record.reason})"
+    if record.status == "stopped":
+        return record.reason or record.status
+    if record.status == "paused":
+        metric = record.config.selection_metric
+        return f"paused after step {record.steps}, validation {metric} {record.evals[-1].val[metric]:.4f}"
+    score = record.reported_score
+    words = "failed at its end" if record.failed else "finished"
+    if score is not None:
+        words += f", {record.config.evaluation.report} {record.config.task.metric} {score:.4f}"
+    if record.watch and record.watch.at_end and record.watch.last:
+        words += f"; {likely_failed(record.watch.last, record.watch.nothing_learnt, record.steps)}"
+    return words
+
+
+def warned(view: View, event: Event, warning: str) -> str:
+    """Returns the line about a run that has likely failed."""
+    assert isinstance(event, Moved)
+    return f"{run_label(view.current[event.slot].run)}: {warning}"
+
+
+@contextmanager
+def open_display(live: bool | None = None) -> Iterator[Show]:
+    """Yields the function that shows events: a live table if `live` (None: on a terminal), else plain lines."""
+    if live is None:
+        live = sys.stdout.isatty()
+    if live:
+        with _live_table() as draw:
+            yield draw
+        return
+    view = View()
+
+    def show(event: Event) -> None:
+        warning = first_warning(view, event)
+        update(view, event, time.monotonic())
+        line = plain_line(view, event) if warning is None else f"[{overall_line(view)}] {warned(view, event, warning)}"
+        if line is not None:
+            print(line, flush=True)
+
+    yield show
+
+
+@contextmanager
+def _live_table() -> Iterator[Show]:
+    from rich.live import Live
+
+    view = View()
+    drawn = 0.0
+    with Live(auto_refresh=False) as live:
+
+        def show(event: Event) -> None:
+            nonlocal drawn
+            now = time.monotonic()
+            warning = first_warning(view, event)
+            update(view, event, now)
+            kept = _kept_line(event) if warning is None else warned(view, event, warning)
+            if kept:
+                live.console.print(kept, markup=False, highlight=False)
+            if kept or now - drawn >= REFRESH_SECONDS:
+                drawn = now
+                live.update(_table(view), refresh=True)
+
+        yield show
+        live.update(_table(view), refresh=True)
+
+
+def _kept_line(event: Event) -> str | None:
+    """Returns what stays on the screen above the table: notes, failures and crashes."""
+    if isinstance(event, Note):
+        return event.text
+    if isinstance(event, Ended) and event.record and (event.record.failed or event.record.status == "crashed"):
+        return f"{run_label(event.run)}: {settled_words(event.record)}"
+    return None
+
+
+def _table(view: View):
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(caption=Text(overall_line(view)), caption_justify="left")
+    for name in ("device", "arm", "task", "seed", "step", "loss", "validation"):
+        table.add_column(name, justify="left" if name in ("device", "arm", "task") else "right")
+    if any(current.progress and current.progress.warning for current in view.current.values()):
+        table.add_column("likely failed")
+    for slot, current in view.current.items():
+        config, progress = current.run.config, current.progress
+        cells = [slot, current.run.arm, config.data.task, seed_label(config)]
+        if progress is None:
+            cells += ["loading", "", ""]
+        else:
+            cells += [f"{progress.step}/{progress.total}", _number(progress.loss), _number(progress.val)]
+            cells += ["vanishing gradients"] if progress.warning else []
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

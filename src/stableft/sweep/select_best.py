@@ -1,0 +1,381 @@
+"""The best setting of each grid of a sweep: the one with the highest mean validation score over seeds (Z sec. 6)."""
+
+import itertools
+import math
+import statistics
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stableft.catalog.tasks import TITLES
+from stableft.config.local_files import find_file, shipped_configs
+from stableft.config.planned_run import Sources
+from stableft.config.recipe import find_recipe
+from stableft.config.run_config import RunConfig
+from stableft.config.sweep_file import RULE, Point, Sweep, grid_label, load_sweep, parse_seeds, recipe_name
+from stableft.errors import UserError
+from stableft.records.run_record import RunRecord, atomic_write
+from stableft.sweep.early_stopping import setting_of
+from stableft.text import Row, columns
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A setting, and the validation scores of its finished runs as fractions; NaN: the run diverged."""
+
+    point: Point
+    scores: tuple[float, ...]
+    crashed: int
+    stopped: int  # early, as hopeless
+
+    @property
+    def left(self) -> int:
+        """How many runs have no end of any kind yet."""
+        return len(self.point.runs) - len(self.scores) - self.crashed - self.stopped
+
+    @property
+    def mean(self) -> float:
+        """The mean score; NaN if there is none, or if one run diverged."""
+        return statistics.fmean(self.scores) if self.scores else math.nan
+
+    @property
+    def deviation(self) -> float | None:
+        """The standard deviation of the scores (ddof 1); None if there are too few."""
+        return statistics.stdev(self.scores) if len(self.scores) > 1 and not math.isnan(self.mean) else None
+
+
+@dataclass(frozen=True)
+class Search:
+    """What one arm tried on one task with one model, in the grid's order; a single setting is no search."""
+
+    tried: tuple[Tried, ...]
+
+    @property
+    def best(self) -> Tried:
+        """The setting with the highest mean; of equal ones the first."""
+        known = [tried for tried in self.tried if not math.isnan(tried.mean)]
+        # With few validation rows ties are common, and rounding must not break them.
+        return max(known, key=lambda tried: round(tried.mean, 12), default=self.tried[0])
+
+
+def choose_settings(
+    sweep: Sweep,
+    records: Iterable[RunRecord],
+    out: Path | None = None,
+    seeds: str | None = None,
+    report_seeds: str | None = None,
+    allow_missing: bool = False,
+) -> str:
+    """Writes the sweep file of the chosen settings, and returns what every setting scored.
+
+    `out` is, if not given, the sweep's file name with `-chosen`, in the current folder. `seeds` are those that the
+    sweep was loaded with in place of its own, `report_seeds` those of the written file.
+
+    Raises:
+        UserError: runs are missing, there is nothing to choose, or `out` cannot be written.
+    """
+    if report_seeds is not None:
+        parse_seeds(report_seeds, "--report-seeds")
+    searches = searches_of(sweep, records)
+    check_searches(sweep, searches, allow_missing)
+    notes = [_choice_line(search) for search in searches if len(search.tried) > 1]
+    chosen = [search.best.point for search in searches]
+    out = out or Path(f"{sweep.path.stem}-chosen.yaml")
+    runs = write_choices(sweep, chosen, notes, out, report_seeds or seeds)
+    return f"{render_searches(searches)}\n\nwrote {out}: {runs} runs"
+
+
+def searches_of(sweep: Sweep, records: Iterable[RunRecord]) -> list[Search]:
+    """Returns what the arms of a sweep tried, in the file's order, with the scores that the records hold.
+
+    A run's score is the validation score of the reported metric, at the checkpoint that its config reports. Grid
+    points that are the same runs (of which `--set` overrules the difference) count once.
+    """
+    by_id: dict[str, RunRecord] = {}
+    for record in records:
+        if record.run_id not in by_id or by_id[record.run_id].status != "finished":
+            by_id[record.run_id] = record
+    searches = []
+    for _, points in itertools.groupby(sweep.points, lambda point: (point.arm, point.task, point.model)):
+        different = {tuple(run.run_id for run in point.runs): point for point in reversed(list(points))}
+        searches.append(Search(tuple(_tried(point, by_id) for point in reversed(different.values()))))
+    return searches
+
+
+def _tried(point: Point, by_id: dict[str, RunRecord]) -> Tried:
+    scores, ends = [], Counter()
+    for run in point.runs:
+        record = by_id.get(run.run_id)
+        ends[record and record.status] += 1
+        if record and record.status == "finished":
+            score = record.score(run.config.evaluation.report, "val", run.config.task.metric)
+            scores.append(math.nan if score is None else score)
+    return Tried(point, tuple(scores), ends["crashed"], ends["stopped"])
+
+
+def check_searches(sweep: Sweep, searches: list[Search], allow_missing: bool) -> None:
+    """Looks at whether every search has a best setting.
+
+    Raises:
+        UserError: none is a search, runs are missing (of which some settings may be with `allow_missing`), or every
+            setting of a search has a diverged run.
+    """
+    real = [search for search in searches if len(search.tried) > 1]
+    if not real:
+        raise UserError(f"{sweep.path}: no arm has a grid of several settings, so there is nothing to choose")
+    tried = [tried for search in real for tried in search.tried]
+    planned, finished = sum(len(one.point.runs) for one in tried), sum(len(one.scores) for one in tried)
+    if finished < planned and not allow_missing:
+        crashed, stopped, left = (sum(getattr(one, kind) for one in tried) for kind in ("crashed", "stopped", "left"))
+        raise UserError(
+            f"{sweep.path}: of the {planned} runs of its grids {finished} are finished, {crashed} crashed, {stopped} "
+            f"were stopped early and {left} are left; `stableft sweep` does what is left, with --retry-crashed what "
+            "crashed and without stop_hopeless what was stopped, or choose with --allow-missing"
+        )
+    for search in real:
+        if math.isnan(search.best.mean):
+            scored = any(setting.scores for setting in search.tried)
+            why = "every setting has a diverged run, whose score is NaN" if scored else "no run is finished"
+            raise UserError(f"{sweep.path}: {_place(search)}: {why}, so there is no best one")
+
+
+def render_searches(searches: list[Search]) -> str:
+    """Returns a line for each setting tried, the chosen ones marked, and how they were compared."""
+    rows: list[Row] = [("arm", "task", "model", "setting", "validation score", "n", "mean", "std", "")]
+    same_rows = []
+    for search in searches:
+        config = search.best.point.runs[0].config
+        if len(search.tried) > 1 and config.reported_split == "val":
+            same_rows.append(config.data.task)
+        for tried in search.tried:
+            searched = len(search.tried) > 1
+            remark = "no choice" if not searched else "<- chosen" if tried is search.best else ""
+            diverged = sum(math.isnan(score) for score in tried.scores)
+            remark = f"{diverged} diverged" if diverged and searched else remark
+            rows.append((*_identity(tried), *_numbers(tried), remark))
+    if len({row[2] for row in rows}) == 2:  # the heading and one model for all
+        rows = [(*row[:2], *row[3:]) for row in rows]
+    notes = [
+        "mean and std over seeds, in percent, on validation rows; chosen is the highest mean, of equal ones the first",
+        "a setting with a diverged run has no mean and is not chosen",
+    ]
+    ended = sum(tried.stopped for search in searches for tried in search.tried)
+    if ended:
+        notes.append(f"{ended} runs were stopped early because of their scores: the means are of the better ones")
+    if same_rows:
+        tasks = ", ".join(dict.fromkeys(same_rows))
+        notes.append(f"{tasks}: reports read the same rows, so the chosen scores are too good by what choosing adds")
+    return "\n".join([columns(rows), "", *notes])
+
+
+def _identity(tried: Tried) -> tuple[str, str, str, str]:
+    config = tried.point.runs[0].config
+    return tried.point.arm.name, config.data.task, config.model.name, _setting(tried.point)
+
+
+def _numbers(tried: Tried) -> tuple[str, str, str, str]:
+    config, planned = tried.point.runs[0].config, len(tried.point.runs)
+    n = str(planned) if len(tried.scores) == planned else f"{len(tried.scores)} of {planned}"
+    mean = "-" if math.isnan(tried.mean) else f"{100 * tried.mean:.2f}"
+    deviation = "-" if tried.deviation is None else f"{100 * tried.deviation:.2f}"
+    return f"{TITLES[config.task.metric]}, {config.evaluation.report} checkpoint", n, mean, deviation
+
+
+def _setting(point: Point) -> str:
+    return grid_label(point.grid) or "-"
+
+
+def _place(search: Search) -> str:
+    arm, task, model, _ = _identity(search.tried[0])
+    return f"arm {arm!r}, task {task!r}, model {model!r}"
+
+
+def _choice_line(search: Search) -> str:
+    """Returns one line about a choice, for the head of the written file."""
+    score, n, mean, deviation = _numbers(search.best)
+    arm, task, _, setting = _identity(search.best)
+    return f"{arm}, {task}: {setting} ({score}: mean {mean}, std {deviation}, n {n}; of {len(search.tried)} settings)"
+
+
+MARK = "chosen by `stableft choose`"
+MAP = "tag:yaml.org,2002:map"
+Entry = dict[str, Any]  # one arm of the written file
+
+
+def write_choices(sweep: Sweep, chosen: Sequence[Point], notes: Iterable[str], out: Path, seeds: str | None) -> int:
+    """Writes a sweep of the chosen points, with these seeds or else their own, and returns its number of runs.
+
+    An arm becomes several of the same name where its tasks differ in what was chosen. Files and folders stay as they
+    were written if they lie so seen from the new file, and become absolute else.
+
+    Raises:
+        UserError: `out` is no place for it, or a setting cannot stand in a sweep file.
+    """
+    check_place(sweep, out)
+    for point in chosen:
+        if any(key.startswith("seeds.") for key in point.settings):
+            raise UserError("--set seeds.init and seeds.data cannot be kept in a sweep file; use --report-seeds")
+    folder = out.resolve().parent
+    entries = [entry for points in _same_arms(chosen) for entry in _entries(points, sweep, folder, seeds)]
+    body = _dump(_layout(entries))
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, suffix=".yaml") as draft:
+        draft.write(body)
+        draft.flush()
+        try:
+            written = load_sweep(draft.name, Sources())
+        except UserError as error:
+            reason = str(error).replace(draft.name, "it")
+            raise UserError(f"{sweep.path}: what was chosen cannot be written as one sweep file: {reason}") from None
+    asked = {setting_of(point.runs[0].config) for point in chosen}
+    assert {setting_of(run.config) for run in written.runs} == asked, "the file asks for other runs"
+    shipped = sweep.path.resolve().is_relative_to(shipped_configs().resolve())
+    origin = f"configs/{sweep.name}.yaml" if shipped else sweep.path
+    head = [f"stableft sweep {out}      {MARK} from {origin}      {len(written.runs)} runs"]
+    head += ["Of each grid the setting with the highest mean validation score over seeds, in percent:"]
+    head += [f"  {note}" for note in notes]
+    atomic_write(out, ("".join(f"# {line}\n" for line in head) + body).encode())
+    return len(written.runs)
+
+
+def check_place(sweep: Sweep, out: Path) -> None:
+    """Raises UserError if `out` cannot be the new file, or is a file that this command did not write."""
+    if out.is_dir() or out.suffix != ".yaml":
+        raise UserError(f"--out {out}: give the name of a file that ends in .yaml")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}")
+    if out.exists() and (out.samefile(sweep.path) or MARK.encode() not in out.read_bytes().partition(b"\n")[0]):
+        raise UserError(f"--out {out}: this file was not written by `stableft choose`; give another name")
+
+
+def _same_arms(points: Sequence[Point]) -> Iterable[list[Point]]:
+    for _, same in itertools.groupby(points, lambda point: point.arm):
+        yield list(same)
+
+
+def _entries(points: list[Point], sweep: Sweep, folder: Path, seeds: str | None) -> list[Entry]:
+    """Returns one arm's chosen points as arms: one for each model and setting, or fewer where all models agree."""
+    by_model: dict[str, list[Point]] = {}
+    for point in points:
+        by_model.setdefault(repr(point.model), []).append(point)
+    blocks = list(by_model.values())
+    agree = len({repr([_values(point) for point in block]) for block in blocks}) == 1
+    entries = []
+    for block in blocks[:1] if agree else blocks:
+        by_setting: dict[str, list[Point]] = {}
+        for point in block:
+            by_setting.setdefault(repr(_values(point)), []).append(point)
+        for same in by_setting.values():
+            models = [_model(other[0], sweep, folder) for other in (blocks if agree else [same])]
+            name = same[0].arm.name + ("" if agree else f" ({same[0].runs[0].config.model.name})")
+            entries.append(_entry(name, same, models, sweep, folder, seeds))
+    return entries
+
+
+def _values(point: Point) -> dict[str, Any]:
+    return {key: setting.value for key, setting in point.settings.items()}
+
+
+def _entry(
+    name: str, points: list[Point], models: list[str | None], sweep: Sweep, folder: Path, seeds: str | None
+) -> Entry:
+    arm = points[0].arm
+    tasks = [_located(point.task.value, point.runs[0].config, sweep, folder) for point in points]
+    entry: Entry = {"name": name, "recipe": _recipe(recipe_name(arm.document, arm.keys), sweep, folder)}
+    entry["task"] = tasks if len(tasks) > 1 else tasks[0]
+    if models != [None]:
+        entry["model"] = models if len(models) > 1 else models[0]
+    entry["seeds"] = arm.get("seeds") if seeds is None else seeds
+    if rule := points[0].rule:
+        entry[RULE] = asdict(rule)
+    entry["set"] = _values(points[0])
+    if (start := entry["set"].get("start_from")) and points[0].parent:
+        places = {"recipe": _recipe(start["recipe"], sweep, folder)}
+        places["task"] = _located(start["task"], points[0].parent.config, sweep, folder)
+        entry["set"]["start_from"] = start | places
+    return entry
+
+
+def _located(task: Any, config: RunConfig, sweep: Sweep, folder: Path) -> Any:
+    """Returns a task as a sweep file has it, the files of the user's own found from that folder."""
+    own = config.data.own
+    if own is None:
+        return config.data.task
+    hashes = {"train": own.train, "validation": own.validation, "test": own.test}
+    files = {key: sweep.sources.paths[digest] for key, digest in hashes.items() if digest}
+    return task | {key: _reachable(task[key], path, folder) for key, path in files.items()}
+
+
+def _model(point: Point, sweep: Sweep, folder: Path) -> str | None:
+    written, digest = point.model and point.model.value, point.runs[0].config.model.sha256
+    return written if digest is None else _reachable(written, sweep.sources.paths[digest], folder)
+
+
+def _recipe(name: str, sweep: Sweep, folder: Path) -> str:
+    file = find_recipe(name, (Path.cwd(), sweep.path.parent)).resolve()
+    if name.endswith(".yaml"):
+        return _reachable(name, file, folder)
+    try:
+        same = find_recipe(name, (Path.cwd(), folder)).resolve() == file
+    except UserError:
+        same = False
+    return name if same else str(file)
+
+
+def _reachable(written: str | None, path: Path, folder: Path) -> str:
+    """Returns what was written if it leads to `path` from this folder, and the absolute path else."""
+    found = find_file(written, (folder,)) if written else None
+    return written if written and found and found.resolve() == path.resolve() else str(path.resolve())
+
+
+def _layout(entries: list[Entry]) -> dict[str, Any]:
+    """Returns a sweep file's content, with what most arms have in common at the top."""
+    keys = [key for key in ("task", "model", "seeds", RULE) if all(key in entry for entry in entries)]
+    shared = {key: _most_common([entry[key] for entry in entries]) for key in keys}
+    first = entries[0]["set"]
+    same = {key for key in first if all(key in e["set"] and e["set"][key] == first[key] for e in entries)}
+    if len(entries) == 1:  # what was chosen is easier to find in its arm
+        same = set()
+    arms = []
+    for entry in entries:
+        own = {key: value for key, value in entry.items() if key != "set" and value != shared.get(key)}
+        settings = {key: value for key, value in entry["set"].items() if key not in same}
+        arms.append(_Block(own | ({"set": settings} if settings else {})))
+    top = {key: value for key, value in first.items() if key in same}
+    return shared | ({"set": top} if top else {}) | {"arms": arms}
+
+
+def _most_common(values: list) -> Any:
+    return max(values, key=values.count)
+
+
+class _Block(dict):
+    """A mapping whose keys each have a line."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes equal values out instead of pointing at the first, lists indented, and 2.0e-5 for 2.0e-05."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
+    node = dumper.represent_float(value)
+    node.value = node.value.replace("e-0", "e-").replace("e+0", "e+")
+    return node
+
+
+_Dumper.add_representer(float, _represent_float)
+_Dumper.add_representer(_Block, lambda dumper, block: dumper.represent_mapping(MAP, block, flow_style=False))
+
+
+def _dump(content: dict[str, Any]) -> str:
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)

@@ -1,0 +1,565 @@
+"""Runs a sweep on the devices of this machine: persistent worker processes, one per device and job slot."""
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from stableft.config.planned_run import Execution, PlannedRun, Progress, Sources, Stopped
+from stableft.config.run_config import RunConfig
+from stableft.data.splits import data_fingerprint
+from stableft.errors import UserError
+from stableft.records.run_record import CHECKPOINT_FILE, RunRecord, run_folder
+from stableft.sweep.progress import Ended, Moved, Note, Opened, Show, Started, Tick, ignore
+from stableft.sweep.state import (
+    Outcome,
+    check_fingerprints,
+    keep_probes,
+    keep_weights,
+    lacking,
+    record_death,
+    run_once,
+    settles,
+    status_of,
+    unique_runs,
+)
+
+Train = Callable[[PlannedRun, Path, Sources, Execution, Callable[[Progress], None], Callable[[], bool]], RunRecord]
+
+
+def run_local(
+    runs: Sequence[PlannedRun],
+    results: Path,
+    sources: Sources,
+    devices: Sequence[str],
+    jobs_per_device: int,
+    execution: Execution,
+    retry_crashed: bool = False,
+    fail_fast: bool = False,
+    display: Show = ignore,
+    train: Train | None = None,
+    fingerprint: Callable[[RunConfig, Sources], str] = data_fingerprint,
+) -> Outcome:
+    """Returns what became of the runs, after doing all that are left.
+
+    `train` (importable by name) None stands for `stableft.training.run.train`.
+
+    Raises:
+        UserError: what the user wrote cannot be run, or the data is not what finished runs were trained on.
+        RuntimeError: no worker can be started.
+    """
+    state = status_of(results, runs)
+    for sentence in state.damaged:
+        display(Note(sentence))
+    check_fingerprints(state.finished, runs, sources, fingerprint)
+    finished = {record.run_id: record for record in state.finished}
+    crashed = {record.run_id: record for record in state.crashed}
+    planned = unique_runs(runs)
+    again = _incomplete(results, planned, finished, execution, display)
+    if again:
+        planned |= {run_id: keep_probes(results, planned[run_id]) for run_id in again}
+        execution = keep_weights(results, again, execution)
+        finished = {run_id: record for run_id, record in finished.items() if run_id not in again}
+    paused = {record.run_id: record for record in state.waiting if settles(record, planned[record.run_id])}
+    kept = finished | paused | ({} if retry_crashed else crashed)
+    replaced = crashed | again
+    queue = deque(Task(run, replaced.get(run_id)) for run_id, run in planned.items() if run_id not in kept)
+    slots = slots_for(devices, jobs_per_device, execution)[: len(queue)]
+    start = starter(results, sources, train)
+    pool = Pool(start, results, slots, queue, display, fail_fast)
+    todo = [task.run for task in queue]
+    done = len(finished) + len(paused)
+    failed = sum(bool(record.failed) for record in finished.values())
+    display(Opened(todo, done, failed, len(kept) - done, len(slots)))
+    drive(pool)
+    if pool.error:
+        raise pool.error
+    return _outcome(planned, results, finished, kept | pool.settled, pool.interrupted)
+
+
+def _incomplete(
+    results: Path,
+    planned: Mapping[str, PlannedRun],
+    finished: Mapping[str, RunRecord],
+    execution: Execution,
+    display: Show,
+) -> dict[str, RunRecord]:
+    """Returns the finished runs to be trained again for what they lack; tells of all that lack something."""
+    lacks = {
+        run_id: words
+        for run_id, record in finished.items()
+        if (words := lacking(results, planned[run_id], record, execution))
+    }
+    if not lacks:
+        return {}
+    what = ", ".join(sorted({word for words in lacks.values() for word in words}))
+    how = "they are trained again" if execution.complete else "--complete trains them again"
+    display(Note(f"{len(lacks)} runs were finished before without {what}: {how}"))
+    return {run_id: finished[run_id] for run_id in lacks} if execution.complete else {}
+
+
+def resolve_devices(text: str) -> list[str]:
+    """Returns torch device names for "auto" (all GPUs, else the CPU), "cpu", or GPU numbers such as "0,1".
+
+    Raises:
+        UserError: the text names no device, or one that this machine does not have.
+    """
+    if text == "cpu":
+        return ["cpu"]
+    numbers = text.split(",")
+    if text != "auto" and not all(number.strip().isdecimal() for number in numbers):
+        raise UserError(f"--devices {text!r} must be auto, cpu, or GPU numbers such as 0,1")
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if text == "auto":
+        return [f"cuda:{number}" for number in range(count)] or ["cpu"]
+    wanted = [int(number) for number in numbers]
+    if len(set(wanted)) < len(wanted):
+        raise UserError(f"--devices {text!r} names a GPU twice; --jobs-per-device puts several runs on one")
+    for number in wanted:
+        if number >= count:
+            has = f"only {count} (numbered from 0)" if count else "none that torch can use"
+            raise UserError(f"--devices {text!r} asks for GPU {number}, but this machine has {has}")
+    return [f"cuda:{number}" for number in wanted]
+
+
+def resolve_device(text: str) -> str:
+    """Returns the torch device name for "auto" (the first GPU, else the CPU), "cpu" or one such as "cuda:0".
+
+    Raises:
+        UserError: the text names no device, or one that this machine does not have.
+    """
+    if text in ("auto", "cpu"):
+        return resolve_devices(text)[0]
+    kind, _, number = text.partition(":")
+    if kind != "cuda" or not number.isdecimal():
+        raise UserError(f"--device {text!r} must be auto, cpu, or a GPU such as cuda:0")
+    try:
+        return resolve_devices(number)[0]
+    except UserError:
+        raise UserError(f"--device {text!r}: torch has no such GPU on this machine") from None
+
+
+@dataclass
+class Task:
+    """A run that is still to be done; `retry` is the record that it replaces, crashed or incomplete."""
+
+    run: PlannedRun
+    retry: RunRecord | None
+    not_before: float = 0.0
+    elsewhere: bool = False
+
+
+@dataclass
+class Slot:
+    """A device, or a share of one, and the worker process that has it now."""
+
+    name: str
+    execution: Execution
+    process: BaseProcess | None = None
+    connection: Connection | None = None
+    ready: bool = False
+    task: Task | None = None
+    begun: float | None = None  # when the worker said that it holds the claim of the task
+    fruitless: int = 0
+    device_errors: int = 0  # in a row
+    lost: bool = False
+
+
+def slots_for(devices: Sequence[str], jobs_per_device: int, execution: Execution) -> list[Slot]:
+    """Returns all slots, one job on every device before a second one on any."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    # By the options alone: were it by the runs that are left, the last runs would round their sums differently.
+    share = int(wanted) if wanted.isdecimal() else cores // (len(devices) * jobs_per_device)
+    threads = execution.threads or max(1, share)
+    return [
+        Slot(f"{device} #{job}" if jobs_per_device > 1 else device, replace(execution, device=device, threads=threads))
+        for job in range(1, jobs_per_device + 1)
+        for device in devices
+    ]
+
+
+def _outcome(
+    planned: dict[str, PlannedRun],
+    results: Path,
+    skipped: dict[str, RunRecord],
+    records: dict[str, RunRecord],
+    interrupted: bool,
+) -> Outcome:
+    done = [run_id for run_id in planned if run_id in records and records[run_id].status == "finished"]
+    left = [run_id for run_id in planned if run_id not in records]
+    return Outcome(
+        finished=tuple(run_id for run_id in done if run_id not in skipped),
+        failed=tuple(run_id for run_id in done if records[run_id].failed),
+        crashed=tuple(run_id for run_id in planned if run_id in records and records[run_id].status == "crashed"),
+        skipped=tuple(skipped),
+        left=tuple(left),
+        checkpointed=tuple(run_id for run_id in left if (run_folder(results, run_id) / CHECKPOINT_FILE).exists()),
+        interrupted=interrupted,
+    )
+
+
+TICK_SECONDS = 0.2
+ELSEWHERE_SECONDS = 1.0  # how long a run that another process is at is left alone
+LEAVE_SECONDS = 5.0
+LOST = 2  # device errors in a row after which a device is given up
+LAST_START = 3  # a worker that so often in a row ended before it began a run will not do better the next time
+
+
+@dataclass
+class Pool:
+    """The state of a sweep in its parent process."""
+
+    start: Callable[[Slot], None]
+    results: Path
+    slots: list[Slot]
+    queue: deque[Task]
+    show: Show
+    fail_fast: bool
+    settled: dict[str, RunRecord] = field(default_factory=dict)
+    stopping: bool = False
+    interrupted: bool = False
+    killed: bool = False
+    error: Exception | None = None
+
+
+def starter(results: Path, sources: Sources, train: Train | None) -> Callable[[Slot], None]:
+    """Returns the function that gives a slot a new worker process."""
+    context = multiprocessing.get_context("spawn")
+
+    def start(slot: Slot) -> None:
+        slot.connection, theirs = context.Pipe()
+        arguments = (theirs, results, sources, slot.execution, train)
+        slot.process = context.Process(target=serve, args=arguments, name=f"stableft {slot.name}")
+        with sigint_blocked():
+            slot.process.start()
+        theirs.close()  # so that the worker's death is the end of the file
+        slot.ready, slot.begun = False, None
+
+    return start
+
+
+def drive(pool: Pool) -> None:
+    """Does the runs in the queue until none is left or the sweep is stopped; leaves no process behind."""
+    with collected_signals() as received:
+        try:
+            while any(slot.task for slot in pool.slots) or (pool.queue and not pool.stopping):
+                _hand_out(pool)
+                for connection in wait([slot.connection for slot in pool.slots if slot.connection], TICK_SECONDS):
+                    _hear(pool, next(slot for slot in pool.slots if slot.connection is connection))
+                _obey(pool, len(received))
+                pool.show(Tick())
+        except BaseException:
+            _kill(pool)
+            raise
+        finally:
+            _dismiss(pool)
+
+
+def _hand_out(pool: Pool) -> None:
+    if pool.stopping:
+        return
+    idle = sum(slot.connection is not None and slot.task is None for slot in pool.slots)
+    for slot in pool.slots:
+        if slot.connection is None and not slot.lost and idle < len(pool.queue):
+            pool.start(slot)
+            idle += 1
+        if slot.ready and slot.task is None and pool.queue and pool.queue[0].not_before <= time.monotonic():
+            slot.task, slot.begun = pool.queue.popleft(), None
+            _send(slot, (slot.task.run, slot.task.retry))
+
+
+def _hear(pool: Pool, slot: Slot) -> None:
+    """Takes one report of a worker, or its death."""
+    assert slot.connection is not None
+    try:
+        word, content = slot.connection.recv()
+    except (EOFError, OSError):
+        _bury(pool, slot)
+        return
+    if word == "ready":
+        slot.ready = True
+    elif word == "broken":
+        _stop(pool, RuntimeError(f"the worker for {slot.name} cannot start:\n{content}"))
+    elif word == "progress":
+        pool.show(Moved(slot.name, content))
+    elif word == "started" and slot.task:
+        slot.begun, slot.fruitless = time.monotonic(), 0
+        pool.show(Started(slot.name, slot.task.run))
+    else:
+        task, slot.task = slot.task, None
+        assert task, word
+        if word == "done":
+            _settle(pool, slot, task, content)
+            return
+        pool.show(Ended(slot.name, task.run, "stopped"))
+        pool.queue.appendleft(task)  # goes to another worker, unless all are stopping
+        if word == "mistake":
+            _stop(pool, UserError(content))
+
+
+def _settle(pool: Pool, slot: Slot, task: Task, record: RunRecord | None) -> None:
+    """Books a record, or puts a run that another process is at to the back of the queue."""
+    if record is None:
+        if not task.elsewhere:
+            pool.show(Ended(slot.name, task.run, "elsewhere"))
+        task.elsewhere, task.not_before = True, time.monotonic() + ELSEWHERE_SECONDS
+        pool.queue.append(task)
+        return
+    pool.settled[task.run.run_id] = record
+    pool.show(Ended(slot.name, task.run, "settled", record))
+    if pool.fail_fast and record.status == "crashed":
+        _stop(pool, None)
+    slot.device_errors = slot.device_errors + 1 if breaks_the_device(record) else 0
+    if slot.device_errors >= LOST:
+        _give_up(pool, slot)
+
+
+def _give_up(pool: Pool, slot: Slot) -> None:
+    """Gives a device no more runs, so that a broken one does not turn the whole queue into crashes."""
+    slot.lost = True
+    pool.show(Note(f"{slot.name} had {LOST} device errors in a row and gets no more runs"))
+    if all(slot.lost for slot in pool.slots):
+        _stop(pool, None)
+
+
+def _bury(pool: Pool, slot: Slot) -> None:
+    """Notes the death of a worker, and what it means for the run it was at."""
+    assert slot.process is not None
+    assert slot.connection is not None
+    slot.process.join()  # only then has the kernel surely freed its claim
+    slot.connection.close()
+    code, task = slot.process.exitcode, slot.task
+    how = f"signal {-code} ({signal.strsignal(-code)})" if code and code < 0 else f"exit code {code}"
+    if task and slot.begun is not None and not pool.killed:
+        reason = f"the worker process died with {how}"
+        seconds = time.monotonic() - slot.begun
+        _settle(pool, slot, task, record_death(task.run, pool.results, task.retry, reason, seconds))
+    elif task:
+        pool.queue.appendleft(task)
+    if slot.begun is None:
+        slot.fruitless += 1
+        if slot.fruitless >= LAST_START:
+            _stop(pool, RuntimeError(f"{LAST_START} workers for {slot.name} died before a run began, by {how}"))
+    slot.process = slot.connection = slot.task = slot.begun = None
+    slot.ready = False
+
+
+def _obey(pool: Pool, signals: int) -> None:
+    """Stops at the first signal; kills at the second, which leaves runs at the checkpoints they had before."""
+    if signals and not pool.interrupted:
+        pool.interrupted = True
+        pool.show(Note("Stopping: running runs write a checkpoint; Ctrl-C again kills them."))
+        _stop(pool, None)
+    if signals > 1 and not pool.killed:
+        _kill(pool)
+
+
+def _stop(pool: Pool, error: Exception | None) -> None:
+    pool.error = pool.error or error
+    pool.stopping = True
+    for slot in pool.slots:
+        _send(slot, "stop")
+
+
+def _kill(pool: Pool) -> None:
+    pool.killed = True
+    for slot in pool.slots:
+        if slot.process:
+            slot.process.kill()
+
+
+def _dismiss(pool: Pool) -> None:
+    """Lets workers leave, who have no run any more; one that is still starting or does not go is killed."""
+    for slot in pool.slots:
+        _send(slot, None)
+    patience = time.monotonic() + LEAVE_SECONDS
+    for slot in pool.slots:
+        if slot.process is None or slot.connection is None:
+            continue
+        slot.process.join(max(0.0, patience - time.monotonic()) if slot.ready else 0)
+        if slot.process.is_alive():
+            slot.process.kill()
+            slot.process.join()
+        slot.connection.close()
+
+
+def _send(slot: Slot, message: Any) -> None:
+    if slot.connection:
+        with contextlib.suppress(OSError):  # it is dead, and `_hear` is about to learn of it
+            slot.connection.send(message)
+
+
+INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
+
+
+@contextlib.contextmanager
+def sigint_blocked() -> Iterator[None]:
+    """Blocks SIGINT while a worker is born, who inherits that: Ctrl-C must not kill it before it can ignore it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # its first start, inside Process.start, would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def collected_signals() -> Iterator[list[int]]:
+    """Yields a list that grows by SIGINT, SIGTERM and SIGHUP to this process; the old handlers come back."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP"):  # a connection that drops must leave checkpoints too
+        numbers.append(signal.SIGHUP)
+    before = [signal.signal(number, lambda number, _: received.append(number)) for number in numbers]
+    try:
+        yield received
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+Load = Callable[[PlannedRun, Sources], None]
+PROGRESS_SECONDS = 0.25
+Inbox = queue.SimpleQueue[tuple[PlannedRun, RunRecord | None] | None]
+
+
+def serve(connection: Connection, results: Path, sources: Sources, execution: Execution, train: Train | None) -> None:
+    """Does the runs that arrive on the connection and reports on each, until told to leave.
+
+    `train` None stands for `stableft.training.run.train`. Reports are pairs: ready, started, progress, done (a record,
+    or None for a run that another process is at), stopped, mistake (of the user), broken (cannot work at all).
+    """
+    stopping = threading.Event()
+    inbox: Inbox = queue.SimpleQueue()
+
+    def terminate(*_: object) -> None:
+        stopping.set()
+        inbox.put(None)
+
+    # Ctrl-C goes to the whole foreground group; the parent decides. SIGTERM to this process alone means: leave the run
+    # at a checkpoint and go; the parent gives it to another worker.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, terminate)
+    threading.Thread(target=_listen, args=(connection, inbox, stopping), daemon=True).start()
+    try:
+        load, function = (None, train) if train else _default_functions()
+    except Exception:
+        _tell(connection, "broken", traceback.format_exc())
+        return
+    _tell(connection, "ready", None)
+    while (task := inbox.get()) is not None:
+        run, retry = task
+        if stopping.is_set():
+            _tell(connection, "stopped", None)
+            continue
+        progress = _throttled(connection)
+        try:
+            if load:
+                _load_first(load, run, sources)
+            record = run_once(
+                run,
+                results,
+                retry,
+                partial(function, run, results, sources, execution, progress, stopping.is_set),
+                partial(_tell, connection, "started", None),
+            )
+        except Stopped:
+            _tell(connection, "stopped", None)
+        except UserError as error:
+            _tell(connection, "mistake", str(error))
+        else:
+            _tell(connection, "done", record)
+            if record is not None and breaks_the_device(record):
+                return
+
+
+def _default_functions() -> tuple[Load, Train]:
+    from stableft.training.run import train
+    from stableft.training.setup import load_inputs  # these import torch, which the parent does not
+
+    return load_inputs, train
+
+
+def _load_first(load: Load, run: PlannedRun, sources: Sources) -> None:
+    """Loads what a run reads before its claim, whose folder a mistake of the user must not leave behind."""
+    try:
+        load(run, sources)
+    except UserError:
+        raise
+    except Exception:  # it comes again under the claim, where it is recorded as a crash
+        return
+
+
+def _listen(connection: Connection, inbox: Inbox, stopping: threading.Event) -> None:
+    """Takes in what the parent sends, in a thread, so that the training loop asks only a flag in this process."""
+    while True:
+        try:
+            message = connection.recv()
+        except (EOFError, OSError):
+            # The parent is gone, however it died: nobody listens, and the device must be free for whoever comes next.
+            os._exit(1)
+        if message == "stop":
+            stopping.set()
+        else:
+            inbox.put(message)
+
+
+def _throttled(connection: Connection) -> Callable[[Progress], None]:
+    """Returns the function that reports progress a few times a second, and what is new at once.
+
+    That is a validation value, or that the run has likely failed.
+    """
+    due, val, warned = 0.0, None, False
+
+    def progress(now_at: Progress) -> None:
+        nonlocal due, val, warned
+        now = time.monotonic()
+        same = now_at.val == val or (now_at.val != now_at.val and val != val)  # NaN is not a new value
+        if same and now < due and warned == (now_at.warning is not None):
+            return
+        due, val, warned = now + PROGRESS_SECONDS, now_at.val, now_at.warning is not None
+        _tell(connection, "progress", now_at)
+
+    return progress
+
+
+def _tell(connection: Connection, word: str, content: object) -> None:
+    try:
+        connection.send((word, content))
+    except OSError:  # as in _listen; an exception here would be recorded as a crash of the run
+        os._exit(1)
+
+
+def breaks_the_device(record: RunRecord) -> bool:
+    """Returns whether the device or its context is unusable after a crash: so after most CUDA errors, memory apart.
+
+    It reads the reason, as torch has no one exception for them.
+    """
+    reason = (record.reason or "").lower()
+    if record.status != "crashed" or "out of memory" in reason:
+        return False
+    return any(word in reason for word in ("cuda", "cudnn", "cublas"))

@@ -1,0 +1,1 @@
+"""One run: set-up, the loop, evaluation, checkpoints, and what it leaves."""

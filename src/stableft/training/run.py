@@ -1,0 +1,142 @@
+"""One run, from its config to its record."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from stableft.config.planned_run import Execution, PlannedRun, Progress, Sources, Stopped
+from stableft.config.run_config import is_due
+from stableft.data.metrics import score
+from stableft.errors import UserError
+from stableft.records.run_record import BEST_FOLDER, CHECKPOINT_FILE, RunRecord
+from stableft.training.environment import git_state
+from stableft.training.evaluate import evaluate
+from stableft.training.failure_watch import likely_failed, vanished
+from stableft.training.loop import Course, resume_facts, run_steps, take_up
+from stableft.training.outputs import SAVES_BEST, finish, pause, remove_models, save_model
+from stableft.training.setup import Job, batch_indices, nothing_learnt, prepare
+from stableft.training.step import Step, TrainState, learning_rate, make_update, mean_loss
+
+
+def train(
+    run: PlannedRun,
+    results: Path,
+    sources: Sources,
+    execution: Execution,
+    progress: Callable[[Progress], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> RunRecord:
+    """Trains one run, or goes on with it from its checkpoint, and returns its record, which is then on disk.
+
+    A loss of NaN or infinity ends the run early: it is finished and failed. One with `pause_after` ends there, paused.
+
+    Raises:
+        Stopped: `stop()` was true; a checkpoint was written.
+        UserError: data, model or config cannot be used.
+    """
+    git_state()  # read now, and kept: the code that runs is the code of this moment
+    job, state = prepare(run, results, sources, execution)
+    facts = resume_facts(run.run_id, job.splits.record.fingerprint, execution, job.device)
+    if job.start:
+        facts["start"] = job.start.sha256
+    facts["probes"] = asdict(run.probes) if run.probes else None
+    course = Course(run.run_id, job.folder, execution, job.device, job.total, job.evaluate_at, facts)
+    resumed = take_up(course, state, run.config, arm=run.arm, recipe=run.recipe)
+    _match_saved_models(job, state, resumed)
+    try:
+        diverged = run_steps(
+            course,
+            state,
+            update=lambda: _update(job, state),
+            evaluate=lambda: _evaluate(job, state),
+            report=lambda: progress(_progress(job, state)),
+            stop=lambda: _is_to_pause(run, state) or stop(),
+        )
+    except Stopped:
+        if not _is_to_pause(run, state):
+            raise
+        return pause(job, state)
+    record = finish(job, state, diverged)
+    (job.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    return record
+
+
+def _is_to_pause(run: PlannedRun, state: TrainState) -> bool:
+    if run.pause_after is None or not state.evals:
+        return False
+    return is_due(run.config, state.evals[-1]["step"], state.evals[-1]["epoch"], run.pause_after)
+
+
+def _match_saved_models(job: Job, state: TrainState, resumed: bool) -> None:
+    """Removes models of an attempt that does not count, or that are no longer asked for.
+
+    Raises:
+        UserError: the best weights are asked for now, and were not when they were there to be saved.
+    """
+    saves = job.execution.save in SAVES_BEST
+    if resumed and saves and state.best and not state.best["saved"]:
+        raise UserError(
+            f"run {job.run.run_id} has a checkpoint from step {state.step} made without --save best, and its best "
+            f"weights, of step {state.best['step']}, are gone: go on as before, or delete "
+            f"{job.folder / CHECKPOINT_FILE} to start the run afresh"
+        )
+    if not resumed or not saves:
+        remove_models(job.folder)
+        if state.best:
+            state.best["saved"] = False
+
+
+def _update(job: Job, state: TrainState) -> Step:
+    indices = batch_indices(job, state.step)
+    lr = learning_rate(job.config, state.step, job.total)
+    return make_update(state, job.splits.train, indices, job.config, lr, job.inputs, job.device)
+
+
+def _evaluate(job: Job, state: TrainState) -> None:
+    """Appends an evaluation point, and keeps outputs (and weights, if asked for) when it is the best so far.
+
+    The outputs are those of the best weights at the time they were the weights: no later step can reach them.
+    """
+    outputs = evaluate(state.model, job.splits.val, job.config, job.inputs, job.device)
+    values = score(outputs.values, job.splits.val.labels, job.config.task.metrics)
+    state.evals.append(
+        {
+            "step": state.step,
+            "epoch": state.step / job.per_epoch,
+            "train_loss": mean_loss(state),
+            "val_loss": outputs.loss,
+            "val": values,
+        }
+    )
+    if state.step == 0:  # not a result of training, so never the best
+        return
+    value = values[job.config.selection_metric]
+    if state.best is None or _better(value, state.best["value"]):
+        test = job.splits.test
+        test_outputs = evaluate(state.model, test, job.config, job.inputs, job.device).values if test else None
+        state.best = {
+            "step": state.step,
+            "value": value,
+            "val": torch.from_numpy(outputs.values),
+            "test": None if test_outputs is None else torch.from_numpy(test_outputs),
+            "saved": job.execution.save in SAVES_BEST,
+        }
+        if state.best["saved"]:
+            save_model(job, state, BEST_FOLDER)
+
+
+def _better(value: float, best: float) -> bool:
+    """True if strictly better; any number is better than NaN."""
+    return value > best or (math.isnan(best) and not math.isnan(value))
+
+
+def _progress(job: Job, state: TrainState) -> Progress:
+    loss = state.history[-1]["loss"] if state.history else None
+    val = state.evals[-1]["val"][job.config.selection_metric] if state.evals else None
+    nothing = nothing_learnt(job)
+    seen = vanished(state.recorded.get("looks", ()), nothing)
+    warning = likely_failed(seen, nothing, job.total) if seen else None
+    return Progress(state.step, job.total, loss, val, warning)

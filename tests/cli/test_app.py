@@ -1,0 +1,297 @@
+"""The command line: what is printed, the exit code, and that a mistake leaves nothing behind."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.command_line import finished
+from support.paths import GLUE
+from support.sweep_records import land
+
+from stableft.config.planned_run import Sources
+from stableft.config.sweep_file import load_sweep
+from stableft.records.run_record import read_records_file
+
+pytestmark = pytest.mark.usefixtures("workplace")
+COMMAND = [sys.executable, "-W", "error", "-c", "from stableft.cli.app import main; main()"]
+
+
+@pytest.fixture
+def sweep_file(workplace, tiny_model_folder) -> Path:
+    text = f"model: {tiny_model_folder}\ntask: rte\nseeds: 1-2\nset: {{data.max_length: 32}}\n"
+    path = workplace / "s.yaml"
+    path.write_text(text + "arms: [{recipe: devlin}, {recipe: mosbach}]\n")
+    return path
+
+
+def one_sentence(text: str) -> str:
+    assert text.startswith("stableft: ")
+    assert text.count("\n") == 1
+    assert "Traceback" not in text
+    return text.removeprefix("stableft: ").rstrip("\n")
+
+
+# --- what works ---
+
+
+def test_help_names_every_command(stableft):
+    code, out, _ = stableft("--help")
+    assert code == 0
+    assert {"sweep", "train", "status", "show", "list", "export", "report", "data"} <= set(re.findall(r"\w+", out))
+
+
+@pytest.mark.parametrize("what", ["tasks", "backbones", "recipes", "artifacts"])
+def test_list(stableft, what):
+    code, out, err = stableft("list", what)
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) > 1
+
+
+def test_show_and_its_choices(stableft):
+    assert stableft("show", "rte")[1].splitlines()[-1] == "50 runs"
+    assert stableft("show", "rte", "--seeds", "1-3", "--arms", "mosbach")[1].splitlines()[-1] == "3 runs"
+    code, out, _ = stableft("show", "rte", "--seeds", "1", "--set", "task=cola", "--format", "json")
+    assert code == 0
+    assert out.count('"task": "cola"') == 2
+
+
+def test_status_writes_nothing(stableft, sweep_file, workplace):
+    code, out, _ = stableft("status", sweep_file)
+    assert code == 0
+    assert [line.split()[:2] for line in out.splitlines()[1:3]] == [["devlin", "rte"], ["mosbach", "rte"]]
+    assert list(workplace.iterdir()) == [sweep_file]
+
+
+def test_a_finished_sweep_ends_in_its_table(stableft, sweep_file, monkeypatch):
+    runs = load_sweep(sweep_file, Sources()).runs
+    monkeypatch.setattr("stableft.sweep.preflight.data_fingerprint", lambda config, sources: "f" * 64)
+    for run, score in zip(runs, (0.5, 0.6, 0.7, 0.71), strict=True):
+        land(Path("results"), finished(run, score))
+    code, out, err = stableft("sweep", sweep_file, "--data-dir", GLUE, "--devices", "cpu")
+    assert (code, err) == (0, "")
+    assert "Ended: 4 of 4 runs done, 1 of them failed" in out
+    assert "| devlin" in out
+    assert "| mosbach" in out
+    assert "### Against devlin" in out
+    assert out.splitlines()[-1].startswith("figures: results/sweeps/s/scores.png, no training-loss.png: no record has")
+    assert "f" * 64 not in out
+    written = {path.name: path.read_text() for path in Path("results/sweeps/s").glob("report.*")}
+    assert sorted(written) == ["report.csv", "report.html", "report.json", "report.md", "report.tex"]
+    assert written["report.md"] in out
+
+
+def test_other_data_than_that_of_finished_runs_is_refused(stableft, sweep_file):
+    run = load_sweep(sweep_file, Sources()).runs[0]
+    land(Path("results"), finished(run))
+    code, _, err = stableft("sweep", sweep_file, "--data-dir", GLUE, "--devices", "cpu")
+    assert code == 2
+    told = one_sentence(err)
+    assert told.startswith(f"run {run.run_id} of task 'rte' is finished, but on other data rows: ")
+    assert re.search(r"its record says f{64}, the data here is [0-9a-f]{64};", told)
+
+
+def test_a_crashed_run_is_kept_and_gives_exit_code_1(stableft, sweep_file):
+    for run in load_sweep(sweep_file, Sources(), arms=["devlin"]).runs:
+        land(Path("results"), finished(run, status="crashed"))
+    code, out, _ = stableft("sweep", sweep_file, "--arms", "devlin", "--data-dir", GLUE, "--devices", "cpu")
+    assert code == 1
+    assert "2 crashed; --retry-crashed tries the crashed ones again" in out
+    assert not Path("results/sweeps").exists()
+
+
+def test_export_and_report_from_the_file(stableft, sweep_file, workplace):
+    for run in load_sweep(sweep_file, Sources()).runs:
+        land(Path("results"), finished(run, 0.6 + run.config.seeds.init / 100))
+    code, out, _ = stableft("export", sweep_file, "--out", "all.jsonl")
+    assert (code, out) == (0, "wrote 4 records of 4 runs to all.jsonl\n")
+    assert len(list(read_records_file(workplace / "all.jsonl"))) == 4
+    for form in ("md", "csv", "latex", "json"):
+        printed = stableft("report", sweep_file, "--records", "all.jsonl", "--format", form)
+        written = stableft("report", sweep_file, "--records", "all.jsonl", "--format", form, "--out", "out")
+        assert printed[0] == written[0] == 0
+        assert (workplace / "out").read_text() == printed[1].rstrip("\n") + "\n"
+
+
+# --- mistakes: one sentence, exit code 2, nothing written ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["sweep", "nope.yaml"], "nope.yaml: there is no such sweep file"),
+        (["show", "configs/rt.yaml"], "configs/rt.yaml: there is no such sweep file; did you mean 'configs/rte.yaml'?"),
+        (["show", "rte", "--set", "lr=1.0"], "--set: key 'lr' is not known; did you mean 'optimizer.lr'?"),
+        (["show", "rte", "--set", "optimizer.lr=.nan"], "--set: optimizer.lr: nan must be a finite number"),
+        (["show", "rte", "--arms", "mosbch"], "has no arm 'mosbch'; did you mean 'mosbach'?"),
+        (["show", "rte", "--seeds", "2-1"], "--seeds: seeds: '2-1' runs backwards"),
+        (["status"], "--results results: there are no runs in this folder"),
+        (["status", "rte", "--results", "/dev/null"], "--results /dev/null: /dev/null is a file, not a folder"),
+        (["sweep", "rte", "--results", "/dev/null/x"], "--results /dev/null/x: /dev/null is a file, not a folder"),
+        (["report", "mosbach-tabel1"], "artifact 'mosbach-tabel1' is not known; did you mean 'mosbach-table1'?"),
+        (["report", "rte", "--records", "nope.jsonl"], "nope.jsonl: there is no such records file"),
+        (["report", "rte", "--out", "nope/x.md"], "--out nope/x.md: there is no folder nope"),
+        (
+            ["report", "rte", "--out", "report"],
+            "--out report: the ending must be one of .md, .csv, .tex, .json,",
+        ),
+        (["report", "rte", "--figure", "scores"], "--figure scores needs --out with the name of a file that ends in"),
+        (["report", "rte", "--format", "md", "--out", "x.png"], "--format md is a form of the table; --out x.png is"),
+        (["report", "rte", "--format", "md", "--out", "x/"], "--format md goes with a file; --out x/ is a folder"),
+        (["report", "rte", "--out", "x.png"], "no run has a score yet"),
+        (["export", "rte", "--out", "x.jsonl"], "results has no records of its 50 runs"),
+        (["data", "fetch", "rtee"], "task 'rtee' is not known; did you mean 'rte'?"),
+        (["data", "stats", "--data-dir", "nope"], "--data-dir nope"),
+        (["train", "mosbch", "--task", "rte", "--seed", "1"], "recipe 'mosbch' is not known; did you mean 'mosbach'?"),
+        (["train", "mosbach", "--task", "rtee", "--seed", "1"], "task 'rtee' is not known; did you mean 'rte'?"),
+    ],
+)
+def test_mistakes(stableft, workplace, arguments, sentence):
+    code, out, err = stableft(*arguments)
+    assert (code, out) == (2, "")
+    assert sentence in one_sentence(err)
+    assert list(workplace.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nope"],
+        ["sweep"],
+        ["list", "task"],
+        ["show", "rte", "--format", "xml"],
+        ["train", "mosbach", "--task", "rte", "--seed", "-1"],
+        ["train", "mosbach", "--task", "rte"],
+        ["sweep", "rte", "--checkpoint-every", "0"],
+        ["sweep", "rte", "--save", "everything"],
+    ],
+)
+def test_options_that_are_none(stableft, workplace, arguments):
+    code, _, err = stableft(*arguments)
+    assert code == 2
+    assert "Error: " in err
+    assert "Traceback" not in err
+    assert list(workplace.iterdir()) == []
+
+
+OWN = "first,second,y\n" + "".join(f"a{i},b{i},{'no' if i % 2 else 'yes'}\n" for i in range(8))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "/train.csv: the file is empty"),
+        ("first,second,y\n", "/train.csv: there are no data rows"),
+        (
+            OWN.replace("second", "secnd"),
+            "/train.csv:1: there is no column 'second' in the header; did you mean 'secnd'?",
+        ),
+        (OWN + "a,b\n", "/train.csv:10: the row has 2 fields, 3 are expected"),
+        (OWN + "a,b,yess\n", "/train.csv:10: label 'yess' is not one of no, yes; did you mean 'yes'?"),
+        (OWN + '"a,b,yes\n', "/train.csv:10: not valid CSV: "),
+        (OWN + "a,b\xff,yes\n", "/train.csv:10: the text is not UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["train", "dry run"])
+def test_data_that_cannot_be_used(stableft, workplace, tiny_model_folder, text, sentence, dry):
+    (workplace / "train.csv").write_bytes(text.encode("latin-1"))
+    (workplace / "dev.csv").write_text(OWN)
+    task = (
+        "{name: mine, train: train.csv, validation: dev.csv, text: [first, second], label: y, labels: ['no', 'yes'], "
+    )
+    head = f"model: {tiny_model_folder}\nrecipe: devlin\nset: {{data.max_length: 32}}\nseeds: 1\n"
+    (workplace / "s.yaml").write_text(head + f"task: {task}metric: accuracy}}\n")
+    code, out, err = stableft("sweep", "s.yaml", "--devices", "cpu", *dry)
+    assert (code, out) == (2, "")
+    assert one_sentence(err).startswith(str(workplace) + sentence)
+    assert sorted(path.name for path in workplace.iterdir()) == ["dev.csv", "s.yaml", "train.csv"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--data-dir", "nope"], "--data-dir nope: there is no such folder"),
+        (["--data-dir", "."], "the train file of RTE is missing: there is no RTE/train.tsv"),
+        (["--set", "model=nobody/nothing"], "the hub cannot be reached and there is no cached copy"),
+        (["--set", "model=./nope"], "--set: model: './nope' is not a folder"),
+        (["--set", "data.max_length=128"], "data.max_length: 128 is more than the 64 positions of model"),
+        (["--set", "reinit.blocks=9"], "reinit.blocks: 9 is more than the 2 blocks of BERT model"),
+        (["--devices", "gpu"], "--devices 'gpu' must be auto, cpu, or GPU numbers such as 0,1"),
+    ],
+)
+def test_a_sweep_that_cannot_run(stableft, workplace, sweep_file, arguments, sentence):
+    code, out, err = stableft("sweep", sweep_file, "--data-dir", GLUE, "--devices", "cpu", *arguments)
+    assert (code, out) == (2, "")
+    assert sentence in one_sentence(err)
+    assert list(workplace.iterdir()) == [sweep_file]
+
+
+def test_a_gpu_that_is_not_there(stableft, workplace, sweep_file, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, _, err = stableft("sweep", sweep_file, "--data-dir", GLUE, "--devices", "0")
+    assert code == 2
+    assert one_sentence(err) == "--devices '0' asks for GPU 0, but this machine has none that torch can use"
+    assert list(workplace.iterdir()) == [sweep_file]
+
+
+# --- real processes ---
+
+
+def test_a_mistake_in_a_real_process(workplace):
+    (workplace / "s.yaml").write_text("task: rte\nseeds: 1\nrecipe: mosbach\nset:\n  optimizer.lr: 2e-5\n")
+    done = subprocess.run([*COMMAND, "sweep", "s.yaml"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert one_sentence(done.stderr) == "s.yaml:5: optimizer.lr: '2e-5' is text to YAML; as a number it is 2.0e-5"
+    assert [path.name for path in workplace.iterdir()] == ["s.yaml"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["show", "rte"], ["report", "rte"], ["status", "rte"]])
+def test_neither_torch_nor_transformers_is_imported(arguments):
+    code = (
+        "import atexit, sys\n"
+        "heavy = lambda: [name for name in ('torch', 'transformers', 'datasets') if name in sys.modules]\n"
+        "atexit.register(lambda: print('imported:', heavy()))\n"
+        f"sys.argv = ['stableft', *{arguments!r}]\n"
+        "from stableft.cli.app import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "imported: []"
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    done = subprocess.run(
+        f"'{sys.executable}' -c 'from stableft.cli.app import main; main()' show mosbach/table1 | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_weights_that_do_not_fit_leave_nothing(tmp_path, tiny_model_folder):
+    """Only loading finds this mistake, in a worker; still nothing is written."""
+    model = tmp_path / "odd"
+    shutil.copytree(tiny_model_folder, model)
+    values = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(values | {"num_hidden_layers": 3}))
+    arguments = [
+        "sweep",
+        "smoke",
+        "--set",
+        f"model={model}",
+        "--devices",
+        "cpu",
+        "--results",
+        str(tmp_path / "results"),
+    ]
+    code = "import sys; from stableft.cli.app import main; sys.argv[0] = 'stableft'; main()"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "its weights lack" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists()

@@ -1,0 +1,172 @@
+"""The demo shows the papers' finding: in the committed records, and in a sweep made afresh."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats as scipy_stats
+from support.paths import ROOT
+from transformers import AutoModelForMaskedLM
+
+from stableft.config.planned_run import Execution, Sources
+from stableft.config.sweep_file import load_sweep
+from stableft.pretrain.config_file import load_pretraining
+from stableft.pretrain.record import PretrainRecord
+from stableft.pretrain.run import prepare_pretraining
+from stableft.records.run_record import RunRecord, parse_as, read_records_file
+from stableft.stats import boschloo, levene, sd_ratio
+
+DEMO, MODEL = ROOT / "configs/demo.yaml", ROOT / "configs/demo/toy-bert"
+RECORD = ROOT / "configs/demo/toy-bert.record.json"
+ARMS = ("devlin", "devlin-corrected", "zhang-reinit", "mosbach")
+REPORTED = "26-50"
+CHOSEN_ON = {*range(1, 16), *range(101, 141), *range(201, 261)}  # as configs/demo.yaml says
+
+Records = dict[str, list[RunRecord]]  # arm -> its records by seed
+
+
+@pytest.fixture(scope="module")
+def committed() -> Records:
+    return by_arm(list(read_records_file(ROOT / "results/records/demo.jsonl")))
+
+
+def by_arm(records: list[RunRecord]) -> Records:
+    records = sorted(records, key=lambda record: record.config.seeds.init)
+    return {arm: [record for record in records if record.arm == arm] for arm in ARMS}
+
+
+def scores(records: list[RunRecord]) -> list[float]:
+    return [score for record in records if (score := record.reported_score) is not None]
+
+
+def failures(records: list[RunRecord]) -> tuple[int, int]:
+    return sum(bool(record.failed) for record in records), len(records)
+
+
+def fewer_failures(arm: list[RunRecord], first: list[RunRecord]) -> float:
+    p = boschloo(*failures(arm), *failures(first), "less").p
+    assert p is not None
+    return p
+
+
+def unequal_spread(a: list[RunRecord], b: list[RunRecord]) -> float:
+    p = levene(scores(a), scores(b), "median").p
+    assert p is not None
+    return p
+
+
+def check_losses(records: list[RunRecord]) -> None:
+    """The failed runs are at the loss of a model that has learnt nothing, all of them."""
+    for record in records:
+        if record.failed:
+            assert record.data
+            assert record.data.label_entropy
+            assert record.evals[-1].train_loss == pytest.approx(record.data.label_entropy, rel=0.1)
+
+
+def test_the_records_are_those_of_the_demo(committed):
+    planned = {run.run_id: run.arm for run in load_sweep(DEMO, Sources(), seeds=REPORTED).runs}
+    assert {record.run_id: record.arm for records in committed.values() for record in records} == planned
+    assert all(len(records) == 25 for records in committed.values())
+    assert all(record.status == "finished" and record.source is None for r in committed.values() for record in r)
+    environments = {record.environment.git_dirty for r in committed.values() for record in r if record.environment}
+    assert environments == {False}  # of code that a commit holds
+
+
+def test_what_the_demo_runs_is_a_part_of_what_is_reported():
+    runs = load_sweep(DEMO, Sources()).runs
+    counts = {arm: sum(run.arm == arm for run in runs) for arm in ARMS}
+    assert counts == {"devlin": 20, "devlin-corrected": 5, "zhang-reinit": 5, "mosbach": 20}
+    assert {run.run_id for run in runs} <= {run.run_id for run in load_sweep(DEMO, Sources(), seeds=REPORTED).runs}
+    assert CHOSEN_ON.isdisjoint(run.config.seeds.init for run in load_sweep(DEMO, Sources(), seeds=REPORTED).runs)
+
+
+def check_finding(records: Records) -> None:
+    """The numbers that the setting was chosen for: half of the runs fail, and both tests see it at 25 and 15 seeds."""
+    devlin, mosbach = records["devlin"], records["mosbach"]
+    failed, n = failures(devlin)
+    assert 0.4 <= failed / n <= 0.6
+    assert unequal_spread(devlin, mosbach) < 0.01
+    assert unequal_spread(devlin[:15], mosbach[:15]) < 0.05
+
+
+def check_finding_whatever_the_processor(records: Records) -> None:
+    """What no other rounding may change: who never fails, whose spread is smaller, what a failed run has learnt."""
+    devlin, mosbach = records["devlin"], records["mosbach"]
+    check_losses(devlin)
+    assert failures(mosbach) == (0, 25)
+    assert fewer_failures(mosbach, devlin) < 0.001
+    assert fewer_failures(records["devlin-corrected"], devlin) < 0.05
+    assert unequal_spread(devlin, mosbach) < 0.05
+    ratio = sd_ratio(scores(devlin), scores(mosbach), np.random.default_rng(0))
+    assert ratio.value is not None
+    assert ratio.interval.low is not None
+    assert ratio.value > ratio.interval.low > 1
+
+
+def test_the_committed_records_show_the_finding(committed):
+    check_finding(committed)
+    check_finding_whatever_the_processor(committed)
+
+
+def test_re_init_with_bias_correction_fails_less_often_too(committed):
+    assert fewer_failures(committed["zhang-reinit"], committed["devlin"]) < 0.05
+
+
+def test_training_longer_raises_what_bias_correction_alone_reaches(committed):
+    longer, alone = scores(committed["mosbach"]), scores(committed["devlin-corrected"])
+    assert scipy_stats.mannwhitneyu(longer, alone, alternative="greater").pvalue < 0.05
+
+
+def test_the_toy_tasks_are_about_transfer():
+    records = list(read_records_file(ROOT / "results/records/toy.jsonl"))
+    assert {r.run_id for r in records} == {run.run_id for run in load_sweep("toy", Sources()).runs}
+    for task in ("toy-rte", "toy-mrpc", "toy-cola"):
+        pretrained, scratch = (
+            [record for record in records if (record.arm, record.config.data.task) == (arm, task)]
+            for arm in ("pre-trained", "from-scratch")
+        )
+        assert failures(pretrained) == (0, 5)
+        assert min(scores(pretrained)) > max(scores(scratch)) + 0.15
+
+
+def test_the_checkpoint_comes_with_its_config_and_is_small():
+    record = parse_as(PretrainRecord, RECORD.read_text())
+    assert not record.failed
+    assert record.run_id == load_pretraining(ROOT / "configs/pretrain/toy.yaml", Sources()).config.run_id
+    assert sum(path.stat().st_size for path in MODEL.iterdir()) < 5e6
+
+
+@pytest.mark.slow
+def test_the_checkpoint_has_the_held_out_loss_that_its_record_states(workplace: Path):
+    record = parse_as(PretrainRecord, RECORD.read_text())
+    plan = load_pretraining(ROOT / "configs/pretrain/toy.yaml", Sources())
+    job, _ = prepare_pretraining(plan, workplace, Execution())
+    assert job.corpus.record == record.data
+    held_out = job.held_out
+    model = AutoModelForMaskedLM.from_pretrained(MODEL).eval()
+    with torch.no_grad():
+        outputs = model(**held_out.inputs, labels=held_out.truth.masked_fill(~held_out.chosen, -100))
+    assert outputs.loss.item() == pytest.approx(record.held_out_loss, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_fresh_sweep_shows_it_too(committed: Records, stableft: Callable, workplace: Path, tmp_path):
+    which = ("--seeds", REPORTED, "--arms", "devlin,devlin-corrected,mosbach", "--results", tmp_path)
+    code, out, err = stableft("sweep", DEMO, *which, "--devices", "cpu", "--jobs-per-device", 2)
+    assert code == 0, err
+    assert "### Against devlin" in out
+    out = tmp_path / "demo.jsonl"
+    assert stableft("export", DEMO, *which, "--out", out)[0] == 0
+    fresh = by_arm(list(read_records_file(out)))
+    check_finding_whatever_the_processor(fresh)
+    if scores(fresh["mosbach"]) == scores(committed["mosbach"]):  # this processor rounds as that of the records
+        check_finding(fresh)
+        return
+    # Elsewhere which seeds fail is chaotic: the number is one that half of 25 gives with chance .998.
+    failed, n = failures(fresh["devlin"])
+    low, high = scipy_stats.binom.interval(0.998, n, 0.5)
+    assert low <= failed <= high

@@ -1,0 +1,165 @@
+"""The whole way by the command line: toy RTE after toy MRPC, and runs that are stopped as hopeless."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.processes import SITE, finish, kill, start_stableft, wait_for
+
+from stableft.config.planned_run import Execution, Sources
+from stableft.config.sweep_file import Sweep, load_sweep
+from stableft.records.run_record import (
+    CHECKPOINT_FILE,
+    HISTORY_FILE,
+    PREDICTIONS_FILE,
+    RECORD_FILE,
+    read_record,
+    run_folder,
+)
+from stableft.training.setup import prepare
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SETTINGS = "data: {split: dev, train_rows: 64, max_length: 32}, schedule.length: {epochs: EPOCHS}, precision: fp32"
+SWEEP = """
+task: toy-rte
+model: MODEL
+recipe: mosbach
+seeds: 1-3
+set: {SHORT, evaluation: {every: {times: 3}, report: last}}
+arms:
+  - name: plain
+  - name: after-mrpc
+    set:
+      start_from: {recipe: mosbach, task: toy-mrpc, seed: 1, set: {LONG, evaluation: {every: {times: 2}, report: last}}}
+"""
+SWEEP = SWEEP.replace("SHORT", SETTINGS.replace("EPOCHS", "3")).replace("LONG", SETTINGS.replace("EPOCHS", "8"))
+OPTIONS = "--devices cpu --checkpoint-every 2".split()
+RULE = "stop_hopeless={after: 0.3, lowest: 0.5}"
+
+
+@pytest.fixture
+def expanded(workplace, tiny_model_folder) -> Sweep:
+    (workplace / "s.yaml").write_text(SWEEP.replace("MODEL", str(tiny_model_folder)))
+    return load_sweep("s.yaml", Sources())
+
+
+@pytest.fixture
+def site(tmp_path) -> Path:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(SITE)
+    return folder
+
+
+def bits(results: Path, run_id: str) -> tuple[bytes, bytes]:
+    folder = run_folder(results, run_id)
+    return (folder / HISTORY_FILE).read_bytes(), (folder / PREDICTIONS_FILE).read_bytes()
+
+
+def test_toy_rte_after_toy_mrpc(expanded, stableft, workplace):
+    (parent,) = expanded.parents
+    plain, after = expanded.runs[:3], expanded.runs[3:]
+    words = f"run {parent.run_id} (mosbach on toy-mrpc, seed 1), from which 3 runs start"
+    code, out, _ = stableft("sweep", "s.yaml", "--dry-run", "--devices", "cpu")
+    assert code == 0
+    assert f"{words}, is trained first" in out
+    assert out.splitlines()[1].split()[:5] == ["(start)", parent.run_id, "toy-mrpc", "1", "1"]
+    assert "7 runs left" in out
+    assert not (workplace / "results").exists()
+    assert words in stableft("show", "s.yaml")[1]
+    assert f"{words}: to do" in stableft("status", "s.yaml")[1]
+
+    code, out, err = stableft("sweep", "s.yaml", "--seeds", "1-2", *OPTIONS)
+    assert (code, err) == (0, "")
+    assert "Ended: 4 of 4 runs done" in out
+    assert out.index("toy-mrpc") < out.index("after-mrpc toy-rte")
+    start = f"after-mrpc on toy-rte: the runs start from the last weights of run {parent.run_id} (mosbach on toy-mrpc,"
+    assert start in " ".join(out.split())
+    results = Path("results")
+    folder = run_folder(results, parent.run_id)
+    before = (folder / RECORD_FILE).read_bytes()
+
+    theirs = load_file(folder / "model-last" / "model.safetensors")
+    heads = []
+    for run in after[:2]:
+        _, state = prepare(run, results, expanded.sources, Execution(threads=1))
+        ours = state.model.state_dict()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours if name.startswith("bert."))
+        heads.append(ours["classifier.weight"])
+        _, alone = prepare(plain[after.index(run)], results, expanded.sources, Execution(threads=1))
+        assert torch.equal(alone.model.state_dict()["classifier.weight"], ours["classifier.weight"])  # the same draw
+    assert not torch.equal(*heads)
+    first = [
+        json.loads((run_folder(results, run.run_id) / HISTORY_FILE).read_text().splitlines()[0])
+        for run in expanded.runs
+        if (run_folder(results, run.run_id) / HISTORY_FILE).exists()
+    ]
+    assert len({line["loss"] for line in first}) == 4
+
+    assert stableft("sweep", "s.yaml", *OPTIONS)[0] == 0  # one seed more
+    assert (folder / RECORD_FILE).read_bytes() == before
+    digests = {read_record(results, run.run_id).start.sha256 for run in after}
+    assert len(digests) == 1
+    assert (
+        f"{words}: finished" in stableft("status", "s.yaml")[1] or f"{words}: failed" in stableft("status", "s.yaml")[1]
+    )
+    assert (
+        "wrote 6 records of 6 runs to out.jsonl, and of 1 that they start from"
+        in stableft("export", "s.yaml", "--out", "out.jsonl")[1]
+    )
+    out = stableft("report", "out.jsonl")[1]
+    assert "(start)" not in out
+    assert start in " ".join(out.split())
+
+
+def test_killed_in_the_parent_and_in_a_child(expanded, site, workplace):
+    (parent,) = expanded.parents
+    arguments = ("sweep", "s.yaml", "--arms", "after-mrpc", *OPTIONS, "--results")
+    finish(start_stableft(site, workplace, *arguments, "whole"))
+    after = expanded.runs[3:]
+    expected = {run.run_id: bits(Path("whole"), run.run_id) for run in (parent, *after)}
+    for run in (parent, after[0]):
+        checkpoint = run_folder(Path("killed"), run.run_id) / CHECKPOINT_FILE
+        process = start_stableft(site, workplace, *arguments, "killed")
+        assert wait_for(process, checkpoint.exists)
+        kill(process)
+        assert not (checkpoint.parent / RECORD_FILE).exists()
+    finish(start_stableft(site, workplace, *arguments, "killed"))
+    assert {run_id: bits(Path("killed"), run_id) for run_id in expected} == expected
+
+
+def test_hopeless_runs_end_and_the_others_are_as_ever(expanded, stableft):
+    runs = [run.run_id for run in expanded.runs[:3]]
+    plain = ("sweep", "s.yaml", "--arms", "plain", *OPTIONS)
+    assert stableft(*plain, "--results", "whole")[0] == 0
+    expected = {run_id: bits(Path("whole"), run_id) for run_id in runs}
+    code, out, _ = stableft(*plain, "--set", RULE, "--dry-run")
+    assert "the checkpoints of 3 runs that pause for it take" in out
+    code, out, _ = stableft(*plain, "--set", RULE)
+    assert code == 0
+    assert "plain toy-rte: 1 of 3 runs are stopped as hopeless" in out
+    assert re.search(r"^Ended: 2 of 3 runs done(, \d of them failed)?, 1 stopped early as hopeless$", out, re.MULTILINE)
+    assert (
+        "1 of 3 runs were stopped early as hopeless (the lowest 50 % by validation score after 30 % of the steps)"
+        in " ".join(out.split())
+    )
+    results = Path("results")
+    records = {run_id: read_record(results, run_id) for run_id in runs}
+    (ended,) = [record for record in records.values() if record.status == "stopped"]
+    going_on = [run_id for run_id in runs if run_id != ended.run_id]
+    assert {run_id: bits(results, run_id) for run_id in going_on} == {run_id: expected[run_id] for run_id in going_on}
+    trial = {run_id: next(p for p in read_record(Path("whole"), run_id).evals if p.epoch >= 0.9) for run_id in runs}
+    assert ended.stop.score == min(point.val["accuracy"] for point in trial.values())
+    assert {path.name for path in run_folder(results, ended.run_id).iterdir()} == {
+        "config.yaml", "record.json", "history.jsonl", "claim.lock"
+    }  # fmt: skip
+    assert "plain  toy-rte  2" in stableft("status", "s.yaml", "--arms", "plain")[1]
+    table = json.loads(stableft("report", "s.yaml", "--arms", "plain", "--format", "json")[1])
+    assert json.dumps(table).count('"n": 2')
+    code, out, _ = stableft(*plain)
+    assert (code, "Ended: 3 of 3 runs done" in out) == (0, True)
+    assert {run_id: bits(results, run_id) for run_id in runs} == expected

@@ -1,0 +1,221 @@
+"""The commands that read results, from the command line: import, report, power, and their mistakes."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from support.paths import FILES
+from support.table_records import make_imported, make_record
+
+from stableft.records.run_record import read_records_file, write_records_file
+
+DATA = FILES / "per-seed"
+COLUMNS = ["--task", "dataset", "--arm", "method", "--seed", "seed", "--score", "test_acc"]
+ROWS = ["--where", "dataset=RTE", "--where", "filetype=test_last_log"]
+EVALUATIONS = ["--val", "val_acc", "--val-where", "filetype=raw_log", "--step", "step", "--train-loss", "loss"]
+
+
+def one_sentence(err: str) -> str:
+    assert err.startswith("stableft: ")
+    assert err.count("\n") == 1
+    return err.removeprefix("stableft: ").strip()
+
+
+@pytest.fixture
+def theirs(workplace, stableft) -> str:
+    """A file of imported runs, under the names of the papers' arms."""
+    names = ["--rename", "plain=zhang-bertadam", "--rename", "debiased=zhang"]
+    code, out, err = stableft(
+        "import", "csv", DATA / "results.csv", *COLUMNS, *ROWS, *EVALUATIONS, *names, "--out", "theirs.jsonl"
+    )
+    assert (code, err) == (0, "")
+    assert "stableft report theirs.jsonl" in out
+    return "theirs.jsonl"
+
+
+def test_imported_runs_stand_in_a_papers_table_and_in_no_others_place(theirs, stableft):
+    code, out, _ = stableft("report", "zhang-table1", "--records", theirs, "--format", "json")
+    assert code == 0
+    cells = {(cell["row"], cell["column"]): cell for table in json.loads(out)["tables"] for cell in table["cells"]}
+    runs = [run for run in read_records_file(Path(theirs)) if run.arm == "zhang"]
+    scores = [run.score("last", "test", "accuracy") for run in runs]
+    cell = cells["Standard", "RTE, 3 Epochs"]
+    assert cell["n"] == len(scores) > 1
+    assert cell["mean"] == pytest.approx(sum(scores) / len(scores))
+    assert cell["published"]["mean"] == 0.695
+    assert list(cell["sources"].values()) == [len(scores)]
+    assert not any(other["n"] for place, other in cells.items() if place != ("Standard", "RTE, 3 Epochs"))
+    _, text, _ = stableft("report", "zhang-table1", "--records", theirs)
+    assert "are not this project's runs, they were imported from results.csv" in " ".join(text.split())
+    assert "`stableft sweep configs/zhang/table1.yaml`" in " ".join(text.split())
+
+
+def test_logs_are_imported_and_their_curves_drawn(workplace, stableft):
+    code, _, err = stableft(
+        "import", "zhang-logs", DATA / "zhang-logs", "--rename", "debiased=zhang", "--out", "logs.jsonl"
+    )
+    assert (code, err) == (0, "")
+    assert stableft("report", "zhang-figure3", "--records", "logs.jsonl", "--out", "x.png") == (0, "", "")
+    assert Path("x.png").read_bytes().startswith(b"\x89PNG")
+    _, out, _ = stableft("report", "zhang-figure3", "--records", "logs.jsonl", "--format", "json")
+    (panel,) = json.loads(out)["panels"]
+    (curve,) = panel["curves"]
+    runs = [run for run in read_records_file(Path("logs.jsonl")) if (run.arm, run.task) == ("zhang", "rte")]
+    first = [run.evals[0].train_loss for run in runs]
+    assert curve["label"] == "Correction"
+    assert (curve["y"][0], curve["low"][0], curve["high"][0]) == pytest.approx(
+        (sum(first) / len(first), min(first), max(first))
+    )
+
+
+def test_one_self_contained_page(theirs, stableft):
+    assert stableft("report", "zhang-figure2", "--records", theirs, "--out", "page.html") == (0, "", "")
+    page = Path("page.html").read_text()
+    assert "data:image/svg+xml;base64," in page
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+    ids = {run.run_id for run in read_records_file(Path(theirs)) if run.arm in ("zhang", "zhang-bertadam")}
+    assert ids <= set(re.findall(r"[0-9a-f]{16}", page))
+
+
+def test_a_rule_of_zhangs_tables_for_ones_own_runs(workplace, stableft):
+    good, bad = ([0.7 + x / 100 for x in range(5)], [0.5 + x / 100 for x in range(5)])
+    records = [
+        make_record(arm=arm, seed=seed, last=score, lr=lr)
+        for arm, scores, lr in (("good", good, 1e-5), ("bad", bad, 2e-5))
+        for seed, score in enumerate(scores)
+    ]
+    write_records_file(Path("mine.jsonl"), records)
+    _, out, _ = stableft("report", "mine.jsonl", "--rule", "best")
+    assert "**72.0 ± 1.6 (5)**" in out
+    assert "| 52.0 ± 1.6 (5" in out
+    assert stableft("report", "mosbach-table1", "--rule", "best")[0] == 2
+
+
+def test_all_reports_are_rebuilt_and_equal_records_give_equal_bytes(workplace, stableft):
+    Path("results/records").mkdir(parents=True)
+    own = [make_record(arm="devlin", seed=seed, last=0.5 + seed / 50) for seed in range(6)]
+    imported = [make_imported(arm="zhang", seed=seed, last=0.6 + seed / 50) for seed in range(6)]
+    write_records_file(Path("results/records/mine.jsonl"), [*own, *imported])
+    code, out, err = stableft("report", "all")
+    assert (code, err) == (0, "")
+    folders = {path.name for path in Path("results/reports").iterdir() if path.is_dir()}
+    assert {"mine", "zhang-table1", "zhang-figure2", "zhang-table6", "mosbach-figure6"} <= folders
+    assert not folders & {"mosbach-figure9", "mosbach-table2", "zhang-figure15"}
+    assert f"{len(folders)} reports in one file" in out
+    first = {path: path.read_bytes() for path in Path("results/reports").rglob("*") if path.is_file()}
+    assert stableft("report", "all", "--out", "again")[0] == 0
+    again = {path: path.read_bytes() for path in Path("again").rglob("*") if path.is_file()}
+    assert {str(path)[len("results/reports") :]: content for path, content in first.items()} == {
+        str(path)[len("again") :]: content for path, content in again.items()
+    }
+
+
+def test_power_of_normal_scores_and_of_records(theirs, stableft):
+    code, out, _ = stableft("power", "--sd", "2", "--ratio", "2.5", "--alpha", ".05")
+    assert code == 0
+    needed = int(re.search(r"(\d+) seeds an arm", out).group(1))
+    powers = {int(n): float(p) for n, p in re.findall(r"^ +(\d+) +([\d.]+)$", out, re.MULTILINE)}
+    assert max(n for n, p in powers.items() if p < 0.79) < needed <= min(n for n, p in powers.items() if p > 0.81)
+    assert "Levene's test (centre median) at alpha 0.05, normal scores with SD 2 against 5" in out
+    assert stableft("power", "--sd", "2", "--ratio", "2.5")[1] == out  # the same seed
+    scores = [
+        make_imported(arm=arm, seed=s, last=0.5 + (s % 5) * w)
+        for arm, w in (("a", 0.05), ("b", 0.01))
+        for s in range(20)
+    ]
+    write_records_file(Path("ab.jsonl"), scores)
+    code, out, _ = stableft("power", "--from", "ab.jsonl", "--arms", "a,b")
+    assert code == 0
+    assert out.startswith("a (n = 20) against b (n = 20) on rte")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["power"], "power needs --sd and --ratio, or --from with --arms A,B"),
+        (["power", "--sd", "2"], "power needs --sd and --ratio"),
+        (["power", "--sd", "0", "--ratio", "2"], "--sd 0 must be a number above 0"),
+        (["power", "--sd", "1", "--ratio", "nan"], "--ratio nan must be a number above 0"),
+        (["power", "--sd", "1", "--ratio", "2", "--alpha", "5"], "--alpha 5 must be between 0 and 1"),
+        (["power", "--from", "mine.jsonl", "--sd", "1"], "leave out --sd and --ratio"),
+        (
+            ["power", "--from", "mine.jsonl", "--arms", "a"],
+            "--arms a: give the names of two arms, A,B; the records have",
+        ),
+        (["power", "--from", "mine.jsonl", "--arms", "devlin,mosbch"], "no arm 'mosbch'; did you mean 'mosbach'?"),
+        (
+            ["report", "mine.jsonl", "--arms", "devlin", "--seeds", "1"],
+            "--arms and --seeds choose runs of a sweep file",
+        ),
+        (["report", "mine.csv"], "`stableft import csv mine.csv ...` makes one of it"),
+        (["report", "all", "--out", "all.html"], "--out all.html must be a folder"),
+        (["report", "all", "--format", "md"], "leave out --format and --figure"),
+        (["report", "all"], "report all: there are no records in results/records and results/runs"),
+        (["report", "mine.jsonl", "--out", "x.png", "--figure", "losses"], "has scores, training-loss"),
+        (["import", "csv", "nope.csv", *COLUMNS, "--out", "x.jsonl"], "nope.csv"),
+        (
+            ["import", "csv", str(DATA / "results.csv"), *COLUMNS[:-1], "test_ac", "--out", "x.jsonl"],
+            "did you mean 'test_acc'",
+        ),
+        (["import", "csv", str(DATA / "results.csv"), *COLUMNS, "--out", "x.csv"], "x.csv"),
+        (["import", "zhang-logs", "nope", "--out", "x.jsonl"], "nope"),
+    ],
+)
+def test_mistakes(stableft, workplace, arguments, sentence):
+    records = [make_record(arm=arm, seed=seed, last=0.7) for arm in ("devlin", "mosbach") for seed in (1, 2)]
+    write_records_file(Path("mine.jsonl"), [record.model_copy(update={"evals": ()}) for record in records])
+    before = sorted(Path().rglob("*"))
+    code, out, err = stableft(*arguments)
+    assert (code, out) == (2, "")
+    assert sentence in one_sentence(err)
+    assert sorted(Path().rglob("*")) == before
+
+
+def table(path, *lines):
+    Path(path).write_text("\n".join(lines) + "\n")
+
+
+def test_one_file_may_hold_several_arms_under_one_name(workplace, stableft):
+    table("x.csv", "arm,seed,lr,acc", *(f"bert,{s},{lr},0.{6 + lr}{s}" for lr in (1, 2) for s in range(5)))
+    named = ["--task", "=RTE", "--arm", "arm", "--seed", "seed", "--score", "acc"]
+    for lr, arm in ((1, "zhang"), (2, "zhang-reinit")):
+        stableft(
+            "import", "csv", "x.csv", *named, "--where", f"lr={lr}", "--rename", f"bert={arm}", "--out", f"{lr}.jsonl"
+        )
+    out = stableft("report", "zhang-table1", "--records", "1.jsonl", "--records", "2.jsonl", "--format", "json")[1]
+    cells = {cell["arm"]: cell for cell in json.loads(out)["tables"][0]["cells"] if cell["task"] == "rte"}
+    assert (cells["zhang"]["mean"], cells["zhang-reinit"]["mean"]) == pytest.approx((0.72, 0.82))
+
+
+def test_what_is_not_known_is_no_nan_and_nothing_is_drawn_from_it(workplace, stableft):
+    runs = [make_imported(arm="zhang", seed=seed, last=0.6 + seed / 100) for seed in range(6)]
+    bare = [run.model_copy(update={"last": run.last.model_copy(update={"val": {}})}) for run in runs]
+    write_records_file(Path("x.jsonl"), bare)
+    for name in ("zhang-figure4", "zhang-figure12"):
+        values = json.loads(stableft("report", name, "--records", "x.jsonl", "--format", "json")[1])
+        assert values["panels"][0]["curves"] == []
+        assert "Correction: the validation score of 6 runs is not known." in values["panels"][0]["notes"]
+
+
+def test_another_metric_is_not_compared_with_the_printed_one(workplace, stableft):
+    runs = [make_imported(arm="zhang", task="mrpc", seed=seed, last=0.6 + seed / 100) for seed in range(6)]
+    write_records_file(Path("x.jsonl"), runs)
+    values = json.loads(stableft("report", "zhang-table1", "--records", "x.jsonl", "--format", "json")[1])
+    cell = next(cell for cell in values["tables"][0]["cells"] if cell["n"])
+    assert (cell["difference"], cell["against_published"]["p"]) == (None, None)
+    assert cell["against_published"]["reason"] == "the published score is f1, this one accuracy"
+
+
+def test_a_rule_of_two_arms_and_names_of_reports_that_collide_are_refused(workplace, stableft):
+    arms = [make_record(arm=arm, seed=1, lr=lr) for arm, lr in (("a", 1e-5), ("b", 2e-5), ("c", 3e-5))]
+    write_records_file(Path("mine.jsonl"), arms)
+    code, _, err = stableft("report", "mine.jsonl", "--rule", "pair")
+    assert (code, one_sentence(err)) == (
+        2,
+        "--rule pair: it is about two arms of a task; rte has 3: --arms chooses them",
+    )
+    Path("mine.jsonl").rename("zhang-table1.jsonl")
+    code, _, err = stableft("report", "all", "--records", "zhang-table1.jsonl")
+    assert code == 2
+    assert "another report has the name 'zhang-table1' too" in one_sentence(err)

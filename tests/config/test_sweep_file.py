@@ -1,0 +1,126 @@
+"""What a sweep trains besides its runs, and which of them may end early."""
+
+from pathlib import Path
+
+import pytest
+
+from stableft.config.planned_run import Sources
+from stableft.config.sweep_file import START, Rule, load_sweep, single_run
+from stableft.errors import UserError
+
+BASE = "task: rte\nmodel: bert-base-uncased\nseeds: 1-3\nrecipe: zhang\n"
+FIRST = "{recipe: mosbach, task: mnli, seed: 7}"
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def expand(text: str, **choices):
+        Path("s.yaml").write_text(text)
+        return load_sweep("s.yaml", Sources(), **choices)
+
+    return expand
+
+
+@pytest.mark.parametrize(
+    ("text", "sets"),
+    [
+        (BASE + f"set: {{start_from: {FIRST}}}\n", []),
+        (BASE + f"arms: [{{name: a, set: {{start_from: {FIRST}}}}}]\n", []),
+        (BASE + f"grid: {{start_from: [{FIRST}]}}\n", []),
+        (BASE, [f"start_from={FIRST}"]),
+    ],
+)
+def test_a_run_to_start_from_is_planned_once(sweep, text, sets):
+    expanded = sweep(text, sets=[*sets, "optimizer.lr=1.0"])
+    (parent,) = expanded.parents
+    # It is what `stableft train` would do, and takes nothing of the sweep but the model.
+    (alone,) = single_run("mosbach", "mnli", "bert-base-uncased", 7, Sources()).runs
+    assert parent.config == alone.config
+    assert (parent.arm, parent.recipe) == (START, "mosbach")
+    assert len(expanded.runs) == 3
+    for run in expanded.runs:
+        assert run.config.optimizer.lr == 1.0
+        assert run.config.start_from.model_dump() == {"run": parent.run_id, "checkpoint": "best"}
+    plain = sweep(BASE, sets=["optimizer.lr=1.0"])
+    assert not {run.run_id for run in plain.runs} & {run.run_id for run in expanded.runs}
+    assert plain.parents == ()
+
+
+def test_its_own_settings_and_the_model_of_each_run(sweep):
+    start = "{recipe: zhang, task: mnli, seed: 0, set: {optimizer.lr: 3.0e-5, optimizer: {eps: 1.0}}}"
+    text = BASE.replace("bert-base-uncased", "[bert-base-uncased, bert-large-uncased]")
+    expanded = sweep(text + f"set: {{start_from: {start}, optimizer.lr: 9.0}}\n")
+    assert [(p.config.model.name, p.config.optimizer.lr, p.config.optimizer.eps) for p in expanded.parents] == [
+        ("bert-base-uncased", 3e-5, 1.0),
+        ("bert-large-uncased", 3e-5, 1.0),
+    ]
+    assert {p.config.evaluation.report for p in expanded.parents} == {
+        run.config.start_from.checkpoint for run in expanded.runs
+    }
+
+
+def test_a_finished_run_goes_by_its_id(sweep):
+    expanded = sweep(BASE + "set: {start_from: {run: 0123456789abcdef, checkpoint: last}}\n")
+    assert expanded.parents == ()
+    assert expanded.runs[0].config.start_from.run == "0123456789abcdef"
+
+
+def test_train_starts_from_a_run_too():
+    expanded = single_run("zhang", "rte", "bert-base-uncased", 1, Sources(), [f"start_from={FIRST}"])
+    assert [run.config.data.task for run in (*expanded.parents, *expanded.runs)] == ["mnli", "rte"]
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("mnli", r"^s.yaml:5: start_from must be .*, not 'mnli'$"),
+        ("{recipe: zhang, task: mnli}", r"^s.yaml:5: start_from must be \{recipe: ..., task: ..., seed: ...\}"),
+        ("{recipe: zhang, task: mnli, seed: 1-5}", "start_from: seed: '1-5' must be one whole number"),
+        ("{recipe: zhang, task: mnli, seed: 1, sets: {}}", "start_from: key 'sets' is not known; did you mean 'set'"),
+        ("{recipe: zang, task: mnli, seed: 1}", "^s.yaml:5: recipe 'zang' is not known; did you mean 'zhang'"),
+        ("{recipe: zhang, task: mnl, seed: 1}", "^s.yaml:5: .*'mnl'.*did you mean 'mnli'"),
+        ("{recipe: zhang, task: mnli, seed: 1, set: {lr: 1}}", "^s.yaml:5: key 'lr' is not known"),
+        ("{recipe: zhang, task: mnli, seed: 1, set: {model.name: x}}", "model.name cannot be set here"),
+        ("{recipe: intermediate, task: rte, seed: 1}", "'intermediate' on 'rte' would start from another one itself"),
+        ("{run: abc, checkpoint: best}", "^s.yaml:5: start_from.run"),
+        ("{run: 0123456789abcdef}", "start_from.checkpoint' is missing"),
+    ],
+)
+def test_what_nobody_can_start_from(sweep, value, sentence):
+    with pytest.raises(UserError, match=sentence):
+        sweep(BASE + f"set: {{start_from: {value}}}\n")
+
+
+def test_a_rule_about_hopeless_runs(sweep):
+    rule = "stop_hopeless: {after: 0.3, lowest: 0.5}\n"
+    plain, ruled = sweep(BASE), sweep(BASE + rule)
+    assert plain.rules == {}
+    assert [run.run_id for run in ruled.runs] == [run.run_id for run in plain.runs]  # no part of what a run is
+    assert ruled.rules == dict.fromkeys([run.run_id for run in plain.runs], Rule(0.3, 0.5))
+    assert sweep(BASE + rule, sets=["stop_hopeless=null"]).rules == {}
+    assert set(sweep(BASE, sets=["stop_hopeless={after: 0.1, lowest: 0.2}"]).rules.values()) == {Rule(0.1, 0.2)}
+    arms = "arms:\n  - {name: a, stop_hopeless: null}\n  - {name: b, set: {optimizer.lr: 1.0}}\n"
+    expanded = sweep(BASE + rule + arms)
+    assert {run.arm: run.run_id in expanded.rules for run in expanded.runs} == {"a": False, "b": True}
+
+
+def test_what_is_no_rule_and_two_rules_for_one_run(sweep):
+    with pytest.raises(UserError, match=r"^s.yaml:5: stop_hopeless: lowest: 2 must be a share between 0 and 1"):
+        sweep(BASE + "stop_hopeless: {after: 0.3, lowest: 2}\n")
+    with pytest.raises(UserError, match=r"^--set: stop_hopeless must be"):
+        sweep(BASE, sets=["stop_hopeless=0.3"])
+    arms = "arms:\n  - {name: a}\n  - {name: b, stop_hopeless: {after: 0.3, lowest: 0.5}}\n"
+    with pytest.raises(UserError, match="arms 'a' and 'b' ask for the same run with different stop_hopeless"):
+        sweep(BASE + arms)
+
+
+def test_the_packages_own_model_is_known_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.yaml").write_text("task: toy-rte\nmodel: demo/toy-bert\nseeds: 1\nrecipe: devlin\n")
+    sweep = load_sweep("own.yaml", Sources())
+    assert sweep.runs[0].config.model == load_sweep("demo", Sources()).runs[0].config.model.model_copy(
+        update={"dropout": 0.1, "attention": "sdpa"}
+    )
+    assert sweep.runs[0].config.model.sha256 in sweep.sources.paths

@@ -1,0 +1,69 @@
+"""YAML with lines, and everything that plain YAML lets pass in silence."""
+
+import pytest
+
+from stableft.config.yaml_file import load_yaml, parse_yaml
+from stableft.errors import UserError
+
+TEXT = """\
+# a comment
+a: 1
+b:
+  c: [1, 2]
+  d:
+    - e: 3
+"""
+
+
+def test_every_value_knows_its_line():
+    document = parse_yaml(TEXT, "x.yaml")
+    assert document.data == {"a": 1, "b": {"c": [1, 2], "d": [{"e": 3}]}}
+    places = {("a",): 2, ("b",): 3, ("b", "c"): 4, ("b", "c", 1): 4, ("b", "d", 0, "e"): 6}
+    assert {key: document.where(key) for key in places} == {key: f"x.yaml:{line}" for key, line in places.items()}
+
+
+def test_what_has_no_line_has_that_of_what_contains_it():
+    assert parse_yaml(TEXT, "x.yaml").where(("b", "c", 9, "z")) == "x.yaml:4"
+    assert parse_yaml("", "x.yaml").where(("b",)) == "x.yaml"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3", "x.yaml:3: key 'a' stands already in line 1"),
+        ("a:\n  b: 1\n  b: 1", "x.yaml:3: key 'b' stands already in line 2"),
+        ("- {a: 1, a: 2}", "x.yaml:1: key 'a' stands already in line 1"),
+        ("a: [1", "x.yaml:1: this is not valid YAML: "),
+        ("a: 1\nb: c: d", "x.yaml:2: this is not valid YAML: mapping values are not allowed here"),
+        ("\ta: 1", "x.yaml:1: this is not valid YAML: "),
+        ("a: 1\n---\nb: 2", "x.yaml:2: this is not valid YAML: "),
+        ("a: !!python/object:os.system {}", "x.yaml:1: this is not valid YAML: could not determine a constructor"),
+        ("a: 2020-13-45", "x.yaml: this is not valid YAML: month must be in 1..12"),
+        ("a: \x00", "x.yaml: this is not valid YAML: unacceptable character"),
+        ("1: a", "x.yaml:1: '1' is not a key"),
+        ("on: a", "x.yaml:1: 'on' is not a key"),
+        ("<<: {a: 1}", "x.yaml:1: '<<' is not a key"),
+        ("a: &a [*a]", "x.yaml: the YAML is nested too deeply, or contains itself"),
+        ("[" * 5000, "x.yaml: the YAML is nested too deeply, or contains itself"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence_with_a_place(text, message):
+    with pytest.raises(UserError) as caught:
+        parse_yaml(text, "x.yaml")
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(UserError, match=r"missing\.yaml: there is no such file"):
+        load_yaml(tmp_path / "missing.yaml")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_yaml(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
+    with pytest.raises(UserError, match=r"latin\.yaml: cannot be read"):
+        load_yaml(tmp_path / "latin.yaml")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path):
+    (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbfa: 1\n")
+    assert load_yaml(tmp_path / "bom.yaml").data == {"a": 1}

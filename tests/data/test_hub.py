@@ -1,0 +1,37 @@
+"""Fetching from the hub: what is asked for, and the sentence when nobody answers. There is no network in the tests."""
+
+import huggingface_hub
+import pytest
+
+from stableft.catalog.tasks import TASKS
+from stableft.data import sources as hub
+from stableft.data.sources import fetch_model, fetch_task, model_file
+from stableft.errors import UserError
+
+
+def test_a_task_is_fetched_as_it_is_read(monkeypatch):
+    asked = []
+    monkeypatch.setattr(hub, "read_hub", lambda task, part: asked.append((task.name, part)))
+    fetch_task(TASKS["rte"])
+    assert asked == [("rte", "train"), ("rte", "dev")]
+
+
+@pytest.mark.parametrize(
+    ("files", "weights"),
+    [(["model.safetensors", "pytorch_model.bin"], "*.safetensors"), (["pytorch_model.bin"], "pytorch_model*.bin")],
+)
+def test_a_model_is_fetched_with_its_weights_once(monkeypatch, files, weights):
+    asked = {}
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda name, revision: files)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **more: asked.update(more, name=name))
+    fetch_model("someone/bert@v2")
+    assert (asked["name"], asked["revision"]) == ("someone/bert", "v2")
+    assert [pattern for pattern in asked["allow_patterns"] if "safetensors" in pattern or "bin" in pattern] == [weights]
+
+
+@pytest.mark.parametrize("fetch", [fetch_model, lambda name: model_file(name, "main", "config.json")])
+def test_a_hub_out_of_reach_is_one_sentence(monkeypatch, fetch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="cannot be reached and there is no cached copy") as caught:
+        fetch("no-such-model-anywhere")
+    assert "\n" not in str(caught.value)

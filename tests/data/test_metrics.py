@@ -1,0 +1,68 @@
+"""Scores checked by hand, and the rule for NaN."""
+
+import math
+
+import numpy as np
+import pytest
+
+from stableft.data.metrics import is_failed, majority_baseline, score
+
+LABELS = np.array([1, 1, 1, 0])
+
+
+def outputs(*classes: int) -> np.ndarray:
+    return np.eye(2, dtype=np.float32)[list(classes)]
+
+
+def test_scores_by_hand():
+    # predicted 1 1 0 0: three of four right; precision 1, recall 2/3; MCC = (2*1 - 0*1) / sqrt(2*3*1*2)
+    values = score(outputs(1, 1, 0, 0), LABELS, ("f1", "accuracy", "accuracy_f1", "mcc"))
+    assert values == pytest.approx({"f1": 0.8, "accuracy": 0.75, "accuracy_f1": 0.775, "mcc": 2 / math.sqrt(12)})
+
+
+def test_correlations_by_hand():
+    values = score(np.array([[1.0], [2.0], [4.0], [3.0]]), np.array([1.0, 2.0, 3.0, 4.0]), ("spearman", "pearson"))
+    assert values == pytest.approx({"spearman": 0.8, "pearson": 0.8})
+
+
+def test_accuracy_is_added_for_classes_and_not_for_numbers():
+    assert score(outputs(1, 1, 0, 0), LABELS, ("mcc",)).keys() == {"mcc", "accuracy"}
+    assert score(np.array([[1.0], [2.0]]), np.array([1.0, 2.0]), ("spearman",)).keys() == {"spearman"}
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_a_diverged_run_scores_nan(wrong):
+    broken = outputs(1, 1, 0, 0)
+    broken[2, 1] = wrong
+    values = score(broken, LABELS, ("f1", "accuracy"))
+    assert all(math.isnan(value) for value in values.values())
+
+
+def test_constant_predictions():
+    always = score(outputs(1, 1, 1, 1), LABELS, ("mcc", "f1"))
+    assert always["mcc"] == 0.0
+    assert score(outputs(0, 0, 0, 0), np.array([1, 1, 1, 1]), ("f1",))["f1"] == 0.0
+    constant = score(np.full((3, 1), 2.5), np.array([1.0, 2.0, 3.0]), ("spearman", "pearson"))
+    assert math.isnan(constant["spearman"])  # 6 of 50 real runs: they failed, they are not dropped
+    assert math.isnan(constant["pearson"])
+
+
+def test_a_single_row_has_no_correlation():
+    values = score(np.array([[1.0]]), np.array([1.0]), ("spearman", "pearson"))
+    assert all(math.isnan(value) for value in values.values())
+
+
+def test_majority_baselines_of_mrpc_as_the_papers_have_them():
+    labels = np.array([1] * 279 + [0] * 129)  # MRPC's 408 dev rows
+    assert majority_baseline(labels, "accuracy") == pytest.approx(0.684, abs=5e-4)
+    assert majority_baseline(labels, "f1") == pytest.approx(0.812, abs=5e-4)
+    assert majority_baseline(labels, "accuracy_f1") == pytest.approx(0.75, abs=5e-3)  # M's "0.75 F1"
+    assert [majority_baseline(labels, metric) for metric in ("mcc", "spearman", "pearson")] == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("value", "failed"),
+    [(0.5271, True), (0.5, True), (0.52710000000001, True), (0.5271 + 1 / 277, False), (math.nan, True)],
+)
+def test_failed_is_nan_or_not_above_the_baseline(value, failed):
+    assert is_failed(value, 0.5271) is failed

@@ -1,0 +1,145 @@
+"""A pre-training config: what it becomes, what does not change its id, and sentences about mistakes in it."""
+
+import pytest
+from support.pretraining import wikipedia, write
+
+from stableft.config.local_files import shipped_configs
+from stableft.config.planned_run import Sources
+from stableft.config.settings import LEAVES
+from stableft.config.sweep_file import find_sweep, load_sweep
+from stableft.data import toy_language as toylang
+from stableft.errors import UserError
+from stableft.pretrain.config_file import load_pretraining
+from stableft.pretrain.corpus import text_digest
+
+
+def test_the_model_is_completed_from_its_family(planned):
+    config = planned().config
+    model = config.model
+    assert model["vocab_size"] == 5 + len(toylang.words())
+    assert (model["hidden_size"], model["hidden_dropout_prob"], model["type_vocab_size"]) == (16, 0.1, 2)
+    assert "is_decoder" not in model
+    assert planned(**{"model.hidden_dropout_prob": 0.1}).config.run_id == config.run_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model.hidden_size": 32},
+        {"model.layer_norm_eps": 1e-6},
+        {"masking.share": 0.2},
+        {"corpus.seed": 1},
+        {"optimizer.lr": 2e-2},
+        {"seeds": {"init": 1, "data": 0}},
+        {"attention": "eager"},
+        {"precision": "bf16"},
+    ],
+)
+def test_what_changes_a_number_changes_the_id(planned, change):
+    assert planned(**change).config.run_id != planned().config.run_id
+
+
+def test_what_has_no_effect_does_not_change_the_id(planned, tmp_path):
+    off = {"optimizer.bias_correction": False}
+    one, other = planned(**off), planned(**off, **{"optimizer.eps_placement": None})
+    assert one.config.run_id == other.config.run_id
+    one, other = planned(**{"model.hidden_dropout_prob": 0}), planned(**{"model.hidden_dropout_prob": 0.0})
+    assert one.config.run_id == other.config.run_id
+    one, other = planned(**{"model.layer_norm_eps": 1}), planned(**{"model.layer_norm_eps": 1.0})
+    assert one.config.run_id == other.config.run_id
+    for name in ("one", "two"):
+        wikipedia(tmp_path / name)
+    one, other = planned(text="one", **{"corpus.pairs": None}), planned(text="two")
+    assert one.config.text.name == "one"
+    assert one.config.run_id == other.config.run_id
+    (tmp_path / "two" / "AA" / "wiki_01").rename(tmp_path / "two" / "AA" / "wiki_02")
+    assert planned(text="two").config.run_id != one.config.run_id
+
+
+def test_set_wins_over_the_file(tmp_path):
+    sets = ("optimizer.lr=0.5", "model.hidden_size=32", "schedule.length={epochs: 2}", f"text={tmp_path / 'wiki'}")
+    folder = wikipedia(tmp_path / "wiki")
+    plan = load_pretraining(write(tmp_path, text="missing"), Sources(), sets)
+    config = plan.config
+    assert (config.optimizer.lr, config.model["hidden_size"], config.schedule.length.epochs) == (0.5, 32, 2)
+    assert config.text.sha256 == text_digest(folder)
+    assert plan.sources.paths[text_digest(folder)] == folder
+    assert plan.name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"modle": 1}, ": key 'modle' is not known; did you mean 'model"),
+        ({"model.hiden_size": 8}, ": key 'model.hiden_size' is not known; did you mean 'model.hidden_size'?"),
+        ({"model.is_decoder": True}, ": key 'model.is_decoder' is not known"),
+        ({"model.hidden_size": "16"}, ":10: model.hidden_size: "),
+        ({"model.hidden_size": 17}, ":9: model: The hidden size (17) is not a multiple of the number of attention"),
+        ({"model.hidden_act": "gleu"}, ": model: 'gleu' is not known"),
+        ({"model.vocab_size": 100}, ": model.vocab_size: 100 is less than the "),
+        ({"max_length": 33}, ":7: max_length: 33 is more than the 32 positions of the model"),
+        ({"family": "gpt"}, ":8: family: model 'tiny' is of family 'gpt', and stableft knows bert"),
+        (
+            {"family": "bart"},
+            ":8: family: bart is not pre-trained by masking tokens; stableft pre-trains bert, roberta",
+        ),
+        ({"family": "roberta"}, ":7: max_length: 32 is more than the 30 positions of the model"),
+        ({"family": None}, "key 'family' is missing"),
+        ({"text": "nowhere"}, ":1: text: there is no file or folder 'nowhere'; --set text=PATH gives another"),
+        ({"text": 3}, ":1: text: 3 must be toylang or the path of a file or folder"),
+        ({"vocabulary": "nowhere.txt"}, ":2: vocabulary: there is no file or folder 'nowhere.txt'"),
+        ({"vocabulary": "empty"}, ":2: vocabulary: folder 'empty' has no tokenizer.json"),
+        ({"start_from": "nowhere"}, ":48: start_from: 'nowhere' is not a folder"),
+        ({"start_from": "empty"}, ":48: start_from: model: folder 'empty' holds no model: it has no config.json"),
+        ({"text": "empty"}, ":1: text: folder 'empty' holds no files"),
+        ({"masking.masked": 0.95}, "masking.masked and masking.random must not be more than 1 together"),
+        ({"masking.share": 0.0}, "masking.share: 0.0 must be greater than 0"),
+        ({"corpus.pairs": None}, "corpus.pairs must be set when text is toylang"),
+        ({"corpus.held_out": 1.0}, "corpus.held_out: 1.0 must be less than 1"),
+        ({"optimizer.lr": "1e-3"}, "optimizer.lr: '1e-3' is text to YAML; as a number it is 0.001"),
+        ({"optimizer.eps_placement": None}, "optimizer.eps_placement must be set when optimizer.bias_correction is"),
+        ({"schedule.length": {"steps": 1, "epochs": 1}}, "schedule.length: give exactly one of epochs and steps"),
+        ({"precision": "fp8"}, "precision: 'fp8' must be 'fp32', 'fp16' or 'bf16'"),
+    ],
+)
+def test_mistakes_are_one_sentence_with_their_place(tmp_path, change, sentence):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError) as caught:
+        load_pretraining(write(tmp_path, **change), Sources())
+    message = str(caught.value)
+    assert sentence in message
+    assert message.startswith(str(tmp_path / "tiny.yaml"))
+    assert "\n" not in message
+
+
+def test_a_missing_key_is_named(tmp_path):
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("  share: 0.15\n", ""))
+    with pytest.raises(UserError, match=r"tiny\.yaml: key 'masking\.share' is missing$"):
+        load_pretraining(path, Sources())
+
+
+def test_sweeps_and_pretrainings_are_told_apart(tmp_path):
+    with pytest.raises(UserError, match=r"rte\.yaml is a sweep file: `stableft sweep .*rte\.yaml` runs it$"):
+        load_pretraining("rte", Sources())
+    path = write(tmp_path)
+    with pytest.raises(UserError, match=r"tiny\.yaml is a pre-training config: `stableft pretrain .*` runs it$"):
+        load_sweep(path, Sources())
+    with pytest.raises(UserError, match="there is no such pre-training config; did you mean 'pretrain/toy'"):
+        load_pretraining("pretrain/tyo", Sources())
+    with pytest.raises(UserError, match=r"no such sweep file$"):
+        find_sweep("pretrain/tyo")
+
+
+@pytest.mark.parametrize("path", sorted((shipped_configs() / "pretrain").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_loads(path, tmp_path):
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##b\n")
+    sets = [] if path.stem == "toy" else [f"text={wikipedia(tmp_path / 'wiki')}", f"vocabulary={vocabulary}"]
+    plan = load_pretraining(path.stem, Sources(), sets)
+    assert plan.name == f"pretrain/{path.stem}"
+    assert path.read_text().splitlines()[0].startswith(f"# stableft pretrain configs/pretrain/{path.name}")
+
+
+def test_a_run_has_none_of_its_keys():
+    assert LEAVES.keys().isdisjoint(("text", "vocabulary", "masking.share"))

@@ -1,0 +1,108 @@
+"""The real `stableft pretrain`, killed again and again, ends with the bits of one that was left alone.
+
+`pytest -s` shows at which step the checkpoint was that each SIGKILL left behind.
+"""
+
+import os
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from support.pretraining import left_behind, write
+from support.processes import SITE, finish, kill, start_stableft, wait_for
+
+from stableft.config.planned_run import Sources
+from stableft.pretrain.config_file import load_pretraining
+from stableft.pretrain.record import pretrain_folder
+from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="pins processes to a core"),
+]
+AIMS = ["start", *["training"] * 5, *["checkpoint"] * 2, "model", "record"]
+
+
+class Pretrainings:
+    """Starts one pre-training over one results folder, as a user would."""
+
+    def __init__(self, config: Path, site: Path, results: Path):
+        self.config, self.site, self.results = config, site, results
+        self.plan = load_pretraining(config, Sources())
+        self.folder = pretrain_folder(results, self.plan.config.run_id)
+        self.checkpoint = self.folder / CHECKPOINT_FILE
+
+    def start(self) -> subprocess.Popen:
+        options = "--device cpu --threads 1 --checkpoint-every 3".split()
+        folder = self.config.parent
+        return start_stableft(self.site, folder, "pretrain", self.config, "--results", self.results, *options)
+
+    def finish(self) -> None:
+        finish(self.start())
+
+    def written(self) -> int:
+        return self.checkpoint.stat().st_mtime_ns if self.checkpoint.exists() else 0
+
+    def writes(self, name: str) -> bool:
+        return any(path.name.startswith(f".{name}.") for path in self.folder.glob(".*"))
+
+
+def aim(at: Pretrainings, process: subprocess.Popen, target: str, draw: random.Random) -> None:
+    """Returns at the moment at which to kill."""
+    slow = at.site / "slow"
+    if target == "start":
+        time.sleep(draw.uniform(0, 2))
+    elif target in ("training", "checkpoint"):
+        for _ in range(draw.randint(1, 8)):
+            before = at.written()
+            wait_for(process, lambda before=before: at.written() != before)
+        if target == "training":
+            time.sleep(draw.uniform(0, 0.05))
+        else:
+            slow.touch()
+            wait_for(process, lambda: at.writes(CHECKPOINT_FILE))
+            time.sleep(draw.uniform(0, 0.1))
+    else:
+        wait_for(process, lambda: at.writes("model"))
+        slow.touch()
+        if target == "model":
+            time.sleep(draw.uniform(0, 0.5))
+        else:
+            wait_for(process, (at.folder / RECORD_FILE).exists)
+
+
+def test_kills_change_no_bit(tmp_path):
+    config = write(tmp_path, **{"schedule.length": {"steps": 300}, "evaluation.every": {"times": 20}})
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(SITE)
+    whole, killed = (Pretrainings(config, site, tmp_path / name) for name in ("whole", "killed"))
+    whole.finish()
+    expected = left_behind(whole.results, whole.plan)
+    assert len(expected["history"].splitlines()) == 300
+    assert "model.safetensors" in expected["model"]
+
+    draw, steps = random.Random(2021), []
+    for target in AIMS:
+        before = killed.written()
+        process = killed.start()
+        aim(killed, process, target, draw)
+        assert process.poll() is None, f"it ended before the kill aimed at {target}: it is too short"
+        kill(process)
+        (site / "slow").unlink(missing_ok=True)
+        moved = killed.written() != before
+        steps += [torch.load(killed.checkpoint, weights_only=True)["step"]] if moved else []
+        print(f"kill aimed at {target}: the checkpoint is {f'now of step {steps[-1]}' if moved else 'as it was'}")
+        assert (killed.folder / RECORD_FILE).exists() == (target == "record")
+        assert target not in ("checkpoint", "model") or any(killed.folder.glob(".*"))
+    assert len(set(steps)) >= 5
+    assert steps == sorted(steps)
+    assert killed.checkpoint.exists()
+
+    killed.finish()
+    assert left_behind(killed.results, killed.plan) == expected
+    assert {path.name for path in killed.folder.iterdir()} == {path.name for path in whole.folder.iterdir()}

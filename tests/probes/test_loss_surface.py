@@ -1,0 +1,477 @@
+"""Surfaces against models loaded and evaluated by other means, resumed, refused, and put into words."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.training_runs import go
+from torch import nn
+from torch.nn import functional
+
+from stableft.config.planned_run import Execution, Stopped
+from stableft.data.tokens import load_splits
+from stableft.errors import UserError
+from stableft.models.build import build_model, model_inputs
+from stableft.models.load import load_tokenizer
+from stableft.probes import loss_surface as surface_work
+from stableft.probes.loss_surface import (
+    POINTS_FILE,
+    SurfaceRequest,
+    draw_examples,
+    find_pair,
+    flatten,
+    go_to,
+    label_entropy,
+    line,
+    make_batches,
+    measure,
+    measure_surface,
+    prepare_work,
+    read_points,
+    surface_id,
+)
+from stableft.probes.saved_runs import open_view
+from stableft.probes.surface_command import FIGURES, lowest_pass, stored_surface, surface_words
+from stableft.records.probe_record import PROBES_FILE, PROBES_FOLDER, Surface
+from stableft.records.run_record import run_folder, write_record
+from stableft.report.figures.from_probes import surface_caption, surface_panel
+from stableft.report.figures.maps import contour_levels
+from stableft.sweep.claims import claim
+from stableft.training.evaluate import evaluate
+
+CPU = torch.device("cpu")
+SWEEP = """
+task: {{name: toy, train: {data}/train.csv, validation: {data}/validation.csv, test: {data}/test.csv,
+       text: [first, second], label: label, labels: ["no", "yes"], metrics: [accuracy, f1]}}
+model: {model}
+recipe: mosbach
+seeds: 1
+set: {{data.max_length: 32}}
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(toy_run, toy_sources, tmp_path_factory):
+    """Returns a results folder with the ids of a run that failed and of one that did not."""
+    results = tmp_path_factory.mktemp("results")
+    short, long = ({"schedule.length": {"epochs": n}, "evaluation.every": {"times": 1}} for n in (1, 20))
+    failed = go(toy_run(**short, seeds={"init": 2, "data": 2}), results, toy_sources, save="last")
+    successful = go(toy_run(**long), results, toy_sources, save="last")
+    assert failed.failed is True
+    assert successful.failed is False
+    return results, failed, successful
+
+
+@pytest.fixture
+def request_(runs):
+    _, failed, successful = runs
+    return SurfaceRequest(failed.run_id, successful.run_id, points=4, low=-0.5, high=1.5, examples=28)
+
+
+@pytest.fixture
+def prepare(runs, toy_sources, tmp_path):
+    """Returns a maker of surfaces made ready, each in a folder of its own."""
+    made = []
+
+    def make(request: SurfaceRequest, **execution):
+        pair = find_pair(request, runs[0])
+        folder = tmp_path / str(len(made)) / surface_id(request, pair)
+        folder.mkdir(parents=True)
+        made.append(folder)
+        return prepare_work(request, pair, folder, toy_sources, Execution(**{"threads": 1, **execution}))
+
+    return make
+
+
+def measured(work, stop=lambda: False) -> Surface:
+    return measure_surface(work, read_points(work), lambda *_: None, stop)
+
+
+def weights_of(runs, which) -> dict[str, torch.Tensor]:
+    return load_file(run_folder(runs[0], runs[which].run_id) / "model-last" / "model.safetensors")
+
+
+def fresh(runs, toy_sources, point):
+    """Returns loss, gradient norm and weights of a model loaded with the weights of a point, mixed in float64."""
+    config = runs[1].config.normalized()  # seeds.init draws the head
+    model, pretrained = build_model(config, toy_sources)
+    tokenizer = load_tokenizer(config, toy_sources)
+    rows, inputs = load_splits(config, toy_sources, tokenizer).train, model_inputs(pretrained, tokenizer)
+    failed, successful = weights_of(runs, 1), weights_of(runs, 2)
+    mixed = {}
+    for name, start in model.state_dict().items():
+        start = start.double()
+        mixed[name] = (start + point[0] * (failed[name] - start) + point[1] * (successful[name] - start)).float()
+    model.load_state_dict(mixed)
+    loss = evaluate(model, rows, config, inputs, CPU).loss
+    model.eval()
+    batch = make_batches(rows, np.arange(len(rows)), config, inputs, CPU, len(rows))[0]
+    labels = batch.pop("labels")
+    gradients = torch.autograd.grad(functional.cross_entropy(model(**batch).logits, labels), list(model.parameters()))
+    return loss, sum(float(gradient.double().square().sum()) for gradient in gradients) ** 0.5, model.state_dict()
+
+
+@pytest.mark.parametrize("point", [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (-0.7, 1.3)])
+def test_a_point_is_that_of_a_model_with_its_weights(runs, toy_sources, prepare, request_, point):
+    work = prepare(request_, micro_batch=8)
+    loss, norm, weights = fresh(runs, toy_sources, point)
+    go_to(work.plane, point)
+    batches = make_batches(work.rows, work.drawn, work.config, work.inputs, CPU, 8)
+    found = measure(work.plane.model, batches, True)
+    assert found == pytest.approx((loss, norm), rel=1e-5, abs=1e-6)
+    assert measure(work.plane.model, batches, False) == (found[0], None)
+    for name, tensor in work.plane.model.state_dict().items():
+        torch.testing.assert_close(tensor, weights[name], rtol=1e-6, atol=1e-6)
+
+
+def test_the_record_has_the_grid_the_line_and_the_pretrained_model(runs, toy_sources, prepare, request_):
+    record = measured(prepare(request_))
+    assert np.array([record.losses, record.grad_norms]).shape == (2, 4, 4)
+    assert record.alphas == record.betas == pytest.approx((-0.5, 1 / 6, 5 / 6, 1.5))
+    assert record.losses[0][3] == pytest.approx(fresh(runs, toy_sources, (1.5, -0.5))[0], abs=1e-5)  # [beta][alpha]
+    assert record.pretrained_loss == pytest.approx(fresh(runs, toy_sources, (0, 0))[0], abs=1e-6)
+    assert record.line_losses[0] == pytest.approx(fresh(runs, toy_sources, (1, 0))[0], abs=1e-6)
+    assert record.line_losses[-1] == pytest.approx(fresh(runs, toy_sources, (0, 1))[0], abs=1e-6)
+    assert record.line_norms[5] == pytest.approx(fresh(runs, toy_sources, (0.75, 0.25))[1], rel=1e-4)
+    assert line()[5] == (0.75, 0.25)
+    assert record.label_entropy == pytest.approx(np.log(2))  # of all 28 rows, whose labels alternate
+    only = measured(prepare(replace(request_, loss_only=True)))
+    assert only.losses == record.losses
+    assert (only.grad_norms, only.line_norms, only.pretrained_norm) == (None, (), None)
+
+
+def test_the_head_is_included_and_that_of_the_pretrained_model_is_drawn_from_its_seed(runs, prepare, request_):
+    one, other = (measured(prepare(replace(request_, head_seed=seed))) for seed in (2, 5))
+    assert one == measured(prepare(request_)).model_copy(update={"run_id": one.run_id})  # 2 is the failed run's
+    assert (one.head_seed, other.head_seed) == (2, 5)
+    assert one.pretrained_loss != other.pretrained_loss
+    assert one.line_losses == pytest.approx(other.line_losses, abs=1e-6)  # no part of it is the pre-trained model's
+    plane = prepare(request_).plane
+    go_to(plane, (1.0, 0.0))
+    torch.testing.assert_close(plane.model.state_dict()["classifier.weight"], weights_of(runs, 1)["classifier.weight"])
+
+
+def test_the_shared_checkpoint_is_left_alone(runs, toy_sources, prepare, request_):
+    config = runs[1].config.normalized()
+    before = {name: tensor.clone() for name, tensor in build_model(config, toy_sources)[0].state_dict().items()}
+    measured(prepare(request_))
+    after = build_model(config, toy_sources)[0].state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_tied_parameters_are_in_the_buffer_once():
+    first, second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3)
+    second.weight = first.weight
+    model = nn.Sequential(first, second)
+    flat = flatten(model)
+    assert len(flat) == 2 * 64
+    assert float(flat.sum()) == pytest.approx(float((first.weight.sum() + second.bias.sum()).detach()), abs=1e-6)
+    flat.fill_(2.0)
+    assert first.weight is second.weight
+    assert float(second.weight.detach().sum()) == 18
+
+
+def test_numbers_have_a_squared_error_and_no_entropy():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.slope = nn.Parameter(torch.tensor([2.0]))
+
+        def forward(self, x):
+            return type("Output", (), {"logits": self.slope * x})
+
+    labels = torch.tensor([1.0, 2.0, 3.0])
+    batches = [{"x": torch.ones(2, 1), "labels": labels[:2]}, {"x": torch.ones(1, 1), "labels": labels[2:]}]
+    assert measure(Model(), batches, True) == pytest.approx((2 / 3, 0.0))
+    batches[1]["x"] = torch.full((1, 1), 2.0)
+    assert measure(Model(), batches, True) == pytest.approx((2 / 3, 2.0))  # 2/3 * ((2-1)*1 + (2-2)*1 + (4-3)*2)
+    assert label_entropy(np.array([0.5, 1.5], dtype=np.float32)) is None
+    assert label_entropy(np.array([1, 1, 0, 1])) == pytest.approx(0.5623351)
+
+
+def test_examples_are_drawn_from_their_seed_and_the_longest_come_first(prepare, request_):
+    rows = prepare(request_).rows
+    one, again, other = (draw_examples(rows, 10, seed) for seed in (0, 0, 1))
+    assert list(one) == list(again)
+    assert set(one) != set(other)
+    assert len(set(one)) == 10
+    lengths = np.diff(rows.offsets)[one]
+    assert list(lengths) == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize("at", [0, 1, 23, 37])
+def test_an_interrupted_one_goes_on_bit_by_bit(prepare, request_, at):
+    whole = measured(prepare(request_))
+    work, calls = prepare(request_), []
+
+    def stop() -> bool:
+        calls.append(1)
+        return len(calls) > at
+
+    with pytest.raises(Stopped):
+        measured(work, stop)
+    kept = read_points(work)
+    assert kept is not None
+    assert len(kept.values) == at
+    seen = []
+    record = measure_surface(work, kept, lambda done, value: seen.append(done), lambda: False)
+    assert record == whole
+    assert seen == list(range(at + 1, 39))
+    assert stored_surface(work.folder) == whole
+
+
+def test_points_measured_in_another_way_are_not_gone_on_with(prepare, request_, capsys):
+    work = prepare(request_)
+    with pytest.raises(Stopped):
+        measured(work, lambda: True)
+    other = replace(work, facts={**work.facts, "threads": 7})
+    with pytest.raises(UserError, match="0 points measured with threads 1, here it is 7: go on as before, or delete"):
+        read_points(other)
+    path = work.folder / POINTS_FILE
+    path.write_text(path.read_text().replace('"rows":28', '"rows":27'))
+    assert read_points(work) is None
+    assert "cannot be read: set aside as" in capsys.readouterr().out
+    assert (work.folder / f"{POINTS_FILE}.damaged-1").exists()
+
+
+@pytest.fixture
+def command(runs, toy_data, tiny_model_folder, workplace):
+    """Returns the arguments of a surface of 16 points, the results of the runs being in a folder of the test."""
+    import shutil
+
+    shutil.copytree(runs[0], "results")
+    Path("toy.yaml").write_text(SWEEP.format(data=toy_data, model=tiny_model_folder))
+    ends = ["--failed", runs[1].run_id[:8], "--successful", runs[2].run_id[:8]]
+    return ["probe", "surface", *ends, "--config", "toy.yaml", "--device", "cpu", "--examples", "16", "--points", "4"]
+
+
+def test_the_command_measures_once_and_shows_again(stableft, command):
+    code, out, err = stableft(*command)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert "loss and gradient norm of tiny" in lines[0]
+    assert "at 38 points, 16 examples of toy" in lines[0]
+    assert [line.split()[0] for line in lines if line.startswith(("pre-trained", "failed", "successful"))] == [
+        *("pre-trained", "failed", "successful")
+    ]
+    folder = next(Path("results", PROBES_FOLDER).iterdir())
+    assert {path.name for path in folder.iterdir()} == {PROBES_FILE, "claim.lock", *FIGURES.values()}
+    before = (folder / PROBES_FILE).read_bytes(), (folder / PROBES_FILE).stat().st_mtime_ns
+    (folder / FIGURES["loss"]).unlink()
+    code, again, _ = stableft(*command)
+    assert code == 0
+    assert again.splitlines()[0] == "this surface is done already: nothing is measured"
+    assert again.splitlines()[1:] == lines[1:]
+    assert (folder / FIGURES["loss"]).exists()
+    assert ((folder / PROBES_FILE).read_bytes(), (folder / PROBES_FILE).stat().st_mtime_ns) == before
+    assert stableft(*command, "--loss-only")[0] == 0
+    assert len(list(Path("results", PROBES_FOLDER).iterdir())) == 2
+
+
+def test_two_processes_are_not_at_one_surface(stableft, command, runs):
+    pair = find_pair(SurfaceRequest(runs[1].run_id, runs[2].run_id, points=4, examples=16), Path("results"))
+    request = SurfaceRequest(command[3], command[5], points=4, examples=16)
+    with claim(Path("results", PROBES_FOLDER, surface_id(request, pair))):
+        code, _, err = stableft(*command)
+    assert code == 2
+    assert "another process is at surface" in err
+
+
+def test_ctrl_c_keeps_the_points(stableft, command, monkeypatch):
+    assert stableft(*command, "--results", "whole")[0] == 2  # there are no such runs
+    original, calls = surface_work.measure_points, []
+
+    def interrupting(*arguments):
+        for value in original(*arguments):
+            calls.append(1)
+            if len(calls) == 7:
+                signal.raise_signal(signal.SIGINT)
+            yield value
+
+    monkeypatch.setattr(surface_work, "measure_points", interrupting)
+    code, out, _ = stableft(*command)
+    assert code == 130
+    assert out.splitlines()[-1] == "Interrupted after 7 of 38 points; the same command goes on from there"
+    code, out, _ = stableft(*command)
+    assert code == 0
+    assert "; 7 points are done" in out.splitlines()[0]
+
+
+@pytest.mark.timeout(120)
+def test_a_kill_changes_no_bit(stableft, command, tmp_path):
+    torch.set_num_threads(1)
+    assert stableft(*command, "--points", "12")[0] == 0
+    (folder,) = Path("results", PROBES_FOLDER).iterdir()
+    whole = (folder / PROBES_FILE).read_bytes()
+    (folder / PROBES_FILE).unlink()
+    program = "import sys, torch; torch.set_num_threads(1); import stableft.probes.loss_surface as work; "
+    program += "work.SAVE_SECONDS = 0.0; from stableft.cli.app import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *command, "--points", "12"], stdout=subprocess.DEVNULL, env={**os.environ}
+    )
+    while not (folder / POINTS_FILE).exists():
+        assert process.poll() is None
+        time.sleep(0.002)
+    time.sleep(0.1)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (folder / PROBES_FILE).exists()
+    code, out, _ = stableft(*command, "--points", "12")
+    assert code == 0
+    assert " points are done" in out.splitlines()[0]
+    assert (folder / PROBES_FILE).read_bytes() == whole
+    assert not (folder / POINTS_FILE).exists()
+
+
+def test_what_makes_no_sense_is_refused(runs, request_, prepare, tmp_path):
+    _, failed, successful = runs
+    cases = {
+        f"--failed {successful.run_id}: this run .arm toy. did not fail: its last accuracy is": replace(
+            request_, failed=successful.run_id
+        ),
+        f"--successful {failed.run_id}: this run .arm toy. failed: its last accuracy is": replace(
+            request_, successful=failed.run_id
+        ),
+        "--examples 29: the runs were trained on 28 rows": replace(request_, examples=29),
+        "--range 1 1: give two numbers, the lower one first": replace(request_, low=1.0, high=1.0),
+        "its best weights were not kept": replace(request_, checkpoint="best"),
+        "has no such run": replace(request_, failed="0123"),
+    }
+    for sentence, request in cases.items():
+        with pytest.raises(UserError, match=sentence):
+            prepare(request)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"data.max_length": 16}, "differ in data.max_length, 32 and 16"),
+        ({"data.segment_ids": False}, "differ in data.segment_ids, True and False"),
+        ({"data.train_rows": 20, "data.sample_seed": 0}, "differ in data.train_rows, None and 20"),
+    ],
+)
+def test_runs_that_are_not_alike_are_refused(runs, toy_run, tmp_path, request_, change, sentence):
+    _, failed, successful = runs
+    other = toy_run(**change)
+    for record in (failed, successful.model_copy(update={"config": other.config, "run_id": other.run_id})):
+        run_folder(tmp_path, record.run_id).mkdir(parents=True)
+        write_record(tmp_path, record)
+    with pytest.raises(UserError, match=sentence):
+        find_pair(replace(request_, successful=other.run_id), tmp_path)
+
+
+def test_weights_that_are_not_finite_or_of_another_model_are_refused(runs, toy_sources, prepare, request_, tmp_path):
+    pair = find_pair(request_, runs[0])
+    tensors = weights_of(runs, 1)
+    broken, longer = tmp_path / "broken.safetensors", tmp_path / "longer.safetensors"
+    save_file({**tensors, "classifier.bias": torch.tensor([0.0, float("nan")])}, broken)
+    save_file({**tensors, "classifier.more": torch.zeros(2)}, longer)
+    (tmp_path / "no.safetensors").write_bytes(b"nothing")
+    for name, sentence in (("broken", "are not all finite"), ("longer", "has classifier.more"), ("no", "holds no wei")):
+        wrong = replace(pair, failed_weights=tmp_path / f"{name}.safetensors")
+        with pytest.raises(UserError, match=f"run {runs[1].run_id}: .*{sentence}"):
+            prepare_work(request_, wrong, tmp_path, toy_sources, Execution(threads=1))
+
+
+def test_data_that_has_changed_is_refused(runs, toy_sources, request_, tmp_path):
+    pair = find_pair(request_, runs[0])
+    assert pair.failed.data
+    data = pair.failed.data.model_copy(update={"fingerprint": "f" * 64})
+    wrong = replace(pair, failed=pair.failed.model_copy(update={"data": data}))
+    with pytest.raises(UserError, match="trained on rows with fingerprint ffffffffffffffff, and now they have"):
+        prepare_work(request_, wrong, tmp_path, toy_sources, Execution(threads=1))
+
+
+def test_everything_that_can_change_a_number_changes_the_id(runs, request_, tmp_path):
+    pair = find_pair(request_, runs[0])
+    (tmp_path / "other").write_bytes(b"other weights")
+    ids = {surface_id(request_, pair), surface_id(request_, replace(pair, failed_weights=tmp_path / "other"))}
+    ids.add(surface_id(request_, replace(pair, head_seed=9)))
+    changes = {"points": 5, "low": -1.0, "high": 1.0, "examples": 7, "examples_seed": 1, "loss_only": True}
+    ids |= {surface_id(replace(request_, **{key: value}), pair) for key, value in changes.items()}
+    assert len(ids) == 3 + len(changes)
+    assert all(len(one) == 16 for one in ids)
+
+
+def hand_made(losses, line_losses, norms=None, **given) -> Surface:
+    n = len(losses)
+    values = {
+        "run_id": "0" * 16,
+        **{"model": "tiny", "task": "toy", "failed": "a", "successful": "b", "checkpoint": "last"},
+        **{"head_seed": 1, "examples": 4, "examples_seed": 0, "label_entropy": 0.69},
+        **{"alphas": tuple(np.linspace(0, 1, n)), "betas": tuple(np.linspace(0, 1, n))},
+        **{"losses": tuple(map(tuple, losses)), "grad_norms": None if norms is None else tuple(map(tuple, norms))},
+        **{"pretrained_loss": 0.7, "line_losses": tuple(line_losses)},
+    }
+    if norms is not None:
+        values |= {"pretrained_norm": 2.0, "line_norms": tuple(norms[0][:1]) * len(line_losses)}
+    return Surface.model_validate({**values, **given})
+
+
+def test_the_lowest_pass_by_hand():
+    wall = np.array([[0.7, 0.9, 0.1], [0.7, 0.8, 0.1], [0.7, 2.0, 0.1]])
+    assert lowest_pass(wall, (0, 0), (0, 2)) == 0.8
+    assert lowest_pass(np.array([[0.7, 9.0, 9.0], [9.0, 0.6, 9.0], [9.0, 9.0, 0.1]]), (0, 0), (2, 2)) == 0.7
+    assert lowest_pass(np.array([[0.7, np.nan, 0.1]]), (0, 0), (0, 2)) == np.inf
+
+
+def test_words_come_from_the_numbers():
+    grid = np.full((11, 11), 0.75)
+    grid[0, 10], grid[10, 0], grid[5, 5] = 0.69, 0.01, 5.0
+    norms = np.full((11, 11), 4.0)
+    norms[0, 0] = 1.0
+    text = surface_words(hand_made(grid, [0.69, 0.9, 1.0, 0.5, 0.01], norms))
+    assert "rises to 1, 50% of the way along: a barrier 0.31 above the higher of its ends, 0.69 and 0.01." in text
+    assert "Every path over the grid from failed to successful has to climb to 0.75, 0.06 above its higher end" in text
+    assert "failed model's loss is 0.69, the entropy of these examples' labels 0.69: next to nothing was learnt" in text
+    assert "gradient norm at the failed model is 1, 0.5 times that at the pre-trained one; at 0% of" in text
+    assert "lowest on the grid  0      1     0.01  4" in text
+    grid[0], grid[:, 0] = 0.3, np.linspace(0.3, 0.01, 11)
+    text = surface_words(hand_made(grid, [0.3, 0.2, 0.1], label_entropy=None))
+    assert "the loss never rises above its ends, 0.3 and 0.1: no barrier" in text
+    assert "on which the loss never rises above its ends" in text
+    assert "gradient" not in text
+    assert "entropy" not in text
+    assert "over the grid" not in surface_words(hand_made(grid[::5, ::5], [0.3, 0.2, 0.1]))  # too coarse to tell
+    assert "is not finite everywhere" in surface_words(hand_made(grid, [0.3, np.nan, 0.1]))
+
+
+def test_panels_show_levels_around_the_failed_model():
+    grid = np.geomspace(1e-5, 4.0, 121).reshape(11, 11)
+    record = hand_made(grid, [0.69, 0.9, 0.01], 10 * grid)
+    loss, norm = surface_panel(record, "loss", "toy"), surface_panel(record, "grad_norm", "toy")
+    assert (loss.zlabel, norm.zlabel) == ("cross-entropy", "gradient norm")
+    assert [place.label for place in loss.places] == ["pre-trained", "failed", "successful"]
+    levels = contour_levels([loss])
+    assert levels[0] == 0.0
+    assert {0.65, 0.7, 0.75, 0.8, 5.0} <= set(levels)
+    levels = contour_levels([norm])
+    assert levels[0] <= grid.min() * 10
+    assert levels[-1] >= grid.max() * 10
+    assert sum(level > 0 for level in levels) >= 5
+    assert surface_panel(hand_made(grid, [1, 1]), "grad_norm", "toy").missing.startswith("This surface was computed")
+    assert surface_panel(hand_made(grid * np.nan, [1, 1]), "loss", "toy").missing == "None of these numbers is finite."
+    flat = contour_levels([surface_panel(hand_made(0.66 + grid / 100, [1, 1]), "loss", "toy")])
+    assert sum(0.66 < level < 0.7 for level in flat) >= 4  # where the usual ones are too far apart
+    far = hand_made(grid, [1, 1], alphas=tuple(np.linspace(0.5, 2, 11)))
+    assert [place.label for place in surface_panel(far, "loss", "toy").places] == ["failed"]
+    assert surface_panel(hand_made(grid, [1], label_entropy=None), "loss", "toy").zlabel == "mean squared error"
+    assert "drawn with seed 1" in surface_caption(record)
+
+
+def test_progress_counts_what_was_done_before_but_not_as_fast(monkeypatch, capsys):
+    monkeypatch.setattr("stableft.probes.saved_runs.LINE_SECONDS", 0.0)
+    with open_view(20, before=10) as tick:
+        time.sleep(0.1)
+        tick("point 11/20", 1)
+    line = capsys.readouterr().out
+    assert line.startswith("point 11/20  55%  ETA 0:00:0")
+    assert line.rstrip()[-1] in "123456789"  # nine more tenths of a second, or more

@@ -1,0 +1,228 @@
+"""Stability of single predictions: small cases by hand, brute force over pairs, and what must hold of any runs."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from stableft.probes.per_example import (
+    Agreement,
+    agreement,
+    answer_counts,
+    as_a_whole,
+    cochran,
+    disagreements,
+    fleiss_kappa,
+    over_pairs,
+    per_point,
+    rank,
+    variances,
+)
+from stableft.probes.per_example_data import NO_ANSWER, answers_of
+
+FEW = 99  # resamples
+# Fleiss (1971) as the textbooks have it: how many of 14 raters put each of 10 subjects into each of 5 categories.
+FLEISS = (
+    *((0, 0, 0, 0, 14), (0, 2, 6, 4, 2), (0, 0, 3, 5, 6), (0, 3, 9, 2, 0), (2, 2, 8, 1, 1)),
+    *((7, 7, 0, 0, 0), (3, 2, 6, 3, 0), (2, 5, 3, 2, 2), (6, 5, 2, 1, 0), (0, 2, 2, 3, 7)),
+)
+RIGHT = np.array([[1, 1, 1, 0], [1, 0, 1, 0], [1, 0, 0, 0]], dtype=bool)  # three runs on four examples
+RUNS = (
+    st.integers(2, 6)
+    .flatmap(
+        lambda n: st.integers(1, 12).flatmap(
+            lambda m: st.lists(st.lists(st.integers(-1, 2), min_size=m, max_size=m), min_size=n, max_size=n)
+        )
+    )
+    .map(np.array)
+)
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def of(found: Agreement) -> tuple:
+    return found.unanimous, found.churn, found.churn_min, found.churn_max, found.kappa
+
+
+def test_by_hand():
+    assert variances(RIGHT).tolist() == [0, 1 / 3, 1 / 3, 0]  # 1 or 2 of 3 right: 2 / (3 * 2)
+    point = per_point(RIGHT, rng(), FEW)
+    assert point.value == pytest.approx(1 / 6)
+    whole = as_a_whole(RIGHT, rng(), FEW)
+    assert whole.scores == (0.75, 0.5, 0.25)
+    assert whole.mean == 0.5
+    assert whole.value == pytest.approx(1 / 16)  # (1/16 + 0 + 1/16) / 2
+    assert whole.ratio == pytest.approx(1.5)  # 1/16 over 1/24
+    assert whole.covariance == pytest.approx((1 / 16 - 1 / 24) * 4 / 3)
+    assert whole.test.reason == "the runs differ on 2 examples, too few for its chi-square"
+    found = agreement(RIGHT.astype(int))
+    assert of(found)[:4] == (0.5, pytest.approx(1 / 3), 0.25, 0.5)
+
+
+def test_numbers_by_hand():
+    predictions = np.array([[1.0, 2.0], [3.0, 2.0]])
+    assert per_point(predictions, rng(), FEW).value == pytest.approx(1.0)  # variances 2 and 0
+    errors = np.square(predictions - [1.0, 1.0])  # [[0, 1], [4, 1]]: means 0.5 and 2.5, variances 8 and 0
+    whole = as_a_whole(errors, rng(), FEW)
+    assert (whole.value, whole.ratio) == (pytest.approx(2.0), pytest.approx(1.0))
+    assert whole.test.p is None
+
+
+def test_fleiss_kappa_is_that_of_the_textbooks():
+    answers = np.array([[i for i, count in enumerate(row) for _ in range(count)] for row in FLEISS]).T
+    assert fleiss_kappa(answers) == pytest.approx(0.20993, abs=5e-6)
+    assert answer_counts(answers, 5).tolist() == [[*row, 0] for row in FLEISS]
+
+
+def test_cochran_is_the_formula_of_the_textbooks():
+    right = rng().random((5, 40)) < np.linspace(0.4, 0.8, 5)[:, np.newaxis]
+    runs, rows = right.sum(axis=1), right.sum(axis=0)
+    statistic = 4 * (5 * (runs**2).sum() - runs.sum() ** 2) / (5 * rows.sum() - (rows**2).sum())
+    found = cochran(right)
+    assert found.statistic == pytest.approx(statistic)
+    assert found.p == pytest.approx(stats.chi2.sf(statistic, 4))
+    whole = as_a_whole(right, rng(), FEW)
+    assert whole.ratio == pytest.approx(statistic / 4)
+
+
+def test_cochran_is_what_permuting_runs_within_each_example_gives():
+    generator = rng()
+    right = generator.random((4, 60)) < np.array([0.55, 0.6, 0.65, 0.75])[:, np.newaxis]
+    spread = right.mean(axis=1).var()
+    draws = [generator.permuted(right, axis=0).mean(axis=1).var() for _ in range(4000)]
+    assert cochran(right).p == pytest.approx(np.mean(np.array(draws) >= spread - 1e-12), abs=0.02)
+
+
+def test_outputs_that_are_not_finite_are_no_class():
+    outputs = np.array([[0.1, 0.2], [math.nan, 0.0], [math.inf, 1.0], [2.0, 1.0]])
+    assert answers_of(outputs).tolist() == [1, NO_ANSWER, NO_ANSWER, 0]
+    answers = np.array([[0, NO_ANSWER], [0, NO_ANSWER], [0, 1]])
+    assert disagreements(answers).tolist() == pytest.approx([0, 2 / 3])  # two without an answer are alike
+    assert agreement(answers).unanimous == 0.5
+    assert ((answers == np.array([0, 1])).sum(axis=0) == [3, 1]).all()
+
+
+def test_the_jackknife_is_that_of_leaving_out_each_run():
+    answers = rng().integers(0, 3, (6, 30))
+    differ = np.stack([(answers != run).mean(axis=1) for run in answers])
+
+    def churn(chosen: list[int]) -> float:
+        return float(np.mean([(answers[i] != answers[j]).mean() for i, j in itertools.combinations(chosen, 2)]))
+
+    whole = churn(list(range(6)))
+    without = np.array([churn([j for j in range(6) if j != i]) for i in range(6)])
+    error = math.sqrt(5 / 6 * np.square(without - without.mean()).sum()) / whole
+    factor = math.exp(stats.t.ppf(0.975, 5) * error)
+    found = over_pairs(differ, 1.0)
+    assert (found.low, found.high) == (pytest.approx(whole / factor), pytest.approx(min(whole * factor, 1)))
+
+
+@pytest.mark.parametrize("lost", [0.0, 0.3])
+def test_the_interval_over_runs_covers_the_truth(lost):
+    """The bootstrap, which counts a run drawn twice as two that agree, covered it in 71 % of arms of 25 runs."""
+    generator = np.random.default_rng(1)
+    hard = generator.normal(0, 1.2, 100)
+
+    def draw(n: int) -> np.ndarray:
+        right = generator.normal(1, 0.5, (n, 1)) - hard + generator.normal(0, 1, (n, 100)) > 0
+        right[generator.random(n) < lost] = np.arange(100) % 2 == 0
+        return right
+
+    truth = variances(draw(20_000)).mean()
+    intervals = [per_point(draw(12), rng(), FEW).over_runs for _ in range(200)]
+    covered = np.mean([low <= truth <= high for i in intervals if (low := i.low) and (high := i.high)])
+    assert 0.87 < covered <= 1
+
+
+def test_what_is_missing_says_why():
+    one = np.array([[True, False]])
+    assert per_point(one, rng(), FEW).reason == "at least 2 runs are needed, here is 1"
+    assert as_a_whole(one, rng(), FEW).mean == 0.5
+    assert agreement(one.astype(int)).reason == "at least 2 runs are needed, here is 1"
+    none = np.zeros((0, 0), dtype=int)
+    assert agreement(none).reason == as_a_whole(none == 1, rng(), FEW).reason == "no run has predictions"
+    two = per_point(RIGHT[:2], rng(), FEW)
+    assert two.value == pytest.approx(0.125)
+    assert two.over_runs.reason == "this needs at least 3 runs, here are 2"
+    alike = np.array([[1, 1], [1, 1], [1, 1]])
+    found = agreement(alike)
+    assert of(found) == (1.0, 0.0, 0.0, 0.0, None)
+    assert found.kappa_reason == "every run gives one and the same answer everywhere"
+    assert found.churn_over_runs.reason == "the runs do not differ"
+    whole = as_a_whole(alike == 1, rng(), FEW)
+    assert (whole.value, whole.ratio, whole.test.p) == (0.0, None, None)
+    diverged = per_point(np.array([[1.0, math.nan], [1.0, 2.0]]), rng(), FEW)
+    assert diverged.reason == "1 of 2 runs has outputs that are not finite"
+
+
+def test_the_order_of_ties():
+    right = np.array([2, 1, 3, 1, 0])
+    unstable = np.array([1 / 3, 0.25, 0.25, 0.25, 0.0])
+    assert rank(unstable, right).tolist() == [0, 1, 3, 2, 4]
+    assert rank(unstable).tolist() == [0, 1, 2, 3, 4]
+
+
+@settings(max_examples=60, deadline=None)
+@given(RUNS)
+def test_against_brute_force_over_pairs(answers):
+    n, m = answers.shape
+    labels = np.arange(m) % 3
+    right = answers == labels
+    pairs = list(itertools.combinations(range(n), 2))
+    churn = [np.mean([a != b for a, b in zip(answers[i], answers[j], strict=True)]) for i, j in pairs]
+    found = agreement(answers)
+    assert found.churn == pytest.approx(np.mean(churn))
+    assert (found.churn_min, found.churn_max) == (pytest.approx(min(churn)), pytest.approx(max(churn)))
+    assert found.unanimous == pytest.approx(np.mean([len(set(column)) == 1 for column in answers.T.tolist()]))
+    assert disagreements(answers).mean() == pytest.approx(np.mean(churn))
+    point, whole = per_point(right, rng(), FEW), as_a_whole(right, rng(), FEW)
+    half = np.mean([(right[i] != right[j]).mean() for i, j in pairs]) / 2
+    assert point.value == pytest.approx(half)
+    assert point.value == pytest.approx(np.var(right, axis=0, ddof=1).mean())
+    assert whole.value == pytest.approx(np.var(right.mean(axis=1), ddof=1), abs=1e-12)
+    covariances = np.cov(right.astype(float), rowvar=False).reshape(m, m)
+    assert whole.value == pytest.approx(covariances.sum() / m**2, abs=1e-12)
+    if whole.covariance is not None:
+        assert whole.covariance == pytest.approx(covariances[~np.eye(m, dtype=bool)].mean(), abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(RUNS, st.randoms(use_true_random=False))
+def test_the_order_of_runs_and_examples_does_not_matter(answers, random):
+    runs, examples = list(range(len(answers))), list(range(answers.shape[1]))
+    random.shuffle(runs)
+    random.shuffle(examples)
+    moved = answers[np.ix_(runs, examples)]
+    assert of(agreement(moved)) == pytest.approx(of(agreement(answers)), nan_ok=True)
+    for which in (lambda a: variances(a == 1), disagreements):
+        assert which(moved).tolist() == which(answers)[examples].tolist()  # to the last bit, or ties would move
+    a, b = (as_a_whole(some == 1, rng(), FEW) for some in (answers, moved))
+    assert b.value == pytest.approx(a.value, abs=1e-15)
+    assert (b.ratio is None) == (a.ratio is None)
+
+
+@settings(max_examples=40, deadline=None)
+@given(RUNS)
+def test_repeated_examples_change_nothing_that_is_a_mean(answers):
+    twice = np.concatenate([answers, answers], axis=1)
+    a, b = agreement(answers), agreement(twice)
+    assert of(b) == pytest.approx(of(a), nan_ok=True)
+    one, two = (as_a_whole(some == 1, rng(), FEW) for some in (answers, twice))
+    assert two.value == pytest.approx(one.value, abs=1e-15)
+    if one.ratio is not None:
+        assert two.ratio == pytest.approx(2 * one.ratio)  # the copies are anything but independent
+
+
+@settings(max_examples=40, deadline=None)
+@given(RUNS)
+def test_with_two_classes_s_per_point_is_half_the_churn(answers):
+    two = answers > 0
+    assert per_point(two, rng(), FEW).value == pytest.approx((agreement(two.astype(int)).churn or 0) / 2)
+    labelled = two == (np.arange(two.shape[1]) % 2 == 0)  # whatever the labels
+    assert per_point(labelled, rng(), FEW).value == pytest.approx(per_point(two, rng(), FEW).value)

@@ -1,0 +1,658 @@
+"""Other people's tables come in with their values unchanged, or not at all and with a sentence that says why."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.paths import FILES
+
+from stableft.catalog.tasks import TASKS, find_task
+from stableft.data.metrics import majority_baseline
+from stableft.errors import UserError
+from stableft.records.csv_table import CsvMapping
+from stableft.records.import_csv import import_csv
+from stableft.records.import_runs import known_task, majority_score, metric_in_name
+from stableft.records.run_record import ImportedRun, dump_record, read_records_file
+
+RESULTS = FILES / "per-seed" / "results.csv"  # made up, in the layout of a real file
+PLAIN = CsvMapping(task="=RTE", arm="arm", seed="seed", score="acc")
+REPLICATION = CsvMapping(
+    task="dataset",
+    arm="method",
+    seed="seed",
+    score="test_acc",
+    val="val_acc",
+    val_where=("filetype=raw_log",),
+    train_loss="loss",
+    step="step",
+    where=("dataset=RTE", "filetype=test_last_log"),
+)
+
+
+@pytest.fixture
+def take(tmp_path):
+    """Returns a function that imports a table given as text, and returns its records and what was printed."""
+
+    def take(text: str | bytes, mapping: CsvMapping = PLAIN, name: str = "scores.csv", **changes):
+        file = tmp_path / name
+        file.write_bytes(text.encode() if isinstance(text, str) else text)
+        out = tmp_path / "out.jsonl"
+        said = import_csv(file, replace(mapping, **changes), out)
+        records = list(read_records_file(out))
+        assert all(isinstance(record, ImportedRun) for record in records)
+        return records, said
+
+    return take
+
+
+@pytest.fixture
+def refused(take, tmp_path):
+    """Returns a function that says with which sentence a table is refused; the name of its folder is left out."""
+
+    def refused(text: str | bytes, mapping: CsvMapping = PLAIN, name: str = "scores.csv", **changes) -> str:
+        with pytest.raises(UserError) as caught:
+            take(text, mapping, name, **changes)
+        assert not (tmp_path / "out.jsonl").exists()
+        assert "\n" not in str(caught.value)
+        return str(caught.value).replace(f"{tmp_path}/", "")
+
+    return refused
+
+
+def scores(records) -> list[float]:
+    return [record.score(record.report, record.split, record.metric) for record in records]
+
+
+def replicate(tmp_path, **changes):
+    out = tmp_path / "out.jsonl"
+    said = import_csv(RESULTS, replace(REPLICATION, **changes), out)
+    return list(read_records_file(out)), said
+
+
+# ---- what a simple table becomes
+
+
+def test_a_run_is_known_by_what_stands_in_its_row(take):
+    records, said = take("seed,arm,acc\n2,b,0.7\n1,b,0.5252\n1,a,0.6\n")
+    assert [(run.task, run.arm, run.seed) for run in records] == [("rte", "a", 1), ("rte", "b", 1), ("rte", "b", 2)]
+    assert scores(records) == [0.6, 0.5252, 0.7]
+    first = records[0]
+    assert (first.metric, first.split, first.report, first.failed) == ("accuracy", "test", "last", False)
+    assert first.baseline == 73 / 139
+    assert (first.evals, first.best, first.steps) == ((), None, None)
+    assert (first.source.kind, first.source.name) == ("csv", "scores.csv")
+    assert first.source.sha256 in said
+    assert "rte   b    last test accuracy  2     1-2    0    1/2" in said
+    assert "failed is a score that is NaN or at most 0.5252" in said
+    assert said.splitlines()[-1].startswith("wrote ")
+    assert said.endswith("out.jsonl")
+
+
+def test_ids_depend_on_the_run_and_the_file_and_not_on_the_new_name(take):
+    text = "seed,arm,acc\n1,a,0.6\n1,b,0.6\n2,a,0.6\n"
+    ids = [run.run_id for run in take(text)[0]]
+    assert len(set(ids)) == 3
+    assert all(len(run_id) == 16 and int(run_id, 16) >= 0 for run_id in ids)
+    assert [run.run_id for run in take(text, rename=("a=c",))[0]] == [ids[2], ids[0], ids[1]]
+    assert not set(ids) & {run.run_id for run in take(text + "9,a,0.6\n")[0]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "seed,arm,acc,\n1,a,0.6,\n"),
+        ("b.csv", "seed,arm,acc,\n1,a,0.6\n"),
+        ("c.csv", "seed,arm,acc\n1,a,0.6,\n"),
+        ("d.csv", ",Unnamed: 1,seed,arm,acc,Unnamed: 5\n0,,1,a,0.6\n"),
+        ("e.csv", "\ufeffseed,arm,acc\r\n1,a,0.6\r\n"),
+        ("f.tsv", "seed\tarm\tacc\n1\ta\t0.6\n\n,\n".replace(",", "\t")),
+        ("g.csv", "seed, arm, acc\n1, a, 0.6\n"),
+        ("h.csv", 'seed,arm,acc,note\n1,a,0.6,"two\nlines, a comma"\n'),
+        ("i.CSV", "seed,arm,acc,x,x\n1,a,0.6,,\n"),
+        ("j.csv", "seed,arm,acc\n1.0,a,0.60"),
+    ],
+)
+def test_junk_columns_marks_and_blanks_are_harmless(take, name, text):
+    records, _ = take(text, name=name)
+    assert [(run.arm, run.seed) for run in records] == [("a", 1)]
+    assert scores(records) == [0.6]
+
+
+def test_values_that_pandas_would_change_stay_as_they_are(take):
+    text = "seed,arm,acc\n1,007,0.6\n1,1e5,0.6\n1,None,0.6\n1,True,0.6\n"
+    assert [run.arm for run in take(text)[0]] == ["007", "1e5", "None", "True"]
+
+
+@pytest.mark.parametrize(
+    ("written", "name"), [("rte", "rte"), ("STS-B", "stsb"), ("sst2", "sst2"), ("cola", "cola"), ("Toy RTE", "toy-rte")]
+)
+def test_tasks_are_known_by_name_and_title(written, name):
+    task = known_task(written)
+    assert task is not None
+    assert task.name == name
+
+
+def test_a_task_of_ones_own_keeps_its_name_and_has_no_baseline(take):
+    text = "seed,arm,acc,bleu\n1,a,0.6,0.3\n2,a,,\n"
+    records, said = take(text, task="=my task")
+    assert [(run.task, run.metric, run.failed, run.baseline) for run in records] == [
+        ("my task", "accuracy", None, None),
+        ("my task", "accuracy", True, None),  # NaN fails whatever the baseline
+    ]
+    assert "not known; --baseline" in said
+    assert take(text, task="=my task", score="bleu")[0][0].metric == "score"
+    assert take(text, task="=my task", score="bleu", metric="bleu")[0][0].metric == "bleu"
+    assert [run.failed for run in take(text, task="=my task", baseline=0.6)[0]] == [True, True]
+
+
+# ---- the layout of a real replication
+
+
+def test_score_rows_and_evaluation_rows_make_a_run(tmp_path):
+    records, said = replicate(tmp_path)
+    assert [(run.arm, run.seed, run.failed) for run in records] == [
+        ("debiased", 0, False),
+        ("debiased", 10, False),
+        ("plain", 0, True),
+        ("plain", 9, False),
+    ]
+    run = records[1]
+    assert [(point.step, point.val, point.train_loss) for point in run.evals] == [
+        (90, {"accuracy": 0.615942}, 0.258896),
+        (100, {"accuracy": 0.731884}, 0.608063),
+        (104, {"accuracy": 0.673913}, 0.4908),
+    ]
+    assert (run.last.step, run.last.val, run.last.test) == (104, {"accuracy": 0.673913}, {"accuracy": 0.7122})
+    assert (run.best.step, run.best.val, run.best.test) == (100, {"accuracy": 0.731884}, None)
+    assert run.steps == 104
+    assert "plain     last test accuracy  2     0,9    0    1/2" in said
+
+
+def test_the_best_checkpoints_rows_can_be_the_ones_that_are_reported(tmp_path):
+    records, _ = replicate(tmp_path, where=("dataset=RTE", "filetype=test_best_log"), checkpoint="best")
+    run = records[1]
+    assert (run.report, run.best.step, run.best.test) == ("best", 100, {"accuracy": 0.7338})
+    assert (run.last.step, run.last.val, run.last.test) == (104, {"accuracy": 0.673913}, None)
+
+
+def test_a_failed_run_is_compared_to_as_many_digits_as_are_printed(tmp_path):
+    records, said = replicate(
+        tmp_path, where=("dataset=MRPC", "filetype=test_last_log"), score="test_f1", val="val_acc"
+    )
+    baseline = majority_score(find_task("mrpc"), "test", "f1")
+    assert [(run.arm, run.failed, run.baseline) for run in records] == [
+        ("debiased", False, baseline),
+        ("plain", True, baseline),  # 0.8116 is 280/345 = 0.81159
+    ]
+    assert records[0].best.val == {"accuracy": 0.847291}
+    assert records[0].best.step == 9  # by accuracy; by F1 it would be the last
+    assert "val_acc was read as accuracy" in said
+
+
+def test_a_nan_is_kept_and_failed(tmp_path):
+    where = ("dataset=STS-B", "filetype=test_last_log")
+    records, said = replicate(tmp_path, where=where, score="test_spearmanr", val="val_spearmanr")
+    assert [(run.arm, run.metric, run.failed) for run in records] == [
+        ("debiased", "spearman", False),
+        ("plain", "spearman", True),
+    ]
+    assert math.isnan(scores(records)[1])
+    assert math.isnan(records[1].best.val["spearman"])
+    assert (records[1].best.step, records[1].evals[0].train_loss) == (16, None)
+    assert "plain     last test spearman  1     3      1    1/1" in said
+
+
+def test_several_tasks_come_in_at_once_where_the_metric_is_that_of_all(take):
+    text = "data,seed,arm,acc\nRTE,1,a,0.6\nQNLI,1,a,0.5\nSST-2,1,a,0.6\n"
+    records, said = take(text, task="data")
+    assert [(run.task, run.failed) for run in records] == [("qnli", True), ("rte", False), ("sst2", False)]
+    assert "qnli: failed is a score that is NaN or at most 0.5054" in said
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_the_order_of_the_rows_changes_nothing_but_the_files_hash(tmp_path_factory, random):
+    folder = tmp_path_factory.mktemp("permuted")
+    header, *rows = RESULTS.read_text().splitlines(keepends=True)
+    random.shuffle(rows)
+    (folder / "results.csv").write_text(header + "".join(rows))
+    written = []
+    for file in (RESULTS, folder / "results.csv"):
+        import_csv(file, REPLICATION, folder / "out.jsonl")
+        records = list(read_records_file(folder / "out.jsonl"))
+        source = records[0].source.model_copy(update={"sha256": ""})
+        written.append([dump_record(run.model_copy(update={"run_id": "", "source": source})) for run in records])
+    assert written[0] == written[1]
+
+
+# ---- evaluations
+
+
+LOG = "kind,seed,arm,step,val,loss,acc\n"
+
+
+def test_steps_are_numbers_in_any_order(take):
+    text = LOG + "e,1,a,100,0.6,,\ne,1,a,9,0.8,0.3,\nt,1,a,,,,0.7\ne,1,a,10.0,nan,nan,\n"
+    mapping = {"val": "val", "val_where": ("kind=e",), "where": ("kind=t",), "step": "step", "train_loss": "loss"}
+    (run,), _ = take(text, **mapping)
+    assert [point.step for point in run.evals] == [9, 10, 100]
+    assert math.isnan(run.evals[1].val["accuracy"])
+    assert run.evals[0].train_loss == 0.3
+    assert math.isnan(run.evals[1].train_loss)
+    assert run.evals[2].train_loss is None
+    assert (run.last.val["accuracy"], run.best.val["accuracy"], run.best.step, run.steps) == (0.6, 0.8, 9, 100)
+
+
+def test_a_validation_score_may_stand_in_the_row_of_the_score(take):
+    text = "seed,arm,acc,val,step,loss\n1,a,0.6,0.7,90,0.1\n"
+    (run,), _ = take(text, val="val")
+    assert (run.evals, run.last.step, run.last.val, run.best) == ((), None, {"accuracy": 0.7}, None)
+    (run,), _ = take(text, val="val", step="step", train_loss="loss")
+    assert [(point.step, point.train_loss) for point in run.evals] == [(90, 0.1)]
+    assert (run.last.step, run.steps) == (90, 90)
+    (run,), _ = take(text, val="val", step="=120", checkpoint="best")
+    assert (run.last, run.best.step, run.best.val, run.best.test, run.steps) == (
+        None,
+        120,
+        {"accuracy": 0.7},
+        {"accuracy": 0.6},
+        None,
+    )
+
+
+def test_the_score_may_be_the_validation_score(take):
+    text = "seed,arm,acc,val_f1\n1,a,0.527,0.7\n"
+    (run,), said = take(text, split="val")
+    assert (run.last.val, run.last.test, run.baseline, run.failed) == ({"accuracy": 0.527}, None, 146 / 277, True)
+    assert "most frequent class of the dev set" in said
+    (run,), _ = take(text, split="val", val="val_f1")
+    assert run.last.val == {"accuracy": 0.527, "f1": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "sentence"),
+    [
+        ("e,1,a,9,0.5,,\ne,1,a,10,0.5,,\nt,1,a,,,,0.7\n", {"step": None}, "lines 2 and 3; --step COLUMN orders"),
+        ("e,1,a,9,0.5,,\ne,1,a,9.0,0.5,,\nt,1,a,,,,0.7\n", {}, "two evaluations at step 9, on lines 2 and 3"),
+        ("e,1,a,9.5,0.5,,\nt,1,a,,,,0.7\n", {}, "scores.csv:2 column 'step': '9.5' must be a whole number"),
+        ("e,1,a,,0.5,,\nt,1,a,,,,0.7\n", {}, "scores.csv:2 column 'step': '' must be a whole number"),
+        ("e,1,a,9,,,\nt,1,a,,,,0.7\n", {}, "--val val: the column is empty"),
+        ("e,1,a,9,0.5,,\nt,1,a,,,,0.7\nt,2,a,,,,0.7\n", {}, "1 with a score and no evaluation (a rte seed 2)"),
+        ("e,1,a,9,0.5,,\ne,2,a,9,0.5,,\nt,1,a,,,,0.7\n", {}, "1 with evaluations and no score (a rte seed 2)"),
+        ("t,1,a,,,,0.7\n", {}, "--val-where kind=e: no row has this value, there are 't'"),
+        ("e,1,a,9,0.5,,\nt,1,a,,,,0.7\n", {"val": None}, "--val-where: --val or --train-loss must say"),
+        ("t,1,a,9,0.5,0.1,0.7\n", {"val_where": (), "train_loss": "loss", "step": None}, "--train-loss loss: --step"),
+        ("t,1,a,9,0.5,0.1,0.7\n", {"val_where": (), "split": "val"}, "leave --val out"),
+        ("t,1,a,9,0.5,0.1,0.7\n", {"val_where": (), "val": "loss"}, "--val loss: a loss is no score"),
+    ],
+)
+def test_evaluations_that_are_not_those_of_the_runs_are_refused(refused, rows, changes, sentence):
+    mapping = {"val": "val", "val_where": ("kind=e",), "where": ("kind=t",), "step": "step"} | changes
+    assert sentence in refused(LOG + rows, **mapping)
+
+
+def test_runs_without_a_score_are_left_out_by_name_where_that_is_allowed(take):
+    rows = "e,1,a,9,0.5,,\ne,2,a,9,0.5,,\nt,1,a,,,,0.7\nt,3,a,,,,0.6\n"
+    mapping = {"val": "val", "val_where": ("kind=e",), "where": ("kind=t",), "step": "step", "allow_missing": True}
+    records, said = take(LOG + rows, **mapping)
+    assert [(run.seed, run.last.val) for run in records] == [(1, {"accuracy": 0.5}), (3, {})]
+    assert "runs left out: 1 with evaluations and no score (a rte seed 2)" in said
+    assert "runs kept: 1 with a score and no evaluation (a rte seed 3)" in said
+
+
+def test_runs_of_other_lengths_are_told_of(take):
+    rows = "t,1,a,9,,,0.7\nt,2,a,9,,,0.7\nt,3,a,8,,,0.7\n"
+    assert "runs of a on rte end at different steps: 8 (1 runs), 9 (2 runs)" in take(LOG + rows, step="step")[1]
+
+
+# ---- scales and numbers
+
+
+@pytest.mark.parametrize("scale", [None, "percent"])
+def test_percent_gives_the_same_scores_as_fractions(take, scale):
+    fractions, _ = take("seed,arm,acc,val\n1,a,0.5252,0.1\n2,a,0.7194,1\n3,a,0,0.3\n", val="val")
+    percent, said = take("seed,arm,acc,val\n1,a,52.52,10\n2,a,71.94,100\n3,a,0,30\n", val="val", scale=scale)
+    assert scores(percent) == scores(fractions) == [0.5252, 0.7194, 0.0]
+    assert [run.failed for run in percent] == [run.failed for run in fractions] == [True, False, True]
+    assert [run.last.val for run in percent] == [run.last.val for run in fractions]
+    assert "acc was read as accuracy, in percent" in said
+
+
+@pytest.mark.parametrize(
+    ("values", "changes", "sentence"),
+    [
+        (["0.6", "71.2", "0.7"], {}, "fractions (line 2 has 0.6, line 4 has 0.7) and some like percent (line 3 has"),
+        (["60", "1"], {}, "fractions (line 3 has 1)"),
+        (["0.6", "71.2"], {"scale": "fraction"}, "a fraction cannot be above 1 (--scale fraction), line 3 has 71.2"),
+        (["0.6", "71.2"], {"scale": "percent"}, "1 % or less looks like a fraction (--scale percent), line 2 has 0.6"),
+        (["60", "101"], {"scale": "percent"}, "must be a fraction or a percentage, line 3 has 101"),
+        (["60", "5252"], {}, "must be a fraction or a percentage, line 3 has 5252"),
+        (["0.6", "-0.1"], {}, "accuracy and F1 cannot be negative, line 3 has -0.1"),
+        (["0.6"] * 5 + ["60"], {}, "line 4 has 0.6 and so have 2 more"),
+    ],
+)
+def test_scores_on_two_scales_or_none_are_refused(refused, values, changes, sentence):
+    text = "seed,arm,acc\n" + "".join(f"{i},a,{value}\n" for i, value in enumerate(values))
+    said = refused(text, **changes)
+    assert sentence in said
+    assert said.startswith("scores.csv: column 'acc': ")
+
+
+def test_correlations_may_be_small_in_percent_if_the_user_says_so(take, refused):
+    text = "seed,arm,mcc\n1,a,0.4\n2,a,60.5\n3,a,-0.2\n"
+    mapping = {"task": "=CoLA", "score": "mcc"}
+    assert "say --scale percent if all are" in refused(text, **mapping)
+    records, _ = take(text, **mapping, scale="percent")
+    assert scores(records) == [0.004, 0.605, -0.002]
+    assert [run.failed for run in records] == [False, False, True]
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "n/a", "0,5", "52.5%", "1_000", "1e999", "0x1", "half"])
+def test_what_is_no_number_is_refused_with_its_place(refused, value):
+    said = refused(f'seed,arm,acc\n1,a,0.6\n2,a,"{value}"\n')
+    assert said == f"scores.csv:3 column 'acc': {value!r} must be a number, nan or empty"
+
+
+@pytest.mark.parametrize("value", ["nan", "NaN", "", " ", "-nan"])
+def test_a_score_that_is_not_a_number_is_a_failed_run(take, value):
+    records, said = take(f"seed,arm,acc\n1,a,0.6\n2,a,{value}\n")
+    assert math.isnan(scores(records)[1])
+    assert [run.failed for run in records] == [False, True]
+    assert "1-2    1    1/2" in said
+
+
+def test_a_column_without_any_value_is_no_column_of_scores(refused):
+    said = refused("seed,arm,acc\n1,a,\n2,a,\n")
+    assert said == "scores.csv: --score acc: the column is empty in all chosen rows"
+
+
+# ---- failed runs
+
+
+@pytest.mark.parametrize(
+    ("values", "failed"),
+    [
+        (["0.5252", "0.5253", "0.5251"], [True, False, True]),
+        (["0.525", "0.526", "0.524"], [True, False, True]),
+        (["52.52", "52.53", "52.51"], [True, False, True]),
+        (["52.5", "52.6", "52.4"], [True, False, True]),
+        ([repr(73 / 139), repr(74 / 139), repr(72 / 139)], [True, False, True]),
+        ([str(np.float32(73 / 139)), repr(74 / 139)], [True, False]),
+        (["0.5252", repr(74 / 139)], [True, False]),  # rounded in one place, not in another
+        (["5.252e-1", "5.324e-1"], [True, False]),
+    ],
+)
+def test_scores_are_compared_with_the_baseline_as_it_would_be_printed(take, values, failed):
+    text = "seed,arm,acc\n" + "".join(f"{i},a,{value}\n" for i, value in enumerate(values))
+    assert [run.failed for run in take(text)[0]] == failed
+
+
+def test_zeros_that_were_dropped_are_digits_too(take):
+    # 0.53 is 0.5300 beside 0.6043, and above a baseline of 0.52518 that would be 0.53 to two digits.
+    assert [run.failed for run in take("seed,arm,acc\n1,a,0.53\n2,a,0.6043\n")[0]] == [False, False]
+    assert [run.failed for run in take("seed,arm,acc\n1,a,0.53\n2,a,0.6\n")[0]] == [True, False]
+
+
+def test_a_baseline_of_ones_own(take):
+    text = "seed,arm,acc\n1,a,60\n2,a,61\n"
+    records, said = take(text, baseline=60.0)
+    assert [(run.failed, run.baseline) for run in records] == [(True, 0.6), (False, 0.6)]
+    assert "at most 0.6000, as --baseline says" in said
+    two = "task,seed,arm,acc\nRTE,1,a,0.6\nQNLI,1,a,0.6\n"
+    with pytest.raises(UserError, match=r"--baseline 0\.5 is for one task, here are qnli, rte"):
+        take(two, task="task", baseline=0.5)
+
+
+@pytest.mark.parametrize(("baseline", "values"), [(0.5, ["60", "70"]), (50.0, ["0.6", "0.7"]), (math.nan, ["0.6"])])
+def test_a_baseline_on_another_scale_is_refused(refused, baseline, values):
+    text = "seed,arm,acc\n" + "".join(f"{i},a,{value}\n" for i, value in enumerate(values))
+    assert "and so must it be" in refused(text, baseline=baseline)
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS.values() if task.dev_counts], ids=lambda task: task.name)
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "accuracy_f1", "mcc"])
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_the_majority_score_is_that_of_predictions(task, metric, split):
+    if metric in ("f1", "accuracy_f1") and len(task.labels) != 2:
+        assert majority_score(task, split, metric) is None
+        return
+    half = split == "test" and not task.large
+    assert len(task.dev_counts) == len(task.labels)
+    counts = [count - count // 2 if half else count for count in task.dev_counts]
+    labels = np.repeat(np.arange(len(counts)), counts)
+    assert majority_score(task, split, metric) == pytest.approx(majority_baseline(labels, metric), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [("rte", 52.5), ("mrpc", 81.2), ("stsb", 0), ("cola", 0), ("qnli", 50.5), ("qqp", 63.2)],
+)
+def test_majority_scores_of_the_test_rows_as_zhang_table_3_has_them(name, printed):
+    task = find_task(name)
+    assert 100 * majority_score(task, "test", task.metric) == pytest.approx(printed, abs=0.05)
+
+
+@pytest.mark.parametrize(("name", "label", "printed"), [("sst2", "negative", 49.1), ("mnli", "neutral", 31.8)])
+def test_zhang_table_3_has_the_scores_of_other_classes_for_sst_2_and_mnli(name, label, printed):
+    task = find_task(name)
+    counts = dict(zip(task.labels, task.dev_counts, strict=True))
+    assert 100 * counts[label] / sum(counts.values()) == pytest.approx(printed, abs=0.05)
+    assert counts[label] < max(counts.values())
+    assert majority_score(task, "test", "accuracy") == max(counts.values()) / sum(counts.values())
+
+
+def test_mosbachs_baselines_are_those_of_the_dev_set():
+    assert 100 * majority_score(find_task("rte"), "val", "accuracy") == pytest.approx(52.7, abs=0.05)
+    assert 100 * majority_score(find_task("mrpc"), "val", "accuracy_f1") == pytest.approx(74.8, abs=0.05)
+
+
+def test_there_is_no_baseline_without_counts():
+    assert majority_score(find_task("scitail"), "test", "accuracy") is None
+    assert majority_score(None, "test", "accuracy") is None
+    assert majority_score(None, "test", "mcc") == 0
+
+
+# ---- metrics
+
+
+@pytest.mark.parametrize(
+    ("column", "metric"),
+    [
+        ("test_acc", "accuracy"),
+        ("Accuracy", "accuracy"),
+        ("testacc", "accuracy"),
+        ("test_f1", "f1"),
+        ("macro-F1", "f1"),
+        ("val_acc_and_f1", "accuracy_f1"),
+        ("mcc", "mcc"),
+        ("matthews_correlation", "mcc"),
+        ("test_spearmanr", "spearman"),
+        ("pearsonr", "pearson"),
+        ("val_corr", "corr"),
+        ("val_loss", "loss"),
+        ("score", None),
+        ("access", None),
+        ("correct", None),
+        ("f10", None),
+    ],
+)
+def test_a_columns_name_may_say_its_metric(column, metric):
+    assert metric_in_name(column) == metric
+
+
+@pytest.mark.parametrize(
+    ("task", "column", "sentence"),
+    [
+        (
+            "MRPC",
+            "test_acc",
+            "speaks of accuracy, but MRPC is reported by F1; name a column of that (such as test_f1),",
+        ),
+        ("CoLA", "test_acc", "but CoLA is reported by MCC; name a column of that, or say --metric accuracy"),
+        ("STS-B", "corr", "but STS-B is reported by Spearman; name a column of that, or say --metric spearman"),
+        ("RTE", "loss", "--score loss: a loss is no score"),
+        ("mine", "loss", "--score loss: a loss is no score"),
+    ],
+)
+def test_a_column_of_another_metric_is_refused(refused, task, column, sentence):
+    text = "seed,arm,test_acc,test_f1,corr,loss\n1,a,0.7,0.8,0.9,0.4\n"
+    assert sentence in refused(text, task=f"={task}", score=column)
+
+
+def test_another_metric_is_taken_where_the_user_says_so(take, refused):
+    text = "seed,arm,test_acc\n1,a,0.7\n"
+    (run,), said = take(text, task="=MRPC", score="test_acc", metric="accuracy")
+    assert (run.metric, run.last.test) == ("accuracy", {"accuracy": 0.7})
+    assert run.baseline == 140 / 205
+    assert "test_acc was read as accuracy" in said
+
+
+@pytest.mark.parametrize(
+    ("metric", "sentence"),
+    [
+        ("acuracy", "must be one of accuracy, f1, mcc, accuracy_f1, spearman, pearson; did you mean 'accuracy'?"),
+        ("spearman", "--metric spearman: RTE is not a regression task"),
+        (" ", "--metric: the name is empty"),
+    ],
+)
+def test_a_metric_that_is_none_of_the_task_is_refused(refused, metric, sentence):
+    assert sentence in refused("seed,arm,acc\n1,a,0.7\n", metric=metric)
+
+
+# ---- what is mixed
+
+
+def test_a_seed_that_is_there_twice_is_refused_with_the_columns_that_differ(refused):
+    text = "seed,arm,lr,acc\n1,a,1e-5,0.6\n2,a,1e-5,0.6\n1,a,2e-5,0.7\n"
+    assert refused(text) == (
+        "scores.csv: a rte seed 1 has two scores, on lines 2 and 4, which differ in lr (1e-5, 2e-5), acc (0.6, 0.7); "
+        "--where COLUMN=VALUE keeps one of them, or name the column as --task or --arm"
+    )
+    assert "on lines 2 and 3, which are equal" in refused("seed,arm,acc\n1,a,0.6\n1,a,0.6\n")
+
+
+def test_tasks_and_checkpoints_that_are_mixed_are_refused(refused):
+    alone = {"val": None, "val_where": (), "train_loss": None, "step": None}
+    text = RESULTS.read_text()
+    said = refused(text, REPLICATION, **alone, task="=RTE", where=("filetype=test_last_log",))
+    assert "plain rte seed 0 has two scores, on lines 5 and 24, which differ in dataset (RTE, MRPC), " in said
+    said = refused(
+        text, REPLICATION, **alone, where=("dataset=RTE", "filetype=test_last_log", "filetype=test_best_log")
+    )
+    assert "on lines 5 and 6, which differ in filetype (test_last_log, test_best_log), " in said
+
+
+@pytest.mark.parametrize(
+    ("column", "a", "b"),
+    [("lr", "1e-5", "2e-5"), ("Batch Size", "16", "32"), ("num_epochs", "3", "20"), ("dataset", "RTE", "MRPC")],
+)
+def test_settings_that_vary_within_an_arm_are_refused(take, refused, column, a, b):
+    text = f"seed,arm,acc,{column}\n1,a,0.6,{a}\n2,a,0.6,{b}\n3,b,0.6,{b}\n"
+    said = refused(text)
+    assert f"arm 'a' of rte mixes runs that differ in {column}: line 2 has {a!r}, line 3 has {b!r}" in said
+    assert len(take(text, where=(f"{column}={b}",))[0]) == 2
+    assert len(take(text, arm=column)[0]) == 3
+    assert len(take(text, vary=(column,))[0]) == 3
+
+
+def test_settings_may_vary_between_arms_and_evaluations(take):
+    assert len(take("seed,arm,acc,lr\n1,a,0.6,1\n1,b,0.6,2\n")[0]) == 2
+    text = "kind,seed,arm,step,val,learning_rate,acc\ne,1,a,1,0.6,2e-5,\ne,1,a,2,0.6,0,\nt,1,a,,,,0.7\n"
+    mapping = {"val": "val", "val_where": ("kind=e",), "where": ("kind=t",), "step": "step"}
+    assert len(take(text, **mapping)[0][0].evals) == 2
+
+
+# ---- tables, columns and options that cannot be used
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("a.csv", "", "a.csv: the file is empty"),
+        ("a.csv", "\n,,\n", "a.csv: the file is empty"),
+        ("a.csv", "seed,arm,acc\n", "a.csv: the file has a header and no rows"),
+        ("a.csv", "seed,arm,acc\n1,a,0.6,7\n", "a.csv:2 has 4 fields where the header names 3 columns"),
+        ("a.csv", "seed,arm,acc\n1,a,0.6\n\n2,a\n", "a.csv:4 has 2 fields where the header names 3 columns"),
+        ("a.csv", 'seed,arm,acc\n1,"a\n', "a.csv:2 cannot be read as a row"),
+        ("a.csv", "seed;arm;acc\n1;a;0.6\n", "the header is separated by ';', but in a .csv file it must be ','"),
+        ("a.tsv", "seed,arm,acc\n1,a,0.6\n", "the header is separated by ',', but in a .tsv file it must be '\\t'"),
+        ("a.csv", b"seed,arm,acc\n1,\xe4,0.6\n", "a.csv: the file is not text in UTF-8"),
+        ("a.xlsx", "", "the name must end in .csv (separated by commas) or .tsv"),
+        ("a.csv", "seed,arm,acc\n1.5,a,0.6\n", "a.csv:2 column 'seed': '1.5' must be a whole number from 0"),
+        ("a.csv", "seed,arm,acc\n-1,a,0.6\n", "a.csv:2 column 'seed': '-1' must be a whole number from 0"),
+        ("a.csv", "seed,arm,acc\n1,,0.6\n", "a.csv:2 column 'arm': the field is empty, but --arm needs it"),
+        ("a.csv", f"seed,arm,acc\n{2**63},a,0.6\n", "must be a whole number from 0"),
+        ("a.csv", "seed,arm,acc,acc\n1,a,0.6,0.7\n", "--score acc: columns 3 and 4 both have this name"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused(refused, name, text, sentence):
+    assert sentence in refused(text, name=name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"score": "test_ac"}, "--score test_ac: there is no such column, there are seed, arm, test_acc; did you mean"),
+        ({"score": ""}, "--score : there is no such column"),
+        ({"arm": "="}, "--arm =: there must be a value after ="),
+        ({"seed": "=x"}, "column '=x': 'x' must be a whole number"),
+        ({"vary": ("lr",)}, "--vary lr: there is no such column"),
+        ({"where": ("arm",)}, "--where 'arm': must be COLUMN=VALUE"),
+        ({"where": ("amr=a",)}, "--where amr: there is no such column"),
+        ({"where": ("arm=alfa",)}, "--where arm=alfa: no row has this value, there are 'alpha', 'beta'; did you mean"),
+        ({"where": ("arm=alpha", "arm=b")}, "--where arm=b: no row has this value"),
+        ({"where": ("arm=alpha", "seed=2")}, "no row has all of arm=alpha and seed=2"),
+        ({"rename": ("alpha",)}, "--rename 'alpha': must be OLD=NEW"),
+        ({"rename": ("alfa=x",)}, "there is no arm 'alfa', there are alpha, beta; did you mean 'alpha'?"),
+        ({"rename": ("alpha=beta",)}, "--rename: alpha and beta would both be called 'beta'"),
+        ({"rename": ("alpha=x", "alpha=y")}, "'alpha' is already renamed to 'x'"),
+    ],
+)
+def test_options_that_fit_no_row_are_refused(refused, changes, sentence):
+    mapping = {"score": "test_acc"} | changes
+    assert sentence in refused("seed,arm,test_acc\n1,alpha,0.6\n2,beta,0.7\n", **mapping)
+
+
+def test_arms_can_be_renamed_and_even_swapped(take):
+    records, said = take("seed,arm,acc\n1,a,0.6\n1,b,0.7\n", rename=("a=b", "b=a"))
+    assert [(run.arm, score) for run, score in zip(records, scores(records), strict=True)] == [("a", 0.7), ("b", 0.6)]
+    assert "arm b is a in scores.csv" in said
+
+
+def test_several_values_of_a_condition_are_each_enough(take):
+    text = "seed,arm,acc\n1,a,0.6\n1,b,0.7\n1,c,0.8\n"
+    assert [run.arm for run in take(text, where=("arm=a", "arm=c"))[0]] == ["a", "c"]
+
+
+def test_places_that_cannot_be_written_are_refused(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text("seed,arm,acc\n1,a,0.6\n")
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "link.jsonl").symlink_to(file)
+    for name, sentence in [
+        ("a.csv", "the name must end in .jsonl"),
+        ("nope/out.jsonl", "there is no folder"),
+        ("folder.jsonl", "is a folder"),
+        ("link.jsonl", "is the file that is imported"),
+    ]:
+        with pytest.raises(UserError, match=sentence):
+            import_csv(file, PLAIN, tmp_path / name)
+    with pytest.raises(UserError, match="there is no such file"):
+        import_csv(tmp_path / "none.csv", PLAIN, tmp_path / "out.jsonl")
+    (tmp_path / "b.csv").mkdir()
+    with pytest.raises(UserError, match="is a folder"):
+        import_csv(tmp_path / "b.csv", PLAIN, tmp_path / "out.jsonl")
+    assert file.read_text() == "seed,arm,acc\n1,a,0.6\n"
+
+
+def test_a_file_that_is_there_is_replaced_only_by_an_import_that_succeeds(take, tmp_path):
+    first = take("seed,arm,acc\n1,a,0.6\n")[0]
+    with pytest.raises(UserError):
+        take("seed,arm,acc\n1,a,x\n")
+    assert list(read_records_file(tmp_path / "out.jsonl")) == first
+    records, said = take("seed,arm,acc\n1,a,0.7\n")
+    assert scores(records) == [0.7]
+    assert "replaced " in said

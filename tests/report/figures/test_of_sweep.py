@@ -1,0 +1,254 @@
+"""The figures of a sweep's report, from made-up runs: every run's score, and the training losses."""
+
+import math
+
+import matplotlib
+import pytest
+from support.figures import AXIS, assert_readable, box_plot, legend, lines, points, shown, training_loss_curves
+from support.table_records import make_record
+
+from stableft.records.frame import frame
+from stableft.records.run_record import EvalPoint
+from stableft.report.artifact import sweep_artifact
+from stableft.report.figures.draw import draw
+from stableft.report.figures.of_sweep import MAX_PANELS, loss_panels, score_panels
+from stableft.report.figures.panels import Line
+from stableft.report.figures.style import BLUE, VERMILLION
+from stableft.report.stability_table import build_report
+
+NAN = math.nan
+NOTHING = 0.69  # the label entropy of `make_record`
+NARROW = [0.70, 0.71, 0.70, 0.72, 0.71, 0.70, 0.71, 0.69, 0.70, 0.71]
+
+
+def make_runs(arm, scores, **config):
+    """Records of one arm, told apart from the other arms' by a learning rate made from its name."""
+    lr = 1e-5 + sum(map(ord, arm)) * 1e-8
+    named = {"arm": arm, "recipe": arm, "lr": lr, **config}
+    return [make_record(**named, seed=seed, last=score) for seed, score in enumerate(scores, 1)]
+
+
+def with_losses(runs, *curves):
+    """The runs with these training losses at steps 10, 20, ..."""
+    start = EvalPoint(step=0, epoch=0, train_loss=None, val_loss=1, val={})
+
+    def point(i, loss):
+        return EvalPoint(step=10 * i, epoch=i, train_loss=loss, val_loss=1, val={})
+
+    return [
+        run.model_copy(update={"evals": (start, *(point(i, loss) for i, loss in enumerate(curve, 1)))})
+        for run, curve in zip(runs, curves, strict=True)
+    ]
+
+
+def devlin(**config):
+    runs = make_runs("devlin", [0.5, 0.48, 0.7], **config)
+    return with_losses(runs, [0.71, 0.69], [0.69, 0.71], [0.6, 0.1])
+
+
+def mosbach(**config):
+    return with_losses(make_runs("mosbach", [0.8, 0.7], **config), [0.5, 0.05, 0.01], [0.7, 0.05, 0.03])
+
+
+def made_of(*arms):
+    """The table, frame and loss curves of these records."""
+    records = [record for arm in arms for record in arm]
+    rows = frame(records)
+    finished = [record for record in records if record.status == "finished"]
+    curves = {
+        (record.run_id, None): [(p.step, p.train_loss) for p in record.evals if p.train_loss is not None]
+        for record in finished
+    }
+    return build_report(rows, sweep_artifact("mine", "mine.yaml"), {}), rows, curves
+
+
+def scores(*arms):
+    table, rows, _ = made_of(*arms)
+    return box_plot(table, rows)
+
+
+def losses(*arms):
+    return training_loss_curves(*made_of(*arms))
+
+
+def runs_in(axes, color):
+    """The lines of single runs of that colour."""
+    named = [line for line in axes.lines if not str(line.get_label()).startswith(("mean", "nothing", "_"))]
+    return [(list(li.get_xdata()), list(li.get_ydata())) for li in named if li.get_color() == color]
+
+
+# --- scores of a sweep ---
+
+
+def test_every_run_is_a_point_and_failed_ones_are_told_apart():
+    (axes,) = shown(scores(devlin(), mosbach()))
+    failed, fine = points(axes, "failed"), points(axes, "successful")
+    assert sorted(y for _, y in failed) == pytest.approx([48, 50])
+    assert sorted(y for _, y in fine) == pytest.approx([70, 70, 80])
+    assert {round(x) for x, _ in failed} == {0}  # devlin is the first arm
+    assert sorted(round(x) for x, _ in fine) == [0, 1, 1]
+    markers = {marks.get_label(): marks for marks in axes.collections}
+    assert len(markers["failed"].get_paths()[0].vertices) < len(markers["successful"].get_paths()[0].vertices)  # x, o
+    for label, color in (("failed", VERMILLION), ("successful", BLUE)):
+        assert matplotlib.colors.to_hex(markers[label].get_edgecolor()[0]) == color.lower()
+
+
+def test_the_axes_say_what_is_drawn():
+    figure = scores(devlin(), mosbach())
+    (axes,) = shown(figure)
+    assert axes.get_title() == "RTE"
+    assert axes.get_ylabel() == AXIS
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert names == ["devlin\nn = 3\n2/3 failed", "mosbach\nn = 2\n0/2 failed"]
+    assert [axes.get_xlim()[0] < x < axes.get_xlim()[1] for x in axes.get_xticks()] == [True, True]
+    assert legend(figure) == ["one run, failed", "one run, successful", "baseline: always the most frequent class"]
+    assert_readable(figure)
+
+
+def test_the_baseline_is_a_line_with_its_value():
+    (axes,) = shown(scores(devlin(), mosbach()))
+    assert lines(axes, "baseline") == [([0, 1], [50, 50])]  # x in parts of the axes
+    assert [text.get_text() for text in axes.texts] == ["baseline\n50.0"]
+
+
+def test_arms_with_different_baselines_have_a_line_each():
+    (axes,) = shown(scores(devlin(), mosbach(split="heldout")))
+    segments = [marks.get_segments()[0] for marks in axes.collections if marks.get_label() == "baseline"]
+    assert [(segment[0][1], round(segment.mean(axis=0)[0])) for segment in segments] == [(50, 0), (40, 1)]
+
+
+def test_a_panel_for_each_task():
+    table, rows, _ = made_of(devlin(), mosbach(), devlin(task="cola"))
+    first, second = score_panels(table, rows)
+    assert [(panel.title, [box.label for box in panel.boxes]) for panel in (first, second)] == [
+        ("RTE", ["devlin", "mosbach"]),
+        ("CoLA", ["devlin"]),
+    ]
+    assert second.ylabel.startswith("MCC in percent")
+    assert [axes.get_title() for axes in shown(draw([first, second]))] == ["RTE", "CoLA"]
+
+
+def test_the_baseline_of_a_task_of_numbers_is_the_same_answer():
+    table, rows, _ = made_of(devlin(task="stsb"))
+    (panel,) = score_panels(table, rows)
+    assert panel.baseline_label == "baseline: always the same answer"
+    assert panel.baseline_label in legend(draw([panel]))
+
+
+def test_nan_is_said_and_not_drawn():
+    (axes,) = shown(scores(make_runs("devlin", [NAN, 0.7]), make_runs("mosbach", [NAN])))
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert names == [
+        "devlin\nn = 2\n1/2 failed\n1 NaN, not drawn",
+        "mosbach\nn = 1\n1/1 failed\n1 NaN, not drawn",
+    ]
+    assert points(axes, "failed") == []
+    assert [y for _, y in points(axes, "successful")] == [70]
+
+
+def test_runs_of_which_nobody_knows_whether_they_failed():
+    runs = [run.model_copy(update={"failed": None}) for run in make_runs("devlin", NARROW)]
+    (axes,) = shown(scores(runs))
+    assert len(points(axes, "unknown")) == 10
+    assert points(axes, "failed") == points(axes, "successful") == []
+
+
+def test_long_names_and_many_arms_do_not_collide():
+    figure = scores(*[make_runs(f"ablation optimizer.bias_correction=true {i}", NARROW) for i in range(9)])
+    (axes,) = shown(figure)
+    assert {label.get_rotation() for label in axes.get_xticklabels()} == {90}
+    assert_readable(figure)
+
+
+# --- training losses of a sweep ---
+
+
+def test_curves_of_every_run_and_their_means():
+    first, second = shown(losses(devlin(), mosbach()))
+    assert sorted(runs_in(first, VERMILLION)) == [([10, 20], [0.69, 0.71]), ([10, 20], [0.71, 0.69])]
+    assert runs_in(first, BLUE) == [([10, 20], [0.6, 0.1])]
+    ((steps, mean),) = lines(first, "mean, failed")
+    assert (steps, mean) == ([10, 20], pytest.approx([0.70, 0.70]))
+    assert lines(first, "mean, successful") == []  # one run needs no mean
+    assert runs_in(second, VERMILLION) == []
+    ((steps, mean),) = lines(second, "mean, successful")
+    assert (steps, mean) == ([10, 20, 30], pytest.approx([0.6, 0.05, 0.02]))
+    entropy = "nothing learnt: entropy of the training labels (0.69 nats)"
+    assert lines(first, entropy) == lines(second, entropy) == [([0, 1], [NOTHING, NOTHING])]
+
+
+def test_single_runs_are_thin_and_their_mean_is_bold():
+    _, second = shown(losses(devlin(), mosbach()))
+    (mean,) = [line for line in second.lines if line.get_label() == "mean, successful"]
+    others = [line for line in second.lines if line.get_color() == BLUE and line is not mean]
+    assert len(others) == 2
+    assert max(line.get_linewidth() for line in others) < 1 < mean.get_linewidth()
+    assert max(line.get_zorder() for line in others) < mean.get_zorder()
+
+
+def test_the_axes_of_the_curves():
+    figure = losses(devlin(), mosbach())
+    first, second = shown(figure)
+    assert [axes.get_title() for axes in (first, second)] == ["devlin\n2/3 failed", "mosbach\n0/2 failed"]
+    assert first.get_ylabel() == "training loss\n(mean since the evaluation before)"
+    assert second.get_ylabel() == ""
+    assert figure.get_supxlabel() == "optimizer step"
+    assert first.get_ylim() == second.get_ylim()
+    assert first.get_ylim()[0] == 0
+    assert first.get_ylim()[1] > 0.71
+    assert (first.get_xlim()[0], second.get_xlim()[0]) == (0, 0)
+    assert legend(figure) == [
+        "failed runs (bold: their mean)",
+        "successful runs (bold: their mean)",
+        "nothing learnt: entropy of the training labels (0.69 nats)",
+    ]
+    assert_readable(figure)
+
+
+def test_a_diverging_run_does_not_flatten_the_others():
+    runs = with_losses(make_runs("devlin", [NAN, 0.7, 0.71]), [80.0, NAN], [0.6, 0.1], [0.5, 0.1])
+    (axes,) = shown(losses(runs))
+    assert axes.get_ylim()[1] == pytest.approx(1.05 * 3 * NOTHING)
+    ((steps, values),) = runs_in(axes, VERMILLION)
+    assert (steps, values[0], math.isnan(values[1])) == ([10, 20], 80, True)
+
+
+def test_the_mean_is_of_steps_that_half_of_the_runs_have():
+    runs = with_losses(make_runs("devlin", [0.7, 0.7, 0.7]), [0.6, 0.5, 0.4], [0.6], [0.6, NAN])
+    (axes,) = shown(losses(runs))
+    ((steps, mean),) = lines(axes, "mean, successful")
+    assert (steps, mean) == ([10], pytest.approx([0.6]))
+
+
+def test_beyond_six_arms_those_with_most_failed_runs_are_shown():
+    arms = [
+        with_losses(make_runs(f"arm{i}", [0.4] * i + [0.7] * (8 - i)), *[[0.6, 0.5]] * 8) for i in range(MAX_PANELS + 2)
+    ]
+    figure = losses(*arms)
+    assert [axes.get_title().split("\n")[0] for axes in shown(figure)] == [f"arm{i}" for i in range(2, 8)]
+    assert figure.get_supxlabel() == "optimizer step (6 of 8 arms: those with most failed runs)"
+    assert_readable(figure)
+
+
+def test_several_tasks_are_named_and_so_are_their_entropies():
+    table, rows, curves = made_of(devlin(), mosbach(task="cola"))
+    rows.loc[rows["task"] == "cola", "label_entropy"] = 0.6
+    panels = loss_panels(table, rows, curves)
+    assert [panel.title for panel in panels] == ["RTE, devlin\n2/3 failed", "CoLA, mosbach\n0/2 failed"]
+    assert [panel.horizontal for panel in panels] == [
+        (Line("nothing learnt: entropy of the training labels", value),) for value in (0.69, 0.6)
+    ]
+
+
+def test_runs_without_curves_and_baseline():
+    runs = [run.model_copy(update={"evals": (), "data": None}) for run in make_runs("devlin", NARROW)]
+    assert losses(runs) is None
+    figure = scores(runs)
+    assert lines(shown(figure)[0], "baseline") == []
+    assert legend(figure) == ["one run, successful"]
+
+
+def test_nothing_to_draw():
+    made = [make_record(status="crashed").model_copy(update={"evals": ()})]
+    assert scores(made) is None
+    assert losses(made) is None

@@ -1,0 +1,402 @@
+"""Every artefact of the papers in every form: with most of its runs, without any, with someone else's, and rebuilt."""
+
+import csv
+import functools
+import io
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.artifact_records import (
+    MORE,
+    STEPS,
+    M,
+    Z,
+    planned,
+    pool,
+    probe_pool,
+    report,
+    report_without_runs,
+    runs_of,
+    scores,
+    where,
+)
+from support.paths import GLUE
+
+from stableft.records.run_record import ImportedEval, ImportedRun, ImportedScores, Source, write_records_file
+from stableft.report import all_reports as everything
+from stableft.report import paper_tables as data_stats
+from stableft.report.all_reports import rebuild
+from stableft.report.build import build
+from stableft.report.figures.style import file_bytes
+from stableft.report.forms.document import Grid, Report
+from stableft.report.forms.html import html
+from stableft.report.forms.write import Format, render, write_folder
+from stableft.report.runs import ARTIFACTS, gather
+
+FORMS: tuple[Format, ...] = ("md", "csv", "latex", "json", "html")
+DATASETS = ("mosbach-table2", "zhang-table3")
+NO_RUNS = (*DATASETS, "mosbach-table3", "zhang-table6", "mosbach-figure6")
+FORMULAS = ("mosbach-figure6", "zhang-figure1")
+TABLES = ("mosbach-table1", "mosbach-table4", *(f"zhang-table{number}" for number in (1, 2, 4, 5, 7)))
+PROBES = (
+    *(f"mosbach-figure{number}" for number in (4, 7, 10, 11, 12, 13)),
+    *(f"zhang-figure{number}" for number in (7, 15, 16, 17, 18)),
+)
+OF_RUNS = [name for name in ARTIFACTS if name not in (*NO_RUNS, *PROBES, *FORMULAS)]
+LARGE_PNG = ("zhang-figure13",)  # ten panels
+
+
+def refuse(name: str):
+    raise AssertionError(f"{name} is not JSON")
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+@functools.cache
+def whole_report(name: str) -> Report:
+    """The artefact out of the pool, or of the small data sets."""
+    if name not in DATASETS:
+        return report(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data_stats, "HELD_OUT", 6)
+        return build(runs_of(name), GLUE)
+
+
+def strict(made: Report) -> dict[str, Any]:
+    return json.loads(render(made, "json"), parse_constant=refuse)
+
+
+def test_there_are_43_artefacts():
+    assert len(ARTIFACTS) == 43
+    assert {name.rpartition("-")[0] for name in ARTIFACTS} == {"mosbach", "zhang"}
+    assert [name for name in ARTIFACTS if "table" in name] == [
+        *(f"mosbach-table{number}" for number in range(1, 5)),
+        *(f"zhang-table{number}" for number in range(1, 8)),
+    ]
+    numbers = {
+        paper: {int(name.removeprefix(f"{paper}-figure")) for name in ARTIFACTS if name.startswith(f"{paper}-figure")}
+        for paper in ("mosbach", "zhang")
+    }
+    assert numbers == {"mosbach": set(range(1, 15)), "zhang": set(range(1, 19))}
+
+
+@pytest.mark.parametrize("name", ARTIFACTS)
+def test_every_form_says_what_it_is(name):
+    made = whole_report(name)
+    texts = {form: render(made, form) for form in FORMS if form != "html"}
+    assert texts["md"].startswith(f"# {ARTIFACTS[name].title}\n")
+    values = json.loads(texts["json"], parse_constant=refuse)
+    assert (values["artifact"], values["title"]) == (name, ARTIFACTS[name].title)
+    for grid in made.tables:
+        assert rf"\label{{tab:{grid.name}}}" in texts["latex"]
+    lines = list(csv.reader(io.StringIO(texts["csv"])))
+    assert len(lines) == (len(made.rows) + 1 if made.rows else 0)
+    assert len({len(line) for line in lines}) <= 1
+    assert bool(made.rows)
+    assert bool(made.figures) == ("figure" in name or name in ("mosbach-table1", "mosbach-table4"))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE_PNG else ()) for name in ARTIFACTS]
+)
+def test_html_has_every_figure_drawn(name):
+    made = whole_report(name)
+    for draw in made.figures.values():
+        picture = file_bytes(draw(), "png")
+        assert picture.startswith(b"\x89PNG")
+        assert len(picture) > 3000
+    text = render(made, "html")
+    assert text.count("<svg") + text.count("<img") == len(made.figures)
+    assert "<title>" in text
+
+
+def _counts(text: str) -> list[int]:
+    """The numbers of runs that a table's place states: `7`, `7 of 20`, `1.2 ± 0.3 (7 of 20, 1 failed)`."""
+    return [int(found) for found in re.findall(r"(?:^|\()(\d+)", text)]
+
+
+@pytest.mark.parametrize("name", OF_RUNS)
+def test_n_is_stated_in_every_cell_or_box(name):
+    made = report(name)
+    grids = [block for block in made.blocks if isinstance(block, Grid)]
+    assert grids
+    for grid in grids:
+        ours = [row for row in grid.rows if not str(row[0]).startswith("- ") and ", seed " not in str(row[0])]
+        if "n" in grid.header:
+            assert all(_counts(str(row[grid.header.index("n")])) for row in ours)
+        elif name.startswith("zhang-table"):
+            places = [place for row in ours for place in row[1:] if not isinstance(place, str)]
+            assert places
+            assert all(_counts(place.text) or place.text == "-" for place in places)
+            assert any(_counts(place.text) for place in places)
+        elif name in ("zhang-figure9", "zhang-figure10"):
+            assert any("2 of 100 pairs of seeds" in note for panel in made.values["panels"] for note in panel["notes"])
+        else:
+            assert all(_counts(str(row[1])) for row in ours), grid.name
+
+
+def missing_of(name: str) -> dict[str, tuple[int, int]]:
+    """Sweep -> runs of the artefact that are finished, and all, each counted once for an arm."""
+    there = {record.run_id for record in pool() if record.status == "finished"}
+    found: dict[str, tuple[int, int]] = {}
+    for sweep, run in planned(name)[1]:
+        done, of = found.get(sweep, (0, 0))
+        found[sweep] = (done + (run.run_id in there), of + 1)
+    return found
+
+
+@pytest.mark.parametrize("name", [*OF_RUNS, *PROBES])
+def test_with_too_few_runs_the_command_that_makes_the_rest_is_named(name):
+    text = words(render(report(name)))
+    named = re.findall(r"`stableft sweep (configs/[\w/.-]+)` makes the rest", text)
+    lacking = [sweep for sweep, (done, of) in missing_of(name).items() if done < of]
+    assert set(named) <= {f"configs/{sweep}" for sweep in ARTIFACTS[name].sweeps}
+    assert sorted(named) == sorted(lacking)
+
+
+@pytest.mark.parametrize("name", [name for name in ARTIFACTS if name not in NO_RUNS])
+def test_counts_and_run_ids_are_in_the_json(name):
+    values = strict(report(name))
+    rows = runs_of(name).frame
+    counts = rows[rows["status"] == "finished"].groupby(["arm", "task"]).size().to_dict()
+    if name in ("mosbach-table1", "mosbach-table4"):
+        found = {(cell["row"], cell["column"]): cell["n"] for cell in values["cells"]}
+        ids = {run_id for cell in values["cells"] for run_id in cell["run_ids"]}
+    else:
+        found = {(run["arm"], run["task"]): run["finished"] for run in values["runs"] if run["finished"]}
+        ids = set(values["run_ids"])
+        assert sum(place["runs"] for place in values["environments"]) == len(ids)
+        plans = {}
+        for _, run in {(run.arm, run.run_id): (0, run) for _, run in planned(name)[1]}.values():
+            place = (run.arm, run.config.data.task)
+            plans[place] = plans.get(place, 0) + 1
+        assert {(run["arm"], run["task"]): run["planned"] for run in values["runs"]} == plans
+    assert found == counts
+    assert ids == set(rows["run_id"])
+
+
+@pytest.mark.parametrize("name", [name for name in ARTIFACTS if name not in DATASETS])
+def test_without_any_run_what_is_known_is_rendered(name):
+    made = report_without_runs(name)
+    texts = {form: render(made, form) for form in ("md", "csv", "latex", "json")}
+    strict(made)
+    text = words(texts["md"])
+    if name in NO_RUNS or name in FORMULAS:
+        assert any(isinstance(block, Grid) for block in made.blocks)
+        return
+    of = len({(run.arm, run.run_id) for _, run in planned(name)[1]})
+    assert sum(int(n.replace(",", "")) for n in re.findall(r"0 of ([\d,]+) runs of this project", text)) == of
+    assert "`stableft sweep configs/" in text
+    if name in TABLES:
+        assert "iclr2021" in text
+    else:
+        assert "Nothing to show yet: no run is finished." in text
+
+
+@pytest.mark.parametrize("name", ["mosbach-figure1", "mosbach-figure7", "zhang-figure4", "zhang-figure9"])
+def test_a_figure_without_any_run_is_drawn_as_that(name):
+    (draw,) = report_without_runs(name).figures.values()
+    assert file_bytes(draw(), "png").startswith(b"\x89PNG")
+
+
+# --- runs that someone else did
+
+SOURCE = Source(kind="zhang-logs", name="their-logs", sha256="ab" * 32)
+
+
+def imported(arm: str, task: str, seed: int) -> ImportedRun:
+    rng = np.random.default_rng([len(arm), len(task), seed])
+    val, test = (float(value) for value in rng.uniform(0.6, 0.8, 2))
+    metric = {"rte": "accuracy", "mrpc": "f1", "stsb": "spearman", "cola": "mcc"}[task]
+    return ImportedRun(
+        run_id=f"{sum(map(ord, arm + task)):08x}{seed:08x}",
+        arm=arm,
+        task=task,
+        seed=seed,
+        metric=metric,
+        split="test",
+        report="best",
+        evals=tuple(
+            ImportedEval(step=step, train_loss=float(rng.uniform(0.1, 0.7)), val_loss=0.5, val={metric: val})
+            for step in STEPS[1:]
+        ),
+        last=None,
+        best=ImportedScores(step=40, val={metric: val}, test={metric: test}),
+        failed=False,
+        baseline=0.5,
+        steps=40,
+        source=SOURCE,
+    )
+
+
+@functools.cache
+def theirs(arms: tuple[str, ...]) -> tuple[ImportedRun, ...]:
+    return tuple(
+        imported(arm, task, seed) for arm in arms for task in ("rte", "mrpc", "stsb", "cola") for seed in range(6)
+    )
+
+
+def with_imported(name: str, arms: tuple[str, ...], own=()) -> Report:
+    artifact, runs = planned(name)
+    return build(gather(artifact, runs, [*own, *theirs(arms)]))
+
+
+def of_them(arm: str, task: str) -> list[ImportedRun]:
+    return [run for run in theirs((arm,)) if run.task == task]
+
+
+def test_imported_runs_stand_in_zhang_table1_as_not_ours():
+    made = with_imported("zhang-table1", ("zhang", "zhang-reinit"), own=where(Z, {"rows": 1000}, task="rte"))
+    cells = {(cell["arm"], cell["task"]): cell for table in made.values["tables"] for cell in table["cells"]}
+    for arm in ("zhang", "zhang-reinit"):
+        values = [run.best.test["accuracy"] for run in of_them(arm, "rte") if run.best and run.best.test]
+        cell = cells[arm, "rte"]
+        assert (cell["n"], cell["planned"]) == (6, None)
+        assert cell["mean"] == pytest.approx(np.mean(values))
+        assert cell["std"] == pytest.approx(np.std(values, ddof=1))
+        assert list(cell["sources"].values()) == [6]
+    assert cells["zhang-1k", "rte"]["sources"] == {}
+    text = words(render(made))
+    assert "6 of 6 runs of zhang on rte" in text
+    assert "are not this project's runs, they were imported from their-logs (zhang-logs, sha256 abababababab)" in text
+
+
+def test_imported_runs_are_boxes_curves_and_trials_as_not_ours():
+    arms = ("zhang", "zhang-bertadam")
+    labels = {"zhang": "Correction", "zhang-bertadam": "No Correction"}
+    for name in ("zhang-figure2", "zhang-figure3", "zhang-figure4"):
+        made = with_imported(name, arms)
+        assert "are not this project's runs, they were imported from their-logs" in words(render(made))
+        panel = next(panel for panel in made.values["panels"] if panel["title"] == "RTE")
+        shown = {found["label"]: found for found in panel.get("boxes", panel.get("curves"))}
+        for arm, label in labels.items():
+            runs = of_them(arm, "rte")
+            assert shown[label]["n"] == 6
+            if name == "zhang-figure2":
+                values = sorted(100 * run.best.test["accuracy"] for run in runs if run.best and run.best.test)
+                assert shown[label]["scores"] == pytest.approx(values)
+            elif name == "zhang-figure3":
+                losses = np.array([[point.train_loss for point in run.evals] for run in runs], dtype=float)
+                assert shown[label]["y"] == pytest.approx(losses.mean(axis=0))
+                assert shown[label]["high"] == pytest.approx(losses.max(axis=0))
+            else:
+                values = np.array([run.best.test["accuracy"] for run in runs if run.best and run.best.test])
+                error = 100 * values.std() / math.sqrt(1000)
+                assert abs(shown[label]["y"][0] - 100 * values.mean()) < 4 * error
+        runs = {(run["arm"], run["task"], run["origin"]): run["finished"] for run in strict(made)["runs"]}
+        assert runs["zhang", "rte", "their-logs (zhang-logs, sha256 abababababab)"] == 6
+
+
+def test_imported_runs_beside_ours_make_one_box_that_says_how_many_are_whose():
+    own = where(Z, task="rte")
+    made = with_imported("zhang-figure2", ("zhang",), own=own)
+    box = next(
+        box
+        for panel in made.values["panels"]
+        for box in panel["boxes"]
+        if (panel["title"], box["label"]) == ("RTE", "Correction")
+    )
+    values = [*scores(own, "best", "test"), *(r.best.test["accuracy"] for r in of_them("zhang", "rte") if r.best)]
+    assert box["n"] == MORE + 6
+    assert box["scores"] == pytest.approx(sorted(100 * value for value in values))
+    assert f"6 of {MORE + 6} runs of zhang on rte" in words(render(made))
+
+
+# --- all at once
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def rebuilt(results: Path, out: Path, records) -> tuple[dict[str, bytes], list[str]]:
+    (results / "records").mkdir(parents=True)
+    write_records_file(results / "records" / "pool.jsonl", records)
+    out.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data_stats, "HELD_OUT", 6)
+        patch.chdir(results.parent)
+        lines = list(rebuild(Path(results.name), [], GLUE, "recipe", Path(out.name)))
+    return folder_bytes(out), lines
+
+
+def check_twice(tmp_path: Path, records, expected: set[str]) -> None:
+    """Builds the reports of equal records twice, and compares every byte of every file; probes come after the runs."""
+    made = []
+    for number in ("one", "two"):
+        (tmp_path / number).mkdir()
+        made.append(rebuilt(tmp_path / number / "results", tmp_path / number / "reports", records))
+    (first, lines), (second, _) = made
+    assert set(first) == set(second)
+    assert [name for name in first if first[name] != second[name]] == []
+    folders = {name.partition("/")[0] for name in first}
+    assert folders == {*expected, "pool", "all.html"}
+    assert len(lines) == len(folders)
+    for name in expected:
+        assert {f"{name}/report{ending}" for ending in (".md", ".csv", ".tex", ".json", ".html")} <= set(first)
+        json.loads(first[f"{name}/report.json"], parse_constant=refuse)
+    assert sum(name.endswith(".png") for name in first) >= sum("figure" in name for name in expected)
+
+
+@pytest.mark.slow
+def test_rebuilt_twice_from_equal_records_every_file_has_equal_bytes(tmp_path):
+    check_twice(tmp_path, [*pool(), *probe_pool()], set(ARTIFACTS))
+
+
+def test_rebuilt_twice_some_reports_of_every_kind_have_equal_bytes(tmp_path, monkeypatch):
+    some = ("mosbach-table2", "mosbach-table3", "mosbach-figure6", "zhang-table4", "zhang-figure3", "zhang-figure7")
+    monkeypatch.setattr(everything, "ARTIFACTS", {name: ARTIFACTS[name] for name in (*some, "mosbach-table4")})
+    wanted = {run.run_id for _, run in planned("zhang-table4")[1] if run.config.data.task == "rte"}
+    records = [record for record in pool() if record.run_id in wanted]
+    # What no record belongs to, or what needs probes of which there are none, is left out.
+    check_twice(tmp_path, records, set(some) - {"zhang-figure7"})
+
+
+def test_a_figure_of_probes_is_rebuilt_where_there_are_their_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        everything, "ARTIFACTS", {name: ARTIFACTS[name] for name in ("zhang-figure7", "zhang-figure16")}
+    )
+    wanted = {run.run_id for _, run in planned("zhang-figure7")[1]}
+    records = [record for record in (*pool(), *probe_pool()) if record.run_id in wanted]
+    check_twice(tmp_path, records, {"zhang-figure7"})
+
+
+def test_a_report_that_is_refused_is_a_line_and_the_others_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        everything, "ARTIFACTS", {name: ARTIFACTS[name] for name in ("zhang-figure3", "mosbach-figure6")}
+    )
+    records = where(Z, task="rte")
+    unlike = records[0].model_copy(update={"config": where(M, task="rte")[0].config, "arm": records[0].arm})
+    folder = tmp_path / "results" / "records"
+    folder.mkdir(parents=True)
+    write_records_file(folder / "good.jsonl", records)
+    write_records_file(folder / "mixed.jsonl", [*records[1:], unlike])
+    lines = list(rebuild(tmp_path / "results", [], None, "recipe", tmp_path / "out"))
+    assert [line.partition(": ")[2].startswith("no report: the runs of 'zhang'") for line in lines] == [
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert lines[-1].endswith("all.html: 3 reports in one file")
+    assert not (tmp_path / "out" / "mixed").exists()
+
+
+def test_a_figure_is_laid_out_once_for_every_form(tmp_path):
+    made, drawn = report("zhang-figure3"), []
+    (name, draw), *_ = made.figures.items()
+    counted = replace(made, figures={name: lambda: drawn.append(name) or draw()}, vectors={})
+    write_folder(counted, tmp_path)
+    html([counted], "again")
+    assert drawn == [name]
+    assert counted.vectors[name] == file_bytes(draw(), "svg")
+    assert (tmp_path / f"{name}.png").read_bytes() == file_bytes(draw(), "png")

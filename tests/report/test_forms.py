@@ -1,0 +1,227 @@
+"""Every kind of block in every form of text; `check_latex` is as strict as LaTeX where it matters here."""
+
+import csv
+import io
+import json
+import math
+import re
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+from support.reports import NARROW, WIDE, make_report, make_runs
+
+from stableft.report.artifact import sweep_artifact
+from stableft.report.forms.document import Bullets, Entry, Grid, Heading, Paragraph, Picture, Provenance, Report
+from stableft.report.forms.latex import latex
+from stableft.report.forms.markdown import WIDTH, markdown
+from stableft.report.forms.write import csv_text, json_text, render
+from stableft.report.stability_report import stability_report
+
+ODD = r"50%_of {a} | b\c~^#$ & <d> `e` --f"
+MEANS = Grid(
+    "means-1",
+    ("model", "RTE", "MRPC", "RTE"),
+    (
+        ("Standard", "69.5", Entry("90.8", bold=True), Entry("72.3", mark="*")),
+        ("- difference", "+0.1", Entry("-1.0", bold=True, mark="*†"), ""),
+    ),
+    caption="Bold: the larger mean, by Student's t-test (one-sided)",
+    groups=(("3 Epochs", 2), ("Longer", 1)),
+    notes=("* p < .05", "Run `stableft sweep a_b.yaml --jobs 2`."),
+)
+
+
+def report(*blocks, tables=(), rows=(), values=None, title="Means"):
+    return Report("means", title, blocks, tables, rows, values or {})
+
+
+def check_latex(text):
+    """Asserts that environments, braces and dollars are balanced, rows as long as their table, and signs escaped."""
+    open_environments = []
+    for command, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
+        if command == "begin":
+            open_environments.append(name)
+        else:
+            assert open_environments.pop() == name
+    assert open_environments == []
+    bare = re.sub(r"\\[\\{}&%$#_]", "", text.replace("\\\\\n", "\n"))
+    assert bare.count("{") == bare.count("}")
+    assert bare.count("$") % 2 == 0
+    formulas, words = bare.split("$")[1::2], "".join(bare.split("$")[::2])
+    assert not re.search(r"[%#~_^<>|`]|--", words)
+    assert all(re.fullmatch(r"[<>^{}\\a-z-]+", formula) for formula in formulas)
+    for columns, body in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        lines = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert len(lines) >= 2
+        for line in lines:
+            spans = [int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d+)\}", line)]
+            assert len(re.findall(r"(?<!\\)&", line)) + sum(spans) + 1 == len(columns), line
+            assert not line.startswith(("[", "*"))
+
+
+def test_blocks_in_markdown():
+    prose = Paragraph("word " * 40), Heading("Deeper", 3), MEANS, Bullets(("a", "b " * 70))
+    text = markdown(report(Heading("RTE\nand more"), *prose))
+    assert text.startswith("# Means\n\n## RTE and more\n\nword word")
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert "\n\n### Deeper\n\n| model " in text
+    rows = text[text.index("| model") :].splitlines()[:4]
+    assert rows == [
+        "| model        |  RTE |       MRPC |   RTE |",
+        "| ------------ | ---: | ---------: | ----: |",
+        "| Standard     | 69.5 |   **90.8** | 72.3* |",
+        "| - difference | +0.1 | **-1.0***† |       |",
+    ]
+    assert f"\n\n{MEANS.caption}\n\n- * p < .05\n- Run `stableft" in text
+    assert re.search(r"\n- a\n- b b .*\n  b b ", text)
+    assert text.endswith("b\n")
+    assert "\n\n\n" not in text
+
+
+def test_signs_in_markdown():
+    odd = (ODD, Entry("x|y", bold=True, mark="†")), ("two\nlines", Entry("", bold=True))
+    text = markdown(report(Grid("g", ("", "a|b"), odd)))
+    rows = text.splitlines()[2:]
+    assert r"**x\|y**†" in rows[2]
+    assert len({len(row) for row in rows}) == 1
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {3}
+    assert rows[3].startswith("| two lines ")
+    assert "**" not in rows[3]
+
+
+def test_a_title_below_the_ranks_is_a_plain_line():
+    assert markdown(report(Heading("Notes", 4), Bullets(("one",)))) == "# Means\n\nNotes\n\n- one\n"
+
+
+def test_pictures_are_links_only_where_the_files_are():
+    made = report(Picture("scores", "every score [of 5]\nby arm"), Paragraph("after"))
+    assert markdown(made) == "# Means\n\nafter\n"
+    assert "\n\n![every score (of 5) by arm](scores.png)\n\nafter\n" in markdown(made, pictures=True)
+
+
+def test_a_grid_in_latex():
+    text = latex(report(tables=(MEANS,)))
+    check_latex(text)
+    lines = text.splitlines()
+    assert lines[:4] == [
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{Bold: the larger mean, by Student's t-test (one-sided)}",
+        r"\label{tab:means-1}",
+    ]
+    assert r"\begin{tabular}{lrrr}" in lines
+    assert r" & \multicolumn{2}{c}{3 Epochs} & \multicolumn{1}{c}{Longer} \\" in lines
+    assert r"\cmidrule(lr){2-3}\cmidrule(lr){4-4}" in lines
+    assert r"Standard & 69.5 & \textbf{90.8} & 72.3$^{\star}$ \\" in lines
+    assert r"\quad difference & +0.1 & \textbf{-1.0}$^{\star\dagger}$ &  \\" in lines
+    assert r"\par\smallskip\footnotesize Run \texttt{stableft sweep a\_b.yaml -{}-jobs 2}." in lines
+
+
+def test_signs_in_latex():
+    odd = Grid(
+        "a_b c/1",
+        ("", ODD, "[b]"),
+        ((f"[{ODD}]", Entry(ODD, bold=True, mark="x_1"), "±×≤≥−εβ–—’‡†"), ("*", "", "two\nlines")),
+        caption=ODD,
+        groups=(("", 1), (ODD, 1)),
+        notes=(ODD,),
+    )
+    text = latex(report(tables=(odd,), title=ODD))
+    check_latex(text)
+    assert r"\label{tab:a-b-c-1}" in text
+    assert "\n{}[50\\%" in text
+    assert r"\textsuperscript{x\_1}" in text
+    assert text.count(r"\cmidrule") == 1
+    assert "two lines" in text
+
+
+def test_a_table_without_a_caption_has_the_title_of_the_report():
+    assert r"\caption{Means \& more}" in latex(
+        report(tables=(Grid("g", ("", "n"), (("a", "1"),)),), title="Means & more")
+    )
+
+
+def test_no_table_in_latex_is_a_comment():
+    assert latex(report(title="Loss\nsurfaces")) == "% Loss surfaces: there is no table of it.\n"
+
+
+def test_the_tables_of_stability_are_latex():
+    sweep = sweep_artifact("a_sweep of mine", "x.yaml")
+    runs = make_runs(ODD, WIDE), make_runs("mosbach", NARROW), make_runs("mosbach", [0.47] * 4, task="cola")
+    made = stability_report(make_report(*runs, artifact=sweep))
+    check_latex(render(made, "latex"))
+    assert [grid.name for grid in made.tables] == ["a-sweep-of-mine", "a-sweep-of-mine-rte-against-first"]
+    assert made.tables[0].groups == (("RTE", 7), ("CoLA", 7))
+
+
+def test_every_grid_is_rectangular():
+    runs = make_runs("devlin", WIDE), make_runs("mosbach", NARROW), make_runs("mosbach", NARROW, task="cola")
+    for artifact in ({}, {"artifact": sweep_artifact("s", "s.yaml")}):
+        made = stability_report(make_report(*runs, **artifact))
+        grids = [*made.tables, *(block for block in made.blocks if isinstance(block, Grid))]
+        assert len(grids) >= 3
+        for grid in grids:
+            assert {len(row) for row in grid.rows} == {len(grid.header)}
+            assert not grid.groups or sum(n for _, n in grid.groups) == len(grid.header) - 1
+            assert re.fullmatch("[A-Za-z0-9-]+", grid.name)
+
+
+def test_the_figures_of_stability_have_places_and_words():
+    table = make_report(make_runs("devlin", WIDE), make_runs("mosbach", NARROW))
+    made = stability_report(table, {"scores": list, "training-loss": list, "more": list}, Provenance(run_ids=("a",)))
+    pictures = [block for block in made.blocks if isinstance(block, Picture)]
+    assert [picture.name for picture in pictures] == ["scores", "training-loss", "more"]
+    assert made.blocks[0] == pictures[0]
+    assert pictures[0].alt.endswith("RTE (devlin 0/10 failed, mosbach 0/10 failed).")
+    assert made.provenance.run_ids == ("a",)
+    assert markdown(made) == render(table)
+
+
+def test_csv_has_every_key_once_and_numbers_as_they_are():
+    rows = (
+        {"title": "a, b", "x": 0.1, "failed": None},
+        {"title": 'c "d"\ne', "label": "1.50", "x": np.float64(1 / 3)},
+        MappingProxyType({"x": math.nan, "failed": True, "n": 7}),
+    )
+    text = csv_text(report(rows=rows))
+    assert text.startswith("title,x,failed,label,n\n")
+    lines = list(csv.DictReader(io.StringIO(text)))
+    assert [line["x"] for line in lines] == ["0.1", repr(1 / 3), "NaN"]
+    assert [line["failed"] for line in lines] == ["", "", "True"]
+    assert [line["title"] for line in lines] == ["a, b", 'c "d"\ne', ""]
+    assert (lines[1]["label"], lines[2]["n"]) == ("1.50", "7")
+    assert csv_text(report()) == ""
+
+
+def test_csv_refuses_what_is_no_number_or_text():
+    with pytest.raises(ValueError, match=r"\[1\] is no value"):
+        csv_text(report(rows=({"x": [1]},)))
+
+
+def test_json_is_the_values():
+    values = {"a": (1, 2.5, None, True, "±"), "b": MappingProxyType({"c": []})}
+    text = json_text(report(values=values))
+    assert json.loads(text) == {"a": [1, 2.5, None, True, "±"], "b": {"c": []}}
+    assert "±" in text
+    assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, np.float64(0.5), np.int64(1), np.bool_(True), np.ones(2), {1}])
+def test_json_refuses_what_json_has_no_word_for(value):
+    with pytest.raises(ValueError, match=r"values\.cells\[1\]\.mean is "):
+        json_text(report(values={"cells": [{"mean": 0.5}, {"mean": value}]}))
+
+
+def test_json_refuses_keys_that_are_no_texts():
+    with pytest.raises(ValueError, match="values has the key 1,"):
+        json_text(report(values={1: "a"}))
+
+
+@pytest.mark.parametrize("form", ["md", "csv", "latex", "json", "html"])
+def test_a_table_and_its_report_are_the_same_text(form):
+    table = make_report(make_runs("devlin", WIDE), make_runs("mosbach", NARROW))
+    text = render(table, form)
+    assert text == render(stability_report(table), form)
+    assert text.endswith("\n")
+    assert "mosbach" in text

@@ -1,0 +1,164 @@
+"""The dry run: it measures, and leaves nothing."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from support.sweep_records import land, make_record
+from support.training_runs import go
+
+from stableft.config.planned_run import Execution
+from stableft.config.run_config import StartFrom
+from stableft.config.sweep_file import START, Rule, Sweep
+from stableft.errors import UserError
+from stableft.records.run_record import EvalPoint
+from stableft.sweep.estimate import estimate, render_estimate
+
+
+@pytest.fixture
+def sweep(toy_run, toy_sources, tmp_path) -> Sweep:
+    runs = tuple(toy_run(seeds={"init": seed, "data": seed}) for seed in range(3))
+    return Sweep("toy", tmp_path / "toy.yaml", runs, toy_sources)
+
+
+@pytest.mark.parametrize("save", ["none", "best", "last", "all"])
+def test_a_dry_run_writes_nothing(sweep, tmp_path, save):
+    results = tmp_path / "results"
+    estimated = estimate(sweep, results, Execution(threads=1, save=save), 2)
+    assert not results.exists()
+    (line,) = estimated.lines
+    assert (line.arm, line.task, line.runs, line.left) == ("arm", "toy", 3, 3)
+    assert line.cost.steps == 14
+    assert 0 < line.cost.seconds < 60
+    assert line.cost.memory > 0
+    weights = line.cost.checkpoint / 3
+    models = {"none": 0, "best": 1, "last": 1, "all": 2}[save] * weights
+    assert models < line.cost.kept < models + 20_000
+    text = render_estimate(estimated)
+    assert "3 runs left" in text
+    assert "on cpu" in text
+    assert "with 2 at a time" in text
+
+
+def test_what_is_done_does_not_count_and_is_not_touched(sweep, toy_sources, tmp_path):
+    results = tmp_path / "results"
+    go(sweep.runs[1], results, toy_sources)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in results.rglob("*") if path.is_file()}
+    names = sorted(results.rglob("*"))
+    estimated = estimate(sweep, results, Execution(threads=1), 1)
+    assert (estimated.lines[0].runs, estimated.lines[0].left) == (3, 2)
+    assert sorted(results.rglob("*")) == names
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
+
+
+def test_the_size_of_a_checkpoint_is_about_right(sweep, toy_sources, tmp_path):
+    from stableft.config.planned_run import Stopped
+    from stableft.records.run_record import CHECKPOINT_FILE, run_folder
+
+    line = estimate(sweep, tmp_path / "none", Execution(threads=1), 1).lines[0]
+    with pytest.raises(Stopped):
+        go(sweep.runs[0], tmp_path, toy_sources, stop_at=3)
+    size = (run_folder(tmp_path, sweep.runs[0].run_id) / CHECKPOINT_FILE).stat().st_size
+    assert 0.5 < line.cost.checkpoint / size < 1.5
+
+
+def test_an_estimate_does_not_change_a_run(sweep, toy_sources, tmp_path):
+    """The probe trains a copy: the kept checkpoint and what the run draws are as without it."""
+    run = sweep.runs[0]
+    before = go(run, tmp_path / "before", toy_sources)
+    estimate(sweep, tmp_path / "none", Execution(threads=1), 1)
+    torch.manual_seed(0)
+    assert go(run, tmp_path / "after", toy_sources).evals == before.evals
+
+
+def test_an_estimate_finds_what_the_user_got_wrong(sweep, toy_run, toy_sources, tmp_path):
+    runs = (toy_run(reinit={"pooler": True, "blocks": 9}),)
+    with pytest.raises(UserError, match=r"reinit\.blocks"):
+        estimate(Sweep("toy", sweep.path, runs, toy_sources), tmp_path / "results", Execution(), 1)
+    assert not (tmp_path / "results").exists()
+
+
+def test_what_is_trained_first_and_what_pauses(toy_run, toy_sources, tmp_path):
+    parent = replace(toy_run(seeds={"init": 9, "data": 9}), arm=START)
+    start = StartFrom(run=parent.run_id, checkpoint="last")
+    runs = tuple(toy_run(seeds={"init": seed, "data": seed}, start_from=start) for seed in range(4))
+    rules = {run.run_id: Rule(0.3, 0.5) for run in runs}
+    sweep = Sweep("toy", tmp_path / "toy.yaml", runs, toy_sources, (), (parent,), rules)
+    estimated = estimate(sweep, tmp_path / "results", Execution(threads=1), 1)
+    first, line = estimated.lines
+    assert first.arm == f"{START} {parent.run_id}"
+    assert (first.runs, first.left, line.left, line.paused) == (1, 1, 4, 4)
+    assert line.saved == pytest.approx(0.35)
+    assert first.cost.kept > first.cost.checkpoint / 3  # its weights are kept
+    text = render_estimate(estimated)
+    assert f"run {parent.run_id} (recipe on toy, seed 9), from which 4 runs start, is trained first" in text
+    assert "5 runs left" in text
+    assert "the checkpoints of 4 runs that pause for it take" in text
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.fixture
+def family(toy_run):
+    """Returns a maker of a run and of two others that start from it."""
+
+    def make(seed: int, **settings):
+        parent = replace(toy_run(seeds={"init": seed, "data": seed}, **settings), arm=START)
+        start = StartFrom(run=parent.run_id, checkpoint="last")
+        return parent, [toy_run(seeds={"init": child, "data": child}, start_from=start) for child in range(2)]
+
+    return make
+
+
+def lines_of(sweep: Sweep, results, **options) -> tuple[list[tuple[str, int, int]], str]:
+    estimated = estimate(sweep, results, Execution(threads=1), 1, **options)
+    return [(line.arm, line.runs, line.left) for line in estimated.lines], render_estimate(estimated)
+
+
+def test_every_parent_has_a_line_of_its_own_and_counts_once(sweep, family, tmp_path):
+    (one, runs), (two, more) = family(8), family(9, **{"schedule.length": {"epochs": 4}})
+    own = replace(one, arm="own")
+    sweep = replace(sweep, runs=(own, *runs, *more), parents=(one, two))
+    estimated = estimate(sweep, tmp_path / "results", Execution(threads=1), 1)
+    assert [(line.arm, line.runs, line.left) for line in estimated.lines] == [
+        (f"{START} {one.run_id}", 1, 1), (f"{START} {two.run_id}", 1, 1), ("own", 1, 0), ("arm", 4, 4)
+    ]  # fmt: skip
+    first, second = (line.cost.steps for line in estimated.lines[:2])
+    assert first != second
+    assert "6 runs left" in render_estimate(estimated)
+
+
+@pytest.mark.parametrize("status", ["crashed", "finished"])
+def test_runs_with_nothing_to_start_from_are_not_left(sweep, family, tmp_path, status):
+    parent, runs = family(9)
+    land(tmp_path, make_record(parent, status).model_copy(update={"reason": "the loss was nan"}))
+    sweep = replace(sweep, runs=(*sweep.runs, *(replace(run, arm="child") for run in runs)), parents=(parent,))
+    lines, text = lines_of(sweep, tmp_path)
+    assert lines == [("arm", 3, 3), ("child", 2, 0)]
+    assert "3 runs left" in text
+    assert "from which 2 runs start, " in text
+    assert "they are not run" in text
+    assert "is trained first" not in text
+    if status == "crashed":
+        lines, text = lines_of(sweep, tmp_path, retry_crashed=True)
+        assert [left for *_, left in lines] == [1, 3, 2]
+        assert "is trained first" in text
+
+
+def test_stopped_runs_are_done_only_while_they_rank_as_hopeless(sweep, toy_run, tmp_path):
+    runs = [toy_run(seeds={"init": seed, "data": seed}) for seed in range(4)]
+    for run, score in zip(runs, (0.2, 0.4, 0.6, 0.8), strict=True):
+        point = EvalPoint(step=7, epoch=1.0, train_loss=0.5, val_loss=0.5, val={run.config.selection_metric: score})
+        status = "stopped" if score < 0.5 else "finished"
+        land(tmp_path, make_record(run).model_copy(update={"status": status, "evals": (point,)}))
+    length = runs[0].config.schedule.length
+    share = 1.0 / length.epochs if length.epochs else 7 / length.steps
+    for rule, planned, left, paused in (
+        (Rule(share, 0.5), runs, 0, 0),
+        (Rule(share, 0.25), runs, 1, 0),  # the second lowest is taken up again
+        (Rule(share + 0.2, 0.5), runs, 2, 2),  # they have not come so far: the rank is open
+        (Rule(share, 0.5), [*runs, toy_run(seeds={"init": 4, "data": 4})], 3, 3),
+        (None, runs, 2, 0),
+    ):
+        rules = {run.run_id: rule for run in planned} if rule else {}
+        (line,) = estimate(replace(sweep, runs=tuple(planned), rules=rules), tmp_path, Execution(threads=1), 1).lines
+        assert (line.left, line.paused) == (left, paused), rule

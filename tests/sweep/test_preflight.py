@@ -1,0 +1,119 @@
+"""Inputs that cannot be used are found before anything starts."""
+
+import json
+import shutil
+
+import pytest
+from support.paths import GLUE
+
+from stableft.config.local_files import folder_digest
+from stableft.config.planned_run import PlannedRun, Sources
+from stableft.config.run_config import RunConfig
+from stableft.data.splits import data_fingerprint
+from stableft.errors import UserError
+from stableft.sweep.preflight import check_inputs
+
+
+@pytest.fixture
+def plan(make_config, tiny_model_folder, tmp_path):
+    """Returns a maker of runs on a copy of the tiny model, which a test may damage first."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_folder, folder)
+
+    def make(**dotted) -> tuple[PlannedRun, Sources]:
+        digest = folder_digest(folder)
+        config: RunConfig = make_config(**{"model.sha256": digest, **dotted})
+        return PlannedRun("arm", "recipe", config), Sources(data_dir=GLUE, cache_dir=tmp_path, paths={digest: folder})
+
+    return make
+
+
+def sentence_about(run: PlannedRun, sources: Sources) -> str:
+    with pytest.raises(UserError) as caught:
+        check_inputs([run], sources)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_every_run_gets_the_fingerprint_of_its_rows(plan):
+    run, sources = plan()
+    other = plan(**{"data.split": "heldout"})[0]
+    seed = plan(**{"seeds.init": 2})[0]
+    prints = check_inputs([run, other, seed], sources)
+    assert prints.keys() == {run.run_id, other.run_id, seed.run_id}
+    assert prints[run.run_id] == prints[seed.run_id] == data_fingerprint(run.config, sources)
+    assert prints[run.run_id] != prints[other.run_id]
+
+
+def test_what_does_not_fit_the_model(plan):
+    assert sentence_about(*plan(**{"data.max_length": 128})) == (
+        "data.max_length: 128 is more than the 64 positions of model 'tiny'"
+    )
+    assert sentence_about(*plan(reinit={"pooler": True, "blocks": 9})) == (
+        "reinit.blocks: 9 is more than the 2 blocks of BERT model 'tiny'"
+    )
+    first, sources = plan()
+    second, _ = plan(**{"model.head": "paper"})
+    with pytest.raises(UserError, match=r"model\.head: the papers give BERT model 'tiny' no head of its own"):
+        check_inputs([first, second], sources)
+
+
+def test_a_mistake_in_a_parent_is_told_of_the_parent(plan):
+    parent, sources = plan(**{"data.max_length": 128})
+    child, _ = plan(start_from={"run": parent.run_id, "checkpoint": "last"})
+    with pytest.raises(UserError) as caught:
+        check_inputs([child], sources, [parent])
+    assert str(caught.value) == (
+        f"run {parent.run_id} (recipe on rte, seed {parent.config.seeds.init}), from which 1 run starts: "
+        "data.max_length: 128 is more than the 64 positions of model 'tiny'; its settings (but for the model) are "
+        "those of `start_from: {recipe, task, seed, set}`; --set does not reach them"
+    )
+    assert sentence_about(parent, sources).startswith("data.max_length")  # where it is a run of the sweep's own
+    with pytest.raises(UserError, match=r"^data\.max_length"):
+        check_inputs([plan(**{"data.max_length": 128, "seeds.init": 2})[0]], sources, [parent])
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        ("{", "its config.json cannot be read"),
+        ("[]", "its config.json is not a mapping"),
+        ("{}", "its config.json names no model_type, such as bert"),
+        ('{"model_type": "bert", "num_hidden_layers": "2"}', "num_hidden_layers '2', which is not a whole number"),
+    ],
+)
+def test_a_config_of_a_model_that_cannot_be_used(plan, tmp_path, content, rule):
+    (tmp_path / "model" / "config.json").write_text(content)
+    assert rule in sentence_about(*plan())
+
+
+def test_weights_that_are_none(plan, tmp_path):
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert "its model.safetensors holds no weights: " in sentence_about(*plan())
+    index = {"weight_map": {"a": "model-1.safetensors"}}
+    weights.unlink()
+    (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "names model-1.safetensors, which is not there" in sentence_about(*plan())
+    (tmp_path / "model" / "model.safetensors.index.json").write_text("{}")
+    assert "its model.safetensors.index.json cannot be read" in sentence_about(*plan())
+
+
+def test_data_that_is_missing_or_too_little(plan, tmp_path):
+    run, sources = plan(**{"data.train_rows": 1000, "data.sample_seed": 0})
+    assert "500 rows of each label are needed" in sentence_about(run, sources)
+    nowhere = Sources(data_dir=tmp_path, paths=sources.paths)
+    assert sentence_about(plan()[0], nowhere).startswith("the train file of RTE is missing")
+
+
+def test_a_hub_model_without_a_network(make_config, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    hub = {"model.sha256": None, "model.revision": "main"}
+    sources = Sources(data_dir=GLUE)
+    absent = PlannedRun("arm", "recipe", make_config(**hub, **{"model.name": "nobody/nothing"}))
+    assert sentence_about(absent, sources).startswith(
+        "model 'nobody/nothing': the hub cannot be reached and there is no cached copy"
+    )
+    misspelt = PlannedRun("arm", "recipe", make_config(**hub, **{"model.name": "no body!"}))
+    assert sentence_about(misspelt, sources).startswith("model 'no body!': the hub has no such model")

@@ -1,0 +1,250 @@
+"""What a sweep asks to be recorded, and finished runs that are trained again for what they lack."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.sweep_records import land, make_record, make_run
+from support.worker_logs import log, read_log
+
+from stableft.config.planned_run import NO_PROBES, Execution, Probes, Progress, Sources, Stopped
+from stableft.config.sweep_file import Rule, load_sweep, parse_probes, single_run
+from stableft.errors import UserError
+from stableft.records.probe_record import PROBES_FILE, Drift, GradNorms, Parts, stored_probes, write_probes
+from stableft.records.run_record import (
+    BEST_FOLDER,
+    CHECKPOINT_FILE,
+    LAST_FOLDER,
+    PREDICTIONS_FILE,
+    read_record,
+    run_folder,
+)
+from stableft.sweep.progress import Ended, Note, Opened
+from stableft.sweep.state import keep_probes, keep_weights, lacking
+from stableft.sweep.workers import run_local
+
+BASE = "task: rte\nmodel: bert-base-uncased\nseeds: 1-2\nrecipe: zhang\n"
+ASKED = Probes(grad_norms=10, drift=5)
+PARTS = Parts(embeddings=("e",), blocks=("b.0",), pooler=(), head=("h",))
+
+
+# The key of a sweep file
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def expand(text: str, **choices):
+        Path("s.yaml").write_text(text)
+        return load_sweep("s.yaml", Sources(), **choices)
+
+    return expand
+
+
+def test_probes_are_asked_for_at_the_top_by_an_arm_or_on_the_command_line(sweep):
+    key = "probes: {grad_norms: {every: 10}, drift: {every: 5}}\n"
+    plain, asked = sweep(BASE), sweep(BASE + key)
+    assert {run.probes for run in plain.runs} == {NO_PROBES}
+    assert {run.probes for run in asked.runs} == {ASKED}
+    assert [run.run_id for run in plain.runs] == [run.run_id for run in asked.runs]
+    arms = "arms:\n  - {name: a, probes: {drift: {every: 2}}}\n  - {name: b, set: {optimizer.lr: 1.0}}\n"
+    found = sweep(BASE + key + arms).runs
+    assert [run.probes for run in found] == [Probes(drift=2)] * 2 + [ASKED] * 2
+    assert {run.probes for run in sweep(BASE + key, sets=["probes=null"]).runs} == {NO_PROBES}
+    assert {run.probes for run in sweep(BASE, sets=["probes={drift: {every: 3}}"]).runs} == {Probes(drift=3)}
+    alone = single_run("zhang", "rte", None, 1, Sources(), ["probes={grad_norms: {every: 1}}"])
+    assert alone.runs[0].probes == Probes(grad_norms=1)
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("grad_norms", r"^s.yaml:5: probes must be \{grad_norms: \{every: 10\}"),
+        ("[drift]", "^s.yaml:5: probes must be "),
+        ("{grad_norm: {every: 1}}", r"^s.yaml:5: probes: 'grad_norm' is not known; did you mean 'grad_norms'\?"),
+        ("{drift: 10}", r"probes: drift must be \{every: 10\}, in optimizer steps, not 10$"),
+        ("{drift: {each: 10}}", r"probes: drift must be \{every: 10\}"),
+        ("{drift: {every: 0}}", "probes: drift: every: 0 must be a whole number of steps from 1$"),
+        ("{drift: {every: 2.5}}", "every: 2.5 must be a whole number"),
+        ("{drift: {every: true}}", "every: True must be a whole number"),
+    ],
+)
+def test_what_is_no_probe_is_refused(sweep, value, sentence):
+    with pytest.raises(UserError, match=sentence):
+        sweep(f"{BASE}probes: {value}\n")
+
+
+def test_two_arms_that_share_a_run_record_the_same(sweep):
+    arms = "arms:\n  - {name: a}\n  - {name: b, probes: {drift: {every: 2}}}\n"
+    with pytest.raises(UserError, match="arms 'a' and 'b' ask for the same run with different probes"):
+        sweep(BASE + arms)
+
+
+def test_an_empty_probe_is_none():
+    assert parse_probes({"drift": None}, "x") == NO_PROBES
+    assert not NO_PROBES
+    assert Probes(drift=1)
+
+
+# What finished runs lack
+
+
+def grad_norms(run_id: str, *steps: int) -> GradNorms:
+    ones, rows = (1.0,) * len(steps), ((1.0,),) * len(steps)
+    return GradNorms(run_id=run_id, parts=PARTS, steps=steps, total=ones, clipped=ones, names=("b.0.w",), norms=rows)
+
+
+def drift(run_id: str, *steps: int) -> Drift:
+    return Drift(run_id=run_id, names=("1",), redrawn=0, steps=steps, distances=((0.0,),) * len(steps))
+
+
+def finished(results: Path, seed: int = 1, records=(), weights=()):
+    run = make_run(seed)
+    land(results, make_record(run))
+    write_probes(run_folder(results, run.run_id) / PROBES_FILE, records)
+    (run_folder(results, run.run_id) / PREDICTIONS_FILE).touch()
+    for name in weights:
+        (run_folder(results, run.run_id) / name).mkdir()
+    return run
+
+
+def test_what_is_not_in_the_folder_is_lacking(tmp_path):
+    run = finished(tmp_path, 1, [drift(make_run(1).run_id, 0, 1, 5)], [LAST_FOLDER])
+    record = read_record(tmp_path, run.run_id)
+    assert lacking(tmp_path, run, record, Execution(complete=True)) == ()
+    (run_folder(tmp_path, run.run_id) / PREDICTIONS_FILE).unlink()
+    assert lacking(tmp_path, run, record, Execution()) == ()
+    assert lacking(tmp_path, run, record, Execution(save="last")) == ()
+    assert lacking(tmp_path, run, record, Execution(save="all")) == ("best weights",)
+    assert lacking(tmp_path, replace(run, probes=ASKED), record, Execution(save="best")) == (
+        "grad norms",
+        "best weights",
+    )
+    diverged = record.model_copy(update={"reason": "the training loss was nan at step 3"})
+    assert lacking(tmp_path, run, diverged, Execution(save="all")) == ()
+    assert lacking(tmp_path, run, record, Execution(complete=True)) == ("predictions",)
+
+
+def test_training_again_keeps_what_was_there(tmp_path):
+    run = finished(tmp_path, 1, [grad_norms(make_run(1).run_id, 1, 7, 14)], [BEST_FOLDER])
+    assert keep_probes(tmp_path, replace(run, probes=Probes(drift=2))).probes == Probes(grad_norms=7, drift=2)
+    assert keep_probes(tmp_path, replace(run, probes=Probes(grad_norms=2))).probes == Probes(grad_norms=2)
+    assert keep_weights(tmp_path, [run.run_id], Execution(save="last")).save == "all"
+    assert keep_weights(tmp_path, [run.run_id], Execution(save="none")).save == "best"
+    assert keep_weights(tmp_path, [], Execution(save="last")).save == "last"
+
+
+def pretend(run, results, sources, execution, progress, stop):
+    """Leaves what it is asked for; a seed of 13 crashes, one of 99 is killed half way, once."""
+    log(results, "begin", run)
+    seed, folder = run.config.seeds.init, run_folder(results, run.run_id)
+    checkpoint = folder / CHECKPOINT_FILE
+    if seed == 13:
+        raise ValueError("the bug")
+    progress(Progress(1, 2, 0.5, 0.25))
+    if seed == 99 and not checkpoint.exists():
+        checkpoint.write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
+    if stop():
+        raise Stopped
+    checkpoint.unlink(missing_ok=True)
+    asked = {"grad_norms": grad_norms(run.run_id, 1, 2), "drift": drift(run.run_id, 0, 1, 2)}
+    write_probes(folder / PROBES_FILE, [record for name, record in asked.items() if getattr(run.probes, name)])
+    for name in {"best": [BEST_FOLDER], "last": [LAST_FOLDER], "all": [BEST_FOLDER, LAST_FOLDER]}.get(
+        execution.save, []
+    ):
+        (folder / name).mkdir(exist_ok=True)
+    return land(results, make_record(run).model_copy(update={"reason": "again"}))
+
+
+def go(results: Path, runs, **execution):
+    events = []
+    arguments = (list(runs), results, Sources(), ["cpu"], 1, Execution(**execution))
+    outcome = run_local(*arguments, display=events.append, train=pretend, fingerprint=lambda *_: "f" * 64)
+    return outcome, events
+
+
+def kinds(results: Path, run) -> list[str]:
+    return [record.probe for record in stored_probes(results, [run.run_id])]
+
+
+def test_finished_runs_are_trained_again_only_when_asked(tmp_path):
+    run, whole = finished(tmp_path, 1), finished(tmp_path, 2, [drift(make_run(2).run_id, 0, 1)])
+    runs = [replace(one, probes=Probes(drift=1)) for one in (run, whole)]
+    outcome, events = go(tmp_path, runs)
+    assert set(outcome.skipped) == {run.run_id, whole.run_id}
+    assert [event.text for event in events if isinstance(event, Note)] == [
+        "1 runs were finished before without drift: --complete trains them again"
+    ]
+    outcome, events = go(tmp_path, runs, complete=True)
+    assert (outcome.finished, outcome.skipped) == ((run.run_id,), (whole.run_id,))
+    opened = next(event for event in events if isinstance(event, Opened))
+    assert ([one.run_id for one in opened.runs], opened.done) == ([run.run_id], 1)
+    assert read_record(tmp_path, run.run_id).reason == "again"
+    assert kinds(tmp_path, run) == ["drift"]
+    assert set(go(tmp_path, runs, complete=True)[0].skipped) == {run.run_id, whole.run_id}
+    assert len(read_log(tmp_path, "begin")) == 1
+
+
+def test_weights_are_completed_too_and_nothing_else_is_lost(tmp_path):
+    run = finished(tmp_path, 1, [grad_norms(make_run(1).run_id, 1, 2)], [BEST_FOLDER])
+    go(tmp_path, [run], save="last", complete=True)
+    folder = run_folder(tmp_path, run.run_id)
+    assert (folder / BEST_FOLDER).is_dir()
+    assert (folder / LAST_FOLDER).is_dir()
+    assert kinds(tmp_path, run) == ["grad_norms"]
+
+
+def test_a_crash_in_training_again_costs_no_result(tmp_path):
+    run = replace(finished(tmp_path, 13), probes=ASKED)
+    before = read_record(tmp_path, run.run_id)
+    outcome, events = go(tmp_path, [run], complete=True)
+    assert outcome.crashed == (run.run_id,)
+    assert [event.record.status for event in events if isinstance(event, Ended)] == ["crashed"]
+    assert read_record(tmp_path, run.run_id) == before
+    assert "the bug" in (run_folder(tmp_path, run.run_id) / "crash.txt").read_text()
+
+
+def test_a_death_in_training_again_costs_no_result(tmp_path):
+    run = replace(finished(tmp_path, 99), probes=ASKED)
+    before = read_record(tmp_path, run.run_id)
+    go(tmp_path, [run], complete=True)
+    assert read_record(tmp_path, run.run_id) == before
+    assert (run_folder(tmp_path, run.run_id) / CHECKPOINT_FILE).exists()
+    outcome, _ = go(tmp_path, [run], complete=True)
+    assert outcome.finished == (run.run_id,)
+    assert read_record(tmp_path, run.run_id).reason == "again"
+
+
+def test_trials_of_hopeless_runs_are_not_trained_again(tmp_path):
+    from support.sweep_stages import go as go_stages
+    from support.sweep_stages import plan
+
+    run = replace(finished(tmp_path, 1), probes=ASKED)
+    outcome, _ = go_stages(tmp_path, plan([run, replace(make_run(2), probes=ASKED)], Rule(0.3, 0.5)))
+    assert run.run_id in outcome.skipped
+
+
+# The real thing
+
+
+def test_the_smoke_sweep_is_completed(workplace, stableft):
+    arguments = ("sweep", "configs/smoke.yaml", "--seeds", "1", "--arms", "devlin", "--devices", "cpu")
+    assert stableft(*arguments)[0] == 0
+    sets = ("--set", "probes={grad_norms: {every: 2}, drift: {every: 2}}", "--save", "last")
+    code, out, _ = stableft(*arguments, *sets)
+    assert code == 0
+    assert "1 runs were finished before without drift, grad norms, last weights: --complete trains them again" in out
+    code, out, _ = stableft(*arguments, *sets, "--complete", "--dry-run")
+    assert "1 runs left" in out
+    code, out, _ = stableft(*arguments, *sets, "--complete")
+    assert code == 0
+    assert "they are trained again" in out
+    folder = next(Path("results/runs").iterdir())
+    assert {path.name for path in folder.iterdir()} >= {PROBES_FILE, LAST_FOLDER, "record.json"}
+    assert [record.probe for record in stored_probes(Path("results"), [folder.name])] == ["grad_norms", "drift"]
+    code, out, _ = stableft(*arguments, *sets, "--complete")
+    assert "0 runs to do, 1 done" in out

@@ -1,0 +1,185 @@
+"""The failure watch: when it warns, of what, and that it reaches the display and the record."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.live_table import opened
+from support.sweep_records import make_record, make_run
+from support.training_runs import go
+
+from stableft.config.planned_run import Probes, Progress
+from stableft.records.probe_record import Parts
+from stableft.records.run_record import Vanished, WatchRecord, dump_record, parse_record
+from stableft.sweep.progress import Ended, Moved, Opened, Started, first_warning, open_display, settled_words, update
+from stableft.training.failure_watch import LEARNT, LOOKS, RATIO, ends_of, likely_failed, ratio_of, vanished, watch
+
+ENTROPY = math.log(2)
+PARTS = Parts(
+    embeddings=("bert.embeddings",),
+    blocks=tuple(f"bert.encoder.layer.{i}" for i in range(12)),
+    pooler=("bert.pooler",),
+    head=("classifier",),
+)
+LOW = RATIO / 2
+
+
+def looks(*ratios, loss=ENTROPY, every=10):
+    return [[every * i, ratio, loss] for i, ratio in enumerate(ratios, 1)]
+
+
+def test_the_ends_are_the_lower_third_and_what_is_above_the_blocks():
+    names = [f"bert.encoder.layer.{i}.output.dense.weight" for i in range(12)]
+    names = ["bert.embeddings.word_embeddings.weight", *names, "bert.pooler.dense.weight", "classifier.bias"]
+    ends = ends_of(PARTS, names)
+    assert ends.lower == (1, 2, 3, 4)  # layer.1 is not layer.10 or 11
+    assert ends.top == (13, 14)
+    norms = [99.0, 1.0, 2.0, 2.0, 4.0, *([99.0] * 8), 3.0, 4.0]
+    assert ratio_of(ends, norms) == pytest.approx(5 / 5)
+    assert math.isnan(ratio_of(ends, [math.inf] * 15))
+    assert ratio_of(ends, [1.0] * 13 + [0.0, 0.0]) == math.inf
+
+
+def test_a_shared_block_is_the_lower_end_and_unknown_blocks_have_none():
+    one = PARTS.model_copy(update={"blocks": ("albert.layer",), "pooler": ()})
+    assert ends_of(one, ["albert.layer.w", "classifier.w"]).lower == (0,)
+    assert ends_of(PARTS.model_copy(update={"blocks": ()}), ["classifier.w"]) is None
+
+
+def test_it_warns_when_gradients_vanish_and_nothing_is_learnt():
+    seen = vanished(looks(1.0, LOW, LOW, LOW), ENTROPY)
+    assert (seen.step, seen.ratio, seen.loss) == (40, pytest.approx(LOW), ENTROPY)
+    assert vanished(looks(1.0, LOW), ENTROPY) is None  # too few
+    assert vanished(looks(1.0, LOW, LOW, 1.0), ENTROPY) is None
+    assert vanished(looks(1.0, LOW, LOW, LOW, loss=LEARNT * ENTROPY - 1e-9), ENTROPY) is None
+    assert vanished(looks(1.0, LOW, LOW, LOW, loss=LEARNT * ENTROPY), ENTROPY)
+    assert vanished(looks(1.0, LOW, LOW, LOW, loss=math.nan), ENTROPY) is None
+    assert vanished([], ENTROPY) is None
+
+
+def test_where_the_ratio_is_small_from_the_start_it_must_fall_too():
+    assert vanished(looks(LOW, LOW, LOW, LOW), ENTROPY) is None
+    assert vanished(looks(LOW, *[LOW * RATIO / 2] * 3), ENTROPY)
+    assert vanished(looks(50.0, *[0.5] * 3), ENTROPY) is None  # a large one counts as 1
+    assert vanished(looks(math.nan, 1.0, LOW, LOW, LOW), ENTROPY)
+
+
+def test_the_ratio_is_the_geometric_mean_of_the_last_looks():
+    ratios = (0.5, 1e-3, 1e-2, 1e-4)
+    assert vanished(looks(*ratios), ENTROPY).ratio == pytest.approx(1e-3)
+    assert vanished(looks(1.0, 1e-3, 1e-3, 0.0), ENTROPY).ratio < 1e-3
+
+
+def test_looks_of_skipped_steps_are_passed_over():
+    seen = vanished(looks(1.0, LOW, LOW, math.nan, LOW), ENTROPY)
+    assert seen.ratio == pytest.approx(LOW)
+    assert vanished(looks(1.0, LOW, LOW, LOW, math.nan), ENTROPY).step == 40
+    assert vanished(looks(math.nan, math.inf, LOW), ENTROPY) is None
+
+
+def test_what_the_record_keeps():
+    nothing = watch(looks(1.0, 1.0), ENTROPY)
+    assert nothing == WatchRecord(nothing_learnt=ENTROPY, looks=2, first=None, last=None, at_end=False)
+    found = watch(looks(1.0, LOW, LOW, LOW, LOW, 1.0, 1.0), ENTROPY)  # a run that got away
+    assert (found.first.step, found.last.step, found.at_end) == (40, 50, False)
+    assert watch(looks(1.0, LOW, LOW, LOW), ENTROPY).at_end
+    record = make_record(make_run(1)).model_copy(update={"watch": found})
+    assert parse_record(dump_record(record)) == record
+    assert '"watch"' not in dump_record(make_record(make_run(1)))  # older records keep their checksums
+
+
+def test_the_diagnosis_has_its_numbers():
+    assert likely_failed(Vanished(step=30, ratio=0.0031, loss=0.7012), ENTROPY, 75) == (
+        "likely failed: vanishing gradients (at step 30 of 75 the norm of the lower blocks is 0.003 of the top's, "
+        "the loss 0.701; having learnt nothing gives 0.693)"
+    )
+
+
+# In the display
+
+
+def test_a_run_is_named_once_when_it_has_likely_failed(capsys):
+    run = make_run(3, arm="devlin")
+    events = [Opened([run], 0, 0, 0, 1), Started("cpu", run)]
+    events += [Moved("cpu", Progress(step, 9, 0.7, 0.5, warning)) for step, warning in ((1, None), (2, "W"), (3, "W"))]
+    with open_display(live=False) as show:
+        for event in events:
+            show(event)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("] ")[2] for line in lines[2:]] == ["devlin rte seed 3: W"]
+
+
+def test_the_live_table_says_so_while_it_is_so(capsys):
+    from rich.console import Console
+
+    from stableft.sweep.progress import _table
+
+    run = make_run(3, arm="devlin")
+    view = opened([run])
+    update(view, Started("cpu", run), 0.0)
+    for warning in (None, "W", None):
+        event = Moved("cpu", Progress(1, 9, 0.7, 0.5, warning))
+        assert first_warning(view, event) == warning
+        update(view, event, 1.0)
+        console = Console(width=120, record=True)
+        console.print(_table(view))
+        assert ("vanishing gradients" in console.export_text()) == (warning is not None)
+    assert first_warning(view, Moved("cpu", Progress(1, 9, 0.7, 0.5, "W"))) is None  # it was told
+
+
+def test_the_line_of_an_ended_run_has_the_diagnosis():
+    seen = Vanished(step=75, ratio=0.001, loss=0.7)
+    record = make_record(make_run(1), failed=True)
+    found = WatchRecord(nothing_learnt=ENTROPY, looks=9, first=seen, last=seen, at_end=True)
+    assert settled_words(record.model_copy(update={"watch": found})).startswith("failed at its end")
+    assert "; likely failed: vanishing gradients (at step 75" in settled_words(
+        record.model_copy(update={"watch": found})
+    )
+    away = record.model_copy(update={"watch": found.model_copy(update={"at_end": False})})
+    assert "likely" not in settled_words(away)
+    assert Ended("cpu", make_run(1), "settled", away).record is away
+
+
+# In training
+
+
+def test_a_run_whose_lower_blocks_get_no_gradient_is_warned_of(toy_run, toy_sources, tmp_path, monkeypatch):
+    from stableft.training import setup as job
+
+    original = job.build_model
+
+    def cut(*arguments):
+        """Makes a model that from its third batch on passes a millionth of the gradient below its upper block."""
+        model, pretrained = original(*arguments)
+        calls = []
+
+        def hook(module, inputs, output):
+            calls.append(output)
+            return output.detach() + 1e-6 * (output - output.detach()) if len(calls) > 2 else output
+
+        model.bert.encoder.layer[0].register_forward_hook(hook)
+        return model, pretrained
+
+    run = replace(toy_run(**{"optimizer.lr": 1e-9}), probes=Probes(grad_norms=1))
+    record = go(run, tmp_path / "whole", toy_sources)
+    assert record.watch.first is None  # nothing is learnt, but the gradients are there
+    assert record.watch.looks == 14
+    assert record.watch.nothing_learnt == pytest.approx(record.data.label_entropy)
+    monkeypatch.setattr(job, "build_model", cut)
+    record = go(run, tmp_path, toy_sources)
+    assert record.watch.at_end
+    assert record.watch.first.step in (3, 4, 2 + LOOKS)
+    assert record.watch.last.ratio < 1e-5
+    assert go(toy_run(), tmp_path / "plain", toy_sources).watch is None
+
+
+def test_of_regression_the_loss_of_learning_nothing_is_the_variance(toy_run, toy_sources, tmp_path):
+    from stableft.config.planned_run import Execution
+    from stableft.training.setup import prepare
+
+    run = replace(toy_run(regression=True), probes=Probes(grad_norms=3))
+    job, _ = prepare(run, tmp_path, toy_sources, Execution(threads=1))
+    record = go(run, tmp_path, toy_sources)
+    labels = job.splits.train.labels
+    assert record.watch.nothing_learnt == pytest.approx(np.mean((labels - labels.mean()) ** 2))

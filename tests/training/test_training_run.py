@@ -1,0 +1,297 @@
+"""Whole runs of a tiny model: what is drawn from which seed, what is left in the run folder, how a run fails."""
+
+import json
+import math
+import os
+import platform
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.training_runs import go, history, left_behind, make_folder, with_model
+from torch.nn import functional
+
+from stableft.config.planned_run import Execution, Progress
+from stableft.data.tokens import collate
+from stableft.records.run_record import PREDICTIONS_FILE, read_record, run_folder
+from stableft.seeds import derive
+from stableft.training.run import train
+from stableft.training.setup import batch_indices, prepare
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_the_same_config_twice_is_the_same_bits(toy_run, toy_sources, tmp_path, precision):
+    run = toy_run(precision=precision)
+    first, second = (go(run, tmp_path / name, toy_sources) for name in "ab")
+    assert left_behind(tmp_path / "a", first) == left_behind(tmp_path / "b", second)
+    other = toy_run(**{"precision": precision, "seeds": {"init": 1, "data": 2}})
+    third = left_behind(tmp_path / "a", go(other, tmp_path / "a", toy_sources))
+    assert third["history"] != left_behind(tmp_path / "a", first)["history"]
+
+
+def test_each_seed_moves_its_own_stream_alone(toy_run, toy_sources, tmp_path):
+    base, data, init = (
+        prepare(toy_run(seeds={"init": i, "data": d}), tmp_path, toy_sources, Execution())
+        for i, d in ((1, 1), (1, 2), (2, 1))
+    )
+    weights, data_weights, init_weights = (state.model.state_dict() for _, state in (base, data, init))
+    assert all(torch.equal(weights[name], data_weights[name]) for name in weights)
+    differ = {name for name in weights if not torch.equal(weights[name], init_weights[name])}
+    assert differ == {"classifier.weight", "bert.pooler.dense.weight"}  # this checkpoint has no pooler
+    order, data_order, init_order = (
+        np.concatenate([batch_indices(job, step) for step in range(job.total)]) for job, _ in (base, data, init)
+    )
+    assert np.array_equal(order, init_order)
+    assert not np.array_equal(order, data_order)
+    assert sorted(order[:28]) == sorted(order[28:]) == list(range(28))
+    assert not np.array_equal(order[:28], order[28:])
+
+
+def test_dropout_follows_the_data_seed(toy_run, toy_sources, tmp_path):
+    seeds = []
+    for init, data in ((1, 1), (2, 1), (1, 2)):
+        go(toy_run(**{"seeds": {"init": init, "data": data}, "schedule.length": {"steps": 1}}), tmp_path, toy_sources)
+        seeds.append(torch.initial_seed())
+    assert seeds == [derive(1, "dropout"), derive(1, "dropout"), derive(2, "dropout")]
+
+
+@pytest.mark.parametrize("cadence", [{"times": 14}, {"per_epoch": 2}])
+def test_evaluation_never_moves_the_training(toy_run, toy_sources, tmp_path, cadence):
+    rare = toy_run(**{"evaluation.every": {"times": 1}})
+    often = toy_run(**{"evaluation.every": cadence, "evaluation.at_start": True, "evaluation.batch_size": 5})
+    torch.manual_seed(7)
+    go(rare, tmp_path, toy_sources)
+    torch.manual_seed(8)
+    torch.rand(3)
+    record = go(often, tmp_path, toy_sources)
+    assert len(record.evals) > 4
+    assert history(tmp_path, rare) == history(tmp_path, often)
+
+
+def test_the_history_has_a_line_for_each_step(toy_run, toy_sources, tmp_path):
+    run = toy_run(**{"schedule.warmup": 0.3})
+    record = go(run, tmp_path, toy_sources)
+    lines = history(tmp_path, run)
+    assert [line["step"] for line in lines] == list(range(1, 15))
+    assert all(line.keys() == {"step", "loss", "lr", "grad_norm"} for line in lines)
+    # int(0.3 * 14) = 4 steps of warm-up; the first update has rate 0, the last one a tenth of the peak
+    rates = [0, 0.25, 0.5, 0.75, 1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+    assert [line["lr"] for line in lines] == pytest.approx([1e-3 * rate for rate in rates], rel=1e-12)
+    assert all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in lines)
+    first, second = record.evals[0], record.evals[1]
+    assert (first.step, second.step) == (3, 6)
+    assert second.train_loss == pytest.approx(sum(line["loss"] for line in lines[3:6]) / 3, rel=1e-12)
+    assert first.epoch == pytest.approx(3 / 7)
+
+
+def test_the_first_update_has_rate_zero_and_changes_no_weight(toy_run, toy_sources, tmp_path):
+    from stableft.training.step import learning_rate, make_update
+
+    job, state = prepare(toy_run(), tmp_path, toy_sources, Execution())
+    for step, moves in ((0, False), (1, True)):
+        before = {name: value.clone() for name, value in state.model.state_dict().items()}
+        lr = learning_rate(job.config, step, job.total)
+        make_update(state, job.splits.train, batch_indices(job, step), job.config, lr, job.inputs, job.device)
+        assert any(not torch.equal(before[n], v) for n, v in state.model.state_dict().items()) is moves
+    assert state.optimizer.steps_taken() == 2
+
+
+def test_without_clipping_the_norm_is_stored_all_the_same(toy_run, toy_sources, tmp_path):
+    norms = {}
+    for clip in (None, 1e-3):
+        run = toy_run(**{"optimizer.clip_norm": clip, "schedule.length": {"steps": 2}})
+        go(run, tmp_path, toy_sources)
+        norms[clip] = [line["grad_norm"] for line in history(tmp_path, run)]
+    assert norms[None][0] == norms[1e-3][0] > 1e-3  # before clipping; the first update is one of rate 0
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_the_loss_is_the_mean_of_the_task(toy_run, toy_sources, tmp_path, regression):
+    run = toy_run(regression, **{"model.dropout": 0.0, "schedule.length": {"steps": 1}})
+    job, state = prepare(run, tmp_path, toy_sources, Execution())
+    batch = collate(job.splits.train, batch_indices(job, 0), job.inputs, run.config.data)
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        logits = state.model(**batch).logits
+    assert logits.shape == (4, 1 if regression else 2)
+    expected = functional.mse_loss(logits[:, 0], labels) if regression else functional.cross_entropy(logits, labels)
+    go(run, tmp_path, toy_sources)
+    assert history(tmp_path, run)[0]["loss"] == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_predictions_are_stored_for_each_example(toy_run, toy_sources, tmp_path):
+    run = toy_run()
+    record = go(run, tmp_path, toy_sources)
+    with np.load(run_folder(tmp_path, run.run_id) / PREDICTIONS_FILE) as file:
+        arrays = dict(file)
+    assert arrays.keys() == {
+        *("val_last", "val_best", "val_labels", "val_index", "test_last", "test_best", "test_labels", "test_index")
+    }
+    for split, rows in (("val", 12), ("test", 8)):
+        assert arrays[f"{split}_last"].shape == arrays[f"{split}_best"].shape == (rows, 2)
+        assert arrays[f"{split}_last"].dtype == np.float32
+        assert arrays[f"{split}_index"].tolist() == list(range(rows))
+        assert arrays[f"{split}_labels"].tolist() == [i % 2 for i in range(rows)]
+    assert record.last
+    assert record.last.val["accuracy"] == (arrays["val_last"].argmax(1) == arrays["val_labels"]).mean()
+
+
+def test_regression_is_scored_by_spearman(toy_run, toy_sources, tmp_path):
+    run = toy_run(True)
+    record = go(run, tmp_path, toy_sources)
+    assert record.last
+    assert record.last.val.keys() == {"spearman"}
+    assert -1 <= record.last.val["spearman"] <= 1
+    assert record.last.test
+    assert record.failed == (record.last.test["spearman"] <= 0)  # the file of test rows makes "test" the reported split
+    assert record.failed_by_accuracy is None
+    with np.load(run_folder(tmp_path, run.run_id) / PREDICTIONS_FILE) as file:
+        assert file["val_last"].shape == (12, 1)
+        assert file["val_labels"].dtype == np.float32
+        loss = np.mean((file["val_last"][:, 0] - file["val_labels"]) ** 2)
+    assert record.evals[-1].val_loss == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_constant_predictions_have_no_spearman_and_fail(toy_run, toy_sources, tiny_tokenizer, tmp_path):
+    """A pooler of weight 0 and bias 1 says the same of every row; the rate is too small for float32 to tell."""
+
+    def silence(model) -> None:
+        model.pooler.dense.weight.zero_()
+        model.pooler.dense.bias.fill_(1.0)
+
+    folder = make_folder(tmp_path / "silent", tiny_tokenizer, silence)
+    sources, digest = with_model(toy_sources, folder)
+    record = go(toy_run(True, **{"model.sha256": digest, "optimizer.lr": 1e-30}), tmp_path, sources)
+    assert record.last
+    assert math.isnan(record.last.val["spearman"])
+    assert (record.status, record.failed, record.reason, record.steps) == ("finished", True, None, 14)
+
+
+def is_all_nan(values: dict[str, float] | None) -> bool:
+    return values is not None and all(math.isnan(value) for value in values.values())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_an_absurd_rate_ends_as_a_failed_run(toy_run, toy_sources, tmp_path, precision):
+    run = toy_run(**{"optimizer.lr": 1e30, "precision": precision})
+    record = go(run, tmp_path, toy_sources, save="last")
+    assert (record.status, record.failed, record.failed_by_accuracy) == ("finished", True, True)
+    assert record.reason
+    assert record.reason.startswith("the training loss was ")
+    assert record.reason.endswith(f" at step {record.steps}")
+    assert record.steps < 14
+    assert record.last
+    assert is_all_nan(record.last.val)
+    assert is_all_nan(record.last.test)
+    assert len(history(tmp_path, run)) == record.steps
+    assert read_record(tmp_path, run.run_id) is not None
+
+
+@pytest.mark.parametrize("at_start", [False, True])
+def test_broken_weights_end_as_a_failed_run(toy_run, toy_sources, tiny_tokenizer, tmp_path, at_start):
+    folder = make_folder(
+        tmp_path / "nan", tiny_tokenizer, lambda model: model.embeddings.word_embeddings.weight.fill_(math.nan)
+    )
+    sources, digest = with_model(toy_sources, folder)
+    record = go(toy_run(**{"model.sha256": digest, "evaluation.at_start": at_start}), tmp_path, sources)
+    assert (record.status, record.failed, record.steps) == ("finished", True, 1)
+    assert record.reason == "the training loss was nan at step 1"
+    assert record.best
+    assert is_all_nan(record.best.val)
+    assert len(record.evals) == at_start
+
+
+def test_a_last_step_that_breaks_the_weights_is_a_failed_run_with_a_reason(toy_run, toy_sources, tmp_path):
+    """Both losses are finite: the second was taken before the update that ruined the weights."""
+    run = toy_run(**{"optimizer.lr": 1e30, "schedule.length": {"steps": 2}, "schedule.warmup": 0.5})
+    record = go(run, tmp_path, toy_sources)
+    assert (record.status, record.failed, record.steps) == ("finished", True, 2)
+    assert record.reason == "the outputs after the last step, 2, are not all finite"
+
+
+def test_half_precision_skips_steps_that_overflow(toy_run, toy_sources, tmp_path, monkeypatch):
+    """The gradient of the loss is 1e6 times too large for the scaler until it has halved its scale often enough."""
+    from stableft.training import step as update
+
+    original = update.loss_sum
+    monkeypatch.setattr(update, "loss_sum", lambda outputs, labels: original(outputs, labels) * 1e4)
+    seen = []
+    make = update.make_update
+
+    def watched(state, *args):
+        before = [p.detach().clone() for p in state.model.parameters()]
+        taken = state.optimizer.steps_taken()
+        moments = [value.clone() for kept in state.optimizer.state.values() for value in kept.values()]
+        step = make(state, *args)
+        unchanged = all(torch.equal(old, new) for old, new in zip(before, state.model.parameters(), strict=True))
+        skipped = state.optimizer.steps_taken() == taken
+        after = [value for kept in state.optimizer.state.values() for value in kept.values()]
+        same = not moments or all(torch.equal(old, new) for old, new in zip(moments, after, strict=True))
+        seen.append((skipped, unchanged, same, step.lr))
+        return step
+
+    monkeypatch.setattr("stableft.training.run.make_update", watched)
+    record = go(toy_run(precision="fp16"), tmp_path, toy_sources)
+    skipped = [row for row in seen if row[0]]
+    assert record.skipped_steps == len(skipped) > 2
+    assert all(unchanged and same for _, unchanged, same, _ in skipped)
+    taken = [row for row in seen if not row[0]]
+    assert taken
+    assert all(not unchanged for _, unchanged, _, lr in taken if lr)
+    assert record.steps == 14  # the schedule goes on (Z's code)
+
+
+def test_single_precision_skips_nothing(toy_run, toy_sources, tmp_path):
+    assert go(toy_run(), tmp_path, toy_sources).skipped_steps == 0
+
+
+def test_the_run_folder_tells_nothing_of_this_machine(toy_run, toy_sources, tmp_path, monkeypatch):
+    """No path, host name or environment variable; the files that are compressed are searched unpacked."""
+    monkeypatch.setenv("HUB_TOKEN_OF_A_TEST", "hf_verysecretvalue")
+    monkeypatch.setattr(socket, "gethostname", lambda: "nodename-of-a-test")
+    monkeypatch.setattr(platform, "node", lambda: "nodename-of-a-test")
+    results = tmp_path / "results"
+    record = go(toy_run(), results, toy_sources, save="all")
+    words = ["hf_verysecretvalue", "HUB_TOKEN", "nodename-of-a-test", str(tmp_path), str(Path.home()), str(Path.cwd())]
+    words += [str(path.parent) for path in toy_sources.paths.values()] + [str(toy_sources.cache_dir)]
+    words += [os.uname().nodename] if len(os.uname().nodename) > 5 else []
+    files = [path for path in results.rglob("*") if path.is_file()]
+    assert {"record.json", "config.yaml", "history.jsonl", "predictions.npz", "model.safetensors"} <= {
+        path.name for path in files
+    }
+    for path in files:
+        content = path.read_bytes()
+        if path.name == PREDICTIONS_FILE:
+            with np.load(path) as arrays:
+                content += b"".join(arrays[name].tobytes() for name in arrays.files)
+        assert [word for word in words if word.encode() in content] == [], path
+    assert record.environment
+    assert record.environment.threads == 1
+    assert record.environment.device == "cpu"
+    assert record.environment.versions["torch"] == torch.__version__
+
+
+def test_progress_tells_every_step(toy_run, toy_sources, tmp_path):
+    seen: list[Progress] = []
+    run = toy_run()
+    train(run, tmp_path, toy_sources, Execution(threads=1), seen.append)
+    assert {now.step for now in seen} == set(range(1, 15))
+    assert {now.total for now in seen} == {14}
+    assert seen[-1].val == read_record(tmp_path, run.run_id).evals[-1].val["accuracy"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_gpu_computes_the_same_losses(toy_run, toy_sources, tmp_path, precision):
+    run = toy_run(**{"precision": precision, "model.dropout": 0.0})
+    on_cpu = go(toy_run(**{"model.dropout": 0.0}), tmp_path / "cpu", toy_sources)
+    record = go(run, tmp_path / "gpu", toy_sources, device="cuda:0")
+    ours = [line["loss"] for line in history(tmp_path / "gpu", run)]
+    theirs = [json.loads(line)["loss"] for line in left_behind(tmp_path / "cpu", on_cpu)["history"].splitlines()]
+    assert ours == pytest.approx(theirs, rel=1e-4 if precision == "fp32" else 2e-2)
+    assert record.environment
+    assert record.environment.device == torch.cuda.get_device_name(0)
+    assert record.peak_memory_bytes
