@@ -22,10 +22,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from stableft.config.local_files import shipped_configs
-from stableft.config.planned_run import Execution, Sources
+from stableft.config.planned_run import Execution, LocalPaths
 from stableft.config.sweep_file import Sweep, load_sweep
-from stableft.training.setup import Job, batch_indices, prepare
-from stableft.training.step import TrainState, learning_rate, make_update
+from stableft.training.setup import RunSetup, batch_indices, prepare_run
+from stableft.training.step import TrainState, learning_rate, train_on_batch
 
 NO_DROPOUT: dict[str, Any] = {"model.dropout": 0.0}
 MIXOUT = NO_DROPOUT | {"mixout.p": 0.9}
@@ -51,16 +51,16 @@ def make_sweep(folder: Path, options: argparse.Namespace) -> Sweep:
     content = {"task": "rte", "model": str(Path(options.model).resolve()), "seeds": 1, "arms": arms}
     (folder / "sweep.yaml").write_text(json.dumps(content))
     return load_sweep(
-        folder / "sweep.yaml", Sources(data_dir=Path(options.data_dir).resolve(), cache_dir=folder / "cache")
+        folder / "sweep.yaml", LocalPaths(data_dir=Path(options.data_dir).resolve(), cache_dir=folder / "cache")
     )
 
 
-def take_step(job: Job, state: TrainState) -> float:
+def take_step(job: RunSetup, state: TrainState) -> float:
     """Returns the seconds of one update."""
     start = time.perf_counter()
     lr = learning_rate(job.config, state.step, job.total)
     rows = batch_indices(job, state.step)
-    make_update(state, job.splits.train, rows, job.config, lr, job.inputs, job.device)
+    train_on_batch(state, job.splits.train, rows, job.config, lr, job.inputs, job.device)
     wait(job.device)
     return time.perf_counter() - start
 
@@ -73,12 +73,12 @@ def wait(device: torch.device) -> None:
 def measure_memory(sweep: Sweep, number: int, execution: Execution, folder: Path) -> tuple[int, int, int]:
     """Returns the bytes of an arm's weights, those held after two steps, and the peak while these were taken."""
     run, device = sweep.runs[number], torch.device(execution.device)
-    prepare(run, folder, sweep.sources, execution)  # reads data and checkpoint, which stay
+    prepare_run(run, folder, sweep.sources, execution)  # reads data and checkpoint, which stay
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated(device)
-        job, state = prepare(run, folder, sweep.sources, execution)
+        job, state = prepare_run(run, folder, sweep.sources, execution)
         torch.cuda.reset_peak_memory_stats(device)
         take_step(job, state)
         take_step(job, state)
@@ -86,7 +86,7 @@ def measure_memory(sweep: Sweep, number: int, execution: Execution, folder: Path
         peak = torch.cuda.max_memory_allocated(device) - before
     else:
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-            job, state = prepare(run, folder, sweep.sources, execution)
+            job, state = prepare_run(run, folder, sweep.sources, execution)
             take_step(job, state)
             take_step(job, state)
         held, peak = allocated(seen, folder)
@@ -107,7 +107,9 @@ def allocated(seen: profile, folder: Path) -> tuple[int, int]:
 
 def measure_times(sweep: Sweep, rounds: int, execution: Execution, folder: Path) -> dict[str, list[float]]:
     """Returns the seconds of every step of every arm, which take theirs in turns."""
-    ready = {name: prepare(run, folder, sweep.sources, execution) for name, run in zip(ARMS, sweep.runs, strict=True)}
+    ready = {
+        name: prepare_run(run, folder, sweep.sources, execution) for name, run in zip(ARMS, sweep.runs, strict=True)
+    }
     for _ in range(WARM_UP):
         for job, state in ready.values():
             take_step(job, state)

@@ -20,12 +20,12 @@ import torch
 from torch import nn
 
 from stableft.config.local_files import shipped_configs
-from stableft.config.planned_run import Execution, PlannedRun, Sources
+from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.data.tokens import collate
 from stableft.training.evaluate import autocast
 from stableft.training.run import train
-from stableft.training.setup import batch_indices, prepare
+from stableft.training.setup import batch_indices, prepare_run
 
 SWEEP = """
 task: {{name: made-up, train: {data}, validation: {data}, text: [a, b], label: label, labels: [x, y], metric: accuracy}}
@@ -54,7 +54,7 @@ def made_up_sweep(folder: Path, model: str | None, large: bool, steps: int, prec
     (folder / "sweep.yaml").write_text(
         SWEEP.format(data=folder / "rows.jsonl", model=Path(model).resolve(), steps=steps, precision=precision)
     )
-    return load_sweep(folder / "sweep.yaml", Sources(cache_dir=folder / "cache"))
+    return load_sweep(folder / "sweep.yaml", LocalPaths(cache_dir=folder / "cache"))
 
 
 def make_model(folder: Path, large: bool) -> None:
@@ -83,7 +83,7 @@ def stableft_step(run: PlannedRun, results: Path, sweep: Sweep, execution: Execu
 
 def bare_step(run: PlannedRun, results: Path, sweep: Sweep, execution: Execution) -> float:
     """Returns the median seconds of a step of the bare loop, read as often as the other's."""
-    job, state = prepare(run, results, sweep.sources, execution)
+    job, state = prepare_run(run, results, sweep.sources, execution)
     model, config, device = state.model, run.config, job.device
     batches = [
         {

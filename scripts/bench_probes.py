@@ -17,21 +17,21 @@ from pathlib import Path
 import torch
 from bench_overhead import made_up_sweep
 
-from stableft.config.planned_run import Execution, Probes, Sources
+from stableft.config.planned_run import Execution, InLoopProbes, LocalPaths
 from stableft.config.sweep_file import load_sweep
-from stableft.training.setup import Job, batch_indices, prepare
-from stableft.training.step import Step, TrainState, flush, make_update
+from stableft.training.setup import RunSetup, batch_indices, prepare_run
+from stableft.training.step import StepResult, TrainState, flush_pending_steps, train_on_batch
 
 EVERY = 10
 
 
-def ten_steps(job: Job, state: TrainState) -> float:
+def ten_steps(job: RunSetup, state: TrainState) -> float:
     """Returns the seconds of ten steps of the loop, with the reading of what they leave."""
-    start, pending = time.perf_counter(), list[Step]()
+    start, pending = time.perf_counter(), list[StepResult]()
     for _ in range(EVERY):
         indices = batch_indices(job, state.step)
-        pending.append(make_update(state, job.splits.train, indices, job.config, 1e-5, job.inputs, job.device))
-    flush(state, pending)
+        pending.append(train_on_batch(state, job.splits.train, indices, job.config, 1e-5, job.inputs, job.device))
+    flush_pending_steps(state, pending)
     if job.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
@@ -46,15 +46,15 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
     parser.add_argument("--rounds", type=int, default=30)
     options = parser.parse_args()
-    kinds = {"none": None, "gradient norms": Probes(grad_norms=EVERY), "drift": Probes(drift=EVERY)}
+    kinds = {"none": None, "gradient norms": InLoopProbes(grad_norms=EVERY), "drift": InLoopProbes(drift=EVERY)}
     with tempfile.TemporaryDirectory() as folder:
         if options.demo:
-            sweep = load_sweep("configs/demo.yaml", Sources())
+            sweep = load_sweep("configs/demo.yaml", LocalPaths())
         else:
             sweep = made_up_sweep(Path(folder), options.model, options.large, 10**6, options.precision)
         execution = Execution(options.device, torch.get_num_threads())
-        run = replace(sweep.runs[0], probes=Probes(EVERY, EVERY))
-        job, state = prepare(run, Path(folder) / "results", sweep.sources, execution)
+        run = replace(sweep.runs[0], probes=InLoopProbes(EVERY, EVERY))
+        job, state = prepare_run(run, Path(folder) / "results", sweep.sources, execution)
         assert state.recorder
         recorder, seconds = state.recorder, {kind: list[float]() for kind in kinds}
         state.recorder = None

@@ -19,28 +19,28 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from stableft.config.planned_run import Execution, PlannedRun, Sources
+from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.sweep_file import load_sweep
 from stableft.data.tokens import load_splits
 from stableft.models.build import build_model
 from stableft.models.load import load_tokenizer
 from stableft.probes.loss_surface import (
     Batch,
-    Pair,
+    LossAndNorm,
+    SurfaceJob,
     SurfaceRequest,
-    Value,
-    Work,
+    SurfaceRuns,
     make_batches,
     measure_surface,
-    prepare_work,
+    prepare_surface,
 )
 from stableft.records.run_record import RunRecord
 from stableft.training.evaluate import loss_sum
 
 
 def made_up_work(
-    run: PlannedRun, sources: Sources, request: SurfaceRequest, folder: Path, execution: Execution
-) -> Work:
+    run: PlannedRun, sources: LocalPaths, request: SurfaceRequest, folder: Path, execution: Execution
+) -> SurfaceJob:
     """Returns a surface between two models that are the run's pre-trained one with noise."""
     config = run.config.normalized()
     model, pretrained = build_model(config, sources)
@@ -55,8 +55,8 @@ def made_up_work(
 
     failed, failed_weights = with_noise("failed", 0)
     successful, successful_weights = with_noise("successful", 1)
-    pair = Pair(failed, successful, failed_weights, successful_weights, head_seed=1)
-    return prepare_work(request, pair, folder, sources, execution)
+    pair = SurfaceRuns(failed, successful, failed_weights, successful_weights, head_seed=1)
+    return prepare_surface(request, pair, folder, sources, execution)
 
 
 def bare_pass(model: torch.nn.Module, batches: list[Batch], backward: bool) -> float:
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--loss-only", action="store_true")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    sweep = load_sweep(options.config, Sources(data_dir=options.data_dir), options.sets)
+    sweep = load_sweep(options.config, LocalPaths(data_dir=options.data_dir), options.sets)
     run, sources = sweep.runs[0], sweep.sources
     request = SurfaceRequest(
         "failed", "successful", points=options.points, examples=options.examples, loss_only=options.loss_only
@@ -101,7 +101,7 @@ def main() -> None:
             bare_pass(model, batches, not options.loss_only)
         since = time.perf_counter()
 
-        def between(done: int, _: Value) -> None:
+        def between(done: int, _: LossAndNorm) -> None:
             nonlocal since
             ours.append(time.perf_counter() - since)
             with torch.no_grad():

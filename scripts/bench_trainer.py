@@ -17,10 +17,10 @@ from torch.utils.data import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments, set_seed
 from transformers.data.data_collator import DataCollatorWithPadding
 
-from stableft.config.planned_run import Execution, Sources
+from stableft.config.planned_run import Execution, LocalPaths
 from stableft.config.sweep_file import load_sweep
-from stableft.data.metrics import score
-from stableft.data.tokens import TokenRows, load_splits
+from stableft.data.metrics import compute_scores
+from stableft.data.tokens import LabeledRows, load_splits
 from stableft.models.load import load_tokenizer
 from stableft.training.run import train
 
@@ -38,7 +38,7 @@ SETS = (
 class Rows(Dataset):
     """The tokens that stableft trains on, as the dicts that the Trainer's collator takes."""
 
-    def __init__(self, rows: TokenRows):
+    def __init__(self, rows: LabeledRows):
         self.rows = rows
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ def trainer_f1(model_folder: str, config, splits, seed: int) -> float:
         trainer = Trainer(model, arguments, collator, Rows(splits.train))
         trainer.train()
         outputs = trainer.predict(Rows(splits.val)).predictions
-    return score(outputs, splits.val.labels, ("f1",))["f1"]
+    return compute_scores(outputs, splits.val.labels, ("f1",))["f1"]
 
 
 def main() -> None:
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args()
     sets = (*SETS, f"model={options.model}", f"data.max_length={options.max_length}")
-    sweep = load_sweep("mrpc", Sources(data_dir=options.data_dir), sets, arms=["devlin"], seeds=options.seeds)
+    sweep = load_sweep("mrpc", LocalPaths(data_dir=options.data_dir), sets, arms=["devlin"], seeds=options.seeds)
     ours, theirs = [], []
     for run in sweep.runs:
         record = train(run, options.results, sweep.sources, Execution(threads=torch.get_num_threads()))

@@ -9,8 +9,8 @@ from random import Random
 import pytest
 from support.paths import FILES
 
-from stableft.config.local_files import file_digest, folder_digest
-from stableft.config.planned_run import PlannedRun, Sources
+from stableft.config.local_files import file_digest, model_folder_digest
+from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig
 
 os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # processes that tests start import `support` too
@@ -159,11 +159,12 @@ def toy_data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def toy_sources(toy_data, tiny_model_folder, tmp_path_factory) -> Sources:
+def toy_sources(toy_data, tiny_model_folder, tmp_path_factory) -> LocalPaths:
     """Returns where the files of `toy_run` lie."""
     files = {file_digest(path): path for path in sorted(toy_data.glob("*.csv"))}
-    return Sources(
-        cache_dir=tmp_path_factory.mktemp("cache"), paths={**files, folder_digest(tiny_model_folder): tiny_model_folder}
+    return LocalPaths(
+        cache_dir=tmp_path_factory.mktemp("cache"),
+        paths={**files, model_folder_digest(tiny_model_folder): tiny_model_folder},
     )
 
 
@@ -181,7 +182,7 @@ def toy_run(make_config, toy_data, tiny_model_folder) -> Callable[..., PlannedRu
         values = {
             "data.task": "toy",
             "data.own": own,
-            "model.sha256": folder_digest(tiny_model_folder),
+            "model.sha256": model_folder_digest(tiny_model_folder),
             "schedule.length": {"epochs": 2},
             "evaluation.every": {"times": 4},
         }
@@ -191,7 +192,7 @@ def toy_run(make_config, toy_data, tiny_model_folder) -> Callable[..., PlannedRu
 
 
 @pytest.fixture(scope="session")
-def family_run(toy_run, toy_sources, tiny_family) -> Callable[..., tuple[PlannedRun, Sources]]:
+def family_run(toy_run, toy_sources, tiny_family) -> Callable[..., tuple[PlannedRun, LocalPaths]]:
     """Returns a maker of runs on the toy task, 3 steps of a family's tiny model, and of where their files lie.
 
     `family_run("bart", values={"dropout": 0.0}, text=("first",), reinit=...)`; `folder` is a model of one's own.
@@ -199,10 +200,12 @@ def family_run(toy_run, toy_sources, tiny_family) -> Callable[..., tuple[Planned
 
     def make(family: str = "", folder: Path | None = None, values=None, text=("first", "second"), **dotted):
         folder = folder or tiny_family(family, **(values or {}))
-        digest = folder_digest(folder)
+        digest = model_folder_digest(folder)
         own = {**toy_run().config.data.own.model_dump(), "text": text}
         given = {"data.own": own, "model.sha256": digest, "schedule.length": {"steps": 3}, **dotted}
-        return toy_run(**given), Sources(cache_dir=toy_sources.cache_dir, paths={**toy_sources.paths, digest: folder})
+        return toy_run(**given), LocalPaths(
+            cache_dir=toy_sources.cache_dir, paths={**toy_sources.paths, digest: folder}
+        )
 
     return make
 
@@ -240,9 +243,9 @@ def planned(tmp_path):
 
     from support.pretraining import write
 
-    from stableft.pretrain.config_file import Pretraining, load_pretraining
+    from stableft.pretrain.config_file import PlannedPretraining, load_pretraining
 
-    def make(**dotted) -> Pretraining:
-        return load_pretraining(write(tmp_path, **dotted), Sources(cache_dir=tmp_path / "cache"))
+    def make(**dotted) -> PlannedPretraining:
+        return load_pretraining(write(tmp_path, **dotted), LocalPaths(cache_dir=tmp_path / "cache"))
 
     return make

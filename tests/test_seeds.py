@@ -1,7 +1,14 @@
 import numpy as np
 import torch
 
-from stableft.seeds import PURPOSES, derive, epoch_order, generator, global_state, restore_global_state
+from stableft.seeds import (
+    PURPOSES,
+    derive_seed,
+    epoch_order,
+    global_rng_state,
+    make_generator,
+    restore_global_rng_state,
+)
 
 GOLDEN = [
     *(3717377837946358015, 38901565946305238, 7764949442709860949, 8789938331783242616),
@@ -14,15 +21,15 @@ CPU = torch.device("cpu")
 
 
 def test_every_seed_purpose_and_part_has_a_stream_of_its_own():
-    seeds = [derive(seed, purpose, part) for seed in range(30) for purpose in PURPOSES for part in range(10)]
+    seeds = [derive_seed(seed, purpose, part) for seed in range(30) for purpose in PURPOSES for part in range(10)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert derive(2**63 - 1, "order", 3) != derive(2**31 - 1, "order", 3)
+    assert derive_seed(2**63 - 1, "order", 3) != derive_seed(2**31 - 1, "order", 3)
 
 
 def test_streams_do_not_change_from_one_version_to_the_next():
-    assert [derive(1, purpose) for purpose in PURPOSES] == GOLDEN
-    assert derive(1, "order", 1) == GOLDEN_SECOND_EPOCH
+    assert [derive_seed(1, purpose) for purpose in PURPOSES] == GOLDEN
+    assert derive_seed(1, "order", 1) == GOLDEN_SECOND_EPOCH
 
 
 def test_an_epoch_is_a_permutation_of_its_own():
@@ -38,14 +45,16 @@ def test_order_and_draws_do_not_touch_the_global_generator():
     torch.manual_seed(5)
     before = torch.get_rng_state()
     epoch_order(123, 4, 1000)
-    torch.rand(5, generator=generator(1, "head"))
+    torch.rand(5, generator=make_generator(1, "head"))
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(torch.rand(5, generator=generator(1, "head")), torch.rand(5, generator=generator(1, "head")))
+    assert torch.equal(
+        torch.rand(5, generator=make_generator(1, "head")), torch.rand(5, generator=make_generator(1, "head"))
+    )
 
 
 def test_the_global_state_comes_back():
     torch.manual_seed(5)
-    state = global_state(CPU)
+    state = global_rng_state(CPU)
     first = torch.rand(7)
-    restore_global_state(state, CPU)
+    restore_global_rng_state(state, CPU)
     assert torch.equal(torch.rand(7), first)

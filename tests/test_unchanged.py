@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from support import unchanged
+from support import paths, unchanged
 
 
 @pytest.fixture
 def at_root(monkeypatch):
-    monkeypatch.chdir(unchanged.ROOT)
+    monkeypatch.chdir(paths.ROOT)
 
 
 @pytest.mark.parametrize("found", [unchanged.planned_runs, unchanged.reports, unchanged.artefacts, unchanged.papers])

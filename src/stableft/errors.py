@@ -8,7 +8,7 @@ class UserError(ValueError):
     """What the user wrote cannot be used; the message is one sentence naming file, key, value and rule."""
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Returns "; did you mean 'x'?" for the closest of `names`, or "" when none is close."""
     by_lower = {other.lower(): other for other in names}
     close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 
-Row = tuple[object, ...]
+TextRow = tuple[object, ...]
 
 
-def columns(rows: Sequence[Row]) -> str:
+def align_columns(rows: Sequence[TextRow]) -> str:
     """Returns rows of equal length as left-aligned columns, a line each."""
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in texts) for i in range(len(texts[0]))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in texts)
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """Returns hours, minutes and seconds as 1:02:03, or "?" for an unknown time."""
     if seconds is None:
         return "?"

@@ -8,9 +8,9 @@ from support.tiny_families import BLOCKS, FAMILIES, OWN_FAMILIES
 
 from stableft.catalog.model_families import BACKBONES, find_backbone
 from stableft.errors import UserError
-from stableft.models.compatibility import backbone_of
+from stableft.models.compatibility import resolve_backbone
 from stableft.models.load import has_module, load_pretrained
-from stableft.sweep.preflight import check_inputs
+from stableft.sweep.preflight import check_sweep_inputs
 
 ONE_BLOCK = "is one block, used again and again"
 NO_POOLER = "has no pooler that is pre-trained: its head reads the blocks themselves; write false"
@@ -84,7 +84,7 @@ REFUSED = [
 def test_refused_before_anything_starts_and_when_loaded(family_run, family, settings, sentence):
     run, sources = family_run(family, **settings)
     with pytest.raises(UserError, match=re.escape(sentence)) as early:
-        check_inputs([run], sources)
+        check_sweep_inputs([run], sources)
     with pytest.raises(UserError) as late:
         load_pretrained(run.config, sources)
     assert str(early.value) == str(late.value)
@@ -104,7 +104,7 @@ def test_refused_before_anything_starts_and_when_loaded(family_run, family, sett
 )
 def test_what_fits_is_not_refused(family_run, family, settings):
     run, sources = family_run(family, **settings)
-    check_inputs([run], sources)
+    check_sweep_inputs([run], sources)
     assert load_pretrained(run.config, sources).spec.name == family
 
 
@@ -138,10 +138,12 @@ def test_an_electra_of_equal_sizes_projects_no_embeddings(family_run):
 
 def test_a_family_without_a_row_is_what_the_user_says(make_config):
     values = {"model_type": "deberta-v2", "hidden_dropout_prob": 0.1, "pooler_dropout": 0, "encoder_layerdrop": 0.0}
-    bare = backbone_of(make_config().model, values)
+    bare = resolve_backbone(make_config().model, values)
     assert (bare.blocks, bare.embeddings, bare.pooler, bare.segment_ids) == ((), (), None, False)
     assert bare.dropouts == ("hidden_dropout_prob", "pooler_dropout")
-    told = backbone_of(make_config(**{"model.structure": OTHERS["deberta-v2"]}).model, {**values, "type_vocab_size": 2})
+    told = resolve_backbone(
+        make_config(**{"model.structure": OTHERS["deberta-v2"]}).model, {**values, "type_vocab_size": 2}
+    )
     assert (told.blocks, told.pooler, told.segment_ids) == (("deberta.encoder.layer",), "pooler", True)
 
 

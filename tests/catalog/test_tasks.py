@@ -1,6 +1,6 @@
 import pytest
 
-from stableft.catalog.tasks import METRICS, REGRESSION, TASKS, find_task
+from stableft.catalog.tasks import METRICS, REGRESSION_METRICS, TASKS, find_task
 from stableft.errors import UserError
 
 PAPERS = ["rte", "mrpc", "cola", "stsb", "sst2", "qnli", "qqp", "mnli", "scitail"]
@@ -27,7 +27,7 @@ def test_a_row_is_consistent(task):
     assert task.name == find_task(task.name).name
     assert task.metrics
     assert set(task.metrics) <= set(METRICS)
-    assert task.is_regression == (task.metric in REGRESSION)
+    assert task.is_regression == (task.metric in REGRESSION_METRICS)
     assert task.n_outputs == max(1, len(task.labels))
     assert set(task.aliases.values()) <= set(task.labels)
     assert not set(task.aliases) & set(task.labels)

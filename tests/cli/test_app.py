@@ -12,7 +12,7 @@ from support.command_line import finished
 from support.paths import GLUE
 from support.sweep_records import land
 
-from stableft.config.planned_run import Sources
+from stableft.config.planned_run import LocalPaths
 from stableft.config.sweep_file import load_sweep
 from stableft.records.run_record import read_records_file
 
@@ -67,7 +67,7 @@ def test_status_writes_nothing(stableft, sweep_file, workplace):
 
 
 def test_a_finished_sweep_ends_in_its_table(stableft, sweep_file, monkeypatch):
-    runs = load_sweep(sweep_file, Sources()).runs
+    runs = load_sweep(sweep_file, LocalPaths()).runs
     monkeypatch.setattr("stableft.sweep.preflight.data_fingerprint", lambda config, sources: "f" * 64)
     for run, score in zip(runs, (0.5, 0.6, 0.7, 0.71), strict=True):
         land(Path("results"), finished(run, score))
@@ -85,7 +85,7 @@ def test_a_finished_sweep_ends_in_its_table(stableft, sweep_file, monkeypatch):
 
 
 def test_other_data_than_that_of_finished_runs_is_refused(stableft, sweep_file):
-    run = load_sweep(sweep_file, Sources()).runs[0]
+    run = load_sweep(sweep_file, LocalPaths()).runs[0]
     land(Path("results"), finished(run))
     code, _, err = stableft("sweep", sweep_file, "--data-dir", GLUE, "--devices", "cpu")
     assert code == 2
@@ -95,7 +95,7 @@ def test_other_data_than_that_of_finished_runs_is_refused(stableft, sweep_file):
 
 
 def test_a_crashed_run_is_kept_and_gives_exit_code_1(stableft, sweep_file):
-    for run in load_sweep(sweep_file, Sources(), arms=["devlin"]).runs:
+    for run in load_sweep(sweep_file, LocalPaths(), arms=["devlin"]).runs:
         land(Path("results"), finished(run, status="crashed"))
     code, out, _ = stableft("sweep", sweep_file, "--arms", "devlin", "--data-dir", GLUE, "--devices", "cpu")
     assert code == 1
@@ -104,7 +104,7 @@ def test_a_crashed_run_is_kept_and_gives_exit_code_1(stableft, sweep_file):
 
 
 def test_export_and_report_from_the_file(stableft, sweep_file, workplace):
-    for run in load_sweep(sweep_file, Sources()).runs:
+    for run in load_sweep(sweep_file, LocalPaths()).runs:
         land(Path("results"), finished(run, 0.6 + run.config.seeds.init / 100))
     code, out, _ = stableft("export", sweep_file, "--out", "all.jsonl")
     assert (code, out) == (0, "wrote 4 records of 4 runs to all.jsonl\n")

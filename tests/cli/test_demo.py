@@ -10,12 +10,12 @@ from scipy import stats as scipy_stats
 from support.paths import ROOT
 from transformers import AutoModelForMaskedLM
 
-from stableft.config.planned_run import Execution, Sources
+from stableft.config.planned_run import Execution, LocalPaths
 from stableft.config.sweep_file import load_sweep
 from stableft.pretrain.config_file import load_pretraining
 from stableft.pretrain.record import PretrainRecord
 from stableft.pretrain.run import prepare_pretraining
-from stableft.records.run_record import RunRecord, parse_as, read_records_file
+from stableft.records.run_record import RunRecord, parse_record_as, read_records_file
 from stableft.stats import boschloo, levene, sd_ratio
 
 DEMO, MODEL = ROOT / "configs/demo.yaml", ROOT / "configs/demo/toy-bert"
@@ -67,7 +67,7 @@ def check_losses(records: list[RunRecord]) -> None:
 
 
 def test_the_records_are_those_of_the_demo(committed):
-    planned = {run.run_id: run.arm for run in load_sweep(DEMO, Sources(), seeds=REPORTED).runs}
+    planned = {run.run_id: run.arm for run in load_sweep(DEMO, LocalPaths(), seeds=REPORTED).runs}
     assert {record.run_id: record.arm for records in committed.values() for record in records} == planned
     assert all(len(records) == 25 for records in committed.values())
     assert all(record.status == "finished" and record.source is None for r in committed.values() for record in r)
@@ -76,11 +76,11 @@ def test_the_records_are_those_of_the_demo(committed):
 
 
 def test_what_the_demo_runs_is_a_part_of_what_is_reported():
-    runs = load_sweep(DEMO, Sources()).runs
+    runs = load_sweep(DEMO, LocalPaths()).runs
     counts = {arm: sum(run.arm == arm for run in runs) for arm in ARMS}
     assert counts == {"devlin": 20, "devlin-corrected": 5, "zhang-reinit": 5, "mosbach": 20}
-    assert {run.run_id for run in runs} <= {run.run_id for run in load_sweep(DEMO, Sources(), seeds=REPORTED).runs}
-    assert CHOSEN_ON.isdisjoint(run.config.seeds.init for run in load_sweep(DEMO, Sources(), seeds=REPORTED).runs)
+    assert {run.run_id for run in runs} <= {run.run_id for run in load_sweep(DEMO, LocalPaths(), seeds=REPORTED).runs}
+    assert CHOSEN_ON.isdisjoint(run.config.seeds.init for run in load_sweep(DEMO, LocalPaths(), seeds=REPORTED).runs)
 
 
 def check_finding(records: Records) -> None:
@@ -122,7 +122,7 @@ def test_training_longer_raises_what_bias_correction_alone_reaches(committed):
 
 def test_the_toy_tasks_are_about_transfer():
     records = list(read_records_file(ROOT / "results/records/toy.jsonl"))
-    assert {r.run_id for r in records} == {run.run_id for run in load_sweep("toy", Sources()).runs}
+    assert {r.run_id for r in records} == {run.run_id for run in load_sweep("toy", LocalPaths()).runs}
     for task in ("toy-rte", "toy-mrpc", "toy-cola"):
         pretrained, scratch = (
             [record for record in records if (record.arm, record.config.data.task) == (arm, task)]
@@ -133,16 +133,16 @@ def test_the_toy_tasks_are_about_transfer():
 
 
 def test_the_checkpoint_comes_with_its_config_and_is_small():
-    record = parse_as(PretrainRecord, RECORD.read_text())
+    record = parse_record_as(PretrainRecord, RECORD.read_text())
     assert not record.failed
-    assert record.run_id == load_pretraining(ROOT / "configs/pretrain/toy.yaml", Sources()).config.run_id
+    assert record.run_id == load_pretraining(ROOT / "configs/pretrain/toy.yaml", LocalPaths()).config.run_id
     assert sum(path.stat().st_size for path in MODEL.iterdir()) < 5e6
 
 
 @pytest.mark.slow
 def test_the_checkpoint_has_the_held_out_loss_that_its_record_states(workplace: Path):
-    record = parse_as(PretrainRecord, RECORD.read_text())
-    plan = load_pretraining(ROOT / "configs/pretrain/toy.yaml", Sources())
+    record = parse_record_as(PretrainRecord, RECORD.read_text())
+    plan = load_pretraining(ROOT / "configs/pretrain/toy.yaml", LocalPaths())
     job, _ = prepare_pretraining(plan, workplace, Execution())
     assert job.corpus.record == record.data
     held_out = job.held_out

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from support.processes import SITE, finish, kill, start_stableft, wait_for
 
-from stableft.config.planned_run import Execution, Sources
+from stableft.config.planned_run import Execution, LocalPaths
 from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.records.run_record import (
     CHECKPOINT_FILE,
@@ -19,7 +19,7 @@ from stableft.records.run_record import (
     read_record,
     run_folder,
 )
-from stableft.training.setup import prepare
+from stableft.training.setup import prepare_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -44,7 +44,7 @@ RULE = "stop_hopeless={after: 0.3, lowest: 0.5}"
 @pytest.fixture
 def expanded(workplace, tiny_model_folder) -> Sweep:
     (workplace / "s.yaml").write_text(SWEEP.replace("MODEL", str(tiny_model_folder)))
-    return load_sweep("s.yaml", Sources())
+    return load_sweep("s.yaml", LocalPaths())
 
 
 @pytest.fixture
@@ -86,11 +86,11 @@ def test_toy_rte_after_toy_mrpc(expanded, stableft, workplace):
     theirs = load_file(folder / "model-last" / "model.safetensors")
     heads = []
     for run in after[:2]:
-        _, state = prepare(run, results, expanded.sources, Execution(threads=1))
+        _, state = prepare_run(run, results, expanded.sources, Execution(threads=1))
         ours = state.model.state_dict()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours if name.startswith("bert."))
         heads.append(ours["classifier.weight"])
-        _, alone = prepare(plain[after.index(run)], results, expanded.sources, Execution(threads=1))
+        _, alone = prepare_run(plain[after.index(run)], results, expanded.sources, Execution(threads=1))
         assert torch.equal(alone.model.state_dict()["classifier.weight"], ours["classifier.weight"])  # the same draw
     assert not torch.equal(*heads)
     first = [

@@ -11,22 +11,22 @@ from support.pretraining import left_behind, wikipedia, write
 from transformers import AutoModelForMaskedLM
 
 from stableft.cli import pretrain_commands as pretrain_command
-from stableft.cli.pretrain_commands import open_view
-from stableft.config.planned_run import Sources
+from stableft.cli.pretrain_commands import show_pretrain_progress
+from stableft.config.planned_run import LocalPaths
 from stableft.data import toy_language as toylang
 from stableft.pretrain import run
 from stableft.pretrain.config_file import load_pretraining
 from stableft.pretrain.record import PretrainRecord
 from stableft.pretrain.run import PretrainProgress
-from stableft.records.run_record import CHECKPOINT_FILE, parse_as
-from stableft.sweep.claims import claim
+from stableft.records.run_record import CHECKPOINT_FILE, parse_record_as
+from stableft.sweep.claims import claim_run
 
 pytestmark = pytest.mark.usefixtures("workplace")
 CPU = ("--device", "cpu", "--threads", "1")
 
 
 def run_id(path: Path) -> str:
-    return load_pretraining(path, Sources()).config.run_id
+    return load_pretraining(path, LocalPaths()).config.run_id
 
 
 def test_from_config_to_model(stableft, workplace):
@@ -59,7 +59,7 @@ def test_out_takes_model_and_record(stableft, workplace):
     assert code == 0
     assert "model: toy-bert\n" in out
     first = {file.name: file.read_bytes() for file in Path("toy-bert").iterdir()}
-    record = parse_as(PretrainRecord, Path("toy-bert.record.json").read_text())
+    record = parse_record_as(PretrainRecord, Path("toy-bert.record.json").read_text())
     assert record.run_id == run_id(path)
     assert stableft("pretrain", path, *CPU, "--out", "toy-bert", "--set", "seeds.init=1")[0] == 0
     second = {file.name: file.read_bytes() for file in Path("toy-bert").iterdir()}
@@ -82,12 +82,12 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(stableft, workp
         yield show
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain_command, "open_view", view)
+        patch.setattr(pretrain_command, "show_pretrain_progress", view)
         code, out, _ = stableft("pretrain", path, *CPU)
     assert code == 130
     assert out.splitlines()[-1] == "Interrupted after step 5 of 12; the same command goes on from there"
     assert max(seen) == 5
-    plan = load_pretraining(path, Sources())
+    plan = load_pretraining(path, LocalPaths())
     assert (Path("results/pretrain") / plan.config.run_id / CHECKPOINT_FILE).exists()
     code, _, err = stableft("pretrain", path, "--device", "cpu", "--threads", "1", "--micro-batch", "4")
     assert code == 2
@@ -106,7 +106,7 @@ def test_a_loss_that_is_no_number_gives_exit_code_1(stableft, workplace):
 
 def test_two_processes_do_not_work_on_one(stableft, workplace):
     path = write(workplace)
-    with claim(Path("results/pretrain") / run_id(path)):
+    with claim_run(Path("results/pretrain") / run_id(path)):
         code, _, err = stableft("pretrain", path, *CPU)
     assert code == 2
     assert err.startswith(f"stableft: another process is at pre-training {run_id(path)} in results")
@@ -116,7 +116,9 @@ def test_a_finished_one_is_looked_at_before_it_is_believed(stableft, workplace, 
     path = write(workplace)
     assert stableft("pretrain", path, *CPU)[0] == 0
     with monkeypatch.context() as patch:
-        patch.setattr(toylang, "corpus", lambda seed, pairs: [("this", ".")] * 2 + [("that", ".")] * (pairs - 2))
+        patch.setattr(
+            toylang, "make_toy_corpus", lambda seed, pairs: [("this", ".")] * 2 + [("that", ".")] * (pairs - 2)
+        )
         code, _, err = stableft("pretrain", path, *CPU)
     assert code == 2
     assert "was done on rows with fingerprint" in err
@@ -220,7 +222,7 @@ def test_out_may_be_a_link_to_an_older_model(stableft, workplace):
     Path("mine").symlink_to("old")
     assert stableft("pretrain", path, *CPU, "--set", "seeds.init=1", "--out", "mine")[0] == 0
     assert Path("mine").is_symlink()
-    made = Path("results/pretrain") / parse_as(PretrainRecord, Path("mine.record.json").read_text()).run_id
+    made = Path("results/pretrain") / parse_record_as(PretrainRecord, Path("mine.record.json").read_text()).run_id
     assert Path("old/model.safetensors").read_bytes() == (made / "model/model.safetensors").read_bytes()
 
 
@@ -230,8 +232,8 @@ def test_what_came_to_lie_at_out_in_the_meantime_is_not_replaced(stableft, workp
         Path("mine/work").write_text("of days")
         return original(*args)
 
-    path, original = write(workplace), run.pretrain
-    monkeypatch.setattr(pretrain_command, "pretrain", pretrain)
+    path, original = write(workplace), run.pretrain_masked_lm
+    monkeypatch.setattr(pretrain_command, "pretrain_masked_lm", pretrain)
     code, _, err = stableft("pretrain", path, *CPU, "--out", "mine")
     assert (code, err) == (2, "stableft: --out mine is there and holds no model, so it is not replaced\n")
     assert Path("mine/work").read_text() == "of days"
@@ -263,7 +265,7 @@ def test_lines_and_the_live_line(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(pretrain_command.time, "monotonic", lambda: now[0])
     for live in (False, True):
-        with open_view(live) as show:
+        with show_pretrain_progress(live) as show:
             for step in range(1, 41):
                 now[0] += 2.0
                 show(PretrainProgress(step, 40, 2.0 / step, None if step < 20 else 0.5, 1234.5))

@@ -13,22 +13,28 @@ from stableft.catalog.model_families import BACKBONES
 from stableft.catalog.tasks import TASKS
 from stableft.cli.sweep_commands import (
     export_records,
-    folder_status,
     list_artifacts,
     list_names,
-    show_runs,
-    sweep_status,
+    render_folder_status,
+    render_runs,
+    render_sweep_status,
 )
-from stableft.config.planned_run import Sources
+from stableft.config.planned_run import LocalPaths
 from stableft.config.recipe import shipped_recipes
 from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.errors import UserError
-from stableft.records.probe_record import PROBES_FILE, PROBES_FOLDER, read_probes, write_probes
-from stableft.records.run_record import CHECKPOINT_FILE, is_probe, read_records_file, run_folder, write_records_file
+from stableft.records.probe_record import PROBES_FILE, PROBES_FOLDER, read_probe_records, write_probe_records
+from stableft.records.run_record import (
+    CHECKPOINT_FILE,
+    is_probe_line,
+    read_records_file,
+    run_folder,
+    write_records_file,
+)
 
 
 def make_sweep(*runs) -> Sweep:
-    return Sweep("s", Path("s.yaml"), runs, Sources())
+    return Sweep("s", Path("s.yaml"), runs, LocalPaths())
 
 
 def cells(text: str) -> list[list[str]]:
@@ -60,7 +66,7 @@ def test_every_name_has_a_line(what, names):
 
 
 def test_every_artifact_has_a_line_with_what_feeds_it_and_how_many_runs_are_there(tmp_path):
-    runs = load_sweep("mosbach/table1.yaml", Sources()).runs
+    runs = load_sweep("mosbach/table1.yaml", LocalPaths()).runs
     for run in runs[:3]:  # of devlin on RTE
         land(tmp_path, make_record(run))
     land(tmp_path, make_record(runs[3], status="crashed"))
@@ -82,17 +88,17 @@ def test_imported_runs_are_counted_apart(tmp_path):
 
 def test_runs_as_a_table_and_as_json():
     sweep = make_sweep(make_run(1), make_run(2))
-    text = show_runs(sweep, "text").splitlines()
+    text = render_runs(sweep, "text").splitlines()
     assert text[1].split() == [sweep.runs[0].run_id, "arm", "recipe", "rte", "bert-tiny", "1", "1"]
     assert text[-1] == "2 runs"
-    objects = [json.loads(line) for line in show_runs(sweep, "json").splitlines()]
+    objects = [json.loads(line) for line in render_runs(sweep, "json").splitlines()]
     assert [thing["run_id"] for thing in objects] == [run.run_id for run in sweep.runs]
     assert objects[0]["config"]["optimizer"]["lr"] == 2e-5
 
 
 def test_the_status_of_a_sweep(landed):
     sweep, results = landed
-    header, row, note, damaged = sweep_status(sweep, results).splitlines()
+    header, row, note, damaged = render_sweep_status(sweep, results).splitlines()
     assert header.split() == "arm task finished failed crashed stopped checkpoint to do damaged".split()
     assert row.split() == ["arm", "rte", "2", "1", "1", "0", "1", "1", "1"]
     assert note.startswith("failed runs are finished runs")
@@ -102,22 +108,22 @@ def test_the_status_of_a_sweep(landed):
 def test_looking_changes_nothing(landed):
     sweep, results = landed
     before = sorted(results.rglob("*"))
-    sweep_status(sweep, results)
-    folder_status(results)
+    render_sweep_status(sweep, results)
+    render_folder_status(results)
     assert sorted(results.rglob("*")) == before
-    sweep_status(sweep, results / "nowhere")
+    render_sweep_status(sweep, results / "nowhere")
     assert not (results / "nowhere").exists()
 
 
 def test_the_status_of_a_folder(landed):
     sweep, results = landed
     (results / "runs" / ".DS_Store").write_text("what a file manager leaves")
-    lines = folder_status(results).splitlines()
+    lines = render_folder_status(results).splitlines()
     assert lines[1].split() == ["arm", "rte", "bert-tiny", "2", "1", "1", "0"]
     assert lines[2] == f"1 unfinished: {sweep.runs[3].run_id}"
     assert "is not a complete record" in lines[3]
     with pytest.raises(UserError, match="there are no runs in this folder"):
-        folder_status(results / "nowhere")
+        render_folder_status(results / "nowhere")
 
 
 def test_records_are_exported_under_the_names_of_the_sweep(tmp_path):
@@ -136,26 +142,26 @@ def test_what_probes_left_is_exported_after_the_runs_it_is_about(tmp_path):
     ids = [run.run_id for run in runs]
     for run in runs:
         land(tmp_path, make_record(run))
-    write_probes(run_folder(tmp_path, ids[0]) / PROBES_FILE, [drift(ids[0], 0, [0, 1, 2], 2)])
+    write_probe_records(run_folder(tmp_path, ids[0]) / PROBES_FILE, [drift(ids[0], 0, [0, 1, 2], 2)])
     norms = grad_norms(ids[2], "bert", True, [1, 2], layers=2)
-    write_probes(run_folder(tmp_path, ids[2]) / PROBES_FILE, [norms])
+    write_probe_records(run_folder(tmp_path, ids[2]) / PROBES_FILE, [norms])
     within, beyond = surface(ids[0], ids[1], "rte", 3), surface(ids[0], ids[2], "rte", 3)
-    write_probes(tmp_path / PROBES_FOLDER / "a" / PROBES_FILE, [within])
-    write_probes(tmp_path / PROBES_FOLDER / "b" / PROBES_FILE, [beyond])
+    write_probe_records(tmp_path / PROBES_FOLDER / "a" / PROBES_FILE, [within])
+    write_probe_records(tmp_path / PROBES_FOLDER / "b" / PROBES_FILE, [beyond])
     out = tmp_path / "out.jsonl"
     sentence = export_records(make_sweep(*runs[:2]), tmp_path, out)
     assert sentence == f"wrote 2 records of 2 runs to {out}; after them 2 of probes (1 of drift, 1 of surfaces)"
     assert [record.run_id for record in read_records_file(out)] == ids[:2]
-    assert list(read_probes(out)) == [drift(ids[0], 0, [0, 1, 2], 2), within]
-    assert [is_probe(line) for line in out.read_text().splitlines()] == [False, False, True, True]
+    assert list(read_probe_records(out)) == [drift(ids[0], 0, [0, 1, 2], 2), within]
+    assert [is_probe_line(line) for line in out.read_text().splitlines()] == [False, False, True, True]
 
 
 def test_an_artifact_of_probes_has_the_number_of_their_records(tmp_path):
-    runs = load_sweep("zhang/drift.yaml", Sources()).runs
+    runs = load_sweep("zhang/drift.yaml", LocalPaths()).runs
     of_rte = [run for run in runs if run.config.data.task == "rte"]
     for run in of_rte[:3]:
         land(tmp_path, make_record(run))
-        write_probes(run_folder(tmp_path, run.run_id) / PROBES_FILE, [drift(run.run_id, 0, [0, 1], 2)])
+        write_probe_records(run_folder(tmp_path, run.run_id) / PROBES_FILE, [drift(run.run_id, 0, [0, 1], 2)])
     lines = {line.split()[0]: line for line in list_artifacts(tmp_path, []).splitlines()[1:]}
     assert "needs probes (3 there): " in lines["zhang-figure7"]
     assert "needs probes (3 there): " in lines["zhang-figure15"]

@@ -9,9 +9,9 @@ import pytest
 from stableft.config.local_files import (
     file_digest,
     find_file,
-    folder_digest,
+    locate_custom_task,
     locate_model,
-    locate_own_task,
+    model_folder_digest,
     shipped_configs,
 )
 from stableft.errors import UserError
@@ -43,18 +43,18 @@ def test_a_hub_name_and_its_revision():
 def test_a_folder_is_found_beside_the_sweep_and_named_by_its_contents(model, tmp_path):
     values, folder = locate_model("bert", (tmp_path / "nowhere", tmp_path), "x")
     assert folder == model
-    assert values == {"name": "bert", "sha256": folder_digest(model)}
+    assert values == {"name": "bert", "sha256": model_folder_digest(model)}
     copy = tmp_path / "elsewhere"
     shutil.copytree(model, copy)
-    assert folder_digest(copy) == folder_digest(model)
+    assert model_folder_digest(copy) == model_folder_digest(model)
 
 
 def test_what_loading_reads_counts_and_nothing_else(model):
-    before = folder_digest(model)
+    before = model_folder_digest(model)
     (model / "README.md").write_text("notes")
-    assert folder_digest(model) == before
+    assert model_folder_digest(model) == before
     (model / "model.safetensors").write_text("other weights")
-    assert folder_digest(model) != before
+    assert model_folder_digest(model) != before
 
 
 def test_a_file_that_changed_is_read_again(tmp_path):
@@ -113,7 +113,7 @@ def test_the_home_folder_is_understood(tmp_path, monkeypatch):
 
 
 def test_an_own_task_becomes_settings_without_paths(files):
-    name, own, paths = locate_own_task({**TASK, "metric": "accuracy"}, (files,), "x")
+    name, own, paths = locate_custom_task({**TASK, "metric": "accuracy"}, (files,), "x")
     train, validation = file_digest(files / "t.csv"), file_digest(files / "v.csv")
     assert name == "mine"
     assert own == {
@@ -131,7 +131,7 @@ def test_an_own_task_becomes_settings_without_paths(files):
 def test_the_folder_of_the_command_comes_first(files, monkeypatch):
     (files / "sub").mkdir()
     (files / "sub" / "t.csv").write_text("other")
-    _, own, _ = locate_own_task({**TASK, "metric": "accuracy"}, (files / "sub", files), "x")
+    _, own, _ = locate_custom_task({**TASK, "metric": "accuracy"}, (files / "sub", files), "x")
     assert own["train"] == file_digest(files / "sub" / "t.csv")
 
 
@@ -155,7 +155,7 @@ def test_what_is_wrong_with_an_own_task(files, change, rule):
     (files / "t.dat").write_text("")
     task = {key: value for key, value in {**TASK, "metric": "accuracy", **change}.items() if value is not None}
     with pytest.raises(UserError) as caught:
-        locate_own_task(task, (files,), "s.yaml:3")
+        locate_custom_task(task, (files,), "s.yaml:3")
     assert str(caught.value) == f"s.yaml:3: task: {rule}"
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from stableft.config.planned_run import Sources
-from stableft.config.recipe import deviations, shipped_recipes
-from stableft.config.settings import describe
-from stableft.config.sweep_file import Sweep, load_sweep, single_run
+from stableft.config.planned_run import LocalPaths
+from stableft.config.recipe import describe_deviations, shipped_recipes
+from stableft.config.settings import describe_value
+from stableft.config.sweep_file import Sweep, load_sweep, single_run_sweep
 from stableft.errors import UserError
 
 BASE = "task: rte\nmodel: bert-large-uncased\nseeds: 1-2\nrecipe: mosbach\n"
@@ -25,7 +25,7 @@ def sweep(tmp_path, monkeypatch):
 
     def expand(text: str, **choices) -> Sweep:
         (tmp_path / "s.yaml").write_text(text)
-        return load_sweep("s.yaml", Sources(), **choices)
+        return load_sweep("s.yaml", LocalPaths(), **choices)
 
     return expand
 
@@ -84,7 +84,7 @@ def test_numbers_in_a_name_are_not_words(sweep):
         "weight_decay=0.0, blocks=0",
         "weight_decay=0.0, blocks=1",
     ]
-    assert [describe(value) for value in (True, False, None, 1, 0, [1, 2], {"epochs": 3, "steps": None})] == [
+    assert [describe_value(value) for value in (True, False, None, 1, 0, [1, 2], {"epochs": 3, "steps": None})] == [
         "true",
         "false",
         "none",
@@ -154,17 +154,17 @@ def test_recipes_are_looked_up_beside_the_sweep_then_here_then_in_the_package(tm
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "s.yaml").write_text(text)
     put(tmp_path / "sub" / "recipes", "2.0")
-    assert rates(load_sweep("sub/s.yaml", Sources())) == [2.0]
+    assert rates(load_sweep("sub/s.yaml", LocalPaths())) == [2.0]
     put(tmp_path / "mine", "3.0")
     assert rates(sweep(text.replace("recipe: mosbach", "recipe: mine/mosbach.yaml"))) == [3.0]
 
 
 def test_a_shipped_sweep_goes_by_name(sweep):
-    names = {load_sweep(name, Sources(), seeds="1").name for name in ("rte", "rte.yaml", "configs/rte.yaml")}
+    names = {load_sweep(name, LocalPaths(), seeds="1").name for name in ("rte", "rte.yaml", "configs/rte.yaml")}
     assert names == {"rte"}
-    assert load_sweep("mosbach/table1", Sources(), seeds="1").name == "mosbach/table1"
+    assert load_sweep("mosbach/table1", LocalPaths(), seeds="1").name == "mosbach/table1"
     with pytest.raises(UserError, match=r"did you mean 'configs/rte\.yaml'\?$"):
-        load_sweep("configs/rt.yaml", Sources())
+        load_sweep("configs/rt.yaml", LocalPaths())
 
 
 def test_a_local_model_and_own_data_are_in_the_sources(sweep, tmp_path, tiny_model_folder):
@@ -182,7 +182,7 @@ def test_a_local_model_and_own_data_are_in_the_sources(sweep, tmp_path, tiny_mod
 
 
 def test_a_single_run(sweep):
-    planned = single_run("devlin", "cola", None, 7, Sources(), ["optimizer.lr=1.0e-5"])
+    planned = single_run_sweep("devlin", "cola", None, 7, LocalPaths(), ["optimizer.lr=1.0e-5"])
     assert [(r.arm, r.config.data.task, r.config.seeds.data, r.config.optimizer.lr) for r in planned.runs] == [
         ("devlin", "cola", 7, 1e-5)
     ]
@@ -192,10 +192,10 @@ def test_a_single_run(sweep):
 
 def test_deviations_from_a_recipe_are_told_in_words(sweep):
     run = sweep(BASE, seeds="1").runs[0]
-    assert deviations(run.config, "mosbach") == []
-    assert deviations(run.config, "a recipe of one's own") == []
+    assert describe_deviations(run.config, "mosbach") == []
+    assert describe_deviations(run.config, "a recipe of one's own") == []
     text = BASE + "set: {optimizer.lr: 1.0e-5, schedule.length: {epochs: 3}, reinit.pooler: true}\n"
-    assert deviations(sweep(text, sets=["model=bert-base-uncased"]).runs[0].config, "mosbach") == [
+    assert describe_deviations(sweep(text, sets=["model=bert-base-uncased"]).runs[0].config, "mosbach") == [
         "model bert-base-uncased, not bert-large-uncased",
         "reinit.pooler true, not none",
         "optimizer.lr 1e-05, not 2e-05",
@@ -205,9 +205,9 @@ def test_deviations_from_a_recipe_are_told_in_words(sweep):
 
 def test_what_a_recipe_has_by_task_is_no_deviation(sweep):
     text = "task: [rte, sst2]\nseeds: 1\nrecipe: zhang-xlnet\n"
-    assert [deviations(run.config, "zhang-xlnet") for run in sweep(text).runs] == [[], []]
+    assert [describe_deviations(run.config, "zhang-xlnet") for run in sweep(text).runs] == [[], []]
     faster = sweep(text + "set: {optimizer.lr: 2.0e-5}\n").runs  # sst2 has that in the recipe
-    assert [deviations(run.config, "zhang-xlnet") for run in faster] == [["optimizer.lr 2e-05, not 3e-05"], []]
+    assert [describe_deviations(run.config, "zhang-xlnet") for run in faster] == [["optimizer.lr 2e-05, not 3e-05"], []]
 
 
 def test_another_start_is_a_deviation(sweep):
@@ -216,15 +216,15 @@ def test_another_start_is_a_deviation(sweep):
     run = planned.runs[0].config
     assert run.start_from is not None
     assert planned.parents[0].run_id == run.start_from.run
-    assert deviations(run, "intermediate") == []
+    assert describe_deviations(run, "intermediate") == []
     small = sweep(text, sets=["model=bert-base-uncased"]).runs[0].config  # so is the run that it starts from
-    assert deviations(small, "intermediate") == ["model bert-base-uncased, not bert-large-uncased"]
-    assert deviations(sweep(text, sets=["start_from=null"]).runs[0].config, "intermediate") == [
+    assert describe_deviations(small, "intermediate") == ["model bert-base-uncased, not bert-large-uncased"]
+    assert describe_deviations(sweep(text, sets=["start_from=null"]).runs[0].config, "intermediate") == [
         f"start_from none, not {run.start_from.run} run, best checkpoint"
     ]
     other = sweep(text + "set: {start_from: {recipe: zhang, task: qnli, seed: 0}}\n").runs[0].config
-    assert len(deviations(other, "intermediate")) == 1
-    assert deviations(run, "zhang") == [f"start_from {run.start_from.run} run, best checkpoint, not none"]
+    assert len(describe_deviations(other, "intermediate")) == 1
+    assert describe_deviations(run, "zhang") == [f"start_from {run.start_from.run} run, best checkpoint, not none"]
 
 
 @pytest.fixture
@@ -357,4 +357,4 @@ def test_a_mistake_inside_a_task_names_its_line(tmp_path, end, sentence):
     lines = ["recipe: devlin", "seeds: 1", "task:", *(f"  {line}" for line in task)]
     (tmp_path / "s.yaml").write_text("\n".join(lines))
     with pytest.raises(UserError, match=re.escape(sentence)):
-        load_sweep(tmp_path / "s.yaml", Sources())
+        load_sweep(tmp_path / "s.yaml", LocalPaths())

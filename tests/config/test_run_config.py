@@ -6,7 +6,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from stableft.config.run_config import OwnTask, RunConfig, canonical_json
+from stableft.config.run_config import CustomTask, RunConfig, canonical_json
 
 FILES = {"format": "csv", "train": "a" * 64, "validation": "b" * 64}
 OWN = {**FILES, "text": ("s1", "s2"), "label": "y", "labels": ("no", "yes"), "metrics": ("accuracy",)}
@@ -183,7 +183,7 @@ def test_a_switch_that_is_on_needs_its_value(make_config, changes, rule):
 )
 def test_labels_and_metrics_of_an_own_task_must_fit(changes, rule):
     with pytest.raises(ValidationError, match=rule):
-        OwnTask.model_validate(OWN | changes)
+        CustomTask.model_validate(OWN | changes)
 
 
 def test_the_reported_split_and_the_selecting_metric(make_config):

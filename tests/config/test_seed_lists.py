@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stableft.config.sweep_file import MOST, parse_seeds
+from stableft.config.sweep_file import MAX_SEEDS, parse_seeds
 from stableft.errors import UserError
 
 seed_lists = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=30, unique=True)
@@ -89,8 +89,8 @@ def test_any_text_is_seeds_or_one_sentence(text):
         ({"init": 1, "data": 1, "cross": True}, "a mapping has init, data and"),
         ({"init": 1, "data": 1, "crossed": "yes"}, "a mapping has init, data and"),
         ({"init": "1-2", "data": "1-3"}, "2 init and 3 data seeds cannot be paired; use crossed: true"),
-        ("0-9999999999999", f"are more than {MOST} seeds"),
-        (f"1-{MOST},0", f"are more than {MOST} seeds"),
+        ("0-9999999999999", f"are more than {MAX_SEEDS} seeds"),
+        (f"1-{MAX_SEEDS},0", f"are more than {MAX_SEEDS} seeds"),
     ],
 )
 def test_anything_else_is_refused(value, rule):

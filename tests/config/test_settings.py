@@ -3,7 +3,14 @@
 import pytest
 
 from stableft.config.recipe import shipped_recipes
-from stableft.config.settings import LEAVES, Setting, build_config, check_key, settings_at, settings_from
+from stableft.config.settings import (
+    RUN_CONFIG_LEAVES,
+    Setting,
+    build_run_config,
+    check_setting_key,
+    collect_settings,
+    settings_of_key,
+)
 from stableft.config.yaml_file import load_yaml, parse_yaml
 from stableft.errors import UserError
 
@@ -11,39 +18,39 @@ IDENTITY = {"data.task": "rte", "seeds.init": 1, "seeds.data": 1}
 
 
 def complete() -> dict[str, Setting]:
-    recipe = settings_from(load_yaml(shipped_recipes()["mosbach"]))
+    recipe = collect_settings(load_yaml(shipped_recipes()["mosbach"]))
     return recipe | {key: Setting(value, "sweep.yaml:1") for key, value in IDENTITY.items()}
 
 
 def sentence_about(**dotted) -> str:
     settings = complete() | {key: Setting(value, "sweep.yaml:7") for key, value in dotted.items()}
     with pytest.raises(UserError) as caught:
-        build_config(settings, "sweep.yaml:2")
+        build_run_config(settings, "sweep.yaml:2")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_keys_may_be_nested_dotted_or_both():
-    nested = settings_from(parse_yaml("optimizer:\n  lr: 1.0\n  eps: 2.0\n", "x"))
+    nested = collect_settings(parse_yaml("optimizer:\n  lr: 1.0\n  eps: 2.0\n", "x"))
     assert nested == {"optimizer.lr": Setting(1.0, "x:2"), "optimizer.eps": Setting(2.0, "x:3")}
-    assert settings_from(parse_yaml("optimizer.lr: 1.0\noptimizer: {eps: 2.0}", "x")).keys() == nested.keys()
+    assert collect_settings(parse_yaml("optimizer.lr: 1.0\noptimizer: {eps: 2.0}", "x")).keys() == nested.keys()
 
 
 def test_settings_below_a_key_of_the_document():
     document = parse_yaml("arms:\n  - set:\n      optimizer.lr: 1.0\n", "x")
-    assert settings_from(document, ("arms", 0, "set")) == {"optimizer.lr": Setting(1.0, "x:3")}
+    assert collect_settings(document, ("arms", 0, "set")) == {"optimizer.lr": Setting(1.0, "x:3")}
 
 
 def test_what_is_assigned_as_a_whole_is_one_setting():
-    assert settings_from(parse_yaml("schedule: {length: {epochs: 3}}", "x")) == {
+    assert collect_settings(parse_yaml("schedule: {length: {epochs: 3}}", "x")) == {
         "schedule.length": Setting({"epochs": 3}, "x:1")
     }
-    assert {"schedule.length", "evaluation.every", "data.own", "reinit.blocks", "precision"} <= LEAVES.keys()
-    assert "schedule.length.epochs" not in LEAVES
+    assert {"schedule.length", "evaluation.every", "data.own", "reinit.blocks", "precision"} <= RUN_CONFIG_LEAVES.keys()
+    assert "schedule.length.epochs" not in RUN_CONFIG_LEAVES
 
 
 def test_one_key_with_one_origin():
-    found = settings_at("reinit", {"pooler": True, "blocks": 2}, "--set")
+    found = settings_of_key("reinit", {"pooler": True, "blocks": 2}, "--set")
     assert found == {"reinit.pooler": Setting(True, "--set"), "reinit.blocks": Setting(2, "--set")}
 
 
@@ -60,7 +67,7 @@ def test_one_key_with_one_origin():
 )
 def test_keys_that_are_none_of_a_runs(text, sentence):
     with pytest.raises(UserError) as caught:
-        settings_from(parse_yaml(text, "x"))
+        collect_settings(parse_yaml(text, "x"))
     assert str(caught.value) == sentence
 
 
@@ -78,7 +85,7 @@ def test_keys_that_are_none_of_a_runs(text, sentence):
 )
 def test_the_nearest_key(key, end):
     with pytest.raises(UserError) as caught:
-        check_key(key, "--set")
+        check_setting_key(key, "--set")
     assert str(caught.value).startswith("--set: ")
     assert str(caught.value).endswith(end)
 
@@ -128,10 +135,10 @@ def test_a_missing_key_is_blamed_on_the_recipe_line():
     settings = complete()
     del settings["optimizer.lr"]
     with pytest.raises(UserError, match=r"^sweep\.yaml:2: key 'optimizer\.lr' is missing$"):
-        build_config(settings, "sweep.yaml:2")
+        build_run_config(settings, "sweep.yaml:2")
 
 
 def test_the_config_comes_back_normalized():
-    config = build_config(complete() | {"optimizer.bias_correction": Setting(False, "x")}, "x")
+    config = build_run_config(complete() | {"optimizer.bias_correction": Setting(False, "x")}, "x")
     assert config.optimizer.eps_placement is None
     assert config.reinit is None

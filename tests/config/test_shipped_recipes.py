@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from support.paths import ROOT
 
-from stableft.config.planned_run import PlannedRun, Sources
+from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.recipe import read_recipe, shipped_recipes
-from stableft.config.settings import LEAVES
-from stableft.config.sweep_file import load_sweep, single_run
+from stableft.config.settings import RUN_CONFIG_LEAVES
+from stableft.config.sweep_file import load_sweep, single_run_sweep
 
 CONFIGS = ROOT / "configs"
 
@@ -139,7 +139,7 @@ TABLE6: dict[str, dict[str, tuple[float, int, int, int]]] = {
 
 
 def shipped(recipe: str, task: str) -> PlannedRun:
-    return single_run(recipe, task, None, 0, Sources()).runs[0]
+    return single_run_sweep(recipe, task, None, 0, LocalPaths()).runs[0]
 
 
 def test_every_recipe_is_in_the_table():
@@ -178,7 +178,7 @@ def test_electra_has_its_epochs_by_task():
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_a_recipe_is_complete(name):
     # All but what a sweep gives: the task, where a model lies, the seeds.
-    assert LEAVES.keys() - RECIPES[name].keys() == {
+    assert RUN_CONFIG_LEAVES.keys() - RECIPES[name].keys() == {
         "data.task",
         "data.own",
         "model.revision",
@@ -200,7 +200,7 @@ def test_every_line_of_a_recipe_says_where_its_value_is_from(path):
 
 
 def test_the_ids_of_the_paper_runs_never_change_unknowingly():
-    runs = {run.arm: run.run_id for run in load_sweep("rte", Sources(), seeds="1").runs}
+    runs = {run.arm: run.run_id for run in load_sweep("rte", LocalPaths(), seeds="1").runs}
     assert runs == {"devlin": "004ad7babc8d3229", "mosbach": "c09e23bd1a7b0eeb"}
     recipes = ("mixout", "pretrained-decay", "zhang-xlnet", "zhang-electra", "mosbach-roberta", "intermediate")
     assert {recipe: shipped(recipe, "rte").run_id for recipe in recipes} == {

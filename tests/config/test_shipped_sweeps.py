@@ -7,9 +7,9 @@ import pytest
 from support.paths import ROOT
 
 from stableft.catalog.model_families import BACKBONES
-from stableft.config.planned_run import Sources
+from stableft.config.planned_run import LocalPaths
 from stableft.config.sweep_file import load_sweep
-from stableft.models.compatibility import check_fit
+from stableft.models.compatibility import check_model_fits_config
 from stableft.training.schedule import steps_per_epoch, total_steps
 
 CONFIGS = ROOT / "configs"
@@ -45,7 +45,7 @@ LARGE = ("sst2", "qnli", "qqp", "mnli")
 
 @functools.cache
 def named_ids(sweep: str) -> list[tuple[str, str]]:
-    return [(run.arm, run.run_id) for run in load_sweep(sweep, Sources()).runs]
+    return [(run.arm, run.run_id) for run in load_sweep(sweep, LocalPaths()).runs]
 
 
 def ids(*sweeps: str, arms: tuple[str, ...] = ()) -> set[str]:
@@ -59,7 +59,7 @@ def test_a_sweep_expands_to_the_count_in_its_first_comment(path):
     stated = re.search(r"(\d[\d,]*) runs", first)
     assert first.startswith(f"# stableft sweep configs/{path.relative_to(CONFIGS)} ")
     assert stated
-    runs = load_sweep(path, Sources()).runs
+    runs = load_sweep(path, LocalPaths()).runs
     assert len(runs) == len({run.run_id for run in runs}) == int(stated[1].replace(",", ""))
 
 
@@ -85,9 +85,9 @@ SIZES = {
 @pytest.mark.parametrize("name", [*COUNTS, *LARGE, "rte", "mrpc", "cola", "stsb", "scitail"])
 def test_no_sweep_wants_what_its_models_cannot_do(name):
     families = {spec.example: spec for spec in BACKBONES.values()} | {"bert-base-uncased": BACKBONES["bert"]}
-    for run in load_sweep(name, Sources(), seeds="1").runs:
+    for run in load_sweep(name, LocalPaths(), seeds="1").runs:
         model = run.config.model.name
-        check_fit(run.config, families[model], *SIZES[model])
+        check_model_fits_config(run.config, families[model], *SIZES[model])
 
 
 COLUMNS_OF_TABLE1 = ("zhang", "zhang-reinit", "zhang-longer")
@@ -127,7 +127,7 @@ def test_sweeps_share_some_of_their_runs():
 
 
 def test_the_intermediate_task_is_trained_once_and_is_a_run_of_table_5():
-    parents = load_sweep("zhang/table2", Sources()).parents
+    parents = load_sweep("zhang/table2", LocalPaths()).parents
     assert [parent.run_id in ids("zhang/table5", arms=("zhang",)) for parent in parents] == [True]
 
 
@@ -136,7 +136,7 @@ ROWS = {"rte": 2490, "mrpc": 3668, "stsb": 5749, "cola": 8551, "qnli": 104743}  
 
 def test_the_search_for_steps_leaves_out_what_is_shorter_than_three_epochs():
     found: dict[str, set[int | None]] = {}
-    for run in load_sweep("zhang/longer-search", Sources(), seeds="0").runs:
+    for run in load_sweep("zhang/longer-search", LocalPaths(), seeds="0").runs:
         data, length = run.config.data, run.config.schedule.length
         if length.steps:
             found.setdefault("1k" if data.train_rows else data.task, set()).add(length.steps)
@@ -146,10 +146,10 @@ def test_the_search_for_steps_leaves_out_what_is_shorter_than_three_epochs():
 
 
 def test_fewer_rows_are_trained_on_for_as_many_steps():
-    runs = load_sweep("mosbach/figure3", Sources(), seeds="1").runs
+    runs = load_sweep("mosbach/figure3", LocalPaths(), seeds="1").runs
     steps = {(r.arm, r.config.data.task): total_steps(r.config.schedule, ROWS[r.config.data.task]) for r in runs}
     assert steps["1k-long", "qnli"] == steps["full", "qnli"] == 19641
     assert steps["1k-long", "mrpc"] == steps["full", "mrpc"] == 690
     assert steps["1k-long", "cola"] == steps["full", "cola"] - 3 == 1602  # as the released config has it
-    long = next(r for r in load_sweep("mosbach/table4", Sources(), seeds="1").runs if r.arm == "devlin-1k-long")
+    long = next(r for r in load_sweep("mosbach/table4", LocalPaths(), seeds="1").runs if r.arm == "devlin-1k-long")
     assert total_steps(long.config.schedule, 1000) == 4473  # M Table 4's 71 epochs

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from stableft.config.planned_run import Sources
-from stableft.config.sweep_file import START, Rule, load_sweep, single_run
+from stableft.config.planned_run import LocalPaths
+from stableft.config.sweep_file import START_ARM, EarlyStoppingRule, load_sweep, single_run_sweep
 from stableft.errors import UserError
 
 BASE = "task: rte\nmodel: bert-base-uncased\nseeds: 1-3\nrecipe: zhang\n"
@@ -18,7 +18,7 @@ def sweep(tmp_path, monkeypatch):
 
     def expand(text: str, **choices):
         Path("s.yaml").write_text(text)
-        return load_sweep("s.yaml", Sources(), **choices)
+        return load_sweep("s.yaml", LocalPaths(), **choices)
 
     return expand
 
@@ -36,9 +36,9 @@ def test_a_run_to_start_from_is_planned_once(sweep, text, sets):
     expanded = sweep(text, sets=[*sets, "optimizer.lr=1.0"])
     (parent,) = expanded.parents
     # It is what `stableft train` would do, and takes nothing of the sweep but the model.
-    (alone,) = single_run("mosbach", "mnli", "bert-base-uncased", 7, Sources()).runs
+    (alone,) = single_run_sweep("mosbach", "mnli", "bert-base-uncased", 7, LocalPaths()).runs
     assert parent.config == alone.config
-    assert (parent.arm, parent.recipe) == (START, "mosbach")
+    assert (parent.arm, parent.recipe) == (START_ARM, "mosbach")
     assert len(expanded.runs) == 3
     for run in expanded.runs:
         assert run.config.optimizer.lr == 1.0
@@ -68,7 +68,7 @@ def test_a_finished_run_goes_by_its_id(sweep):
 
 
 def test_train_starts_from_a_run_too():
-    expanded = single_run("zhang", "rte", "bert-base-uncased", 1, Sources(), [f"start_from={FIRST}"])
+    expanded = single_run_sweep("zhang", "rte", "bert-base-uncased", 1, LocalPaths(), [f"start_from={FIRST}"])
     assert [run.config.data.task for run in (*expanded.parents, *expanded.runs)] == ["mnli", "rte"]
 
 
@@ -98,9 +98,11 @@ def test_a_rule_about_hopeless_runs(sweep):
     plain, ruled = sweep(BASE), sweep(BASE + rule)
     assert plain.rules == {}
     assert [run.run_id for run in ruled.runs] == [run.run_id for run in plain.runs]  # no part of what a run is
-    assert ruled.rules == dict.fromkeys([run.run_id for run in plain.runs], Rule(0.3, 0.5))
+    assert ruled.rules == dict.fromkeys([run.run_id for run in plain.runs], EarlyStoppingRule(0.3, 0.5))
     assert sweep(BASE + rule, sets=["stop_hopeless=null"]).rules == {}
-    assert set(sweep(BASE, sets=["stop_hopeless={after: 0.1, lowest: 0.2}"]).rules.values()) == {Rule(0.1, 0.2)}
+    assert set(sweep(BASE, sets=["stop_hopeless={after: 0.1, lowest: 0.2}"]).rules.values()) == {
+        EarlyStoppingRule(0.1, 0.2)
+    }
     arms = "arms:\n  - {name: a, stop_hopeless: null}\n  - {name: b, set: {optimizer.lr: 1.0}}\n"
     expanded = sweep(BASE + rule + arms)
     assert {run.arm: run.run_id in expanded.rules for run in expanded.runs} == {"a": False, "b": True}
@@ -119,8 +121,8 @@ def test_what_is_no_rule_and_two_rules_for_one_run(sweep):
 def test_the_packages_own_model_is_known_everywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.yaml").write_text("task: toy-rte\nmodel: demo/toy-bert\nseeds: 1\nrecipe: devlin\n")
-    sweep = load_sweep("own.yaml", Sources())
-    assert sweep.runs[0].config.model == load_sweep("demo", Sources()).runs[0].config.model.model_copy(
+    sweep = load_sweep("own.yaml", LocalPaths())
+    assert sweep.runs[0].config.model == load_sweep("demo", LocalPaths()).runs[0].config.model.model_copy(
         update={"dropout": 0.1, "attention": "sdpa"}
     )
     assert sweep.runs[0].config.model.sha256 in sweep.sources.paths

@@ -5,13 +5,13 @@ import pytest
 
 from stableft.catalog.tasks import TASKS
 from stableft.data import sources as hub
-from stableft.data.sources import fetch_model, fetch_task, model_file
+from stableft.data.sources import fetch_model, fetch_model_file, fetch_task
 from stableft.errors import UserError
 
 
 def test_a_task_is_fetched_as_it_is_read(monkeypatch):
     asked = []
-    monkeypatch.setattr(hub, "read_hub", lambda task, part: asked.append((task.name, part)))
+    monkeypatch.setattr(hub, "read_from_hub", lambda task, part: asked.append((task.name, part)))
     fetch_task(TASKS["rte"])
     assert asked == [("rte", "train"), ("rte", "dev")]
 
@@ -29,7 +29,7 @@ def test_a_model_is_fetched_with_its_weights_once(monkeypatch, files, weights):
     assert [pattern for pattern in asked["allow_patterns"] if "safetensors" in pattern or "bin" in pattern] == [weights]
 
 
-@pytest.mark.parametrize("fetch", [fetch_model, lambda name: model_file(name, "main", "config.json")])
+@pytest.mark.parametrize("fetch", [fetch_model, lambda name: fetch_model_file(name, "main", "config.json")])
 def test_a_hub_out_of_reach_is_one_sentence(monkeypatch, fetch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="cannot be reached and there is no cached copy") as caught:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from stableft.data.metrics import is_failed, majority_baseline, score
+from stableft.data.metrics import compute_scores, is_failed, majority_baseline
 
 LABELS = np.array([1, 1, 1, 0])
 
@@ -16,39 +16,41 @@ def outputs(*classes: int) -> np.ndarray:
 
 def test_scores_by_hand():
     # predicted 1 1 0 0: three of four right; precision 1, recall 2/3; MCC = (2*1 - 0*1) / sqrt(2*3*1*2)
-    values = score(outputs(1, 1, 0, 0), LABELS, ("f1", "accuracy", "accuracy_f1", "mcc"))
+    values = compute_scores(outputs(1, 1, 0, 0), LABELS, ("f1", "accuracy", "accuracy_f1", "mcc"))
     assert values == pytest.approx({"f1": 0.8, "accuracy": 0.75, "accuracy_f1": 0.775, "mcc": 2 / math.sqrt(12)})
 
 
 def test_correlations_by_hand():
-    values = score(np.array([[1.0], [2.0], [4.0], [3.0]]), np.array([1.0, 2.0, 3.0, 4.0]), ("spearman", "pearson"))
+    values = compute_scores(
+        np.array([[1.0], [2.0], [4.0], [3.0]]), np.array([1.0, 2.0, 3.0, 4.0]), ("spearman", "pearson")
+    )
     assert values == pytest.approx({"spearman": 0.8, "pearson": 0.8})
 
 
 def test_accuracy_is_added_for_classes_and_not_for_numbers():
-    assert score(outputs(1, 1, 0, 0), LABELS, ("mcc",)).keys() == {"mcc", "accuracy"}
-    assert score(np.array([[1.0], [2.0]]), np.array([1.0, 2.0]), ("spearman",)).keys() == {"spearman"}
+    assert compute_scores(outputs(1, 1, 0, 0), LABELS, ("mcc",)).keys() == {"mcc", "accuracy"}
+    assert compute_scores(np.array([[1.0], [2.0]]), np.array([1.0, 2.0]), ("spearman",)).keys() == {"spearman"}
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
 def test_a_diverged_run_scores_nan(wrong):
     broken = outputs(1, 1, 0, 0)
     broken[2, 1] = wrong
-    values = score(broken, LABELS, ("f1", "accuracy"))
+    values = compute_scores(broken, LABELS, ("f1", "accuracy"))
     assert all(math.isnan(value) for value in values.values())
 
 
 def test_constant_predictions():
-    always = score(outputs(1, 1, 1, 1), LABELS, ("mcc", "f1"))
+    always = compute_scores(outputs(1, 1, 1, 1), LABELS, ("mcc", "f1"))
     assert always["mcc"] == 0.0
-    assert score(outputs(0, 0, 0, 0), np.array([1, 1, 1, 1]), ("f1",))["f1"] == 0.0
-    constant = score(np.full((3, 1), 2.5), np.array([1.0, 2.0, 3.0]), ("spearman", "pearson"))
+    assert compute_scores(outputs(0, 0, 0, 0), np.array([1, 1, 1, 1]), ("f1",))["f1"] == 0.0
+    constant = compute_scores(np.full((3, 1), 2.5), np.array([1.0, 2.0, 3.0]), ("spearman", "pearson"))
     assert math.isnan(constant["spearman"])  # 6 of 50 real runs: they failed, they are not dropped
     assert math.isnan(constant["pearson"])
 
 
 def test_a_single_row_has_no_correlation():
-    values = score(np.array([[1.0]]), np.array([1.0]), ("spearman", "pearson"))
+    values = compute_scores(np.array([[1.0]]), np.array([1.0]), ("spearman", "pearson"))
     assert all(math.isnan(value) for value in values.values())
 
 

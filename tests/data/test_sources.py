@@ -9,9 +9,9 @@ import pytest
 from support.paths import FILES
 
 from stableft.catalog.tasks import TASKS, TaskSpec, find_task
-from stableft.config.run_config import OwnTask
-from stableft.data.sources import find_layouts, read_folder, read_hub, read_own
-from stableft.data.splits import fingerprint
+from stableft.config.run_config import CustomTask
+from stableft.data.sources import find_layouts, read_custom_file, read_from_folder, read_from_hub
+from stableft.data.splits import rows_fingerprint
 from stableft.errors import UserError
 
 DATA = FILES
@@ -32,7 +32,7 @@ SIZES = {
 @pytest.mark.parametrize("name", SIZES)
 def test_original_files_are_read_whole(name):
     task = find_task(name)
-    parts = [read_folder(task, part, GLUE) for part in ("train", "dev")]
+    parts = [read_from_folder(task, part, GLUE) for part in ("train", "dev")]
     assert tuple(map(len, parts)) == SIZES[name]
     for rows in parts:
         assert len(rows.texts) == len(task.text)
@@ -45,20 +45,20 @@ def test_original_files_are_read_whole(name):
 
 
 def test_quotes_are_text_in_glue_files():
-    rows = read_folder(find_task("mrpc"), "dev", GLUE)  # BOM, CRLF, unbalanced quotes
+    rows = read_from_folder(find_task("mrpc"), "dev", GLUE)  # BOM, CRLF, unbalanced quotes
     assert rows.texts[0][0] == 'She said the "fox" had left.'
     assert rows.texts[1][0] == '"The goat has left, she said.'
     assert rows.labels[:3].tolist() == [1, 0, 1]  # Quality 1 is "equivalent"
 
 
 def test_cola_has_no_header_and_no_last_line_end():
-    rows = read_folder(find_task("cola"), "dev", GLUE)
+    rows = read_from_folder(find_task("cola"), "dev", GLUE)
     assert rows.texts[0][0] == "Eats oats the near fox."
     assert rows.labels[:2].tolist() == [0, 1]
 
 
 def test_stsb_labels_are_unscaled():
-    labels = read_folder(find_task("stsb"), "train", GLUE).labels
+    labels = read_from_folder(find_task("stsb"), "train", GLUE).labels
     assert labels[:3].tolist() == [0.0, 0.75, 1.5]
     assert labels.max() == 4.5
 
@@ -66,20 +66,20 @@ def test_stsb_labels_are_unscaled():
 def test_mnli_takes_the_gold_label_of_either_file():
     labels = find_task("mnli").labels
     for part in ("train", "dev"):
-        rows = read_folder(find_task("mnli"), part, GLUE)
+        rows = read_from_folder(find_task("mnli"), part, GLUE)
         same = [premise == hypothesis for premise, hypothesis in zip(*rows.texts, strict=True)]
         assert [labels[i] for i, equal in zip(rows.labels, same, strict=True) if equal] == ["contradiction"] * sum(same)
 
 
 def test_qqp_leaves_out_the_row_that_a_line_end_broke():
-    assert not any("I ask" in text for text in read_folder(find_task("qqp"), "train", GLUE).texts[1])
+    assert not any("I ask" in text for text in read_from_folder(find_task("qqp"), "train", GLUE).texts[1])
 
 
 @pytest.mark.parametrize("part", ["train", "dev"])
 def test_the_three_layouts_of_mrpc_give_the_same_rows(part):
     task = find_task("mrpc")
-    glue, msr, plain = (read_folder(task, part, DATA / name) for name in ("glue", "mrpc-msr", "mrpc-plain"))
-    assert fingerprint({"train": glue}) == fingerprint({"train": msr}) == fingerprint({"train": plain})
+    glue, msr, plain = (read_from_folder(task, part, DATA / name) for name in ("glue", "mrpc-msr", "mrpc-plain"))
+    assert rows_fingerprint({"train": glue}) == rows_fingerprint({"train": msr}) == rows_fingerprint({"train": plain})
 
 
 def copy(tmp_path: Path, name: str, change) -> Path:
@@ -119,24 +119,24 @@ def copy(tmp_path: Path, name: str, change) -> Path:
 )
 def test_bad_original_files_are_named_with_their_line(tmp_path, task, name, change, message):
     with pytest.raises(UserError, match=message):
-        read_folder(find_task(task), "train", copy(tmp_path, name, change))
+        read_from_folder(find_task(task), "train", copy(tmp_path, name, change))
 
 
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(UserError, match=r"train file of RTE is missing: there is no .*RTE/train.tsv"):
-        read_folder(find_task("rte"), "train", tmp_path)
+        read_from_folder(find_task("rte"), "train", tmp_path)
     with pytest.raises(UserError, match=r"--data-dir .*nowhere is not a folder"):
         find_layouts(find_task("rte"), "train", tmp_path / "nowhere")
     shutil.copytree(DATA / "mrpc-msr", tmp_path / "msr")
     (tmp_path / "msr/MRPC/dev_ids.tsv").unlink()
     with pytest.raises(UserError, match=r"dev_ids.tsv is missing"):
-        read_folder(find_task("mrpc"), "train", tmp_path / "msr")
+        read_from_folder(find_task("mrpc"), "train", tmp_path / "msr")
 
 
 # A user's own files.
 
 
-def own(path: Path, format: str, **more) -> tuple[TaskSpec, OwnTask, dict[str, Path]]:
+def own(path: Path, format: str, **more) -> tuple[TaskSpec, CustomTask, dict[str, Path]]:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     values = {
         "text": ("premise", "claim"),
@@ -144,7 +144,7 @@ def own(path: Path, format: str, **more) -> tuple[TaskSpec, OwnTask, dict[str, P
         "labels": ("no", "yes"),
         "metrics": ("accuracy",),
     } | more
-    task = OwnTask(format=format, train=digest, validation=digest, **values)
+    task = CustomTask(format=format, train=digest, validation=digest, **values)
     return TaskSpec("mine", "mine", task.text, task.labels, task.metrics), task, {digest: path}
 
 
@@ -161,7 +161,7 @@ def test_own_files_are_read(tmp_path, format):
     path = tmp_path / "data"
     path.write_bytes(OWN[format].encode("utf-8-sig"))
     task, spec, paths = own(path, format)
-    rows = read_own(task, spec, spec.train, paths)
+    rows = read_custom_file(task, spec, spec.train, paths)
     first = {"csv": 'A "quoted", word\nand a line', "tsv": 'an "unbalanced', "jsonl": "café"}[format]
     assert rows.texts == ([first, "b"], ["x", "y"])
     assert rows.labels.tolist() == [1, 0]
@@ -171,9 +171,9 @@ def test_own_jsonl_labels_may_be_numbers(tmp_path):
     path = tmp_path / "data.jsonl"
     path.write_text('{"t": "a", "y": 1}\n{"t": "b", "y": 0}\n')
     task, spec, paths = own(path, "jsonl", text=("t",), label="y", labels=("0", "1"))
-    assert read_own(task, spec, spec.train, paths).labels.tolist() == [1, 0]
+    assert read_custom_file(task, spec, spec.train, paths).labels.tolist() == [1, 0]
     task, spec, paths = own(path, "jsonl", text=("t",), label="y", labels=(), metrics=("pearson",))
-    assert read_own(task, spec, spec.train, paths).labels.dtype == np.float32
+    assert read_custom_file(task, spec, spec.train, paths).labels.dtype == np.float32
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_bad_own_files_are_named_with_their_line(tmp_path, format, content, mess
     path.write_text(content)
     task, spec, paths = own(path, format)
     with pytest.raises(UserError, match=message):
-        read_own(task, spec, spec.train, paths)
+        read_custom_file(task, spec, spec.train, paths)
 
 
 def test_an_own_file_must_be_the_one_of_the_sweep(tmp_path):
@@ -215,12 +215,12 @@ def test_an_own_file_must_be_the_one_of_the_sweep(tmp_path):
     task, spec, paths = own(path, "csv")
     path.write_text(OWN["csv"] + "3,a,b,yes\n")
     with pytest.raises(UserError, match="was changed after the sweep was read"):
-        read_own(task, spec, spec.train, paths)
+        read_custom_file(task, spec, spec.train, paths)
     path.unlink()
     with pytest.raises(UserError, match="data cannot be read: No such file"):
-        read_own(task, spec, spec.train, paths)
+        read_custom_file(task, spec, spec.train, paths)
     with pytest.raises(UserError, match="not known on this machine"):
-        read_own(task, spec, spec.train, {})
+        read_custom_file(task, spec, spec.train, {})
 
 
 # The hub, without a network: `datasets` reads a local folder in the form of a hub repository.
@@ -238,7 +238,7 @@ def hub_copy(tmp_path, monkeypatch):
         folder.mkdir()
         files = []
         for part, split in (("train", "train"), ("dev", task.hub.dev)):
-            rows = read_folder(task, part, GLUE)
+            rows = read_from_folder(task, part, GLUE)
             columns = dict(zip(task.hub.text or task.text, rows.texts, strict=True))
             if task.is_regression:
                 labels, feature = rows.labels.tolist(), datasets.Value("float32")
@@ -266,22 +266,22 @@ def test_the_hub_gives_the_same_rows_as_the_files(hub_copy, name):
     task = find_task(name)
     names = None if name == "scitail" else tuple(reversed(task.labels))
     copied = hub_copy(task, names)
-    hub = {"train": read_hub(copied, "train"), "val": read_hub(copied, "dev")}
-    folder = {"train": read_folder(task, "train", GLUE), "val": read_folder(task, "dev", GLUE)}
-    assert fingerprint(hub) == fingerprint(folder)
+    hub = {"train": read_from_hub(copied, "train"), "val": read_from_hub(copied, "dev")}
+    folder = {"train": read_from_folder(task, "train", GLUE), "val": read_from_folder(task, "dev", GLUE)}
+    assert rows_fingerprint(hub) == rows_fingerprint(folder)
 
 
 def test_hub_rows_without_a_label_are_refused(hub_copy):
     task = hub_copy(TASKS["rte"], ("entailment", "not_entailment"), unlabelled=4)
     with pytest.raises(UserError, match=r"\(rte, train\), row 5: the row has no label"):
-        read_hub(task, "train")
+        read_from_hub(task, "train")
 
 
 def test_a_missing_hub_column_is_named(hub_copy):
     task = hub_copy(TASKS["rte"], ("entailment", "not_entailment"))
     task = dataclasses.replace(task, hub=dataclasses.replace(task.hub, text=("sentence", "sentence2")))
     with pytest.raises(UserError, match=r"there is no column 'sentence'; did you mean 'sentence"):
-        read_hub(task, "train")
+        read_from_hub(task, "train")
 
 
 def test_an_unreachable_hub_says_what_to_do(monkeypatch):
@@ -289,4 +289,4 @@ def test_an_unreachable_hub_says_what_to_do(monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     missing = dataclasses.replace(TASKS["rte"].hub, repository="nobody/not-a-data-set-of-stableft")
     with pytest.raises(UserError, match=r"RTE cannot be loaded from the hub .*--data-dir"):
-        read_hub(dataclasses.replace(TASKS["rte"], hub=missing), "train")
+        read_from_hub(dataclasses.replace(TASKS["rte"], hub=missing), "train")

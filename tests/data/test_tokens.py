@@ -7,26 +7,26 @@ import pytest
 import torch
 from support.paths import GLUE
 
-from stableft.config.planned_run import Sources
+from stableft.config.planned_run import LocalPaths
 from stableft.data import splits
 from stableft.data import tokens as data
 from stableft.data.splits import data_fingerprint
-from stableft.data.tokens import Inputs, TokenRows, collate, load_splits
+from stableft.data.tokens import InputLayout, LabeledRows, collate, load_splits
 from stableft.errors import UserError
 
 SMALL = ["rte", "mrpc", "cola", "stsb"]
 
 
 @pytest.fixture
-def sources(tmp_path) -> Sources:
-    return Sources(data_dir=GLUE, cache_dir=tmp_path / "cache")
+def sources(tmp_path) -> LocalPaths:
+    return LocalPaths(data_dir=GLUE, cache_dir=tmp_path / "cache")
 
 
-def arrays(rows: TokenRows) -> list[np.ndarray]:
+def arrays(rows: LabeledRows) -> list[np.ndarray]:
     return [rows.input_ids, rows.segment_ids, rows.offsets, rows.labels, rows.index]
 
 
-def equal(a: TokenRows, b: TokenRows) -> bool:
+def equal(a: LabeledRows, b: LabeledRows) -> bool:
     return all(x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(arrays(a), arrays(b), strict=True))
 
 
@@ -120,8 +120,8 @@ def test_length_text_and_tokenizer_have_cache_files_of_their_own(make_config, so
 
 def test_many_rows_are_tokenised_in_pieces(make_config, sources, tiny_tokenizer, monkeypatch):
     whole = load_splits(make_config(), sources, tiny_tokenizer).train
-    monkeypatch.setattr(data, "CHUNK", 7)
-    pieces = load_splits(make_config(), Sources(GLUE, sources.cache_dir / "other"), tiny_tokenizer).train
+    monkeypatch.setattr(data, "TOKENIZE_CHUNK_ROWS", 7)
+    pieces = load_splits(make_config(), LocalPaths(GLUE, sources.cache_dir / "other"), tiny_tokenizer).train
     assert equal(whole, pieces)
 
 
@@ -145,10 +145,10 @@ def test_concurrent_workers_share_the_cache(make_config, sources, tiny_tokenizer
 def test_a_cache_that_cannot_be_written_is_an_error(make_config, tmp_path, tiny_tokenizer):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cache folder .*file/cache cannot be written: Not a directory"):
-        load_splits(make_config(), Sources(GLUE, tmp_path / "file" / "cache"), tiny_tokenizer)
+        load_splits(make_config(), LocalPaths(GLUE, tmp_path / "file" / "cache"), tiny_tokenizer)
 
 
-def padded_token_by_token(rows: TokenRows, indices, pad_id: int, width: int) -> dict[str, list]:
+def padded_token_by_token(rows: LabeledRows, indices, pad_id: int, width: int) -> dict[str, list]:
     batch = {"input_ids": [], "attention_mask": [], "token_type_ids": []}
     for i in indices:
         ids = rows.input_ids[rows.offsets[i] : rows.offsets[i + 1]].tolist()
@@ -167,7 +167,7 @@ def test_batches_are_padded_on_the_right(make_config, sources, tiny_tokenizer, t
     config = make_config(**{"data.task": task, "data.pad_to_max": pad_to_max, "data.segment_ids": segment_ids})
     rows = load_splits(config, sources, tiny_tokenizer).train
     indices = np.array([len(rows) - 1, 3, 0, 3])  # the last row has nothing after it
-    batch = collate(rows, indices, Inputs(9), config.data)
+    batch = collate(rows, indices, InputLayout(9), config.data)
     longest = int(np.diff(rows.offsets)[indices].max())
     width = 32 if pad_to_max else min(32, math.ceil(longest / 8) * 8)
     expected = padded_token_by_token(rows, indices, 9, width)
@@ -184,7 +184,7 @@ def test_batches_are_padded_on_the_left_where_the_tokenizer_does(make_config, so
     config = make_config(**{"data.pad_to_max": pad_to_max})
     rows = load_splits(config, sources, tiny_tokenizer).train
     indices = np.array([0, len(rows) - 1, 5])  # the first row has nothing before it
-    batch = collate(rows, indices, Inputs(9, pad_segment=4, left=True), config.data)
+    batch = collate(rows, indices, InputLayout(9, pad_segment=4, left=True), config.data)
     width = batch["input_ids"].shape[1]
     assert width == (32 if pad_to_max else min(32, math.ceil(int(np.diff(rows.offsets)[indices].max()) / 8) * 8))
     for row, i in enumerate(indices):
@@ -199,7 +199,7 @@ def test_a_model_without_segments_gets_none(make_config, sources, tiny_tokenizer
     for segment_ids in (True, False):
         config = make_config(**{"data.segment_ids": segment_ids})
         rows = load_splits(config, sources, tiny_tokenizer).train
-        batch = collate(rows, np.arange(3), Inputs(0, segments=False), config.data)
+        batch = collate(rows, np.arange(3), InputLayout(0, segments=False), config.data)
         assert batch.keys() == {"input_ids", "attention_mask", "labels"}
 
 
@@ -207,10 +207,12 @@ def test_width_is_a_multiple_of_eight_but_never_more_than_the_length(make_config
     def width(lengths: list[int], max_length: int) -> int:
         offsets = np.cumsum([0, *lengths])
         n = int(offsets[-1])
-        rows = TokenRows(
+        rows = LabeledRows(
             np.ones(n, np.int32), np.zeros(n, np.int8), offsets, np.zeros(len(lengths), np.int64), offsets[:-1]
         )
-        batch = collate(rows, np.arange(len(lengths)), Inputs(0), make_config(**{"data.max_length": max_length}).data)
+        batch = collate(
+            rows, np.arange(len(lengths)), InputLayout(0), make_config(**{"data.max_length": max_length}).data
+        )
         assert batch["attention_mask"].sum(1).tolist() == lengths
         return batch["input_ids"].shape[1]
 
@@ -225,7 +227,7 @@ def test_the_tiny_model_reads_a_batch(make_config, sources, tiny_tokenizer, tiny
     config = make_config()
     splits = load_splits(config, sources, AutoTokenizer.from_pretrained(tiny_model_folder))
     assert equal(splits.train, load_splits(config, sources, tiny_tokenizer).train)
-    batch = collate(splits.val, np.arange(4), Inputs(tiny_tokenizer.pad_token_id), config.data)
+    batch = collate(splits.val, np.arange(4), InputLayout(tiny_tokenizer.pad_token_id), config.data)
     batch.pop("labels")
     model = AutoModel.from_pretrained(tiny_model_folder)
     assert model(**batch).last_hidden_state.shape == (*batch["input_ids"].shape, 16)

@@ -9,16 +9,16 @@ import pytest
 
 from stableft.data import toy_language as toylang
 
-NOUNS = {form: n for topic in toylang.topics() for noun in topic.nouns for n, form in enumerate(noun)}
-VERBS = {form: n for topic in toylang.topics() for verb in topic.verbs for n, form in enumerate(verb)}
-ADJECTIVES = {word for topic in toylang.topics() for word in topic.adjectives}
+NOUNS = {form: n for topic in toylang.make_topics() for noun in topic.nouns for n, form in enumerate(noun)}
+VERBS = {form: n for topic in toylang.make_topics() for verb in topic.verbs for n, form in enumerate(verb)}
+ADJECTIVES = {word for topic in toylang.make_topics() for word in topic.adjectives}
 DETERMINERS = {word: n for n, words in enumerate(toylang.DETERMINERS) for word in words}
 TOPIC_OF = {
     word: i
-    for i, topic in enumerate(toylang.topics())
+    for i, topic in enumerate(toylang.make_topics())
     for word in (*(form for pair in (*topic.nouns, *topic.verbs) for form in pair), *topic.adjectives)
 }
-TASKS = list(toylang.MAKERS)
+TASKS = list(toylang.ROW_MAKERS)
 
 
 def tags(sentence: str) -> str:
@@ -45,21 +45,21 @@ GRAMMAR = re.compile(rf"(da?n(p{PHRASE})?v|Da?N(p{PHRASE})?V){PHRASE}?\.")
 
 
 def splits(task: str) -> dict[str, tuple[list[tuple[str, ...]], list[int]]]:
-    return {part: toylang.rows(task, part) for part in ("train", "dev")}
+    return {part: toylang.make_toy_rows(task, part) for part in ("train", "dev")}
 
 
 def test_no_word_has_two_meanings():
-    words = toylang.words()
+    words = toylang.toy_vocabulary()
     assert len(words) == len(set(words)) == len(NOUNS) + len(VERBS) + len(ADJECTIVES) + 8 + 4 + 1
     assert 1500 < len(words) < 1700
 
 
 def test_the_corpus_is_grammatical_and_a_function_of_its_seed():
-    texts = toylang.corpus(0, 2000)
+    texts = toylang.make_toy_corpus(0, 2000)
     passages = re.compile(f"({GRAMMAR.pattern}){{2}}")
     assert all(passages.fullmatch(tags(passage)) for text in texts for passage in text)
-    assert toylang.corpus(0, 500) == texts[:500]
-    assert toylang.corpus(1, 500) != texts[:500]
+    assert toylang.make_toy_corpus(0, 500) == texts[:500]
+    assert toylang.make_toy_corpus(1, 500) != texts[:500]
     assert max(len(" ".join(text).split()) for text in texts) + 3 <= 64  # with [CLS] and two [SEP]
 
 
@@ -68,12 +68,12 @@ def test_a_text_keeps_to_its_topic_and_prefers_frequent_words():
     own = sum(counts.most_common(1)[0][1] for counts in topics) / sum(counts.total() for counts in topics)
     assert 0.88 < own < 0.95  # 10 % are drawn from any of 16 topics
     nouns = Counter(word for text in corpus() for word in " ".join(text).split())
-    first, last = ([sum(nouns[form] for form in topic.nouns[i]) for topic in toylang.topics()] for i in (0, -1))
+    first, last = ([sum(nouns[form] for form in topic.nouns[i]) for topic in toylang.make_topics()] for i in (0, -1))
     assert 12 < sum(first) / sum(last) < 48  # Zipf's law over 24 ranks
 
 
 def corpus() -> list[tuple[str, str]]:
-    return toylang.corpus(3, 4000)
+    return toylang.make_toy_corpus(3, 4000)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -85,7 +85,7 @@ def test_no_sentence_occurs_twice(task):
 @pytest.mark.parametrize("task", TASKS)
 def test_splits_have_their_sizes_and_shares(task):
     for part, (texts, labels) in splits(task).items():
-        assert len(texts) == len(labels) == toylang.ROWS[part]
+        assert len(texts) == len(labels) == toylang.TOY_ROW_COUNTS[part]
         assert abs(sum(labels) / len(labels) - (2 / 3 if task == "toy-mrpc" else 1 / 2)) < 0.06
 
 
@@ -95,7 +95,7 @@ def test_acceptable_is_what_the_grammar_accepts():
 
 
 def test_an_unacceptable_sentence_has_one_wrong_word():
-    texts, labels = toylang.rows("toy-cola", "train")
+    texts, labels = toylang.make_toy_rows("toy-cola", "train")
     loose = re.compile(GRAMMAR.pattern.lower())
     assert all(loose.fullmatch(tags(sentence).lower()) for (sentence,) in texts)
     for (sentence,), label in zip(texts, labels, strict=True):
@@ -110,13 +110,13 @@ def test_an_unacceptable_sentence_has_one_wrong_word():
 @pytest.mark.parametrize("task", ["toy-rte", "toy-mrpc"])
 def test_pairs_are_labelled_by_their_topics(task):
     agree = 0
-    texts, labels = toylang.rows(task, "train")
+    texts, labels = toylang.make_toy_rows(task, "train")
     for row, label in zip(texts, labels, strict=True):
         first, second = (
             Counter(TOPIC_OF[word] for word in sentence.split() if word in TOPIC_OF).most_common(1)[0][0]
             for sentence in row
         )
-        guess = first == second if task == "toy-mrpc" else first >= toylang.TOPICS // 2
+        guess = first == second if task == "toy-mrpc" else first >= toylang.N_TOPICS // 2
         agree += int(guess) == label
     assert agree / len(labels) > 0.85  # short sentences may have more words of another topic than of their own
 

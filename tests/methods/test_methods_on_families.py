@@ -16,17 +16,17 @@ from support.tiny_families import OWN_FAMILIES
 from torch import Tensor, nn
 
 from stableft.catalog.model_families import BACKBONES
-from stableft.cli.sweep_commands import run
-from stableft.config.planned_run import Execution, PlannedRun, Sources
+from stableft.cli.sweep_commands import run_with_progress
+from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.data.tokens import collate
 from stableft.models.build import build_model
-from stableft.models.load import head_modules
-from stableft.models.start_weights import find_start
+from stableft.models.load import find_head_modules
+from stableft.models.start_weights import find_start_weights
 from stableft.records.run_record import HISTORY_FILE, LAST_FOLDER, RunRecord, read_record, run_folder
-from stableft.seeds import batch_order
+from stableft.seeds import batch_row_indices
 from stableft.training.run import train
-from stableft.training.setup import batch_indices, prepare
+from stableft.training.setup import batch_indices, prepare_run
 
 pytestmark = pytest.mark.slow  # one sweep of more than two hundred short runs feeds all tests
 
@@ -97,7 +97,7 @@ class Done:
     def model(self, arm: str, family: str, seed: int = 1):
         """Returns the model with the weights that a run begins with."""
         config = self.runs[arm, family, seed].config
-        return build_model(config, self.plan.sources, find_start(config, self.results))[0]
+        return build_model(config, self.plan.sources, find_start_weights(config, self.results))[0]
 
     def start(self, arm: str, family: str, seed: int = 1) -> Weights:
         return {name: weights.detach() for name, weights in self.model(arm, family, seed).state_dict().items()}
@@ -129,8 +129,8 @@ def done(tmp_path_factory, toy_data, tiny_family) -> Done:
                 arms.append({"name": f"{family} {name}", "set": settings, "model": str(folders[family])})
     content = {"task": task, "recipe": "zhang", "seeds": "1-2", "set": COMMON, "arms": arms}
     (place / "sweep.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    plan = load_sweep(place / "sweep.yaml", Sources(cache_dir=place / "cache"))
-    code = run(plan, place / "results", "cpu", 1, Execution(save="last", threads=1))
+    plan = load_sweep(place / "sweep.yaml", LocalPaths(cache_dir=place / "cache"))
+    code = run_with_progress(plan, place / "results", "cpu", 1, Execution(save="last", threads=1))
     runs = {(*planned.arm.split()[::-1], planned.config.seeds.init): planned for planned in plan.runs}
     return Done(plan, place / "results", code, runs)
 
@@ -146,7 +146,7 @@ def linears(model: nn.Module) -> list[str]:
 
 
 def is_head(model, name: str) -> bool:
-    return any(name.startswith(f"{head}.") for head in head_modules(model))
+    return any(name.startswith(f"{head}.") for head in find_head_modules(model))
 
 
 def block_paths(model, family: str) -> list[str]:
@@ -341,7 +341,7 @@ def test_rates_rise_over_warm_up_steps_and_fall_slower_in_longer_training(done, 
 def test_without_dropout_training_computes_what_evaluation_does(done, family):
     same = {}
     for arm in ("plain", "undropped"):
-        job, state = prepare(done.runs[arm, family, 1], done.results, done.plan.sources, Execution())
+        job, state = prepare_run(done.runs[arm, family, 1], done.results, done.plan.sources, Execution())
         batch = collate(job.splits.train, batch_indices(job, 0), job.inputs, job.config.data)
         labels = batch.pop("labels")
         with torch.no_grad():
@@ -385,16 +385,16 @@ def test_the_two_seeds_are_crossed_and_decide_about_different_things(toy_data, t
     settings = COMMON | {"model.dropout": 0.0, "evaluation.at_start": True, "reinit.blocks": 1}
     content = {"task": task, "recipe": "zhang", "model": str(tiny_family("bert")), "seeds": seeds, "set": settings}
     (tmp_path / "crossed.yaml").write_text(yaml.safe_dump(content))
-    plan = load_sweep(tmp_path / "crossed.yaml", Sources(cache_dir=tmp_path / "cache"))
-    assert run(plan, tmp_path / "results", "cpu", 1, Execution(threads=1)) == 0
+    plan = load_sweep(tmp_path / "crossed.yaml", LocalPaths(cache_dir=tmp_path / "cache"))
+    assert run_with_progress(plan, tmp_path / "results", "cpu", 1, Execution(threads=1)) == 0
     before: dict[int, set] = {}
     for planned in plan.runs:
         init, data = planned.config.seeds.init, planned.config.seeds.data
         record = read_record(tmp_path / "results", planned.run_id)
         assert record
         before.setdefault(init, set()).add(record.evals[0].val_loss)
-        job, _ = prepare(planned, tmp_path / "results", plan.sources, Execution())
-        rows = batch_order(data, 0, len(job.splits.train), 4)
+        job, _ = prepare_run(planned, tmp_path / "results", plan.sources, Execution())
+        rows = batch_row_indices(data, 0, len(job.splits.train), 4)
         batch = collate(job.splits.train, rows, job.inputs, job.config.data)
         same_init = next(other for other in plan.runs if other.config.seeds.init == init)
         model, _ = build_model(same_init.config, plan.sources)
@@ -404,7 +404,7 @@ def test_the_two_seeds_are_crossed_and_decide_about_different_things(toy_data, t
     assert [(p.config.seeds.init, p.config.seeds.data) for p in plan.runs] == [(3, 7), (3, 8), (4, 7), (4, 8)]
     assert {init: len(values) for init, values in before.items()} == {3: 1, 4: 1}
     assert before[3] != before[4]
-    orders = {seed: batch_order(seed, 0, 28, 28).tolist() for seed in (7, 8)}
+    orders = {seed: batch_row_indices(seed, 0, 28, 28).tolist() for seed in (7, 8)}
     assert orders[7] != orders[8]
     again = train(plan.runs[0], tmp_path / "again", plan.sources, Execution(threads=1))  # in another process
     first = read_record(tmp_path / "results", again.run_id)

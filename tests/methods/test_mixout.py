@@ -12,8 +12,8 @@ from transformers.pytorch_utils import Conv1D
 from stableft.catalog.model_families import BACKBONES, BackboneSpec
 from stableft.config.run_config import Mixout
 from stableft.errors import UserError
-from stableft.methods.mixout import MixedConv1D, MixedLinear, draw_masks, mix_weights, mixed_linear
-from stableft.models.load import load_pretrained, quiet
+from stableft.methods.mixout import MixoutConv1D, MixoutLinear, apply_mixout, mixout_linear, seed_mixout_masks
+from stableft.models.load import load_pretrained, quiet_transformers
 
 OTHER = BackboneSpec("other", "other", (), (), None, (), "")
 EVERY_DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop")
@@ -36,10 +36,10 @@ def small(p, granularity="parameter", kind=nn.Linear, bias=True):
     torch.manual_seed(0)
     layer = nn.Linear(7, 5, bias=bias) if kind is nn.Linear else Conv1D(5, 7)
     model = nn.Sequential(layer).double()
-    mix_weights(model, OTHER, mixout(p, granularity))
+    apply_mixout(model, OTHER, mixout(p, granularity))
     target = weight_of(model[0]).detach().clone()
     move(model)
-    draw_masks(model, 1, 0)
+    seed_mixout_masks(model, 1, 0)
     return model, target
 
 
@@ -50,7 +50,7 @@ def weight_of(module) -> torch.Tensor:
 def in_use(module) -> torch.Tensor:
     """Returns the mixed weight, [outputs, inputs], from what the module makes of the identity."""
     weight = weight_of(module).detach()
-    return mixed_linear(torch.eye(weight.shape[1], dtype=weight.dtype), weight, None, module.mixing).t()
+    return mixout_linear(torch.eye(weight.shape[1], dtype=weight.dtype), weight, None, module.mixing).t()
 
 
 @pytest.mark.parametrize("kind", [nn.Linear, Conv1D])
@@ -61,7 +61,7 @@ def test_a_weight_is_the_target_or_corrected_for_it_and_in_the_mean_itself(p, gr
     weight, draws = weight_of(model[0]).detach(), 3000
     total, replaced = torch.zeros_like(weight), torch.zeros_like(weight)
     for step in range(draws):
-        draw_masks(model, 1, step)
+        seed_mixout_masks(model, 1, step)
         mixed = in_use(model[0])
         m = (mixed == target).double()
         torch.testing.assert_close(mixed, (m * target + (1 - m) * weight - p * target) / (1 - p))
@@ -112,7 +112,7 @@ def load(folder, name, dtype=torch.float64):
         setattr(config, field, 0.0)
     config.pad_token_id = 0  # GPT-2 has none
     torch.manual_seed(0)  # of the head
-    with quiet():
+    with quiet_transformers():
         return AutoModelForSequenceClassification.from_pretrained(folder, config=config, dtype=dtype).train()
 
 
@@ -131,16 +131,16 @@ def test_every_family_is_its_stock_model_with_mixed_weights(tiny_family, name, g
     """One mask per weight, ALBERT's block included, wherever the weight is used; the exact gradient everywhere."""
     p, folder, dtype = 0.6, tiny_family(name), torch.float32 if name == "xlnet" else torch.float64  # all that it can do
     stock, model = load(folder, name, dtype), load(folder, name, dtype)
-    mix_weights(model, BACKBONES.get(name, OTHER), mixout(p, granularity))
+    apply_mixout(model, BACKBONES.get(name, OTHER), mixout(p, granularity))
     targets = {path: value.clone() for path, value in stock.state_dict().items()}
     move(stock)
     move(model)
-    draw_masks(model, 1, 0)
+    seed_mixout_masks(model, 1, 0)
     factors = {}
     with torch.no_grad():
         for path, module in model.named_modules():
-            if isinstance(module, (MixedLinear, MixedConv1D)):
-                mixed = in_use(module).t() if isinstance(module, MixedConv1D) else in_use(module)
+            if isinstance(module, (MixoutLinear, MixoutConv1D)):
+                mixed = in_use(module).t() if isinstance(module, MixoutConv1D) else in_use(module)
                 factors[f"{path}.weight"] = (mixed != targets[f"{path}.weight"]) / (1 - p)
                 stock.get_parameter(f"{path}.weight").copy_(mixed)
     linears = [path for path, part in stock.named_modules() if isinstance(part, (nn.Linear, Conv1D))]
@@ -161,9 +161,9 @@ def test_every_family_is_its_stock_model_with_mixed_weights(tiny_family, name, g
 @pytest.mark.parametrize("granularity", ["parameter", "column"])
 def test_the_gradient_of_a_whole_model_is_that_of_finite_differences(tiny_family, granularity):
     model = load(tiny_family("bert"), "bert")
-    mix_weights(model, BACKBONES["bert"], mixout(0.5, granularity))
+    apply_mixout(model, BACKBONES["bert"], mixout(0.5, granularity))
     move(model)
-    draw_masks(model, 1, 0)
+    seed_mixout_masks(model, 1, 0)
     loss_of(model).backward()
     directions = [torch.randn_like(weight) for weight in model.parameters()]
     slope = sum((w.grad * d).sum() for w, d in zip(model.parameters(), directions, strict=True) if w.grad is not None)
@@ -178,12 +178,12 @@ def test_the_gradient_of_a_whole_model_is_that_of_finite_differences(tiny_family
 
 def test_draws_differ_between_steps_seeds_and_modules_and_nothing_else(tiny_family):
     model = load(tiny_family("bert"), "bert")
-    mix_weights(model, BACKBONES["bert"], mixout(0.5))
+    apply_mixout(model, BACKBONES["bert"], mixout(0.5))
     move(model)
 
     def masks(seed, step):
-        draw_masks(model, seed, step)
-        parts = [part for part in model.modules() if isinstance(part, MixedLinear)]
+        seed_mixout_masks(model, seed, step)
+        parts = [part for part in model.modules() if isinstance(part, MixoutLinear)]
         return [in_use(part) == part.mixing.target for part in parts if part.weight.shape == (16, 16)]
 
     before = torch.get_rng_state()
@@ -200,8 +200,8 @@ def test_draws_differ_between_steps_seeds_and_modules_and_nothing_else(tiny_fami
 def test_the_scope_leaves_out_what_no_dropout_stands_before(tiny_family):
     def mixed(name, scope):
         model = load(tiny_family(name), name)
-        mix_weights(model, BACKBONES[name], mixout(0.5, scope=scope))
-        return {path for path, part in model.named_modules() if isinstance(part, MixedLinear)}
+        apply_mixout(model, BACKBONES[name], mixout(0.5, scope=scope))
+        return {path for path, part in model.named_modules() if isinstance(part, MixoutLinear)}
 
     assert len(mixed("bert", "linear")) == 3 * 6 + 2
     left_out = mixed("bert", "linear") - mixed("bert", "after_dropout")
@@ -214,14 +214,14 @@ def test_the_scope_leaves_out_what_no_dropout_stands_before(tiny_family):
 def test_under_autocast_it_is_torch_with_the_mixed_weight(tiny_family, dtype):
     """The same rounding as torch's own linear, gradients in float32, with a scaled loss."""
     stock, model = (load(tiny_family("bert"), "bert", torch.float32) for _ in range(2))
-    mix_weights(model, BACKBONES["bert"], mixout(0.5))
+    apply_mixout(model, BACKBONES["bert"], mixout(0.5))
     move(stock)
     move(model)
-    draw_masks(model, 1, 0)
+    seed_mixout_masks(model, 1, 0)
     kept = {}
     with torch.no_grad():
         for path, part in model.named_modules():
-            if isinstance(part, MixedLinear):
+            if isinstance(part, MixoutLinear):
                 stock.get_parameter(f"{path}.weight").copy_(in_use(part))
                 kept[f"{path}.weight"] = 2.0 * (in_use(part) != part.mixing.target)
     losses = []
@@ -239,8 +239,8 @@ def test_under_autocast_it_is_torch_with_the_mixed_weight(tiny_family, dtype):
 
 def test_nothing_of_a_weights_size_is_kept_but_the_target():
     model = nn.Sequential(nn.Linear(40, 50), nn.Tanh(), nn.Linear(50, 40))
-    mix_weights(model, OTHER, mixout(0.5))
-    draw_masks(model, 1, 0)
+    apply_mixout(model, OTHER, mixout(0.5))
+    seed_mixout_masks(model, 1, 0)
     there = {part.untyped_storage().data_ptr() for m in (model[0], model[2]) for part in (m.weight, m.mixing.target)}
     sizes = []
 
@@ -262,9 +262,9 @@ def test_an_output_may_be_changed_in_place(shape):
     for inplace in (True, False):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 5), nn.Hardtanh(inplace=inplace), nn.Linear(5, 2))
-        mix_weights(model, OTHER, mixout(0.5))
+        apply_mixout(model, OTHER, mixout(0.5))
         move(model)
-        draw_masks(model, 1, 0)
+        seed_mixout_masks(model, 1, 0)
         model(x).square().sum().backward()
         gradients.append([weight.grad for weight in model.parameters()])
     assert all(torch.equal(a, b) and a.any() for a, b in zip(*gradients, strict=True))
@@ -273,9 +273,9 @@ def test_an_output_may_be_changed_in_place(shape):
 def test_modules_that_share_a_weight_share_target_and_draw():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
-    mix_weights(model, OTHER, mixout(0.5))
+    apply_mixout(model, OTHER, mixout(0.5))
     move(model)
-    draw_masks(model, 1, 0)
+    seed_mixout_masks(model, 1, 0)
     assert torch.equal(in_use(model[0]), in_use(model[1]))
     assert model[0].mixing.target is model[1].mixing.target
 
@@ -283,12 +283,12 @@ def test_modules_that_share_a_weight_share_target_and_draw():
 def test_a_copy_stands_alone_and_names_stay():
     plain = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
     model = copy.deepcopy(plain)
-    mix_weights(model, OTHER, mixout(0.5))
+    apply_mixout(model, OTHER, mixout(0.5))
     assert model.state_dict().keys() == plain.state_dict().keys()
     assert type(plain[0]) is nn.Linear
-    draw_masks(model, 1, 0)
+    seed_mixout_masks(model, 1, 0)
     other = copy.deepcopy(model)
-    draw_masks(other, 1, 1)
+    seed_mixout_masks(other, 1, 1)
     other[0].mixing.target.zero_()
     assert (model[0].mixing.seed, other[0].mixing.seed) != (other[0].mixing.seed,) * 2
     assert torch.equal(model[0].mixing.target, plain[0].weight)
@@ -299,7 +299,7 @@ def test_what_cannot_be_mixed_is_an_error():
         pass
 
     with pytest.raises(UserError, match="mixout: 0 of the other model is of type Odd, which it cannot mix"):
-        mix_weights(nn.Sequential(Odd(2, 2)), OTHER, mixout(0.5))
+        apply_mixout(nn.Sequential(Odd(2, 2)), OTHER, mixout(0.5))
 
 
 def test_blocks_without_anything_to_mix_are_an_error_when_loaded(family_run):

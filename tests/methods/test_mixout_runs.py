@@ -8,16 +8,16 @@ import torch
 from support.training_runs import go, history, left_behind, with_model
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
-from stableft.config.planned_run import Execution, Stopped
+from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.methods import mixout
-from stableft.methods.mixout import MixedLinear
+from stableft.methods.mixout import MixoutLinear
 from stableft.models.build import build_model
-from stableft.models.load import quiet
+from stableft.models.load import quiet_transformers
 from stableft.records.run_record import LAST_FOLDER, PREDICTIONS_FILE, run_folder
 from stableft.training import step as update
 from stableft.training.evaluate import evaluate
-from stableft.training.setup import batch_indices, prepare
-from stableft.training.step import learning_rate, make_update
+from stableft.training.setup import batch_indices, prepare_run
+from stableft.training.step import learning_rate, train_on_batch
 
 HALF = {"p": 0.5, "target": "pretrained", "granularity": "parameter", "scope": "linear"}
 COLUMN = {**HALF, "granularity": "column"}
@@ -44,8 +44,8 @@ def test_it_trains_and_differs_from_plain_and_between_granularities(toy_run, toy
 def test_p_0_is_the_plain_run(toy_run, toy_sources, tmp_path):
     plain, run = toy_run(**SETTINGS), mixed(toy_run, {**HALF, "p": 0.0})
     assert run.run_id == plain.run_id
-    _, state = prepare(run, tmp_path, toy_sources, Execution())
-    assert not any(isinstance(part, MixedLinear) for part in state.model.modules())
+    _, state = prepare_run(run, tmp_path, toy_sources, Execution())
+    assert not any(isinstance(part, MixoutLinear) for part in state.model.modules())
     first = left_behind(tmp_path / "a", go(plain, tmp_path / "a", toy_sources))
     assert first == left_behind(tmp_path / "b", go(run, tmp_path / "b", toy_sources))
 
@@ -63,7 +63,7 @@ def test_p_1_moves_no_weight_in_scope(toy_run, toy_sources, tmp_path):
 
 
 def load_stock(results, run):
-    with quiet():
+    with quiet_transformers():
         return AutoModelForSequenceClassification.from_pretrained(run_folder(results, run.run_id) / LAST_FOLDER)
 
 
@@ -98,20 +98,20 @@ def test_one_draw_per_weight_and_update(toy_run, toy_sources, tiny_family, tmp_p
     """ALBERT uses its block three times in each piece of the batch: one seed per weight and update all the same."""
     sources, digest = with_model(toy_sources, tiny_family("albert"))
     run = mixed(toy_run, **{"model.sha256": digest, "evaluation.at_start": True})
-    kept, seeds = mixout._kept, []
+    kept, seeds = mixout._draw_keep_mask, []
 
     def noted(weight, mixing, seed):
         seeds.append((id(mixing), seed))
         return kept(weight, mixing, seed)
 
-    monkeypatch.setattr(mixout, "_kept", noted)
-    job, state = prepare(run, tmp_path, sources, Execution(micro_batch=2))
-    parts = [part for part in state.model.modules() if isinstance(part, MixedLinear)]
+    monkeypatch.setattr(mixout, "_draw_keep_mask", noted)
+    job, state = prepare_run(run, tmp_path, sources, Execution(micro_batch=2))
+    parts = [part for part in state.model.modules() if isinstance(part, MixoutLinear)]
     drawn = []
     for step in range(3):
         seeds.clear()
         lr = learning_rate(job.config, step, job.total)
-        make_update(state, job.splits.train, batch_indices(job, step), job.config, lr, job.inputs, job.device)
+        train_on_batch(state, job.splits.train, batch_indices(job, step), job.config, lr, job.inputs, job.device)
         counts = {mixing: sum(m == mixing for m, _ in seeds) for mixing, _ in seeds}
         assert len(set(seeds)) == len(counts) == len(parts)
         query = next(id(part.mixing) for name, part in state.model.named_modules() if name.endswith("query"))
@@ -125,7 +125,7 @@ def test_one_draw_per_weight_and_update(toy_run, toy_sources, tiny_family, tmp_p
 def test_stop_and_go_on(toy_run, toy_sources, tmp_path, precision, stop_at):
     run = mixed(toy_run, **{"precision": precision, "model.dropout": None})
     expected = left_behind(tmp_path / "whole", go(run, tmp_path / "whole", toy_sources))
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         go(run, tmp_path, toy_sources, stop_at=stop_at)
     torch.manual_seed(99)
     assert left_behind(tmp_path, go(run, tmp_path, toy_sources)) == expected
@@ -135,8 +135,8 @@ def test_stop_and_go_on(toy_run, toy_sources, tmp_path, precision, stop_at):
 def test_the_saved_model_is_a_stock_model(toy_run, toy_sources, tmp_path, precision):
     run = mixed(toy_run, precision=precision)
     go(run, tmp_path, toy_sources, save="last")
-    job, state = prepare(run, tmp_path / "other", toy_sources, Execution())
-    with quiet():
+    job, state = prepare_run(run, tmp_path / "other", toy_sources, Execution())
+    with quiet_transformers():
         folder = run_folder(tmp_path, run.run_id) / LAST_FOLDER
         model, info = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"]
@@ -158,17 +158,17 @@ def test_the_target_is_what_the_run_starts_from(toy_run, toy_sources, tmp_path):
     run = mixed(toy_run, reinit={"pooler": True, "blocks": 1})
     start = build_model(run.config, toy_sources)[0].state_dict()
     plain = build_model(toy_run(**SETTINGS).config, toy_sources)[0].state_dict()
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         go(run, tmp_path, toy_sources, stop_at=4)
     seen = []
-    original = mixout.draw_masks
+    original = mixout.seed_mixout_masks
 
     def watched(model, seed, step):
-        seen.append({name: part for name, part in model.named_modules() if isinstance(part, MixedLinear)})
+        seen.append({name: part for name, part in model.named_modules() if isinstance(part, MixoutLinear)})
         original(model, seed, step)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(update, "draw_masks", watched)
+        patch.setattr(update, "seed_mixout_masks", watched)
         go(run, tmp_path, toy_sources)
     assert len(seen) == 4
     assert len(seen[0]) == 14
@@ -187,11 +187,11 @@ def test_a_plain_run_after_it_is_as_before(toy_run, toy_sources, tmp_path):
 
 
 def test_evaluation_reads_the_plain_weights(toy_run, toy_sources, tmp_path):
-    job, state = prepare(mixed(toy_run, {**HALF, "p": 0.9}), tmp_path, toy_sources, Execution())
+    job, state = prepare_run(mixed(toy_run, {**HALF, "p": 0.9}), tmp_path, toy_sources, Execution())
     stock = build_model(toy_run(**SETTINGS).config, toy_sources)[0]
     for step in range(3):
         lr = learning_rate(job.config, step, job.total)
-        make_update(state, job.splits.train, batch_indices(job, step), job.config, lr, job.inputs, job.device)
+        train_on_batch(state, job.splits.train, batch_indices(job, step), job.config, lr, job.inputs, job.device)
     stock.load_state_dict(state.model.state_dict())
     assert np.array_equal(plain_outputs(job, state.model), plain_outputs(job, stock))
 
@@ -211,6 +211,6 @@ def test_every_family_trains_with_it(toy_run, toy_sources, tiny_family, tmp_path
 def test_stop_and_go_on_on_a_gpu(toy_run, toy_sources, tmp_path, precision):
     run = mixed(toy_run, precision=precision)
     expected = left_behind(tmp_path / "whole", go(run, tmp_path / "whole", toy_sources, device="cuda:0"))
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         go(run, tmp_path, toy_sources, stop_at=5, device="cuda:0")
     assert left_behind(tmp_path, go(run, tmp_path, toy_sources, device="cuda:0")) == expected

@@ -6,12 +6,12 @@ from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2For
 
 from stableft.catalog.model_families import BACKBONES
 from stableft.config.planned_run import Execution
-from stableft.config.run_config import Structure
+from stableft.config.run_config import ModelStructure
 from stableft.methods.adamw import build_optimizer, parameter_groups
-from stableft.models.compatibility import backbone_of
-from stableft.models.load import quiet
-from stableft.training.run import _update
-from stableft.training.setup import prepare
+from stableft.models.compatibility import resolve_backbone
+from stableft.models.load import quiet_transformers
+from stableft.training.run import _train_on_next_batch
+from stableft.training.setup import prepare_run
 from stableft.training.step import learning_rate
 
 
@@ -21,7 +21,7 @@ def settings(make_config, **changes):
 
 @pytest.fixture
 def model(tiny_model_folder):
-    with quiet():
+    with quiet_transformers():
         return AutoModelForSequenceClassification.from_pretrained(tiny_model_folder)
 
 
@@ -61,8 +61,8 @@ def test_every_block_has_its_own_rate(model, make_config):
 def test_what_is_above_the_blocks_has_the_full_rate(make_config):
     """GPT-2's last norm works on the top block's output, so its rate is the head's, not the embeddings'."""
     model = GPT2ForSequenceClassification(GPT2Config(vocab_size=20, n_positions=8, n_embd=8, n_layer=2, n_head=2))
-    named = Structure(blocks=("transformer.h",), embeddings=("transformer.wte", "transformer.wpe"))
-    spec = backbone_of(make_config(**{"model.structure": named}).model, {"model_type": "gpt2"})
+    named = ModelStructure(blocks=("transformer.h",), embeddings=("transformer.wte", "transformer.wpe"))
+    spec = resolve_backbone(make_config(**{"model.structure": named}).model, {"model_type": "gpt2"})
     groups = by_name(model, parameter_groups(model, settings(make_config, llrd=0.5), spec))
     rates = {name: group["lr_scale"] for name, group in groups.items()}
     expected = {"score.": 1.0, "transformer.ln_f.": 1.0, "transformer.h.1.": 0.5, "transformer.h.0.": 0.25}
@@ -103,10 +103,10 @@ def test_a_run_moves_its_blocks_at_their_rates(toy_run, toy_sources, tmp_path):
         **{f"optimizer.{key}": value for key, value in settings.items()},
         **{"optimizer.weight_decay": 0.0, "schedule.warmup": 0.0},
     )
-    job, state = prepare(run, tmp_path, toy_sources, Execution())
+    job, state = prepare_run(run, tmp_path, toy_sources, Execution())
     before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
     lr = learning_rate(job.config, 0, job.total)
-    _update(job, state)
+    _train_on_next_batch(job, state)
     blocks = state.model.config.num_hidden_layers
     levels = {"classifier": 0, "bert.pooler": 0, "bert.embeddings": blocks + 1}
     levels |= {f"bert.encoder.layer.{i}.": blocks - i for i in range(blocks)}

@@ -7,8 +7,8 @@ import torch
 from support.tiny_families import BLOCKS as TINY_BLOCKS
 from support.training_runs import make_folder
 
-from stableft.config.local_files import folder_digest
-from stableft.config.planned_run import Sources
+from stableft.config.local_files import model_folder_digest
+from stableft.config.planned_run import LocalPaths
 from stableft.errors import UserError
 from stableft.methods.reinit import draw_weights
 from stableft.models.build import build_model
@@ -31,9 +31,9 @@ def build(tmp_path_factory, tiny_tokenizer, make_config):
     ) -> dict[str, torch.Tensor]:
         reinit = None if blocks is None else {"pooler": pooler, "blocks": blocks, "embeddings": embeddings}
         config = make_config(
-            **{"reinit": reinit, "model.sha256": folder_digest(folder), "seeds": {"init": seed, "data": 1}}
+            **{"reinit": reinit, "model.sha256": model_folder_digest(folder), "seeds": {"init": seed, "data": 1}}
         )
-        return build_model(config, Sources(paths={folder_digest(folder): folder}))[0].state_dict()
+        return build_model(config, LocalPaths(paths={model_folder_digest(folder): folder}))[0].state_dict()
 
     return make
 

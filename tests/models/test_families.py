@@ -11,15 +11,15 @@ from support.training_runs import go, left_behind
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, MptConfig, MptForCausalLM
 
-from stableft.config.planned_run import Execution, Stopped
+from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.data.tokens import collate
 from stableft.errors import UserError
 from stableft.models.build import build_model
-from stableft.models.load import head_modules, load_pretrained, quiet
+from stableft.models.load import find_head_modules, load_pretrained, quiet_transformers
 from stableft.records.run_record import LAST_FOLDER, PREDICTIONS_FILE, run_folder
 from stableft.training.evaluate import evaluate
 from stableft.training.run import train
-from stableft.training.setup import prepare
+from stableft.training.setup import prepare_run
 
 PAIR, SINGLE = ("first", "second"), ("first",)
 UNUSED = {"xlnet": {"transformer.mask_emb"}}  # for predicting tokens
@@ -35,15 +35,15 @@ def texts(toy_data, columns) -> list[list[str]]:
 def test_logits_equal_those_of_the_stock_model(family_run, toy_data, tiny_family, tmp_path, family, text):
     """The stock class reads the same folder, its tokenizer pads the batch in its own way, the head is copied."""
     run, sources = family_run(family, text=text)
-    job, state = prepare(run, tmp_path, sources, Execution(threads=1))
-    with quiet():
+    job, state = prepare_run(run, tmp_path, sources, Execution(threads=1))
+    with quiet_transformers():
         stock = AutoModelForSequenceClassification.from_pretrained(tiny_family(family), num_labels=2).eval()
     assert type(stock) is type(state.model)
     tokenizer = AutoTokenizer.from_pretrained(tiny_family(family))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
         stock.config.pad_token_id = tokenizer.pad_token_id
-    for name in (*head_modules(state.model), *job.pretrained.missing):
+    for name in (*find_head_modules(state.model), *job.pretrained.missing):
         for p in state.model.get_submodule(name).parameters():
             nn.init.normal_(p, std=0.5)
         stock.get_submodule(name).load_state_dict(state.model.get_submodule(name).state_dict())
@@ -72,7 +72,7 @@ def test_logits_equal_those_of_the_stock_model(family_run, toy_data, tiny_family
 @pytest.mark.parametrize("family", FAMILIES)
 def test_segments_and_padding_are_those_of_the_family(family_run, tmp_path, family, segment_ids):
     run, sources = family_run(family, **{"data.segment_ids": segment_ids})
-    job, _ = prepare(run, tmp_path, sources, Execution(threads=1))
+    job, _ = prepare_run(run, tmp_path, sources, Execution(threads=1))
     batch = collate(job.splits.val, np.arange(len(job.splits.val)), job.inputs, run.config.data)
     ids, mask = batch["input_ids"], batch["attention_mask"].bool()
     assert (ids[~mask] == job.tokenizer.pad_token_id).all()
@@ -103,10 +103,10 @@ def test_a_saved_model_reloads_into_the_stock_class(family_run, tmp_path, family
     losses = [json.loads(line)["loss"] for line in (folder / "history.jsonl").read_text().splitlines()]
     assert len(losses) == 3
     assert np.isfinite(losses).all()
-    with quiet():
+    with quiet_transformers():
         stock, info = AutoModelForSequenceClassification.from_pretrained(folder / LAST_FOLDER, output_loading_info=True)
     assert not any(info.values()), info
-    job, _ = prepare(run, tmp_path, sources, Execution(threads=1))
+    job, _ = prepare_run(run, tmp_path, sources, Execution(threads=1))
     outputs = evaluate(stock, job.splits.val, run.config, job.inputs, job.device)
     with np.load(folder / PREDICTIONS_FILE) as kept:
         np.testing.assert_allclose(outputs.values, kept["val_last"], rtol=1e-5, atol=1e-6)
@@ -116,7 +116,7 @@ def test_a_saved_model_reloads_into_the_stock_class(family_run, tmp_path, family
 def test_a_run_of_any_family_goes_on_where_it_stopped(family_run, tmp_path, family):
     run, sources = family_run(family, **{"model.dropout": 0.1})
     expected = left_behind(tmp_path / "whole", go(run, tmp_path / "whole", sources))
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         go(run, tmp_path, sources, stop_at=2)
     assert left_behind(tmp_path, go(run, tmp_path, sources)) == expected
 
@@ -125,7 +125,7 @@ def test_a_run_of_any_family_goes_on_where_it_stopped(family_run, tmp_path, fami
 def test_every_weight_learns(family_run, tmp_path, family):
     """An input left out, or a head that reads the wrong token, would leave weights without a gradient."""
     run, sources = family_run(family, **{"model.dropout": 0.0})
-    job, state = prepare(run, tmp_path, sources, Execution(threads=1))
+    job, state = prepare_run(run, tmp_path, sources, Execution(threads=1))
     batch = collate(job.splits.train, np.arange(8), job.inputs, run.config.data)
     labels = batch.pop("labels")
     nn.functional.cross_entropy(state.model(**batch).logits, labels).backward()
@@ -137,7 +137,7 @@ def test_every_weight_learns(family_run, tmp_path, family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_half_precision_is_near_full(family_run, tmp_path, family, precision):
     run, sources = family_run(family, **{"model.dropout": 0.0})
-    job, state = prepare(run, tmp_path, sources, Execution(threads=1))
+    job, state = prepare_run(run, tmp_path, sources, Execution(threads=1))
     exact, half = (
         evaluate(state.model, job.splits.val, run.config.model_copy(update={"precision": p}), job.inputs, job.device)
         for p in ("fp32", precision)
@@ -164,7 +164,7 @@ def own_folder(tmp_path, tiny_family):
 
     def make(model, tokenizer: str):
         folder = tmp_path / "own"
-        with quiet():
+        with quiet_transformers():
             model.save_pretrained(folder)
         AutoTokenizer.from_pretrained(tiny_family(tokenizer)).save_pretrained(folder)
         return folder
@@ -194,14 +194,14 @@ def test_attention_that_transformers_cannot_fuse_is_a_sentence(family_run):
 
 def test_a_tokenizer_without_padding_pads_with_its_end_of_text(family_run, tmp_path):
     run, sources = family_run("gpt2")
-    job, state = prepare(run, tmp_path, sources, Execution(threads=1))
+    job, state = prepare_run(run, tmp_path, sources, Execution(threads=1))
     assert job.inputs.pad_id == job.tokenizer.eos_token_id == state.model.config.pad_token_id
 
 
 def test_another_pad_token_in_config_json_changes_no_logits(family_run, tmp_path):
     """GPT-2's head looks for the last token that is not padding: of a row alone and of one among longer ones."""
     run, sources = family_run("gpt2", values={"pad_token_id": 5})
-    job, state = prepare(run, tmp_path, sources, Execution(threads=1))
+    job, state = prepare_run(run, tmp_path, sources, Execution(threads=1))
     assert state.model.config.pad_token_id == job.tokenizer.pad_token_id != 5
     rows = job.splits.val
     by_length = np.argsort(np.diff(rows.offsets))
@@ -245,7 +245,7 @@ def test_fused_attention_computes_the_same(family_run, tmp_path, family):
     values = {}
     for attention in ("eager", "sdpa"):
         run, sources = family_run(family, **{"model.attention": attention})
-        job, state = prepare(run, tmp_path, sources, Execution(threads=1))
+        job, state = prepare_run(run, tmp_path, sources, Execution(threads=1))
         assert state.model.config._attn_implementation == attention
         values[attention] = evaluate(state.model, job.splits.val, run.config, job.inputs, job.device).values
     np.testing.assert_allclose(values["sdpa"], values["eager"], rtol=1e-4, atol=1e-5)

@@ -12,11 +12,11 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from stableft.config.planned_run import Execution
 from stableft.errors import UserError
 from stableft.models.build import build_model
-from stableft.models.load import FirstTokenHead, head_modules, load_pretrained, quiet
-from stableft.models.start_weights import WEIGHTS, Start
+from stableft.models.load import FirstTokenHead, find_head_modules, load_pretrained, quiet_transformers
+from stableft.models.start_weights import WEIGHTS_FILE, StartWeights
 from stableft.records.run_record import LAST_FOLDER, run_folder
 from stableft.training.run import train
-from stableft.training.setup import prepare
+from stableft.training.setup import prepare_run
 
 PAPER = {"model.head": "paper"}
 
@@ -33,7 +33,7 @@ def test_the_papers_head_is_dropout_and_one_linear_on_the_first_token():
 def test_an_electra_with_the_papers_head(family_run, tmp_path):
     run, sources = family_run("electra", values={"classifier_dropout": 0.25}, **{**PAPER, "model.dropout": None})
     model, _ = build_model(run.config, sources)
-    assert head_modules(model) == ["classifier"]
+    assert find_head_modules(model) == ["classifier"]
     head = model.get_submodule("classifier")
     assert {name: tuple(p.shape) for name, p in head.named_parameters()} == {
         "linear.weight": (2, 16),
@@ -49,7 +49,7 @@ def test_an_electra_with_the_papers_head(family_run, tmp_path):
     record = train(run, tmp_path, sources, Execution(threads=1, save="last"))
     assert record.reason is None
     kept = run_folder(tmp_path, run.run_id) / LAST_FOLDER
-    with quiet():
+    with quiet_transformers():
         again, _ = build_model(*_with_folder(family_run, kept))
     assert isinstance(again.get_submodule("classifier"), FirstTokenHead)
 
@@ -76,11 +76,11 @@ def weights_of(model) -> dict[str, torch.Tensor]:
 
 def test_layers_of_a_head_that_are_pretrained_stay(family_run, tiny_family, tmp_path):
     """ModernBERT's head begins with those that its masked-language model has before the vocabulary."""
-    with quiet():
+    with quiet_transformers():
         stock = weights_of(AutoModelForSequenceClassification.from_pretrained(tiny_family("modernbert"), num_labels=2))
     (run, sources), (other, _) = (family_run("modernbert", seeds={"init": seed, "data": 1}) for seed in (1, 2))
     first, second = (build_model(each.config, sources)[0] for each in (run, other))
-    assert head_modules(first) == ["head", "classifier"]
+    assert find_head_modules(first) == ["head", "classifier"]
     kept = [name for name in stock if name.startswith("head.")]
     assert {"head.dense.weight", "head.norm.weight"} <= set(kept)
     for name in kept:
@@ -90,7 +90,7 @@ def test_layers_of_a_head_that_are_pretrained_stay(family_run, tiny_family, tmp_
     assert not torch.equal(drawn[0], drawn[1])
     # Another run of other labels hands on the layers below its classifier.
     record = train(run, tmp_path, sources, Execution(threads=1, save="last"))
-    start = Start(record, run_folder(tmp_path, run.run_id) / LAST_FOLDER / WEIGHTS, with_head=False)
+    start = StartWeights(record, run_folder(tmp_path, run.run_id) / LAST_FOLDER / WEIGHTS_FILE, with_head=False)
     child = weights_of(build_model(run.config, sources, start)[0])
     assert not torch.equal(child["head.dense.weight"], stock["head.dense.weight"])
     assert torch.equal(child["classifier.weight"], drawn[0])
@@ -107,11 +107,11 @@ def test_layers_of_a_head_that_are_pretrained_stay(family_run, tiny_family, tmp_
 )
 def test_a_head_that_was_trained_for_a_task_is_drawn(family_run, tiny_family, tmp_path, kind, labels, told):
     folder = tmp_path / "tuned"
-    with quiet():
+    with quiet_transformers():
         tuned = kind.from_pretrained(tiny_family("modernbert"), num_labels=labels)
     torch.nn.init.ones_(tuned.classifier.weight)
     shutil.copytree(tiny_family("modernbert"), folder)
-    with quiet():
+    with quiet_transformers():
         tuned.save_pretrained(folder)
     if not told:
         values = json.loads((folder / "config.json").read_text())
@@ -178,7 +178,7 @@ def test_described_blocks_have_their_own_rates(family_run, tmp_path, family):
     embeddings = {"distilbert": ("distilbert.embeddings",), "gpt2": ("transformer.wte", "transformer.wpe")}[family]
     settings = {"model.structure": {"blocks": (blocks,), "embeddings": embeddings}, "optimizer.llrd": 0.5}
     run, sources = family_run(family, **settings)
-    job, state = prepare(run, tmp_path, sources, Execution(threads=1))
+    job, state = prepare_run(run, tmp_path, sources, Execution(threads=1))
     names = {p: name for name, p in state.model.named_parameters()}
     scales = {names[p]: group["lr_scale"] for group in state.optimizer.param_groups for p in group["params"]}
     for i in range(BLOCKS):

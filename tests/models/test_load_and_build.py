@@ -10,8 +10,8 @@ from support.training_runs import go, make_folder, with_model
 from transformers import AutoModelForSequenceClassification, BertForMaskedLM, BertModel
 from transformers.utils import logging
 
-from stableft.config.local_files import folder_digest
-from stableft.config.planned_run import Sources
+from stableft.config.local_files import model_folder_digest
+from stableft.config.planned_run import LocalPaths
 from stableft.errors import UserError
 from stableft.models.build import build_model
 from stableft.models.load import load_tokenizer
@@ -35,8 +35,8 @@ def variant(tiny_model_folder, tmp_path):
 def build(make_config):
     def make(folder: Path, **dotted):
         return build_model(
-            make_config(**{"data.max_length": 16, "model.sha256": folder_digest(folder), **dotted}),
-            Sources(paths={folder_digest(folder): folder}),
+            make_config(**{"data.max_length": 16, "model.sha256": model_folder_digest(folder), **dotted}),
+            LocalPaths(paths={model_folder_digest(folder): folder}),
         )
 
     return make
@@ -185,7 +185,7 @@ def test_a_folder_without_a_tokenizer_is_an_error(make_config, variant, content)
     if content is not None:
         (folder / "tokenizer.json").write_text(content)
     with pytest.raises(UserError, match="the tokenizer cannot be loaded from this folder") as caught:
-        load_tokenizer(make_config(), Sources(paths={"0" * 64: folder}))
+        load_tokenizer(make_config(), LocalPaths(paths={"0" * 64: folder}))
     assert "\n" not in str(caught.value)
 
 

@@ -6,13 +6,13 @@ from safetensors.torch import load_file, save_file
 from support.tiny_families import OWN_FAMILIES
 from support.training_runs import go, left_behind
 
-from stableft.config.planned_run import Execution, Stopped
+from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.config.run_config import Mixout, StartFrom
 from stableft.errors import UserError
-from stableft.models.start_weights import find_start
+from stableft.models.start_weights import find_start_weights
 from stableft.records.run_record import run_folder
 from stableft.training.run import train
-from stableft.training.setup import prepare
+from stableft.training.setup import prepare_run
 
 EXECUTION = Execution(threads=1)
 
@@ -23,7 +23,7 @@ def from_(parent, checkpoint="last") -> StartFrom:
 
 def begin(run, results, sources) -> dict[str, torch.Tensor]:
     """Returns the weights of a run before its first step."""
-    _, state = prepare(run, results, sources, EXECUTION)
+    _, state = prepare_run(run, results, sources, EXECUTION)
     return {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
 
 
@@ -96,7 +96,7 @@ def test_a_stopped_child_goes_on_only_from_the_same_weights(toy_run, toy_sources
     child = toy_run(start_from=from_(parent))
     expected = left_behind(tmp_path, go(child, tmp_path, toy_sources))
     (run_folder(tmp_path, child.run_id) / "record.json").unlink()
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         go(child, tmp_path, toy_sources, stop_at=5)
     weights = run_folder(tmp_path, parent.run_id) / "model-last" / "model.safetensors"
     before = weights.read_bytes()
@@ -111,14 +111,14 @@ def test_a_stopped_child_goes_on_only_from_the_same_weights(toy_run, toy_sources
 def test_what_cannot_be_started_from(toy_run, toy_sources, tmp_path, parent):
     child = toy_run(start_from=from_(parent))
     with pytest.raises(UserError, match=f"run {parent.run_id} has not finished in"):
-        find_start(child.config, tmp_path / "elsewhere")
+        find_start_weights(child.config, tmp_path / "elsewhere")
     other = child.config.model_copy(update={"model": child.config.model.model_copy(update={"sha256": "1" * 64})})
     with pytest.raises(UserError, match="was trained from model 'tiny', and a run with model 'tiny' cannot start"):
-        find_start(other, tmp_path)
+        find_start_weights(other, tmp_path)
     unkept = toy_run(seeds={"init": 5, "data": 5})
     go(unkept, tmp_path, toy_sources)
     with pytest.raises(UserError, match=r"finished, but its best weights are not there .* again with --save best"):
-        find_start(toy_run(start_from=from_(unkept, "best")).config, tmp_path)
+        find_start_weights(toy_run(start_from=from_(unkept, "best")).config, tmp_path)
 
 
 def test_weights_that_do_not_fit(toy_run, toy_sources, tmp_path, parent):
@@ -141,7 +141,7 @@ def test_mixout_and_decay_go_towards_the_start(toy_run, toy_sources, tmp_path, p
         "optimizer.decay_towards": "pretrained",
         "optimizer.weight_decay": 0.01,
     }
-    _, state = prepare(toy_run(start_from=from_(parent), **methods), tmp_path, toy_sources, EXECUTION)
+    _, state = prepare_run(toy_run(start_from=from_(parent), **methods), tmp_path, toy_sources, EXECUTION)
     theirs, name = kept(tmp_path, parent), "bert.encoder.layer.0.output.dense"
     module = state.model.get_submodule(name)
     assert torch.equal(module.mixing.target, theirs[f"{name}.weight"])

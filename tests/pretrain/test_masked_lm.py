@@ -4,20 +4,20 @@ import pytest
 import torch
 from transformers import MODEL_FOR_MASKED_LM_MAPPING
 
-from stableft.pretrain.config_file import MASKED
-from stableft.pretrain.corpus import load_vocabulary
-from stableft.pretrain.masked_lm import build_masked_model, masked_logits
+from stableft.pretrain.config_file import MASKED_LM_FAMILIES
+from stableft.pretrain.corpus import build_tokenizer
+from stableft.pretrain.masked_lm import build_masked_lm, masked_logits
 
 
 @pytest.fixture
 def tokenizer():
-    return load_vocabulary("toylang", None, 32)
+    return build_tokenizer("toylang", None, 32)
 
 
-@pytest.mark.parametrize("family", MASKED)
+@pytest.mark.parametrize("family", MASKED_LM_FAMILIES)
 def test_logits_where_asked_are_those_of_the_whole_batch(planned, tokenizer, family):
     plan = planned(family=family, **{"model.max_position_embeddings": 34})
-    model = build_masked_model(plan.config, tokenizer).eval()
+    model = build_masked_lm(plan.config, tokenizer).eval()
     assert type(model) is MODEL_FOR_MASKED_LM_MAPPING[type(model.config)]
     batch = {
         "input_ids": torch.randint(5, 100, (3, 8), generator=torch.Generator().manual_seed(0)),
@@ -33,11 +33,11 @@ def test_logits_where_asked_are_those_of_the_whole_batch(planned, tokenizer, fam
 def test_weights_follow_the_seed_for_initialisation_alone(planned, tokenizer):
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    one = build_masked_model(planned().config, tokenizer).state_dict()
+    one = build_masked_lm(planned().config, tokenizer).state_dict()
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(3)
-    same = build_masked_model(planned(seeds={"init": 0, "data": 9}).config, tokenizer).state_dict()
-    other = build_masked_model(planned(seeds={"init": 1, "data": 0}).config, tokenizer).state_dict()
+    same = build_masked_lm(planned(seeds={"init": 0, "data": 9}).config, tokenizer).state_dict()
+    other = build_masked_lm(planned(seeds={"init": 1, "data": 0}).config, tokenizer).state_dict()
     assert all(torch.equal(one[name], same[name]) for name in one)
     name = "bert.encoder.layer.0.output.dense.weight"
     assert not torch.equal(one[name], other[name])
@@ -46,4 +46,4 @@ def test_weights_follow_the_seed_for_initialisation_alone(planned, tokenizer):
 
 def test_a_vocabulary_may_be_smaller_than_the_model(planned, tokenizer):
     config = planned(**{"model.vocab_size": len(tokenizer) + 3}).config
-    assert build_masked_model(config, tokenizer).get_input_embeddings().num_embeddings == len(tokenizer) + 3
+    assert build_masked_lm(config, tokenizer).get_input_embeddings().num_embeddings == len(tokenizer) + 3

@@ -4,9 +4,9 @@ import pytest
 from support.pretraining import wikipedia, write
 
 from stableft.config.local_files import shipped_configs
-from stableft.config.planned_run import Sources
-from stableft.config.settings import LEAVES
-from stableft.config.sweep_file import find_sweep, load_sweep
+from stableft.config.planned_run import LocalPaths
+from stableft.config.settings import RUN_CONFIG_LEAVES
+from stableft.config.sweep_file import find_sweep_file, load_sweep
 from stableft.data import toy_language as toylang
 from stableft.errors import UserError
 from stableft.pretrain.config_file import load_pretraining
@@ -16,7 +16,7 @@ from stableft.pretrain.corpus import text_digest
 def test_the_model_is_completed_from_its_family(planned):
     config = planned().config
     model = config.model
-    assert model["vocab_size"] == 5 + len(toylang.words())
+    assert model["vocab_size"] == 5 + len(toylang.toy_vocabulary())
     assert (model["hidden_size"], model["hidden_dropout_prob"], model["type_vocab_size"]) == (16, 0.1, 2)
     assert "is_decoder" not in model
     assert planned(**{"model.hidden_dropout_prob": 0.1}).config.run_id == config.run_id
@@ -59,7 +59,7 @@ def test_what_has_no_effect_does_not_change_the_id(planned, tmp_path):
 def test_set_wins_over_the_file(tmp_path):
     sets = ("optimizer.lr=0.5", "model.hidden_size=32", "schedule.length={epochs: 2}", f"text={tmp_path / 'wiki'}")
     folder = wikipedia(tmp_path / "wiki")
-    plan = load_pretraining(write(tmp_path, text="missing"), Sources(), sets)
+    plan = load_pretraining(write(tmp_path, text="missing"), LocalPaths(), sets)
     config = plan.config
     assert (config.optimizer.lr, config.model["hidden_size"], config.schedule.length.epochs) == (0.5, 32, 2)
     assert config.text.sha256 == text_digest(folder)
@@ -105,7 +105,7 @@ def test_set_wins_over_the_file(tmp_path):
 def test_mistakes_are_one_sentence_with_their_place(tmp_path, change, sentence):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError) as caught:
-        load_pretraining(write(tmp_path, **change), Sources())
+        load_pretraining(write(tmp_path, **change), LocalPaths())
     message = str(caught.value)
     assert sentence in message
     assert message.startswith(str(tmp_path / "tiny.yaml"))
@@ -116,19 +116,19 @@ def test_a_missing_key_is_named(tmp_path):
     path = write(tmp_path)
     path.write_text(path.read_text().replace("  share: 0.15\n", ""))
     with pytest.raises(UserError, match=r"tiny\.yaml: key 'masking\.share' is missing$"):
-        load_pretraining(path, Sources())
+        load_pretraining(path, LocalPaths())
 
 
 def test_sweeps_and_pretrainings_are_told_apart(tmp_path):
     with pytest.raises(UserError, match=r"rte\.yaml is a sweep file: `stableft sweep .*rte\.yaml` runs it$"):
-        load_pretraining("rte", Sources())
+        load_pretraining("rte", LocalPaths())
     path = write(tmp_path)
     with pytest.raises(UserError, match=r"tiny\.yaml is a pre-training config: `stableft pretrain .*` runs it$"):
-        load_sweep(path, Sources())
+        load_sweep(path, LocalPaths())
     with pytest.raises(UserError, match="there is no such pre-training config; did you mean 'pretrain/toy'"):
-        load_pretraining("pretrain/tyo", Sources())
+        load_pretraining("pretrain/tyo", LocalPaths())
     with pytest.raises(UserError, match=r"no such sweep file$"):
-        find_sweep("pretrain/tyo")
+        find_sweep_file("pretrain/tyo")
 
 
 @pytest.mark.parametrize("path", sorted((shipped_configs() / "pretrain").glob("*.yaml")), ids=lambda path: path.stem)
@@ -136,10 +136,10 @@ def test_every_shipped_config_loads(path, tmp_path):
     vocabulary = tmp_path / "vocab.txt"
     vocabulary.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##b\n")
     sets = [] if path.stem == "toy" else [f"text={wikipedia(tmp_path / 'wiki')}", f"vocabulary={vocabulary}"]
-    plan = load_pretraining(path.stem, Sources(), sets)
+    plan = load_pretraining(path.stem, LocalPaths(), sets)
     assert plan.name == f"pretrain/{path.stem}"
     assert path.read_text().splitlines()[0].startswith(f"# stableft pretrain configs/pretrain/{path.name}")
 
 
 def test_a_run_has_none_of_its_keys():
-    assert LEAVES.keys().isdisjoint(("text", "vocabulary", "masking.share"))
+    assert RUN_CONFIG_LEAVES.keys().isdisjoint(("text", "vocabulary", "masking.share"))

@@ -5,26 +5,26 @@ import pytest
 from support.pretraining import WIKI, wikipedia
 
 from stableft.data import toy_language as toylang
-from stableft.data.tokens import TextRows
+from stableft.data.tokens import TokenizedRows
 from stableft.errors import UserError
-from stableft.pretrain.corpus import load_corpus, load_vocabulary, pack, read_documents
+from stableft.pretrain.corpus import build_tokenizer, load_corpus, pack_documents, read_documents
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return load_vocabulary("toylang", None, 32)
+    return build_tokenizer("toylang", None, 32)
 
 
-def texts(rows: TextRows, tokenizer, which=None) -> list[str]:
+def texts(rows: TokenizedRows, tokenizer, which=None) -> list[str]:
     which = range(len(rows)) if which is None else which
     return [tokenizer.decode(rows.input_ids[rows.offsets[i] : rows.offsets[i + 1]]) for i in which]
 
 
 def test_documents_are_packed_into_whole_rows(tokenizer):
-    words = toylang.words()
+    words = toylang.toy_vocabulary()
     lines = [(3, " ".join(words[:4])), (3, " ".join(words[4:11])), (5, ""), (9, words[20]), (9, words[21])]
-    *parts, document = pack(lines, tokenizer, 8)
-    rows = TextRows(*parts)
+    *parts, document = pack_documents(lines, tokenizer, 8)
+    rows = TokenizedRows(*parts)
     assert texts(rows, tokenizer) == [
         "[CLS] " + " ".join(words[:6]) + " [SEP]",
         "[CLS] " + " ".join(words[6:11]) + " [SEP]",
@@ -36,9 +36,9 @@ def test_documents_are_packed_into_whole_rows(tokenizer):
 
 @pytest.mark.parametrize("tokens", [1, 5, 6, 7, 12, 13])
 def test_no_token_is_lost_at_any_length(tokenizer, tokens):
-    words = toylang.words()[:tokens]
-    *parts, document = pack([(0, word) for word in words], tokenizer, 8)
-    rows = TextRows(*parts)
+    words = toylang.toy_vocabulary()[:tokens]
+    *parts, document = pack_documents([(0, word) for word in words], tokenizer, 8)
+    rows = TokenizedRows(*parts)
     assert np.diff(rows.offsets).max() <= 8
     inner = [row.removeprefix("[CLS] ").removesuffix(" [SEP]") for row in texts(rows, tokenizer)]
     assert " ".join(inner).split() == list(words)
@@ -47,21 +47,21 @@ def test_no_token_is_lost_at_any_length(tokenizer, tokens):
 
 def test_wikiextractor_rows(tokenizer, tmp_path):
     (tmp_path / "wiki_00").write_text(WIKI)
-    *parts, document = pack(read_documents([tmp_path / "wiki_00"]), tokenizer, 32)
-    assert np.diff(TextRows(*parts).offsets).tolist() == [2 + 1 + 6 + 4, 2 + 1 + 5]
+    *parts, document = pack_documents(read_documents([tmp_path / "wiki_00"]), tokenizer, 32)
+    assert np.diff(TokenizedRows(*parts).offsets).tolist() == [2 + 1 + 6 + 4, 2 + 1 + 5]
     assert document.tolist() == [0, 1]
 
 
 def test_chunks_make_no_difference(tokenizer, monkeypatch):
-    lines = [(i // 7, " ".join(pair)) for i, pair in enumerate(toylang.corpus(1, 50))]
-    whole = pack(lines, tokenizer, 16)
-    monkeypatch.setattr("stableft.pretrain.corpus.CHUNK", 3)
-    assert all(np.array_equal(a, b) for a, b in zip(whole, pack(lines, tokenizer, 16), strict=True))
+    lines = [(i // 7, " ".join(pair)) for i, pair in enumerate(toylang.make_toy_corpus(1, 50))]
+    whole = pack_documents(lines, tokenizer, 16)
+    monkeypatch.setattr("stableft.pretrain.corpus.TOKENIZE_CHUNK_ROWS", 3)
+    assert all(np.array_equal(a, b) for a, b in zip(whole, pack_documents(lines, tokenizer, 16), strict=True))
 
 
 def test_no_text_makes_no_rows(tokenizer):
-    *parts, document = pack([], tokenizer, 16)
-    assert len(TextRows(*parts)) == len(document) == 0
+    *parts, document = pack_documents([], tokenizer, 16)
+    assert len(TokenizedRows(*parts)) == len(document) == 0
 
 
 def test_held_out_pairs_never_train(planned, tokenizer):
@@ -73,12 +73,12 @@ def test_held_out_pairs_never_train(planned, tokenizer):
     assert len(corpus.train) == corpus.record.train_rows <= 2700
     assert set(corpus.rows.segment_ids) == {0, 1}
     row = texts(corpus.rows, tokenizer, [17])[0]
-    first, second = toylang.corpus(0, 3000)[17]
+    first, second = toylang.make_toy_corpus(0, 3000)[17]
     assert row == f"[CLS] {first} [SEP] {second} [SEP]"
 
 
 def test_a_row_like_a_held_out_one_does_not_train(planned, tmp_path, tokenizer):
-    words = toylang.words()
+    words = toylang.toy_vocabulary()
     (tmp_path / "a.txt").write_text("\n\n".join([*words[:30], *words[:20]]))
     plan = planned(text="a.txt", **{"corpus.held_out": 0.2})
     corpus = load_corpus(plan.config, plan.sources, tokenizer)

@@ -14,7 +14,7 @@ import torch
 from support.pretraining import left_behind, write
 from support.processes import SITE, finish, kill, start_stableft, wait_for
 
-from stableft.config.planned_run import Sources
+from stableft.config.planned_run import LocalPaths
 from stableft.pretrain.config_file import load_pretraining
 from stableft.pretrain.record import pretrain_folder
 from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE
@@ -32,7 +32,7 @@ class Pretrainings:
 
     def __init__(self, config: Path, site: Path, results: Path):
         self.config, self.site, self.results = config, site, results
-        self.plan = load_pretraining(config, Sources())
+        self.plan = load_pretraining(config, LocalPaths())
         self.folder = pretrain_folder(results, self.plan.config.run_id)
         self.checkpoint = self.folder / CHECKPOINT_FILE
 

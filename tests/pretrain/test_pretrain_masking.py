@@ -10,22 +10,22 @@ import torch
 from support.masking import BERT, LETTERS, MASK, SIZE, SPECIAL, rows
 
 from stableft.config.run_config import MaskingConfig
-from stableft.pretrain.masked_lm import mask
-from stableft.seeds import generator
+from stableft.pretrain.masked_lm import mask_tokens
+from stableft.seeds import make_generator
 
 DIGEST = """
 import hashlib, torch
 from support.masking import BERT, LETTERS, rows
-from stableft.pretrain.masked_lm import mask
-from stableft.seeds import generator
-masked = mask(rows(64, 40), LETTERS, BERT, generator(3, "masks", 7))
+from stableft.pretrain.masked_lm import mask_tokens
+from stableft.seeds import make_generator
+masked = mask_tokens(rows(64, 40), LETTERS, BERT, make_generator(3, "masks", 7))
 print(hashlib.sha256(masked.inputs["input_ids"].numpy().tobytes()).hexdigest())
 """
 
 
 def test_shares_against_counts():
     batch = rows(4000, 64)
-    masked = mask(batch, LETTERS, BERT, generator(0, "masks"))
+    masked = mask_tokens(batch, LETTERS, BERT, make_generator(0, "masks"))
     assert masked.truth is batch["input_ids"]
     words = ~torch.isin(masked.truth, torch.tensor(SPECIAL))
     assert not (masked.chosen & ~words).any()
@@ -47,7 +47,7 @@ def test_shares_against_counts():
 def test_every_place_is_as_likely_as_another():
     batch = rows(1, 42)
     batch = {key: value.expand(6000, -1).contiguous() for key, value in batch.items()}
-    counts = mask(batch, LETTERS, BERT, generator(1, "masks")).chosen.sum(0)[2:-1]
+    counts = mask_tokens(batch, LETTERS, BERT, make_generator(1, "masks")).chosen.sum(0)[2:-1]
     assert counts.sum().item() == 6 * 6000
     expected = 6 * 6000 / 39
     assert (counts - expected).abs().max().item() < 5 * expected**0.5
@@ -56,7 +56,9 @@ def test_every_place_is_as_likely_as_another():
 @pytest.mark.parametrize(("masked", "random", "stays"), [(1.0, 0.0, False), (0.0, 0.0, True)])
 def test_all_or_none(masked, random, stays):
     batch = rows(50, 30)
-    result = mask(batch, LETTERS, MaskingConfig(share=0.5, masked=masked, random=random), generator(0, "masks"))
+    result = mask_tokens(
+        batch, LETTERS, MaskingConfig(share=0.5, masked=masked, random=random), make_generator(0, "masks")
+    )
     seen = result.inputs["input_ids"][result.chosen]
     assert torch.equal(seen, result.truth[result.chosen] if stays else torch.full_like(seen, MASK))
 
@@ -64,7 +66,7 @@ def test_all_or_none(masked, random, stays):
 def test_rows_without_a_word_have_no_mask():
     batch = {"input_ids": torch.tensor([[2, 1, 1, 3], [2, 9, 3, 0]]), "attention_mask": torch.tensor([[1] * 4] * 2)}
     batch["attention_mask"][1, 3] = 0
-    assert mask(batch, LETTERS, BERT, generator(0, "masks")).chosen.tolist() == [
+    assert mask_tokens(batch, LETTERS, BERT, make_generator(0, "masks")).chosen.tolist() == [
         [False] * 4,
         [False, True, False, False],
     ]
@@ -73,7 +75,7 @@ def test_rows_without_a_word_have_no_mask():
 def test_masks_are_equal_between_processes_and_leave_the_global_generator_alone():
     torch.manual_seed(4)
     before = torch.get_rng_state()
-    here = mask(rows(64, 40), LETTERS, BERT, generator(3, "masks", 7)).inputs["input_ids"]
+    here = mask_tokens(rows(64, 40), LETTERS, BERT, make_generator(3, "masks", 7)).inputs["input_ids"]
     there = subprocess.run(
         [sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
     )

@@ -6,7 +6,14 @@ import pytest
 
 from stableft.errors import UserError
 from stableft.pretrain.record import CorpusRecord, PretrainPoint, PretrainRecord
-from stableft.records.run_record import RECORD_FILE, Environment, dump_record, parse_as, parse_record, read_as
+from stableft.records.run_record import (
+    RECORD_FILE,
+    Environment,
+    dump_record,
+    parse_record,
+    parse_record_as,
+    read_record_as,
+)
 
 
 @pytest.fixture
@@ -49,13 +56,13 @@ def record(planned) -> PretrainRecord:
 
 def test_there_and_back(record, tmp_path):
     line = dump_record(record)
-    assert dump_record(parse_as(PretrainRecord, line)) == line
-    assert parse_as(PretrainRecord, line).config.run_id == record.run_id
+    assert dump_record(parse_record_as(PretrainRecord, line)) == line
+    assert parse_record_as(PretrainRecord, line).config.run_id == record.run_id
     folder = tmp_path / record.run_id
-    assert read_as(PretrainRecord, folder) is None
+    assert read_record_as(PretrainRecord, folder) is None
     folder.mkdir()
     (folder / RECORD_FILE).write_text(line + "\n")
-    back = read_as(PretrainRecord, folder)
+    back = read_record_as(PretrainRecord, folder)
     assert back
     assert math.isnan(back.held_out_loss or 0)
 
@@ -63,7 +70,7 @@ def test_there_and_back(record, tmp_path):
 def test_it_is_no_record_of_a_run_and_cannot_be_edited(record):
     line = dump_record(record)
     with pytest.raises(UserError, match="does not match its checksum"):
-        parse_as(PretrainRecord, line.replace('"tokens":300', '"tokens":301'))
+        parse_record_as(PretrainRecord, line.replace('"tokens":300', '"tokens":301'))
     with pytest.raises(UserError, match=r"^has "):
         parse_record(line)
 

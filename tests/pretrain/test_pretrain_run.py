@@ -10,23 +10,23 @@ import torch
 from support.pretraining import left_behind, wikipedia
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertModel, RobertaConfig, RobertaModel
 
-from stableft.config.local_files import folder_digest
-from stableft.config.planned_run import Execution, Sources, Stopped
+from stableft.config.local_files import model_folder_digest
+from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted
 from stableft.errors import UserError
 from stableft.models.build import build_model
 from stableft.pretrain import masked_lm
 from stableft.pretrain import run as module
-from stableft.pretrain.config_file import MASKED, Pretraining
-from stableft.pretrain.corpus import load_vocabulary
+from stableft.pretrain.config_file import MASKED_LM_FAMILIES, PlannedPretraining
+from stableft.pretrain.corpus import build_tokenizer
 from stableft.pretrain.record import MODEL_FOLDER, PretrainRecord, pretrain_folder
-from stableft.pretrain.run import batch_of_step, prepare_pretraining, pretrain
-from stableft.records.run_record import CHECKPOINT_FILE, CONFIG_FILE, HISTORY_FILE, RECORD_FILE, read_as
+from stableft.pretrain.run import masked_batch_of_step, prepare_pretraining, pretrain_masked_lm
+from stableft.records.run_record import CHECKPOINT_FILE, CONFIG_FILE, HISTORY_FILE, RECORD_FILE, read_record_as
 
 
-def go(plan: Pretraining, results: Path, stop_at: int | None = None, **execution) -> PretrainRecord:
+def go(plan: PlannedPretraining, results: Path, stop_at: int | None = None, **execution) -> PretrainRecord:
     """Pre-trains on one thread; with `stop_at`, stops as soon as that many steps are done."""
     job, state = prepare_pretraining(plan, results, Execution(**{"threads": 1, **execution}))
-    return pretrain(job, state, stop=lambda: state.step == stop_at)
+    return pretrain_masked_lm(job, state, stop=lambda: state.step == stop_at)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -46,7 +46,7 @@ def test_stop_and_go_on(planned, tmp_path, precision, stops):
     plan = planned(precision=precision)
     go(plan, tmp_path / "whole")
     for step in stops:
-        with pytest.raises(Stopped, match=f"stopped after step {step}$"):
+        with pytest.raises(RunInterrupted, match=f"stopped after step {step}$"):
             go(plan, tmp_path, stop_at=step)
         torch.manual_seed(99)  # another process has other global generators
     go(plan, tmp_path)
@@ -58,7 +58,7 @@ def test_what_is_left_behind(planned, tmp_path):
     record = go(plan, tmp_path)
     folder = pretrain_folder(tmp_path, plan.config.run_id)
     assert {path.name for path in folder.iterdir()} == {CONFIG_FILE, HISTORY_FILE, RECORD_FILE, MODEL_FOLDER}
-    assert read_as(PretrainRecord, folder) == record
+    assert read_record_as(PretrainRecord, folder) == record
     assert (record.steps, record.skipped_steps, record.failed, record.reason) == (12, 0, False, None)
     assert [point.step for point in record.evals] == [4, 8, 12]
     assert record.perplexity == math.exp(record.evals[-1].held_out_loss)
@@ -84,7 +84,7 @@ def test_held_out_rows_never_reach_the_model_in_training(planned, tmp_path):
         return tuple(int(token) for token in ids if token)
 
     held_out = {content(ids) for ids in job.held_out.truth.numpy()}
-    seen = [content(row) for step in range(job.total) for row in batch_of_step(job, step).truth.numpy()]
+    seen = [content(row) for step in range(job.total) for row in masked_batch_of_step(job, step).truth.numpy()]
     assert len(held_out) > 25
     assert held_out.isdisjoint(seen)
     assert len(seen) == 2 * len(corpus.train)
@@ -99,11 +99,15 @@ def test_masks_move_with_the_step_and_the_seed_alone(planned, tmp_path):
     job, _ = prepare_pretraining(planned(), tmp_path, Execution())
     again, _ = prepare_pretraining(planned(**{"optimizer.lr": 0.5}), tmp_path, Execution(micro_batch=2))
     other, _ = prepare_pretraining(planned(seeds={"init": 0, "data": 1}), tmp_path, Execution())
-    one, same, epoch = batch_of_step(job, 3), batch_of_step(again, 3), batch_of_step(job, 3 + job.per_epoch)
+    one, same, epoch = (
+        masked_batch_of_step(job, 3),
+        masked_batch_of_step(again, 3),
+        masked_batch_of_step(job, 3 + job.per_epoch),
+    )
     assert torch.equal(one.inputs["input_ids"], same.inputs["input_ids"])
     assert torch.equal(job.held_out.inputs["input_ids"], again.held_out.inputs["input_ids"])
     assert torch.equal(job.held_out.inputs["input_ids"], other.held_out.inputs["input_ids"])
-    assert not torch.equal(one.truth[:, :8], batch_of_step(other, 3).truth[:, :8])
+    assert not torch.equal(one.truth[:, :8], masked_batch_of_step(other, 3).truth[:, :8])
     assert one.truth.shape != epoch.truth.shape or not torch.equal(one.chosen, epoch.chosen)
 
 
@@ -186,7 +190,7 @@ def test_a_checkpoint_of_another_architecture(planned, tmp_path, change, sentenc
 
 
 def test_a_checkpoint_of_another_family_or_without_a_head(planned, tmp_path):
-    tokenizer = load_vocabulary("toylang", None, 32)
+    tokenizer = build_tokenizer("toylang", None, 32)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     config = {**sizes, "vocab_size": len(tokenizer), "max_position_embeddings": 32}
     RobertaModel(RobertaConfig(**config)).save_pretrained(tmp_path / "roberta")
@@ -207,9 +211,9 @@ def test_the_model_is_fine_tuned_with_a_fresh_pooler(planned, tmp_path, make_con
     plan = planned()
     go(plan, tmp_path)
     folder = pretrain_folder(tmp_path, plan.config.run_id) / MODEL_FOLDER
-    digest = folder_digest(folder)
+    digest = model_folder_digest(folder)
     config = make_config(**{"model.name": "mine", "model.sha256": digest, "data.max_length": 32})
-    model, pretrained = build_model(config, Sources(paths={digest: folder}))
+    model, pretrained = build_model(config, LocalPaths(paths={digest: folder}))
     assert pretrained.missing == ("bert.pooler",)
     stored = AutoModelForMaskedLM.from_pretrained(folder).state_dict()
     name = "bert.encoder.layer.1.output.dense.weight"
@@ -217,16 +221,16 @@ def test_the_model_is_fine_tuned_with_a_fresh_pooler(planned, tmp_path, make_con
     assert "cls.predictions.transform.dense.weight" in stored
 
 
-@pytest.mark.parametrize("family", [family for family in MASKED if family != "bert"])
+@pytest.mark.parametrize("family", [family for family in MASKED_LM_FAMILIES if family != "bert"])
 def test_other_families_learn_and_are_fine_tuned(planned, tmp_path, make_config, family):
     plan = planned(family=family, **{"model.max_position_embeddings": 34})
     record = go(plan, tmp_path)
     assert record.reason is None
     assert record.evals[-1].held_out_loss < record.evals[0].held_out_loss
     folder = pretrain_folder(tmp_path, plan.config.run_id) / MODEL_FOLDER
-    digest = folder_digest(folder)
+    digest = model_folder_digest(folder)
     config = make_config(**{"model.name": "mine", "model.sha256": digest, "data.max_length": 32})
-    model, pretrained = build_model(config, Sources(paths={digest: folder}))
+    model, pretrained = build_model(config, LocalPaths(paths={digest: folder}))
     assert pretrained.spec.name == family
     stored = AutoModelForMaskedLM.from_pretrained(folder).state_dict()
     name = next(name for name in stored if name.endswith("attention.self.query.weight") or "attention.query.w" in name)
@@ -241,7 +245,7 @@ def test_a_loss_that_is_no_number_fails(planned, tmp_path):
     folder = pretrain_folder(tmp_path, plan.config.run_id)
     assert not (folder / MODEL_FOLDER).exists()
     assert not (folder / CHECKPOINT_FILE).exists()
-    assert read_as(PretrainRecord, folder).reason == record.reason  # pyright: ignore[reportOptionalMemberAccess]
+    assert read_record_as(PretrainRecord, folder).reason == record.reason  # pyright: ignore[reportOptionalMemberAccess]
     assert "NaN" not in json.dumps(json.loads((folder / HISTORY_FILE).read_text().splitlines()[0]))
 
 
@@ -268,7 +272,7 @@ def test_stop_and_go_on_on_a_gpu(planned, tmp_path, precision):
     plan = planned(precision=precision, **{"schedule.length": {"steps": 50}})
     for name in ("whole", "again"):
         go(plan, tmp_path / name, device="cuda:0")
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         go(plan, tmp_path, stop_at=30, device="cuda:0")
     torch.cuda.manual_seed(99)
     go(plan, tmp_path, device="cuda:0")
@@ -281,7 +285,7 @@ def test_the_demo_checkpoint_is_made_the_same_way_twice(tmp_path):
     from stableft.pretrain.config_file import load_pretraining
 
     sets = ["schedule.length={steps: 12}", "corpus.pairs=4000", "evaluation.every={times: 2}"]
-    plan = load_pretraining("pretrain/toy", Sources(cache_dir=tmp_path / "cache"), sets)
+    plan = load_pretraining("pretrain/toy", LocalPaths(cache_dir=tmp_path / "cache"), sets)
     for name in "ab":
         go(plan, tmp_path / name)
     assert left_behind(tmp_path / "a", plan) == left_behind(tmp_path / "b", plan)

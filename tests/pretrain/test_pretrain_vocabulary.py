@@ -7,17 +7,17 @@ from transformers import AutoTokenizer, BertTokenizer
 
 from stableft.data import toy_language as toylang
 from stableft.errors import UserError
-from stableft.pretrain.corpus import load_vocabulary, special_ids
+from stableft.pretrain.corpus import build_tokenizer, special_token_ids
 
 PIECES = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "un", "##want", "##ed", "runn", "##ing", ","]
 
 
 def test_the_words_of_the_toy_language():
-    tokenizer = load_vocabulary("toylang", None, 32)
-    assert len(tokenizer) == 5 + len(toylang.words())
+    tokenizer = build_tokenizer("toylang", None, 32)
+    assert len(tokenizer) == 5 + len(toylang.toy_vocabulary())
     assert tokenizer.convert_ids_to_tokens(range(5)) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    assert special_ids(tokenizer) == [0, 1, 2, 3, 4]
-    for first, second in toylang.corpus(3, 20):
+    assert special_token_ids(tokenizer) == [0, 1, 2, 3, 4]
+    for first, second in toylang.make_toy_corpus(3, 20):
         encoded = tokenizer(first, second)
         tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
         assert tokens == ["[CLS]", *first.split(), "[SEP]", *second.split(), "[SEP]"]
@@ -28,14 +28,14 @@ def test_the_words_of_the_toy_language():
 def test_word_pieces_as_bert_cuts_them(tmp_path):
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join(PIECES) + "\n")
-    tokenizer = load_vocabulary("vocab.txt", path, 32)
+    tokenizer = build_tokenizer("vocab.txt", path, 32)
     assert isinstance(tokenizer, BertTokenizer)
     ids = tokenizer("UNwanted, runnîng x")["input_ids"]
     assert ids == [3, 6, 7, 8, 11, 9, 10, 2, 4]
     tokenizer.save_pretrained(tmp_path / "saved")
     again = AutoTokenizer.from_pretrained(tmp_path / "saved")
     assert again("UNwanted, runnîng x")["input_ids"] == ids
-    stored = load_vocabulary("saved", tmp_path / "saved", 16)
+    stored = build_tokenizer("saved", tmp_path / "saved", 16)
     assert stored("UNwanted, runnîng x")["input_ids"] == ids
 
 
@@ -52,23 +52,23 @@ def test_a_vocabulary_that_is_none(tmp_path, text, sentence):
     path = tmp_path / "vocab.txt"
     path.write_text(text)
     with pytest.raises(UserError, match=sentence):
-        load_vocabulary("v", path, 32)
+        build_tokenizer("v", path, 32)
 
 
 def test_a_stored_tokenizer_whose_numbers_have_a_gap(tmp_path):
-    load_vocabulary("toylang", None, 32).save_pretrained(tmp_path)
+    build_tokenizer("toylang", None, 32).save_pretrained(tmp_path)
     path = tmp_path / "tokenizer.json"
     content = json.loads(path.read_text())
     content["model"]["vocab"]["."] += 5000
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"entries are not numbered from 0 without a gap$"):
-        load_vocabulary("v", tmp_path, 32)
+        build_tokenizer("v", tmp_path, 32)
 
 
 def test_damaged_files(tmp_path):
     (tmp_path / "vocab.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match=r"vocabulary 'v': it is not UTF-8 text \(byte 0\)"):
-        load_vocabulary("v", tmp_path / "vocab.txt", 32)
+        build_tokenizer("v", tmp_path / "vocab.txt", 32)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match="vocabulary 'v': the tokenizer of this folder cannot be loaded"):
-        load_vocabulary("v", tmp_path, 32)
+        build_tokenizer("v", tmp_path, 32)

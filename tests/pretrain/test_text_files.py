@@ -4,7 +4,7 @@ import pytest
 from support.pretraining import WIKI
 
 from stableft.errors import UserError
-from stableft.pretrain.corpus import read_documents, text_digest, text_files
+from stableft.pretrain.corpus import list_text_files, read_documents, text_digest
 
 
 def documents(*texts: str, folder) -> list[list[str]]:
@@ -41,13 +41,13 @@ def test_a_folder_is_searched_to_any_depth_but_not_for_hidden_files(tmp_path):
     for name in ("b", "a/c", "a/.hidden", ".git/x", "a/b/d.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    assert [path.relative_to(tmp_path).as_posix() for path in text_files(tmp_path)] == ["a/b/d.txt", "a/c", "b"]
+    assert [path.relative_to(tmp_path).as_posix() for path in list_text_files(tmp_path)] == ["a/b/d.txt", "a/c", "b"]
     before = text_digest(tmp_path)
     (tmp_path / "a/.hidden").write_text("other")
     assert text_digest(tmp_path) == before
     (tmp_path / "b").write_text("other")
     assert text_digest(tmp_path) != before
-    assert text_files(tmp_path / "b") == [tmp_path / "b"]
+    assert list_text_files(tmp_path / "b") == [tmp_path / "b"]
 
 
 def test_other_bytes_than_text(tmp_path):

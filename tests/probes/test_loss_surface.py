@@ -16,35 +16,40 @@ from support.training_runs import go
 from torch import nn
 from torch.nn import functional
 
-from stableft.config.planned_run import Execution, Stopped
+from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.data.tokens import load_splits
 from stableft.errors import UserError
-from stableft.models.build import build_model, model_inputs
+from stableft.models.build import build_model, input_layout_for
 from stableft.models.load import load_tokenizer
 from stableft.probes import loss_surface as surface_work
 from stableft.probes.loss_surface import (
-    POINTS_FILE,
+    PARTIAL_SURFACE_FILE,
     SurfaceRequest,
-    draw_examples,
-    find_pair,
-    flatten,
-    go_to,
+    find_surface_runs,
+    flatten_parameters,
     label_entropy,
-    line,
+    list_line_points,
     make_batches,
-    measure,
+    measure_loss,
     measure_surface,
-    prepare_work,
-    read_points,
+    move_model_to,
+    prepare_surface,
+    read_partial_surface,
+    sample_examples,
     surface_id,
 )
-from stableft.probes.saved_runs import open_view
-from stableft.probes.surface_command import FIGURES, lowest_pass, stored_surface, surface_words
-from stableft.records.probe_record import PROBES_FILE, PROBES_FOLDER, Surface
+from stableft.probes.saved_runs import show_probe_progress
+from stableft.probes.surface_command import (
+    SURFACE_FIGURES,
+    describe_surface,
+    find_minimax_path_loss,
+    read_stored_surface,
+)
+from stableft.records.probe_record import PROBES_FILE, PROBES_FOLDER, SurfaceRecord
 from stableft.records.run_record import run_folder, write_record
-from stableft.report.figures.from_probes import surface_caption, surface_panel
-from stableft.report.figures.maps import contour_levels
-from stableft.sweep.claims import claim
+from stableft.report.figures.from_probes import panel_from_surface, surface_caption
+from stableft.report.figures.maps import choose_contour_levels
+from stableft.sweep.claims import claim_run
 from stableft.training.evaluate import evaluate
 
 CPU = torch.device("cpu")
@@ -82,17 +87,17 @@ def prepare(runs, toy_sources, tmp_path):
     made = []
 
     def make(request: SurfaceRequest, **execution):
-        pair = find_pair(request, runs[0])
+        pair = find_surface_runs(request, runs[0])
         folder = tmp_path / str(len(made)) / surface_id(request, pair)
         folder.mkdir(parents=True)
         made.append(folder)
-        return prepare_work(request, pair, folder, toy_sources, Execution(**{"threads": 1, **execution}))
+        return prepare_surface(request, pair, folder, toy_sources, Execution(**{"threads": 1, **execution}))
 
     return make
 
 
-def measured(work, stop=lambda: False) -> Surface:
-    return measure_surface(work, read_points(work), lambda *_: None, stop)
+def measured(work, stop=lambda: False) -> SurfaceRecord:
+    return measure_surface(work, read_partial_surface(work), lambda *_: None, stop)
 
 
 def weights_of(runs, which) -> dict[str, torch.Tensor]:
@@ -104,7 +109,7 @@ def fresh(runs, toy_sources, point):
     config = runs[1].config.normalized()  # seeds.init draws the head
     model, pretrained = build_model(config, toy_sources)
     tokenizer = load_tokenizer(config, toy_sources)
-    rows, inputs = load_splits(config, toy_sources, tokenizer).train, model_inputs(pretrained, tokenizer)
+    rows, inputs = load_splits(config, toy_sources, tokenizer).train, input_layout_for(pretrained, tokenizer)
     failed, successful = weights_of(runs, 1), weights_of(runs, 2)
     mixed = {}
     for name, start in model.state_dict().items():
@@ -123,11 +128,11 @@ def fresh(runs, toy_sources, point):
 def test_a_point_is_that_of_a_model_with_its_weights(runs, toy_sources, prepare, request_, point):
     work = prepare(request_, micro_batch=8)
     loss, norm, weights = fresh(runs, toy_sources, point)
-    go_to(work.plane, point)
+    move_model_to(work.plane, point)
     batches = make_batches(work.rows, work.drawn, work.config, work.inputs, CPU, 8)
-    found = measure(work.plane.model, batches, True)
+    found = measure_loss(work.plane.model, batches, True)
     assert found == pytest.approx((loss, norm), rel=1e-5, abs=1e-6)
-    assert measure(work.plane.model, batches, False) == (found[0], None)
+    assert measure_loss(work.plane.model, batches, False) == (found[0], None)
     for name, tensor in work.plane.model.state_dict().items():
         torch.testing.assert_close(tensor, weights[name], rtol=1e-6, atol=1e-6)
 
@@ -141,7 +146,7 @@ def test_the_record_has_the_grid_the_line_and_the_pretrained_model(runs, toy_sou
     assert record.line_losses[0] == pytest.approx(fresh(runs, toy_sources, (1, 0))[0], abs=1e-6)
     assert record.line_losses[-1] == pytest.approx(fresh(runs, toy_sources, (0, 1))[0], abs=1e-6)
     assert record.line_norms[5] == pytest.approx(fresh(runs, toy_sources, (0.75, 0.25))[1], rel=1e-4)
-    assert line()[5] == (0.75, 0.25)
+    assert list_line_points()[5] == (0.75, 0.25)
     assert record.label_entropy == pytest.approx(np.log(2))  # of all 28 rows, whose labels alternate
     only = measured(prepare(replace(request_, loss_only=True)))
     assert only.losses == record.losses
@@ -155,7 +160,7 @@ def test_the_head_is_included_and_that_of_the_pretrained_model_is_drawn_from_its
     assert one.pretrained_loss != other.pretrained_loss
     assert one.line_losses == pytest.approx(other.line_losses, abs=1e-6)  # no part of it is the pre-trained model's
     plane = prepare(request_).plane
-    go_to(plane, (1.0, 0.0))
+    move_model_to(plane, (1.0, 0.0))
     torch.testing.assert_close(plane.model.state_dict()["classifier.weight"], weights_of(runs, 1)["classifier.weight"])
 
 
@@ -171,7 +176,7 @@ def test_tied_parameters_are_in_the_buffer_once():
     first, second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3)
     second.weight = first.weight
     model = nn.Sequential(first, second)
-    flat = flatten(model)
+    flat = flatten_parameters(model)
     assert len(flat) == 2 * 64
     assert float(flat.sum()) == pytest.approx(float((first.weight.sum() + second.bias.sum()).detach()), abs=1e-6)
     flat.fill_(2.0)
@@ -190,16 +195,16 @@ def test_numbers_have_a_squared_error_and_no_entropy():
 
     labels = torch.tensor([1.0, 2.0, 3.0])
     batches = [{"x": torch.ones(2, 1), "labels": labels[:2]}, {"x": torch.ones(1, 1), "labels": labels[2:]}]
-    assert measure(Model(), batches, True) == pytest.approx((2 / 3, 0.0))
+    assert measure_loss(Model(), batches, True) == pytest.approx((2 / 3, 0.0))
     batches[1]["x"] = torch.full((1, 1), 2.0)
-    assert measure(Model(), batches, True) == pytest.approx((2 / 3, 2.0))  # 2/3 * ((2-1)*1 + (2-2)*1 + (4-3)*2)
+    assert measure_loss(Model(), batches, True) == pytest.approx((2 / 3, 2.0))  # 2/3 * ((2-1)*1 + (2-2)*1 + (4-3)*2)
     assert label_entropy(np.array([0.5, 1.5], dtype=np.float32)) is None
     assert label_entropy(np.array([1, 1, 0, 1])) == pytest.approx(0.5623351)
 
 
 def test_examples_are_drawn_from_their_seed_and_the_longest_come_first(prepare, request_):
     rows = prepare(request_).rows
-    one, again, other = (draw_examples(rows, 10, seed) for seed in (0, 0, 1))
+    one, again, other = (sample_examples(rows, 10, seed) for seed in (0, 0, 1))
     assert list(one) == list(again)
     assert set(one) != set(other)
     assert len(set(one)) == 10
@@ -216,30 +221,30 @@ def test_an_interrupted_one_goes_on_bit_by_bit(prepare, request_, at):
         calls.append(1)
         return len(calls) > at
 
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         measured(work, stop)
-    kept = read_points(work)
+    kept = read_partial_surface(work)
     assert kept is not None
     assert len(kept.values) == at
     seen = []
     record = measure_surface(work, kept, lambda done, value: seen.append(done), lambda: False)
     assert record == whole
     assert seen == list(range(at + 1, 39))
-    assert stored_surface(work.folder) == whole
+    assert read_stored_surface(work.folder) == whole
 
 
 def test_points_measured_in_another_way_are_not_gone_on_with(prepare, request_, capsys):
     work = prepare(request_)
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         measured(work, lambda: True)
     other = replace(work, facts={**work.facts, "threads": 7})
     with pytest.raises(UserError, match="0 points measured with threads 1, here it is 7: go on as before, or delete"):
-        read_points(other)
-    path = work.folder / POINTS_FILE
+        read_partial_surface(other)
+    path = work.folder / PARTIAL_SURFACE_FILE
     path.write_text(path.read_text().replace('"rows":28', '"rows":27'))
-    assert read_points(work) is None
+    assert read_partial_surface(work) is None
     assert "cannot be read: set aside as" in capsys.readouterr().out
-    assert (work.folder / f"{POINTS_FILE}.damaged-1").exists()
+    assert (work.folder / f"{PARTIAL_SURFACE_FILE}.damaged-1").exists()
 
 
 @pytest.fixture
@@ -263,23 +268,23 @@ def test_the_command_measures_once_and_shows_again(stableft, command):
         *("pre-trained", "failed", "successful")
     ]
     folder = next(Path("results", PROBES_FOLDER).iterdir())
-    assert {path.name for path in folder.iterdir()} == {PROBES_FILE, "claim.lock", *FIGURES.values()}
+    assert {path.name for path in folder.iterdir()} == {PROBES_FILE, "claim.lock", *SURFACE_FIGURES.values()}
     before = (folder / PROBES_FILE).read_bytes(), (folder / PROBES_FILE).stat().st_mtime_ns
-    (folder / FIGURES["loss"]).unlink()
+    (folder / SURFACE_FIGURES["loss"]).unlink()
     code, again, _ = stableft(*command)
     assert code == 0
     assert again.splitlines()[0] == "this surface is done already: nothing is measured"
     assert again.splitlines()[1:] == lines[1:]
-    assert (folder / FIGURES["loss"]).exists()
+    assert (folder / SURFACE_FIGURES["loss"]).exists()
     assert ((folder / PROBES_FILE).read_bytes(), (folder / PROBES_FILE).stat().st_mtime_ns) == before
     assert stableft(*command, "--loss-only")[0] == 0
     assert len(list(Path("results", PROBES_FOLDER).iterdir())) == 2
 
 
 def test_two_processes_are_not_at_one_surface(stableft, command, runs):
-    pair = find_pair(SurfaceRequest(runs[1].run_id, runs[2].run_id, points=4, examples=16), Path("results"))
+    pair = find_surface_runs(SurfaceRequest(runs[1].run_id, runs[2].run_id, points=4, examples=16), Path("results"))
     request = SurfaceRequest(command[3], command[5], points=4, examples=16)
-    with claim(Path("results", PROBES_FOLDER, surface_id(request, pair))):
+    with claim_run(Path("results", PROBES_FOLDER, surface_id(request, pair))):
         code, _, err = stableft(*command)
     assert code == 2
     assert "another process is at surface" in err
@@ -317,7 +322,7 @@ def test_a_kill_changes_no_bit(stableft, command, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", program, *command, "--points", "12"], stdout=subprocess.DEVNULL, env={**os.environ}
     )
-    while not (folder / POINTS_FILE).exists():
+    while not (folder / PARTIAL_SURFACE_FILE).exists():
         assert process.poll() is None
         time.sleep(0.002)
     time.sleep(0.1)
@@ -328,7 +333,7 @@ def test_a_kill_changes_no_bit(stableft, command, tmp_path):
     assert code == 0
     assert " points are done" in out.splitlines()[0]
     assert (folder / PROBES_FILE).read_bytes() == whole
-    assert not (folder / POINTS_FILE).exists()
+    assert not (folder / PARTIAL_SURFACE_FILE).exists()
 
 
 def test_what_makes_no_sense_is_refused(runs, request_, prepare, tmp_path):
@@ -365,11 +370,11 @@ def test_runs_that_are_not_alike_are_refused(runs, toy_run, tmp_path, request_, 
         run_folder(tmp_path, record.run_id).mkdir(parents=True)
         write_record(tmp_path, record)
     with pytest.raises(UserError, match=sentence):
-        find_pair(replace(request_, successful=other.run_id), tmp_path)
+        find_surface_runs(replace(request_, successful=other.run_id), tmp_path)
 
 
 def test_weights_that_are_not_finite_or_of_another_model_are_refused(runs, toy_sources, prepare, request_, tmp_path):
-    pair = find_pair(request_, runs[0])
+    pair = find_surface_runs(request_, runs[0])
     tensors = weights_of(runs, 1)
     broken, longer = tmp_path / "broken.safetensors", tmp_path / "longer.safetensors"
     save_file({**tensors, "classifier.bias": torch.tensor([0.0, float("nan")])}, broken)
@@ -378,20 +383,20 @@ def test_weights_that_are_not_finite_or_of_another_model_are_refused(runs, toy_s
     for name, sentence in (("broken", "are not all finite"), ("longer", "has classifier.more"), ("no", "holds no wei")):
         wrong = replace(pair, failed_weights=tmp_path / f"{name}.safetensors")
         with pytest.raises(UserError, match=f"run {runs[1].run_id}: .*{sentence}"):
-            prepare_work(request_, wrong, tmp_path, toy_sources, Execution(threads=1))
+            prepare_surface(request_, wrong, tmp_path, toy_sources, Execution(threads=1))
 
 
 def test_data_that_has_changed_is_refused(runs, toy_sources, request_, tmp_path):
-    pair = find_pair(request_, runs[0])
+    pair = find_surface_runs(request_, runs[0])
     assert pair.failed.data
     data = pair.failed.data.model_copy(update={"fingerprint": "f" * 64})
     wrong = replace(pair, failed=pair.failed.model_copy(update={"data": data}))
     with pytest.raises(UserError, match="trained on rows with fingerprint ffffffffffffffff, and now they have"):
-        prepare_work(request_, wrong, tmp_path, toy_sources, Execution(threads=1))
+        prepare_surface(request_, wrong, tmp_path, toy_sources, Execution(threads=1))
 
 
 def test_everything_that_can_change_a_number_changes_the_id(runs, request_, tmp_path):
-    pair = find_pair(request_, runs[0])
+    pair = find_surface_runs(request_, runs[0])
     (tmp_path / "other").write_bytes(b"other weights")
     ids = {surface_id(request_, pair), surface_id(request_, replace(pair, failed_weights=tmp_path / "other"))}
     ids.add(surface_id(request_, replace(pair, head_seed=9)))
@@ -401,7 +406,7 @@ def test_everything_that_can_change_a_number_changes_the_id(runs, request_, tmp_
     assert all(len(one) == 16 for one in ids)
 
 
-def hand_made(losses, line_losses, norms=None, **given) -> Surface:
+def hand_made(losses, line_losses, norms=None, **given) -> SurfaceRecord:
     n = len(losses)
     values = {
         "run_id": "0" * 16,
@@ -413,14 +418,14 @@ def hand_made(losses, line_losses, norms=None, **given) -> Surface:
     }
     if norms is not None:
         values |= {"pretrained_norm": 2.0, "line_norms": tuple(norms[0][:1]) * len(line_losses)}
-    return Surface.model_validate({**values, **given})
+    return SurfaceRecord.model_validate({**values, **given})
 
 
 def test_the_lowest_pass_by_hand():
     wall = np.array([[0.7, 0.9, 0.1], [0.7, 0.8, 0.1], [0.7, 2.0, 0.1]])
-    assert lowest_pass(wall, (0, 0), (0, 2)) == 0.8
-    assert lowest_pass(np.array([[0.7, 9.0, 9.0], [9.0, 0.6, 9.0], [9.0, 9.0, 0.1]]), (0, 0), (2, 2)) == 0.7
-    assert lowest_pass(np.array([[0.7, np.nan, 0.1]]), (0, 0), (0, 2)) == np.inf
+    assert find_minimax_path_loss(wall, (0, 0), (0, 2)) == 0.8
+    assert find_minimax_path_loss(np.array([[0.7, 9.0, 9.0], [9.0, 0.6, 9.0], [9.0, 9.0, 0.1]]), (0, 0), (2, 2)) == 0.7
+    assert find_minimax_path_loss(np.array([[0.7, np.nan, 0.1]]), (0, 0), (0, 2)) == np.inf
 
 
 def test_words_come_from_the_numbers():
@@ -428,48 +433,53 @@ def test_words_come_from_the_numbers():
     grid[0, 10], grid[10, 0], grid[5, 5] = 0.69, 0.01, 5.0
     norms = np.full((11, 11), 4.0)
     norms[0, 0] = 1.0
-    text = surface_words(hand_made(grid, [0.69, 0.9, 1.0, 0.5, 0.01], norms))
+    text = describe_surface(hand_made(grid, [0.69, 0.9, 1.0, 0.5, 0.01], norms))
     assert "rises to 1, 50% of the way along: a barrier 0.31 above the higher of its ends, 0.69 and 0.01." in text
     assert "Every path over the grid from failed to successful has to climb to 0.75, 0.06 above its higher end" in text
     assert "failed model's loss is 0.69, the entropy of these examples' labels 0.69: next to nothing was learnt" in text
     assert "gradient norm at the failed model is 1, 0.5 times that at the pre-trained one; at 0% of" in text
     assert "lowest on the grid  0      1     0.01  4" in text
     grid[0], grid[:, 0] = 0.3, np.linspace(0.3, 0.01, 11)
-    text = surface_words(hand_made(grid, [0.3, 0.2, 0.1], label_entropy=None))
+    text = describe_surface(hand_made(grid, [0.3, 0.2, 0.1], label_entropy=None))
     assert "the loss never rises above its ends, 0.3 and 0.1: no barrier" in text
     assert "on which the loss never rises above its ends" in text
     assert "gradient" not in text
     assert "entropy" not in text
-    assert "over the grid" not in surface_words(hand_made(grid[::5, ::5], [0.3, 0.2, 0.1]))  # too coarse to tell
-    assert "is not finite everywhere" in surface_words(hand_made(grid, [0.3, np.nan, 0.1]))
+    assert "over the grid" not in describe_surface(hand_made(grid[::5, ::5], [0.3, 0.2, 0.1]))  # too coarse to tell
+    assert "is not finite everywhere" in describe_surface(hand_made(grid, [0.3, np.nan, 0.1]))
 
 
 def test_panels_show_levels_around_the_failed_model():
     grid = np.geomspace(1e-5, 4.0, 121).reshape(11, 11)
     record = hand_made(grid, [0.69, 0.9, 0.01], 10 * grid)
-    loss, norm = surface_panel(record, "loss", "toy"), surface_panel(record, "grad_norm", "toy")
+    loss, norm = panel_from_surface(record, "loss", "toy"), panel_from_surface(record, "grad_norm", "toy")
     assert (loss.zlabel, norm.zlabel) == ("cross-entropy", "gradient norm")
     assert [place.label for place in loss.places] == ["pre-trained", "failed", "successful"]
-    levels = contour_levels([loss])
+    levels = choose_contour_levels([loss])
     assert levels[0] == 0.0
     assert {0.65, 0.7, 0.75, 0.8, 5.0} <= set(levels)
-    levels = contour_levels([norm])
+    levels = choose_contour_levels([norm])
     assert levels[0] <= grid.min() * 10
     assert levels[-1] >= grid.max() * 10
     assert sum(level > 0 for level in levels) >= 5
-    assert surface_panel(hand_made(grid, [1, 1]), "grad_norm", "toy").missing.startswith("This surface was computed")
-    assert surface_panel(hand_made(grid * np.nan, [1, 1]), "loss", "toy").missing == "None of these numbers is finite."
-    flat = contour_levels([surface_panel(hand_made(0.66 + grid / 100, [1, 1]), "loss", "toy")])
+    assert panel_from_surface(hand_made(grid, [1, 1]), "grad_norm", "toy").missing.startswith(
+        "This surface was computed"
+    )
+    assert (
+        panel_from_surface(hand_made(grid * np.nan, [1, 1]), "loss", "toy").missing
+        == "None of these numbers is finite."
+    )
+    flat = choose_contour_levels([panel_from_surface(hand_made(0.66 + grid / 100, [1, 1]), "loss", "toy")])
     assert sum(0.66 < level < 0.7 for level in flat) >= 4  # where the usual ones are too far apart
     far = hand_made(grid, [1, 1], alphas=tuple(np.linspace(0.5, 2, 11)))
-    assert [place.label for place in surface_panel(far, "loss", "toy").places] == ["failed"]
-    assert surface_panel(hand_made(grid, [1], label_entropy=None), "loss", "toy").zlabel == "mean squared error"
+    assert [place.label for place in panel_from_surface(far, "loss", "toy").places] == ["failed"]
+    assert panel_from_surface(hand_made(grid, [1], label_entropy=None), "loss", "toy").zlabel == "mean squared error"
     assert "drawn with seed 1" in surface_caption(record)
 
 
 def test_progress_counts_what_was_done_before_but_not_as_fast(monkeypatch, capsys):
     monkeypatch.setattr("stableft.probes.saved_runs.LINE_SECONDS", 0.0)
-    with open_view(20, before=10) as tick:
+    with show_probe_progress(20, before=10) as tick:
         time.sleep(0.1)
         tick("point 11/20", 1)
     line = capsys.readouterr().out

@@ -16,25 +16,31 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForMaskedLM, BertConfig, BertModel
 
-from stableft.config.local_files import folder_digest, shipped_configs
-from stableft.config.planned_run import Sources
+from stableft.config.local_files import model_folder_digest, shipped_configs
+from stableft.config.planned_run import LocalPaths
 from stableft.data import toy_language as toylang
 from stableft.errors import UserError
-from stableft.models.load import load_tokenizer, quiet
+from stableft.models.load import load_tokenizer, quiet_transformers
 from stableft.pretrain.record import PretrainRecord
 from stableft.probes.mlm_perplexity import (
     ProbeText,
-    finetuned_encoder,
-    load_masked_model,
-    load_text,
-    masked_loss,
-    masked_parts,
-    reset_points,
+    load_finetuned_encoder,
+    load_masked_lm,
+    load_probe_text,
+    mask_in_parts,
+    measure_masked_loss,
+    reset_top_blocks,
 )
-from stableft.probes.perplexity_command import PRETRAINED, labels_of, perplexity_table, recovery, recovery_sentence
-from stableft.records.probe_record import PROBES_FILE, Perplexity, stored_probes
-from stableft.records.run_record import parse_as, read_record
-from stableft.report.figures.from_probes import perplexity_of, perplexity_panel
+from stableft.probes.perplexity_command import (
+    PRETRAINED_POINT,
+    count_blocks_to_recovery,
+    describe_recovery,
+    label_runs,
+    render_perplexities,
+)
+from stableft.records.probe_record import PROBES_FILE, PerplexityRecord, read_stored_probe_records
+from stableft.records.run_record import parse_record_as, read_record
+from stableft.report.figures.from_probes import panel_from_perplexities, perplexity_from_loss
 
 LENGTH, SEED = 24, 3
 WIKITEXT = (
@@ -59,7 +65,7 @@ def words(tmp_path_factory) -> Path:
 
 def shaken(folder: Path, path: Path) -> None:
     """Writes weights as a run leaves them: those of the encoder moved, pooler and head beside them."""
-    with quiet():
+    with quiet_transformers():
         model = AutoModelForMaskedLM.from_pretrained(folder)
     random = torch.Generator().manual_seed(7)
     base = f"{model.base_model_prefix}."
@@ -71,7 +77,7 @@ def shaken(folder: Path, path: Path) -> None:
 
 def by_hand(folder: Path, finetuned: dict[str, Tensor], fresh: tuple[str, ...], text: ProbeText, masked) -> float:
     """Returns the loss of transformers' own model, untied, whose encoder is fine-tuned but for keys that begin so."""
-    with quiet():
+    with quiet_transformers():
         tied = AutoModelForMaskedLM.from_pretrained(folder)
         config = AutoConfig.from_pretrained(folder, tie_word_embeddings=False)
         model = AutoModelForMaskedLM.from_config(config).eval()
@@ -81,7 +87,7 @@ def by_hand(folder: Path, finetuned: dict[str, Tensor], fresh: tuple[str, ...], 
             assert not torch.equal(state[name], value)
             state[name] = value
     model.load_state_dict(state)
-    (part,) = masked_parts(text, masked.inputs, masked.letters, LENGTH, SEED)
+    (part,) = mask_in_parts(text, masked.inputs, masked.letters, LENGTH, SEED)
     with torch.no_grad():
         labels = part.truth.masked_fill(~part.chosen, -100)
         logits = model(**part.inputs).logits
@@ -95,27 +101,30 @@ def test_every_point_equals_a_model_put_together_by_hand(family_run, tiny_family
     folder = tiny_family(family)
     run, sources = family_run(family, **{"model.structure": STRUCTURES.get(family)})
     tokenizer = load_tokenizer(run.config, sources)
-    masked = load_masked_model(run.config, sources, tokenizer)
-    text = load_text(str(words), tokenizer, LENGTH, Sources(cache_dir=tmp_path))
+    masked = load_masked_lm(run.config, sources, tokenizer)
+    text = load_probe_text(str(words), tokenizer, LENGTH, LocalPaths(cache_dir=tmp_path))
     shaken(folder, tmp_path / "model.safetensors")
-    finetuned = finetuned_encoder(tmp_path / "model.safetensors", masked.model)
-    untouched = masked_loss(masked, text, LENGTH, SEED, 4)
-    found = {point: masked_loss(masked, text, LENGTH, SEED, batch_size=4) for point in reset_points(masked, finetuned)}
+    finetuned = load_finetuned_encoder(tmp_path / "model.safetensors", masked.model)
+    untouched = measure_masked_loss(masked, text, LENGTH, SEED, 4)
+    found = {
+        point: measure_masked_loss(masked, text, LENGTH, SEED, batch_size=4)
+        for point in reset_top_blocks(masked, finetuned)
+    }
     assert list(found) == ["0", "1", "2", "3", "all"]
-    assert found["all"] == untouched == masked_loss(masked, text, LENGTH, SEED, 4)
+    assert found["all"] == untouched == measure_masked_loss(masked, text, LENGTH, SEED, 4)
     blocks = [f"{masked.spec.blocks[-1]}.{i}." for i in (2, 1, 0)]
     for k in range(4):
         assert found[str(k)] == pytest.approx(by_hand(folder, finetuned, tuple(blocks[:k]), text, masked), rel=1e-5)
     assert untouched == pytest.approx(by_hand(folder, {}, (), text, masked), rel=1e-5)
     assert len({round(loss, 6) for loss in found.values()}) == 5
-    assert masked_loss(masked, text, LENGTH, SEED, 1) == pytest.approx(untouched, rel=1e-6)
-    assert masked_loss(masked, text, LENGTH, SEED + 1, 4) != pytest.approx(untouched, rel=1e-6)
+    assert measure_masked_loss(masked, text, LENGTH, SEED, 1) == pytest.approx(untouched, rel=1e-6)
+    assert measure_masked_loss(masked, text, LENGTH, SEED + 1, 4) != pytest.approx(untouched, rel=1e-6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_head_does_not_move_with_the_embeddings(family_run, family):
     run, sources = family_run(family, **{"model.structure": STRUCTURES.get(family)})
-    model = load_masked_model(run.config, sources, load_tokenizer(run.config, sources)).model
+    model = load_masked_lm(run.config, sources, load_tokenizer(run.config, sources)).model
     head, words, base = model.get_output_embeddings(), model.get_input_embeddings(), f"{model.base_model_prefix}."
     before = {name: value.clone() for name, value in model.state_dict().items() if not name.startswith(base)}
     assert isinstance(head, nn.Linear)
@@ -133,12 +142,12 @@ def test_the_head_does_not_move_with_the_embeddings(family_run, family):
 def test_masks_are_a_function_of_text_and_seed(family_run, words, tmp_path):
     run, sources = family_run("bert")
     tokenizer = load_tokenizer(run.config, sources)
-    masked = load_masked_model(run.config, sources, tokenizer)
-    text = load_text(str(words), tokenizer, LENGTH, Sources(cache_dir=tmp_path))
+    masked = load_masked_lm(run.config, sources, tokenizer)
+    text = load_probe_text(str(words), tokenizer, LENGTH, LocalPaths(cache_dir=tmp_path))
 
     def drawn(seed: int):
         torch.manual_seed(seed + 50)  # of the global generator, which has no say
-        (part,) = masked_parts(text, masked.inputs, masked.letters, LENGTH, seed)
+        (part,) = mask_in_parts(text, masked.inputs, masked.letters, LENGTH, seed)
         return part
 
     one, same, other = drawn(1), drawn(1), drawn(2)
@@ -166,7 +175,7 @@ def test_wikitext_is_cut_into_articles_and_has_no_unk_to_guess(tiny_tokenizer, t
     folder.mkdir()
     (folder / "a.txt").write_text(WIKITEXT + ANOTHER)
     (folder / "b.txt").write_text("al has left\n\nben lives in rome")
-    text = load_text(str(folder), tiny_tokenizer, 64, Sources(cache_dir=tmp_path))
+    text = load_probe_text(str(folder), tiny_tokenizer, 64, LocalPaths(cache_dir=tmp_path))
     rows = rows_of(text, tiny_tokenizer)
     assert len(rows) == 4  # two articles, two documents of a plain text
     assert "d ##o ##r ##a" in rows[1]
@@ -174,7 +183,7 @@ def test_wikitext_is_cut_into_articles_and_has_no_unk_to_guess(tiny_tokenizer, t
     whole = "= Al [UNK] = Al lives in rome , by the [UNK] sea . Ben left . = = Life = = In rome ."
     assert rows[0] == tiny_tokenizer.decode(tiny_tokenizer(whole)["input_ids"])
     assert text.name == "texts"
-    file = load_text(str(folder / "b.txt"), tiny_tokenizer, 64, Sources(cache_dir=tmp_path))
+    file = load_probe_text(str(folder / "b.txt"), tiny_tokenizer, 64, LocalPaths(cache_dir=tmp_path))
     assert (file.name, rows_of(file, tiny_tokenizer)) == ("b.txt", rows[2:])
 
 
@@ -187,12 +196,14 @@ def test_the_hub_gives_what_a_file_of_the_same_text_gives(tiny_tokenizer, tmp_pa
     files = [{"split": "test", "path": "test.parquet"}]
     header = json.dumps({"configs": [{"config_name": "wikitext-2-raw-v1", "data_files": files}]})
     (tmp_path / "hub" / "README.md").write_text(f"---\n{header}\n---\n")
-    monkeypatch.setattr("stableft.probes.mlm_perplexity.HUB", (str(tmp_path / "hub"), "wikitext-2-raw-v1", "test"))
+    monkeypatch.setattr(
+        "stableft.probes.mlm_perplexity.WIKITEXT_ON_HUB", (str(tmp_path / "hub"), "wikitext-2-raw-v1", "test")
+    )
     (tmp_path / "file.txt").write_text(WIKITEXT + ANOTHER)
-    sources = Sources(cache_dir=tmp_path / "cache")
-    hub = load_text("wikitext-2", tiny_tokenizer, 64, sources)
+    sources = LocalPaths(cache_dir=tmp_path / "cache")
+    hub = load_probe_text("wikitext-2", tiny_tokenizer, 64, sources)
     assert hub.name == "wikitext-2"
-    file = load_text(str(tmp_path / "file.txt"), tiny_tokenizer, 64, sources)
+    file = load_probe_text(str(tmp_path / "file.txt"), tiny_tokenizer, 64, sources)
     assert rows_of(hub, tiny_tokenizer) == rows_of(file, tiny_tokenizer)
 
 
@@ -200,16 +211,16 @@ def test_the_hub_gives_what_a_file_of_the_same_text_gives(tiny_tokenizer, tmp_pa
 def test_the_demo_checkpoint_has_the_held_out_loss_of_its_record(make_config, tmp_path):
     """Rows, segments and masks are those of its pre-training."""
     demo = shipped_configs() / "demo"
-    record = parse_as(PretrainRecord, (demo / "toy-bert.record.json").read_text())
-    digest = folder_digest(demo / "toy-bert")
+    record = parse_record_as(PretrainRecord, (demo / "toy-bert.record.json").read_text())
+    digest = model_folder_digest(demo / "toy-bert")
     config = make_config(**{"model.name": "toy-bert", "model.sha256": digest})
-    sources = Sources(cache_dir=tmp_path, paths={digest: demo / "toy-bert"})
+    sources = LocalPaths(cache_dir=tmp_path, paths={digest: demo / "toy-bert"})
     tokenizer = load_tokenizer(config, sources)
-    text = load_text("toy", tokenizer, 64, sources)
+    text = load_probe_text("toy", tokenizer, 64, sources)
     assert (text.sha256, len(text.order), text.tokens) == (record.data.fingerprint, 1200, record.data.held_out_tokens)
-    masked = load_masked_model(config, sources, tokenizer)
-    assert masked_loss(masked, text, 64, 0, 256) == pytest.approx(record.held_out_loss, rel=1e-6)
-    pairs = toylang.corpus(0, 120_000)
+    masked = load_masked_lm(config, sources, tokenizer)
+    assert measure_masked_loss(masked, text, 64, 0, 256) == pytest.approx(record.held_out_loss, rel=1e-6)
+    pairs = toylang.make_toy_corpus(0, 120_000)
     assert text.masking == record.config.masking
     first = tokenizer.decode(text.rows.input_ids[slice(*text.rows.offsets[text.order[0] :][:2])])
     assert any(first == f"[CLS] {a} [SEP] {b} [SEP]" for a, b in pairs)
@@ -249,7 +260,7 @@ def test_the_command(probe, results, trained):
     one, two = trained[1][:2]
     code, out, err = probe(one, two[:9], one, "--max-length", "24")  # a run that is named twice counts once
     assert (code, err) == (0, "")
-    records = {r.run_id: r for r in stored_probes(results, [one, two]) if isinstance(r, Perplexity)}
+    records = {r.run_id: r for r in read_stored_probe_records(results, [one, two]) if isinstance(r, PerplexityRecord)}
     assert records.keys() == {one, two}
     first, second = records[one], records[two]
     for record in (first, second):
@@ -261,7 +272,7 @@ def test_the_command(probe, results, trained):
     start = next(i for i, line in enumerate(lines) if line.split()[:1] == ["k"])
     assert [line.split()[0] for line in lines[start : start + 6]] == ["k", "0", "1", "2", "all", "pre-trained"]
     assert lines[start + 1].split()[1:] == [f"{math.exp(record.losses[0]):.2f}" for record in (first, second)]
-    label = labels_of([known for run in (one, two) if (known := read_record(results, run))])[0]
+    label = label_runs([known for run in (one, two) if (known := read_record(results, run))])[0]
     assert label.startswith("arm 1")
     assert label.endswith(one[:6])
     assert f"{label}: {math.exp(first.losses[0]):.2f} with nothing reset" in out
@@ -285,7 +296,7 @@ def test_a_signal_loses_one_point_at_most(probe, results, trained, monkeypatch):
     (path,) = results.glob(f"probes/*/{PROBES_FILE}")
     whole = path.read_bytes()
     path.unlink()
-    real, calls = masked_loss, []
+    real, calls = measure_masked_loss, []
 
     def counted(*arguments):
         calls.append(1)
@@ -293,13 +304,13 @@ def test_a_signal_loses_one_point_at_most(probe, results, trained, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         return real(*arguments)
 
-    monkeypatch.setattr("stableft.probes.perplexity_command.masked_loss", counted)
+    monkeypatch.setattr("stableft.probes.perplexity_command.measure_masked_loss", counted)
     code, out, _ = probe(run)
     assert code == 130
     assert "Interrupted: it was at arm 1" in out
     assert ", k = 1, and the points before are kept; the same command goes on" in out
     points = path.with_name("points.json")
-    assert list(json.loads(points.read_text())["losses"]) == [PRETRAINED, "0"]
+    assert list(json.loads(points.read_text())["losses"]) == [PRETRAINED_POINT, "0"]
     assert not path.exists()
     assert probe(run)[0] == 0
     assert len(calls) == 3 + 3  # k = 1, k = 2, all
@@ -369,7 +380,7 @@ REFUSED = {
 def test_families_without_such_a_head_or_top_blocks(family_run, family):
     run, sources = family_run(family)
     with pytest.raises(UserError) as error:
-        load_masked_model(run.config, sources, load_tokenizer(run.config, sources))
+        load_masked_lm(run.config, sources, load_tokenizer(run.config, sources))
     assert str(error.value).startswith(REFUSED[family])
 
 
@@ -381,23 +392,23 @@ def test_a_checkpoint_without_a_head(family_run, tiny_tokenizer, tmp_path):
     tiny_tokenizer.save_pretrained(tmp_path)
     run, sources = family_run(folder=tmp_path)
     with pytest.raises(UserError, match=r"no head that finds out masked tokens \(it lacks cls.predictions.bias and 5"):
-        load_masked_model(run.config, sources, load_tokenizer(run.config, sources))
+        load_masked_lm(run.config, sources, load_tokenizer(run.config, sources))
 
 
 def test_weights_of_another_shape_or_damaged(family_run, tiny_family, tmp_path):
     run, sources = family_run("bert")
-    model = load_masked_model(run.config, sources, load_tokenizer(run.config, sources)).model
+    model = load_masked_lm(run.config, sources, load_tokenizer(run.config, sources)).model
     path = tmp_path / "model.safetensors"
     save_file({"bert.embeddings.word_embeddings.weight": torch.zeros(3, 16)}, path)
     with pytest.raises(UserError, match=r"its weights are not those of the run's model: bert\.emb.* and \d+ more do"):
-        finetuned_encoder(path, model)
+        load_finetuned_encoder(path, model)
     path.write_bytes(b"none")
     with pytest.raises(UserError, match="cannot be read as weights"):
-        finetuned_encoder(path, model)
+        load_finetuned_encoder(path, model)
 
 
-def record(*perplexities: float, pretrained: float = 10.0) -> Perplexity:
-    return Perplexity(
+def record(*perplexities: float, pretrained: float = 10.0) -> PerplexityRecord:
+    return PerplexityRecord(
         run_id="0" * 16,
         checkpoint="last",
         text="t",
@@ -426,24 +437,24 @@ def test_what_is_said_of_a_run():
         (math.nan, 10): "r: nan with nothing reset, 10.00 pre-trained; within 10% once the top 1 of 1 blocks are reset",
     }
     for values, sentence in cases.items():
-        assert recovery_sentence(record(*values), "r").startswith(sentence)
-    assert [recovery(record(*values)) for values in cases] == [2, 0, None, 1]
-    many = perplexity_table([record(3e7, 1234.5)] * 8, [f"run {i}" for i in range(8)])
+        assert describe_recovery(record(*values), "r").startswith(sentence)
+    assert [count_blocks_to_recovery(record(*values)) for values in cases] == [2, 0, None, 1]
+    many = render_perplexities([record(3e7, 1234.5)] * 8, [f"run {i}" for i in range(8)])
     assert many.count("pre-trained") == 2
     assert "3.00e+07" in many
     assert "1,234.50" in many
-    assert perplexity_of(1000.0) == math.inf
+    assert perplexity_from_loss(1000.0) == math.inf
 
 
 def test_the_panel():
-    panel = perplexity_panel([record(900, 12, 10.5), record(30, 20, 10)], ["a", "b"], "t")
+    panel = panel_from_perplexities([record(900, 12, 10.5), record(30, 20, 10)], ["a", "b"], "t")
     assert [curve.label for curve in panel.curves] == ["a", "b"]
     assert panel.curves[0].x == (0, 1, 2) == panel.xticks
     assert panel.curves[0].y == pytest.approx((900, 12, 10.5))
     assert [line.value for line in panel.horizontal] == pytest.approx([10])
     assert panel.ylog
     assert not panel.missing
-    assert not perplexity_panel([record(30, 20, 10)], ["b"], "t").ylog
-    assert len(perplexity_panel([record(*[20.0] * 25)], ["b"], "t").xticks) == 13
-    assert perplexity_panel([], [], "t").missing == "no run's perplexity is known"
-    assert perplexity_panel([record(math.nan)], ["b"], "t").missing == "no run's perplexity is a finite number"
+    assert not panel_from_perplexities([record(30, 20, 10)], ["b"], "t").ylog
+    assert len(panel_from_perplexities([record(*[20.0] * 25)], ["b"], "t").xticks) == 13
+    assert panel_from_perplexities([], [], "t").missing == "no run's perplexity is known"
+    assert panel_from_perplexities([record(math.nan)], ["b"], "t").missing == "no run's perplexity is a finite number"

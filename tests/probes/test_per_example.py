@@ -11,18 +11,18 @@ from scipy import stats
 
 from stableft.probes.per_example import (
     Agreement,
-    agreement,
-    answer_counts,
-    as_a_whole,
-    cochran,
-    disagreements,
+    cochran_q,
+    count_predictions,
+    estimate_per_example_variance,
+    estimate_score_variance,
+    example_disagreements,
+    example_variances,
     fleiss_kappa,
-    over_pairs,
-    per_point,
-    rank,
-    variances,
+    jackknife_pair_mean,
+    measure_agreement,
+    rank_by_instability,
 )
-from stableft.probes.per_example_data import NO_ANSWER, answers_of
+from stableft.probes.per_example_data import NO_PREDICTION, predict_classes
 
 FEW = 99  # resamples
 # Fleiss (1971) as the textbooks have it: how many of 14 raters put each of 10 subjects into each of 5 categories.
@@ -51,25 +51,25 @@ def of(found: Agreement) -> tuple:
 
 
 def test_by_hand():
-    assert variances(RIGHT).tolist() == [0, 1 / 3, 1 / 3, 0]  # 1 or 2 of 3 right: 2 / (3 * 2)
-    point = per_point(RIGHT, rng(), FEW)
+    assert example_variances(RIGHT).tolist() == [0, 1 / 3, 1 / 3, 0]  # 1 or 2 of 3 right: 2 / (3 * 2)
+    point = estimate_per_example_variance(RIGHT, rng(), FEW)
     assert point.value == pytest.approx(1 / 6)
-    whole = as_a_whole(RIGHT, rng(), FEW)
+    whole = estimate_score_variance(RIGHT, rng(), FEW)
     assert whole.scores == (0.75, 0.5, 0.25)
     assert whole.mean == 0.5
     assert whole.value == pytest.approx(1 / 16)  # (1/16 + 0 + 1/16) / 2
     assert whole.ratio == pytest.approx(1.5)  # 1/16 over 1/24
     assert whole.covariance == pytest.approx((1 / 16 - 1 / 24) * 4 / 3)
     assert whole.test.reason == "the runs differ on 2 examples, too few for its chi-square"
-    found = agreement(RIGHT.astype(int))
+    found = measure_agreement(RIGHT.astype(int))
     assert of(found)[:4] == (0.5, pytest.approx(1 / 3), 0.25, 0.5)
 
 
 def test_numbers_by_hand():
     predictions = np.array([[1.0, 2.0], [3.0, 2.0]])
-    assert per_point(predictions, rng(), FEW).value == pytest.approx(1.0)  # variances 2 and 0
+    assert estimate_per_example_variance(predictions, rng(), FEW).value == pytest.approx(1.0)  # variances 2 and 0
     errors = np.square(predictions - [1.0, 1.0])  # [[0, 1], [4, 1]]: means 0.5 and 2.5, variances 8 and 0
-    whole = as_a_whole(errors, rng(), FEW)
+    whole = estimate_score_variance(errors, rng(), FEW)
     assert (whole.value, whole.ratio) == (pytest.approx(2.0), pytest.approx(1.0))
     assert whole.test.p is None
 
@@ -77,17 +77,17 @@ def test_numbers_by_hand():
 def test_fleiss_kappa_is_that_of_the_textbooks():
     answers = np.array([[i for i, count in enumerate(row) for _ in range(count)] for row in FLEISS]).T
     assert fleiss_kappa(answers) == pytest.approx(0.20993, abs=5e-6)
-    assert answer_counts(answers, 5).tolist() == [[*row, 0] for row in FLEISS]
+    assert count_predictions(answers, 5).tolist() == [[*row, 0] for row in FLEISS]
 
 
 def test_cochran_is_the_formula_of_the_textbooks():
     right = rng().random((5, 40)) < np.linspace(0.4, 0.8, 5)[:, np.newaxis]
     runs, rows = right.sum(axis=1), right.sum(axis=0)
     statistic = 4 * (5 * (runs**2).sum() - runs.sum() ** 2) / (5 * rows.sum() - (rows**2).sum())
-    found = cochran(right)
+    found = cochran_q(right)
     assert found.statistic == pytest.approx(statistic)
     assert found.p == pytest.approx(stats.chi2.sf(statistic, 4))
-    whole = as_a_whole(right, rng(), FEW)
+    whole = estimate_score_variance(right, rng(), FEW)
     assert whole.ratio == pytest.approx(statistic / 4)
 
 
@@ -96,15 +96,15 @@ def test_cochran_is_what_permuting_runs_within_each_example_gives():
     right = generator.random((4, 60)) < np.array([0.55, 0.6, 0.65, 0.75])[:, np.newaxis]
     spread = right.mean(axis=1).var()
     draws = [generator.permuted(right, axis=0).mean(axis=1).var() for _ in range(4000)]
-    assert cochran(right).p == pytest.approx(np.mean(np.array(draws) >= spread - 1e-12), abs=0.02)
+    assert cochran_q(right).p == pytest.approx(np.mean(np.array(draws) >= spread - 1e-12), abs=0.02)
 
 
 def test_outputs_that_are_not_finite_are_no_class():
     outputs = np.array([[0.1, 0.2], [math.nan, 0.0], [math.inf, 1.0], [2.0, 1.0]])
-    assert answers_of(outputs).tolist() == [1, NO_ANSWER, NO_ANSWER, 0]
-    answers = np.array([[0, NO_ANSWER], [0, NO_ANSWER], [0, 1]])
-    assert disagreements(answers).tolist() == pytest.approx([0, 2 / 3])  # two without an answer are alike
-    assert agreement(answers).unanimous == 0.5
+    assert predict_classes(outputs).tolist() == [1, NO_PREDICTION, NO_PREDICTION, 0]
+    answers = np.array([[0, NO_PREDICTION], [0, NO_PREDICTION], [0, 1]])
+    assert example_disagreements(answers).tolist() == pytest.approx([0, 2 / 3])  # two without an answer are alike
+    assert measure_agreement(answers).unanimous == 0.5
     assert ((answers == np.array([0, 1])).sum(axis=0) == [3, 1]).all()
 
 
@@ -119,7 +119,7 @@ def test_the_jackknife_is_that_of_leaving_out_each_run():
     without = np.array([churn([j for j in range(6) if j != i]) for i in range(6)])
     error = math.sqrt(5 / 6 * np.square(without - without.mean()).sum()) / whole
     factor = math.exp(stats.t.ppf(0.975, 5) * error)
-    found = over_pairs(differ, 1.0)
+    found = jackknife_pair_mean(differ, 1.0)
     assert (found.low, found.high) == (pytest.approx(whole / factor), pytest.approx(min(whole * factor, 1)))
 
 
@@ -134,38 +134,42 @@ def test_the_interval_over_runs_covers_the_truth(lost):
         right[generator.random(n) < lost] = np.arange(100) % 2 == 0
         return right
 
-    truth = variances(draw(20_000)).mean()
-    intervals = [per_point(draw(12), rng(), FEW).over_runs for _ in range(200)]
+    truth = example_variances(draw(20_000)).mean()
+    intervals = [estimate_per_example_variance(draw(12), rng(), FEW).over_runs for _ in range(200)]
     covered = np.mean([low <= truth <= high for i in intervals if (low := i.low) and (high := i.high)])
     assert 0.87 < covered <= 1
 
 
 def test_what_is_missing_says_why():
     one = np.array([[True, False]])
-    assert per_point(one, rng(), FEW).reason == "at least 2 runs are needed, here is 1"
-    assert as_a_whole(one, rng(), FEW).mean == 0.5
-    assert agreement(one.astype(int)).reason == "at least 2 runs are needed, here is 1"
+    assert estimate_per_example_variance(one, rng(), FEW).reason == "at least 2 runs are needed, here is 1"
+    assert estimate_score_variance(one, rng(), FEW).mean == 0.5
+    assert measure_agreement(one.astype(int)).reason == "at least 2 runs are needed, here is 1"
     none = np.zeros((0, 0), dtype=int)
-    assert agreement(none).reason == as_a_whole(none == 1, rng(), FEW).reason == "no run has predictions"
-    two = per_point(RIGHT[:2], rng(), FEW)
+    assert (
+        measure_agreement(none).reason
+        == estimate_score_variance(none == 1, rng(), FEW).reason
+        == "no run has predictions"
+    )
+    two = estimate_per_example_variance(RIGHT[:2], rng(), FEW)
     assert two.value == pytest.approx(0.125)
     assert two.over_runs.reason == "this needs at least 3 runs, here are 2"
     alike = np.array([[1, 1], [1, 1], [1, 1]])
-    found = agreement(alike)
+    found = measure_agreement(alike)
     assert of(found) == (1.0, 0.0, 0.0, 0.0, None)
     assert found.kappa_reason == "every run gives one and the same answer everywhere"
     assert found.churn_over_runs.reason == "the runs do not differ"
-    whole = as_a_whole(alike == 1, rng(), FEW)
+    whole = estimate_score_variance(alike == 1, rng(), FEW)
     assert (whole.value, whole.ratio, whole.test.p) == (0.0, None, None)
-    diverged = per_point(np.array([[1.0, math.nan], [1.0, 2.0]]), rng(), FEW)
+    diverged = estimate_per_example_variance(np.array([[1.0, math.nan], [1.0, 2.0]]), rng(), FEW)
     assert diverged.reason == "1 of 2 runs has outputs that are not finite"
 
 
 def test_the_order_of_ties():
     right = np.array([2, 1, 3, 1, 0])
     unstable = np.array([1 / 3, 0.25, 0.25, 0.25, 0.0])
-    assert rank(unstable, right).tolist() == [0, 1, 3, 2, 4]
-    assert rank(unstable).tolist() == [0, 1, 2, 3, 4]
+    assert rank_by_instability(unstable, right).tolist() == [0, 1, 3, 2, 4]
+    assert rank_by_instability(unstable).tolist() == [0, 1, 2, 3, 4]
 
 
 @settings(max_examples=60, deadline=None)
@@ -176,12 +180,12 @@ def test_against_brute_force_over_pairs(answers):
     right = answers == labels
     pairs = list(itertools.combinations(range(n), 2))
     churn = [np.mean([a != b for a, b in zip(answers[i], answers[j], strict=True)]) for i, j in pairs]
-    found = agreement(answers)
+    found = measure_agreement(answers)
     assert found.churn == pytest.approx(np.mean(churn))
     assert (found.churn_min, found.churn_max) == (pytest.approx(min(churn)), pytest.approx(max(churn)))
     assert found.unanimous == pytest.approx(np.mean([len(set(column)) == 1 for column in answers.T.tolist()]))
-    assert disagreements(answers).mean() == pytest.approx(np.mean(churn))
-    point, whole = per_point(right, rng(), FEW), as_a_whole(right, rng(), FEW)
+    assert example_disagreements(answers).mean() == pytest.approx(np.mean(churn))
+    point, whole = estimate_per_example_variance(right, rng(), FEW), estimate_score_variance(right, rng(), FEW)
     half = np.mean([(right[i] != right[j]).mean() for i, j in pairs]) / 2
     assert point.value == pytest.approx(half)
     assert point.value == pytest.approx(np.var(right, axis=0, ddof=1).mean())
@@ -199,10 +203,10 @@ def test_the_order_of_runs_and_examples_does_not_matter(answers, random):
     random.shuffle(runs)
     random.shuffle(examples)
     moved = answers[np.ix_(runs, examples)]
-    assert of(agreement(moved)) == pytest.approx(of(agreement(answers)), nan_ok=True)
-    for which in (lambda a: variances(a == 1), disagreements):
+    assert of(measure_agreement(moved)) == pytest.approx(of(measure_agreement(answers)), nan_ok=True)
+    for which in (lambda a: example_variances(a == 1), example_disagreements):
         assert which(moved).tolist() == which(answers)[examples].tolist()  # to the last bit, or ties would move
-    a, b = (as_a_whole(some == 1, rng(), FEW) for some in (answers, moved))
+    a, b = (estimate_score_variance(some == 1, rng(), FEW) for some in (answers, moved))
     assert b.value == pytest.approx(a.value, abs=1e-15)
     assert (b.ratio is None) == (a.ratio is None)
 
@@ -211,9 +215,9 @@ def test_the_order_of_runs_and_examples_does_not_matter(answers, random):
 @given(RUNS)
 def test_repeated_examples_change_nothing_that_is_a_mean(answers):
     twice = np.concatenate([answers, answers], axis=1)
-    a, b = agreement(answers), agreement(twice)
+    a, b = measure_agreement(answers), measure_agreement(twice)
     assert of(b) == pytest.approx(of(a), nan_ok=True)
-    one, two = (as_a_whole(some == 1, rng(), FEW) for some in (answers, twice))
+    one, two = (estimate_score_variance(some == 1, rng(), FEW) for some in (answers, twice))
     assert two.value == pytest.approx(one.value, abs=1e-15)
     if one.ratio is not None:
         assert two.ratio == pytest.approx(2 * one.ratio)  # the copies are anything but independent
@@ -223,6 +227,10 @@ def test_repeated_examples_change_nothing_that_is_a_mean(answers):
 @given(RUNS)
 def test_with_two_classes_s_per_point_is_half_the_churn(answers):
     two = answers > 0
-    assert per_point(two, rng(), FEW).value == pytest.approx((agreement(two.astype(int)).churn or 0) / 2)
+    assert estimate_per_example_variance(two, rng(), FEW).value == pytest.approx(
+        (measure_agreement(two.astype(int)).churn or 0) / 2
+    )
     labelled = two == (np.arange(two.shape[1]) % 2 == 0)  # whatever the labels
-    assert per_point(labelled, rng(), FEW).value == pytest.approx(per_point(two, rng(), FEW).value)
+    assert estimate_per_example_variance(labelled, rng(), FEW).value == pytest.approx(
+        estimate_per_example_variance(two, rng(), FEW).value
+    )

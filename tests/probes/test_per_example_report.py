@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from support.paths import GLUE
 
-from stableft.config.planned_run import PlannedRun, Sources
+from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.data.splits import data_fingerprint
 from stableft.errors import UserError
-from stableft.probes.per_example_data import CsvColumns
-from stableft.probes.per_example_report import PointsRequest, run_points
+from stableft.probes.per_example_data import PredictionColumns
+from stableft.probes.per_example_report import PerExampleRequest, run_per_example
 from stableft.records.run_record import DataRecord, RunRecord, Scores, run_folder, write_record
 from stableft.report.forms.write import Format
 
@@ -50,7 +50,7 @@ def write_sweep(kind: str, labels: list) -> Sweep:
     with open("rows.csv", "w", newline="") as file:
         csv.writer(file).writerows(rows)
     Path("mine.yaml").write_text(SWEEP.format(kind=OF[kind]))
-    return load_sweep("mine.yaml", Sources())
+    return load_sweep("mine.yaml", LocalPaths())
 
 
 def logits(answers) -> np.ndarray:
@@ -113,13 +113,13 @@ def save_arm(sweep: Sweep, arm="a", answers=ANSWERS, failed=FAILED) -> list[Plan
 
 
 def points(form: Format | None = "md", out=None, **options) -> str:
-    request = PointsRequest(**({"config": "mine.yaml", "csv": None} | options))
-    return run_points(request, Path("results"), None, form, out)
+    request = PerExampleRequest(**({"config": "mine.yaml", "csv": None} | options))
+    return run_per_example(request, Path("results"), None, form, out)
 
 
 def table(content: str, /, **columns) -> dict:
     Path("table.csv").write_text(content)
-    return {"config": None, "csv": Path("table.csv"), "columns": CsvColumns(**columns)}
+    return {"config": None, "csv": Path("table.csv"), "columns": PredictionColumns(**columns)}
 
 
 def refusal(**options) -> str:
@@ -275,7 +275,7 @@ def test_data_that_changed_since(sweep):
 def test_texts_that_cannot_be_had_are_missing(workplace):
     """The hub is not there, and no --data-dir was given: the numbers need no texts."""
     Path("mine.yaml").write_text("task: rte\nmodel: demo/toy-bert\nseeds: 1-2\narms:\n  - {name: a, recipe: mosbach}\n")
-    sweep = load_sweep("mine.yaml", Sources(data_dir=GLUE))
+    sweep = load_sweep("mine.yaml", LocalPaths(data_dir=GLUE))
     for run, answers in zip(sweep.runs, ANSWERS, strict=False):
         save(run, sweep, logits(answers))
     text = " ".join(points().split())
@@ -346,7 +346,7 @@ def test_numbers_are_no_classes(workplace):
 def test_options_that_contradict_each_other(sweep, stableft):
     options = table("example,run,prediction\n1,a,x\n1,b,x\n")
     assert refusal(**options, arms="a").startswith("--csv table.csv and --arms: a table is shown whole")
-    assert refusal(columns=CsvColumns(label="y")).startswith("--label names a column of --csv FILE")
+    assert refusal(columns=PredictionColumns(label="y")).startswith("--label names a column of --csv FILE")
     code, out, err = stableft("probe", "points")
     assert (code, out) == (2, "")
     assert err == "stableft: probe points: give a sweep file, or --csv FILE with a table of predictions\n"

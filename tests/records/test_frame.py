@@ -10,12 +10,12 @@ import pytest
 from support.table_records import make_config, make_imported, make_record
 
 from stableft.config.run_config import StartFrom
-from stableft.records.frame import DTYPES, Name, frame
-from stableft.records.run_record import ImportedScores, Scores, StartRecord, StopRecord
+from stableft.records.frame import COLUMN_DTYPES, ReportedArm, build_frame
+from stableft.records.run_record import EarlyStopRecord, ImportedScores, Scores, StartRecord
 
 
 def test_one_row_a_run():
-    row = frame([make_record(seed=2**62)]).iloc[0]
+    row = build_frame([make_record(seed=2**62)]).iloc[0]
     expected = {"arm": "mosbach", "recipe": "mosbach", "task": "rte", "model": "bert-large-uncased", "score": 0.7}
     expected |= {"scored": True, "checkpoint": "last", "metric": "accuracy", "split": "val", "baseline": 0.5}
     expected |= {"last": 0.7, "best": 0.8, "last_val": 0.7, "train_loss": 0.25, "steps": 9, "skipped_steps": 2}
@@ -25,14 +25,14 @@ def test_one_row_a_run():
 
 def test_which_overrides_the_runs_own_choice():
     record = make_record(split="heldout", report="best")
-    assert frame([record])["score"].tolist() == pytest.approx([0.7])  # test, best
-    assert frame([record], which="last")["score"].tolist() == pytest.approx([0.6])
-    assert frame([record], which="best")["checkpoint"].tolist() == ["best"]
-    assert frame([record])[["last_val", "best_val"]].iloc[0].tolist() == [0.7, 0.8]
+    assert build_frame([record])["score"].tolist() == pytest.approx([0.7])  # test, best
+    assert build_frame([record], which="last")["score"].tolist() == pytest.approx([0.6])
+    assert build_frame([record], which="best")["checkpoint"].tolist() == ["best"]
+    assert build_frame([record])[["last_val", "best_val"]].iloc[0].tolist() == [0.7, 0.8]
 
 
 def test_a_diverged_run_is_scored_nan_and_failed_while_a_crashed_one_has_no_score():
-    rows = frame([make_record(last=math.nan, seed=1), make_record(status="crashed", seed=2)])
+    rows = build_frame([make_record(last=math.nan, seed=1), make_record(status="crashed", seed=2)])
     assert rows["score"].isna().all()
     assert rows["scored"].tolist() == [True, False]
     assert rows["failed"].iloc[0]
@@ -42,12 +42,14 @@ def test_a_diverged_run_is_scored_nan_and_failed_while_a_crashed_one_has_no_scor
 def test_a_finished_run_without_the_reported_score_is_not_scored():
     record = make_record()
     record = record.model_copy(update={"last": Scores(step=9, val={}, test=None)})
-    assert frame([record])["scored"].tolist() == [False]
+    assert build_frame([record])["scored"].tolist() == [False]
 
 
 def test_arms_share_a_run_and_other_runs_are_left_out():
     shared, other = make_record(seed=1), make_record(seed=2)
-    rows = frame([shared, other], {shared.run_id: [Name("a", "devlin", "last"), Name("b", "mosbach", "best")]})
+    rows = build_frame(
+        [shared, other], {shared.run_id: [ReportedArm("a", "devlin", "last"), ReportedArm("b", "mosbach", "best")]}
+    )
     assert rows[["arm", "recipe", "run_id"]].values.tolist() == [
         ["a", "devlin", shared.run_id],
         ["b", "mosbach", shared.run_id],
@@ -57,15 +59,15 @@ def test_arms_share_a_run_and_other_runs_are_left_out():
 
 def test_a_record_that_comes_in_twice_counts_once():
     once, crashed = make_record(seed=1), make_record(seed=1, status="crashed")
-    rows = frame([crashed, once, once, crashed])
+    rows = build_frame([crashed, once, once, crashed])
     assert rows["copies"].tolist() == [2]
     assert rows["status"].tolist() == ["finished"]
     imported = make_imported(run_id=once.run_id)
-    assert len(frame([once, imported])) == 2
+    assert len(build_frame([once, imported])) == 2
 
 
 def test_an_imported_run_has_a_row_without_what_nobody_knows():
-    row = frame([make_imported(last=0.4, best=0.8, seed=7)]).iloc[0]
+    row = build_frame([make_imported(last=0.4, best=0.8, seed=7)]).iloc[0]
     assert (row.score, row.best, row.last_val, row.best_val) == pytest.approx((0.4, 0.8, 0.5, 0.9))
     assert (row.metric, row.split, row.checkpoint, row.baseline) == ("accuracy", "test", "last", 0.5)
     assert (row.seed_init, row.seed_data, row.recipe) == (7, 7, "mosbach")
@@ -76,25 +78,25 @@ def test_an_imported_run_has_a_row_without_what_nobody_knows():
 
 def test_an_imported_run_keeps_the_validation_metric_that_it_has():
     scores = ImportedScores(step=9, val={"accuracy": 0.8}, test={"f1": 0.9})
-    row = frame([make_imported(metric="f1", last=0.9).model_copy(update={"last": scores})]).iloc[0]
+    row = build_frame([make_imported(metric="f1", last=0.9).model_copy(update={"last": scores})]).iloc[0]
     assert (row.score, row.last_val) == (0.9, 0.8)
 
 
 def test_setting_is_equal_for_runs_that_differ_in_seeds_only():
-    rows = frame([make_record(seed=1), make_record(seed=2), make_record(seed=1, lr=3e-5)])
+    rows = build_frame([make_record(seed=1), make_record(seed=2), make_record(seed=1, lr=3e-5)])
     first, second, third = rows["setting"]
     assert first == second != third
 
 
 def test_no_records_give_an_empty_frame_with_all_columns():
-    assert frame([]).dtypes.to_dict().keys() == DTYPES.keys()
+    assert build_frame([]).dtypes.to_dict().keys() == COLUMN_DTYPES.keys()
 
 
 def test_many_records_are_quick():
     records = [make_record(seed=1)] * 2000
-    names = {records[0].run_id: [Name(str(i), "r", "last") for i in range(3)]}
+    names = {records[0].run_id: [ReportedArm(str(i), "r", "last") for i in range(3)]}
     start = time.process_time()
-    frame(records, names)
+    build_frame(records, names)
     assert time.process_time() - start < 2
 
 
@@ -107,19 +109,19 @@ def test_import_is_light(module):
 
 
 def test_a_stopped_run_has_no_score_and_says_by_which_rule():
-    stop = StopRecord(score=0.4, step=3, rank=3, of=3, after=0.3, lowest=0.5)
+    stop = EarlyStopRecord(score=0.4, step=3, rank=3, of=3, after=0.3, lowest=0.5)
     record = make_record().model_copy(update={"status": "stopped", "stop": stop, "last": None, "best": None})
-    row = frame([record]).iloc[0]
+    row = build_frame([record]).iloc[0]
     assert (row.status, row.scored, pd.isna(row.failed), row.copies) == ("stopped", False, True, 0)
     assert row.rule == "the lowest 50 % by validation score after 30 % of the steps"
     finished = make_record()  # without the rule the same run was finished later
-    assert frame([record, finished]).status.tolist() == ["finished"]
-    assert frame([finished, record]).status.tolist() == ["finished"]
+    assert build_frame([record, finished]).status.tolist() == ["finished"]
+    assert build_frame([finished, record]).status.tolist() == ["finished"]
 
 
 def test_what_a_run_started_from():
     start = StartRecord(sha256="0" * 64, recipe="zhang", task="mnli", seeds={"init": 0, "data": 0})
     config = make_config().model_copy(update={"start_from": StartFrom(run="0" * 16, checkpoint="best")})
-    rows = frame([make_record().model_copy(update={"start": start, "config": config, "run_id": config.run_id})])
+    rows = build_frame([make_record().model_copy(update={"start": start, "config": config, "run_id": config.run_id})])
     assert rows.iloc[0].start == "the best weights of run 0000000000000000 (zhang on mnli, seed 0)"
-    assert frame([make_record()]).iloc[0].start is None
+    assert build_frame([make_record()]).iloc[0].start is None

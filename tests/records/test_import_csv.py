@@ -14,7 +14,7 @@ from stableft.data.metrics import majority_baseline
 from stableft.errors import UserError
 from stableft.records.csv_table import CsvMapping
 from stableft.records.import_csv import import_csv
-from stableft.records.import_runs import known_task, majority_score, metric_in_name
+from stableft.records.import_runs import find_known_task, majority_score, metric_in_name
 from stableft.records.run_record import ImportedRun, dump_record, read_records_file
 
 RESULTS = FILES / "per-seed" / "results.csv"  # made up, in the layout of a real file
@@ -130,7 +130,7 @@ def test_values_that_pandas_would_change_stay_as_they_are(take):
     ("written", "name"), [("rte", "rte"), ("STS-B", "stsb"), ("sst2", "sst2"), ("cola", "cola"), ("Toy RTE", "toy-rte")]
 )
 def test_tasks_are_known_by_name_and_title(written, name):
-    task = known_task(written)
+    task = find_known_task(written)
     assert task is not None
     assert task.name == name
 

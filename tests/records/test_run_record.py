@@ -14,21 +14,21 @@ from support.paths import ROOT
 from stableft.config.run_config import canonical_json
 from stableft.errors import UserError
 from stableft.records.run_record import (
-    AnyRun,
+    AnyRunRecord,
     DataRecord,
+    EarlyStopRecord,
     Environment,
     EvalPoint,
     ImportedEval,
     ImportedRun,
     ImportedScores,
+    ImportSource,
     RunRecord,
     Scores,
-    Source,
     StartRecord,
-    StopRecord,
     atomic_write,
     dump_record,
-    is_probe,
+    is_probe_line,
     parse_record,
     read_record,
     read_records_file,
@@ -103,12 +103,12 @@ def make_imported(score: float = 0.7, **changes) -> ImportedRun:
         "failed": None,
         "baseline": None,
         "steps": None,
-        "source": Source(kind="csv", name="scores.csv", sha256="f" * 64),
+        "source": ImportSource(kind="csv", name="scores.csv", sha256="f" * 64),
     }
     return ImportedRun.model_validate(values | changes)
 
 
-def same(a: AnyRun, b: AnyRun) -> bool:
+def same(a: AnyRunRecord, b: AnyRunRecord) -> bool:
     return dump_record(a) == dump_record(b)  # NaN is not equal to NaN
 
 
@@ -258,7 +258,7 @@ def test_a_file_of_records_keeps_their_order(tmp_path, make_record, make_config)
 def test_a_damaged_line_of_a_file_of_records_is_named(tmp_path, make_record):
     path = tmp_path / "a.jsonl"
     path.write_text(dump_record(make_record()) + "\n" + dump_record(make_record())[:-9] + "\n")
-    records: Iterator[AnyRun] = read_records_file(path)
+    records: Iterator[AnyRunRecord] = read_records_file(path)
     next(records)
     with pytest.raises(UserError, match=r"a\.jsonl:2 is not a complete record"):
         next(records)
@@ -277,7 +277,7 @@ def test_files_of_records_that_cannot_be_read(tmp_path):
 def test_fields_that_came_later_leave_older_records_as_they_were(make_record):
     line = dump_record(make_record())
     assert not {"start", "stop"} & json.loads(line).keys()
-    stop = StopRecord(score=math.nan, step=3, rank=2, of=2, after=0.3, lowest=0.5)
+    stop = EarlyStopRecord(score=math.nan, step=3, rank=2, of=2, after=0.3, lowest=0.5)
     start = StartRecord(sha256="0" * 64, recipe="zhang", task="mnli", seeds={"init": 0, "data": 0})
     record = make_record().model_copy(update={"status": "stopped", "stop": stop, "start": start})
     again = parse_record(dump_record(record))
@@ -312,7 +312,7 @@ def test_committed_records_keep_every_value_they_have(path):
             return new
         return {key: of_both(value, new.get(key)) for key, value in old.items()}
 
-    lines = [line for line in path.read_text().splitlines() if not is_probe(line)]
+    lines = [line for line in path.read_text().splitlines() if not is_probe_line(line)]
     for line, record in zip(lines, read_records_file(path), strict=True):
         again = dump_record(record)
         assert '"source":null' in again

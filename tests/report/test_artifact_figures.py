@@ -25,9 +25,9 @@ from support.artifact_records import (
 )
 
 from stableft.records.run_record import RunRecord
-from stableft.report.build import build
-from stableft.report.forms.write import render
-from stableft.report.runs import gather
+from stableft.report.build import build_report
+from stableft.report.forms.write import render_report
+from stableft.report.runs import collect_runs
 
 TITLES = {"rte": "RTE", "mrpc": "MRPC", "stsb": "STS-B", "cola": "CoLA"}
 LARGE = {"sst2": "SST-2", "qnli": "QNLI", "qqp": "QQP", "mnli": "MNLI"}
@@ -201,10 +201,12 @@ def test_fewer_than_ten_runs_of_a_kind_are_stated():
     artifact, runs = planned("mosbach-figure14")
     failed = first(M, True, 4)
     fine = [record for record in where(M, task="rte") if not record.failed]
-    made = build(gather(artifact, runs, [*reversed(failed), *fine, *where(OURS, task="rte", seeds=range(1, 4))]))
+    made = build_report(
+        collect_runs(artifact, runs, [*reversed(failed), *fine, *where(OURS, task="rte", seeds=range(1, 4))])
+    )
     panels = {panel["title"]: panel for panel in made.values["panels"]}
     check_band(panels["(b) training loss, 10 failed runs"]["curves"][0], failed, "train_loss", "std")
-    text = words(render(made))
+    text = words(render_report(made))
     assert "devlin: 4 failed runs, where the paper shows 10." in text
     assert "mosbach: 3 successful runs, where the paper shows 10." in text
 
@@ -331,7 +333,7 @@ def _closed_form(val: np.ndarray, of: np.ndarray, n: int) -> float:
 
 def test_random_trials_are_drawn_the_same_way_every_time():
     artifact, runs = planned("zhang-figure4")
-    again = build(gather(artifact, runs, pool()))
+    again = build_report(collect_runs(artifact, runs, pool()))
     assert again.values["panels"] == report("zhang-figure4").values["panels"]
     assert any("drawn 1,000 times" in note and "seed 0" in note for note in again.values["panels"][0]["notes"])
 
@@ -383,7 +385,7 @@ def test_zhang_figure10_has_the_deviation_with_one_seed_held_fixed(title):
 
 def test_zhang_figure10_says_whose_deviation_it_is_where_a_seed_of_one_kind_is_missing():
     artifact, runs = planned("zhang-figure10")
-    made = build(gather(artifact, runs, [record for record in pool() if record.config.seeds.init != 4]))
+    made = build_report(collect_runs(artifact, runs, [record for record in pool() if record.config.seeds.init != 4]))
     panel = next(panel for panel in made.values["panels"] if panel["title"] == "Standard")
     grid = np.delete(grid_of(RE_INIT["Standard"]), 4, axis=0)
     fixed = dict(zip(panel["columns"], panel["values"][0], strict=True))

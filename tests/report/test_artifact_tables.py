@@ -14,10 +14,10 @@ from support.paths import GLUE, ROOT
 
 from stableft.report import paper_tables as data_stats
 from stableft.report import paper_values as published
-from stableft.report.build import build
+from stableft.report.build import build_report
 from stableft.report.forms.document import Report
-from stableft.report.forms.write import render
-from stableft.report.runs import gather
+from stableft.report.forms.write import render_report
+from stableft.report.runs import collect_runs
 
 TITLES = {"rte": "RTE", "mrpc": "MRPC", "stsb": "STS-B", "cola": "CoLA"}
 LARGE = {"sst2": "SST-2", "qnli": "QNLI", "qqp": "QQP", "mnli": "MNLI"}
@@ -86,7 +86,7 @@ def best_and_equal(family: dict[Any, np.ndarray]) -> set:
 
 def words(made: Report) -> str:
     """The Markdown without its line breaks."""
-    return " ".join(render(made).split())
+    return " ".join(render_report(made).split())
 
 
 # --- Mosbach et al.
@@ -176,7 +176,7 @@ def test_an_arm_that_is_far_steadier_than_the_second_earns_the_star():
         _scored(record, 0.71 + i * 1e-5) if record.run_id in steady else record for i, record in enumerate(pool())
     ]
     artifact, runs = planned("mosbach-table1")
-    made = build(gather(artifact, runs, records))
+    made = build_report(collect_runs(artifact, runs, records))
     found = {arm: scores(where(of, task="rte"), which, "val") for arm, (of, which) in STABILITY[made.id][2].items()}
     second = min((found[arm] for arm in ("devlin", "mosbach-mixout")), key=lambda values: values.std(ddof=1))
     ours = [_best(record) for record in records if record.run_id in steady]
@@ -360,7 +360,7 @@ def test_without_any_run_the_printed_values_are_there_with_the_command_that_make
 
 @pytest.fixture
 def few_held_out(monkeypatch):
-    monkeypatch.setattr(data_stats, "HELD_OUT", 6)
+    monkeypatch.setattr(data_stats, "HELD_OUT_ROWS", 6)
 
 
 def lines(path: str, header: int = 1) -> list[list[str]]:
@@ -376,7 +376,7 @@ def majority(labels: list[str]) -> float:
 
 def data_cells(name: str) -> dict[tuple[str, str], dict[str, Any]]:
     artifact, runs = planned(name)
-    made = build(gather(artifact, runs, []), GLUE)
+    made = build_report(collect_runs(artifact, runs, []), GLUE)
     return {(cell["column"], cell["row"]): cell for cell in made.values["cells"]}
 
 

@@ -28,16 +28,16 @@ from support.artifact_records import (
 )
 from support.paths import GLUE
 
-from stableft.records.run_record import ImportedEval, ImportedRun, ImportedScores, Source, write_records_file
+from stableft.records.run_record import ImportedEval, ImportedRun, ImportedScores, ImportSource, write_records_file
 from stableft.report import all_reports as everything
 from stableft.report import paper_tables as data_stats
-from stableft.report.all_reports import rebuild
-from stableft.report.build import build
-from stableft.report.figures.style import file_bytes
-from stableft.report.forms.document import Grid, Report
-from stableft.report.forms.html import html
-from stableft.report.forms.write import Format, render, write_folder
-from stableft.report.runs import ARTIFACTS, gather
+from stableft.report.all_reports import build_all_reports
+from stableft.report.build import build_report
+from stableft.report.figures.style import figure_to_bytes
+from stableft.report.forms.document import Report, ReportTable
+from stableft.report.forms.html import reports_to_html
+from stableft.report.forms.write import Format, render_report, write_report_folder
+from stableft.report.runs import ARTIFACTS, collect_runs
 
 FORMS: tuple[Format, ...] = ("md", "csv", "latex", "json", "html")
 DATASETS = ("mosbach-table2", "zhang-table3")
@@ -66,12 +66,12 @@ def whole_report(name: str) -> Report:
     if name not in DATASETS:
         return report(name)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data_stats, "HELD_OUT", 6)
-        return build(runs_of(name), GLUE)
+        patch.setattr(data_stats, "HELD_OUT_ROWS", 6)
+        return build_report(runs_of(name), GLUE)
 
 
 def strict(made: Report) -> dict[str, Any]:
-    return json.loads(render(made, "json"), parse_constant=refuse)
+    return json.loads(render_report(made, "json"), parse_constant=refuse)
 
 
 def test_there_are_43_artefacts():
@@ -91,7 +91,7 @@ def test_there_are_43_artefacts():
 @pytest.mark.parametrize("name", ARTIFACTS)
 def test_every_form_says_what_it_is(name):
     made = whole_report(name)
-    texts = {form: render(made, form) for form in FORMS if form != "html"}
+    texts = {form: render_report(made, form) for form in FORMS if form != "html"}
     assert texts["md"].startswith(f"# {ARTIFACTS[name].title}\n")
     values = json.loads(texts["json"], parse_constant=refuse)
     assert (values["artifact"], values["title"]) == (name, ARTIFACTS[name].title)
@@ -110,10 +110,10 @@ def test_every_form_says_what_it_is(name):
 def test_html_has_every_figure_drawn(name):
     made = whole_report(name)
     for draw in made.figures.values():
-        picture = file_bytes(draw(), "png")
+        picture = figure_to_bytes(draw(), "png")
         assert picture.startswith(b"\x89PNG")
         assert len(picture) > 3000
-    text = render(made, "html")
+    text = render_report(made, "html")
     assert text.count("<svg") + text.count("<img") == len(made.figures)
     assert "<title>" in text
 
@@ -126,7 +126,7 @@ def _counts(text: str) -> list[int]:
 @pytest.mark.parametrize("name", OF_RUNS)
 def test_n_is_stated_in_every_cell_or_box(name):
     made = report(name)
-    grids = [block for block in made.blocks if isinstance(block, Grid)]
+    grids = [block for block in made.blocks if isinstance(block, ReportTable)]
     assert grids
     for grid in grids:
         ours = [row for row in grid.rows if not str(row[0]).startswith("- ") and ", seed " not in str(row[0])]
@@ -155,7 +155,7 @@ def missing_of(name: str) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.parametrize("name", [*OF_RUNS, *PROBES])
 def test_with_too_few_runs_the_command_that_makes_the_rest_is_named(name):
-    text = words(render(report(name)))
+    text = words(render_report(report(name)))
     named = re.findall(r"`stableft sweep (configs/[\w/.-]+)` makes the rest", text)
     lacking = [sweep for sweep, (done, of) in missing_of(name).items() if done < of]
     assert set(named) <= {f"configs/{sweep}" for sweep in ARTIFACTS[name].sweeps}
@@ -186,11 +186,11 @@ def test_counts_and_run_ids_are_in_the_json(name):
 @pytest.mark.parametrize("name", [name for name in ARTIFACTS if name not in DATASETS])
 def test_without_any_run_what_is_known_is_rendered(name):
     made = report_without_runs(name)
-    texts = {form: render(made, form) for form in ("md", "csv", "latex", "json")}
+    texts = {form: render_report(made, form) for form in ("md", "csv", "latex", "json")}
     strict(made)
     text = words(texts["md"])
     if name in NO_RUNS or name in FORMULAS:
-        assert any(isinstance(block, Grid) for block in made.blocks)
+        assert any(isinstance(block, ReportTable) for block in made.blocks)
         return
     of = len({(run.arm, run.run_id) for _, run in planned(name)[1]})
     assert sum(int(n.replace(",", "")) for n in re.findall(r"0 of ([\d,]+) runs of this project", text)) == of
@@ -204,12 +204,12 @@ def test_without_any_run_what_is_known_is_rendered(name):
 @pytest.mark.parametrize("name", ["mosbach-figure1", "mosbach-figure7", "zhang-figure4", "zhang-figure9"])
 def test_a_figure_without_any_run_is_drawn_as_that(name):
     (draw,) = report_without_runs(name).figures.values()
-    assert file_bytes(draw(), "png").startswith(b"\x89PNG")
+    assert figure_to_bytes(draw(), "png").startswith(b"\x89PNG")
 
 
 # --- runs that someone else did
 
-SOURCE = Source(kind="zhang-logs", name="their-logs", sha256="ab" * 32)
+SOURCE = ImportSource(kind="zhang-logs", name="their-logs", sha256="ab" * 32)
 
 
 def imported(arm: str, task: str, seed: int) -> ImportedRun:
@@ -246,7 +246,7 @@ def theirs(arms: tuple[str, ...]) -> tuple[ImportedRun, ...]:
 
 def with_imported(name: str, arms: tuple[str, ...], own=()) -> Report:
     artifact, runs = planned(name)
-    return build(gather(artifact, runs, [*own, *theirs(arms)]))
+    return build_report(collect_runs(artifact, runs, [*own, *theirs(arms)]))
 
 
 def of_them(arm: str, task: str) -> list[ImportedRun]:
@@ -264,7 +264,7 @@ def test_imported_runs_stand_in_zhang_table1_as_not_ours():
         assert cell["std"] == pytest.approx(np.std(values, ddof=1))
         assert list(cell["sources"].values()) == [6]
     assert cells["zhang-1k", "rte"]["sources"] == {}
-    text = words(render(made))
+    text = words(render_report(made))
     assert "6 of 6 runs of zhang on rte" in text
     assert "are not this project's runs, they were imported from their-logs (zhang-logs, sha256 abababababab)" in text
 
@@ -274,7 +274,7 @@ def test_imported_runs_are_boxes_curves_and_trials_as_not_ours():
     labels = {"zhang": "Correction", "zhang-bertadam": "No Correction"}
     for name in ("zhang-figure2", "zhang-figure3", "zhang-figure4"):
         made = with_imported(name, arms)
-        assert "are not this project's runs, they were imported from their-logs" in words(render(made))
+        assert "are not this project's runs, they were imported from their-logs" in words(render_report(made))
         panel = next(panel for panel in made.values["panels"] if panel["title"] == "RTE")
         shown = {found["label"]: found for found in panel.get("boxes", panel.get("curves"))}
         for arm, label in labels.items():
@@ -307,7 +307,7 @@ def test_imported_runs_beside_ours_make_one_box_that_says_how_many_are_whose():
     values = [*scores(own, "best", "test"), *(r.best.test["accuracy"] for r in of_them("zhang", "rte") if r.best)]
     assert box["n"] == MORE + 6
     assert box["scores"] == pytest.approx(sorted(100 * value for value in values))
-    assert f"6 of {MORE + 6} runs of zhang on rte" in words(render(made))
+    assert f"6 of {MORE + 6} runs of zhang on rte" in words(render_report(made))
 
 
 # --- all at once
@@ -322,9 +322,9 @@ def rebuilt(results: Path, out: Path, records) -> tuple[dict[str, bytes], list[s
     write_records_file(results / "records" / "pool.jsonl", records)
     out.mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data_stats, "HELD_OUT", 6)
+        patch.setattr(data_stats, "HELD_OUT_ROWS", 6)
         patch.chdir(results.parent)
-        lines = list(rebuild(Path(results.name), [], GLUE, "recipe", Path(out.name)))
+        lines = list(build_all_reports(Path(results.name), [], GLUE, "recipe", Path(out.name)))
     return folder_bytes(out), lines
 
 
@@ -379,7 +379,7 @@ def test_a_report_that_is_refused_is_a_line_and_the_others_go_on(tmp_path, monke
     folder.mkdir(parents=True)
     write_records_file(folder / "good.jsonl", records)
     write_records_file(folder / "mixed.jsonl", [*records[1:], unlike])
-    lines = list(rebuild(tmp_path / "results", [], None, "recipe", tmp_path / "out"))
+    lines = list(build_all_reports(tmp_path / "results", [], None, "recipe", tmp_path / "out"))
     assert [line.partition(": ")[2].startswith("no report: the runs of 'zhang'") for line in lines] == [
         False,
         True,
@@ -395,8 +395,8 @@ def test_a_figure_is_laid_out_once_for_every_form(tmp_path):
     made, drawn = report("zhang-figure3"), []
     (name, draw), *_ = made.figures.items()
     counted = replace(made, figures={name: lambda: drawn.append(name) or draw()}, vectors={})
-    write_folder(counted, tmp_path)
-    html([counted], "again")
+    write_report_folder(counted, tmp_path)
+    reports_to_html([counted], "again")
     assert drawn == [name]
-    assert counted.vectors[name] == file_bytes(draw(), "svg")
-    assert (tmp_path / f"{name}.png").read_bytes() == file_bytes(draw(), "png")
+    assert counted.vectors[name] == figure_to_bytes(draw(), "svg")
+    assert (tmp_path / f"{name}.png").read_bytes() == figure_to_bytes(draw(), "png")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 
-from stableft.report.build import build
-from stableft.report.forms.write import render
-from stableft.report.runs import runs_of_file
+from stableft.report.build import build_report
+from stableft.report.forms.write import render_report
+from stableft.report.runs import load_runs_from_file
 
 SEEDS = {"smoke": 5, "demo": 25, "toy": 5, "demo-probes": 5, "demo-watch": 25}
 
@@ -16,7 +16,7 @@ SEEDS = {"smoke": 5, "demo": 25, "toy": 5, "demo-probes": 5, "demo-watch": 25}
 @pytest.mark.parametrize(("form", "ending"), [("md", "md"), ("json", "json"), ("csv", "csv"), ("latex", "tex")])
 def test_a_report_is_rebuilt_from_its_records(name, n, form, ending, monkeypatch):
     monkeypatch.chdir(ROOT)
-    report = build(runs_of_file(Path(f"results/records/{name}.jsonl")))
+    report = build_report(load_runs_from_file(Path(f"results/records/{name}.jsonl")))
     committed = (ROOT / f"results/reports/{name}/report.{ending}").read_text()
-    assert render(report, form).strip() == committed.strip()
+    assert render_report(report, form).strip() == committed.strip()
     assert {finished for *_, finished, _ in report.provenance.runs} == {n}

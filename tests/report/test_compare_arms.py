@@ -13,11 +13,11 @@ from scipy import stats
 from support.table_records import make_imported, make_record
 
 from stableft.errors import UserError
-from stableft.records.run_record import StopRecord, write_record, write_records_file
-from stableft.report.artifact import Checkpoint
-from stableft.report.compare_arms import compare_arms
-from stableft.report.compare_runs import SHOWN
-from stableft.report.forms.write import render
+from stableft.records.run_record import EarlyStopRecord, write_record, write_records_file
+from stableft.report.artifact import ReportedCheckpoint
+from stableft.report.compare_arms import build_comparison_report
+from stableft.report.compare_runs import MAX_NAMED_RUNS
+from stableft.report.forms.write import render_report
 
 NAN = math.nan
 FINE = [0.70, 0.71, 0.72, 0.69, 0.705, 0.715, 0.70, 0.69, 0.71, 0.70]
@@ -38,10 +38,10 @@ def imported(arm, scores, **more):
 def compare(tmp_path):
     """Returns a function that compares arms a and b of some records, written to a file."""
 
-    def compare(*records, arms=("a", "b"), task=None, metric=None, where=(), score: Checkpoint = "recipe"):
+    def compare(*records, arms=("a", "b"), task=None, metric=None, where=(), score: ReportedCheckpoint = "recipe"):
         file = tmp_path / "some.jsonl"
         write_records_file(file, [record for arm in records for record in arm])
-        return compare_arms(arms[0], arms[1], tmp_path / "none", [file], task, metric, where, score)
+        return build_comparison_report(arms[0], arms[1], tmp_path / "none", [file], task, metric, where, score)
 
     return compare
 
@@ -117,7 +117,7 @@ def test_spread_among_the_runs_that_did_not_fail_is_labelled_as_conditional(comp
     found = report.values["tests"]["levene_successful"]
     assert found["p"] == pytest.approx(stats.levene(WIDE, FINE, center="median").pvalue, rel=1e-6)
     assert (found["n_a"], found["n_b"]) == (10, 10)
-    assert "conditional on success" in " ".join(render(report).split())
+    assert "conditional on success" in " ".join(render_report(report).split())
 
 
 # ---- forms
@@ -126,7 +126,7 @@ def test_spread_among_the_runs_that_did_not_fail_is_labelled_as_conditional(comp
 @pytest.mark.parametrize("form", ["md", "csv", "latex", "json", "html"])
 def test_every_form_says_what_is_concluded_or_its_numbers(compare, form):
     report = compare(runs("a", LOST), runs("b", FINE, lr=3e-5))
-    text = render(report, form)
+    text = render_report(report, form)
     if form == "json":
         assert json.loads(text)["conclusion"] == conclusion(report)
     elif form == "csv":
@@ -156,15 +156,15 @@ def test_run_folders_are_read_where_no_file_is_given(tmp_path):
     for record in records:
         (tmp_path / "runs" / record.run_id).mkdir(parents=True)
         write_record(tmp_path, record)
-    report = compare_arms("a", "b", tmp_path, [])
+    report = build_comparison_report("a", "b", tmp_path, [])
     assert [arm["cell"]["summary"]["n"] for arm in report.values["arms"]] == [10, 10]
     assert "1 crashed" in notes(report)
     damaged = tmp_path / "runs" / records[0].run_id / "record.json"
     damaged.write_text("{}")
     with pytest.raises(UserError, match=re.escape(str(damaged))):
-        compare_arms("a", "b", tmp_path, [])
+        build_comparison_report("a", "b", tmp_path, [])
     with pytest.raises(UserError, match="there are no records in"):
-        compare_arms("a", "b", tmp_path / "empty", [])
+        build_comparison_report("a", "b", tmp_path / "empty", [])
 
 
 # ---- the sentence
@@ -210,7 +210,7 @@ def test_the_small_spread_of_an_arm_that_failed_throughout_is_no_stability(compa
     report = compare(runs("a", [0.50, 0.49, 0.48, 0.50, 0.50] * 2, best=0.5), runs("b", WIDE, lr=3e-5))
     said = conclusion(report)
     assert "b fails less often than a (0/10 against 10/10" in said
-    assert "†" in render(report)
+    assert "†" in render_report(report)
     assert "every run failed (†)" in notes(report)
     assert "every run of a failed, so a small spread of its scores is no stability (M footnote 5)" in said
 
@@ -233,7 +233,7 @@ def test_nan_leaves_tests_out_and_says_why(compare):
     assert "the spread of their scores is not tested (1 of 11 and 0 of 10 values are NaN" in said
     assert "the means are not tested" in said
     assert "No interval of the mean of a, interval of the SD of a, IQM of a: 1 of 11 values are NaN" in notes(report)
-    assert "1 of 11 values are NaN" in " ".join(render(report, "html").split())
+    assert "1 of 11 values are NaN" in " ".join(render_report(report, "html").split())
 
 
 @pytest.mark.parametrize("n", [1, 2, 9])
@@ -260,7 +260,7 @@ def test_nothing_varies(compare):
 
 
 def test_runs_stopped_as_hopeless_leave_no_sample(compare):
-    stop = StopRecord(score=0.4, step=3, rank=3, of=3, after=0.3, lowest=0.4)
+    stop = EarlyStopRecord(score=0.4, step=3, rank=3, of=3, after=0.3, lowest=0.4)
     ended = make_record(arm="a", status="crashed", seed=50).model_copy(update={"status": "stopped", "stop": stop})
     report = compare([*runs("a", LOST), ended], runs("b", FINE, lr=3e-5))
     said = conclusion(report)
@@ -307,7 +307,7 @@ def test_imported_runs_are_named_as_not_this_projects(compare):
     assert "settings and data rows of imported runs are not known" in text
     assert "10 of 10 runs of a on rte, 10 of 10 runs of b on rte are not this project's runs" in text
     assert "elsewhere.csv" in text
-    values = json.loads(render(report, "json"))
+    values = json.loads(render_report(report, "json"))
     assert list(values["arms"][0]["cell"]["sources"].values()) == [10]
     assert values["runs"][0]["origin"].startswith("elsewhere.csv (csv, sha256 0123456789ab")
     assert "b fails less often than a" in conclusion(report)
@@ -430,7 +430,7 @@ def test_a_seed_twice_and_pooled_settings_are_refused_by_run_and_setting(refused
     assert "arm 'a' on rte has 10 seeds more than once" in said
     assert f"run {a[0].run_id} of seed 1/101" in said
     assert "optimizer.lr is 2e-05" in said
-    assert f" and {20 - SHOWN} more" in said
+    assert f" and {20 - MAX_NAMED_RUNS} more" in said
     assert said.endswith("--where optimizer.lr=2e-05 chooses")
     later = [make_record(last=0.7, arm="a", lr=5e-5, seed=seed) for seed in (50, 51)]
     said = refused(a, later, b)

@@ -11,8 +11,15 @@ from stableft.catalog.tasks import TASKS
 from stableft.data.sources import RawSplit
 from stableft.errors import UserError
 from stableft.report import paper_tables as data_stats
-from stableft.report.forms.document import Bullets, Grid
-from stableft.report.paper_tables import MISSING, Statistic, dataset_report, dataset_statistics, printed_tables, render
+from stableft.report.forms.document import Bullets, ReportTable
+from stableft.report.paper_tables import (
+    NOT_AVAILABLE,
+    DatasetStatistic,
+    build_dataset_report,
+    compute_dataset_statistics,
+    load_printed_dataset_tables,
+    render_dataset_statistics,
+)
 
 # The tables typed a second time. M Table 2: training, development, majority baseline, metric.
 MOSBACH = """
@@ -38,11 +45,11 @@ mnli 392k 1k 9.8k Acc. 33.3 31.8
 @pytest.fixture(scope="module", autouse=True)
 def small_hold_out():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data_stats, "HELD_OUT", 6)
+        patch.setattr(data_stats, "HELD_OUT_ROWS", 6)
         yield
 
 
-def find(rows: list[Statistic], table: str, task: str, column: str) -> Statistic:
+def find(rows: list[DatasetStatistic], table: str, task: str, column: str) -> DatasetStatistic:
     return next(row for row in rows if (row.table, row.task, row.column) == (table, task, column))
 
 
@@ -58,15 +65,15 @@ def test_printed_tables_typed_a_second_time(table, text, columns):
     for line in text.strip().splitlines():
         task, *texts = line.split(" ", len(columns))
         typed[task] = dict(zip(columns, texts, strict=True))
-    printed = printed_tables()[table]
+    printed = load_printed_dataset_tables()[table]
     assert {task: dict(values) for task, values in printed.values.items()} == typed
     assert [list(values) for values in printed.values.values()] == [columns] * len(typed)
 
 
 def test_every_column_of_both_tables_is_there():
-    rows = dataset_statistics(GLUE, TASKS.values())
-    assert MISSING not in {row.here for row in rows}
-    for table, paper in printed_tables().items():
+    rows = compute_dataset_statistics(GLUE, TASKS.values())
+    assert NOT_AVAILABLE not in {row.here for row in rows}
+    for table, paper in load_printed_dataset_tables().items():
         for name, columns in paper.values.items():
             printed = [row for row in rows if (row.table, row.task) == (table, TASKS[name].title) and row.paper]
             assert [row.paper for row in printed] == [columns[c] for c in sorted(columns, key=_order)]
@@ -78,7 +85,7 @@ def _order(column: str) -> int:
 
 
 def test_majority_baselines_of_every_metric():
-    rows = dataset_statistics(GLUE, [TASKS["mrpc"]])
+    rows = compute_dataset_statistics(GLUE, [TASKS["mrpc"]])
     accuracy, f1 = 8 / 12, 2 * 8 / 12 / (1 + 8 / 12)
     assert find(rows, "M", "MRPC", "majority (development), accuracy").here == f"{accuracy:.3f}"
     assert find(rows, "M", "MRPC", "majority (development), F1").here == f"{f1:.3f}"
@@ -89,13 +96,13 @@ def test_majority_baselines_of_every_metric():
 def test_a_missing_file_is_not_available(tmp_path):
     (tmp_path / "QNLI").mkdir()
     shutil.copy(GLUE / "QNLI" / "dev.tsv", tmp_path / "QNLI")
-    rows = dataset_statistics(tmp_path, TASKS.values())
-    assert find(rows, "M", "QNLI", "training").here == MISSING
+    rows = compute_dataset_statistics(tmp_path, TASKS.values())
+    assert find(rows, "M", "QNLI", "training").here == NOT_AVAILABLE
     assert find(rows, "M", "QNLI", "development").here == "10"
-    assert find(rows, "Z", "QNLI", "validation").here == MISSING
+    assert find(rows, "Z", "QNLI", "validation").here == NOT_AVAILABLE
     assert find(rows, "Z", "QNLI", "test").here == "10"
     others = [row for row in rows if row.task != "QNLI" and row.column != "metric"]
-    assert {(row.here, row.note) for row in others if row.paper} == {(MISSING, "")}
+    assert {(row.here, row.note) for row in others if row.paper} == {(NOT_AVAILABLE, "")}
 
 
 def genuine(labels) -> RawSplit:
@@ -115,9 +122,9 @@ def test_genuine_sizes_differ_where_the_papers_do(monkeypatch):
     }
     monkeypatch.setattr(data_stats, "find_layouts", lambda task, part, folder: (task.name, part) in counts)
     monkeypatch.setattr(
-        data_stats, "read_rows", lambda task, part, folder: genuine(np.repeat([0, 1], counts[task.name, part]))
+        data_stats, "read_raw_split", lambda task, part, folder: genuine(np.repeat([0, 1], counts[task.name, part]))
     )
-    rows = dataset_statistics(Path("anywhere"), TASKS.values())
+    rows = compute_dataset_statistics(Path("anywhere"), TASKS.values())
     different = {(row.table, row.task, row.column.split(",")[0]) for row in rows if row.note}
     assert different == {
         ("M", "RTE", "training"),
@@ -133,19 +140,19 @@ def test_genuine_sizes_differ_where_the_papers_do(monkeypatch):
 
 
 def test_reasons_name_columns_of_the_papers():
-    for printed in printed_tables().values():
+    for printed in load_printed_dataset_tables().values():
         assert printed.reasons
         assert all(column in printed.values[task] for task, column in printed.reasons)
 
 
 def test_a_metric_other_than_the_printed_one_is_said(monkeypatch):
-    assert {row.note for row in dataset_statistics(GLUE, TASKS.values()) if row.column == "metric"} == {""}
-    monkeypatch.setitem(data_stats.METRICS, "F1 score", "accuracy")
-    assert find(dataset_statistics(GLUE, [TASKS["mrpc"]]), "M", "MRPC", "metric").note.startswith("differs")
+    assert {row.note for row in compute_dataset_statistics(GLUE, TASKS.values()) if row.column == "metric"} == {""}
+    monkeypatch.setitem(data_stats.PRINTED_METRIC_NAMES, "F1 score", "accuracy")
+    assert find(compute_dataset_statistics(GLUE, [TASKS["mrpc"]]), "M", "MRPC", "metric").note.startswith("differs")
 
 
 def test_rendering_is_aligned():
-    text = render(dataset_statistics(GLUE, [TASKS["rte"], TASKS["stsb"]]))
+    text = render_dataset_statistics(compute_dataset_statistics(GLUE, [TASKS["rte"], TASKS["stsb"]]))
     assert "Mosbach et al. 2021, Table 2" in text
     assert "Zhang et al. 2021, Table 3" in text
     table = text.split("\n\n")[1].splitlines()
@@ -153,8 +160,8 @@ def test_rendering_is_aligned():
     assert all(line[start - 2 : start] in ("  ", "") for line in table for start in starts)
 
 
-def grids_of(report) -> list[Grid]:
-    return [block for block in report.blocks if isinstance(block, Grid)]
+def grids_of(report) -> list[ReportTable]:
+    return [block for block in report.blocks if isinstance(block, ReportTable)]
 
 
 def entries_of(report) -> dict[tuple[str, str], tuple[str, bool]]:
@@ -169,21 +176,21 @@ def entries_of(report) -> dict[tuple[str, str], tuple[str, bool]]:
 
 @pytest.mark.parametrize(("paper", "n_grids", "n_printed"), [("M", 1, 5 * 4), ("Z", 2, 8 * 6)])
 def test_a_report_shows_here_and_printed(paper, n_grids, n_printed):
-    report = dataset_report(paper, GLUE)
+    report = build_dataset_report(paper, GLUE)
     assert report.id == {"M": "mosbach-table2", "Z": "zhang-table3"}[paper]
     assert len(grids_of(report)) == n_grids
     assert report.tables == tuple(grids_of(report))
     entries = entries_of(report)
     assert len(entries) == 2 * n_printed
-    counted = find(dataset_statistics(GLUE, [TASKS["rte"]]), paper, "RTE", "training").here
+    counted = find(compute_dataset_statistics(GLUE, [TASKS["rte"]]), paper, "RTE", "training").here
     assert entries["Training", "RTE here"] == (counted, True)
     assert entries["Training", "RTE printed"] == ({"M": "2491", "Z": "2.5k"}[paper], True)
     assert entries["Metric", "RTE here"] == ("accuracy", False)
-    assert MISSING not in {text for text, _ in entries.values()}
+    assert NOT_AVAILABLE not in {text for text, _ in entries.values()}
     assert report.values["missing"] == []
     (difference,) = (line for line in report.values["differences"] if line.startswith("RTE, training: "))
     assert difference.startswith(f"RTE, training: {counted} here, printed ")
-    assert len(report.rows) == sum(row.table == paper for row in dataset_statistics(GLUE, TASKS.values()))
+    assert len(report.rows) == sum(row.table == paper for row in compute_dataset_statistics(GLUE, TASKS.values()))
     assert {row["agrees"] for row in report.rows} == {True, False, None}  # None: of a metric that it does not print
     assert json.loads(json.dumps(report.values, allow_nan=False))["cells"] == list(report.rows)
     assert str(GLUE) not in json.dumps(report.values)
@@ -205,20 +212,22 @@ def hub(monkeypatch):
             return genuine(np.repeat([0, 1], [3, 4]))
         raise UserError(f"{task.title} cannot be loaded from the hub: no network; give a folder")
 
-    monkeypatch.setattr(data_stats, "read_rows", read)
+    monkeypatch.setattr(data_stats, "read_raw_split", read)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     return asked
 
 
 @pytest.mark.parametrize("paper", ["M", "Z"])
 def test_without_data_the_printed_numbers_are_still_there(hub, paper):
-    report = dataset_report(paper, None)
+    report = build_dataset_report(paper, None)
     assert hub == ["rte"]  # each data set would take its time to fail
     entries = entries_of(report)
     here = [text for (row, column), (text, _) in entries.items() if column.endswith(" here") and row != "Metric"]
-    assert set(here) == {MISSING}
+    assert set(here) == {NOT_AVAILABLE}
     printed = [text for (_, column), (text, _) in entries.items() if column.endswith(" printed")]
-    assert sorted(printed) == sorted(text for row in printed_tables()[paper].values.values() for text in row.values())
+    assert sorted(printed) == sorted(
+        text for row in load_printed_dataset_tables()[paper].values.values() for text in row.values()
+    )
     missing = [line for block in report.blocks if isinstance(block, Bullets) for line in block.lines]
     assert f"{len(here)} numbers of RTE, MRPC, " in missing[0]
     assert f"`stableft report {report.id} --data-dir FOLDER`" in missing[0]
@@ -231,7 +240,7 @@ def test_without_data_the_printed_numbers_are_still_there(hub, paper):
 def test_offline_every_data_set_of_the_cache_is_taken(hub, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub.cached = ("cola",)
-    report = dataset_report("M", None)
+    report = build_dataset_report("M", None)
     assert set(hub) == {"rte", "mrpc", "cola", "qnli", "scitail"}
     assert entries_of(report)["Training", "CoLA here"] == ("7", True)
     assert len(report.values["missing"]) == 1 + 4
@@ -239,4 +248,4 @@ def test_offline_every_data_set_of_the_cache_is_taken(hub, monkeypatch):
 
 def test_a_missing_folder_is_the_users_mistake(tmp_path):
     with pytest.raises(UserError, match="is not a folder"):
-        dataset_report("M", tmp_path / "nowhere")
+        build_dataset_report("M", tmp_path / "nowhere")

@@ -7,18 +7,20 @@ import json
 import pytest
 from support.table_records import make_record
 
-from stableft.records.frame import frame
-from stableft.records.run_record import Vanished, WatchRecord
-from stableft.report.artifact import sweep_artifact
-from stableft.report.forms.document import Grid, Heading
-from stableft.report.forms.write import render
-from stableft.report.stability_report import stability_report
-from stableft.report.stability_table import build_report
+from stableft.records.frame import build_frame
+from stableft.records.run_record import FailureWatchRecord, VanishingGradients
+from stableft.report.artifact import make_sweep_artifact
+from stableft.report.forms.document import Heading, ReportTable
+from stableft.report.forms.write import render_report
+from stableft.report.stability_report import build_stability_report
+from stableft.report.stability_table import build_table_from_frame
 
 
 def watch(first=None, last=None, at_end=False):
-    seen = [None if step is None else Vanished(step=step, ratio=1e-4 * step, loss=0.691) for step in (first, last)]
-    return WatchRecord(nothing_learnt=0.693, looks=10, first=seen[0], last=seen[1], at_end=at_end)
+    seen = [
+        None if step is None else VanishingGradients(step=step, ratio=1e-4 * step, loss=0.691) for step in (first, last)
+    ]
+    return FailureWatchRecord(nothing_learnt=0.693, looks=10, first=seen[0], last=seen[1], at_end=at_end)
 
 
 def runs(watches, scores, arm="devlin", lr=2e-5):
@@ -32,15 +34,15 @@ def table():
     kinds = [watch(3, 9, True), watch(5, 9, True), watch(7, 9, True), watch(), watch(2, 4)]
     records = runs(kinds, [0.4, 0.45, 0.7, 0.3, 0.8])
     records += runs([watch(), None], [0.8, 0.9], "mosbach", 1e-5)
-    return build_report(frame(records), sweep_artifact("mine", "mine.yaml"), {})
+    return build_table_from_frame(build_frame(records), make_sweep_artifact("mine", "mine.yaml"), {})
 
 
 def grids(report):
-    return {block.name: block for block in report.blocks if isinstance(block, Grid)}
+    return {block.name: block for block in report.blocks if isinstance(block, ReportTable)}
 
 
 def test_how_often_the_watch_was_right(table):
-    report = stability_report(table)
+    report = build_stability_report(table)
     assert Heading("Failure watch") in report.blocks
     grid = grids(report)["mine-watch"]
     assert grid.header[1:] == (
@@ -54,7 +56,7 @@ def test_how_often_the_watch_was_right(table):
 
 
 def test_every_run_that_has_likely_failed_is_named_with_its_numbers(table):
-    grid = grids(stability_report(table))["mine-watch-runs"]
+    grid = grids(build_stability_report(table))["mine-watch-runs"]
     assert grid.caption.startswith("Likely failed: vanishing gradients")
     ids = [seen.run_id for seen in table.cells[0].watched]
     assert grid.rows == (
@@ -65,21 +67,21 @@ def test_every_run_that_has_likely_failed_is_named_with_its_numbers(table):
 
 
 def test_the_watch_is_in_every_form(table):
-    report = stability_report(table)
-    texts = {form: render(report, form) for form in ("md", "latex", "html")}
+    report = build_stability_report(table)
+    texts = {form: render_report(report, form) for form in ("md", "latex", "html")}
     for form, text in texts.items():
         plain = " ".join(text.split())
         assert "ikely failed: vanishing gradients" in plain, form
         assert plain.count("The watch knows nothing of scores.") == (2 if form == "latex" else 1)
         assert table.cells[0].watched[2].run_id in plain
-    values = json.loads(render(report, "json"))["watch"]
+    values = json.loads(render_report(report, "json"))["watch"]
     assert values["arms"][0] == {
         **{"row": "devlin", "column": "rte", "watched": 5, "failed": 3, "warned_failed": 2, "warned_not_failed": 1},
         **{"failed_not_warned": 1, "taken_back": 1, "median_first_step": 5.0},
     }
     assert [run["at_end"] for run in values["runs"]] == [True, True, True, False, False, False]
     assert values["runs"][4]["last"] == {"step": 4, "ratio": 4e-4, "loss": 0.691}
-    devlin, mosbach = csv.DictReader(io.StringIO(render(report, "csv")))
+    devlin, mosbach = csv.DictReader(io.StringIO(render_report(report, "csv")))
     assert (devlin["n watched"], devlin["n warned and failed"], devlin["n failed without warning"]) == ("5", "2", "1")
     assert devlin["likely failed: vanishing gradients"].count("(seed ") == 3
     assert mosbach["likely failed: vanishing gradients"] == ""
@@ -87,12 +89,16 @@ def test_the_watch_is_in_every_form(table):
 
 def test_runs_that_were_not_watched_have_no_section():
     records = runs([None, None], [0.4, 0.8])
-    report = stability_report(build_report(frame(records), sweep_artifact("mine", "mine.yaml"), {}))
+    report = build_stability_report(
+        build_table_from_frame(build_frame(records), make_sweep_artifact("mine", "mine.yaml"), {})
+    )
     for form in ("md", "csv", "latex", "html", "json"):
-        assert "watch" not in render(report, form)
+        assert "watch" not in render_report(report, form)
 
 
 def test_no_warning_means_no_list_of_runs():
     records = runs([watch(), watch()], [0.4, 0.8])
-    report = stability_report(build_report(frame(records), sweep_artifact("mine", "mine.yaml"), {}))
+    report = build_stability_report(
+        build_table_from_frame(build_frame(records), make_sweep_artifact("mine", "mine.yaml"), {})
+    )
     assert list(grids(report)) == ["mine-rte", "mine-watch"]

@@ -11,20 +11,29 @@ import numpy as np
 import pytest
 from support.reports import NARROW, WIDE, make_report, make_runs
 
-from stableft.report.artifact import sweep_artifact
-from stableft.report.forms.document import Bullets, Entry, Grid, Heading, Paragraph, Picture, Provenance, Report
-from stableft.report.forms.latex import latex
-from stableft.report.forms.markdown import WIDTH, markdown
-from stableft.report.forms.write import csv_text, json_text, render
-from stableft.report.stability_report import stability_report
+from stableft.report.artifact import make_sweep_artifact
+from stableft.report.forms.document import (
+    Bullets,
+    Heading,
+    Paragraph,
+    Picture,
+    Provenance,
+    Report,
+    ReportCell,
+    ReportTable,
+)
+from stableft.report.forms.latex import report_to_latex
+from stableft.report.forms.markdown import LINE_WIDTH, report_to_markdown
+from stableft.report.forms.write import render_report, report_to_csv, report_to_json
+from stableft.report.stability_report import build_stability_report
 
 ODD = r"50%_of {a} | b\c~^#$ & <d> `e` --f"
-MEANS = Grid(
+MEANS = ReportTable(
     "means-1",
     ("model", "RTE", "MRPC", "RTE"),
     (
-        ("Standard", "69.5", Entry("90.8", bold=True), Entry("72.3", mark="*")),
-        ("- difference", "+0.1", Entry("-1.0", bold=True, mark="*†"), ""),
+        ("Standard", "69.5", ReportCell("90.8", bold=True), ReportCell("72.3", mark="*")),
+        ("- difference", "+0.1", ReportCell("-1.0", bold=True, mark="*†"), ""),
     ),
     caption="Bold: the larger mean, by Student's t-test (one-sided)",
     groups=(("3 Epochs", 2), ("Longer", 1)),
@@ -62,9 +71,9 @@ def check_latex(text):
 
 def test_blocks_in_markdown():
     prose = Paragraph("word " * 40), Heading("Deeper", 3), MEANS, Bullets(("a", "b " * 70))
-    text = markdown(report(Heading("RTE\nand more"), *prose))
+    text = report_to_markdown(report(Heading("RTE\nand more"), *prose))
     assert text.startswith("# Means\n\n## RTE and more\n\nword word")
-    assert max(map(len, text.splitlines())) <= WIDTH
+    assert max(map(len, text.splitlines())) <= LINE_WIDTH
     assert "\n\n### Deeper\n\n| model " in text
     rows = text[text.index("| model") :].splitlines()[:4]
     assert rows == [
@@ -80,8 +89,8 @@ def test_blocks_in_markdown():
 
 
 def test_signs_in_markdown():
-    odd = (ODD, Entry("x|y", bold=True, mark="†")), ("two\nlines", Entry("", bold=True))
-    text = markdown(report(Grid("g", ("", "a|b"), odd)))
+    odd = (ODD, ReportCell("x|y", bold=True, mark="†")), ("two\nlines", ReportCell("", bold=True))
+    text = report_to_markdown(report(ReportTable("g", ("", "a|b"), odd)))
     rows = text.splitlines()[2:]
     assert r"**x\|y**†" in rows[2]
     assert len({len(row) for row in rows}) == 1
@@ -91,17 +100,17 @@ def test_signs_in_markdown():
 
 
 def test_a_title_below_the_ranks_is_a_plain_line():
-    assert markdown(report(Heading("Notes", 4), Bullets(("one",)))) == "# Means\n\nNotes\n\n- one\n"
+    assert report_to_markdown(report(Heading("Notes", 4), Bullets(("one",)))) == "# Means\n\nNotes\n\n- one\n"
 
 
 def test_pictures_are_links_only_where_the_files_are():
     made = report(Picture("scores", "every score [of 5]\nby arm"), Paragraph("after"))
-    assert markdown(made) == "# Means\n\nafter\n"
-    assert "\n\n![every score (of 5) by arm](scores.png)\n\nafter\n" in markdown(made, pictures=True)
+    assert report_to_markdown(made) == "# Means\n\nafter\n"
+    assert "\n\n![every score (of 5) by arm](scores.png)\n\nafter\n" in report_to_markdown(made, pictures=True)
 
 
 def test_a_grid_in_latex():
-    text = latex(report(tables=(MEANS,)))
+    text = report_to_latex(report(tables=(MEANS,)))
     check_latex(text)
     lines = text.splitlines()
     assert lines[:4] == [
@@ -119,15 +128,15 @@ def test_a_grid_in_latex():
 
 
 def test_signs_in_latex():
-    odd = Grid(
+    odd = ReportTable(
         "a_b c/1",
         ("", ODD, "[b]"),
-        ((f"[{ODD}]", Entry(ODD, bold=True, mark="x_1"), "±×≤≥−εβ–—’‡†"), ("*", "", "two\nlines")),
+        ((f"[{ODD}]", ReportCell(ODD, bold=True, mark="x_1"), "±×≤≥−εβ–—’‡†"), ("*", "", "two\nlines")),
         caption=ODD,
         groups=(("", 1), (ODD, 1)),
         notes=(ODD,),
     )
-    text = latex(report(tables=(odd,), title=ODD))
+    text = report_to_latex(report(tables=(odd,), title=ODD))
     check_latex(text)
     assert r"\label{tab:a-b-c-1}" in text
     assert "\n{}[50\\%" in text
@@ -137,29 +146,29 @@ def test_signs_in_latex():
 
 
 def test_a_table_without_a_caption_has_the_title_of_the_report():
-    assert r"\caption{Means \& more}" in latex(
-        report(tables=(Grid("g", ("", "n"), (("a", "1"),)),), title="Means & more")
+    assert r"\caption{Means \& more}" in report_to_latex(
+        report(tables=(ReportTable("g", ("", "n"), (("a", "1"),)),), title="Means & more")
     )
 
 
 def test_no_table_in_latex_is_a_comment():
-    assert latex(report(title="Loss\nsurfaces")) == "% Loss surfaces: there is no table of it.\n"
+    assert report_to_latex(report(title="Loss\nsurfaces")) == "% Loss surfaces: there is no table of it.\n"
 
 
 def test_the_tables_of_stability_are_latex():
-    sweep = sweep_artifact("a_sweep of mine", "x.yaml")
+    sweep = make_sweep_artifact("a_sweep of mine", "x.yaml")
     runs = make_runs(ODD, WIDE), make_runs("mosbach", NARROW), make_runs("mosbach", [0.47] * 4, task="cola")
-    made = stability_report(make_report(*runs, artifact=sweep))
-    check_latex(render(made, "latex"))
+    made = build_stability_report(make_report(*runs, artifact=sweep))
+    check_latex(render_report(made, "latex"))
     assert [grid.name for grid in made.tables] == ["a-sweep-of-mine", "a-sweep-of-mine-rte-against-first"]
     assert made.tables[0].groups == (("RTE", 7), ("CoLA", 7))
 
 
 def test_every_grid_is_rectangular():
     runs = make_runs("devlin", WIDE), make_runs("mosbach", NARROW), make_runs("mosbach", NARROW, task="cola")
-    for artifact in ({}, {"artifact": sweep_artifact("s", "s.yaml")}):
-        made = stability_report(make_report(*runs, **artifact))
-        grids = [*made.tables, *(block for block in made.blocks if isinstance(block, Grid))]
+    for artifact in ({}, {"artifact": make_sweep_artifact("s", "s.yaml")}):
+        made = build_stability_report(make_report(*runs, **artifact))
+        grids = [*made.tables, *(block for block in made.blocks if isinstance(block, ReportTable))]
         assert len(grids) >= 3
         for grid in grids:
             assert {len(row) for row in grid.rows} == {len(grid.header)}
@@ -169,13 +178,15 @@ def test_every_grid_is_rectangular():
 
 def test_the_figures_of_stability_have_places_and_words():
     table = make_report(make_runs("devlin", WIDE), make_runs("mosbach", NARROW))
-    made = stability_report(table, {"scores": list, "training-loss": list, "more": list}, Provenance(run_ids=("a",)))
+    made = build_stability_report(
+        table, {"scores": list, "training-loss": list, "more": list}, Provenance(run_ids=("a",))
+    )
     pictures = [block for block in made.blocks if isinstance(block, Picture)]
     assert [picture.name for picture in pictures] == ["scores", "training-loss", "more"]
     assert made.blocks[0] == pictures[0]
     assert pictures[0].alt.endswith("RTE (devlin 0/10 failed, mosbach 0/10 failed).")
     assert made.provenance.run_ids == ("a",)
-    assert markdown(made) == render(table)
+    assert report_to_markdown(made) == render_report(table)
 
 
 def test_csv_has_every_key_once_and_numbers_as_they_are():
@@ -184,24 +195,24 @@ def test_csv_has_every_key_once_and_numbers_as_they_are():
         {"title": 'c "d"\ne', "label": "1.50", "x": np.float64(1 / 3)},
         MappingProxyType({"x": math.nan, "failed": True, "n": 7}),
     )
-    text = csv_text(report(rows=rows))
+    text = report_to_csv(report(rows=rows))
     assert text.startswith("title,x,failed,label,n\n")
     lines = list(csv.DictReader(io.StringIO(text)))
     assert [line["x"] for line in lines] == ["0.1", repr(1 / 3), "NaN"]
     assert [line["failed"] for line in lines] == ["", "", "True"]
     assert [line["title"] for line in lines] == ["a, b", 'c "d"\ne', ""]
     assert (lines[1]["label"], lines[2]["n"]) == ("1.50", "7")
-    assert csv_text(report()) == ""
+    assert report_to_csv(report()) == ""
 
 
 def test_csv_refuses_what_is_no_number_or_text():
     with pytest.raises(ValueError, match=r"\[1\] is no value"):
-        csv_text(report(rows=({"x": [1]},)))
+        report_to_csv(report(rows=({"x": [1]},)))
 
 
 def test_json_is_the_values():
     values = {"a": (1, 2.5, None, True, "±"), "b": MappingProxyType({"c": []})}
-    text = json_text(report(values=values))
+    text = report_to_json(report(values=values))
     assert json.loads(text) == {"a": [1, 2.5, None, True, "±"], "b": {"c": []}}
     assert "±" in text
     assert text.endswith("}\n")
@@ -210,18 +221,18 @@ def test_json_is_the_values():
 @pytest.mark.parametrize("value", [math.nan, math.inf, np.float64(0.5), np.int64(1), np.bool_(True), np.ones(2), {1}])
 def test_json_refuses_what_json_has_no_word_for(value):
     with pytest.raises(ValueError, match=r"values\.cells\[1\]\.mean is "):
-        json_text(report(values={"cells": [{"mean": 0.5}, {"mean": value}]}))
+        report_to_json(report(values={"cells": [{"mean": 0.5}, {"mean": value}]}))
 
 
 def test_json_refuses_keys_that_are_no_texts():
     with pytest.raises(ValueError, match="values has the key 1,"):
-        json_text(report(values={1: "a"}))
+        report_to_json(report(values={1: "a"}))
 
 
 @pytest.mark.parametrize("form", ["md", "csv", "latex", "json", "html"])
 def test_a_table_and_its_report_are_the_same_text(form):
     table = make_report(make_runs("devlin", WIDE), make_runs("mosbach", NARROW))
-    text = render(table, form)
-    assert text == render(stability_report(table), form)
+    text = render_report(table, form)
+    assert text == render_report(build_stability_report(table), form)
     assert text.endswith("\n")
     assert "mosbach" in text

@@ -6,19 +6,28 @@ from html.parser import HTMLParser
 
 import pytest
 
-from stableft.report.figures.draw import draw
+from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.panels import Curve, CurvePanel
-from stableft.report.forms.document import Bullets, Entry, Grid, Heading, Paragraph, Picture, Provenance, Report
-from stableft.report.forms.html import html
-from stableft.report.forms.write import render
+from stableft.report.forms.document import (
+    Bullets,
+    Heading,
+    Paragraph,
+    Picture,
+    Provenance,
+    Report,
+    ReportCell,
+    ReportTable,
+)
+from stableft.report.forms.html import reports_to_html
+from stableft.report.forms.write import render_report
 
 ODD = '<b>"5 & 6"</b> {{ title }} {% raw %}'
 VOID = {"meta", "img", "br"}
-GRID = Grid(
+GRID = ReportTable(
     "means-1",
     ("", "RTE", "MRPC", "RTE"),
     (
-        (ODD, "69.5 ± 2.5", Entry("90.8", bold=True), Entry("72.3", mark="*†")),
+        (ODD, "69.5 ± 2.5", ReportCell("90.8", bold=True), ReportCell("72.3", mark="*†")),
         ("- difference", "+0.1", "a sentence that is longer than a number", ""),
     ),
     caption=f"Bold by `Student's` t-test {ODD}",
@@ -61,7 +70,7 @@ class Reader(HTMLParser):
 
 
 def figure():
-    return draw([CurvePanel("RTE", "step", "loss", (Curve(ODD, (1.0, 2.0), (0.7, 0.1)),))])
+    return draw_panels([CurvePanel("RTE", "step", "loss", (Curve(ODD, (1.0, 2.0), (0.7, 0.1)),))])
 
 
 def report(*blocks, id="mine", title="My report", **more):
@@ -69,7 +78,7 @@ def report(*blocks, id="mine", title="My report", **more):
 
 
 def page(*reports):
-    return Reader(html(reports, "A page"))
+    return Reader(reports_to_html(reports, "A page"))
 
 
 def test_one_report_is_a_page():
@@ -81,7 +90,7 @@ def test_one_report_is_a_page():
     assert found.texts("li") == ["a", "b"]
     assert found.attributes("nav") == []
     assert found.attributes("footer") == []
-    assert render(made, "html") == html([made], "My report")
+    assert render_report(made, "html") == reports_to_html([made], "My report")
 
 
 def test_several_reports_have_contents_that_lead_to_them():
@@ -98,7 +107,9 @@ def test_several_reports_have_contents_that_lead_to_them():
 
 
 def test_nothing_is_fetched_or_run():
-    text = html([report(Picture("loss", "losses"), figures={"loss": figure}, provenance=PROVENANCE)] * 2, "A page")
+    text = reports_to_html(
+        [report(Picture("loss", "losses"), figures={"loss": figure}, provenance=PROVENANCE)] * 2, "A page"
+    )
     without_figures = re.sub(r"data:image/svg\+xml;base64,[A-Za-z0-9+/=]+", "", text)
     assert "//" not in without_figures
     assert "url(" not in text
@@ -142,13 +153,15 @@ def test_the_rows_of_a_table_are_equally_wide():
 
 
 def test_a_grid_without_a_caption_has_the_heading_above_for_those_who_hear():
-    grids = [Grid("g", ("arm", "n"), (("a", "1"),)) for _ in range(2)]
+    grids = [ReportTable("g", ("arm", "n"), (("a", "1"),)) for _ in range(2)]
     found = page(report(grids[0], Heading("RTE: accuracy"), grids[1]))
     assert found.texts("caption", **{"class": "unseen"}) == ["My report", "RTE: accuracy"]
 
 
 def test_what_a_user_wrote_is_text():
-    text = html([report(Heading(ODD), Paragraph(ODD), Bullets((ODD, "odd ` one")), title=ODD, undrawn={"x": ODD})], ODD)
+    text = reports_to_html(
+        [report(Heading(ODD), Paragraph(ODD), Bullets((ODD, "odd ` one")), title=ODD, undrawn={"x": ODD})], ODD
+    )
     found = Reader(text)
     assert "b" not in {tag for tag, _, _ in found.elements}
     assert found.texts("title") == found.texts("h1") == found.texts("h2") == [ODD]
@@ -184,7 +197,7 @@ def test_where_the_numbers_come_from():
 
 @pytest.mark.parametrize("part", ["details::details-content", "break-inside: avoid", "prefers-color-scheme: dark"])
 def test_paper_and_screens_have_their_styles(part):
-    text = html([report()], "A page")
+    text = reports_to_html([report()], "A page")
     style = text[text.index("<style>") : text.index("</style>")]
     assert part in style
     assert style.count("{") == style.count("}")
@@ -195,7 +208,9 @@ def test_paper_and_screens_have_their_styles(part):
 
 def test_equal_reports_are_equal_files():
     def make():
-        return html([report(GRID, Picture("loss", "l"), figures={"loss": figure}, provenance=PROVENANCE)], "A page")
+        return reports_to_html(
+            [report(GRID, Picture("loss", "l"), figures={"loss": figure}, provenance=PROVENANCE)], "A page"
+        )
 
     assert make() == make()
 

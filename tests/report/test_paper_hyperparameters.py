@@ -6,9 +6,9 @@ import pytest
 
 from stableft.config.recipe import read_recipe, shipped_recipes
 from stableft.report import paper_tables as module
-from stableft.report.forms.document import Bullets, Grid
-from stableft.report.paper_tables import hyperparameter_report, hyperparameters
-from stableft.report.paper_values import load_hyperparameters
+from stableft.report.forms.document import Bullets, ReportTable
+from stableft.report.paper_tables import build_hyperparameter_report, compare_hyperparameters
+from stableft.report.paper_values import load_printed_hyperparameters
 
 # M Table 3: BERT / RoBERTa / ALBERT.
 MOSBACH = """
@@ -65,12 +65,14 @@ def typed(paper: str) -> dict[tuple[str, str], str]:
 
 
 def deviations_of(paper: str) -> dict[tuple[str, str, str], str]:
-    return {(paper, place.row, place.column): place.here for place in hyperparameters(paper) if not place.agrees}
+    return {
+        (paper, place.row, place.column): place.here for place in compare_hyperparameters(paper) if not place.agrees
+    }
 
 
 @pytest.mark.parametrize("paper", TABLES)
 def test_printed_hyperparameters_typed_a_second_time(paper):
-    printed = load_hyperparameters(paper)
+    printed = load_printed_hyperparameters(paper)
     places = {
         (row, column): text
         for row, texts in printed.rows.items()
@@ -85,18 +87,20 @@ def test_printed_hyperparameters_typed_a_second_time(paper):
 def test_every_place_is_as_printed_but_for_the_known_deviations(paper):
     known = {key: here for key, here in DEVIATIONS.items() if key[0] == paper}
     assert deviations_of(paper) == known
-    here = {(place.row, place.column): place.here for place in hyperparameters(paper)}
+    here = {(place.row, place.column): place.here for place in compare_hyperparameters(paper)}
     assert here == typed(paper) | {key[1:]: text for key, text in known.items()}
-    assert all(place.reason not in ("", module.UNKNOWN) for place in hyperparameters(paper) if not place.agrees)
+    assert all(
+        place.reason not in ("", module.NO_KNOWN_REASON) for place in compare_hyperparameters(paper) if not place.agrees
+    )
 
 
 @pytest.mark.parametrize("paper", TABLES)
 def test_the_report_shows_both_where_they_differ(paper):
-    report = hyperparameter_report(paper)
+    report = build_hyperparameter_report(paper)
     assert report.id == {"M": "mosbach-table3", "Z": "zhang-table6"}[paper]
-    (grid,) = (block for block in report.blocks if isinstance(block, Grid))
+    (grid,) = (block for block in report.blocks if isinstance(block, ReportTable))
     assert report.tables == (grid,)
-    assert [row[0] for row in grid.rows] == list(load_hyperparameters(paper).rows)
+    assert [row[0] for row in grid.rows] == list(load_printed_hyperparameters(paper).rows)
     assert {len(row) for row in grid.rows} == {len(grid.header)}
     for row in grid.rows:
         for column, entry in zip(COLUMNS[paper], row[1:], strict=True):
@@ -120,21 +124,21 @@ def test_a_changed_sweep_is_a_deviation_without_a_known_reason(monkeypatch):
     assert here["M", "Learning rate", "RoBERTa"] == "1e-5 - 4e-5"
     assert here["M", "Number of random seeds", "RoBERTa"] == "1, 25"
     assert len(here) == len(DEVIATIONS) + 2
-    lines = hyperparameter_report("M").values["deviations"]
+    lines = build_hyperparameter_report("M").values["deviations"]
     assert any(line.endswith("printed 1e-5 - 3e-5: no reason is known.") for line in lines)
 
 
 def test_a_changed_recipe_is_a_deviation_without_a_known_reason(monkeypatch):
     standard = read_recipe(shipped_recipes()["zhang"])
-    recipe_of = module._zhang_recipe
-    monkeypatch.setattr(module, "_zhang_recipe", lambda title: standard if title == "BART" else recipe_of(title))
+    recipe_of = module._read_zhang_recipe
+    monkeypatch.setattr(module, "_read_zhang_recipe", lambda title: standard if title == "BART" else recipe_of(title))
     here = deviations_of("Z")
     assert here["Z", "BART RTE", "Learning Rate"] == "2e-5"
     assert {here["Z", f"BART {task}", "Training Epochs / Steps"] for task in ("RTE", "CoLA")} == {"3 epochs"}
     assert {row.split()[0] for _, row, _ in here} == {"BART"}
-    assert len(hyperparameter_report("Z").values["deviations"]) == len(here)
+    assert len(build_hyperparameter_report("Z").values["deviations"]) == len(here)
 
 
 def test_what_the_checkpoint_decides_is_not_called_none():
-    assert module._dropout([0.1, None]) == "as the checkpoint says"
-    assert module._dropout([0.0]) == "-"
+    assert module._format_dropout([0.1, None]) == "as the checkpoint says"
+    assert module._format_dropout([0.0]) == "-"

@@ -5,20 +5,20 @@ import re
 import pytest
 from scipy import stats as scipy_stats
 
-from stableft.catalog.tasks import TASKS, TITLES
-from stableft.config.planned_run import Sources
-from stableft.config.recipe import deviations, shipped_recipes
-from stableft.config.run_config import OwnTask
-from stableft.config.sweep_file import load_sweep, single_run
+from stableft.catalog.tasks import METRIC_TITLES, TASKS
+from stableft.config.planned_run import LocalPaths
+from stableft.config.recipe import describe_deviations, shipped_recipes
+from stableft.config.run_config import CustomTask
+from stableft.config.sweep_file import load_sweep, single_run_sweep
 from stableft.report.paper_values import (
     PAPERS,
     STATISTICS,
     PublishedValue,
-    load_claims,
-    load_published,
-    printed_for_arm,
-    printed_for_name,
-    printed_for_run,
+    find_published_by_config,
+    find_published_by_name,
+    find_published_in_table,
+    load_published_claims,
+    load_published_values,
 )
 
 M, Z = PAPERS["M"], PAPERS["Z"]
@@ -92,7 +92,7 @@ def table_of(paper: str, location: str, version: str = "iclr2021", split: str | 
     """Returns (arm, task) -> value of one table."""
     return {
         (value.arm, value.task): value
-        for value in load_published()
+        for value in load_published_values()
         if (value.paper, value.location, value.version) == (paper, location, version) and split in (None, value.split)
     }
 
@@ -181,13 +181,13 @@ def test_tables_4_5_and_7_of_zhang():
 
 
 def test_these_tables_are_all_there_is():
-    values = load_published()
-    assert values is load_published()
+    values = load_published_values()
+    assert values is load_published_values()
     assert len(values) == 9 + 9 + 4 + 48 + 32 + 32 + 2 * 2 + 8
     printed = [getattr(value, name) for value in values for name in STATISTICS if getattr(value, name) is not None]
     assert len(printed) == 27 + 36 + 12 + 2 * (48 + 32 + 32 + 4 + 8)
     assert {(value.metric, METRICS[value.task]) for value in values if value.metric != METRICS[value.task]} == set()
-    assert {value.metric for value in values} <= set(TITLES)
+    assert {value.metric for value in values} <= set(METRIC_TITLES)
     keys = [(value.place, value.arm, value.task, value.split) for value in values]
     assert len(set(keys)) == len(keys) == len(set(values))  # hashable too
     assert list(dict.fromkeys((value.paper[0], value.location) for value in values)) == [
@@ -200,7 +200,7 @@ def test_these_tables_are_all_there_is():
 def test_the_papers_contradictions_stand_beside_the_values():
     """A note that quotes another table quotes it rightly."""
     quoted = 0
-    for value in load_published():
+    for value in load_published_values():
         for note in value.notes:
             quote = re.search(r"^(Table \d).* prints ([\d.]+) ± ([\d.]+)", note)
             if quote:
@@ -221,7 +221,7 @@ def test_fractions_are_of_percent():
 
 
 def test_claims_of_the_text():
-    claims = {(claim.place, claim.arm, claim.task): claim for claim in load_claims()}
+    claims = {(claim.place, claim.arm, claim.task): claim for claim in load_published_claims()}
     zhang = claims.pop(("Zhang et al. 2021, sec. 4 (iclr2021)", "zhang-bertadam", "rte"))
     assert (zhang.percent, zhang.count, zhang.n, zhang.split) == (48, None, 50, "test")
     assert zhang.of == "runs with an accuracy below 55 %"
@@ -244,9 +244,9 @@ SWEEPS = {
 @pytest.mark.parametrize(("table", "sweep"), SWEEPS.items())
 def test_every_value_is_of_an_arm_of_its_sweep(table, sweep):
     """The arm's recipe, settings, metric, split and number of seeds are those of the sweep that makes the table."""
-    points = load_sweep(sweep, Sources()).points
+    points = load_sweep(sweep, LocalPaths()).points
     arms = {(point.arm.name, point.task.value): point for point in points}
-    values = [value for value in load_published() if (value.paper, value.location) == table]
+    values = [value for value in load_published_values() if (value.paper, value.location) == table]
     assert {(value.arm, value.task) for value in values} == set(arms)
     departures = []
     for value in values:
@@ -256,26 +256,26 @@ def test_every_value_is_of_an_arm_of_its_sweep(table, sweep):
         assert value.split in (run.config.reported_split, "val")
         assert run.config.task.metric == value.metric
         if not point.grid:  # a search has its choices beyond the recipe
-            departures += deviations(run.config, value.recipe, value.set)
+            departures += describe_deviations(run.config, value.recipe, value.set)
     assert not departures
 
 
 def test_an_artefact_asks_for_its_arms():
-    values = load_published()
-    both = printed_for_arm(values, M, "Table 1", "mosbach", "rte")
+    values = load_published_values()
+    both = find_published_in_table(values, M, "Table 1", "mosbach", "rte")
     assert [value.version for value in both] == ["iclr2021", "arxiv-v1"]
-    (search,) = printed_for_arm(values, Z, "Table 2", "llrd*", "rte")
+    (search,) = find_published_in_table(values, Z, "Table 2", "llrd*", "rte")
     assert search.mean == 69.7
-    assert [value.split for value in printed_for_arm(values, Z, "Table 5", "zhang", "mnli")] == ["val", "test"]
-    assert printed_for_arm(values, Z, "Table 5", "zhang", "rte") == ()
+    assert [value.split for value in find_published_in_table(values, Z, "Table 5", "zhang", "mnli")] == ["val", "test"]
+    assert find_published_in_table(values, Z, "Table 5", "zhang", "rte") == ()
 
 
 def run_of(recipe: str, task: str, *sets: str):
-    return single_run(recipe, task, None, 0, Sources(), sets).runs[0].config
+    return single_run_sweep(recipe, task, None, 0, LocalPaths(), sets).runs[0].config
 
 
 def printed(recipe: str, task: str, *sets: str) -> list[PublishedValue]:
-    return list(printed_for_run(load_published(), run_of(recipe, task, *sets), recipe))
+    return list(find_published_by_config(load_published_values(), run_of(recipe, task, *sets), recipe))
 
 
 @pytest.mark.parametrize(
@@ -314,8 +314,8 @@ def test_what_is_not_printed_is_not_compared():
     assert printed("zhang-bertadam", "rte") == []
     assert printed("devlin", "qnli") == []
     config = run_of("mosbach", "rte")
-    assert printed_for_run(load_published(), config, "my-own") == ()
-    own = OwnTask(
+    assert find_published_by_config(load_published_values(), config, "my-own") == ()
+    own = CustomTask(
         format="csv",
         train="0" * 64,
         validation="1" * 64,
@@ -325,24 +325,24 @@ def test_what_is_not_printed_is_not_compared():
         metrics=("accuracy",),
     )
     mine = config.model_copy(update={"data": config.data.model_copy(update={"own": own})})
-    assert printed_for_run(load_published(), mine, "mosbach") == ()
+    assert find_published_by_config(load_published_values(), mine, "mosbach") == ()
 
 
 def test_a_run_without_a_config_goes_by_its_arm():
-    values = load_published()
-    assert [value.location for value in printed_for_name(values, "zhang", "rte")] == ["Table 1"]
-    assert [value.location for value in printed_for_name(values, "fp32", "rte")] == ["Table 4"]
-    assert [value.version for value in printed_for_name(values, "mosbach", "rte")] == ["iclr2021", "arxiv-v1"]
-    assert printed_for_name(values, "mosbach", "qnli") == ()
+    values = load_published_values()
+    assert [value.location for value in find_published_by_name(values, "zhang", "rte")] == ["Table 1"]
+    assert [value.location for value in find_published_by_name(values, "fp32", "rte")] == ["Table 4"]
+    assert [value.version for value in find_published_by_name(values, "mosbach", "rte")] == ["iclr2021", "arxiv-v1"]
+    assert find_published_by_name(values, "mosbach", "qnli") == ()
 
 
 def test_recipes_of_printed_values_are_shipped():
-    assert {value.recipe for value in load_published()} <= set(shipped_recipes())
+    assert {value.recipe for value in load_published_values()} <= set(shipped_recipes())
 
 
 def test_own_settings_of_an_experiment_are_no_departure():
     run = run_of("zhang", "rte", "data.train_rows=1000", "optimizer.lr=1.0e-5")
-    assert deviations(run, "zhang", {"data.train_rows": 1000}) == ["optimizer.lr 1e-05, not 2e-05"]
-    assert len(deviations(run, "zhang")) == 3
-    missed = deviations(run_of("zhang", "rte"), "zhang", {"schedule.length": {"epochs": 71}})
+    assert describe_deviations(run, "zhang", {"data.train_rows": 1000}) == ["optimizer.lr 1e-05, not 2e-05"]
+    assert len(describe_deviations(run, "zhang")) == 3
+    missed = describe_deviations(run_of("zhang", "rte"), "zhang", {"schedule.length": {"epochs": 71}})
     assert missed == ["schedule.length 3 epochs, not 71 epochs"]

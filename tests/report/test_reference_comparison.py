@@ -9,10 +9,10 @@ import pytest
 from scipy import stats as scipy_stats
 from support.reports import NAN, NARROW, TABLE1, WIDE, as_json, make_report, make_runs
 
-from stableft.report.artifact import sweep_artifact
-from stableft.report.forms.write import render
+from stableft.report.artifact import make_sweep_artifact
+from stableft.report.forms.write import render_report
 
-SWEEP = sweep_artifact("mine", "mine.yaml")
+SWEEP = make_sweep_artifact("mine", "mine.yaml")
 TWO_MODES = [0.5, 0.5, 0.48, 0.5, 0.66, 0.7, 0.69, 0.64, 0.71, 0.5]  # 5 failed
 
 
@@ -63,7 +63,7 @@ def test_holm_is_over_all_tasks_of_the_report():
     p = against(alone, "second")["levene_median"]["p"]
     assert against(alone, "second")["holm_levene"] == p
     assert [v["holm_levene"] for v in as_json(both)["against_first"]] == pytest.approx([2 * p] * 2)
-    assert "2 of Boschloo and 2 of Levene" in " ".join(render(both).split())
+    assert "2 of Boschloo and 2 of Levene" in " ".join(render_report(both).split())
 
 
 def test_an_interval_does_not_depend_on_the_other_arms():
@@ -74,7 +74,7 @@ def test_an_interval_does_not_depend_on_the_other_arms():
 
 
 def test_the_block_in_markdown():
-    text = render(report(*three_arms()))
+    text = render_report(report(*three_arms()))
     assert max(map(len, text.splitlines())) <= 110
     heading, *lines = text[text.index("### Against first") :].splitlines()
     assert heading == "### Against first"
@@ -110,7 +110,7 @@ def test_what_cannot_be_computed_is_a_dash_with_its_reason():
     planned = {(arm, "rte"): 10 for arm in ("first", "second", "third", "never", "flat")}
     runs = make_runs("first", TWO_MODES), make_runs("second", [0.7, 0.8]), make_runs("third", [*NARROW, NAN])
     table = report(*runs, make_runs("flat", [0.71] * 10), planned=planned)
-    text = render(table)
+    text = render_report(table)
     flat = " ".join(text.split())
     for words in (
         "never against first: no Boschloo p: each group needs a run, here are 0 and 10",
@@ -123,19 +123,19 @@ def test_what_cannot_be_computed_is_a_dash_with_its_reason():
     row = next(line for line in text[text.index("### Against") :].splitlines() if line.startswith("| never"))
     assert re.findall(r"[^| ]+", row)[1:] == ["-"] * 8
     for form in ("md", "csv", "latex"):
-        assert "nan" not in render(table, form).replace("NaN", "").lower()
+        assert "nan" not in render_report(table, form).replace("NaN", "").lower()
 
 
 def test_arms_that_are_not_scored_alike_are_said_in_the_block():
     table = report(make_runs("first", TWO_MODES), make_runs("second", NARROW, report="best", best=0.9))
     assert "unlike scores" in against(table, "second")["remark"]
-    text = render(table)
+    text = render_report(table)
     assert "second against first: unlike scores" in text[text.index("### Against first") :]
-    assert "unlike scores" in render(table, "csv").splitlines()[2].split(",")[-1]
+    assert "unlike scores" in render_report(table, "csv").splitlines()[2].split(",")[-1]
 
 
 def test_the_block_in_csv():
-    lines = list(csv.DictReader(io.StringIO(render(report(*three_arms()), "csv"))))
+    lines = list(csv.DictReader(io.StringIO(render_report(report(*three_arms()), "csv"))))
     assert [line["against"] for line in lines] == ["", "first", "first"]
     assert lines[1]["failed, difference [points]"] == "-50.0000"
     second = against(report(*three_arms()), "second")
@@ -145,7 +145,7 @@ def test_the_block_in_csv():
 
 
 def test_the_block_in_latex():
-    text = render(report(*three_arms()), "latex")
+    text = render_report(report(*three_arms()), "latex")
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
     block = text[text.index(r"\end{table}") :]
     body = block[block.index(r"\midrule") : block.index(r"\bottomrule")]
@@ -156,7 +156,7 @@ def test_the_block_in_latex():
 
 def test_failed_runs_stand_beside_the_entropy_of_the_labels():
     runs = make_runs("first", TWO_MODES), make_runs("second", [0.4, *NARROW]), make_runs("third", NARROW)
-    flat = " ".join(render(report(*runs)).split())
+    flat = " ".join(render_report(report(*runs)).split())
     nothing = "a model that has learnt nothing has the entropy of the training labels, 0.69 nats"
     assert f"- first: the 5 failed runs end at a mean training loss of 0.25; {nothing}" in flat
     assert f"- second: the failed run ends at a training loss of 0.25; {nothing}" in flat
@@ -172,9 +172,9 @@ def test_failed_runs_stand_beside_the_entropy_of_the_labels():
 def test_losses_that_are_not_known_are_not_counted():
     runs = make_runs("first", TWO_MODES)
     runs = [runs[0].model_copy(update={"evals": ()}), *runs[1:]]
-    assert "4 of the 5 failed runs end at a mean training loss" in " ".join(render(report(runs)).split())
+    assert "4 of the 5 failed runs end at a mean training loss" in " ".join(render_report(report(runs)).split())
     imported = [run.model_copy(update={"evals": (), "data": None}) for run in runs]
-    assert "training loss" not in render(report(imported))
+    assert "training loss" not in render_report(report(imported))
 
 
 def test_the_papers_artefacts_have_no_such_block():
@@ -182,9 +182,9 @@ def test_the_papers_artefacts_have_no_such_block():
     assert table.battery == ()
     assert "against_first" not in as_json(table)
     for form in ("md", "csv", "latex", "json"):
-        assert "Boschloo" not in render(table, form)
-        assert "training loss" not in render(table, form)
+        assert "Boschloo" not in render_report(table, form)
+        assert "training loss" not in render_report(table, form)
 
 
 def test_one_arm_has_no_block():
-    assert "### Against" not in render(report(make_runs("first", TWO_MODES)))
+    assert "### Against" not in render_report(report(make_runs("first", TWO_MODES)))

@@ -3,15 +3,15 @@
 import pytest
 from support.table_records import make_imported, make_record
 
-from stableft.config.planned_run import PlannedRun, Sources
+from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.sweep_file import load_sweep
 from stableft.errors import UserError
 from stableft.records.run_record import write_records_file
-from stableft.report.artifact import sweep_artifact
-from stableft.report.build import build
-from stableft.report.forms.write import render
-from stableft.report.runs import gather, planned_runs, runs_of, with_rule
-from stableft.report.stability_table import build_table
+from stableft.report.artifact import make_sweep_artifact
+from stableft.report.build import build_report
+from stableft.report.forms.write import render_report
+from stableft.report.runs import as_means_table, collect_runs, load_artifact, load_runs
+from stableft.report.stability_table import build_stability_table
 
 
 def planned(records, arm="devlin"):
@@ -19,7 +19,7 @@ def planned(records, arm="devlin"):
 
 
 def table_of(runs, records):
-    return build_table(gather(sweep_artifact("s", "s.yaml"), runs, records))
+    return build_stability_table(collect_runs(make_sweep_artifact("s", "s.yaml"), runs, records))
 
 
 def scores(table):
@@ -37,8 +37,8 @@ def test_an_imported_run_belongs_to_the_arm_and_task_it_came_as_whatever_its_see
     runs = planned([make_record(seed=seed) for seed in range(1, 4)])
     imported = [make_imported(arm="devlin", seed=seed) for seed in range(5)]
     others = [make_imported(arm="mosbach", seed=0), make_imported(arm="devlin", task="mrpc", seed=0)]
-    found = gather(sweep_artifact("s", "s.yaml"), runs, [*imported, *others])
-    table = build_table(found)
+    found = collect_runs(make_sweep_artifact("s", "s.yaml"), runs, [*imported, *others])
+    table = build_stability_table(found)
     assert scores(table) == {("devlin", 5, None)}
     assert any("5 of 5 runs of devlin on rte are not this project's runs" in note for note in table.footnotes)
     assert found.unused == ("mosbach on rte", "devlin on mrpc")
@@ -46,7 +46,7 @@ def test_an_imported_run_belongs_to_the_arm_and_task_it_came_as_whatever_its_see
 
 def test_curves_and_environments_are_kept_and_records_are_read_once():
     records = [make_record(seed=seed) for seed in range(1, 4)]
-    found = gather(sweep_artifact("s", "s.yaml"), planned(records), iter(records))
+    found = collect_runs(make_sweep_artifact("s", "s.yaml"), planned(records), iter(records))
     assert found.curves[records[0].run_id, None] == ((9, 0.25, 0.7),)
     assert len(found.curves) == 3
     assert found.environments == {}
@@ -65,34 +65,34 @@ def test_two_arms_may_report_different_checkpoints_of_one_run():
 
 
 def shipped(path):
-    return load_sweep(path, Sources())
+    return load_sweep(path, LocalPaths())
 
 
 def test_an_artifact_is_the_runs_of_its_sweeps():
-    artifact, runs = planned_runs("mosbach-table1", shipped)
+    artifact, runs = load_artifact("mosbach-table1", shipped)
     assert artifact.id == "mosbach-table1"
     assert len(runs) == 225
     with pytest.raises(UserError, match="did you mean 'mosbach-table1'"):
-        planned_runs("mosbach-tabel1", shipped)
+        load_artifact("mosbach-tabel1", shipped)
 
 
 def test_of_a_shared_sweep_an_artifact_has_the_runs_that_it_shows():
-    _, runs = planned_runs("zhang-figure3", shipped)
+    _, runs = load_artifact("zhang-figure3", shipped)
     assert {(run.arm, run.config.data.task) for _, run in runs} == {("zhang-bertadam", "rte"), ("zhang", "rte")}
-    searched = {run.arm for _, run in planned_runs("zhang-table2", shipped)[1]}
+    searched = {run.arm for _, run in load_artifact("zhang-table2", shipped)[1]}
     assert "llrd lr=2e-05, llrd=0.9" in searched
 
 
 def test_a_report_without_any_run_says_how_many_are_planned_and_what_makes_them(tmp_path):
-    runs = runs_of("mosbach-table1", tmp_path, [], "recipe", shipped)
-    assert {(cell.summary.n, cell.planned) for cell in build_table(runs).cells} == {(0, 25)}
-    assert any("`stableft sweep configs/mosbach/table1.yaml`" in str(block) for block in build(runs).blocks)
+    runs = load_runs("mosbach-table1", tmp_path, [], "recipe", shipped)
+    assert {(cell.summary.n, cell.planned) for cell in build_stability_table(runs).cells} == {(0, 25)}
+    assert any("`stableft sweep configs/mosbach/table1.yaml`" in str(block) for block in build_report(runs).blocks)
 
 
 def test_a_file_of_records_reports_by_itself(tmp_path):
     records = [make_record(arm=arm, seed=seed) for arm in ("devlin", "mosbach") for seed in range(1, 4)]
     write_records_file(tmp_path / "mine.jsonl", records[:3])
-    table = build_table(runs_of(str(tmp_path / "mine.jsonl"), tmp_path, [], "recipe"))
+    table = build_stability_table(load_runs(str(tmp_path / "mine.jsonl"), tmp_path, [], "recipe"))
     assert scores(table) == {("devlin", 3, 3)}
     assert table.artifact.id == "mine"
 
@@ -101,15 +101,15 @@ def test_imported_runs_of_a_metric_of_their_own_are_reported(tmp_path):
     write_records_file(
         tmp_path / "x.jsonl", [make_imported(task="own", metric="score", seed=seed) for seed in range(4)]
     )
-    text = render(build(runs_of(str(tmp_path / "x.jsonl"), tmp_path, [], "recipe")))
+    text = render_report(build_report(load_runs(str(tmp_path / "x.jsonl"), tmp_path, [], "recipe")))
     assert "## own: score in percent, test split, last checkpoint" in text
 
 
 def test_a_rule_of_the_papers_makes_a_table_of_means_of_a_sweep_but_not_of_an_artifact(tmp_path):
     records = [make_record(arm="devlin", seed=seed, last=0.7 + seed / 100) for seed in range(1, 4)]
-    runs = gather(sweep_artifact("s", "s.yaml"), planned(records), records)
-    values = build(with_rule(runs, "best")).values
+    runs = collect_runs(make_sweep_artifact("s", "s.yaml"), planned(records), records)
+    values = build_report(as_means_table(runs, "best")).values
     (cell,) = values["tables"][0]["cells"]
     assert (cell["arm"], cell["n"], cell["mean"]) == ("devlin", 3, pytest.approx(0.72))
     with pytest.raises(UserError, match="mosbach-table1 has the paper's own rule"):
-        with_rule(runs_of("mosbach-table1", tmp_path, [], "recipe", shipped), "best")
+        as_means_table(load_runs("mosbach-table1", tmp_path, [], "recipe", shipped), "best")

@@ -12,19 +12,19 @@ from support.reports import NAN, NARROW, TABLE1, WIDE, as_json, make_report, mak
 
 from stableft.config.run_config import StartFrom
 from stableft.errors import UserError
-from stableft.records.run_record import ImportedRun, ImportedScores, Source, StartRecord, StopRecord
-from stableft.report.artifact import sweep_artifact
-from stableft.report.forms.latex import escape
-from stableft.report.forms.write import render
-from stableft.report.stability_table import SMALLEST, SMALLEST_USABLE
+from stableft.records.run_record import EarlyStopRecord, ImportedRun, ImportedScores, ImportSource, StartRecord
+from stableft.report.artifact import make_sweep_artifact
+from stableft.report.forms.latex import escape_latex
+from stableft.report.forms.write import render_report
+from stableft.report.stability_table import ROLE_SMALLEST_STD, ROLE_SMALLEST_USABLE_STD
 
-GOLDEN = GOLDEN / "report-mosbach-table1.md"
+EXPECTED = GOLDEN / "report-mosbach-table1.md"
 
 
 def imported(arm, scores, file):
     """Runs of RTE that someone else did."""
     known = {"task": "rte", "metric": "accuracy", "split": "val", "report": "last", "best": None, "steps": None}
-    source = Source(kind="csv", name=file, sha256="0" * 64)
+    source = ImportSource(kind="csv", name=file, sha256="0" * 64)
     return [
         ImportedRun(
             run_id=f"{seed:016x}",
@@ -51,7 +51,7 @@ def test_cells_by_hand():
     expected |= {"failed": 1, "crashed": 1, "planned": 5, "metric": "accuracy", "split": "val", "checkpoint": "last"}
     assert {name: cell[name] for name in expected} == pytest.approx(expected)
     assert len(cell["run_ids"]) == 4
-    text = render(table)
+    text = render_report(table)
     assert "| 3 of 5 |    1/3 |" in text
     assert "devlin on rte: 3 runs have a score, 5 are planned." in text
     assert "devlin on rte: 1 crashed, without a score" in text
@@ -66,7 +66,7 @@ def test_nan_scores_count_as_failed_and_are_stated_beside_the_mean():
     levene = values["comparisons"][0]
     assert levene["p"] is None
     assert "NaN" in levene["reason"]
-    assert "4, 2 NaN" in render(table)
+    assert "4, 2 NaN" in render_report(table)
 
 
 def test_all_nan_and_never_started_cells_have_no_numbers_but_a_reason():
@@ -77,7 +77,7 @@ def test_all_nan_and_never_started_cells_have_no_numbers_but_a_reason():
     assert find_cell(values, "mosbach")["reason"] == "no run has finished"
     assert [find_cell(values, row)["mean"] for row in ("devlin", "mosbach")] == [None, None]
     for kind in ("md", "csv", "latex"):
-        assert "nan" not in render(table, kind).replace("NaN", "").lower()
+        assert "nan" not in render_report(table, kind).replace("NaN", "").lower()
 
 
 def test_the_star_is_scipys_levene_of_the_two_smallest_std():
@@ -85,7 +85,7 @@ def test_the_star_is_scipys_levene_of_the_two_smallest_std():
         make_runs("mosbach-mixout", [0.3, 0.9] * 5), make_runs("devlin", WIDE), make_runs("mosbach", NARROW[:9])
     )
     values = as_json(table)
-    tests = [c for c in values["comparisons"] if c["role"] == SMALLEST]
+    tests = [c for c in values["comparisons"] if c["role"] == ROLE_SMALLEST_STD]
     assert [(c["a"], c["b"], c["center"], c["n_a"], c["n_b"]) for c in tests] == [
         ("mosbach", "devlin", "median", 9, 10),
         ("mosbach", "devlin", "mean", 9, 10),
@@ -95,13 +95,13 @@ def test_the_star_is_scipys_levene_of_the_two_smallest_std():
         assert (test["statistic"], test["p"]) == pytest.approx((expected.statistic, expected.pvalue), rel=1e-12)
     assert tests[0]["p"] < 0.001
     assert [find_cell(values, row)["star"] for row in ("mosbach-mixout", "devlin", "mosbach")] == [False, False, True]
-    assert "Levene's test (centre median)" in render(table)
+    assert "Levene's test (centre median)" in render_report(table)
 
 
 def test_no_star_when_the_spread_is_alike():
     table = make_report(make_runs("devlin", NARROW), make_runs("mosbach", [x + 0.05 for x in NARROW]))
     assert not [cell for cell in table.cells if table.starred(cell)]
-    assert "*" not in render(table)
+    assert "*" not in render_report(table)
 
 
 def test_one_arm_or_few_values_have_no_test_but_a_reason():
@@ -125,10 +125,10 @@ def test_an_arm_in_which_every_run_failed_is_marked():
     first = values["comparisons"][0]
     assert first["a"] == "devlin"
     assert "every run of devlin failed" in first["remark"]
-    usable = [c for c in values["comparisons"] if c["role"] == SMALLEST_USABLE]
+    usable = [c for c in values["comparisons"] if c["role"] == ROLE_SMALLEST_USABLE_STD]
     assert [(c["a"], c["b"]) for c in usable] == [("mosbach", "mosbach-mixout")] * 2
-    assert "†" in render(table)
-    assert r"\dagger" in render(table, "latex")
+    assert "†" in render_report(table)
+    assert r"\dagger" in render_report(table, "latex")
 
 
 def test_difference_to_the_published_value():
@@ -147,7 +147,7 @@ def test_published_values_stand_below_the_arm_that_they_are_of():
     values = as_json(table)
     assert [p["version"] for p in find_cell(values, "mine")["published"]] == ["iclr2021", "arxiv-v1"]
     assert find_cell(values, "devlin")["published"] == []
-    names = [line.split("|")[1].strip() for line in render(table).splitlines() if line.startswith("| ")]
+    names = [line.split("|")[1].strip() for line in render_report(table).splitlines() if line.startswith("| ")]
     below = ["- M, Table 1 (iclr2021)", "- difference", "- M, Table 1 (arxiv-v1)", "- difference"]
     assert [name for name in names if not name.startswith("---")] == ["arm", "mine", *below, "devlin"]
 
@@ -156,11 +156,11 @@ def test_footnotes_name_what_is_no_replication():
     deviations = {("mosbach", "rte"): ["model bert-tiny", "schedule.length 3 epochs"]}
     runs = make_runs("mosbach", NARROW) + imported("mosbach", WIDE, "authors.csv")
     table = make_report(runs, deviations=deviations)
-    for text in (render(table), render(table, "latex"), render(table, "csv")):
+    for text in (render_report(table), render_report(table, "latex"), render_report(table, "csv")):
         assert "not a replication" in text
         assert "bert-tiny" in text
         assert "authors.csv" in text
-    flat = " ".join(render(table).split())
+    flat = " ".join(render_report(table).split())
     assert (
         "10 of 20 runs of mosbach on rte are not this project's runs, they were imported from authors.csv (csv, "
         in flat
@@ -170,7 +170,7 @@ def test_footnotes_name_what_is_no_replication():
 
 def test_a_departure_on_one_task_is_told_of_that_task_alone():
     deviations = {("mosbach", "rte"): ["schedule.length 3 epochs"], ("mosbach", "mrpc"): []}
-    flat = " ".join(render(make_report(make_runs("mosbach", NARROW), deviations=deviations)).split())
+    flat = " ".join(render_report(make_report(make_runs("mosbach", NARROW), deviations=deviations)).split())
     assert "mosbach on rte is not a replication, it differs from the published setting: schedule.length" in flat
 
 
@@ -178,7 +178,7 @@ def test_footnotes_name_what_is_pooled_or_scored_otherwise():
     pooled = make_runs("mosbach", NARROW) + make_runs("mosbach", WIDE, lr=9e-5)
     zhang = make_runs("zhang", NARROW, split="heldout", report="best")
     table = make_report(pooled, zhang)
-    text = " ".join(render(table).split())
+    text = " ".join(render_report(table).split())
     assert "mosbach on rte: pools 2 settings" in text
     assert "The arms of rte are not scored alike" in text
     assert "unlike scores" in text
@@ -205,8 +205,8 @@ def test_columns_follow_the_tasks_and_rows_the_plan():
 
 
 def test_csv_is_one_line_a_cell_and_a_published_value():
-    table = make_report(make_runs("devlin", [0.4, 0.6, 0.8]), artifact=sweep_artifact("mine", "mine.yaml"))
-    lines = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    table = make_report(make_runs("devlin", [0.4, 0.6, 0.8]), artifact=make_sweep_artifact("mine", "mine.yaml"))
+    lines = list(csv.DictReader(io.StringIO(render_report(table, "csv"))))
     assert [line["origin"] for line in lines] == [
         "this project",
         "Mosbach et al. 2021, Table 1 (iclr2021)",
@@ -218,7 +218,7 @@ def test_csv_is_one_line_a_cell_and_a_published_value():
 
 def test_latex_is_balanced_and_rectangular():
     odd = make_runs("50%_of {a} & b\\c~^#$", NARROW)
-    text = render(make_report(odd, make_runs("devlin", WIDE), make_runs("devlin", NARROW, task="cola")), "latex")
+    text = render_report(make_report(odd, make_runs("devlin", WIDE), make_runs("devlin", NARROW, task="cola")), "latex")
     bare = re.sub(r"\\[\\{}&%$#_]", "", text.replace("\\\\\n", "\n"))
     assert bare.count("{") == bare.count("}")
     assert bare.count("$") % 2 == 0
@@ -233,7 +233,7 @@ def test_latex_is_balanced_and_rectangular():
 
 
 def test_escape():
-    assert escape("a_b 5%") == r"a\_b 5\%"
+    assert escape_latex("a_b 5%") == r"a\_b 5\%"
 
 
 def test_markdown_golden():
@@ -246,16 +246,16 @@ def test_markdown_golden():
         deviations={("mosbach", "rte"): ["model bert-tiny for bert-large-uncased"]},
         planned={("devlin", "rte"): 10, ("mosbach", "rte"): 10},
     )
-    text = render(table)
+    text = render_report(table)
     if os.environ.get("STABLEFT_UPDATE_GOLDEN"):
-        GOLDEN.write_text(text)
-    assert text == GOLDEN.read_text()
+        EXPECTED.write_text(text)
+    assert text == EXPECTED.read_text()
     assert max(map(len, text.splitlines())) <= 120
 
 
-@pytest.mark.parametrize("artifact", [TABLE1, sweep_artifact("s", "s.yaml")])
+@pytest.mark.parametrize("artifact", [TABLE1, make_sweep_artifact("s", "s.yaml")])
 def test_runs_stopped_as_hopeless_are_in_no_table_and_told(artifact):
-    stop = StopRecord(score=0.4, step=3, rank=9, of=9, after=0.3, lowest=0.25)
+    stop = EarlyStopRecord(score=0.4, step=3, rank=9, of=9, after=0.3, lowest=0.25)
     runs = make_runs("mosbach", NARROW)
     change = {"status": "stopped", "stop": stop, "failed": None}
     ended = [record.model_copy(update=change) for record in runs[:2]]
@@ -275,7 +275,7 @@ def test_runs_stopped_as_hopeless_are_in_no_table_and_told(artifact):
     )
     assert sentence in table.footnotes
     for form in ("md", "latex", "csv", "json"):
-        assert "stopped early as hopeless" in " ".join(render(table, form).split()), form
+        assert "stopped early as hopeless" in " ".join(render_report(table, form).split()), form
 
 
 def test_what_the_runs_started_from_is_told():

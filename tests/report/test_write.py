@@ -6,18 +6,18 @@ import sys
 import pytest
 
 from stableft.errors import UserError
-from stableft.report.figures.draw import draw
+from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.panels import Curve, CurvePanel
-from stableft.report.figures.style import file_bytes
-from stableft.report.forms.document import Grid, Heading, Picture, Provenance, Report
-from stableft.report.forms.write import deliver, keep_report, output_of, write_folder
+from stableft.report.figures.style import figure_to_bytes
+from stableft.report.forms.document import Heading, Picture, Provenance, Report, ReportTable
+from stableft.report.forms.write import resolve_target, save_sweep_report, write_report, write_report_folder
 
 FORMS = [f"report.{ending}" for ending in ("csv", "html", "json", "md", "tex")]
 FINISHED = Provenance(runs=(("mosbach", "rte", "this project", 2, 25),))
 
 
 def drawn(label):
-    return draw([CurvePanel("RTE", "step", "loss", (Curve(label, (1.0, 2.0), (0.7, 0.1)),))])
+    return draw_panels([CurvePanel("RTE", "step", "loss", (Curve(label, (1.0, 2.0), (0.7, 0.1)),))])
 
 
 def report(provenance=FINISHED, **undrawn):
@@ -25,7 +25,7 @@ def report(provenance=FINISHED, **undrawn):
     return Report(
         "mine",
         "My sweep",
-        (Heading("Scores"), Picture("scores", "every score"), Grid("mine-1", ("", "n"), (("mosbach", "2"),))),
+        (Heading("Scores"), Picture("scores", "every score"), ReportTable("mine-1", ("", "n"), (("mosbach", "2"),))),
         figures={name: lambda name=name: drawn(name) for name in names},
         undrawn={name.replace("_", "-"): why for name, why in undrawn.items()},
         provenance=provenance,
@@ -43,17 +43,17 @@ def test_a_table_does_not_wait_for_matplotlib():
 
 def test_a_folder_holds_every_form_and_figure(tmp_path):
     folder = tmp_path / "new" / "folder"
-    lines = write_folder(report(), folder)
+    lines = write_report_folder(report(), folder)
     assert names_in(folder) == sorted([*FORMS, "scores.png", "training-loss.png"])
     assert sorted(lines) == [str(folder / name) for name in names_in(folder)]
 
 
 def test_a_figure_that_cannot_be_drawn_is_said(tmp_path):
     made = report(training_loss="no record has evaluations")
-    assert "no training-loss.png: no record has evaluations" in write_folder(made, tmp_path)
+    assert "no training-loss.png: no record has evaluations" in write_report_folder(made, tmp_path)
     assert names_in(tmp_path) == sorted([*FORMS, "scores.png"])
     with pytest.raises(UserError, match="no record has evaluations"):
-        deliver(made, output_of(f"{tmp_path}/x.png", None, "training-loss"))
+        write_report(made, resolve_target(f"{tmp_path}/x.png", None, "training-loss"))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_figure_that_cannot_be_drawn_is_said(tmp_path):
 )
 def test_where_a_report_goes(out, form, figure, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    output = output_of(out, form, figure)
+    output = resolve_target(out, form, figure)
     assert (output.form, output.image, output.figure) == expected
     assert (output.path is None) == (out is None)
 
@@ -84,25 +84,25 @@ def test_where_a_report_goes(out, form, figure, expected, tmp_path, monkeypatch)
 def test_a_name_of_a_folder_that_is_a_file(tmp_path):
     (tmp_path / "x").write_text("")
     with pytest.raises(UserError, match="x is a file, not a folder"):
-        output_of(f"{tmp_path}/x/", None, None)
+        resolve_target(f"{tmp_path}/x/", None, None)
 
 
 @pytest.mark.parametrize(("figure", "label"), [("training-loss", "training-loss"), (None, "scores")])
 def test_a_figure_by_its_ending(figure, label, tmp_path):
-    assert deliver(report(), output_of(f"{tmp_path}/x.svg", None, figure)) == ""
-    assert (tmp_path / "x.svg").read_bytes() == file_bytes(drawn(label), "svg")
+    assert write_report(report(), resolve_target(f"{tmp_path}/x.svg", None, figure)) == ""
+    assert (tmp_path / "x.svg").read_bytes() == figure_to_bytes(drawn(label), "svg")
 
 
 def test_a_figure_that_the_report_does_not_have(tmp_path):
     with pytest.raises(UserError, match=r"--figure score: report 'mine' has scores, training-loss.*scores"):
-        deliver(report(), output_of(f"{tmp_path}/x.png", None, "score"))
+        write_report(report(), resolve_target(f"{tmp_path}/x.png", None, "score"))
     with pytest.raises(UserError, match="is a table, it has no figure"):
-        deliver(Report("mine", "My table", ()), output_of(f"{tmp_path}/x.png", None, None))
+        write_report(Report("mine", "My table", ()), resolve_target(f"{tmp_path}/x.png", None, None))
 
 
 def test_a_sweep_keeps_its_report_and_names_the_figures(tmp_path):
     folder = tmp_path / "mosbach" / "table1"
-    line = keep_report(report(), folder)
+    line = save_sweep_report(report(), folder)
     assert line
     assert "scores.png" in line
     assert "training-loss.png" in line
@@ -112,13 +112,13 @@ def test_a_sweep_keeps_its_report_and_names_the_figures(tmp_path):
 
 def test_a_sweep_in_which_nothing_finished_keeps_nothing(tmp_path):
     nothing = Provenance(runs=(("mosbach", "rte", "this project", 0, 25),))
-    assert keep_report(report(nothing), tmp_path / "x") is None
+    assert save_sweep_report(report(nothing), tmp_path / "x") is None
     assert names_in(tmp_path) == []
 
 
 def test_a_report_that_cannot_be_written_costs_no_result(tmp_path):
     (tmp_path / "sweeps").write_text("a file where the folder should be")
-    line = keep_report(report(), tmp_path / "sweeps" / "mine")
+    line = save_sweep_report(report(), tmp_path / "sweeps" / "mine")
     assert line
     assert line.startswith("the report's files could not be written: ")
     assert str(tmp_path / "sweeps") in line

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from stableft.stats import LARGE, bootstrap_interval, probability_of_improvement
-from stableft.stats.tests import MANY
+from stableft.stats import ASYMPTOTIC_ABOVE, bootstrap_interval, probability_of_improvement
+from stableft.stats.tests import IMPROVEMENT_ASYMPTOTIC_ABOVE
 
 NAN = math.nan
 STATISTICS = {
@@ -67,7 +67,7 @@ def test_an_interval_without_jackknife_values_is_not_defined():
 
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_the_interval_of_many_values_is_asymptotic_and_nearly_the_bootstraps(statistic):
-    values = np.random.default_rng(2).gumbel(0.7, 0.03, LARGE + 1)
+    values = np.random.default_rng(2).gumbel(0.7, 0.03, ASYMPTOTIC_ABOVE + 1)
     many, few = interval(values, statistic), interval(values[:-1], statistic, resamples=1999)
     assert (many.method, few.method) == (ASYMPTOTIC[statistic], "BCa bootstrap")
     width = few.high - few.low
@@ -148,7 +148,7 @@ def test_the_probability_says_what_is_missing(a, b, value, p, reason):
 
 def test_the_interval_of_the_probability_of_many_values_is_asymptotic():
     rng = np.random.default_rng(7)
-    a, b = rng.normal(0.3, 1, MANY + 1), rng.normal(0, 1, 300)
+    a, b = rng.normal(0.3, 1, IMPROVEMENT_ASYMPTOTIC_ABOVE + 1), rng.normal(0, 1, 300)
     many, few = improvement(a, b).interval, improvement(a[:-1], b, resamples=1999).interval
     assert many.method == "normal approximation with DeLong's variance"
     assert (many.low, many.high) == pytest.approx((few.low, few.high), abs=0.005)
@@ -157,7 +157,7 @@ def test_the_interval_of_the_probability_of_many_values_is_asymptotic():
 def test_delongs_variance_by_hand():
     """Of a tie-free pair the shares of each group are those of pairs, counted one by one."""
     rng = np.random.default_rng(8)
-    a, b = rng.normal(0, 1, MANY + 1), rng.normal(0, 1, 40)
+    a, b = rng.normal(0, 1, IMPROVEMENT_ASYMPTOTIC_ABOVE + 1), rng.normal(0, 1, 40)
     above = np.greater.outer(a, b)
     error = math.sqrt(above.mean(axis=1).var(ddof=1) / len(a) + above.mean(axis=0).var(ddof=1) / len(b))
     result = improvement(a, b)

@@ -6,7 +6,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from stableft.stats import expected_max, expected_max_bootstrap, expected_max_unbiased, expected_test
+from stableft.stats import expected_max, expected_max_bootstrap, expected_max_unbiased, expected_test_score
 
 NAN = math.nan
 VAL = [0.7, 0.6, 0.7, 0.5, 0.9]  # with a tie
@@ -66,7 +66,7 @@ def test_more_trials_than_runs_have_no_unbiased_estimate():
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_selection_by_validation_counts_the_first_of_equal_scores(n):
     found = all_draws(VAL, TEST, n)
-    curve = expected_test(VAL, TEST, n, np.random.default_rng(0), draws=40_000)
+    curve = expected_test_score(VAL, TEST, n, np.random.default_rng(0), draws=40_000)
     assert curve.mean[0] == pytest.approx(found.mean(), abs=0.003)
     assert curve.std[0] == pytest.approx(found.std(), abs=0.003)
     assert (curve.n, curve.draws) == (5, 40_000)
@@ -74,7 +74,7 @@ def test_selection_by_validation_counts_the_first_of_equal_scores(n):
 
 def test_selection_by_validation_may_fall_with_more_trials():
     """The run with the best validation score has a poor test score (Z sec. 4)."""
-    curve = expected_test(VAL, TEST, [2, 40], np.random.default_rng(0))
+    curve = expected_test_score(VAL, TEST, [2, 40], np.random.default_rng(0))
     assert curve.mean[1] == pytest.approx(0.55, abs=1e-3)
     assert curve.mean[0] > curve.mean[1]
 
@@ -94,9 +94,11 @@ def test_a_run_without_validation_score_is_selected_only_among_its_like():
     test = [0.1, 0.9, 0.2]
     for n in (1, 2, 3):
         found = all_draws(val, test, n)
-        curve = expected_test(val, test, n, np.random.default_rng(0), draws=40_000)
+        curve = expected_test_score(val, test, n, np.random.default_rng(0), draws=40_000)
         assert curve.mean[0] == pytest.approx(found.mean(), abs=0.01)
-    assert expected_test([NAN, NAN], [0.3, 0.3], [1, 4], np.random.default_rng(0)).mean == pytest.approx((0.3, 0.3))
+    assert expected_test_score([NAN, NAN], [0.3, 0.3], [1, 4], np.random.default_rng(0)).mean == pytest.approx(
+        (0.3, 0.3)
+    )
 
 
 def test_a_nan_score_leaves_no_expectation_unless_it_counts_for_one():
@@ -106,12 +108,13 @@ def test_a_nan_score_leaves_no_expectation_unless_it_counts_for_one():
     curves.append(expected_max_bootstrap(scores, [1, 2], rng))
     for curve in curves:
         assert (curve.mean, curve.std, curve.reason) == ((None, None), (None, None), reason)
-    of_test = expected_test([0.1, 0.2, 0.3], scores, [1], rng)
+    of_test = expected_test_score([0.1, 0.2, 0.3], scores, [1], rng)
     assert (of_test.mean, of_test.reason) == ((None,), reason.replace("scores are", "test scores are"))
     assert expected_max(scores, 2, nan_as=0.0) == expected_max([0.5, 0.0, 0.7], 2)
     assert expected_max_unbiased(scores, 2, nan_as=0.0) == expected_max_unbiased([0.5, 0.0, 0.7], 2)
     given = [
-        expected_test([3.0, 2.0, 1.0], s, 2, np.random.default_rng(0), nan_as=0.0) for s in (scores, [0.5, 0, 0.7])
+        expected_test_score([3.0, 2.0, 1.0], s, 2, np.random.default_rng(0), nan_as=0.0)
+        for s in (scores, [0.5, 0, 0.7])
     ]
     assert given[0] == given[1]
 
@@ -123,7 +126,7 @@ def test_one_run_has_no_curve(scores):
         expected_max(scores, [1, 2]),
         expected_max_unbiased(scores, [1, 2]),
         expected_max_bootstrap(scores, [1, 2], rng),
-        expected_test(scores, scores, [1, 2], rng),
+        expected_test_score(scores, scores, [1, 2], rng),
     ):
         assert curve.mean == (None, None)
         assert f"at least 2 runs are needed, here {'is 1' if scores else 'are 0'}" == curve.reason
@@ -141,6 +144,6 @@ def test_what_cannot_be_meant_is_refused():
     with pytest.raises(ValueError, match="at least 1, here it is 0"):
         expected_max(VAL, [3, 0])
     with pytest.raises(ValueError, match="here are 5 and 4"):
-        expected_test(VAL, TEST[:4], 1, rng)
+        expected_test_score(VAL, TEST[:4], 1, rng)
     with pytest.raises(ValueError, match="draws must be at least 2, here they are 1"):
-        expected_test(VAL, TEST, 1, rng, draws=1)
+        expected_test_score(VAL, TEST, 1, rng, draws=1)

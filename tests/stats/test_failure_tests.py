@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from stableft.stats import FISHER, Interval, boschloo, wilson
+from stableft.stats import FISHER, Interval, boschloo, wilson_interval
 
 
 def test_wilson_by_hand():
     # No failure in 25: upper bound z^2 / (n + z^2)
     z2 = 1.959963984540054**2
-    assert wilson(0, 25).low == 0
-    assert wilson(0, 25).high == pytest.approx(z2 / (25 + z2))
-    assert wilson(0, 0) == Interval("Wilson", 0.95, None, None, "there are no runs")
+    assert wilson_interval(0, 25).low == 0
+    assert wilson_interval(0, 25).high == pytest.approx(z2 / (25 + z2))
+    assert wilson_interval(0, 0) == Interval("Wilson", 0.95, None, None, "there are no runs")
     with pytest.raises(ValueError, match="between 0 and n = 3"):
-        wilson(4, 3)
+        wilson_interval(4, 3)
 
 
 def test_boschloo_by_hand():

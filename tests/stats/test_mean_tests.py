@@ -7,12 +7,12 @@ import pytest
 from scipy import stats as scipy_stats
 
 from stableft.stats import (
-    LARGEST,
+    LARGEST_MEAN_REASON,
     Moments,
-    best_and_equal,
-    better_than,
-    different,
-    largest,
+    find_largest_mean,
+    mark_best_and_equal,
+    mark_better_than,
+    mark_different,
     t_test,
     t_test_from_summaries,
     welch_from_summaries,
@@ -97,14 +97,14 @@ PUBLISHED = {  # Z Table 1, three epochs, n = 20: Standard, Re-init, one-tailed 
 @pytest.mark.parametrize("task", PUBLISHED)
 def test_the_rules_on_the_published_summaries(task):
     standard, reinit, p, digits, alone = PUBLISHED[task]
-    equal, best = best_and_equal([standard, reinit])
-    assert (best.flag, best.test.reason) == (True, LARGEST)
+    equal, best = mark_best_and_equal([standard, reinit])
+    assert (best.flag, best.test.reason) == (True, LARGEST_MEAN_REASON)
     assert (equal.flag, equal.test.test) == (not alone, "Student's t-test from summaries")
     assert format(equal.test.p, digits) == p
-    better, same = better_than(standard, [reinit, standard])
+    better, same = mark_better_than(standard, [reinit, standard])
     assert (better.flag, better.test.p) == (alone, pytest.approx(equal.test.p))
     assert (same.flag, same.test.p) == (False, pytest.approx(0.5))
-    two_tailed = different(standard, reinit)
+    two_tailed = mark_different(standard, reinit)
     assert two_tailed.test.p == pytest.approx(2 * equal.test.p)
     assert two_tailed.flag == (2 * equal.test.p < 0.05)
 
@@ -114,7 +114,7 @@ def test_the_rules_on_the_published_summaries(task):
 )
 def test_precision_makes_no_difference(mixed, full):
     """Z Table 4."""
-    flag, test = different(Moments(*mixed, 20), Moments(*full, 20))
+    flag, test = mark_different(Moments(*mixed, 20), Moments(*full, 20))
     assert flag is False
     assert test.alternative == "two-sided"
 
@@ -123,32 +123,32 @@ def test_the_rules_on_values_are_those_on_their_summaries():
     rng = np.random.default_rng(0)
     groups = [rng.normal(mean, 1, n) for mean, n in ((0, 20), (0.9, 15), (1.2, 20), (1.1, 8))]
     moments = [Moments(group.mean(), group.std(ddof=1), len(group)) for group in groups]
-    of_values, of_moments = best_and_equal(groups), best_and_equal(moments)
+    of_values, of_moments = mark_best_and_equal(groups), mark_best_and_equal(moments)
     assert [marked.flag for marked in of_values] == [marked.flag for marked in of_moments]
     for i, (a, b) in enumerate(zip(of_values, of_moments, strict=True)):
         assert a.test.test == "Student's t-test"
-        if i != largest(groups):
+        if i != find_largest_mean(groups):
             assert a.test.p == pytest.approx(b.test.p, rel=1e-9)
-            best = groups[largest(groups)]
+            best = groups[find_largest_mean(groups)]
             assert a.test.p == pytest.approx(scipy_stats.ttest_ind(best, groups[i], alternative="greater").pvalue)
-    mixed = better_than(groups[0], [moments[1]])[0]
+    mixed = mark_better_than(groups[0], [moments[1]])[0]
     assert mixed.test.p == pytest.approx(scipy_stats.ttest_ind(groups[1], groups[0], alternative="greater").pvalue)
     assert mixed.test.test == "Student's t-test from summaries"
 
 
 def test_of_equal_means_the_first_is_the_best_and_the_others_equal_it():
-    marked = best_and_equal([Moments(0.5, 0.1, 20), Moments(0.7, 0.1, 20), Moments(0.7, 0.2, 20)])
+    marked = mark_best_and_equal([Moments(0.5, 0.1, 20), Moments(0.7, 0.1, 20), Moments(0.7, 0.2, 20)])
     assert [flag for flag, _ in marked] == [False, True, True]
-    assert marked[1].test.reason == LARGEST
+    assert marked[1].test.reason == LARGEST_MEAN_REASON
     assert marked[2].test.p == pytest.approx(0.5)
 
 
 def test_a_group_with_nan_is_neither_best_nor_equal_and_says_why():
-    marked = best_and_equal([[0.9, 0.95, NAN], [0.5, 0.6, 0.7], Moments(None, None, 20), []])
+    marked = mark_best_and_equal([[0.9, 0.95, NAN], [0.5, 0.6, 0.7], Moments(None, None, 20), []])
     assert [flag for flag, _ in marked] == [None, True, None, None]
     assert "1 of 3 values are NaN" in marked[0].test.reason
     assert all(marked[i].test.reason for i in (2, 3))
-    with_summary = better_than([0.9, 0.95, NAN], [Moments(0.5, 0.1, 20)])[0]
+    with_summary = mark_better_than([0.9, 0.95, NAN], [Moments(0.5, 0.1, 20)])[0]
     assert with_summary.flag is None
     assert "1 of 3 values are NaN" in with_summary.test.reason
     assert (with_summary.test.n_a, with_summary.test.n_b) == (20, 3)
@@ -156,13 +156,13 @@ def test_a_group_with_nan_is_neither_best_nor_equal_and_says_why():
 
 @pytest.mark.parametrize("groups", [[], [[NAN, 0.5], [NAN]], [Moments(None, 0.1, 3)]])
 def test_without_a_mean_there_is_no_best(groups):
-    assert largest(groups) is None
-    marked = best_and_equal(groups)
+    assert find_largest_mean(groups) is None
+    marked = mark_best_and_equal(groups)
     assert [flag for flag, _ in marked] == [None] * len(groups)
     assert all(test.reason for _, test in marked)
 
 
 def test_groups_that_do_not_vary_cannot_be_told_apart():
-    marked = best_and_equal([[0.5, 0.5, 0.5], [0.7, 0.7, 0.7]])
+    marked = mark_best_and_equal([[0.5, 0.5, 0.5], [0.7, 0.7, 0.7]])
     assert [flag for flag, _ in marked] == [None, True]
     assert marked[0].test.reason == "neither group varies"

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from stableft.stats import boschloo, power_of_normal, power_of_scores, render_power
+from stableft.stats import boschloo, compute_normal_power_curve, compute_observed_power_curves, render_power
 from stableft.stats.power import (
-    CHUNK,
-    power,
-    power_from,
-    power_of_failures,
-    power_of_means,
-    rejected_tables,
+    SIMULATED_AT_ONCE,
+    boschloo_rejections,
+    enumerate_boschloo_power,
+    resample_levene_power,
+    resample_welch_power,
     seeds_needed,
-    welch_p,
+    simulate_levene_power,
+    welch_p_values,
 )
 
 NAN = math.nan
@@ -25,7 +25,7 @@ ONE_MODE = [0.66, 0.68, 0.69, 0.7, 0.71, 0.72, 0.74, 0.65, 0.67, 0.7]
 
 @pytest.mark.parametrize("center", ["median", "mean", "trimmed"])
 def test_power_counts_scipys_rejections(center):
-    point = power(2.0, 1.5, 0.05, 25, np.random.default_rng(3), center, draws=200)
+    point = simulate_levene_power(2.0, 1.5, 0.05, 25, np.random.default_rng(3), center, draws=200)
     rng = np.random.default_rng(3)
     pairs = list(zip(rng.normal(0, 2, (200, 25)), rng.normal(0, 3, (200, 25)), strict=True))
     rejected = sum(scipy_stats.levene(x, y, center=center).pvalue < 0.05 for x, y in pairs)
@@ -35,7 +35,7 @@ def test_power_counts_scipys_rejections(center):
 
 
 def test_power_from_scores_counts_scipys_rejections():
-    point = power_from(TWO_MODES, ONE_MODE, 0.05, 12, np.random.default_rng(3), draws=200)
+    point = resample_levene_power(TWO_MODES, ONE_MODE, 0.05, 12, np.random.default_rng(3), draws=200)
     rng = np.random.default_rng(3)
     drawn = [np.array(group)[rng.integers(0, len(group), (200, 12))] for group in (TWO_MODES, ONE_MODE)]
     rejected = sum(scipy_stats.levene(x, y).pvalue < 0.05 for x, y in zip(*drawn, strict=True))
@@ -44,7 +44,7 @@ def test_power_from_scores_counts_scipys_rejections():
 
 
 def test_power_of_means_counts_scipys_rejections():
-    point = power_of_means(TWO_MODES, ONE_MODE, 0.05, 8, np.random.default_rng(3), draws=200)
+    point = resample_welch_power(TWO_MODES, ONE_MODE, 0.05, 8, np.random.default_rng(3), draws=200)
     rng = np.random.default_rng(3)
     drawn = [np.array(group)[rng.integers(0, len(group), (200, 8))] for group in (TWO_MODES, ONE_MODE)]
     rejected = sum(scipy_stats.ttest_ind(x, y, equal_var=False).pvalue < 0.05 for x, y in zip(*drawn, strict=True))
@@ -55,31 +55,33 @@ def test_welch_of_many_pairs_is_scipys():
     rng = np.random.default_rng(0)
     x, y = rng.normal(0, 1, (50, 7)), rng.normal(0.5, 3, (50, 7))
     expected = scipy_stats.ttest_ind(x, y, axis=1, equal_var=False).pvalue
-    assert welch_p(x, y) == pytest.approx(expected, rel=1e-10)
-    assert np.isnan(welch_p(np.full((1, 5), 0.7), np.full((1, 5), 0.527))).all()
+    assert welch_p_values(x, y) == pytest.approx(expected, rel=1e-10)
+    assert np.isnan(welch_p_values(np.full((1, 5), 0.7), np.full((1, 5), 0.527))).all()
 
 
 def test_equal_spread_is_found_as_often_as_alpha_says():
-    point = power(1.0, 1.0, 0.05, 40, np.random.default_rng(0), "mean", draws=20_000)
+    point = simulate_levene_power(1.0, 1.0, 0.05, 40, np.random.default_rng(0), "mean", draws=20_000)
     assert point.power == pytest.approx(0.05, abs=0.006)
-    assert power(1.0, 1.0, 0.05, 40, np.random.default_rng(0), draws=20_000).power < 0.05  # centred by the median
+    assert (
+        simulate_levene_power(1.0, 1.0, 0.05, 40, np.random.default_rng(0), draws=20_000).power < 0.05
+    )  # centred by the median
 
 
 def test_power_depends_on_the_ratio_alone():
-    points = [power(sd, 1.5, 0.05, 25, np.random.default_rng(0), draws=1000) for sd in (0.02, 2.0)]
+    points = [simulate_levene_power(sd, 1.5, 0.05, 25, np.random.default_rng(0), draws=1000) for sd in (0.02, 2.0)]
     assert points[0] == points[1]
 
 
 def test_draws_in_pieces_are_all_drawn():
-    n = CHUNK // 100
-    point = power_from(TWO_MODES, ONE_MODE, 0.05, n, np.random.default_rng(0), draws=250)
+    n = SIMULATED_AT_ONCE // 100
+    point = resample_levene_power(TWO_MODES, ONE_MODE, 0.05, n, np.random.default_rng(0), draws=250)
     assert point.power == 1.0
     assert point.interval.low == pytest.approx(250 / (250 + 1.959964**2))
 
 
 def test_samples_without_a_test_are_not_rejected():
     """Of one odd run in ten many samples of three have none, so neither group varies."""
-    point = power_from([0.5] * 9 + [0.9], [0.7] * 9 + [0.8], 0.05, 3, np.random.default_rng(0), draws=500)
+    point = resample_levene_power([0.5] * 9 + [0.9], [0.7] * 9 + [0.8], 0.05, 3, np.random.default_rng(0), draws=500)
     assert 0 <= point.power < 0.05
 
 
@@ -92,10 +94,10 @@ def test_samples_without_a_test_are_not_rejected():
 )
 def test_power_says_why_there_is_none(a, reason):
     rng = np.random.default_rng(0)
-    for point in (power_from(a, ONE_MODE, 0.05, 10, rng), power_of_means(a, ONE_MODE, 0.05, 10, rng)):
+    for point in (resample_levene_power(a, ONE_MODE, 0.05, 10, rng), resample_welch_power(a, ONE_MODE, 0.05, 10, rng)):
         assert point.power is None
         assert reason in point.interval.reason
-    assert power_from([0.5] * 3, [0.7] * 3, 0.05, 10, rng).interval.reason == "neither group varies"
+    assert resample_levene_power([0.5] * 3, [0.7] * 3, 0.05, 10, rng).interval.reason == "neither group varies"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,7 @@ def test_power_says_why_there_is_none(a, reason):
 )
 def test_power_refuses_what_has_none(arguments, message):
     with pytest.raises(ValueError, match=message):
-        power(*arguments, np.random.default_rng(0))
+        simulate_levene_power(*arguments, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.01])
@@ -118,12 +120,12 @@ def test_power_refuses_what_has_none(arguments, message):
 def test_rejected_tables_are_those_of_boschloos_test(n, alpha):
     tables = [[boschloo(a, n, b, n).p for b in range(n + 1)] for a in range(n + 1)]
     expected = np.array([[p is not None and p < alpha for p in row] for row in tables])
-    assert rejected_tables(n, alpha).tolist() == expected.tolist()
+    assert boschloo_rejections(n, alpha).tolist() == expected.tolist()
 
 
 def test_rejected_tables_of_many_runs_are_those_of_fishers_test():
     n = 201
-    rejected = rejected_tables(n, 0.05)
+    rejected = boschloo_rejections(n, 0.05)
     for a, b in ((20, 33), (20, 34), (20, 35), (0, 5), (0, 4), (100, 117), (100, 118)):
         fisher = scipy_stats.hypergeom.cdf(a, 2 * n, a + b, n)
         assert rejected[a, b] == (fisher < 0.05)
@@ -138,15 +140,15 @@ def test_power_of_failures_counts_every_table():
         for b in range(n + 1)
         if (boschloo(a, n, b, n).p or 1.0) < 0.05
     )
-    point = power_of_failures(*shares, 0.05, n)
+    point = enumerate_boschloo_power(*shares, 0.05, n)
     assert point.power == pytest.approx(expected)
-    assert point == power_of_failures(*reversed(shares), 0.05, n)
+    assert point == enumerate_boschloo_power(*reversed(shares), 0.05, n)
     assert (point.interval.method, point.interval.low) == ("enumeration", point.power)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.5])
 def test_equal_failure_rates_are_found_at_most_as_often_as_alpha_says(share):
-    assert power_of_failures(share, share, 0.05, 25).power < 0.05
+    assert enumerate_boschloo_power(share, share, 0.05, 25).power < 0.05
 
 
 def test_seeds_needed_finds_the_first_n():
@@ -178,7 +180,7 @@ def test_seeds_needed_one_by_one_finds_the_first_n_of_a_saw():
 
 @pytest.fixture(scope="module")
 def normal_curve():
-    return power_of_normal(2.0, 1.5, seed=0)
+    return compute_normal_power_curve(2.0, 1.5, seed=0)
 
 
 def test_power_of_normal_scores(normal_curve):
@@ -187,24 +189,24 @@ def test_power_of_normal_scores(normal_curve):
     assert list(powers) == sorted({5, 10, 15, 20, 25, 30, 40, 50, 75, 100, curve.needed})
     assert 50 < curve.needed < 70
     assert powers[curve.needed] >= 0.8
-    before = power(2.0, 1.5, 0.05, curve.needed - 1, np.random.default_rng([0, curve.needed - 1]))
+    before = simulate_levene_power(2.0, 1.5, 0.05, curve.needed - 1, np.random.default_rng([0, curve.needed - 1]))
     assert before.power < 0.8
     assert np.diff(list(powers.values())).min() > 0
 
 
 def test_power_of_normal_scores_is_reproducible(normal_curve):
-    assert power_of_normal(2.0, 1.5, seed=0) == normal_curve
-    other = power_of_normal(2.0, 1.5, seed=1)
+    assert compute_normal_power_curve(2.0, 1.5, seed=0) == normal_curve
+    other = compute_normal_power_curve(2.0, 1.5, seed=1)
     assert other != normal_curve
     assert other.needed == pytest.approx(normal_curve.needed, abs=4)
 
 
 def test_the_power_of_a_long_curve_goes_as_far_as_is_needed():
-    curve = power_of_normal(2.0, 1.25, draws=1000)
+    curve = compute_normal_power_curve(2.0, 1.25, draws=1000)
     assert 100 < curve.needed < 300
     assert {150, curve.needed} <= {point.n for point in curve.points}
     assert max(point.n for point in curve.points) <= 300
-    none = power_of_normal(2.0, 1.0, draws=100)
+    none = compute_normal_power_curve(2.0, 1.0, draws=100)
     assert (none.needed, none.points[-1].n) == (None, 1000)
     assert none.reason == "the power stays below 0.8 with up to 1000 seeds an arm"
 
@@ -221,21 +223,21 @@ def test_render_power_of_normal_scores(normal_curve):
         f"{point.n} seeds an arm for a power of 0.8; there it is {point.power:.3f} (95 % Wilson interval "
         f"{point.interval.low:.3f} to {point.interval.high:.3f}), 5,000 draws, seed 0."
     )
-    none = power_of_normal(2.0, 1.0, draws=100)
+    none = compute_normal_power_curve(2.0, 1.0, draws=100)
     assert render_power(none).endswith("seeds an arm (100 draws, seed 0).\n")
 
 
 def test_power_of_real_scores():
     failed = [[score < 0.6 for score in scores] for scores in (TWO_MODES, ONE_MODE)]
-    curves = power_of_scores(TWO_MODES, ONE_MODE, *failed, draws=1000)
+    curves = compute_observed_power_curves(TWO_MODES, ONE_MODE, *failed, draws=1000)
     assert [curve.test for curve in curves] == ["Levene's test", "Boschloo's exact test", "Welch's t-test"]
     assert [curve.alternative for curve in curves] == [None, "less", "two-sided"]
     assert all(curve.needed for curve in curves)
     spread, failures, means = ({point.n: point.power for point in curve.points} for curve in curves)
     rng = np.random.default_rng
-    assert spread[10] == power_from(TWO_MODES, ONE_MODE, 0.05, 10, rng([0, 10]), draws=1000).power
-    assert failures[10] == power_of_failures(9 / 17, 0.0, 0.05, 10).power
-    assert means[10] == power_of_means(TWO_MODES, ONE_MODE, 0.05, 10, rng([0, 10]), draws=1000).power
+    assert spread[10] == resample_levene_power(TWO_MODES, ONE_MODE, 0.05, 10, rng([0, 10]), draws=1000).power
+    assert failures[10] == enumerate_boschloo_power(9 / 17, 0.0, 0.05, 10).power
+    assert means[10] == resample_welch_power(TWO_MODES, ONE_MODE, 0.05, 10, rng([0, 10]), draws=1000).power
     text = render_power(curves)
     assert text.splitlines()[0] == "n per arm  Levene's test  Boschloo's exact test  Welch's t-test"
     assert "failed runs 9 of 17 against 0 of 10" in text
@@ -244,7 +246,7 @@ def test_power_of_real_scores():
 
 
 def test_power_of_real_scores_says_what_is_missing():
-    curves = power_of_scores([0.5, NAN, 0.7], ONE_MODE, None, None, draws=100)
+    curves = compute_observed_power_curves([0.5, NAN, 0.7], ONE_MODE, None, None, draws=100)
     assert [curve.needed for curve in curves] == [None] * 3
     assert [curve.points for curve in curves] == [()] * 3
     assert "1 of 3 and 0 of 10 values are NaN" in curves[0].reason
@@ -252,8 +254,8 @@ def test_power_of_real_scores_says_what_is_missing():
     text = render_power(curves)
     assert text.count("no number of seeds") == 3
     assert text.startswith("Levene's test (centre median)")
-    same = power_of_scores(ONE_MODE, TWO_MODES, [True, False], [False, True], draws=100)[1]
+    same = compute_observed_power_curves(ONE_MODE, TWO_MODES, [True, False], [False, True], draws=100)[1]
     assert same.reason == "both arms fail equally often"
-    assert power_of_scores(ONE_MODE, TWO_MODES, [], [True], draws=100)[1].reason == "each arm needs a run"
-    unknown = power_of_scores(ONE_MODE, TWO_MODES, [True, None], [False], draws=100)[1]
+    assert compute_observed_power_curves(ONE_MODE, TWO_MODES, [], [True], draws=100)[1].reason == "each arm needs a run"
+    unknown = compute_observed_power_curves(ONE_MODE, TWO_MODES, [True, None], [False], draws=100)[1]
     assert unknown.reason == "it is not known of every run whether it failed"

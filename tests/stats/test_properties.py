@@ -8,22 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stableft.stats import (
-    best_and_equal,
-    better_than,
     bootstrap_interval,
     boschloo,
-    describe,
-    different,
     expected_max,
     expected_max_bootstrap,
     expected_max_unbiased,
-    expected_test,
+    expected_test_score,
     holm,
     iqm,
     levene,
+    mark_best_and_equal,
+    mark_better_than,
+    mark_different,
     permutation_test,
     probability_of_improvement,
     sd_ratio,
+    summarize,
     t_test,
 )
 
@@ -51,8 +51,8 @@ def results_of(a, b):
     return [
         *(levene(a, b, center) for center in CENTERS),
         *(t_test(a, b, equal, alternative) for equal in (True, False) for alternative in ALTERNATIVES),
-        different(a, b).test,
-        *(marked.test for marked in better_than(a, [b])),
+        mark_different(a, b).test,
+        *(marked.test for marked in mark_better_than(a, [b])),
     ]
 
 
@@ -108,7 +108,7 @@ def test_the_order_of_runs_changes_nothing(a, b, random):
     for one, other in zip(results_of(a, b), results_of(mixed, b), strict=True):
         assert near(one.p, other.p)
         assert one.reason == other.reason
-    assert near(describe(a).std, describe(mixed).std)
+    assert near(summarize(a).std, summarize(mixed).std)
     assert near(iqm(a).value, iqm(mixed).value)
     for expected in (expected_max, expected_max_unbiased):
         pairs = zip(expected(a, [1, 2, 5]).mean, expected(mixed, [1, 2, 5]).mean, strict=True)
@@ -149,18 +149,18 @@ def test_shift_and_scale_change_nothing_that_is_drawn(a, b, shift, scale):
 @given(st.lists(SCORES, min_size=3, max_size=9), GROUPS, st.integers(0, 9))
 def test_nan_is_never_dropped(a, b, place):
     broken = [*a[:place], NAN, *a[place:]]
-    assert describe(broken).n_nan == 1
+    assert summarize(broken).n_nan == 1
     results = [*results_of(broken, b), *results_of(b, broken), *results_by_draws(broken, b)]
     assert all(result.p is None and result.reason for result in results)
     answers = [sd_ratio(broken, b, rng()), probability_of_improvement(b, broken, rng()), iqm(broken)]
     assert all(answer.value is None and answer.reason for answer in answers)
     curves = [expected_max(broken, 2), expected_max_unbiased(broken, 2), expected_max_bootstrap(broken, 2, rng())]
-    curves.append(expected_test([*a, 0.5], broken, 2, rng()))
+    curves.append(expected_test_score([*a, 0.5], broken, 2, rng()))
     assert all(curve.mean == (None,) and curve.reason for curve in curves)
     intervals = [bootstrap_interval(broken, of, rng()) for of in ("mean", "std", "iqm")]
     assert all(interval.low is None and "1 of" in interval.reason for interval in intervals)
-    assert best_and_equal([broken, a])[0].flag is None
-    assert best_and_equal([broken, a])[1].flag is True
+    assert mark_best_and_equal([broken, a])[0].flag is None
+    assert mark_best_and_equal([broken, a])[1].flag is True
 
 
 @quick

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from stableft.stats import LARGE, holds, levene, sd_ratio
+from stableft.stats import ASYMPTOTIC_ABOVE, is_significant, levene, sd_ratio
 from stableft.stats.tests import levene_statistics
 
 NAN = math.nan
@@ -45,7 +45,7 @@ def test_levene_says_why_there_is_no_test(center, a, b, reason):
     assert result.p is result.statistic is None
     assert result.reason
     assert reason in result.reason
-    assert not holds(result, 0.05)
+    assert not is_significant(result, 0.05)
 
 
 def ratio(a, b, seed=0):
@@ -154,7 +154,7 @@ def test_sd_ratio_in_batches_is_that_at_once(monkeypatch):
     rng = np.random.default_rng(4)
     a, b = rng.normal(0, 2, 40), rng.normal(0, 1, 40)
     whole = ratio(a, b).interval
-    monkeypatch.setattr("stableft.stats.bootstrap.AT_ONCE", 4000)
+    monkeypatch.setattr("stableft.stats.bootstrap.VALUES_DRAWN_AT_ONCE", 4000)
     assert (ratio(a, b).interval.low, ratio(a, b).interval.high) == pytest.approx((whole.low, whole.high), rel=0.02)
 
 
@@ -171,7 +171,7 @@ def test_sd_ratio_of_many_values_is_asymptotic():
 
 def test_the_asymptotic_interval_of_the_sd_ratio_is_nearly_the_bootstraps():
     rng = np.random.default_rng(8)
-    a, b = rng.standard_t(6, LARGE + 1), rng.normal(0, 1, LARGE + 1)
+    a, b = rng.standard_t(6, ASYMPTOTIC_ABOVE + 1), rng.normal(0, 1, ASYMPTOTIC_ABOVE + 1)
     asymptotic, bootstrapped = ratio(a, b).interval, ratio(a[:-1], b[:-1]).interval
     assert (asymptotic.low, asymptotic.high) == pytest.approx((bootstrapped.low, bootstrapped.high), rel=0.03)
     assert {asymptotic.method, bootstrapped.method} == {"delta method on the log ratio", "BCa bootstrap"}

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 import stableft.stats
-from stableft.stats import Estimate, TestResult, describe, holds, holm, iqm
+from stableft.stats import PointEstimate, TestResult, holm, iqm, is_significant, summarize
 
 NAN = math.nan
 
@@ -25,34 +25,34 @@ def test_every_public_name_is_there():
 
 
 def test_describe_by_hand():
-    summary = describe([1.0, 2.0, 3.0, 6.0])
+    summary = summarize([1.0, 2.0, 3.0, 6.0])
     assert (summary.n, summary.n_nan, summary.mean, summary.median) == (4, 0, 3.0, 2.5)
     assert (summary.min, summary.max) == (1.0, 6.0)
     assert summary.std == pytest.approx(math.sqrt(14 / 3))  # squares 4 + 1 + 0 + 9, over n - 1
 
 
 def test_describe_counts_nan_beside_the_finite_rest():
-    summary = describe([1.0, NAN, 3.0])
+    summary = summarize([1.0, NAN, 3.0])
     assert (summary.n, summary.n_nan, summary.n_finite, summary.mean) == (3, 1, 2, 2.0)
     assert summary.std == pytest.approx(math.sqrt(2))
 
 
 @pytest.mark.parametrize("values", [[], [NAN, NAN]])
 def test_describe_nothing(values):
-    summary = describe(values)
+    summary = summarize(values)
     assert summary.n_finite == 0
     assert {summary.mean, summary.std, summary.median, summary.min, summary.max} == {None}
 
 
 def test_describe_one_value_has_no_std():
-    assert describe([0.5]).std is None
-    assert describe([0.5]).mean == 0.5
+    assert summarize([0.5]).std is None
+    assert summarize([0.5]).mean == 0.5
 
 
 def test_describe_equal_values_have_a_std_of_exactly_zero():
     values = [0.527] * 25
     assert np.std(values, ddof=1) > 0  # what numpy makes of them
-    assert (describe(values).std, describe(values).mean) == (0.0, 0.527)
+    assert (summarize(values).std, summarize(values).mean) == (0.0, 0.527)
 
 
 def test_holm_by_hand():
@@ -67,7 +67,7 @@ def test_a_test_holds_below_alpha_only():
     def result(p):
         return TestResult("a test", None, None, None, p, 3, 3)
 
-    assert [holds(result(p), 0.05) for p in (0.049, 0.05, None)] == [True, False, False]
+    assert [is_significant(result(p), 0.05) for p in (0.049, 0.05, None)] == [True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_test_holds_below_alpha_only():
     ],
 )
 def test_iqm_by_hand(values, expected):
-    assert iqm(values) == Estimate(pytest.approx(expected, rel=1e-15), len(values))
+    assert iqm(values) == PointEstimate(pytest.approx(expected, rel=1e-15), len(values))
 
 
 def test_iqm_is_scipys_trimmed_mean():

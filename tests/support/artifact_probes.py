@@ -7,7 +7,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from support.artifact_records import M, Z, number, where
 
-from stableft.records.probe_record import Drift, GradNorms, Parts, Perplexity, ProbeRecord, Surface, digits
+from stableft.records.probe_record import (
+    DriftRecord,
+    GradNormsRecord,
+    ModelParts,
+    PerplexityRecord,
+    ProbeRecord,
+    SurfaceRecord,
+    round_to_digits,
+)
 from stableft.records.run_record import RunRecord
 
 OURS = M | {"correction": True, "length": "20 epochs"}
@@ -23,10 +31,10 @@ LAYERS = 24
 LOST = 7  # the place of a step at which the first norms of a failed run are not finite
 
 
-def parts(family: str, layers: int = LAYERS) -> Parts:
+def parts(family: str, layers: int = LAYERS) -> ModelParts:
     blocks = {f"{family}.encoder.layer.{i}": None for i in range(layers)}
     shared = ("albert.encoder.albert_layer_groups.0.albert_layers.0",)
-    return Parts(
+    return ModelParts(
         embeddings=(f"{family}.embeddings",),
         blocks=shared if family == "albert" else tuple(blocks),
         pooler=() if family == "roberta" else (f"{family}.pooler",),
@@ -34,7 +42,7 @@ def parts(family: str, layers: int = LAYERS) -> Parts:
     )
 
 
-def names_of(family: str, of: Parts) -> list[str]:
+def names_of(family: str, of: ModelParts) -> list[str]:
     """Weights and biases of every part."""
     embeddings = [f"{name}.word_embeddings.weight" for name in of.embeddings]
     inside = [f"{block}.{name}.{kind}" for block in of.blocks for name in INSIDE[family] for kind in ("weight", "bias")]
@@ -45,7 +53,7 @@ def names_of(family: str, of: Parts) -> list[str]:
 
 def grad_norms(
     run_id: str, family: str, failed: bool, steps: Sequence[int], layers: int = LAYERS, lost: int | None = None
-) -> GradNorms:
+) -> GradNormsRecord:
     """Norms of a failed run, which fall from the top to the bottom, or of one whose gradients grow after step 70."""
     rng = np.random.default_rng(number(run_id))
     of = parts(family, layers)
@@ -58,32 +66,32 @@ def grad_norms(
         level = np.array([-1 - decay * (1 - d / blocks) / 2 for d in depth])
         row = 10 ** (level + rng.normal(0, 0.15, len(names)))
         row[0] = row[0] / 10
-        rows.append(digits([math.inf] * len(names) if place == lost else row))
-    return GradNorms(
+        rows.append(round_to_digits([math.inf] * len(names) if place == lost else row))
+    return GradNormsRecord(
         run_id=run_id,
         parts=of,
         steps=tuple(steps),
-        total=digits(math.hypot(*row) for row in rows),
-        clipped=digits(min(1.0, math.hypot(*row)) for row in rows),
+        total=round_to_digits(math.hypot(*row) for row in rows),
+        clipped=round_to_digits(min(1.0, math.hypot(*row)) for row in rows),
         names=tuple(names),
         norms=tuple(rows),
     )
 
 
-def drift(run_id: str, redrawn: int, steps: Sequence[int], blocks: int = LAYERS) -> Drift:
+def drift(run_id: str, redrawn: int, steps: Sequence[int], blocks: int = LAYERS) -> DriftRecord:
     rng = np.random.default_rng(number(run_id))
     names = ("embeddings", *map(str, range(1, blocks + 1)), "pooler", "head")
     depth = np.array([0.3, *np.linspace(0.4, 0.9, blocks), 0.9, 0.9])
     depth[1 + blocks - redrawn : 1 + blocks] *= 0.5
-    moved = [digits(depth * rng.uniform(0.9, 1.1) * math.sqrt(step / steps[-1])) for step in steps]
-    return Drift(run_id=run_id, names=names, redrawn=redrawn, steps=tuple(steps), distances=tuple(moved))
+    moved = [round_to_digits(depth * rng.uniform(0.9, 1.1) * math.sqrt(step / steps[-1])) for step in steps]
+    return DriftRecord(run_id=run_id, names=names, redrawn=redrawn, steps=tuple(steps), distances=tuple(moved))
 
 
-def perplexity(run_id: str, failed: bool, blocks: int = LAYERS, text: str = "wikitext-2") -> Perplexity:
+def perplexity(run_id: str, failed: bool, blocks: int = LAYERS, text: str = "wikitext-2") -> PerplexityRecord:
     rng = np.random.default_rng(number(run_id))
     top = 9.0 if failed else rng.uniform(2.4, 3.0)
     losses = tuple(1.6 + (top - 1.6) * math.exp(-k / rng.uniform(2, 4)) for k in range(blocks + 1))
-    return Perplexity(
+    return PerplexityRecord(
         run_id=run_id,
         checkpoint="last",
         text=text,
@@ -93,20 +101,20 @@ def perplexity(run_id: str, failed: bool, blocks: int = LAYERS, text: str = "wik
         tokens=250_000,
         masked=37_500,
         reset=tuple(range(blocks + 1)),
-        losses=digits(losses),
+        losses=round_to_digits(losses),
         all_reset=1.6,
         pretrained=1.6,
     )
 
 
-def surface(failed: str, successful: str, task: str, points: int = 12, norms: bool = True) -> Surface:
+def surface(failed: str, successful: str, task: str, points: int = 12, norms: bool = True) -> SurfaceRecord:
     """A plateau at the failed model, a valley at the successful one, and a barrier between them."""
     axis = np.linspace(-1.5, 1.5, points)
     a, b = np.meshgrid(axis, axis)
     loss = 0.7 + 1.5 * np.exp(-((a - 0.5) ** 2 + (b - 0.5) ** 2) * 4) - 0.69 * np.exp(-(a**2 + (b - 1) ** 2) * 3)
     loss += 0.3 * np.maximum(0, np.hypot(a - 0.5, b - 0.5) - 1.2)
     norm = np.hypot(*np.gradient(loss, axis, axis)) + 1e-3
-    return Surface(
+    return SurfaceRecord(
         run_id=f"{number(failed + successful):016x}"[:16],
         model="bert-large-uncased",
         task=task,
@@ -116,10 +124,10 @@ def surface(failed: str, successful: str, task: str, points: int = 12, norms: bo
         head_seed=1,
         examples=128,
         examples_seed=0,
-        alphas=digits(axis),
-        betas=digits(axis),
-        losses=tuple(map(digits, loss.tolist())),
-        grad_norms=tuple(map(digits, norm.tolist())) if norms else None,
+        alphas=round_to_digits(axis),
+        betas=round_to_digits(axis),
+        losses=tuple(map(round_to_digits, loss.tolist())),
+        grad_norms=tuple(map(round_to_digits, norm.tolist())) if norms else None,
         label_entropy=0.693,
     )
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from stableft.config.planned_run import PlannedRun, Sources
+from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig, Seeds
 from stableft.config.sweep_file import load_sweep
-from stableft.records.probe_record import ProbeRecord, probed
+from stableft.records.probe_record import ProbeRecord, wrap_probe_records
 from stableft.records.run_record import DataRecord, Environment, EvalPoint, RunRecord, Scores, StartRecord
 from stableft.report.artifact import Artifact
-from stableft.report.build import build
+from stableft.report.build import build_report
 from stableft.report.forms.document import Report
-from stableft.report.runs import ARTIFACTS, Runs, gather, planned_runs
+from stableft.report.runs import ARTIFACTS, ArtifactRuns, collect_runs, load_artifact
 
 ANY: Any = object()
 METRIC = {"rte": "accuracy", "mrpc": "f1", "stsb": "spearman", "cola": "mcc", "qqp": "accuracy", "mnli": "accuracy"}
@@ -181,12 +181,12 @@ def _start() -> StartRecord:
 
 @functools.cache
 def load(path: str):
-    return load_sweep(path, Sources())
+    return load_sweep(path, LocalPaths())
 
 
 @functools.cache
 def planned(name: str) -> tuple[Artifact, tuple[tuple[str, PlannedRun], ...]]:
-    return planned_runs(name, load)
+    return load_artifact(name, load)
 
 
 @functools.cache
@@ -210,21 +210,21 @@ def _is_there(config: RunConfig) -> bool:
 
 
 @functools.cache
-def runs_of(name: str) -> Runs:
+def runs_of(name: str) -> ArtifactRuns:
     """The artefact's runs out of the whole pool."""
     artifact, runs = planned(name)
-    return gather(artifact, runs, pool(), find_probes=lambda: probed(probe_pool()))
+    return collect_runs(artifact, runs, pool(), find_probes=lambda: wrap_probe_records(probe_pool()))
 
 
 @functools.cache
 def report(name: str) -> Report:
-    return build(runs_of(name))
+    return build_report(runs_of(name))
 
 
 @functools.cache
 def report_without_runs(name: str) -> Report:
     artifact, runs = planned(name)
-    return build(gather(artifact, runs, []))
+    return build_report(collect_runs(artifact, runs, []))
 
 
 @functools.cache

@@ -6,32 +6,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.text import Text
 
-from stableft.report.figures.draw import draw
-from stableft.report.figures.of_sweep import Curves, loss_panels, score_panels
+from stableft.report.figures.draw import draw_panels
+from stableft.report.figures.of_sweep import LossCurvesByRun, build_loss_panels, build_score_panels
 from stableft.report.figures.panels import Box
-from stableft.report.stability_table import Table
+from stableft.report.stability_table import StabilityTable
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
 
-def box_plot(table: Table, frame: "pd.DataFrame") -> "Figure | None":
+def draw_score_boxes(table: StabilityTable, frame: "pd.DataFrame") -> "Figure | None":
     """Returns a panel for every task: a box for each arm, every run's score as a point, the majority baseline.
 
     None where no run has a score that can be drawn.
     """
-    panels = score_panels(table, frame)
-    return draw(panels) if panels else None
+    panels = build_score_panels(table, frame)
+    return draw_panels(panels) if panels else None
 
 
-def training_loss_curves(table: Table, frame: "pd.DataFrame", curves: Curves) -> "Figure | None":
+def draw_training_losses(table: StabilityTable, frame: "pd.DataFrame", curves: LossCurvesByRun) -> "Figure | None":
     """Returns a panel for each arm with the training loss of every run over its steps, the failed ones marked.
 
     None where no run has such a curve, as imported ones have not.
     """
-    panels = loss_panels(table, frame, curves)
-    return draw(panels) if panels else None
+    panels = build_loss_panels(table, frame, curves)
+    return draw_panels(panels) if panels else None
 
 
 AXIS = "accuracy in percent\nvalidation split, last checkpoint"

@@ -1,7 +1,7 @@
-from stableft.sweep.progress import Opened, View, update
+from stableft.sweep.progress import SweepProgress, SweepStarted, apply_event
 
 
-def opened(runs, workers=1, done=0) -> View:
-    view = View()
-    update(view, Opened(runs, done, 0, 0, workers), 0.0)
+def opened(runs, workers=1, done=0) -> SweepProgress:
+    view = SweepProgress()
+    apply_event(view, SweepStarted(runs, done, 0, 0, workers), 0.0)
     return view

@@ -3,10 +3,10 @@
 import torch
 
 from stableft.config.run_config import MaskingConfig
-from stableft.pretrain.masked_lm import alphabet
+from stableft.pretrain.masked_lm import make_masking_vocabulary
 
 SPECIAL, MASK, SIZE = [0, 1, 2, 3, 4], 4, 1000
-LETTERS = alphabet(SIZE, SPECIAL, MASK)
+LETTERS = make_masking_vocabulary(SIZE, SPECIAL, MASK)
 BERT = MaskingConfig(share=0.15, masked=0.8, random=0.1)
 
 

@@ -5,15 +5,15 @@ from pathlib import Path
 import yaml
 
 from stableft.data import toy_language as toylang
-from stableft.pretrain.config_file import Pretraining
+from stableft.pretrain.config_file import PlannedPretraining
 from stableft.pretrain.record import MODEL_FOLDER, PretrainRecord, pretrain_folder
-from stableft.records.run_record import CHECKPOINT_FILE, HISTORY_FILE, read_as
+from stableft.records.run_record import CHECKPOINT_FILE, HISTORY_FILE, read_record_as
 
 
-def left_behind(results: Path, plan: Pretraining) -> dict:
+def left_behind(results: Path, plan: PlannedPretraining) -> dict:
     """Returns all that two pre-trainings of one config must have equal, bit for bit."""
     folder = pretrain_folder(results, plan.config.run_id)
-    record = read_as(PretrainRecord, folder)
+    record = read_record_as(PretrainRecord, folder)
     assert record
     assert not (folder / CHECKPOINT_FILE).exists()
     return {
@@ -85,7 +85,7 @@ def write(folder: Path, **dotted) -> Path:
 
 def wikipedia(folder: Path, articles: int = 12) -> Path:
     """Writes made-up WikiExtractor files of the toy language's words, one deeper than the other."""
-    pairs = iter(toylang.corpus(7, 20 * articles))
+    pairs = iter(toylang.make_toy_corpus(7, 20 * articles))
     (folder / "AA").mkdir(parents=True)
     for file, half in ((folder / "wiki_00", articles // 2), (folder / "AA" / "wiki_01", articles - articles // 2)):
         text = ""

@@ -8,11 +8,11 @@ from pathlib import Path
 from support.sweep_records import land, make_record
 from support.worker_logs import log
 
-from stableft.config.planned_run import Execution, Progress, Sources, Stopped
-from stableft.config.sweep_file import Rule, Sweep
+from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted, RunProgress
+from stableft.config.sweep_file import EarlyStoppingRule, Sweep
 from stableft.records.run_record import CHECKPOINT_FILE, EvalPoint, run_folder
-from stableft.sweep.progress import Note
-from stableft.sweep.run_sweep import run_stages
+from stableft.sweep.progress import Notice
+from stableft.sweep.run_sweep import run_sweep
 
 SCORES = (0.5, 0.9, 0.4, 0.7, 0.6, 0.8)  # of seeds 0-5 at the trial: 2 and 0 are the lowest third
 STEPS = 10
@@ -39,7 +39,7 @@ def pretend(run, results, sources, execution, progress, stop):
             continue
         if step > first:
             time.sleep(0.2 if seed == SLOW or run.arm == "slow" else 0.01)
-            progress(Progress(step, STEPS, 0.5, 0.25))
+            progress(RunProgress(step, STEPS, 0.5, 0.25))
         if due:
             checkpoint.write_text(str(step))
             return land(
@@ -50,7 +50,7 @@ def pretend(run, results, sources, execution, progress, stop):
             os.kill(os.getpid(), signal.SIGKILL)
         if stop():
             checkpoint.write_text(str(step))
-            raise Stopped
+            raise RunInterrupted
     for name in {"best": ["best"], "last": ["last"], "all": ["best", "last"]}.get(execution.save, []):
         (folder / f"model-{name}").mkdir(exist_ok=True)
         (folder / f"model-{name}" / "model.safetensors").write_text(str(seed))
@@ -60,16 +60,22 @@ def pretend(run, results, sources, execution, progress, stop):
     return land(results, record.model_copy(update={"evals": tuple(evals), "reason": reason}))
 
 
-def plan(runs, rule: Rule | None = None, parents=()) -> Sweep:
+def plan(runs, rule: EarlyStoppingRule | None = None, parents=()) -> Sweep:
     return Sweep(
-        "s", Path("s.yaml"), tuple(runs), Sources(), (), tuple(parents), {r.run_id: rule for r in runs} if rule else {}
+        "s",
+        Path("s.yaml"),
+        tuple(runs),
+        LocalPaths(),
+        (),
+        tuple(parents),
+        {r.run_id: rule for r in runs} if rule else {},
     )
 
 
 def go(results: Path, sweep: Sweep, jobs: int = 1, save="none", **options):
     events = []
     arguments = (sweep, results, ["cpu"], jobs, Execution(save=save))
-    outcome = run_stages(
+    outcome = run_sweep(
         *arguments, display=events.append, train=pretend, fingerprint=lambda config, sources: "f" * 64, **options
     )
-    return outcome, [event.text for event in events if isinstance(event, Note)]
+    return outcome, [event.text for event in events if isinstance(event, Notice)]

@@ -3,7 +3,15 @@
 import math
 
 from stableft.config.run_config import RunConfig
-from stableft.records.run_record import DataRecord, EvalPoint, ImportedRun, ImportedScores, RunRecord, Scores, Source
+from stableft.records.run_record import (
+    DataRecord,
+    EvalPoint,
+    ImportedRun,
+    ImportedScores,
+    ImportSource,
+    RunRecord,
+    Scores,
+)
 
 
 def make_config(task="rte", split="dev", report="last", seed=1, lr=2e-5, model="bert-large-uncased") -> RunConfig:
@@ -58,7 +66,7 @@ def make_record(last=0.7, best=0.8, arm="mosbach", recipe="mosbach", status="fin
 
 
 def make_imported(last=0.7, best=None, arm="mosbach", task="rte", seed=1, metric="accuracy", **more):
-    source = Source(kind="csv", name="elsewhere.csv", sha256="0123456789abcdef" * 4)
+    source = ImportSource(kind="csv", name="elsewhere.csv", sha256="0123456789abcdef" * 4)
     scores = {
         name: None if value is None else ImportedScores(step=9, val={metric: value + 0.1}, test={metric: value})
         for name, value in (("last", last), ("best", best))

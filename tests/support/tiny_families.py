@@ -38,7 +38,7 @@ from transformers import (
     XLNetTokenizer,
 )
 
-from stableft.models.load import quiet
+from stableft.models.load import quiet_transformers
 
 BLOCKS = 3
 TOY_WORDS = " al ben dora emilia lives in has left rome a city by the sea x lima" * 20  # of the fixture toy_data
@@ -122,7 +122,7 @@ def write_family(folder: Path, name: str, text: str, word_pieces, **values) -> N
     }
     extra = {"decoder_start_token_id": ids["eos_token_id"], "forced_eos_token_id": None} if name == "bart" else {}
     config = config_class(vocab_size=len(tokenizer), **{**ids, **extra, **sizes, **values})
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), quiet():
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), quiet_transformers():
         torch.manual_seed(0)
         model = model_class(config)
         for weights in model.parameters():

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertModel
 
-from stableft.config.local_files import folder_digest
-from stableft.config.planned_run import Execution, PlannedRun, Progress, Sources
+from stableft.config.local_files import model_folder_digest
+from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunProgress
 from stableft.records.run_record import HISTORY_FILE, PREDICTIONS_FILE, RunRecord, read_record, run_folder
 from stableft.training.run import train
 
 
-def go(run: PlannedRun, results: Path, sources: Sources, stop_at: int | None = None, **execution) -> RunRecord:
+def go(run: PlannedRun, results: Path, sources: LocalPaths, stop_at: int | None = None, **execution) -> RunRecord:
     """Trains on one thread; with `stop_at`, stops as soon as that many steps are done."""
     done = [-1]
 
-    def progress(now: Progress) -> None:
+    def progress(now: RunProgress) -> None:
         done[0] = now.step
 
     return train(
@@ -63,6 +63,6 @@ def make_folder(folder: Path, tokenizer, change: Callable[[BertModel], None], **
     return folder
 
 
-def with_model(sources: Sources, folder: Path) -> tuple[Sources, str]:
-    digest = folder_digest(folder)
-    return Sources(cache_dir=sources.cache_dir, paths={**sources.paths, digest: folder}), digest
+def with_model(sources: LocalPaths, folder: Path) -> tuple[LocalPaths, str]:
+    digest = model_folder_digest(folder)
+    return LocalPaths(cache_dir=sources.cache_dir, paths={**sources.paths, digest: folder}), digest

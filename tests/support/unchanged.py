@@ -17,16 +17,16 @@ from pathlib import Path
 from support.artifact_records import report as made_up_report
 from support.paths import GLUE, GOLDEN, ROOT
 
-from stableft.config.planned_run import Execution, Sources
+from stableft.config.planned_run import Execution, LocalPaths
 from stableft.config.sweep_file import load_sweep
 from stableft.errors import UserError
 from stableft.records.run_record import run_folder
-from stableft.report.all_reports import rebuild
-from stableft.report.build import build
-from stableft.report.compare_arms import compare_arms
-from stableft.report.forms.write import render
-from stableft.report.power import power_text
-from stableft.report.runs import ARTIFACTS, runs_of_file
+from stableft.report.all_reports import build_all_reports
+from stableft.report.build import build_report
+from stableft.report.compare_arms import build_comparison_report
+from stableft.report.forms.write import render_report
+from stableft.report.power import describe_power
+from stableft.report.runs import ARTIFACTS, load_runs_from_file
 
 DIGESTS = GOLDEN / "digests.json"
 LOSSES = {arm: GOLDEN / f"losses-{arm}.txt" for arm in ("devlin", "mosbach")}
@@ -45,7 +45,7 @@ def planned_runs() -> dict[str, str]:
         f"{name} {run.arm} {run.run_id} {run.config.model_dump_json()}"
         for name in sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
         if "/recipes/" not in name and "/pretrain/" not in name
-        for run in load_sweep(name, Sources()).runs
+        for run in load_sweep(name, LocalPaths()).runs
     ]
     return {"planned runs": str(len(lines)), "planned runs' ids and configs": digest("\n".join(lines).encode())}
 
@@ -54,17 +54,17 @@ def reports() -> dict[str, str]:
     """Returns digests of what the committed records give: reports, comparisons, power; of HTML without its pictures."""
     found: dict[str, str] = {}
     for path in sorted(Path("results/records").glob("*.jsonl")):
-        report = build(runs_of_file(path))
+        report = build_report(load_runs_from_file(path))
         for form in ("md", "csv", "latex", "json", "html"):
-            found[f"{path.stem} {form}"] = digest(PICTURE.sub(b"", render(report, form).encode()))
+            found[f"{path.stem} {form}"] = digest(PICTURE.sub(b"", render_report(report, form).encode()))
     demo = Path("results/records/demo.jsonl")
     for arms in (("devlin", "mosbach"), ("zhang-reinit", "devlin-corrected")):
-        compared = compare_arms(*arms, Path("nowhere"), [demo])
+        compared = build_comparison_report(*arms, Path("nowhere"), [demo])
         for form in ("md", "csv", "latex", "json"):
-            found[f"compare {' '.join(arms)} {form}"] = digest(render(compared, form).encode())
-    found["power of values"] = digest(power_text(2.0, 3.0, [], "", None, 0.05, 0.8, "median", 0).encode())
+            found[f"compare {' '.join(arms)} {form}"] = digest(render_report(compared, form).encode())
+    found["power of values"] = digest(describe_power(2.0, 3.0, [], "", None, 0.05, 0.8, "median", 0).encode())
     found["power of runs"] = digest(
-        power_text(None, None, [demo], "devlin,mosbach", None, 0.05, 0.8, "median", 0).encode()
+        describe_power(None, None, [demo], "devlin,mosbach", None, 0.05, 0.8, "median", 0).encode()
     )
     return found
 
@@ -73,7 +73,7 @@ def artefacts() -> dict[str, str]:
     """Returns digests of every text file that `report all` writes from the committed records and the test's GLUE."""
     with tempfile.TemporaryDirectory() as name:
         out = Path(name)
-        lines = list(rebuild(Path("results"), [], GLUE, "recipe", out))
+        lines = list(build_all_reports(Path("results"), [], GLUE, "recipe", out))
         texts = [path for path in sorted(out.rglob("*")) if path.suffix in (".md", ".csv", ".tex", ".json", ".html")]
         found = {
             f"all {path.relative_to(out)}": digest(PICTURE.sub(b"", path.read_bytes()))
@@ -87,7 +87,8 @@ def papers() -> dict[str, str]:
     """Returns digests of every artefact of the papers, made of made-up records of all settings; one an artefact."""
     names = [name for name in ARTIFACTS if name not in ("mosbach-table2", "zhang-table3")]  # those need the data sets
     texts = {
-        name: "".join(render(made_up_report(name), form) for form in ("md", "csv", "latex", "json")) for name in names
+        name: "".join(render_report(made_up_report(name), form) for form in ("md", "csv", "latex", "json"))
+        for name in names
     }
     return {f"paper {name}": digest(text.encode()) for name, text in texts.items()}
 
@@ -97,7 +98,7 @@ def losses(arm: str) -> Iterator[str]:
     from stableft.training.run import train
 
     sweep = load_sweep(
-        "configs/demo.yaml", Sources(), sets=[f"schedule.length={{steps: {STEPS}}}"], arms=[arm], seeds="26"
+        "configs/demo.yaml", LocalPaths(), sets=[f"schedule.length={{steps: {STEPS}}}"], arms=[arm], seeds="26"
     )
     out = Path(tempfile.mkdtemp())
     try:

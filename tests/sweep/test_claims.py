@@ -3,13 +3,13 @@ import signal
 import subprocess
 import sys
 
-from stableft.sweep.claims import CLAIM_FILE, claim
+from stableft.sweep.claims import CLAIM_FILE, claim_run
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from stableft.sweep.claims import claim
-with claim(Path(sys.argv[1])) as mine:
+from stableft.sweep.claims import claim_run
+with claim_run(Path(sys.argv[1])) as mine:
     print(mine, flush=True)
     time.sleep(60)
 """
@@ -17,24 +17,24 @@ with claim(Path(sys.argv[1])) as mine:
 
 def test_a_claim_excludes_others_until_it_is_left(tmp_path):
     folder = tmp_path / "runs" / "one"
-    with claim(folder) as first:
+    with claim_run(folder) as first:
         assert first
-        with claim(folder) as second:
+        with claim_run(folder) as second:
             assert not second
-        with claim(folder) as third:
+        with claim_run(folder) as third:
             assert not third
-    with claim(folder) as again:
+    with claim_run(folder) as again:
         assert again
     assert (folder / CLAIM_FILE).exists()
 
 
 def test_an_exception_gives_the_claim_back(tmp_path):
     try:
-        with claim(tmp_path):
+        with claim_run(tmp_path):
             raise KeyError
     except KeyError:
         pass
-    with claim(tmp_path) as mine:
+    with claim_run(tmp_path) as mine:
         assert mine
 
 
@@ -42,23 +42,23 @@ def test_the_claim_of_a_killed_process_is_free(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == "True\n"
-        with claim(tmp_path) as mine:
+        with claim_run(tmp_path) as mine:
             assert not mine
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
-        with claim(tmp_path) as mine:
+        with claim_run(tmp_path) as mine:
             assert mine
 
 
 def test_a_claim_removes_what_dead_writers_left_and_nothing_else(tmp_path):
     (tmp_path / ".record.json.77.abcd.tmp").write_text("half")
     (tmp_path / "record.json").write_text("whole")
-    with claim(tmp_path):
+    with claim_run(tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == [CLAIM_FILE, "record.json"]
 
 
 def test_who_does_not_get_the_claim_removes_nothing(tmp_path):
-    with claim(tmp_path):
+    with claim_run(tmp_path):
         (tmp_path / ".record.json.77.abcd.tmp").write_text("being written")
-        with claim(tmp_path):
+        with claim_run(tmp_path):
             assert (tmp_path / ".record.json.77.abcd.tmp").exists()

@@ -9,10 +9,10 @@ from support.training_runs import go
 
 from stableft.config.planned_run import Execution
 from stableft.config.run_config import StartFrom
-from stableft.config.sweep_file import START, Rule, Sweep
+from stableft.config.sweep_file import START_ARM, EarlyStoppingRule, Sweep
 from stableft.errors import UserError
 from stableft.records.run_record import EvalPoint
-from stableft.sweep.estimate import estimate, render_estimate
+from stableft.sweep.estimate import estimate_sweep, render_estimate
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def sweep(toy_run, toy_sources, tmp_path) -> Sweep:
 @pytest.mark.parametrize("save", ["none", "best", "last", "all"])
 def test_a_dry_run_writes_nothing(sweep, tmp_path, save):
     results = tmp_path / "results"
-    estimated = estimate(sweep, results, Execution(threads=1, save=save), 2)
+    estimated = estimate_sweep(sweep, results, Execution(threads=1, save=save), 2)
     assert not results.exists()
     (line,) = estimated.lines
     assert (line.arm, line.task, line.runs, line.left) == ("arm", "toy", 3, 3)
@@ -45,18 +45,18 @@ def test_what_is_done_does_not_count_and_is_not_touched(sweep, toy_sources, tmp_
     go(sweep.runs[1], results, toy_sources)
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in results.rglob("*") if path.is_file()}
     names = sorted(results.rglob("*"))
-    estimated = estimate(sweep, results, Execution(threads=1), 1)
+    estimated = estimate_sweep(sweep, results, Execution(threads=1), 1)
     assert (estimated.lines[0].runs, estimated.lines[0].left) == (3, 2)
     assert sorted(results.rglob("*")) == names
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
 
 
 def test_the_size_of_a_checkpoint_is_about_right(sweep, toy_sources, tmp_path):
-    from stableft.config.planned_run import Stopped
+    from stableft.config.planned_run import RunInterrupted
     from stableft.records.run_record import CHECKPOINT_FILE, run_folder
 
-    line = estimate(sweep, tmp_path / "none", Execution(threads=1), 1).lines[0]
-    with pytest.raises(Stopped):
+    line = estimate_sweep(sweep, tmp_path / "none", Execution(threads=1), 1).lines[0]
+    with pytest.raises(RunInterrupted):
         go(sweep.runs[0], tmp_path, toy_sources, stop_at=3)
     size = (run_folder(tmp_path, sweep.runs[0].run_id) / CHECKPOINT_FILE).stat().st_size
     assert 0.5 < line.cost.checkpoint / size < 1.5
@@ -66,7 +66,7 @@ def test_an_estimate_does_not_change_a_run(sweep, toy_sources, tmp_path):
     """The probe trains a copy: the kept checkpoint and what the run draws are as without it."""
     run = sweep.runs[0]
     before = go(run, tmp_path / "before", toy_sources)
-    estimate(sweep, tmp_path / "none", Execution(threads=1), 1)
+    estimate_sweep(sweep, tmp_path / "none", Execution(threads=1), 1)
     torch.manual_seed(0)
     assert go(run, tmp_path / "after", toy_sources).evals == before.evals
 
@@ -74,19 +74,19 @@ def test_an_estimate_does_not_change_a_run(sweep, toy_sources, tmp_path):
 def test_an_estimate_finds_what_the_user_got_wrong(sweep, toy_run, toy_sources, tmp_path):
     runs = (toy_run(reinit={"pooler": True, "blocks": 9}),)
     with pytest.raises(UserError, match=r"reinit\.blocks"):
-        estimate(Sweep("toy", sweep.path, runs, toy_sources), tmp_path / "results", Execution(), 1)
+        estimate_sweep(Sweep("toy", sweep.path, runs, toy_sources), tmp_path / "results", Execution(), 1)
     assert not (tmp_path / "results").exists()
 
 
 def test_what_is_trained_first_and_what_pauses(toy_run, toy_sources, tmp_path):
-    parent = replace(toy_run(seeds={"init": 9, "data": 9}), arm=START)
+    parent = replace(toy_run(seeds={"init": 9, "data": 9}), arm=START_ARM)
     start = StartFrom(run=parent.run_id, checkpoint="last")
     runs = tuple(toy_run(seeds={"init": seed, "data": seed}, start_from=start) for seed in range(4))
-    rules = {run.run_id: Rule(0.3, 0.5) for run in runs}
+    rules = {run.run_id: EarlyStoppingRule(0.3, 0.5) for run in runs}
     sweep = Sweep("toy", tmp_path / "toy.yaml", runs, toy_sources, (), (parent,), rules)
-    estimated = estimate(sweep, tmp_path / "results", Execution(threads=1), 1)
+    estimated = estimate_sweep(sweep, tmp_path / "results", Execution(threads=1), 1)
     first, line = estimated.lines
-    assert first.arm == f"{START} {parent.run_id}"
+    assert first.arm == f"{START_ARM} {parent.run_id}"
     assert (first.runs, first.left, line.left, line.paused) == (1, 1, 4, 4)
     assert line.saved == pytest.approx(0.35)
     assert first.cost.kept > first.cost.checkpoint / 3  # its weights are kept
@@ -102,7 +102,7 @@ def family(toy_run):
     """Returns a maker of a run and of two others that start from it."""
 
     def make(seed: int, **settings):
-        parent = replace(toy_run(seeds={"init": seed, "data": seed}, **settings), arm=START)
+        parent = replace(toy_run(seeds={"init": seed, "data": seed}, **settings), arm=START_ARM)
         start = StartFrom(run=parent.run_id, checkpoint="last")
         return parent, [toy_run(seeds={"init": child, "data": child}, start_from=start) for child in range(2)]
 
@@ -110,7 +110,7 @@ def family(toy_run):
 
 
 def lines_of(sweep: Sweep, results, **options) -> tuple[list[tuple[str, int, int]], str]:
-    estimated = estimate(sweep, results, Execution(threads=1), 1, **options)
+    estimated = estimate_sweep(sweep, results, Execution(threads=1), 1, **options)
     return [(line.arm, line.runs, line.left) for line in estimated.lines], render_estimate(estimated)
 
 
@@ -118,9 +118,9 @@ def test_every_parent_has_a_line_of_its_own_and_counts_once(sweep, family, tmp_p
     (one, runs), (two, more) = family(8), family(9, **{"schedule.length": {"epochs": 4}})
     own = replace(one, arm="own")
     sweep = replace(sweep, runs=(own, *runs, *more), parents=(one, two))
-    estimated = estimate(sweep, tmp_path / "results", Execution(threads=1), 1)
+    estimated = estimate_sweep(sweep, tmp_path / "results", Execution(threads=1), 1)
     assert [(line.arm, line.runs, line.left) for line in estimated.lines] == [
-        (f"{START} {one.run_id}", 1, 1), (f"{START} {two.run_id}", 1, 1), ("own", 1, 0), ("arm", 4, 4)
+        (f"{START_ARM} {one.run_id}", 1, 1), (f"{START_ARM} {two.run_id}", 1, 1), ("own", 1, 0), ("arm", 4, 4)
     ]  # fmt: skip
     first, second = (line.cost.steps for line in estimated.lines[:2])
     assert first != second
@@ -153,12 +153,14 @@ def test_stopped_runs_are_done_only_while_they_rank_as_hopeless(sweep, toy_run, 
     length = runs[0].config.schedule.length
     share = 1.0 / length.epochs if length.epochs else 7 / length.steps
     for rule, planned, left, paused in (
-        (Rule(share, 0.5), runs, 0, 0),
-        (Rule(share, 0.25), runs, 1, 0),  # the second lowest is taken up again
-        (Rule(share + 0.2, 0.5), runs, 2, 2),  # they have not come so far: the rank is open
-        (Rule(share, 0.5), [*runs, toy_run(seeds={"init": 4, "data": 4})], 3, 3),
+        (EarlyStoppingRule(share, 0.5), runs, 0, 0),
+        (EarlyStoppingRule(share, 0.25), runs, 1, 0),  # the second lowest is taken up again
+        (EarlyStoppingRule(share + 0.2, 0.5), runs, 2, 2),  # they have not come so far: the rank is open
+        (EarlyStoppingRule(share, 0.5), [*runs, toy_run(seeds={"init": 4, "data": 4})], 3, 3),
         (None, runs, 2, 0),
     ):
         rules = {run.run_id: rule for run in planned} if rule else {}
-        (line,) = estimate(replace(sweep, runs=tuple(planned), rules=rules), tmp_path, Execution(threads=1), 1).lines
+        (line,) = estimate_sweep(
+            replace(sweep, runs=tuple(planned), rules=rules), tmp_path, Execution(threads=1), 1
+        ).lines
         assert (line.left, line.paused) == (left, paused), rule

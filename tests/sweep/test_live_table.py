@@ -8,44 +8,46 @@ import pytest
 from support.live_table import opened
 from support.sweep_records import make_record, make_run
 
-from stableft.config.planned_run import Progress
+from stableft.config.planned_run import RunProgress
 from stableft.records.run_record import EvalPoint
 from stableft.sweep.progress import (
-    Ended,
-    Moved,
-    Note,
-    Opened,
-    Started,
-    Tick,
+    ClockTick,
+    Notice,
+    ProgressReported,
+    RunEnded,
+    RunStarted,
+    SweepStarted,
+    apply_event,
     closing_line,
+    estimate_seconds_left,
+    event_line,
     open_display,
-    overall_line,
-    plain_line,
-    seconds_left,
-    update,
+    progress_line,
 )
-from stableft.sweep.state import Outcome
-from stableft.text import duration
+from stableft.sweep.state import SweepResult
+from stableft.text import format_duration
 
 
 def test_the_time_left_is_unknown_until_a_step_is_measured():
     run = make_run(1)
     view = opened([run, make_run(2)])
-    assert overall_line(view) == "0/2 done, 0 failed, 0 crashed, ETA ?"
-    update(view, Started("cpu", run), 0.0)
-    update(view, Moved("cpu", Progress(0, 100)), 10.0)
-    assert seconds_left(view) is None
-    update(view, Moved("cpu", Progress(20, 100)), 20.0)  # 2 steps a second; loading, 10 seconds, does not count
-    assert seconds_left(view) == pytest.approx(40 + 50)
+    assert progress_line(view) == "0/2 done, 0 failed, 0 crashed, ETA ?"
+    apply_event(view, RunStarted("cpu", run), 0.0)
+    apply_event(view, ProgressReported("cpu", RunProgress(0, 100)), 10.0)
+    assert estimate_seconds_left(view) is None
+    apply_event(
+        view, ProgressReported("cpu", RunProgress(20, 100)), 20.0
+    )  # 2 steps a second; loading, 10 seconds, does not count
+    assert estimate_seconds_left(view) == pytest.approx(40 + 50)
 
 
 def test_a_resumed_run_is_timed_from_where_it_went_on():
     run = make_run(1)
     view = opened([run])
-    update(view, Started("cpu", run), 0.0)
-    update(view, Moved("cpu", Progress(80, 100)), 5.0)
-    update(view, Moved("cpu", Progress(90, 100)), 6.0)
-    assert seconds_left(view) == pytest.approx(1.0)
+    apply_event(view, RunStarted("cpu", run), 0.0)
+    apply_event(view, ProgressReported("cpu", RunProgress(80, 100)), 5.0)
+    apply_event(view, ProgressReported("cpu", RunProgress(90, 100)), 6.0)
+    assert estimate_seconds_left(view) == pytest.approx(1.0)
 
 
 def test_the_time_left_counts_workers_and_longer_schedules():
@@ -53,12 +55,14 @@ def test_the_time_left_counts_workers_and_longer_schedules():
     longer = make_run(9, length={"epochs": 6})
     view = opened([*runs, longer], workers=2)
     for slot in (0, 1):
-        update(view, Started(f"cuda:{slot}", runs[slot]), 0.0)
-        update(view, Moved(f"cuda:{slot}", Progress(0, 30)), 0.0)
-        update(view, Moved(f"cuda:{slot}", Progress(30, 30)), 30.0)
-        update(view, Ended(f"cuda:{slot}", runs[slot], "settled", make_record(runs[slot], failed=slot == 1)), 30.0)
-    assert seconds_left(view) == pytest.approx((30 + 30 + 60) / 2)
-    assert overall_line(view) == "2/5 done, 1 failed, 0 crashed, ETA 0:01:00"
+        apply_event(view, RunStarted(f"cuda:{slot}", runs[slot]), 0.0)
+        apply_event(view, ProgressReported(f"cuda:{slot}", RunProgress(0, 30)), 0.0)
+        apply_event(view, ProgressReported(f"cuda:{slot}", RunProgress(30, 30)), 30.0)
+        apply_event(
+            view, RunEnded(f"cuda:{slot}", runs[slot], "settled", make_record(runs[slot], failed=slot == 1)), 30.0
+        )
+    assert estimate_seconds_left(view) == pytest.approx((30 + 30 + 60) / 2)
+    assert progress_line(view) == "2/5 done, 1 failed, 0 crashed, ETA 0:01:00"
 
 
 def test_a_run_on_data_not_yet_begun_makes_the_time_left_unknown_unless_its_steps_are_given():
@@ -68,46 +72,46 @@ def test_a_run_on_data_not_yet_begun_makes_the_time_left_unknown_unless_its_step
         (make_run(2, task="cola", length={"steps": 50}), 50 + 90),
     ):
         view = opened([run, other])
-        update(view, Started("cpu", run), 0.0)
-        update(view, Moved("cpu", Progress(0, 100)), 0.0)
-        update(view, Moved("cpu", Progress(10, 100)), 10.0)
-        assert seconds_left(view) == (expected and pytest.approx(expected))
+        apply_event(view, RunStarted("cpu", run), 0.0)
+        apply_event(view, ProgressReported("cpu", RunProgress(0, 100)), 0.0)
+        apply_event(view, ProgressReported("cpu", RunProgress(10, 100)), 10.0)
+        assert estimate_seconds_left(view) == (expected and pytest.approx(expected))
 
 
 def test_plain_lines():
     run = make_run(3, arm="mosbach")
     view = opened([run], done=2)
-    assert plain_line(view, Opened([run], 2, 0, 0, 1)) == "1 runs to do, 2 done, 0 crashed; 1 at a time"
-    assert plain_line(view, Started("cpu", run)) == (
+    assert event_line(view, SweepStarted([run], 2, 0, 0, 1)) == "1 runs to do, 2 done, 0 crashed; 1 at a time"
+    assert event_line(view, RunStarted("cpu", run)) == (
         "[2/3 done, 0 failed, 0 crashed, ETA ?] started mosbach rte seed 3 on cpu"
     )
-    assert plain_line(view, Moved("cpu", Progress(1, 2))) is None
-    assert plain_line(view, Tick()) is None
-    ended = Ended("cpu", run, "settled", make_record(run, status="crashed"))
-    update(view, ended, 1.0)
-    assert plain_line(view, ended) == (
+    assert event_line(view, ProgressReported("cpu", RunProgress(1, 2))) is None
+    assert event_line(view, ClockTick()) is None
+    ended = RunEnded("cpu", run, "settled", make_record(run, status="crashed"))
+    apply_event(view, ended, 1.0)
+    assert event_line(view, ended) == (
         "[2/3 done, 0 failed, 1 crashed, ETA 0:00:00] crashed (a test): mosbach rte seed 3"
     )
-    assert plain_line(view, Note("a sentence")) == "a sentence"
+    assert event_line(view, Notice("a sentence")) == "a sentence"
 
 
 def test_a_run_at_another_process_is_shown_as_such():
     run = make_run(3)
     view = opened([run])
-    update(view, Ended("cpu", run, "elsewhere"), 0.0)
-    assert "1 with another process" in overall_line(view)
-    update(view, Started("cpu", run), 1.0)
-    assert "another process" not in overall_line(view)
+    apply_event(view, RunEnded("cpu", run, "elsewhere"), 0.0)
+    assert "1 with another process" in progress_line(view)
+    apply_event(view, RunStarted("cpu", run), 1.0)
+    assert "another process" not in progress_line(view)
 
 
 def test_the_last_line_says_how_to_go_on():
-    outcome = Outcome(("a", "b"), ("b",), ("c",), ("d",), ("e", "f"), ("e",), True)
+    outcome = SweepResult(("a", "b"), ("b",), ("c",), ("d",), ("e", "f"), ("e",), True)
     assert closing_line(outcome) == (
         "Interrupted: 3 of 6 runs done, 1 of them failed, 1 crashed, 2 left (1 with a checkpoint); run the same "
         "command to go on; --retry-crashed tries the crashed ones again"
     )
-    assert closing_line(Outcome(("a",), (), (), (), (), (), False)) == "Ended: 1 of 1 runs done"
-    held = Outcome((), (), (), (), ("e", "f"), (), False, held=("e",), crashed_parents=("p",))
+    assert closing_line(SweepResult(("a",), (), (), (), (), (), False)) == "Ended: 1 of 1 runs done"
+    held = SweepResult((), (), (), (), ("e", "f"), (), False, held=("e",), crashed_parents=("p",))
     assert closing_line(held) == (
         "Ended: 0 of 2 runs done, 1 that others start from crashed, 2 left (0 with a checkpoint, 1 with nothing to "
         "start from); run the same command to go on; --retry-crashed tries the crashed ones again"
@@ -115,17 +119,23 @@ def test_the_last_line_says_how_to_go_on():
 
 
 def test_durations():
-    assert [duration(s) for s in (None, 0.4, 59.7, 3661, 360000)] == ["?", "0:00:00", "0:01:00", "1:01:01", "100:00:00"]
+    assert [format_duration(s) for s in (None, 0.4, 59.7, 3661, 360000)] == [
+        "?",
+        "0:00:00",
+        "0:01:00",
+        "1:01:01",
+        "100:00:00",
+    ]
 
 
 def show_a_run(live: bool | None = None) -> None:
     run = make_run(3, arm="[mosbach]")
     with open_display(live) as show:
-        show(Opened([run, make_run(4)], 0, 0, 0, 1))
-        show(Started("cuda:0", run))
-        show(Moved("cuda:0", Progress(5, 40, 0.5, 0.75)))
-        show(Note("a [sentence]"))
-        show(Tick())
+        show(SweepStarted([run, make_run(4)], 0, 0, 0, 1))
+        show(RunStarted("cuda:0", run))
+        show(ProgressReported("cuda:0", RunProgress(5, 40, 0.5, 0.75)))
+        show(Notice("a [sentence]"))
+        show(ClockTick())
 
 
 def test_where_there_is_no_terminal_the_display_prints_plain_lines(capsys):
@@ -152,19 +162,21 @@ def test_on_a_terminal_the_display_is_a_table():
 
 
 def test_runs_that_end_early_are_counted_apart():
-    outcome = Outcome(("a",), (), (), (), (), (), False, ("b", "c"))
+    outcome = SweepResult(("a",), (), (), (), (), (), False, ("b", "c"))
     assert closing_line(outcome) == "Ended: 1 of 3 runs done, 2 stopped early as hopeless"
 
 
 def test_a_trial_is_done_when_it_pauses():
     run = replace(make_run(3, length={"steps": 100}), pause_after=0.3)
     view = opened([run, replace(make_run(4, length={"steps": 100}), pause_after=0.3)])
-    update(view, Started("cpu", run), 0.0)
+    apply_event(view, RunStarted("cpu", run), 0.0)
     for step in (0, 10):
-        update(view, Moved("cpu", Progress(step, 100)), float(step))
-    assert seconds_left(view) == pytest.approx(20 + 30)  # of 30 steps each, not of 100
+        apply_event(view, ProgressReported("cpu", RunProgress(step, 100)), float(step))
+    assert estimate_seconds_left(view) == pytest.approx(20 + 30)  # of 30 steps each, not of 100
     point = EvalPoint(step=30, epoch=1.0, train_loss=0.5, val_loss=0.5, val={"accuracy": 0.625})
     record = make_record(run).model_copy(update={"status": "paused", "evals": (point,), "steps": 30, "failed": None})
-    update(view, Ended("cpu", run, "settled", record), 30.0)
+    apply_event(view, RunEnded("cpu", run, "settled", record), 30.0)
     assert (view.done, view.crashed, len(view.left)) == (1, 0, 1)
-    assert "paused after step 30, validation accuracy 0.6250" in plain_line(view, Ended("cpu", run, "settled", record))
+    assert "paused after step 30, validation accuracy 0.6250" in event_line(
+        view, RunEnded("cpu", run, "settled", record)
+    )

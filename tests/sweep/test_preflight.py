@@ -6,12 +6,12 @@ import shutil
 import pytest
 from support.paths import GLUE
 
-from stableft.config.local_files import folder_digest
-from stableft.config.planned_run import PlannedRun, Sources
+from stableft.config.local_files import model_folder_digest
+from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig
 from stableft.data.splits import data_fingerprint
 from stableft.errors import UserError
-from stableft.sweep.preflight import check_inputs
+from stableft.sweep.preflight import check_sweep_inputs
 
 
 @pytest.fixture
@@ -20,17 +20,19 @@ def plan(make_config, tiny_model_folder, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(tiny_model_folder, folder)
 
-    def make(**dotted) -> tuple[PlannedRun, Sources]:
-        digest = folder_digest(folder)
+    def make(**dotted) -> tuple[PlannedRun, LocalPaths]:
+        digest = model_folder_digest(folder)
         config: RunConfig = make_config(**{"model.sha256": digest, **dotted})
-        return PlannedRun("arm", "recipe", config), Sources(data_dir=GLUE, cache_dir=tmp_path, paths={digest: folder})
+        return PlannedRun("arm", "recipe", config), LocalPaths(
+            data_dir=GLUE, cache_dir=tmp_path, paths={digest: folder}
+        )
 
     return make
 
 
-def sentence_about(run: PlannedRun, sources: Sources) -> str:
+def sentence_about(run: PlannedRun, sources: LocalPaths) -> str:
     with pytest.raises(UserError) as caught:
-        check_inputs([run], sources)
+        check_sweep_inputs([run], sources)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -39,7 +41,7 @@ def test_every_run_gets_the_fingerprint_of_its_rows(plan):
     run, sources = plan()
     other = plan(**{"data.split": "heldout"})[0]
     seed = plan(**{"seeds.init": 2})[0]
-    prints = check_inputs([run, other, seed], sources)
+    prints = check_sweep_inputs([run, other, seed], sources)
     assert prints.keys() == {run.run_id, other.run_id, seed.run_id}
     assert prints[run.run_id] == prints[seed.run_id] == data_fingerprint(run.config, sources)
     assert prints[run.run_id] != prints[other.run_id]
@@ -55,14 +57,14 @@ def test_what_does_not_fit_the_model(plan):
     first, sources = plan()
     second, _ = plan(**{"model.head": "paper"})
     with pytest.raises(UserError, match=r"model\.head: the papers give BERT model 'tiny' no head of its own"):
-        check_inputs([first, second], sources)
+        check_sweep_inputs([first, second], sources)
 
 
 def test_a_mistake_in_a_parent_is_told_of_the_parent(plan):
     parent, sources = plan(**{"data.max_length": 128})
     child, _ = plan(start_from={"run": parent.run_id, "checkpoint": "last"})
     with pytest.raises(UserError) as caught:
-        check_inputs([child], sources, [parent])
+        check_sweep_inputs([child], sources, [parent])
     assert str(caught.value) == (
         f"run {parent.run_id} (recipe on rte, seed {parent.config.seeds.init}), from which 1 run starts: "
         "data.max_length: 128 is more than the 64 positions of model 'tiny'; its settings (but for the model) are "
@@ -70,7 +72,7 @@ def test_a_mistake_in_a_parent_is_told_of_the_parent(plan):
     )
     assert sentence_about(parent, sources).startswith("data.max_length")  # where it is a run of the sweep's own
     with pytest.raises(UserError, match=r"^data\.max_length"):
-        check_inputs([plan(**{"data.max_length": 128, "seeds.init": 2})[0]], sources, [parent])
+        check_sweep_inputs([plan(**{"data.max_length": 128, "seeds.init": 2})[0]], sources, [parent])
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_weights_that_are_none(plan, tmp_path):
 def test_data_that_is_missing_or_too_little(plan, tmp_path):
     run, sources = plan(**{"data.train_rows": 1000, "data.sample_seed": 0})
     assert "500 rows of each label are needed" in sentence_about(run, sources)
-    nowhere = Sources(data_dir=tmp_path, paths=sources.paths)
+    nowhere = LocalPaths(data_dir=tmp_path, paths=sources.paths)
     assert sentence_about(plan()[0], nowhere).startswith("the train file of RTE is missing")
 
 
@@ -110,7 +112,7 @@ def test_a_hub_model_without_a_network(make_config, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     hub = {"model.sha256": None, "model.revision": "main"}
-    sources = Sources(data_dir=GLUE)
+    sources = LocalPaths(data_dir=GLUE)
     absent = PlannedRun("arm", "recipe", make_config(**hub, **{"model.name": "nobody/nothing"}))
     assert sentence_about(absent, sources).startswith(
         "model 'nobody/nothing': the hub cannot be reached and there is no cached copy"

@@ -9,10 +9,17 @@ import pytest
 from support.sweep_records import land, make_record, make_run
 from support.worker_logs import log, read_log
 
-from stableft.config.planned_run import NO_PROBES, Execution, Probes, Progress, Sources, Stopped
-from stableft.config.sweep_file import Rule, load_sweep, parse_probes, single_run
+from stableft.config.planned_run import NO_PROBES, Execution, InLoopProbes, LocalPaths, RunInterrupted, RunProgress
+from stableft.config.sweep_file import EarlyStoppingRule, load_sweep, parse_in_loop_probes, single_run_sweep
 from stableft.errors import UserError
-from stableft.records.probe_record import PROBES_FILE, Drift, GradNorms, Parts, stored_probes, write_probes
+from stableft.records.probe_record import (
+    PROBES_FILE,
+    DriftRecord,
+    GradNormsRecord,
+    ModelParts,
+    read_stored_probe_records,
+    write_probe_records,
+)
 from stableft.records.run_record import (
     BEST_FOLDER,
     CHECKPOINT_FILE,
@@ -21,13 +28,13 @@ from stableft.records.run_record import (
     read_record,
     run_folder,
 )
-from stableft.sweep.progress import Ended, Note, Opened
-from stableft.sweep.state import keep_probes, keep_weights, lacking
+from stableft.sweep.progress import Notice, RunEnded, SweepStarted
+from stableft.sweep.state import find_missing_outputs, with_recorded_probes, with_saved_weights
 from stableft.sweep.workers import run_local
 
 BASE = "task: rte\nmodel: bert-base-uncased\nseeds: 1-2\nrecipe: zhang\n"
-ASKED = Probes(grad_norms=10, drift=5)
-PARTS = Parts(embeddings=("e",), blocks=("b.0",), pooler=(), head=("h",))
+ASKED = InLoopProbes(grad_norms=10, drift=5)
+PARTS = ModelParts(embeddings=("e",), blocks=("b.0",), pooler=(), head=("h",))
 
 
 # The key of a sweep file
@@ -39,7 +46,7 @@ def sweep(tmp_path, monkeypatch):
 
     def expand(text: str, **choices):
         Path("s.yaml").write_text(text)
-        return load_sweep("s.yaml", Sources(), **choices)
+        return load_sweep("s.yaml", LocalPaths(), **choices)
 
     return expand
 
@@ -52,11 +59,11 @@ def test_probes_are_asked_for_at_the_top_by_an_arm_or_on_the_command_line(sweep)
     assert [run.run_id for run in plain.runs] == [run.run_id for run in asked.runs]
     arms = "arms:\n  - {name: a, probes: {drift: {every: 2}}}\n  - {name: b, set: {optimizer.lr: 1.0}}\n"
     found = sweep(BASE + key + arms).runs
-    assert [run.probes for run in found] == [Probes(drift=2)] * 2 + [ASKED] * 2
+    assert [run.probes for run in found] == [InLoopProbes(drift=2)] * 2 + [ASKED] * 2
     assert {run.probes for run in sweep(BASE + key, sets=["probes=null"]).runs} == {NO_PROBES}
-    assert {run.probes for run in sweep(BASE, sets=["probes={drift: {every: 3}}"]).runs} == {Probes(drift=3)}
-    alone = single_run("zhang", "rte", None, 1, Sources(), ["probes={grad_norms: {every: 1}}"])
-    assert alone.runs[0].probes == Probes(grad_norms=1)
+    assert {run.probes for run in sweep(BASE, sets=["probes={drift: {every: 3}}"]).runs} == {InLoopProbes(drift=3)}
+    alone = single_run_sweep("zhang", "rte", None, 1, LocalPaths(), ["probes={grad_norms: {every: 1}}"])
+    assert alone.runs[0].probes == InLoopProbes(grad_norms=1)
 
 
 @pytest.mark.parametrize(
@@ -84,27 +91,29 @@ def test_two_arms_that_share_a_run_record_the_same(sweep):
 
 
 def test_an_empty_probe_is_none():
-    assert parse_probes({"drift": None}, "x") == NO_PROBES
+    assert parse_in_loop_probes({"drift": None}, "x") == NO_PROBES
     assert not NO_PROBES
-    assert Probes(drift=1)
+    assert InLoopProbes(drift=1)
 
 
 # What finished runs lack
 
 
-def grad_norms(run_id: str, *steps: int) -> GradNorms:
+def grad_norms(run_id: str, *steps: int) -> GradNormsRecord:
     ones, rows = (1.0,) * len(steps), ((1.0,),) * len(steps)
-    return GradNorms(run_id=run_id, parts=PARTS, steps=steps, total=ones, clipped=ones, names=("b.0.w",), norms=rows)
+    return GradNormsRecord(
+        run_id=run_id, parts=PARTS, steps=steps, total=ones, clipped=ones, names=("b.0.w",), norms=rows
+    )
 
 
-def drift(run_id: str, *steps: int) -> Drift:
-    return Drift(run_id=run_id, names=("1",), redrawn=0, steps=steps, distances=((0.0,),) * len(steps))
+def drift(run_id: str, *steps: int) -> DriftRecord:
+    return DriftRecord(run_id=run_id, names=("1",), redrawn=0, steps=steps, distances=((0.0,),) * len(steps))
 
 
 def finished(results: Path, seed: int = 1, records=(), weights=()):
     run = make_run(seed)
     land(results, make_record(run))
-    write_probes(run_folder(results, run.run_id) / PROBES_FILE, records)
+    write_probe_records(run_folder(results, run.run_id) / PROBES_FILE, records)
     (run_folder(results, run.run_id) / PREDICTIONS_FILE).touch()
     for name in weights:
         (run_folder(results, run.run_id) / name).mkdir()
@@ -114,27 +123,31 @@ def finished(results: Path, seed: int = 1, records=(), weights=()):
 def test_what_is_not_in_the_folder_is_lacking(tmp_path):
     run = finished(tmp_path, 1, [drift(make_run(1).run_id, 0, 1, 5)], [LAST_FOLDER])
     record = read_record(tmp_path, run.run_id)
-    assert lacking(tmp_path, run, record, Execution(complete=True)) == ()
+    assert find_missing_outputs(tmp_path, run, record, Execution(complete=True)) == ()
     (run_folder(tmp_path, run.run_id) / PREDICTIONS_FILE).unlink()
-    assert lacking(tmp_path, run, record, Execution()) == ()
-    assert lacking(tmp_path, run, record, Execution(save="last")) == ()
-    assert lacking(tmp_path, run, record, Execution(save="all")) == ("best weights",)
-    assert lacking(tmp_path, replace(run, probes=ASKED), record, Execution(save="best")) == (
+    assert find_missing_outputs(tmp_path, run, record, Execution()) == ()
+    assert find_missing_outputs(tmp_path, run, record, Execution(save="last")) == ()
+    assert find_missing_outputs(tmp_path, run, record, Execution(save="all")) == ("best weights",)
+    assert find_missing_outputs(tmp_path, replace(run, probes=ASKED), record, Execution(save="best")) == (
         "grad norms",
         "best weights",
     )
     diverged = record.model_copy(update={"reason": "the training loss was nan at step 3"})
-    assert lacking(tmp_path, run, diverged, Execution(save="all")) == ()
-    assert lacking(tmp_path, run, record, Execution(complete=True)) == ("predictions",)
+    assert find_missing_outputs(tmp_path, run, diverged, Execution(save="all")) == ()
+    assert find_missing_outputs(tmp_path, run, record, Execution(complete=True)) == ("predictions",)
 
 
 def test_training_again_keeps_what_was_there(tmp_path):
     run = finished(tmp_path, 1, [grad_norms(make_run(1).run_id, 1, 7, 14)], [BEST_FOLDER])
-    assert keep_probes(tmp_path, replace(run, probes=Probes(drift=2))).probes == Probes(grad_norms=7, drift=2)
-    assert keep_probes(tmp_path, replace(run, probes=Probes(grad_norms=2))).probes == Probes(grad_norms=2)
-    assert keep_weights(tmp_path, [run.run_id], Execution(save="last")).save == "all"
-    assert keep_weights(tmp_path, [run.run_id], Execution(save="none")).save == "best"
-    assert keep_weights(tmp_path, [], Execution(save="last")).save == "last"
+    assert with_recorded_probes(tmp_path, replace(run, probes=InLoopProbes(drift=2))).probes == InLoopProbes(
+        grad_norms=7, drift=2
+    )
+    assert with_recorded_probes(tmp_path, replace(run, probes=InLoopProbes(grad_norms=2))).probes == InLoopProbes(
+        grad_norms=2
+    )
+    assert with_saved_weights(tmp_path, [run.run_id], Execution(save="last")).save == "all"
+    assert with_saved_weights(tmp_path, [run.run_id], Execution(save="none")).save == "best"
+    assert with_saved_weights(tmp_path, [], Execution(save="last")).save == "last"
 
 
 def pretend(run, results, sources, execution, progress, stop):
@@ -144,15 +157,15 @@ def pretend(run, results, sources, execution, progress, stop):
     checkpoint = folder / CHECKPOINT_FILE
     if seed == 13:
         raise ValueError("the bug")
-    progress(Progress(1, 2, 0.5, 0.25))
+    progress(RunProgress(1, 2, 0.5, 0.25))
     if seed == 99 and not checkpoint.exists():
         checkpoint.write_text("")
         os.kill(os.getpid(), signal.SIGKILL)
     if stop():
-        raise Stopped
+        raise RunInterrupted
     checkpoint.unlink(missing_ok=True)
     asked = {"grad_norms": grad_norms(run.run_id, 1, 2), "drift": drift(run.run_id, 0, 1, 2)}
-    write_probes(folder / PROBES_FILE, [record for name, record in asked.items() if getattr(run.probes, name)])
+    write_probe_records(folder / PROBES_FILE, [record for name, record in asked.items() if getattr(run.probes, name)])
     for name in {"best": [BEST_FOLDER], "last": [LAST_FOLDER], "all": [BEST_FOLDER, LAST_FOLDER]}.get(
         execution.save, []
     ):
@@ -162,26 +175,26 @@ def pretend(run, results, sources, execution, progress, stop):
 
 def go(results: Path, runs, **execution):
     events = []
-    arguments = (list(runs), results, Sources(), ["cpu"], 1, Execution(**execution))
+    arguments = (list(runs), results, LocalPaths(), ["cpu"], 1, Execution(**execution))
     outcome = run_local(*arguments, display=events.append, train=pretend, fingerprint=lambda *_: "f" * 64)
     return outcome, events
 
 
 def kinds(results: Path, run) -> list[str]:
-    return [record.probe for record in stored_probes(results, [run.run_id])]
+    return [record.probe for record in read_stored_probe_records(results, [run.run_id])]
 
 
 def test_finished_runs_are_trained_again_only_when_asked(tmp_path):
     run, whole = finished(tmp_path, 1), finished(tmp_path, 2, [drift(make_run(2).run_id, 0, 1)])
-    runs = [replace(one, probes=Probes(drift=1)) for one in (run, whole)]
+    runs = [replace(one, probes=InLoopProbes(drift=1)) for one in (run, whole)]
     outcome, events = go(tmp_path, runs)
     assert set(outcome.skipped) == {run.run_id, whole.run_id}
-    assert [event.text for event in events if isinstance(event, Note)] == [
+    assert [event.text for event in events if isinstance(event, Notice)] == [
         "1 runs were finished before without drift: --complete trains them again"
     ]
     outcome, events = go(tmp_path, runs, complete=True)
     assert (outcome.finished, outcome.skipped) == ((run.run_id,), (whole.run_id,))
-    opened = next(event for event in events if isinstance(event, Opened))
+    opened = next(event for event in events if isinstance(event, SweepStarted))
     assert ([one.run_id for one in opened.runs], opened.done) == ([run.run_id], 1)
     assert read_record(tmp_path, run.run_id).reason == "again"
     assert kinds(tmp_path, run) == ["drift"]
@@ -203,7 +216,7 @@ def test_a_crash_in_training_again_costs_no_result(tmp_path):
     before = read_record(tmp_path, run.run_id)
     outcome, events = go(tmp_path, [run], complete=True)
     assert outcome.crashed == (run.run_id,)
-    assert [event.record.status for event in events if isinstance(event, Ended)] == ["crashed"]
+    assert [event.record.status for event in events if isinstance(event, RunEnded)] == ["crashed"]
     assert read_record(tmp_path, run.run_id) == before
     assert "the bug" in (run_folder(tmp_path, run.run_id) / "crash.txt").read_text()
 
@@ -224,7 +237,7 @@ def test_trials_of_hopeless_runs_are_not_trained_again(tmp_path):
     from support.sweep_stages import plan
 
     run = replace(finished(tmp_path, 1), probes=ASKED)
-    outcome, _ = go_stages(tmp_path, plan([run, replace(make_run(2), probes=ASKED)], Rule(0.3, 0.5)))
+    outcome, _ = go_stages(tmp_path, plan([run, replace(make_run(2), probes=ASKED)], EarlyStoppingRule(0.3, 0.5)))
     assert run.run_id in outcome.skipped
 
 
@@ -245,6 +258,9 @@ def test_the_smoke_sweep_is_completed(workplace, stableft):
     assert "they are trained again" in out
     folder = next(Path("results/runs").iterdir())
     assert {path.name for path in folder.iterdir()} >= {PROBES_FILE, LAST_FOLDER, "record.json"}
-    assert [record.probe for record in stored_probes(Path("results"), [folder.name])] == ["grad_norms", "drift"]
+    assert [record.probe for record in read_stored_probe_records(Path("results"), [folder.name])] == [
+        "grad_norms",
+        "drift",
+    ]
     code, out, _ = stableft(*arguments, *sets, "--complete")
     assert "0 runs to do, 1 done" in out

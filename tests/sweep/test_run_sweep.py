@@ -16,14 +16,14 @@ from support.worker_logs import read_log, wait_until
 
 from stableft.config.planned_run import Execution, PlannedRun
 from stableft.config.run_config import StartFrom
-from stableft.config.sweep_file import START, Rule, Sweep
+from stableft.config.sweep_file import START_ARM, EarlyStoppingRule, Sweep
 from stableft.errors import UserError
 from stableft.records.run_record import CHECKPOINT_FILE, read_record, run_folder, write_record
-from stableft.sweep.progress import Opened, closing_line
-from stableft.sweep.run_sweep import run_stages
+from stableft.sweep.progress import SweepStarted, closing_line
+from stableft.sweep.run_sweep import run_sweep
 
 pytestmark = pytest.mark.timeout(90)
-RULE = Rule(0.3, 0.34)
+RULE = EarlyStoppingRule(0.3, 0.34)
 
 
 def ids(runs, *seeds) -> set[str]:
@@ -49,7 +49,7 @@ def begun(results: Path, runs) -> Counter:
 
 def family(seed: int, children: int = 3, arm: str = "arm", checkpoint="last") -> tuple[PlannedRun, list[PlannedRun]]:
     """Returns a run and others that start from it."""
-    parent = make_run(seed, START, "mnli")
+    parent = make_run(seed, START_ARM, "mnli")
     runs = [make_run(child, arm) for child in range(children)]
     start = StartFrom(run=parent.run_id, checkpoint=checkpoint)
     return parent, [replace(r, config=r.config.model_copy(update={"start_from": start})) for r in runs]
@@ -267,7 +267,7 @@ def test_other_seeds_may_save_a_stopped_run(tmp_path):
     runs = [make_run(seed) for seed in range(6)]
     few = [runs[seed] for seed in (0, 1, 3)]
     assert set(go(tmp_path, plan(few, RULE))[0].stopped) == ids(runs, 0)
-    assert set(go(tmp_path, plan(runs, Rule(0.3, 0.17)))[0].stopped) == ids(runs, 2)
+    assert set(go(tmp_path, plan(runs, EarlyStoppingRule(0.3, 0.17)))[0].stopped) == ids(runs, 2)
     assert statuses(tmp_path, runs) == {"finished": 5, "stopped": 1}
 
 
@@ -284,7 +284,7 @@ def test_every_setting_has_a_trial_of_its_own_and_arms_without_a_rule_none(tmp_p
 
 def test_a_crash_in_the_trial_has_no_rank_and_one_after_it_has(tmp_path):
     runs = [*(make_run(seed) for seed in range(5)), make_run(5, "raise")]
-    outcome, _ = go(tmp_path, plan(runs, Rule(0.3, 0.4)), retry_crashed=True)
+    outcome, _ = go(tmp_path, plan(runs, EarlyStoppingRule(0.3, 0.4)), retry_crashed=True)
     assert outcome.crashed == (runs[5].run_id,)
     assert set(outcome.stopped) == ids(runs, 0, 2)
     assert begun(tmp_path, [runs[5]]) == {0: 1}  # not again in the same breath
@@ -369,9 +369,9 @@ def test_runs_that_were_paused_by_hand_of_fate_go_on(tmp_path):
 def test_the_display_counts_paused_runs_as_done(tmp_path):
     events = []
     runs = [make_run(seed) for seed in range(6)]
-    run_stages(
+    run_sweep(
         plan(runs, RULE), tmp_path, ["cpu"], 1, Execution(), display=events.append, train=pretend,
         fingerprint=lambda config, sources: "f" * 64,
     )  # fmt: skip
-    opened = [(len(event.runs), event.done, event.crashed) for event in events if isinstance(event, Opened)]
+    opened = [(len(event.runs), event.done, event.crashed) for event in events if isinstance(event, SweepStarted)]
     assert opened == [(6, 0, 0), (4, 0, 0)]

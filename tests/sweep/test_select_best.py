@@ -13,11 +13,11 @@ from support.command_line import finished
 from support.paths import ROOT
 from support.sweep_records import land
 
-from stableft.config.planned_run import PlannedRun, Sources
+from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.errors import UserError
 from stableft.records.run_record import RunRecord, Scores, write_records_file
-from stableft.sweep.select_best import choose_settings, render_searches, searches_of, write_choices
+from stableft.sweep.select_best import choose_settings, collect_grid_searches, render_grid_searches, write_chosen_sweep
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -53,7 +53,7 @@ def write(text: str, path: str = "search.yaml") -> Path:
 
 
 def load(text: str, path: str = "search.yaml", **options) -> Sweep:
-    return load_sweep(write(text, path), Sources(), **options)
+    return load_sweep(write(text, path), LocalPaths(), **options)
 
 
 def records_of(sweep: Sweep, means: dict[str, float]) -> list[RunRecord]:
@@ -71,7 +71,7 @@ def records_of(sweep: Sweep, means: dict[str, float]) -> list[RunRecord]:
 
 def choose(sweep: Sweep, records: list[RunRecord], out: str = "out.yaml", **options) -> tuple[str, Sweep]:
     text = choose_settings(sweep, records, Path(out), **options)
-    return text, load_sweep(out, Sources())
+    return text, load_sweep(out, LocalPaths())
 
 
 def ids(sweep: Sweep, arm: str = "") -> list[str]:
@@ -147,7 +147,7 @@ def test_equal_means_are_equal_whatever_rounding_makes_of_them():
     sweep = load(SEARCH)
     right = {"mixed p=0.1": (60, 60, 63), "mixed p=0.3": (61, 61, 61), "mixed p=0.5": (60, 61, 62)}  # of 138
     records = [scored(run, right.get(run.arm, (0, 0, 0))[run.config.seeds.init] / 138) for run in sweep.runs]
-    search = searches_of(sweep, records)[1]
+    search = collect_grid_searches(sweep, records)[1]
     assert len({tried.mean for tried in search.tried}) > 1
     assert search.best is search.tried[0]
 
@@ -208,8 +208,8 @@ def test_without_a_grid_there_is_nothing_to_choose():
 
 def test_reports_on_validation_rows_are_said_to_flatter_the_choice():
     held_out, dev = load(SEARCH), load(SEARCH.replace("recipe: zhang", "recipe: mosbach"))
-    assert "rte: reports read the same rows" in render_searches(searches_of(dev, records_of(dev, {})))
-    assert "same rows" not in render_searches(searches_of(held_out, records_of(held_out, {})))
+    assert "rte: reports read the same rows" in render_grid_searches(collect_grid_searches(dev, records_of(dev, {})))
+    assert "same rows" not in render_grid_searches(collect_grid_searches(held_out, records_of(held_out, {})))
 
 
 # --- the sweep file ---
@@ -302,7 +302,7 @@ def test_an_intermediate_task_and_early_stopping_stay_as_they_are():
 @pytest.mark.parametrize("name", ["longer-search", "reinit-layers", "table2"])
 def test_the_searches_of_the_paper_end_in_a_sweep_for_its_tables(name):
     """Z sec. 5-7: L, steps and the settings of App. H are chosen for each data set; the rest stays as it is."""
-    sweep = load_sweep(f"zhang/{name}", Sources(), seeds="0-1")
+    sweep = load_sweep(f"zhang/{name}", LocalPaths(), seeds="0-1")
     records = [scored(run, int(run.run_id[:4], 16) / 2**16) for run in sweep.runs]
     _, chosen = choose(sweep, records, seeds="0-1")
     by_id = {record.run_id: record.score("best", "val", "accuracy") for record in records}
@@ -344,15 +344,15 @@ grid: {optimizer.lr: [1.0e-3, 1.0e-30]}
 @pytest.mark.parametrize("out", ["project/chosen.yaml", "elsewhere/chosen.yaml", "chosen.yaml"])
 def test_own_data_models_and_recipes_are_found_from_the_new_file(own_search, out, monkeypatch, tmp_path):
     Path("elsewhere").mkdir()
-    sweep = load_sweep(own_search, Sources())
-    write_choices(sweep, [sweep.points[1]], [], Path(out), None)
+    sweep = load_sweep(own_search, LocalPaths())
+    write_chosen_sweep(sweep, [sweep.points[1]], [], Path(out), None)
     content = yaml.safe_load(Path(out).read_text())
     near = out.startswith("project")
     assert (content["task"]["train"] == "data/train.csv") == near
     assert (content["model"] == "tiny", content["arms"][0]["recipe"] == "mine") == (near, near)
     path = Path(out).resolve()
     monkeypatch.chdir(tmp_path)
-    assert ids(load_sweep(path, Sources())) == [run.run_id for run in sweep.points[1].runs]
+    assert ids(load_sweep(path, LocalPaths())) == [run.run_id for run in sweep.points[1].runs]
 
 
 def test_no_file_of_the_users_is_overwritten():

@@ -3,11 +3,19 @@ from dataclasses import replace
 import pytest
 from support.sweep_records import land, make_record, make_run
 
-from stableft.config.planned_run import Sources, Stopped
+from stableft.config.planned_run import LocalPaths, RunInterrupted
 from stableft.errors import UserError
 from stableft.records.run_record import CHECKPOINT_FILE, EvalPoint, read_record, run_folder
-from stableft.sweep.claims import claim
-from stableft.sweep.state import CRASH_FILE, check_fingerprints, record_death, run_once, settles, status_of, unique_runs
+from stableft.sweep.claims import claim_run
+from stableft.sweep.state import (
+    CRASH_FILE,
+    check_fingerprints,
+    is_done,
+    read_sweep_state,
+    record_worker_death,
+    run_under_claim,
+    unique_runs,
+)
 
 
 def nothing() -> None:
@@ -21,7 +29,7 @@ def test_status_tells_every_kind_apart(tmp_path):
     land(tmp_path, make_record(runs[2], status="crashed"))
     run_folder(tmp_path, runs[3].run_id).mkdir()
     (run_folder(tmp_path, runs[3].run_id) / CHECKPOINT_FILE).write_bytes(b"weights")
-    state = status_of(tmp_path, runs)
+    state = read_sweep_state(tmp_path, runs)
     assert [record.run_id for record in state.finished] == [runs[0].run_id, runs[1].run_id]
     assert [record.run_id for record in state.failed] == [runs[1].run_id]
     assert [record.run_id for record in state.crashed] == [runs[2].run_id]
@@ -33,7 +41,7 @@ def test_status_tells_every_kind_apart(tmp_path):
 def test_a_run_that_several_arms_ask_for_counts_once(tmp_path):
     first, second = make_run(1, arm="first"), make_run(1, arm="second")
     assert list(unique_runs([first, second]).values()) == [first]
-    assert status_of(tmp_path, [first, second]).todo == (first,)
+    assert read_sweep_state(tmp_path, [first, second]).todo == (first,)
 
 
 @pytest.mark.parametrize("damage", [lambda text: text[:-40], lambda text: text.replace('"steps":6', '"steps":7')])
@@ -43,13 +51,13 @@ def test_a_damaged_record_is_set_aside_and_its_run_is_to_do(tmp_path, damage):
     path = run_folder(tmp_path, run.run_id) / "record.json"
     damaged = damage(path.read_text())
     path.write_text(damaged)
-    state = status_of(tmp_path, [run])
+    state = read_sweep_state(tmp_path, [run])
     assert state.todo == (run,)
     assert len(state.damaged) == 1
     assert str(path) in state.damaged[0]
     assert "record.json.damaged-1" in state.damaged[0]
     assert path.with_name("record.json.damaged-1").read_text() == damaged
-    assert status_of(tmp_path, [run]).damaged == ()
+    assert read_sweep_state(tmp_path, [run]).damaged == ()
 
 
 def test_fingerprints_are_computed_once_for_all_seeds(tmp_path):
@@ -60,14 +68,16 @@ def test_fingerprints_are_computed_once_for_all_seeds(tmp_path):
         asked.append(config.data.task)
         return "f" * 64
 
-    check_fingerprints([make_record(run) for run in runs], runs, Sources(), fingerprint)
+    check_fingerprints([make_record(run) for run in runs], runs, LocalPaths(), fingerprint)
     assert asked == ["rte", "cola"]
 
 
 def test_other_data_rows_are_an_error_that_names_both(tmp_path):
     run = make_run(1)
     with pytest.raises(UserError, match=rf"{run.run_id}.*rte.*{'a' * 64}.*{'b' * 64}"):
-        check_fingerprints([make_record(run, fingerprint="a" * 64)], [run], Sources(), lambda config, sources: "b" * 64)
+        check_fingerprints(
+            [make_record(run, fingerprint="a" * 64)], [run], LocalPaths(), lambda config, sources: "b" * 64
+        )
 
 
 def test_run_once_does_a_run_and_finds_it_done_the_second_time(tmp_path):
@@ -77,7 +87,7 @@ def test_run_once_does_a_run_and_finds_it_done_the_second_time(tmp_path):
         calls.append(1)
         return land(tmp_path, make_record(run))
 
-    assert run_once(run, tmp_path, None, train, nothing) == run_once(run, tmp_path, None, train, nothing)
+    assert run_under_claim(run, tmp_path, None, train, nothing) == run_under_claim(run, tmp_path, None, train, nothing)
     assert calls == [1]
 
 
@@ -87,7 +97,7 @@ def test_run_once_records_an_exception_with_its_first_line_and_whole_traceback(t
     def train():
         raise RuntimeError("CUDA error: device-side assert\nsome general advice")
 
-    record = run_once(run, tmp_path, None, train, nothing)
+    record = run_under_claim(run, tmp_path, None, train, nothing)
     assert record == read_record(tmp_path, run.run_id)
     assert record
     assert (record.status, record.reason) == ("crashed", "RuntimeError: CUDA error: device-side assert")
@@ -96,14 +106,14 @@ def test_run_once_records_an_exception_with_its_first_line_and_whole_traceback(t
     assert "some general advice" in text
 
 
-@pytest.mark.parametrize("error", [Stopped(), UserError("no such task")])
+@pytest.mark.parametrize("error", [RunInterrupted(), UserError("no such task")])
 def test_run_once_passes_on_what_is_not_a_crash(tmp_path, error):
     def train():
         raise error
 
     with pytest.raises(type(error)):
-        run_once(make_run(1), tmp_path, None, train, nothing)
-    assert status_of(tmp_path, [make_run(1)]).todo
+        run_under_claim(make_run(1), tmp_path, None, train, nothing)
+    assert read_sweep_state(tmp_path, [make_run(1)]).todo
 
 
 def test_a_crash_is_tried_again_only_if_it_is_the_one_that_was_meant(tmp_path):
@@ -114,27 +124,27 @@ def test_a_crash_is_tried_again_only_if_it_is_the_one_that_was_meant(tmp_path):
         assert read_record(tmp_path, run.run_id) is None
         raise ValueError("again")
 
-    newer = run_once(run, tmp_path, old, train, nothing)
+    newer = run_under_claim(run, tmp_path, old, train, nothing)
     assert newer
     assert newer.reason == "ValueError: again"
-    assert run_once(run, tmp_path, old, train, nothing) == newer  # another sweep's retry, which comes later
-    assert run_once(run, tmp_path, None, train, nothing) == newer
+    assert run_under_claim(run, tmp_path, old, train, nothing) == newer  # another sweep's retry, which comes later
+    assert run_under_claim(run, tmp_path, None, train, nothing) == newer
 
 
 def test_a_death_is_recorded_unless_the_run_had_finished(tmp_path):
     dead, done = make_run(1), make_run(2)
-    record = record_death(dead, tmp_path, None, "the worker died", 2.0)
+    record = record_worker_death(dead, tmp_path, None, "the worker died", 2.0)
     assert record
     assert record.reason == "the worker died"
     finished = land(tmp_path, make_record(done))
-    assert record_death(done, tmp_path, None, "the worker died", 2.0) == finished
+    assert record_worker_death(done, tmp_path, None, "the worker died", 2.0) == finished
 
 
 def test_paused_and_stopped_runs_wait(tmp_path):
     runs = [make_run(seed) for seed in range(2)]
     for run, status in zip(runs, ("paused", "stopped"), strict=True):
         land(tmp_path, make_record(run).model_copy(update={"status": status, "failed": None}))
-    state = status_of(tmp_path, runs)
+    state = read_sweep_state(tmp_path, runs)
     assert [record.status for record in state.waiting] == ["paused", "stopped"]
     assert (state.finished, state.crashed, state.todo, state.unfinished) == ((), (), (), ())
 
@@ -144,15 +154,15 @@ def test_a_paused_run_is_done_where_it_is_to_pause_alone(tmp_path):
     point = EvalPoint(step=9, epoch=1.5, train_loss=0.5, val_loss=0.5, val={"accuracy": 0.5})
     paused = make_record(run).model_copy(update={"status": "paused", "failed": None, "evals": (point,)})
     land(tmp_path, paused)
-    assert settles(paused, replace(run, pause_after=0.5))
-    assert not settles(paused, replace(run, pause_after=0.6))
-    assert not settles(paused, run)
+    assert is_done(paused, replace(run, pause_after=0.5))
+    assert not is_done(paused, replace(run, pause_after=0.6))
+    assert not is_done(paused, run)
     done = make_record(run)
-    assert run_once(replace(run, pause_after=0.5), tmp_path, None, lambda: done, lambda: None) == paused
-    with claim(run_folder(tmp_path, run.run_id)):  # it goes on elsewhere: nobody waits for it in its trial
-        assert run_once(replace(run, pause_after=0.5), tmp_path, None, lambda: done, lambda: None) == paused
-        assert run_once(run, tmp_path, None, lambda: done, lambda: None) is None
-    assert run_once(run, tmp_path, None, lambda: done, lambda: None) == done
+    assert run_under_claim(replace(run, pause_after=0.5), tmp_path, None, lambda: done, lambda: None) == paused
+    with claim_run(run_folder(tmp_path, run.run_id)):  # it goes on elsewhere: nobody waits for it in its trial
+        assert run_under_claim(replace(run, pause_after=0.5), tmp_path, None, lambda: done, lambda: None) == paused
+        assert run_under_claim(run, tmp_path, None, lambda: done, lambda: None) is None
+    assert run_under_claim(run, tmp_path, None, lambda: done, lambda: None) == done
     assert read_record(tmp_path, run.run_id) == paused  # until there is another one: it says how the run ranks
 
 
@@ -160,6 +170,6 @@ def test_a_crash_keeps_how_a_paused_run_ranks(tmp_path):
     run = make_run(1)
     point = EvalPoint(step=9, epoch=1.5, train_loss=0.5, val_loss=0.5, val={"accuracy": 0.5})
     land(tmp_path, make_record(run).model_copy(update={"status": "paused", "failed": None, "evals": (point,)}))
-    record = record_death(run, tmp_path, None, "killed", 1.0)
+    record = record_worker_death(run, tmp_path, None, "killed", 1.0)
     assert record is not None
     assert (record.status, record.evals) == ("crashed", (point,))

@@ -12,13 +12,13 @@ import pytest
 from support.sweep_records import land, make_record, make_run
 from support.worker_logs import log, read_log, wait_until
 
-from stableft.config.planned_run import Execution, Progress, Sources, Stopped
+from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted, RunProgress
 from stableft.errors import UserError
 from stableft.records.run_record import CHECKPOINT_FILE, run_folder
-from stableft.sweep.claims import claim
-from stableft.sweep.progress import Ended, Moved, Note, Opened, Started
-from stableft.sweep.state import CRASH_FILE, status_of
-from stableft.sweep.workers import resolve_devices, run_local, slots_for
+from stableft.sweep.claims import claim_run
+from stableft.sweep.progress import Notice, ProgressReported, RunEnded, RunStarted, SweepStarted
+from stableft.sweep.state import CRASH_FILE, read_sweep_state
+from stableft.sweep.workers import make_slots, resolve_devices, run_local
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -49,8 +49,8 @@ def pretend(run, results, sources, execution, progress, stop):
     for step in range(steps):
         if stop():
             checkpoint.write_bytes(b"")
-            raise Stopped
-        progress(Progress(step, steps, 0.5, 0.25))
+            raise RunInterrupted
+        progress(RunProgress(step, steps, 0.5, 0.25))
         time.sleep(0.02)
     checkpoint.unlink(missing_ok=True)
     log(results, "end", run)
@@ -63,7 +63,7 @@ def sweep(results: Path, runs, jobs=1, devices=("cpu",), **options):
     outcome = run_local(
         runs,
         results,
-        Sources(),
+        LocalPaths(),
         devices,
         jobs,
         Execution(),
@@ -111,10 +111,10 @@ def test_a_sweep_does_every_run_once_in_workers_that_live_on(tmp_path):
     assert len({pid for _, pid in begun}) == 2
     assert not any(is_running(pid) for _, pid in begun)
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
-    assert status_of(tmp_path, runs).finished[0].reason == f"cpu/{threads}"
-    assert isinstance(events[0], Opened)
-    assert sum(isinstance(event, Started) for event in events) == 6
-    assert sum(isinstance(event, Moved) for event in events) >= 6
+    assert read_sweep_state(tmp_path, runs).finished[0].reason == f"cpu/{threads}"
+    assert isinstance(events[0], SweepStarted)
+    assert sum(isinstance(event, RunStarted) for event in events) == 6
+    assert sum(isinstance(event, ProgressReported) for event in events) >= 6
     again, events = sweep(tmp_path, runs, jobs=2)
     assert set(again.skipped) == {run.run_id for run in runs}
     assert len(read_log(tmp_path, "begin")) == 6
@@ -126,7 +126,7 @@ def test_crashes_are_recorded_and_the_sweep_goes_on(tmp_path):
     outcome, _ = sweep(tmp_path, runs)
     assert outcome.finished == (runs[2].run_id, runs[5].run_id)
     assert outcome.crashed == tuple(runs[n].run_id for n in (0, 1, 3, 4))
-    reasons = [record.reason for record in status_of(tmp_path, runs).crashed]
+    reasons = [record.reason for record in read_sweep_state(tmp_path, runs).crashed]
     assert reasons == [
         "ValueError: the bug",
         "the worker process died with exit code 3",
@@ -148,7 +148,7 @@ def test_a_device_that_is_lost_does_not_crash_the_whole_queue(tmp_path):
     outcome, events = sweep(tmp_path, runs)
     assert outcome.crashed == tuple(runs[n].run_id for n in (0, 2, 3))  # in a row: the run between was done
     assert outcome.left == tuple(run.run_id for run in runs[4:])
-    assert [event.text for event in events if isinstance(event, Note)] == [
+    assert [event.text for event in events if isinstance(event, Notice)] == [
         "cpu had 2 device errors in a row and gets no more runs"
     ]
 
@@ -174,7 +174,7 @@ def test_the_users_mistake_stops_the_sweep(tmp_path):
     runs = [make_run(0, "long"), make_run(1, "mistake")]
     with pytest.raises(UserError, match="the task has no such column"):
         sweep(tmp_path, runs, jobs=2)
-    assert status_of(tmp_path, runs).crashed == ()
+    assert read_sweep_state(tmp_path, runs).crashed == ()
     assert not any(is_running(pid) for _, pid in read_log(tmp_path, "begin"))
 
 
@@ -185,7 +185,7 @@ def test_a_damaged_record_is_reported_and_its_run_done_again(tmp_path):
     path.write_text(path.read_text()[:50])
     outcome, events = sweep(tmp_path, [run])
     assert outcome.finished == (run.run_id,)
-    assert any(isinstance(event, Note) and "damaged-1" in event.text for event in events)
+    assert any(isinstance(event, Notice) and "damaged-1" in event.text for event in events)
 
 
 def test_other_data_stops_the_sweep_before_it_starts(tmp_path):
@@ -216,7 +216,7 @@ def test_a_run_whose_process_is_killed_is_taken_over(tmp_path):
         elsewhere = []
 
         def show(event):
-            if isinstance(event, Ended) and event.how == "elsewhere":
+            if isinstance(event, RunEnded) and event.how == "elsewhere":
                 elsewhere.append(event)
                 os.killpg(other.pid, signal.SIGKILL)
 
@@ -235,7 +235,7 @@ def test_ctrl_c_leaves_checkpoints_and_the_same_command_goes_on(tmp_path):
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (0, "0 0 2 True\n", "")
     runs = [make_run(seed, "short") for seed in range(3)]
-    assert len(status_of(tmp_path, runs).unfinished) == 2
+    assert len(read_sweep_state(tmp_path, runs).unfinished) == 2
     assert len(sweep(tmp_path, runs, jobs=2)[0].finished) == 3
 
 
@@ -257,7 +257,7 @@ def test_a_killed_parent_leaves_no_orphans(tmp_path):
     process.communicate()
     wait_until(lambda: not any(is_running(pid) for _, pid in read_log(tmp_path, "begin")), seconds=5)
     for seed in range(2):
-        with claim(run_folder(tmp_path, make_run(seed).run_id)) as mine:
+        with claim_run(run_folder(tmp_path, make_run(seed).run_id)) as mine:
             assert mine
 
 
@@ -265,7 +265,7 @@ def test_a_worker_asked_to_go_leaves_its_run_to_another(tmp_path):
     sent = []
 
     def show(event):
-        if isinstance(event, Moved) and not sent:
+        if isinstance(event, ProgressReported) and not sent:
             sent.append(read_log(tmp_path, "begin")[0][1])
             os.kill(sent[0], signal.SIGTERM)
 
@@ -303,7 +303,7 @@ def test_devices_of_a_machine(monkeypatch, count, auto):
 
 def test_threads_are_those_asked_for_or_a_share_of_the_cores(monkeypatch):
     def threads(devices, jobs, **options):
-        return {slot.execution.threads for slot in slots_for(devices, jobs, Execution(**options))}
+        return {slot.execution.threads for slot in make_slots(devices, jobs, Execution(**options))}
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

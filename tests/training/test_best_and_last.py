@@ -7,31 +7,31 @@ from support.training_runs import go, left_behind
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
-from stableft.config.planned_run import Execution, Stopped
-from stableft.data.metrics import score
+from stableft.config.planned_run import Execution, RunInterrupted
+from stableft.data.metrics import compute_scores
 from stableft.data.tokens import collate
 from stableft.records.run_record import CHECKPOINT_FILE, PREDICTIONS_FILE, RECORD_FILE, run_folder
-from stableft.training.setup import prepare
+from stableft.training.setup import prepare_run
 
 
 @pytest.fixture
 def ruin(monkeypatch) -> None:
     """Turns the head around after step 10 of 14: whatever was learnt by then is unlearnt in `last`."""
-    from stableft.training.step import make_update
+    from stableft.training.step import train_on_batch
 
     def ruining(state, *args):
-        step = make_update(state, *args)
+        step = train_on_batch(state, *args)
         if state.step == 10:
             with torch.no_grad():
                 state.model.classifier.weight.mul_(-20)
         return step
 
-    monkeypatch.setattr("stableft.training.run.make_update", ruining)
+    monkeypatch.setattr("stableft.training.run.train_on_batch", ruining)
 
 
 def predict(folder, run, sources, split: str) -> np.ndarray:
     """Returns what a stock model from `folder` says of a split, row by row."""
-    job, _ = prepare(run, folder, sources, Execution(threads=1))
+    job, _ = prepare_run(run, folder, sources, Execution(threads=1))
     logging.disable_progress_bar()
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     logging.enable_progress_bar()
@@ -66,7 +66,7 @@ def test_best_and_last_are_scored_by_their_own_outputs(toy_run, toy_sources, tmp
         assert not np.array_equal(file["test_best"], file["test_last"])
         for split in ("val", "test"):
             for name, scores in (("best", record.best), ("last", record.last)):
-                again = score(file[f"{split}_{name}"], file[f"{split}_labels"], run.config.task.metrics)
+                again = compute_scores(file[f"{split}_{name}"], file[f"{split}_labels"], run.config.task.metrics)
                 assert getattr(scores, split) == again
 
 
@@ -77,7 +77,7 @@ def test_saved_weights_give_the_stored_predictions(toy_run, toy_sources, tmp_pat
     run = toy_run(**{"optimizer.lr": 3e-3})
     folder = run_folder(tmp_path, run.run_id)
     if stop_at:
-        with pytest.raises(Stopped):
+        with pytest.raises(RunInterrupted):
             go(run, tmp_path, toy_sources, stop_at=stop_at, save=save)
     record = go(run, tmp_path, toy_sources, save=save)
     assert capfd.readouterr().err == ""  # a bar would break the display
@@ -105,7 +105,7 @@ def test_a_run_that_stops_after_its_best_keeps_it(toy_run, toy_sources, tmp_path
     whole = go(run, tmp_path / "whole", toy_sources, save="best")
     assert whole.best
     assert whole.best.step < 13
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         go(run, tmp_path, toy_sources, stop_at=13, save="best")
     record = go(run, tmp_path, toy_sources, save="best")
     assert left_behind(tmp_path, record) == left_behind(tmp_path / "whole", whole)
@@ -127,7 +127,7 @@ def test_weights_of_an_attempt_that_does_not_count_are_removed(toy_run, toy_sour
     """Stopped with --save all, done without: it starts afresh, and nothing of the first attempt is left."""
     run = toy_run()
     expected = left_behind(tmp_path / "whole", go(run, tmp_path / "whole", toy_sources))
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         go(run, tmp_path, toy_sources, stop_at=8, save="all")
     folder = run_folder(tmp_path, run.run_id)
     assert (folder / "model-best" / "model.safetensors").exists()
@@ -137,7 +137,7 @@ def test_weights_of_an_attempt_that_does_not_count_are_removed(toy_run, toy_sour
 
 def test_a_death_while_weights_are_written_is_no_obstacle(toy_run, toy_sources, tmp_path, monkeypatch):
     """A folder cannot be unlinked: what is left of the half-written one must not stop the next claim."""
-    from stableft.sweep.claims import claim
+    from stableft.sweep.claims import claim_run
 
     class Death(BaseException):
         pass
@@ -152,7 +152,7 @@ def test_a_death_while_weights_are_written_is_no_obstacle(toy_run, toy_sources, 
         with pytest.raises(Death):
             go(run, tmp_path, toy_sources, save="best", checkpoint_every=1)
     assert any(path.name.startswith(".") for path in folder.iterdir())
-    with claim(folder) as mine:
+    with claim_run(folder) as mine:
         assert mine
         record = go(run, tmp_path, toy_sources, save="best", checkpoint_every=1)
     whole = go(run, tmp_path / "whole", toy_sources, save="best")

@@ -8,27 +8,27 @@ import pytest
 import torch
 from support.training_runs import go, left_behind
 
-from stableft.config.planned_run import Execution, Progress, Stopped
+from stableft.config.planned_run import Execution, RunInterrupted, RunProgress
 from stableft.errors import UserError
 from stableft.records.run_record import CHECKPOINT_FILE, run_folder
 from stableft.training import checkpoint
-from stableft.training.checkpoint import SHARE, Pace, first_pace
-from stableft.training.environment import versions
+from stableft.training.checkpoint import CHECKPOINT_TIME_SHARE, CheckpointBudget, initial_checkpoint_budget
+from stableft.training.environment import package_versions
 from stableft.training.run import train
-from stableft.training.setup import prepare
+from stableft.training.setup import prepare_run
 
 
 @pytest.fixture
 def stopped(toy_run, toy_sources, tmp_path):
     """Returns a run that stopped after step 5, and its results folder."""
     run = toy_run()
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         go(run, tmp_path / "results", toy_sources, stop_at=5)
     return run, tmp_path / "results"
 
 
 def first_step(run, results, sources, **execution) -> int:
-    seen: list[Progress] = []
+    seen: list[RunProgress] = []
     train(run, results, sources, Execution(**{"threads": 1, **execution}), seen.append)
     assert not (run_folder(results, run.run_id) / CHECKPOINT_FILE).exists()
     return seen[0].step
@@ -36,17 +36,17 @@ def first_step(run, results, sources, **execution) -> int:
 
 def other_version(name: str):
     return lambda monkeypatch: monkeypatch.setattr(
-        "stableft.training.loop.versions", lambda: {**versions(), name: "0.0+x"}
+        "stableft.training.loop.package_versions", lambda: {**package_versions(), name: "0.0+x"}
     )
 
 
 def other_data(monkeypatch) -> None:
     def changed(*args):
-        job, state = prepare(*args)
+        job, state = prepare_run(*args)
         data = job.splits.record.model_copy(update={"fingerprint": "f" * 64})
         return replace(job, splits=replace(job.splits, record=data)), state
 
-    monkeypatch.setattr("stableft.training.run.prepare", changed)
+    monkeypatch.setattr("stableft.training.run.prepare_run", changed)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_other_facts_are_refused(stopped, toy_sources, monkeypatch, execution, c
 
 def test_best_weights_that_were_not_saved_cannot_be_asked_for_later(toy_run, toy_sources, tmp_path):
     run, results = toy_run(), tmp_path / "results"
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         go(run, results, toy_sources, stop_at=7, checkpoint_every=1)
     assert torch.load(run_folder(results, run.run_id) / CHECKPOINT_FILE, weights_only=True)["best"]
     with pytest.raises(UserError, match=r"without --save best, and its best weights, of step \d+, are gone"):
@@ -148,7 +148,7 @@ def test_the_pace_keeps_within_its_share():
         seconds = spent = 0.0
         written = 0
         for _ in range(draw.randint(1, 4)):
-            pace = Pace(cost=cost, since=seconds)
+            pace = CheckpointBudget(cost=cost, since=seconds)
             for _ in range(300):
                 seconds += step
                 if pace.allows(seconds):
@@ -156,8 +156,8 @@ def test_the_pace_keeps_within_its_share():
                     spent += cost
                     pace.spent += cost
                     written += 1
-        assert spent <= SHARE * seconds
-        assert written or seconds < 4 * cost / SHARE
+        assert spent <= CHECKPOINT_TIME_SHARE * seconds
+        assert written or seconds < 4 * cost / CHECKPOINT_TIME_SHARE
 
 
 def test_a_run_is_not_slowed_by_checkpoints_that_nobody_asked_for(toy_run, toy_sources, tmp_path, monkeypatch):
@@ -173,28 +173,30 @@ def test_a_run_is_not_slowed_by_checkpoints_that_nobody_asked_for(toy_run, toy_s
         pace.spent += 10.0
 
     def make(state, *args):
-        from stableft.training.step import Step
+        from stableft.training.step import StepResult
 
         state.step += 1
         now[0] += 1.0
-        return Step(torch.tensor(0.5), 0.0, torch.tensor(1.0))
+        return StepResult(torch.tensor(0.5), 0.0, torch.tensor(1.0))
 
     monkeypatch.setattr("stableft.training.loop.save_checkpoint", save)
-    monkeypatch.setattr("stableft.training.run.make_update", make)
-    monkeypatch.setattr("stableft.training.loop.first_pace", lambda state: Pace(10.0))
+    monkeypatch.setattr("stableft.training.run.train_on_batch", make)
+    monkeypatch.setattr("stableft.training.loop.initial_checkpoint_budget", lambda state: CheckpointBudget(10.0))
     run = toy_run(**{"schedule.length": {"steps": 3000}, "evaluation.every": {"times": 300}})
     record = go(run, tmp_path, toy_sources)
     assert record.seconds == now[0]
     assert written[0] == 500
     assert 4 <= len(written) <= 6
-    assert 10 * len(written) <= SHARE * now[0]
+    assert 10 * len(written) <= CHECKPOINT_TIME_SHARE * now[0]
 
 
 def test_the_first_guess_is_by_the_size_of_the_model(toy_run, toy_sources, tmp_path):
-    _, state = prepare(toy_run(), tmp_path, toy_sources, Execution())
+    _, state = prepare_run(toy_run(), tmp_path, toy_sources, Execution())
     state.seconds = 40.0
     size = sum(tensor.numel() * 4 for tensor in state.model.parameters())
-    assert first_pace(state) == Pace(cost=3 * size / checkpoint.FIRST_GUESS, since=40.0)
+    assert initial_checkpoint_budget(state) == CheckpointBudget(
+        cost=3 * size / checkpoint.ASSUMED_BYTES_PER_SECOND, since=40.0
+    )
 
 
 def test_writing_changes_nothing(toy_run, toy_sources, tmp_path):

@@ -6,12 +6,12 @@ from torch.nn import functional
 from stableft.config.planned_run import Execution
 from stableft.data.tokens import collate
 from stableft.training.evaluate import evaluate, loss_sum
-from stableft.training.setup import prepare
+from stableft.training.setup import prepare_run
 
 
 @pytest.fixture(scope="module")
 def ready(toy_run, toy_sources, tmp_path_factory):
-    return prepare(toy_run(), tmp_path_factory.mktemp("results"), toy_sources, Execution())
+    return prepare_run(toy_run(), tmp_path_factory.mktemp("results"), toy_sources, Execution())
 
 
 def one_by_one(job, state) -> torch.Tensor:

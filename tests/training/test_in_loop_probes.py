@@ -9,16 +9,16 @@ from support.training_runs import go, history, left_behind
 from torch import nn
 from torch.nn import functional
 
-from stableft.config.planned_run import Execution, Probes, Stopped
+from stableft.config.planned_run import Execution, InLoopProbes, RunInterrupted
 from stableft.config.run_config import Mixout, Reinit
 from stableft.data.tokens import collate
 from stableft.errors import UserError
-from stableft.records.probe_record import PROBES_FILE, Drift, GradNorms, read_probes
+from stableft.records.probe_record import PROBES_FILE, DriftRecord, GradNormsRecord, read_probe_records
 from stableft.records.run_record import run_folder
-from stableft.training.in_loop_probes import distances, gradient_norms
-from stableft.training.setup import batch_indices, prepare
+from stableft.training.in_loop_probes import drift_distances, gradient_norms
+from stableft.training.setup import batch_indices, prepare_run
 
-BOTH = Probes(grad_norms=4, drift=4)
+BOTH = InLoopProbes(grad_norms=4, drift=4)
 STEPS = (1, 4, 8, 12, 14)  # of 14: the first, every fourth, the last
 
 
@@ -26,12 +26,12 @@ def watched(run, probes=BOTH):
     return replace(run, probes=probes)
 
 
-def recorded(results, run) -> dict[str, GradNorms | Drift]:
-    return {record.probe: record for record in read_probes(run_folder(results, run.run_id) / PROBES_FILE)}
+def recorded(results, run) -> dict[str, GradNormsRecord | DriftRecord]:
+    return {record.probe: record for record in read_probe_records(run_folder(results, run.run_id) / PROBES_FILE)}
 
 
 def begin(run, sources, results):
-    return prepare(run, results, sources, Execution(threads=1))
+    return prepare_run(run, results, sources, Execution(threads=1))
 
 
 # The plain functions
@@ -59,7 +59,7 @@ def test_a_parameter_without_a_gradient_has_no_norm():
 def test_a_distance_is_that_of_all_tensors_of_a_group_as_one_vector():
     now = [[torch.tensor([3.0]), torch.tensor([[0.0, 4.0]])], [torch.zeros(2)]]
     first = [[torch.zeros(1), torch.zeros(1, 2)], [torch.ones(2)]]
-    assert distances(now, first).tolist() == pytest.approx([5.0, 2**0.5])
+    assert drift_distances(now, first).tolist() == pytest.approx([5.0, 2**0.5])
 
 
 # In training
@@ -102,7 +102,7 @@ def test_norms_are_unscaled_and_before_clipping(toy_run, toy_sources, tmp_path, 
 
 
 def test_without_clipping_both_norms_are_the_same(toy_run, toy_sources, tmp_path):
-    run = watched(toy_run(**{"optimizer.clip_norm": None}), Probes(grad_norms=5))
+    run = watched(toy_run(**{"optimizer.clip_norm": None}), InLoopProbes(grad_norms=5))
     go(run, tmp_path, toy_sources)
     found = recorded(tmp_path, run)
     assert found["grad_norms"].clipped == found["grad_norms"].total
@@ -111,7 +111,7 @@ def test_without_clipping_both_norms_are_the_same(toy_run, toy_sources, tmp_path
 
 @pytest.mark.parametrize("reinit", [None, Reinit(pooler=True, blocks=1)])
 def test_drift_is_the_distance_between_state_dicts(toy_run, toy_sources, tmp_path, reinit):
-    run = watched(toy_run(reinit=reinit), Probes(drift=5))
+    run = watched(toy_run(reinit=reinit), InLoopProbes(drift=5))
     _, state = begin(run, toy_sources, tmp_path / "other")
     first = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}  # re-drawn where reinit says
     go(run, tmp_path, toy_sources, save="last")
@@ -135,7 +135,7 @@ def test_drift_is_the_distance_between_state_dicts(toy_run, toy_sources, tmp_pat
 
 
 def test_one_step_moves_a_weight_by_what_the_optimizer_did(toy_run, toy_sources, tmp_path):
-    run = watched(toy_run(**{"optimizer.lr": 1e-9}), Probes(drift=1))
+    run = watched(toy_run(**{"optimizer.lr": 1e-9}), InLoopProbes(drift=1))
     go(run, tmp_path, toy_sources)
     assert max(recorded(tmp_path, run)["drift"].distances[-1]) < 1e-4
     assert len(recorded(tmp_path, run)["drift"].steps) == 15
@@ -145,7 +145,7 @@ def test_one_step_moves_a_weight_by_what_the_optimizer_did(toy_run, toy_sources,
 def test_stop_and_go_on(toy_run, toy_sources, tmp_path, stop_at):
     run = watched(toy_run())
     go(run, tmp_path / "whole", toy_sources)
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         go(run, tmp_path, toy_sources, stop_at=stop_at)
     go(run, tmp_path, toy_sources)
     assert recorded(tmp_path, run) == recorded(tmp_path / "whole", run)
@@ -153,7 +153,7 @@ def test_stop_and_go_on(toy_run, toy_sources, tmp_path, stop_at):
 
 def test_a_checkpoint_goes_on_with_the_same_probes_alone(toy_run, toy_sources, tmp_path):
     run = toy_run()
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         go(watched(run), tmp_path, toy_sources, stop_at=5)
     with pytest.raises(UserError, match=r"has a checkpoint from step 5 made with probes \{'grad_norms': 4"):
         go(run, tmp_path, toy_sources)
@@ -172,7 +172,7 @@ def test_a_skipped_step_has_norms_that_are_not_finite(toy_run, toy_sources, tmp_
 
     original = update.loss_sum
     monkeypatch.setattr(update, "loss_sum", lambda outputs, labels: original(outputs, labels) * 1e4)
-    run = watched(toy_run(precision="fp16"), Probes(grad_norms=1, drift=1))
+    run = watched(toy_run(precision="fp16"), InLoopProbes(grad_norms=1, drift=1))
     assert go(run, tmp_path, toy_sources).skipped_steps > 2
     found = recorded(tmp_path, run)
     assert not torch.tensor(found["grad_norms"].total[0]).isfinite()
@@ -181,7 +181,7 @@ def test_a_skipped_step_has_norms_that_are_not_finite(toy_run, toy_sources, tmp_
 
 
 def test_a_run_that_diverges_keeps_what_was_recorded(toy_run, toy_sources, tmp_path):
-    run = watched(toy_run(**{"optimizer.lr": 1e30, "schedule.warmup": 0.0}), Probes(grad_norms=1, drift=1))
+    run = watched(toy_run(**{"optimizer.lr": 1e30, "schedule.warmup": 0.0}), InLoopProbes(grad_norms=1, drift=1))
     record = go(run, tmp_path, toy_sources)
     assert record.failed
     assert record.steps < 14
@@ -218,7 +218,7 @@ def test_mixed_weights_are_recorded_under_their_own_names(toy_run, toy_sources, 
 
 def test_drift_of_blocks_that_are_not_known_is_refused(family_run, tmp_path):
     run, sources = family_run("distilbert")
-    go(watched(run, Probes(grad_norms=1)), tmp_path, sources)
+    go(watched(run, InLoopProbes(grad_norms=1)), tmp_path, sources)
     assert recorded(tmp_path, run)["grad_norms"].parts.blocks == ()
     with pytest.raises(UserError, match=r"^probes.drift: stableft does not know where a distilbert model keeps"):
         go(watched(run), tmp_path / "other", sources)

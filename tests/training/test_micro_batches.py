@@ -5,7 +5,7 @@ import torch
 from support.training_runs import go, history, left_behind, make_folder, with_model
 from transformers import BertForSequenceClassification
 
-from stableft.config.planned_run import Stopped
+from stableft.config.planned_run import RunInterrupted
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_resumed_run_remembers_what_fits(toy_run, toy_sources, tmp_path, limit
     run = toy_run(**{"schedule.batch_size": 8})
     expected = go(run, tmp_path / "begun", toy_sources, micro_batch=2)
     limit(training=2)
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         go(run, tmp_path, toy_sources, stop_at=3)
     record = go(run, tmp_path, toy_sources)
     assert left_behind(tmp_path, record) == left_behind(tmp_path / "begun", expected)

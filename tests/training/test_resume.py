@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.training_runs import go, left_behind
 
-from stableft.config.planned_run import Execution, Progress, Stopped
+from stableft.config.planned_run import Execution, RunInterrupted, RunProgress
 from stableft.records.run_record import CHECKPOINT_FILE, read_record, run_folder
 from stableft.training.run import train
 
@@ -26,7 +26,7 @@ def steps_of(run, results, sources, stop_after: int | None = None, **execution):
     """Trains, and returns the record and the steps that this call did; dies after `stop_after` of them."""
     seen: list[int] = []
 
-    def progress(now: Progress) -> None:
+    def progress(now: RunProgress) -> None:
         if not seen or seen[-1] != now.step:
             seen.append(now.step)
         if stop_after is not None and len(seen) > stop_after:
@@ -43,7 +43,7 @@ def steps_of(run, results, sources, stop_after: int | None = None, **execution):
 def test_stop_and_go_on(toy_run, toy_sources, tmp_path, precision, stop_at):
     run = toy_run(precision=precision)
     expected = undisturbed(run, tmp_path / "whole", toy_sources)
-    with pytest.raises(Stopped, match=f"stopped after step {stop_at}$"):
+    with pytest.raises(RunInterrupted, match=f"stopped after step {stop_at}$"):
         go(run, tmp_path, toy_sources, stop_at=stop_at)
     torch.manual_seed(99)  # another process has other global generators
     record, steps = steps_of(run, tmp_path, toy_sources)
@@ -55,7 +55,7 @@ def test_stop_and_go_on(toy_run, toy_sources, tmp_path, precision, stop_at):
 @pytest.mark.parametrize("at_start", [False, True])
 def test_stop_before_the_first_step_leaves_no_checkpoint(toy_run, toy_sources, tmp_path, at_start):
     run = toy_run(**{"evaluation.at_start": at_start})
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         go(run, tmp_path, toy_sources, stop_at=0)
     assert not (run_folder(tmp_path, run.run_id) / CHECKPOINT_FILE).exists()
     expected = undisturbed(run, tmp_path / "whole", toy_sources)
@@ -67,7 +67,7 @@ def test_stopping_at_every_step_changes_nothing(toy_run, toy_sources, tmp_path, 
     run = toy_run(**{"precision": precision, "evaluation.at_start": True, "schedule.length": {"steps": 6}})
     expected = undisturbed(run, tmp_path / "whole", toy_sources)
     for step in range(1, 6):
-        with pytest.raises(Stopped):
+        with pytest.raises(RunInterrupted):
             go(run, tmp_path, toy_sources, stop_at=step)
     assert undisturbed(run, tmp_path, toy_sources) == expected
 
@@ -92,7 +92,7 @@ def test_skipped_steps_and_scale_come_back(toy_run, toy_sources, tmp_path, monke
     run = toy_run(precision="fp16")
     whole = go(run, tmp_path / "whole", toy_sources)
     assert whole.skipped_steps > 2
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         go(run, tmp_path, toy_sources, stop_at=2)
     assert left_behind(tmp_path, go(run, tmp_path, toy_sources)) == left_behind(tmp_path / "whole", whole)
 
@@ -107,7 +107,7 @@ def test_skipped_steps_and_scale_come_back(toy_run, toy_sources, tmp_path, monke
 def test_every_optimizer_goes_on(toy_run, toy_sources, tmp_path, optimizer):
     run = toy_run(**{f"optimizer.{key}": value for key, value in optimizer.items()})
     expected = undisturbed(run, tmp_path / "whole", toy_sources)
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         go(run, tmp_path, toy_sources, stop_at=5)
     assert undisturbed(run, tmp_path, toy_sources) == expected
 
@@ -127,7 +127,7 @@ def test_all_methods_together_go_on(toy_run, toy_sources, tmp_path, precision, s
     }
     run = toy_run(precision=precision, **methods)
     expected = undisturbed(run, tmp_path / "whole", toy_sources)
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         go(run, tmp_path, toy_sources, stop_at=stop_at)
     assert undisturbed(run, tmp_path, toy_sources) == expected
 
@@ -140,7 +140,7 @@ def test_stop_and_go_on_on_a_gpu(toy_run, toy_sources, tmp_path, precision, atte
     run = toy_run(**{"precision": precision, "model.attention": attention})
     expected = undisturbed(run, tmp_path / "whole", toy_sources, device="cuda:0")
     assert undisturbed(run, tmp_path / "again", toy_sources, device="cuda:0") == expected
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         train(
             run, tmp_path, toy_sources, Execution(device="cuda:0", threads=1), stop=iter([False] * 8 + [True]).__next__
         )
@@ -170,7 +170,7 @@ def test_a_run_that_paused_is_the_run_that_never_did(toy_run, toy_sources, tmp_p
 
 def test_a_run_that_is_past_its_trial_pauses_at_once(toy_run, toy_sources, tmp_path):
     run = toy_run()
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         go(run, tmp_path, toy_sources, stop_at=LATE)
     record, steps = steps_of(replace(run, pause_after=0.4), tmp_path, toy_sources)
     assert (record.status, record.steps, steps) == ("paused", LATE, [])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stableft.config.run_config import Cadence, EvaluationConfig, Length, ScheduleConfig
+from stableft.config.run_config import Cadence, EvaluationConfig, ScheduleConfig, TrainingLength
 from stableft.errors import UserError
 from stableft.training.schedule import (
     bias_ratio,
@@ -17,7 +17,7 @@ from stableft.training.schedule import (
 ROWS = {"rte": 2490, "mrpc": 3668, "cola": 8551, "stsb": 5749, "qnli": 104743}
 
 
-def schedule(length: Length, batch_size: int) -> ScheduleConfig:
+def schedule(length: TrainingLength, batch_size: int) -> ScheduleConfig:
     return ScheduleConfig(length=length, batch_size=batch_size, warmup=0.1)
 
 
@@ -40,20 +40,20 @@ def evaluation(every: Cadence, at_start: bool = False) -> EvaluationConfig:
     ],
 )
 def test_the_papers_numbers_of_steps(task, batch_size, epochs, steps):
-    assert total_steps(schedule(Length(epochs=epochs), batch_size), ROWS[task]) == steps
+    assert total_steps(schedule(TrainingLength(epochs=epochs), batch_size), ROWS[task]) == steps
 
 
 def test_the_rate_rises_over_a_share_or_a_number_of_steps():
     """Z's share of .1 gives 23, 34, 54 and 80 steps on RTE, MRPC, STS-B and CoLA, as its logs say."""
-    share = schedule(Length(epochs=3), 32)
+    share = schedule(TrainingLength(epochs=3), 32)
     totals = [total_steps(share, ROWS[task]) for task in ("rte", "mrpc", "stsb", "cola")]
     assert [warmup_steps(share, total) for total in totals] == [23, 34, 54, 80]
-    steps = ScheduleConfig(length=Length(steps=800), batch_size=32, warmup=None, warmup_steps=200)  # Z Table 6
+    steps = ScheduleConfig(length=TrainingLength(steps=800), batch_size=32, warmup=None, warmup_steps=200)  # Z Table 6
     assert warmup_steps(steps, total_steps(steps, 2490)) == 200
 
 
 def test_the_rate_cannot_rise_for_longer_than_a_run():
-    long = ScheduleConfig(length=Length(epochs=3), batch_size=32, warmup=None, warmup_steps=235)
+    long = ScheduleConfig(length=TrainingLength(epochs=3), batch_size=32, warmup=None, warmup_steps=235)
     with pytest.raises(UserError, match="warmup_steps: 235 are more than the 234 steps"):
         total_steps(long, ROWS["rte"])
 
@@ -64,7 +64,7 @@ def test_the_last_short_batch_counts(rows, steps):
 
 
 def test_a_length_in_steps_is_that_many():
-    assert total_steps(schedule(Length(steps=1600), 32), 1000) == 1600
+    assert total_steps(schedule(TrainingLength(steps=1600), 32), 1000) == 1600
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(234, 23), (345, 34), (540, 54), (804, 80)])

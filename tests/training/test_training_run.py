@@ -13,12 +13,12 @@ import torch
 from support.training_runs import go, history, left_behind, make_folder, with_model
 from torch.nn import functional
 
-from stableft.config.planned_run import Execution, Progress
+from stableft.config.planned_run import Execution, RunProgress
 from stableft.data.tokens import collate
 from stableft.records.run_record import PREDICTIONS_FILE, read_record, run_folder
-from stableft.seeds import derive
+from stableft.seeds import derive_seed
 from stableft.training.run import train
-from stableft.training.setup import batch_indices, prepare
+from stableft.training.setup import batch_indices, prepare_run
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
@@ -33,7 +33,7 @@ def test_the_same_config_twice_is_the_same_bits(toy_run, toy_sources, tmp_path, 
 
 def test_each_seed_moves_its_own_stream_alone(toy_run, toy_sources, tmp_path):
     base, data, init = (
-        prepare(toy_run(seeds={"init": i, "data": d}), tmp_path, toy_sources, Execution())
+        prepare_run(toy_run(seeds={"init": i, "data": d}), tmp_path, toy_sources, Execution())
         for i, d in ((1, 1), (1, 2), (2, 1))
     )
     weights, data_weights, init_weights = (state.model.state_dict() for _, state in (base, data, init))
@@ -54,7 +54,7 @@ def test_dropout_follows_the_data_seed(toy_run, toy_sources, tmp_path):
     for init, data in ((1, 1), (2, 1), (1, 2)):
         go(toy_run(**{"seeds": {"init": init, "data": data}, "schedule.length": {"steps": 1}}), tmp_path, toy_sources)
         seeds.append(torch.initial_seed())
-    assert seeds == [derive(1, "dropout"), derive(1, "dropout"), derive(2, "dropout")]
+    assert seeds == [derive_seed(1, "dropout"), derive_seed(1, "dropout"), derive_seed(2, "dropout")]
 
 
 @pytest.mark.parametrize("cadence", [{"times": 14}, {"per_epoch": 2}])
@@ -87,13 +87,13 @@ def test_the_history_has_a_line_for_each_step(toy_run, toy_sources, tmp_path):
 
 
 def test_the_first_update_has_rate_zero_and_changes_no_weight(toy_run, toy_sources, tmp_path):
-    from stableft.training.step import learning_rate, make_update
+    from stableft.training.step import learning_rate, train_on_batch
 
-    job, state = prepare(toy_run(), tmp_path, toy_sources, Execution())
+    job, state = prepare_run(toy_run(), tmp_path, toy_sources, Execution())
     for step, moves in ((0, False), (1, True)):
         before = {name: value.clone() for name, value in state.model.state_dict().items()}
         lr = learning_rate(job.config, step, job.total)
-        make_update(state, job.splits.train, batch_indices(job, step), job.config, lr, job.inputs, job.device)
+        train_on_batch(state, job.splits.train, batch_indices(job, step), job.config, lr, job.inputs, job.device)
         assert any(not torch.equal(before[n], v) for n, v in state.model.state_dict().items()) is moves
     assert state.optimizer.steps_taken() == 2
 
@@ -110,7 +110,7 @@ def test_without_clipping_the_norm_is_stored_all_the_same(toy_run, toy_sources, 
 @pytest.mark.parametrize("regression", [False, True])
 def test_the_loss_is_the_mean_of_the_task(toy_run, toy_sources, tmp_path, regression):
     run = toy_run(regression, **{"model.dropout": 0.0, "schedule.length": {"steps": 1}})
-    job, state = prepare(run, tmp_path, toy_sources, Execution())
+    job, state = prepare_run(run, tmp_path, toy_sources, Execution())
     batch = collate(job.splits.train, batch_indices(job, 0), job.inputs, run.config.data)
     labels = batch.pop("labels")
     with torch.no_grad():
@@ -218,7 +218,7 @@ def test_half_precision_skips_steps_that_overflow(toy_run, toy_sources, tmp_path
     original = update.loss_sum
     monkeypatch.setattr(update, "loss_sum", lambda outputs, labels: original(outputs, labels) * 1e4)
     seen = []
-    make = update.make_update
+    make = update.train_on_batch
 
     def watched(state, *args):
         before = [p.detach().clone() for p in state.model.parameters()]
@@ -232,7 +232,7 @@ def test_half_precision_skips_steps_that_overflow(toy_run, toy_sources, tmp_path
         seen.append((skipped, unchanged, same, step.lr))
         return step
 
-    monkeypatch.setattr("stableft.training.run.make_update", watched)
+    monkeypatch.setattr("stableft.training.run.train_on_batch", watched)
     record = go(toy_run(precision="fp16"), tmp_path, toy_sources)
     skipped = [row for row in seen if row[0]]
     assert record.skipped_steps == len(skipped) > 2
@@ -274,7 +274,7 @@ def test_the_run_folder_tells_nothing_of_this_machine(toy_run, toy_sources, tmp_
 
 
 def test_progress_tells_every_step(toy_run, toy_sources, tmp_path):
-    seen: list[Progress] = []
+    seen: list[RunProgress] = []
     run = toy_run()
     train(run, tmp_path, toy_sources, Execution(threads=1), seen.append)
     assert {now.step for now in seen} == set(range(1, 15))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from stableft.errors import UserError, nearest
+from stableft.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,6 @@ def find_backbone(model_type: str, model: str) -> BackboneSpec:
     if model_type not in BACKBONES:
         raise UserError(
             f"model {model!r} is of family {model_type!r}, and stableft knows {', '.join(BACKBONES)}"
-            f"{nearest(model_type, BACKBONES)}"
+            f"{did_you_mean(model_type, BACKBONES)}"
         )
     return BACKBONES[model_type]

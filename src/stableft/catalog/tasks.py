@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from stableft.errors import UserError, nearest
+from stableft.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class TaskSpec:
         return len(self.labels) or 1
 
 
-def _glue(name: str, title: str, text: tuple[str, ...], labels: tuple[str, ...], metrics, **more) -> TaskSpec:
+def _glue_task(name: str, title: str, text: tuple[str, ...], labels: tuple[str, ...], metrics, **more) -> TaskSpec:
     hub = HubSource("nyu-mll/glue", name, **more.pop("hub", {}))
     return TaskSpec(name, title, text, labels, metrics, hub=hub, **more)
 
 
-def _tsv(folder: str, text: tuple[str, ...], label: str = "label", dev: str = "dev.tsv", **more) -> FolderLayout:
+def _tsv_layout(folder: str, text: tuple[str, ...], label: str = "label", dev: str = "dev.tsv", **more) -> FolderLayout:
     return FolderLayout(f"{folder}/train.tsv", f"{folder}/{dev}", text, label, **more)
 
 
@@ -80,8 +80,8 @@ def _mrpc_layouts() -> tuple[FolderLayout, ...]:
     strings = ("#1 String", "#2 String")
     whole, ids = "MRPC/msr_paraphrase_train.txt", ("#1 ID", "#2 ID")
     return (
-        _tsv("MRPC", strings, "Quality"),
-        _tsv("MRPC", PAIR),
+        _tsv_layout("MRPC", strings, "Quality"),
+        _tsv_layout("MRPC", SENTENCE_PAIR),
         FolderLayout(whole, whole, strings, "Quality", dev_ids="MRPC/dev_ids.tsv", id_columns=ids),
     )
 
@@ -92,102 +92,102 @@ def _scitail_layout(folder: str) -> FolderLayout:
     return FolderLayout(*files, columns[:2], columns[2], columns=columns)
 
 
-def _digits(labels: tuple[str, ...]) -> dict[str, str]:
+def _digit_aliases(labels: tuple[str, ...]) -> dict[str, str]:
     return {str(i): label for i, label in enumerate(labels)}
 
 
-PAIR = ("sentence1", "sentence2")
-QUESTIONS = ("question1", "question2")
-ENTAILMENT = ("entailment", "not_entailment")
-PARAPHRASE = ("not_equivalent", "equivalent")
-ACCEPTABILITY = ("unacceptable", "acceptable")
-SENTIMENT = ("negative", "positive")
-DUPLICATE = ("not_duplicate", "duplicate")
+SENTENCE_PAIR = ("sentence1", "sentence2")
+QUESTION_PAIR = ("question1", "question2")
+ENTAILMENT_LABELS = ("entailment", "not_entailment")
+PARAPHRASE_LABELS = ("not_equivalent", "equivalent")
+ACCEPTABILITY_LABELS = ("unacceptable", "acceptable")
+SENTIMENT_LABELS = ("negative", "positive")
+DUPLICATE_LABELS = ("not_duplicate", "duplicate")
 TASKS = {
     spec.name: spec
     for spec in (
-        _glue(
+        _glue_task(
             "rte",
             "RTE",
-            PAIR,
-            ENTAILMENT,
+            SENTENCE_PAIR,
+            ENTAILMENT_LABELS,
             ("accuracy",),
-            layouts=(_tsv("RTE", PAIR),),
+            layouts=(_tsv_layout("RTE", SENTENCE_PAIR),),
             dev_counts=(146, 131),
             train_rows=2490,
         ),
-        _glue(
+        _glue_task(
             "mrpc",
             "MRPC",
-            PAIR,
-            PARAPHRASE,
+            SENTENCE_PAIR,
+            PARAPHRASE_LABELS,
             ("f1", "accuracy", "accuracy_f1"),
             layouts=_mrpc_layouts(),
-            aliases=_digits(PARAPHRASE),
+            aliases=_digit_aliases(PARAPHRASE_LABELS),
             dev_counts=(129, 279),
             train_rows=3668,
         ),
-        _glue(
+        _glue_task(
             "cola",
             "CoLA",
             ("sentence",),
-            ACCEPTABILITY,
+            ACCEPTABILITY_LABELS,
             ("mcc",),
-            layouts=(_tsv("CoLA", ("sentence",), columns=("source", "label", "mark", "sentence")),),
-            aliases=_digits(ACCEPTABILITY),
+            layouts=(_tsv_layout("CoLA", ("sentence",), columns=("source", "label", "mark", "sentence")),),
+            aliases=_digit_aliases(ACCEPTABILITY_LABELS),
             dev_counts=(322, 721),
             train_rows=8551,
         ),
-        _glue(
+        _glue_task(
             "stsb",
             "STS-B",
-            PAIR,
+            SENTENCE_PAIR,
             (),
             ("spearman", "pearson"),
-            layouts=(_tsv("STS-B", PAIR, "score"),),
+            layouts=(_tsv_layout("STS-B", SENTENCE_PAIR, "score"),),
             train_rows=5749,
         ),
-        _glue(
+        _glue_task(
             "sst2",
             "SST-2",
             ("sentence",),
-            SENTIMENT,
+            SENTIMENT_LABELS,
             ("accuracy",),
-            layouts=(_tsv("SST-2", ("sentence",)),),
-            aliases=_digits(SENTIMENT),
+            layouts=(_tsv_layout("SST-2", ("sentence",)),),
+            aliases=_digit_aliases(SENTIMENT_LABELS),
             large=True,
             dev_counts=(428, 444),
         ),
-        _glue(
+        _glue_task(
             "qnli",
             "QNLI",
             ("question", "sentence"),
-            ENTAILMENT,
+            ENTAILMENT_LABELS,
             ("accuracy",),
-            layouts=(_tsv("QNLI", ("question", "sentence")),),
+            layouts=(_tsv_layout("QNLI", ("question", "sentence")),),
             large=True,
             dev_counts=(2702, 2761),
         ),
-        _glue(
+        _glue_task(
             "qqp",
             "QQP",
-            QUESTIONS,
-            DUPLICATE,
+            QUESTION_PAIR,
+            DUPLICATE_LABELS,
             ("accuracy", "f1", "accuracy_f1"),
             # GLUE's QQP has a few rows broken by a line end; the original processor and the hub leave them out.
-            layouts=(_tsv("QQP", QUESTIONS, "is_duplicate", skips_short_rows=True),),
-            aliases=_digits(DUPLICATE),
+            layouts=(_tsv_layout("QQP", QUESTION_PAIR, "is_duplicate", skips_short_rows=True),),
+            aliases=_digit_aliases(DUPLICATE_LABELS),
             large=True,
             dev_counts=(25545, 14885),
         ),
-        _glue(
+        _glue_task(
             "mnli",
             "MNLI",
             ("premise", "hypothesis"),
             ("entailment", "neutral", "contradiction"),
             ("accuracy",),
             hub={"dev": "validation_matched"},
-            layouts=(_tsv("MNLI", PAIR, "gold_label", "dev_matched.tsv"),),
+            layouts=(_tsv_layout("MNLI", SENTENCE_PAIR, "gold_label", "dev_matched.tsv"),),
             large=True,
             dev_counts=(3479, 3123, 3213),
             train_rows=392702,
@@ -199,23 +199,23 @@ TASKS = {
             ("entails", "neutral"),
             ("accuracy",),
             # The hub's tsv_format was read with quoting on and lost 499 of the 23,596 training rows.
-            hub=HubSource("allenai/scitail", "snli_format", text=PAIR, label="gold_label"),
+            hub=HubSource("allenai/scitail", "snli_format", text=SENTENCE_PAIR, label="gold_label"),
             layouts=tuple(
                 _scitail_layout(folder) for folder in ("SciTail", "SciTail/tsv_format", "SciTailV1.1/tsv_format")
             ),
             aliases={"entailment": "entails"},
             large=True,
         ),
-        TaskSpec("toy-rte", "toy RTE", PAIR, ("first_half", "second_half"), ("accuracy",), generated=True),
+        TaskSpec("toy-rte", "toy RTE", SENTENCE_PAIR, ("first_half", "second_half"), ("accuracy",), generated=True),
         TaskSpec(
             "toy-mrpc",
             "toy MRPC",
-            PAIR,
+            SENTENCE_PAIR,
             ("different_topic", "same_topic"),
             ("f1", "accuracy", "accuracy_f1"),
             generated=True,
         ),
-        TaskSpec("toy-cola", "toy CoLA", ("sentence",), ACCEPTABILITY, ("mcc",), generated=True),
+        TaskSpec("toy-cola", "toy CoLA", ("sentence",), ACCEPTABILITY_LABELS, ("mcc",), generated=True),
     )
 }
 
@@ -227,15 +227,17 @@ def find_task(name: str) -> TaskSpec:
         UserError: there is no such task.
     """
     if name not in TASKS:
-        raise UserError(f"task {name!r} is not known{nearest(name, TASKS) or '; `stableft list tasks` names them all'}")
+        raise UserError(
+            f"task {name!r} is not known{did_you_mean(name, TASKS) or '; `stableft list tasks` names them all'}"
+        )
     return TASKS[name]
 
 
 Metric = Literal["accuracy", "f1", "mcc", "accuracy_f1", "spearman", "pearson"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
-REGRESSION: tuple[Metric, ...] = ("spearman", "pearson")
+REGRESSION_METRICS: tuple[Metric, ...] = ("spearman", "pearson")
 
-TITLES = {
+METRIC_TITLES = {
     "accuracy": "accuracy",
     "f1": "F1",
     "mcc": "MCC",
@@ -247,4 +249,4 @@ TITLES = {
 
 def scored_metrics(metrics: tuple[str, ...]) -> tuple[str, ...]:
     """Returns all metrics that are computed where these are the benchmark's: accuracy is added to classification."""
-    return metrics if metrics[0] in REGRESSION else tuple(dict.fromkeys((*metrics, "accuracy")))
+    return metrics if metrics[0] in REGRESSION_METRICS else tuple(dict.fromkeys((*metrics, "accuracy")))

@@ -8,25 +8,25 @@ import typer
 
 from stableft.cli.options import (
     NO_FILES,
-    NO_SETS,
-    Arms,
-    Complete,
-    Config,
-    DataDir,
-    Devices,
-    Every,
-    Jobs,
-    Micro,
-    Records,
-    Results,
-    Save,
-    Seeds,
-    Sets,
+    NO_TEXTS,
+    ArmsOption,
+    CheckpointEveryOption,
+    CompleteOption,
+    ConfigArgument,
+    DataDirOption,
+    DevicesOption,
+    JobsPerDeviceOption,
+    MicroBatchOption,
+    RecordsOption,
+    ResultsOption,
+    SaveOption,
+    SeedsOption,
+    SetOption,
 )
 from stableft.cli.probe_commands import probe_app
 from stableft.cli.report_commands import compare, import_app, power, report
 from stableft.errors import UserError
-from stableft.sweep.workers import INTERRUPTED
+from stableft.sweep.workers import EXIT_INTERRUPTED
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,7 +58,7 @@ def main() -> None:
         print(f"stableft: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:  # before any run has started; a sweep under way stops by itself
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 @app.callback()
@@ -74,67 +74,67 @@ def version(
 
 @app.command()
 def sweep(
-    config: Config,
-    results: Results = Path("results"),
-    data_dir: DataDir = None,
-    set_: Sets = NO_SETS,
-    arms: Arms = "",
-    seeds: Seeds = None,
-    devices: Devices = "auto",
-    jobs_per_device: Jobs = 1,
-    save: Save = "none",
-    checkpoint_every: Every = None,
-    micro_batch: Micro = None,
+    config: ConfigArgument,
+    results: ResultsOption = Path("results"),
+    data_dir: DataDirOption = None,
+    set_: SetOption = NO_TEXTS,
+    arms: ArmsOption = "",
+    seeds: SeedsOption = None,
+    devices: DevicesOption = "auto",
+    jobs_per_device: JobsPerDeviceOption = 1,
+    save: SaveOption = "none",
+    checkpoint_every: CheckpointEveryOption = None,
+    micro_batch: MicroBatchOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print runs, time, memory and disk; train nothing.")
     ] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first crash.")] = False,
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Do crashed runs again.")] = False,
-    complete: Complete = False,
+    complete: CompleteOption = False,
 ) -> None:
     """Train every run of a sweep that is not done yet, and print its report."""
-    from stableft.cli.sweep_commands import print_estimate, print_report, run
-    from stableft.config.local_files import check_results
+    from stableft.cli.sweep_commands import print_estimate, print_report, run_with_progress
+    from stableft.config.local_files import check_results_folder
     from stableft.config.planned_run import Execution
-    from stableft.config.sweep_file import load
+    from stableft.config.sweep_file import load_sweep_from_options
 
-    check_results(results)
-    plan = load(config, data_dir, set_, arms, seeds)
+    check_results_folder(results)
+    plan = load_sweep_from_options(config, data_dir, set_, arms, seeds)
     execution = Execution(micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save, complete=complete)
     if dry_run:
         print_estimate(plan, results, devices, jobs_per_device, execution, retry_crashed)
         return
-    code = run(plan, results, devices, jobs_per_device, execution, retry_crashed, fail_fast)
+    code = run_with_progress(plan, results, devices, jobs_per_device, execution, retry_crashed, fail_fast)
     print_report(plan, results)
     raise typer.Exit(code)
 
 
-@app.command()
-def train(
+@app.command("train")
+def train_command(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name or file of a recipe.")],
     task: Annotated[str, typer.Option("--task", help="Name of a task; `stableft list tasks` shows them.")],
     seed: Annotated[int, typer.Option("--seed", min=0, help="For initialisation, data order and dropout.")],
     model: Annotated[str | None, typer.Option("--model", help="Folder or hub name; else the recipe's.")] = None,
-    results: Results = Path("results"),
-    data_dir: DataDir = None,
-    set_: Sets = NO_SETS,
-    devices: Devices = "auto",
-    save: Save = "none",
-    checkpoint_every: Every = None,
-    micro_batch: Micro = None,
+    results: ResultsOption = Path("results"),
+    data_dir: DataDirOption = None,
+    set_: SetOption = NO_TEXTS,
+    devices: DevicesOption = "auto",
+    save: SaveOption = "none",
+    checkpoint_every: CheckpointEveryOption = None,
+    micro_batch: MicroBatchOption = None,
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Do it again if it crashed.")] = False,
-    complete: Complete = False,
+    complete: CompleteOption = False,
 ) -> None:
     """Train one run: a recipe, a task, a model, a seed."""
-    from stableft.cli.sweep_commands import print_scores, run
-    from stableft.config.local_files import check_results
-    from stableft.config.planned_run import Execution, Sources
-    from stableft.config.sweep_file import single_run
+    from stableft.cli.sweep_commands import print_scores, run_with_progress
+    from stableft.config.local_files import check_results_folder
+    from stableft.config.planned_run import Execution, LocalPaths
+    from stableft.config.sweep_file import single_run_sweep
 
-    check_results(results)
-    plan = single_run(recipe, task, model, seed, Sources(data_dir=data_dir), set_)
+    check_results_folder(results)
+    plan = single_run_sweep(recipe, task, model, seed, LocalPaths(data_dir=data_dir), set_)
     execution = Execution(micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save, complete=complete)
-    code = run(plan, results, devices, 1, execution, retry_crashed)
+    code = run_with_progress(plan, results, devices, 1, execution, retry_crashed)
     print_scores(results, plan.runs[0].run_id)
     raise typer.Exit(code)
 
@@ -142,24 +142,24 @@ def train(
 @app.command()
 def pretrain(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A pre-training config; the package's own by name.")],
-    results: Results = Path("results"),
+    results: ResultsOption = Path("results"),
     device: Annotated[
         str, typer.Option("--device", help="auto (the first GPU, else the CPU), cpu, or a GPU: cuda:0.")
     ] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the CPU; else as torch chooses.")] = None,
-    set_: Sets = NO_SETS,
-    checkpoint_every: Every = None,
-    micro_batch: Micro = None,
+    set_: SetOption = NO_TEXTS,
+    checkpoint_every: CheckpointEveryOption = None,
+    micro_batch: MicroBatchOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Copy the model there, and its record beside it.")
     ] = None,
 ) -> None:
     """Train a masked-language model on text, to be fine-tuned later."""
-    from stableft.config.local_files import check_results
+    from stableft.config.local_files import check_results_folder
     from stableft.config.planned_run import Execution
     from stableft.sweep.workers import resolve_device
 
-    check_results(results)
+    check_results_folder(results)
     where = resolve_device(device)
     from stableft.cli.pretrain_commands import run_pretraining
 
@@ -172,80 +172,84 @@ def status(
     config: Annotated[
         str | None, typer.Argument(metavar="[CONFIG]", help="A sweep file; none: all of the folder.")
     ] = None,
-    results: Results = Path("results"),
-    set_: Sets = NO_SETS,
-    arms: Arms = "",
-    seeds: Seeds = None,
+    results: ResultsOption = Path("results"),
+    set_: SetOption = NO_TEXTS,
+    arms: ArmsOption = "",
+    seeds: SeedsOption = None,
 ) -> None:
     """Show how far a sweep is, or what a results folder holds."""
-    from stableft.cli.sweep_commands import folder_status, sweep_status
-    from stableft.config.local_files import check_results
-    from stableft.config.sweep_file import load
+    from stableft.cli.sweep_commands import render_folder_status, render_sweep_status
+    from stableft.config.local_files import check_results_folder
+    from stableft.config.sweep_file import load_sweep_from_options
 
-    check_results(results)
-    print(folder_status(results) if config is None else sweep_status(load(config, None, set_, arms, seeds), results))
+    check_results_folder(results)
+    print(
+        render_folder_status(results)
+        if config is None
+        else render_sweep_status(load_sweep_from_options(config, None, set_, arms, seeds), results)
+    )
 
 
 @app.command()
 def show(
-    config: Config,
-    set_: Sets = NO_SETS,
-    arms: Arms = "",
-    seeds: Seeds = None,
+    config: ConfigArgument,
+    set_: SetOption = NO_TEXTS,
+    arms: ArmsOption = "",
+    seeds: SeedsOption = None,
     format_: Annotated[Literal["text", "json"], typer.Option("--format", help="json: one object a line.")] = "text",
 ) -> None:
     """Show the resolved runs of a sweep file."""
-    from stableft.cli.sweep_commands import show_runs
-    from stableft.config.sweep_file import load
+    from stableft.cli.sweep_commands import render_runs
+    from stableft.config.sweep_file import load_sweep_from_options
 
-    print(show_runs(load(config, None, set_, arms, seeds), format_))
+    print(render_runs(load_sweep_from_options(config, None, set_, arms, seeds), format_))
 
 
 @app.command("list")
-def list_(
+def list_command(
     what: Annotated[Literal["tasks", "backbones", "recipes", "artifacts"], typer.Argument(help="What to list.")],
-    results: Results = Path("results"),
-    records: Records = NO_FILES,
+    results: ResultsOption = Path("results"),
+    records: RecordsOption = NO_FILES,
 ) -> None:
     """List what this package knows by name; of artifacts also how many of their runs are there."""
     from stableft.cli.sweep_commands import list_artifacts, list_names
-    from stableft.config.local_files import check_results
+    from stableft.config.local_files import check_results_folder
 
-    check_results(results)
+    check_results_folder(results)
     print(list_artifacts(results, records) if what == "artifacts" else list_names(what))
 
 
 @app.command()
 def export(
-    config: Config,
+    config: ConfigArgument,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.jsonl", help="File to write, one record a line.")],
-    results: Results = Path("results"),
-    set_: Sets = NO_SETS,
-    arms: Arms = "",
-    seeds: Seeds = None,
+    results: ResultsOption = Path("results"),
+    set_: SetOption = NO_TEXTS,
+    arms: ArmsOption = "",
+    seeds: SeedsOption = None,
 ) -> None:
     """Write the records of a sweep to one file, from which a clone rebuilds its report."""
-    from stableft.cli.options import check_out
+    from stableft.cli.options import check_out_file
     from stableft.cli.sweep_commands import export_records
-    from stableft.config.local_files import check_results
-    from stableft.config.sweep_file import load
+    from stableft.config.local_files import check_results_folder
+    from stableft.config.sweep_file import load_sweep_from_options
 
-    check_results(results)
-    check_out(out)
-    print(export_records(load(config, None, set_, arms, seeds), results, out))
+    check_results_folder(results)
+    check_out_file(out)
+    print(export_records(load_sweep_from_options(config, None, set_, arms, seeds), results, out))
 
 
 @app.command()
 def choose(
-    config: Config,
+    config: ConfigArgument,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE.yaml", help="To write; else CONFIG-chosen.yaml, here.")
     ] = None,
-    results: Results = Path("results"),
-    records: Records = NO_FILES,
-    set_: Sets = NO_SETS,
-    arms: Arms = "",
-    seeds: Seeds = None,
+    results: ResultsOption = Path("results"),
+    records: RecordsOption = NO_FILES,
+    set_: SetOption = NO_TEXTS,
+    arms: ArmsOption = "",
+    seeds: SeedsOption = None,
     report_seeds: Annotated[
         str | None, typer.Option("--report-seeds", metavar="SEEDS", help="Of the written sweep; else the search's.")
     ] = None,
@@ -254,30 +258,30 @@ def choose(
     ] = False,
 ) -> None:
     """Choose the best setting of each grid by its mean validation score, and write a sweep file of those chosen."""
-    from stableft.config.local_files import check_results
-    from stableft.config.sweep_file import load
-    from stableft.report.runs import own_records, stored_records
+    from stableft.config.local_files import check_results_folder
+    from stableft.config.sweep_file import load_sweep_from_options
+    from stableft.report.runs import read_own_records, read_stored_records
     from stableft.sweep.select_best import choose_settings
 
-    check_results(results)
-    plan = load(config, None, set_, arms, seeds)
-    found = own_records(records) if records else stored_records(results, plan.runs)
+    check_results_folder(results)
+    plan = load_sweep_from_options(config, None, set_, arms, seeds)
+    found = read_own_records(records) if records else read_stored_records(results, plan.runs)
     print(choose_settings(plan, found, out, seeds, report_seeds, allow_missing))
 
 
 @data_app.command("stats")
-def data_stats(data_dir: DataDir = None) -> None:
+def data_stats(data_dir: DataDirOption = None) -> None:
     """Print the papers' data set tables from the files at hand (M Table 2, Z Table 3)."""
     from stableft.catalog.tasks import TASKS
-    from stableft.report.paper_tables import dataset_statistics, render
+    from stableft.report.paper_tables import compute_dataset_statistics, render_dataset_statistics
 
-    print(render(dataset_statistics(data_dir, TASKS.values())))
+    print(render_dataset_statistics(compute_dataset_statistics(data_dir, TASKS.values())))
 
 
 @data_app.command("fetch")
 def data_fetch(
     tasks: Annotated[list[str] | None, typer.Argument(metavar="[TASK...]", help="Names of tasks, or all.")] = None,
-    models: Annotated[list[str], typer.Option("--model", help="Hub name of a model (repeatable).")] = NO_SETS,
+    models: Annotated[list[str], typer.Option("--model", help="Hub name of a model (repeatable).")] = NO_TEXTS,
 ) -> None:
     """Download tasks and models from the hub to its local cache, for a machine that will have no network."""
     from stableft.catalog.tasks import TASKS, find_task

@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from stableft.config.planned_run import Execution, Sources, Stopped
+from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted
 from stableft.errors import UserError
-from stableft.pretrain.config_file import Pretraining, load_pretraining
-from stableft.pretrain.corpus import load_corpus, vocabulary_of
+from stableft.pretrain.config_file import PlannedPretraining, load_pretraining
+from stableft.pretrain.corpus import load_corpus, load_pretraining_tokenizer
 from stableft.pretrain.record import MODEL_FOLDER, PretrainRecord, pretrain_folder
-from stableft.pretrain.run import PretrainProgress, prepare_pretraining, pretrain
-from stableft.records.run_record import CHECKPOINT_FILE, atomic_write, dump_record, read_as
-from stableft.sweep.claims import claim
+from stableft.pretrain.run import PretrainProgress, prepare_pretraining, pretrain_masked_lm
+from stableft.records.run_record import CHECKPOINT_FILE, atomic_write, dump_record, read_record_as
+from stableft.sweep.claims import claim_run
 from stableft.sweep.progress import REFRESH_SECONDS
-from stableft.sweep.workers import INTERRUPTED, collected_signals
-from stableft.text import duration
-from stableft.training.outputs import write_folder
+from stableft.sweep.workers import EXIT_INTERRUPTED, collected_signals
+from stableft.text import format_duration
+from stableft.training.outputs import atomic_write_folder
 
 LINE_SECONDS = 30.0
 
@@ -31,15 +31,15 @@ def run_pretraining(config: str, results: Path, execution: Execution, sets: Sequ
     Raises:
         UserError: the config, what it names, or `out` cannot be used, or another process is at it.
     """
-    _check_out(out, results)
-    plan = load_pretraining(config, Sources(), sets)
+    _check_model_out(out, results)
+    plan = load_pretraining(config, LocalPaths(), sets)
     folder = pretrain_folder(results, plan.config.run_id)
-    record = read_as(PretrainRecord, folder)
+    record = read_record_as(PretrainRecord, folder)
     if record:
-        _check_done(plan, record, folder)
+        _check_still_valid(plan, record, folder)
         _remove_checkpoint(folder)
         print(f"{plan.name} is done already: nothing is trained")
-        return _close(plan, record, folder, out)
+        return _deliver_model(plan, record, folder, out)
     print(f"loading {plan.config.text.name} ...", flush=True)
     job, state = prepare_pretraining(plan, results, execution)
     data = job.corpus.record
@@ -47,35 +47,37 @@ def run_pretraining(config: str, results: Path, execution: Execution, sets: Sequ
         f"{plan.config.run_id}: {data.train_rows:,} rows of {data.train_tokens:,} tokens to train on, "
         f"{data.held_out_rows:,} rows held out; {state.model.num_parameters():,} weights on {job.device}"
     )
-    with claim(folder) as ours, collected_signals() as received, open_view() as show:
+    with claim_run(folder) as ours, collected_signals() as received, show_pretrain_progress() as show:
         if not ours:
             raise UserError(f"another process is at pre-training {plan.config.run_id} in {folder}")
         try:
-            record = read_as(PretrainRecord, folder) or pretrain(job, state, show, lambda: bool(received))
-        except Stopped:
+            record = read_record_as(PretrainRecord, folder) or pretrain_masked_lm(
+                job, state, show, lambda: bool(received)
+            )
+        except RunInterrupted:
             record = None
     if record is None:
         kept = "; the same command goes on from there" if (folder / CHECKPOINT_FILE).exists() else ""
         print(f"Interrupted after step {state.step} of {job.total}{kept}")
-        return INTERRUPTED
-    return _close(plan, record, folder, out)
+        return EXIT_INTERRUPTED
+    return _deliver_model(plan, record, folder, out)
 
 
 def _remove_checkpoint(folder: Path) -> None:
     """Removes the checkpoint that a kill between the two leaves beside the record."""
     path = folder / CHECKPOINT_FILE
     if path.exists():
-        with claim(folder) as ours:
+        with claim_run(folder) as ours:
             if ours:
                 path.unlink(missing_ok=True)
 
 
-def _check_done(plan: Pretraining, record: PretrainRecord, folder: Path) -> None:
+def _check_still_valid(plan: PlannedPretraining, record: PretrainRecord, folder: Path) -> None:
     """Raises UserError if the data of a finished pre-training is another now, or its model is gone."""
     if not record.failed and not (folder / MODEL_FOLDER / "config.json").is_file():
         raise UserError(f"{folder} has a record but no {MODEL_FOLDER} folder any more; delete it to train again")
     config = plan.config
-    now = load_corpus(config, plan.sources, vocabulary_of(config, plan.sources.paths)).record.fingerprint
+    now = load_corpus(config, plan.sources, load_pretraining_tokenizer(config, plan.sources.paths)).record.fingerprint
     if now != record.data.fingerprint:
         raise UserError(
             f"pre-training {record.run_id} was done on rows with fingerprint {record.data.fingerprint[:16]}, and now "
@@ -83,7 +85,7 @@ def _check_done(plan: Pretraining, record: PretrainRecord, folder: Path) -> None
         )
 
 
-def _check_out(out: Path | None, results: Path) -> None:
+def _check_model_out(out: Path | None, results: Path) -> None:
     """Raises UserError if `out` is no place for a model, or holds anything that must not be replaced by one."""
     if out is None:
         return
@@ -98,15 +100,15 @@ def _check_out(out: Path | None, results: Path) -> None:
         raise UserError(f"--out {out} is there and holds no model, so it is not replaced")
 
 
-def _close(plan: Pretraining, record: PretrainRecord, folder: Path, out: Path | None) -> int:
+def _deliver_model(plan: PlannedPretraining, record: PretrainRecord, folder: Path, out: Path | None) -> int:
     """Prints what came out, copies the model if asked to, and returns the exit code."""
     if record.failed:
         print(f"failed: {record.reason}; there is no model (record: {folder})")
         return 1
     model = folder / MODEL_FOLDER
     if out is not None:
-        _check_out(out, folder.parents[1])  # something may lie there by now
-        with write_folder(out.resolve()) as temporary:
+        _check_model_out(out, folder.parents[1])  # something may lie there by now
+        with atomic_write_folder(out.resolve()) as temporary:
             for path in model.iterdir():
                 shutil.copyfile(path, temporary / path.name)
         atomic_write(out.with_name(f"{out.name}.record.json"), (dump_record(record) + "\n").encode())
@@ -119,7 +121,7 @@ def _close(plan: Pretraining, record: PretrainRecord, folder: Path, out: Path | 
         f"held-out loss {last.held_out_loss:.4f}, perplexity {record.perplexity:.2f}, "
         f"{last.held_out_accuracy:.1%} of masked tokens found out"
     )
-    print(f"{record.tokens:,} tokens in {record.steps:,} steps, {duration(record.seconds)}, {speed}")
+    print(f"{record.tokens:,} tokens in {record.steps:,} steps, {format_duration(record.seconds)}, {speed}")
     print(f"model: {model}")
     where = shlex.quote(str(model))
     print(f"stableft train mosbach --task {task} --seed 1 --set data.max_length={length} --model {where}")
@@ -127,7 +129,7 @@ def _close(plan: Pretraining, record: PretrainRecord, folder: Path, out: Path | 
 
 
 @contextmanager
-def open_view(live: bool | None = None) -> Iterator[Callable[[PretrainProgress], None]]:
+def show_pretrain_progress(live: bool | None = None) -> Iterator[Callable[[PretrainProgress], None]]:
     """Yields the function that shows progress: one live line if `live` (None: on a terminal), else some lines."""
     first: tuple[float, int] | None = None
     shown, held_out = -math.inf, None
@@ -141,7 +143,7 @@ def open_view(live: bool | None = None) -> Iterator[Callable[[PretrainProgress],
         words += [f"loss {at.loss:.4f}"] if at.loss is not None else []
         words += [f"held-out {at.held_out_loss:.4f}"] if at.held_out_loss is not None else []
         words += [f"{at.tokens_per_second:,.0f} tokens/s"] if at.tokens_per_second else []
-        return "  ".join([*words, f"ETA {duration(left)}"])
+        return "  ".join([*words, f"ETA {format_duration(left)}"])
 
     if sys.stdout.isatty() if live is None else live:
         from rich.live import Live

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from stableft.cli.options import DataDir, Micro, Results
+from stableft.cli.options import DataDirOption, MicroBatchOption, ResultsOption
 
 probe_app = typer.Typer(
     no_args_is_help=True, help="Look into finished runs: surfaces, forgetting, stability of single predictions."
@@ -13,21 +13,23 @@ probe_app = typer.Typer(
 CheckpointOption = Annotated[
     Literal["best", "last"], typer.Option("--checkpoint", help="Whose weights, as the runs were trained with --save.")
 ]
-Pretrained = Annotated[
+PretrainedOption = Annotated[
     str | None, typer.Option("--pretrained", metavar="MODEL", help="The runs' model: a folder or hub name.")
 ]
-Sweep = Annotated[
+SweepConfigOption = Annotated[
     str | None,
     typer.Option("--config", metavar="CONFIG", help="The runs' sweep file: tells where own models and data lie."),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto (the first GPU, else the CPU), cpu, or a GPU: cuda:0.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto (the first GPU, else the CPU), cpu, or a GPU: cuda:0.")
+]
 
 
 @probe_app.command()
 def surface(
     failed: Annotated[str, typer.Option("--failed", metavar="RUN", help="Id of a failed run, or how it begins.")],
     successful: Annotated[str, typer.Option("--successful", metavar="RUN", help="Id of a successful run.")],
-    pretrained: Pretrained = None,
+    pretrained: PretrainedOption = None,
     points: Annotated[int, typer.Option("--points", min=2, help="Along each axis.")] = 40,
     range_: Annotated[tuple[float, float], typer.Option("--range", help="Of both axes.")] = (-1.5, 1.5),
     examples: Annotated[int, typer.Option("--examples", min=1, help="Training rows, drawn from a seed.")] = 128,
@@ -40,11 +42,11 @@ def surface(
         bool, typer.Option("--loss-only", help="Without gradient norms: about a third of the time.")
     ] = False,
     checkpoint: CheckpointOption = "last",
-    config: Sweep = None,
-    results: Results = Path("results"),
-    data_dir: DataDir = None,
-    device: Device = "auto",
-    micro_batch: Micro = None,
+    config: SweepConfigOption = None,
+    results: ResultsOption = Path("results"),
+    data_dir: DataDirOption = None,
+    device: DeviceOption = "auto",
+    micro_batch: MicroBatchOption = None,
 ) -> None:
     """Loss and gradient norm on the plane of a pre-trained, a failed and a successful model (M Figs. 7, 13)."""
     from stableft.probes.loss_surface import SurfaceRequest
@@ -73,15 +75,15 @@ def perplexity(
     text: Annotated[
         str, typer.Option("--text", metavar="FILE", help="A text file or folder, toy, or wikitext-2 from the hub.")
     ] = "wikitext-2",
-    pretrained: Pretrained = None,
+    pretrained: PretrainedOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the masks.")] = 0,
     max_length: Annotated[
         int | None, typer.Option("--max-length", min=8, help="Tokens of a row; else as many as the model takes.")
     ] = None,
     checkpoint: CheckpointOption = "last",
-    config: Sweep = None,
-    results: Results = Path("results"),
-    device: Device = "auto",
+    config: SweepConfigOption = None,
+    results: ResultsOption = Path("results"),
+    device: DeviceOption = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows at once.")] = 32,
 ) -> None:
     """Language-modelling perplexity of fine-tuned encoders with their top k blocks reset (M Fig. 2a, b)."""
@@ -116,8 +118,8 @@ def points(
     most: Annotated[int, typer.Option("--most", min=0, help="How many of the most unstable examples to print.")] = 10,
     arms: Annotated[str, typer.Option("--arms", metavar="A,B", help="Only these arms.")] = "",
     seeds: Annotated[str | None, typer.Option("--seeds", metavar="SEEDS", help="Such as 5, 1-25 or 1,2,7.")] = None,
-    results: Results = Path("results"),
-    data_dir: DataDir = None,
+    results: ResultsOption = Path("results"),
+    data_dir: DataDirOption = None,
     format_: Annotated[
         Literal["md", "csv", "latex", "json", "html"] | None, typer.Option("--format", help="Of what is written.")
     ] = None,
@@ -126,9 +128,9 @@ def points(
     ] = None,
 ) -> None:
     """How much runs differ on each example (M sec. 7.1): variance per point, agreement, churn."""
-    from stableft.probes.per_example_data import CsvColumns
-    from stableft.probes.per_example_report import PointsRequest, run_points
+    from stableft.probes.per_example_data import PredictionColumns
+    from stableft.probes.per_example_report import PerExampleRequest, run_per_example
 
-    columns = CsvColumns(example, run, prediction, label, tuple(text), regression)
-    request = PointsRequest(config, csv, columns, split, checkpoint, most, arms, seeds)
-    print(run_points(request, results, data_dir, format_, out))
+    columns = PredictionColumns(example, run, prediction, label, tuple(text), regression)
+    request = PerExampleRequest(config, csv, columns, split, checkpoint, most, arms, seeds)
+    print(run_per_example(request, results, data_dir, format_, out))

@@ -5,25 +5,39 @@ from typing import Annotated, Literal
 
 import typer
 
-from stableft.cli.options import NO_FILES, NO_SETS, Arms, DataDir, Records, Results, Score, Seeds, Sets
+from stableft.cli.options import (
+    NO_FILES,
+    NO_TEXTS,
+    ArmsOption,
+    DataDirOption,
+    RecordsOption,
+    ResultsOption,
+    ScoreOption,
+    SeedsOption,
+    SetOption,
+)
 from stableft.errors import UserError
 
 import_app = typer.Typer(no_args_is_help=True, help="Other people's results as records, for every report.")
 
-OutFile = Annotated[Path, typer.Option("--out", metavar="FILE.jsonl", help="File of records to write.")]
-Renames = Annotated[list[str], typer.Option("--rename", metavar="OLD=NEW", help="Name of an arm here (repeatable).")]
-FromCheckpoint = Annotated[Literal["last", "best"], typer.Option("--checkpoint", help="Whose score reports show.")]
-Form = Annotated[
+RecordsOutOption = Annotated[Path, typer.Option("--out", metavar="FILE.jsonl", help="File of records to write.")]
+RenameOption = Annotated[
+    list[str], typer.Option("--rename", metavar="OLD=NEW", help="Name of an arm here (repeatable).")
+]
+ImportCheckpointOption = Annotated[
+    Literal["last", "best"], typer.Option("--checkpoint", help="Whose score reports show.")
+]
+FormatOption = Annotated[
     Literal["md", "csv", "latex", "json", "html"] | None,
     typer.Option("--format", help="Form of the report; else as --out ends, or md."),
 ]
-Out = Annotated[
+ReportOutOption = Annotated[
     str | None,
     typer.Option(
         "--out", metavar="FILE|FOLDER/", help="File (.md .csv .tex .json .html .png .svg .pdf), or all in a folder."
     ),
 ]
-Figure = Annotated[str | None, typer.Option("--figure", help="Which one, of several; else the first.")]
+FigureOption = Annotated[str | None, typer.Option("--figure", help="Which one, of several; else the first.")]
 
 
 def report(
@@ -34,13 +48,13 @@ def report(
             help="A sweep file, an id such as mosbach-table1, a file of records, or all that there are records for.",
         ),
     ],
-    results: Results = Path("results"),
-    records: Records = NO_FILES,
-    data_dir: DataDir = None,
-    set_: Sets = NO_SETS,
-    arms: Arms = "",
-    seeds: Seeds = None,
-    score: Score = "recipe",
+    results: ResultsOption = Path("results"),
+    records: RecordsOption = NO_FILES,
+    data_dir: DataDirOption = None,
+    set_: SetOption = NO_TEXTS,
+    arms: ArmsOption = "",
+    seeds: SeedsOption = None,
+    score: ScoreOption = "recipe",
     rule: Annotated[
         Literal["levene", "best", "better", "different", "pair"],
         typer.Option(
@@ -48,66 +62,70 @@ def report(
             help="Of a sweep: M Table 1 (levene), or means in bold as Z Tables 1 (best), 2 (better), 4, 7 (pair).",
         ),
     ] = "levene",
-    format_: Form = None,
-    out: Out = None,
-    figure: Figure = None,
+    format_: FormatOption = None,
+    out: ReportOutOption = None,
+    figure: FigureOption = None,
 ) -> None:
     """Print a table or figure of a paper, or the table of a sweep, from finished runs, beside the published numbers."""
-    from stableft.config.local_files import check_results
-    from stableft.config.sweep_file import load
-    from stableft.report.build import build
-    from stableft.report.forms.write import deliver, output_of
-    from stableft.report.runs import runs_of, with_rule
+    from stableft.config.local_files import check_results_folder
+    from stableft.config.sweep_file import load_sweep_from_options
+    from stableft.report.build import build_report
+    from stableft.report.forms.write import resolve_target, write_report
+    from stableft.report.runs import as_means_table, load_runs
 
-    check_results(results)
+    check_results_folder(results)
     if name == "all":
-        from stableft.report.all_reports import rebuild
+        from stableft.report.all_reports import build_all_reports
 
         if format_ or figure:
             raise UserError("report all: it writes every form and figure; leave out --format and --figure")
         if out and Path(out).suffix:
             raise UserError(f"report all: --out {out} must be a folder; all.html is made in it")
-        for line in rebuild(results, records, data_dir, score, Path(out) if out else results / "reports"):
+        for line in build_all_reports(results, records, data_dir, score, Path(out) if out else results / "reports"):
             print(line, flush=True)
         return
-    output = output_of(out, format_, figure)
+    output = resolve_target(out, format_, figure)
     if name.endswith(".jsonl") and (
         chosen := [o for o, v in {"--arms": arms, "--seeds": seeds, "--set": set_}.items() if v]
     ):
         raise UserError(f"{name}: {' and '.join(chosen)} choose runs of a sweep file; a file of records is shown whole")
     if name.endswith((".csv", ".tsv")):
         raise UserError(f"{name} is no file of records: `stableft import csv {name} ...` makes one of it")
-    runs = runs_of(name, results, records, score, lambda path: load(path, None, set_, arms, seeds), output.draws)
+    runs = load_runs(
+        name, results, records, score, lambda path: load_sweep_from_options(path, None, set_, arms, seeds), output.draws
+    )
     if rule != "levene":
-        runs = with_rule(runs, rule)
-    if text := deliver(build(runs, data_dir), output):
+        runs = as_means_table(runs, rule)
+    if text := write_report(build_report(runs, data_dir), output):
         print(text)
 
 
 def compare(
     arm_a: Annotated[str, typer.Argument(metavar="ARM_A", help="Name of an arm, as reports show it.")],
     arm_b: Annotated[str, typer.Argument(metavar="ARM_B")],
-    results: Results = Path("results"),
-    records: Records = NO_FILES,
+    results: ResultsOption = Path("results"),
+    records: RecordsOption = NO_FILES,
     task: Annotated[str | None, typer.Option("--task", help="If the arms have runs of several.")] = None,
     metric: Annotated[str | None, typer.Option("--metric", help="Another than the reported one.")] = None,
     where: Annotated[
         list[str],
         typer.Option("--where", metavar="FIELD=VALUE", help="Only these runs, as optimizer.lr=2e-5 (repeatable)."),
-    ] = NO_SETS,
-    score: Score = "recipe",
-    format_: Form = None,
-    out: Out = None,
-    figure: Figure = None,
+    ] = NO_TEXTS,
+    score: ScoreOption = "recipe",
+    format_: FormatOption = None,
+    out: ReportOutOption = None,
+    figure: FigureOption = None,
 ) -> None:
     """Compare two arms: failures, spread, means, and what may be concluded."""
-    from stableft.config.local_files import check_results
-    from stableft.report.compare_arms import compare_arms
-    from stableft.report.forms.write import deliver, output_of
+    from stableft.config.local_files import check_results_folder
+    from stableft.report.compare_arms import build_comparison_report
+    from stableft.report.forms.write import resolve_target, write_report
 
-    check_results(results)
-    output = output_of(out, format_, figure)
-    if text := deliver(compare_arms(arm_a, arm_b, results, records, task, metric, where, score), output):
+    check_results_folder(results)
+    output = resolve_target(out, format_, figure)
+    if text := write_report(
+        build_comparison_report(arm_a, arm_b, results, records, task, metric, where, score), output
+    ):
         print(text)
 
 
@@ -127,24 +145,24 @@ def power(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the simulation.")] = 0,
 ) -> None:
     """Tell how many seeds a claim needs: the power of the tests over the number of runs an arm, by simulation."""
-    from stableft.report.power import power_text
+    from stableft.report.power import describe_power
 
-    print(power_text(sd, ratio, from_, arms, task, alpha, target, center, seed))
+    print(describe_power(sd, ratio, from_, arms, task, alpha, target, center, seed))
 
 
 @import_app.command("csv")
-def import_csv_(
+def import_csv_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Comma-separated, or tabs in a .tsv.")],
     task: Annotated[str, typer.Option("--task", metavar="COLUMN|=VALUE", help="Name of the task.")],
     arm: Annotated[str, typer.Option("--arm", metavar="COLUMN|=VALUE", help="Name of the arm.")],
     seed: Annotated[str, typer.Option("--seed", metavar="COLUMN|=VALUE", help="A whole number.")],
     score: Annotated[str, typer.Option("--score", metavar="COLUMN", help="What reports show; empty: NaN, failed.")],
-    out: OutFile,
+    out: RecordsOutOption,
     val: Annotated[str | None, typer.Option("--val", metavar="COLUMN", help="Validation score.")] = None,
     val_where: Annotated[
         list[str],
         typer.Option("--val-where", metavar="COLUMN=VALUE", help="Rows of validation scores, if others (repeatable)."),
-    ] = NO_SETS,
+    ] = NO_TEXTS,
     train_loss: Annotated[
         str | None, typer.Option("--train-loss", metavar="COLUMN", help="Training loss, in the same rows as --val.")
     ] = None,
@@ -153,20 +171,20 @@ def import_csv_(
     ] = None,
     where: Annotated[
         list[str], typer.Option("--where", metavar="COLUMN=VALUE", help="Only these rows (repeatable).")
-    ] = NO_SETS,
+    ] = NO_TEXTS,
     scale: Annotated[
         Literal["percent", "fraction"] | None, typer.Option("--scale", help="Of the scores; else seen from them.")
     ] = None,
     metric: Annotated[str | None, typer.Option("--metric", help="Of the score; else the task's own.")] = None,
     split: Annotated[Literal["val", "test"], typer.Option("--split", help="Of the score.")] = "test",
-    checkpoint: FromCheckpoint = "last",
+    checkpoint: ImportCheckpointOption = "last",
     baseline: Annotated[
         float | None, typer.Option("--baseline", help="Majority baseline on the file's scale; else the task's.")
     ] = None,
-    rename: Renames = NO_SETS,
+    rename: RenameOption = NO_TEXTS,
     vary: Annotated[
         list[str], typer.Option("--vary", metavar="COLUMN", help="A setting that may differ in an arm (repeatable).")
-    ] = NO_SETS,
+    ] = NO_TEXTS,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave out runs without a score or without validation rows.")
     ] = False,
@@ -198,11 +216,11 @@ def import_csv_(
 
 
 @import_app.command("zhang-logs")
-def import_logs(
+def import_zhang_logs_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="METHOD/TASK/SEEDk/ with the three logs of each run.")],
-    out: OutFile,
-    rename: Renames = NO_SETS,
-    checkpoint: FromCheckpoint = "last",
+    out: RecordsOutOption,
+    rename: RenameOption = NO_TEXTS,
+    checkpoint: ImportCheckpointOption = "last",
 ) -> None:
     """Import the logs that the released code of Zhang et al. writes."""
     from stableft.records.import_zhang_logs import import_zhang_logs

@@ -11,30 +11,36 @@ from pathlib import Path
 from typing import Literal
 
 from stableft.catalog.model_families import BACKBONES, BackboneSpec
-from stableft.catalog.tasks import TASKS, TITLES
-from stableft.config.planned_run import Execution, PlannedRun, Sources
+from stableft.catalog.tasks import METRIC_TITLES, TASKS
+from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.recipe import shipped_recipes
-from stableft.config.sweep_file import START, Sweep, load_sweep
+from stableft.config.sweep_file import START_ARM, Sweep, load_sweep
 from stableft.errors import UserError
 from stableft.records.probe_record import (
-    Probed,
     ProbeRecord,
-    probed_in_files,
-    probed_in_results,
-    runs_of_probe,
-    stored_probes,
+    ProbeRecords,
+    find_probes_in_files,
+    find_probes_in_results,
+    probe_run_ids,
+    read_stored_probe_records,
 )
 from stableft.records.run_record import CHECKPOINT_FILE, ImportedRun, read_record, run_folder, write_records_file
-from stableft.report.artifact import Artifact, Datasets, Hyperparameters, Part, ProbePart, groups_of
-from stableft.report.figures.from_probes import RECORD
-from stableft.report.runs import ARTIFACTS, all_stored, filed_records, planned_runs, stored_records
-from stableft.sweep.start_runs import describe_parent
-from stableft.sweep.state import status_of
-from stableft.sweep.workers import INTERRUPTED
-from stableft.text import Row, columns
+from stableft.report.artifact import Artifact, ArtifactPart, DatasetsTable, HyperparametersTable, ProbePart, groups_of
+from stableft.report.figures.from_probes import PROBE_RECORD_OF_PART
+from stableft.report.runs import (
+    ARTIFACTS,
+    load_artifact,
+    read_all_stored_records,
+    read_records_files,
+    read_stored_records,
+)
+from stableft.sweep.start_runs import describe_start_run
+from stableft.sweep.state import read_sweep_state
+from stableft.sweep.workers import EXIT_INTERRUPTED
+from stableft.text import TextRow, align_columns
 
 
-def run(
+def run_with_progress(
     plan: Sweep,
     results: Path,
     devices: str,
@@ -48,21 +54,21 @@ def run(
     Raises:
         UserError: what is to be run cannot be; then nothing is left behind.
     """
-    from stableft.sweep.preflight import check_inputs
+    from stableft.sweep.preflight import check_sweep_inputs
     from stableft.sweep.progress import closing_line, open_display
-    from stableft.sweep.run_sweep import run_stages
-    from stableft.sweep.start_runs import parents_to_train
+    from stableft.sweep.run_sweep import run_sweep
+    from stableft.sweep.start_runs import start_runs_to_train
     from stableft.sweep.workers import resolve_devices
 
     slots = resolve_devices(devices)
-    fingerprints = check_inputs(plan.runs, plan.sources, parents_to_train(plan, results, retry_crashed))
+    fingerprints = check_sweep_inputs(plan.runs, plan.sources, start_runs_to_train(plan, results, retry_crashed))
     made = not results.exists()
     results.mkdir(parents=True, exist_ok=True)
     if not os.access(results, os.W_OK):
         raise UserError(f"--results {results}: nothing can be written to this folder")
     try:
         with open_display() as display:
-            outcome = run_stages(
+            outcome = run_sweep(
                 plan,
                 results,
                 slots,
@@ -80,7 +86,7 @@ def run(
         raise
     print(closing_line(outcome))
     if outcome.interrupted:
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
     return 1 if outcome.crashed or outcome.left else 0
 
 
@@ -92,31 +98,33 @@ def print_estimate(
     Raises:
         UserError: they cannot be used.
     """
-    from stableft.sweep.estimate import estimate, render_estimate
-    from stableft.sweep.preflight import check_inputs
-    from stableft.sweep.start_runs import parents_to_train
-    from stableft.sweep.workers import resolve_devices, slots_for
+    from stableft.sweep.estimate import estimate_sweep, render_estimate
+    from stableft.sweep.preflight import check_sweep_inputs
+    from stableft.sweep.start_runs import start_runs_to_train
+    from stableft.sweep.workers import make_slots, resolve_devices
 
-    slots = slots_for(resolve_devices(devices), jobs, execution)
-    check_inputs(plan.runs, plan.sources, parents_to_train(plan, results, retry_crashed))
-    print(render_estimate(estimate(plan, results, slots[0].execution, len(slots), retry_crashed)))
+    slots = make_slots(resolve_devices(devices), jobs, execution)
+    check_sweep_inputs(plan.runs, plan.sources, start_runs_to_train(plan, results, retry_crashed))
+    print(render_estimate(estimate_sweep(plan, results, slots[0].execution, len(slots), retry_crashed)))
 
 
 def print_report(plan: Sweep, results: Path) -> None:
     """Prints the table of a sweep's finished runs, if there are any, and keeps it in the results folder."""
-    from stableft.records.probe_record import probed_in_results
-    from stableft.report.artifact import sweep_artifact
-    from stableft.report.build import build
-    from stableft.report.forms.write import keep_report, render
-    from stableft.report.runs import gather, stored_records
+    from stableft.records.probe_record import find_probes_in_results
+    from stableft.report.artifact import make_sweep_artifact
+    from stableft.report.build import build_report
+    from stableft.report.forms.write import render_report, save_sweep_report
+    from stableft.report.runs import collect_runs, read_stored_records
 
-    records = list(stored_records(results, plan.runs))
+    records = list(read_stored_records(results, plan.runs))
     if records:
         planned = [(str(plan.path), run) for run in plan.runs]
-        artifact, ids = sweep_artifact(plan.name, str(plan.path)), [run.run_id for run in plan.runs]
-        report = build(gather(artifact, planned, records, find_probes=lambda: probed_in_results(results, ids)))
-        print(f"\n{render(report, 'md')}", flush=True)
-        if line := keep_report(report, results / "sweeps" / plan.name):
+        artifact, ids = make_sweep_artifact(plan.name, str(plan.path)), [run.run_id for run in plan.runs]
+        report = build_report(
+            collect_runs(artifact, planned, records, find_probes=lambda: find_probes_in_results(results, ids))
+        )
+        print(f"\n{render_report(report, 'md')}", flush=True)
+        if line := save_sweep_report(report, results / "sweeps" / plan.name):
             print(line)
 
 
@@ -131,7 +139,7 @@ def print_scores(results: Path, run_id: str) -> None:
                     print(f"{name:<4}  step {scores.step:<6} {split:<10} {metric:<11} {value:.4f}")
 
 
-PROBES = {"grad_norms": "gradient norms", "drift": "drift", "perplexity": "perplexity", "surface": "surfaces"}
+PROBE_TITLES = {"grad_norms": "gradient norms", "drift": "drift", "perplexity": "perplexity", "surface": "surfaces"}
 
 
 def list_names(what: Literal["tasks", "backbones", "recipes"]) -> str:
@@ -142,14 +150,14 @@ def list_names(what: Literal["tasks", "backbones", "recipes"]) -> str:
             for task in TASKS.values():
                 labels = ", ".join(task.labels) or "a number"
                 hub = f"{task.hub.repository}, {task.hub.config}" if task.hub else "none: generated here"
-                rows.append((task.name, task.title, labels, TITLES[task.metric], hub))
+                rows.append((task.name, task.title, labels, METRIC_TITLES[task.metric], hub))
         case "backbones":
             rows = [("family", "title", "example", "Re-init draws", "heads", "attention", "segments", "blocks")]
-            rows += [_family(spec) for spec in BACKBONES.values()]
+            rows += [_backbone_row(spec) for spec in BACKBONES.values()]
         case "recipes":
             rows = [("recipe", "what it is")]
             rows += [(name, _first_comment(path)) for name, path in shipped_recipes().items()]
-    return columns(rows)
+    return align_columns(rows)
 
 
 def list_artifacts(results: Path, files: Sequence[Path]) -> str:
@@ -158,53 +166,55 @@ def list_artifacts(results: Path, files: Sequence[Path]) -> str:
     Runs are those of a results folder or, where given, of files of records.
     """
     with_probes: set[Path] = set()
-    records = filed_records(files, with_probes) if files else all_stored(results)
+    records = read_records_files(files, with_probes) if files else read_all_stored_records(results)
     finished = {
         record.run_id: (record.arm, record.task) if isinstance(record, ImportedRun) else None
         for record in records
         if record.status == "finished"
     }
-    probed = probed_in_files(sorted(with_probes)) if files else probed_in_results(results, finished)
-    rows: list[Row] = [("artifact", "title", "runs", "fed by")]
-    load = cache(lambda name: load_sweep(name, Sources()))
+    probed = find_probes_in_files(sorted(with_probes)) if files else find_probes_in_results(results, finished)
+    rows: list[TextRow] = [("artifact", "title", "runs", "fed by")]
+    load = cache(lambda name: load_sweep(name, LocalPaths()))
     for artifact in ARTIFACTS.values():
-        _, planned = planned_runs(artifact.id, load)
+        _, planned = load_artifact(artifact.id, load)
         runs = [run for _, run in planned]
         places = {(run.arm, run.config.data.task) for run in runs}
         ids = {run.run_id for run in runs}
         there = len(ids & finished.keys())
         imported = sum(place in places for place in finished.values() if place)
         count = f"{there:,} of {len(ids):,}" + (f", {imported:,} imported" if imported else "")
-        fed = _fed_by(artifact, _probes_there(artifact, runs, finished.keys(), probed))
+        fed = _artifact_sources(artifact, _count_probe_records(artifact, runs, finished.keys(), probed))
         rows.append((artifact.id, artifact.title.partition(": ")[2], count if ids else "-", fed))
-    return columns(rows)
+    return align_columns(rows)
 
 
-def _probes_there(artifact: Artifact, runs: Sequence[PlannedRun], finished: Collection[str], probed: Probed) -> int:
+def _count_probe_records(
+    artifact: Artifact, runs: Sequence[PlannedRun], finished: Collection[str], probed: ProbeRecords
+) -> int:
     """Returns how many records of probes there are that an artefact shows or could show."""
 
-    def of(part: Part) -> set[str]:
+    def of(part: ArtifactPart) -> set[str]:
         places = {(group.arm, group.task) for group in groups_of(part)}
         return {run.run_id for run in runs if (run.arm, run.config.data.task) in places and run.run_id in finished}
 
     parts = [part for part in artifact.parts if isinstance(part, ProbePart)]
-    kinds = {RECORD[type(part)]: set[str]() for part in parts}
+    kinds = {PROBE_RECORD_OF_PART[type(part)]: set[str]() for part in parts}
     for part in parts:
-        kinds[RECORD[type(part)]] |= of(part)
+        kinds[PROBE_RECORD_OF_PART[type(part)]] |= of(part)
     return sum(len(probed.about(kind, ids)) for kind, ids in kinds.items())
 
 
-def _fed_by(artifact: Artifact, probes: int) -> str:
+def _artifact_sources(artifact: Artifact, probes: int) -> str:
     if not artifact.sweeps:
         kind = artifact.parts[0]
-        return {Datasets: "the data sets", Hyperparameters: "the recipes"}.get(type(kind), "a formula")
+        return {DatasetsTable: "the data sets", HyperparametersTable: "the recipes"}.get(type(kind), "a formula")
     fed = ", ".join(f"configs/{sweep}" for sweep in artifact.sweeps)
     if not any(isinstance(part, ProbePart) for part in artifact.parts):
         return fed
     return f"{'' if artifact.needs_probes else 'in part '}needs probes ({probes:,} there): {fed}"
 
 
-def _family(spec: BackboneSpec) -> Row:
+def _backbone_row(spec: BackboneSpec) -> TextRow:
     drawn = [*(["pooler"] if spec.pooler else []), *([] if spec.shares_blocks else ["blocks"])]
     return (
         spec.name,
@@ -218,7 +228,7 @@ def _family(spec: BackboneSpec) -> Row:
     )
 
 
-def show_runs(sweep: Sweep, form: Literal["text", "json"]) -> str:
+def render_runs(sweep: Sweep, form: Literal["text", "json"]) -> str:
     """Returns the resolved runs: a line each, as a table or as JSON objects with the whole config."""
     if form == "json":
         return "\n".join(
@@ -227,18 +237,18 @@ def show_runs(sweep: Sweep, form: Literal["text", "json"]) -> str:
             )
             for r in sweep.runs
         )
-    rows: list[Row] = [("run", "arm", "recipe", "task", "model", "init seed", "data seed")]
+    rows: list[TextRow] = [("run", "arm", "recipe", "task", "model", "init seed", "data seed")]
     for run in sweep.runs:
         config = run.config
         seeds = config.seeds
         rows.append((run.run_id, run.arm, run.recipe, config.data.task, config.model.name, seeds.init, seeds.data))
     different = len({run.run_id for run in sweep.runs})
     shared = "" if different == len(sweep.runs) else f", {different} different: arms share the others"
-    first = [f"{describe_parent(parent, sweep.runs)}, is trained first" for parent in sweep.parents]
-    return "\n".join([columns(rows), *first, f"{len(sweep.runs)} runs{shared}"])
+    first = [f"{describe_start_run(parent, sweep.runs)}, is trained first" for parent in sweep.parents]
+    return "\n".join([align_columns(rows), *first, f"{len(sweep.runs)} runs{shared}"])
 
 
-def sweep_status(sweep: Sweep, results: Path) -> str:
+def render_sweep_status(sweep: Sweep, results: Path) -> str:
     """Returns how many runs of each arm and task are finished, failed, crashed, under way or to do."""
     kinds = ("finished", "failed", "crashed", "stopped", "checkpoint", "to do", "damaged")
     counts: dict[tuple[str, str], dict[str, int]] = {}
@@ -262,16 +272,18 @@ def sweep_status(sweep: Sweep, results: Path) -> str:
     notes = ["failed runs are finished runs that score no more than always predicting the most frequent class"]
     if any(cell["stopped"] for cell in counts.values()):
         notes.append("stopped runs were ended early as hopeless; without stop_hopeless a sweep takes them up again")
-    state = status_of(results, sweep.parents, look_only=True)
+    state = read_sweep_state(results, sweep.parents, look_only=True)
     words = {
         record.run_id: "failed" if record.failed else record.status for record in (*state.finished, *state.crashed)
     }
     words |= {run.run_id: "has a checkpoint" for run in state.unfinished}
-    first = [f"{describe_parent(parent, sweep.runs)}: {words.get(parent.run_id, 'to do')}" for parent in sweep.parents]
-    return "\n".join([columns(rows), *notes, *first, *damaged])
+    first = [
+        f"{describe_start_run(parent, sweep.runs)}: {words.get(parent.run_id, 'to do')}" for parent in sweep.parents
+    ]
+    return "\n".join([align_columns(rows), *notes, *first, *damaged])
 
 
-def folder_status(results: Path) -> str:
+def render_folder_status(results: Path) -> str:
     """Returns how many runs of each arm, task and model a results folder holds."""
     if not (results / "runs").is_dir():
         raise UserError(f"--results {results}: there are no runs in this folder")
@@ -294,7 +306,7 @@ def folder_status(results: Path) -> str:
     rows = [("arm", "task", "model", "finished", "failed", "crashed", "stopped")]
     rows += [(*key, *cell.values()) for key, cell in counts.items()]
     unfinished = [f"{len(without)} unfinished: {', '.join(without)}"] if without else []
-    return "\n".join([columns(rows), *unfinished, *damaged])
+    return "\n".join([align_columns(rows), *unfinished, *damaged])
 
 
 def export_records(sweep: Sweep, results: Path, out: Path) -> str:
@@ -303,7 +315,7 @@ def export_records(sweep: Sweep, results: Path, out: Path) -> str:
     Raises:
         UserError: there is none, or a record is damaged.
     """
-    by_id = {record.run_id: record for record in stored_records(results, sweep.runs)}
+    by_id = {record.run_id: record for record in read_stored_records(results, sweep.runs)}
     records = [
         by_id[run.run_id].model_copy(update={"arm": run.arm, "recipe": run.recipe})
         for run in sweep.runs
@@ -314,19 +326,19 @@ def export_records(sweep: Sweep, results: Path, out: Path) -> str:
     # What runs start from comes with them, under a name by which reports leave it out.
     starts = {record.config.start_from.run: None for record in records if record.config.start_from}
     parents = [record for run_id in starts if run_id not in by_id and (record := read_record(results, run_id))]
-    written = [*records, *(record.model_copy(update={"arm": START}) for record in parents)]
+    written = [*records, *(record.model_copy(update={"arm": START_ARM}) for record in parents)]
     probes: Counter[str] = Counter()
-    write_records_file(out, itertools.chain(written, _probes_of({r.run_id for r in written}, results, probes)))
+    write_records_file(out, itertools.chain(written, _probe_records_of({r.run_id for r in written}, results, probes)))
     more = f", and of {len(parents)} that they start from" if parents else ""
-    kinds = ", ".join(f"{n} of {PROBES[kind]}" for kind, n in probes.items())
+    kinds = ", ".join(f"{n} of {PROBE_TITLES[kind]}" for kind, n in probes.items())
     more += f"; after them {probes.total()} of probes ({kinds})" if probes else ""
     return f"wrote {len(records)} records of {len(sweep.runs)} runs to {out}{more}"
 
 
-def _probes_of(run_ids: set[str], results: Path, counts: Counter[str]) -> Iterator[ProbeRecord]:
+def _probe_records_of(run_ids: set[str], results: Path, counts: Counter[str]) -> Iterator[ProbeRecord]:
     """Yields what probes left of these runs, surfaces where both of their runs are among them, and counts it."""
-    for record in stored_probes(results, sorted(run_ids)):
-        if run_ids.issuperset(runs_of_probe(record)):
+    for record in read_stored_probe_records(results, sorted(run_ids)):
+        if run_ids.issuperset(probe_run_ids(record)):
             counts[record.probe] += 1
             yield record
 

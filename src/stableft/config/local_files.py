@@ -8,14 +8,14 @@ from types import MappingProxyType
 from typing import Any
 
 from stableft.catalog.tasks import TASKS
-from stableft.config.run_config import OwnTask
-from stableft.errors import UserError, nearest
+from stableft.config.run_config import CustomTask
+from stableft.errors import UserError, did_you_mean
 
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin")  # all that loading may read
-FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
-OWN_KEYS = ("name", "format", "train", "validation", "test", "text", "label", "labels", "metric", "metrics")
+WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
+TOKENIZER_PATTERNS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+MODEL_FILE_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin")  # all that loading may read
+DATA_FILE_FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
+CUSTOM_TASK_KEYS = ("name", "format", "train", "validation", "test", "text", "label", "labels", "metric", "metrics")
 
 
 def shipped_configs() -> Path:
@@ -40,7 +40,7 @@ def find_config(path: str | Path, kind: str, wanted: Callable[[str], bool], fold
             return candidate
     files = [file.relative_to(own) for file in own.rglob("*.yaml") if wanted(file.parent.name)]
     names = [str(file.with_suffix("")) for file in files] + [f"configs/{file}" for file in files]
-    raise UserError(f"{path}: there is no such {kind}{nearest(str(path), names)}")
+    raise UserError(f"{path}: there is no such {kind}{did_you_mean(str(path), names)}")
 
 
 def config_name(path: Path) -> str:
@@ -72,7 +72,7 @@ def locate_model(name: Any, folders: tuple[Path, ...], where: str) -> tuple[dict
         folder = folder.resolve()
         _check_model_folder(name, folder, where)
         label = f"{folder.parent.name}/{folder.name}" if folder.name.startswith("model") else folder.name
-        return {"name": label, "sha256": folder_digest(folder)}, folder
+        return {"name": label, "sha256": model_folder_digest(folder)}, folder
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or folder is not None:
         raise UserError(f"{where}: model: {name!r} is not a folder")
     hub_name, _, revision = name.partition("@")
@@ -82,14 +82,14 @@ def locate_model(name: Any, folders: tuple[Path, ...], where: str) -> tuple[dict
 def _check_model_folder(name: str, folder: Path, where: str) -> None:
     if not (folder / "config.json").is_file():
         raise UserError(f"{where}: model: folder {name!r} holds no model: it has no config.json")
-    if not any(True for pattern in WEIGHTS for _ in folder.glob(pattern)):
+    if not any(True for pattern in WEIGHT_PATTERNS for _ in folder.glob(pattern)):
         raise UserError(f"{where}: model: folder {name!r} has no weights (model.safetensors or pytorch_model.bin)")
     # Without these files transformers makes up a tokenizer that knows no word, and says nothing.
-    if not any(True for pattern in TOKENIZERS for _ in folder.glob(pattern)):
+    if not any(True for pattern in TOKENIZER_PATTERNS for _ in folder.glob(pattern)):
         raise UserError(f"{where}: model: folder {name!r} has no tokenizer (tokenizer.json or vocab.txt)")
 
 
-def locate_own_task(
+def locate_custom_task(
     task: dict[str, Any], folders: tuple[Path, ...], where: str, inner: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[str, dict, dict[str, Path]]:
     """Returns name, `data.own` settings, and paths by hash of a task that the user describes.
@@ -100,8 +100,10 @@ def locate_own_task(
         UserError: a key is missing or unknown, or a file is not there.
     """
     for key in task:
-        if key not in OWN_KEYS:
-            raise UserError(f"{inner.get(key, where)}: task: key {key!r} is not known{nearest(key, OWN_KEYS)}")
+        if key not in CUSTOM_TASK_KEYS:
+            raise UserError(
+                f"{inner.get(key, where)}: task: key {key!r} is not known{did_you_mean(key, CUSTOM_TASK_KEYS)}"
+            )
     for key in ("name", "train", "validation", "text", "label"):
         if key not in task:
             raise UserError(f"{where}: task: key {key!r} is missing")
@@ -125,10 +127,11 @@ def locate_own_task(
             raise UserError(f"{inner.get(split, where)}: task: {split}: there is no file {str(task[split])!r}")
         own[split] = file_digest(path.resolve())
         paths[own[split]] = path.resolve()
-        own.setdefault("format", task.get("format") or FORMATS.get(path.suffix.lower()))
+        own.setdefault("format", task.get("format") or DATA_FILE_FORMATS.get(path.suffix.lower()))
     if own["format"] is None:
         raise UserError(
-            f"{where}: task: format: must be given, since {task['train']!r} ends in none of {', '.join(FORMATS)}"
+            f"{where}: task: format: must be given, since {task['train']!r} ends in none of "
+            f"{', '.join(DATA_FILE_FORMATS)}"
         )
     return task["name"], own, paths
 
@@ -136,26 +139,26 @@ def locate_own_task(
 def file_digest(path: Path) -> str:
     """Returns the SHA-256 of a file."""
     status = path.stat()
-    return _digest(path, status.st_size, status.st_mtime_ns)
+    return _cached_file_digest(path, status.st_size, status.st_mtime_ns)
 
 
-def folder_digest(folder: Path) -> str:
+def model_folder_digest(folder: Path) -> str:
     """Returns one SHA-256 over names and contents of the files of a model folder that loading may read."""
-    files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
+    files = sorted({path for pattern in MODEL_FILE_PATTERNS for path in folder.glob(pattern) if path.is_file()})
     lines = [f"{file_digest(path)}  {path.name}\n" for path in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 @functools.cache  # size and time are part of the key, so that a changed file is read again
-def _digest(path: Path, size: int, time_ns: int) -> str:
+def _cached_file_digest(path: Path, size: int, time_ns: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-assert set(OWN_KEYS) - {"name", "metric"} == set(OwnTask.model_fields)
+assert set(CUSTOM_TASK_KEYS) - {"name", "metric"} == set(CustomTask.model_fields)
 
 
-def check_results(results: Path) -> None:
+def check_results_folder(results: Path) -> None:
     """Raises UserError if `results` is no place for a folder."""
     there = next((path for path in (results, *results.parents) if path.exists()), results)
     if there.exists() and not there.is_dir():

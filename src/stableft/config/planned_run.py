@@ -13,7 +13,7 @@ from stableft.config.run_config import RunConfig
 
 
 @dataclass(frozen=True)
-class Probes:
+class InLoopProbes:
     """What is recorded while a run trains, each every so many steps (None: not), without changing a number of it."""
 
     grad_norms: int | None = None
@@ -23,7 +23,7 @@ class Probes:
         return self != NO_PROBES
 
 
-NO_PROBES = Probes()
+NO_PROBES = InLoopProbes()
 
 
 @dataclass(frozen=True)
@@ -37,25 +37,25 @@ class PlannedRun:
     recipe: str
     config: RunConfig
     pause_after: float | None = None
-    probes: Probes = NO_PROBES
+    probes: InLoopProbes = NO_PROBES
 
     @property
     def run_id(self) -> str:
         return self.config.run_id
 
 
-def default_cache() -> Path:
+def default_cache_folder() -> Path:
     """Returns the folder for tokenised data: $STABLEFT_CACHE, else stableft in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("STABLEFT_CACHE") or Path(base) / "stableft")
 
 
 @dataclass(frozen=True)
-class Sources:
+class LocalPaths:
     """Where on this machine the inputs lie: `paths` maps the SHA-256 in a config to a model folder or data file."""
 
     data_dir: Path | None = None
-    cache_dir: Path = field(default_factory=default_cache)
+    cache_dir: Path = field(default_factory=default_cache_folder)
     paths: dict[str, Path] = field(default_factory=dict)
 
 
@@ -72,7 +72,7 @@ class Execution:
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """Where a run is. `val` is the latest validation value of the metric that selects the best checkpoint."""
 
     step: int
@@ -82,5 +82,5 @@ class Progress:
     warning: str | None = None  # why the run has likely failed
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: the run was asked to stop and left a checkpoint
+class RunInterrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop and left a checkpoint
     """A run stopped at a step boundary because it was asked to; running it again goes on from there."""

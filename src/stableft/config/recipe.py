@@ -10,12 +10,20 @@ from typing import Any
 from stableft.catalog.tasks import find_task
 from stableft.config.local_files import find_file, shipped_configs
 from stableft.config.run_config import RunConfig
-from stableft.config.settings import LEAVES, Setting, Settings, build_config, describe, settings_from, unowned
-from stableft.config.yaml_file import Document, load_yaml
-from stableft.errors import UserError, nearest
+from stableft.config.settings import (
+    RUN_CONFIG_LEAVES,
+    Setting,
+    Settings,
+    build_run_config,
+    collect_settings,
+    describe_value,
+    reject_sweep_keys,
+)
+from stableft.config.yaml_file import YamlDocument, load_yaml
+from stableft.errors import UserError, did_you_mean
 
 # What a recipe leaves open: data, model and seeds.
-IDENTITY = ("data.task", "data.own", "model.name", "model.revision", "model.sha256", "seeds.init", "seeds.data")
+KEYS_LEFT_OPEN = ("data.task", "data.own", "model.name", "model.revision", "model.sha256", "seeds.init", "seeds.data")
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ def find_recipe(name: str, folders: tuple[Path, ...] = (), where: str = "") -> P
     file = find_file(name, folders) if name.endswith(".yaml") else find_file(f"{name}.yaml", places)
     if file is None:
         names = {path.stem for place in places for path in place.glob("*.yaml")}
-        raise UserError(f"{where}: recipe {name!r} is not known{nearest(name, names)}".removeprefix(": "))
+        raise UserError(f"{where}: recipe {name!r} is not known{did_you_mean(name, names)}".removeprefix(": "))
     return file
 
 
@@ -66,7 +74,7 @@ def read_recipe(path: Path) -> Recipe:
     """
     document = load_yaml(path)
     if not isinstance(document.data, dict) or "by_task" not in document.data:
-        return Recipe(path.stem, settings_from(document), {})
+        return Recipe(path.stem, collect_settings(document), {})
     tasks = document.data["by_task"]
     if not isinstance(tasks, dict):
         raise UserError(f"{document.where(('by_task',))}: by_task maps tasks to settings; {tasks!r} does not")
@@ -76,9 +84,9 @@ def read_recipe(path: Path) -> Recipe:
             find_task(task)
         except UserError as error:
             raise UserError(f"{document.where(('by_task', task))}: by_task: {error}") from None
-        by_task[task] = unowned(settings_from(document, ("by_task", task)))
+        by_task[task] = reject_sweep_keys(collect_settings(document, ("by_task", task)))
     rest = {key: value for key, value in document.data.items() if key != "by_task"}
-    return Recipe(path.stem, settings_from(replace(document, data=rest)), by_task)
+    return Recipe(path.stem, collect_settings(replace(document, data=rest)), by_task)
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -86,49 +94,49 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted((shipped_configs() / "recipes").glob("*.yaml"))}
 
 
-def deviations(config: RunConfig, recipe: str, own: Mapping[str, Any] = MappingProxyType({})) -> list[str]:
+def describe_deviations(config: RunConfig, recipe: str, own: Mapping[str, Any] = MappingProxyType({})) -> list[str]:
     """Returns in words how a run departs from the package's recipe of that name; its data and seeds do not count.
 
     `own` are dotted settings that an experiment has beyond the recipe's, and that are no departure.
     """
     if recipe not in shipped_recipes():
         return []
-    settings = _read_once(shipped_recipes()[recipe]).for_task(config.data.task)
+    settings = _read_shipped_recipe(shipped_recipes()[recipe]).for_task(config.data.task)
     settings |= {key: Setting(value, "") for key, value in own.items()}
     actual = config.model_dump(mode="json")
-    reference = _with_identity(settings, config).model_dump(mode="json")
+    reference = _complete_recipe(settings, config).model_dump(mode="json")
     found = []
-    for key in (*settings, *(key for key in LEAVES if key not in (*settings, *IDENTITY))):
+    for key in (*settings, *(key for key in RUN_CONFIG_LEAVES if key not in (*settings, *KEYS_LEFT_OPEN))):
         theirs, ours = _lookup(reference, key), _lookup(actual, key)
         if key == "model.name" and config.model.name != settings[key].value:
             found.append(f"model {config.model.name}, not {settings[key].value}")
         elif theirs != ours and (theirs or ours or not key.startswith("reinit.")):  # there 0 and false are none
-            found.append(f"{key} {describe(ours)}, not {describe(theirs)}")
+            found.append(f"{key} {describe_value(ours)}, not {describe_value(theirs)}")
     return found
 
 
 @cache
-def _read_once(path: Path) -> Recipe:
+def _read_shipped_recipe(path: Path) -> Recipe:
     """Returns a recipe of the package, which a report compares hundreds of runs with."""
     return read_recipe(path)
 
 
-def _with_identity(settings: Settings, config: RunConfig) -> RunConfig:
+def _complete_recipe(settings: Settings, config: RunConfig) -> RunConfig:
     actual = config.model_dump(mode="json")
-    here = {key: Setting(_lookup(actual, key), "") for key in IDENTITY}
+    here = {key: Setting(_lookup(actual, key), "") for key in KEYS_LEFT_OPEN}
     start = settings.get("start_from")
     if start and start.value and "recipe" in start.value:
-        here["start_from"] = Setting(_first_run(start.value, here), "")
-    return build_config(settings | here, "")
+        here["start_from"] = Setting(_resolve_start_run(start.value, here), "")
+    return build_run_config(settings | here, "")
 
 
-def _first_run(start: dict[str, Any], identity: Settings) -> dict[str, str]:
+def _resolve_start_run(start: dict[str, Any], identity: Settings) -> dict[str, str]:
     """Returns the run that a package's recipe starts from, as a sweep with its model trains it first."""
-    own = settings_from(Document("", start.get("set") or {}, {}))
+    own = collect_settings(YamlDocument("", start.get("set") or {}, {}))
     model = {key: setting for key, setting in identity.items() if key.startswith("model.")}
     chosen = {"data.task": start["task"], "seeds.init": start["seed"], "seeds.data": start["seed"]}
     settings = read_recipe(shipped_recipes()[start["recipe"]]).for_task(start["task"]) | own | model
-    first = build_config(settings | {key: Setting(value, "") for key, value in chosen.items()}, "")
+    first = build_run_config(settings | {key: Setting(value, "") for key, value in chosen.items()}, "")
     return {"run": first.run_id, "checkpoint": first.evaluation.report}
 
 

@@ -10,30 +10,30 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stableft.catalog.tasks import REGRESSION, Metric, TaskSpec, find_task
+from stableft.catalog.tasks import REGRESSION_METRICS, Metric, TaskSpec, find_task
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
-class Part(BaseModel):
+class ConfigSection(BaseModel):
     """A section of a config: frozen, strict about types, closed to unknown keys, free of NaN and infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     example: ClassVar[str] = ""  # if there is one, `set` and `grid` assign it as one value, never key by key
 
 
-class OwnTask(Part):
+class CustomTask(ConfigSection):
     """A user's own data set: files by content hash, so that equal files are equal computations."""
 
     example: ClassVar[str] = "{name: ..., train: ..., validation: ..., text: ..., label: ...}"
     format: Literal["csv", "tsv", "jsonl"]
-    train: Digest
-    validation: Digest
-    test: Digest | None = None
+    train: Sha256
+    validation: Sha256
+    test: Sha256 | None = None
     text: tuple[str, ...] = Field(min_length=1, max_length=2)
     label: str
     labels: tuple[str, ...] = ()  # class ids in this order; empty: regression
@@ -42,7 +42,7 @@ class OwnTask(Part):
     @model_validator(mode="after")
     def _labels_fit_metrics(self) -> Self:
         for metric in self.metrics:
-            if (metric in REGRESSION) != (not self.labels):
+            if (metric in REGRESSION_METRICS) != (not self.labels):
                 kind = "a regression task (no labels)" if not self.labels else "a task with labels"
                 raise ValueError(f"metric {metric!r} does not fit {kind}")
             if metric in ("f1", "accuracy_f1") and len(self.labels) != 2:
@@ -52,11 +52,11 @@ class OwnTask(Part):
         return self
 
 
-class DataConfig(Part):
+class DataConfig(ConfigSection):
     """Which rows, in which split, as which tokens."""
 
     task: str
-    own: OwnTask | None = None
+    own: CustomTask | None = None
     split: Literal["dev", "heldout"]  # M: report on the dev set. Z sec. 3: half of it (1k training rows) validates
     train_rows: Count | None  # None: all; else a class-balanced sample of that size
     sample_seed: Seed | None
@@ -65,7 +65,7 @@ class DataConfig(Part):
     segment_ids: bool  # False: token_type_ids all zero, as M's released code runs
 
 
-class Structure(Part):
+class ModelStructure(ConfigSection):
     """Where a family that stableft has no row for keeps its parts: dotted paths below the model of transformers."""
 
     example: ClassVar[str] = "{blocks: [distilbert.transformer.layer], embeddings: [distilbert.embeddings]}"
@@ -74,19 +74,19 @@ class Structure(Part):
     pooler: str | None = None
 
 
-class ModelConfig(Part):
+class ModelConfig(ConfigSection):
     """Which pre-trained weights, and how they are run."""
 
     name: str  # a hub name, or the label of a local folder
     revision: str | None = None  # of a hub name
-    sha256: Digest | None = None  # of a local folder's contents
+    sha256: Sha256 | None = None  # of a local folder's contents
     dropout: Annotated[float, Field(ge=0, lt=1)] | None  # None: as the checkpoint says
     attention: Literal["eager", "sdpa"]
     head: Literal["stock", "paper"] | None = None  # paper: Z's own, where a family's differs from transformers'
-    structure: Structure | None = None
+    structure: ModelStructure | None = None
 
 
-class StartFrom(Part):
+class StartFrom(ConfigSection):
     """An intermediate task (Phang et al. 2018; Z sec. 7.1): the weights of a finished run, not the pre-trained ones."""
 
     example: ClassVar[str] = "{recipe: zhang, task: mnli, seed: 0} or {run: ID, checkpoint: best}"
@@ -94,7 +94,7 @@ class StartFrom(Part):
     checkpoint: Literal["best", "last"]
 
 
-class Reinit(Part):
+class Reinit(ConfigSection):
     """Re-initialisation of the pooler and the top `blocks` (Z sec. 5); with the embeddings, training from scratch."""
 
     pooler: bool
@@ -102,7 +102,7 @@ class Reinit(Part):
     embeddings: bool | None = None
 
 
-class Mixout(Part):
+class Mixout(ConfigSection):
     """Weights of Linear modules, replaced by what they were at the start with probability `p` (Z sec. 7.1).
 
     `granularity`: every `parameter` for itself (Lee et al. 2020) or all that read one input feature, a `column` of the
@@ -115,7 +115,7 @@ class Mixout(Part):
     scope: Literal["linear", "after_dropout"]
 
 
-class OptimizerConfig(Part):
+class OptimizerConfig(ConfigSection):
     """AdamW, its bias correction a switch."""
 
     lr: Positive
@@ -145,7 +145,7 @@ class OptimizerConfig(Part):
         return self.model_copy(update=changes)
 
 
-class Choice(Part):
+class ExactlyOne(ConfigSection):
     """A setting with several ways to give it, of which one is given."""
 
     @model_validator(mode="after")
@@ -156,7 +156,7 @@ class Choice(Part):
         return self
 
 
-class Length(Choice):
+class TrainingLength(ExactlyOne):
     """Length of training, in epochs or in optimizer steps."""
 
     example: ClassVar[str] = "{epochs: 3} or {steps: 800}"
@@ -164,16 +164,16 @@ class Length(Choice):
     steps: Count | None = None
 
 
-class ScheduleConfig(Part):
+class ScheduleConfig(ConfigSection):
     """How many examples an update sees, how many updates there are, and their learning rate."""
 
-    length: Length
+    length: TrainingLength
     batch_size: Count
     warmup: Annotated[float, Field(ge=0, le=1)] | None  # share of all updates
     warmup_steps: Annotated[int, Field(ge=0)] | None = None  # in place of the share (Z Table 6)
 
 
-class Cadence(Choice):
+class Cadence(ExactlyOne):
     """When to evaluate: so many times a run (Z) or about so many times an epoch and at its end (M)."""
 
     example: ClassVar[str] = "{times: 10} or {per_epoch: 3}"
@@ -181,7 +181,7 @@ class Cadence(Choice):
     per_epoch: Count | None = None
 
 
-class EvaluationConfig(Part):
+class EvaluationConfig(ConfigSection):
     """When to evaluate, which checkpoint is best, and which one is reported."""
 
     every: Cadence
@@ -191,14 +191,14 @@ class EvaluationConfig(Part):
     batch_size: Count
 
 
-class Seeds(Part):
+class Seeds(ConfigSection):
     """`init` draws the head (and re-drawn blocks); `data` the batch order and dropout (Z App. B)."""
 
     init: Seed
     data: Seed
 
 
-class RunConfig(Part):
+class RunConfig(ConfigSection):
     """The whole truth about one run."""
 
     data: DataConfig
@@ -215,7 +215,7 @@ class RunConfig(Part):
     @property
     def run_id(self) -> str:
         """16 hex digits, equal for equal computations: fields without an effect do not count."""
-        return hashlib.sha256(canonical_json(_identity(self)).encode()).hexdigest()[:16]
+        return hashlib.sha256(canonical_json(_identifying_values(self)).encode()).hexdigest()[:16]
 
     @property
     def task(self) -> TaskSpec:
@@ -295,7 +295,7 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _identity(config: RunConfig) -> dict:
+def _identifying_values(config: RunConfig) -> dict:
     values = config.normalized().model_dump(mode="json")
     del values["evaluation"]["report"]  # both scores are stored, whichever is reported
     if config.model.sha256:
@@ -315,15 +315,15 @@ def without_none(value: Any) -> Any:
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Origin(Part):
+class PretrainInput(ConfigSection):
     """The toy language's own, or a file or folder by content hash; a user writes `toylang` or a path."""
 
     example: ClassVar[str] = "folder"
     name: str
-    sha256: Digest | None = None  # None: of the toy language
+    sha256: Sha256 | None = None  # None: of the toy language
 
 
-class CorpusConfig(Part):
+class CorpusConfig(ConfigSection):
     """How much text there is, and how much of it is never trained on."""
 
     pairs: Count | None = None  # of passages that the toy language gives, held-out ones included; None for files
@@ -331,7 +331,7 @@ class CorpusConfig(Part):
     seed: Seed  # draws the toy corpus, which documents or pairs are held out, and their masks
 
 
-class MaskingConfig(Part):
+class MaskingConfig(ConfigSection):
     """Which tokens are to be found out, and what stands in their place (BERT: 0.15, of which 0.8 and 0.1)."""
 
     share: Share  # of a row's tokens without special ones, rounded, at least one
@@ -339,7 +339,7 @@ class MaskingConfig(Part):
     random: Annotated[float, Field(ge=0, le=1)]  # of these: any token but special ones; the rest stay as they are
 
 
-class PretrainEvaluation(Part):
+class PretrainEvaluationConfig(ConfigSection):
     """When the held-out loss is taken."""
 
     every: Cadence
@@ -347,11 +347,11 @@ class PretrainEvaluation(Part):
     batch_size: Count
 
 
-class PretrainConfig(Part):
+class PretrainConfig(ConfigSection):
     """The whole truth about one pre-training."""
 
-    text: Origin
-    vocabulary: Origin
+    text: PretrainInput
+    vocabulary: PretrainInput
     corpus: CorpusConfig
     max_length: Annotated[int, Field(ge=8)]
     family: str
@@ -360,10 +360,10 @@ class PretrainConfig(Part):
     masking: MaskingConfig
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
-    evaluation: PretrainEvaluation
+    evaluation: PretrainEvaluationConfig
     precision: Literal["fp32", "fp16", "bf16"]
     seeds: Seeds  # `init` draws the weights; `data` the batch order, the masks and dropout
-    start_from: Origin | None = None  # a masked-language model of the same architecture; None: fresh weights
+    start_from: PretrainInput | None = None  # a masked-language model of the same architecture; None: fresh weights
 
     @property
     def run_id(self) -> str:
@@ -396,11 +396,11 @@ class PretrainConfig(Part):
         return self
 
 
-ROUNDING = 1e-9  # of a share: 0.3 of 10 epochs are 3
+SHARE_TOLERANCE = 1e-9  # of a share: 0.3 of 10 epochs are 3
 
 
-def is_due(config: RunConfig, step: int, epoch: float, after: float) -> bool:
+def has_reached_share(config: RunConfig, step: int, epoch: float, after: float) -> bool:
     """Returns whether an evaluation comes at or after that share of a run's steps."""
     length = config.schedule.length
     share = epoch / length.epochs if length.epochs else step / (length.steps or 1)
-    return share >= after - ROUNDING
+    return share >= after - SHARE_TOLERANCE

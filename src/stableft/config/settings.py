@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, TypeVar, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from stableft.config.run_config import Part, RunConfig
-from stableft.config.yaml_file import Document, Key, parse_yaml
-from stableft.errors import UserError, nearest
+from stableft.config.run_config import ConfigSection, RunConfig
+from stableft.config.yaml_file import KeyPath, YamlDocument, parse_yaml
+from stableft.errors import UserError, did_you_mean
 
 
 class Setting(NamedTuple):
@@ -24,25 +24,26 @@ class Setting(NamedTuple):
 Settings = dict[str, Setting]  # dotted key of a leaf -> setting
 
 
-Leaves = dict[str, type[Part] | None]
-P = TypeVar("P", bound=Part)
+Leaves = dict[str, type[ConfigSection] | None]
+ConfigT = TypeVar("ConfigT", bound=ConfigSection)
 
 
-def leaves_of(part: type[Part], prefix: str = "") -> Leaves:
+def find_leaves(part: type[ConfigSection], prefix: str = "") -> Leaves:
     """Returns the dotted keys of all leaves; a leaf that is a Part assigned as a whole maps to its class."""
     found: Leaves = {}
     for name, field in part.model_fields.items():
         kinds = [k for k in (field.annotation, *get_args(field.annotation)) if isinstance(k, type)]
-        section = next((k for k in kinds if issubclass(k, Part)), None)
+        section = next((k for k in kinds if issubclass(k, ConfigSection)), None)
         if section and not section.example:
-            found |= leaves_of(section, f"{prefix}{name}.")
+            found |= find_leaves(section, f"{prefix}{name}.")
         else:
             found[prefix + name] = section
     return found
 
 
-LEAVES = leaves_of(RunConfig)
-OWNERS = {  # settings that a sweep key makes: written as a setting they would be overruled, or name other weights
+RUN_CONFIG_LEAVES = find_leaves(RunConfig)
+# Settings that a sweep key makes: written as a setting they would be overruled, or name other weights.
+SWEEP_KEY_OF_SETTING = {
     "data.task": "task",
     "data.own": "task",
     "model.name": "model",
@@ -52,7 +53,7 @@ OWNERS = {  # settings that a sweep key makes: written as a setting they would b
 }
 
 
-def settings_from(document: Document, key: Key = (), leaves: Leaves = LEAVES) -> Settings:
+def collect_settings(document: YamlDocument, key: KeyPath = (), leaves: Leaves = RUN_CONFIG_LEAVES) -> Settings:
     """Returns the settings of a mapping in a YAML document, whose keys may be nested, dotted, or both.
 
     Raises:
@@ -62,36 +63,38 @@ def settings_from(document: Document, key: Key = (), leaves: Leaves = LEAVES) ->
     for part in key:
         value = value[part]
     settings: Settings = {}
-    _collect(value, "", document, key, leaves, settings)
+    _collect_into(value, "", document, key, leaves, settings)
     return settings
 
 
-def _collect(value: Any, dotted: str, document: Document, key: Key, leaves: Leaves, settings: Settings) -> None:
+def _collect_into(
+    value: Any, dotted: str, document: YamlDocument, key: KeyPath, leaves: Leaves, settings: Settings
+) -> None:
     if dotted in leaves:
         if dotted in settings:
             raise UserError(f"{document.where(key)}: {dotted} is set a second time")
         settings[dotted] = Setting(value, document.where(key))
         return
-    check_key(dotted, document.where(key), leaves)
+    check_setting_key(dotted, document.where(key), leaves)
     if not isinstance(value, dict):
         what = f"{dotted} is a section and needs keys" if dotted else "settings are keys with values"
         raise UserError(f"{document.where(key)}: {what}, not {value!r}")
     for name, item in value.items():
-        _collect(item, f"{dotted}.{name}" if dotted else name, document, (*key, name), leaves, settings)
+        _collect_into(item, f"{dotted}.{name}" if dotted else name, document, (*key, name), leaves, settings)
 
 
-def settings_at(dotted: str, value: Any, where: str, leaves: Leaves = LEAVES) -> Settings:
+def settings_of_key(dotted: str, value: Any, where: str, leaves: Leaves = RUN_CONFIG_LEAVES) -> Settings:
     """Returns the settings of one key, a leaf or a section, which all come from the same place.
 
     Raises:
         UserError: the key is none of `leaves` (a run's) or their sections.
     """
-    check_key(dotted, where, leaves)
-    found = settings_from(Document(where, {dotted: value}, {}), leaves=leaves)
+    check_setting_key(dotted, where, leaves)
+    found = collect_settings(YamlDocument(where, {dotted: value}, {}), leaves=leaves)
     return {key: Setting(setting.value, where) for key, setting in found.items()}
 
 
-def given_values(sets: Sequence[str]) -> Iterator[tuple[str, Any]]:
+def parse_set_options(sets: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Yields key and value of `--set KEY=VALUE` texts.
 
     Raises:
@@ -104,19 +107,21 @@ def given_values(sets: Sequence[str]) -> Iterator[tuple[str, Any]]:
         yield key, parse_yaml(value, f"--set {key}").data
 
 
-def unowned(settings: Settings, owners: Sequence[str] = ("task", "model", "seeds")) -> Settings:
+def reject_sweep_keys(settings: Settings, owners: Sequence[str] = ("task", "model", "seeds")) -> Settings:
     """Returns the settings, none of which may be one that a sweep key among `owners` makes.
 
     Raises:
         UserError: one is.
     """
     for key, setting in settings.items():
-        if OWNERS.get(key) in owners:
-            raise UserError(f"{setting.where}: {key} cannot be set here: the key {OWNERS[key]!r} of a sweep gives it")
+        if SWEEP_KEY_OF_SETTING.get(key) in owners:
+            raise UserError(
+                f"{setting.where}: {key} cannot be set here: the key {SWEEP_KEY_OF_SETTING[key]!r} of a sweep gives it"
+            )
     return settings
 
 
-def check_key(dotted: str, where: str, leaves: Leaves = LEAVES) -> None:
+def check_setting_key(dotted: str, where: str, leaves: Leaves = RUN_CONFIG_LEAVES) -> None:
     """Raises UserError unless the key is a leaf or a section of a run's config, or of another with these `leaves`."""
     if dotted and dotted not in leaves and not any(leaf.startswith(dotted + ".") for leaf in leaves):
         parent = dotted.rpartition(".")[0]
@@ -124,11 +129,11 @@ def check_key(dotted: str, where: str, leaves: Leaves = LEAVES) -> None:
             raise UserError(f"{where}: {dotted}: {parent} is set as a whole, such as {parent}: {whole.example}")
         names = {*leaves, *(leaf.rsplit(".", 1)[0] for leaf in leaves if "." in leaf)}
         short = {leaf.rsplit(".", 1)[-1]: leaf for leaf in leaves}  # lr for optimizer.lr
-        close = f"; did you mean {short[dotted]!r}?" if dotted in short else nearest(dotted, names)
+        close = f"; did you mean {short[dotted]!r}?" if dotted in short else did_you_mean(dotted, names)
         raise UserError(f"{where}: key {dotted!r} is not known{close}")
 
 
-def describe(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """Returns a setting's value as one writes it: "3 epochs" for {epochs: 3}."""
     if isinstance(value, dict):
         return ", ".join(f"{item} {key}" for key, item in value.items() if item is not None)
@@ -137,16 +142,16 @@ def describe(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def build_config(settings: Settings, where: str) -> RunConfig:
+def build_run_config(settings: Settings, where: str) -> RunConfig:
     """Returns the run's config that the settings make; `where` is blamed for what is missing.
 
     Raises:
         UserError: a setting is missing or out of range; the message names its file, line, key and rule.
     """
-    return build_part(settings, where, RunConfig, LEAVES).normalized()
+    return build_config_section(settings, where, RunConfig, RUN_CONFIG_LEAVES).normalized()
 
 
-def build_part(settings: Settings, where: str, kind: type[P], leaves: Leaves) -> P:
+def build_config_section(settings: Settings, where: str, kind: type[ConfigT], leaves: Leaves) -> ConfigT:
     """Returns the config of that kind which the settings make, as `build_config` does.
 
     Raises:
@@ -163,10 +168,10 @@ def build_part(settings: Settings, where: str, kind: type[P], leaves: Leaves) ->
         # As JSON, because only there strict types let a list be a tuple.
         return kind.model_validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
-        raise UserError(_sentence(error.errors()[0], settings, where, leaves)) from None
+        raise UserError(_validation_message(error.errors()[0], settings, where, leaves)) from None
 
 
-_RULES = {  # where pydantic's own words are not those of someone who writes YAML
+_RULE_TEXTS = {  # where pydantic's own words are not those of someone who writes YAML
     "tuple_type": "must be a list",
     "too_short": "has too few items",
     "too_long": "has too many items",
@@ -177,7 +182,7 @@ _RULES = {  # where pydantic's own words are not those of someone who writes YAM
 }
 
 
-def _sentence(error: ErrorDetails, settings: Settings, where: str, leaves: Leaves) -> str:
+def _validation_message(error: ErrorDetails, settings: Settings, where: str, leaves: Leaves) -> str:
     parts = [str(part) for part in error["loc"]]
     dotted = next((".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in settings), None)
     key, kind = ".".join(parts), error["type"]
@@ -192,30 +197,32 @@ def _sentence(error: ErrorDetails, settings: Settings, where: str, leaves: Leave
         return f"{where}: {dotted}: {value!r} has too few items" if too_few else f"{where}: key {key!r} is missing"
     if kind == "extra_forbidden":
         section = leaves.get(dotted or "")
-        return f"{where}: key {key!r} is not known{nearest(parts[-1], section.model_fields if section else ())}"
+        return f"{where}: key {key!r} is not known{did_you_mean(parts[-1], section.model_fields if section else ())}"
     if kind == "value_error":
         message = str(error.get("ctx", {}).get("error", error["msg"]))
         first = message.split()[0]  # a rule about two settings names the one that is wrong first
         where = settings[first].where if first in settings else where
         return f"{where}: {key}: {message}" if key else f"{where}: {message}"
     number = (
-        _number(value, kind == "int_type") if isinstance(value, str) and kind in ("float_type", "int_type") else None
+        _yaml_number(value, kind == "int_type")
+        if isinstance(value, str) and kind in ("float_type", "int_type")
+        else None
     )
     if number is not None:
         return f"{where}: {key}: {value!r} is text to YAML; as a number it is {number}"
     part = leaves.get(key)
     mapping = f"must be a mapping such as {part.example}" if part and kind.startswith("model_") else None
-    rule = mapping or _RULES.get(kind) or error["msg"].removeprefix("Input ").replace("should be", "must be")
+    rule = mapping or _RULE_TEXTS.get(kind) or error["msg"].removeprefix("Input ").replace("should be", "must be")
     choices = error.get("ctx", {}).get("expected", "")
     hint = (
-        nearest(value, [c.strip("' ") for c in str(choices).replace(" or ", ",").split(",")])
+        did_you_mean(value, [c.strip("' ") for c in str(choices).replace(" or ", ",").split(",")])
         if isinstance(value, str)
         else ""
     )
     return f"{where}: {key}: {value!r} {rule}{hint}"
 
 
-def _number(text: str, whole: bool) -> str | None:
+def _yaml_number(text: str, whole: bool) -> str | None:
     """Returns YAML's spelling of a (whole) number that YAML 1.1 reads as text, such as 2.0e-5 for "2e-5"."""
     if text.strip().isdecimal():
         return str(int(text))

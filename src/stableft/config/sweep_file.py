@@ -10,28 +10,28 @@ from types import MappingProxyType
 from typing import Any
 
 from stableft.catalog.tasks import find_task
-from stableft.config.local_files import config_name, find_config, locate_model, locate_own_task, shipped_configs
-from stableft.config.planned_run import NO_PROBES, PlannedRun, Probes, Sources
+from stableft.config.local_files import config_name, find_config, locate_custom_task, locate_model, shipped_configs
+from stableft.config.planned_run import NO_PROBES, InLoopProbes, LocalPaths, PlannedRun
 from stableft.config.recipe import load_recipe
 from stableft.config.settings import (
     Setting,
     Settings,
-    build_config,
-    describe,
-    given_values,
-    settings_at,
-    settings_from,
-    unowned,
+    build_run_config,
+    collect_settings,
+    describe_value,
+    parse_set_options,
+    reject_sweep_keys,
+    settings_of_key,
 )
-from stableft.config.yaml_file import Document, Key, load_yaml
-from stableft.errors import UserError, nearest
+from stableft.config.yaml_file import KeyPath, YamlDocument, load_yaml
+from stableft.errors import UserError, did_you_mean
 
-RULE = "stop_hopeless"
+EARLY_STOPPING_KEY = "stop_hopeless"
 
-KEY = "probes"
-OVERRIDES = ("task", "model", RULE, KEY)  # sweep keys that --set may give too
-PARENT_KEYS = ("recipe", "task", "seed", "set")  # of a `start_from` that describes a run
-START = "(start)"  # the arm of runs that are trained because others start from them
+PROBES_KEY = "probes"
+OVERRIDABLE_KEYS = ("task", "model", EARLY_STOPPING_KEY, PROBES_KEY)  # sweep keys that --set may give too
+START_RUN_KEYS = ("recipe", "task", "seed", "set")  # of a `start_from` that describes a run
+START_ARM = "(start)"  # the arm of runs that are trained because others start from them
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Arm:
     """One arm of a sweep file before its expansion, with the place of each of its keys."""
 
     name: str
-    document: Document
-    keys: dict[str, Key]  # sweep key -> where in the document it stands
+    document: YamlDocument
+    keys: dict[str, KeyPath]  # sweep key -> where in the document it stands
 
     def get(self, key: str) -> Any:
         value: Any = self.document.data
@@ -53,7 +53,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Rule:
+class EarlyStoppingRule:
     """After the share `after` of their steps, the share `lowest` of the runs ends."""
 
     after: float
@@ -61,7 +61,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Point:
+class SweepPoint:
     """What an arm asks for at one task, one model and one point of its grid: a run for each seed."""
 
     arm: Arm
@@ -71,7 +71,7 @@ class Point:
     settings: Settings  # all that the file, the grid point and --set say
     runs: tuple[PlannedRun, ...]
     parent: PlannedRun | None = None  # the run that they start from, if the sweep trains it
-    rule: Rule | None = None
+    rule: EarlyStoppingRule | None = None
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,15 @@ class Sweep:
     name: str
     path: Path
     runs: tuple[PlannedRun, ...]
-    sources: Sources
-    points: tuple[Point, ...] = ()  # the same runs, by where they come from
+    sources: LocalPaths
+    points: tuple[SweepPoint, ...] = ()  # the same runs, by where they come from
     parents: tuple[PlannedRun, ...] = ()
-    rules: Mapping[str, Rule] = field(default_factory=dict)
+    rules: Mapping[str, EarlyStoppingRule] = field(default_factory=dict)
 
 
 def load_sweep(
     path: str | Path,
-    sources: Sources,
+    sources: LocalPaths,
     sets: Sequence[str] = (),
     arms: Sequence[str] = (),
     seeds: str | None = None,
@@ -105,26 +105,26 @@ def load_sweep(
     Raises:
         UserError: the file or a choice cannot be used.
     """
-    path = find_sweep(path)
+    path = find_sweep_file(path)
     document = load_yaml(path)
     if isinstance(document.data, dict) and "vocabulary" in document.data:
         raise UserError(f"{path} is a pre-training config: `stableft pretrain {path}` runs it")
-    given, overrides = _command_line(sets)
+    given, overrides = _parse_set_texts(sets)
     everything = parse_arms(document, overrides)
     for name in arms:
         if name not in {arm.name for arm in everything}:
-            raise UserError(f"--arms: {path} has no arm {name!r}{nearest(name, [arm.name for arm in everything])}")
+            raise UserError(f"--arms: {path} has no arm {name!r}{did_you_mean(name, [arm.name for arm in everything])}")
     folders = (Path.cwd(), path.parent)
     paths = dict(sources.paths)
-    points: list[Point] = []
+    points: list[SweepPoint] = []
     for arm in everything:
         if not arms or arm.name in arms:
-            points += _expand(arm, folders, given, overrides, seeds, paths)
-    return _sweep(config_name(path), path, points, replace(sources, paths=paths))
+            points += _expand_arm(arm, folders, given, overrides, seeds, paths)
+    return _build_sweep(config_name(path), path, points, replace(sources, paths=paths))
 
 
-def single_run(
-    recipe: str, task: str, model: str | None, seed: int, sources: Sources, sets: Sequence[str] = ()
+def single_run_sweep(
+    recipe: str, task: str, model: str | None, seed: int, sources: LocalPaths, sets: Sequence[str] = ()
 ) -> Sweep:
     """Returns a sweep of one run, as `stableft train` asks for it.
 
@@ -132,19 +132,19 @@ def single_run(
         UserError: a name or setting cannot be used.
     """
     data = {"recipe": recipe, "task": task, "seeds": seed} | ({"model": model} if model else {})
-    arm = parse_arms(Document("train", data, {}))[0]
-    given, overrides = _command_line(sets)
+    arm = parse_arms(YamlDocument("train", data, {}))[0]
+    given, overrides = _parse_set_texts(sets)
     paths = dict(sources.paths)
-    points = tuple(_expand(arm, (Path.cwd(),), given, overrides, None, paths))
-    return _sweep(arm.name, Path(arm.name), points, replace(sources, paths=paths))
+    points = tuple(_expand_arm(arm, (Path.cwd(),), given, overrides, None, paths))
+    return _build_sweep(arm.name, Path(arm.name), points, replace(sources, paths=paths))
 
 
-def _sweep(name: str, path: Path, points: Sequence[Point], sources: Sources) -> Sweep:
-    first: dict[str, tuple[PlannedRun, Rule | None]] = {}
+def _build_sweep(name: str, path: Path, points: Sequence[SweepPoint], sources: LocalPaths) -> Sweep:
+    first: dict[str, tuple[PlannedRun, EarlyStoppingRule | None]] = {}
     for point in points:
         for run in point.runs:
             other, rule = first.setdefault(run.run_id, (run, point.rule))
-            for key, differs in ((RULE, rule != point.rule), (KEY, other.probes != run.probes)):
+            for key, differs in ((EARLY_STOPPING_KEY, rule != point.rule), (PROBES_KEY, other.probes != run.probes)):
                 if differs:
                     raise UserError(
                         f"{path}: arms {other.arm!r} and {run.arm!r} ask for the same run with different {key}; "
@@ -161,7 +161,7 @@ def _sweep(name: str, path: Path, points: Sequence[Point], sources: Sources) -> 
     )
 
 
-def find_sweep(path: str | Path) -> Path:
+def find_sweep_file(path: str | Path) -> Path:
     """Returns the sweep file, which may be one of the package's own, such as configs/rte.yaml or rte.
 
     Raises:
@@ -170,54 +170,59 @@ def find_sweep(path: str | Path) -> Path:
     return find_config(path, "sweep file", lambda folder: folder not in ("recipes", "pretrain"))
 
 
-def _command_line(sets: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
+def _parse_set_texts(sets: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
     """Returns the settings, and the sweep keys task and model, of `--set` texts."""
     settings: Settings = {}
     overrides: dict[str, Any] = {}
-    for key, parsed in given_values(sets):
-        if key in OVERRIDES:
-            if parsed is None and key not in (RULE, KEY):  # there null means none
+    for key, parsed in parse_set_options(sets):
+        if key in OVERRIDABLE_KEYS:
+            if parsed is None and key not in (EARLY_STOPPING_KEY, PROBES_KEY):  # there null means none
                 raise UserError(f"--set {key}=: a value is missing")
             overrides[key] = parsed
             continue
         if key in TOP_KEYS:
             close = "--seeds" if key == "seeds" else "a setting such as optimizer.lr"
             raise UserError(f"--set {key}: a sweep's {key} cannot be set here; use {close}")
-        settings |= unowned(settings_at(key, parsed, "--set"), (*OVERRIDES,))
+        settings |= reject_sweep_keys(settings_of_key(key, parsed, "--set"), (*OVERRIDABLE_KEYS,))
     return settings, overrides
 
 
-def _expand(
+def _expand_arm(
     arm: Arm,
     folders: tuple[Path, ...],  # where files and folders that the user names are looked for
     given: Settings,
     overrides: dict[str, Any],
     seeds: str | None,
     paths: dict[str, Path],
-) -> Iterator[Point]:
+) -> Iterator[SweepPoint]:
     recipe = load_recipe(recipe_name(arm.document, arm.keys), folders, arm.where("recipe"))
     own = arm_settings(arm)
-    tasks = list(values_of(arm, "task", overrides))
-    models = list(values_of(arm, "model", overrides)) or [None]
+    tasks = list(values_of_key(arm, "task", overrides))
+    models = list(values_of_key(arm, "model", overrides)) or [None]
     if not tasks:
         raise UserError(f"{arm.where('task')}: key 'task' is missing")
     points = grid_points(arm)
-    rule = parse_rule(overrides.get(RULE, arm.get(RULE)), "--set" if RULE in overrides else arm.where(RULE))
-    probes = parse_probes(overrides.get(KEY, arm.get(KEY)), "--set" if KEY in overrides else arm.where(KEY))
+    rule = parse_early_stopping_rule(
+        overrides.get(EARLY_STOPPING_KEY, arm.get(EARLY_STOPPING_KEY)),
+        "--set" if EARLY_STOPPING_KEY in overrides else arm.where(EARLY_STOPPING_KEY),
+    )
+    probes = parse_in_loop_probes(
+        overrides.get(PROBES_KEY, arm.get(PROBES_KEY)), "--set" if PROBES_KEY in overrides else arm.where(PROBES_KEY)
+    )
     pairs = parse_seeds(seeds, "--seeds") if seeds is not None else parse_seeds(arm.get("seeds"), arm.where("seeds"))
     for task, model, point in itertools.product(tasks, models, points):
         named = _task_settings(task, folders, paths)
         base = recipe.for_task(named["data.task"].value) | own
         settings = base | named | _model_settings(model, base, folders, paths)
-        given_last, parent = _with_parent(settings | point | given, given, folders, paths)
+        given_last, parent = _resolve_start_from(settings | point | given, given, folders, paths)
         label = grid_label(point)
         runs = []
         for init, data in pairs:
             drawn = {"seeds.init": Setting(init, arm.where("seeds")), "seeds.data": Setting(data, arm.where("seeds"))}
-            config = build_config(settings | point | drawn | given_last, arm.where("recipe"))
+            config = build_run_config(settings | point | drawn | given_last, arm.where("recipe"))
             name = f"{arm.name} {label}".strip() + (f" ({config.model.name})" if len(models) > 1 else "")
             runs.append(PlannedRun(name, recipe.name, config, probes=probes))
-        yield Point(arm, task, model, point, own | point | given, tuple(runs), parent, rule)
+        yield SweepPoint(arm, task, model, point, own | point | given, tuple(runs), parent, rule)
 
 
 def grid_label(point: Settings) -> str:
@@ -227,7 +232,7 @@ def grid_label(point: Settings) -> str:
 
 def _value_label(key: str, value: Any) -> str:
     if key != "start_from" or not isinstance(value, dict):
-        return describe(value)
+        return describe_value(value)
     if "run" in value:
         return f"run {value['run']}"
     task = value.get("task")
@@ -236,7 +241,7 @@ def _value_label(key: str, value: Any) -> str:
     return f"{value.get('recipe')} on {name}, seed {value.get('seed')}{own}"
 
 
-def _with_parent(
+def _resolve_start_from(
     settings: Settings, given: Settings, folders: tuple[Path, ...], paths: dict[str, Path]
 ) -> tuple[Settings, PlannedRun | None]:
     """Returns `given` with the run id in place of a `start_from` that describes a run, and that run.
@@ -252,15 +257,15 @@ def _with_parent(
         return given, None
     wanted, where = start.value, start.where
     for key in wanted if isinstance(wanted, dict) else ():
-        if key not in PARENT_KEYS:
-            raise UserError(f"{where}: start_from: key {key!r} is not known{nearest(key, PARENT_KEYS)}")
+        if key not in START_RUN_KEYS:
+            raise UserError(f"{where}: start_from: key {key!r} is not known{did_you_mean(key, START_RUN_KEYS)}")
     if not isinstance(wanted, dict) or not {"recipe", "task", "seed"} <= set(wanted):
         raise UserError(
             f"{where}: start_from must be {{recipe: ..., task: ..., seed: ...}}, {{run: ..., checkpoint: ...}} or "
             f"null, not {wanted!r}"
         )
     given_set = wanted.get("set")
-    own = unowned(settings_from(Document(where, {} if given_set is None else given_set, {})))
+    own = reject_sweep_keys(collect_settings(YamlDocument(where, {} if given_set is None else given_set, {})))
     task = _task_settings(Setting(wanted["task"], where), folders, paths)
     recipe = load_recipe(str(wanted["recipe"]), folders, where)
     seed = wanted["seed"]
@@ -274,14 +279,14 @@ def _with_parent(
             f"{where}: start_from: the run of {recipe.name!r} on {task['data.task'].value!r} would start from another "
             "one itself; train it first, and name it here as {run: ..., checkpoint: ...}"
         )
-    parent = PlannedRun(START, recipe.name, build_config(whole, where))
+    parent = PlannedRun(START_ARM, recipe.name, build_run_config(whole, where))
     value = {"run": parent.run_id, "checkpoint": parent.config.evaluation.report}
     return given | {"start_from": Setting(value, where)}, parent
 
 
 def _task_settings(task: Setting, folders: tuple[Path, ...], paths: dict[str, Path]) -> Settings:
     if isinstance(task.value, dict):
-        name, own, files = locate_own_task(task.value, folders, task.where, task.inner)
+        name, own, files = locate_custom_task(task.value, folders, task.where, task.inner)
         paths.update(files)
         return {"data.task": Setting(name, task.where), "data.own": Setting(own, task.where, task.inner)}
     try:
@@ -308,7 +313,7 @@ ARM_KEYS = ("name", "recipe", "task", "model", "set", "grid", "seeds", "stop_hop
 TOP_KEYS = ("arms", *ARM_KEYS[1:])
 
 
-def parse_arms(document: Document, overrides: Mapping[str, Any] = MappingProxyType({})) -> list[Arm]:
+def parse_arms(document: YamlDocument, overrides: Mapping[str, Any] = MappingProxyType({})) -> list[Arm]:
     """Returns the arms of a sweep file; without the key `arms` the file is one arm.
 
     A table's row may need other settings in another column: arms of one recipe may have the same name where their
@@ -332,18 +337,18 @@ def parse_arms(document: Document, overrides: Mapping[str, Any] = MappingProxyTy
             )
         if "arms" in top:
             _check_keys(document, ("arms", i), ARM_KEYS)
-        keys: dict[str, Key] = {key: (key,) for key in top if key not in ("arms", "set")}
+        keys: dict[str, KeyPath] = {key: (key,) for key in top if key not in ("arms", "set")}
         keys |= {key: ("arms", i, key) for key in arm}
         given = arm.get("name")
         if given is not None and (not isinstance(given, str) or not given):
             raise UserError(f"{document.where(('arms', i, 'name'))}: name: {given!r} must be text; quotes make it so")
         name = given or Path(recipe_name(document, keys)).stem
         arms.append(Arm(name, document, keys))
-        _check_name(arms, overrides, document.where(("arms", i)))
+        _check_arm_name(arms, overrides, document.where(("arms", i)))
     return arms
 
 
-def _check_name(arms: list[Arm], overrides: Mapping[str, Any], where: str) -> None:
+def _check_arm_name(arms: list[Arm], overrides: Mapping[str, Any], where: str) -> None:
     """Raises UserError if a table could not tell the last arm from another."""
     *others, arm = arms
     for other in others:
@@ -362,7 +367,7 @@ def _task_names(arm: Arm, overrides: Mapping[str, Any]) -> list[str]:
     return [str(task.get("name") if isinstance(task, dict) else task) for task in tasks if task is not None]
 
 
-def recipe_name(document: Document, keys: dict[str, Key]) -> str:
+def recipe_name(document: YamlDocument, keys: dict[str, KeyPath]) -> str:
     """Returns the recipe that an arm with these keys names.
 
     Raises:
@@ -385,13 +390,13 @@ def arm_settings(arm: Arm) -> Settings:
     """
     settings: Settings = {}
     if "set" in arm.document.data:
-        settings |= unowned(settings_from(arm.document, ("set",)))
+        settings |= reject_sweep_keys(collect_settings(arm.document, ("set",)))
     if "set" in arm.keys:
-        settings |= unowned(settings_from(arm.document, arm.keys["set"]))
+        settings |= reject_sweep_keys(collect_settings(arm.document, arm.keys["set"]))
     return settings
 
 
-def values_of(arm: Arm, key: str, overrides: dict[str, Any]) -> Iterator[Setting]:
+def values_of_key(arm: Arm, key: str, overrides: dict[str, Any]) -> Iterator[Setting]:
     """Yields the one or several values of `task` or `model`, `--set` before the file.
 
     Raises:
@@ -401,7 +406,7 @@ def values_of(arm: Arm, key: str, overrides: dict[str, Any]) -> Iterator[Setting
     if value == []:
         raise UserError(f"{where}: {key}: the list is empty")
     listed = isinstance(value, list)
-    for i, item in enumerate(_once(value, where, key) if listed else [value]):
+    for i, item in enumerate(_check_unique(value, where, key) if listed else [value]):
         at = (*arm.keys.get(key, (key,)), *((i,) if listed else ()))
         if item is not None and key in overrides:
             yield Setting(item, where)
@@ -426,29 +431,31 @@ def grid_points(arm: Arm) -> list[Settings]:
         where = arm.document.where((*arm.keys["grid"], key))
         if not isinstance(values, list) or not values:
             raise UserError(f"{where}: grid: {key} needs a list of values, not {values!r}")
-        axes.append([unowned(settings_at(key, value, where)) for value in _once(values, where, key)])
+        axes.append(
+            [reject_sweep_keys(settings_of_key(key, value, where)) for value in _check_unique(values, where, key)]
+        )
     return [dict(itertools.chain(*(part.items() for part in point))) for point in itertools.product(*axes)]
 
 
-def _once(values: list, where: str, key: str) -> list:
+def _check_unique(values: list, where: str, key: str) -> list:
     seen: set[str] = set()
     for value in values:
         if repr(value) in seen:
-            raise UserError(f"{where}: {key}: {describe(value)} stands twice")
+            raise UserError(f"{where}: {key}: {describe_value(value)} stands twice")
         seen.add(repr(value))
     return values
 
 
-def _check_keys(document: Document, key: Key, allowed: tuple[str, ...]) -> None:
+def _check_keys(document: YamlDocument, key: KeyPath, allowed: tuple[str, ...]) -> None:
     value: Any = document.data
     for part in key:
         value = value[part]
     for name in value:
         if name not in allowed:
-            raise UserError(f"{document.where((*key, name))}: key {name!r} is not known{nearest(name, allowed)}")
+            raise UserError(f"{document.where((*key, name))}: key {name!r} is not known{did_you_mean(name, allowed)}")
 
 
-MOST = 10_000  # more seeds are a slip of the keyboard, and 1-10000000000 would fill the memory
+MAX_SEEDS = 10_000  # more seeds are a slip of the keyboard, and 1-10000000000 would fill the memory
 
 
 def parse_seeds(value: Any, where: str) -> list[tuple[int, int]]:
@@ -462,11 +469,11 @@ def parse_seeds(value: Any, where: str) -> list[tuple[int, int]]:
     if value is None:
         raise UserError(f"{where}: key 'seeds' is missing")
     if not isinstance(value, dict):
-        return [(seed, seed) for seed in _numbers(value, where)]
+        return [(seed, seed) for seed in _parse_seed_numbers(value, where)]
     unknown = set(value) - {"init", "data", "crossed"}
     if unknown or not {"init", "data"} <= set(value) or not isinstance(value.get("crossed", False), bool):
         raise UserError(f"{where}: seeds: a mapping has init, data and, as true or false, crossed; not {value!r}")
-    init, data = _numbers(value["init"], where), _numbers(value["data"], where)
+    init, data = _parse_seed_numbers(value["init"], where), _parse_seed_numbers(value["data"], where)
     if value.get("crossed"):
         return list(itertools.product(init, data))
     if len(init) != len(data):
@@ -476,7 +483,7 @@ def parse_seeds(value: Any, where: str) -> list[tuple[int, int]]:
     return list(zip(init, data, strict=True))
 
 
-def _numbers(value: Any, where: str) -> list[int]:
+def _parse_seed_numbers(value: Any, where: str) -> list[int]:
     parts = value if isinstance(value, list) else str(value).split(",")
     seeds: list[int] = []
     for part in parts:
@@ -486,8 +493,8 @@ def _numbers(value: Any, where: str) -> list[int]:
         if last and int(last) < int(first):
             raise UserError(f"{where}: seeds: {part!r} runs backwards")
         more = range(int(first), int(last or first) + 1)
-        if len(seeds) + (more.stop - more.start) > MOST:
-            raise UserError(f"{where}: seeds: {value!r} are more than {MOST} seeds")
+        if len(seeds) + (more.stop - more.start) > MAX_SEEDS:
+            raise UserError(f"{where}: seeds: {value!r} are more than {MAX_SEEDS} seeds")
         seeds += more
     if not seeds:
         raise UserError(f"{where}: seeds: there is none in {value!r}")
@@ -497,7 +504,7 @@ def _numbers(value: Any, where: str) -> list[int]:
     return seeds
 
 
-def load(config: str, data_dir: Path | None, sets: list[str], arms: str, seeds: str | None) -> Sweep:
+def load_sweep_from_options(config: str, data_dir: Path | None, sets: list[str], arms: str, seeds: str | None) -> Sweep:
     """Returns the sweep that the options of a command choose.
 
     Raises:
@@ -506,10 +513,10 @@ def load(config: str, data_dir: Path | None, sets: list[str], arms: str, seeds: 
     if data_dir is not None and not data_dir.is_dir():
         raise UserError(f"--data-dir {data_dir}: there is no such folder")
     chosen = [name.strip() for name in arms.split(",") if name.strip()]
-    return load_sweep(config, Sources(data_dir=data_dir), sets, chosen, seeds)
+    return load_sweep(config, LocalPaths(data_dir=data_dir), sets, chosen, seeds)
 
 
-def parse_rule(value: Any, where: str) -> Rule | None:
+def parse_early_stopping_rule(value: Any, where: str) -> EarlyStoppingRule | None:
     """Returns the rule that `stop_hopeless` gives, None for null.
 
     Raises:
@@ -522,19 +529,19 @@ def parse_rule(value: Any, where: str) -> Rule | None:
     for key, share in value.items():
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
             raise UserError(f"{where}: stop_hopeless: {key}: {share!r} must be a share between 0 and 1")
-    return Rule(value["after"], value["lowest"])
+    return EarlyStoppingRule(value["after"], value["lowest"])
 
 
-def describe_rule(after: float, lowest: float) -> str:
+def describe_early_stopping_rule(after: float, lowest: float) -> str:
     """Returns a rule in words."""
     return f"the lowest {100 * lowest:g} % by validation score after {100 * after:g} % of the steps"
 
 
-NAMES = tuple(field.name for field in fields(Probes))
-EXAMPLE = "{grad_norms: {every: 10}, drift: {every: 10}}, or one of the two"
+PROBE_NAMES = tuple(field.name for field in fields(InLoopProbes))
+PROBES_EXAMPLE = "{grad_norms: {every: 10}, drift: {every: 10}}, or one of the two"
 
 
-def parse_probes(value: Any, where: str) -> Probes:
+def parse_in_loop_probes(value: Any, where: str) -> InLoopProbes:
     """Returns the probes that a sweep's `probes` names, none for null.
 
     Raises:
@@ -543,12 +550,13 @@ def parse_probes(value: Any, where: str) -> Probes:
     if value is None:
         return NO_PROBES
     if not isinstance(value, dict):
-        raise UserError(f"{where}: probes must be {EXAMPLE}, not {value!r}")
+        raise UserError(f"{where}: probes must be {PROBES_EXAMPLE}, not {value!r}")
     every: dict[str, int] = {}
     for name, given in value.items():
-        if name not in NAMES:
+        if name not in PROBE_NAMES:
             raise UserError(
-                f"{where}: probes: {name!r} is not known{nearest(str(name), NAMES)}; there are {', '.join(NAMES)}"
+                f"{where}: probes: {name!r} is not known{did_you_mean(str(name), PROBE_NAMES)}; there are "
+                f"{', '.join(PROBE_NAMES)}"
             )
         if given is None:
             continue
@@ -558,4 +566,4 @@ def parse_probes(value: Any, where: str) -> Probes:
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise UserError(f"{where}: probes: {name}: every: {steps!r} must be a whole number of steps from 1")
         every[name] = steps
-    return Probes(**every)
+    return InLoopProbes(**every)

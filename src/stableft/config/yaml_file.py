@@ -8,25 +8,25 @@ import yaml
 
 from stableft.errors import UserError
 
-Key = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
-class Document:
+class YamlDocument:
     """A YAML file's content, and the line (from 1) of each value by its path of keys."""
 
     path: str
     data: Any
-    lines: dict[Key, int]
+    lines: dict[KeyPath, int]
 
-    def where(self, key: Key = ()) -> str:
+    def where(self, key: KeyPath = ()) -> str:
         """Returns "file:line" of a value, or of the nearest one that contains it."""
         while key not in self.lines and key:
             key = key[:-1]
         return f"{self.path}:{self.lines[key]}" if key in self.lines else self.path
 
 
-def load_yaml(path: Path) -> Document:
+def load_yaml(path: Path) -> YamlDocument:
     """Returns the file's content.
 
     Raises:
@@ -41,18 +41,18 @@ def load_yaml(path: Path) -> Document:
     return parse_yaml(text, str(path))
 
 
-def parse_yaml(text: str, name: str) -> Document:
+def parse_yaml(text: str, name: str) -> YamlDocument:
     """Returns the content of YAML text, called `name` in messages.
 
     Raises:
         UserError: it is no YAML, or gives a key twice.
     """
-    lines: dict[Key, int] = {}
+    lines: dict[KeyPath, int] = {}
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
         if node is not None:
-            _walk(node, (), name, lines)
+            _record_lines(node, (), name, lines)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{name}:{line}: this is not valid YAML: {error.problem}") from None
@@ -62,14 +62,14 @@ def parse_yaml(text: str, name: str) -> Document:
         raise
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{name}: this is not valid YAML: {' '.join(str(error).split())}") from None
-    return Document(name, data, lines)
+    return YamlDocument(name, data, lines)
 
 
-def _walk(node: yaml.Node, key: Key, name: str, lines: dict[Key, int]) -> None:
+def _record_lines(node: yaml.Node, key: KeyPath, name: str, lines: dict[KeyPath, int]) -> None:
     lines[key] = node.start_mark.line + 1
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
-            _walk(item, (*key, i), name, lines)
+            _record_lines(item, (*key, i), name, lines)
     elif isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key_node, value in node.value:
@@ -80,5 +80,5 @@ def _walk(node: yaml.Node, key: Key, name: str, lines: dict[Key, int]) -> None:
             if key_node.value in seen:
                 raise UserError(f"{name}:{line}: key {key_node.value!r} stands already in line {seen[key_node.value]}")
             seen[key_node.value] = line
-            _walk(value, (*key, key_node.value), name, lines)
+            _record_lines(value, (*key, key_node.value), name, lines)
             lines[(*key, key_node.value)] = line

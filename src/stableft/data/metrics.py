@@ -5,30 +5,30 @@ import warnings
 
 import numpy as np
 
-from stableft.catalog.tasks import REGRESSION, scored_metrics
+from stableft.catalog.tasks import REGRESSION_METRICS, scored_metrics
 
 
-def score(outputs: np.ndarray, labels: np.ndarray, metrics: tuple[str, ...]) -> dict[str, float]:
+def compute_scores(outputs: np.ndarray, labels: np.ndarray, metrics: tuple[str, ...]) -> dict[str, float]:
     """Returns every metric asked for, of `outputs` [rows, classes] (or [rows, 1] for regression).
 
     Accuracy is added for every classification task, because M sec. 3.2 defines a failed run by it.
     """
-    regression = metrics[0] in REGRESSION
+    regression = metrics[0] in REGRESSION_METRICS
     names = scored_metrics(metrics)
     if not np.isfinite(outputs).all():
         return dict.fromkeys(names, math.nan)
     if regression and len(labels) < 2:
         return dict.fromkeys(names, math.nan)
     predictions = outputs[:, 0] if regression else outputs.argmax(axis=1)
-    return {name: _one(name, predictions, labels) for name in names}
+    return {name: _compute_metric(name, predictions, labels) for name in names}
 
 
 def majority_baseline(labels: np.ndarray, metric: str) -> float:
     """Returns what always predicting the most frequent class of `labels` scores; 0 for MCC and correlations."""
-    if metric in ("mcc", *REGRESSION):
+    if metric in ("mcc", *REGRESSION_METRICS):
         return 0.0
     majority = np.bincount(labels.astype(np.int64)).argmax()
-    return _one(metric, np.full(len(labels), majority), labels)
+    return _compute_metric(metric, np.full(len(labels), majority), labels)
 
 
 def is_failed(value: float, baseline: float) -> bool:
@@ -36,7 +36,7 @@ def is_failed(value: float, baseline: float) -> bool:
     return math.isnan(value) or value <= baseline + 1e-12
 
 
-def _one(name: str, predictions: np.ndarray, labels: np.ndarray) -> float:
+def _compute_metric(name: str, predictions: np.ndarray, labels: np.ndarray) -> float:
     # Imported here: scikit-learn and SciPy take most of a second, and `stableft --help` needs neither.
     from scipy import stats
     from sklearn import metrics
@@ -51,7 +51,9 @@ def _one(name: str, predictions: np.ndarray, labels: np.ndarray) -> float:
             case "mcc":
                 value = metrics.matthews_corrcoef(labels, predictions)
             case "accuracy_f1":
-                value = (_one("accuracy", predictions, labels) + _one("f1", predictions, labels)) / 2
+                value = (
+                    _compute_metric("accuracy", predictions, labels) + _compute_metric("f1", predictions, labels)
+                ) / 2
             case "spearman":
                 value = stats.spearmanr(predictions, labels)[0]
             case "pearson":

@@ -16,12 +16,12 @@ import numpy as np
 
 from stableft.catalog.tasks import FolderLayout, TaskSpec
 from stableft.config.local_files import locate_model
-from stableft.config.run_config import OwnTask
+from stableft.config.run_config import CustomTask
 from stableft.data import toy_language as toylang
-from stableft.errors import UserError, nearest
+from stableft.errors import UserError, did_you_mean
 
-Part = Literal["train", "dev"]
-Line = tuple[int, list[str]]  # line number, fields
+SourceSplit = Literal["train", "dev"]
+NumberedFields = tuple[int, list[str]]  # line number, fields
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,19 @@ class RawSplit:
         return RawSplit(tuple([text[i] for i in rows] for text in self.texts), self.labels[rows], self.index[rows])
 
 
-def read_rows(task: TaskSpec, part: Part, data_dir: Path | None) -> RawSplit:
+def read_raw_split(task: TaskSpec, part: SourceSplit, data_dir: Path | None) -> RawSplit:
     """Returns a split of a task: generated, else from the folder of original files if there is one, else the hub.
 
     Raises:
         UserError: a file is missing or its content does not fit the task, or the hub cannot be reached.
     """
     if task.generated:
-        texts, labels = toylang.rows(task.name, part)
-        return _finish(task.name, tuple(list(column) for column in zip(*texts, strict=True)), labels, task)
-    return read_hub(task, part) if data_dir is None else read_folder(task, part, data_dir)
+        texts, labels = toylang.make_toy_rows(task.name, part)
+        return _build_raw_split(task.name, tuple(list(column) for column in zip(*texts, strict=True)), labels, task)
+    return read_from_hub(task, part) if data_dir is None else read_from_folder(task, part, data_dir)
 
 
-def find_layouts(task: TaskSpec, part: Part, data_dir: Path) -> list[FolderLayout]:
+def find_layouts(task: TaskSpec, part: SourceSplit, data_dir: Path) -> list[FolderLayout]:
     """Returns the layouts whose file for `part` is there: none means that the split is not available.
 
     Raises:
@@ -63,7 +63,7 @@ def find_layouts(task: TaskSpec, part: Part, data_dir: Path) -> list[FolderLayou
     return [layout for layout in task.layouts if (data_dir / getattr(layout, part)).is_file()]
 
 
-def read_folder(task: TaskSpec, part: Part, data_dir: Path) -> RawSplit:
+def read_from_folder(task: TaskSpec, part: SourceSplit, data_dir: Path) -> RawSplit:
     """Returns a split read from original files, in their order."""
     layouts = find_layouts(task, part, data_dir)
     if not layouts:
@@ -73,17 +73,17 @@ def read_folder(task: TaskSpec, part: Part, data_dir: Path) -> RawSplit:
     lines = _tsv_lines(path)
     header = layouts[0].columns
     if header is None:
-        header = _header(path, lines)
+        header = _read_header(path, lines)
         fitting = (layout for layout in layouts if {*layout.text, layout.label} <= set(header))
         layouts = [next(fitting, layouts[0])]
     layout = layouts[0]
     rows = list(lines)
     if layout.dev_ids:
-        rows = _by_dev_ids(rows, path, header, layout, part, data_dir)
-    return _split(path, rows, header, layout.text, layout.label, task, layout.skips_short_rows)
+        rows = _select_by_dev_ids(rows, path, header, layout, part, data_dir)
+    return _parse_split(path, rows, header, layout.text, layout.label, task, layout.skips_short_rows)
 
 
-def read_own(task: TaskSpec, own: OwnTask, digest: str, paths: dict[str, Path]) -> RawSplit:
+def read_custom_file(task: TaskSpec, own: CustomTask, digest: str, paths: dict[str, Path]) -> RawSplit:
     """Returns the rows of one of a user's own files, which is named by the SHA-256 of its contents.
 
     CSV is quoted as usual and has a header, TSV is never quoted and has a header, JSONL has one object a line.
@@ -91,17 +91,17 @@ def read_own(task: TaskSpec, own: OwnTask, digest: str, paths: dict[str, Path]) 
     if digest not in paths:
         raise UserError(f"task {task.name!r}: the data file with SHA-256 {digest} is not known on this machine")
     path = paths[digest]
-    if hashlib.sha256(_bytes(path)).hexdigest() != digest:
+    if hashlib.sha256(_read_bytes(path)).hexdigest() != digest:
         raise UserError(f"{path}: the file was changed after the sweep was read")
     if own.format == "jsonl":
         columns = (*own.text, own.label)
-        return _split(path, _jsonl_lines(path, columns), columns, own.text, own.label, task)
+        return _parse_split(path, _jsonl_lines(path, columns), columns, own.text, own.label, task)
     lines = _csv_lines(path) if own.format == "csv" else _tsv_lines(path)
-    header = _header(path, lines)
-    return _split(path, lines, header, own.text, own.label, task)
+    header = _read_header(path, lines)
+    return _parse_split(path, lines, header, own.text, own.label, task)
 
 
-def read_hub(task: TaskSpec, part: Part) -> RawSplit:
+def read_from_hub(task: TaskSpec, part: SourceSplit) -> RawSplit:
     """Returns a split read from the hub (or its local cache); labels are mapped by their names, not their ids.
 
     Raises:
@@ -111,11 +111,11 @@ def read_hub(task: TaskSpec, part: Part) -> RawSplit:
     assert hub is not None
     name = "train" if part == "train" else hub.dev
     place = f"{hub.repository} ({hub.config}, {name})"
-    data = _load_hub(task, name)
+    data = _load_hub_dataset(task, name)
     columns = (*(hub.text or task.text), hub.label)
     for column in columns:
         if column not in data.column_names:
-            raise UserError(f"{place}: there is no column {column!r}{nearest(column, data.column_names)}")
+            raise UserError(f"{place}: there is no column {column!r}{did_you_mean(column, data.column_names)}")
     *texts, labels = (data[column][:] for column in columns)
     for column, text in zip(columns, texts, strict=False):
         if None in text:
@@ -125,11 +125,11 @@ def read_hub(task: TaskSpec, part: Part) -> RawSplit:
         if -1 in labels:
             raise UserError(f"{place}, row {labels.index(-1) + 1}: the row has no label (-1)")
         labels = [names[i] for i in labels]
-    values = [_label(f"{place}, row {row}", str(label), task) for row, label in enumerate(labels, 1)]
-    return _finish(place, tuple(texts), values, task)
+    values = [_parse_label(f"{place}, row {row}", str(label), task) for row, label in enumerate(labels, 1)]
+    return _build_raw_split(place, tuple(texts), values, task)
 
 
-def _load_hub(task: TaskSpec, name: str):
+def _load_hub_dataset(task: TaskSpec, name: str):
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
@@ -147,15 +147,15 @@ def _load_hub(task: TaskSpec, name: str):
         ) from None
 
 
-def _bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _text(path: Path) -> str:
-    content = _bytes(path)
+def _read_text(path: Path) -> str:
+    content = _read_bytes(path)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -163,15 +163,15 @@ def _text(path: Path) -> str:
         raise UserError(f"{path}:{line}: the text is not UTF-8") from None
 
 
-def _tsv_lines(path: Path) -> Iterator[Line]:
+def _tsv_lines(path: Path) -> Iterator[NumberedFields]:
     # Not splitlines(), which also splits at characters that stand inside sentences, such as U+2028.
-    for number, line in enumerate(_text(path).split("\n"), 1):
+    for number, line in enumerate(_read_text(path).split("\n"), 1):
         if line := line.removesuffix("\r"):
             yield number, line.split("\t")
 
 
-def _csv_lines(path: Path) -> Iterator[Line]:
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+def _csv_lines(path: Path) -> Iterator[NumberedFields]:
+    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
     try:
         for fields in reader:
             if fields:
@@ -180,8 +180,8 @@ def _csv_lines(path: Path) -> Iterator[Line]:
         raise UserError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
 
 
-def _jsonl_lines(path: Path, columns: tuple[str, ...]) -> Iterator[Line]:
-    for number, line in enumerate(_text(path).split("\n"), 1):
+def _jsonl_lines(path: Path, columns: tuple[str, ...]) -> Iterator[NumberedFields]:
+    for number, line in enumerate(_read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -193,7 +193,7 @@ def _jsonl_lines(path: Path, columns: tuple[str, ...]) -> Iterator[Line]:
         fields = []
         for column in columns:
             if column not in values:
-                raise UserError(f"{path}:{number}: there is no key {column!r}{nearest(column, values)}")
+                raise UserError(f"{path}:{number}: there is no key {column!r}{did_you_mean(column, values)}")
             value = values[column]
             is_label = column == columns[-1]
             if not isinstance(value, (str, int, float) if is_label else str):
@@ -203,16 +203,21 @@ def _jsonl_lines(path: Path, columns: tuple[str, ...]) -> Iterator[Line]:
         yield number, fields
 
 
-def _header(path: Path, lines: Iterator[Line]) -> tuple[str, ...]:
+def _read_header(path: Path, lines: Iterator[NumberedFields]) -> tuple[str, ...]:
     first = next(lines, None)
     if first is None:
         raise UserError(f"{path}: the file is empty")
     return tuple(first[1])
 
 
-def _by_dev_ids(
-    rows: list[Line], path: Path, header: tuple[str, ...], layout: FolderLayout, part: Part, data_dir: Path
-) -> list[Line]:
+def _select_by_dev_ids(
+    rows: list[NumberedFields],
+    path: Path,
+    header: tuple[str, ...],
+    layout: FolderLayout,
+    part: SourceSplit,
+    data_dir: Path,
+) -> list[NumberedFields]:
     # As GLUE's download script makes train.tsv and dev.tsv from Microsoft's file, in the file's order.
     assert layout.dev_ids is not None
     assert layout.id_columns is not None
@@ -220,7 +225,7 @@ def _by_dev_ids(
     if not ids_path.is_file():
         raise UserError(f"{ids_path} is missing: it says which rows of {path} are the dev set")
     dev_ids = {tuple(fields) for _, fields in _tsv_lines(ids_path)}
-    at = [_position(path, header, column) for column in layout.id_columns]
+    at = [_column_position(path, header, column) for column in layout.id_columns]
     # A row too short for its ids is kept, so that it is reported.
     return [
         (number, fields)
@@ -229,23 +234,23 @@ def _by_dev_ids(
     ]
 
 
-def _position(path: Path, header: tuple[str, ...], column: str) -> int:
+def _column_position(path: Path, header: tuple[str, ...], column: str) -> int:
     if column not in header:
-        raise UserError(f"{path}:1: there is no column {column!r} in the header{nearest(column, header)}")
+        raise UserError(f"{path}:1: there is no column {column!r} in the header{did_you_mean(column, header)}")
     return header.index(column)
 
 
-def _split(
+def _parse_split(
     path: Path,
-    rows: Iterable[Line],
+    rows: Iterable[NumberedFields],
     header: tuple[str, ...],
     text: tuple[str, ...],
     label: str,
     task: TaskSpec,
     skips_short_rows: bool = False,
 ) -> RawSplit:
-    at = [_position(path, header, column) for column in text]
-    label_at = _position(path, header, label)
+    at = [_column_position(path, header, column) for column in text]
+    label_at = _column_position(path, header, label)
     texts = tuple([] for _ in text)
     values = []
     for number, fields in rows:
@@ -253,13 +258,13 @@ def _split(
             if len(fields) < len(header) and skips_short_rows:
                 continue
             raise UserError(f"{path}:{number}: the row has {len(fields)} fields, {len(header)} are expected")
-        values.append(_label(f"{path}:{number}", fields[label_at], task))
+        values.append(_parse_label(f"{path}:{number}", fields[label_at], task))
         for column, position in zip(texts, at, strict=True):
             column.append(fields[position])
-    return _finish(str(path), texts, values, task)
+    return _build_raw_split(str(path), texts, values, task)
 
 
-def _label(place: str, value: str, task: TaskSpec) -> int | float:
+def _parse_label(place: str, value: str, task: TaskSpec) -> int | float:
     if task.is_regression:
         try:
             number = float(value)
@@ -271,22 +276,22 @@ def _label(place: str, value: str, task: TaskSpec) -> int | float:
     name = task.aliases.get(value, value)
     if name not in task.labels:
         known = ", ".join((*task.labels, *task.aliases))
-        close = nearest(value, (*task.labels, *task.aliases))
+        close = did_you_mean(value, (*task.labels, *task.aliases))
         raise UserError(f"{place}: label {value!r} is not one of {known}{close}")
     return task.labels.index(name)
 
 
-def _finish(place: str, texts: tuple[list[str], ...], values: list, task: TaskSpec) -> RawSplit:
+def _build_raw_split(place: str, texts: tuple[list[str], ...], values: list, task: TaskSpec) -> RawSplit:
     if not values:
         raise UserError(f"{place}: there are no data rows")
     labels = np.array(values, dtype=np.float32 if task.is_regression else np.int64)
     return RawSplit(texts, labels, np.arange(len(labels)))
 
 
-SMALL_FILES = ("*.json", "*.txt", "*.model")
+NON_WEIGHT_PATTERNS = ("*.json", "*.txt", "*.model")
 
 
-def model_file(name: str, revision: str | None, file: str) -> str:
+def fetch_model_file(name: str, revision: str | None, file: str) -> str:
     """Returns the path of a file of a hub model, downloaded if the cache lacks it.
 
     Raises:
@@ -294,7 +299,7 @@ def model_file(name: str, revision: str | None, file: str) -> str:
     """
     from huggingface_hub import hf_hub_download
 
-    with _explained(name):
+    with _hub_errors_explained(name):
         return hf_hub_download(name, file, revision=revision)
 
 
@@ -309,10 +314,10 @@ def fetch_model(name: str) -> None:
     settings, folder = locate_model(name, (), "data fetch")
     assert folder is None
     repository, revision = settings["name"], settings["revision"]
-    with _explained(name):
+    with _hub_errors_explained(name):
         safe = any(file.endswith(".safetensors") for file in list_repo_files(repository, revision=revision))
         weights = "*.safetensors" if safe else "pytorch_model*.bin"
-        snapshot_download(repository, revision=revision, allow_patterns=[*SMALL_FILES, weights])
+        snapshot_download(repository, revision=revision, allow_patterns=[*NON_WEIGHT_PATTERNS, weights])
 
 
 def fetch_task(task: TaskSpec) -> None:
@@ -323,12 +328,12 @@ def fetch_task(task: TaskSpec) -> None:
     """
     if task.hub is None:
         raise UserError(f"data fetch: task {task.name} is generated here, there is nothing to download")
-    read_hub(task, "train")
-    read_hub(task, "dev")
+    read_from_hub(task, "train")
+    read_from_hub(task, "dev")
 
 
 @contextmanager
-def _explained(name: str):
+def _hub_errors_explained(name: str):
     """Turns what the hub's client raises into a sentence, and keeps it from telling of each of its attempts."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -11,15 +11,15 @@ import json
 import numpy as np
 
 from stableft.catalog.tasks import TaskSpec
-from stableft.config.planned_run import Sources
+from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import DataConfig, RunConfig
-from stableft.data.sources import RawSplit, read_own, read_rows
+from stableft.data.sources import RawSplit, read_custom_file, read_raw_split
 from stableft.errors import UserError
 
-HELD_OUT = 1000
+HELD_OUT_ROWS = 1000
 
 
-def read_splits(config: RunConfig, sources: Sources) -> dict[str, RawSplit]:
+def read_splits(config: RunConfig, sources: LocalPaths) -> dict[str, RawSplit]:
     """Returns the rows of "train", "val" and, where the rule gives one, "test".
 
     Raises:
@@ -27,39 +27,39 @@ def read_splits(config: RunConfig, sources: Sources) -> dict[str, RawSplit]:
     """
     task, data = config.task, config.data
     if data.own is None:
-        train = read_rows(task, "train", sources.data_dir)
-        dev = read_rows(task, "dev", sources.data_dir)
-        return choose(task, data, train, dev, None)
-    train = read_own(task, data.own, data.own.train, sources.paths)
-    dev = read_own(task, data.own, data.own.validation, sources.paths)
-    test = read_own(task, data.own, data.own.test, sources.paths) if data.own.test else None
-    return choose(task, data, train, dev, test)
+        train = read_raw_split(task, "train", sources.data_dir)
+        dev = read_raw_split(task, "dev", sources.data_dir)
+        return split_rows(task, data, train, dev, None)
+    train = read_custom_file(task, data.own, data.own.train, sources.paths)
+    dev = read_custom_file(task, data.own, data.own.validation, sources.paths)
+    test = read_custom_file(task, data.own, data.own.test, sources.paths) if data.own.test else None
+    return split_rows(task, data, train, dev, test)
 
 
-def choose(task: TaskSpec, data: DataConfig, train: RawSplit, dev: RawSplit, test: RawSplit | None):
+def split_rows(task: TaskSpec, data: DataConfig, train: RawSplit, dev: RawSplit, test: RawSplit | None):
     """Returns "train", "val" and perhaps "test" rows: a test file of one's own is the test split under both rules."""
     held_out = np.zeros(0, dtype=np.int64)
     parts = {"val": dev}
     if test is not None:
         parts["test"] = test
     elif data.split == "heldout" and task.large:
-        held_out = hold_out(task, train, HELD_OUT)
+        held_out = hold_out_rows(task, train, HELD_OUT_ROWS)
         parts = {"val": train.take(held_out), "test": dev}
     elif data.split == "heldout":
-        val, test_rows = halve(dev)
+        val, test_rows = halve_dev_set(dev)
         if not len(val):
             raise UserError(f"data.split heldout: the dev set of {task.title} has too few rows a label to be halved")
         parts = {"val": dev.take(val), "test": dev.take(test_rows)}
     if data.train_rows is not None:
         assert data.sample_seed is not None
-        chosen = sample(task, train, data.train_rows, data.sample_seed, held_out)
+        chosen = sample_train_rows(task, train, data.train_rows, data.sample_seed, held_out)
     else:
         chosen = np.setdiff1d(np.arange(len(train)), held_out)
     whole = len(chosen) == len(train)
     return {"train": train if whole else train.take(chosen), **parts}
 
 
-def halve(dev: RawSplit) -> tuple[np.ndarray, np.ndarray]:
+def halve_dev_set(dev: RawSplit) -> tuple[np.ndarray, np.ndarray]:
     """Returns the rows that validate and the rows that test, each sorted.
 
     Each label (for regression: each distinct value) is shuffled by a generator of its own, always `RandomState(1)`,
@@ -73,14 +73,14 @@ def halve(dev: RawSplit) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(np.concatenate(val)), np.sort(np.concatenate(test))
 
 
-def hold_out(task: TaskSpec, train: RawSplit, n: int) -> np.ndarray:
+def hold_out_rows(task: TaskSpec, train: RawSplit, n: int) -> np.ndarray:
     """Returns `n // classes` sorted training rows of each class: the end of each class as seed 0 shuffles it."""
     shuffled = _shuffle_classes(train, 0)
-    each = _each(task, shuffled, n, "data.split heldout")
+    each = _rows_per_class(task, shuffled, n, "data.split heldout")
     return np.sort(np.concatenate([rows[-each:] for rows in shuffled.values()]))
 
 
-def sample(task: TaskSpec, train: RawSplit, n: int, seed: int, held_out: np.ndarray) -> np.ndarray:
+def sample_train_rows(task: TaskSpec, train: RawSplit, n: int, seed: int, held_out: np.ndarray) -> np.ndarray:
     """Returns sorted training rows, none of them held out: `n // classes` of each class, or any `n` for regression."""
     key = f"data.train_rows {n}"
     if task.is_regression:
@@ -88,25 +88,25 @@ def sample(task: TaskSpec, train: RawSplit, n: int, seed: int, held_out: np.ndar
         # set to as many rows too, which is not done here.
         if n > len(train):
             raise UserError(f"{key}: {task.title} has only {len(train)} training rows")
-        return np.sort(_generator(seed).permutation(len(train))[:n])
+        return np.sort(_numpy_generator(seed).permutation(len(train))[:n])
     shuffled = {
         label: rows[~np.isin(rows, held_out)] if len(held_out) else rows
         for label, rows in _shuffle_classes(train, seed).items()
     }
-    each = _each(task, shuffled, n, key)
+    each = _rows_per_class(task, shuffled, n, key)
     return np.sort(np.concatenate([rows[:each] for rows in shuffled.values()]))
 
 
-def data_fingerprint(config: RunConfig, sources: Sources) -> str:
+def data_fingerprint(config: RunConfig, sources: LocalPaths) -> str:
     """Returns the fingerprint of the rows that a run would use, without tokenising them.
 
     Raises:
         UserError: the data cannot be read.
     """
-    return fingerprint(read_splits(config, sources))
+    return rows_fingerprint(read_splits(config, sources))
 
 
-def fingerprint(parts: dict[str, RawSplit]) -> str:
+def rows_fingerprint(parts: dict[str, RawSplit]) -> str:
     """Returns a SHA-256 over text and label of every row, in order; equal rows of any source give equal digests."""
     digest = hashlib.sha256()
     for name in ("train", "val", "test"):
@@ -133,19 +133,19 @@ def _rows_by_label(rows: RawSplit) -> dict[float, np.ndarray]:
 
 
 def _shuffle_classes(train: RawSplit, seed: int) -> dict[float, np.ndarray]:
-    generator = _generator(seed)
+    generator = _numpy_generator(seed)
     classes = _rows_by_label(train)
     for rows in classes.values():
         generator.shuffle(rows)
     return classes
 
 
-def _generator(seed: int) -> np.random.RandomState:
+def _numpy_generator(seed: int) -> np.random.RandomState:
     # RandomState takes 32 bits; larger seeds are given as two words.
     return np.random.RandomState(seed if seed < 2**32 else [seed % 2**32, seed // 2**32])
 
 
-def _each(task: TaskSpec, classes: dict[float, np.ndarray], n: int, key: str) -> int:
+def _rows_per_class(task: TaskSpec, classes: dict[float, np.ndarray], n: int, key: str) -> int:
     each = n // len(task.labels)
     if each == 0:
         raise UserError(f"{key}: there must be at least one row for each of the {len(task.labels)} labels")

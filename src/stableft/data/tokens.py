@@ -12,21 +12,21 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from stableft.catalog.tasks import TaskSpec, scored_metrics
-from stableft.config.planned_run import Sources
+from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import DataConfig, RunConfig
 from stableft.data.metrics import majority_baseline
 from stableft.data.sources import RawSplit
-from stableft.data.splits import fingerprint, hash_texts, read_splits
+from stableft.data.splits import hash_texts, read_splits, rows_fingerprint
 from stableft.errors import UserError
 from stableft.records.run_record import DataRecord, atomic_write
 
-CACHE_FORMAT = 1  # counted up when the same inputs would give another content
-Columns = Sequence[Sequence[str]]
-CHUNK = 10_000  # rows tokenised at once, which bounds the memory that lists of numbers take
+TOKEN_CACHE_VERSION = 1  # counted up when the same inputs would give another content
+TextColumns = Sequence[Sequence[str]]
+TOKENIZE_CHUNK_ROWS = 10_000  # rows tokenised at once, which bounds the memory that lists of numbers take
 
 
 @dataclass(frozen=True)
-class TextRows:
+class TokenizedRows:
     """Rows of tokens, end to end: row i is `input_ids[offsets[i]:offsets[i + 1]]`."""
 
     input_ids: np.ndarray  # int32 [tokens]
@@ -38,7 +38,7 @@ class TextRows:
 
 
 @dataclass(frozen=True)
-class TokenRows(TextRows):
+class LabeledRows(TokenizedRows):
     """Rows of one split, with what is to be found out about each."""
 
     labels: np.ndarray  # [rows], int64 class ids or float32 values
@@ -46,7 +46,7 @@ class TokenRows(TextRows):
 
 
 @dataclass(frozen=True)
-class Inputs:
+class InputLayout:
     """What a model reads: the padding beside a row that is shorter than its batch, and whether it takes segment ids."""
 
     pad_id: int
@@ -59,44 +59,44 @@ class Inputs:
 class Splits:
     """The rows of one run. `test` is None where the split rule gives none (M reports on the dev set)."""
 
-    train: TokenRows
-    val: TokenRows
-    test: TokenRows | None
+    train: LabeledRows
+    val: LabeledRows
+    test: LabeledRows | None
     record: DataRecord
 
 
-def load_splits(config: RunConfig, sources: Sources, tokenizer: PreTrainedTokenizerBase) -> Splits:
+def load_splits(config: RunConfig, sources: LocalPaths, tokenizer: PreTrainedTokenizerBase) -> Splits:
     """Returns the tokenised rows of a run; `tokenizer` is that of its model, a fast one.
 
     Raises:
         UserError: the data cannot be loaded; the message names the file, line and rule.
     """
-    key = tokenizer_hash(tokenizer)
+    key = hash_tokenizer(tokenizer)
     parts = read_splits(config, sources)
     tokens = {}
     for name, rows in parts.items():
-        arrays = cached(
+        arrays = load_or_compute(
             sources.cache_dir,
-            [CACHE_FORMAT, hash_texts(rows), key, config.data.max_length],
+            [TOKEN_CACHE_VERSION, hash_texts(rows), key, config.data.max_length],
             lambda rows=rows: tokenize(rows.texts, tokenizer, config.data.max_length),
         )
-        tokens[name] = TokenRows(*arrays, labels=rows.labels, index=rows.index)
+        tokens[name] = LabeledRows(*arrays, labels=rows.labels, index=rows.index)
     return Splits(tokens["train"], tokens["val"], tokens.get("test"), _data_record(config.task, parts))
 
 
-def collate(rows: TokenRows, indices: np.ndarray, inputs: Inputs, data: DataConfig) -> dict[str, torch.Tensor]:
+def collate(rows: LabeledRows, indices: np.ndarray, inputs: InputLayout, data: DataConfig) -> dict[str, torch.Tensor]:
     """Returns a batch of these rows as `pad` does, and their labels [rows].
 
     Without `data.segment_ids` every token_type_id is 0, as M's code runs.
     """
-    batch = pad(rows, indices, inputs, data.max_length, data.pad_to_max)
+    batch = pad_batch(rows, indices, inputs, data.max_length, data.pad_to_max)
     if inputs.segments and not data.segment_ids:
         batch["token_type_ids"].zero_()
     return batch | {"labels": torch.from_numpy(rows.labels[indices])}
 
 
-def pad(
-    rows: TextRows, indices: np.ndarray, inputs: Inputs, max_length: int, to_max: bool = False
+def pad_batch(
+    rows: TokenizedRows, indices: np.ndarray, inputs: InputLayout, max_length: int, to_max: bool = False
 ) -> dict[str, torch.Tensor]:
     """Returns a model's inputs for these rows, padded as it needs: int64 tensors [rows, width].
 
@@ -131,7 +131,7 @@ def _data_record(task: TaskSpec, parts: dict[str, RawSplit]) -> DataRecord:
         shares = counts[counts > 0] / counts.sum()
         entropy = max(0.0, float(-(shares * np.log(shares)).sum()))
     return DataRecord(
-        fingerprint=fingerprint(parts),
+        fingerprint=rows_fingerprint(parts),
         train_rows=len(parts["train"]),
         val_rows=len(parts["val"]),
         test_rows=len(parts["test"]) if "test" in parts else 0,
@@ -142,12 +142,12 @@ def _data_record(task: TaskSpec, parts: dict[str, RawSplit]) -> DataRecord:
     )
 
 
-def tokenize(texts: Columns, tokenizer, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def tokenize(texts: TextColumns, tokenizer, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns ids, segment ids and offsets of one or two columns of texts, as `TextRows` has them."""
     ids, segments, lengths = [], [], []
-    for start in range(0, len(texts[0]), CHUNK):
+    for start in range(0, len(texts[0]), TOKENIZE_CHUNK_ROWS):
         encoded = tokenizer(
-            *(column[start : start + CHUNK] for column in texts),
+            *(column[start : start + TOKENIZE_CHUNK_ROWS] for column in texts),
             truncation="longest_first",
             max_length=max_length,
             return_token_type_ids=True,
@@ -160,7 +160,7 @@ def tokenize(texts: Columns, tokenizer, max_length: int) -> tuple[np.ndarray, np
     return np.concatenate(ids), np.concatenate(segments), offsets
 
 
-def tokenizer_hash(tokenizer) -> str:
+def hash_tokenizer(tokenizer) -> str:
     """Returns the SHA-256 of all that decides which tokens a text becomes."""
     # Truncation and padding are left out: each call sets them on the tokenizer, so they tell what was called before.
     state = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -169,7 +169,7 @@ def tokenizer_hash(tokenizer) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def cached(folder: Path, key: list, make: Callable[[], tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+def load_or_compute(folder: Path, key: list, make: Callable[[], tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
     """Returns what `make` makes, from the cache folder if it was made under an equal key before.
 
     Raises:

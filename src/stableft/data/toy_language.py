@@ -30,17 +30,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
-TOPICS, NOUNS, VERBS, ADJECTIVES = 16, 24, 16, 16  # the last three a topic
+N_TOPICS, NOUNS_PER_TOPIC, VERBS_PER_TOPIC, ADJECTIVES_PER_TOPIC = 16, 24, 16, 16  # the last three a topic
 DETERMINERS = (("a", "this", "that", "each"), ("some", "these", "those", "many"))  # singular, plural
 PREPOSITIONS = ("of", "near", "with", "behind")
-ADJECTIVE, PREPOSITION, OBJECT, STRAY = 0.3, 0.2, 0.5, 0.1  # how often each occurs
-ROWS = {"train": 2000, "dev": 800}
-SAME_TOPIC = 2 / 3  # of the rows of toy-mrpc
-Part = Literal["train", "dev"]
+ADJECTIVE_RATE, PREPOSITION_RATE, OBJECT_RATE, STRAY_RATE = 0.3, 0.2, 0.5, 0.1  # how often each occurs
+TOY_ROW_COUNTS = {"train": 2000, "dev": 800}
+SAME_TOPIC_RATE = 2 / 3  # of the rows of toy-mrpc
+ToySplit = Literal["train", "dev"]
 T = TypeVar("T")
 
 
-class Slot(NamedTuple):
+class WordSlot(NamedTuple):
     """A word of a sentence, and what stands there instead if it breaks agreement (empty: it cannot)."""
 
     right: str
@@ -57,7 +57,7 @@ class Topic:
 
 
 @functools.cache
-def topics() -> tuple[Topic, ...]:
+def make_topics() -> tuple[Topic, ...]:
     """Returns the topics of the language, which are always the same."""
     stems = ["".join(syllable) for syllable in itertools.product("bdfgklmnprstvz", "aeiou")]
     pairs = ["".join(pair) for pair in itertools.product(stems, repeat=2)]
@@ -66,11 +66,11 @@ def topics() -> tuple[Topic, ...]:
     adjectives = iter(_shuffled([stem + end for stem, end in itertools.product(stems, "dfgkptvz")], 3))
     return tuple(
         Topic(
-            tuple((stem, stem + "s") for stem in itertools.islice(nouns, NOUNS)),
-            tuple((stem + "es", stem) for stem in itertools.islice(verbs, VERBS)),
-            tuple(stem + "ish" for stem in itertools.islice(adjectives, ADJECTIVES)),
+            tuple((stem, stem + "s") for stem in itertools.islice(nouns, NOUNS_PER_TOPIC)),
+            tuple((stem + "es", stem) for stem in itertools.islice(verbs, VERBS_PER_TOPIC)),
+            tuple(stem + "ish" for stem in itertools.islice(adjectives, ADJECTIVES_PER_TOPIC)),
         )
-        for _ in range(TOPICS)
+        for _ in range(N_TOPICS)
     )
 
 
@@ -78,38 +78,38 @@ Lexicon = tuple[Topic, ...]
 
 
 @functools.cache
-def lexicon(part: Part) -> Lexicon:
+def split_lexicon(part: ToySplit) -> Lexicon:
     """Returns the topics with the words of one split: of each kind the first, third, fifth ..., or the others."""
     start = 0 if part == "train" else 1
-    return tuple(Topic(t.nouns[start::2], t.verbs[start::2], t.adjectives[start::2]) for t in topics())
+    return tuple(Topic(t.nouns[start::2], t.verbs[start::2], t.adjectives[start::2]) for t in make_topics())
 
 
-def words() -> tuple[str, ...]:
+def toy_vocabulary() -> tuple[str, ...]:
     """Returns the vocabulary, function words first, in a fixed order."""
     content = itertools.chain.from_iterable(
-        (*itertools.chain(*topic.nouns), *itertools.chain(*topic.verbs), *topic.adjectives) for topic in topics()
+        (*itertools.chain(*topic.nouns), *itertools.chain(*topic.verbs), *topic.adjectives) for topic in make_topics()
     )
     return (".", *itertools.chain(*DETERMINERS), *PREPOSITIONS, *content)
 
 
-def corpus(seed: int, pairs: int) -> list[tuple[str, str]]:
+def make_toy_corpus(seed: int, pairs: int) -> list[tuple[str, str]]:
     """Returns `pairs` texts of two passages on one topic; equal seeds give equal texts, the shorter list first."""
     rng = random.Random(f"corpus {seed}")
     texts = []
     for _ in range(pairs):
-        topic = _below(rng, TOPICS)
-        texts.append((_passage(rng, topics(), topic), _passage(rng, topics(), topic)))
+        topic = _random_below(rng, N_TOPICS)
+        texts.append((_passage(rng, make_topics(), topic), _passage(rng, make_topics(), topic)))
     return texts
 
 
 @functools.cache
-def rows(task: str, part: Part) -> tuple[list[tuple[str, ...]], list[int]]:
+def make_toy_rows(task: str, part: ToySplit) -> tuple[list[tuple[str, ...]], list[int]]:
     """Returns the texts and class ids of one split of `toy-cola`, `toy-rte` or `toy-mrpc`."""
     rng = random.Random(f"{task} {part}")
     seen: set[str] = set()
     texts, labels = [], []
-    while len(texts) < ROWS[part]:
-        text, label = MAKERS[task](rng, lexicon(part))
+    while len(texts) < TOY_ROW_COUNTS[part]:
+        text, label = ROW_MAKERS[task](rng, split_lexicon(part))
         if len(set(text)) == len(text) and seen.isdisjoint(text):
             seen.update(text)
             texts.append(text)
@@ -117,24 +117,24 @@ def rows(task: str, part: Part) -> tuple[list[tuple[str, ...]], list[int]]:
     return texts, labels
 
 
-def _acceptability(rng: random.Random, words: Lexicon) -> tuple[tuple[str, ...], int]:
-    label = _below(rng, 2)
-    return (_sentence(rng, words, _below(rng, TOPICS), wrong=not label),), label
+def _make_cola_row(rng: random.Random, words: Lexicon) -> tuple[tuple[str, ...], int]:
+    label = _random_below(rng, 2)
+    return (_sentence(rng, words, _random_below(rng, N_TOPICS), wrong=not label),), label
 
 
-def _half(rng: random.Random, words: Lexicon) -> tuple[tuple[str, ...], int]:
-    topic = _below(rng, TOPICS)
-    return (_sentence(rng, words, topic), _sentence(rng, words, topic)), int(topic >= TOPICS // 2)
+def _make_rte_row(rng: random.Random, words: Lexicon) -> tuple[tuple[str, ...], int]:
+    topic = _random_below(rng, N_TOPICS)
+    return (_sentence(rng, words, topic), _sentence(rng, words, topic)), int(topic >= N_TOPICS // 2)
 
 
-def _same_topic(rng: random.Random, words: Lexicon) -> tuple[tuple[str, ...], int]:
-    topic = _below(rng, TOPICS)
-    label = rng.random() < SAME_TOPIC
-    other = topic if label else (topic + 1 + _below(rng, TOPICS - 1)) % TOPICS
+def _make_mrpc_row(rng: random.Random, words: Lexicon) -> tuple[tuple[str, ...], int]:
+    topic = _random_below(rng, N_TOPICS)
+    label = rng.random() < SAME_TOPIC_RATE
+    other = topic if label else (topic + 1 + _random_below(rng, N_TOPICS - 1)) % N_TOPICS
     return (_sentence(rng, words, topic), _sentence(rng, words, other)), int(label)
 
 
-MAKERS = {"toy-cola": _acceptability, "toy-rte": _half, "toy-mrpc": _same_topic}
+ROW_MAKERS = {"toy-cola": _make_cola_row, "toy-rte": _make_rte_row, "toy-mrpc": _make_mrpc_row}
 
 
 def _passage(rng: random.Random, words: Lexicon, topic: int) -> str:
@@ -144,51 +144,51 @@ def _passage(rng: random.Random, words: Lexicon, topic: int) -> str:
 def _sentence(rng: random.Random, words: Lexicon, topic: int, wrong: bool = False) -> str:
     """Returns a sentence on the topic; if `wrong`, one of its determiners or its verb has the wrong number."""
     slots = list(_subject_and_verb(rng, words, topic))
-    if rng.random() < OBJECT:
-        slots += _phrase(rng, words, topic, _below(rng, 2))
-    broken = _one_of(rng, [i for i, slot in enumerate(slots) if slot.wrong]) if wrong else None
+    if rng.random() < OBJECT_RATE:
+        slots += _phrase(rng, words, topic, _random_below(rng, 2))
+    broken = _random_choice(rng, [i for i, slot in enumerate(slots) if slot.wrong]) if wrong else None
     return " ".join([slot.wrong if i == broken else slot.right for i, slot in enumerate(slots)] + ["."])
 
 
-def _subject_and_verb(rng: random.Random, words: Lexicon, topic: int) -> Iterator[Slot]:
-    number = _below(rng, 2)
+def _subject_and_verb(rng: random.Random, words: Lexicon, topic: int) -> Iterator[WordSlot]:
+    number = _random_below(rng, 2)
     yield from _phrase(rng, words, topic, number)
-    if rng.random() < PREPOSITION:
-        yield Slot(_one_of(rng, PREPOSITIONS))
-        yield from _phrase(rng, words, topic, _below(rng, 2))
-    verb = _zipf(rng, words[_stray(rng, topic)].verbs)
-    yield Slot(verb[number], verb[1 - number])
+    if rng.random() < PREPOSITION_RATE:
+        yield WordSlot(_random_choice(rng, PREPOSITIONS))
+        yield from _phrase(rng, words, topic, _random_below(rng, 2))
+    verb = _zipf_choice(rng, words[_maybe_stray_topic(rng, topic)].verbs)
+    yield WordSlot(verb[number], verb[1 - number])
 
 
-def _phrase(rng: random.Random, words: Lexicon, topic: int, number: int) -> Iterator[Slot]:
-    yield Slot(_one_of(rng, DETERMINERS[number]), _one_of(rng, DETERMINERS[1 - number]))
-    if rng.random() < ADJECTIVE:
-        yield Slot(_zipf(rng, words[_stray(rng, topic)].adjectives))
-    yield Slot(_zipf(rng, words[_stray(rng, topic)].nouns)[number])
+def _phrase(rng: random.Random, words: Lexicon, topic: int, number: int) -> Iterator[WordSlot]:
+    yield WordSlot(_random_choice(rng, DETERMINERS[number]), _random_choice(rng, DETERMINERS[1 - number]))
+    if rng.random() < ADJECTIVE_RATE:
+        yield WordSlot(_zipf_choice(rng, words[_maybe_stray_topic(rng, topic)].adjectives))
+    yield WordSlot(_zipf_choice(rng, words[_maybe_stray_topic(rng, topic)].nouns)[number])
 
 
-def _stray(rng: random.Random, topic: int) -> int:
-    return _below(rng, TOPICS) if rng.random() < STRAY else topic
+def _maybe_stray_topic(rng: random.Random, topic: int) -> int:
+    return _random_below(rng, N_TOPICS) if rng.random() < STRAY_RATE else topic
 
 
 # Random.random() is the one method whose stream Python promises never to change.
 
 
-def _below(rng: random.Random, n: int) -> int:
+def _random_below(rng: random.Random, n: int) -> int:
     return int(rng.random() * n)
 
 
-def _one_of(rng: random.Random, items: Sequence[T]) -> T:
-    return items[_below(rng, len(items))]
+def _random_choice(rng: random.Random, items: Sequence[T]) -> T:
+    return items[_random_below(rng, len(items))]
 
 
-def _zipf(rng: random.Random, items: Sequence[T]) -> T:
-    shares = _zipf_shares(len(items))
+def _zipf_choice(rng: random.Random, items: Sequence[T]) -> T:
+    shares = _cumulative_zipf_weights(len(items))
     return items[bisect.bisect_right(shares, rng.random() * shares[-1])]
 
 
 @functools.cache
-def _zipf_shares(n: int) -> tuple[float, ...]:
+def _cumulative_zipf_weights(n: int) -> tuple[float, ...]:
     return tuple(itertools.accumulate(1 / rank for rank in range(1, n + 1)))
 
 

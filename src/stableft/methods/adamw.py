@@ -21,7 +21,7 @@ from stableft.config.run_config import OptimizerConfig
 
 EpsPlacement = Literal["before_correction", "after_correction"]
 # In float32, 2^26 + 1 and 2^26 - 1 are 2^26, and 1 - beta^(2^26) is 1: the kernel neither counts nor corrects.
-FOREVER = 2.0**26
+UNCORRECTED_STEP = 2.0**26
 
 
 class AdamW(torch.optim.Optimizer):
@@ -110,14 +110,14 @@ class AdamW(torch.optim.Optimizer):
         if not kernel_counts:
             torch._foreach_add_(steps, 1)  # pyright: ignore[reportPrivateImportUsage]
         if eps_first:
-            lr = _corrected(lr, steps[0], group["betas"])
+            lr = _bias_corrected_lr(lr, steps[0], group["betas"])
         # The kernel decays by the learning rate it is given, which after `_corrected` is not the one to decay by, and
         # towards zero.
         targets = [self._targets[p] for p in params if p in self._targets] if group["weight_decay"] else []
         kernel_decays = group["decay_order"] == "before" and not eps_first and not targets
         own_decay = group["weight_decay"] and not kernel_decays
         if own_decay and group["decay_order"] == "before":
-            _decay(group, params, targets, found_inf)
+            _decay_weights(group, params, targets, found_inf)
         adamw(
             params,
             [p.grad for p in params if p.grad is not None],
@@ -137,18 +137,20 @@ class AdamW(torch.optim.Optimizer):
             maximize=False,
         )
         if own_decay and group["decay_order"] == "after":
-            _decay(group, params, targets, found_inf)
+            _decay_weights(group, params, targets, found_inf)
         if not kernel_counts and found_inf is not None:
             taken_back = [found_inf.to(device)] * len(steps)
             torch._foreach_sub_(steps, taken_back)  # pyright: ignore[reportPrivateImportUsage]
 
     def _never_corrected(self, device: torch.device) -> Tensor:
         if device not in self._forever:
-            self._forever[device] = torch.full((), FOREVER, dtype=torch.float32, device=device)
+            self._forever[device] = torch.full((), UNCORRECTED_STEP, dtype=torch.float32, device=device)
         return self._forever[device]
 
 
-def _decay(group: dict[str, Any], params: list[Tensor], targets: list[Tensor], found_inf: Tensor | None) -> None:
+def _decay_weights(
+    group: dict[str, Any], params: list[Tensor], targets: list[Tensor], found_inf: Tensor | None
+) -> None:
     rate = group["lr"] * group["weight_decay"]
     if found_inf is not None:
         rate = rate * (1 - found_inf.to(params[0].device))
@@ -159,7 +161,7 @@ def _decay(group: dict[str, Any], params: list[Tensor], targets: list[Tensor], f
         torch._foreach_mul_(params, 1 - rate)  # pyright: ignore[reportPrivateImportUsage]
 
 
-def _corrected(lr: float | Tensor, step: Tensor, betas: tuple[float, float]) -> Tensor:
+def _bias_corrected_lr(lr: float | Tensor, step: Tensor, betas: tuple[float, float]) -> Tensor:
     """Returns lr * sqrt(1 - b2^t) / (1 - b1^t) (M eq. 1) as a tensor beside `step`, computed in float64."""
     t = step.double()
     return (lr * (1 - betas[1] ** t).sqrt() / (1 - betas[0] ** t)).float()
@@ -210,7 +212,7 @@ def parameter_groups(model: PreTrainedModel, config: OptimizerConfig, spec: Back
     """
     no_head = config.decay_towards == "pretrained" and not config.decay_head
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, p, scale in _scaled(model, spec, 1.0 if config.llrd is None else config.llrd):
+    for name, p, scale in _parameters_with_lr_scale(model, spec, 1.0 if config.llrd is None else config.llrd):
         exempt = any(part in name for part in config.no_decay) or (no_head and not _in_encoder(model, name))
         groups.setdefault((scale, 0.0 if exempt else config.weight_decay), []).append(p)
     return [
@@ -219,7 +221,9 @@ def parameter_groups(model: PreTrainedModel, config: OptimizerConfig, spec: Back
     ]
 
 
-def _scaled(model: PreTrainedModel, spec: BackboneSpec, llrd: float) -> Iterator[tuple[str, nn.Parameter, float]]:
+def _parameters_with_lr_scale(
+    model: PreTrainedModel, spec: BackboneSpec, llrd: float
+) -> Iterator[tuple[str, nn.Parameter, float]]:
     """Yields name, parameter and share of the learning rate (Howard and Ruder 2018; Z sec. 7.1).
 
     Each block has `llrd` times the rate of the block above it, the embeddings `llrd` times that of the lowest block,

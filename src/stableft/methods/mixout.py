@@ -25,7 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from stableft.catalog.model_families import BackboneSpec
 from stableft.config.run_config import Mixout
 from stableft.errors import UserError
-from stableft.seeds import derive
+from stableft.seeds import derive_seed
 
 
 @dataclass
@@ -43,30 +43,33 @@ class Mixing:
         return 1 / (1 - self.p) if self.p < 1 else 0.0
 
 
-class MixedLinear(nn.Linear):
+class MixoutLinear(nn.Linear):
     """A Linear that mixes its weight in training mode."""
 
     mixing: Mixing
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns the product with the mixed weight, in evaluation with the plain one."""
-        return mixed_linear(input, self.weight, self.bias, self.mixing) if self.training else super().forward(input)
+        return mixout_linear(input, self.weight, self.bias, self.mixing) if self.training else super().forward(input)
 
 
-class MixedConv1D(Conv1D):
+class MixoutConv1D(Conv1D):
     """GPT-2's Linear, whose weight is stored transposed, likewise."""
 
     mixing: Mixing
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the product with the mixed weight, in evaluation with the plain one."""
-        return mixed_linear(x, self.weight.t(), self.bias, self.mixing) if self.training else super().forward(x)
+        return mixout_linear(x, self.weight.t(), self.bias, self.mixing) if self.training else super().forward(x)
 
 
-MIXED: dict[type[nn.Module], type[MixedLinear] | type[MixedConv1D]] = {nn.Linear: MixedLinear, Conv1D: MixedConv1D}
+MIXOUT_CLASSES: dict[type[nn.Module], type[MixoutLinear] | type[MixoutConv1D]] = {
+    nn.Linear: MixoutLinear,
+    Conv1D: MixoutConv1D,
+}
 
 
-def mix_weights(model: nn.Module, spec: BackboneSpec, mixout: Mixout) -> None:
+def apply_mixout(model: nn.Module, spec: BackboneSpec, mixout: Mixout) -> None:
     """Makes the modules in scope mix their weights with copies of what these are now; `draw_masks` must follow.
 
     Only their class changes, not their names or parameters. Modules that share a weight share target and draws.
@@ -75,17 +78,17 @@ def mix_weights(model: nn.Module, spec: BackboneSpec, mixout: Mixout) -> None:
         UserError: there is a Linear of a kind that cannot be mixed.
     """
     by_weight: dict[Tensor, Mixing] = {}
-    for _, module in _in_scope(model, spec, mixout):
+    for _, module in _modules_in_scope(model, spec, mixout):
         if module.weight not in by_weight:
             target = module.weight.detach().clone()
             if isinstance(module, Conv1D):
                 target = target.t()
             by_weight[module.weight] = Mixing(target, mixout.p, mixout.granularity == "column")
-        module.__class__ = MIXED[type(module)]  # pyright: ignore[reportAttributeAccessIssue]
+        module.__class__ = MIXOUT_CLASSES[type(module)]  # pyright: ignore[reportAttributeAccessIssue]
         module.mixing = by_weight[module.weight]  # pyright: ignore[reportArgumentType]
 
 
-def check_mixable(model: PreTrainedModel, spec: BackboneSpec, mixout: Mixout) -> None:
+def check_mixout_applies(model: PreTrainedModel, spec: BackboneSpec, mixout: Mixout) -> None:
     """Looks whether there is something to mix in the blocks: SqueezeBERT's are convolutions.
 
     Raises:
@@ -93,58 +96,58 @@ def check_mixable(model: PreTrainedModel, spec: BackboneSpec, mixout: Mixout) ->
     """
     lists = [part for part in model.base_model.modules() if isinstance(part, nn.ModuleList)]
     inside = {part for parts in lists for part in parts.modules()}
-    if not inside.intersection([module for _, module in _in_scope(model, spec, mixout)]):
+    if not inside.intersection([module for _, module in _modules_in_scope(model, spec, mixout)]):
         raise UserError(f"mixout: the blocks of the {spec.title} model have no Linear module in scope {mixout.scope!r}")
 
 
-def _in_scope(model: nn.Module, spec: BackboneSpec, mixout: Mixout) -> Iterator[tuple[str, nn.Linear | Conv1D]]:
+def _modules_in_scope(model: nn.Module, spec: BackboneSpec, mixout: Mixout) -> Iterator[tuple[str, nn.Linear | Conv1D]]:
     for name, module in model.named_modules():
         if not isinstance(module, (nn.Linear, Conv1D)):
             continue
         if mixout.scope == "after_dropout" and re.search(spec.undropped, name):
             continue
-        if type(module) not in MIXED:
+        if type(module) not in MIXOUT_CLASSES:
             kind = type(module).__name__
             raise UserError(f"mixout: {name} of the {spec.title} model is of type {kind}, which it cannot mix")
         yield name, module
 
 
-def draw_masks(model: nn.Module, seed: int, step: int) -> None:
+def seed_mixout_masks(model: nn.Module, seed: int, step: int) -> None:
     """Decides what update `step` mixes: a function of the data seed and the step, so no state is carried.
 
     However often a weight is used until the next draw, by pieces of the batch or by ALBERT's one block, it is mixed
     in the same way.
     """
-    first = derive(seed, "mixout", step)
-    mixings = (module.mixing for module in model.modules() if isinstance(module, (MixedLinear, MixedConv1D)))
+    first = derive_seed(seed, "mixout", step)
+    mixings = (module.mixing for module in model.modules() if isinstance(module, (MixoutLinear, MixoutConv1D)))
     for i, mixing in enumerate(mixings):
         mixing.seed = first + i
 
 
 def mixed_weight(weight: Tensor, mixing: Mixing) -> Tensor:
     """Returns the weight that the current draw gives."""
-    return _mix(weight, mixing.target, _kept(weight, mixing, mixing.seed), mixing.scale)
+    return _mix_with_target(weight, mixing.target, _draw_keep_mask(weight, mixing, mixing.seed), mixing.scale)
 
 
-def mixed_linear(x: Tensor, weight: Tensor, bias: Tensor | None, mixing: Mixing) -> Tensor:
+def mixout_linear(x: Tensor, weight: Tensor, bias: Tensor | None, mixing: Mixing) -> Tensor:
     """Returns x times the mixed weight, plus bias; under autocast in its precision, as torch's own linear."""
     kind = x.device.type
     if torch.is_autocast_enabled(kind):
         x = x.to(torch.get_autocast_dtype(kind))
     # In rows, so that what the Function returns is no view: families such as Longformer change it in place.
-    output = _MixedLinear.apply(x.reshape(-1, x.shape[-1]), weight, bias, mixing.target, mixing, mixing.seed)
+    output = _MixoutLinearFunction.apply(x.reshape(-1, x.shape[-1]), weight, bias, mixing.target, mixing, mixing.seed)
     assert isinstance(output, Tensor)
     return output.reshape(*x.shape[:-1], output.shape[-1])
 
 
-class _MixedLinear(torch.autograd.Function):
+class _MixoutLinearFunction(torch.autograd.Function):
     """The product and its exact gradient, keeping no tensor that is not there anyway."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, mixing: Mixing, seed: int):
         ctx.save_for_backward(x, weight, target)
         ctx.mixing, ctx.seed = mixing, seed
-        mixed = _mix(weight, target, _kept(weight, mixing, seed), mixing.scale)
+        mixed = _mix_with_target(weight, target, _draw_keep_mask(weight, mixing, seed), mixing.scale)
         return functional.linear(x, mixed.to(x.dtype), bias if bias is None else bias.to(x.dtype))
 
     @staticmethod
@@ -153,10 +156,10 @@ class _MixedLinear(torch.autograd.Function):
         """Returns the gradients of x, weight and bias; autograd gives each the precision of what it belongs to."""
         x, weight, target = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad[:3]
-        kept, scale = _kept(weight, ctx.mixing, ctx.seed), ctx.mixing.scale
+        kept, scale = _draw_keep_mask(weight, ctx.mixing, ctx.seed), ctx.mixing.scale
         x_grad = weight_grad = bias_grad = None
         if of_x:
-            x_grad = grad @ _mix(weight, target, kept, scale).to(grad.dtype)
+            x_grad = grad @ _mix_with_target(weight, target, kept, scale).to(grad.dtype)
         if of_weight:  # scaled in the precision of the weight: in half precision it could overflow
             weight_grad = (grad.t() @ x).to(weight.dtype).mul_(kept).mul_(scale)
         if of_bias:
@@ -164,7 +167,7 @@ class _MixedLinear(torch.autograd.Function):
         return x_grad, weight_grad, bias_grad, None, None, None
 
 
-def _kept(weight: Tensor, mixing: Mixing, seed: int | None) -> Tensor:
+def _draw_keep_mask(weight: Tensor, mixing: Mixing, seed: int | None) -> Tensor:
     """Returns 1 where the weight counts and 0 where the target stands in for it, [outputs, inputs] or [inputs]."""
     assert seed is not None, "draw_masks comes first"
     shape = weight.shape[1:] if mixing.column else weight.shape
@@ -172,5 +175,5 @@ def _kept(weight: Tensor, mixing: Mixing, seed: int | None) -> Tensor:
     return torch.empty(shape, dtype=weight.dtype, device=weight.device).bernoulli_(1 - mixing.p, generator=random)
 
 
-def _mix(weight: Tensor, target: Tensor, kept: Tensor, scale: float) -> Tensor:
+def _mix_with_target(weight: Tensor, target: Tensor, kept: Tensor, scale: float) -> Tensor:
     return torch.addcmul(target, kept, weight - target, value=scale)

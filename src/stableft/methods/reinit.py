@@ -15,7 +15,9 @@ from stableft.catalog.model_families import BackboneSpec
 from stableft.config.run_config import Reinit
 from stableft.errors import UserError
 
-RELATIVE = "XLNetRelativeAttention"  # its matrices, biases and segment vectors are parameters of its own, all drawn
+XLNET_ATTENTION = (
+    "XLNetRelativeAttention"  # its matrices, biases and segment vectors are parameters of its own, all drawn
+)
 
 
 def draw_weights(module: nn.Module, std: float, generator: torch.Generator, keep_norms: bool = False) -> None:
@@ -42,7 +44,7 @@ def draw_weights(module: nn.Module, std: float, generator: torch.Generator, keep
                 nn.init.ones_(part.weight)
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
-        elif type(part).__name__ == RELATIVE:
+        elif type(part).__name__ == XLNET_ATTENTION:
             for weights in part.parameters(recurse=False):
                 nn.init.normal_(weights, 0.0, std, generator=generator)
 
@@ -54,7 +56,7 @@ def check_drawable(modules: Iterable[nn.Module]) -> None:
         UserError: there is none.
     """
     for part in (part for module in modules for part in module.modules()):
-        if isinstance(part, nn.Linear | Conv1D | nn.Embedding | nn.LayerNorm) or type(part).__name__ == RELATIVE:
+        if isinstance(part, nn.Linear | Conv1D | nn.Embedding | nn.LayerNorm) or type(part).__name__ == XLNET_ATTENTION:
             continue
         own = ", ".join(name for name, _ in part.named_parameters(recurse=False))
         if own:
@@ -72,11 +74,11 @@ def initializer_std(config: PreTrainedConfig) -> float:
 
 def reinitialize(model: nn.Module, spec: BackboneSpec, reinit: Reinit, std: float, generator: torch.Generator) -> None:
     """Re-draws the pooler, the top `reinit.blocks` blocks from the topmost down (Z sec. 5), and the embeddings."""
-    for part in redrawn_modules(model, spec, reinit):
+    for part in modules_to_redraw(model, spec, reinit):
         draw_weights(part, std, generator, spec.keeps_norms)
 
 
-def redrawn_modules(model: nn.Module, spec: BackboneSpec, reinit: Reinit) -> Iterator[nn.Module]:
+def modules_to_redraw(model: nn.Module, spec: BackboneSpec, reinit: Reinit) -> Iterator[nn.Module]:
     """Yields what Re-init draws anew, in its order."""
     if reinit.pooler:
         assert spec.pooler

@@ -6,16 +6,18 @@ import inspect
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stableft.catalog.model_families import BACKBONES
-from stableft.config.planned_run import Sources
+from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import RunConfig
-from stableft.data.tokens import Inputs
+from stableft.data.tokens import InputLayout
 from stableft.methods.reinit import draw_weights, initializer_std, reinitialize
-from stableft.models.load import Pretrained, load_pretrained
-from stableft.models.start_weights import Start, load_start
-from stableft.seeds import generator
+from stableft.models.load import PretrainedCheckpoint, load_pretrained
+from stableft.models.start_weights import StartWeights, load_start_weights
+from stableft.seeds import make_generator
 
 
-def build_model(config: RunConfig, sources: Sources, start: Start | None = None) -> tuple[PreTrainedModel, Pretrained]:
+def build_model(
+    config: RunConfig, sources: LocalPaths, start: StartWeights | None = None
+) -> tuple[PreTrainedModel, PretrainedCheckpoint]:
     """Returns a fresh model on the CPU, and the checkpoint it was made from.
 
     `start` is the run that `config.start_from` names. The head is drawn first and Re-init has a generator of its own,
@@ -27,22 +29,22 @@ def build_model(config: RunConfig, sources: Sources, start: Start | None = None)
     pretrained = load_pretrained(config, sources)
     model = copy.deepcopy(pretrained.model)
     std = initializer_std(model.config)
-    head = generator(config.seeds.init, "head")
+    head = make_generator(config.seeds.init, "head")
     for name in (*pretrained.head, *pretrained.missing):
         draw_weights(model.get_submodule(name), std, head)
     if start:
-        load_start(model, start, pretrained.head)
+        load_start_weights(model, start, pretrained.head)
     if config.reinit:
-        reinitialize(model, pretrained.spec, config.reinit, std, generator(config.seeds.init, "reinit"))
+        reinitialize(model, pretrained.spec, config.reinit, std, make_generator(config.seeds.init, "reinit"))
     return model, pretrained
 
 
-def model_inputs(pretrained: Pretrained, tokenizer: PreTrainedTokenizerBase) -> Inputs:
+def input_layout_for(pretrained: PretrainedCheckpoint, tokenizer: PreTrainedTokenizerBase) -> InputLayout:
     """Returns how rows are laid out for a model: the tokenizer says what is padded with and where."""
     spec = pretrained.spec
     takes = spec.name in BACKBONES or "token_type_ids" in inspect.signature(pretrained.model.forward).parameters
     assert isinstance(tokenizer.pad_token_id, int)
-    return Inputs(
+    return InputLayout(
         pad_id=tokenizer.pad_token_id,
         pad_segment=spec.pad_segment,
         left=tokenizer.padding_side == "left",

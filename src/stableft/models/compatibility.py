@@ -9,7 +9,7 @@ from stableft.config.run_config import ModelConfig, RunConfig
 from stableft.errors import UserError
 
 
-def backbone_of(model: ModelConfig, values: Mapping[str, Any]) -> BackboneSpec:
+def resolve_backbone(model: ModelConfig, values: Mapping[str, Any]) -> BackboneSpec:
     """Returns the row of a model's family, or for another what `model.structure` says of it.
 
     `values` are those of its config.json, defaults included where dropout and segments matter.
@@ -38,18 +38,20 @@ def _is_dropout(key: str, value: Any) -> bool:
     return number and ("dropout" in key or "pdrop" in key)
 
 
-def check_fit(config: RunConfig, spec: BackboneSpec, positions: int | None, blocks: int | None) -> None:
+def check_model_fits_config(config: RunConfig, spec: BackboneSpec, positions: int | None, blocks: int | None) -> None:
     """Compares what a run wants with its model: `positions` as in config.json, `blocks` that Re-init may draw.
 
     Raises:
         UserError: the family has no such thing, or not so much of it (None: how much is not known).
     """
-    complaint = next(_complaints(config, spec, positions, blocks), None)
+    complaint = next(_unsupported_settings(config, spec, positions, blocks), None)
     if complaint:
         raise UserError(complaint)
 
 
-def _complaints(config: RunConfig, spec: BackboneSpec, positions: int | None, blocks: int | None) -> Iterator[str]:
+def _unsupported_settings(
+    config: RunConfig, spec: BackboneSpec, positions: int | None, blocks: int | None
+) -> Iterator[str]:
     """Yields a sentence for everything that the model cannot do; each tells what to write instead."""
     model, length = config.model, config.data.max_length
     who = f"{spec.title} model {model.name!r}"
@@ -62,25 +64,25 @@ def _complaints(config: RunConfig, spec: BackboneSpec, positions: int | None, bl
     if model.head == "paper" and not spec.paper_head:
         yield f"model.head: the papers give {who} no head of its own; write stock"
     if model.attention == "sdpa" and not spec.sdpa:
-        yield no_sdpa(spec, model.name)
-    yield from _about_reinit(config, spec, who, blocks)
+        yield no_sdpa_message(spec, model.name)
+    yield from _unsupported_reinit(config, spec, who, blocks)
     if config.optimizer.llrd not in (None, 1.0):
         if spec.shares_blocks:
             yield f"optimizer.llrd: {who} is one block, used again and again, which can only have one rate; write 1.0"
         if not spec.blocks:
-            yield f"optimizer.llrd: {_unknown_blocks(who)} or write 1.0"
+            yield f"optimizer.llrd: {_unknown_blocks_message(who)} or write 1.0"
         if spec.blocks and not spec.embeddings:
             yield f"optimizer.llrd: where {who} keeps its embeddings is not known; name them in model.structure"
     if config.mixout and config.mixout.p > 0 and config.mixout.scope == "after_dropout" and not has_row:
         yield f"mixout.scope: stableft does not know which parts of {who} come after a dropout; write linear"
 
 
-def no_sdpa(spec: BackboneSpec, name: str) -> str:
+def no_sdpa_message(spec: BackboneSpec, name: str) -> str:
     """Returns the sentence about a family whose attention cannot be run through torch's fused one."""
     return f"model.attention: transformers has no sdpa for {spec.title} model {name!r}; write eager"
 
 
-def _about_reinit(config: RunConfig, spec: BackboneSpec, who: str, blocks: int | None) -> Iterator[str]:
+def _unsupported_reinit(config: RunConfig, spec: BackboneSpec, who: str, blocks: int | None) -> Iterator[str]:
     reinit = config.reinit
     if reinit is None:
         return
@@ -91,7 +93,7 @@ def _about_reinit(config: RunConfig, spec: BackboneSpec, who: str, blocks: int |
     if reinit.blocks and spec.shares_blocks:
         yield f"reinit.blocks: {who} is one block, used again and again: none would stay pre-trained; write 0"
     if reinit.blocks and not spec.blocks:
-        yield f"reinit.blocks: {_unknown_blocks(who)} or write 0"
+        yield f"reinit.blocks: {_unknown_blocks_message(who)} or write 0"
     if blocks is not None and reinit.blocks > blocks:
         yield f"reinit.blocks: {reinit.blocks} is more than the {blocks} blocks of {who}"
     if reinit.embeddings and (spec.shares_blocks or len(spec.blocks) > 1):
@@ -101,5 +103,5 @@ def _about_reinit(config: RunConfig, spec: BackboneSpec, who: str, blocks: int |
         yield f"reinit.embeddings: where {who} keeps them is not known; name them in model.structure, or write false"
 
 
-def _unknown_blocks(who: str) -> str:
+def _unknown_blocks_message(who: str) -> str:
     return f"stableft does not know where {who} keeps its blocks; name them in model.structure,"

@@ -25,23 +25,23 @@ from transformers import (
 from transformers.utils import logging
 
 from stableft.catalog.model_families import BACKBONES, BackboneSpec
-from stableft.config.local_files import folder_digest
-from stableft.config.planned_run import Sources
+from stableft.config.local_files import model_folder_digest
+from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import ModelConfig, RunConfig
-from stableft.errors import UserError, nearest
-from stableft.methods.mixout import check_mixable
-from stableft.methods.reinit import check_drawable, redrawn_modules
-from stableft.models.compatibility import backbone_of, check_fit, no_sdpa
+from stableft.errors import UserError, did_you_mean
+from stableft.methods.mixout import check_mixout_applies
+from stableft.methods.reinit import check_drawable, modules_to_redraw
+from stableft.models.compatibility import check_model_fits_config, no_sdpa_message, resolve_backbone
 
 # What transformers raises for a config.json or weights that are damaged or not a model's, as found by trying.
-UNLOADABLE = (
+LOAD_ERRORS = (
     OSError, ValueError, KeyError, RuntimeError, EOFError, ImportError, SafetensorError, StrictDataclassError,
     pickle.UnpicklingError,
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Pretrained:
+class PretrainedCheckpoint:
     """A loaded checkpoint, of which modules still have to be drawn: `head`, and `missing` besides the head."""
 
     model: PreTrainedModel
@@ -51,44 +51,44 @@ class Pretrained:
     missing: tuple[str, ...]
 
 
-def load_tokenizer(config: RunConfig, sources: Sources):
+def load_tokenizer(config: RunConfig, sources: LocalPaths):
     """Returns the tokenizer that belongs to the config's model.
 
     Raises:
         UserError: there is none, or it is not a fast tokenizer.
     """
-    where, revision = _location(config, sources)
-    return _tokenizer(where, revision)
+    where, revision = _model_location(config, sources)
+    return _load_tokenizer(where, revision)
 
 
-def load_pretrained(config: RunConfig, sources: Sources) -> Pretrained:
+def load_pretrained(config: RunConfig, sources: LocalPaths) -> PretrainedCheckpoint:
     """Returns the checkpoint of a config, loaded once for the runs that share it.
 
     Raises:
         UserError: it cannot be loaded, has changed since the sweep was planned, or does not fit the config.
     """
-    where, revision = _location(config, sources)
-    if config.model.sha256 and folder_digest(Path(where)) != config.model.sha256:
+    where, revision = _model_location(config, sources)
+    if config.model.sha256 and model_folder_digest(Path(where)) != config.model.sha256:
         raise UserError(f"model {config.model.name!r}: folder {where} has changed since the sweep was planned")
-    described = _described(where, revision)
-    spec = backbone_of(config.model, described.to_dict())
+    described = _load_model_config(where, revision)
+    spec = resolve_backbone(config.model, described.to_dict())
     positions = getattr(described, "max_position_embeddings", None)
-    check_fit(config, spec, positions, getattr(described, spec.lengths[-1]) if spec.lengths else None)
-    pretrained = _pretrained(where, revision, config.task.n_outputs, config.model)  # pyright: ignore[reportArgumentType]
+    check_model_fits_config(config, spec, positions, getattr(described, spec.lengths[-1]) if spec.lengths else None)
+    pretrained = _load_pretrained(where, revision, config.task.n_outputs, config.model)  # pyright: ignore[reportArgumentType]
     model, spec = pretrained.model, pretrained.spec
     # Of a family without a row it is only known now how many blocks there are, and how many positions are lost.
-    check_fit(
+    check_model_fits_config(
         config, spec, positions, len(list(model.get_submodule(spec.blocks[-1]).children())) if spec.blocks else None
     )
     if config.reinit:
-        check_drawable(redrawn_modules(model, spec, config.reinit))
+        check_drawable(modules_to_redraw(model, spec, config.reinit))
     if config.mixout and config.mixout.p > 0:
-        check_mixable(model, spec, config.mixout)
+        check_mixout_applies(model, spec, config.mixout)
     return pretrained
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keeps transformers from writing bars and warnings to the terminal."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -101,7 +101,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _location(config: RunConfig, sources: Sources) -> tuple[str, str | None]:
+def _model_location(config: RunConfig, sources: LocalPaths) -> tuple[str, str | None]:
     if config.model.sha256 is None:
         return config.model.name, config.model.revision
     assert config.model.sha256 in sources.paths, f"no path for model {config.model.name}"
@@ -109,11 +109,11 @@ def _location(config: RunConfig, sources: Sources) -> tuple[str, str | None]:
 
 
 @functools.lru_cache(maxsize=4)
-def _tokenizer(where: str, revision: str | None):
+def _load_tokenizer(where: str, revision: str | None):
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, revision=revision)
-    except UNLOADABLE as error:
-        raise UserError(load_error("tokenizer", where, error)) from None
+    except LOAD_ERRORS as error:
+        raise UserError(load_error_message("tokenizer", where, error)) from None
     if not tokenizer.is_fast:
         raise UserError(f"model {where!r}: its tokenizer has no fast version (no tokenizer.json)")
     if tokenizer.pad_token_id is None:  # as of GPT-2
@@ -124,19 +124,19 @@ def _tokenizer(where: str, revision: str | None):
 
 
 @functools.lru_cache(maxsize=4)
-def _described(where: str, revision: str | None) -> PreTrainedConfig:
+def _load_model_config(where: str, revision: str | None) -> PreTrainedConfig:
     """Returns what config.json says, completed with the defaults of the family."""
     try:
         values, _ = PreTrainedConfig.get_config_dict(where, revision=revision)
         family = values.get("model_type")
         if isinstance(family, str) and family not in CONFIG_MAPPING:
-            close = nearest(family, CONFIG_MAPPING)
+            close = did_you_mean(family, CONFIG_MAPPING)
             raise UserError(f"model {where!r} is of family {family!r}, which transformers does not know{close}")
         config = AutoConfig.from_pretrained(where, revision=revision)
     except UserError:
         raise
-    except UNLOADABLE as error:
-        raise UserError(load_error("model", where, error)) from None
+    except LOAD_ERRORS as error:
+        raise UserError(load_error_message("model", where, error)) from None
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise UserError(
             f"model {where!r} is of family {config.model_type!r}, for which transformers has no model that classifies "
@@ -146,12 +146,12 @@ def _described(where: str, revision: str | None) -> PreTrainedConfig:
 
 
 @functools.lru_cache(maxsize=1)  # a worker's runs mostly share one checkpoint; two would double its memory
-def _pretrained(where: str, revision: str | None, n_outputs: int, wanted: ModelConfig) -> Pretrained:
-    spec = backbone_of(wanted, _described(where, revision).to_dict())
-    tokenizer = _tokenizer(where, revision)
-    config = _wanted_config(where, revision, n_outputs, spec, wanted.dropout)
+def _load_pretrained(where: str, revision: str | None, n_outputs: int, wanted: ModelConfig) -> PretrainedCheckpoint:
+    spec = resolve_backbone(wanted, _load_model_config(where, revision).to_dict())
+    tokenizer = _load_tokenizer(where, revision)
+    config = _adapted_model_config(where, revision, n_outputs, spec, wanted.dropout)
     try:
-        with quiet():  # it would tell at length that the head is new, which is the point here
+        with quiet_transformers():  # it would tell at length that the head is new, which is the point here
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 where,
                 revision=revision,
@@ -161,30 +161,30 @@ def _pretrained(where: str, revision: str | None, n_outputs: int, wanted: ModelC
                 ignore_mismatched_sizes=True,  # a head with other labels; anything else is caught below
                 output_loading_info=True,
             )
-    except UNLOADABLE as error:
+    except LOAD_ERRORS as error:
         if "scaled_dot_product_attention" in str(error):
-            raise UserError(no_sdpa(spec, wanted.name)) from None
-        raise UserError(load_error("model", where, error)) from None
+            raise UserError(no_sdpa_message(spec, wanted.name)) from None
+        raise UserError(load_error_message("model", where, error)) from None
     if not hasattr(model, model.base_model_prefix):
         raise UserError(f"model {where!r}: transformers does not tell the head of a {spec.title} model from the rest")
-    check_parts(model, spec, wanted.name)
+    check_backbone_paths(model, spec, wanted.name)
     if wanted.dropout is not None:
         _check_dropout(model, spec, wanted)
     absent = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
-    missing = missing_modules(where, spec, model, absent, info["unexpected_keys"])
+    missing = find_missing_modules(where, spec, model, absent, info["unexpected_keys"])
     entries = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > entries:
-        raise UserError(_too_many(where, len(tokenizer), entries))
+        raise UserError(_too_many_tokens_message(where, len(tokenizer), entries))
     if wanted.head == "paper":
         set_paper_head(model, spec)
-    head = new_head(model, spec, absent, _described(where, revision).architectures or [])
+    head = find_new_head_modules(model, spec, absent, _load_model_config(where, revision).architectures or [])
     check_drawable(model.get_submodule(name) for name in (*head, *missing))
     if spec.name not in BACKBONES:
-        spec = replace(spec, lost_positions=lost_positions(model))
-    return Pretrained(model, spec, getattr(config, "_commit_hash", None), head, missing)
+        spec = replace(spec, lost_positions=count_lost_positions(model))
+    return PretrainedCheckpoint(model, spec, getattr(config, "_commit_hash", None), head, missing)
 
 
-def _wanted_config(
+def _adapted_model_config(
     where: str, revision: str | None, n_outputs: int, spec: BackboneSpec, dropout: float | None
 ) -> PreTrainedConfig:
     """Returns the config to load a model with.
@@ -194,14 +194,14 @@ def _wanted_config(
     Raises:
         UserError: the model has no such token, or is of a family with a row and has another in its config.json.
     """
-    config = copy.deepcopy(_described(where, revision))
+    config = copy.deepcopy(_load_model_config(where, revision))
     config.num_labels = n_outputs
     for field in spec.dropouts if dropout is not None else ():
         setattr(config, field, dropout)
-    tokenizer, entries = _tokenizer(where, revision), getattr(config, "vocab_size", None)
+    tokenizer, entries = _load_tokenizer(where, revision), getattr(config, "vocab_size", None)
     stated, pad = getattr(config, "pad_token_id", None), tokenizer.pad_token_id
     if isinstance(entries, int) and pad >= entries:  # here, as a model with such padding cannot even be made
-        raise UserError(_too_many(where, len(tokenizer), entries))
+        raise UserError(_too_many_tokens_message(where, len(tokenizer), entries))
     if spec.name in BACKBONES and stated not in (None, pad):
         raise UserError(
             f"model {where!r}: its tokenizer pads with token {pad}, and the pad_token_id of its config.json is "
@@ -213,7 +213,7 @@ def _wanted_config(
     return config
 
 
-def _too_many(where: str, tokens: int, entries: int) -> str:
+def _too_many_tokens_message(where: str, tokens: int, entries: int) -> str:
     return f"model {where!r}: its tokenizer has {tokens} entries, more than the vocab_size of {entries} in config.json"
 
 
@@ -227,7 +227,7 @@ def _check_dropout(model: PreTrainedModel, spec: BackboneSpec, wanted: ModelConf
             )
 
 
-def load_error(what: str, where: str, error: Exception) -> str:
+def load_error_message(what: str, where: str, error: Exception) -> str:
     """Returns the sentence about a tokenizer or model that transformers cannot load."""
     kind = "folder" if Path(where).exists() else "hub model (is there a network, or a cached copy?)"
     text = repr(error) if isinstance(error, KeyError) else str(error)
@@ -235,7 +235,11 @@ def load_error(what: str, where: str, error: Exception) -> str:
     return f"model {where!r}: the {what} cannot be loaded from this {kind}: {reason}"
 
 
-TASKS = ("Classification", "MultipleChoice", "QuestionAnswering")  # ends of the names of classes with a trained head
+TRAINED_HEAD_SUFFIXES = (
+    "Classification",
+    "MultipleChoice",
+    "QuestionAnswering",
+)  # ends of the names of classes with a trained head
 
 
 class FirstTokenHead(nn.Module):
@@ -259,13 +263,13 @@ def set_paper_head(model: PreTrainedModel, spec: BackboneSpec) -> None:
     model.classifier = FirstTokenHead(config.hidden_size, config.num_labels, dropout)
 
 
-def head_modules(model: PreTrainedModel) -> list[str]:
+def find_head_modules(model: PreTrainedModel) -> list[str]:
     """Returns the names of the modules that make up the head: all that have weights outside the base model."""
     children = model.named_children()
     return [name for name, part in children if name != model.base_model_prefix and any(True for _ in part.parameters())]
 
 
-def new_head(
+def find_new_head_modules(
     model: PreTrainedModel, spec: BackboneSpec, absent: Collection[str], architectures: Collection[str]
 ) -> tuple[str, ...]:
     """Returns the modules of the head that a run draws.
@@ -273,14 +277,14 @@ def new_head(
     They are all of it, but in a family without a row only those with `absent` weights: ModernBERT's head begins with
     layers of its pre-training. What was trained for a task, as the `architectures` of config.json tell, is drawn too.
     """
-    head = head_modules(model)
+    head = find_head_modules(model)
     owners = {key.rpartition(".")[0] for key in absent}
     new = tuple(name for name, _ in model.named_modules() if name in owners and name.partition(".")[0] in head)
-    trained = any(name.endswith(TASKS) for name in architectures)
+    trained = any(name.endswith(TRAINED_HEAD_SUFFIXES) for name in architectures)
     return tuple(head) if spec.name in BACKBONES or trained or not new else new
 
 
-def lost_positions(model: PreTrainedModel) -> int:
+def count_lost_positions(model: PreTrainedModel) -> int:
     """Returns how many positions no token can have: in RoBERTa and its kin they count from after that of padding."""
     for name, part in model.base_model.named_modules():
         if isinstance(part, nn.Embedding) and f".{name}".endswith("embeddings.position_embeddings"):
@@ -288,7 +292,7 @@ def lost_positions(model: PreTrainedModel) -> int:
     return 0
 
 
-def missing_modules(
+def find_missing_modules(
     where: str, spec: BackboneSpec, model: PreTrainedModel, absent: Collection[str], unexpected: Collection[str]
 ) -> tuple[str, ...]:
     """Returns the modules besides the head that must be drawn: only the pooler may be absent, as in MLM checkpoints.
@@ -300,7 +304,7 @@ def missing_modules(
         UserError: the checkpoint does not fit the model.
     """
     base = f"{model.base_model_prefix}."
-    extra = sorted(key for key in unexpected if _is_of_a_block(key.removeprefix(base), spec, model))
+    extra = sorted(key for key in unexpected if _belongs_to_block(key.removeprefix(base), spec, model))
     if extra:
         raise UserError(
             f"model {where!r}: its weights hold {extra[0]}"
@@ -318,7 +322,7 @@ def missing_modules(
     return tuple(sorted({pooler for pooler in poolers.values() if pooler}))
 
 
-def _is_of_a_block(key: str, spec: BackboneSpec, model: PreTrainedModel) -> bool:
+def _belongs_to_block(key: str, spec: BackboneSpec, model: PreTrainedModel) -> bool:
     """True for a weight of a block; in a family without a row, of a block that the model does not have.
 
     `key` has no prefix, as in a checkpoint of the bare encoder.
@@ -342,7 +346,7 @@ def _pooler_of(key: str, spec: BackboneSpec) -> str | None:
     return f"{before}.pooler" if found else None
 
 
-def check_parts(model: PreTrainedModel, spec: BackboneSpec, name: str) -> None:
+def check_backbone_paths(model: PreTrainedModel, spec: BackboneSpec, name: str) -> None:
     """Compares the parts of a spec with a loaded model; a family's row may name embeddings that some models lack.
 
     Raises:
@@ -353,7 +357,7 @@ def check_parts(model: PreTrainedModel, spec: BackboneSpec, name: str) -> None:
             if not has_module(model, path):
                 if spec.name in BACKBONES and key == "embeddings":
                     continue
-                raise UserError(f"model.structure: {key}: {_not_there(model, path, name)}")
+                raise UserError(f"model.structure: {key}: {_missing_module_message(model, path, name)}")
             part = model.get_submodule(path)
             if key == "blocks" and not isinstance(part, nn.ModuleList):
                 kind = type(part).__name__
@@ -369,11 +373,11 @@ def has_module(model: nn.Module, path: str) -> bool:
     return True
 
 
-def _not_there(model: nn.Module, path: str, name: str) -> str:
+def _missing_module_message(model: nn.Module, path: str, name: str) -> str:
     """Returns the sentence about a path that leads nowhere: how far it goes, and what is there."""
     parts = path.split(".")
     known = next(i for i in range(len(parts), -1, -1) if has_module(model, ".".join(parts[:i])))
     children = [child for child, _ in model.get_submodule(".".join(parts[:known])).named_children()]
     place = repr(".".join(parts[:known])) if known else "it"
     has = ", ".join(children) or "no parts"
-    return f"model {name!r} has no {path!r}: {place} has {has}{nearest(parts[known], children)}"
+    return f"model {name!r} has no {path!r}: {place} has {has}{did_you_mean(parts[known], children)}"

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-WEIGHTS = "model.safetensors"
+WEIGHTS_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)
-class Start:
+class StartWeights:
     """A finished run whose weights another starts from. `with_head`: the head too, as both have the same labels."""
 
     record: RunRecord
@@ -33,7 +33,7 @@ class Start:
         )
 
 
-def find_start(config: RunConfig, results: Path) -> Start | None:
+def find_start_weights(config: RunConfig, results: Path) -> StartWeights | None:
     """Returns what the config's `start_from` names, None if it names nothing.
 
     Raises:
@@ -47,13 +47,13 @@ def find_start(config: RunConfig, results: Path) -> Start | None:
         how = f"has {record.status}" if record and record.status == "crashed" else "has not finished"
         raise UserError(f"start_from: run {run_id} {how} in {results}; only the weights of a finished run can be used")
     theirs, ours = record.config.model, config.model
-    if _identity(theirs) != _identity(ours):
+    if _model_identity(theirs) != _model_identity(ours):
         raise UserError(
             f"start_from: run {run_id} was trained from model {theirs.name!r}, and a run with model {ours.name!r} "
             "cannot start from it"
         )
     folder = run_folder(results, run_id)
-    weights = folder / {"best": BEST_FOLDER, "last": LAST_FOLDER}[checkpoint] / WEIGHTS
+    weights = folder / {"best": BEST_FOLDER, "last": LAST_FOLDER}[checkpoint] / WEIGHTS_FILE
     if not weights.is_file() and record.reason:
         raise UserError(f"start_from: run {run_id} has no {checkpoint} weights: {record.reason}; name another run")
     if not weights.is_file():
@@ -62,14 +62,14 @@ def find_start(config: RunConfig, results: Path) -> Start | None:
             f"{folder} and train it again with --save {checkpoint}, which a sweep that trains it first does by itself"
         )
     same_head = record.config.task.labels == config.task.labels and (theirs.head or "stock") == (ours.head or "stock")
-    return Start(record, weights, same_head)
+    return StartWeights(record, weights, same_head)
 
 
-def _identity(model: ModelConfig) -> tuple:
+def _model_identity(model: ModelConfig) -> tuple:
     return (model.sha256,) if model.sha256 else (model.name, model.revision)
 
 
-def load_start(model: "nn.Module", start: Start, head: Sequence[str]) -> None:
+def load_start_weights(model: "nn.Module", start: StartWeights, head: Sequence[str]) -> None:
     """Replaces the model's weights by those of the run it starts from, but for the `head` modules of other labels.
 
     Raises:

@@ -6,38 +6,45 @@ from pathlib import Path
 from typing import Any
 
 from stableft.catalog.model_families import find_backbone
-from stableft.config.local_files import config_name, file_digest, find_config, find_file, folder_digest, locate_model
-from stableft.config.planned_run import Sources
+from stableft.config.local_files import (
+    config_name,
+    file_digest,
+    find_config,
+    find_file,
+    locate_model,
+    model_folder_digest,
+)
+from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import PretrainConfig
 from stableft.config.settings import (
     Leaves,
     Setting,
     Settings,
-    build_part,
-    given_values,
-    leaves_of,
-    settings_at,
-    settings_from,
+    build_config_section,
+    collect_settings,
+    find_leaves,
+    parse_set_options,
+    settings_of_key,
 )
-from stableft.config.yaml_file import Document, load_yaml
+from stableft.config.yaml_file import YamlDocument, load_yaml
 from stableft.errors import UserError
-from stableft.pretrain.corpus import text_digest, text_files, vocabulary_of
-from stableft.pretrain.masked_lm import complete_model, model_keys
+from stableft.pretrain.corpus import list_text_files, load_pretraining_tokenizer, text_digest
+from stableft.pretrain.masked_lm import complete_model_config, model_config_keys
 
 TOYLANG = "toylang"
-MASKED = ("bert", "roberta", "albert", "electra")  # families whose masked-language models the tests look at
+MASKED_LM_FAMILIES = ("bert", "roberta", "albert", "electra")  # families whose masked-language models the tests look at
 
 
 @dataclass(frozen=True)
-class Pretraining:
+class PlannedPretraining:
     """A pre-training to be done, and the name of its config file."""
 
     name: str
     config: PretrainConfig
-    sources: Sources
+    sources: LocalPaths
 
 
-def load_pretraining(path: str | Path, sources: Sources, sets: Sequence[str] = ()) -> Pretraining:
+def load_pretraining(path: str | Path, sources: LocalPaths, sets: Sequence[str] = ()) -> PlannedPretraining:
     """Returns what a config file asks for; `sets` are KEY=VALUE texts that win over it.
 
     Raises:
@@ -49,27 +56,27 @@ def load_pretraining(path: str | Path, sources: Sources, sets: Sequence[str] = (
         raise UserError(f"{path}: a pre-training config is a mapping with keys such as text and model")
     if not document.data.keys().isdisjoint(("arms", "task", "recipe")):
         raise UserError(f"{path} is a sweep file: `stableft sweep {path}` runs it")
-    given = dict(given_values(sets))
-    family = _family(document, given, path)
-    leaves = _leaves(family)
-    settings = settings_from(document, leaves=leaves)
+    given = dict(parse_set_options(sets))
+    family = _find_family(document, given, path)
+    leaves = _config_leaves(family)
+    settings = collect_settings(document, leaves=leaves)
     for key, value in given.items():
-        settings |= settings_at(key, value, "--set", leaves)
+        settings |= settings_of_key(key, value, "--set", leaves)
     paths = dict(sources.paths)
     for key in ("text", "vocabulary"):
-        settings |= _origin(key, settings, (Path.cwd(), path.parent), paths, path)
-    settings |= _start(settings, (Path.cwd(), path.parent), paths)
-    config = _build(family, settings, leaves, document, paths)
-    return Pretraining(config_name(path), config.normalized(), replace(sources, paths=paths))
+        settings |= _locate_origin(key, settings, (Path.cwd(), path.parent), paths, path)
+    settings |= _locate_start(settings, (Path.cwd(), path.parent), paths)
+    config = _build_config(family, settings, leaves, document, paths)
+    return PlannedPretraining(config_name(path), config.normalized(), replace(sources, paths=paths))
 
 
-def _leaves(family: str) -> Leaves:
-    leaves = leaves_of(PretrainConfig)
+def _config_leaves(family: str) -> Leaves:
+    leaves = find_leaves(PretrainConfig)
     del leaves["model"]
-    return leaves | {f"model.{key}": None for key in model_keys(family)}
+    return leaves | {f"model.{key}": None for key in model_config_keys(family)}
 
 
-def _family(document: Document, given: dict[str, Any], path: Path) -> str:
+def _find_family(document: YamlDocument, given: dict[str, Any], path: Path) -> str:
     """Returns the family of models, which must be known first: it says which keys `model` has."""
     where = "--set" if "family" in given else document.where(("family",))
     family = given.get("family", document.data.get("family"))
@@ -79,14 +86,17 @@ def _family(document: Document, given: dict[str, Any], path: Path) -> str:
         name = find_backbone(str(family), config_name(path)).name
     except UserError as error:
         raise UserError(f"{where}: family: {error}") from None
-    if name not in MASKED:
+    if name not in MASKED_LM_FAMILIES:
         raise UserError(
-            f"{where}: family: {name} is not pre-trained by masking tokens; stableft pre-trains {', '.join(MASKED)}"
+            f"{where}: family: {name} is not pre-trained by masking tokens; stableft pre-trains "
+            f"{', '.join(MASKED_LM_FAMILIES)}"
         )
     return name
 
 
-def _origin(key: str, settings: Settings, folders: tuple[Path, ...], paths: dict[str, Path], config: Path) -> Settings:
+def _locate_origin(
+    key: str, settings: Settings, folders: tuple[Path, ...], paths: dict[str, Path], config: Path
+) -> Settings:
     """Returns the setting of `text` or `vocabulary` with what its path stands for, which is added to `paths`."""
     if key not in settings:
         raise UserError(f"{config}: key {key!r} is missing")
@@ -100,20 +110,20 @@ def _origin(key: str, settings: Settings, folders: tuple[Path, ...], paths: dict
         raise UserError(f"{where}: {key}: there is no file or folder {name!r}; --set {key}=PATH gives another")
     path = path.resolve()
     if key == "text":
-        if not text_files(path):
+        if not list_text_files(path):
             raise UserError(f"{where}: text: folder {name!r} holds no files")
         digest = text_digest(path)
     elif path.is_dir():
         if not (path / "tokenizer.json").is_file():
             raise UserError(f"{where}: vocabulary: folder {name!r} has no tokenizer.json")
-        digest = folder_digest(path)
+        digest = model_folder_digest(path)
     else:
         digest = file_digest(path)
     paths[digest] = path
     return {key: Setting({"name": path.name, "sha256": digest}, where)}
 
 
-def _start(settings: Settings, folders: tuple[Path, ...], paths: dict[str, Path]) -> Settings:
+def _locate_start(settings: Settings, folders: tuple[Path, ...], paths: dict[str, Path]) -> Settings:
     """Returns the setting of `start_from` with what its folder stands for, which is added to `paths`."""
     given = settings.get("start_from")
     if given is None or given.value is None:
@@ -125,18 +135,18 @@ def _start(settings: Settings, folders: tuple[Path, ...], paths: dict[str, Path]
     return {"start_from": Setting(values, given.where)}
 
 
-def _build(
-    family: str, settings: Settings, leaves: Leaves, document: Document, paths: dict[str, Path]
+def _build_config(
+    family: str, settings: Settings, leaves: Leaves, document: YamlDocument, paths: dict[str, Path]
 ) -> PretrainConfig:
     """Returns the config with all values of its model, after a look at whether they, vocabulary and rows fit."""
     written = {key.removeprefix("model."): value for key, value in settings.items() if key.startswith("model.")}
-    checked = build_part(settings | {"model": Setting({}, "")}, document.path, PretrainConfig, leaves)
+    checked = build_config_section(settings | {"model": Setting({}, "")}, document.path, PretrainConfig, leaves)
     try:
-        tokenizer = vocabulary_of(checked, paths)
+        tokenizer = load_pretraining_tokenizer(checked, paths)
     except UserError as error:
         raise UserError(f"{settings['vocabulary'].where}: {error}") from None
     where = document.where(("model",))
-    model = complete_model(family, written, tokenizer, checked.attention, where)
+    model = complete_model_config(family, written, tokenizer, checked.attention, where)
     positions = model["max_position_embeddings"] - find_backbone(family, family).lost_positions
     if checked.max_length > positions:
         raise UserError(

@@ -13,13 +13,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from stableft.config.local_files import file_digest
-from stableft.config.planned_run import Sources
+from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import PretrainConfig
 from stableft.data import toy_language as toylang
-from stableft.data.tokens import CHUNK, TextRows, cached, tokenize, tokenizer_hash
+from stableft.data.tokens import TOKENIZE_CHUNK_ROWS, TokenizedRows, hash_tokenizer, load_or_compute, tokenize
 from stableft.errors import UserError
 from stableft.pretrain.record import CorpusRecord
-from stableft.seeds import generator
+from stableft.seeds import make_generator
 
 CORPUS_FORMAT = "corpus 2"  # counted up when the same text would give other rows
 
@@ -28,13 +28,13 @@ CORPUS_FORMAT = "corpus 2"  # counted up when the same text would give other row
 class Corpus:
     """Rows of tokens, and which of them (row numbers) train and are held out."""
 
-    rows: TextRows
+    rows: TokenizedRows
     train: np.ndarray
     held_out: np.ndarray
     record: CorpusRecord
 
 
-def load_corpus(config: PretrainConfig, sources: Sources, tokenizer: PreTrainedTokenizerBase) -> Corpus:
+def load_corpus(config: PretrainConfig, sources: LocalPaths, tokenizer: PreTrainedTokenizerBase) -> Corpus:
     """Returns the rows of a pre-training. No row that is held out, nor one equal to it, is among those that train.
 
     Raises:
@@ -44,7 +44,7 @@ def load_corpus(config: PretrainConfig, sources: Sources, tokenizer: PreTrainedT
         _toy_rows(config, sources, tokenizer) if config.text.sha256 is None else _file_rows(config, sources, tokenizer)
     )
     *parts, document = arrays
-    rows = TextRows(*parts)
+    rows = TokenizedRows(*parts)
     name = f"text {config.text.name!r}"
     documents = int(document[-1]) + 1 if len(document) else 0
     if documents < 2:
@@ -52,42 +52,46 @@ def load_corpus(config: PretrainConfig, sources: Sources, tokenizer: PreTrainedT
             f"{name}: it has {documents} documents, and at least one to train on and one to hold out are needed"
         )
     count = min(max(1, round(config.corpus.held_out * documents)), documents - 1)
-    drawn = torch.randperm(documents, generator=generator(config.corpus.seed, "held_out")).numpy()[:count]
+    drawn = torch.randperm(documents, generator=make_generator(config.corpus.seed, "held_out")).numpy()[:count]
     is_held_out = np.isin(document, drawn)
     held_out = np.flatnonzero(is_held_out)
-    train = _unlike(rows, np.flatnonzero(~is_held_out), held_out)
+    train = _drop_equal_rows(rows, np.flatnonzero(~is_held_out), held_out)
     if not len(train):
         raise UserError(f"{name}: every row that could be trained on is equal to one that is held out")
-    return Corpus(rows, train, held_out, _record(rows, train, held_out, documents))
+    return Corpus(rows, train, held_out, _make_record(rows, train, held_out, documents))
 
 
-def _toy_rows(config: PretrainConfig, sources: Sources, tokenizer) -> tuple[np.ndarray, ...]:
+def _toy_rows(config: PretrainConfig, sources: LocalPaths, tokenizer) -> tuple[np.ndarray, ...]:
     assert config.corpus.pairs
-    columns = list(zip(*toylang.corpus(config.corpus.seed, config.corpus.pairs), strict=True))
+    columns = list(zip(*toylang.make_toy_corpus(config.corpus.seed, config.corpus.pairs), strict=True))
     text = hashlib.sha256("\n".join("\n".join(column) for column in columns).encode()).hexdigest()
-    key = [CORPUS_FORMAT, text, tokenizer_hash(tokenizer), config.max_length]
-    arrays = cached(sources.cache_dir, key, lambda: tokenize(columns, tokenizer, config.max_length))
+    key = [CORPUS_FORMAT, text, hash_tokenizer(tokenizer), config.max_length]
+    arrays = load_or_compute(sources.cache_dir, key, lambda: tokenize(columns, tokenizer, config.max_length))
     return *arrays, np.arange(config.corpus.pairs)
 
 
-def _file_rows(config: PretrainConfig, sources: Sources, tokenizer) -> tuple[np.ndarray, ...]:
+def _file_rows(config: PretrainConfig, sources: LocalPaths, tokenizer) -> tuple[np.ndarray, ...]:
     digest = config.text.sha256
     assert digest
     path = sources.paths[digest]
     if text_digest(path) != digest:
         raise UserError(f"text {config.text.name!r}: {path} has changed since the config was read")
-    key = [CORPUS_FORMAT, digest, tokenizer_hash(tokenizer), config.max_length]
-    return cached(sources.cache_dir, key, lambda: pack(read_documents(text_files(path)), tokenizer, config.max_length))
+    key = [CORPUS_FORMAT, digest, hash_tokenizer(tokenizer), config.max_length]
+    return load_or_compute(
+        sources.cache_dir,
+        key,
+        lambda: pack_documents(read_documents(list_text_files(path)), tokenizer, config.max_length),
+    )
 
 
-def pack(lines: Iterable[tuple[int, str]], tokenizer, max_length: int) -> tuple[np.ndarray, ...]:
+def pack_documents(lines: Iterable[tuple[int, str]], tokenizer, max_length: int) -> tuple[np.ndarray, ...]:
     """Returns ids, segment ids, offsets and the document of each row, from (document, line) in order.
 
     The tokens of a document, its lines joined, are cut into rows of `max_length` with [CLS] and [SEP]; the last one
     may be shorter. No row has text of two documents.
     """
     ids, lengths, documents = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for chunk in _chunks(lines, CHUNK):
+    for chunk in _split_into_chunks(lines, TOKENIZE_CHUNK_ROWS):
         encoded = tokenizer(
             [line for _, line in chunk],
             add_special_tokens=False,
@@ -113,13 +117,13 @@ def pack(lines: Iterable[tuple[int, str]], tokenizer, max_length: int) -> tuple[
     return packed, np.zeros(len(packed), np.int8), offsets, document
 
 
-def _chunks(items: Iterable[tuple[int, str]], size: int) -> Iterator[list[tuple[int, str]]]:
+def _split_into_chunks(items: Iterable[tuple[int, str]], size: int) -> Iterator[list[tuple[int, str]]]:
     iterator = iter(items)
     while chunk := list(itertools.islice(iterator, size)):
         yield chunk
 
 
-def _unlike(rows: TextRows, candidates: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _drop_equal_rows(rows: TokenizedRows, candidates: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Returns the candidates whose tokens are those of none of the others."""
 
     def content(row: int) -> bytes:
@@ -129,7 +133,7 @@ def _unlike(rows: TextRows, candidates: np.ndarray, others: np.ndarray) -> np.nd
     return candidates[[content(row) not in taken for row in candidates]]
 
 
-def _record(rows: TextRows, train: np.ndarray, held_out: np.ndarray, documents: int) -> CorpusRecord:
+def _make_record(rows: TokenizedRows, train: np.ndarray, held_out: np.ndarray, documents: int) -> CorpusRecord:
     digest = hashlib.sha256()
     for array in (rows.input_ids, rows.segment_ids, rows.offsets, train, held_out):
         digest.update(np.ascontiguousarray(array).data)
@@ -147,7 +151,7 @@ def _record(rows: TextRows, train: np.ndarray, held_out: np.ndarray, documents: 
 DOCUMENT_TAG = re.compile(r"</?doc\b[^>]*>")  # WikiExtractor's
 
 
-def text_files(path: Path) -> list[Path]:
+def list_text_files(path: Path) -> list[Path]:
     """Returns the file itself, or all files of a folder at any depth in the order of their names, hidden ones apart."""
     if path.is_file():
         return [path]
@@ -163,7 +167,7 @@ def text_digest(path: Path) -> str:
     """Returns the SHA-256 of a file, or one over names and contents of all text files of a folder."""
     if path.is_file():
         return file_digest(path)
-    lines = [f"{file_digest(file)}  {file.relative_to(path).as_posix()}\n" for file in text_files(path)]
+    lines = [f"{file_digest(file)}  {file.relative_to(path).as_posix()}\n" for file in list_text_files(path)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -192,7 +196,7 @@ def read_documents(files: Iterable[Path]) -> Iterator[tuple[int, str]]:
                 yield document, text
 
 
-SPECIAL = {
+SPECIAL_TOKENS = {
     "pad_token": "[PAD]",
     "unk_token": "[UNK]",
     "cls_token": "[CLS]",
@@ -201,28 +205,28 @@ SPECIAL = {
 }
 
 
-def vocabulary_of(config: PretrainConfig, paths: Mapping[str, Path]) -> PreTrainedTokenizerBase:
+def load_pretraining_tokenizer(config: PretrainConfig, paths: Mapping[str, Path]) -> PreTrainedTokenizerBase:
     """Returns the tokenizer of a pre-training, whose file or folder is in `paths` by its hash.
 
     Raises:
         UserError: it cannot be read, or lacks a special token.
     """
     origin = config.vocabulary
-    return load_vocabulary(origin.name, paths[origin.sha256] if origin.sha256 else None, config.max_length)
+    return build_tokenizer(origin.name, paths[origin.sha256] if origin.sha256 else None, config.max_length)
 
 
-def load_vocabulary(name: str, path: Path | None, max_length: int) -> PreTrainedTokenizerBase:
+def build_tokenizer(name: str, path: Path | None, max_length: int) -> PreTrainedTokenizerBase:
     """Returns the tokenizer of a vocab.txt or of a folder with a tokenizer.json, without `path` the toy language's.
 
     Raises:
         UserError: it cannot be read, or lacks a special token.
     """
     if path is None:
-        tokenizer = _word_level(toylang.words())
+        tokenizer = _build_word_level(toylang.toy_vocabulary())
     elif path.is_dir():
-        tokenizer = _stored(name, path)
+        tokenizer = _load_tokenizer_folder(name, path)
     else:
-        tokenizer = BertTokenizer(vocab=_word_pieces(name, path), do_lower_case=True)
+        tokenizer = BertTokenizer(vocab=_read_word_pieces(name, path), do_lower_case=True)
     if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
         raise UserError(f"vocabulary {name!r} has special tokens only, and no word")
     if max(tokenizer.get_vocab().values()) >= len(tokenizer):
@@ -231,15 +235,15 @@ def load_vocabulary(name: str, path: Path | None, max_length: int) -> PreTrained
     return tokenizer
 
 
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Returns the ids that are neither masked nor put in place of others."""
     return sorted(set(tokenizer.all_special_ids))
 
 
-def _word_level(words: tuple[str, ...]) -> PreTrainedTokenizerFast:
-    entries = {word: i for i, word in enumerate((*SPECIAL.values(), *words))}
-    cls, sep = SPECIAL["cls_token"], SPECIAL["sep_token"]
-    backend = Tokenizer(models.WordLevel(entries, unk_token=SPECIAL["unk_token"]))
+def _build_word_level(words: tuple[str, ...]) -> PreTrainedTokenizerFast:
+    entries = {word: i for i, word in enumerate((*SPECIAL_TOKENS.values(), *words))}
+    cls, sep = SPECIAL_TOKENS["cls_token"], SPECIAL_TOKENS["sep_token"]
+    backend = Tokenizer(models.WordLevel(entries, unk_token=SPECIAL_TOKENS["unk_token"]))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     backend.post_processor = processors.TemplateProcessing(
         single=f"{cls} $A {sep}",
@@ -247,10 +251,10 @@ def _word_level(words: tuple[str, ...]) -> PreTrainedTokenizerFast:
         special_tokens=[(token, entries[token]) for token in (cls, sep)],
     )
     inputs = ["input_ids", "token_type_ids", "attention_mask"]
-    return PreTrainedTokenizerFast(tokenizer_object=backend, model_input_names=inputs, **SPECIAL)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_input_names=inputs, **SPECIAL_TOKENS)
 
 
-def _word_pieces(name: str, path: Path) -> dict[str, int]:
+def _read_word_pieces(name: str, path: Path) -> dict[str, int]:
     try:
         pieces = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
@@ -261,19 +265,19 @@ def _word_pieces(name: str, path: Path) -> dict[str, int]:
             what = f"{piece!r} stands already in line {entries[piece] + 1}" if piece in entries else "the line is empty"
             raise UserError(f"vocabulary {name!r}, line {number}: {what}; a vocabulary has one WordPiece a line")
         entries[piece] = number - 1
-    for token in SPECIAL.values():
+    for token in SPECIAL_TOKENS.values():
         if token not in entries:
             raise UserError(f"vocabulary {name!r} has no {token}, which BERT's vocabularies have")
     return entries
 
 
-def _stored(name: str, folder: Path) -> PreTrainedTokenizerBase:
+def _load_tokenizer_folder(name: str, folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
     except Exception as error:  # the tokenizers library raises bare exceptions for a damaged file
         reason = " ".join(str(error).split()).split(". ")[0]
         raise UserError(f"vocabulary {name!r}: the tokenizer of this folder cannot be loaded: {reason}") from None
-    missing = [token for token in SPECIAL if getattr(tokenizer, token) is None]
+    missing = [token for token in SPECIAL_TOKENS if getattr(tokenizer, token) is None]
     if missing:
         raise UserError(f"vocabulary {name!r}: its tokenizer has no {missing[0]}")
     return tokenizer

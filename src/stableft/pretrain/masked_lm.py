@@ -22,21 +22,29 @@ from stableft.catalog.model_families import find_backbone
 from stableft.config.run_config import MaskingConfig, PretrainConfig
 from stableft.config.settings import Setting, Settings
 from stableft.errors import UserError
-from stableft.models.load import UNLOADABLE, load_error, quiet
-from stableft.seeds import derive
+from stableft.models.load import LOAD_ERRORS, load_error_message, quiet_transformers
+from stableft.seeds import derive_seed
 
 # Fields of a family's config class that follow from the vocabulary, or make something else of the model.
-NOT_SET = ("pad_token_id", "bos_token_id", "eos_token_id", "use_cache", "is_decoder", "add_cross_attention")
+UNSETTABLE_KEYS = ("pad_token_id", "bos_token_id", "eos_token_id", "use_cache", "is_decoder", "add_cross_attention")
 # What transformers and torch raise for values that make no model, as found by trying.
-UNBUILDABLE = (StrictDataclassError, ValueError, KeyError, RuntimeError, TypeError, ZeroDivisionError, AttributeError)
+MODEL_BUILD_ERRORS = (
+    StrictDataclassError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ZeroDivisionError,
+    AttributeError,
+)
 
 
-def model_keys(family: str) -> list[str]:
+def model_config_keys(family: str) -> list[str]:
     """Returns the names of the values that make a model of the family."""
-    return [key for key in CONFIG_MAPPING[family].__annotations__ if key not in NOT_SET]
+    return [key for key in CONFIG_MAPPING[family].__annotations__ if key not in UNSETTABLE_KEYS]
 
 
-def complete_model(
+def complete_model_config(
     family: str, settings: Settings, tokenizer: PreTrainedTokenizerBase, attention: str, where: str
 ) -> dict[str, Any]:
     """Returns all values of a model, those that are not set from its family's config class; `settings` by bare key.
@@ -45,7 +53,7 @@ def complete_model(
         UserError: no model can be made of them, or not of that vocabulary.
     """
     entries = len(tokenizer)
-    values = {"vocab_size": entries} | {key: _checked(family, key, setting) for key, setting in settings.items()}
+    values = {"vocab_size": entries} | {key: _check_value(family, key, setting) for key, setting in settings.items()}
     try:
         config = AutoConfig.for_model(family, **values, pad_token_id=tokenizer.pad_token_id)
         if config.vocab_size < entries:
@@ -57,15 +65,15 @@ def complete_model(
             AutoModelForMaskedLM.from_config(config, attn_implementation=attention)
     except UserError:
         raise
-    except UNBUILDABLE as error:
+    except MODEL_BUILD_ERRORS as error:
         reason = " ".join((str(error) if not isinstance(error, KeyError) else f"{error} is not known").split())
         key = next((key for key in settings if f"'{key}'" in reason), None)
         place = f"{settings[key].where}: model.{key}" if key else f"{where}: model"
         raise UserError(f"{place}: {reason}") from None
-    return {key: getattr(config, key) for key in model_keys(family)}
+    return {key: getattr(config, key) for key in model_config_keys(family)}
 
 
-def _checked(family: str, key: str, setting: Setting) -> Any:
+def _check_value(family: str, key: str, setting: Setting) -> Any:
     """Returns a model's value, whole or not as the family's config class wants it: 0 and 0.0 have one id.
 
     Raises:
@@ -85,7 +93,7 @@ def _checked(family: str, key: str, setting: Setting) -> Any:
     return value if kind is int else float(value)
 
 
-def build_masked_model(
+def build_masked_lm(
     config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, start: Path | None = None
 ) -> PreTrainedModel:
     """Returns a model on the CPU in float32: its weights drawn from the seed for initialisation, or those of a folder.
@@ -95,13 +103,13 @@ def build_masked_model(
     """
     family = AutoConfig.for_model(config.family, **config.model, pad_token_id=tokenizer.pad_token_id)
     if start is not None:
-        return _started(config, family, tokenizer, start)
+        return _load_start(config, family, tokenizer, start)
     with torch.random.fork_rng(devices=[]):  # transformers draws from the global generator
-        torch.manual_seed(derive(config.seeds.init, "weights"))
+        torch.manual_seed(derive_seed(config.seeds.init, "weights"))
         return AutoModelForMaskedLM.from_config(family, attn_implementation=config.attention, dtype=torch.float32)
 
 
-def _started(
+def _load_start(
     config: PretrainConfig, family: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, folder: Path
 ) -> PreTrainedModel:
     assert config.start_from
@@ -111,7 +119,7 @@ def _started(
         if theirs != config.family:
             raise UserError(f"{name}: it is of family {theirs!r}, and this pre-training is of {config.family!r}")
         words = AutoTokenizer.from_pretrained(folder).get_vocab()
-        with quiet():
+        with quiet_transformers():
             model, info = AutoModelForMaskedLM.from_pretrained(
                 folder,
                 config=family,
@@ -122,8 +130,8 @@ def _started(
             )
     except UserError:
         raise
-    except UNLOADABLE as error:
-        raise UserError(load_error("model", str(folder), error)) from None
+    except LOAD_ERRORS as error:
+        raise UserError(load_error_message("model", str(folder), error)) from None
     if words != tokenizer.get_vocab():
         raise UserError(f"{name}: its vocabulary is not {config.vocabulary.name!r}")
     blocks = find_backbone(config.family, name).blocks[-1]
@@ -150,7 +158,7 @@ def masked_logits(model: PreTrainedModel, batch: dict[str, Tensor], positions: T
 
 
 @dataclass(frozen=True)
-class Masked:
+class MaskedBatch:
     """A batch with masks. `inputs` are a model's, `chosen` [rows, width] tells where, `truth` what stood there."""
 
     inputs: dict[str, Tensor]
@@ -159,7 +167,7 @@ class Masked:
 
 
 @dataclass(frozen=True)
-class Alphabet:
+class MaskingVocabulary:
     """What masking knows of a vocabulary: `ordinary` are the ids of tokens that are not special."""
 
     mask_id: int
@@ -167,14 +175,16 @@ class Alphabet:
     is_ordinary: Tensor  # bool [vocabulary]
 
 
-def alphabet(size: int, special: list[int], mask_id: int) -> Alphabet:
+def make_masking_vocabulary(size: int, special: list[int], mask_id: int) -> MaskingVocabulary:
     """Returns the alphabet of a vocabulary with `size` entries, of which these are special."""
     is_ordinary = torch.ones(size, dtype=torch.bool)
     is_ordinary[special] = False
-    return Alphabet(mask_id, is_ordinary.nonzero()[:, 0], is_ordinary)
+    return MaskingVocabulary(mask_id, is_ordinary.nonzero()[:, 0], is_ordinary)
 
 
-def mask(batch: dict[str, Tensor], letters: Alphabet, rule: MaskingConfig, random: torch.Generator) -> Masked:
+def mask_tokens(
+    batch: dict[str, Tensor], letters: MaskingVocabulary, rule: MaskingConfig, random: torch.Generator
+) -> MaskedBatch:
     """Returns the batch with masks drawn from `random`, which nothing but the batch's shape and tokens moves.
 
     A row loses its share of tokens, rounded, at least one; each token is as likely as another.
@@ -190,4 +200,4 @@ def mask(batch: dict[str, Tensor], letters: Alphabet, rule: MaskingConfig, rando
     others = letters.ordinary[torch.randint(len(letters.ordinary), truth.shape, generator=random)]
     seen = torch.where(dice < rule.masked + rule.random, others, truth)
     seen = torch.where(dice < rule.masked, letters.mask_id, seen)
-    return Masked({**batch, "input_ids": torch.where(chosen, seen, truth)}, chosen, truth)
+    return MaskedBatch({**batch, "input_ids": torch.where(chosen, seen, truth)}, chosen, truth)

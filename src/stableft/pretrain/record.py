@@ -4,12 +4,12 @@ import math
 from pathlib import Path
 
 from stableft.config.run_config import PretrainConfig
-from stableft.records.run_record import Environment, Outcome, RecordPart
+from stableft.records.run_record import Environment, IdentifiedRecord, RecordSection
 
 MODEL_FOLDER = "model"
 
 
-class PretrainPoint(RecordPart):
+class PretrainPoint(RecordSection):
     """One look at the held-out rows. `train_loss` is the mean over the steps since the one before (None at step 0)."""
 
     step: int
@@ -20,7 +20,7 @@ class PretrainPoint(RecordPart):
     seconds: float  # that this look took
 
 
-class CorpusRecord(RecordPart):
+class CorpusRecord(RecordSection):
     """Which text was used. A document is a pair of passages in the toy language; tokens include [CLS] and [SEP]."""
 
     fingerprint: str
@@ -31,7 +31,7 @@ class CorpusRecord(RecordPart):
     held_out_tokens: int
 
 
-class PretrainRecord(Outcome):
+class PretrainRecord(IdentifiedRecord):
     """The outcome of one pre-training."""
 
     name: str  # of its config file

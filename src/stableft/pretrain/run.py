@@ -14,21 +14,34 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from stableft.catalog.model_families import find_backbone
 from stableft.config.planned_run import Execution
 from stableft.config.run_config import PretrainConfig
-from stableft.data.tokens import Inputs, pad
+from stableft.data.tokens import InputLayout, pad_batch
 from stableft.errors import UserError
-from stableft.pretrain.config_file import Pretraining
-from stableft.pretrain.corpus import Corpus, load_corpus, special_ids, vocabulary_of
-from stableft.pretrain.masked_lm import Alphabet, Masked, alphabet, build_masked_model, mask, masked_logits
+from stableft.pretrain.config_file import PlannedPretraining
+from stableft.pretrain.corpus import Corpus, load_corpus, load_pretraining_tokenizer, special_token_ids
+from stableft.pretrain.masked_lm import (
+    MaskedBatch,
+    MaskingVocabulary,
+    build_masked_lm,
+    make_masking_vocabulary,
+    mask_tokens,
+    masked_logits,
+)
 from stableft.pretrain.record import MODEL_FOLDER, PretrainPoint, PretrainRecord, pretrain_folder
 from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE, atomic_write, dump_record
-from stableft.seeds import batch_order, generator
+from stableft.seeds import batch_row_indices, make_generator
 from stableft.training.environment import git_state, peak_memory
-from stableft.training.evaluate import autocast, in_batches, loss_sum, to_device
-from stableft.training.loop import Course, resume_facts, run_steps, take_up
-from stableft.training.outputs import divergence, environment_of, skipped_steps, write_history, write_model
+from stableft.training.evaluate import autocast, loss_sum, run_in_batches, to_device
+from stableft.training.loop import LoopSettings, resume_conditions, run_steps, start_or_resume
+from stableft.training.outputs import (
+    collect_environment,
+    count_skipped_steps,
+    describe_divergence,
+    write_history,
+    write_model_folder,
+)
 from stableft.training.schedule import evaluation_steps, steps_per_epoch, total_steps
-from stableft.training.setup import first_state, prepare_device
-from stableft.training.step import Step, TrainState, learning_rate, mean_loss, update_weights
+from stableft.training.setup import create_train_state, prepare_device
+from stableft.training.step import StepResult, TrainState, learning_rate, mean_train_loss, update_weights
 
 
 @dataclass(frozen=True)
@@ -46,20 +59,20 @@ class PretrainProgress:
 class PretrainJob:
     """What stays fixed while a model pre-trains. `held_out` has its masks and is sorted, longest rows first."""
 
-    plan: Pretraining
+    plan: PlannedPretraining
     folder: Path
     execution: Execution
     device: torch.device
     tokenizer: PreTrainedTokenizerBase
     corpus: Corpus
-    letters: Alphabet
-    held_out: Masked
+    letters: MaskingVocabulary
+    held_out: MaskedBatch
     per_epoch: int
     total: int
     evaluate_at: frozenset[int]
 
 
-def pretrain(
+def pretrain_masked_lm(
     job: PretrainJob,
     state: TrainState,
     progress: Callable[[PretrainProgress], None] = lambda _: None,
@@ -74,9 +87,9 @@ def pretrain(
         UserError: there is a checkpoint that was made in another way.
     """
     config, device = job.plan.config, job.device
-    facts = resume_facts(config.run_id, job.corpus.record.fingerprint, job.execution, device)
-    course = Course(config.run_id, job.folder, job.execution, device, job.total, job.evaluate_at, facts)
-    take_up(course, state, config, name=job.plan.name)
+    facts = resume_conditions(config.run_id, job.corpus.record.fingerprint, job.execution, device)
+    course = LoopSettings(config.run_id, job.folder, job.execution, device, job.total, job.evaluate_at, facts)
+    start_or_resume(course, state, config, name=job.plan.name)
     counted = tokens = 0
 
     def report() -> None:
@@ -98,13 +111,13 @@ def pretrain(
     return record
 
 
-def _update(job: PretrainJob, state: TrainState) -> Step:
+def _update(job: PretrainJob, state: TrainState) -> StepResult:
     config = job.plan.config
-    masked = batch_of_step(job, state.step)
+    masked = masked_batch_of_step(job, state.step)
     count = max(1, int(masked.chosen.sum()))
 
     def share(start: int, stop: int) -> Tensor:
-        logits, truth = _guesses(job, state.model, masked, start, stop)
+        logits, truth = _masked_logits_and_targets(job, state.model, masked, start, stop)
         return loss_sum(logits, truth) / count
 
     lr = learning_rate(config, state.step, job.total)
@@ -112,8 +125,8 @@ def _update(job: PretrainJob, state: TrainState) -> Step:
     return replace(step, tokens=int(masked.inputs["attention_mask"].sum()))
 
 
-def _guesses(
-    job: PretrainJob, model: PreTrainedModel, masked: Masked, start: int, stop: int, width: int | None = None
+def _masked_logits_and_targets(
+    job: PretrainJob, model: PreTrainedModel, masked: MaskedBatch, start: int, stop: int, width: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Returns logits at the masked places of some rows, cut to a width, and what stood there."""
     chosen, truth = (values[start:stop, :width] for values in (masked.chosen, masked.truth))
@@ -133,17 +146,19 @@ def _evaluate(job: PretrainJob, state: TrainState) -> None:
     lengths = job.held_out.inputs["attention_mask"].sum(1).tolist()
 
     def sums(start: int, stop: int) -> Tensor:
-        logits, truth = _guesses(job, state.model, job.held_out, start, stop, -(-lengths[start] // 8) * 8)
+        logits, truth = _masked_logits_and_targets(
+            job, state.model, job.held_out, start, stop, -(-lengths[start] // 8) * 8
+        )
         return torch.stack([loss_sum(logits, truth), (logits.argmax(-1) == truth).sum().float()])
 
-    parts = in_batches(sums, len(lengths), job.plan.config.evaluation.batch_size)
+    parts = run_in_batches(sums, len(lengths), job.plan.config.evaluation.batch_size)
     loss, right = (torch.stack(parts).double().sum(0) / job.held_out.chosen.sum().item()).tolist()
     state.model.train()
     state.evals.append(
         {
             "step": state.step,
             "epoch": state.step / job.per_epoch,
-            "train_loss": mean_loss(state),
+            "train_loss": mean_train_loss(state),
             "held_out_loss": loss,
             "held_out_accuracy": right,
             "seconds": time.perf_counter() - started,
@@ -151,7 +166,7 @@ def _evaluate(job: PretrainJob, state: TrainState) -> None:
     )
 
 
-def _speed(state: TrainState, tokens: int) -> float | None:
+def _tokens_per_second(state: TrainState, tokens: int) -> float | None:
     seconds = state.seconds - math.fsum(point["seconds"] for point in state.evals)
     return tokens / seconds if tokens and seconds > 0 else None
 
@@ -159,18 +174,18 @@ def _speed(state: TrainState, tokens: int) -> float | None:
 def _progress(job: PretrainJob, state: TrainState, tokens: int) -> PretrainProgress:
     loss = state.history[-1]["loss"] if state.history else None
     held_out = state.evals[-1]["held_out_loss"] if state.evals else None
-    return PretrainProgress(state.step, job.total, loss, held_out, _speed(state, tokens))
+    return PretrainProgress(state.step, job.total, loss, held_out, _tokens_per_second(state, tokens))
 
 
 def _finish(job: PretrainJob, state: TrainState, diverged: bool) -> PretrainRecord:
     """Returns the record of a pre-training that is at its end, after writing the model, and the record last of all."""
     reason = None
     if diverged:
-        reason = divergence(state)
+        reason = describe_divergence(state)
     elif not math.isfinite(state.evals[-1]["held_out_loss"]):
         reason = f"the held-out loss after the last step, {state.step}, was {state.evals[-1]['held_out_loss']}"
     else:
-        write_model(job.folder / MODEL_FOLDER, state.model, job.tokenizer)
+        write_model_folder(job.folder / MODEL_FOLDER, state.model, job.tokenizer)
     write_history(job.folder, state)
     tokens = sum(line["tokens"] for line in state.history)
     record = PretrainRecord(
@@ -181,11 +196,11 @@ def _finish(job: PretrainJob, state: TrainState, diverged: bool) -> PretrainReco
         config=job.plan.config,
         evals=tuple(PretrainPoint(**point) for point in state.evals),
         steps=len(state.history),
-        skipped_steps=skipped_steps(state),
+        skipped_steps=count_skipped_steps(state),
         tokens=tokens,
-        tokens_per_second=_speed(state, tokens),
+        tokens_per_second=_tokens_per_second(state, tokens),
         data=job.corpus.record,
-        environment=environment_of(state),
+        environment=collect_environment(state),
         seconds=state.seconds,
         peak_memory_bytes=peak_memory(job.device),
     )
@@ -193,7 +208,9 @@ def _finish(job: PretrainJob, state: TrainState, diverged: bool) -> PretrainReco
     return record
 
 
-def prepare_pretraining(plan: Pretraining, results: Path, execution: Execution) -> tuple[PretrainJob, TrainState]:
+def prepare_pretraining(
+    plan: PlannedPretraining, results: Path, execution: Execution
+) -> tuple[PretrainJob, TrainState]:
     """Returns the fixed and changing parts before the first step, not touching the disk but for the cache.
 
     Raises:
@@ -202,13 +219,13 @@ def prepare_pretraining(plan: Pretraining, results: Path, execution: Execution) 
     git_state()  # read now, and kept: the code that runs is the code of this moment
     config = plan.config
     device = prepare_device(execution)
-    tokenizer = vocabulary_of(config, plan.sources.paths)
+    tokenizer = load_pretraining_tokenizer(config, plan.sources.paths)
     corpus = load_corpus(config, plan.sources, tokenizer)
     assert isinstance(tokenizer.mask_token_id, int)
-    letters = alphabet(len(tokenizer), special_ids(tokenizer), tokenizer.mask_token_id)
+    letters = make_masking_vocabulary(len(tokenizer), special_token_ids(tokenizer), tokenizer.mask_token_id)
     rows = corpus.held_out[np.argsort(-np.diff(corpus.rows.offsets)[corpus.held_out], kind="stable")]
-    random = generator(config.corpus.seed, "held_out_masks")  # so that losses of other seeds can be compared
-    held_out = mask(_batch(config, corpus, tokenizer, rows), letters, config.masking, random)
+    random = make_generator(config.corpus.seed, "held_out_masks")  # so that losses of other seeds can be compared
+    held_out = mask_tokens(_pad_batch(config, corpus, tokenizer, rows), letters, config.masking, random)
     if not held_out.chosen.any():
         words = config.vocabulary.name
         raise UserError(f"text {config.text.name!r}: its held-out rows have no word of vocabulary {words!r}")
@@ -228,20 +245,20 @@ def prepare_pretraining(plan: Pretraining, results: Path, execution: Execution) 
         evaluate_at=frozenset(evaluation_steps(config.evaluation, total, per_epoch)),
     )
     start = config.start_from and config.start_from.sha256
-    model = build_masked_model(config, tokenizer, plan.sources.paths[start] if start else None)
+    model = build_masked_lm(config, tokenizer, plan.sources.paths[start] if start else None)
     model.to(device)  # pyright: ignore[reportArgumentType]
     model.train()
-    return job, first_state(model, find_backbone(config.family, config.family), config, execution)
+    return job, create_train_state(model, find_backbone(config.family, config.family), config, execution)
 
 
-def batch_of_step(job: PretrainJob, step: int) -> Masked:
+def masked_batch_of_step(job: PretrainJob, step: int) -> MaskedBatch:
     """Returns the masked rows of update `step`: a function of the data seed and the step alone."""
     config = job.plan.config
-    places = batch_order(config.seeds.data, step, len(job.corpus.train), config.schedule.batch_size)
-    batch = _batch(config, job.corpus, job.tokenizer, job.corpus.train[places])
-    return mask(batch, job.letters, config.masking, generator(config.seeds.data, "masks", step))
+    places = batch_row_indices(config.seeds.data, step, len(job.corpus.train), config.schedule.batch_size)
+    batch = _pad_batch(config, job.corpus, job.tokenizer, job.corpus.train[places])
+    return mask_tokens(batch, job.letters, config.masking, make_generator(config.seeds.data, "masks", step))
 
 
-def _batch(config: PretrainConfig, corpus: Corpus, tokenizer, rows: np.ndarray) -> dict[str, Tensor]:
+def _pad_batch(config: PretrainConfig, corpus: Corpus, tokenizer, rows: np.ndarray) -> dict[str, Tensor]:
     segments = find_backbone(config.family, config.family).segment_ids and config.model.get("type_vocab_size", 2) > 1
-    return pad(corpus.rows, rows, Inputs(tokenizer.pad_token_id, segments=segments), config.max_length)
+    return pad_batch(corpus.rows, rows, InputLayout(tokenizer.pad_token_id, segments=segments), config.max_length)

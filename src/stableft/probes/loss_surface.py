@@ -24,26 +24,33 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from stableft.config.local_files import file_digest
-from stableft.config.planned_run import Execution, Sources, Stopped
+from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted
 from stableft.config.run_config import RunConfig, Seeds, canonical_json
-from stableft.data.tokens import Inputs, TokenRows, collate, load_splits
+from stableft.data.tokens import InputLayout, LabeledRows, collate, load_splits
 from stableft.errors import UserError
-from stableft.models.build import build_model, model_inputs
+from stableft.models.build import build_model, input_layout_for
 from stableft.models.load import load_tokenizer
-from stableft.models.start_weights import WEIGHTS, Start, load_start
+from stableft.models.start_weights import WEIGHTS_FILE, StartWeights, load_start_weights
 from stableft.probes.saved_runs import Checkpoint, find_run, weights_folder
-from stableft.records.probe_record import PROBES_FILE, Surface, digits, write_probes
-from stableft.records.run_record import RecordPart, RunRecord, atomic_write, checked_values, dump_record, set_aside
-from stableft.seeds import generator
+from stableft.records.probe_record import PROBES_FILE, SurfaceRecord, round_to_digits, write_probe_records
+from stableft.records.run_record import (
+    RecordSection,
+    RunRecord,
+    atomic_write,
+    dump_record,
+    parse_checked_values,
+    set_aside,
+)
+from stableft.seeds import make_generator
 from stableft.training.evaluate import loss_sum, to_device
-from stableft.training.loop import resume_facts
+from stableft.training.loop import resume_conditions
 from stableft.training.setup import prepare_device
 
-ALIGNED = 64  # floats: where a parameter begins decides which kernels read it, and so its last bits
+ALIGNMENT = 64  # floats: where a parameter begins decides which kernels read it, and so its last bits
 LINE_POINTS = 21  # on the straight line from the failed to the successful model, both included
 Batch = dict[str, Tensor]
-Point = tuple[float, float]  # alpha, beta
-Value = tuple[float, float | None]  # loss, and norm of its gradient if asked for
+PlanePoint = tuple[float, float]  # alpha, beta
+LossAndNorm = tuple[float, float | None]  # loss, and norm of its gradient if asked for
 
 
 @dataclass(frozen=True)
@@ -63,10 +70,10 @@ def origin_config(config: RunConfig, head_seed: int) -> RunConfig:
     return config.model_copy(update={**plain, "seeds": Seeds(init=head_seed, data=config.seeds.data)})
 
 
-def flatten(model: nn.Module) -> Tensor:
+def flatten_parameters(model: nn.Module) -> Tensor:
     """Returns a buffer with all parameters, of which they are views from now on; tied ones are in it once."""
     parameters = list(model.parameters())
-    sizes = [-(-parameter.numel() // ALIGNED) * ALIGNED for parameter in parameters]
+    sizes = [-(-parameter.numel() // ALIGNMENT) * ALIGNMENT for parameter in parameters]
     flat = torch.zeros(sum(sizes), device=parameters[0].device)
     for parameter, part in zip(parameters, flat.split(sizes), strict=True):
         view = part[: parameter.numel()].view_as(parameter)
@@ -84,11 +91,11 @@ def make_plane(model: nn.Module, runs: Sequence[tuple[RunRecord, Path]]) -> Plan
         UserError: a file does not hold finite weights of this model.
     """
     model.eval()
-    flat = flatten(model)
+    flat = flatten_parameters(model)
     origin, ends = flat.clone(), []
     for record, weights in runs:
         try:
-            load_start(model, Start(record, weights, with_head=True), head=())
+            load_start_weights(model, StartWeights(record, weights, with_head=True), head=())
         except SafetensorError as error:
             raise UserError(f"run {record.run_id}: {weights} holds no weights: {error}") from None
         except UserError as error:
@@ -100,23 +107,23 @@ def make_plane(model: nn.Module, runs: Sequence[tuple[RunRecord, Path]]) -> Plan
             )
         ends.append(flat - origin)
     plane = Plane(model, flat, origin, *ends)
-    go_to(plane, (0.0, 0.0))
+    move_model_to(plane, (0.0, 0.0))
     return plane
 
 
-def row_at(plane: Plane, beta: float) -> Tensor:
+def parameters_at_beta(plane: Plane, beta: float) -> Tensor:
     """Returns what all points with this beta begin with."""
     return torch.add(plane.origin, plane.successful, alpha=beta)
 
 
 @torch.no_grad()
-def go_to(plane: Plane, point: Point, row: Tensor | None = None) -> None:
+def move_model_to(plane: Plane, point: PlanePoint, row: Tensor | None = None) -> None:
     """Gives the model the parameters of a point; `row`, if it is there already, is that of the point's beta."""
     alpha, beta = point
-    torch.add(row_at(plane, beta) if row is None else row, plane.failed, alpha=alpha, out=plane.flat)
+    torch.add(parameters_at_beta(plane, beta) if row is None else row, plane.failed, alpha=alpha, out=plane.flat)
 
 
-def draw_examples(rows: TokenRows, count: int, seed: int) -> np.ndarray:
+def sample_examples(rows: LabeledRows, count: int, seed: int) -> np.ndarray:
     """Returns the numbers of so many rows, drawn without replacement; the longest first, so that little is padded.
 
     Raises:
@@ -124,12 +131,12 @@ def draw_examples(rows: TokenRows, count: int, seed: int) -> np.ndarray:
     """
     if count > len(rows):
         raise UserError(f"--examples {count}: the runs were trained on {len(rows)} rows, and no more can be drawn")
-    drawn = torch.randperm(len(rows), generator=generator(seed, "examples"))[:count].numpy()
+    drawn = torch.randperm(len(rows), generator=make_generator(seed, "examples"))[:count].numpy()
     return drawn[np.argsort(-np.diff(rows.offsets)[drawn], kind="stable")]
 
 
 def make_batches(
-    rows: TokenRows, drawn: np.ndarray, config: RunConfig, inputs: Inputs, device: torch.device, size: int
+    rows: LabeledRows, drawn: np.ndarray, config: RunConfig, inputs: InputLayout, device: torch.device, size: int
 ) -> list[Batch]:
     """Returns these rows and their labels as batches of `size` on the device."""
     parts = (drawn[start : start + size] for start in range(0, len(drawn), size))
@@ -148,9 +155,9 @@ def label_entropy(labels: np.ndarray) -> float | None:
     return max(0.0, float(-(shares * np.log(shares)).sum()))
 
 
-def measure(
+def measure_loss(
     model: nn.Module, batches: Sequence[Batch], with_norm: bool, stop: Callable[[], bool] = lambda: False
-) -> Value:
+) -> LossAndNorm:
     """Returns the mean loss over all rows, and the L2 norm of its gradient to all parameters.
 
     Raises:
@@ -162,7 +169,7 @@ def measure(
     with torch.set_grad_enabled(with_norm):
         for batch in batches:
             if stop():
-                raise Stopped
+                raise RunInterrupted
             inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
             loss = loss_sum(model(**inputs).logits, batch["labels"]) / rows
             if with_norm:
@@ -176,43 +183,43 @@ def measure(
     return float(total), norm
 
 
-def axis(points: int, low: float, high: float) -> tuple[float, ...]:
+def make_grid_axis(points: int, low: float, high: float) -> tuple[float, ...]:
     """Returns the evenly spaced values of alpha, which are those of beta too."""
     return tuple(float(value) for value in np.linspace(low, high, points))
 
 
-def line() -> list[Point]:
+def list_line_points() -> list[PlanePoint]:
     """Returns the evenly spaced points of the straight line from the failed to the successful model."""
     steps = LINE_POINTS - 1
     return [(1 - i / steps, i / steps) for i in range(LINE_POINTS)]
 
 
-def all_points(values: Sequence[float]) -> list[Point]:
+def list_surface_points(values: Sequence[float]) -> list[PlanePoint]:
     """Returns the points of a surface in the order in which they are measured.
 
     First the origin, then the line from the failed to the successful model, then the grid, row by row: alpha runs
     fastest.
     """
-    return [(0.0, 0.0), *line(), *((alpha, beta) for beta in values for alpha in values)]
+    return [(0.0, 0.0), *list_line_points(), *((alpha, beta) for beta in values for alpha in values)]
 
 
 def measure_points(
     plane: Plane,
-    points: Iterable[Point],
+    points: Iterable[PlanePoint],
     batches: Sequence[Batch],
     with_norms: bool,
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Value]:
+) -> Iterator[LossAndNorm]:
     """Yields what `measure` gives at each of the points; raises as it does."""
     row, row_beta = None, None
     for alpha, beta in points:
         if row is None or beta != row_beta:
-            row, row_beta = row_at(plane, beta), beta
-        go_to(plane, (alpha, beta), row)
-        yield measure(plane.model, batches, with_norms, stop)
+            row, row_beta = parameters_at_beta(plane, beta), beta
+        move_model_to(plane, (alpha, beta), row)
+        yield measure_loss(plane.model, batches, with_norms, stop)
 
 
-FORMAT = 1  # counted up when an equal request would give other numbers
+SURFACE_FORMAT = 1  # counted up when an equal request would give other numbers
 
 
 @dataclass(frozen=True)
@@ -232,7 +239,7 @@ class SurfaceRequest:
 
 
 @dataclass(frozen=True)
-class Pair:
+class SurfaceRuns:
     """The two runs of a surface, their weight files, and the seed of the head that the pre-trained model is given."""
 
     failed: RunRecord
@@ -248,7 +255,7 @@ class Pair:
         return self.failed.data.fingerprint
 
 
-def find_pair(request: SurfaceRequest, results: Path) -> Pair:
+def find_surface_runs(request: SurfaceRequest, results: Path) -> SurfaceRuns:
     """Returns the two runs that are asked for.
 
     Raises:
@@ -258,36 +265,36 @@ def find_pair(request: SurfaceRequest, results: Path) -> Pair:
     if not (math.isfinite(request.low) and math.isfinite(request.high) and request.low < request.high):
         raise UserError(f"--range {request.low:g} {request.high:g}: give two numbers, the lower one first")
     failed, successful = find_run(results, request.failed), find_run(results, request.successful)
-    _check_end(failed, "--failed", True)
-    _check_end(successful, "--successful", False)
-    _check_alike(failed, successful)
-    return Pair(
+    _check_whether_failed(failed, "--failed", True)
+    _check_whether_failed(successful, "--successful", False)
+    _check_comparable(failed, successful)
+    return SurfaceRuns(
         failed,
         successful,
-        weights_folder(results, failed, request.checkpoint) / WEIGHTS,
-        weights_folder(results, successful, request.checkpoint) / WEIGHTS,
+        weights_folder(results, failed, request.checkpoint) / WEIGHTS_FILE,
+        weights_folder(results, successful, request.checkpoint) / WEIGHTS_FILE,
         failed.config.seeds.init if request.head_seed is None else request.head_seed,
     )
 
 
-def surface_id(request: SurfaceRequest, pair: Pair) -> str:
+def surface_id(request: SurfaceRequest, pair: SurfaceRuns) -> str:
     """Returns 16 hex digits, equal for surfaces whose numbers are equal on one machine and with equal versions."""
     config = pair.failed.config.normalized()
     content = {
-        "format": FORMAT,
+        "format": SURFACE_FORMAT,
         **asdict(request),
         "failed": [pair.failed.run_id, file_digest(pair.failed_weights)],
         "successful": [pair.successful.run_id, file_digest(pair.successful_weights)],
         "head_seed": pair.head_seed,
         "model": config.model.model_dump(mode="json"),
-        "commit": _commit(pair.failed),
+        "commit": _model_commit(pair.failed),
         "data": config.data.model_dump(mode="json"),
         "rows": pair.fingerprint,
     }
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]
 
 
-def _check_end(record: RunRecord, option: str, failed: bool) -> None:
+def _check_whether_failed(record: RunRecord, option: str, failed: bool) -> None:
     """Raises UserError unless the run failed, or did not, as the option says."""
     if record.failed is failed:
         return
@@ -299,45 +306,46 @@ def _check_end(record: RunRecord, option: str, failed: bool) -> None:
     raise UserError(f"{option} {record.run_id}: this run ({record.arm} {record.config.data.task}) {words}{how}")
 
 
-def _check_alike(failed: RunRecord, successful: RunRecord) -> None:
+def _check_comparable(failed: RunRecord, successful: RunRecord) -> None:
     """Raises UserError if the two models differ in shape, or in what they were trained on, and names the difference."""
-    for key, theirs in _shared(failed).items():
-        other = _shared(successful)[key]
+    for key, theirs in _comparable_settings(failed).items():
+        other = _comparable_settings(successful)[key]
         if theirs != other:
             raise UserError(
-                f"runs {failed.run_id} and {successful.run_id} differ in {key}, {_brief(theirs)} and {_brief(other)}: "
+                f"runs {failed.run_id} and {successful.run_id} differ in {key}, {_abbreviate(theirs)} and "
+                f"{_abbreviate(other)}: "
                 "a surface lies between two models of one kind that were trained on the same rows"
             )
 
 
-def _shared(record: RunRecord) -> dict[str, Any]:
+def _comparable_settings(record: RunRecord) -> dict[str, Any]:
     """Returns what must be equal besides the model, which `sources_of` looks at; padding changes no loss."""
     config = record.config.normalized()
     data = config.data.model_dump(exclude={"pad_to_max"} | ({"task"} if config.data.own else set()))
     return {
         "model.head": config.model.head,
         "model.structure": config.model.structure,
-        "the commit of the hub model": _commit(record),
+        "the commit of the hub model": _model_commit(record),
         **{f"data.{key}": value for key, value in data.items()},
         "the fingerprint of their rows": record.data.fingerprint if record.data else None,
     }
 
 
-def _commit(record: RunRecord) -> str | None:
+def _model_commit(record: RunRecord) -> str | None:
     return record.environment.model_commit if record.environment else None
 
 
-def _brief(value: Any) -> str:
+def _abbreviate(value: Any) -> str:
     return str(value)[:16] if isinstance(value, str) else repr(value)
 
 
-POINTS_FILE = "points.json"  # what is measured of an unfinished surface
+PARTIAL_SURFACE_FILE = "points.json"  # what is measured of an unfinished surface
 SAVE_SECONDS = 3.0
-ROWS = 32  # at once, unless --micro-batch says otherwise; fewer where memory runs out
-DIGITS = 8  # of what the record keeps: as many as float32 has
+DEFAULT_ROWS_AT_ONCE = 32  # at once, unless --micro-batch says otherwise; fewer where memory runs out
+SURFACE_DIGITS = 8  # of what the record keeps: as many as float32 has
 
 
-class Unfinished(RecordPart):
+class PartialSurface(RecordSection):
     """The first points of a surface, and what must be equal for the others to fit to them; `rows` went in at once."""
 
     facts: dict[str, str | int | None]
@@ -346,25 +354,27 @@ class Unfinished(RecordPart):
 
 
 @dataclass(frozen=True)
-class Work:
+class SurfaceJob:
     """A surface made ready: a plane, the examples, and the points at which it is measured."""
 
     request: SurfaceRequest
-    pair: Pair
+    pair: SurfaceRuns
     folder: Path
     facts: dict[str, str | int | None]
     plane: Plane
     config: RunConfig
-    inputs: Inputs
-    rows: TokenRows
+    inputs: InputLayout
+    rows: LabeledRows
     drawn: np.ndarray
     device: torch.device
     at_once: int
     values: tuple[float, ...]  # of alpha, and of beta
-    points: list[Point]
+    points: list[PlanePoint]
 
 
-def prepare_work(request: SurfaceRequest, pair: Pair, folder: Path, sources: Sources, execution: Execution) -> Work:
+def prepare_surface(
+    request: SurfaceRequest, pair: SurfaceRuns, folder: Path, sources: LocalPaths, execution: Execution
+) -> SurfaceJob:
     """Returns a surface made ready, not touching the disk but for the cache of tokens.
 
     Raises:
@@ -379,7 +389,7 @@ def prepare_work(request: SurfaceRequest, pair: Pair, folder: Path, sources: Sou
             f"run {pair.failed.run_id} was trained on rows with fingerprint {pair.fingerprint[:16]}, and now they have "
             f"{splits.record.fingerprint[:16]}: its data has changed"
         )
-    drawn = draw_examples(splits.train, request.examples, request.examples_seed)
+    drawn = sample_examples(splits.train, request.examples, request.examples_seed)
     model, pretrained = build_model(config, sources)
     trained_from = pair.failed.environment.model_commit if pair.failed.environment else None
     if pretrained.commit != trained_from:
@@ -389,33 +399,33 @@ def prepare_work(request: SurfaceRequest, pair: Pair, folder: Path, sources: Sou
         )
     weights = ((pair.failed, pair.failed_weights), (pair.successful, pair.successful_weights))
     plane = make_plane(model.to(device), weights)  # pyright: ignore[reportArgumentType]
-    values = axis(request.points, request.low, request.high)
-    return Work(
+    values = make_grid_axis(request.points, request.low, request.high)
+    return SurfaceJob(
         request=request,
         pair=pair,
         folder=folder,
-        facts=resume_facts(folder.name, pair.fingerprint, execution, device),
+        facts=resume_conditions(folder.name, pair.fingerprint, execution, device),
         plane=plane,
         config=config,
-        inputs=model_inputs(pretrained, tokenizer),
+        inputs=input_layout_for(pretrained, tokenizer),
         rows=splits.train,
         drawn=drawn,
         device=device,
-        at_once=min(execution.micro_batch or ROWS, len(drawn)),
+        at_once=min(execution.micro_batch or DEFAULT_ROWS_AT_ONCE, len(drawn)),
         values=values,
-        points=all_points(values),
+        points=list_surface_points(values),
     )
 
 
-def read_points(work: Work) -> Unfinished | None:
+def read_partial_surface(work: SurfaceJob) -> PartialSurface | None:
     """Returns what an earlier process has measured, or None; what cannot be read is set aside, and a line says so.
 
     Raises:
         UserError: it was measured in another way, so that the rest would not fit to it.
     """
-    path = work.folder / POINTS_FILE
+    path = work.folder / PARTIAL_SURFACE_FILE
     try:
-        kept = Unfinished.model_validate(checked_values(path.read_text(encoding="utf-8")))
+        kept = PartialSurface.model_validate(parse_checked_values(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except (UserError, ValidationError, UnicodeDecodeError):
@@ -431,8 +441,8 @@ def read_points(work: Work) -> Unfinished | None:
 
 
 def measure_surface(
-    work: Work, kept: Unfinished | None, show: Callable[[int, Value], None], stop: Callable[[], bool]
-) -> Surface:
+    work: SurfaceJob, kept: PartialSurface | None, show: Callable[[int, LossAndNorm], None], stop: Callable[[], bool]
+) -> SurfaceRecord:
     """Returns the surface, which is then on disk, after measuring the points that `kept` has not.
 
     `show` is told after each point how many are done, and the latest value.
@@ -443,15 +453,15 @@ def measure_surface(
     """
     with_norm = not work.request.loss_only
     if kept:
-        size, batches = kept.rows, _batches(work, kept.rows)
+        size, batches = kept.rows, _make_batches(work, kept.rows)
     else:
-        size, batches = _fitting(work)
-    values: list[Value] = list(kept.values) if kept else []
+        size, batches = _fit_batches_in_memory(work)
+    values: list[LossAndNorm] = list(kept.values) if kept else []
     saved_at = time.monotonic()
 
     def save() -> None:
-        content = Unfinished(facts=work.facts, rows=size, values=tuple(values))
-        atomic_write(work.folder / POINTS_FILE, (dump_record(content) + "\n").encode())
+        content = PartialSurface(facts=work.facts, rows=size, values=tuple(values))
+        atomic_write(work.folder / PARTIAL_SURFACE_FILE, (dump_record(content) + "\n").encode())
 
     left = islice(work.points, len(values), None)
     try:
@@ -461,50 +471,50 @@ def measure_surface(
             if time.monotonic() - saved_at >= SAVE_SECONDS:
                 save()
                 saved_at = time.monotonic()
-    except Stopped:
+    except RunInterrupted:
         save()
-        raise Stopped(f"stopped after {len(values)} points") from None
+        raise RunInterrupted(f"stopped after {len(values)} points") from None
     except torch.OutOfMemoryError:
         save()
         raise UserError(
             f"memory ran out at point {len(values) + 1} of {len(work.points)}; the points before it are kept, and the "
             "same command goes on from there once there is memory"
         ) from None
-    record = _surface(work, values)
-    write_probes(work.folder / PROBES_FILE, [record])
+    record = _make_record(work, values)
+    write_probe_records(work.folder / PROBES_FILE, [record])
     return record
 
 
-def _batches(work: Work, size: int) -> list[Batch]:
+def _make_batches(work: SurfaceJob, size: int) -> list[Batch]:
     return make_batches(work.rows, work.drawn, work.config, work.inputs, work.device, size)
 
 
-def _fitting(work: Work) -> tuple[int, list[Batch]]:
+def _fit_batches_in_memory(work: SurfaceJob) -> tuple[int, list[Batch]]:
     """Returns how many rows fit into memory at once, and the batches; the first one is the longest."""
     size = work.at_once
     while work.device.type == "cuda":
         try:
-            measure(work.plane.model, _batches(work, size)[:1], not work.request.loss_only)
+            measure_loss(work.plane.model, _make_batches(work, size)[:1], not work.request.loss_only)
             break
         except torch.OutOfMemoryError:
             if size == 1:
                 raise UserError(f"a single example of {work.config.data.task} does not fit into memory") from None
             size = -(-size // 2)
-    return size, _batches(work, size)
+    return size, _make_batches(work, size)
 
 
-def _surface(work: Work, values: Sequence[Value]) -> Surface:
+def _make_record(work: SurfaceJob, values: Sequence[LossAndNorm]) -> SurfaceRecord:
     request, pair = work.request, work.pair
     with_norm = not request.loss_only
-    losses = digits((loss for loss, _ in values), DIGITS)
-    norms = digits((norm for _, norm in values if norm is not None), DIGITS)
+    losses = round_to_digits((loss for loss, _ in values), SURFACE_DIGITS)
+    norms = round_to_digits((norm for _, norm in values if norm is not None), SURFACE_DIGITS)
     grid = 1 + LINE_POINTS
 
     def rows(of: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
         n = request.points
         return tuple(of[start : start + n] for start in range(grid, len(of), n))
 
-    return Surface(
+    return SurfaceRecord(
         run_id=work.folder.name,
         model=work.config.model.name,
         task=work.config.data.task,

@@ -28,36 +28,56 @@ from transformers import (
 
 from stableft.catalog.model_families import BACKBONES, BackboneSpec
 from stableft.config.local_files import shipped_configs
-from stableft.config.planned_run import Sources
+from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import MaskingConfig, ModelConfig, RunConfig
-from stableft.data.tokens import Inputs, TextRows, cached, pad, tokenizer_hash
-from stableft.errors import UserError, nearest
-from stableft.models.build import model_inputs
-from stableft.models.compatibility import backbone_of
-from stableft.models.load import UNLOADABLE, Pretrained, check_parts, load_error, lost_positions, quiet
+from stableft.data.tokens import InputLayout, TokenizedRows, hash_tokenizer, load_or_compute, pad_batch
+from stableft.errors import UserError, did_you_mean
+from stableft.models.build import input_layout_for
+from stableft.models.compatibility import resolve_backbone
+from stableft.models.load import (
+    LOAD_ERRORS,
+    PretrainedCheckpoint,
+    check_backbone_paths,
+    count_lost_positions,
+    load_error_message,
+    quiet_transformers,
+)
 from stableft.pretrain.config_file import load_pretraining
-from stableft.pretrain.corpus import load_corpus, pack, read_documents, special_ids, text_digest, text_files
-from stableft.pretrain.masked_lm import Alphabet, Masked, alphabet, mask, masked_logits
-from stableft.seeds import generator
-from stableft.training.evaluate import in_batches, to_device
+from stableft.pretrain.corpus import (
+    list_text_files,
+    load_corpus,
+    pack_documents,
+    read_documents,
+    special_token_ids,
+    text_digest,
+)
+from stableft.pretrain.masked_lm import (
+    MaskedBatch,
+    MaskingVocabulary,
+    make_masking_vocabulary,
+    mask_tokens,
+    masked_logits,
+)
+from stableft.seeds import make_generator
+from stableft.training.evaluate import run_in_batches, to_device
 
-ALL = "all"  # the last point: the embeddings reset too
+ALL_RESET = "all"  # the last point: the embeddings reset too
 
 
 @dataclass(frozen=True)
-class MaskedModel:
+class MaskedLM:
     """A pre-trained model with its head for masked tokens, in float32, without dropout, nothing tied."""
 
     model: PreTrainedModel
     spec: BackboneSpec
     blocks: tuple[str, ...]  # dotted paths, the lowest block first
-    inputs: Inputs
-    letters: Alphabet
+    inputs: InputLayout
+    letters: MaskingVocabulary
     positions: int | None  # how many tokens a row can have; None: config.json does not say
     commit: str | None  # of a hub model
 
 
-def load_masked_model(config: RunConfig, sources: Sources, tokenizer: PreTrainedTokenizerBase) -> MaskedModel:
+def load_masked_lm(config: RunConfig, sources: LocalPaths, tokenizer: PreTrainedTokenizerBase) -> MaskedLM:
     """Returns the pre-trained model of a run as a masked-language model on the CPU.
 
     Raises:
@@ -67,9 +87,9 @@ def load_masked_model(config: RunConfig, sources: Sources, tokenizer: PreTrained
     where = str(sources.paths[wanted.sha256]) if wanted.sha256 else wanted.name
     revision = None if wanted.sha256 else wanted.revision
     try:
-        with quiet():
+        with quiet_transformers():
             described = AutoConfig.from_pretrained(where, revision=revision)
-            spec = backbone_of(wanted, described.to_dict())
+            spec = resolve_backbone(wanted, described.to_dict())
             _check_family(spec, wanted, described)
             model, info = AutoModelForMaskedLM.from_pretrained(
                 where,
@@ -81,21 +101,21 @@ def load_masked_model(config: RunConfig, sources: Sources, tokenizer: PreTrained
             )
     except UserError:
         raise
-    except UNLOADABLE as error:
-        raise UserError(load_error("model", where, error)) from None
+    except LOAD_ERRORS as error:
+        raise UserError(load_error_message("model", where, error)) from None
     _check_head(wanted.name, info["missing_keys"])
     spec = replace(spec, pooler=None)  # such a model has none
-    check_parts(model, spec, wanted.name)
+    check_backbone_paths(model, spec, wanted.name)
     if spec.name not in BACKBONES:
-        spec = replace(spec, lost_positions=lost_positions(model))
+        spec = replace(spec, lost_positions=count_lost_positions(model))
     untie_head(model)
     positions = getattr(described, "max_position_embeddings", None)
-    return MaskedModel(
+    return MaskedLM(
         model=model.eval(),
         spec=spec,
         blocks=tuple(f"{spec.blocks[-1]}.{name}" for name, _ in model.get_submodule(spec.blocks[-1]).named_children()),
-        inputs=model_inputs(Pretrained(model, spec, None, (), ()), tokenizer),
-        letters=_letters(wanted.name, tokenizer),
+        inputs=input_layout_for(PretrainedCheckpoint(model, spec, None, (), ()), tokenizer),
+        letters=_masking_vocabulary(wanted.name, tokenizer),
         positions=positions - spec.lost_positions if positions and positions > 0 else None,
         commit=getattr(described, "_commit_hash", None),
     )
@@ -111,7 +131,7 @@ def untie_head(model: PreTrainedModel) -> None:
                     setattr(part, key, nn.Parameter(weights.detach().clone()))
 
 
-def finetuned_encoder(path: Path, model: PreTrainedModel) -> dict[str, Tensor]:
+def load_finetuned_encoder(path: Path, model: PreTrainedModel) -> dict[str, Tensor]:
     """Returns the weights of a run's encoder, by the names that they have in a masked-language model of its family.
 
     Raises:
@@ -119,7 +139,7 @@ def finetuned_encoder(path: Path, model: PreTrainedModel) -> dict[str, Tensor]:
     """
     try:
         tensors = load_file(path)
-    except UNLOADABLE as error:
+    except LOAD_ERRORS as error:
         raise UserError(f"{path} cannot be read as weights: {' '.join(str(error).split())}") from None
     base = f"{model.base_model_prefix}."
     ours = {name: values for name, values in model.state_dict().items() if name.startswith(base)}
@@ -131,7 +151,7 @@ def finetuned_encoder(path: Path, model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def reset_points(masked: MaskedModel, finetuned: Mapping[str, Tensor]) -> Iterator[str]:
+def reset_top_blocks(masked: MaskedLM, finetuned: Mapping[str, Tensor]) -> Iterator[str]:
     """Yields "0" to the number of blocks, then "all"; meanwhile the model's encoder is what the point says.
 
     With k the top k blocks have pre-trained values and all else of the encoder is fine-tuned; with "all" nothing is.
@@ -152,7 +172,7 @@ def reset_points(masked: MaskedModel, finetuned: Mapping[str, Tensor]) -> Iterat
             put(pretrained, f"{block}.")
             yield str(count)
         put(pretrained)
-        yield ALL
+        yield ALL_RESET
     finally:
         put(pretrained)
 
@@ -163,7 +183,7 @@ class ProbeText:
 
     name: str  # without the folders above it
     sha256: str  # of the file or folder; of the rows if it is the toy language's
-    rows: TextRows
+    rows: TokenizedRows
     order: np.ndarray
     masking: MaskingConfig
 
@@ -174,8 +194,8 @@ class ProbeText:
 
 
 @torch.no_grad()
-def masked_loss(
-    masked: MaskedModel,
+def measure_masked_loss(
+    masked: MaskedLM,
     text: ProbeText,
     max_length: int,
     seed: int,
@@ -187,7 +207,7 @@ def masked_loss(
     Batches are of rows of like length, the longest first; when memory runs out they are halved.
     """
     device, sums, count = masked.model.device, [], 0
-    for part in masked_parts(text, masked.inputs, masked.letters, max_length, seed):
+    for part in mask_in_parts(text, masked.inputs, masked.letters, max_length, seed):
         lengths = part.inputs["attention_mask"].sum(1).tolist()
 
         def loss(start: int, stop: int, part=part, lengths=lengths) -> Tensor:
@@ -198,16 +218,16 @@ def masked_loss(
             batch = {key: values[start:stop, inside].contiguous() for key, values in part.inputs.items()}
             batch = to_device(batch | {"places": places, "truth": truth.flatten()[places]}, device)
             places, truth = batch.pop("places"), batch.pop("truth")
-            losses = functional.cross_entropy(_logits(masked, batch, places), truth, reduction="none")
+            losses = functional.cross_entropy(_masked_positions_logits(masked, batch, places), truth, reduction="none")
             tick(stop - start)
             return losses.double().sum()
 
-        sums += in_batches(loss, len(lengths), batch_size)
+        sums += run_in_batches(loss, len(lengths), batch_size)
         count += int(part.chosen.sum())
     return float(torch.stack(sums).sum()) / count
 
 
-def _logits(masked: MaskedModel, batch: dict[str, Tensor], places: Tensor) -> Tensor:
+def _masked_positions_logits(masked: MaskedLM, batch: dict[str, Tensor], places: Tensor) -> Tensor:
     """Returns logits at flat places. A family without a row may have a head that is more than its modules in turn."""
     if masked.spec.name in BACKBONES:
         return masked_logits(masked.model, batch, places)
@@ -237,26 +257,26 @@ def _check_head(name: str, missing: set[str]) -> None:
         )
 
 
-def _letters(name: str, tokenizer: PreTrainedTokenizerBase) -> Alphabet:
+def _masking_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase) -> MaskingVocabulary:
     for token in ("cls_token", "sep_token", "mask_token"):
         if getattr(tokenizer, token) is None:
             raise UserError(f"model {name!r}: its tokenizer has no {token}")
     assert isinstance(tokenizer.mask_token_id, int)
-    return alphabet(len(tokenizer), special_ids(tokenizer), tokenizer.mask_token_id)
+    return make_masking_vocabulary(len(tokenizer), special_token_ids(tokenizer), tokenizer.mask_token_id)
 
 
-TOY, WIKITEXT = "toy", "wikitext-2"
-HUB = ("Salesforce/wikitext", "wikitext-2-raw-v1", "test")  # repository, config, split
+TOY_TEXT, WIKITEXT = "toy", "wikitext-2"
+WIKITEXT_ON_HUB = ("Salesforce/wikitext", "wikitext-2-raw-v1", "test")  # repository, config, split
 # DEVIATION: the paper says neither how it masks nor how it cuts the text; this is BERT's way, in rows of one article.
 BERT_MASKING = MaskingConfig(share=0.15, masked=0.8, random=0.1)
-ROWS_FORMAT = "probe 1"  # counted up when the same text would give other rows
-MASKED_AT_ONCE = 4096  # rows, which bounds the memory of masks; the masks depend on it, so it is no option
-TITLE = re.compile(r"= (?!=).*(?<!=) =")  # of an article of WikiText; sections have `= = Name = =`
+PROBE_TEXT_FORMAT = "probe 1"  # counted up when the same text would give other rows
+ROWS_MASKED_AT_ONCE = 4096  # rows, which bounds the memory of masks; the masks depend on it, so it is no option
+ARTICLE_TITLE = re.compile(r"= (?!=).*(?<!=) =")  # of an article of WikiText; sections have `= = Name = =`
 
-Lines = Iterable[tuple[int, str]]  # number of the document, line
+DocumentLines = Iterable[tuple[int, str]]  # number of the document, line
 
 
-def load_text(name: str, tokenizer: PreTrainedTokenizerBase, max_length: int, sources: Sources) -> ProbeText:
+def load_probe_text(name: str, tokenizer: PreTrainedTokenizerBase, max_length: int, sources: LocalPaths) -> ProbeText:
     """Returns the text of `--text`: a file or folder, "toy" or "wikitext-2", in rows of at most `max_length` tokens.
 
     A text is packed and masked as BERT's pre-training does; the toy language's held-out rows as its own does.
@@ -264,93 +284,95 @@ def load_text(name: str, tokenizer: PreTrainedTokenizerBase, max_length: int, so
     Raises:
         UserError: there is no such text, it is not UTF-8, or the hub cannot be reached.
     """
-    if name == TOY:
-        return _toy_text(tokenizer, max_length, sources)
+    if name == TOY_TEXT:
+        return _load_toy_text(tokenizer, max_length, sources)
     if name == WIKITEXT:
-        lines = _hub_lines()
-        documents = _articles([(0, text) for line in lines if (text := line.strip())], tokenizer)
-        return _packed(name, _digest(lines), documents, tokenizer, max_length, sources)
+        lines = _load_wikitext()
+        documents = _split_articles([(0, text) for line in lines if (text := line.strip())], tokenizer)
+        return _pack_text(name, _hash_lines(lines), documents, tokenizer, max_length, sources)
     path = Path(name).expanduser()
     if not path.exists():
-        close = nearest(name, (TOY, WIKITEXT))
-        raise UserError(f"--text {name!r}: there is no such file or folder, nor is it {TOY} or {WIKITEXT}{close}")
-    files = text_files(path)
+        close = did_you_mean(name, (TOY_TEXT, WIKITEXT))
+        raise UserError(f"--text {name!r}: there is no such file or folder, nor is it {TOY_TEXT} or {WIKITEXT}{close}")
+    files = list_text_files(path)
     if not files:
         raise UserError(f"--text {name!r}: the folder holds no files")
     label, digest = path.resolve().name, text_digest(path)
-    return _packed(label, digest, _documents(files, tokenizer), tokenizer, max_length, sources)
+    return _pack_text(label, digest, _read_files(files, tokenizer), tokenizer, max_length, sources)
 
 
-def masked_parts(text: ProbeText, inputs: Inputs, letters: Alphabet, max_length: int, seed: int) -> Iterator[Masked]:
+def mask_in_parts(
+    text: ProbeText, inputs: InputLayout, letters: MaskingVocabulary, max_length: int, seed: int
+) -> Iterator[MaskedBatch]:
     """Yields all rows, so many at once, with their masks: a function of the text's tokens and the seed alone.
 
     The first masks are those that pre-training draws for its held-out rows from the same seed.
     """
-    random = generator(seed, "held_out_masks")
-    for start in range(0, len(text.order), MASKED_AT_ONCE):
-        batch = pad(text.rows, text.order[start : start + MASKED_AT_ONCE], inputs, max_length)
-        yield mask(batch, letters, text.masking, random)
+    random = make_generator(seed, "held_out_masks")
+    for start in range(0, len(text.order), ROWS_MASKED_AT_ONCE):
+        batch = pad_batch(text.rows, text.order[start : start + ROWS_MASKED_AT_ONCE], inputs, max_length)
+        yield mask_tokens(batch, letters, text.masking, random)
 
 
-def _toy_text(tokenizer: PreTrainedTokenizerBase, max_length: int, sources: Sources) -> ProbeText:
+def _load_toy_text(tokenizer: PreTrainedTokenizerBase, max_length: int, sources: LocalPaths) -> ProbeText:
     plan = load_pretraining(shipped_configs() / "pretrain" / "toy.yaml", sources)
     config = plan.config.model_copy(update={"max_length": max_length})
     corpus = load_corpus(config, sources, tokenizer)
     return ProbeText(
-        TOY, corpus.record.fingerprint, corpus.rows, _longest_first(corpus.rows, corpus.held_out), config.masking
+        TOY_TEXT, corpus.record.fingerprint, corpus.rows, _longest_first(corpus.rows, corpus.held_out), config.masking
     )
 
 
-def _packed(
+def _pack_text(
     name: str,
     digest: str,
-    documents: Lines,
+    documents: DocumentLines,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
-    sources: Sources,
+    sources: LocalPaths,
 ) -> ProbeText:
-    key = [ROWS_FORMAT, digest, tokenizer_hash(tokenizer), max_length]
-    *arrays, _ = cached(sources.cache_dir, key, lambda: pack(documents, tokenizer, max_length))
-    rows = TextRows(*arrays)
+    key = [PROBE_TEXT_FORMAT, digest, hash_tokenizer(tokenizer), max_length]
+    *arrays, _ = load_or_compute(sources.cache_dir, key, lambda: pack_documents(documents, tokenizer, max_length))
+    rows = TokenizedRows(*arrays)
     return ProbeText(name, digest, rows, _longest_first(rows, np.arange(len(rows))), BERT_MASKING)
 
 
-def _longest_first(rows: TextRows, chosen: np.ndarray) -> np.ndarray:
+def _longest_first(rows: TokenizedRows, chosen: np.ndarray) -> np.ndarray:
     return chosen[np.argsort(-np.diff(rows.offsets)[chosen], kind="stable")]
 
 
-def _documents(files: Sequence[Path], tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[int, str]]:
+def _read_files(files: Sequence[Path], tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[int, str]]:
     """Yields the lines of files, whose documents are numbered through."""
     first = 0
     for file in files:
         last = first
-        for document, line in _articles(list(read_documents([file])), tokenizer):
+        for document, line in _split_articles(list(read_documents([file])), tokenizer):
             last = first + document
             yield last, line
         first = last + 1
 
 
-def _articles(lines: Sequence[tuple[int, str]], tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[int, str]]:
+def _split_articles(lines: Sequence[tuple[int, str]], tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[int, str]]:
     """Yields the lines of a file; where it is laid out as WikiText is, a document is an article.
 
     The tokenised WikiText has <unk> for rare words: it becomes the tokenizer's unknown token, which no model has to
     find out; the raw one, which the hub's is, has the words. Both keep WikiText's own ` @-@ ` and ` , `.
     """
-    if not lines or not TITLE.fullmatch(lines[0][1]):
+    if not lines or not ARTICLE_TITLE.fullmatch(lines[0][1]):
         yield from lines
         return
     article, unknown = 0, str(tokenizer.unk_token or "<unk>")
     for _, line in lines:
-        article += TITLE.fullmatch(line) is not None
+        article += ARTICLE_TITLE.fullmatch(line) is not None
         yield article, line.replace("<unk>", unknown)
 
 
-def _hub_lines() -> list[str]:
+def _load_wikitext() -> list[str]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
 
-    repository, config, split = HUB
+    repository, config, split = WIKITEXT_ON_HUB
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would tell of each of its attempts
     try:
         return load_dataset(repository, config, split=split)["text"][:]
@@ -362,5 +384,5 @@ def _hub_lines() -> list[str]:
         ) from None
 
 
-def _digest(lines: Sequence[str]) -> str:
+def _hash_lines(lines: Sequence[str]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()

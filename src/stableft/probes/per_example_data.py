@@ -9,21 +9,21 @@ from typing import Literal
 
 import numpy as np
 
-from stableft.config.planned_run import PlannedRun, Sources
+from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.sweep_file import Sweep
-from stableft.data.metrics import is_failed, majority_baseline, score
+from stableft.data.metrics import compute_scores, is_failed, majority_baseline
 from stableft.data.sources import RawSplit
-from stableft.data.splits import fingerprint, read_splits
+from stableft.data.splits import read_splits, rows_fingerprint
 from stableft.errors import UserError
-from stableft.records.csv_table import Table, read_table
-from stableft.records.import_runs import read_number, to_float
+from stableft.records.csv_table import CsvTable, read_csv_table
+from stableft.records.import_runs import parse_number, to_float
 from stableft.records.run_record import PREDICTIONS_FILE, RunRecord, read_record, run_folder
-from stableft.report.numbers_in_words import SPLITS
+from stableft.report.numbers_in_words import SPLIT_TITLES
 
 Split = Literal["val", "test"]
 Checkpoint = Literal["last", "best"]
-UNFINISHED = "not finished"
-FAILED = (
+NOT_FINISHED = "not finished"
+FAILED_RULE_RECORDS = (
     "failed is what the runs' records say: the last checkpoint's score, by the task's reported metric, is NaN or not "
     "above that of always answering the most frequent class (MCC and correlations: 0)"
 )
@@ -40,7 +40,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Group:
+class PredictionGroup:
     """Runs that differ in their seeds alone. `answers` [runs, examples]: class ids, or numbers without `classes`."""
 
     arm: str
@@ -53,14 +53,14 @@ class Group:
     failed: tuple[bool | None, ...]
     examples: Examples
     planned: int
-    failed_rule: str = FAILED
+    failed_rule: str = FAILED_RULE_RECORDS
     notes: tuple[str, ...] = ()  # which runs are not here, and why
     advice: tuple[str, ...] = ()  # how they are made
     origin: str = "this project"
 
 
 @dataclass(frozen=True)
-class Outputs:
+class RunPredictions:
     """One run's answers on a split, and which rows they are of."""
 
     record: RunRecord
@@ -69,9 +69,9 @@ class Outputs:
     index: np.ndarray
 
 
-def read_groups(
+def read_prediction_groups(
     sweep: Sweep, results: Path, split: Literal["reported", "val", "test"], checkpoint: Checkpoint
-) -> list[Group]:
+) -> list[PredictionGroup]:
     """Returns the groups of a sweep's arms and tasks, in its order; those without any predictions too.
 
     Raises:
@@ -81,33 +81,33 @@ def read_groups(
     for run in sweep.runs:
         places.setdefault((run.arm, run.config.data.task), {})[run.run_id] = run
     texts: dict[str, dict[str, RawSplit] | str] = {}
-    return [_group(list(runs.values()), sweep, results, split, checkpoint, texts) for runs in places.values()]
+    return [_read_group(list(runs.values()), sweep, results, split, checkpoint, texts) for runs in places.values()]
 
 
-def _group(
+def _read_group(
     runs: Sequence[PlannedRun],
     sweep: Sweep,
     results: Path,
     wanted: Literal["reported", "val", "test"],
     checkpoint: Checkpoint,
     texts: dict[str, dict[str, RawSplit] | str],
-) -> Group:
+) -> PredictionGroup:
     first = runs[0]
     task, split = first.config.task, first.config.reported_split if wanted == "reported" else wanted
-    found: list[Outputs] = []
+    found: list[RunPredictions] = []
     absent: dict[str, list[PlannedRun]] = {}
     for run in runs:
-        outputs = _read_outputs(results, run, split, checkpoint)
+        outputs = _read_predictions(results, run, split, checkpoint)
         if isinstance(outputs, str):
             absent.setdefault(outputs, []).append(run)
         else:
             found.append(outputs)
-    _check_examples(found)
+    _check_same_examples(found)
     empty = np.zeros((0, 0), dtype=float if task.is_regression else np.int64)
-    return Group(
+    return PredictionGroup(
         arm=first.arm,
         task=task.title,
-        where=f"{SPLITS[split]}, {checkpoint} checkpoint",
+        where=f"{SPLIT_TITLES[split]}, {checkpoint} checkpoint",
         classes=task.labels,
         runs=tuple(outputs.record.run_id for outputs in found),
         names=tuple(describe_run(outputs.record) for outputs in found),
@@ -115,8 +115,8 @@ def _group(
         failed=tuple(outputs.record.failed for outputs in found),
         examples=_read_examples(found[0], split, sweep.sources, texts) if found else Examples((), empty[:0].reshape(0)),
         planned=len(runs),
-        notes=tuple(_absences(absent, len(runs))),
-        advice=tuple(_advice(absent, sweep, results)),
+        notes=tuple(_describe_missing_runs(absent, len(runs))),
+        advice=tuple(_suggest_commands(absent, sweep, results)),
     )
 
 
@@ -130,11 +130,11 @@ def describe_seeds(run: PlannedRun | RunRecord) -> str:
     return f"seed {seeds.init}" if seeds.init == seeds.data else f"seeds {seeds.init} and {seeds.data}"
 
 
-def _read_outputs(results: Path, run: PlannedRun, split: Split, checkpoint: Checkpoint) -> Outputs | str:
+def _read_predictions(results: Path, run: PlannedRun, split: Split, checkpoint: Checkpoint) -> RunPredictions | str:
     """Returns what a run answered, or why it is not known; the reasons are those of `_absences`."""
     record = read_record(results, run.run_id)
     if record is None or record.status == "paused":
-        return UNFINISHED
+        return NOT_FINISHED
     if record.status != "finished":
         return record.status
     path = run_folder(results, run.run_id) / PREDICTIONS_FILE
@@ -147,17 +147,17 @@ def _read_outputs(results: Path, run: PlannedRun, split: Split, checkpoint: Chec
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read as predictions: {error}") from None
     if labels is None or index is None:
-        raise UserError(f"--split {split}: run {describe_run(record)} of {run.arm} has no {SPLITS[split]}")
+        raise UserError(f"--split {split}: run {describe_run(record)} of {run.arm} has no {SPLIT_TITLES[split]}")
     outputs = arrays.get(f"{split}_{checkpoint}")
     if outputs is None:
         return f"without a {checkpoint} checkpoint"
     if outputs.shape != (len(labels), record.config.task.n_outputs) or index.shape != labels.shape:
         raise UserError(f"{path}: outputs of shape {outputs.shape} do not fit {len(labels)} labels")
-    answers = outputs[:, 0].astype(float) if record.config.task.is_regression else answers_of(outputs)
-    return Outputs(record, answers, labels, index)
+    answers = outputs[:, 0].astype(float) if record.config.task.is_regression else predict_classes(outputs)
+    return RunPredictions(record, answers, labels, index)
 
 
-def _check_examples(found: Sequence[Outputs]) -> None:
+def _check_same_examples(found: Sequence[RunPredictions]) -> None:
     """Raises UserError unless all runs predicted the same rows, which have the same labels."""
     for other in found[1:]:
         one = found[0]
@@ -174,7 +174,7 @@ def _check_examples(found: Sequence[Outputs]) -> None:
 
 
 def _read_examples(
-    outputs: Outputs, split: Split, sources: Sources, cache: dict[str, dict[str, RawSplit] | str]
+    outputs: RunPredictions, split: Split, sources: LocalPaths, cache: dict[str, dict[str, RawSplit] | str]
 ) -> Examples:
     """Returns the examples with their texts, or with why the data cannot be read here."""
     config = outputs.record.config
@@ -191,15 +191,15 @@ def _read_examples(
     if isinstance(parts, str):
         return Examples(names, outputs.labels, no_texts=parts)
     rows = parts[split]
-    _check_data(outputs, split, parts)
+    _check_same_data(outputs, split, parts)
     return Examples(names, outputs.labels, dict(zip(config.task.text, map(tuple, rows.texts), strict=True)))
 
 
-def _check_data(outputs: Outputs, split: Split, parts: dict[str, RawSplit]) -> None:
+def _check_same_data(outputs: RunPredictions, split: Split, parts: dict[str, RawSplit]) -> None:
     """Raises UserError unless the data read here are those of the run."""
     record, rows = outputs.record, parts[split]
     assert record.data
-    here = fingerprint(parts)
+    here = rows_fingerprint(parts)
     same = np.array_equal(rows.labels, outputs.labels) and np.array_equal(rows.index, outputs.index)
     if here != record.data.fingerprint or not same:
         raise UserError(
@@ -208,15 +208,15 @@ def _check_data(outputs: Outputs, split: Split, parts: dict[str, RawSplit]) -> N
         )
 
 
-def _absences(absent: Mapping[str, Sequence[PlannedRun]], planned: int) -> Iterator[str]:
+def _describe_missing_runs(absent: Mapping[str, Sequence[PlannedRun]], planned: int) -> Iterator[str]:
     """Yields for each reason which runs are not here; those that never finished by their seeds alone."""
     for reason, runs in absent.items():
         seeds = ", ".join(describe_seeds(run).partition(" ")[2] for run in runs)
-        names = f"seeds {seeds}" if reason == UNFINISHED else ", ".join(map(describe_run, runs))
+        names = f"seeds {seeds}" if reason == NOT_FINISHED else ", ".join(map(describe_run, runs))
         yield f"{len(runs)} of {planned} runs {'are' if len(runs) > 1 else 'is'} {reason}: {names}"
 
 
-def _advice(reasons: Iterable[str], sweep: Sweep, results: Path) -> Iterator[str]:
+def _suggest_commands(reasons: Iterable[str], sweep: Sweep, results: Path) -> Iterator[str]:
     """Yields the commands that make what is missing for these reasons."""
     command = f"stableft sweep {sweep.path}" + (f" --results {results}" if results != Path("results") else "")
     for reason in reasons:
@@ -231,17 +231,19 @@ def _advice(reasons: Iterable[str], sweep: Sweep, results: Path) -> Iterator[str
                 yield "runs were stopped early as hopeless, so the others are no sample of their arm"
 
 
-FEWER = 3  # names that a message gives
-FAILED_CLASSES = (
+NAMES_SHOWN = 3  # names that a message gives
+FAILED_RULE_CLASSES = (
     "failed is an accuracy not above that of always answering the most frequent label (M sec. 3.2), or outputs that "
     "are NaN"
 )
-FAILED_NUMBERS = "failed is a Spearman correlation with the labels of at most 0, or none (a NaN, one number everywhere)"
-UNKNOWN = "which runs failed is not known without --label"
+FAILED_RULE_REGRESSION = (
+    "failed is a Spearman correlation with the labels of at most 0, or none (a NaN, one number everywhere)"
+)
+FAILED_RULE_UNKNOWN = "which runs failed is not known without --label"
 
 
 @dataclass(frozen=True)
-class CsvColumns:
+class PredictionColumns:
     """Which column is what; `regression`: predictions and labels are numbers."""
 
     example: str = "example"
@@ -253,7 +255,7 @@ class CsvColumns:
 
 
 @dataclass(frozen=True)
-class Said:
+class PredictionRow:
     """What a row says: a prediction, and perhaps what its example is."""
 
     line: int
@@ -264,24 +266,24 @@ class Said:
     texts: tuple[str, ...]
 
 
-def read_group(path: Path, columns: CsvColumns) -> Group:
+def read_predictions_csv(path: Path, columns: PredictionColumns) -> PredictionGroup:
     """Returns the runs of a table, in their order and with the examples in the order of the first rows.
 
     Raises:
         UserError: the table cannot be read, a run lacks an example or has it twice, or an example has two labels.
     """
-    table = read_table(path)
-    said = list(_rows(table, columns))
+    table = read_csv_table(path)
+    said = list(_read_prediction_rows(table, columns))
     runs, examples = list(dict.fromkeys(s.run for s in said)), list(dict.fromkeys(s.example for s in said))
-    cells = _cells(path, said, runs, examples)
-    first = _facts(path, said, columns)
-    classes = _classes(path, said, columns)
-    answers = _answers(path, [[cells[run, example] for example in examples] for run in runs], columns, classes)
+    cells = _index_rows(path, said, runs, examples)
+    first = _first_row_per_example(path, said, columns)
+    classes = _collect_classes(path, said, columns)
+    answers = _prediction_array(path, [[cells[run, example] for example in examples] for run in runs], columns, classes)
     labels = None
     if columns.label is not None:
-        labels = _labels(path, [first[example] for example in examples], columns, classes)
-    failed, rule = _failures(answers, labels, classes)
-    return Group(
+        labels = _label_array(path, [first[example] for example in examples], columns, classes)
+    failed, rule = _find_failed(answers, labels, classes)
+    return PredictionGroup(
         arm=path.stem,
         task="",
         where=path.name,
@@ -293,12 +295,12 @@ def read_group(path: Path, columns: CsvColumns) -> Group:
         examples=_make_examples(examples, labels, first, columns),
         planned=len(runs),
         failed_rule=rule,
-        notes=tuple(_unanswered(answers, runs)),
+        notes=tuple(_note_empty_predictions(answers, runs)),
         origin=f"{path.name}, SHA-256 {table.sha256[:16]}",
     )
 
 
-def _rows(table: Table, columns: CsvColumns) -> Iterator[Said]:
+def _read_prediction_rows(table: CsvTable, columns: PredictionColumns) -> Iterator[PredictionRow]:
     names = [("--example", columns.example), ("--run", columns.run), ("--prediction", columns.prediction)]
     names += [("--label", columns.label)] if columns.label is not None else []
     names += [("--text", name) for name in columns.text]
@@ -309,12 +311,14 @@ def _rows(table: Table, columns: CsvColumns) -> Iterator[Said]:
             if not fields[places[name]].strip():
                 raise UserError(f"{table.path}:{line} column {name!r} is empty: {option} must say which it is")
         label = "" if columns.label is None else fields[places[columns.label]].strip()
-        yield Said(line, example, run, prediction, label, tuple(fields[places[name]] for name in columns.text))
+        yield PredictionRow(line, example, run, prediction, label, tuple(fields[places[name]] for name in columns.text))
 
 
-def _cells(path: Path, said: Sequence[Said], runs: list[str], examples: list[str]) -> dict[tuple[str, str], Said]:
+def _index_rows(
+    path: Path, said: Sequence[PredictionRow], runs: list[str], examples: list[str]
+) -> dict[tuple[str, str], PredictionRow]:
     """Returns the row of each run and example, each of which there must be once."""
-    cells: dict[tuple[str, str], Said] = {}
+    cells: dict[tuple[str, str], PredictionRow] = {}
     for row in said:
         other = cells.setdefault((row.run, row.example), row)
         if other is not row:
@@ -334,103 +338,112 @@ def _cells(path: Path, said: Sequence[Said], runs: list[str], examples: list[str
     return cells
 
 
-def _facts(path: Path, said: Sequence[Said], columns: CsvColumns) -> dict[str, Said]:
+def _first_row_per_example(
+    path: Path, said: Sequence[PredictionRow], columns: PredictionColumns
+) -> dict[str, PredictionRow]:
     """Returns the first row of each example, whose label and texts must be those of its other rows."""
-    first: dict[str, Said] = {}
+    first: dict[str, PredictionRow] = {}
     for row in said:
         other = first.setdefault(row.example, row)
         for what, a, b in (("label", other.label, row.label), ("text", other.texts, row.texts)):
             if a != b:
                 raise UserError(
                     f"{path}: lines {other.line} and {row.line} give example {row.example!r} two {what}s, "
-                    f"{_shown(a)} and {_shown(b)}"
+                    f"{_quote(a)} and {_quote(b)}"
                 )
         if columns.label is not None and not row.label:
             raise UserError(f"{path}:{row.line} column {columns.label!r}: the label is empty")
     return first
 
 
-def _shown(value: str | tuple[str, ...]) -> str:
+def _quote(value: str | tuple[str, ...]) -> str:
     text = value if isinstance(value, str) else " / ".join(value)
     return repr(text if len(text) <= 40 else f"{text[:40]}...")
 
 
-def _classes(path: Path, said: Sequence[Said], columns: CsvColumns) -> tuple[str, ...]:
+def _collect_classes(path: Path, said: Sequence[PredictionRow], columns: PredictionColumns) -> tuple[str, ...]:
     """Returns all classes that are predicted or labels, sorted; none for numbers."""
     if columns.regression:
         return ()
     predicted, true = {row.prediction for row in said} - {""}, {row.label for row in said} - {""}
     if columns.label is not None and predicted and not predicted & true:
         raise UserError(
-            f"{path}: no prediction is one of the labels: column {columns.prediction!r} has {_some(predicted)}, "
-            f"column {columns.label!r} has {_some(true)}"
+            f"{path}: no prediction is one of the labels: column {columns.prediction!r} has {_quote_some(predicted)}, "
+            f"column {columns.label!r} has {_quote_some(true)}"
         )
     classes = predicted | true
     if len(classes) > max(20, len(said) // 4):  # such as the numbers of a regression
         raise UserError(
-            f"{path}: column {columns.prediction!r} has {len(predicted)} different predictions ({_some(predicted)}) in "
+            f"{path}: column {columns.prediction!r} has {len(predicted)} different predictions "
+            f"({_quote_some(predicted)}) in "
             f"{len(said)} rows; if they are numbers, say --regression"
         )
     return tuple(sorted(classes))
 
 
-def _some(names: set[str]) -> str:
-    return ", ".join(_shown(name) for name in sorted(names)[:FEWER]) + (", ..." if len(names) > FEWER else "")
+def _quote_some(names: set[str]) -> str:
+    return ", ".join(_quote(name) for name in sorted(names)[:NAMES_SHOWN]) + (
+        ", ..." if len(names) > NAMES_SHOWN else ""
+    )
 
 
-def _answers(path: Path, cells: list[list[Said]], columns: CsvColumns, classes: tuple[str, ...]) -> np.ndarray:
+def _prediction_array(
+    path: Path, cells: list[list[PredictionRow]], columns: PredictionColumns, classes: tuple[str, ...]
+) -> np.ndarray:
     if columns.regression:
         return np.array(
             [
-                [to_float(read_number(path, s.line, columns.prediction, s.prediction).value) for s in row]
+                [to_float(parse_number(path, s.line, columns.prediction, s.prediction).value) for s in row]
                 for row in cells
             ]
         )
-    ids = {name: i for i, name in enumerate(classes)} | {"": NO_ANSWER}
+    ids = {name: i for i, name in enumerate(classes)} | {"": NO_PREDICTION}
     return np.array([[ids[s.prediction] for s in row] for row in cells])
 
 
-def _labels(path: Path, first: list[Said], columns: CsvColumns, classes: tuple[str, ...]) -> np.ndarray:
+def _label_array(
+    path: Path, first: list[PredictionRow], columns: PredictionColumns, classes: tuple[str, ...]
+) -> np.ndarray:
     assert columns.label is not None
     if not columns.regression:
         return np.array([classes.index(row.label) for row in first])
-    values = [read_number(path, row.line, columns.label, row.label) for row in first]
+    values = [parse_number(path, row.line, columns.label, row.label) for row in first]
     for row, value in zip(first, values, strict=True):
         if value.value is None:
             raise UserError(f"{path}:{row.line} column {columns.label!r}: the label {row.label!r} must be a number")
     return np.array([to_float(value.value) for value in values])
 
 
-def _failures(
+def _find_failed(
     answers: np.ndarray, labels: np.ndarray | None, classes: tuple[str, ...]
 ) -> tuple[tuple[bool | None, ...], str]:
     """Returns which runs failed, as far as that can be told, and what that means."""
     if labels is None:
-        return (None,) * len(answers), UNKNOWN
+        return (None,) * len(answers), FAILED_RULE_UNKNOWN
     if not classes:
-        scores = [score(run[:, np.newaxis], labels, ("spearman",))["spearman"] for run in answers]
-        return tuple(is_failed(value, 0.0) for value in scores), FAILED_NUMBERS
+        scores = [compute_scores(run[:, np.newaxis], labels, ("spearman",))["spearman"] for run in answers]
+        return tuple(is_failed(value, 0.0) for value in scores), FAILED_RULE_REGRESSION
     baseline = majority_baseline(labels, "accuracy")
-    scores = [math.nan if (run == NO_ANSWER).any() else float((run == labels).mean()) for run in answers]
-    return tuple(is_failed(value, baseline) for value in scores), FAILED_CLASSES
+    scores = [math.nan if (run == NO_PREDICTION).any() else float((run == labels).mean()) for run in answers]
+    return tuple(is_failed(value, baseline) for value in scores), FAILED_RULE_CLASSES
 
 
 def _make_examples(
-    names: Sequence[str], labels: np.ndarray | None, first: dict[str, Said], columns: CsvColumns
+    names: Sequence[str], labels: np.ndarray | None, first: dict[str, PredictionRow], columns: PredictionColumns
 ) -> Examples:
     texts = {name: tuple(first[example].texts[i] for example in names) for i, name in enumerate(columns.text)}
     return Examples(tuple(names), labels, texts, None if texts else "--text names their column")
 
 
-def _unanswered(answers: np.ndarray, runs: Sequence[str]) -> Iterator[str]:
+def _note_empty_predictions(answers: np.ndarray, runs: Sequence[str]) -> Iterator[str]:
     for run, row in zip(runs, answers, strict=True):
-        if empty := int((np.isnan(row) if row.dtype == float else row == NO_ANSWER).sum()):
+        if empty := int((np.isnan(row) if row.dtype == float else row == NO_PREDICTION).sum()):
             yield f"run {run!r} has {empty} empty prediction{'s' if empty > 1 else ''}"
 
 
-NO_ANSWER = -1  # outputs that are not all finite, as those of a run that diverged: wrong, and no class
+NO_PREDICTION = -1  # outputs that are not all finite, as those of a run that diverged: wrong, and no class
 
 
-def answers_of(outputs: np.ndarray) -> np.ndarray:
+def predict_classes(outputs: np.ndarray) -> np.ndarray:
     """Returns the class [rows] with the largest of its outputs [rows, classes]; NO_ANSWER where one is not finite."""
-    return np.where(np.isfinite(outputs).all(axis=1), outputs.argmax(axis=1), NO_ANSWER)
+    return np.where(np.isfinite(outputs).all(axis=1), outputs.argmax(axis=1), NO_PREDICTION)

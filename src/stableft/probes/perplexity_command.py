@@ -10,38 +10,51 @@ from pathlib import Path
 import torch
 
 from stableft.config.local_files import file_digest
-from stableft.config.planned_run import Execution, Stopped
+from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.config.run_config import canonical_json
-from stableft.data.tokens import tokenizer_hash
+from stableft.data.tokens import hash_tokenizer
 from stableft.errors import UserError
 from stableft.models.load import load_tokenizer
 from stableft.probes.mlm_perplexity import (
-    ALL,
-    MaskedModel,
+    ALL_RESET,
+    MaskedLM,
     ProbeText,
-    finetuned_encoder,
-    load_masked_model,
-    load_text,
-    masked_loss,
-    masked_parts,
-    reset_points,
+    load_finetuned_encoder,
+    load_masked_lm,
+    load_probe_text,
+    mask_in_parts,
+    measure_masked_loss,
+    reset_top_blocks,
 )
-from stableft.probes.saved_runs import Checkpoint, Tick, find_run, open_view, sources_of, weights_folder
-from stableft.records.probe_record import PROBES_FILE, PROBES_FOLDER, Perplexity, read_probes, write_probes
+from stableft.probes.saved_runs import (
+    Checkpoint,
+    ProgressCallback,
+    find_run,
+    locate_sources,
+    show_probe_progress,
+    weights_folder,
+)
+from stableft.records.probe_record import (
+    PROBES_FILE,
+    PROBES_FOLDER,
+    PerplexityRecord,
+    read_probe_records,
+    write_probe_records,
+)
 from stableft.records.run_record import RunRecord, atomic_write
-from stableft.report.figures.draw import draw
-from stableft.report.figures.from_probes import WIDE, perplexity_of, perplexity_panel
+from stableft.report.figures.draw import draw_panels
+from stableft.report.figures.from_probes import LOG_SCALE_ABOVE_RATIO, panel_from_perplexities, perplexity_from_loss
 from stableft.report.figures.panels import Panel
-from stableft.report.figures.style import file_bytes
-from stableft.sweep.claims import claim
+from stableft.report.figures.style import figure_to_bytes
+from stableft.sweep.claims import claim_run
 from stableft.sweep.progress import seed_label
-from stableft.sweep.workers import INTERRUPTED, collected_signals
-from stableft.training.environment import device_name, versions
+from stableft.sweep.workers import EXIT_INTERRUPTED, collected_signals
+from stableft.training.environment import device_name, package_versions
 from stableft.training.setup import prepare_device
 
-POINTS_FILE, FIGURE = "points.json", "perplexity.png"
-PRETRAINED = "pretrained"  # the point of the untouched model
-FORMAT = 1  # counted up when the same run and text would give other numbers
+PARTIAL_LOSSES_FILE, PERPLEXITY_FIGURE = "points.json", "perplexity.png"
+PRETRAINED_POINT = "pretrained"  # the point of the untouched model
+PERPLEXITY_FORMAT = 1  # counted up when the same run and text would give other numbers
 
 
 @dataclass(frozen=True)
@@ -57,10 +70,10 @@ class PerplexityRequest:
 
 
 @dataclass(frozen=True)
-class Measuring:
+class PerplexityProbe:
     """What all runs of a command have in common. `untouched` is filled with the pre-trained model's loss."""
 
-    masked: MaskedModel
+    masked: MaskedLM
     text: ProbeText
     max_length: int
     guessed: int  # masked tokens
@@ -69,7 +82,7 @@ class Measuring:
 
 
 @dataclass(frozen=True)
-class Subject:
+class ProbedRun:
     """A run to be measured, what it is called, its weights and the folder of its probe."""
 
     record: RunRecord
@@ -88,37 +101,40 @@ def run_perplexity(
     """
     records = list({record.run_id: record for record in (find_run(results, name) for name in request.runs)}.values())
     folders = [weights_folder(results, record, request.checkpoint) for record in records]
-    sources = sources_of(records, pretrained, config, with_data=False)
+    sources = locate_sources(records, pretrained, config, with_data=False)
     where = prepare_device(Execution(device=device))
     tokenizer = load_tokenizer(records[0].config, sources)
-    masked = load_masked_model(records[0].config, sources, tokenizer)
+    masked = load_masked_lm(records[0].config, sources, tokenizer)
     length = _row_length(request.max_length, masked.positions, records[0].config.model.name)
-    text = load_text(request.text, tokenizer, length, sources)
-    parts = masked_parts(text, masked.inputs, masked.letters, length, request.seed)
+    text = load_probe_text(request.text, tokenizer, length, sources)
+    parts = mask_in_parts(text, masked.inputs, masked.letters, length, request.seed)
     guessed = sum(int(part.chosen.sum()) for part in parts)
     if not guessed:
         raise UserError(f"--text {request.text!r}: it has no word that the model's vocabulary knows, so none to mask")
-    print(_about(text, guessed), flush=True)
+    print(_describe_text(text, guessed), flush=True)
     masked.model.to(where)  # pyright: ignore[reportArgumentType]
-    measuring = Measuring(masked, text, length, guessed, request)
-    rows = tokenizer_hash(tokenizer)
+    measuring = PerplexityProbe(masked, text, length, guessed, request)
+    rows = hash_tokenizer(tokenizer)
     subjects = [
-        Subject(
-            record, label, folder / "model.safetensors", results / PROBES_FOLDER / _id(measuring, rows, record, folder)
+        ProbedRun(
+            record,
+            label,
+            folder / "model.safetensors",
+            results / PROBES_FOLDER / _probe_id(measuring, rows, record, folder),
         )
-        for record, label, folder in zip(records, labels_of(records), folders, strict=True)
+        for record, label, folder in zip(records, label_runs(records), folders, strict=True)
     ]
     try:
-        found = _find_all(subjects, measuring)
-    except Stopped as stopped:
+        found = _measure_all(subjects, measuring)
+    except RunInterrupted as stopped:
         print(f"Interrupted: {stopped}; the same command goes on from there")
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
     labels = [subject.label for subject in subjects]
-    print(f"\n{perplexity_table(found, labels)}\n")
-    print("\n".join(map(recovery_sentence, found, labels)))
+    print(f"\n{render_perplexities(found, labels)}\n")
+    print("\n".join(map(describe_recovery, found, labels)))
     print("M sec. 4.1: resetting around 10 of BERT-large's 24 blocks is often enough.")
     names = [subject.folder.name for subject in subjects]
-    figure = results / PROBES_FOLDER / (names[0] if len(names) == 1 else _hash(names)) / FIGURE
+    figure = results / PROBES_FOLDER / (names[0] if len(names) == 1 else _hash(names)) / PERPLEXITY_FIGURE
     draw_perplexities(found, labels, [bool(record.failed) for record in records], figure)
     print(f"figure: {figure}")
     return 0
@@ -133,7 +149,7 @@ def _row_length(wanted: int | None, positions: int | None, name: str) -> int:
     return length
 
 
-def _about(text: ProbeText, guessed: int) -> str:
+def _describe_text(text: ProbeText, guessed: int) -> str:
     rule = text.masking
     kept = 1 - rule.masked - rule.random
     return (
@@ -142,21 +158,21 @@ def _about(text: ProbeText, guessed: int) -> str:
     )
 
 
-def _id(measuring: Measuring, tokens: str, record: RunRecord, folder: Path) -> str:
+def _probe_id(measuring: PerplexityProbe, tokens: str, record: RunRecord, folder: Path) -> str:
     """Returns a hash of all that can change a number of a run's probe, but for last bits; `tokens` of the tokenizer."""
     text, model, request = measuring.text, record.config.model, measuring.request
     origin = model.sha256 or [model.name, model.revision, measuring.masked.commit]
     weights = file_digest(folder / "model.safetensors")
     run = [record.run_id, request.checkpoint, weights, origin, model.attention]
     rows = [text.name, text.sha256, tokens, measuring.max_length, text.masking.model_dump(), request.seed]
-    return _hash([FORMAT, run, rows])
+    return _hash([PERPLEXITY_FORMAT, run, rows])
 
 
 def _hash(values: list) -> str:
     return hashlib.sha256(canonical_json({"probe": "perplexity", "of": values}).encode()).hexdigest()[:16]
 
 
-def _find_all(subjects: Sequence[Subject], measuring: Measuring) -> list[Perplexity]:
+def _measure_all(subjects: Sequence[ProbedRun], measuring: PerplexityProbe) -> list[PerplexityRecord]:
     """Returns the record of every run, measured now or before.
 
     Raises:
@@ -164,53 +180,56 @@ def _find_all(subjects: Sequence[Subject], measuring: Measuring) -> list[Perplex
         UserError: another process is at a run, or the weights of one cannot be read.
     """
     points, rows = len(measuring.masked.blocks) + 2, len(measuring.text.order)
-    kept = [points if _finished(s) else len(_kept(s, measuring).keys() - {PRETRAINED}) for s in subjects]
+    kept = [
+        points if _read_finished(s) else len(_read_partial_losses(s, measuring).keys() - {PRETRAINED_POINT})
+        for s in subjects
+    ]
     left = sum(points - count for count in kept)
     found = []
-    with collected_signals() as received, open_view((left + bool(left)) * rows) as show:
+    with collected_signals() as received, show_probe_progress((left + bool(left)) * rows) as show:
 
         def tick(point: str, done: int) -> None:
             show(point, done)
             if received:
-                raise Stopped(f"it was at {point}, and the points before are kept")
+                raise RunInterrupted(f"it was at {point}, and the points before are kept")
 
         for subject in subjects:
-            found.append(_finished(subject) or _find(subject, measuring, tick))
+            found.append(_read_finished(subject) or _measure_run(subject, measuring, tick))
     return found
 
 
-def _find(subject: Subject, measuring: Measuring, tick: Tick) -> Perplexity:
+def _measure_run(subject: ProbedRun, measuring: PerplexityProbe, tick: ProgressCallback) -> PerplexityRecord:
     """Returns the record of a run, which is then on disk."""
-    with claim(subject.folder) as ours:
+    with claim_run(subject.folder) as ours:
         if not ours:
             raise UserError(f"another process is at run {subject.record.run_id} in {subject.folder}")
-        record = _finished(subject)  # by another process, in the meantime
+        record = _read_finished(subject)  # by another process, in the meantime
         if record is None:
-            record = _record(subject, measuring, _measure(subject, measuring, tick))
-            write_probes(subject.folder / PROBES_FILE, [record])
-        (subject.folder / POINTS_FILE).unlink(missing_ok=True)
+            record = _make_record(subject, measuring, _measure_losses(subject, measuring, tick))
+            write_probe_records(subject.folder / PROBES_FILE, [record])
+        (subject.folder / PARTIAL_LOSSES_FILE).unlink(missing_ok=True)
     return record
 
 
-def _finished(subject: Subject) -> Perplexity | None:
-    return next((r for r in read_probes(subject.folder / PROBES_FILE) if isinstance(r, Perplexity)), None)
+def _read_finished(subject: ProbedRun) -> PerplexityRecord | None:
+    return next((r for r in read_probe_records(subject.folder / PROBES_FILE) if isinstance(r, PerplexityRecord)), None)
 
 
-def _measure(subject: Subject, measuring: Measuring, tick: Tick) -> dict[str, float]:
+def _measure_losses(subject: ProbedRun, measuring: PerplexityProbe, tick: ProgressCallback) -> dict[str, float]:
     """Returns the loss of every point of a run; each is kept on disk as soon as it is known."""
     masked, request, attention = measuring.masked, measuring.request, subject.record.config.model.attention
     masked.model.set_attn_implementation(attention)
-    losses = _kept(subject, measuring)
-    if not losses and (subject.folder / POINTS_FILE).exists():
+    losses = _read_partial_losses(subject, measuring)
+    if not losses and (subject.folder / PARTIAL_LOSSES_FILE).exists():
         print(f"{subject.label}: points of an earlier command were made on another device or so, and are made again")
     if attention in measuring.untouched:
-        losses[PRETRAINED] = measuring.untouched[attention]
+        losses[PRETRAINED_POINT] = measuring.untouched[attention]
 
     def find(point: str) -> None:
         if point in losses:
             return
-        words = f"{subject.label}, {point if point in (PRETRAINED, ALL) else f'k = {point}'}"
-        losses[point] = masked_loss(
+        words = f"{subject.label}, {point if point in (PRETRAINED_POINT, ALL_RESET) else f'k = {point}'}"
+        losses[point] = measure_masked_loss(
             masked,
             measuring.text,
             measuring.max_length,
@@ -218,40 +237,45 @@ def _measure(subject: Subject, measuring: Measuring, tick: Tick) -> dict[str, fl
             request.batch_size,
             lambda rows: tick(words, rows),
         )
-        content = {"made": _circumstances(measuring), "losses": losses}
-        atomic_write(subject.folder / POINTS_FILE, json.dumps(content).encode())
+        content = {"made": _numeric_conditions(measuring), "losses": losses}
+        atomic_write(subject.folder / PARTIAL_LOSSES_FILE, json.dumps(content).encode())
 
-    find(PRETRAINED)
-    measuring.untouched[attention] = losses[PRETRAINED]
-    if not math.isfinite(losses[PRETRAINED]):
+    find(PRETRAINED_POINT)
+    measuring.untouched[attention] = losses[PRETRAINED_POINT]
+    if not math.isfinite(losses[PRETRAINED_POINT]):
         raise UserError(
-            f"the pre-trained model itself has a loss of {losses[PRETRAINED]} on text {measuring.text.name}"
+            f"the pre-trained model itself has a loss of {losses[PRETRAINED_POINT]} on text {measuring.text.name}"
         )
-    for point in reset_points(masked, finetuned_encoder(subject.weights, masked.model)):
+    for point in reset_top_blocks(masked, load_finetuned_encoder(subject.weights, masked.model)):
         find(point)
-    assert losses[ALL] == losses[PRETRAINED], "with everything reset it is the pre-trained model"
+    assert losses[ALL_RESET] == losses[PRETRAINED_POINT], "with everything reset it is the pre-trained model"
     return losses
 
 
-def _circumstances(measuring: Measuring) -> dict[str, str | int]:
+def _numeric_conditions(measuring: PerplexityProbe) -> dict[str, str | int]:
     """Returns what may move the last bits, so that points made under other ones are not mixed."""
     device = device_name(measuring.masked.model.device)
     size = measuring.request.batch_size
-    return {"torch": versions()["torch"], "device": device, "threads": torch.get_num_threads(), "batch_size": size}
+    return {
+        "torch": package_versions()["torch"],
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "batch_size": size,
+    }
 
 
-def _kept(subject: Subject, measuring: Measuring) -> dict[str, float]:
+def _read_partial_losses(subject: ProbedRun, measuring: PerplexityProbe) -> dict[str, float]:
     """Returns the points that an interrupted command left, if they were made under the same circumstances."""
-    path = subject.folder / POINTS_FILE
+    path = subject.folder / PARTIAL_LOSSES_FILE
     if not path.exists():
         return {}
     content = json.loads(path.read_text())
-    return content["losses"] if content["made"] == _circumstances(measuring) else {}
+    return content["losses"] if content["made"] == _numeric_conditions(measuring) else {}
 
 
-def _record(subject: Subject, measuring: Measuring, losses: dict[str, float]) -> Perplexity:
+def _make_record(subject: ProbedRun, measuring: PerplexityProbe, losses: dict[str, float]) -> PerplexityRecord:
     counts = tuple(range(len(measuring.masked.blocks) + 1))
-    return Perplexity(
+    return PerplexityRecord(
         run_id=subject.record.run_id,
         checkpoint=measuring.request.checkpoint,
         text=measuring.text.name,
@@ -262,16 +286,16 @@ def _record(subject: Subject, measuring: Measuring, losses: dict[str, float]) ->
         masked=measuring.guessed,
         reset=counts,
         losses=tuple(losses[str(count)] for count in counts),
-        all_reset=losses[ALL],
-        pretrained=losses[PRETRAINED],
+        all_reset=losses[ALL_RESET],
+        pretrained=losses[PRETRAINED_POINT],
     )
 
 
-NEAR = 1.1  # times the pre-trained model's perplexity: recovered
-COLUMNS = 6  # runs side by side in the table
+RECOVERED_RATIO = 1.1  # times the pre-trained model's perplexity: recovered
+RUNS_PER_TABLE = 6  # runs side by side in the table
 
 
-def labels_of(records: Sequence[RunRecord]) -> list[str]:
+def label_runs(records: Sequence[RunRecord]) -> list[str]:
     """Returns what runs are called: arm and seed, the task where there are several, the id where that is not enough."""
     several = len({record.config.data.task for record in records}) > 1
     names = []
@@ -284,33 +308,34 @@ def labels_of(records: Sequence[RunRecord]) -> list[str]:
     ]
 
 
-def perplexity_table(records: Sequence[Perplexity], labels: Sequence[str]) -> str:
+def render_perplexities(records: Sequence[PerplexityRecord], labels: Sequence[str]) -> str:
     """Returns perplexities, k down and runs across, in several tables where there are many runs."""
     tables = []
-    for start in range(0, len(records), COLUMNS):
-        few = slice(start, start + COLUMNS)
+    for start in range(0, len(records), RUNS_PER_TABLE):
+        few = slice(start, start + RUNS_PER_TABLE)
         columns = [["k", *map(str, records[0].reset), "all", "pre-trained"]]
         for record, label in zip(records[few], labels[few], strict=True):
             losses = (*record.losses, record.all_reset, record.pretrained)
-            columns.append([label, *(_number(perplexity_of(loss)) for loss in losses)])
+            columns.append([label, *(_format_perplexity(perplexity_from_loss(loss)) for loss in losses)])
         widths = [max(map(len, column)) for column in columns]
         tables.append("\n".join("  ".join(map(str.rjust, row, widths)) for row in zip(*columns, strict=True)))
     return "\n\n".join(tables)
 
 
-def recovery(record: Perplexity) -> int | None:
+def count_blocks_to_recovery(record: PerplexityRecord) -> int | None:
     """Returns the smallest number of reset blocks with a perplexity within 10 % of the pre-trained model's."""
-    near = NEAR * perplexity_of(record.pretrained)
+    near = RECOVERED_RATIO * perplexity_from_loss(record.pretrained)
     pairs = zip(record.reset, record.losses, strict=True)
-    return next((count for count, loss in pairs if perplexity_of(loss) <= near), None)
+    return next((count for count, loss in pairs if perplexity_from_loss(loss) <= near), None)
 
 
-def recovery_sentence(record: Perplexity, label: str) -> str:
+def describe_recovery(record: PerplexityRecord, label: str) -> str:
     """Returns how far a run is from the pre-trained model, and how many blocks must be reset to be near it again."""
     first, last, own = (
-        _number(perplexity_of(loss)) for loss in (record.losses[0], record.losses[-1], record.pretrained)
+        _format_perplexity(perplexity_from_loss(loss))
+        for loss in (record.losses[0], record.losses[-1], record.pretrained)
     )
-    count, blocks = recovery(record), record.reset[-1]
+    count, blocks = count_blocks_to_recovery(record), record.reset[-1]
     start = f"{label}: {first} with nothing reset, {own} pre-trained;"
     if count is None:
         return f"{start} with all {blocks} blocks reset it is {last}, still not within 10%"
@@ -319,26 +344,30 @@ def recovery_sentence(record: Perplexity, label: str) -> str:
     return f"{start} within 10% once the top {count} of {blocks} blocks are reset"
 
 
-def draw_perplexities(records: Sequence[Perplexity], labels: Sequence[str], failed: Sequence[bool], path: Path) -> None:
+def draw_perplexities(
+    records: Sequence[PerplexityRecord], labels: Sequence[str], failed: Sequence[bool], path: Path
+) -> None:
     """Writes the figure: failed and successful runs side by side, as M has them, on one scale."""
     panels = []
     for kind, title in ((True, "failed run"), (False, "successful run")):
         few = [i for i, one in enumerate(failed) if one == kind]
         if few:
             panels.append(
-                perplexity_panel([records[i] for i in few], [labels[i] for i in few], title + "s" * (len(few) > 1))
+                panel_from_perplexities(
+                    [records[i] for i in few], [labels[i] for i in few], title + "s" * (len(few) > 1)
+                )
             )
     values = [value for panel in panels for curve in panel.curves for value in curve.y if math.isfinite(value)]
     values += [line.value for panel in panels for line in panel.horizontal]
-    ylog = any(panel.ylog for panel in panels) or max(values) > WIDE * min(values)
+    ylog = any(panel.ylog for panel in panels) or max(values) > LOG_SCALE_ABOVE_RATIO * min(values)
     room = 1.3 if ylog else 1.05
     bottom, top = (min(values) / room if ylog else 0.0), max(values) * room
     scaled: list[Panel] = [replace(panel, ylog=ylog, bottom=bottom, top=top) for panel in panels]
     first = records[0]
     caption = f"{first.text}: {first.masked:,} masked tokens, masks of seed {first.seed}; {first.checkpoint} weights"
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, file_bytes(draw(scaled, caption), "png"))
+    atomic_write(path, figure_to_bytes(draw_panels(scaled, caption), "png"))
 
 
-def _number(perplexity: float) -> str:
+def _format_perplexity(perplexity: float) -> str:
     return f"{perplexity:.2e}" if 1e6 <= perplexity < math.inf else f"{perplexity:,.2f}"

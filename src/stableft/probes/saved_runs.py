@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from stableft.config.local_files import folder_digest, locate_model, shipped_configs
-from stableft.config.planned_run import Sources
+from stableft.config.local_files import locate_model, model_folder_digest, shipped_configs
+from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import ModelConfig
 from stableft.config.sweep_file import load_sweep
 from stableft.errors import UserError
 from stableft.records.run_record import BEST_FOLDER, LAST_FOLDER, RunRecord, read_record, run_folder
 from stableft.sweep.progress import REFRESH_SECONDS
-from stableft.text import duration
+from stableft.text import format_duration
 
 Checkpoint = Literal["best", "last"]
 
@@ -54,13 +54,13 @@ def weights_folder(results: Path, record: RunRecord, checkpoint: Checkpoint) -> 
     return folder
 
 
-def sources_of(
+def locate_sources(
     records: Sequence[RunRecord],
     pretrained: str | None,
     config: str | None,
     data_dir: Path | None = None,
     with_data: bool = True,
-) -> Sources:
+) -> LocalPaths:
     """Returns where the model of these runs lies, and their data if a probe needs it.
 
     `pretrained` is a folder or hub name of the model, `config` the sweep file of the runs; what neither of them says
@@ -71,12 +71,12 @@ def sources_of(
     """
     model = records[0].config.model
     for record in records[1:]:
-        if _identity(record.config.model) != _identity(model):
+        if _model_identity(record.config.model) != _model_identity(model):
             raise UserError(
                 f"runs {records[0].run_id} and {record.run_id} are of two models, {model.name} and "
                 f"{record.config.model.name}"
             )
-    sources = Sources(data_dir=data_dir)
+    sources = LocalPaths(data_dir=data_dir)
     if config is not None:
         sources = load_sweep(config, sources).sources
     if pretrained is not None:
@@ -90,7 +90,7 @@ def sources_of(
     if model.sha256 is not None and model.sha256 not in sources.paths:
         own = shipped_configs() / model.name
         own = own if own.is_dir() else shipped_configs() / "demo" / model.name
-        if not own.is_dir() or folder_digest(own) != model.sha256:
+        if not own.is_dir() or model_folder_digest(own) != model.sha256:
             raise UserError(f"run {records[0].run_id}: where is its model {model.name}? Give --pretrained FOLDER")
         sources = replace(sources, paths={**sources.paths, model.sha256: own})
     for name, digest in _data_files(records) if with_data else ():
@@ -99,7 +99,7 @@ def sources_of(
     return sources
 
 
-def _identity(model: ModelConfig) -> tuple:
+def _model_identity(model: ModelConfig) -> tuple:
     return (model.sha256,) if model.sha256 else (model.name, model.revision)
 
 
@@ -111,11 +111,11 @@ def _data_files(records: Sequence[RunRecord]):
 
 
 LINE_SECONDS = 30.0
-Tick = Callable[[str, int], None]  # is told what is at hand, and how much of the whole was done just now
+ProgressCallback = Callable[[str, int], None]  # is told what is at hand, and how much of the whole was done just now
 
 
 @contextmanager
-def open_view(total: int, before: int = 0) -> Iterator[Tick]:
+def show_probe_progress(total: int, before: int = 0) -> Iterator[ProgressCallback]:
     """Yields the function that is told of what is done, of `total` in all, and shows it with the time that is left.
 
     `before` is what earlier processes have done of it, which says nothing about how fast this one is.
@@ -134,7 +134,7 @@ def open_view(total: int, before: int = 0) -> Iterator[Tick]:
                 return
             shown = now
             left = (now - started) / done * (total - before - done)
-            line = f"{words}  {(before + done) / total:.0%}  ETA {duration(left)}"
+            line = f"{words}  {(before + done) / total:.0%}  ETA {format_duration(left)}"
             if display is None:
                 print(line, flush=True)
             else:

@@ -9,27 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stableft.errors import UserError, nearest
-from stableft.records.import_runs import Key, Scale, known_task, read_whole
+from stableft.errors import UserError, did_you_mean
+from stableft.records.import_runs import RunKey, ScoreScale, find_known_task, parse_whole_number
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-NAMELESS = re.compile(r"(Unnamed: \d+)?")  # pandas calls a column so that has no name
-Row = tuple[int, list[str]]  # the line on which it starts, fields
+UNNAMED_COLUMN = re.compile(r"(Unnamed: \d+)?")  # pandas calls a column so that has no name
+CsvRow = tuple[int, list[str]]  # the line on which it starts, fields
 
 
 @dataclass(frozen=True)
-class Table:
+class CsvTable:
     """The columns and rows of a file."""
 
     path: Path
     sha256: str
     names: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[CsvRow, ...]
 
     @property
     def named(self) -> list[str]:
         """The columns that somebody gave a name."""
-        return [name for name in self.names if not NAMELESS.fullmatch(name)]
+        return [name for name in self.names if not UNNAMED_COLUMN.fullmatch(name)]
 
     def position(self, option: str, name: str) -> int:
         """Returns where the column of that name stands, which `option` asks for.
@@ -44,12 +44,13 @@ class Table:
         if not places:
             there = ", ".join(self.named)
             raise UserError(
-                f"{self.path}: {option} {name}: there is no such column, there are {there}{nearest(name, self.named)}"
+                f"{self.path}: {option} {name}: there is no such column, there are "
+                f"{there}{did_you_mean(name, self.named)}"
             )
         return places[0]
 
 
-def read_table(path: Path) -> Table:
+def read_csv_table(path: Path) -> CsvTable:
     """Returns the table in a file of comma-separated (.csv) or tab-separated (.tsv) values with a header line.
 
     Rows without any value are left out; fields that are missing at a row's end are empty if their columns have no
@@ -70,7 +71,7 @@ def read_table(path: Path) -> Table:
         raise UserError(f"{path} is a folder") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: the file is not text in UTF-8") from None
-    lines = _lines(path, text, delimiter)
+    lines = _parse_rows(path, text, delimiter)
     _, names = next(lines, (1, []))
     names = [name.strip() for name in names]
     while names and not names[-1]:
@@ -78,13 +79,13 @@ def read_table(path: Path) -> Table:
     if not names:
         raise UserError(f"{path}: the file is empty")
     _check_delimiter(path, names, delimiter)
-    rows = tuple((line, _fit(path, line, fields, names)) for line, fields in lines)
+    rows = tuple((line, _fit_to_header(path, line, fields, names)) for line, fields in lines)
     if not rows:
         raise UserError(f"{path}: the file has a header and no rows")
-    return Table(path, hashlib.sha256(content).hexdigest(), tuple(names), rows)
+    return CsvTable(path, hashlib.sha256(content).hexdigest(), tuple(names), rows)
 
 
-def _lines(path: Path, text: str, delimiter: str) -> Iterator[Row]:
+def _parse_rows(path: Path, text: str, delimiter: str) -> Iterator[CsvRow]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     start = 1
     try:
@@ -104,17 +105,17 @@ def _check_delimiter(path: Path, names: list[str], delimiter: str) -> None:
         )
 
 
-def _fit(path: Path, line: int, fields: list[str], names: list[str]) -> list[str]:
+def _fit_to_header(path: Path, line: int, fields: list[str], names: list[str]) -> list[str]:
     if len(fields) == len(names):
         return fields
     rest = fields[len(names) :]
-    missing = [name for name in names[len(fields) :] if not NAMELESS.fullmatch(name)]
+    missing = [name for name in names[len(fields) :] if not UNNAMED_COLUMN.fullmatch(name)]
     if missing or any(field.strip() for field in rest):
         raise UserError(f"{path}:{line} has {len(fields)} fields where the header names {len(names)} columns")
     return (fields + [""] * len(names))[: len(names)]
 
 
-Reader = Callable[[list[str]], str]
+FieldReader = Callable[[list[str]], str]
 VALUES_SHOWN = 8  # values of a column that a message names
 
 
@@ -136,7 +137,7 @@ class CsvMapping:
     train_loss: str | None = None
     step: str | None = None
     where: tuple[str, ...] = ()
-    scale: Scale | None = None
+    scale: ScoreScale | None = None
     metric: str | None = None
     split: Literal["val", "test"] = "test"
     checkpoint: Literal["last", "best"] = "last"
@@ -147,7 +148,7 @@ class CsvMapping:
 
 
 @dataclass(frozen=True)
-class Condition:
+class RowFilter:
     """A column in which a row must have one of the values, as the option says."""
 
     option: str
@@ -156,7 +157,7 @@ class Condition:
     values: frozenset[str]
 
 
-def reader(table: Table, option: str, spec: str) -> Reader:
+def make_field_reader(table: CsvTable, option: str, spec: str) -> FieldReader:
     """Returns the function that takes a row's fields to a value: that of a column, or the one after "=".
 
     Raises:
@@ -171,29 +172,31 @@ def reader(table: Table, option: str, spec: str) -> Reader:
     return lambda fields: fields[position].strip()
 
 
-def key_reader(table: Table, mapping: CsvMapping) -> Callable[[Row], Key]:
+def make_run_key_reader(table: CsvTable, mapping: CsvMapping) -> Callable[[CsvRow], RunKey]:
     """Returns the function that takes a row to the run that it belongs to.
 
     Raises:
         UserError: there is no such column; the function, where a field is empty or no seed.
     """
-    task_of = reader(table, "--task", mapping.task)
-    arm_of = reader(table, "--arm", mapping.arm)
-    seed_of = reader(table, "--seed", mapping.seed)
+    task_of = make_field_reader(table, "--task", mapping.task)
+    arm_of = make_field_reader(table, "--arm", mapping.arm)
+    seed_of = make_field_reader(table, "--seed", mapping.seed)
 
-    def key(row: Row) -> Key:
+    def key(row: CsvRow) -> RunKey:
         line, fields = row
         task, arm = task_of(fields), arm_of(fields)
         for option, column, value in (("--task", mapping.task, task), ("--arm", mapping.arm, arm)):
             if not value:
                 raise UserError(f"{table.path}:{line} column {column!r}: the field is empty, but {option} needs it")
-        known = known_task(task)
-        return Key(known.name if known else task, arm, read_whole(table.path, line, mapping.seed, seed_of(fields)))
+        known = find_known_task(task)
+        return RunKey(
+            known.name if known else task, arm, parse_whole_number(table.path, line, mapping.seed, seed_of(fields))
+        )
 
     return key
 
 
-def conditions(table: Table, option: str, texts: Sequence[str]) -> list[Condition]:
+def parse_row_filters(table: CsvTable, option: str, texts: Sequence[str]) -> list[RowFilter]:
     """Returns what a row must fulfil, one for each column.
 
     Raises:
@@ -205,10 +208,10 @@ def conditions(table: Table, option: str, texts: Sequence[str]) -> list[Conditio
         if not sign or not name.strip():
             raise UserError(f"{option} {text!r}: must be COLUMN=VALUE")
         values.setdefault(name.strip(), set()).add(value.strip())
-    return [Condition(option, name, table.position(option, name), frozenset(some)) for name, some in values.items()]
+    return [RowFilter(option, name, table.position(option, name), frozenset(some)) for name, some in values.items()]
 
 
-def choose_rows(table: Table, wanted: Sequence[Condition]) -> list[Row]:
+def filter_rows(table: CsvTable, wanted: Sequence[RowFilter]) -> list[CsvRow]:
     """Returns the rows that fulfil all conditions.
 
     Raises:
@@ -219,7 +222,7 @@ def choose_rows(table: Table, wanted: Sequence[Condition]) -> list[Row]:
         for value in sorted(condition.values - there):
             raise UserError(
                 f"{table.path}: {condition.option} {condition.name}={value}: no row has this value, there are "
-                f"{_some(sorted(there))}{nearest(value, sorted(there))}"
+                f"{_list_values(sorted(there))}{did_you_mean(value, sorted(there))}"
             )
     tests = [(condition.position, condition.values) for condition in wanted]
     rows = [row for row in table.rows if all(row[1][position].strip() in values for position, values in tests)]
@@ -229,5 +232,5 @@ def choose_rows(table: Table, wanted: Sequence[Condition]) -> list[Row]:
     return rows
 
 
-def _some(values: Sequence[str]) -> str:
+def _list_values(values: Sequence[str]) -> str:
     return ", ".join(repr(value) for value in values[:VALUES_SHOWN]) + (", ..." if len(values) > VALUES_SHOWN else "")

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from stableft.config.run_config import RunConfig
-from stableft.config.sweep_file import describe_rule
-from stableft.records.run_record import AnyRun, ImportedRun, RunRecord
+from stableft.config.sweep_file import describe_early_stopping_rule
+from stableft.records.run_record import AnyRunRecord, ImportedRun, RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-DTYPES = {
+COLUMN_DTYPES = {
     "run_id": "object",
     "arm": "object",
     "recipe": "object",
@@ -56,7 +56,7 @@ DTYPES = {
 }
 
 
-class Name(NamedTuple):
+class ReportedArm(NamedTuple):
     """An arm that asks for a run, and which checkpoint's score it reports; two arms may differ in that alone."""
 
     arm: str
@@ -64,9 +64,9 @@ class Name(NamedTuple):
     report: Literal["last", "best"]
 
 
-def frame(
-    records: Iterable[AnyRun],
-    names: dict[str, list[Name]] | None = None,
+def build_frame(
+    records: Iterable[AnyRunRecord],
+    names: dict[str, list[ReportedArm]] | None = None,
     which: Literal["recipe", "last", "best"] = "recipe",
 ) -> "pd.DataFrame":
     """Returns one row per run, or per arm where arms share a run.
@@ -76,31 +76,33 @@ def frame(
     best one's, or as each run's own recipe says. A record that comes in twice (a run folder and a committed file)
     counts once. The records are read one at a time, so there may be more than fit into memory.
     """
-    with _no_collection():
-        return _frame(records, names, which)
+    with _gc_disabled():
+        return _build_frame(records, names, which)
 
 
-def _frame(
-    records: Iterable[AnyRun], names: dict[str, list[Name]] | None, which: Literal["recipe", "last", "best"]
+def _build_frame(
+    records: Iterable[AnyRunRecord],
+    names: dict[str, list[ReportedArm]] | None,
+    which: Literal["recipe", "last", "best"],
 ) -> "pd.DataFrame":
     import pandas as pd  # takes half a second
 
     rows: dict[tuple, dict[str, Any]] = {}
     for record in records:
-        for arm, recipe, report in [stored_name(record)] if names is None else names.get(record.run_id, ()):
-            key = (record.run_id, described_source(record), arm)
+        for arm, recipe, report in [stored_arm(record)] if names is None else names.get(record.run_id, ()):
+            key = (record.run_id, describe_source(record), arm)
             known = rows.get(key)
             if known is None or known["status"] != "finished":
                 rows[key] = _row(record, report if which == "recipe" else which)
                 rows[key] |= {"arm": arm, "recipe": recipe}
             elif record.status == "finished":
                 known["copies"] += 1
-    columns = {name: [row[name] for row in rows.values()] for name in DTYPES}
-    return pd.DataFrame({name: pd.Series(values, dtype=DTYPES[name]) for name, values in columns.items()})
+    columns = {name: [row[name] for row in rows.values()] for name in COLUMN_DTYPES}
+    return pd.DataFrame({name: pd.Series(values, dtype=COLUMN_DTYPES[name]) for name, values in columns.items()})
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def _gc_disabled() -> Iterator[None]:
     """Keeps Python from looking for cycles, of which records have none, among ever more rows: a third of the time."""
     enabled = gc.isenabled()
     gc.disable()
@@ -111,22 +113,22 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def stored_name(record: AnyRun) -> Name:
+def stored_arm(record: AnyRunRecord) -> ReportedArm:
     """Returns the arm, recipe and checkpoint under which a record was stored."""
     if isinstance(record, ImportedRun):
-        return Name(record.arm, record.arm, record.report)
-    return Name(record.arm, record.recipe, record.config.evaluation.report)
+        return ReportedArm(record.arm, record.arm, record.report)
+    return ReportedArm(record.arm, record.recipe, record.config.evaluation.report)
 
 
-def described_source(record: AnyRun) -> str | None:
+def describe_source(record: AnyRunRecord) -> str | None:
     """Returns where an imported run came from, with the first digits of the file's hash; None for an own run."""
     source = record.source
     return f"{source.name} ({source.kind}, sha256 {source.sha256[:12]})" if source else None
 
 
-def _row(record: AnyRun, checkpoint: Literal["last", "best"]) -> dict[str, Any]:
+def _row(record: AnyRunRecord, checkpoint: Literal["last", "best"]) -> dict[str, Any]:
     imported = isinstance(record, ImportedRun)
-    metric, split = (record.metric, record.split) if imported else _reported(record.config)
+    metric, split = (record.metric, record.split) if imported else _reported_metric_and_split(record.config)
     val_metric = record.val_metric if imported else metric
     finished = record.status == "finished"
     score = record.score(checkpoint, split, metric) if finished else None
@@ -148,17 +150,17 @@ def _row(record: AnyRun, checkpoint: Literal["last", "best"]) -> dict[str, Any]:
         "diverged": diverged,
         "train_loss": record.evals[-1].train_loss if record.evals else None,
         "steps": record.steps,
-        "source": described_source(record),
+        "source": describe_source(record),
         "copies": int(finished),
-        **(_imported(record) if imported else _own(record, metric, split)),
+        **(_imported_columns(record) if imported else _own_columns(record, metric, split)),
     }
 
 
-def _reported(config: RunConfig) -> tuple[str, Literal["val", "test"]]:
+def _reported_metric_and_split(config: RunConfig) -> tuple[str, Literal["val", "test"]]:
     return config.task.metric, config.reported_split
 
 
-def _imported(run: ImportedRun) -> dict[str, Any]:
+def _imported_columns(run: ImportedRun) -> dict[str, Any]:
     known = {"task": run.task, "baseline": run.baseline, "seed_init": run.seed, "seed_data": run.seed}
     unknown = (
         "model",
@@ -175,7 +177,7 @@ def _imported(run: ImportedRun) -> dict[str, Any]:
     return missing | known | {"skipped_steps": 0}
 
 
-def _own(record: RunRecord, metric: str, split: str) -> dict[str, Any]:
+def _own_columns(record: RunRecord, metric: str, split: str) -> dict[str, Any]:
     config = record.config
     return {
         "task": config.data.task,
@@ -188,23 +190,23 @@ def _own(record: RunRecord, metric: str, split: str) -> dict[str, Any]:
         "seconds": record.seconds,
         "seed_init": config.seeds.init,
         "seed_data": config.seeds.data,
-        "setting": _setting(config),
+        "setting": _setting_hash(config),
         "data_fingerprint": record.data.fingerprint if record.data else None,
         "device": record.environment.device if record.environment else None,
-        "start": _start(record),
+        "start": _describe_start(record),
         "start_sha256": record.start.sha256 if record.start else None,
-        "rule": describe_rule(record.stop.after, record.stop.lowest) if record.stop else None,
+        "rule": describe_early_stopping_rule(record.stop.after, record.stop.lowest) if record.stop else None,
         "label_entropy": record.data.label_entropy if record.data else None,
         "watch": record.watch,
     }
 
 
-def _setting(config: RunConfig) -> str:
+def _setting_hash(config: RunConfig) -> str:
     """Returns the hash of a config without its seeds."""
     return hashlib.sha256(config.model_dump_json(exclude={"seeds"}).encode()).hexdigest()[:16]
 
 
-def _start(record: RunRecord) -> str | None:
+def _describe_start(record: RunRecord) -> str | None:
     start, named = record.start, record.config.start_from
     if start is None or named is None:
         return None

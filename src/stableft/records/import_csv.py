@@ -5,44 +5,58 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stableft.catalog.tasks import TITLES
+from stableft.catalog.tasks import METRIC_TITLES
 from stableft.errors import UserError
-from stableft.records.csv_table import CsvMapping, Row, Table, choose_rows, conditions, key_reader, read_table
-from stableft.records.import_evaluations import Evaluation, best_index, length_notes, match_runs, read_evaluations
-from stableft.records.import_runs import (
-    Cell,
-    Key,
-    Scale,
-    arm_names,
-    as_fraction,
-    check_baseline,
-    check_out,
-    decimals,
-    describe_baseline,
-    describe_keys,
-    failed_as_printed,
-    find_scale,
-    known_task,
-    majority_score,
-    metric_in_name,
-    read_number,
-    run_id_of,
-    save_runs,
-    scale_words,
-    score_metric,
-    to_float,
+from stableft.records.csv_table import (
+    CsvMapping,
+    CsvRow,
+    CsvTable,
+    filter_rows,
+    make_run_key_reader,
+    parse_row_filters,
+    read_csv_table,
 )
-from stableft.records.run_record import ImportedEval, ImportedRun, ImportedScores, Source
+from stableft.records.import_evaluations import (
+    EvaluationRow,
+    best_index,
+    drop_unscored_evaluations,
+    note_unequal_lengths,
+    read_evaluations,
+)
+from stableft.records.import_runs import (
+    PrintedNumber,
+    RunKey,
+    ScoreScale,
+    as_fraction,
+    baseline_as_fraction,
+    check_import_out,
+    choose_metric,
+    count_decimals,
+    describe_baseline,
+    describe_run_keys,
+    describe_scale,
+    determine_scale,
+    find_known_task,
+    is_failed_as_printed,
+    majority_score,
+    make_imported_run_id,
+    metric_in_name,
+    parse_number,
+    rename_arms,
+    to_float,
+    write_imported_runs,
+)
+from stableft.records.run_record import ImportedEval, ImportedRun, ImportedScores, ImportSource
 
 
 @dataclass(frozen=True)
-class Reading:
+class ScoreFormat:
     """How the scores of one task are to be read. `decimals` are the most that one has, as a fraction."""
 
     metric: str
-    scale: Scale
+    scale: ScoreScale
     val_metric: str
-    val_scale: Scale | None
+    val_scale: ScoreScale | None
     baseline: float | None
     decimals: int
 
@@ -53,34 +67,36 @@ def import_csv(file: Path, mapping: CsvMapping, out: Path) -> str:
     Raises:
         UserError: an option, the table or a value in it cannot be used; nothing is written.
     """
-    check_out(out, file)
+    check_import_out(out, file)
     _check_options(mapping)
-    table = read_table(file)
+    table = read_csv_table(file)
     _check_columns(table, mapping)
-    key = key_reader(table, mapping)
-    rows = choose_rows(table, conditions(table, "--where", mapping.where))
+    key = make_run_key_reader(table, mapping)
+    rows = filter_rows(table, parse_row_filters(table, "--where", mapping.where))
     runs = index_runs(table, [(key(row), row) for row in rows])
-    check_settings(table, runs, mapping.vary)
+    check_arms_uniform(table, runs, mapping.vary)
     cells = _read_scores(table, mapping, runs)
     evaluations = read_evaluations(table, mapping, key, runs)
-    notes = match_runs(table, mapping, runs, evaluations)
-    names = arm_names(mapping.rename, {run.arm for run in runs})
-    readings = _readings(table, mapping, cells, evaluations)
-    source = Source(kind="csv", name=file.name, sha256=table.sha256)
+    notes = drop_unscored_evaluations(table, mapping, runs, evaluations)
+    names = rename_arms(mapping.rename, {run.arm for run in runs})
+    readings = _find_score_formats(table, mapping, cells, evaluations)
+    source = ImportSource(kind="csv", name=file.name, sha256=table.sha256)
     records = [
-        _record(mapping, run, names[run.arm], readings[run.task], cell, evaluations.get(run, []), source)
+        _make_run(mapping, run, names[run.arm], readings[run.task], cell, evaluations.get(run, []), source)
         for run, cell in cells.items()
     ]
-    notes = [line for task in sorted(readings) for line in _notes(mapping, task, readings[task])] + notes
-    return save_runs(out, records, names, [*notes, *length_notes(records)])
+    notes = [
+        line for task in sorted(readings) for line in _describe_score_format(mapping, task, readings[task])
+    ] + notes
+    return write_imported_runs(out, records, names, [*notes, *note_unequal_lengths(records)])
 
 
-def _way(mapping: CsvMapping) -> tuple[object, ...]:
+def _identifying_options(mapping: CsvMapping) -> tuple[object, ...]:
     """Returns what else tells apart the runs that one file is read as."""
     return mapping.score, mapping.checkpoint, sorted(mapping.where), mapping.arm
 
 
-def _check_columns(table: Table, mapping: CsvMapping) -> None:
+def _check_columns(table: CsvTable, mapping: CsvMapping) -> None:
     """Raises UserError for a column that is not there, before anything is said of its rows."""
     for option, name in (("--score", mapping.score), ("--val", mapping.val), ("--train-loss", mapping.train_loss)):
         if name is not None:
@@ -96,56 +112,60 @@ def _check_options(mapping: CsvMapping) -> None:
         raise UserError(f"--val {mapping.val}: a loss is no score, of which more is better")
 
 
-def _read_scores(table: Table, mapping: CsvMapping, runs: dict[Key, Row]) -> dict[Key, Cell]:
+def _read_scores(table: CsvTable, mapping: CsvMapping, runs: dict[RunKey, CsvRow]) -> dict[RunKey, PrintedNumber]:
     position = table.position("--score", mapping.score)
     cells = {}
     for run, (line, fields) in runs.items():
-        cells[run] = read_number(table.path, line, mapping.score, fields[position])
+        cells[run] = parse_number(table.path, line, mapping.score, fields[position])
     if not any(cell.text for cell in cells.values()):
         raise UserError(f"{table.path}: --score {mapping.score}: the column is empty in all chosen rows")
     return cells
 
 
-def _readings(
-    table: Table, mapping: CsvMapping, cells: dict[Key, Cell], evaluations: dict[Key, list[Evaluation]]
-) -> dict[str, Reading]:
+def _find_score_formats(
+    table: CsvTable,
+    mapping: CsvMapping,
+    cells: dict[RunKey, PrintedNumber],
+    evaluations: dict[RunKey, list[EvaluationRow]],
+) -> dict[str, ScoreFormat]:
     tasks = sorted({run.task for run in cells})
     if mapping.baseline is not None and len(tasks) > 1:
         raise UserError(f"--baseline {mapping.baseline:g} is for one task, here are {', '.join(tasks)}: use --where")
     metrics = {
-        task: score_metric("--score", mapping.score, known_task(task), mapping.metric, table.named) for task in tasks
+        task: choose_metric("--score", mapping.score, find_known_task(task), mapping.metric, table.named)
+        for task in tasks
     }
     val_metrics = {task: metric_in_name(mapping.val or "") or metric for task, metric in metrics.items()}
     same = any(metrics[task] == val_metrics[task] for task in tasks)
     if same and mapping.split == "val" and mapping.val and not mapping.val_where:
         raise UserError(f"--val {mapping.val}: with --split val the score is the validation score; leave --val out")
     measured = [(cell, metrics[run.task]) for run, cell in cells.items()]
-    scale = find_scale(table.path, mapping.score, measured, mapping.scale)
+    scale = determine_scale(table.path, mapping.score, measured, mapping.scale)
     val_scale = None
     if mapping.val:
         points = [(run.task, point.val) for run, some in evaluations.items() for point in some if point.val]
         measured = [(cell, val_metrics[task]) for task, cell in points]
-        val_scale = find_scale(table.path, mapping.val, measured, mapping.scale)
-    given = check_baseline(mapping.baseline, scale)
+        val_scale = determine_scale(table.path, mapping.val, measured, mapping.scale)
+    given = baseline_as_fraction(mapping.baseline, scale)
     readings = {}
     for task in tasks:
-        baseline = majority_score(known_task(task), mapping.split, metrics[task]) if given is None else given
-        most = max(decimals(as_fraction(cell.value, scale)) for run, cell in cells.items() if run.task == task)
-        readings[task] = Reading(metrics[task], scale, val_metrics[task], val_scale, baseline, most)
+        baseline = majority_score(find_known_task(task), mapping.split, metrics[task]) if given is None else given
+        most = max(count_decimals(as_fraction(cell.value, scale)) for run, cell in cells.items() if run.task == task)
+        readings[task] = ScoreFormat(metrics[task], scale, val_metrics[task], val_scale, baseline, most)
     return readings
 
 
-def _record(
+def _make_run(
     mapping: CsvMapping,
-    run: Key,
+    run: RunKey,
     arm: str,
-    reading: Reading,
-    cell: Cell,
-    points: Sequence[Evaluation],
-    source: Source,
+    reading: ScoreFormat,
+    cell: PrintedNumber,
+    points: Sequence[EvaluationRow],
+    source: ImportSource,
 ) -> ImportedRun:
     value = as_fraction(cell.value, reading.scale)
-    vals = [_val(point, reading) for point in points]
+    vals = [_val_scores(point, reading) for point in points]
     checkpoints: dict[str, ImportedScores | None] = {"last": None, "best": None}
     if points:
         best = best_index([val.get(reading.val_metric, math.nan) for val in vals])
@@ -161,7 +181,7 @@ def _record(
     )
     whole = mapping.checkpoint == "last" or mapping.val_where  # else the step may be that of the best checkpoint
     return ImportedRun(
-        run_id=run_id_of(source.sha256, run, reading.metric, mapping.split, *_way(mapping)),
+        run_id=make_imported_run_id(source.sha256, run, reading.metric, mapping.split, *_identifying_options(mapping)),
         arm=arm,
         task=run.task,
         seed=run.seed,
@@ -175,56 +195,56 @@ def _record(
         ),
         last=checkpoints["last"],
         best=checkpoints["best"],
-        failed=failed_as_printed(value, reading.decimals, reading.baseline),
+        failed=is_failed_as_printed(value, reading.decimals, reading.baseline),
         baseline=reading.baseline,
         steps=points[-1].step if points and whole else None,
         source=source,
     )
 
 
-def _val(point: Evaluation, reading: Reading) -> dict[str, float]:
+def _val_scores(point: EvaluationRow, reading: ScoreFormat) -> dict[str, float]:
     if point.val is None or reading.val_scale is None:
         return {}
     return {reading.val_metric: to_float(as_fraction(point.val.value, reading.val_scale))}
 
 
-def _notes(mapping: CsvMapping, task: str, reading: Reading) -> list[str]:
+def _describe_score_format(mapping: CsvMapping, task: str, reading: ScoreFormat) -> list[str]:
     """Returns what a user must know of how the scores of a task were read."""
-    metric, val_metric = (TITLES.get(name, name) for name in (reading.metric, reading.val_metric))
-    failed = describe_baseline(known_task(task), mapping.split, reading.metric, reading.baseline, mapping.baseline)
-    notes = [f"{task}: {failed}", f"{task}: {mapping.score} was read as {metric}, {scale_words(reading.scale)}"]
+    metric, val_metric = (METRIC_TITLES.get(name, name) for name in (reading.metric, reading.val_metric))
+    failed = describe_baseline(find_known_task(task), mapping.split, reading.metric, reading.baseline, mapping.baseline)
+    notes = [f"{task}: {failed}", f"{task}: {mapping.score} was read as {metric}, {describe_scale(reading.scale)}"]
     if reading.val_scale:
-        notes.append(f"{task}: {mapping.val} was read as {val_metric}, {scale_words(reading.val_scale)}")
+        notes.append(f"{task}: {mapping.val} was read as {val_metric}, {describe_scale(reading.val_scale)}")
     return notes
 
 
 # Columns called so hold a setting, a data set or a checkpoint: runs that differ in it are not repetitions.
-SETTINGS = frozenset(
+SETTING_COLUMNS = frozenset(
     "lr learning_rate max_lr peak_lr batch_size bs train_batch_size per_gpu_train_batch_size "
     "per_device_train_batch_size epochs num_epochs num_train_epochs n_epochs max_steps max_epochs warmup "
     "warmup_steps warmup_ratio weight_decay wd optimizer optim adam_epsilon eps bias_correction correct_bias dropout "
     "max_seq_length max_length model model_name model_type model_name_or_path backbone architecture method recipe "
     "config dataset data_set task task_name filetype split checkpoint precision fp16".split()
 )
-SHOWN = 4  # columns that a message names
+COLUMNS_SHOWN = 4  # columns that a message names
 
 
-def index_runs(table: Table, rows: Iterable[tuple[Key, Row]]) -> dict[Key, Row]:
+def index_runs(table: CsvTable, rows: Iterable[tuple[RunKey, CsvRow]]) -> dict[RunKey, CsvRow]:
     """Returns the row of each run.
 
     Raises:
         UserError: a run has two; the message names the columns in which they differ.
     """
-    runs: dict[Key, Row] = {}
+    runs: dict[RunKey, CsvRow] = {}
     for key, row in rows:
         if key in runs:
-            difference = _difference(table, runs[key], row)
-            raise UserError(f"{table.path}: {describe_keys([key])} has two scores, {difference}")
+            difference = _describe_difference(table, runs[key], row)
+            raise UserError(f"{table.path}: {describe_run_keys([key])} has two scores, {difference}")
         runs[key] = row
     return runs
 
 
-def _difference(table: Table, a: Row, b: Row) -> str:
+def _describe_difference(table: CsvTable, a: CsvRow, b: CsvRow) -> str:
     """Returns in which columns two rows differ, and what may be done about it."""
     first, second = sorted((a, b))
     differ = [
@@ -233,7 +253,9 @@ def _difference(table: Table, a: Row, b: Row) -> str:
         if name in table.named and one.strip() != other.strip()
     ]
     differ.sort(key=lambda words: not _is_setting(words.partition(" (")[0]))  # what was mixed first
-    words = ", ".join(differ[:SHOWN]) + (f" and {len(differ) - SHOWN} more columns" if len(differ) > SHOWN else "")
+    words = ", ".join(differ[:COLUMNS_SHOWN]) + (
+        f" and {len(differ) - COLUMNS_SHOWN} more columns" if len(differ) > COLUMNS_SHOWN else ""
+    )
     lines = f"on lines {first[0]} and {second[0]}"
     if not differ:
         return f"{lines}, which are equal"
@@ -241,7 +263,7 @@ def _difference(table: Table, a: Row, b: Row) -> str:
     return f"{lines}, which differ in {words}; {ways}"
 
 
-def check_settings(table: Table, runs: dict[Key, Row], allowed: Sequence[str]) -> None:
+def check_arms_uniform(table: CsvTable, runs: dict[RunKey, CsvRow], allowed: Sequence[str]) -> None:
     """Raises UserError if a column that holds a setting, by its name, varies between the runs of an arm and task.
 
     `allowed` columns may vary.
@@ -249,7 +271,7 @@ def check_settings(table: Table, runs: dict[Key, Row], allowed: Sequence[str]) -
     for name in allowed:
         table.position("--vary", name)
     places = [(i, name) for i, name in enumerate(table.names) if _is_setting(name) and name not in allowed]
-    first: dict[tuple[str, str], Row] = {}
+    first: dict[tuple[str, str], CsvRow] = {}
     for key, row in sorted(runs.items(), key=lambda run: run[1][0]):
         line, fields = row
         other_line, other = first.setdefault((key.task, key.arm), row)
@@ -263,4 +285,4 @@ def check_settings(table: Table, runs: dict[Key, Row], allowed: Sequence[str]) -
 
 
 def _is_setting(column: str) -> bool:
-    return column.lower().replace("-", "_").replace(" ", "_") in SETTINGS
+    return column.lower().replace("-", "_").replace(" ", "_") in SETTING_COLUMNS

@@ -7,47 +7,54 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from stableft.errors import UserError
-from stableft.records.csv_table import CsvMapping, Row, Table, choose_rows, conditions, reader
-from stableft.records.import_runs import Cell, Key, describe_keys, read_number, read_whole, to_float
+from stableft.records.csv_table import CsvMapping, CsvRow, CsvTable, filter_rows, make_field_reader, parse_row_filters
+from stableft.records.import_runs import (
+    PrintedNumber,
+    RunKey,
+    describe_run_keys,
+    parse_number,
+    parse_whole_number,
+    to_float,
+)
 from stableft.records.run_record import ImportedRun
 
 
-class Evaluation(NamedTuple):
+class EvaluationRow(NamedTuple):
     """A row of validation scores; `step` is None where there is no column of steps, `val` where there is none."""
 
     line: int
     step: int | None
-    val: Cell | None
+    val: PrintedNumber | None
     train_loss: float | None
 
 
 def read_evaluations(
-    table: Table, mapping: CsvMapping, key: Callable[[Row], Key], runs: Mapping[Key, Row]
-) -> dict[Key, list[Evaluation]]:
+    table: CsvTable, mapping: CsvMapping, key: Callable[[CsvRow], RunKey], runs: Mapping[RunKey, CsvRow]
+) -> dict[RunKey, list[EvaluationRow]]:
     """Returns the evaluations of each run by step: of rows of their own, else the one in the row of its score.
 
     Raises:
         UserError: a value cannot be used, no row is chosen, or two stand for the same step.
     """
-    rows: Iterable[tuple[Key, Row]] = runs.items()
+    rows: Iterable[tuple[RunKey, CsvRow]] = runs.items()
     if mapping.val_where:
-        wanted = conditions(table, "--val-where", mapping.val_where)
+        wanted = parse_row_filters(table, "--val-where", mapping.val_where)
         named = {condition.name for condition in wanted}
-        wanted += [other for other in conditions(table, "--where", mapping.where) if other.name not in named]
-        rows = [(key(row), row) for row in choose_rows(table, wanted)]
+        wanted += [other for other in parse_row_filters(table, "--where", mapping.where) if other.name not in named]
+        rows = [(key(row), row) for row in filter_rows(table, wanted)]
     elif mapping.val is None and mapping.step is None:
         return {}
-    read = _point_reader(table, mapping)
-    found: dict[Key, list[Evaluation]] = defaultdict(list)
+    read = _make_evaluation_reader(table, mapping)
+    found: dict[RunKey, list[EvaluationRow]] = defaultdict(list)
     for run, row in rows:
         found[run].append(read(row))
     if mapping.val and not any(point.val and point.val.text for points in found.values() for point in points):
         raise UserError(f"{table.path}: --val {mapping.val}: the column is empty in all chosen rows")
-    return {run: _in_order(table, run, points) for run, points in found.items()}
+    return {run: _sort_by_step(table, run, points) for run, points in found.items()}
 
 
-def match_runs(
-    table: Table, mapping: CsvMapping, runs: Mapping[Key, Row], found: dict[Key, list[Evaluation]]
+def drop_unscored_evaluations(
+    table: CsvTable, mapping: CsvMapping, runs: Mapping[RunKey, CsvRow], found: dict[RunKey, list[EvaluationRow]]
 ) -> list[str]:
     """Takes evaluations without a score out of `found` and returns notes on runs that have one of the two.
 
@@ -59,9 +66,9 @@ def match_runs(
     unscored, unseen = found.keys() - runs.keys(), runs.keys() - found.keys()
     notes = []
     if unscored:
-        notes.append(f"{len(unscored)} with evaluations and no score ({describe_keys(unscored)})")
+        notes.append(f"{len(unscored)} with evaluations and no score ({describe_run_keys(unscored)})")
     if unseen:
-        notes.append(f"{len(unseen)} with a score and no evaluation ({describe_keys(unseen)})")
+        notes.append(f"{len(unseen)} with a score and no evaluation ({describe_run_keys(unseen)})")
     if notes and not mapping.allow_missing:
         raise UserError(
             f"{table.path}: there are runs, {' and '.join(notes)}; check --where and --val-where, or say "
@@ -78,7 +85,7 @@ def best_index(scores: Sequence[float]) -> int:
     return max(numbers, key=scores.__getitem__) if numbers else len(scores) - 1
 
 
-def length_notes(runs: Sequence[ImportedRun]) -> list[str]:
+def note_unequal_lengths(runs: Sequence[ImportedRun]) -> list[str]:
     """Returns notes on arms whose runs end at different steps: one is unfinished, or lengths are mixed."""
     lengths: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
     for run in runs:
@@ -92,34 +99,35 @@ def length_notes(runs: Sequence[ImportedRun]) -> list[str]:
     ]
 
 
-def _point_reader(table: Table, mapping: CsvMapping) -> Callable[[Row], Evaluation]:
+def _make_evaluation_reader(table: CsvTable, mapping: CsvMapping) -> Callable[[CsvRow], EvaluationRow]:
     val, loss = mapping.val or "", mapping.train_loss or ""
     val_at = table.position("--val", val) if val else None
     loss_at = table.position("--train-loss", loss) if loss else None
-    step_of = reader(table, "--step", mapping.step) if mapping.step else None
+    step_of = make_field_reader(table, "--step", mapping.step) if mapping.step else None
 
-    def read(row: Row) -> Evaluation:
+    def read(row: CsvRow) -> EvaluationRow:
         line, fields = row
-        cell = None if val_at is None else read_number(table.path, line, val, fields[val_at])
-        train = None if loss_at is None else read_number(table.path, line, loss, fields[loss_at])
-        step = None if step_of is None else read_whole(table.path, line, mapping.step or "", step_of(fields))
+        cell = None if val_at is None else parse_number(table.path, line, val, fields[val_at])
+        train = None if loss_at is None else parse_number(table.path, line, loss, fields[loss_at])
+        step = None if step_of is None else parse_whole_number(table.path, line, mapping.step or "", step_of(fields))
         # An empty field is no loss (there is none before the first step), nan is one that diverged.
-        return Evaluation(line, step, cell, to_float(train.value) if train and train.text else None)
+        return EvaluationRow(line, step, cell, to_float(train.value) if train and train.text else None)
 
     return read
 
 
-def _in_order(table: Table, run: Key, points: list[Evaluation]) -> list[Evaluation]:
+def _sort_by_step(table: CsvTable, run: RunKey, points: list[EvaluationRow]) -> list[EvaluationRow]:
     if len(points) > 1 and points[0].step is None:
         lines = f"on lines {points[0].line} and {points[1].line}"
         raise UserError(
-            f"{table.path}: {describe_keys([run])} has several evaluations, such as {lines}; --step COLUMN orders them"
+            f"{table.path}: {describe_run_keys([run])} has several evaluations, such as {lines}; --step COLUMN "
+            "orders them"
         )
     ordered = sorted(points, key=lambda point: (point.step or 0, point.line))
     for one, other in pairwise(ordered):
         if one.step == other.step:
             raise UserError(
-                f"{table.path}: {describe_keys([run])} has two evaluations at step {one.step}, on lines {one.line} "
+                f"{table.path}: {describe_run_keys([run])} has two evaluations at step {one.step}, on lines {one.line} "
                 f"and {other.line}; --val-where COLUMN=VALUE keeps one of them"
             )
     return ordered

@@ -11,16 +11,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from stableft.catalog.tasks import METRICS, REGRESSION, TASKS, TITLES, TaskSpec
+from stableft.catalog.tasks import METRIC_TITLES, METRICS, REGRESSION_METRICS, TASKS, TaskSpec
 from stableft.config.run_config import canonical_json
-from stableft.errors import UserError, nearest
+from stableft.errors import UserError, did_you_mean
 from stableft.records.run_record import ImportedRun, write_records_file
-from stableft.text import columns
+from stableft.text import align_columns
 
 RUNS_SHOWN = 12  # runs that a message names
 
 
-class Key(NamedTuple):
+class RunKey(NamedTuple):
     """Which run: `arm` as in the file, `task` by our name where we have one."""
 
     task: str
@@ -28,20 +28,20 @@ class Key(NamedTuple):
     seed: int
 
 
-def describe_keys(keys: Iterable[Key]) -> str:
+def describe_run_keys(keys: Iterable[RunKey]) -> str:
     """Returns some runs in words, the first of them by name."""
     ordered = sorted(keys)
     words = [f"{key.arm} {key.task} seed {key.seed}" for key in ordered[:RUNS_SHOWN]]
     return ", ".join(words) + (f" and {len(ordered) - RUNS_SHOWN} more" if len(ordered) > RUNS_SHOWN else "")
 
 
-def run_id_of(sha256: str, key: Key, metric: str, split: str, *how: object) -> str:
+def make_imported_run_id(sha256: str, key: RunKey, metric: str, split: str, *how: object) -> str:
     """Returns the id of a run by the content of its file and how it was read from it: 16 hex digits."""
     identity = [sha256, key.arm, key.task, key.seed, metric, split, *how]
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
 
 
-def arm_names(renames: Sequence[str], arms: Iterable[str]) -> dict[str, str]:
+def rename_arms(renames: Sequence[str], arms: Iterable[str]) -> dict[str, str]:
     """Returns the name under which each arm of the file is imported; `renames` are of the form OLD=NEW.
 
     Raises:
@@ -53,7 +53,7 @@ def arm_names(renames: Sequence[str], arms: Iterable[str]) -> dict[str, str]:
         if not (old and sign and new):
             raise UserError(f"--rename {text!r}: must be OLD=NEW")
         if old not in names:
-            there = f"there are {', '.join(names)}{nearest(old, names)}"
+            there = f"there are {', '.join(names)}{did_you_mean(old, names)}"
             raise UserError(f"--rename {text}: there is no arm {old!r}, {there}")
         if names[old] != old:
             raise UserError(f"--rename {text}: {old!r} is already renamed to {names[old]!r}")
@@ -64,7 +64,7 @@ def arm_names(renames: Sequence[str], arms: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def check_out(out: Path, source: Path) -> None:
+def check_import_out(out: Path, source: Path) -> None:
     """Raises UserError if `out` is no place for the records that are made from `source`."""
     if out.suffix != ".jsonl":
         raise UserError(f"--out {out}: the name must end in .jsonl")
@@ -76,7 +76,7 @@ def check_out(out: Path, source: Path) -> None:
         raise UserError(f"--out {out} is the file that is imported")
 
 
-def save_runs(out: Path, runs: Sequence[ImportedRun], names: dict[str, str], notes: Iterable[str]) -> str:
+def write_imported_runs(out: Path, runs: Sequence[ImportedRun], names: dict[str, str], notes: Iterable[str]) -> str:
     """Writes the runs by task, arm and seed, in place of a file that was there, and returns what they are in words."""
     ordered = sorted(runs, key=lambda run: (run.task, run.arm, run.seed))
     source = ordered[0].source
@@ -86,7 +86,7 @@ def save_runs(out: Path, runs: Sequence[ImportedRun], names: dict[str, str], not
     return "\n".join(
         [
             f"{len(ordered)} runs of {source.name} (sha256 {source.sha256})",
-            _counts(ordered),
+            _runs_table(ordered),
             *renamed,
             *notes,
             f"{'replaced' if existed else 'wrote'} {out}; next: stableft report {shlex.quote(str(out))}",
@@ -94,7 +94,7 @@ def save_runs(out: Path, runs: Sequence[ImportedRun], names: dict[str, str], not
     )
 
 
-def _counts(runs: Sequence[ImportedRun]) -> str:
+def _runs_table(runs: Sequence[ImportedRun]) -> str:
     rows: list[tuple[object, ...]] = [("task", "arm", "score", "runs", "seeds", "NaN", "failed")]
     for (task, arm), group in groupby(runs, key=lambda run: (run.task, run.arm)):
         cell = list(group)
@@ -104,11 +104,11 @@ def _counts(runs: Sequence[ImportedRun]) -> str:
         known = [run.failed for run in cell]
         failed = "not known" if None in known else f"{sum(map(bool, known))}/{len(known)}"
         score = f"{first.report} {first.split} {first.metric}"
-        rows.append((task, arm, score, len(cell), _seeds([run.seed for run in cell]), nan, failed))
-    return columns(rows)
+        rows.append((task, arm, score, len(cell), _format_seeds([run.seed for run in cell]), nan, failed))
+    return align_columns(rows)
 
 
-def _seeds(seeds: Sequence[int]) -> str:
+def _format_seeds(seeds: Sequence[int]) -> str:
     """Returns sorted seeds as 0-49, or as 0-7,9,12; the ends alone where there are many gaps."""
     starts = [i for i, seed in enumerate(seeds) if i == 0 or seed != seeds[i - 1] + 1]
     if len(starts) > 3:
@@ -117,15 +117,19 @@ def _seeds(seeds: Sequence[int]) -> str:
     return ",".join(str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans)
 
 
-Scale = Literal["percent", "fraction"]
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,4})?", re.ASCII | re.IGNORECASE)
-WHOLE = re.compile(r"\d+(\.0*)?", re.ASCII)
-MOST = 2**63 - 1  # of seeds and steps
-NEVER_NEGATIVE = ("accuracy", "f1", "accuracy_f1")  # a share of 1 % or less of these is no result of a trained model
+ScoreScale = Literal["percent", "fraction"]
+NUMBER_PATTERN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,4})?", re.ASCII | re.IGNORECASE)
+WHOLE_NUMBER_PATTERN = re.compile(r"\d+(\.0*)?", re.ASCII)
+MAX_WHOLE_NUMBER = 2**63 - 1  # of seeds and steps
+NONNEGATIVE_METRICS = (
+    "accuracy",
+    "f1",
+    "accuracy_f1",
+)  # a share of 1 % or less of these is no result of a trained model
 LINES_SHOWN = 3  # lines that a message names
 
 
-class Cell(NamedTuple):
+class PrintedNumber(NamedTuple):
     """A number in a file. `value` is None for NaN."""
 
     line: int
@@ -133,7 +137,7 @@ class Cell(NamedTuple):
     value: Decimal | None
 
 
-def read_number(path: Path, line: int, column: str, text: str) -> Cell:
+def parse_number(path: Path, line: int, column: str, text: str) -> PrintedNumber:
     """Returns a number with all its digits; pandas leaves the field of a NaN empty.
 
     Raises:
@@ -141,25 +145,27 @@ def read_number(path: Path, line: int, column: str, text: str) -> Cell:
     """
     text = text.strip()
     if text.lower().lstrip("+-") in ("", "nan"):
-        return Cell(line, text, None)
-    if not NUMBER.fullmatch(text) or math.isinf(float(text)):
+        return PrintedNumber(line, text, None)
+    if not NUMBER_PATTERN.fullmatch(text) or math.isinf(float(text)):
         raise UserError(f"{path}:{line} column {column!r}: {text!r} must be a number, nan or empty")
-    return Cell(line, text, Decimal(text))
+    return PrintedNumber(line, text, Decimal(text))
 
 
-def read_whole(path: Path, line: int, column: str, text: str) -> int:
+def parse_whole_number(path: Path, line: int, column: str, text: str) -> int:
     """Returns a whole number from 0, which pandas may have written as 8.0.
 
     Raises:
         UserError: it is something else.
     """
     text = text.strip()
-    if not WHOLE.fullmatch(text) or (whole := int(text.partition(".")[0])) > MOST:
+    if not WHOLE_NUMBER_PATTERN.fullmatch(text) or (whole := int(text.partition(".")[0])) > MAX_WHOLE_NUMBER:
         raise UserError(f"{path}:{line} column {column!r}: {text!r} must be a whole number from 0")
     return whole
 
 
-def find_scale(path: Path, column: str, cells: Sequence[tuple[Cell, str]], wanted: Scale | None) -> Scale:
+def determine_scale(
+    path: Path, column: str, cells: Sequence[tuple[PrintedNumber, str]], wanted: ScoreScale | None
+) -> ScoreScale:
     """Returns whether these cells, each of a metric, are fractions or percent: as `wanted`, else as they look.
 
     Raises:
@@ -168,29 +174,30 @@ def find_scale(path: Path, column: str, cells: Sequence[tuple[Cell, str]], wante
     place = f"{path}: column {column!r}"
     numbers = [(cell, metric, cell.value) for cell, metric in cells if cell.value is not None]
     outside = [cell for cell, _, value in numbers if abs(value) > 100]
-    negative = [cell for cell, metric, value in numbers if value < 0 and metric in NEVER_NEGATIVE]
+    negative = [cell for cell, metric, value in numbers if value < 0 and metric in NONNEGATIVE_METRICS]
     large = [cell for cell, _, value in numbers if abs(value) > 1]
     small = [cell for cell, _, value in numbers if 0 < abs(value) <= 1]
-    tiny = [cell for cell, metric, value in numbers if 0 < value <= 1 and metric in NEVER_NEGATIVE]
+    tiny = [cell for cell, metric, value in numbers if 0 < value <= 1 and metric in NONNEGATIVE_METRICS]
     if outside:
-        raise UserError(f"{place}: a score must be a fraction or a percentage, {_lines(outside)}")
+        raise UserError(f"{place}: a score must be a fraction or a percentage, {_describe_lines(outside)}")
     if negative:
-        raise UserError(f"{place}: accuracy and F1 cannot be negative, {_lines(negative)}")
+        raise UserError(f"{place}: accuracy and F1 cannot be negative, {_describe_lines(negative)}")
     if wanted == "fraction" and large:
-        raise UserError(f"{place}: a fraction cannot be above 1 (--scale fraction), {_lines(large)}")
+        raise UserError(f"{place}: a fraction cannot be above 1 (--scale fraction), {_describe_lines(large)}")
     if wanted == "percent" and tiny:
-        raise UserError(f"{place}: 1 % or less looks like a fraction (--scale percent), {_lines(tiny)}")
+        raise UserError(f"{place}: 1 % or less looks like a fraction (--scale percent), {_describe_lines(tiny)}")
     if wanted:
         return wanted
     if large and small:
         way = "narrow the rows with --where" + ("" if tiny else ", or say --scale percent if all are percent")
         raise UserError(
-            f"{place}: some scores look like fractions ({_lines(small)}) and some like percent ({_lines(large)}); {way}"
+            f"{place}: some scores look like fractions ({_describe_lines(small)}) and some like percent "
+            f"({_describe_lines(large)}); {way}"
         )
     return "percent" if large else "fraction"
 
 
-def as_fraction(value: Decimal | None, scale: Scale) -> Decimal | None:
+def as_fraction(value: Decimal | None, scale: ScoreScale) -> Decimal | None:
     """Returns a score as a fraction, with the same digits."""
     return value.scaleb(-2) if value is not None and scale == "percent" else value
 
@@ -199,20 +206,20 @@ def to_float(value: Decimal | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def decimals(value: Decimal | None) -> int:
+def count_decimals(value: Decimal | None) -> int:
     """Returns how many digits after the point a number was printed with."""
     return 0 if value is None else max(0, -int(value.as_tuple().exponent))
 
 
-def _lines(cells: Sequence[Cell]) -> str:
+def _describe_lines(cells: Sequence[PrintedNumber]) -> str:
     named = ", ".join(
         f"line {cell.line} has {cell.text}" for cell in sorted(cells, key=lambda cell: cell.line)[:LINES_SHOWN]
     )
     return named + (f" and so have {len(cells) - LINES_SHOWN} more" if len(cells) > LINES_SHOWN else "")
 
 
-FEWEST, MAX_COMPARED_DIGITS = 4, 6  # digits to which a fraction is compared with its baseline
-NAMED = {
+MIN_COMPARED_DIGITS, MAX_COMPARED_DIGITS = 4, 6  # digits to which a fraction is compared with its baseline
+METRIC_NAME_PATTERNS = {
     "accuracy": re.compile(r"acc(uracy)?(?![a-z])"),
     "f1": re.compile(r"f1(?!\d)"),
     "mcc": re.compile(r"mcc|matthews"),
@@ -220,28 +227,35 @@ NAMED = {
     "pearson": re.compile(r"pearson"),
     "loss": re.compile(r"loss"),
 }
-CORRELATION = re.compile(r"corr(elation)?(?![a-z])")  # in GLUE's code the mean of Pearson and Spearman
+CORRELATION_PATTERN = re.compile(r"corr(elation)?(?![a-z])")  # in GLUE's code the mean of Pearson and Spearman
 
 
 @cache
-def known_task(text: str) -> TaskSpec | None:
+def find_known_task(text: str) -> TaskSpec | None:
     """Returns the row of the task that is called so, by name or title in any spelling, or None."""
-    return next((task for task in TASKS.values() if _plain(text) in (_plain(task.name), _plain(task.title))), None)
+    return next(
+        (
+            task
+            for task in TASKS.values()
+            if _normalize_name(text) in (_normalize_name(task.name), _normalize_name(task.title))
+        ),
+        None,
+    )
 
 
 def metric_in_name(column: str) -> str | None:
     """Returns the metric, "loss" or "corr" that a column's name speaks of, or None."""
-    found = {metric for metric, pattern in NAMED.items() if pattern.search(column.lower())}
+    found = {metric for metric, pattern in METRIC_NAME_PATTERNS.items() if pattern.search(column.lower())}
     if "loss" in found:
         return "loss"
     if found == {"accuracy", "f1"}:
         return "accuracy_f1"
-    if found == {"pearson", "spearman"} or (not found and CORRELATION.search(column.lower())):
+    if found == {"pearson", "spearman"} or (not found and CORRELATION_PATTERN.search(column.lower())):
         return "corr"
     return found.pop() if len(found) == 1 else None
 
 
-def score_metric(option: str, column: str, task: TaskSpec | None, wanted: str | None, columns: Sequence[str]) -> str:
+def choose_metric(option: str, column: str, task: TaskSpec | None, wanted: str | None, columns: Sequence[str]) -> str:
     """Returns the metric of a column of scores: as wanted, else the one the task is reported by.
 
     Without a task of ours it is what the column's name says, else "score".
@@ -261,8 +275,8 @@ def score_metric(option: str, column: str, task: TaskSpec | None, wanted: str | 
         fitting = [name for name in columns if metric_in_name(name) == task.metric]
         others = f" (such as {', '.join(fitting[:3])})" if fitting else ""
         raise UserError(
-            f"{option} {column}: its name speaks of {TITLES.get(named, named)}, but {task.title} is reported by "
-            f"{TITLES[task.metric]}; name a column of that{others}, or say "
+            f"{option} {column}: its name speaks of {METRIC_TITLES.get(named, named)}, but {task.title} is reported by "
+            f"{METRIC_TITLES[task.metric]}; name a column of that{others}, or say "
             f"--metric {named if named in METRICS else task.metric}"
         )
     return task.metric
@@ -273,7 +287,7 @@ def majority_score(task: TaskSpec | None, split: Literal["val", "test"], metric:
 
     The dev set validates, and tests where a task is large; of a small task its half tests that Z's rule leaves.
     """
-    if metric in ("mcc", *REGRESSION):
+    if metric in ("mcc", *REGRESSION_METRICS):
         return 0.0
     counts = task.dev_counts if task else None
     if counts is None or metric not in ("accuracy", "f1", "accuracy_f1"):
@@ -304,14 +318,14 @@ def describe_baseline(
     rows = "the half of the dev set that Zhang et al. test on" if half else "the dev set"
     if given is not None:
         words = "as --baseline says"
-    elif metric in ("mcc", *REGRESSION):
+    elif metric in ("mcc", *REGRESSION_METRICS):
         words = "as by chance"
     else:
-        words = f"the {TITLES[metric]} of always predicting the most frequent class of {rows}"
+        words = f"the {METRIC_TITLES[metric]} of always predicting the most frequent class of {rows}"
     return f"failed is a score that is NaN or at most {baseline:.4f}, {words}"
 
 
-def failed_as_printed(value: Decimal | None, most: int, baseline: float | None) -> bool | None:
+def is_failed_as_printed(value: Decimal | None, most: int, baseline: float | None) -> bool | None:
     """True for a fraction that is NaN or not above its baseline, both to as many digits as the fraction has.
 
     A score of .5252 is the baseline 73/139 = .52518. `most` is the most digits that a score beside it has: pandas
@@ -321,11 +335,11 @@ def failed_as_printed(value: Decimal | None, most: int, baseline: float | None) 
         return True
     if baseline is None:
         return None
-    digits = min(most, max(decimals(value), FEWEST), MAX_COMPARED_DIGITS)
+    digits = min(most, max(count_decimals(value), MIN_COMPARED_DIGITS), MAX_COMPARED_DIGITS)
     return round(value, digits) <= round(Decimal(baseline), digits)
 
 
-def check_baseline(baseline: float | None, scale: str) -> float | None:
+def baseline_as_fraction(baseline: float | None, scale: str) -> float | None:
     """Returns `--baseline`, which is on the scale of the scores, as a fraction.
 
     Raises:
@@ -335,11 +349,11 @@ def check_baseline(baseline: float | None, scale: str) -> float | None:
         return None
     limit = 100 if scale == "percent" else 1
     if not math.isfinite(baseline) or abs(baseline) > limit or (scale == "percent" and 0 < abs(baseline) <= 1):
-        raise UserError(f"--baseline {baseline:g}: the scores are {scale_words(scale)}, and so must it be")
+        raise UserError(f"--baseline {baseline:g}: the scores are {describe_scale(scale)}, and so must it be")
     return float(Decimal(str(baseline)).scaleb(-2)) if scale == "percent" else baseline
 
 
-def scale_words(scale: str) -> str:
+def describe_scale(scale: str) -> str:
     return "in percent" if scale == "percent" else "fractions"
 
 
@@ -349,10 +363,10 @@ def _check_metric(wanted: str, task: TaskSpec | None) -> None:
     if task is None:
         return
     if wanted not in METRICS:
-        raise UserError(f"--metric {wanted}: must be one of {', '.join(METRICS)}{nearest(wanted, METRICS)}")
-    if (wanted in REGRESSION) != task.is_regression:
+        raise UserError(f"--metric {wanted}: must be one of {', '.join(METRICS)}{did_you_mean(wanted, METRICS)}")
+    if (wanted in REGRESSION_METRICS) != task.is_regression:
         raise UserError(f"--metric {wanted}: {task.title} {'is' if task.is_regression else 'is not'} a regression task")
 
 
-def _plain(name: str) -> str:
+def _normalize_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -16,31 +16,31 @@ from pathlib import Path
 from typing import Literal
 
 from stableft.errors import UserError
-from stableft.records.import_evaluations import best_index, length_notes
+from stableft.records.import_evaluations import best_index, note_unequal_lengths
 from stableft.records.import_runs import (
-    Cell,
-    Key,
-    arm_names,
-    check_out,
-    decimals,
+    PrintedNumber,
+    RunKey,
+    check_import_out,
+    count_decimals,
     describe_baseline,
-    describe_keys,
-    failed_as_printed,
-    known_task,
+    describe_run_keys,
+    find_known_task,
+    is_failed_as_printed,
     majority_score,
-    read_number,
-    read_whole,
-    run_id_of,
-    save_runs,
+    make_imported_run_id,
+    parse_number,
+    parse_whole_number,
+    rename_arms,
     to_float,
+    write_imported_runs,
 )
-from stableft.records.run_record import ImportedEval, ImportedRun, ImportedScores, Source
+from stableft.records.run_record import ImportedEval, ImportedRun, ImportedScores, ImportSource
 
 Checkpoint = Literal["last", "best"]
-RAW = "raw_log.txt"
-TESTS: dict[Checkpoint, str] = {"last": "test_last_log.txt", "best": "test_best_log.txt"}
-SEED = re.compile(r"SEED(\d{1,18})", re.ASCII)
-METRICS = {
+RAW_LOG = "raw_log.txt"
+TEST_LOGS: dict[Checkpoint, str] = {"last": "test_last_log.txt", "best": "test_best_log.txt"}
+SEED_FOLDER = re.compile(r"SEED(\d{1,18})", re.ASCII)
+LOG_METRICS = {
     "acc": "accuracy",
     "f1": "f1",
     "acc_and_f1": "accuracy_f1",
@@ -48,18 +48,18 @@ METRICS = {
     "pearson": "pearson",
     "spearmanr": "spearman",
 }
-SELECTING = ("acc", "mcc", "spearmanr")  # the first of these that is there chooses the best checkpoint
-Line = dict[str, Cell]
-Scores = dict[str, Decimal | None]
+SELECTION_METRICS = ("acc", "mcc", "spearmanr")  # the first of these that is there chooses the best checkpoint
+LogLine = dict[str, PrintedNumber]
+LogScores = dict[str, Decimal | None]
 
 
 @dataclass(frozen=True)
-class Logs:
+class RunLogs:
     """What the logs of one run say. `evals` are in the order of their steps, `best` is the place of the best one."""
 
     evals: tuple[ImportedEval, ...]
     best: int
-    tests: dict[Checkpoint, Scores]
+    tests: dict[Checkpoint, LogScores]
     metric: str
 
 
@@ -71,34 +71,34 @@ def import_zhang_logs(folder: Path, out: Path, rename: tuple[str, ...] = (), che
     Raises:
         UserError: there is no run, none is whole, or one is there twice; nothing is written.
     """
-    check_out(out, folder)
-    folders = find_runs(folder)
+    check_import_out(out, folder)
+    folders = find_log_folders(folder)
     contents: dict[str, bytes] = {}
-    logs: dict[Key, Logs] = {}
+    logs: dict[RunKey, RunLogs] = {}
     broken: list[str] = []
     for key, path in folders.items():
         try:
-            files = _load(path)
-            logs[key] = read_logs(path, files, key.task)
+            files = _read_log_files(path)
+            logs[key] = parse_logs(path, files, key.task)
         except UserError as error:
-            broken.append(f"left out: {describe_keys([key])}: {error}")
+            broken.append(f"left out: {describe_run_keys([key])}: {error}")
             continue
         contents |= {(path / name).as_posix(): content for name, content in files.items()}
     if not logs:
         raise UserError(f"{folder}: no run of {len(folders)} is whole; {broken[0]}")
-    source = Source(kind="zhang-logs", name=Path(os.path.abspath(folder)).name, sha256=_digest(contents))
-    names = arm_names(rename, {key.arm for key in logs})
+    source = ImportSource(kind="zhang-logs", name=Path(os.path.abspath(folder)).name, sha256=_digest(contents))
+    names = rename_arms(rename, {key.arm for key in logs})
     runs: list[ImportedRun] = []
     notes: list[str] = []
     for task in sorted({key.task for key in logs}):
         some = {key: log for key, log in logs.items() if key.task == task}
-        runs += _records(task, some, names, checkpoint, source)
-        notes.append(f"{task}: {describe_baseline(known_task(task), 'test', runs[-1].metric, runs[-1].baseline)}")
-    notes += _doubtful(logs) if checkpoint == "best" else []
-    return save_runs(out, runs, names, [*notes, *length_notes(runs), *broken])
+        runs += _make_runs(task, some, names, checkpoint, source)
+        notes.append(f"{task}: {describe_baseline(find_known_task(task), 'test', runs[-1].metric, runs[-1].baseline)}")
+    notes += _note_doubtful_best(logs) if checkpoint == "best" else []
+    return write_imported_runs(out, runs, names, [*notes, *note_unequal_lengths(runs), *broken])
 
 
-def find_runs(folder: Path) -> dict[Key, Path]:
+def find_log_folders(folder: Path) -> dict[RunKey, Path]:
     """Returns the folders METHOD/TASK/SEED<k> at or below `folder`, by run; symbolic links are followed.
 
     Raises:
@@ -106,48 +106,48 @@ def find_runs(folder: Path) -> dict[Key, Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder")
-    found: dict[Key, Path] = {}
-    for path in _walk(Path(os.path.abspath(folder))):
-        match = SEED.fullmatch(path.name)
+    found: dict[RunKey, Path] = {}
+    for path in _walk_folders(Path(os.path.abspath(folder))):
+        match = SEED_FOLDER.fullmatch(path.name)
         if match is None or len(path.parts) < 4:
             continue
-        known = known_task(path.parent.name)
-        key = Key(known.name if known else path.parent.name, path.parent.parent.name, int(match[1]))
+        known = find_known_task(path.parent.name)
+        key = RunKey(known.name if known else path.parent.name, path.parent.parent.name, int(match[1]))
         if key in found:
-            raise UserError(f"{folder}: {describe_keys([key])} is there twice, in {found[key]} and in {path}")
+            raise UserError(f"{folder}: {describe_run_keys([key])} is there twice, in {found[key]} and in {path}")
         found[key] = path
     if not found:
         raise UserError(f"{folder}: there is no folder METHOD/TASK/SEED<k> at or below it")
     return dict(sorted(found.items()))
 
 
-def read_logs(path: Path, files: dict[str, bytes], task: str) -> Logs:
+def parse_logs(path: Path, files: dict[str, bytes], task: str) -> RunLogs:
     """Returns what the three files of a run say.
 
     Raises:
         UserError: one is cut off, has the lines of two runs, lacks a column, or does not fit the others.
     """
-    raw = path / RAW
-    lines = _read_lines(raw, files[RAW])
+    raw = path / RAW_LOG
+    lines = _parse_log_lines(raw, files[RAW_LOG])
     header = lines[0]
-    selecting = next((key for key in SELECTING if f"val_{key}" in header), None)
+    selecting = next((key for key in SELECTION_METRICS if f"val_{key}" in header), None)
     if selecting is None or not {"step", "loss", "val_loss"} <= header.keys():
         raise UserError(f"{raw}: the columns must be step, loss, val_loss and val_acc, val_mcc or val_spearmanr")
-    evals = tuple(_eval(raw, line) for line in lines)
+    evals = tuple(_make_eval(raw, line) for line in lines)
     for one, other in pairwise(evals):
         if one.step >= other.step:
             raise UserError(f"{raw}: step {other.step} follows step {one.step}; the file has the lines of two runs")
-    best = best_index([point.val[METRICS[selecting]] for point in evals])
-    _check_best(raw, lines[-1].get(f"best_val_{selecting}"), lines[best][f"val_{selecting}"])
-    known = known_task(task)
-    metric = known.metric if known else METRICS[selecting]
-    tests: dict[Checkpoint, Scores] = {}
-    for name, file in TESTS.items():
-        tests[name] = _read_test(path / file, files[file], metric, evals[-1].step)
-    return Logs(evals, best, tests, metric)
+    best = best_index([point.val[LOG_METRICS[selecting]] for point in evals])
+    _check_best_score(raw, lines[-1].get(f"best_val_{selecting}"), lines[best][f"val_{selecting}"])
+    known = find_known_task(task)
+    metric = known.metric if known else LOG_METRICS[selecting]
+    tests: dict[Checkpoint, LogScores] = {}
+    for name, file in TEST_LOGS.items():
+        tests[name] = _parse_test_scores(path / file, files[file], metric, evals[-1].step)
+    return RunLogs(evals, best, tests, metric)
 
 
-def _check_best(raw: Path, stated: Cell | None, found: Cell) -> None:
+def _check_best_score(raw: Path, stated: PrintedNumber | None, found: PrintedNumber) -> None:
     """Raises UserError if the best score on the last line is not that of the lines above it."""
     if stated and found.value is not None and stated.value != found.value:
         raise UserError(
@@ -155,38 +155,38 @@ def _check_best(raw: Path, stated: Cell | None, found: Cell) -> None:
         )
 
 
-def _read_test(file: Path, content: bytes, metric: str, steps: int) -> Scores:
-    lines = _read_lines(file, content)
+def _parse_test_scores(file: Path, content: bytes, metric: str, steps: int) -> LogScores:
+    lines = _parse_log_lines(file, content)
     if len(lines) != 1 or "test_step" not in lines[0]:
         raise UserError(f"{file}: there must be one line of scores with a test_step")
-    scores = _scores(file, lines[0], "test_")
+    scores = _scores_of_line(file, lines[0], "test_")
     if metric not in scores:
         raise UserError(f"{file}: there is no {metric} among {', '.join(lines[0])}")
     # The step is that of the end of training in both files, whichever checkpoint was tested.
-    step = read_whole(file, 2, "test_step", lines[0]["test_step"].text)
+    step = parse_whole_number(file, 2, "test_step", lines[0]["test_step"].text)
     if step > steps:
-        raise UserError(f"{file}: training ended at step {step}, but {RAW} ends at step {steps}")
+        raise UserError(f"{file}: training ended at step {step}, but {RAW_LOG} ends at step {steps}")
     return scores
 
 
-def _eval(raw: Path, line: Line) -> ImportedEval:
+def _make_eval(raw: Path, line: LogLine) -> ImportedEval:
     return ImportedEval(
-        step=read_whole(raw, line["step"].line, "step", line["step"].text),
+        step=parse_whole_number(raw, line["step"].line, "step", line["step"].text),
         train_loss=to_float(line["loss"].value),
         val_loss=to_float(line["val_loss"].value),
-        val={metric: to_float(value) for metric, value in _scores(raw, line, "val_").items()},
+        val={metric: to_float(value) for metric, value in _scores_of_line(raw, line, "val_").items()},
     )
 
 
-def _scores(file: Path, line: Line, prefix: str) -> Scores:
-    cells = {metric: line[prefix + key] for key, metric in METRICS.items() if prefix + key in line}
+def _scores_of_line(file: Path, line: LogLine, prefix: str) -> LogScores:
+    cells = {metric: line[prefix + key] for key, metric in LOG_METRICS.items() if prefix + key in line}
     for metric, cell in cells.items():
         if cell.value is not None and abs(cell.value) > 1:
             raise UserError(f"{file}:{cell.line}: {metric} must be a fraction, here it is {cell.text}")
     return {metric: cell.value for metric, cell in cells.items()}
 
 
-def _read_lines(file: Path, content: bytes) -> list[Line]:
+def _parse_log_lines(file: Path, content: bytes) -> list[LogLine]:
     """Returns the lines below the header by column; a comma at the end of the header is at the end of each line."""
     try:
         text = content.decode("ascii")
@@ -200,20 +200,20 @@ def _read_lines(file: Path, content: bytes) -> list[Line]:
         if len(fields) != len(header):
             raise UserError(f"{file}:{number} is cut off or not of this file: the header has other columns")
         pairs = zip(header, fields, strict=True)
-        lines.append({name.strip(): read_number(file, number, name, field) for name, field in pairs if name.strip()})
+        lines.append({name.strip(): parse_number(file, number, name, field) for name, field in pairs if name.strip()})
     return lines
 
 
-def _records(
-    task: str, logs: dict[Key, Logs], names: dict[str, str], checkpoint: Checkpoint, source: Source
+def _make_runs(
+    task: str, logs: dict[RunKey, RunLogs], names: dict[str, str], checkpoint: Checkpoint, source: ImportSource
 ) -> list[ImportedRun]:
     """Returns the runs of one task."""
     metric = next(iter(logs.values())).metric
-    baseline = majority_score(known_task(task), "test", metric)
-    most = max(decimals(log.tests["last"][metric]) for log in logs.values())
+    baseline = majority_score(find_known_task(task), "test", metric)
+    most = max(count_decimals(log.tests["last"][metric]) for log in logs.values())
     return [
         ImportedRun(
-            run_id=run_id_of(source.sha256, key, metric, "test"),
+            run_id=make_imported_run_id(source.sha256, key, metric, "test"),
             arm=names[key.arm],
             task=task,
             seed=key.seed,
@@ -221,9 +221,9 @@ def _records(
             split="test",
             report=checkpoint,
             evals=log.evals,
-            last=_checkpoint(log, "last"),
-            best=_checkpoint(log, "best"),
-            failed=failed_as_printed(log.tests["last"][metric], most, baseline),
+            last=_checkpoint_scores(log, "last"),
+            best=_checkpoint_scores(log, "best"),
+            failed=is_failed_as_printed(log.tests["last"][metric], most, baseline),
             baseline=baseline,
             steps=log.evals[-1].step,
             source=source,
@@ -232,13 +232,13 @@ def _records(
     ]
 
 
-def _checkpoint(log: Logs, which: Checkpoint) -> ImportedScores:
+def _checkpoint_scores(log: RunLogs, which: Checkpoint) -> ImportedScores:
     point = log.evals[-1 if which == "last" else log.best]
     test = {metric: to_float(value) for metric, value in log.tests[which].items()}
     return ImportedScores(step=point.step, val=point.val, test=test)
 
 
-def _doubtful(logs: dict[Key, Logs]) -> list[str]:
+def _note_doubtful_best(logs: dict[RunKey, RunLogs]) -> list[str]:
     """Returns a note on best checkpoints that were tested, it seems, with the weights of the last."""
     earlier = [log for log in logs.values() if log.best < len(log.evals) - 1]
     same = sum(log.tests["best"] == log.tests["last"] for log in earlier)
@@ -250,9 +250,9 @@ def _doubtful(logs: dict[Key, Logs]) -> list[str]:
     ]
 
 
-def _load(path: Path) -> dict[str, bytes]:
+def _read_log_files(path: Path) -> dict[str, bytes]:
     files = {}
-    for name in (RAW, *TESTS.values()):
+    for name in (RAW_LOG, *TEST_LOGS.values()):
         try:
             files[name] = (path / name).read_bytes()
         except FileNotFoundError:
@@ -268,7 +268,7 @@ def _digest(contents: dict[str, bytes]) -> str:
     return digest.hexdigest()
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk_folders(folder: Path) -> Iterator[Path]:
     """Yields `folder` and all folders below it in the order of their names, each once however it is linked."""
     seen: set[str] = set()
     for root, folders, _ in os.walk(folder, followlinks=True):

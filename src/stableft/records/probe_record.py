@@ -16,13 +16,13 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from stableft.errors import UserError
 from stableft.records.run_record import (
-    Outcome,
-    RecordPart,
+    IdentifiedRecord,
+    RecordSection,
     atomic_write,
-    checked_values,
     dump_record,
-    is_probe,
-    parse_as,
+    is_probe_line,
+    parse_checked_values,
+    parse_record_as,
     run_folder,
 )
 
@@ -30,7 +30,7 @@ PROBES_FILE = "probes.jsonl"
 PROBES_FOLDER = "probes"  # below the results folder
 
 
-class Parts(RecordPart):
+class ModelParts(RecordSection):
     """The parts of a model by the names of their modules, the lowest block first; ALBERT's one block is shared."""
 
     embeddings: tuple[str, ...]
@@ -39,7 +39,7 @@ class Parts(RecordPart):
     head: tuple[str, ...]
 
 
-class GradNorms(Outcome):
+class GradNormsRecord(IdentifiedRecord):
     """L2 norms of a run's gradients, unscaled (M Figs. 4, 10-12). `run_id` is that of the run.
 
     `steps` are optimizer steps from 1; `norms[i][j]` is that of parameter `names[j]` at `steps[i]`, before clipping.
@@ -47,7 +47,7 @@ class GradNorms(Outcome):
     """
 
     probe: Literal["grad_norms"] = "grad_norms"
-    parts: Parts
+    parts: ModelParts
     steps: tuple[int, ...]
     total: tuple[float, ...]  # the global norm before clipping
     clipped: tuple[float, ...]  # and after it
@@ -55,7 +55,7 @@ class GradNorms(Outcome):
     norms: tuple[tuple[float, ...], ...]
 
 
-class Drift(Outcome):
+class DriftRecord(IdentifiedRecord):
     """L2 distances of a run's weights to what they were before its first step (Z Figs. 7, 15-18).
 
     `distances[i][j]` is that of all parameters of `names[j]` after `steps[i]` updates: embeddings, the blocks by
@@ -69,7 +69,7 @@ class Drift(Outcome):
     distances: tuple[tuple[float, ...], ...]
 
 
-class Perplexity(Outcome):
+class PerplexityRecord(IdentifiedRecord):
     """Masked-language-model loss of a run's encoder, its top blocks reset to pre-trained values (M Fig. 2a, b).
 
     `losses[i]` is in nats, with the top `reset[i]` blocks reset; perplexity is its exponential. `all_reset` is with
@@ -90,7 +90,7 @@ class Perplexity(Outcome):
     pretrained: float
 
 
-class Surface(Outcome):
+class SurfaceRecord(IdentifiedRecord):
     """Loss and gradient norm around a pre-trained model (M Figs. 7, 13; sec. 7.6). `run_id` is an id of its own.
 
     `losses[i][j]` is at `pretrained + alphas[j] * (failed - pretrained) + betas[i] * (successful - pretrained)`, the
@@ -119,30 +119,30 @@ class Surface(Outcome):
     line_norms: tuple[float, ...] = ()
 
 
-ProbeRecord = GradNorms | Drift | Perplexity | Surface
-_ANY: TypeAdapter[ProbeRecord] = TypeAdapter(Annotated[ProbeRecord, Field(discriminator="probe")])
+ProbeRecord = GradNormsRecord | DriftRecord | PerplexityRecord | SurfaceRecord
+_PROBE_RECORD_ADAPTER: TypeAdapter[ProbeRecord] = TypeAdapter(Annotated[ProbeRecord, Field(discriminator="probe")])
 
 
-def digits(values: Iterable[float], count: int = 6) -> tuple[float, ...]:
+def round_to_digits(values: Iterable[float], count: int = 6) -> tuple[float, ...]:
     """Returns the values with so many significant digits, which is all that a record of norms keeps."""
     return tuple(float(f"{value:.{count}g}") for value in values)
 
 
-def parse_probe(line: str) -> ProbeRecord:
+def parse_probe_record(line: str) -> ProbeRecord:
     """Returns the record of a probe from its line.
 
     Raises:
         UserError: the text is no such record, or was changed after it was written.
     """
-    values = checked_values(line)
+    values = parse_checked_values(line)
     try:
-        return _ANY.validate_json(json.dumps(values))
+        return _PROBE_RECORD_ADAPTER.validate_json(json.dumps(values))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"has {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def read_probes(path: Path) -> Iterator[ProbeRecord]:
+def read_probe_records(path: Path) -> Iterator[ProbeRecord]:
     """Yields the records of probes in a file of JSON Lines, passing over those of runs; none if there is no file.
 
     Raises:
@@ -153,16 +153,16 @@ def read_probes(path: Path) -> Iterator[ProbeRecord]:
     try:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
-                if is_probe(line):
+                if is_probe_line(line):
                     try:
-                        yield parse_probe(line)
+                        yield parse_probe_record(line)
                     except UserError as error:
                         raise UserError(f"{path}:{number} {error}") from None
     except (UnicodeDecodeError, IsADirectoryError):
         raise UserError(f"{path} is not a file of records in JSON Lines") from None
 
 
-def write_probes(path: Path, records: Iterable[ProbeRecord]) -> None:
+def write_probe_records(path: Path, records: Iterable[ProbeRecord]) -> None:
     """Writes one record a line, in the given order, or removes the file if there are none."""
     lines = "".join(dump_record(record) + "\n" for record in records)
     if lines:
@@ -172,32 +172,32 @@ def write_probes(path: Path, records: Iterable[ProbeRecord]) -> None:
         path.unlink(missing_ok=True)
 
 
-def stored_probes(results: Path, run_ids: Iterable[str]) -> Iterator[ProbeRecord]:
+def read_stored_probe_records(results: Path, run_ids: Iterable[str]) -> Iterator[ProbeRecord]:
     """Yields what probes left of these runs in a results folder: those of their training, and those made later."""
     wanted = dict.fromkeys(run_ids)
     for run_id in wanted:
-        yield from read_probes(run_folder(results, run_id) / PROBES_FILE)
+        yield from read_probe_records(run_folder(results, run_id) / PROBES_FILE)
     for path in sorted((results / PROBES_FOLDER).glob(f"*/{PROBES_FILE}")):
-        yield from (record for record in read_probes(path) if wanted.keys() & set(runs_of_probe(record)))
+        yield from (record for record in read_probe_records(path) if wanted.keys() & set(probe_run_ids(record)))
 
 
-def runs_of_probe(record: ProbeRecord) -> tuple[str, ...]:
+def probe_run_ids(record: ProbeRecord) -> tuple[str, ...]:
     """Returns the ids of the runs that a record is about."""
-    return (record.failed, record.successful) if isinstance(record, Surface) else (record.run_id,)
+    return (record.failed, record.successful) if isinstance(record, SurfaceRecord) else (record.run_id,)
 
 
-Record = TypeVar("Record", GradNorms, Drift, Perplexity, Surface)
-KINDS: dict[str, type[ProbeRecord]] = {
-    "grad_norms": GradNorms,
-    "drift": Drift,
-    "perplexity": Perplexity,
-    "surface": Surface,
+_ProbeRecordT = TypeVar("_ProbeRecordT", GradNormsRecord, DriftRecord, PerplexityRecord, SurfaceRecord)
+PROBE_RECORD_KINDS: dict[str, type[ProbeRecord]] = {
+    "grad_norms": GradNormsRecord,
+    "drift": DriftRecord,
+    "perplexity": PerplexityRecord,
+    "surface": SurfaceRecord,
 }
-_TEXT = {name: re.compile(f'"{name}":"([^"]*)"') for name in ("probe", "run_id", "failed", "successful")}
+_FIELD_PATTERNS = {name: re.compile(f'"{name}":"([^"]*)"') for name in ("probe", "run_id", "failed", "successful")}
 
 
 @dataclass(frozen=True)
-class Left:
+class ProbeRecordRef:
     """The record of one probe: of what kind it is, which runs it is about, and how to read it."""
 
     kind: type[ProbeRecord]
@@ -206,51 +206,53 @@ class Left:
 
 
 @dataclass(frozen=True)
-class Probed:
+class ProbeRecords:
     """What probes left of some runs, in the order in which it was found."""
 
-    left: tuple[Left, ...] = ()
+    left: tuple[ProbeRecordRef, ...] = ()
 
-    def about(self, kind: type[ProbeRecord], run_ids: Collection[str]) -> list[Left]:
+    def about(self, kind: type[ProbeRecord], run_ids: Collection[str]) -> list[ProbeRecordRef]:
         """Returns the records of a kind all of whose runs are among these; those of training once for each run."""
         found = [left for left in self.left if left.kind is kind and all(run in run_ids for run in left.run_ids)]
-        if kind is Perplexity or kind is Surface:  # a run may have several, of other texts or points
+        if kind is PerplexityRecord or kind is SurfaceRecord:  # a run may have several, of other texts or points
             return found
-        first: dict[tuple[str, ...], Left] = {}
+        first: dict[tuple[str, ...], ProbeRecordRef] = {}
         for left in found:
             first.setdefault(left.run_ids, left)
         return list(first.values())
 
-    def of(self, kind: type[Record], run_ids: Collection[str]) -> list[Record]:
+    def of(self, kind: type[_ProbeRecordT], run_ids: Collection[str]) -> list[_ProbeRecordT]:
         """Returns these records themselves, each once.
 
         Raises:
             UserError: one is damaged.
         """
-        records: dict[tuple, Record] = {}
+        records: dict[tuple, _ProbeRecordT] = {}
         for left in self.about(kind, run_ids):
             record = left.read()
             assert isinstance(record, kind)
-            asked = (record.text_sha256, record.seed, record.max_length) if isinstance(record, Perplexity) else ()
+            asked = (record.text_sha256, record.seed, record.max_length) if isinstance(record, PerplexityRecord) else ()
             records.setdefault((record.run_id, getattr(record, "checkpoint", ""), *asked), record)
         return list(records.values())
 
 
-def probed(records: Iterable[ProbeRecord]) -> Probed:
+def wrap_probe_records(records: Iterable[ProbeRecord]) -> ProbeRecords:
     """Returns records that are there already."""
-    return Probed(tuple(Left(type(record), runs_of_probe(record), lambda r=record: r) for record in records))
+    return ProbeRecords(
+        tuple(ProbeRecordRef(type(record), probe_run_ids(record), lambda r=record: r) for record in records)
+    )
 
 
-def probed_in_files(paths: Iterable[Path]) -> Probed:
+def find_probes_in_files(paths: Iterable[Path]) -> ProbeRecords:
     """Returns what probes left in files of records.
 
     Raises:
         UserError: the record of a probe is damaged.
     """
-    return Probed(tuple(left for path in paths for left in _find(path)))
+    return ProbeRecords(tuple(left for path in paths for left in _scan_probe_file(path)))
 
 
-def probed_in_results(results: Path, run_ids: Iterable[str]) -> Probed:
+def find_probes_in_results(results: Path, run_ids: Iterable[str]) -> ProbeRecords:
     """Returns what probes left of these runs in a results folder: those of their training, and those made later.
 
     Raises:
@@ -258,12 +260,12 @@ def probed_in_results(results: Path, run_ids: Iterable[str]) -> Probed:
     """
     wanted = dict.fromkeys(run_ids)
     later = sorted((results / PROBES_FOLDER).glob(f"*/{PROBES_FILE}"))
-    of_training = [left for run_id in wanted for left in _find(run_folder(results, run_id) / PROBES_FILE)]
-    made_later = [left for path in later for left in _find(path) if wanted.keys() & {*left.run_ids}]
-    return Probed((*of_training, *made_later))
+    of_training = [left for run_id in wanted for left in _scan_probe_file(run_folder(results, run_id) / PROBES_FILE)]
+    made_later = [left for path in later for left in _scan_probe_file(path) if wanted.keys() & {*left.run_ids}]
+    return ProbeRecords((*of_training, *made_later))
 
 
-def _find(path: Path) -> Iterator[Left]:
+def _scan_probe_file(path: Path) -> Iterator[ProbeRecordRef]:
     """Yields what is in a file, none if there is none; only the few names that tell what it is are looked for."""
     if not path.exists():
         return
@@ -271,28 +273,32 @@ def _find(path: Path) -> Iterator[Left]:
         offset = 0
         for number, line in enumerate(file, 1):
             text = line.decode(errors="replace")
-            if is_probe(text):
-                kind, *runs = (_first(name, text) for name in ("probe", "run_id"))
+            if is_probe_line(text):
+                kind, *runs = (_field_text(name, text) for name in ("probe", "run_id"))
                 if kind == "surface":
-                    runs = [_first(name, text) for name in ("failed", "successful")]
-                if kind not in KINDS or not all(runs):
+                    runs = [_field_text(name, text) for name in ("failed", "successful")]
+                if kind not in PROBE_RECORD_KINDS or not all(runs):
                     raise UserError(f"{path}:{number} is not a complete record")
-                yield Left(KINDS[kind], tuple(runs), partial(_read, path, number, offset, KINDS[kind]))
+                yield ProbeRecordRef(
+                    PROBE_RECORD_KINDS[kind],
+                    tuple(runs),
+                    partial(_read_probe_at, path, number, offset, PROBE_RECORD_KINDS[kind]),
+                )
             elif path.name == PROBES_FILE and text.strip():  # which has nothing else: it was cut off before the mark
                 raise UserError(f"{path}:{number} is not a complete record")
             offset += len(line)
 
 
-def _first(name: str, text: str) -> str:
-    found = _TEXT[name].search(text)
+def _field_text(name: str, text: str) -> str:
+    found = _FIELD_PATTERNS[name].search(text)
     return found[1] if found else ""
 
 
-def _read(path: Path, number: int, offset: int, kind: type[ProbeRecord]) -> ProbeRecord:
+def _read_probe_at(path: Path, number: int, offset: int, kind: type[ProbeRecord]) -> ProbeRecord:
     with open(path, "rb") as file:
         file.seek(offset)
         line = file.readline().decode(errors="replace")
     try:
-        return parse_as(kind, line)
+        return parse_record_as(kind, line)
     except UserError as error:
         raise UserError(f"{path}:{number} {error}") from None

@@ -24,29 +24,29 @@ PREDICTIONS_FILE = "predictions.npz"
 CONFIG_FILE = "config.yaml"
 BEST_FOLDER, LAST_FOLDER = "model-best", "model-last"  # weights, where they are kept
 PROBE_MARK = '"probe":"'  # what a line of JSON has if it is the record of a probe
-LATER = (
+OMIT_IF_NONE = (
     "start",
     "stop",
     "watch",
 )  # fields that came later: left out where None, so that older records keep their checksums
 
 
-class RecordPart(BaseModel):
+class RecordSection(BaseModel):
     """A section of a record: frozen, closed to unknown keys; NaN and infinity are written as strings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
-class Outcome(RecordPart):
+class IdentifiedRecord(RecordSection):
     """What the records of runs of every kind begin with."""
 
     run_id: str
 
 
-R = TypeVar("R", bound=Outcome)
+RecordT = TypeVar("RecordT", bound=IdentifiedRecord)
 
 
-class EvalPoint(RecordPart):
+class EvalPoint(RecordSection):
     """One evaluation. `train_loss` is the mean over the steps since the one before (None at step 0)."""
 
     step: int
@@ -56,7 +56,7 @@ class EvalPoint(RecordPart):
     val: dict[str, float]
 
 
-class Scores(RecordPart):
+class Scores(RecordSection):
     """Every metric of one set of weights, as fractions. `test` is None where the split has no test rows."""
 
     step: int
@@ -64,7 +64,7 @@ class Scores(RecordPart):
     test: dict[str, float] | None
 
 
-class DataRecord(RecordPart):
+class DataRecord(RecordSection):
     """Which rows a run used. `baselines` are majority baselines: split -> metric -> score."""
 
     fingerprint: str
@@ -75,7 +75,7 @@ class DataRecord(RecordPart):
     baselines: dict[str, dict[str, float]]
 
 
-class Environment(RecordPart):
+class Environment(RecordSection):
     """Where a run ran. Versions and hardware only: no environment variable, host name or path."""
 
     versions: dict[str, str]
@@ -90,7 +90,7 @@ class Environment(RecordPart):
     drawn: tuple[str, ...] = ()  # modules besides the head that the checkpoint lacks: they were drawn anew
 
 
-class StartRecord(RecordPart):
+class StartRecord(RecordSection):
     """The finished run whose weights a run started from, which `config.start_from` names, and those weights."""
 
     sha256: str
@@ -99,7 +99,7 @@ class StartRecord(RecordPart):
     seeds: Seeds
 
 
-class StopRecord(RecordPart):
+class EarlyStopRecord(RecordSection):
     """The place of a stopped run among the `of` runs that differ from it in their seeds alone; rank 1 is the best."""
 
     score: float  # the metric of selection on the validation split, at the first evaluation after the share `after`
@@ -110,7 +110,7 @@ class StopRecord(RecordPart):
     lowest: float  # the share of the runs that ends
 
 
-class Vanished(RecordPart):
+class VanishingGradients(RecordSection):
     """A step after which a run's gradients had vanished in the lower blocks and nothing was learnt.
 
     `ratio` is the gradient norm of the lower blocks over that of the top; `loss` the mean training loss up to there.
@@ -121,7 +121,7 @@ class Vanished(RecordPart):
     loss: float
 
 
-class WatchRecord(RecordPart):
+class FailureWatchRecord(RecordSection):
     """What the failure watch saw of a run whose gradient norms were recorded: where they had vanished, if ever.
 
     `nothing_learnt` is the loss of a model that ignores its input: the entropy of the training labels in nats, or
@@ -130,12 +130,12 @@ class WatchRecord(RecordPart):
 
     nothing_learnt: float
     looks: int
-    first: Vanished | None
-    last: Vanished | None
+    first: VanishingGradients | None
+    last: VanishingGradients | None
     at_end: bool
 
 
-class RunRecord(Outcome):
+class RunRecord(IdentifiedRecord):
     """The outcome of one run; all that tables and figures read.
 
     A run that is `paused` waits at a checkpoint until it is known which ones of its setting are hopeless; those are
@@ -160,12 +160,12 @@ class RunRecord(Outcome):
     peak_memory_bytes: int | None  # on a GPU of this run, on a CPU of the process so far
     source: None = None  # this project's own run; others are `ImportedRun`s
     start: StartRecord | None = None  # None: the pre-trained weights
-    stop: StopRecord | None = None  # of a stopped run
-    watch: WatchRecord | None = None  # None: its gradient norms were not recorded
+    stop: EarlyStopRecord | None = None  # of a stopped run
+    watch: FailureWatchRecord | None = None  # None: its gradient norms were not recorded
 
     def score(self, which: Literal["last", "best"], split: Literal["val", "test"], metric: str) -> float | None:
         """Returns one score as a fraction (NaN for a diverged run), or None if the run has none."""
-        return score_of(self.last if which == "last" else self.best, split, metric)
+        return lookup_score(self.last if which == "last" else self.best, split, metric)
 
     @property
     def reported_score(self) -> float | None:
@@ -173,7 +173,7 @@ class RunRecord(Outcome):
         return self.score(self.config.evaluation.report, self.config.reported_split, self.config.task.metric)
 
 
-class Source(RecordPart):
+class ImportSource(RecordSection):
     """The file, or folder of logs, from which results were imported."""
 
     kind: Literal["csv", "zhang-logs"]
@@ -181,7 +181,7 @@ class Source(RecordPart):
     sha256: str  # of the file, or of the paths and contents of the logs
 
 
-class ImportedEval(RecordPart):
+class ImportedEval(RecordSection):
     """One evaluation in someone else's log."""
 
     step: int
@@ -190,7 +190,7 @@ class ImportedEval(RecordPart):
     val: dict[str, float]
 
 
-class ImportedScores(RecordPart):
+class ImportedScores(RecordSection):
     """The scores of one checkpoint of someone else's run, as fractions."""
 
     step: int | None
@@ -198,7 +198,7 @@ class ImportedScores(RecordPart):
     test: dict[str, float] | None
 
 
-class ImportedRun(Outcome):
+class ImportedRun(IdentifiedRecord):
     """What someone else's run is known by. Its config is not known, and nothing here is made up in its place.
 
     `arm` and `task` are what they were imported as. One of `last` and `best` may be missing; `report` names the one
@@ -218,11 +218,11 @@ class ImportedRun(Outcome):
     failed: bool | None  # None: the baseline is not known
     baseline: float | None  # what always predicting the most frequent class scores, by `metric` on `split`
     steps: int | None
-    source: Source
+    source: ImportSource
 
     def score(self, which: Literal["last", "best"], split: Literal["val", "test"], metric: str) -> float | None:
         """Returns one score as a fraction (NaN for a diverged run), or None if the run has none."""
-        return score_of(self.last if which == "last" else self.best, split, metric)
+        return lookup_score(self.last if which == "last" else self.best, split, metric)
 
     @property
     def val_metric(self) -> str:
@@ -231,10 +231,10 @@ class ImportedRun(Outcome):
         return self.metric if self.metric in known or not known else known[0]
 
 
-AnyRun = RunRecord | ImportedRun
+AnyRunRecord = RunRecord | ImportedRun
 
 
-def score_of(scores: Scores | ImportedScores | None, split: Literal["val", "test"], metric: str) -> float | None:
+def lookup_score(scores: Scores | ImportedScores | None, split: Literal["val", "test"], metric: str) -> float | None:
     """Returns one of a checkpoint's scores, or None if there is none."""
     values = getattr(scores, split) if scores else None
     return values.get(metric) if values else None
@@ -274,34 +274,34 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def dump_record(record: RecordPart) -> str:
+def dump_record(record: RecordSection) -> str:
     """Returns the record as one line of JSON with its checksum."""
     values = json.loads(record.model_dump_json())  # `model_dump` would leave NaN, which is no JSON
-    values = {key: value for key, value in values.items() if value is not None or key not in LATER}
+    values = {key: value for key, value in values.items() if value is not None or key not in OMIT_IF_NONE}
     return canonical_json({**values, "checksum": _checksum(values)})
 
 
-def parse_record(line: str) -> AnyRun:
+def parse_record(line: str) -> AnyRunRecord:
     """Returns the run's record that `dump_record` wrote; one that has a source was imported.
 
     Raises:
         UserError: the text is no record, or was changed after it was written.
     """
     kind = RunRecord if '"source":null' in line else ImportedRun
-    record = _parse_untouched(kind, line)
+    record = _parse_unmodified(kind, line)
     if record is not None:
         return record
-    values = checked_values(line)
+    values = parse_checked_values(line)
     return _validate(ImportedRun if values.get("source") else RunRecord, values)
 
 
-def parse_as(kind: type[R], line: str) -> R:
+def parse_record_as(kind: type[RecordT], line: str) -> RecordT:
     """Returns the record of that kind which `dump_record` wrote; raises as `parse_record` does."""
-    record = _parse_untouched(kind, line)
-    return _validate(kind, checked_values(line)) if record is None else record
+    record = _parse_unmodified(kind, line)
+    return _validate(kind, parse_checked_values(line)) if record is None else record
 
 
-def _parse_untouched(kind: type[R], line: str) -> R | None:
+def _parse_unmodified(kind: type[RecordT], line: str) -> RecordT | None:
     """Returns the record of a line that is to the letter what `dump_record` wrote, else None: a quarter of the time.
 
     What was hashed is the line without its checksum. If a nested value has one too and that is cut out, or what was
@@ -317,7 +317,7 @@ def _parse_untouched(kind: type[R], line: str) -> R | None:
         return None
 
 
-def checked_values(line: str) -> dict:
+def parse_checked_values(line: str) -> dict:
     """Returns the values of a line that `dump_record` wrote, of whatever record it is.
 
     Raises:
@@ -333,7 +333,7 @@ def checked_values(line: str) -> dict:
     return values
 
 
-def _validate(kind: type[R], values: dict) -> R:
+def _validate(kind: type[RecordT], values: dict) -> RecordT:
     try:
         return kind.model_validate_json(json.dumps(values))
     except ValidationError as error:
@@ -352,10 +352,10 @@ def read_record(results: Path, run_id: str) -> RunRecord | None:
     Raises:
         UserError: the record is damaged; `set_aside` moves it out of the way.
     """
-    return read_as(RunRecord, run_folder(results, run_id))
+    return read_record_as(RunRecord, run_folder(results, run_id))
 
 
-def read_as(kind: type[R], folder: Path) -> R | None:
+def read_record_as(kind: type[RecordT], folder: Path) -> RecordT | None:
     """Returns the record of that kind in the folder of its id, or None; raises as `read_record` does."""
     path = folder / RECORD_FILE
     try:
@@ -365,7 +365,7 @@ def read_as(kind: type[R], folder: Path) -> R | None:
     except UnicodeDecodeError:
         raise UserError(f"{path} is not a complete record") from None
     try:
-        record = parse_as(kind, text)
+        record = parse_record_as(kind, text)
     except UserError as error:
         raise UserError(f"{path} {error}") from None
     if record.run_id != folder.name:
@@ -382,12 +382,12 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def is_probe(line: str) -> bool:
+def is_probe_line(line: str) -> bool:
     """Returns whether a line is the record of a probe; that of a run may have a metric of such a name, and an arm."""
     return PROBE_MARK in line and '"arm":"' not in line
 
 
-def read_records_file(path: Path, probed: set[Path] | None = None) -> Iterator[AnyRun]:
+def read_records_file(path: Path, probed: set[Path] | None = None) -> Iterator[AnyRunRecord]:
     """Yields the records of runs in a JSON Lines file, one at a time; lines of probes are passed over.
 
     `probed` takes the path of a file that has such lines, which `probe_record.read_probes` reads.
@@ -398,7 +398,7 @@ def read_records_file(path: Path, probed: set[Path] | None = None) -> Iterator[A
     try:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
-                if is_probe(line):
+                if is_probe_line(line):
                     if probed is not None:
                         probed.add(path)
                 elif line.strip():
@@ -412,7 +412,7 @@ def read_records_file(path: Path, probed: set[Path] | None = None) -> Iterator[A
         raise UserError(f"{path} is not a file of records in JSON Lines") from None
 
 
-def write_records_file(path: Path, records: Iterable[Outcome]) -> None:
+def write_records_file(path: Path, records: Iterable[IdentifiedRecord]) -> None:
     """Writes one record a line, in the given order; they are taken one at a time."""
     atomic_write(path, lambda file: file.writelines(f"{dump_record(record)}\n".encode() for record in records))
 

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Checkpoint = Literal["recipe", "last", "best"]
-Rule = Literal["best", "better", "different", "pair"]
+ReportedCheckpoint = Literal["recipe", "last", "best"]
+BoldRule = Literal["best", "better", "different", "pair"]
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """Runs that are shown as one, such as a box, a curve or a cell: those of an arm of the sweeps on a task.
 
     An `arm` that ends in * is a search, of which the setting with the best mean validation score is shown.
@@ -25,7 +25,7 @@ class Boxes:
     """The scores of each group as a box, and every run as a point. `of`: test is the reported score."""
 
     title: str
-    groups: tuple[Group, ...]
+    groups: tuple[RunGroup, ...]
     of: Literal["test", "val"] = "test"
 
 
@@ -37,7 +37,7 @@ class Curves:
     """
 
     title: str
-    groups: tuple[Group, ...]
+    groups: tuple[RunGroup, ...]
     of: Literal["train_loss", "val"]
     band: Literal["range", "std", "runs"]
     only: Literal["failed", "successful"] | None = None
@@ -49,7 +49,7 @@ class Lengths:
     """Validation score (mean and range) over the number of training steps: a line of (steps, group) for each label."""
 
     title: str
-    lines: tuple[tuple[str, tuple[tuple[int, Group], ...]], ...]
+    lines: tuple[tuple[str, tuple[tuple[int, RunGroup], ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Trials:
     """Expected performance of the best of so many random trials, with its standard deviation (Z sec. 4)."""
 
     title: str
-    groups: tuple[Group, ...]
+    groups: tuple[RunGroup, ...]
     of: Literal["test", "val"]
 
 
@@ -66,7 +66,7 @@ class Scatter:
     """The reported score of every run over its last training loss."""
 
     title: str
-    groups: tuple[Group, ...]
+    groups: tuple[RunGroup, ...]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class SeedMap:
     """Validation scores by the seed of initialisation and that of data order (Z App. B), or their deviations."""
 
     title: str
-    group: Group
+    group: RunGroup
     of: Literal["scores", "std"]
 
 
@@ -84,7 +84,7 @@ class BiasRatio:
 
     title: str
     inverse: bool
-    groups: tuple[Group, ...] = ()  # whose number of steps is marked
+    groups: tuple[RunGroup, ...] = ()  # whose number of steps is marked
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class Gradients:
     """
 
     title: str
-    failed: tuple[Group, ...]
-    successful: tuple[Group, ...]
+    failed: tuple[RunGroup, ...]
+    successful: tuple[RunGroup, ...]
     of: Literal["layers", "matrices"]
 
 
@@ -109,7 +109,7 @@ class Drifts:
     """
 
     title: str
-    groups: tuple[Group, ...]
+    groups: tuple[RunGroup, ...]
     blocks: tuple[int, ...] = ()
 
 
@@ -121,7 +121,7 @@ class Perplexities:
     """
 
     title: str
-    groups: tuple[Group, ...]
+    groups: tuple[RunGroup, ...]
     only: Literal["failed", "successful"]
     first: int | None = None
 
@@ -134,8 +134,8 @@ class Surfaces:
     """
 
     title: str
-    failed: tuple[Group, ...]
-    successful: tuple[Group, ...]
+    failed: tuple[RunGroup, ...]
+    successful: tuple[RunGroup, ...]
     of: Literal["loss", "grad_norm"]
     first: bool = True
 
@@ -147,12 +147,12 @@ class MeanCell:
     row: str
     column: str
     family: str
-    group: Group
+    group: RunGroup
     of: Literal["test", "val"] = "test"
 
 
 @dataclass(frozen=True)
-class Means:
+class MeansTable:
     """Mean and standard deviation of each cell, and what the paper prints at `location`.
 
     `rule` is the paper's for what it sets in bold: the `best` of a family and those equal to it (Z Table 1); those
@@ -162,21 +162,21 @@ class Means:
 
     title: str
     cells: tuple[MeanCell, ...]
-    rule: Rule
+    rule: BoldRule
     location: tuple[str, str] | None = None  # paper, table
     named: bool = True  # whether the paper names the test
     families: str = "a task's arms"  # in words
 
 
 @dataclass(frozen=True)
-class Datasets:
+class DatasetsTable:
     """The paper's table of its data sets."""
 
     paper: Literal["M", "Z"]
 
 
 @dataclass(frozen=True)
-class Hyperparameters:
+class HyperparametersTable:
     """The paper's table of its hyper-parameters."""
 
     paper: Literal["M", "Z"]
@@ -184,10 +184,10 @@ class Hyperparameters:
 
 ProbePart = Gradients | Drifts | Perplexities | Surfaces
 RunPart = Boxes | Curves | Lengths | Trials | Scatter | SeedMap
-Part = RunPart | ProbePart | BiasRatio | Means | Datasets | Hyperparameters
+ArtifactPart = RunPart | ProbePart | BiasRatio | MeansTable | DatasetsTable | HyperparametersTable
 
 
-def groups_of(part: Part) -> Iterator[Group]:
+def groups_of(part: ArtifactPart) -> Iterator[RunGroup]:
     """Yields the groups of runs that a part shows."""
     match part:
         case Boxes() | Curves() | Trials() | Scatter() | Drifts() | Perplexities():
@@ -198,7 +198,7 @@ def groups_of(part: Part) -> Iterator[Group]:
             yield part.group
         case Lengths():
             yield from (group for _, points in part.lines for _, group in points)
-        case Means():
+        case MeansTable():
             yield from (cell.group for cell in part.cells)
 
 
@@ -212,7 +212,7 @@ class Artifact:
     id: str
     title: str
     sweeps: tuple[str, ...]  # paths below configs/
-    parts: tuple[Part, ...] = ()
+    parts: tuple[ArtifactPart, ...] = ()
     notes: tuple[str, ...] = ()
     row: str = "arm"
     column: str = "task"
@@ -225,7 +225,9 @@ class Artifact:
     @property
     def needs_no_run(self) -> bool:
         """Whether all of it is a formula, or comes from recipes or data sets."""
-        return bool(self.parts) and all(isinstance(part, BiasRatio | Datasets | Hyperparameters) for part in self.parts)
+        return bool(self.parts) and all(
+            isinstance(part, BiasRatio | DatasetsTable | HyperparametersTable) for part in self.parts
+        )
 
     def shows(self, arm: str, task: str) -> bool:
         """Whether runs of an arm on a task are part of it; where it is not said which are, all of its sweeps' are."""
@@ -233,7 +235,8 @@ class Artifact:
         if not groups:
             return True
         return any(
-            group.task == task and (group.arm == arm or (group.arm.endswith("*") and _in_search(arm, group.arm[:-1])))
+            group.task == task
+            and (group.arm == arm or (group.arm.endswith("*") and _belongs_to_search(arm, group.arm[:-1])))
             for group in groups
         )
 
@@ -243,18 +246,18 @@ class Artifact:
         return bool(self.parts) and all(isinstance(part, ProbePart) for part in self.parts)
 
 
-def _in_search(arm: str, search: str) -> bool:
+def _belongs_to_search(arm: str, search: str) -> bool:
     return arm == search or arm.startswith(f"{search} ")
 
 
-def sweep_artifact(name: str, sweep: str) -> Artifact:
+def make_sweep_artifact(name: str, sweep: str) -> Artifact:
     """Returns the table of any sweep: every arm, all statistics, M's rule for the star, each arm against the first."""
     title = f"Fine-tuning stability over seeds: {name}"
     return Artifact(id=name, title=title, sweeps=(sweep,), against_first=True)
 
 
-def means_artifact(name: str, sweep: str, rule: Rule, cells: Iterable[tuple[str, str]]) -> Artifact:
+def make_means_artifact(name: str, sweep: str, rule: BoldRule, cells: Iterable[tuple[str, str]]) -> Artifact:
     """Returns a table of means of any sweep: arms down, tasks across, those of a task compared by one of Z's rules."""
-    places = tuple(MeanCell(arm, task, task, Group(arm, arm, task)) for arm, task in cells)
+    places = tuple(MeanCell(arm, task, task, RunGroup(arm, arm, task)) for arm, task in cells)
     title = f"Mean performance over seeds: {name}"
-    return Artifact(id=name, title=title, sweeps=(sweep,), parts=(Means("", places, rule),))
+    return Artifact(id=name, title=title, sweeps=(sweep,), parts=(MeansTable("", places, rule),))

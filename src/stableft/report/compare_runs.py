@@ -7,32 +7,32 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stableft.config.run_config import canonical_json, without_none
-from stableft.config.settings import LEAVES, describe
-from stableft.config.sweep_file import START
+from stableft.config.settings import RUN_CONFIG_LEAVES, describe_value
+from stableft.config.sweep_file import START_ARM
 from stableft.config.yaml_file import parse_yaml
 from stableft.data.metrics import is_failed
-from stableft.errors import UserError, nearest
-from stableft.records.frame import DTYPES, described_source, frame
-from stableft.records.run_record import AnyRun, RunRecord
-from stableft.report.artifact import Checkpoint
-from stableft.report.runs import all_stored, filed_records
+from stableft.errors import UserError, did_you_mean
+from stableft.records.frame import COLUMN_DTYPES, build_frame, describe_source
+from stableft.records.run_record import AnyRunRecord, RunRecord
+from stableft.report.artifact import ReportedCheckpoint
+from stableft.report.runs import read_all_stored_records, read_records_files
 from stableft.report.stability_table import task_title
 
 
-class Entry(NamedTuple):
+class RowAndRecord(NamedTuple):
     """A run as its row of the frame and as its record."""
 
     row: dict[str, Any]
-    record: AnyRun
+    record: AnyRunRecord
 
 
 @dataclass(frozen=True)
-class Pair:
+class ArmPair:
     """The runs of two arms on one task, which may be compared. `differing`: dotted settings -> the value of each."""
 
     names: tuple[str, str]
     task: str
-    arms: tuple[tuple[Entry, ...], tuple[Entry, ...]]
+    arms: tuple[tuple[RowAndRecord, ...], tuple[RowAndRecord, ...]]
     differing: Mapping[str, tuple[Any, Any]]
 
     @property
@@ -40,15 +40,15 @@ class Pair:
         return all(isinstance(entry.record, RunRecord) for arm in self.arms for entry in arm)
 
 
-def select_pair(
+def select_arm_pair(
     names: tuple[str, str],
     results: Path,
     files: Sequence[Path],
     task: str | None,
     metric: str | None,
     where: Sequence[str],
-    score: Checkpoint,
-) -> Pair:
+    score: ReportedCheckpoint,
+) -> ArmPair:
     """Returns the runs of two arms from files of records or, without any, from the run folders.
 
     Raises:
@@ -56,46 +56,53 @@ def select_pair(
     """
     if names[0] == names[1]:
         raise UserError(f"compare: {names[0]!r} is named twice; give two arms")
-    conditions = [condition(text) for text in where]
-    found = _read(filed_records(files) if files else all_stored(results), names, score, results if not files else None)
-    arms = [_keep(found[name], conditions, name) for name in names]
+    conditions = [parse_where(text) for text in where]
+    found = _read_arm_runs(
+        read_records_files(files) if files else read_all_stored_records(results),
+        names,
+        score,
+        results if not files else None,
+    )
+    arms = [_filter_runs(found[name], conditions, name) for name in names]
     chosen = _choose_task(names, arms, task)
     a, b = ([entry for entry in arm if entry.row["task"] == chosen] for arm in arms)
     if metric is not None:
-        a, b = _by_metric(names, (a, b), metric)
+        a, b = _rescore_arms(names, (a, b), metric)
     for name, arm in zip(names, (a, b), strict=True):
         check_arm(f"compare: arm {name!r} on {chosen}", arm)
-    return Pair(names, chosen, (tuple(a), tuple(b)), check_between(names, a, b))
+    return ArmPair(names, chosen, (tuple(a), tuple(b)), check_comparable(names, a, b))
 
 
-def _read(
-    records: Iterable[AnyRun], names: tuple[str, str], score: Checkpoint, results: Path | None
-) -> dict[str, list[Entry]]:
+def _read_arm_runs(
+    records: Iterable[AnyRunRecord], names: tuple[str, str], score: ReportedCheckpoint, results: Path | None
+) -> dict[str, list[RowAndRecord]]:
     """Returns the runs of each arm; of records that repeat a run the first finished one counts, as in the frame."""
     there: dict[str, None] = {}
-    kept: list[AnyRun] = []
+    kept: list[AnyRunRecord] = []
     for record in records:
-        if record.arm != START:
+        if record.arm != START_ARM:
             there[record.arm] = None
             kept += [record] if record.arm in names else []
     if not there:
         raise UserError(f"compare: there are no records in {results / 'runs' if results else 'these files'}")
     for name in names:
         if name not in there:
-            raise UserError(f"compare: the records have no arm {name!r}{nearest(name, there)}; they have {_few(there)}")
-    first: dict[tuple, AnyRun] = {}
+            raise UserError(
+                f"compare: the records have no arm {name!r}{did_you_mean(name, there)}; they have {_list_few(there)}"
+            )
+    first: dict[tuple, AnyRunRecord] = {}
     for record in kept:
-        key = (record.run_id, described_source(record), record.arm)
+        key = (record.run_id, describe_source(record), record.arm)
         if key not in first or first[key].status != "finished":
             first[key] = record
-    found: dict[str, list[Entry]] = {name: [] for name in names}
-    for row in frame(kept, None, score).to_dict("records"):
+    found: dict[str, list[RowAndRecord]] = {name: [] for name in names}
+    for row in build_frame(kept, None, score).to_dict("records"):
         values = {str(name): value for name, value in row.items()}
-        found[values["arm"]].append(Entry(values, first[values["run_id"], values["source"], values["arm"]]))
+        found[values["arm"]].append(RowAndRecord(values, first[values["run_id"], values["source"], values["arm"]]))
     return found
 
 
-class Condition(NamedTuple):
+class WhereCondition(NamedTuple):
     """A field, the value that it must have as YAML reads it, and as it was written."""
 
     field: str
@@ -103,18 +110,18 @@ class Condition(NamedTuple):
     text: str
 
 
-def _keep(entries: list[Entry], conditions: Sequence[Condition], name: str) -> list[Entry]:
+def _filter_runs(entries: list[RowAndRecord], conditions: Sequence[WhereCondition], name: str) -> list[RowAndRecord]:
     for one in conditions:
-        kept = [entry for entry in entries if matches(one, entry.row, entry.record)]
+        kept = [entry for entry in entries if matches_where(one, entry.row, entry.record)]
         if not kept:
-            values = (value_of(one.field, entry.row, entry.record) for entry in entries)
-            there = _few(dict.fromkeys(describe(value) for value in values))
+            values = (where_value(one.field, entry.row, entry.record) for entry in entries)
+            there = _list_few(dict.fromkeys(describe_value(value) for value in values))
             raise UserError(f"--where {one.field}={one.text}: no run of arm {name!r} is left; its runs have {there}")
         entries = kept
     return entries
 
 
-def _choose_task(names: tuple[str, str], arms: Sequence[Sequence[Entry]], task: str | None) -> str:
+def _choose_task(names: tuple[str, str], arms: Sequence[Sequence[RowAndRecord]], task: str | None) -> str:
     tasks = [sorted({entry.row["task"] for entry in arm}) for arm in arms]
     common = [name for name in tasks[0] if name in tasks[1]]
     who = f"arms {names[0]!r} and {names[1]!r}"
@@ -126,24 +133,26 @@ def _choose_task(names: tuple[str, str], arms: Sequence[Sequence[Entry]], task: 
         return common[0]
     chosen = [name for name in common if task.casefold() in (name.casefold(), task_title(name).casefold())]
     if not chosen:
-        raise UserError(f"--task {task}: {who} both have runs of {_join_all(common)}{nearest(task, common)}")
+        raise UserError(f"--task {task}: {who} both have runs of {_join_all(common)}{did_you_mean(task, common)}")
     return task if task in chosen else chosen[0]
 
 
-def _by_metric(
-    names: tuple[str, str], arms: tuple[list[Entry], list[Entry]], metric: str
-) -> tuple[list[Entry], list[Entry]]:
+def _rescore_arms(
+    names: tuple[str, str], arms: tuple[list[RowAndRecord], list[RowAndRecord]], metric: str
+) -> tuple[list[RowAndRecord], list[RowAndRecord]]:
     """Returns the runs scored by another metric. Own runs are judged failed by it; of imported ones it is not known."""
-    there = [_metrics(arm) for arm in arms]
+    there = [_available_metrics(arm) for arm in arms]
     for name, found in zip(names, there, strict=True):
         if metric not in found:
             listed = _join_all(sorted(found)) or "nothing"
-            raise UserError(f"--metric {metric}: the runs of {name!r} are scored by {listed}{nearest(metric, found)}")
-    a, b = ([_rescored(entry, metric) for entry in arm] for arm in arms)
+            raise UserError(
+                f"--metric {metric}: the runs of {name!r} are scored by {listed}{did_you_mean(metric, found)}"
+            )
+    a, b = ([_rescore_run(entry, metric) for entry in arm] for arm in arms)
     return a, b
 
 
-def _metrics(arm: Sequence[Entry]) -> dict[str, None]:
+def _available_metrics(arm: Sequence[RowAndRecord]) -> dict[str, None]:
     """Returns the metrics by which any of the runs has the score that is shown of it."""
     there: dict[str, None] = {}
     for row, record in arm:
@@ -152,7 +161,7 @@ def _metrics(arm: Sequence[Entry]) -> dict[str, None]:
     return there
 
 
-def _rescored(entry: Entry, metric: str) -> Entry:
+def _rescore_run(entry: RowAndRecord, metric: str) -> RowAndRecord:
     row, record = entry
     if row["metric"] == metric:
         return entry
@@ -168,10 +177,10 @@ def _rescored(entry: Entry, metric: str) -> Entry:
     values |= {f"{which}_val": record.score(which, "val", metric) for which in ("last", "best")}
     changed: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
     changed |= {"metric": metric, "scored": finished and score is not None, "diverged": diverged, "failed": failed}
-    return Entry(row | changed, record)
+    return RowAndRecord(row | changed, record)
 
 
-def _few(names: Iterable[str], most: int = 12) -> str:
+def _list_few(names: Iterable[str], most: int = 12) -> str:
     listed = list(names)
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
@@ -180,20 +189,23 @@ def _join_all(texts: Sequence[str]) -> str:
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
-SHOWN = 3  # runs that a refusal names
-SEEDS, REPORT = ("seeds.init", "seeds.data"), "evaluation.report"  # whose score is shown is not how a run was trained
-MODEL = ("model.name", "model.revision", "model.sha256", "model.head", "model.structure")
-SIZE = ("data.train_rows", "data.sample_seed")
-HINTS = {
+MAX_NAMED_RUNS = 3  # runs that a refusal names
+SEED_KEYS, REPORT_KEY = (
+    ("seeds.init", "seeds.data"),
+    "evaluation.report",
+)  # whose score is shown is not how a run was trained
+MODEL_KEYS = ("model.name", "model.revision", "model.sha256", "model.head", "model.structure")
+DATA_SIZE_KEYS = ("data.train_rows", "data.sample_seed")
+SCORE_KIND_HINTS = {
     "metric": "--metric chooses one that both have",
     "split": "scores of two splits are not of one quantity",
     "checkpoint": "--score last or --score best chooses",
     "data_fingerprint": "scores on different data rows are not of one quantity",
 }
-ALIKE = ("metric", "split", "checkpoint")
+SCORE_KIND_FIELDS = ("metric", "split", "checkpoint")
 
 
-def check_arm(who: str, arm: Sequence[Entry]) -> None:
+def check_arm(who: str, arm: Sequence[RowAndRecord]) -> None:
     """Checks that the runs of an arm are a sample: of one setting and origin, each seed once, scored alike.
 
     Raises:
@@ -203,34 +215,39 @@ def check_arm(who: str, arm: Sequence[Entry]) -> None:
     foreign = [entry for entry in arm if not isinstance(entry.record, RunRecord)]
     if own and foreign:
         raise UserError(
-            f"{who} pools runs of this project ({_named(own)}) and imported ones ({_named(foreign)}), whose settings "
+            f"{who} pools runs of this project ({_name_runs(own)}) and imported ones ({_name_runs(foreign)}), "
+            "whose settings "
             "are not known; --where source=null leaves the former, --where source=FILE the latter"
         )
-    settings = [_settings(entry) for entry in arm]
-    by_seed = _grouped(arm, lambda entry: (entry.row["seed_init"], entry.row["seed_data"]))
+    settings = [_settings_of_run(entry) for entry in arm]
+    by_seed = _group_by(arm, lambda entry: (entry.row["seed_init"], entry.row["seed_data"]))
     twice = [entry for those in by_seed.values() if len(those) > 1 for entry in those]
     varying = [key for key in settings[0] if len({canonical_json(other[key]) for other in settings}) > 1]
     if twice or (varying and own):
-        seeds = len({_seed(entry.row) for entry in twice})
-        what = f"has {seeds} seed{'s' * (seeds > 1)} more than once ({_named(twice)})" if twice else "pools settings"
-        raise UserError(f"{who} {what}: {_pooled(arm, settings, varying)}")
+        seeds = len({_seed_text(entry.row) for entry in twice})
+        what = (
+            f"has {seeds} seed{'s' * (seeds > 1)} more than once ({_name_runs(twice)})" if twice else "pools settings"
+        )
+        raise UserError(f"{who} {what}: {_describe_pooled_settings(arm, settings, varying)}")
     scored = [entry for entry in arm if entry.row["scored"]]
-    for name, hint in HINTS.items():
-        groups = _grouped(scored, lambda entry, name=name: entry.row[name])
+    for name, hint in SCORE_KIND_HINTS.items():
+        groups = _group_by(scored, lambda entry, name=name: entry.row[name])
         if len(groups) > 1:
-            values = [f"{value} ({_named(those)})" for value, those in groups.items()]
+            values = [f"{value} ({_name_runs(those)})" for value, those in groups.items()]
             raise UserError(f"{who} has runs of different {_plural(name)}, {_join_with_and(values)}; {hint}")
 
 
-def _pooled(arm: Sequence[Entry], settings: Sequence[dict[str, Any]], varying: Sequence[str]) -> str:
+def _describe_pooled_settings(
+    arm: Sequence[RowAndRecord], settings: Sequence[dict[str, Any]], varying: Sequence[str]
+) -> str:
     """Returns by which settings the runs differ, and how to choose among them."""
     if not varying:
         return "the records do not say in what these runs differ"
     key = varying[0]
-    groups = _grouped(list(zip(arm, settings, strict=True)), lambda pair: describe(pair[1][key]))
-    values = [f"{text} ({_named([entry for entry, _ in those])})" for text, those in groups.items()]
+    groups = _group_by(list(zip(arm, settings, strict=True)), lambda pair: describe_value(pair[1][key]))
+    values = [f"{text} ({_name_runs([entry for entry, _ in those])})" for text, those in groups.items()]
     others = [
-        f"{other} is {_join_with_and(list(dict.fromkeys(describe(s[other]) for s in settings)))}"
+        f"{other} is {_join_with_and(list(dict.fromkeys(describe_value(s[other]) for s in settings)))}"
         for other in varying[1:]
     ]
     first = next(iter(groups)).partition(" (")[0] if key == "source" else next(iter(groups))
@@ -238,7 +255,9 @@ def _pooled(arm: Sequence[Entry], settings: Sequence[dict[str, Any]], varying: S
     return f"{'; '.join([f'{key} is {_join_with_and(values)}', *others])}; {chooses} chooses"
 
 
-def check_between(names: tuple[str, str], a: Sequence[Entry], b: Sequence[Entry]) -> dict[str, tuple[Any, Any]]:
+def check_comparable(
+    names: tuple[str, str], a: Sequence[RowAndRecord], b: Sequence[RowAndRecord]
+) -> dict[str, tuple[Any, Any]]:
     """Returns the settings in which the arms differ, each with its two values; nothing of imported runs.
 
     Raises:
@@ -246,25 +265,26 @@ def check_between(names: tuple[str, str], a: Sequence[Entry], b: Sequence[Entry]
     """
     first, second = (next((entry for entry in arm if entry.row["scored"]), arm[0]) for arm in (a, b))
     who = f"compare: arms {names[0]!r} and {names[1]!r}"
-    runs = f"{_named(a)} against {_named(b)}"
-    for name in ALIKE:
+    runs = f"{_name_runs(a)} against {_name_runs(b)}"
+    for name in SCORE_KIND_FIELDS:
         values = [str(entry.row[name]) for entry in (first, second)]
         if values[0] != values[1]:
             raise UserError(
-                f"{who} have scores of different {_plural(name)}, {_join_with_and(values)} ({runs}); {HINTS[name]}"
+                f"{who} have scores of different {_plural(name)}, {_join_with_and(values)} ({runs}); "
+                f"{SCORE_KIND_HINTS[name]}"
             )
     if not all(isinstance(entry.record, RunRecord) for entry in (first, second)):
         return {}
-    ours, theirs = _settings(first), _settings(second)
+    ours, theirs = _settings_of_run(first), _settings_of_run(second)
     differing = {key: (ours[key], theirs[key]) for key in ours if ours[key] != theirs[key]}
     prints = [entry.row["data_fingerprint"] for entry in (first, second)]
-    sized = "data.train_rows" in differing and all(key in SIZE for key in differing)
+    sized = "data.train_rows" in differing and all(key in DATA_SIZE_KEYS for key in differing)
     if None not in prints and prints[0] != prints[1] and not sized:
-        listed = f"{_join_with_and([str(one)[:12] for one in prints])}{_besides(differing)}"
+        listed = f"{_join_with_and([str(one)[:12] for one in prints])}{_besides_clause(differing)}"
         raise UserError(f"{who} are of different data rows, with the fingerprints {listed} ({runs})")
-    subjects = list(dict.fromkeys(_subject(key) for key in differing))
+    subjects = list(dict.fromkeys(_subject_of_setting(key) for key in differing))
     if len(subjects) > 1:
-        told = [f"{key} {' / '.join(map(describe, values))}" for key, values in differing.items()]
+        told = [f"{key} {' / '.join(map(describe_value, values))}" for key, values in differing.items()]
         named = _join_with_and([f"the {subject}" for subject in subjects])
         raise UserError(
             f"{who} differ in {named} at once ({', '.join(told)}; {runs}), "
@@ -273,18 +293,18 @@ def check_between(names: tuple[str, str], a: Sequence[Entry], b: Sequence[Entry]
     return differing
 
 
-def _besides(differing: dict[str, tuple[Any, Any]]) -> str:
+def _besides_clause(differing: dict[str, tuple[Any, Any]]) -> str:
     return f", and in {_join_with_and(list(differing))}" if differing else ""
 
 
-def _subject(key: str) -> str:
+def _subject_of_setting(key: str) -> str:
     """Returns what a setting belongs to: the arms may differ in one of these."""
-    if key in MODEL:
+    if key in MODEL_KEYS:
         return "model"
     return "data" if key.startswith("data.") else "precision" if key == "precision" else "method"
 
 
-def _settings(entry: Entry) -> dict[str, Any]:
+def _settings_of_run(entry: RowAndRecord) -> dict[str, Any]:
     """Returns the settings of an own run but its seeds, without labels of what has a hash; of an imported one its file.
 
     A model's or task's label beside a hash is a name, not a setting.
@@ -293,31 +313,31 @@ def _settings(entry: Entry) -> dict[str, Any]:
         return {"source": entry.row["source"]}
     config = entry.record.config.normalized()
     values = config.model_dump(mode="json")
-    left_out = [*SEEDS, REPORT, *(["model.name"] if config.model.sha256 else [])]
-    return {key: _at(values, key) for key in LEAVES if key not in left_out}
+    left_out = [*SEED_KEYS, REPORT_KEY, *(["model.name"] if config.model.sha256 else [])]
+    return {key: _value_at(values, key) for key in RUN_CONFIG_LEAVES if key not in left_out}
 
 
-def _at(values: Any, dotted: str) -> Any:
+def _value_at(values: Any, dotted: str) -> Any:
     for part in dotted.split("."):
         values = values.get(part) if isinstance(values, dict) else None
     return values
 
 
-def _grouped(items: Sequence[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
+def _group_by(items: Sequence[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
     groups: dict[Any, list[Any]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return groups
 
 
-def _named(entries: Sequence[Entry]) -> str:
+def _name_runs(entries: Sequence[RowAndRecord]) -> str:
     """Returns the first runs by id and seed, and how many more there are."""
-    texts = [f"run {entry.row['run_id']} of seed {_seed(entry.row)}" for entry in entries[:SHOWN]]
-    more = len(entries) - SHOWN
+    texts = [f"run {entry.row['run_id']} of seed {_seed_text(entry.row)}" for entry in entries[:MAX_NAMED_RUNS]]
+    more = len(entries) - MAX_NAMED_RUNS
     return ", ".join(texts) + (f" and {more} more" if more > 0 else "")
 
 
-def _seed(row: dict[str, Any]) -> str:
+def _seed_text(row: dict[str, Any]) -> str:
     init, data = row["seed_init"], row["seed_data"]
     return str(init) if init == data else f"{init}/{data}"
 
@@ -330,12 +350,12 @@ def _join_with_and(texts: Sequence[str]) -> str:
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
-INNER = [f"{key}.{name}" for key, part in LEAVES.items() if part for name in part.model_fields]
-SECTIONS = [key.rpartition(".")[0] for key in LEAVES if "." in key]
-SETTINGS = {*LEAVES, *INNER, *SECTIONS}
+NESTED_SETTING_KEYS = [f"{key}.{name}" for key, part in RUN_CONFIG_LEAVES.items() if part for name in part.model_fields]
+SETTING_SECTIONS = [key.rpartition(".")[0] for key in RUN_CONFIG_LEAVES if "." in key]
+SETTING_KEYS = {*RUN_CONFIG_LEAVES, *NESTED_SETTING_KEYS, *SETTING_SECTIONS}
 
 
-def condition(text: str) -> Condition:
+def parse_where(text: str) -> WhereCondition:
     """Returns the condition that a FIELD=VALUE makes.
 
     Raises:
@@ -344,11 +364,15 @@ def condition(text: str) -> Condition:
     field, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
         raise UserError(f"--where {text}: must be FIELD=VALUE")
-    if field not in DTYPES and field not in SETTINGS:
-        short = {key.rpartition(".")[2]: key for key in SETTINGS if "." in key}
-        close = f"; did you mean {short[field]!r}?" if field in short else nearest(field, {*DTYPES, *SETTINGS})
+    if field not in COLUMN_DTYPES and field not in SETTING_KEYS:
+        short = {key.rpartition(".")[2]: key for key in SETTING_KEYS if "." in key}
+        close = (
+            f"; did you mean {short[field]!r}?"
+            if field in short
+            else did_you_mean(field, {*COLUMN_DTYPES, *SETTING_KEYS})
+        )
         raise UserError(f"--where {text}: field {field!r} is neither a column of the runs nor a setting{close}")
-    return Condition(field, _parse_where_value(value, field), value)
+    return WhereCondition(field, _parse_where_value(value, field), value)
 
 
 def _parse_where_value(text: str, field: str) -> Any:
@@ -360,9 +384,9 @@ def _parse_where_value(text: str, field: str) -> Any:
         return value
 
 
-def value_of(field: str, row: dict[str, Any], record: AnyRun) -> Any:
+def where_value(field: str, row: dict[str, Any], record: AnyRunRecord) -> Any:
     """Returns what a run has of a field; None where it has nothing or nobody knows."""
-    if field in DTYPES:
+    if field in COLUMN_DTYPES:
         import pandas as pd
 
         return None if pd.isna(row[field]) else row[field]
@@ -372,9 +396,9 @@ def value_of(field: str, row: dict[str, Any], record: AnyRun) -> Any:
     return value
 
 
-def matches(condition: Condition, row: dict[str, Any], record: AnyRun) -> bool:
+def matches_where(condition: WhereCondition, row: dict[str, Any], record: AnyRunRecord) -> bool:
     """Whether a run has the value: numbers as numbers, texts in any case, a source without its hash, a task's title."""
-    found, (field, value, text) = value_of(condition.field, row, record), condition
+    found, (field, value, text) = where_value(condition.field, row, record), condition
     if found is None or isinstance(found, bool) or isinstance(value, bool):
         return found is value
     if isinstance(found, int | float):
@@ -383,4 +407,4 @@ def matches(condition: Condition, row: dict[str, Any], record: AnyRun) -> bool:
         names = [found, found.partition(" (")[0] if field == "source" else found]
         names += [task_title(found)] if field in ("task", "data.task") else []
         return text.casefold() in [name.casefold() for name in names]
-    return without_none(found) == value or describe(found) == text
+    return without_none(found) == value or describe_value(found) == text

@@ -4,14 +4,14 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from stableft.report.forms.document import Block, Bullets, Grid, Heading, label
-from stableft.report.numbers_in_words import MISSING
-from stableft.report.runs import Cell, Watched
-from stableft.report.stability_table import Table, task_title
-from stableft.training.failure_watch import LEARNT, LOOKS, LOWER, RATIO
+from stableft.report.forms.document import Bullets, Heading, ReportBlock, ReportTable, make_label
+from stableft.report.numbers_in_words import NO_VALUE
+from stableft.report.runs import ArmCell, WatchedRun
+from stableft.report.stability_table import StabilityTable, task_title
+from stableft.training.failure_watch import LOOKS_AVERAGED, LOWER_BLOCK_SHARE, NOT_LEARNT_LOSS_SHARE, VANISHED_RATIO
 
-TITLE = "Failure watch"
-DIAGNOSIS = "likely failed: vanishing gradients"
+FAILURE_WATCH_TITLE = "Failure watch"
+FAILURE_WATCH_DIAGNOSIS = "likely failed: vanishing gradients"
 FAILURE_WATCH_ARM_HEADER = (
     "arm",
     "watched",
@@ -22,67 +22,83 @@ FAILURE_WATCH_ARM_HEADER = (
     "taken back",
 )
 FAILURE_WATCH_ARM_HEADER = (*FAILURE_WATCH_ARM_HEADER, "median first step")
-RUNS = ("run", "arm", "seed", "first step", "of", "ratio", "loss", "nothing learnt", "failed")
+FAILURE_WATCH_RUN_HEADER = ("run", "arm", "seed", "first step", "of", "ratio", "loss", "nothing learnt", "failed")
 FAILURE_WATCH_CSV_HEADER = [
     *("n watched", "n warned and failed", "n warned but not failed", "n failed without warning"),
-    *("n warnings taken back", "median first step of warning", DIAGNOSIS),
+    *("n warnings taken back", "median first step of warning", FAILURE_WATCH_DIAGNOSIS),
 ]
 
 
-def watched_cells(table: Table) -> list[Cell]:
+def cells_with_failure_watch(table: StabilityTable) -> list[ArmCell]:
     """Returns the cells that have runs whose gradient norms were recorded."""
     return [cell for cell in table.cells if cell.watched]
 
 
-def watch_blocks(table: Table) -> Iterator[Block]:
+def failure_watch_blocks(table: StabilityTable) -> Iterator[ReportBlock]:
     """Yields the section of the watch, nothing where no run was watched."""
-    grids = watch_grids(table)
+    grids = failure_watch_tables(table)
     if grids:
-        yield Heading(TITLE)
+        yield Heading(FAILURE_WATCH_TITLE)
         yield from grids
-        yield Bullets((meaning(),))
+        yield Bullets((explain_failure_watch(),))
 
 
-def watch_grids(table: Table, alone: bool = False) -> list[Grid]:
+def failure_watch_tables(table: StabilityTable, alone: bool = False) -> list[ReportTable]:
     """Returns how often the watch was right for each arm, and every run that it says has failed.
 
     `alone`: for a reader who sees nothing else.
     """
-    cells, named = watched_cells(table), len(table.columns) > 1
+    cells, named = cells_with_failure_watch(table), len(table.columns) > 1
     if not cells:
         return []
-    note = (meaning(),) if alone else ()
-    name, caption = f"{label(table.artifact.id)}-watch", f"{TITLE}: how its verdict at the end fits how runs ended."
-    found = [Grid(name, FAILURE_WATCH_ARM_HEADER, tuple(_arm_row(cell, named) for cell in cells), caption, notes=note)]
-    rows = tuple(_run_row(cell, seen, named) for cell in cells for seen in _warned(cell))
+    note = (explain_failure_watch(),) if alone else ()
+    name, caption = (
+        f"{make_label(table.artifact.id)}-watch",
+        f"{FAILURE_WATCH_TITLE}: how its verdict at the end fits how runs ended.",
+    )
+    found = [
+        ReportTable(
+            name,
+            FAILURE_WATCH_ARM_HEADER,
+            tuple(_failure_watch_arm_row(cell, named) for cell in cells),
+            caption,
+            notes=note,
+        )
+    ]
+    rows = tuple(_failure_watch_run_row(cell, seen, named) for cell in cells for seen in _warned_runs(cell))
     if rows:
-        text = f"{DIAGNOSIS[0].upper()}{DIAGNOSIS[1:]}, as seen at the last look of each run."
-        found.append(Grid(f"{name}-runs", RUNS, rows, text, notes=note))
+        text = (
+            f"{FAILURE_WATCH_DIAGNOSIS[0].upper()}{FAILURE_WATCH_DIAGNOSIS[1:]}, as seen at the last look of each run."
+        )
+        found.append(ReportTable(f"{name}-runs", FAILURE_WATCH_RUN_HEADER, rows, text, notes=note))
     return found
 
 
-def meaning() -> str:
+def explain_failure_watch() -> str:
     """Returns what a warning is, in one sentence or two."""
     return (
-        f"The watch knows nothing of scores. It warns where the gradient norm of the lower {_share(LOWER)} of the "
-        f"blocks is below {RATIO:g} of that of pooler and head (ratio: the geometric mean of {LOOKS} looks), and of "
-        f"what this ratio was at the first look, while the training loss is at least {LEARNT:g} of what a model that "
+        "The watch knows nothing of scores. It warns where the gradient norm of the lower "
+        f"{_format_share(LOWER_BLOCK_SHARE)} of the "
+        f"blocks is below {VANISHED_RATIO:g} of that of pooler and head (ratio: the geometric mean of "
+        f"{LOOKS_AVERAGED} looks), and of "
+        f"what this ratio was at the first look, while the training loss is at least {NOT_LEARNT_LOSS_SHARE:g} "
+        "of what a model that "
         "has learnt nothing has. `warned` and `likely failed` are about the last look, `taken back` about warnings of "
         "earlier ones alone. A warning is a sign of one way to fail, not a proof, and a run without one may fail in "
         "another."
     )
 
 
-def _share(part: float) -> str:
+def _format_share(part: float) -> str:
     return "third" if abs(part - 1 / 3) < 1e-9 else f"{part:.0%}"
 
 
-def _warned(cell: Cell) -> list[Watched]:
+def _warned_runs(cell: ArmCell) -> list[WatchedRun]:
     return [seen for seen in cell.watched if seen.watch.at_end]
 
 
-def _counts(cell: Cell) -> dict[str, Any]:
-    warned, steps = _warned(cell), [seen.watch.first.step for seen in _warned(cell) if seen.watch.first]
+def _failure_watch_counts(cell: ArmCell) -> dict[str, Any]:
+    warned, steps = _warned_runs(cell), [seen.watch.first.step for seen in _warned_runs(cell) if seen.watch.first]
     return {
         "watched": len(cell.watched),
         "failed": sum(seen.failed is True for seen in cell.watched),
@@ -94,51 +110,55 @@ def _counts(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _arm_row(cell: Cell, named: bool) -> tuple[str, ...]:
-    *counts, first = _counts(cell).values()
-    return (_place(cell, named), *map(str, counts), MISSING if first is None else f"{first:g}")
+def _failure_watch_arm_row(cell: ArmCell, named: bool) -> tuple[str, ...]:
+    *counts, first = _failure_watch_counts(cell).values()
+    return (_arm_label(cell, named), *map(str, counts), NO_VALUE if first is None else f"{first:g}")
 
 
-def _run_row(cell: Cell, seen: Watched, named: bool) -> tuple[str, ...]:
+def _failure_watch_run_row(cell: ArmCell, seen: WatchedRun, named: bool) -> tuple[str, ...]:
     watch, first, last = seen.watch, seen.watch.first, seen.watch.last
     return (
         seen.run_id,
-        _place(cell, named),
+        _arm_label(cell, named),
         seen.seed,
-        MISSING if first is None else str(first.step),
+        NO_VALUE if first is None else str(first.step),
         str(seen.steps),
-        MISSING if last is None else f"{last.ratio:.1g}",
-        MISSING if last is None else f"{last.loss:.3f}",
+        NO_VALUE if last is None else f"{last.ratio:.1g}",
+        NO_VALUE if last is None else f"{last.loss:.3f}",
         f"{watch.nothing_learnt:.3f}",
         {True: "yes", False: "no", None: "not known"}[seen.failed],
     )
 
 
-def _place(cell: Cell, named: bool) -> str:
+def _arm_label(cell: ArmCell, named: bool) -> str:
     return f"{cell.row}, {task_title(cell.column)}" if named else cell.row
 
 
-def watch_csv(cell: Cell) -> list[Any]:
+def failure_watch_to_csv(cell: ArmCell) -> list[Any]:
     """Returns what stands below CSV_HEADER for a cell."""
     if not cell.watched:
         return [None] * len(FAILURE_WATCH_CSV_HEADER)
-    counts = _counts(cell)
-    names = "; ".join(f"{seen.run_id} (seed {seen.seed})" for seen in _warned(cell)) or None
+    counts = _failure_watch_counts(cell)
+    names = "; ".join(f"{seen.run_id} (seed {seen.seed})" for seen in _warned_runs(cell)) or None
     return [*(counts[name] for name in counts if name != "failed"), names]
 
 
-def watch_values(table: Table) -> dict[str, Any]:
+def failure_watch_to_json(table: StabilityTable) -> dict[str, Any]:
     """Returns the watch as JSON values below the key "watch", none where no run was watched."""
-    cells: Sequence[Cell] = watched_cells(table)
+    cells: Sequence[ArmCell] = cells_with_failure_watch(table)
     if not cells:
         return {}
     return {
         "watch": {
-            "meaning": meaning(),
-            "arms": [{"row": cell.row, "column": cell.column, **_counts(cell)} for cell in cells],
+            "meaning": explain_failure_watch(),
+            "arms": [{"row": cell.row, "column": cell.column, **_failure_watch_counts(cell)} for cell in cells],
             "runs": [
                 {"row": cell.row, "column": cell.column, "run_id": seen.run_id, "seed": seen.seed}
-                | {"verdict": DIAGNOSIS if seen.watch.at_end else None, "failed": seen.failed, "steps": seen.steps}
+                | {
+                    "verdict": FAILURE_WATCH_DIAGNOSIS if seen.watch.at_end else None,
+                    "failed": seen.failed,
+                    "steps": seen.steps,
+                }
                 | seen.watch.model_dump()
                 for cell in cells
                 for seen in cell.watched

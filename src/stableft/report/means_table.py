@@ -4,75 +4,94 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stableft.catalog.tasks import TITLES
+from stableft.catalog.tasks import METRIC_TITLES
 from stableft.report import numbers_in_words as wording
-from stableft.report.artifact import MeanCell, Means
-from stableft.report.forms.document import PART, RANKS, Block, Bullets, Entry, Grid, Heading, Report, ReportRow
-from stableft.report.paper_values import PublishedValue, load_published, printed_for_arm
-from stableft.report.runs import Cell, Runs, missing_runs, provenance, provenance_values, reported
-from stableft.report.stability_table import cell_footnotes, foreign_notes, unless_selected
+from stableft.report.artifact import MeanCell, MeansTable
+from stableft.report.forms.document import (
+    HEADING_LEVELS,
+    SUBROW_PREFIX,
+    Bullets,
+    Heading,
+    Report,
+    ReportBlock,
+    ReportCell,
+    ReportRow,
+    ReportTable,
+)
+from stableft.report.paper_values import PublishedValue, find_published_in_table, load_published_values
+from stableft.report.runs import (
+    ArmCell,
+    ArtifactRuns,
+    collect_provenance,
+    missing_run_notes,
+    provenance_to_json,
+    reported_score,
+)
+from stableft.report.stability_table import cell_footnotes, imported_run_footnotes, withhold_if_stopped_early
 from stableft.stats import (
-    LARGEST,
-    WELCH,
+    LARGEST_MEAN_REASON,
+    WELCH_FROM_SUMMARIES,
     Summary,
     TestResult,
-    best_and_equal,
-    better_than,
-    describe,
-    different,
+    mark_best_and_equal,
+    mark_better_than,
+    mark_different,
+    summarize,
     t_test,
     welch_from_summaries,
 )
 
-ALPHA = 0.05
-TESTS = {
+BOLD_ALPHA = 0.05
+BOLD_RULE_TEXTS = {
     "best": "bold: of {} the largest mean, and those not shown to be smaller (Student's t-test, one-sided, p ≥ .05)",
     "better": "bold: of {} those with a larger mean than the first (Student's t-test, one-sided, p < .05)",
     "different": "bold: {} differ (Student's t-test, two-sided, p < .05)",
     "pair": "bold: the larger mean of {}; *: larger by Student's t-test (one-sided, p < .05)",
 }
-UNNAMED = "The paper does not name its test."
+UNNAMED_TEST_NOTE = "The paper does not name its test."
 
 
-def means_report(parts: Sequence[Means], runs: Runs) -> Report:
+def build_means_report(parts: Sequence[MeansTable], runs: ArtifactRuns) -> Report:
     """Returns the report of tables of means, of which one artefact may have several."""
     artifact = runs.artifact
-    made = [(part, numbers(part, runs)) for part in parts]
+    made = [(part, compute_mean_results(part, runs)) for part in parts]
     grids = [
-        _grid(part, found, f"{artifact.id}-{i}" if len(made) > 1 else artifact.id, runs)
+        _means_table(part, found, f"{artifact.id}-{i}" if len(made) > 1 else artifact.id, runs)
         for i, (part, found) in enumerate(made, 1)
     ]
-    blocks: list[Block] = []
+    blocks: list[ReportBlock] = []
     for (part, found), grid in zip(made, grids, strict=True):
         blocks += [Heading(part.title)] if part.title else []
-        blocks += [grid, *([Bullets(tests)] if (tests := tuple(_tests(found))) else [])]
-    notes = [*artifact.notes, *dict.fromkeys(note for _, found in made for note in _notes(found))]
-    notes += [*foreign_notes(number.cell for _, found in made for number in found), *missing_runs(runs)]
-    blocks += [Heading("Notes", RANKS + 1), Bullets(tuple(notes))] if notes else []
+        blocks += [grid, *([Bullets(tests)] if (tests := tuple(_test_lines(found))) else [])]
+    notes = [*artifact.notes, *dict.fromkeys(note for _, found in made for note in _means_notes(found))]
+    notes += [*imported_run_footnotes(number.cell for _, found in made for number in found), *missing_run_notes(runs)]
+    blocks += [Heading("Notes", HEADING_LEVELS + 1), Bullets(tuple(notes))] if notes else []
     values = {
         "artifact": artifact.id,
         "title": artifact.title,
         "tables": [
             {
                 "title": part.title,
-                "rule": TESTS[part.rule].format(part.families),
-                "cells": [cell_values(number) for number in found],
+                "rule": BOLD_RULE_TEXTS[part.rule].format(part.families),
+                "cells": [mean_result_to_json(number) for number in found],
             }
             for part, found in made
         ],
         "notes": notes,
-        **provenance_values(provenance(runs)),
+        **provenance_to_json(collect_provenance(runs)),
     }
-    rows = tuple(csv_row(number) for _, found in made for number in found)
-    return Report(artifact.id, artifact.title, tuple(blocks), tuple(grids), rows, values, provenance=provenance(runs))
+    rows = tuple(mean_result_to_csv(number) for _, found in made for number in found)
+    return Report(
+        artifact.id, artifact.title, tuple(blocks), tuple(grids), rows, values, provenance=collect_provenance(runs)
+    )
 
 
 @dataclass(frozen=True)
-class Number:
+class MeanResult:
     """One cell: ours, what is printed, and the tests. `test` is that of the table's rule within the family."""
 
     place: MeanCell
-    cell: Cell
+    cell: ArmCell
     summary: Summary
     scores: tuple[float, ...]
     note: str | None = None  # which setting of a search is shown
@@ -91,40 +110,40 @@ class Number:
         return None if printed is None or self.summary.mean is None else self.summary.mean - printed
 
 
-def numbers(part: Means, runs: Runs) -> list[Number]:
+def compute_mean_results(part: MeansTable, runs: ArtifactRuns) -> list[MeanResult]:
     """Returns the cells of a table of means, in its order, marked by its rule."""
-    found = [_number(part, place, runs) for place in part.cells]
+    found = [_compute_mean_result(part, place, runs) for place in part.cells]
     for family in dict.fromkeys(place.family for place in part.cells):
         places = [i for i, place in enumerate(part.cells) if place.family == family]
-        for i, number in zip(places, _marked(part, [found[i] for i in places]), strict=True):
+        for i, number in zip(places, _apply_bold_rule(part, [found[i] for i in places]), strict=True):
             found[i] = number
     return found
 
 
-def _number(part: Means, place: MeanCell, runs: Runs) -> Number:
-    arm, note = _setting(place, runs)
+def _compute_mean_result(part: MeansTable, place: MeanCell, runs: ArtifactRuns) -> MeanResult:
+    arm, note = _choose_arm(place, runs)
     cell = runs.cell(arm, place.group.task)
     scored = [run for run in runs.by_place.get((arm, place.group.task), []) if run["scored"]]
-    scores = tuple(score for run in scored if (score := reported(run, place.of)) is not None)
-    summary = describe(scores)
+    scores = tuple(score for run in scored if (score := reported_score(run, place.of)) is not None)
+    summary = summarize(scores)
     printed = None
     if part.location:
         split = "val" if place.of == "val" else "test"
-        values = printed_for_arm(load_published(), *part.location, place.group.arm, place.group.task)
+        values = find_published_in_table(load_published_values(), *part.location, place.group.arm, place.group.task)
         printed = next((value for value in values if value.split == split), None)
-    number = Number(place, cell, summary, scores, note, printed=printed)
-    if printed and summary.n and (unlike := _unlike(place, cell, printed)):
-        nothing = TestResult(WELCH, None, "two-sided", None, None, summary.n, printed.n, unlike)
+    number = MeanResult(place, cell, summary, scores, note, printed=printed)
+    if printed and summary.n and (unlike := _why_incomparable(place, cell, printed)):
+        nothing = TestResult(WELCH_FROM_SUMMARIES, None, "two-sided", None, None, summary.n, printed.n, unlike)
         return replace(number, against=nothing)
     if printed and summary.n:
         result = welch_from_summaries(
             summary.mean, summary.std, summary.n_finite, printed.fraction("mean"), printed.fraction("std"), printed.n
         )
-        number = replace(number, against=unless_selected(result, cell))
+        number = replace(number, against=withhold_if_stopped_early(result, cell))
     return number
 
 
-def _unlike(place: MeanCell, cell: Cell, printed: PublishedValue) -> str | None:
+def _why_incomparable(place: MeanCell, cell: ArmCell, printed: PublishedValue) -> str | None:
     """Says why our scores are not those that are printed, or None."""
     if cell.metric != printed.metric:
         return f"the published score is {printed.metric}, this one {cell.metric}"
@@ -133,7 +152,7 @@ def _unlike(place: MeanCell, cell: Cell, printed: PublishedValue) -> str | None:
     return None
 
 
-def _setting(place: MeanCell, runs: Runs) -> tuple[str, str | None]:
+def _choose_arm(place: MeanCell, runs: ArtifactRuns) -> tuple[str, str | None]:
     """Returns the arm to show: of a search the setting with the best mean validation score, and a note of it."""
     arm, task = place.group.arm, place.group.task
     if not arm.endswith("*"):
@@ -142,8 +161,8 @@ def _setting(place: MeanCell, runs: Runs) -> tuple[str, str | None]:
     tried = [name for name, of in runs.by_place if of == task and (name == stem or name.startswith(f"{stem} "))]
     means = {}
     for name in tried:
-        scores = [reported(run, "val") for run in runs.by_place[name, task] if run["scored"]]
-        summary = describe([score for score in scores if score is not None])
+        scores = [reported_score(run, "val") for run in runs.by_place[name, task] if run["scored"]]
+        summary = summarize([score for score in scores if score is not None])
         stopped = any(run["status"] == "stopped" for run in runs.by_place[name, task])  # then the others are the better
         if summary.mean is not None and not summary.n_nan and not stopped:
             means[name] = summary.mean
@@ -156,7 +175,7 @@ def _setting(place: MeanCell, runs: Runs) -> tuple[str, str | None]:
     )
 
 
-def _marked(part: Means, family: list[Number]) -> list[Number]:
+def _apply_bold_rule(part: MeansTable, family: list[MeanResult]) -> list[MeanResult]:
     """Returns the numbers of a family with the rule's marks, as far as there are scores to compare."""
     there = [number for number in family if number.summary.n]
     if any(number.cell.stopped for number in there) or len(there) < 2:
@@ -164,15 +183,15 @@ def _marked(part: Means, family: list[Number]) -> list[Number]:
     groups = [number.scores for number in there]
     match part.rule:
         case "best":
-            marks = best_and_equal(groups, ALPHA)
+            marks = mark_best_and_equal(groups, BOLD_ALPHA)
         case "better":
             if family[0] is not there[0]:
                 return family
-            marks = (None, *better_than(groups[0], groups[1:], ALPHA))
+            marks = (None, *mark_better_than(groups[0], groups[1:], BOLD_ALPHA))
         case "different":
-            marks = (different(groups[0], groups[1], ALPHA),) * 2
+            marks = (mark_different(groups[0], groups[1], BOLD_ALPHA),) * 2
         case "pair":
-            return _better_of_two(family)
+            return _mark_better_of_two(family)
     done = {
         id(number): replace(number, bold=bool(mark.flag), test=mark.test)
         for number, mark in zip(there, marks, strict=True)
@@ -181,86 +200,91 @@ def _marked(part: Means, family: list[Number]) -> list[Number]:
     return [done.get(id(number), number) for number in family]
 
 
-def _better_of_two(pair: list[Number]) -> list[Number]:
+def _mark_better_of_two(pair: list[MeanResult]) -> list[MeanResult]:
     means = [number.summary.mean for number in pair]
     if None in means or any(number.summary.n_nan for number in pair):
         return pair
     larger = max((0, 1), key=lambda i: means[i] or 0.0)
     test = t_test(pair[larger].scores, pair[1 - larger].scores, True, "greater")
-    star = test.p is not None and test.p < ALPHA
+    star = test.p is not None and test.p < BOLD_ALPHA
     return [
         replace(number, bold=True, star=star, test=test) if i == larger else number for i, number in enumerate(pair)
     ]
 
 
-def _grid(part: Means, found: Sequence[Number], name: str, runs: Runs) -> Grid:
+def _means_table(part: MeansTable, found: Sequence[MeanResult], name: str, runs: ArtifactRuns) -> ReportTable:
     columns = tuple(dict.fromkeys(number.place.column for number in found))
     by_place = {(number.place.row, number.place.column): number for number in found}
     rows: list[ReportRow] = []
     for row in dict.fromkeys(number.place.row for number in found):
         line = [by_place.get((row, column)) for column in columns]
-        rows.append((row, *(_ours(number) for number in line)))
+        rows.append((row, *(_own_cell(number) for number in line)))
         if any(number and number.printed for number in line):
-            rows.append((f"{PART}{_place(line)}", *(_theirs(number) for number in line)))
+            rows.append((f"{SUBROW_PREFIX}{_published_place(line)}", *(_published_text(number) for number in line)))
         if any(number and number.against for number in line):
-            rows.append((f"{PART}difference", *(_difference(number) for number in line)))
-            rows.append((f"{PART}compatible at .05 (p)", *(_compatible(number) for number in line)))
-    rule = TESTS[part.rule].format(part.families)
+            rows.append((f"{SUBROW_PREFIX}difference", *(_difference_text(number) for number in line)))
+            rows.append((f"{SUBROW_PREFIX}compatible at .05 (p)", *(_compatible_text(number) for number in line)))
+    rule = BOLD_RULE_TEXTS[part.rule].format(part.families)
     caption = f"{runs.artifact.title}. Mean ± std over seeds (ddof 1) in percent, n in brackets; {rule}."
-    caption += f" {UNNAMED}" if not part.named else ""
+    caption += f" {UNNAMED_TEST_NOTE}" if not part.named else ""
     if any(number.printed for number in found):
         caption += (
             " Compatible: the mean against the printed one by Welch's t-test from summaries (two-sided); printed "
             "numbers are rounded."
         )
-    return Grid(name, ("", *columns), tuple(rows), caption)
+    return ReportTable(name, ("", *columns), tuple(rows), caption)
 
 
-def _place(line: Sequence[Number | None]) -> str:
-    return next(wording.short(number.printed.place) for number in line if number and number.printed)
+def _published_place(line: Sequence[MeanResult | None]) -> str:
+    return next(wording.abbreviate_papers(number.printed.place) for number in line if number and number.printed)
 
 
-def _ours(number: Number | None) -> Entry:
+def _own_cell(number: MeanResult | None) -> ReportCell:
     if number is None or not number.summary.n:
         planned = number.cell.planned if number else None
-        return Entry(f"{wording.MISSING} (0 of {planned})" if planned else wording.MISSING)
+        return ReportCell(f"{wording.NO_VALUE} (0 of {planned})" if planned else wording.NO_VALUE)
     failed = f", {number.cell.failed} failed" if number.cell.failed else ""
     mark = "*" if number.star else ""
-    return Entry(f"{_plus_minus(number.summary)} ({_count(number)}{failed})", number.bold, mark)
+    return ReportCell(f"{_format_mean_and_std(number.summary)} ({_format_n(number)}{failed})", number.bold, mark)
 
 
-def _count(number: Number) -> str:
+def _format_n(number: MeanResult) -> str:
     n, planned = str(number.summary.n), number.cell.planned
     if planned is not None and planned != number.summary.n:
         n += f" of {planned}"
     return f"{n}, {number.summary.n_nan} NaN" if number.summary.n_nan else n
 
 
-def _plus_minus(summary: Summary) -> str:
-    return f"{wording.percent(summary.mean)} ± {wording.percent(summary.std)}"
+def _format_mean_and_std(summary: Summary) -> str:
+    return f"{wording.format_percent(summary.mean)} ± {wording.format_percent(summary.std)}"
 
 
-def _theirs(number: Number | None) -> str:
+def _published_text(number: MeanResult | None) -> str:
     value = number.printed if number else None
     if value is None:
         return ""
-    return f"{wording.percent(value.fraction('mean'))} ± {wording.percent(value.fraction('std'))} ({value.n})"
+    return (
+        f"{wording.format_percent(value.fraction('mean'))} ± {wording.format_percent(value.fraction('std'))} "
+        f"({value.n})"
+    )
 
 
-def _difference(number: Number | None) -> str:
-    return wording.percent(number.difference, sign=True) if number and number.printed and number.summary.n else ""
+def _difference_text(number: MeanResult | None) -> str:
+    return (
+        wording.format_percent(number.difference, sign=True) if number and number.printed and number.summary.n else ""
+    )
 
 
-def _compatible(number: Number | None) -> str:
-    return wording.compatible(number.against) if number and number.against else ""
+def _compatible_text(number: MeanResult | None) -> str:
+    return wording.format_compatible(number.against) if number and number.against else ""
 
 
-def _tests(found: Sequence[Number]) -> Iterator[str]:
+def _test_lines(found: Sequence[MeanResult]) -> Iterator[str]:
     """Yields the test of each number within its family, once where two numbers share it."""
     seen = set()
     for number in found:
         test = number.test
-        if test is None or test.reason == LARGEST or (number.place.family, test) in seen:
+        if test is None or test.reason == LARGEST_MEAN_REASON or (number.place.family, test) in seen:
             continue
         seen.add((number.place.family, test))
         name = (
@@ -268,10 +292,10 @@ def _tests(found: Sequence[Number]) -> Iterator[str]:
             if number.place.row != number.place.column
             else number.place.row
         )
-        yield f"{name}: {wording.sentence(test)}"
+        yield f"{name}: {wording.describe_test(test)}"
 
 
-def _notes(found: Sequence[Number]) -> Iterator[str]:
+def _means_notes(found: Sequence[MeanResult]) -> Iterator[str]:
     """Yields what a reader must know of the numbers that are there, and of those printed for them, each once."""
     printed: dict[tuple[str, str], dict[str, None]] = {}
     for number in found:
@@ -282,12 +306,12 @@ def _notes(found: Sequence[Number]) -> Iterator[str]:
         if number.printed and number.summary.n:
             for note in number.printed.notes:
                 where = f"{number.place.row} ({number.place.column})"
-                printed.setdefault((wording.short(number.printed.place), note), {})[where] = None
+                printed.setdefault((wording.abbreviate_papers(number.printed.place), note), {})[where] = None
     for (place, note), where in printed.items():
         yield f"{place}, {'; '.join(where)}: {note}."
 
 
-def cell_values(number: Number) -> dict[str, Any]:
+def mean_result_to_json(number: MeanResult) -> dict[str, Any]:
     cell, summary, printed = number.cell, number.summary, number.printed
     return {
         "row": number.place.row,
@@ -307,31 +331,31 @@ def cell_values(number: Number) -> dict[str, Any]:
         "reason": cell.reason,
         "bold": number.bold,
         "star": number.star,
-        "test": _test_values(number.test),
+        "test": _test_to_json(number.test),
         "published": printed
         and {"place": printed.place, "n": printed.n, "mean": printed.fraction("mean"), "std": printed.fraction("std")},
         "difference": number.difference,
-        "against_published": _test_values(number.against),
+        "against_published": _test_to_json(number.against),
         "sources": dict(cell.sources),
         "run_ids": list(cell.run_ids),
     }
 
 
-def _test_values(test: TestResult | None) -> dict[str, Any] | None:
+def _test_to_json(test: TestResult | None) -> dict[str, Any] | None:
     if test is None:
         return None
     names = ("test", "alternative", "statistic", "p", "n_a", "n_b", "reason")
     return {name: getattr(test, name) for name in names}
 
 
-def csv_row(number: Number) -> dict[str, Any]:
+def mean_result_to_csv(number: MeanResult) -> dict[str, Any]:
     cell, summary, printed, test = number.cell, number.summary, number.printed, number.test
     return {
         "row": number.place.row,
         "column": number.place.column,
         "arm": cell.row,
         "task": cell.column,
-        "metric": cell.metric and TITLES.get(cell.metric, cell.metric),
+        "metric": cell.metric and METRIC_TITLES.get(cell.metric, cell.metric),
         "origin": "; ".join(cell.sources) or "this project",
         "n": summary.n,
         "n NaN": summary.n_nan,
@@ -341,7 +365,7 @@ def csv_row(number: Number) -> dict[str, Any]:
         "std [percent]": _csv_percent(summary.std),
         "bold": number.bold,
         "star": number.star,
-        "test": test and wording.sentence(test),
+        "test": test and wording.describe_test(test),
         "published": printed and printed.place,
         "published mean [percent]": printed and _csv_percent(printed.fraction("mean")),
         "published std [percent]": printed and _csv_percent(printed.fraction("std")),

@@ -5,183 +5,189 @@ from typing import Literal
 from stableft.catalog.tasks import TASKS
 from stableft.report.artifact import (
     Artifact,
+    ArtifactPart,
     BiasRatio,
     Boxes,
     Curves,
-    Datasets,
+    DatasetsTable,
     Gradients,
-    Group,
-    Hyperparameters,
-    Part,
+    HyperparametersTable,
     Perplexities,
+    RunGroup,
     Scatter,
     Surfaces,
 )
 
-PAPER = "Mosbach et al. 2021"
-RATES = (1e-5, 2e-5, 3e-5)
-LENGTHS = (3, 10, 20)
-TABLE1 = {"devlin": "Devlin et al.", "mosbach-mixout": "Lee et al.", "mosbach": "Ours"}
+MOSBACH_2021 = "Mosbach et al. 2021"
+LEARNING_RATES = (1e-5, 2e-5, 3e-5)
+TRAINING_EPOCHS = (3, 10, 20)
+TABLE1_ARMS = {"devlin": "Devlin et al.", "mosbach-mixout": "Lee et al.", "mosbach": "Ours"}
 
 
-def _row(number: str, what: str, sweeps: tuple[str, ...] = (), parts: tuple[Part, ...] = (), **more) -> Artifact:
+def _make_artifact(
+    number: str, what: str, sweeps: tuple[str, ...] = (), parts: tuple[ArtifactPart, ...] = (), **more
+) -> Artifact:
     kind, _, of = number.partition(" ")
     sweeps = tuple(f"mosbach/{sweep}.yaml" for sweep in sweeps)
-    return Artifact(f"mosbach-{kind.lower()}{of}", f"{PAPER}, {number}: {what}", sweeps, parts, **more)
+    return Artifact(f"mosbach-{kind.lower()}{of}", f"{MOSBACH_2021}, {number}: {what}", sweeps, parts, **more)
 
 
-def _scores(task: str, arms: dict[str, str]) -> Boxes:
-    return Boxes(TASKS[task].title, tuple(Group(label, arm, task) for arm, label in arms.items()))
+def _score_boxes(task: str, arms: dict[str, str]) -> Boxes:
+    return Boxes(TASKS[task].title, tuple(RunGroup(label, arm, task) for arm, label in arms.items()))
 
 
-def _switch(correction: bool) -> str:
+def _bias_correction_setting(correction: bool) -> str:
     return f"bias_correction={str(correction).lower()}"
 
 
-def _corrections(title: str, recipe: str, highest: tuple[str, ...] = ()) -> Boxes:
+def _bias_correction_boxes(title: str, recipe: str, highest: tuple[str, ...] = ()) -> Boxes:
     """Returns Fig. 5's boxes of one model: its learning rates, each without and with bias correction."""
     arms = {
         f"{rate:.0e}, {'' if correction else 'no '}BC".replace(
             "e-0", "e-"
-        ): f"{recipe} lr={rate}, {_switch(correction)}"
-        for rate in RATES
+        ): f"{recipe} lr={rate}, {_bias_correction_setting(correction)}"
+        for rate in LEARNING_RATES
         for correction in (False, True)
     }
     arms |= {
-        f"{rate}, {'' if correction else 'no '}BC": f"{recipe}-{rate} {_switch(correction)}"
+        f"{rate}, {'' if correction else 'no '}BC": f"{recipe}-{rate} {_bias_correction_setting(correction)}"
         for rate in highest
         for correction in (False, True)
     }
-    return Boxes(title, tuple(Group(label, arm, "rte") for label, arm in arms.items()))
+    return Boxes(title, tuple(RunGroup(label, arm, "rte") for label, arm in arms.items()))
 
 
-def _ablation(rate: float, correction: bool, epochs: int) -> Group:
+def _ablation_group(rate: float, correction: bool, epochs: int) -> RunGroup:
     label = f"{rate:.0e}, {epochs} epochs{', BC' if correction else ''}".replace("e-0", "e-")
-    return Group(label, f"mosbach lr={rate}, {_switch(correction)}, length={epochs} epochs", "rte")
+    return RunGroup(label, f"mosbach lr={rate}, {_bias_correction_setting(correction)}, length={epochs} epochs", "rte")
 
 
-ABLATION = tuple(_ablation(rate, bc, epochs) for epochs in LENGTHS for bc in (False, True) for rate in RATES)
+ABLATION_GROUPS = tuple(
+    _ablation_group(rate, bc, epochs) for epochs in TRAINING_EPOCHS for bc in (False, True) for rate in LEARNING_RATES
+)
 
 
-def _gradients(of: Literal["layers", "matrices"], model: str = "") -> Gradients:
+def _gradient_part(of: Literal["layers", "matrices"], model: str = "") -> Gradients:
     """Returns the gradient norms of the first failed run of devlin and of the first successful one of mosbach."""
-    failed, successful = (Group(name, name, "rte") for name in (f"devlin{model}", f"mosbach{model}"))
+    failed, successful = (RunGroup(name, name, "rte") for name in (f"devlin{model}", f"mosbach{model}"))
     return Gradients("", (failed,), (successful,), of)
 
 
-def _surfaces(of: Literal["loss", "grad_norm"]) -> tuple[Surfaces, ...]:
+def _surface_parts(of: Literal["loss", "grad_norm"]) -> tuple[Surfaces, ...]:
     """Returns the surfaces of three data sets, each between a failed run of devlin and a successful one of mosbach."""
     return tuple(
-        Surfaces(TASKS[task].title, (Group("devlin", "devlin", task),), (Group("mosbach", "mosbach", task),), of)
+        Surfaces(TASKS[task].title, (RunGroup("devlin", "devlin", task),), (RunGroup("mosbach", "mosbach", task),), of)
         for task in ("rte", "mrpc", "cola")
     )
 
 
-FAILED = (Group("devlin", "devlin", "rte"),)
-FINE = (Group("mosbach", "mosbach", "rte"),)
-ARTIFACTS = {
+DEVLIN_ON_RTE = (RunGroup("devlin", "devlin", "rte"),)
+MOSBACH_ON_RTE = (RunGroup("mosbach", "mosbach", "rte"),)
+MOSBACH_ARTIFACTS = {
     artifact.id: artifact
     for artifact in (
-        _row(
+        _make_artifact(
             "Table 1",
             "standard deviation, mean and maximum performance over seeds",
             ("table1",),
             statistics=("std", "mean", "max"),
-            printed_at=(PAPER, "Table 1"),
+            printed_at=(MOSBACH_2021, "Table 1"),
         ),
-        _row("Table 2", "data sets and majority baselines", parts=(Datasets("M"),)),
-        _row("Table 3", "hyper-parameters", parts=(Hyperparameters("M"),)),
-        _row(
+        _make_artifact("Table 2", "data sets and majority baselines", parts=(DatasetsTable("M"),)),
+        _make_artifact("Table 3", "hyper-parameters", parts=(HyperparametersTable("M"),)),
+        _make_artifact(
             "Table 4",
             "standard deviation, mean and maximum performance on SciTail",
             ("table4",),
             statistics=("std", "mean", "max"),
-            printed_at=(PAPER, "Table 4"),
+            printed_at=(MOSBACH_2021, "Table 4"),
         ),
-        _row(
+        _make_artifact(
             "Figure 1",
             "development scores of every run, by recipe",
             ("table1",),
-            tuple(_scores(task, TABLE1) for task in ("rte", "mrpc", "cola")),
+            tuple(_score_boxes(task, TABLE1_ARMS) for task in ("rte", "mrpc", "cola")),
         ),
-        _row(
+        _make_artifact(
             "Figure 2",
             "language-modelling perplexity with the top k blocks reset, and the training of failed runs",
             ("perplexity", "figure2"),
             (
-                Perplexities("(a) perplexity, failed runs", FAILED, "failed", 3),
-                Perplexities("(b) perplexity, successful runs", (*FAILED, *FINE), "successful", 3),
-                Curves("(c) training loss, 10 failed runs", FAILED, "train_loss", "std", "failed", 10),
-                Curves("(c) development score, 10 failed runs", FAILED, "val", "std", "failed", 10),
+                Perplexities("(a) perplexity, failed runs", DEVLIN_ON_RTE, "failed", 3),
+                Perplexities("(b) perplexity, successful runs", (*DEVLIN_ON_RTE, *MOSBACH_ON_RTE), "successful", 3),
+                Curves("(c) training loss, 10 failed runs", DEVLIN_ON_RTE, "train_loss", "std", "failed", 10),
+                Curves("(c) development score, 10 failed runs", DEVLIN_ON_RTE, "val", "std", "failed", 10),
             ),
         ),
-        _row(
+        _make_artifact(
             "Figure 3",
             "development scores on all, and on 1,000, training rows",
             ("figure3",),
             tuple(
-                _scores(task, {"full": "full data", "1k": "1,000 rows", "1k-long": "1,000 rows, as many steps"})
+                _score_boxes(task, {"full": "full data", "1k": "1,000 rows", "1k-long": "1,000 rows, as many steps"})
                 for task in ("mrpc", "cola", "qnli")
             ),
         ),
-        _row("Figure 4", "gradient norms of a failed and a successful run", ("gradients",), (_gradients("layers"),)),
-        _row(
+        _make_artifact(
+            "Figure 4", "gradient norms of a failed and a successful run", ("gradients",), (_gradient_part("layers"),)
+        ),
+        _make_artifact(
             "Figure 5",
             "development scores by learning rate and bias correction (BC)",
             ("figure5",),
             (
-                _corrections("(a) BERT", "devlin", ("5e-5",)),
-                _corrections("(b) RoBERTa", "devlin-roberta"),
-                _corrections("(c) ALBERT", "devlin-albert"),
+                _bias_correction_boxes("(a) BERT", "devlin", ("5e-5",)),
+                _bias_correction_boxes("(b) RoBERTa", "devlin-roberta"),
+                _bias_correction_boxes("(c) ALBERT", "devlin-albert"),
             ),
         ),
-        _row("Figure 6", "the bias correction term of Adam", parts=(BiasRatio("", inverse=True),)),
-        _row(
+        _make_artifact("Figure 6", "the bias correction term of Adam", parts=(BiasRatio("", inverse=True),)),
+        _make_artifact(
             "Figure 7",
             "loss surfaces between the pre-trained, a failed and a successful model",
             ("surfaces",),
-            _surfaces("loss"),
+            _surface_parts("loss"),
         ),
-        _row(
+        _make_artifact(
             "Figure 8",
             "development score during training, and over the training loss at its end",
             ("figure8a", "ablation-rte"),
             (
-                Curves("(a) 10 runs", FINE, "val", "runs", "successful", 10),
-                Scatter("(b) every run of Figure 9", ABLATION),
+                Curves("(a) 10 runs", MOSBACH_ON_RTE, "val", "runs", "successful", 10),
+                Scatter("(b) every run of Figure 9", ABLATION_GROUPS),
             ),
         ),
-        _row(
+        _make_artifact(
             "Figure 9",
             "development scores by learning rate, length and bias correction (BC)",
             ("ablation-rte",),
-            (Boxes("RTE", ABLATION),),
+            (Boxes("RTE", ABLATION_GROUPS),),
             notes=("The paper's recommended setting is 2e-5, 20 epochs, BC.",),
         ),
         *(
-            _row(
+            _make_artifact(
                 f"Figure {number}",
                 f"gradient norms of weight matrices of {title}, of a failed and a successful run",
                 ("gradients",),
-                (_gradients("matrices", model),),
+                (_gradient_part("matrices", model),),
             )
             for number, title, model in ((10, "BERT", ""), (11, "RoBERTa", "-roberta"), (12, "ALBERT", "-albert"))
         ),
-        _row(
+        _make_artifact(
             "Figure 13",
             "gradient-norm surfaces between the pre-trained, a failed and a successful model",
             ("surfaces",),
-            _surfaces("grad_norm"),
+            _surface_parts("grad_norm"),
         ),
-        _row(
+        _make_artifact(
             "Figure 14",
             "training loss and score during training, successful and failed runs",
             ("figure14",),
             (
-                Curves("(a) development score, 10 successful runs", FINE, "val", "std", "successful", 10),
-                Curves("(a) training loss, 10 successful runs", FINE, "train_loss", "std", "successful", 10),
-                Curves("(b) development score, 10 failed runs", FAILED, "val", "std", "failed", 10),
-                Curves("(b) training loss, 10 failed runs", FAILED, "train_loss", "std", "failed", 10),
+                Curves("(a) development score, 10 successful runs", MOSBACH_ON_RTE, "val", "std", "successful", 10),
+                Curves("(a) training loss, 10 successful runs", MOSBACH_ON_RTE, "train_loss", "std", "successful", 10),
+                Curves("(b) development score, 10 failed runs", DEVLIN_ON_RTE, "val", "std", "failed", 10),
+                Curves("(b) training loss, 10 failed runs", DEVLIN_ON_RTE, "train_loss", "std", "failed", 10),
             ),
             notes=("The paper calls its score test accuracy; it is that of the development set.",),
         ),

@@ -10,36 +10,45 @@ from typing import Any, Literal
 import numpy as np
 
 from stableft.catalog.model_families import BACKBONES
-from stableft.catalog.tasks import TASKS, TITLES, TaskSpec, scored_metrics
+from stableft.catalog.tasks import METRIC_TITLES, TASKS, TaskSpec, scored_metrics
 from stableft.config.local_files import shipped_configs
-from stableft.config.planned_run import Sources
+from stableft.config.planned_run import LocalPaths
 from stableft.config.recipe import Recipe, read_recipe, shipped_recipes
 from stableft.config.run_config import RunConfig, canonical_json
 from stableft.config.sweep_file import load_sweep
 from stableft.data.metrics import majority_baseline
-from stableft.data.sources import RawSplit, find_layouts, read_rows
-from stableft.data.splits import HELD_OUT, halve, hold_out
+from stableft.data.sources import RawSplit, find_layouts, read_raw_split
+from stableft.data.splits import HELD_OUT_ROWS, halve_dev_set, hold_out_rows
 from stableft.errors import UserError
-from stableft.report.forms.document import Block, Bullets, Entry, Grid, Heading, Paragraph, Report, ReportRow
-from stableft.report.mosbach import ARTIFACTS as MOSBACH
-from stableft.report.paper_values import load_hyperparameters
-from stableft.report.zhang import ARTIFACTS as ZHANG
-from stableft.report.zhang import LARGE, SMALL
-from stableft.text import Row, columns
+from stableft.report.forms.document import (
+    Bullets,
+    Heading,
+    Paragraph,
+    Report,
+    ReportBlock,
+    ReportCell,
+    ReportRow,
+    ReportTable,
+)
+from stableft.report.mosbach import MOSBACH_ARTIFACTS as MOSBACH
+from stableft.report.paper_values import load_printed_hyperparameters
+from stableft.report.zhang import LARGE_TASKS, SMALL_TASKS
+from stableft.report.zhang import ZHANG_ARTIFACTS as ZHANG
+from stableft.text import TextRow, align_columns
 from stableft.training.schedule import warmup_linear
 
 Paper = Literal["M", "Z"]
-NONE = "-"
-IDS = {"M": "mosbach-table3", "Z": "zhang-table6"}
-INTRO = {
+NOT_USED = "-"
+HYPERPARAMETER_TABLE_IDS = {"M": "mosbach-table3", "Z": "zhang-table6"}
+HYPERPARAMETER_TABLE_INTRO = {
     "M": "All runs of configs/mosbach but those of Mixout and of BERT-base: every value that any of them has.",
     "Z": "The recipes zhang, zhang-xlnet, zhang-roberta, zhang-electra and zhang-bart, as they are for each data set.",
 }
-UNKNOWN = "no reason is known"
+NO_KNOWN_REASON = "no reason is known"
 
 
 @dataclass(frozen=True)
-class Place:
+class HyperparameterCell:
     """One place of a table of settings: what the runs here have, and what the paper prints."""
 
     row: str
@@ -57,28 +66,28 @@ class Place:
         return self.here if self.agrees else f"{self.here}; printed: {self.printed}"
 
 
-def hyperparameter_report(paper: Paper) -> Report:
+def build_hyperparameter_report(paper: Paper) -> Report:
     """Returns the paper's table of hyper-parameters as this project runs it, with every deviation."""
-    printed = load_hyperparameters(paper)
-    places = hyperparameters(paper)
-    artifact = (MOSBACH | ZHANG)[IDS[paper]]
+    printed = load_printed_hyperparameters(paper)
+    places = compare_hyperparameters(paper)
+    artifact = (MOSBACH | ZHANG)[HYPERPARAMETER_TABLE_IDS[paper]]
     different = tuple(
         f"{place.row}, {place.column}: {place.here} here, printed {place.printed}: {place.reason}."
         for place in places
         if not place.agrees
     )
     agreeing = f"{sum(place.agrees for place in places)} of {len(places)} places agree with {printed.place}."
-    grid = Grid(
+    grid = ReportTable(
         name=artifact.id,
         header=("Hyper-parameter" if paper == "M" else "Model and data set", *printed.columns),
         rows=tuple(
-            (row, *(Entry(place.text, bold=not place.agrees) for place in places if place.row == row))
+            (row, *(ReportCell(place.text, bold=not place.agrees) for place in places if place.row == row))
             for row in printed.rows
         ),
-        caption=f"{artifact.title}. {INTRO[paper]}",
+        caption=f"{artifact.title}. {HYPERPARAMETER_TABLE_INTRO[paper]}",
         notes=("Bold: not what the paper prints.",) if different else (),
     )
-    blocks: list[Block] = [Paragraph(f"{INTRO[paper]} {agreeing}"), grid]
+    blocks: list[ReportBlock] = [Paragraph(f"{HYPERPARAMETER_TABLE_INTRO[paper]} {agreeing}"), grid]
     blocks += [Heading("Deviations"), Bullets(different)] if different else []
     blocks += [Heading("Notes"), Bullets(printed.notes)] if printed.notes else []
     return Report(
@@ -86,30 +95,30 @@ def hyperparameter_report(paper: Paper) -> Report:
         title=artifact.title,
         blocks=tuple(blocks),
         tables=(grid,),
-        rows=tuple(_values(printed.place, place) for place in places),
+        rows=tuple(_hyperparameter_values(printed.place, place) for place in places),
         values={
             "artifact": artifact.id,
             "title": artifact.title,
-            "cells": [_values(printed.place, place) for place in places],
+            "cells": [_hyperparameter_values(printed.place, place) for place in places],
             "deviations": list(different),
             "notes": list(printed.notes),
         },
     )
 
 
-def hyperparameters(paper: Paper) -> tuple[Place, ...]:
+def compare_hyperparameters(paper: Paper) -> tuple[HyperparameterCell, ...]:
     """Returns every place of the paper's table, row by row."""
-    printed = load_hyperparameters(paper)
+    printed = load_printed_hyperparameters(paper)
     found = []
     for row, texts in printed.rows.items():
         for column, text in zip(printed.columns, texts, strict=True):
-            here = _here_m(row, column) if paper == "M" else _here_z(row, column)
-            reason = "" if here == text else printed.reasons.get((row, column), UNKNOWN)
-            found.append(Place(row, column, here, text, reason))
+            here = _value_in_mosbach_runs(row, column) if paper == "M" else _value_in_zhang_recipes(row, column)
+            reason = "" if here == text else printed.reasons.get((row, column), NO_KNOWN_REASON)
+            found.append(HyperparameterCell(row, column, here, text, reason))
     return tuple(found)
 
 
-def _values(location: str, place: Place) -> dict[str, Any]:
+def _hyperparameter_values(location: str, place: HyperparameterCell) -> dict[str, Any]:
     return {
         "paper": location,
         "row": place.row,
@@ -121,27 +130,27 @@ def _values(location: str, place: Place) -> dict[str, Any]:
     }
 
 
-def _here_m(row: str, column: str) -> str:
+def _value_in_mosbach_runs(row: str, column: str) -> str:
     model = next(spec.example for spec in BACKBONES.values() if spec.title == column)
-    return ROWS[row]([run for run in _mosbach_runs() if run.model.name == model])
+    return MOSBACH_ROWS[row]([run for run in _mosbach_runs() if run.model.name == model])
 
 
 @cache
 def _mosbach_runs() -> tuple[RunConfig, ...]:
     """Returns every run of M's sweeps but Mixout's, each once."""
     files = sorted((shipped_configs() / "mosbach").glob("*.yaml"))
-    runs = {run.run_id: run.config for file in files for run in load_sweep(file, Sources()).runs}
+    runs = {run.run_id: run.config for file in files for run in load_sweep(file, LocalPaths()).runs}
     return tuple(run for run in runs.values() if not run.mixout)
 
 
-def _lengths(runs: Iterable[RunConfig]) -> str:
+def _format_lengths(runs: Iterable[RunConfig]) -> str:
     lengths = [run.schedule.length for run in runs]
     epochs = sorted({length.epochs for length in lengths if length.epochs})
     steps = sorted({length.steps for length in lengths if length.steps})
     return ", ".join(map(str, epochs)) + (f"; {', '.join(map(str, steps))} steps" if steps else "")
 
 
-def _seeds(runs: Iterable[RunConfig]) -> set[int]:
+def _count_seeds(runs: Iterable[RunConfig]) -> set[int]:
     """Returns how many seeds there are of every setting."""
     seeds: dict[str, set[int]] = {}
     for run in runs:
@@ -150,82 +159,84 @@ def _seeds(runs: Iterable[RunConfig]) -> set[int]:
     return {len(found) for found in seeds.values()}
 
 
-def _range(values: Iterable[float]) -> str:
+def _format_range(values: Iterable[float]) -> str:
     found = sorted(set(values))
-    return _number(found[0]) if len(found) == 1 else f"{_number(found[0])} - {_number(found[-1])}"
+    return _format_number(found[0]) if len(found) == 1 else f"{_format_number(found[0])} - {_format_number(found[-1])}"
 
 
-def _switch(values: Iterable[bool]) -> str:
+def _format_switch(values: Iterable[bool]) -> str:
     return "{" + ", ".join(map(str, sorted(set(values), reverse=True))) + "}"
 
 
-def _each(values: Iterable[float | None]) -> str:
-    return ", ".join(map(_number, sorted({value or 0 for value in values})))
+def _format_each(values: Iterable[float | None]) -> str:
+    return ", ".join(map(_format_number, sorted({value or 0 for value in values})))
 
 
-def _dropout(values: Iterable[float | None]) -> str:
+def _format_dropout(values: Iterable[float | None]) -> str:
     found = set(values)
-    return "as the checkpoint says" if None in found else _each(found)
+    return "as the checkpoint says" if None in found else _format_each(found)
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     """Returns a number as the papers write it; nothing of a thing is a dash."""
-    return str(value).replace("e-0", "e-") if value else NONE
+    return str(value).replace("e-0", "e-") if value else NOT_USED
 
 
-def _here_z(row: str, column: str) -> str:
+def _value_in_zhang_recipes(row: str, column: str) -> str:
     title, _, data_set = row.partition(" ")
-    recipe = _zhang_recipe(title)
-    tasks = [task.name for task in TASKS.values() if task.title == data_set] or [*SMALL, *LARGE]
-    texts = [COLUMNS[column]({key: setting.value for key, setting in recipe.for_task(task).items()}) for task in tasks]
+    recipe = _read_zhang_recipe(title)
+    tasks = [task.name for task in TASKS.values() if task.title == data_set] or [*SMALL_TASKS, *LARGE_TASKS]
+    texts = [
+        ZHANG_COLUMNS[column]({key: setting.value for key, setting in recipe.for_task(task).items()}) for task in tasks
+    ]
     return ", ".join(dict.fromkeys(texts))
 
 
 @cache
-def _zhang_recipe(title: str) -> Recipe:
+def _read_zhang_recipe(title: str) -> Recipe:
     return read_recipe(shipped_recipes()["zhang" if title == "BERT" else f"zhang-{title.lower()}"])
 
 
-def _length(length: Mapping[str, int]) -> str:
+def _format_length(length: Mapping[str, int]) -> str:
     return " ".join(f"{number} {unit}" for unit, number in length.items() if number)
 
 
-def _warmup(ratio: float | None, steps: int | None) -> str:
+def _format_warmup(ratio: float | None, steps: int | None) -> str:
     return f"{100 * ratio:g}%" if ratio is not None else f"{steps} steps"
 
 
 # M: a row is a setting, or something else that all runs of a model say together.
-ROWS: Mapping[str, Callable[[list[RunConfig]], str]] = {
-    "Epochs": _lengths,
-    "Learning rate": lambda runs: _range(run.optimizer.lr for run in runs),
+MOSBACH_ROWS: Mapping[str, Callable[[list[RunConfig]], str]] = {
+    "Epochs": _format_lengths,
+    "Learning rate": lambda runs: _format_range(run.optimizer.lr for run in runs),
     "Learning rate schedule": lambda _: warmup_linear.__name__.replace("_", "-"),  # there is no other
-    "Warmup ratio": lambda runs: _each(run.schedule.warmup for run in runs),
-    "Batch size": lambda runs: _each(run.schedule.batch_size for run in runs),
-    "Adam ε": lambda runs: _each(run.optimizer.eps for run in runs),
-    "Adam β1": lambda runs: _each(run.optimizer.betas[0] for run in runs),
-    "Adam β2": lambda runs: _each(run.optimizer.betas[1] for run in runs),
-    "Adam bias correction": lambda runs: _switch(run.optimizer.bias_correction for run in runs),
-    "Dropout": lambda runs: _dropout(run.model.dropout for run in runs),
-    "Weight decay": lambda runs: _each(run.optimizer.weight_decay for run in runs),
-    "Clipping gradient norm": lambda runs: _each(run.optimizer.clip_norm for run in runs),
-    "Number of random seeds": lambda runs: _each(_seeds(runs)),
+    "Warmup ratio": lambda runs: _format_each(run.schedule.warmup for run in runs),
+    "Batch size": lambda runs: _format_each(run.schedule.batch_size for run in runs),
+    "Adam ε": lambda runs: _format_each(run.optimizer.eps for run in runs),
+    "Adam β1": lambda runs: _format_each(run.optimizer.betas[0] for run in runs),
+    "Adam β2": lambda runs: _format_each(run.optimizer.betas[1] for run in runs),
+    "Adam bias correction": lambda runs: _format_switch(run.optimizer.bias_correction for run in runs),
+    "Dropout": lambda runs: _format_dropout(run.model.dropout for run in runs),
+    "Weight decay": lambda runs: _format_each(run.optimizer.weight_decay for run in runs),
+    "Clipping gradient norm": lambda runs: _format_each(run.optimizer.clip_norm for run in runs),
+    "Number of random seeds": lambda runs: _format_each(_count_seeds(runs)),
 }
 # Z: a row is a model and one data set or all; a column is a setting.
-COLUMNS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "Learning Rate": lambda values: _number(values["optimizer.lr"]),
-    "Training Epochs / Steps": lambda values: _length(values["schedule.length"]),
-    "Batch Size": lambda values: _number(values["schedule.batch_size"]),
-    "Warmup Ratio / Steps": lambda values: _warmup(values["schedule.warmup"], values["schedule.warmup_steps"]),
-    "LLRD": lambda values: NONE if values["optimizer.llrd"] == 1 else _number(values["optimizer.llrd"]),
+ZHANG_COLUMNS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "Learning Rate": lambda values: _format_number(values["optimizer.lr"]),
+    "Training Epochs / Steps": lambda values: _format_length(values["schedule.length"]),
+    "Batch Size": lambda values: _format_number(values["schedule.batch_size"]),
+    "Warmup Ratio / Steps": lambda values: _format_warmup(values["schedule.warmup"], values["schedule.warmup_steps"]),
+    "LLRD": lambda values: NOT_USED if values["optimizer.llrd"] == 1 else _format_number(values["optimizer.llrd"]),
 }
-MISSING = "not available"
+NOT_AVAILABLE = "not available"
 SPLIT_COLUMNS = {"M": ("training", "development"), "Z": ("training", "validation", "test")}
-PRINTED = Path(__file__).with_name("paper_values.yaml")
-METRICS = {"Acc.": "accuracy", "F1": "f1", "F1 score": "f1", "MCC": "mcc", "SCC": "spearman"}
+PAPER_VALUES_FILE = Path(__file__).with_name("paper_values.yaml")
+PRINTED_METRIC_NAMES = {"Acc.": "accuracy", "F1": "f1", "F1 score": "f1", "MCC": "mcc", "SCC": "spearman"}
 
 
 @dataclass(frozen=True)
-class PrintedTable:
+class PrintedDatasetTable:
     """A table of data sets as a paper prints it; `reasons` say why a (task, column) is another number in the files."""
 
     title: str
@@ -235,7 +246,7 @@ class PrintedTable:
 
 
 @dataclass(frozen=True)
-class Statistic:
+class DatasetStatistic:
     """One number of the files beside the paper's ("" where it prints none), and why they differ."""
 
     table: Paper
@@ -247,17 +258,17 @@ class Statistic:
 
 
 @cache
-def printed_tables() -> Mapping[Paper, PrintedTable]:
+def load_printed_dataset_tables() -> Mapping[Paper, PrintedDatasetTable]:
     """Returns what the papers print of their data sets."""
     import yaml
 
-    blocks = yaml.safe_load(PRINTED.read_text(encoding="utf-8"))
-    return {block["paper"][0]: _printed_table(block) for block in blocks if block["kind"] == "datasets"}
+    blocks = yaml.safe_load(PAPER_VALUES_FILE.read_text(encoding="utf-8"))
+    return {block["paper"][0]: _parse_printed_table(block) for block in blocks if block["kind"] == "datasets"}
 
 
-def dataset_statistics(
+def compute_dataset_statistics(
     data_dir: Path | None, tasks: Iterable[TaskSpec], papers: Sequence[Paper] = ("M", "Z")
-) -> list[Statistic]:
+) -> list[DatasetStatistic]:
     """Returns the tables' columns for these tasks; a number whose file is missing is "not available".
 
     With `data_dir` None the data sets are read from the hub.
@@ -267,36 +278,38 @@ def dataset_statistics(
     """
     found = []
     for task in tasks:
-        if any(task.name in printed.values for printed in printed_tables().values()):
-            found += task_statistics(task, _read(task, "train", data_dir), _read(task, "dev", data_dir), papers)
+        if any(task.name in printed.values for printed in load_printed_dataset_tables().values()):
+            found += compute_task_statistics(
+                task, _read_if_available(task, "train", data_dir), _read_if_available(task, "dev", data_dir), papers
+            )
     return sorted(found, key=lambda row: row.table)
 
 
-def task_statistics(
+def compute_task_statistics(
     task: TaskSpec, train: RawSplit | None, dev: RawSplit | None, papers: Sequence[Paper] = ("M", "Z")
-) -> list[Statistic]:
+) -> list[DatasetStatistic]:
     """Returns the tables' columns for one task from its original splits, of which one or both may be missing."""
     found = []
-    for table, printed in printed_tables().items():
+    for table, printed in load_printed_dataset_tables().items():
         if table in papers and task.name in printed.values:
-            splits = {"training": train, "development": dev} if table == "M" else _z_splits(task, train, dev)
-            found += _rows(table, task, splits)
+            splits = {"training": train, "development": dev} if table == "M" else _zhang_splits(task, train, dev)
+            found += _table_statistics(table, task, splits)
     return found
 
 
-def render(statistics: list[Statistic]) -> str:
+def render_dataset_statistics(statistics: list[DatasetStatistic]) -> str:
     """Returns the statistics as two tables."""
     blocks = []
-    for table, printed in printed_tables().items():
+    for table, printed in load_printed_dataset_tables().items():
         rows = [row for row in statistics if row.table == table]
         if rows:
-            cells: list[Row] = [("task", "column", "here", "paper", "note")]
+            cells: list[TextRow] = [("task", "column", "here", "paper", "note")]
             cells += [(row.task, row.column, row.here, row.paper, row.note) for row in rows]
-            blocks.append("\n\n".join((printed.title, columns(cells), *printed.notes)))
+            blocks.append("\n\n".join((printed.title, align_columns(cells), *printed.notes)))
     return "\n\n".join(blocks) + "\n"
 
 
-def _printed_table(block: dict) -> PrintedTable:
+def _parse_printed_table(block: dict) -> PrintedDatasetTable:
     values = {task: dict(zip(block["columns"], texts, strict=True)) for task, texts in block["values"].items()}
     reasons = {
         (task, column): reason["text"]
@@ -304,66 +317,70 @@ def _printed_table(block: dict) -> PrintedTable:
         for task in reason.get("tasks", values)
         for column in reason["columns"]
     }
-    return PrintedTable(f"{block['paper']}, {block['location']}", values, reasons, tuple(block["notes"]))
+    return PrintedDatasetTable(f"{block['paper']}, {block['location']}", values, reasons, tuple(block["notes"]))
 
 
-def _read(task: TaskSpec, part, data_dir: Path | None) -> RawSplit | None:
+def _read_if_available(task: TaskSpec, part, data_dir: Path | None) -> RawSplit | None:
     if data_dir is not None and not find_layouts(task, part, data_dir):
         return None
-    return read_rows(task, part, data_dir)
+    return read_raw_split(task, part, data_dir)
 
 
-def _z_splits(task: TaskSpec, train: RawSplit | None, dev: RawSplit | None) -> dict[str, RawSplit | None]:
+def _zhang_splits(task: TaskSpec, train: RawSplit | None, dev: RawSplit | None) -> dict[str, RawSplit | None]:
     if not task.large:
         if dev is None:
             return {"training": train, "validation": None, "test": None}
-        val, test = halve(dev)
+        val, test = halve_dev_set(dev)
         return {"training": train, "validation": dev.take(val), "test": dev.take(test)}
     if train is None:
         return {"training": None, "validation": None, "test": dev}
-    held_out = hold_out(task, train, HELD_OUT)
+    held_out = hold_out_rows(task, train, HELD_OUT_ROWS)
     rest = np.setdiff1d(np.arange(len(train)), held_out)
     return {"training": train.take(rest), "validation": train.take(held_out), "test": dev}
 
 
-def _rows(table: Paper, task: TaskSpec, splits: Mapping[str, RawSplit | None]) -> list[Statistic]:
+def _table_statistics(table: Paper, task: TaskSpec, splits: Mapping[str, RawSplit | None]) -> list[DatasetStatistic]:
     rows = []
     for name in SPLIT_COLUMNS[table]:
         split = splits[name]
-        rows.append(_statistic(table, task, name, len(split) if split else None, "d"))
-    rows.append(_metric(table, task))
+        rows.append(_compare_with_printed(table, task, name, len(split) if split else None, "d"))
+    rows.append(_metric_statistic(table, task))
     metrics = scored_metrics(task.metrics)
     for name in SPLIT_COLUMNS[table][1:]:
         split = splits[name]
         for metric in metrics:
             # As the papers write them: M as fractions, Z in percent.
             value = majority_baseline(split.labels, metric) * (1 if table == "M" else 100) if split else None
-            rows.append(_statistic(table, task, f"majority ({name})", value, ".3f" if table == "M" else ".1f", metric))
+            rows.append(
+                _compare_with_printed(
+                    table, task, f"majority ({name})", value, ".3f" if table == "M" else ".1f", metric
+                )
+            )
     return rows
 
 
-def _metric(table: Paper, task: TaskSpec) -> Statistic:
-    paper = printed_tables()[table].values[task.name]["metric"]
-    note = "" if METRICS[paper] == task.metric else "differs: no reason is known"
-    return Statistic(table, task.title, "metric", TITLES[task.metric], paper, note)
+def _metric_statistic(table: Paper, task: TaskSpec) -> DatasetStatistic:
+    paper = load_printed_dataset_tables()[table].values[task.name]["metric"]
+    note = "" if PRINTED_METRIC_NAMES[paper] == task.metric else "differs: no reason is known"
+    return DatasetStatistic(table, task.title, "metric", METRIC_TITLES[task.metric], paper, note)
 
 
-def _statistic(
+def _compare_with_printed(
     table: Paper, task: TaskSpec, column: str, value: float | None, digits: str, metric: str | None = None
-) -> Statistic:
-    title = f"{column}, {TITLES[metric]}" if metric else column
-    here = MISSING if value is None else format(value, digits)
+) -> DatasetStatistic:
+    title = f"{column}, {METRIC_TITLES[metric]}" if metric else column
+    here = NOT_AVAILABLE if value is None else format(value, digits)
     if metric not in (None, task.metric):
-        return Statistic(table, task.title, title, here, "", "")
-    printed = printed_tables()[table]
+        return DatasetStatistic(table, task.title, title, here, "", "")
+    printed = load_printed_dataset_tables()[table]
     paper = printed.values[task.name][column]
     note = ""
-    if value is not None and not _agrees(value, paper):
+    if value is not None and not _agrees_with_printed(value, paper):
         note = f"differs: {printed.reasons.get((task.name, column), 'no reason is known')}"
-    return Statistic(table, task.title, title, here, paper, note)
+    return DatasetStatistic(table, task.title, title, here, paper, note)
 
 
-def _agrees(value: float, paper: str) -> bool:
+def _agrees_with_printed(value: float, paper: str) -> bool:
     number = re.fullmatch(r"(\d+)(?:\.(\d+))?(k?)", paper)
     assert number is not None
     unit = 1000 if number[3] else 1
@@ -372,11 +389,11 @@ def _agrees(value: float, paper: str) -> bool:
 
 
 DATASET_TABLE_IDS = {"M": "mosbach-table2", "Z": "zhang-table3"}
-MOST = 5  # data sets side by side
+MAX_DATASETS_PER_TABLE = 5  # data sets side by side
 DATASET_TABLE_INTRO = "here: counted in the data set; printed: what the paper has. Bold: they differ."
 
 
-def dataset_report(paper: Paper, data_dir: Path | None) -> Report:
+def build_dataset_report(paper: Paper, data_dir: Path | None) -> Report:
     """Returns the paper's table of data sets from a folder of original files, or without one from the hub.
 
     What the hub does not give is "not available", and the report says why.
@@ -384,16 +401,18 @@ def dataset_report(paper: Paper, data_dir: Path | None) -> Report:
     Raises:
         UserError: `data_dir` is no folder, or a file in it does not fit its task.
     """
-    artifact, printed = (MOSBACH | ZHANG)[DATASET_TABLE_IDS[paper]], printed_tables()[paper]
+    artifact, printed = (MOSBACH | ZHANG)[DATASET_TABLE_IDS[paper]], load_printed_dataset_tables()[paper]
     tasks = [TASKS[name] for name in printed.values]
-    statistics, failures = _statistics(paper, tasks, data_dir)
-    missing = [*_missing(statistics, artifact.id), *failures]
-    grids = tuple(_grids(tasks, statistics, artifact.id))
+    statistics, failures = _collect_statistics(paper, tasks, data_dir)
+    missing = [*_missing_number_notes(statistics, artifact.id), *failures]
+    grids = tuple(_dataset_tables(tasks, statistics, artifact.id))
     differences = [
-        f"{s.task}, {s.column}: {s.here} here, printed {s.paper}: {_reason(s)}." for s in statistics if s.note
+        f"{s.task}, {s.column}: {s.here} here, printed {s.paper}: {_difference_reason(s)}."
+        for s in statistics
+        if s.note
     ]
-    notes = [*_unprinted(statistics), *printed.notes]
-    blocks: list[Block] = [Paragraph(DATASET_TABLE_INTRO), *grids]
+    notes = [*_unprinted_baseline_notes(statistics), *printed.notes]
+    blocks: list[ReportBlock] = [Paragraph(DATASET_TABLE_INTRO), *grids]
     for heading, lines in (("Not available", missing), ("Differences", differences), ("Notes", notes)):
         blocks += [Heading(heading), Bullets(tuple(lines))] if lines else []
     rows = [_statistic_values(printed.title, statistic) for statistic in statistics]
@@ -402,33 +421,35 @@ def dataset_report(paper: Paper, data_dir: Path | None) -> Report:
     return Report(artifact.id, artifact.title, tuple(blocks), grids, tuple(rows), values)
 
 
-def _statistics(paper: Paper, tasks: Sequence[TaskSpec], data_dir: Path | None) -> tuple[list[Statistic], list[str]]:
+def _collect_statistics(
+    paper: Paper, tasks: Sequence[TaskSpec], data_dir: Path | None
+) -> tuple[list[DatasetStatistic], list[str]]:
     """Returns the numbers of these data sets, and why some of them are missing.
 
     A hub that does not answer costs half a minute for each data set, so one such failure ends the attempts, unless
     the hub's client is told that it is offline and looks into its cache alone.
     """
     if data_dir is not None:
-        return dataset_statistics(data_dir, tasks, [paper]), []
+        return compute_dataset_statistics(data_dir, tasks, [paper]), []
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     found, failures = [], []
     for task in tasks:
         if not failures or HF_HUB_OFFLINE:
             try:
-                found += dataset_statistics(None, [task], [paper])
+                found += compute_dataset_statistics(None, [task], [paper])
                 continue
             except UserError as error:
                 failures.append(f"{str(error).partition(';')[0]}.")
-        found += task_statistics(task, None, None, [paper])
+        found += compute_task_statistics(task, None, None, [paper])
     if failures and not HF_HUB_OFFLINE:
         failures.append("The data sets after it were not tried; HF_HUB_OFFLINE=1 takes what the hub's cache has.")
     return found, failures
 
 
-def _missing(statistics: Sequence[Statistic], report: str) -> list[str]:
+def _missing_number_notes(statistics: Sequence[DatasetStatistic], report: str) -> list[str]:
     """Returns which numbers there are not, and the command that counts them."""
-    absent = [statistic for statistic in statistics if statistic.here == MISSING and statistic.paper]
+    absent = [statistic for statistic in statistics if statistic.here == NOT_AVAILABLE and statistic.paper]
     if not absent:
         return []
     tasks = ", ".join(dict.fromkeys(statistic.task for statistic in absent))
@@ -436,55 +457,57 @@ def _missing(statistics: Sequence[Statistic], report: str) -> list[str]:
     return [f"{len(absent)} numbers of {tasks}; {command}."]
 
 
-def _grids(tasks: Sequence[TaskSpec], statistics: Sequence[Statistic], name: str) -> Iterator[Grid]:
+def _dataset_tables(
+    tasks: Sequence[TaskSpec], statistics: Sequence[DatasetStatistic], name: str
+) -> Iterator[ReportTable]:
     """Yields tables of data sets side by side, equally wide, each data set with here and printed."""
-    n_grids = -(-len(tasks) // MOST)
+    n_grids = -(-len(tasks) // MAX_DATASETS_PER_TABLE)
     width = -(-len(tasks) // n_grids)
     for i in range(n_grids):
         some = tasks[i * width : (i + 1) * width]
-        yield Grid(
+        yield ReportTable(
             name=f"{name}-{i + 1}" if n_grids > 1 else name,
             header=("", *(f"{task.title} {which}" for task in some for which in ("here", "printed"))),
-            rows=_grid_rows(some, statistics),
+            rows=_dataset_table_rows(some, statistics),
             caption=f"Data sets and majority baselines: {', '.join(task.title for task in some)}. "
             f"{DATASET_TABLE_INTRO}",
             groups=tuple((task.title, 2) for task in some),
         )
 
 
-def _grid_rows(tasks: Sequence[TaskSpec], statistics: Sequence[Statistic]) -> tuple[ReportRow, ...]:
+def _dataset_table_rows(tasks: Sequence[TaskSpec], statistics: Sequence[DatasetStatistic]) -> tuple[ReportRow, ...]:
     """Returns a row for each number that the paper prints, in its order."""
     by_place = {(s.task, s.column.split(",")[0]): s for s in statistics if s.paper}  # without a baseline's metric
     rows: list[ReportRow] = []
-    for column in printed_tables()[statistics[0].table].values[tasks[0].name]:
+    for column in load_printed_dataset_tables()[statistics[0].table].values[tasks[0].name]:
         found = [by_place[task.title, column] for task in tasks]
-        entries = (Entry(text, bold=bool(s.note)) for s in found for text in (s.here, s.paper))
+        entries = (ReportCell(text, bold=bool(s.note)) for s in found for text in (s.here, s.paper))
         name = column.replace("majority", "majority baseline")
         rows.append((name[0].upper() + name[1:], *entries))
     return tuple(rows)
 
 
-def _unprinted(statistics: Sequence[Statistic]) -> list[str]:
+def _unprinted_baseline_notes(statistics: Sequence[DatasetStatistic]) -> list[str]:
     """Returns the majority baselines of other metrics than the one that the paper reports."""
     by_task: dict[str, list[str]] = {}
     for statistic in statistics:
-        if not statistic.paper and statistic.here != MISSING:
+        if not statistic.paper and statistic.here != NOT_AVAILABLE:
             by_task.setdefault(statistic.task, []).append(f"{statistic.column} {statistic.here}")
     return [f"{task} by metrics that the paper does not report: {'; '.join(texts)}." for task, texts in by_task.items()]
 
 
-def _reason(statistic: Statistic) -> str:
+def _difference_reason(statistic: DatasetStatistic) -> str:
     return statistic.note.removeprefix("differs: ")
 
 
-def _statistic_values(location: str, statistic: Statistic) -> dict[str, Any]:
-    known = statistic.here != MISSING and statistic.paper != ""
+def _statistic_values(location: str, statistic: DatasetStatistic) -> dict[str, Any]:
+    known = statistic.here != NOT_AVAILABLE and statistic.paper != ""
     return {
         "paper": location,
         "row": statistic.column,
         "column": statistic.task,
-        "here": None if statistic.here == MISSING else statistic.here,
+        "here": None if statistic.here == NOT_AVAILABLE else statistic.here,
         "printed": statistic.paper or None,
         "agrees": not statistic.note if known else None,
-        "note": _reason(statistic),
+        "note": _difference_reason(statistic),
     }

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from stableft.config.recipe import deviations
+from stableft.config.recipe import describe_deviations
 from stableft.config.run_config import RunConfig, canonical_json
 
 STATISTICS = ("std", "mean", "median", "min", "max")
@@ -70,7 +70,7 @@ class PublishedClaim:
 
 
 @dataclass(frozen=True)
-class PrintedGrid:
+class PrintedHyperparameters:
     """A table of settings as a paper prints it; `reasons` say why a place, (row, column), is another one here."""
 
     place: str
@@ -81,21 +81,23 @@ class PrintedGrid:
 
 
 @cache
-def load_published() -> tuple[PublishedValue, ...]:
+def load_published_values() -> tuple[PublishedValue, ...]:
     """Returns every printed score; of tables that print the same runs, the one to compare with stands first."""
-    return tuple(value for block in _blocks("scores") for value in _block_values(block))
+    return tuple(value for block in _yaml_blocks("scores") for value in _block_values(block))
 
 
 @cache
-def load_claims() -> tuple[PublishedClaim, ...]:
+def load_published_claims() -> tuple[PublishedClaim, ...]:
     """Returns what the papers' text says of shares of runs."""
-    return tuple(PublishedClaim(**_place(block), **claim) for block in _blocks("claims") for claim in block["claims"])
+    return tuple(
+        PublishedClaim(**_block_fields(block), **claim) for block in _yaml_blocks("claims") for claim in block["claims"]
+    )
 
 
-def load_hyperparameters(paper: str) -> PrintedGrid:
+def load_printed_hyperparameters(paper: str) -> PrintedHyperparameters:
     """Returns the table of hyper-parameters of M or Z."""
-    block = next(block for block in _blocks("hyperparameters") if block["paper"] == PAPERS[paper])
-    return PrintedGrid(
+    block = next(block for block in _yaml_blocks("hyperparameters") if block["paper"] == PAPERS[paper])
+    return PrintedHyperparameters(
         place=f"{block['paper']}, {block['location']} ({block['version']})",
         columns=tuple(block["columns"]),
         rows={row: tuple(texts) for row, texts in block["values"].items()},
@@ -104,7 +106,7 @@ def load_hyperparameters(paper: str) -> PrintedGrid:
     )
 
 
-def printed_for_arm(
+def find_published_in_table(
     values: Iterable[PublishedValue], paper: str, location: str, arm: str, task: str
 ) -> tuple[PublishedValue, ...]:
     """Returns what a table prints for an arm of its sweep on a task, each version and split; a search ends in *."""
@@ -112,13 +114,15 @@ def printed_for_arm(
     return tuple(value for value in values if (value.paper, value.location, value.arm, value.task) == wanted)
 
 
-def printed_for_name(values: Iterable[PublishedValue], arm: str, task: str) -> tuple[PublishedValue, ...]:
+def find_published_by_name(values: Iterable[PublishedValue], arm: str, task: str) -> tuple[PublishedValue, ...]:
     """Returns what is printed for an arm of that name in the first table that has it: for runs without a config."""
     found = [value for value in values if (value.arm, value.task) == (arm, task)]
-    return _as_printed_first(found, found[0]) if found else ()
+    return _same_table_and_arm(found, found[0]) if found else ()
 
 
-def printed_for_run(values: Iterable[PublishedValue], config: RunConfig, recipe: str) -> tuple[PublishedValue, ...]:
+def find_published_by_config(
+    values: Iterable[PublishedValue], config: RunConfig, recipe: str
+) -> tuple[PublishedValue, ...]:
     """Returns what is printed for runs of a recipe that differ least from this one, in the first table that has them.
 
     All versions of that table; where it prints two splits, the one that the run reports. Of places in one table that
@@ -131,7 +135,7 @@ def printed_for_run(values: Iterable[PublishedValue], config: RunConfig, recipe:
     for value in found:
         key = canonical_json(value.set)
         if key not in differences:
-            differences[key] = len(deviations(config, recipe, value.set))
+            differences[key] = len(describe_deviations(config, recipe, value.set))
     tables = list(dict.fromkeys((value.paper, value.location) for value in found))
     nearest = min(
         found,
@@ -141,28 +145,28 @@ def printed_for_run(values: Iterable[PublishedValue], config: RunConfig, recipe:
             -len(value.set),
         ),
     )
-    printed = _as_printed_first(found, nearest)
+    printed = _same_table_and_arm(found, nearest)
     return tuple(value for value in printed if value.split == config.reported_split) or printed
 
 
-def _as_printed_first(found: Iterable[PublishedValue], first: PublishedValue) -> tuple[PublishedValue, ...]:
+def _same_table_and_arm(found: Iterable[PublishedValue], first: PublishedValue) -> tuple[PublishedValue, ...]:
     """Returns the values of the same table and arm."""
     key = (first.paper, first.location, first.arm)
     return tuple(value for value in found if (value.paper, value.location, value.arm) == key)
 
 
 @cache
-def _read() -> tuple[dict[str, Any], ...]:
+def _read_paper_values() -> tuple[dict[str, Any], ...]:
     import yaml
 
     return tuple(yaml.safe_load(Path(__file__).with_name("paper_values.yaml").read_text(encoding="utf-8")))
 
 
-def _blocks(kind: str) -> list[dict[str, Any]]:
-    return [block for block in _read() if block["kind"] == kind]
+def _yaml_blocks(kind: str) -> list[dict[str, Any]]:
+    return [block for block in _read_paper_values() if block["kind"] == kind]
 
 
-def _place(block: Mapping[str, Any]) -> dict[str, Any]:
+def _block_fields(block: Mapping[str, Any]) -> dict[str, Any]:
     return {key: block[key] for key in ("paper", "location", "version", "n", "split")}
 
 
@@ -171,7 +175,7 @@ def _block_values(block: dict[str, Any]) -> Iterator[PublishedValue]:
         made_of = block.get("arms", {}).get(arm, {})
         for task, numbers in row.items():
             yield PublishedValue(
-                **_place(block),
+                **_block_fields(block),
                 arm=arm,
                 recipe=made_of.get("recipe", arm),
                 set=made_of.get("set", {}),

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stableft.errors import UserError, nearest
-from stableft.records.frame import frame
-from stableft.report.runs import filed_records
-from stableft.stats import power_of_normal, power_of_scores, render_power
+from stableft.errors import UserError, did_you_mean
+from stableft.records.frame import build_frame
+from stableft.report.runs import read_records_files
+from stableft.stats import compute_normal_power_curve, compute_observed_power_curves, render_power
 from stableft.stats.summary import Center
 
 
-def power_text(
+def describe_power(
     sd: float | None,
     ratio: float | None,
     files: Sequence[Path],
@@ -33,9 +33,11 @@ def power_text(
     if files:
         if sd is not None or ratio is not None:
             raise UserError("--from takes spread and failures from the records; leave out --sd and --ratio")
-        a, b = _arms(files, arms, task)
-        scores, failed = zip(*((_column(arm, "score"), _column(arm, "failed")) for arm in (a, b)), strict=True)
-        curves = power_of_scores(*scores, *failed, alpha=alpha, target=target, center=center, seed=seed)
+        a, b = _scored_runs_of_arms(files, arms, task)
+        scores, failed = zip(
+            *((_column_values(arm, "score"), _column_values(arm, "failed")) for arm in (a, b)), strict=True
+        )
+        curves = compute_observed_power_curves(*scores, *failed, alpha=alpha, target=target, center=center, seed=seed)
         names = [f"{arm[0]['arm']} (n = {len(arm)})" for arm in (a, b)]
         return f"{names[0]} against {names[1]} on {a[0]['task']}\n\n{render_power(curves)}"
     if sd is None or ratio is None:
@@ -43,19 +45,21 @@ def power_text(
     for option, value in (("--sd", sd), ("--ratio", ratio)):
         if not 0 < value < float("inf"):
             raise UserError(f"{option} {value:g} must be a number above 0")
-    return render_power(power_of_normal(sd, ratio, alpha, target, center, seed))
+    return render_power(compute_normal_power_curve(sd, ratio, alpha, target, center, seed))
 
 
-def _arms(files: Sequence[Path], arms: str, task: str | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _scored_runs_of_arms(
+    files: Sequence[Path], arms: str, task: str | None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Returns the scored runs of the two arms on the one task that both have."""
     names = [name.strip() for name in arms.split(",") if name.strip()]
-    runs = [run for run in frame(filed_records(files)).to_dict("records") if run["scored"]]
+    runs = [run for run in build_frame(read_records_files(files)).to_dict("records") if run["scored"]]
     there = {run["arm"]: None for run in runs}
     if len(names) != 2 or names[0] == names[1]:
         raise UserError(f"--arms {arms}: give the names of two arms, A,B; the records have {', '.join(there)}")
     for name in names:
         if name not in there:
-            raise UserError(f"--arms: the records have no arm {name!r}{nearest(name, there)}")
+            raise UserError(f"--arms: the records have no arm {name!r}{did_you_mean(name, there)}")
     tasks = [{run["task"] for run in runs if run["arm"] == name} for name in names]
     common = sorted(tasks[0] & tasks[1])
     if task is not None and task not in common:
@@ -67,7 +71,7 @@ def _arms(files: Sequence[Path], arms: str, task: str | None) -> tuple[list[dict
     return a, b
 
 
-def _column(runs: Sequence[dict[str, Any]], name: str) -> list[Any]:
+def _column_values(runs: Sequence[dict[str, Any]], name: str) -> list[Any]:
     if name == "failed":
         return [run[name] if isinstance(run[name], bool) else None for run in runs]
     return [100 * run[name] for run in runs]

@@ -9,44 +9,57 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stableft.config.planned_run import PlannedRun, Sources
+from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig
-from stableft.config.sweep_file import START, Sweep, load_sweep
-from stableft.errors import UserError, nearest
-from stableft.records.frame import Name, described_source, frame
-from stableft.records.probe_record import Probed, probed_in_files, probed_in_results
-from stableft.records.run_record import AnyRun, ImportedRun, RunRecord, WatchRecord, read_record, read_records_file
-from stableft.report.artifact import Artifact, Checkpoint, Rule, means_artifact, sweep_artifact
+from stableft.config.sweep_file import START_ARM, Sweep, load_sweep
+from stableft.errors import UserError, did_you_mean
+from stableft.records.frame import ReportedArm, build_frame, describe_source
+from stableft.records.probe_record import ProbeRecords, find_probes_in_files, find_probes_in_results
+from stableft.records.run_record import (
+    AnyRunRecord,
+    FailureWatchRecord,
+    ImportedRun,
+    RunRecord,
+    read_record,
+    read_records_file,
+)
+from stableft.report.artifact import Artifact, BoldRule, ReportedCheckpoint, make_means_artifact, make_sweep_artifact
 from stableft.report.forms.document import Provenance
-from stableft.report.mosbach import ARTIFACTS as MOSBACH
-from stableft.report.zhang import ARTIFACTS as ZHANG
-from stableft.stats import Interval, Summary, describe, wilson
+from stableft.report.mosbach import MOSBACH_ARTIFACTS as MOSBACH
+from stableft.report.zhang import ZHANG_ARTIFACTS as ZHANG
+from stableft.stats import Interval, Summary, summarize, wilson_interval
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 ARTIFACTS: dict[str, Artifact] = MOSBACH | ZHANG
-Place = tuple[str, str]  # arm, task
-VARYING = {"threads", "micro_batch", "micro_batch_halved", "model_commit", "drawn"}  # of an environment
-Load = Callable[[str], Sweep]
-FindProbes = Callable[[], Probed]
-Evaluation = tuple[int, float | None, float | None]  # step, training loss since the one before, validation score
+ArmTask = tuple[str, str]  # arm, task
+IGNORED_ENVIRONMENT_FIELDS = {
+    "threads",
+    "micro_batch",
+    "micro_batch_halved",
+    "model_commit",
+    "drawn",
+}  # of an environment
+LoadSweep = Callable[[str], Sweep]
+FindProbes = Callable[[], ProbeRecords]
+CurvePoint = tuple[int, float | None, float | None]  # step, training loss since the one before, validation score
 
 
 @dataclass(frozen=True)
-class Watched:
+class WatchedRun:
     """A run whose gradient norms were recorded, and what the failure watch saw."""
 
     run_id: str
     seed: str  # both where they differ
     failed: bool | None
     steps: int
-    watch: WatchRecord
+    watch: FailureWatchRecord
 
 
 @dataclass(frozen=True)
-class Cell:
+class ArmCell:
     """The runs of one arm on one task. Scores are fractions; `summary.n` counts the finished runs that have one."""
 
     row: str
@@ -76,7 +89,7 @@ class Cell:
     run_ids: tuple[str, ...] = ()  # of every run, the crashed ones included
     failed_losses: tuple[float, ...] = ()  # the failed runs' last training losses, as far as they are finite
     label_entropies: tuple[float, ...] = ()  # of those runs' training labels, each value once
-    watched: tuple[Watched, ...] = ()  # by seed
+    watched: tuple[WatchedRun, ...] = ()  # by seed
 
     @property
     def every_run_failed(self) -> bool:
@@ -95,7 +108,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Runs:
+class ArtifactRuns:
     """The runs of an artefact: those that are there, and what is known of those that are not.
 
     `planned` has every arm and task of the sweeps, in their order, with the number of runs; `sweeps` the file that
@@ -105,32 +118,32 @@ class Runs:
 
     artifact: Artifact
     frame: "pd.DataFrame"
-    planned: Mapping[Place, int]
+    planned: Mapping[ArmTask, int]
     recipes: Mapping[str, str]
-    sweeps: Mapping[Place, str]
-    plans: Mapping[Place, RunConfig]
-    configs: Mapping[Place, RunConfig]  # of the first own run that is there
-    curves: Mapping[tuple[str, str | None], tuple[Evaluation, ...]]
+    sweeps: Mapping[ArmTask, str]
+    plans: Mapping[ArmTask, RunConfig]
+    configs: Mapping[ArmTask, RunConfig]  # of the first own run that is there
+    curves: Mapping[tuple[str, str | None], tuple[CurvePoint, ...]]
     environments: Mapping[str, int]
     unused: tuple[str, ...] = ()  # arms and tasks of imported runs that the artefact does not show
-    find_probes: FindProbes = Probed
+    find_probes: FindProbes = ProbeRecords
 
     @cached_property
-    def probes(self) -> Probed:
+    def probes(self) -> ProbeRecords:
         """What probes left of any run, this artefact's or not."""
         return self.find_probes()
 
     @cached_property
-    def by_place(self) -> dict[Place, list[dict[str, Any]]]:
+    def by_place(self) -> dict[ArmTask, list[dict[str, Any]]]:
         """The rows of the frame by arm and task; the places without any run too."""
-        return place_runs(self.frame, self.artifact, self.planned)
+        return group_runs_by_arm_task(self.frame, self.artifact, self.planned)
 
-    def cell(self, arm: str, task: str) -> Cell:
+    def cell(self, arm: str, task: str) -> ArmCell:
         """Returns the cell of an arm on a task, which may have no runs."""
-        return make_cell(arm, task, self.by_place.get((arm, task), []), self.planned.get((arm, task)))
+        return make_arm_cell(arm, task, self.by_place.get((arm, task), []), self.planned.get((arm, task)))
 
 
-def planned_runs(name: str, load: Load) -> tuple[Artifact, tuple[tuple[str, PlannedRun], ...]]:
+def load_artifact(name: str, load: LoadSweep) -> tuple[Artifact, tuple[tuple[str, PlannedRun], ...]]:
     """Returns the artefact of that id with the runs of its sweeps, or else the one of the sweep file of that name.
 
     Each run comes with the path of its sweep file. `load` expands a sweep file, such as `sweepfile.load_sweep` with a
@@ -143,43 +156,43 @@ def planned_runs(name: str, load: Load) -> tuple[Artifact, tuple[tuple[str, Plan
         artifact = ARTIFACTS[name]
         found = [(f"configs/{sweep}", run) for sweep in artifact.sweeps for run in load(sweep).runs]
         return artifact, tuple(pair for pair in found if artifact.shows(pair[1].arm, pair[1].config.data.task))
-    if not name.endswith(".yaml") and "/" not in name and nearest(name, ARTIFACTS):
-        raise UserError(f"artifact {name!r} is not known{nearest(name, ARTIFACTS)}")
+    if not name.endswith(".yaml") and "/" not in name and did_you_mean(name, ARTIFACTS):
+        raise UserError(f"artifact {name!r} is not known{did_you_mean(name, ARTIFACTS)}")
     sweep = load(name)
-    return sweep_artifact(sweep.name, str(sweep.path)), tuple((str(sweep.path), run) for run in sweep.runs)
+    return make_sweep_artifact(sweep.name, str(sweep.path)), tuple((str(sweep.path), run) for run in sweep.runs)
 
 
-def gather(
+def collect_runs(
     artifact: Artifact,
     runs: Sequence[tuple[str, PlannedRun]],
-    records: Iterable[AnyRun],
-    which: Checkpoint = "recipe",
+    records: Iterable[AnyRunRecord],
+    which: ReportedCheckpoint = "recipe",
     curves: bool = True,
-    find_probes: FindProbes = Probed,
-) -> Runs:
+    find_probes: FindProbes = ProbeRecords,
+) -> ArtifactRuns:
     """Returns the runs of an artefact, each with the path of its sweep file, as far as there are records of them.
 
     An own record belongs to a run by its id. An imported one belongs to the arm and task that it was imported as,
     whatever its seed. The records are read one at a time. Without `curves` what was seen at every evaluation, which
     tables do not need, is not kept.
     """
-    names: dict[str, list[Name]] = {}
-    planned: dict[Place, int] = {}
-    sweeps: dict[Place, str] = {}
-    plans: dict[Place, RunConfig] = {}
-    imported_as: dict[Place, Name] = {}
+    names: dict[str, list[ReportedArm]] = {}
+    planned: dict[ArmTask, int] = {}
+    sweeps: dict[ArmTask, str] = {}
+    plans: dict[ArmTask, RunConfig] = {}
+    imported_as: dict[ArmTask, ReportedArm] = {}
     for sweep, run in runs:
         place = (run.arm, run.config.data.task)
-        name = Name(run.arm, run.recipe, run.config.evaluation.report)
+        name = ReportedArm(run.arm, run.recipe, run.config.evaluation.report)
         if name not in names.setdefault(run.run_id, []):
             names[run.run_id].append(name)
             planned[place] = planned.get(place, 0) + 1
             sweeps.setdefault(place, sweep)
             plans.setdefault(place, run.config)
             imported_as.setdefault(place, name)
-    kept = _Kept(curves={} if curves else None)
-    rows = frame(_read_planned(records, names, imported_as, kept), names, which)
-    return Runs(
+    kept = _RecordDetails(curves={} if curves else None)
+    rows = build_frame(_select_planned(records, names, imported_as, kept), names, which)
+    return ArtifactRuns(
         artifact=artifact,
         frame=rows,
         planned=planned,
@@ -195,11 +208,11 @@ def gather(
 
 
 @dataclass
-class _Kept:
+class _RecordDetails:
     """What is kept of records that have been read, besides the rows of the frame."""
 
-    configs: dict[Place, RunConfig] = field(default_factory=dict)
-    curves: dict[tuple[str, str | None], tuple[Evaluation, ...]] | None = field(default_factory=dict)
+    configs: dict[ArmTask, RunConfig] = field(default_factory=dict)
+    curves: dict[tuple[str, str | None], tuple[CurvePoint, ...]] | None = field(default_factory=dict)
     environments: Counter[str] = field(default_factory=Counter)  # as JSON, which is quick
     seen: set[str] = field(default_factory=set)
     unused: dict[str, None] = field(default_factory=dict)
@@ -211,22 +224,25 @@ class _Kept:
             named[describe_environment(json.loads(text))] += n
         return dict(sorted(named.items()))
 
-    def add(self, record: AnyRun, arms: Iterable[str]) -> None:
-        key = (record.run_id, described_source(record))
+    def add(self, record: AnyRunRecord, arms: Iterable[str]) -> None:
+        key = (record.run_id, describe_source(record))
         if isinstance(record, RunRecord):
             for arm in arms:
                 self.configs.setdefault((arm, record.config.data.task), record.config)
             if record.environment and record.run_id not in self.seen:
-                self.environments[record.environment.model_dump_json(exclude=VARYING)] += 1
+                self.environments[record.environment.model_dump_json(exclude=IGNORED_ENVIRONMENT_FIELDS)] += 1
                 self.seen.add(record.run_id)
         if self.curves is not None and record.status == "finished" and record.evals:
             metric = record.val_metric if isinstance(record, ImportedRun) else record.config.task.metric
             self.curves[key] = tuple((point.step, point.train_loss, point.val.get(metric)) for point in record.evals)
 
 
-def _read_planned(
-    records: Iterable[AnyRun], names: dict[str, list[Name]], imported_as: Mapping[Place, Name], kept: _Kept
-) -> Iterator[AnyRun]:
+def _select_planned(
+    records: Iterable[AnyRunRecord],
+    names: dict[str, list[ReportedArm]],
+    imported_as: Mapping[ArmTask, ReportedArm],
+    kept: _RecordDetails,
+) -> Iterator[AnyRunRecord]:
     """Yields the records that belong to an artefact, under `names`, which imported ones are added to."""
     for record in records:
         if isinstance(record, ImportedRun):
@@ -234,16 +250,16 @@ def _read_planned(
             if name is None:
                 kept.unused[f"{record.arm} on {record.task}"] = None
                 continue
-            names.setdefault(record.run_id, [Name(name.arm, name.recipe, record.report)])
+            names.setdefault(record.run_id, [ReportedArm(name.arm, name.recipe, record.report)])
         if record.run_id in names:
             kept.add(record, [name.arm for name in names[record.run_id]])
             yield record
 
 
-def _read_all(records: Iterable[AnyRun], kept: _Kept) -> Iterator[AnyRun]:
+def _select_all(records: Iterable[AnyRunRecord], kept: _RecordDetails) -> Iterator[AnyRunRecord]:
     """Yields every record but those of runs that were trained only because others start from them."""
     for record in records:
-        if record.arm != START:
+        if record.arm != START_ARM:
             kept.add(record, [record.arm])
             yield record
 
@@ -256,7 +272,7 @@ def describe_environment(environment: Mapping[str, Any]) -> str:
     return f"{environment['device']}, {environment['platform']}, commit {commit}{dirty}; {versions}"
 
 
-def stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRecord]:
+def read_stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRecord]:
     """Yields the records of these runs in a results folder, each once; runs that are paused have none yet.
 
     Raises:
@@ -271,7 +287,7 @@ def stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRec
             yield record
 
 
-def all_stored(results: Path) -> Iterator[RunRecord]:
+def read_all_stored_records(results: Path) -> Iterator[RunRecord]:
     """Yields the records of the run folders, in the order of their ids; runs that are paused have none yet."""
     folder = results / "runs"
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -280,20 +296,25 @@ def all_stored(results: Path) -> Iterator[RunRecord]:
             yield record
 
 
-def filed_records(paths: Iterable[Path], probed: set[Path] | None = None) -> Iterable[AnyRun]:
+def read_records_files(paths: Iterable[Path], probed: set[Path] | None = None) -> Iterable[AnyRunRecord]:
     """Yields the records of runs in several files; `probed` takes those files that have records of probes too."""
     for path in paths:
         yield from read_records_file(path, probed)
 
 
-def own_records(paths: Iterable[Path]) -> Iterable[RunRecord]:
+def read_own_records(paths: Iterable[Path]) -> Iterable[RunRecord]:
     """Yields the records of several files that are of this project's runs."""
-    return (record for record in filed_records(paths) if isinstance(record, RunRecord))
+    return (record for record in read_records_files(paths) if isinstance(record, RunRecord))
 
 
-def runs_of(
-    name: str, results: Path, files: Sequence[Path], which: Checkpoint, load: Load | None = None, draws: bool = True
-) -> Runs:
+def load_runs(
+    name: str,
+    results: Path,
+    files: Sequence[Path],
+    which: ReportedCheckpoint,
+    load: LoadSweep | None = None,
+    draws: bool = True,
+) -> ArtifactRuns:
     """Returns the runs of a sweep file or artefact from run folders or, where given, from files of records.
 
     `name` may also be a file of records itself: then its runs are all there are, under the names stored with them,
@@ -304,27 +325,27 @@ def runs_of(
         UserError: there is no such sweep file, artefact or records file, or a record is damaged.
     """
     if name.endswith(".jsonl"):
-        return runs_of_file(Path(name), which, draws)
-    artifact, runs = planned_runs(name, load or (lambda path: load_sweep(path, Sources())))
+        return load_runs_from_file(Path(name), which, draws)
+    artifact, runs = load_artifact(name, load or (lambda path: load_sweep(path, LocalPaths())))
     with_probes: set[Path] = set()
     if files:
-        records, find = filed_records(files, with_probes), lambda: probed_in_files(sorted(with_probes))
+        records, find = read_records_files(files, with_probes), lambda: find_probes_in_files(sorted(with_probes))
     else:
-        records = stored_records(results, [run for _, run in runs])
-        find = partial(probed_in_results, results, [run.run_id for _, run in runs])
+        records = read_stored_records(results, [run for _, run in runs])
+        find = partial(find_probes_in_results, results, [run.run_id for _, run in runs])
     if not draws and not artifact.parts:
-        find = Probed  # nothing else shows what probes left
-    return gather(artifact, runs, records, which, draws or bool(artifact.parts), find)
+        find = ProbeRecords  # nothing else shows what probes left
+    return collect_runs(artifact, runs, records, which, draws or bool(artifact.parts), find)
 
 
-def runs_of_file(path: Path, which: Checkpoint = "recipe", curves: bool = True) -> Runs:
+def load_runs_from_file(path: Path, which: ReportedCheckpoint = "recipe", curves: bool = True) -> ArtifactRuns:
     """Returns all runs of a file of records, in its order, as if a sweep had planned just these."""
-    artifact = sweep_artifact(path.stem, str(path))
-    kept = _Kept(curves={} if curves else None)
+    artifact = make_sweep_artifact(path.stem, str(path))
+    kept = _RecordDetails(curves={} if curves else None)
     with_probes: set[Path] = set()
-    rows = frame(_read_all(read_records_file(path, with_probes), kept), None, which)
+    rows = build_frame(_select_all(read_records_file(path, with_probes), kept), None, which)
     planned = Counter(zip(rows["arm"], rows["task"], strict=True))
-    return Runs(
+    return ArtifactRuns(
         artifact=artifact,
         frame=rows,
         planned=planned,
@@ -334,11 +355,11 @@ def runs_of_file(path: Path, which: Checkpoint = "recipe", curves: bool = True) 
         configs=kept.configs,
         curves=kept.curves or {},
         environments=kept.described(),
-        find_probes=partial(probed_in_files, sorted(with_probes)) if curves else Probed,
+        find_probes=partial(find_probes_in_files, sorted(with_probes)) if curves else ProbeRecords,
     )
 
 
-def with_rule(runs: Runs, rule: Rule) -> Runs:
+def as_means_table(runs: ArtifactRuns, rule: BoldRule) -> ArtifactRuns:
     """Returns the runs of a sweep as a table of means, of which one of Z's rules sets some in bold.
 
     Raises:
@@ -351,10 +372,10 @@ def with_rule(runs: Runs, rule: Rule) -> Runs:
     if rule in ("different", "pair") and any(arms != 2 for arms in tasks.values()):
         found = ", ".join(f"{task} has {arms}" for task, arms in tasks.items())
         raise UserError(f"--rule {rule}: it is about two arms of a task; {found}: --arms chooses them")
-    return replace(runs, artifact=means_artifact(artifact.id, artifact.sweeps[0], rule, runs.planned))
+    return replace(runs, artifact=make_means_artifact(artifact.id, artifact.sweeps[0], rule, runs.planned))
 
 
-def make_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], planned: int | None) -> Cell:
+def make_arm_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], planned: int | None) -> ArmCell:
     """Returns the cell of these rows of the frame, of which there may be none; nobody here planned imported runs.
 
     Raises:
@@ -363,24 +384,24 @@ def make_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], planned:
     scored = [run for run in runs if run["scored"]]
     if runs and all(isinstance(run["source"], str) for run in runs):
         planned = None
-    summary = describe([run["score"] for run in scored])
+    summary = summarize([run["score"] for run in scored])
     verdicts = [run["failed"] for run in scored if isinstance(run["failed"], bool)]  # else nobody knows
     crashed, stopped = (sum(run["status"] == status for run in runs) for status in ("crashed", "stopped"))
     recipes = {run["recipe"] for run in runs}
     lost = [run for run in scored if run["failed"] is True]
-    return Cell(
+    return ArmCell(
         row=row,
         column=column,
         recipe=recipes.pop() if len(recipes) == 1 else None,
-        metric=_one_of(scored or runs, "metric", row, column),
-        split=_one_of(scored or runs, "split", row, column),
-        checkpoint=_one_of(scored or runs, "checkpoint", row, column),
+        metric=_single_value(scored or runs, "metric", row, column),
+        split=_single_value(scored or runs, "split", row, column),
+        checkpoint=_single_value(scored or runs, "checkpoint", row, column),
         summary=summary,
         planned=planned,
         unscored=len(runs) - crashed - stopped - len(scored),
         failed=sum(verdicts),
         failed_unknown=len(scored) - len(verdicts),
-        failed_interval=wilson(sum(verdicts), len(verdicts)),
+        failed_interval=wilson_interval(sum(verdicts), len(verdicts)),
         crashed=crashed,
         stopped=stopped,
         diverged=sum(run["diverged"] and not math.isnan(run["score"]) for run in scored),
@@ -388,32 +409,32 @@ def make_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], planned:
         settings=len({run["setting"] for run in runs}),
         copies=sum(max(run["copies"] - 1, 0) for run in runs),
         sources=dict(Counter(run["source"] for run in runs if isinstance(run["source"], str))),
-        starts=_texts(runs, "start"),
-        start_weights=len(_texts(runs, "start_sha256")),
-        rules=_texts(runs, "rule"),
+        starts=_distinct_texts(runs, "start"),
+        start_weights=len(_distinct_texts(runs, "start_sha256")),
+        rules=_distinct_texts(runs, "rule"),
         scores=tuple(run["score"] for run in scored),
         baseline=max((run["baseline"] for run in scored if not math.isnan(run["baseline"])), default=None),
         run_ids=tuple(run["run_id"] for run in runs),
         failed_losses=tuple(run["train_loss"] for run in lost if math.isfinite(run["train_loss"])),
         label_entropies=tuple(sorted({run["label_entropy"] for run in lost if not math.isnan(run["label_entropy"])})),
-        watched=tuple(_watched(runs)),
+        watched=tuple(_watched_runs(runs)),
     )
 
 
-def _watched(runs: Sequence[Mapping[str, Any]]) -> Iterator[Watched]:
-    seen = [run for run in runs if isinstance(run["watch"], WatchRecord) and run["status"] == "finished"]
+def _watched_runs(runs: Sequence[Mapping[str, Any]]) -> Iterator[WatchedRun]:
+    seen = [run for run in runs if isinstance(run["watch"], FailureWatchRecord) and run["status"] == "finished"]
     for run in sorted(seen, key=lambda run: (run["seed_init"], run["seed_data"], run["run_id"])):
         init, data = run["seed_init"], run["seed_data"]
         seed = str(init) if init == data else f"{init} and {data}"
         failed = run["failed"] if isinstance(run["failed"], bool) else None
-        yield Watched(run["run_id"], seed, failed, int(run["steps"]), run["watch"])
+        yield WatchedRun(run["run_id"], seed, failed, int(run["steps"]), run["watch"])
 
 
-def _texts(runs: Sequence[Mapping[str, Any]], name: str) -> tuple[str, ...]:
+def _distinct_texts(runs: Sequence[Mapping[str, Any]], name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(run[name] for run in runs if isinstance(run[name], str)))
 
 
-def _one_of(runs: Sequence[Mapping[str, Any]], name: str, row: str, column: str) -> str | None:
+def _single_value(runs: Sequence[Mapping[str, Any]], name: str, row: str, column: str) -> str | None:
     values = sorted({run[name] for run in runs})
     if len(values) > 1:
         raise UserError(
@@ -423,26 +444,26 @@ def _one_of(runs: Sequence[Mapping[str, Any]], name: str, row: str, column: str)
     return values[0] if values else None
 
 
-OWN = "this project"
+OWN_ORIGIN = "this project"
 
 
-def provenance(runs: Runs) -> Provenance:
+def collect_provenance(runs: ArtifactRuns) -> Provenance:
     """Returns how many runs of each arm, task and origin there are, where they ran, and their ids."""
     counts = []
     for (arm, task), found in runs.by_place.items():
         by_origin: dict[str, int] = {}
         for run in found:
             if run["status"] == "finished":
-                origin = run["source"] if isinstance(run["source"], str) else OWN
+                origin = run["source"] if isinstance(run["source"], str) else OWN_ORIGIN
                 by_origin[origin] = by_origin.get(origin, 0) + 1
         planned = runs.planned.get((arm, task), 0)
-        counts += [(arm, task, origin, n, planned if origin == OWN else n) for origin, n in by_origin.items()]
-        counts += [] if by_origin else [(arm, task, OWN, 0, planned)]
+        counts += [(arm, task, origin, n, planned if origin == OWN_ORIGIN else n) for origin, n in by_origin.items()]
+        counts += [] if by_origin else [(arm, task, OWN_ORIGIN, 0, planned)]
     ids = tuple(dict.fromkeys(run["run_id"] for found in runs.by_place.values() for run in found))
     return Provenance(tuple(counts), tuple(runs.environments.items()), ids)
 
 
-def missing_runs(runs: Runs) -> Iterator[str]:
+def missing_run_notes(runs: ArtifactRuns) -> Iterator[str]:
     """Yields for each sweep how many of its runs are not finished, and the command that fills the rest."""
     if runs.artifact.needs_no_run:
         return
@@ -464,7 +485,7 @@ def missing_runs(runs: Runs) -> Iterator[str]:
         )
 
 
-def provenance_values(found: Provenance) -> dict[str, Any]:
+def provenance_to_json(found: Provenance) -> dict[str, Any]:
     """Returns where a report's numbers come from as JSON values."""
     names = ("arm", "task", "origin", "finished", "planned")
     return {
@@ -474,12 +495,12 @@ def provenance_values(found: Provenance) -> dict[str, Any]:
     }
 
 
-NONE_YET = "no run is finished"
+NO_FINISHED_RUN = "no run is finished"
 
-Run = Mapping[str, Any]
+RunRow = Mapping[str, Any]
 
 
-def reported(run: Run, of: str) -> float | None:
+def reported_score(run: RunRow, of: str) -> float | None:
     """Returns the score that tables show of a run, or its validation score (None: not known)."""
     if of == "test":
         return run["score"]
@@ -487,12 +508,14 @@ def reported(run: Run, of: str) -> float | None:
     return None if math.isnan(score) and not run["diverged"] else score
 
 
-Places = dict[tuple[str, str], list[dict[str, Any]]]
+RunsByArmTask = dict[tuple[str, str], list[dict[str, Any]]]
 
 
-def place_runs(frame: "pd.DataFrame", artifact: Artifact, planned: Iterable[tuple[str, str]]) -> Places:
+def group_runs_by_arm_task(
+    frame: "pd.DataFrame", artifact: Artifact, planned: Iterable[tuple[str, str]]
+) -> RunsByArmTask:
     """Returns the runs of a frame by row and column of the artefact's table, with the planned places that have none."""
-    places: Places = {place: [] for place in planned}
+    places: RunsByArmTask = {place: [] for place in planned}
     for run in frame.to_dict("records"):
         places.setdefault((run[artifact.row], run[artifact.column]), []).append(run)  # type: ignore[arg-type]
     return places

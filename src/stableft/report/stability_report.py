@@ -6,36 +6,36 @@ from typing import TYPE_CHECKING, Any
 
 from stableft.report import failure_watch as watched
 from stableft.report import numbers_in_words as wording
-from stableft.report.failure_watch import watch_blocks, watch_grids
-from stableft.report.figures.from_probes import PROBED
+from stableft.report.failure_watch import failure_watch_blocks, failure_watch_tables
+from stableft.report.figures.from_probes import PROBE_FIGURE_ALTS
 from stableft.report.forms.document import (
-    PART,
-    RANKS,
-    Block,
+    HEADING_LEVELS,
+    SUBROW_PREFIX,
     Bullets,
-    Entry,
-    Grid,
     Heading,
     Paragraph,
     Picture,
     Provenance,
     Report,
+    ReportBlock,
+    ReportCell,
     ReportRow,
-    label,
+    ReportTable,
+    make_label,
 )
-from stableft.report.numbers_in_words import MISSING, percent, sentence
+from stableft.report.numbers_in_words import NO_VALUE, describe_test, format_percent
 from stableft.report.paper_values import STATISTICS
-from stableft.report.runs import Cell
+from stableft.report.runs import ArmCell
 from stableft.report.stability_table import (
     BOOTSTRAP_SEED,
-    SMALLEST,
+    ROLE_SMALLEST_STD,
     Comparison,
-    Table,
-    Versus,
+    ReferenceComparison,
+    StabilityTable,
     cell_footnotes,
     task_title,
 )
-from stableft.stats import BOSCHLOO, LEVENE, RESAMPLES, WELCH
+from stableft.stats import BOSCHLOO, LEVENE, RESAMPLES, WELCH_FROM_SUMMARIES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,13 +45,13 @@ COMPATIBLE_EXPLANATION = (
     "compatible (p): whether p is at least .05 in Welch's t-test from summaries (two-sided) of the mean against the "
     "published mean, with the n of both rows less NaN; published numbers are rounded to 0.1."
 )
-COMPATIBLE = "Compatible: the mean against the published mean by Welch's t-test from summaries (two-sided)."
-NOTES = Heading("Notes", RANKS + 1)  # of all that stands above, whatever its rank
-FIRST = "scores"  # the figure that stands above the tables; the others stand below
+COMPATIBLE_CAPTION = "Compatible: the mean against the published mean by Welch's t-test from summaries (two-sided)."
+NOTES_HEADING = Heading("Notes", HEADING_LEVELS + 1)  # of all that stands above, whatever its rank
+SCORES_FIGURE = "scores"  # the figure that stands above the tables; the others stand below
 
 
-def stability_report(
-    table: Table,
+def build_stability_report(
+    table: StabilityTable,
     figures: "Mapping[str, Callable[[], Figure]] | None" = None,
     provenance: Provenance | None = None,
     notes: Sequence[str] = (),
@@ -61,211 +61,225 @@ def stability_report(
     return Report(
         id=table.artifact.id,
         title=table.artifact.title,
-        blocks=tuple(_blocks(table, figures, notes)),
+        blocks=tuple(_stability_blocks(table, figures, notes)),
         tables=(
-            _wide(table),
-            *(_against_first_alone(table, column) for column in _compared(table)),
-            *watch_grids(table, alone=True),
+            _paper_style_table(table),
+            *(_standalone_reference_table(table, column) for column in _columns_with_comparisons(table)),
+            *failure_watch_tables(table, alone=True),
         ),
-        rows=tuple(rows(table)),
-        values=report_values(table),
+        rows=tuple(stability_to_csv_rows(table)),
+        values=stability_to_json(table),
         figures=figures,
         provenance=provenance or Provenance(),
     )
 
 
-def _blocks(table: Table, figures: Mapping[str, object], more: Sequence[str]) -> Iterator[Block]:
-    if FIRST in figures:
-        yield Picture(FIRST, _alt(table, FIRST))
+def _stability_blocks(
+    table: StabilityTable, figures: Mapping[str, object], more: Sequence[str]
+) -> Iterator[ReportBlock]:
+    if SCORES_FIGURE in figures:
+        yield Picture(SCORES_FIGURE, _alt_text(table, SCORES_FIGURE))
     for column in table.columns:
-        cells = _cells(table, column)
-        yield Heading(wording.heading(cells))
-        yield _narrow(table, column)
-        yield Bullets((*_losses(table, column), *wording.comparison_lines(table, column)))
-        if column in _compared(table):
-            pairs = block(table, column)
+        cells = _cells_in_column(table, column)
+        yield Heading(wording.scores_heading(cells))
+        yield _column_table(table, column)
+        yield Bullets((*_failed_loss_lines(table, column), *wording.describe_comparisons(table, column)))
+        if column in _columns_with_comparisons(table):
+            pairs = comparisons_in_column(table, column)
             yield Heading(f"Against {pairs[0].first}", 3)
-            yield _against_first(table, column)
-            yield Bullets((sizes(pairs), *(line for pair in pairs for line in reference_remarks(pair))))
+            yield _reference_table(table, column)
+            yield Bullets((describe_sample_sizes(pairs), *(line for pair in pairs for line in reference_remarks(pair))))
     if table.battery:
-        yield Paragraph(explanation(table))
-    if _any_published(table):
+        yield Paragraph(explain_reference_table(table))
+    if _has_published(table):
         yield Paragraph(COMPATIBLE_EXPLANATION)
-    yield from watch_blocks(table)
-    yield from (Picture(name, _alt(table, name)) for name in figures if name != FIRST)
+    yield from failure_watch_blocks(table)
+    yield from (Picture(name, _alt_text(table, name)) for name in figures if name != SCORES_FIGURE)
     if notes := (*table.footnotes, *wording.published_notes(table), *more):
-        yield NOTES
+        yield NOTES_HEADING
         yield Bullets(notes)
 
 
-def _alt(table: Table, name: str) -> str:
+def _alt_text(table: StabilityTable, name: str) -> str:
     """Returns what a figure shows, for those who do not see it."""
     what = {
-        FIRST: "The score of every run and a box for each arm",
+        SCORES_FIGURE: "The score of every run and a box for each arm",
         "training-loss": "The training loss of every run over its optimizer steps, failed runs apart",
         "training-curves": "Training loss and validation score over the optimizer steps, mean and standard deviation, "
         "failed runs apart",
-        **PROBED,
+        **PROBE_FIGURE_ALTS,
     }.get(name, name)
-    columns = (f"{task_title(column)} ({', '.join(_failed(table, column))})" for column in table.columns)
+    columns = (f"{task_title(column)} ({', '.join(_failed_counts(table, column))})" for column in table.columns)
     return f"{what}: {'; '.join(columns)}."
 
 
-def _failed(table: Table, column: str) -> Iterator[str]:
-    return (f"{cell.row} {wording.failed(cell)} failed" for cell in _cells(table, column))
+def _failed_counts(table: StabilityTable, column: str) -> Iterator[str]:
+    return (f"{cell.row} {wording.format_failed(cell)} failed" for cell in _cells_in_column(table, column))
 
 
-def _cells(table: Table, column: str) -> list[Cell]:
+def _cells_in_column(table: StabilityTable, column: str) -> list[ArmCell]:
     return [cell for cell in table.cells if cell.column == column]
 
 
-def _compared(table: Table) -> list[str]:
+def _columns_with_comparisons(table: StabilityTable) -> list[str]:
     """Returns the columns whose arms are compared with their first."""
-    return [column for column in table.columns if block(table, column)]
+    return [column for column in table.columns if comparisons_in_column(table, column)]
 
 
-def _any_published(table: Table) -> bool:
+def _has_published(table: StabilityTable) -> bool:
     return any(comparison.published for comparison in table.comparisons)
 
 
-def _losses(table: Table, column: str) -> list[str]:
-    found = _cells(table, column) if table.artifact.against_first else []
-    return [line for cell in found if (line := losses(cell))]
+def _failed_loss_lines(table: StabilityTable, column: str) -> list[str]:
+    found = _cells_in_column(table, column) if table.artifact.against_first else []
+    return [line for cell in found if (line := describe_failed_losses(cell))]
 
 
-def _narrow(table: Table, column: str) -> Grid:
+def _column_table(table: StabilityTable, column: str) -> ReportTable:
     """Returns the arms of a column, each above what is printed for its setting."""
     header = ("arm", "n", "failed", "95 % Wilson", "crashed", *table.artifact.statistics, "compatible (p)")
-    found = [row for cell in _cells(table, column) for row in _narrow_rows(table, cell)]
-    if not _any_published(table):
+    found = [row for cell in _cells_in_column(table, column) for row in _column_table_rows(table, cell)]
+    if not _has_published(table):
         header, found = header[:-1], [row[:-1] for row in found]
-    return Grid(label(f"{table.artifact.id}-{column}"), header, tuple(found))
+    return ReportTable(make_label(f"{table.artifact.id}-{column}"), header, tuple(found))
 
 
-def _narrow_rows(table: Table, cell: Cell) -> Iterator[ReportRow]:
-    counts = (wording.count(cell), wording.failed(cell), wording.wilson(cell), str(cell.crashed))
-    yield (cell.row, *counts, *_statistics(table, cell), "")
+def _column_table_rows(table: StabilityTable, cell: ArmCell) -> Iterator[ReportRow]:
+    counts = (wording.format_n(cell), wording.format_failed(cell), wording.format_wilson(cell), str(cell.crashed))
+    yield (cell.row, *counts, *_statistic_cells(table, cell), "")
     for comparison in table.against_published(cell):
         value = comparison.published
         assert value
-        yield (f"{PART}{wording.short(value.place)}", str(value.n), "", "", "", *_printed(table, comparison), "")
-        compatible = wording.compatible(comparison.result)
-        yield (f"{PART}difference", "", "", "", "", *_differences(table, comparison), compatible)
+        yield (
+            f"{SUBROW_PREFIX}{wording.abbreviate_papers(value.place)}",
+            str(value.n),
+            "",
+            "",
+            "",
+            *_published_texts(table, comparison),
+            "",
+        )
+        compatible = wording.format_compatible(comparison.result)
+        yield (f"{SUBROW_PREFIX}difference", "", "", "", "", *_difference_texts(table, comparison), compatible)
 
 
-def _statistics(table: Table, cell: Cell) -> Iterator[str | Entry]:
+def _statistic_cells(table: StabilityTable, cell: ArmCell) -> Iterator[str | ReportCell]:
     for name in table.artifact.statistics:
-        text = percent(getattr(cell.summary, name))
+        text = format_percent(getattr(cell.summary, name))
         mark = ("*" if table.starred(cell) else "") + ("†" if cell.every_run_failed else "")
-        yield Entry(text, mark=mark) if name == "std" and mark else text
+        yield ReportCell(text, mark=mark) if name == "std" and mark else text
 
 
-def _printed(table: Table, comparison: Comparison) -> list[str]:
+def _published_texts(table: StabilityTable, comparison: Comparison) -> list[str]:
     assert comparison.published
-    return [percent(comparison.published.fraction(name)) for name in table.artifact.statistics]
+    return [format_percent(comparison.published.fraction(name)) for name in table.artifact.statistics]
 
 
-def _differences(table: Table, comparison: Comparison) -> list[str]:
-    return [percent(comparison.differences.get(name), sign=True) for name in table.artifact.statistics]
+def _difference_texts(table: StabilityTable, comparison: Comparison) -> list[str]:
+    return [format_percent(comparison.differences.get(name), sign=True) for name in table.artifact.statistics]
 
 
-def _against_first(table: Table, column: str, caption: str = "", notes: tuple[str, ...] = ()) -> Grid:
-    found = tuple(tuple(texts(pair)) for pair in block(table, column))
-    return Grid(label(f"{table.artifact.id}-{column}-against-first"), HEADER, found, caption, notes=notes)
-
-
-def _against_first_alone(table: Table, column: str) -> Grid:
-    """Returns the comparisons of a column with all that a reader who sees nothing else must know."""
-    pairs = block(table, column)
-    remarks = (f"{line}." for pair in pairs for line in reference_remarks(pair))
-    caption = f"{task_title(column)}: every arm against {pairs[0].first}."
-    return _against_first(table, column, caption, (explanation(table), sizes(pairs), *remarks))
-
-
-def _wide(table: Table) -> Grid:
-    """Returns the table in the shape of M Table 1: arms down, tasks across."""
-    fields = ("n", "failed", *table.artifact.statistics)
-    return Grid(
-        name=label(table.artifact.id),
-        header=("Approach", *(fields * len(table.columns))),
-        rows=tuple(row for arm in table.rows for row in _wide_rows(table, arm)),
-        caption=_caption(table),
-        groups=tuple((task_title(column), len(fields)) for column in table.columns),
-        notes=tuple(_small_print(table)),
+def _reference_table(table: StabilityTable, column: str, caption: str = "", notes: tuple[str, ...] = ()) -> ReportTable:
+    found = tuple(tuple(reference_row(pair)) for pair in comparisons_in_column(table, column))
+    return ReportTable(
+        make_label(f"{table.artifact.id}-{column}-against-first"), REFERENCE_HEADER, found, caption, notes=notes
     )
 
 
-def _wide_rows(table: Table, arm: str) -> Iterator[ReportRow]:
+def _standalone_reference_table(table: StabilityTable, column: str) -> ReportTable:
+    """Returns the comparisons of a column with all that a reader who sees nothing else must know."""
+    pairs = comparisons_in_column(table, column)
+    remarks = (f"{line}." for pair in pairs for line in reference_remarks(pair))
+    caption = f"{task_title(column)}: every arm against {pairs[0].first}."
+    return _reference_table(
+        table, column, caption, (explain_reference_table(table), describe_sample_sizes(pairs), *remarks)
+    )
+
+
+def _paper_style_table(table: StabilityTable) -> ReportTable:
+    """Returns the table in the shape of M Table 1: arms down, tasks across."""
+    fields = ("n", "failed", *table.artifact.statistics)
+    return ReportTable(
+        name=make_label(table.artifact.id),
+        header=("Approach", *(fields * len(table.columns))),
+        rows=tuple(row for arm in table.rows for row in _paper_style_rows(table, arm)),
+        caption=_paper_style_caption(table),
+        groups=tuple((task_title(column), len(fields)) for column in table.columns),
+        notes=tuple(_paper_style_notes(table)),
+    )
+
+
+def _paper_style_rows(table: StabilityTable, arm: str) -> Iterator[ReportRow]:
     cells = [table.cell(arm, column) for column in table.columns]
-    yield (arm, *(place for cell in cells for place in _wide_places(table, cell)))
+    yield (arm, *(place for cell in cells for place in _paper_style_cells(table, cell)))
     found = [
         {c.published.place: c for c in table.against_published(cell) if c.published} if cell else {} for cell in cells
     ]
     for place in dict.fromkeys(place for by_place in found for place in by_place):
         here = [by_place.get(place) for by_place in found]
         empty = [""] * (2 + len(table.artifact.statistics))
-        theirs = [[str(c.published.n), "", *_printed(table, c)] if c and c.published else empty for c in here]
-        differences = [["", "", *_differences(table, c)] if c else empty for c in here]
-        yield (f"{PART}{wording.short(place)}", *(text for texts in theirs for text in texts))
-        yield (f"{PART}difference", *(text for texts in differences for text in texts))
-        verdicts = [[wording.compatible(c.result) if c else "", *empty[1:]] for c in here]
-        yield (f"{PART}compatible at .05 (p)", *(text for texts in verdicts for text in texts))
+        theirs = [[str(c.published.n), "", *_published_texts(table, c)] if c and c.published else empty for c in here]
+        differences = [["", "", *_difference_texts(table, c)] if c else empty for c in here]
+        yield (f"{SUBROW_PREFIX}{wording.abbreviate_papers(place)}", *(text for texts in theirs for text in texts))
+        yield (f"{SUBROW_PREFIX}difference", *(text for texts in differences for text in texts))
+        verdicts = [[wording.format_compatible(c.result) if c else "", *empty[1:]] for c in here]
+        yield (f"{SUBROW_PREFIX}compatible at .05 (p)", *(text for texts in verdicts for text in texts))
 
 
-def _wide_places(table: Table, cell: Cell | None) -> list[str | Entry]:
+def _paper_style_cells(table: StabilityTable, cell: ArmCell | None) -> list[str | ReportCell]:
     if cell is None:
-        return [MISSING] * (2 + len(table.artifact.statistics))
-    return [wording.count(cell), wording.failed(cell), *_statistics(table, cell)]
+        return [NO_VALUE] * (2 + len(table.artifact.statistics))
+    return [wording.format_n(cell), wording.format_failed(cell), *_statistic_cells(table, cell)]
 
 
-def _caption(table: Table) -> str:
+def _paper_style_caption(table: StabilityTable) -> str:
     alpha, center = table.artifact.alpha, table.artifact.center
     return (
         f"{table.artifact.title}. Percent; std over seeds (ddof 1); failed k/n. "
         f"* p < {alpha:g} by Levene's test (centre {center}) of the smallest against the second smallest std."
-        + (f" {COMPATIBLE}" if _any_published(table) else "")
+        + (f" {COMPATIBLE_CAPTION}" if _has_published(table) else "")
     )
 
 
-def _small_print(table: Table) -> Iterator[str]:
+def _paper_style_notes(table: StabilityTable) -> Iterator[str]:
     """Yields the tests in full, and what a reader must know."""
     for column in table.columns:
-        yield from (f"{task_title(column)}: {line}." for line in wording.comparison_lines(table, column))
+        yield from (f"{task_title(column)}: {line}." for line in wording.describe_comparisons(table, column))
     for column in table.columns:
-        yield from (f"{task_title(column)}: {line}." for line in _losses(table, column))
+        yield from (f"{task_title(column)}: {line}." for line in _failed_loss_lines(table, column))
     yield from table.footnotes
 
 
-CSV_HEADER = [
+STABILITY_CSV_HEADER = [
     *("task", "arm", "origin", "metric", "split", "checkpoint", "n", "n NaN", "n planned", "n failed"),
     *("n crashed", "n stopped"),
     *(f"{name} [percent]" for name in STATISTICS),
     *(
         "star",
         "smallest std against second smallest",
-        f"p ({WELCH}, two-sided, against published)",
+        f"p ({WELCH_FROM_SUMMARIES}, two-sided, against published)",
         "compatible at .05",
         "notes",
     ),
 ]
 
 
-def rows(table: Table) -> Iterator[dict[str, Any]]:
+def stability_to_csv_rows(table: StabilityTable) -> Iterator[dict[str, Any]]:
     """Yields a line for each cell and, below it, one for each value that is printed for its setting."""
     more = REFERENCE_CSV_HEADER if table.artifact.against_first else []
-    watch = watched.FAILURE_WATCH_CSV_HEADER if watched.watched_cells(table) else []
+    watch = watched.FAILURE_WATCH_CSV_HEADER if watched.cells_with_failure_watch(table) else []
     for cell in table.cells:
         summary = cell.summary
         failed = None if cell.failed_unknown else cell.failed
         texts = (
-            [cell.column, cell.row, _origin(cell), cell.metric, cell.split, cell.checkpoint]
+            [cell.column, cell.row, _csv_origin(cell), cell.metric, cell.split, cell.checkpoint]
             + [summary.n, summary.n_nan, cell.planned, failed, cell.crashed, cell.stopped]
             + [_csv_percent(getattr(summary, name)) for name in STATISTICS]
             + ["*" if table.starred(cell) else None, _csv_tests(table, cell), None, None, _csv_notes(table, cell)]
-            + (csv_values(table, cell) if more else [])
-            + (watched.watch_csv(cell) if watch else [])
+            + (reference_to_csv(table, cell) if more else [])
+            + (watched.failure_watch_to_csv(cell) if watch else [])
         )
-        yield dict(zip([*CSV_HEADER, *more, *watch], texts, strict=True))
+        yield dict(zip([*STABILITY_CSV_HEADER, *more, *watch], texts, strict=True))
         for comparison in table.against_published(cell):
             value = comparison.published
             assert value
@@ -275,24 +289,24 @@ def rows(table: Table) -> Iterator[dict[str, Any]]:
                 + [None, None, comparison.result.p, comparison.compatible, "; ".join(value.notes) or None]
                 + [None] * len([*more, *watch])
             )
-            yield dict(zip([*CSV_HEADER, *more, *watch], texts, strict=True))
+            yield dict(zip([*STABILITY_CSV_HEADER, *more, *watch], texts, strict=True))
 
 
-def report_values(table: Table) -> dict[str, Any]:
+def stability_to_json(table: StabilityTable) -> dict[str, Any]:
     """Returns the whole report as JSON values: scores are fractions, what is missing is None with a reason."""
     return {
         "artifact": table.artifact.id,
         "title": table.artifact.title,
         "alpha": table.artifact.alpha,
-        "cells": [_cell_values(table, cell) for cell in table.cells],
-        "comparisons": [_comparison_values(comparison) for comparison in table.comparisons],
-        **({"against_first": [json_values(v) for v in table.battery]} if table.artifact.against_first else {}),
-        **watched.watch_values(table),
+        "cells": [_cell_to_json(table, cell) for cell in table.cells],
+        "comparisons": [_comparison_to_json(comparison) for comparison in table.comparisons],
+        **({"against_first": [reference_to_json(v) for v in table.battery]} if table.artifact.against_first else {}),
+        **watched.failure_watch_to_json(table),
         "footnotes": list(table.footnotes),
     }
 
 
-def _cell_values(table: Table, cell: Cell) -> dict[str, Any]:
+def _cell_to_json(table: StabilityTable, cell: ArmCell) -> dict[str, Any]:
     summary, interval = cell.summary, cell.failed_interval
     return {
         "row": cell.row,
@@ -319,7 +333,7 @@ def _cell_values(table: Table, cell: Cell) -> dict[str, Any]:
         "deviations": list(table.deviations.get((cell.row, cell.column), ())),
         "sources": dict(cell.sources),
         "run_ids": list(cell.run_ids),
-        **(_loss_values(cell) if table.artifact.against_first else {}),
+        **(_losses_to_json(cell) if table.artifact.against_first else {}),
         "published": [
             {
                 "paper": value.paper,
@@ -337,11 +351,11 @@ def _cell_values(table: Table, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _loss_values(cell: Cell) -> dict[str, Any]:
+def _losses_to_json(cell: ArmCell) -> dict[str, Any]:
     return {"failed_train_losses": list(cell.failed_losses), "label_entropies": list(cell.label_entropies)}
 
 
-def _comparison_values(comparison: Comparison) -> dict[str, Any]:
+def _comparison_to_json(comparison: Comparison) -> dict[str, Any]:
     result = comparison.result
     side = {"center": result.center} if result.center else {"alternative": result.alternative}
     return {
@@ -366,7 +380,7 @@ def _comparison_values(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _origin(cell: Cell) -> str:
+def _csv_origin(cell: ArmCell) -> str:
     own = len(cell.run_ids) - sum(cell.sources.values())
     return "; ".join([*(["this project"] if own or not cell.sources else []), *cell.sources])
 
@@ -375,20 +389,35 @@ def _csv_percent(fraction: float | None) -> str | None:
     return None if fraction is None else f"{100 * fraction:.4f}"
 
 
-def _csv_tests(table: Table, cell: Cell) -> str | None:
-    tests = [c for c in table.comparisons if c.role == SMALLEST and (c.a, c.column) == (cell.row, cell.column)]
-    return "; ".join(f"against {c.b}: {sentence(c.result)}" if c.b else sentence(c.result) for c in tests) or None
+def _csv_tests(table: StabilityTable, cell: ArmCell) -> str | None:
+    tests = [c for c in table.comparisons if c.role == ROLE_SMALLEST_STD and (c.a, c.column) == (cell.row, cell.column)]
+    return (
+        "; ".join(f"against {c.b}: {describe_test(c.result)}" if c.b else describe_test(c.result) for c in tests)
+        or None
+    )
 
 
-def _csv_notes(table: Table, cell: Cell) -> str | None:
+def _csv_notes(table: StabilityTable, cell: ArmCell) -> str | None:
     deviations = table.deviations.get((cell.row, cell.column))
     notes = [f"not a replication: {', '.join(deviations)}"] if deviations else []
     others = [other for other in table.cells if other.column == cell.column]
     return " ".join([*notes, *cell_footnotes(cell, others=others)]) or None
 
 
-DIGITS = 9  # Boschloo's p is the end of a search and an interval that of resampling: the last bits vary by processor
-HEADER = ("arm", "failed diff", "Boschloo p", "Holm p", "SD ratio", "95 % BCa", "Levene p", "Holm p", "mean p")
+SIGNIFICANT_DIGITS = (
+    9  # Boschloo's p is the end of a search and an interval that of resampling: the last bits vary by processor
+)
+REFERENCE_HEADER = (
+    "arm",
+    "failed diff",
+    "Boschloo p",
+    "Holm p",
+    "SD ratio",
+    "95 % BCa",
+    "Levene p",
+    "Holm p",
+    "mean p",
+)
 REFERENCE_CSV_HEADER = [
     "against",
     "failed, difference [points]",
@@ -404,29 +433,29 @@ REFERENCE_CSV_HEADER = [
 ]
 
 
-def block(table: Table, column: str) -> list[Versus]:
+def comparisons_in_column(table: StabilityTable, column: str) -> list[ReferenceComparison]:
     """Returns the comparisons of a column's arms with its first, of which there may be none."""
     return [versus for versus in table.battery if versus.column == column]
 
 
-def texts(versus: Versus) -> list[str]:
+def reference_row(versus: ReferenceComparison) -> list[str]:
     """Returns the cells of one line below HEADER."""
     ratio = versus.sd_ratio
     low, high = ratio.interval.low, ratio.interval.high
     return [
         versus.arm,
-        percent(versus.failed_difference, sign=True),
-        _p(versus.failures.p),
-        _p(versus.holm_failures),
-        MISSING if ratio.value is None else f"{ratio.value:.3g}",
-        MISSING if low is None or high is None else f"{low:.3g}-{high:.3g}",
-        _p(versus.levene_median.p),
-        _p(versus.holm_levene),
-        _p(versus.levene_mean.p),
+        format_percent(versus.failed_difference, sign=True),
+        _format_p(versus.failures.p),
+        _format_p(versus.holm_failures),
+        NO_VALUE if ratio.value is None else f"{ratio.value:.3g}",
+        NO_VALUE if low is None or high is None else f"{low:.3g}-{high:.3g}",
+        _format_p(versus.levene_median.p),
+        _format_p(versus.holm_levene),
+        _format_p(versus.levene_mean.p),
     ]
 
 
-def explanation(table: Table) -> str:
+def explain_reference_table(table: StabilityTable) -> str:
     """Returns what the columns of the blocks are: tests, sides, centres and correction."""
     firsts = {versus.first for versus in table.battery}
     first = firsts.pop() if len(firsts) == 1 else "the first arm"
@@ -443,7 +472,7 @@ def explanation(table: Table) -> str:
     )
 
 
-def sizes(pairs: Sequence[Versus]) -> str:
+def describe_sample_sizes(pairs: Sequence[ReferenceComparison]) -> str:
     """Returns the n of the arms of a block."""
     found = {pairs[0].first: pairs[0].levene_median.n_a} | {v.arm: v.levene_median.n_b for v in pairs}
     if len(set(found.values())) == 1:
@@ -451,7 +480,7 @@ def sizes(pairs: Sequence[Versus]) -> str:
     return "n: " + ", ".join(f"{arm} {n}" for arm, n in found.items()) + "."
 
 
-def reference_remarks(versus: Versus) -> Iterator[str]:
+def reference_remarks(versus: ReferenceComparison) -> Iterator[str]:
     """Yields why numbers are missing, and what makes the comparison less than it seems."""
     results = (("SD ratio", versus.sd_ratio.reason), ("Levene p", versus.levene_median.reason))
     results += (("mean p", versus.levene_mean.reason),)
@@ -466,7 +495,7 @@ def reference_remarks(versus: Versus) -> Iterator[str]:
         yield f"{versus.arm} against {versus.first}: {versus.remark}"
 
 
-def losses(cell: Cell) -> str | None:
+def describe_failed_losses(cell: ArmCell) -> str | None:
     """Returns how the failed runs' training losses ended beside what a model that has learnt nothing has, or None."""
     values, entropies = cell.failed_losses, cell.label_entropies
     if not values or not entropies:
@@ -483,34 +512,34 @@ def losses(cell: Cell) -> str | None:
     )
 
 
-def json_values(versus: Versus) -> dict[str, Any]:
+def reference_to_json(versus: ReferenceComparison) -> dict[str, Any]:
     """Returns the comparison as JSON values."""
-    return _rounded(asdict(versus))
+    return _round_floats(asdict(versus))
 
 
-def csv_values(table: Table, cell: Cell) -> list[Any]:
+def reference_to_csv(table: StabilityTable, cell: ArmCell) -> list[Any]:
     """Returns what stands below CSV_HEADER for a cell; empty for the first arm."""
     versus = next((v for v in table.battery if (v.arm, v.column) == (cell.row, cell.column)), None)
     if versus is None:
-        return [None] * (len(REFERENCE_CSV_HEADER) - 1) + [losses(cell)]
+        return [None] * (len(REFERENCE_CSV_HEADER) - 1) + [describe_failed_losses(cell)]
     ratio, points = versus.sd_ratio, versus.failed_difference
     return [
         versus.first,
         None if points is None else f"{100 * points:.4f}",
-        *_rounded([versus.failures.p, versus.holm_failures, ratio.value, ratio.interval.low, ratio.interval.high]),
-        *_rounded([versus.levene_median.p, versus.holm_levene, versus.levene_mean.p]),
-        "; ".join([*reference_remarks(versus), *filter(None, [losses(cell)])]) or None,
+        *_round_floats([versus.failures.p, versus.holm_failures, ratio.value, ratio.interval.low, ratio.interval.high]),
+        *_round_floats([versus.levene_median.p, versus.holm_levene, versus.levene_mean.p]),
+        "; ".join([*reference_remarks(versus), *filter(None, [describe_failed_losses(cell)])]) or None,
     ]
 
 
-def _rounded(value: Any) -> Any:
+def _round_floats(value: Any) -> Any:
     """Returns nested values with every float cut to DIGITS significant digits."""
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: _round_floats(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+        return [_round_floats(item) for item in value]
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if isinstance(value, float) else value
 
 
-def _p(p: float | None) -> str:
-    return MISSING if p is None else f"{p:.2g}" if p > 0 else "<1e-300"
+def _format_p(p: float | None) -> str:
+    return NO_VALUE if p is None else f"{p:.2g}" if p > 0 else "<1e-300"

@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from stableft.catalog.tasks import TASKS
-from stableft.config.recipe import deviations
+from stableft.config.recipe import describe_deviations
 from stableft.errors import UserError
 from stableft.report.artifact import Artifact
 from stableft.report.paper_values import (
     STATISTICS,
     PublishedValue,
-    load_published,
-    printed_for_arm,
-    printed_for_name,
-    printed_for_run,
+    find_published_by_config,
+    find_published_by_name,
+    find_published_in_table,
+    load_published_values,
 )
-from stableft.report.runs import Cell, Places, make_cell, place_runs
+from stableft.report.runs import ArmCell, RunsByArmTask, group_runs_by_arm_task, make_arm_cell
 from stableft.stats import (
     LEVENE,
-    WELCH,
-    Ratio,
+    WELCH_FROM_SUMMARIES,
+    SdRatio,
     TestResult,
     boschloo,
-    holds,
     holm,
+    is_significant,
     levene,
     sd_ratio,
     welch_from_summaries,
@@ -36,10 +36,10 @@ from stableft.stats import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from stableft.report.runs import Runs
+    from stableft.report.runs import ArtifactRuns
 
 
-Published = Mapping[tuple[str, str], Sequence[PublishedValue]]  # arm, task ->
+PublishedByArmTask = Mapping[tuple[str, str], Sequence[PublishedValue]]  # arm, task ->
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Versus:
+class ReferenceComparison:
     """An arm against the first arm on one task. `holm_*` are adjusted over every arm and task of the table."""
 
     arm: str
@@ -71,7 +71,7 @@ class Versus:
     column: str
     failed_difference: float | None  # share of failed runs, arm minus first
     failures: TestResult  # Boschloo, one-sided: the arm fails less often
-    sd_ratio: Ratio  # first over arm
+    sd_ratio: SdRatio  # first over arm
     levene_median: TestResult
     levene_mean: TestResult
     remark: str | None
@@ -80,56 +80,61 @@ class Versus:
 
 
 @dataclass(frozen=True)
-class Table:
+class StabilityTable:
     """All that a rendering shows. `cells` holds every (row, column) pair that has runs or was planned."""
 
     artifact: Artifact
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[ArmCell, ...]
     comparisons: tuple[Comparison, ...]
     footnotes: tuple[str, ...]
     deviations: Mapping[tuple[str, str], Sequence[str]]  # arm, task -> how its setting differs from the published one
-    battery: tuple[Versus, ...] = ()  # every arm against the first, where the artefact asks for it
+    battery: tuple[ReferenceComparison, ...] = ()  # every arm against the first, where the artefact asks for it
 
-    def cell(self, row: str, column: str) -> Cell | None:
+    def cell(self, row: str, column: str) -> ArmCell | None:
         return next((cell for cell in self.cells if (cell.row, cell.column) == (row, column)), None)
 
-    def starred(self, cell: Cell) -> bool:
+    def starred(self, cell: ArmCell) -> bool:
         return any(c.star and (c.a, c.column) == (cell.row, cell.column) for c in self.comparisons)
 
-    def against_published(self, cell: Cell) -> list[Comparison]:
+    def against_published(self, cell: ArmCell) -> list[Comparison]:
         return [c for c in self.comparisons if c.published and (c.a, c.column) == (cell.row, cell.column)]
 
 
-def build_table(runs: "Runs") -> Table:
+def build_stability_table(runs: "ArtifactRuns") -> StabilityTable:
     """Returns the table of stability of an artefact or sweep, beside what the papers print for its settings."""
     places = [place for place, found in runs.by_place.items() if found or place in runs.planned]
-    published = {place: printed for place in places if (printed := _printed(runs, place))}
+    published = {place: printed for place in places if (printed := _find_published(runs, place))}
     deviating = {
         place: found
         for place, printed in published.items()
-        if (config := runs.configs.get(place)) and (found := deviations(config, printed[0].recipe, printed[0].set))
+        if (config := runs.configs.get(place))
+        and (found := describe_deviations(config, printed[0].recipe, printed[0].set))
     }
-    return _table(runs.by_place, runs.artifact, published, deviating, runs.planned)
+    return _assemble_table(runs.by_place, runs.artifact, published, deviating, runs.planned)
 
 
-def _printed(runs: "Runs", place: tuple[str, str]) -> tuple[PublishedValue, ...]:
+def _find_published(runs: "ArtifactRuns", place: tuple[str, str]) -> tuple[PublishedValue, ...]:
     """Returns what a paper prints for an arm and task: at the artefact's own place, or for the sweep's setting."""
-    values, (arm, task) = load_published(), place
+    values, (arm, task) = load_published_values(), place
     if runs.artifact.printed_at:
-        return printed_for_arm(values, *runs.artifact.printed_at, arm, task)
+        return find_published_in_table(values, *runs.artifact.printed_at, arm, task)
     config = runs.configs.get(place) or runs.plans.get(place)
-    return printed_for_run(values, config, runs.recipes[arm]) if config else printed_for_name(values, arm, task)
+    return (
+        find_published_by_config(values, config, runs.recipes[arm])
+        if config
+        else find_published_by_name(values, arm, task)
+    )
 
 
-def build_report(
+def build_table_from_frame(
     frame: "pd.DataFrame",
     artifact: Artifact,
-    published: Published,
+    published: PublishedByArmTask,
     deviating: Mapping[tuple[str, str], Sequence[str]] | None = None,
     planned: Mapping[tuple[str, str], int] | None = None,
-) -> Table:
+) -> StabilityTable:
     """Returns the table of the runs of a frame.
 
     `published` has what a paper prints for an arm and task, `deviating` how its runs differ from the paper's
@@ -140,22 +145,24 @@ def build_report(
             checkpoints.
     """
     planned = planned or {}
-    return _table(place_runs(frame, artifact, planned), artifact, published, deviating or {}, planned)
+    return _assemble_table(
+        group_runs_by_arm_task(frame, artifact, planned), artifact, published, deviating or {}, planned
+    )
 
 
-def _table(
-    groups: Places,
+def _assemble_table(
+    groups: RunsByArmTask,
     artifact: Artifact,
-    published: Published,
+    published: PublishedByArmTask,
     deviating: Mapping[tuple[str, str], Sequence[str]],
     planned: Mapping[tuple[str, str], int],
-) -> Table:
+) -> StabilityTable:
     if not groups:
         raise UserError(f"report {artifact.id!r}: there are no records of its runs")
     rows = tuple(dict.fromkeys(row for row, _ in groups))
     columns = tuple(sorted(dict.fromkeys(column for _, column in groups), key=_task_order))
     cells = tuple(
-        make_cell(row, column, groups[row, column], planned.get((row, column)))
+        make_arm_cell(row, column, groups[row, column], planned.get((row, column)))
         for column in columns
         for row in rows
         if (row, column) in groups
@@ -163,10 +170,10 @@ def _table(
     comparisons = [
         comparison
         for _, column_cells in groupby(cells, key=lambda cell: cell.column)
-        for comparison in compare_column(list(column_cells), artifact)
+        for comparison in compare_smallest_stds(list(column_cells), artifact)
     ]
     comparisons += [
-        compare_published(cell, value) for cell in cells for value in published.get((cell.row, cell.column), ())
+        compare_with_published(cell, value) for cell in cells for value in published.get((cell.row, cell.column), ())
     ]
     footnotes = [
         *deviation_footnotes(deviating),
@@ -177,8 +184,8 @@ def _table(
         ),
         *(note for column in columns for note in column_footnotes([c for c in cells if c.column == column])),
     ]
-    battery = against_first(cells) if artifact.against_first else ()
-    return Table(artifact, rows, columns, cells, tuple(comparisons), tuple(footnotes), deviating, battery)
+    battery = compare_with_first_arm(cells) if artifact.against_first else ()
+    return StabilityTable(artifact, rows, columns, cells, tuple(comparisons), tuple(footnotes), deviating, battery)
 
 
 def task_title(name: str) -> str:
@@ -193,10 +200,10 @@ def _task_order(name: str) -> int:
 BOOTSTRAP_SEED = 0  # of every interval anew, so that none depends on which other arms there are
 
 
-def against_first(cells: Iterable[Cell]) -> tuple[Versus, ...]:
+def compare_with_first_arm(cells: Iterable[ArmCell]) -> tuple[ReferenceComparison, ...]:
     """Returns the comparisons of each column's first cell with all others; `cells` are sorted by column."""
     pairs = [
-        _compare(arm, first)
+        _compare_with_reference(arm, first)
         for _, column in groupby(cells, key=lambda cell: cell.column)
         for first, *others in [list(column)]
         for arm in others
@@ -209,44 +216,46 @@ def against_first(cells: Iterable[Cell]) -> tuple[Versus, ...]:
     )
 
 
-def _compare(arm: Cell, first: Cell) -> Versus:
+def _compare_with_reference(arm: ArmCell, first: ArmCell) -> ReferenceComparison:
     known = [cell.summary.n - cell.failed_unknown for cell in (arm, first)]
     both = all(known) and not (arm.stopped or first.stopped)
-    return Versus(
+    return ReferenceComparison(
         arm=arm.row,
         first=first.row,
         column=arm.column,
         failed_difference=arm.failed / known[0] - first.failed / known[1] if both else None,
-        failures=unless_selected(boschloo(arm.failed, known[0], first.failed, known[1], "less"), arm, first),
-        sd_ratio=unless_selected(sd_ratio(first.scores, arm.scores, np.random.default_rng(BOOTSTRAP_SEED)), arm, first),
-        levene_median=unless_selected(levene(first.scores, arm.scores, "median"), arm, first),
-        levene_mean=unless_selected(levene(first.scores, arm.scores, "mean"), arm, first),
-        remark=remark_on(arm, first),
+        failures=withhold_if_stopped_early(boschloo(arm.failed, known[0], first.failed, known[1], "less"), arm, first),
+        sd_ratio=withhold_if_stopped_early(
+            sd_ratio(first.scores, arm.scores, np.random.default_rng(BOOTSTRAP_SEED)), arm, first
+        ),
+        levene_median=withhold_if_stopped_early(levene(first.scores, arm.scores, "median"), arm, first),
+        levene_mean=withhold_if_stopped_early(levene(first.scores, arm.scores, "mean"), arm, first),
+        remark=describe_caveats(arm, first),
     )
 
 
-SMALLEST = "smallest std against second smallest"
-SMALLEST_USABLE = "smallest std against second smallest, arms in which every run failed left out"
+ROLE_SMALLEST_STD = "smallest std against second smallest"
+ROLE_SMALLEST_USABLE_STD = "smallest std against second smallest, arms in which every run failed left out"
 COMPATIBLE_ALPHA = 0.05
-AGAINST_PUBLISHED = "mean against the published mean"
-R = TypeVar("R", TestResult, Ratio)
+ROLE_AGAINST_PUBLISHED = "mean against the published mean"
+_ResultT = TypeVar("_ResultT", TestResult, SdRatio)
 
 
-def compare_column(cells: list[Cell], artifact: Artifact) -> Iterator[Comparison]:
+def compare_smallest_stds(cells: list[ArmCell], artifact: Artifact) -> Iterator[Comparison]:
     """Yields Levene's test of the two arms with the smallest std, by both centres (M Table 1 does not say which)."""
-    yield from _compare_smallest(cells, artifact, SMALLEST, stars=True)
+    yield from _test_smallest_stds(cells, artifact, ROLE_SMALLEST_STD, stars=True)
     usable = [cell for cell in cells if not cell.every_run_failed]
-    useless = any(cell.every_run_failed for cell in _smallest_first(cells)[:2])
-    if useless and len(_smallest_first(usable)) >= 2:
-        yield from _compare_smallest(usable, artifact, SMALLEST_USABLE, stars=False)
+    useless = any(cell.every_run_failed for cell in _sort_by_std(cells)[:2])
+    if useless and len(_sort_by_std(usable)) >= 2:
+        yield from _test_smallest_stds(usable, artifact, ROLE_SMALLEST_USABLE_STD, stars=False)
 
 
-def _smallest_first(cells: list[Cell]) -> list[Cell]:
+def _sort_by_std(cells: list[ArmCell]) -> list[ArmCell]:
     return sorted((cell for cell in cells if cell.summary.std is not None), key=lambda cell: cell.summary.std or 0.0)
 
 
-def _compare_smallest(cells: list[Cell], artifact: Artifact, role: str, stars: bool) -> Iterator[Comparison]:
-    ranked = _smallest_first(cells)
+def _test_smallest_stds(cells: list[ArmCell], artifact: Artifact, role: str, stars: bool) -> Iterator[Comparison]:
+    ranked = _sort_by_std(cells)
     if len(ranked) < 2:
         first = ranked[0] if ranked else cells[0]
         reason = f"needs two arms with a std, here {'is' if len(ranked) == 1 else 'are'} {len(ranked)}"
@@ -256,12 +265,12 @@ def _compare_smallest(cells: list[Cell], artifact: Artifact, role: str, stars: b
         return
     a, b = ranked[:2]
     for center in ("median", "mean"):
-        result = unless_selected(levene(a.scores, b.scores, center), a, b)
-        star = stars and center == artifact.center and holds(result, artifact.alpha)
-        yield Comparison(role, a.row, b.row, a.column, result, star, remark_on(a, b))
+        result = withhold_if_stopped_early(levene(a.scores, b.scores, center), a, b)
+        star = stars and center == artifact.center and is_significant(result, artifact.alpha)
+        yield Comparison(role, a.row, b.row, a.column, result, star, describe_caveats(a, b))
 
 
-def unless_selected(result: R, *cells: Cell) -> R:
+def withhold_if_stopped_early(result: _ResultT, *cells: ArmCell) -> _ResultT:
     """Returns the result, or nothing but a reason where runs of a cell were ended because of their scores.
 
     What is left of such an arm is its better part, not a sample of it.
@@ -270,12 +279,12 @@ def unless_selected(result: R, *cells: Cell) -> R:
     if not ended:
         return result
     reason = f"{' and '.join(ended)} were stopped because of their scores, so the others are no sample of the arm"
-    if isinstance(result, Ratio):
+    if isinstance(result, SdRatio):
         return replace(result, value=None, interval=replace(result.interval, low=None, high=None), reason=reason)
     return replace(result, statistic=None, p=None, reason=reason)
 
 
-def stable_in_failure(cell: Cell, others: Iterable[Cell]) -> bool:
+def is_falsely_stable(cell: ArmCell, others: Iterable[ArmCell]) -> bool:
     """Returns whether every run of an arm failed, and its std could be taken for stability beside these arms.
 
     Where it is larger than each of theirs, nobody takes it for that.
@@ -285,12 +294,12 @@ def stable_in_failure(cell: Cell, others: Iterable[Cell]) -> bool:
     return cell.every_run_failed and not largest
 
 
-def remark_on(a: Cell, b: Cell) -> str | None:
+def describe_caveats(a: ArmCell, b: ArmCell) -> str | None:
     """Returns what makes a test between these two cells less than it seems, or None."""
     remarks = [
         f"every run of {cell.row} failed: stability of that kind is of no use (M footnote 5)"
         for cell, other in ((a, b), (b, a))
-        if stable_in_failure(cell, [other])
+        if is_falsely_stable(cell, [other])
     ]
     shared = len(set(a.run_ids) & set(b.run_ids))
     if shared and a.sources == b.sources:  # an imported run may have the id of a run of ours
@@ -301,13 +310,13 @@ def remark_on(a: Cell, b: Cell) -> str | None:
     return "; ".join(remarks) or None
 
 
-def compare_published(cell: Cell, value: PublishedValue) -> Comparison:
+def compare_with_published(cell: ArmCell, value: PublishedValue) -> Comparison:
     """Returns the differences to a printed value and Welch's test of the means, which needs a printed std."""
     ours = cell.summary
     if cell.metric and cell.metric != value.metric:
         reason = f"the published score is {value.metric}, this one {cell.metric}"
-        result = TestResult(WELCH, None, "two-sided", None, None, ours.n_finite, value.n, reason)
-        return Comparison(AGAINST_PUBLISHED, cell.row, value.place, cell.column, result, published=value)
+        result = TestResult(WELCH_FROM_SUMMARIES, None, "two-sided", None, None, ours.n_finite, value.n, reason)
+        return Comparison(ROLE_AGAINST_PUBLISHED, cell.row, value.place, cell.column, result, published=value)
     theirs = {name: value.fraction(name) for name in STATISTICS}
     differences = {
         name: getattr(ours, name) - printed
@@ -315,10 +324,10 @@ def compare_published(cell: Cell, value: PublishedValue) -> Comparison:
         if printed is not None and getattr(ours, name) is not None
     }
     result = welch_from_summaries(ours.mean, ours.std, ours.n_finite, theirs["mean"], theirs["std"], value.n)
-    result = unless_selected(result, cell)
+    result = withhold_if_stopped_early(result, cell)
     unlike = f"the published score is of the {value.split} split, this one of the {cell.split} split"
     return Comparison(
-        role=AGAINST_PUBLISHED,
+        role=ROLE_AGAINST_PUBLISHED,
         a=cell.row,
         b=value.place,
         column=cell.column,
@@ -339,10 +348,10 @@ def deviation_footnotes(deviations: Mapping[tuple[str, str], Sequence[str]]) -> 
             yield f"{place} is not a replication, it differs from the published setting: {text}."
 
 
-def cell_footnotes(cell: Cell, sources: bool = True, others: Iterable[Cell] = ()) -> Iterator[str]:
+def cell_footnotes(cell: ArmCell, sources: bool = True, others: Iterable[ArmCell] = ()) -> Iterator[str]:
     """Yields what is missing from, or (`sources`) foreign to, the runs of one arm, which stands beside `others`."""
     place, summary = f"{cell.row} on {cell.column}", cell.summary
-    if stable_in_failure(cell, others):
+    if is_falsely_stable(cell, others):
         yield f"{place}: every run failed (†); a small std among failed runs is no stability (M footnote 5)."
     elif cell.every_run_failed:
         yield f"{place}: every run failed (†)."
@@ -377,14 +386,14 @@ def cell_footnotes(cell: Cell, sources: bool = True, others: Iterable[Cell] = ()
         yield f"{place}: whether a run failed is not known of {cell.failed_unknown} of {summary.n}."
     if cell.planned is not None and summary.n != cell.planned:
         yield f"{place}: {summary.n} runs have a score, {cell.planned} are planned."
-    yield from foreign_notes([cell]) if sources else ()
+    yield from imported_run_footnotes([cell]) if sources else ()
     if cell.settings > 1:
         yield f"{place}: pools {cell.settings} settings (configs that differ in more than their seeds)."
     if cell.copies:
         yield f"{place}: {cell.copies} records repeat a run; the first of each counts."
 
 
-def foreign_notes(cells: Iterable[Cell]) -> Iterator[str]:
+def imported_run_footnotes(cells: Iterable[ArmCell]) -> Iterator[str]:
     """Yields for each place from which runs were imported how many of which arms and tasks they are."""
     places: dict[str, dict[str, None]] = {}
     for cell in cells:
@@ -395,7 +404,7 @@ def foreign_notes(cells: Iterable[Cell]) -> Iterator[str]:
         yield f"{', '.join(lines)} are not this project's runs, they were imported from {source}."
 
 
-def column_footnotes(cells: Sequence[Cell]) -> Iterator[str]:
+def column_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
     """Yields a line where the arms of a column are not scored alike."""
     kinds = {
         cell.row: f"{cell.split} split, {cell.checkpoint} checkpoint, {cell.metric}" for cell in cells if cell.metric

@@ -6,16 +6,24 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from stableft.stats.summary import LARGE, RESAMPLES, TRIM, Interval, Values, middle_mean, unusable
+from stableft.stats.summary import (
+    ASYMPTOTIC_ABOVE,
+    IQM_TRIM,
+    RESAMPLES,
+    Interval,
+    Values,
+    trimmed_mean,
+    unusable_reason,
+)
 
 BCA = "BCa bootstrap"
-AT_ONCE = 2_000_000  # values drawn at a time, which bounds the memory
+VALUES_DRAWN_AT_ONCE = 2_000_000  # values drawn at a time, which bounds the memory
 
-Statistic = Literal["mean", "std", "iqm"]
-NAMES = {"mean": "mean", "std": "SD", "iqm": "interquartile mean"}
+BootstrapStatistic = Literal["mean", "std", "iqm"]
+STATISTIC_TITLES = {"mean": "mean", "std": "SD", "iqm": "interquartile mean"}
 
 
-class Bounds(NamedTuple):
+class BootstrapBounds(NamedTuple):
     """NaN where BCa is not defined, with the reason. `resampled`: the statistic of every resample."""
 
     low: float
@@ -24,20 +32,20 @@ class Bounds(NamedTuple):
     reason: str | None
 
 
-def bca(
+def bca_bounds(
     samples: Sequence[np.ndarray],
     statistic: Callable[..., np.ndarray],
     rng: np.random.Generator,
     level: float,
     resamples: int,
-) -> Bounds:
+) -> BootstrapBounds:
     """Returns the BCa bounds of `statistic(*samples, axis=-1)`, each sample being resampled on its own.
 
     Ties among the resamples must be exact ties: the statistic rounds what it computes.
     """
     from scipy import stats  # takes a second to import
 
-    batch = max(1, AT_ONCE // max(map(len, samples)))
+    batch = max(1, VALUES_DRAWN_AT_ONCE // max(map(len, samples)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SciPy's where BCa is not defined, which is seen below
         answer = stats.bootstrap(
@@ -59,7 +67,7 @@ def bca(
         reason = "every resample lies on one side of it, so BCa is not defined"
     else:
         reason = None
-    return Bounds(low, high, resampled, reason)
+    return BootstrapBounds(low, high, resampled, reason)
 
 
 def _jackknife_varies(samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]) -> bool:
@@ -75,7 +83,11 @@ def _jackknife_varies(samples: Sequence[np.ndarray], statistic: Callable[..., np
 
 
 def bootstrap_interval(
-    values: Values, statistic: Statistic, rng: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES
+    values: Values,
+    statistic: BootstrapStatistic,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
 ) -> Interval:
     """Returns the BCa bootstrap interval of the mean, the SD (ddof 1) or the interquartile mean (see `iqm`).
 
@@ -84,12 +96,12 @@ def bootstrap_interval(
     too short for few values: it covers the truth in about 90 % of samples of 25, in 94 % of samples of 100.
     """
     array = np.asarray(values, dtype=float)
-    large = len(array) > LARGE
+    large = len(array) > ASYMPTOTIC_ABOVE
     method = {"mean": "normal approximation", "std": "delta method on the log SD"}.get(
         statistic, "normal approximation with the Winsorised SD"
     )
     method = method if large else BCA
-    reason = unusable(array)
+    reason = unusable_reason(array)
     if reason is None and np.ptp(array) == 0:
         reason = "the values do not vary"
     if reason is not None:
@@ -98,23 +110,23 @@ def bootstrap_interval(
     shift, span = (0.0 if statistic == "std" else float(array.min())), float(np.ptp(array))
     scaled = (array - array.min()) / span
     if large:
-        low, high = _asymptotic(scaled, statistic, level)
+        low, high = _asymptotic_bounds(scaled, statistic, level)
     else:
-        low, high, _, reason = bca([scaled], _STATISTICS[statistic], rng, level, resamples)
+        low, high, _, reason = bca_bounds([scaled], _STATISTICS[statistic], rng, level, resamples)
     if reason is not None:
-        return Interval(method, level, None, None, f"the {NAMES[statistic]}: {reason}")
+        return Interval(method, level, None, None, f"the {STATISTIC_TITLES[statistic]}: {reason}")
     return Interval(method, level, shift + span * low, shift + span * high)
 
 
-def std(values: np.ndarray, axis: int = -1) -> np.ndarray:
+def sample_std(values: np.ndarray, axis: int = -1) -> np.ndarray:
     """Returns the SD (ddof 1) along an axis, of equal values exactly 0 (see `describe`)."""
     return np.where(np.ptp(values, axis=axis) == 0, 0.0, np.std(values, axis=axis, ddof=1))
 
 
 _STATISTICS: dict[str, Callable[..., np.ndarray]] = {
     "mean": lambda values, axis=-1: np.round(np.mean(values, axis=axis), 12),
-    "std": lambda values, axis=-1: np.round(std(values, axis), 12),
-    "iqm": lambda values, axis=-1: np.round(middle_mean(values, axis), 12),
+    "std": lambda values, axis=-1: np.round(sample_std(values, axis), 12),
+    "iqm": lambda values, axis=-1: np.round(trimmed_mean(values, axis), 12),
 }
 
 
@@ -126,22 +138,22 @@ def log_std_variance(values: np.ndarray) -> float:
     return float(kurtosis - (n - 3) / (n - 1)) / (4 * n)
 
 
-def quantile_of_level(level: float) -> float:
+def two_sided_z(level: float) -> float:
     """Returns how many standard errors a two-sided interval of that level reaches to each side."""
     from scipy import special
 
     return float(special.ndtri((1 + level) / 2))
 
 
-def _asymptotic(values: np.ndarray, statistic: Statistic, level: float) -> tuple[float, float]:
-    z, n = quantile_of_level(level), len(values)
+def _asymptotic_bounds(values: np.ndarray, statistic: BootstrapStatistic, level: float) -> tuple[float, float]:
+    z, n = two_sided_z(level), len(values)
     if statistic == "std":
         factor = np.exp(z * np.sqrt(log_std_variance(values)))
-        return float(std(values) / factor), float(std(values) * factor)
+        return float(sample_std(values) / factor), float(sample_std(values) * factor)
     if statistic == "mean":
         middle, error = np.mean(values), np.std(values, ddof=1) / np.sqrt(n)
     else:  # the standard error of a trimmed mean: values in the tails count as the last that is not cut
-        ordered, cut = np.sort(values), int(TRIM * n)
+        ordered, cut = np.sort(values), int(IQM_TRIM * n)
         winsorised = np.clip(ordered, ordered[cut], ordered[n - cut - 1])
-        middle, error = middle_mean(values), np.std(winsorised, ddof=1) / ((1 - 2 * TRIM) * np.sqrt(n))
+        middle, error = trimmed_mean(values), np.std(winsorised, ddof=1) / ((1 - 2 * IQM_TRIM) * np.sqrt(n))
     return float(middle - z * error), float(middle + z * error)

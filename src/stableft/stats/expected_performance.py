@@ -12,7 +12,7 @@ PLUG_IN = "expected maximum, plug-in (draws with replacement)"
 UNBIASED = "expected maximum, unbiased (draws without replacement)"
 BOOTSTRAP_MAX = "expected maximum, bootstrap"
 BOOTSTRAP_TEST = "test score of the best validation score, bootstrap"
-DRAWS = 1000  # Z sec. 4
+EXPECTED_DRAWS = 1000  # Z sec. 4
 MIN_RUNS = 2
 
 
@@ -39,13 +39,13 @@ def expected_max(val: Values, trials: int | Sequence[int], nan_as: float | None 
     The SD is that of the best score under the same weights: at n = 1 the SD of the scores with ddof 0. A NaN score
     has no place in the order: there is no expectation, unless `nan_as` gives the score that it counts for.
     """
-    scores, numbers, reason = _scores(val, trials, nan_as)
+    scores, numbers, reason = _check_scores(val, trials, nan_as)
     n = len(scores)
 
     def weights(k: int) -> np.ndarray:
         return np.diff((np.arange(n + 1) / n) ** k)
 
-    return _weighted(PLUG_IN, scores, numbers, [None if reason else weights(k) for k in numbers], reason)
+    return _weighted_curve(PLUG_IN, scores, numbers, [None if reason else weights(k) for k in numbers], reason)
 
 
 def expected_max_unbiased(val: Values, trials: int | Sequence[int], nan_as: float | None = None) -> ExpectedCurve:
@@ -55,7 +55,7 @@ def expected_max_unbiased(val: Values, trials: int | Sequence[int], nan_as: floa
     n trials; there is none for n > N. The SD is that of the best score under the same weights, so 0 at n = N.
     NaN is as in `expected_max`.
     """
-    scores, numbers, reason = _scores(val, trials, nan_as)
+    scores, numbers, reason = _check_scores(val, trials, nan_as)
     n = len(scores)
 
     def weights(k: int) -> np.ndarray:
@@ -64,31 +64,31 @@ def expected_max_unbiased(val: Values, trials: int | Sequence[int], nan_as: floa
     beyond = [k for k in numbers if k > n]
     if reason is None and beyond:
         reason = f"{n} runs cannot tell without bias the best of {min(beyond)} or more"
-        return _weighted(UNBIASED, scores, numbers, [weights(k) if k <= n else None for k in numbers], reason)
-    return _weighted(UNBIASED, scores, numbers, [None if reason else weights(k) for k in numbers], reason)
+        return _weighted_curve(UNBIASED, scores, numbers, [weights(k) if k <= n else None for k in numbers], reason)
+    return _weighted_curve(UNBIASED, scores, numbers, [None if reason else weights(k) for k in numbers], reason)
 
 
 def expected_max_bootstrap(
     val: Values,
     trials: int | Sequence[int],
     rng: np.random.Generator,
-    draws: int = DRAWS,
+    draws: int = EXPECTED_DRAWS,
     nan_as: float | None = None,
 ) -> ExpectedCurve:
     """Returns mean and SD (ddof 1) of the best of n scores drawn with replacement, over `draws` draws (Z Fig. 12).
 
     It is `expected_max` but for the error of the simulation. NaN is as there.
     """
-    scores, numbers, reason = _scores(val, trials, nan_as)
-    return _simulated(BOOTSTRAP_MAX, scores, scores, numbers, rng, draws, reason)
+    scores, numbers, reason = _check_scores(val, trials, nan_as)
+    return _simulated_curve(BOOTSTRAP_MAX, scores, scores, numbers, rng, draws, reason)
 
 
-def expected_test(
+def expected_test_score(
     val: Values,
     test: Values,
     trials: int | Sequence[int],
     rng: np.random.Generator,
-    draws: int = DRAWS,
+    draws: int = EXPECTED_DRAWS,
     nan_as: float | None = None,
 ) -> ExpectedCurve:
     """Returns mean and SD (ddof 1) of the test score of the run with the best validation score of n (Z Fig. 4).
@@ -101,13 +101,13 @@ def expected_test(
         ValueError: there are not as many test as validation scores.
     """
     order = np.asarray(val, dtype=float)
-    scores, numbers, reason = _scores(test, trials, nan_as, "test ")
+    scores, numbers, reason = _check_scores(test, trials, nan_as, "test ")
     if len(order) != len(scores):
         raise ValueError(f"each run needs a validation and a test score, here are {len(order)} and {len(scores)}")
-    return _simulated(BOOTSTRAP_TEST, order, scores, numbers, rng, draws, reason)
+    return _simulated_curve(BOOTSTRAP_TEST, order, scores, numbers, rng, draws, reason)
 
 
-def _scores(
+def _check_scores(
     values: Values, trials: int | Sequence[int], nan_as: float | None, kind: str = ""
 ) -> tuple[np.ndarray, tuple[int, ...], str | None]:
     """Returns the scores, with `nan_as` for NaN, the numbers of trials, and why there is no expectation."""
@@ -133,7 +133,7 @@ def _scores(
     return scores, numbers, None
 
 
-def _weighted(
+def _weighted_curve(
     method: str,
     scores: np.ndarray,
     numbers: tuple[int, ...],
@@ -155,7 +155,7 @@ def _weighted(
     return ExpectedCurve(method, numbers, tuple(means), tuple(stds), len(scores), None, reason)
 
 
-def _simulated(
+def _simulated_curve(
     method: str,
     order: np.ndarray,
     scores: np.ndarray,

@@ -10,21 +10,21 @@ from stableft.stats.summary import (
     BOSCHLOO,
     LEVENE,
     MIN_VALUES,
-    WELCH_OF_VALUES,
+    WELCH_T_TEST,
     Center,
     Interval,
     Values,
-    describe,
-    unusable,
+    summarize,
+    unusable_reason,
 )
-from stableft.stats.tests import MOST_TABLES, STABLE, levene_statistics, wilson
+from stableft.stats.tests import LOOKS_STABLE, MAX_BOSCHLOO_TABLES, levene_statistics, wilson_interval
 
-DRAWS = 5000  # a power near .8 is then known to about 1.1 points
-MOST_SEEDS = 1000  # n an arm beyond which no one is asked to go
-CHUNK = 200_000  # values at a time: what fits a processor's cache
+POWER_DRAWS = 5000  # a power near .8 is then known to about 1.1 points
+MAX_SEEDS_PER_ARM = 1000  # n an arm beyond which no one is asked to go
+SIMULATED_AT_ONCE = 200_000  # values at a time: what fits a processor's cache
 
-Pairs = Callable[[int], tuple[np.ndarray, np.ndarray]]  # how many pairs of samples -> the samples, one in each row
-Rejects = Callable[[np.ndarray, np.ndarray], np.ndarray]
+DrawPairs = Callable[[int], tuple[np.ndarray, np.ndarray]]  # how many pairs of samples -> the samples, one in each row
+RejectsPairs = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class PowerPoint:
     interval: Interval
 
 
-def power(
+def simulate_levene_power(
     sd: float,
     ratio: float,
     alpha: float,
     n: int,
     rng: np.random.Generator,
     center: Center = "median",
-    draws: int = DRAWS,
+    draws: int = POWER_DRAWS,
 ) -> PowerPoint:
     """Returns in which share of simulated pairs of arms, n runs each, Levene's test rejects equal spread at alpha.
 
@@ -52,24 +52,24 @@ def power(
     Raises:
         ValueError: n is below 3, sd, ratio or draws is not positive, or alpha is not between 0 and 1.
     """
-    check(alpha, n, draws)
+    check_power_arguments(alpha, n, draws)
     if not (0 < sd < np.inf and 0 < ratio < np.inf):
         raise ValueError(f"sd and ratio must be positive, here are {sd} and {ratio}")
 
     def pairs(k: int) -> tuple[np.ndarray, np.ndarray]:
         return rng.normal(0.0, sd, (k, n)), rng.normal(0.0, sd * ratio, (k, n))
 
-    return _simulate(pairs, _levene_rejects(n, alpha, center), n, draws)
+    return _simulate_power(pairs, _levene_rejects(n, alpha, center), n, draws)
 
 
-def power_from(
+def resample_levene_power(
     a: Values,
     b: Values,
     alpha: float,
     n: int,
     rng: np.random.Generator,
     center: Center = "median",
-    draws: int = DRAWS,
+    draws: int = POWER_DRAWS,
 ) -> PowerPoint:
     """Returns the power of Levene's test with n runs an arm drawn with replacement from the scores of real runs.
 
@@ -78,28 +78,28 @@ def power_from(
     Raises:
         ValueError: n is below 3, draws is not positive, or alpha is not between 0 and 1.
     """
-    check(alpha, n, draws)
-    return _resampled(a, b, _levene_rejects(n, alpha, center), n, rng, draws, STABLE)
+    check_power_arguments(alpha, n, draws)
+    return _resample_power(a, b, _levene_rejects(n, alpha, center), n, rng, draws, LOOKS_STABLE)
 
 
-def power_of_means(
-    a: Values, b: Values, alpha: float, n: int, rng: np.random.Generator, draws: int = DRAWS
+def resample_welch_power(
+    a: Values, b: Values, alpha: float, n: int, rng: np.random.Generator, draws: int = POWER_DRAWS
 ) -> PowerPoint:
     """Returns the power of Welch's two-sided t-test with n runs an arm drawn with replacement from real scores.
 
     Raises:
         ValueError: as in `power_from`.
     """
-    check(alpha, n, draws)
+    check_power_arguments(alpha, n, draws)
 
     def rejects(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return welch_p(x, y) < alpha  # NaN, where neither varies, is not
+        return welch_p_values(x, y) < alpha  # NaN, where neither varies, is not
 
-    return _resampled(a, b, rejects, n, rng, draws, "better than it is")
+    return _resample_power(a, b, rejects, n, rng, draws, "better than it is")
 
 
 def seeds_needed(
-    power_at: Callable[[int], float | None], target: float = 0.8, most: int = MOST_SEEDS, one_by_one: int = 0
+    power_at: Callable[[int], float | None], target: float = 0.8, most: int = MAX_SEEDS_PER_ARM, one_by_one: int = 0
 ) -> int | None:
     """Returns the smallest n from 3 to `most` at which `power_at(n)` reaches the target; None: none does.
 
@@ -131,33 +131,33 @@ def seeds_needed(
     return enough
 
 
-def welch_p(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def welch_p_values(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Returns the two-sided p-value of Welch's t-test of every pair of rows, NaN where neither row varies."""
     from scipy import special
 
-    (mean_x, error_x), (mean_y, error_y) = ((v.mean(axis=-1), _squared_error(v)) for v in (x, y))
+    (mean_x, error_x), (mean_y, error_y) = ((v.mean(axis=-1), _squared_standard_error(v)) for v in (x, y))
     none = error_x + error_y == 0
     total = np.where(none, 1.0, error_x + error_y)
     freedom = total**2 / np.where(none, 1.0, error_x**2 / (x.shape[-1] - 1) + error_y**2 / (y.shape[-1] - 1))
     return np.where(none, np.nan, 2 * special.stdtr(freedom, -np.abs(mean_x - mean_y) / np.sqrt(total)))
 
 
-def _squared_error(values: np.ndarray) -> np.ndarray:
+def _squared_standard_error(values: np.ndarray) -> np.ndarray:
     return np.where(np.ptp(values, axis=-1) == 0, 0.0, np.var(values, axis=-1, ddof=1) / values.shape[-1])
 
 
-def _levene_rejects(n: int, alpha: float, center: Center) -> Rejects:
+def _levene_rejects(n: int, alpha: float, center: Center) -> RejectsPairs:
     from scipy import special
 
     critical = float(special.fdtri(1, 2 * n - 2, 1 - alpha))
     return lambda x, y: levene_statistics(x, y, center) > critical  # NaN, where there is no test, is not
 
 
-def _resampled(
-    a: Values, b: Values, rejects: Rejects, n: int, rng: np.random.Generator, draws: int, looks: str
+def _resample_power(
+    a: Values, b: Values, rejects: RejectsPairs, n: int, rng: np.random.Generator, draws: int, looks: str
 ) -> PowerPoint:
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    reason = unusable(x, y, looks=looks)
+    reason = unusable_reason(x, y, looks=looks)
     if reason is None and np.ptp(x) == 0 and np.ptp(y) == 0:
         reason = "neither group varies"
     if reason is not None:
@@ -166,16 +166,16 @@ def _resampled(
     def pairs(k: int) -> tuple[np.ndarray, np.ndarray]:
         return x[rng.integers(0, len(x), (k, n))], y[rng.integers(0, len(y), (k, n))]
 
-    return _simulate(pairs, rejects, n, draws)
+    return _simulate_power(pairs, rejects, n, draws)
 
 
-def _simulate(pairs: Pairs, rejects: Rejects, n: int, draws: int) -> PowerPoint:
-    at_once = max(1, CHUNK // n)
+def _simulate_power(pairs: DrawPairs, rejects: RejectsPairs, n: int, draws: int) -> PowerPoint:
+    at_once = max(1, SIMULATED_AT_ONCE // n)
     rejected = sum(int(rejects(*pairs(min(at_once, draws - done))).sum()) for done in range(0, draws, at_once))
-    return PowerPoint(n, rejected / draws, wilson(rejected, draws))
+    return PowerPoint(n, rejected / draws, wilson_interval(rejected, draws))
 
 
-def check(alpha: float, n: int, draws: int = DRAWS) -> None:
+def check_power_arguments(alpha: float, n: int, draws: int = POWER_DRAWS) -> None:
     """Raises ValueError for what no power can be computed of."""
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must be between 0 and 1, here it is {alpha}")
@@ -185,9 +185,9 @@ def check(alpha: float, n: int, draws: int = DRAWS) -> None:
         raise ValueError(f"draws must be at least 1, here they are {draws}")
 
 
-SIZES = (5, 10, 15, 20, 25, 30, 40, 50, 75, 100)
-LARGER_SIZES = (150, 200, 300, 500, 750, 1000)  # shown as far as the number needed
-MISSING = "-"
+CURVE_SIZES = (5, 10, 15, 20, 25, 30, 40, 50, 75, 100)
+LARGER_CURVE_SIZES = (150, 200, 300, 500, 750, 1000)  # shown as far as the number needed
+NO_POWER_VALUE = "-"
 
 
 @dataclass(frozen=True)
@@ -211,14 +211,14 @@ class PowerCurve:
     reason: str | None = None
 
 
-def power_of_normal(
+def compute_normal_power_curve(
     sd: float,
     ratio: float,
     alpha: float = 0.05,
     target: float = 0.8,
     center: Center = "median",
     seed: int = 0,
-    draws: int = DRAWS,
+    draws: int = POWER_DRAWS,
 ) -> PowerCurve:
     """Returns the power of Levene's test on normal scores with SD `sd` in one arm and `sd * ratio` in the other.
 
@@ -227,11 +227,13 @@ def power_of_normal(
     Raises:
         ValueError: sd or ratio is not positive, or alpha or target is not between 0 and 1.
     """
-    empty = PowerCurve(LEVENE, center, None, _normal(sd, ratio), alpha, target, draws, seed, (), None)
-    return _fill(empty, lambda n: power(sd, ratio, alpha, n, np.random.default_rng([seed, n]), center, draws))
+    empty = PowerCurve(LEVENE, center, None, _describe_normal_effect(sd, ratio), alpha, target, draws, seed, (), None)
+    return _fill_curve(
+        empty, lambda n: simulate_levene_power(sd, ratio, alpha, n, np.random.default_rng([seed, n]), center, draws)
+    )
 
 
-def power_of_scores(
+def compute_observed_power_curves(
     a: Values,
     b: Values,
     failed_a: Sequence[bool | None] | None,
@@ -240,7 +242,7 @@ def power_of_scores(
     target: float = 0.8,
     center: Center = "median",
     seed: int = 0,
-    draws: int = DRAWS,
+    draws: int = POWER_DRAWS,
 ) -> list[PowerCurve]:
     """Returns the power to find again what two arms of real runs show: of spread, of failures, of means.
 
@@ -254,18 +256,29 @@ def power_of_scores(
     def rng(n: int) -> np.random.Generator:
         return np.random.default_rng([seed, n])
 
-    spread = PowerCurve(LEVENE, center, None, _of("SD", "std", a, b), alpha, target, draws, seed, (), None)
+    spread = PowerCurve(
+        LEVENE, center, None, _describe_observed_effect("SD", "std", a, b), alpha, target, draws, seed, (), None
+    )
     means = PowerCurve(
-        WELCH_OF_VALUES, None, "two-sided", _of("mean", "mean", a, b), alpha, target, draws, seed, (), None
+        WELCH_T_TEST,
+        None,
+        "two-sided",
+        _describe_observed_effect("mean", "mean", a, b),
+        alpha,
+        target,
+        draws,
+        seed,
+        (),
+        None,
     )
     return [
-        _fill(spread, lambda n: power_from(a, b, alpha, n, rng(n), center, draws)),
-        _failures(failed_a, failed_b, alpha, target),
-        _fill(means, lambda n: power_of_means(a, b, alpha, n, rng(n), draws)),
+        _fill_curve(spread, lambda n: resample_levene_power(a, b, alpha, n, rng(n), center, draws)),
+        _failure_power_curve(failed_a, failed_b, alpha, target),
+        _fill_curve(means, lambda n: resample_welch_power(a, b, alpha, n, rng(n), draws)),
     ]
 
 
-def _failures(
+def _failure_power_curve(
     failed_a: Sequence[bool | None] | None, failed_b: Sequence[bool | None] | None, alpha: float, target: float
 ) -> PowerCurve:
     empty = PowerCurve(BOSCHLOO, None, "less", "failed runs", alpha, target, None, None, (), None)
@@ -278,23 +291,25 @@ def _failures(
     shares = [k / n for k, n in counts]
     if shares[0] == shares[1]:
         return replace(empty, reason="both arms fail equally often")
-    return _fill(empty, lambda n: power_of_failures(shares[0], shares[1], alpha, n), SIZES[-1])
+    return _fill_curve(empty, lambda n: enumerate_boschloo_power(shares[0], shares[1], alpha, n), CURVE_SIZES[-1])
 
 
-def _fill(empty: PowerCurve, power_at: Callable[[int], PowerPoint], one_by_one: int = 0) -> PowerCurve:
+def _fill_curve(empty: PowerCurve, power_at: Callable[[int], PowerPoint], one_by_one: int = 0) -> PowerCurve:
     """Returns the curve with its points, and the number of seeds that its target needs."""
     point = cache(power_at)
-    first = point(SIZES[0])
+    first = point(CURVE_SIZES[0])
     if first.power is None:
         return replace(empty, reason=first.interval.reason)
     needed = seeds_needed(lambda n: point(n).power, empty.target, one_by_one=one_by_one)
     last = (
-        next((n for n in LARGER_SIZES if n >= (needed or 0)), MOST_SEEDS)
-        if needed and needed > SIZES[-1]
-        else SIZES[-1]
+        next((n for n in LARGER_CURVE_SIZES if n >= (needed or 0)), MAX_SEEDS_PER_ARM)
+        if needed and needed > CURVE_SIZES[-1]
+        else CURVE_SIZES[-1]
     )
-    sizes = {n for n in (*SIZES, *LARGER_SIZES) if n <= last} | ({needed} if needed else {MOST_SEEDS})
-    reason = None if needed else f"the power stays below {empty.target:g} with up to {MOST_SEEDS} seeds an arm"
+    sizes = {n for n in (*CURVE_SIZES, *LARGER_CURVE_SIZES) if n <= last} | (
+        {needed} if needed else {MAX_SEEDS_PER_ARM}
+    )
+    reason = None if needed else f"the power stays below {empty.target:g} with up to {MAX_SEEDS_PER_ARM} seeds an arm"
     return replace(empty, points=tuple(point(n) for n in sorted(sizes)), needed=needed, reason=reason)
 
 
@@ -302,34 +317,34 @@ def render_power(curves: PowerCurve | Sequence[PowerCurve]) -> str:
     """Returns the curves as text that ends with a newline: a table of power over n, and a sentence about each."""
     curves = [curves] if isinstance(curves, PowerCurve) else list(curves)
     shown = [curve for curve in curves if curve.points]
-    lines = _table(shown) if shown else []
-    return "\n".join([*lines, *([""] if shown else []), *map(_sentence, curves)]) + "\n"
+    lines = _power_table(shown) if shown else []
+    return "\n".join([*lines, *([""] if shown else []), *map(_describe_curve, curves)]) + "\n"
 
 
-def _table(curves: Sequence[PowerCurve]) -> list[str]:
+def _power_table(curves: Sequence[PowerCurve]) -> list[str]:
     heads = ["n per arm", *(curve.test for curve in curves)]
     found = [{point.n: point.power for point in curve.points} for curve in curves]
     rows = []
     for n in sorted(set().union(*found)):
         values = (powers.get(n) for powers in found)
-        rows.append([str(n), *(MISSING if value is None else f"{value:.2f}" for value in values)])
+        rows.append([str(n), *(NO_POWER_VALUE if value is None else f"{value:.2f}" for value in values)])
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (heads, *rows)]
 
 
-def _sentence(curve: PowerCurve) -> str:
+def _describe_curve(curve: PowerCurve) -> str:
     kind = {"less": "one-sided"}.get(curve.alternative or "", curve.alternative)
     kind = f"centre {curve.center}" if curve.center else kind
     test = f"{curve.test} ({kind}) at alpha {curve.alpha:g}, {curve.effect}"
     if curve.needed is None:
-        how = f" ({_how(curve)})" if curve.points else ""
+        how = f" ({_describe_method(curve)})" if curve.points else ""
         return f"{test}: no number of seeds, {curve.reason}{how}."
     point = next(point for point in curve.points if point.n == curve.needed)
     needs = f"{curve.needed} seeds an arm for a power of {curve.target:g}"
-    return f"{test}: {needs}; there it is {_with_error(point)}, {_how(curve)}."
+    return f"{test}: {needs}; there it is {_format_power(point)}, {_describe_method(curve)}."
 
 
-def _with_error(point: PowerPoint) -> str:
+def _format_power(point: PowerPoint) -> str:
     interval = point.interval
     if interval.low == interval.high:
         return f"{point.power:.3f}"
@@ -337,28 +352,28 @@ def _with_error(point: PowerPoint) -> str:
     return f"{point.power:.3f} ({error})"
 
 
-def _how(curve: PowerCurve) -> str:
+def _describe_method(curve: PowerCurve) -> str:
     return "all tables enumerated" if curve.draws is None else f"{curve.draws:,} draws, seed {curve.seed}"
 
 
-def _normal(sd: float, ratio: float) -> str:
+def _describe_normal_effect(sd: float, ratio: float) -> str:
     return f"normal scores with SD {sd:g} against {sd * ratio:g}"
 
 
-def _of(name: str, field: str, a: Values, b: Values) -> str:
-    values = [getattr(describe(group), field) for group in (a, b)]
+def _describe_observed_effect(name: str, field: str, a: Values, b: Values) -> str:
+    values = [getattr(summarize(group), field) for group in (a, b)]
     counts = [len(group) for group in (a, b)]
     shown = " against ".join(
-        f"{MISSING if value is None else f'{value:.3g}'} of {n}" for value, n in zip(values, counts, strict=True)
+        f"{NO_POWER_VALUE if value is None else f'{value:.3g}'} of {n}" for value, n in zip(values, counts, strict=True)
     )
     return f"{name} {shown} scores"
 
 
-ENUMERATED = "enumeration"
-SHARES = 1001  # common shares at which the size of the test is looked at
+ENUMERATION = "enumeration"
+NULL_SHARES_TRIED = 1001  # common shares at which the size of the test is looked at
 
 
-def power_of_failures(share_a: float, share_b: float, alpha: float, n: int) -> PowerPoint:
+def enumerate_boschloo_power(share_a: float, share_b: float, alpha: float, n: int) -> PowerPoint:
     """Returns the power of Boschloo's one-sided test: the arm with the smaller share of failed runs fails less often.
 
     Every table of n runs an arm is counted with its probability, so nothing is simulated; with shares that are equal
@@ -367,34 +382,34 @@ def power_of_failures(share_a: float, share_b: float, alpha: float, n: int) -> P
     Raises:
         ValueError: a share or alpha is out of range, or n is below 3.
     """
-    check(alpha, n)
+    check_power_arguments(alpha, n)
     if not (0 <= share_a <= 1 and 0 <= share_b <= 1):
         raise ValueError(f"a share of failed runs must be between 0 and 1, here are {share_a} and {share_b}")
-    less, more = _chances(np.array(sorted((share_a, share_b))), n)
-    value = float(min(1.0, less @ rejected_tables(n, alpha) @ more))
-    return PowerPoint(n, value, Interval(ENUMERATED, 1.0, value, value))
+    less, more = _failure_count_probabilities(np.array(sorted((share_a, share_b))), n)
+    value = float(min(1.0, less @ boschloo_rejections(n, alpha) @ more))
+    return PowerPoint(n, value, Interval(ENUMERATION, 1.0, value, value))
 
 
-def rejected_tables(n: int, alpha: float) -> np.ndarray:
+def boschloo_rejections(n: int, alpha: float) -> np.ndarray:
     """Returns of every table (failed in a, failed in b) whether the test of "a fails less often" rejects at alpha."""
-    fisher = _fisher_less(n)
-    if n * n > MOST_TABLES:
+    fisher = _fisher_p_values(n)
+    if n * n > MAX_BOSCHLOO_TABLES:
         return fisher < alpha
-    chances = _chances(np.linspace(0, 1, SHARES), n)
+    chances = _failure_count_probabilities(np.linspace(0, 1, NULL_SHARES_TRIED), n)
     levels = np.unique(fisher)
     below, above = -1, len(levels)  # the p-value of a table rises with its Fisher p-value
     while above - below > 1:
         middle = (below + above) // 2
-        p = (chances @ _at_most(fisher, levels[middle]) * chances).sum(axis=1).max()
+        p = (chances @ _at_most_level(fisher, levels[middle]) * chances).sum(axis=1).max()
         below, above = (middle, above) if p < alpha else (below, middle)
-    return _at_most(fisher, levels[below]) if below >= 0 else np.zeros_like(fisher, dtype=bool)
+    return _at_most_level(fisher, levels[below]) if below >= 0 else np.zeros_like(fisher, dtype=bool)
 
 
-def _at_most(fisher: np.ndarray, level: float) -> np.ndarray:
+def _at_most_level(fisher: np.ndarray, level: float) -> np.ndarray:
     return fisher <= level * (1 + 1e-12)  # equal but for rounding
 
 
-def _fisher_less(n: int) -> np.ndarray:
+def _fisher_p_values(n: int) -> np.ndarray:
     """Returns the one-sided p-value of Fisher's exact test of every table: P(at most so many of the failed in a)."""
     from scipy import special
 
@@ -409,7 +424,7 @@ def _fisher_less(n: int) -> np.ndarray:
     return tails
 
 
-def _chances(shares: np.ndarray, n: int) -> np.ndarray:
+def _failure_count_probabilities(shares: np.ndarray, n: int) -> np.ndarray:
     """Returns the probability of each number of failures, 0 to n, for each share."""
     from scipy import stats
 

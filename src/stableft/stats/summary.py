@@ -9,7 +9,7 @@ import numpy as np
 MIN_VALUES = 3  # with fewer the absolute deviations of a group carry no information; SciPy's Levene answers p near 0
 
 
-def few_reason(*groups: np.ndarray, least: int = MIN_VALUES) -> str | None:
+def too_few_reason(*groups: np.ndarray, least: int = MIN_VALUES) -> str | None:
     """Says that a group has fewer than `least` values."""
     counts = [len(group) for group in groups]
     if min(counts) >= least:
@@ -28,9 +28,9 @@ def nan_reason(*groups: np.ndarray, looks: str = "better than it is") -> str | N
     return f"{counts} values are NaN: leaving out the runs that diverged would make their group look {looks}"
 
 
-def unusable(*groups: np.ndarray, looks: str = "better than it is") -> str | None:
+def unusable_reason(*groups: np.ndarray, looks: str = "better than it is") -> str | None:
     """Says why groups cannot be described or compared: too few values, or some that are not finite."""
-    return few_reason(*groups) or nan_reason(*groups, looks=looks)
+    return too_few_reason(*groups) or nan_reason(*groups, looks=looks)
 
 
 Values = Sequence[float] | np.ndarray
@@ -38,16 +38,18 @@ Center = Literal["median", "mean", "trimmed"]
 Alternative = Literal["two-sided", "greater", "less"]
 
 LEVENE = "Levene's test"
-STUDENT = "Student's t-test"
+STUDENT_T_TEST = "Student's t-test"
 STUDENT_FROM_SUMMARIES = "Student's t-test from summaries"
-WELCH_OF_VALUES = "Welch's t-test"
-WELCH = "Welch's t-test from summaries"
+WELCH_T_TEST = "Welch's t-test"
+WELCH_FROM_SUMMARIES = "Welch's t-test from summaries"
 BOSCHLOO = "Boschloo's exact test"
 FISHER = "Fisher's exact test"
 MANN_WHITNEY = "Mann-Whitney U test"
 PERMUTATION = "Permutation test"
 RESAMPLES = 9999
-LARGE = 2000  # values in a group above which an interval is asymptotic: resampling takes long and says the same
+ASYMPTOTIC_ABOVE = (
+    2000  # values in a group above which an interval is asymptotic: resampling takes long and says the same
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Ratio:
+class SdRatio:
     """The std of one group over that of another; `value` is None where there is none, and `reason` says why."""
 
     value: float | None
@@ -106,7 +108,7 @@ class Ratio:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class PointEstimate:
     """One number of `n` values; `value` is None where there is none, and `reason` says why."""
 
     value: float | None
@@ -115,7 +117,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Improvement:
+class ImprovementProbability:
     """How likely a run of one group beats one of another; `test` asks whether that differs from one half."""
 
     value: float | None
@@ -126,15 +128,15 @@ class Improvement:
     reason: str | None = None
 
 
-def holds(result: TestResult, alpha: float) -> bool:
+def is_significant(result: TestResult, alpha: float) -> bool:
     """True where there is a test and its p-value is below alpha."""
     return result.p is not None and result.p < alpha
 
 
-TRIM = 0.25  # of each end: what is left is the middle half
+IQM_TRIM = 0.25  # of each end: what is left is the middle half
 
 
-def describe(values: Values) -> Summary:
+def summarize(values: Values) -> Summary:
     """Returns count, centre and spread of the values; NaN is counted and kept out of the statistics."""
     array = np.asarray(values, dtype=float)
     finite = array[np.isfinite(array)]
@@ -148,17 +150,17 @@ def describe(values: Values) -> Summary:
     return Summary(n, n_nan, mean, std, float(np.median(finite)), low, high)
 
 
-def iqm(values: Values) -> Estimate:
+def iqm(values: Values) -> PointEstimate:
     """Returns the interquartile mean: that of the values left when a quarter of them, rounded down, is cut at each end.
 
     This is `scipy.stats.trim_mean(values, 0.25)`, as rliable has it; of three values nothing is cut.
     """
     array = np.asarray(values, dtype=float)
-    reason = unusable(array)
-    return Estimate(None if reason else float(middle_mean(array)), len(array), reason)
+    reason = unusable_reason(array)
+    return PointEstimate(None if reason else float(trimmed_mean(array)), len(array), reason)
 
 
-def middle_mean(values: np.ndarray, axis: int = -1, trim: float = TRIM) -> np.ndarray:
+def trimmed_mean(values: np.ndarray, axis: int = -1, trim: float = IQM_TRIM) -> np.ndarray:
     """Returns the mean along the last axis without the share `trim` of values, rounded down, at each end."""
     assert axis == -1
     n = values.shape[-1]

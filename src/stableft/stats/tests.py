@@ -7,38 +7,38 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from stableft.stats.bootstrap import AT_ONCE, BCA, bca, log_std_variance, quantile_of_level, std
+from stableft.stats.bootstrap import BCA, VALUES_DRAWN_AT_ONCE, bca_bounds, log_std_variance, sample_std, two_sided_z
 from stableft.stats.summary import (
+    ASYMPTOTIC_ABOVE,
     BOSCHLOO,
     FISHER,
-    LARGE,
     LEVENE,
     MANN_WHITNEY,
     PERMUTATION,
     RESAMPLES,
-    STUDENT,
     STUDENT_FROM_SUMMARIES,
-    WELCH,
-    WELCH_OF_VALUES,
+    STUDENT_T_TEST,
+    WELCH_FROM_SUMMARIES,
+    WELCH_T_TEST,
     Alternative,
     Center,
-    Improvement,
+    ImprovementProbability,
     Interval,
-    Ratio,
+    SdRatio,
     Summary,
     TestResult,
     Values,
-    describe,
-    holds,
-    middle_mean,
+    is_significant,
     nan_reason,
-    unusable,
+    summarize,
+    trimmed_mean,
+    unusable_reason,
 )
 
-ENDLESS = 1e300  # a ratio to nothing, in a form that can be ranked
-DELTA = "delta method on the log ratio"
-TRIMMED = 0.05  # of each end, SciPy's default; nothing of a group of fewer than 20
-STABLE = "stable"  # what a group looks without the runs that diverged
+INFINITE_RATIO = 1e300  # a ratio to nothing, in a form that can be ranked
+DELTA_METHOD = "delta method on the log ratio"
+LEVENE_TRIM = 0.05  # of each end, SciPy's default; nothing of a group of fewer than 20
+LOOKS_STABLE = "stable"  # what a group looks without the runs that diverged
 
 
 def levene(a: Values, b: Values, center: Center = "median") -> TestResult:
@@ -50,7 +50,7 @@ def levene(a: Values, b: Values, center: Center = "median") -> TestResult:
     """
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     statistic = p = None
-    reason = _no_levene(x, y, center)
+    reason = _no_levene_reason(x, y, center)
     if reason is None:
         from scipy import special, stats  # takes a second to import
 
@@ -68,7 +68,7 @@ def levene_statistics(x: np.ndarray, y: np.ndarray, center: Center = "median") -
 
     Without a difference it follows the F distribution with 1 and n + m - 2 degrees of freedom.
     """
-    away = [np.abs(group - centre(group, center)) for group in (x, y)]
+    away = [np.abs(group - group_center(group, center)) for group in (x, y)]
     n, m = x.shape[-1], y.shape[-1]
     mean_x, mean_y = (deviations.mean(axis=-1) for deviations in away)
     within = sum(
@@ -76,37 +76,39 @@ def levene_statistics(x: np.ndarray, y: np.ndarray, center: Center = "median") -
         for deviations, mean in zip(away, (mean_x, mean_y), strict=True)
     )
     between = n * m / (n + m) * (mean_x - mean_y) ** 2
-    none = _even(x, away[0]) & _even(y, away[1])
+    none = _deviations_are_constant(x, away[0]) & _deviations_are_constant(y, away[1])
     return np.where(none, np.nan, (n + m - 2) * between / np.where(none, 1.0, within))
 
 
-def centre(values: np.ndarray, center: Center) -> np.ndarray:
+def group_center(values: np.ndarray, center: Center) -> np.ndarray:
     """Returns what deviations are taken from, along the last axis, which is kept."""
     if center == "trimmed":
-        return middle_mean(values, trim=TRIMMED)[..., np.newaxis]
+        return trimmed_mean(values, trim=LEVENE_TRIM)[..., np.newaxis]
     return (np.median if center == "median" else np.mean)(values, axis=-1, keepdims=True)
 
 
-def _even(values: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+def _deviations_are_constant(values: np.ndarray, deviations: np.ndarray) -> np.ndarray:
     """Whether the deviations do not vary, but for rounding."""
     return np.ptp(deviations, axis=-1) <= 1e-12 * (1 + np.abs(values).max(axis=-1))
 
 
-def _no_levene(x: np.ndarray, y: np.ndarray, center: Center) -> str | None:
+def _no_levene_reason(x: np.ndarray, y: np.ndarray, center: Center) -> str | None:
     """Says why SciPy's answer would mean nothing, or None."""
-    reason = unusable(x, y, looks=STABLE)
+    reason = unusable_reason(x, y, looks=LOOKS_STABLE)
     if reason is not None:
         return reason
     if np.ptp(x) == 0 and np.ptp(y) == 0:
         return "neither group varies"
     # The test compares the deviations' means with their spread. Without spread (two scores, each equally often)
     # the statistic is infinite or a rounding error.
-    if all(_even(group, np.abs(group - centre(group, center))) for group in (x, y)):
+    if all(_deviations_are_constant(group, np.abs(group - group_center(group, center))) for group in (x, y)):
         return "the absolute deviations from the centre do not vary in either group"
     return None
 
 
-def sd_ratio(a: Values, b: Values, rng: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES) -> Ratio:
+def sd_ratio(
+    a: Values, b: Values, rng: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES
+) -> SdRatio:
     """Returns std(a) / std(b) (ddof 1) with its BCa bootstrap interval, each group being resampled on its own.
 
     A resample that leaves b without spread counts as larger than any other: leaving it out would make the interval
@@ -119,53 +121,53 @@ def sd_ratio(a: Values, b: Values, rng: np.random.Generator, level: float = 0.95
     91 % where the smaller group has 25 values, in 94 % where it has 100.
     """
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    method = DELTA if max(len(x), len(y)) > LARGE else BCA
-    reason = unusable(x, y, looks=STABLE)
+    method = DELTA_METHOD if max(len(x), len(y)) > ASYMPTOTIC_ABOVE else BCA
+    reason = unusable_reason(x, y, looks=LOOKS_STABLE)
     if reason is None and np.ptp(y) == 0:
         reason = "the second group does not vary"
     if reason is not None:
-        return Ratio(None, Interval(method, level, None, None, reason), len(x), len(y), reason)
+        return SdRatio(None, Interval(method, level, None, None, reason), len(x), len(y), reason)
     value = float(ratio_of_stds(x, y))
     if value == 0:
         low, high, reason = None, None, "the first group does not vary"
-    elif method == DELTA:
-        factor = np.exp(quantile_of_level(level) * np.sqrt(log_std_variance(x) + log_std_variance(y)))
+    elif method == DELTA_METHOD:
+        factor = np.exp(two_sided_z(level) * np.sqrt(log_std_variance(x) + log_std_variance(y)))
         low, high = float(value / factor), float(value * factor)
     else:
-        low, high, reason = _bounds(x, y, rng, level, resamples)
-    return Ratio(value, Interval(method, level, low, high, reason), len(x), len(y))
+        low, high, reason = _sd_ratio_bounds(x, y, rng, level, resamples)
+    return SdRatio(value, Interval(method, level, low, high, reason), len(x), len(y))
 
 
 def ratio_of_stds(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
     """Returns std(x) / std(y) along an axis: ENDLESS where y has no spread, NaN where neither has."""
     # Rounded, so that ties among resamples are ties on every processor.
-    over, under = std(x, axis), std(y, axis)
-    endless = np.where(over > 0, ENDLESS, np.nan)
+    over, under = sample_std(x, axis), sample_std(y, axis)
+    endless = np.where(over > 0, INFINITE_RATIO, np.nan)
     return np.where(under > 0, np.round(over / np.where(under > 0, under, 1.0), 12), endless)
 
 
-def _bounds(
+def _sd_ratio_bounds(
     x: np.ndarray, y: np.ndarray, rng: np.random.Generator, level: float, resamples: int
 ) -> tuple[float | None, float | None, str | None]:
     """Returns the bounds for the ratio of the stds, or why there are none."""
     if np.ptp(np.sort(y)[1:]) == 0 or np.ptp(np.sort(y)[:-1]) == 0:
         return None, None, "the second group does not vary without one of its values"
-    low, high, ratios, reason = bca([x, y], ratio_of_stds, rng, level, resamples)
+    low, high, ratios, reason = bca_bounds([x, y], ratio_of_stds, rng, level, resamples)
     if undefined := int(np.isnan(ratios).sum()):
         return None, None, f"{undefined} of {resamples} resamples leave both groups without spread"
     if reason is not None:
         return None, None, f"the ratio: {reason}"
-    if high > ratios[ratios < ENDLESS].max():
+    if high > ratios[ratios < INFINITE_RATIO].max():
         return None, None, "the upper bound is infinite: too many resamples leave the second group without spread"
     return low, high, None
 
 
-MOST_TABLES = (
+MAX_BOSCHLOO_TABLES = (
     40_000  # n_a * n_b above which Boschloo's test, which goes through all tables, takes long and says the same
 )
 
 
-def wilson(k: int, n: int, level: float = 0.95) -> Interval:
+def wilson_interval(k: int, n: int, level: float = 0.95) -> Interval:
     """Returns the Wilson interval of a share of k in n.
 
     Raises:
@@ -195,7 +197,7 @@ def boschloo(
     if not (0 <= failed_a <= n_a and 0 <= failed_b <= n_b):
         raise ValueError(f"each count must be between 0 and its n, here are {failed_a} of {n_a}, {failed_b} of {n_b}")
     statistic = p = reason = None
-    test = BOSCHLOO if n_a * n_b <= MOST_TABLES else FISHER
+    test = BOSCHLOO if n_a * n_b <= MAX_BOSCHLOO_TABLES else FISHER
     if min(n_a, n_b) == 0:
         reason = f"each group needs a run, here are {n_a} and {n_b}"  # SciPy answers NaN
     elif failed_a + failed_b in (0, n_a + n_b):
@@ -214,13 +216,15 @@ def boschloo(
     return TestResult(test, None, alternative, statistic, p, n_a, n_b, reason)
 
 
-MANY = 500  # values in a group above which the interval is asymptotic: every resample must be sorted
+IMPROVEMENT_ASYMPTOTIC_ABOVE = (
+    500  # values in a group above which the interval is asymptotic: every resample must be sorted
+)
 DELONG = "normal approximation with DeLong's variance"
 
 
 def probability_of_improvement(
     a: Values, b: Values, rng: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES
-) -> Improvement:
+) -> ImprovementProbability:
     """Returns P(a run of a scores higher than one of b), a tie counting one half, and its BCa bootstrap interval.
 
     Each group is resampled on its own. There is no interval where all values of one group lie above the other's: then
@@ -228,13 +232,17 @@ def probability_of_improvement(
     the two-sided Mann-Whitney test, exact where both groups have at most 8 values without ties.
     """
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    method = DELONG if max(len(x), len(y)) > MANY else BCA
-    reason = unusable(x, y)
+    method = DELONG if max(len(x), len(y)) > IMPROVEMENT_ASYMPTOTIC_ABOVE else BCA
+    reason = unusable_reason(x, y)
     if reason is not None:
         nothing = TestResult(MANN_WHITNEY, None, "two-sided", None, None, len(x), len(y), reason)
-        return Improvement(None, Interval(method, level, None, None, reason), nothing, len(x), len(y), reason)
+        return ImprovementProbability(
+            None, Interval(method, level, None, None, reason), nothing, len(x), len(y), reason
+        )
     value = float(share_above(x, y))
-    return Improvement(value, _interval(x, y, value, method, rng, level, resamples), _test(x, y), len(x), len(y))
+    return ImprovementProbability(
+        value, _improvement_interval(x, y, value, method, rng, level, resamples), _mann_whitney(x, y), len(x), len(y)
+    )
 
 
 def share_above(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -249,7 +257,7 @@ def share_above(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
     return (ranks - n * (n + 1) / 2) / (n * m)
 
 
-def _test(x: np.ndarray, y: np.ndarray) -> TestResult:
+def _mann_whitney(x: np.ndarray, y: np.ndarray) -> TestResult:
     statistic = p = reason = None
     if np.ptp(np.concatenate([x, y])) == 0:
         reason = "all values of both groups are equal"
@@ -261,20 +269,20 @@ def _test(x: np.ndarray, y: np.ndarray) -> TestResult:
     return TestResult(MANN_WHITNEY, None, "two-sided", statistic, p, len(x), len(y), reason)
 
 
-def _interval(
+def _improvement_interval(
     x: np.ndarray, y: np.ndarray, value: float, method: str, rng: np.random.Generator, level: float, resamples: int
 ) -> Interval:
     if value in (0.0, 1.0) or (np.ptp(x) == 0 and np.ptp(y) == 0):
         reason = f"every resample gives {value:g}"
         return Interval(method, level, None, None, reason)
     if method == BCA:
-        low, high, _, reason = bca([x, y], share_above, rng, level, resamples)
+        low, high, _, reason = bca_bounds([x, y], share_above, rng, level, resamples)
         if reason is not None:
             return Interval(method, level, None, None, f"the probability: {reason}")
         return Interval(method, level, low, high)
     # The variance of each group's shares: how many of the other group's values each of its values is above.
     errors = [np.var(_shares_below(group, other), ddof=1) / len(group) for group, other in ((x, y), (y, x))]
-    reach = quantile_of_level(level) * float(np.sqrt(sum(errors)))
+    reach = two_sided_z(level) * float(np.sqrt(sum(errors)))
     return Interval(method, level, max(0.0, value - reach), min(1.0, value + reach))
 
 
@@ -284,7 +292,7 @@ def _shares_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     return (sides[0] + sides[1]) / (2 * len(others))
 
 
-LARGEST = "this is the largest mean"
+LARGEST_MEAN_REASON = "this is the largest mean"
 
 
 @dataclass(frozen=True)
@@ -296,10 +304,10 @@ class Moments:
     n: int
 
 
-Group = Values | Moments
+SampleOrMoments = Values | Moments
 
 
-class Marked(NamedTuple):
+class TestedMark(NamedTuple):
     """Whether a group is one of those that a rule looks for (None: there is no test), and the test of it."""
 
     flag: bool | None
@@ -312,7 +320,7 @@ def t_test(a: Values, b: Values, equal_var: bool, alternative: Alternative = "tw
     It takes two values of each group, of which at least one varies. NaN: there is no test.
     """
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    test = STUDENT if equal_var else WELCH_OF_VALUES
+    test = STUDENT_T_TEST if equal_var else WELCH_T_TEST
     reason = nan_reason(x, y)
     if reason is not None:
         return TestResult(test, None, alternative, None, None, len(x), len(y), reason)
@@ -335,7 +343,7 @@ def t_test_from_summaries(
         ValueError: a std is negative.
     """
     a, b = Moments(mean_a, std_a, n_a), Moments(mean_b, std_b, n_b)
-    return _t_test(a, b, equal_var, alternative, STUDENT_FROM_SUMMARIES if equal_var else WELCH)
+    return _t_test(a, b, equal_var, alternative, STUDENT_FROM_SUMMARIES if equal_var else WELCH_FROM_SUMMARIES)
 
 
 def welch_from_summaries(
@@ -371,57 +379,63 @@ def _t_test(a: Moments, b: Moments, equal_var: bool, alternative: Alternative, t
 
 
 def _moments(values: np.ndarray) -> Moments:
-    summary: Summary = describe(values)
+    summary: Summary = summarize(values)
     return Moments(summary.mean, summary.std, summary.n)
 
 
-def best_and_equal(groups: Sequence[Group], alpha: float = 0.05) -> tuple[Marked, ...]:
+def mark_best_and_equal(groups: Sequence[SampleOrMoments], alpha: float = 0.05) -> tuple[TestedMark, ...]:
     """Returns of each group whether it is the best or statistically equal to it (Z Table 1).
 
     The best is the first of those with the largest mean: its reason is LARGEST, for it is not tested against itself.
     Every other is equal to it unless the best is larger by Student's one-tailed t-test, p < alpha. A group without a
     test is neither. One with NaN or without values has no mean, so it cannot be the best, however good the others.
     """
-    best = largest(groups)
+    best = find_largest_mean(groups)
     if best is None:
-        return tuple(Marked(None, _student(group, group, "greater")) for group in groups)
+        return tuple(TestedMark(None, _student(group, group, "greater")) for group in groups)
     marked = []
     for i, group in enumerate(groups):
         test = _student(groups[best], group, "greater")
         if i == best:
-            marked.append(Marked(True, TestResult(test.test, None, "greater", None, None, test.n_a, test.n_b, LARGEST)))
+            marked.append(
+                TestedMark(
+                    True, TestResult(test.test, None, "greater", None, None, test.n_a, test.n_b, LARGEST_MEAN_REASON)
+                )
+            )
         else:
-            marked.append(Marked(None if test.p is None else not holds(test, alpha), test))
+            marked.append(TestedMark(None if test.p is None else not is_significant(test, alpha), test))
     return tuple(marked)
 
 
-def better_than(reference: Group, groups: Sequence[Group], alpha: float = 0.05) -> tuple[Marked, ...]:
+def mark_better_than(
+    reference: SampleOrMoments, groups: Sequence[SampleOrMoments], alpha: float = 0.05
+) -> tuple[TestedMark, ...]:
     """Returns of each group whether its mean is larger by Student's one-tailed t-test, p < alpha (Z Table 2)."""
     tests = [_student(group, reference, "greater") for group in groups]
-    return tuple(Marked(None if test.p is None else holds(test, alpha), test) for test in tests)
+    return tuple(TestedMark(None if test.p is None else is_significant(test, alpha), test) for test in tests)
 
 
-def different(a: Group, b: Group, alpha: float = 0.05) -> Marked:
+def mark_different(a: SampleOrMoments, b: SampleOrMoments, alpha: float = 0.05) -> TestedMark:
     """Returns whether two means differ by Student's two-tailed t-test, p < alpha (Z Table 4)."""
     test = _student(a, b, "two-sided")
-    return Marked(None if test.p is None else holds(test, alpha), test)
+    return TestedMark(None if test.p is None else is_significant(test, alpha), test)
 
 
-def largest(groups: Sequence[Group]) -> int | None:
+def find_largest_mean(groups: Sequence[SampleOrMoments]) -> int | None:
     """Returns the place of the first group with the largest mean; None where no group has one."""
-    means = [_mean(group) for group in groups]
+    means = [_finite_mean(group) for group in groups]
     known = [(mean, -i) for i, mean in enumerate(means) if mean is not None]
     return -max(known)[1] if known else None
 
 
-def _mean(group: Group) -> float | None:
+def _finite_mean(group: SampleOrMoments) -> float | None:
     if not isinstance(group, Moments):
         array = np.asarray(group, dtype=float)
-        return describe(array).mean if np.isfinite(array).all() else None
+        return summarize(array).mean if np.isfinite(array).all() else None
     return group.mean if group.mean is not None and np.isfinite(group.mean) else None
 
 
-def _student(a: Group, b: Group, alternative: Alternative) -> TestResult:
+def _student(a: SampleOrMoments, b: SampleOrMoments, alternative: Alternative) -> TestResult:
     if not isinstance(a, Moments) and not isinstance(b, Moments):
         return t_test(a, b, equal_var=True, alternative=alternative)
     for group in (a, b):
@@ -443,15 +457,17 @@ def holm(ps: Sequence[float | None]) -> tuple[float | None, ...]:
     return tuple(adjusted)
 
 
-Of = Literal["mean", "std", "std_ratio"]
-TITLES = {"mean": "difference of means", "std": "difference of SDs", "std_ratio": "ratio of SDs"}
-DIGITS = 10  # of a statistic in units of the range: divisions that give the same must not differ by rounding
+PermutedStatistic = Literal["mean", "std", "std_ratio"]
+PERMUTED_STATISTIC_TITLES = {"mean": "difference of means", "std": "difference of SDs", "std_ratio": "ratio of SDs"}
+PERMUTATION_DIGITS = (
+    10  # of a statistic in units of the range: divisions that give the same must not differ by rounding
+)
 
 
 def permutation_test(
     a: Values,
     b: Values,
-    of: Of,
+    of: PermutedStatistic,
     rng: np.random.Generator,
     alternative: Alternative = "two-sided",
     resamples: int = RESAMPLES,
@@ -469,22 +485,22 @@ def permutation_test(
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     ways = comb(len(x) + len(y), len(x))
     how = f"all {ways:,} permutations" if ways <= resamples else f"{resamples:,} random permutations"
-    test = f"{PERMUTATION} of the {TITLES[of]} ({how})"
+    test = f"{PERMUTATION} of the {PERMUTED_STATISTIC_TITLES[of]} ({how})"
     statistic = p = None
-    reason = _no_permutation(x, y, of)
+    reason = _no_permutation_reason(x, y, of)
     if reason is None:
         from scipy import stats  # takes a second to import
 
-        observed = {"mean": _difference_of_means, "std": _difference_of_stds, "std_ratio": _ratio}[of]
+        observed = {"mean": _difference_of_means, "std": _difference_of_stds, "std_ratio": _ratio_of_stds}[of]
         span = float(np.ptp(np.concatenate([x, y])))
-        groups = [_prepared(group, of, shift=min(x.min(), y.min()), span=span) for group in (x, y)]
+        groups = [_scale_group(group, of, shift=min(x.min(), y.min()), span=span) for group in (x, y)]
         answer = stats.permutation_test(
             groups,
             observed,
             permutation_type="independent",
             vectorized=True,
             n_resamples=resamples,
-            batch=max(1, AT_ONCE // (len(x) + len(y))),
+            batch=max(1, VALUES_DRAWN_AT_ONCE // (len(x) + len(y))),
             alternative=alternative,
             axis=-1,
             rng=rng,
@@ -494,8 +510,8 @@ def permutation_test(
     return TestResult(test, None, alternative, statistic, p, len(x), len(y), reason)
 
 
-def _no_permutation(x: np.ndarray, y: np.ndarray, of: Of) -> str | None:
-    reason = unusable(x, y, looks="better than it is" if of == "mean" else STABLE)
+def _no_permutation_reason(x: np.ndarray, y: np.ndarray, of: PermutedStatistic) -> str | None:
+    reason = unusable_reason(x, y, looks="better than it is" if of == "mean" else LOOKS_STABLE)
     if reason is not None:
         return reason
     if of == "mean":
@@ -505,22 +521,22 @@ def _no_permutation(x: np.ndarray, y: np.ndarray, of: Of) -> str | None:
     return "the second group does not vary" if of == "std_ratio" and np.ptp(y) == 0 else None
 
 
-def _prepared(group: np.ndarray, of: Of, shift: float, span: float) -> np.ndarray:
+def _scale_group(group: np.ndarray, of: PermutedStatistic, shift: float, span: float) -> np.ndarray:
     """Returns the group in units of the range of both; of SDs without its median, rounded so that ties are ties."""
     scaled = (group - shift) / span
     return scaled if of == "mean" else np.round(scaled - np.median(scaled), 14)
 
 
 def _difference_of_means(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
-    return np.round(x.mean(axis=axis) - y.mean(axis=axis), DIGITS)
+    return np.round(x.mean(axis=axis) - y.mean(axis=axis), PERMUTATION_DIGITS)
 
 
 def _difference_of_stds(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
-    return np.round(std(x, axis) - std(y, axis), DIGITS)
+    return np.round(sample_std(x, axis) - sample_std(y, axis), PERMUTATION_DIGITS)
 
 
-def _ratio(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+def _ratio_of_stds(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
     """Returns the ratio of the SDs; 1 where neither varies, for then they are equal."""
-    over, under = std(x, axis), std(y, axis)
-    endless = np.where(over > 0, ENDLESS, 1.0)
-    return np.where(under > 0, np.round(over / np.where(under > 0, under, 1.0), DIGITS), endless)
+    over, under = sample_std(x, axis), sample_std(y, axis)
+    endless = np.where(over > 0, INFINITE_RATIO, 1.0)
+    return np.where(under > 0, np.round(over / np.where(under > 0, under, 1.0), PERMUTATION_DIGITS), endless)

@@ -13,7 +13,7 @@ CLAIM_FILE = "claim.lock"
 
 
 @contextmanager
-def claim(folder: Path) -> Iterator[bool]:
+def claim_run(folder: Path) -> Iterator[bool]:
     """Yields True while this process alone may work on the run, or at once False if another one does.
 
     With the claim come the temporary files of dead writers, which are removed.

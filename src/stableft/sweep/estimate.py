@@ -10,25 +10,32 @@ import torch
 
 from stableft.config.planned_run import Execution, PlannedRun
 from stableft.config.run_config import RunConfig, canonical_json
-from stableft.config.sweep_file import START, Sweep
-from stableft.data.tokens import TokenRows
+from stableft.config.sweep_file import START_ARM, Sweep
+from stableft.data.tokens import LabeledRows
 from stableft.records.run_record import RunRecord
-from stableft.sweep.early_stopping import hopeless
-from stableft.sweep.start_runs import describe_parent, lost_starts, parents_to_train
-from stableft.sweep.state import WAITING, lacking, settles, status_of, trial_groups, unique_runs
-from stableft.text import Row, columns, duration
+from stableft.sweep.early_stopping import select_runs_to_stop
+from stableft.sweep.start_runs import describe_start_run, find_unusable_starts, start_runs_to_train
+from stableft.sweep.state import (
+    RESUMABLE_STATUSES,
+    find_missing_outputs,
+    group_for_ranking,
+    is_done,
+    read_sweep_state,
+    unique_runs,
+)
+from stableft.text import TextRow, align_columns, format_duration
 from stableft.training.environment import device_name, peak_memory
 from stableft.training.evaluate import evaluate
-from stableft.training.setup import Job, batch_indices, prepare
-from stableft.training.step import TrainState, learning_rate, make_update
+from stableft.training.setup import RunSetup, batch_indices, prepare_run
+from stableft.training.step import TrainState, learning_rate, train_on_batch
 
-PROBED_STEPS = 4  # timed, after one that is not
-HISTORY_LINE = 90  # bytes a training step leaves
-FIXED_BYTES = 8_000  # of config, record and evaluations
+TIMED_STEPS = 4  # timed, after one that is not
+HISTORY_LINE_BYTES = 90  # bytes a training step leaves
+FIXED_BYTES_PER_RUN = 8_000  # of config, record and evaluations
 
 
 @dataclass(frozen=True)
-class Cost:
+class RunCost:
     """The cost of one run of an arm on a task: seconds on the device, bytes of memory and of files."""
 
     steps: int
@@ -39,7 +46,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Line:
+class ArmEstimate:
     """An arm on a task: how many runs, how many of them left, and what one costs (None: nothing is left).
 
     `paused` of them wait at a checkpoint at the same time, until those that look hopeless are stopped; `saved` is the
@@ -50,81 +57,92 @@ class Line:
     task: str
     runs: int
     left: int
-    cost: Cost | None
+    cost: RunCost | None
     paused: int = 0
     saved: float = 0.0
 
 
 @dataclass(frozen=True)
-class Estimate:
+class SweepEstimate:
     """The cost of what is left of a sweep; `at_once` runs at a time. `damaged`: records that will be done again."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[ArmEstimate, ...]
     damaged: tuple[str, ...]
     device: str
     at_once: int
     first: tuple[str, ...] = ()  # which runs are trained first as others start from them, and which cannot be
 
 
-def estimate(sweep: Sweep, results: Path, execution: Execution, at_once: int, retry_crashed: bool = False) -> Estimate:
+def estimate_sweep(
+    sweep: Sweep, results: Path, execution: Execution, at_once: int, retry_crashed: bool = False
+) -> SweepEstimate:
     """Returns what the runs of a sweep that are not done would cost; one run at a time is measured.
 
     Raises:
         UserError: data, model or config cannot be used.
     """
-    state = status_of(results, (*sweep.runs, *sweep.parents), look_only=True)
+    state = read_sweep_state(results, (*sweep.runs, *sweep.parents), look_only=True)
     planned = unique_runs((*sweep.runs, *sweep.parents))
     done = [
         record
         for record in state.finished
-        if not (execution.complete and lacking(results, planned[record.run_id], record, execution))
+        if not (execution.complete and find_missing_outputs(results, planned[record.run_id], record, execution))
     ]
     over = (*done, *(() if retry_crashed else state.crashed))
-    first, lost = parents_to_train(sweep, results, retry_crashed), lost_starts(sweep, results, retry_crashed)
+    first, lost = (
+        start_runs_to_train(sweep, results, retry_crashed),
+        find_unusable_starts(sweep, results, retry_crashed),
+    )
     held = {run.run_id for run in sweep.runs if run.config.start_from in lost}
-    ends, ranked = _trials(sweep, {record.run_id: record for record in (*over, *state.waiting)}, held)
+    ends, ranked = _known_early_stops(sweep, {record.run_id: record for record in (*over, *state.waiting)}, held)
     counted = {record.run_id for record in over} | held | ends
-    costs: dict[tuple[str, bool], Cost] = {}
+    costs: dict[tuple[str, bool], RunCost] = {}
     groups: dict[tuple[str, str], list[PlannedRun]] = {}
     for run in (*first, *sweep.runs):
-        arm = f"{START} {run.run_id}" if run.arm == START else run.arm
+        arm = f"{START_ARM} {run.run_id}" if run.arm == START_ARM else run.arm
         groups.setdefault((arm, run.config.data.task), []).append(run)
     lines = []
     for (arm, task), runs in groups.items():
         left = unique_runs(run for run in runs if run.run_id not in counted)
         counted |= left.keys()
-        key = (_kind(runs[0].config), runs[0].arm == START)  # the weights of these are kept
+        key = (_cost_key(runs[0].config), runs[0].arm == START_ARM)  # the weights of these are kept
         if left and key not in costs:
-            costs[key] = _probe(runs[0], results, sweep, execution)
-        ruled = [sweep.rules[run_id] for run_id in left.keys() & sweep.rules.keys() - ranked if runs[0].arm != START]
+            costs[key] = _measure_cost(runs[0], results, sweep, execution)
+        ruled = [
+            sweep.rules[run_id] for run_id in left.keys() & sweep.rules.keys() - ranked if runs[0].arm != START_ARM
+        ]
         saved = sum(rule.lowest * (1 - rule.after) for rule in ruled) / max(1, len(left))
-        lines.append(Line(arm, task, len(runs), len(left), costs[key] if left else None, len(ruled), saved))
-    words = [f"{describe_parent(parent, sweep.runs)}, is trained first" for parent in first]
+        lines.append(ArmEstimate(arm, task, len(runs), len(left), costs[key] if left else None, len(ruled), saved))
+    words = [f"{describe_start_run(parent, sweep.runs)}, is trained first" for parent in first]
     told = tuple(dict.fromkeys((*words, *lost.values())))
-    return Estimate(tuple(lines), state.damaged, device_name(torch.device(execution.device)), at_once, told)
+    return SweepEstimate(tuple(lines), state.damaged, device_name(torch.device(execution.device)), at_once, told)
 
 
-def _trials(sweep: Sweep, records: Mapping[str, RunRecord], held: set[str]) -> tuple[set[str], set[str]]:
+def _known_early_stops(sweep: Sweep, records: Mapping[str, RunRecord], held: set[str]) -> tuple[set[str], set[str]]:
     """Returns the ids of runs that end as hopeless, and of all whose rank is known.
 
     As when the sweep runs: a rank is known when all runs of a setting have come to the trial of the present rule.
     """
     ends, ranked = set(), set()
     runs = [run for run in unique_runs(sweep.runs).values() if run.run_id in sweep.rules.keys() - held]
-    for (_, rule), group in trial_groups(runs, sweep.rules).items():
+    for (_, rule), group in group_for_ranking(runs, sweep.rules).items():
         there = {run.run_id: records[run.run_id] for run in group if run.run_id in records}
-        if all(r.run_id in there and settles(there[r.run_id], replace(r, pause_after=rule.after)) for r in group):
-            ends |= {run_id for run_id in hopeless(there.values(), rule) if there[run_id].status in WAITING}
+        if all(r.run_id in there and is_done(there[r.run_id], replace(r, pause_after=rule.after)) for r in group):
+            ends |= {
+                run_id
+                for run_id in select_runs_to_stop(there.values(), rule)
+                if there[run_id].status in RESUMABLE_STATUSES
+            }
             ranked |= there.keys()
     return ends, ranked
 
 
-def render_estimate(estimated: Estimate) -> str:
+def render_estimate(estimated: SweepEstimate) -> str:
     """Returns the estimate as a table and a sentence."""
-    rows: list[Row] = [("arm", "task", "runs", "left", "steps a run", "time a run", "peak memory")]
+    rows: list[TextRow] = [("arm", "task", "runs", "left", "steps a run", "time a run", "peak memory")]
     for line in estimated.lines:
         cost = line.cost
-        measured = (cost.steps, duration(cost.seconds), _bytes(cost.memory)) if cost else ("", "", "")
+        measured = (cost.steps, format_duration(cost.seconds), _format_bytes(cost.memory)) if cost else ("", "", "")
         rows.append((line.arm, line.task, line.runs, line.left, *measured))
     left = sum(line.left for line in estimated.lines)
     seconds = sum(line.left * line.cost.seconds for line in estimated.lines if line.cost)
@@ -135,66 +153,68 @@ def render_estimate(estimated: Estimate) -> str:
     saved = sum(line.left * line.cost.seconds * line.saved for line in estimated.lines if line.cost)
     rule = (
         f"of these, stop_hopeless saves up to {saved / 3600:.2f} device-hours; the checkpoints of {paused} runs that "
-        f"pause for it take {_bytes(waiting)} until those that look hopeless are stopped"
+        f"pause for it take {_format_bytes(waiting)} until those that look hopeless are stopped"
     )
     under_way = at_once * max((line.cost.checkpoint for line in estimated.lines if line.cost), default=0)
     total = (
         f"{left} runs left: {seconds / 3600:.2f} device-hours on {estimated.device} (one run measured alone), "
-        f"{duration(seconds / at_once)} with {at_once} at a time; "
-        f"{_bytes(kept)} of files, and up to {_bytes(under_way)} of checkpoints on the way"
+        f"{format_duration(seconds / at_once)} with {at_once} at a time; "
+        f"{_format_bytes(kept)} of files, and up to {_format_bytes(under_way)} of checkpoints on the way"
     )
     damaged = [f"{sentence}; its run will be done again" for sentence in estimated.damaged]
-    return "\n".join([columns(rows), *estimated.first, *damaged, total, *([rule] if paused else [])])
+    return "\n".join([align_columns(rows), *estimated.first, *damaged, total, *([rule] if paused else [])])
 
 
-def _kind(config: RunConfig) -> str:
+def _cost_key(config: RunConfig) -> str:
     """Returns what decides a run's cost: all but seeds and learning rate."""
     values = config.model_dump(mode="json", exclude={"seeds": True, "optimizer": {"lr"}})
     return canonical_json(values)
 
 
-def _probe(run: PlannedRun, results: Path, sweep: Sweep, execution: Execution) -> Cost:
+def _measure_cost(run: PlannedRun, results: Path, sweep: Sweep, execution: Execution) -> RunCost:
     config = run.config.model_copy(update={"start_from": None})  # it costs the same, and may not be there yet
-    job, state = prepare(replace(run, config=config), results, sweep.sources, execution)
-    if run.arm == START and execution.save == "none":
+    job, state = prepare_run(replace(run, config=config), results, sweep.sources, execution)
+    if run.arm == START_ARM and execution.save == "none":
         execution = replace(execution, save="last")
-    step_seconds = _step_seconds(job, state)
-    row_seconds = _row_seconds(job, state)
+    step_seconds = _measure_step_seconds(job, state)
+    row_seconds = _measure_row_seconds(job, state)
     test = len(job.splits.test) if job.splits.test else 0
     # Test rows are run through once for every new best; at most at each evaluation, and once at the end.
     evaluated = len(job.evaluate_at) * (len(job.splits.val) + test) + test
     weights = sum(p.numel() * p.element_size() for p in state.model.parameters())
     outputs = 8 * (len(job.splits.val) + test) * job.config.task.n_outputs
     models = {"none": 0, "best": 1, "last": 1, "all": 2}[execution.save] * weights
-    return Cost(
+    return RunCost(
         steps=job.total,
         seconds=job.total * step_seconds + evaluated * row_seconds,
         memory=peak_memory(job.device),
-        kept=FIXED_BYTES + HISTORY_LINE * job.total + outputs + models,
+        kept=FIXED_BYTES_PER_RUN + HISTORY_LINE_BYTES * job.total + outputs + models,
         checkpoint=3 * weights,
     )
 
 
-def _step_seconds(job: Job, state: TrainState) -> float:
+def _measure_step_seconds(job: RunSetup, state: TrainState) -> float:
     """Returns the time of an update, the first one left out."""
     start = time.perf_counter()
-    for i in range(PROBED_STEPS + 1):
+    for i in range(TIMED_STEPS + 1):
         if i == 1:
-            _wait(job.device)
+            _synchronize(job.device)
             start = time.perf_counter()
         lr = learning_rate(job.config, i, job.total)
-        make_update(state, job.splits.train, batch_indices(job, i % job.total), job.config, lr, job.inputs, job.device)
-    _wait(job.device)
-    return (time.perf_counter() - start) / PROBED_STEPS
+        train_on_batch(
+            state, job.splits.train, batch_indices(job, i % job.total), job.config, lr, job.inputs, job.device
+        )
+    _synchronize(job.device)
+    return (time.perf_counter() - start) / TIMED_STEPS
 
 
-def _row_seconds(job: Job, state: TrainState) -> float:
+def _measure_row_seconds(job: RunSetup, state: TrainState) -> float:
     """Returns the time that evaluation takes for a row, from about two batches spread over the validation rows."""
     val = job.splits.val
     chosen = np.linspace(0, len(val) - 1, min(len(val), 2 * job.config.evaluation.batch_size)).astype(np.int64)
     lengths = np.diff(val.offsets)[chosen]
     tokens = np.concatenate([np.arange(int(val.offsets[i]), int(val.offsets[i + 1])) for i in chosen])
-    rows = TokenRows(
+    rows = LabeledRows(
         val.input_ids[tokens],
         val.segment_ids[tokens],
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
@@ -206,12 +226,12 @@ def _row_seconds(job: Job, state: TrainState) -> float:
     return (time.perf_counter() - start) / len(rows)
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def _bytes(size: float) -> str:
+def _format_bytes(size: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}"

@@ -7,16 +7,18 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from stableft.catalog.model_families import BACKBONES
-from stableft.config.planned_run import PlannedRun, Sources
+from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig, canonical_json
-from stableft.data.sources import model_file
+from stableft.data.sources import fetch_model_file
 from stableft.data.splits import data_fingerprint
 from stableft.errors import UserError
-from stableft.models.compatibility import backbone_of, check_fit
-from stableft.sweep.start_runs import describe_parent
+from stableft.models.compatibility import check_model_fits_config, resolve_backbone
+from stableft.sweep.start_runs import describe_start_run
 
 
-def check_inputs(runs: Sequence[PlannedRun], sources: Sources, parents: Iterable[PlannedRun] = ()) -> dict[str, str]:
+def check_sweep_inputs(
+    runs: Sequence[PlannedRun], sources: LocalPaths, parents: Iterable[PlannedRun] = ()
+) -> dict[str, str]:
     """Returns the fingerprint of the data rows by run id, after looking at every data set and model of the runs.
 
     `parents` are looked at last: what is wrong with both is better told of the run that the user asked for.
@@ -47,28 +49,30 @@ def check_inputs(runs: Sequence[PlannedRun], sources: Sources, parents: Iterable
             check(parent)
         except UserError as error:
             raise UserError(
-                f"{describe_parent(parent, runs)}: {error}; its settings (but for the model) are those of "
+                f"{describe_start_run(parent, runs)}: {error}; its settings (but for the model) are those of "
                 "`start_from: {recipe, task, seed, set}`; --set does not reach them"
             ) from None
     return fingerprints
 
 
-def _check_model(config: RunConfig, sources: Sources) -> None:
-    values = _model_config(config, sources)
+def _check_model(config: RunConfig, sources: LocalPaths) -> None:
+    values = _read_model_config(config, sources)
     name = config.model.name
     if not isinstance(values.get("model_type"), str):
         raise UserError(f"model {name!r}: its config.json names no model_type, such as {', '.join(BACKBONES)}")
-    spec = backbone_of(config.model, values)
+    spec = resolve_backbone(config.model, values)
     sizes = {key: values.get(key) for key in ("max_position_embeddings", *spec.lengths)}
     for key, value in sizes.items():
         if value is not None and not isinstance(value, int):
             raise UserError(f"model {name!r}: its config.json has {key} {value!r}, which is not a whole number")
     if config.model.sha256:
-        _check_weights(name, sources.paths[config.model.sha256])
-    check_fit(config, spec, sizes["max_position_embeddings"], sizes[spec.lengths[-1]] if spec.lengths else None)
+        _check_weight_files(name, sources.paths[config.model.sha256])
+    check_model_fits_config(
+        config, spec, sizes["max_position_embeddings"], sizes[spec.lengths[-1]] if spec.lengths else None
+    )
 
 
-def _check_weights(name: str, folder: Path) -> None:
+def _check_weight_files(name: str, folder: Path) -> None:
     """Looks at the heads of a folder's weight files: a broken download or a Git LFS pointer shows there."""
     for index in folder.glob("*.index.json"):
         try:
@@ -86,13 +90,13 @@ def _check_weights(name: str, folder: Path) -> None:
             raise UserError(f"model {name!r}: its {path.name} holds no weights: {error}") from None
 
 
-def _model_config(config: RunConfig, sources: Sources) -> dict:
+def _read_model_config(config: RunConfig, sources: LocalPaths) -> dict:
     """Returns the model's config.json, from its folder, the hub's cache or the hub."""
     model = config.model
     if model.sha256:
         path = str(sources.paths[model.sha256] / "config.json")
     else:
-        path = model_file(model.name, model.revision, "config.json")
+        path = fetch_model_file(model.name, model.revision, "config.json")
     try:
         with open(path, encoding="utf-8") as file:
             values = json.load(file)

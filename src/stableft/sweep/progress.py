@@ -7,16 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from stableft.config.planned_run import PlannedRun, Progress
+from stableft.config.planned_run import PlannedRun, RunProgress
 from stableft.config.run_config import RunConfig
 from stableft.records.run_record import RunRecord
-from stableft.sweep.state import Outcome
-from stableft.text import duration
-from stableft.training.failure_watch import likely_failed
+from stableft.sweep.state import SweepResult
+from stableft.text import format_duration
+from stableft.training.failure_watch import describe_likely_failure
 
 
 @dataclass(frozen=True)
-class Opened:
+class SweepStarted:
     """A sweep begins: what is left to do, how many runs are done or crashed already, how many run at a time."""
 
     runs: Sequence[PlannedRun]
@@ -27,7 +27,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Started:
+class RunStarted:
     """A slot (a device, or a share of it) begins a run."""
 
     slot: str
@@ -35,15 +35,15 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Moved:
+class ProgressReported:
     """The run of a slot reports where it is."""
 
     slot: str
-    progress: Progress
+    progress: RunProgress
 
 
 @dataclass(frozen=True)
-class Ended:
+class RunEnded:
     """A slot leaves its run: with a record, stopped at a checkpoint, or because another process is at it."""
 
     slot: str
@@ -53,35 +53,35 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Note:
+class Notice:
     """A sentence for the user."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Tick:
+class ClockTick:
     """Time has passed."""
 
 
-Event = Opened | Started | Moved | Ended | Note | Tick
-Show = Callable[[Event], None]
+SweepEvent = SweepStarted | RunStarted | ProgressReported | RunEnded | Notice | ClockTick
+ShowEvent = Callable[[SweepEvent], None]
 
 
 @dataclass
-class Current:
+class SlotState:
     """What a slot is doing; speed is measured from the first report on, so that loading does not count."""
 
     run: PlannedRun
     begun: float
-    progress: Progress | None = None
+    progress: RunProgress | None = None
     first: tuple[float, int] | None = None  # time and step of the first report
     latest: tuple[float, int] | None = None
     warned: bool = False
 
 
 @dataclass
-class View:
+class SweepProgress:
     """All that is known about a sweep while it runs."""
 
     total: int = 0
@@ -90,43 +90,43 @@ class View:
     crashed: int = 0
     workers: int = 1
     left: dict[str, PlannedRun] = field(default_factory=dict)
-    current: dict[str, Current] = field(default_factory=dict)
+    current: dict[str, SlotState] = field(default_factory=dict)
     elsewhere: set[str] = field(default_factory=set)  # run ids that other processes are at
     measured: dict[tuple, tuple[float, int]] = field(default_factory=dict)  # seconds and steps of ended runs
     per_epoch: dict[tuple, float] = field(default_factory=dict)  # steps
     note: str = ""
 
 
-def ignore(event: Event) -> None:
+def show_nothing(event: SweepEvent) -> None:
     """Shows nothing."""
 
 
-def update(view: View, event: Event, now: float) -> None:
+def apply_event(view: SweepProgress, event: SweepEvent, now: float) -> None:
     """Brings the view up to date with an event that was seen at `now` (seconds of any clock)."""
     match event:
-        case Opened():
+        case SweepStarted():
             view.left = {run.run_id: run for run in event.runs}
             view.done, view.failed, view.crashed, view.workers = event.done, event.failed, event.crashed, event.workers
             view.total = event.done + event.crashed + len(view.left)
-        case Started():
+        case RunStarted():
             view.elsewhere.discard(event.run.run_id)
-            view.current[event.slot] = Current(event.run, now)
-        case Moved() if event.slot in view.current:
-            _move(view, view.current[event.slot], event.progress, now)
-        case Ended():
-            _end(view, event, now)
-        case Note():
+            view.current[event.slot] = SlotState(event.run, now)
+        case ProgressReported() if event.slot in view.current:
+            _apply_progress(view, view.current[event.slot], event.progress, now)
+        case RunEnded():
+            _apply_run_end(view, event, now)
+        case Notice():
             view.note = event.text
 
 
-def first_warning(view: View, event: Event) -> str | None:
+def find_new_warning(view: SweepProgress, event: SweepEvent) -> str | None:
     """Returns why a run has likely failed if that is news; `update` has not seen the event yet."""
-    if not isinstance(event, Moved) or event.slot not in view.current or view.current[event.slot].warned:
+    if not isinstance(event, ProgressReported) or event.slot not in view.current or view.current[event.slot].warned:
         return None
     return event.progress.warning
 
 
-def seconds_left(view: View) -> float | None:
+def estimate_seconds_left(view: SweepProgress) -> float | None:
     """Returns the expected time until nothing is left, or None while there is nothing to compute it from."""
     speeds = dict(view.measured)
     for current in view.current.values():
@@ -139,7 +139,7 @@ def seconds_left(view: View) -> float | None:
     waits = []
     for run_id, run in view.left.items():
         progress = at.get(run_id)
-        total = progress.total if progress else _total_steps(view, run.config)
+        total = progress.total if progress else _expected_steps(view, run.config)
         if total is None:
             return None
         total *= run.pause_after or 1
@@ -148,7 +148,7 @@ def seconds_left(view: View) -> float | None:
     return max([sum(waits) / max(1, min(view.workers, len(waits))), *waits])
 
 
-def _move(view: View, current: Current, progress: Progress, now: float) -> None:
+def _apply_progress(view: SweepProgress, current: SlotState, progress: RunProgress, now: float) -> None:
     current.progress = progress
     current.warned |= progress.warning is not None
     current.latest = (now, progress.step)
@@ -159,7 +159,7 @@ def _move(view: View, current: Current, progress: Progress, now: float) -> None:
         view.per_epoch[_data_key(current.run.config)] = progress.total / epochs
 
 
-def _end(view: View, event: Ended, now: float) -> None:
+def _apply_run_end(view: SweepProgress, event: RunEnded, now: float) -> None:
     current = view.current.pop(event.slot, None)
     run_id = event.run.run_id
     if event.how == "elsewhere":
@@ -179,7 +179,7 @@ def _end(view: View, event: Ended, now: float) -> None:
         _add_speed(view.measured, current)
 
 
-def _add_speed(speeds: dict[tuple, tuple[float, int]], current: Current) -> None:
+def _add_speed(speeds: dict[tuple, tuple[float, int]], current: SlotState) -> None:
     if current.first is None or current.latest is None or current.latest[1] <= current.first[1]:
         return
     key = _speed_key(current.run.config)
@@ -196,7 +196,7 @@ def _data_key(config: RunConfig) -> tuple:
     return (config.data.task, config.data.split, config.data.train_rows, config.schedule.batch_size)
 
 
-def _total_steps(view: View, config: RunConfig) -> int | None:
+def _expected_steps(view: SweepProgress, config: RunConfig) -> int | None:
     """Returns how many updates a run that has not begun will take, or None if no run on its data has begun."""
     length = config.schedule.length
     if length.steps is not None:
@@ -219,14 +219,14 @@ def seed_label(config: RunConfig) -> str:
     return str(seeds.init) if seeds.init == seeds.data else f"{seeds.init}/{seeds.data}"
 
 
-def overall_line(view: View) -> str:
+def progress_line(view: SweepProgress) -> str:
     """Returns the sweep's standing in one line."""
     waiting = f", {len(view.elsewhere)} with another process" if view.elsewhere else ""
     counts = f"{view.done}/{view.total} done, {view.failed} failed, {view.crashed} crashed"
-    return f"{counts}{waiting}, ETA {duration(seconds_left(view))}"
+    return f"{counts}{waiting}, ETA {format_duration(estimate_seconds_left(view))}"
 
 
-def closing_line(outcome: Outcome) -> str:
+def closing_line(outcome: SweepResult) -> str:
     """Returns the last line of a sweep: what is done, and how to go on where something is left."""
     done = len(outcome.finished) + len(outcome.skipped)
     total = done + len(outcome.crashed) + len(outcome.left) + len(outcome.stopped)
@@ -244,26 +244,26 @@ def closing_line(outcome: Outcome) -> str:
     return line
 
 
-def plain_line(view: View, event: Event) -> str | None:
+def event_line(view: SweepProgress, event: SweepEvent) -> str | None:
     """Returns the line that stands for an event where there is no terminal, or None; `view` includes the event."""
-    if isinstance(event, Note):
+    if isinstance(event, Notice):
         return event.text
-    if isinstance(event, Opened):
+    if isinstance(event, SweepStarted):
         return f"{len(event.runs)} runs to do, {event.done} done, {event.crashed} crashed; {event.workers} at a time"
-    if isinstance(event, Started):
+    if isinstance(event, RunStarted):
         words = f"started {run_label(event.run)} on {event.slot}"
-    elif isinstance(event, Ended) and event.how == "settled" and event.record:
-        words = f"{settled_words(event.record)}: {run_label(event.run)}"
-    elif isinstance(event, Ended) and event.how == "stopped":
+    elif isinstance(event, RunEnded) and event.how == "settled" and event.record:
+        words = f"{describe_run_status(event.record)}: {run_label(event.run)}"
+    elif isinstance(event, RunEnded) and event.how == "stopped":
         words = f"stopped {run_label(event.run)}"
-    elif isinstance(event, Ended) and event.how == "elsewhere":
+    elif isinstance(event, RunEnded) and event.how == "elsewhere":
         words = f"another process is at {run_label(event.run)}; waiting for it"
     else:
         return None
-    return f"[{overall_line(view)}] {words}"
+    return f"[{progress_line(view)}] {words}"
 
 
-def settled_words(record: RunRecord) -> str:
+def describe_run_status(record: RunRecord) -> str:
     """Returns "finished", "failed", "crashed", "paused" or "stopped" with the score or the reason."""
     if record.status == "crashed":
         return f"crashed ({record.reason})"
@@ -277,31 +277,35 @@ def settled_words(record: RunRecord) -> str:
     if score is not None:
         words += f", {record.config.evaluation.report} {record.config.task.metric} {score:.4f}"
     if record.watch and record.watch.at_end and record.watch.last:
-        words += f"; {likely_failed(record.watch.last, record.watch.nothing_learnt, record.steps)}"
+        words += f"; {describe_likely_failure(record.watch.last, record.watch.nothing_learnt, record.steps)}"
     return words
 
 
-def warned(view: View, event: Event, warning: str) -> str:
+def warning_line(view: SweepProgress, event: SweepEvent, warning: str) -> str:
     """Returns the line about a run that has likely failed."""
-    assert isinstance(event, Moved)
+    assert isinstance(event, ProgressReported)
     return f"{run_label(view.current[event.slot].run)}: {warning}"
 
 
 @contextmanager
-def open_display(live: bool | None = None) -> Iterator[Show]:
+def open_display(live: bool | None = None) -> Iterator[ShowEvent]:
     """Yields the function that shows events: a live table if `live` (None: on a terminal), else plain lines."""
     if live is None:
         live = sys.stdout.isatty()
     if live:
-        with _live_table() as draw:
+        with _open_live_table() as draw:
             yield draw
         return
-    view = View()
+    view = SweepProgress()
 
-    def show(event: Event) -> None:
-        warning = first_warning(view, event)
-        update(view, event, time.monotonic())
-        line = plain_line(view, event) if warning is None else f"[{overall_line(view)}] {warned(view, event, warning)}"
+    def show(event: SweepEvent) -> None:
+        warning = find_new_warning(view, event)
+        apply_event(view, event, time.monotonic())
+        line = (
+            event_line(view, event)
+            if warning is None
+            else f"[{progress_line(view)}] {warning_line(view, event, warning)}"
+        )
         if line is not None:
             print(line, flush=True)
 
@@ -309,43 +313,43 @@ def open_display(live: bool | None = None) -> Iterator[Show]:
 
 
 @contextmanager
-def _live_table() -> Iterator[Show]:
+def _open_live_table() -> Iterator[ShowEvent]:
     from rich.live import Live
 
-    view = View()
+    view = SweepProgress()
     drawn = 0.0
     with Live(auto_refresh=False) as live:
 
-        def show(event: Event) -> None:
+        def show(event: SweepEvent) -> None:
             nonlocal drawn
             now = time.monotonic()
-            warning = first_warning(view, event)
-            update(view, event, now)
-            kept = _kept_line(event) if warning is None else warned(view, event, warning)
+            warning = find_new_warning(view, event)
+            apply_event(view, event, now)
+            kept = _permanent_line(event) if warning is None else warning_line(view, event, warning)
             if kept:
                 live.console.print(kept, markup=False, highlight=False)
             if kept or now - drawn >= REFRESH_SECONDS:
                 drawn = now
-                live.update(_table(view), refresh=True)
+                live.update(_progress_table(view), refresh=True)
 
         yield show
-        live.update(_table(view), refresh=True)
+        live.update(_progress_table(view), refresh=True)
 
 
-def _kept_line(event: Event) -> str | None:
+def _permanent_line(event: SweepEvent) -> str | None:
     """Returns what stays on the screen above the table: notes, failures and crashes."""
-    if isinstance(event, Note):
+    if isinstance(event, Notice):
         return event.text
-    if isinstance(event, Ended) and event.record and (event.record.failed or event.record.status == "crashed"):
-        return f"{run_label(event.run)}: {settled_words(event.record)}"
+    if isinstance(event, RunEnded) and event.record and (event.record.failed or event.record.status == "crashed"):
+        return f"{run_label(event.run)}: {describe_run_status(event.record)}"
     return None
 
 
-def _table(view: View):
+def _progress_table(view: SweepProgress):
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(caption=Text(overall_line(view)), caption_justify="left")
+    table = Table(caption=Text(progress_line(view)), caption_justify="left")
     for name in ("device", "arm", "task", "seed", "step", "loss", "validation"):
         table.add_column(name, justify="left" if name in ("device", "arm", "task") else "right")
     if any(current.progress and current.progress.warning for current in view.current.values()):
@@ -356,11 +360,11 @@ def _table(view: View):
         if progress is None:
             cells += ["loading", "", ""]
         else:
-            cells += [f"{progress.step}/{progress.total}", _number(progress.loss), _number(progress.val)]
+            cells += [f"{progress.step}/{progress.total}", _format_number(progress.loss), _format_number(progress.val)]
             cells += ["vanishing gradients"] if progress.warning else []
         table.add_row(*map(Text, cells))
     return table
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"

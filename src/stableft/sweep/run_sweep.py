@@ -6,31 +6,31 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from stableft.config.planned_run import Execution, PlannedRun, Sources
+from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig, StartFrom
-from stableft.config.sweep_file import Rule, Sweep, describe_rule
+from stableft.config.sweep_file import EarlyStoppingRule, Sweep, describe_early_stopping_rule
 from stableft.data.splits import data_fingerprint
 from stableft.records.run_record import (
     BEST_FOLDER,
     CHECKPOINT_FILE,
     LAST_FOLDER,
+    EarlyStopRecord,
     RunRecord,
-    StopRecord,
     read_record,
     run_folder,
     write_record,
 )
-from stableft.sweep.claims import claim
-from stableft.sweep.early_stopping import hopeless, stopped
-from stableft.sweep.progress import Note, Show, ignore
-from stableft.sweep.start_runs import describe_parent, lost_starts, parents_to_train
-from stableft.sweep.state import WAITING, Outcome, status_of, trial_groups, unique_runs
-from stableft.sweep.workers import Train, run_local
+from stableft.sweep.claims import claim_run
+from stableft.sweep.early_stopping import as_stopped_early, select_runs_to_stop
+from stableft.sweep.progress import Notice, ShowEvent, show_nothing
+from stableft.sweep.start_runs import describe_start_run, find_unusable_starts, start_runs_to_train
+from stableft.sweep.state import RESUMABLE_STATUSES, SweepResult, group_for_ranking, read_sweep_state, unique_runs
+from stableft.sweep.workers import TrainFunction, run_local
 
-PATIENCE = 2.0  # seconds in which another process may leave a run that it has just paused or stopped
+CLAIM_WAIT_SECONDS = 2.0  # seconds in which another process may leave a run that it has just paused or stopped
 
 
-def run_stages(
+def run_sweep(
     plan: Sweep,
     results: Path,
     devices: Sequence[str],
@@ -38,15 +38,15 @@ def run_stages(
     execution: Execution,
     retry_crashed: bool = False,
     fail_fast: bool = False,
-    display: Show = ignore,
-    train: Train | None = None,
-    fingerprint: Callable[[RunConfig, Sources], str] = data_fingerprint,
-) -> Outcome:
+    display: ShowEvent = show_nothing,
+    train: TrainFunction | None = None,
+    fingerprint: Callable[[RunConfig, LocalPaths], str] = data_fingerprint,
+) -> SweepResult:
     """Returns what became of a sweep's runs, after doing all that are left; takes and raises what `run_local` does."""
-    before = status_of(results, (*plan.runs, *plan.parents), look_only=True)
+    before = read_sweep_state(results, (*plan.runs, *plan.parents), look_only=True)
     old_crashes = {record.run_id for record in before.crashed}
 
-    def do(runs: Iterable[PlannedRun], as_: Execution = execution) -> tuple[Outcome, bool]:
+    def do(runs: Iterable[PlannedRun], as_: Execution = execution) -> tuple[SweepResult, bool]:
         """Returns what became of the runs, and whether the sweep ends here."""
         options = (retry_crashed, fail_fast, display, train, fingerprint)
         outcome = run_local(list(runs), results, plan.sources, devices, jobs_per_device, as_, *options)
@@ -54,31 +54,33 @@ def run_stages(
         return outcome, bool(outcome.interrupted or outcome.left or (fail_fast and new))
 
     runs = list(unique_runs(plan.runs).values())
-    ends: dict[str, StopRecord] = {}
+    ends: dict[str, EarlyStopRecord] = {}
     outcome, ended, crashed = None, False, set()
-    if parents := parents_to_train(plan, results, retry_crashed):
+    if parents := start_runs_to_train(plan, results, retry_crashed):
         for parent in parents:
-            display(Note(f"{describe_parent(parent, plan.runs)}, is trained first"))
-        outcome, ended = do(parents, _keeping(execution, plan.runs, parents))
+            display(Notice(f"{describe_start_run(parent, plan.runs)}, is trained first"))
+        outcome, ended = do(parents, _with_start_weights_saved(execution, plan.runs, parents))
         crashed = set(outcome.crashed)  # a run of the sweep itself as well: not again in the same breath
-    lost = _look_at_parents(parents, plan, results, display) if plan.parents else {}
+    lost = _report_start_runs(parents, plan, results, display) if plan.parents else {}
     runs = [run for run in runs if run.config.start_from not in lost and run.run_id not in crashed]
     tried = [replace(run, pause_after=plan.rules[run.run_id].after) for run in runs if run.run_id in plan.rules]
     while tried and not ended:
         outcome, ended = do(tried, replace(execution, complete=False))
         records = [read_record(results, run.run_id) for run in tried]
         if not ended and all(records):  # else another process is about to do one again
-            ends = _end_hopeless([record for record in records if record], plan.rules, results, display)
+            ends = _stop_lowest_runs([record for record in records if record], plan.rules, results, display)
             crashed = set(outcome.crashed) if retry_crashed else set()
             break
     rest = [run for run in runs if run.run_id not in ends.keys() | crashed]
     if rest and not ended:
         outcome, _ = do(rest)
     finished = {record.run_id for record in before.finished}
-    return _standing(plan, results, finished, ends, lost, outcome is not None and outcome.interrupted)
+    return _summarize_sweep(plan, results, finished, ends, lost, outcome is not None and outcome.interrupted)
 
 
-def _keeping(execution: Execution, runs: Iterable[PlannedRun], parents: Iterable[PlannedRun]) -> Execution:
+def _with_start_weights_saved(
+    execution: Execution, runs: Iterable[PlannedRun], parents: Iterable[PlannedRun]
+) -> Execution:
     """Returns the execution under which the weights are kept that others start from."""
     ids = {parent.run_id for parent in parents}
     starts = [run.config.start_from for run in runs if run.config.start_from]
@@ -86,47 +88,49 @@ def _keeping(execution: Execution, runs: Iterable[PlannedRun], parents: Iterable
     return replace(execution, save=kept.pop() if len(kept) == 1 else "all")
 
 
-def _look_at_parents(trained: Iterable[PlannedRun], plan: Sweep, results: Path, display: Show) -> dict[StartFrom, str]:
+def _report_start_runs(
+    trained: Iterable[PlannedRun], plan: Sweep, results: Path, display: ShowEvent
+) -> dict[StartFrom, str]:
     """Returns from what no run can start, after telling of that and of those just trained that failed."""
-    parents_to_train(plan, results)  # says so if another process finished one without keeping its weights
-    lost = lost_starts(plan, results)
+    start_runs_to_train(plan, results)  # says so if another process finished one without keeping its weights
+    lost = find_unusable_starts(plan, results)
     for sentence in dict.fromkeys(lost.values()):
-        display(Note(sentence))
+        display(Notice(sentence))
     for parent in trained:
         record = read_record(results, parent.run_id)
         if record and record.failed and parent.run_id not in {start.run for start in lost}:
-            display(Note(f"{describe_parent(parent, plan.runs)}, failed; they start from it all the same"))
+            display(Notice(f"{describe_start_run(parent, plan.runs)}, failed; they start from it all the same"))
     return lost
 
 
-def _end_hopeless(
-    records: Iterable[RunRecord], rules: Mapping[str, Rule], results: Path, display: Show
-) -> dict[str, StopRecord]:
+def _stop_lowest_runs(
+    records: Iterable[RunRecord], rules: Mapping[str, EarlyStoppingRule], results: Path, display: ShowEvent
+) -> dict[str, EarlyStopRecord]:
     """Returns run id -> rank of the runs that end at their trial, after writing that to their records."""
-    ends: dict[str, StopRecord] = {}
-    for (_, rule), group in trial_groups(records, rules).items():
-        lowest = hopeless(group, rule)
-        ending = [record for record in group if record.run_id in lowest and record.status in WAITING]
+    ends: dict[str, EarlyStopRecord] = {}
+    for (_, rule), group in group_for_ranking(records, rules).items():
+        lowest = select_runs_to_stop(group, rule)
+        ending = [record for record in group if record.run_id in lowest and record.status in RESUMABLE_STATUSES]
         for record in ending:
-            _end(stopped(record, lowest[record.run_id]), results)
+            _stop_paused_run(as_stopped_early(record, lowest[record.run_id]), results)
             ends[record.run_id] = lowest[record.run_id]
         if ending:
             display(
-                Note(
+                Notice(
                     f"{ending[0].arm} {ending[0].config.data.task}: {len(ending)} of {len(group)} runs are stopped as "
-                    f"hopeless, {describe_rule(rule.after, rule.lowest)}"
+                    f"hopeless, {describe_early_stopping_rule(rule.after, rule.lowest)}"
                 )
             )
     return ends
 
 
-def _end(record: RunRecord, results: Path) -> None:
+def _stop_paused_run(record: RunRecord, results: Path) -> None:
     """Writes the record of a stopped run, and removes its checkpoint and weights."""
-    folder, patience = run_folder(results, record.run_id), time.monotonic() + PATIENCE
+    folder, patience = run_folder(results, record.run_id), time.monotonic() + CLAIM_WAIT_SECONDS
     while time.monotonic() < patience:
-        with claim(folder) as mine:
+        with claim_run(folder) as mine:
             now = read_record(results, record.run_id) if mine else None
-            if now and now.status in WAITING:
+            if now and now.status in RESUMABLE_STATUSES:
                 write_record(results, record)
                 (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
                 for name in (BEST_FOLDER, LAST_FOLDER):
@@ -136,22 +140,22 @@ def _end(record: RunRecord, results: Path) -> None:
         time.sleep(0.05)
 
 
-def _standing(
+def _summarize_sweep(
     plan: Sweep,
     results: Path,
     before: set[str],
-    ends: Mapping[str, StopRecord],
+    ends: Mapping[str, EarlyStopRecord],
     lost: Mapping[StartFrom, str],
     interrupted: bool,
-) -> Outcome:
+) -> SweepResult:
     runs = unique_runs(plan.runs)
-    state = status_of(results, runs.values(), look_only=True)
+    state = read_sweep_state(results, runs.values(), look_only=True)
     finished = [record.run_id for record in state.finished]
     crashed = [record.run_id for record in state.crashed]
     settled = {*finished, *crashed, *ends}
     left = [run_id for run_id in runs if run_id not in settled]
     others = [parent for parent in plan.parents if parent.run_id in {start.run for start in lost} - runs.keys()]
-    return Outcome(
+    return SweepResult(
         finished=tuple(run_id for run_id in finished if run_id not in before),
         failed=tuple(record.run_id for record in state.failed),
         crashed=tuple(crashed),
@@ -161,5 +165,5 @@ def _standing(
         interrupted=interrupted,
         stopped=tuple(run_id for run_id in ends if run_id not in finished),
         held=tuple(run_id for run_id in left if runs[run_id].config.start_from in lost),
-        crashed_parents=tuple(record.run_id for record in status_of(results, others, look_only=True).crashed),
+        crashed_parents=tuple(record.run_id for record in read_sweep_state(results, others, look_only=True).crashed),
     )

@@ -12,23 +12,31 @@ from typing import Any
 
 import yaml
 
-from stableft.catalog.tasks import TITLES
+from stableft.catalog.tasks import METRIC_TITLES
 from stableft.config.local_files import find_file, shipped_configs
-from stableft.config.planned_run import Sources
+from stableft.config.planned_run import LocalPaths
 from stableft.config.recipe import find_recipe
 from stableft.config.run_config import RunConfig
-from stableft.config.sweep_file import RULE, Point, Sweep, grid_label, load_sweep, parse_seeds, recipe_name
+from stableft.config.sweep_file import (
+    EARLY_STOPPING_KEY,
+    Sweep,
+    SweepPoint,
+    grid_label,
+    load_sweep,
+    parse_seeds,
+    recipe_name,
+)
 from stableft.errors import UserError
 from stableft.records.run_record import RunRecord, atomic_write
-from stableft.sweep.early_stopping import setting_of
-from stableft.text import Row, columns
+from stableft.sweep.early_stopping import setting_key
+from stableft.text import TextRow, align_columns
 
 
 @dataclass(frozen=True)
-class Tried:
+class TriedSetting:
     """A setting, and the validation scores of its finished runs as fractions; NaN: the run diverged."""
 
-    point: Point
+    point: SweepPoint
     scores: tuple[float, ...]
     crashed: int
     stopped: int  # early, as hopeless
@@ -50,13 +58,13 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Search:
+class GridSearch:
     """What one arm tried on one task with one model, in the grid's order; a single setting is no search."""
 
-    tried: tuple[Tried, ...]
+    tried: tuple[TriedSetting, ...]
 
     @property
-    def best(self) -> Tried:
+    def best(self) -> TriedSetting:
         """The setting with the highest mean; of equal ones the first."""
         known = [tried for tried in self.tried if not math.isnan(tried.mean)]
         # With few validation rows ties are common, and rounding must not break them.
@@ -81,16 +89,16 @@ def choose_settings(
     """
     if report_seeds is not None:
         parse_seeds(report_seeds, "--report-seeds")
-    searches = searches_of(sweep, records)
-    check_searches(sweep, searches, allow_missing)
+    searches = collect_grid_searches(sweep, records)
+    check_grid_searches(sweep, searches, allow_missing)
     notes = [_choice_line(search) for search in searches if len(search.tried) > 1]
     chosen = [search.best.point for search in searches]
     out = out or Path(f"{sweep.path.stem}-chosen.yaml")
-    runs = write_choices(sweep, chosen, notes, out, report_seeds or seeds)
-    return f"{render_searches(searches)}\n\nwrote {out}: {runs} runs"
+    runs = write_chosen_sweep(sweep, chosen, notes, out, report_seeds or seeds)
+    return f"{render_grid_searches(searches)}\n\nwrote {out}: {runs} runs"
 
 
-def searches_of(sweep: Sweep, records: Iterable[RunRecord]) -> list[Search]:
+def collect_grid_searches(sweep: Sweep, records: Iterable[RunRecord]) -> list[GridSearch]:
     """Returns what the arms of a sweep tried, in the file's order, with the scores that the records hold.
 
     A run's score is the validation score of the reported metric, at the checkpoint that its config reports. Grid
@@ -103,11 +111,11 @@ def searches_of(sweep: Sweep, records: Iterable[RunRecord]) -> list[Search]:
     searches = []
     for _, points in itertools.groupby(sweep.points, lambda point: (point.arm, point.task, point.model)):
         different = {tuple(run.run_id for run in point.runs): point for point in reversed(list(points))}
-        searches.append(Search(tuple(_tried(point, by_id) for point in reversed(different.values()))))
+        searches.append(GridSearch(tuple(_score_setting(point, by_id) for point in reversed(different.values()))))
     return searches
 
 
-def _tried(point: Point, by_id: dict[str, RunRecord]) -> Tried:
+def _score_setting(point: SweepPoint, by_id: dict[str, RunRecord]) -> TriedSetting:
     scores, ends = [], Counter()
     for run in point.runs:
         record = by_id.get(run.run_id)
@@ -115,10 +123,10 @@ def _tried(point: Point, by_id: dict[str, RunRecord]) -> Tried:
         if record and record.status == "finished":
             score = record.score(run.config.evaluation.report, "val", run.config.task.metric)
             scores.append(math.nan if score is None else score)
-    return Tried(point, tuple(scores), ends["crashed"], ends["stopped"])
+    return TriedSetting(point, tuple(scores), ends["crashed"], ends["stopped"])
 
 
-def check_searches(sweep: Sweep, searches: list[Search], allow_missing: bool) -> None:
+def check_grid_searches(sweep: Sweep, searches: list[GridSearch], allow_missing: bool) -> None:
     """Looks at whether every search has a best setting.
 
     Raises:
@@ -141,12 +149,12 @@ def check_searches(sweep: Sweep, searches: list[Search], allow_missing: bool) ->
         if math.isnan(search.best.mean):
             scored = any(setting.scores for setting in search.tried)
             why = "every setting has a diverged run, whose score is NaN" if scored else "no run is finished"
-            raise UserError(f"{sweep.path}: {_place(search)}: {why}, so there is no best one")
+            raise UserError(f"{sweep.path}: {_search_label(search)}: {why}, so there is no best one")
 
 
-def render_searches(searches: list[Search]) -> str:
+def render_grid_searches(searches: list[GridSearch]) -> str:
     """Returns a line for each setting tried, the chosen ones marked, and how they were compared."""
-    rows: list[Row] = [("arm", "task", "model", "setting", "validation score", "n", "mean", "std", "")]
+    rows: list[TextRow] = [("arm", "task", "model", "setting", "validation score", "n", "mean", "std", "")]
     same_rows = []
     for search in searches:
         config = search.best.point.runs[0].config
@@ -157,7 +165,7 @@ def render_searches(searches: list[Search]) -> str:
             remark = "no choice" if not searched else "<- chosen" if tried is search.best else ""
             diverged = sum(math.isnan(score) for score in tried.scores)
             remark = f"{diverged} diverged" if diverged and searched else remark
-            rows.append((*_identity(tried), *_numbers(tried), remark))
+            rows.append((*_row_labels(tried), *_score_cells(tried), remark))
     if len({row[2] for row in rows}) == 2:  # the heading and one model for all
         rows = [(*row[:2], *row[3:]) for row in rows]
     notes = [
@@ -170,44 +178,46 @@ def render_searches(searches: list[Search]) -> str:
     if same_rows:
         tasks = ", ".join(dict.fromkeys(same_rows))
         notes.append(f"{tasks}: reports read the same rows, so the chosen scores are too good by what choosing adds")
-    return "\n".join([columns(rows), "", *notes])
+    return "\n".join([align_columns(rows), "", *notes])
 
 
-def _identity(tried: Tried) -> tuple[str, str, str, str]:
+def _row_labels(tried: TriedSetting) -> tuple[str, str, str, str]:
     config = tried.point.runs[0].config
-    return tried.point.arm.name, config.data.task, config.model.name, _setting(tried.point)
+    return tried.point.arm.name, config.data.task, config.model.name, _setting_label(tried.point)
 
 
-def _numbers(tried: Tried) -> tuple[str, str, str, str]:
+def _score_cells(tried: TriedSetting) -> tuple[str, str, str, str]:
     config, planned = tried.point.runs[0].config, len(tried.point.runs)
     n = str(planned) if len(tried.scores) == planned else f"{len(tried.scores)} of {planned}"
     mean = "-" if math.isnan(tried.mean) else f"{100 * tried.mean:.2f}"
     deviation = "-" if tried.deviation is None else f"{100 * tried.deviation:.2f}"
-    return f"{TITLES[config.task.metric]}, {config.evaluation.report} checkpoint", n, mean, deviation
+    return f"{METRIC_TITLES[config.task.metric]}, {config.evaluation.report} checkpoint", n, mean, deviation
 
 
-def _setting(point: Point) -> str:
+def _setting_label(point: SweepPoint) -> str:
     return grid_label(point.grid) or "-"
 
 
-def _place(search: Search) -> str:
-    arm, task, model, _ = _identity(search.tried[0])
+def _search_label(search: GridSearch) -> str:
+    arm, task, model, _ = _row_labels(search.tried[0])
     return f"arm {arm!r}, task {task!r}, model {model!r}"
 
 
-def _choice_line(search: Search) -> str:
+def _choice_line(search: GridSearch) -> str:
     """Returns one line about a choice, for the head of the written file."""
-    score, n, mean, deviation = _numbers(search.best)
-    arm, task, _, setting = _identity(search.best)
+    score, n, mean, deviation = _score_cells(search.best)
+    arm, task, _, setting = _row_labels(search.best)
     return f"{arm}, {task}: {setting} ({score}: mean {mean}, std {deviation}, n {n}; of {len(search.tried)} settings)"
 
 
-MARK = "chosen by `stableft choose`"
-MAP = "tag:yaml.org,2002:map"
-Entry = dict[str, Any]  # one arm of the written file
+CHOSEN_MARK = "chosen by `stableft choose`"
+YAML_MAP_TAG = "tag:yaml.org,2002:map"
+ArmEntry = dict[str, Any]  # one arm of the written file
 
 
-def write_choices(sweep: Sweep, chosen: Sequence[Point], notes: Iterable[str], out: Path, seeds: str | None) -> int:
+def write_chosen_sweep(
+    sweep: Sweep, chosen: Sequence[SweepPoint], notes: Iterable[str], out: Path, seeds: str | None
+) -> int:
     """Writes a sweep of the chosen points, with these seeds or else their own, and returns its number of runs.
 
     An arm becomes several of the same name where its tasks differ in what was chosen. Files and folders stay as they
@@ -216,109 +226,109 @@ def write_choices(sweep: Sweep, chosen: Sequence[Point], notes: Iterable[str], o
     Raises:
         UserError: `out` is no place for it, or a setting cannot stand in a sweep file.
     """
-    check_place(sweep, out)
+    check_chosen_sweep_path(sweep, out)
     for point in chosen:
         if any(key.startswith("seeds.") for key in point.settings):
             raise UserError("--set seeds.init and seeds.data cannot be kept in a sweep file; use --report-seeds")
     folder = out.resolve().parent
-    entries = [entry for points in _same_arms(chosen) for entry in _entries(points, sweep, folder, seeds)]
-    body = _dump(_layout(entries))
+    entries = [entry for points in _group_by_arm(chosen) for entry in _arm_entries(points, sweep, folder, seeds)]
+    body = _dump(_sweep_file_content(entries))
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, suffix=".yaml") as draft:
         draft.write(body)
         draft.flush()
         try:
-            written = load_sweep(draft.name, Sources())
+            written = load_sweep(draft.name, LocalPaths())
         except UserError as error:
             reason = str(error).replace(draft.name, "it")
             raise UserError(f"{sweep.path}: what was chosen cannot be written as one sweep file: {reason}") from None
-    asked = {setting_of(point.runs[0].config) for point in chosen}
-    assert {setting_of(run.config) for run in written.runs} == asked, "the file asks for other runs"
+    asked = {setting_key(point.runs[0].config) for point in chosen}
+    assert {setting_key(run.config) for run in written.runs} == asked, "the file asks for other runs"
     shipped = sweep.path.resolve().is_relative_to(shipped_configs().resolve())
     origin = f"configs/{sweep.name}.yaml" if shipped else sweep.path
-    head = [f"stableft sweep {out}      {MARK} from {origin}      {len(written.runs)} runs"]
+    head = [f"stableft sweep {out}      {CHOSEN_MARK} from {origin}      {len(written.runs)} runs"]
     head += ["Of each grid the setting with the highest mean validation score over seeds, in percent:"]
     head += [f"  {note}" for note in notes]
     atomic_write(out, ("".join(f"# {line}\n" for line in head) + body).encode())
     return len(written.runs)
 
 
-def check_place(sweep: Sweep, out: Path) -> None:
+def check_chosen_sweep_path(sweep: Sweep, out: Path) -> None:
     """Raises UserError if `out` cannot be the new file, or is a file that this command did not write."""
     if out.is_dir() or out.suffix != ".yaml":
         raise UserError(f"--out {out}: give the name of a file that ends in .yaml")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}")
-    if out.exists() and (out.samefile(sweep.path) or MARK.encode() not in out.read_bytes().partition(b"\n")[0]):
+    if out.exists() and (out.samefile(sweep.path) or CHOSEN_MARK.encode() not in out.read_bytes().partition(b"\n")[0]):
         raise UserError(f"--out {out}: this file was not written by `stableft choose`; give another name")
 
 
-def _same_arms(points: Sequence[Point]) -> Iterable[list[Point]]:
+def _group_by_arm(points: Sequence[SweepPoint]) -> Iterable[list[SweepPoint]]:
     for _, same in itertools.groupby(points, lambda point: point.arm):
         yield list(same)
 
 
-def _entries(points: list[Point], sweep: Sweep, folder: Path, seeds: str | None) -> list[Entry]:
+def _arm_entries(points: list[SweepPoint], sweep: Sweep, folder: Path, seeds: str | None) -> list[ArmEntry]:
     """Returns one arm's chosen points as arms: one for each model and setting, or fewer where all models agree."""
-    by_model: dict[str, list[Point]] = {}
+    by_model: dict[str, list[SweepPoint]] = {}
     for point in points:
         by_model.setdefault(repr(point.model), []).append(point)
     blocks = list(by_model.values())
-    agree = len({repr([_values(point) for point in block]) for block in blocks}) == 1
+    agree = len({repr([_setting_values(point) for point in block]) for block in blocks}) == 1
     entries = []
     for block in blocks[:1] if agree else blocks:
-        by_setting: dict[str, list[Point]] = {}
+        by_setting: dict[str, list[SweepPoint]] = {}
         for point in block:
-            by_setting.setdefault(repr(_values(point)), []).append(point)
+            by_setting.setdefault(repr(_setting_values(point)), []).append(point)
         for same in by_setting.values():
-            models = [_model(other[0], sweep, folder) for other in (blocks if agree else [same])]
+            models = [_portable_model(other[0], sweep, folder) for other in (blocks if agree else [same])]
             name = same[0].arm.name + ("" if agree else f" ({same[0].runs[0].config.model.name})")
-            entries.append(_entry(name, same, models, sweep, folder, seeds))
+            entries.append(_arm_entry(name, same, models, sweep, folder, seeds))
     return entries
 
 
-def _values(point: Point) -> dict[str, Any]:
+def _setting_values(point: SweepPoint) -> dict[str, Any]:
     return {key: setting.value for key, setting in point.settings.items()}
 
 
-def _entry(
-    name: str, points: list[Point], models: list[str | None], sweep: Sweep, folder: Path, seeds: str | None
-) -> Entry:
+def _arm_entry(
+    name: str, points: list[SweepPoint], models: list[str | None], sweep: Sweep, folder: Path, seeds: str | None
+) -> ArmEntry:
     arm = points[0].arm
-    tasks = [_located(point.task.value, point.runs[0].config, sweep, folder) for point in points]
-    entry: Entry = {"name": name, "recipe": _recipe(recipe_name(arm.document, arm.keys), sweep, folder)}
+    tasks = [_portable_task(point.task.value, point.runs[0].config, sweep, folder) for point in points]
+    entry: ArmEntry = {"name": name, "recipe": _portable_recipe(recipe_name(arm.document, arm.keys), sweep, folder)}
     entry["task"] = tasks if len(tasks) > 1 else tasks[0]
     if models != [None]:
         entry["model"] = models if len(models) > 1 else models[0]
     entry["seeds"] = arm.get("seeds") if seeds is None else seeds
     if rule := points[0].rule:
-        entry[RULE] = asdict(rule)
-    entry["set"] = _values(points[0])
+        entry[EARLY_STOPPING_KEY] = asdict(rule)
+    entry["set"] = _setting_values(points[0])
     if (start := entry["set"].get("start_from")) and points[0].parent:
-        places = {"recipe": _recipe(start["recipe"], sweep, folder)}
-        places["task"] = _located(start["task"], points[0].parent.config, sweep, folder)
+        places = {"recipe": _portable_recipe(start["recipe"], sweep, folder)}
+        places["task"] = _portable_task(start["task"], points[0].parent.config, sweep, folder)
         entry["set"]["start_from"] = start | places
     return entry
 
 
-def _located(task: Any, config: RunConfig, sweep: Sweep, folder: Path) -> Any:
+def _portable_task(task: Any, config: RunConfig, sweep: Sweep, folder: Path) -> Any:
     """Returns a task as a sweep file has it, the files of the user's own found from that folder."""
     own = config.data.own
     if own is None:
         return config.data.task
     hashes = {"train": own.train, "validation": own.validation, "test": own.test}
     files = {key: sweep.sources.paths[digest] for key, digest in hashes.items() if digest}
-    return task | {key: _reachable(task[key], path, folder) for key, path in files.items()}
+    return task | {key: _portable_path(task[key], path, folder) for key, path in files.items()}
 
 
-def _model(point: Point, sweep: Sweep, folder: Path) -> str | None:
+def _portable_model(point: SweepPoint, sweep: Sweep, folder: Path) -> str | None:
     written, digest = point.model and point.model.value, point.runs[0].config.model.sha256
-    return written if digest is None else _reachable(written, sweep.sources.paths[digest], folder)
+    return written if digest is None else _portable_path(written, sweep.sources.paths[digest], folder)
 
 
-def _recipe(name: str, sweep: Sweep, folder: Path) -> str:
+def _portable_recipe(name: str, sweep: Sweep, folder: Path) -> str:
     file = find_recipe(name, (Path.cwd(), sweep.path.parent)).resolve()
     if name.endswith(".yaml"):
-        return _reachable(name, file, folder)
+        return _portable_path(name, file, folder)
     try:
         same = find_recipe(name, (Path.cwd(), folder)).resolve() == file
     except UserError:
@@ -326,15 +336,15 @@ def _recipe(name: str, sweep: Sweep, folder: Path) -> str:
     return name if same else str(file)
 
 
-def _reachable(written: str | None, path: Path, folder: Path) -> str:
+def _portable_path(written: str | None, path: Path, folder: Path) -> str:
     """Returns what was written if it leads to `path` from this folder, and the absolute path else."""
     found = find_file(written, (folder,)) if written else None
     return written if written and found and found.resolve() == path.resolve() else str(path.resolve())
 
 
-def _layout(entries: list[Entry]) -> dict[str, Any]:
+def _sweep_file_content(entries: list[ArmEntry]) -> dict[str, Any]:
     """Returns a sweep file's content, with what most arms have in common at the top."""
-    keys = [key for key in ("task", "model", "seeds", RULE) if all(key in entry for entry in entries)]
+    keys = [key for key in ("task", "model", "seeds", EARLY_STOPPING_KEY) if all(key in entry for entry in entries)]
     shared = {key: _most_common([entry[key] for entry in entries]) for key in keys}
     first = entries[0]["set"]
     same = {key for key in first if all(key in e["set"] and e["set"][key] == first[key] for e in entries)}
@@ -344,7 +354,7 @@ def _layout(entries: list[Entry]) -> dict[str, Any]:
     for entry in entries:
         own = {key: value for key, value in entry.items() if key != "set" and value != shared.get(key)}
         settings = {key: value for key, value in entry["set"].items() if key not in same}
-        arms.append(_Block(own | ({"set": settings} if settings else {})))
+        arms.append(_BlockMapping(own | ({"set": settings} if settings else {})))
     top = {key: value for key, value in first.items() if key in same}
     return shared | ({"set": top} if top else {}) | {"arms": arms}
 
@@ -353,7 +363,7 @@ def _most_common(values: list) -> Any:
     return max(values, key=values.count)
 
 
-class _Block(dict):
+class _BlockMapping(dict):
     """A mapping whose keys each have a line."""
 
 
@@ -374,7 +384,9 @@ def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(float, _represent_float)
-_Dumper.add_representer(_Block, lambda dumper, block: dumper.represent_mapping(MAP, block, flow_style=False))
+_Dumper.add_representer(
+    _BlockMapping, lambda dumper, block: dumper.represent_mapping(YAML_MAP_TAG, block, flow_style=False)
+)
 
 
 def _dump(content: dict[str, Any]) -> str:

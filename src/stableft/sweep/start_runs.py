@@ -7,12 +7,12 @@ from pathlib import Path
 from stableft.config.planned_run import PlannedRun
 from stableft.config.run_config import StartFrom
 from stableft.config.sweep_file import Sweep
-from stableft.models.start_weights import find_start
+from stableft.models.start_weights import find_start_weights
 from stableft.records.run_record import RunRecord
-from stableft.sweep.state import status_of, unique_runs
+from stableft.sweep.state import read_sweep_state, unique_runs
 
 
-def parents_to_train(plan: Sweep, results: Path, retry_crashed: bool = False) -> tuple[PlannedRun, ...]:
+def start_runs_to_train(plan: Sweep, results: Path, retry_crashed: bool = False) -> tuple[PlannedRun, ...]:
     """Returns the runs that others start from and that are to be done, where one of those has not finished.
 
     Those that crashed are among them if they are tried again.
@@ -21,26 +21,26 @@ def parents_to_train(plan: Sweep, results: Path, retry_crashed: bool = False) ->
         UserError: what a run is to start from is there, but its weights are gone or do not fit, or is not planned.
     """
     planned, needed = {parent.run_id: parent for parent in plan.parents}, {}
-    state = status_of(results, (*plan.runs, *plan.parents), look_only=True)
+    state = read_sweep_state(results, (*plan.runs, *plan.parents), look_only=True)
     done = {record.run_id: record for record in state.finished}
     crashed = {record.run_id for record in state.crashed if not retry_crashed}
     for run in unique_runs(plan.runs).values():
         start = run.config.start_from
         if start is None or run.run_id in done:
             continue
-        if start.run not in planned or (start.run in done and not _spoilt(done[start.run], start)):
-            find_start(run.config, results)
+        if start.run not in planned or (start.run in done and not _never_had_finite_weights(done[start.run], start)):
+            find_start_weights(run.config, results)
         elif start.run not in done and start.run not in crashed:
             needed[start.run] = planned[start.run]
     return tuple(needed.values())
 
 
-def lost_starts(plan: Sweep, results: Path, retry_crashed: bool = False) -> dict[StartFrom, str]:
+def find_unusable_starts(plan: Sweep, results: Path, retry_crashed: bool = False) -> dict[StartFrom, str]:
     """Returns from what unfinished runs cannot start though the sweep has done it, and a sentence why.
 
     It crashed (and is not tried again), or it is finished and its weights were never finite.
     """
-    state = status_of(results, (*plan.runs, *plan.parents), look_only=True)
+    state = read_sweep_state(results, (*plan.runs, *plan.parents), look_only=True)
     records = {record.run_id: record for record in (*state.finished, *state.crashed)}
     finished = {record.run_id for record in state.finished}
     planned = {parent.run_id: parent for parent in plan.parents}
@@ -49,23 +49,23 @@ def lost_starts(plan: Sweep, results: Path, retry_crashed: bool = False) -> dict
         start = run.config.start_from
         if start is None or start in lost or run.run_id in finished or start.run not in planned:
             continue
-        record, words = records.get(start.run), describe_parent(planned[start.run], plan.runs)
+        record, words = records.get(start.run), describe_start_run(planned[start.run], plan.runs)
         if record and record.status == "crashed" and not retry_crashed:
             lost[start] = f"{words}, crashed ({record.reason}): they are not run; --retry-crashed tries it again"
-        elif record and record.status == "finished" and _spoilt(record, start):
+        elif record and record.status == "finished" and _never_had_finite_weights(record, start):
             why = f"has no {start.checkpoint} weights of use ({record.reason})"
             lost[start] = f"{words}, {why}: they are not run; let them start from another one"
     return lost
 
 
-def _spoilt(record: RunRecord, start: StartFrom) -> bool:
+def _never_had_finite_weights(record: RunRecord, start: StartFrom) -> bool:
     """Returns whether a finished run never had finite weights of that kind."""
     if record.reason is None:
         return False
     return start.checkpoint == "last" or not any(p.step > 0 and math.isfinite(p.val_loss) for p in record.evals)
 
 
-def describe_parent(parent: PlannedRun, runs: Iterable[PlannedRun]) -> str:
+def describe_start_run(parent: PlannedRun, runs: Iterable[PlannedRun]) -> str:
     """Returns in words which run that is, and how many of `runs` start from it."""
     config = parent.config
     starts = [run.config.start_from for run in unique_runs(runs).values() if run.config.start_from]

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from stableft.config.planned_run import Execution, PlannedRun, Probes, Sources, Stopped
+from stableft.config.planned_run import Execution, InLoopProbes, LocalPaths, PlannedRun, RunInterrupted
 from stableft.config.run_config import RunConfig, canonical_json
-from stableft.config.sweep_file import NAMES, Rule
+from stableft.config.sweep_file import PROBE_NAMES, EarlyStoppingRule
 from stableft.data.splits import data_fingerprint
 from stableft.errors import UserError
-from stableft.records.probe_record import PROBES_FILE, Drift, GradNorms, ProbeRecord, read_probes
+from stableft.records.probe_record import PROBES_FILE, DriftRecord, GradNormsRecord, ProbeRecord, read_probe_records
 from stableft.records.run_record import (
     BEST_FOLDER,
     CHECKPOINT_FILE,
@@ -27,12 +27,12 @@ from stableft.records.run_record import (
     set_aside,
     write_record,
 )
-from stableft.sweep.claims import claim
-from stableft.sweep.early_stopping import setting_of, trial_of
+from stableft.sweep.claims import claim_run
+from stableft.sweep.early_stopping import find_ranking_eval, setting_key
 
 CRASH_FILE = "crash.txt"
-WAITING = ("paused", "stopped")  # statuses of runs that may go on
-R = TypeVar("R", PlannedRun, RunRecord)
+RESUMABLE_STATUSES = ("paused", "stopped")  # statuses of runs that may go on
+RunT = TypeVar("RunT", PlannedRun, RunRecord)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class SweepState:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SweepResult:
     """What became of the runs of a sweep, as run ids; `failed` are among `finished` and `skipped`."""
 
     finished: tuple[str, ...]  # now, by this process or another one
@@ -72,7 +72,7 @@ def unique_runs(runs: Iterable[PlannedRun]) -> dict[str, PlannedRun]:
     return unique
 
 
-def status_of(results: Path, runs: Iterable[PlannedRun], look_only: bool = False) -> SweepState:
+def read_sweep_state(results: Path, runs: Iterable[PlannedRun], look_only: bool = False) -> SweepState:
     """Returns the state of these runs, each counted once; a damaged record is set aside and its run is to do.
 
     With `look_only` it stays where it is.
@@ -82,7 +82,7 @@ def status_of(results: Path, runs: Iterable[PlannedRun], look_only: bool = False
         try:
             record = read_record(results, run_id)
         except UserError as error:
-            record, sentence = (None, str(error)) if look_only else _judge_again(results, run_id)
+            record, sentence = (None, str(error)) if look_only else _reread_under_claim(results, run_id)
             damaged += [sentence] if sentence else []
         if record is None:
             has_checkpoint = (run_folder(results, run_id) / CHECKPOINT_FILE).exists()
@@ -94,35 +94,37 @@ def status_of(results: Path, runs: Iterable[PlannedRun], look_only: bool = False
     return SweepState(tuple(finished), failed, *map(tuple, rest))
 
 
-def settles(record: RunRecord, run: PlannedRun) -> bool:
+def is_done(record: RunRecord, run: PlannedRun) -> bool:
     """Returns whether there is nothing left to do: one that is paused or stopped is done where it is to pause, alone.
 
     A crashed record settles a run as well, unless it is to be tried again.
     """
-    if record.status not in WAITING:
+    if record.status not in RESUMABLE_STATUSES:
         return True
-    return run.pause_after is not None and trial_of(record, run.pause_after) is not None
+    return run.pause_after is not None and find_ranking_eval(record, run.pause_after) is not None
 
 
-def trial_groups(runs: Iterable[R], rules: Mapping[str, Rule]) -> dict[tuple[str, Rule], list[R]]:
+def group_for_ranking(
+    runs: Iterable[RunT], rules: Mapping[str, EarlyStoppingRule]
+) -> dict[tuple[str, EarlyStoppingRule], list[RunT]]:
     """Returns the runs (or their records) that are ranked together: those of one setting, under one rule."""
-    groups: dict[tuple[str, Rule], list[R]] = {}
+    groups: dict[tuple[str, EarlyStoppingRule], list[RunT]] = {}
     for run in runs:
-        groups.setdefault((setting_of(run.config), rules[run.run_id]), []).append(run)
+        groups.setdefault((setting_key(run.config), rules[run.run_id]), []).append(run)
     return groups
 
 
-def _judge_again(results: Path, run_id: str) -> tuple[RunRecord | None, str | None]:
+def _reread_under_claim(results: Path, run_id: str) -> tuple[RunRecord | None, str | None]:
     """As `_read_or_set_aside`, under the claim: another sweep may have set it aside and done the run meanwhile."""
-    with claim(run_folder(results, run_id)) as mine:
+    with claim_run(run_folder(results, run_id)) as mine:
         return _read_or_set_aside(results, run_id) if mine else (None, None)
 
 
 def check_fingerprints(
     finished: Iterable[RunRecord],
     runs: Iterable[PlannedRun],
-    sources: Sources,
-    fingerprint: Callable[[RunConfig, Sources], str] = data_fingerprint,
+    sources: LocalPaths,
+    fingerprint: Callable[[RunConfig, LocalPaths], str] = data_fingerprint,
 ) -> None:
     """Compares the data rows that finished runs used with those that lie here now.
 
@@ -146,7 +148,7 @@ def check_fingerprints(
             )
 
 
-def run_once(
+def run_under_claim(
     run: PlannedRun,
     results: Path,
     retry: RunRecord | None,
@@ -162,35 +164,37 @@ def run_once(
         Stopped: the run was asked to stop and left a checkpoint.
         UserError: what the user wrote cannot be run.
     """
-    with claim(run_folder(results, run.run_id)) as mine:
+    with claim_run(run_folder(results, run.run_id)) as mine:
         if not mine:
-            return _paused_elsewhere(run, results)
-        record = _settled(run, results, retry)
+            return _find_record_paused_elsewhere(run, results)
+        record = _find_done_record(run, results, retry)
         if record is not None:
             return record
         started()
         begun = time.monotonic()
         try:
             return train()
-        except (Stopped, UserError):
+        except (RunInterrupted, UserError):
             raise
         except Exception as error:
             # Only the first line of the message: CUDA's go on with general advice.
             reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
-            return _write_crash(run, results, reason, traceback.format_exc(), time.monotonic() - begun)
+            return _write_crash_record(run, results, reason, traceback.format_exc(), time.monotonic() - begun)
 
 
-def record_death(
+def record_worker_death(
     run: PlannedRun, results: Path, retry: RunRecord | None, reason: str, seconds: float
 ) -> RunRecord | None:
     """Returns the record of a run whose process died, a crashed one unless it had finished; None if taken over."""
-    with claim(run_folder(results, run.run_id)) as mine:
+    with claim_run(run_folder(results, run.run_id)) as mine:
         if not mine:
             return None
-        return _settled(run, results, retry) or _write_crash(run, results, reason, f"{reason}\n", seconds)
+        return _find_done_record(run, results, retry) or _write_crash_record(
+            run, results, reason, f"{reason}\n", seconds
+        )
 
 
-def _settled(run: PlannedRun, results: Path, retry: RunRecord | None) -> RunRecord | None:
+def _find_done_record(run: PlannedRun, results: Path, retry: RunRecord | None) -> RunRecord | None:
     """Under the claim: returns the record that makes the run done, after clearing what is to be tried again.
 
     A finished one that is to be replaced stays until there is another, and so does a checkpoint on the way to that.
@@ -200,7 +204,7 @@ def _settled(run: PlannedRun, results: Path, retry: RunRecord | None) -> RunReco
         return None
     if record and record.status == "finished":  # a kill between the two leaves the checkpoint beside the record
         (run_folder(results, run.run_id) / CHECKPOINT_FILE).unlink(missing_ok=True)
-    if record and not settles(record, run):  # it stays until there is another one: it says how the run ranks
+    if record and not is_done(record, run):  # it stays until there is another one: it says how the run ranks
         return None
     if record is None or retry is None or dump_record(record) != dump_record(retry):
         return record
@@ -209,13 +213,13 @@ def _settled(run: PlannedRun, results: Path, retry: RunRecord | None) -> RunReco
     return None
 
 
-def _paused_elsewhere(run: PlannedRun, results: Path) -> RunRecord | None:
+def _find_record_paused_elsewhere(run: PlannedRun, results: Path) -> RunRecord | None:
     """Returns the record that makes a run done that another process is at: it has paused and goes on there."""
     try:
         record = read_record(results, run.run_id)
     except UserError:
         return None
-    return record if record and record.status in WAITING and settles(record, run) else None
+    return record if record and record.status in RESUMABLE_STATUSES and is_done(record, run) else None
 
 
 def _read_or_set_aside(results: Path, run_id: str) -> tuple[RunRecord | None, str | None]:
@@ -226,7 +230,7 @@ def _read_or_set_aside(results: Path, run_id: str) -> tuple[RunRecord | None, st
         return None, f"{error}; set aside as {aside.name}, the run will be done again"
 
 
-def _write_crash(run: PlannedRun, results: Path, reason: str, text: str, seconds: float) -> RunRecord:
+def _write_crash_record(run: PlannedRun, results: Path, reason: str, text: str, seconds: float) -> RunRecord:
     before, _ = _read_or_set_aside(results, run.run_id)
     folder = run_folder(results, run.run_id)
     atomic_write(folder / CRASH_FILE, text.encode(errors="backslashreplace"))
@@ -254,7 +258,7 @@ def _write_crash(run: PlannedRun, results: Path, reason: str, text: str, seconds
     return record
 
 
-SAVED: dict[Literal["none", "best", "last", "all"], tuple[str, ...]] = {
+SAVED_FOLDERS: dict[Literal["none", "best", "last", "all"], tuple[str, ...]] = {
     "none": (),
     "best": (BEST_FOLDER,),
     "last": (LAST_FOLDER,),
@@ -262,15 +266,19 @@ SAVED: dict[Literal["none", "best", "last", "all"], tuple[str, ...]] = {
 }
 
 
-def lacking(results: Path, run: PlannedRun, record: RunRecord, execution: Execution) -> tuple[str, ...]:
+def find_missing_outputs(results: Path, run: PlannedRun, record: RunRecord, execution: Execution) -> tuple[str, ...]:
     """Returns in words what is asked for of a finished run that is not in its folder, such as "drift", "last weights".
 
     Best weights of a run that diverged may never have been. Predictions, which every run leaves, are looked for only
     where what is lacking is to be made.
     """
     folder = run_folder(results, record.run_id)
-    words = [name.replace("_", " ") for name in NAMES if getattr(run.probes, name) and name not in _kinds(folder)]
-    for name in SAVED[execution.save]:
+    words = [
+        name.replace("_", " ")
+        for name in PROBE_NAMES
+        if getattr(run.probes, name) and name not in _recorded_probes(folder)
+    ]
+    for name in SAVED_FOLDERS[execution.save]:
         if not (folder / name).is_dir() and not (name == BEST_FOLDER and record.reason):
             words.append(f"{name.removeprefix('model-')} weights")
     if execution.complete and not (folder / PREDICTIONS_FILE).is_file():
@@ -278,27 +286,29 @@ def lacking(results: Path, run: PlannedRun, record: RunRecord, execution: Execut
     return tuple(words)
 
 
-def keep_probes(results: Path, run: PlannedRun) -> PlannedRun:
+def with_recorded_probes(results: Path, run: PlannedRun) -> PlannedRun:
     """Returns a finished run to be trained again, with the probes whose records that would otherwise remove."""
-    has = _kinds(run_folder(results, run.run_id))
-    return replace(run, probes=Probes(**{name: getattr(run.probes, name) or has.get(name) for name in NAMES}))
+    has = _recorded_probes(run_folder(results, run.run_id))
+    return replace(
+        run, probes=InLoopProbes(**{name: getattr(run.probes, name) or has.get(name) for name in PROBE_NAMES})
+    )
 
 
-def keep_weights(results: Path, run_ids: Iterable[str], execution: Execution) -> Execution:
+def with_saved_weights(results: Path, run_ids: Iterable[str], execution: Execution) -> Execution:
     """Returns an execution that also keeps the weights which training these runs again would otherwise remove."""
     folders = [run_folder(results, run_id) for run_id in run_ids]
     there = {name for name in (BEST_FOLDER, LAST_FOLDER) if any((folder / name).is_dir() for folder in folders)}
-    names = there | {*SAVED[execution.save]}
-    return replace(execution, save=next(save for save, kept in SAVED.items() if {*kept} == names))
+    names = there | {*SAVED_FOLDERS[execution.save]}
+    return replace(execution, save=next(save for save, kept in SAVED_FOLDERS.items() if {*kept} == names))
 
 
-def _kinds(folder: Path) -> dict[str, int]:
+def _recorded_probes(folder: Path) -> dict[str, int]:
     """Returns which probes of a run's training are in its folder, and every how many steps they recorded."""
-    return {record.probe: _every(record) for record in read_probes(folder / PROBES_FILE)}
+    return {record.probe: _recording_interval(record) for record in read_probe_records(folder / PROBES_FILE)}
 
 
-def _every(record: ProbeRecord) -> int:
+def _recording_interval(record: ProbeRecord) -> int:
     """Returns the steps between two records; the first is that of step 1, or 0."""
-    assert isinstance(record, GradNorms | Drift)
+    assert isinstance(record, GradNormsRecord | DriftRecord)
     later = [step for step in record.steps if step > 1]
     return later[0] if later else 1

@@ -18,41 +18,52 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from stableft.config.planned_run import Execution, PlannedRun, Progress, Sources, Stopped
+from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted, RunProgress
 from stableft.config.run_config import RunConfig
 from stableft.data.splits import data_fingerprint
 from stableft.errors import UserError
 from stableft.records.run_record import CHECKPOINT_FILE, RunRecord, run_folder
-from stableft.sweep.progress import Ended, Moved, Note, Opened, Show, Started, Tick, ignore
+from stableft.sweep.progress import (
+    ClockTick,
+    Notice,
+    ProgressReported,
+    RunEnded,
+    RunStarted,
+    ShowEvent,
+    SweepStarted,
+    show_nothing,
+)
 from stableft.sweep.state import (
-    Outcome,
+    SweepResult,
     check_fingerprints,
-    keep_probes,
-    keep_weights,
-    lacking,
-    record_death,
-    run_once,
-    settles,
-    status_of,
+    find_missing_outputs,
+    is_done,
+    read_sweep_state,
+    record_worker_death,
+    run_under_claim,
     unique_runs,
+    with_recorded_probes,
+    with_saved_weights,
 )
 
-Train = Callable[[PlannedRun, Path, Sources, Execution, Callable[[Progress], None], Callable[[], bool]], RunRecord]
+TrainFunction = Callable[
+    [PlannedRun, Path, LocalPaths, Execution, Callable[[RunProgress], None], Callable[[], bool]], RunRecord
+]
 
 
 def run_local(
     runs: Sequence[PlannedRun],
     results: Path,
-    sources: Sources,
+    sources: LocalPaths,
     devices: Sequence[str],
     jobs_per_device: int,
     execution: Execution,
     retry_crashed: bool = False,
     fail_fast: bool = False,
-    display: Show = ignore,
-    train: Train | None = None,
-    fingerprint: Callable[[RunConfig, Sources], str] = data_fingerprint,
-) -> Outcome:
+    display: ShowEvent = show_nothing,
+    train: TrainFunction | None = None,
+    fingerprint: Callable[[RunConfig, LocalPaths], str] = data_fingerprint,
+) -> SweepResult:
     """Returns what became of the runs, after doing all that are left.
 
     `train` (importable by name) None stands for `stableft.training.run.train`.
@@ -61,53 +72,53 @@ def run_local(
         UserError: what the user wrote cannot be run, or the data is not what finished runs were trained on.
         RuntimeError: no worker can be started.
     """
-    state = status_of(results, runs)
+    state = read_sweep_state(results, runs)
     for sentence in state.damaged:
-        display(Note(sentence))
+        display(Notice(sentence))
     check_fingerprints(state.finished, runs, sources, fingerprint)
     finished = {record.run_id: record for record in state.finished}
     crashed = {record.run_id: record for record in state.crashed}
     planned = unique_runs(runs)
-    again = _incomplete(results, planned, finished, execution, display)
+    again = _find_incomplete(results, planned, finished, execution, display)
     if again:
-        planned |= {run_id: keep_probes(results, planned[run_id]) for run_id in again}
-        execution = keep_weights(results, again, execution)
+        planned |= {run_id: with_recorded_probes(results, planned[run_id]) for run_id in again}
+        execution = with_saved_weights(results, again, execution)
         finished = {run_id: record for run_id, record in finished.items() if run_id not in again}
-    paused = {record.run_id: record for record in state.waiting if settles(record, planned[record.run_id])}
+    paused = {record.run_id: record for record in state.waiting if is_done(record, planned[record.run_id])}
     kept = finished | paused | ({} if retry_crashed else crashed)
     replaced = crashed | again
-    queue = deque(Task(run, replaced.get(run_id)) for run_id, run in planned.items() if run_id not in kept)
-    slots = slots_for(devices, jobs_per_device, execution)[: len(queue)]
-    start = starter(results, sources, train)
-    pool = Pool(start, results, slots, queue, display, fail_fast)
+    queue = deque(QueuedRun(run, replaced.get(run_id)) for run_id, run in planned.items() if run_id not in kept)
+    slots = make_slots(devices, jobs_per_device, execution)[: len(queue)]
+    start = make_worker_starter(results, sources, train)
+    pool = WorkerPool(start, results, slots, queue, display, fail_fast)
     todo = [task.run for task in queue]
     done = len(finished) + len(paused)
     failed = sum(bool(record.failed) for record in finished.values())
-    display(Opened(todo, done, failed, len(kept) - done, len(slots)))
-    drive(pool)
+    display(SweepStarted(todo, done, failed, len(kept) - done, len(slots)))
+    run_worker_pool(pool)
     if pool.error:
         raise pool.error
-    return _outcome(planned, results, finished, kept | pool.settled, pool.interrupted)
+    return _summarize_runs(planned, results, finished, kept | pool.settled, pool.interrupted)
 
 
-def _incomplete(
+def _find_incomplete(
     results: Path,
     planned: Mapping[str, PlannedRun],
     finished: Mapping[str, RunRecord],
     execution: Execution,
-    display: Show,
+    display: ShowEvent,
 ) -> dict[str, RunRecord]:
     """Returns the finished runs to be trained again for what they lack; tells of all that lack something."""
     lacks = {
         run_id: words
         for run_id, record in finished.items()
-        if (words := lacking(results, planned[run_id], record, execution))
+        if (words := find_missing_outputs(results, planned[run_id], record, execution))
     }
     if not lacks:
         return {}
     what = ", ".join(sorted({word for words in lacks.values() for word in words}))
     how = "they are trained again" if execution.complete else "--complete trains them again"
-    display(Note(f"{len(lacks)} runs were finished before without {what}: {how}"))
+    display(Notice(f"{len(lacks)} runs were finished before without {what}: {how}"))
     return {run_id: finished[run_id] for run_id in lacks} if execution.complete else {}
 
 
@@ -155,7 +166,7 @@ def resolve_device(text: str) -> str:
 
 
 @dataclass
-class Task:
+class QueuedRun:
     """A run that is still to be done; `retry` is the record that it replaces, crashed or incomplete."""
 
     run: PlannedRun
@@ -165,7 +176,7 @@ class Task:
 
 
 @dataclass
-class Slot:
+class WorkerSlot:
     """A device, or a share of one, and the worker process that has it now."""
 
     name: str
@@ -173,14 +184,14 @@ class Slot:
     process: BaseProcess | None = None
     connection: Connection | None = None
     ready: bool = False
-    task: Task | None = None
+    task: QueuedRun | None = None
     begun: float | None = None  # when the worker said that it holds the claim of the task
     fruitless: int = 0
     device_errors: int = 0  # in a row
     lost: bool = False
 
 
-def slots_for(devices: Sequence[str], jobs_per_device: int, execution: Execution) -> list[Slot]:
+def make_slots(devices: Sequence[str], jobs_per_device: int, execution: Execution) -> list[WorkerSlot]:
     """Returns all slots, one job on every device before a second one on any."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "")
@@ -188,22 +199,24 @@ def slots_for(devices: Sequence[str], jobs_per_device: int, execution: Execution
     share = int(wanted) if wanted.isdecimal() else cores // (len(devices) * jobs_per_device)
     threads = execution.threads or max(1, share)
     return [
-        Slot(f"{device} #{job}" if jobs_per_device > 1 else device, replace(execution, device=device, threads=threads))
+        WorkerSlot(
+            f"{device} #{job}" if jobs_per_device > 1 else device, replace(execution, device=device, threads=threads)
+        )
         for job in range(1, jobs_per_device + 1)
         for device in devices
     ]
 
 
-def _outcome(
+def _summarize_runs(
     planned: dict[str, PlannedRun],
     results: Path,
     skipped: dict[str, RunRecord],
     records: dict[str, RunRecord],
     interrupted: bool,
-) -> Outcome:
+) -> SweepResult:
     done = [run_id for run_id in planned if run_id in records and records[run_id].status == "finished"]
     left = [run_id for run_id in planned if run_id not in records]
-    return Outcome(
+    return SweepResult(
         finished=tuple(run_id for run_id in done if run_id not in skipped),
         failed=tuple(run_id for run_id in done if records[run_id].failed),
         crashed=tuple(run_id for run_id in planned if run_id in records and records[run_id].status == "crashed"),
@@ -214,22 +227,22 @@ def _outcome(
     )
 
 
-TICK_SECONDS = 0.2
-ELSEWHERE_SECONDS = 1.0  # how long a run that another process is at is left alone
-LEAVE_SECONDS = 5.0
-LOST = 2  # device errors in a row after which a device is given up
-LAST_START = 3  # a worker that so often in a row ended before it began a run will not do better the next time
+POLL_SECONDS = 0.2
+CLAIMED_RETRY_SECONDS = 1.0  # how long a run that another process is at is left alone
+WORKER_EXIT_SECONDS = 5.0
+MAX_DEVICE_ERRORS = 2  # device errors in a row after which a device is given up
+MAX_FAILED_STARTS = 3  # a worker that so often in a row ended before it began a run will not do better the next time
 
 
 @dataclass
-class Pool:
+class WorkerPool:
     """The state of a sweep in its parent process."""
 
-    start: Callable[[Slot], None]
+    start: Callable[[WorkerSlot], None]
     results: Path
-    slots: list[Slot]
-    queue: deque[Task]
-    show: Show
+    slots: list[WorkerSlot]
+    queue: deque[QueuedRun]
+    show: ShowEvent
     fail_fast: bool
     settled: dict[str, RunRecord] = field(default_factory=dict)
     stopping: bool = False
@@ -238,14 +251,16 @@ class Pool:
     error: Exception | None = None
 
 
-def starter(results: Path, sources: Sources, train: Train | None) -> Callable[[Slot], None]:
+def make_worker_starter(
+    results: Path, sources: LocalPaths, train: TrainFunction | None
+) -> Callable[[WorkerSlot], None]:
     """Returns the function that gives a slot a new worker process."""
     context = multiprocessing.get_context("spawn")
 
-    def start(slot: Slot) -> None:
+    def start(slot: WorkerSlot) -> None:
         slot.connection, theirs = context.Pipe()
         arguments = (theirs, results, sources, slot.execution, train)
-        slot.process = context.Process(target=serve, args=arguments, name=f"stableft {slot.name}")
+        slot.process = context.Process(target=run_worker, args=arguments, name=f"stableft {slot.name}")
         with sigint_blocked():
             slot.process.start()
         theirs.close()  # so that the worker's death is the end of the file
@@ -254,24 +269,24 @@ def starter(results: Path, sources: Sources, train: Train | None) -> Callable[[S
     return start
 
 
-def drive(pool: Pool) -> None:
+def run_worker_pool(pool: WorkerPool) -> None:
     """Does the runs in the queue until none is left or the sweep is stopped; leaves no process behind."""
     with collected_signals() as received:
         try:
             while any(slot.task for slot in pool.slots) or (pool.queue and not pool.stopping):
-                _hand_out(pool)
-                for connection in wait([slot.connection for slot in pool.slots if slot.connection], TICK_SECONDS):
-                    _hear(pool, next(slot for slot in pool.slots if slot.connection is connection))
-                _obey(pool, len(received))
-                pool.show(Tick())
+                _assign_runs(pool)
+                for connection in wait([slot.connection for slot in pool.slots if slot.connection], POLL_SECONDS):
+                    _receive_report(pool, next(slot for slot in pool.slots if slot.connection is connection))
+                _react_to_signals(pool, len(received))
+                pool.show(ClockTick())
         except BaseException:
-            _kill(pool)
+            _kill_workers(pool)
             raise
         finally:
-            _dismiss(pool)
+            _shut_down_workers(pool)
 
 
-def _hand_out(pool: Pool) -> None:
+def _assign_runs(pool: WorkerPool) -> None:
     if pool.stopping:
         return
     idle = sum(slot.connection is not None and slot.task is None for slot in pool.slots)
@@ -281,64 +296,64 @@ def _hand_out(pool: Pool) -> None:
             idle += 1
         if slot.ready and slot.task is None and pool.queue and pool.queue[0].not_before <= time.monotonic():
             slot.task, slot.begun = pool.queue.popleft(), None
-            _send(slot, (slot.task.run, slot.task.retry))
+            _send_to_worker(slot, (slot.task.run, slot.task.retry))
 
 
-def _hear(pool: Pool, slot: Slot) -> None:
+def _receive_report(pool: WorkerPool, slot: WorkerSlot) -> None:
     """Takes one report of a worker, or its death."""
     assert slot.connection is not None
     try:
         word, content = slot.connection.recv()
     except (EOFError, OSError):
-        _bury(pool, slot)
+        _clean_up_dead_worker(pool, slot)
         return
     if word == "ready":
         slot.ready = True
     elif word == "broken":
-        _stop(pool, RuntimeError(f"the worker for {slot.name} cannot start:\n{content}"))
+        _stop_pool(pool, RuntimeError(f"the worker for {slot.name} cannot start:\n{content}"))
     elif word == "progress":
-        pool.show(Moved(slot.name, content))
+        pool.show(ProgressReported(slot.name, content))
     elif word == "started" and slot.task:
         slot.begun, slot.fruitless = time.monotonic(), 0
-        pool.show(Started(slot.name, slot.task.run))
+        pool.show(RunStarted(slot.name, slot.task.run))
     else:
         task, slot.task = slot.task, None
         assert task, word
         if word == "done":
-            _settle(pool, slot, task, content)
+            _accept_record(pool, slot, task, content)
             return
-        pool.show(Ended(slot.name, task.run, "stopped"))
+        pool.show(RunEnded(slot.name, task.run, "stopped"))
         pool.queue.appendleft(task)  # goes to another worker, unless all are stopping
         if word == "mistake":
-            _stop(pool, UserError(content))
+            _stop_pool(pool, UserError(content))
 
 
-def _settle(pool: Pool, slot: Slot, task: Task, record: RunRecord | None) -> None:
+def _accept_record(pool: WorkerPool, slot: WorkerSlot, task: QueuedRun, record: RunRecord | None) -> None:
     """Books a record, or puts a run that another process is at to the back of the queue."""
     if record is None:
         if not task.elsewhere:
-            pool.show(Ended(slot.name, task.run, "elsewhere"))
-        task.elsewhere, task.not_before = True, time.monotonic() + ELSEWHERE_SECONDS
+            pool.show(RunEnded(slot.name, task.run, "elsewhere"))
+        task.elsewhere, task.not_before = True, time.monotonic() + CLAIMED_RETRY_SECONDS
         pool.queue.append(task)
         return
     pool.settled[task.run.run_id] = record
-    pool.show(Ended(slot.name, task.run, "settled", record))
+    pool.show(RunEnded(slot.name, task.run, "settled", record))
     if pool.fail_fast and record.status == "crashed":
-        _stop(pool, None)
-    slot.device_errors = slot.device_errors + 1 if breaks_the_device(record) else 0
-    if slot.device_errors >= LOST:
-        _give_up(pool, slot)
+        _stop_pool(pool, None)
+    slot.device_errors = slot.device_errors + 1 if is_device_error(record) else 0
+    if slot.device_errors >= MAX_DEVICE_ERRORS:
+        _retire_device(pool, slot)
 
 
-def _give_up(pool: Pool, slot: Slot) -> None:
+def _retire_device(pool: WorkerPool, slot: WorkerSlot) -> None:
     """Gives a device no more runs, so that a broken one does not turn the whole queue into crashes."""
     slot.lost = True
-    pool.show(Note(f"{slot.name} had {LOST} device errors in a row and gets no more runs"))
+    pool.show(Notice(f"{slot.name} had {MAX_DEVICE_ERRORS} device errors in a row and gets no more runs"))
     if all(slot.lost for slot in pool.slots):
-        _stop(pool, None)
+        _stop_pool(pool, None)
 
 
-def _bury(pool: Pool, slot: Slot) -> None:
+def _clean_up_dead_worker(pool: WorkerPool, slot: WorkerSlot) -> None:
     """Notes the death of a worker, and what it means for the run it was at."""
     assert slot.process is not None
     assert slot.connection is not None
@@ -349,46 +364,48 @@ def _bury(pool: Pool, slot: Slot) -> None:
     if task and slot.begun is not None and not pool.killed:
         reason = f"the worker process died with {how}"
         seconds = time.monotonic() - slot.begun
-        _settle(pool, slot, task, record_death(task.run, pool.results, task.retry, reason, seconds))
+        _accept_record(pool, slot, task, record_worker_death(task.run, pool.results, task.retry, reason, seconds))
     elif task:
         pool.queue.appendleft(task)
     if slot.begun is None:
         slot.fruitless += 1
-        if slot.fruitless >= LAST_START:
-            _stop(pool, RuntimeError(f"{LAST_START} workers for {slot.name} died before a run began, by {how}"))
+        if slot.fruitless >= MAX_FAILED_STARTS:
+            _stop_pool(
+                pool, RuntimeError(f"{MAX_FAILED_STARTS} workers for {slot.name} died before a run began, by {how}")
+            )
     slot.process = slot.connection = slot.task = slot.begun = None
     slot.ready = False
 
 
-def _obey(pool: Pool, signals: int) -> None:
+def _react_to_signals(pool: WorkerPool, signals: int) -> None:
     """Stops at the first signal; kills at the second, which leaves runs at the checkpoints they had before."""
     if signals and not pool.interrupted:
         pool.interrupted = True
-        pool.show(Note("Stopping: running runs write a checkpoint; Ctrl-C again kills them."))
-        _stop(pool, None)
+        pool.show(Notice("Stopping: running runs write a checkpoint; Ctrl-C again kills them."))
+        _stop_pool(pool, None)
     if signals > 1 and not pool.killed:
-        _kill(pool)
+        _kill_workers(pool)
 
 
-def _stop(pool: Pool, error: Exception | None) -> None:
+def _stop_pool(pool: WorkerPool, error: Exception | None) -> None:
     pool.error = pool.error or error
     pool.stopping = True
     for slot in pool.slots:
-        _send(slot, "stop")
+        _send_to_worker(slot, "stop")
 
 
-def _kill(pool: Pool) -> None:
+def _kill_workers(pool: WorkerPool) -> None:
     pool.killed = True
     for slot in pool.slots:
         if slot.process:
             slot.process.kill()
 
 
-def _dismiss(pool: Pool) -> None:
+def _shut_down_workers(pool: WorkerPool) -> None:
     """Lets workers leave, who have no run any more; one that is still starting or does not go is killed."""
     for slot in pool.slots:
-        _send(slot, None)
-    patience = time.monotonic() + LEAVE_SECONDS
+        _send_to_worker(slot, None)
+    patience = time.monotonic() + WORKER_EXIT_SECONDS
     for slot in pool.slots:
         if slot.process is None or slot.connection is None:
             continue
@@ -399,13 +416,13 @@ def _dismiss(pool: Pool) -> None:
         slot.connection.close()
 
 
-def _send(slot: Slot, message: Any) -> None:
+def _send_to_worker(slot: WorkerSlot, message: Any) -> None:
     if slot.connection:
         with contextlib.suppress(OSError):  # it is dead, and `_hear` is about to learn of it
             slot.connection.send(message)
 
 
-INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
+EXIT_INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 
 
 @contextlib.contextmanager
@@ -440,19 +457,21 @@ def collected_signals() -> Iterator[list[int]]:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
-Load = Callable[[PlannedRun, Sources], None]
+PreloadFunction = Callable[[PlannedRun, LocalPaths], None]
 PROGRESS_SECONDS = 0.25
-Inbox = queue.SimpleQueue[tuple[PlannedRun, RunRecord | None] | None]
+RunInbox = queue.SimpleQueue[tuple[PlannedRun, RunRecord | None] | None]
 
 
-def serve(connection: Connection, results: Path, sources: Sources, execution: Execution, train: Train | None) -> None:
+def run_worker(
+    connection: Connection, results: Path, sources: LocalPaths, execution: Execution, train: TrainFunction | None
+) -> None:
     """Does the runs that arrive on the connection and reports on each, until told to leave.
 
     `train` None stands for `stableft.training.run.train`. Reports are pairs: ready, started, progress, done (a record,
     or None for a run that another process is at), stopped, mistake (of the user), broken (cannot work at all).
     """
     stopping = threading.Event()
-    inbox: Inbox = queue.SimpleQueue()
+    inbox: RunInbox = queue.SimpleQueue()
 
     def terminate(*_: object) -> None:
         stopping.set()
@@ -464,47 +483,47 @@ def serve(connection: Connection, results: Path, sources: Sources, execution: Ex
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, terminate)
-    threading.Thread(target=_listen, args=(connection, inbox, stopping), daemon=True).start()
+    threading.Thread(target=_listen_to_parent, args=(connection, inbox, stopping), daemon=True).start()
     try:
-        load, function = (None, train) if train else _default_functions()
+        load, function = (None, train) if train else _import_preload_and_train()
     except Exception:
-        _tell(connection, "broken", traceback.format_exc())
+        _send_report(connection, "broken", traceback.format_exc())
         return
-    _tell(connection, "ready", None)
+    _send_report(connection, "ready", None)
     while (task := inbox.get()) is not None:
         run, retry = task
         if stopping.is_set():
-            _tell(connection, "stopped", None)
+            _send_report(connection, "stopped", None)
             continue
-        progress = _throttled(connection)
+        progress = _throttled_progress(connection)
         try:
             if load:
-                _load_first(load, run, sources)
-            record = run_once(
+                _try_preload(load, run, sources)
+            record = run_under_claim(
                 run,
                 results,
                 retry,
                 partial(function, run, results, sources, execution, progress, stopping.is_set),
-                partial(_tell, connection, "started", None),
+                partial(_send_report, connection, "started", None),
             )
-        except Stopped:
-            _tell(connection, "stopped", None)
+        except RunInterrupted:
+            _send_report(connection, "stopped", None)
         except UserError as error:
-            _tell(connection, "mistake", str(error))
+            _send_report(connection, "mistake", str(error))
         else:
-            _tell(connection, "done", record)
-            if record is not None and breaks_the_device(record):
+            _send_report(connection, "done", record)
+            if record is not None and is_device_error(record):
                 return
 
 
-def _default_functions() -> tuple[Load, Train]:
+def _import_preload_and_train() -> tuple[PreloadFunction, TrainFunction]:
     from stableft.training.run import train
-    from stableft.training.setup import load_inputs  # these import torch, which the parent does not
+    from stableft.training.setup import preload_inputs  # these import torch, which the parent does not
 
-    return load_inputs, train
+    return preload_inputs, train
 
 
-def _load_first(load: Load, run: PlannedRun, sources: Sources) -> None:
+def _try_preload(load: PreloadFunction, run: PlannedRun, sources: LocalPaths) -> None:
     """Loads what a run reads before its claim, whose folder a mistake of the user must not leave behind."""
     try:
         load(run, sources)
@@ -514,7 +533,7 @@ def _load_first(load: Load, run: PlannedRun, sources: Sources) -> None:
         return
 
 
-def _listen(connection: Connection, inbox: Inbox, stopping: threading.Event) -> None:
+def _listen_to_parent(connection: Connection, inbox: RunInbox, stopping: threading.Event) -> None:
     """Takes in what the parent sends, in a thread, so that the training loop asks only a flag in this process."""
     while True:
         try:
@@ -528,33 +547,33 @@ def _listen(connection: Connection, inbox: Inbox, stopping: threading.Event) -> 
             inbox.put(message)
 
 
-def _throttled(connection: Connection) -> Callable[[Progress], None]:
+def _throttled_progress(connection: Connection) -> Callable[[RunProgress], None]:
     """Returns the function that reports progress a few times a second, and what is new at once.
 
     That is a validation value, or that the run has likely failed.
     """
     due, val, warned = 0.0, None, False
 
-    def progress(now_at: Progress) -> None:
+    def progress(now_at: RunProgress) -> None:
         nonlocal due, val, warned
         now = time.monotonic()
         same = now_at.val == val or (now_at.val != now_at.val and val != val)  # NaN is not a new value
         if same and now < due and warned == (now_at.warning is not None):
             return
         due, val, warned = now + PROGRESS_SECONDS, now_at.val, now_at.warning is not None
-        _tell(connection, "progress", now_at)
+        _send_report(connection, "progress", now_at)
 
     return progress
 
 
-def _tell(connection: Connection, word: str, content: object) -> None:
+def _send_report(connection: Connection, word: str, content: object) -> None:
     try:
         connection.send((word, content))
     except OSError:  # as in _listen; an exception here would be recorded as a crash of the run
         os._exit(1)
 
 
-def breaks_the_device(record: RunRecord) -> bool:
+def is_device_error(record: RunRecord) -> bool:
     """Returns whether the device or its context is unusable after a crash: so after most CUDA errors, memory apart.
 
     It reads the reason, as torch has no one exception for them.

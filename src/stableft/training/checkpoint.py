@@ -9,16 +9,16 @@ import torch
 
 from stableft.errors import UserError
 from stableft.records.run_record import CHECKPOINT_FILE, atomic_write, set_aside
-from stableft.seeds import global_state, restore_global_state
+from stableft.seeds import global_rng_state, restore_global_rng_state
 from stableft.training.step import TrainState
 
-SHARE = 0.02  # of a run's time may go into checkpoints that nobody asked for
-FIRST_GUESS = 200e6  # bytes a second, until one was written and timed
-PLAIN = ("step", "micro_batch", "halved", "history", "evals", "best", "seconds", "recorded")
+CHECKPOINT_TIME_SHARE = 0.02  # of a run's time may go into checkpoints that nobody asked for
+ASSUMED_BYTES_PER_SECOND = 200e6  # bytes a second, until one was written and timed
+SAVED_STATE_FIELDS = ("step", "micro_batch", "halved", "history", "evals", "best", "seconds", "recorded")
 
 
 @dataclass
-class Pace:
+class CheckpointBudget:
     """Decides when the next unasked-for checkpoint is cheap enough."""
 
     cost: float  # seconds that one takes
@@ -27,16 +27,16 @@ class Pace:
 
     def allows(self, seconds: float) -> bool:
         """True if, `seconds` into the run, one more checkpoint keeps their share of the time under `SHARE`."""
-        return self.spent + self.cost <= SHARE * (seconds - self.since)
+        return self.spent + self.cost <= CHECKPOINT_TIME_SHARE * (seconds - self.since)
 
 
-def first_pace(state: TrainState) -> Pace:
+def initial_checkpoint_budget(state: TrainState) -> CheckpointBudget:
     """Returns a pace for the size of this model, its weights and two moments, from where the run is now."""
     weights = sum(p.numel() * p.element_size() for p in state.model.parameters())
-    return Pace(cost=3 * weights / FIRST_GUESS, since=state.seconds)
+    return CheckpointBudget(cost=3 * weights / ASSUMED_BYTES_PER_SECOND, since=state.seconds)
 
 
-def save_checkpoint(folder: Path, state: TrainState, facts: dict, device: torch.device, pace: Pace) -> None:
+def save_checkpoint(folder: Path, state: TrainState, facts: dict, device: torch.device, pace: CheckpointBudget) -> None:
     """Writes the state atomically; `facts` are what must be equal for a resumed run to be the same run."""
     start = time.perf_counter()
     content = {
@@ -44,8 +44,8 @@ def save_checkpoint(folder: Path, state: TrainState, facts: dict, device: torch.
         "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict(),
-        "random": global_state(device),
-        **{name: getattr(state, name) for name in PLAIN},
+        "random": global_rng_state(device),
+        **{name: getattr(state, name) for name in SAVED_STATE_FIELDS},
     }
     atomic_write(folder / CHECKPOINT_FILE, lambda file: torch.save(content, file))
     pace.cost = time.perf_counter() - start
@@ -78,7 +78,7 @@ def load_checkpoint(folder: Path, state: TrainState, facts: dict, device: torch.
     state.model.load_state_dict(content["model"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.scaler.load_state_dict(content["scaler"])
-    for name in PLAIN:
+    for name in SAVED_STATE_FIELDS:
         setattr(state, name, content.get(name, getattr(state, name)))  # `recorded` came later
-    restore_global_state(content["random"], device)
+    restore_global_rng_state(content["random"], device)
     return True

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("stableft", "torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "scikit-learn")
+RECORDED_PACKAGES = ("stableft", "torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "scikit-learn")
 
 
 @functools.cache
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Returns the versions of Python and of every package that can change a number."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in RECORDED_PACKAGES}}
 
 
 @functools.cache

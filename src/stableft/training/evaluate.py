@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stableft.config.run_config import PretrainConfig, RunConfig
-from stableft.data.tokens import Inputs, TokenRows, collate
+from stableft.data.tokens import InputLayout, LabeledRows, collate
 
-AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
+AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
-class Outputs:
+class EvalOutputs:
     """`values` [rows, classes] (or [rows, 1]) in float32, in the order of the split's rows, and their mean loss."""
 
     values: np.ndarray
@@ -35,11 +35,13 @@ def autocast(config: RunConfig | PretrainConfig, device: torch.device):
     """Returns the context in which the config's precision computes; in fp32 it does nothing."""
     if config.precision == "fp32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, AUTOCAST[config.precision])
+    return torch.autocast(device.type, AUTOCAST_DTYPES[config.precision])
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, rows: TokenRows, config: RunConfig, inputs: Inputs, device: torch.device) -> Outputs:
+def evaluate(
+    model: nn.Module, rows: LabeledRows, config: RunConfig, inputs: InputLayout, device: torch.device
+) -> EvalOutputs:
     """Returns the model's outputs on `rows`, with dropout off; the model is left in training mode.
 
     Batches are made of rows of like length, longest first, so that little is padded and memory runs out at once if
@@ -54,15 +56,15 @@ def evaluate(model: nn.Module, rows: TokenRows, config: RunConfig, inputs: Input
         with autocast(config, device):
             return model(**to_device(batch, device)).logits.float()
 
-    outputs = torch.cat(in_batches(logits, len(rows), config.evaluation.batch_size)).cpu()
+    outputs = torch.cat(run_in_batches(logits, len(rows), config.evaluation.batch_size)).cpu()
     model.train()
     values = torch.empty_like(outputs)
     values[torch.from_numpy(by_length)] = outputs
     loss = loss_sum(values, torch.from_numpy(rows.labels)) / len(rows)
-    return Outputs(values.numpy(), float(loss))
+    return EvalOutputs(values.numpy(), float(loss))
 
 
-def in_batches(compute: Callable[[int, int], Tensor], rows: int, size: int) -> list[Tensor]:
+def run_in_batches(compute: Callable[[int, int], Tensor], rows: int, size: int) -> list[Tensor]:
     """Returns what `compute(start, stop)` gives for all rows, `size` at a time, fewer when memory runs out."""
     start, parts = 0, []
     while start < rows:

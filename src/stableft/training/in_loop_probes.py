@@ -13,31 +13,31 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from stableft.catalog.model_families import BackboneSpec
-from stableft.config.planned_run import Probes
+from stableft.config.planned_run import InLoopProbes
 from stableft.errors import UserError
-from stableft.records.probe_record import Drift, GradNorms, Parts, ProbeRecord, digits
-from stableft.training.failure_watch import WINDOW, Ends, ends_of, ratio_of
+from stableft.records.probe_record import DriftRecord, GradNormsRecord, ModelParts, ProbeRecord, round_to_digits
+from stableft.training.failure_watch import LOSS_WINDOW, GradientRegions, find_gradient_regions, lower_to_top_ratio
 
-Rows = dict[str, list[list[Any]]]  # what was recorded: "grad_norms", "drift" and "looks" -> a row for each step
+ProbeRows = dict[str, list[list[Any]]]  # what was recorded: "grad_norms", "drift" and "looks" -> a row for each step
 
 
 @dataclass(frozen=True)
-class Recorder:
+class ProbeRecorder:
     """What stays fixed of a run's probes. `initial` are copies of weights, by the groups whose drift is recorded."""
 
-    probes: Probes
+    probes: InLoopProbes
     total: int
-    parts: Parts
+    parts: ModelParts
     parameters: dict[str, nn.Parameter]
     groups: dict[str, list[nn.Parameter]]
     initial: dict[str, list[Tensor]]
     redrawn: int
-    ends: Ends | None  # what the failure watch compares; None: the model's blocks are not known
+    ends: GradientRegions | None  # what the failure watch compares; None: the model's blocks are not known
 
 
-def start_recorder(
-    model: PreTrainedModel, spec: BackboneSpec, probes: Probes, total: int, redrawn: int
-) -> Recorder | None:
+def start_probe_recorder(
+    model: PreTrainedModel, spec: BackboneSpec, probes: InLoopProbes, total: int, redrawn: int
+) -> ProbeRecorder | None:
     """Returns the recorder of a run of `total` steps whose model has its first weights, or None without probes.
 
     Raises:
@@ -45,19 +45,21 @@ def start_recorder(
     """
     if not probes:
         return None
-    parts = model_parts(model, spec)
+    parts = find_model_parts(model, spec)
     if probes.drift and not parts.blocks:
         raise UserError(
             f"probes.drift: stableft does not know where a {spec.title} model keeps its blocks; name them in "
             "model.structure"
         )
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    groups = drift_groups(parts, parameters) if probes.drift else {}
+    groups = group_drift_parameters(parts, parameters) if probes.drift else {}
     initial = {name: [p.detach().clone() for p in group] for name, group in groups.items()}
-    return Recorder(probes, total, parts, parameters, groups, initial, redrawn, ends_of(parts, list(parameters)))
+    return ProbeRecorder(
+        probes, total, parts, parameters, groups, initial, redrawn, find_gradient_regions(parts, list(parameters))
+    )
 
 
-def due(recorder: Recorder | None, step: int) -> tuple[Recorder | None, Recorder | None]:
+def recorders_due(recorder: ProbeRecorder | None, step: int) -> tuple[ProbeRecorder | None, ProbeRecorder | None]:
     """Returns the recorder for gradient norms and for drift, as far as they are due at an update, counted from 1.
 
     They are at the first, at the last, and every so many.
@@ -71,11 +73,11 @@ def due(recorder: Recorder | None, step: int) -> tuple[Recorder | None, Recorder
     return recorder if norms else None, recorder if drift else None
 
 
-def model_parts(model: PreTrainedModel, spec: BackboneSpec) -> Parts:
+def find_model_parts(model: PreTrainedModel, spec: BackboneSpec) -> ModelParts:
     """Returns the names of a model's parts; the head is what it has beside its base model."""
     blocks = [f"{name}.{i}" for name in spec.blocks for i, _ in enumerate(model.get_submodule(name).children())]
     modules = {name for name, _ in model.named_modules()}
-    return Parts(
+    return ModelParts(
         embeddings=tuple(name for name in spec.embeddings if name in modules),
         blocks=tuple(blocks),
         pooler=(spec.pooler,) if spec.pooler else (),
@@ -83,7 +85,7 @@ def model_parts(model: PreTrainedModel, spec: BackboneSpec) -> Parts:
     )
 
 
-def drift_groups(parts: Parts, parameters: dict[str, nn.Parameter]) -> dict[str, list[nn.Parameter]]:
+def group_drift_parameters(parts: ModelParts, parameters: dict[str, nn.Parameter]) -> dict[str, list[nn.Parameter]]:
     """Returns the parameters of the embeddings, of each block by its number from 1, of pooler and head."""
     modules = {
         "embeddings": parts.embeddings,
@@ -106,13 +108,15 @@ def gradient_norms(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 
 @torch.no_grad()
-def distances(groups: Iterable[Sequence[Tensor]], initial: Iterable[Sequence[Tensor]]) -> Tensor:
+def drift_distances(groups: Iterable[Sequence[Tensor]], initial: Iterable[Sequence[Tensor]]) -> Tensor:
     """Returns the L2 distance of each group of tensors, taken as one vector, to the initial ones: a tensor [groups]."""
     pairs = zip(groups, initial, strict=True)
     return torch.stack([nn.utils.get_total_norm([p - q for p, q in zip(*pair, strict=True)]) for pair in pairs])
 
 
-def keep(recorder: Recorder, rows: Rows, norms: Tensor | None, moved: Tensor | None, losses: Sequence[float]) -> None:
+def append_probe_rows(
+    recorder: ProbeRecorder, rows: ProbeRows, norms: Tensor | None, moved: Tensor | None, losses: Sequence[float]
+) -> None:
     """Appends what was recorded at the latest update; `losses` are those of all updates so far.
 
     `norms` are the global norm before clipping and after it, then that of each parameter.
@@ -122,36 +126,36 @@ def keep(recorder: Recorder, rows: Rows, norms: Tensor | None, moved: Tensor | N
         values = norms.tolist()
         rows.setdefault("grad_norms", []).append([step, *values])
         if recorder.ends:
-            loss = math.fsum(losses[-WINDOW:]) / len(losses[-WINDOW:])
-            rows.setdefault("looks", []).append([step, ratio_of(recorder.ends, values[2:]), loss])
+            loss = math.fsum(losses[-LOSS_WINDOW:]) / len(losses[-LOSS_WINDOW:])
+            rows.setdefault("looks", []).append([step, lower_to_top_ratio(recorder.ends, values[2:]), loss])
     if moved is not None:
         rows.setdefault("drift", []).append([step, *moved.tolist()])
 
 
-def probe_records(recorder: Recorder, rows: Rows, run_id: str) -> list[ProbeRecord]:
+def build_probe_records(recorder: ProbeRecorder, rows: ProbeRows, run_id: str) -> list[ProbeRecord]:
     """Returns the records of what was recorded, of a run that may have ended early."""
     records: list[ProbeRecord] = []
     if found := rows.get("grad_norms"):
         records.append(
-            GradNorms(
+            GradNormsRecord(
                 run_id=run_id,
                 parts=recorder.parts,
                 steps=tuple(row[0] for row in found),
-                total=digits(row[1] for row in found),
-                clipped=digits(row[2] for row in found),
+                total=round_to_digits(row[1] for row in found),
+                clipped=round_to_digits(row[2] for row in found),
                 names=tuple(recorder.parameters),
-                norms=tuple(digits(row[3:]) for row in found),
+                norms=tuple(round_to_digits(row[3:]) for row in found),
             )
         )
     if found := rows.get("drift"):
         still = [0, *(0.0 for _ in recorder.groups)]
         records.append(
-            Drift(
+            DriftRecord(
                 run_id=run_id,
                 names=tuple(recorder.groups),
                 redrawn=recorder.redrawn,
                 steps=tuple(row[0] for row in (still, *found)),
-                distances=tuple(digits(row[1:]) for row in (still, *found)),
+                distances=tuple(round_to_digits(row[1:]) for row in (still, *found)),
             )
         )
     return records

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import torch
 
-from stableft.config.planned_run import Execution, Stopped
+from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.config.run_config import PretrainConfig, RunConfig
-from stableft.seeds import derive
-from stableft.training.checkpoint import Pace, first_pace, load_checkpoint, save_checkpoint
-from stableft.training.environment import device_name, versions
-from stableft.training.outputs import write_config
-from stableft.training.step import Step, TrainState, flush
+from stableft.seeds import derive_seed
+from stableft.training.checkpoint import CheckpointBudget, initial_checkpoint_budget, load_checkpoint, save_checkpoint
+from stableft.training.environment import device_name, package_versions
+from stableft.training.outputs import write_config_file
+from stableft.training.step import StepResult, TrainState, flush_pending_steps
 
 
 @dataclass(frozen=True)
-class Course:
+class LoopSettings:
     """What the loop knows of a run: its `total` steps, after which of them to evaluate, where checkpoints go.
 
     `facts` are what must be equal for a resumed run to be the same run.
@@ -32,7 +32,7 @@ class Course:
     facts: dict
 
 
-def resume_facts(run_id: str, fingerprint: str, execution: Execution, device: torch.device) -> dict:
+def resume_conditions(run_id: str, fingerprint: str, execution: Execution, device: torch.device) -> dict:
     """Returns what must be equal for a resumed run to end in the same bits."""
     return {
         "run_id": run_id,
@@ -40,26 +40,26 @@ def resume_facts(run_id: str, fingerprint: str, execution: Execution, device: to
         "device": device_name(device),
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "micro_batch": execution.micro_batch,
-        **{name: versions()[name] for name in ("stableft", "torch", "transformers")},
+        **{name: package_versions()[name] for name in ("stableft", "torch", "transformers")},
     }
 
 
-def take_up(course: Course, state: TrainState, config: RunConfig | PretrainConfig, **names: str) -> bool:
+def start_or_resume(course: LoopSettings, state: TrainState, config: RunConfig | PretrainConfig, **names: str) -> bool:
     """Returns True if the run goes on from its checkpoint; config.yaml, with the names, is written before.
 
     Raises:
         UserError: the checkpoint was made in another way.
     """
     course.folder.mkdir(parents=True, exist_ok=True)
-    write_config(course.folder, config, **names)
-    torch.manual_seed(derive(config.seeds.data, "dropout"))
+    write_config_file(course.folder, config, **names)
+    torch.manual_seed(derive_seed(config.seeds.data, "dropout"))
     return load_checkpoint(course.folder, state, course.facts, course.device)
 
 
 def run_steps(
-    course: Course,
+    course: LoopSettings,
     state: TrainState,
-    update: Callable[[], Step],
+    update: Callable[[], StepResult],
     evaluate: Callable[[], None],
     report: Callable[[], None],
     stop: Callable[[], bool],
@@ -71,9 +71,9 @@ def run_steps(
     Raises:
         Stopped: `stop()` was true; a checkpoint was written.
     """
-    pace, saved_at, started = first_pace(state), state.step, time.perf_counter() - state.seconds
+    pace, saved_at, started = initial_checkpoint_budget(state), state.step, time.perf_counter() - state.seconds
     flush_every = 1 if course.device.type == "cpu" else 20  # reading a loss waits for the GPU
-    pending: list[Step] = []
+    pending: list[StepResult] = []
     diverged = False
 
     def tell() -> None:
@@ -82,7 +82,7 @@ def run_steps(
 
     while True:
         if state.step in course.evaluate_at and (not state.evals or state.evals[-1]["step"] != state.step):
-            diverged = flush(state, pending)
+            diverged = flush_pending_steps(state, pending)
             if diverged:
                 break
             evaluate()
@@ -91,17 +91,17 @@ def run_steps(
         if state.step == course.total:
             break
         stopping = stop()
-        if state.step != saved_at and (stopping or _checkpoint_due(course, state, pace)):
-            diverged = flush(state, pending)
+        if state.step != saved_at and (stopping or _is_checkpoint_due(course, state, pace)):
+            diverged = flush_pending_steps(state, pending)
             if diverged:
                 break
             save_checkpoint(course.folder, state, course.facts, course.device, pace)
             saved_at = state.step
         if stopping:
-            raise Stopped(f"{course.run_id} stopped after step {state.step}")
+            raise RunInterrupted(f"{course.run_id} stopped after step {state.step}")
         pending.append(update())
         if len(pending) >= flush_every:
-            diverged = flush(state, pending)
+            diverged = flush_pending_steps(state, pending)
             tell()
             if diverged:
                 break
@@ -109,7 +109,7 @@ def run_steps(
     return diverged
 
 
-def _checkpoint_due(course: Course, state: TrainState, pace: Pace) -> bool:
+def _is_checkpoint_due(course: LoopSettings, state: TrainState, pace: CheckpointBudget) -> bool:
     if course.execution.checkpoint_every:
         return state.step % course.execution.checkpoint_every == 0
     return state.step in course.evaluate_at and pace.allows(state.seconds)

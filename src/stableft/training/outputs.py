@@ -15,10 +15,10 @@ import torch
 import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from stableft.config.run_config import Part
-from stableft.data.metrics import is_failed, score
-from stableft.models.load import quiet
-from stableft.records.probe_record import PROBES_FILE, write_probes
+from stableft.config.run_config import ConfigSection
+from stableft.data.metrics import compute_scores, is_failed
+from stableft.models.load import quiet_transformers
+from stableft.records.probe_record import PROBES_FILE, write_probe_records
 from stableft.records.run_record import (
     CONFIG_FILE,
     HISTORY_FILE,
@@ -26,42 +26,42 @@ from stableft.records.run_record import (
     PREDICTIONS_FILE,
     Environment,
     EvalPoint,
+    FailureWatchRecord,
     RunRecord,
     Scores,
-    WatchRecord,
     atomic_write,
     sync_folder,
     write_record,
 )
-from stableft.training.environment import device_name, git_state, peak_memory, platform_name, versions
+from stableft.training.environment import device_name, git_state, package_versions, peak_memory, platform_name
 from stableft.training.evaluate import evaluate
-from stableft.training.failure_watch import watch
-from stableft.training.in_loop_probes import probe_records
-from stableft.training.setup import Job, nothing_learnt
+from stableft.training.failure_watch import summarize_failure_watch
+from stableft.training.in_loop_probes import build_probe_records
+from stableft.training.setup import RunSetup, nothing_learnt_loss
 from stableft.training.step import TrainState
 
 SAVES_BEST, SAVES_LAST = ("best", "all"), ("last", "all")  # values of `Execution.save`
 
 
-def write_config(folder: Path, config: Part, **names: str) -> None:
+def write_config_file(folder: Path, config: ConfigSection, **names: str) -> None:
     """Writes config.yaml: the whole resolved config, with the names it was first run under."""
     content = {**names, "config": config.model_dump(mode="json")}
     atomic_write(folder / CONFIG_FILE, yaml.safe_dump(content, sort_keys=False).encode())
 
 
-def save_model(job: Job, state: TrainState, name: str) -> None:
+def save_run_model(job: RunSetup, state: TrainState, name: str) -> None:
     """Writes the weights and tokenizer as a folder that transformers loads, replacing an earlier one."""
     model = state.model
     if job.config.task.labels:
         model.config.id2label = dict(enumerate(job.config.task.labels))
         model.config.label2id = {label: i for i, label in enumerate(job.config.task.labels)}
-    write_model(job.folder / name, model, job.tokenizer)
+    write_model_folder(job.folder / name, model, job.tokenizer)
 
 
-def write_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def write_model_folder(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Writes weights and tokenizer as a folder that transformers loads, replacing an earlier one."""
-    with write_folder(folder) as temporary:
-        with quiet():
+    with atomic_write_folder(folder) as temporary:
+        with quiet_transformers():
             model.save_pretrained(temporary)
         backend: Any = tokenizer.backend_tokenizer
         backend.no_truncation()  # calls set these on it, so that the file would tell what was called before
@@ -70,7 +70,7 @@ def write_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
 
 
 @contextmanager
-def write_folder(target: Path) -> Iterator[Path]:
+def atomic_write_folder(target: Path) -> Iterator[Path]:
     """Yields the folder to write to, which afterwards takes the place of `target` as a whole."""
     temporary = target.with_name(f".{target.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed: the claim on the run is ours now
@@ -80,7 +80,7 @@ def write_folder(target: Path) -> Iterator[Path]:
     except (Exception, KeyboardInterrupt):
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    mode = _usual_mode(temporary)
+    mode = _default_file_mode(temporary)
     for path in temporary.iterdir():
         path.chmod(mode)  # safetensors lets nobody but the owner read what it writes
         with open(path, "rb+") as file:
@@ -91,7 +91,7 @@ def write_folder(target: Path) -> Iterator[Path]:
     sync_folder(target.parent)
 
 
-def _usual_mode(folder: Path) -> int:
+def _default_file_mode(folder: Path) -> int:
     """Returns the mode of a file that anyone makes in the folder: what the umask leaves of reading and writing."""
     probe = folder / ".mode"
     probe.touch()
@@ -100,17 +100,17 @@ def _usual_mode(folder: Path) -> int:
     return stat.S_IMODE(mode)
 
 
-def remove_models(folder: Path) -> None:
+def remove_saved_models(folder: Path) -> None:
     """Removes what `save_model` wrote, whole or in part, in an attempt at the run that does not count any more."""
     for path in (*folder.glob("model-*"), *folder.glob(".model-*.partial")):
         shutil.rmtree(path)
 
 
-def finish(job: Job, state: TrainState, diverged: bool) -> RunRecord:
+def finish_run(job: RunSetup, state: TrainState, diverged: bool) -> RunRecord:
     """Returns the record of a run that is at its end, after writing it and the files beside it."""
-    reason = divergence(state) if diverged else None
+    reason = describe_divergence(state) if diverged else None
     if diverged:
-        last_val, last_test = _nothing(job, job.splits.val), _nothing(job, job.splits.test)
+        last_val, last_test = _nan_outputs(job, job.splits.val), _nan_outputs(job, job.splits.test)
     else:
         last_val, last_test = _last_outputs(job, state)
         if not np.isfinite(last_val).all():
@@ -118,35 +118,35 @@ def finish(job: Job, state: TrainState, diverged: bool) -> RunRecord:
     best = state.best
     best_val = best["val"].numpy() if best else None
     best_test = best["test"].numpy() if best and best["test"] is not None else None
-    last = _scores(job, len(state.history), last_val, last_test)
+    last = _compute_checkpoint_scores(job, len(state.history), last_val, last_test)
     assert last
     if job.execution.save in SAVES_LAST:
-        save_model(job, state, LAST_FOLDER)
+        save_run_model(job, state, LAST_FOLDER)
     arrays = {"val_last": last_val, "val_best": best_val, "test_last": last_test, "test_best": best_test}
     _write_predictions(job, arrays)
     write_history(job.folder, state)
-    probes = probe_records(state.recorder, state.recorded, job.run.run_id) if state.recorder else []
-    write_probes(job.folder / PROBES_FILE, probes)
+    probes = build_probe_records(state.recorder, state.recorded, job.run.run_id) if state.recorder else []
+    write_probe_records(job.folder / PROBES_FILE, probes)
     return _write_record(
         job,
         state,
         status="finished",
         reason=reason,
         last=last,
-        best=_scores(job, best["step"], best_val, best_test) if best else last,
-        failed=_failed(job, last, job.config.task.metric),
-        failed_by_accuracy=_failed(job, last, "accuracy") if job.config.task.labels else None,
+        best=_compute_checkpoint_scores(job, best["step"], best_val, best_test) if best else last,
+        failed=_is_failed_by(job, last, job.config.task.metric),
+        failed_by_accuracy=_is_failed_by(job, last, "accuracy") if job.config.task.labels else None,
     )
 
 
-def pause(job: Job, state: TrainState) -> RunRecord:
+def pause_run(job: RunSetup, state: TrainState) -> RunRecord:
     """Returns the record of a run that has written the checkpoint at which it pauses, after writing it."""
     write_history(job.folder, state)
     nothing = {"reason": None, "last": None, "best": None, "failed": None, "failed_by_accuracy": None}
     return _write_record(job, state, status="paused", **nothing)
 
 
-def _write_record(job: Job, state: TrainState, **values: Any) -> RunRecord:
+def _write_record(job: RunSetup, state: TrainState, **values: Any) -> RunRecord:
     record = RunRecord(
         run_id=job.run.run_id,
         arm=job.run.arm,
@@ -154,37 +154,37 @@ def _write_record(job: Job, state: TrainState, **values: Any) -> RunRecord:
         config=job.config,
         evals=tuple(EvalPoint(**point) for point in state.evals),
         steps=len(state.history),
-        skipped_steps=skipped_steps(state),
+        skipped_steps=count_skipped_steps(state),
         data=job.splits.record,
-        environment=environment_of(state, job.pretrained.commit, job.pretrained.missing),
+        environment=collect_environment(state, job.pretrained.commit, job.pretrained.missing),
         seconds=state.seconds,
         peak_memory_bytes=peak_memory(job.device),
         start=job.start,
-        watch=watch_of(job, state),
+        watch=current_failure_watch(job, state),
         **values,
     )
     write_record(job.folder.parents[1], record)
     return record
 
 
-def watch_of(job: Job, state: TrainState) -> WatchRecord | None:
+def current_failure_watch(job: RunSetup, state: TrainState) -> FailureWatchRecord | None:
     """Returns what the failure watch has seen so far, or None if gradient norms are not recorded."""
     looks = state.recorded.get("looks")
-    return watch(looks, nothing_learnt(job)) if looks else None
+    return summarize_failure_watch(looks, nothing_learnt_loss(job)) if looks else None
 
 
-def divergence(state: TrainState) -> str:
+def describe_divergence(state: TrainState) -> str:
     """Returns the sentence about a training loss that ended a run."""
     return f"the training loss was {state.history[-1]['loss']} at step {len(state.history)}"
 
 
-def skipped_steps(state: TrainState) -> int:
+def count_skipped_steps(state: TrainState) -> int:
     """Returns how many steps the gradient scaler skipped."""
     # Of the steps up to a loss that ended the run; on a GPU a few more were made before it was read.
     return max(0, len(state.history) - state.optimizer.steps_taken())
 
 
-def _last_outputs(job: Job, state: TrainState) -> tuple[np.ndarray, np.ndarray | None]:
+def _last_outputs(job: RunSetup, state: TrainState) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns validation and test outputs of the final weights."""
     if state.best and state.best["step"] == state.step:
         return state.best["val"].numpy(), None if state.best["test"] is None else state.best["test"].numpy()
@@ -196,22 +196,24 @@ def _last_outputs(job: Job, state: TrainState) -> tuple[np.ndarray, np.ndarray |
     return val, test
 
 
-def _nothing(job: Job, rows) -> np.ndarray | None:
+def _nan_outputs(job: RunSetup, rows) -> np.ndarray | None:
     """Returns the outputs of a diverged model: NaN, which every metric scores as NaN."""
     return np.full((len(rows), job.config.task.n_outputs), np.nan, np.float32) if rows else None
 
 
-def _scores(job: Job, step: int, val: np.ndarray | None, test: np.ndarray | None) -> Scores | None:
+def _compute_checkpoint_scores(
+    job: RunSetup, step: int, val: np.ndarray | None, test: np.ndarray | None
+) -> Scores | None:
     if val is None:
         return None
     metrics = job.config.task.metrics
     test_scores = None
     if test is not None and job.splits.test is not None:
-        test_scores = score(test, job.splits.test.labels, metrics)
-    return Scores(step=step, val=score(val, job.splits.val.labels, metrics), test=test_scores)
+        test_scores = compute_scores(test, job.splits.test.labels, metrics)
+    return Scores(step=step, val=compute_scores(val, job.splits.val.labels, metrics), test=test_scores)
 
 
-def _failed(job: Job, last: Scores, metric: str) -> bool:
+def _is_failed_by(job: RunSetup, last: Scores, metric: str) -> bool:
     split = job.config.reported_split
     values = last.test if split == "test" else last.val
     assert values is not None
@@ -227,7 +229,7 @@ def write_history(folder: Path, state: TrainState) -> None:
     atomic_write(folder / HISTORY_FILE, "".join(lines).encode())
 
 
-def _write_predictions(job: Job, outputs: dict[str, np.ndarray | None]) -> None:
+def _write_predictions(job: RunSetup, outputs: dict[str, np.ndarray | None]) -> None:
     """Writes predictions.npz: float32 outputs per example, with the labels and row numbers they belong to."""
     arrays = {name: values for name, values in outputs.items() if values is not None}
     for split in ("val", "test"):
@@ -239,11 +241,11 @@ def _write_predictions(job: Job, outputs: dict[str, np.ndarray | None]) -> None:
     atomic_write(job.folder / PREDICTIONS_FILE, buffer.getvalue())
 
 
-def environment_of(state: TrainState, model_commit: str | None = None, drawn: tuple[str, ...] = ()) -> Environment:
+def collect_environment(state: TrainState, model_commit: str | None = None, drawn: tuple[str, ...] = ()) -> Environment:
     """Returns where a run ran; `drawn` are the modules that its model's checkpoint lacked."""
     commit, dirty = git_state()
     return Environment(
-        versions=versions(),
+        versions=package_versions(),
         git_commit=commit,
         git_dirty=dirty,
         platform=platform_name(),

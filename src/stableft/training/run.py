@@ -7,26 +7,26 @@ from pathlib import Path
 
 import torch
 
-from stableft.config.planned_run import Execution, PlannedRun, Progress, Sources, Stopped
-from stableft.config.run_config import is_due
-from stableft.data.metrics import score
+from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted, RunProgress
+from stableft.config.run_config import has_reached_share
+from stableft.data.metrics import compute_scores
 from stableft.errors import UserError
 from stableft.records.run_record import BEST_FOLDER, CHECKPOINT_FILE, RunRecord
 from stableft.training.environment import git_state
 from stableft.training.evaluate import evaluate
-from stableft.training.failure_watch import likely_failed, vanished
-from stableft.training.loop import Course, resume_facts, run_steps, take_up
-from stableft.training.outputs import SAVES_BEST, finish, pause, remove_models, save_model
-from stableft.training.setup import Job, batch_indices, nothing_learnt, prepare
-from stableft.training.step import Step, TrainState, learning_rate, make_update, mean_loss
+from stableft.training.failure_watch import describe_likely_failure, detect_vanishing
+from stableft.training.loop import LoopSettings, resume_conditions, run_steps, start_or_resume
+from stableft.training.outputs import SAVES_BEST, finish_run, pause_run, remove_saved_models, save_run_model
+from stableft.training.setup import RunSetup, batch_indices, nothing_learnt_loss, prepare_run
+from stableft.training.step import StepResult, TrainState, learning_rate, mean_train_loss, train_on_batch
 
 
 def train(
     run: PlannedRun,
     results: Path,
-    sources: Sources,
+    sources: LocalPaths,
     execution: Execution,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[RunProgress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> RunRecord:
     """Trains one run, or goes on with it from its checkpoint, and returns its record, which is then on disk.
@@ -38,39 +38,39 @@ def train(
         UserError: data, model or config cannot be used.
     """
     git_state()  # read now, and kept: the code that runs is the code of this moment
-    job, state = prepare(run, results, sources, execution)
-    facts = resume_facts(run.run_id, job.splits.record.fingerprint, execution, job.device)
+    job, state = prepare_run(run, results, sources, execution)
+    facts = resume_conditions(run.run_id, job.splits.record.fingerprint, execution, job.device)
     if job.start:
         facts["start"] = job.start.sha256
     facts["probes"] = asdict(run.probes) if run.probes else None
-    course = Course(run.run_id, job.folder, execution, job.device, job.total, job.evaluate_at, facts)
-    resumed = take_up(course, state, run.config, arm=run.arm, recipe=run.recipe)
-    _match_saved_models(job, state, resumed)
+    course = LoopSettings(run.run_id, job.folder, execution, job.device, job.total, job.evaluate_at, facts)
+    resumed = start_or_resume(course, state, run.config, arm=run.arm, recipe=run.recipe)
+    _remove_stale_models(job, state, resumed)
     try:
         diverged = run_steps(
             course,
             state,
-            update=lambda: _update(job, state),
-            evaluate=lambda: _evaluate(job, state),
-            report=lambda: progress(_progress(job, state)),
-            stop=lambda: _is_to_pause(run, state) or stop(),
+            update=lambda: _train_on_next_batch(job, state),
+            evaluate=lambda: _evaluate_and_keep_best(job, state),
+            report=lambda: progress(_current_progress(job, state)),
+            stop=lambda: _should_pause(run, state) or stop(),
         )
-    except Stopped:
-        if not _is_to_pause(run, state):
+    except RunInterrupted:
+        if not _should_pause(run, state):
             raise
-        return pause(job, state)
-    record = finish(job, state, diverged)
+        return pause_run(job, state)
+    record = finish_run(job, state, diverged)
     (job.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     return record
 
 
-def _is_to_pause(run: PlannedRun, state: TrainState) -> bool:
+def _should_pause(run: PlannedRun, state: TrainState) -> bool:
     if run.pause_after is None or not state.evals:
         return False
-    return is_due(run.config, state.evals[-1]["step"], state.evals[-1]["epoch"], run.pause_after)
+    return has_reached_share(run.config, state.evals[-1]["step"], state.evals[-1]["epoch"], run.pause_after)
 
 
-def _match_saved_models(job: Job, state: TrainState, resumed: bool) -> None:
+def _remove_stale_models(job: RunSetup, state: TrainState, resumed: bool) -> None:
     """Removes models of an attempt that does not count, or that are no longer asked for.
 
     Raises:
@@ -84,29 +84,29 @@ def _match_saved_models(job: Job, state: TrainState, resumed: bool) -> None:
             f"{job.folder / CHECKPOINT_FILE} to start the run afresh"
         )
     if not resumed or not saves:
-        remove_models(job.folder)
+        remove_saved_models(job.folder)
         if state.best:
             state.best["saved"] = False
 
 
-def _update(job: Job, state: TrainState) -> Step:
+def _train_on_next_batch(job: RunSetup, state: TrainState) -> StepResult:
     indices = batch_indices(job, state.step)
     lr = learning_rate(job.config, state.step, job.total)
-    return make_update(state, job.splits.train, indices, job.config, lr, job.inputs, job.device)
+    return train_on_batch(state, job.splits.train, indices, job.config, lr, job.inputs, job.device)
 
 
-def _evaluate(job: Job, state: TrainState) -> None:
+def _evaluate_and_keep_best(job: RunSetup, state: TrainState) -> None:
     """Appends an evaluation point, and keeps outputs (and weights, if asked for) when it is the best so far.
 
     The outputs are those of the best weights at the time they were the weights: no later step can reach them.
     """
     outputs = evaluate(state.model, job.splits.val, job.config, job.inputs, job.device)
-    values = score(outputs.values, job.splits.val.labels, job.config.task.metrics)
+    values = compute_scores(outputs.values, job.splits.val.labels, job.config.task.metrics)
     state.evals.append(
         {
             "step": state.step,
             "epoch": state.step / job.per_epoch,
-            "train_loss": mean_loss(state),
+            "train_loss": mean_train_loss(state),
             "val_loss": outputs.loss,
             "val": values,
         }
@@ -114,7 +114,7 @@ def _evaluate(job: Job, state: TrainState) -> None:
     if state.step == 0:  # not a result of training, so never the best
         return
     value = values[job.config.selection_metric]
-    if state.best is None or _better(value, state.best["value"]):
+    if state.best is None or _is_better(value, state.best["value"]):
         test = job.splits.test
         test_outputs = evaluate(state.model, test, job.config, job.inputs, job.device).values if test else None
         state.best = {
@@ -125,18 +125,18 @@ def _evaluate(job: Job, state: TrainState) -> None:
             "saved": job.execution.save in SAVES_BEST,
         }
         if state.best["saved"]:
-            save_model(job, state, BEST_FOLDER)
+            save_run_model(job, state, BEST_FOLDER)
 
 
-def _better(value: float, best: float) -> bool:
+def _is_better(value: float, best: float) -> bool:
     """True if strictly better; any number is better than NaN."""
     return value > best or (math.isnan(best) and not math.isnan(value))
 
 
-def _progress(job: Job, state: TrainState) -> Progress:
+def _current_progress(job: RunSetup, state: TrainState) -> RunProgress:
     loss = state.history[-1]["loss"] if state.history else None
     val = state.evals[-1]["val"][job.config.selection_metric] if state.evals else None
-    nothing = nothing_learnt(job)
-    seen = vanished(state.recorded.get("looks", ()), nothing)
-    warning = likely_failed(seen, nothing, job.total) if seen else None
-    return Progress(state.step, job.total, loss, val, warning)
+    nothing = nothing_learnt_loss(job)
+    seen = detect_vanishing(state.recorded.get("looks", ()), nothing)
+    warning = describe_likely_failure(seen, nothing, job.total) if seen else None
+    return RunProgress(state.step, job.total, loss, val, warning)

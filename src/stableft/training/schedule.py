@@ -2,7 +2,7 @@
 
 import math
 
-from stableft.config.run_config import EvaluationConfig, PretrainEvaluation, ScheduleConfig
+from stableft.config.run_config import EvaluationConfig, PretrainEvaluationConfig, ScheduleConfig
 from stableft.errors import UserError
 
 
@@ -50,7 +50,9 @@ def total_steps(schedule: ScheduleConfig, rows: int) -> int:
     return total
 
 
-def evaluation_steps(evaluation: EvaluationConfig | PretrainEvaluation, total: int, per_epoch: int) -> tuple[int, ...]:
+def evaluation_steps(
+    evaluation: EvaluationConfig | PretrainEvaluationConfig, total: int, per_epoch: int
+) -> tuple[int, ...]:
     """Returns the steps after which to evaluate, in order; the last step is always one of them.
 
     `times: N` is every total // N steps and the end: N or N + 1 evaluations (Z's released code). `per_epoch: N` is

@@ -9,23 +9,23 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stableft.catalog.model_families import BackboneSpec
-from stableft.config.planned_run import Execution, PlannedRun, Sources
+from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.run_config import PretrainConfig, RunConfig
-from stableft.data.tokens import Inputs, Splits, load_splits
+from stableft.data.tokens import InputLayout, Splits, load_splits
 from stableft.methods.adamw import build_optimizer
-from stableft.methods.mixout import mix_weights
-from stableft.models.build import build_model, model_inputs
-from stableft.models.load import Pretrained, load_pretrained, load_tokenizer
-from stableft.models.start_weights import find_start
+from stableft.methods.mixout import apply_mixout
+from stableft.models.build import build_model, input_layout_for
+from stableft.models.load import PretrainedCheckpoint, load_pretrained, load_tokenizer
+from stableft.models.start_weights import find_start_weights
 from stableft.records.run_record import StartRecord, run_folder
-from stableft.seeds import batch_order
-from stableft.training.in_loop_probes import start_recorder
+from stableft.seeds import batch_row_indices
+from stableft.training.in_loop_probes import start_probe_recorder
 from stableft.training.schedule import evaluation_steps, steps_per_epoch, total_steps
 from stableft.training.step import TrainState
 
 
 @dataclass(frozen=True)
-class Job:
+class RunSetup:
     """What stays fixed while a run trains. `evaluate_at` holds steps; an epoch has `per_epoch` of `total` steps."""
 
     run: PlannedRun
@@ -34,28 +34,30 @@ class Job:
     execution: Execution
     device: torch.device
     splits: Splits
-    pretrained: Pretrained
+    pretrained: PretrainedCheckpoint
     tokenizer: PreTrainedTokenizerBase
-    inputs: Inputs
+    inputs: InputLayout
     per_epoch: int
     total: int
     evaluate_at: frozenset[int]
     start: StartRecord | None = None  # whose weights it begins with, if not the pre-trained ones
 
 
-def load_inputs(run: PlannedRun, sources: Sources) -> None:
+def preload_inputs(run: PlannedRun, sources: LocalPaths) -> None:
     """Loads and keeps what a run reads, so that a mistake in it is found before anything is written.
 
     Raises:
         UserError: data or model cannot be used.
     """
     config = run.config.normalized()
-    splits = _splits(config, sources, load_tokenizer(config, sources))
+    splits = _load_splits_once(config, sources, load_tokenizer(config, sources))
     total_steps(config.schedule, len(splits.train))
     load_pretrained(config, sources)
 
 
-def prepare(run: PlannedRun, results: Path, sources: Sources, execution: Execution) -> tuple[Job, TrainState]:
+def prepare_run(
+    run: PlannedRun, results: Path, sources: LocalPaths, execution: Execution
+) -> tuple[RunSetup, TrainState]:
     """Returns a run's fixed and changing parts before its first step, not touching the disk.
 
     Raises:
@@ -64,16 +66,16 @@ def prepare(run: PlannedRun, results: Path, sources: Sources, execution: Executi
     config = run.config.normalized()
     device = prepare_device(execution)
     tokenizer = load_tokenizer(config, sources)
-    splits = _splits(config, sources, tokenizer)
-    start = find_start(config, results)
+    splits = _load_splits_once(config, sources, tokenizer)
+    start = find_start_weights(config, results)
     model, pretrained = build_model(config, sources, start)
     model.to(device)  # pyright: ignore[reportArgumentType]
     model.train()
     if config.mixout:  # here, where the weights are those of the start, which a checkpoint would replace
-        mix_weights(model, pretrained.spec, config.mixout)
+        apply_mixout(model, pretrained.spec, config.mixout)
     per_epoch = steps_per_epoch(len(splits.train), config.schedule.batch_size)
     total = total_steps(config.schedule, len(splits.train))
-    job = Job(
+    job = RunSetup(
         run=run,
         config=config,
         folder=run_folder(results, run.run_id),
@@ -82,19 +84,19 @@ def prepare(run: PlannedRun, results: Path, sources: Sources, execution: Executi
         splits=splits,
         pretrained=pretrained,
         tokenizer=tokenizer,
-        inputs=model_inputs(pretrained, tokenizer),
+        inputs=input_layout_for(pretrained, tokenizer),
         per_epoch=per_epoch,
         total=total,
         evaluate_at=frozenset(evaluation_steps(config.evaluation, total, per_epoch)),
         start=start.described() if start else None,
     )
-    state = first_state(model, pretrained.spec, config, execution)
+    state = create_train_state(model, pretrained.spec, config, execution)
     redrawn = config.reinit.blocks if config.reinit else 0
-    state.recorder = start_recorder(model, pretrained.spec, run.probes, total, redrawn)
+    state.recorder = start_probe_recorder(model, pretrained.spec, run.probes, total, redrawn)
     return job, state
 
 
-def first_state(
+def create_train_state(
     model: PreTrainedModel, spec: BackboneSpec, config: RunConfig | PretrainConfig, execution: Execution
 ) -> TrainState:
     """Returns the state before the first step of a model that is on its device."""
@@ -106,18 +108,18 @@ def first_state(
     )
 
 
-_latest: dict[tuple, Splits] = {}
+_latest_splits: dict[tuple, Splits] = {}
 
 
-def _splits(config: RunConfig, sources: Sources, tokenizer: PreTrainedTokenizerBase) -> Splits:
+def _load_splits_once(config: RunConfig, sources: LocalPaths, tokenizer: PreTrainedTokenizerBase) -> Splits:
     """Returns the run's rows; those of the latest run are kept, so that the seeds of an arm load them once."""
     model = config.model.sha256 or (config.model.name, config.model.revision)
     key = (config.data, model, sources.data_dir, sources.cache_dir)
-    if key not in _latest:
+    if key not in _latest_splits:
         splits = load_splits(config, sources, tokenizer)
-        _latest.clear()
-        _latest[key] = splits
-    return _latest[key]
+        _latest_splits.clear()
+        _latest_splits[key] = splits
+    return _latest_splits[key]
 
 
 def prepare_device(execution: Execution) -> torch.device:
@@ -136,12 +138,12 @@ def prepare_device(execution: Execution) -> torch.device:
     return device
 
 
-def nothing_learnt(job: Job) -> float:
+def nothing_learnt_loss(job: RunSetup) -> float:
     """Returns the training loss of a model that ignores its input: the labels' entropy in nats, or their variance."""
     entropy = job.splits.record.label_entropy
     return float(np.var(job.splits.train.labels)) if entropy is None else entropy
 
 
-def batch_indices(job: Job, step: int) -> np.ndarray:
+def batch_indices(job: RunSetup, step: int) -> np.ndarray:
     """Returns the training rows of update `step`: a function of the data seed and the step alone."""
-    return batch_order(job.config.seeds.data, step, len(job.splits.train), job.config.schedule.batch_size)
+    return batch_row_indices(job.config.seeds.data, step, len(job.splits.train), job.config.schedule.batch_size)

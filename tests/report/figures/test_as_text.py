@@ -4,8 +4,17 @@ import math
 
 import pytest
 
-from stableft.report.figures.as_text import panel_grid, panel_rows
-from stableft.report.figures.panels import Box, BoxPanel, ContourPanel, Curve, CurvePanel, HeatPanel, PointPanel, Points
+from stableft.report.figures.as_text import panel_to_csv_rows, panel_to_table
+from stableft.report.figures.panels import (
+    Box,
+    BoxPanel,
+    ContourPanel,
+    Curve,
+    CurvePanel,
+    HeatPanel,
+    PointGroup,
+    PointPanel,
+)
 
 BOXES = BoxPanel(
     "RTE",
@@ -27,14 +36,16 @@ CURVES = CurvePanel(
         Curve("seed 1", STEPS, STEPS, n=1, thin=True, group="single runs"),
     ),
 )
-POINTS = PointPanel("RTE", "loss", "accuracy", (Points("failed", (0.7, 0.6), (50.0, 51.0)), Points("fine", (), ())))
+POINTS = PointPanel(
+    "RTE", "loss", "accuracy", (PointGroup("failed", (0.7, 0.6), (50.0, 51.0)), PointGroup("fine", (), ()))
+)
 HEAT = HeatPanel("Standard", "data", "init", ("0", "mean"), ("0", "1"), ((70.25, 70.25), (None, None)), "percent", 2)
 CONTOUR = ContourPanel("RTE", "a", "b", (0.0, 1.0), (5.0,), ((2.0, 3.0),))
 PANELS = [BOXES, CURVES, POINTS, HEAT, CONTOUR]
 
 
 def test_rows_of_boxes_are_runs():
-    rows = panel_rows(BOXES)
+    rows = panel_to_csv_rows(BOXES)
     assert rows[0] == {"title": "RTE", "label": "devlin", "n": 4, "score": 50.0, "failed": True}
     assert [(row["label"], row["score"], row["failed"]) for row in rows] == [
         ("devlin", 50.0, True),
@@ -45,31 +56,31 @@ def test_rows_of_boxes_are_runs():
 
 
 def test_rows_of_curves_are_points_with_their_band():
-    rows = panel_rows(CURVES)
+    rows = panel_to_csv_rows(CURVES)
     assert len(rows) == 101 + 3 + 101
     assert rows[1] == {"title": "RTE", "label": "mean", "x": 1.0, "y": 0.995, "low": 0.1, "high": 12.25, "n": 20}
     assert rows[101] == {"title": "RTE", "label": "short", "x": 0.0, "y": 5000.0, "low": None, "high": None, "n": 1}
 
 
 def test_rows_of_points_maps_and_surfaces():
-    assert panel_rows(POINTS) == [
+    assert panel_to_csv_rows(POINTS) == [
         {"title": "RTE", "label": "failed", "x": 0.7, "y": 50.0},
         {"title": "RTE", "label": "failed", "x": 0.6, "y": 51.0},
     ]
-    assert panel_rows(HEAT) == [
+    assert panel_to_csv_rows(HEAT) == [
         {"title": "Standard", "row": "0", "column": "0", "value": 70.25},
         {"title": "Standard", "row": "0", "column": "mean", "value": 70.25},
         {"title": "Standard", "row": "1", "column": "0", "value": None},
         {"title": "Standard", "row": "1", "column": "mean", "value": None},
     ]
-    assert panel_rows(CONTOUR) == [
+    assert panel_to_csv_rows(CONTOUR) == [
         {"title": "RTE", "x": 0.0, "y": 5.0, "z": 2.0},
         {"title": "RTE", "x": 1.0, "y": 5.0, "z": 3.0},
     ]
 
 
 def test_a_table_of_boxes():
-    grid = panel_grid(BOXES, "figure1-1")
+    grid = panel_to_table(BOXES, "figure1-1")
     assert grid
     assert grid.name == "figure1-1"
     assert grid.header == ("", "n", "failed", "mean", "std", "median", "min", "max")
@@ -82,7 +93,7 @@ def test_a_table_of_boxes():
 
 
 def test_a_table_of_curves_shows_six_places():
-    grid = panel_grid(CURVES, "figure3-1")
+    grid = panel_to_table(CURVES, "figure3-1")
     assert grid
     assert grid.header == ("", "n", "0", "20", "40", "60", "80", "100")  # 0 and 20 are steps of both
     assert grid.groups == (("", 1), ("optimizer step", 6))
@@ -93,7 +104,7 @@ def test_a_table_of_curves_shows_six_places():
 def test_a_table_of_curves_of_different_steps():
     first = Curve("a", (1.0, 10.0, 1000.0), (0.5, 0.25, 100.0), (0.1, 0.1, 99.0), (1.0, 1.0, 101.0), n=3)
     second = Curve("b", (10.0, 1000.0), (math.nan, 12.345))
-    grid = panel_grid(CurvePanel("", "step", "loss", (first, second)), "x")
+    grid = panel_to_table(CurvePanel("", "step", "loss", (first, second)), "x")
     assert grid
     assert grid.header == ("", "n", "1", "10", "1,000")
     assert grid.rows == (
@@ -105,16 +116,16 @@ def test_a_table_of_curves_of_different_steps():
 
 def test_single_runs_have_rows_where_nothing_sums_them_up():
     runs = tuple(Curve(f"seed {i}", (1.0, 2.0), (0.1 * i, 0.2), n=1, thin=True) for i in range(3))
-    grid = panel_grid(CurvePanel("", "step", "loss", runs), "x")
+    grid = panel_to_table(CurvePanel("", "step", "loss", runs), "x")
     assert grid
     assert [row[0] for row in grid.rows] == ["seed 0", "seed 1", "seed 2"]
 
 
 def test_a_table_of_points_and_of_a_map():
-    grid = panel_grid(POINTS, "x")
+    grid = panel_to_table(POINTS, "x")
     assert grid
     assert grid.rows == (("failed", "2"), ("fine", "0"))
-    grid = panel_grid(HEAT, "x")
+    grid = panel_to_table(HEAT, "x")
     assert grid
     assert grid.header == ("", "0", "mean")
     assert grid.rows == (("0", "70.25", "70.25"), ("1", "-", "-"))
@@ -123,7 +134,7 @@ def test_a_table_of_points_and_of_a_map():
 
 @pytest.mark.parametrize("panel", PANELS)
 def test_every_row_of_a_table_is_as_long_as_its_header(panel):
-    grid = panel_grid(panel, "x")
+    grid = panel_to_table(panel, "x")
     if panel is CONTOUR:
         assert grid is None
     else:
@@ -134,11 +145,11 @@ def test_every_row_of_a_table_is_as_long_as_its_header(panel):
 
 def test_what_is_missing_has_no_numbers():
     panel = BoxPanel("RTE", "accuracy", (), missing="no run is finished")
-    assert panel_rows(panel) == []
-    assert panel_grid(panel, "x") is None
+    assert panel_to_csv_rows(panel) == []
+    assert panel_to_table(panel, "x") is None
 
 
 def test_a_panel_of_no_curves_has_a_table_of_no_rows():
-    grid = panel_grid(CurvePanel("", "step", "loss", ()), "x")
+    grid = panel_to_table(CurvePanel("", "step", "loss", ()), "x")
     assert grid
     assert (grid.header, grid.rows, grid.groups) == (("", "n"), (), ())

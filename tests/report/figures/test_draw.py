@@ -8,19 +8,19 @@ import pytest
 from matplotlib.text import Text
 from support.figures import AXIS, assert_readable, box, legend, lines, points, shown
 
-from stableft.report.figures.draw import draw
+from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.panels import (
     BoxPanel,
     ContourPanel,
     Curve,
     CurvePanel,
     HeatPanel,
-    Line,
-    Place,
+    MarkedPoint,
+    PointGroup,
     PointPanel,
-    Points,
+    ReferenceLine,
 )
-from stableft.report.figures.style import BLUE, GREEN, ORANGE, VERMILLION, file_bytes
+from stableft.report.figures.style import BLUE, GREEN, ORANGE, VERMILLION, figure_to_bytes
 
 NAN = math.nan
 
@@ -39,7 +39,7 @@ def curves_of(*found, **given):
 def surface(log, title="RTE"):
     x = np.linspace(-0.5, 1.5, 15)
     z = 10 ** (np.add.outer((x - 1) ** 2, x**2) - 2)
-    places = (Place("pre-trained", 0, 0), Place("failed", 1, 0), Place("successful", 0, 1))
+    places = (MarkedPoint("pre-trained", 0, 0), MarkedPoint("failed", 1, 0), MarkedPoint("successful", 0, 1))
     return ContourPanel(title, "δ1", "δ2", tuple(x), tuple(x), tuple(map(tuple, z)), "training loss", log, places)
 
 
@@ -53,7 +53,7 @@ def heat(size=10, margins=3, title="Standard"):
     return HeatPanel(title, "data seed", "init seed", names, names, tuple(map(tuple, rows)), "accuracy", 1, margins)
 
 
-MANY_LINES = tuple(Line(f"data set {i}", 400 + 20 * i) for i in range(5))
+MANY_LINES = tuple(ReferenceLine(f"data set {i}", 400 + 20 * i) for i in range(5))
 TICKS = tuple(10_000.0 + 1000 * i for i in range(12))
 LAYERS = [curve(f"layer {i}", shift=i / 24) for i in range(1, 25)]
 HARD = {
@@ -65,7 +65,11 @@ HARD = {
     "10 panels of 8": [BoxPanel(f"task {i}", AXIS, tuple(box(str(j)) for j in range(8))) for i in range(10)],
     "8 boxes": [BoxPanel("BERT", AXIS, tuple(box(f"{i}e-5, no BC") for i in range(8)))],
     "close lines": [curves_of(curve("ratio", 9000), xlog=True, vertical=MANY_LINES, title="a long title " * 9)],
-    "close lines above": [curves_of(curve("ratio"), horizontal=(Line("a", 1), Line("b", 1.01), Line("c", 1.02)))],
+    "close lines above": [
+        curves_of(
+            curve("ratio"), horizontal=(ReferenceLine("a", 1), ReferenceLine("b", 1.01), ReferenceLine("c", 1.02))
+        )
+    ],
     "layers": [curves_of(*LAYERS, ylog=True, sequential=True) for _ in range(2)],
     "many ticks": [curves_of(curve("a", 30), xticks=tuple(2.0 * i for i in range(16))) for _ in range(4)],
     "long ticks": [curves_of(Curve("a", TICKS, TICKS), xticks=TICKS) for _ in range(2)],
@@ -79,7 +83,7 @@ HARD = {
 
 @pytest.mark.parametrize("name", HARD)
 def test_no_text_covers_another(name):
-    figure = draw(HARD[name], caption="Mean and range over 20 runs." if name == "mixed" else "")
+    figure = draw_panels(HARD[name], caption="Mean and range over 20 runs." if name == "mixed" else "")
     assert_readable(figure)
     assert figure.get_figwidth() == pytest.approx(7.2)
     assert len(legend(figure)) == len(set(legend(figure)))
@@ -88,7 +92,7 @@ def test_no_text_covers_another(name):
 @pytest.mark.parametrize("name", ["8 boxes", "close lines", "layers", "a linear surface"])
 def test_equal_panels_give_equal_files(name):
     for form, start in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
-        first, second = (file_bytes(draw(HARD[name]), form) for _ in range(2))
+        first, second = (figure_to_bytes(draw_panels(HARD[name]), form) for _ in range(2))
         assert first == second
         assert first.startswith(start)
 
@@ -96,39 +100,39 @@ def test_equal_panels_give_equal_files(name):
 @pytest.mark.parametrize("form", ["png", "svg", "pdf"])
 def test_equal_heat_and_points_give_equal_files(form):
     crowd = BoxPanel("RTE", AXIS, (box(n=1200),))  # drawn as pixels in a vector file
-    cloud = PointPanel("", "loss", "score", (Points("runs", tuple(range(1, 50)), tuple(range(49))),), xlog=True)
+    cloud = PointPanel("", "loss", "score", (PointGroup("runs", tuple(range(1, 50)), tuple(range(49))),), xlog=True)
     panels = [heat(3), cloud, crowd]
-    assert file_bytes(draw(panels), form) == file_bytes(draw(panels), form)
+    assert figure_to_bytes(draw_panels(panels), form) == figure_to_bytes(draw_panels(panels), form)
 
 
 def test_a_users_own_style_has_no_effect():
-    plain = file_bytes(draw(HARD["8 boxes"]), "png")
+    plain = figure_to_bytes(draw_panels(HARD["8 boxes"]), "png")
     with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30, "savefig.dpi": 20}):
-        assert file_bytes(draw(HARD["8 boxes"]), "png") == plain
+        assert figure_to_bytes(draw_panels(HARD["8 boxes"]), "png") == plain
         assert matplotlib.rcParams["font.size"] == 30
 
 
 def test_a_figure_of_900_pixels():
-    png = file_bytes(draw(HARD["8 boxes"]), "png")
+    png = figure_to_bytes(draw_panels(HARD["8 boxes"]), "png")
     assert int.from_bytes(png[16:20], "big") == 900
 
 
 def test_thousands_of_runs_are_all_drawn():
-    (axes,) = shown(draw([BoxPanel("RTE", AXIS, (box(n=5000),))]))
+    (axes,) = shown(draw_panels([BoxPanel("RTE", AXIS, (box(n=5000),))]))
     assert len(points(axes, "successful")) == 4998
     assert len(points(axes, "failed")) == 2
     assert all(marks.get_rasterized() for marks in axes.collections if marks.get_label() == "successful")
 
 
 def test_a_dollar_in_a_name_is_a_letter():
-    (axes,) = shown(draw([BoxPanel("$a_b$", AXIS, (box("$x^2$"),))]))
+    (axes,) = shown(draw_panels([BoxPanel("$a_b$", AXIS, (box("$x^2$"),))]))
     assert not axes.title.get_parse_math()
     assert not axes.get_xticklabels()[0].get_parse_math()
 
 
 def test_a_name_looks_the_same_in_every_panel():
     panels = [curves_of(curve("a", n=3), curve("b")), curves_of(curve("b"), curve("c"))]
-    figure = draw(panels)
+    figure = draw_panels(panels)
     colors = [{line.get_label(): line.get_color() for line in axes.lines} for axes in shown(figure)]
     assert colors == [{"a": BLUE, "b": ORANGE}, {"b": ORANGE, "c": GREEN}]
     styles = [{line.get_label(): line.get_linestyle() for line in axes.lines} for axes in shown(figure)]
@@ -137,7 +141,7 @@ def test_a_name_looks_the_same_in_every_panel():
 
 
 def test_short_curves_are_told_apart_by_markers():
-    (axes,) = shown(draw([curves_of(curve("a", 6), curve("b", 6))]))
+    (axes,) = shown(draw_panels([curves_of(curve("a", 6), curve("b", 6))]))
     assert len({line.get_marker() for line in axes.lines}) == 2
 
 
@@ -147,18 +151,18 @@ def test_the_legend_counts_runs():
         curves_of(*(Curve(c.label, c.x, c.y, n=19 + i if c.label == "a" else 8) for c in panel.curves))
         for i, panel in enumerate(panels)
     ]
-    assert legend(draw(counted)) == ["a (n = 19 to 20)", "b (n = 8)"]
+    assert legend(draw_panels(counted)) == ["a (n = 19 to 20)", "b (n = 8)"]
 
 
 def test_many_single_runs_are_one_name():
     runs = [Curve(f"seed {i}", (1.0, 2.0), (i, i + 1.0), n=1, thin=True, group="single runs") for i in range(10)]
-    figure = draw([curves_of(*runs)])
+    figure = draw_panels([curves_of(*runs)])
     assert legend(figure) == ["single runs (n = 10)"]
     assert len(shown(figure)[0].lines) == 10
 
 
 def test_a_band_between_low_and_high():
-    (axes,) = shown(draw([curves_of(curve("a", 4, band=True))]))
+    (axes,) = shown(draw_panels([curves_of(curve("a", 4, band=True))]))
     (band,) = axes.collections
     y = band.get_paths()[0].vertices[:, 1]
     assert (y.min(), y.max()) == (pytest.approx(0.15), pytest.approx(1.2))
@@ -167,10 +171,10 @@ def test_a_band_between_low_and_high():
 
 def test_nan_breaks_a_line_and_a_logarithm_drops_zero():
     broken = Curve("a", (0.0, 1.0, 10.0, 100.0), (1.0, NAN, 0.0, 5.0))
-    (plain,) = shown(draw([curves_of(broken)]))
+    (plain,) = shown(draw_panels([curves_of(broken)]))
     ((_, values),) = lines(plain, "a")
     assert [math.isnan(value) for value in values] == [False, True, False, False]
-    (log,) = shown(draw([curves_of(broken, xlog=True, ylog=True)]))
+    (log,) = shown(draw_panels([curves_of(broken, xlog=True, ylog=True)]))
     ((steps, values),) = lines(log, "a")
     assert [math.isnan(value) for value in steps] == [True, False, False, False]
     assert [math.isnan(value) for value in values] == [False, True, True, False]
@@ -178,7 +182,7 @@ def test_nan_breaks_a_line_and_a_logarithm_drops_zero():
 
 
 def test_ordered_curves_are_shades_of_which_some_are_named():
-    figure = draw([curves_of(*LAYERS, curve("classifier", color="#000000", dashed=True), sequential=True)])
+    figure = draw_panels([curves_of(*LAYERS, curve("classifier", color="#000000", dashed=True), sequential=True)])
     assert legend(figure) == ["layer 1", "layer 5", "layer 9", "layer 13", "layer 17", "layer 24", "classifier"]
     drawn = {line.get_label(): line for line in shown(figure)[0].lines}
     brightness = [np.dot(line.get_color()[:3], (0.3, 0.6, 0.1)) for line in (drawn[layer.label] for layer in LAYERS)]
@@ -188,8 +192,12 @@ def test_ordered_curves_are_shades_of_which_some_are_named():
 
 def test_reference_lines_are_named_beside_them_or_in_the_legend():
     long = "entropy of the labels of the training set"
-    panel = curves_of(curve("a"), horizontal=(Line("zero", 0.0), Line(long, 0.5)), vertical=(Line("warm-up", 5.0),))
-    figure = draw([panel])
+    panel = curves_of(
+        curve("a"),
+        horizontal=(ReferenceLine("zero", 0.0), ReferenceLine(long, 0.5)),
+        vertical=(ReferenceLine("warm-up", 5.0),),
+    )
+    figure = draw_panels([panel])
     (axes,) = shown(figure)
     assert {text.get_text(): text.xy for text in axes.texts} == {"zero": (1, 0.0), "warm-up": (5.0, 1)}
     assert lines(axes, "zero")[0][1] == [0, 0]
@@ -199,7 +207,7 @@ def test_reference_lines_are_named_beside_them_or_in_the_legend():
 
 
 def test_names_of_close_lines_stay_in_order():
-    figure = draw(HARD["close lines"])
+    figure = draw_panels(HARD["close lines"])
     (axes,) = shown(figure)
     places = [Text.get_window_extent(text).x0 for text in axes.texts]
     assert [text.get_text() for text in axes.texts] == [line.label for line in MANY_LINES]
@@ -207,16 +215,16 @@ def test_names_of_close_lines_stay_in_order():
 
 
 def test_ticks_that_are_asked_for():
-    (axes,) = shown(draw([curves_of(curve("a"), xlog=True, xticks=(200.0, 1600.0, 12800.0))]))
+    (axes,) = shown(draw_panels([curves_of(curve("a"), xlog=True, xticks=(200.0, 1600.0, 12800.0))]))
     assert [label.get_text() for label in axes.get_xticklabels()] == ["200", "1600", "12,800"]
     assert list(axes.xaxis.get_minorticklocs()) == []
 
 
 def test_points_of_two_kinds():
-    fine = Points("successful", (0.1, 0.01), (70.0, 71.0))
-    lost = Points("failed", (0.7, 0.0), (52.0, 51.0), VERMILLION, "x")
-    figure = draw(
-        [PointPanel("RTE", "loss", "accuracy", (fine, lost), xlog=True, horizontal=(Line("baseline", 52.7),))]
+    fine = PointGroup("successful", (0.1, 0.01), (70.0, 71.0))
+    lost = PointGroup("failed", (0.7, 0.0), (52.0, 51.0), VERMILLION, "x")
+    figure = draw_panels(
+        [PointPanel("RTE", "loss", "accuracy", (fine, lost), xlog=True, horizontal=(ReferenceLine("baseline", 52.7),))]
     )
     (axes,) = shown(figure)
     assert points(axes, "successful") == [(0.01, 71), (0.1, 70)]
@@ -227,7 +235,7 @@ def test_points_of_two_kinds():
 
 def test_the_map_of_two_seeds():
     panel = heat(size=3, margins=1)
-    axes, bar = shown(draw([panel]))
+    axes, bar = shown(draw_panels([panel]))
     found = {text.get_text() for text in axes.texts}
     assert found == {f"{value:.1f}" for row in panel.values for value in row if value is not None}
     hatched = [patch for patch in axes.patches if patch.get_hatch()]
@@ -239,7 +247,7 @@ def test_the_map_of_two_seeds():
 
 def test_maps_share_their_colours():
     low, high = (HeatPanel(t, "", "", ("a",), ("b",), ((v,),), "percent") for t, v in (("x", 1.0), ("y", 3.0)))
-    figure = draw([low, high, HeatPanel("z", "", "", ("a",), ("b",), ((2.0,),), "percent")])
+    figure = draw_panels([low, high, HeatPanel("z", "", "", ("a",), ("b",), ((2.0,),), "percent")])
     assert len(shown(figure)) == 4  # one bar of colours
     first, second, third = (axes.patches[0].get_facecolor() for axes in shown(figure)[:3])
     assert first == matplotlib.colormaps["viridis"](0.0)
@@ -249,7 +257,7 @@ def test_maps_share_their_colours():
 
 
 def test_a_surface_with_named_places():
-    axes, bar = shown(draw([surface(True)]))
+    axes, bar = shown(draw_panels([surface(True)]))
     marked = {line.get_label(): line.get_xydata()[0].tolist() for line in axes.lines}
     assert marked == {"pre-trained": [0, 0], "failed": [1, 0], "successful": [0, 1]}
     named = {text.get_text() for text in axes.texts}
@@ -264,7 +272,7 @@ def test_a_surface_with_named_places():
 
 
 def test_what_is_missing_is_said_in_its_place():
-    figure = draw([curves_of(curve("a")), curves_of(missing="no run is finished")])
+    figure = draw_panels([curves_of(curve("a")), curves_of(missing="no run is finished")])
     first, second = shown(figure)
     assert [text.get_text() for text in second.texts] == ["no run is finished"]
     assert list(second.get_xticks()) == list(second.get_yticks()) == []
@@ -273,7 +281,7 @@ def test_what_is_missing_is_said_in_its_place():
 
 
 def test_nothing_but_what_is_missing():
-    figure = draw([BoxPanel("RTE", AXIS, (), missing="no run is finished"), heat_without_runs()])
+    figure = draw_panels([BoxPanel("RTE", AXIS, (), missing="no run is finished"), heat_without_runs()])
     assert [axes.texts[0].get_text() for axes in shown(figure)] == ["no run is finished", "none yet"]
     assert figure.legends == []
 
@@ -283,6 +291,6 @@ def heat_without_runs():
 
 
 def test_the_caption_is_below():
-    figure = draw([curves_of(curve("a"))], caption="Mean over 20 runs.")
+    figure = draw_panels([curves_of(curve("a"))], caption="Mean over 20 runs.")
     assert figure.get_supxlabel() == "Mean over 20 runs."
     assert shown(figure)[0].get_xlabel() == "step"

@@ -13,21 +13,21 @@ from stableft.config.planned_run import PlannedRun
 from stableft.errors import UserError
 from stableft.records.probe_record import (
     PROBES_FILE,
-    Drift,
-    GradNorms,
-    Perplexity,
-    Surface,
-    probed,
-    probed_in_files,
-    probed_in_results,
-    write_probes,
+    DriftRecord,
+    GradNormsRecord,
+    PerplexityRecord,
+    SurfaceRecord,
+    find_probes_in_files,
+    find_probes_in_results,
+    wrap_probe_records,
+    write_probe_records,
 )
 from stableft.records.run_record import run_folder, write_records_file
-from stableft.report.artifact import sweep_artifact
-from stableft.report.build import build
+from stableft.report.artifact import make_sweep_artifact
+from stableft.report.build import build_report
 from stableft.report.figures.from_probes import MAX_GRADIENT_POINTS
-from stableft.report.forms.write import Output, deliver, render
-from stableft.report.runs import gather, runs_of_file
+from stableft.report.forms.write import ReportTarget, render_report, write_report
+from stableft.report.runs import collect_runs, load_runs_from_file
 
 MATRICES = ("query", "key", "value", "attention output", "intermediate", "output")
 INSIDE = dict(
@@ -80,7 +80,7 @@ def check(curve, record, wanted):
 def test_mosbach_figure4_has_every_layer_of_the_first_failed_and_the_first_successful_run():
     runs = of_kind(M, True)[0], of_kind(OURS, False)[0]
     for panel, run, kind in zip(panels("mosbach-figure4"), runs, ("failed", "successful"), strict=True):
-        record = the(GradNorms, run.run_id)
+        record = the(GradNormsRecord, run.run_id)
         assert panel["title"] == f"{kind} run\n{run.arm}, seed {run.config.seeds.init}"
         labels = [f"layer {i}" for i in range(LAYERS)]
         assert [curve["label"] for curve in panel["curves"]] == [*labels, "pooler", "classifier"]
@@ -91,7 +91,7 @@ def test_mosbach_figure4_has_every_layer_of_the_first_failed_and_the_first_succe
         assert panel["curves"][0]["x"] == list(record.steps)
         assert panel["ylog"]
         assert panel["sequential"]
-    text = words(render(report("mosbach-figure4")))
+    text = words(render_report(report("mosbach-figure4")))
     assert f"The failed run is devlin, seed {runs[0].config.seeds.init} (run {runs[0].run_id}), the first of" in text
     assert f"(run {runs[1].run_id})" in text
     assert "Layers are numbered from 0, the lowest" in text
@@ -121,7 +121,7 @@ def test_mosbach_figures_10_to_12_have_a_pair_of_panels_for_each_weight_matrix(n
         f"{what}, {kind}" for what in MATRICES for kind in ("failed", "successful")
     ]
     for i, panel in enumerate(found):
-        what, record = MATRICES[i // 2], the(GradNorms, runs[i % 2].run_id)
+        what, record = MATRICES[i // 2], the(GradNormsRecord, runs[i % 2].run_id)
         inside = (OF_ALBERT if family == "albert" else INSIDE)[what]
         assert len(panel["curves"]) == len(record.parts.blocks) == (1 if family == "albert" else LAYERS)
         for layer, curve in enumerate(panel["curves"]):
@@ -130,7 +130,7 @@ def test_mosbach_figures_10_to_12_have_a_pair_of_panels_for_each_weight_matrix(n
         assert len(panel["curves"][0]["x"]) <= MAX_GRADIENT_POINTS["matrices"] + 1
         assert (panel["curves"][0]["x"][0], panel["curves"][0]["x"][-1]) == (1, record.steps[-1])
     if family == "roberta":
-        assert "but for 1 without recorded gradient norms" in words(render(report("mosbach-figure11")))
+        assert "but for 1 without recorded gradient norms" in words(render_report(report("mosbach-figure11")))
 
 
 def test_parameters_without_any_gradient_are_left_out_of_a_norm():
@@ -146,7 +146,7 @@ def test_parameters_without_any_gradient_are_left_out_of_a_norm():
 
 def made_of(name, records, probes):
     artifact, runs = planned(name)
-    return build(gather(artifact, runs, records, find_probes=lambda: probed(probes)))
+    return build_report(collect_runs(artifact, runs, records, find_probes=lambda: wrap_probe_records(probes)))
 
 
 # --- drift
@@ -161,7 +161,7 @@ def test_zhang_figure7_has_four_blocks_with_the_mean_and_range_over_seeds_of_eve
         assert [curve["label"] for curve in panel["curves"]] == list(arms)
         for curve in panel["curves"]:
             runs = where(arms[curve["label"]], task=task, seeds=range(5))
-            records = [the(Drift, run.run_id) for run in runs]
+            records = [the(DriftRecord, run.run_id) for run in runs]
             values = np.array([[row[r.names.index(str(block))] for row in r.distances] for r in records])
             assert curve["x"] == list(records[0].steps)
             assert curve["n"] == len(runs) == 5
@@ -192,7 +192,7 @@ def test_mosbach_figure2_has_the_first_three_failed_and_the_first_three_successf
         runs = of_kind(M, failed)[:3]
         assert [curve["label"] for curve in panel["curves"]] == [f"devlin, seed {r.config.seeds.init}" for r in runs]
         for curve, run in zip(panel["curves"], runs, strict=True):
-            assert curve["y"] == pytest.approx(np.exp(the(Perplexity, run.run_id).losses))
+            assert curve["y"] == pytest.approx(np.exp(the(PerplexityRecord, run.run_id).losses))
 
 
 def test_where_too_few_of_devlins_runs_succeed_those_of_mosbach_stand_in():
@@ -216,7 +216,7 @@ def test_mosbach_figures_7_and_13_are_between_a_failed_and_a_successful_run():
     for name, of in (("mosbach-figure7", "losses"), ("mosbach-figure13", "grad_norms")):
         panel = panels(name)[0]
         failed, fine = of_kind(M, True)[0], of_kind(OURS, False)[0]
-        (record,) = [r for r in probe_pool() if isinstance(r, Surface) and r.task == "rte"]
+        (record,) = [r for r in probe_pool() if isinstance(r, SurfaceRecord) and r.task == "rte"]
         assert (record.failed, record.successful) == (failed.run_id, fine.run_id)
         assert panel["z"] == [list(row) for row in getattr(record, of)]
         assert f"(run {failed.run_id}); successful: mosbach" in panel["notes"][0]
@@ -228,18 +228,18 @@ def test_mosbach_figures_7_and_13_are_between_a_failed_and_a_successful_run():
 def test_without_records_the_command_that_makes_them_is_named():
     runs = [*of_kind(M, True), *of_kind(OURS, False)]
     failed, fine = of_kind(M, True), of_kind(OURS, False)
-    text = words(render(made_of("mosbach-figure4", runs, [])))
+    text = words(render_report(made_of("mosbach-figure4", runs, [])))
     for run in (failed[0], fine[0]):
         seed = run.config.seeds.init
         command = f"`stableft sweep configs/mosbach/gradients.yaml --arms {run.arm} --seeds {seed} --complete`"
         assert f"{command} trains it again and records them" in text
-    assert words(render(made_of("mosbach-figure10", runs, []))).count("no gradient norms are recorded") == 2
-    text = words(render(made_of("mosbach-figure7", runs, [])))
+    assert words(render_report(made_of("mosbach-figure10", runs, []))).count("no gradient norms are recorded") == 2
+    text = words(render_report(made_of("mosbach-figure7", runs, [])))
     assert f"`stableft probe surface --failed {failed[0].run_id} --successful {fine[0].run_id}`" in text
     assert "`stableft sweep configs/mosbach/surfaces.yaml --save last --complete`" in text
-    text = words(render(made_of("mosbach-figure2", runs, [])))
+    text = words(render_report(made_of("mosbach-figure2", runs, [])))
     assert f"`stableft probe perplexity {' '.join(run.run_id for run in failed[:3])}` makes it" in text
-    text = words(render(made_of("zhang-figure7", where(Z, task="rte", seeds=range(2)), [])))
+    text = words(render_report(made_of("zhang-figure7", where(Z, task="rte", seeds=range(2)), [])))
     assert "no finished run of zhang has recorded drift; `stableft sweep configs/zhang/drift.yaml --complete`" in text
 
 
@@ -272,7 +272,11 @@ def test_a_sweep_has_a_figure_for_each_kind_of_record_that_its_runs_have():
 
     def figures(left):
         return list(
-            build(gather(sweep_artifact("s", "s.yaml"), runs, records, find_probes=lambda: probed(left))).figures
+            build_report(
+                collect_runs(
+                    make_sweep_artifact("s", "s.yaml"), runs, records, find_probes=lambda: wrap_probe_records(left)
+                )
+            ).figures
         )
 
     of_every_sweep = ["scores", "training-loss", "training-curves"]
@@ -287,7 +291,7 @@ def test_a_sweep_has_a_figure_for_each_kind_of_record_that_its_runs_have():
 def test_the_figures_of_a_sweep_are_drawn(tmp_path):
     records, probes = own_sweep()
     write_records_file(tmp_path / "mine.jsonl", [*records, *probes])
-    made = build(runs_of_file(tmp_path / "mine.jsonl"))
+    made = build_report(load_runs_from_file(tmp_path / "mine.jsonl"))
     drawn = {name: draw() for name, draw in made.figures.items()}
     titles = [axes.get_title() for axes in drawn["gradient-norms"].axes]
     assert titles == ["failed run\ndevlin, seeds 2 and 102", "successful run\ndevlin, seeds 1 and 101"]
@@ -305,32 +309,32 @@ def test_the_figures_of_a_sweep_are_drawn(tmp_path):
 def test_records_are_read_when_they_are_asked_for_and_damage_is_named(tmp_path):
     records, probes = own_sweep()
     path = tmp_path / "mine.jsonl"
-    write_probes(path, probes)
-    found = probed_in_files([path])
+    write_probe_records(path, probes)
+    found = find_probes_in_files([path])
     assert [left.kind for left in found.left] == [type(record) for record in probes]
     ids = [record.run_id for record in records]
-    assert found.of(GradNorms, ids[:2]) == [p for p in probes if isinstance(p, GradNorms)][:2]
-    assert found.of(Surface, ids) == [p for p in probes if isinstance(p, Surface)]
-    assert found.of(Surface, ids[:2]) == []  # the successful run is not among them
+    assert found.of(GradNormsRecord, ids[:2]) == [p for p in probes if isinstance(p, GradNormsRecord)][:2]
+    assert found.of(SurfaceRecord, ids) == [p for p in probes if isinstance(p, SurfaceRecord)]
+    assert found.of(SurfaceRecord, ids[:2]) == []  # the successful run is not among them
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[0], re.sub('"total":', '"totals":', lines[1]), *lines[2:]]))
-    damaged = probed_in_files([path])
-    assert len(damaged.of(GradNorms, ids[:1])) == 1
+    damaged = find_probes_in_files([path])
+    assert len(damaged.of(GradNormsRecord, ids[:1])) == 1
     with pytest.raises(UserError, match=r"mine\.jsonl:2 does not match its checksum"):
-        damaged.of(GradNorms, ids[1:2])
+        damaged.of(GradNormsRecord, ids[1:2])
     folder = run_folder(tmp_path, ids[0])
-    write_probes(folder / PROBES_FILE, probes[:1])
-    assert len(probed_in_results(tmp_path, ids).left) == 1
+    write_probe_records(folder / PROBES_FILE, probes[:1])
+    assert len(find_probes_in_results(tmp_path, ids).left) == 1
     for cut in (40, len(lines[0]) - 30):
         (folder / PROBES_FILE).write_text(lines[0][:cut])
         with pytest.raises(UserError, match=r"probes\.jsonl:1 is not a complete record"):
-            probed_in_results(tmp_path, ids).of(GradNorms, ids)
+            find_probes_in_results(tmp_path, ids).of(GradNormsRecord, ids)
 
 
 def test_a_record_that_is_there_twice_is_shown_once(tmp_path):
     _, probes = own_sweep()
-    twice = probed([*probes, *probes])
-    for kind in (GradNorms, Drift, Perplexity, Surface):
+    twice = wrap_probe_records([*probes, *probes])
+    for kind in (GradNormsRecord, DriftRecord, PerplexityRecord, SurfaceRecord):
         wanted = [record for record in probes if isinstance(record, kind)]
         ids = {run for left in twice.left for run in left.run_ids}
         assert twice.of(kind, ids) == wanted
@@ -344,6 +348,6 @@ def test_the_pool_has_what_these_tests_need():
 def test_a_figure_of_probes_that_a_sweep_has_not_is_refused_with_the_reason(tmp_path):
     records, _ = own_sweep()
     write_records_file(tmp_path / "mine.jsonl", records)
-    made = build(runs_of_file(tmp_path / "mine.jsonl"))
+    made = build_report(load_runs_from_file(tmp_path / "mine.jsonl"))
     with pytest.raises(UserError, match="there is no drift to draw: no probe has left a record of its runs"):
-        deliver(made, Output(tmp_path / "x.png", image=True, figure="drift"))
+        write_report(made, ReportTarget(tmp_path / "x.png", image=True, figure="drift"))

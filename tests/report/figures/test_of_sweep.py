@@ -4,17 +4,17 @@ import math
 
 import matplotlib
 import pytest
-from support.figures import AXIS, assert_readable, box_plot, legend, lines, points, shown, training_loss_curves
+from support.figures import AXIS, assert_readable, draw_score_boxes, draw_training_losses, legend, lines, points, shown
 from support.table_records import make_record
 
-from stableft.records.frame import frame
+from stableft.records.frame import build_frame
 from stableft.records.run_record import EvalPoint
-from stableft.report.artifact import sweep_artifact
-from stableft.report.figures.draw import draw
-from stableft.report.figures.of_sweep import MAX_PANELS, loss_panels, score_panels
-from stableft.report.figures.panels import Line
+from stableft.report.artifact import make_sweep_artifact
+from stableft.report.figures.draw import draw_panels
+from stableft.report.figures.of_sweep import MAX_ARMS_DRAWN, build_loss_panels, build_score_panels
+from stableft.report.figures.panels import ReferenceLine
 from stableft.report.figures.style import BLUE, VERMILLION
-from stableft.report.stability_table import build_report
+from stableft.report.stability_table import build_table_from_frame
 
 NAN = math.nan
 NOTHING = 0.69  # the label entropy of `make_record`
@@ -53,22 +53,22 @@ def mosbach(**config):
 def made_of(*arms):
     """The table, frame and loss curves of these records."""
     records = [record for arm in arms for record in arm]
-    rows = frame(records)
+    rows = build_frame(records)
     finished = [record for record in records if record.status == "finished"]
     curves = {
         (record.run_id, None): [(p.step, p.train_loss) for p in record.evals if p.train_loss is not None]
         for record in finished
     }
-    return build_report(rows, sweep_artifact("mine", "mine.yaml"), {}), rows, curves
+    return build_table_from_frame(rows, make_sweep_artifact("mine", "mine.yaml"), {}), rows, curves
 
 
 def scores(*arms):
     table, rows, _ = made_of(*arms)
-    return box_plot(table, rows)
+    return draw_score_boxes(table, rows)
 
 
 def losses(*arms):
-    return training_loss_curves(*made_of(*arms))
+    return draw_training_losses(*made_of(*arms))
 
 
 def runs_in(axes, color):
@@ -119,20 +119,20 @@ def test_arms_with_different_baselines_have_a_line_each():
 
 def test_a_panel_for_each_task():
     table, rows, _ = made_of(devlin(), mosbach(), devlin(task="cola"))
-    first, second = score_panels(table, rows)
+    first, second = build_score_panels(table, rows)
     assert [(panel.title, [box.label for box in panel.boxes]) for panel in (first, second)] == [
         ("RTE", ["devlin", "mosbach"]),
         ("CoLA", ["devlin"]),
     ]
     assert second.ylabel.startswith("MCC in percent")
-    assert [axes.get_title() for axes in shown(draw([first, second]))] == ["RTE", "CoLA"]
+    assert [axes.get_title() for axes in shown(draw_panels([first, second]))] == ["RTE", "CoLA"]
 
 
 def test_the_baseline_of_a_task_of_numbers_is_the_same_answer():
     table, rows, _ = made_of(devlin(task="stsb"))
-    (panel,) = score_panels(table, rows)
+    (panel,) = build_score_panels(table, rows)
     assert panel.baseline_label == "baseline: always the same answer"
-    assert panel.baseline_label in legend(draw([panel]))
+    assert panel.baseline_label in legend(draw_panels([panel]))
 
 
 def test_nan_is_said_and_not_drawn():
@@ -222,7 +222,8 @@ def test_the_mean_is_of_steps_that_half_of_the_runs_have():
 
 def test_beyond_six_arms_those_with_most_failed_runs_are_shown():
     arms = [
-        with_losses(make_runs(f"arm{i}", [0.4] * i + [0.7] * (8 - i)), *[[0.6, 0.5]] * 8) for i in range(MAX_PANELS + 2)
+        with_losses(make_runs(f"arm{i}", [0.4] * i + [0.7] * (8 - i)), *[[0.6, 0.5]] * 8)
+        for i in range(MAX_ARMS_DRAWN + 2)
     ]
     figure = losses(*arms)
     assert [axes.get_title().split("\n")[0] for axes in shown(figure)] == [f"arm{i}" for i in range(2, 8)]
@@ -233,10 +234,10 @@ def test_beyond_six_arms_those_with_most_failed_runs_are_shown():
 def test_several_tasks_are_named_and_so_are_their_entropies():
     table, rows, curves = made_of(devlin(), mosbach(task="cola"))
     rows.loc[rows["task"] == "cola", "label_entropy"] = 0.6
-    panels = loss_panels(table, rows, curves)
+    panels = build_loss_panels(table, rows, curves)
     assert [panel.title for panel in panels] == ["RTE, devlin\n2/3 failed", "CoLA, mosbach\n0/2 failed"]
     assert [panel.horizontal for panel in panels] == [
-        (Line("nothing learnt: entropy of the training labels", value),) for value in (0.69, 0.6)
+        (ReferenceLine("nothing learnt: entropy of the training labels", value),) for value in (0.69, 0.6)
     ]
 
 

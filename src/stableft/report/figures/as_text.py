@@ -5,16 +5,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stableft.report.figures.curves import some_of
+from stableft.report.figures.curves import thin_out_names
 from stableft.report.figures.panels import BoxPanel, ContourPanel, Curve, CurvePanel, HeatPanel, Panel, PointPanel
-from stableft.report.forms.document import Grid
-from stableft.stats import describe
+from stableft.report.forms.document import ReportTable
+from stableft.stats import summarize
 
-MISSING = "-"
-POSITIONS = 6  # of a curve that a table shows
+_NO_VALUE = "-"
+MAX_POSITIONS = 6  # of a curve that a table shows
 
 
-def panel_rows(panel: Panel) -> list[dict[str, object]]:
+def panel_to_csv_rows(panel: Panel) -> list[dict[str, object]]:
     """Returns what a panel draws, one number or point a row; none where the panel is missing."""
     if panel.missing:
         return []
@@ -53,74 +53,74 @@ def _curve_rows(title: str, curve: Curve) -> list[dict[str, object]]:
     ]
 
 
-def panel_grid(panel: Panel, name: str) -> Grid | None:
+def panel_to_table(panel: Panel, name: str) -> ReportTable | None:
     """Returns a panel as a table of texts, with n in every row of runs; None for contours and missing panels."""
     if panel.missing or isinstance(panel, ContourPanel):
         return None
     if isinstance(panel, BoxPanel):
-        return _box_grid(panel, name)
+        return _box_table(panel, name)
     if isinstance(panel, CurvePanel):
-        return _curve_grid(panel, name)
+        return _curve_table(panel, name)
     if isinstance(panel, PointPanel):
         rows = tuple((group.label, str(len(group.x))) for group in panel.groups)
-        return Grid(name, ("", "n"), rows, _caption(panel.title, f"{panel.ylabel} over {panel.xlabel}"))
-    return _heat_grid(panel, name)
+        return ReportTable(name, ("", "n"), rows, _table_caption(panel.title, f"{panel.ylabel} over {panel.xlabel}"))
+    return _heat_table(panel, name)
 
 
-def _caption(title: str, what: str) -> str:
+def _table_caption(title: str, what: str) -> str:
     """Returns title and contents on one line."""
     text = f"{title}: {what}" if title else what
     return text.replace("\n(", " (").replace("\n", ", ")
 
 
-def _box_grid(panel: BoxPanel, name: str) -> Grid:
+def _box_table(panel: BoxPanel, name: str) -> ReportTable:
     rows = []
     for box in panel.boxes:
-        found = describe(box.scores)
+        found = summarize(box.scores)
         n = f"{box.n}, {box.n_nan} NaN" if box.n_nan else str(box.n)
         values = (found.mean, found.std, found.median, found.min, found.max)
-        rows.append((box.label, n, box.n_failed, *(MISSING if value is None else f"{value:.1f}" for value in values)))
+        rows.append((box.label, n, box.n_failed, *(_NO_VALUE if value is None else f"{value:.1f}" for value in values)))
     header = ("", "n", "failed", "mean", "std", "median", "min", "max")
-    return Grid(name, header, tuple(rows), _caption(panel.title, panel.ylabel))
+    return ReportTable(name, header, tuple(rows), _table_caption(panel.title, panel.ylabel))
 
 
-def _curve_grid(panel: CurvePanel, name: str) -> Grid:
+def _curve_table(panel: CurvePanel, name: str) -> ReportTable:
     """Returns a row for each curve, or for each that sums up others; single runs have rows only where nothing does.
 
     Of many ordered curves of one run, such as its layers, some have rows.
     """
     if panel.sequential:
-        return _ordered_grid(panel, name)
+        return _ordered_curve_table(panel, name)
     curves = [curve for curve in panel.curves if not curve.thin] or panel.curves
-    positions = _positions(curves)
+    positions = _choose_positions(curves)
     header = ("", "n", *(f"{x:,.6g}" for x in positions))
     rows = tuple(
-        (curve.label, MISSING if curve.n is None else str(curve.n), *(_at(curve, x) for x in positions))
+        (curve.label, _NO_VALUE if curve.n is None else str(curve.n), *(_value_at(curve, x) for x in positions))
         for curve in curves
     )
     groups = (("", 1), (panel.xlabel, len(positions))) if positions else ()
-    return Grid(name, header, rows, _caption(panel.title, f"{panel.ylabel}, by {panel.xlabel}"), groups)
+    return ReportTable(name, header, rows, _table_caption(panel.title, f"{panel.ylabel}, by {panel.xlabel}"), groups)
 
 
-def _ordered_grid(panel: CurvePanel, name: str) -> Grid:
+def _ordered_curve_table(panel: CurvePanel, name: str) -> ReportTable:
     names = [curve.label for curve in panel.curves if curve.color is None]
-    some = set(some_of(names))
+    some = set(thin_out_names(names))
     curves = [curve for curve in panel.curves if curve.color or curve.label in some]
-    positions = _positions(curves)
-    rows = tuple((curve.label, *(_at(curve, x) for x in positions)) for curve in curves)
+    positions = _choose_positions(curves)
+    rows = tuple((curve.label, *(_value_at(curve, x) for x in positions)) for curve in curves)
     those = f" ({len(some)} of {len(names)} layers)" if len(some) < len(names) else ""
-    caption = _caption(panel.title, f"{panel.ylabel}, by {panel.xlabel}{those}")
+    caption = _table_caption(panel.title, f"{panel.ylabel}, by {panel.xlabel}{those}")
     groups = ((panel.xlabel, len(positions)),) if positions else ()
-    return Grid(name, ("", *(f"{x:,.6g}" for x in positions)), rows, caption, groups)
+    return ReportTable(name, ("", *(f"{x:,.6g}" for x in positions)), rows, caption, groups)
 
 
-def _positions(curves: Sequence[Curve]) -> list[float]:
+def _choose_positions(curves: Sequence[Curve]) -> list[float]:
     """Returns at most POSITIONS values of x from the first to the last, those that most curves have near each."""
     counts: dict[float, int] = {}
     for x in (x for curve in curves for x in curve.x):
         counts[x] = counts.get(x, 0) + 1
     places = sorted(counts)
-    parts = min(POSITIONS, len(places))
+    parts = min(MAX_POSITIONS, len(places))
     if not parts:
         return []
     targets = np.linspace(0, len(places) - 1, parts)
@@ -130,27 +130,27 @@ def _positions(curves: Sequence[Curve]) -> list[float]:
     ]
 
 
-def _at(curve: Curve, x: float) -> str:
+def _value_at(curve: Curve, x: float) -> str:
     """Returns the value of a curve at x and, in brackets, its band there."""
     if x not in curve.x:
-        return MISSING
+        return _NO_VALUE
     i = curve.x.index(x)
     if not curve.low or not curve.high:
-        return _digits(curve.y[i])
-    return f"{_digits(curve.y[i])} ({_digits(curve.low[i])} to {_digits(curve.high[i])})"
+        return _format_number(curve.y[i])
+    return f"{_format_number(curve.y[i])} ({_format_number(curve.low[i])} to {_format_number(curve.high[i])})"
 
 
-def _digits(value: float) -> str:
+def _format_number(value: float) -> str:
     """Returns a number with three digits, or one decimal where it has that many before the point."""
     if not math.isfinite(value):
-        return MISSING
+        return _NO_VALUE
     return f"{value:.1f}" if 10 <= abs(value) < 1e5 else f"{value:.3g}"
 
 
-def _heat_grid(panel: HeatPanel, name: str) -> Grid:
+def _heat_table(panel: HeatPanel, name: str) -> ReportTable:
     rows = tuple(
-        (row, *(MISSING if value is None else f"{value:.{panel.digits}f}" for value in values))
+        (row, *(_NO_VALUE if value is None else f"{value:.{panel.digits}f}" for value in values))
         for row, values in zip(panel.rows, panel.values, strict=True)
     )
     what = f"{panel.unit}, {panel.ylabel} down, {panel.xlabel} across" if panel.ylabel else f"{panel.unit}"
-    return Grid(name, ("", *panel.columns), rows, _caption(panel.title, what).removesuffix(": "))
+    return ReportTable(name, ("", *panel.columns), rows, _table_caption(panel.title, what).removesuffix(": "))

@@ -7,63 +7,67 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from stableft.records.probe_record import Drift, GradNorms, Perplexity, ProbeRecord, Surface
-from stableft.report.artifact import Drifts, Gradients, Group, Part, Perplexities, Surfaces, groups_of
-from stableft.report.figures.from_runs import spread
-from stableft.report.figures.panels import ContourPanel, Curve, CurvePanel, Line, Panel, Place
+from stableft.records.probe_record import DriftRecord, GradNormsRecord, PerplexityRecord, ProbeRecord, SurfaceRecord
+from stableft.report.artifact import ArtifactPart, Drifts, Gradients, Perplexities, RunGroup, Surfaces, groups_of
+from stableft.report.figures.from_runs import mean_and_band
+from stableft.report.figures.panels import ContourPanel, Curve, CurvePanel, MarkedPoint, Panel, ReferenceLine
 from stableft.report.figures.style import PURPLE
-from stableft.report.runs import NONE_YET, Runs
+from stableft.report.runs import NO_FINISHED_RUN, ArtifactRuns
 
-POINTS = 120  # of a curve of drift, at most
-MANY = 8  # curves of perplexity that a legend names one by one
-DISTANCE = "L2 distance to the initial weights"
-OTHERS = ("embeddings", "pooler", "head")  # names in a record of drift that are no block's
+MAX_DRIFT_POINTS = 120  # of a curve of drift, at most
+MAX_NAMED_PERPLEXITIES = 8  # curves of perplexity that a legend names one by one
+DRIFT_AXIS_LABEL = "L2 distance to the initial weights"
+NON_BLOCK_PARTS = ("embeddings", "pooler", "head")  # names in a record of drift that are no block's
 
-Panels = list[tuple[Panel, list[str]]]
+PanelsWithNotes = list[tuple[Panel, list[str]]]
 
 
-def drifts(part: Drifts, runs: Runs) -> Panels:
+def build_drift_panels(part: Drifts, runs: ArtifactRuns) -> PanelsWithNotes:
     """Returns a panel for each block: of every group the mean distance over seeds and its range."""
-    found: dict[str, list[Drift]] = {}
+    found: dict[str, list[DriftRecord]] = {}
     lacking, notes = [], []
     for group in part.groups:
-        ids = [shown.run_id for shown in finished(runs, [group])]
-        records = runs.probes.of(Drift, ids)
+        ids = [shown.run_id for shown in finished_runs(runs, [group])]
+        records = runs.probes.of(DriftRecord, ids)
         found |= {group.label: records} if records else {}
         if len(records) < len(ids):
             lacking.append(group)
             notes.append(
                 f"{group.label}: {len(ids) - len(records)} of {len(ids)} finished runs have no recorded drift."
             )
-    if again := all_again(runs, lacking):
+    if again := rerun_all_command(runs, lacking):
         notes.append(f"{again} trains such runs again and records it.")
     if not found:
-        missing = NONE_YET if not lacking else f"no finished run of {arms_of(lacking)} has recorded drift"
+        missing = NO_FINISHED_RUN if not lacking else f"no finished run of {list_arms(lacking)} has recorded drift"
         missing += f"; {again} trains them again and records it" if again else ""
         return [(CurvePanel(part.title, "", "", (), missing=missing), [])]
-    there = [int(name) for name in _longest(found.values()) if name not in OTHERS]
+    there = [int(name) for name in _longest_names(found.values()) if name not in NON_BLOCK_PARTS]
     blocks = [block for block in part.blocks if block in there] or there
     if absent := [str(block) for block in part.blocks if block not in there]:
         notes.append(f"The model has {len(there)} blocks; there is no block {', '.join(absent)}.")
     if any(record.redrawn for records in found.values() for record in records):
         notes.append("Blocks that were drawn anew, the top ones, are measured from the draw.")
-    panels = [_block(part.title, block, found) for block in blocks]
+    panels = [_drift_panel(part.title, block, found) for block in blocks]
     top = 1.05 * max((y for panel in panels for c in panel.curves for y in c.high if np.isfinite(y)), default=1.0)
     return [(replace(panel, top=top or 1.0), notes if i == 0 else []) for i, panel in enumerate(panels)]
 
 
-def _longest(groups) -> tuple[str, ...]:
+def _longest_names(groups) -> tuple[str, ...]:
     return max((record.names for records in groups for record in records), key=len)
 
 
-def _block(title: str, block: int, found: Mapping[str, Sequence[Drift]]) -> CurvePanel:
-    curves = [curve for label, records in found.items() if (curve := _pooled(label, records, str(block)))]
+def _drift_panel(title: str, block: int, found: Mapping[str, Sequence[DriftRecord]]) -> CurvePanel:
+    curves = [curve for label, records in found.items() if (curve := _mean_drift_curve(label, records, str(block)))]
     return CurvePanel(
-        f"{title}, block {block}" if title else f"Block {block}", "optimizer step", DISTANCE, tuple(curves), bottom=0.0
+        f"{title}, block {block}" if title else f"Block {block}",
+        "optimizer step",
+        DRIFT_AXIS_LABEL,
+        tuple(curves),
+        bottom=0.0,
     )
 
 
-def _pooled(label: str, records: Sequence[Drift], name: str) -> Curve | None:
+def _mean_drift_curve(label: str, records: Sequence[DriftRecord], name: str) -> Curve | None:
     """Returns mean and range over the runs at every step that half of them have, with the number of runs."""
     values: dict[int, list[float]] = {}
     those = [record for record in records if name in record.names]
@@ -74,31 +78,35 @@ def _pooled(label: str, records: Sequence[Drift], name: str) -> Curve | None:
     steps = [step for step, at in sorted(values.items()) if 2 * len(at) >= len(those)]
     if not steps:
         return None
-    steps = [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, POINTS).round().astype(int))]
-    mean, low, high = zip(*(spread(values[step], "range") for step in steps), strict=True)
+    steps = [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, MAX_DRIFT_POINTS).round().astype(int))]
+    mean, low, high = zip(*(mean_and_band(values[step], "range") for step in steps), strict=True)
     return Curve(label, tuple(map(float, steps)), mean, low, high, n=len(those))
 
 
-def perplexities(part: Perplexities, runs: Runs) -> Panels:
+def build_perplexity_panels(part: Perplexities, runs: ArtifactRuns) -> PanelsWithNotes:
     """Returns one panel with a curve for each of the runs; all are of the text, masks and checkpoint of the first."""
-    candidates = only(runs, part.groups, part.only)
+    candidates = runs_with_verdict(runs, part.groups, part.only)
     by_id = {shown.run_id: shown for shown in candidates}
-    there = {left.run_ids[0] for left in runs.probes.about(Perplexity, by_id.keys())}
+    there = {left.run_ids[0] for left in runs.probes.about(PerplexityRecord, by_id.keys())}
     chosen = [shown for shown in candidates if shown.run_id in there][: part.first]
     if not chosen:
-        missing = none_of(runs, part.groups, part.only)
+        missing = why_no_runs(runs, part.groups, part.only)
         if candidates:
             ids = [shown.run_id for shown in candidates[: part.first or 3]]
-            missing = f"no perplexity of a {part.only} run is there: " + _from_weights(
-                f"stableft probe perplexity {' '.join(ids)}", sweep_of(runs, part.groups)
+            missing = f"no perplexity of a {part.only} run is there: " + _command_needing_weights(
+                f"stableft probe perplexity {' '.join(ids)}", sweep_file_of(runs, part.groups)
             )
         return [(CurvePanel(part.title, "", "", (), missing=missing), [])]
-    records = runs.probes.of(Perplexity, [shown.run_id for shown in chosen])
-    alike = [record for record in records if _asked(record) == _asked(records[0])]
-    shown = [next(record for record in alike if record.run_id == s.run_id) for s in chosen if s.run_id in _ids(alike)]
+    records = runs.probes.of(PerplexityRecord, [shown.run_id for shown in chosen])
+    alike = [record for record in records if _perplexity_key(record) == _perplexity_key(records[0])]
+    shown = [
+        next(record for record in alike if record.run_id == s.run_id) for s in chosen if s.run_id in _run_ids_of(alike)
+    ]
     labels = [by_id[record.run_id].name for record in shown]
     pairs = zip(labels, shown, strict=True)
-    runs_shown = [f"{label} (run {record.run_id})" for label, record in pairs] if len(shown) <= MANY else []
+    runs_shown = (
+        [f"{label} (run {record.run_id})" for label, record in pairs] if len(shown) <= MAX_NAMED_PERPLEXITIES else []
+    )
     notes = [f"{part.only.capitalize()}: {', '.join(runs_shown)}."] if runs_shown else []
     first = shown[0]
     notes.append(f"Text: {first.text}, {first.masked:,} masked of {first.tokens:,} tokens; {first.checkpoint} weights.")
@@ -108,47 +116,57 @@ def perplexities(part: Perplexities, runs: Runs) -> Panels:
         notes.append(
             f"{len(chosen) - len(shown)} runs are left out, whose perplexity is of another text or checkpoint."
         )
-    return [(_unnamed(perplexity_panel(shown, labels, part.title), part.only), notes)]
+    return [(_share_legend_name(panel_from_perplexities(shown, labels, part.title), part.only), notes)]
 
 
-def _asked(record: Perplexity) -> tuple:
+def _perplexity_key(record: PerplexityRecord) -> tuple:
     return record.text_sha256, record.seed, record.max_length, record.checkpoint
 
 
-def _ids(records: Sequence[Perplexity]) -> set[str]:
+def _run_ids_of(records: Sequence[PerplexityRecord]) -> set[str]:
     return {record.run_id for record in records}
 
 
-def _unnamed(panel: CurvePanel, which: str) -> CurvePanel:
+def _share_legend_name(panel: CurvePanel, which: str) -> CurvePanel:
     """Returns the panel with one name for all of its runs where they are too many for a legend."""
-    if len(panel.curves) <= MANY:
+    if len(panel.curves) <= MAX_NAMED_PERPLEXITIES:
         return panel
     group = f"{which} runs, one line each"
     return replace(panel, curves=tuple(replace(curve, thin=True, group=group) for curve in panel.curves))
 
 
-def _from_weights(command: str, sweep: str | None) -> str:
+def _command_needing_weights(command: str, sweep: str | None) -> str:
     """Returns what makes the record of a probe that needs weights."""
     kept = f", from weights that `stableft sweep {sweep} --save last --complete` keeps" if sweep else ""
     return f"`{command}` makes it{kept}"
 
 
-def surfaces(part: Surfaces, runs: Runs) -> Panels:
+def build_surface_panels(part: Surfaces, runs: ArtifactRuns) -> PanelsWithNotes:
     """Returns the surface between the first failed and the first successful run by seed that have one, or each."""
-    failed, fine = only(runs, part.failed, "failed"), only(runs, part.successful, "successful")
+    failed, fine = (
+        runs_with_verdict(runs, part.failed, "failed"),
+        runs_with_verdict(runs, part.successful, "successful"),
+    )
     names = {shown.run_id: shown for shown in (*failed, *fine)}
     if not failed or not fine:
         which, groups = ("failed", part.failed) if not failed else ("successful", part.successful)
-        return [(_no_surface(part.title, none_of(runs, groups, which)), [])]
+        return [(_missing_surface_panel(part.title, why_no_runs(runs, groups, which)), [])]
     order = {shown.run_id: i for side in (failed, fine) for i, shown in enumerate(side)}
-    records = [record for record in runs.probes.of(Surface, names.keys()) if _between(record, failed, fine)]
+    records = [record for record in runs.probes.of(SurfaceRecord, names.keys()) if _is_between(record, failed, fine)]
     records = [record for record in records if part.of == "loss" or record.grad_norms is not None]
     records.sort(key=lambda record: (order[record.failed], order[record.successful], record.run_id))
     if not records:
         command = f"stableft probe surface --failed {failed[0].run_id} --successful {fine[0].run_id}"
         missing = "no surface between a failed and a successful run is there: "
-        return [(_no_surface(part.title, missing + _from_weights(command, sweep_of(runs, part.failed))), [])]
-    made: Panels = []
+        return [
+            (
+                _missing_surface_panel(
+                    part.title, missing + _command_needing_weights(command, sweep_file_of(runs, part.failed))
+                ),
+                [],
+            )
+        ]
+    made: PanelsWithNotes = []
     for record in records[:1] if part.first else records:
         pair = names[record.failed], names[record.successful]
         title = part.title if part.first else f"{part.title}\n{' / '.join(shown.name for shown in pair)}"
@@ -157,19 +175,21 @@ def surfaces(part: Surfaces, runs: Runs) -> Panels:
             f"{len(record.alphas)}×{len(record.betas)} points, {record.examples} training rows, "
             f"{record.checkpoint} weights; the pre-trained model has the head that seed {record.head_seed} draws.",
         ]
-        made.append((surface_panel(record, part.of, title), notes))
+        made.append((panel_from_surface(record, part.of, title), notes))
     return made
 
 
-def _between(record: Surface, failed: Sequence, fine: Sequence) -> bool:
+def _is_between(record: SurfaceRecord, failed: Sequence, fine: Sequence) -> bool:
     return record.failed in {s.run_id for s in failed} and record.successful in {s.run_id for s in fine}
 
 
-def _no_surface(title: str, missing: str) -> CurvePanel:
+def _missing_surface_panel(title: str, missing: str) -> CurvePanel:
     return CurvePanel(title, "", "", (), missing=missing)
 
 
-MATRICES: dict[str, tuple[str, ...]] = {  # what it is -> its name in a block of BERT, RoBERTa, ELECTRA; ALBERT; others
+WEIGHT_MATRICES: dict[
+    str, tuple[str, ...]
+] = {  # what it is -> its name in a block of BERT, RoBERTa, ELECTRA; ALBERT; others
     "query": ("attention.self.query.weight", "attention.query.weight", "self_attn.q_proj.weight", "rel_attn.q"),
     "key": ("attention.self.key.weight", "attention.key.weight", "self_attn.k_proj.weight", "rel_attn.k"),
     "value": ("attention.self.value.weight", "attention.value.weight", "self_attn.v_proj.weight", "rel_attn.v"),
@@ -184,16 +204,16 @@ MAX_GRADIENT_POINTS = {
     "layers": 300,
     "matrices": 120,
 }  # of a curve, at most; a panel of a matrix is a quarter as wide as a page
-NUMBERED = "Layers are numbered from 0, the lowest (as in M sec. 7.5)"
+LAYER_NUMBERING = "Layers are numbered from 0, the lowest (as in M sec. 7.5)"
 CurvePanelsWithNotes = list[tuple[CurvePanel, list[str]]]
 
-Only = Literal["failed", "successful"]
+RunVerdict = Literal["failed", "successful"]
 
 
-class Shown(NamedTuple):
+class ShownRun(NamedTuple):
     """A run of this project and the group that it stands for."""
 
-    group: Group
+    group: RunGroup
     run: Mapping[str, Any]  # a row of the frame
 
     @property
@@ -211,25 +231,27 @@ class Shown(NamedTuple):
         return f"{self.group.label}, {self.seeds}"
 
 
-class Side(NamedTuple):
+class GradientRun(NamedTuple):
     """The failed or the successful run: its record, or why there is none."""
 
-    which: Only
-    shown: Shown | None
-    record: GradNorms | None
+    which: RunVerdict
+    shown: ShownRun | None
+    record: GradNormsRecord | None
     missing: str
     note: str = ""
 
 
-def gradients(part: Gradients, runs: Runs) -> CurvePanelsWithNotes:
+def build_gradient_panels(part: Gradients, runs: ArtifactRuns) -> CurvePanelsWithNotes:
     """Returns the panels of a failed and a successful run, with the same scale, and what a reader must know."""
-    sides = [_side(part.failed, runs, "failed"), _side(part.successful, runs, "successful")]
+    sides = [_find_gradient_run(part.failed, runs, "failed"), _find_gradient_run(part.successful, runs, "successful")]
     of_layers = part.of == "layers"
-    panels = _layers(part.title, sides) if of_layers else _matrices(part.title, sides)
-    low, high = _limits([panel for panel, _ in panels])
+    panels = _layer_panels(part.title, sides) if of_layers else _matrix_panels(part.title, sides)
+    low, high = _common_limits([panel for panel, _ in panels])
     known = [side.record for side in sides if side.record]
-    about = [f"{NUMBERED}; the norm of a layer is over all parameters of its block."] if of_layers and known else []
-    about += [_names(known)] if not of_layers and known else []
+    about = (
+        [f"{LAYER_NUMBERING}; the norm of a layer is over all parameters of its block."] if of_layers and known else []
+    )
+    about += [_matrix_names_note(known)] if not of_layers and known else []
     said: set[str] = set()  # of the same run's other panels
     told = [[note for note in notes if not (note in said or said.add(note))] for _, notes in panels]
     told[0] = [*(side.note for side in sides if side.note), *about, *told[0]]
@@ -237,78 +259,92 @@ def gradients(part: Gradients, runs: Runs) -> CurvePanelsWithNotes:
     return list(zip(scaled, told, strict=True))
 
 
-def _side(groups: Sequence[Group], runs: Runs, which: Only) -> Side:
-    candidates = only(runs, groups, which)
+def _find_gradient_run(groups: Sequence[RunGroup], runs: ArtifactRuns, which: RunVerdict) -> GradientRun:
+    candidates = runs_with_verdict(runs, groups, which)
     if not candidates:
-        return Side(which, None, None, none_of(runs, groups, which))
+        return GradientRun(which, None, None, why_no_runs(runs, groups, which))
     by_id = {shown.run_id: shown for shown in candidates}
-    there = {left.run_ids[0] for left in runs.probes.about(GradNorms, by_id.keys())}
+    there = {left.run_ids[0] for left in runs.probes.about(GradNormsRecord, by_id.keys())}
     shown = next((shown for shown in candidates if shown.run_id in there), None)
     if shown is None:
         first = candidates[0]
         sentence = f"no gradient norms are recorded of a {which} run ({first.name} is one)"
-        again = one_again(runs, first)
-        return Side(which, None, None, sentence + (f"; {again} trains it again and records them" if again else ""))
-    (record,) = runs.probes.of(GradNorms, [shown.run_id])
+        again = rerun_command(runs, first)
+        return GradientRun(
+            which, None, None, sentence + (f"; {again} trains it again and records them" if again else "")
+        )
+    (record,) = runs.probes.of(GradNormsRecord, [shown.run_id])
     before = candidates.index(shown)
     of = f", but for {before} without recorded gradient norms" if before else ""
     place = f"the first of {len(candidates)} by seed{of}" if len(candidates) > 1 else "the only one"
     note = f"The {which} run is {shown.name} (run {shown.run_id}), {place}."
-    return Side(which, shown, record, "", note)
+    return GradientRun(which, shown, record, "", note)
 
 
-def _title(title: str, what: str, side: Side, short: bool = False) -> str:
+def _gradient_title(title: str, what: str, side: GradientRun, short: bool = False) -> str:
     name = side.which if short else f"{side.which} run" + (f"\n{side.shown.name}" if side.shown else "")
     return ": ".join(filter(None, [title, ", ".join(filter(None, [what, name]))]))
 
 
-def _layers(title: str, sides: Sequence[Side]) -> CurvePanelsWithNotes:
+def _layer_panels(title: str, sides: Sequence[GradientRun]) -> CurvePanelsWithNotes:
     panels: CurvePanelsWithNotes = []
     for side in sides:
         if side.record is None:
-            panels.append((_missing(_title(title, "", side), side), []))
+            panels.append((_missing_gradient_panel(_gradient_title(title, "", side), side), []))
             continue
         parts = side.record.parts
         modules = {f"layer {i}": (block,) for i, block in enumerate(parts.blocks)}
-        groups = {name: _within(side.record, names) for name, names in modules.items()}
-        ends = {"pooler": _within(side.record, parts.pooler), "classifier": _within(side.record, parts.head)}
-        panels.append(_panel(_title(title, "", side), side, side.record, groups, ends, MAX_GRADIENT_POINTS["layers"]))
+        groups = {name: _parameter_indices(side.record, names) for name, names in modules.items()}
+        ends = {
+            "pooler": _parameter_indices(side.record, parts.pooler),
+            "classifier": _parameter_indices(side.record, parts.head),
+        }
+        panels.append(
+            _gradient_panel(
+                _gradient_title(title, "", side), side, side.record, groups, ends, MAX_GRADIENT_POINTS["layers"]
+            )
+        )
     return panels
 
 
-def _matrices(title: str, sides: Sequence[Side]) -> CurvePanelsWithNotes:
+def _matrix_panels(title: str, sides: Sequence[GradientRun]) -> CurvePanelsWithNotes:
     """Returns a row of two for each matrix, or what there is of one run alone, and one panel for a run without any."""
     columns: list[dict[str, tuple[CurvePanel, list[str]]]] = []
     for side in sides:
         if side.record is None:
-            columns.append({"": (_missing(_title(title, "", side), side), [])})
+            columns.append({"": (_missing_gradient_panel(_gradient_title(title, "", side), side), [])})
             continue
-        found = {what: _matrix(side.record, names) for what, names in MATRICES.items()}
+        found = {what: _matrix_indices(side.record, names) for what, names in WEIGHT_MATRICES.items()}
         columns.append(
             {
-                what: _panel(
-                    _title(title, what, side, True), side, side.record, groups, {}, MAX_GRADIENT_POINTS["matrices"]
+                what: _gradient_panel(
+                    _gradient_title(title, what, side, True),
+                    side,
+                    side.record,
+                    groups,
+                    {},
+                    MAX_GRADIENT_POINTS["matrices"],
                 )
                 for what, groups in found.items()
                 if groups
             }
-            or {"": (_missing(_title(title, "", side), side), [])}
+            or {"": (_missing_gradient_panel(_gradient_title(title, "", side), side), [])}
         )
-    return [column[what] for what in ("", *MATRICES) for column in columns if what in column]
+    return [column[what] for what in ("", *WEIGHT_MATRICES) for column in columns if what in column]
 
 
-def _missing(title: str, side: Side) -> CurvePanel:
+def _missing_gradient_panel(title: str, side: GradientRun) -> CurvePanel:
     none = "the names of its weight matrices are not known"  # a family that nobody has looked at
     return CurvePanel(title, "", "", (), missing=side.missing or none)
 
 
-def _within(record: GradNorms, modules: Sequence[str]) -> list[int]:
+def _parameter_indices(record: GradNormsRecord, modules: Sequence[str]) -> list[int]:
     """Returns the places of the parameters of these modules."""
     inside = tuple(f"{module}." for module in modules)
     return [i for i, name in enumerate(record.names) if inside and name.startswith(inside)]
 
 
-def _matrix(record: GradNorms, names: Sequence[str]) -> dict[str, list[int]]:
+def _matrix_indices(record: GradNormsRecord, names: Sequence[str]) -> dict[str, list[int]]:
     """Returns layer -> the place of its matrix that has one of these names, for the layers that have it."""
     places = {name: i for i, name in enumerate(record.names)}
     return {
@@ -319,10 +355,10 @@ def _matrix(record: GradNorms, names: Sequence[str]) -> dict[str, list[int]]:
     }
 
 
-def _panel(
+def _gradient_panel(
     title: str,
-    side: Side,
-    record: GradNorms,
+    side: GradientRun,
+    record: GradNormsRecord,
     groups: Mapping[str, Sequence[int]],
     ends: Mapping[str, Sequence[int]],
     most: int,
@@ -337,7 +373,7 @@ def _panel(
         if len(places)
     }
     lost = np.any(~np.isfinite(np.column_stack(list(of.values()))), axis=1)
-    kept = _sample(len(record.steps), lost, most)
+    kept = _sample_steps(len(record.steps), lost, most)
     steps = tuple(float(record.steps[i]) for i in kept)
     looks = {"pooler": {"color": PURPLE}, "classifier": {"color": "black", "dashed": True}}
     curves = tuple(
@@ -358,7 +394,7 @@ def _panel(
     return panel, notes
 
 
-def _sample(count: int, lost: np.ndarray, most: int) -> np.ndarray:
+def _sample_steps(count: int, lost: np.ndarray, most: int) -> np.ndarray:
     """Returns at most `most` places at equal distances, the first and the last among them, and those that are lost."""
     if count <= most:
         return np.arange(count)
@@ -366,42 +402,45 @@ def _sample(count: int, lost: np.ndarray, most: int) -> np.ndarray:
     return np.union1d(even, np.flatnonzero(lost)[:most])
 
 
-def _limits(panels: Sequence[CurvePanel]) -> tuple[float | None, float | None]:
+def _common_limits(panels: Sequence[CurvePanel]) -> tuple[float | None, float | None]:
     """Returns a scale that every norm of these panels has a place on."""
     values = np.array([y for panel in panels for curve in panel.curves for y in curve.y], dtype=float)
     values = values[np.isfinite(values) & (values > 0)]
     return (float(values.min() / 1.5), float(values.max() * 1.5)) if len(values) else (None, None)
 
 
-def _names(records: Sequence[GradNorms]) -> str:
+def _matrix_names_note(records: Sequence[GradNormsRecord]) -> str:
     """Returns which parameters of a block the matrices are."""
     there = [name.removeprefix(f"{r.parts.blocks[0]}.") for r in records[:1] for name in r.names if r.parts.blocks]
-    found = [f"{what} is {name}" for what, names in MATRICES.items() for name in names if name in there]
-    return f"{NUMBERED}; in each, {', '.join(found)}."
+    found = [f"{what} is {name}" for what, names in WEIGHT_MATRICES.items() for name in names if name in there]
+    return f"{LAYER_NUMBERING}; in each, {', '.join(found)}."
 
 
-WIDE = 20.0  # times the smallest, from which on perplexities are on a logarithmic scale
-TICKS = 12  # at most, of the number of blocks
+LOG_SCALE_ABOVE_RATIO = 20.0  # times the smallest, from which on perplexities are on a logarithmic scale
+MAX_BLOCK_TICKS = 12  # at most, of the number of blocks
 
 
-def perplexity_of(loss: float) -> float:
+def perplexity_from_loss(loss: float) -> float:
     """Returns e to the power of a loss in nats: infinity where that is no number any more, NaN for NaN."""
     return math.inf if loss > 700 else math.exp(loss)
 
 
-def perplexity_panel(records: Sequence[Perplexity], labels: Sequence[str], title: str) -> CurvePanel:
+def panel_from_perplexities(records: Sequence[PerplexityRecord], labels: Sequence[str], title: str) -> CurvePanel:
     """Returns a curve for each run, named by its label, and the untouched pre-trained model as a horizontal line.
 
     Without records, or without a finite number in them, the panel says so.
     """
     curves = tuple(
-        Curve(label, tuple(map(float, record.reset)), tuple(map(perplexity_of, record.losses)))
+        Curve(label, tuple(map(float, record.reset)), tuple(map(perplexity_from_loss, record.losses)))
         for record, label in zip(records, labels, strict=True)
     )
-    lines = tuple(Line("pre-trained", value) for value in dict.fromkeys(perplexity_of(r.pretrained) for r in records))
+    lines = tuple(
+        ReferenceLine("pre-trained", value)
+        for value in dict.fromkeys(perplexity_from_loss(r.pretrained) for r in records)
+    )
     values = [value for curve in curves for value in curve.y if math.isfinite(value)]
     most = max((record.reset[-1] for record in records), default=0)
-    step = -(-most // TICKS) or 1
+    step = -(-most // MAX_BLOCK_TICKS) or 1
     missing = "" if values else "no run's perplexity is a finite number" if records else "no run's perplexity is known"
     everything = [*values, *(line.value for line in lines)]
     return CurvePanel(
@@ -409,22 +448,22 @@ def perplexity_panel(records: Sequence[Perplexity], labels: Sequence[str], title
         xlabel="top blocks reset to their pre-trained values (k)",
         ylabel="masked-LM perplexity",
         curves=curves,
-        ylog=bool(values) and max(everything) > WIDE * min(everything),
+        ylog=bool(values) and max(everything) > LOG_SCALE_ABOVE_RATIO * min(everything),
         horizontal=lines,
         xticks=tuple(float(k) for k in range(0, most + 1, step)),
         missing=missing,
     )
 
 
-RECORD: dict[type, type[ProbeRecord]] = {
-    Gradients: GradNorms,
-    Drifts: Drift,
-    Perplexities: Perplexity,
-    Surfaces: Surface,
+PROBE_RECORD_OF_PART: dict[type, type[ProbeRecord]] = {
+    Gradients: GradNormsRecord,
+    Drifts: DriftRecord,
+    Perplexities: PerplexityRecord,
+    Surfaces: SurfaceRecord,
 }
 
 
-def finished(runs: Runs, groups: Sequence[Group]) -> Iterator[Shown]:
+def finished_runs(runs: ArtifactRuns, groups: Sequence[RunGroup]) -> Iterator[ShownRun]:
     """Yields the finished runs of this project by group, then by seed."""
     for group in groups:
         found = [
@@ -433,35 +472,37 @@ def finished(runs: Runs, groups: Sequence[Group]) -> Iterator[Shown]:
             if run["status"] == "finished" and not isinstance(run["source"], str)
         ]
         found.sort(key=lambda run: (run["seed_init"], run["seed_data"], run["run_id"]))
-        yield from (Shown(group, run) for run in found)
+        yield from (ShownRun(group, run) for run in found)
 
 
-def only(runs: Runs, groups: Sequence[Group], which: Only) -> list[Shown]:
+def runs_with_verdict(runs: ArtifactRuns, groups: Sequence[RunGroup], which: RunVerdict) -> list[ShownRun]:
     """Returns those that failed, or that did not."""
-    return [shown for shown in finished(runs, groups) if shown.run["failed"] is (which == "failed")]
+    return [shown for shown in finished_runs(runs, groups) if shown.run["failed"] is (which == "failed")]
 
 
-def none_of(runs: Runs, groups: Sequence[Group], which: Only) -> str:
+def why_no_runs(runs: ArtifactRuns, groups: Sequence[RunGroup], which: RunVerdict) -> str:
     """Returns why there are no such runs."""
-    if not any(finished(runs, groups)):
-        return NONE_YET
-    return f"no run of {arms_of(groups)} has failed" if which == "failed" else f"every run of {arms_of(groups)} failed"
+    if not any(finished_runs(runs, groups)):
+        return NO_FINISHED_RUN
+    return (
+        f"no run of {list_arms(groups)} has failed" if which == "failed" else f"every run of {list_arms(groups)} failed"
+    )
 
 
-def arms_of(groups: Sequence[Group]) -> str:
+def list_arms(groups: Sequence[RunGroup]) -> str:
     """Returns the arms in words."""
     *others, last = dict.fromkeys(group.arm for group in groups)
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def sweep_of(runs: Runs, groups: Sequence[Group]) -> str | None:
+def sweep_file_of(runs: ArtifactRuns, groups: Sequence[RunGroup]) -> str | None:
     """Returns the sweep file of the first of these groups that has one; a file of records has none."""
     return next((sweep for g in groups if (sweep := runs.sweeps.get((g.arm, g.task)))), None)
 
 
-def one_again(runs: Runs, shown: Shown, options: str = "") -> str:
+def rerun_command(runs: ArtifactRuns, shown: ShownRun, options: str = "") -> str:
     """Returns the command that trains a finished run again and keeps what it lacks, or an empty text."""
-    sweep = sweep_of(runs, [shown.group])
+    sweep = sweep_file_of(runs, [shown.group])
     if sweep is None:
         return ""
     arm, init = shown.run["arm"], shown.run["seed_init"]
@@ -469,31 +510,31 @@ def one_again(runs: Runs, shown: Shown, options: str = "") -> str:
     return f"`stableft sweep {sweep}{f' --arms {arm} --seeds {init}' if plain else ''}{options} --complete`"
 
 
-def all_again(runs: Runs, groups: Sequence[Group], options: str = "") -> str:
+def rerun_all_command(runs: ArtifactRuns, groups: Sequence[RunGroup], options: str = "") -> str:
     """Returns the command that trains the finished runs of a sweep again which lack something, or an empty text."""
-    sweep = sweep_of(runs, groups)
+    sweep = sweep_file_of(runs, groups)
     return f"`stableft sweep {sweep}{options} --complete`" if sweep else ""
 
 
-def probe_count(runs: Runs, parts: Sequence[Part]) -> int:
+def count_probe_records(runs: ArtifactRuns, parts: Sequence[ArtifactPart]) -> int:
     """Returns how many records there are of what these parts show, each counted once."""
     ids: dict[type[ProbeRecord], set[str]] = {}
     for part in parts:
-        if kind := RECORD.get(type(part)):
-            ids.setdefault(kind, set()).update(shown.run_id for shown in finished(runs, list(groups_of(part))))
+        if kind := PROBE_RECORD_OF_PART.get(type(part)):
+            ids.setdefault(kind, set()).update(shown.run_id for shown in finished_runs(runs, list(groups_of(part))))
     return sum(len(runs.probes.about(kind, found)) for kind, found in ids.items())
 
 
-MODELS = (("pre-trained", 0.0, 0.0), ("failed", 1.0, 0.0), ("successful", 0.0, 1.0))  # name, alpha, beta
+SURFACE_MODELS = (("pre-trained", 0.0, 0.0), ("failed", 1.0, 0.0), ("successful", 0.0, 1.0))  # name, alpha, beta
 # A model that ignores its input has a loss about 0.7 (two classes) or 1.1 (three), and that of a bad valley and of the
 # barrier beside it are close to it: there the levels are dense. The lowest losses are orders of magnitude smaller, and
 # how small does not matter here.
-LOSSES = (0.0, 0.01, 0.1, 0.2, 0.4, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0)
-FACTORS = (1, 2, 5)
-FEWEST = 4  # levels inside of the numbers; where they are fewer, the figure chooses its own
+LOSS_LEVELS = (0.0, 0.01, 0.1, 0.2, 0.4, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0)
+LEVEL_FACTORS = (1, 2, 5)
+MIN_INNER_LEVELS = 4  # levels inside of the numbers; where they are fewer, the figure chooses its own
 
 
-def surface_panel(record: Surface, of: Literal["loss", "grad_norm"], title: str) -> ContourPanel:
+def panel_from_surface(record: SurfaceRecord, of: Literal["loss", "grad_norm"], title: str) -> ContourPanel:
     """Returns the contours of a surface's losses or gradient norms, or a panel that says why there are none."""
     z = record.losses if of == "loss" else record.grad_norms
     missing = ""
@@ -510,16 +551,16 @@ def surface_panel(record: Surface, of: Literal["loss", "grad_norm"], title: str)
         z=z,
         zlabel=_zlabel(record, of),
         places=tuple(
-            Place(name, alpha, beta)
-            for name, alpha, beta in MODELS
+            MarkedPoint(name, alpha, beta)
+            for name, alpha, beta in SURFACE_MODELS
             if record.alphas[0] <= alpha <= record.alphas[-1] and record.betas[0] <= beta <= record.betas[-1]
         ),
         missing=missing,
-        levels=() if missing else _levels(record, of, np.asarray(z)),
+        levels=() if missing else _surface_levels(record, of, np.asarray(z)),
     )
 
 
-def surface_caption(record: Surface) -> str:
+def surface_caption(record: SurfaceRecord) -> str:
     """Returns the small print below a surface: what was measured on what, and of which runs."""
     text = (
         f"{record.examples} training examples of {record.task}, dropout off, all parameters of {record.model}, head "
@@ -531,43 +572,43 @@ def surface_caption(record: Surface) -> str:
     return text
 
 
-def nearest(record: Surface, alpha: float, beta: float) -> tuple[int, int]:
+def nearest_grid_point(record: SurfaceRecord, alpha: float, beta: float) -> tuple[int, int]:
     """Returns row and column of the grid's point that is nearest to this one."""
     row = int(np.abs(np.subtract(record.betas, beta)).argmin())
     return row, int(np.abs(np.subtract(record.alphas, alpha)).argmin())
 
 
-def _zlabel(record: Surface, of: Literal["loss", "grad_norm"]) -> str:
+def _zlabel(record: SurfaceRecord, of: Literal["loss", "grad_norm"]) -> str:
     if of == "grad_norm":
         return "gradient norm"
     return "mean squared error" if record.label_entropy is None else "cross-entropy"
 
 
-def _levels(record: Surface, of: Literal["loss", "grad_norm"], z: np.ndarray) -> tuple[float, ...]:
+def _surface_levels(record: SurfaceRecord, of: Literal["loss", "grad_norm"], z: np.ndarray) -> tuple[float, ...]:
     """Returns levels that show the valley around the failed model: what is far below it is all alike."""
     finite = z[np.isfinite(z)]
     high = float(finite.max())
     if of == "loss" and record.label_entropy is not None:
-        levels = LOSSES + _ladder(10.0, high)
+        levels = LOSS_LEVELS + _level_ladder(10.0, high)
     else:
-        at_failed = float(z[nearest(record, 1.0, 0.0)])
+        at_failed = float(z[nearest_grid_point(record, 1.0, 0.0)])
         low = at_failed if math.isfinite(at_failed) and at_failed > 0 else high / 1000
-        levels = (0.0, *_ladder(low / 5, high))
-    return levels if sum(finite.min() < level < high for level in levels) >= FEWEST else ()
+        levels = (0.0, *_level_ladder(low / 5, high))
+    return levels if sum(finite.min() < level < high for level in levels) >= MIN_INNER_LEVELS else ()
 
 
-def _ladder(low: float, high: float) -> tuple[float, ...]:
+def _level_ladder(low: float, high: float) -> tuple[float, ...]:
     """Returns 1, 2 and 5 times powers of ten from about `low` to above `high`, the powers alone if they are many."""
     if not 0 < low < high:
         return (low, 2 * low) if low > 0 else (1.0,)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    factors = FACTORS if last - first < 5 else (1,)
+    factors = LEVEL_FACTORS if last - first < 5 else (1,)
     levels = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
     above = next(i for i, level in enumerate(levels) if level >= high)
     return tuple(level for level in levels[: above + 1] if level >= low)
 
 
-PROBED = {  # name -> what it shows, for those who do not see it
+PROBE_FIGURE_ALTS = {  # name -> what it shows, for those who do not see it
     "gradient-norms": "Gradient norms of every layer over the steps, of a failed and a successful run",
     "gradient-norms-matrices": "Gradient norms of the weight matrices of every layer, of a failed and a successful run",
     "drift": "The L2 distance of blocks to their initial weights over the steps, mean and range",

@@ -6,17 +6,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stableft.catalog.tasks import TITLES
+from stableft.catalog.tasks import METRIC_TITLES
 from stableft.report import numbers_in_words as wording
-from stableft.report.artifact import BiasRatio, Boxes, Curves, Group, Lengths, Scatter, SeedMap, Trials
-from stableft.report.figures.panels import Box, BoxPanel, Curve, CurvePanel, HeatPanel, Line, PointPanel, Points
-from stableft.report.figures.style import KINDS, Kind, kind_of
-from stableft.report.runs import NONE_YET, Cell, Evaluation, Run, Runs, reported
-from stableft.stats import expected_max, expected_test
+from stableft.report.artifact import BiasRatio, Boxes, Curves, Lengths, RunGroup, Scatter, SeedMap, Trials
+from stableft.report.figures.panels import (
+    Box,
+    BoxPanel,
+    Curve,
+    CurvePanel,
+    HeatPanel,
+    PointGroup,
+    PointPanel,
+    ReferenceLine,
+)
+from stableft.report.figures.style import RUN_STYLES, RunStyle, choose_run_style
+from stableft.report.runs import NO_FINISHED_RUN, ArmCell, ArtifactRuns, CurvePoint, RunRow, reported_score
+from stableft.stats import expected_max, expected_test_score
 from stableft.training.schedule import bias_ratio, total_steps
 
 
-def boxes(part: Boxes, runs: Runs) -> tuple[BoxPanel, list[str]]:
+def build_box_panel(part: Boxes, runs: ArtifactRuns) -> tuple[BoxPanel, list[str]]:
     """Returns a box for each group that has a score; those without one are named in a note."""
     cells = [(group, runs.cell(group.arm, group.task)) for group in part.groups]
     places = runs.by_place
@@ -25,14 +34,14 @@ def boxes(part: Boxes, runs: Runs) -> tuple[BoxPanel, list[str]]:
     ]
     empty = [group.label for group, cell in cells if not cell.summary.n]
     notes = [f"No run is finished of {', '.join(empty)}."] if empty and found else []
-    ylabel = _ylabel([cell for _, cell in cells], part.of)
-    return BoxPanel(part.title, ylabel, tuple(found), missing="" if found else NONE_YET), notes
+    ylabel = _box_axis_label([cell for _, cell in cells], part.of)
+    return BoxPanel(part.title, ylabel, tuple(found), missing="" if found else NO_FINISHED_RUN), notes
 
 
-def make_box(label: str, cell: Cell, runs: Sequence[Run], of: str) -> Box:
+def make_box(label: str, cell: ArmCell, runs: Sequence[RunRow], of: str) -> Box:
     """Returns the box of a cell and its runs, with the reported scores or the validation scores of the same weights."""
     scored = [run for run in runs if run["scored"]]
-    known = [(score, run) for run in scored if (score := reported(run, of)) is not None]
+    known = [(score, run) for run in scored if (score := reported_score(run, of)) is not None]
     pairs = [(100 * score, run) for score, run in known if not math.isnan(score)]
     pairs.sort(key=lambda pair: (pair[0], pair[1]["run_id"]))
     of_val = [run["val_baseline"] for run in runs if run["scored"] and not math.isnan(run["val_baseline"])]
@@ -43,26 +52,26 @@ def make_box(label: str, cell: Cell, runs: Sequence[Run], of: str) -> Box:
         tuple(run["failed"] if isinstance(run["failed"], bool) else None for _, run in pairs),
         n=len(known),
         n_nan=len(known) - len(pairs),
-        n_failed=wording.failed(cell),
+        n_failed=wording.format_failed(cell),
         baseline=None if baseline is None else 100 * baseline,
     )
 
 
-def _number(score: float | None) -> float:
+def _nan_if_none(score: float | None) -> float:
     return math.nan if score is None else score
 
 
-def _ylabel(cells: Sequence[Cell], of: str) -> str:
+def _box_axis_label(cells: Sequence[ArmCell], of: str) -> str:
     scored = [cell for cell in cells if cell.metric]
     if not scored:
         return "score in percent"
-    title = wording.heading(scored).partition(": ")[2]
+    title = wording.scores_heading(scored).partition(": ")[2]
     return title.replace("test split", "validation split") if of == "val" else title
 
 
-def scatter(part: Scatter, runs: Runs) -> tuple[PointPanel, list[str]]:
+def build_scatter_panel(part: Scatter, runs: ArtifactRuns) -> tuple[PointPanel, list[str]]:
     """Returns the reported score over the last training loss, a point for every run."""
-    kinds: dict[Kind, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
+    kinds: dict[RunStyle, list[tuple[float, float]]] = {kind: [] for kind in RUN_STYLES}
     lost = 0
     baselines: set[float] = set()
     for run in (run for group in part.groups for run in runs.by_place.get((group.arm, group.task), [])):
@@ -73,29 +82,29 @@ def scatter(part: Scatter, runs: Runs) -> tuple[PointPanel, list[str]]:
             lost += 1
             continue
         baselines |= {100 * run["baseline"]} if not math.isnan(run["baseline"]) else set()
-        kinds[kind_of(run["failed"])].append((loss, 100 * score))
+        kinds[choose_run_style(run["failed"])].append((loss, 100 * score))
     groups = tuple(
-        Points(kind.name, tuple(x for x, _ in points), tuple(y for _, y in points), kind.color, kind.marker)
+        PointGroup(kind.name, tuple(x for x, _ in points), tuple(y for _, y in points), kind.color, kind.marker)
         for kind, points in kinds.items()
         if points
     )
     notes = [f"{lost} runs have no finite loss or score, and are not drawn."] if lost else []
     cells = [runs.cell(group.arm, group.task) for group in part.groups]
-    lines = (Line("baseline", baselines.pop()),) if len(baselines) == 1 else ()
+    lines = (ReferenceLine("baseline", baselines.pop()),) if len(baselines) == 1 else ()
     xlabel = "training loss (mean since the evaluation before the last)"
     panel = PointPanel(
         part.title,
         xlabel,
-        _ylabel(cells, "test"),
+        _box_axis_label(cells, "test"),
         groups,
         xlog=True,
         horizontal=lines,
-        missing="" if groups else NONE_YET,
+        missing="" if groups else NO_FINISHED_RUN,
     )
     return panel, notes
 
 
-def seed_map(part: SeedMap, runs: Runs) -> tuple[HeatPanel, list[str]]:
+def build_seed_map_panel(part: SeedMap, runs: ArtifactRuns) -> tuple[HeatPanel, list[str]]:
     """Returns validation scores by seed of initialisation (rows) and of data order and dropout (columns).
 
     With `of` "scores" margins hold min, mean and max; with "std" the panel holds the standard deviations (ddof 1) of
@@ -104,28 +113,28 @@ def seed_map(part: SeedMap, runs: Runs) -> tuple[HeatPanel, list[str]]:
     place = (part.group.arm, part.group.task)
     found = [run for run in runs.by_place.get(place, []) if run["scored"]]
     scored = {
-        (run["seed_init"], run["seed_data"]): 100 * _number(reported(run, "val"))
+        (run["seed_init"], run["seed_data"]): 100 * _nan_if_none(reported_score(run, "val"))
         for run in found
         if not isinstance(run["source"], str)
     }
     rows, columns = sorted({init for init, _ in scored}), sorted({data for _, data in scored})
-    values = [[_finite(scored.get((init, data))) for data in columns] for init in rows]
+    values = [[_none_unless_finite(scored.get((init, data))) for data in columns] for init in rows]
     names = ("seed of data order and dropout", "seed of initialisation")
-    missing = "" if scored else NONE_YET
+    missing = "" if scored else NO_FINISHED_RUN
     holes = sum(value is None for row in values for value in row)
     notes = [f"{holes} of {len(rows) * len(columns)} pairs of seeds have no score."] if holes else []
     if len(found) > len(scored):
         notes.append("Imported runs are left out: of them one seed is known, not two.")
     if part.of == "std":
-        return _deviations(part.title, rows, columns, values, missing), notes
+        return _seed_deviation_panel(part.title, rows, columns, values, missing), notes
     margins = (("Min", min), ("Mean", statistics.fmean), ("Max", max))
-    body = [[*row, *(_summary(row, function) for _, function in margins)] for row in values]
+    body = [[*row, *(_summarize(row, function) for _, function in margins)] for row in values]
     across = list(zip(*values, strict=True))
     everything = [value for row in values for value in row]
     for i, (_, function) in enumerate(margins):
         corner: list[float | None] = [None] * len(margins)
-        corner[i] = _summary(everything, function)
-        body.append([*(_summary(column, function) for column in across), *corner])
+        corner[i] = _summarize(everything, function)
+        body.append([*(_summarize(column, function) for column in across), *corner])
     labels = [name for name, _ in margins]
     panel = HeatPanel(
         part.title,
@@ -141,16 +150,16 @@ def seed_map(part: SeedMap, runs: Runs) -> tuple[HeatPanel, list[str]]:
     return panel, notes
 
 
-def _deviations(
+def _seed_deviation_panel(
     title: str, rows: Sequence[int], columns: Sequence[int], values: Sequence[Sequence[float | None]], missing: str
 ) -> HeatPanel:
     """Returns the deviation over data seeds of each initialisation, and over initialisations of each data seed."""
-    of_rows = {seed: _summary(row, statistics.stdev, 2) for seed, row in zip(rows, values, strict=True)}
+    of_rows = {seed: _summarize(row, statistics.stdev, 2) for seed, row in zip(rows, values, strict=True)}
     across = zip(*values, strict=True)
-    of_columns = {seed: _summary(column, statistics.stdev, 2) for seed, column in zip(columns, across, strict=True)}
+    of_columns = {seed: _summarize(column, statistics.stdev, 2) for seed, column in zip(columns, across, strict=True)}
     seeds = sorted({*rows, *columns})
     body = [
-        (*(found.get(seed) for seed in seeds), _summary(list(found.values()), statistics.fmean))
+        (*(found.get(seed) for seed in seeds), _summarize(list(found.values()), statistics.fmean))
         for found in (of_rows, of_columns)
     ]
     return HeatPanel(
@@ -166,43 +175,43 @@ def _deviations(
     )
 
 
-def _finite(value: float | None) -> float | None:
+def _none_unless_finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _summary(values: Sequence[float | None], function, least: int = 1) -> float | None:
+def _summarize(values: Sequence[float | None], function, least: int = 1) -> float | None:
     known = [value for value in values if value is not None]
     return function(known) if len(known) >= least else None
 
 
-DRAWS = 1000  # Z sec. 4
-TRIALS_SEED = 0  # of every curve anew, so that none depends on which others there are
+TRIAL_DRAWS = 1000  # Z sec. 4
+TRIAL_DRAWS_SEED = 0  # of every curve anew, so that none depends on which others there are
 MAX_TRIALS = 50
-LAST_STEP = 1_000_000  # of the curve of Adam's bias
-Panels = tuple[CurvePanel, list[str]]  # and what a reader must know of it
+LAST_BIAS_STEP = 1_000_000  # of the curve of Adam's bias
+CurvePanelWithNotes = tuple[CurvePanel, list[str]]  # and what a reader must know of it
 
 
-def curves(part: Curves, runs: Runs) -> Panels:
+def build_curve_panel(part: Curves, runs: ArtifactRuns) -> CurvePanelWithNotes:
     """Returns training losses or validation scores at every evaluation."""
     lines: list[Curve] = []
     notes: list[str] = []
     for group in part.groups:
-        chosen = _chosen(part, runs.by_place.get((group.arm, group.task), []))
-        found = [line for run in chosen if (line := _line(part, runs, run))]
+        chosen = _select_runs(part, runs.by_place.get((group.arm, group.task), []))
+        found = [line for run in chosen if (line := _curve_points(part, runs, run))]
         if part.only:
-            notes.append(_how_many(part, group, len(chosen)))
+            notes.append(_run_count_note(part, group, len(chosen)))
         if len(found) < len(chosen):
             notes.append(f"{group.label}: {len(chosen) - len(found)} runs have no such curve.")
-        lines += [_single(group, i, line) for i, line in enumerate(found)] if part.band == "runs" else []
-        lines += [banded(group.label, found, part.band)] if found and part.band != "runs" else []
-    title = {"train_loss": "training loss", "val": _score_title(part.groups, runs)}[part.of]
+        lines += [_single_run_curve(group, i, line) for i, line in enumerate(found)] if part.band == "runs" else []
+        lines += [curve_with_band(group.label, found, part.band)] if found and part.band != "runs" else []
+    title = {"train_loss": "training loss", "val": _score_axis_label(part.groups, runs)}[part.of]
     return (
-        CurvePanel(part.title, "optimizer step", title, tuple(lines), missing="" if lines else NONE_YET),
+        CurvePanel(part.title, "optimizer step", title, tuple(lines), missing="" if lines else NO_FINISHED_RUN),
         notes,
     )
 
 
-def _chosen(part: Curves, runs: Sequence[Run]) -> list[Run]:
+def _select_runs(part: Curves, runs: Sequence[RunRow]) -> list[RunRow]:
     """Returns the runs that the part picks: the first so many failed or successful ones by seed."""
     finished = sorted(
         (run for run in runs if run["status"] == "finished"),
@@ -213,22 +222,22 @@ def _chosen(part: Curves, runs: Sequence[Run]) -> list[Run]:
     return finished[: part.first]
 
 
-def _how_many(part: Curves, group: Group, n: int) -> str:
+def _run_count_note(part: Curves, group: RunGroup, n: int) -> str:
     if part.first and n < part.first:
         return f"{group.label}: {n} {part.only} runs, where the paper shows {part.first}."
     return f"{group.label}: the first {n} {part.only} runs by seed."
 
 
-def _line(part: Curves, runs: Runs, run: Run) -> list[tuple[int, float]]:
+def _curve_points(part: Curves, runs: ArtifactRuns, run: RunRow) -> list[tuple[int, float]]:
     """Returns (step, value) where there is a value; scores in percent."""
     source = run["source"] if isinstance(run["source"], str) else None
-    points: Sequence[Evaluation] = runs.curves.get((run["run_id"], source), ())
+    points: Sequence[CurvePoint] = runs.curves.get((run["run_id"], source), ())
     if part.of == "train_loss":
         return [(step, loss) for step, loss, _ in points if loss is not None]
     return [(step, 100 * score) for step, _, score in points if score is not None]
 
 
-def _single(group: Group, number: int, line: Sequence[tuple[int, float]]) -> Curve:
+def _single_run_curve(group: RunGroup, number: int, line: Sequence[tuple[int, float]]) -> Curve:
     return Curve(
         f"{group.label}, run {number + 1}",
         tuple(float(step) for step, _ in line),
@@ -239,13 +248,13 @@ def _single(group: Group, number: int, line: Sequence[tuple[int, float]]) -> Cur
     )
 
 
-def banded(label: str, lines: Sequence[Sequence[tuple[int, float]]], band: str) -> Curve:
+def curve_with_band(label: str, lines: Sequence[Sequence[tuple[int, float]]], band: str) -> Curve:
     """Returns the mean at every step that half of the runs have; one of fewer would jump where the others ended."""
     values: dict[int, list[float]] = {}
     for step, value in (point for line in lines for point in line):
         values.setdefault(step, []).append(value)
     steps = [step for step, found in sorted(values.items()) if 2 * len(found) >= len(lines)]
-    spreads = [spread(values[step], band) for step in steps]
+    spreads = [mean_and_band(values[step], band) for step in steps]
     return Curve(
         label,
         tuple(map(float, steps)),
@@ -256,7 +265,7 @@ def banded(label: str, lines: Sequence[Sequence[tuple[int, float]]], band: str) 
     )
 
 
-def spread(values: Sequence[float], band: str) -> tuple[float, float, float]:
+def mean_and_band(values: Sequence[float], band: str) -> tuple[float, float, float]:
     """Returns mean, lower and upper edge of the band; NaN where a run has diverged, so that the line breaks."""
     array = np.asarray(values)
     mean = float(array.mean())
@@ -266,18 +275,18 @@ def spread(values: Sequence[float], band: str) -> tuple[float, float, float]:
     return mean, mean - deviation, mean + deviation
 
 
-def lengths(part: Lengths, runs: Runs) -> Panels:
+def build_lengths_panel(part: Lengths, runs: ArtifactRuns) -> CurvePanelWithNotes:
     """Returns mean and range of the validation score over the number of steps that a run was trained for."""
     lines: list[Curve] = []
     notes: list[str] = []
     for label, points in part.lines:
         found = []
         for steps, group in points:
-            scores = _percents(runs.by_place.get((group.arm, group.task), []), "val")
+            scores = _percent_scores(runs.by_place.get((group.arm, group.task), []), "val")
             if nan := sum(map(math.isnan, scores)):
                 notes.append(f"{label}, {steps} steps: {nan} of {len(scores)} scores are NaN, so there is no mean.")
             if scores:
-                found.append((float(steps), *spread(scores, "range"), len(scores)))
+                found.append((float(steps), *mean_and_band(scores, "range"), len(scores)))
         if found:
             x, mean, low, high, n = zip(*found, strict=True)
             lines.append(Curve(label, x, mean, low, high, n=min(n)))
@@ -286,21 +295,27 @@ def lengths(part: Lengths, runs: Runs) -> Panels:
                     f"{label}: " + ", ".join(f"{int(s)} steps n = {k}" for s, k in zip(x, n, strict=True)) + "."
                 )
     ticks = tuple(float(steps) for steps, _ in part.lines[0][1])
-    ylabel = _score_title([group for _, points in part.lines for _, group in points], runs)
+    ylabel = _score_axis_label([group for _, points in part.lines for _, group in points], runs)
     panel = CurvePanel(
-        part.title, "training steps", ylabel, tuple(lines), xlog=True, xticks=ticks, missing="" if lines else NONE_YET
+        part.title,
+        "training steps",
+        ylabel,
+        tuple(lines),
+        xlog=True,
+        xticks=ticks,
+        missing="" if lines else NO_FINISHED_RUN,
     )
     return panel, notes
 
 
-def trials(part: Trials, runs: Runs) -> Panels:
+def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
     """Returns the expected performance of the best of n random trials with its standard deviation (Z Figs. 4, 12)."""
     lines: list[Curve] = []
     notes: list[str] = []
     checkpoints: set[str] = set()
     for group in part.groups:
         finished = [run for run in runs.by_place.get((group.arm, group.task), []) if run["scored"]]
-        found = [reported(run, "val") for run in finished]
+        found = [reported_score(run, "val") for run in finished]
         val = [score for score in found if score is not None]
         test = [run["score"] for run in finished]
         if not finished:
@@ -311,7 +326,7 @@ def trials(part: Trials, runs: Runs) -> Panels:
         checkpoints |= {run["checkpoint"] for run in finished}
         numbers = range(1, min(len(finished), MAX_TRIALS) + 1)
         if part.of == "test":
-            answer = expected_test(val, test, numbers, np.random.default_rng(TRIALS_SEED), DRAWS)
+            answer = expected_test_score(val, test, numbers, np.random.default_rng(TRIAL_DRAWS_SEED), TRIAL_DRAWS)
         else:
             answer = expected_max(val, numbers)
         if answer.reason:
@@ -331,26 +346,28 @@ def trials(part: Trials, runs: Runs) -> Panels:
     if lines:
         by = f"by the validation score of the {' or '.join(sorted(checkpoints))} checkpoint"
         how = {
-            "test": f"The best of each number of runs, drawn {DRAWS:,} times (seed {TRIALS_SEED}), {by}.",
+            "test": f"The best of each number of runs, drawn {TRIAL_DRAWS:,} times (seed {TRIAL_DRAWS_SEED}), {by}.",
             "val": f"The best of each number of runs drawn with replacement, {by}, in closed form (Dodge et al. 2019).",
         }
         notes.append(how[part.of])
     what = "test" if part.of == "test" else "validation"
-    ylabel = f"expected {what} {_metric(part.groups, runs)}"
-    return CurvePanel(part.title, "random trials", ylabel, tuple(lines), missing="" if lines else NONE_YET), notes
+    ylabel = f"expected {what} {_metric_title(part.groups, runs)}"
+    return CurvePanel(
+        part.title, "random trials", ylabel, tuple(lines), missing="" if lines else NO_FINISHED_RUN
+    ), notes
 
 
-def ratio(part: BiasRatio, runs: Runs) -> Panels:
+def build_bias_ratio_panel(part: BiasRatio, runs: ArtifactRuns) -> CurvePanelWithNotes:
     """Returns Adam's update without over that with bias correction, or the inverse (M eq. 1), over its steps."""
-    steps = np.unique(np.logspace(0, math.log10(LAST_STEP), 200).astype(int)).tolist()
+    steps = np.unique(np.logspace(0, math.log10(LAST_BIAS_STEP), 200).astype(int)).tolist()
     values = [bias_ratio(step) for step in steps]
     curve = Curve(
         "sqrt(1 - 0.999^t) / (1 - 0.9^t)" if part.inverse else "without over with correction",
         tuple(map(float, steps)),
         tuple(1 / value if part.inverse else value for value in values),
     )
-    steps_of = {group.label: _steps_of(runs, group) for group in part.groups}
-    marks = tuple(Line(label, float(steps)) for label, steps in steps_of.items() if steps is not None)
+    steps_of = {group.label: _planned_steps(runs, group) for group in part.groups}
+    marks = tuple(ReferenceLine(label, float(steps)) for label, steps in steps_of.items() if steps is not None)
     notes = [
         f"{label}: {steps:,} steps, where the bias is {bias_ratio(steps):.2f}."
         for label, steps in steps_of.items()
@@ -360,21 +377,21 @@ def ratio(part: BiasRatio, runs: Runs) -> Panels:
     return CurvePanel(part.title, "optimizer step", ylabel, (curve,), xlog=True, vertical=marks), notes
 
 
-def _steps_of(runs: Runs, group: Group) -> int | None:
+def _planned_steps(runs: ArtifactRuns, group: RunGroup) -> int | None:
     """Returns how many steps the planned runs of a group have, where the size of their data set is known."""
     config = runs.plans.get((group.arm, group.task))
     rows = config and (config.data.train_rows or config.task.train_rows)
     return total_steps(config.schedule, rows) if config and rows else None
 
 
-def _percents(runs: Sequence[Run], of: str) -> list[float]:
-    return [100 * score for run in runs if run["scored"] and (score := reported(run, of)) is not None]
+def _percent_scores(runs: Sequence[RunRow], of: str) -> list[float]:
+    return [100 * score for run in runs if run["scored"] and (score := reported_score(run, of)) is not None]
 
 
-def _metric(groups: Sequence[Group], runs: Runs) -> str:
+def _metric_title(groups: Sequence[RunGroup], runs: ArtifactRuns) -> str:
     metrics = {run["metric"] for group in groups for run in runs.by_place.get((group.arm, group.task), [])}
-    return TITLES.get(metrics.copy().pop(), "score") if len(metrics) == 1 else "score"
+    return METRIC_TITLES.get(metrics.copy().pop(), "score") if len(metrics) == 1 else "score"
 
 
-def _score_title(groups: Sequence[Group], runs: Runs) -> str:
-    return f"validation {_metric(groups, runs)} [percent]"
+def _score_axis_label(groups: Sequence[RunGroup], runs: ArtifactRuns) -> str:
+    return f"validation {_metric_title(groups, runs)} [percent]"

@@ -47,7 +47,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Line:
+class ReferenceLine:
     """A straight reference line across a panel."""
 
     label: str
@@ -64,8 +64,8 @@ class CurvePanel:
     curves: tuple[Curve, ...]
     xlog: bool = False
     ylog: bool = False
-    vertical: tuple[Line, ...] = ()
-    horizontal: tuple[Line, ...] = ()
+    vertical: tuple[ReferenceLine, ...] = ()
+    horizontal: tuple[ReferenceLine, ...] = ()
     top: float | None = None  # of the y axis
     bottom: float | None = None
     left: float | None = None  # of the x axis
@@ -75,7 +75,7 @@ class CurvePanel:
 
 
 @dataclass(frozen=True)
-class Points:
+class PointGroup:
     """Runs as points of one kind."""
 
     label: str
@@ -92,9 +92,9 @@ class PointPanel:
     title: str
     xlabel: str
     ylabel: str
-    groups: tuple[Points, ...]
+    groups: tuple[PointGroup, ...]
     xlog: bool = False
-    horizontal: tuple[Line, ...] = ()
+    horizontal: tuple[ReferenceLine, ...] = ()
     missing: str = ""
 
 
@@ -118,7 +118,7 @@ class HeatPanel:
 
 
 @dataclass(frozen=True)
-class Place:
+class MarkedPoint:
     """A marked point of a contour plot, such as the pre-trained model."""
 
     label: str
@@ -141,7 +141,7 @@ class ContourPanel:
     z: tuple[tuple[float, ...], ...]
     zlabel: str = ""
     log: bool = False
-    places: tuple[Place, ...] = field(default=())
+    places: tuple[MarkedPoint, ...] = field(default=())
     missing: str = ""
     levels: tuple[float, ...] = ()
 

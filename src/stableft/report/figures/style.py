@@ -18,31 +18,31 @@ if TYPE_CHECKING:
     from matplotlib.transforms import Bbox
 
 
-WIDTH, DPI = 7.2, 125  # inches of a page's text; 900 pixels
-POINTS = 72 * WIDTH
-FONT, SMALL = 9.0, 8.0  # points; SMALL: at ticks, in cells, beside lines
+PAGE_WIDTH, DPI = 7.2, 125  # inches of a page's text; 900 pixels
+PAGE_WIDTH_POINTS = 72 * PAGE_WIDTH
+FONT_SIZE, SMALL_FONT_SIZE = 9.0, 8.0  # points; SMALL: at ticks, in cells, beside lines
 BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#777777"  # of Okabe and Ito, told apart by all kinds of eyes
 ORANGE, GREEN, PURPLE, SKY = "#E69F00", "#009E73", "#CC79A7", "#56B4E9"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, "black", VERMILLION)  # the last one is that of failed runs
-SHADES = "viridis"  # of ordered things: readable in grey and by all kinds of eyes
-DASHED: dict[str, Any] = {"color": "black", "linestyle": (0, (5, 3)), "linewidth": 1.1}
-STYLE = {
-    **{"font.family": "DejaVu Sans", "font.size": FONT, "axes.titlesize": FONT, "axes.labelsize": FONT},
-    **{"xtick.labelsize": SMALL, "ytick.labelsize": SMALL, "hatch.linewidth": 0.6},
-    **{"legend.fontsize": FONT, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False},
+COLORMAP = "viridis"  # of ordered things: readable in grey and by all kinds of eyes
+DASHED_LINE: dict[str, Any] = {"color": "black", "linestyle": (0, (5, 3)), "linewidth": 1.1}
+RC_PARAMS = {
+    **{"font.family": "DejaVu Sans", "font.size": FONT_SIZE, "axes.titlesize": FONT_SIZE, "axes.labelsize": FONT_SIZE},
+    **{"xtick.labelsize": SMALL_FONT_SIZE, "ytick.labelsize": SMALL_FONT_SIZE, "hatch.linewidth": 0.6},
+    **{"legend.fontsize": FONT_SIZE, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False},
     **{"axes.grid": True, "axes.grid.axis": "y", "grid.color": "#E4E4E4", "axes.axisbelow": True},
     **{"svg.hashsalt": "stableft", "pdf.fonttype": 42, "text.parse_math": False},  # $ in an arm's name is a letter
 }
-METADATA: dict[str, dict[str, Any]] = {  # what would differ from one rendering, or version, to the next
+FILE_METADATA: dict[str, dict[str, Any]] = {  # what would differ from one rendering, or version, to the next
     "png": {"Software": None},
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 
-Entry = tuple[str, dict[str, Any]]  # of a legend: the name, and how its line or marker is drawn
+LegendEntry = tuple[str, dict[str, Any]]  # of a legend: the name, and how its line or marker is drawn
 
 
-class Kind(NamedTuple):
+class RunStyle(NamedTuple):
     """A group of runs as figures show it."""
 
     name: str
@@ -50,56 +50,62 @@ class Kind(NamedTuple):
     marker: str
 
 
-FAILED, FINE, UNKNOWN = Kind("failed", VERMILLION, "x"), Kind("successful", BLUE, "o"), Kind("unknown", GREY, "s")
-KINDS = (FINE, UNKNOWN, FAILED)  # later ones are drawn on top
+FAILED_STYLE, SUCCESSFUL_STYLE, UNKNOWN_STYLE = (
+    RunStyle("failed", VERMILLION, "x"),
+    RunStyle("successful", BLUE, "o"),
+    RunStyle("unknown", GREY, "s"),
+)
+RUN_STYLES = (SUCCESSFUL_STYLE, UNKNOWN_STYLE, FAILED_STYLE)  # later ones are drawn on top
 
 
-def kind_of(failed: Any) -> Kind:
+def choose_run_style(failed: Any) -> RunStyle:
     """Returns the group of a run from `failed`, which may be missing."""
     import pandas as pd
 
-    return UNKNOWN if pd.isna(failed) else FAILED if failed else FINE
+    return UNKNOWN_STYLE if pd.isna(failed) else FAILED_STYLE if failed else SUCCESSFUL_STYLE
 
 
-def file_bytes(figure: "Figure", form: str) -> bytes:
+def figure_to_bytes(figure: "Figure", form: str) -> bytes:
     """Returns the figure as a png, svg or pdf file; equal figures give equal bytes."""
     out = io.BytesIO()
     dpi = DPI if form == "png" else 2 * DPI  # there only of what is drawn as pixels, such as thousands of points
     with house_style():
-        figure.savefig(out, format=form, dpi=dpi, facecolor="white", metadata=METADATA[form])
+        figure.savefig(out, format=form, dpi=dpi, facecolor="white", metadata=FILE_METADATA[form])
     return out.getvalue()
 
 
-def legend_columns(entries: Sequence[Entry], width: float = POINTS) -> int:
+def count_legend_columns(entries: Sequence[LegendEntry], width: float = PAGE_WIDTH_POINTS) -> int:
     """Returns in how many columns a legend of these entries fits into a width in points."""
-    widths = [text_width(name, FONT) + 2.8 * FONT for name, _ in entries]
+    widths = [text_width(name, FONT_SIZE) + 2.8 * FONT_SIZE for name, _ in entries]
     for count in range(len(widths), 1, -1):
         columns = [max(part) for part in np.array_split(widths, count)]
-        if sum(columns) + 2 * FONT * count <= width:
+        if sum(columns) + 2 * FONT_SIZE * count <= width:
             rows = math.ceil(len(widths) / count)
             return math.ceil(len(widths) / rows)  # rows of about equal length
     return 1
 
 
-def add_legend(figure: "Figure", entries: Sequence[Entry], width: float = POINTS) -> None:
+def add_legend(figure: "Figure", entries: Sequence[LegendEntry], width: float = PAGE_WIDTH_POINTS) -> None:
     """Puts a legend of these lines and markers above the panels, outside of the data."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], label=wrapped(name, width - 8 * FONT, FONT), **style) for name, style in entries]
-    figure.legend(handles=handles, loc="outside upper center", ncols=legend_columns(entries, width))
+    handles = [
+        Line2D([], [], label=wrap_text(name, width - 8 * FONT_SIZE, FONT_SIZE), **style) for name, style in entries
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=count_legend_columns(entries, width))
 
 
 @cache
-def text_width(text: str, size: float = SMALL, weight: str = "normal") -> float:
+def text_width(text: str, size: float = SMALL_FONT_SIZE, weight: str = "normal") -> float:
     """Returns how wide a line of text is drawn, in points."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    font = FontProperties(family=STYLE["font.family"], size=size, weight=weight)
+    font = FontProperties(family=RC_PARAMS["font.family"], size=size, weight=weight)
     return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
 
 
-def wrapped(text: str, width: float, size: float = SMALL, weight: str = "normal") -> str:
+def wrap_text(text: str, width: float, size: float = SMALL_FONT_SIZE, weight: str = "normal") -> str:
     """Returns the text with breaks between its words, so that its lines are at most so many points wide."""
     lines = []
     for line in text.split("\n"):
@@ -114,7 +120,7 @@ def wrapped(text: str, width: float, size: float = SMALL, weight: str = "normal"
     return "\n".join(lines)
 
 
-def spread(places: Sequence[float], sizes: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+def spread_apart(places: Sequence[float], sizes: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Returns the middles of things of these sizes, in ascending order, moved as little as keeps them `gap` apart.
 
     They stand between low and high; where there is too little room for that, the last ones are beyond `high`.
@@ -128,12 +134,12 @@ def spread(places: Sequence[float], sizes: Sequence[float], gap: float, low: flo
     return list(moved.clip(first, max(first, last)) + steps)
 
 
-def collide(boxes: Sequence["Bbox"], room: float = 0.0) -> bool:
+def any_overlap(boxes: Sequence["Bbox"], room: float = 0.0) -> bool:
     """Returns whether neighbours in a row of boxes, in pixels from left to right, are less than `room` apart."""
     return any(left.x1 + room > right.x0 for left, right in pairwise(boxes))
 
 
-def fix_layout(figure: "Figure") -> None:
+def freeze_layout(figure: "Figure") -> None:
     """Keeps the axes where the layout has put them, to a millionth of the figure.
 
     The solver behind it adds up in an order that depends on where in memory its variables lie, and the ids in an SVG
@@ -150,5 +156,5 @@ def fix_layout(figure: "Figure") -> None:
 def house_style() -> Iterator[None]:
     import matplotlib.style
 
-    with matplotlib.style.context(["default", STYLE]):
+    with matplotlib.style.context(["default", RC_PARAMS]):
         yield

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ReportCell:
     """What stands in one place of a grid; `mark` is raised in LaTeX and HTML."""
 
     text: str
@@ -18,11 +18,11 @@ class Entry:
     mark: str = ""  # such as * or †
 
 
-ReportRow = tuple[str | Entry, ...]
+ReportRow = tuple[str | ReportCell, ...]
 
 
 @dataclass(frozen=True)
-class Grid:
+class ReportTable:
     """A table of texts; its first column is names, the others are numbers. Every row is as long as `header`.
 
     `groups` are headings over the columns after the first, each with how many columns it spans; Markdown, which has
@@ -63,7 +63,7 @@ class Picture:
     alt: str
 
 
-Block = Heading | Paragraph | Bullets | Grid | Picture
+ReportBlock = Heading | Paragraph | Bullets | ReportTable | Picture
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Report:
 
     id: str
     title: str
-    blocks: tuple[Block, ...]
-    tables: tuple[Grid, ...] = ()  # for LaTeX, which may want another layout than the grids of `blocks`
+    blocks: tuple[ReportBlock, ...]
+    tables: tuple[ReportTable, ...] = ()  # for LaTeX, which may want another layout than the grids of `blocks`
     rows: tuple[Mapping[str, Any], ...] = ()  # for CSV; they may have different keys
     values: Mapping[str, Any] = field(default_factory=dict)  # for JSON
     figures: Mapping[str, Callable[[], "Figure"]] = field(default_factory=dict)
@@ -94,16 +94,16 @@ class Report:
     vectors: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)  # figures drawn as SVG before
 
 
-RANKS = 3  # of headings; a title below them, such as that of the notes, is a plain line
-PART = "- "  # a row whose name begins so belongs to the row above
-CODE = re.compile(r"`([^`\n]+)`")
+HEADING_LEVELS = 3  # of headings; a title below them, such as that of the notes, is a plain line
+SUBROW_PREFIX = "- "  # a row whose name begins so belongs to the row above
+CODE_SPAN = re.compile(r"`([^`\n]+)`")
 
 
-def label(text: str) -> str:
+def make_label(text: str) -> str:
     """Returns the text as letters, digits and hyphens."""
     return re.sub(r"[^A-Za-z0-9-]", "-", text)
 
 
-def code_parts(text: str) -> list[tuple[str, bool]]:
+def split_code_spans(text: str) -> list[tuple[str, bool]]:
     """Returns the parts of a text, each with whether it is code, which stands between backticks."""
-    return [(part, i % 2 == 1) for i, part in enumerate(CODE.split(text)) if part]
+    return [(part, i % 2 == 1) for i, part in enumerate(CODE_SPAN.split(text)) if part]

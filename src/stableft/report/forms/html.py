@@ -7,20 +7,20 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from stableft.report.forms.document import (
-    PART,
-    RANKS,
-    Block,
+    HEADING_LEVELS,
+    SUBROW_PREFIX,
     Bullets,
-    Entry,
-    Grid,
     Heading,
     Paragraph,
     Picture,
     Provenance,
     Report,
+    ReportBlock,
+    ReportCell,
     ReportRow,
-    code_parts,
-    label,
+    ReportTable,
+    make_label,
+    split_code_spans,
 )
 
 if TYPE_CHECKING:
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 
-TEMPLATE = "report.html.j2"
-OWN = "this project"  # the origin of runs that were not imported
-LONG = 26  # letters; a longer place of a grid is text, which may be broken into lines
+TEMPLATE_FILE = "report.html.j2"
+_OWN_ORIGIN = "this project"  # the origin of runs that were not imported
+LONG_CELL = 26  # letters; a longer place of a grid is text, which may be broken into lines
 
 
-def html(reports: Sequence[Report], title: str) -> str:
+def reports_to_html(reports: Sequence[Report], title: str) -> str:
     """Returns a page with these reports and their figures, a table of contents before several; equal ones are equal."""
     rank = 1 if len(reports) == 1 else 2  # of a report's own title
     anchors = ["contents"]
     for report in reports:
-        anchors.append(_new_anchor(label(report.id), anchors))
-    shown = [_report(report, anchor, rank) for report, anchor in zip(reports, anchors[1:], strict=True)]
+        anchors.append(_new_anchor(make_label(report.id), anchors))
+    shown = [_report_context(report, anchor, rank) for report, anchor in zip(reports, anchors[1:], strict=True)]
     return _template().render(title=title, reports=shown, rank=rank).strip() + "\n"
 
 
@@ -47,17 +47,17 @@ def html(reports: Sequence[Report], title: str) -> str:
 def _template() -> "Template":
     from jinja2 import Environment, StrictUndefined
 
-    source = resources.files("stableft.report.forms").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    source = resources.files("stableft.report.forms").joinpath(TEMPLATE_FILE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["prose"] = prose
+    environment.filters["prose"] = html_prose
     return environment.from_string(source)
 
 
-def prose(text: str) -> "Markup":
+def html_prose(text: str) -> "Markup":
     """Returns the escaped text, what stands between backticks as code."""
     from markupsafe import Markup
 
-    parts = code_parts(text)
+    parts = split_code_spans(text)
     return Markup().join(Markup("<code>{}</code>").format(part) if code else part for part, code in parts)
 
 
@@ -68,17 +68,17 @@ def _new_anchor(name: str, taken: Sequence[str]) -> str:
     return anchor
 
 
-def _report(report: Report, anchor: str, rank: int) -> dict[str, Any]:
+def _report_context(report: Report, anchor: str, rank: int) -> dict[str, Any]:
     return {
         "anchor": anchor,
         "title": report.title,
-        "blocks": list(_blocks(report, rank)),
+        "blocks": list(_block_contexts(report, rank)),
         "undrawn": list(report.undrawn.items()),
-        **_provenance(report.provenance),
+        **_provenance_context(report.provenance),
     }
 
 
-def _blocks(report: Report, rank: int) -> Iterator[dict[str, Any]]:
+def _block_contexts(report: Report, rank: int) -> Iterator[dict[str, Any]]:
     """Yields the report's blocks with what their HTML needs, and last the figures that no block has a place for."""
     heading, pictured = report.title, set()
     for block in report.blocks:
@@ -86,60 +86,72 @@ def _blocks(report: Report, rank: int) -> Iterator[dict[str, Any]]:
             heading = block.text
         if isinstance(block, Picture):
             pictured.add(block.name)
-        yield from _block(block, report, rank, heading)
+        yield from _block_context(block, report, rank, heading)
     for name in report.figures:
         if name not in pictured:
-            yield from _block(Picture(name, f"{report.title}: {name}"), report, rank, heading)
+            yield from _block_context(Picture(name, f"{report.title}: {name}"), report, rank, heading)
 
 
-def _block(block: Block, report: Report, rank: int, heading: str) -> Iterator[dict[str, Any]]:
+def _block_context(block: ReportBlock, report: Report, rank: int, heading: str) -> Iterator[dict[str, Any]]:
     match block:
         case Heading(text, level):
-            yield {"kind": "heading", "text": text, "rank": rank + min(level, RANKS) - 1, "plain": level > RANKS}
+            yield {
+                "kind": "heading",
+                "text": text,
+                "rank": rank + min(level, HEADING_LEVELS) - 1,
+                "plain": level > HEADING_LEVELS,
+            }
         case Paragraph(text):
             yield {"kind": "paragraph", "text": text}
         case Bullets(lines):
             yield {"kind": "bullets", "lines": lines}
         case Picture(name, alt) if name in report.figures:
             yield {"kind": "picture", "alt": alt, "source": _data_uri(report, name)}
-        case Grid():
-            yield {"kind": "grid", **_grid(block, heading)}
+        case ReportTable():
+            yield {"kind": "grid", **_table_context(block, heading)}
 
 
 def _data_uri(report: Report, name: str) -> str:
-    from stableft.report.figures.style import file_bytes
+    from stableft.report.figures.style import figure_to_bytes
 
     if name not in report.vectors:
-        report.vectors[name] = file_bytes(report.figures[name](), "svg")
+        report.vectors[name] = figure_to_bytes(report.figures[name](), "svg")
     return f"data:image/svg+xml;base64,{base64.b64encode(report.vectors[name]).decode()}"
 
 
-def _grid(grid: Grid, heading: str) -> dict[str, Any]:
+def _table_context(grid: ReportTable, heading: str) -> dict[str, Any]:
     """Returns a grid's places; one without a caption has the heading above as its caption, for those who only hear."""
     return {
         "caption": grid.caption or heading,
         "quiet": not grid.caption,
         "groups": grid.groups,
         "header": grid.header,
-        "rows": [_row(row) for row in grid.rows],
+        "rows": [_row_context(row) for row in grid.rows],
         "notes": grid.notes,
     }
 
 
-def _row(row: ReportRow) -> dict[str, Any]:
-    name, *places = (place if isinstance(place, Entry) else Entry(place) for place in row)
-    part = name.text.startswith(PART)
+def _row_context(row: ReportRow) -> dict[str, Any]:
+    name, *places = (place if isinstance(place, ReportCell) else ReportCell(place) for place in row)
+    part = name.text.startswith(SUBROW_PREFIX)
     return {
-        "name": Entry(name.text.removeprefix(PART), name.bold, name.mark),
+        "name": ReportCell(name.text.removeprefix(SUBROW_PREFIX), name.bold, name.mark),
         "part": part,
-        "places": [(place, len(place.text) > LONG) for place in places],
+        "places": [(place, len(place.text) > LONG_CELL) for place in places],
     }
 
 
-def _provenance(found: Provenance) -> dict[str, Any]:
+def _provenance_context(found: Provenance) -> dict[str, Any]:
     return {
         "runs": [
-            {"arm": arm, "task": task, "origin": origin, "own": origin == OWN, "finished": finished, "planned": planned}
+            {
+                "arm": arm,
+                "task": task,
+                "origin": origin,
+                "own": origin == _OWN_ORIGIN,
+                "finished": finished,
+                "planned": planned,
+            }
             for arm, task, origin, finished, planned in found.runs
         ],
         "environments": found.environments,

@@ -3,9 +3,17 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from stableft.report.forms.document import PART, Entry, Grid, Report, ReportRow, code_parts, label
+from stableft.report.forms.document import (
+    SUBROW_PREFIX,
+    Report,
+    ReportCell,
+    ReportRow,
+    ReportTable,
+    make_label,
+    split_code_spans,
+)
 
-ESCAPES = {
+LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
     "}": r"\}",
@@ -34,51 +42,53 @@ ESCAPES = {
     "’": "'",
     "\n": " ",
 }
-MARKS = {"*": r"\star", "†": r"\dagger", "‡": r"\ddagger"}
+LATEX_MARKS = {"*": r"\star", "†": r"\dagger", "‡": r"\ddagger"}
 
 
-def latex(report: Report) -> str:
+def report_to_latex(report: Report) -> str:
     """Returns a table environment for each of the report's tables, or a comment where it has none."""
     if not report.tables:
         return f"% {' '.join(report.title.splitlines())}: there is no table of it.\n"
-    return "\n".join(_environment(grid, grid.caption or report.title) for grid in report.tables)
+    return "\n".join(_table_environment(grid, grid.caption or report.title) for grid in report.tables)
 
 
-def escape(text: str) -> str:
+def escape_latex(text: str) -> str:
     """Returns the text with every character that LaTeX would act on, or does not know, made printable."""
-    return re.sub("-(?=-)", "-{}", "".join(ESCAPES.get(character, character) for character in text))
+    return re.sub("-(?=-)", "-{}", "".join(LATEX_ESCAPES.get(character, character) for character in text))
 
 
-def prose(text: str) -> str:
+def latex_prose(text: str) -> str:
     """Returns the escaped text, what stands between backticks as typed letters."""
-    return "".join(rf"\texttt{{{escape(part)}}}" if code else escape(part) for part, code in code_parts(text))
+    return "".join(
+        rf"\texttt{{{escape_latex(part)}}}" if code else escape_latex(part) for part, code in split_code_spans(text)
+    )
 
 
-def _environment(grid: Grid, caption: str) -> str:
+def _table_environment(grid: ReportTable, caption: str) -> str:
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{prose(caption)}}}",
-        rf"\label{{tab:{label(grid.name)}}}",
+        rf"\caption{{{latex_prose(caption)}}}",
+        rf"\label{{tab:{make_label(grid.name)}}}",
         rf"\begin{{tabular}}{{l{'r' * (len(grid.header) - 1)}}}",
         r"\toprule",
-        *_groups(grid.groups),
-        _line(grid.header),
+        *_group_headings(grid.groups),
+        _table_line(grid.header),
         r"\midrule",
-        *(_line(row) for row in grid.rows),
+        *(_table_line(row) for row in grid.rows),
         r"\bottomrule",
         r"\end{tabular}",
-        *(rf"\par\smallskip\footnotesize {prose(note)}" for note in grid.notes),
+        *(rf"\par\smallskip\footnotesize {latex_prose(note)}" for note in grid.notes),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _groups(groups: Iterable[tuple[str, int]]) -> Iterator[str]:
+def _group_headings(groups: Iterable[tuple[str, int]]) -> Iterator[str]:
     """Yields the headings over groups of columns and the rules below them; a group without a name has neither."""
     texts, rules, first = [], [], 2
     for name, n in groups:
-        texts.append(rf"\multicolumn{{{n}}}{{c}}{{{escape(name)}}}")
+        texts.append(rf"\multicolumn{{{n}}}{{c}}{{{escape_latex(name)}}}")
         rules += [rf"\cmidrule(lr){{{first}-{first + n - 1}}}"] if name else []
         first += n
     if texts:
@@ -86,23 +96,23 @@ def _groups(groups: Iterable[tuple[str, int]]) -> Iterator[str]:
         yield "".join(rules)
 
 
-def _line(row: ReportRow) -> str:
-    name, *rest = map(_place, row)
-    if name.startswith(PART):
-        name = rf"\quad {name.removeprefix(PART)}"
+def _table_line(row: ReportRow) -> str:
+    name, *rest = map(_format_cell, row)
+    if name.startswith(SUBROW_PREFIX):
+        name = rf"\quad {name.removeprefix(SUBROW_PREFIX)}"
     if name.startswith("["):  # which the end of the line before would take as its argument
         name = f"{{}}{name}"
     return rf"{' & '.join([name, *rest])} \\"
 
 
-def _place(place: str | Entry) -> str:
+def _format_cell(place: str | ReportCell) -> str:
     if isinstance(place, str):
-        return escape(place)
-    text = rf"\textbf{{{escape(place.text)}}}" if place.bold else escape(place.text)
-    return text + _mark(place.mark)
+        return escape_latex(place)
+    text = rf"\textbf{{{escape_latex(place.text)}}}" if place.bold else escape_latex(place.text)
+    return text + _superscript(place.mark)
 
 
-def _mark(mark: str) -> str:
-    if all(sign in MARKS for sign in mark):
-        return f"$^{{{''.join(MARKS[sign] for sign in mark)}}}$" if mark else ""
-    return rf"\textsuperscript{{{escape(mark)}}}"
+def _superscript(mark: str) -> str:
+    if all(sign in LATEX_MARKS for sign in mark):
+        return f"$^{{{''.join(LATEX_MARKS[sign] for sign in mark)}}}$" if mark else ""
+    return rf"\textsuperscript{{{escape_latex(mark)}}}"

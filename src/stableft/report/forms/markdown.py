@@ -3,57 +3,67 @@
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from stableft.report.forms.document import RANKS, Block, Bullets, Entry, Grid, Heading, Paragraph, Picture, Report
+from stableft.report.forms.document import (
+    HEADING_LEVELS,
+    Bullets,
+    Heading,
+    Paragraph,
+    Picture,
+    Report,
+    ReportBlock,
+    ReportCell,
+    ReportTable,
+)
 
-WIDTH = 110  # of prose; a block of numbers is as wide as it is
+LINE_WIDTH = 110  # of prose; a block of numbers is as wide as it is
 
 
-def markdown(report: Report, pictures: bool = False) -> str:
+def report_to_markdown(report: Report, pictures: bool = False) -> str:
     """Returns the report's blocks; its figures, with `pictures`, as links to the .png files beside it."""
-    parts = [f"# {_line(report.title)}", *(_block(block, pictures) for block in report.blocks)]
+    parts = [f"# {_table_line(report.title)}", *(_format_block(block, pictures) for block in report.blocks)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _block(block: Block, pictures: bool) -> str:
+def _format_block(block: ReportBlock, pictures: bool) -> str:
     match block:
         case Heading(text, level):
-            return f"{'#' * level} {_line(text)}" if level <= RANKS else _line(text)
+            return f"{'#' * level} {_table_line(text)}" if level <= HEADING_LEVELS else _table_line(text)
         case Paragraph(text):
-            return _wrapped(text)
+            return _wrap(text)
         case Bullets(lines):
-            return _bullets(lines)
+            return _format_bullets(lines)
         case Picture(name, alt):
-            return f"![{_line(alt).replace('[', '(').replace(']', ')')}]({name}.png)" if pictures else ""
-        case Grid():
-            return _grid(block)
+            return f"![{_table_line(alt).replace('[', '(').replace(']', ')')}]({name}.png)" if pictures else ""
+        case ReportTable():
+            return _format_table(block)
 
 
-def _grid(grid: Grid) -> str:
-    rows = [[_text(place) for place in row] for row in (grid.header, *grid.rows)]
-    parts = ["\n".join(_aligned(rows)), _wrapped(grid.caption), _bullets(grid.notes)]
+def _format_table(grid: ReportTable) -> str:
+    rows = [[_cell_text(place) for place in row] for row in (grid.header, *grid.rows)]
+    parts = ["\n".join(_align_columns(rows)), _wrap(grid.caption), _format_bullets(grid.notes)]
     return "\n\n".join(part for part in parts if part)
 
 
-def _text(place: str | Entry) -> str:
-    entry = place if isinstance(place, Entry) else Entry(place)
-    text = _line(entry.text).replace("|", "\\|")
+def _cell_text(place: str | ReportCell) -> str:
+    entry = place if isinstance(place, ReportCell) else ReportCell(place)
+    text = _table_line(entry.text).replace("|", "\\|")
     return (f"**{text}**" if entry.bold and text else text) + entry.mark
 
 
-def _line(text: str) -> str:
+def _table_line(text: str) -> str:
     """Returns the text without the line breaks that a figure's title may have."""
     return " ".join(text.splitlines())
 
 
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(_wrapped(f"- {line}", indent="  ") for line in lines)
+def _format_bullets(lines: Iterable[str]) -> str:
+    return "\n".join(_wrap(f"- {line}", indent="  ") for line in lines)
 
 
-def _wrapped(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+def _wrap(text: str, indent: str = "") -> str:
+    return textwrap.fill(text, LINE_WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
-def _aligned(rows: list[list[str]]) -> Iterator[str]:
+def _align_columns(rows: list[list[str]]) -> Iterator[str]:
     widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
     for number, row in enumerate(rows):
         numbers = [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
