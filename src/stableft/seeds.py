@@ -1,4 +1,4 @@
-"""Random streams: one seed and one purpose make one generator, so that no stream can move another."""
+"""Random streams: each seed and purpose has its own generator, so no stream moves another."""
 
 import functools
 from typing import Literal, get_args

@@ -1,4 +1,4 @@
-"""Rows and times as text for the terminal."""
+"""Aligned columns and durations for the terminal."""
 
 from collections.abc import Sequence
 

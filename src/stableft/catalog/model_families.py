@@ -1,4 +1,4 @@
-"""Model families as rows: where a family keeps its blocks and pooler, and in what its methods and inputs differ."""
+"""Model families as rows: where each keeps its blocks, pooler and dropout, and what its methods need to know."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Data sets as rows: nine tasks of the two papers and three of the toy language, their columns, labels and metrics."""
+"""Tasks as rows: nine data sets of the two papers and three of the toy language, with columns, labels and metrics."""
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args

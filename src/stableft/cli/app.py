@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, print. Nothing heavy is imported before a command needs it."""
+"""The command line: parse, call one function, print. Heavy imports wait until a command needs them."""
 
 import sys
 from pathlib import Path

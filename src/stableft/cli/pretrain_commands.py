@@ -1,4 +1,4 @@
-"""What `stableft pretrain` does around the training: looks before it starts, shows where it is, says what came out."""
+"""`stableft pretrain`: check the inputs, train with live progress, deliver the model."""
 
 import math
 import shlex

@@ -1,4 +1,4 @@
-"""The commands that probe finished runs: parse, call one function, print."""
+"""Commands that probe finished runs."""
 
 from pathlib import Path
 from typing import Annotated, Literal

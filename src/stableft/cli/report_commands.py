@@ -1,4 +1,4 @@
-"""The commands that read results: report, compare, power and import."""
+"""Commands that read results: report, compare, power and import."""
 
 from pathlib import Path
 from typing import Annotated, Literal

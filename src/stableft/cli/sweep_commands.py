@@ -1,4 +1,4 @@
-"""What several commands do: look at their options, load a sweep, run it, print what came out."""
+"""What the sweep commands call: load a sweep, run it, print its report, list what is there."""
 
 import contextlib
 import itertools

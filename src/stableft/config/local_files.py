@@ -1,4 +1,4 @@
-"""Models and data files on this machine: what a name in a sweep file means, and the hash of what lies there."""
+"""Models and data files on this machine: what a name in a sweep file refers to, and the hash of its contents."""
 
 import functools
 import hashlib

@@ -1,4 +1,4 @@
-"""What is to be run, from which files, and how: the values that flow between the command line, executors and `train`.
+"""A planned run, the local files it needs, and how to execute it.
 
 Nothing here changes a number by intent. What may change the last bits (device, threads, micro-batch) is stated in
 the record, and an unfinished run is resumed only under the same values.

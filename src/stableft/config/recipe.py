@@ -1,4 +1,4 @@
-"""Recipes: complete settings of one way to fine-tune, and how a run departs from one."""
+"""Recipes: complete settings of one way to fine-tune, and how a run deviates from its recipe."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

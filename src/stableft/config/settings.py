@@ -1,4 +1,4 @@
-"""Settings with an origin: dotted keys with the file and line they came from, until they become a `RunConfig`."""
+"""Settings with their origin: dotted keys that keep file and line until they become a `RunConfig`."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

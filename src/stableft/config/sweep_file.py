@@ -1,4 +1,4 @@
-"""From a sweep file to its runs: recipe, settings, grid point, seed and --set, merged in that order."""
+"""Load a sweep file: expand arms, grids and seeds into planned runs."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""YAML as users write it: every value knows its line, and what plain YAML lets pass in silence is an error."""
+"""YAML with the line of every value; what plain YAML accepts in silence is an error here."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Raw rows of a task from the hub, a folder of original GLUE files, a user's own files, or the toy language."""
+"""Raw rows of a task: from the hub, original GLUE files, a user's own files, or the toy language."""
 
 import csv
 import hashlib

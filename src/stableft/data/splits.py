@@ -1,4 +1,4 @@
-"""Which rows train, validate and test: M's and Z's rules, down-sampling, and the fingerprint of what was chosen.
+"""Split rules of both papers, down-sampling, and the fingerprint of the rows.
 
 M reports on the dev set. Z sec. 3 halves it into validation and test rows, or, for the large tasks, holds 1,000
 training rows out as validation rows and tests on the dev set. `numpy.random.RandomState` is the authors' generator:

@@ -1,4 +1,4 @@
-"""Rows as tokens: read, split, tokenised once, cached on disk by content, kept in memory as flat arrays."""
+"""Tokenized rows: cached on disk by content, held in memory as flat arrays, padded per batch."""
 
 import hashlib
 import io

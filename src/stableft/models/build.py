@@ -1,4 +1,4 @@
-"""From a config to a model ready to train: pre-trained weights in float32, a drawn head, re-drawn blocks."""
+"""Build the model of a run: pre-trained weights in float32, a new head, re-initialized blocks, Mixout."""
 
 import copy
 import inspect

@@ -1,4 +1,4 @@
-"""Model families as rows: where a family keeps its blocks and pooler, and in what its methods and inputs differ."""
+"""What a model family cannot do, told in one sentence before anything starts. Free of torch."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace

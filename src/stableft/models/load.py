@@ -1,4 +1,4 @@
-"""What a model folder or the hub holds: config.json, tokenizer and weights, and whether they are what a run wants."""
+"""Load a checkpoint: config.json, tokenizer, weights and heads, checked for completeness."""
 
 import contextlib
 import copy

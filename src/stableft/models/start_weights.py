@@ -1,4 +1,4 @@
-"""The intermediate task (Phang et al. 2018; Z sec. 7.1): the weights of a finished run, taken over by another one."""
+"""Intermediate-task training (Phang et al. 2018; Z sec. 7.1): start from the weights of a finished run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

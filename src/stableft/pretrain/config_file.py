@@ -1,4 +1,4 @@
-"""From a pre-training config to its `PretrainConfig`: paths become hashes, a model's values are completed."""
+"""Load a pre-training config: paths become hashes, model values are completed and checked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Text as rows to pre-train on: pairs of passages of the toy language, or files, a document packed into whole rows."""
+"""Pre-training rows: passages of the toy language, or documents of text files packed into blocks; vocabularies."""
 
 import hashlib
 import itertools

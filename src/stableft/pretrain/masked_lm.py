@@ -1,4 +1,4 @@
-"""Masked-language models of every family: the settings that a user may write, fresh weights, logits where asked."""
+"""Masked-language models: build, mask, compute logits at the masked positions."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a pre-training leaves behind: a `PretrainRecord`, written and guarded as a `RunRecord` is."""
+"""The record of a pre-training run."""
 
 import math
 from pathlib import Path

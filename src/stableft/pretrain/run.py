@@ -1,4 +1,4 @@
-"""Masked-language-model pre-training: fresh weights, the loop of fine-tuning, a record and a model folder."""
+"""Pre-train a masked-language model: set-up, loop, record, model folder."""
 
 import math
 import time

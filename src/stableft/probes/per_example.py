@@ -1,4 +1,4 @@
-"""How much runs differ on single examples (M sec. 7.1): arrays of answers in, frozen results out.
+"""How much runs differ on single examples (M sec. 7.1).
 
 Variances are over runs, with ddof 1. `values` [runs, examples] are what an accuracy or an error is the mean of: True
 where a run is right, or squared errors. `answers` [runs, examples] are class ids, or NO_ANSWER.

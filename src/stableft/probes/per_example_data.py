@@ -1,4 +1,4 @@
-"""The predictions of a sweep's runs, read from their folders: a `Group` of answers for each arm and task."""
+"""Predictions of runs, read from run folders or a CSV file."""
 
 import math
 import zipfile

@@ -1,4 +1,4 @@
-"""The report of single predictions: tables, the most unstable examples, a figure, and every example as rows."""
+"""`stableft probe points`: tables, the most unstable examples, a figure, and a row for each example."""
 
 import math
 from collections.abc import Iterator, Sequence

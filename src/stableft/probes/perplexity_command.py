@@ -1,4 +1,4 @@
-"""What `stableft probe perplexity` does around the measuring: which runs, what is done already, where it is."""
+"""`stableft probe perplexity`: choose runs, skip what is measured, measure, print."""
 
 import hashlib
 import json

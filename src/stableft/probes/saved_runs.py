@@ -1,4 +1,4 @@
-"""What a probe of finished runs starts from: their records, the weights they kept, where model and data lie."""
+"""Find finished runs, their saved weights and their inputs; show progress while probing them."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""What `stableft probe surface` does around the measuring: looks before it starts, shows where it is, draws, tells."""
+"""`stableft probe surface`: choose runs, measure the surface, describe it."""
 
 from collections.abc import Callable
 from pathlib import Path

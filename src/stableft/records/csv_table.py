@@ -1,4 +1,4 @@
-"""A table in a text file: its columns by name, its rows with their line numbers, and not a value changed."""
+"""A CSV or TSV file: columns by name, rows with line numbers, options that map columns to run fields."""
 
 import csv
 import hashlib

@@ -1,4 +1,4 @@
-"""Records -> one DataFrame, one row per run: what every table and figure is made from."""
+"""One data frame of all records, one row a run: the source of every table and figure."""
 
 import gc
 import hashlib

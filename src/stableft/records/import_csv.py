@@ -1,4 +1,4 @@
-"""`stableft import csv`: a table with a row a run, and perhaps more rows for its evaluations, as records."""
+"""`stableft import csv`: a table with one row a run, optionally with rows for evaluations."""
 
 import math
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The validation scores and training losses of a table's runs, in the order of their steps."""
+"""Evaluations of imported runs, ordered by step."""
 
 import math
 from collections import Counter, defaultdict

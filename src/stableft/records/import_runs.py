@@ -1,4 +1,4 @@
-"""What imports of every kind end with: arms under new names, ids, a file of records, and words about them."""
+"""The end of every import: number formats, metrics, arm names, ids, and the file of records."""
 
 import hashlib
 import math

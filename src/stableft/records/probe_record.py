@@ -1,4 +1,4 @@
-"""What probes leave: one record for each, a line of JSON with its checksum, as a run's record is.
+"""Records of probes: one line of JSON with a checksum each.
 
 Those made while a run trains lie in its folder; those made later in `<results>/probes/`. `stableft export` puts both
 into the file of the runs, so that a clone rebuilds their figures too. JSON has no NaN: it is written as text.

@@ -1,4 +1,4 @@
-"""Every report for which there are records, rebuilt: of each file of records, and each artefact of the papers."""
+"""`stableft report all`: rebuild every report for which there are records."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache

@@ -1,4 +1,4 @@
-"""A table or figure of a paper, or of a user's own sweep, as a row of data: its sweeps, and the parts it shows."""
+"""Artefacts: each table or figure of a paper, or a user's sweep, as a row of data."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

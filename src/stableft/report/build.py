@@ -1,4 +1,4 @@
-"""The runs of an artefact -> its `Report`: tables, panels and what is missing, before any form."""
+"""Build the report of an artefact from its runs."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""`stableft compare`: two arms by name, from any records, and what may be concluded of them."""
+"""`stableft compare`: the report on two arms and its conclusion in words."""
 
 import math
 import re

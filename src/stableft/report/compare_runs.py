@@ -1,4 +1,4 @@
-"""Two arms by name -> their runs on one task, or a sentence that says why they cannot be compared."""
+"""Select the runs of two arms, or say why they cannot be compared."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Every statistic of two arms: what each arm is, and the tests between them."""
+"""Estimates of two arms and the tests between them."""
 
 from dataclasses import dataclass, field, replace
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""What the failure watch said of runs, beside how they ended: grids for people, values for programs."""
+"""The failure watch in reports: its warnings beside how the runs ended."""
 
 import statistics
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Tables of means: ours with the paper's rule for what is set in bold, theirs, the difference, and a test of it."""
+"""Tables of means with the paper's rule for bold numbers, beside the published values."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

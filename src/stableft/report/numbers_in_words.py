@@ -1,4 +1,4 @@
-"""Numbers, tests and cells in words: what the Markdown, CSV and LaTeX renderings share."""
+"""Numbers, tests and cells as text, shared by all forms."""
 
 from collections.abc import Iterator
 

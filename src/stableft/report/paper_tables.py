@@ -1,4 +1,4 @@
-"""M Table 3 and Z Table 6 made from the shipped recipes and sweeps, beside what the papers print."""
+"""The papers' tables of data sets and hyper-parameters, made from files, recipes and sweeps."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

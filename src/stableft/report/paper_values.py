@@ -1,4 +1,4 @@
-"""The papers' printed numbers, each with where it stands."""
+"""The numbers printed in the papers, with their place."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

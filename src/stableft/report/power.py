@@ -1,4 +1,4 @@
-"""`stableft power`: how many seeds a claim about two arms needs, for normal scores or from real ones."""
+"""`stableft power`: how many seeds a claim about two arms needs."""
 
 from collections.abc import Sequence
 from pathlib import Path

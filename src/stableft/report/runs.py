@@ -1,4 +1,4 @@
-"""From a sweep file or an artefact's id, and records, to the `Runs` that its tables and figures are made from."""
+"""Collect the runs of an artefact, sweep or file of records, and group them into cells."""
 
 import json
 import math

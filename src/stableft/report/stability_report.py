@@ -1,4 +1,4 @@
-"""A `Table` of stability -> its `Report`: a block for each task, every arm against the first, tests and notes."""
+"""The report on stability: a table a task, every arm against the first, notes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict

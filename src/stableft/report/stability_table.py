@@ -1,4 +1,4 @@
-"""Runs and the published values -> a `Table`: cells, comparisons and footnotes, nothing rendered yet."""
+"""The stability table before rendering: cells, comparisons, published values, footnotes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

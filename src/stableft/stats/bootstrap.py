@@ -1,4 +1,4 @@
-"""BCa bootstrap intervals by SciPy, and what is asked before SciPy is."""
+"""BCa bootstrap intervals by SciPy."""
 
 import warnings
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What the best of n random trials is expected to score."""
+"""Expected score of the best of n random trials."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

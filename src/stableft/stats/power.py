@@ -1,4 +1,4 @@
-"""How likely a test with n runs an arm finds what is there, by simulation."""
+"""Power of the tests over the number of runs an arm, by simulation and by enumeration."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

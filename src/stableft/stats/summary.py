@@ -1,4 +1,4 @@
-"""Why there is no answer, in words; None where nothing stands in the way."""
+"""Summaries of scores, the types of results, and reasons why a number is missing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

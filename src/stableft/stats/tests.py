@@ -1,4 +1,4 @@
-"""Is one group spread wider than another: Levene's test and the ratio of the SDs."""
+"""Tests and effects of two groups: Levene, Boschloo, t-tests, permutation, SD ratio, Holm, marks of papers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

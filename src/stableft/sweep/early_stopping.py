@@ -1,4 +1,4 @@
-"""Which runs look hopeless early on (Dodge et al. 2020: start many, stop early, continue some).
+"""Early stopping of seeds: start many, stop the lowest, continue the rest (Dodge et al. 2020).
 
 All runs of a sweep that differ in nothing but their seeds are compared at the first evaluation after a share of their
 steps. It depends on their scores there alone which ones end, not on what is done or in which order.

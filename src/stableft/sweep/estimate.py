@@ -1,4 +1,4 @@
-"""What a sweep would cost, from a short timed probe of each kind of run; nothing is kept."""
+"""Estimate time, memory and disk of a sweep from short timed trials; nothing is kept."""
 
 import time
 from collections.abc import Mapping

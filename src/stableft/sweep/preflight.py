@@ -1,4 +1,4 @@
-"""What can be wrong with a sweep's inputs, found out before any run starts and before anything is written."""
+"""Check a sweep's inputs before any run starts."""
 
 import json
 from collections.abc import Iterable, Sequence

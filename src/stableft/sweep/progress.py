@@ -1,4 +1,4 @@
-"""What is known about a sweep while it runs: the events that executors report, and the time left computed from them."""
+"""Live progress of a sweep: events, estimated time left, the table on the terminal."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""A sweep in order: the runs that others start from, the trials of which some are hopeless, and then the rest."""
+"""Run a sweep in order: start runs, trials for early stopping, the rest."""
 
 import shutil
 import time

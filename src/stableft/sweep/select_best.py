@@ -1,4 +1,4 @@
-"""The best setting of each grid of a sweep: the one with the highest mean validation score over seeds (Z sec. 6)."""
+"""`stableft choose`: the best setting of each grid by mean validation score, and a sweep file of those chosen."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""The runs of a sweep that are trained first, because others start from their weights (Z sec. 7.1)."""
+"""Runs that are trained first because others start from their weights (Z sec. 7.1)."""
 
 import math
 from collections.abc import Iterable

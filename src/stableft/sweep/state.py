@@ -1,4 +1,4 @@
-"""Which runs of a sweep are done, which are left, and the one way in which every executor does a run."""
+"""Which runs of a sweep are done, which are left, and how every executor does one run."""
 
 import time
 import traceback

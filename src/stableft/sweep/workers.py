@@ -1,4 +1,4 @@
-"""Runs a sweep on the devices of this machine: persistent worker processes, one per device and job slot."""
+"""Run a sweep in worker processes on the devices of this machine."""
 
 import contextlib
 import multiprocessing

@@ -1,4 +1,4 @@
-"""Checkpoints of an unfinished run: everything that makes resuming bit-exact, and how often to write one."""
+"""Checkpoints of an unfinished run: all that a bit-exact resume needs, and how often to write them."""
 
 import logging
 import time

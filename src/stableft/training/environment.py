@@ -1,4 +1,4 @@
-"""Where a run ran: versions, commit, hardware. Never an environment variable, a host name or a path."""
+"""Where a run ran: versions, commit, hardware; never an environment variable, host name or path."""
 
 import functools
 import platform

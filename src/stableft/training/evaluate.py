@@ -1,4 +1,4 @@
-"""Outputs and losses of a model over a split; nothing here draws a random number."""
+"""Outputs and losses of a model on a split. Draws no random number."""
 
 import contextlib
 from collections.abc import Callable

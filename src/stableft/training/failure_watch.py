@@ -1,4 +1,4 @@
-"""The failure watch: a run whose gradients vanish in its lower blocks while it has learnt nothing (M sec. 5.1).
+"""The failure watch: warn of a run whose lower gradients vanish while it has learned nothing (M sec. 5.1).
 
 It looks whenever gradient norms are recorded, and knows nothing of how the run will end.
 """

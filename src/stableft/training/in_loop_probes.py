@@ -1,4 +1,4 @@
-"""Probes that record while a run trains: gradient norms (M Figs. 4, 10-12), and how far weights have moved (Z Fig. 7).
+"""Probes that record while a run trains: gradient norms (M Figs. 4, 10-12) and drift of the weights (Z Fig. 7).
 
 They draw no random number and change no gradient or weight, so a run has the same numbers with them as without.
 """

@@ -1,4 +1,4 @@
-"""The loop of every training: steps, evaluations, checkpoints, and leaving it when asked to."""
+"""The training loop: steps, evaluations, checkpoints, interruption."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The end of a run: its last scores, and the files that it leaves in its folder, the record last of all."""
+"""The end of a run: final scores and the files of its folder, the record last."""
 
 import json
 import os

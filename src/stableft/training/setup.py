@@ -1,4 +1,4 @@
-"""A run made ready: its data, model and optimizer, and the steps at which things happen."""
+"""Set up a run: data, model, optimizer, and the steps at which it evaluates."""
 
 import os
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""One optimizer update: the gradient of a batch, however many pieces memory allows, clipped and applied."""
+"""One optimizer update: gradients of a batch in micro-batches, clipping, the step."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The numbers that a panel draws: as rows for CSV, and as a small table for people."""
+"""The numbers of a panel as CSV rows and as a small table."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Draws the scores of groups of runs: a box for each group, every run as a point, the baseline as a line."""
+"""Draw the scores of groups of runs: a box a group, a point a run, baselines as lines."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Draws curves with their bands and reference lines, and runs as points."""
+"""Draw curves with bands, reference lines and points."""
 
 import math
 from collections.abc import Callable, Sequence

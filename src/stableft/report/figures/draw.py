@@ -1,4 +1,4 @@
-"""Draws panels as one figure: lays them out, names their axes once, and puts one legend above them."""
+"""Draw panels as one figure: layout, axis labels, one legend."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Recorded drift, perplexities and surfaces -> panels."""
+"""Build panels from gradient norms, drift, perplexities and loss surfaces."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Runs -> panels in which every run is seen: boxes, points, and maps of two seeds."""
+"""Build panels from runs: boxes, points, seed maps, training curves, expected performance."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""Draws maps: a grid of numbers with the numbers in it, and a surface with labelled contour lines."""
+"""Draw heat maps with their numbers, and surfaces with labelled contours."""
 
 import math
 from collections.abc import Callable, Sequence

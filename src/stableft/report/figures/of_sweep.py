@@ -1,4 +1,4 @@
-"""The figures of a user's own sweep whose runs were probed: those of the papers, of every arm and task that has any."""
+"""The figures of a user's own sweep."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence

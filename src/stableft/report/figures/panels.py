@@ -1,4 +1,4 @@
-"""What a figure shows, as data: panels of boxes, curves, points, heat or contours. `figures.draw` draws them.
+"""Panels as data: boxes, curves, points, heat maps, contours.
 
 Scores are in percent. A panel that has nothing to show yet has a `missing` sentence, which is drawn in its place.
 """

@@ -1,4 +1,4 @@
-"""What figures share: colours, how failed runs are marked, the legend, and files that are equal for equal figures.
+"""Colours, marks, legend and file output that all figures share.
 
 Only matplotlib's objects are used, never pyplot's global state, and what a user's matplotlibrc says has no effect.
 """

@@ -1,4 +1,4 @@
-"""What a report says before it has a form: blocks for people, tables for LaTeX, rows for CSV, values for JSON."""
+"""A report before it has a form: blocks for people, tables, rows for CSV, values for JSON."""
 
 import re
 from collections.abc import Callable, Mapping

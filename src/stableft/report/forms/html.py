@@ -1,4 +1,4 @@
-"""Reports as one HTML file that needs nothing else: styles and figures are inside, there is no script."""
+"""Reports as one self-contained HTML file without scripts."""
 
 import base64
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The tables of a `Report` as LaTeX with booktabs; nothing but that package is needed."""
+"""Tables of a report as LaTeX; booktabs is the only package needed."""
 
 import re
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""A `Report` as Markdown for the terminal and for files: aligned grids, prose of a readable width."""
+"""A report as Markdown for the terminal and for files."""
 
 import textwrap
 from collections.abc import Iterable, Iterator

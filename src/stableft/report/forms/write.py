@@ -1,4 +1,4 @@
-"""A report as files: in every form, and its figures."""
+"""Render a report in any form and write it with its figures."""
 
 import csv
 import io
