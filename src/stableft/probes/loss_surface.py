@@ -1,4 +1,4 @@
-"""Loss and gradient norm on the plane through a pre-trained, a failed and a successful model (M sec. 5.2).
+"""Loss and gradient norm on the plane through a pre-trained, a failed and a successful model (M sec. 5.1, 7.6).
 
 A point (alpha, beta) has the parameters `pretrained + alpha * (failed - pretrained) + beta * (successful -
 pretrained)`, all of them, the head included. They lie in one flat buffer that the model's parameters are views of, so

@@ -1,4 +1,4 @@
-"""Masked-language-model loss of a fine-tuned encoder whose top blocks are reset (M Fig. 2).
+"""Masked-language-model loss of a fine-tuned encoder whose top blocks are reset (M sec. 4.1).
 
 The head is that of pre-training with its own decoder: checkpoints tie its weights to the embeddings, and fine-tuned
 embeddings must not move it. One pass over the text for each number of blocks: to keep what the lower blocks have
