@@ -11,7 +11,8 @@ from stableft.records.probe_record import ModelParts
 from stableft.records.run_record import FailureWatchRecord, VanishingGradients
 
 LOWER_BLOCK_SHARE = 1 / 3  # of the blocks, from the bottom, at least one
-# Chosen on runs of the demo (devlin, seeds 101-125; the other arms, 101-105) that no report shows: see the README.
+# Chosen on runs of the demo (devlin, seeds 101-125; the other arms, 101-105) that no report shows; see
+# results/README.md.
 VANISHED_RATIO = (
     0.02  # of the norm below to that of pooler and head, and to this ratio at the start: under it it has vanished
 )
