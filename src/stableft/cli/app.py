@@ -36,7 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Is my fine-tuning stable? Trains recipes x seeds, survives interruption, and ends in tables with statistics.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="What a data set holds, and fetching it.")
+data_app = typer.Typer(no_args_is_help=True, help="Inspect and download data sets.")
 app.add_typer(data_app, name="data")
 app.add_typer(import_app, name="import")
 app.add_typer(probe_app, name="probe")
@@ -46,7 +46,7 @@ app.command()(power)
 
 
 def main() -> None:
-    """Runs the command line; what the user got wrong is one sentence and exit code 2."""
+    """Run the command line. A UserError becomes one sentence and exit code 2."""
     try:
         app()
     except UserError as error:
@@ -89,7 +89,7 @@ def sweep(
         bool, typer.Option("--dry-run", help="Print runs, time, memory and disk; train nothing.")
     ] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first crash.")] = False,
-    retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Do crashed runs again.")] = False,
+    retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Re-run crashed runs.")] = False,
     complete: CompleteOption = False,
 ) -> None:
     """Train every run of a sweep that is not done yet, and print its report."""
@@ -113,8 +113,10 @@ def sweep(
 def train_command(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name or file of a recipe.")],
     task: Annotated[str, typer.Option("--task", help="Name of a task; `stableft list tasks` shows them.")],
-    seed: Annotated[int, typer.Option("--seed", min=0, help="For initialisation, data order and dropout.")],
-    model: Annotated[str | None, typer.Option("--model", help="Folder or hub name; else the recipe's.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of initialization, data order and dropout.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="Model folder or hub name. Default: the recipe's.")
+    ] = None,
     results: ResultsOption = Path("results"),
     data_dir: DataDirOption = None,
     set_: SetOption = NO_TEXTS,
@@ -122,7 +124,7 @@ def train_command(
     save: SaveOption = "none",
     checkpoint_every: CheckpointEveryOption = None,
     micro_batch: MicroBatchOption = None,
-    retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Do it again if it crashed.")] = False,
+    retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Re-run it if it crashed.")] = False,
     complete: CompleteOption = False,
 ) -> None:
     """Train one run: a recipe, a task, a model, a seed."""
@@ -141,17 +143,22 @@ def train_command(
 
 @app.command()
 def pretrain(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A pre-training config; the package's own by name.")],
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="Pre-training config file, or the name of a shipped one.")
+    ],
     results: ResultsOption = Path("results"),
     device: Annotated[
-        str, typer.Option("--device", help="auto (the first GPU, else the CPU), cpu, or a GPU: cuda:0.")
+        str, typer.Option("--device", help="auto (the first GPU, otherwise the CPU), cpu, or a GPU such as cuda:0.")
     ] = "auto",
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the CPU; else as torch chooses.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads. Default: torch's choice.")
+    ] = None,
     set_: SetOption = NO_TEXTS,
     checkpoint_every: CheckpointEveryOption = None,
     micro_batch: MicroBatchOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FOLDER", help="Copy the model there, and its record beside it.")
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="Copy the model to this folder and its record beside it."),
     ] = None,
 ) -> None:
     """Train a masked-language model on text, to be fine-tuned later."""
@@ -170,14 +177,14 @@ def pretrain(
 @app.command()
 def status(
     config: Annotated[
-        str | None, typer.Argument(metavar="[CONFIG]", help="A sweep file; none: all of the folder.")
+        str | None, typer.Argument(metavar="[CONFIG]", help="Sweep file. Default: the whole results folder.")
     ] = None,
     results: ResultsOption = Path("results"),
     set_: SetOption = NO_TEXTS,
     arms: ArmsOption = "",
     seeds: SeedsOption = None,
 ) -> None:
-    """Show how far a sweep is, or what a results folder holds."""
+    """Show the progress of a sweep, or the contents of a results folder."""
     from stableft.cli.sweep_commands import render_folder_status, render_sweep_status
     from stableft.config.local_files import check_results_folder
     from stableft.config.sweep_file import load_sweep_from_options
@@ -196,7 +203,7 @@ def show(
     set_: SetOption = NO_TEXTS,
     arms: ArmsOption = "",
     seeds: SeedsOption = None,
-    format_: Annotated[Literal["text", "json"], typer.Option("--format", help="json: one object a line.")] = "text",
+    format_: Annotated[Literal["text", "json"], typer.Option("--format", help="json: one object per line.")] = "text",
 ) -> None:
     """Show the resolved runs of a sweep file."""
     from stableft.cli.sweep_commands import render_runs
@@ -211,7 +218,7 @@ def list_command(
     results: ResultsOption = Path("results"),
     records: RecordsOption = NO_FILES,
 ) -> None:
-    """List what this package knows by name; of artifacts also how many of their runs are there."""
+    """List tasks, backbones, recipes or artifacts; for artifacts, also how many of their runs exist."""
     from stableft.cli.sweep_commands import list_artifacts, list_names
     from stableft.config.local_files import check_results_folder
 
@@ -222,13 +229,13 @@ def list_command(
 @app.command()
 def export(
     config: ConfigArgument,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.jsonl", help="File to write, one record a line.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.jsonl", help="File to write, one record per line.")],
     results: ResultsOption = Path("results"),
     set_: SetOption = NO_TEXTS,
     arms: ArmsOption = "",
     seeds: SeedsOption = None,
 ) -> None:
-    """Write the records of a sweep to one file, from which a clone rebuilds its report."""
+    """Write the records of a sweep to one file, from which its report can be rebuilt anywhere."""
     from stableft.cli.options import check_out_file
     from stableft.cli.sweep_commands import export_records
     from stableft.config.local_files import check_results_folder
@@ -243,7 +250,10 @@ def export(
 def choose(
     config: ConfigArgument,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE.yaml", help="To write; else CONFIG-chosen.yaml, here.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE.yaml", help="Sweep file to write. Default: CONFIG-chosen.yaml in this folder."
+        ),
     ] = None,
     results: ResultsOption = Path("results"),
     records: RecordsOption = NO_FILES,
@@ -251,13 +261,14 @@ def choose(
     arms: ArmsOption = "",
     seeds: SeedsOption = None,
     report_seeds: Annotated[
-        str | None, typer.Option("--report-seeds", metavar="SEEDS", help="Of the written sweep; else the search's.")
+        str | None,
+        typer.Option(
+            "--report-seeds", metavar="SEEDS", help="Seeds of the written sweep. Default: those of the search."
+        ),
     ] = None,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Choose by the runs that are finished.")
-    ] = False,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Choose from the finished runs only.")] = False,
 ) -> None:
-    """Choose the best setting of each grid by its mean validation score, and write a sweep file of those chosen."""
+    """Choose the best setting of each grid by mean validation score, and write a sweep file of the chosen ones."""
     from stableft.config.local_files import check_results_folder
     from stableft.config.sweep_file import load_sweep_from_options
     from stableft.report.runs import read_own_records, read_stored_records
@@ -280,10 +291,10 @@ def data_stats(data_dir: DataDirOption = None) -> None:
 
 @data_app.command("fetch")
 def data_fetch(
-    tasks: Annotated[list[str] | None, typer.Argument(metavar="[TASK...]", help="Names of tasks, or all.")] = None,
+    tasks: Annotated[list[str] | None, typer.Argument(metavar="[TASK...]", help="Task names, or all.")] = None,
     models: Annotated[list[str], typer.Option("--model", help="Hub name of a model (repeatable).")] = NO_TEXTS,
 ) -> None:
-    """Download tasks and models from the hub to its local cache, for a machine that will have no network."""
+    """Download tasks and models to the hub's local cache, for use without a network."""
     from stableft.catalog.tasks import TASKS, find_task
     from stableft.data.sources import fetch_model, fetch_task
 

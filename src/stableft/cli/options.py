@@ -8,36 +8,44 @@ import typer
 from stableft.errors import UserError
 
 ConfigArgument = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A sweep file; the package's own go by name, such as rte.")
+    str, typer.Argument(metavar="CONFIG", help="Sweep file, or the name of a shipped one, such as rte.")
 ]
-ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of run folders and records.")]
-RecordsOption = Annotated[list[Path], typer.Option("--records", help="Read these files, not run folders (repeatable).")]
+ResultsOption = Annotated[Path, typer.Option("--results", help="Results folder.")]
+RecordsOption = Annotated[
+    list[Path], typer.Option("--records", help="Read records from these files instead of run folders (repeatable).")
+]
 DataDirOption = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder of original GLUE files; without it, the hub.")
+    Path | None, typer.Option("--data-dir", help="Folder of original GLUE files. Default: the hub.")
 ]
 SetOption = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Set a key in every run (repeatable).")
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a setting in every run (repeatable).")
 ]
 ArmsOption = Annotated[str, typer.Option("--arms", metavar="A,B", help="Only these arms.")]
-SeedsOption = Annotated[str | None, typer.Option("--seeds", metavar="SEEDS", help="Such as 5, 1-25 or 1,2,7.")]
-DevicesOption = Annotated[
-    str, typer.Option("--devices", help="auto (all GPUs, else the CPU), cpu, or GPU numbers: 0,1.")
+SeedsOption = Annotated[
+    str | None, typer.Option("--seeds", metavar="SEEDS", help="Seeds to use, for example 5, 1-25 or 1,2,7.")
 ]
-JobsPerDeviceOption = Annotated[int, typer.Option("--jobs-per-device", min=1, help="Runs at a time on each device.")]
+DevicesOption = Annotated[
+    str, typer.Option("--devices", help="auto (all GPUs, otherwise the CPU), cpu, or GPU numbers: 0,1.")
+]
+JobsPerDeviceOption = Annotated[int, typer.Option("--jobs-per-device", min=1, help="Concurrent runs per device.")]
 SaveOption = Annotated[
-    Literal["none", "best", "last", "all"], typer.Option("--save", help="Model weights to keep (all: both).")
+    Literal["none", "best", "last", "all"], typer.Option("--save", help="Which model weights to keep (all: both).")
 ]
 CheckpointEveryOption = Annotated[
-    int | None, typer.Option("--checkpoint-every", min=1, help="Steps; else as often as 2 % of time allow.")
+    int | None,
+    typer.Option(
+        "--checkpoint-every", min=1, help="Steps between checkpoints. Default: as often as 2 % of the time allows."
+    ),
 ]
 MicroBatchOption = Annotated[
-    int | None, typer.Option("--micro-batch", min=1, help="Rows in memory at once; the batch stays.")
+    int | None, typer.Option("--micro-batch", min=1, help="Rows per forward pass; the batch size stays the same.")
 ]
 CompleteOption = Annotated[
-    bool, typer.Option("--complete", help="Train finished runs again that lack weights or probes asked for.")
+    bool, typer.Option("--complete", help="Retrain finished runs whose requested weights or probes are missing.")
 ]
 ScoreOption = Annotated[
-    Literal["recipe", "last", "best"], typer.Option("--score", help="Whose score: as the recipe says.")
+    Literal["recipe", "last", "best"],
+    typer.Option("--score", help="Checkpoint whose score is reported. Default: as the recipe says."),
 ]
 NO_TEXTS: list[str] = []
 NO_FILES: list[Path] = []

@@ -8,38 +8,42 @@ import typer
 from stableft.cli.options import DataDirOption, MicroBatchOption, ResultsOption
 
 probe_app = typer.Typer(
-    no_args_is_help=True, help="Look into finished runs: surfaces, forgetting, stability of single predictions."
+    no_args_is_help=True, help="Analyze finished runs: loss surfaces, forgetting, stability of single predictions."
 )
 CheckpointOption = Annotated[
-    Literal["best", "last"], typer.Option("--checkpoint", help="Whose weights, as the runs were trained with --save.")
+    Literal["best", "last"], typer.Option("--checkpoint", help="Checkpoint whose weights are used, as kept by --save.")
 ]
 PretrainedOption = Annotated[
-    str | None, typer.Option("--pretrained", metavar="MODEL", help="The runs' model: a folder or hub name.")
+    str | None, typer.Option("--pretrained", metavar="MODEL", help="Pre-trained model of the runs: folder or hub name.")
 ]
 SweepConfigOption = Annotated[
     str | None,
-    typer.Option("--config", metavar="CONFIG", help="The runs' sweep file: tells where own models and data lie."),
+    typer.Option("--config", metavar="CONFIG", help="Sweep file of the runs, to locate local models and data."),
 ]
 DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto (the first GPU, else the CPU), cpu, or a GPU: cuda:0.")
+    str, typer.Option("--device", help="auto (the first GPU, otherwise the CPU), cpu, or a GPU such as cuda:0.")
 ]
 
 
 @probe_app.command()
 def surface(
-    failed: Annotated[str, typer.Option("--failed", metavar="RUN", help="Id of a failed run, or how it begins.")],
-    successful: Annotated[str, typer.Option("--successful", metavar="RUN", help="Id of a successful run.")],
+    failed: Annotated[str, typer.Option("--failed", metavar="RUN", help="Id of a failed run, or a prefix of it.")],
+    successful: Annotated[
+        str, typer.Option("--successful", metavar="RUN", help="Id of a successful run, or a prefix of it.")
+    ],
     pretrained: PretrainedOption = None,
-    points: Annotated[int, typer.Option("--points", min=2, help="Along each axis.")] = 40,
-    range_: Annotated[tuple[float, float], typer.Option("--range", help="Of both axes.")] = (-1.5, 1.5),
-    examples: Annotated[int, typer.Option("--examples", min=1, help="Training rows, drawn from a seed.")] = 128,
-    examples_seed: Annotated[int, typer.Option("--examples-seed", min=0, help="Which rows.")] = 0,
+    points: Annotated[int, typer.Option("--points", min=2, help="Grid points per axis.")] = 40,
+    range_: Annotated[tuple[float, float], typer.Option("--range", help="Range of both axes.")] = (-1.5, 1.5),
+    examples: Annotated[int, typer.Option("--examples", min=1, help="Number of training rows to evaluate on.")] = 128,
+    examples_seed: Annotated[int, typer.Option("--examples-seed", min=0, help="Seed that draws the rows.")] = 0,
     head_seed: Annotated[
         int | None,
-        typer.Option("--head-seed", min=0, help="Draws the head of the pre-trained model; else the failed run's."),
+        typer.Option(
+            "--head-seed", min=0, help="Seed of the pre-trained model's head. Default: the failed run's head."
+        ),
     ] = None,
     loss_only: Annotated[
-        bool, typer.Option("--loss-only", help="Without gradient norms: about a third of the time.")
+        bool, typer.Option("--loss-only", help="Skip gradient norms; takes about a third of the time.")
     ] = False,
     checkpoint: CheckpointOption = "last",
     config: SweepConfigOption = None,
@@ -48,7 +52,7 @@ def surface(
     device: DeviceOption = "auto",
     micro_batch: MicroBatchOption = None,
 ) -> None:
-    """Loss and gradient norm on the plane of a pre-trained, a failed and a successful model (M Figs. 7, 13)."""
+    """Measure the loss on the plane through a pre-trained, a failed and a successful model (M Figs. 7, 13)."""
     from stableft.probes.loss_surface import SurfaceRequest
     from stableft.probes.surface_command import run_surface
     from stableft.sweep.workers import resolve_device
@@ -71,22 +75,22 @@ def surface(
 
 @probe_app.command()
 def perplexity(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs, or how they begin.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run ids, or prefixes of them.")],
     text: Annotated[
-        str, typer.Option("--text", metavar="FILE", help="A text file or folder, toy, or wikitext-2 from the hub.")
+        str, typer.Option("--text", metavar="FILE", help="Text file or folder, toy, or wikitext-2 from the hub.")
     ] = "wikitext-2",
     pretrained: PretrainedOption = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the masks.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the masks.")] = 0,
     max_length: Annotated[
-        int | None, typer.Option("--max-length", min=8, help="Tokens of a row; else as many as the model takes.")
+        int | None, typer.Option("--max-length", min=8, help="Tokens per row. Default: the model's maximum.")
     ] = None,
     checkpoint: CheckpointOption = "last",
     config: SweepConfigOption = None,
     results: ResultsOption = Path("results"),
     device: DeviceOption = "auto",
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows at once.")] = 32,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows per forward pass.")] = 32,
 ) -> None:
-    """Language-modelling perplexity of fine-tuned encoders with their top k blocks reset (M Fig. 2a, b)."""
+    """Measure the masked-LM perplexity of fine-tuned encoders with their top k blocks reset (M Fig. 2a, b)."""
     from stableft.probes.perplexity_command import PerplexityRequest, run_perplexity
     from stableft.sweep.workers import resolve_device
 
@@ -97,37 +101,40 @@ def perplexity(
 @probe_app.command()
 def points(
     config: Annotated[
-        str | None, typer.Argument(metavar="[CONFIG]", help="A sweep file, whose runs' predictions are compared.")
+        str | None, typer.Argument(metavar="[CONFIG]", help="Sweep file whose runs are compared.")
     ] = None,
     csv: Annotated[
         Path | None,
-        typer.Option("--csv", metavar="FILE", help="Other people's predictions: a row for each, not a sweep."),
+        typer.Option("--csv", metavar="FILE", help="CSV of predictions, one row each, instead of a sweep."),
     ] = None,
-    example: Annotated[str, typer.Option("--example", metavar="COL", help="Of the CSV: which example.")] = "example",
-    run: Annotated[str, typer.Option("--run", metavar="COL", help="Of the CSV: which run.")] = "run",
-    prediction: Annotated[str, typer.Option("--prediction", metavar="COL", help="Of the CSV.")] = "prediction",
-    label: Annotated[str | None, typer.Option("--label", metavar="COL", help="Of the CSV: the true answer.")] = None,
-    text: Annotated[
-        list[str], typer.Option("--text", metavar="COL", help="Of the CSV: the example's text (repeatable).")
-    ] = [],  # noqa: B006 - Typer's way to say: none
-    regression: Annotated[bool, typer.Option("--regression", help="Of the CSV: predictions are numbers.")] = False,
+    example: Annotated[str, typer.Option("--example", metavar="COL", help="CSV column of the example.")] = "example",
+    run: Annotated[str, typer.Option("--run", metavar="COL", help="CSV column of the run.")] = "run",
+    prediction: Annotated[
+        str, typer.Option("--prediction", metavar="COL", help="CSV column of the prediction.")
+    ] = "prediction",
+    label: Annotated[str | None, typer.Option("--label", metavar="COL", help="CSV column of the true label.")] = None,
+    text: Annotated[list[str], typer.Option("--text", metavar="COL", help="CSV column of the text (repeatable).")] = [],  # noqa: B006 - Typer's way to say: none
+    regression: Annotated[bool, typer.Option("--regression", help="CSV predictions are numbers, not classes.")] = False,
     split: Annotated[
-        Literal["reported", "val", "test"], typer.Option("--split", help="Of a sweep: whose examples.")
+        Literal["reported", "val", "test"], typer.Option("--split", help="Split whose predictions are compared.")
     ] = "reported",
     checkpoint: CheckpointOption = "last",
-    most: Annotated[int, typer.Option("--most", min=0, help="How many of the most unstable examples to print.")] = 10,
+    most: Annotated[int, typer.Option("--most", min=0, help="Number of most unstable examples to print.")] = 10,
     arms: Annotated[str, typer.Option("--arms", metavar="A,B", help="Only these arms.")] = "",
-    seeds: Annotated[str | None, typer.Option("--seeds", metavar="SEEDS", help="Such as 5, 1-25 or 1,2,7.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="SEEDS", help="Seeds to use, for example 5, 1-25 or 1,2,7.")
+    ] = None,
     results: ResultsOption = Path("results"),
     data_dir: DataDirOption = None,
     format_: Annotated[
-        Literal["md", "csv", "latex", "json", "html"] | None, typer.Option("--format", help="Of what is written.")
+        Literal["md", "csv", "latex", "json", "html"] | None, typer.Option("--format", help="Format of the report.")
     ] = None,
     out: Annotated[
-        str | None, typer.Option("--out", metavar="FILE", help="File, figure, or a folder (ends in /) of everything.")
+        str | None,
+        typer.Option("--out", metavar="FILE", help="Report or figure file, or a folder (ending in /) for everything."),
     ] = None,
 ) -> None:
-    """How much runs differ on each example (M sec. 7.1): variance per point, agreement, churn."""
+    """Measure how much runs differ on each example (M sec. 7.1): variance per example, agreement, churn."""
     from stableft.probes.per_example_data import PredictionColumns
     from stableft.probes.per_example_report import PerExampleRequest, run_per_example
 

@@ -18,18 +18,16 @@ from stableft.cli.options import (
 )
 from stableft.errors import UserError
 
-import_app = typer.Typer(no_args_is_help=True, help="Other people's results as records, for every report.")
+import_app = typer.Typer(no_args_is_help=True, help="Import other people's results as records.")
 
 RecordsOutOption = Annotated[Path, typer.Option("--out", metavar="FILE.jsonl", help="File of records to write.")]
-RenameOption = Annotated[
-    list[str], typer.Option("--rename", metavar="OLD=NEW", help="Name of an arm here (repeatable).")
-]
+RenameOption = Annotated[list[str], typer.Option("--rename", metavar="OLD=NEW", help="Rename an arm (repeatable).")]
 ImportCheckpointOption = Annotated[
-    Literal["last", "best"], typer.Option("--checkpoint", help="Whose score reports show.")
+    Literal["last", "best"], typer.Option("--checkpoint", help="Checkpoint whose score is reported.")
 ]
 FormatOption = Annotated[
     Literal["md", "csv", "latex", "json", "html"] | None,
-    typer.Option("--format", help="Form of the report; else as --out ends, or md."),
+    typer.Option("--format", help="Format of the report. Default: that of --out's ending, otherwise md."),
 ]
 ReportOutOption = Annotated[
     str | None,
@@ -37,7 +35,9 @@ ReportOutOption = Annotated[
         "--out", metavar="FILE|FOLDER/", help="File (.md .csv .tex .json .html .png .svg .pdf), or all in a folder."
     ),
 ]
-FigureOption = Annotated[str | None, typer.Option("--figure", help="Which one, of several; else the first.")]
+FigureOption = Annotated[
+    str | None, typer.Option("--figure", help="Figure to draw if there are several. Default: the first.")
+]
 
 
 def report(
@@ -45,7 +45,7 @@ def report(
         str,
         typer.Argument(
             metavar="CONFIG|ARTIFACT|FILE|all",
-            help="A sweep file, an id such as mosbach-table1, a file of records, or all that there are records for.",
+            help="Sweep file, artifact id such as mosbach-table1, file of records, or all.",
         ),
     ],
     results: ResultsOption = Path("results"),
@@ -59,14 +59,14 @@ def report(
         Literal["levene", "best", "better", "different", "pair"],
         typer.Option(
             "--rule",
-            help="Of a sweep: M Table 1 (levene), or means in bold as Z Tables 1 (best), 2 (better), 4, 7 (pair).",
+            help="Table of a sweep: M Table 1 (levene), or bold means as in Z Tables 1 (best), 2 (better), 4, 7 (pair).",
         ),
     ] = "levene",
     format_: FormatOption = None,
     out: ReportOutOption = None,
     figure: FigureOption = None,
 ) -> None:
-    """Print a table or figure of a paper, or the table of a sweep, from finished runs, beside the published numbers."""
+    """Print a table or figure of a paper, or the table of a sweep, beside the published numbers."""
     from stableft.config.local_files import check_results_folder
     from stableft.config.sweep_file import load_sweep_from_options
     from stableft.report.build import build_report
@@ -105,18 +105,26 @@ def compare(
     arm_b: Annotated[str, typer.Argument(metavar="ARM_B")],
     results: ResultsOption = Path("results"),
     records: RecordsOption = NO_FILES,
-    task: Annotated[str | None, typer.Option("--task", help="If the arms have runs of several.")] = None,
-    metric: Annotated[str | None, typer.Option("--metric", help="Another than the reported one.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Task to compare on. Needed if the arms share several.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="Metric to compare. Default: the reported one.")
+    ] = None,
     where: Annotated[
         list[str],
-        typer.Option("--where", metavar="FIELD=VALUE", help="Only these runs, as optimizer.lr=2e-5 (repeatable)."),
+        typer.Option(
+            "--where",
+            metavar="FIELD=VALUE",
+            help="Only runs with this setting, for example optimizer.lr=2e-5 (repeatable).",
+        ),
     ] = NO_TEXTS,
     score: ScoreOption = "recipe",
     format_: FormatOption = None,
     out: ReportOutOption = None,
     figure: FigureOption = None,
 ) -> None:
-    """Compare two arms: failures, spread, means, and what may be concluded."""
+    """Compare two arms: failures, spread, means, and a conclusion in words."""
     from stableft.config.local_files import check_results_folder
     from stableft.report.compare_arms import build_comparison_report
     from stableft.report.forms.write import resolve_target, write_report
@@ -131,20 +139,29 @@ def compare(
 
 def power(
     sd: Annotated[float | None, typer.Option("--sd", help="Standard deviation of one arm, in points.")] = None,
-    ratio: Annotated[float | None, typer.Option("--ratio", help="That of the other arm over it.")] = None,
+    ratio: Annotated[
+        float | None, typer.Option("--ratio", help="Ratio of the other arm's standard deviation to it.")
+    ] = None,
     from_: Annotated[
-        list[Path], typer.Option("--from", metavar="RECORDS", help="Real runs in place of normal ones (repeatable).")
+        list[Path],
+        typer.Option(
+            "--from",
+            metavar="RECORDS",
+            help="Resample the scores of these records instead of normal ones (repeatable).",
+        ),
     ] = NO_FILES,
-    arms: Annotated[str, typer.Option("--arms", metavar="A,B", help="With --from: which two arms.")] = "",
-    task: Annotated[str | None, typer.Option("--task", help="With --from: if the arms have runs of several.")] = None,
-    alpha: Annotated[float, typer.Option("--alpha", help="Level of the test.")] = 0.05,
-    target: Annotated[float, typer.Option("--power", help="Wanted.")] = 0.8,
+    arms: Annotated[str, typer.Option("--arms", metavar="A,B", help="With --from: the two arms.")] = "",
+    task: Annotated[
+        str | None, typer.Option("--task", help="With --from: task to use. Needed if the arms share several.")
+    ] = None,
+    alpha: Annotated[float, typer.Option("--alpha", help="Significance level.")] = 0.05,
+    target: Annotated[float, typer.Option("--power", help="Target power.")] = 0.8,
     center: Annotated[
-        Literal["median", "mean", "trimmed"], typer.Option("--center", help="Of Levene's test.")
+        Literal["median", "mean", "trimmed"], typer.Option("--center", help="Center of Levene's test.")
     ] = "median",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the simulation.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the simulation.")] = 0,
 ) -> None:
-    """Tell how many seeds a claim needs: the power of the tests over the number of runs an arm, by simulation."""
+    """Show how many seeds a claim needs: the power of the tests by number of runs per arm, from simulation."""
     from stableft.report.power import describe_power
 
     print(describe_power(sd, ratio, from_, arms, task, alpha, target, center, seed))
@@ -152,16 +169,23 @@ def power(
 
 @import_app.command("csv")
 def import_csv_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Comma-separated, or tabs in a .tsv.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV file, or TSV if it ends in .tsv.")],
     task: Annotated[str, typer.Option("--task", metavar="COLUMN|=VALUE", help="Name of the task.")],
     arm: Annotated[str, typer.Option("--arm", metavar="COLUMN|=VALUE", help="Name of the arm.")],
     seed: Annotated[str, typer.Option("--seed", metavar="COLUMN|=VALUE", help="A whole number.")],
-    score: Annotated[str, typer.Option("--score", metavar="COLUMN", help="What reports show; empty: NaN, failed.")],
+    score: Annotated[
+        str,
+        typer.Option("--score", metavar="COLUMN", help="Reported score. An empty cell is NaN and counts as failed."),
+    ],
     out: RecordsOutOption,
     val: Annotated[str | None, typer.Option("--val", metavar="COLUMN", help="Validation score.")] = None,
     val_where: Annotated[
         list[str],
-        typer.Option("--val-where", metavar="COLUMN=VALUE", help="Rows of validation scores, if others (repeatable)."),
+        typer.Option(
+            "--val-where",
+            metavar="COLUMN=VALUE",
+            help="Rows that hold validation scores, if not the same (repeatable).",
+        ),
     ] = NO_TEXTS,
     train_loss: Annotated[
         str | None, typer.Option("--train-loss", metavar="COLUMN", help="Training loss, in the same rows as --val.")
@@ -170,20 +194,22 @@ def import_csv_command(
         str | None, typer.Option("--step", metavar="COLUMN|=VALUE", help="Optimizer step; orders evaluations.")
     ] = None,
     where: Annotated[
-        list[str], typer.Option("--where", metavar="COLUMN=VALUE", help="Only these rows (repeatable).")
+        list[str], typer.Option("--where", metavar="COLUMN=VALUE", help="Use only rows with this value (repeatable).")
     ] = NO_TEXTS,
     scale: Annotated[
-        Literal["percent", "fraction"] | None, typer.Option("--scale", help="Of the scores; else seen from them.")
+        Literal["percent", "fraction"] | None,
+        typer.Option("--scale", help="Scale of the scores. Default: inferred from them."),
     ] = None,
-    metric: Annotated[str | None, typer.Option("--metric", help="Of the score; else the task's own.")] = None,
-    split: Annotated[Literal["val", "test"], typer.Option("--split", help="Of the score.")] = "test",
+    metric: Annotated[str | None, typer.Option("--metric", help="Metric of the score. Default: the task's.")] = None,
+    split: Annotated[Literal["val", "test"], typer.Option("--split", help="Split of the score.")] = "test",
     checkpoint: ImportCheckpointOption = "last",
     baseline: Annotated[
-        float | None, typer.Option("--baseline", help="Majority baseline on the file's scale; else the task's.")
+        float | None,
+        typer.Option("--baseline", help="Majority baseline on the file's scale. Default: the task's, if known."),
     ] = None,
     rename: RenameOption = NO_TEXTS,
     vary: Annotated[
-        list[str], typer.Option("--vary", metavar="COLUMN", help="A setting that may differ in an arm (repeatable).")
+        list[str], typer.Option("--vary", metavar="COLUMN", help="Column that may vary within an arm (repeatable).")
     ] = NO_TEXTS,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave out runs without a score or without validation rows.")
@@ -217,12 +243,14 @@ def import_csv_command(
 
 @import_app.command("zhang-logs")
 def import_zhang_logs_command(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="METHOD/TASK/SEEDk/ with the three logs of each run.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of METHOD/TASK/SEEDk/, each with its three log files.")
+    ],
     out: RecordsOutOption,
     rename: RenameOption = NO_TEXTS,
     checkpoint: ImportCheckpointOption = "last",
 ) -> None:
-    """Import the logs that the released code of Zhang et al. writes."""
+    """Import log files written by the released code of Zhang et al."""
     from stableft.records.import_zhang_logs import import_zhang_logs
 
     print(import_zhang_logs(folder, out, tuple(rename), checkpoint))
