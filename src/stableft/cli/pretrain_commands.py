@@ -17,12 +17,10 @@ from stableft.pretrain.record import MODEL_FOLDER, PretrainRecord, pretrain_fold
 from stableft.pretrain.run import PretrainProgress, prepare_pretraining, pretrain_masked_lm
 from stableft.records.run_record import CHECKPOINT_FILE, atomic_write, dump_record, read_record_as
 from stableft.sweep.claims import claim_run
-from stableft.sweep.progress import REFRESH_SECONDS
+from stableft.sweep.progress import LINE_SECONDS, REFRESH_SECONDS
 from stableft.sweep.workers import EXIT_INTERRUPTED, collected_signals
 from stableft.text import format_duration
 from stableft.training.outputs import atomic_write_folder
-
-LINE_SECONDS = 30.0
 
 
 def run_pretraining(config: str, results: Path, execution: Execution, sets: Sequence[str], out: Path | None) -> int:

@@ -59,7 +59,7 @@ def report(
         Literal["levene", "best", "better", "different", "pair"],
         typer.Option(
             "--rule",
-            help="Table of a sweep: M Table 1 (levene), or bold means as in Z Tables 1 (best), 2 (better), 4, 7 (pair).",
+            help="Table: M Table 1 (levene), or bold means as in Z Tables 1 (best), 2 (better), 4, 7 (pair).",
         ),
     ] = "levene",
     format_: FormatOption = None,

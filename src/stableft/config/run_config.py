@@ -15,6 +15,8 @@ from stableft.catalog.tasks import REGRESSION_METRICS, Metric, TaskSpec, find_ta
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Checkpoint = Literal["last", "best"]
+Split = Literal["val", "test"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 

@@ -124,11 +124,6 @@ def seed_mixout_masks(model: nn.Module, seed: int, step: int) -> None:
         mixing.seed = first + i
 
 
-def mixed_weight(weight: Tensor, mixing: Mixing) -> Tensor:
-    """Returns the weight that the current draw gives."""
-    return _mix_with_target(weight, mixing.target, _draw_keep_mask(weight, mixing, mixing.seed), mixing.scale)
-
-
 def mixout_linear(x: Tensor, weight: Tensor, bias: Tensor | None, mixing: Mixing) -> Tensor:
     """Returns x times the mixed weight, plus bias; under autocast in its precision, as torch's own linear."""
     kind = x.device.type

@@ -25,13 +25,13 @@ from torch import Tensor, nn
 
 from stableft.config.local_files import file_digest
 from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted
-from stableft.config.run_config import RunConfig, Seeds, canonical_json
+from stableft.config.run_config import Checkpoint, RunConfig, Seeds, canonical_json
 from stableft.data.tokens import InputLayout, LabeledRows, collate, load_splits
 from stableft.errors import UserError
 from stableft.models.build import build_model, input_layout_for
 from stableft.models.load import load_tokenizer
 from stableft.models.start_weights import WEIGHTS_FILE, StartWeights, load_start_weights
-from stableft.probes.saved_runs import Checkpoint, find_run, weights_folder
+from stableft.probes.saved_runs import find_run, weights_folder
 from stableft.records.probe_record import PROBES_FILE, SurfaceRecord, round_to_digits, write_probe_records
 from stableft.records.run_record import (
     RecordSection,

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from stableft.config.planned_run import LocalPaths, PlannedRun
+from stableft.config.run_config import Checkpoint, Split
 from stableft.config.sweep_file import Sweep
 from stableft.data.metrics import compute_scores, is_failed, majority_baseline
 from stableft.data.sources import RawSplit
@@ -20,8 +21,6 @@ from stableft.records.import_runs import parse_number, to_float
 from stableft.records.run_record import PREDICTIONS_FILE, RunRecord, read_record, run_folder
 from stableft.report.numbers_in_words import SPLIT_TITLES
 
-Split = Literal["val", "test"]
-Checkpoint = Literal["last", "best"]
 NOT_FINISHED = "not finished"
 FAILED_RULE_RECORDS = (
     "failed is what the runs' records say: the last checkpoint's score, by the task's reported metric, is NaN or not "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from stableft.config.local_files import check_results_folder
+from stableft.config.run_config import Checkpoint
 from stableft.config.sweep_file import load_sweep_from_options
 from stableft.errors import UserError
 from stableft.probes.per_example import (
@@ -25,7 +26,6 @@ from stableft.probes.per_example import (
 )
 from stableft.probes.per_example_data import (
     NO_PREDICTION,
-    Checkpoint,
     Examples,
     PredictionColumns,
     PredictionGroup,

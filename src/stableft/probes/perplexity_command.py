@@ -11,7 +11,7 @@ import torch
 
 from stableft.config.local_files import file_digest
 from stableft.config.planned_run import Execution, RunInterrupted
-from stableft.config.run_config import canonical_json
+from stableft.config.run_config import Checkpoint, canonical_json
 from stableft.data.tokens import hash_tokenizer
 from stableft.errors import UserError
 from stableft.models.load import load_tokenizer
@@ -27,7 +27,6 @@ from stableft.probes.mlm_perplexity import (
     reset_top_blocks,
 )
 from stableft.probes.saved_runs import (
-    Checkpoint,
     ProgressCallback,
     find_run,
     locate_sources,

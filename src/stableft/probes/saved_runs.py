@@ -6,18 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from stableft.config.local_files import locate_model, model_folder_digest, shipped_configs
 from stableft.config.planned_run import LocalPaths
-from stableft.config.run_config import ModelConfig
+from stableft.config.run_config import Checkpoint, ModelConfig
 from stableft.config.sweep_file import load_sweep
 from stableft.errors import UserError
 from stableft.records.run_record import BEST_FOLDER, LAST_FOLDER, RunRecord, read_record, run_folder
-from stableft.sweep.progress import REFRESH_SECONDS
+from stableft.sweep.progress import LINE_SECONDS, REFRESH_SECONDS
 from stableft.text import format_duration
-
-Checkpoint = Literal["best", "last"]
 
 
 def find_run(results: Path, name: str) -> RunRecord:
@@ -110,7 +107,6 @@ def _data_files(records: Sequence[RunRecord]):
             yield from ((record.config.data.task, d) for d in (own.train, own.validation, own.test) if d)
 
 
-LINE_SECONDS = 30.0
 ProgressCallback = Callable[[str, int], None]  # is told what is at hand, and how much of the whole was done just now
 
 

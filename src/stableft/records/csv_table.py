@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from stableft.config.run_config import Checkpoint, Split
 from stableft.errors import UserError, did_you_mean
 from stableft.records.import_runs import RunKey, ScoreScale, find_known_task, parse_whole_number
 
@@ -139,8 +139,8 @@ class CsvMapping:
     where: tuple[str, ...] = ()
     scale: ScoreScale | None = None
     metric: str | None = None
-    split: Literal["val", "test"] = "test"
-    checkpoint: Literal["last", "best"] = "last"
+    split: Split = "test"
+    checkpoint: Checkpoint = "last"
     baseline: float | None = None
     rename: tuple[str, ...] = ()
     vary: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from stableft.config.run_config import RunConfig
+from stableft.config.run_config import Checkpoint, RunConfig, Split
 from stableft.config.sweep_file import describe_early_stopping_rule
 from stableft.records.run_record import AnyRunRecord, ImportedRun, RunRecord
 
@@ -61,7 +61,7 @@ class ReportedArm(NamedTuple):
 
     arm: str
     recipe: str
-    report: Literal["last", "best"]
+    report: Checkpoint
 
 
 def build_frame(
@@ -126,7 +126,7 @@ def describe_source(record: AnyRunRecord) -> str | None:
     return f"{source.name} ({source.kind}, sha256 {source.sha256[:12]})" if source else None
 
 
-def _row(record: AnyRunRecord, checkpoint: Literal["last", "best"]) -> dict[str, Any]:
+def _row(record: AnyRunRecord, checkpoint: Checkpoint) -> dict[str, Any]:
     imported = isinstance(record, ImportedRun)
     metric, split = (record.metric, record.split) if imported else _reported_metric_and_split(record.config)
     val_metric = record.val_metric if imported else metric
@@ -156,7 +156,7 @@ def _row(record: AnyRunRecord, checkpoint: Literal["last", "best"]) -> dict[str,
     }
 
 
-def _reported_metric_and_split(config: RunConfig) -> tuple[str, Literal["val", "test"]]:
+def _reported_metric_and_split(config: RunConfig) -> tuple[str, Split]:
     return config.task.metric, config.reported_split
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from stableft.catalog.tasks import METRIC_TITLES, METRICS, REGRESSION_METRICS, TASKS, TaskSpec
-from stableft.config.run_config import canonical_json
+from stableft.config.run_config import Split, canonical_json
 from stableft.errors import UserError, did_you_mean
 from stableft.records.run_record import ImportedRun, write_records_file
 from stableft.text import align_columns
@@ -282,7 +282,7 @@ def choose_metric(option: str, column: str, task: TaskSpec | None, wanted: str |
     return task.metric
 
 
-def majority_score(task: TaskSpec | None, split: Literal["val", "test"], metric: str) -> float | None:
+def majority_score(task: TaskSpec | None, split: Split, metric: str) -> float | None:
     """Returns what always predicting the most frequent class scores, or None where the counts are not known.
 
     The dev set validates, and tests where a task is large; of a small task its half tests that Z's rule leaves.
@@ -306,7 +306,7 @@ def majority_score(task: TaskSpec | None, split: Literal["val", "test"], metric:
 
 def describe_baseline(
     task: TaskSpec | None,
-    split: Literal["val", "test"],
+    split: Split,
     metric: str,
     baseline: float | None,
     given: float | None = None,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
+from stableft.config.run_config import Checkpoint
 from stableft.errors import UserError
 from stableft.records.import_evaluations import best_index, note_unequal_lengths
 from stableft.records.import_runs import (
@@ -36,7 +36,6 @@ from stableft.records.import_runs import (
 )
 from stableft.records.run_record import ImportedEval, ImportedRun, ImportedScores, ImportSource
 
-Checkpoint = Literal["last", "best"]
 RAW_LOG = "raw_log.txt"
 TEST_LOGS: dict[Checkpoint, str] = {"last": "test_last_log.txt", "best": "test_best_log.txt"}
 SEED_FOLDER = re.compile(r"SEED(\d{1,18})", re.ASCII)

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from stableft.config.run_config import Checkpoint
 from stableft.errors import UserError
 from stableft.records.run_record import (
     IdentifiedRecord,
@@ -77,7 +78,7 @@ class PerplexityRecord(IdentifiedRecord):
     """
 
     probe: Literal["perplexity"] = "perplexity"
-    checkpoint: Literal["best", "last"]
+    checkpoint: Checkpoint
     text: str  # a name, without the folders above it
     text_sha256: str
     seed: int  # of the masks, which are the same for every loss
@@ -102,7 +103,7 @@ class SurfaceRecord(IdentifiedRecord):
     task: str
     failed: str  # run ids
     successful: str
-    checkpoint: Literal["best", "last"]
+    checkpoint: Checkpoint
     head_seed: int  # which drew the head of the pre-trained model
     examples: int
     examples_seed: int

@@ -14,7 +14,7 @@ from typing import BinaryIO, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stableft.config.run_config import RunConfig, Seeds, canonical_json
+from stableft.config.run_config import Checkpoint, RunConfig, Seeds, Split, canonical_json
 from stableft.errors import UserError
 
 RECORD_FILE = "record.json"
@@ -163,7 +163,7 @@ class RunRecord(IdentifiedRecord):
     stop: EarlyStopRecord | None = None  # of a stopped run
     watch: FailureWatchRecord | None = None  # None: its gradient norms were not recorded
 
-    def score(self, which: Literal["last", "best"], split: Literal["val", "test"], metric: str) -> float | None:
+    def score(self, which: Checkpoint, split: Split, metric: str) -> float | None:
         """Returns one score as a fraction (NaN for a diverged run), or None if the run has none."""
         return lookup_score(self.last if which == "last" else self.best, split, metric)
 
@@ -209,8 +209,8 @@ class ImportedRun(IdentifiedRecord):
     task: str
     seed: int
     metric: str
-    split: Literal["val", "test"]
-    report: Literal["last", "best"]
+    split: Split
+    report: Checkpoint
     status: Literal["finished"] = "finished"
     evals: tuple[ImportedEval, ...] = ()
     last: ImportedScores | None
@@ -220,7 +220,7 @@ class ImportedRun(IdentifiedRecord):
     steps: int | None
     source: ImportSource
 
-    def score(self, which: Literal["last", "best"], split: Literal["val", "test"], metric: str) -> float | None:
+    def score(self, which: Checkpoint, split: Split, metric: str) -> float | None:
         """Returns one score as a fraction (NaN for a diverged run), or None if the run has none."""
         return lookup_score(self.last if which == "last" else self.best, split, metric)
 
@@ -234,7 +234,7 @@ class ImportedRun(IdentifiedRecord):
 AnyRunRecord = RunRecord | ImportedRun
 
 
-def lookup_score(scores: Scores | ImportedScores | None, split: Literal["val", "test"], metric: str) -> float | None:
+def lookup_score(scores: Scores | ImportedScores | None, split: Split, metric: str) -> float | None:
     """Returns one of a checkpoint's scores, or None if there is none."""
     values = getattr(scores, split) if scores else None
     return values.get(metric) if values else None

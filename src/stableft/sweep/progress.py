@@ -206,6 +206,7 @@ def _expected_steps(view: SweepProgress, config: RunConfig) -> int | None:
 
 
 REFRESH_SECONDS = 0.25
+LINE_SECONDS = 30.0  # between lines where the output is no terminal
 
 
 def run_label(run: PlannedRun) -> str:
