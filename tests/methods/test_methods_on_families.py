@@ -28,7 +28,7 @@ from stableft.seeds import batch_row_indices
 from stableft.training.run import train
 from stableft.training.setup import batch_indices, prepare_run
 
-pytestmark = pytest.mark.slow  # one sweep of more than two hundred short runs feeds all tests
+pytestmark = pytest.mark.nightly  # one sweep of more than two hundred short runs feeds all tests
 
 LR, STEPS = 1e-3, 4
 SEEDS = (1, 2)

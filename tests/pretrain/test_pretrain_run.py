@@ -280,7 +280,7 @@ def test_stop_and_go_on_on_a_gpu(planned, tmp_path, precision):
     assert left_behind(tmp_path / "again", plan) == left_behind(tmp_path / "whole", plan)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_demo_checkpoint_is_made_the_same_way_twice(tmp_path):
     from stableft.pretrain.config_file import load_pretraining
 

@@ -346,7 +346,7 @@ def check_twice(tmp_path: Path, records, expected: set[str]) -> None:
     assert sum(name.endswith(".png") for name in first) >= sum("figure" in name for name in expected)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_rebuilt_twice_from_equal_records_every_file_has_equal_bytes(tmp_path):
     check_twice(tmp_path, [*pool(), *probe_pool()], set(ARTIFACTS))
 
@@ -360,6 +360,7 @@ def test_rebuilt_twice_some_reports_of_every_kind_have_equal_bytes(tmp_path, mon
     check_twice(tmp_path, records, set(some) - {"zhang-figure7"})
 
 
+@pytest.mark.slow
 def test_a_figure_of_probes_is_rebuilt_where_there_are_their_records(tmp_path, monkeypatch):
     monkeypatch.setattr(
         everything, "ARTIFACTS", {name: ARTIFACTS[name] for name in ("zhang-figure7", "zhang-figure16")}

@@ -77,6 +77,7 @@ def check(curve, record, wanted):
 # --- gradient norms
 
 
+@pytest.mark.slow
 def test_mosbach_figure4_has_every_layer_of_the_first_failed_and_the_first_successful_run():
     runs = of_kind(M, True)[0], of_kind(OURS, False)[0]
     for panel, run, kind in zip(panels("mosbach-figure4"), runs, ("failed", "successful"), strict=True):
