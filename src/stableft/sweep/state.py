@@ -1,4 +1,4 @@
-"""Which runs of a sweep are done, which are left, and how every executor does one run."""
+"""Track which runs of a sweep are done and which are left, and execute one run under its claim."""
 
 import time
 import traceback
@@ -31,41 +31,41 @@ from stableft.sweep.claims import claim_run
 from stableft.sweep.early_stopping import find_ranking_eval, setting_key
 
 CRASH_FILE = "crash.txt"
-RESUMABLE_STATUSES = ("paused", "stopped")  # statuses of runs that may go on
+RESUMABLE_STATUSES = ("paused", "stopped")  # statuses of runs that may be resumed
 RunT = TypeVar("RunT", PlannedRun, RunRecord)
 
 
 @dataclass(frozen=True)
 class SweepState:
-    """Where a sweep stands; `failed` are those of `finished` that failed, `damaged` says what was set aside."""
+    """State of a sweep's runs. `failed` is a subset of `finished`; `damaged` lists messages about unreadable records."""
 
     finished: tuple[RunRecord, ...]
     failed: tuple[RunRecord, ...]
     crashed: tuple[RunRecord, ...]
-    unfinished: tuple[PlannedRun, ...]  # there is a checkpoint to go on from
+    unfinished: tuple[PlannedRun, ...]  # have a checkpoint to resume from
     todo: tuple[PlannedRun, ...]
     damaged: tuple[str, ...]
-    waiting: tuple[RunRecord, ...] = ()  # paused, or stopped as hopeless
+    waiting: tuple[RunRecord, ...] = ()  # paused or early-stopped
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What became of the runs of a sweep, as run ids; `failed` are among `finished` and `skipped`."""
+    """Outcome of a sweep, as run ids. `failed` is a subset of `finished` and `skipped` together."""
 
-    finished: tuple[str, ...]  # now, by this process or another one
+    finished: tuple[str, ...]  # during this sweep, by this or another process
     failed: tuple[str, ...]
-    crashed: tuple[str, ...]  # now, or earlier and not tried again
-    skipped: tuple[str, ...]  # were finished before
+    crashed: tuple[str, ...]  # during this sweep, or earlier and not retried
+    skipped: tuple[str, ...]  # had finished before this sweep
     left: tuple[str, ...]
-    checkpointed: tuple[str, ...]  # those of `left` that go on from a checkpoint
+    checkpointed: tuple[str, ...]  # those of `left` that can resume from a checkpoint
     interrupted: bool
-    stopped: tuple[str, ...] = ()  # early, as hopeless
-    held: tuple[str, ...] = ()  # those of `left` that have nothing to start from
-    crashed_parents: tuple[str, ...] = ()  # runs that those of `held` were to start from; none of the sweep's own
+    stopped: tuple[str, ...] = ()  # early-stopped
+    held: tuple[str, ...] = ()  # those of `left` whose initial weights are unavailable
+    crashed_parents: tuple[str, ...] = ()  # start runs that `held` runs depend on, excluding the sweep's own
 
 
 def unique_runs(runs: Iterable[PlannedRun]) -> dict[str, PlannedRun]:
-    """Returns run id -> run in the given order; of several arms that ask for one run the first gives its name."""
+    """Return run id -> run in the given order. If several arms share a run, the first arm's entry is kept."""
     unique: dict[str, PlannedRun] = {}
     for run in runs:
         unique.setdefault(run.run_id, run)
@@ -73,9 +73,9 @@ def unique_runs(runs: Iterable[PlannedRun]) -> dict[str, PlannedRun]:
 
 
 def read_sweep_state(results: Path, runs: Iterable[PlannedRun], look_only: bool = False) -> SweepState:
-    """Returns the state of these runs, each counted once; a damaged record is set aside and its run is to do.
+    """Return the state of these runs, each counted once.
 
-    With `look_only` it stays where it is.
+    A damaged record is set aside and its run counts as to do. With `look_only`, the damaged file is left in place.
     """
     finished, crashed, unfinished, todo, damaged, waiting = [], [], [], [], [], []
     for run_id, run in unique_runs(runs).items():
@@ -95,9 +95,10 @@ def read_sweep_state(results: Path, runs: Iterable[PlannedRun], look_only: bool 
 
 
 def is_done(record: RunRecord, run: PlannedRun) -> bool:
-    """Returns whether there is nothing left to do: one that is paused or stopped is done where it is to pause, alone.
+    """Return whether a run needs no more work.
 
-    A crashed record settles a run as well, unless it is to be tried again.
+    A finished or crashed record settles a run; callers handle retries of crashed runs. A paused or stopped record settles
+    it only if the run is planned to pause and has reached the evaluation at which it is ranked.
     """
     if record.status not in RESUMABLE_STATUSES:
         return True
@@ -107,7 +108,7 @@ def is_done(record: RunRecord, run: PlannedRun) -> bool:
 def group_for_ranking(
     runs: Iterable[RunT], rules: Mapping[str, EarlyStoppingRule]
 ) -> dict[tuple[str, EarlyStoppingRule], list[RunT]]:
-    """Returns the runs (or their records) that are ranked together: those of one setting, under one rule."""
+    """Return the runs (or records) grouped by setting and early-stopping rule, i.e. those ranked together."""
     groups: dict[tuple[str, EarlyStoppingRule], list[RunT]] = {}
     for run in runs:
         groups.setdefault((setting_key(run.config), rules[run.run_id]), []).append(run)
@@ -115,7 +116,10 @@ def group_for_ranking(
 
 
 def _reread_under_claim(results: Path, run_id: str) -> tuple[RunRecord | None, str | None]:
-    """As `_read_or_set_aside`, under the claim: another sweep may have set it aside and done the run meanwhile."""
+    """Return what `_read_or_set_aside` does, while holding the claim; (None, None) if another process holds it.
+
+    The claim is needed because another sweep may have set the record aside and re-run the run in the meantime.
+    """
     with claim_run(run_folder(results, run_id)) as mine:
         return _read_or_set_aside(results, run_id) if mine else (None, None)
 
@@ -126,13 +130,13 @@ def check_fingerprints(
     sources: LocalPaths,
     fingerprint: Callable[[RunConfig, LocalPaths], str] = data_fingerprint,
 ) -> None:
-    """Compares the data rows that finished runs used with those that lie here now.
+    """Check that the data on disk matches the data that finished runs were trained on.
 
     Raises:
-        UserError: they differ; the message names both fingerprints.
+        UserError: The fingerprints differ; the message gives both.
     """
     planned = unique_runs(runs)
-    now: dict[str, str] = {}  # one call for all seeds of a data config
+    now: dict[str, str] = {}  # cache: the seeds of a data config share one fingerprint
     for record in finished:
         if record.data is None or record.run_id not in planned:
             continue
@@ -155,14 +159,15 @@ def run_under_claim(
     train: Callable[[], RunRecord],
     started: Callable[[], None],
 ) -> RunRecord | None:
-    """Returns the record of a run, done here under its claim or found done; None if another process is at it.
+    """Train a run under its claim and return its record, or None if another process holds the claim.
 
-    An exception other than Stopped and UserError is a crash, and becomes a record too. `retry` is the earlier
-    record that is to be replaced, crashed or incomplete: any other one found here is newer and is left alone.
+    If a record that settles the run already exists, it is returned instead. Exceptions other than RunInterrupted and
+    UserError are recorded as a crash. `retry` is the crashed or incomplete record to replace. Any other record found is
+    newer and is kept.
 
     Raises:
-        Stopped: the run was asked to stop and left a checkpoint.
-        UserError: what the user wrote cannot be run.
+        RunInterrupted: The run was asked to stop and has written a checkpoint.
+        UserError: The user's input is invalid.
     """
     with claim_run(run_folder(results, run.run_id)) as mine:
         if not mine:
@@ -177,7 +182,7 @@ def run_under_claim(
         except (RunInterrupted, UserError):
             raise
         except Exception as error:
-            # Only the first line of the message: CUDA's go on with general advice.
+            # Keep only the first line: CUDA error messages continue with general advice.
             reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
             return _write_crash_record(run, results, reason, traceback.format_exc(), time.monotonic() - begun)
 
@@ -185,7 +190,10 @@ def run_under_claim(
 def record_worker_death(
     run: PlannedRun, results: Path, retry: RunRecord | None, reason: str, seconds: float
 ) -> RunRecord | None:
-    """Returns the record of a run whose process died, a crashed one unless it had finished; None if taken over."""
+    """Return the record of a run whose worker process died, or None if another process has taken it over.
+
+    The record is a crash unless the run had already finished.
+    """
     with claim_run(run_folder(results, run.run_id)) as mine:
         if not mine:
             return None
@@ -195,16 +203,17 @@ def record_worker_death(
 
 
 def _find_done_record(run: PlannedRun, results: Path, retry: RunRecord | None) -> RunRecord | None:
-    """Under the claim: returns the record that makes the run done, after clearing what is to be tried again.
+    """Return the record that settles the run, or None after clearing what is to be retried.
 
-    A finished one that is to be replaced stays until there is another, and so does a checkpoint on the way to that.
+    The caller must hold the claim. A finished record that is to be replaced is kept until the new one is written. The
+    checkpoint of the re-run is kept as well.
     """
     record, _ = _read_or_set_aside(results, run.run_id)
     if record and record.status == "finished" and retry and dump_record(record) == dump_record(retry):
         return None
-    if record and record.status == "finished":  # a kill between the two leaves the checkpoint beside the record
+    if record and record.status == "finished":  # left over if the process was killed after writing the record
         (run_folder(results, run.run_id) / CHECKPOINT_FILE).unlink(missing_ok=True)
-    if record and not is_done(record, run):  # it stays until there is another one: it says how the run ranks
+    if record and not is_done(record, run):  # keep the record until it is replaced: ranking needs it
         return None
     if record is None or retry is None or dump_record(record) != dump_record(retry):
         return record
@@ -214,7 +223,10 @@ def _find_done_record(run: PlannedRun, results: Path, retry: RunRecord | None) -
 
 
 def _find_record_paused_elsewhere(run: PlannedRun, results: Path) -> RunRecord | None:
-    """Returns the record that makes a run done that another process is at: it has paused and goes on there."""
+    """Return the record of a run claimed by another process if that record settles it, else None.
+
+    This is the case if the run has paused for its ranking and the other process is already resuming it.
+    """
     try:
         record = read_record(results, run.run_id)
     except UserError:
@@ -241,7 +253,7 @@ def _write_crash_record(run: PlannedRun, results: Path, reason: str, text: str, 
         status="crashed",
         reason=reason,
         config=run.config,
-        evals=before.evals if before else (),  # of a run that had paused: its rank stays what it was
+        evals=before.evals if before else (),  # a run that had paused keeps its rank
         last=None,
         best=None,
         failed=None,
@@ -253,7 +265,7 @@ def _write_crash_record(run: PlannedRun, results: Path, reason: str, text: str, 
         seconds=seconds,
         peak_memory_bytes=None,
     )
-    if before is None or before.status != "finished":  # one that was trained again keeps its result
+    if before is None or before.status != "finished":  # a crash during a re-run must not replace the finished result
         write_record(results, record)
     return record
 
@@ -267,10 +279,10 @@ SAVED_FOLDERS: dict[Literal["none", "best", "last", "all"], tuple[str, ...]] = {
 
 
 def find_missing_outputs(results: Path, run: PlannedRun, record: RunRecord, execution: Execution) -> tuple[str, ...]:
-    """Returns in words what is asked for of a finished run that is not in its folder, such as "drift", "last weights".
+    """Return the requested outputs missing from a finished run's folder, in words: "drift", "last weights", ...
 
-    Best weights of a run that diverged may never have been. Predictions, which every run leaves, are looked for only
-    where what is lacking is to be made.
+    A diverged run may never have had best weights, so they do not count as missing. Every run writes predictions, so
+    they are checked only under `complete`, where runs with missing outputs are re-run.
     """
     folder = run_folder(results, record.run_id)
     words = [
@@ -287,7 +299,10 @@ def find_missing_outputs(results: Path, run: PlannedRun, record: RunRecord, exec
 
 
 def with_recorded_probes(results: Path, run: PlannedRun) -> PlannedRun:
-    """Returns a finished run to be trained again, with the probes whose records that would otherwise remove."""
+    """Return a run with the probes already on record added to those requested.
+
+    Re-running a finished run overwrites its probe records, so they have to be recorded again.
+    """
     has = _recorded_probes(run_folder(results, run.run_id))
     return replace(
         run, probes=InLoopProbes(**{name: getattr(run.probes, name) or has.get(name) for name in PROBE_NAMES})
@@ -295,7 +310,10 @@ def with_recorded_probes(results: Path, run: PlannedRun) -> PlannedRun:
 
 
 def with_saved_weights(results: Path, run_ids: Iterable[str], execution: Execution) -> Execution:
-    """Returns an execution that also keeps the weights which training these runs again would otherwise remove."""
+    """Return the execution settings with saving extended to weights that already exist for these runs.
+
+    Re-running a run would otherwise delete them.
+    """
     folders = [run_folder(results, run_id) for run_id in run_ids]
     there = {name for name in (BEST_FOLDER, LAST_FOLDER) if any((folder / name).is_dir() for folder in folders)}
     names = there | {*SAVED_FOLDERS[execution.save]}
@@ -303,12 +321,12 @@ def with_saved_weights(results: Path, run_ids: Iterable[str], execution: Executi
 
 
 def _recorded_probes(folder: Path) -> dict[str, int]:
-    """Returns which probes of a run's training are in its folder, and every how many steps they recorded."""
+    """Return probe name -> recording interval in steps, for the training probes recorded in a run folder."""
     return {record.probe: _recording_interval(record) for record in read_probe_records(folder / PROBES_FILE)}
 
 
 def _recording_interval(record: ProbeRecord) -> int:
-    """Returns the steps between two records; the first is that of step 1, or 0."""
+    """Return the number of steps between two records. The first record is always at step 0 or 1."""
     assert isinstance(record, GradNormsRecord | DriftRecord)
     later = [step for step in record.steps if step > 1]
     return later[0] if later else 1
