@@ -1,4 +1,4 @@
-"""Run a sweep in worker processes on the devices of this machine."""
+"""Run a sweep in worker processes on this machine's devices."""
 
 import contextlib
 import multiprocessing
@@ -64,13 +64,13 @@ def run_local(
     train: TrainFunction | None = None,
     fingerprint: Callable[[RunConfig, LocalPaths], str] = data_fingerprint,
 ) -> SweepResult:
-    """Returns what became of the runs, after doing all that are left.
+    """Do all runs that are not done yet and return what became of each.
 
-    `train` (importable by name) None stands for `stableft.training.run.train`.
+    `train` must be importable by name, because workers are spawned. None: `stableft.training.run.train`.
 
     Raises:
-        UserError: what the user wrote cannot be run, or the data is not what finished runs were trained on.
-        RuntimeError: no worker can be started.
+        UserError: A run's input is invalid, or the data differs from what finished runs were trained on.
+        RuntimeError: No worker can be started.
     """
     state = read_sweep_state(results, runs)
     for sentence in state.damaged:
@@ -108,7 +108,7 @@ def _find_incomplete(
     execution: Execution,
     display: ShowEvent,
 ) -> dict[str, RunRecord]:
-    """Returns the finished runs to be trained again for what they lack; tells of all that lack something."""
+    """Return the finished runs to re-run because outputs are missing, and report all runs with missing outputs."""
     lacks = {
         run_id: words
         for run_id, record in finished.items()
@@ -123,10 +123,10 @@ def _find_incomplete(
 
 
 def resolve_devices(text: str) -> list[str]:
-    """Returns torch device names for "auto" (all GPUs, else the CPU), "cpu", or GPU numbers such as "0,1".
+    """Return torch device names for "auto" (all GPUs, else the CPU), "cpu", or GPU numbers such as "0,1".
 
     Raises:
-        UserError: the text names no device, or one that this machine does not have.
+        UserError: The text names no device, or one that this machine does not have.
     """
     if text == "cpu":
         return ["cpu"]
@@ -149,10 +149,10 @@ def resolve_devices(text: str) -> list[str]:
 
 
 def resolve_device(text: str) -> str:
-    """Returns the torch device name for "auto" (the first GPU, else the CPU), "cpu" or one such as "cuda:0".
+    """Return the torch device name for "auto" (the first GPU, else the CPU), "cpu", or a GPU such as "cuda:0".
 
     Raises:
-        UserError: the text names no device, or one that this machine does not have.
+        UserError: The text names no device, or one that this machine does not have.
     """
     if text in ("auto", "cpu"):
         return resolve_devices(text)[0]
@@ -167,7 +167,7 @@ def resolve_device(text: str) -> str:
 
 @dataclass
 class QueuedRun:
-    """A run that is still to be done; `retry` is the record that it replaces, crashed or incomplete."""
+    """A run waiting for a worker. `retry` is the crashed or incomplete record it replaces."""
 
     run: PlannedRun
     retry: RunRecord | None
@@ -177,7 +177,7 @@ class QueuedRun:
 
 @dataclass
 class WorkerSlot:
-    """A device, or a share of one, and the worker process that has it now."""
+    """A device, or a share of one, and its current worker process."""
 
     name: str
     execution: Execution
@@ -185,17 +185,17 @@ class WorkerSlot:
     connection: Connection | None = None
     ready: bool = False
     task: QueuedRun | None = None
-    begun: float | None = None  # when the worker said that it holds the claim of the task
+    begun: float | None = None  # when the worker reported that it holds the task's claim
     fruitless: int = 0
-    device_errors: int = 0  # in a row
+    device_errors: int = 0  # consecutive
     lost: bool = False
 
 
 def make_slots(devices: Sequence[str], jobs_per_device: int, execution: Execution) -> list[WorkerSlot]:
-    """Returns all slots, one job on every device before a second one on any."""
+    """Return one slot per job, ordered so that every device gets its first job before any gets a second."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    # By the options alone: were it by the runs that are left, the last runs would round their sums differently.
+    # Independent of how many runs are left: the thread count affects how floating-point sums round.
     share = int(wanted) if wanted.isdecimal() else cores // (len(devices) * jobs_per_device)
     threads = execution.threads or max(1, share)
     return [
@@ -228,15 +228,15 @@ def _summarize_runs(
 
 
 POLL_SECONDS = 0.2
-CLAIMED_RETRY_SECONDS = 1.0  # how long a run that another process is at is left alone
+CLAIMED_RETRY_SECONDS = 1.0  # wait before retrying a run that another process holds
 WORKER_EXIT_SECONDS = 5.0
-MAX_DEVICE_ERRORS = 2  # device errors in a row after which a device is given up
-MAX_FAILED_STARTS = 3  # a worker that so often in a row ended before it began a run will not do better the next time
+MAX_DEVICE_ERRORS = 2  # consecutive device errors before a device is retired
+MAX_FAILED_STARTS = 3  # consecutive workers that may die before beginning a run; more would fail the same way
 
 
 @dataclass
 class WorkerPool:
-    """The state of a sweep in its parent process."""
+    """State of a sweep in the parent process."""
 
     start: Callable[[WorkerSlot], None]
     results: Path
@@ -254,7 +254,7 @@ class WorkerPool:
 def make_worker_starter(
     results: Path, sources: LocalPaths, train: TrainFunction | None
 ) -> Callable[[WorkerSlot], None]:
-    """Returns the function that gives a slot a new worker process."""
+    """Return a function that starts a new worker process in a slot."""
     context = multiprocessing.get_context("spawn")
 
     def start(slot: WorkerSlot) -> None:
@@ -263,14 +263,14 @@ def make_worker_starter(
         slot.process = context.Process(target=run_worker, args=arguments, name=f"stableft {slot.name}")
         with sigint_blocked():
             slot.process.start()
-        theirs.close()  # so that the worker's death is the end of the file
+        theirs.close()  # so that the worker's death shows up as EOF
         slot.ready, slot.begun = False, None
 
     return start
 
 
 def run_worker_pool(pool: WorkerPool) -> None:
-    """Does the runs in the queue until none is left or the sweep is stopped; leaves no process behind."""
+    """Run the queue until it is empty or the sweep is stopped. No worker process outlives the call."""
     with collected_signals() as received:
         try:
             while any(slot.task for slot in pool.slots) or (pool.queue and not pool.stopping):
@@ -300,7 +300,7 @@ def _assign_runs(pool: WorkerPool) -> None:
 
 
 def _receive_report(pool: WorkerPool, slot: WorkerSlot) -> None:
-    """Takes one report of a worker, or its death."""
+    """Handle one report from a worker, or the worker's death."""
     assert slot.connection is not None
     try:
         word, content = slot.connection.recv()
@@ -323,13 +323,13 @@ def _receive_report(pool: WorkerPool, slot: WorkerSlot) -> None:
             _accept_record(pool, slot, task, content)
             return
         pool.show(RunEnded(slot.name, task.run, "stopped"))
-        pool.queue.appendleft(task)  # goes to another worker, unless all are stopping
+        pool.queue.appendleft(task)  # goes to the next free worker, unless the pool is stopping
         if word == "mistake":
             _stop_pool(pool, UserError(content))
 
 
 def _accept_record(pool: WorkerPool, slot: WorkerSlot, task: QueuedRun, record: RunRecord | None) -> None:
-    """Books a record, or puts a run that another process is at to the back of the queue."""
+    """Store a run's record, or requeue the run at the back if another process holds its claim."""
     if record is None:
         if not task.elsewhere:
             pool.show(RunEnded(slot.name, task.run, "elsewhere"))
@@ -346,7 +346,7 @@ def _accept_record(pool: WorkerPool, slot: WorkerSlot, task: QueuedRun, record: 
 
 
 def _retire_device(pool: WorkerPool, slot: WorkerSlot) -> None:
-    """Gives a device no more runs, so that a broken one does not turn the whole queue into crashes."""
+    """Stop assigning runs to a device, so that a broken one does not crash every run in the queue."""
     slot.lost = True
     pool.show(Notice(f"{slot.name} had {MAX_DEVICE_ERRORS} device errors in a row and gets no more runs"))
     if all(slot.lost for slot in pool.slots):
@@ -354,10 +354,10 @@ def _retire_device(pool: WorkerPool, slot: WorkerSlot) -> None:
 
 
 def _clean_up_dead_worker(pool: WorkerPool, slot: WorkerSlot) -> None:
-    """Notes the death of a worker, and what it means for the run it was at."""
+    """Handle a worker's death: record a crash of the run it was on, or requeue a run that had not begun."""
     assert slot.process is not None
     assert slot.connection is not None
-    slot.process.join()  # only then has the kernel surely freed its claim
+    slot.process.join()  # the kernel is sure to have freed its claim only after this
     slot.connection.close()
     code, task = slot.process.exitcode, slot.task
     how = f"signal {-code} ({signal.strsignal(-code)})" if code and code < 0 else f"exit code {code}"
@@ -378,7 +378,7 @@ def _clean_up_dead_worker(pool: WorkerPool, slot: WorkerSlot) -> None:
 
 
 def _react_to_signals(pool: WorkerPool, signals: int) -> None:
-    """Stops at the first signal; kills at the second, which leaves runs at the checkpoints they had before."""
+    """Stop at the first signal and kill the workers at the second, leaving runs at their last checkpoints."""
     if signals and not pool.interrupted:
         pool.interrupted = True
         pool.show(Notice("Stopping: running runs write a checkpoint; Ctrl-C again kills them."))
@@ -402,7 +402,7 @@ def _kill_workers(pool: WorkerPool) -> None:
 
 
 def _shut_down_workers(pool: WorkerPool) -> None:
-    """Lets workers leave, who have no run any more; one that is still starting or does not go is killed."""
+    """Ask idle workers to exit. Kill those that are still starting or do not exit in time."""
     for slot in pool.slots:
         _send_to_worker(slot, None)
     patience = time.monotonic() + WORKER_EXIT_SECONDS
@@ -418,20 +418,20 @@ def _shut_down_workers(pool: WorkerPool) -> None:
 
 def _send_to_worker(slot: WorkerSlot, message: Any) -> None:
     if slot.connection:
-        with contextlib.suppress(OSError):  # it is dead, and `_hear` is about to learn of it
+        with contextlib.suppress(OSError):  # it is dead; `_receive_report` will see the EOF
             slot.connection.send(message)
 
 
-EXIT_INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
+EXIT_INTERRUPTED = 130  # the exit code that shells use for Ctrl-C (128 + SIGINT)
 
 
 @contextlib.contextmanager
 def sigint_blocked() -> Iterator[None]:
-    """Blocks SIGINT while a worker is born, who inherits that: Ctrl-C must not kill it before it can ignore it."""
+    """Block SIGINT while a worker starts. It inherits the mask, so Ctrl-C cannot kill it before it ignores SIGINT."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # its first start, inside Process.start, would unblock the signal
+    resource_tracker.ensure_running()  # otherwise Process.start would start it and thereby unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -441,13 +441,13 @@ def sigint_blocked() -> Iterator[None]:
 
 @contextlib.contextmanager
 def collected_signals() -> Iterator[list[int]]:
-    """Yields a list that grows by SIGINT, SIGTERM and SIGHUP to this process; the old handlers come back."""
+    """Yield a list to which each SIGINT, SIGTERM and SIGHUP is appended. The old handlers are restored on exit."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP"):  # a connection that drops must leave checkpoints too
+    if hasattr(signal, "SIGHUP"):  # runs must also checkpoint when an SSH connection drops
         numbers.append(signal.SIGHUP)
     before = [signal.signal(number, lambda number, _: received.append(number)) for number in numbers]
     try:
@@ -465,10 +465,11 @@ RunInbox = queue.SimpleQueue[tuple[PlannedRun, RunRecord | None] | None]
 def run_worker(
     connection: Connection, results: Path, sources: LocalPaths, execution: Execution, train: TrainFunction | None
 ) -> None:
-    """Does the runs that arrive on the connection and reports on each, until told to leave.
+    """Run the runs received on the connection and report on each, until told to exit.
 
-    `train` None stands for `stableft.training.run.train`. Reports are pairs: ready, started, progress, done (a record,
-    or None for a run that another process is at), stopped, mistake (of the user), broken (cannot work at all).
+    `train` None: `stableft.training.run.train`. Reports are (word, content) pairs. The words are ready, started,
+    progress, done, stopped, mistake and broken. done carries the record, or None if another process holds the claim.
+    mistake carries the message of a UserError. broken means that the worker cannot start.
     """
     stopping = threading.Event()
     inbox: RunInbox = queue.SimpleQueue()
@@ -477,8 +478,8 @@ def run_worker(
         stopping.set()
         inbox.put(None)
 
-    # Ctrl-C goes to the whole foreground group; the parent decides. SIGTERM to this process alone means: leave the run
-    # at a checkpoint and go; the parent gives it to another worker.
+    # Ctrl-C reaches the whole foreground process group, so workers ignore it and the parent decides. SIGTERM to this
+    # process alone means: checkpoint the run and exit. The parent then gives the run to another worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -518,28 +519,30 @@ def run_worker(
 
 def _import_preload_and_train() -> tuple[PreloadFunction, TrainFunction]:
     from stableft.training.run import train
-    from stableft.training.setup import preload_inputs  # these import torch, which the parent does not
+    from stableft.training.setup import (
+        preload_inputs,  # imported here because they import torch, which the parent avoids
+    )
 
     return preload_inputs, train
 
 
 def _try_preload(load: PreloadFunction, run: PlannedRun, sources: LocalPaths) -> None:
-    """Loads what a run reads before its claim, whose folder a mistake of the user must not leave behind."""
+    """Load a run's inputs before claiming it, so that a user error does not leave an empty run folder behind."""
     try:
         load(run, sources)
     except UserError:
         raise
-    except Exception:  # it comes again under the claim, where it is recorded as a crash
+    except Exception:  # it recurs under the claim, where it is recorded as a crash
         return
 
 
 def _listen_to_parent(connection: Connection, inbox: RunInbox, stopping: threading.Event) -> None:
-    """Takes in what the parent sends, in a thread, so that the training loop asks only a flag in this process."""
+    """Receive the parent's messages in a thread, so that the training loop only has to check a flag."""
     while True:
         try:
             message = connection.recv()
         except (EOFError, OSError):
-            # The parent is gone, however it died: nobody listens, and the device must be free for whoever comes next.
+            # The parent is gone, for whatever reason. Exit at once to free the device.
             os._exit(1)
         if message == "stop":
             stopping.set()
@@ -548,9 +551,9 @@ def _listen_to_parent(connection: Connection, inbox: RunInbox, stopping: threadi
 
 
 def _throttled_progress(connection: Connection) -> Callable[[RunProgress], None]:
-    """Returns the function that reports progress a few times a second, and what is new at once.
+    """Return a callback that sends progress to the parent a few times a second.
 
-    That is a validation value, or that the run has likely failed.
+    A new validation score or a change of the failure warning is sent at once.
     """
     due, val, warned = 0.0, None, False
 
@@ -569,14 +572,15 @@ def _throttled_progress(connection: Connection) -> Callable[[RunProgress], None]
 def _send_report(connection: Connection, word: str, content: object) -> None:
     try:
         connection.send((word, content))
-    except OSError:  # as in _listen; an exception here would be recorded as a crash of the run
+    except OSError:  # the parent is gone; an exception would be recorded as a crash of the run
         os._exit(1)
 
 
 def is_device_error(record: RunRecord) -> bool:
-    """Returns whether the device or its context is unusable after a crash: so after most CUDA errors, memory apart.
+    """Return whether a crash has left the device or its context unusable.
 
-    It reads the reason, as torch has no one exception for them.
+    Most CUDA errors do; running out of memory does not. The crash reason is matched as text because torch has no single
+    exception class for these errors.
     """
     reason = (record.reason or "").lower()
     if record.status != "crashed" or "out of memory" in reason:
