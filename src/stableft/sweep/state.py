@@ -37,7 +37,7 @@ RunT = TypeVar("RunT", PlannedRun, RunRecord)
 
 @dataclass(frozen=True)
 class SweepState:
-    """State of a sweep's runs. `failed` is a subset of `finished`; `damaged` lists messages about unreadable records."""
+    """Where a sweep stands. `failed` is a subset of `finished`; `damaged` holds messages about unreadable records."""
 
     finished: tuple[RunRecord, ...]
     failed: tuple[RunRecord, ...]
@@ -97,8 +97,8 @@ def read_sweep_state(results: Path, runs: Iterable[PlannedRun], look_only: bool 
 def is_done(record: RunRecord, run: PlannedRun) -> bool:
     """Return whether a run needs no more work.
 
-    A finished or crashed record settles a run; callers handle retries of crashed runs. A paused or stopped record settles
-    it only if the run is planned to pause and has reached the evaluation at which it is ranked.
+    A finished or crashed record settles a run; callers handle retries of crashed runs. A paused or stopped record
+    settles it only if the run is planned to pause and has reached the evaluation at which it is ranked.
     """
     if record.status not in RESUMABLE_STATUSES:
         return True
