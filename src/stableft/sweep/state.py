@@ -211,7 +211,7 @@ def _find_done_record(run: PlannedRun, results: Path, retry: RunRecord | None) -
     record, _ = _read_or_set_aside(results, run.run_id)
     if record and record.status == "finished" and retry and dump_record(record) == dump_record(retry):
         return None
-    if record and record.status == "finished":  # left over if the process was killed after writing the record
+    if record and record.status == "finished":  # a kill after writing it may have left the checkpoint
         (run_folder(results, run.run_id) / CHECKPOINT_FILE).unlink(missing_ok=True)
     if record and not is_done(record, run):  # keep the record until it is replaced: ranking needs it
         return None
