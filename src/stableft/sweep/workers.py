@@ -518,10 +518,9 @@ def run_worker(
 
 
 def _import_preload_and_train() -> tuple[PreloadFunction, TrainFunction]:
+    # Imported here because they import torch, which the parent avoids.
     from stableft.training.run import train
-    from stableft.training.setup import (
-        preload_inputs,  # imported here because they import torch, which the parent avoids
-    )
+    from stableft.training.setup import preload_inputs
 
     return preload_inputs, train
 
