@@ -1,4 +1,4 @@
-"""Run a sweep in order: start runs, trials for early stopping, the rest."""
+"""Run a sweep in order: start runs, early-stopping trials, then the rest."""
 
 import shutil
 import time
@@ -27,7 +27,7 @@ from stableft.sweep.start_runs import describe_start_run, find_unusable_starts, 
 from stableft.sweep.state import RESUMABLE_STATUSES, SweepResult, group_for_ranking, read_sweep_state, unique_runs
 from stableft.sweep.workers import TrainFunction, run_local
 
-CLAIM_WAIT_SECONDS = 2.0  # seconds in which another process may leave a run that it has just paused or stopped
+CLAIM_WAIT_SECONDS = 2.0  # time for another process to release a run that it has just paused or stopped
 
 
 def run_sweep(
@@ -42,12 +42,12 @@ def run_sweep(
     train: TrainFunction | None = None,
     fingerprint: Callable[[RunConfig, LocalPaths], str] = data_fingerprint,
 ) -> SweepResult:
-    """Returns what became of a sweep's runs, after doing all that are left; takes and raises what `run_local` does."""
+    """Do all runs left in a sweep and return the outcome. Takes and raises what `run_local` does."""
     before = read_sweep_state(results, (*plan.runs, *plan.parents), look_only=True)
     old_crashes = {record.run_id for record in before.crashed}
 
     def do(runs: Iterable[PlannedRun], as_: Execution = execution) -> tuple[SweepResult, bool]:
-        """Returns what became of the runs, and whether the sweep ends here."""
+        """Return the outcome of these runs, and whether the sweep has to end here."""
         options = (retry_crashed, fail_fast, display, train, fingerprint)
         outcome = run_local(list(runs), results, plan.sources, devices, jobs_per_device, as_, *options)
         new = set(outcome.crashed) - (set() if retry_crashed else old_crashes)
@@ -60,14 +60,14 @@ def run_sweep(
         for parent in parents:
             display(Notice(f"{describe_start_run(parent, plan.runs)}, is trained first"))
         outcome, ended = do(parents, _with_start_weights_saved(execution, plan.runs, parents))
-        crashed = set(outcome.crashed)  # a run of the sweep itself as well: not again in the same breath
+        crashed = set(outcome.crashed)  # may include the sweep's own runs; do not retry them in the same sweep
     lost = _report_start_runs(parents, plan, results, display) if plan.parents else {}
     runs = [run for run in runs if run.config.start_from not in lost and run.run_id not in crashed]
     tried = [replace(run, pause_after=plan.rules[run.run_id].after) for run in runs if run.run_id in plan.rules]
     while tried and not ended:
         outcome, ended = do(tried, replace(execution, complete=False))
         records = [read_record(results, run.run_id) for run in tried]
-        if not ended and all(records):  # else another process is about to do one again
+        if not ended and all(records):  # a missing record means that another process is about to re-run it
             ends = _stop_lowest_runs([record for record in records if record], plan.rules, results, display)
             crashed = set(outcome.crashed) if retry_crashed else set()
             break
@@ -81,7 +81,7 @@ def run_sweep(
 def _with_start_weights_saved(
     execution: Execution, runs: Iterable[PlannedRun], parents: Iterable[PlannedRun]
 ) -> Execution:
-    """Returns the execution under which the weights are kept that others start from."""
+    """Return the execution settings that also save the weights from which other runs are initialized."""
     ids = {parent.run_id for parent in parents}
     starts = [run.config.start_from for run in runs if run.config.start_from]
     kept = {start.checkpoint for start in starts if start.run in ids} | ({execution.save} - {"none"})
@@ -91,8 +91,11 @@ def _with_start_weights_saved(
 def _report_start_runs(
     trained: Iterable[PlannedRun], plan: Sweep, results: Path, display: ShowEvent
 ) -> dict[StartFrom, str]:
-    """Returns from what no run can start, after telling of that and of those just trained that failed."""
-    start_runs_to_train(plan, results)  # says so if another process finished one without keeping its weights
+    """Return start weights that are unavailable -> the reason.
+
+    Reports these to the display, as well as start runs that were just trained and failed.
+    """
+    start_runs_to_train(plan, results)  # raises if another process finished one without saving its weights
     lost = find_unusable_starts(plan, results)
     for sentence in dict.fromkeys(lost.values()):
         display(Notice(sentence))
@@ -106,7 +109,7 @@ def _report_start_runs(
 def _stop_lowest_runs(
     records: Iterable[RunRecord], rules: Mapping[str, EarlyStoppingRule], results: Path, display: ShowEvent
 ) -> dict[str, EarlyStopRecord]:
-    """Returns run id -> rank of the runs that end at their trial, after writing that to their records."""
+    """Early-stop the lowest-ranked runs, update their records and return run id -> rank."""
     ends: dict[str, EarlyStopRecord] = {}
     for (_, rule), group in group_for_ranking(records, rules).items():
         lowest = select_runs_to_stop(group, rule)
@@ -125,7 +128,7 @@ def _stop_lowest_runs(
 
 
 def _stop_paused_run(record: RunRecord, results: Path) -> None:
-    """Writes the record of a stopped run, and removes its checkpoint and weights."""
+    """Write the record of an early-stopped run and delete its checkpoint and weights."""
     folder, patience = run_folder(results, record.run_id), time.monotonic() + CLAIM_WAIT_SECONDS
     while time.monotonic() < patience:
         with claim_run(folder) as mine:
