@@ -1,4 +1,4 @@
-"""Live progress of a sweep: events, estimated time left, the table on the terminal."""
+"""Live progress of a sweep: events, estimated time left, and the terminal table."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ from stableft.training.failure_watch import describe_likely_failure
 
 @dataclass(frozen=True)
 class SweepStarted:
-    """A sweep begins: what is left to do, how many runs are done or crashed already, how many run at a time."""
+    """A sweep begins: the runs left to do, counts of earlier outcomes, and the number of parallel workers."""
 
     runs: Sequence[PlannedRun]
     done: int
@@ -28,7 +28,7 @@ class SweepStarted:
 
 @dataclass(frozen=True)
 class RunStarted:
-    """A slot (a device, or a share of it) begins a run."""
+    """A slot (a device, or a share of one) begins a run."""
 
     slot: str
     run: PlannedRun
@@ -36,7 +36,7 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class ProgressReported:
-    """The run of a slot reports where it is."""
+    """The run in a slot reports its progress."""
 
     slot: str
     progress: RunProgress
@@ -44,7 +44,7 @@ class ProgressReported:
 
 @dataclass(frozen=True)
 class RunEnded:
-    """A slot leaves its run: with a record, stopped at a checkpoint, or because another process is at it."""
+    """A slot is done with its run: it has a record, stopped at a checkpoint, or is claimed by another process."""
 
     slot: str
     run: PlannedRun
@@ -54,7 +54,7 @@ class RunEnded:
 
 @dataclass(frozen=True)
 class Notice:
-    """A sentence for the user."""
+    """A message to the user."""
 
     text: str
 
@@ -70,19 +70,19 @@ ShowEvent = Callable[[SweepEvent], None]
 
 @dataclass
 class SlotState:
-    """What a slot is doing; speed is measured from the first report on, so that loading does not count."""
+    """The current run of a slot. Speed is measured from the first report on, which excludes loading time."""
 
     run: PlannedRun
     begun: float
     progress: RunProgress | None = None
-    first: tuple[float, int] | None = None  # time and step of the first report
+    first: tuple[float, int] | None = None  # (time, step) of the first report
     latest: tuple[float, int] | None = None
     warned: bool = False
 
 
 @dataclass
 class SweepProgress:
-    """All that is known about a sweep while it runs."""
+    """Everything the display knows about a running sweep."""
 
     total: int = 0
     done: int = 0
@@ -91,18 +91,20 @@ class SweepProgress:
     workers: int = 1
     left: dict[str, PlannedRun] = field(default_factory=dict)
     current: dict[str, SlotState] = field(default_factory=dict)
-    elsewhere: set[str] = field(default_factory=set)  # run ids that other processes are at
-    measured: dict[tuple, tuple[float, int]] = field(default_factory=dict)  # seconds and steps of ended runs
-    per_epoch: dict[tuple, float] = field(default_factory=dict)  # steps
+    elsewhere: set[str] = field(default_factory=set)  # run ids claimed by other processes
+    measured: dict[tuple, tuple[float, int]] = field(
+        default_factory=dict
+    )  # (seconds, steps) of ended runs by speed key
+    per_epoch: dict[tuple, float] = field(default_factory=dict)  # steps per epoch by data key
     note: str = ""
 
 
 def show_nothing(event: SweepEvent) -> None:
-    """Shows nothing."""
+    """Ignore the event."""
 
 
 def apply_event(view: SweepProgress, event: SweepEvent, now: float) -> None:
-    """Brings the view up to date with an event that was seen at `now` (seconds of any clock)."""
+    """Update the view with an event seen at `now` (seconds on any clock)."""
     match event:
         case SweepStarted():
             view.left = {run.run_id: run for run in event.runs}
@@ -120,14 +122,14 @@ def apply_event(view: SweepProgress, event: SweepEvent, now: float) -> None:
 
 
 def find_new_warning(view: SweepProgress, event: SweepEvent) -> str | None:
-    """Returns why a run has likely failed if that is news; `update` has not seen the event yet."""
+    """Return the warning that a run has likely failed, if it is new. Call this before `apply_event`."""
     if not isinstance(event, ProgressReported) or event.slot not in view.current or view.current[event.slot].warned:
         return None
     return event.progress.warning
 
 
 def estimate_seconds_left(view: SweepProgress) -> float | None:
-    """Returns the expected time until nothing is left, or None while there is nothing to compute it from."""
+    """Return the estimated seconds until the sweep is done, or None if there are no measurements yet."""
     speeds = dict(view.measured)
     for current in view.current.values():
         _add_speed(speeds, current)
@@ -197,7 +199,7 @@ def _data_key(config: RunConfig) -> tuple:
 
 
 def _expected_steps(view: SweepProgress, config: RunConfig) -> int | None:
-    """Returns how many updates a run that has not begun will take, or None if no run on its data has begun."""
+    """Return the number of updates of a run that has not begun, or None if its epoch length is still unknown."""
     length = config.schedule.length
     if length.steps is not None:
         return length.steps
@@ -206,29 +208,29 @@ def _expected_steps(view: SweepProgress, config: RunConfig) -> int | None:
 
 
 REFRESH_SECONDS = 0.25
-LINE_SECONDS = 30.0  # between lines where the output is no terminal
+LINE_SECONDS = 30.0  # between lines when the output is not a terminal
 
 
 def run_label(run: PlannedRun) -> str:
-    """Returns a run's arm, task and seed in a few words."""
+    """Return a short label with a run's arm, task and seed."""
     return f"{run.arm} {run.config.data.task} seed {seed_label(run.config)}"
 
 
 def seed_label(config: RunConfig) -> str:
-    """Returns "3", or "3/7" when the seeds for initialisation and data differ."""
+    """Return the seed as "3", or "3/7" if the `init` and `data` seeds differ."""
     seeds = config.seeds
     return str(seeds.init) if seeds.init == seeds.data else f"{seeds.init}/{seeds.data}"
 
 
 def progress_line(view: SweepProgress) -> str:
-    """Returns the sweep's standing in one line."""
+    """Return a one-line summary of the sweep's progress."""
     waiting = f", {len(view.elsewhere)} with another process" if view.elsewhere else ""
     counts = f"{view.done}/{view.total} done, {view.failed} failed, {view.crashed} crashed"
     return f"{counts}{waiting}, ETA {format_duration(estimate_seconds_left(view))}"
 
 
 def closing_line(outcome: SweepResult) -> str:
-    """Returns the last line of a sweep: what is done, and how to go on where something is left."""
+    """Return the last line of a sweep: what is done, and how to continue if runs are left."""
     done = len(outcome.finished) + len(outcome.skipped)
     total = done + len(outcome.crashed) + len(outcome.left) + len(outcome.stopped)
     line = f"{'Interrupted' if outcome.interrupted else 'Ended'}: {done} of {total} runs done"
@@ -246,7 +248,7 @@ def closing_line(outcome: SweepResult) -> str:
 
 
 def event_line(view: SweepProgress, event: SweepEvent) -> str | None:
-    """Returns the line that stands for an event where there is no terminal, or None; `view` includes the event."""
+    """Return the log line for an event when there is no terminal, or None. `view` already includes the event."""
     if isinstance(event, Notice):
         return event.text
     if isinstance(event, SweepStarted):
@@ -265,7 +267,7 @@ def event_line(view: SweepProgress, event: SweepEvent) -> str | None:
 
 
 def describe_run_status(record: RunRecord) -> str:
-    """Returns "finished", "failed", "crashed", "paused" or "stopped" with the score or the reason."""
+    """Return a run's status in words, with its score or the reason it ended."""
     if record.status == "crashed":
         return f"crashed ({record.reason})"
     if record.status == "stopped":
@@ -283,14 +285,14 @@ def describe_run_status(record: RunRecord) -> str:
 
 
 def warning_line(view: SweepProgress, event: SweepEvent, warning: str) -> str:
-    """Returns the line about a run that has likely failed."""
+    """Return the line that says that a run has likely failed."""
     assert isinstance(event, ProgressReported)
     return f"{run_label(view.current[event.slot].run)}: {warning}"
 
 
 @contextmanager
 def open_display(live: bool | None = None) -> Iterator[ShowEvent]:
-    """Yields the function that shows events: a live table if `live` (None: on a terminal), else plain lines."""
+    """Yield the function that shows events: in a live table if `live` (None: on a terminal), else as lines."""
     if live is None:
         live = sys.stdout.isatty()
     if live:
@@ -338,7 +340,7 @@ def _open_live_table() -> Iterator[ShowEvent]:
 
 
 def _permanent_line(event: SweepEvent) -> str | None:
-    """Returns what stays on the screen above the table: notes, failures and crashes."""
+    """Return the line to keep on screen above the table (notices, failures and crashes), or None."""
     if isinstance(event, Notice):
         return event.text
     if isinstance(event, RunEnded) and event.record and (event.record.failed or event.record.status == "crashed"):
