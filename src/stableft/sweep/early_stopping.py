@@ -1,7 +1,7 @@
-"""Early stopping of seeds: start many, stop the lowest, continue the rest (Dodge et al. 2020).
+"""Early-stop seeds: start many, stop the lowest-ranked, continue the rest (Dodge et al. 2020).
 
-All runs of a sweep that differ in nothing but their seeds are compared at the first evaluation after a share of their
-steps. It depends on their scores there alone which ones end, not on what is done or in which order.
+Runs that differ only in their seeds are compared at the first evaluation after a given share of their steps. Which
+runs stop depends only on their scores there, not on the order in which they are executed.
 """
 
 import math
@@ -13,22 +13,22 @@ from stableft.records.run_record import EarlyStopRecord, EvalPoint, RunRecord
 
 
 def setting_key(config: RunConfig) -> str:
-    """Returns a key that is equal for runs that differ in nothing but their seeds."""
+    """Return a key shared by all runs that differ only in their seeds."""
     return config.model_copy(update={"seeds": Seeds(init=0, data=0)}).run_id
 
 
 def find_ranking_eval(record: RunRecord, after: float) -> EvalPoint | None:
-    """Returns a run's first evaluation at or after that share of its steps, None if it ended (or is) before."""
+    """Return the first evaluation at or after this share of a run's steps, or None if there is none (yet)."""
     return next(
         (point for point in record.evals if has_reached_share(record.config, point.step, point.epoch, after)), None
     )
 
 
 def select_runs_to_stop(records: Iterable[RunRecord], rule: EarlyStoppingRule) -> dict[str, EarlyStopRecord]:
-    """Returns run id -> rank of those of the runs of one setting that end, the share `lowest` of them, rounded down.
+    """Return run id -> rank of the runs to stop: the share `lowest` of one setting's runs, rounded down.
 
-    NaN is lowest, as is a run that diverged before; of equal scores that of the higher seed (`init`, then `data`).
-    Runs that crashed before it have no rank.
+    NaN ranks lowest, and so does a run that diverged before this evaluation. Of equal scores, the higher seed (`init`,
+    then `data`) ranks lower. Runs that crashed before this evaluation are not ranked.
     """
     ranked = []
     for record in records:
@@ -46,7 +46,7 @@ def select_runs_to_stop(records: Iterable[RunRecord], rule: EarlyStoppingRule) -
 
 
 def as_stopped_early(record: RunRecord, stop: EarlyStopRecord) -> RunRecord:
-    """Returns the record of a paused run that is not to go on."""
+    """Return a paused run's record, marked as early-stopped."""
     metric = record.config.selection_metric
     reason = (
         f"stopped early as hopeless: validation {metric} {stop.score:.4f} after step {stop.step} ranks {stop.rank} of "
