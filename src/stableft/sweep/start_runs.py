@@ -1,4 +1,4 @@
-"""Runs that are trained first because others start from their weights (Z sec. 7.1)."""
+"""Start runs: runs trained first because others are initialized from their weights (Z sec. 7.1)."""
 
 import math
 from collections.abc import Iterable
@@ -13,12 +13,12 @@ from stableft.sweep.state import read_sweep_state, unique_runs
 
 
 def start_runs_to_train(plan: Sweep, results: Path, retry_crashed: bool = False) -> tuple[PlannedRun, ...]:
-    """Returns the runs that others start from and that are to be done, where one of those has not finished.
+    """Return the start runs that still have to be trained for unfinished runs of the sweep.
 
-    Those that crashed are among them if they are tried again.
+    Crashed start runs are included only with `retry_crashed`.
 
     Raises:
-        UserError: what a run is to start from is there, but its weights are gone or do not fit, or is not planned.
+        UserError: The weights of a start run that has finished or is not in the plan are missing or do not fit.
     """
     planned, needed = {parent.run_id: parent for parent in plan.parents}, {}
     state = read_sweep_state(results, (*plan.runs, *plan.parents), look_only=True)
@@ -36,9 +36,9 @@ def start_runs_to_train(plan: Sweep, results: Path, retry_crashed: bool = False)
 
 
 def find_unusable_starts(plan: Sweep, results: Path, retry_crashed: bool = False) -> dict[StartFrom, str]:
-    """Returns from what unfinished runs cannot start though the sweep has done it, and a sentence why.
+    """Return start weights that unfinished runs need but cannot get -> a sentence that says why.
 
-    It crashed (and is not tried again), or it is finished and its weights were never finite.
+    Either the start run crashed and is not retried, or it finished without ever having finite weights.
     """
     state = read_sweep_state(results, (*plan.runs, *plan.parents), look_only=True)
     records = {record.run_id: record for record in (*state.finished, *state.crashed)}
@@ -59,14 +59,14 @@ def find_unusable_starts(plan: Sweep, results: Path, retry_crashed: bool = False
 
 
 def _never_had_finite_weights(record: RunRecord, start: StartFrom) -> bool:
-    """Returns whether a finished run never had finite weights of that kind."""
+    """Return whether a finished run never had finite weights of the kind that `start` names."""
     if record.reason is None:
         return False
     return start.checkpoint == "last" or not any(p.step > 0 and math.isfinite(p.val_loss) for p in record.evals)
 
 
 def describe_start_run(parent: PlannedRun, runs: Iterable[PlannedRun]) -> str:
-    """Returns in words which run that is, and how many of `runs` start from it."""
+    """Return a phrase that names the start run and how many of `runs` are initialized from it."""
     config = parent.config
     starts = [run.config.start_from for run in unique_runs(runs).values() if run.config.start_from]
     count = sum(start.run == parent.run_id for start in starts)
