@@ -1,4 +1,4 @@
-"""Estimate time, memory and disk of a sweep from short timed trials; nothing is kept."""
+"""Estimate a sweep's time, memory and disk use from short timed trials. Nothing is saved."""
 
 import time
 from collections.abc import Mapping
@@ -29,28 +29,28 @@ from stableft.training.evaluate import evaluate
 from stableft.training.setup import RunSetup, batch_indices, prepare_run
 from stableft.training.step import TrainState, learning_rate, train_on_batch
 
-TIMED_STEPS = 4  # timed, after one that is not
-HISTORY_LINE_BYTES = 90  # bytes a training step leaves
-FIXED_BYTES_PER_RUN = 8_000  # of config, record and evaluations
+TIMED_STEPS = 4  # after one untimed warm-up step
+HISTORY_LINE_BYTES = 90  # training history on disk per step
+FIXED_BYTES_PER_RUN = 8_000  # config, record and evaluations
 
 
 @dataclass(frozen=True)
 class RunCost:
-    """The cost of one run of an arm on a task: seconds on the device, bytes of memory and of files."""
+    """Cost of one run of an arm on a task: device seconds, bytes of memory and bytes on disk."""
 
     steps: int
     seconds: float
     memory: int
-    kept: int  # bytes that stay
-    checkpoint: int  # bytes while it is under way
+    kept: int  # bytes on disk after the run
+    checkpoint: int  # bytes on disk during the run
 
 
 @dataclass(frozen=True)
 class ArmEstimate:
-    """An arm on a task: how many runs, how many of them left, and what one costs (None: nothing is left).
+    """Runs of an arm on a task, how many are left, and the cost of one (None: nothing is left).
 
-    `paused` of them wait at a checkpoint at the same time, until those that look hopeless are stopped; `saved` is the
-    share of the work that is not done then.
+    `paused` runs wait at a checkpoint at the same time until the lowest-ranked are early-stopped. `saved` is the share
+    of the work that early stopping saves.
     """
 
     arm: str
@@ -64,23 +64,19 @@ class ArmEstimate:
 
 @dataclass(frozen=True)
 class SweepEstimate:
-    """The cost of what is left of a sweep; `at_once` runs at a time. `damaged`: records that will be done again."""
+    """Cost of the rest of a sweep with `at_once` parallel runs. `damaged` lists records whose runs will be re-run."""
 
     lines: tuple[ArmEstimate, ...]
     damaged: tuple[str, ...]
     device: str
     at_once: int
-    first: tuple[str, ...] = ()  # which runs are trained first as others start from them, and which cannot be
+    first: tuple[str, ...] = ()  # sentences on start runs: those trained first and those that are unavailable
 
 
 def estimate_sweep(
     sweep: Sweep, results: Path, execution: Execution, at_once: int, retry_crashed: bool = False
 ) -> SweepEstimate:
-    """Returns what the runs of a sweep that are not done would cost; one run at a time is measured.
-
-    Raises:
-        UserError: data, model or config cannot be used.
-    """
+    """Return the estimated cost of a sweep's unfinished runs. Each trial is timed alone on the device."""
     state = read_sweep_state(results, (*sweep.runs, *sweep.parents), look_only=True)
     planned = unique_runs((*sweep.runs, *sweep.parents))
     done = [
@@ -105,7 +101,10 @@ def estimate_sweep(
     for (arm, task), runs in groups.items():
         left = unique_runs(run for run in runs if run.run_id not in counted)
         counted |= left.keys()
-        key = (_cost_key(runs[0].config), runs[0].arm == START_ARM)  # the weights of these are kept
+        key = (
+            _cost_key(runs[0].config),
+            runs[0].arm == START_ARM,
+        )  # start runs keep their weights, so they need more disk
         if left and key not in costs:
             costs[key] = _measure_cost(runs[0], results, sweep, execution)
         ruled = [
@@ -119,9 +118,9 @@ def estimate_sweep(
 
 
 def _known_early_stops(sweep: Sweep, records: Mapping[str, RunRecord], held: set[str]) -> tuple[set[str], set[str]]:
-    """Returns the ids of runs that end as hopeless, and of all whose rank is known.
+    """Return the ids of runs known to be early-stopped, and of all runs whose rank is known.
 
-    As when the sweep runs: a rank is known when all runs of a setting have come to the trial of the present rule.
+    As in the sweep itself, ranks are known once all runs of a setting have reached the trial of the current rule.
     """
     ends, ranked = set(), set()
     runs = [run for run in unique_runs(sweep.runs).values() if run.run_id in sweep.rules.keys() - held]
@@ -138,7 +137,7 @@ def _known_early_stops(sweep: Sweep, records: Mapping[str, RunRecord], held: set
 
 
 def render_estimate(estimated: SweepEstimate) -> str:
-    """Returns the estimate as a table and a sentence."""
+    """Return the estimate as a table followed by a summary."""
     rows: list[TextRow] = [("arm", "task", "runs", "left", "steps a run", "time a run", "peak memory")]
     for line in estimated.lines:
         cost = line.cost
@@ -166,20 +165,22 @@ def render_estimate(estimated: SweepEstimate) -> str:
 
 
 def _cost_key(config: RunConfig) -> str:
-    """Returns what decides a run's cost: all but seeds and learning rate."""
+    """Return a key of everything that determines a run's cost, i.e. the config without seeds and learning rate."""
     values = config.model_dump(mode="json", exclude={"seeds": True, "optimizer": {"lr"}})
     return canonical_json(values)
 
 
 def _measure_cost(run: PlannedRun, results: Path, sweep: Sweep, execution: Execution) -> RunCost:
-    config = run.config.model_copy(update={"start_from": None})  # it costs the same, and may not be there yet
+    config = run.config.model_copy(
+        update={"start_from": None}
+    )  # the cost is the same, and the start weights may not exist yet
     job, state = prepare_run(replace(run, config=config), results, sweep.sources, execution)
     if run.arm == START_ARM and execution.save == "none":
         execution = replace(execution, save="last")
     step_seconds = _measure_step_seconds(job, state)
     row_seconds = _measure_row_seconds(job, state)
     test = len(job.splits.test) if job.splits.test else 0
-    # Test rows are run through once for every new best; at most at each evaluation, and once at the end.
+    # The test rows are evaluated at every new best, i.e. at most at each evaluation, and once at the end.
     evaluated = len(job.evaluate_at) * (len(job.splits.val) + test) + test
     weights = sum(p.numel() * p.element_size() for p in state.model.parameters())
     outputs = 8 * (len(job.splits.val) + test) * job.config.task.n_outputs
@@ -194,7 +195,7 @@ def _measure_cost(run: PlannedRun, results: Path, sweep: Sweep, execution: Execu
 
 
 def _measure_step_seconds(job: RunSetup, state: TrainState) -> float:
-    """Returns the time of an update, the first one left out."""
+    """Return the mean seconds of one update, excluding the first (warm-up)."""
     start = time.perf_counter()
     for i in range(TIMED_STEPS + 1):
         if i == 1:
@@ -209,7 +210,7 @@ def _measure_step_seconds(job: RunSetup, state: TrainState) -> float:
 
 
 def _measure_row_seconds(job: RunSetup, state: TrainState) -> float:
-    """Returns the time that evaluation takes for a row, from about two batches spread over the validation rows."""
+    """Return the seconds to evaluate one row, measured on about two batches spread over the validation rows."""
     val = job.splits.val
     chosen = np.linspace(0, len(val) - 1, min(len(val), 2 * job.config.evaluation.batch_size)).astype(np.int64)
     lengths = np.diff(val.offsets)[chosen]
