@@ -19,12 +19,12 @@ from stableft.sweep.start_runs import describe_start_run
 def check_sweep_inputs(
     runs: Sequence[PlannedRun], sources: LocalPaths, parents: Iterable[PlannedRun] = ()
 ) -> dict[str, str]:
-    """Returns the fingerprint of the data rows by run id, after looking at every data set and model of the runs.
+    """Check every data set and model of the runs and return run id -> fingerprint of its data rows.
 
-    `parents` are looked at last: what is wrong with both is better told of the run that the user asked for.
+    `parents` are checked last, so that a problem they share with a run is reported for the run the user asked for.
 
     Raises:
-        UserError: data or a model's config.json cannot be read, or does not fit what a run wants of it.
+        UserError: The data or a model's config.json cannot be read, or does not fit a run's config.
     """
     fingerprints: dict[str, str] = {}
     by_data: dict[str, str] = {}
@@ -73,7 +73,7 @@ def _check_model(config: RunConfig, sources: LocalPaths) -> None:
 
 
 def _check_weight_files(name: str, folder: Path) -> None:
-    """Looks at the heads of a folder's weight files: a broken download or a Git LFS pointer shows there."""
+    """Check the headers of a folder's weight files, which reveals broken downloads and Git LFS pointers."""
     for index in folder.glob("*.index.json"):
         try:
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
@@ -91,7 +91,7 @@ def _check_weight_files(name: str, folder: Path) -> None:
 
 
 def _read_model_config(config: RunConfig, sources: LocalPaths) -> dict:
-    """Returns the model's config.json, from its folder, the hub's cache or the hub."""
+    """Return the model's config.json from its folder, the hub cache or the hub."""
     model = config.model
     if model.sha256:
         path = str(sources.paths[model.sha256] / "config.json")
