@@ -1,6 +1,6 @@
-"""Who works on a run: an operating-system lock on a file in the run's folder.
+"""Claim a run for one process, by an operating-system lock on a file in the run's folder.
 
-The kernel frees the lock when the process that holds it dies, however it dies, so no claim is ever stale.
+The kernel frees the lock when its process dies, however it dies, so claims are never stale.
 """
 
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ CLAIM_FILE = "claim.lock"
 
 @contextmanager
 def claim_run(folder: Path) -> Iterator[bool]:
-    """Yields True while this process alone may work on the run, or at once False if another one does.
+    """Yield True while this process alone may work on the run, or False at once if another process holds the claim.
 
-    With the claim come the temporary files of dead writers, which are removed.
+    Taking the claim also removes temporary files left by dead writers.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / CLAIM_FILE)
@@ -25,8 +25,8 @@ def claim_run(folder: Path) -> Iterator[bool]:
     except Timeout:
         yield False
         return
-    # The file is never unlinked: a process that has opened it but not yet locked it would then lock a file without a
-    # name, while a third creates and locks a new one, and both would believe that the run is theirs.
+    # Never unlink the lock file. A process that has opened but not yet locked it would then lock the unlinked inode,
+    # while a third process creates and locks a new file, and both would believe that they hold the claim.
     try:
         for leftover in folder.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
