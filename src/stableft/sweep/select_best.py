@@ -1,4 +1,4 @@
-"""`stableft choose`: the best setting of each grid by mean validation score, and a sweep file of those chosen."""
+"""`stableft choose`: select each grid's best setting by mean validation score, and write a sweep file of these."""
 
 import itertools
 import math
@@ -34,40 +34,40 @@ from stableft.text import TextRow, align_columns
 
 @dataclass(frozen=True)
 class TriedSetting:
-    """A setting, and the validation scores of its finished runs as fractions; NaN: the run diverged."""
+    """A setting with the validation scores (fractions) of its finished runs. NaN: the run diverged."""
 
     point: SweepPoint
     scores: tuple[float, ...]
     crashed: int
-    stopped: int  # early, as hopeless
+    stopped: int  # early-stopped
 
     @property
     def left(self) -> int:
-        """How many runs have no end of any kind yet."""
+        """Number of runs that have neither finished, crashed nor been early-stopped."""
         return len(self.point.runs) - len(self.scores) - self.crashed - self.stopped
 
     @property
     def mean(self) -> float:
-        """The mean score; NaN if there is none, or if one run diverged."""
+        """Mean score. NaN if there are no scores or if any run diverged."""
         return statistics.fmean(self.scores) if self.scores else math.nan
 
     @property
     def deviation(self) -> float | None:
-        """The standard deviation of the scores (ddof 1); None if there are too few."""
+        """Standard deviation of the scores (ddof 1). None with fewer than two scores, or if any run diverged."""
         return statistics.stdev(self.scores) if len(self.scores) > 1 and not math.isnan(self.mean) else None
 
 
 @dataclass(frozen=True)
 class GridSearch:
-    """What one arm tried on one task with one model, in the grid's order; a single setting is no search."""
+    """The settings of one arm on one task with one model, in grid order. A single setting is not a search."""
 
     tried: tuple[TriedSetting, ...]
 
     @property
     def best(self) -> TriedSetting:
-        """The setting with the highest mean; of equal ones the first."""
+        """The setting with the highest mean; the first of equal ones."""
         known = [tried for tried in self.tried if not math.isnan(tried.mean)]
-        # With few validation rows ties are common, and rounding must not break them.
+        # Ties are common with few validation rows. Floating-point error must not break them.
         return max(known, key=lambda tried: round(tried.mean, 12), default=self.tried[0])
 
 
@@ -79,13 +79,13 @@ def choose_settings(
     report_seeds: str | None = None,
     allow_missing: bool = False,
 ) -> str:
-    """Writes the sweep file of the chosen settings, and returns what every setting scored.
+    """Write a sweep file of the chosen settings and return a table of all settings' scores.
 
-    `out` is, if not given, the sweep's file name with `-chosen`, in the current folder. `seeds` are those that the
-    sweep was loaded with in place of its own, `report_seeds` those of the written file.
+    `out` defaults to the sweep's file name plus `-chosen`, in the current folder. `seeds` are the seeds that replaced
+    the sweep's own when it was loaded. `report_seeds` are the seeds of the written file.
 
     Raises:
-        UserError: runs are missing, there is nothing to choose, or `out` cannot be written.
+        UserError: Runs are missing, there is nothing to choose, or `out` cannot be written.
     """
     if report_seeds is not None:
         parse_seeds(report_seeds, "--report-seeds")
@@ -99,10 +99,10 @@ def choose_settings(
 
 
 def collect_grid_searches(sweep: Sweep, records: Iterable[RunRecord]) -> list[GridSearch]:
-    """Returns what the arms of a sweep tried, in the file's order, with the scores that the records hold.
+    """Return the grid searches of a sweep's arms, in file order, with scores from the records.
 
-    A run's score is the validation score of the reported metric, at the checkpoint that its config reports. Grid
-    points that are the same runs (of which `--set` overrules the difference) count once.
+    A run's score is the reported metric on the validation rows, at the checkpoint that its config reports. Grid points
+    that `--set` makes identical count once.
     """
     by_id: dict[str, RunRecord] = {}
     for record in records:
@@ -127,11 +127,11 @@ def _score_setting(point: SweepPoint, by_id: dict[str, RunRecord]) -> TriedSetti
 
 
 def check_grid_searches(sweep: Sweep, searches: list[GridSearch], allow_missing: bool) -> None:
-    """Looks at whether every search has a best setting.
+    """Check that every search has a best setting.
 
     Raises:
-        UserError: none is a search, runs are missing (of which some settings may be with `allow_missing`), or every
-            setting of a search has a diverged run.
+        UserError: No arm has a search, runs are missing, or a search has no best setting. With `allow_missing`, runs
+            may be missing. A search has no best setting if each of its settings has a diverged run or no finished run.
     """
     real = [search for search in searches if len(search.tried) > 1]
     if not real:
@@ -153,7 +153,7 @@ def check_grid_searches(sweep: Sweep, searches: list[GridSearch], allow_missing:
 
 
 def render_grid_searches(searches: list[GridSearch]) -> str:
-    """Returns a line for each setting tried, the chosen ones marked, and how they were compared."""
+    """Return a table with one line per setting, the chosen ones marked, and notes on the comparison."""
     rows: list[TextRow] = [("arm", "task", "model", "setting", "validation score", "n", "mean", "std", "")]
     same_rows = []
     for search in searches:
@@ -166,7 +166,7 @@ def render_grid_searches(searches: list[GridSearch]) -> str:
             diverged = sum(math.isnan(score) for score in tried.scores)
             remark = f"{diverged} diverged" if diverged and searched else remark
             rows.append((*_row_labels(tried), *_score_cells(tried), remark))
-    if len({row[2] for row in rows}) == 2:  # the heading and one model for all
+    if len({row[2] for row in rows}) == 2:  # the header plus a single model: drop the column
         rows = [(*row[:2], *row[3:]) for row in rows]
     notes = [
         "mean and std over seeds, in percent, on validation rows; chosen is the highest mean, of equal ones the first",
@@ -204,7 +204,7 @@ def _search_label(search: GridSearch) -> str:
 
 
 def _choice_line(search: GridSearch) -> str:
-    """Returns one line about a choice, for the head of the written file."""
+    """Return a one-line summary of a choice, for the header of the written file."""
     score, n, mean, deviation = _score_cells(search.best)
     arm, task, _, setting = _row_labels(search.best)
     return f"{arm}, {task}: {setting} ({score}: mean {mean}, std {deviation}, n {n}; of {len(search.tried)} settings)"
@@ -212,19 +212,20 @@ def _choice_line(search: GridSearch) -> str:
 
 CHOSEN_MARK = "chosen by `stableft choose`"
 YAML_MAP_TAG = "tag:yaml.org,2002:map"
-ArmEntry = dict[str, Any]  # one arm of the written file
+ArmEntry = dict[str, Any]  # an arm of the written file
 
 
 def write_chosen_sweep(
     sweep: Sweep, chosen: Sequence[SweepPoint], notes: Iterable[str], out: Path, seeds: str | None
 ) -> int:
-    """Writes a sweep of the chosen points, with these seeds or else their own, and returns its number of runs.
+    """Write a sweep of the chosen points and return its number of runs.
 
-    An arm becomes several of the same name where its tasks differ in what was chosen. Files and folders stay as they
-    were written if they lie so seen from the new file, and become absolute else.
+    `seeds` None: the arms keep their own seeds. An arm is split into several of the same name if its tasks differ in
+    the chosen setting. Paths are kept as written if they resolve to the same file from the new file's folder.
+    Otherwise they are made absolute.
 
     Raises:
-        UserError: `out` is no place for it, or a setting cannot stand in a sweep file.
+        UserError: `out` is not a usable path, or a setting cannot be expressed in a sweep file.
     """
     check_chosen_sweep_path(sweep, out)
     for point in chosen:
@@ -253,7 +254,7 @@ def write_chosen_sweep(
 
 
 def check_chosen_sweep_path(sweep: Sweep, out: Path) -> None:
-    """Raises UserError if `out` cannot be the new file, or is a file that this command did not write."""
+    """Raise UserError if `out` is not a usable path, or exists and was not written by this command."""
     if out.is_dir() or out.suffix != ".yaml":
         raise UserError(f"--out {out}: give the name of a file that ends in .yaml")
     if not out.parent.is_dir():
@@ -268,7 +269,10 @@ def _group_by_arm(points: Sequence[SweepPoint]) -> Iterable[list[SweepPoint]]:
 
 
 def _arm_entries(points: list[SweepPoint], sweep: Sweep, folder: Path, seeds: str | None) -> list[ArmEntry]:
-    """Returns one arm's chosen points as arms: one for each model and setting, or fewer where all models agree."""
+    """Return the arm entries for one arm's chosen points.
+
+    There is one entry per model and setting. If all models agree on the settings, they share entries.
+    """
     by_model: dict[str, list[SweepPoint]] = {}
     for point in points:
         by_model.setdefault(repr(point.model), []).append(point)
@@ -311,7 +315,7 @@ def _arm_entry(
 
 
 def _portable_task(task: Any, config: RunConfig, sweep: Sweep, folder: Path) -> Any:
-    """Returns a task as a sweep file has it, the files of the user's own found from that folder."""
+    """Return a task as written in a sweep file, with the user's own files resolvable from `folder`."""
     own = config.data.own
     if own is None:
         return config.data.task
@@ -337,18 +341,18 @@ def _portable_recipe(name: str, sweep: Sweep, folder: Path) -> str:
 
 
 def _portable_path(written: str | None, path: Path, folder: Path) -> str:
-    """Returns what was written if it leads to `path` from this folder, and the absolute path else."""
+    """Return the path as written if it leads to `path` from `folder`, else the absolute path."""
     found = find_file(written, (folder,)) if written else None
     return written if written and found and found.resolve() == path.resolve() else str(path.resolve())
 
 
 def _sweep_file_content(entries: list[ArmEntry]) -> dict[str, Any]:
-    """Returns a sweep file's content, with what most arms have in common at the top."""
+    """Return the content of a sweep file, with values that most arms share moved to the top level."""
     keys = [key for key in ("task", "model", "seeds", EARLY_STOPPING_KEY) if all(key in entry for entry in entries)]
     shared = {key: _most_common([entry[key] for entry in entries]) for key in keys}
     first = entries[0]["set"]
     same = {key for key in first if all(key in e["set"] and e["set"][key] == first[key] for e in entries)}
-    if len(entries) == 1:  # what was chosen is easier to find in its arm
+    if len(entries) == 1:  # a single arm shows its chosen settings in place
         same = set()
     arms = []
     for entry in entries:
@@ -364,11 +368,11 @@ def _most_common(values: list) -> Any:
 
 
 class _BlockMapping(dict):
-    """A mapping whose keys each have a line."""
+    """A mapping dumped with one key per line."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes equal values out instead of pointing at the first, lists indented, and 2.0e-5 for 2.0e-05."""
+    """YAML dumper without aliases, with indented lists, and with floats written as 2.0e-5 rather than 2.0e-05."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
