@@ -92,9 +92,7 @@ class SweepProgress:
     left: dict[str, PlannedRun] = field(default_factory=dict)
     current: dict[str, SlotState] = field(default_factory=dict)
     elsewhere: set[str] = field(default_factory=set)  # run ids claimed by other processes
-    measured: dict[tuple, tuple[float, int]] = field(
-        default_factory=dict
-    )  # (seconds, steps) of ended runs by speed key
+    measured: dict[tuple, tuple[float, int]] = field(default_factory=dict)  # (seconds, steps) of ended runs
     per_epoch: dict[tuple, float] = field(default_factory=dict)  # steps per epoch by data key
     note: str = ""
 
@@ -147,6 +145,7 @@ def estimate_seconds_left(view: SweepProgress) -> float | None:
         total *= run.pause_after or 1
         seconds, count = speeds.get(_speed_key(run.config), (overall, 1))
         waits.append(max(0, total - (progress.step if progress else 0)) * seconds / count)
+    # Evenly shared work, but never less than the longest single run.
     return max([sum(waits) / max(1, min(view.workers, len(waits))), *waits])
 
 
