@@ -104,7 +104,7 @@ def estimate_sweep(
         key = (
             _cost_key(runs[0].config),
             runs[0].arm == START_ARM,
-        )  # start runs keep their weights, so they need more disk
+        )  # start runs also save their weights
         if left and key not in costs:
             costs[key] = _measure_cost(runs[0], results, sweep, execution)
         ruled = [
@@ -171,9 +171,7 @@ def _cost_key(config: RunConfig) -> str:
 
 
 def _measure_cost(run: PlannedRun, results: Path, sweep: Sweep, execution: Execution) -> RunCost:
-    config = run.config.model_copy(
-        update={"start_from": None}
-    )  # the cost is the same, and the start weights may not exist yet
+    config = run.config.model_copy(update={"start_from": None})  # costs the same; the start weights may not exist yet
     job, state = prepare_run(replace(run, config=config), results, sweep.sources, execution)
     if run.arm == START_ARM and execution.save == "none":
         execution = replace(execution, save="last")
