@@ -101,10 +101,7 @@ def estimate_sweep(
     for (arm, task), runs in groups.items():
         left = unique_runs(run for run in runs if run.run_id not in counted)
         counted |= left.keys()
-        key = (
-            _cost_key(runs[0].config),
-            runs[0].arm == START_ARM,
-        )  # start runs also save their weights
+        key = (_cost_key(runs[0].config), runs[0].arm == START_ARM)  # start runs also save their weights
         if left and key not in costs:
             costs[key] = _measure_cost(runs[0], results, sweep, execution)
         ruled = [
