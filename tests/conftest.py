@@ -16,6 +16,15 @@ from stableft.config.run_config import RunConfig
 os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # processes that tests start import `support` too
 DATA = FILES
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark nightly tests as slow too, so that -m "not slow" leaves them out."""
+    for item in items:
+        if item.get_closest_marker("nightly"):
+            item.add_marker(pytest.mark.slow)
+
+
 VALUES = {
     "data": {
         "task": "rte",
