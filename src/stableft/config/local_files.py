@@ -1,4 +1,4 @@
-"""Models and data files on this machine: what a name in a sweep file refers to, and the hash of its contents."""
+"""Resolve names in config files to local models and data files, and hash their contents."""
 
 import functools
 import hashlib
@@ -13,25 +13,25 @@ from stableft.errors import UserError, did_you_mean
 
 WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
 TOKENIZER_PATTERNS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-MODEL_FILE_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin")  # all that loading may read
+MODEL_FILE_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin")  # all that loading reads
 DATA_FILE_FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
 CUSTOM_TASK_KEYS = ("name", "format", "train", "validation", "test", "text", "label", "labels", "metric", "metrics")
 
 
 def shipped_configs() -> Path:
-    """Returns the package's own configs: beside the source in a checkout, inside the package when installed."""
+    """Return the folder of shipped configs: inside the package if installed, beside src in a checkout."""
     inside = Path(__file__).parents[1] / "configs"
     return inside if inside.is_dir() else Path(__file__).parents[3] / "configs"
 
 
 def find_config(path: str | Path, kind: str, wanted: Callable[[str], bool], folder: str = "") -> Path:
-    """Returns a config file, which may be one of the package's own, such as configs/rte.yaml or rte.
+    """Return the path of a config file, which may be a shipped one such as configs/rte.yaml or rte.
 
-    `kind` says what it is; those of its kind are in the folders of configs whose name is `wanted`, and are known by
-    their bare names in `folder`.
+    `kind` names the kind of file in the error message. `wanted` tells from a folder's name whether to suggest its
+    files. Files in the subfolder `folder` of the shipped configs can be given by bare name.
 
     Raises:
-        UserError: there is none; the message names the nearest.
+        UserError: no such file; the message suggests the closest name.
     """
     own = shipped_configs()
     name = str(path).removeprefix("configs/")
@@ -44,26 +44,28 @@ def find_config(path: str | Path, kind: str, wanted: Callable[[str], bool], fold
 
 
 def config_name(path: Path) -> str:
-    """Returns the name of a config file: its path below configs without the ending."""
+    """Return the name of a config file: its path below the shipped configs, or else its stem."""
     own = shipped_configs()
     root = own if path.resolve().is_relative_to(own.resolve()) else path.parent
     return str(path.resolve().relative_to(root.resolve()).with_suffix(""))
 
 
 def find_file(name: str, folders: tuple[Path, ...]) -> Path | None:
-    """Returns the first of `folders / name` that exists; an absolute name stands for itself."""
+    """Return the first existing path `folder / name`, or None; an absolute `name` ignores `folders`."""
     try:
         path = Path(name).expanduser()
         return next((folder / path for folder in folders if (folder / path).exists()), None)
-    except (OSError, RuntimeError):  # a name too long for the system; the home of an unknown user
+    except (OSError, RuntimeError):  # name too long for the OS; `~user` of an unknown user
         return None
 
 
 def locate_model(name: Any, folders: tuple[Path, ...], where: str) -> tuple[dict[str, str], Path | None]:
-    """Returns the `model` settings of a folder (label and hash, and its path) or a hub name (name and revision).
+    """Return the `model` settings, and the folder if the model is local.
+
+    The settings are label and hash for a folder, name and revision (default "main") for a hub model.
 
     Raises:
-        UserError: it is neither, or the folder holds no model.
+        UserError: `name` is neither, or the folder lacks a config, weights or a tokenizer.
     """
     if not isinstance(name, str) or not name:
         raise UserError(f"{where}: model: {name!r} must be a folder or a hub name")
@@ -84,7 +86,7 @@ def _check_model_folder(name: str, folder: Path, where: str) -> None:
         raise UserError(f"{where}: model: folder {name!r} holds no model: it has no config.json")
     if not any(True for pattern in WEIGHT_PATTERNS for _ in folder.glob(pattern)):
         raise UserError(f"{where}: model: folder {name!r} has no weights (model.safetensors or pytorch_model.bin)")
-    # Without these files transformers makes up a tokenizer that knows no word, and says nothing.
+    # Without these files transformers silently creates a tokenizer with an empty vocabulary.
     if not any(True for pattern in TOKENIZER_PATTERNS for _ in folder.glob(pattern)):
         raise UserError(f"{where}: model: folder {name!r} has no tokenizer (tokenizer.json or vocab.txt)")
 
@@ -92,12 +94,12 @@ def _check_model_folder(name: str, folder: Path, where: str) -> None:
 def locate_custom_task(
     task: dict[str, Any], folders: tuple[Path, ...], where: str, inner: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[str, dict, dict[str, Path]]:
-    """Returns name, `data.own` settings, and paths by hash of a task that the user describes.
+    """Return the name, `data.own` settings, and file paths by SHA-256 of a user-provided task.
 
-    `where` says where it was written, `inner` where each of its keys was.
+    `where` is the location of the task in the sweep, for error messages; `inner` is that of each of its keys.
 
     Raises:
-        UserError: a key is missing or unknown, or a file is not there.
+        UserError: missing or unknown key, name of a built-in task, missing file, or unknown file format.
     """
     for key in task:
         if key not in CUSTOM_TASK_KEYS:
@@ -109,7 +111,7 @@ def locate_custom_task(
             raise UserError(f"{where}: task: key {key!r} is missing")
     if not isinstance(task["name"], str):
         raise UserError(f"{inner.get('name', where)}: task: name: {task['name']!r} must be text; quotes make it so")
-    if task["name"] in TASKS:  # its scores would be set beside the papers' own
+    if task["name"] in TASKS:  # its scores would be compared with the papers' scores
         at = inner.get("name", where)
         raise UserError(f"{at}: task: name: {task['name']!r} is a task that stableft knows; give yours another name")
     if ("metric" in task) == ("metrics" in task):
@@ -137,19 +139,19 @@ def locate_custom_task(
 
 
 def file_digest(path: Path) -> str:
-    """Returns the SHA-256 of a file."""
+    """Return the SHA-256 of a file, cached until its size or modification time changes."""
     status = path.stat()
     return _cached_file_digest(path, status.st_size, status.st_mtime_ns)
 
 
 def model_folder_digest(folder: Path) -> str:
-    """Returns one SHA-256 over names and contents of the files of a model folder that loading may read."""
+    """Return a SHA-256 over the names and contents of the files in a model folder that loading may read."""
     files = sorted({path for pattern in MODEL_FILE_PATTERNS for path in folder.glob(pattern) if path.is_file()})
     lines = [f"{file_digest(path)}  {path.name}\n" for path in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-@functools.cache  # size and time are part of the key, so that a changed file is read again
+@functools.cache  # size and mtime are part of the cache key, so a changed file is hashed again
 def _cached_file_digest(path: Path, size: int, time_ns: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -159,7 +161,7 @@ assert set(CUSTOM_TASK_KEYS) - {"name", "metric"} == set(CustomTask.model_fields
 
 
 def check_results_folder(results: Path) -> None:
-    """Raises UserError if `results` is no place for a folder."""
+    """Raise UserError if `results` or its nearest existing parent is a file."""
     there = next((path for path in (results, *results.parents) if path.exists()), results)
     if there.exists() and not there.is_dir():
         raise UserError(f"--results {results}: {there} is a file, not a folder")

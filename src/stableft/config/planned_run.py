@@ -1,7 +1,7 @@
 """A planned run, the local files it needs, and how to execute it.
 
-Nothing here changes a number by intent. What may change the last bits (device, threads, micro-batch) is stated in
-the record, and an unfinished run is resumed only under the same values.
+Nothing here is meant to affect results. Device, threads and micro-batch may change the last bits, so they are
+recorded, and an unfinished run is resumed only with the same values.
 """
 
 import os
@@ -14,7 +14,7 @@ from stableft.config.run_config import RunConfig
 
 @dataclass(frozen=True)
 class InLoopProbes:
-    """What is recorded while a run trains, each every so many steps (None: not), without changing a number of it."""
+    """Probes recorded during training, each with its interval in steps (None: off); they do not affect results."""
 
     grad_norms: int | None = None
     drift: int | None = None
@@ -28,9 +28,10 @@ NO_PROBES = InLoopProbes()
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep: its config, and the names of the arm (a table's row) and recipe it came from.
+    """One run of a sweep: its config, and the names of its arm (a table row) and recipe.
 
-    `pause_after` is a share of its steps: the run ends at its first evaluation from there on, with a checkpoint.
+    `pause_after` is a fraction of the run's steps: the run pauses with a checkpoint at the first evaluation at or
+    after that point.
     """
 
     arm: str
@@ -45,14 +46,14 @@ class PlannedRun:
 
 
 def default_cache_folder() -> Path:
-    """Returns the folder for tokenised data: $STABLEFT_CACHE, else stableft in the user's cache folder."""
+    """Return the cache folder for tokenized data: $STABLEFT_CACHE, or else stableft in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("STABLEFT_CACHE") or Path(base) / "stableft")
 
 
 @dataclass(frozen=True)
 class LocalPaths:
-    """Where on this machine the inputs lie: `paths` maps the SHA-256 in a config to a model folder or data file."""
+    """Local paths of the inputs: `paths` maps a SHA-256 in a config to a model folder or data file."""
 
     data_dir: Path | None = None
     cache_dir: Path = field(default_factory=default_cache_folder)
@@ -61,26 +62,29 @@ class LocalPaths:
 
 @dataclass(frozen=True)
 class Execution:
-    """How one run is executed. `checkpoint_every` counts steps; None: at evaluations, within 2 % of the time."""
+    """How to execute a run.
+
+    `checkpoint_every` is in steps; None: checkpoint at evaluations, using at most 2 % of the time.
+    """
 
     device: str = "cpu"  # "cpu", "cuda:0", ...
-    threads: int | None = None  # of the CPU; None: as torch chooses
-    micro_batch: int | None = None  # rows at once; None: the whole batch
+    threads: int | None = None  # CPU threads; None: torch's default
+    micro_batch: int | None = None  # rows per forward pass; None: the whole batch
     checkpoint_every: int | None = None
     save: Literal["none", "best", "last", "all"] = "none"
-    complete: bool = False  # finished runs that lack the weights or probes asked for are trained again
+    complete: bool = False  # re-run finished runs that lack requested weights or probes
 
 
 @dataclass(frozen=True)
 class RunProgress:
-    """Where a run is. `val` is the latest validation value of the metric that selects the best checkpoint."""
+    """Progress of a run. `val` is the latest validation score by the metric that selects the best checkpoint."""
 
     step: int
     total: int
     loss: float | None = None
     val: float | None = None
-    warning: str | None = None  # why the run has likely failed
+    warning: str | None = None  # why the run has probably failed
 
 
-class RunInterrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop and left a checkpoint
-    """A run stopped at a step boundary because it was asked to; running it again goes on from there."""
+class RunInterrupted(Exception):  # noqa: N818 - not an error: stopped on request, with a checkpoint
+    """A run stopped at a step boundary on request; running it again resumes it."""

@@ -1,4 +1,4 @@
-"""Recipes: complete settings of one way to fine-tune, and how a run deviates from its recipe."""
+"""Recipes: complete settings for a fine-tuning method, and how a run deviates from its recipe."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,37 +22,40 @@ from stableft.config.settings import (
 from stableft.config.yaml_file import YamlDocument, load_yaml
 from stableft.errors import UserError, did_you_mean
 
-# What a recipe leaves open: data, model and seeds.
+# Not set by a recipe alone: data, model and seeds.
 KEYS_LEFT_OPEN = ("data.task", "data.own", "model.name", "model.revision", "model.sha256", "seeds.init", "seeds.data")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe file: settings for any task, and those that win over them for one (Z Table 6)."""
+    """A recipe: settings for all tasks, and per-task overrides (Z Table 6)."""
 
     name: str
     settings: Settings
     by_task: dict[str, Settings]
 
     def for_task(self, task: str) -> Settings:
-        """Returns the settings of a run on that task."""
+        """Return the settings for a run on `task`."""
         return self.settings | self.by_task.get(task, {})
 
 
 def load_recipe(name: str, folders: tuple[Path, ...] = (), where: str = "") -> Recipe:
-    """Returns a recipe, which `find_recipe` finds.
+    """Return the recipe with that name; see `find_recipe` for where it is looked up.
 
     Raises:
-        UserError: there is no such recipe, or it is no mapping of a run's keys.
+        UserError: no such recipe, or it has unknown settings.
     """
     return read_recipe(find_recipe(name, folders, where))
 
 
 def find_recipe(name: str, folders: tuple[Path, ...] = (), where: str = "") -> Path:
-    """Returns the file of a recipe: beside the sweep, in ./configs/recipes, or the package's own.
+    """Return the path of a recipe file.
+
+    A bare name is looked up in the `recipes` subfolder of each of `folders`, last folder first, then in
+    ./configs/recipes and the shipped recipes. A name that ends in .yaml is a path relative to one of `folders`.
 
     Raises:
-        UserError: there is no such recipe.
+        UserError: no such recipe.
     """
     places = (
         *(folder / "recipes" for folder in reversed(folders)),
@@ -67,10 +70,10 @@ def find_recipe(name: str, folders: tuple[Path, ...] = (), where: str = "") -> P
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Returns the recipe of a file.
+    """Return the recipe in a file.
 
     Raises:
-        UserError: it is no mapping of a run's keys, or its `by_task` none of tasks to such mappings.
+        UserError: unknown setting, or `by_task` does not map known tasks to settings.
     """
     document = load_yaml(path)
     if not isinstance(document.data, dict) or "by_task" not in document.data:
@@ -90,14 +93,15 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Returns the package's own recipes by name."""
+    """Return the paths of the shipped recipes by name."""
     return {path.stem: path for path in sorted((shipped_configs() / "recipes").glob("*.yaml"))}
 
 
 def describe_deviations(config: RunConfig, recipe: str, own: Mapping[str, Any] = MappingProxyType({})) -> list[str]:
-    """Returns in words how a run departs from the package's recipe of that name; its data and seeds do not count.
+    """Return descriptions of how a run deviates from the shipped recipe of that name, ignoring its data and seeds.
 
-    `own` are dotted settings that an experiment has beyond the recipe's, and that are no departure.
+    Empty if there is no such shipped recipe. `own` are an experiment's dotted settings on top of the recipe, which do
+    not count as deviations.
     """
     if recipe not in shipped_recipes():
         return []
@@ -110,14 +114,14 @@ def describe_deviations(config: RunConfig, recipe: str, own: Mapping[str, Any] =
         theirs, ours = _lookup(reference, key), _lookup(actual, key)
         if key == "model.name" and config.model.name != settings[key].value:
             found.append(f"model {config.model.name}, not {settings[key].value}")
-        elif theirs != ours and (theirs or ours or not key.startswith("reinit.")):  # there 0 and false are none
+        elif theirs != ours and (theirs or ours or not key.startswith("reinit.")):  # for reinit, 0 and false mean none
             found.append(f"{key} {describe_value(ours)}, not {describe_value(theirs)}")
     return found
 
 
 @cache
 def _read_shipped_recipe(path: Path) -> Recipe:
-    """Returns a recipe of the package, which a report compares hundreds of runs with."""
+    """Return a shipped recipe, cached because a report compares hundreds of runs with it."""
     return read_recipe(path)
 
 
@@ -131,7 +135,7 @@ def _complete_recipe(settings: Settings, config: RunConfig) -> RunConfig:
 
 
 def _resolve_start_run(start: dict[str, Any], identity: Settings) -> dict[str, str]:
-    """Returns the run that a package's recipe starts from, as a sweep with its model trains it first."""
+    """Return the `start_from` value of a shipped recipe: the parent run that a sweep with this model would train."""
     own = collect_settings(YamlDocument("", start.get("set") or {}, {}))
     model = {key: setting for key, setting in identity.items() if key.startswith("model.")}
     chosen = {"data.task": start["task"], "seeds.init": start["seed"], "seeds.data": start["seed"]}

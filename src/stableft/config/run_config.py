@@ -1,7 +1,7 @@
-"""One run is one frozen `RunConfig`: everything that can change a number, nothing else.
+"""The frozen `RunConfig` of a run: everything that can affect its results, and nothing else.
 
-Defaults live in the recipe files, not here: a field without a default must be written there. A field added later
-must have the default None, meaning "as before it existed", so that ids of earlier runs do not change.
+Defaults live in the recipe files, not here: a recipe must set every field that has no default. A field added later
+must default to None, meaning "behave as before the field existed", so that existing run ids do not change.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
 class ConfigSection(BaseModel):
-    """A section of a config: frozen, strict about types, closed to unknown keys, free of NaN and infinity."""
+    """Base of all config sections: frozen and strictly typed; rejects unknown keys, NaN and infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-    example: ClassVar[str] = ""  # if there is one, `set` and `grid` assign it as one value, never key by key
+    example: ClassVar[str] = ""  # if non-empty, `set` and `grid` assign the section as a whole, not by key
 
 
 class CustomTask(ConfigSection):
-    """A user's own data set: files by content hash, so that equal files are equal computations."""
+    """A user-provided data set. Files are identified by content hash, so identical files give identical run ids."""
 
     example: ClassVar[str] = "{name: ..., train: ..., validation: ..., text: ..., label: ...}"
     format: Literal["csv", "tsv", "jsonl"]
@@ -38,7 +38,7 @@ class CustomTask(ConfigSection):
     test: Sha256 | None = None
     text: tuple[str, ...] = Field(min_length=1, max_length=2)
     label: str
-    labels: tuple[str, ...] = ()  # class ids in this order; empty: regression
+    labels: tuple[str, ...] = ()  # in class id order; empty: regression
     metrics: tuple[Metric, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -55,41 +55,44 @@ class CustomTask(ConfigSection):
 
 
 class DataConfig(ConfigSection):
-    """Which rows, in which split, as which tokens."""
+    """Training and evaluation rows, how they are split, and how they are tokenized."""
 
     task: str
     own: CustomTask | None = None
-    split: Literal["dev", "heldout"]  # M: report on the dev set. Z sec. 3: half of it (1k training rows) validates
-    train_rows: Count | None  # None: all; else a class-balanced sample of that size
+    split: Literal["dev", "heldout"]  # M: report on dev. Z sec. 3: validate on half of dev (or 1k training rows)
+    train_rows: Count | None  # None: all; otherwise the size of a class-balanced sample
     sample_seed: Seed | None
     max_length: Annotated[int, Field(ge=8)]
     pad_to_max: bool
-    segment_ids: bool  # False: token_type_ids all zero, as M's released code runs
+    segment_ids: bool  # False: token_type_ids are all zero, as in M's released code
 
 
 class ModelStructure(ConfigSection):
-    """Where a family that stableft has no row for keeps its parts: dotted paths below the model of transformers."""
+    """Dotted paths of the parts of a transformers model, for a family that stableft does not know."""
 
     example: ClassVar[str] = "{blocks: [distilbert.transformer.layer], embeddings: [distilbert.embeddings]}"
-    blocks: tuple[str, ...] = Field(min_length=1)  # module lists, the lowest block first
+    blocks: tuple[str, ...] = Field(min_length=1)  # module lists, lowest block first
     embeddings: tuple[str, ...] = ()
     pooler: str | None = None
 
 
 class ModelConfig(ConfigSection):
-    """Which pre-trained weights, and how they are run."""
+    """The pre-trained checkpoint and how the model is run."""
 
-    name: str  # a hub name, or the label of a local folder
-    revision: str | None = None  # of a hub name
-    sha256: Sha256 | None = None  # of a local folder's contents
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None  # None: as the checkpoint says
+    name: str  # hub name, or label of a local folder
+    revision: str | None = None  # hub models only
+    sha256: Sha256 | None = None  # hash of a local folder's contents; local models only
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None  # None: the checkpoint's value
     attention: Literal["eager", "sdpa"]
-    head: Literal["stock", "paper"] | None = None  # paper: Z's own, where a family's differs from transformers'
+    head: Literal["stock", "paper"] | None = None  # paper: Z's head, for families where it differs from transformers'
     structure: ModelStructure | None = None
 
 
 class StartFrom(ConfigSection):
-    """An intermediate task (Phang et al. 2018; Z sec. 7.1): the weights of a finished run, not the pre-trained ones."""
+    """Initialize from a finished run instead of the pre-trained checkpoint.
+
+    This is intermediate-task training (Phang et al. 2018; Z sec. 7.1).
+    """
 
     example: ClassVar[str] = "{recipe: zhang, task: mnli, seed: 0} or {run: ID, checkpoint: best}"
     run: RunId
@@ -97,7 +100,10 @@ class StartFrom(ConfigSection):
 
 
 class Reinit(ConfigSection):
-    """Re-initialisation of the pooler and the top `blocks` (Z sec. 5); with the embeddings, training from scratch."""
+    """Re-initialize the pooler and the top `blocks` blocks (Z sec. 5).
+
+    Re-initializing the embeddings too amounts to training from scratch.
+    """
 
     pooler: bool
     blocks: Annotated[int, Field(ge=0)]
@@ -105,20 +111,21 @@ class Reinit(ConfigSection):
 
 
 class Mixout(ConfigSection):
-    """Weights of Linear modules, replaced by what they were at the start with probability `p` (Z sec. 7.1).
+    """Mixout: replace weights of Linear modules by their initial values with probability `p` (Z sec. 7.1).
 
-    `granularity`: every `parameter` for itself (Lee et al. 2020) or all that read one input feature, a `column` of the
-    weight (the released code). `scope`: every `linear`, or those with a dropout between the last Linear and them.
+    `granularity`: draw independently per `parameter` (Lee et al. 2020), or per `column` of the weight, i.e. per input
+    feature (the released code). `scope`: every `linear` module, or only those with a dropout between the preceding
+    Linear and them.
     """
 
     p: Annotated[float, Field(ge=0, le=1)]
-    target: Literal["pretrained"]  # of what a run draws anew (head, re-initialised blocks): the draw
+    target: Literal["pretrained"]  # for freshly drawn weights (head, re-initialized blocks): the draw
     granularity: Literal["parameter", "column"]
     scope: Literal["linear", "after_dropout"]
 
 
 class OptimizerConfig(ConfigSection):
-    """AdamW, its bias correction a switch."""
+    """AdamW with optional bias correction."""
 
     lr: Positive
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
@@ -127,14 +134,14 @@ class OptimizerConfig(ConfigSection):
     eps_placement: Literal["before_correction", "after_correction"] | None
     weight_decay: Annotated[float, Field(ge=0)]
     decay_order: Literal["before", "after"] | None
-    no_decay: tuple[str, ...]  # parameters whose name contains one of these are not decayed
+    no_decay: tuple[str, ...]  # substrings of the names of parameters without weight decay
     clip_norm: Positive | None
-    decay_towards: Literal["zero", "pretrained"] | None = None  # pretrained: the weights at the start (Z sec. 7.1)
-    decay_head: bool | None = None  # towards its draw, where the encoder decays towards the pre-trained weights
-    llrd: Annotated[float, Field(gt=0, le=1)] | None = None  # a block's learning rate over that of the block above
+    decay_towards: Literal["zero", "pretrained"] | None = None  # pretrained: the initial weights (Z sec. 7.1)
+    decay_head: bool | None = None  # with `pretrained`: also decay the head, towards its initial draw
+    llrd: Annotated[float, Field(gt=0, le=1)] | None = None  # learning rate of a block over that of the block above
 
     def normalized(self) -> Self:
-        """Returns the config with every field that has no effect set to None."""
+        """Return a copy in which fields that have no effect take one fixed value, mostly None."""
         changes: dict[str, Any] = {} if self.bias_correction else {"eps_placement": None}
         if self.weight_decay == 0:
             changes |= {"decay_order": None, "no_decay": ()}
@@ -148,7 +155,7 @@ class OptimizerConfig(ConfigSection):
 
 
 class ExactlyOne(ConfigSection):
-    """A setting with several ways to give it, of which one is given."""
+    """Base of sections in which exactly one field must be set."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -159,7 +166,7 @@ class ExactlyOne(ConfigSection):
 
 
 class TrainingLength(ExactlyOne):
-    """Length of training, in epochs or in optimizer steps."""
+    """Length of training, in epochs or optimizer steps."""
 
     example: ClassVar[str] = "{epochs: 3} or {steps: 800}"
     epochs: Count | None = None
@@ -167,16 +174,16 @@ class TrainingLength(ExactlyOne):
 
 
 class ScheduleConfig(ConfigSection):
-    """How many examples an update sees, how many updates there are, and their learning rate."""
+    """Batch size, length of training, and learning-rate warm-up."""
 
     length: TrainingLength
     batch_size: Count
-    warmup: Annotated[float, Field(ge=0, le=1)] | None  # share of all updates
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None  # in place of the share (Z Table 6)
+    warmup: Annotated[float, Field(ge=0, le=1)] | None  # fraction of all optimizer steps
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None  # alternative to `warmup` (Z Table 6)
 
 
 class Cadence(ExactlyOne):
-    """When to evaluate: so many times a run (Z) or about so many times an epoch and at its end (M)."""
+    """Evaluation frequency: `times` per run (Z), or about `per_epoch` times an epoch including its end (M)."""
 
     example: ClassVar[str] = "{times: 10} or {per_epoch: 3}"
     times: Count | None = None
@@ -184,24 +191,24 @@ class Cadence(ExactlyOne):
 
 
 class EvaluationConfig(ConfigSection):
-    """When to evaluate, which checkpoint is best, and which one is reported."""
+    """When to evaluate, how to select the best checkpoint, and which checkpoint to report."""
 
     every: Cadence
     at_start: bool
-    select_by: tuple[Metric, ...] = Field(min_length=1)  # the first that is one of the task's metrics
+    select_by: tuple[Metric, ...] = Field(min_length=1)  # the first that is among the task's metrics
     report: Literal["last", "best"]
     batch_size: Count
 
 
 class Seeds(ConfigSection):
-    """`init` draws the head (and re-drawn blocks); `data` the batch order and dropout (Z App. B)."""
+    """`init` seeds the head and re-initialized blocks; `data` seeds batch order and dropout (Z App. B)."""
 
     init: Seed
     data: Seed
 
 
 class RunConfig(ConfigSection):
-    """The whole truth about one run."""
+    """The complete config of a fine-tuning run."""
 
     data: DataConfig
     model: ModelConfig
@@ -216,12 +223,12 @@ class RunConfig(ConfigSection):
 
     @property
     def run_id(self) -> str:
-        """16 hex digits, equal for equal computations: fields without an effect do not count."""
+        """16 hex digits, equal for identical computations: fields that have no effect are ignored."""
         return hashlib.sha256(canonical_json(_identifying_values(self)).encode()).hexdigest()[:16]
 
     @property
     def task(self) -> TaskSpec:
-        """The facts about this run's data set, the user's own included."""
+        """The task of this run, whether built in or user-provided."""
         own = self.data.own
         if own is None:
             return find_task(self.data.task)
@@ -229,17 +236,17 @@ class RunConfig(ConfigSection):
 
     @property
     def reported_split(self) -> Literal["val", "test"]:
-        """Where tables read the score: a held-out test split where there is one, else the validation split."""
+        """Split whose score tables show: the held-out test split if there is one, otherwise the validation split."""
         held_out = self.data.split == "heldout" or (self.data.own is not None and self.data.own.test is not None)
         return "test" if held_out else "val"
 
     @property
     def selection_metric(self) -> str:
-        """The validation metric that decides which checkpoint is best."""
+        """Validation metric that selects the best checkpoint."""
         return next((m for m in self.evaluation.select_by if m in self.task.metrics), self.task.metric)
 
     def normalized(self) -> Self:
-        """Returns the config with every field that has no effect set to None."""
+        """Return a copy in which fields that have no effect take one fixed value, mostly None."""
         values = self.model_dump()
         values["optimizer"] = self.optimizer.normalized().model_dump()
         if self.model.sha256 is not None:
@@ -270,7 +277,7 @@ class RunConfig(ConfigSection):
 
 
 def check_switches(optimizer: OptimizerConfig) -> None:
-    """Raises ValueError if a switch is on and what it switches is not said."""
+    """Raise ValueError if an optimizer option is enabled without the setting it depends on."""
     if optimizer.bias_correction and optimizer.eps_placement is None:
         raise ValueError("optimizer.eps_placement must be set when optimizer.bias_correction is true")
     if optimizer.weight_decay and optimizer.decay_order is None:
@@ -280,7 +287,7 @@ def check_switches(optimizer: OptimizerConfig) -> None:
 
 
 def check_warmup(schedule: ScheduleConfig) -> None:
-    """Raises ValueError unless the warm-up is given in one way, and is no longer than training."""
+    """Raise ValueError unless warm-up is given in exactly one way and is no longer than training."""
     if schedule.warmup is None and schedule.warmup_steps is None:
         raise ValueError("schedule.warmup must be set when schedule.warmup_steps is null")
     if schedule.warmup is not None and schedule.warmup_steps is not None:
@@ -293,13 +300,13 @@ def check_warmup(schedule: ScheduleConfig) -> None:
 
 
 def canonical_json(value: Any) -> str:
-    """Returns JSON that is equal for equal values: sorted keys, no spaces, shortest floats."""
+    """Return JSON that is identical for equal values: sorted keys, no spaces, shortest floats."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def _identifying_values(config: RunConfig) -> dict:
     values = config.normalized().model_dump(mode="json")
-    del values["evaluation"]["report"]  # both scores are stored, whichever is reported
+    del values["evaluation"]["report"]  # both scores are stored, so the reported one does not matter
     if config.model.sha256:
         del values["model"]["name"]
     if config.data.own:
@@ -308,7 +315,7 @@ def _identifying_values(config: RunConfig) -> dict:
 
 
 def without_none(value: Any) -> Any:
-    """Returns the value with all keys left out, at any depth, that have the value None."""
+    """Return the value without dict keys whose value is None, in nested dicts too."""
     if isinstance(value, dict):
         return {key: without_none(item) for key, item in value.items() if item is not None}
     return value
@@ -318,31 +325,34 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class PretrainInput(ConfigSection):
-    """The toy language's own, or a file or folder by content hash; a user writes `toylang` or a path."""
+    """A pre-training input: the toy language, or a file or folder by content hash.
+
+    Users write `toylang` or a path.
+    """
 
     example: ClassVar[str] = "folder"
     name: str
-    sha256: Sha256 | None = None  # None: of the toy language
+    sha256: Sha256 | None = None  # None: the toy language
 
 
 class CorpusConfig(ConfigSection):
-    """How much text there is, and how much of it is never trained on."""
+    """Size of the corpus, and the fraction that is held out."""
 
-    pairs: Count | None = None  # of passages that the toy language gives, held-out ones included; None for files
-    held_out: Share  # of the documents of files, of the pairs of the toy language
-    seed: Seed  # draws the toy corpus, which documents or pairs are held out, and their masks
+    pairs: Count | None = None  # toy-language passage pairs, including held-out ones; None for files
+    held_out: Share  # fraction of documents (files) or pairs (toy language)
+    seed: Seed  # seeds the toy corpus, the held-out choice and the held-out masks
 
 
 class MaskingConfig(ConfigSection):
-    """Which tokens are to be found out, and what stands in their place (BERT: 0.15, of which 0.8 and 0.1)."""
+    """Which tokens to predict and how to corrupt them (BERT: share 0.15, masked 0.8, random 0.1)."""
 
-    share: Share  # of a row's tokens without special ones, rounded, at least one
-    masked: Annotated[float, Field(ge=0, le=1)]  # of these: [MASK]
-    random: Annotated[float, Field(ge=0, le=1)]  # of these: any token but special ones; the rest stay as they are
+    share: Share  # of a row's non-special tokens; rounded, at least one token
+    masked: Annotated[float, Field(ge=0, le=1)]  # fraction of these replaced by [MASK]
+    random: Annotated[float, Field(ge=0, le=1)]  # fraction replaced by a random non-special token; the rest are kept
 
 
 class PretrainEvaluationConfig(ConfigSection):
-    """When the held-out loss is taken."""
+    """When to compute the held-out loss."""
 
     every: Cadence
     at_start: bool
@@ -350,26 +360,26 @@ class PretrainEvaluationConfig(ConfigSection):
 
 
 class PretrainConfig(ConfigSection):
-    """The whole truth about one pre-training."""
+    """The complete config of a pre-training run."""
 
     text: PretrainInput
     vocabulary: PretrainInput
     corpus: CorpusConfig
     max_length: Annotated[int, Field(ge=8)]
     family: str
-    model: dict[str, Any]  # the values of the family's own config class in transformers
+    model: dict[str, Any]  # values of the family's config class in transformers
     attention: Literal["eager", "sdpa"]
     masking: MaskingConfig
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     evaluation: PretrainEvaluationConfig
     precision: Literal["fp32", "fp16", "bf16"]
-    seeds: Seeds  # `init` draws the weights; `data` the batch order, the masks and dropout
-    start_from: PretrainInput | None = None  # a masked-language model of the same architecture; None: fresh weights
+    seeds: Seeds  # `init` seeds the weights; `data` seeds batch order, masks and dropout
+    start_from: PretrainInput | None = None  # masked-language model of the same architecture; None: from scratch
 
     @property
     def run_id(self) -> str:
-        """16 hex digits, equal for equal computations: labels of files and fields without an effect do not count."""
+        """16 hex digits, equal for identical computations: file labels and fields that have no effect are ignored."""
         values = self.normalized().model_dump(mode="json")
         for key in ("text", "vocabulary", "start_from"):
             if values[key] and values[key]["sha256"]:
@@ -377,7 +387,7 @@ class PretrainConfig(ConfigSection):
         return hashlib.sha256(canonical_json(without_none(values)).encode()).hexdigest()[:16]
 
     def normalized(self) -> Self:
-        """Returns the config with every field that has no effect set to None."""
+        """Return a copy in which fields that have no effect take one fixed value, mostly None."""
         changes: dict[str, Any] = {"optimizer": self.optimizer.normalized()}
         if self.text.sha256:
             changes["corpus"] = self.corpus.model_copy(update={"pairs": None})
@@ -398,11 +408,11 @@ class PretrainConfig(ConfigSection):
         return self
 
 
-SHARE_TOLERANCE = 1e-9  # of a share: 0.3 of 10 epochs are 3
+SHARE_TOLERANCE = 1e-9  # floating-point slack: 0.3 of 10 epochs must be 3
 
 
 def has_reached_share(config: RunConfig, step: int, epoch: float, after: float) -> bool:
-    """Returns whether an evaluation comes at or after that share of a run's steps."""
+    """Return whether an evaluation is at or after the fraction `after` of training."""
     length = config.schedule.length
     share = epoch / length.epochs if length.epochs else step / (length.steps or 1)
     return share >= after - SHARE_TOLERANCE

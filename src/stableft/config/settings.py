@@ -1,4 +1,4 @@
-"""Settings with their origin: dotted keys that keep file and line until they become a `RunConfig`."""
+"""Settings by dotted key, which keep their file and line for error messages until they become a `RunConfig`."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,14 +14,14 @@ from stableft.errors import UserError, did_you_mean
 
 
 class Setting(NamedTuple):
-    """A value and where it was written, such as "configs/rte.yaml:7" or "--set"; `inner` says it of its own keys."""
+    """A value and its origin, such as "configs/rte.yaml:7" or "--set"; `inner` has the origin of each nested key."""
 
     value: Any
     where: str
     inner: Mapping[str, str] = MappingProxyType({})
 
 
-Settings = dict[str, Setting]  # dotted key of a leaf -> setting
+Settings = dict[str, Setting]  # by dotted key of a leaf
 
 
 Leaves = dict[str, type[ConfigSection] | None]
@@ -29,7 +29,10 @@ ConfigT = TypeVar("ConfigT", bound=ConfigSection)
 
 
 def find_leaves(part: type[ConfigSection], prefix: str = "") -> Leaves:
-    """Returns the dotted keys of all leaves; a leaf that is a Part assigned as a whole maps to its class."""
+    """Return the dotted keys of all leaves.
+
+    A section that is only assigned as a whole is a leaf too and maps to its class; other leaves map to None.
+    """
     found: Leaves = {}
     for name, field in part.model_fields.items():
         kinds = [k for k in (field.annotation, *get_args(field.annotation)) if isinstance(k, type)]
@@ -42,7 +45,7 @@ def find_leaves(part: type[ConfigSection], prefix: str = "") -> Leaves:
 
 
 RUN_CONFIG_LEAVES = find_leaves(RunConfig)
-# Settings that a sweep key makes: written as a setting they would be overruled, or name other weights.
+# Settings determined by a sweep key: set directly, they would be overridden or would name different weights.
 SWEEP_KEY_OF_SETTING = {
     "data.task": "task",
     "data.own": "task",
@@ -54,10 +57,10 @@ SWEEP_KEY_OF_SETTING = {
 
 
 def collect_settings(document: YamlDocument, key: KeyPath = (), leaves: Leaves = RUN_CONFIG_LEAVES) -> Settings:
-    """Returns the settings of a mapping in a YAML document, whose keys may be nested, dotted, or both.
+    """Return the settings in the mapping at `key` of a YAML document; keys may be nested, dotted, or both.
 
     Raises:
-        UserError: a key is none of `leaves` (a run's) or their sections.
+        UserError: a key is unknown or set twice, or a section has no keys.
     """
     value = document.data
     for part in key:
@@ -84,10 +87,10 @@ def _collect_into(
 
 
 def settings_of_key(dotted: str, value: Any, where: str, leaves: Leaves = RUN_CONFIG_LEAVES) -> Settings:
-    """Returns the settings of one key, a leaf or a section, which all come from the same place.
+    """Return the settings given by one key, a leaf or a section, all with the origin `where`.
 
     Raises:
-        UserError: the key is none of `leaves` (a run's) or their sections.
+        UserError: unknown key.
     """
     check_setting_key(dotted, where, leaves)
     found = collect_settings(YamlDocument(where, {dotted: value}, {}), leaves=leaves)
@@ -95,10 +98,10 @@ def settings_of_key(dotted: str, value: Any, where: str, leaves: Leaves = RUN_CO
 
 
 def parse_set_options(sets: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yields key and value of `--set KEY=VALUE` texts.
+    """Yield the key and parsed value of each `--set KEY=VALUE` string.
 
     Raises:
-        UserError: there is no equals sign, or the value is not YAML.
+        UserError: no equals sign, or the value is not YAML.
     """
     for text in sets:
         key, equals, value = text.partition("=")
@@ -108,10 +111,10 @@ def parse_set_options(sets: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 
 def reject_sweep_keys(settings: Settings, owners: Sequence[str] = ("task", "model", "seeds")) -> Settings:
-    """Returns the settings, none of which may be one that a sweep key among `owners` makes.
+    """Return `settings` unchanged after checking that no sweep key among `owners` determines any of them.
 
     Raises:
-        UserError: one is.
+        UserError: a setting is determined by such a sweep key.
     """
     for key, setting in settings.items():
         if SWEEP_KEY_OF_SETTING.get(key) in owners:
@@ -122,7 +125,7 @@ def reject_sweep_keys(settings: Settings, owners: Sequence[str] = ("task", "mode
 
 
 def check_setting_key(dotted: str, where: str, leaves: Leaves = RUN_CONFIG_LEAVES) -> None:
-    """Raises UserError unless the key is a leaf or a section of a run's config, or of another with these `leaves`."""
+    """Raise UserError unless `dotted` is a leaf, or a section that contains leaves."""
     if dotted and dotted not in leaves and not any(leaf.startswith(dotted + ".") for leaf in leaves):
         parent = dotted.rpartition(".")[0]
         if whole := leaves.get(parent):
@@ -134,7 +137,7 @@ def check_setting_key(dotted: str, where: str, leaves: Leaves = RUN_CONFIG_LEAVE
 
 
 def describe_value(value: Any) -> str:
-    """Returns a setting's value as one writes it: "3 epochs" for {epochs: 3}."""
+    """Return a setting's value for display, such as "3 epochs" for {epochs: 3}."""
     if isinstance(value, dict):
         return ", ".join(f"{item} {key}" for key, item in value.items() if item is not None)
     if isinstance(value, bool):
@@ -143,19 +146,19 @@ def describe_value(value: Any) -> str:
 
 
 def build_run_config(settings: Settings, where: str) -> RunConfig:
-    """Returns the run's config that the settings make; `where` is blamed for what is missing.
+    """Return the normalized run config given by the settings; errors about missing keys point to `where`.
 
     Raises:
-        UserError: a setting is missing or out of range; the message names its file, line, key and rule.
+        UserError: a setting is missing or invalid; the message names file, line, key and rule.
     """
     return build_config_section(settings, where, RunConfig, RUN_CONFIG_LEAVES).normalized()
 
 
 def build_config_section(settings: Settings, where: str, kind: type[ConfigT], leaves: Leaves) -> ConfigT:
-    """Returns the config of that kind which the settings make, as `build_config` does.
+    """Return the config of class `kind` given by the settings, like `build_run_config` but not normalized.
 
     Raises:
-        UserError: a setting is missing or out of range; the message names its file, line, key and rule.
+        UserError: a setting is missing or invalid; the message names file, line, key and rule.
     """
     tree: dict[str, Any] = {}
     for dotted, setting in settings.items():
@@ -165,13 +168,13 @@ def build_config_section(settings: Settings, where: str, kind: type[ConfigT], le
             node = node.setdefault(section, {})
         node[leaf] = setting.value
     try:
-        # As JSON, because only there strict types let a list be a tuple.
+        # Via JSON, because pydantic's strict mode accepts a list for a tuple only there.
         return kind.model_validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
         raise UserError(_validation_message(error.errors()[0], settings, where, leaves)) from None
 
 
-_RULE_TEXTS = {  # where pydantic's own words are not those of someone who writes YAML
+_RULE_TEXTS = {  # replace pydantic's wording where it makes no sense to someone writing YAML
     "tuple_type": "must be a list",
     "too_short": "has too few items",
     "too_long": "has too many items",
@@ -186,11 +189,11 @@ def _validation_message(error: ErrorDetails, settings: Settings, where: str, lea
     parts = [str(part) for part in error["loc"]]
     dotted = next((".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in settings), None)
     key, kind = ".".join(parts), error["type"]
-    value = settings[key].value if key in settings else error.get("input")  # 2, where pydantic says 2.0
+    value = settings[key].value if key in settings else error.get("input")  # as written: 2, where pydantic reports 2.0
     if dotted:
         rest = parts[dotted.count(".") + 1 :]
         where = settings[dotted].inner.get(rest[0] if rest else "", settings[dotted].where)
-        if dotted == "data.own":  # which users write as the mapping `task`
+        if dotted == "data.own":  # users write it as the mapping `task`
             key = ".".join(["task", *rest])
     if kind == "missing":
         too_few = isinstance(value, list)
@@ -200,7 +203,7 @@ def _validation_message(error: ErrorDetails, settings: Settings, where: str, lea
         return f"{where}: key {key!r} is not known{did_you_mean(parts[-1], section.model_fields if section else ())}"
     if kind == "value_error":
         message = str(error.get("ctx", {}).get("error", error["msg"]))
-        first = message.split()[0]  # a rule about two settings names the one that is wrong first
+        first = message.split()[0]  # rules about two settings start with the offending one
         where = settings[first].where if first in settings else where
         return f"{where}: {key}: {message}" if key else f"{where}: {message}"
     number = (
@@ -223,7 +226,10 @@ def _validation_message(error: ErrorDetails, settings: Settings, where: str, lea
 
 
 def _yaml_number(text: str, whole: bool) -> str | None:
-    """Returns YAML's spelling of a (whole) number that YAML 1.1 reads as text, such as 2.0e-5 for "2e-5"."""
+    """Return the YAML spelling of a number that YAML 1.1 reads as a string, such as 2.0e-5 for "2e-5".
+
+    None if `text` is not a number, or `whole` is set and it is not an integer.
+    """
     if text.strip().isdecimal():
         return str(int(text))
     try:

@@ -29,18 +29,18 @@ from stableft.errors import UserError, did_you_mean
 EARLY_STOPPING_KEY = "stop_hopeless"
 
 PROBES_KEY = "probes"
-OVERRIDABLE_KEYS = ("task", "model", EARLY_STOPPING_KEY, PROBES_KEY)  # sweep keys that --set may give too
-START_RUN_KEYS = ("recipe", "task", "seed", "set")  # of a `start_from` that describes a run
-START_ARM = "(start)"  # the arm of runs that are trained because others start from them
+OVERRIDABLE_KEYS = ("task", "model", EARLY_STOPPING_KEY, PROBES_KEY)  # sweep keys that --set may override
+START_RUN_KEYS = ("recipe", "task", "seed", "set")  # keys of a `start_from` that describes a run
+START_ARM = "(start)"  # arm of the runs trained only to provide initial weights for others
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm of a sweep file before its expansion, with the place of each of its keys."""
+    """An arm of a sweep file before expansion, with the location of each key."""
 
     name: str
     document: YamlDocument
-    keys: dict[str, KeyPath]  # sweep key -> where in the document it stands
+    keys: dict[str, KeyPath]  # sweep key -> its path in the document
 
     def get(self, key: str) -> Any:
         value: Any = self.document.data
@@ -54,7 +54,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class EarlyStoppingRule:
-    """After the share `after` of their steps, the share `lowest` of the runs ends."""
+    """Early-stop the lowest-scoring fraction `lowest` of the runs after the fraction `after` of their steps."""
 
     after: float
     lowest: float
@@ -62,31 +62,31 @@ class EarlyStoppingRule:
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """What an arm asks for at one task, one model and one point of its grid: a run for each seed."""
+    """The runs of an arm for one task, one model and one grid point: one per seed."""
 
     arm: Arm
     task: Setting
-    model: Setting | None  # None: the recipe's own
+    model: Setting | None  # None: the recipe's model
     grid: Settings
-    settings: Settings  # all that the file, the grid point and --set say
+    settings: Settings  # everything set by the file, the grid point and --set
     runs: tuple[PlannedRun, ...]
-    parent: PlannedRun | None = None  # the run that they start from, if the sweep trains it
+    parent: PlannedRun | None = None  # run that provides the initial weights, if this sweep trains it
     rule: EarlyStoppingRule | None = None
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file, expanded. `name` is its path below configs without the ending.
+    """An expanded sweep file. `name` is its path below configs, without the extension.
 
-    `parents` are the runs that others of `runs` start from, as far as the sweep trains them, each once; `rules` maps
-    the run ids to which a rule about hopeless runs applies.
+    `parents` are the runs trained by this sweep that provide initial weights for `runs`, without duplicates.
+    `rules` maps run ids to early-stopping rules; runs without a rule are absent.
     """
 
     name: str
     path: Path
     runs: tuple[PlannedRun, ...]
     sources: LocalPaths
-    points: tuple[SweepPoint, ...] = ()  # the same runs, by where they come from
+    points: tuple[SweepPoint, ...] = ()  # the same runs, grouped by arm, task, model and grid point
     parents: tuple[PlannedRun, ...] = ()
     rules: Mapping[str, EarlyStoppingRule] = field(default_factory=dict)
 
@@ -98,12 +98,10 @@ def load_sweep(
     arms: Sequence[str] = (),
     seeds: str | None = None,
 ) -> Sweep:
-    """Returns the runs of a sweep file in its order: arm, task, model, grid point, seed.
+    """Return the expanded sweep, with runs ordered by arm, task, model, grid point and seed.
 
-    `sets` are KEY=VALUE texts that win over everything in the file; `arms` and `seeds` select.
-
-    Raises:
-        UserError: the file or a choice cannot be used.
+    `sets` are KEY=VALUE strings that override everything in the file. `arms` selects arms (empty: all). `seeds`
+    replaces the seeds in the file.
     """
     path = find_sweep_file(path)
     document = load_yaml(path)
@@ -126,11 +124,7 @@ def load_sweep(
 def single_run_sweep(
     recipe: str, task: str, model: str | None, seed: int, sources: LocalPaths, sets: Sequence[str] = ()
 ) -> Sweep:
-    """Returns a sweep of one run, as `stableft train` asks for it.
-
-    Raises:
-        UserError: a name or setting cannot be used.
-    """
+    """Return a sweep of one run, for `stableft train`."""
     data = {"recipe": recipe, "task": task, "seeds": seed} | ({"model": model} if model else {})
     arm = parse_arms(YamlDocument("train", data, {}))[0]
     given, overrides = _parse_set_texts(sets)
@@ -162,21 +156,21 @@ def _build_sweep(name: str, path: Path, points: Sequence[SweepPoint], sources: L
 
 
 def find_sweep_file(path: str | Path) -> Path:
-    """Returns the sweep file, which may be one of the package's own, such as configs/rte.yaml or rte.
+    """Return the path of a sweep file, which may be a shipped one such as configs/rte.yaml or rte.
 
     Raises:
-        UserError: there is none; the message names the nearest.
+        UserError: no such file; the message suggests the closest name.
     """
     return find_config(path, "sweep file", lambda folder: folder not in ("recipes", "pretrain"))
 
 
 def _parse_set_texts(sets: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
-    """Returns the settings, and the sweep keys task and model, of `--set` texts."""
+    """Return the run settings and the overridden sweep keys (`OVERRIDABLE_KEYS`) given by `--set` strings."""
     settings: Settings = {}
     overrides: dict[str, Any] = {}
     for key, parsed in parse_set_options(sets):
         if key in OVERRIDABLE_KEYS:
-            if parsed is None and key not in (EARLY_STOPPING_KEY, PROBES_KEY):  # there null means none
+            if parsed is None and key not in (EARLY_STOPPING_KEY, PROBES_KEY):  # for these two, null means "off"
                 raise UserError(f"--set {key}=: a value is missing")
             overrides[key] = parsed
             continue
@@ -189,7 +183,7 @@ def _parse_set_texts(sets: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
 
 def _expand_arm(
     arm: Arm,
-    folders: tuple[Path, ...],  # where files and folders that the user names are looked for
+    folders: tuple[Path, ...],  # searched for the files and folders named in the sweep
     given: Settings,
     overrides: dict[str, Any],
     seeds: str | None,
@@ -226,7 +220,7 @@ def _expand_arm(
 
 
 def grid_label(point: Settings) -> str:
-    """Returns a grid point as tables name it, such as "lr=2e-05, length=3 epochs"; "" without a grid."""
+    """Return the label of a grid point in tables, such as "lr=2e-05, length=3 epochs"; "" without a grid."""
     return ", ".join(f"{key.rsplit('.', 1)[-1]}={_value_label(key, s.value)}" for key, s in point.items())
 
 
@@ -244,13 +238,13 @@ def _value_label(key: str, value: Any) -> str:
 def _resolve_start_from(
     settings: Settings, given: Settings, folders: tuple[Path, ...], paths: dict[str, Path]
 ) -> tuple[Settings, PlannedRun | None]:
-    """Returns `given` with the run id in place of a `start_from` that describes a run, and that run.
+    """Return `given` with a described `start_from` replaced by a run id, and the run itself.
 
-    It has the model of these `settings`, and for the rest what its recipe and its own `set` say: it is what
-    `stableft train` would do.
+    The run is None if `start_from` is unset or already names a run id. Otherwise it takes its model from `settings`
+    and everything else from its recipe and its own `set`, so it is the run that `stableft train` would do.
 
     Raises:
-        UserError: it describes no run, or one that starts from another itself.
+        UserError: `start_from` is malformed, or its run would itself start from another run.
     """
     start = settings.get("start_from")
     if start is None or start.value is None or (isinstance(start.value, dict) and "run" in start.value):
@@ -314,13 +308,13 @@ TOP_KEYS = ("arms", *ARM_KEYS[1:])
 
 
 def parse_arms(document: YamlDocument, overrides: Mapping[str, Any] = MappingProxyType({})) -> list[Arm]:
-    """Returns the arms of a sweep file; without the key `arms` the file is one arm.
+    """Return the arms of a sweep file; a file without the key `arms` is a single arm.
 
-    A table's row may need other settings in another column: arms of one recipe may have the same name where their
-    tasks differ. `overrides` are the sweep keys that `--set` gives.
+    Arms of the same recipe may share a name if their tasks differ, because a table row may need different settings
+    in different columns. `overrides` are the sweep keys given by `--set`.
 
     Raises:
-        UserError: a key is unknown, or an arm has no recipe or another's name.
+        UserError: unknown key, missing recipe, or duplicate arm name.
     """
     top = document.data
     if not isinstance(top, dict):
@@ -349,7 +343,7 @@ def parse_arms(document: YamlDocument, overrides: Mapping[str, Any] = MappingPro
 
 
 def _check_arm_name(arms: list[Arm], overrides: Mapping[str, Any], where: str) -> None:
-    """Raises UserError if a table could not tell the last arm from another."""
+    """Raise UserError if the last arm would be indistinguishable from an earlier one in a table."""
     *others, arm = arms
     for other in others:
         if other.name != arm.name:
@@ -368,10 +362,10 @@ def _task_names(arm: Arm, overrides: Mapping[str, Any]) -> list[str]:
 
 
 def recipe_name(document: YamlDocument, keys: dict[str, KeyPath]) -> str:
-    """Returns the recipe that an arm with these keys names.
+    """Return the recipe name of an arm with these keys.
 
     Raises:
-        UserError: it names none.
+        UserError: the recipe is missing or not a non-empty string.
     """
     arm = Arm("", document, keys)
     recipe = arm.get("recipe")
@@ -383,10 +377,10 @@ def recipe_name(document: YamlDocument, keys: dict[str, KeyPath]) -> str:
 
 
 def arm_settings(arm: Arm) -> Settings:
-    """Returns what the file sets for this arm: its own `set` over that at the top.
+    """Return the settings of this arm: the top-level `set`, overridden by the arm's own.
 
     Raises:
-        UserError: a key is none of a run's, or belongs to a key of the sweep such as `task`.
+        UserError: unknown setting, or one determined by a sweep key such as `task`.
     """
     settings: Settings = {}
     if "set" in arm.document.data:
@@ -397,10 +391,10 @@ def arm_settings(arm: Arm) -> Settings:
 
 
 def values_of_key(arm: Arm, key: str, overrides: dict[str, Any]) -> Iterator[Setting]:
-    """Yields the one or several values of `task` or `model`, `--set` before the file.
+    """Yield the value or values of `task` or `model`; `--set` takes precedence over the file.
 
     Raises:
-        UserError: the list is empty or repeats itself.
+        UserError: the list is empty or has duplicates.
     """
     value, where = (overrides[key], "--set") if key in overrides else (arm.get(key), arm.where(key))
     if value == []:
@@ -416,10 +410,10 @@ def values_of_key(arm: Arm, key: str, overrides: dict[str, Any]) -> Iterator[Set
 
 
 def grid_points(arm: Arm) -> list[Settings]:
-    """Returns the settings of every point of the arm's grid; without one, a single point without settings.
+    """Return the settings of each grid point of the arm; without a grid, one point with no settings.
 
     Raises:
-        UserError: it is no mapping of a run's keys to lists of different values.
+        UserError: the grid is not a mapping of run settings to non-empty lists of distinct values.
     """
     grid = arm.get("grid")
     if grid is None:
@@ -455,16 +449,17 @@ def _check_keys(document: YamlDocument, key: KeyPath, allowed: tuple[str, ...]) 
             raise UserError(f"{document.where((*key, name))}: key {name!r} is not known{did_you_mean(name, allowed)}")
 
 
-MAX_SEEDS = 10_000  # more seeds are a slip of the keyboard, and 1-10000000000 would fill the memory
+MAX_SEEDS = 10_000  # more is probably a typo, and 1-10000000000 would exhaust memory
 
 
 def parse_seeds(value: Any, where: str) -> list[tuple[int, int]]:
-    """Returns (init, data) pairs, in order: equal ones for 5, "1-25", "1,2,7" or a list.
+    """Return ordered (init, data) seed pairs.
 
-    {init: 0-9, data: 0-9, crossed: true} gives every combination (Z App. B), without `crossed` the pairs in step.
+    For 5, "1-25", "1,2,7" or a list, both seeds of a pair are equal. {init: 0-9, data: 0-9, crossed: true} gives
+    every combination (Z App. B); without `crossed`, the two lists are zipped.
 
     Raises:
-        UserError: it is none of these, or a seed stands twice.
+        UserError: invalid format, duplicate seeds, more than `MAX_SEEDS`, or zipped lists of unequal length.
     """
     if value is None:
         raise UserError(f"{where}: key 'seeds' is missing")
@@ -505,11 +500,7 @@ def _parse_seed_numbers(value: Any, where: str) -> list[int]:
 
 
 def load_sweep_from_options(config: str, data_dir: Path | None, sets: list[str], arms: str, seeds: str | None) -> Sweep:
-    """Returns the sweep that the options of a command choose.
-
-    Raises:
-        UserError: an option or the file cannot be used.
-    """
+    """Return the sweep selected by command-line options; `arms` is a comma-separated list."""
     if data_dir is not None and not data_dir.is_dir():
         raise UserError(f"--data-dir {data_dir}: there is no such folder")
     chosen = [name.strip() for name in arms.split(",") if name.strip()]
@@ -517,10 +508,10 @@ def load_sweep_from_options(config: str, data_dir: Path | None, sets: list[str],
 
 
 def parse_early_stopping_rule(value: Any, where: str) -> EarlyStoppingRule | None:
-    """Returns the rule that `stop_hopeless` gives, None for null.
+    """Return the early-stopping rule given by `stop_hopeless`; None for null.
 
     Raises:
-        UserError: it is no mapping of the two shares.
+        UserError: not a mapping of `after` and `lowest` to fractions strictly between 0 and 1.
     """
     if value is None:
         return None
@@ -533,7 +524,7 @@ def parse_early_stopping_rule(value: Any, where: str) -> EarlyStoppingRule | Non
 
 
 def describe_early_stopping_rule(after: float, lowest: float) -> str:
-    """Returns a rule in words."""
+    """Return a one-line description of an early-stopping rule."""
     return f"the lowest {100 * lowest:g} % by validation score after {100 * after:g} % of the steps"
 
 
@@ -542,10 +533,10 @@ PROBES_EXAMPLE = "{grad_norms: {every: 10}, drift: {every: 10}}, or one of the t
 
 
 def parse_in_loop_probes(value: Any, where: str) -> InLoopProbes:
-    """Returns the probes that a sweep's `probes` names, none for null.
+    """Return the in-loop probes given by the sweep key `probes`; `NO_PROBES` for null.
 
     Raises:
-        UserError: it is no mapping of probes to how often they record.
+        UserError: not a mapping of probe names to {every: N}, with N at least 1 optimizer step.
     """
     if value is None:
         return NO_PROBES

@@ -1,4 +1,4 @@
-"""One data frame of all records, one row a run: the source of every table and figure."""
+"""The data frame of all records, one row per run: the source of every table and figure."""
 
 import gc
 import hashlib
@@ -23,41 +23,41 @@ COLUMN_DTYPES = {
     "model": "object",
     "status": "object",  # finished, crashed, stopped
     "reason": "object",
-    "score": "float64",  # the reported one, a fraction; NaN: diverged if `scored`, else there is none
+    "score": "float64",  # the reported score, a fraction; NaN: diverged if `scored`, otherwise there is none
     "scored": "bool",
-    "checkpoint": "object",  # whose score it is: last, best
+    "checkpoint": "object",  # that `score` belongs to: last, best
     "metric": "object",
     "split": "object",  # val, test
-    "last": "float64",  # reported metric and split, as are `best` and `baseline`
+    "last": "float64",  # by the reported metric and split, like `best` and `baseline`
     "best": "float64",
-    "last_val": "float64",  # reported metric, validation split; of an imported run the metric that it has
+    "last_val": "float64",  # reported metric, validation split; imported runs: `ImportedRun.val_metric`
     "best_val": "float64",
-    "baseline": "float64",  # of always predicting the most frequent class
+    "baseline": "float64",  # score of always predicting the most frequent class
     "val_baseline": "float64",  # the same on the validation split
-    "failed": "boolean",  # NA: crashed, or nobody knows
+    "failed": "boolean",  # NA: not finished, or unknown
     "failed_by_accuracy": "boolean",
-    "diverged": "bool",  # its last score is NaN, though its best may not be
-    "train_loss": "float64",  # mean since the evaluation before the last one
-    "steps": "Int64",  # NA: an imported run whose length is not known
+    "diverged": "bool",  # the last or the reported score is NaN
+    "train_loss": "float64",  # mean since the second-to-last evaluation
+    "steps": "Int64",  # NA: imported run of unknown length
     "skipped_steps": "int64",
     "seconds": "float64",  # NaN: imported
     "seed_init": "object",  # integers up to 2**63
     "seed_data": "object",
-    "setting": "object",  # equal for runs that differ in nothing but their seeds; None: imported
+    "setting": "object",  # equal for runs that differ only in their seeds; None: imported
     "data_fingerprint": "object",
     "device": "object",
-    "source": "object",  # the file that an imported run came from, and its hash; None: this project's own run
-    "copies": "int64",  # how many finished records of this run came in; the first one counts
-    "start_sha256": "object",  # of those weights
-    "start": "object",  # which run it started from, in words; None: the pre-trained weights
-    "rule": "object",  # by which it was stopped early, in words
-    "label_entropy": "float64",  # of the training labels, in nats: the loss of a model that has learnt nothing
-    "watch": "object",  # the WatchRecord of a run whose gradient norms were recorded, else None
+    "source": "object",  # file and hash that a run was imported from; None: a run of this project
+    "copies": "int64",  # number of finished records of this run; only the first is used
+    "start_sha256": "object",  # hash of the initial weights, if not the pre-trained checkpoint
+    "start": "object",  # description of the run that provided the initial weights; None: the pre-trained checkpoint
+    "rule": "object",  # description of the rule that early-stopped the run
+    "label_entropy": "float64",  # of the training labels, in nats: the loss of a model that ignores its input
+    "watch": "object",  # FailureWatchRecord; None: gradient norms were not recorded
 }
 
 
 class ReportedArm(NamedTuple):
-    """An arm that asks for a run, and which checkpoint's score it reports; two arms may differ in that alone."""
+    """An arm that includes a run, and the checkpoint it reports; arms that share a run may differ only in that."""
 
     arm: str
     recipe: str
@@ -69,12 +69,12 @@ def build_frame(
     names: dict[str, list[ReportedArm]] | None = None,
     which: Literal["recipe", "last", "best"] = "recipe",
 ) -> "pd.DataFrame":
-    """Returns one row per run, or per arm where arms share a run.
+    """Return a data frame with one row per run, or one per arm if arms share a run.
 
-    `names` maps a run id to the arms that ask for it, and records of other runs are left out; None takes the names
-    that are stored with the records. `which` says whose score is reported: the last checkpoint's, the
-    best one's, or as each run's own recipe says. A record that comes in twice (a run folder and a committed file)
-    counts once. The records are read one at a time, so there may be more than fit into memory.
+    `names` maps run ids to the arms that include them; other runs are dropped. None: the arms stored in the records.
+    `which` selects the checkpoint whose score is reported; "recipe": as each run's recipe says. A record that appears
+    twice (in a run folder and a committed file) counts once. Records are consumed one at a time, so they need not fit
+    into memory together.
     """
     with _gc_disabled():
         return _build_frame(records, names, which)
@@ -85,7 +85,7 @@ def _build_frame(
     names: dict[str, list[ReportedArm]] | None,
     which: Literal["recipe", "last", "best"],
 ) -> "pd.DataFrame":
-    import pandas as pd  # takes half a second
+    import pandas as pd  # imported here because it takes half a second
 
     rows: dict[tuple, dict[str, Any]] = {}
     for record in records:
@@ -103,7 +103,10 @@ def _build_frame(
 
 @contextmanager
 def _gc_disabled() -> Iterator[None]:
-    """Keeps Python from looking for cycles, of which records have none, among ever more rows: a third of the time."""
+    """Disable garbage collection temporarily.
+
+    Searching ever more rows for reference cycles, which records do not have, took a third of the time.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -114,14 +117,14 @@ def _gc_disabled() -> Iterator[None]:
 
 
 def stored_arm(record: AnyRunRecord) -> ReportedArm:
-    """Returns the arm, recipe and checkpoint under which a record was stored."""
+    """Return the arm, recipe and reported checkpoint stored in a record."""
     if isinstance(record, ImportedRun):
         return ReportedArm(record.arm, record.arm, record.report)
     return ReportedArm(record.arm, record.recipe, record.config.evaluation.report)
 
 
 def describe_source(record: AnyRunRecord) -> str | None:
-    """Returns where an imported run came from, with the first digits of the file's hash; None for an own run."""
+    """Return the source of an imported run with the first 12 digits of its hash; None for a run of this project."""
     source = record.source
     return f"{source.name} ({source.kind}, sha256 {source.sha256[:12]})" if source else None
 
@@ -202,7 +205,7 @@ def _own_columns(record: RunRecord, metric: str, split: str) -> dict[str, Any]:
 
 
 def _setting_hash(config: RunConfig) -> str:
-    """Returns the hash of a config without its seeds."""
+    """Return a hash of the config without its seeds (16 hex digits)."""
     return hashlib.sha256(config.model_dump_json(exclude={"seeds"}).encode()).hexdigest()[:16]
 
 

@@ -1,7 +1,7 @@
-"""What a run leaves behind: one `RunRecord`, written atomically, guarded by a checksum.
+"""The `RunRecord` of a run, written atomically and protected by a checksum.
 
 A run folder `<results>/runs/<run_id>/` holds config.yaml, record.json, history.jsonl, predictions.npz, the claim of
-the process that works on it, and, while the run is unfinished, its checkpoint.
+the process working on it, and the checkpoint of an unfinished run.
 """
 
 import hashlib
@@ -19,26 +19,26 @@ from stableft.errors import UserError
 
 RECORD_FILE = "record.json"
 CHECKPOINT_FILE = "checkpoint.pt"
-HISTORY_FILE = "history.jsonl"  # one line a step: {"step", "loss", "lr", "grad_norm"}, "tokens" in pre-training
+HISTORY_FILE = "history.jsonl"  # one line per step: {"step", "loss", "lr", "grad_norm"}, plus "tokens" in pre-training
 PREDICTIONS_FILE = "predictions.npz"
 CONFIG_FILE = "config.yaml"
-BEST_FOLDER, LAST_FOLDER = "model-best", "model-last"  # weights, where they are kept
-PROBE_MARK = '"probe":"'  # what a line of JSON has if it is the record of a probe
+BEST_FOLDER, LAST_FOLDER = "model-best", "model-last"  # saved weights, if any
+PROBE_MARK = '"probe":"'  # substring of every JSON line that holds a probe record
 OMIT_IF_NONE = (
     "start",
     "stop",
     "watch",
-)  # fields that came later: left out where None, so that older records keep their checksums
+)  # added later: omitted if None, so that the checksums of older records stay valid
 
 
 class RecordSection(BaseModel):
-    """A section of a record: frozen, closed to unknown keys; NaN and infinity are written as strings."""
+    """Base of all record sections: frozen, rejects unknown keys, writes NaN and infinity as strings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class IdentifiedRecord(RecordSection):
-    """What the records of runs of every kind begin with."""
+    """Base of the records of all kinds of runs."""
 
     run_id: str
 
@@ -47,7 +47,7 @@ RecordT = TypeVar("RecordT", bound=IdentifiedRecord)
 
 
 class EvalPoint(RecordSection):
-    """One evaluation. `train_loss` is the mean over the steps since the one before (None at step 0)."""
+    """One evaluation. `train_loss` is the mean over the steps since the previous evaluation (None at step 0)."""
 
     step: int
     epoch: float
@@ -57,7 +57,7 @@ class EvalPoint(RecordSection):
 
 
 class Scores(RecordSection):
-    """Every metric of one set of weights, as fractions. `test` is None where the split has no test rows."""
+    """All metrics of one checkpoint, as fractions. `test` is None if there are no test rows."""
 
     step: int
     val: dict[str, float]
@@ -65,33 +65,33 @@ class Scores(RecordSection):
 
 
 class DataRecord(RecordSection):
-    """Which rows a run used. `baselines` are majority baselines: split -> metric -> score."""
+    """The data that a run used. `baselines` are majority-class baselines: split -> metric -> score."""
 
     fingerprint: str
     train_rows: int
     val_rows: int
     test_rows: int
-    label_entropy: float | None  # of the training labels, in nats: the loss of a model that has learnt nothing
+    label_entropy: float | None  # of the training labels, in nats: the loss of a model that ignores its input
     baselines: dict[str, dict[str, float]]
 
 
 class Environment(RecordSection):
-    """Where a run ran. Versions and hardware only: no environment variable, host name or path."""
+    """Software versions and hardware of a run; no environment variables, host names or paths."""
 
     versions: dict[str, str]
     git_commit: str | None
     git_dirty: bool | None
     platform: str
-    device: str  # such as "cpu" or "NVIDIA H200"
+    device: str  # e.g. "cpu" or "NVIDIA H200"
     threads: int
-    micro_batch: int  # rows that went through the model at once; the effective batch is in the config
-    micro_batch_halved: int  # how often memory ran out and it was halved
-    model_commit: str | None  # of a hub model
-    drawn: tuple[str, ...] = ()  # modules besides the head that the checkpoint lacks: they were drawn anew
+    micro_batch: int  # rows per forward pass; the effective batch size is in the config
+    micro_batch_halved: int  # how often it was halved because memory ran out
+    model_commit: str | None  # hub models only
+    drawn: tuple[str, ...] = ()  # modules other than the head missing from the checkpoint: randomly initialized
 
 
 class StartRecord(RecordSection):
-    """The finished run whose weights a run started from, which `config.start_from` names, and those weights."""
+    """The finished run that provided the initial weights (`config.start_from`), and the hash of those weights."""
 
     sha256: str
     recipe: str
@@ -100,20 +100,21 @@ class StartRecord(RecordSection):
 
 
 class EarlyStopRecord(RecordSection):
-    """The place of a stopped run among the `of` runs that differ from it in their seeds alone; rank 1 is the best."""
+    """Rank of an early-stopped run among the `of` runs that differ only in their seeds; rank 1 is the best."""
 
-    score: float  # the metric of selection on the validation split, at the first evaluation after the share `after`
+    score: float  # validation score by the selection metric, at the first evaluation after the fraction `after`
     step: int
     rank: int
     of: int
     after: float
-    lowest: float  # the share of the runs that ends
+    lowest: float  # fraction of the runs that is stopped
 
 
 class VanishingGradients(RecordSection):
-    """A step after which a run's gradients had vanished in the lower blocks and nothing was learnt.
+    """A step at which gradients had vanished in the lower blocks and nothing had been learnt.
 
-    `ratio` is the gradient norm of the lower blocks over that of the top; `loss` the mean training loss up to there.
+    `ratio` is the gradient norm of the lower blocks divided by that of the top. `loss` is the mean training loss up
+    to this step.
     """
 
     step: int
@@ -122,10 +123,10 @@ class VanishingGradients(RecordSection):
 
 
 class FailureWatchRecord(RecordSection):
-    """What the failure watch saw of a run whose gradient norms were recorded: where they had vanished, if ever.
+    """Findings of the failure watch for a run with recorded gradient norms: where gradients vanished, if anywhere.
 
     `nothing_learnt` is the loss of a model that ignores its input: the entropy of the training labels in nats, or
-    their variance. With `at_end` they had vanished at the last look too: the run has likely failed.
+    their variance for regression. `at_end`: gradients had vanished at the last check, so the run has probably failed.
     """
 
     nothing_learnt: float
@@ -136,53 +137,53 @@ class FailureWatchRecord(RecordSection):
 
 
 class RunRecord(IdentifiedRecord):
-    """The outcome of one run; all that tables and figures read.
+    """The outcome of a run; the only input of tables and figures.
 
-    A run that is `paused` waits at a checkpoint until it is known which ones of its setting are hopeless; those are
-    `stopped`, the others go on. Neither has scores.
+    A `paused` run waits at a checkpoint until all runs of its setting can be ranked. The lowest are then early-stopped
+    (`stopped`) and the others resumed. Paused and stopped runs have no scores.
     """
 
     arm: str
     recipe: str
     status: Literal["finished", "crashed", "paused", "stopped"]
-    reason: str | None  # why a run crashed or was stopped, or why its loss ended it early
+    reason: str | None  # why the run crashed, was stopped, or ended early because of its loss
     config: RunConfig
     evals: tuple[EvalPoint, ...]
     last: Scores | None
     best: Scores | None
-    failed: bool | None  # the `last` score of the reported metric and split against its majority baseline
-    failed_by_accuracy: bool | None  # the same by accuracy, as M sec. 3.2 words it; None for regression
+    failed: bool | None  # `last` score by the reported metric and split, compared with the majority baseline
+    failed_by_accuracy: bool | None  # the same by accuracy, as defined in M sec. 3.2; None for regression
     steps: int
     skipped_steps: int
     data: DataRecord | None
     environment: Environment | None
     seconds: float
-    peak_memory_bytes: int | None  # on a GPU of this run, on a CPU of the process so far
-    source: None = None  # this project's own run; others are `ImportedRun`s
-    start: StartRecord | None = None  # None: the pre-trained weights
-    stop: EarlyStopRecord | None = None  # of a stopped run
-    watch: FailureWatchRecord | None = None  # None: its gradient norms were not recorded
+    peak_memory_bytes: int | None  # GPU: of this run; CPU: of the process so far
+    source: None = None  # always None; marks a run of this project, as opposed to an `ImportedRun`
+    start: StartRecord | None = None  # None: the pre-trained checkpoint
+    stop: EarlyStopRecord | None = None  # early-stopped runs only
+    watch: FailureWatchRecord | None = None  # None: gradient norms were not recorded
 
     def score(self, which: Checkpoint, split: Split, metric: str) -> float | None:
-        """Returns one score as a fraction (NaN for a diverged run), or None if the run has none."""
+        """Return one score as a fraction (NaN for a diverged run), or None if there is none."""
         return lookup_score(self.last if which == "last" else self.best, split, metric)
 
     @property
     def reported_score(self) -> float | None:
-        """The score that the run's own config says tables report."""
+        """The score that tables show according to the run's config."""
         return self.score(self.config.evaluation.report, self.config.reported_split, self.config.task.metric)
 
 
 class ImportSource(RecordSection):
-    """The file, or folder of logs, from which results were imported."""
+    """The file or log folder that results were imported from."""
 
     kind: Literal["csv", "zhang-logs"]
-    name: str  # without the folders above it
-    sha256: str  # of the file, or of the paths and contents of the logs
+    name: str  # without parent folders
+    sha256: str  # of the file, or of the paths and contents of all logs
 
 
 class ImportedEval(RecordSection):
-    """One evaluation in someone else's log."""
+    """One evaluation in an imported log."""
 
     step: int
     train_loss: float | None
@@ -191,7 +192,7 @@ class ImportedEval(RecordSection):
 
 
 class ImportedScores(RecordSection):
-    """The scores of one checkpoint of someone else's run, as fractions."""
+    """The scores of one checkpoint of an imported run, as fractions."""
 
     step: int | None
     val: dict[str, float]
@@ -199,10 +200,10 @@ class ImportedScores(RecordSection):
 
 
 class ImportedRun(IdentifiedRecord):
-    """What someone else's run is known by. Its config is not known, and nothing here is made up in its place.
+    """An imported run by someone else. Its config is unknown, and no field is guessed.
 
-    `arm` and `task` are what they were imported as. One of `last` and `best` may be missing; `report` names the one
-    that stands in tables.
+    `arm` and `task` are the names given at import. One of `last` and `best` may be missing. `report` is the
+    checkpoint that tables show.
     """
 
     arm: str
@@ -215,18 +216,18 @@ class ImportedRun(IdentifiedRecord):
     evals: tuple[ImportedEval, ...] = ()
     last: ImportedScores | None
     best: ImportedScores | None
-    failed: bool | None  # None: the baseline is not known
-    baseline: float | None  # what always predicting the most frequent class scores, by `metric` on `split`
+    failed: bool | None  # None: the baseline is unknown
+    baseline: float | None  # score of the majority class, by `metric` on `split`
     steps: int | None
     source: ImportSource
 
     def score(self, which: Checkpoint, split: Split, metric: str) -> float | None:
-        """Returns one score as a fraction (NaN for a diverged run), or None if the run has none."""
+        """Return one score as a fraction (NaN for a diverged run), or None if there is none."""
         return lookup_score(self.last if which == "last" else self.best, split, metric)
 
     @property
     def val_metric(self) -> str:
-        """The metric of its validation scores: the reported one, or the only one that there is."""
+        """Metric of the validation scores: the reported one if present, otherwise the first one that is."""
         known = [name for scores in (self.last, self.best) if scores for name in scores.val]
         return self.metric if self.metric in known or not known else known[0]
 
@@ -235,18 +236,21 @@ AnyRunRecord = RunRecord | ImportedRun
 
 
 def lookup_score(scores: Scores | ImportedScores | None, split: Split, metric: str) -> float | None:
-    """Returns one of a checkpoint's scores, or None if there is none."""
+    """Return one score of a checkpoint, or None if there is none."""
     values = getattr(scores, split) if scores else None
     return values.get(metric) if values else None
 
 
 def run_folder(results: Path, run_id: str) -> Path:
-    """Returns the folder of a run, which may not exist yet."""
+    """Return the folder of a run, which may not exist yet."""
     return results / "runs" / run_id
 
 
 def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
-    """Puts `content` (or what it writes) at `path` so that a reader, or a crash at any moment, sees all or nothing."""
+    """Write `content` (bytes, or a function that writes to a file) atomically: readers see all of it or nothing.
+
+    This also holds after a crash at any point.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -263,10 +267,10 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None]) -> Non
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames in `folder` survive a power cut, where the system can."""
+    """Flush renames in `folder` to disk, so that they survive a power failure, if the OS supports it."""
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows cannot open a folder
+    except OSError:  # Windows cannot open folders
         return
     try:
         os.fsync(handle)
@@ -275,17 +279,17 @@ def sync_folder(folder: Path) -> None:
 
 
 def dump_record(record: RecordSection) -> str:
-    """Returns the record as one line of JSON with its checksum."""
-    values = json.loads(record.model_dump_json())  # `model_dump` would leave NaN, which is no JSON
+    """Return the record as one line of JSON with a checksum."""
+    values = json.loads(record.model_dump_json())  # `model_dump` would keep NaN, which is not valid JSON
     values = {key: value for key, value in values.items() if value is not None or key not in OMIT_IF_NONE}
     return canonical_json({**values, "checksum": _checksum(values)})
 
 
 def parse_record(line: str) -> AnyRunRecord:
-    """Returns the run's record that `dump_record` wrote; one that has a source was imported.
+    """Return the run record in a line written by `dump_record`; a record with a source is an `ImportedRun`.
 
     Raises:
-        UserError: the text is no record, or was changed after it was written.
+        UserError: not a record, or modified since it was written.
     """
     kind = RunRecord if '"source":null' in line else ImportedRun
     record = _parse_unmodified(kind, line)
@@ -296,16 +300,16 @@ def parse_record(line: str) -> AnyRunRecord:
 
 
 def parse_record_as(kind: type[RecordT], line: str) -> RecordT:
-    """Returns the record of that kind which `dump_record` wrote; raises as `parse_record` does."""
+    """Return the record of class `kind` in a line written by `dump_record`; raises like `parse_record`."""
     record = _parse_unmodified(kind, line)
     return _validate(kind, parse_checked_values(line)) if record is None else record
 
 
 def _parse_unmodified(kind: type[RecordT], line: str) -> RecordT | None:
-    """Returns the record of a line that is to the letter what `dump_record` wrote, else None: a quarter of the time.
+    """Return the record in a line that is byte for byte what `dump_record` wrote, otherwise None.
 
-    What was hashed is the line without its checksum. If a nested value has one too and that is cut out, or what was
-    hashed is no record of that kind, the longer way finds out what is true.
+    This fast path takes a quarter of the time of full parsing. It hashes the line with the checksum cut out. If it
+    cuts out a nested checksum instead, or the line is not a record of that kind, the caller falls back to full parsing.
     """
     before, _, after = line.rstrip("\n").partition(',"checksum":"')
     text = before + after[65:]
@@ -318,10 +322,10 @@ def _parse_unmodified(kind: type[RecordT], line: str) -> RecordT | None:
 
 
 def parse_checked_values(line: str) -> dict:
-    """Returns the values of a line that `dump_record` wrote, of whatever record it is.
+    """Return the values in a line written by `dump_record`, for any kind of record, after checking its checksum.
 
     Raises:
-        UserError: the text is no record, or was changed after it was written.
+        UserError: not a record, or modified since it was written.
     """
     try:
         values = json.loads(line)
@@ -342,21 +346,21 @@ def _validate(kind: type[RecordT], values: dict) -> RecordT:
 
 
 def write_record(results: Path, record: RunRecord) -> None:
-    """Lands a record in its run folder."""
+    """Write a record to its run folder atomically."""
     atomic_write(run_folder(results, record.run_id) / RECORD_FILE, (dump_record(record) + "\n").encode())
 
 
 def read_record(results: Path, run_id: str) -> RunRecord | None:
-    """Returns a run's record, or None if it has none.
+    """Return the record of a run, or None if there is none.
 
     Raises:
-        UserError: the record is damaged; `set_aside` moves it out of the way.
+        UserError: the record is damaged, or belongs to another run; `set_aside` moves it out of the way.
     """
     return read_record_as(RunRecord, run_folder(results, run_id))
 
 
 def read_record_as(kind: type[RecordT], folder: Path) -> RecordT | None:
-    """Returns the record of that kind in the folder of its id, or None; raises as `read_record` does."""
+    """Return the record of class `kind` in a folder named after its id, or None; raises like `read_record`."""
     path = folder / RECORD_FILE
     try:
         text = path.read_text()
@@ -374,7 +378,7 @@ def read_record_as(kind: type[RecordT], folder: Path) -> RecordT | None:
 
 
 def set_aside(path: Path) -> Path:
-    """Renames a damaged file to the first free `<name>.damaged-<n>` and returns the new path."""
+    """Rename a damaged file to the first free `<name>.damaged-<n>` and return the new path."""
     n = 1
     while (aside := path.with_name(f"{path.name}.damaged-{n}")).exists():
         n += 1
@@ -383,17 +387,20 @@ def set_aside(path: Path) -> Path:
 
 
 def is_probe_line(line: str) -> bool:
-    """Returns whether a line is the record of a probe; that of a run may have a metric of such a name, and an arm."""
+    """Return whether a line is a probe record.
+
+    A run record may contain `PROBE_MARK` as well, as the name of a metric, but unlike a probe record it has an arm.
+    """
     return PROBE_MARK in line and '"arm":"' not in line
 
 
 def read_records_file(path: Path, probed: set[Path] | None = None) -> Iterator[AnyRunRecord]:
-    """Yields the records of runs in a JSON Lines file, one at a time; lines of probes are passed over.
+    """Yield the run records in a JSON Lines file one at a time, skipping probe records.
 
-    `probed` takes the path of a file that has such lines, which `probe_record.read_probes` reads.
+    If the file has probe records, its path is added to `probed`; `probe_record.read_probes` reads them.
 
     Raises:
-        UserError: a line is no record; the message names file and line.
+        UserError: the file is missing, or a line is not a valid record; the message names file and line.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -413,7 +420,7 @@ def read_records_file(path: Path, probed: set[Path] | None = None) -> Iterator[A
 
 
 def write_records_file(path: Path, records: Iterable[IdentifiedRecord]) -> None:
-    """Writes one record a line, in the given order; they are taken one at a time."""
+    """Write one record per line, in the given order; `records` is consumed one at a time."""
     atomic_write(path, lambda file: file.writelines(f"{dump_record(record)}\n".encode() for record in records))
 
 
