@@ -15,9 +15,8 @@ from stableft.catalog.model_families import BackboneSpec
 from stableft.config.run_config import Reinit
 from stableft.errors import UserError
 
-XLNET_ATTENTION = (
-    "XLNetRelativeAttention"  # its matrices, biases and segment vectors are parameters of its own, all drawn
-)
+# Its matrices, biases and segment vectors are parameters of its own, all drawn.
+XLNET_ATTENTION = "XLNetRelativeAttention"
 
 
 def draw_weights(module: nn.Module, std: float, generator: torch.Generator, keep_norms: bool = False) -> None:

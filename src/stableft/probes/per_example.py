@@ -19,9 +19,8 @@ from stableft.stats.summary import RESAMPLES, too_few_reason
 
 COCHRAN_Q = "Cochran's Q test"
 JACKKNIFE = "jackknife"
-MIN_COCHRAN_CELLS = (
-    24  # runs times examples on which they differ, below which the test's chi-square is a poor approximation
-)
+# Runs times examples on which they differ, below which the test's chi-square is a poor approximation.
+MIN_COCHRAN_CELLS = 24
 CONFIDENCE_LEVEL = 0.95
 
 

@@ -119,9 +119,8 @@ def _report_surface(record: SurfaceRecord, folder: Path) -> int:
     return 0
 
 
-NOTHING_LEARNT_ENTROPY_SHARE = (
-    0.95  # of the label entropy: a loss above it is that of a model that has learnt next to nothing
-)
+# Of the label entropy: a loss above it is that of a model that has learnt next to nothing.
+NOTHING_LEARNT_ENTROPY_SHARE = 0.95
 
 FINE_GRID_STEP = 0.1  # the widest step of a grid that does not stride over a barrier unseen
 

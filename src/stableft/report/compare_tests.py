@@ -27,9 +27,8 @@ from stableft.stats import (
 )
 
 PRIMARY_TESTS = ("levene_median", "boschloo", "welch")  # the family that Holm's method adjusts
-MAX_PERMUTED_SCORES = (
-    200  # scores of both arms above which the permutation test, which Welch's then equals, is left out
-)
+# Scores of both arms above which the permutation test, which Welch's then equals, is left out.
+MAX_PERMUTED_SCORES = 200
 _EstimateT = TypeVar("_EstimateT", Interval, PointEstimate)
 
 

@@ -404,9 +404,8 @@ def _csv_notes(table: StabilityTable, cell: ArmCell) -> str | None:
     return " ".join([*notes, *cell_footnotes(cell, others=others)]) or None
 
 
-SIGNIFICANT_DIGITS = (
-    9  # Boschloo's p is the end of a search and an interval that of resampling: the last bits vary by processor
-)
+# Boschloo's p is the end of a search and an interval that of resampling: the last bits vary by processor.
+SIGNIFICANT_DIGITS = 9
 REFERENCE_HEADER = (
     "arm",
     "failed diff",

@@ -47,9 +47,8 @@ FISHER = "Fisher's exact test"
 MANN_WHITNEY = "Mann-Whitney U test"
 PERMUTATION = "Permutation test"
 RESAMPLES = 9999
-ASYMPTOTIC_ABOVE = (
-    2000  # values in a group above which an interval is asymptotic: resampling takes long and says the same
-)
+# Values in a group above which an interval is asymptotic: resampling takes long and says the same.
+ASYMPTOTIC_ABOVE = 2000
 
 
 @dataclass(frozen=True)

@@ -162,9 +162,8 @@ def _sd_ratio_bounds(
     return low, high, None
 
 
-MAX_BOSCHLOO_TABLES = (
-    40_000  # n_a * n_b above which Boschloo's test, which goes through all tables, takes long and says the same
-)
+# The product n_a * n_b above which Boschloo's test, which goes through all tables, takes long and says the same.
+MAX_BOSCHLOO_TABLES = 40_000
 
 
 def wilson_interval(k: int, n: int, level: float = 0.95) -> Interval:
@@ -216,9 +215,8 @@ def boschloo(
     return TestResult(test, None, alternative, statistic, p, n_a, n_b, reason)
 
 
-IMPROVEMENT_ASYMPTOTIC_ABOVE = (
-    500  # values in a group above which the interval is asymptotic: every resample must be sorted
-)
+# Values in a group above which the interval is asymptotic: every resample must be sorted.
+IMPROVEMENT_ASYMPTOTIC_ABOVE = 500
 DELONG = "normal approximation with DeLong's variance"
 
 
@@ -459,9 +457,8 @@ def holm(ps: Sequence[float | None]) -> tuple[float | None, ...]:
 
 PermutedStatistic = Literal["mean", "std", "std_ratio"]
 PERMUTED_STATISTIC_TITLES = {"mean": "difference of means", "std": "difference of SDs", "std_ratio": "ratio of SDs"}
-PERMUTATION_DIGITS = (
-    10  # of a statistic in units of the range: divisions that give the same must not differ by rounding
-)
+# Of a statistic in units of the range: divisions that give the same must not differ by rounding.
+PERMUTATION_DIGITS = 10
 
 
 def permutation_test(

@@ -13,9 +13,8 @@ from stableft.records.run_record import FailureWatchRecord, VanishingGradients
 LOWER_BLOCK_SHARE = 1 / 3  # of the blocks, from the bottom, at least one
 # Chosen on runs of the demo (devlin, seeds 101-125; the other arms, 101-105) that no report shows; see
 # results/README.md.
-VANISHED_RATIO = (
-    0.02  # of the norm below to that of pooler and head, and to this ratio at the start: under it it has vanished
-)
+# Of the norm below to that of pooler and head, and to this ratio at the start: under it it has vanished.
+VANISHED_RATIO = 0.02
 LOOKS_AVERAGED = 3  # whose ratios are averaged (geometric mean): single ones jump
 NOT_LEARNT_LOSS_SHARE = 0.97  # of the loss of a model that has learnt nothing, above which it has not learnt
 LOSS_WINDOW = 10  # steps over which the training loss is averaged
