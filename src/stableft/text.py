@@ -18,3 +18,8 @@ def format_duration(seconds: float | None) -> str:
         return "?"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def seed_label(init: int, data: int) -> str:
+    """Return a run's seed, or both with a slash between where they differ."""
+    return str(init) if init == data else f"{init}/{data}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.paths import FILES
+from support.reports import mean_cells
 from support.table_records import make_imported, make_record
 
 from stableft.records.run_record import read_records_file, write_records_file
@@ -37,7 +38,7 @@ def theirs(workplace, stableft) -> str:
 def test_imported_runs_stand_in_a_papers_table_and_in_no_others_place(theirs, stableft):
     code, out, _ = stableft("report", "zhang-table1", "--records", theirs, "--format", "json")
     assert code == 0
-    cells = {(cell["row"], cell["column"]): cell for table in json.loads(out)["tables"] for cell in table["cells"]}
+    cells = mean_cells(json.loads(out))
     runs = [run for run in read_records_file(Path(theirs)) if run.arm == "zhang"]
     scores = [run.score("last", "test", "accuracy") for run in runs]
     cell = cells["Standard", "RTE, 3 Epochs"]
@@ -184,7 +185,7 @@ def test_one_file_may_hold_several_arms_under_one_name(workplace, stableft):
             "import", "csv", "x.csv", *named, "--where", f"lr={lr}", "--rename", f"bert={arm}", "--out", f"{lr}.jsonl"
         )
     out = stableft("report", "zhang-table1", "--records", "1.jsonl", "--records", "2.jsonl", "--format", "json")[1]
-    cells = {cell["arm"]: cell for cell in json.loads(out)["tables"][0]["cells"] if cell["task"] == "rte"}
+    cells = {cell["arm"]: cell for cell in mean_cells(json.loads(out)).values() if cell["task"] == "rte"}
     assert (cells["zhang"]["mean"], cells["zhang-reinit"]["mean"]) == pytest.approx((0.72, 0.82))
 
 
@@ -202,7 +203,7 @@ def test_another_metric_is_not_compared_with_the_printed_one(workplace, stableft
     runs = [make_imported(arm="zhang", task="mrpc", seed=seed, last=0.6 + seed / 100) for seed in range(6)]
     write_records_file(Path("x.jsonl"), runs)
     values = json.loads(stableft("report", "zhang-table1", "--records", "x.jsonl", "--format", "json")[1])
-    cell = next(cell for cell in values["tables"][0]["cells"] if cell["n"])
+    cell = next(cell for cell in mean_cells(values).values() if cell["n"])
     assert (cell["difference"], cell["against_published"]["p"]) == (None, None)
     assert cell["against_published"]["reason"] == "the published score is f1, this one accuracy"
 

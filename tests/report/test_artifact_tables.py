@@ -11,6 +11,7 @@ import yaml
 from scipy import stats
 from support.artifact_records import ANY, OWN_SETTINGS, M, Z, planned, pool, report, report_without_runs, scores, where
 from support.paths import GLUE, ROOT
+from support.reports import find_cell, find_tests, mean_cells, published_rows, values_of
 
 from stableft.report import paper_tables as data_stats
 from stableft.report import paper_values as published
@@ -18,6 +19,7 @@ from stableft.report.build import build_report
 from stableft.report.forms.document import Report
 from stableft.report.forms.write import render_report
 from stableft.report.runs import collect_runs
+from stableft.report.stability_table import Question
 
 TITLES = {"rte": "RTE", "mrpc": "MRPC", "stsb": "STS-B", "cola": "CoLA"}
 LARGE = {"sst2": "SST-2", "qnli": "QNLI", "qqp": "QQP", "mnli": "MNLI"}
@@ -49,10 +51,7 @@ def printed(paper: str, location: str, split: str | None = None) -> dict[str, An
 
 def cells_of(made: Report) -> dict[tuple[str, str], dict[str, Any]]:
     """The cells of a report of means by row and column, each of which is there once."""
-    found = [cell for table in made.values["tables"] for cell in table["cells"]]
-    by_place = {(cell["row"], cell["column"]): cell for cell in found}
-    assert len(by_place) == len(found)
-    return by_place
+    return mean_cells(values_of(made))
 
 
 def check_cell(cell: dict[str, Any], records, split: str, theirs: dict[str, float], checkpoint="best") -> None:
@@ -70,7 +69,7 @@ def check_cell(cell: dict[str, Any], records, split: str, theirs: dict[str, floa
     assert (cell["published"]["mean"], cell["published"]["std"], cell["published"]["n"]) == pytest.approx(beside)
     assert cell["difference"] == pytest.approx(ours[0] - beside[0], abs=1e-6)
     welch = stats.ttest_ind_from_stats(*ours, *beside, equal_var=False)
-    assert cell["against_published"]["p"] == pytest.approx(welch.pvalue, rel=1e-4)
+    assert cell["p_published"] == pytest.approx(welch.pvalue, rel=1e-4)
 
 
 def student(a, b, alternative: str) -> float:
@@ -114,24 +113,25 @@ STABILITY = {
 @pytest.mark.parametrize("name", STABILITY)
 def test_spread_mean_and_maximum_of_every_arm_and_task(name):
     location, tasks, arms = STABILITY[name]
-    values, theirs = report(name).values, printed("Mosbach et al. 2021", location)
-    assert {(cell["row"], cell["column"]) for cell in values["cells"]} == set(itertools.product(arms, tasks))
-    for cell in values["cells"]:
-        arm, task = cell["row"], cell["column"]
+    values, theirs = values_of(report(name)), printed("Mosbach et al. 2021", location)
+    cells = [row for row in values["cells"] if row["kind"] == "arm"]
+    assert {(cell["arm"], cell["task"]) for cell in cells} == set(itertools.product(arms, tasks))
+    for cell in cells:
+        arm, task = cell["arm"], cell["task"]
         settings, checkpoint = arms[arm]
         found = scores(where(settings, task=task), checkpoint, "val")
         finite = found[~np.isnan(found)]
         expected = {"std": finite.std(ddof=1), "mean": finite.mean(), "max": finite.max()}
         assert {key: cell[key] for key in expected} == pytest.approx(expected, abs=1e-12)
-        assert (cell["n"], cell["n_nan"], cell["planned"]) == (len(found), len(found) - len(finite), 25)
+        assert (cell["n"], cell["n_nan"], cell["n_planned"]) == (len(found), len(found) - len(finite), 25)
         assert cell["failed"] == sum(record.failed for record in where(settings, task=task))
-        beside = cell["published"][0]
+        beside, *others = published_rows(values, arm, "published", task)
         assert {key: beside[key] for key in expected} == pytest.approx(
             {key: theirs[arm][task][key] / 100 for key in expected}, abs=1e-9
         )
-        pairs = [c for c in values["comparisons"] if (c["a"], c["column"]) == (arm, task) and "difference" in c]
-        assert len(pairs) == len(cell["published"])
-        assert {key: pairs[0]["difference"][key] for key in expected} == pytest.approx(
+        pairs = published_rows(values, arm, "difference", task)
+        assert len(pairs) == 1 + len(others)
+        assert {key: pairs[0][key] for key in expected} == pytest.approx(
             {key: expected[key] - theirs[arm][task][key] / 100 for key in expected}, abs=1e-9
         )
         welch = stats.ttest_ind_from_stats(
@@ -143,24 +143,25 @@ def test_spread_mean_and_maximum_of_every_arm_and_task(name):
             theirs[arm][task]["n"],
             equal_var=False,
         )
-        assert pairs[0]["p"] == pytest.approx(welch.pvalue, rel=1e-6)
+        assert pairs[0]["p_published"] == pytest.approx(welch.pvalue, rel=1e-6)
         assert pairs[0]["compatible"] == bool(welch.pvalue >= 0.05)
 
 
 @pytest.mark.parametrize("name", STABILITY)
 def test_the_star_is_levenes_test_of_the_smallest_against_the_second_smallest_std(name):
     _, tasks, arms = STABILITY[name]
-    starred = {(cell["row"], cell["column"]) for cell in report(name).values["cells"] if cell["star"]}
+    values = values_of(report(name))
+    starred = {(row["arm"], row["task"]) for row in values["cells"] if row.get("star")}
     expected = set()
     for task in tasks:
         found = {arm: scores(where(of, task=task), which, "val") for arm, (of, which) in arms.items()}
         a, b = sorted(found, key=lambda arm: np.nanstd(found[arm], ddof=1))[:2]
         tests = [
             comparison
-            for comparison in report(name).values["comparisons"]
-            if comparison["column"] == task and comparison.get("center") == "median" and comparison["b"] == b
+            for comparison in find_tests(values, Question.SMALLEST_STD)
+            if comparison["task"] == task and comparison["center"] == "median" and comparison["against"] == b
         ]
-        assert (tests[0]["a"], tests[0]["n_a"], tests[0]["n_b"]) == (a, len(found[a]), len(found[b]))
+        assert (tests[0]["arm"], tests[0]["n_a"], tests[0]["n_b"]) == (a, len(found[a]), len(found[b]))
         if np.isnan(found[a]).any() or np.isnan(found[b]).any():
             assert tests[0]["p"] is None
             continue
@@ -181,8 +182,7 @@ def test_an_arm_that_is_far_steadier_than_the_second_earns_the_star():
     second = min((found[arm] for arm in ("devlin", "mosbach-mixout")), key=lambda values: values.std(ddof=1))
     ours = [_best(record) for record in records if record.run_id in steady]
     assert stats.levene(ours, second, center="median").pvalue < 0.001
-    cell = next(cell for cell in made.values["cells"] if (cell["row"], cell["column"]) == ("mosbach", "rte"))
-    assert cell["star"]
+    assert find_cell(values_of(made), "mosbach")["star"]
     assert f"{100 * np.std(ours, ddof=1):.1f}*" in words(made)
 
 
@@ -291,7 +291,7 @@ def test_zhang_table4_compares_precisions_two_sided():
         p = student(*both, "two-sided")
         for row in rows:
             assert cells[row, title]["bold"] == (p < 0.05)
-            assert cells[row, title]["test"]["p"] == pytest.approx(p, rel=1e-9)
+            assert cells[row, title]["p"] == pytest.approx(p, rel=1e-9)
 
 
 def test_zhang_table5_has_validation_scores_as_dev_and_says_that_its_test_has_no_name():
@@ -377,7 +377,7 @@ def majority(labels: list[str]) -> float:
 def data_cells(name: str) -> dict[tuple[str, str], dict[str, Any]]:
     artifact, runs = planned(name)
     made = build_report(collect_runs(artifact, runs, []), GLUE)
-    return {(cell["column"], cell["row"]): cell for cell in made.values["cells"]}
+    return {(cell["column"], cell["row"]): cell for cell in values_of(made)["cells"]}
 
 
 def test_mosbach_table2_counts_rows_and_baselines_of_the_files(few_held_out):
@@ -429,7 +429,7 @@ def recipe(name: str) -> dict[str, Any]:
 
 def test_mosbach_table3_is_what_the_recipes_have():
     made = report("mosbach-table3")
-    cells = {(cell["row"], cell["column"]): cell for cell in made.values["cells"]}
+    cells = {(cell["row"], cell["column"]): cell for cell in values_of(made)["cells"]}
     assert len(cells) == 13 * 3
     for column, name in (("BERT", "devlin"), ("RoBERTa", "devlin-roberta"), ("ALBERT", "devlin-albert")):
         values = recipe(name)
@@ -455,7 +455,7 @@ def test_mosbach_table3_is_what_the_recipes_have():
 
 
 def test_zhang_table6_is_what_the_recipes_have_for_each_data_set():
-    cells = {(cell["row"], cell["column"]): cell for cell in report("zhang-table6").values["cells"]}
+    cells = {(cell["row"], cell["column"]): cell for cell in values_of(report("zhang-table6"))["cells"]}
     assert len(cells) == 17 * 5
     for model, (task, title) in itertools.product(("XLNet", "RoBERTa", "ELECTRA", "BART"), TITLES.items()):
         values = recipe(f"zhang-{model.lower()}")

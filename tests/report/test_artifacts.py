@@ -27,6 +27,7 @@ from support.artifact_records import (
     where,
 )
 from support.paths import GLUE
+from support.reports import mean_cells, values_of
 
 from stableft.records.run_record import ImportedEval, ImportedRun, ImportedScores, ImportSource, write_records_file
 from stableft.report import all_reports as everything
@@ -34,7 +35,7 @@ from stableft.report import paper_tables as data_stats
 from stableft.report.all_reports import build_all_reports
 from stableft.report.build import build_report
 from stableft.report.figures.style import figure_to_bytes
-from stableft.report.forms.document import Report, ReportTable
+from stableft.report.forms.document import Report, ReportTable, Value
 from stableft.report.forms.html import reports_to_html
 from stableft.report.forms.write import Format, render_report, write_report_folder
 from stableft.report.runs import ARTIFACTS, collect_runs
@@ -94,13 +95,14 @@ def test_every_form_says_what_it_is(name):
     texts = {form: render_report(made, form) for form in FORMS if form != "html"}
     assert texts["md"].startswith(f"# {ARTIFACTS[name].title}\n")
     values = json.loads(texts["json"], parse_constant=refuse)
-    assert (values["artifact"], values["title"]) == (name, ARTIFACTS[name].title)
+    assert (values["report"], values["title"]) == (name, ARTIFACTS[name].title)
     for grid in made.tables:
         assert rf"\label{{tab:{grid.name}}}" in texts["latex"]
     lines = list(csv.reader(io.StringIO(texts["csv"])))
-    assert len(lines) == (len(made.rows) + 1 if made.rows else 0)
+    rows = sum(len(table.rows) for table in made.data.values() if table.only != "json")
+    assert len(lines) == (rows + 1 if rows else 0)
     assert len({len(line) for line in lines}) <= 1
-    assert bool(made.rows)
+    assert rows
     assert bool(made.figures) == ("figure" in name or name in ("mosbach-table1", "mosbach-table4"))
 
 
@@ -129,18 +131,19 @@ def test_n_is_stated_in_every_cell_or_box(name):
     grids = [block for block in made.blocks if isinstance(block, ReportTable)]
     assert grids
     for grid in grids:
-        ours = [row for row in grid.rows if not str(row[0]).startswith("- ") and ", seed " not in str(row[0])]
+        rows = [[cell if isinstance(cell, Value) else Value(cell) for cell in row] for row in grid.rows]
+        ours = [row for row in rows if not row[0].under and ", seed " not in row[0].text]
         if "n" in grid.header:
-            assert all(_counts(str(row[grid.header.index("n")])) for row in ours)
+            assert all(_counts(row[grid.header.index("n")].text) for row in ours)
         elif name.startswith("zhang-table"):
-            places = [place for row in ours for place in row[1:] if not isinstance(place, str)]
+            places = [place for row in ours for place in row[1:]]
             assert places
             assert all(_counts(place.text) or place.text == "-" for place in places)
             assert any(_counts(place.text) for place in places)
         elif name in ("zhang-figure9", "zhang-figure10"):
-            assert any("2 of 100 pairs of seeds" in note for panel in made.values["panels"] for note in panel["notes"])
+            assert any("2 of 100 pairs of seeds" in note for panel in made.facts["panels"] for note in panel["notes"])
         else:
-            assert all(_counts(str(row[1])) for row in ours), grid.name
+            assert all(_counts(row[1].text) for row in ours), grid.name
 
 
 def missing_of(name: str) -> dict[str, tuple[int, int]]:
@@ -255,11 +258,11 @@ def of_them(arm: str, task: str) -> list[ImportedRun]:
 
 def test_imported_runs_stand_in_zhang_table1_as_not_ours():
     made = with_imported("zhang-table1", ("zhang", "zhang-reinit"), own=where(Z, {"rows": 1000}, task="rte"))
-    cells = {(cell["arm"], cell["task"]): cell for table in made.values["tables"] for cell in table["cells"]}
+    cells = {(cell["arm"], cell["task"]): cell for cell in mean_cells(values_of(made)).values()}
     for arm in ("zhang", "zhang-reinit"):
         values = [run.best.test["accuracy"] for run in of_them(arm, "rte") if run.best and run.best.test]
         cell = cells[arm, "rte"]
-        assert (cell["n"], cell["planned"]) == (6, None)
+        assert (cell["n"], cell["n_planned"]) == (6, None)
         assert cell["mean"] == pytest.approx(np.mean(values))
         assert cell["std"] == pytest.approx(np.std(values, ddof=1))
         assert list(cell["sources"].values()) == [6]
@@ -275,7 +278,7 @@ def test_imported_runs_are_boxes_curves_and_trials_as_not_ours():
     for name in ("zhang-figure2", "zhang-figure3", "zhang-figure4"):
         made = with_imported(name, arms)
         assert "are not this project's runs, they were imported from their-logs" in words(render_report(made))
-        panel = next(panel for panel in made.values["panels"] if panel["title"] == "RTE")
+        panel = next(panel for panel in made.facts["panels"] if panel["title"] == "RTE")
         shown = {found["label"]: found for found in panel.get("boxes", panel.get("curves"))}
         for arm, label in labels.items():
             runs = of_them(arm, "rte")
@@ -300,7 +303,7 @@ def test_imported_runs_beside_ours_make_one_box_that_says_how_many_are_whose():
     made = with_imported("zhang-figure2", ("zhang",), own=own)
     box = next(
         box
-        for panel in made.values["panels"]
+        for panel in made.facts["panels"]
         for box in panel["boxes"]
         if (panel["title"], box["label"]) == ("RTE", "Correction")
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from support.reports import values_of
 from support.table_records import make_imported, make_record
 
 from stableft.errors import UserError
@@ -60,18 +61,26 @@ def refused(compare):
 
 
 def conclusion(report) -> str:
-    return report.values["conclusion"]
+    return report.facts["conclusion"]
+
+
+def compared_tests(report) -> dict[str, dict]:
+    return {test["kind"]: test for test in values_of(report)["tests"]}
+
+
+def arms_of(report) -> list[dict]:
+    return values_of(report)["arms"]
 
 
 def notes(report) -> str:
-    return "\n".join(report.values["notes"])
+    return "\n".join(report.facts["notes"])
 
 
 # ---- numbers
 
 
 def test_every_test_is_scipys(compare):
-    found = compare(runs("a", LOST), runs("b", FINE, lr=3e-5)).values["tests"]
+    found = compared_tests(compare(runs("a", LOST), runs("b", FINE, lr=3e-5)))
     expected = {
         "levene_median": stats.levene(LOST, FINE, center="median"),
         "levene_mean": stats.levene(LOST, FINE, center="mean"),
@@ -83,38 +92,39 @@ def test_every_test_is_scipys(compare):
         assert found[name]["p"] == pytest.approx(result.pvalue, rel=1e-6), name
         assert (found[name]["n_a"], found[name]["n_b"]) == (10, 10)
     rank = stats.mannwhitneyu(LOST, FINE)
-    assert found["improvement"]["test"]["p"] == pytest.approx(rank.pvalue, rel=1e-6)
+    assert found["improvement"]["p"] == pytest.approx(rank.pvalue, rel=1e-6)
     assert found["improvement"]["value"] == pytest.approx(rank.statistic / 100)
-    assert found["sd_ratio"]["value"] == pytest.approx(np.std(LOST, ddof=1) / np.std(FINE, ddof=1), rel=1e-6)
-    assert (found["failed_difference"], found["mean_difference"]) == pytest.approx(
+    assert found["levene_median"]["value"] == pytest.approx(np.std(LOST, ddof=1) / np.std(FINE, ddof=1), rel=1e-6)
+    assert (found["boschloo"]["value"], found["welch"]["value"]) == pytest.approx(
         (0.8, np.mean(LOST) - np.mean(FINE)), rel=1e-6
     )
 
 
 def test_holm_adjusts_the_primary_family_alone(compare):
-    found = compare(runs("a", LOST), runs("b", FINE, lr=3e-5)).values
-    assert found["primary"] == ["levene_median", "boschloo", "welch"]
-    ps = sorted((found["tests"][name]["p"], name) for name in found["primary"])
+    report = compare(runs("a", LOST), runs("b", FINE, lr=3e-5))
+    primary, tests = report.facts["primary"], compared_tests(report)
+    assert primary == ["levene_median", "boschloo", "welch"]
+    ps = sorted((tests[name]["p"], name) for name in primary)
     expected = np.maximum.accumulate([min(1.0, (3 - i) * p) for i, (p, _) in enumerate(ps)])
-    assert [found["tests"]["holm"][name] for _, name in ps] == pytest.approx(expected, rel=1e-6)
+    assert [tests[name]["holm_p"] for _, name in ps] == pytest.approx(expected, rel=1e-6)
 
 
 def test_an_arm_is_described_with_intervals(compare):
-    arm = compare(runs("a", LOST), runs("b", FINE, lr=3e-5)).values["arms"][0]
-    summary, interval = arm["cell"]["summary"], arm["cell"]["failed_interval"]
-    assert (summary["mean"], summary["std"]) == pytest.approx((np.mean(LOST), np.std(LOST, ddof=1)), rel=1e-6)
-    assert arm["iqm"]["value"] == pytest.approx(stats.trim_mean(LOST, 0.25), rel=1e-6)
+    arm = arms_of(compare(runs("a", LOST), runs("b", FINE, lr=3e-5)))[0]
+    assert (arm["mean"], arm["std"]) == pytest.approx((np.mean(LOST), np.std(LOST, ddof=1)), rel=1e-6)
+    assert arm["iqm"] == pytest.approx(stats.trim_mean(LOST, 0.25), rel=1e-6)
     wilson = stats.binomtest(8, 10).proportion_ci(method="wilson")
-    assert (interval["low"], interval["high"]) == pytest.approx((wilson.low, wilson.high), rel=1e-6)
+    assert tuple(arm["failed_wilson"]) == pytest.approx((wilson.low, wilson.high), rel=1e-6)
     bca = stats.bootstrap((np.array(LOST),), np.mean, rng=np.random.default_rng(0), n_resamples=9999)
-    assert arm["mean_interval"]["low"] == pytest.approx(bca.confidence_interval.low, abs=1e-3)
-    assert arm["std_interval"]["low"] < summary["std"] < arm["std_interval"]["high"]
+    assert arm["mean_interval"][0] == pytest.approx(bca.confidence_interval.low, abs=1e-3)
+    low, high = arm["std_interval"]
+    assert low < arm["std"] < high
 
 
 def test_spread_among_the_runs_that_did_not_fail_is_labelled_as_conditional(compare):
     lost = [0.4, 0.45, 0.5, *WIDE]
     report = compare(runs("a", lost), runs("b", FINE, lr=3e-5))
-    found = report.values["tests"]["levene_successful"]
+    found = compared_tests(report)["levene_successful"]
     assert found["p"] == pytest.approx(stats.levene(WIDE, FINE, center="median").pvalue, rel=1e-6)
     assert (found["n_a"], found["n_b"]) == (10, 10)
     assert "conditional on success" in " ".join(render_report(report).split())
@@ -133,7 +143,7 @@ def test_every_form_says_what_is_concluded_or_its_numbers(compare, form):
         rows = list(csv.DictReader(io.StringIO(text)))
         assert [row["arm"] for row in rows[:2]] == ["a", "b"]
         assert float(rows[0]["mean [percent]"]) == pytest.approx(100 * np.mean(LOST), abs=1e-3)
-        assert rows[2]["test"] == "Levene's test (centre median)"
+        assert (rows[2]["test"], rows[2]["center"]) == ("Levene's test", "median")
     else:
         assert "b fails less often than a (0/10 against 8/10" in " ".join(text.split())
     if form in ("md", "html", "latex"):
@@ -157,7 +167,7 @@ def test_run_folders_are_read_where_no_file_is_given(tmp_path):
         (tmp_path / "runs" / record.run_id).mkdir(parents=True)
         write_record(tmp_path, record)
     report = build_comparison_report("a", "b", tmp_path, [])
-    assert [arm["cell"]["summary"]["n"] for arm in report.values["arms"]] == [10, 10]
+    assert [arm["n"] for arm in arms_of(report)] == [10, 10]
     assert "1 crashed" in notes(report)
     damaged = tmp_path / "runs" / records[0].run_id / "record.json"
     damaged.write_text("{}")
@@ -202,7 +212,7 @@ def test_a_spread_whose_sd_and_distance_from_the_median_disagree_has_no_directio
     rare[0] = 0.06 + 0.45  # one run far out: a large SD, a small distance from the median
     broad = [0.69 if i % 2 else 0.73 for i in range(40)]
     report = compare(runs("a", rare), runs("b", broad, lr=3e-5))
-    assert report.values["arms"][0]["cell"]["summary"]["std"] > report.values["arms"][1]["cell"]["summary"]["std"]
+    assert arms_of(report)[0]["std"] > arms_of(report)[1]["std"]
     assert "do not agree on which spreads more" in conclusion(report)
 
 
@@ -223,7 +233,7 @@ def test_both_arms_failed_throughout(compare):
 
 def test_nan_leaves_tests_out_and_says_why(compare):
     report = compare(runs("a", [NAN, *LOST]), runs("b", FINE, lr=3e-5))
-    tests = report.values["tests"]
+    tests = compared_tests(report)
     assert [tests[name]["p"] for name in ("levene_median", "welch", "student", "permutation")] == [None] * 4
     assert tests["boschloo"]["p"] == pytest.approx(
         stats.boschloo_exact([[9, 0], [2, 10]], alternative="two-sided").pvalue, rel=1e-6
@@ -268,11 +278,11 @@ def test_runs_stopped_as_hopeless_leave_no_sample(compare):
         "Nothing may be concluded about a and b: 1 of 11 runs of a were stopped because of their scores, so the others "
         "are no sample of the arm."
     )
-    tests = report.values["tests"]
+    tests = compared_tests(report)
     named = ("levene_median", "levene_mean", "levene_successful", "boschloo", "welch", "student", "permutation")
     assert [tests[name]["p"] for name in named] == [None] * 7
-    assert (tests["improvement"]["value"], tests["sd_ratio"]["value"], tests["failed_difference"]) == (None,) * 3
-    assert report.values["arms"][0]["mean_interval"]["low"] is None
+    assert tuple(tests[name]["value"] for name in ("improvement", "levene_median", "boschloo")) == (None,) * 3
+    assert arms_of(report)[0]["mean_interval"] is None
 
 
 def test_an_arm_without_a_finished_run(compare):
@@ -308,7 +318,7 @@ def test_imported_runs_are_named_as_not_this_projects(compare):
     assert "10 of 10 runs of a on rte, 10 of 10 runs of b on rte are not this project's runs" in text
     assert "elsewhere.csv" in text
     values = json.loads(render_report(report, "json"))
-    assert list(values["arms"][0]["cell"]["sources"].values()) == [10]
+    assert list(values["arms"][0]["sources"].values()) == [10]
     assert values["runs"][0]["origin"].startswith("elsewhere.csv (csv, sha256 0123456789ab")
     assert "b fails less often than a" in conclusion(report)
 
@@ -339,9 +349,9 @@ def test_where_task_and_metric_choose(compare):
     mixed = [*runs("a", LOST), *runs("a", FINE, lr=4e-5), *runs("a", FINE, task="cola")]
     other = [*runs("b", FINE, lr=3e-5), *runs("b", WIDE, task="cola", lr=3e-5)]
     report = compare(mixed, [*other, *runs("b", FINE)], task="RTE", where=["optimizer.lr=2e-5"])
-    assert report.values["task"] == "rte"
-    assert report.values["arms"][0]["cell"]["summary"]["mean"] == pytest.approx(np.mean(LOST))
-    assert compare(mixed, other, task="CoLA").values["task"] == "cola"
+    assert report.facts["task"] == "rte"
+    assert arms_of(report)[0]["mean"] == pytest.approx(np.mean(LOST))
+    assert compare(mixed, other, task="CoLA").facts["task"] == "cola"
 
 
 @pytest.mark.parametrize(
@@ -362,7 +372,7 @@ def test_where_task_and_metric_choose(compare):
 )
 def test_where_knows_columns_and_settings(compare, where, n):
     report = compare(runs("a", FINE), runs("b", WIDE, lr=3e-5), where=[where])
-    assert [arm["cell"]["summary"]["n"] for arm in report.values["arms"]] == [n, n]
+    assert [arm["n"] for arm in arms_of(report)] == [n, n]
 
 
 def test_another_metric_judges_own_runs_failed_anew(compare):
@@ -374,13 +384,13 @@ def test_another_metric_judges_own_runs_failed_anew(compare):
 
     arms = [list(with_accuracy(runs(arm, FINE, task="mrpc", lr=lr))) for arm, lr in (("a", 2e-5), ("b", 3e-5))]
     report = compare(*arms, metric="accuracy")
-    cell = report.values["arms"][0]["cell"]
-    assert (cell["metric"], cell["summary"]["mean"], cell["failed"]) == (
+    cell = arms_of(report)[0]
+    assert (cell["metric"], cell["mean"], cell["failed"]) == (
         "accuracy",
         pytest.approx(np.mean(FINE) - 0.1),
         10,
     )
-    assert compare(*arms, metric="f1").values["arms"][0]["cell"]["failed"] == 0
+    assert arms_of(compare(*arms, metric="f1"))[0]["failed"] == 0
     assert "accuracy in percent" in report.title
 
 
@@ -391,7 +401,7 @@ def test_another_metric_of_imported_runs_leaves_unknown_whether_they_failed(comp
             yield record.model_copy(update={"last": last})
 
     report = compare(list(both(imported("a", LOST))), list(both(imported("b", FINE))), metric="f1")
-    assert [arm["cell"]["failed_unknown"] for arm in report.values["arms"]] == [10, 10]
+    assert [arm["failed_unknown"] for arm in arms_of(report)] == [10, 10]
 
 
 # ---- refusals
@@ -467,7 +477,7 @@ def test_arms_scored_unlike_are_refused(refused):
 
 def test_score_settles_which_checkpoint(compare):
     report = compare(runs("a", FINE), runs("b", WIDE, report="best", lr=3e-5), score="last")
-    assert [arm["cell"]["checkpoint"] for arm in report.values["arms"]] == ["last", "last"]
+    assert [arm["checkpoint"] for arm in arms_of(report)] == ["last", "last"]
     assert "evaluation.report" not in notes(report)
 
 

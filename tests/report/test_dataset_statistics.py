@@ -1,4 +1,3 @@
-import json
 import shutil
 from pathlib import Path
 
@@ -6,12 +5,14 @@ import numpy as np
 import pytest
 from huggingface_hub import constants
 from support.paths import GLUE
+from support.reports import values_of
 
 from stableft.catalog.tasks import TASKS
 from stableft.data.sources import RawSplit
 from stableft.errors import UserError
 from stableft.report import paper_tables as data_stats
 from stableft.report.forms.document import Bullets, ReportTable
+from stableft.report.forms.write import report_to_json
 from stableft.report.paper_tables import (
     NOT_AVAILABLE,
     DatasetStatistic,
@@ -187,13 +188,13 @@ def test_a_report_shows_here_and_printed(paper, n_grids, n_printed):
     assert entries["Training", "RTE printed"] == ({"M": "2491", "Z": "2.5k"}[paper], True)
     assert entries["Metric", "RTE here"] == ("accuracy", False)
     assert NOT_AVAILABLE not in {text for text, _ in entries.values()}
-    assert report.values["missing"] == []
-    (difference,) = (line for line in report.values["differences"] if line.startswith("RTE, training: "))
+    assert report.facts["missing"] == []
+    (difference,) = (line for line in report.facts["differences"] if line.startswith("RTE, training: "))
     assert difference.startswith(f"RTE, training: {counted} here, printed ")
-    assert len(report.rows) == sum(row.table == paper for row in compute_dataset_statistics(GLUE, TASKS.values()))
-    assert {row["agrees"] for row in report.rows} == {True, False, None}  # None: of a metric that it does not print
-    assert json.loads(json.dumps(report.values, allow_nan=False))["cells"] == list(report.rows)
-    assert str(GLUE) not in json.dumps(report.values)
+    cells = values_of(report)["cells"]
+    assert len(cells) == sum(row.table == paper for row in compute_dataset_statistics(GLUE, TASKS.values()))
+    assert {cell["agrees"] for cell in cells} == {True, False, None}  # None: of a metric that it does not print
+    assert str(GLUE) not in report_to_json(report)
 
 
 @pytest.fixture
@@ -233,8 +234,8 @@ def test_without_data_the_printed_numbers_are_still_there(hub, paper):
     assert f"`stableft report {report.id} --data-dir FOLDER`" in missing[0]
     assert missing[1] == "RTE cannot be loaded from the hub: no network."
     assert "HF_HUB_OFFLINE=1" in missing[2]
-    assert {row["agrees"] for row in report.rows if row["row"] != "metric"} == {None}
-    assert report.values["differences"] == []
+    assert {cell["agrees"] for cell in values_of(report)["cells"] if cell["row"] != "metric"} == {None}
+    assert report.facts["differences"] == []
 
 
 def test_offline_every_data_set_of_the_cache_is_taken(hub, monkeypatch):
@@ -243,7 +244,7 @@ def test_offline_every_data_set_of_the_cache_is_taken(hub, monkeypatch):
     report = build_dataset_report("M", None)
     assert set(hub) == {"rte", "mrpc", "cola", "qnli", "scitail"}
     assert entries_of(report)["Training", "CoLA here"] == ("7", True)
-    assert len(report.values["missing"]) == 1 + 4
+    assert len(report.facts["missing"]) == 1 + 4
 
 
 def test_a_missing_folder_is_the_users_mistake(tmp_path):

@@ -11,12 +11,13 @@ from stableft.report.figures.panels import Curve, CurvePanel
 from stableft.report.forms.document import (
     Bullets,
     Heading,
+    OriginCount,
     Paragraph,
     Picture,
     Provenance,
     Report,
-    ReportCell,
     ReportTable,
+    Value,
 )
 from stableft.report.forms.html import reports_to_html
 from stableft.report.forms.write import render_report
@@ -27,14 +28,17 @@ GRID = ReportTable(
     "means-1",
     ("", "RTE", "MRPC", "RTE"),
     (
-        (ODD, "69.5 ± 2.5", ReportCell("90.8", bold=True), ReportCell("72.3", mark="*†")),
-        ("- difference", "+0.1", "a sentence that is longer than a number", ""),
+        (ODD, "69.5 ± 2.5", Value("90.8", bold=True), Value("72.3", mark="*†")),
+        (Value("difference", under=True), "+0.1", "a sentence that is longer than a number", ""),
     ),
     caption=f"Bold by `Student's` t-test {ODD}",
     groups=(("", 1), ("Longer", 2)),
     notes=(f"a note {ODD}",),
 )
-RUNS = (("mosbach", "rte", "this project", 20, 25), ("theirs", "rte", "logs (zhang-logs, sha256 0a1b)", 9, 9))
+RUNS = (
+    OriginCount("mosbach", "rte", "this project", 20, 25),
+    OriginCount("theirs", "rte", "logs (zhang-logs, sha256 0a1b)", 9, 9),
+)
 PROVENANCE = Provenance(RUNS, (("cpu, torch 2", 1), ("gpu, torch 2", 19)), ("0123456789abcdef", "fedcba9876543210"))
 
 

@@ -7,6 +7,7 @@ import pytest
 from stableft.config.recipe import read_recipe, shipped_recipes
 from stableft.report import paper_tables as module
 from stableft.report.forms.document import Bullets, ReportTable
+from stableft.report.forms.write import report_to_json
 from stableft.report.paper_tables import build_hyperparameter_report, compare_hyperparameters
 from stableft.report.paper_values import load_printed_hyperparameters
 
@@ -100,19 +101,19 @@ def test_the_report_shows_both_where_they_differ(paper):
     assert report.id == {"M": "mosbach-table3", "Z": "zhang-table6"}[paper]
     (grid,) = (block for block in report.blocks if isinstance(block, ReportTable))
     assert report.tables == (grid,)
-    assert [row[0] for row in grid.rows] == list(load_printed_hyperparameters(paper).rows)
+    assert [row[0].text for row in grid.rows] == list(load_printed_hyperparameters(paper).rows)
     assert {len(row) for row in grid.rows} == {len(grid.header)}
     for row in grid.rows:
         for column, entry in zip(COLUMNS[paper], row[1:], strict=True):
-            printed = typed(paper)[row[0], column]
-            here = DEVIATIONS.get((paper, row[0], column), printed)
+            printed = typed(paper)[row[0].text, column]
+            here = DEVIATIONS.get((paper, row[0].text, column), printed)
             assert entry.text == (here if here == printed else f"{here}; printed: {printed}")
             assert entry.bold == (here != printed)
     lines = [line for block in report.blocks if isinstance(block, Bullets) for line in block.lines]
     assert len([line for line in lines if " here, printed " in line]) == len(deviations_of(paper))
-    assert [row["agrees"] for row in report.rows].count(False) == len(deviations_of(paper))
-    assert list(report.rows[0]) == ["paper", "row", "column", "here", "printed", "agrees", "note"]
-    assert json.loads(json.dumps(report.values, allow_nan=False))["cells"] == list(report.rows)
+    cells = json.loads(report_to_json(report))["cells"]
+    assert [cell["agrees"] for cell in cells].count(False) == len(deviations_of(paper))
+    assert set(cells[0]) == {"paper", "row", "column", "here", "printed", "agrees", "note", "shown"}
 
 
 def test_a_changed_sweep_is_a_deviation_without_a_known_reason(monkeypatch):
@@ -124,7 +125,7 @@ def test_a_changed_sweep_is_a_deviation_without_a_known_reason(monkeypatch):
     assert here["M", "Learning rate", "RoBERTa"] == "1e-5 - 4e-5"
     assert here["M", "Number of random seeds", "RoBERTa"] == "1, 25"
     assert len(here) == len(DEVIATIONS) + 2
-    lines = build_hyperparameter_report("M").values["deviations"]
+    lines = build_hyperparameter_report("M").facts["deviations"]
     assert any(line.endswith("printed 1e-5 - 3e-5: no reason is known.") for line in lines)
 
 
@@ -136,7 +137,7 @@ def test_a_changed_recipe_is_a_deviation_without_a_known_reason(monkeypatch):
     assert here["Z", "BART RTE", "Learning Rate"] == "2e-5"
     assert {here["Z", f"BART {task}", "Training Epochs / Steps"] for task in ("RTE", "CoLA")} == {"3 epochs"}
     assert {row.split()[0] for _, row, _ in here} == {"BART"}
-    assert len(build_hyperparameter_report("Z").values["deviations"]) == len(here)
+    assert len(build_hyperparameter_report("Z").facts["deviations"]) == len(here)
 
 
 def test_what_the_checkpoint_decides_is_not_called_none():

@@ -17,7 +17,6 @@ from stableft.report.paper_values import (
     find_published_by_config,
     find_published_by_name,
     find_published_in_table,
-    load_published_claims,
     load_published_values,
 )
 
@@ -218,16 +217,6 @@ def test_fractions_are_of_percent():
     value = table_of(M, "Table 1")["mosbach", "rte"]
     assert (value.fraction("mean"), value.fraction("median")) == (0.673, None)
     assert value.place == "Mosbach et al. 2021, Table 1 (iclr2021)"
-
-
-def test_claims_of_the_text():
-    claims = {(claim.place, claim.arm, claim.task): claim for claim in load_published_claims()}
-    zhang = claims.pop(("Zhang et al. 2021, sec. 4 (iclr2021)", "zhang-bertadam", "rte"))
-    assert (zhang.percent, zhang.count, zhang.n, zhang.split) == (48, None, 50, "test")
-    assert zhang.of == "runs with an accuracy below 55 %"
-    assert {(claim.arm, claim.task): (claim.count, claim.n, claim.of) for claim in claims.values()} == {
-        ("1k-long", task): (count, 25, "failed runs") for task, count in (("mrpc", 0), ("cola", 1), ("qnli", 0))
-    }
 
 
 SWEEPS = {

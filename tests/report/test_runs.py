@@ -1,6 +1,7 @@
 """Which records belong to which runs of a report: by id, and by arm and task when they were imported."""
 
 import pytest
+from support.reports import mean_cells, values_of
 from support.table_records import make_imported, make_record
 
 from stableft.config.planned_run import LocalPaths, PlannedRun
@@ -11,7 +12,11 @@ from stableft.report.artifact import make_sweep_artifact
 from stableft.report.build import build_report
 from stableft.report.forms.write import render_report
 from stableft.report.runs import as_means_table, collect_runs, load_artifact, load_runs
-from stableft.report.stability_table import build_stability_table
+from stableft.report.stability_table import compute_stability
+
+
+def compute_stability_of(runs):
+    return compute_stability(runs.artifact.parts[0], runs)
 
 
 def planned(records, arm="devlin"):
@@ -19,7 +24,7 @@ def planned(records, arm="devlin"):
 
 
 def table_of(runs, records):
-    return build_stability_table(collect_runs(make_sweep_artifact("s", "s.yaml"), runs, records))
+    return compute_stability_of(collect_runs(make_sweep_artifact("s", "s.yaml"), runs, records))
 
 
 def scores(table):
@@ -38,7 +43,7 @@ def test_an_imported_run_belongs_to_the_arm_and_task_it_came_as_whatever_its_see
     imported = [make_imported(arm="devlin", seed=seed) for seed in range(5)]
     others = [make_imported(arm="mosbach", seed=0), make_imported(arm="devlin", task="mrpc", seed=0)]
     found = collect_runs(make_sweep_artifact("s", "s.yaml"), runs, [*imported, *others])
-    table = build_stability_table(found)
+    table = compute_stability_of(found)
     assert scores(table) == {("devlin", 5, None)}
     assert any("5 of 5 runs of devlin on rte are not this project's runs" in note for note in table.footnotes)
     assert found.unused == ("mosbach on rte", "devlin on mrpc")
@@ -85,14 +90,14 @@ def test_of_a_shared_sweep_an_artifact_has_the_runs_that_it_shows():
 
 def test_a_report_without_any_run_says_how_many_are_planned_and_what_makes_them(tmp_path):
     runs = load_runs("mosbach-table1", tmp_path, [], "recipe", shipped)
-    assert {(cell.summary.n, cell.planned) for cell in build_stability_table(runs).cells} == {(0, 25)}
+    assert {(cell.summary.n, cell.planned) for cell in compute_stability_of(runs).cells} == {(0, 25)}
     assert any("`stableft sweep configs/mosbach/table1.yaml`" in str(block) for block in build_report(runs).blocks)
 
 
 def test_a_file_of_records_reports_by_itself(tmp_path):
     records = [make_record(arm=arm, seed=seed) for arm in ("devlin", "mosbach") for seed in range(1, 4)]
     write_records_file(tmp_path / "mine.jsonl", records[:3])
-    table = build_stability_table(load_runs(str(tmp_path / "mine.jsonl"), tmp_path, [], "recipe"))
+    table = compute_stability_of(load_runs(str(tmp_path / "mine.jsonl"), tmp_path, [], "recipe"))
     assert scores(table) == {("devlin", 3, 3)}
     assert table.artifact.id == "mine"
 
@@ -108,8 +113,7 @@ def test_imported_runs_of_a_metric_of_their_own_are_reported(tmp_path):
 def test_a_rule_of_the_papers_makes_a_table_of_means_of_a_sweep_but_not_of_an_artifact(tmp_path):
     records = [make_record(arm="devlin", seed=seed, last=0.7 + seed / 100) for seed in range(1, 4)]
     runs = collect_runs(make_sweep_artifact("s", "s.yaml"), planned(records), records)
-    values = build_report(as_means_table(runs, "best")).values
-    (cell,) = values["tables"][0]["cells"]
+    (cell,) = mean_cells(values_of(build_report(as_means_table(runs, "best")))).values()
     assert (cell["arm"], cell["n"], cell["mean"]) == ("devlin", 3, pytest.approx(0.72))
     with pytest.raises(UserError, match="mosbach-table1 has the paper's own rule"):
         as_means_table(load_runs("mosbach-table1", tmp_path, [], "recipe", shipped), "best")

@@ -8,15 +8,27 @@ import re
 import pytest
 from scipy import stats as scipy_stats
 from support.paths import GOLDEN
-from support.reports import NAN, NARROW, TABLE1, WIDE, as_json, make_report, make_runs, printed_in_table1
+from support.reports import (
+    NAN,
+    NARROW,
+    TABLE1,
+    WIDE,
+    as_json,
+    find_cell,
+    find_tests,
+    make_report,
+    make_runs,
+    printed_in_table1,
+    published_rows,
+    render,
+)
 
 from stableft.config.run_config import StartFrom
 from stableft.errors import UserError
 from stableft.records.run_record import EarlyStopRecord, ImportedRun, ImportedScores, ImportSource, StartRecord
 from stableft.report.artifact import make_sweep_artifact
 from stableft.report.forms.latex import escape_latex
-from stableft.report.forms.write import render_report
-from stableft.report.stability_table import ROLE_SMALLEST_STD, ROLE_SMALLEST_USABLE_STD
+from stableft.report.stability_table import Question
 
 EXPECTED = GOLDEN / "report-mosbach-table1.md"
 
@@ -40,18 +52,14 @@ def imported(arm, scores, file):
     ]
 
 
-def find_cell(values, row, column="rte"):
-    return next(cell for cell in values["cells"] if (cell["row"], cell["column"]) == (row, column))
-
-
 def test_cells_by_hand():
     table = make_report(make_runs("devlin", [0.4, 0.6, 0.8], crashed=1), planned={("devlin", "rte"): 5})
     cell = as_json(table)["cells"][0]
     expected = {"n": 3, "n_nan": 0, "mean": 0.6, "std": 0.2, "median": 0.6, "min": 0.4, "max": 0.8, "reason": None}
-    expected |= {"failed": 1, "crashed": 1, "planned": 5, "metric": "accuracy", "split": "val", "checkpoint": "last"}
+    expected |= {"failed": 1, "crashed": 1, "n_planned": 5, "metric": "accuracy", "split": "val", "checkpoint": "last"}
     assert {name: cell[name] for name in expected} == pytest.approx(expected)
     assert len(cell["run_ids"]) == 4
-    text = render_report(table)
+    text = render(table)
     assert "| 3 of 5 |    1/3 |" in text
     assert "devlin on rte: 3 runs have a score, 5 are planned." in text
     assert "devlin on rte: 1 crashed, without a score" in text
@@ -61,12 +69,12 @@ def test_nan_scores_count_as_failed_and_are_stated_beside_the_mean():
     table = make_report(make_runs("devlin", [0.6, NAN, 0.8, NAN]), make_runs("mosbach", NARROW))
     values = as_json(table)
     cell = find_cell(values, "devlin")
-    assert (cell["n"], cell["n_nan"], cell["n_finite"], cell["failed"]) == (4, 2, 2, 2)
+    assert (cell["n"], cell["n_nan"], cell["failed"]) == (4, 2, 2)
     assert cell["mean"] == pytest.approx(0.7)
-    levene = values["comparisons"][0]
+    levene = values["tests"][0]
     assert levene["p"] is None
     assert "NaN" in levene["reason"]
-    assert "4, 2 NaN" in render_report(table)
+    assert "4, 2 NaN" in render(table)
 
 
 def test_all_nan_and_never_started_cells_have_no_numbers_but_a_reason():
@@ -77,7 +85,7 @@ def test_all_nan_and_never_started_cells_have_no_numbers_but_a_reason():
     assert find_cell(values, "mosbach")["reason"] == "no run has finished"
     assert [find_cell(values, row)["mean"] for row in ("devlin", "mosbach")] == [None, None]
     for kind in ("md", "csv", "latex"):
-        assert "nan" not in render_report(table, kind).replace("NaN", "").lower()
+        assert "nan" not in render(table, kind).replace("NaN", "").replace("n_nan", "").lower()
 
 
 def test_the_star_is_scipys_levene_of_the_two_smallest_std():
@@ -85,30 +93,30 @@ def test_the_star_is_scipys_levene_of_the_two_smallest_std():
         make_runs("mosbach-mixout", [0.3, 0.9] * 5), make_runs("devlin", WIDE), make_runs("mosbach", NARROW[:9])
     )
     values = as_json(table)
-    tests = [c for c in values["comparisons"] if c["role"] == ROLE_SMALLEST_STD]
-    assert [(c["a"], c["b"], c["center"], c["n_a"], c["n_b"]) for c in tests] == [
+    tests = find_tests(values, Question.SMALLEST_STD)
+    assert [(c["arm"], c["against"], c["center"], c["n_a"], c["n_b"]) for c in tests] == [
         ("mosbach", "devlin", "median", 9, 10),
         ("mosbach", "devlin", "mean", 9, 10),
     ]
     for test in tests:
         expected = scipy_stats.levene(NARROW[:9], WIDE, center=test["center"])
-        assert (test["statistic"], test["p"]) == pytest.approx((expected.statistic, expected.pvalue), rel=1e-12)
+        assert (test["statistic"], test["p"]) == pytest.approx((expected.statistic, expected.pvalue), rel=1e-8)
     assert tests[0]["p"] < 0.001
     assert [find_cell(values, row)["star"] for row in ("mosbach-mixout", "devlin", "mosbach")] == [False, False, True]
-    assert "Levene's test (centre median)" in render_report(table)
+    assert "Levene's test (centre median)" in render(table)
 
 
 def test_no_star_when_the_spread_is_alike():
     table = make_report(make_runs("devlin", NARROW), make_runs("mosbach", [x + 0.05 for x in NARROW]))
-    assert not [cell for cell in table.cells if table.starred(cell)]
-    assert "*" not in render_report(table)
+    assert not [cell for cell in table.cells if table.is_starred(cell)]
+    assert "*" not in render(table)
 
 
 def test_one_arm_or_few_values_have_no_test_but_a_reason():
-    one = as_json(make_report(make_runs("devlin", WIDE)))["comparisons"][0]
-    assert (one["a"], one["b"], one["p"]) == ("devlin", None, None)
+    one = as_json(make_report(make_runs("devlin", WIDE)))["tests"][0]
+    assert (one["arm"], one["against"], one["p"]) == ("devlin", None, None)
     assert one["reason"] == "needs two arms with a std, here is 1"
-    few = as_json(make_report(make_runs("devlin", WIDE[:2]), make_runs("mosbach", NARROW)))["comparisons"][0]
+    few = as_json(make_report(make_runs("devlin", WIDE[:2]), make_runs("mosbach", NARROW)))["tests"][0]
     assert few["p"] is None
     assert "at least 3 values" in few["reason"]
 
@@ -122,22 +130,25 @@ def test_an_arm_in_which_every_run_failed_is_marked():
     table = make_report(*runs)
     values = as_json(table)
     assert find_cell(values, "devlin")["every_run_failed"]
-    first = values["comparisons"][0]
-    assert first["a"] == "devlin"
+    first = values["tests"][0]
+    assert first["arm"] == "devlin"
     assert "every run of devlin failed" in first["remark"]
-    usable = [c for c in values["comparisons"] if c["role"] == ROLE_SMALLEST_USABLE_STD]
-    assert [(c["a"], c["b"]) for c in usable] == [("mosbach", "mosbach-mixout")] * 2
-    assert "†" in render_report(table)
-    assert r"\dagger" in render_report(table, "latex")
+    usable = find_tests(values, Question.SMALLEST_USABLE_STD)
+    assert [(c["arm"], c["against"]) for c in usable] == [("mosbach", "mosbach-mixout")] * 2
+    assert "†" in render(table)
+    assert r"\dagger" in render(table, "latex")
 
 
 def test_difference_to_the_published_value():
     table = make_report(make_runs("mosbach", NARROW))
-    comparison = next(c for c in as_json(table)["comparisons"] if c["b"] == "Mosbach et al. 2021, Table 1 (iclr2021)")
-    mean, std = sum(NARROW) / 10, find_cell(as_json(table), "mosbach")["std"]
+    values, place = as_json(table), "Mosbach et al. 2021, Table 1 (iclr2021)"
+    comparison = next(test for test in values["tests"] if test["against"] == place)
+    difference = next(row for row in published_rows(values, "mosbach", "difference") if row["origin"] == place)
+    mean, std = sum(NARROW) / 10, find_cell(values, "mosbach")["std"]
     expected = scipy_stats.ttest_ind_from_stats(mean, std, 10, 0.673, 0.027, 25, equal_var=False)
     assert comparison["p"] == pytest.approx(expected.pvalue)
-    assert comparison["difference"] == pytest.approx({"mean": mean - 0.673, "std": std - 0.027, "max": 0.72 - 0.711})
+    expected = {"mean": mean - 0.673, "std": std - 0.027, "max": 0.72 - 0.711, "p_published": comparison["p"]}
+    assert {name: difference[name] for name in expected} == pytest.approx(expected)
     assert (comparison["alternative"], comparison["n_a"], comparison["n_b"]) == ("two-sided", 10, 25)
 
 
@@ -145,9 +156,10 @@ def test_published_values_stand_below_the_arm_that_they_are_of():
     printed = {("mine", "rte"): printed_in_table1()["mosbach", "rte"]}
     table = make_report(make_runs("mine", NARROW), make_runs("devlin", WIDE), published=printed)
     values = as_json(table)
-    assert [p["version"] for p in find_cell(values, "mine")["published"]] == ["iclr2021", "arxiv-v1"]
-    assert find_cell(values, "devlin")["published"] == []
-    names = [line.split("|")[1].strip() for line in render_report(table).splitlines() if line.startswith("| ")]
+    places = [f"Mosbach et al. 2021, Table 1 ({version})" for version in ("iclr2021", "arxiv-v1")]
+    assert [row["origin"] for row in published_rows(values, "mine")] == places
+    assert published_rows(values, "devlin") == []
+    names = [line.split("|")[1].strip() for line in render(table).splitlines() if line.startswith("| ")]
     below = ["- M, Table 1 (iclr2021)", "- difference", "- M, Table 1 (arxiv-v1)", "- difference"]
     assert [name for name in names if not name.startswith("---")] == ["arm", "mine", *below, "devlin"]
 
@@ -156,11 +168,11 @@ def test_footnotes_name_what_is_no_replication():
     deviations = {("mosbach", "rte"): ["model bert-tiny", "schedule.length 3 epochs"]}
     runs = make_runs("mosbach", NARROW) + imported("mosbach", WIDE, "authors.csv")
     table = make_report(runs, deviations=deviations)
-    for text in (render_report(table), render_report(table, "latex"), render_report(table, "csv")):
+    for text in (render(table), render(table, "latex"), render(table, "csv")):
         assert "not a replication" in text
         assert "bert-tiny" in text
         assert "authors.csv" in text
-    flat = " ".join(render_report(table).split())
+    flat = " ".join(render(table).split())
     assert (
         "10 of 20 runs of mosbach on rte are not this project's runs, they were imported from authors.csv (csv, "
         in flat
@@ -170,7 +182,7 @@ def test_footnotes_name_what_is_no_replication():
 
 def test_a_departure_on_one_task_is_told_of_that_task_alone():
     deviations = {("mosbach", "rte"): ["schedule.length 3 epochs"], ("mosbach", "mrpc"): []}
-    flat = " ".join(render_report(make_report(make_runs("mosbach", NARROW), deviations=deviations)).split())
+    flat = " ".join(render(make_report(make_runs("mosbach", NARROW), deviations=deviations)).split())
     assert "mosbach on rte is not a replication, it differs from the published setting: schedule.length" in flat
 
 
@@ -178,7 +190,7 @@ def test_footnotes_name_what_is_pooled_or_scored_otherwise():
     pooled = make_runs("mosbach", NARROW) + make_runs("mosbach", WIDE, lr=9e-5)
     zhang = make_runs("zhang", NARROW, split="heldout", report="best")
     table = make_report(pooled, zhang)
-    text = " ".join(render_report(table).split())
+    text = " ".join(render(table).split())
     assert "mosbach on rte: pools 2 settings" in text
     assert "The arms of rte are not scored alike" in text
     assert "unlike scores" in text
@@ -193,7 +205,7 @@ def test_one_cell_cannot_mix_kinds_of_scores():
 
 def test_a_split_or_metric_other_than_the_published_one_is_said():
     values = as_json(make_report(make_runs("mosbach", NARROW, split="heldout")))
-    remarks = [c["remark"] for c in values["comparisons"] if "published" in c["role"]]
+    remarks = [c["remark"] for c in find_tests(values, Question.AGAINST_PUBLISHED)]
     assert remarks == ["the published score is of the val split, this one of the test split"] * 2
 
 
@@ -204,21 +216,21 @@ def test_columns_follow_the_tasks_and_rows_the_plan():
     assert table.rows == ("mosbach", "devlin")
 
 
-def test_csv_is_one_line_a_cell_and_a_published_value():
+def test_csv_is_one_line_a_cell_a_published_value_and_a_difference():
     table = make_report(make_runs("devlin", [0.4, 0.6, 0.8]), artifact=make_sweep_artifact("mine", "mine.yaml"))
-    lines = list(csv.DictReader(io.StringIO(render_report(table, "csv"))))
-    assert [line["origin"] for line in lines] == [
-        "this project",
-        "Mosbach et al. 2021, Table 1 (iclr2021)",
-        "Mosbach et al. 2021, Table 1 (arxiv-v1)",
+    lines = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    places = [f"Mosbach et al. 2021, Table 1 ({version})" for version in ("iclr2021", "arxiv-v1")]
+    assert [(line["kind"], line["origin"]) for line in lines] == [
+        ("arm", "this project"),
+        *((kind, place) for place in places for kind in ("published", "difference")),
     ]
-    assert (lines[0]["mean [percent]"], lines[1]["mean [percent]"]) == ("60.0000", "50.9000")
-    assert lines[2]["median [percent]"] == "47.3000"
+    assert [float(line["mean [percent]"]) for line in lines[:3]] == [60.0, 50.9, pytest.approx(9.1)]
+    assert float(lines[3]["median [percent]"]) == 47.3
 
 
 def test_latex_is_balanced_and_rectangular():
     odd = make_runs("50%_of {a} & b\\c~^#$", NARROW)
-    text = render_report(make_report(odd, make_runs("devlin", WIDE), make_runs("devlin", NARROW, task="cola")), "latex")
+    text = render(make_report(odd, make_runs("devlin", WIDE), make_runs("devlin", NARROW, task="cola")), "latex")
     bare = re.sub(r"\\[\\{}&%$#_]", "", text.replace("\\\\\n", "\n"))
     assert bare.count("{") == bare.count("}")
     assert bare.count("$") % 2 == 0
@@ -226,7 +238,7 @@ def test_latex_is_balanced_and_rectangular():
     for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}"):
         assert text.count(rule) == 1
     body = bare[bare.index(r"\midrule") : bare.index(r"\bottomrule")]
-    assert {line.count("&") for line in body.splitlines()[1:] if line} == {2 * 5}
+    assert {line.count("&") for line in body.splitlines()[1:] if line} == {2 * 6}
     caption = next(line for line in text.splitlines() if line.startswith(r"\caption"))
     assert "Levene's test (centre median)" in caption
     assert re.search(r"\\footnotesize.*Levene's test \(centre median\).* n = 10 and 10", text)
@@ -246,7 +258,7 @@ def test_markdown_golden():
         deviations={("mosbach", "rte"): ["model bert-tiny for bert-large-uncased"]},
         planned={("devlin", "rte"): 10, ("mosbach", "rte"): 10},
     )
-    text = render_report(table)
+    text = render(table)
     if os.environ.get("STABLEFT_UPDATE_GOLDEN"):
         EXPECTED.write_text(text)
     assert text == EXPECTED.read_text()
@@ -266,7 +278,9 @@ def test_runs_stopped_as_hopeless_are_in_no_table_and_told(artifact):
     assert cell.summary.mean == pytest.approx(sum(NARROW[2:]) / 8)
     reason = "2 of 10 runs of mosbach were stopped because of their scores, so the others are no sample of the arm"
     results = [c.result for c in table.comparisons if "mosbach" in (c.a, c.b)]
-    results += [r for v in table.battery for r in (v.failures, v.sd_ratio, v.levene_median, v.levene_mean)]
+    results += [
+        r for v in table.reference_comparisons for r in (v.failures, v.sd_ratio, v.levene_median, v.levene_mean)
+    ]
     assert {result.reason for result in results} == {reason}
     assert not any(comparison.star for comparison in table.comparisons)
     sentence = (
@@ -275,7 +289,7 @@ def test_runs_stopped_as_hopeless_are_in_no_table_and_told(artifact):
     )
     assert sentence in table.footnotes
     for form in ("md", "latex", "csv", "json"):
-        assert "stopped early as hopeless" in " ".join(render_report(table, form).split()), form
+        assert "stopped early as hopeless" in " ".join(render(table, form).split()), form
 
 
 def test_what_the_runs_started_from_is_told():

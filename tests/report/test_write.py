@@ -9,11 +9,11 @@ from stableft.errors import UserError
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.panels import Curve, CurvePanel
 from stableft.report.figures.style import figure_to_bytes
-from stableft.report.forms.document import Heading, Picture, Provenance, Report, ReportTable
+from stableft.report.forms.document import Heading, OriginCount, Picture, Provenance, Report, ReportTable
 from stableft.report.forms.write import resolve_target, save_sweep_report, write_report, write_report_folder
 
 FORMS = [f"report.{ending}" for ending in ("csv", "html", "json", "md", "tex")]
-FINISHED = Provenance(runs=(("mosbach", "rte", "this project", 2, 25),))
+FINISHED = Provenance(runs=(OriginCount("mosbach", "rte", "this project", 2, 25),))
 
 
 def drawn(label):
@@ -111,7 +111,7 @@ def test_a_sweep_keeps_its_report_and_names_the_figures(tmp_path):
 
 
 def test_a_sweep_in_which_nothing_finished_keeps_nothing(tmp_path):
-    nothing = Provenance(runs=(("mosbach", "rte", "this project", 0, 25),))
+    nothing = Provenance(runs=(OriginCount("mosbach", "rte", "this project", 0, 25),))
     assert save_sweep_report(report(nothing), tmp_path / "x") is None
     assert names_in(tmp_path) == []
 

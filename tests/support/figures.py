@@ -6,32 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.text import Text
 
-from stableft.report.figures.draw import draw_panels
-from stableft.report.figures.of_sweep import LossCurvesByRun, build_loss_panels, build_score_panels
 from stableft.report.figures.panels import Box
-from stableft.report.stability_table import StabilityTable
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-
-
-def draw_score_boxes(table: StabilityTable, frame: "pd.DataFrame") -> "Figure | None":
-    """Returns a panel for every task: a box for each arm, every run's score as a point, the majority baseline.
-
-    None where no run has a score that can be drawn.
-    """
-    panels = build_score_panels(table, frame)
-    return draw_panels(panels) if panels else None
-
-
-def draw_training_losses(table: StabilityTable, frame: "pd.DataFrame", curves: LossCurvesByRun) -> "Figure | None":
-    """Returns a panel for each arm with the training loss of every run over its steps, the failed ones marked.
-
-    None where no run has such a curve, as imported ones have not.
-    """
-    panels = build_loss_panels(table, frame, curves)
-    return draw_panels(panels) if panels else None
+    pass
 
 
 AXIS = "accuracy in percent\nvalidation split, last checkpoint"

@@ -2,14 +2,19 @@
 
 import json
 import math
+import tempfile
+from pathlib import Path
 
 from support.table_records import make_record
 
 from stableft.records.frame import build_frame
+from stableft.records.run_record import write_records_file
 from stableft.report.forms.write import render_report
 from stableft.report.mosbach import MOSBACH_ARTIFACTS
 from stableft.report.paper_values import PAPERS, find_published_in_table, load_published_values
-from stableft.report.stability_table import build_table_from_frame
+from stableft.report.runs import group_runs_by_arm_task, load_runs_from_file
+from stableft.report.stability_report import build_stability_report
+from stableft.report.stability_table import assemble_stability
 
 NAN = math.nan
 TABLE1 = MOSBACH_ARTIFACTS["mosbach-table1"]
@@ -40,11 +45,65 @@ def printed_in_table1():
 def make_report(*runs, artifact=TABLE1, published=None, deviations=None, planned=None):
     records = [record for arm in runs for record in arm]
     published = printed_in_table1() if published is None else published
-    return build_table_from_frame(build_frame(records), artifact, published, deviations, planned)
+    planned = planned or {}
+    groups = group_runs_by_arm_task(build_frame(records), planned)
+    return assemble_stability(groups, artifact, artifact.parts[0], published, deviations or {}, planned)
+
+
+def render(table, form="md"):
+    return render_report(build_stability_report(table), form)
 
 
 def as_json(table):
     def refuse(name):
         raise AssertionError(f"{name} is not JSON")
 
-    return json.loads(render_report(table, "json"), parse_constant=refuse)
+    return json.loads(render(table, "json"), parse_constant=refuse)
+
+
+def find_cell(values, arm, task="rte"):
+    """The row of an arm on a task in a report's JSON."""
+    return next(row for row in values["cells"] if (row["kind"], row["arm"], row["task"]) == ("arm", arm, task))
+
+
+def published_rows(values, arm, kind="published", task="rte"):
+    return [row for row in values["cells"] if (row["kind"], row["arm"], row["task"]) == (kind, arm, task)]
+
+
+def find_tests(values, question):
+    return [row for row in values["tests"] if row["question"] == question]
+
+
+def values_of(report):
+    """A report's JSON before numbers are rounded."""
+    tables = {
+        name: [{"kind": row.kind} | {key: value.data for key, value in row.values.items()} for row in table.rows]
+        for name, table in report.data.items()
+    }
+    return {"report": report.id, "title": report.title, **tables, **report.facts}
+
+
+def mean_cells(values):
+    """The cells of a report of means by row and column, with what is published, and the p-values."""
+    cells = {(row["row"], row["column"]): dict(row) for row in values["cells"] if row["kind"] == "arm"}
+    for row in values["cells"]:
+        cell = cells[row["row"], row["column"]]
+        if row["kind"] == "published":
+            cell["published"] = row
+        elif row["kind"] == "difference":
+            cell["difference"] = row["mean"]
+        elif row["kind"] == "compatible":
+            cell["p_published"] = row["p_published"]
+    for test in values["tests"]:
+        if test["question"] == "the table's rule":
+            cells[test["row"], test["column"]]["p"] = test["p"]
+    assert len(cells) == sum(row["kind"] == "arm" for row in values["cells"])
+    return cells
+
+
+def runs_of_records(records):
+    """The runs of a report on a file with these records."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "mine.jsonl"
+        write_records_file(file, records)
+        return load_runs_from_file(file)

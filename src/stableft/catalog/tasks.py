@@ -250,3 +250,8 @@ METRIC_TITLES = {
 def scored_metrics(metrics: tuple[str, ...]) -> tuple[str, ...]:
     """Returns all metrics that are computed where these are the benchmark's: accuracy is added to classification."""
     return metrics if metrics[0] in REGRESSION_METRICS else tuple(dict.fromkeys((*metrics, "accuracy")))
+
+
+def task_title(name: str) -> str:
+    """Return how the papers write a task's name; a user's own task keeps its own."""
+    return TASKS[name].title if name in TASKS else name

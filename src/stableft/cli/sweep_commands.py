@@ -211,7 +211,7 @@ def _artifact_sources(artifact: Artifact, probes: int) -> str:
     fed = ", ".join(f"configs/{sweep}" for sweep in artifact.sweeps)
     if not any(isinstance(part, ProbePart) for part in artifact.parts):
         return fed
-    return f"{'' if artifact.needs_probes else 'in part '}needs probes ({probes:,} there): {fed}"
+    return f"{'' if artifact.shows_only_probes else 'in part '}needs probes ({probes:,} there): {fed}"
 
 
 def _backbone_row(spec: BackboneSpec) -> TextRow:

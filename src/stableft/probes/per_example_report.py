@@ -32,25 +32,26 @@ from stableft.probes.per_example_data import (
     read_prediction_groups,
     read_predictions_csv,
 )
-from stableft.report.compare_arms import describe_p, round_floats
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.panels import Curve, CurvePanel
 from stableft.report.forms.document import (
     HEADING_LEVELS,
-    SUBROW_PREFIX,
+    NO_VALUE,
     Bullets,
+    DataTable,
     Heading,
+    OriginCount,
     Picture,
     Provenance,
     Report,
     ReportBlock,
     ReportRow,
     ReportTable,
+    Value,
     make_label,
 )
 from stableft.report.forms.write import Format, resolve_target, write_report
-from stableft.report.numbers_in_words import NO_VALUE, format_percent
-from stableft.report.runs import provenance_to_json
+from stableft.report.numbers_in_words import format_p, format_percent
 from stableft.report.stability_table import BOOTSTRAP_SEED
 from stableft.stats import RESAMPLES, Interval
 
@@ -101,17 +102,16 @@ def build_per_example_report(name: str, groups: Sequence[PredictionGroup], most:
         blocks += [Heading(_heading(section)), *grids[key], Bullets(_describe_section(section))]
         blocks += [block for view in section for block in unstable_example_blocks(view, most)]
     blocks += [Heading("Notes", HEADING_LEVELS + 1), Bullets(notes)]
-    found = make_predictions_provenance(groups)
     return Report(
         id=make_label(f"points-{name}"),
         title=title,
         blocks=tuple(blocks),
-        tables=tuple(_standalone_table(grid, title, sections[key]) for key, some in grids.items() for grid in some),
-        rows=tuple(make_per_example_rows(views)),
-        values={"title": title, **make_per_example_values(views), "notes": list(notes), **provenance_to_json(found)},
+        standalone=tuple(_standalone_table(grid, title, sections[key]) for key, some in grids.items() for grid in some),
+        data={"examples": DataTable.from_records(make_per_example_rows(views), only="csv")},
+        facts=make_per_example_values(views) | {"notes": list(notes)},
         figures={PER_EXAMPLE_FIGURE: lambda: _draw_figure(list(sections.values()))} if drawn else {},
         undrawn={} if drawn else {PER_EXAMPLE_FIGURE: "no arm has two runs with predictions"},
-        provenance=found,
+        provenance=make_predictions_provenance(groups),
     )
 
 
@@ -171,7 +171,7 @@ def _variance_row(view: SubsetAnalysis, classes: bool) -> ReportRow:
     ours += [NO_VALUE if whole is None else _format_interval(whole.sd, scale, classes)]
     ours += [_format_number(whole and whole.ratio)]
     p = whole.test.p if whole else None
-    tested = [NO_VALUE if p is None else describe_p(p).removeprefix("p = ").removeprefix("p ")] if classes else []
+    tested = [format_p(p)] if classes else []
     return (
         _row_name(view),
         str(view.n),
@@ -205,9 +205,9 @@ def _agreement_row(view: SubsetAnalysis, known: bool) -> ReportRow:
     return (_row_name(view), str(view.n), *together, *(right if known else []), *churn, *extremes, kappa)
 
 
-def _row_name(view: SubsetAnalysis) -> str:
-    """Returns the arm, or which part of the runs in the row above."""
-    return f"{SUBROW_PREFIX}that did not fail" if view.is_part else view.group.arm
+def _row_name(view: SubsetAnalysis) -> Value:
+    """Return the arm, or which part of the runs in the row above."""
+    return Value("that did not fail", under=True) if view.is_part else Value(view.group.arm)
 
 
 def _format_number(value: float | None) -> str:
@@ -482,7 +482,7 @@ def make_per_example_rows(views: Sequence[SubsetAnalysis]) -> Iterator[JsonObjec
             ]
             known = _example_columns(view)
             for i in range(view.m):
-                yield round_floats({name: values[i] for part in (known, *columns) for name, values in part.items()})
+                yield {name: values[i] for part in (known, *columns) for name, values in part.items()}
 
 
 def _example_columns(view: SubsetAnalysis) -> dict[str, list]:
@@ -534,7 +534,7 @@ def _group_values(group: PredictionGroup, views: Sequence[SubsetAnalysis]) -> Js
         "of": group.where,
         "classes": list(group.classes),
         "planned": group.planned,
-        "runs": round_floats(runs),
+        "runs": runs,
         "numbers": [_subset_values(view) for view in views],
         "examples": [
             {name: value for name, value in row.items() if name not in ("arm", "task", "of")}
@@ -552,11 +552,13 @@ def _subset_values(view: SubsetAnalysis) -> JsonObject:
         "runs": view.n,
         "examples": view.m,
         "missing": view.missing,
-        **{name: None if result is None else round_floats(asdict(result)) for name, result in found.items()},
+        **{name: None if result is None else asdict(result) for name, result in found.items()},
     }
 
 
 def make_predictions_provenance(groups: Sequence[PredictionGroup]) -> Provenance:
     """Returns how many runs of each arm and task have predictions, and their ids."""
-    counts = tuple((group.arm, group.task or "-", group.origin, len(group.runs), group.planned) for group in groups)
+    counts = tuple(
+        OriginCount(group.arm, group.task or NO_VALUE, group.origin, len(group.runs), group.planned) for group in groups
+    )
     return Provenance(counts, (), tuple(dict.fromkeys(run for group in groups for run in group.runs)))

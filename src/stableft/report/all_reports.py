@@ -88,9 +88,9 @@ def _can_be_built(artifact: Artifact, data_dir: Path | None) -> bool:
 
 
 def _is_empty(artifact: Artifact, runs: ArtifactRuns) -> bool:
-    if artifact.needs_probes:
+    if artifact.shows_only_probes:
         return not count_probe_records(runs, artifact.parts)
-    return runs.frame.empty and not artifact.needs_no_run
+    return runs.frame.empty and not artifact.has_no_runs
 
 
 def _write_and_describe(report: Report, folder: Path, what: str) -> str:

@@ -141,6 +141,35 @@ class Surfaces:
 
 
 @dataclass(frozen=True)
+class VerdictCurves:
+    """Training losses or validation scores of one arm on one task, failed and successful runs in colours of their own.
+
+    `band`: every run as a thin line and their mean as a bold one, or the mean with its standard deviation (M Fig. 14).
+    """
+
+    title: str
+    group: RunGroup
+    of: Literal["train_loss", "val"]
+    band: Literal["std", "runs"]
+
+
+@dataclass(frozen=True)
+class StabilityTable:
+    """Standard deviation and other statistics of every arm on every task, with the tests of stability.
+
+    The arm with the smallest std earns the star if it passes Levene's test around `center` at `alpha` against the
+    second smallest (M Table 1). `against_first`: also every arm against the first, and the failed runs' losses.
+    `published_in`: paper and table, such as "Table 1"; None: wherever a setting is published.
+    """
+
+    statistics: tuple[Literal["std", "mean", "median", "min", "max"], ...] = ("std", "mean", "median", "min", "max")
+    center: Literal["median", "mean"] = "median"
+    alpha: float = 0.001
+    against_first: bool = False
+    published_in: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
 class MeanCell:
     """One number of a table of means. Cells of one `family` are compared with each other."""
 
@@ -183,18 +212,20 @@ class HyperparametersTable:
 
 
 ProbePart = Gradients | Drifts | Perplexities | Surfaces
-RunPart = Boxes | Curves | Lengths | Trials | Scatter | SeedMap
-ArtifactPart = RunPart | ProbePart | BiasRatio | MeansTable | DatasetsTable | HyperparametersTable
+RunPart = Boxes | Curves | VerdictCurves | Lengths | Trials | Scatter | SeedMap
+TablePart = StabilityTable | MeansTable | DatasetsTable | HyperparametersTable
+FigurePart = RunPart | ProbePart | BiasRatio
+ArtifactPart = TablePart | FigurePart
 
 
 def groups_of(part: ArtifactPart) -> Iterator[RunGroup]:
-    """Yields the groups of runs that a part shows."""
+    """Yield the groups of runs that a part shows."""
     match part:
         case Boxes() | Curves() | Trials() | Scatter() | Drifts() | Perplexities():
             yield from part.groups
         case Gradients() | Surfaces():
             yield from dict.fromkeys((*part.failed, *part.successful))
-        case SeedMap():
+        case SeedMap() | VerdictCurves():
             yield part.group
         case Lengths():
             yield from (group for _, points in part.lines for _, group in points)
@@ -204,33 +235,21 @@ def groups_of(part: ArtifactPart) -> Iterator[RunGroup]:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What is shown of which sweeps. Without parts it is a table of stability, which the last five fields are about.
-
-    `row` and `column` are fields of the frame that `frame.frame` returns.
-    """
+    """A table or figure, or the report of a sweep: what it shows of the runs of which sweeps."""
 
     id: str
     title: str
     sweeps: tuple[str, ...]  # paths below configs/
-    parts: tuple[ArtifactPart, ...] = ()
+    parts: tuple[ArtifactPart, ...]
     notes: tuple[str, ...] = ()
-    row: str = "arm"
-    column: str = "task"
-    statistics: tuple[Literal["std", "mean", "median", "min", "max"], ...] = ("std", "mean", "median", "min", "max")
-    center: Literal["median", "mean"] = "median"  # of the Levene's test that decides the star
-    alpha: float = 0.001
-    against_first: bool = False  # also every arm against the first one, and what failed runs' training losses say
-    printed_at: tuple[str, str] | None = None  # paper and table, such as "Table 1"; None: wherever a setting is printed
 
     @property
-    def needs_no_run(self) -> bool:
+    def has_no_runs(self) -> bool:
         """Whether all of it is a formula, or comes from recipes or data sets."""
-        return bool(self.parts) and all(
-            isinstance(part, BiasRatio | DatasetsTable | HyperparametersTable) for part in self.parts
-        )
+        return all(isinstance(part, BiasRatio | DatasetsTable | HyperparametersTable) for part in self.parts)
 
-    def shows(self, arm: str, task: str) -> bool:
-        """Whether runs of an arm on a task are part of it; where it is not said which are, all of its sweeps' are."""
+    def includes(self, arm: str, task: str) -> bool:
+        """Whether it shows runs of an arm on a task; an artifact without run groups shows all of its sweeps' runs."""
         groups = [group for part in self.parts for group in groups_of(part)]
         if not groups:
             return True
@@ -241,9 +260,9 @@ class Artifact:
         )
 
     @property
-    def needs_probes(self) -> bool:
+    def shows_only_probes(self) -> bool:
         """Whether all of it is made of what probes record."""
-        return bool(self.parts) and all(isinstance(part, ProbePart) for part in self.parts)
+        return all(isinstance(part, ProbePart) for part in self.parts)
 
 
 def _belongs_to_search(arm: str, search: str) -> bool:
@@ -251,13 +270,13 @@ def _belongs_to_search(arm: str, search: str) -> bool:
 
 
 def make_sweep_artifact(name: str, sweep: str) -> Artifact:
-    """Returns the table of any sweep: every arm, all statistics, M's rule for the star, each arm against the first."""
+    """Return the table of any sweep: every arm, all statistics, M's rule for the star, each arm against the first."""
     title = f"Fine-tuning stability over seeds: {name}"
-    return Artifact(id=name, title=title, sweeps=(sweep,), against_first=True)
+    return Artifact(name, title, (sweep,), (StabilityTable(against_first=True),))
 
 
 def make_means_artifact(name: str, sweep: str, rule: BoldRule, cells: Iterable[tuple[str, str]]) -> Artifact:
-    """Returns a table of means of any sweep: arms down, tasks across, those of a task compared by one of Z's rules."""
+    """Return a table of means of any sweep: arms down, tasks across, those of a task compared by one of Z's rules."""
     places = tuple(MeanCell(arm, task, task, RunGroup(arm, arm, task)) for arm, task in cells)
     title = f"Mean performance over seeds: {name}"
     return Artifact(id=name, title=title, sweeps=(sweep,), parts=(MeansTable("", places, rule),))

@@ -1,54 +1,64 @@
 """`stableft compare`: the report on two arms and its conclusion in words."""
 
-import math
 import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stableft.config.settings import describe_value
-from stableft.records.frame import COLUMN_DTYPES
 from stableft.records.run_record import RunRecord
-from stableft.report import compare_runs as pair_rules
-from stableft.report import numbers_in_words as wording
-from stableft.report.artifact import ReportedCheckpoint, make_sweep_artifact
-from stableft.report.compare_runs import ArmPair, select_arm_pair
+from stableft.report.artifact import ReportedCheckpoint
+from stableft.report.compare_runs import ArmPair, RowAndRecord, select_arm_pair
 from stableft.report.compare_tests import PRIMARY_TESTS, ArmEstimates, ArmPairTests, compare_arm_pair, estimate_arm
 from stableft.report.forms.document import (
     HEADING_LEVELS,
-    SUBROW_PREFIX,
+    OWN_ORIGIN,
     Bullets,
+    Column,
+    DataTable,
     Heading,
+    OriginCount,
     Paragraph,
     Picture,
     Provenance,
     Report,
     ReportBlock,
-    ReportCell,
-    ReportRow,
     ReportTable,
+    Row,
+    Value,
     make_label,
 )
-from stableft.report.numbers_in_words import NO_VALUE, format_failed, format_percent, format_wilson
+from stableft.report.numbers_in_words import (
+    count_value,
+    describe_p,
+    failed_value,
+    format_percent,
+    full_test_name,
+    interval_value,
+    number_value,
+    p_value,
+    percent_value,
+    scores_heading,
+    text_value,
+    values_of_test,
+    wilson_value,
+)
 from stableft.report.runs import (
     IGNORED_ENVIRONMENT_FIELDS,
-    OWN_ORIGIN,
     ArmCell,
     describe_environment,
     make_arm_cell,
-    provenance_to_json,
 )
-from stableft.report.stability_report import SIGNIFICANT_DIGITS
 from stableft.report.stability_table import (
     BOOTSTRAP_SEED,
-    StabilityTable,
+    Caveat,
     cell_footnotes,
-    describe_caveats,
+    find_caveats,
     imported_run_footnotes,
     is_falsely_stable,
 )
@@ -59,13 +69,36 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-ARM_HEADER = ("arm", "n", "NaN", "failed", "95 % Wilson", "mean", "95 %", "SD", "95 %", "median", "IQM", "min", "max")
-TEST_HEADER = ("question", "value", "95 %", "test", "p", "Holm p", "n")
+ARM_COLUMNS = (
+    *(Column(key) for key in ("task", "metric", "split", "checkpoint")),
+    Column("arm", "arm"),
+    Column("n", "n"),
+    Column("n_nan", "NaN"),
+    Column("failed", "failed"),
+    Column("failed_wilson", "95 % Wilson", "percent", interval=True),
+    Column("mean", "mean", "percent"),
+    Column("mean_interval", "95 %", "percent", interval=True),
+    Column("std", "SD", "percent"),
+    Column("std_interval", "95 %", "percent", interval=True),
+    Column("median", "median", "percent"),
+    Column("iqm", "IQM", "percent"),
+    Column("min", "min", "percent"),
+    Column("max", "max", "percent"),
+    Column("every_run_failed"),
+)
+TEST_COLUMNS = (
+    Column("question", "question"),
+    Column("value", "value"),
+    Column("interval", "95 %", interval=True),
+    Column("shown_test", "test"),
+    *(Column(key) for key in ("test", "center", "alternative", "statistic")),
+    Column("p", "p"),
+    Column("holm_p", "Holm p"),
+    Column("sizes", "n"),
+    *(Column(key) for key in ("n_a", "n_b", "reason")),
+)
 _PERMUTATION_DETAIL = re.compile(r" \([^()]*permutations\)")  # of a permutation test, in its name
-COMPARED_SCORES_FIGURE = "scores"  # the figure's name
-TestRow = tuple[
-    str, str, str, TestResult, str | None
-]  # question, value, interval, test, its name in the primary family
+COMPARED_SCORES_FIGURE = "scores"
 
 
 def build_comparison_report(
@@ -78,7 +111,7 @@ def build_comparison_report(
     where: Sequence[str] = (),
     score: ReportedCheckpoint = "recipe",
 ) -> Report:
-    """Returns the comparison of two arms from files of records or, without any, from the run folders.
+    """Return the comparison of two arms from files of records or, without any, from the run folders.
 
     Raises:
         UserError: an arm, task, metric or field is not there, a record is damaged, or the arms cannot be compared.
@@ -89,33 +122,41 @@ def build_comparison_report(
     power = _power_command(pair, a.cell, b.cell, files if metric is None and not where else ())
     sentence, remarks = state_conclusion(a, b, tests, power), tuple(comparison_notes(pair, a, b, tests))
     name = make_label(f"compare-{arm_a}-{arm_b}-{pair.task}")
-    title = f"{arm_a} against {arm_b}, {wording.scores_heading([a.cell, b.cell])}"
+    title = f"{arm_a} against {arm_b}, {scores_heading([a.cell, b.cell])}"
     drawn: dict[str, Callable[[], Figure]] = {}
     if a.cell.summary.n_finite or b.cell.summary.n_finite:
         drawn[COMPARED_SCORES_FIGURE] = lambda: _draw_compared_scores(pair, (a.cell, b.cell))
-    grids = (_arms_table(name, (a, b)), _tests_table(name, pair, a, b, tests))
-    found = _pair_provenance(pair)
+    arms, compared = _arm_data(pair, (a, b)), _test_data(a, b, tests)
+    tables = (_arms_table(name, arms), _tests_table(name, pair, compared, tests))
     return Report(
         id=name,
         title=title,
-        blocks=tuple(_comparison_blocks(sentence, grids, remarks, drawn, (a.cell, b.cell))),
-        tables=tuple(_standalone_table(grid, title, sentence, remarks) for grid in grids),
-        rows=tuple(_csv_rows(pair, a, b, tests)),
-        values=_comparison_to_json(pair, title, sentence, remarks, (a, b), tests) | provenance_to_json(found),
+        blocks=tuple(_comparison_blocks(sentence, tables, remarks, drawn, (a.cell, b.cell))),
+        standalone=tuple(
+            replace(table, caption=f"{title}. {table.caption}", notes=(sentence, *remarks)) for table in tables
+        ),
+        data={"arms": arms, "tests": compared},
+        facts={
+            "task": pair.task,
+            "conclusion": sentence,
+            "primary": list(PRIMARY_TESTS),
+            "differing": {key: list(values) for key, values in pair.differing.items()},
+            "notes": list(remarks),
+        },
         figures=drawn,
         undrawn={} if drawn else {COMPARED_SCORES_FIGURE: "no run has a score that can be drawn"},
-        provenance=found,
+        provenance=_pair_provenance(pair),
     )
 
 
-def _estimate_named_arm(name: str, task: str, entries: Sequence[pair_rules.RowAndRecord]) -> ArmEstimates:
+def _estimate_named_arm(name: str, task: str, entries: Sequence[RowAndRecord]) -> ArmEstimates:
     rows = [entry.row for entry in entries]
     verdicts = [row["failed"] if isinstance(row["failed"], bool) else None for row in rows if row["scored"]]
     return estimate_arm(make_arm_cell(name, task, rows, None), verdicts)
 
 
 def _power_command(pair: ArmPair, a: ArmCell, b: ArmCell, files: Sequence[Path]) -> str | None:
-    """Returns the command that tells how many seeds would do, from the records or else from the two SDs."""
+    """Return the command that tells how many seeds would do, from the records or else from the two SDs."""
     if files and min(a.summary.n, b.summary.n) >= 3:
         parts = [part for file in files for part in ("--from", str(file))]
         return shlex.join(["stableft", "power", *parts, "--arms", ",".join(pair.names), "--task", pair.task])
@@ -126,72 +167,98 @@ def _power_command(pair: ArmPair, a: ArmCell, b: ArmCell, files: Sequence[Path])
 
 
 def _comparison_blocks(
-    sentence: str, grids: Sequence[ReportTable], remarks: Sequence[str], drawn: dict, cells: Sequence[ArmCell]
+    sentence: str, tables: Sequence[ReportTable], remarks: Sequence[str], drawn: dict, cells: Sequence[ArmCell]
 ) -> Iterator[ReportBlock]:
     yield Paragraph(sentence)
     if drawn:
-        counts = ", ".join(f"{cell.row} {wording.format_failed(cell)} failed" for cell in cells)
+        counts = ", ".join(f"{cell.row} {failed_value(cell).text} failed" for cell in cells)
         yield Picture(COMPARED_SCORES_FIGURE, f"The score of every run and a box for each arm: {counts}.")
-    yield from grids
+    yield from tables
     yield Heading("Notes", HEADING_LEVELS + 1)
     yield Bullets(tuple(remarks))
 
 
-def _arms_table(name: str, arms: Sequence[ArmEstimates]) -> ReportTable:
-    return ReportTable(
+def _arm_data(pair: ArmPair, arms: Sequence[ArmEstimates]) -> DataTable:
+    return DataTable(ARM_COLUMNS, tuple(Row("arm", _arm_values(pair, arm)) for arm in arms))
+
+
+def _arm_values(pair: ArmPair, arm: ArmEstimates) -> dict[str, Value]:
+    cell, summary = arm.cell, arm.cell.summary
+    plain = {"task": pair.task, "metric": cell.metric, "split": cell.split, "checkpoint": cell.checkpoint}
+    plain |= {
+        "every_run_failed": cell.every_run_failed,
+        "failed_unknown": cell.failed_unknown,
+        "sources": dict(cell.sources),
+        "run_ids": list(cell.run_ids),
+    }
+    return {key: Value(data=data) for key, data in plain.items()} | {
+        "arm": text_value(cell.row),
+        "n": count_value(summary.n),
+        "n_nan": count_value(summary.n_nan),
+        "failed": failed_value(cell),
+        "failed_wilson": wilson_value(cell),
+        "mean": percent_value(summary.mean),
+        "mean_interval": interval_value(arm.mean_interval, format_percent),
+        "std": percent_value(summary.std, mark="†" if cell.every_run_failed else ""),
+        "std_interval": interval_value(arm.std_interval, format_percent),
+        "median": percent_value(summary.median),
+        "iqm": percent_value(arm.iqm.value),
+        "min": percent_value(summary.min),
+        "max": percent_value(summary.max),
+    }
+
+
+def _arms_table(name: str, arms: DataTable) -> ReportTable:
+    return arms.view(
         name,
-        ARM_HEADER,
-        tuple(_arm_row(arm) for arm in arms),
+        [column.key for column in ARM_COLUMNS if column.title],
         f"Percent; SD over seeds (ddof 1); intervals of mean and SD by the BCa bootstrap ({RESAMPLES:,} resamples, "
         f"seed {BOOTSTRAP_SEED}) unless a note says otherwise; IQM: interquartile mean.",
     )
 
 
-def _arm_row(arm: ArmEstimates) -> ReportRow:
-    cell, summary = arm.cell, arm.cell.summary
-    mean, std = format_percent_interval(arm.mean_interval), format_percent_interval(arm.std_interval)
-    counts = (str(summary.n), str(summary.n_nan), wording.format_failed(cell), wording.format_wilson(cell))
-    middle = (
-        format_percent(summary.median),
-        format_percent(arm.iqm.value),
-        format_percent(summary.min),
-        format_percent(summary.max),
-    )
-    spread = ReportCell(format_percent(summary.std), mark="†" if cell.every_run_failed else "")
-    return (cell.row, *counts, format_percent(summary.mean), mean, spread, std, *middle)
-
-
-def _test_rows(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> Iterator[TestRow]:
-    """Yields the tests in the order in which they are shown."""
+def _test_data(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> DataTable:
+    """Return the tests in the order in which they are shown."""
     ratio, better = tests.sd_ratio, tests.improvement
-    apart = f"{format_percent(a.successful.std)} / {format_percent(b.successful.std)}"
-    value = NO_VALUE if ratio.value is None else f"{ratio.value:.3g}"
-    yield "spread: SD ratio", value, _format_interval(ratio.interval), tests.levene_median, "levene_median"
-    yield f"{SUBROW_PREFIX}for parity with the papers", "", "", tests.levene_mean, None
-    yield f"{SUBROW_PREFIX}SDs of runs that did not fail", apart, "", tests.levene_successful, None
-    points = format_percent(tests.failed_difference, sign=True)
-    yield "failed runs: difference", points, "", tests.boschloo, "boschloo"
-    yield "means: difference", format_percent(tests.mean_difference, sign=True), "", tests.welch, "welch"
-    yield f"{SUBROW_PREFIX}if the SDs were equal", "", "", tests.student, None
-    yield f"{SUBROW_PREFIX}without normal scores", "", "", tests.permutation, None
-    chance = NO_VALUE if better.value is None else f"{better.value:.2f}"
-    yield "probability of a higher score", chance, _format_interval(better.interval), better.test, None
+    sds = (a.successful.std, b.successful.std)
+    apart = Value(" / ".join(map(format_percent, sds)), list(sds))
+    points = percent_value(tests.failed_difference, sign=True)
+    means = percent_value(tests.mean_difference, sign=True)
+    chance, nothing = number_value(better.value, ".2f"), Value()
+    rows = (
+        ("spread: SD ratio", number_value(ratio.value), interval_value(ratio.interval), "levene_median"),
+        ("- for parity with the papers", nothing, nothing, "levene_mean"),
+        ("- SDs of runs that did not fail", apart, nothing, "levene_successful"),
+        ("failed runs: difference", points, nothing, "boschloo"),
+        ("means: difference", means, nothing, "welch"),
+        ("- if the SDs were equal", nothing, nothing, "student"),
+        ("- without normal scores", nothing, nothing, "permutation"),
+        ("probability of a higher score", chance, interval_value(better.interval), "improvement"),
+    )
+    return DataTable(TEST_COLUMNS, tuple(_test_row(tests, *row) for row in rows))
 
 
-def _tests_table(name: str, pair: ArmPair, a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> ReportTable:
+def _test_row(tests: ArmPairTests, question: str, value: Value, interval: Value, name: str) -> Row:
+    result: TestResult = tests.improvement.test if name == "improvement" else getattr(tests, name)
+    plain = values_of_test(result, tests.holm.get(name))
+    shown = question.removeprefix("- ")
+    return Row(
+        name,
+        {key: Value(data=data) for key, data in plain.items()}
+        | {
+            "question": Value(shown, shown, under=shown != question),
+            "value": value,
+            "interval": interval,
+            "shown_test": Value(_PERMUTATION_DETAIL.sub("", full_test_name(result))),
+            "p": p_value(result.p),
+            "holm_p": p_value(tests.holm[name]) if name in PRIMARY_TESTS else Value(),
+            "sizes": Value(f"{result.n_a}, {result.n_b}"),
+        },
+    )
+
+
+def _tests_table(name: str, pair: ArmPair, compared: DataTable, tests: ArmPairTests) -> ReportTable:
     first, second = pair.names
-    rows = [
-        (
-            question,
-            value,
-            interval,
-            _PERMUTATION_DETAIL.sub("", full_test_name(test)),
-            _format_p(test.p),
-            _format_p(tests.holm[primary]) if primary else "",
-            _format_sizes(test),
-        )
-        for question, value, interval, test, primary in _test_rows(a, b, tests)
-    ]
     caption = (
         f"Ratio: {first} over {second}, BCa bootstrap interval; differences: {first} minus {second}, in points; "
         f"probability that a run of {first} scores higher than one of {second}, ties one half. Holm p: adjusted over "
@@ -199,103 +266,23 @@ def _tests_table(name: str, pair: ArmPair, a: ArmEstimates, b: ArmEstimates, tes
         f"{WELCH_T_TEST}. Runs that did not fail: conditional on success, so no comparison of the arms as they are."
         f"{_permutation_caption(tests)}"
     )
-    return ReportTable(f"{name}-tests", TEST_HEADER, tuple(rows), caption)
+    return compared.view(f"{name}-tests", [column.key for column in TEST_COLUMNS if column.title], caption)
 
 
 def _permutation_caption(tests: ArmPairTests) -> str:
-    """Returns how many permutations there were, for which the grid has no room."""
+    """Return how many permutations there were, for which the grid has no room."""
     how = _PERMUTATION_DETAIL.search(tests.permutation.test)
     return f" Permutation test: {how[0].strip(' ()')}." if how and tests.permutation.p is not None else ""
 
 
-def _format_interval(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return NO_VALUE
-    return f"{interval.low:.3g} to {interval.high:.3g}"
-
-
-def _format_sizes(test: TestResult) -> str:
-    return f"{test.n_a}, {test.n_b}"
-
-
-def _format_p(p: float | None) -> str:
-    return NO_VALUE if p is None else f"{p:.2g}" if p > 0 else "<1e-300"
-
-
-def _standalone_table(grid: ReportTable, title: str, sentence: str, remarks: Sequence[str]) -> ReportTable:
-    """Returns a grid with all that a reader who sees nothing else must know."""
-    return ReportTable(grid.name, grid.header, grid.rows, f"{title}. {grid.caption}", notes=(sentence, *remarks))
-
-
 def _draw_compared_scores(pair: ArmPair, cells: tuple[ArmCell, ArmCell]) -> "Figure":
-    import pandas as pd
+    from stableft.report.figures.draw import draw_panels
+    from stableft.report.figures.from_runs import box_panel
 
-    from stableft.report.figures import draw as figures
-    from stableft.report.figures.of_sweep import build_score_panels
-
-    rows = pd.DataFrame([entry.row for arm in pair.arms for entry in arm], columns=list(COLUMN_DTYPES))
-    table = StabilityTable(make_sweep_artifact("compare", ""), pair.names, (pair.task,), cells, (), (), {})
-    return figures.draw_panels(build_score_panels(table, rows))
-
-
-def _csv_rows(pair: ArmPair, a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> Iterator[dict[str, Any]]:
-    """Yields a row for each arm and below them one for each test; scores in percent."""
-    for arm in (a, b):
-        cell, summary = arm.cell, arm.cell.summary
-        known = {"task": pair.task, "arm": cell.row, "metric": cell.metric, "split": cell.split}
-        known |= {"checkpoint": cell.checkpoint, "n": summary.n, "n NaN": summary.n_nan}
-        known |= {"n failed": None if cell.failed_unknown else cell.failed}
-        found = [("mean", summary.mean), ("mean low", arm.mean_interval.low), ("mean high", arm.mean_interval.high)]
-        found += [("SD", summary.std), ("SD low", arm.std_interval.low), ("SD high", arm.std_interval.high)]
-        found += [("median", summary.median), ("IQM", arm.iqm.value), ("min", summary.min), ("max", summary.max)]
-        yield known | {f"{name} [percent]": None if value is None else f"{100 * value:.4f}" for name, value in found}
-    for question, value, interval, test, primary in _test_rows(a, b, tests):
-        yield {
-            "task": pair.task,
-            "question": question.removeprefix(SUBROW_PREFIX),
-            "a": pair.names[0],
-            "b": pair.names[1],
-            "value": value if value != NO_VALUE else None,
-            "95 %": interval if interval != NO_VALUE else None,
-            "test": full_test_name(test),
-            "statistic": round_floats(test.statistic),
-            "p": round_floats(test.p),
-            "Holm p": round_floats(tests.holm[primary]) if primary else None,
-            "n a": test.n_a,
-            "n b": test.n_b,
-            "reason": test.reason,
-        }
-
-
-def _comparison_to_json(
-    pair: ArmPair, title: str, sentence: str, remarks: Sequence[str], arms: Sequence[ArmEstimates], tests: ArmPairTests
-) -> dict[str, Any]:
-    return {
-        "title": title,
-        "task": pair.task,
-        "conclusion": sentence,
-        "arms": [_arm_to_json(arm) for arm in arms],
-        "tests": round_floats(asdict(tests)),
-        "primary": list(PRIMARY_TESTS),
-        "differing": {key: list(values) for key, values in pair.differing.items()},
-        "notes": list(remarks),
-    }
-
-
-def _arm_to_json(arm: ArmEstimates) -> dict[str, Any]:
-    """Returns an arm as JSON values; `asdict` would take a Counter apart."""
-    return round_floats(asdict(replace(arm, cell=replace(arm.cell, sources=dict(arm.cell.sources)))))
-
-
-def round_floats(value: Any) -> Any:
-    """Returns nested values, floats with the digits that are alike on every processor, None for what JSON lacks."""
-    if isinstance(value, dict):
-        return {key: round_floats(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [round_floats(item) for item in value]
-    if isinstance(value, float):
-        return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else None
-    return value
+    rows = [[entry.row for entry in arm] for arm in pair.arms]
+    return draw_panels(
+        [box_panel("", [(cell.row, cell, runs) for cell, runs in zip(cells, rows, strict=True)], "test")]
+    )
 
 
 def _pair_provenance(pair: ArmPair) -> Provenance:
@@ -310,7 +297,7 @@ def _pair_provenance(pair: ArmPair) -> Provenance:
                 environments[
                     describe_environment(record.environment.model_dump(exclude=IGNORED_ENVIRONMENT_FIELDS))
                 ] += 1
-        counts += [(name, pair.task, origin, finished[origin], n) for origin, n in total.items()]
+        counts += [OriginCount(name, pair.task, origin, finished[origin], n) for origin, n in total.items()]
     ids = dict.fromkeys(entry.row["run_id"] for arm in pair.arms for entry in arm)
     return Provenance(tuple(counts), tuple(sorted(environments.items())), tuple(ids))
 
@@ -319,7 +306,7 @@ MIN_RUNS_TO_CONCLUDE = 10  # runs an arm below which nothing is concluded
 
 
 def state_conclusion(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests, power: str | None) -> str:
-    """Returns the sentence; `power` is the command that tells how many seeds are needed, None where there is none.
+    """Return the sentence; `power` is the command that tells how many seeds are needed, None where there is none.
 
     What is decided is decided by Holm's p-values at .05; a difference that is not shown is never called equality.
     """
@@ -363,7 +350,7 @@ def _why_inconclusive(cells: tuple[ArmCell, ArmCell], tests: ArmPairTests) -> st
 def _conclude_on_failures(cells: tuple[ArmCell, ArmCell], tests: ArmPairTests) -> str:
     a, b = cells
     p, difference = tests.holm["boschloo"], tests.failed_difference
-    between = f"95 % Wilson intervals {format_wilson(a)} % and {format_wilson(b)} %"
+    between = f"95 % Wilson intervals {wilson_value(a).text} % and {wilson_value(b).text} %"
     if difference is None or a.failed_unknown or b.failed_unknown:
         return f"whether {a.row} and {b.row} fail unlike often is not known"
     if p is None and not a.failed and not b.failed:
@@ -371,11 +358,11 @@ def _conclude_on_failures(cells: tuple[ArmCell, ArmCell], tests: ArmPairTests) -
     if p is None:
         return f"how often {a.row} and {b.row} fail is not tested ({tests.boschloo.reason})"
     if p >= ALPHA:
-        counts = f"{format_failed(a)} against {format_failed(b)}, {describe_holm_p(p)}; {between}"
+        counts = f"{failed_value(a).text} against {failed_value(b).text}, {describe_holm_p(p)}; {between}"
         return f"{a.row} and {b.row} are not shown to differ in how often they fail ({counts})"
     less, more = (a, b) if difference < 0 else (b, a)
     return (
-        f"{less.row} fails less often than {more.row} ({format_failed(less)} against {format_failed(more)}, "
+        f"{less.row} fails less often than {more.row} ({failed_value(less).text} against {failed_value(more).text}, "
         f"{describe_holm_p(p)})"
     )
 
@@ -408,7 +395,7 @@ def _conclude_on_spread(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -
 
 
 def _spread_without_failures(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> str:
-    """Returns what is known of the spread among the runs that did not fail; nothing where none failed."""
+    """Return what is known of the spread among the runs that did not fail; nothing where none failed."""
     result = tests.levene_successful
     if not a.cell.failed and not b.cell.failed:
         return ""
@@ -423,7 +410,7 @@ def _spread_without_failures(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTes
 
 
 def _mean_distance_from_median(scores: tuple[float, ...]) -> float:
-    """Returns the mean distance from the median, which is what the median-centred test compares."""
+    """Return the mean distance from the median, which is what the median-centred test compares."""
     return float(np.abs(np.asarray(scores) - np.median(scores)).mean())
 
 
@@ -451,32 +438,21 @@ def _interval_clause(interval: Interval, what: str) -> str:
 
 
 def _bracketed_interval(interval: Interval) -> str:
-    return "" if interval.low is None else f" [{format_percent_interval(interval)}]"
-
-
-def format_percent_interval(interval: Interval) -> str:
-    """Returns an interval of scores in percent, or a dash."""
-    if interval.low is None or interval.high is None:
-        return NO_VALUE
-    return f"{format_percent(interval.low)} to {format_percent(interval.high)}"
-
-
-def describe_p(p: float) -> str:
-    return f"p = {p:.2g}" if p > 0 else "p < 1e-300"
+    return "" if interval.low is None else f" [{interval_value(interval, format_percent).text}]"
 
 
 def describe_holm_p(p: float) -> str:
-    """Returns a p-value that Holm's method has adjusted, said to be so."""
-    return f"Holm {describe_p(p)}"
+    """Return a p-value that Holm's method has adjusted, with its name."""
+    return describe_p(p, "Holm p")
 
 
 def comparison_notes(pair: ArmPair, a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> Iterator[str]:
-    """Yields what a reader must know: how the arms differ, whose runs they are, and why numbers are missing."""
+    """Yield what a reader must know: how the arms differ, whose runs they are, and why numbers are missing."""
     cells = (a.cell, b.cell)
     yield from _setting_notes(pair, cells)
-    for remark in (describe_caveats(*cells) or "").split("; "):
-        if remark and not remark.startswith("every run of"):  # which a footnote says
-            yield f"{remark[0].upper()}{remark[1:]}."
+    for caveat, sentence in find_caveats(*cells):
+        if caveat is not Caveat.EVERY_RUN_FAILED:  # which a footnote says
+            yield f"{sentence[0].upper()}{sentence[1:]}."
     yield from _shared_seed_notes(pair)
     yield from _device_notes(pair)
     for cell in cells:
@@ -512,7 +488,7 @@ def _device_notes(pair: ArmPair) -> Iterator[str]:
 
 
 def _missing_number_notes(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> Iterator[str]:
-    """Yields each reason for missing numbers once, with the numbers."""
+    """Yield each reason for missing numbers once, with the numbers."""
     missing = [
         (f"{name} of {arm.cell.row}", found.reason)
         for arm in (a, b)
@@ -534,9 +510,3 @@ def _missing_number_notes(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests)
         missing += [("interval of that probability", tests.improvement.interval.reason)]
     for reason in dict.fromkeys(reason for _, reason in missing if reason):
         yield f"No {', '.join(name for name, other in missing if other == reason)}: {reason}."
-
-
-def full_test_name(test: TestResult) -> str:
-    """Returns a test's full name with its centre or side."""
-    side = f"centre {test.center}" if test.center else test.alternative
-    return f"{test.test} ({side})"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stableft.catalog.tasks import task_title
 from stableft.config.run_config import canonical_json, without_none
 from stableft.config.settings import RUN_CONFIG_LEAVES, describe_value
 from stableft.config.sweep_file import START_ARM
@@ -16,7 +17,7 @@ from stableft.records.frame import COLUMN_DTYPES, build_frame, describe_source
 from stableft.records.run_record import AnyRunRecord, RunRecord
 from stableft.report.artifact import ReportedCheckpoint
 from stableft.report.runs import read_all_stored_records, read_records_files
-from stableft.report.stability_table import task_title
+from stableft.text import seed_label
 
 
 class RowAndRecord(NamedTuple):
@@ -49,7 +50,7 @@ def select_arm_pair(
     where: Sequence[str],
     score: ReportedCheckpoint,
 ) -> ArmPair:
-    """Returns the runs of two arms from files of records or, without any, from the run folders.
+    """Return the runs of two arms from files of records or, without any, from the run folders.
 
     Raises:
         UserError: an arm, task, metric or field is not there, or the arms cannot be compared.
@@ -76,7 +77,7 @@ def select_arm_pair(
 def _read_arm_runs(
     records: Iterable[AnyRunRecord], names: tuple[str, str], score: ReportedCheckpoint, results: Path | None
 ) -> dict[str, list[RowAndRecord]]:
-    """Returns the runs of each arm; of records that repeat a run the first finished one counts, as in the frame."""
+    """Return the runs of each arm; of records that repeat a run the first finished one counts, as in the frame."""
     there: dict[str, None] = {}
     kept: list[AnyRunRecord] = []
     for record in records:
@@ -126,25 +127,27 @@ def _choose_task(names: tuple[str, str], arms: Sequence[Sequence[RowAndRecord]],
     common = [name for name in tasks[0] if name in tasks[1]]
     who = f"arms {names[0]!r} and {names[1]!r}"
     if not common:
-        raise UserError(f"compare: {who} have no task in common: {_join_all(tasks[0])} against {_join_all(tasks[1])}")
+        raise UserError(
+            f"compare: {who} have no task in common: {_join_with_and(tasks[0])} against {_join_with_and(tasks[1])}"
+        )
     if task is None and len(common) > 1:
-        raise UserError(f"compare: {who} have runs of {_join_all(common)}: --task chooses one")
+        raise UserError(f"compare: {who} have runs of {_join_with_and(common)}: --task chooses one")
     if task is None:
         return common[0]
     chosen = [name for name in common if task.casefold() in (name.casefold(), task_title(name).casefold())]
     if not chosen:
-        raise UserError(f"--task {task}: {who} both have runs of {_join_all(common)}{did_you_mean(task, common)}")
+        raise UserError(f"--task {task}: {who} both have runs of {_join_with_and(common)}{did_you_mean(task, common)}")
     return task if task in chosen else chosen[0]
 
 
 def _rescore_arms(
     names: tuple[str, str], arms: tuple[list[RowAndRecord], list[RowAndRecord]], metric: str
 ) -> tuple[list[RowAndRecord], list[RowAndRecord]]:
-    """Returns the runs scored by another metric. Own runs are judged failed by it; of imported ones it is not known."""
+    """Return the runs scored by another metric. Own runs are judged failed by it; of imported ones it is not known."""
     there = [_available_metrics(arm) for arm in arms]
     for name, found in zip(names, there, strict=True):
         if metric not in found:
-            listed = _join_all(sorted(found)) or "nothing"
+            listed = _join_with_and(sorted(found)) or "nothing"
             raise UserError(
                 f"--metric {metric}: the runs of {name!r} are scored by {listed}{did_you_mean(metric, found)}"
             )
@@ -153,7 +156,7 @@ def _rescore_arms(
 
 
 def _available_metrics(arm: Sequence[RowAndRecord]) -> dict[str, None]:
-    """Returns the metrics by which any of the runs has the score that is shown of it."""
+    """Return the metrics by which any of the runs has the score that is shown of it."""
     there: dict[str, None] = {}
     for row, record in arm:
         scores = getattr(record, row["checkpoint"])
@@ -185,7 +188,7 @@ def _list_few(names: Iterable[str], most: int = 12) -> str:
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
 
-def _join_all(texts: Sequence[str]) -> str:
+def _join_with_and(texts: Sequence[str]) -> str:
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
@@ -206,7 +209,7 @@ SCORE_KIND_FIELDS = ("metric", "split", "checkpoint")
 
 
 def check_arm(who: str, arm: Sequence[RowAndRecord]) -> None:
-    """Checks that the runs of an arm are a sample: of one setting and origin, each seed once, scored alike.
+    """Check that the runs of an arm are a sample: of one setting and origin, each seed once, scored alike.
 
     Raises:
         UserError: they are not; the message names runs, and what chooses among them.
@@ -224,7 +227,7 @@ def check_arm(who: str, arm: Sequence[RowAndRecord]) -> None:
     twice = [entry for those in by_seed.values() if len(those) > 1 for entry in those]
     varying = [key for key in settings[0] if len({canonical_json(other[key]) for other in settings}) > 1]
     if twice or (varying and own):
-        seeds = len({_seed_text(entry.row) for entry in twice})
+        seeds = len({seed_label(entry.row["seed_init"], entry.row["seed_data"]) for entry in twice})
         what = (
             f"has {seeds} seed{'s' * (seeds > 1)} more than once ({_name_runs(twice)})" if twice else "pools settings"
         )
@@ -240,7 +243,7 @@ def check_arm(who: str, arm: Sequence[RowAndRecord]) -> None:
 def _describe_pooled_settings(
     arm: Sequence[RowAndRecord], settings: Sequence[dict[str, Any]], varying: Sequence[str]
 ) -> str:
-    """Returns by which settings the runs differ, and how to choose among them."""
+    """Return by which settings the runs differ, and how to choose among them."""
     if not varying:
         return "the records do not say in what these runs differ"
     key = varying[0]
@@ -258,7 +261,7 @@ def _describe_pooled_settings(
 def check_comparable(
     names: tuple[str, str], a: Sequence[RowAndRecord], b: Sequence[RowAndRecord]
 ) -> dict[str, tuple[Any, Any]]:
-    """Returns the settings in which the arms differ, each with its two values; nothing of imported runs.
+    """Return the settings in which the arms differ, each with its two values; nothing of imported runs.
 
     Raises:
         UserError: a difference in scores could be put down to nothing that the arms are compared for.
@@ -298,14 +301,14 @@ def _besides_clause(differing: dict[str, tuple[Any, Any]]) -> str:
 
 
 def _subject_of_setting(key: str) -> str:
-    """Returns what a setting belongs to: the arms may differ in one of these."""
+    """Return what a setting belongs to: the arms may differ in one of these."""
     if key in MODEL_KEYS:
         return "model"
     return "data" if key.startswith("data.") else "precision" if key == "precision" else "method"
 
 
 def _settings_of_run(entry: RowAndRecord) -> dict[str, Any]:
-    """Returns the settings of an own run but its seeds, without labels of what has a hash; of an imported one its file.
+    """Return the settings of an own run but its seeds, without labels of what has a hash; of an imported one its file.
 
     A model's or task's label beside a hash is a name, not a setting.
     """
@@ -331,23 +334,17 @@ def _group_by(items: Sequence[Any], key: Callable[[Any], Any]) -> dict[Any, list
 
 
 def _name_runs(entries: Sequence[RowAndRecord]) -> str:
-    """Returns the first runs by id and seed, and how many more there are."""
-    texts = [f"run {entry.row['run_id']} of seed {_seed_text(entry.row)}" for entry in entries[:MAX_NAMED_RUNS]]
+    """Return the first runs by id and seed, and how many more there are."""
+    texts = [
+        f"run {entry.row['run_id']} of seed {seed_label(entry.row['seed_init'], entry.row['seed_data'])}"
+        for entry in entries[:MAX_NAMED_RUNS]
+    ]
     more = len(entries) - MAX_NAMED_RUNS
     return ", ".join(texts) + (f" and {more} more" if more > 0 else "")
 
 
-def _seed_text(row: dict[str, Any]) -> str:
-    init, data = row["seed_init"], row["seed_data"]
-    return str(init) if init == data else f"{init}/{data}"
-
-
 def _plural(name: str) -> str:
     return {"data_fingerprint": "data rows"}.get(name, f"{name}s")
-
-
-def _join_with_and(texts: Sequence[str]) -> str:
-    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
 NESTED_SETTING_KEYS = [f"{key}.{name}" for key, part in RUN_CONFIG_LEAVES.items() if part for name in part.model_fields]
@@ -356,7 +353,7 @@ SETTING_KEYS = {*RUN_CONFIG_LEAVES, *NESTED_SETTING_KEYS, *SETTING_SECTIONS}
 
 
 def parse_where(text: str) -> WhereCondition:
-    """Returns the condition that a FIELD=VALUE makes.
+    """Return the condition that a FIELD=VALUE makes.
 
     Raises:
         UserError: it has no equals sign, the field is not known, or the value is no YAML.
@@ -376,7 +373,7 @@ def parse_where(text: str) -> WhereCondition:
 
 
 def _parse_where_value(text: str, field: str) -> Any:
-    """Returns the value as YAML has it, and 2e-5, which is text to YAML, as a number."""
+    """Return the value as YAML has it, and 2e-5, which is text to YAML, as a number."""
     value = parse_yaml(text, f"--where {field}").data
     try:
         return float(value) if isinstance(value, str) else value
@@ -385,7 +382,7 @@ def _parse_where_value(text: str, field: str) -> Any:
 
 
 def where_value(field: str, row: dict[str, Any], record: AnyRunRecord) -> Any:
-    """Returns what a run has of a field; None where it has nothing or nobody knows."""
+    """Return what a run has of a field; None where it has nothing or nobody knows."""
     if field in COLUMN_DTYPES:
         import pandas as pd
 

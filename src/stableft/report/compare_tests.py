@@ -63,7 +63,7 @@ class ArmPairTests:
 
 
 def estimate_arm(cell: ArmCell, failed: list[bool | None]) -> ArmEstimates:
-    """Returns what is known of an arm; `failed` is of each score of the cell, None where nobody knows."""
+    """Return what is known of an arm; `failed` is of each score of the cell, None where nobody knows."""
     scores = tuple(score for score, lost in zip(cell.scores, failed, strict=True) if lost is False)
     mean, std = (bootstrap_interval(cell.scores, which, _fresh_generator()) for which in ("mean", "std"))
     return ArmEstimates(
@@ -72,7 +72,7 @@ def estimate_arm(cell: ArmCell, failed: list[bool | None]) -> ArmEstimates:
 
 
 def compare_arm_pair(a: ArmEstimates, b: ArmEstimates) -> ArmPairTests:
-    """Returns all tests; there are none where runs of an arm were ended because of their scores."""
+    """Return all tests; there are none where runs of an arm were ended because of their scores."""
     first, second = a.cell, b.cell
     x, y = first.scores, second.scores
     known = [cell.summary.n - cell.failed_unknown for cell in (first, second)]
@@ -97,7 +97,7 @@ def compare_arm_pair(a: ArmEstimates, b: ArmEstimates) -> ArmPairTests:
 
 
 def _fresh_generator() -> np.random.Generator:
-    """Returns a Generator anew, so that no number depends on which others were made before it."""
+    """Return a Generator anew, so that no number depends on which others were made before it."""
     return np.random.default_rng(BOOTSTRAP_SEED)
 
 
@@ -112,7 +112,7 @@ def _test_failures(a: ArmCell, b: ArmCell, known: list[int]) -> TestResult:
 
 
 def _test_spread_of_successful(a: ArmEstimates, b: ArmEstimates) -> TestResult:
-    """Returns Levene's test among the runs that did not fail; nothing where that is the test of all runs."""
+    """Return Levene's test among the runs that did not fail; nothing where that is the test of all runs."""
     result = levene(a.successful_scores, b.successful_scores, "median")
     reason = None
     if a.cell.failed_unknown or b.cell.failed_unknown:
@@ -139,7 +139,7 @@ def _withhold_improvement(better: ImprovementProbability, a: ArmCell, b: ArmCell
 
 
 def _withhold_interval(interval: Interval, cell: ArmCell) -> Interval:
-    """Returns the interval, or only a reason where the scores are those of the better runs."""
+    """Return the interval, or only a reason where the scores are those of the better runs."""
     if not cell.stopped:
         return interval
     return replace(interval, low=None, high=None, reason="what is left of the arm is no sample of it")

@@ -1,81 +1,67 @@
 """The failure watch in reports: its warnings beside how the runs ended."""
 
 import statistics
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from stableft.report.forms.document import Bullets, Heading, ReportBlock, ReportTable, make_label
-from stableft.report.numbers_in_words import NO_VALUE
+from stableft.catalog.tasks import task_title
+from stableft.report.forms.document import Column, DataTable, ReportTable, Row, Value, make_label
+from stableft.report.numbers_in_words import count_value, number_value, text_value
 from stableft.report.runs import ArmCell, WatchedRun
-from stableft.report.stability_table import StabilityTable, task_title
+from stableft.report.stability_table import StabilityResults
 from stableft.training.failure_watch import LOOKS_AVERAGED, LOWER_BLOCK_SHARE, NOT_LEARNT_LOSS_SHARE, VANISHED_RATIO
 
-FAILURE_WATCH_TITLE = "Failure watch"
-FAILURE_WATCH_DIAGNOSIS = "likely failed: vanishing gradients"
-FAILURE_WATCH_ARM_HEADER = (
-    "arm",
-    "watched",
-    "failed",
-    "warned, failed",
-    "warned, not failed",
-    "failed, no warning",
-    "taken back",
+DIAGNOSIS = "likely failed: vanishing gradients"
+FAILURE_WATCH_COLUMNS = (
+    Column("watched", "watched"),
+    Column("watched_failed", "failed"),
+    Column("warned_failed", "warned, failed"),
+    Column("warned_not_failed", "warned, not failed"),
+    Column("failed_not_warned", "failed, no warning"),
+    Column("taken_back", "taken back"),
+    Column("median_first_step", "median first step"),
+    Column("likely_failed_runs"),
 )
-FAILURE_WATCH_ARM_HEADER = (*FAILURE_WATCH_ARM_HEADER, "median first step")
-FAILURE_WATCH_RUN_HEADER = ("run", "arm", "seed", "first step", "of", "ratio", "loss", "nothing learnt", "failed")
-FAILURE_WATCH_CSV_HEADER = [
-    *("n watched", "n warned and failed", "n warned but not failed", "n failed without warning"),
-    *("n warnings taken back", "median first step of warning", FAILURE_WATCH_DIAGNOSIS),
-]
+WATCHED_RUN_COLUMNS = (
+    Column("run_id", "run"),
+    Column("task", "task"),
+    Column("arm", "arm"),
+    Column("seed", "seed"),
+    Column("first_step", "first step"),
+    Column("steps", "of"),
+    Column("ratio", "ratio"),
+    Column("loss", "loss"),
+    Column("nothing_learnt", "nothing learnt"),
+    Column("failed", "failed"),
+    Column("verdict"),
+    Column("watch"),
+)
 
 
-def cells_with_failure_watch(table: StabilityTable) -> list[ArmCell]:
-    """Returns the cells that have runs whose gradient norms were recorded."""
-    return [cell for cell in table.cells if cell.watched]
+def failure_watch_tables(results: StabilityResults, scores: DataTable, standalone: bool = False) -> list[ReportTable]:
+    """Return how often the watch was right for each arm, and every run that it says has failed; none without a watch.
 
-
-def failure_watch_blocks(table: StabilityTable) -> Iterator[ReportBlock]:
-    """Yields the section of the watch, nothing where no run was watched."""
-    grids = failure_watch_tables(table)
-    if grids:
-        yield Heading(FAILURE_WATCH_TITLE)
-        yield from grids
-        yield Bullets((explain_failure_watch(),))
-
-
-def failure_watch_tables(table: StabilityTable, alone: bool = False) -> list[ReportTable]:
-    """Returns how often the watch was right for each arm, and every run that it says has failed.
-
-    `alone`: for a reader who sees nothing else.
+    `standalone`: for a reader who sees nothing else.
     """
-    cells, named = cells_with_failure_watch(table), len(table.columns) > 1
+    cells = [cell for cell in results.cells if cell.watched]
     if not cells:
         return []
-    note = (explain_failure_watch(),) if alone else ()
-    name, caption = (
-        f"{make_label(table.artifact.id)}-watch",
-        f"{FAILURE_WATCH_TITLE}: how its verdict at the end fits how runs ended.",
-    )
-    found = [
-        ReportTable(
-            name,
-            FAILURE_WATCH_ARM_HEADER,
-            tuple(_failure_watch_arm_row(cell, named) for cell in cells),
-            caption,
-            notes=note,
-        )
-    ]
-    rows = tuple(_failure_watch_run_row(cell, seen, named) for cell in cells for seen in _warned_runs(cell))
-    if rows:
-        text = (
-            f"{FAILURE_WATCH_DIAGNOSIS[0].upper()}{FAILURE_WATCH_DIAGNOSIS[1:]}, as seen at the last look of each run."
-        )
-        found.append(ReportTable(f"{name}-runs", FAILURE_WATCH_RUN_HEADER, rows, text, notes=note))
-    return found
+    task = ["task"] if len(results.columns) > 1 else []
+    notes = (explain_failure_watch(),) if standalone else ()
+    name = f"{make_label(results.artifact.id)}-watch"
+    caption = "Failure watch: how its verdict at the end fits how runs ended."
+    keys = ["arm", *task, *(column.key for column in FAILURE_WATCH_COLUMNS if column.title)]
+    rows = [row for row in scores.rows if row["watched"].data]
+    tables = [scores.view(name, keys, caption, rows, notes)]
+    runs = watched_run_data(cells)
+    if warned := [row for row in runs.rows if row["verdict"].data]:
+        keys = ["run_id", *task, *(c.key for c in WATCHED_RUN_COLUMNS if c.title and c.key not in ("run_id", "task"))]
+        caption = f"{DIAGNOSIS[0].upper()}{DIAGNOSIS[1:]}, as seen at the last look of each run."
+        tables.append(runs.view(f"{name}-runs", keys, caption, warned, notes))
+    return tables
 
 
 def explain_failure_watch() -> str:
-    """Returns what a warning is, in one sentence or two."""
+    """Return what a warning is, in one sentence or two."""
     return (
         "The watch knows nothing of scores. It warns where the gradient norm of the lower "
         f"{_format_share(LOWER_BLOCK_SHARE)} of the "
@@ -94,74 +80,48 @@ def _format_share(part: float) -> str:
 
 
 def _warned_runs(cell: ArmCell) -> list[WatchedRun]:
-    return [seen for seen in cell.watched if seen.watch.at_end]
+    return [run for run in cell.watched if run.watch.at_end]
 
 
-def _failure_watch_counts(cell: ArmCell) -> dict[str, Any]:
-    warned, steps = _warned_runs(cell), [seen.watch.first.step for seen in _warned_runs(cell) if seen.watch.first]
-    return {
+def failure_watch_values(cell: ArmCell) -> dict[str, Value]:
+    """Return the counts of an arm below `FAILURE_WATCH_COLUMNS`; empty where no run was watched."""
+    if not cell.watched:
+        return {}
+    warned = _warned_runs(cell)
+    steps = [run.watch.first.step for run in warned if run.watch.first]
+    counts = {
         "watched": len(cell.watched),
-        "failed": sum(seen.failed is True for seen in cell.watched),
-        "warned_failed": sum(seen.failed is True for seen in warned),
-        "warned_not_failed": sum(seen.failed is False for seen in warned),
-        "failed_not_warned": sum(seen.failed is True and not seen.watch.at_end for seen in cell.watched),
-        "taken_back": sum(seen.watch.first is not None and not seen.watch.at_end for seen in cell.watched),
-        "median_first_step": float(statistics.median(steps)) if steps else None,
+        "watched_failed": sum(run.failed is True for run in cell.watched),
+        "warned_failed": sum(run.failed is True for run in warned),
+        "warned_not_failed": sum(run.failed is False for run in warned),
+        "failed_not_warned": sum(run.failed is True and not run.watch.at_end for run in cell.watched),
+        "taken_back": sum(run.watch.first is not None and not run.watch.at_end for run in cell.watched),
+    }
+    return {key: count_value(count) for key, count in counts.items()} | {
+        "median_first_step": number_value(float(statistics.median(steps)) if steps else None, "g"),
+        "likely_failed_runs": Value(data=[f"{run.run_id} (seed {run.seed})" for run in warned]),
     }
 
 
-def _failure_watch_arm_row(cell: ArmCell, named: bool) -> tuple[str, ...]:
-    *counts, first = _failure_watch_counts(cell).values()
-    return (_arm_label(cell, named), *map(str, counts), NO_VALUE if first is None else f"{first:g}")
+def watched_run_data(cells: Sequence[ArmCell]) -> DataTable:
+    """Return every watched run of these cells with what the watch saw."""
+    rows = (Row("", _watched_run_values(cell, run)) for cell in cells for run in cell.watched)
+    return DataTable(WATCHED_RUN_COLUMNS, tuple(rows), only="json")
 
 
-def _failure_watch_run_row(cell: ArmCell, seen: WatchedRun, named: bool) -> tuple[str, ...]:
-    watch, first, last = seen.watch, seen.watch.first, seen.watch.last
-    return (
-        seen.run_id,
-        _arm_label(cell, named),
-        seen.seed,
-        NO_VALUE if first is None else str(first.step),
-        str(seen.steps),
-        NO_VALUE if last is None else f"{last.ratio:.1g}",
-        NO_VALUE if last is None else f"{last.loss:.3f}",
-        f"{watch.nothing_learnt:.3f}",
-        {True: "yes", False: "no", None: "not known"}[seen.failed],
-    )
-
-
-def _arm_label(cell: ArmCell, named: bool) -> str:
-    return f"{cell.row}, {task_title(cell.column)}" if named else cell.row
-
-
-def failure_watch_to_csv(cell: ArmCell) -> list[Any]:
-    """Returns what stands below CSV_HEADER for a cell."""
-    if not cell.watched:
-        return [None] * len(FAILURE_WATCH_CSV_HEADER)
-    counts = _failure_watch_counts(cell)
-    names = "; ".join(f"{seen.run_id} (seed {seen.seed})" for seen in _warned_runs(cell)) or None
-    return [*(counts[name] for name in counts if name != "failed"), names]
-
-
-def failure_watch_to_json(table: StabilityTable) -> dict[str, Any]:
-    """Returns the watch as JSON values below the key "watch", none where no run was watched."""
-    cells: Sequence[ArmCell] = cells_with_failure_watch(table)
-    if not cells:
-        return {}
+def _watched_run_values(cell: ArmCell, run: WatchedRun) -> dict[str, Value]:
+    watch, first, last = run.watch, run.watch.first, run.watch.last
     return {
-        "watch": {
-            "meaning": explain_failure_watch(),
-            "arms": [{"row": cell.row, "column": cell.column, **_failure_watch_counts(cell)} for cell in cells],
-            "runs": [
-                {"row": cell.row, "column": cell.column, "run_id": seen.run_id, "seed": seen.seed}
-                | {
-                    "verdict": FAILURE_WATCH_DIAGNOSIS if seen.watch.at_end else None,
-                    "failed": seen.failed,
-                    "steps": seen.steps,
-                }
-                | seen.watch.model_dump()
-                for cell in cells
-                for seen in cell.watched
-            ],
-        }
+        "run_id": text_value(run.run_id),
+        "task": Value(task_title(cell.column), cell.column),
+        "arm": text_value(cell.row),
+        "seed": text_value(run.seed),
+        "first_step": count_value(first.step if first else None),
+        "steps": count_value(run.steps),
+        "ratio": number_value(last.ratio if last else None, ".1g"),
+        "loss": number_value(last.loss if last else None, ".3f"),
+        "nothing_learnt": number_value(watch.nothing_learnt, ".3f"),
+        "failed": Value({True: "yes", False: "no", None: "not known"}[run.failed], run.failed),
+        "verdict": Value(data=DIAGNOSIS if watch.at_end else None),
+        "watch": Value(data=watch.model_dump()),
     }

@@ -4,29 +4,33 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stableft.catalog.tasks import METRIC_TITLES
-from stableft.report import numbers_in_words as wording
 from stableft.report.artifact import MeanCell, MeansTable
 from stableft.report.forms.document import (
     HEADING_LEVELS,
-    SUBROW_PREFIX,
+    NO_VALUE,
+    OWN_ORIGIN,
     Bullets,
+    Column,
+    DataTable,
     Heading,
     Report,
     ReportBlock,
-    ReportCell,
-    ReportRow,
-    ReportTable,
+    Row,
+    Value,
+)
+from stableft.report.numbers_in_words import (
+    abbreviate_papers,
+    compatible_value,
+    describe_test,
+    failed_value,
+    n_value,
+    p_value,
+    percent_value,
+    text_value,
+    values_of_test,
 )
 from stableft.report.paper_values import PublishedValue, find_published_in_table, load_published_values
-from stableft.report.runs import (
-    ArmCell,
-    ArtifactRuns,
-    collect_provenance,
-    missing_run_notes,
-    provenance_to_json,
-    reported_score,
-)
+from stableft.report.runs import ArmCell, ArtifactRuns, collect_provenance, missing_run_notes, reported_score
 from stableft.report.stability_table import cell_footnotes, imported_run_footnotes, withhold_if_stopped_early
 from stableft.stats import (
     LARGEST_MEAN_REASON,
@@ -51,46 +55,62 @@ BOLD_RULE_TEXTS = {
 UNNAMED_TEST_NOTE = "The paper does not name its test."
 
 
+MEANS_COLUMNS = (
+    *(Column(key) for key in ("table", "row", "column", "family", "arm", "task", "origin", "metric", "split")),
+    *(Column(key) for key in ("checkpoint", "n", "n_nan", "n_planned", "failed")),
+    Column("mean", unit="percent"),
+    Column("std", unit="percent"),
+    *(Column(key) for key in ("bold", "star", "compatible", "p_published", "notes")),
+    Column("shown"),  # what people read
+)
+
+
 def build_means_report(parts: Sequence[MeansTable], runs: ArtifactRuns) -> Report:
-    """Returns the report of tables of means, of which one artefact may have several."""
+    """Return the report of tables of means, of which one artefact may have several."""
     artifact = runs.artifact
-    made = [(part, compute_mean_results(part, runs)) for part in parts]
-    grids = [
-        _means_table(part, found, f"{artifact.id}-{i}" if len(made) > 1 else artifact.id, runs)
-        for i, (part, found) in enumerate(made, 1)
-    ]
+    results = [compute_mean_results(part, runs) for part in parts]
+    everything = [result for found in results for result in found]
+    data = [DataTable(MEANS_COLUMNS, tuple(_rows(part, found))) for part, found in zip(parts, results, strict=True)]
     blocks: list[ReportBlock] = []
-    for (part, found), grid in zip(made, grids, strict=True):
+    for i, (part, found, table) in enumerate(zip(parts, results, data, strict=True), 1):
+        name = f"{artifact.id}-{i}" if len(parts) > 1 else artifact.id
         blocks += [Heading(part.title)] if part.title else []
-        blocks += [grid, *([Bullets(tests)] if (tests := tuple(_test_lines(found))) else [])]
-    notes = [*artifact.notes, *dict.fromkeys(note for _, found in made for note in _means_notes(found))]
-    notes += [*imported_run_footnotes(number.cell for _, found in made for number in found), *missing_run_notes(runs)]
+        blocks.append(table.pivot(name, "row", "column", ["shown"], _caption(part, found, artifact.title)))
+        blocks += [Bullets(tests)] if (tests := tuple(_test_lines(found))) else []
+    notes = [*artifact.notes, *dict.fromkeys(note for found in results for note in _means_notes(found))]
+    notes += [*imported_run_footnotes(result.cell for result in everything), *missing_run_notes(runs)]
     blocks += [Heading("Notes", HEADING_LEVELS + 1), Bullets(tuple(notes))] if notes else []
-    values = {
-        "artifact": artifact.id,
-        "title": artifact.title,
-        "tables": [
-            {
-                "title": part.title,
-                "rule": BOLD_RULE_TEXTS[part.rule].format(part.families),
-                "cells": [mean_result_to_json(number) for number in found],
-            }
-            for part, found in made
-        ],
-        "notes": notes,
-        **provenance_to_json(collect_provenance(runs)),
-    }
-    rows = tuple(mean_result_to_csv(number) for _, found in made for number in found)
+    tests = DataTable.from_records((test for found in results for test in _tests(found)), only="json")
     return Report(
-        artifact.id, artifact.title, tuple(blocks), tuple(grids), rows, values, provenance=collect_provenance(runs)
+        artifact.id,
+        artifact.title,
+        tuple(blocks),
+        data={"cells": DataTable(MEANS_COLUMNS, tuple(row for table in data for row in table.rows)), "tests": tests},
+        facts={"rules": [_rule_in_words(part) for part in parts], "notes": notes},
+        provenance=collect_provenance(runs),
     )
+
+
+def _rule_in_words(part: MeansTable) -> str:
+    return BOLD_RULE_TEXTS[part.rule].format(part.families)
+
+
+def _caption(part: MeansTable, results: Sequence["MeanResult"], title: str) -> str:
+    caption = f"{title}. Mean ± std over seeds (ddof 1) in percent, n in brackets; {_rule_in_words(part)}."
+    caption += f" {UNNAMED_TEST_NOTE}" if not part.named else ""
+    if any(result.published for result in results):
+        caption += (
+            " Compatible: the mean against the printed one by Welch's t-test from summaries (two-sided); printed "
+            "numbers are rounded."
+        )
+    return caption
 
 
 @dataclass(frozen=True)
 class MeanResult:
-    """One cell: ours, what is printed, and the tests. `test` is that of the table's rule within the family."""
+    """One cell: ours, what is published, and the tests. `test` is that of the table's rule within the family."""
 
-    place: MeanCell
+    spec: MeanCell
     cell: ArmCell
     summary: Summary
     scores: tuple[float, ...]
@@ -98,63 +118,59 @@ class MeanResult:
     bold: bool = False
     star: bool = False
     test: TestResult | None = None
-    printed: PublishedValue | None = None
-    against: TestResult | None = None  # Welch, ours against what is printed
-
-    @property
-    def difference(self) -> float | None:
-        """Our mean minus the printed one, a fraction."""
-        if self.against is None or (self.against.reason or "").startswith("the published score"):
-            return None  # nothing to compare
-        printed = self.printed.fraction("mean") if self.printed else None
-        return None if printed is None or self.summary.mean is None else self.summary.mean - printed
+    published: PublishedValue | None = None
+    against_published: TestResult | None = None  # Welch
+    difference: float | None = None  # our mean minus the published one; None where the scores are not of one kind
 
 
 def compute_mean_results(part: MeansTable, runs: ArtifactRuns) -> list[MeanResult]:
-    """Returns the cells of a table of means, in its order, marked by its rule."""
-    found = [_compute_mean_result(part, place, runs) for place in part.cells]
-    for family in dict.fromkeys(place.family for place in part.cells):
-        places = [i for i, place in enumerate(part.cells) if place.family == family]
-        for i, number in zip(places, _apply_bold_rule(part, [found[i] for i in places]), strict=True):
-            found[i] = number
+    """Return the cells of a table of means, in its order, marked by its rule."""
+    found = [_compute_mean_result(part, spec, runs) for spec in part.cells]
+    for family in dict.fromkeys(spec.family for spec in part.cells):
+        places = [i for i, spec in enumerate(part.cells) if spec.family == family]
+        for i, result in zip(places, _apply_bold_rule(part, [found[i] for i in places]), strict=True):
+            found[i] = result
     return found
 
 
-def _compute_mean_result(part: MeansTable, place: MeanCell, runs: ArtifactRuns) -> MeanResult:
-    arm, note = _choose_arm(place, runs)
-    cell = runs.cell(arm, place.group.task)
-    scored = [run for run in runs.by_place.get((arm, place.group.task), []) if run["scored"]]
-    scores = tuple(score for run in scored if (score := reported_score(run, place.of)) is not None)
+def _compute_mean_result(part: MeansTable, spec: MeanCell, runs: ArtifactRuns) -> MeanResult:
+    arm, note = _choose_arm(spec, runs)
+    cell = runs.cell(arm, spec.group.task)
+    scored = [run for run in runs.by_place.get((arm, spec.group.task), []) if run["scored"]]
+    scores = tuple(score for run in scored if (score := reported_score(run, spec.of)) is not None)
     summary = summarize(scores)
-    printed = None
+    published = None
     if part.location:
-        split = "val" if place.of == "val" else "test"
-        values = find_published_in_table(load_published_values(), *part.location, place.group.arm, place.group.task)
-        printed = next((value for value in values if value.split == split), None)
-    number = MeanResult(place, cell, summary, scores, note, printed=printed)
-    if printed and summary.n and (unlike := _why_incomparable(place, cell, printed)):
-        nothing = TestResult(WELCH_FROM_SUMMARIES, None, "two-sided", None, None, summary.n, printed.n, unlike)
-        return replace(number, against=nothing)
-    if printed and summary.n:
-        result = welch_from_summaries(
-            summary.mean, summary.std, summary.n_finite, printed.fraction("mean"), printed.fraction("std"), printed.n
-        )
-        number = replace(number, against=withhold_if_stopped_early(result, cell))
-    return number
+        split = "val" if spec.of == "val" else "test"
+        values = find_published_in_table(load_published_values(), *part.location, spec.group.arm, spec.group.task)
+        published = next((value for value in values if value.split == split), None)
+    result = MeanResult(spec, cell, summary, scores, note, published=published)
+    if published is None or not summary.n:
+        return result
+    if unlike := _why_incomparable(spec, cell, published):
+        no_test = TestResult(WELCH_FROM_SUMMARIES, None, "two-sided", None, None, summary.n, published.n, unlike)
+        return replace(result, against_published=no_test)
+    mean, std = published.fraction("mean"), published.fraction("std")
+    test = welch_from_summaries(summary.mean, summary.std, summary.n_finite, mean, std, published.n)
+    return replace(
+        result,
+        against_published=withhold_if_stopped_early(test, cell),
+        difference=None if mean is None or summary.mean is None else summary.mean - mean,
+    )
 
 
-def _why_incomparable(place: MeanCell, cell: ArmCell, printed: PublishedValue) -> str | None:
-    """Says why our scores are not those that are printed, or None."""
-    if cell.metric != printed.metric:
-        return f"the published score is {printed.metric}, this one {cell.metric}"
-    if place.of == "test" and cell.split != printed.split:
-        return f"the published score is of the {printed.split} split, this one of the {cell.split} split"
+def _why_incomparable(spec: MeanCell, cell: ArmCell, published: PublishedValue) -> str | None:
+    """Return why our scores are not of the kind that is published, or None."""
+    if cell.metric != published.metric:
+        return f"the published score is {published.metric}, this one {cell.metric}"
+    if spec.of == "test" and cell.split != published.split:
+        return f"the published score is of the {published.split} split, this one of the {cell.split} split"
     return None
 
 
-def _choose_arm(place: MeanCell, runs: ArtifactRuns) -> tuple[str, str | None]:
-    """Returns the arm to show: of a search the setting with the best mean validation score, and a note of it."""
-    arm, task = place.group.arm, place.group.task
+def _choose_arm(spec: MeanCell, runs: ArtifactRuns) -> tuple[str, str | None]:
+    """Return the arm to show: of a search the setting with the best mean validation score, and a note of it."""
+    arm, task = spec.group.arm, spec.group.task
     if not arm.endswith("*"):
         return arm, None
     stem = arm.removesuffix("*")
@@ -170,17 +186,17 @@ def _choose_arm(place: MeanCell, runs: ArtifactRuns) -> tuple[str, str | None]:
         return tried[0] if tried else stem, None
     best = max(means, key=lambda name: round(means[name], 12))
     return best, (
-        f"{place.group.label} on {task}: {best}, the best of {len(means)} settings by mean validation score"
+        f"{spec.group.label} on {task}: {best}, the best of {len(means)} settings by mean validation score"
         + (f" ({len(tried) - len(means)} have no such mean)." if len(means) < len(tried) else ".")
     )
 
 
 def _apply_bold_rule(part: MeansTable, family: list[MeanResult]) -> list[MeanResult]:
-    """Returns the numbers of a family with the rule's marks, as far as there are scores to compare."""
-    there = [number for number in family if number.summary.n]
-    if any(number.cell.stopped for number in there) or len(there) < 2:
+    """Return the numbers of a family with the rule's marks, as far as there are scores to compare."""
+    there = [result for result in family if result.summary.n]
+    if any(result.cell.stopped for result in there) or len(there) < 2:
         return family
-    groups = [number.scores for number in there]
+    groups = [result.scores for result in there]
     match part.rule:
         case "best":
             marks = mark_best_and_equal(groups, BOLD_ALPHA)
@@ -193,187 +209,120 @@ def _apply_bold_rule(part: MeansTable, family: list[MeanResult]) -> list[MeanRes
         case "pair":
             return _mark_better_of_two(family)
     done = {
-        id(number): replace(number, bold=bool(mark.flag), test=mark.test)
-        for number, mark in zip(there, marks, strict=True)
+        id(result): replace(result, bold=bool(mark.flag), test=mark.test)
+        for result, mark in zip(there, marks, strict=True)
         if mark
     }
-    return [done.get(id(number), number) for number in family]
+    return [done.get(id(result), result) for result in family]
 
 
 def _mark_better_of_two(pair: list[MeanResult]) -> list[MeanResult]:
-    means = [number.summary.mean for number in pair]
-    if None in means or any(number.summary.n_nan for number in pair):
+    means = [result.summary.mean for result in pair]
+    if None in means or any(result.summary.n_nan for result in pair):
         return pair
     larger = max((0, 1), key=lambda i: means[i] or 0.0)
     test = t_test(pair[larger].scores, pair[1 - larger].scores, True, "greater")
     star = test.p is not None and test.p < BOLD_ALPHA
     return [
-        replace(number, bold=True, star=star, test=test) if i == larger else number for i, number in enumerate(pair)
+        replace(result, bold=True, star=star, test=test) if i == larger else result for i, result in enumerate(pair)
     ]
 
 
-def _means_table(part: MeansTable, found: Sequence[MeanResult], name: str, runs: ArtifactRuns) -> ReportTable:
-    columns = tuple(dict.fromkeys(number.place.column for number in found))
-    by_place = {(number.place.row, number.place.column): number for number in found}
-    rows: list[ReportRow] = []
-    for row in dict.fromkeys(number.place.row for number in found):
-        line = [by_place.get((row, column)) for column in columns]
-        rows.append((row, *(_own_cell(number) for number in line)))
-        if any(number and number.printed for number in line):
-            rows.append((f"{SUBROW_PREFIX}{_published_place(line)}", *(_published_text(number) for number in line)))
-        if any(number and number.against for number in line):
-            rows.append((f"{SUBROW_PREFIX}difference", *(_difference_text(number) for number in line)))
-            rows.append((f"{SUBROW_PREFIX}compatible at .05 (p)", *(_compatible_text(number) for number in line)))
-    rule = BOLD_RULE_TEXTS[part.rule].format(part.families)
-    caption = f"{runs.artifact.title}. Mean ± std over seeds (ddof 1) in percent, n in brackets; {rule}."
-    caption += f" {UNNAMED_TEST_NOTE}" if not part.named else ""
-    if any(number.printed for number in found):
-        caption += (
-            " Compatible: the mean against the printed one by Welch's t-test from summaries (two-sided); printed "
-            "numbers are rounded."
-        )
-    return ReportTable(name, ("", *columns), tuple(rows), caption)
+def _rows(part: MeansTable, results: Sequence[MeanResult]) -> Iterator[Row]:
+    """Yield a row for each cell, and below it what is published, the difference and whether it is compatible."""
+    for result in results:
+        spec = result.spec
+        known = {"table": Value(data=part.title or None), "column": text_value(spec.column)}
+        known |= {"family": Value(data=spec.family)}
+        yield Row("arm", known | _own_values(result))
+        value, test = result.published, result.against_published
+        if value:
+            mean, std = percent_value(value.fraction("mean")), percent_value(value.fraction("std"))
+            yield Row(
+                "published",
+                known
+                | {
+                    "row": Value(abbreviate_papers(value.place), spec.row, under=True),
+                    "origin": Value(data=value.place),
+                    "n": Value(data=value.n),
+                    "mean": mean,
+                    "std": std,
+                    "shown": text_value(f"{mean.text} ± {std.text} ({value.n})"),
+                },
+            )
+        if test:
+            shown, compatible = percent_value(result.difference, sign=True), compatible_value(test)
+            name = Value("difference", spec.row, under=True)
+            yield Row("difference", known | {"row": name, "mean": shown, "shown": shown})
+            name = Value("compatible at .05 (p)", spec.row, under=True)
+            tested = {"compatible": compatible, "p_published": p_value(test.p), "shown": compatible}
+            yield Row("compatible", known | {"row": name, **tested})
 
 
-def _published_place(line: Sequence[MeanResult | None]) -> str:
-    return next(wording.abbreviate_papers(number.printed.place) for number in line if number and number.printed)
-
-
-def _own_cell(number: MeanResult | None) -> ReportCell:
-    if number is None or not number.summary.n:
-        planned = number.cell.planned if number else None
-        return ReportCell(f"{wording.NO_VALUE} (0 of {planned})" if planned else wording.NO_VALUE)
-    failed = f", {number.cell.failed} failed" if number.cell.failed else ""
-    mark = "*" if number.star else ""
-    return ReportCell(f"{_format_mean_and_std(number.summary)} ({_format_n(number)}{failed})", number.bold, mark)
-
-
-def _format_n(number: MeanResult) -> str:
-    n, planned = str(number.summary.n), number.cell.planned
-    if planned is not None and planned != number.summary.n:
-        n += f" of {planned}"
-    return f"{n}, {number.summary.n_nan} NaN" if number.summary.n_nan else n
-
-
-def _format_mean_and_std(summary: Summary) -> str:
-    return f"{wording.format_percent(summary.mean)} ± {wording.format_percent(summary.std)}"
-
-
-def _published_text(number: MeanResult | None) -> str:
-    value = number.printed if number else None
-    if value is None:
-        return ""
-    return (
-        f"{wording.format_percent(value.fraction('mean'))} ± {wording.format_percent(value.fraction('std'))} "
-        f"({value.n})"
-    )
-
-
-def _difference_text(number: MeanResult | None) -> str:
-    return (
-        wording.format_percent(number.difference, sign=True) if number and number.printed and number.summary.n else ""
-    )
-
-
-def _compatible_text(number: MeanResult | None) -> str:
-    return wording.format_compatible(number.against) if number and number.against else ""
-
-
-def _test_lines(found: Sequence[MeanResult]) -> Iterator[str]:
-    """Yields the test of each number within its family, once where two numbers share it."""
-    seen = set()
-    for number in found:
-        test = number.test
-        if test is None or test.reason == LARGEST_MEAN_REASON or (number.place.family, test) in seen:
-            continue
-        seen.add((number.place.family, test))
-        name = (
-            f"{number.place.row}, {number.place.column}"
-            if number.place.row != number.place.column
-            else number.place.row
-        )
-        yield f"{name}: {wording.describe_test(test)}"
-
-
-def _means_notes(found: Sequence[MeanResult]) -> Iterator[str]:
-    """Yields what a reader must know of the numbers that are there, and of those printed for them, each once."""
-    printed: dict[tuple[str, str], dict[str, None]] = {}
-    for number in found:
-        yield from [number.note] if number.note else []
-        yield from cell_footnotes(number.cell, sources=False) if number.cell.run_ids else ()
-        if number.against and number.against.p is None:
-            yield f"{number.cell.row} on {number.cell.column}: not compared with the paper: {number.against.reason}."
-        if number.printed and number.summary.n:
-            for note in number.printed.notes:
-                where = f"{number.place.row} ({number.place.column})"
-                printed.setdefault((wording.abbreviate_papers(number.printed.place), note), {})[where] = None
-    for (place, note), where in printed.items():
-        yield f"{place}, {'; '.join(where)}: {note}."
-
-
-def mean_result_to_json(number: MeanResult) -> dict[str, Any]:
-    cell, summary, printed = number.cell, number.summary, number.printed
-    return {
-        "row": number.place.row,
-        "column": number.place.column,
-        "family": number.place.family,
+def _own_values(result: MeanResult) -> dict[str, Value]:
+    cell, summary = result.cell, result.summary
+    n, failed = n_value(summary, cell.planned), failed_value(cell)
+    mean, std = percent_value(summary.mean), percent_value(summary.std)
+    shown = f"{mean.text} ± {std.text} ({n.text}{f', {cell.failed} failed' if cell.failed else ''})"
+    if not summary.n:
+        shown = f"{NO_VALUE} (0 of {cell.planned})" if cell.planned else NO_VALUE
+    plain = {
         "arm": cell.row,
         "task": cell.column,
+        "origin": list(cell.sources) or [OWN_ORIGIN],
         "metric": cell.metric,
-        "split": "val" if number.place.of == "val" else cell.split,
+        "split": "val" if result.spec.of == "val" else cell.split,
         "checkpoint": cell.checkpoint,
-        "n": summary.n,
         "n_nan": summary.n_nan,
-        "planned": cell.planned,
-        "failed": None if cell.failed_unknown else cell.failed,
-        "mean": summary.mean,
-        "std": summary.std,
-        "reason": cell.reason,
-        "bold": number.bold,
-        "star": number.star,
-        "test": _test_to_json(number.test),
-        "published": printed
-        and {"place": printed.place, "n": printed.n, "mean": printed.fraction("mean"), "std": printed.fraction("std")},
-        "difference": number.difference,
-        "against_published": _test_to_json(number.against),
+        "n_planned": cell.planned,
+        "bold": result.bold,
+        "star": result.star,
+        "notes": result.note or cell.reason,
         "sources": dict(cell.sources),
         "run_ids": list(cell.run_ids),
     }
-
-
-def _test_to_json(test: TestResult | None) -> dict[str, Any] | None:
-    if test is None:
-        return None
-    names = ("test", "alternative", "statistic", "p", "n_a", "n_b", "reason")
-    return {name: getattr(test, name) for name in names}
-
-
-def mean_result_to_csv(number: MeanResult) -> dict[str, Any]:
-    cell, summary, printed, test = number.cell, number.summary, number.printed, number.test
-    return {
-        "row": number.place.row,
-        "column": number.place.column,
-        "arm": cell.row,
-        "task": cell.column,
-        "metric": cell.metric and METRIC_TITLES.get(cell.metric, cell.metric),
-        "origin": "; ".join(cell.sources) or "this project",
-        "n": summary.n,
-        "n NaN": summary.n_nan,
-        "n planned": cell.planned,
-        "n failed": None if cell.failed_unknown else cell.failed,
-        "mean [percent]": _csv_percent(summary.mean),
-        "std [percent]": _csv_percent(summary.std),
-        "bold": number.bold,
-        "star": number.star,
-        "test": test and wording.describe_test(test),
-        "published": printed and printed.place,
-        "published mean [percent]": printed and _csv_percent(printed.fraction("mean")),
-        "published std [percent]": printed and _csv_percent(printed.fraction("std")),
-        "published n": printed and printed.n,
-        "difference [points]": _csv_percent(number.difference),
-        "p (Welch against published)": number.against and number.against.p,
+    return {key: Value(data=data) for key, data in plain.items()} | {
+        "row": text_value(result.spec.row),
+        "n": n,
+        "failed": failed,
+        "mean": mean,
+        "std": std,
+        "shown": Value(shown, shown, result.bold, "*" if result.star else ""),
     }
 
 
-def _csv_percent(fraction: float | None) -> str | None:
-    return None if fraction is None else f"{100 * fraction:.4f}"
+def _tests(results: Sequence[MeanResult]) -> Iterator[dict[str, Any]]:
+    for result in results:
+        for question, test in (("the table's rule", result.test), ("against published", result.against_published)):
+            if test:
+                known = {"question": question, "row": result.spec.row, "column": result.spec.column}
+                yield known | values_of_test(test)
+
+
+def _test_lines(found: Sequence[MeanResult]) -> Iterator[str]:
+    """Yield the test of each result within its family, once where two numbers share it."""
+    seen = set()
+    for result in found:
+        test = result.test
+        if test is None or test.reason == LARGEST_MEAN_REASON or (result.spec.family, test) in seen:
+            continue
+        seen.add((result.spec.family, test))
+        name = f"{result.spec.row}, {result.spec.column}" if result.spec.row != result.spec.column else result.spec.row
+        yield f"{name}: {describe_test(test)}"
+
+
+def _means_notes(found: Sequence[MeanResult]) -> Iterator[str]:
+    """Yield what a reader must know of the numbers that are there, and of those printed for them, each once."""
+    printed: dict[tuple[str, str], dict[str, None]] = {}
+    for result in found:
+        yield from [result.note] if result.note else []
+        yield from cell_footnotes(result.cell, sources=False) if result.cell.run_ids else ()
+        if result.against_published and result.against_published.p is None:
+            place, reason = f"{result.cell.row} on {result.cell.column}", result.against_published.reason
+            yield f"{place}: not compared with the paper: {reason}."
+        if result.published and result.summary.n:
+            for note in result.published.notes:
+                where = f"{result.spec.row} ({result.spec.column})"
+                printed.setdefault((abbreviate_papers(result.published.place), note), {})[where] = None
+    for (place, note), where in printed.items():
+        yield f"{place}, {'; '.join(where)}: {note}."

@@ -15,6 +15,7 @@ from stableft.report.artifact import (
     Perplexities,
     RunGroup,
     Scatter,
+    StabilityTable,
     Surfaces,
 )
 
@@ -41,7 +42,7 @@ def _bias_correction_setting(correction: bool) -> str:
 
 
 def _bias_correction_boxes(title: str, recipe: str, highest: tuple[str, ...] = ()) -> Boxes:
-    """Returns Fig. 5's boxes of one model: its learning rates, each without and with bias correction."""
+    """Return Fig. 5's boxes of one model: its learning rates, each without and with bias correction."""
     arms = {
         f"{rate:.0e}, {'' if correction else 'no '}BC".replace(
             "e-0", "e-"
@@ -68,13 +69,13 @@ ABLATION_GROUPS = tuple(
 
 
 def _gradient_part(of: Literal["layers", "matrices"], model: str = "") -> Gradients:
-    """Returns the gradient norms of the first failed run of devlin and of the first successful one of mosbach."""
+    """Return the gradient norms of the first failed run of devlin and of the first successful one of mosbach."""
     failed, successful = (RunGroup(name, name, "rte") for name in (f"devlin{model}", f"mosbach{model}"))
     return Gradients("", (failed,), (successful,), of)
 
 
 def _surface_parts(of: Literal["loss", "grad_norm"]) -> tuple[Surfaces, ...]:
-    """Returns the surfaces of three data sets, each between a failed run of devlin and a successful one of mosbach."""
+    """Return the surfaces of three data sets, each between a failed run of devlin and a successful one of mosbach."""
     return tuple(
         Surfaces(TASKS[task].title, (RunGroup("devlin", "devlin", task),), (RunGroup("mosbach", "mosbach", task),), of)
         for task in ("rte", "mrpc", "cola")
@@ -90,8 +91,7 @@ MOSBACH_ARTIFACTS = {
             "Table 1",
             "standard deviation, mean and maximum performance over seeds",
             ("table1",),
-            statistics=("std", "mean", "max"),
-            printed_at=(MOSBACH_2021, "Table 1"),
+            (StabilityTable(("std", "mean", "max"), published_in=(MOSBACH_2021, "Table 1")),),
         ),
         _make_artifact("Table 2", "data sets and majority baselines", parts=(DatasetsTable("M"),)),
         _make_artifact("Table 3", "hyper-parameters", parts=(HyperparametersTable("M"),)),
@@ -99,8 +99,7 @@ MOSBACH_ARTIFACTS = {
             "Table 4",
             "standard deviation, mean and maximum performance on SciTail",
             ("table4",),
-            statistics=("std", "mean", "max"),
-            printed_at=(MOSBACH_2021, "Table 4"),
+            (StabilityTable(("std", "mean", "max"), published_in=(MOSBACH_2021, "Table 4")),),
         ),
         _make_artifact(
             "Figure 1",

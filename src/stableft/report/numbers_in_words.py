@@ -1,106 +1,167 @@
-"""Numbers, tests and cells as text, shared by all forms."""
+"""Numbers, tests and cells as values of a table and in words: the one place where each is formatted."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from stableft.catalog.tasks import METRIC_TITLES
+from stableft.catalog.tasks import METRIC_TITLES, task_title
+from stableft.report.forms.document import NO_VALUE, Value
 from stableft.report.paper_values import PublishedValue
 from stableft.report.runs import ArmCell
-from stableft.report.stability_table import COMPATIBLE_ALPHA, StabilityTable, task_title
-from stableft.stats import TestResult
+from stableft.report.stability_table import COMPATIBLE_ALPHA, StabilityResults
+from stableft.stats import Interval, Summary, TestResult
 
 SPLIT_TITLES = {"val": "validation split", "test": "test split"}
-NO_VALUE = "-"
+
+
+def text_value(text: str | None) -> Value:
+    """Return a name or a sentence as a value."""
+    return Value(text or "", text)
+
+
+def count_value(count: int | None) -> Value:
+    return Value(NO_VALUE if count is None else str(count), count)
+
+
+def number_value(number: float | None, digits: str = ".3g") -> Value:
+    """Return a number as a value, with `digits` as in a format specification."""
+    return Value(NO_VALUE if number is None else format(number, digits), number)
+
+
+def percent_value(fraction: float | None, sign: bool = False, mark: str = "") -> Value:
+    """Return a fraction as a value in percent."""
+    return Value(format_percent(fraction, sign), fraction, mark=mark)
+
+
+def p_value(p: float | None) -> Value:
+    return Value(format_p(p), p)
+
+
+def interval_value(
+    interval: Interval, format_end: Callable[[float], str] = "{:.3g}".format, joined: str = " to "
+) -> Value:
+    low, high = interval.low, interval.high
+    if low is None or high is None:
+        return Value(NO_VALUE)
+    return Value(f"{format_end(low)}{joined}{format_end(high)}", [low, high])
+
+
+def wilson_value(cell: ArmCell) -> Value:
+    """Return the interval of the share of failed runs."""
+    return interval_value(cell.failed_interval, lambda share: f"{100 * share:.0f}", "-")
+
+
+def n_value(summary: Summary, planned: int | None) -> Value:
+    """Return n, in words with the number planned if it differs, and the NaN scores among the n."""
+    text = str(summary.n)
+    if planned is not None and planned != summary.n:
+        text += f" of {planned}"
+    return Value(f"{text}, {summary.n_nan} NaN" if summary.n_nan else text, summary.n)
+
+
+def failed_value(cell: ArmCell) -> Value:
+    """Return the failed runs, in words k/n of the n runs whose verdict is known; no number if one is not."""
+    known = cell.summary.n - cell.failed_unknown
+    return Value(f"{cell.failed}/{known}" if known > 0 else NO_VALUE, None if cell.failed_unknown else cell.failed)
+
+
+def values_of_test(result: TestResult, holm: float | None = None) -> dict[str, Any]:
+    """Return a test for machines: name, centre or side, statistic, p and n, and why there is none."""
+    return {
+        "test": result.test,
+        "center": result.center,
+        "alternative": result.alternative,
+        "statistic": result.statistic,
+        "p": result.p,
+        "holm_p": holm,
+        "n_a": result.n_a,
+        "n_b": result.n_b,
+        "reason": result.reason,
+    }
 
 
 def format_percent(fraction: float | None, sign: bool = False) -> str:
-    """Returns a fraction in percent with one decimal, as the papers print it, or a dash where there is none."""
+    """Return a fraction in percent with one decimal, as the papers print it, or a dash where there is none."""
     if fraction is None:
         return NO_VALUE
     return f"{round(100 * fraction, 1) + 0.0:{'+' if sign else ''}.1f}"  # + 0.0: no number is -0.0
 
 
+def format_p(p: float | None) -> str:
+    return NO_VALUE if p is None else f"{p:.2g}" if p > 0 else "<1e-300"
+
+
+def describe_p(p: float, name: str = "p") -> str:
+    """Return p with its name, such as "Holm p = 0.01"."""
+    return f"{name} = {format_p(p)}" if p > 0 else f"{name} < 1e-300"
+
+
+def full_test_name(result: TestResult) -> str:
+    """Return a test's full name with its centre or side."""
+    return f"{result.test} ({f'centre {result.center}' if result.center else result.alternative})"
+
+
 def describe_test(result: TestResult) -> str:
-    """Returns what was tested and what came out, in words."""
-    kind = f"centre {result.center}" if result.center else result.alternative
-    name = f"{result.test} ({kind})"
+    """Return a test with its result in words."""
     if result.p is None:
-        return f"{name}: no test, {result.reason}"
-    return f"{name}: statistic {result.statistic:.3g}, {_describe_p(result.p)}, n = {result.n_a} and {result.n_b}"
+        return f"{full_test_name(result)}: no test, {result.reason}"
+    return (
+        f"{full_test_name(result)}: statistic {result.statistic:.3g}, {describe_p(result.p)}, "
+        f"n = {result.n_a} and {result.n_b}"
+    )
 
 
-def format_compatible(result: TestResult) -> str:
-    """Returns whether a mean and a printed one could be equal, with the p-value, or a dash where there is no test."""
-    if result.p is None:
-        return NO_VALUE
-    return f"{'yes' if result.p >= COMPATIBLE_ALPHA else 'no'} ({result.p:.2g})"
-
-
-def _describe_p(p: float) -> str:
-    return f"p = {p:.2g}" if p > 0 else "p < 1e-300"
+def compatible_value(result: TestResult | None) -> Value:
+    """Return whether a mean and a published one could be equal, in words with the p-value."""
+    if result is None or result.p is None:
+        return Value(NO_VALUE if result else "")
+    compatible = result.p >= COMPATIBLE_ALPHA
+    return Value(f"{'yes' if compatible else 'no'} ({result.p:.2g})", compatible)
 
 
 def scores_heading(cells: list[ArmCell]) -> str:
-    """Returns the task's name and what was scored, as far as the arms agree on it."""
+    """Return the task's name and what was scored, as far as the arms agree on it."""
     scored = [cell for cell in cells if cell.metric and cell.split]
     metrics, splits, checkpoints = (
         {getattr(cell, name) for cell in scored} for name in ("metric", "split", "checkpoint")
     )
-    metric = f"{_metric_title(metrics.pop())} in percent" if len(metrics) == 1 else "percent"
+    metric = f"{metric_title(metrics.pop())} in percent" if len(metrics) == 1 else "percent"
     split = f", {SPLIT_TITLES[splits.pop()]}" if len(splits) == 1 else ""
     checkpoint = f", {checkpoints.pop()} checkpoint" if len(checkpoints) == 1 else ""
     return f"{task_title(cells[0].column)}: {metric}{split}{checkpoint}"
 
 
-def _metric_title(metric: str) -> str:
-    return METRIC_TITLES.get(metric, metric)  # an imported run may have one of its own
+def metric_title(metric: str) -> str:
+    """Return how a metric is written; an imported run may have one of its own."""
+    return METRIC_TITLES.get(metric, metric)
 
 
 def abbreviate_papers(place: str) -> str:
-    """Returns where a value is printed with the papers as M and Z."""
+    """Return where a value is printed with the papers as M and Z."""
     return place.replace("Mosbach et al. 2021", "M").replace("Zhang et al. 2021", "Z")
 
 
-def format_n(cell: ArmCell) -> str:
-    """Returns n, the number planned if it differs, and the NaN scores among the n."""
-    n = str(cell.summary.n)
-    if cell.planned is not None and cell.planned != cell.summary.n:
-        n += f" of {cell.planned}"
-    return f"{n}, {cell.summary.n_nan} NaN" if cell.summary.n_nan else n
-
-
-def format_failed(cell: ArmCell) -> str:
-    """Returns k/n, n the finished runs of which it is known."""
-    return f"{cell.failed}/{cell.summary.n - cell.failed_unknown}" if cell.summary.n > cell.failed_unknown else NO_VALUE
-
-
-def format_wilson(cell: ArmCell) -> str:
-    """Returns the interval of the share of failed runs in percent."""
-    low, high = cell.failed_interval.low, cell.failed_interval.high
-    return NO_VALUE if low is None or high is None else f"{100 * low:.0f}-{100 * high:.0f}"
-
-
-def describe_comparisons(table: StabilityTable, column: str) -> Iterator[str]:
-    """Yields the tests between the arms of a column, one sentence each."""
-    for comparison in table.comparisons:
+def describe_comparisons(results: StabilityResults, column: str) -> Iterator[str]:
+    """Yield the tests between the arms of a column, one sentence each."""
+    for comparison in results.comparisons:
         if comparison.column == column and not comparison.published:
             against = f" against {comparison.b}" if comparison.b else ""
-            star = f" [* p < {table.artifact.alpha:g}]" if comparison.star else ""
+            star = f" [* p < {results.part.alpha:g}]" if comparison.star else ""
             remark = f" ({comparison.remark})" if comparison.remark else ""
             yield f"{comparison.role}: {comparison.a}{against}: {describe_test(comparison.result)}{star}{remark}"
 
 
-def published_notes(table: StabilityTable) -> Iterator[str]:
-    """Yields what is to be known of the printed values, each note once, and why a difference is missing."""
-    values: dict[tuple[str, str], list[PublishedValue]] = {}  # (place, note) -> where it applies
-    for comparison in table.comparisons:
+def published_notes(results: StabilityResults) -> Iterator[str]:
+    """Yield what a reader must know of the published values, each note once, and why a difference is missing."""
+    applies_to: dict[tuple[str, str], list[PublishedValue]] = {}  # (place, note)
+    for comparison in results.comparisons:
         value, result = comparison.published, comparison.result
         why = comparison.remark or (result.reason if result.n_a >= 2 else None)  # else n has said it
         if value and why:
             yield f"{comparison.a} on {comparison.column} against {abbreviate_papers(value.place)}: {why}."
         if value:
             for note in value.notes:
-                values.setdefault((abbreviate_papers(value.place), note), []).append(value)
-    for (place, note), where in values.items():
-        recipes = ", ".join(dict.fromkeys(value.recipe for value in where))
-        tasks = ", ".join(dict.fromkeys(task_title(value.task) for value in where))
+                applies_to.setdefault((abbreviate_papers(value.place), note), []).append(value)
+    for (place, note), values in applies_to.items():
+        recipes = ", ".join(dict.fromkeys(value.recipe for value in values))
+        tasks = ", ".join(dict.fromkeys(task_title(value.task) for value in values))
         yield f"{place}, {recipes} on {tasks}: {note}."

@@ -22,13 +22,16 @@ from stableft.data.splits import HELD_OUT_ROWS, halve_dev_set, hold_out_rows
 from stableft.errors import UserError
 from stableft.report.forms.document import (
     Bullets,
+    Column,
+    DataTable,
     Heading,
     Paragraph,
     Report,
     ReportBlock,
-    ReportCell,
     ReportRow,
     ReportTable,
+    Row,
+    Value,
 )
 from stableft.report.mosbach import MOSBACH_ARTIFACTS as MOSBACH
 from stableft.report.paper_values import load_printed_hyperparameters
@@ -67,7 +70,7 @@ class HyperparameterCell:
 
 
 def build_hyperparameter_report(paper: Paper) -> Report:
-    """Returns the paper's table of hyper-parameters as this project runs it, with every deviation."""
+    """Return the paper's table of hyper-parameters as this project runs it, with every deviation."""
     printed = load_printed_hyperparameters(paper)
     places = compare_hyperparameters(paper)
     artifact = (MOSBACH | ZHANG)[HYPERPARAMETER_TABLE_IDS[paper]]
@@ -77,37 +80,27 @@ def build_hyperparameter_report(paper: Paper) -> Report:
         if not place.agrees
     )
     agreeing = f"{sum(place.agrees for place in places)} of {len(places)} places agree with {printed.place}."
-    grid = ReportTable(
-        name=artifact.id,
-        header=("Hyper-parameter" if paper == "M" else "Model and data set", *printed.columns),
-        rows=tuple(
-            (row, *(ReportCell(place.text, bold=not place.agrees) for place in places if place.row == row))
-            for row in printed.rows
-        ),
-        caption=f"{artifact.title}. {HYPERPARAMETER_TABLE_INTRO[paper]}",
-        notes=("Bold: not what the paper prints.",) if different else (),
+    cells = DataTable(
+        (Column("row", "Hyper-parameter" if paper == "M" else "Model and data set"), *map(Column, HYPERPARAMETER_KEYS)),
+        tuple(_hyperparameter_row(printed.place, place) for place in places),
     )
-    blocks: list[ReportBlock] = [Paragraph(f"{HYPERPARAMETER_TABLE_INTRO[paper]} {agreeing}"), grid]
+    intro = HYPERPARAMETER_TABLE_INTRO[paper]
+    notes = ("Bold: not what the paper prints.",) if different else ()
+    table = cells.pivot(artifact.id, "row", "column", ["shown"], f"{artifact.title}. {intro}", notes)
+    blocks: list[ReportBlock] = [Paragraph(f"{intro} {agreeing}"), table]
     blocks += [Heading("Deviations"), Bullets(different)] if different else []
     blocks += [Heading("Notes"), Bullets(printed.notes)] if printed.notes else []
     return Report(
-        id=artifact.id,
-        title=artifact.title,
-        blocks=tuple(blocks),
-        tables=(grid,),
-        rows=tuple(_hyperparameter_values(printed.place, place) for place in places),
-        values={
-            "artifact": artifact.id,
-            "title": artifact.title,
-            "cells": [_hyperparameter_values(printed.place, place) for place in places],
-            "deviations": list(different),
-            "notes": list(printed.notes),
-        },
+        artifact.id,
+        artifact.title,
+        tuple(blocks),
+        data={"cells": cells},
+        facts={"deviations": list(different), "notes": list(printed.notes)},
     )
 
 
 def compare_hyperparameters(paper: Paper) -> tuple[HyperparameterCell, ...]:
-    """Returns every place of the paper's table, row by row."""
+    """Return every place of the paper's table, row by row."""
     printed = load_printed_hyperparameters(paper)
     found = []
     for row, texts in printed.rows.items():
@@ -118,16 +111,18 @@ def compare_hyperparameters(paper: Paper) -> tuple[HyperparameterCell, ...]:
     return tuple(found)
 
 
-def _hyperparameter_values(location: str, place: HyperparameterCell) -> dict[str, Any]:
-    return {
-        "paper": location,
-        "row": place.row,
-        "column": place.column,
-        "here": place.here,
-        "printed": place.printed,
-        "agrees": place.agrees,
-        "note": place.reason,
-    }
+HYPERPARAMETER_KEYS = ("column", "paper", "here", "printed", "agrees", "note", "shown")
+
+
+def _hyperparameter_row(location: str, place: HyperparameterCell) -> Row:
+    plain = {"paper": location, "here": place.here, "printed": place.printed}
+    plain |= {"agrees": place.agrees, "note": place.reason}
+    return Row(
+        "",
+        {key: Value(data=data) for key, data in plain.items()}
+        | {"row": Value(place.row, place.row), "column": Value(place.column, place.column)}
+        | {"shown": Value(place.text, place.text, bold=not place.agrees)},
+    )
 
 
 def _value_in_mosbach_runs(row: str, column: str) -> str:
@@ -137,7 +132,7 @@ def _value_in_mosbach_runs(row: str, column: str) -> str:
 
 @cache
 def _mosbach_runs() -> tuple[RunConfig, ...]:
-    """Returns every run of M's sweeps but Mixout's, each once."""
+    """Return every run of M's sweeps but Mixout's, each once."""
     files = sorted((shipped_configs() / "mosbach").glob("*.yaml"))
     runs = {run.run_id: run.config for file in files for run in load_sweep(file, LocalPaths()).runs}
     return tuple(run for run in runs.values() if not run.mixout)
@@ -151,7 +146,7 @@ def _format_lengths(runs: Iterable[RunConfig]) -> str:
 
 
 def _count_seeds(runs: Iterable[RunConfig]) -> set[int]:
-    """Returns how many seeds there are of every setting."""
+    """Return how many seeds there are of every setting."""
     seeds: dict[str, set[int]] = {}
     for run in runs:
         setting = run.model_dump(mode="json", exclude={"seeds": True, "evaluation": {"report"}})
@@ -178,7 +173,7 @@ def _format_dropout(values: Iterable[float | None]) -> str:
 
 
 def _format_number(value: float | None) -> str:
-    """Returns a number as the papers write it; nothing of a thing is a dash."""
+    """Return a number as the papers write it; nothing of a thing is a dash."""
     return str(value).replace("e-0", "e-") if value else NOT_USED
 
 
@@ -259,7 +254,7 @@ class DatasetStatistic:
 
 @cache
 def load_printed_dataset_tables() -> Mapping[Paper, PrintedDatasetTable]:
-    """Returns what the papers print of their data sets."""
+    """Return what the papers print of their data sets."""
     import yaml
 
     blocks = yaml.safe_load(PAPER_VALUES_FILE.read_text(encoding="utf-8"))
@@ -269,7 +264,7 @@ def load_printed_dataset_tables() -> Mapping[Paper, PrintedDatasetTable]:
 def compute_dataset_statistics(
     data_dir: Path | None, tasks: Iterable[TaskSpec], papers: Sequence[Paper] = ("M", "Z")
 ) -> list[DatasetStatistic]:
-    """Returns the tables' columns for these tasks; a number whose file is missing is "not available".
+    """Return the tables' columns for these tasks; a number whose file is missing is "not available".
 
     With `data_dir` None the data sets are read from the hub.
 
@@ -288,7 +283,7 @@ def compute_dataset_statistics(
 def compute_task_statistics(
     task: TaskSpec, train: RawSplit | None, dev: RawSplit | None, papers: Sequence[Paper] = ("M", "Z")
 ) -> list[DatasetStatistic]:
-    """Returns the tables' columns for one task from its original splits, of which one or both may be missing."""
+    """Return the tables' columns for one task from its original splits, of which one or both may be missing."""
     found = []
     for table, printed in load_printed_dataset_tables().items():
         if table in papers and task.name in printed.values:
@@ -298,7 +293,7 @@ def compute_task_statistics(
 
 
 def render_dataset_statistics(statistics: list[DatasetStatistic]) -> str:
-    """Returns the statistics as two tables."""
+    """Return the statistics as two tables."""
     blocks = []
     for table, printed in load_printed_dataset_tables().items():
         rows = [row for row in statistics if row.table == table]
@@ -394,7 +389,7 @@ DATASET_TABLE_INTRO = "here: counted in the data set; printed: what the paper ha
 
 
 def build_dataset_report(paper: Paper, data_dir: Path | None) -> Report:
-    """Returns the paper's table of data sets from a folder of original files, or without one from the hub.
+    """Return the paper's table of data sets from a folder of original files, or without one from the hub.
 
     What the hub does not give is "not available", and the report says why.
 
@@ -405,26 +400,25 @@ def build_dataset_report(paper: Paper, data_dir: Path | None) -> Report:
     tasks = [TASKS[name] for name in printed.values]
     statistics, failures = _collect_statistics(paper, tasks, data_dir)
     missing = [*_missing_number_notes(statistics, artifact.id), *failures]
-    grids = tuple(_dataset_tables(tasks, statistics, artifact.id))
     differences = [
         f"{s.task}, {s.column}: {s.here} here, printed {s.paper}: {_difference_reason(s)}."
         for s in statistics
         if s.note
     ]
     notes = [*_unprinted_baseline_notes(statistics), *printed.notes]
-    blocks: list[ReportBlock] = [Paragraph(DATASET_TABLE_INTRO), *grids]
+    blocks: list[ReportBlock] = [Paragraph(DATASET_TABLE_INTRO)]
+    blocks += _dataset_tables(tasks, statistics, artifact.id)
     for heading, lines in (("Not available", missing), ("Differences", differences), ("Notes", notes)):
         blocks += [Heading(heading), Bullets(tuple(lines))] if lines else []
-    rows = [_statistic_values(printed.title, statistic) for statistic in statistics]
-    values = {"artifact": artifact.id, "title": artifact.title, "cells": rows}
-    values |= {"differences": differences, "missing": missing, "notes": notes}
-    return Report(artifact.id, artifact.title, tuple(blocks), grids, tuple(rows), values)
+    cells = DataTable.from_records(_statistic_values(printed.title, statistic) for statistic in statistics)
+    facts = {"differences": differences, "missing": missing, "notes": notes}
+    return Report(artifact.id, artifact.title, tuple(blocks), data={"cells": cells}, facts=facts)
 
 
 def _collect_statistics(
     paper: Paper, tasks: Sequence[TaskSpec], data_dir: Path | None
 ) -> tuple[list[DatasetStatistic], list[str]]:
-    """Returns the numbers of these data sets, and why some of them are missing.
+    """Return the numbers of these data sets, and why some of them are missing.
 
     A hub that does not answer costs half a minute for each data set, so one such failure ends the attempts, unless
     the hub's client is told that it is offline and looks into its cache alone.
@@ -448,7 +442,7 @@ def _collect_statistics(
 
 
 def _missing_number_notes(statistics: Sequence[DatasetStatistic], report: str) -> list[str]:
-    """Returns which numbers there are not, and the command that counts them."""
+    """Return which numbers there are not, and the command that counts them."""
     absent = [statistic for statistic in statistics if statistic.here == NOT_AVAILABLE and statistic.paper]
     if not absent:
         return []
@@ -460,7 +454,7 @@ def _missing_number_notes(statistics: Sequence[DatasetStatistic], report: str) -
 def _dataset_tables(
     tasks: Sequence[TaskSpec], statistics: Sequence[DatasetStatistic], name: str
 ) -> Iterator[ReportTable]:
-    """Yields tables of data sets side by side, equally wide, each data set with here and printed."""
+    """Yield tables of data sets side by side, equally wide, each data set with here and printed."""
     n_grids = -(-len(tasks) // MAX_DATASETS_PER_TABLE)
     width = -(-len(tasks) // n_grids)
     for i in range(n_grids):
@@ -476,19 +470,19 @@ def _dataset_tables(
 
 
 def _dataset_table_rows(tasks: Sequence[TaskSpec], statistics: Sequence[DatasetStatistic]) -> tuple[ReportRow, ...]:
-    """Returns a row for each number that the paper prints, in its order."""
+    """Return a row for each number that the paper prints, in its order."""
     by_place = {(s.task, s.column.split(",")[0]): s for s in statistics if s.paper}  # without a baseline's metric
     rows: list[ReportRow] = []
     for column in load_printed_dataset_tables()[statistics[0].table].values[tasks[0].name]:
         found = [by_place[task.title, column] for task in tasks]
-        entries = (ReportCell(text, bold=bool(s.note)) for s in found for text in (s.here, s.paper))
+        entries = (Value(text, bold=bool(s.note)) for s in found for text in (s.here, s.paper))
         name = column.replace("majority", "majority baseline")
         rows.append((name[0].upper() + name[1:], *entries))
     return tuple(rows)
 
 
 def _unprinted_baseline_notes(statistics: Sequence[DatasetStatistic]) -> list[str]:
-    """Returns the majority baselines of other metrics than the one that the paper reports."""
+    """Return the majority baselines of other metrics than the one that the paper reports."""
     by_task: dict[str, list[str]] = {}
     for statistic in statistics:
         if not statistic.paper and statistic.here != NOT_AVAILABLE:

@@ -43,30 +43,10 @@ class PublishedValue:
         return f"{self.paper}, {self.location} ({self.version})"
 
     def fraction(self, statistic: str) -> float | None:
-        """Returns a statistic as a fraction, or None if it is not printed."""
+        """Return a statistic as a fraction, or None if it is not printed."""
         assert statistic in STATISTICS
         percent = getattr(self, statistic)
         return None if percent is None else round(percent / 100, 6)
-
-
-@dataclass(frozen=True)
-class PublishedClaim:
-    """What a paper's text says of the runs of an arm on a task: how many of `n`, in percent or as a count."""
-
-    paper: str
-    location: str
-    version: str
-    arm: str
-    task: str
-    split: str
-    n: int
-    of: str  # such as failed runs
-    percent: float | None = None
-    count: int | None = None
-
-    @property
-    def place(self) -> str:
-        return f"{self.paper}, {self.location} ({self.version})"
 
 
 @dataclass(frozen=True)
@@ -82,20 +62,12 @@ class PrintedHyperparameters:
 
 @cache
 def load_published_values() -> tuple[PublishedValue, ...]:
-    """Returns every printed score; of tables that print the same runs, the one to compare with stands first."""
+    """Return every printed score; of tables that print the same runs, the one to compare with stands first."""
     return tuple(value for block in _yaml_blocks("scores") for value in _block_values(block))
 
 
-@cache
-def load_published_claims() -> tuple[PublishedClaim, ...]:
-    """Returns what the papers' text says of shares of runs."""
-    return tuple(
-        PublishedClaim(**_block_fields(block), **claim) for block in _yaml_blocks("claims") for claim in block["claims"]
-    )
-
-
 def load_printed_hyperparameters(paper: str) -> PrintedHyperparameters:
-    """Returns the table of hyper-parameters of M or Z."""
+    """Return the table of hyper-parameters of M or Z."""
     block = next(block for block in _yaml_blocks("hyperparameters") if block["paper"] == PAPERS[paper])
     return PrintedHyperparameters(
         place=f"{block['paper']}, {block['location']} ({block['version']})",
@@ -109,13 +81,13 @@ def load_printed_hyperparameters(paper: str) -> PrintedHyperparameters:
 def find_published_in_table(
     values: Iterable[PublishedValue], paper: str, location: str, arm: str, task: str
 ) -> tuple[PublishedValue, ...]:
-    """Returns what a table prints for an arm of its sweep on a task, each version and split; a search ends in *."""
+    """Return what a table prints for an arm of its sweep on a task, each version and split; a search ends in *."""
     wanted = (paper, location, arm.removesuffix("*"), task)
     return tuple(value for value in values if (value.paper, value.location, value.arm, value.task) == wanted)
 
 
 def find_published_by_name(values: Iterable[PublishedValue], arm: str, task: str) -> tuple[PublishedValue, ...]:
-    """Returns what is printed for an arm of that name in the first table that has it: for runs without a config."""
+    """Return what is printed for an arm of that name in the first table that has it: for runs without a config."""
     found = [value for value in values if (value.arm, value.task) == (arm, task)]
     return _same_table_and_arm(found, found[0]) if found else ()
 
@@ -123,7 +95,7 @@ def find_published_by_name(values: Iterable[PublishedValue], arm: str, task: str
 def find_published_by_config(
     values: Iterable[PublishedValue], config: RunConfig, recipe: str
 ) -> tuple[PublishedValue, ...]:
-    """Returns what is printed for runs of a recipe that differ least from this one, in the first table that has them.
+    """Return what is printed for runs of a recipe that differ least from this one, in the first table that has them.
 
     All versions of that table; where it prints two splits, the one that the run reports. Of places in one table that
     differ equally, the one counts that sets more: 3 re-drawn blocks are nearer to 5 than to none.
@@ -150,7 +122,7 @@ def find_published_by_config(
 
 
 def _same_table_and_arm(found: Iterable[PublishedValue], first: PublishedValue) -> tuple[PublishedValue, ...]:
-    """Returns the values of the same table and arm."""
+    """Return the values of the same table and arm."""
     key = (first.paper, first.location, first.arm)
     return tuple(value for value in found if (value.paper, value.location, value.arm) == key)
 

@@ -22,7 +22,7 @@ def describe_power(
     center: Center,
     seed: int,
 ) -> str:
-    """Returns the power over the number of runs an arm, and the number needed, as text.
+    """Return the power over the number of runs an arm, and the number needed, as text.
 
     Raises:
         UserError: the options do not fit together, or the arms are not in the records.
@@ -51,7 +51,7 @@ def describe_power(
 def _scored_runs_of_arms(
     files: Sequence[Path], arms: str, task: str | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Returns the scored runs of the two arms on the one task that both have."""
+    """Return the scored runs of the two arms on the one task that both have."""
     names = [name.strip() for name in arms.split(",") if name.strip()]
     runs = [run for run in build_frame(read_records_files(files)).to_dict("records") if run["scored"]]
     there = {run["arm"]: None for run in runs}

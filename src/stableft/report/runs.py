@@ -23,11 +23,19 @@ from stableft.records.run_record import (
     read_record,
     read_records_file,
 )
-from stableft.report.artifact import Artifact, BoldRule, ReportedCheckpoint, make_means_artifact, make_sweep_artifact
-from stableft.report.forms.document import Provenance
+from stableft.report.artifact import (
+    Artifact,
+    BoldRule,
+    ReportedCheckpoint,
+    StabilityTable,
+    make_means_artifact,
+    make_sweep_artifact,
+)
+from stableft.report.forms.document import OWN_ORIGIN, OriginCount, Provenance
 from stableft.report.mosbach import MOSBACH_ARTIFACTS as MOSBACH
 from stableft.report.zhang import ZHANG_ARTIFACTS as ZHANG
 from stableft.stats import Interval, Summary, summarize, wilson_interval
+from stableft.text import seed_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +43,7 @@ if TYPE_CHECKING:
 
 ARTIFACTS: dict[str, Artifact] = MOSBACH | ZHANG
 ArmTask = tuple[str, str]  # arm, task
+RunRow = Mapping[str, Any]  # a row of the frame
 IGNORED_ENVIRONMENT_FIELDS = {
     "threads",
     "micro_batch",
@@ -52,7 +61,7 @@ class WatchedRun:
     """A run whose gradient norms were recorded, and what the failure watch saw."""
 
     run_id: str
-    seed: str  # both where they differ
+    seed: str
     failed: bool | None
     steps: int
     watch: FailureWatchRecord
@@ -136,15 +145,15 @@ class ArtifactRuns:
     @cached_property
     def by_place(self) -> dict[ArmTask, list[dict[str, Any]]]:
         """The rows of the frame by arm and task; the places without any run too."""
-        return group_runs_by_arm_task(self.frame, self.artifact, self.planned)
+        return group_runs_by_arm_task(self.frame, self.planned)
 
     def cell(self, arm: str, task: str) -> ArmCell:
-        """Returns the cell of an arm on a task, which may have no runs."""
+        """Return the cell of an arm on a task, which may have no runs."""
         return make_arm_cell(arm, task, self.by_place.get((arm, task), []), self.planned.get((arm, task)))
 
 
 def load_artifact(name: str, load: LoadSweep) -> tuple[Artifact, tuple[tuple[str, PlannedRun], ...]]:
-    """Returns the artefact of that id with the runs of its sweeps, or else the one of the sweep file of that name.
+    """Return the artefact of that id with the runs of its sweeps, or else the one of the sweep file of that name.
 
     Each run comes with the path of its sweep file. `load` expands a sweep file, such as `sweepfile.load_sweep` with a
     user's choices.
@@ -155,7 +164,7 @@ def load_artifact(name: str, load: LoadSweep) -> tuple[Artifact, tuple[tuple[str
     if name in ARTIFACTS:
         artifact = ARTIFACTS[name]
         found = [(f"configs/{sweep}", run) for sweep in artifact.sweeps for run in load(sweep).runs]
-        return artifact, tuple(pair for pair in found if artifact.shows(pair[1].arm, pair[1].config.data.task))
+        return artifact, tuple(pair for pair in found if artifact.includes(pair[1].arm, pair[1].config.data.task))
     if not name.endswith(".yaml") and "/" not in name and did_you_mean(name, ARTIFACTS):
         raise UserError(f"artifact {name!r} is not known{did_you_mean(name, ARTIFACTS)}")
     sweep = load(name)
@@ -170,7 +179,7 @@ def collect_runs(
     curves: bool = True,
     find_probes: FindProbes = ProbeRecords,
 ) -> ArtifactRuns:
-    """Returns the runs of an artefact, each with the path of its sweep file, as far as there are records of them.
+    """Return the runs of an artefact, each with the path of its sweep file, as far as there are records of them.
 
     An own record belongs to a run by its id. An imported one belongs to the arm and task that it was imported as,
     whatever its seed. The records are read one at a time. Without `curves` what was seen at every evaluation, which
@@ -218,7 +227,7 @@ class _RecordDetails:
     unused: dict[str, None] = field(default_factory=dict)
 
     def described(self) -> dict[str, int]:
-        """Returns how many runs each environment has, in words."""
+        """Return how many runs each environment has, in words."""
         named: Counter[str] = Counter()
         for text, n in self.environments.items():
             named[describe_environment(json.loads(text))] += n
@@ -243,7 +252,7 @@ def _select_planned(
     imported_as: Mapping[ArmTask, ReportedArm],
     kept: _RecordDetails,
 ) -> Iterator[AnyRunRecord]:
-    """Yields the records that belong to an artefact, under `names`, which imported ones are added to."""
+    """Yield the records that belong to an artefact, under `names`, which imported ones are added to."""
     for record in records:
         if isinstance(record, ImportedRun):
             name = imported_as.get((record.arm, record.task))
@@ -257,7 +266,7 @@ def _select_planned(
 
 
 def _select_all(records: Iterable[AnyRunRecord], kept: _RecordDetails) -> Iterator[AnyRunRecord]:
-    """Yields every record but those of runs that were trained only because others start from them."""
+    """Yield every record but those of runs that were trained only because others start from them."""
     for record in records:
         if record.arm != START_ARM:
             kept.add(record, [record.arm])
@@ -265,7 +274,7 @@ def _select_all(records: Iterable[AnyRunRecord], kept: _RecordDetails) -> Iterat
 
 
 def describe_environment(environment: Mapping[str, Any]) -> str:
-    """Returns device, commit and versions on one line."""
+    """Return device, commit and versions on one line."""
     commit = (environment["git_commit"] or "unknown")[:12]
     dirty = " with uncommitted changes" if environment["git_dirty"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(environment["versions"].items()))
@@ -273,7 +282,7 @@ def describe_environment(environment: Mapping[str, Any]) -> str:
 
 
 def read_stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRecord]:
-    """Yields the records of these runs in a results folder, each once; runs that are paused have none yet.
+    """Yield the records of these runs in a results folder, each once; runs that are paused have none yet.
 
     Raises:
         UserError: a record is damaged.
@@ -288,7 +297,7 @@ def read_stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[R
 
 
 def read_all_stored_records(results: Path) -> Iterator[RunRecord]:
-    """Yields the records of the run folders, in the order of their ids; runs that are paused have none yet."""
+    """Yield the records of the run folders, in the order of their ids; runs that are paused have none yet."""
     folder = results / "runs"
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         record = read_record(results, path.name) if path.is_dir() else None
@@ -297,13 +306,13 @@ def read_all_stored_records(results: Path) -> Iterator[RunRecord]:
 
 
 def read_records_files(paths: Iterable[Path], probed: set[Path] | None = None) -> Iterable[AnyRunRecord]:
-    """Yields the records of runs in several files; `probed` takes those files that have records of probes too."""
+    """Yield the records of runs in several files; `probed` takes those files that have records of probes too."""
     for path in paths:
         yield from read_records_file(path, probed)
 
 
 def read_own_records(paths: Iterable[Path]) -> Iterable[RunRecord]:
-    """Yields the records of several files that are of this project's runs."""
+    """Yield the records of several files that are of this project's runs."""
     return (record for record in read_records_files(paths) if isinstance(record, RunRecord))
 
 
@@ -315,7 +324,7 @@ def load_runs(
     load: LoadSweep | None = None,
     draws: bool = True,
 ) -> ArtifactRuns:
-    """Returns the runs of a sweep file or artefact from run folders or, where given, from files of records.
+    """Return the runs of a sweep file or artefact from run folders or, where given, from files of records.
 
     `name` may also be a file of records itself: then its runs are all there are, under the names stored with them,
     but for those that were trained only because others start from them. Without `draws` a table of stability is not
@@ -333,13 +342,14 @@ def load_runs(
     else:
         records = read_stored_records(results, [run for _, run in runs])
         find = partial(find_probes_in_results, results, [run.run_id for _, run in runs])
-    if not draws and not artifact.parts:
-        find = ProbeRecords  # nothing else shows what probes left
-    return collect_runs(artifact, runs, records, which, draws or bool(artifact.parts), find)
+    table_only = not draws and isinstance(artifact.parts[0], StabilityTable)
+    if table_only:
+        find = ProbeRecords  # only figures show what probes left
+    return collect_runs(artifact, runs, records, which, not table_only, find)
 
 
 def load_runs_from_file(path: Path, which: ReportedCheckpoint = "recipe", curves: bool = True) -> ArtifactRuns:
-    """Returns all runs of a file of records, in its order, as if a sweep had planned just these."""
+    """Return all runs of a file of records, in its order, as if a sweep had planned just these."""
     artifact = make_sweep_artifact(path.stem, str(path))
     kept = _RecordDetails(curves={} if curves else None)
     with_probes: set[Path] = set()
@@ -360,7 +370,7 @@ def load_runs_from_file(path: Path, which: ReportedCheckpoint = "recipe", curves
 
 
 def as_means_table(runs: ArtifactRuns, rule: BoldRule) -> ArtifactRuns:
-    """Returns the runs of a sweep as a table of means, of which one of Z's rules sets some in bold.
+    """Return the runs of a sweep as a table of means, of which one of Z's rules sets some in bold.
 
     Raises:
         UserError: they are those of a paper's artefact, which has its own rule.
@@ -376,7 +386,7 @@ def as_means_table(runs: ArtifactRuns, rule: BoldRule) -> ArtifactRuns:
 
 
 def make_arm_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], planned: int | None) -> ArmCell:
-    """Returns the cell of these rows of the frame, of which there may be none; nobody here planned imported runs.
+    """Return the cell of these rows of the frame, of which there may be none; nobody here planned imported runs.
 
     Raises:
         UserError: the runs are scored by different metrics, splits or checkpoints.
@@ -423,9 +433,8 @@ def make_arm_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], plan
 
 def _watched_runs(runs: Sequence[Mapping[str, Any]]) -> Iterator[WatchedRun]:
     seen = [run for run in runs if isinstance(run["watch"], FailureWatchRecord) and run["status"] == "finished"]
-    for run in sorted(seen, key=lambda run: (run["seed_init"], run["seed_data"], run["run_id"])):
-        init, data = run["seed_init"], run["seed_data"]
-        seed = str(init) if init == data else f"{init} and {data}"
+    for run in sorted(seen, key=seed_order):
+        seed = seed_label(run["seed_init"], run["seed_data"])
         failed = run["failed"] if isinstance(run["failed"], bool) else None
         yield WatchedRun(run["run_id"], seed, failed, int(run["steps"]), run["watch"])
 
@@ -444,11 +453,8 @@ def _single_value(runs: Sequence[Mapping[str, Any]], name: str, row: str, column
     return values[0] if values else None
 
 
-OWN_ORIGIN = "this project"
-
-
 def collect_provenance(runs: ArtifactRuns) -> Provenance:
-    """Returns how many runs of each arm, task and origin there are, where they ran, and their ids."""
+    """Return how many runs of each arm, task and origin there are, where they ran, and their ids."""
     counts = []
     for (arm, task), found in runs.by_place.items():
         by_origin: dict[str, int] = {}
@@ -457,15 +463,17 @@ def collect_provenance(runs: ArtifactRuns) -> Provenance:
                 origin = run["source"] if isinstance(run["source"], str) else OWN_ORIGIN
                 by_origin[origin] = by_origin.get(origin, 0) + 1
         planned = runs.planned.get((arm, task), 0)
-        counts += [(arm, task, origin, n, planned if origin == OWN_ORIGIN else n) for origin, n in by_origin.items()]
-        counts += [] if by_origin else [(arm, task, OWN_ORIGIN, 0, planned)]
+        counts += [
+            OriginCount(arm, task, origin, n, planned if origin == OWN_ORIGIN else n)
+            for origin, n in (by_origin or {OWN_ORIGIN: 0}).items()
+        ]
     ids = tuple(dict.fromkeys(run["run_id"] for found in runs.by_place.values() for run in found))
     return Provenance(tuple(counts), tuple(runs.environments.items()), ids)
 
 
 def missing_run_notes(runs: ArtifactRuns) -> Iterator[str]:
-    """Yields for each sweep how many of its runs are not finished, and the command that fills the rest."""
-    if runs.artifact.needs_no_run:
+    """Yield for each sweep how many of its runs are not finished, and the command that fills the rest."""
+    if runs.artifact.has_no_runs:
         return
     by_sweep: dict[str, list[int]] = {}
     for place, planned in runs.planned.items():
@@ -485,23 +493,21 @@ def missing_run_notes(runs: ArtifactRuns) -> Iterator[str]:
         )
 
 
-def provenance_to_json(found: Provenance) -> dict[str, Any]:
-    """Returns where a report's numbers come from as JSON values."""
-    names = ("arm", "task", "origin", "finished", "planned")
-    return {
-        "runs": [dict(zip(names, run, strict=True)) for run in found.runs],
-        "environments": [{"environment": text, "runs": n} for text, n in found.environments],
-        "run_ids": list(found.run_ids),
-    }
+def curve_of_run(runs: ArtifactRuns, run: RunRow) -> tuple[CurvePoint, ...]:
+    """Return what was seen of a run at its evaluations; empty where no record has it."""
+    return runs.curves.get((run["run_id"], run["source"] if isinstance(run["source"], str) else None), ())
+
+
+def seed_order(run: RunRow) -> tuple[int, int, str]:
+    """Return the key that sorts runs by seed."""
+    return run["seed_init"], run["seed_data"], run["run_id"]
 
 
 NO_FINISHED_RUN = "no run is finished"
 
-RunRow = Mapping[str, Any]
-
 
 def reported_score(run: RunRow, of: str) -> float | None:
-    """Returns the score that tables show of a run, or its validation score (None: not known)."""
+    """Return the score that tables show of a run, or its validation score (None: not known)."""
     if of == "test":
         return run["score"]
     score = run["best_val" if run["checkpoint"] == "best" else "last_val"]
@@ -511,11 +517,9 @@ def reported_score(run: RunRow, of: str) -> float | None:
 RunsByArmTask = dict[tuple[str, str], list[dict[str, Any]]]
 
 
-def group_runs_by_arm_task(
-    frame: "pd.DataFrame", artifact: Artifact, planned: Iterable[tuple[str, str]]
-) -> RunsByArmTask:
-    """Returns the runs of a frame by row and column of the artefact's table, with the planned places that have none."""
+def group_runs_by_arm_task(frame: "pd.DataFrame", planned: Iterable[ArmTask]) -> RunsByArmTask:
+    """Return the runs of a frame by arm and task, with the planned pairs that have none."""
     places: RunsByArmTask = {place: [] for place in planned}
     for run in frame.to_dict("records"):
-        places.setdefault((run[artifact.row], run[artifact.column]), []).append(run)  # type: ignore[arg-type]
+        places.setdefault((run["arm"], run["task"]), []).append(run)  # type: ignore[arg-type]
     return places

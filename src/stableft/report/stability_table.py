@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum, StrEnum
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,7 +11,7 @@ import numpy as np
 from stableft.catalog.tasks import TASKS
 from stableft.config.recipe import describe_deviations
 from stableft.errors import UserError
-from stableft.report.artifact import Artifact
+from stableft.report.artifact import Artifact, StabilityTable
 from stableft.report.paper_values import (
     STATISTICS,
     PublishedValue,
@@ -19,7 +20,7 @@ from stableft.report.paper_values import (
     find_published_in_table,
     load_published_values,
 )
-from stableft.report.runs import ArmCell, RunsByArmTask, group_runs_by_arm_task, make_arm_cell
+from stableft.report.runs import ArmCell, RunsByArmTask, make_arm_cell
 from stableft.stats import (
     LEVENE,
     WELCH_FROM_SUMMARIES,
@@ -34,19 +35,33 @@ from stableft.stats import (
 )
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from stableft.report.runs import ArtifactRuns
 
 
 PublishedByArmTask = Mapping[tuple[str, str], Sequence[PublishedValue]]  # arm, task ->
 
 
+class Question(StrEnum):
+    """What a test of a stability table compares, in words."""
+
+    SMALLEST_STD = "smallest std against second smallest"
+    SMALLEST_USABLE_STD = "smallest std against second smallest, arms in which every run failed left out"
+    AGAINST_PUBLISHED = "mean against the published mean"
+
+
+class Caveat(Enum):
+    """What makes a test less than it seems."""
+
+    EVERY_RUN_FAILED = "a small spread among failed runs is not stability"
+    SHARED_RUNS = "the samples are not independent"
+    UNLIKE_SCORES = "the scores differ in metric, split or checkpoint"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One test: of arm `a` against arm `b` or against what a paper prints. `star`: `a` earns the table's star."""
 
-    role: str
+    role: Question
     a: str
     b: str | None
     column: str
@@ -80,46 +95,50 @@ class ReferenceComparison:
 
 
 @dataclass(frozen=True)
-class StabilityTable:
-    """All that a rendering shows. `cells` holds every (row, column) pair that has runs or was planned."""
+class StabilityResults:
+    """The cells of a table of stability and the tests between them.
+
+    `cells` holds every (row, column) pair that has runs or was planned.
+    """
 
     artifact: Artifact
+    part: StabilityTable
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     cells: tuple[ArmCell, ...]
     comparisons: tuple[Comparison, ...]
     footnotes: tuple[str, ...]
     deviations: Mapping[tuple[str, str], Sequence[str]]  # arm, task -> how its setting differs from the published one
-    battery: tuple[ReferenceComparison, ...] = ()  # every arm against the first, where the artefact asks for it
+    reference_comparisons: tuple[ReferenceComparison, ...] = ()  # every arm with the first, where the artefact has them
 
     def cell(self, row: str, column: str) -> ArmCell | None:
         return next((cell for cell in self.cells if (cell.row, cell.column) == (row, column)), None)
 
-    def starred(self, cell: ArmCell) -> bool:
+    def is_starred(self, cell: ArmCell) -> bool:
         return any(c.star and (c.a, c.column) == (cell.row, cell.column) for c in self.comparisons)
 
-    def against_published(self, cell: ArmCell) -> list[Comparison]:
+    def comparisons_with_published(self, cell: ArmCell) -> list[Comparison]:
         return [c for c in self.comparisons if c.published and (c.a, c.column) == (cell.row, cell.column)]
 
 
-def build_stability_table(runs: "ArtifactRuns") -> StabilityTable:
-    """Returns the table of stability of an artefact or sweep, beside what the papers print for its settings."""
+def compute_stability(part: StabilityTable, runs: "ArtifactRuns") -> StabilityResults:
+    """Return the table of stability of an artefact or sweep, beside what the papers print for its settings."""
     places = [place for place, found in runs.by_place.items() if found or place in runs.planned]
-    published = {place: printed for place in places if (printed := _find_published(runs, place))}
+    published = {place: printed for place in places if (printed := _find_published(part, runs, place))}
     deviating = {
         place: found
         for place, printed in published.items()
         if (config := runs.configs.get(place))
         and (found := describe_deviations(config, printed[0].recipe, printed[0].set))
     }
-    return _assemble_table(runs.by_place, runs.artifact, published, deviating, runs.planned)
+    return assemble_stability(runs.by_place, runs.artifact, part, published, deviating, runs.planned)
 
 
-def _find_published(runs: "ArtifactRuns", place: tuple[str, str]) -> tuple[PublishedValue, ...]:
-    """Returns what a paper prints for an arm and task: at the artefact's own place, or for the sweep's setting."""
+def _find_published(part: StabilityTable, runs: "ArtifactRuns", place: tuple[str, str]) -> tuple[PublishedValue, ...]:
+    """Return what a paper prints for an arm and task: at the artefact's own place, or for the sweep's setting."""
     values, (arm, task) = load_published_values(), place
-    if runs.artifact.printed_at:
-        return find_published_in_table(values, *runs.artifact.printed_at, arm, task)
+    if part.published_in:
+        return find_published_in_table(values, *part.published_in, arm, task)
     config = runs.configs.get(place) or runs.plans.get(place)
     return (
         find_published_by_config(values, config, runs.recipes[arm])
@@ -128,35 +147,23 @@ def _find_published(runs: "ArtifactRuns", place: tuple[str, str]) -> tuple[Publi
     )
 
 
-def build_table_from_frame(
-    frame: "pd.DataFrame",
+def assemble_stability(
+    groups: RunsByArmTask,
     artifact: Artifact,
+    part: StabilityTable,
     published: PublishedByArmTask,
-    deviating: Mapping[tuple[str, str], Sequence[str]] | None = None,
-    planned: Mapping[tuple[str, str], int] | None = None,
-) -> StabilityTable:
-    """Returns the table of the runs of a frame.
+    deviating: Mapping[tuple[str, str], Sequence[str]],
+    planned: Mapping[tuple[str, str], int],
+) -> StabilityResults:
+    """Return the table of these runs, in their order.
 
-    `published` has what a paper prints for an arm and task, `deviating` how its runs differ from the paper's
-    setting, `planned` how many runs there should be; the order of `planned` is the order of the rows.
+    `published` has what a paper prints for an arm and task, `deviating` how its runs differ from the paper's setting,
+    `planned` how many runs there should be.
 
     Raises:
         UserError: there is nothing to report, or runs of one cell are scored by different metrics, splits or
             checkpoints.
     """
-    planned = planned or {}
-    return _assemble_table(
-        group_runs_by_arm_task(frame, artifact, planned), artifact, published, deviating or {}, planned
-    )
-
-
-def _assemble_table(
-    groups: RunsByArmTask,
-    artifact: Artifact,
-    published: PublishedByArmTask,
-    deviating: Mapping[tuple[str, str], Sequence[str]],
-    planned: Mapping[tuple[str, str], int],
-) -> StabilityTable:
     if not groups:
         raise UserError(f"report {artifact.id!r}: there are no records of its runs")
     rows = tuple(dict.fromkeys(row for row, _ in groups))
@@ -170,7 +177,7 @@ def _assemble_table(
     comparisons = [
         comparison
         for _, column_cells in groupby(cells, key=lambda cell: cell.column)
-        for comparison in compare_smallest_stds(list(column_cells), artifact)
+        for comparison in compare_smallest_stds(list(column_cells), part)
     ]
     comparisons += [
         compare_with_published(cell, value) for cell in cells for value in published.get((cell.row, cell.column), ())
@@ -184,13 +191,10 @@ def _assemble_table(
         ),
         *(note for column in columns for note in column_footnotes([c for c in cells if c.column == column])),
     ]
-    battery = compare_with_first_arm(cells) if artifact.against_first else ()
-    return StabilityTable(artifact, rows, columns, cells, tuple(comparisons), tuple(footnotes), deviating, battery)
-
-
-def task_title(name: str) -> str:
-    """Returns how a paper writes a task's name; a user's own task keeps its own."""
-    return TASKS[name].title if name in TASKS else name
+    references = compare_with_first_arm(cells) if part.against_first else ()
+    return StabilityResults(
+        artifact, part, rows, columns, cells, tuple(comparisons), tuple(footnotes), deviating, references
+    )
 
 
 def _task_order(name: str) -> int:
@@ -201,7 +205,7 @@ BOOTSTRAP_SEED = 0  # of every interval anew, so that none depends on which othe
 
 
 def compare_with_first_arm(cells: Iterable[ArmCell]) -> tuple[ReferenceComparison, ...]:
-    """Returns the comparisons of each column's first cell with all others; `cells` are sorted by column."""
+    """Return the comparisons of each column's first cell with all others; `cells` are sorted by column."""
     pairs = [
         _compare_with_reference(arm, first)
         for _, column in groupby(cells, key=lambda cell: cell.column)
@@ -234,27 +238,26 @@ def _compare_with_reference(arm: ArmCell, first: ArmCell) -> ReferenceComparison
     )
 
 
-ROLE_SMALLEST_STD = "smallest std against second smallest"
-ROLE_SMALLEST_USABLE_STD = "smallest std against second smallest, arms in which every run failed left out"
 COMPATIBLE_ALPHA = 0.05
-ROLE_AGAINST_PUBLISHED = "mean against the published mean"
 _ResultT = TypeVar("_ResultT", TestResult, SdRatio)
 
 
-def compare_smallest_stds(cells: list[ArmCell], artifact: Artifact) -> Iterator[Comparison]:
-    """Yields Levene's test of the two arms with the smallest std, by both centres (M Table 1 does not say which)."""
-    yield from _test_smallest_stds(cells, artifact, ROLE_SMALLEST_STD, stars=True)
+def compare_smallest_stds(cells: list[ArmCell], part: StabilityTable) -> Iterator[Comparison]:
+    """Yield Levene's test of the two arms with the smallest std, by both centres (M Table 1 does not say which)."""
+    yield from _test_smallest_stds(cells, part, Question.SMALLEST_STD, stars=True)
     usable = [cell for cell in cells if not cell.every_run_failed]
     useless = any(cell.every_run_failed for cell in _sort_by_std(cells)[:2])
     if useless and len(_sort_by_std(usable)) >= 2:
-        yield from _test_smallest_stds(usable, artifact, ROLE_SMALLEST_USABLE_STD, stars=False)
+        yield from _test_smallest_stds(usable, part, Question.SMALLEST_USABLE_STD, stars=False)
 
 
 def _sort_by_std(cells: list[ArmCell]) -> list[ArmCell]:
     return sorted((cell for cell in cells if cell.summary.std is not None), key=lambda cell: cell.summary.std or 0.0)
 
 
-def _test_smallest_stds(cells: list[ArmCell], artifact: Artifact, role: str, stars: bool) -> Iterator[Comparison]:
+def _test_smallest_stds(
+    cells: list[ArmCell], part: StabilityTable, role: Question, stars: bool
+) -> Iterator[Comparison]:
     ranked = _sort_by_std(cells)
     if len(ranked) < 2:
         first = ranked[0] if ranked else cells[0]
@@ -266,12 +269,12 @@ def _test_smallest_stds(cells: list[ArmCell], artifact: Artifact, role: str, sta
     a, b = ranked[:2]
     for center in ("median", "mean"):
         result = withhold_if_stopped_early(levene(a.scores, b.scores, center), a, b)
-        star = stars and center == artifact.center and is_significant(result, artifact.alpha)
+        star = stars and center == part.center and is_significant(result, part.alpha)
         yield Comparison(role, a.row, b.row, a.column, result, star, describe_caveats(a, b))
 
 
 def withhold_if_stopped_early(result: _ResultT, *cells: ArmCell) -> _ResultT:
-    """Returns the result, or nothing but a reason where runs of a cell were ended because of their scores.
+    """Return the result, or nothing but a reason where runs of a cell were ended because of their scores.
 
     What is left of such an arm is its better part, not a sample of it.
     """
@@ -285,38 +288,46 @@ def withhold_if_stopped_early(result: _ResultT, *cells: ArmCell) -> _ResultT:
 
 
 def is_falsely_stable(cell: ArmCell, others: Iterable[ArmCell]) -> bool:
-    """Returns whether every run of an arm failed, and its std could be taken for stability beside these arms.
+    """Return whether every run of an arm failed, and its std could be taken for stability beside these arms.
 
-    Where it is larger than each of theirs, nobody takes it for that.
+    False if its std is the largest: nobody takes that for stability.
     """
     stds = [other.summary.std for other in others if other is not cell and other.summary.std is not None]
     largest = cell.summary.std is not None and bool(stds) and all(cell.summary.std > std for std in stds)
     return cell.every_run_failed and not largest
 
 
-def describe_caveats(a: ArmCell, b: ArmCell) -> str | None:
-    """Returns what makes a test between these two cells less than it seems, or None."""
-    remarks = [
-        f"every run of {cell.row} failed: stability of that kind is of no use (M footnote 5)"
-        for cell, other in ((a, b), (b, a))
-        if is_falsely_stable(cell, [other])
-    ]
+def find_caveats(a: ArmCell, b: ArmCell) -> Iterator[tuple[Caveat, str]]:
+    """Yield what makes a test between these two cells less than it seems."""
+    for cell, other in ((a, b), (b, a)):
+        if is_falsely_stable(cell, [other]):
+            yield (
+                Caveat.EVERY_RUN_FAILED,
+                f"every run of {cell.row} failed: stability of that kind is of no use (M footnote 5)",
+            )
     shared = len(set(a.run_ids) & set(b.run_ids))
     if shared and a.sources == b.sources:  # an imported run may have the id of a run of ours
-        remarks.append(f"the arms share {shared} runs, so they are not independent samples")
+        yield Caveat.SHARED_RUNS, f"the arms share {shared} runs, so they are not independent samples"
     kinds = [(cell.metric, cell.split, cell.checkpoint) for cell in (a, b)]
     if kinds[0] != kinds[1] and a.metric and b.metric:
-        remarks.append(f"unlike scores: {' / '.join(map(str, kinds[0]))} against {' / '.join(map(str, kinds[1]))}")
-    return "; ".join(remarks) or None
+        yield (
+            Caveat.UNLIKE_SCORES,
+            f"unlike scores: {' / '.join(map(str, kinds[0]))} against {' / '.join(map(str, kinds[1]))}",
+        )
+
+
+def describe_caveats(a: ArmCell, b: ArmCell) -> str | None:
+    """Return the caveats of a test between these two cells in words, or None."""
+    return "; ".join(sentence for _, sentence in find_caveats(a, b)) or None
 
 
 def compare_with_published(cell: ArmCell, value: PublishedValue) -> Comparison:
-    """Returns the differences to a printed value and Welch's test of the means, which needs a printed std."""
+    """Return the differences to a printed value and Welch's test of the means, which needs a printed std."""
     ours = cell.summary
     if cell.metric and cell.metric != value.metric:
         reason = f"the published score is {value.metric}, this one {cell.metric}"
         result = TestResult(WELCH_FROM_SUMMARIES, None, "two-sided", None, None, ours.n_finite, value.n, reason)
-        return Comparison(ROLE_AGAINST_PUBLISHED, cell.row, value.place, cell.column, result, published=value)
+        return Comparison(Question.AGAINST_PUBLISHED, cell.row, value.place, cell.column, result, published=value)
     theirs = {name: value.fraction(name) for name in STATISTICS}
     differences = {
         name: getattr(ours, name) - printed
@@ -327,7 +338,7 @@ def compare_with_published(cell: ArmCell, value: PublishedValue) -> Comparison:
     result = withhold_if_stopped_early(result, cell)
     unlike = f"the published score is of the {value.split} split, this one of the {cell.split} split"
     return Comparison(
-        role=ROLE_AGAINST_PUBLISHED,
+        role=Question.AGAINST_PUBLISHED,
         a=cell.row,
         b=value.place,
         column=cell.column,
@@ -339,7 +350,7 @@ def compare_with_published(cell: ArmCell, value: PublishedValue) -> Comparison:
 
 
 def deviation_footnotes(deviations: Mapping[tuple[str, str], Sequence[str]]) -> Iterator[str]:
-    """Yields one line for every arm, or its tasks where they differ, whose runs are not the published setting."""
+    """Yield one line for every arm, or its tasks where they differ, whose runs are not the published setting."""
     for row in dict.fromkeys(row for row, _ in deviations):
         by_task = {task: "; ".join(found) for (arm, task), found in deviations.items() if arm == row}
         for text in dict.fromkeys(text for text in by_task.values() if text):
@@ -349,7 +360,7 @@ def deviation_footnotes(deviations: Mapping[tuple[str, str], Sequence[str]]) -> 
 
 
 def cell_footnotes(cell: ArmCell, sources: bool = True, others: Iterable[ArmCell] = ()) -> Iterator[str]:
-    """Yields what is missing from, or (`sources`) foreign to, the runs of one arm, which stands beside `others`."""
+    """Yield what is missing from, or (`sources`) foreign to, the runs of one arm, which stands beside `others`."""
     place, summary = f"{cell.row} on {cell.column}", cell.summary
     if is_falsely_stable(cell, others):
         yield f"{place}: every run failed (†); a small std among failed runs is no stability (M footnote 5)."
@@ -394,7 +405,7 @@ def cell_footnotes(cell: ArmCell, sources: bool = True, others: Iterable[ArmCell
 
 
 def imported_run_footnotes(cells: Iterable[ArmCell]) -> Iterator[str]:
-    """Yields for each place from which runs were imported how many of which arms and tasks they are."""
+    """Yield for each place from which runs were imported how many of which arms and tasks they are."""
     places: dict[str, dict[str, None]] = {}
     for cell in cells:
         for source, n in cell.sources.items():
@@ -405,7 +416,7 @@ def imported_run_footnotes(cells: Iterable[ArmCell]) -> Iterator[str]:
 
 
 def column_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
-    """Yields a line where the arms of a column are not scored alike."""
+    """Yield a line where the arms of a column are not scored alike."""
     kinds = {
         cell.row: f"{cell.split} split, {cell.checkpoint} checkpoint, {cell.metric}" for cell in cells if cell.metric
     }

@@ -54,7 +54,7 @@ def _optimizer_groups(task: str) -> tuple[RunGroup, ...]:
 
 
 def _table1_part(title: str, tasks: tuple[str, ...], suffix: str = "") -> MeansTable:
-    """Returns four of Table 1's data sets: each a family of Standard and Re-init, for three epochs and for longer."""
+    """Return four of Table 1's data sets: each a family of Standard and Re-init, for three epochs and for longer."""
     cells = [
         MeanCell(row, f"{_task_title(task, suffix)}, {column}", task, RunGroup(row, f"{arm}{length}{suffix}", task))
         for row, arm in (("Standard", "zhang"), ("Re-init", "zhang-reinit"))
@@ -65,14 +65,14 @@ def _table1_part(title: str, tasks: tuple[str, ...], suffix: str = "") -> MeansT
 
 
 def _reinit_boxes(task: str, suffix: str = "") -> Boxes:
-    """Returns Figs. 5 and 13's boxes of a data set: how many of the top blocks Re-init draws anew."""
+    """Return Figs. 5 and 13's boxes of a data set: how many of the top blocks Re-init draws anew."""
     arms = {"Standard": f"zhang{suffix}", "pooler": f"zhang-pooler{suffix}"}
     arms |= {str(n): f"zhang-reinit{suffix} blocks={n}" for n in range(1, 7)}
     return Boxes(_task_title(task, suffix), tuple(RunGroup(label, arm, task) for label, arm in arms.items()), of="val")
 
 
 def _lengths_part(task: str, suffix: str = "") -> Lengths:
-    """Returns Figs. 8 and 14's lines of a data set: validation score over the number of steps."""
+    """Return Figs. 8 and 14's lines of a data set: validation score over the number of steps."""
     three_epochs = 96 if suffix else THREE_EPOCH_STEPS[task]
     lines = []
     for label, arm, longer in (
@@ -92,7 +92,7 @@ def _loss_curves_part(task: str, arms: dict[str, str]) -> Curves:
 
 
 def _drift_figure(number: int, what: str, task: str, blocks: tuple[int, ...] = ()) -> Artifact:
-    """Returns a figure of how far blocks move from their initial weights, a curve for each number of blocks redrawn."""
+    """Return a figure of how far blocks move from their initial weights, a curve for each number of blocks redrawn."""
     arms = {"zhang": "Standard"} | {f"zhang-reinit blocks={n}": f"Re-init {n}" for n in (1, 3, 6, 10)}
     parts = (Drifts("", tuple(RunGroup(label, arm, task) for arm, label in arms.items()), blocks),)
     title = f"L2 distance to the initial weights of {what} (mean and range)"

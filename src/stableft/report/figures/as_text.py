@@ -7,10 +7,9 @@ import numpy as np
 
 from stableft.report.figures.curves import thin_out_names
 from stableft.report.figures.panels import BoxPanel, ContourPanel, Curve, CurvePanel, HeatPanel, Panel, PointPanel
-from stableft.report.forms.document import ReportTable
+from stableft.report.forms.document import NO_VALUE, ReportTable
 from stableft.stats import summarize
 
-_NO_VALUE = "-"
 MAX_POSITIONS = 6  # of a curve that a table shows
 
 
@@ -79,7 +78,7 @@ def _box_table(panel: BoxPanel, name: str) -> ReportTable:
         found = summarize(box.scores)
         n = f"{box.n}, {box.n_nan} NaN" if box.n_nan else str(box.n)
         values = (found.mean, found.std, found.median, found.min, found.max)
-        rows.append((box.label, n, box.n_failed, *(_NO_VALUE if value is None else f"{value:.1f}" for value in values)))
+        rows.append((box.label, n, box.n_failed, *(NO_VALUE if value is None else f"{value:.1f}" for value in values)))
     header = ("", "n", "failed", "mean", "std", "median", "min", "max")
     return ReportTable(name, header, tuple(rows), _table_caption(panel.title, panel.ylabel))
 
@@ -95,7 +94,7 @@ def _curve_table(panel: CurvePanel, name: str) -> ReportTable:
     positions = _choose_positions(curves)
     header = ("", "n", *(f"{x:,.6g}" for x in positions))
     rows = tuple(
-        (curve.label, _NO_VALUE if curve.n is None else str(curve.n), *(_value_at(curve, x) for x in positions))
+        (curve.label, NO_VALUE if curve.n is None else str(curve.n), *(_value_at(curve, x) for x in positions))
         for curve in curves
     )
     groups = (("", 1), (panel.xlabel, len(positions))) if positions else ()
@@ -133,7 +132,7 @@ def _choose_positions(curves: Sequence[Curve]) -> list[float]:
 def _value_at(curve: Curve, x: float) -> str:
     """Returns the value of a curve at x and, in brackets, its band there."""
     if x not in curve.x:
-        return _NO_VALUE
+        return NO_VALUE
     i = curve.x.index(x)
     if not curve.low or not curve.high:
         return _format_number(curve.y[i])
@@ -143,13 +142,13 @@ def _value_at(curve: Curve, x: float) -> str:
 def _format_number(value: float) -> str:
     """Returns a number with three digits, or one decimal where it has that many before the point."""
     if not math.isfinite(value):
-        return _NO_VALUE
+        return NO_VALUE
     return f"{value:.1f}" if 10 <= abs(value) < 1e5 else f"{value:.3g}"
 
 
 def _heat_table(panel: HeatPanel, name: str) -> ReportTable:
     rows = tuple(
-        (row, *(_NO_VALUE if value is None else f"{value:.{panel.digits}f}" for value in values))
+        (row, *(NO_VALUE if value is None else f"{value:.{panel.digits}f}" for value in values))
         for row, values in zip(panel.rows, panel.values, strict=True)
     )
     what = f"{panel.unit}, {panel.ylabel} down, {panel.xlabel} across" if panel.ylabel else f"{panel.unit}"

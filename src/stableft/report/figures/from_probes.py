@@ -9,10 +9,11 @@ import numpy as np
 
 from stableft.records.probe_record import DriftRecord, GradNormsRecord, PerplexityRecord, ProbeRecord, SurfaceRecord
 from stableft.report.artifact import ArtifactPart, Drifts, Gradients, Perplexities, RunGroup, Surfaces, groups_of
-from stableft.report.figures.from_runs import mean_and_band
+from stableft.report.figures.from_runs import curve_with_band
 from stableft.report.figures.panels import ContourPanel, Curve, CurvePanel, MarkedPoint, Panel, ReferenceLine
 from stableft.report.figures.style import PURPLE
-from stableft.report.runs import NO_FINISHED_RUN, ArtifactRuns
+from stableft.report.runs import NO_FINISHED_RUN, ArtifactRuns, seed_order
+from stableft.text import seed_label
 
 MAX_DRIFT_POINTS = 120  # of a curve of drift, at most
 MAX_NAMED_PERPLEXITIES = 8  # curves of perplexity that a legend names one by one
@@ -23,7 +24,7 @@ PanelsWithNotes = list[tuple[Panel, list[str]]]
 
 
 def build_drift_panels(part: Drifts, runs: ArtifactRuns) -> PanelsWithNotes:
-    """Returns a panel for each block: of every group the mean distance over seeds and its range."""
+    """Return a panel for each block: of every group the mean distance over seeds and its range."""
     found: dict[str, list[DriftRecord]] = {}
     lacking, notes = [], []
     for group in part.groups:
@@ -68,23 +69,25 @@ def _drift_panel(title: str, block: int, found: Mapping[str, Sequence[DriftRecor
 
 
 def _mean_drift_curve(label: str, records: Sequence[DriftRecord], name: str) -> Curve | None:
-    """Returns mean and range over the runs at every step that half of them have, with the number of runs."""
-    values: dict[int, list[float]] = {}
-    those = [record for record in records if name in record.names]
-    for record in those:
-        place = record.names.index(name)
-        for step, distances in zip(record.steps, record.distances, strict=True):
-            values.setdefault(step, []).append(distances[place])
-    steps = [step for step, at in sorted(values.items()) if 2 * len(at) >= len(those)]
-    if not steps:
+    """Return mean and range over the runs, at no more steps than can be told apart in a figure."""
+    lines = [
+        [
+            (step, distances[record.names.index(name)])
+            for step, distances in zip(record.steps, record.distances, strict=True)
+        ]
+        for record in records
+        if name in record.names
+    ]
+    curve = curve_with_band(label, lines, "range")
+    if not curve.x:
         return None
-    steps = [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, MAX_DRIFT_POINTS).round().astype(int))]
-    mean, low, high = zip(*(mean_and_band(values[step], "range") for step in steps), strict=True)
-    return Curve(label, tuple(map(float, steps)), mean, low, high, n=len(those))
+    some = np.unique(np.linspace(0, len(curve.x) - 1, MAX_DRIFT_POINTS).round().astype(int))
+    thinned = {key: tuple(getattr(curve, key)[i] for i in some) for key in ("x", "y", "low", "high")}
+    return replace(curve, **thinned)
 
 
 def build_perplexity_panels(part: Perplexities, runs: ArtifactRuns) -> PanelsWithNotes:
-    """Returns one panel with a curve for each of the runs; all are of the text, masks and checkpoint of the first."""
+    """Return one panel with a curve for each of the runs; all are of the text, masks and checkpoint of the first."""
     candidates = runs_with_verdict(runs, part.groups, part.only)
     by_id = {shown.run_id: shown for shown in candidates}
     there = {left.run_ids[0] for left in runs.probes.about(PerplexityRecord, by_id.keys())}
@@ -102,7 +105,7 @@ def build_perplexity_panels(part: Perplexities, runs: ArtifactRuns) -> PanelsWit
     shown = [
         next(record for record in alike if record.run_id == s.run_id) for s in chosen if s.run_id in _run_ids_of(alike)
     ]
-    labels = [by_id[record.run_id].name for record in shown]
+    labels = [by_id[record.run_id].label for record in shown]
     pairs = zip(labels, shown, strict=True)
     runs_shown = (
         [f"{label} (run {record.run_id})" for label, record in pairs] if len(shown) <= MAX_NAMED_PERPLEXITIES else []
@@ -128,7 +131,7 @@ def _run_ids_of(records: Sequence[PerplexityRecord]) -> set[str]:
 
 
 def _share_legend_name(panel: CurvePanel, which: str) -> CurvePanel:
-    """Returns the panel with one name for all of its runs where they are too many for a legend."""
+    """Return the panel with one name for all of its runs where they are too many for a legend."""
     if len(panel.curves) <= MAX_NAMED_PERPLEXITIES:
         return panel
     group = f"{which} runs, one line each"
@@ -136,13 +139,13 @@ def _share_legend_name(panel: CurvePanel, which: str) -> CurvePanel:
 
 
 def _command_needing_weights(command: str, sweep: str | None) -> str:
-    """Returns what makes the record of a probe that needs weights."""
+    """Return what makes the record of a probe that needs weights."""
     kept = f", from weights that `stableft sweep {sweep} --save last --complete` keeps" if sweep else ""
     return f"`{command}` makes it{kept}"
 
 
 def build_surface_panels(part: Surfaces, runs: ArtifactRuns) -> PanelsWithNotes:
-    """Returns the surface between the first failed and the first successful run by seed that have one, or each."""
+    """Return the surface between the first failed and the first successful run by seed that have one, or each."""
     failed, fine = (
         runs_with_verdict(runs, part.failed, "failed"),
         runs_with_verdict(runs, part.successful, "successful"),
@@ -169,9 +172,9 @@ def build_surface_panels(part: Surfaces, runs: ArtifactRuns) -> PanelsWithNotes:
     made: PanelsWithNotes = []
     for record in records[:1] if part.first else records:
         pair = names[record.failed], names[record.successful]
-        title = part.title if part.first else f"{part.title}\n{' / '.join(shown.name for shown in pair)}"
+        title = part.title if part.first else f"{part.title}\n{' / '.join(shown.label for shown in pair)}"
         notes = [
-            f"Failed: {pair[0].name} (run {record.failed}); successful: {pair[1].name} (run {record.successful}).",
+            f"Failed: {pair[0].label} (run {record.failed}); successful: {pair[1].label} (run {record.successful}).",
             f"{len(record.alphas)}×{len(record.betas)} points, {record.examples} training rows, "
             f"{record.checkpoint} weights; the pre-trained model has the head that seed {record.head_seed} draws.",
         ]
@@ -221,14 +224,8 @@ class ShownRun(NamedTuple):
         return self.run["run_id"]
 
     @property
-    def seeds(self) -> str:
-        """Its seed, or both where they differ."""
-        init, data = self.run["seed_init"], self.run["seed_data"]
-        return f"seed {init}" if init == data else f"seeds {init} and {data}"
-
-    @property
-    def name(self) -> str:
-        return f"{self.group.label}, {self.seeds}"
+    def label(self) -> str:
+        return f"{self.group.label}, seed {seed_label(self.run['seed_init'], self.run['seed_data'])}"
 
 
 class GradientRun(NamedTuple):
@@ -242,7 +239,7 @@ class GradientRun(NamedTuple):
 
 
 def build_gradient_panels(part: Gradients, runs: ArtifactRuns) -> CurvePanelsWithNotes:
-    """Returns the panels of a failed and a successful run, with the same scale, and what a reader must know."""
+    """Return the panels of a failed and a successful run, with the same scale, and what a reader must know."""
     sides = [_find_gradient_run(part.failed, runs, "failed"), _find_gradient_run(part.successful, runs, "successful")]
     of_layers = part.of == "layers"
     panels = _layer_panels(part.title, sides) if of_layers else _matrix_panels(part.title, sides)
@@ -268,7 +265,7 @@ def _find_gradient_run(groups: Sequence[RunGroup], runs: ArtifactRuns, which: Ru
     shown = next((shown for shown in candidates if shown.run_id in there), None)
     if shown is None:
         first = candidates[0]
-        sentence = f"no gradient norms are recorded of a {which} run ({first.name} is one)"
+        sentence = f"no gradient norms are recorded of a {which} run ({first.label} is one)"
         again = rerun_command(runs, first)
         return GradientRun(
             which, None, None, sentence + (f"; {again} trains it again and records them" if again else "")
@@ -277,12 +274,12 @@ def _find_gradient_run(groups: Sequence[RunGroup], runs: ArtifactRuns, which: Ru
     before = candidates.index(shown)
     of = f", but for {before} without recorded gradient norms" if before else ""
     place = f"the first of {len(candidates)} by seed{of}" if len(candidates) > 1 else "the only one"
-    note = f"The {which} run is {shown.name} (run {shown.run_id}), {place}."
+    note = f"The {which} run is {shown.label} (run {shown.run_id}), {place}."
     return GradientRun(which, shown, record, "", note)
 
 
 def _gradient_title(title: str, what: str, side: GradientRun, short: bool = False) -> str:
-    name = side.which if short else f"{side.which} run" + (f"\n{side.shown.name}" if side.shown else "")
+    name = side.which if short else f"{side.which} run" + (f"\n{side.shown.label}" if side.shown else "")
     return ": ".join(filter(None, [title, ", ".join(filter(None, [what, name]))]))
 
 
@@ -308,7 +305,7 @@ def _layer_panels(title: str, sides: Sequence[GradientRun]) -> CurvePanelsWithNo
 
 
 def _matrix_panels(title: str, sides: Sequence[GradientRun]) -> CurvePanelsWithNotes:
-    """Returns a row of two for each matrix, or what there is of one run alone, and one panel for a run without any."""
+    """Return a row of two for each matrix, or what there is of one run alone, and one panel for a run without any."""
     columns: list[dict[str, tuple[CurvePanel, list[str]]]] = []
     for side in sides:
         if side.record is None:
@@ -339,13 +336,13 @@ def _missing_gradient_panel(title: str, side: GradientRun) -> CurvePanel:
 
 
 def _parameter_indices(record: GradNormsRecord, modules: Sequence[str]) -> list[int]:
-    """Returns the places of the parameters of these modules."""
+    """Return the places of the parameters of these modules."""
     inside = tuple(f"{module}." for module in modules)
     return [i for i, name in enumerate(record.names) if inside and name.startswith(inside)]
 
 
 def _matrix_indices(record: GradNormsRecord, names: Sequence[str]) -> dict[str, list[int]]:
-    """Returns layer -> the place of its matrix that has one of these names, for the layers that have it."""
+    """Return layer -> the place of its matrix that has one of these names, for the layers that have it."""
     places = {name: i for i, name in enumerate(record.names)}
     return {
         f"layer {number}": [place]
@@ -363,7 +360,7 @@ def _gradient_panel(
     ends: Mapping[str, Sequence[int]],
     most: int,
 ) -> tuple[CurvePanel, list[str]]:
-    """Returns a panel of the norm of each group over the steps, the layers in shades and what is above them apart."""
+    """Return a panel of the norm of each group over the steps, the layers in shades and what is above them apart."""
     norms = np.asarray(record.norms, dtype=float).reshape(len(record.steps), len(record.names))
     without = np.all(np.isnan(norms), axis=0)  # parameters that have no gradient at all
     without = np.zeros_like(without) if np.all(without) else without
@@ -395,7 +392,7 @@ def _gradient_panel(
 
 
 def _sample_steps(count: int, lost: np.ndarray, most: int) -> np.ndarray:
-    """Returns at most `most` places at equal distances, the first and the last among them, and those that are lost."""
+    """Return at most `most` places at equal distances, the first and the last among them, and those that are lost."""
     if count <= most:
         return np.arange(count)
     even = np.linspace(0, count - 1, most).round().astype(int)
@@ -403,14 +400,14 @@ def _sample_steps(count: int, lost: np.ndarray, most: int) -> np.ndarray:
 
 
 def _common_limits(panels: Sequence[CurvePanel]) -> tuple[float | None, float | None]:
-    """Returns a scale that every norm of these panels has a place on."""
+    """Return a scale that every norm of these panels has a place on."""
     values = np.array([y for panel in panels for curve in panel.curves for y in curve.y], dtype=float)
     values = values[np.isfinite(values) & (values > 0)]
     return (float(values.min() / 1.5), float(values.max() * 1.5)) if len(values) else (None, None)
 
 
 def _matrix_names_note(records: Sequence[GradNormsRecord]) -> str:
-    """Returns which parameters of a block the matrices are."""
+    """Return which parameters of a block the matrices are."""
     there = [name.removeprefix(f"{r.parts.blocks[0]}.") for r in records[:1] for name in r.names if r.parts.blocks]
     found = [f"{what} is {name}" for what, names in WEIGHT_MATRICES.items() for name in names if name in there]
     return f"{LAYER_NUMBERING}; in each, {', '.join(found)}."
@@ -421,12 +418,12 @@ MAX_BLOCK_TICKS = 12  # at most, of the number of blocks
 
 
 def perplexity_from_loss(loss: float) -> float:
-    """Returns e to the power of a loss in nats: infinity where that is no number any more, NaN for NaN."""
+    """Return e to the power of a loss in nats: infinity where that is no number any more, NaN for NaN."""
     return math.inf if loss > 700 else math.exp(loss)
 
 
 def panel_from_perplexities(records: Sequence[PerplexityRecord], labels: Sequence[str], title: str) -> CurvePanel:
-    """Returns a curve for each run, named by its label, and the untouched pre-trained model as a horizontal line.
+    """Return a curve for each run, named by its label, and the untouched pre-trained model as a horizontal line.
 
     Without records, or without a finite number in them, the panel says so.
     """
@@ -464,24 +461,24 @@ PROBE_RECORD_OF_PART: dict[type, type[ProbeRecord]] = {
 
 
 def finished_runs(runs: ArtifactRuns, groups: Sequence[RunGroup]) -> Iterator[ShownRun]:
-    """Yields the finished runs of this project by group, then by seed."""
+    """Yield the finished runs of this project by group, then by seed."""
     for group in groups:
         found = [
             run
             for run in runs.by_place.get((group.arm, group.task), [])
             if run["status"] == "finished" and not isinstance(run["source"], str)
         ]
-        found.sort(key=lambda run: (run["seed_init"], run["seed_data"], run["run_id"]))
+        found.sort(key=seed_order)
         yield from (ShownRun(group, run) for run in found)
 
 
 def runs_with_verdict(runs: ArtifactRuns, groups: Sequence[RunGroup], which: RunVerdict) -> list[ShownRun]:
-    """Returns those that failed, or that did not."""
+    """Return those that failed, or that did not."""
     return [shown for shown in finished_runs(runs, groups) if shown.run["failed"] is (which == "failed")]
 
 
 def why_no_runs(runs: ArtifactRuns, groups: Sequence[RunGroup], which: RunVerdict) -> str:
-    """Returns why there are no such runs."""
+    """Return why there are no such runs."""
     if not any(finished_runs(runs, groups)):
         return NO_FINISHED_RUN
     return (
@@ -490,18 +487,18 @@ def why_no_runs(runs: ArtifactRuns, groups: Sequence[RunGroup], which: RunVerdic
 
 
 def list_arms(groups: Sequence[RunGroup]) -> str:
-    """Returns the arms in words."""
+    """Return the arms in words."""
     *others, last = dict.fromkeys(group.arm for group in groups)
     return f"{', '.join(others)} and {last}" if others else last
 
 
 def sweep_file_of(runs: ArtifactRuns, groups: Sequence[RunGroup]) -> str | None:
-    """Returns the sweep file of the first of these groups that has one; a file of records has none."""
+    """Return the sweep file of the first of these groups that has one; a file of records has none."""
     return next((sweep for g in groups if (sweep := runs.sweeps.get((g.arm, g.task)))), None)
 
 
 def rerun_command(runs: ArtifactRuns, shown: ShownRun, options: str = "") -> str:
-    """Returns the command that trains a finished run again and keeps what it lacks, or an empty text."""
+    """Return the command that trains a finished run again and keeps what it lacks, or an empty text."""
     sweep = sweep_file_of(runs, [shown.group])
     if sweep is None:
         return ""
@@ -511,13 +508,13 @@ def rerun_command(runs: ArtifactRuns, shown: ShownRun, options: str = "") -> str
 
 
 def rerun_all_command(runs: ArtifactRuns, groups: Sequence[RunGroup], options: str = "") -> str:
-    """Returns the command that trains the finished runs of a sweep again which lack something, or an empty text."""
+    """Return the command that trains the finished runs of a sweep again which lack something, or an empty text."""
     sweep = sweep_file_of(runs, groups)
     return f"`stableft sweep {sweep}{options} --complete`" if sweep else ""
 
 
 def count_probe_records(runs: ArtifactRuns, parts: Sequence[ArtifactPart]) -> int:
-    """Returns how many records there are of what these parts show, each counted once."""
+    """Return how many records there are of what these parts show, each counted once."""
     ids: dict[type[ProbeRecord], set[str]] = {}
     for part in parts:
         if kind := PROBE_RECORD_OF_PART.get(type(part)):
@@ -535,7 +532,7 @@ MIN_INNER_LEVELS = 4  # levels inside of the numbers; where they are fewer, the 
 
 
 def panel_from_surface(record: SurfaceRecord, of: Literal["loss", "grad_norm"], title: str) -> ContourPanel:
-    """Returns the contours of a surface's losses or gradient norms, or a panel that says why there are none."""
+    """Return the contours of a surface's losses or gradient norms, or a panel that says why there are none."""
     z = record.losses if of == "loss" else record.grad_norms
     missing = ""
     if z is None:
@@ -561,7 +558,7 @@ def panel_from_surface(record: SurfaceRecord, of: Literal["loss", "grad_norm"], 
 
 
 def surface_caption(record: SurfaceRecord) -> str:
-    """Returns the small print below a surface: what was measured on what, and of which runs."""
+    """Return the small print below a surface: what was measured on what, and of which runs."""
     text = (
         f"{record.examples} training examples of {record.task}, dropout off, all parameters of {record.model}, head "
         f"included (drawn with seed {record.head_seed}); failed: run {record.failed}, successful: run "
@@ -573,7 +570,7 @@ def surface_caption(record: SurfaceRecord) -> str:
 
 
 def nearest_grid_point(record: SurfaceRecord, alpha: float, beta: float) -> tuple[int, int]:
-    """Returns row and column of the grid's point that is nearest to this one."""
+    """Return row and column of the grid's point that is nearest to this one."""
     row = int(np.abs(np.subtract(record.betas, beta)).argmin())
     return row, int(np.abs(np.subtract(record.alphas, alpha)).argmin())
 
@@ -585,7 +582,7 @@ def _zlabel(record: SurfaceRecord, of: Literal["loss", "grad_norm"]) -> str:
 
 
 def _surface_levels(record: SurfaceRecord, of: Literal["loss", "grad_norm"], z: np.ndarray) -> tuple[float, ...]:
-    """Returns levels that show the valley around the failed model: what is far below it is all alike."""
+    """Return levels that show the valley around the failed model: what is far below it is all alike."""
     finite = z[np.isfinite(z)]
     high = float(finite.max())
     if of == "loss" and record.label_entropy is not None:
@@ -598,7 +595,7 @@ def _surface_levels(record: SurfaceRecord, of: Literal["loss", "grad_norm"], z: 
 
 
 def _level_ladder(low: float, high: float) -> tuple[float, ...]:
-    """Returns 1, 2 and 5 times powers of ten from about `low` to above `high`, the powers alone if they are many."""
+    """Return 1, 2 and 5 times powers of ten from about `low` to above `high`, the powers alone if they are many."""
     if not 0 < low < high:
         return (low, 2 * low) if low > 0 else (1.0,)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))

@@ -3,12 +3,23 @@
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
-from stableft.catalog.tasks import METRIC_TITLES
-from stableft.report import numbers_in_words as wording
-from stableft.report.artifact import BiasRatio, Boxes, Curves, Lengths, RunGroup, Scatter, SeedMap, Trials
+from stableft.catalog.tasks import METRIC_TITLES, REGRESSION_METRICS
+from stableft.report.artifact import (
+    BiasRatio,
+    Boxes,
+    Curves,
+    Lengths,
+    RunGroup,
+    Scatter,
+    SeedMap,
+    Trials,
+    VerdictCurves,
+)
 from stableft.report.figures.panels import (
     Box,
     BoxPanel,
@@ -20,26 +31,42 @@ from stableft.report.figures.panels import (
     ReferenceLine,
 )
 from stableft.report.figures.style import RUN_STYLES, RunStyle, choose_run_style
-from stableft.report.runs import NO_FINISHED_RUN, ArmCell, ArtifactRuns, CurvePoint, RunRow, reported_score
+from stableft.report.numbers_in_words import failed_value, scores_heading
+from stableft.report.runs import (
+    NO_FINISHED_RUN,
+    ArmCell,
+    ArtifactRuns,
+    RunRow,
+    curve_of_run,
+    reported_score,
+    seed_order,
+)
 from stableft.stats import expected_max, expected_test_score
 from stableft.training.schedule import bias_ratio, total_steps
 
 
 def build_box_panel(part: Boxes, runs: ArtifactRuns) -> tuple[BoxPanel, list[str]]:
-    """Returns a box for each group that has a score; those without one are named in a note."""
-    cells = [(group, runs.cell(group.arm, group.task)) for group in part.groups]
-    places = runs.by_place
-    found = [
-        make_box(group.label, cell, places[cell.row, cell.column], part.of) for group, cell in cells if cell.summary.n
-    ]
-    empty = [group.label for group, cell in cells if not cell.summary.n]
-    notes = [f"No run is finished of {', '.join(empty)}."] if empty and found else []
-    ylabel = _box_axis_label([cell for _, cell in cells], part.of)
-    return BoxPanel(part.title, ylabel, tuple(found), missing="" if found else NO_FINISHED_RUN), notes
+    """Return a box for each group that has a score; those without one are named in a note."""
+    groups = [(group.label, runs.cell(group.arm, group.task)) for group in part.groups]
+    there = [(label, cell, runs.by_place[cell.row, cell.column]) for label, cell in groups if cell.summary.n]
+    empty = [label for label, cell in groups if not cell.summary.n]
+    notes = [f"No run is finished of {', '.join(empty)}."] if empty and there else []
+    return box_panel(part.title, there, part.of), notes
+
+
+def box_panel(
+    title: str, groups: Sequence[tuple[str, ArmCell, Sequence[RunRow]]], of: Literal["test", "val"]
+) -> BoxPanel:
+    """Return a panel with a box for each label, cell and its runs."""
+    boxes = tuple(make_box(label, cell, runs, of) for label, cell, runs in groups)
+    same_answer = any(cell.metric in REGRESSION_METRICS for _, cell, _ in groups)
+    baseline = f"baseline: always the {'same answer' if same_answer else 'most frequent class'}"
+    ylabel = _box_axis_label([cell for _, cell, _ in groups], of)
+    return BoxPanel(title, ylabel, boxes, "" if boxes else NO_FINISHED_RUN, baseline)
 
 
 def make_box(label: str, cell: ArmCell, runs: Sequence[RunRow], of: str) -> Box:
-    """Returns the box of a cell and its runs, with the reported scores or the validation scores of the same weights."""
+    """Return the box of a cell and its runs, with the reported scores or the validation scores of the same weights."""
     scored = [run for run in runs if run["scored"]]
     known = [(score, run) for run in scored if (score := reported_score(run, of)) is not None]
     pairs = [(100 * score, run) for score, run in known if not math.isnan(score)]
@@ -52,7 +79,7 @@ def make_box(label: str, cell: ArmCell, runs: Sequence[RunRow], of: str) -> Box:
         tuple(run["failed"] if isinstance(run["failed"], bool) else None for _, run in pairs),
         n=len(known),
         n_nan=len(known) - len(pairs),
-        n_failed=wording.format_failed(cell),
+        n_failed=failed_value(cell).text,
         baseline=None if baseline is None else 100 * baseline,
     )
 
@@ -65,12 +92,12 @@ def _box_axis_label(cells: Sequence[ArmCell], of: str) -> str:
     scored = [cell for cell in cells if cell.metric]
     if not scored:
         return "score in percent"
-    title = wording.scores_heading(scored).partition(": ")[2]
+    title = scores_heading(scored).partition(": ")[2].replace(", ", "\n", 1)
     return title.replace("test split", "validation split") if of == "val" else title
 
 
 def build_scatter_panel(part: Scatter, runs: ArtifactRuns) -> tuple[PointPanel, list[str]]:
-    """Returns the reported score over the last training loss, a point for every run."""
+    """Return the reported score over the last training loss, a point for every run."""
     kinds: dict[RunStyle, list[tuple[float, float]]] = {kind: [] for kind in RUN_STYLES}
     lost = 0
     baselines: set[float] = set()
@@ -105,7 +132,7 @@ def build_scatter_panel(part: Scatter, runs: ArtifactRuns) -> tuple[PointPanel, 
 
 
 def build_seed_map_panel(part: SeedMap, runs: ArtifactRuns) -> tuple[HeatPanel, list[str]]:
-    """Returns validation scores by seed of initialisation (rows) and of data order and dropout (columns).
+    """Return validation scores by seed of initialisation (rows) and of data order and dropout (columns).
 
     With `of` "scores" margins hold min, mean and max; with "std" the panel holds the standard deviations (ddof 1) of
     each row and column, and their averages.
@@ -153,7 +180,7 @@ def build_seed_map_panel(part: SeedMap, runs: ArtifactRuns) -> tuple[HeatPanel, 
 def _seed_deviation_panel(
     title: str, rows: Sequence[int], columns: Sequence[int], values: Sequence[Sequence[float | None]], missing: str
 ) -> HeatPanel:
-    """Returns the deviation over data seeds of each initialisation, and over initialisations of each data seed."""
+    """Return the deviation over data seeds of each initialisation, and over initialisations of each data seed."""
     of_rows = {seed: _summarize(row, statistics.stdev, 2) for seed, row in zip(rows, values, strict=True)}
     across = zip(*values, strict=True)
     of_columns = {seed: _summarize(column, statistics.stdev, 2) for seed, column in zip(columns, across, strict=True)}
@@ -192,7 +219,7 @@ CurvePanelWithNotes = tuple[CurvePanel, list[str]]  # and what a reader must kno
 
 
 def build_curve_panel(part: Curves, runs: ArtifactRuns) -> CurvePanelWithNotes:
-    """Returns training losses or validation scores at every evaluation."""
+    """Return training losses or validation scores at every evaluation."""
     lines: list[Curve] = []
     notes: list[str] = []
     for group in part.groups:
@@ -212,10 +239,10 @@ def build_curve_panel(part: Curves, runs: ArtifactRuns) -> CurvePanelWithNotes:
 
 
 def _select_runs(part: Curves, runs: Sequence[RunRow]) -> list[RunRow]:
-    """Returns the runs that the part picks: the first so many failed or successful ones by seed."""
+    """Return the runs that the part picks: the first so many failed or successful ones by seed."""
     finished = sorted(
         (run for run in runs if run["status"] == "finished"),
-        key=lambda run: (run["seed_init"], run["seed_data"], run["run_id"]),
+        key=seed_order,
     )
     if part.only:
         finished = [run for run in finished if run["failed"] is (part.only == "failed")]
@@ -228,13 +255,60 @@ def _run_count_note(part: Curves, group: RunGroup, n: int) -> str:
     return f"{group.label}: the first {n} {part.only} runs by seed."
 
 
-def _curve_points(part: Curves, runs: ArtifactRuns, run: RunRow) -> list[tuple[int, float]]:
-    """Returns (step, value) where there is a value; scores in percent."""
-    source = run["source"] if isinstance(run["source"], str) else None
-    points: Sequence[CurvePoint] = runs.curves.get((run["run_id"], source), ())
+def _curve_points(part: Curves | VerdictCurves, runs: ArtifactRuns, run: RunRow) -> list[tuple[int, float]]:
+    """Return (step, value) where there is a value; scores in percent."""
+    points = curve_of_run(runs, run)
     if part.of == "train_loss":
         return [(step, loss) for step, loss, _ in points if loss is not None]
     return [(step, 100 * score) for step, _, score in points if score is not None]
+
+
+MAX_LOSS_OVER_ENTROPY = 3.0  # of the label entropy: a diverging run leaves the figure above that
+
+
+def build_verdict_panel(part: VerdictCurves, runs: ArtifactRuns) -> CurvePanelWithNotes:
+    """Return the curves of an arm by verdict, with the line of a model that has learnt nothing."""
+    rows = runs.by_place[part.group.arm, part.group.task]
+    lines: list[Curve] = []
+    means: list[Curve] = []
+    for style in reversed(RUN_STYLES):
+        found = [
+            (run, points)
+            for run in rows
+            if choose_run_style(run["failed"]) is style and (points := _curve_points(part, runs, run))
+        ]
+        if not found:
+            continue
+        several, label = len(found) > 1, f"{style.name} runs"
+        mean = replace(curve_with_band(label, [points for _, points in found], "std"), color=style.color)
+        if part.band == "std":
+            means.append(replace(mean, label=f"{label}, mean ± SD"))
+            continue
+        group = f"{label} (bold: their mean)"
+        for run, points in found:
+            x, y = zip(*points, strict=True)
+            lines.append(
+                Curve(run["run_id"], tuple(map(float, x)), y, n=1, color=style.color, thin=several, group=group)
+            )
+        means += [replace(mean, label=f"mean, {style.name}", low=(), high=(), group=group)] if several else []
+    if part.of == "val":
+        baselines = sorted({100 * run["val_baseline"] for run in rows if math.isfinite(run["val_baseline"])})
+        nothing = tuple(ReferenceLine("baseline", value) for value in baselines)
+        ylabel = _score_axis_label([part.group], runs)
+    else:
+        entropies = sorted({run["label_entropy"] for run in rows if not math.isnan(run["label_entropy"])})
+        nothing = tuple(ReferenceLine(f"nothing learnt: label entropy, {nats:.2f} nats", nats) for nats in entropies)
+        ylabel = "training loss\n(mean since the evaluation before)"
+    panel = CurvePanel(part.title, "optimizer step", ylabel, (*lines, *means), horizontal=nothing, left=0.0, missing="")
+    if part.band == "runs":
+        panel = replace(panel, bottom=0.0, top=_loss_axis_top(panel))
+    return panel, []
+
+
+def _loss_axis_top(panel: CurvePanel) -> float:
+    highest = max((y for curve in panel.curves for y in curve.y if math.isfinite(y)), default=1.0)
+    entropy = max((line.value for line in panel.horizontal), default=None)
+    return 1.05 * (highest if entropy is None else max(min(highest, MAX_LOSS_OVER_ENTROPY * entropy), 1.1 * entropy))
 
 
 def _single_run_curve(group: RunGroup, number: int, line: Sequence[tuple[int, float]]) -> Curve:
@@ -249,7 +323,7 @@ def _single_run_curve(group: RunGroup, number: int, line: Sequence[tuple[int, fl
 
 
 def curve_with_band(label: str, lines: Sequence[Sequence[tuple[int, float]]], band: str) -> Curve:
-    """Returns the mean at every step that half of the runs have; one of fewer would jump where the others ended."""
+    """Return the mean at every step that half of the runs have; one of fewer would jump where the others ended."""
     values: dict[int, list[float]] = {}
     for step, value in (point for line in lines for point in line):
         values.setdefault(step, []).append(value)
@@ -266,7 +340,7 @@ def curve_with_band(label: str, lines: Sequence[Sequence[tuple[int, float]]], ba
 
 
 def mean_and_band(values: Sequence[float], band: str) -> tuple[float, float, float]:
-    """Returns mean, lower and upper edge of the band; NaN where a run has diverged, so that the line breaks."""
+    """Return mean, lower and upper edge of the band; NaN where a run has diverged, so that the line breaks."""
     array = np.asarray(values)
     mean = float(array.mean())
     if band == "range":
@@ -276,7 +350,7 @@ def mean_and_band(values: Sequence[float], band: str) -> tuple[float, float, flo
 
 
 def build_lengths_panel(part: Lengths, runs: ArtifactRuns) -> CurvePanelWithNotes:
-    """Returns mean and range of the validation score over the number of steps that a run was trained for."""
+    """Return mean and range of the validation score over the number of steps that a run was trained for."""
     lines: list[Curve] = []
     notes: list[str] = []
     for label, points in part.lines:
@@ -309,7 +383,7 @@ def build_lengths_panel(part: Lengths, runs: ArtifactRuns) -> CurvePanelWithNote
 
 
 def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
-    """Returns the expected performance of the best of n random trials with its standard deviation (Z Figs. 4, 12)."""
+    """Return the expected performance of the best of n random trials with its standard deviation (Z Figs. 4, 12)."""
     lines: list[Curve] = []
     notes: list[str] = []
     checkpoints: set[str] = set()
@@ -358,7 +432,7 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
 
 
 def build_bias_ratio_panel(part: BiasRatio, runs: ArtifactRuns) -> CurvePanelWithNotes:
-    """Returns Adam's update without over that with bias correction, or the inverse (M eq. 1), over its steps."""
+    """Return Adam's update without over that with bias correction, or the inverse (M eq. 1), over its steps."""
     steps = np.unique(np.logspace(0, math.log10(LAST_BIAS_STEP), 200).astype(int)).tolist()
     values = [bias_ratio(step) for step in steps]
     curve = Curve(
@@ -378,7 +452,7 @@ def build_bias_ratio_panel(part: BiasRatio, runs: ArtifactRuns) -> CurvePanelWit
 
 
 def _planned_steps(runs: ArtifactRuns, group: RunGroup) -> int | None:
-    """Returns how many steps the planned runs of a group have, where the size of their data set is known."""
+    """Return how many steps the planned runs of a group have, where the size of their data set is known."""
     config = runs.plans.get((group.arm, group.task))
     rows = config and (config.data.train_rows or config.task.train_rows)
     return total_steps(config.schedule, rows) if config and rows else None

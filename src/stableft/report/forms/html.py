@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stableft.report.forms.document import (
     HEADING_LEVELS,
-    SUBROW_PREFIX,
+    OWN_ORIGIN,
     Bullets,
     Heading,
     Paragraph,
@@ -16,9 +16,9 @@ from stableft.report.forms.document import (
     Provenance,
     Report,
     ReportBlock,
-    ReportCell,
     ReportRow,
     ReportTable,
+    Value,
     make_label,
     split_code_spans,
 )
@@ -29,12 +29,11 @@ if TYPE_CHECKING:
 
 
 TEMPLATE_FILE = "report.html.j2"
-_OWN_ORIGIN = "this project"  # the origin of runs that were not imported
 LONG_CELL = 26  # letters; a longer place of a grid is text, which may be broken into lines
 
 
 def reports_to_html(reports: Sequence[Report], title: str) -> str:
-    """Returns a page with these reports and their figures, a table of contents before several; equal ones are equal."""
+    """Return a page with these reports and their figures, a table of contents before several; equal ones are equal."""
     rank = 1 if len(reports) == 1 else 2  # of a report's own title
     anchors = ["contents"]
     for report in reports:
@@ -54,7 +53,7 @@ def _template() -> "Template":
 
 
 def html_prose(text: str) -> "Markup":
-    """Returns the escaped text, what stands between backticks as code."""
+    """Return the escaped text, what stands between backticks as code."""
     from markupsafe import Markup
 
     parts = split_code_spans(text)
@@ -79,7 +78,7 @@ def _report_context(report: Report, anchor: str, rank: int) -> dict[str, Any]:
 
 
 def _block_contexts(report: Report, rank: int) -> Iterator[dict[str, Any]]:
-    """Yields the report's blocks with what their HTML needs, and last the figures that no block has a place for."""
+    """Yield the report's blocks with what their HTML needs, and last the figures that no block has a place for."""
     heading, pictured = report.title, set()
     for block in report.blocks:
         if isinstance(block, Heading):
@@ -114,13 +113,13 @@ def _block_context(block: ReportBlock, report: Report, rank: int, heading: str) 
 def _data_uri(report: Report, name: str) -> str:
     from stableft.report.figures.style import figure_to_bytes
 
-    if name not in report.vectors:
-        report.vectors[name] = figure_to_bytes(report.figures[name](), "svg")
-    return f"data:image/svg+xml;base64,{base64.b64encode(report.vectors[name]).decode()}"
+    if name not in report.svg_cache:
+        report.svg_cache[name] = figure_to_bytes(report.figures[name](), "svg")
+    return f"data:image/svg+xml;base64,{base64.b64encode(report.svg_cache[name]).decode()}"
 
 
 def _table_context(grid: ReportTable, heading: str) -> dict[str, Any]:
-    """Returns a grid's places; one without a caption has the heading above as its caption, for those who only hear."""
+    """Return a grid's places; one without a caption has the heading above as its caption, for those who only hear."""
     return {
         "caption": grid.caption or heading,
         "quiet": not grid.caption,
@@ -132,28 +131,17 @@ def _table_context(grid: ReportTable, heading: str) -> dict[str, Any]:
 
 
 def _row_context(row: ReportRow) -> dict[str, Any]:
-    name, *places = (place if isinstance(place, ReportCell) else ReportCell(place) for place in row)
-    part = name.text.startswith(SUBROW_PREFIX)
+    name, *places = (cell if isinstance(cell, Value) else Value(cell) for cell in row)
     return {
-        "name": ReportCell(name.text.removeprefix(SUBROW_PREFIX), name.bold, name.mark),
-        "part": part,
-        "places": [(place, len(place.text) > LONG_CELL) for place in places],
+        "name": name,
+        "part": name.under,
+        "places": [(value, len(value.text) > LONG_CELL) for value in places],
     }
 
 
-def _provenance_context(found: Provenance) -> dict[str, Any]:
+def _provenance_context(provenance: Provenance) -> dict[str, Any]:
     return {
-        "runs": [
-            {
-                "arm": arm,
-                "task": task,
-                "origin": origin,
-                "own": origin == _OWN_ORIGIN,
-                "finished": finished,
-                "planned": planned,
-            }
-            for arm, task, origin, finished, planned in found.runs
-        ],
-        "environments": found.environments,
-        "run_ids": found.run_ids,
+        "runs": [count._asdict() | {"own": count.origin == OWN_ORIGIN} for count in provenance.runs],
+        "environments": provenance.environments,
+        "run_ids": provenance.run_ids,
     }

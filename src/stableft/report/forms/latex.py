@@ -3,15 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from stableft.report.forms.document import (
-    SUBROW_PREFIX,
-    Report,
-    ReportCell,
-    ReportRow,
-    ReportTable,
-    make_label,
-    split_code_spans,
-)
+from stableft.report.forms.document import Report, ReportRow, ReportTable, Value, make_label, split_code_spans
 
 LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -46,46 +38,46 @@ LATEX_MARKS = {"*": r"\star", "†": r"\dagger", "‡": r"\ddagger"}
 
 
 def report_to_latex(report: Report) -> str:
-    """Returns a table environment for each of the report's tables, or a comment where it has none."""
+    """Return a table environment for each of the report's tables, or a comment where it has none."""
     if not report.tables:
         return f"% {' '.join(report.title.splitlines())}: there is no table of it.\n"
-    return "\n".join(_table_environment(grid, grid.caption or report.title) for grid in report.tables)
+    return "\n".join(_table_environment(table, table.caption or report.title) for table in report.tables)
 
 
 def escape_latex(text: str) -> str:
-    """Returns the text with every character that LaTeX would act on, or does not know, made printable."""
+    """Return the text with every character that LaTeX would act on, or does not know, made printable."""
     return re.sub("-(?=-)", "-{}", "".join(LATEX_ESCAPES.get(character, character) for character in text))
 
 
 def latex_prose(text: str) -> str:
-    """Returns the escaped text, what stands between backticks as typed letters."""
+    """Return the escaped text, what stands between backticks as typed letters."""
     return "".join(
         rf"\texttt{{{escape_latex(part)}}}" if code else escape_latex(part) for part, code in split_code_spans(text)
     )
 
 
-def _table_environment(grid: ReportTable, caption: str) -> str:
+def _table_environment(table: ReportTable, caption: str) -> str:
     lines = [
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{latex_prose(caption)}}}",
-        rf"\label{{tab:{make_label(grid.name)}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(grid.header) - 1)}}}",
+        rf"\label{{tab:{make_label(table.name)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
         r"\toprule",
-        *_group_headings(grid.groups),
-        _table_line(grid.header),
+        *_group_headings(table.groups),
+        _table_line(table.header),
         r"\midrule",
-        *(_table_line(row) for row in grid.rows),
+        *(_table_line(row) for row in table.rows),
         r"\bottomrule",
         r"\end{tabular}",
-        *(rf"\par\smallskip\footnotesize {latex_prose(note)}" for note in grid.notes),
+        *(rf"\par\smallskip\footnotesize {latex_prose(note)}" for note in table.notes),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
 
 
 def _group_headings(groups: Iterable[tuple[str, int]]) -> Iterator[str]:
-    """Yields the headings over groups of columns and the rules below them; a group without a name has neither."""
+    """Yield the headings over groups of columns and the rules below them; a group without a name has neither."""
     texts, rules, first = [], [], 2
     for name, n in groups:
         texts.append(rf"\multicolumn{{{n}}}{{c}}{{{escape_latex(name)}}}")
@@ -98,18 +90,17 @@ def _group_headings(groups: Iterable[tuple[str, int]]) -> Iterator[str]:
 
 def _table_line(row: ReportRow) -> str:
     name, *rest = map(_format_cell, row)
-    if name.startswith(SUBROW_PREFIX):
-        name = rf"\quad {name.removeprefix(SUBROW_PREFIX)}"
+    if isinstance(row[0], Value) and row[0].under:
+        name = rf"\quad {name}"
     if name.startswith("["):  # which the end of the line before would take as its argument
         name = f"{{}}{name}"
     return rf"{' & '.join([name, *rest])} \\"
 
 
-def _format_cell(place: str | ReportCell) -> str:
-    if isinstance(place, str):
-        return escape_latex(place)
-    text = rf"\textbf{{{escape_latex(place.text)}}}" if place.bold else escape_latex(place.text)
-    return text + _superscript(place.mark)
+def _format_cell(cell: str | Value) -> str:
+    value = cell if isinstance(cell, Value) else Value(cell)
+    text = escape_latex(value.text)
+    return (rf"\textbf{{{text}}}" if value.bold else text) + _superscript(value.mark)
 
 
 def _superscript(mark: str) -> str:

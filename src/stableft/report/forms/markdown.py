@@ -11,15 +11,15 @@ from stableft.report.forms.document import (
     Picture,
     Report,
     ReportBlock,
-    ReportCell,
     ReportTable,
+    Value,
 )
 
 LINE_WIDTH = 110  # of prose; a block of numbers is as wide as it is
 
 
 def report_to_markdown(report: Report, pictures: bool = False) -> str:
-    """Returns the report's blocks; its figures, with `pictures`, as links to the .png files beside it."""
+    """Return the report's blocks; with `pictures`, its figures as links to the .png files beside it."""
     parts = [f"# {_table_line(report.title)}", *(_format_block(block, pictures) for block in report.blocks)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -38,20 +38,20 @@ def _format_block(block: ReportBlock, pictures: bool) -> str:
             return _format_table(block)
 
 
-def _format_table(grid: ReportTable) -> str:
-    rows = [[_cell_text(place) for place in row] for row in (grid.header, *grid.rows)]
-    parts = ["\n".join(_align_columns(rows)), _wrap(grid.caption), _format_bullets(grid.notes)]
+def _format_table(table: ReportTable) -> str:
+    rows = [[_cell_text(cell) for cell in row] for row in (table.header, *table.rows)]
+    parts = ["\n".join(_align_columns(rows)), _wrap(table.caption), _format_bullets(table.notes)]
     return "\n\n".join(part for part in parts if part)
 
 
-def _cell_text(place: str | ReportCell) -> str:
-    entry = place if isinstance(place, ReportCell) else ReportCell(place)
-    text = _table_line(entry.text).replace("|", "\\|")
-    return (f"**{text}**" if entry.bold and text else text) + entry.mark
+def _cell_text(cell: str | Value) -> str:
+    value = cell if isinstance(cell, Value) else Value(cell)
+    text = ("- " if value.under else "") + _table_line(value.text).replace("|", "\\|")
+    return (f"**{text}**" if value.bold and text else text) + value.mark
 
 
 def _table_line(text: str) -> str:
-    """Returns the text without the line breaks that a figure's title may have."""
+    """Return the text on one line: a figure's title may have line breaks."""
     return " ".join(text.splitlines())
 
 

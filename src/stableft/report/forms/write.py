@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +12,9 @@ from typing import Any, Literal
 from stableft.errors import UserError, did_you_mean
 from stableft.records.run_record import atomic_write
 from stableft.report.figures.from_probes import PROBE_FIGURE_ALTS
-from stableft.report.forms.document import Report
+from stableft.report.forms.document import DataTable, Report, Row, provenance_to_json
 from stableft.report.forms.latex import report_to_latex
 from stableft.report.forms.markdown import report_to_markdown
-from stableft.report.stability_report import build_stability_report
-from stableft.report.stability_table import StabilityTable
 
 Format = Literal["md", "csv", "latex", "json", "html"]
 
@@ -40,7 +38,7 @@ class ReportTarget:
 
 
 def resolve_target(out: str | None, form: Format | None, figure: str | None) -> ReportTarget:
-    """Returns what `--out`, `--format` and `--figure` ask for together.
+    """Return what `--out`, `--format` and `--figure` ask for together.
 
     Raises:
         UserError: they contradict each other, or nothing can be written there.
@@ -73,7 +71,7 @@ def resolve_target(out: str | None, form: Format | None, figure: str | None) -> 
 
 
 def write_report(report: Report, output: ReportTarget) -> str:
-    """Writes the report where it goes, and returns what is to be printed, which may be nothing.
+    """Write the report where it goes, and returns what is to be printed, which may be nothing.
 
     Raises:
         UserError: there is nothing to draw, or no figure of the name asked for.
@@ -90,14 +88,14 @@ def write_report(report: Report, output: ReportTarget) -> str:
 
 
 def write_report_folder(report: Report, folder: Path) -> list[str]:
-    """Writes every form and figure to a folder, made if missing; returns their paths, and why a figure is missing."""
+    """Write every form and figure to a folder, made if missing; return their paths, and why a figure is missing."""
     from stableft.report.figures.style import figure_to_bytes
 
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     for name, draw in report.figures.items():
         figure = draw()  # once for both forms
-        report.vectors[name] = figure_to_bytes(figure, "svg")
+        report.svg_cache[name] = figure_to_bytes(figure, "svg")
         atomic_write(folder / f"{name}.png", figure_to_bytes(figure, "png"))
         pictures.append(str(folder / f"{name}.png"))
     for ending, form in FORMAT_OF_SUFFIX.items():
@@ -107,9 +105,9 @@ def write_report_folder(report: Report, folder: Path) -> list[str]:
 
 
 def save_sweep_report(report: Report, folder: Path) -> str | None:
-    """Writes the report of a sweep to its folder; returns a line that names the figures, or says what went wrong.
+    """Write the report of a sweep to its folder; return a line that names the figures, or says what went wrong.
 
-    Returns None, and writes nothing, where no run has finished. What cannot be written costs no result: the report
+    Return None and write nothing, where no run has finished. What cannot be written costs no result: the report
     has been printed, and the records are there.
     """
     if not any(finished for *_, finished, _ in report.provenance.runs):
@@ -145,63 +143,97 @@ def _figure_bytes(report: Report, name: str, ending: str) -> bytes:
     return figure_to_bytes(report.figures[name](), ending.removeprefix("."))
 
 
-def report_to_csv(report: Report) -> str:
-    """Returns the rows below a line with every key that any of them has; what is missing is empty, NaN is NaN.
+SIGNIFICANT_DIGITS = 9  # a p-value that is the end of a search, or a bootstrap interval, varies beyond by processor
 
-    A report without rows is an empty text.
+
+def report_to_csv(report: Report) -> str:
+    """Return the data tables' rows below a line with every column; what is missing is empty, NaN is NaN.
+
+    A report without data is an empty text. Numbers with a unit are multiplied by 100.
     """
-    keys = list(dict.fromkeys(key for row in report.rows for key in row))
-    if not keys:
+    tables = [table for table in report.data.values() if table.only != "json"]
+    lines = [dict(_csv_line(table, row)) for table in tables for row in table.rows]
+    headings = list(dict.fromkeys(heading for line in lines for heading in line))
+    if not headings:
         return ""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(keys)
-    writer.writerows([_to_csv_value(row.get(key)) for key in keys] for row in report.rows)
+    writer = csv.DictWriter(out, headings, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
     return out.getvalue()
 
 
+def _csv_line(table: DataTable, row: Row) -> Iterator[tuple[str, Any]]:
+    if row.kind:
+        yield "kind", row.kind
+    for column in table.columns:
+        data, unit = row[column.key].data, f" [{column.unit}]" if column.unit else ""
+        ends = zip(("_low", "_high"), data or (None, None), strict=True) if column.interval else [("", data)]
+        for end, number in ends:
+            scaled = 100 * number if column.unit and number is not None else number
+            yield f"{column.key}{end}{unit}", _to_csv_value(scaled)
+
+
+def _to_csv_value(data: Any) -> Any:
+    if isinstance(data, list | tuple):
+        return "; ".join(str(_to_csv_value(item)) for item in data)
+    if isinstance(data, Mapping):
+        return "; ".join(f"{key}: {_to_csv_value(item)}" for key, item in data.items())
+    if isinstance(data, float):
+        return "NaN" if math.isnan(data) else repr(round_float(data))
+    if data is None or isinstance(data, str | int):
+        return data
+    raise ValueError(f"{data!r} cannot be written to a CSV file")
+
+
 def report_to_json(report: Report) -> str:
-    """Returns the values; a number is Python's own and finite, for JSON has no word for the others.
+    """Return facts, data tables and provenance; a number that JSON cannot write, such as NaN, is null.
 
     Raises:
-        ValueError: a value is something else.
+        ValueError: a value is not JSON.
     """
-    return json.dumps(_to_json_value(report.values, "values"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    values: dict[str, Any] = {"report": report.id, "title": report.title}
+    for name, table in report.data.items():
+        if table.only != "csv":
+            values[name] = [_json_row(table, row) for row in table.rows]
+    values |= report.facts
+    values |= provenance_to_json(report.provenance) if report.provenance.runs else {}
+    return json.dumps(_to_json_value(values, report.id), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _to_csv_value(value: Any) -> Any:
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        return "NaN" if math.isnan(value) else repr(float(value))
-    raise ValueError(f"{value!r} is no value of a CSV file")
+def _json_row(table: DataTable, row: Row) -> dict[str, Any]:
+    keys = dict.fromkeys([*(column.key for column in table.columns if column.key in row.values), *row.values])
+    return ({"kind": row.kind} if row.kind else {}) | {key: row[key].data for key in keys}
 
 
 def _to_json_value(value: Any, place: str) -> Any:
     if isinstance(value, Mapping):
-        return {_to_json_key(key, place): _to_json_value(item, f"{place}.{key}") for key, item in value.items()}
+        return {_check_json_key(key, place): _to_json_value(item, f"{place}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_to_json_value(item, f"{place}[{i}]") for i, item in enumerate(value)]
-    if value is not None and type(value) not in (str, bool, int, float):
-        raise ValueError(f"{place} is {value!r}, which is no JSON value")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{place} is {value}, which JSON has no word for")
-    return value
+    if isinstance(value, float):
+        return round_float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    raise ValueError(f"{place} is {value!r}, which is not JSON")
 
 
-def _to_json_key(key: Any, place: str) -> str:
-    if type(key) is not str:
-        raise ValueError(f"{place} has the key {key!r}, which is no text")
+def _check_json_key(key: Any, place: str) -> str:
+    if type(key) is not str:  # json.dumps would write 1 and "1" alike
+        raise ValueError(f"{place} has the key {key!r}, which is not text")
     return key
 
 
-def render_report(report: Report | StabilityTable, form: Format = "md") -> str:
-    """Returns the report as text that ends with a newline; a table of stability as the report of it, without figures.
+def round_float(number: float) -> float:
+    """Return a number with the digits that are alike on every processor."""
+    return float(f"{number:.{SIGNIFICANT_DIGITS}g}")
+
+
+def render_report(report: Report, form: Format = "md") -> str:
+    """Return the report as text that ends with a newline.
 
     The Markdown is the terminal's, without figures; the HTML is one file with all of them.
     """
-    if isinstance(report, StabilityTable):
-        report = build_stability_report(report)
     match form:
         case "md":
             return report_to_markdown(report)

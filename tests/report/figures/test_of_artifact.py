@@ -4,17 +4,15 @@ import math
 
 import matplotlib
 import pytest
-from support.figures import AXIS, assert_readable, draw_score_boxes, draw_training_losses, legend, lines, points, shown
+from support.figures import AXIS, assert_readable, legend, lines, points, shown
+from support.reports import runs_of_records
 from support.table_records import make_record
 
-from stableft.records.frame import build_frame
 from stableft.records.run_record import EvalPoint
-from stableft.report.artifact import make_sweep_artifact
 from stableft.report.figures.draw import draw_panels
-from stableft.report.figures.of_sweep import MAX_ARMS_DRAWN, build_loss_panels, build_score_panels
+from stableft.report.figures.of_artifact import MAX_ARMS_WITH_CURVES, build_panels, sweep_figure_parts, sweep_figures
 from stableft.report.figures.panels import ReferenceLine
 from stableft.report.figures.style import BLUE, VERMILLION
-from stableft.report.stability_table import build_table_from_frame
 
 NAN = math.nan
 NOTHING = 0.69  # the label entropy of `make_record`
@@ -50,25 +48,26 @@ def mosbach(**config):
     return with_losses(make_runs("mosbach", [0.8, 0.7], **config), [0.5, 0.05, 0.01], [0.7, 0.05, 0.03])
 
 
-def made_of(*arms):
-    """The table, frame and loss curves of these records."""
-    records = [record for arm in arms for record in arm]
-    rows = build_frame(records)
-    finished = [record for record in records if record.status == "finished"]
-    curves = {
-        (record.run_id, None): [(p.step, p.train_loss) for p in record.evals if p.train_loss is not None]
-        for record in finished
-    }
-    return build_table_from_frame(rows, make_sweep_artifact("mine", "mine.yaml"), {}), rows, curves
+def figure_of(name, *arms):
+    """The figure of that name of a sweep with these records; None where it cannot be drawn."""
+    runs = runs_of_records([record for arm in arms for record in arm])
+    figures, why_not = sweep_figures([runs.cell(*place) for place in runs.by_place], runs)
+    assert (name in figures) != (name in why_not)
+    return figures[name]() if name in figures else None
+
+
+def panels_of(name, *arms):
+    runs = runs_of_records([record for arm in arms for record in arm])
+    parts = sweep_figure_parts([runs.cell(*place) for place in runs.by_place], runs)[name]
+    return [panel for part in parts for panel, _ in build_panels(part, runs)]
 
 
 def scores(*arms):
-    table, rows, _ = made_of(*arms)
-    return draw_score_boxes(table, rows)
+    return figure_of("scores", *arms)
 
 
 def losses(*arms):
-    return draw_training_losses(*made_of(*arms))
+    return figure_of("training-loss", *arms)
 
 
 def runs_in(axes, color):
@@ -118,8 +117,7 @@ def test_arms_with_different_baselines_have_a_line_each():
 
 
 def test_a_panel_for_each_task():
-    table, rows, _ = made_of(devlin(), mosbach(), devlin(task="cola"))
-    first, second = build_score_panels(table, rows)
+    first, second = panels_of("scores", devlin(), mosbach(), devlin(task="cola"))
     assert [(panel.title, [box.label for box in panel.boxes]) for panel in (first, second)] == [
         ("RTE", ["devlin", "mosbach"]),
         ("CoLA", ["devlin"]),
@@ -129,8 +127,7 @@ def test_a_panel_for_each_task():
 
 
 def test_the_baseline_of_a_task_of_numbers_is_the_same_answer():
-    table, rows, _ = made_of(devlin(task="stsb"))
-    (panel,) = build_score_panels(table, rows)
+    (panel,) = panels_of("scores", devlin(task="stsb"))
     assert panel.baseline_label == "baseline: always the same answer"
     assert panel.baseline_label in legend(draw_panels([panel]))
 
@@ -173,7 +170,7 @@ def test_curves_of_every_run_and_their_means():
     assert runs_in(second, VERMILLION) == []
     ((steps, mean),) = lines(second, "mean, successful")
     assert (steps, mean) == ([10, 20, 30], pytest.approx([0.6, 0.05, 0.02]))
-    entropy = "nothing learnt: entropy of the training labels (0.69 nats)"
+    entropy = "nothing learnt: label entropy, 0.69 nats"
     assert lines(first, entropy) == lines(second, entropy) == [([0, 1], [NOTHING, NOTHING])]
 
 
@@ -200,7 +197,7 @@ def test_the_axes_of_the_curves():
     assert legend(figure) == [
         "failed runs (bold: their mean)",
         "successful runs (bold: their mean)",
-        "nothing learnt: entropy of the training labels (0.69 nats)",
+        "nothing learnt: label entropy, 0.69 nats",
     ]
     assert_readable(figure)
 
@@ -217,27 +214,29 @@ def test_the_mean_is_of_steps_that_half_of_the_runs_have():
     runs = with_losses(make_runs("devlin", [0.7, 0.7, 0.7]), [0.6, 0.5, 0.4], [0.6], [0.6, NAN])
     (axes,) = shown(losses(runs))
     ((steps, mean),) = lines(axes, "mean, successful")
-    assert (steps, mean) == ([10], pytest.approx([0.6]))
+    assert (steps, mean) == ([10, 20], pytest.approx([0.6, NAN], nan_ok=True))  # the line ends where a run diverged
 
 
 def test_beyond_six_arms_those_with_most_failed_runs_are_shown():
     arms = [
         with_losses(make_runs(f"arm{i}", [0.4] * i + [0.7] * (8 - i)), *[[0.6, 0.5]] * 8)
-        for i in range(MAX_ARMS_DRAWN + 2)
+        for i in range(MAX_ARMS_WITH_CURVES + 2)
     ]
     figure = losses(*arms)
     assert [axes.get_title().split("\n")[0] for axes in shown(figure)] == [f"arm{i}" for i in range(2, 8)]
-    assert figure.get_supxlabel() == "optimizer step (6 of 8 arms: those with most failed runs)"
+    assert figure.get_supxlabel() == "optimizer step\n2 arms with fewer failed runs are not drawn."
     assert_readable(figure)
 
 
 def test_several_tasks_are_named_and_so_are_their_entropies():
-    table, rows, curves = made_of(devlin(), mosbach(task="cola"))
-    rows.loc[rows["task"] == "cola", "label_entropy"] = 0.6
-    panels = build_loss_panels(table, rows, curves)
+    other = [
+        run.model_copy(update={"data": run.data.model_copy(update={"label_entropy": 0.6})})
+        for run in mosbach(task="cola")
+    ]
+    panels = panels_of("training-loss", devlin(), other)
     assert [panel.title for panel in panels] == ["RTE, devlin\n2/3 failed", "CoLA, mosbach\n0/2 failed"]
     assert [panel.horizontal for panel in panels] == [
-        (ReferenceLine("nothing learnt: entropy of the training labels", value),) for value in (0.69, 0.6)
+        (ReferenceLine(f"nothing learnt: label entropy, {value:.2f} nats", value),) for value in (0.69, 0.6)
     ]
 
 

@@ -1,0 +1,209 @@
+"""The figures of an artefact: the panels of each part, and the parts that a sweep's figures are made of."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stableft.catalog.tasks import task_title
+from stableft.records.probe_record import SurfaceRecord
+from stableft.report.artifact import (
+    BiasRatio,
+    Boxes,
+    Curves,
+    Drifts,
+    FigurePart,
+    Gradients,
+    Lengths,
+    Perplexities,
+    RunGroup,
+    Scatter,
+    SeedMap,
+    Surfaces,
+    Trials,
+    VerdictCurves,
+)
+from stableft.report.figures import from_probes, from_runs
+from stableft.report.figures.draw import draw_panels
+from stableft.report.figures.from_probes import PROBE_FIGURE_ALTS, count_probe_records, finished_runs
+from stableft.report.figures.panels import CurvePanel, Panel
+from stableft.report.numbers_in_words import failed_value
+from stableft.report.runs import ArmCell, ArtifactRuns, curve_of_run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+MAX_PANELS = 24  # of a figure of drift or surfaces
+MAX_TASKS = {"gradient-norms": 6, "gradient-norms-matrices": 2}  # of one figure
+MAX_ARMS_WITH_CURVES = 6
+PanelWithNotes = tuple[Panel, list[str]]
+
+
+def build_panels(part: FigurePart, runs: ArtifactRuns) -> Sequence[PanelWithNotes]:
+    """Return the panels of a part, and what a reader must know of each."""
+    match part:
+        case Boxes():
+            return [from_runs.build_box_panel(part, runs)]
+        case Curves():
+            return [from_runs.build_curve_panel(part, runs)]
+        case VerdictCurves():
+            return [from_runs.build_verdict_panel(part, runs)]
+        case Lengths():
+            return [from_runs.build_lengths_panel(part, runs)]
+        case Trials():
+            return [from_runs.build_trials_panel(part, runs)]
+        case Scatter():
+            return [from_runs.build_scatter_panel(part, runs)]
+        case SeedMap():
+            return [from_runs.build_seed_map_panel(part, runs)]
+        case BiasRatio():
+            return [from_runs.build_bias_ratio_panel(part, runs)]
+        case Gradients():
+            return from_probes.build_gradient_panels(part, runs)
+        case Drifts():
+            return from_probes.build_drift_panels(part, runs)
+        case Perplexities():
+            return from_probes.build_perplexity_panels(part, runs)
+        case Surfaces():
+            return from_probes.build_surface_panels(part, runs)
+
+
+def sweep_figures(
+    cells: Sequence[ArmCell], runs: ArtifactRuns
+) -> "tuple[dict[str, Callable[[], Figure]], dict[str, str]]":
+    """Return the figures of a sweep by name, made when they are drawn, and for those that cannot be drawn the reason.
+
+    Three are of every sweep, the others of sweeps whose runs were probed.
+    """
+    parts = sweep_figure_parts(cells, runs)
+    missing = {"scores": "no run has a score yet", "training-loss": "no record has evaluations with a training loss"}
+    drawn = {name: _drawer(name, some, runs) for name, some in parts.items() if some}
+    return drawn, {name: why for name, why in missing.items() if name not in drawn}
+
+
+def sweep_figure_parts(cells: Sequence[ArmCell], runs: ArtifactRuns) -> dict[str, list[FigurePart]]:
+    """Return what each figure of a sweep shows; an empty list where there is nothing to draw."""
+    return dict(_run_parts(cells, runs)) | dict(_probe_parts(cells, runs) if runs.probes.left else ())
+
+
+def _run_parts(cells: Sequence[ArmCell], runs: ArtifactRuns) -> Iterator[tuple[str, list[FigurePart]]]:
+    by_task = _groups_by_task(cells)
+    scored = any(cell.summary.n_finite for cell in cells)
+    yield "scores", [Boxes(task_title(task), groups) for task, groups in by_task.items()] if scored else []
+    with_loss = [cell for cell in cells if _has_losses(cell, runs)]
+    most_failed = sorted(with_loss, key=lambda cell: -cell.failed)[:MAX_ARMS_WITH_CURVES]
+    titles = {
+        RunGroup(cell.row, cell.row, cell.column): _arm_title(cell, len(by_task) > 1)
+        for cell in with_loss
+        if cell in most_failed
+    }
+    yield "training-loss", [VerdictCurves(title, group, "train_loss", "runs") for group, title in titles.items()]
+    yield (
+        "training-curves",
+        [VerdictCurves(title, group, of, "std") for group, title in titles.items() for of in ("train_loss", "val")],
+    )
+
+
+def _groups_by_task(cells: Sequence[ArmCell]) -> dict[str, tuple[RunGroup, ...]]:
+    tasks = dict.fromkeys(cell.column for cell in cells)
+    return {task: tuple(RunGroup(c.row, c.row, task) for c in cells if c.column == task) for task in tasks}
+
+
+def _has_losses(cell: ArmCell, runs: ArtifactRuns) -> bool:
+    rows = runs.by_place[cell.row, cell.column]
+    return any(loss is not None for run in rows for _, loss, _ in curve_of_run(runs, run))
+
+
+def _arm_title(cell: ArmCell, with_task: bool) -> str:
+    return f"{f'{task_title(cell.column)}, ' if with_task else ''}{cell.row}\n{failed_value(cell).text} failed"
+
+
+def _probe_parts(cells: Sequence[ArmCell], runs: ArtifactRuns) -> Iterator[tuple[str, list[FigurePart]]]:
+    """Yield what each figure of probes shows of every task, as far as there are records of it."""
+    by_task = _groups_by_task(cells)
+    parts: dict[str, list[FigurePart]] = {name: [] for name in PROBE_FIGURE_ALTS}
+    for task, groups in by_task.items():
+        title = task_title(task) if len(by_task) > 1 else ""
+        parts["gradient-norms"].append(Gradients(title, groups, groups, "layers"))
+        parts["gradient-norms-matrices"].append(Gradients(title, groups, groups, "matrices"))
+        # A sweep may record the drift of some arms alone.
+        drifting = tuple(group for group in groups if count_probe_records(runs, [Drifts("", (group,))]))
+        parts["drift"].append(Drifts(title, drifting))
+        for verdict in ("failed", "successful"):
+            name = f"{title}, {verdict} runs" if title else f"{verdict} runs"
+            parts["perplexity"].append(Perplexities(name, groups, verdict))
+        parts["loss-surface"].append(Surfaces(title, groups, groups, "loss", first=False))
+        if _has_gradient_norms(groups, runs):
+            parts["gradient-norm-surface"].append(Surfaces(title, groups, groups, "grad_norm", first=False))
+    for name, some in parts.items():
+        yield name, [part for part in some if count_probe_records(runs, [part])]
+
+
+def _has_gradient_norms(groups: Sequence[RunGroup], runs: ArtifactRuns) -> bool:
+    ids = {run.run_id for run in finished_runs(runs, groups)}
+    return any(record.grad_norms is not None for record in runs.probes.of(SurfaceRecord, ids))
+
+
+def _drawer(name: str, parts: Sequence[FigurePart], runs: ArtifactRuns) -> "Callable[[], Figure]":
+    def draw() -> "Figure":
+        panels, notes = _limited_panels(name, parts, runs)
+        # Loss and score of an arm stand side by side.
+        per_row = (2 if len(panels) <= 6 else 4) if name == "training-curves" else None
+        notes = dict.fromkeys([*(note for _, notes in panels for note in notes), *notes])
+        return draw_panels([panel for panel, _ in panels], " ".join(notes), per_row)
+
+    return draw
+
+
+def _limited_panels(
+    name: str, parts: Sequence[FigurePart], runs: ArtifactRuns
+) -> tuple[Sequence[PanelWithNotes], list[str]]:
+    """Return the panels of a figure, not more than can be read, and what is left out."""
+    shown, notes = parts[: MAX_TASKS.get(name, len(parts))], []
+    if len(shown) < len(parts):
+        notes.append(f"{len(shown)} of {len(parts)} tasks are drawn.")
+    by_part = [build_panels(part, runs) for part in shown]
+    if name == "drift" and sum(map(len, by_part)) > MAX_PANELS and len(by_part) > 1:
+        by_part = [[panels[i] for i in _quarter_indices(len(panels))] for panels in by_part]
+        notes.append("Of each task four blocks are drawn; a sweep of one task has every block.")
+    panels = [panel for panels in by_part for panel in panels]
+    if not name.startswith("gradient-norms"):  # in which a missing side of a pair says why
+        panels = [pair for pair in panels if not pair[0].missing] or panels
+    if name.endswith("surface") and len(panels) > MAX_PANELS:
+        notes.append(f"{MAX_PANELS} of {len(panels)} surfaces are drawn.")
+        panels = panels[:MAX_PANELS]
+    if name == "training-loss":
+        panels = _share_top(panels)
+    if name.startswith("training-") and (left_out := _count_left_out(parts, runs)):
+        notes.append(f"{left_out} arms with fewer failed runs are not drawn.")
+    return panels, notes
+
+
+def _share_top(panels: Sequence[PanelWithNotes]) -> list[PanelWithNotes]:
+    tops = [panel.top for panel, _ in panels if isinstance(panel, CurvePanel) and panel.top is not None]
+    return [
+        (replace(panel, top=max(tops)) if isinstance(panel, CurvePanel) and tops else panel, notes)
+        for panel, notes in panels
+    ]
+
+
+def _count_left_out(parts: Sequence[FigurePart], runs: ArtifactRuns) -> int:
+    shown = {part.group for part in parts if isinstance(part, VerdictCurves)}
+    drawable = [place for place in runs.by_place if _has_losses(runs.cell(*place), runs)]
+    return len(drawable) - len(shown)
+
+
+def _quarter_indices(count: int) -> list[int]:
+    """Return four places as those of Z Fig. 7: the blocks at a quarter, half, three quarters and the top."""
+    return sorted({int(place) for place in np.ceil(np.arange(1, 5) * count / 4) - 1})
+
+
+SWEEP_FIGURE_ALTS: Mapping[str, str] = {
+    "scores": "The score of every run and a box for each arm",
+    "training-loss": "The training loss of every run over its optimizer steps, failed runs apart",
+    "training-curves": "Training loss and validation score over the optimizer steps, mean and standard deviation, "
+    "failed runs apart",
+    **PROBE_FIGURE_ALTS,
+}
