@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.processes import SITE, finish, kill, start_stableft, wait_for
+from support.processes import SITECUSTOMIZE, kill_group, start_stableft, wait_for_success, wait_while_running
 
 from stableft.config.planned_run import Execution, LocalPaths
 from stableft.config.sweep_file import Sweep, load_sweep
@@ -51,7 +51,7 @@ def expanded(workplace, tiny_model_folder) -> Sweep:
 def site(tmp_path) -> Path:
     folder = tmp_path / "site"
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text(SITE)
+    (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
     return folder
 
 
@@ -119,16 +119,16 @@ def test_toy_rte_after_toy_mrpc(expanded, stableft, workplace):
 def test_killed_in_the_parent_and_in_a_child(expanded, site, workplace):
     (parent,) = expanded.parents
     arguments = ("sweep", "s.yaml", "--arms", "after-mrpc", *OPTIONS, "--results")
-    finish(start_stableft(site, workplace, *arguments, "whole"))
+    wait_for_success(start_stableft(site, workplace, *arguments, "whole"))
     after = expanded.runs[3:]
     expected = {run.run_id: bits(Path("whole"), run.run_id) for run in (parent, *after)}
     for run in (parent, after[0]):
         checkpoint = run_folder(Path("killed"), run.run_id) / CHECKPOINT_FILE
         process = start_stableft(site, workplace, *arguments, "killed")
-        assert wait_for(process, checkpoint.exists)
-        kill(process)
+        assert wait_while_running(process, checkpoint.exists)
+        kill_group(process)
         assert not (checkpoint.parent / RECORD_FILE).exists()
-    finish(start_stableft(site, workplace, *arguments, "killed"))
+    wait_for_success(start_stableft(site, workplace, *arguments, "killed"))
     assert {run_id: bits(Path("killed"), run_id) for run_id in expected} == expected
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import glue_words
 from safetensors.torch import save_file
-from support.families import OTHERS
-from support.training_runs import go
+from support.families import OTHER_FAMILIES
+from support.training_runs import train_run
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForMaskedLM, BertConfig, BertModel
@@ -47,7 +47,7 @@ WIKITEXT = (
     " \n = Al <unk> = \n \n Al lives in rome , by the <unk> sea . \n Ben left . \n \n = = Life = = \n \n In rome . \n"
 )
 ANOTHER = " \n = Dora = \n \n Dora has left lima . \n"
-STRUCTURES = {"distilbert": OTHERS["distilbert"], "deberta-v2": {"blocks": ("deberta.encoder.layer",)}}
+STRUCTURES = {"distilbert": OTHER_FAMILIES["distilbert"], "deberta-v2": {"blocks": ("deberta.encoder.layer",)}}
 FAMILIES = ("bert", "roberta", *STRUCTURES)
 
 
@@ -233,7 +233,7 @@ def trained(toy_run, toy_sources, tmp_path_factory):
     reinit = {"pooler": True, "blocks": 1, "embeddings": None}
     runs = [toy_run(), toy_run(reinit=reinit), toy_run(**{"optimizer.lr": 2e-3})]
     for run, save in zip(runs, ("last", "last", "none"), strict=True):
-        go(run, results, toy_sources, save=save)
+        train_run(run, results, toy_sources, save=save)
     return results, [run.run_id for run in runs]
 
 

@@ -19,10 +19,10 @@ from support.artifact_records import (
     Z,
     planned,
     pool,
+    pool_runs,
     probe_pool,
     report,
     report_without_runs,
-    runs_of,
     scores,
     where,
 )
@@ -67,7 +67,7 @@ def whole_report(name: str) -> Report:
         return report(name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data_stats, "HELD_OUT_ROWS", 6)
-        return build_report(runs_of(name), GLUE)
+        return build_report(pool_runs(name), GLUE)
 
 
 def strict(made: Report) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def test_with_too_few_runs_the_command_that_makes_the_rest_is_named(name):
 @pytest.mark.parametrize("name", [name for name in ARTIFACTS if name not in NO_RUNS])
 def test_counts_and_run_ids_are_in_the_json(name):
     values = strict(report(name))
-    rows = runs_of(name).frame
+    rows = pool_runs(name).frame
     counts = rows[rows["status"] == "finished"].groupby(["arm", "task"]).size().to_dict()
     if name in ("mosbach-table1", "mosbach-table4"):
         found = {(cell["row"], cell["column"]): cell["n"] for cell in values["cells"]}
