@@ -116,6 +116,7 @@ def test_toy_rte_after_toy_mrpc(expanded, stableft, workplace):
     assert start in " ".join(out.split())
 
 
+@pytest.mark.faults
 def test_killed_in_the_parent_and_in_a_child(expanded, site, workplace):
     (parent,) = expanded.parents
     arguments = ("sweep", "s.yaml", "--arms", "after-mrpc", *OPTIONS, "--results")

@@ -67,6 +67,7 @@ def test_out_takes_model_and_record(stableft, workplace):
     assert [name for name in first if first[name] != second[name]] == ["model.safetensors"]
 
 
+@pytest.mark.faults
 def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(stableft, workplace, monkeypatch):
     path = write_pretraining_config(workplace)
     assert stableft("pretrain", path, *CPU, "--results", "whole")[0] == 0
@@ -240,6 +241,7 @@ def test_what_came_to_lie_at_out_in_the_meantime_is_not_replaced(stableft, workp
     assert stableft("pretrain", path, *CPU, "--out", "other")[0] == 0
 
 
+@pytest.mark.faults
 def test_a_copy_that_cannot_be_made_leaves_nothing_behind(stableft, workplace, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "mine")
@@ -251,6 +253,7 @@ def test_a_copy_that_cannot_be_made_leaves_nothing_behind(stableft, workplace, m
     assert {file.name for file in workplace.iterdir()} == {"tiny.yaml", "results"}
 
 
+@pytest.mark.faults
 def test_a_damaged_record_is_named(stableft, workplace):
     path = write_pretraining_config(workplace)
     assert stableft("pretrain", path, *CPU)[0] == 0

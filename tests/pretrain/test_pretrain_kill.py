@@ -20,6 +20,7 @@ from stableft.pretrain.record import pretrain_folder
 from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE
 
 pytestmark = [
+    pytest.mark.faults,
     pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="pins processes to a core"),

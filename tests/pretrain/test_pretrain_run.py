@@ -253,6 +253,7 @@ def test_a_loss_that_is_no_number_fails(plan_pretraining, tmp_path):
     assert "NaN" not in json.dumps(json.loads((folder / HISTORY_FILE).read_text().splitlines()[0]))
 
 
+@pytest.mark.faults
 def test_memory_that_runs_out_halves_the_micro_batch(plan_pretraining, tmp_path, monkeypatch):
     original, calls = masked_lm.masked_logits, []
 

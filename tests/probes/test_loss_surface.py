@@ -290,6 +290,7 @@ def test_two_processes_are_not_at_one_surface(stableft, command, runs):
     assert "another process is at surface" in err
 
 
+@pytest.mark.faults
 def test_ctrl_c_keeps_the_points(stableft, command, monkeypatch):
     assert stableft(*command, "--results", "whole")[0] == 2  # there are no such runs
     original, calls = surface_work.measure_points, []
@@ -310,6 +311,7 @@ def test_ctrl_c_keeps_the_points(stableft, command, monkeypatch):
     assert "; 7 points are done" in out.splitlines()[0]
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(120)
 def test_a_kill_changes_no_bit(stableft, command, tmp_path):
     torch.set_num_threads(1)

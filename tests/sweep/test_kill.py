@@ -19,6 +19,7 @@ from support.processes import SITECUSTOMIZE, kill_group, start_stableft, wait_fo
 from stableft.records.run_record import CHECKPOINT_FILE, HISTORY_FILE, PREDICTIONS_FILE, RECORD_FILE, read_record
 
 pytestmark = [
+    pytest.mark.faults,
     pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="pins processes to a core"),

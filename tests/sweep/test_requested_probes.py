@@ -211,6 +211,7 @@ def test_weights_are_completed_too_and_nothing_else_is_lost(tmp_path):
     assert kinds(tmp_path, run) == ["grad_norms"]
 
 
+@pytest.mark.faults
 def test_a_crash_in_training_again_costs_no_result(tmp_path):
     run = replace(finished(tmp_path, 13), probes=ASKED)
     before = read_record(tmp_path, run.run_id)
@@ -221,6 +222,7 @@ def test_a_crash_in_training_again_costs_no_result(tmp_path):
     assert "the bug" in (run_folder(tmp_path, run.run_id) / "crash.txt").read_text()
 
 
+@pytest.mark.faults
 def test_a_death_in_training_again_costs_no_result(tmp_path):
     run = replace(finished(tmp_path, 99), probes=ASKED)
     before = read_record(tmp_path, run.run_id)

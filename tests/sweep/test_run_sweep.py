@@ -184,6 +184,7 @@ def test_a_failed_parent_is_used_and_told(tmp_path):
     assert notes[-1].endswith("failed; they start from it all the same")
 
 
+@pytest.mark.faults
 def test_a_parent_that_died_goes_on_from_its_checkpoint(tmp_path):
     parent, runs = family(DIES_ONCE)
     sweep_stand_ins(tmp_path, make_sweep(runs, parents=[parent]))
@@ -228,6 +229,7 @@ def test_two_sweeps_share_a_parent(tmp_path):
     assert begun(tmp_path, sweep.runs) == {0: 4}
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_ctrl_c_in_the_parent_leaves_a_checkpoint(tmp_path):
     process = start_process(tmp_path, "family")
@@ -295,6 +297,7 @@ def test_every_setting_has_a_trial_of_its_own_and_arms_without_a_rule_none(tmp_p
     assert begun(tmp_path, [*alone, *free]) == {0: 4, 3: 1}
 
 
+@pytest.mark.faults
 def test_a_crash_in_the_trial_has_no_rank_and_one_after_it_has(tmp_path):
     runs = [*(make_run(seed) for seed in range(5)), make_run(5, "raise")]
     outcome, _ = sweep_stand_ins(tmp_path, make_sweep(runs, EarlyStoppingRule(0.3, 0.4)), retry_crashed=True)
@@ -313,6 +316,7 @@ def test_a_crash_in_the_trial_has_no_rank_and_one_after_it_has(tmp_path):
     assert begun(later, [runs[5]]) == {0: 1, 3: 1, 5: 2}  # it pauses at once, and goes on
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_killed_at_any_moment_it_ends_alike(tmp_path):
     whole = tmp_path / "whole"
@@ -340,6 +344,7 @@ def test_two_sweeps_agree(tmp_path):
     assert begun(tmp_path, sweep_of("trial").runs) == {0: 6, 3: 4}
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_ctrl_c_in_the_trial(tmp_path):
     process = start_process(tmp_path, "trial")
@@ -352,6 +357,7 @@ def test_ctrl_c_in_the_trial(tmp_path):
     assert (len(outcome.finished), set(outcome.stopped)) == (4, ids(sweep.runs, 0, 2))
 
 
+@pytest.mark.faults
 def test_a_kill_between_record_and_clean_up(tmp_path):
     runs = [make_run(seed) for seed in range(6)]
     outcome, _ = sweep_stand_ins(tmp_path, make_sweep(runs, RULE))

@@ -44,6 +44,7 @@ def test_a_run_that_several_arms_ask_for_counts_once(tmp_path):
     assert read_sweep_state(tmp_path, [first, second]).todo == (first,)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("damage", [lambda text: text[:-40], lambda text: text.replace('"steps":6', '"steps":7')])
 def test_a_damaged_record_is_set_aside_and_its_run_is_to_do(tmp_path, damage):
     run = make_run(1)
@@ -131,6 +132,7 @@ def test_a_crash_is_tried_again_only_if_it_is_the_one_that_was_meant(tmp_path):
     assert run_under_claim(run, tmp_path, None, train, nothing) == newer
 
 
+@pytest.mark.faults
 def test_a_death_is_recorded_unless_the_run_had_finished(tmp_path):
     dead, done = make_run(1), make_run(2)
     record = record_worker_death(dead, tmp_path, None, "the worker died", 2.0)

@@ -120,6 +120,7 @@ def test_a_sweep_does_every_run_once_in_workers_that_live_on(tmp_path):
     assert len(read_events(tmp_path, "begin")) == 6
 
 
+@pytest.mark.faults
 def test_crashes_are_recorded_and_the_sweep_goes_on(tmp_path):
     arms = ["raise", "exit", "short", "kill", "cuda", "short"]
     runs = [make_run(seed, arm) for seed, arm in enumerate(arms)]
@@ -143,6 +144,7 @@ def test_crashes_are_recorded_and_the_sweep_goes_on(tmp_path):
     assert len(read_events(tmp_path, "begin")) == 6
 
 
+@pytest.mark.faults
 def test_a_device_that_is_lost_does_not_crash_the_whole_queue(tmp_path):
     runs = [make_run(0, "cuda"), make_run(1, "short"), *(make_run(seed, "cuda") for seed in range(2, 6))]
     outcome, events = sweep(tmp_path, runs)
@@ -153,6 +155,7 @@ def test_a_device_that_is_lost_does_not_crash_the_whole_queue(tmp_path):
     ]
 
 
+@pytest.mark.faults
 def test_retry_crashed_goes_on_from_the_checkpoint(tmp_path):
     run = make_run(1, "once")
     assert sweep(tmp_path, [run])[0].crashed == (run.run_id,)
@@ -178,6 +181,7 @@ def test_the_users_mistake_stops_the_sweep(tmp_path):
     assert not any(is_running(pid) for _, pid in read_events(tmp_path, "begin"))
 
 
+@pytest.mark.faults
 def test_a_damaged_record_is_reported_and_its_run_done_again(tmp_path):
     run = make_run(1, "short")
     save_record(tmp_path, make_record(run))
@@ -208,6 +212,7 @@ def test_two_sweeps_on_one_folder_share_the_work(tmp_path):
     assert len({pid for _, pid in begun}) == 4
 
 
+@pytest.mark.faults
 def test_a_run_whose_process_is_killed_is_taken_over(tmp_path):
     """The other sweep, parent and workers, is killed while this one waits for its run."""
     other = start_process(tmp_path, "long", 1, 1)
@@ -228,6 +233,7 @@ def test_a_run_whose_process_is_killed_is_taken_over(tmp_path):
     assert begun[0][0] == begun[1][0]
 
 
+@pytest.mark.faults
 def test_ctrl_c_leaves_checkpoints_and_the_same_command_goes_on(tmp_path):
     process = start_process(tmp_path, "long", 3, 2)
     wait_until(lambda: len(read_events(tmp_path, "begin")) == 2)
@@ -239,6 +245,7 @@ def test_ctrl_c_leaves_checkpoints_and_the_same_command_goes_on(tmp_path):
     assert len(sweep(tmp_path, runs, jobs=2)[0].finished) == 3
 
 
+@pytest.mark.faults
 def test_a_second_ctrl_c_kills(tmp_path):
     process = start_process(tmp_path, "deaf", 1, 1)
     wait_until(lambda: read_events(tmp_path, "begin"))
@@ -250,6 +257,7 @@ def test_a_second_ctrl_c_kills(tmp_path):
     assert not is_running(read_events(tmp_path, "begin")[0][1])
 
 
+@pytest.mark.faults
 def test_a_killed_parent_leaves_no_orphans(tmp_path):
     process = start_process(tmp_path, "long", 2, 2)
     wait_until(lambda: len(read_events(tmp_path, "begin")) == 2)
@@ -261,6 +269,7 @@ def test_a_killed_parent_leaves_no_orphans(tmp_path):
             assert mine
 
 
+@pytest.mark.faults
 def test_a_worker_asked_to_go_leaves_its_run_to_another(tmp_path):
     sent = []
 

@@ -99,6 +99,7 @@ def test_what_does_not_change_a_number_may_change(stopped, toy_sources):
     assert first_step(run, results, toy_sources, checkpoint_every=3) == 6
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"PK" + b[9:], lambda b: b"{}"]
 )
@@ -114,6 +115,7 @@ def test_an_unreadable_checkpoint_is_set_aside(stopped, toy_sources, tmp_path, c
     assert f"{CHECKPOINT_FILE}.damaged-1" in message
 
 
+@pytest.mark.faults
 def test_a_checkpoint_that_is_something_else_is_set_aside(stopped, toy_sources):
     run, results = stopped
     path = run_folder(results, run.run_id) / CHECKPOINT_FILE
@@ -122,6 +124,7 @@ def test_a_checkpoint_that_is_something_else_is_set_aside(stopped, toy_sources):
     assert path.with_name(f"{CHECKPOINT_FILE}.damaged-1").exists()
 
 
+@pytest.mark.faults
 def test_a_failed_write_leaves_the_one_before(stopped, toy_sources, monkeypatch):
     run, results = stopped
     path = run_folder(results, run.run_id) / CHECKPOINT_FILE

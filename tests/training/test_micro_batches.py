@@ -44,6 +44,7 @@ def test_pieces_give_the_losses_of_the_whole(toy_run, toy_sources, tmp_path, mic
     assert whole.environment.micro_batch_halved == pieces.environment.micro_batch_halved == 0
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize(("rows", "halved"), [(4, 1), (3, 2), (1, 3)])
 def test_out_of_memory_is_as_if_begun_with_less(toy_run, toy_sources, tmp_path, limit, precision, rows, halved):
@@ -59,6 +60,7 @@ def test_out_of_memory_is_as_if_begun_with_less(toy_run, toy_sources, tmp_path, 
     assert max(sizes) <= max(rows, 8)  # evaluation has its own batches
 
 
+@pytest.mark.faults
 def test_what_the_pieces_before_had_left_is_forgotten(toy_run, toy_sources, tmp_path, monkeypatch):
     """Memory runs out at the second piece of the third update: the gradient of the first must not count twice."""
     run = toy_run(**{"schedule.batch_size": 8, "model.dropout": 0.0})
@@ -80,6 +82,7 @@ def test_what_the_pieces_before_had_left_is_forgotten(toy_run, toy_sources, tmp_
     assert norms == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.faults
 def test_a_resumed_run_remembers_what_fits(toy_run, toy_sources, tmp_path, limit):
     run = toy_run(**{"schedule.batch_size": 8})
     expected = train_run(run, tmp_path / "begun", toy_sources, micro_batch=2)
@@ -92,6 +95,7 @@ def test_a_resumed_run_remembers_what_fits(toy_run, toy_sources, tmp_path, limit
     assert record.environment.micro_batch_halved == 2
 
 
+@pytest.mark.faults
 def test_halving_begins_at_the_rows_that_did_not_fit(toy_run, toy_sources, tmp_path, limit):
     """A micro-batch above the 28 rows there are would be halved twice before anything became smaller."""
     run = toy_run(**{"schedule.batch_size": 100, "schedule.length": {"steps": 2}})
@@ -101,12 +105,14 @@ def test_halving_begins_at_the_rows_that_did_not_fit(toy_run, toy_sources, tmp_p
     assert (record.environment.micro_batch, record.environment.micro_batch_halved) == (14, 1)
 
 
+@pytest.mark.faults
 def test_a_single_row_that_does_not_fit_is_an_error(toy_run, toy_sources, tmp_path, limit):
     limit(training=0)
     with pytest.raises(torch.OutOfMemoryError):
         train_run(toy_run(), tmp_path, toy_sources)
 
 
+@pytest.mark.faults
 def test_evaluation_halves_its_own_batch(toy_run, toy_sources, tmp_path, limit):
     run = toy_run(**{"evaluation.batch_size": 100})
     whole = train_run(run, tmp_path / "whole", toy_sources)
@@ -120,6 +126,7 @@ def test_evaluation_halves_its_own_batch(toy_run, toy_sources, tmp_path, limit):
     assert record.environment.micro_batch_halved == 0
 
 
+@pytest.mark.faults
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_that_runs_out_of_memory(toy_run, toy_sources, tiny_tokenizer, tmp_path):

@@ -72,6 +72,7 @@ def test_stopping_at_every_step_changes_nothing(toy_run, toy_sources, tmp_path, 
     assert undisturbed(run, tmp_path, toy_sources) == expected
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("every", [1, 2, 5])
 def test_deaths_cost_the_steps_since_the_last_checkpoint(toy_run, toy_sources, tmp_path, every):
     run = toy_run()
