@@ -231,6 +231,15 @@ def workplace(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
+def papers_sweeps(monkeypatch) -> None:
+    """Gives commands that expand every sweep of the papers those that other tests have expanded already."""
+    from support.artifact_records import load_paper_sweep
+
+    for module in ("stableft.cli.sweep_commands", "stableft.report.all_reports"):
+        monkeypatch.setattr(f"{module}.load_sweep", lambda path, _: load_paper_sweep(path))
+
+
+@pytest.fixture
 def stableft(monkeypatch, capsys):
     """Returns a function that runs a command in this process and gives its exit code, stdout and stderr."""
     from stableft.cli.app import main

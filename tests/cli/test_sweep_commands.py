@@ -65,7 +65,7 @@ def test_every_name_has_a_line(what, names):
     assert not any(line.endswith(" ") for line in lines)
 
 
-def test_every_artifact_has_a_line_with_what_feeds_it_and_how_many_runs_are_there(tmp_path):
+def test_every_artifact_has_a_line_with_what_feeds_it_and_how_many_runs_are_there(papers_sweeps, tmp_path):
     runs = load_sweep("mosbach/table1.yaml", LocalPaths()).runs
     for run in runs[:3]:  # of devlin on RTE
         save_record(tmp_path, make_record(run))
@@ -79,7 +79,7 @@ def test_every_artifact_has_a_line_with_what_feeds_it_and_how_many_runs_are_ther
     assert "in part needs probes (0 there): " in lines["mosbach-figure2"]
 
 
-def test_imported_runs_are_counted_apart(tmp_path):
+def test_imported_runs_are_counted_apart(papers_sweeps, tmp_path):
     write_records_file(tmp_path / "theirs.jsonl", [make_imported(arm="zhang", seed=seed) for seed in range(50)])
     lines = {line.split()[0]: line for line in list_artifacts(tmp_path, [tmp_path / "theirs.jsonl"]).splitlines()}
     assert "0 of 100, 50 imported" in lines["zhang-figure3"]
@@ -156,7 +156,7 @@ def test_what_probes_left_is_exported_after_the_runs_it_is_about(tmp_path):
     assert [is_probe_line(line) for line in out.read_text().splitlines()] == [False, False, True, True]
 
 
-def test_an_artifact_of_probes_has_the_number_of_their_records(tmp_path):
+def test_an_artifact_of_probes_has_the_number_of_their_records(papers_sweeps, tmp_path):
     runs = load_sweep("zhang/drift.yaml", LocalPaths()).runs
     of_rte = [run for run in runs if run.config.data.task == "rte"]
     for run in of_rte[:3]:

@@ -312,6 +312,7 @@ def test_ctrl_c_keeps_the_points(stableft, command, monkeypatch):
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_kill_changes_no_bit(stableft, command, tmp_path):
     torch.set_num_threads(1)

@@ -13,7 +13,7 @@ import numpy as np
 
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig, Seeds
-from stableft.config.sweep_file import load_sweep
+from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.records.probe_record import ProbeRecord, wrap_probe_records
 from stableft.records.run_record import DataRecord, Environment, EvalPoint, RunRecord, Scores, StartRecord
 from stableft.report.artifact import Artifact
@@ -188,13 +188,14 @@ def _start() -> StartRecord:
 
 
 @functools.cache
-def load(path: str):
+def load_paper_sweep(path: str) -> Sweep:
+    """Expands a sweep of the papers, which takes up to a second, once a process."""
     return load_sweep(path, LocalPaths())
 
 
 @functools.cache
 def planned(name: str) -> tuple[Artifact, tuple[tuple[str, PlannedRun], ...]]:
-    return load_artifact(name, load)
+    return load_artifact(name, load_paper_sweep)
 
 
 @functools.cache

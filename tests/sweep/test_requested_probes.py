@@ -248,6 +248,7 @@ def test_trials_of_hopeless_runs_are_not_trained_again(tmp_path):
 # The real thing
 
 
+@pytest.mark.slow  # trains in worker processes twice
 def test_the_smoke_sweep_is_completed(workplace, stableft):
     arguments = ("sweep", "configs/smoke.yaml", "--seeds", "1", "--arms", "devlin", "--devices", "cpu")
     assert stableft(*arguments)[0] == 0
