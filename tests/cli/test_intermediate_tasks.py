@@ -107,10 +107,7 @@ def test_toy_rte_after_toy_mrpc(expanded, stableft, workplace):
     assert (
         f"{words}: finished" in stableft("status", "s.yaml")[1] or f"{words}: failed" in stableft("status", "s.yaml")[1]
     )
-    assert (
-        "wrote 6 records of 6 runs to out.jsonl, and of 1 that they start from"
-        in stableft("export", "s.yaml", "--out", "out.jsonl")[1]
-    )
+    assert "wrote 6 records of 6 runs to out.jsonl, and of 1" in stableft("export", "s.yaml", "--out", "out.jsonl")[1]
     out = stableft("report", "out.jsonl")[1]
     assert "(start)" not in out
     assert start in " ".join(out.split())
@@ -139,7 +136,7 @@ def test_hopeless_runs_end_and_the_others_are_as_ever(expanded, stableft):
     assert stableft(*plain, "--results", "whole")[0] == 0
     expected = {run_id: bits(Path("whole"), run_id) for run_id in runs}
     code, out, _ = stableft(*plain, "--set", RULE, "--dry-run")
-    assert "the checkpoints of 3 runs that pause for it take" in out
+    assert "checkpoints of 3 runs" in out
     code, out, _ = stableft(*plain, "--set", RULE)
     assert code == 0
     assert "plain toy-rte: 1 of 3 runs are stopped as hopeless" in out

