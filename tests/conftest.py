@@ -7,14 +7,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from support.paths import FILES
+from support.paths import GLUE
 
 from stableft.config.local_files import file_digest, model_folder_digest
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig
 
 os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # processes that tests start import `support` too
-DATA = FILES
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -25,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-VALUES = {
+RUN_VALUES = {
     "data": {
         "task": "rte",
         "own": None,
@@ -67,7 +66,7 @@ def make_config() -> Callable[..., RunConfig]:
     """Returns a maker of valid configs: `make_config(**{"optimizer.lr": 1e-5, "data.task": "cola"})`."""
 
     def make(**dotted) -> RunConfig:
-        values = {key: dict(part) if isinstance(part, dict) else part for key, part in VALUES.items()}
+        values = {key: dict(part) if isinstance(part, dict) else part for key, part in RUN_VALUES.items()}
         for key, value in dotted.items():
             section, _, name = key.partition(".")
             if name:
@@ -81,7 +80,7 @@ def make_config() -> Callable[..., RunConfig]:
 
 def glue_words() -> str:
     """Returns all that stands in the GLUE files of the tests, in lower case."""
-    return " ".join(path.read_text(encoding="utf-8") for path in sorted((DATA / "glue").rglob("*.tsv"))).lower()
+    return " ".join(path.read_text(encoding="utf-8") for path in sorted(GLUE.rglob("*.tsv"))).lower()
 
 
 @pytest.fixture(scope="session")
@@ -232,6 +231,15 @@ def workplace(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
+def papers_sweeps(monkeypatch) -> None:
+    """Gives commands that expand every sweep of the papers those that other tests have expanded already."""
+    from support.artifact_records import load_paper_sweep
+
+    for module in ("stableft.cli.sweep_commands", "stableft.report.all_reports"):
+        monkeypatch.setattr(f"{module}.load_sweep", lambda path, _: load_paper_sweep(path))
+
+
+@pytest.fixture
 def stableft(monkeypatch, capsys):
     """Returns a function that runs a command in this process and gives its exit code, stdout and stderr."""
     from stableft.cli.app import main
@@ -247,14 +255,14 @@ def stableft(monkeypatch, capsys):
 
 
 @pytest.fixture
-def planned(tmp_path):
+def plan_pretraining(tmp_path):
     """Returns a maker of tiny pre-trainings of the toy language; keyword arguments replace keys, dotted or not."""
 
-    from support.pretraining import write
+    from support.pretraining import write_pretraining_config
 
     from stableft.pretrain.config_file import PlannedPretraining, load_pretraining
 
     def make(**dotted) -> PlannedPretraining:
-        return load_pretraining(write(tmp_path, **dotted), LocalPaths(cache_dir=tmp_path / "cache"))
+        return load_pretraining(write_pretraining_config(tmp_path, **dotted), LocalPaths(cache_dir=tmp_path / "cache"))
 
     return make

@@ -68,7 +68,7 @@ def test_scripts_of_the_readme_are_there():
         assert (ROOT / script).stat().st_mode & 0o100
 
 
-def test_the_quick_commands_run(stableft, monkeypatch):
+def test_the_quick_commands_run(papers_sweeps, stableft, monkeypatch):
     monkeypatch.chdir(ROOT)
     for words in ("list artifacts", "show configs/rte.yaml", "report results/records/demo.jsonl"):
         code, out, err = stableft(*words.split())

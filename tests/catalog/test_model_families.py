@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from support.families import OTHERS
+from support.families import OTHER_FAMILIES
 from support.tiny_families import BLOCKS, FAMILIES, OWN_FAMILIES
 
 from stableft.catalog.model_families import BACKBONES, find_backbone
@@ -74,7 +74,7 @@ REFUSED = [
     ("gpt2", {"mixout": MIXOUT}, "mixout.scope: stableft does not know which parts of gpt2 model 'tiny' come after a"),
     (
         "gpt2",
-        {"model.structure": OTHERS["gpt2"], **reinit(pooler=True)},
+        {"model.structure": OTHER_FAMILIES["gpt2"], **reinit(pooler=True)},
         "reinit.pooler: gpt2 model 'tiny' has no pooler that is pre-trained: model.structure names none; write false",
     ),
 ]
@@ -99,7 +99,14 @@ def test_refused_before_anything_starts_and_when_loaded(family_run, family, sett
         ("albert", {"optimizer.llrd": 1.0, **reinit(pooler=True)}),
         ("electra", {"model.head": "paper", **reinit(blocks=BLOCKS)}),
         ("gpt2", {"mixout": {**MIXOUT, "p": 0.0}, **reinit()}),
-        ("gpt2", {"model.structure": OTHERS["gpt2"], "optimizer.llrd": 0.9, **reinit(blocks=1, embeddings=True)}),
+        (
+            "gpt2",
+            {
+                "model.structure": OTHER_FAMILIES["gpt2"],
+                "optimizer.llrd": 0.9,
+                **reinit(blocks=1, embeddings=True),
+            },
+        ),
     ],
 )
 def test_what_fits_is_not_refused(family_run, family, settings):
@@ -109,7 +116,7 @@ def test_what_fits_is_not_refused(family_run, family, settings):
 
 
 def test_blocks_of_a_described_family_are_counted_when_its_model_is_loaded(family_run):
-    settings = {"model.structure": OTHERS["gpt2"], **reinit(blocks=BLOCKS + 1)}
+    settings = {"model.structure": OTHER_FAMILIES["gpt2"], **reinit(blocks=BLOCKS + 1)}
     run, sources = family_run("gpt2", **settings)
     with pytest.raises(UserError, match=f"reinit.blocks: {BLOCKS + 1} is more than the {BLOCKS} blocks of gpt2 model"):
         load_pretrained(run.config, sources)
@@ -142,7 +149,8 @@ def test_a_family_without_a_row_is_what_the_user_says(make_config):
     assert (bare.blocks, bare.embeddings, bare.pooler, bare.segment_ids) == ((), (), None, False)
     assert bare.dropouts == ("hidden_dropout_prob", "pooler_dropout")
     told = resolve_backbone(
-        make_config(**{"model.structure": OTHERS["deberta-v2"]}).model, {**values, "type_vocab_size": 2}
+        make_config(**{"model.structure": OTHER_FAMILIES["deberta-v2"]}).model,
+        {**values, "type_vocab_size": 2},
     )
     assert (told.blocks, told.pooler, told.segment_ids) == (("deberta.encoder.layer",), "pooler", True)
 
@@ -150,4 +158,4 @@ def test_a_family_without_a_row_is_what_the_user_says(make_config):
 def test_ids_of_runs_from_before_there_were_families(make_config):
     assert make_config().run_id == make_config(**{"model.head": "stock", "model.structure": None}).run_id
     assert make_config().run_id != make_config(**{"model.head": "paper"}).run_id
-    assert set(OTHERS) < set(FAMILIES)
+    assert set(OTHER_FAMILIES) < set(FAMILIES)

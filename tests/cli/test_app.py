@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.command_line import finished
+from support.command_line import make_scored_record
 from support.paths import GLUE
-from support.sweep_records import land
+from support.sweep_records import save_record
 
 from stableft.config.planned_run import LocalPaths
 from stableft.config.sweep_file import load_sweep
@@ -45,7 +45,7 @@ def test_help_names_every_command(stableft):
 
 
 @pytest.mark.parametrize("what", ["tasks", "backbones", "recipes", "artifacts"])
-def test_list(stableft, what):
+def test_list(papers_sweeps, stableft, what):
     code, out, err = stableft("list", what)
     assert (code, err) == (0, "")
     assert len(out.splitlines()) > 1
@@ -70,7 +70,7 @@ def test_a_finished_sweep_ends_in_its_table(stableft, sweep_file, monkeypatch):
     runs = load_sweep(sweep_file, LocalPaths()).runs
     monkeypatch.setattr("stableft.sweep.preflight.data_fingerprint", lambda config, sources: "f" * 64)
     for run, score in zip(runs, (0.5, 0.6, 0.7, 0.71), strict=True):
-        land(Path("results"), finished(run, score))
+        save_record(Path("results"), make_scored_record(run, score))
     code, out, err = stableft("sweep", sweep_file, "--data-dir", GLUE, "--devices", "cpu")
     assert (code, err) == (0, "")
     assert "Ended: 4 of 4 runs done, 1 of them failed" in out
@@ -86,7 +86,7 @@ def test_a_finished_sweep_ends_in_its_table(stableft, sweep_file, monkeypatch):
 
 def test_other_data_than_that_of_finished_runs_is_refused(stableft, sweep_file):
     run = load_sweep(sweep_file, LocalPaths()).runs[0]
-    land(Path("results"), finished(run))
+    save_record(Path("results"), make_scored_record(run))
     code, _, err = stableft("sweep", sweep_file, "--data-dir", GLUE, "--devices", "cpu")
     assert code == 2
     told = one_sentence(err)
@@ -96,7 +96,7 @@ def test_other_data_than_that_of_finished_runs_is_refused(stableft, sweep_file):
 
 def test_a_crashed_run_is_kept_and_gives_exit_code_1(stableft, sweep_file):
     for run in load_sweep(sweep_file, LocalPaths(), arms=["devlin"]).runs:
-        land(Path("results"), finished(run, status="crashed"))
+        save_record(Path("results"), make_scored_record(run, status="crashed"))
     code, out, _ = stableft("sweep", sweep_file, "--arms", "devlin", "--data-dir", GLUE, "--devices", "cpu")
     assert code == 1
     assert "2 crashed; --retry-crashed tries the crashed ones again" in out
@@ -105,7 +105,7 @@ def test_a_crashed_run_is_kept_and_gives_exit_code_1(stableft, sweep_file):
 
 def test_export_and_report_from_the_file(stableft, sweep_file, workplace):
     for run in load_sweep(sweep_file, LocalPaths()).runs:
-        land(Path("results"), finished(run, 0.6 + run.config.seeds.init / 100))
+        save_record(Path("results"), make_scored_record(run, 0.6 + run.config.seeds.init / 100))
     code, out, _ = stableft("export", sweep_file, "--out", "all.jsonl")
     assert (code, out) == (0, "wrote 4 records of 4 runs to all.jsonl\n")
     assert len(list(read_records_file(workplace / "all.jsonl"))) == 4
@@ -273,25 +273,13 @@ def test_a_reader_that_goes_away_is_no_error():
     assert "Traceback" not in done.stderr
 
 
-def test_weights_that_do_not_fit_leave_nothing(tmp_path, tiny_model_folder):
+def test_weights_that_do_not_fit_leave_nothing(stableft, workplace, tmp_path, tiny_model_folder):
     """Only loading finds this mistake, in a worker; still nothing is written."""
     model = tmp_path / "odd"
     shutil.copytree(tiny_model_folder, model)
     values = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(values | {"num_hidden_layers": 3}))
-    arguments = [
-        "sweep",
-        "smoke",
-        "--set",
-        f"model={model}",
-        "--devices",
-        "cpu",
-        "--results",
-        str(tmp_path / "results"),
-    ]
-    code = "import sys; from stableft.cli.app import main; sys.argv[0] = 'stableft'; main()"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert "its weights lack" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "results").exists()
+    code, _, err = stableft("sweep", "smoke", "--set", f"model={model}", "--devices", "cpu")
+    assert code == 2
+    assert "its weights lack" in one_sentence(err)
+    assert list(workplace.iterdir()) == []

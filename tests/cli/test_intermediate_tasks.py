@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.processes import SITE, finish, kill, start_stableft, wait_for
+from support.processes import SITECUSTOMIZE, kill_group, start_stableft, wait_for_success, wait_while_running
 
 from stableft.config.planned_run import Execution, LocalPaths
 from stableft.config.sweep_file import Sweep, load_sweep
@@ -51,7 +51,7 @@ def expanded(workplace, tiny_model_folder) -> Sweep:
 def site(tmp_path) -> Path:
     folder = tmp_path / "site"
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text(SITE)
+    (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
     return folder
 
 
@@ -107,28 +107,26 @@ def test_toy_rte_after_toy_mrpc(expanded, stableft, workplace):
     assert (
         f"{words}: finished" in stableft("status", "s.yaml")[1] or f"{words}: failed" in stableft("status", "s.yaml")[1]
     )
-    assert (
-        "wrote 6 records of 6 runs to out.jsonl, and of 1 that they start from"
-        in stableft("export", "s.yaml", "--out", "out.jsonl")[1]
-    )
+    assert "wrote 6 records of 6 runs to out.jsonl, and of 1" in stableft("export", "s.yaml", "--out", "out.jsonl")[1]
     out = stableft("report", "out.jsonl")[1]
     assert "(start)" not in out
     assert start in " ".join(out.split())
 
 
+@pytest.mark.faults
 def test_killed_in_the_parent_and_in_a_child(expanded, site, workplace):
     (parent,) = expanded.parents
     arguments = ("sweep", "s.yaml", "--arms", "after-mrpc", *OPTIONS, "--results")
-    finish(start_stableft(site, workplace, *arguments, "whole"))
+    wait_for_success(start_stableft(site, workplace, *arguments, "whole"))
     after = expanded.runs[3:]
     expected = {run.run_id: bits(Path("whole"), run.run_id) for run in (parent, *after)}
     for run in (parent, after[0]):
         checkpoint = run_folder(Path("killed"), run.run_id) / CHECKPOINT_FILE
         process = start_stableft(site, workplace, *arguments, "killed")
-        assert wait_for(process, checkpoint.exists)
-        kill(process)
+        assert wait_while_running(process, checkpoint.exists)
+        kill_group(process)
         assert not (checkpoint.parent / RECORD_FILE).exists()
-    finish(start_stableft(site, workplace, *arguments, "killed"))
+    wait_for_success(start_stableft(site, workplace, *arguments, "killed"))
     assert {run_id: bits(Path("killed"), run_id) for run_id in expected} == expected
 
 
@@ -138,7 +136,7 @@ def test_hopeless_runs_end_and_the_others_are_as_ever(expanded, stableft):
     assert stableft(*plain, "--results", "whole")[0] == 0
     expected = {run_id: bits(Path("whole"), run_id) for run_id in runs}
     code, out, _ = stableft(*plain, "--set", RULE, "--dry-run")
-    assert "the checkpoints of 3 runs that pause for it take" in out
+    assert "checkpoints of 3 runs" in out
     code, out, _ = stableft(*plain, "--set", RULE)
     assert code == 0
     assert "plain toy-rte: 1 of 3 runs are stopped as hopeless" in out

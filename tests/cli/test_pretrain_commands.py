@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 import signal
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.pretraining import left_behind, wikipedia, write
+from support.pretraining import pretraining_outputs, write_pretraining_config, write_wikipedia
 from transformers import AutoModelForMaskedLM
 
 from stableft.cli import pretrain_commands as pretrain_command
@@ -30,7 +31,7 @@ def run_id(path: Path) -> str:
 
 
 def test_from_config_to_model(stableft, workplace):
-    path = write(workplace)
+    path = write_pretraining_config(workplace)
     code, out, err = stableft("pretrain", path, *CPU)
     folder = Path("results/pretrain") / run_id(path)
     assert (code, err) == (0, "")
@@ -48,13 +49,13 @@ def test_from_config_to_model(stableft, workplace):
     record = (folder / "record.json").read_bytes()
     code, out, _ = stableft("pretrain", path, *CPU)
     assert code == 0
-    assert out.splitlines()[0] == "tiny is done already: nothing is trained"
+    assert out.startswith("tiny is done already")
     assert out.splitlines()[1:] == lines[-4:]
     assert (folder / "record.json").read_bytes() == record
 
 
 def test_out_takes_model_and_record(stableft, workplace):
-    path = write(workplace)
+    path = write_pretraining_config(workplace)
     code, out, _ = stableft("pretrain", path, *CPU, "--out", "toy-bert")
     assert code == 0
     assert "model: toy-bert\n" in out
@@ -67,8 +68,9 @@ def test_out_takes_model_and_record(stableft, workplace):
     assert [name for name in first if first[name] != second[name]] == ["model.safetensors"]
 
 
+@pytest.mark.faults
 def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(stableft, workplace, monkeypatch):
-    path = write(workplace)
+    path = write_pretraining_config(workplace)
     assert stableft("pretrain", path, *CPU, "--results", "whole")[0] == 0
     seen = []
 
@@ -85,19 +87,19 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(stableft, workp
         patch.setattr(pretrain_command, "show_pretrain_progress", view)
         code, out, _ = stableft("pretrain", path, *CPU)
     assert code == 130
-    assert out.splitlines()[-1] == "Interrupted after step 5 of 12; the same command goes on from there"
+    assert "step 5 of 12" in out.splitlines()[-1]
     assert max(seen) == 5
     plan = load_pretraining(path, LocalPaths())
     assert (Path("results/pretrain") / plan.config.run_id / CHECKPOINT_FILE).exists()
     code, _, err = stableft("pretrain", path, "--device", "cpu", "--threads", "1", "--micro-batch", "4")
     assert code == 2
-    assert "made with micro_batch None, here it is 4" in err
+    assert re.search("micro_batch None.* 4", err)
     assert stableft("pretrain", path, *CPU)[0] == 0
-    assert left_behind(Path("results"), plan) == left_behind(Path("whole"), plan)
+    assert pretraining_outputs(Path("results"), plan) == pretraining_outputs(Path("whole"), plan)
 
 
 def test_a_loss_that_is_no_number_gives_exit_code_1(stableft, workplace):
-    path = write(workplace, **{"optimizer.lr": 1e30, "optimizer.clip_norm": None})
+    path = write_pretraining_config(workplace, **{"optimizer.lr": 1e30, "optimizer.clip_norm": None})
     code, out, _ = stableft("pretrain", path, *CPU)
     assert code == 1
     assert "failed: the training loss was " in out
@@ -105,7 +107,7 @@ def test_a_loss_that_is_no_number_gives_exit_code_1(stableft, workplace):
 
 
 def test_two_processes_do_not_work_on_one(stableft, workplace):
-    path = write(workplace)
+    path = write_pretraining_config(workplace)
     with claim_run(Path("results/pretrain") / run_id(path)):
         code, _, err = stableft("pretrain", path, *CPU)
     assert code == 2
@@ -113,7 +115,7 @@ def test_two_processes_do_not_work_on_one(stableft, workplace):
 
 
 def test_a_finished_one_is_looked_at_before_it_is_believed(stableft, workplace, monkeypatch):
-    path = write(workplace)
+    path = write_pretraining_config(workplace)
     assert stableft("pretrain", path, *CPU)[0] == 0
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -166,8 +168,8 @@ def test_a_finished_one_is_looked_at_before_it_is_believed(stableft, workplace, 
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(stableft, workplace, arguments, sentence):
-    write(workplace)
-    wikipedia(workplace / "wiki")
+    write_pretraining_config(workplace)
+    write_wikipedia(workplace / "wiki")
     for name in ("empty", "bytes", "void", "project"):
         (workplace / name).mkdir()
     (workplace / "bytes/x").write_bytes(b"\xff")
@@ -185,14 +187,14 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(stableft, workplace
 
 
 def test_the_command_for_fine_tuning_has_the_rows_that_were_trained_on(stableft, workplace):
-    path = write(workplace, max_length=16)
+    path = write_pretraining_config(workplace, max_length=16)
     out = stableft("pretrain", path, *CPU, "--results", "with a space")[1]
     assert " data.max_length=16 --model 'with a space/pretrain/" in out
 
 
 def test_a_checkpoint_beside_a_record_is_removed(stableft, workplace):
     """A kill between the two leaves it there."""
-    path = write(workplace)
+    path = write_pretraining_config(workplace)
     assert stableft("pretrain", path, *CPU)[0] == 0
     checkpoint = Path("results/pretrain") / run_id(path) / CHECKPOINT_FILE
     checkpoint.write_bytes(b"")
@@ -202,7 +204,7 @@ def test_a_checkpoint_beside_a_record_is_removed(stableft, workplace):
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660)])
 def test_everybody_whom_the_umask_lets_may_read_the_model(stableft, workplace, umask, mode):
-    path = write(workplace)
+    path = write_pretraining_config(workplace)
     before = os.umask(umask)
     try:
         assert stableft("pretrain", path, *CPU)[0] == 0
@@ -217,7 +219,7 @@ def test_everybody_whom_the_umask_lets_may_read_the_model(stableft, workplace, u
 
 
 def test_out_may_be_a_link_to_an_older_model(stableft, workplace):
-    path = write(workplace)
+    path = write_pretraining_config(workplace)
     assert stableft("pretrain", path, *CPU, "--out", "old")[0] == 0
     Path("mine").symlink_to("old")
     assert stableft("pretrain", path, *CPU, "--set", "seeds.init=1", "--out", "mine")[0] == 0
@@ -232,7 +234,7 @@ def test_what_came_to_lie_at_out_in_the_meantime_is_not_replaced(stableft, workp
         Path("mine/work").write_text("of days")
         return original(*args)
 
-    path, original = write(workplace), run.pretrain_masked_lm
+    path, original = write_pretraining_config(workplace), run.pretrain_masked_lm
     monkeypatch.setattr(pretrain_command, "pretrain_masked_lm", pretrain)
     code, _, err = stableft("pretrain", path, *CPU, "--out", "mine")
     assert (code, err) == (2, "stableft: --out mine is there and holds no model, so it is not replaced\n")
@@ -240,19 +242,21 @@ def test_what_came_to_lie_at_out_in_the_meantime_is_not_replaced(stableft, workp
     assert stableft("pretrain", path, *CPU, "--out", "other")[0] == 0
 
 
+@pytest.mark.faults
 def test_a_copy_that_cannot_be_made_leaves_nothing_behind(stableft, workplace, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "mine")
 
-    path = write(workplace)
+    path = write_pretraining_config(workplace)
     monkeypatch.setattr(pretrain_command.shutil, "copyfile", full)
     code, _, err = stableft("pretrain", path, *CPU, "--out", "mine")
     assert (code, err) == (2, "stableft: mine: No space left on device\n")
     assert {file.name for file in workplace.iterdir()} == {"tiny.yaml", "results"}
 
 
+@pytest.mark.faults
 def test_a_damaged_record_is_named(stableft, workplace):
-    path = write(workplace)
+    path = write_pretraining_config(workplace)
     assert stableft("pretrain", path, *CPU)[0] == 0
     record = Path("results/pretrain") / run_id(path) / "record.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"tokens": 1}))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.artifact_probes import drift, grad_norms, surface
-from support.sweep_records import land, make_record, make_run
+from support.sweep_records import make_record, make_run, save_record
 from support.table_records import make_imported
 
 from stableft.catalog.model_families import BACKBONES
@@ -45,12 +45,12 @@ def cells(text: str) -> list[list[str]]:
 def landed(tmp_path) -> tuple[Sweep, Path]:
     """Returns a sweep of six runs, one of each kind of status."""
     runs = [make_run(seed) for seed in range(6)]
-    land(tmp_path, make_record(runs[0]))
-    land(tmp_path, make_record(runs[1], failed=True))
-    land(tmp_path, make_record(runs[2], status="crashed"))
+    save_record(tmp_path, make_record(runs[0]))
+    save_record(tmp_path, make_record(runs[1], failed=True))
+    save_record(tmp_path, make_record(runs[2], status="crashed"))
     run_folder(tmp_path, runs[3].run_id).mkdir()
     (run_folder(tmp_path, runs[3].run_id) / CHECKPOINT_FILE).write_bytes(b"")
-    land(tmp_path, make_record(runs[4]))
+    save_record(tmp_path, make_record(runs[4]))
     (run_folder(tmp_path, runs[4].run_id) / "record.json").write_text("{")
     return make_sweep(*runs), tmp_path
 
@@ -65,11 +65,11 @@ def test_every_name_has_a_line(what, names):
     assert not any(line.endswith(" ") for line in lines)
 
 
-def test_every_artifact_has_a_line_with_what_feeds_it_and_how_many_runs_are_there(tmp_path):
+def test_every_artifact_has_a_line_with_what_feeds_it_and_how_many_runs_are_there(papers_sweeps, tmp_path):
     runs = load_sweep("mosbach/table1.yaml", LocalPaths()).runs
     for run in runs[:3]:  # of devlin on RTE
-        land(tmp_path, make_record(run))
-    land(tmp_path, make_record(runs[3], status="crashed"))
+        save_record(tmp_path, make_record(run))
+    save_record(tmp_path, make_record(runs[3], status="crashed"))
     lines = {line.split()[0]: line for line in list_artifacts(tmp_path, []).splitlines()[1:]}
     assert len(lines) == 18 + 25
     assert re.search(r"3 of 225 +configs/mosbach/table1.yaml$", lines["mosbach-table1"])
@@ -79,7 +79,7 @@ def test_every_artifact_has_a_line_with_what_feeds_it_and_how_many_runs_are_ther
     assert "in part needs probes (0 there): " in lines["mosbach-figure2"]
 
 
-def test_imported_runs_are_counted_apart(tmp_path):
+def test_imported_runs_are_counted_apart(papers_sweeps, tmp_path):
     write_records_file(tmp_path / "theirs.jsonl", [make_imported(arm="zhang", seed=seed) for seed in range(50)])
     lines = {line.split()[0]: line for line in list_artifacts(tmp_path, [tmp_path / "theirs.jsonl"]).splitlines()}
     assert "0 of 100, 50 imported" in lines["zhang-figure3"]
@@ -128,7 +128,7 @@ def test_the_status_of_a_folder(landed):
 
 def test_records_are_exported_under_the_names_of_the_sweep(tmp_path):
     run = make_run(1, arm="first")
-    land(tmp_path, make_record(run))
+    save_record(tmp_path, make_record(run))
     sweep = make_sweep(make_run(1, arm="second"), make_run(2, arm="second"))
     sentence = export_records(sweep, tmp_path, tmp_path / "out.jsonl")
     assert sentence == f"wrote 1 records of 2 runs to {tmp_path / 'out.jsonl'}"
@@ -141,7 +141,7 @@ def test_what_probes_left_is_exported_after_the_runs_it_is_about(tmp_path):
     runs = [make_run(seed) for seed in range(3)]
     ids = [run.run_id for run in runs]
     for run in runs:
-        land(tmp_path, make_record(run))
+        save_record(tmp_path, make_record(run))
     write_probe_records(run_folder(tmp_path, ids[0]) / PROBES_FILE, [drift(ids[0], 0, [0, 1, 2], 2)])
     norms = grad_norms(ids[2], "bert", True, [1, 2], layers=2)
     write_probe_records(run_folder(tmp_path, ids[2]) / PROBES_FILE, [norms])
@@ -156,11 +156,11 @@ def test_what_probes_left_is_exported_after_the_runs_it_is_about(tmp_path):
     assert [is_probe_line(line) for line in out.read_text().splitlines()] == [False, False, True, True]
 
 
-def test_an_artifact_of_probes_has_the_number_of_their_records(tmp_path):
+def test_an_artifact_of_probes_has_the_number_of_their_records(papers_sweeps, tmp_path):
     runs = load_sweep("zhang/drift.yaml", LocalPaths()).runs
     of_rte = [run for run in runs if run.config.data.task == "rte"]
     for run in of_rte[:3]:
-        land(tmp_path, make_record(run))
+        save_record(tmp_path, make_record(run))
         write_probe_records(run_folder(tmp_path, run.run_id) / PROBES_FILE, [drift(run.run_id, 0, [0, 1], 2)])
     lines = {line.split()[0]: line for line in list_artifacts(tmp_path, []).splitlines()[1:]}
     assert "needs probes (3 there): " in lines["zhang-figure7"]

@@ -91,6 +91,7 @@ def test_cached_rows_equal_fresh_ones(make_config, sources, tiny_tokenizer, monk
     assert fresh.record == cached.record
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     "damage", [lambda b: b[:-200], lambda b: b"", lambda b: b[:300] + b"xx" + b[302:], lambda b: b"x" + b]
 )
@@ -142,6 +143,7 @@ def test_concurrent_workers_share_the_cache(make_config, sources, tiny_tokenizer
     assert {path.suffix for path in sources.cache_dir.iterdir()} == {".tokens"}
 
 
+@pytest.mark.faults
 def test_a_cache_that_cannot_be_written_is_an_error(make_config, tmp_path, tiny_tokenizer):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cache folder .*file/cache cannot be written: Not a directory"):

@@ -58,7 +58,7 @@ def in_use(module) -> torch.Tensor:
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_a_weight_is_the_target_or_corrected_for_it_and_in_the_mean_itself(p, granularity, kind):
     model, target = small(p, granularity, kind)
-    weight, draws = weight_of(model[0]).detach(), 3000
+    weight, draws = weight_of(model[0]).detach(), 500
     total, replaced = torch.zeros_like(weight), torch.zeros_like(weight)
     for step in range(draws):
         seed_mixout_masks(model, 1, step)
@@ -72,7 +72,7 @@ def test_a_weight_is_the_target_or_corrected_for_it_and_in_the_mean_itself(p, gr
     error = (weight - target).abs() * math.sqrt(p / (1 - p) / draws)  # of the mean
     assert ((total / draws - weight).abs() < 5 * error).all()
     assert ((replaced / draws - p).abs() < 5 * math.sqrt(p * (1 - p) / draws)).all()
-    rows, columns = replaced[:, :1] != replaced[:, 1:2], replaced[:1] != replaced[1:2]
+    rows, columns = replaced[:, :1] != replaced, replaced[:1] != replaced
     assert rows.any()
     assert columns.any() == (granularity == "parameter")
 

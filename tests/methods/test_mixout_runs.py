@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from support.training_runs import go, history, left_behind, with_model
+from support.training_runs import add_model_folder, read_history, run_outputs, train_run
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
 from stableft.config.planned_run import Execution, RunInterrupted
@@ -32,9 +32,9 @@ def test_it_trains_and_differs_from_plain_and_between_granularities(toy_run, toy
     runs = [toy_run(**SETTINGS), mixed(toy_run), mixed(toy_run, COLUMN), mixed(toy_run, {**HALF, "p": 0.9})]
     losses = []
     for run in runs:
-        record = go(run, tmp_path, toy_sources)
+        record = train_run(run, tmp_path, toy_sources)
         assert record.skipped_steps == 0
-        losses.append([line["loss"] for line in history(tmp_path, run)])
+        losses.append([line["loss"] for line in read_history(tmp_path, run)])
     assert np.isfinite(losses).all()
     # Before the first update the weights are their own targets, whatever is drawn.
     assert np.ptp([line[0] for line in losses]) == 0
@@ -46,14 +46,14 @@ def test_p_0_is_the_plain_run(toy_run, toy_sources, tmp_path):
     assert run.run_id == plain.run_id
     _, state = prepare_run(run, tmp_path, toy_sources, Execution())
     assert not any(isinstance(part, MixoutLinear) for part in state.model.modules())
-    first = left_behind(tmp_path / "a", go(plain, tmp_path / "a", toy_sources))
-    assert first == left_behind(tmp_path / "b", go(run, tmp_path / "b", toy_sources))
+    first = run_outputs(tmp_path / "a", train_run(plain, tmp_path / "a", toy_sources))
+    assert first == run_outputs(tmp_path / "b", train_run(run, tmp_path / "b", toy_sources))
 
 
 def test_p_1_moves_no_weight_in_scope(toy_run, toy_sources, tmp_path):
     run = mixed(toy_run, {**HALF, "p": 1.0}, **{"optimizer.weight_decay": 0.0})
     before = build_model(run.config, toy_sources)[0].state_dict()
-    go(run, tmp_path, toy_sources, save="last")
+    train_run(run, tmp_path, toy_sources, save="last")
     saved = load_stock(tmp_path, run)
     for name, module in saved.named_modules():
         if isinstance(module, torch.nn.Linear):
@@ -71,16 +71,17 @@ def load_stock(results, run):
 @pytest.mark.parametrize("mixing", [HALF, COLUMN])
 def test_pieces_of_the_batch_share_the_draw(toy_run, toy_sources, tmp_path, mixing, micro_batch):
     run = mixed(toy_run, mixing)
-    go(run, tmp_path / "whole", toy_sources)
-    go(run, tmp_path, toy_sources, micro_batch=micro_batch)
-    ours, theirs = (history(folder, run) for folder in (tmp_path, tmp_path / "whole"))
+    train_run(run, tmp_path / "whole", toy_sources)
+    train_run(run, tmp_path, toy_sources, micro_batch=micro_batch)
+    ours, theirs = (read_history(folder, run) for folder in (tmp_path, tmp_path / "whole"))
     for key in ("loss", "grad_norm"):
         assert [line[key] for line in ours] == pytest.approx([line[key] for line in theirs], rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.faults
 def test_running_out_of_memory_does_not_draw_again(toy_run, toy_sources, tmp_path, monkeypatch):
     run = mixed(toy_run, **{"model.dropout": 0.1})
-    expected = left_behind(tmp_path / "begun", go(run, tmp_path / "begun", toy_sources, micro_batch=4))
+    expected = run_outputs(tmp_path / "begun", train_run(run, tmp_path / "begun", toy_sources, micro_batch=4))
     forward = BertForSequenceClassification.forward
 
     @functools.wraps(forward)  # its signature says which inputs the model takes
@@ -91,12 +92,12 @@ def test_running_out_of_memory_does_not_draw_again(toy_run, toy_sources, tmp_pat
         return outputs
 
     monkeypatch.setattr(BertForSequenceClassification, "forward", limited)
-    assert left_behind(tmp_path, go(run, tmp_path, toy_sources)) == expected
+    assert run_outputs(tmp_path, train_run(run, tmp_path, toy_sources)) == expected
 
 
 def test_one_draw_per_weight_and_update(toy_run, toy_sources, tiny_family, tmp_path, monkeypatch):
     """ALBERT uses its block three times in each piece of the batch: one seed per weight and update all the same."""
-    sources, digest = with_model(toy_sources, tiny_family("albert"))
+    sources, digest = add_model_folder(toy_sources, tiny_family("albert"))
     run = mixed(toy_run, **{"model.sha256": digest, "evaluation.at_start": True})
     kept, seeds = mixout._draw_keep_mask, []
 
@@ -124,17 +125,17 @@ def test_one_draw_per_weight_and_update(toy_run, toy_sources, tiny_family, tmp_p
 @pytest.mark.parametrize("stop_at", [1, 3, 6])
 def test_stop_and_go_on(toy_run, toy_sources, tmp_path, precision, stop_at):
     run = mixed(toy_run, **{"precision": precision, "model.dropout": None})
-    expected = left_behind(tmp_path / "whole", go(run, tmp_path / "whole", toy_sources))
+    expected = run_outputs(tmp_path / "whole", train_run(run, tmp_path / "whole", toy_sources))
     with pytest.raises(RunInterrupted):
-        go(run, tmp_path, toy_sources, stop_at=stop_at)
+        train_run(run, tmp_path, toy_sources, stop_at=stop_at)
     torch.manual_seed(99)
-    assert left_behind(tmp_path, go(run, tmp_path, toy_sources)) == expected
+    assert run_outputs(tmp_path, train_run(run, tmp_path, toy_sources)) == expected
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_the_saved_model_is_a_stock_model(toy_run, toy_sources, tmp_path, precision):
     run = mixed(toy_run, precision=precision)
-    go(run, tmp_path, toy_sources, save="last")
+    train_run(run, tmp_path, toy_sources, save="last")
     job, state = prepare_run(run, tmp_path / "other", toy_sources, Execution())
     with quiet_transformers():
         folder = run_folder(tmp_path, run.run_id) / LAST_FOLDER
@@ -159,7 +160,7 @@ def test_the_target_is_what_the_run_starts_from(toy_run, toy_sources, tmp_path):
     start = build_model(run.config, toy_sources)[0].state_dict()
     plain = build_model(toy_run(**SETTINGS).config, toy_sources)[0].state_dict()
     with pytest.raises(RunInterrupted):
-        go(run, tmp_path, toy_sources, stop_at=4)
+        train_run(run, tmp_path, toy_sources, stop_at=4)
     seen = []
     original = mixout.seed_mixout_masks
 
@@ -169,7 +170,7 @@ def test_the_target_is_what_the_run_starts_from(toy_run, toy_sources, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(update, "seed_mixout_masks", watched)
-        go(run, tmp_path, toy_sources)
+        train_run(run, tmp_path, toy_sources)
     assert len(seen) == 4
     assert len(seen[0]) == 14
     for name, part in seen[0].items():
@@ -181,9 +182,9 @@ def test_the_target_is_what_the_run_starts_from(toy_run, toy_sources, tmp_path):
 
 def test_a_plain_run_after_it_is_as_before(toy_run, toy_sources, tmp_path):
     plain = toy_run(**SETTINGS)
-    before = left_behind(tmp_path / "a", go(plain, tmp_path / "a", toy_sources))
-    go(mixed(toy_run), tmp_path, toy_sources)
-    assert left_behind(tmp_path / "b", go(plain, tmp_path / "b", toy_sources)) == before
+    before = run_outputs(tmp_path / "a", train_run(plain, tmp_path / "a", toy_sources))
+    train_run(mixed(toy_run), tmp_path, toy_sources)
+    assert run_outputs(tmp_path / "b", train_run(plain, tmp_path / "b", toy_sources)) == before
 
 
 def test_evaluation_reads_the_plain_weights(toy_run, toy_sources, tmp_path):
@@ -198,11 +199,11 @@ def test_evaluation_reads_the_plain_weights(toy_run, toy_sources, tmp_path):
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "albert", "xlnet", "electra", "bart"])
 def test_every_family_trains_with_it(toy_run, toy_sources, tiny_family, tmp_path, name):
-    sources, digest = with_model(toy_sources, tiny_family(name))
+    sources, digest = add_model_folder(toy_sources, tiny_family(name))
     run = mixed(toy_run, COLUMN, **{"model.sha256": digest, "schedule.length": {"steps": 4}})
-    record = go(run, tmp_path, sources)
+    record = train_run(run, tmp_path, sources)
     assert record.steps == 4
-    assert np.isfinite([line["loss"] for line in history(tmp_path, run)]).all()
+    assert np.isfinite([line["loss"] for line in read_history(tmp_path, run)]).all()
 
 
 @pytest.mark.gpu
@@ -210,7 +211,7 @@ def test_every_family_trains_with_it(toy_run, toy_sources, tiny_family, tmp_path
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_stop_and_go_on_on_a_gpu(toy_run, toy_sources, tmp_path, precision):
     run = mixed(toy_run, precision=precision)
-    expected = left_behind(tmp_path / "whole", go(run, tmp_path / "whole", toy_sources, device="cuda:0"))
+    expected = run_outputs(tmp_path / "whole", train_run(run, tmp_path / "whole", toy_sources, device="cuda:0"))
     with pytest.raises(RunInterrupted):
-        go(run, tmp_path, toy_sources, stop_at=5, device="cuda:0")
-    assert left_behind(tmp_path, go(run, tmp_path, toy_sources, device="cuda:0")) == expected
+        train_run(run, tmp_path, toy_sources, stop_at=5, device="cuda:0")
+    assert run_outputs(tmp_path, train_run(run, tmp_path, toy_sources, device="cuda:0")) == expected

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from support.tiny_families import BLOCKS as TINY_BLOCKS
-from support.training_runs import make_folder
+from support.training_runs import write_tiny_bert
 
 from stableft.config.local_files import model_folder_digest
 from stableft.config.planned_run import LocalPaths
@@ -24,7 +24,7 @@ def build(tmp_path_factory, tiny_tokenizer, make_config):
             tensor.add_(0.25)
 
     sizes = {"hidden_size": 64, "num_hidden_layers": BLOCKS, "intermediate_size": 128, "initializer_range": STD}
-    folder = make_folder(tmp_path_factory.mktemp("wide") / "wide", tiny_tokenizer, odd, **sizes)
+    folder = write_tiny_bert(tmp_path_factory.mktemp("wide") / "wide", tiny_tokenizer, odd, **sizes)
 
     def make(
         blocks: int | None, pooler: bool = True, seed: int = 1, embeddings: bool | None = None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from support.tiny_families import FAMILIES
-from support.training_runs import go, left_behind
+from support.training_runs import run_outputs, train_run
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, MptConfig, MptForCausalLM
 
@@ -115,10 +115,10 @@ def test_a_saved_model_reloads_into_the_stock_class(family_run, tmp_path, family
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_run_of_any_family_goes_on_where_it_stopped(family_run, tmp_path, family):
     run, sources = family_run(family, **{"model.dropout": 0.1})
-    expected = left_behind(tmp_path / "whole", go(run, tmp_path / "whole", sources))
+    expected = run_outputs(tmp_path / "whole", train_run(run, tmp_path / "whole", sources))
     with pytest.raises(RunInterrupted):
-        go(run, tmp_path, sources, stop_at=2)
-    assert left_behind(tmp_path, go(run, tmp_path, sources)) == expected
+        train_run(run, tmp_path, sources, stop_at=2)
+    assert run_outputs(tmp_path, train_run(run, tmp_path, sources)) == expected
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.training_runs import go, make_folder, with_model
+from support.training_runs import add_model_folder, train_run, write_tiny_bert
 from transformers import AutoModelForSequenceClassification, BertForMaskedLM, BertModel
 from transformers.utils import logging
 
@@ -63,19 +63,19 @@ def test_a_checkpoint_without_pooler_has_it_drawn_and_noted(build, toy_run, toy_
     assert torch.equal(pooler.weight, same.weight)
     assert not torch.equal(pooler.weight, different.weight)
     assert not pooler.bias.any()
-    record = go(toy_run(**{"schedule.length": {"steps": 1}}), tmp_path, toy_sources)
+    record = train_run(toy_run(**{"schedule.length": {"steps": 1}}), tmp_path, toy_sources)
     assert record.environment
     assert record.environment.drawn == ("bert.pooler",)
 
 
 def test_a_checkpoint_with_pooler_keeps_it(build, tiny_tokenizer, toy_run, toy_sources, tmp_path):
-    folder = make_folder(tmp_path / "whole", tiny_tokenizer, lambda _: None)
+    folder = write_tiny_bert(tmp_path / "whole", tiny_tokenizer, lambda _: None)
     model, pretrained = build(folder)
     assert pretrained.missing == ()
     expected = BertModel.from_pretrained(folder).state_dict()
     assert all(torch.equal(model.state_dict()[f"bert.{name}"], value) for name, value in expected.items())
-    sources, digest = with_model(toy_sources, folder)
-    record = go(toy_run(**{"schedule.length": {"steps": 1}, "model.sha256": digest}), tmp_path, sources)
+    sources, digest = add_model_folder(toy_sources, folder)
+    record = train_run(toy_run(**{"schedule.length": {"steps": 1}, "model.sha256": digest}), tmp_path, sources)
     assert record.environment
     assert record.environment.drawn == ()
 
@@ -144,13 +144,14 @@ def test_weights_that_do_not_fit_config_json_are_one_sentence(build, variant, va
 
 
 def test_blocks_that_config_json_lacks_are_seen_in_a_bare_encoder(build, tiny_tokenizer, tmp_path):
-    folder = make_folder(tmp_path / "bare", tiny_tokenizer, lambda _: None)
+    folder = write_tiny_bert(tmp_path / "bare", tiny_tokenizer, lambda _: None)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
     with pytest.raises(UserError, match=r"its weights hold encoder\.layer\.1\..* and 15 more"):
         build(folder)
 
 
+@pytest.mark.faults
 def test_damaged_files_are_one_sentence(build, variant):
     weights = (variant("whole") / "model.safetensors").read_bytes()
     for number, content in enumerate((weights[: len(weights) // 2], b"abc", b"", None)):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.tiny_families import OWN_FAMILIES
-from support.training_runs import go, left_behind
+from support.training_runs import run_outputs, train_run
 
 from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.config.run_config import Mixout, StartFrom
@@ -35,7 +35,7 @@ def kept(results, parent, name="model-last") -> dict[str, torch.Tensor]:
 def parent(toy_run, toy_sources, tmp_path):
     """Returns a finished run whose last and best weights were kept, and differ."""
     run = toy_run(seeds={"init": 9, "data": 9})
-    go(run, tmp_path, toy_sources, save="all")
+    train_run(run, tmp_path, toy_sources, save="all")
     return run
 
 
@@ -66,7 +66,7 @@ def test_from_classes_to_a_number_and_between_numbers(toy_run, toy_sources, tmp_
     drawn = begin(toy_run(regression=True), tmp_path, toy_sources)
     assert torch.equal(begin(child, tmp_path, toy_sources)["classifier.weight"], drawn["classifier.weight"])
     number = toy_run(regression=True, seeds={"init": 4, "data": 4})
-    go(number, tmp_path, toy_sources, save="last")
+    train_run(number, tmp_path, toy_sources, save="last")
     ours = begin(toy_run(regression=True, start_from=from_(number)), tmp_path, toy_sources)
     assert torch.equal(ours["classifier.weight"], kept(tmp_path, number)["classifier.weight"])
 
@@ -84,20 +84,20 @@ def test_reinit_comes_after(toy_run, toy_sources, tmp_path, parent):
 
 def test_the_record_says_where_a_run_started(toy_run, toy_sources, tmp_path, parent):
     child = toy_run(start_from=from_(parent))
-    record = go(child, tmp_path, toy_sources)
+    record = train_run(child, tmp_path, toy_sources)
     assert record.start is not None
     assert (record.start.recipe, record.start.task, record.start.seeds.init) == ("recipe", "toy", 9)
     assert len(record.start.sha256) == 64
     assert child.run_id != toy_run().run_id
-    assert go(toy_run(), tmp_path, toy_sources).start is None
+    assert train_run(toy_run(), tmp_path, toy_sources).start is None
 
 
 def test_a_stopped_child_goes_on_only_from_the_same_weights(toy_run, toy_sources, tmp_path, parent):
     child = toy_run(start_from=from_(parent))
-    expected = left_behind(tmp_path, go(child, tmp_path, toy_sources))
+    expected = run_outputs(tmp_path, train_run(child, tmp_path, toy_sources))
     (run_folder(tmp_path, child.run_id) / "record.json").unlink()
     with pytest.raises(RunInterrupted):
-        go(child, tmp_path, toy_sources, stop_at=5)
+        train_run(child, tmp_path, toy_sources, stop_at=5)
     weights = run_folder(tmp_path, parent.run_id) / "model-last" / "model.safetensors"
     before = weights.read_bytes()
     tensors = load_file(weights)
@@ -105,7 +105,7 @@ def test_a_stopped_child_goes_on_only_from_the_same_weights(toy_run, toy_sources
     with pytest.raises(UserError, match="has a checkpoint from step 5 made with start"):
         train(child, tmp_path, toy_sources, EXECUTION)
     weights.write_bytes(before)
-    assert left_behind(tmp_path, go(child, tmp_path, toy_sources)) == expected
+    assert run_outputs(tmp_path, train_run(child, tmp_path, toy_sources)) == expected
 
 
 def test_what_cannot_be_started_from(toy_run, toy_sources, tmp_path, parent):
@@ -116,7 +116,7 @@ def test_what_cannot_be_started_from(toy_run, toy_sources, tmp_path, parent):
     with pytest.raises(UserError, match="was trained from model 'tiny', and a run with model 'tiny' cannot start"):
         find_start_weights(other, tmp_path)
     unkept = toy_run(seeds={"init": 5, "data": 5})
-    go(unkept, tmp_path, toy_sources)
+    train_run(unkept, tmp_path, toy_sources)
     with pytest.raises(UserError, match=r"finished, but its best weights are not there .* again with --save best"):
         find_start_weights(toy_run(start_from=from_(unkept, "best")).config, tmp_path)
 
@@ -151,7 +151,7 @@ def test_mixout_and_decay_go_towards_the_start(toy_run, toy_sources, tmp_path, p
 @pytest.mark.parametrize("family", OWN_FAMILIES)
 def test_every_family_takes_over_its_encoder(family_run, tmp_path, family):
     parent, sources = family_run(family, seeds={"init": 9, "data": 9})
-    go(parent, tmp_path, sources, save="last")
+    train_run(parent, tmp_path, sources, save="last")
     child, _ = family_run(family, start_from=from_(parent))
     ours, theirs = begin(child, tmp_path, sources), kept(tmp_path, parent)
     assert theirs.keys() <= ours.keys()

@@ -1,7 +1,7 @@
 """A pre-training config: what it becomes, what does not change its id, and sentences about mistakes in it."""
 
 import pytest
-from support.pretraining import wikipedia, write
+from support.pretraining import write_pretraining_config, write_wikipedia
 
 from stableft.config.local_files import shipped_configs
 from stableft.config.planned_run import LocalPaths
@@ -13,13 +13,13 @@ from stableft.pretrain.config_file import load_pretraining
 from stableft.pretrain.corpus import text_digest
 
 
-def test_the_model_is_completed_from_its_family(planned):
-    config = planned().config
+def test_the_model_is_completed_from_its_family(plan_pretraining):
+    config = plan_pretraining().config
     model = config.model
     assert model["vocab_size"] == 5 + len(toylang.toy_vocabulary())
     assert (model["hidden_size"], model["hidden_dropout_prob"], model["type_vocab_size"]) == (16, 0.1, 2)
     assert "is_decoder" not in model
-    assert planned(**{"model.hidden_dropout_prob": 0.1}).config.run_id == config.run_id
+    assert plan_pretraining(**{"model.hidden_dropout_prob": 0.1}).config.run_id == config.run_id
 
 
 @pytest.mark.parametrize(
@@ -35,31 +35,34 @@ def test_the_model_is_completed_from_its_family(planned):
         {"precision": "bf16"},
     ],
 )
-def test_what_changes_a_number_changes_the_id(planned, change):
-    assert planned(**change).config.run_id != planned().config.run_id
+def test_what_changes_a_number_changes_the_id(plan_pretraining, change):
+    assert plan_pretraining(**change).config.run_id != plan_pretraining().config.run_id
 
 
-def test_what_has_no_effect_does_not_change_the_id(planned, tmp_path):
+def test_what_has_no_effect_does_not_change_the_id(plan_pretraining, tmp_path):
     off = {"optimizer.bias_correction": False}
-    one, other = planned(**off), planned(**off, **{"optimizer.eps_placement": None})
+    one, other = plan_pretraining(**off), plan_pretraining(**off, **{"optimizer.eps_placement": None})
     assert one.config.run_id == other.config.run_id
-    one, other = planned(**{"model.hidden_dropout_prob": 0}), planned(**{"model.hidden_dropout_prob": 0.0})
+    one, other = (
+        plan_pretraining(**{"model.hidden_dropout_prob": 0}),
+        plan_pretraining(**{"model.hidden_dropout_prob": 0.0}),
+    )
     assert one.config.run_id == other.config.run_id
-    one, other = planned(**{"model.layer_norm_eps": 1}), planned(**{"model.layer_norm_eps": 1.0})
+    one, other = plan_pretraining(**{"model.layer_norm_eps": 1}), plan_pretraining(**{"model.layer_norm_eps": 1.0})
     assert one.config.run_id == other.config.run_id
     for name in ("one", "two"):
-        wikipedia(tmp_path / name)
-    one, other = planned(text="one", **{"corpus.pairs": None}), planned(text="two")
+        write_wikipedia(tmp_path / name)
+    one, other = plan_pretraining(text="one", **{"corpus.pairs": None}), plan_pretraining(text="two")
     assert one.config.text.name == "one"
     assert one.config.run_id == other.config.run_id
     (tmp_path / "two" / "AA" / "wiki_01").rename(tmp_path / "two" / "AA" / "wiki_02")
-    assert planned(text="two").config.run_id != one.config.run_id
+    assert plan_pretraining(text="two").config.run_id != one.config.run_id
 
 
 def test_set_wins_over_the_file(tmp_path):
     sets = ("optimizer.lr=0.5", "model.hidden_size=32", "schedule.length={epochs: 2}", f"text={tmp_path / 'wiki'}")
-    folder = wikipedia(tmp_path / "wiki")
-    plan = load_pretraining(write(tmp_path, text="missing"), LocalPaths(), sets)
+    folder = write_wikipedia(tmp_path / "wiki")
+    plan = load_pretraining(write_pretraining_config(tmp_path, text="missing"), LocalPaths(), sets)
     config = plan.config
     assert (config.optimizer.lr, config.model["hidden_size"], config.schedule.length.epochs) == (0.5, 32, 2)
     assert config.text.sha256 == text_digest(folder)
@@ -105,7 +108,7 @@ def test_set_wins_over_the_file(tmp_path):
 def test_mistakes_are_one_sentence_with_their_place(tmp_path, change, sentence):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError) as caught:
-        load_pretraining(write(tmp_path, **change), LocalPaths())
+        load_pretraining(write_pretraining_config(tmp_path, **change), LocalPaths())
     message = str(caught.value)
     assert sentence in message
     assert message.startswith(str(tmp_path / "tiny.yaml"))
@@ -113,7 +116,7 @@ def test_mistakes_are_one_sentence_with_their_place(tmp_path, change, sentence):
 
 
 def test_a_missing_key_is_named(tmp_path):
-    path = write(tmp_path)
+    path = write_pretraining_config(tmp_path)
     path.write_text(path.read_text().replace("  share: 0.15\n", ""))
     with pytest.raises(UserError, match=r"tiny\.yaml: key 'masking\.share' is missing$"):
         load_pretraining(path, LocalPaths())
@@ -122,7 +125,7 @@ def test_a_missing_key_is_named(tmp_path):
 def test_sweeps_and_pretrainings_are_told_apart(tmp_path):
     with pytest.raises(UserError, match=r"rte\.yaml is a sweep file: `stableft sweep .*rte\.yaml` runs it$"):
         load_pretraining("rte", LocalPaths())
-    path = write(tmp_path)
+    path = write_pretraining_config(tmp_path)
     with pytest.raises(UserError, match=r"tiny\.yaml is a pre-training config: `stableft pretrain .*` runs it$"):
         load_sweep(path, LocalPaths())
     with pytest.raises(UserError, match="there is no such pre-training config; did you mean 'pretrain/toy'"):
@@ -135,7 +138,7 @@ def test_sweeps_and_pretrainings_are_told_apart(tmp_path):
 def test_every_shipped_config_loads(path, tmp_path):
     vocabulary = tmp_path / "vocab.txt"
     vocabulary.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##b\n")
-    sets = [] if path.stem == "toy" else [f"text={wikipedia(tmp_path / 'wiki')}", f"vocabulary={vocabulary}"]
+    sets = [] if path.stem == "toy" else [f"text={write_wikipedia(tmp_path / 'wiki')}", f"vocabulary={vocabulary}"]
     plan = load_pretraining(path.stem, LocalPaths(), sets)
     assert plan.name == f"pretrain/{path.stem}"
     assert path.read_text().splitlines()[0].startswith(f"# stableft pretrain configs/pretrain/{path.name}")

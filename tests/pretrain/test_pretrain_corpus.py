@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.pretraining import WIKI, wikipedia
+from support.pretraining import WIKIPEDIA_EXTRACT, write_wikipedia
 
 from stableft.data import toy_language as toylang
 from stableft.data.tokens import TokenizedRows
@@ -46,7 +46,7 @@ def test_no_token_is_lost_at_any_length(tokenizer, tokens):
 
 
 def test_wikiextractor_rows(tokenizer, tmp_path):
-    (tmp_path / "wiki_00").write_text(WIKI)
+    (tmp_path / "wiki_00").write_text(WIKIPEDIA_EXTRACT)
     *parts, document = pack_documents(read_documents([tmp_path / "wiki_00"]), tokenizer, 32)
     assert np.diff(TokenizedRows(*parts).offsets).tolist() == [2 + 1 + 6 + 4, 2 + 1 + 5]
     assert document.tolist() == [0, 1]
@@ -64,8 +64,8 @@ def test_no_text_makes_no_rows(tokenizer):
     assert len(TokenizedRows(*parts)) == len(document) == 0
 
 
-def test_held_out_pairs_never_train(planned, tokenizer):
-    plan = planned(**{"corpus.pairs": 3000})
+def test_held_out_pairs_never_train(plan_pretraining, tokenizer):
+    plan = plan_pretraining(**{"corpus.pairs": 3000})
     corpus = load_corpus(plan.config, plan.sources, tokenizer)
     assert len(corpus.held_out) == 300
     held_out, train = (set(texts(corpus.rows, tokenizer, which)) for which in (corpus.held_out, corpus.train))
@@ -77,10 +77,10 @@ def test_held_out_pairs_never_train(planned, tokenizer):
     assert row == f"[CLS] {first} [SEP] {second} [SEP]"
 
 
-def test_a_row_like_a_held_out_one_does_not_train(planned, tmp_path, tokenizer):
+def test_a_row_like_a_held_out_one_does_not_train(plan_pretraining, tmp_path, tokenizer):
     words = toylang.toy_vocabulary()
     (tmp_path / "a.txt").write_text("\n\n".join([*words[:30], *words[:20]]))
-    plan = planned(text="a.txt", **{"corpus.held_out": 0.2})
+    plan = plan_pretraining(text="a.txt", **{"corpus.held_out": 0.2})
     corpus = load_corpus(plan.config, plan.sources, tokenizer)
     held_out, train = (set(texts(corpus.rows, tokenizer, which)) for which in (corpus.held_out, corpus.train))
     assert len(corpus.held_out) == 10
@@ -88,37 +88,37 @@ def test_a_row_like_a_held_out_one_does_not_train(planned, tmp_path, tokenizer):
     assert len(corpus.train) < 40
 
 
-def test_documents_are_held_out_as_a_whole(planned, tmp_path, tokenizer):
-    wikipedia(tmp_path / "wiki")
-    plan = planned(text="wiki", **{"corpus.held_out": 0.25, "max_length": 16})
+def test_documents_are_held_out_as_a_whole(plan_pretraining, tmp_path, tokenizer):
+    write_wikipedia(tmp_path / "wiki")
+    plan = plan_pretraining(text="wiki", **{"corpus.held_out": 0.25, "max_length": 16})
     corpus = load_corpus(plan.config, plan.sources, tokenizer)
     assert corpus.record.documents == 12
     assert corpus.record.train_rows + corpus.record.held_out_rows == len(corpus.rows)
     assert corpus.record.train_tokens + corpus.record.held_out_tokens == len(corpus.rows.input_ids)
     again = load_corpus(plan.config, plan.sources, tokenizer)  # from the cache
     assert again.record == corpus.record
-    other = planned(text="wiki", **{"corpus.held_out": 0.25, "max_length": 16, "corpus.seed": 1})
+    other = plan_pretraining(text="wiki", **{"corpus.held_out": 0.25, "max_length": 16, "corpus.seed": 1})
     assert load_corpus(other.config, other.sources, tokenizer).record.fingerprint != corpus.record.fingerprint
 
 
 @pytest.mark.parametrize("text", ["", "\n \n", "one line\nand another"])
-def test_too_little_text(planned, tmp_path, tokenizer, text):
+def test_too_little_text(plan_pretraining, tmp_path, tokenizer, text):
     (tmp_path / "a.txt").write_text(text)
-    plan = planned(text="a.txt")
+    plan = plan_pretraining(text="a.txt")
     with pytest.raises(UserError, match=r"text 'a\.txt': it has [01] documents, and at least one to train on and one"):
         load_corpus(plan.config, plan.sources, tokenizer)
 
 
-def test_text_that_repeats_itself(planned, tmp_path, tokenizer):
+def test_text_that_repeats_itself(plan_pretraining, tmp_path, tokenizer):
     (tmp_path / "a.txt").write_text("this\n\n" * 9)
-    plan = planned(text="a.txt")
+    plan = plan_pretraining(text="a.txt")
     with pytest.raises(UserError, match="every row that could be trained on is equal to one that is held out"):
         load_corpus(plan.config, plan.sources, tokenizer)
 
 
-def test_text_that_changes_under_our_hands(planned, tmp_path, tokenizer):
-    folder = wikipedia(tmp_path / "wiki")
-    plan = planned(text="wiki")
+def test_text_that_changes_under_our_hands(plan_pretraining, tmp_path, tokenizer):
+    folder = write_wikipedia(tmp_path / "wiki")
+    plan = plan_pretraining(text="wiki")
     (folder / "more").write_text("this\n")
     with pytest.raises(UserError, match="has changed since the config was read"):
         load_corpus(plan.config, plan.sources, tokenizer)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.pretraining import left_behind, write
-from support.processes import SITE, finish, kill, start_stableft, wait_for
+from support.pretraining import pretraining_outputs, write_pretraining_config
+from support.processes import SITECUSTOMIZE, kill_group, start_stableft, wait_for_success, wait_while_running
 
 from stableft.config.planned_run import LocalPaths
 from stableft.pretrain.config_file import load_pretraining
@@ -20,6 +20,7 @@ from stableft.pretrain.record import pretrain_folder
 from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE
 
 pytestmark = [
+    pytest.mark.faults,
     pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="pins processes to a core"),
@@ -42,7 +43,7 @@ class Pretrainings:
         return start_stableft(self.site, folder, "pretrain", self.config, "--results", self.results, *options)
 
     def finish(self) -> None:
-        finish(self.start())
+        wait_for_success(self.start())
 
     def written(self) -> int:
         return self.checkpoint.stat().st_mtime_ns if self.checkpoint.exists() else 0
@@ -59,30 +60,32 @@ def aim(at: Pretrainings, process: subprocess.Popen, target: str, draw: random.R
     elif target in ("training", "checkpoint"):
         for _ in range(draw.randint(1, 8)):
             before = at.written()
-            wait_for(process, lambda before=before: at.written() != before)
+            wait_while_running(process, lambda before=before: at.written() != before)
         if target == "training":
             time.sleep(draw.uniform(0, 0.05))
         else:
             slow.touch()
-            wait_for(process, lambda: at.writes(CHECKPOINT_FILE))
+            wait_while_running(process, lambda: at.writes(CHECKPOINT_FILE))
             time.sleep(draw.uniform(0, 0.1))
     else:
-        wait_for(process, lambda: at.writes("model"))
+        wait_while_running(process, lambda: at.writes("model"))
         slow.touch()
         if target == "model":
             time.sleep(draw.uniform(0, 0.5))
         else:
-            wait_for(process, (at.folder / RECORD_FILE).exists)
+            wait_while_running(process, (at.folder / RECORD_FILE).exists)
 
 
 def test_kills_change_no_bit(tmp_path):
-    config = write(tmp_path, **{"schedule.length": {"steps": 300}, "evaluation.every": {"times": 20}})
+    config = write_pretraining_config(
+        tmp_path, **{"schedule.length": {"steps": 300}, "evaluation.every": {"times": 20}}
+    )
     site = tmp_path / "site"
     site.mkdir()
-    (site / "sitecustomize.py").write_text(SITE)
+    (site / "sitecustomize.py").write_text(SITECUSTOMIZE)
     whole, killed = (Pretrainings(config, site, tmp_path / name) for name in ("whole", "killed"))
     whole.finish()
-    expected = left_behind(whole.results, whole.plan)
+    expected = pretraining_outputs(whole.results, whole.plan)
     assert len(expected["history"].splitlines()) == 300
     assert "model.safetensors" in expected["model"]
 
@@ -92,7 +95,7 @@ def test_kills_change_no_bit(tmp_path):
         process = killed.start()
         aim(killed, process, target, draw)
         assert process.poll() is None, f"it ended before the kill aimed at {target}: it is too short"
-        kill(process)
+        kill_group(process)
         (site / "slow").unlink(missing_ok=True)
         moved = killed.written() != before
         steps += [torch.load(killed.checkpoint, weights_only=True)["step"]] if moved else []
@@ -104,5 +107,5 @@ def test_kills_change_no_bit(tmp_path):
     assert killed.checkpoint.exists()
 
     killed.finish()
-    assert left_behind(killed.results, killed.plan) == expected
+    assert pretraining_outputs(killed.results, killed.plan) == expected
     assert {path.name for path in killed.folder.iterdir()} == {path.name for path in whole.folder.iterdir()}

@@ -7,24 +7,37 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.masking import BERT, LETTERS, MASK, SIZE, SPECIAL, rows
 
 from stableft.config.run_config import MaskingConfig
-from stableft.pretrain.masked_lm import mask_tokens
+from stableft.pretrain.masked_lm import make_masking_vocabulary, mask_tokens
 from stableft.seeds import make_generator
 
+SPECIAL, MASK, SIZE = [0, 1, 2, 3, 4], 4, 1000
+LETTERS = make_masking_vocabulary(SIZE, SPECIAL, MASK)
+BERT = MaskingConfig(share=0.15, masked=0.8, random=0.1)
 DIGEST = """
 import hashlib, torch
-from support.masking import BERT, LETTERS, rows
+from test_pretrain_masking import BERT, LETTERS, make_rows
 from stableft.pretrain.masked_lm import mask_tokens
 from stableft.seeds import make_generator
-masked = mask_tokens(rows(64, 40), LETTERS, BERT, make_generator(3, "masks", 7))
+masked = mask_tokens(make_rows(64, 40), LETTERS, BERT, make_generator(3, "masks", 7))
 print(hashlib.sha256(masked.inputs["input_ids"].numpy().tobytes()).hexdigest())
 """
 
 
+def make_rows(count: int, width: int) -> dict[str, torch.Tensor]:
+    """Returns rows of [CLS], words, [SEP] and padding, of falling lengths, with an [UNK] in each."""
+    ids = torch.randint(5, SIZE, (count, width), generator=torch.Generator().manual_seed(0))
+    lengths = torch.linspace(width, 4, count).long()
+    places = torch.arange(width)
+    ids[:, 0], ids[:, 1] = 2, 1
+    ids[places == lengths[:, None] - 1] = 3
+    attention = (places < lengths[:, None]).long()
+    return {"input_ids": ids * attention, "attention_mask": attention, "token_type_ids": torch.zeros_like(ids)}
+
+
 def test_shares_against_counts():
-    batch = rows(4000, 64)
+    batch = make_rows(4000, 64)
     masked = mask_tokens(batch, LETTERS, BERT, make_generator(0, "masks"))
     assert masked.truth is batch["input_ids"]
     words = ~torch.isin(masked.truth, torch.tensor(SPECIAL))
@@ -45,7 +58,7 @@ def test_shares_against_counts():
 
 
 def test_every_place_is_as_likely_as_another():
-    batch = rows(1, 42)
+    batch = make_rows(1, 42)
     batch = {key: value.expand(6000, -1).contiguous() for key, value in batch.items()}
     counts = mask_tokens(batch, LETTERS, BERT, make_generator(1, "masks")).chosen.sum(0)[2:-1]
     assert counts.sum().item() == 6 * 6000
@@ -55,7 +68,7 @@ def test_every_place_is_as_likely_as_another():
 
 @pytest.mark.parametrize(("masked", "random", "stays"), [(1.0, 0.0, False), (0.0, 0.0, True)])
 def test_all_or_none(masked, random, stays):
-    batch = rows(50, 30)
+    batch = make_rows(50, 30)
     result = mask_tokens(
         batch, LETTERS, MaskingConfig(share=0.5, masked=masked, random=random), make_generator(0, "masks")
     )
@@ -75,7 +88,7 @@ def test_rows_without_a_word_have_no_mask():
 def test_masks_are_equal_between_processes_and_leave_the_global_generator_alone():
     torch.manual_seed(4)
     before = torch.get_rng_state()
-    here = mask_tokens(rows(64, 40), LETTERS, BERT, make_generator(3, "masks", 7)).inputs["input_ids"]
+    here = mask_tokens(make_rows(64, 40), LETTERS, BERT, make_generator(3, "masks", 7)).inputs["input_ids"]
     there = subprocess.run(
         [sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
     )

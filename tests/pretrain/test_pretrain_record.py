@@ -17,8 +17,8 @@ from stableft.records.run_record import (
 
 
 @pytest.fixture
-def record(planned) -> PretrainRecord:
-    config = planned().config
+def record(plan_pretraining) -> PretrainRecord:
+    config = plan_pretraining().config
     point = PretrainPoint(
         step=3, epoch=0.1, train_loss=7.5, held_out_loss=math.nan, held_out_accuracy=0.25, seconds=0.1
     )

@@ -65,6 +65,7 @@ def test_a_stored_tokenizer_whose_numbers_have_a_gap(tmp_path):
         build_tokenizer("v", tmp_path, 32)
 
 
+@pytest.mark.faults
 def test_damaged_files(tmp_path):
     (tmp_path / "vocab.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match=r"vocabulary 'v': it is not UTF-8 text \(byte 0\)"):

@@ -1,7 +1,7 @@
 """Text files: which belong to a folder, and where a document ends."""
 
 import pytest
-from support.pretraining import WIKI
+from support.pretraining import WIKIPEDIA_EXTRACT
 
 from stableft.errors import UserError
 from stableft.pretrain.corpus import list_text_files, read_documents, text_digest
@@ -19,14 +19,17 @@ def documents(*texts: str, folder) -> list[list[str]]:
 
 
 def test_wikiextractor_rows(tmp_path):
-    assert documents(WIKI, folder=tmp_path) == [
+    assert documents(WIKIPEDIA_EXTRACT, folder=tmp_path) == [
         ["Anarchism", "Anarchism is a political philosophy .", "It is one ."],
         ["Autism", "Autism is a disorder ."],
     ]
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path):
-    assert documents(f"\ufeff{WIKI}", "\ufeffa", folder=tmp_path) == [*documents(WIKI, folder=tmp_path), ["a"]]
+    assert documents(f"\ufeff{WIKIPEDIA_EXTRACT}", "\ufeffa", folder=tmp_path) == [
+        *documents(WIKIPEDIA_EXTRACT, folder=tmp_path),
+        ["a"],
+    ]
 
 
 def test_plain_text_has_blank_lines_between_documents(tmp_path):

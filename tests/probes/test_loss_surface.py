@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.training_runs import go
+from support.training_runs import train_run
 from torch import nn
 from torch.nn import functional
 
@@ -68,8 +68,8 @@ def runs(toy_run, toy_sources, tmp_path_factory):
     """Returns a results folder with the ids of a run that failed and of one that did not."""
     results = tmp_path_factory.mktemp("results")
     short, long = ({"schedule.length": {"epochs": n}, "evaluation.every": {"times": 1}} for n in (1, 20))
-    failed = go(toy_run(**short, seeds={"init": 2, "data": 2}), results, toy_sources, save="last")
-    successful = go(toy_run(**long), results, toy_sources, save="last")
+    failed = train_run(toy_run(**short, seeds={"init": 2, "data": 2}), results, toy_sources, save="last")
+    successful = train_run(toy_run(**long), results, toy_sources, save="last")
     assert failed.failed is True
     assert successful.failed is False
     return results, failed, successful
@@ -290,6 +290,7 @@ def test_two_processes_are_not_at_one_surface(stableft, command, runs):
     assert "another process is at surface" in err
 
 
+@pytest.mark.faults
 def test_ctrl_c_keeps_the_points(stableft, command, monkeypatch):
     assert stableft(*command, "--results", "whole")[0] == 2  # there are no such runs
     original, calls = surface_work.measure_points, []
@@ -310,6 +311,8 @@ def test_ctrl_c_keeps_the_points(stableft, command, monkeypatch):
     assert "; 7 points are done" in out.splitlines()[0]
 
 
+@pytest.mark.faults
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_kill_changes_no_bit(stableft, command, tmp_path):
     torch.set_num_threads(1)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import glue_words
 from safetensors.torch import save_file
-from support.families import OTHERS
-from support.training_runs import go
+from support.families import OTHER_FAMILIES
+from support.training_runs import train_run
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForMaskedLM, BertConfig, BertModel
@@ -47,7 +47,7 @@ WIKITEXT = (
     " \n = Al <unk> = \n \n Al lives in rome , by the <unk> sea . \n Ben left . \n \n = = Life = = \n \n In rome . \n"
 )
 ANOTHER = " \n = Dora = \n \n Dora has left lima . \n"
-STRUCTURES = {"distilbert": OTHERS["distilbert"], "deberta-v2": {"blocks": ("deberta.encoder.layer",)}}
+STRUCTURES = {"distilbert": OTHER_FAMILIES["distilbert"], "deberta-v2": {"blocks": ("deberta.encoder.layer",)}}
 FAMILIES = ("bert", "roberta", *STRUCTURES)
 
 
@@ -233,7 +233,7 @@ def trained(toy_run, toy_sources, tmp_path_factory):
     reinit = {"pooler": True, "blocks": 1, "embeddings": None}
     runs = [toy_run(), toy_run(reinit=reinit), toy_run(**{"optimizer.lr": 2e-3})]
     for run, save in zip(runs, ("last", "last", "none"), strict=True):
-        go(run, results, toy_sources, save=save)
+        train_run(run, results, toy_sources, save=save)
     return results, [run.run_id for run in runs]
 
 
@@ -290,6 +290,7 @@ def test_the_command(probe, results, trained):
     assert out.strip().endswith(str(new.with_name("perplexity.png")))
 
 
+@pytest.mark.faults
 def test_a_signal_loses_one_point_at_most(probe, results, trained, monkeypatch):
     run = trained[1][0]
     assert probe(run)[0] == 0
@@ -395,6 +396,7 @@ def test_a_checkpoint_without_a_head(family_run, tiny_tokenizer, tmp_path):
         load_masked_lm(run.config, sources, load_tokenizer(run.config, sources))
 
 
+@pytest.mark.faults
 def test_weights_of_another_shape_or_damaged(family_run, tiny_family, tmp_path):
     run, sources = family_run("bert")
     model = load_masked_lm(run.config, sources, load_tokenizer(run.config, sources)).model

@@ -153,6 +153,7 @@ def test_the_scores_of_a_record(make_record, make_config):
     assert make_record(0.7, last=None, best=None).reported_score is None
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("keep", [0, 1, 50, -2, -40])
 def test_a_truncated_record_is_refused(tmp_path, make_record, keep):
     record = make_record()
@@ -163,6 +164,7 @@ def test_a_truncated_record_is_refused(tmp_path, make_record, keep):
     assert str(caught.value) == f"{path} is not a complete record"
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("old", "new"), [('"accuracy":0.7', '"accuracy":0.9'), ('"arm":"arm"', '"arm":"ark"'), ('"steps":9', '"steps":8')]
 )
@@ -182,6 +184,7 @@ def test_what_is_no_record_is_refused(text):
         parse_record(text)
 
 
+@pytest.mark.faults
 def test_bytes_that_are_no_text_are_refused(tmp_path, make_record):
     record = make_record()
     land(tmp_path, record).write_bytes(b"\xff\xfe\x00")
@@ -210,6 +213,7 @@ def test_an_atomic_write_replaces_the_content(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
 def test_a_crash_in_the_writer_leaves_the_old_content_and_nothing_else(tmp_path, error):
     path = tmp_path / "file"
@@ -225,6 +229,7 @@ def test_a_crash_in_the_writer_leaves_the_old_content_and_nothing_else(tmp_path,
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.faults
 def test_a_disk_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
     path = tmp_path / "file"
     atomic_write(path, b"old")
@@ -236,6 +241,7 @@ def test_a_disk_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.faults
 def test_damaged_files_are_set_aside_under_names_of_their_own(tmp_path):
     path = tmp_path / "record.json"
     names = []
@@ -255,6 +261,7 @@ def test_a_file_of_records_keeps_their_order(tmp_path, make_record, make_config)
     assert [dump_record(record) for record in back] == [dump_record(record) for record in records]
 
 
+@pytest.mark.faults
 def test_a_damaged_line_of_a_file_of_records_is_named(tmp_path, make_record):
     path = tmp_path / "a.jsonl"
     path.write_text(dump_record(make_record()) + "\n" + dump_record(make_record())[:-9] + "\n")

@@ -16,7 +16,7 @@ from support.artifact_records import (
     VAL_BASELINE,
     M,
     Z,
-    fits,
+    has_settings,
     planned,
     pool,
     report,
@@ -348,7 +348,7 @@ def grid_of(settings: dict[str, Any]) -> np.ndarray:
     found = np.full((10, 10), math.nan)
     for record in pool():
         init, data = record.config.seeds.init, record.config.seeds.data
-        if fits(record.config, settings | {"task": "rte"}) and max(init, data) < 10:
+        if has_settings(record.config, settings | {"task": "rte"}) and max(init, data) < 10:
             found[init, data] = 100 * record.best.val["accuracy"]
     return found
 

@@ -1,6 +1,7 @@
 """Every table of the papers from made-up records: its numbers beside NumPy's, its tests beside SciPy's."""
 
 import itertools
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -266,8 +267,8 @@ def test_zhang_table2_shows_the_best_setting_of_each_search_and_bold_is_better_t
     assert {place for place, cell in cells.items() if cell["bold"]} == bold
     assert bold
     text = words(report("zhang-table2"))
-    assert text.count("the best of 6 settings by mean validation score.") == 4
-    assert "the best of 4 settings by mean validation score (1 have no such mean)." in text
+    assert text.count("best of 6 settings") == 4
+    assert re.search(r"best of 4 settings [^.]*\(1 ", text)
 
 
 def test_a_search_is_not_decided_by_the_test_score():

@@ -19,10 +19,10 @@ from support.artifact_records import (
     Z,
     planned,
     pool,
+    pool_runs,
     probe_pool,
     report,
     report_without_runs,
-    runs_of,
     scores,
     where,
 )
@@ -50,7 +50,12 @@ PROBES = (
     *(f"zhang-figure{number}" for number in (7, 15, 16, 17, 18)),
 )
 OF_RUNS = [name for name in ARTIFACTS if name not in (*NO_RUNS, *PROBES, *FORMULAS)]
-LARGE_PNG = ("zhang-figure13",)  # ten panels
+ONE_OF_EACH_KIND = (  # boxes, perplexities, gradients, the bias ratio, surfaces, ...
+    *(f"mosbach-figure{number}" for number in (1, 2, 4, 6, 7, 8)),
+    *(f"zhang-figure{number}" for number in (4, 7, 8, 10)),
+    "mosbach-table4",
+)
+DRAWN_LATER = [name for name in ARTIFACTS if name not in (*ONE_OF_EACH_KIND, *NO_RUNS, *TABLES[2:])]
 
 
 def refuse(name: str):
@@ -68,7 +73,7 @@ def whole_report(name: str) -> Report:
         return report(name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data_stats, "HELD_OUT_ROWS", 6)
-        return build_report(runs_of(name), GLUE)
+        return build_report(pool_runs(name), GLUE)
 
 
 def strict(made: Report) -> dict[str, Any]:
@@ -107,14 +112,10 @@ def test_every_form_says_what_it_is(name):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE_PNG else ()) for name in ARTIFACTS]
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in DRAWN_LATER else ()) for name in ARTIFACTS]
 )
 def test_html_has_every_figure_drawn(name):
     made = whole_report(name)
-    for draw in made.figures.values():
-        picture = figure_to_bytes(draw(), "png")
-        assert picture.startswith(b"\x89PNG")
-        assert len(picture) > 3000
     text = render_report(made, "html")
     assert text.count("<svg") + text.count("<img") == len(made.figures)
     assert "<title>" in text
@@ -168,7 +169,7 @@ def test_with_too_few_runs_the_command_that_makes_the_rest_is_named(name):
 @pytest.mark.parametrize("name", [name for name in ARTIFACTS if name not in NO_RUNS])
 def test_counts_and_run_ids_are_in_the_json(name):
     values = strict(report(name))
-    rows = runs_of(name).frame
+    rows = pool_runs(name).frame
     counts = rows[rows["status"] == "finished"].groupby(["arm", "task"]).size().to_dict()
     if name in ("mosbach-table1", "mosbach-table4"):
         found = {(cell["row"], cell["column"]): cell["n"] for cell in values["cells"]}
@@ -201,7 +202,7 @@ def test_without_any_run_what_is_known_is_rendered(name):
     if name in TABLES:
         assert "iclr2021" in text
     else:
-        assert "Nothing to show yet: no run is finished." in text
+        assert "Nothing to show yet" in text
 
 
 @pytest.mark.parametrize("name", ["mosbach-figure1", "mosbach-figure7", "zhang-figure4", "zhang-figure9"])
@@ -354,7 +355,7 @@ def test_rebuilt_twice_from_equal_records_every_file_has_equal_bytes(tmp_path):
     check_twice(tmp_path, [*pool(), *probe_pool()], set(ARTIFACTS))
 
 
-def test_rebuilt_twice_some_reports_of_every_kind_have_equal_bytes(tmp_path, monkeypatch):
+def test_rebuilt_twice_some_reports_of_every_kind_have_equal_bytes(papers_sweeps, tmp_path, monkeypatch):
     some = ("mosbach-table2", "mosbach-table3", "mosbach-figure6", "zhang-table4", "zhang-figure3", "zhang-figure7")
     monkeypatch.setattr(everything, "ARTIFACTS", {name: ARTIFACTS[name] for name in (*some, "mosbach-table4")})
     wanted = {run.run_id for _, run in planned("zhang-table4")[1] if run.config.data.task == "rte"}
@@ -364,7 +365,7 @@ def test_rebuilt_twice_some_reports_of_every_kind_have_equal_bytes(tmp_path, mon
 
 
 @pytest.mark.slow
-def test_a_figure_of_probes_is_rebuilt_where_there_are_their_records(tmp_path, monkeypatch):
+def test_a_figure_of_probes_is_rebuilt_where_there_are_their_records(papers_sweeps, tmp_path, monkeypatch):
     monkeypatch.setattr(
         everything, "ARTIFACTS", {name: ARTIFACTS[name] for name in ("zhang-figure7", "zhang-figure16")}
     )
@@ -373,7 +374,7 @@ def test_a_figure_of_probes_is_rebuilt_where_there_are_their_records(tmp_path, m
     check_twice(tmp_path, records, {"zhang-figure7"})
 
 
-def test_a_report_that_is_refused_is_a_line_and_the_others_go_on(tmp_path, monkeypatch):
+def test_a_report_that_is_refused_is_a_line_and_the_others_go_on(papers_sweeps, tmp_path, monkeypatch):
     monkeypatch.setattr(
         everything, "ARTIFACTS", {name: ARTIFACTS[name] for name in ("zhang-figure3", "mosbach-figure6")}
     )

@@ -126,7 +126,7 @@ def test_a_changed_sweep_is_a_deviation_without_a_known_reason(monkeypatch):
     assert here["M", "Number of random seeds", "RoBERTa"] == "1, 25"
     assert len(here) == len(DEVIATIONS) + 2
     lines = build_hyperparameter_report("M").facts["deviations"]
-    assert any(line.endswith("printed 1e-5 - 3e-5: no reason is known.") for line in lines)
+    assert any("printed 1e-5 - 3e-5: no reason" in line for line in lines)
 
 
 def test_a_changed_recipe_is_a_deviation_without_a_known_reason(monkeypatch):

@@ -1,6 +1,7 @@
 """Bootstrap intervals of one group, and the probability that one group's run beats another's."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -46,16 +47,16 @@ def test_the_interval_is_scipys_bca(statistic):
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ([], "at least 3 values, here are 0"),
-        ([0.5, 0.6], "at least 3 values, here are 2"),
-        ([0.5, 0.6, NAN, 0.8], "1 of 4 values are NaN"),
+        ([], "3 values.* 0"),
+        ([0.5, 0.6], "3 values.* 2"),
+        ([0.5, 0.6, NAN, 0.8], "1 of 4 .*NaN"),
         ([0.527] * 25, "the values do not vary"),
     ],
 )
 def test_the_interval_says_why_there_is_none(statistic, values, reason):
     result = interval(values, statistic)
     assert result.low is result.high is None
-    assert reason in result.reason
+    assert re.search(reason, result.reason)
 
 
 def test_an_interval_without_jackknife_values_is_not_defined():
@@ -131,8 +132,8 @@ def test_the_interval_of_the_probability_is_scipys_bca():
 @pytest.mark.parametrize(
     ("a", "b", "value", "p", "reason"),
     [
-        ([0.5, 0.6], [0.1, 0.2, 0.3], None, False, "at least 3 values, here are 2 and 3"),
-        ([0.5, 0.6, NAN], [0.1, 0.2, 0.3], None, False, "1 of 3 and 0 of 3 values are NaN"),
+        ([0.5, 0.6], [0.1, 0.2, 0.3], None, False, "3 values.* 2 and 3"),
+        ([0.5, 0.6, NAN], [0.1, 0.2, 0.3], None, False, "1 of 3 and 0 of 3 .*NaN"),
         ([0.5, 0.6, 0.7], [0.1, 0.2, 0.3], 1.0, True, "every resample gives 1"),
         ([0.1, 0.1, 0.1], [0.1, 0.2, 0.3], 1 / 6, True, None),
         ([0.1, 0.1, 0.1], [0.1, 0.1, 0.1], 0.5, False, "every resample gives 0.5"),
@@ -143,7 +144,7 @@ def test_the_probability_says_what_is_missing(a, b, value, p, reason):
     assert result.value == (None if value is None else pytest.approx(value))
     assert (result.test.p is not None) == p
     assert (result.test.reason is None) == p
-    assert (reason in result.interval.reason) if reason else result.interval.reason is None
+    assert re.search(reason, result.interval.reason) if reason else result.interval.reason is None
 
 
 def test_the_interval_of_the_probability_of_many_values_is_asymptotic():

@@ -1,6 +1,7 @@
 """Expected performance of the best of n trials, against all draws counted one by one."""
 
 import math
+import re
 from itertools import combinations, product
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_more_trials_than_runs_have_no_unbiased_estimate():
     curve = expected_max_unbiased(VAL, [5, 6, 9])
     assert curve.mean == (pytest.approx(0.9), None, None)
     assert curve.std[1:] == (None, None)
-    assert curve.reason == "5 runs cannot tell without bias the best of 6 or more"
+    assert re.search("5 runs .*best of 6", curve.reason)
     assert expected_max(VAL, [5, 6, 9]).reason is None
 
 
@@ -129,7 +130,7 @@ def test_one_run_has_no_curve(scores):
         expected_test_score(scores, scores, [1, 2], rng),
     ):
         assert curve.mean == (None, None)
-        assert f"at least 2 runs are needed, here {'is 1' if scores else 'are 0'}" == curve.reason
+        assert re.search(f"at least 2 runs.* {len(scores)}", curve.reason)
 
 
 def test_equal_scores_have_an_sd_of_exactly_zero():

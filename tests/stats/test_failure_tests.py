@@ -42,15 +42,16 @@ def test_boschloo_knows_which_group_fails_less_often():
 @pytest.mark.parametrize(
     ("counts", "reason"),
     [
-        ((0, 0, 3, 5), "each group needs a run, here are 0 and 5"),
-        ((0, 5, 0, 4), "no run of both groups failed"),
-        ((5, 5, 4, 4), "every run of both groups failed"),
+        ((0, 0, 3, 5), "0 and 5"),
+        ((0, 5, 0, 4), "no run"),
+        ((5, 5, 4, 4), "every run"),
     ],
 )
 @pytest.mark.parametrize("alternative", ["less", "two-sided"])
 def test_boschloo_says_why_there_is_no_test(counts, reason, alternative):
     result = boschloo(*counts, alternative)
-    assert (result.statistic, result.p, result.reason) == (None, None, reason)
+    assert result.statistic is result.p is None
+    assert reason in result.reason
 
 
 def test_boschloo_refuses_impossible_counts():
@@ -70,7 +71,7 @@ def test_many_runs_take_fishers_test_and_say_so(alternative):
 @pytest.mark.parametrize(("n_a", "test"), [(200, "Boschloo's exact test"), (201, "Fisher's exact test")])
 def test_fishers_test_begins_where_the_tables_are_too_many(n_a, test):
     assert boschloo(0, n_a, 0, 200).test == test  # without a failure neither takes any time
-    assert boschloo(0, n_a, 0, 200).reason == "no run of both groups failed"
+    assert "no run" in boschloo(0, n_a, 0, 200).reason
 
 
 def test_boschloo_is_more_powerful_than_fisher():

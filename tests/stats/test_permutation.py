@@ -1,6 +1,7 @@
 """Permutation tests against all divisions of the values, counted one by one."""
 
 import math
+import re
 from itertools import combinations
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_a_group_without_spread_is_tested_all_the_same():
 @pytest.mark.parametrize(
     ("of", "a", "b", "reason"),
     [
-        ("mean", [0.5, 0.6], [0.1, 0.2, 0.3], "at least 3 values, here are 2 and 3"),
+        ("mean", [0.5, 0.6], [0.1, 0.2, 0.3], "3 values.* 2 and 3"),
         ("mean", [0.5, 0.6, NAN], [0.1, 0.2, 0.3], "make their group look better"),
         ("std", [0.5, 0.6, NAN], [0.1, 0.2, 0.3], "make their group look stable"),
         ("mean", [0.5] * 4, [0.5] * 5, "all values of both groups are equal"),
@@ -103,4 +104,4 @@ def test_a_group_without_spread_is_tested_all_the_same():
 def test_a_permutation_test_says_why_there_is_none(of, a, b, reason):
     result = permuted(a, b, of)
     assert result.p is result.statistic is None
-    assert reason in result.reason
+    assert re.search(reason, result.reason)

@@ -1,6 +1,7 @@
 """Power by simulation against SciPy called on the same draws, and by enumeration against all tables."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -88,15 +89,15 @@ def test_samples_without_a_test_are_not_rejected():
 @pytest.mark.parametrize(
     ("a", "reason"),
     [
-        ([0.5, 0.6], "at least 3 values, here are 2 and 10"),
-        ([0.5, NAN, 0.7], "1 of 3 and 0 of 10 values are NaN"),
+        ([0.5, 0.6], "3 values.* 2 and 10"),
+        ([0.5, NAN, 0.7], "1 of 3 and 0 of 10 .*NaN"),
     ],
 )
 def test_power_says_why_there_is_none(a, reason):
     rng = np.random.default_rng(0)
     for point in (resample_levene_power(a, ONE_MODE, 0.05, 10, rng), resample_welch_power(a, ONE_MODE, 0.05, 10, rng)):
         assert point.power is None
-        assert reason in point.interval.reason
+        assert re.search(reason, point.interval.reason)
     assert resample_levene_power([0.5] * 3, [0.7] * 3, 0.05, 10, rng).interval.reason == "neither group varies"
 
 
@@ -208,7 +209,7 @@ def test_the_power_of_a_long_curve_goes_as_far_as_is_needed():
     assert max(point.n for point in curve.points) <= 300
     none = compute_normal_power_curve(2.0, 1.0, draws=100)
     assert (none.needed, none.points[-1].n) == (None, 1000)
-    assert none.reason == "the power stays below 0.8 with up to 1000 seeds an arm"
+    assert re.search(r"below 0\.8 .*1000 seeds", none.reason)
 
 
 def test_render_power_of_normal_scores(normal_curve):
@@ -218,13 +219,11 @@ def test_render_power_of_normal_scores(normal_curve):
     powers = {point.n: point for point in normal_curve.points}
     assert lines[1] == f"{5:>9}  {powers[5].power:>13.2f}"
     point = powers[normal_curve.needed]
-    assert lines[-1] == (
-        "Levene's test (centre median) at alpha 0.05, normal scores with SD 2 against 3: "
-        f"{point.n} seeds an arm for a power of 0.8; there it is {point.power:.3f} (95 % Wilson interval "
-        f"{point.interval.low:.3f} to {point.interval.high:.3f}), 5,000 draws, seed 0."
-    )
+    assert lines[-1].startswith("Levene's test (centre median) at alpha 0.05, normal scores with SD 2 against 3: ")
+    shown = f"{point.n} seeds", f"{point.power:.3f}", f"{point.interval.low:.3f} to {point.interval.high:.3f}"
+    assert all(text in lines[-1] for text in (*shown, "95 % Wilson interval", "5,000 draws, seed 0"))
     none = compute_normal_power_curve(2.0, 1.0, draws=100)
-    assert render_power(none).endswith("seeds an arm (100 draws, seed 0).\n")
+    assert "(100 draws, seed 0)" in render_power(none)
 
 
 def test_power_of_real_scores():
@@ -249,13 +248,13 @@ def test_power_of_real_scores_says_what_is_missing():
     curves = compute_observed_power_curves([0.5, NAN, 0.7], ONE_MODE, None, None, draws=100)
     assert [curve.needed for curve in curves] == [None] * 3
     assert [curve.points for curve in curves] == [()] * 3
-    assert "1 of 3 and 0 of 10 values are NaN" in curves[0].reason
-    assert curves[1].reason == "it is not known of every run whether it failed"
+    assert re.search("1 of 3 and 0 of 10 .*NaN", curves[0].reason)
+    assert re.search("not known .*failed", curves[1].reason)
     text = render_power(curves)
     assert text.count("no number of seeds") == 3
     assert text.startswith("Levene's test (centre median)")
     same = compute_observed_power_curves(ONE_MODE, TWO_MODES, [True, False], [False, True], draws=100)[1]
-    assert same.reason == "both arms fail equally often"
-    assert compute_observed_power_curves(ONE_MODE, TWO_MODES, [], [True], draws=100)[1].reason == "each arm needs a run"
+    assert "equally often" in same.reason
+    assert compute_observed_power_curves(ONE_MODE, TWO_MODES, [], [True], draws=100)[1].reason.endswith("needs a run")
     unknown = compute_observed_power_curves(ONE_MODE, TWO_MODES, [True, None], [False], draws=100)[1]
-    assert unknown.reason == "it is not known of every run whether it failed"
+    assert unknown.reason == curves[1].reason

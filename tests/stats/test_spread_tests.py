@@ -1,6 +1,7 @@
 """Levene's test and the ratio of SDs, against numbers worked out by hand and against SciPy called directly."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -32,10 +33,10 @@ def test_levene_by_hand():
 @pytest.mark.parametrize(
     ("a", "b", "reason"),
     [
-        ([0.5], [0.1, 0.2, 0.4], "at least 3 values, here are 1 and 3"),
-        ([0.1, 0.2, 0.4], [], "at least 3 values, here are 3 and 0"),
+        ([0.5], [0.1, 0.2, 0.4], "3 values.* 1 and 3"),
+        ([0.1, 0.2, 0.4], [], "3 values.* 3 and 0"),
         ([0.527] * 7, [0.7] * 5, "neither group varies"),
-        ([0.1, 0.2, NAN], [0.1, 0.2, 0.4], "1 of 3 and 0 of 3 values are NaN"),
+        ([0.1, 0.2, NAN], [0.1, 0.2, 0.4], "1 of 3 and 0 of 3 .*NaN"),
         ([0.0, 1.0, 0.0, 1.0], [0.7] * 7, "do not vary in either group"),
         ([0.1, 0.3] * 4, [0.4, 0.9] * 4, "do not vary in either group"),
     ],
@@ -44,7 +45,7 @@ def test_levene_says_why_there_is_no_test(center, a, b, reason):
     result = levene(a, b, center)
     assert result.p is result.statistic is None
     assert result.reason
-    assert reason in result.reason
+    assert re.search(reason, result.reason)
     assert not is_significant(result, 0.05)
 
 
@@ -79,8 +80,8 @@ TEN = [0.61, 0.64, 0.66, 0.67, 0.69, 0.72, 0.75, 0.78, 0.8, 0.83]
 @pytest.mark.parametrize(
     ("a", "b", "value", "reason"),
     [
-        ([0.5, 0.6], TEN, None, "at least 3 values, here are 2 and 10"),
-        ([0.5, 0.6, NAN], TEN, None, "1 of 3 and 0 of 10 values are NaN"),
+        ([0.5, 0.6], TEN, None, "3 values.* 2 and 10"),
+        ([0.5, 0.6, NAN], TEN, None, "1 of 3 and 0 of 10 .*NaN"),
         (TEN, [0.527] * 7, None, "the second group does not vary"),
         ([0.527] * 7, TEN, 0.0, "the first group does not vary"),
         (TEN, [0.527] * 11 + [0.6], 3.47, "the second group does not vary without one of its values"),
@@ -93,7 +94,7 @@ def test_sd_ratio_says_what_is_missing(a, b, value, reason):
     result = ratio(a, b)
     assert result.value == (None if value is None else pytest.approx(value, rel=0.01))
     assert result.interval.low is result.interval.high is None
-    assert reason in (result.interval.reason or "")
+    assert re.search(reason, result.interval.reason or "")
     assert (result.reason is None) == (value is not None)
 
 

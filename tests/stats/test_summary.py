@@ -1,6 +1,7 @@
 """Description of values, Holm's adjustment, and what the package offers, against numbers worked out by hand."""
 
 import math
+import re
 import subprocess
 import sys
 
@@ -92,13 +93,13 @@ def test_iqm_is_scipys_trimmed_mean():
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ([], "this needs at least 3 values, here are 0"),
-        ([0.5], "this needs at least 3 values, here is 1"),
-        ([0.5, 0.6, NAN, 0.7], "1 of 4 values are NaN"),
-        ([0.5, 0.6, math.inf], "1 of 3 values are NaN"),
+        ([], "3 values.* 0"),
+        ([0.5], "3 values.* 1"),
+        ([0.5, 0.6, NAN, 0.7], "1 of 4 .*NaN"),
+        ([0.5, 0.6, math.inf], "1 of 3 .*NaN"),
     ],
 )
 def test_iqm_says_why_there_is_none(values, reason):
     answer = iqm(values)
     assert (answer.value, answer.n) == (None, len(values))
-    assert reason in answer.reason
+    assert re.search(reason, answer.reason)

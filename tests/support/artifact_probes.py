@@ -42,7 +42,7 @@ def parts(family: str, layers: int = LAYERS) -> ModelParts:
     )
 
 
-def names_of(family: str, of: ModelParts) -> list[str]:
+def parameter_names(family: str, of: ModelParts) -> list[str]:
     """Weights and biases of every part."""
     embeddings = [f"{name}.word_embeddings.weight" for name in of.embeddings]
     inside = [f"{block}.{name}.{kind}" for block in of.blocks for name in INSIDE[family] for kind in ("weight", "bias")]
@@ -57,7 +57,7 @@ def grad_norms(
     """Norms of a failed run, which fall from the top to the bottom, or of one whose gradients grow after step 70."""
     rng = np.random.default_rng(number(run_id))
     of = parts(family, layers)
-    names = names_of(family, of)
+    names = parameter_names(family, of)
     blocks = len(of.blocks)
     depth = [next((i for i, b in enumerate(of.blocks) if name.startswith(f"{b}.")), blocks) for name in names]
     rows = []
@@ -137,7 +137,7 @@ def of_kind(settings: dict, failed: bool, task: str = "rte") -> list[RunRecord]:
     return [record for record in where(settings, task=task) if record.failed is failed]
 
 
-def of_pool() -> tuple[ProbeRecord, ...]:
+def make_probe_pool() -> tuple[ProbeRecord, ...]:
     return tuple(itertools.chain(_norms(), _drifts(), _perplexities(), _surfaces()))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig, Seeds
-from stableft.config.sweep_file import load_sweep
+from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.records.probe_record import ProbeRecord, wrap_probe_records
 from stableft.records.run_record import DataRecord, Environment, EvalPoint, RunRecord, Scores, StartRecord
 from stableft.report.artifact import Artifact
@@ -29,14 +29,22 @@ TEST_BASELINE = {"accuracy": 0.52, "f1": 0.58, "mcc": 0.0, "spearman": 0.0}
 STEPS = (0, 10, 20, 30, 40)
 FEW, MORE = 5, 12  # seeds of a setting that there are records of
 BERT = "bert-large-uncased"
-SAME = {"model": BERT, "rows": None, "lr": 2e-5, "length": "3 epochs", "pooler": False, "blocks": 0, "mixout": 0.0}
-SAME |= {"llrd": 1.0, "towards": "zero", "start": False}
-M = SAME | {"split": "dev", "correction": False, "decay": 0.01, "precision": "fp32"}
-Z = SAME | {"split": "heldout", "correction": True, "decay": 0.0, "precision": "fp16"}
+COMMON_SETTINGS = {
+    "model": BERT,
+    "rows": None,
+    "lr": 2e-5,
+    "length": "3 epochs",
+    "pooler": False,
+    "blocks": 0,
+    "mixout": 0.0,
+}
+COMMON_SETTINGS |= {"llrd": 1.0, "towards": "zero", "start": False}
+M = COMMON_SETTINGS | {"split": "dev", "correction": False, "decay": 0.01, "precision": "fp32"}
+Z = COMMON_SETTINGS | {"split": "heldout", "correction": True, "decay": 0.0, "precision": "fp16"}
 OWN_SETTINGS = dict.fromkeys(("lr", "length", "llrd"), ANY)  # those of another model, as Z Table 6 has them
 
 
-def facts(config: RunConfig) -> dict[str, Any]:
+def settings_of(config: RunConfig) -> dict[str, Any]:
     """What tells the papers' settings apart."""
     length, optimizer = config.schedule.length, config.optimizer
     return {
@@ -58,8 +66,8 @@ def facts(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def fits(config: RunConfig, wanted: dict[str, Any]) -> bool:
-    found = facts(config)
+def has_settings(config: RunConfig, wanted: dict[str, Any]) -> bool:
+    found = settings_of(config)
     return all(value is ANY or found[name] == value for name, value in wanted.items())
 
 
@@ -68,13 +76,13 @@ def number(text: str) -> int:
     return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16)
 
 
-def made_up(run: PlannedRun) -> RunRecord:
+def make_record_of_run(run: PlannedRun) -> RunRecord:
     """The record of a run whose level, spread and share of failures depend on its settings, the rest on its id."""
     config, metric = run.config, METRIC[run.config.data.task]
     setting = np.random.default_rng(number(config.model_dump_json(exclude={"seeds", "evaluation"})))
     level, width, share = setting.uniform(0.65, 0.85), setting.uniform(0.002, 0.04), setting.choice([0.0, 0.0, 0.3])
     shift = setting.normal(0, 0.02)  # of the test scores, so that validation ranks settings in another way
-    if fits(config, M | {"task": "rte", "model": ANY, "decay": ANY}):
+    if has_settings(config, M | {"task": "rte", "model": ANY, "decay": ANY}):
         share = 0.6
     rng = np.random.default_rng(number(config.run_id))
     lost = rng.random() < share
@@ -96,7 +104,7 @@ def made_up(run: PlannedRun) -> RunRecord:
         )
         for name in ("last", "best")
     }
-    crashed = fits(config, Z | {"task": "rte", "correction": False}) and config.seeds.init == 3
+    crashed = has_settings(config, Z | {"task": "rte", "correction": False}) and config.seeds.init == 3
     reported, baseline = (test, TEST_BASELINE) if held_out else (val, VAL_BASELINE)
     failed = bool(math.isnan(reported["last"]) or reported["last"] <= baseline[metric])
     return RunRecord(
@@ -124,11 +132,11 @@ def made_up(run: PlannedRun) -> RunRecord:
 def _nan(config: RunConfig) -> tuple[bool, bool]:
     """Whether a run ends in NaN, and whether even its best checkpoint is NaN."""
     seed = config.seeds.init
-    ends = fits(config, M | {"task": "cola"}) and seed == 3
-    ends |= fits(config, Z | {"task": "cola", "correction": False}) and seed == 2
-    whole = fits(config, Z | {"task": "stsb", "correction": False}) and seed == 2
-    whole |= fits(config, Z | {"task": "stsb", "mixout": 0.9}) and seed == 1
-    whole |= fits(config, Z | {"task": "qqp", "rows": 1000, "length": "1600 steps"}) and seed == 0
+    ends = has_settings(config, M | {"task": "cola"}) and seed == 3
+    ends |= has_settings(config, Z | {"task": "cola", "correction": False}) and seed == 2
+    whole = has_settings(config, Z | {"task": "stsb", "correction": False}) and seed == 2
+    whole |= has_settings(config, Z | {"task": "stsb", "mixout": 0.9}) and seed == 1
+    whole |= has_settings(config, Z | {"task": "qqp", "rows": 1000, "length": "1600 steps"}) and seed == 0
     return ends or whole, whole
 
 
@@ -180,25 +188,26 @@ def _start() -> StartRecord:
 
 
 @functools.cache
-def load(path: str):
+def load_paper_sweep(path: str) -> Sweep:
+    """Expands a sweep of the papers, which takes up to a second, once a process."""
     return load_sweep(path, LocalPaths())
 
 
 @functools.cache
 def planned(name: str) -> tuple[Artifact, tuple[tuple[str, PlannedRun], ...]]:
-    return load_artifact(name, load)
+    return load_artifact(name, load_paper_sweep)
 
 
 @functools.cache
 def pool() -> tuple[RunRecord, ...]:
     """Records of the first seeds of every setting of the papers, so that most artefacts lack some."""
     runs = {run.run_id: run for name in ARTIFACTS for _, run in planned(name)[1]}
-    return tuple(made_up(run) for run in runs.values() if _is_there(run.config))
+    return tuple(make_record_of_run(run) for run in runs.values() if _has_record(run.config))
 
 
-def _is_there(config: RunConfig) -> bool:
+def _has_record(config: RunConfig) -> bool:
     init, data = config.seeds.init, config.seeds.data
-    found = facts(config)
+    found = settings_of(config)
     if init != data:
         return (init, data) not in ((2, 5), (7, 1))  # of the grid of two seeds
     if found["split"] == "dev":
@@ -210,7 +219,7 @@ def _is_there(config: RunConfig) -> bool:
 
 
 @functools.cache
-def runs_of(name: str) -> ArtifactRuns:
+def pool_runs(name: str) -> ArtifactRuns:
     """The artefact's runs out of the whole pool."""
     artifact, runs = planned(name)
     return collect_runs(artifact, runs, pool(), find_probes=lambda: wrap_probe_records(probe_pool()))
@@ -218,7 +227,7 @@ def runs_of(name: str) -> ArtifactRuns:
 
 @functools.cache
 def report(name: str) -> Report:
-    return build_report(runs_of(name))
+    return build_report(pool_runs(name))
 
 
 @functools.cache
@@ -230,16 +239,16 @@ def report_without_runs(name: str) -> Report:
 @functools.cache
 def probe_pool() -> tuple[ProbeRecord, ...]:
     """What probes left of some runs of the pool."""
-    from support.artifact_probes import of_pool  # which needs the pool
+    from support.artifact_probes import make_probe_pool  # which needs the pool
 
-    return of_pool()
+    return make_probe_pool()
 
 
 @functools.cache
 def _known() -> list[tuple[RunRecord, dict[str, Any]]]:
     """The finished records of the pool whose two seeds are equal, each with its facts."""
     finished = [record for record in pool() if record.status == "finished"]
-    return [(r, facts(r.config)) for r in finished if r.config.seeds.init == r.config.seeds.data]
+    return [(r, settings_of(r.config)) for r in finished if r.config.seeds.init == r.config.seeds.data]
 
 
 def where(*settings: dict[str, Any], seeds: Sequence[int] | None = None, **more: Any) -> list[RunRecord]:

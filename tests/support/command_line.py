@@ -1,4 +1,4 @@
-"""The command line: what is printed, the exit code, and that a mistake leaves nothing behind."""
+"""Records of runs of a planned sweep, with a score that a report shows."""
 
 from typing import Literal
 
@@ -6,7 +6,9 @@ from stableft.config.planned_run import PlannedRun
 from stableft.records.run_record import DataRecord, RunRecord, Scores
 
 
-def finished(run: PlannedRun, score: float = 0.7, status: Literal["finished", "crashed"] = "finished") -> RunRecord:
+def make_scored_record(
+    run: PlannedRun, score: float = 0.7, status: Literal["finished", "crashed"] = "finished"
+) -> RunRecord:
     scores = Scores(step=9, val={"accuracy": score}, test=None)
     data = DataRecord(
         fingerprint="f" * 64,

@@ -1,4 +1,4 @@
-"""Whole pre-trainings of a tiny model: bits, resuming, what is held out, what is left behind, how one fails."""
+"""Configs, text and results of short pre-trainings of a tiny model."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from stableft.pretrain.record import MODEL_FOLDER, PretrainRecord, pretrain_fold
 from stableft.records.run_record import CHECKPOINT_FILE, HISTORY_FILE, read_record_as
 
 
-def left_behind(results: Path, plan: PlannedPretraining) -> dict:
+def pretraining_outputs(results: Path, plan: PlannedPretraining) -> dict:
     """Returns all that two pre-trainings of one config must have equal, bit for bit."""
     folder = pretrain_folder(results, plan.config.run_id)
     record = read_record_as(PretrainRecord, folder)
@@ -24,7 +24,7 @@ def left_behind(results: Path, plan: PlannedPretraining) -> dict:
     }
 
 
-VALUES = {
+PRETRAINING_VALUES = {
     "text": "toylang",
     "vocabulary": "toylang",
     "corpus": {"pairs": 300, "held_out": 0.1, "seed": 0},
@@ -55,7 +55,7 @@ VALUES = {
     "precision": "fp32",
     "seeds": {"init": 0, "data": 0},
 }
-WIKI = """<doc id="12" url="http://x" title="Anarchism">
+WIKIPEDIA_EXTRACT = """<doc id="12" url="http://x" title="Anarchism">
 Anarchism
 
 Anarchism is a political philosophy .
@@ -70,8 +70,8 @@ Autism is a disorder .
 """
 
 
-def write(folder: Path, **dotted) -> Path:
-    values = {key: dict(part) if isinstance(part, dict) else part for key, part in VALUES.items()}
+def write_pretraining_config(folder: Path, **dotted) -> Path:
+    values = {key: dict(part) if isinstance(part, dict) else part for key, part in PRETRAINING_VALUES.items()}
     for key, value in dotted.items():
         section, _, name = key.partition(".")
         if name:
@@ -83,7 +83,7 @@ def write(folder: Path, **dotted) -> Path:
     return path
 
 
-def wikipedia(folder: Path, articles: int = 12) -> Path:
+def write_wikipedia(folder: Path, articles: int = 12) -> Path:
     """Writes made-up WikiExtractor files of the toy language's words, one deeper than the other."""
     pairs = iter(toylang.make_toy_corpus(7, 20 * articles))
     (folder / "AA").mkdir(parents=True)

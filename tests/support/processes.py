@@ -1,7 +1,4 @@
-"""The real `stableft sweep`, killed ten times at random moments, ends with the bits of one that was left alone.
-
-`pytest -s` shows where each kill fell. Every kill is SIGKILL to the whole process group: parent and workers at once.
-"""
+"""Commands in processes of their own, which a test kills with all their children."""
 
 import contextlib
 import os
@@ -13,7 +10,7 @@ from pathlib import Path
 
 # Every Python that the sweep starts reads this first. One core: one thread, which is what two busy cores can promise.
 # With the file "slow" beside it, a write takes its time between the temporary file and its final name.
-SITE = """
+SITECUSTOMIZE = """
 import os, pathlib, time
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
 _fsync = os.fsync
@@ -39,20 +36,20 @@ def start_stableft(site: Path, folder: Path, *arguments: str | Path) -> subproce
     )
 
 
-def finish(process: subprocess.Popen) -> None:
+def wait_for_success(process: subprocess.Popen) -> None:
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
 
 
-def kill(process: subprocess.Popen) -> None:
+def kill_group(process: subprocess.Popen) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    while group_lives(process.pid):
+    while group_is_alive(process.pid):
         time.sleep(0.005)
 
 
-def group_lives(group: int) -> bool:
+def group_is_alive(group: int) -> bool:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             state, _, member = stat.read_text().rsplit(")", 1)[1].split()[:3]
@@ -61,7 +58,7 @@ def group_lives(group: int) -> bool:
     return False
 
 
-def wait_for(process: subprocess.Popen, condition) -> bool:
+def wait_while_running(process: subprocess.Popen, condition) -> bool:
     """Returns True once the condition holds, False if the process ends first."""
     while process.poll() is None:
         if condition():

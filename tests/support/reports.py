@@ -1,4 +1,4 @@
-"""Reports of made-up runs: numbers that can be checked by hand, and their texts in every form."""
+"""Reports of made-up records whose numbers can be checked by hand."""
 
 import json
 import math

@@ -1,3 +1,5 @@
+"""Runs and records without scores, for tests of what a sweep does with them."""
+
 from typing import Literal
 
 from stableft.config.planned_run import PlannedRun
@@ -68,7 +70,7 @@ def make_record(
     )
 
 
-def land(results, record: RunRecord) -> RunRecord:
+def save_record(results, record: RunRecord) -> RunRecord:
     run_folder(results, record.run_id).mkdir(parents=True, exist_ok=True)
     write_record(results, record)
     return record

@@ -1,12 +1,12 @@
-"""Parents first, then trials, then the rest: in real workers, with stand-ins for training that need no torch."""
+"""Sweeps of stand-ins for training, which need no torch, in real worker processes."""
 
 import os
 import signal
 import time
 from pathlib import Path
 
-from support.sweep_records import land, make_record
-from support.worker_logs import log
+from support.sweep_records import make_record, save_record
+from support.worker_logs import log_event
 
 from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted, RunProgress
 from stableft.config.sweep_file import EarlyStoppingRule, Sweep
@@ -21,12 +21,12 @@ DIVERGES = 55
 DIVERGED = "the training loss was nan at step 3"
 
 
-def pretend(run, results, sources, execution, progress, stop):
+def train_stand_in(run, results, sources, execution, progress, stop):
     """Takes ten steps from where the checkpoint is, an evaluation at each; the score falls by the seed's rank later."""
     folder, seed = run_folder(results, run.run_id), run.config.seeds.init
     checkpoint = folder / CHECKPOINT_FILE
     first = int(checkpoint.read_text()) if checkpoint.exists() else 0
-    log(results, f"from-{first}", run)
+    log_event(results, f"from-{first}", run)
     if run.arm == "raise" or seed == CRASHES:
         raise ValueError("the bug")
     evals = []
@@ -42,7 +42,7 @@ def pretend(run, results, sources, execution, progress, stop):
             progress(RunProgress(step, STEPS, 0.5, 0.25))
         if due:
             checkpoint.write_text(str(step))
-            return land(
+            return save_record(
                 results, make_record(run).model_copy(update={"status": "paused", "evals": tuple(evals), "failed": None})
             )
         if (seed == DIES_ONCE and not first) or (run.arm == "dies" and step == 5 and first == 3):
@@ -57,10 +57,10 @@ def pretend(run, results, sources, execution, progress, stop):
     checkpoint.unlink(missing_ok=True)
     record = make_record(run, failed=seed in (FAILS, DIVERGES))
     reason = DIVERGED if seed == DIVERGES else None
-    return land(results, record.model_copy(update={"evals": tuple(evals), "reason": reason}))
+    return save_record(results, record.model_copy(update={"evals": tuple(evals), "reason": reason}))
 
 
-def plan(runs, rule: EarlyStoppingRule | None = None, parents=()) -> Sweep:
+def make_sweep(runs, rule: EarlyStoppingRule | None = None, parents=()) -> Sweep:
     return Sweep(
         "s",
         Path("s.yaml"),
@@ -72,10 +72,10 @@ def plan(runs, rule: EarlyStoppingRule | None = None, parents=()) -> Sweep:
     )
 
 
-def go(results: Path, sweep: Sweep, jobs: int = 1, save="none", **options):
+def sweep_stand_ins(results: Path, sweep: Sweep, jobs: int = 1, save="none", **options):
     events = []
     arguments = (sweep, results, ["cpu"], jobs, Execution(save=save))
     outcome = run_sweep(
-        *arguments, display=events.append, train=pretend, fingerprint=lambda config, sources: "f" * 64, **options
+        *arguments, display=events.append, train=train_stand_in, fingerprint=lambda config, sources: "f" * 64, **options
     )
     return outcome, [event.text for event in events if isinstance(event, Notice)]

@@ -1,4 +1,4 @@
-"""Records made up here -> rows that can be checked by eye."""
+"""Records with scores, one setting each, for tables that can be checked by eye."""
 
 import math
 

@@ -95,8 +95,15 @@ FAMILIES = {  # family -> the class of its checkpoints, its config class, values
         {**SIZES, "bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3},
     ),
 }
-GROUPS = ("q_groups", "k_groups", "v_groups", "post_attention_groups", "intermediate_groups", "output_groups")
-MORE = {  # for single tests
+GROUPED_CONVOLUTIONS = (
+    "q_groups",
+    "k_groups",
+    "v_groups",
+    "post_attention_groups",
+    "intermediate_groups",
+    "output_groups",
+)
+EXTRA_FAMILIES = {  # for single tests
     "xlm-roberta": (
         XLMRobertaForMaskedLM,
         XLMRobertaConfig,
@@ -105,7 +112,7 @@ MORE = {  # for single tests
     "squeezebert": (
         SqueezeBertForMaskedLM,
         SqueezeBertConfig,
-        {**SIZES, "embedding_size": 16, **dict.fromkeys(GROUPS, 1)},
+        {**SIZES, "embedding_size": 16, **dict.fromkeys(GROUPED_CONVOLUTIONS, 1)},
     ),
 }
 OWN_FAMILIES = ("bert", "roberta", "albert", "xlnet", "electra", "bart")
@@ -114,7 +121,7 @@ OWN_FAMILIES = ("bert", "roberta", "albert", "xlnet", "electra", "bart")
 def write_family(folder: Path, name: str, text: str, word_pieces, **values) -> None:
     """Writes a model folder of the family: every weight random and none 0 or 1, dropout .1; `values` of config.json."""
     tokenizer = _tokenizer(name, text + TOY_WORDS, word_pieces)
-    model_class, config_class, sizes = (FAMILIES | MORE)[name]
+    model_class, config_class, sizes = (FAMILIES | EXTRA_FAMILIES)[name]
     ids = {
         f"{role}_token_id": getattr(tokenizer, f"{role}_token_id")
         for role in ("pad", "bos", "eos")

@@ -1,4 +1,4 @@
-"""Whole runs of a tiny model: what is drawn from which seed, what is left in the run folder, how a run fails."""
+"""Short training runs of a tiny model, and what they write."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,9 @@ from stableft.records.run_record import HISTORY_FILE, PREDICTIONS_FILE, RunRecor
 from stableft.training.run import train
 
 
-def go(run: PlannedRun, results: Path, sources: LocalPaths, stop_at: int | None = None, **execution) -> RunRecord:
+def train_run(
+    run: PlannedRun, results: Path, sources: LocalPaths, stop_at: int | None = None, **execution
+) -> RunRecord:
     """Trains on one thread; with `stop_at`, stops as soon as that many steps are done."""
     done = [-1]
 
@@ -31,7 +33,7 @@ def go(run: PlannedRun, results: Path, sources: LocalPaths, stop_at: int | None 
     )
 
 
-def left_behind(results: Path, record: RunRecord) -> dict:
+def run_outputs(results: Path, record: RunRecord) -> dict:
     """Returns all that two runs of one config must have equal, bit for bit."""
     folder = run_folder(results, record.run_id)
     with np.load(folder / PREDICTIONS_FILE) as file:
@@ -45,12 +47,12 @@ def left_behind(results: Path, record: RunRecord) -> dict:
     }
 
 
-def history(results: Path, run: PlannedRun) -> list[dict]:
+def read_history(results: Path, run: PlannedRun) -> list[dict]:
     lines = (run_folder(results, run.run_id) / HISTORY_FILE).read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
-def make_folder(folder: Path, tokenizer, change: Callable[[BertModel], None], **config) -> Path:
+def write_tiny_bert(folder: Path, tokenizer, change: Callable[[BertModel], None], **config) -> Path:
     """Writes a tiny BERT with a pooler, after `change` had its way with the weights."""
     values = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, **config}
     with torch.random.fork_rng(devices=[]):
@@ -63,6 +65,6 @@ def make_folder(folder: Path, tokenizer, change: Callable[[BertModel], None], **
     return folder
 
 
-def with_model(sources: LocalPaths, folder: Path) -> tuple[LocalPaths, str]:
+def add_model_folder(sources: LocalPaths, folder: Path) -> tuple[LocalPaths, str]:
     digest = model_folder_digest(folder)
     return LocalPaths(cache_dir=sources.cache_dir, paths={**sources.paths, digest: folder}), digest

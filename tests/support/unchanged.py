@@ -13,7 +13,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
+from support.artifact_records import load_paper_sweep
 from support.artifact_records import report as made_up_report
 from support.paths import GLUE, GOLDEN, ROOT
 
@@ -45,7 +47,7 @@ def planned_runs() -> dict[str, str]:
         f"{name} {run.arm} {run.run_id} {run.config.model_dump_json()}"
         for name in sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
         if "/recipes/" not in name and "/pretrain/" not in name
-        for run in load_sweep(name, LocalPaths()).runs
+        for run in load_paper_sweep(name.removeprefix("configs/")).runs
     ]
     return {"planned runs": str(len(lines)), "planned runs' ids and configs": digest("\n".join(lines).encode())}
 
@@ -73,7 +75,8 @@ def artefacts() -> dict[str, str]:
     """Returns digests of every text file that `report all` writes from the committed records and the test's GLUE."""
     with tempfile.TemporaryDirectory() as name:
         out = Path(name)
-        lines = list(build_all_reports(Path("results"), [], GLUE, "recipe", out))
+        with mock.patch("stableft.report.all_reports.load_sweep", lambda path, _: load_paper_sweep(path)):
+            lines = list(build_all_reports(Path("results"), [], GLUE, "recipe", out))
         texts = [path for path in sorted(out.rglob("*")) if path.suffix in (".md", ".csv", ".tex", ".json", ".html")]
         found = {
             f"all {path.relative_to(out)}": digest(PICTURE.sub(b"", path.read_bytes()))

@@ -3,6 +3,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from stableft.sweep.claims import CLAIM_FILE, claim_run
 
 HOLD = """
@@ -38,6 +40,7 @@ def test_an_exception_gives_the_claim_back(tmp_path):
         assert mine
 
 
+@pytest.mark.faults
 def test_the_claim_of_a_killed_process_is_free(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.sweep_records import land, make_record
-from support.training_runs import go
+from support.sweep_records import make_record, save_record
+from support.training_runs import train_run
 
 from stableft.config.planned_run import Execution
 from stableft.config.run_config import StartFrom
@@ -42,7 +42,7 @@ def test_a_dry_run_writes_nothing(sweep, tmp_path, save):
 
 def test_what_is_done_does_not_count_and_is_not_touched(sweep, toy_sources, tmp_path):
     results = tmp_path / "results"
-    go(sweep.runs[1], results, toy_sources)
+    train_run(sweep.runs[1], results, toy_sources)
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in results.rglob("*") if path.is_file()}
     names = sorted(results.rglob("*"))
     estimated = estimate_sweep(sweep, results, Execution(threads=1), 1)
@@ -57,7 +57,7 @@ def test_the_size_of_a_checkpoint_is_about_right(sweep, toy_sources, tmp_path):
 
     line = estimate_sweep(sweep, tmp_path / "none", Execution(threads=1), 1).lines[0]
     with pytest.raises(RunInterrupted):
-        go(sweep.runs[0], tmp_path, toy_sources, stop_at=3)
+        train_run(sweep.runs[0], tmp_path, toy_sources, stop_at=3)
     size = (run_folder(tmp_path, sweep.runs[0].run_id) / CHECKPOINT_FILE).stat().st_size
     assert 0.5 < line.cost.checkpoint / size < 1.5
 
@@ -65,10 +65,10 @@ def test_the_size_of_a_checkpoint_is_about_right(sweep, toy_sources, tmp_path):
 def test_an_estimate_does_not_change_a_run(sweep, toy_sources, tmp_path):
     """The probe trains a copy: the kept checkpoint and what the run draws are as without it."""
     run = sweep.runs[0]
-    before = go(run, tmp_path / "before", toy_sources)
+    before = train_run(run, tmp_path / "before", toy_sources)
     estimate_sweep(sweep, tmp_path / "none", Execution(threads=1), 1)
     torch.manual_seed(0)
-    assert go(run, tmp_path / "after", toy_sources).evals == before.evals
+    assert train_run(run, tmp_path / "after", toy_sources).evals == before.evals
 
 
 def test_an_estimate_finds_what_the_user_got_wrong(sweep, toy_run, toy_sources, tmp_path):
@@ -130,7 +130,7 @@ def test_every_parent_has_a_line_of_its_own_and_counts_once(sweep, family, tmp_p
 @pytest.mark.parametrize("status", ["crashed", "finished"])
 def test_runs_with_nothing_to_start_from_are_not_left(sweep, family, tmp_path, status):
     parent, runs = family(9)
-    land(tmp_path, make_record(parent, status).model_copy(update={"reason": "the loss was nan"}))
+    save_record(tmp_path, make_record(parent, status).model_copy(update={"reason": "the loss was nan"}))
     sweep = replace(sweep, runs=(*sweep.runs, *(replace(run, arm="child") for run in runs)), parents=(parent,))
     lines, text = lines_of(sweep, tmp_path)
     assert lines == [("arm", 3, 3), ("child", 2, 0)]
@@ -149,7 +149,7 @@ def test_stopped_runs_are_done_only_while_they_rank_as_hopeless(sweep, toy_run, 
     for run, score in zip(runs, (0.2, 0.4, 0.6, 0.8), strict=True):
         point = EvalPoint(step=7, epoch=1.0, train_loss=0.5, val_loss=0.5, val={run.config.selection_metric: score})
         status = "stopped" if score < 0.5 else "finished"
-        land(tmp_path, make_record(run).model_copy(update={"status": status, "evals": (point,)}))
+        save_record(tmp_path, make_record(run).model_copy(update={"status": status, "evals": (point,)}))
     length = runs[0].config.schedule.length
     share = 1.0 / length.epochs if length.epochs else 7 / length.steps
     for rule, planned, left, paused in (

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.processes import SITE, finish, kill, start_stableft, wait_for
+from support.processes import SITECUSTOMIZE, kill_group, start_stableft, wait_for_success, wait_while_running
 
 from stableft.records.run_record import CHECKPOINT_FILE, HISTORY_FILE, PREDICTIONS_FILE, RECORD_FILE, read_record
 
 pytestmark = [
+    pytest.mark.faults,
     pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="pins processes to a core"),
@@ -70,7 +71,7 @@ class Sweeps:
         return start_stableft(self.site, self.folder, "sweep", "toy-sweep.yaml", "--results", self.results, *options)
 
     def finish(self) -> None:
-        finish(self.start())
+        wait_for_success(self.start())
 
     def files(self) -> set[str]:
         """Returns the files of all run folders, as run/name."""
@@ -93,16 +94,16 @@ def aim(sweeps: Sweeps, process: subprocess.Popen, target: str, draw: random.Ran
     """Returns at the moment at which to kill."""
     if target == "anywhere":
         end = time.monotonic() + draw.uniform(0, 6)
-        wait_for(process, lambda: time.monotonic() > end)
+        wait_while_running(process, lambda: time.monotonic() > end)
         return
     before = sweeps.checkpoints()
-    if not wait_for(process, lambda: sweeps.checkpoints() != before):
+    if not wait_while_running(process, lambda: sweeps.checkpoints() != before):
         return
     end = time.monotonic() + draw.uniform(0.02, 0.4)
-    wait_for(process, lambda: time.monotonic() > end)
+    wait_while_running(process, lambda: time.monotonic() > end)
     if target == "a write":
         (sweeps.site / "slow").touch()
-        wait_for(process, lambda: any(name.endswith(".tmp") for name in sweeps.files()))
+        wait_while_running(process, lambda: any(name.endswith(".tmp") for name in sweeps.files()))
         time.sleep(draw.uniform(0, 0.1))
 
 
@@ -138,7 +139,7 @@ def test_ten_kills_change_no_bit(toy_data, tiny_model_folder, tmp_path):
     (tmp_path / "toy-sweep.yaml").write_text(SWEEP.format(data=toy_data))
     site = tmp_path / "site"
     site.mkdir()
-    (site / "sitecustomize.py").write_text(SITE)
+    (site / "sitecustomize.py").write_text(SITECUSTOMIZE)
     whole, killed = (Sweeps(tmp_path, site, tmp_path / name) for name in ("whole", "killed"))
     whole.finish()
     expected = results_of(whole)
@@ -163,7 +164,7 @@ def test_ten_kills_change_no_bit(toy_data, tiny_model_folder, tmp_path):
         aim(killed, process, target, draw)
         seconds = time.monotonic() - begun
         assert process.poll() is None, f"the sweep ended before kill {attempt + 1}: its runs are too short"
-        kill(process)
+        kill_group(process)
         fell.append(locate(killed, files, checkpoints))
         (site / "slow").unlink(missing_ok=True)
         print(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.live_table import opened
+from support.live_table import start_progress
 from support.sweep_records import make_record, make_run
 
 from stableft.config.planned_run import RunProgress
@@ -30,7 +30,7 @@ from stableft.text import format_duration
 
 def test_the_time_left_is_unknown_until_a_step_is_measured():
     run = make_run(1)
-    view = opened([run, make_run(2)])
+    view = start_progress([run, make_run(2)])
     assert progress_line(view) == "0/2 done, 0 failed, 0 crashed, ETA ?"
     apply_event(view, RunStarted("cpu", run), 0.0)
     apply_event(view, ProgressReported("cpu", RunProgress(0, 100)), 10.0)
@@ -43,7 +43,7 @@ def test_the_time_left_is_unknown_until_a_step_is_measured():
 
 def test_a_resumed_run_is_timed_from_where_it_went_on():
     run = make_run(1)
-    view = opened([run])
+    view = start_progress([run])
     apply_event(view, RunStarted("cpu", run), 0.0)
     apply_event(view, ProgressReported("cpu", RunProgress(80, 100)), 5.0)
     apply_event(view, ProgressReported("cpu", RunProgress(90, 100)), 6.0)
@@ -53,7 +53,7 @@ def test_a_resumed_run_is_timed_from_where_it_went_on():
 def test_the_time_left_counts_workers_and_longer_schedules():
     runs = [make_run(seed) for seed in range(4)]
     longer = make_run(9, length={"epochs": 6})
-    view = opened([*runs, longer], workers=2)
+    view = start_progress([*runs, longer], workers=2)
     for slot in (0, 1):
         apply_event(view, RunStarted(f"cuda:{slot}", runs[slot]), 0.0)
         apply_event(view, ProgressReported(f"cuda:{slot}", RunProgress(0, 30)), 0.0)
@@ -71,7 +71,7 @@ def test_a_run_on_data_not_yet_begun_makes_the_time_left_unknown_unless_its_step
         (make_run(2, task="cola"), None),
         (make_run(2, task="cola", length={"steps": 50}), 50 + 90),
     ):
-        view = opened([run, other])
+        view = start_progress([run, other])
         apply_event(view, RunStarted("cpu", run), 0.0)
         apply_event(view, ProgressReported("cpu", RunProgress(0, 100)), 0.0)
         apply_event(view, ProgressReported("cpu", RunProgress(10, 100)), 10.0)
@@ -80,7 +80,7 @@ def test_a_run_on_data_not_yet_begun_makes_the_time_left_unknown_unless_its_step
 
 def test_plain_lines():
     run = make_run(3, arm="mosbach")
-    view = opened([run], done=2)
+    view = start_progress([run], done=2)
     assert event_line(view, SweepStarted([run], 2, 0, 0, 1)) == "1 runs to do, 2 done, 0 crashed; 1 at a time"
     assert event_line(view, RunStarted("cpu", run)) == (
         "[2/3 done, 0 failed, 0 crashed, ETA ?] started mosbach rte seed 3 on cpu"
@@ -97,7 +97,7 @@ def test_plain_lines():
 
 def test_a_run_at_another_process_is_shown_as_such():
     run = make_run(3)
-    view = opened([run])
+    view = start_progress([run])
     apply_event(view, RunEnded("cpu", run, "elsewhere"), 0.0)
     assert "1 with another process" in progress_line(view)
     apply_event(view, RunStarted("cpu", run), 1.0)
@@ -168,7 +168,7 @@ def test_runs_that_end_early_are_counted_apart():
 
 def test_a_trial_is_done_when_it_pauses():
     run = replace(make_run(3, length={"steps": 100}), pause_after=0.3)
-    view = opened([run, replace(make_run(4, length={"steps": 100}), pause_after=0.3)])
+    view = start_progress([run, replace(make_run(4, length={"steps": 100}), pause_after=0.3)])
     apply_event(view, RunStarted("cpu", run), 0.0)
     for step in (0, 10):
         apply_event(view, ProgressReported("cpu", RunProgress(step, 100)), float(step))

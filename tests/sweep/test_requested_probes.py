@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.sweep_records import land, make_record, make_run
-from support.worker_logs import log, read_log
+from support.sweep_records import make_record, make_run, save_record
+from support.worker_logs import log_event, read_events
 
 from stableft.config.planned_run import NO_PROBES, Execution, InLoopProbes, LocalPaths, RunInterrupted, RunProgress
 from stableft.config.sweep_file import EarlyStoppingRule, load_sweep, parse_in_loop_probes, single_run_sweep
@@ -112,7 +112,7 @@ def drift(run_id: str, *steps: int) -> DriftRecord:
 
 def finished(results: Path, seed: int = 1, records=(), weights=()):
     run = make_run(seed)
-    land(results, make_record(run))
+    save_record(results, make_record(run))
     write_probe_records(run_folder(results, run.run_id) / PROBES_FILE, records)
     (run_folder(results, run.run_id) / PREDICTIONS_FILE).touch()
     for name in weights:
@@ -150,9 +150,9 @@ def test_training_again_keeps_what_was_there(tmp_path):
     assert with_saved_weights(tmp_path, [], Execution(save="last")).save == "last"
 
 
-def pretend(run, results, sources, execution, progress, stop):
+def train_stand_in(run, results, sources, execution, progress, stop):
     """Leaves what it is asked for; a seed of 13 crashes, one of 99 is killed half way, once."""
-    log(results, "begin", run)
+    log_event(results, "begin", run)
     seed, folder = run.config.seeds.init, run_folder(results, run.run_id)
     checkpoint = folder / CHECKPOINT_FILE
     if seed == 13:
@@ -170,13 +170,13 @@ def pretend(run, results, sources, execution, progress, stop):
         execution.save, []
     ):
         (folder / name).mkdir(exist_ok=True)
-    return land(results, make_record(run).model_copy(update={"reason": "again"}))
+    return save_record(results, make_record(run).model_copy(update={"reason": "again"}))
 
 
-def go(results: Path, runs, **execution):
+def sweep_stand_ins(results: Path, runs, **execution):
     events = []
     arguments = (list(runs), results, LocalPaths(), ["cpu"], 1, Execution(**execution))
-    outcome = run_local(*arguments, display=events.append, train=pretend, fingerprint=lambda *_: "f" * 64)
+    outcome = run_local(*arguments, display=events.append, train=train_stand_in, fingerprint=lambda *_: "f" * 64)
     return outcome, events
 
 
@@ -187,63 +187,68 @@ def kinds(results: Path, run) -> list[str]:
 def test_finished_runs_are_trained_again_only_when_asked(tmp_path):
     run, whole = finished(tmp_path, 1), finished(tmp_path, 2, [drift(make_run(2).run_id, 0, 1)])
     runs = [replace(one, probes=InLoopProbes(drift=1)) for one in (run, whole)]
-    outcome, events = go(tmp_path, runs)
+    outcome, events = sweep_stand_ins(tmp_path, runs)
     assert set(outcome.skipped) == {run.run_id, whole.run_id}
     assert [event.text for event in events if isinstance(event, Notice)] == [
         "1 runs were finished before without drift: --complete trains them again"
     ]
-    outcome, events = go(tmp_path, runs, complete=True)
+    outcome, events = sweep_stand_ins(tmp_path, runs, complete=True)
     assert (outcome.finished, outcome.skipped) == ((run.run_id,), (whole.run_id,))
     opened = next(event for event in events if isinstance(event, SweepStarted))
     assert ([one.run_id for one in opened.runs], opened.done) == ([run.run_id], 1)
     assert read_record(tmp_path, run.run_id).reason == "again"
     assert kinds(tmp_path, run) == ["drift"]
-    assert set(go(tmp_path, runs, complete=True)[0].skipped) == {run.run_id, whole.run_id}
-    assert len(read_log(tmp_path, "begin")) == 1
+    assert set(sweep_stand_ins(tmp_path, runs, complete=True)[0].skipped) == {run.run_id, whole.run_id}
+    assert len(read_events(tmp_path, "begin")) == 1
 
 
 def test_weights_are_completed_too_and_nothing_else_is_lost(tmp_path):
     run = finished(tmp_path, 1, [grad_norms(make_run(1).run_id, 1, 2)], [BEST_FOLDER])
-    go(tmp_path, [run], save="last", complete=True)
+    sweep_stand_ins(tmp_path, [run], save="last", complete=True)
     folder = run_folder(tmp_path, run.run_id)
     assert (folder / BEST_FOLDER).is_dir()
     assert (folder / LAST_FOLDER).is_dir()
     assert kinds(tmp_path, run) == ["grad_norms"]
 
 
+@pytest.mark.faults
 def test_a_crash_in_training_again_costs_no_result(tmp_path):
     run = replace(finished(tmp_path, 13), probes=ASKED)
     before = read_record(tmp_path, run.run_id)
-    outcome, events = go(tmp_path, [run], complete=True)
+    outcome, events = sweep_stand_ins(tmp_path, [run], complete=True)
     assert outcome.crashed == (run.run_id,)
     assert [event.record.status for event in events if isinstance(event, RunEnded)] == ["crashed"]
     assert read_record(tmp_path, run.run_id) == before
     assert "the bug" in (run_folder(tmp_path, run.run_id) / "crash.txt").read_text()
 
 
+@pytest.mark.faults
 def test_a_death_in_training_again_costs_no_result(tmp_path):
     run = replace(finished(tmp_path, 99), probes=ASKED)
     before = read_record(tmp_path, run.run_id)
-    go(tmp_path, [run], complete=True)
+    sweep_stand_ins(tmp_path, [run], complete=True)
     assert read_record(tmp_path, run.run_id) == before
     assert (run_folder(tmp_path, run.run_id) / CHECKPOINT_FILE).exists()
-    outcome, _ = go(tmp_path, [run], complete=True)
+    outcome, _ = sweep_stand_ins(tmp_path, [run], complete=True)
     assert outcome.finished == (run.run_id,)
     assert read_record(tmp_path, run.run_id).reason == "again"
 
 
 def test_trials_of_hopeless_runs_are_not_trained_again(tmp_path):
-    from support.sweep_stages import go as go_stages
-    from support.sweep_stages import plan
+    from support.sweep_stages import make_sweep
+    from support.sweep_stages import sweep_stand_ins as sweep_in_stages
 
     run = replace(finished(tmp_path, 1), probes=ASKED)
-    outcome, _ = go_stages(tmp_path, plan([run, replace(make_run(2), probes=ASKED)], EarlyStoppingRule(0.3, 0.5)))
+    outcome, _ = sweep_in_stages(
+        tmp_path, make_sweep([run, replace(make_run(2), probes=ASKED)], EarlyStoppingRule(0.3, 0.5))
+    )
     assert run.run_id in outcome.skipped
 
 
 # The real thing
 
 
+@pytest.mark.slow  # trains in worker processes twice
 def test_the_smoke_sweep_is_completed(workplace, stableft):
     arguments = ("sweep", "configs/smoke.yaml", "--seeds", "1", "--arms", "devlin", "--devices", "cpu")
     assert stableft(*arguments)[0] == 0

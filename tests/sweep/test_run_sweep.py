@@ -10,9 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.sweep_records import land, make_record, make_run
-from support.sweep_stages import CRASHES, DIES_ONCE, DIVERGED, DIVERGES, FAILS, SLOW, STEPS, go, plan, pretend
-from support.worker_logs import read_log, wait_until
+from support.sweep_records import make_record, make_run, save_record
+from support.sweep_stages import (
+    CRASHES,
+    DIES_ONCE,
+    DIVERGED,
+    DIVERGES,
+    FAILS,
+    SLOW,
+    STEPS,
+    make_sweep,
+    sweep_stand_ins,
+    train_stand_in,
+)
+from support.worker_logs import read_events, wait_until
 
 from stableft.config.planned_run import Execution, PlannedRun
 from stableft.config.run_config import StartFrom
@@ -42,7 +53,7 @@ def begun(results: Path, runs) -> Counter:
         {
             first: n
             for first in range(STEPS)
-            if (n := sum(run_id in wanted for run_id, _ in read_log(results, f"from-{first}")))
+            if (n := sum(run_id in wanted for run_id, _ in read_events(results, f"from-{first}")))
         }
     )
 
@@ -63,7 +74,7 @@ def family(seed: int, children: int = 3, arm: str = "arm", checkpoint="last") ->
 )
 def test_a_parent_is_trained_once_and_its_weights_kept(tmp_path, checkpoint, save, kept):
     parent, runs = family(1, checkpoint=checkpoint)
-    outcome, notes = go(tmp_path, plan(runs, parents=[parent]), jobs=2, save=save)
+    outcome, notes = sweep_stand_ins(tmp_path, make_sweep(runs, parents=[parent]), jobs=2, save=save)
     assert set(outcome.finished) == ids(runs, 0, 1, 2)  # it is none of them
     assert (outcome.left, outcome.crashed, outcome.skipped) == ((), (), ())
     assert notes == [f"run {parent.run_id} (recipe on mnli, seed 1), from which 3 runs start, is trained first"]
@@ -73,7 +84,7 @@ def test_a_parent_is_trained_once_and_its_weights_kept(tmp_path, checkpoint, sav
     order = [line.split()[1] for line in (tmp_path / "log").read_text().splitlines()]
     assert order[0] == parent.run_id
     _, more = family(1, 5, checkpoint=checkpoint)
-    outcome, notes = go(tmp_path, plan(more, parents=[parent]), save=save)
+    outcome, notes = sweep_stand_ins(tmp_path, make_sweep(more, parents=[parent]), save=save)
     assert len(outcome.skipped) == 3
     assert len(outcome.finished) == 2
     assert begun(tmp_path, [parent]) == {0: 1}
@@ -81,20 +92,22 @@ def test_a_parent_is_trained_once_and_its_weights_kept(tmp_path, checkpoint, sav
 
 def test_without_its_weights_one_sentence_says_what_to_do(tmp_path):
     parent, runs = family(1)
-    land(tmp_path, make_record(parent))
+    save_record(tmp_path, make_record(parent))
     with pytest.raises(UserError, match=r"is finished, but its last weights are not there .*: delete .* --save last"):
-        go(tmp_path, plan(runs, parents=[parent]))
+        sweep_stand_ins(tmp_path, make_sweep(runs, parents=[parent]))
     assert not (tmp_path / "log").exists()
     for run in runs:
-        land(tmp_path, make_record(run))
-    assert len(go(tmp_path, plan(runs, parents=[parent]))[0].skipped) == 3  # nobody needs them any more
+        save_record(tmp_path, make_record(run))
+    assert (
+        len(sweep_stand_ins(tmp_path, make_sweep(runs, parents=[parent]))[0].skipped) == 3
+    )  # nobody needs them any more
 
 
 def test_a_crashed_parent_holds_back_its_children_alone(tmp_path):
     parent, runs = family(CRASHES)
     others = [make_run(seed, "other", "cola") for seed in range(2)]
-    sweep = plan([*runs, *others], parents=[parent])
-    outcome, notes = go(tmp_path, sweep)
+    sweep = make_sweep([*runs, *others], parents=[parent])
+    outcome, notes = sweep_stand_ins(tmp_path, sweep)
     assert set(outcome.left) == {run.run_id for run in runs}
     assert set(outcome.finished) == {run.run_id for run in others}
     assert notes[-1].endswith("crashed (ValueError: the bug): they are not run; --retry-crashed tries it again")
@@ -104,19 +117,19 @@ def test_a_crashed_parent_holds_back_its_children_alone(tmp_path):
         "start from); --retry-crashed tries the crashed ones again"
     )
     assert begun(tmp_path, runs) == {}
-    again, told = go(tmp_path, sweep)
+    again, told = sweep_stand_ins(tmp_path, sweep)
     assert told == notes[-1:]  # not that it is trained first
     assert closing_line(again) == closing_line(outcome)
     assert begun(tmp_path, [parent]) == {0: 1}
-    go(tmp_path, sweep, retry_crashed=True)
+    sweep_stand_ins(tmp_path, sweep, retry_crashed=True)
     assert begun(tmp_path, [parent]) == {0: 2}
 
 
 def test_a_crashed_parent_that_is_a_run_of_the_sweep_is_tried_once(tmp_path):
     parent, runs = family(CRASHES)
-    sweep = plan([replace(parent, arm="own"), *runs], parents=[parent])
+    sweep = make_sweep([replace(parent, arm="own"), *runs], parents=[parent])
     for attempts in (1, 2):
-        outcome, _ = go(tmp_path, sweep, retry_crashed=True)
+        outcome, _ = sweep_stand_ins(tmp_path, sweep, retry_crashed=True)
         assert begun(tmp_path, [parent]) == {0: attempts}
         assert (outcome.crashed, outcome.crashed_parents, len(outcome.held)) == ((parent.run_id,), (), 3)
 
@@ -125,12 +138,12 @@ def test_a_crashed_parent_that_is_a_run_of_the_sweep_is_tried_once(tmp_path):
 def test_a_parent_without_finite_weights_holds_back_its_children_alone(tmp_path, checkpoint):
     parent, runs = family(1, checkpoint=checkpoint)
     others = [make_run(seed, "other", "cola") for seed in range(2)]
-    land(tmp_path, make_record(parent, failed=True).model_copy(update={"reason": DIVERGED}))
+    save_record(tmp_path, make_record(parent, failed=True).model_copy(update={"reason": DIVERGED}))
     if checkpoint == "last":  # they are kept, and are NaN
         (run_folder(tmp_path, parent.run_id) / "model-last").mkdir()
         (run_folder(tmp_path, parent.run_id) / "model-last" / "model.safetensors").write_text("nan")
-    sweep = plan([*runs, *others], parents=[parent])
-    outcome, notes = go(tmp_path, sweep)
+    sweep = make_sweep([*runs, *others], parents=[parent])
+    outcome, notes = sweep_stand_ins(tmp_path, sweep)
     assert set(outcome.finished) == {run.run_id for run in others}
     assert set(outcome.left) == set(outcome.held) == {run.run_id for run in runs}
     assert outcome.crashed_parents == ()
@@ -146,7 +159,7 @@ def test_a_parent_without_finite_weights_holds_back_its_children_alone(tmp_path,
 
 def test_a_parent_that_diverges_now_holds_back_its_children(tmp_path):
     parent, runs = family(DIVERGES)
-    outcome, notes = go(tmp_path, plan([*runs, make_run(0, "other", "cola")], parents=[parent]))
+    outcome, notes = sweep_stand_ins(tmp_path, make_sweep([*runs, make_run(0, "other", "cola")], parents=[parent]))
     assert (len(outcome.finished), len(outcome.held)) == (1, 3)
     assert [note.rpartition(", ")[2] for note in notes[:1]] == ["is trained first"]
     assert [DIVERGED in note for note in notes] == [False, True]
@@ -154,42 +167,43 @@ def test_a_parent_that_diverges_now_holds_back_its_children(tmp_path):
 
 def test_the_best_weights_of_a_parent_that_diverged_later_are_used(tmp_path):
     parent, runs = family(DIVERGES, checkpoint="best")
-    assert len(go(tmp_path, plan(runs, parents=[parent]))[0].finished) == 3
+    assert len(sweep_stand_ins(tmp_path, make_sweep(runs, parents=[parent]))[0].finished) == 3
 
 
 def test_fail_fast_ends_with_the_parent(tmp_path):
     parent, runs = family(CRASHES)
     others = [make_run(seed, "other", "cola") for seed in range(2)]
-    outcome, _ = go(tmp_path, plan([*others, *runs], parents=[parent]), fail_fast=True)
+    outcome, _ = sweep_stand_ins(tmp_path, make_sweep([*others, *runs], parents=[parent]), fail_fast=True)
     assert (len(outcome.left), outcome.finished) == (5, ())
 
 
 def test_a_failed_parent_is_used_and_told(tmp_path):
     parent, runs = family(FAILS)
-    outcome, notes = go(tmp_path, plan(runs, parents=[parent]))
+    outcome, notes = sweep_stand_ins(tmp_path, make_sweep(runs, parents=[parent]))
     assert len(outcome.finished) == 3
     assert notes[-1].endswith("failed; they start from it all the same")
 
 
+@pytest.mark.faults
 def test_a_parent_that_died_goes_on_from_its_checkpoint(tmp_path):
     parent, runs = family(DIES_ONCE)
-    go(tmp_path, plan(runs, parents=[parent]))
-    assert len(go(tmp_path, plan(runs, parents=[parent]), retry_crashed=True)[0].finished) == 3
+    sweep_stand_ins(tmp_path, make_sweep(runs, parents=[parent]))
+    assert len(sweep_stand_ins(tmp_path, make_sweep(runs, parents=[parent]), retry_crashed=True)[0].finished) == 3
     assert begun(tmp_path, [parent]) == {0: 1, 1: 1}
 
 
 def main() -> None:
     """What the tests start in processes of their own."""
     results, what, jobs = sys.argv[1:]
-    outcome, _ = go(Path(results), sweep_of(what), int(jobs))
+    outcome, _ = sweep_stand_ins(Path(results), sweep_of(what), int(jobs))
     print(len(outcome.finished), len(outcome.stopped), len(outcome.left), outcome.interrupted, flush=True)
 
 
 def sweep_of(what: str) -> Sweep:
     if what == "family":
         parent, runs = family(SLOW, 4)
-        return plan(runs, parents=[parent])
-    return plan([make_run(seed, "slow") for seed in range(6)], RULE)
+        return make_sweep(runs, parents=[parent])
+    return make_sweep([make_run(seed, "slow") for seed in range(6)], RULE)
 
 
 def start_process(results: Path, what: str, jobs: int = 1) -> subprocess.Popen:
@@ -215,16 +229,17 @@ def test_two_sweeps_share_a_parent(tmp_path):
     assert begun(tmp_path, sweep.runs) == {0: 4}
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_ctrl_c_in_the_parent_leaves_a_checkpoint(tmp_path):
     process = start_process(tmp_path, "family")
-    wait_until(lambda: read_log(tmp_path, "from-0"))
+    wait_until(lambda: read_events(tmp_path, "from-0"))
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert (out, err) == ("0 0 4 True\n", "")
     sweep = sweep_of("family")
     assert (run_folder(tmp_path, sweep.parents[0].run_id) / CHECKPOINT_FILE).exists()
-    assert len(go(tmp_path, sweep)[0].finished) == 4
+    assert len(sweep_stand_ins(tmp_path, sweep)[0].finished) == 4
     assert sum(begun(tmp_path, sweep.parents).values()) == 2
     assert begun(tmp_path, sweep.runs) == {0: 4}
 
@@ -235,7 +250,7 @@ def test_ctrl_c_in_the_parent_leaves_a_checkpoint(tmp_path):
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_the_lowest_end_and_the_others_go_on(tmp_path, jobs):
     runs = [make_run(seed) for seed in range(6)]
-    outcome, notes = go(tmp_path, plan(runs, RULE), jobs)
+    outcome, notes = sweep_stand_ins(tmp_path, make_sweep(runs, RULE), jobs)
     assert set(outcome.stopped) == ids(runs, 0, 2)
     assert set(outcome.finished) == ids(runs, 1, 3, 4, 5)
     assert (outcome.left, outcome.crashed) == ((), ())
@@ -247,27 +262,27 @@ def test_the_lowest_end_and_the_others_go_on(tmp_path, jobs):
         record = read_record(tmp_path, run_id)
         assert (record.status, record.failed, record.stop.of) == ("stopped", None, 6)
         assert not (run_folder(tmp_path, run_id) / CHECKPOINT_FILE).exists()
-    again, notes = go(tmp_path, plan(runs, RULE), jobs)
+    again, notes = sweep_stand_ins(tmp_path, make_sweep(runs, RULE), jobs)
     assert (set(again.stopped), set(again.skipped), again.finished) == (set(outcome.stopped), set(outcome.finished), ())
     assert begun(tmp_path, runs) == {0: 6, 3: 4}
 
 
 def test_without_the_rule_they_are_taken_up_again(tmp_path):
     runs = [make_run(seed) for seed in range(6)]
-    go(tmp_path, plan(runs, RULE))
-    outcome, _ = go(tmp_path, plan(runs))
+    sweep_stand_ins(tmp_path, make_sweep(runs, RULE))
+    outcome, _ = sweep_stand_ins(tmp_path, make_sweep(runs))
     assert set(outcome.finished) == ids(runs, 0, 2)
     assert outcome.stopped == ()
     assert begun(tmp_path, runs) == {0: 8, 3: 4}
     assert statuses(tmp_path, runs) == {"finished": 6}
-    assert len(go(tmp_path, plan(runs, RULE))[0].skipped) == 6  # what is finished stays so
+    assert len(sweep_stand_ins(tmp_path, make_sweep(runs, RULE))[0].skipped) == 6  # what is finished stays so
 
 
 def test_other_seeds_may_save_a_stopped_run(tmp_path):
     runs = [make_run(seed) for seed in range(6)]
     few = [runs[seed] for seed in (0, 1, 3)]
-    assert set(go(tmp_path, plan(few, RULE))[0].stopped) == ids(runs, 0)
-    assert set(go(tmp_path, plan(runs, EarlyStoppingRule(0.3, 0.17)))[0].stopped) == ids(runs, 2)
+    assert set(sweep_stand_ins(tmp_path, make_sweep(few, RULE))[0].stopped) == ids(runs, 0)
+    assert set(sweep_stand_ins(tmp_path, make_sweep(runs, EarlyStoppingRule(0.3, 0.17)))[0].stopped) == ids(runs, 2)
     assert statuses(tmp_path, runs) == {"finished": 5, "stopped": 1}
 
 
@@ -275,37 +290,39 @@ def test_every_setting_has_a_trial_of_its_own_and_arms_without_a_rule_none(tmp_p
     ruled = [make_run(seed, task=task) for task, seeds in (("rte", range(3)), ("qnli", range(3, 6))) for seed in seeds]
     alone = [make_run(0, "alone", "mrpc")]
     free = [make_run(seed, "free", "sst2") for seed in range(3)]
-    sweep = replace(plan([*ruled, *alone, *free]), rules={run.run_id: RULE for run in (*ruled, *alone)})
-    outcome, _ = go(tmp_path, sweep)
+    sweep = replace(make_sweep([*ruled, *alone, *free]), rules={run.run_id: RULE for run in (*ruled, *alone)})
+    outcome, _ = sweep_stand_ins(tmp_path, sweep)
     assert outcome.stopped == (ruled[2].run_id, ruled[4].run_id)
     assert len(outcome.finished) == 8
     assert begun(tmp_path, [*alone, *free]) == {0: 4, 3: 1}
 
 
+@pytest.mark.faults
 def test_a_crash_in_the_trial_has_no_rank_and_one_after_it_has(tmp_path):
     runs = [*(make_run(seed) for seed in range(5)), make_run(5, "raise")]
-    outcome, _ = go(tmp_path, plan(runs, EarlyStoppingRule(0.3, 0.4)), retry_crashed=True)
+    outcome, _ = sweep_stand_ins(tmp_path, make_sweep(runs, EarlyStoppingRule(0.3, 0.4)), retry_crashed=True)
     assert outcome.crashed == (runs[5].run_id,)
     assert set(outcome.stopped) == ids(runs, 0, 2)
     assert begun(tmp_path, [runs[5]]) == {0: 1}  # not again in the same breath
     later = tmp_path / "later"
     later.mkdir()
     runs = [*(make_run(seed) for seed in range(5)), make_run(5, "dies")]
-    outcome, _ = go(later, plan(runs, RULE))
+    outcome, _ = sweep_stand_ins(later, make_sweep(runs, RULE))
     assert outcome.crashed == (runs[5].run_id,)
     assert set(outcome.stopped) == ids(runs, 0, 2)
-    assert set(go(later, plan(runs, RULE))[0].stopped) == ids(runs, 0, 2)
-    outcome, _ = go(later, plan(runs, RULE), retry_crashed=True)
+    assert set(sweep_stand_ins(later, make_sweep(runs, RULE))[0].stopped) == ids(runs, 0, 2)
+    outcome, _ = sweep_stand_ins(later, make_sweep(runs, RULE), retry_crashed=True)
     assert (set(outcome.stopped), outcome.finished) == (ids(runs, 0, 2), (runs[5].run_id,))
     assert begun(later, [runs[5]]) == {0: 1, 3: 1, 5: 2}  # it pauses at once, and goes on
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_killed_at_any_moment_it_ends_alike(tmp_path):
     whole = tmp_path / "whole"
     whole.mkdir()
     sweep = sweep_of("trial")
-    expected = set(go(whole, sweep, 2)[0].stopped)
+    expected = set(sweep_stand_ins(whole, sweep, 2)[0].stopped)
     killed = tmp_path / "killed"
     killed.mkdir()
     for patience in (3.0, 4.0, 5.0):
@@ -313,7 +330,7 @@ def test_killed_at_any_moment_it_ends_alike(tmp_path):
         time.sleep(patience)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    outcome, _ = go(killed, sweep)
+    outcome, _ = sweep_stand_ins(killed, sweep)
     assert set(outcome.stopped) == expected
     assert statuses(killed, sweep.runs) == {"finished": 4, "stopped": 2}
 
@@ -327,6 +344,7 @@ def test_two_sweeps_agree(tmp_path):
     assert begun(tmp_path, sweep_of("trial").runs) == {0: 6, 3: 4}
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_ctrl_c_in_the_trial(tmp_path):
     process = start_process(tmp_path, "trial")
@@ -335,22 +353,23 @@ def test_ctrl_c_in_the_trial(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     out, _ = process.communicate(timeout=30)
     assert out == "0 0 6 True\n"
-    outcome, _ = go(tmp_path, sweep)
+    outcome, _ = sweep_stand_ins(tmp_path, sweep)
     assert (len(outcome.finished), set(outcome.stopped)) == (4, ids(sweep.runs, 0, 2))
 
 
+@pytest.mark.faults
 def test_a_kill_between_record_and_clean_up(tmp_path):
     runs = [make_run(seed) for seed in range(6)]
-    outcome, _ = go(tmp_path, plan(runs, RULE))
+    outcome, _ = sweep_stand_ins(tmp_path, make_sweep(runs, RULE))
     left = run_folder(tmp_path, outcome.stopped[0]) / CHECKPOINT_FILE
     left.write_text("3")
-    go(tmp_path, plan(runs, RULE))
+    sweep_stand_ins(tmp_path, make_sweep(runs, RULE))
     assert not left.exists()
 
 
 def test_a_child_may_be_hopeless_too(tmp_path):
     parent, runs = family(1, 6)
-    outcome, _ = go(tmp_path, plan(runs, RULE, [parent]))
+    outcome, _ = sweep_stand_ins(tmp_path, make_sweep(runs, RULE, [parent]))
     assert (len(outcome.finished), set(outcome.stopped)) == (4, ids(runs, 0, 2))
 
 
@@ -361,7 +380,7 @@ def test_runs_that_were_paused_by_hand_of_fate_go_on(tmp_path):
     run_folder(tmp_path, runs[0].run_id).mkdir(parents=True)
     write_record(tmp_path, record)
     (run_folder(tmp_path, runs[0].run_id) / CHECKPOINT_FILE).write_text("3")
-    outcome, _ = go(tmp_path, plan(runs))
+    outcome, _ = sweep_stand_ins(tmp_path, make_sweep(runs))
     assert len(outcome.finished) == 2
     assert begun(tmp_path, runs) == {0: 1, 3: 1}
 
@@ -370,7 +389,7 @@ def test_the_display_counts_paused_runs_as_done(tmp_path):
     events = []
     runs = [make_run(seed) for seed in range(6)]
     run_sweep(
-        plan(runs, RULE), tmp_path, ["cpu"], 1, Execution(), display=events.append, train=pretend,
+        make_sweep(runs, RULE), tmp_path, ["cpu"], 1, Execution(), display=events.append, train=train_stand_in,
         fingerprint=lambda config, sources: "f" * 64,
     )  # fmt: skip
     opened = [(len(event.runs), event.done, event.crashed) for event in events if isinstance(event, SweepStarted)]

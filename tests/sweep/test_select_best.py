@@ -9,9 +9,9 @@ from typing import Literal
 
 import pytest
 import yaml
-from support.command_line import finished
+from support.command_line import make_scored_record
 from support.paths import ROOT
-from support.sweep_records import land
+from support.sweep_records import save_record
 
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.sweep_file import Sweep, load_sweep
@@ -38,7 +38,7 @@ def scored(
     run: PlannedRun, best: float, last: float = 0.0, status: Literal["finished", "crashed", "stopped"] = "finished"
 ) -> RunRecord:
     """Returns a record whose validation scores are these in every metric, and whose test scores say the opposite."""
-    record = finished(run)
+    record = make_scored_record(run)
     if status != "finished":
         return record.model_copy(update={"status": status, "last": None, "best": None})
     names = ("accuracy", "f1", "mcc", "spearman")
@@ -384,7 +384,7 @@ def test_the_command_reads_run_folders_or_files_of_records(stableft):
     assert (code, Path("search-chosen.yaml").exists()) == (2, False)
     assert "of the 9 runs of its grids 0 are finished, 0 crashed" in err
     for record in records:
-        land(Path("results"), record)
+        save_record(Path("results"), record)
     code, out, err = stableft("choose", "search.yaml", "--report-seeds", "0-4")
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == "wrote search-chosen.yaml: 10 runs"

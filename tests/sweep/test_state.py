@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from support.sweep_records import land, make_record, make_run
+from support.sweep_records import make_record, make_run, save_record
 
 from stableft.config.planned_run import LocalPaths, RunInterrupted
 from stableft.errors import UserError
@@ -24,9 +24,9 @@ def nothing() -> None:
 
 def test_status_tells_every_kind_apart(tmp_path):
     runs = [make_run(seed) for seed in range(5)]
-    land(tmp_path, make_record(runs[0]))
-    land(tmp_path, make_record(runs[1], failed=True))
-    land(tmp_path, make_record(runs[2], status="crashed"))
+    save_record(tmp_path, make_record(runs[0]))
+    save_record(tmp_path, make_record(runs[1], failed=True))
+    save_record(tmp_path, make_record(runs[2], status="crashed"))
     run_folder(tmp_path, runs[3].run_id).mkdir()
     (run_folder(tmp_path, runs[3].run_id) / CHECKPOINT_FILE).write_bytes(b"weights")
     state = read_sweep_state(tmp_path, runs)
@@ -44,10 +44,11 @@ def test_a_run_that_several_arms_ask_for_counts_once(tmp_path):
     assert read_sweep_state(tmp_path, [first, second]).todo == (first,)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("damage", [lambda text: text[:-40], lambda text: text.replace('"steps":6', '"steps":7')])
 def test_a_damaged_record_is_set_aside_and_its_run_is_to_do(tmp_path, damage):
     run = make_run(1)
-    land(tmp_path, make_record(run))
+    save_record(tmp_path, make_record(run))
     path = run_folder(tmp_path, run.run_id) / "record.json"
     damaged = damage(path.read_text())
     path.write_text(damaged)
@@ -85,7 +86,7 @@ def test_run_once_does_a_run_and_finds_it_done_the_second_time(tmp_path):
 
     def train():
         calls.append(1)
-        return land(tmp_path, make_record(run))
+        return save_record(tmp_path, make_record(run))
 
     assert run_under_claim(run, tmp_path, None, train, nothing) == run_under_claim(run, tmp_path, None, train, nothing)
     assert calls == [1]
@@ -118,7 +119,7 @@ def test_run_once_passes_on_what_is_not_a_crash(tmp_path, error):
 
 def test_a_crash_is_tried_again_only_if_it_is_the_one_that_was_meant(tmp_path):
     run = make_run(1)
-    old = land(tmp_path, make_record(run, status="crashed"))
+    old = save_record(tmp_path, make_record(run, status="crashed"))
 
     def train():
         assert read_record(tmp_path, run.run_id) is None
@@ -131,19 +132,20 @@ def test_a_crash_is_tried_again_only_if_it_is_the_one_that_was_meant(tmp_path):
     assert run_under_claim(run, tmp_path, None, train, nothing) == newer
 
 
+@pytest.mark.faults
 def test_a_death_is_recorded_unless_the_run_had_finished(tmp_path):
     dead, done = make_run(1), make_run(2)
     record = record_worker_death(dead, tmp_path, None, "the worker died", 2.0)
     assert record
     assert record.reason == "the worker died"
-    finished = land(tmp_path, make_record(done))
+    finished = save_record(tmp_path, make_record(done))
     assert record_worker_death(done, tmp_path, None, "the worker died", 2.0) == finished
 
 
 def test_paused_and_stopped_runs_wait(tmp_path):
     runs = [make_run(seed) for seed in range(2)]
     for run, status in zip(runs, ("paused", "stopped"), strict=True):
-        land(tmp_path, make_record(run).model_copy(update={"status": status, "failed": None}))
+        save_record(tmp_path, make_record(run).model_copy(update={"status": status, "failed": None}))
     state = read_sweep_state(tmp_path, runs)
     assert [record.status for record in state.waiting] == ["paused", "stopped"]
     assert (state.finished, state.crashed, state.todo, state.unfinished) == ((), (), (), ())
@@ -153,7 +155,7 @@ def test_a_paused_run_is_done_where_it_is_to_pause_alone(tmp_path):
     run = make_run(1)
     point = EvalPoint(step=9, epoch=1.5, train_loss=0.5, val_loss=0.5, val={"accuracy": 0.5})
     paused = make_record(run).model_copy(update={"status": "paused", "failed": None, "evals": (point,)})
-    land(tmp_path, paused)
+    save_record(tmp_path, paused)
     assert is_done(paused, replace(run, pause_after=0.5))
     assert not is_done(paused, replace(run, pause_after=0.6))
     assert not is_done(paused, run)
@@ -169,7 +171,7 @@ def test_a_paused_run_is_done_where_it_is_to_pause_alone(tmp_path):
 def test_a_crash_keeps_how_a_paused_run_ranks(tmp_path):
     run = make_run(1)
     point = EvalPoint(step=9, epoch=1.5, train_loss=0.5, val_loss=0.5, val={"accuracy": 0.5})
-    land(tmp_path, make_record(run).model_copy(update={"status": "paused", "failed": None, "evals": (point,)}))
+    save_record(tmp_path, make_record(run).model_copy(update={"status": "paused", "failed": None, "evals": (point,)}))
     record = record_worker_death(run, tmp_path, None, "killed", 1.0)
     assert record is not None
     assert (record.status, record.evals) == ("crashed", (point,))

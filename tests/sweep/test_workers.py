@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from support.sweep_records import land, make_record, make_run
-from support.worker_logs import log, read_log, wait_until
+from support.sweep_records import make_record, make_run, save_record
+from support.worker_logs import log_event, read_events, wait_until
 
 from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted, RunProgress
 from stableft.errors import UserError
@@ -23,9 +23,9 @@ from stableft.sweep.workers import make_slots, resolve_devices, run_local
 pytestmark = pytest.mark.timeout(60)
 
 
-def pretend(run, results, sources, execution, progress, stop):
+def train_stand_in(run, results, sources, execution, progress, stop):
     """Does what the arm's name says, after logging that the run began."""
-    log(results, "begin", run)
+    log_event(results, "begin", run)
     checkpoint = run_folder(results, run.run_id) / CHECKPOINT_FILE
     match run.arm:
         case "raise":
@@ -41,7 +41,7 @@ def pretend(run, results, sources, execution, progress, stop):
         case "deaf":
             time.sleep(60)
         case "meet":  # four workers, so both sweeps, are at it at the same time
-            wait_until(lambda: len({pid for _, pid in read_log(results, "begin")}) == 4)
+            wait_until(lambda: len({pid for _, pid in read_events(results, "begin")}) == 4)
         case "once" if not checkpoint.exists():
             checkpoint.write_bytes(b"")
             os.kill(os.getpid(), signal.SIGKILL)
@@ -53,9 +53,9 @@ def pretend(run, results, sources, execution, progress, stop):
         progress(RunProgress(step, steps, 0.5, 0.25))
         time.sleep(0.02)
     checkpoint.unlink(missing_ok=True)
-    log(results, "end", run)
+    log_event(results, "end", run)
     threads = f"{execution.device}/{execution.threads}"
-    return land(results, make_record(run).model_copy(update={"reason": threads}))
+    return save_record(results, make_record(run).model_copy(update={"reason": threads}))
 
 
 def sweep(results: Path, runs, jobs=1, devices=("cpu",), **options):
@@ -68,7 +68,7 @@ def sweep(results: Path, runs, jobs=1, devices=("cpu",), **options):
         jobs,
         Execution(),
         display=options.pop("display", events.append),
-        train=pretend,
+        train=train_stand_in,
         fingerprint=lambda config, sources: "f" * 64,
         **options,
     )
@@ -106,7 +106,7 @@ def test_a_sweep_does_every_run_once_in_workers_that_live_on(tmp_path):
     outcome, events = sweep(tmp_path, [*runs, make_run(0, "another arm")], jobs=2)
     assert set(outcome.finished) == {run.run_id for run in runs}
     assert (outcome.crashed, outcome.left, outcome.interrupted) == ((), (), False)
-    begun = read_log(tmp_path, "begin")
+    begun = read_events(tmp_path, "begin")
     assert Counter(run_id for run_id, _ in begun) == Counter(run.run_id for run in runs)
     assert len({pid for _, pid in begun}) == 2
     assert not any(is_running(pid) for _, pid in begun)
@@ -117,9 +117,10 @@ def test_a_sweep_does_every_run_once_in_workers_that_live_on(tmp_path):
     assert sum(isinstance(event, ProgressReported) for event in events) >= 6
     again, events = sweep(tmp_path, runs, jobs=2)
     assert set(again.skipped) == {run.run_id for run in runs}
-    assert len(read_log(tmp_path, "begin")) == 6
+    assert len(read_events(tmp_path, "begin")) == 6
 
 
+@pytest.mark.faults
 def test_crashes_are_recorded_and_the_sweep_goes_on(tmp_path):
     arms = ["raise", "exit", "short", "kill", "cuda", "short"]
     runs = [make_run(seed, arm) for seed, arm in enumerate(arms)]
@@ -134,15 +135,16 @@ def test_crashes_are_recorded_and_the_sweep_goes_on(tmp_path):
         "RuntimeError: CUDA error: an illegal memory access was encountered",
     ]
     assert "in pretend" in (run_folder(tmp_path, runs[0].run_id) / CRASH_FILE).read_text()
-    workers = [pid for _, pid in read_log(tmp_path, "begin")]
+    workers = [pid for _, pid in read_events(tmp_path, "begin")]
     assert workers[0] == workers[1]  # an exception leaves the worker alive
     assert workers[2] == workers[3]
     assert len(set(workers)) == 4  # a death, and an error of CUDA, do not
     again, _ = sweep(tmp_path, runs)
     assert (again.crashed, again.finished) == (outcome.crashed, ())
-    assert len(read_log(tmp_path, "begin")) == 6
+    assert len(read_events(tmp_path, "begin")) == 6
 
 
+@pytest.mark.faults
 def test_a_device_that_is_lost_does_not_crash_the_whole_queue(tmp_path):
     runs = [make_run(0, "cuda"), make_run(1, "short"), *(make_run(seed, "cuda") for seed in range(2, 6))]
     outcome, events = sweep(tmp_path, runs)
@@ -153,12 +155,13 @@ def test_a_device_that_is_lost_does_not_crash_the_whole_queue(tmp_path):
     ]
 
 
+@pytest.mark.faults
 def test_retry_crashed_goes_on_from_the_checkpoint(tmp_path):
     run = make_run(1, "once")
     assert sweep(tmp_path, [run])[0].crashed == (run.run_id,)
     assert sweep(tmp_path, [run], retry_crashed=True)[0].finished == (run.run_id,)
     assert not (run_folder(tmp_path, run.run_id) / CRASH_FILE).exists()
-    assert len(read_log(tmp_path, "begin")) == 2
+    assert len(read_events(tmp_path, "begin")) == 2
 
 
 def test_fail_fast_stops_the_others_at_a_checkpoint(tmp_path):
@@ -167,7 +170,7 @@ def test_fail_fast_stops_the_others_at_a_checkpoint(tmp_path):
     assert outcome.crashed == (runs[1].run_id,)
     assert set(outcome.left) == {runs[0].run_id, runs[2].run_id}
     assert not outcome.interrupted
-    assert runs[2].run_id not in [run_id for run_id, _ in read_log(tmp_path, "begin")]
+    assert runs[2].run_id not in [run_id for run_id, _ in read_events(tmp_path, "begin")]
 
 
 def test_the_users_mistake_stops_the_sweep(tmp_path):
@@ -175,12 +178,13 @@ def test_the_users_mistake_stops_the_sweep(tmp_path):
     with pytest.raises(UserError, match="the task has no such column"):
         sweep(tmp_path, runs, jobs=2)
     assert read_sweep_state(tmp_path, runs).crashed == ()
-    assert not any(is_running(pid) for _, pid in read_log(tmp_path, "begin"))
+    assert not any(is_running(pid) for _, pid in read_events(tmp_path, "begin"))
 
 
+@pytest.mark.faults
 def test_a_damaged_record_is_reported_and_its_run_done_again(tmp_path):
     run = make_run(1, "short")
-    land(tmp_path, make_record(run))
+    save_record(tmp_path, make_record(run))
     path = run_folder(tmp_path, run.run_id) / "record.json"
     path.write_text(path.read_text()[:50])
     outcome, events = sweep(tmp_path, [run])
@@ -190,10 +194,10 @@ def test_a_damaged_record_is_reported_and_its_run_done_again(tmp_path):
 
 def test_other_data_stops_the_sweep_before_it_starts(tmp_path):
     run = make_run(1, "short")
-    land(tmp_path, make_record(run, fingerprint="e" * 64))
+    save_record(tmp_path, make_record(run, fingerprint="e" * 64))
     with pytest.raises(UserError, match=f"{'e' * 64}.*{'f' * 64}"):
         sweep(tmp_path, [run, make_run(2, "short")])
-    assert read_log(tmp_path, "begin") == []
+    assert read_events(tmp_path, "begin") == []
 
 
 def test_two_sweeps_on_one_folder_share_the_work(tmp_path):
@@ -202,17 +206,18 @@ def test_two_sweeps_on_one_folder_share_the_work(tmp_path):
         out, err = process.communicate(timeout=40)
         assert (process.returncode, err) == (0, "")
         assert out.endswith("0 0 False\n")
-    begun = read_log(tmp_path, "begin")
+    begun = read_events(tmp_path, "begin")
     assert sorted(Counter(run_id for run_id, _ in begun).values()) == [1] * 12
-    assert len(read_log(tmp_path, "end")) == 12
+    assert len(read_events(tmp_path, "end")) == 12
     assert len({pid for _, pid in begun}) == 4
 
 
+@pytest.mark.faults
 def test_a_run_whose_process_is_killed_is_taken_over(tmp_path):
     """The other sweep, parent and workers, is killed while this one waits for its run."""
     other = start_process(tmp_path, "long", 1, 1)
     with other:
-        wait_until(lambda: read_log(tmp_path, "begin"))
+        wait_until(lambda: read_events(tmp_path, "begin"))
         elsewhere = []
 
         def show(event):
@@ -223,14 +228,15 @@ def test_a_run_whose_process_is_killed_is_taken_over(tmp_path):
         outcome, _ = sweep(tmp_path, [make_run(0, "short")], display=show)
     assert len(elsewhere) == 1
     assert len(outcome.finished) == 1
-    begun = read_log(tmp_path, "begin")
+    begun = read_events(tmp_path, "begin")
     assert len(begun) == 2
     assert begun[0][0] == begun[1][0]
 
 
+@pytest.mark.faults
 def test_ctrl_c_leaves_checkpoints_and_the_same_command_goes_on(tmp_path):
     process = start_process(tmp_path, "long", 3, 2)
-    wait_until(lambda: len(read_log(tmp_path, "begin")) == 2)
+    wait_until(lambda: len(read_events(tmp_path, "begin")) == 2)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (0, "0 0 2 True\n", "")
@@ -239,39 +245,42 @@ def test_ctrl_c_leaves_checkpoints_and_the_same_command_goes_on(tmp_path):
     assert len(sweep(tmp_path, runs, jobs=2)[0].finished) == 3
 
 
+@pytest.mark.faults
 def test_a_second_ctrl_c_kills(tmp_path):
     process = start_process(tmp_path, "deaf", 1, 1)
-    wait_until(lambda: read_log(tmp_path, "begin"))
+    wait_until(lambda: read_events(tmp_path, "begin"))
     os.killpg(process.pid, signal.SIGINT)
     time.sleep(0.4)
     os.killpg(process.pid, signal.SIGINT)
     out, _ = process.communicate(timeout=20)
     assert out == "0 0 0 True\n"
-    assert not is_running(read_log(tmp_path, "begin")[0][1])
+    assert not is_running(read_events(tmp_path, "begin")[0][1])
 
 
+@pytest.mark.faults
 def test_a_killed_parent_leaves_no_orphans(tmp_path):
     process = start_process(tmp_path, "long", 2, 2)
-    wait_until(lambda: len(read_log(tmp_path, "begin")) == 2)
+    wait_until(lambda: len(read_events(tmp_path, "begin")) == 2)
     process.kill()
     process.communicate()
-    wait_until(lambda: not any(is_running(pid) for _, pid in read_log(tmp_path, "begin")), seconds=5)
+    wait_until(lambda: not any(is_running(pid) for _, pid in read_events(tmp_path, "begin")), seconds=5)
     for seed in range(2):
         with claim_run(run_folder(tmp_path, make_run(seed).run_id)) as mine:
             assert mine
 
 
+@pytest.mark.faults
 def test_a_worker_asked_to_go_leaves_its_run_to_another(tmp_path):
     sent = []
 
     def show(event):
         if isinstance(event, ProgressReported) and not sent:
-            sent.append(read_log(tmp_path, "begin")[0][1])
+            sent.append(read_events(tmp_path, "begin")[0][1])
             os.kill(sent[0], signal.SIGTERM)
 
     outcome, _ = sweep(tmp_path, [make_run(0, "short")], display=show)
     assert len(outcome.finished) == 1
-    assert [pid == sent[0] for _, pid in read_log(tmp_path, "begin")] == [True, False]
+    assert [pid == sent[0] for _, pid in read_events(tmp_path, "begin")] == [True, False]
 
 
 def test_the_old_signal_handlers_come_back(tmp_path):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.training_runs import go, left_behind
+from support.training_runs import run_outputs, train_run
 
 from stableft.config.planned_run import Execution, RunInterrupted, RunProgress
 from stableft.errors import UserError
@@ -23,7 +23,7 @@ def stopped(toy_run, toy_sources, tmp_path):
     """Returns a run that stopped after step 5, and its results folder."""
     run = toy_run()
     with pytest.raises(RunInterrupted):
-        go(run, tmp_path / "results", toy_sources, stop_at=5)
+        train_run(run, tmp_path / "results", toy_sources, stop_at=5)
     return run, tmp_path / "results"
 
 
@@ -80,7 +80,7 @@ def test_other_facts_are_refused(stopped, toy_sources, monkeypatch, execution, c
 def test_best_weights_that_were_not_saved_cannot_be_asked_for_later(toy_run, toy_sources, tmp_path):
     run, results = toy_run(), tmp_path / "results"
     with pytest.raises(RunInterrupted):
-        go(run, results, toy_sources, stop_at=7, checkpoint_every=1)
+        train_run(run, results, toy_sources, stop_at=7, checkpoint_every=1)
     assert torch.load(run_folder(results, run.run_id) / CHECKPOINT_FILE, weights_only=True)["best"]
     with pytest.raises(UserError, match=r"without --save best, and its best weights, of step \d+, are gone"):
         first_step(run, results, toy_sources, save="best")
@@ -99,6 +99,7 @@ def test_what_does_not_change_a_number_may_change(stopped, toy_sources):
     assert first_step(run, results, toy_sources, checkpoint_every=3) == 6
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"PK" + b[9:], lambda b: b"{}"]
 )
@@ -114,6 +115,7 @@ def test_an_unreadable_checkpoint_is_set_aside(stopped, toy_sources, tmp_path, c
     assert f"{CHECKPOINT_FILE}.damaged-1" in message
 
 
+@pytest.mark.faults
 def test_a_checkpoint_that_is_something_else_is_set_aside(stopped, toy_sources):
     run, results = stopped
     path = run_folder(results, run.run_id) / CHECKPOINT_FILE
@@ -122,6 +124,7 @@ def test_a_checkpoint_that_is_something_else_is_set_aside(stopped, toy_sources):
     assert path.with_name(f"{CHECKPOINT_FILE}.damaged-1").exists()
 
 
+@pytest.mark.faults
 def test_a_failed_write_leaves_the_one_before(stopped, toy_sources, monkeypatch):
     run, results = stopped
     path = run_folder(results, run.run_id) / CHECKPOINT_FILE
@@ -134,7 +137,7 @@ def test_a_failed_write_leaves_the_one_before(stopped, toy_sources, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full)
         with pytest.raises(OSError, match="No space left"):
-            go(run, results, toy_sources, checkpoint_every=1)
+            train_run(run, results, toy_sources, checkpoint_every=1)
     assert path.read_bytes() == before
     assert not list(path.parent.glob(".*.tmp"))
     assert first_step(run, results, toy_sources) == 6
@@ -183,7 +186,7 @@ def test_a_run_is_not_slowed_by_checkpoints_that_nobody_asked_for(toy_run, toy_s
     monkeypatch.setattr("stableft.training.run.train_on_batch", make)
     monkeypatch.setattr("stableft.training.loop.initial_checkpoint_budget", lambda state: CheckpointBudget(10.0))
     run = toy_run(**{"schedule.length": {"steps": 3000}, "evaluation.every": {"times": 300}})
-    record = go(run, tmp_path, toy_sources)
+    record = train_run(run, tmp_path, toy_sources)
     assert record.seconds == now[0]
     assert written[0] == 500
     assert 4 <= len(written) <= 6
@@ -201,5 +204,5 @@ def test_the_first_guess_is_by_the_size_of_the_model(toy_run, toy_sources, tmp_p
 
 def test_writing_changes_nothing(toy_run, toy_sources, tmp_path):
     run = toy_run()
-    without = left_behind(tmp_path / "a", go(run, tmp_path / "a", toy_sources))
-    assert left_behind(tmp_path / "b", go(run, tmp_path / "b", toy_sources, checkpoint_every=1)) == without
+    without = run_outputs(tmp_path / "a", train_run(run, tmp_path / "a", toy_sources))
+    assert run_outputs(tmp_path / "b", train_run(run, tmp_path / "b", toy_sources, checkpoint_every=1)) == without

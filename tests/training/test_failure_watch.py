@@ -1,13 +1,14 @@
 """The failure watch: when it warns, of what, and that it reaches the display and the record."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.live_table import opened
+from support.live_table import start_progress
 from support.sweep_records import make_record, make_run
-from support.training_runs import go
+from support.training_runs import train_run
 
 from stableft.config.planned_run import InLoopProbes, RunProgress
 from stableft.records.probe_record import ModelParts
@@ -108,10 +109,9 @@ def test_what_the_record_keeps():
 
 
 def test_the_diagnosis_has_its_numbers():
-    assert describe_likely_failure(VanishingGradients(step=30, ratio=0.0031, loss=0.7012), ENTROPY, 75) == (
-        "likely failed: vanishing gradients (at step 30 of 75 the norm of the lower blocks is 0.003 of the top's, "
-        "the loss 0.701; having learnt nothing gives 0.693)"
-    )
+    told = describe_likely_failure(VanishingGradients(step=30, ratio=0.0031, loss=0.7012), ENTROPY, 75)
+    assert told.startswith("likely failed: vanishing gradients")
+    assert re.findall(r"[\d.]+", told) == ["30", "75", "0.003", "0.701", "0.693"]
 
 
 # In the display
@@ -137,7 +137,7 @@ def test_the_live_table_says_so_while_it_is_so(capsys):
     from stableft.sweep.progress import _progress_table
 
     run = make_run(3, arm="devlin")
-    view = opened([run])
+    view = start_progress([run])
     apply_event(view, RunStarted("cpu", run), 0.0)
     for warning in (None, "W", None):
         event = ProgressReported("cpu", RunProgress(1, 9, 0.7, 0.5, warning))
@@ -183,16 +183,16 @@ def test_a_run_whose_lower_blocks_get_no_gradient_is_warned_of(toy_run, toy_sour
         return model, pretrained
 
     run = replace(toy_run(**{"optimizer.lr": 1e-9}), probes=InLoopProbes(grad_norms=1))
-    record = go(run, tmp_path / "whole", toy_sources)
+    record = train_run(run, tmp_path / "whole", toy_sources)
     assert record.watch.first is None  # nothing is learnt, but the gradients are there
     assert record.watch.looks == 14
     assert record.watch.nothing_learnt == pytest.approx(record.data.label_entropy)
     monkeypatch.setattr(job, "build_model", cut)
-    record = go(run, tmp_path, toy_sources)
+    record = train_run(run, tmp_path, toy_sources)
     assert record.watch.at_end
     assert record.watch.first.step in (3, 4, 2 + LOOKS_AVERAGED)
     assert record.watch.last.ratio < 1e-5
-    assert go(toy_run(), tmp_path / "plain", toy_sources).watch is None
+    assert train_run(toy_run(), tmp_path / "plain", toy_sources).watch is None
 
 
 def test_of_regression_the_loss_of_learning_nothing_is_the_variance(toy_run, toy_sources, tmp_path):
@@ -201,6 +201,6 @@ def test_of_regression_the_loss_of_learning_nothing_is_the_variance(toy_run, toy
 
     run = replace(toy_run(regression=True), probes=InLoopProbes(grad_norms=3))
     job, _ = prepare_run(run, tmp_path, toy_sources, Execution(threads=1))
-    record = go(run, tmp_path, toy_sources)
+    record = train_run(run, tmp_path, toy_sources)
     labels = job.splits.train.labels
     assert record.watch.nothing_learnt == pytest.approx(np.mean((labels - labels.mean()) ** 2))

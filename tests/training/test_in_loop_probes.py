@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.training_runs import go, history, left_behind
+from support.training_runs import read_history, run_outputs, train_run
 from torch import nn
 from torch.nn import functional
 
@@ -68,8 +68,8 @@ def test_a_distance_is_that_of_all_tensors_of_a_group_as_one_vector():
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_a_run_is_the_same_with_probes_and_without(toy_run, toy_sources, tmp_path, precision):
     run = toy_run(precision=precision)
-    plain = left_behind(tmp_path / "a", go(run, tmp_path / "a", toy_sources))
-    assert left_behind(tmp_path / "b", go(watched(run), tmp_path / "b", toy_sources)) == plain
+    plain = run_outputs(tmp_path / "a", train_run(run, tmp_path / "a", toy_sources))
+    assert run_outputs(tmp_path / "b", train_run(watched(run), tmp_path / "b", toy_sources)) == plain
     assert not (run_folder(tmp_path / "a", run.run_id) / PROBES_FILE).exists()
     assert watched(run).run_id == run.run_id
 
@@ -82,7 +82,7 @@ def test_the_norms_of_the_first_step_are_autograds_own(toy_run, toy_sources, tmp
     loss = functional.cross_entropy(state.model(**batch).logits, labels)
     names, parameters = zip(*state.model.named_parameters(), strict=True)
     each = [grad.norm() for grad in torch.autograd.grad(loss, parameters)]
-    go(run, tmp_path, toy_sources)
+    train_run(run, tmp_path, toy_sources)
     found = recorded(tmp_path, run)["grad_norms"]
     assert found.names == names
     assert found.norms[0] == pytest.approx([float(norm) for norm in each], rel=1e-5)
@@ -92,8 +92,8 @@ def test_the_norms_of_the_first_step_are_autograds_own(toy_run, toy_sources, tmp
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_norms_are_unscaled_and_before_clipping(toy_run, toy_sources, tmp_path, precision):
     run = watched(toy_run(**{"precision": precision, "optimizer.clip_norm": 0.5}))
-    go(run, tmp_path, toy_sources)
-    found, lines = recorded(tmp_path, run)["grad_norms"], history(tmp_path, run)
+    train_run(run, tmp_path, toy_sources)
+    found, lines = recorded(tmp_path, run)["grad_norms"], read_history(tmp_path, run)
     assert found.steps == STEPS
     assert found.total == pytest.approx([lines[step - 1]["grad_norm"] for step in STEPS], rel=1e-5)
     for total, clipped, norms in zip(found.total, found.clipped, found.norms, strict=True):
@@ -103,7 +103,7 @@ def test_norms_are_unscaled_and_before_clipping(toy_run, toy_sources, tmp_path, 
 
 def test_without_clipping_both_norms_are_the_same(toy_run, toy_sources, tmp_path):
     run = watched(toy_run(**{"optimizer.clip_norm": None}), InLoopProbes(grad_norms=5))
-    go(run, tmp_path, toy_sources)
+    train_run(run, tmp_path, toy_sources)
     found = recorded(tmp_path, run)
     assert found["grad_norms"].clipped == found["grad_norms"].total
     assert found.keys() == {"grad_norms"}
@@ -114,7 +114,7 @@ def test_drift_is_the_distance_between_state_dicts(toy_run, toy_sources, tmp_pat
     run = watched(toy_run(reinit=reinit), InLoopProbes(drift=5))
     _, state = begin(run, toy_sources, tmp_path / "other")
     first = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}  # re-drawn where reinit says
-    go(run, tmp_path, toy_sources, save="last")
+    train_run(run, tmp_path, toy_sources, save="last")
     last = load_file(run_folder(tmp_path, run.run_id) / "model-last" / "model.safetensors")
     found = recorded(tmp_path, run)["drift"]
     modules = {
@@ -136,7 +136,7 @@ def test_drift_is_the_distance_between_state_dicts(toy_run, toy_sources, tmp_pat
 
 def test_one_step_moves_a_weight_by_what_the_optimizer_did(toy_run, toy_sources, tmp_path):
     run = watched(toy_run(**{"optimizer.lr": 1e-9}), InLoopProbes(drift=1))
-    go(run, tmp_path, toy_sources)
+    train_run(run, tmp_path, toy_sources)
     assert max(recorded(tmp_path, run)["drift"].distances[-1]) < 1e-4
     assert len(recorded(tmp_path, run)["drift"].steps) == 15
 
@@ -144,25 +144,25 @@ def test_one_step_moves_a_weight_by_what_the_optimizer_did(toy_run, toy_sources,
 @pytest.mark.parametrize("stop_at", [1, 3, 4, 9, 13])
 def test_stop_and_go_on(toy_run, toy_sources, tmp_path, stop_at):
     run = watched(toy_run())
-    go(run, tmp_path / "whole", toy_sources)
+    train_run(run, tmp_path / "whole", toy_sources)
     with pytest.raises(RunInterrupted):
-        go(run, tmp_path, toy_sources, stop_at=stop_at)
-    go(run, tmp_path, toy_sources)
+        train_run(run, tmp_path, toy_sources, stop_at=stop_at)
+    train_run(run, tmp_path, toy_sources)
     assert recorded(tmp_path, run) == recorded(tmp_path / "whole", run)
 
 
 def test_a_checkpoint_goes_on_with_the_same_probes_alone(toy_run, toy_sources, tmp_path):
     run = toy_run()
     with pytest.raises(RunInterrupted):
-        go(watched(run), tmp_path, toy_sources, stop_at=5)
+        train_run(watched(run), tmp_path, toy_sources, stop_at=5)
     with pytest.raises(UserError, match=r"has a checkpoint from step 5 made with probes \{'grad_norms': 4"):
-        go(run, tmp_path, toy_sources)
+        train_run(run, tmp_path, toy_sources)
 
 
 def test_a_smaller_micro_batch_records_the_same(toy_run, toy_sources, tmp_path):
     run = watched(toy_run(**{"model.dropout": 0.0}))
     for folder, rows in ((tmp_path / "a", None), (tmp_path / "b", 1)):
-        go(run, folder, toy_sources, micro_batch=rows)
+        train_run(run, folder, toy_sources, micro_batch=rows)
     whole, pieces = recorded(tmp_path / "a", run), recorded(tmp_path / "b", run)
     assert pieces["grad_norms"].norms[0] == pytest.approx(whole["grad_norms"].norms[0], rel=1e-4, abs=1e-7)
 
@@ -173,7 +173,7 @@ def test_a_skipped_step_has_norms_that_are_not_finite(toy_run, toy_sources, tmp_
     original = update.loss_sum
     monkeypatch.setattr(update, "loss_sum", lambda outputs, labels: original(outputs, labels) * 1e4)
     run = watched(toy_run(precision="fp16"), InLoopProbes(grad_norms=1, drift=1))
-    assert go(run, tmp_path, toy_sources).skipped_steps > 2
+    assert train_run(run, tmp_path, toy_sources).skipped_steps > 2
     found = recorded(tmp_path, run)
     assert not torch.tensor(found["grad_norms"].total[0]).isfinite()
     assert found["drift"].distances[1] == found["drift"].distances[0]  # nothing moved
@@ -182,7 +182,7 @@ def test_a_skipped_step_has_norms_that_are_not_finite(toy_run, toy_sources, tmp_
 
 def test_a_run_that_diverges_keeps_what_was_recorded(toy_run, toy_sources, tmp_path):
     run = watched(toy_run(**{"optimizer.lr": 1e30, "schedule.warmup": 0.0}), InLoopProbes(grad_norms=1, drift=1))
-    record = go(run, tmp_path, toy_sources)
+    record = train_run(run, tmp_path, toy_sources)
     assert record.failed
     assert record.steps < 14
     found = recorded(tmp_path, run)
@@ -192,7 +192,7 @@ def test_a_run_that_diverges_keeps_what_was_recorded(toy_run, toy_sources, tmp_p
 
 def test_alberts_shared_block_is_one(family_run, tmp_path):
     run, sources = family_run("albert")
-    go(watched(run), tmp_path, sources)
+    train_run(watched(run), tmp_path, sources)
     found = recorded(tmp_path, run)
     assert found["drift"].names == ("embeddings", "1", "pooler", "head")
     assert found["grad_norms"].parts.blocks == ("albert.encoder.albert_layer_groups.0.albert_layers.0",)
@@ -201,7 +201,7 @@ def test_alberts_shared_block_is_one(family_run, tmp_path):
 @pytest.mark.parametrize("family", ["roberta", "xlnet", "electra", "bart"])
 def test_other_families_have_their_blocks(family_run, tmp_path, family):
     run, sources = family_run(family)
-    go(watched(run), tmp_path, sources)
+    train_run(watched(run), tmp_path, sources)
     found = recorded(tmp_path, run)
     blocks = 6 if family == "bart" else 3  # three of the encoder and three of the decoder
     assert [name for name in found["drift"].names if name.isdecimal()] == [str(n + 1) for n in range(blocks)]
@@ -212,22 +212,22 @@ def test_other_families_have_their_blocks(family_run, tmp_path, family):
 def test_mixed_weights_are_recorded_under_their_own_names(toy_run, toy_sources, tmp_path):
     mixout = Mixout(p=0.5, target="pretrained", granularity="parameter", scope="linear")
     run = watched(toy_run(mixout=mixout, **{"model.dropout": 0.0}))
-    go(run, tmp_path, toy_sources)
+    train_run(run, tmp_path, toy_sources)
     assert "bert.encoder.layer.0.attention.self.query.weight" in recorded(tmp_path, run)["grad_norms"].names
 
 
 def test_drift_of_blocks_that_are_not_known_is_refused(family_run, tmp_path):
     run, sources = family_run("distilbert")
-    go(watched(run, InLoopProbes(grad_norms=1)), tmp_path, sources)
+    train_run(watched(run, InLoopProbes(grad_norms=1)), tmp_path, sources)
     assert recorded(tmp_path, run)["grad_norms"].parts.blocks == ()
     with pytest.raises(UserError, match=r"^probes.drift: stableft does not know where a distilbert model keeps"):
-        go(watched(run), tmp_path / "other", sources)
+        train_run(watched(run), tmp_path / "other", sources)
 
 
 def test_recording_goes_with_retraining(toy_run, toy_sources, tmp_path):
     run = toy_run()
-    go(watched(run), tmp_path, toy_sources)
+    train_run(watched(run), tmp_path, toy_sources)
     assert recorded(tmp_path, run)
     (run_folder(tmp_path, run.run_id) / "record.json").unlink()
-    go(run, tmp_path, toy_sources)
+    train_run(run, tmp_path, toy_sources)
     assert not recorded(tmp_path, run)  # they would be of an attempt that does not count any more

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.training_runs import go, history, left_behind, make_folder, with_model
+from support.training_runs import add_model_folder, read_history, run_outputs, train_run, write_tiny_bert
 from transformers import BertForSequenceClassification
 
 from stableft.config.planned_run import RunInterrupted
@@ -32,9 +32,9 @@ def limit(monkeypatch):
 @pytest.mark.parametrize("micro_batch", [1, 3])
 def test_pieces_give_the_losses_of_the_whole(toy_run, toy_sources, tmp_path, micro_batch):
     run = toy_run(**{"model.dropout": 0.0, "schedule.batch_size": 8})  # 28 rows: the last batch has 4
-    whole = go(run, tmp_path / "whole", toy_sources)
-    pieces = go(run, tmp_path, toy_sources, micro_batch=micro_batch)
-    ours, theirs = (history(folder, run) for folder in (tmp_path, tmp_path / "whole"))
+    whole = train_run(run, tmp_path / "whole", toy_sources)
+    pieces = train_run(run, tmp_path, toy_sources, micro_batch=micro_batch)
+    ours, theirs = (read_history(folder, run) for folder in (tmp_path, tmp_path / "whole"))
     assert len(ours) == len(theirs) == 8
     for key in ("loss", "grad_norm"):
         assert [line[key] for line in ours] == pytest.approx([line[key] for line in theirs], rel=1e-5, abs=1e-5)
@@ -44,25 +44,27 @@ def test_pieces_give_the_losses_of_the_whole(toy_run, toy_sources, tmp_path, mic
     assert whole.environment.micro_batch_halved == pieces.environment.micro_batch_halved == 0
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize(("rows", "halved"), [(4, 1), (3, 2), (1, 3)])
 def test_out_of_memory_is_as_if_begun_with_less(toy_run, toy_sources, tmp_path, limit, precision, rows, halved):
     run = toy_run(**{"schedule.batch_size": 8, "precision": precision})  # with dropout: its stream must be restored
     micro_batch = 8 >> halved
-    expected = go(run, tmp_path / "begun", toy_sources, micro_batch=micro_batch)
+    expected = train_run(run, tmp_path / "begun", toy_sources, micro_batch=micro_batch)
     sizes = limit(training=rows)
-    record = go(run, tmp_path, toy_sources)
-    assert left_behind(tmp_path, record) == left_behind(tmp_path / "begun", expected)
+    record = train_run(run, tmp_path, toy_sources)
+    assert run_outputs(tmp_path, record) == run_outputs(tmp_path / "begun", expected)
     assert record.environment
     assert (record.environment.micro_batch, record.environment.micro_batch_halved) == (micro_batch, halved)
     assert record.config.schedule.batch_size == 8
     assert max(sizes) <= max(rows, 8)  # evaluation has its own batches
 
 
+@pytest.mark.faults
 def test_what_the_pieces_before_had_left_is_forgotten(toy_run, toy_sources, tmp_path, monkeypatch):
     """Memory runs out at the second piece of the third update: the gradient of the first must not count twice."""
     run = toy_run(**{"schedule.batch_size": 8, "model.dropout": 0.0})
-    whole = go(run, tmp_path / "whole", toy_sources)
+    whole = train_run(run, tmp_path / "whole", toy_sources)
     forward, calls = BertForSequenceClassification.forward, []
 
     def limited(self, *args, **inputs):
@@ -72,59 +74,66 @@ def test_what_the_pieces_before_had_left_is_forgotten(toy_run, toy_sources, tmp_
         return forward(self, *args, **inputs)
 
     monkeypatch.setattr(BertForSequenceClassification, "forward", limited)
-    record = go(run, tmp_path, toy_sources, micro_batch=4)
+    record = train_run(run, tmp_path, toy_sources, micro_batch=4)
     assert record.environment
     assert whole.steps == record.steps
     assert (record.environment.micro_batch, record.environment.micro_batch_halved) == (2, 1)
-    norms, expected = ([line["grad_norm"] for line in history(f, run)] for f in (tmp_path, tmp_path / "whole"))
+    norms, expected = ([line["grad_norm"] for line in read_history(f, run)] for f in (tmp_path, tmp_path / "whole"))
     assert norms == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.faults
 def test_a_resumed_run_remembers_what_fits(toy_run, toy_sources, tmp_path, limit):
     run = toy_run(**{"schedule.batch_size": 8})
-    expected = go(run, tmp_path / "begun", toy_sources, micro_batch=2)
+    expected = train_run(run, tmp_path / "begun", toy_sources, micro_batch=2)
     limit(training=2)
     with pytest.raises(RunInterrupted):
-        go(run, tmp_path, toy_sources, stop_at=3)
-    record = go(run, tmp_path, toy_sources)
-    assert left_behind(tmp_path, record) == left_behind(tmp_path / "begun", expected)
+        train_run(run, tmp_path, toy_sources, stop_at=3)
+    record = train_run(run, tmp_path, toy_sources)
+    assert run_outputs(tmp_path, record) == run_outputs(tmp_path / "begun", expected)
     assert record.environment
     assert record.environment.micro_batch_halved == 2
 
 
+@pytest.mark.faults
 def test_halving_begins_at_the_rows_that_did_not_fit(toy_run, toy_sources, tmp_path, limit):
     """A micro-batch above the 28 rows there are would be halved twice before anything became smaller."""
     run = toy_run(**{"schedule.batch_size": 100, "schedule.length": {"steps": 2}})
     limit(training=14)
-    record = go(run, tmp_path, toy_sources)
+    record = train_run(run, tmp_path, toy_sources)
     assert record.environment
     assert (record.environment.micro_batch, record.environment.micro_batch_halved) == (14, 1)
 
 
+@pytest.mark.faults
 def test_a_single_row_that_does_not_fit_is_an_error(toy_run, toy_sources, tmp_path, limit):
     limit(training=0)
     with pytest.raises(torch.OutOfMemoryError):
-        go(toy_run(), tmp_path, toy_sources)
+        train_run(toy_run(), tmp_path, toy_sources)
 
 
+@pytest.mark.faults
 def test_evaluation_halves_its_own_batch(toy_run, toy_sources, tmp_path, limit):
     run = toy_run(**{"evaluation.batch_size": 100})
-    whole = go(run, tmp_path / "whole", toy_sources)
+    whole = train_run(run, tmp_path / "whole", toy_sources)
     sizes = limit(evaluation=4)
-    record = go(run, tmp_path, toy_sources)
+    record = train_run(run, tmp_path, toy_sources)
     assert max(sizes) == 4
-    assert history(tmp_path, run) == history(tmp_path / "whole", run)
+    assert read_history(tmp_path, run) == read_history(tmp_path / "whole", run)
     ours, theirs = ([point.val_loss for point in r.evals] for r in (record, whole))
     assert ours == pytest.approx(theirs, rel=1e-5)
     assert record.environment
     assert record.environment.micro_batch_halved == 0
 
 
+@pytest.mark.faults
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_that_runs_out_of_memory(toy_run, toy_sources, tiny_tokenizer, tmp_path):
     sizes = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}
-    sources, digest = with_model(toy_sources, make_folder(tmp_path / "wide", tiny_tokenizer, lambda _: None, **sizes))
+    sources, digest = add_model_folder(
+        toy_sources, write_tiny_bert(tmp_path / "wide", tiny_tokenizer, lambda _: None, **sizes)
+    )
     run = toy_run(
         **{
             "model.sha256": digest,
@@ -134,16 +143,16 @@ def test_a_gpu_that_runs_out_of_memory(toy_run, toy_sources, tiny_tokenizer, tmp
             "data.pad_to_max": True,
         }
     )
-    free = go(run, tmp_path / "free", sources, device="cuda:0")
+    free = train_run(run, tmp_path / "free", sources, device="cuda:0")
     assert free.peak_memory_bytes
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(0.7 * free.peak_memory_bytes / total)
     try:
-        record = go(run, tmp_path, sources, device="cuda:0")
+        record = train_run(run, tmp_path, sources, device="cuda:0")
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert record.environment
     assert record.environment.micro_batch_halved >= 1
-    expected = go(run, tmp_path / "begun", sources, device="cuda:0", micro_batch=record.environment.micro_batch)
-    assert left_behind(tmp_path, record) == left_behind(tmp_path / "begun", expected)
+    expected = train_run(run, tmp_path / "begun", sources, device="cuda:0", micro_batch=record.environment.micro_batch)
+    assert run_outputs(tmp_path, record) == run_outputs(tmp_path / "begun", expected)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.training_runs import go, history, with_model
+from support.training_runs import add_model_folder, read_history, train_run
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM, Trainer, TrainingArguments
 
@@ -109,12 +109,12 @@ def trainer_losses(job, state, folder: Path) -> tuple[list[float], list[float]]:
 @pytest.mark.parametrize("lr", [1e-3, 5e-5])
 def test_losses_equal_those_of_the_trainer(toy_run, toy_sources, tiny_model_folder, six_blocks, tmp_path, which, lr):
     folder = tiny_model_folder if which == "tiny" else six_blocks
-    sources, digest = with_model(toy_sources, folder)
+    sources, digest = add_model_folder(toy_sources, folder)
     run = toy_run(**{**SETTINGS, "model.sha256": digest, "optimizer.lr": lr})
     job, state = prepare_run(run, tmp_path, sources, Execution(threads=1))
     theirs, rates = trainer_losses(job, state, tmp_path / "trainer")
-    go(run, tmp_path, sources)
-    lines = history(tmp_path, run)
+    train_run(run, tmp_path, sources)
+    lines = read_history(tmp_path, run)
     assert len(theirs) == len(lines) == STEPS
     assert [line["loss"] for line in lines] == pytest.approx(theirs, rel=1e-4)
     assert [line["lr"] for line in lines] == pytest.approx(rates, rel=1e-6)

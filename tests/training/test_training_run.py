@@ -4,13 +4,14 @@ import json
 import math
 import os
 import platform
+import re
 import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from support.training_runs import go, history, left_behind, make_folder, with_model
+from support.training_runs import add_model_folder, read_history, run_outputs, train_run, write_tiny_bert
 from torch.nn import functional
 
 from stableft.config.planned_run import Execution, RunProgress
@@ -24,11 +25,11 @@ from stableft.training.setup import batch_indices, prepare_run
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_the_same_config_twice_is_the_same_bits(toy_run, toy_sources, tmp_path, precision):
     run = toy_run(precision=precision)
-    first, second = (go(run, tmp_path / name, toy_sources) for name in "ab")
-    assert left_behind(tmp_path / "a", first) == left_behind(tmp_path / "b", second)
+    first, second = (train_run(run, tmp_path / name, toy_sources) for name in "ab")
+    assert run_outputs(tmp_path / "a", first) == run_outputs(tmp_path / "b", second)
     other = toy_run(**{"precision": precision, "seeds": {"init": 1, "data": 2}})
-    third = left_behind(tmp_path / "a", go(other, tmp_path / "a", toy_sources))
-    assert third["history"] != left_behind(tmp_path / "a", first)["history"]
+    third = run_outputs(tmp_path / "a", train_run(other, tmp_path / "a", toy_sources))
+    assert third["history"] != run_outputs(tmp_path / "a", first)["history"]
 
 
 def test_each_seed_moves_its_own_stream_alone(toy_run, toy_sources, tmp_path):
@@ -52,7 +53,9 @@ def test_each_seed_moves_its_own_stream_alone(toy_run, toy_sources, tmp_path):
 def test_dropout_follows_the_data_seed(toy_run, toy_sources, tmp_path):
     seeds = []
     for init, data in ((1, 1), (2, 1), (1, 2)):
-        go(toy_run(**{"seeds": {"init": init, "data": data}, "schedule.length": {"steps": 1}}), tmp_path, toy_sources)
+        train_run(
+            toy_run(**{"seeds": {"init": init, "data": data}, "schedule.length": {"steps": 1}}), tmp_path, toy_sources
+        )
         seeds.append(torch.initial_seed())
     assert seeds == [derive_seed(1, "dropout"), derive_seed(1, "dropout"), derive_seed(2, "dropout")]
 
@@ -62,18 +65,18 @@ def test_evaluation_never_moves_the_training(toy_run, toy_sources, tmp_path, cad
     rare = toy_run(**{"evaluation.every": {"times": 1}})
     often = toy_run(**{"evaluation.every": cadence, "evaluation.at_start": True, "evaluation.batch_size": 5})
     torch.manual_seed(7)
-    go(rare, tmp_path, toy_sources)
+    train_run(rare, tmp_path, toy_sources)
     torch.manual_seed(8)
     torch.rand(3)
-    record = go(often, tmp_path, toy_sources)
+    record = train_run(often, tmp_path, toy_sources)
     assert len(record.evals) > 4
-    assert history(tmp_path, rare) == history(tmp_path, often)
+    assert read_history(tmp_path, rare) == read_history(tmp_path, often)
 
 
 def test_the_history_has_a_line_for_each_step(toy_run, toy_sources, tmp_path):
     run = toy_run(**{"schedule.warmup": 0.3})
-    record = go(run, tmp_path, toy_sources)
-    lines = history(tmp_path, run)
+    record = train_run(run, tmp_path, toy_sources)
+    lines = read_history(tmp_path, run)
     assert [line["step"] for line in lines] == list(range(1, 15))
     assert all(line.keys() == {"step", "loss", "lr", "grad_norm"} for line in lines)
     # int(0.3 * 14) = 4 steps of warm-up; the first update has rate 0, the last one a tenth of the peak
@@ -102,8 +105,8 @@ def test_without_clipping_the_norm_is_stored_all_the_same(toy_run, toy_sources, 
     norms = {}
     for clip in (None, 1e-3):
         run = toy_run(**{"optimizer.clip_norm": clip, "schedule.length": {"steps": 2}})
-        go(run, tmp_path, toy_sources)
-        norms[clip] = [line["grad_norm"] for line in history(tmp_path, run)]
+        train_run(run, tmp_path, toy_sources)
+        norms[clip] = [line["grad_norm"] for line in read_history(tmp_path, run)]
     assert norms[None][0] == norms[1e-3][0] > 1e-3  # before clipping; the first update is one of rate 0
 
 
@@ -117,13 +120,13 @@ def test_the_loss_is_the_mean_of_the_task(toy_run, toy_sources, tmp_path, regres
         logits = state.model(**batch).logits
     assert logits.shape == (4, 1 if regression else 2)
     expected = functional.mse_loss(logits[:, 0], labels) if regression else functional.cross_entropy(logits, labels)
-    go(run, tmp_path, toy_sources)
-    assert history(tmp_path, run)[0]["loss"] == pytest.approx(expected.item(), rel=1e-6)
+    train_run(run, tmp_path, toy_sources)
+    assert read_history(tmp_path, run)[0]["loss"] == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_predictions_are_stored_for_each_example(toy_run, toy_sources, tmp_path):
     run = toy_run()
-    record = go(run, tmp_path, toy_sources)
+    record = train_run(run, tmp_path, toy_sources)
     with np.load(run_folder(tmp_path, run.run_id) / PREDICTIONS_FILE) as file:
         arrays = dict(file)
     assert arrays.keys() == {
@@ -140,7 +143,7 @@ def test_predictions_are_stored_for_each_example(toy_run, toy_sources, tmp_path)
 
 def test_regression_is_scored_by_spearman(toy_run, toy_sources, tmp_path):
     run = toy_run(True)
-    record = go(run, tmp_path, toy_sources)
+    record = train_run(run, tmp_path, toy_sources)
     assert record.last
     assert record.last.val.keys() == {"spearman"}
     assert -1 <= record.last.val["spearman"] <= 1
@@ -161,9 +164,9 @@ def test_constant_predictions_have_no_spearman_and_fail(toy_run, toy_sources, ti
         model.pooler.dense.weight.zero_()
         model.pooler.dense.bias.fill_(1.0)
 
-    folder = make_folder(tmp_path / "silent", tiny_tokenizer, silence)
-    sources, digest = with_model(toy_sources, folder)
-    record = go(toy_run(True, **{"model.sha256": digest, "optimizer.lr": 1e-30}), tmp_path, sources)
+    folder = write_tiny_bert(tmp_path / "silent", tiny_tokenizer, silence)
+    sources, digest = add_model_folder(toy_sources, folder)
+    record = train_run(toy_run(True, **{"model.sha256": digest, "optimizer.lr": 1e-30}), tmp_path, sources)
     assert record.last
     assert math.isnan(record.last.val["spearman"])
     assert (record.status, record.failed, record.reason, record.steps) == ("finished", True, None, 14)
@@ -176,7 +179,7 @@ def is_all_nan(values: dict[str, float] | None) -> bool:
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_an_absurd_rate_ends_as_a_failed_run(toy_run, toy_sources, tmp_path, precision):
     run = toy_run(**{"optimizer.lr": 1e30, "precision": precision})
-    record = go(run, tmp_path, toy_sources, save="last")
+    record = train_run(run, tmp_path, toy_sources, save="last")
     assert (record.status, record.failed, record.failed_by_accuracy) == ("finished", True, True)
     assert record.reason
     assert record.reason.startswith("the training loss was ")
@@ -185,19 +188,19 @@ def test_an_absurd_rate_ends_as_a_failed_run(toy_run, toy_sources, tmp_path, pre
     assert record.last
     assert is_all_nan(record.last.val)
     assert is_all_nan(record.last.test)
-    assert len(history(tmp_path, run)) == record.steps
+    assert len(read_history(tmp_path, run)) == record.steps
     assert read_record(tmp_path, run.run_id) is not None
 
 
 @pytest.mark.parametrize("at_start", [False, True])
 def test_broken_weights_end_as_a_failed_run(toy_run, toy_sources, tiny_tokenizer, tmp_path, at_start):
-    folder = make_folder(
+    folder = write_tiny_bert(
         tmp_path / "nan", tiny_tokenizer, lambda model: model.embeddings.word_embeddings.weight.fill_(math.nan)
     )
-    sources, digest = with_model(toy_sources, folder)
-    record = go(toy_run(**{"model.sha256": digest, "evaluation.at_start": at_start}), tmp_path, sources)
+    sources, digest = add_model_folder(toy_sources, folder)
+    record = train_run(toy_run(**{"model.sha256": digest, "evaluation.at_start": at_start}), tmp_path, sources)
     assert (record.status, record.failed, record.steps) == ("finished", True, 1)
-    assert record.reason == "the training loss was nan at step 1"
+    assert "nan at step 1" in record.reason
     assert record.best
     assert is_all_nan(record.best.val)
     assert len(record.evals) == at_start
@@ -206,9 +209,9 @@ def test_broken_weights_end_as_a_failed_run(toy_run, toy_sources, tiny_tokenizer
 def test_a_last_step_that_breaks_the_weights_is_a_failed_run_with_a_reason(toy_run, toy_sources, tmp_path):
     """Both losses are finite: the second was taken before the update that ruined the weights."""
     run = toy_run(**{"optimizer.lr": 1e30, "schedule.length": {"steps": 2}, "schedule.warmup": 0.5})
-    record = go(run, tmp_path, toy_sources)
+    record = train_run(run, tmp_path, toy_sources)
     assert (record.status, record.failed, record.steps) == ("finished", True, 2)
-    assert record.reason == "the outputs after the last step, 2, are not all finite"
+    assert re.search("outputs .*step, 2, .*not .*finite", record.reason)
 
 
 def test_half_precision_skips_steps_that_overflow(toy_run, toy_sources, tmp_path, monkeypatch):
@@ -233,7 +236,7 @@ def test_half_precision_skips_steps_that_overflow(toy_run, toy_sources, tmp_path
         return step
 
     monkeypatch.setattr("stableft.training.run.train_on_batch", watched)
-    record = go(toy_run(precision="fp16"), tmp_path, toy_sources)
+    record = train_run(toy_run(precision="fp16"), tmp_path, toy_sources)
     skipped = [row for row in seen if row[0]]
     assert record.skipped_steps == len(skipped) > 2
     assert all(unchanged and same for _, unchanged, same, _ in skipped)
@@ -244,7 +247,7 @@ def test_half_precision_skips_steps_that_overflow(toy_run, toy_sources, tmp_path
 
 
 def test_single_precision_skips_nothing(toy_run, toy_sources, tmp_path):
-    assert go(toy_run(), tmp_path, toy_sources).skipped_steps == 0
+    assert train_run(toy_run(), tmp_path, toy_sources).skipped_steps == 0
 
 
 def test_the_run_folder_tells_nothing_of_this_machine(toy_run, toy_sources, tmp_path, monkeypatch):
@@ -253,7 +256,7 @@ def test_the_run_folder_tells_nothing_of_this_machine(toy_run, toy_sources, tmp_
     monkeypatch.setattr(socket, "gethostname", lambda: "nodename-of-a-test")
     monkeypatch.setattr(platform, "node", lambda: "nodename-of-a-test")
     results = tmp_path / "results"
-    record = go(toy_run(), results, toy_sources, save="all")
+    record = train_run(toy_run(), results, toy_sources, save="all")
     words = ["hf_verysecretvalue", "HUB_TOKEN", "nodename-of-a-test", str(tmp_path), str(Path.home()), str(Path.cwd())]
     words += [str(path.parent) for path in toy_sources.paths.values()] + [str(toy_sources.cache_dir)]
     words += [os.uname().nodename] if len(os.uname().nodename) > 5 else []
@@ -287,10 +290,10 @@ def test_progress_tells_every_step(toy_run, toy_sources, tmp_path):
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_a_gpu_computes_the_same_losses(toy_run, toy_sources, tmp_path, precision):
     run = toy_run(**{"precision": precision, "model.dropout": 0.0})
-    on_cpu = go(toy_run(**{"model.dropout": 0.0}), tmp_path / "cpu", toy_sources)
-    record = go(run, tmp_path / "gpu", toy_sources, device="cuda:0")
-    ours = [line["loss"] for line in history(tmp_path / "gpu", run)]
-    theirs = [json.loads(line)["loss"] for line in left_behind(tmp_path / "cpu", on_cpu)["history"].splitlines()]
+    on_cpu = train_run(toy_run(**{"model.dropout": 0.0}), tmp_path / "cpu", toy_sources)
+    record = train_run(run, tmp_path / "gpu", toy_sources, device="cuda:0")
+    ours = [line["loss"] for line in read_history(tmp_path / "gpu", run)]
+    theirs = [json.loads(line)["loss"] for line in run_outputs(tmp_path / "cpu", on_cpu)["history"].splitlines()]
     assert ours == pytest.approx(theirs, rel=1e-4 if precision == "fp32" else 2e-2)
     assert record.environment
     assert record.environment.device == torch.cuda.get_device_name(0)
