@@ -13,6 +13,7 @@ from stableft.errors import UserError
 
 BASE = "task: rte\nmodel: bert-large-uncased\nseeds: 1-2\nrecipe: mosbach\n"
 OWNED = "s.yaml:{}: {} cannot be set here: the key '{}' of a sweep gives it"
+TOP_KEYS = "recipe, task, model, set, grid, seeds, stop_hopeless, probes, arms"
 RENAME = "; give one another name"
 NEAREST_LR = "; did you mean 'optimizer.lr'?"
 AS_NUMBER = "; as a number it is 1.0e-5"
@@ -215,7 +216,7 @@ def test_another_start_is_a_deviation(sweep):
     planned = sweep(text)
     run = planned.runs[0].config
     assert run.start_from is not None
-    assert planned.parents[0].run_id == run.start_from.run
+    assert planned.start_runs[0].run_id == run.start_from.run
     assert describe_deviations(run, "intermediate") == []
     small = sweep(text, sets=["model=bert-base-uncased"]).runs[0].config  # so is the run that it starts from
     assert describe_deviations(small, "intermediate") == ["model bert-base-uncased, not bert-large-uncased"]
@@ -277,10 +278,10 @@ def test_mistakes_in_what_a_recipe_has_by_task(by_task, section, sentence):
         ("", "s.yaml: a sweep file is a mapping with a recipe or arms, a task and seeds"),
         ("- rte", "s.yaml: a sweep file is a mapping with a recipe or arms, a task and seeds"),
         (BASE + "sed: 1", "s.yaml:5: key 'sed' is not known; did you mean 'seeds'?"),
-        (BASE + "name: x", "s.yaml:5: key 'name' is not known"),
+        (BASE + "name: x", f"s.yaml:5: key 'name' is not known; known keys: {TOP_KEYS}"),
         (BASE + "task: cola", "s.yaml:5: key 'task' stands already in line 1"),
-        (BASE + "arms: []", "s.yaml:5: arms must be a list of at least one arm"),
-        (BASE + "arms: [devlin]", "s.yaml:5: an arm is a mapping such as {recipe: devlin}, not 'devlin'"),
+        (BASE + "arms: []", "s.yaml:5: arms: [] must be a list of at least one arm"),
+        (BASE + "arms: [devlin]", "s.yaml:5: arms.0: 'devlin' must be a mapping such as {recipe: devlin}"),
         (BASE + "arms:\n  - {nam: x}", "s.yaml:6: key 'nam' is not known; did you mean 'name'?"),
         (BASE + "arms: [{name: 3}]", "s.yaml:5: name: 3 must be text; quotes make it so"),
         (
@@ -296,14 +297,14 @@ def test_mistakes_in_what_a_recipe_has_by_task(by_task, section, sentence):
         (BASE.replace("rte", "[rte, rte]"), "s.yaml:1: task: rte stands twice"),
         (BASE.replace("bert-large-uncased", "./nope"), "s.yaml:2: model: './nope' is not a folder"),
         (BASE.replace("1-2", "2-1"), "s.yaml:3: seeds: '2-1' runs backwards"),
-        (BASE + "set: 3", "s.yaml:5: settings are keys with values, not 3"),
+        (BASE + "set: 3", "s.yaml:5: set: 3 must be a mapping of settings to values"),
         (BASE + "set: {data.task: cola}", OWNED.format(5, "data.task", "task")),
         (BASE + "set:\n  model: {name: x}", OWNED.format(6, "model.name", "model")),
         (BASE + "grid: {seeds.init: [1]}", OWNED.format(5, "seeds.init", "seeds")),
-        (BASE + "grid: [1]", "s.yaml:5: a grid maps keys to lists of values"),
-        (BASE + "grid: {optimizer.lr: 1.0}", "s.yaml:5: grid: optimizer.lr needs a list of values, not 1.0"),
+        (BASE + "grid: [1]", "s.yaml:5: grid: [1] must be a mapping of settings to lists of values"),
+        (BASE + "grid: {optimizer.lr: 1.0}", "s.yaml:5: grid.optimizer.lr: 1.0 must be a list"),
         (BASE + "grid:\n  optimizer.lrs: [1.0]", "s.yaml:6: key 'optimizer.lrs' is not known" + NEAREST_LR),
-        (BASE + "grid: {optimizer.lr: [1.0, 1.0]}", "s.yaml:5: optimizer.lr: 1.0 stands twice"),
+        (BASE + "grid: {optimizer.lr: [1.0, 1.0]}", "s.yaml:5: grid.optimizer.lr: 1.0 stands twice"),
         (BASE + "grid: {optimizer.lr: [1e-5]}", "s.yaml:5: optimizer.lr: '1e-5' is text to YAML" + AS_NUMBER),
     ],
 )

@@ -9,7 +9,6 @@ from stableft.config.settings import (
     build_run_config,
     check_setting_key,
     collect_settings,
-    settings_of_key,
 )
 from stableft.config.yaml_file import load_yaml, parse_yaml
 from stableft.errors import UserError
@@ -18,7 +17,7 @@ IDENTITY = {"data.task": "rte", "seeds.init": 1, "seeds.data": 1}
 
 
 def complete() -> dict[str, Setting]:
-    recipe = collect_settings(load_yaml(shipped_recipes()["mosbach"]))
+    recipe = collect_settings(load_yaml(shipped_recipes()["mosbach"]).at())
     return recipe | {key: Setting(value, "sweep.yaml:1") for key, value in IDENTITY.items()}
 
 
@@ -31,18 +30,18 @@ def sentence_about(**dotted) -> str:
 
 
 def test_keys_may_be_nested_dotted_or_both():
-    nested = collect_settings(parse_yaml("optimizer:\n  lr: 1.0\n  eps: 2.0\n", "x"))
+    nested = collect_settings(parse_yaml("optimizer:\n  lr: 1.0\n  eps: 2.0\n", "x").at())
     assert nested == {"optimizer.lr": Setting(1.0, "x:2"), "optimizer.eps": Setting(2.0, "x:3")}
-    assert collect_settings(parse_yaml("optimizer.lr: 1.0\noptimizer: {eps: 2.0}", "x")).keys() == nested.keys()
+    assert collect_settings(parse_yaml("optimizer.lr: 1.0\noptimizer: {eps: 2.0}", "x").at()).keys() == nested.keys()
 
 
 def test_settings_below_a_key_of_the_document():
     document = parse_yaml("arms:\n  - set:\n      optimizer.lr: 1.0\n", "x")
-    assert collect_settings(document, ("arms", 0, "set")) == {"optimizer.lr": Setting(1.0, "x:3")}
+    assert collect_settings(document.at(("arms", 0, "set"))) == {"optimizer.lr": Setting(1.0, "x:3")}
 
 
 def test_what_is_assigned_as_a_whole_is_one_setting():
-    assert collect_settings(parse_yaml("schedule: {length: {epochs: 3}}", "x")) == {
+    assert collect_settings(parse_yaml("schedule: {length: {epochs: 3}}", "x").at()) == {
         "schedule.length": Setting({"epochs": 3}, "x:1")
     }
     assert {"schedule.length", "evaluation.every", "data.own", "reinit.blocks", "precision"} <= RUN_CONFIG_LEAVES.keys()
@@ -50,7 +49,7 @@ def test_what_is_assigned_as_a_whole_is_one_setting():
 
 
 def test_one_key_with_one_origin():
-    found = settings_of_key("reinit", {"pooler": True, "blocks": 2}, "--set")
+    found = collect_settings(Setting({"pooler": True, "blocks": 2}, "--set"), "reinit")
     assert found == {"reinit.pooler": Setting(True, "--set"), "reinit.blocks": Setting(2, "--set")}
 
 
@@ -67,7 +66,7 @@ def test_one_key_with_one_origin():
 )
 def test_keys_that_are_none_of_a_runs(text, sentence):
     with pytest.raises(UserError) as caught:
-        collect_settings(parse_yaml(text, "x"))
+        collect_settings(parse_yaml(text, "x").at())
     assert str(caught.value) == sentence
 
 
@@ -107,7 +106,7 @@ def test_the_nearest_key(key, end):
         ("schedule.batch_size", 1.5, "schedule.batch_size: 1.5 must be a whole number"),
         ("schedule.batch_size", 0, "schedule.batch_size: 0 must be greater than or equal to 1"),
         ("schedule.warmup", 2, "schedule.warmup: 2 must be less than or equal to 1"),
-        ("data.pad_to_max", "yes", "data.pad_to_max: 'yes' must be a valid boolean"),
+        ("data.pad_to_max", "yes", "data.pad_to_max: 'yes' must be true or false"),
         ("precision", "fp61", "precision: 'fp61' must be 'fp32', 'fp16' or 'bf16'; did you mean 'fp16'?"),
         ("evaluation.report", "lst", "evaluation.report: 'lst' must be 'last' or 'best'; did you mean 'last'?"),
         ("optimizer.betas", 0.9, "optimizer.betas: 0.9 must be a list"),

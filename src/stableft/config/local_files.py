@@ -2,13 +2,13 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from stableft.catalog.tasks import TASKS
 from stableft.config.run_config import CustomTask
+from stableft.config.yaml_file import Setting
 from stableft.errors import UserError, did_you_mean
 
 WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
@@ -91,29 +91,25 @@ def _check_model_folder(name: str, folder: Path, where: str) -> None:
         raise UserError(f"{where}: model: folder {name!r} has no tokenizer (tokenizer.json or vocab.txt)")
 
 
-def locate_custom_task(
-    task: dict[str, Any], folders: tuple[Path, ...], where: str, inner: Mapping[str, str] = MappingProxyType({})
-) -> tuple[str, dict, dict[str, Path]]:
+def locate_custom_task(written: Setting, folders: tuple[Path, ...]) -> tuple[str, dict, dict[str, Path]]:
     """Return the name, `data.own` settings, and file paths by SHA-256 of a user-provided task.
-
-    `where` is the location of the task in the sweep, for error messages; `inner` is that of each of its keys.
 
     Raises:
         UserError: missing or unknown key, name of a built-in task, missing file, or unknown file format.
     """
+    task, where = written.value, written.where
     for key in task:
         if key not in CUSTOM_TASK_KEYS:
-            raise UserError(
-                f"{inner.get(key, where)}: task: key {key!r} is not known{did_you_mean(key, CUSTOM_TASK_KEYS)}"
-            )
+            close = did_you_mean(key, CUSTOM_TASK_KEYS)
+            raise UserError(f"{written.locate((key,))}: task: key {key!r} is not known{close}")
     for key in ("name", "train", "validation", "text", "label"):
         if key not in task:
             raise UserError(f"{where}: task: key {key!r} is missing")
-    if not isinstance(task["name"], str):
-        raise UserError(f"{inner.get('name', where)}: task: name: {task['name']!r} must be text; quotes make it so")
-    if task["name"] in TASKS:  # its scores would be compared with the papers' scores
-        at = inner.get("name", where)
-        raise UserError(f"{at}: task: name: {task['name']!r} is a task that stableft knows; give yours another name")
+    name, name_where = task["name"], written.locate(("name",))
+    if not isinstance(name, str):
+        raise UserError(f"{name_where}: task: name: {name!r} must be text; quotes make it so")
+    if name in TASKS:  # its scores would be compared with the papers' scores
+        raise UserError(f"{name_where}: task: name: {name!r} is a task that stableft knows; give yours another name")
     if ("metric" in task) == ("metrics" in task):
         raise UserError(f"{where}: task: give either metric or metrics")
     paths: dict[str, Path] = {}
@@ -126,7 +122,7 @@ def locate_custom_task(
             continue
         path = find_file(str(task[split]), folders)
         if path is None or not path.is_file():
-            raise UserError(f"{inner.get(split, where)}: task: {split}: there is no file {str(task[split])!r}")
+            raise UserError(f"{written.locate((split,))}: task: {split}: there is no file {str(task[split])!r}")
         own[split] = file_digest(path.resolve())
         paths[own[split]] = path.resolve()
         own.setdefault("format", task.get("format") or DATA_FILE_FORMATS.get(path.suffix.lower()))
@@ -135,7 +131,7 @@ def locate_custom_task(
             f"{where}: task: format: must be given, since {task['train']!r} ends in none of "
             f"{', '.join(DATA_FILE_FORMATS)}"
         )
-    return task["name"], own, paths
+    return name, own, paths
 
 
 def file_digest(path: Path) -> str:

@@ -26,12 +26,14 @@ class ConfigSection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     example: ClassVar[str] = ""  # if non-empty, `set` and `grid` assign the section as a whole, not by key
+    written_as: ClassVar[str] = ""  # key under which users write the section, if not the name of its field
 
 
 class CustomTask(ConfigSection):
     """A user-provided data set. Files are identified by content hash, so identical files give identical run ids."""
 
     example: ClassVar[str] = "{name: ..., train: ..., validation: ..., text: ..., label: ...}"
+    written_as: ClassVar[str] = "task"
     format: Literal["csv", "tsv", "jsonl"]
     train: Sha256
     validation: Sha256

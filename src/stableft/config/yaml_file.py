@@ -1,14 +1,38 @@
-"""YAML with the line of every value; what plain YAML accepts in silence is an error here."""
+"""YAML with the line of every value; repeated keys and keys that are not text are errors."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import yaml
 
 from stableft.errors import UserError
 
 KeyPath = tuple[str | int, ...]
+
+
+class Setting(NamedTuple):
+    """A value and its origin, such as "configs/rte.yaml:7" or "--set".
+
+    `inner` has the origins of nested values that are on another line, by path.
+    """
+
+    value: Any
+    where: str
+    inner: Mapping[KeyPath, str] = MappingProxyType({})
+
+    def locate(self, path: KeyPath) -> str:
+        """Return the origin of a nested value, or of the nearest one that contains it."""
+        while path and path not in self.inner:
+            path = path[:-1]
+        return self.inner[path] if path else self.where
+
+    def item(self, key: str | int) -> "Setting":
+        """Return the nested value at one key, with its origin."""
+        inner = {path[1:]: where for path, where in self.inner.items() if path[0] == key and len(path) > 1}
+        return Setting(self.value[key], self.locate((key,)), inner)
 
 
 @dataclass(frozen=True)
@@ -20,17 +44,33 @@ class YamlDocument:
     lines: dict[KeyPath, int]
 
     def where(self, key: KeyPath = ()) -> str:
-        """Returns "file:line" of a value, or of the nearest one that contains it."""
+        """Return "file:line" of a value, or of the nearest one that contains it."""
         while key not in self.lines and key:
             key = key[:-1]
         return f"{self.path}:{self.lines[key]}" if key in self.lines else self.path
 
+    def at(self, key: KeyPath = ()) -> Setting:
+        """Return the value at a path, with its origin."""
+        n, where = len(key), self.where(key)
+        inner = {path[n:]: self.where(path) for path in self.lines if len(path) > n and path[:n] == key}
+        return Setting(look_up(self.data, key), where, {path: at for path, at in inner.items() if at != where})
+
+
+def look_up(values: Any, path: str | KeyPath) -> Any:
+    """Return the value at a dotted key or a path in nested mappings and lists, or None if it does not exist."""
+    for part in path.split(".") if isinstance(path, str) else path:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return values
+
 
 def load_yaml(path: Path) -> YamlDocument:
-    """Returns the file's content.
+    """Return the content of a file.
 
     Raises:
-        UserError: the file cannot be read, is no YAML, or gives a key twice.
+        UserError: the file cannot be read, is not YAML, or has a key twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -42,10 +82,10 @@ def load_yaml(path: Path) -> YamlDocument:
 
 
 def parse_yaml(text: str, name: str) -> YamlDocument:
-    """Returns the content of YAML text, called `name` in messages.
+    """Return the content of YAML text; messages call it `name`.
 
     Raises:
-        UserError: it is no YAML, or gives a key twice.
+        UserError: the text is not YAML, or has a key twice.
     """
     lines: dict[KeyPath, int] = {}
     try:

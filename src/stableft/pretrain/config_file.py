@@ -18,15 +18,13 @@ from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import PretrainConfig
 from stableft.config.settings import (
     Leaves,
-    Setting,
     Settings,
     build_config_section,
     collect_settings,
     find_leaves,
     parse_set_options,
-    settings_of_key,
 )
-from stableft.config.yaml_file import YamlDocument, load_yaml
+from stableft.config.yaml_file import Setting, YamlDocument, load_yaml
 from stableft.errors import UserError
 from stableft.pretrain.corpus import list_text_files, load_pretraining_tokenizer, text_digest
 from stableft.pretrain.masked_lm import complete_model_config, model_config_keys
@@ -59,9 +57,9 @@ def load_pretraining(path: str | Path, sources: LocalPaths, sets: Sequence[str] 
     given = dict(parse_set_options(sets))
     family = _find_family(document, given, path)
     leaves = _config_leaves(family)
-    settings = collect_settings(document, leaves=leaves)
+    settings = collect_settings(document.at(), leaves=leaves)
     for key, value in given.items():
-        settings |= settings_of_key(key, value, "--set", leaves)
+        settings |= collect_settings(Setting(value, "--set"), key, leaves)
     paths = dict(sources.paths)
     for key in ("text", "vocabulary"):
         settings |= _locate_origin(key, settings, (Path.cwd(), path.parent), paths, path)
@@ -140,7 +138,7 @@ def _build_config(
 ) -> PretrainConfig:
     """Returns the config with all values of its model, after a look at whether they, vocabulary and rows fit."""
     written = {key.removeprefix("model."): value for key, value in settings.items() if key.startswith("model.")}
-    checked = build_config_section(settings | {"model": Setting({}, "")}, document.path, PretrainConfig, leaves)
+    checked = build_config_section(settings | {"model": Setting({}, "")}, document.path, PretrainConfig)
     try:
         tokenizer = load_pretraining_tokenizer(checked, paths)
     except UserError as error:

@@ -20,7 +20,8 @@ from transformers import (
 
 from stableft.catalog.model_families import find_backbone
 from stableft.config.run_config import MaskingConfig, PretrainConfig
-from stableft.config.settings import Setting, Settings
+from stableft.config.settings import Settings
+from stableft.config.yaml_file import Setting
 from stableft.errors import UserError
 from stableft.models.load import LOAD_ERRORS, load_error_message, quiet_transformers
 from stableft.seeds import derive_seed

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from stableft.config.run_config import canonical_json, without_none
 from stableft.config.settings import RUN_CONFIG_LEAVES, describe_value
 from stableft.config.sweep_file import START_ARM
-from stableft.config.yaml_file import parse_yaml
+from stableft.config.yaml_file import look_up, parse_yaml
 from stableft.data.metrics import is_failed
 from stableft.errors import UserError, did_you_mean
 from stableft.records.frame import COLUMN_DTYPES, build_frame, describe_source
@@ -314,13 +314,7 @@ def _settings_of_run(entry: RowAndRecord) -> dict[str, Any]:
     config = entry.record.config.normalized()
     values = config.model_dump(mode="json")
     left_out = [*SEED_KEYS, REPORT_KEY, *(["model.name"] if config.model.sha256 else [])]
-    return {key: _value_at(values, key) for key in RUN_CONFIG_LEAVES if key not in left_out}
-
-
-def _value_at(values: Any, dotted: str) -> Any:
-    for part in dotted.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    return values
+    return {key: look_up(values, key) for key in RUN_CONFIG_LEAVES if key not in left_out}
 
 
 def _group_by(items: Sequence[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
@@ -390,10 +384,7 @@ def where_value(field: str, row: dict[str, Any], record: AnyRunRecord) -> Any:
         import pandas as pd
 
         return None if pd.isna(row[field]) else row[field]
-    value: Any = record.config.model_dump(mode="json") if isinstance(record, RunRecord) else None
-    for part in field.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
+    return look_up(record.config.model_dump(mode="json"), field) if isinstance(record, RunRecord) else None
 
 
 def matches_where(condition: WhereCondition, row: dict[str, Any], record: AnyRunRecord) -> bool:
