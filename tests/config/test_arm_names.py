@@ -3,13 +3,13 @@
 import pytest
 
 from stableft.config.sweep_file import parse_arms
-from stableft.config.yaml_file import YamlDocument, parse_yaml
+from stableft.config.yaml_file import YamlValue, parse_yaml
 from stableft.errors import UserError
 
 
 def names(arms: str, **overrides) -> list[str]:
     document = parse_yaml(f"recipe: mosbach\ntask: rte\nseeds: 1\narms:\n{arms}", "s.yaml")
-    return [arm.name for arm in parse_arms(document, YamlDocument("--set", overrides, {}))]
+    return [arm.name for arm in parse_arms(document, YamlValue(overrides, "--set"))]
 
 
 def test_arms_share_a_name_where_their_tasks_differ():

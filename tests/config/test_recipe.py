@@ -276,7 +276,7 @@ def test_mistakes_in_what_a_recipe_has_by_task(by_task, section, sentence):
     ("text", "sentence"),
     [
         ("", "s.yaml: a sweep file is a mapping with a recipe or arms, a task and seeds"),
-        ("- rte", "s.yaml: a sweep file is a mapping with a recipe or arms, a task and seeds"),
+        ("- rte", "s.yaml:1: a sweep file is a mapping with a recipe or arms, a task and seeds"),
         (BASE + "sed: 1", "s.yaml:5: key 'sed' is not known; did you mean 'seeds'?"),
         (BASE + "name: x", f"s.yaml:5: key 'name' is not known; known keys: {TOP_KEYS}"),
         (BASE + "task: cola", "s.yaml:5: key 'task' stands already in line 1"),

@@ -5,24 +5,23 @@ import pytest
 from stableft.config.recipe import shipped_recipes
 from stableft.config.settings import (
     RUN_CONFIG_LEAVES,
-    Setting,
     build_run_config,
     check_setting_key,
     collect_settings,
 )
-from stableft.config.yaml_file import load_yaml, parse_yaml
+from stableft.config.yaml_file import YamlValue, load_yaml, parse_yaml
 from stableft.errors import UserError
 
 IDENTITY = {"data.task": "rte", "seeds.init": 1, "seeds.data": 1}
 
 
-def complete() -> dict[str, Setting]:
-    recipe = collect_settings(load_yaml(shipped_recipes()["mosbach"]).at())
-    return recipe | {key: Setting(value, "sweep.yaml:1") for key, value in IDENTITY.items()}
+def complete() -> dict[str, YamlValue]:
+    recipe = collect_settings(load_yaml(shipped_recipes()["mosbach"]))
+    return recipe | {key: YamlValue(value, "sweep.yaml:1") for key, value in IDENTITY.items()}
 
 
 def sentence_about(**dotted) -> str:
-    settings = complete() | {key: Setting(value, "sweep.yaml:7") for key, value in dotted.items()}
+    settings = complete() | {key: YamlValue(value, "sweep.yaml:7") for key, value in dotted.items()}
     with pytest.raises(UserError) as caught:
         build_run_config(settings, "sweep.yaml:2")
     assert "\n" not in str(caught.value)
@@ -30,27 +29,27 @@ def sentence_about(**dotted) -> str:
 
 
 def test_keys_may_be_nested_dotted_or_both():
-    nested = collect_settings(parse_yaml("optimizer:\n  lr: 1.0\n  eps: 2.0\n", "x").at())
-    assert nested == {"optimizer.lr": Setting(1.0, "x:2"), "optimizer.eps": Setting(2.0, "x:3")}
-    assert collect_settings(parse_yaml("optimizer.lr: 1.0\noptimizer: {eps: 2.0}", "x").at()).keys() == nested.keys()
+    nested = collect_settings(parse_yaml("optimizer:\n  lr: 1.0\n  eps: 2.0\n", "x"))
+    assert nested == {"optimizer.lr": YamlValue(1.0, "x:2"), "optimizer.eps": YamlValue(2.0, "x:3")}
+    assert collect_settings(parse_yaml("optimizer.lr: 1.0\noptimizer: {eps: 2.0}", "x")).keys() == nested.keys()
 
 
 def test_settings_below_a_key_of_the_document():
     document = parse_yaml("arms:\n  - set:\n      optimizer.lr: 1.0\n", "x")
-    assert collect_settings(document.at(("arms", 0, "set"))) == {"optimizer.lr": Setting(1.0, "x:3")}
+    assert collect_settings(document.item("arms", 0, "set")) == {"optimizer.lr": YamlValue(1.0, "x:3")}
 
 
 def test_what_is_assigned_as_a_whole_is_one_setting():
-    assert collect_settings(parse_yaml("schedule: {length: {epochs: 3}}", "x").at()) == {
-        "schedule.length": Setting({"epochs": 3}, "x:1")
+    assert collect_settings(parse_yaml("schedule: {length: {epochs: 3}}", "x")) == {
+        "schedule.length": YamlValue({"epochs": 3}, "x:1")
     }
     assert {"schedule.length", "evaluation.every", "data.own", "reinit.blocks", "precision"} <= RUN_CONFIG_LEAVES.keys()
     assert "schedule.length.epochs" not in RUN_CONFIG_LEAVES
 
 
 def test_one_key_with_one_origin():
-    found = collect_settings(Setting({"pooler": True, "blocks": 2}, "--set"), "reinit")
-    assert found == {"reinit.pooler": Setting(True, "--set"), "reinit.blocks": Setting(2, "--set")}
+    found = collect_settings(YamlValue({"pooler": True, "blocks": 2}, "--set"), "reinit")
+    assert found == {"reinit.pooler": YamlValue(True, "--set"), "reinit.blocks": YamlValue(2, "--set")}
 
 
 @pytest.mark.parametrize(
@@ -66,7 +65,7 @@ def test_one_key_with_one_origin():
 )
 def test_keys_that_are_none_of_a_runs(text, sentence):
     with pytest.raises(UserError) as caught:
-        collect_settings(parse_yaml(text, "x").at())
+        collect_settings(parse_yaml(text, "x"))
     assert str(caught.value) == sentence
 
 
@@ -138,6 +137,6 @@ def test_a_missing_key_is_blamed_on_the_recipe_line():
 
 
 def test_the_config_comes_back_normalized():
-    config = build_run_config(complete() | {"optimizer.bias_correction": Setting(False, "x")}, "x")
+    config = build_run_config(complete() | {"optimizer.bias_correction": YamlValue(False, "x")}, "x")
     assert config.optimizer.eps_placement is None
     assert config.reinit is None

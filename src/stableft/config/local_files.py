@@ -8,7 +8,7 @@ from typing import Any
 
 from stableft.catalog.tasks import TASKS
 from stableft.config.run_config import CustomTask
-from stableft.config.yaml_file import Setting
+from stableft.config.yaml_file import YamlValue
 from stableft.errors import UserError, did_you_mean
 
 WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
@@ -91,7 +91,7 @@ def _check_model_folder(name: str, folder: Path, where: str) -> None:
         raise UserError(f"{where}: model: folder {name!r} has no tokenizer (tokenizer.json or vocab.txt)")
 
 
-def locate_custom_task(written: Setting, folders: tuple[Path, ...]) -> tuple[str, dict, dict[str, Path]]:
+def locate_custom_task(written: YamlValue, folders: tuple[Path, ...]) -> tuple[str, dict, dict[str, Path]]:
     """Return the name, `data.own` settings, and file paths by SHA-256 of a user-provided task.
 
     Raises:

@@ -18,7 +18,7 @@ from stableft.config.settings import (
     describe_value,
     reject_sweep_keys,
 )
-from stableft.config.yaml_file import Setting, load_yaml, look_up
+from stableft.config.yaml_file import YamlValue, load_yaml, look_up
 from stableft.errors import UserError, did_you_mean
 
 # Not set by a recipe alone: data, model and seeds.
@@ -74,7 +74,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         UserError: unknown setting, or `by_task` does not map known tasks to settings.
     """
-    written = load_yaml(path).at()
+    written = load_yaml(path)
     if not isinstance(written.value, dict) or "by_task" not in written.value:
         return Recipe(path.stem, collect_settings(written), {})
     tasks = written.item("by_task")
@@ -105,7 +105,7 @@ def describe_deviations(config: RunConfig, recipe: str, own: Mapping[str, Any] =
     if recipe not in shipped_recipes():
         return []
     settings = _read_shipped_recipe(shipped_recipes()[recipe]).for_task(config.data.task)
-    settings |= {key: Setting(value, "") for key, value in own.items()}
+    settings |= {key: YamlValue(value, "") for key, value in own.items()}
     actual = config.model_dump(mode="json")
     reference = _complete_recipe(settings, config).model_dump(mode="json")
     found = []
@@ -126,18 +126,18 @@ def _read_shipped_recipe(path: Path) -> Recipe:
 
 def _complete_recipe(settings: Settings, config: RunConfig) -> RunConfig:
     actual = config.model_dump(mode="json")
-    here = {key: Setting(look_up(actual, key), "") for key in KEYS_LEFT_OPEN}
+    here = {key: YamlValue(look_up(actual, key), "") for key in KEYS_LEFT_OPEN}
     start = settings.get("start_from")
     if start and start.value and "recipe" in start.value:
-        here["start_from"] = Setting(_resolve_start_run(start.value, here), "")
+        here["start_from"] = YamlValue(_resolve_start_run(start.value, here), "")
     return build_run_config(settings | here, "")
 
 
 def _resolve_start_run(start: dict[str, Any], identity: Settings) -> dict[str, str]:
     """Return the `start_from` value of a shipped recipe: the parent run that a sweep with this model would train."""
-    own = collect_settings(Setting(start.get("set") or {}, ""))
+    own = collect_settings(YamlValue(start.get("set") or {}, ""))
     model = {key: setting for key, setting in identity.items() if key.startswith("model.")}
     chosen = {"data.task": start["task"], "seeds.init": start["seed"], "seeds.data": start["seed"]}
     settings = read_recipe(shipped_recipes()[start["recipe"]]).for_task(start["task"]) | own | model
-    first = build_run_config(settings | {key: Setting(value, "") for key, value in chosen.items()}, "")
+    first = build_run_config(settings | {key: YamlValue(value, "") for key, value in chosen.items()}, "")
     return {"run": first.run_id, "checkpoint": first.evaluation.report}

@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from stableft.config.run_config import ConfigSection, RunConfig
 from stableft.config.validation import find_section, to_user_error
-from stableft.config.yaml_file import KeyPath, Setting, parse_yaml
+from stableft.config.yaml_file import YamlValue, parse_yaml
 from stableft.errors import UserError, did_you_mean
 
-Settings = dict[str, Setting]  # by dotted key of a leaf
+Settings = dict[str, YamlValue]  # by dotted key of a leaf
 
 
 Leaves = dict[str, type[ConfigSection] | None]
@@ -45,7 +45,7 @@ SWEEP_KEY_OF_SETTING = {
 }
 
 
-def collect_settings(written: Setting, key: str = "", leaves: Leaves = RUN_CONFIG_LEAVES) -> Settings:
+def collect_settings(written: YamlValue, key: str = "", leaves: Leaves = RUN_CONFIG_LEAVES) -> Settings:
     """Return the settings in a mapping, whose keys may be nested, dotted, or both, or in the value of one dotted `key`.
 
     Raises:
@@ -76,7 +76,7 @@ def parse_set_options(sets: Sequence[str]) -> Iterator[tuple[str, Any]]:
         key, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--set {text}: must be KEY=VALUE")
-        yield key, parse_yaml(value, f"--set {key}").data
+        yield key, parse_yaml(value, f"--set {key}").value
 
 
 def reject_sweep_keys(settings: Settings, owners: Sequence[str] = ("task", "model", "seeds")) -> Settings:
@@ -136,15 +136,13 @@ def build_config_section(settings: Settings, where: str, kind: type[ConfigT]) ->
         for section in sections:
             node = node.setdefault(section, {})
         node[leaf] = setting.value
-
-    def locate(path: KeyPath) -> str:
-        for n in range(len(path), 0, -1):
-            if setting := settings.get(".".join(map(str, path[:n]))):
-                return setting.locate(path[n:])
-        return where
-
     try:
         # Via JSON, because pydantic's strict mode accepts a list for a tuple only there.
         return kind.model_validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
-        raise to_user_error(error, kind, tree, locate) from None
+        origins = {
+            (*dotted.split("."), *path): origin
+            for dotted, setting in settings.items()
+            for path, origin in ({(): setting.where} | dict(setting.inner)).items()
+        }
+        raise to_user_error(error, kind, YamlValue(tree, where, origins)) from None

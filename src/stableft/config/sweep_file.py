@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -14,6 +14,7 @@ from stableft.config.local_files import config_name, find_config, locate_custom_
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.recipe import load_recipe
 from stableft.config.settings import (
+    ConfigT,
     Settings,
     build_run_config,
     collect_settings,
@@ -23,14 +24,12 @@ from stableft.config.settings import (
 )
 from stableft.config.sweep_keys import EarlyStoppingRule, StartRun, SweepFile, SweepKeys
 from stableft.config.validation import to_user_error
-from stableft.config.yaml_file import Setting, YamlDocument, load_yaml
+from stableft.config.yaml_file import KeyPath, YamlValue, load_yaml
 from stableft.errors import UserError, did_you_mean
 
 # Sweep keys that --set may override, and whether null turns one off. For the others, null means a forgotten value.
 OVERRIDABLE_KEYS = {"task": False, "model": False, "stop_hopeless": True, "probes": True}
 START_ARM = "(start)"  # arm of the runs trained only to provide initial weights for others
-
-KeysT = TypeVar("KeysT", bound=SweepKeys)
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Arm:
     name: str
     recipe: str
     keys: SweepKeys
-    written: Mapping[str, Setting]
+    written: Mapping[str, YamlValue]
     settings: Settings  # the `set` at the top, overridden by the arm's own
 
 
@@ -53,8 +52,8 @@ class SweepPoint:
     """The runs of an arm for one task, one model and one grid point: one per seed."""
 
     arm: Arm
-    task: Setting
-    model: Setting | None  # None: the recipe's model
+    task: YamlValue
+    model: YamlValue | None  # None: the recipe's model
     grid: Settings
     settings: Settings  # everything set by the file, the grid point and --set
     runs: tuple[PlannedRun, ...]
@@ -92,7 +91,7 @@ def load_sweep(
     """
     path = find_sweep_file(path)
     document = load_yaml(path)
-    if isinstance(document.data, dict) and "vocabulary" in document.data:
+    if isinstance(document.value, dict) and "vocabulary" in document.value:
         raise UserError(f"{path} is a pre-training config: `stableft pretrain {path}` runs it")
     settings, *overrides = _parse_options(sets, seeds)
     arms_in_file = parse_arms(document, *overrides)
@@ -110,11 +109,11 @@ def single_run_sweep(
     """Return a sweep of one run, for `stableft train`."""
     data = {"recipe": recipe, "task": task, "seeds": seed} | ({"model": model} if model else {})
     settings, *overrides = _parse_options(sets, None)
-    arms = parse_arms(YamlDocument("train", data, {}), *overrides)
+    arms = parse_arms(YamlValue(data, "train"), *overrides)
     return _expand_arms(arms[0].name, Path(arms[0].name), arms, (Path.cwd(),), settings, sources)
 
 
-def _parse_options(sets: Sequence[str], seeds: str | None) -> tuple[Settings, YamlDocument, YamlDocument]:
+def _parse_options(sets: Sequence[str], seeds: str | None) -> tuple[Settings, YamlValue, YamlValue]:
     """Return the run settings given by `--set`, and the sweep keys given by `--set` and by `--seeds`."""
     settings: Settings = {}
     keys: dict[str, Any] = {}
@@ -127,9 +126,8 @@ def _parse_options(sets: Sequence[str], seeds: str | None) -> tuple[Settings, Ya
             close = "--seeds" if key == "seeds" else "a setting such as optimizer.lr"
             raise UserError(f"--set {key}: a sweep's {key} cannot be set here; use {close}")
         else:
-            settings |= reject_sweep_keys(collect_settings(Setting(value, "--set"), key), tuple(OVERRIDABLE_KEYS))
-    given_seeds = {} if seeds is None else {"seeds": seeds}
-    return settings, YamlDocument("--set", keys, {}), YamlDocument("--seeds", given_seeds, {})
+            settings |= reject_sweep_keys(collect_settings(YamlValue(value, "--set"), key), tuple(OVERRIDABLE_KEYS))
+    return settings, YamlValue(keys, "--set"), YamlValue({} if seeds is None else {"seeds": seeds}, "--seeds")
 
 
 def find_sweep_file(path: str | Path) -> Path:
@@ -149,7 +147,7 @@ def load_sweep_from_options(config: str, data_dir: Path | None, sets: list[str],
     return load_sweep(config, LocalPaths(data_dir=data_dir), sets, names, seeds)
 
 
-def parse_arms(document: YamlDocument, *overrides: YamlDocument) -> list[Arm]:
+def parse_arms(document: YamlValue, *overrides: YamlValue) -> list[Arm]:
     """Return the arms of a sweep file; a file without the key `arms` is a single arm.
 
     Arms of the same recipe may share a name if their tasks differ, because a table row may need different settings
@@ -158,25 +156,25 @@ def parse_arms(document: YamlDocument, *overrides: YamlDocument) -> list[Arm]:
     Raises:
         UserError: unknown key, invalid value, missing recipe, or duplicate arm name.
     """
-    if not isinstance(document.data, dict):
-        raise UserError(f"{document.path}: a sweep file is a mapping with a recipe or arms, a task and seeds")
-    file = _validate_keys(SweepFile, document)
-    above = [(_validate_keys(SweepKeys, override), override, ()) for override in overrides]
+    if not isinstance(document.value, dict):
+        raise UserError(f"{document.where}: a sweep file is a mapping with a recipe or arms, a task and seeds")
+    file = _validate(SweepFile, document)
+    above = [(_validate(SweepKeys, override), override, ()) for override in overrides]
     arms: list[Arm] = []
     for i, arm in enumerate(file.arms):
         keys = dict[str, Any]()
-        written = {key: Setting(None, document.where()) for key in SweepKeys.model_fields}
+        written = {key: YamlValue(None, document.where) for key in SweepKeys.model_fields}
         settings: Settings = {}
         for layer, source, path in ((file, document, ()), (arm, document, ("arms", i)), *above):
             for key in layer.model_fields_set & SweepKeys.model_fields.keys():
-                keys[key], written[key] = getattr(layer, key), source.at((*path, key))
+                keys[key], written[key] = getattr(layer, key), source.item(*path, key)
                 if key == "set":
                     settings |= reject_sweep_keys(collect_settings(written[key]))
         recipe = keys.get("recipe")
         if recipe is None:
             raise _missing_key("recipe", written)
         arms.append(Arm(arm.name or Path(recipe).stem, recipe, SweepKeys.model_construct(**keys), written, settings))
-        _check_arm_name(arms, document.where(("arms", i)))
+        _check_arm_name(arms, document.locate(("arms", i)))
     return arms
 
 
@@ -186,20 +184,20 @@ def parse_seeds(value: Any, where: str) -> list[tuple[int, int]]:
     Raises:
         UserError: invalid format, duplicate seeds, more than `MAX_SEEDS`, or paired lists of unequal length.
     """
-    seeds = _validate_keys(SweepKeys, YamlDocument(where, {"seeds": value}, {})).seeds
+    seeds = _validate(SweepKeys, YamlValue({"seeds": value}, where)).seeds
     if seeds is None:
-        raise _missing_key("seeds", {"seeds": Setting(None, where)})
+        raise _missing_key("seeds", {"seeds": YamlValue(None, where)})
     return seeds.pairs
 
 
-def _validate_keys(kind: type[KeysT], document: YamlDocument) -> KeysT:
+def _validate(kind: type[ConfigT], written: YamlValue, within: KeyPath = ()) -> ConfigT:
     try:
-        return kind.model_validate(document.data)
+        return kind.model_validate(written.value)
     except ValidationError as error:
-        raise to_user_error(error, kind, document.data, document.where) from None
+        raise to_user_error(error, kind, written, within) from None
 
 
-def _missing_key(key: str, written: Mapping[str, Setting]) -> UserError:
+def _missing_key(key: str, written: Mapping[str, YamlValue]) -> UserError:
     return UserError(f"{written[key].where}: key {key!r} is missing")
 
 
@@ -221,7 +219,7 @@ def _task_names(arm: Arm) -> list[str]:
     return [str(task.get("name") if isinstance(task, dict) else task) for task in tasks]
 
 
-def _list_values(written: Setting) -> list[Setting]:
+def _list_values(written: YamlValue) -> list[YamlValue]:
     """Return the value or values of `task` or `model`."""
     items = [written.item(i) for i in range(len(written.value))] if isinstance(written.value, list) else [written]
     return [item for item in items if item.value is not None]
@@ -278,7 +276,7 @@ def _expand_arm(
         label = f"{arm.name} {grid_label(point)}".strip()
         runs = []
         for init, data in arm.keys.seeds.pairs:
-            seeds = {"seeds.init": Setting(init, seeds_where), "seeds.data": Setting(data, seeds_where)}
+            seeds = {"seeds.init": YamlValue(init, seeds_where), "seeds.data": YamlValue(data, seeds_where)}
             config = build_run_config(settings | seeds | overrides | resolved, where)
             name = label + (f" ({config.model.name})" if len(models) > 1 else "")
             runs.append(PlannedRun(name, recipe.name, config, probes=arm.keys.in_loop_probes))
@@ -324,10 +322,7 @@ def _resolve_start_from(
     start = settings.get("start_from")
     if start is None or not isinstance(start.value, dict) or "run" in start.value:
         return {}, None
-    try:
-        described = StartRun.model_validate(start.value)
-    except ValidationError as error:
-        raise to_user_error(error, StartRun, start.value, start.locate, ("start_from",)) from None
+    described = _validate(StartRun, start, ("start_from",))
     task = _task_settings(start.item("task"), folders, paths)
     recipe = load_recipe(described.recipe, folders, start.locate(("recipe",)))
     changes = reject_sweep_keys(collect_settings(start.item("set"))) if described.set else {}
@@ -341,22 +336,22 @@ def _resolve_start_from(
         )
     run = PlannedRun(START_ARM, recipe.name, build_run_config(run_settings, start.where))
     value = {"run": run.run_id, "checkpoint": run.config.evaluation.report}
-    return {"start_from": Setting(value, start.where)}, run
+    return {"start_from": YamlValue(value, start.where)}, run
 
 
-def _task_settings(task: Setting, folders: tuple[Path, ...], paths: dict[str, Path]) -> Settings:
+def _task_settings(task: YamlValue, folders: tuple[Path, ...], paths: dict[str, Path]) -> Settings:
     if isinstance(task.value, dict):
         name, own, files = locate_custom_task(task, folders)
         paths.update(files)
-        return {"data.task": Setting(name, task.where), "data.own": Setting(own, task.where, task.inner)}
+        return {"data.task": YamlValue(name, task.where), "data.own": YamlValue(own, task.where, task.inner)}
     try:
-        return {"data.task": Setting(find_task(str(task.value)).name, task.where)}
+        return {"data.task": YamlValue(find_task(str(task.value)).name, task.where)}
     except UserError as error:
         raise UserError(f"{task.where}: {error}") from None
 
 
 def _model_settings(
-    model: Setting | None, base: Settings, folders: tuple[Path, ...], paths: dict[str, Path]
+    model: YamlValue | None, base: Settings, folders: tuple[Path, ...], paths: dict[str, Path]
 ) -> Settings:
     model = model or base.get("model.name")
     if model is None:
@@ -366,4 +361,4 @@ def _model_settings(
         paths[values["sha256"]] = folder
     elif "@" not in model.value and "model.revision" in base:
         del values["revision"]
-    return {f"model.{key}": Setting(value, model.where) for key, value in values.items()}
+    return {f"model.{key}": YamlValue(value, model.where) for key, value in values.items()}

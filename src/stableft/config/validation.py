@@ -1,6 +1,5 @@
 """Say in one sentence what pydantic found wrong: file and line, key, value, rule, and the closest valid name."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, get_args
 
 from pydantic import ValidationError
@@ -8,7 +7,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from stableft.config.run_config import ConfigSection
-from stableft.config.yaml_file import KeyPath, look_up
+from stableft.config.yaml_file import KeyPath, YamlValue, look_up
 from stableft.errors import UserError, did_you_mean
 
 _RULES = {  # replace pydantic's wording where it makes no sense to someone writing YAML
@@ -43,22 +42,18 @@ def find_section(annotation: Any) -> type[ConfigSection] | None:
 
 
 def to_user_error(
-    error: ValidationError,
-    kind: type[ConfigSection],
-    data: Any,
-    where: Callable[[KeyPath], str],
-    within: KeyPath = (),
+    error: ValidationError, kind: type[ConfigSection], written: YamlValue, within: KeyPath = ()
 ) -> UserError:
     """Return the first error as a sentence; an unknown key comes first, because it may be the missing one misspelt.
 
-    `kind` is the class that rejected `data`. `where` locates a value in `data`; `within` are the keys that contain it.
+    `kind` is the class that rejected what is `written`, and `within` are the keys that contain it.
     """
     errors = error.errors()
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    path, sentence = first["loc"], _describe(first, kind, data, within)
+    path, sentence = first["loc"], _describe(first, kind, written.value, within)
     if not path:  # a rule about several keys: its sentence starts with the offending one
         path = tuple(sentence.split()[0].rstrip(":").split("."))
-    return UserError(f"{where(path)}: {sentence}")
+    return UserError(f"{written.locate(path)}: {sentence}")
 
 
 def _describe(error: ErrorDetails, kind: type[ConfigSection], data: Any, within: KeyPath) -> str:

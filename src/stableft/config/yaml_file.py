@@ -1,7 +1,6 @@
 """YAML with the line of every value; repeated keys and keys that are not text are errors."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -13,10 +12,10 @@ from stableft.errors import UserError
 KeyPath = tuple[str | int, ...]
 
 
-class Setting(NamedTuple):
+class YamlValue(NamedTuple):
     """A value and its origin, such as "configs/rte.yaml:7" or "--set".
 
-    `inner` has the origins of nested values that are on another line, by path.
+    `inner` has the origins of nested values on other lines, by path.
     """
 
     value: Any
@@ -29,31 +28,11 @@ class Setting(NamedTuple):
             path = path[:-1]
         return self.inner[path] if path else self.where
 
-    def item(self, key: str | int) -> "Setting":
-        """Return the nested value at one key, with its origin."""
-        inner = {path[1:]: where for path, where in self.inner.items() if path[0] == key and len(path) > 1}
-        return Setting(self.value[key], self.locate((key,)), inner)
-
-
-@dataclass(frozen=True)
-class YamlDocument:
-    """A YAML file's content, and the line (from 1) of each value by its path of keys."""
-
-    path: str
-    data: Any
-    lines: dict[KeyPath, int]
-
-    def where(self, key: KeyPath = ()) -> str:
-        """Return "file:line" of a value, or of the nearest one that contains it."""
-        while key not in self.lines and key:
-            key = key[:-1]
-        return f"{self.path}:{self.lines[key]}" if key in self.lines else self.path
-
-    def at(self, key: KeyPath = ()) -> Setting:
-        """Return the value at a path, with its origin."""
-        n, where = len(key), self.where(key)
-        inner = {path[n:]: self.where(path) for path in self.lines if len(path) > n and path[:n] == key}
-        return Setting(look_up(self.data, key), where, {path: at for path, at in inner.items() if at != where})
+    def item(self, *path: str | int) -> "YamlValue":
+        """Return a nested value with its origin."""
+        n = len(path)
+        inner = {key[n:]: where for key, where in self.inner.items() if len(key) > n and key[:n] == path}
+        return YamlValue(look_up(self.value, path), self.locate(path), inner)
 
 
 def look_up(values: Any, path: str | KeyPath) -> Any:
@@ -66,7 +45,7 @@ def look_up(values: Any, path: str | KeyPath) -> Any:
     return values
 
 
-def load_yaml(path: Path) -> YamlDocument:
+def load_yaml(path: Path) -> YamlValue:
     """Return the content of a file.
 
     Raises:
@@ -81,13 +60,13 @@ def load_yaml(path: Path) -> YamlDocument:
     return parse_yaml(text, str(path))
 
 
-def parse_yaml(text: str, name: str) -> YamlDocument:
+def parse_yaml(text: str, name: str) -> YamlValue:
     """Return the content of YAML text; messages call it `name`.
 
     Raises:
         UserError: the text is not YAML, or has a key twice.
     """
-    lines: dict[KeyPath, int] = {}
+    lines: dict[KeyPath, str] = {}
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
@@ -102,14 +81,15 @@ def parse_yaml(text: str, name: str) -> YamlDocument:
         raise
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{name}: this is not valid YAML: {' '.join(str(error).split())}") from None
-    return YamlDocument(name, data, lines)
+    where = lines.get((), name)
+    return YamlValue(data, where, {path: line for path, line in lines.items() if line != where})
 
 
-def _record_lines(node: yaml.Node, key: KeyPath, name: str, lines: dict[KeyPath, int]) -> None:
-    lines[key] = node.start_mark.line + 1
+def _record_lines(node: yaml.Node, path: KeyPath, name: str, lines: dict[KeyPath, str]) -> None:
+    lines[path] = f"{name}:{node.start_mark.line + 1}"
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
-            _record_lines(item, (*key, i), name, lines)
+            _record_lines(item, (*path, i), name, lines)
     elif isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key_node, value in node.value:
@@ -120,5 +100,5 @@ def _record_lines(node: yaml.Node, key: KeyPath, name: str, lines: dict[KeyPath,
             if key_node.value in seen:
                 raise UserError(f"{name}:{line}: key {key_node.value!r} stands already in line {seen[key_node.value]}")
             seen[key_node.value] = line
-            _record_lines(value, (*key, key_node.value), name, lines)
-            lines[(*key, key_node.value)] = line
+            _record_lines(value, (*path, key_node.value), name, lines)
+            lines[(*path, key_node.value)] = f"{name}:{line}"

@@ -24,7 +24,7 @@ from stableft.config.settings import (
     find_leaves,
     parse_set_options,
 )
-from stableft.config.yaml_file import Setting, YamlDocument, load_yaml
+from stableft.config.yaml_file import YamlValue, load_yaml
 from stableft.errors import UserError
 from stableft.pretrain.corpus import list_text_files, load_pretraining_tokenizer, text_digest
 from stableft.pretrain.masked_lm import complete_model_config, model_config_keys
@@ -50,21 +50,21 @@ def load_pretraining(path: str | Path, sources: LocalPaths, sets: Sequence[str] 
     """
     path = find_config(path, "pre-training config", lambda folder: folder == "pretrain", "pretrain")
     document = load_yaml(path)
-    if not isinstance(document.data, dict):
+    if not isinstance(document.value, dict):
         raise UserError(f"{path}: a pre-training config is a mapping with keys such as text and model")
-    if not document.data.keys().isdisjoint(("arms", "task", "recipe")):
+    if not document.value.keys().isdisjoint(("arms", "task", "recipe")):
         raise UserError(f"{path} is a sweep file: `stableft sweep {path}` runs it")
     given = dict(parse_set_options(sets))
     family = _find_family(document, given, path)
     leaves = _config_leaves(family)
-    settings = collect_settings(document.at(), leaves=leaves)
+    settings = collect_settings(document, leaves=leaves)
     for key, value in given.items():
-        settings |= collect_settings(Setting(value, "--set"), key, leaves)
+        settings |= collect_settings(YamlValue(value, "--set"), key, leaves)
     paths = dict(sources.paths)
     for key in ("text", "vocabulary"):
         settings |= _locate_origin(key, settings, (Path.cwd(), path.parent), paths, path)
     settings |= _locate_start(settings, (Path.cwd(), path.parent), paths)
-    config = _build_config(family, settings, leaves, document, paths)
+    config = _build_config(family, settings, document.locate(("model",)), path, paths)
     return PlannedPretraining(config_name(path), config.normalized(), replace(sources, paths=paths))
 
 
@@ -74,10 +74,10 @@ def _config_leaves(family: str) -> Leaves:
     return leaves | {f"model.{key}": None for key in model_config_keys(family)}
 
 
-def _find_family(document: YamlDocument, given: dict[str, Any], path: Path) -> str:
+def _find_family(document: YamlValue, given: dict[str, Any], path: Path) -> str:
     """Returns the family of models, which must be known first: it says which keys `model` has."""
-    where = "--set" if "family" in given else document.where(("family",))
-    family = given.get("family", document.data.get("family"))
+    where = "--set" if "family" in given else document.locate(("family",))
+    family = given.get("family", document.value.get("family"))
     if family is None:
         raise UserError(f"{path}: key 'family' is missing")
     try:
@@ -100,7 +100,7 @@ def _locate_origin(
         raise UserError(f"{config}: key {key!r} is missing")
     name, where, _ = settings[key]
     if name == TOYLANG:
-        return {key: Setting({"name": TOYLANG}, where)}
+        return {key: YamlValue({"name": TOYLANG}, where)}
     if not isinstance(name, str) or not name:
         raise UserError(f"{where}: {key}: {name!r} must be {TOYLANG} or the path of a file or folder")
     path = find_file(name, folders)
@@ -118,7 +118,7 @@ def _locate_origin(
     else:
         digest = file_digest(path)
     paths[digest] = path
-    return {key: Setting({"name": path.name, "sha256": digest}, where)}
+    return {key: YamlValue({"name": path.name, "sha256": digest}, where)}
 
 
 def _locate_start(settings: Settings, folders: tuple[Path, ...], paths: dict[str, Path]) -> Settings:
@@ -130,20 +130,17 @@ def _locate_start(settings: Settings, folders: tuple[Path, ...], paths: dict[str
     if folder is None:
         raise UserError(f"{given.where}: start_from: {given.value!r} is not a folder")
     paths[values["sha256"]] = folder
-    return {"start_from": Setting(values, given.where)}
+    return {"start_from": YamlValue(values, given.where)}
 
 
-def _build_config(
-    family: str, settings: Settings, leaves: Leaves, document: YamlDocument, paths: dict[str, Path]
-) -> PretrainConfig:
+def _build_config(family: str, settings: Settings, where: str, path: Path, paths: dict[str, Path]) -> PretrainConfig:
     """Returns the config with all values of its model, after a look at whether they, vocabulary and rows fit."""
     written = {key.removeprefix("model."): value for key, value in settings.items() if key.startswith("model.")}
-    checked = build_config_section(settings | {"model": Setting({}, "")}, document.path, PretrainConfig)
+    checked = build_config_section(settings | {"model": YamlValue({}, "")}, str(path), PretrainConfig)
     try:
         tokenizer = load_pretraining_tokenizer(checked, paths)
     except UserError as error:
         raise UserError(f"{settings['vocabulary'].where}: {error}") from None
-    where = document.where(("model",))
     model = complete_model_config(family, written, tokenizer, checked.attention, where)
     positions = model["max_position_embeddings"] - find_backbone(family, family).lost_positions
     if checked.max_length > positions:

@@ -371,7 +371,7 @@ def parse_where(text: str) -> WhereCondition:
 
 def _parse_where_value(text: str, field: str) -> Any:
     """Returns the value as YAML has it, and 2e-5, which is text to YAML, as a number."""
-    value = parse_yaml(text, f"--where {field}").data
+    value = parse_yaml(text, f"--where {field}").value
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
