@@ -110,7 +110,7 @@ class StartRun(ConfigSection):
     recipe: str = Field(description="the name of one recipe")
     task: Any  # a name, or a mapping that describes the user's own data
     seed: int = Field(ge=0, description="one whole number from 0")
-    set: dict[str, Any] | None = Field(None, description="a mapping of settings to values")
+    set: dict[str, Any] | None = Field(default=None, description="a mapping of settings to values")
 
 
 def _check_distinct(values: Any) -> Any:
@@ -130,11 +130,11 @@ GridValues = Annotated[list[Any], Field(min_length=1), AfterValidator(_check_dis
 class SweepKeys(ConfigSection):
     """Keys of an arm; at the top of a sweep file, they are defaults for every arm. Null means not given."""
 
-    recipe: str | None = Field(None, min_length=1, description="the name of one recipe")
+    recipe: str | None = Field(default=None, min_length=1, description="the name of one recipe")
     task: OneOrMore = None  # a name, a mapping that describes the user's own data, or a list of these
     model: OneOrMore = None  # a hub name, a folder, or a list of these
-    set: dict[str, Any] = Field({}, description="a mapping of settings to values")
-    grid: dict[str, GridValues] | None = Field(None, description="a mapping of settings to lists of values")
+    set: dict[str, Any] = Field(default={}, description="a mapping of settings to values")
+    grid: dict[str, GridValues] | None = Field(default=None, description="a mapping of settings to lists of values")
     seeds: SeedPairs | None = None
     stop_hopeless: EarlyStoppingRule | None = None
     probes: RequestedProbes | None = None
@@ -149,10 +149,12 @@ class SweepArm(SweepKeys):
     """An arm of a sweep file."""
 
     example: ClassVar[str] = "{recipe: devlin}"
-    name: str | None = Field(None, min_length=1, description="text; quotes make it so")  # None: the recipe's name
+    name: str | None = Field(
+        default=None, min_length=1, description="text; quotes make it so"
+    )  # None: the recipe's name
 
 
 class SweepFile(SweepKeys):
     """A sweep file. Without `arms`, it is a single arm."""
 
-    arms: list[SweepArm] = Field([SweepArm()], min_length=1, description="a list of at least one arm")
+    arms: list[SweepArm] = Field(default=[SweepArm()], min_length=1, description="a list of at least one arm")
