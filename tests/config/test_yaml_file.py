@@ -30,9 +30,9 @@ def test_what_has_no_line_has_that_of_what_contains_it():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3", "x.yaml:3: key 'a' stands already in line 1"),
-        ("a:\n  b: 1\n  b: 1", "x.yaml:3: key 'b' stands already in line 2"),
-        ("- {a: 1, a: 2}", "x.yaml:1: key 'a' stands already in line 1"),
+        ("a: 1\nb: 2\na: 3", "x.yaml:3: key 'a' is already set in line 1"),
+        ("a:\n  b: 1\n  b: 1", "x.yaml:3: key 'b' is already set in line 2"),
+        ("- {a: 1, a: 2}", "x.yaml:1: key 'a' is already set in line 1"),
         ("a: [1", "x.yaml:1: this is not valid YAML: "),
         ("a: 1\nb: c: d", "x.yaml:2: this is not valid YAML: mapping values are not allowed here"),
         ("\ta: 1", "x.yaml:1: this is not valid YAML: "),

@@ -118,7 +118,7 @@ def lines_of(sweep: Sweep, results, **options) -> tuple[list[tuple[str, int, int
 def test_every_parent_has_a_line_of_its_own_and_counts_once(sweep, family, tmp_path):
     (one, runs), (two, more) = family(8), family(9, **{"schedule.length": {"epochs": 4}})
     own = replace(one, arm="own")
-    sweep = replace(sweep, runs=(own, *runs, *more), parents=(one, two))
+    sweep = replace(sweep, runs=(own, *runs, *more), start_runs=(one, two))
     estimated = estimate_sweep(sweep, tmp_path / "results", Execution(threads=1), 1)
     assert [(line.arm, line.runs, line.left) for line in estimated.lines] == [
         (f"{START_ARM} {one.run_id}", 1, 1), (f"{START_ARM} {two.run_id}", 1, 1), ("own", 1, 0), ("arm", 4, 4)
@@ -132,7 +132,7 @@ def test_every_parent_has_a_line_of_its_own_and_counts_once(sweep, family, tmp_p
 def test_runs_with_nothing_to_start_from_are_not_left(sweep, family, tmp_path, status):
     parent, runs = family(9)
     land(tmp_path, make_record(parent, status).model_copy(update={"reason": "the loss was nan"}))
-    sweep = replace(sweep, runs=(*sweep.runs, *(replace(run, arm="child") for run in runs)), parents=(parent,))
+    sweep = replace(sweep, runs=(*sweep.runs, *(replace(run, arm="child") for run in runs)), start_runs=(parent,))
     lines, text = lines_of(sweep, tmp_path)
     assert lines == [("arm", 3, 3), ("child", 2, 0)]
     assert "3 runs left" in text

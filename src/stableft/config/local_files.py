@@ -24,29 +24,29 @@ def shipped_configs() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[3] / "configs"
 
 
-def find_config(path: str | Path, kind: str, wanted: Callable[[str], bool], folder: str = "") -> Path:
+def find_config(path: str | Path, kind: str, suggests: Callable[[str], bool], folder: str = "") -> Path:
     """Return the path of a config file, which may be a shipped one such as configs/rte.yaml or rte.
 
-    `kind` names the kind of file in the error message. `wanted` tells from a folder's name whether to suggest its
+    `kind` names the kind of file in the error message. `suggests` says by a folder's name whether to suggest its
     files. Files in the subfolder `folder` of the shipped configs can be given by bare name.
 
     Raises:
         UserError: no such file; the message suggests the closest name.
     """
-    own = shipped_configs()
+    shipped = shipped_configs()
     name = str(path).removeprefix("configs/")
-    for candidate in (Path(path), own / name, own / folder / f"{name}.yaml", own / f"{name}.yaml"):
+    for candidate in (Path(path), shipped / name, shipped / folder / f"{name}.yaml", shipped / f"{name}.yaml"):
         if candidate.is_file():
             return candidate
-    files = [file.relative_to(own) for file in own.rglob("*.yaml") if wanted(file.parent.name)]
+    files = [file.relative_to(shipped) for file in shipped.rglob("*.yaml") if suggests(file.parent.name)]
     names = [str(file.with_suffix("")) for file in files] + [f"configs/{file}" for file in files]
     raise UserError(f"{path}: there is no such {kind}{did_you_mean(str(path), names)}")
 
 
 def config_name(path: Path) -> str:
     """Return the name of a config file: its path below the shipped configs, or else its stem."""
-    own = shipped_configs()
-    root = own if path.resolve().is_relative_to(own.resolve()) else path.parent
+    shipped = shipped_configs()
+    root = shipped if path.resolve().is_relative_to(shipped.resolve()) else path.parent
     return str(path.resolve().relative_to(root.resolve()).with_suffix(""))
 
 
@@ -113,25 +113,25 @@ def locate_custom_task(written: YamlValue, folders: tuple[Path, ...]) -> tuple[s
     if ("metric" in task) == ("metrics" in task):
         raise UserError(f"{where}: task: give either metric or metrics")
     paths: dict[str, Path] = {}
-    own: dict[str, Any] = {key: task[key] for key in ("label", "labels") if task.get(key) is not None}
-    own["text"] = [task["text"]] if isinstance(task["text"], str) else task["text"]
+    settings: dict[str, Any] = {key: task[key] for key in ("label", "labels") if task.get(key) is not None}
+    settings["text"] = [task["text"]] if isinstance(task["text"], str) else task["text"]
     metrics = task.get("metrics", task.get("metric"))
-    own["metrics"] = [metrics] if isinstance(metrics, str) else metrics
+    settings["metrics"] = [metrics] if isinstance(metrics, str) else metrics
     for split in ("train", "validation", "test"):
         if task.get(split) is None:
             continue
         path = find_file(str(task[split]), folders)
         if path is None or not path.is_file():
             raise UserError(f"{written.locate((split,))}: task: {split}: there is no file {str(task[split])!r}")
-        own[split] = file_digest(path.resolve())
-        paths[own[split]] = path.resolve()
-        own.setdefault("format", task.get("format") or DATA_FILE_FORMATS.get(path.suffix.lower()))
-    if own["format"] is None:
+        settings[split] = file_digest(path.resolve())
+        paths[settings[split]] = path.resolve()
+        settings.setdefault("format", task.get("format") or DATA_FILE_FORMATS.get(path.suffix.lower()))
+    if settings["format"] is None:
         raise UserError(
             f"{where}: task: format: must be given, since {task['train']!r} ends in none of "
             f"{', '.join(DATA_FILE_FORMATS)}"
         )
-    return name, own, paths
+    return name, settings, paths
 
 
 def file_digest(path: Path) -> str:

@@ -96,16 +96,16 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted((shipped_configs() / "recipes").glob("*.yaml"))}
 
 
-def describe_deviations(config: RunConfig, recipe: str, own: Mapping[str, Any] = MappingProxyType({})) -> list[str]:
+def describe_deviations(config: RunConfig, recipe: str, changes: Mapping[str, Any] = MappingProxyType({})) -> list[str]:
     """Return descriptions of how a run deviates from the shipped recipe of that name, ignoring its data and seeds.
 
-    Empty if there is no such shipped recipe. `own` are an experiment's dotted settings on top of the recipe, which do
-    not count as deviations.
+    Empty if there is no such shipped recipe. `changes` are an experiment's dotted settings on top of the recipe, which
+    do not count as deviations.
     """
     if recipe not in shipped_recipes():
         return []
     settings = _read_shipped_recipe(shipped_recipes()[recipe]).for_task(config.data.task)
-    settings |= {key: YamlValue(value, "") for key, value in own.items()}
+    settings |= {key: YamlValue(value, "") for key, value in changes.items()}
     actual = config.model_dump(mode="json")
     reference = _complete_recipe(settings, config).model_dump(mode="json")
     found = []
@@ -126,18 +126,18 @@ def _read_shipped_recipe(path: Path) -> Recipe:
 
 def _complete_recipe(settings: Settings, config: RunConfig) -> RunConfig:
     actual = config.model_dump(mode="json")
-    here = {key: YamlValue(look_up(actual, key), "") for key in KEYS_LEFT_OPEN}
+    known = {key: YamlValue(look_up(actual, key), "") for key in KEYS_LEFT_OPEN}
     start = settings.get("start_from")
     if start and start.value and "recipe" in start.value:
-        here["start_from"] = YamlValue(_resolve_start_run(start.value, here), "")
-    return build_run_config(settings | here, "")
+        known["start_from"] = YamlValue(_resolve_start_run(start.value, known), "")
+    return build_run_config(settings | known, "")
 
 
 def _resolve_start_run(start: dict[str, Any], identity: Settings) -> dict[str, str]:
-    """Return the `start_from` value of a shipped recipe: the parent run that a sweep with this model would train."""
-    own = collect_settings(YamlValue(start.get("set") or {}, ""))
+    """Return the `start_from` value of a shipped recipe: the run that a sweep with this model would train."""
+    changes = collect_settings(YamlValue(start.get("set") or {}, ""))
     model = {key: setting for key, setting in identity.items() if key.startswith("model.")}
     chosen = {"data.task": start["task"], "seeds.init": start["seed"], "seeds.data": start["seed"]}
-    settings = read_recipe(shipped_recipes()[start["recipe"]]).for_task(start["task"]) | own | model
+    settings = read_recipe(shipped_recipes()[start["recipe"]]).for_task(start["task"]) | changes | model
     first = build_run_config(settings | {key: YamlValue(value, "") for key, value in chosen.items()}, "")
     return {"run": first.run_id, "checkpoint": first.evaluation.report}

@@ -51,7 +51,7 @@ class CustomTask(ConfigSection):
                 kind = "a regression task (no labels)" if not self.labels else "a task with labels"
                 raise ValueError(f"metric {metric!r} does not fit {kind}")
             if metric in ("f1", "accuracy_f1") and len(self.labels) != 2:
-                raise ValueError(f"metric {metric!r} needs exactly two labels, here are {len(self.labels)}")
+                raise ValueError(f"metric {metric!r} needs exactly two labels, not {len(self.labels)}")
         if len(self.labels) == 1 or len(set(self.labels)) < len(self.labels):
             raise ValueError("labels must be two or more different names")
         return self
@@ -287,8 +287,10 @@ class RunConfig(TrainingConfig):
         if self.model.head == "stock":
             values["model"]["head"] = None
         if self.mixout:
-            whole = {"granularity": "parameter"} if self.mixout.p == 1 else {}
-            values["mixout"] = self.mixout.model_dump() | whole if self.mixout.p else None
+            if self.mixout.p == 1:
+                values["mixout"]["granularity"] = "parameter"
+            if self.mixout.p == 0:
+                values["mixout"] = None
         if self.schedule.warmup_steps == 0:
             values["schedule"] |= {"warmup": 0.0, "warmup_steps": None}
         if self.data.train_rows is None:

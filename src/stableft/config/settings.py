@@ -88,7 +88,7 @@ def reject_sweep_keys(settings: Settings, owners: Sequence[str] = ("task", "mode
     for key, setting in settings.items():
         if SWEEP_KEY_OF_SETTING.get(key) in owners:
             raise UserError(
-                f"{setting.where}: {key} cannot be set here: the key {SWEEP_KEY_OF_SETTING[key]!r} of a sweep gives it"
+                f"{setting.where}: {key} cannot be set here; use the sweep key {SWEEP_KEY_OF_SETTING[key]!r}"
             )
     return settings
 

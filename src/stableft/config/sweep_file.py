@@ -209,9 +209,9 @@ def _check_arm_name(arms: list[Arm], where: str) -> None:
             continue
         shared = [task for task in _task_names(arm) if task in _task_names(other)]
         if shared:
-            raise UserError(f"{where}: arm {arm.name!r} stands twice for task {shared[0]!r}; give one another name")
+            raise UserError(f"{where}: arm {arm.name!r} is listed twice for task {shared[0]!r}; rename one of them")
         if arm.recipe != other.recipe:
-            raise UserError(f"{where}: arm {arm.name!r} stands twice with different recipes; give one another name")
+            raise UserError(f"{where}: arm {arm.name!r} is listed twice with different recipes; rename one of them")
 
 
 def _task_names(arm: Arm) -> list[str]:

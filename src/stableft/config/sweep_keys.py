@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from stableft.config.planned_run import NO_PROBES, InLoopProbes
+from stableft.config.planned_run import InLoopProbes
 from stableft.config.run_config import ConfigSection
 from stableft.config.settings import describe_value
 
@@ -27,13 +27,13 @@ def _parse_seed_numbers(value: Any) -> list[int]:
             raise ValueError(f"{part!r} runs backwards")
         more = range(int(first), int(last or first) + 1)
         if len(seeds) + (more.stop - more.start) > MAX_SEEDS:
-            raise ValueError(f"{value!r} are more than {MAX_SEEDS} seeds")
+            raise ValueError(f"{value!r} is more than {MAX_SEEDS} seeds")
         seeds += more
     if not seeds:
         raise ValueError(f"{value!r} has no seeds")
     twice = next((seed for seed, count in Counter(seeds).items() if count > 1), None)
     if twice is not None:
-        raise ValueError(f"{twice} stands twice in {value!r}")
+        raise ValueError(f"{twice} is listed twice in {value!r}")
     return seeds
 
 
@@ -97,11 +97,6 @@ class RequestedProbes(ConfigSection):
     grad_norms: ProbeInterval | None = None
     drift: ProbeInterval | None = None
 
-    @property
-    def intervals(self) -> InLoopProbes:
-        """The same probes, as a run carries them."""
-        return InLoopProbes(**{name: probe.every for name, probe in self if probe})
-
 
 class StartRun(ConfigSection):
     """A `start_from` that describes a run; the sweep trains it if it is not finished yet."""
@@ -116,10 +111,11 @@ class StartRun(ConfigSection):
 def _check_distinct(values: Any) -> Any:
     if values == []:
         raise ValueError("the list is empty")
-    counts = Counter(map(repr, values if isinstance(values, list) else ()))
-    for value in values if isinstance(values, list) else ():
+    items = values if isinstance(values, list) else [values]
+    counts = Counter(map(repr, items))  # by text, because 1, 1.0 and True are equal
+    for value in items:
         if counts[repr(value)] > 1:
-            raise ValueError(f"{describe_value(value)} stands twice")
+            raise ValueError(f"{describe_value(value)} is listed twice")
     return values
 
 
@@ -141,8 +137,8 @@ class SweepKeys(ConfigSection):
 
     @property
     def in_loop_probes(self) -> InLoopProbes:
-        """Probes to record during training."""
-        return self.probes.intervals if self.probes else NO_PROBES
+        """Probes to record during training, with their intervals."""
+        return InLoopProbes(**{name: probe.every for name, probe in self.probes or () if probe})
 
 
 class SweepArm(SweepKeys):

@@ -1,6 +1,6 @@
 """Say in one sentence what pydantic found wrong: file and line, key, value, rule, and the closest valid name."""
 
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -13,8 +13,6 @@ from stableft.errors import UserError, did_you_mean
 _RULES = {  # replace pydantic's wording where it makes no sense to someone writing YAML
     "tuple_type": "must be a list",
     "list_type": "must be a list",
-    "dict_type": "must be a mapping",
-    "model_type": "must be a mapping",
     "too_short": "has too few items",
     "too_long": "has too many items",
     "string_pattern_mismatch": "must be a hash in hexadecimal digits, 16 of a run or 64 of a file",
@@ -23,15 +21,6 @@ _RULES = {  # replace pydantic's wording where it makes no sense to someone writ
     "int_type": "must be a whole number",
     "float_type": "must be a number",
 }
-
-
-class _Place(NamedTuple):
-    """Where a path of keys leads: the key in words, the section that has it, its field, and the section it holds."""
-
-    key: str
-    parent: type[ConfigSection] | None
-    field: FieldInfo | None
-    section: type[ConfigSection] | None
 
 
 def find_section(annotation: Any) -> type[ConfigSection] | None:
@@ -61,7 +50,7 @@ def _describe(error: ErrorDetails, kind: type[ConfigSection], data: Any, within:
     value = look_up(data, path)  # as written: 2, where pydantic may have 2.0
     key, parent, field, section = _find_place(kind, path, within)
     if rule == "missing" and isinstance(container := look_up(data, path[:-1]), list):
-        return f"{_find_place(kind, path[:-1], within).key}: {container!r} has too few items"
+        return f"{_find_place(kind, path[:-1], within)[0]}: {container!r} has too few items"
     if rule == "missing":
         return f"key {key!r} is missing" + (f"; an example is {parent.example}" if parent and parent.example else "")
     if rule == "extra_forbidden":
@@ -84,7 +73,10 @@ def _describe(error: ErrorDetails, kind: type[ConfigSection], data: Any, within:
     return f"{key}: {value!r} {must}"
 
 
-def _find_place(kind: type[ConfigSection], path: KeyPath, within: KeyPath) -> _Place:
+def _find_place(
+    kind: type[ConfigSection], path: KeyPath, within: KeyPath
+) -> tuple[str, type[ConfigSection] | None, FieldInfo | None, type[ConfigSection] | None]:
+    """Return the dotted key of a path, the section that contains it, its field, and the section that it holds."""
     keys: list[str | int] = [*within]
     parent, field, section = None, None, kind
     for i, part in enumerate(path):
@@ -96,7 +88,7 @@ def _find_place(kind: type[ConfigSection], path: KeyPath, within: KeyPath) -> _P
             parent, field = section, section.model_fields.get(part) if section else None
             section = find_section(field.annotation) if field else None
         keys = [section.written_as] if section and section.written_as else [*keys, part]
-    return _Place(".".join(map(str, keys)), parent, field, section)
+    return ".".join(map(str, keys)), parent, field, section
 
 
 def _yaml_number(text: str, rule: str) -> str | None:

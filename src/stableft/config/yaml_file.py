@@ -96,9 +96,11 @@ def _record_lines(node: yaml.Node, path: KeyPath, name: str, lines: dict[KeyPath
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
                 text = getattr(key_node, "value", "this")
-                raise UserError(f"{name}:{line}: {text!r} is not a key: YAML reads it as something else than a word")
+                raise UserError(
+                    f"{name}:{line}: {text!r} is not a key: YAML does not read it as text; quotes make it so"
+                )
             if key_node.value in seen:
-                raise UserError(f"{name}:{line}: key {key_node.value!r} stands already in line {seen[key_node.value]}")
+                raise UserError(f"{name}:{line}: key {key_node.value!r} is already set in line {seen[key_node.value]}")
             seen[key_node.value] = line
             _record_lines(value, (*path, key_node.value), name, lines)
             lines[(*path, key_node.value)] = f"{name}:{line}"

@@ -30,12 +30,12 @@ from stableft.pretrain.corpus import list_text_files, load_pretraining_tokenizer
 from stableft.pretrain.masked_lm import complete_model_config, model_config_keys
 
 TOYLANG = "toylang"
-MASKED_LM_FAMILIES = ("bert", "roberta", "albert", "electra")  # families whose masked-language models the tests look at
+MASKED_LM_FAMILIES = ("bert", "roberta", "albert", "electra")  # families whose masked-language models are tested
 
 
 @dataclass(frozen=True)
 class PlannedPretraining:
-    """A pre-training to be done, and the name of its config file."""
+    """A pre-training run to do. `name` is that of its config file."""
 
     name: str
     config: PretrainConfig
@@ -43,10 +43,10 @@ class PlannedPretraining:
 
 
 def load_pretraining(path: str | Path, sources: LocalPaths, sets: Sequence[str] = ()) -> PlannedPretraining:
-    """Returns what a config file asks for; `sets` are KEY=VALUE texts that win over it.
+    """Return the pre-training run that a config file describes; `sets` are KEY=VALUE strings that override it.
 
     Raises:
-        UserError: the file cannot be used, or what it names.
+        UserError: the config, or a file that it names, cannot be used.
     """
     path = find_config(path, "pre-training config", lambda folder: folder == "pretrain", "pretrain")
     document = load_yaml(path)
@@ -54,11 +54,11 @@ def load_pretraining(path: str | Path, sources: LocalPaths, sets: Sequence[str] 
         raise UserError(f"{path}: a pre-training config is a mapping with keys such as text and model")
     if not document.value.keys().isdisjoint(("arms", "task", "recipe")):
         raise UserError(f"{path} is a sweep file: `stableft sweep {path}` runs it")
-    given = dict(parse_set_options(sets))
-    family = _find_family(document, given, path)
+    overrides = dict(parse_set_options(sets))
+    family = _find_family(document, overrides, path)
     leaves = _config_leaves(family)
     settings = collect_settings(document, leaves=leaves)
-    for key, value in given.items():
+    for key, value in overrides.items():
         settings |= collect_settings(YamlValue(value, "--set"), key, leaves)
     paths = dict(sources.paths)
     for key in ("text", "vocabulary"):
@@ -74,10 +74,10 @@ def _config_leaves(family: str) -> Leaves:
     return leaves | {f"model.{key}": None for key in model_config_keys(family)}
 
 
-def _find_family(document: YamlValue, given: dict[str, Any], path: Path) -> str:
-    """Returns the family of models, which must be known first: it says which keys `model` has."""
-    where = "--set" if "family" in given else document.locate(("family",))
-    family = given.get("family", document.value.get("family"))
+def _find_family(document: YamlValue, overrides: dict[str, Any], path: Path) -> str:
+    """Return the model family, which determines the keys of `model`."""
+    where = "--set" if "family" in overrides else document.locate(("family",))
+    family = overrides.get("family", document.value.get("family"))
     if family is None:
         raise UserError(f"{path}: key 'family' is missing")
     try:
@@ -95,7 +95,7 @@ def _find_family(document: YamlValue, given: dict[str, Any], path: Path) -> str:
 def _locate_origin(
     key: str, settings: Settings, folders: tuple[Path, ...], paths: dict[str, Path], config: Path
 ) -> Settings:
-    """Returns the setting of `text` or `vocabulary` with what its path stands for, which is added to `paths`."""
+    """Return the setting of `text` or `vocabulary` with its path resolved to a hash, which is added to `paths`."""
     if key not in settings:
         raise UserError(f"{config}: key {key!r} is missing")
     name, where, _ = settings[key]
@@ -122,19 +122,19 @@ def _locate_origin(
 
 
 def _locate_start(settings: Settings, folders: tuple[Path, ...], paths: dict[str, Path]) -> Settings:
-    """Returns the setting of `start_from` with what its folder stands for, which is added to `paths`."""
-    given = settings.get("start_from")
-    if given is None or given.value is None:
+    """Return the setting of `start_from` with its folder resolved to a hash, which is added to `paths`."""
+    start = settings.get("start_from")
+    if start is None or start.value is None:
         return {}
-    values, folder = locate_model(given.value, folders, f"{given.where}: start_from")
+    values, folder = locate_model(start.value, folders, f"{start.where}: start_from")
     if folder is None:
-        raise UserError(f"{given.where}: start_from: {given.value!r} is not a folder")
+        raise UserError(f"{start.where}: start_from: {start.value!r} is not a folder")
     paths[values["sha256"]] = folder
-    return {"start_from": YamlValue(values, given.where)}
+    return {"start_from": YamlValue(values, start.where)}
 
 
 def _build_config(family: str, settings: Settings, where: str, path: Path, paths: dict[str, Path]) -> PretrainConfig:
-    """Returns the config with all values of its model, after a look at whether they, vocabulary and rows fit."""
+    """Return the config with all values of its model, after checking that model, vocabulary and rows fit together."""
     written = {key.removeprefix("model."): value for key, value in settings.items() if key.startswith("model.")}
     checked = build_config_section(settings | {"model": YamlValue({}, "")}, str(path), PretrainConfig)
     try:
