@@ -61,7 +61,7 @@ def bits(results: Path, run_id: str) -> tuple[bytes, bytes]:
 
 
 def test_toy_rte_after_toy_mrpc(expanded, stableft, workplace):
-    (parent,) = expanded.parents
+    (parent,) = expanded.start_runs
     plain, after = expanded.runs[:3], expanded.runs[3:]
     words = f"run {parent.run_id} (mosbach on toy-mrpc, seed 1), from which 3 runs start"
     code, out, _ = stableft("sweep", "s.yaml", "--dry-run", "--devices", "cpu")
@@ -115,7 +115,7 @@ def test_toy_rte_after_toy_mrpc(expanded, stableft, workplace):
 
 @pytest.mark.faults
 def test_killed_in_the_parent_and_in_a_child(expanded, site, workplace):
-    (parent,) = expanded.parents
+    (parent,) = expanded.start_runs
     arguments = ("sweep", "s.yaml", "--arms", "after-mrpc", *OPTIONS, "--results")
     wait_for_success(start_stableft(site, workplace, *arguments, "whole"))
     after = expanded.runs[3:]

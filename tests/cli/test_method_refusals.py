@@ -84,8 +84,12 @@ VALUES = [
     ("bert", {"schedule.warmup": None}, "s.yaml:*: schedule.warmup must be set when schedule.warmup_steps is null"),
     ("bert", {"schedule.length": {"steps": 5, "epochs": 1}}, "s.yaml:*: schedule.length: give exactly one of epochs"),
     ("bert", {"reinit.blocks": -1}, "s.yaml:*: reinit.blocks: -1 must be greater than or equal to 0"),
-    ("bert", {"start_from": "0123456789abcdef"}, "s.yaml:*: start_from must be {recipe: ..., task: ..., seed: ...}"),
-    ("bert", {"start_from": START | {"seed": "1-2"}}, "s.yaml:*: start_from: seed: '1-2' must be one"),
+    (
+        "bert",
+        {"start_from": "0123456789abcdef"},
+        "s.yaml:*: start_from: '0123456789abcdef' must be a mapping such as {recipe: zhang, task: mnli, seed: 0} or",
+    ),
+    ("bert", {"start_from": START | {"seed": "1-2"}}, "s.yaml:*: start_from.seed: '1-2' must be one"),
     ("bert", {"start_from": START | {"recipe": "zang"}}, "s.yaml:*: recipe 'zang' is not known; did you mean 'zhang'?"),
     (
         "bert",

@@ -3,13 +3,13 @@
 import pytest
 
 from stableft.config.sweep_file import parse_arms
-from stableft.config.yaml_file import parse_yaml
+from stableft.config.yaml_file import YamlValue, parse_yaml
 from stableft.errors import UserError
 
 
 def names(arms: str, **overrides) -> list[str]:
     document = parse_yaml(f"recipe: mosbach\ntask: rte\nseeds: 1\narms:\n{arms}", "s.yaml")
-    return [arm.name for arm in parse_arms(document, overrides)]
+    return [arm.name for arm in parse_arms(document, YamlValue(overrides, "--set"))]
 
 
 def test_arms_share_a_name_where_their_tasks_differ():
@@ -20,10 +20,14 @@ def test_arms_share_a_name_where_their_tasks_differ():
 @pytest.mark.parametrize(
     ("arms", "overrides", "sentence"),
     [
-        ("- {name: a}\n- {name: a, task: [cola, rte]}", {}, "stands twice for task 'rte'; give one another name"),
-        ("- {name: a, task: {name: mine}}\n- {name: a, task: {name: mine}}", {}, "stands twice for task 'mine'; give"),
-        ("- {name: a}\n- {name: a, task: cola}", {"task": "mrpc"}, "stands twice for task 'mrpc'; give"),
-        ("- {name: a}\n- {name: a, task: cola, recipe: devlin}", {}, "stands twice with different recipes; give"),
+        ("- {name: a}\n- {name: a, task: [cola, rte]}", {}, "is listed twice for task 'rte'; rename one of them"),
+        (
+            "- {name: a, task: {name: mine}}\n- {name: a, task: {name: mine}}",
+            {},
+            "is listed twice for task 'mine'; rename",
+        ),
+        ("- {name: a}\n- {name: a, task: cola}", {"task": "mrpc"}, "is listed twice for task 'mrpc'; rename"),
+        ("- {name: a}\n- {name: a, task: cola, recipe: devlin}", {}, "is listed twice with different recipes; rename"),
     ],
 )
 def test_a_table_could_not_tell_other_arms_apart(arms, overrides, sentence):

@@ -14,6 +14,7 @@ from stableft.config.local_files import (
     model_folder_digest,
     shipped_configs,
 )
+from stableft.config.yaml_file import YamlValue
 from stableft.errors import UserError
 
 TASK = {"name": "mine", "train": "t.csv", "validation": "v.csv", "text": "s", "label": "y", "labels": ["no", "yes"]}
@@ -113,7 +114,7 @@ def test_the_home_folder_is_understood(tmp_path, monkeypatch):
 
 
 def test_an_own_task_becomes_settings_without_paths(files):
-    name, own, paths = locate_custom_task({**TASK, "metric": "accuracy"}, (files,), "x")
+    name, own, paths = locate_custom_task(YamlValue({**TASK, "metric": "accuracy"}, "x"), (files,))
     train, validation = file_digest(files / "t.csv"), file_digest(files / "v.csv")
     assert name == "mine"
     assert own == {
@@ -131,7 +132,7 @@ def test_an_own_task_becomes_settings_without_paths(files):
 def test_the_folder_of_the_command_comes_first(files, monkeypatch):
     (files / "sub").mkdir()
     (files / "sub" / "t.csv").write_text("other")
-    _, own, _ = locate_custom_task({**TASK, "metric": "accuracy"}, (files / "sub", files), "x")
+    _, own, _ = locate_custom_task(YamlValue({**TASK, "metric": "accuracy"}, "x"), (files / "sub", files))
     assert own["train"] == file_digest(files / "sub" / "t.csv")
 
 
@@ -155,7 +156,7 @@ def test_what_is_wrong_with_an_own_task(files, change, rule):
     (files / "t.dat").write_text("")
     task = {key: value for key, value in {**TASK, "metric": "accuracy", **change}.items() if value is not None}
     with pytest.raises(UserError) as caught:
-        locate_custom_task(task, (files,), "s.yaml:3")
+        locate_custom_task(YamlValue(task, "s.yaml:3"), (files,))
     assert str(caught.value) == f"s.yaml:3: task: {rule}"
 
 

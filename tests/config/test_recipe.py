@@ -12,8 +12,9 @@ from stableft.config.sweep_file import Sweep, load_sweep, single_run_sweep
 from stableft.errors import UserError
 
 BASE = "task: rte\nmodel: bert-large-uncased\nseeds: 1-2\nrecipe: mosbach\n"
-OWNED = "s.yaml:{}: {} cannot be set here: the key '{}' of a sweep gives it"
-RENAME = "; give one another name"
+OWNED = "s.yaml:{}: {} cannot be set here; use the sweep key '{}'"
+TOP_KEYS = "recipe, task, model, set, grid, seeds, stop_hopeless, probes, arms"
+RENAME = "; rename one of them"
 NEAREST_LR = "; did you mean 'optimizer.lr'?"
 AS_NUMBER = "; as a number it is 1.0e-5"
 
@@ -215,7 +216,7 @@ def test_another_start_is_a_deviation(sweep):
     planned = sweep(text)
     run = planned.runs[0].config
     assert run.start_from is not None
-    assert planned.parents[0].run_id == run.start_from.run
+    assert planned.start_runs[0].run_id == run.start_from.run
     assert describe_deviations(run, "intermediate") == []
     small = sweep(text, sets=["model=bert-base-uncased"]).runs[0].config  # so is the run that it starts from
     assert describe_deviations(small, "intermediate") == ["model bert-base-uncased, not bert-large-uncased"]
@@ -260,8 +261,8 @@ def test_a_tasks_own_settings_win_over_the_recipes_and_lose_against_the_sweeps(b
         ("\n  cola: 3", "{}: settings are keys with values, not 3"),
         ("\n  cola: {optimizer.lrs: 1.0}", "{}: key 'optimizer.lrs' is not known" + NEAREST_LR),
         ("\n  cola: {optimizer.lr: 1e-5}", "{}: optimizer.lr: '1e-5' is text to YAML" + AS_NUMBER),
-        ("\n  cola: {model.name: x}", "{}: model.name cannot be set here: the key 'model' of a sweep gives it"),
-        ("\n  cola: {seeds: {init: 1}}", "{}: seeds.init cannot be set here: the key 'seeds' of a sweep gives it"),
+        ("\n  cola: {model.name: x}", "{}: model.name cannot be set here; use the sweep key 'model'"),
+        ("\n  cola: {seeds: {init: 1}}", "{}: seeds.init cannot be set here; use the sweep key 'seeds'"),
     ],
 )
 def test_mistakes_in_what_a_recipe_has_by_task(by_task, section, sentence):
@@ -275,17 +276,17 @@ def test_mistakes_in_what_a_recipe_has_by_task(by_task, section, sentence):
     ("text", "sentence"),
     [
         ("", "s.yaml: a sweep file is a mapping with a recipe or arms, a task and seeds"),
-        ("- rte", "s.yaml: a sweep file is a mapping with a recipe or arms, a task and seeds"),
+        ("- rte", "s.yaml:1: a sweep file is a mapping with a recipe or arms, a task and seeds"),
         (BASE + "sed: 1", "s.yaml:5: key 'sed' is not known; did you mean 'seeds'?"),
-        (BASE + "name: x", "s.yaml:5: key 'name' is not known"),
-        (BASE + "task: cola", "s.yaml:5: key 'task' stands already in line 1"),
-        (BASE + "arms: []", "s.yaml:5: arms must be a list of at least one arm"),
-        (BASE + "arms: [devlin]", "s.yaml:5: an arm is a mapping such as {recipe: devlin}, not 'devlin'"),
+        (BASE + "name: x", f"s.yaml:5: key 'name' is not known; known keys: {TOP_KEYS}"),
+        (BASE + "task: cola", "s.yaml:5: key 'task' is already set in line 1"),
+        (BASE + "arms: []", "s.yaml:5: arms: [] must be a list of at least one arm"),
+        (BASE + "arms: [devlin]", "s.yaml:5: arms.0: 'devlin' must be a mapping such as {recipe: devlin}"),
         (BASE + "arms:\n  - {nam: x}", "s.yaml:6: key 'nam' is not known; did you mean 'name'?"),
         (BASE + "arms: [{name: 3}]", "s.yaml:5: name: 3 must be text; quotes make it so"),
         (
             BASE + "arms:\n- {name: a}\n- {name: a}",
-            "s.yaml:7: arm 'a' stands twice for task 'rte'" + RENAME,
+            "s.yaml:7: arm 'a' is listed twice for task 'rte'" + RENAME,
         ),
         ("task: rte\nseeds: 1", "s.yaml:1: key 'recipe' is missing"),
         ("task: rte\nseeds: 1\nrecipe: 3", "s.yaml:3: recipe: 3 must be the name of one recipe"),
@@ -293,17 +294,17 @@ def test_mistakes_in_what_a_recipe_has_by_task(by_task, section, sentence):
         ("seeds: 1\nrecipe: mosbach", "s.yaml:1: key 'task' is missing"),
         ("task: rte\nrecipe: mosbach", "s.yaml:1: key 'seeds' is missing"),
         (BASE.replace("rte", "[]"), "s.yaml:1: task: the list is empty"),
-        (BASE.replace("rte", "[rte, rte]"), "s.yaml:1: task: rte stands twice"),
+        (BASE.replace("rte", "[rte, rte]"), "s.yaml:1: task: rte is listed twice"),
         (BASE.replace("bert-large-uncased", "./nope"), "s.yaml:2: model: './nope' is not a folder"),
         (BASE.replace("1-2", "2-1"), "s.yaml:3: seeds: '2-1' runs backwards"),
-        (BASE + "set: 3", "s.yaml:5: settings are keys with values, not 3"),
+        (BASE + "set: 3", "s.yaml:5: set: 3 must be a mapping of settings to values"),
         (BASE + "set: {data.task: cola}", OWNED.format(5, "data.task", "task")),
         (BASE + "set:\n  model: {name: x}", OWNED.format(6, "model.name", "model")),
         (BASE + "grid: {seeds.init: [1]}", OWNED.format(5, "seeds.init", "seeds")),
-        (BASE + "grid: [1]", "s.yaml:5: a grid maps keys to lists of values"),
-        (BASE + "grid: {optimizer.lr: 1.0}", "s.yaml:5: grid: optimizer.lr needs a list of values, not 1.0"),
+        (BASE + "grid: [1]", "s.yaml:5: grid: [1] must be a mapping of settings to lists of values"),
+        (BASE + "grid: {optimizer.lr: 1.0}", "s.yaml:5: grid.optimizer.lr: 1.0 must be a list"),
         (BASE + "grid:\n  optimizer.lrs: [1.0]", "s.yaml:6: key 'optimizer.lrs' is not known" + NEAREST_LR),
-        (BASE + "grid: {optimizer.lr: [1.0, 1.0]}", "s.yaml:5: optimizer.lr: 1.0 stands twice"),
+        (BASE + "grid: {optimizer.lr: [1.0, 1.0]}", "s.yaml:5: grid.optimizer.lr: 1.0 is listed twice"),
         (BASE + "grid: {optimizer.lr: [1e-5]}", "s.yaml:5: optimizer.lr: '1e-5' is text to YAML" + AS_NUMBER),
     ],
 )
@@ -327,7 +328,7 @@ def test_an_unknown_task_is_named_with_the_nearest(sweep):
         ("optimizer.lr=", "--set: optimizer.lr: None must be a number"),
         ("optimizer=3", "--set: optimizer is a section and needs keys, not 3"),
         ("model=", "--set model=: a value is missing"),
-        ("model.name=x", "--set: model.name cannot be set here: the key 'model' of a sweep gives it"),
+        ("model.name=x", "--set: model.name cannot be set here; use the sweep key 'model'"),
         ("seeds=5", "--set seeds: a sweep's seeds cannot be set here; use --seeds"),
     ],
 )

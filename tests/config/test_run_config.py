@@ -176,7 +176,7 @@ def test_a_switch_that_is_on_needs_its_value(make_config, changes, rule):
     [
         ({"labels": ()}, "does not fit a regression task"),
         ({"metrics": ("spearman",)}, "does not fit a task with labels"),
-        ({"labels": ("a", "b", "c"), "metrics": ("f1",)}, "needs exactly two labels, here are 3"),
+        ({"labels": ("a", "b", "c"), "metrics": ("f1",)}, "needs exactly two labels, not 3"),
         ({"labels": ("a",)}, "two or more different names"),
         ({"labels": ("a", "a")}, "two or more different names"),
     ],

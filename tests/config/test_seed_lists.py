@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stableft.config.sweep_file import MAX_SEEDS, parse_seeds
+from stableft.config.sweep_file import parse_seeds
+from stableft.config.sweep_keys import MAX_SEEDS
 from stableft.errors import UserError
 
 seed_lists = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=30, unique=True)
@@ -82,15 +83,15 @@ def test_any_text_is_seeds_or_one_sentence(text):
         ("one", "'one' must be like"),
         ([[1, 2]], "must be like"),
         ("3-1", "'3-1' runs backwards"),
-        ("1,2,1", "1 stands twice in '1,2,1'"),
-        ("1-3,2", "2 stands twice"),
-        ([], "there is none in []"),
-        ({"init": 1}, "a mapping has init, data and"),
-        ({"init": 1, "data": 1, "cross": True}, "a mapping has init, data and"),
-        ({"init": 1, "data": 1, "crossed": "yes"}, "a mapping has init, data and"),
+        ("1,2,1", "1 is listed twice in '1,2,1'"),
+        ("1-3,2", "2 is listed twice"),
+        ([], "seeds: [] has no seeds"),
+        ({"init": 1}, "key 'seeds.data' is missing; an example is {init: 0-9, data: 0-9, crossed: true}"),
+        ({"init": 1, "data": 1, "cross": True}, "key 'seeds.cross' is not known; did you mean 'crossed'?"),
+        ({"init": 1, "data": 1, "crossed": "yes"}, "seeds.crossed: 'yes' must be true or false"),
         ({"init": "1-2", "data": "1-3"}, "2 init and 3 data seeds cannot be paired; use crossed: true"),
-        ("0-9999999999999", f"are more than {MAX_SEEDS} seeds"),
-        (f"1-{MAX_SEEDS},0", f"are more than {MAX_SEEDS} seeds"),
+        ("0-9999999999999", f"is more than {MAX_SEEDS} seeds"),
+        (f"1-{MAX_SEEDS},0", f"is more than {MAX_SEEDS} seeds"),
     ],
 )
 def test_anything_else_is_refused(value, rule):

@@ -5,25 +5,23 @@ import pytest
 from stableft.config.recipe import shipped_recipes
 from stableft.config.settings import (
     RUN_CONFIG_LEAVES,
-    Setting,
     build_run_config,
     check_setting_key,
     collect_settings,
-    settings_of_key,
 )
-from stableft.config.yaml_file import load_yaml, parse_yaml
+from stableft.config.yaml_file import YamlValue, load_yaml, parse_yaml
 from stableft.errors import UserError
 
 IDENTITY = {"data.task": "rte", "seeds.init": 1, "seeds.data": 1}
 
 
-def complete() -> dict[str, Setting]:
+def complete() -> dict[str, YamlValue]:
     recipe = collect_settings(load_yaml(shipped_recipes()["mosbach"]))
-    return recipe | {key: Setting(value, "sweep.yaml:1") for key, value in IDENTITY.items()}
+    return recipe | {key: YamlValue(value, "sweep.yaml:1") for key, value in IDENTITY.items()}
 
 
 def sentence_about(**dotted) -> str:
-    settings = complete() | {key: Setting(value, "sweep.yaml:7") for key, value in dotted.items()}
+    settings = complete() | {key: YamlValue(value, "sweep.yaml:7") for key, value in dotted.items()}
     with pytest.raises(UserError) as caught:
         build_run_config(settings, "sweep.yaml:2")
     assert "\n" not in str(caught.value)
@@ -32,26 +30,26 @@ def sentence_about(**dotted) -> str:
 
 def test_keys_may_be_nested_dotted_or_both():
     nested = collect_settings(parse_yaml("optimizer:\n  lr: 1.0\n  eps: 2.0\n", "x"))
-    assert nested == {"optimizer.lr": Setting(1.0, "x:2"), "optimizer.eps": Setting(2.0, "x:3")}
+    assert nested == {"optimizer.lr": YamlValue(1.0, "x:2"), "optimizer.eps": YamlValue(2.0, "x:3")}
     assert collect_settings(parse_yaml("optimizer.lr: 1.0\noptimizer: {eps: 2.0}", "x")).keys() == nested.keys()
 
 
 def test_settings_below_a_key_of_the_document():
     document = parse_yaml("arms:\n  - set:\n      optimizer.lr: 1.0\n", "x")
-    assert collect_settings(document, ("arms", 0, "set")) == {"optimizer.lr": Setting(1.0, "x:3")}
+    assert collect_settings(document.item("arms", 0, "set")) == {"optimizer.lr": YamlValue(1.0, "x:3")}
 
 
 def test_what_is_assigned_as_a_whole_is_one_setting():
     assert collect_settings(parse_yaml("schedule: {length: {epochs: 3}}", "x")) == {
-        "schedule.length": Setting({"epochs": 3}, "x:1")
+        "schedule.length": YamlValue({"epochs": 3}, "x:1")
     }
     assert {"schedule.length", "evaluation.every", "data.own", "reinit.blocks", "precision"} <= RUN_CONFIG_LEAVES.keys()
     assert "schedule.length.epochs" not in RUN_CONFIG_LEAVES
 
 
 def test_one_key_with_one_origin():
-    found = settings_of_key("reinit", {"pooler": True, "blocks": 2}, "--set")
-    assert found == {"reinit.pooler": Setting(True, "--set"), "reinit.blocks": Setting(2, "--set")}
+    found = collect_settings(YamlValue({"pooler": True, "blocks": 2}, "--set"), "reinit")
+    assert found == {"reinit.pooler": YamlValue(True, "--set"), "reinit.blocks": YamlValue(2, "--set")}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +105,7 @@ def test_the_nearest_key(key, end):
         ("schedule.batch_size", 1.5, "schedule.batch_size: 1.5 must be a whole number"),
         ("schedule.batch_size", 0, "schedule.batch_size: 0 must be greater than or equal to 1"),
         ("schedule.warmup", 2, "schedule.warmup: 2 must be less than or equal to 1"),
-        ("data.pad_to_max", "yes", "data.pad_to_max: 'yes' must be a valid boolean"),
+        ("data.pad_to_max", "yes", "data.pad_to_max: 'yes' must be true or false"),
         ("precision", "fp61", "precision: 'fp61' must be 'fp32', 'fp16' or 'bf16'; did you mean 'fp16'?"),
         ("evaluation.report", "lst", "evaluation.report: 'lst' must be 'last' or 'best'; did you mean 'last'?"),
         ("optimizer.betas", 0.9, "optimizer.betas: 0.9 must be a list"),
@@ -139,6 +137,6 @@ def test_a_missing_key_is_blamed_on_the_recipe_line():
 
 
 def test_the_config_comes_back_normalized():
-    config = build_run_config(complete() | {"optimizer.bias_correction": Setting(False, "x")}, "x")
+    config = build_run_config(complete() | {"optimizer.bias_correction": YamlValue(False, "x")}, "x")
     assert config.optimizer.eps_placement is None
     assert config.reinit is None

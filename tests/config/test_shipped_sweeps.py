@@ -127,7 +127,7 @@ def test_sweeps_share_some_of_their_runs():
 
 
 def test_the_intermediate_task_is_trained_once_and_is_a_run_of_table_5():
-    parents = load_sweep("zhang/table2", LocalPaths()).parents
+    parents = load_sweep("zhang/table2", LocalPaths()).start_runs
     assert [parent.run_id in ids("zhang/table5", arms=("zhang",)) for parent in parents] == [True]
 
 

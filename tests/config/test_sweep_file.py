@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from stableft.config.planned_run import LocalPaths
-from stableft.config.sweep_file import START_ARM, EarlyStoppingRule, load_sweep, single_run_sweep
+from stableft.config.sweep_file import START_ARM, load_sweep, single_run_sweep
+from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.errors import UserError
 
 BASE = "task: rte\nmodel: bert-base-uncased\nseeds: 1-3\nrecipe: zhang\n"
@@ -34,7 +35,7 @@ def sweep(tmp_path, monkeypatch):
 )
 def test_a_run_to_start_from_is_planned_once(sweep, text, sets):
     expanded = sweep(text, sets=[*sets, "optimizer.lr=1.0"])
-    (parent,) = expanded.parents
+    (parent,) = expanded.start_runs
     # It is what `stableft train` would do, and takes nothing of the sweep but the model.
     (alone,) = single_run_sweep("mosbach", "mnli", "bert-base-uncased", 7, LocalPaths()).runs
     assert parent.config == alone.config
@@ -45,40 +46,52 @@ def test_a_run_to_start_from_is_planned_once(sweep, text, sets):
         assert run.config.start_from.model_dump() == {"run": parent.run_id, "checkpoint": "best"}
     plain = sweep(BASE, sets=["optimizer.lr=1.0"])
     assert not {run.run_id for run in plain.runs} & {run.run_id for run in expanded.runs}
-    assert plain.parents == ()
+    assert plain.start_runs == ()
 
 
 def test_its_own_settings_and_the_model_of_each_run(sweep):
     start = "{recipe: zhang, task: mnli, seed: 0, set: {optimizer.lr: 3.0e-5, optimizer: {eps: 1.0}}}"
     text = BASE.replace("bert-base-uncased", "[bert-base-uncased, bert-large-uncased]")
     expanded = sweep(text + f"set: {{start_from: {start}, optimizer.lr: 9.0}}\n")
-    assert [(p.config.model.name, p.config.optimizer.lr, p.config.optimizer.eps) for p in expanded.parents] == [
+    assert [(p.config.model.name, p.config.optimizer.lr, p.config.optimizer.eps) for p in expanded.start_runs] == [
         ("bert-base-uncased", 3e-5, 1.0),
         ("bert-large-uncased", 3e-5, 1.0),
     ]
-    assert {p.config.evaluation.report for p in expanded.parents} == {
+    assert {p.config.evaluation.report for p in expanded.start_runs} == {
         run.config.start_from.checkpoint for run in expanded.runs
     }
 
 
 def test_a_finished_run_goes_by_its_id(sweep):
     expanded = sweep(BASE + "set: {start_from: {run: 0123456789abcdef, checkpoint: last}}\n")
-    assert expanded.parents == ()
+    assert expanded.start_runs == ()
     assert expanded.runs[0].config.start_from.run == "0123456789abcdef"
 
 
 def test_train_starts_from_a_run_too():
     expanded = single_run_sweep("zhang", "rte", "bert-base-uncased", 1, LocalPaths(), [f"start_from={FIRST}"])
-    assert [run.config.data.task for run in (*expanded.parents, *expanded.runs)] == ["mnli", "rte"]
+    assert [run.config.data.task for run in (*expanded.start_runs, *expanded.runs)] == ["mnli", "rte"]
 
 
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        ("mnli", r"^s.yaml:5: start_from must be .*, not 'mnli'$"),
-        ("{recipe: zhang, task: mnli}", r"^s.yaml:5: start_from must be \{recipe: ..., task: ..., seed: ...\}"),
-        ("{recipe: zhang, task: mnli, seed: 1-5}", "start_from: seed: '1-5' must be one whole number"),
-        ("{recipe: zhang, task: mnli, seed: 1, sets: {}}", "start_from: key 'sets' is not known; did you mean 'set'"),
+        (
+            "mnli",
+            r"^s.yaml:5: start_from: 'mnli' must be a mapping such as \{recipe: .*\} or \{run: ID, checkpoint: best\}$",
+        ),
+        (
+            "{recipe: zhang, task: mnli}",
+            r"^s.yaml:5: key 'start_from.seed' is missing; an example is \{recipe: .*, task: .*, seed: 0\}$",
+        ),
+        (
+            "{recipe: zhang, task: mnli, seed: 1-5}",
+            "^s.yaml:5: start_from.seed: '1-5' must be one whole number from 0$",
+        ),
+        (
+            "{recipe: zhang, task: mnli, seed: 1, sets: {}}",
+            "^s.yaml:5: key 'start_from.sets' is not known; did you mean 'set'",
+        ),
         ("{recipe: zang, task: mnli, seed: 1}", "^s.yaml:5: recipe 'zang' is not known; did you mean 'zhang'"),
         ("{recipe: zhang, task: mnl, seed: 1}", "^s.yaml:5: .*'mnl'.*did you mean 'mnli'"),
         ("{recipe: zhang, task: mnli, seed: 1, set: {lr: 1}}", "^s.yaml:5: key 'lr' is not known"),
@@ -98,20 +111,21 @@ def test_a_rule_about_hopeless_runs(sweep):
     plain, ruled = sweep(BASE), sweep(BASE + rule)
     assert plain.rules == {}
     assert [run.run_id for run in ruled.runs] == [run.run_id for run in plain.runs]  # no part of what a run is
-    assert ruled.rules == dict.fromkeys([run.run_id for run in plain.runs], EarlyStoppingRule(0.3, 0.5))
+    assert ruled.rules == dict.fromkeys([run.run_id for run in plain.runs], EarlyStoppingRule(after=0.3, lowest=0.5))
     assert sweep(BASE + rule, sets=["stop_hopeless=null"]).rules == {}
-    assert set(sweep(BASE, sets=["stop_hopeless={after: 0.1, lowest: 0.2}"]).rules.values()) == {
-        EarlyStoppingRule(0.1, 0.2)
-    }
+    other = sweep(BASE, sets=["stop_hopeless={after: 0.1, lowest: 0.2}"])
+    assert other.rules == dict.fromkeys(ruled.rules, EarlyStoppingRule(after=0.1, lowest=0.2))
     arms = "arms:\n  - {name: a, stop_hopeless: null}\n  - {name: b, set: {optimizer.lr: 1.0}}\n"
     expanded = sweep(BASE + rule + arms)
     assert {run.arm: run.run_id in expanded.rules for run in expanded.runs} == {"a": False, "b": True}
 
 
 def test_what_is_no_rule_and_two_rules_for_one_run(sweep):
-    with pytest.raises(UserError, match=r"^s.yaml:5: stop_hopeless: lowest: 2 must be a share between 0 and 1"):
+    with pytest.raises(UserError, match=r"^s.yaml:5: stop_hopeless.lowest: 2 must be a share between 0 and 1"):
         sweep(BASE + "stop_hopeless: {after: 0.3, lowest: 2}\n")
-    with pytest.raises(UserError, match=r"^--set: stop_hopeless must be"):
+    with pytest.raises(
+        UserError, match=r"^--set: stop_hopeless: 0.3 must be a mapping such as \{after: 0.3, lowest: 0.5\}$"
+    ):
         sweep(BASE, sets=["stop_hopeless=0.3"])
     arms = "arms:\n  - {name: a}\n  - {name: b, stop_hopeless: {after: 0.3, lowest: 0.5}}\n"
     with pytest.raises(UserError, match="arms 'a' and 'b' ask for the same run with different stop_hopeless"):

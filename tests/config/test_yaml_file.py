@@ -17,22 +17,22 @@ b:
 
 def test_every_value_knows_its_line():
     document = parse_yaml(TEXT, "x.yaml")
-    assert document.data == {"a": 1, "b": {"c": [1, 2], "d": [{"e": 3}]}}
+    assert document.value == {"a": 1, "b": {"c": [1, 2], "d": [{"e": 3}]}}
     places = {("a",): 2, ("b",): 3, ("b", "c"): 4, ("b", "c", 1): 4, ("b", "d", 0, "e"): 6}
-    assert {key: document.where(key) for key in places} == {key: f"x.yaml:{line}" for key, line in places.items()}
+    assert {key: document.locate(key) for key in places} == {key: f"x.yaml:{line}" for key, line in places.items()}
 
 
 def test_what_has_no_line_has_that_of_what_contains_it():
-    assert parse_yaml(TEXT, "x.yaml").where(("b", "c", 9, "z")) == "x.yaml:4"
-    assert parse_yaml("", "x.yaml").where(("b",)) == "x.yaml"
+    assert parse_yaml(TEXT, "x.yaml").locate(("b", "c", 9, "z")) == "x.yaml:4"
+    assert parse_yaml("", "x.yaml").locate(("b",)) == "x.yaml"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3", "x.yaml:3: key 'a' stands already in line 1"),
-        ("a:\n  b: 1\n  b: 1", "x.yaml:3: key 'b' stands already in line 2"),
-        ("- {a: 1, a: 2}", "x.yaml:1: key 'a' stands already in line 1"),
+        ("a: 1\nb: 2\na: 3", "x.yaml:3: key 'a' is already set in line 1"),
+        ("a:\n  b: 1\n  b: 1", "x.yaml:3: key 'b' is already set in line 2"),
+        ("- {a: 1, a: 2}", "x.yaml:1: key 'a' is already set in line 1"),
         ("a: [1", "x.yaml:1: this is not valid YAML: "),
         ("a: 1\nb: c: d", "x.yaml:2: this is not valid YAML: mapping values are not allowed here"),
         ("\ta: 1", "x.yaml:1: this is not valid YAML: "),
@@ -66,4 +66,4 @@ def test_files_that_cannot_be_read(tmp_path):
 
 def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path):
     (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbfa: 1\n")
-    assert load_yaml(tmp_path / "bom.yaml").data == {"a": 1}
+    assert load_yaml(tmp_path / "bom.yaml").value == {"a": 1}

@@ -9,7 +9,8 @@ from support.sweep_records import make_record, save_record
 from support.worker_logs import log_event
 
 from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted, RunProgress
-from stableft.config.sweep_file import EarlyStoppingRule, Sweep
+from stableft.config.sweep_file import Sweep
+from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.records.run_record import CHECKPOINT_FILE, EvalPoint, run_folder
 from stableft.sweep.progress import Notice
 from stableft.sweep.run_sweep import run_sweep

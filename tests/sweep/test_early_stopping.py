@@ -3,12 +3,10 @@
 import math
 import random
 
-import pytest
 from support.sweep_records import make_record, make_run
 
 from stableft.config.run_config import has_reached_share
-from stableft.config.sweep_file import EarlyStoppingRule, parse_early_stopping_rule
-from stableft.errors import UserError
+from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.records.run_record import EvalPoint
 from stableft.sweep.early_stopping import as_stopped_early, find_ranking_eval, select_runs_to_stop, setting_key
 
@@ -25,14 +23,14 @@ def record(seed: int, trial: float | None, status: str = "paused", later: float 
 
 def test_the_lowest_share_at_the_first_evaluation_of_the_trial():
     records = [record(seed, score) for seed, score in enumerate([0.5, 0.9, 0.4, 0.7, 0.6, 0.8, 0.45])]
-    ends = select_runs_to_stop(records, EarlyStoppingRule(0.3, 0.5))
+    ends = select_runs_to_stop(records, EarlyStoppingRule(after=0.3, lowest=0.5))
     assert list(ends) == [records[i].run_id for i in (2, 6, 0)]  # three of seven: rounded down
     assert [(stop.rank, stop.of, stop.score, stop.step) for stop in ends.values()] == [
         (7, 7, 0.4, 30),
         (6, 7, 0.45, 30),
         (5, 7, 0.5, 30),
     ]
-    assert [s.score for s in select_runs_to_stop(records, EarlyStoppingRule(0.05, 0.3)).values()] == [
+    assert [s.score for s in select_runs_to_stop(records, EarlyStoppingRule(after=0.05, lowest=0.3)).values()] == [
         0.1,
         0.1,
     ]  # by the evaluation before
@@ -40,23 +38,23 @@ def test_the_lowest_share_at_the_first_evaluation_of_the_trial():
 
 def test_neither_order_nor_what_is_done_counts():
     records = [record(seed, round(0.1 * (seed % 4), 1)) for seed in range(12)]
-    expected = select_runs_to_stop(records, EarlyStoppingRule(0.3, 0.4))
+    expected = select_runs_to_stop(records, EarlyStoppingRule(after=0.3, lowest=0.4))
     mixed = [r.model_copy(update={"status": s}) for r, s in zip(records, ["finished", "stopped", "paused"] * 4)]  # noqa: B905
     random.Random(1).shuffle(mixed)
-    assert select_runs_to_stop(mixed, EarlyStoppingRule(0.3, 0.4)) == expected
+    assert select_runs_to_stop(mixed, EarlyStoppingRule(after=0.3, lowest=0.4)) == expected
 
 
 def test_nan_is_lowest_and_of_equal_scores_the_higher_seed_ends():
     records = [record(1, 0.5), record(2, 0.5), record(3, math.nan), record(4, 0.5), record(5, None, "finished")]
-    ends = select_runs_to_stop(records, EarlyStoppingRule(0.3, 0.7))
+    ends = select_runs_to_stop(records, EarlyStoppingRule(after=0.3, lowest=0.7))
     assert list(ends) == [records[i].run_id for i in (4, 2, 3)]
 
 
 def test_a_crashed_run_ranks_only_if_it_got_so_far():
     records = [record(1, 0.5), record(2, 0.6), record(3, None, "crashed"), record(4, 0.1, "crashed")]
-    assert list(select_runs_to_stop(records, EarlyStoppingRule(0.3, 0.5))) == [records[3].run_id]
+    assert list(select_runs_to_stop(records, EarlyStoppingRule(after=0.3, lowest=0.5))) == [records[3].run_id]
     assert (
-        select_runs_to_stop([records[0], records[2]], EarlyStoppingRule(0.3, 0.9)) == {}
+        select_runs_to_stop([records[0], records[2]], EarlyStoppingRule(after=0.3, lowest=0.9)) == {}
     )  # of one run none is stopped
 
 
@@ -74,21 +72,10 @@ def test_runs_of_one_setting_differ_in_their_seeds_alone():
 
 def test_the_reason_says_score_rank_and_rule():
     paused = record(1, 0.5)
-    ends = select_runs_to_stop([paused, record(2, 0.6)], EarlyStoppingRule(0.3, 0.5))
+    ends = select_runs_to_stop([paused, record(2, 0.6)], EarlyStoppingRule(after=0.3, lowest=0.5))
     ended = as_stopped_early(paused, ends[paused.run_id])
     assert ended.status == "stopped"
     assert ended.reason == (
         "stopped early as hopeless: validation accuracy 0.5000 after step 30 ranks 2 of 2; the lowest 50 % by "
         "validation score after 30 % of the steps end there"
     )
-
-
-@pytest.mark.parametrize(
-    "value",
-    [0.5, {"after": 0.3}, {"after": 0.3, "lowest": 1}, {"after": 0, "lowest": 0.5}, {"after": True, "lowest": 0.5}],
-)
-def test_what_is_no_rule(value):
-    with pytest.raises(UserError, match=r"^f.yaml:3: stop_hopeless"):
-        parse_early_stopping_rule(value, "f.yaml:3")
-    assert parse_early_stopping_rule(None, "") is None
-    assert parse_early_stopping_rule({"after": 0.3, "lowest": 0.5}, "") == EarlyStoppingRule(0.3, 0.5)

@@ -9,7 +9,8 @@ from support.training_runs import train_run
 
 from stableft.config.planned_run import Execution
 from stableft.config.run_config import StartFrom
-from stableft.config.sweep_file import START_ARM, EarlyStoppingRule, Sweep
+from stableft.config.sweep_file import START_ARM, Sweep
+from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.errors import UserError
 from stableft.records.run_record import EvalPoint
 from stableft.sweep.estimate import estimate_sweep, render_estimate
@@ -82,7 +83,7 @@ def test_what_is_trained_first_and_what_pauses(toy_run, toy_sources, tmp_path):
     parent = replace(toy_run(seeds={"init": 9, "data": 9}), arm=START_ARM)
     start = StartFrom(run=parent.run_id, checkpoint="last")
     runs = tuple(toy_run(seeds={"init": seed, "data": seed}, start_from=start) for seed in range(4))
-    rules = {run.run_id: EarlyStoppingRule(0.3, 0.5) for run in runs}
+    rules = {run.run_id: EarlyStoppingRule(after=0.3, lowest=0.5) for run in runs}
     sweep = Sweep("toy", tmp_path / "toy.yaml", runs, toy_sources, (), (parent,), rules)
     estimated = estimate_sweep(sweep, tmp_path / "results", Execution(threads=1), 1)
     first, line = estimated.lines
@@ -117,7 +118,7 @@ def lines_of(sweep: Sweep, results, **options) -> tuple[list[tuple[str, int, int
 def test_every_parent_has_a_line_of_its_own_and_counts_once(sweep, family, tmp_path):
     (one, runs), (two, more) = family(8), family(9, **{"schedule.length": {"epochs": 4}})
     own = replace(one, arm="own")
-    sweep = replace(sweep, runs=(own, *runs, *more), parents=(one, two))
+    sweep = replace(sweep, runs=(own, *runs, *more), start_runs=(one, two))
     estimated = estimate_sweep(sweep, tmp_path / "results", Execution(threads=1), 1)
     assert [(line.arm, line.runs, line.left) for line in estimated.lines] == [
         (f"{START_ARM} {one.run_id}", 1, 1), (f"{START_ARM} {two.run_id}", 1, 1), ("own", 1, 0), ("arm", 4, 4)
@@ -131,7 +132,7 @@ def test_every_parent_has_a_line_of_its_own_and_counts_once(sweep, family, tmp_p
 def test_runs_with_nothing_to_start_from_are_not_left(sweep, family, tmp_path, status):
     parent, runs = family(9)
     save_record(tmp_path, make_record(parent, status).model_copy(update={"reason": "the loss was nan"}))
-    sweep = replace(sweep, runs=(*sweep.runs, *(replace(run, arm="child") for run in runs)), parents=(parent,))
+    sweep = replace(sweep, runs=(*sweep.runs, *(replace(run, arm="child") for run in runs)), start_runs=(parent,))
     lines, text = lines_of(sweep, tmp_path)
     assert lines == [("arm", 3, 3), ("child", 2, 0)]
     assert "3 runs left" in text
@@ -153,10 +154,10 @@ def test_stopped_runs_are_done_only_while_they_rank_as_hopeless(sweep, toy_run, 
     length = runs[0].config.schedule.length
     share = 1.0 / length.epochs if length.epochs else 7 / length.steps
     for rule, planned, left, paused in (
-        (EarlyStoppingRule(share, 0.5), runs, 0, 0),
-        (EarlyStoppingRule(share, 0.25), runs, 1, 0),  # the second lowest is taken up again
-        (EarlyStoppingRule(share + 0.2, 0.5), runs, 2, 2),  # they have not come so far: the rank is open
-        (EarlyStoppingRule(share, 0.5), [*runs, toy_run(seeds={"init": 4, "data": 4})], 3, 3),
+        (EarlyStoppingRule(after=share, lowest=0.5), runs, 0, 0),
+        (EarlyStoppingRule(after=share, lowest=0.25), runs, 1, 0),  # the second lowest is taken up again
+        (EarlyStoppingRule(after=share + 0.2, lowest=0.5), runs, 2, 2),  # they have not come so far: the rank is open
+        (EarlyStoppingRule(after=share, lowest=0.5), [*runs, toy_run(seeds={"init": 4, "data": 4})], 3, 3),
         (None, runs, 2, 0),
     ):
         rules = {run.run_id: rule for run in planned} if rule else {}

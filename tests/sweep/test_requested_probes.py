@@ -10,7 +10,8 @@ from support.sweep_records import make_record, make_run, save_record
 from support.worker_logs import log_event, read_events
 
 from stableft.config.planned_run import NO_PROBES, Execution, InLoopProbes, LocalPaths, RunInterrupted, RunProgress
-from stableft.config.sweep_file import EarlyStoppingRule, load_sweep, parse_in_loop_probes, single_run_sweep
+from stableft.config.sweep_file import load_sweep, single_run_sweep
+from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.errors import UserError
 from stableft.records.probe_record import (
     PROBES_FILE,
@@ -69,14 +70,17 @@ def test_probes_are_asked_for_at_the_top_by_an_arm_or_on_the_command_line(sweep)
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        ("grad_norms", r"^s.yaml:5: probes must be \{grad_norms: \{every: 10\}"),
-        ("[drift]", "^s.yaml:5: probes must be "),
-        ("{grad_norm: {every: 1}}", r"^s.yaml:5: probes: 'grad_norm' is not known; did you mean 'grad_norms'\?"),
-        ("{drift: 10}", r"probes: drift must be \{every: 10\}, in optimizer steps, not 10$"),
-        ("{drift: {each: 10}}", r"probes: drift must be \{every: 10\}"),
-        ("{drift: {every: 0}}", "probes: drift: every: 0 must be a whole number of steps from 1$"),
-        ("{drift: {every: 2.5}}", "every: 2.5 must be a whole number"),
-        ("{drift: {every: true}}", "every: True must be a whole number"),
+        (
+            "grad_norms",
+            r"^s.yaml:5: probes: 'grad_norms' must be a mapping such as \{grad_norms: \{every: 10\}",
+        ),
+        ("[drift]", r"^s.yaml:5: probes: \['drift'\] must be a mapping such as "),
+        ("{grad_norm: {every: 1}}", r"^s.yaml:5: key 'probes.grad_norm' is not known; did you mean 'grad_norms'\?$"),
+        ("{drift: 10}", r"^s.yaml:5: probes.drift: 10 must be a mapping such as \{every: 10\}, in optimizer steps$"),
+        ("{drift: {each: 10}}", "^s.yaml:5: key 'probes.drift.each' is not known; known keys: every$"),
+        ("{drift: {every: 0}}", "^s.yaml:5: probes.drift.every: 0 must be a whole number of steps from 1$"),
+        ("\n  drift:\n    every: 2.5", "^s.yaml:7: probes.drift.every: 2.5 must be a whole number of steps from 1$"),
+        ("{drift: {every: true}}", "^s.yaml:5: probes.drift.every: True must be a whole number of steps from 1$"),
     ],
 )
 def test_what_is_no_probe_is_refused(sweep, value, sentence):
@@ -90,8 +94,8 @@ def test_two_arms_that_share_a_run_record_the_same(sweep):
         sweep(BASE + arms)
 
 
-def test_an_empty_probe_is_none():
-    assert parse_in_loop_probes({"drift": None}, "x") == NO_PROBES
+def test_an_empty_probe_is_none(sweep):
+    assert {run.probes for run in sweep(BASE + "probes: {drift: null}\n").runs} == {NO_PROBES}
     assert not NO_PROBES
     assert InLoopProbes(drift=1)
 
@@ -240,7 +244,7 @@ def test_trials_of_hopeless_runs_are_not_trained_again(tmp_path):
 
     run = replace(finished(tmp_path, 1), probes=ASKED)
     outcome, _ = sweep_in_stages(
-        tmp_path, make_sweep([run, replace(make_run(2), probes=ASKED)], EarlyStoppingRule(0.3, 0.5))
+        tmp_path, make_sweep([run, replace(make_run(2), probes=ASKED)], EarlyStoppingRule(after=0.3, lowest=0.5))
     )
     assert run.run_id in outcome.skipped
 

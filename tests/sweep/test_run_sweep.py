@@ -27,14 +27,15 @@ from support.worker_logs import read_events, wait_until
 
 from stableft.config.planned_run import Execution, PlannedRun
 from stableft.config.run_config import StartFrom
-from stableft.config.sweep_file import START_ARM, EarlyStoppingRule, Sweep
+from stableft.config.sweep_file import START_ARM, Sweep
+from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.errors import UserError
 from stableft.records.run_record import CHECKPOINT_FILE, read_record, run_folder, write_record
 from stableft.sweep.progress import SweepStarted, closing_line
 from stableft.sweep.run_sweep import run_sweep
 
 pytestmark = pytest.mark.timeout(90)
-RULE = EarlyStoppingRule(0.3, 0.34)
+RULE = EarlyStoppingRule(after=0.3, lowest=0.34)
 
 
 def ids(runs, *seeds) -> set[str]:
@@ -225,7 +226,7 @@ def test_two_sweeps_share_a_parent(tmp_path):
         out, err = process.communicate(timeout=60)
         assert (out, err) == ("4 0 0 False\n", "")
     sweep = sweep_of("family")
-    assert begun(tmp_path, sweep.parents) == {0: 1}
+    assert begun(tmp_path, sweep.start_runs) == {0: 1}
     assert begun(tmp_path, sweep.runs) == {0: 4}
 
 
@@ -238,9 +239,9 @@ def test_ctrl_c_in_the_parent_leaves_a_checkpoint(tmp_path):
     out, err = process.communicate(timeout=30)
     assert (out, err) == ("0 0 4 True\n", "")
     sweep = sweep_of("family")
-    assert (run_folder(tmp_path, sweep.parents[0].run_id) / CHECKPOINT_FILE).exists()
+    assert (run_folder(tmp_path, sweep.start_runs[0].run_id) / CHECKPOINT_FILE).exists()
     assert len(sweep_stand_ins(tmp_path, sweep)[0].finished) == 4
-    assert sum(begun(tmp_path, sweep.parents).values()) == 2
+    assert sum(begun(tmp_path, sweep.start_runs).values()) == 2
     assert begun(tmp_path, sweep.runs) == {0: 4}
 
 
@@ -282,7 +283,9 @@ def test_other_seeds_may_save_a_stopped_run(tmp_path):
     runs = [make_run(seed) for seed in range(6)]
     few = [runs[seed] for seed in (0, 1, 3)]
     assert set(sweep_stand_ins(tmp_path, make_sweep(few, RULE))[0].stopped) == ids(runs, 0)
-    assert set(sweep_stand_ins(tmp_path, make_sweep(runs, EarlyStoppingRule(0.3, 0.17)))[0].stopped) == ids(runs, 2)
+    assert set(
+        sweep_stand_ins(tmp_path, make_sweep(runs, EarlyStoppingRule(after=0.3, lowest=0.17)))[0].stopped
+    ) == ids(runs, 2)
     assert statuses(tmp_path, runs) == {"finished": 5, "stopped": 1}
 
 
@@ -300,7 +303,9 @@ def test_every_setting_has_a_trial_of_its_own_and_arms_without_a_rule_none(tmp_p
 @pytest.mark.faults
 def test_a_crash_in_the_trial_has_no_rank_and_one_after_it_has(tmp_path):
     runs = [*(make_run(seed) for seed in range(5)), make_run(5, "raise")]
-    outcome, _ = sweep_stand_ins(tmp_path, make_sweep(runs, EarlyStoppingRule(0.3, 0.4)), retry_crashed=True)
+    outcome, _ = sweep_stand_ins(
+        tmp_path, make_sweep(runs, EarlyStoppingRule(after=0.3, lowest=0.4)), retry_crashed=True
+    )
     assert outcome.crashed == (runs[5].run_id,)
     assert set(outcome.stopped) == ids(runs, 0, 2)
     assert begun(tmp_path, [runs[5]]) == {0: 1}  # not again in the same breath

@@ -295,7 +295,7 @@ def test_an_intermediate_task_and_early_stopping_stay_as_they_are():
     sweep = load(text + "    stop_hopeless: {after: 0.3, lowest: 0.5}\n")
     _, chosen = choose(sweep, records_of(sweep, {"mixed p=0.5": 0.9}))
     assert ids(chosen, "mixed") == ids(sweep, "mixed p=0.5")
-    assert [parent.run_id for parent in chosen.parents] == [parent.run_id for parent in sweep.parents] != []
+    assert [parent.run_id for parent in chosen.start_runs] == [parent.run_id for parent in sweep.start_runs] != []
     assert chosen.rules == {run_id: rule for run_id, rule in sweep.rules.items() if run_id in ids(chosen)} != {}
 
 

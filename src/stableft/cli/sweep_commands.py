@@ -244,7 +244,7 @@ def render_runs(sweep: Sweep, form: Literal["text", "json"]) -> str:
         rows.append((run.run_id, run.arm, run.recipe, config.data.task, config.model.name, seeds.init, seeds.data))
     different = len({run.run_id for run in sweep.runs})
     shared = "" if different == len(sweep.runs) else f", {different} different: arms share the others"
-    first = [f"{describe_start_run(parent, sweep.runs)}, is trained first" for parent in sweep.parents]
+    first = [f"{describe_start_run(parent, sweep.runs)}, is trained first" for parent in sweep.start_runs]
     return "\n".join([align_columns(rows), *first, f"{len(sweep.runs)} runs{shared}"])
 
 
@@ -272,13 +272,13 @@ def render_sweep_status(sweep: Sweep, results: Path) -> str:
     notes = ["failed runs are finished runs that score no more than always predicting the most frequent class"]
     if any(cell["stopped"] for cell in counts.values()):
         notes.append("stopped runs were ended early as hopeless; without stop_hopeless a sweep takes them up again")
-    state = read_sweep_state(results, sweep.parents, look_only=True)
+    state = read_sweep_state(results, sweep.start_runs, look_only=True)
     words = {
         record.run_id: "failed" if record.failed else record.status for record in (*state.finished, *state.crashed)
     }
     words |= {run.run_id: "has a checkpoint" for run in state.unfinished}
     first = [
-        f"{describe_start_run(parent, sweep.runs)}: {words.get(parent.run_id, 'to do')}" for parent in sweep.parents
+        f"{describe_start_run(parent, sweep.runs)}: {words.get(parent.run_id, 'to do')}" for parent in sweep.start_runs
     ]
     return "\n".join([align_columns(rows), *notes, *first, *damaged])
 

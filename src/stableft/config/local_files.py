@@ -2,13 +2,13 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from stableft.catalog.tasks import TASKS
 from stableft.config.run_config import CustomTask
+from stableft.config.yaml_file import YamlValue
 from stableft.errors import UserError, did_you_mean
 
 WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
@@ -24,29 +24,29 @@ def shipped_configs() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[3] / "configs"
 
 
-def find_config(path: str | Path, kind: str, wanted: Callable[[str], bool], folder: str = "") -> Path:
+def find_config(path: str | Path, kind: str, suggests: Callable[[str], bool], folder: str = "") -> Path:
     """Return the path of a config file, which may be a shipped one such as configs/rte.yaml or rte.
 
-    `kind` names the kind of file in the error message. `wanted` tells from a folder's name whether to suggest its
+    `kind` names the kind of file in the error message. `suggests` says by a folder's name whether to suggest its
     files. Files in the subfolder `folder` of the shipped configs can be given by bare name.
 
     Raises:
         UserError: no such file; the message suggests the closest name.
     """
-    own = shipped_configs()
+    shipped = shipped_configs()
     name = str(path).removeprefix("configs/")
-    for candidate in (Path(path), own / name, own / folder / f"{name}.yaml", own / f"{name}.yaml"):
+    for candidate in (Path(path), shipped / name, shipped / folder / f"{name}.yaml", shipped / f"{name}.yaml"):
         if candidate.is_file():
             return candidate
-    files = [file.relative_to(own) for file in own.rglob("*.yaml") if wanted(file.parent.name)]
+    files = [file.relative_to(shipped) for file in shipped.rglob("*.yaml") if suggests(file.parent.name)]
     names = [str(file.with_suffix("")) for file in files] + [f"configs/{file}" for file in files]
     raise UserError(f"{path}: there is no such {kind}{did_you_mean(str(path), names)}")
 
 
 def config_name(path: Path) -> str:
     """Return the name of a config file: its path below the shipped configs, or else its stem."""
-    own = shipped_configs()
-    root = own if path.resolve().is_relative_to(own.resolve()) else path.parent
+    shipped = shipped_configs()
+    root = shipped if path.resolve().is_relative_to(shipped.resolve()) else path.parent
     return str(path.resolve().relative_to(root.resolve()).with_suffix(""))
 
 
@@ -91,51 +91,47 @@ def _check_model_folder(name: str, folder: Path, where: str) -> None:
         raise UserError(f"{where}: model: folder {name!r} has no tokenizer (tokenizer.json or vocab.txt)")
 
 
-def locate_custom_task(
-    task: dict[str, Any], folders: tuple[Path, ...], where: str, inner: Mapping[str, str] = MappingProxyType({})
-) -> tuple[str, dict, dict[str, Path]]:
+def locate_custom_task(written: YamlValue, folders: tuple[Path, ...]) -> tuple[str, dict, dict[str, Path]]:
     """Return the name, `data.own` settings, and file paths by SHA-256 of a user-provided task.
-
-    `where` is the location of the task in the sweep, for error messages; `inner` is that of each of its keys.
 
     Raises:
         UserError: missing or unknown key, name of a built-in task, missing file, or unknown file format.
     """
+    task, where = written.value, written.where
     for key in task:
         if key not in CUSTOM_TASK_KEYS:
-            raise UserError(
-                f"{inner.get(key, where)}: task: key {key!r} is not known{did_you_mean(key, CUSTOM_TASK_KEYS)}"
-            )
+            close = did_you_mean(key, CUSTOM_TASK_KEYS)
+            raise UserError(f"{written.locate((key,))}: task: key {key!r} is not known{close}")
     for key in ("name", "train", "validation", "text", "label"):
         if key not in task:
             raise UserError(f"{where}: task: key {key!r} is missing")
-    if not isinstance(task["name"], str):
-        raise UserError(f"{inner.get('name', where)}: task: name: {task['name']!r} must be text; quotes make it so")
-    if task["name"] in TASKS:  # its scores would be compared with the papers' scores
-        at = inner.get("name", where)
-        raise UserError(f"{at}: task: name: {task['name']!r} is a task that stableft knows; give yours another name")
+    name, name_where = task["name"], written.locate(("name",))
+    if not isinstance(name, str):
+        raise UserError(f"{name_where}: task: name: {name!r} must be text; quotes make it so")
+    if name in TASKS:  # its scores would be compared with the papers' scores
+        raise UserError(f"{name_where}: task: name: {name!r} is a task that stableft knows; give yours another name")
     if ("metric" in task) == ("metrics" in task):
         raise UserError(f"{where}: task: give either metric or metrics")
     paths: dict[str, Path] = {}
-    own: dict[str, Any] = {key: task[key] for key in ("label", "labels") if task.get(key) is not None}
-    own["text"] = [task["text"]] if isinstance(task["text"], str) else task["text"]
+    settings: dict[str, Any] = {key: task[key] for key in ("label", "labels") if task.get(key) is not None}
+    settings["text"] = [task["text"]] if isinstance(task["text"], str) else task["text"]
     metrics = task.get("metrics", task.get("metric"))
-    own["metrics"] = [metrics] if isinstance(metrics, str) else metrics
+    settings["metrics"] = [metrics] if isinstance(metrics, str) else metrics
     for split in ("train", "validation", "test"):
         if task.get(split) is None:
             continue
         path = find_file(str(task[split]), folders)
         if path is None or not path.is_file():
-            raise UserError(f"{inner.get(split, where)}: task: {split}: there is no file {str(task[split])!r}")
-        own[split] = file_digest(path.resolve())
-        paths[own[split]] = path.resolve()
-        own.setdefault("format", task.get("format") or DATA_FILE_FORMATS.get(path.suffix.lower()))
-    if own["format"] is None:
+            raise UserError(f"{written.locate((split,))}: task: {split}: there is no file {str(task[split])!r}")
+        settings[split] = file_digest(path.resolve())
+        paths[settings[split]] = path.resolve()
+        settings.setdefault("format", task.get("format") or DATA_FILE_FORMATS.get(path.suffix.lower()))
+    if settings["format"] is None:
         raise UserError(
             f"{where}: task: format: must be given, since {task['train']!r} ends in none of "
             f"{', '.join(DATA_FILE_FORMATS)}"
         )
-    return task["name"], own, paths
+    return name, settings, paths
 
 
 def file_digest(path: Path) -> str:

@@ -5,7 +5,7 @@ recorded, and an unfinished run is resumed only with the same values.
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ class InLoopProbes:
 
 
 NO_PROBES = InLoopProbes()
+PROBE_NAMES = tuple(probe.name for probe in fields(InLoopProbes))
 
 
 @dataclass(frozen=True)

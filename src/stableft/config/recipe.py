@@ -1,7 +1,7 @@
 """Recipes: complete settings for a fine-tuning method, and how a run deviates from its recipe."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -12,14 +12,13 @@ from stableft.config.local_files import find_file, shipped_configs
 from stableft.config.run_config import RunConfig
 from stableft.config.settings import (
     RUN_CONFIG_LEAVES,
-    Setting,
     Settings,
     build_run_config,
     collect_settings,
     describe_value,
     reject_sweep_keys,
 )
-from stableft.config.yaml_file import YamlDocument, load_yaml
+from stableft.config.yaml_file import YamlValue, load_yaml, look_up
 from stableft.errors import UserError, did_you_mean
 
 # Not set by a recipe alone: data, model and seeds.
@@ -75,21 +74,21 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         UserError: unknown setting, or `by_task` does not map known tasks to settings.
     """
-    document = load_yaml(path)
-    if not isinstance(document.data, dict) or "by_task" not in document.data:
-        return Recipe(path.stem, collect_settings(document), {})
-    tasks = document.data["by_task"]
-    if not isinstance(tasks, dict):
-        raise UserError(f"{document.where(('by_task',))}: by_task maps tasks to settings; {tasks!r} does not")
+    written = load_yaml(path)
+    if not isinstance(written.value, dict) or "by_task" not in written.value:
+        return Recipe(path.stem, collect_settings(written), {})
+    tasks = written.item("by_task")
+    if not isinstance(tasks.value, dict):
+        raise UserError(f"{tasks.where}: by_task maps tasks to settings; {tasks.value!r} does not")
     by_task: dict[str, Settings] = {}
-    for task in tasks:
+    for task in tasks.value:
         try:
             find_task(task)
         except UserError as error:
-            raise UserError(f"{document.where(('by_task', task))}: by_task: {error}") from None
-        by_task[task] = reject_sweep_keys(collect_settings(document, ("by_task", task)))
-    rest = {key: value for key, value in document.data.items() if key != "by_task"}
-    return Recipe(path.stem, collect_settings(replace(document, data=rest)), by_task)
+            raise UserError(f"{tasks.item(task).where}: by_task: {error}") from None
+        by_task[task] = reject_sweep_keys(collect_settings(tasks.item(task)))
+    rest = {key: value for key, value in written.value.items() if key != "by_task"}
+    return Recipe(path.stem, collect_settings(written._replace(value=rest)), by_task)
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -97,21 +96,21 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted((shipped_configs() / "recipes").glob("*.yaml"))}
 
 
-def describe_deviations(config: RunConfig, recipe: str, own: Mapping[str, Any] = MappingProxyType({})) -> list[str]:
+def describe_deviations(config: RunConfig, recipe: str, changes: Mapping[str, Any] = MappingProxyType({})) -> list[str]:
     """Return descriptions of how a run deviates from the shipped recipe of that name, ignoring its data and seeds.
 
-    Empty if there is no such shipped recipe. `own` are an experiment's dotted settings on top of the recipe, which do
-    not count as deviations.
+    Empty if there is no such shipped recipe. `changes` are an experiment's dotted settings on top of the recipe, which
+    do not count as deviations.
     """
     if recipe not in shipped_recipes():
         return []
     settings = _read_shipped_recipe(shipped_recipes()[recipe]).for_task(config.data.task)
-    settings |= {key: Setting(value, "") for key, value in own.items()}
+    settings |= {key: YamlValue(value, "") for key, value in changes.items()}
     actual = config.model_dump(mode="json")
     reference = _complete_recipe(settings, config).model_dump(mode="json")
     found = []
     for key in (*settings, *(key for key in RUN_CONFIG_LEAVES if key not in (*settings, *KEYS_LEFT_OPEN))):
-        theirs, ours = _lookup(reference, key), _lookup(actual, key)
+        theirs, ours = look_up(reference, key), look_up(actual, key)
         if key == "model.name" and config.model.name != settings[key].value:
             found.append(f"model {config.model.name}, not {settings[key].value}")
         elif theirs != ours and (theirs or ours or not key.startswith("reinit.")):  # for reinit, 0 and false mean none
@@ -127,24 +126,18 @@ def _read_shipped_recipe(path: Path) -> Recipe:
 
 def _complete_recipe(settings: Settings, config: RunConfig) -> RunConfig:
     actual = config.model_dump(mode="json")
-    here = {key: Setting(_lookup(actual, key), "") for key in KEYS_LEFT_OPEN}
+    known = {key: YamlValue(look_up(actual, key), "") for key in KEYS_LEFT_OPEN}
     start = settings.get("start_from")
     if start and start.value and "recipe" in start.value:
-        here["start_from"] = Setting(_resolve_start_run(start.value, here), "")
-    return build_run_config(settings | here, "")
+        known["start_from"] = YamlValue(_resolve_start_run(start.value, known), "")
+    return build_run_config(settings | known, "")
 
 
 def _resolve_start_run(start: dict[str, Any], identity: Settings) -> dict[str, str]:
-    """Return the `start_from` value of a shipped recipe: the parent run that a sweep with this model would train."""
-    own = collect_settings(YamlDocument("", start.get("set") or {}, {}))
+    """Return the `start_from` value of a shipped recipe: the run that a sweep with this model would train."""
+    changes = collect_settings(YamlValue(start.get("set") or {}, ""))
     model = {key: setting for key, setting in identity.items() if key.startswith("model.")}
     chosen = {"data.task": start["task"], "seeds.init": start["seed"], "seeds.data": start["seed"]}
-    settings = read_recipe(shipped_recipes()[start["recipe"]]).for_task(start["task"]) | own | model
-    first = build_run_config(settings | {key: Setting(value, "") for key, value in chosen.items()}, "")
+    settings = read_recipe(shipped_recipes()[start["recipe"]]).for_task(start["task"]) | changes | model
+    first = build_run_config(settings | {key: YamlValue(value, "") for key, value in chosen.items()}, "")
     return {"run": first.run_id, "checkpoint": first.evaluation.report}
-
-
-def _lookup(tree: Any, dotted: str) -> Any:
-    for part in dotted.split("."):
-        tree = tree[part] if tree else None
-    return tree

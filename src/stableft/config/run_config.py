@@ -6,7 +6,7 @@ must default to None, meaning "behave as before the field existed", so that exis
 
 import hashlib
 import json
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,6 +17,7 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Checkpoint = Literal["last", "best"]
 Split = Literal["val", "test"]
+Precision = Literal["fp32", "fp16", "bf16"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
@@ -26,12 +27,14 @@ class ConfigSection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     example: ClassVar[str] = ""  # if non-empty, `set` and `grid` assign the section as a whole, not by key
+    written_as: ClassVar[str] = ""  # key under which users write the section, if not the name of its field
 
 
 class CustomTask(ConfigSection):
     """A user-provided data set. Files are identified by content hash, so identical files give identical run ids."""
 
     example: ClassVar[str] = "{name: ..., train: ..., validation: ..., text: ..., label: ...}"
+    written_as: ClassVar[str] = "task"
     format: Literal["csv", "tsv", "jsonl"]
     train: Sha256
     validation: Sha256
@@ -48,7 +51,7 @@ class CustomTask(ConfigSection):
                 kind = "a regression task (no labels)" if not self.labels else "a task with labels"
                 raise ValueError(f"metric {metric!r} does not fit {kind}")
             if metric in ("f1", "accuracy_f1") and len(self.labels) != 2:
-                raise ValueError(f"metric {metric!r} needs exactly two labels, here are {len(self.labels)}")
+                raise ValueError(f"metric {metric!r} needs exactly two labels, not {len(self.labels)}")
         if len(self.labels) == 1 or len(set(self.labels)) < len(self.labels):
             raise ValueError("labels must be two or more different names")
         return self
@@ -207,7 +210,37 @@ class Seeds(ConfigSection):
     data: Seed
 
 
-class RunConfig(ConfigSection):
+class TrainingConfig(ConfigSection):
+    """What fine-tuning and pre-training have in common."""
+
+    if TYPE_CHECKING:  # each subclass declares these fields itself, because their order is that of the stored configs
+        optimizer: OptimizerConfig
+        schedule: ScheduleConfig
+        precision: Precision
+        seeds: Seeds
+
+    @model_validator(mode="after")
+    def _switches_have_values(self) -> Self:
+        optimizer, schedule = self.optimizer, self.schedule
+        if optimizer.bias_correction and optimizer.eps_placement is None:
+            raise ValueError("optimizer.eps_placement must be set when optimizer.bias_correction is true")
+        if optimizer.weight_decay and optimizer.decay_order is None:
+            raise ValueError("optimizer.decay_order must be set when optimizer.weight_decay is not 0")
+        if optimizer.decay_towards == "pretrained" and not optimizer.weight_decay:
+            raise ValueError("optimizer.weight_decay must be above 0 when optimizer.decay_towards is pretrained")
+        if schedule.warmup is None and schedule.warmup_steps is None:
+            raise ValueError("schedule.warmup must be set when schedule.warmup_steps is null")
+        if schedule.warmup is not None and schedule.warmup_steps is not None:
+            raise ValueError("schedule.warmup_steps must be null when schedule.warmup is set, or the other way round")
+        if schedule.length.steps is not None and (schedule.warmup_steps or 0) > schedule.length.steps:
+            raise ValueError(
+                f"schedule.warmup_steps {schedule.warmup_steps} is more than the {schedule.length.steps} steps of "
+                "schedule.length"
+            )
+        return self
+
+
+class RunConfig(TrainingConfig):
     """The complete config of a fine-tuning run."""
 
     data: DataConfig
@@ -218,7 +251,7 @@ class RunConfig(ConfigSection):
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     evaluation: EvaluationConfig
-    precision: Literal["fp32", "fp16", "bf16"]
+    precision: Precision
     seeds: Seeds
 
     @property
@@ -254,8 +287,10 @@ class RunConfig(ConfigSection):
         if self.model.head == "stock":
             values["model"]["head"] = None
         if self.mixout:
-            whole = {"granularity": "parameter"} if self.mixout.p == 1 else {}
-            values["mixout"] = self.mixout.model_dump() | whole if self.mixout.p else None
+            if self.mixout.p == 1:
+                values["mixout"]["granularity"] = "parameter"
+            if self.mixout.p == 0:
+                values["mixout"] = None
         if self.schedule.warmup_steps == 0:
             values["schedule"] |= {"warmup": 0.0, "warmup_steps": None}
         if self.data.train_rows is None:
@@ -268,35 +303,10 @@ class RunConfig(ConfigSection):
         return type(self).model_validate(values)
 
     @model_validator(mode="after")
-    def _switches_have_values(self) -> Self:
-        check_switches(self.optimizer)
-        check_warmup(self.schedule)
+    def _sample_has_a_seed(self) -> Self:
         if self.data.train_rows is not None and self.data.sample_seed is None:
             raise ValueError("data.sample_seed must be set when data.train_rows is")
         return self
-
-
-def check_switches(optimizer: OptimizerConfig) -> None:
-    """Raise ValueError if an optimizer option is enabled without the setting it depends on."""
-    if optimizer.bias_correction and optimizer.eps_placement is None:
-        raise ValueError("optimizer.eps_placement must be set when optimizer.bias_correction is true")
-    if optimizer.weight_decay and optimizer.decay_order is None:
-        raise ValueError("optimizer.decay_order must be set when optimizer.weight_decay is not 0")
-    if optimizer.decay_towards == "pretrained" and not optimizer.weight_decay:
-        raise ValueError("optimizer.weight_decay must be above 0 when optimizer.decay_towards is pretrained")
-
-
-def check_warmup(schedule: ScheduleConfig) -> None:
-    """Raise ValueError unless warm-up is given in exactly one way and is no longer than training."""
-    if schedule.warmup is None and schedule.warmup_steps is None:
-        raise ValueError("schedule.warmup must be set when schedule.warmup_steps is null")
-    if schedule.warmup is not None and schedule.warmup_steps is not None:
-        raise ValueError("schedule.warmup_steps must be null when schedule.warmup is set, or the other way round")
-    if schedule.length.steps is not None and (schedule.warmup_steps or 0) > schedule.length.steps:
-        raise ValueError(
-            f"schedule.warmup_steps {schedule.warmup_steps} is more than the {schedule.length.steps} steps of "
-            "schedule.length"
-        )
 
 
 def canonical_json(value: Any) -> str:
@@ -359,7 +369,7 @@ class PretrainEvaluationConfig(ConfigSection):
     batch_size: Count
 
 
-class PretrainConfig(ConfigSection):
+class PretrainConfig(TrainingConfig):
     """The complete config of a pre-training run."""
 
     text: PretrainInput
@@ -373,7 +383,7 @@ class PretrainConfig(ConfigSection):
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     evaluation: PretrainEvaluationConfig
-    precision: Literal["fp32", "fp16", "bf16"]
+    precision: Precision
     seeds: Seeds  # `init` seeds the weights; `data` seeds batch order, masks and dropout
     start_from: PretrainInput | None = None  # masked-language model of the same architecture; None: from scratch
 
@@ -394,9 +404,7 @@ class PretrainConfig(ConfigSection):
         return self.model_copy(update=changes)
 
     @model_validator(mode="after")
-    def _switches_have_values(self) -> Self:
-        check_switches(self.optimizer)
-        check_warmup(self.schedule)
+    def _methods_fit_pretraining(self) -> Self:
         if self.optimizer.llrd not in (None, 1.0):
             raise ValueError("optimizer.llrd is for fine-tuning: pre-training has one learning rate for all blocks")
         if self.optimizer.decay_towards == "pretrained":

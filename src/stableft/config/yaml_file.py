@@ -1,8 +1,9 @@
-"""YAML with the line of every value; what plain YAML accepts in silence is an error here."""
+"""YAML with the line of every value; repeated keys and keys that are not text are errors."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -11,26 +12,44 @@ from stableft.errors import UserError
 KeyPath = tuple[str | int, ...]
 
 
-@dataclass(frozen=True)
-class YamlDocument:
-    """A YAML file's content, and the line (from 1) of each value by its path of keys."""
+class YamlValue(NamedTuple):
+    """A value and its origin, such as "configs/rte.yaml:7" or "--set".
 
-    path: str
-    data: Any
-    lines: dict[KeyPath, int]
+    `inner` has the origins of nested values on other lines, by path.
+    """
 
-    def where(self, key: KeyPath = ()) -> str:
-        """Returns "file:line" of a value, or of the nearest one that contains it."""
-        while key not in self.lines and key:
-            key = key[:-1]
-        return f"{self.path}:{self.lines[key]}" if key in self.lines else self.path
+    value: Any
+    where: str
+    inner: Mapping[KeyPath, str] = MappingProxyType({})
+
+    def locate(self, path: KeyPath) -> str:
+        """Return the origin of a nested value, or of the nearest one that contains it."""
+        while path and path not in self.inner:
+            path = path[:-1]
+        return self.inner[path] if path else self.where
+
+    def item(self, *path: str | int) -> "YamlValue":
+        """Return a nested value with its origin."""
+        n = len(path)
+        inner = {key[n:]: where for key, where in self.inner.items() if len(key) > n and key[:n] == path}
+        return YamlValue(look_up(self.value, path), self.locate(path), inner)
 
 
-def load_yaml(path: Path) -> YamlDocument:
-    """Returns the file's content.
+def look_up(values: Any, path: str | KeyPath) -> Any:
+    """Return the value at a dotted key or a path in nested mappings and lists, or None if it does not exist."""
+    for part in path.split(".") if isinstance(path, str) else path:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return values
+
+
+def load_yaml(path: Path) -> YamlValue:
+    """Return the content of a file.
 
     Raises:
-        UserError: the file cannot be read, is no YAML, or gives a key twice.
+        UserError: the file cannot be read, is not YAML, or has a key twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -41,13 +60,13 @@ def load_yaml(path: Path) -> YamlDocument:
     return parse_yaml(text, str(path))
 
 
-def parse_yaml(text: str, name: str) -> YamlDocument:
-    """Returns the content of YAML text, called `name` in messages.
+def parse_yaml(text: str, name: str) -> YamlValue:
+    """Return the content of YAML text; messages call it `name`.
 
     Raises:
-        UserError: it is no YAML, or gives a key twice.
+        UserError: the text is not YAML, or has a key twice.
     """
-    lines: dict[KeyPath, int] = {}
+    lines: dict[KeyPath, str] = {}
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
@@ -62,23 +81,26 @@ def parse_yaml(text: str, name: str) -> YamlDocument:
         raise
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{name}: this is not valid YAML: {' '.join(str(error).split())}") from None
-    return YamlDocument(name, data, lines)
+    where = lines.get((), name)
+    return YamlValue(data, where, {path: line for path, line in lines.items() if line != where})
 
 
-def _record_lines(node: yaml.Node, key: KeyPath, name: str, lines: dict[KeyPath, int]) -> None:
-    lines[key] = node.start_mark.line + 1
+def _record_lines(node: yaml.Node, path: KeyPath, name: str, lines: dict[KeyPath, str]) -> None:
+    lines[path] = f"{name}:{node.start_mark.line + 1}"
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
-            _record_lines(item, (*key, i), name, lines)
+            _record_lines(item, (*path, i), name, lines)
     elif isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key_node, value in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
                 text = getattr(key_node, "value", "this")
-                raise UserError(f"{name}:{line}: {text!r} is not a key: YAML reads it as something else than a word")
+                raise UserError(
+                    f"{name}:{line}: {text!r} is not a key: YAML does not read it as text; quotes make it so"
+                )
             if key_node.value in seen:
-                raise UserError(f"{name}:{line}: key {key_node.value!r} stands already in line {seen[key_node.value]}")
+                raise UserError(f"{name}:{line}: key {key_node.value!r} is already set in line {seen[key_node.value]}")
             seen[key_node.value] = line
-            _record_lines(value, (*key, key_node.value), name, lines)
-            lines[(*key, key_node.value)] = line
+            _record_lines(value, (*path, key_node.value), name, lines)
+            lines[(*path, key_node.value)] = f"{name}:{line}"

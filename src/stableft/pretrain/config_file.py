@@ -18,26 +18,24 @@ from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import PretrainConfig
 from stableft.config.settings import (
     Leaves,
-    Setting,
     Settings,
     build_config_section,
     collect_settings,
     find_leaves,
     parse_set_options,
-    settings_of_key,
 )
-from stableft.config.yaml_file import YamlDocument, load_yaml
+from stableft.config.yaml_file import YamlValue, load_yaml
 from stableft.errors import UserError
 from stableft.pretrain.corpus import list_text_files, load_pretraining_tokenizer, text_digest
 from stableft.pretrain.masked_lm import complete_model_config, model_config_keys
 
 TOYLANG = "toylang"
-MASKED_LM_FAMILIES = ("bert", "roberta", "albert", "electra")  # families whose masked-language models the tests look at
+MASKED_LM_FAMILIES = ("bert", "roberta", "albert", "electra")  # families whose masked-language models are tested
 
 
 @dataclass(frozen=True)
 class PlannedPretraining:
-    """A pre-training to be done, and the name of its config file."""
+    """A pre-training run to do. `name` is that of its config file."""
 
     name: str
     config: PretrainConfig
@@ -45,28 +43,28 @@ class PlannedPretraining:
 
 
 def load_pretraining(path: str | Path, sources: LocalPaths, sets: Sequence[str] = ()) -> PlannedPretraining:
-    """Returns what a config file asks for; `sets` are KEY=VALUE texts that win over it.
+    """Return the pre-training run that a config file describes; `sets` are KEY=VALUE strings that override it.
 
     Raises:
-        UserError: the file cannot be used, or what it names.
+        UserError: the config, or a file that it names, cannot be used.
     """
     path = find_config(path, "pre-training config", lambda folder: folder == "pretrain", "pretrain")
     document = load_yaml(path)
-    if not isinstance(document.data, dict):
+    if not isinstance(document.value, dict):
         raise UserError(f"{path}: a pre-training config is a mapping with keys such as text and model")
-    if not document.data.keys().isdisjoint(("arms", "task", "recipe")):
+    if not document.value.keys().isdisjoint(("arms", "task", "recipe")):
         raise UserError(f"{path} is a sweep file: `stableft sweep {path}` runs it")
-    given = dict(parse_set_options(sets))
-    family = _find_family(document, given, path)
+    overrides = dict(parse_set_options(sets))
+    family = _find_family(document, overrides, path)
     leaves = _config_leaves(family)
     settings = collect_settings(document, leaves=leaves)
-    for key, value in given.items():
-        settings |= settings_of_key(key, value, "--set", leaves)
+    for key, value in overrides.items():
+        settings |= collect_settings(YamlValue(value, "--set"), key, leaves)
     paths = dict(sources.paths)
     for key in ("text", "vocabulary"):
         settings |= _locate_origin(key, settings, (Path.cwd(), path.parent), paths, path)
     settings |= _locate_start(settings, (Path.cwd(), path.parent), paths)
-    config = _build_config(family, settings, leaves, document, paths)
+    config = _build_config(family, settings, document.locate(("model",)), path, paths)
     return PlannedPretraining(config_name(path), config.normalized(), replace(sources, paths=paths))
 
 
@@ -76,10 +74,10 @@ def _config_leaves(family: str) -> Leaves:
     return leaves | {f"model.{key}": None for key in model_config_keys(family)}
 
 
-def _find_family(document: YamlDocument, given: dict[str, Any], path: Path) -> str:
-    """Returns the family of models, which must be known first: it says which keys `model` has."""
-    where = "--set" if "family" in given else document.where(("family",))
-    family = given.get("family", document.data.get("family"))
+def _find_family(document: YamlValue, overrides: dict[str, Any], path: Path) -> str:
+    """Return the model family, which determines the keys of `model`."""
+    where = "--set" if "family" in overrides else document.locate(("family",))
+    family = overrides.get("family", document.value.get("family"))
     if family is None:
         raise UserError(f"{path}: key 'family' is missing")
     try:
@@ -97,12 +95,12 @@ def _find_family(document: YamlDocument, given: dict[str, Any], path: Path) -> s
 def _locate_origin(
     key: str, settings: Settings, folders: tuple[Path, ...], paths: dict[str, Path], config: Path
 ) -> Settings:
-    """Returns the setting of `text` or `vocabulary` with what its path stands for, which is added to `paths`."""
+    """Return the setting of `text` or `vocabulary` with its path resolved to a hash, which is added to `paths`."""
     if key not in settings:
         raise UserError(f"{config}: key {key!r} is missing")
     name, where, _ = settings[key]
     if name == TOYLANG:
-        return {key: Setting({"name": TOYLANG}, where)}
+        return {key: YamlValue({"name": TOYLANG}, where)}
     if not isinstance(name, str) or not name:
         raise UserError(f"{where}: {key}: {name!r} must be {TOYLANG} or the path of a file or folder")
     path = find_file(name, folders)
@@ -120,32 +118,29 @@ def _locate_origin(
     else:
         digest = file_digest(path)
     paths[digest] = path
-    return {key: Setting({"name": path.name, "sha256": digest}, where)}
+    return {key: YamlValue({"name": path.name, "sha256": digest}, where)}
 
 
 def _locate_start(settings: Settings, folders: tuple[Path, ...], paths: dict[str, Path]) -> Settings:
-    """Returns the setting of `start_from` with what its folder stands for, which is added to `paths`."""
-    given = settings.get("start_from")
-    if given is None or given.value is None:
+    """Return the setting of `start_from` with its folder resolved to a hash, which is added to `paths`."""
+    start = settings.get("start_from")
+    if start is None or start.value is None:
         return {}
-    values, folder = locate_model(given.value, folders, f"{given.where}: start_from")
+    values, folder = locate_model(start.value, folders, f"{start.where}: start_from")
     if folder is None:
-        raise UserError(f"{given.where}: start_from: {given.value!r} is not a folder")
+        raise UserError(f"{start.where}: start_from: {start.value!r} is not a folder")
     paths[values["sha256"]] = folder
-    return {"start_from": Setting(values, given.where)}
+    return {"start_from": YamlValue(values, start.where)}
 
 
-def _build_config(
-    family: str, settings: Settings, leaves: Leaves, document: YamlDocument, paths: dict[str, Path]
-) -> PretrainConfig:
-    """Returns the config with all values of its model, after a look at whether they, vocabulary and rows fit."""
+def _build_config(family: str, settings: Settings, where: str, path: Path, paths: dict[str, Path]) -> PretrainConfig:
+    """Return the config with all values of its model, after checking that model, vocabulary and rows fit together."""
     written = {key.removeprefix("model."): value for key, value in settings.items() if key.startswith("model.")}
-    checked = build_config_section(settings | {"model": Setting({}, "")}, document.path, PretrainConfig, leaves)
+    checked = build_config_section(settings | {"model": YamlValue({}, "")}, str(path), PretrainConfig)
     try:
         tokenizer = load_pretraining_tokenizer(checked, paths)
     except UserError as error:
         raise UserError(f"{settings['vocabulary'].where}: {error}") from None
-    where = document.where(("model",))
     model = complete_model_config(family, written, tokenizer, checked.attention, where)
     positions = model["max_position_embeddings"] - find_backbone(family, family).lost_positions
     if checked.max_length > positions:

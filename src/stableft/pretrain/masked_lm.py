@@ -20,7 +20,8 @@ from transformers import (
 
 from stableft.catalog.model_families import find_backbone
 from stableft.config.run_config import MaskingConfig, PretrainConfig
-from stableft.config.settings import Setting, Settings
+from stableft.config.settings import Settings
+from stableft.config.yaml_file import YamlValue
 from stableft.errors import UserError
 from stableft.models.load import LOAD_ERRORS, load_error_message, quiet_transformers
 from stableft.seeds import derive_seed
@@ -73,7 +74,7 @@ def complete_model_config(
     return {key: getattr(config, key) for key in model_config_keys(family)}
 
 
-def _check_value(family: str, key: str, setting: Setting) -> Any:
+def _check_value(family: str, key: str, setting: YamlValue) -> Any:
     """Returns a model's value, whole or not as the family's config class wants it: 0 and 0.0 have one id.
 
     Raises:

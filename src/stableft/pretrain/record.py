@@ -10,18 +10,18 @@ MODEL_FOLDER = "model"
 
 
 class PretrainPoint(RecordSection):
-    """One look at the held-out rows. `train_loss` is the mean over the steps since the one before (None at step 0)."""
+    """One evaluation on the held-out rows. `train_loss` is the mean since the previous one (None at step 0)."""
 
     step: int
     epoch: float
     train_loss: float | None
     held_out_loss: float  # mean cross-entropy of a masked token, in nats
-    held_out_accuracy: float  # share of the masked tokens that are found out
-    seconds: float  # that this look took
+    held_out_accuracy: float  # fraction of masked tokens predicted correctly
+    seconds: float  # that this evaluation took
 
 
 class CorpusRecord(RecordSection):
-    """Which text was used. A document is a pair of passages in the toy language; tokens include [CLS] and [SEP]."""
+    """The text that was used. A document is a pair of passages in the toy language; tokens include [CLS] and [SEP]."""
 
     fingerprint: str
     documents: int
@@ -32,34 +32,34 @@ class CorpusRecord(RecordSection):
 
 
 class PretrainRecord(IdentifiedRecord):
-    """The outcome of one pre-training."""
+    """The outcome of a pre-training run."""
 
     name: str  # of its config file
-    failed: bool  # the training loss was NaN or infinite, which ended it, or the last held-out loss was
+    failed: bool  # the training loss or the last held-out loss was NaN or infinite
     reason: str | None
     config: PretrainConfig
     evals: tuple[PretrainPoint, ...]
     steps: int
     skipped_steps: int
-    tokens: int  # trained on, padding left out, each as often as it was seen
-    tokens_per_second: float | None  # of the time outside the looks at held-out rows
+    tokens: int  # seen in training, without padding; a token counts each time
+    tokens_per_second: float | None  # excluding evaluations
     data: CorpusRecord
     environment: Environment
     seconds: float
-    peak_memory_bytes: int | None  # on a GPU of this run, on a CPU of the process so far
+    peak_memory_bytes: int | None  # GPU: of this run; CPU: of the process so far
 
     @property
     def held_out_loss(self) -> float | None:
-        """The loss of the last look, or None if there was none."""
+        """The held-out loss of the last evaluation, or None without evaluations."""
         return self.evals[-1].held_out_loss if self.evals else None
 
     @property
     def perplexity(self) -> float | None:
-        """e to the power of the held-out loss."""
+        """Exponential of the held-out loss."""
         loss = self.held_out_loss
         return None if loss is None else math.inf if loss > 700 else math.exp(loss)
 
 
 def pretrain_folder(results: Path, run_id: str) -> Path:
-    """Returns the folder of a pre-training, which may not exist yet."""
+    """Return the folder of a pre-training run, which may not exist yet."""
     return results / "pretrain" / run_id

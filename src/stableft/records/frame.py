@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from stableft.config.run_config import Checkpoint, RunConfig, Split
-from stableft.config.sweep_file import describe_early_stopping_rule
+from stableft.config.sweep_keys import describe_early_stopping_rule
 from stableft.records.run_record import AnyRunRecord, ImportedRun, RunRecord
 
 if TYPE_CHECKING:

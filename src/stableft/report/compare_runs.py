@@ -10,7 +10,7 @@ from stableft.catalog.tasks import task_title
 from stableft.config.run_config import canonical_json, without_none
 from stableft.config.settings import RUN_CONFIG_LEAVES, describe_value
 from stableft.config.sweep_file import START_ARM
-from stableft.config.yaml_file import parse_yaml
+from stableft.config.yaml_file import look_up, parse_yaml
 from stableft.data.metrics import is_failed
 from stableft.errors import UserError, did_you_mean
 from stableft.records.frame import COLUMN_DTYPES, build_frame, describe_source
@@ -317,13 +317,7 @@ def _settings_of_run(entry: RowAndRecord) -> dict[str, Any]:
     config = entry.record.config.normalized()
     values = config.model_dump(mode="json")
     left_out = [*SEED_KEYS, REPORT_KEY, *(["model.name"] if config.model.sha256 else [])]
-    return {key: _value_at(values, key) for key in RUN_CONFIG_LEAVES if key not in left_out}
-
-
-def _value_at(values: Any, dotted: str) -> Any:
-    for part in dotted.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    return values
+    return {key: look_up(values, key) for key in RUN_CONFIG_LEAVES if key not in left_out}
 
 
 def _group_by(items: Sequence[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
@@ -374,7 +368,7 @@ def parse_where(text: str) -> WhereCondition:
 
 def _parse_where_value(text: str, field: str) -> Any:
     """Return the value as YAML has it, and 2e-5, which is text to YAML, as a number."""
-    value = parse_yaml(text, f"--where {field}").data
+    value = parse_yaml(text, f"--where {field}").value
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -387,10 +381,7 @@ def where_value(field: str, row: dict[str, Any], record: AnyRunRecord) -> Any:
         import pandas as pd
 
         return None if pd.isna(row[field]) else row[field]
-    value: Any = record.config.model_dump(mode="json") if isinstance(record, RunRecord) else None
-    for part in field.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
+    return look_up(record.config.model_dump(mode="json"), field) if isinstance(record, RunRecord) else None
 
 
 def matches_where(condition: WhereCondition, row: dict[str, Any], record: AnyRunRecord) -> bool:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 
 from stableft.config.run_config import SHARE_TOLERANCE, RunConfig, Seeds, has_reached_share
-from stableft.config.sweep_file import EarlyStoppingRule, describe_early_stopping_rule
+from stableft.config.sweep_keys import EarlyStoppingRule, describe_early_stopping_rule
 from stableft.records.run_record import EarlyStopRecord, EvalPoint, RunRecord
 
 

@@ -77,8 +77,8 @@ def estimate_sweep(
     sweep: Sweep, results: Path, execution: Execution, at_once: int, retry_crashed: bool = False
 ) -> SweepEstimate:
     """Return the estimated cost of a sweep's unfinished runs. Each trial is timed alone on the device."""
-    state = read_sweep_state(results, (*sweep.runs, *sweep.parents), look_only=True)
-    planned = unique_runs((*sweep.runs, *sweep.parents))
+    state = read_sweep_state(results, (*sweep.runs, *sweep.start_runs), look_only=True)
+    planned = unique_runs((*sweep.runs, *sweep.start_runs))
     done = [
         record
         for record in state.finished

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig, StartFrom
-from stableft.config.sweep_file import EarlyStoppingRule, Sweep, describe_early_stopping_rule
+from stableft.config.sweep_file import Sweep
+from stableft.config.sweep_keys import EarlyStoppingRule, describe_early_stopping_rule
 from stableft.data.splits import data_fingerprint
 from stableft.records.run_record import (
     BEST_FOLDER,
@@ -43,7 +44,7 @@ def run_sweep(
     fingerprint: Callable[[RunConfig, LocalPaths], str] = data_fingerprint,
 ) -> SweepResult:
     """Do all runs left in a sweep and return the outcome. Takes and raises what `run_local` does."""
-    before = read_sweep_state(results, (*plan.runs, *plan.parents), look_only=True)
+    before = read_sweep_state(results, (*plan.runs, *plan.start_runs), look_only=True)
     old_crashes = {record.run_id for record in before.crashed}
 
     def do(runs: Iterable[PlannedRun], as_: Execution = execution) -> tuple[SweepResult, bool]:
@@ -61,7 +62,7 @@ def run_sweep(
             display(Notice(f"{describe_start_run(parent, plan.runs)}, is trained first"))
         outcome, ended = do(parents, _with_start_weights_saved(execution, plan.runs, parents))
         crashed = set(outcome.crashed)  # may include the sweep's own runs; do not retry them in the same sweep
-    lost = _report_start_runs(parents, plan, results, display) if plan.parents else {}
+    lost = _report_start_runs(parents, plan, results, display) if plan.start_runs else {}
     runs = [run for run in runs if run.config.start_from not in lost and run.run_id not in crashed]
     tried = [replace(run, pause_after=plan.rules[run.run_id].after) for run in runs if run.run_id in plan.rules]
     while tried and not ended:
@@ -157,7 +158,7 @@ def _summarize_sweep(
     crashed = [record.run_id for record in state.crashed]
     settled = {*finished, *crashed, *ends}
     left = [run_id for run_id in runs if run_id not in settled]
-    others = [parent for parent in plan.parents if parent.run_id in {start.run for start in lost} - runs.keys()]
+    others = [parent for parent in plan.start_runs if parent.run_id in {start.run for start in lost} - runs.keys()]
     return SweepResult(
         finished=tuple(run_id for run_id in finished if run_id not in before),
         failed=tuple(record.run_id for record in state.failed),

@@ -6,7 +6,7 @@ import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,11 @@ from stableft.config.planned_run import LocalPaths
 from stableft.config.recipe import find_recipe
 from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import (
-    EARLY_STOPPING_KEY,
     Sweep,
     SweepPoint,
     grid_label,
     load_sweep,
     parse_seeds,
-    recipe_name,
 )
 from stableft.errors import UserError
 from stableft.records.run_record import RunRecord, atomic_write
@@ -299,17 +297,17 @@ def _arm_entry(
 ) -> ArmEntry:
     arm = points[0].arm
     tasks = [_portable_task(point.task.value, point.runs[0].config, sweep, folder) for point in points]
-    entry: ArmEntry = {"name": name, "recipe": _portable_recipe(recipe_name(arm.document, arm.keys), sweep, folder)}
+    entry: ArmEntry = {"name": name, "recipe": _portable_recipe(arm.recipe, sweep, folder)}
     entry["task"] = tasks if len(tasks) > 1 else tasks[0]
     if models != [None]:
         entry["model"] = models if len(models) > 1 else models[0]
-    entry["seeds"] = arm.get("seeds") if seeds is None else seeds
-    if rule := points[0].rule:
-        entry[EARLY_STOPPING_KEY] = asdict(rule)
+    entry["seeds"] = arm.written["seeds"].value if seeds is None else seeds
+    if rule := arm.keys.stop_hopeless:
+        entry["stop_hopeless"] = rule.model_dump()
     entry["set"] = _setting_values(points[0])
-    if (start := entry["set"].get("start_from")) and points[0].parent:
+    if (start := entry["set"].get("start_from")) and points[0].start_run:
         places = {"recipe": _portable_recipe(start["recipe"], sweep, folder)}
-        places["task"] = _portable_task(start["task"], points[0].parent.config, sweep, folder)
+        places["task"] = _portable_task(start["task"], points[0].start_run.config, sweep, folder)
         entry["set"]["start_from"] = start | places
     return entry
 
@@ -348,7 +346,7 @@ def _portable_path(written: str | None, path: Path, folder: Path) -> str:
 
 def _sweep_file_content(entries: list[ArmEntry]) -> dict[str, Any]:
     """Return the content of a sweep file, with values that most arms share moved to the top level."""
-    keys = [key for key in ("task", "model", "seeds", EARLY_STOPPING_KEY) if all(key in entry for entry in entries)]
+    keys = [key for key in ("task", "model", "seeds", "stop_hopeless") if all(key in entry for entry in entries)]
     shared = {key: _most_common([entry[key] for entry in entries]) for key in keys}
     first = entries[0]["set"]
     same = {key for key in first if all(key in e["set"] and e["set"][key] == first[key] for e in entries)}

@@ -20,8 +20,8 @@ def start_runs_to_train(plan: Sweep, results: Path, retry_crashed: bool = False)
     Raises:
         UserError: The weights of a start run that has finished or is not in the plan are missing or do not fit.
     """
-    planned, needed = {parent.run_id: parent for parent in plan.parents}, {}
-    state = read_sweep_state(results, (*plan.runs, *plan.parents), look_only=True)
+    planned, needed = {parent.run_id: parent for parent in plan.start_runs}, {}
+    state = read_sweep_state(results, (*plan.runs, *plan.start_runs), look_only=True)
     done = {record.run_id: record for record in state.finished}
     crashed = {record.run_id for record in state.crashed if not retry_crashed}
     for run in unique_runs(plan.runs).values():
@@ -40,10 +40,10 @@ def find_unusable_starts(plan: Sweep, results: Path, retry_crashed: bool = False
 
     Either the start run crashed and is not retried, or it finished without ever having finite weights.
     """
-    state = read_sweep_state(results, (*plan.runs, *plan.parents), look_only=True)
+    state = read_sweep_state(results, (*plan.runs, *plan.start_runs), look_only=True)
     records = {record.run_id: record for record in (*state.finished, *state.crashed)}
     finished = {record.run_id for record in state.finished}
-    planned = {parent.run_id: parent for parent in plan.parents}
+    planned = {parent.run_id: parent for parent in plan.start_runs}
     lost = {}
     for run in unique_runs(plan.runs).values():
         start = run.config.start_from

@@ -7,9 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from stableft.config.planned_run import Execution, InLoopProbes, LocalPaths, PlannedRun, RunInterrupted
+from stableft.config.planned_run import (
+    PROBE_NAMES,
+    Execution,
+    InLoopProbes,
+    LocalPaths,
+    PlannedRun,
+    RunInterrupted,
+)
 from stableft.config.run_config import RunConfig, canonical_json
-from stableft.config.sweep_file import PROBE_NAMES, EarlyStoppingRule
+from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.data.splits import data_fingerprint
 from stableft.errors import UserError
 from stableft.records.probe_record import PROBES_FILE, DriftRecord, GradNormsRecord, ProbeRecord, read_probe_records

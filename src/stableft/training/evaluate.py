@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stableft.config.run_config import PretrainConfig, RunConfig
+from stableft.config.run_config import RunConfig, TrainingConfig
 from stableft.data.tokens import InputLayout, LabeledRows, collate
 
 AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -31,7 +31,7 @@ def loss_sum(outputs: Tensor, labels: Tensor) -> Tensor:
     return functional.cross_entropy(outputs, labels, reduction="sum")
 
 
-def autocast(config: RunConfig | PretrainConfig, device: torch.device):
+def autocast(config: TrainingConfig, device: torch.device):
     """Returns the context in which the config's precision computes; in fp32 it does nothing."""
     if config.precision == "fp32":
         return contextlib.nullcontext()

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from stableft.config.planned_run import Execution, RunInterrupted
-from stableft.config.run_config import PretrainConfig, RunConfig
+from stableft.config.run_config import TrainingConfig
 from stableft.seeds import derive_seed
 from stableft.training.checkpoint import CheckpointBudget, initial_checkpoint_budget, load_checkpoint, save_checkpoint
 from stableft.training.environment import device_name, package_versions
@@ -44,7 +44,7 @@ def resume_conditions(run_id: str, fingerprint: str, execution: Execution, devic
     }
 
 
-def start_or_resume(course: LoopSettings, state: TrainState, config: RunConfig | PretrainConfig, **names: str) -> bool:
+def start_or_resume(course: LoopSettings, state: TrainState, config: TrainingConfig, **names: str) -> bool:
     """Returns True if the run goes on from its checkpoint; config.yaml, with the names, is written before.
 
     Raises:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stableft.catalog.model_families import BackboneSpec
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
-from stableft.config.run_config import PretrainConfig, RunConfig
+from stableft.config.run_config import RunConfig, TrainingConfig
 from stableft.data.tokens import InputLayout, Splits, load_splits
 from stableft.methods.adamw import build_optimizer
 from stableft.methods.mixout import apply_mixout
@@ -97,7 +97,7 @@ def prepare_run(
 
 
 def create_train_state(
-    model: PreTrainedModel, spec: BackboneSpec, config: RunConfig | PretrainConfig, execution: Execution
+    model: PreTrainedModel, spec: BackboneSpec, config: TrainingConfig, execution: Execution
 ) -> TrainState:
     """Returns the state before the first step of a model that is on its device."""
     return TrainState(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from stableft.config.run_config import PretrainConfig, RunConfig
+from stableft.config.run_config import RunConfig, TrainingConfig
 from stableft.data.tokens import InputLayout, LabeledRows, collate
 from stableft.methods.adamw import AdamW
 from stableft.methods.mixout import seed_mixout_masks
@@ -87,7 +87,7 @@ def update_weights(
     state: TrainState,
     share: PartialLoss,
     rows: int,
-    config: RunConfig | PretrainConfig,
+    config: TrainingConfig,
     lr: float,
     device: torch.device,
 ) -> StepResult:
@@ -114,7 +114,7 @@ def _gradient_norm(model: nn.Module) -> Tensor:
     return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
-def learning_rate(config: RunConfig | PretrainConfig, step: int, total: int) -> float:
+def learning_rate(config: TrainingConfig, step: int, total: int) -> float:
     """Returns the learning rate of update `step` (from 0) of `total`."""
     return config.optimizer.lr * warmup_linear(step, total, warmup_steps(config.schedule, total))
 

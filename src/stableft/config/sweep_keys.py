@@ -1,0 +1,156 @@
+"""What a user writes in a sweep file, as pydantic models: its keys, those of an arm, and the rules for their values.
+
+`set` and `grid` hold run settings, which `RunConfig` checks; tasks and models are checked where they are looked up.
+"""
+
+import itertools
+from collections import Counter
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from stableft.config.planned_run import InLoopProbes
+from stableft.config.run_config import ConfigSection
+from stableft.config.settings import describe_value
+
+MAX_SEEDS = 10_000  # more is probably a typo, and 1-10000000000 would exhaust memory
+
+
+def _parse_seed_numbers(value: Any) -> list[int]:
+    """Return the seeds in a form such as 5, "1-25", "1,2,7" or a list of these."""
+    seeds: list[int] = []
+    for part in value if isinstance(value, list) else str(value).split(","):
+        first, dash, last = str(part).strip().partition("-")
+        if isinstance(part, bool) or not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f"{value!r} must be like 5, 1-25 or 1,2,7, of whole numbers from 0")
+        if last and int(last) < int(first):
+            raise ValueError(f"{part!r} runs backwards")
+        more = range(int(first), int(last or first) + 1)
+        if len(seeds) + (more.stop - more.start) > MAX_SEEDS:
+            raise ValueError(f"{value!r} is more than {MAX_SEEDS} seeds")
+        seeds += more
+    if not seeds:
+        raise ValueError(f"{value!r} has no seeds")
+    twice = next((seed for seed, count in Counter(seeds).items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice} is listed twice in {value!r}")
+    return seeds
+
+
+SeedNumbers = Annotated[list[int], BeforeValidator(_parse_seed_numbers)]
+
+
+class SeedPairs(ConfigSection):
+    """Seeds of an arm: a mapping, or one list of numbers for both."""
+
+    example: ClassVar[str] = "{init: 0-9, data: 0-9, crossed: true}"
+    init: SeedNumbers
+    data: SeedNumbers
+    crossed: bool = False  # every combination (Z App. B); otherwise the first init seed with the first data seed, ...
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_list_for_both(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return value
+        seeds = _parse_seed_numbers(value)
+        return {"init": seeds, "data": seeds}
+
+    @model_validator(mode="after")
+    def _as_many_of_both(self) -> Self:
+        if not self.crossed and len(self.init) != len(self.data):
+            raise ValueError(
+                f"{len(self.init)} init and {len(self.data)} data seeds cannot be paired; use crossed: true"
+            )
+        return self
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """(init, data) seed pairs, in order."""
+        return list(itertools.product(self.init, self.data) if self.crossed else zip(self.init, self.data, strict=True))
+
+
+class EarlyStoppingRule(ConfigSection):
+    """Early-stop the lowest-scoring fraction `lowest` of the runs after the fraction `after` of their steps."""
+
+    example: ClassVar[str] = "{after: 0.3, lowest: 0.5}"
+    after: float = Field(gt=0, lt=1, description="a share between 0 and 1")
+    lowest: float = Field(gt=0, lt=1, description="a share between 0 and 1")
+
+
+def describe_early_stopping_rule(after: float, lowest: float) -> str:
+    """Return a one-line description of an early-stopping rule."""
+    return f"the lowest {100 * lowest:g} % by validation score after {100 * after:g} % of the steps"
+
+
+class ProbeInterval(ConfigSection):
+    """How often to record a probe during training, in optimizer steps."""
+
+    example: ClassVar[str] = "{every: 10}, in optimizer steps"
+    every: int = Field(ge=1, description="a whole number of steps from 1")
+
+
+class RequestedProbes(ConfigSection):
+    """Probes to record during training; null: off."""
+
+    example: ClassVar[str] = "{grad_norms: {every: 10}, drift: {every: 10}}"
+    grad_norms: ProbeInterval | None = None
+    drift: ProbeInterval | None = None
+
+
+class StartRun(ConfigSection):
+    """A `start_from` that describes a run; the sweep trains it if it is not finished yet."""
+
+    example: ClassVar[str] = "{recipe: zhang, task: mnli, seed: 0}"
+    recipe: str = Field(description="the name of one recipe")
+    task: Any  # a name, or a mapping that describes the user's own data
+    seed: int = Field(ge=0, description="one whole number from 0")
+    set: dict[str, Any] | None = Field(default=None, description="a mapping of settings to values")
+
+
+def _check_distinct(values: Any) -> Any:
+    if values == []:
+        raise ValueError("the list is empty")
+    items = values if isinstance(values, list) else [values]
+    counts = Counter(map(repr, items))  # by text, because 1, 1.0 and True are equal
+    for value in items:
+        if counts[repr(value)] > 1:
+            raise ValueError(f"{describe_value(value)} is listed twice")
+    return values
+
+
+OneOrMore = Annotated[Any, AfterValidator(_check_distinct)]
+GridValues = Annotated[list[Any], Field(min_length=1), AfterValidator(_check_distinct)]
+
+
+class SweepKeys(ConfigSection):
+    """Keys of an arm; at the top of a sweep file, they are defaults for every arm. Null means not given."""
+
+    recipe: str | None = Field(default=None, min_length=1, description="the name of one recipe")
+    task: OneOrMore = None  # a name, a mapping that describes the user's own data, or a list of these
+    model: OneOrMore = None  # a hub name, a folder, or a list of these
+    set: dict[str, Any] = Field(default={}, description="a mapping of settings to values")
+    grid: dict[str, GridValues] | None = Field(default=None, description="a mapping of settings to lists of values")
+    seeds: SeedPairs | None = None
+    stop_hopeless: EarlyStoppingRule | None = None
+    probes: RequestedProbes | None = None
+
+    @property
+    def in_loop_probes(self) -> InLoopProbes:
+        """Probes to record during training, with their intervals."""
+        return InLoopProbes(**{name: probe.every for name, probe in self.probes or () if probe})
+
+
+class SweepArm(SweepKeys):
+    """An arm of a sweep file."""
+
+    example: ClassVar[str] = "{recipe: devlin}"
+    name: str | None = Field(
+        default=None, min_length=1, description="text; quotes make it so"
+    )  # None: the recipe's name
+
+
+class SweepFile(SweepKeys):
+    """A sweep file. Without `arms`, it is a single arm."""
+
+    arms: list[SweepArm] = Field(default=[SweepArm()], min_length=1, description="a list of at least one arm")
