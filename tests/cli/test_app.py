@@ -128,7 +128,7 @@ def test_export_and_report_from_the_file(stableft, sweep_file, workplace):
         (["show", "rte", "--set", "optimizer.lr=.nan"], "--set: optimizer.lr: nan must be a finite number"),
         (["show", "rte", "--arms", "mosbch"], "has no arm 'mosbch'; did you mean 'mosbach'?"),
         (["show", "rte", "--seeds", "2-1"], "--seeds: seeds: '2-1' runs backwards"),
-        (["status"], "--results results: there are no runs in this folder"),
+        (["status"], "--results results: this folder contains no runs"),
         (["status", "rte", "--results", "/dev/null"], "--results /dev/null: /dev/null is a file, not a folder"),
         (["sweep", "rte", "--results", "/dev/null/x"], "--results /dev/null/x: /dev/null is a file, not a folder"),
         (["report", "mosbach-tabel1"], "artifact 'mosbach-tabel1' is not known; did you mean 'mosbach-table1'?"),

@@ -118,7 +118,7 @@ def test_what_does_not_go_together_is_one_sentence(sweep, family, settings, sent
         (
             "mobilebert",
             {"model.structure": {"blocks": ["mobilebert.encoder.layer"]}, "reinit.blocks": 1},
-            "the model's NoNorm cannot be drawn anew: stableft has no rule for what it holds",
+            "the model's NoNorm cannot be re-initialized: stableft has no rule for its parameters",
         ),
         (
             "distilbert",

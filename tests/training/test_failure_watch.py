@@ -109,8 +109,8 @@ def test_what_the_record_keeps():
 
 def test_the_diagnosis_has_its_numbers():
     assert describe_likely_failure(VanishingGradients(step=30, ratio=0.0031, loss=0.7012), ENTROPY, 75) == (
-        "likely failed: vanishing gradients (at step 30 of 75 the norm of the lower blocks is 0.003 of the top's, "
-        "the loss 0.701; having learnt nothing gives 0.693)"
+        "likely failed: vanishing gradients (at step 30 of 75 the gradient norm of the lower blocks is 0.003 "
+        "times that of the top, and the loss is 0.701; a constant predictor has 0.693)"
     )
 
 
