@@ -189,7 +189,7 @@ OWN = "first,second,y\n" + "".join(f"a{i},b{i},{'no' if i % 2 else 'yes'}\n" for
             OWN.replace("second", "secnd"),
             "/train.csv:1: there is no column 'second' in the header; did you mean 'secnd'?",
         ),
-        (OWN + "a,b\n", "/train.csv:10: the row has 2 fields, 3 are expected"),
+        (OWN + "a,b\n", "/train.csv:10: the row has 2 fields, but 3 are expected"),
         (OWN + "a,b,yess\n", "/train.csv:10: label 'yess' is not one of no, yes; did you mean 'yes'?"),
         (OWN + '"a,b,yes\n', "/train.csv:10: not valid CSV: "),
         (OWN + "a,b\xff,yes\n", "/train.csv:10: the text is not UTF-8"),

@@ -131,23 +131,20 @@ def _export_model(plan: PlannedPretraining, record: PretrainRecord, folder: Path
 
 @contextmanager
 def show_pretrain_progress(live: bool | None = None) -> Iterator[Callable[[PretrainProgress], None]]:
-    """Yield the function that shows progress, in one live line if `live` (None: on a terminal), else as log lines.
+    """Yields the function that shows progress: one live line if `live` (None: on a terminal), else some lines."""
+    first: tuple[float, int] | None = None
+    shown, held_out = -math.inf, None
 
-    Log lines appear every LINE_SECONDS and after each evaluation.
-    """
-    first: tuple[float, int] | None = None  # (time, step) of the first call: a resumed run does not start at step 0
-    shown_at, shown_loss = -math.inf, None
-
-    def line(now: float, progress: PretrainProgress) -> str:
+    def line(now: float, at: PretrainProgress) -> str:
         nonlocal first
-        first = first or (now, progress.step)
-        steps = progress.step - first[1]
-        seconds_left = (now - first[0]) / steps * (progress.total - progress.step) if steps else None
-        parts = [f"step {progress.step}/{progress.total}"]
-        parts += [f"loss {progress.loss:.4f}"] if progress.loss is not None else []
-        parts += [f"held-out {progress.held_out_loss:.4f}"] if progress.held_out_loss is not None else []
-        parts += [f"{progress.tokens_per_second:,.0f} tokens/s"] if progress.tokens_per_second else []
-        return "  ".join([*parts, f"ETA {format_duration(seconds_left)}"])
+        first = first or (now, at.step)
+        steps = at.step - first[1]
+        left = (now - first[0]) / steps * (at.total - at.step) if steps else None
+        words = [f"step {at.step}/{at.total}"]
+        words += [f"loss {at.loss:.4f}"] if at.loss is not None else []
+        words += [f"held-out {at.held_out_loss:.4f}"] if at.held_out_loss is not None else []
+        words += [f"{at.tokens_per_second:,.0f} tokens/s"] if at.tokens_per_second else []
+        return "  ".join([*words, f"ETA {format_duration(left)}"])
 
     if sys.stdout.isatty() if live is None else live:
         from rich.live import Live
@@ -155,23 +152,23 @@ def show_pretrain_progress(live: bool | None = None) -> Iterator[Callable[[Pretr
 
         with Live(auto_refresh=False) as display:
 
-            def draw(progress: PretrainProgress) -> None:
-                nonlocal shown_at
+            def draw(at: PretrainProgress) -> None:
+                nonlocal shown
                 now = time.monotonic()
-                text = line(now, progress)
-                if now - shown_at >= REFRESH_SECONDS or progress.step == progress.total:
-                    shown_at = now
+                text = line(now, at)
+                if now - shown >= REFRESH_SECONDS or at.step == at.total:
+                    shown = now
                     display.update(Text(text), refresh=True)
 
             yield draw
         return
 
-    def show(progress: PretrainProgress) -> None:
-        nonlocal shown_at, shown_loss
+    def show(at: PretrainProgress) -> None:
+        nonlocal shown, held_out
         now = time.monotonic()
-        text = line(now, progress)
-        if now - shown_at >= LINE_SECONDS or progress.held_out_loss != shown_loss:
-            shown_at, shown_loss = now, progress.held_out_loss
+        text = line(now, at)
+        if now - shown >= LINE_SECONDS or at.held_out_loss != held_out:
+            shown, held_out = now, at.held_out_loss
             print(text, flush=True)
 
     yield show

@@ -335,7 +335,7 @@ def export_records(sweep: Sweep, results: Path, out: Path) -> str:
 
 
 def _probe_records_of(run_ids: set[str], results: Path, counts: Counter[str]) -> Iterator[ProbeRecord]:
-    """Yield the probe records of these runs and count them by kind; a surface needs both of its runs."""
+    """Yields what probes left of these runs, surfaces where both of their runs are among them, and counts it."""
     for record in read_stored_probe_records(results, sorted(run_ids)):
         if run_ids.issuperset(probe_run_ids(record)):
             counts[record.probe] += 1

@@ -104,7 +104,7 @@ def _modules_in_scope(model: nn.Module, spec: BackboneSpec, mixout: Mixout) -> I
     for name, module in model.named_modules():
         if not isinstance(module, (nn.Linear, Conv1D)):
             continue
-        if mixout.scope == "after_dropout" and re.search(spec.undropped, name):
+        if mixout.scope == "after_dropout" and re.search(spec.not_after_dropout, name):
             continue
         if type(module) not in MIXOUT_CLASSES:
             kind = type(module).__name__

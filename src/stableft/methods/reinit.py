@@ -71,7 +71,7 @@ def initializer_std(config: PreTrainedConfig) -> float:
 def reinitialize(model: nn.Module, spec: BackboneSpec, reinit: Reinit, std: float, generator: torch.Generator) -> None:
     """Re-initialize the pooler, the top `reinit.blocks` blocks (Z sec. 5) and the embeddings, as far as requested."""
     for part in modules_to_redraw(model, spec, reinit):
-        draw_weights(part, std, generator, spec.keeps_norms)
+        draw_weights(part, std, generator, spec.reinit_keeps_norms)
 
 
 def modules_to_redraw(model: nn.Module, spec: BackboneSpec, reinit: Reinit) -> Iterator[nn.Module]:

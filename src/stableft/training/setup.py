@@ -88,7 +88,7 @@ def prepare_run(
         per_epoch=per_epoch,
         total=total,
         evaluate_at=frozenset(evaluation_steps(config.evaluation, total, per_epoch)),
-        start=start.described() if start else None,
+        start=start.to_record() if start else None,
     )
     state = create_train_state(model, pretrained.spec, config, execution)
     redrawn = config.reinit.blocks if config.reinit else 0
