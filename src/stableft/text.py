@@ -6,14 +6,14 @@ TextRow = tuple[object, ...]
 
 
 def align_columns(rows: Sequence[TextRow]) -> str:
-    """Returns rows of equal length as left-aligned columns, a line each."""
+    """Return the rows as left-aligned columns, one row per line. All rows must have the same length."""
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in texts) for i in range(len(texts[0]))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in texts)
 
 
 def format_duration(seconds: float | None) -> str:
-    """Returns hours, minutes and seconds as 1:02:03, or "?" for an unknown time."""
+    """Return hours, minutes and seconds as 1:02:03, or "?" if the time is unknown."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(round(seconds), 60)

@@ -12,9 +12,9 @@ from stableft.models.compatibility import resolve_backbone
 from stableft.models.load import has_module, load_pretrained
 from stableft.sweep.preflight import check_sweep_inputs
 
-ONE_BLOCK = "is one block, used again and again"
-NO_POOLER = "has no pooler that is pre-trained: its head reads the blocks themselves; write false"
-UNKNOWN = "stableft does not know where {} model 'tiny' keeps its blocks; name them in model.structure, or write {}"
+ONE_BLOCK = "repeats a single block"
+NO_POOLER = "has no pre-trained pooler: its head reads the last block; write false"
+UNKNOWN = "stableft does not know the blocks of {} model 'tiny'; name them in model.structure, or write {}"
 MIXOUT = {"p": 0.5, "target": "pretrained", "granularity": "parameter", "scope": "after_dropout"}
 
 
@@ -26,13 +26,17 @@ REFUSED = [
     (
         "albert",
         reinit(blocks=1),
-        f"reinit.blocks: ALBERT model 'tiny' {ONE_BLOCK}: none would stay pre-trained; write 0",
+        f"reinit.blocks: ALBERT model 'tiny' {ONE_BLOCK}, so none would stay pre-trained; write 0",
     ),
-    ("albert", reinit(embeddings=True), "reinit.embeddings: ALBERT model 'tiny' cannot be trained from scratch, since"),
+    (
+        "albert",
+        reinit(embeddings=True),
+        "reinit.embeddings: ALBERT model 'tiny' cannot be trained from scratch, because",
+    ),
     (
         "albert",
         {"optimizer.llrd": 0.9},
-        f"optimizer.llrd: ALBERT model 'tiny' {ONE_BLOCK}, which can only have one rate",
+        f"optimizer.llrd: ALBERT model 'tiny' {ONE_BLOCK}, which can have only one learning rate",
     ),
     ("roberta", reinit(pooler=True), f"reinit.pooler: RoBERTa model 'tiny' {NO_POOLER}"),
     ("xlnet", reinit(pooler=True), f"reinit.pooler: XLNet model 'tiny' {NO_POOLER}"),
@@ -41,7 +45,7 @@ REFUSED = [
     (
         "bart",
         reinit(embeddings=True),
-        "BART model 'tiny' cannot be trained from scratch, since all below model.decoder",
+        "BART model 'tiny' cannot be trained from scratch, because everything below model.decoder",
     ),
     ("bart", reinit(blocks=BLOCKS + 1), f"reinit.blocks: {BLOCKS + 1} is more than the {BLOCKS} blocks of BART model"),
     (
@@ -56,26 +60,26 @@ REFUSED = [
         {"model.attention": "sdpa"},
         "model.attention: transformers has no sdpa for XLNet model 'tiny'; write eager",
     ),
-    ("bert", {"model.head": "paper"}, "model.head: the papers give BERT model 'tiny' no head of its own; write stock"),
-    ("gpt2", {"model.head": "paper"}, "model.head: the papers give gpt2 model 'tiny' no head of its own; write stock"),
+    ("bert", {"model.head": "paper"}, "model.head: the papers use no special head for BERT model 'tiny'; write stock"),
+    ("gpt2", {"model.head": "paper"}, "model.head: the papers use no special head for gpt2 model 'tiny'; write stock"),
     (
         "bert",
         {"model.structure": {"blocks": ("x",)}},
-        "model.structure: stableft knows where BERT model 'tiny' keeps its",
+        "model.structure: stableft knows the structure of BERT model 'tiny'; write null",
     ),
     ("distilbert", reinit(blocks=1), "reinit.blocks: " + UNKNOWN.format("distilbert", 0)),
-    ("distilbert", reinit(pooler=True), "no pooler that is pre-trained: its parts are not known; write false"),
+    ("distilbert", reinit(pooler=True), "no pre-trained pooler: its structure is unknown; write false"),
     (
         "distilbert",
         reinit(embeddings=True),
-        "reinit.embeddings: where distilbert model 'tiny' keeps them is not known;",
+        "reinit.embeddings: stableft does not know the embeddings of distilbert model 'tiny'; name",
     ),
     ("gpt2", {"optimizer.llrd": 0.9}, "optimizer.llrd: " + UNKNOWN.format("gpt2", "1.0")),
-    ("gpt2", {"mixout": MIXOUT}, "mixout.scope: stableft does not know which parts of gpt2 model 'tiny' come after a"),
+    ("gpt2", {"mixout": MIXOUT}, "mixout.scope: stableft does not know which modules of gpt2 model 'tiny' follow a"),
     (
         "gpt2",
         {"model.structure": OTHER_FAMILIES["gpt2"], **reinit(pooler=True)},
-        "reinit.pooler: gpt2 model 'tiny' has no pooler that is pre-trained: model.structure names none; write false",
+        "reinit.pooler: gpt2 model 'tiny' has no pre-trained pooler: model.structure names none; write false",
     ),
 ]
 

@@ -107,7 +107,7 @@ def test_toy_rte_after_toy_mrpc(expanded, stableft, workplace):
     assert (
         f"{words}: finished" in stableft("status", "s.yaml")[1] or f"{words}: failed" in stableft("status", "s.yaml")[1]
     )
-    assert "wrote 6 records of 6 runs to out.jsonl, and of 1" in stableft("export", "s.yaml", "--out", "out.jsonl")[1]
+    assert "wrote 6 records of 6 runs to out.jsonl, plus 1" in stableft("export", "s.yaml", "--out", "out.jsonl")[1]
     out = stableft("report", "out.jsonl")[1]
     assert "(start)" not in out
     assert start in " ".join(out.split())

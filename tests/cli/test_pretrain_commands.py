@@ -37,8 +37,8 @@ def test_from_config_to_model(stableft, workplace):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == "loading toylang ..."
-    assert lines[1].startswith(f"{folder.name}: 270 rows of ")
-    assert "30 rows held out" in lines[1]
+    assert lines[1].startswith(f"{folder.name}: 270 training rows with ")
+    assert "30 held-out rows" in lines[1]
     assert lines[-5].startswith("step 12/12  loss ")
     assert lines[-4].startswith("held-out loss ")
     assert " tokens in 12 steps, 0:00:0" in lines[-3]
@@ -49,7 +49,7 @@ def test_from_config_to_model(stableft, workplace):
     record = (folder / "record.json").read_bytes()
     code, out, _ = stableft("pretrain", path, *CPU)
     assert code == 0
-    assert out.startswith("tiny is done already")
+    assert "tiny is already pre-trained" in out
     assert out.splitlines()[1:] == lines[-4:]
     assert (folder / "record.json").read_bytes() == record
 
@@ -111,7 +111,7 @@ def test_two_processes_do_not_work_on_one(stableft, workplace):
     with claim_run(Path("results/pretrain") / run_id(path)):
         code, _, err = stableft("pretrain", path, *CPU)
     assert code == 2
-    assert err.startswith(f"stableft: another process is at pre-training {run_id(path)} in results")
+    assert err.startswith(f"stableft: another process is running pre-training {run_id(path)} in results")
 
 
 def test_a_finished_one_is_looked_at_before_it_is_believed(stableft, workplace, monkeypatch):
@@ -123,12 +123,12 @@ def test_a_finished_one_is_looked_at_before_it_is_believed(stableft, workplace, 
         )
         code, _, err = stableft("pretrain", path, *CPU)
     assert code == 2
-    assert "was done on rows with fingerprint" in err
+    assert "was done on data with fingerprint" in err
     model = Path("results/pretrain") / run_id(path) / "model"
     model.rename("elsewhere")
     code, _, err = stableft("pretrain", path, *CPU)
     assert code == 2
-    assert "has a record but no model folder any more; delete it to train again" in err
+    assert "has a record but its model folder is missing; delete it to train again" in err
 
 
 @pytest.mark.parametrize(
@@ -158,11 +158,11 @@ def test_a_finished_one_is_looked_at_before_it_is_believed(stableft, workplace, 
         (["rte"], "is a sweep file: `stableft sweep"),
         (["tiny.yaml", "--device", "tpu"], "--device 'tpu' must be auto, cpu, or a GPU such as cuda:0"),
         (["tiny.yaml", "--device", "cuda:99"], "--device 'cuda:99': torch has no such GPU on this machine"),
-        (["tiny.yaml", "--out", "wiki"], "--out wiki is there and holds no model, so it is not replaced"),
-        (["tiny.yaml", "--out", "project"], "--out project is there and holds no model, so it is not replaced"),
-        (["tiny.yaml", "--out", "results"], "--out results is where the results of --results results go"),
-        (["tiny.yaml", "--out", "a", "--results", "a/b"], "--out a is where the results of --results a/b go"),
-        (["tiny.yaml", "--out", "."], "--out .: give the folder by its name"),
+        (["tiny.yaml", "--out", "wiki"], "--out wiki exists and is not a model, so it is not overwritten"),
+        (["tiny.yaml", "--out", "project"], "--out project exists and is not a model, so it is not overwritten"),
+        (["tiny.yaml", "--out", "results"], "--out results contains the results folder results, so"),
+        (["tiny.yaml", "--out", "a", "--results", "a/b"], "--out a contains the results folder a/b, so"),
+        (["tiny.yaml", "--out", "."], "--out .: give the name of a folder"),
         (["tiny.yaml", "--out", "nope/model"], "--out nope/model: there is no folder nope"),
         (["tiny.yaml", "--results", "tiny.yaml"], "tiny.yaml is a file, not a folder"),
     ],
@@ -237,7 +237,7 @@ def test_what_came_to_lie_at_out_in_the_meantime_is_not_replaced(stableft, workp
     path, original = write_pretraining_config(workplace), run.pretrain_masked_lm
     monkeypatch.setattr(pretrain_command, "pretrain_masked_lm", pretrain)
     code, _, err = stableft("pretrain", path, *CPU, "--out", "mine")
-    assert (code, err) == (2, "stableft: --out mine is there and holds no model, so it is not replaced\n")
+    assert (code, err) == (2, "stableft: --out mine exists and is not a model, so it is not overwritten\n")
     assert Path("mine/work").read_text() == "of days"
     assert stableft("pretrain", path, *CPU, "--out", "other")[0] == 0
 

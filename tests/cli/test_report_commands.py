@@ -146,9 +146,9 @@ def test_power_of_normal_scores_and_of_records(theirs, stableft):
         (["power", "--from", "mine.jsonl", "--arms", "devlin,mosbch"], "no arm 'mosbch'; did you mean 'mosbach'?"),
         (
             ["report", "mine.jsonl", "--arms", "devlin", "--seeds", "1"],
-            "--arms and --seeds choose runs of a sweep file",
+            "--arms and --seeds can only select runs of a sweep file",
         ),
-        (["report", "mine.csv"], "`stableft import csv mine.csv ...` makes one of it"),
+        (["report", "mine.csv"], "not a file of records; convert it with `stableft import csv mine.csv ...`"),
         (["report", "all", "--out", "all.html"], "--out all.html must be a folder"),
         (["report", "all", "--format", "md"], "leave out --format and --figure"),
         (["report", "all"], "report all: there are no records in results/records and results/runs"),

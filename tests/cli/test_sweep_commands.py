@@ -75,8 +75,8 @@ def test_every_artifact_has_a_line_with_what_feeds_it_and_how_many_runs_are_ther
     assert re.search(r"3 of 225 +configs/mosbach/table1.yaml$", lines["mosbach-table1"])
     assert "3 of 50" in lines["mosbach-figure14"]  # the same runs
     assert re.search(r"- +the recipes$", lines["zhang-table6"])
-    assert "needs probes (0 there): configs/zhang/drift.yaml" in lines["zhang-figure16"]
-    assert "in part needs probes (0 there): " in lines["mosbach-figure2"]
+    assert "configs/zhang/drift.yaml; needs probes (0 found)" in lines["zhang-figure16"]
+    assert "; some parts need probes (0 found)" in lines["mosbach-figure2"]
 
 
 def test_imported_runs_are_counted_apart(papers_sweeps, tmp_path):
@@ -101,7 +101,7 @@ def test_the_status_of_a_sweep(landed):
     header, row, note, damaged = render_sweep_status(sweep, results).splitlines()
     assert header.split() == "arm task finished failed crashed stopped checkpoint to do damaged".split()
     assert row.split() == ["arm", "rte", "2", "1", "1", "0", "1", "1", "1"]
-    assert note.startswith("failed runs are finished runs")
+    assert note.startswith("failed: finished, but ")
     assert "record.json is not a complete record; the next sweep" in damaged
 
 
@@ -122,7 +122,7 @@ def test_the_status_of_a_folder(landed):
     assert lines[1].split() == ["arm", "rte", "bert-tiny", "2", "1", "1", "0"]
     assert lines[2] == f"1 unfinished: {sweep.runs[3].run_id}"
     assert "is not a complete record" in lines[3]
-    with pytest.raises(UserError, match="there are no runs in this folder"):
+    with pytest.raises(UserError, match="this folder contains no runs"):
         render_folder_status(results / "nowhere")
 
 
@@ -150,7 +150,7 @@ def test_what_probes_left_is_exported_after_the_runs_it_is_about(tmp_path):
     write_probe_records(tmp_path / PROBES_FOLDER / "b" / PROBES_FILE, [beyond])
     out = tmp_path / "out.jsonl"
     sentence = export_records(make_sweep(*runs[:2]), tmp_path, out)
-    assert sentence == f"wrote 2 records of 2 runs to {out}; after them 2 of probes (1 of drift, 1 of surfaces)"
+    assert sentence == f"wrote 2 records of 2 runs to {out}, plus 2 probe records (drift: 1, surfaces: 1)"
     assert [record.run_id for record in read_records_file(out)] == ids[:2]
     assert list(read_probe_records(out)) == [drift(ids[0], 0, [0, 1, 2], 2), within]
     assert [is_probe_line(line) for line in out.read_text().splitlines()] == [False, False, True, True]
@@ -163,9 +163,9 @@ def test_an_artifact_of_probes_has_the_number_of_their_records(papers_sweeps, tm
         save_record(tmp_path, make_record(run))
         write_probe_records(run_folder(tmp_path, run.run_id) / PROBES_FILE, [drift(run.run_id, 0, [0, 1], 2)])
     lines = {line.split()[0]: line for line in list_artifacts(tmp_path, []).splitlines()[1:]}
-    assert "needs probes (3 there): " in lines["zhang-figure7"]
-    assert "needs probes (3 there): " in lines["zhang-figure15"]
-    assert "needs probes (0 there): " in lines["zhang-figure16"]  # of another task
+    assert "; needs probes (3 found)" in lines["zhang-figure7"]
+    assert "; needs probes (3 found)" in lines["zhang-figure15"]
+    assert "; needs probes (0 found)" in lines["zhang-figure16"]  # of another task
 
 
 def test_nothing_to_export(tmp_path):

@@ -146,7 +146,7 @@ def test_concurrent_workers_share_the_cache(make_config, sources, tiny_tokenizer
 @pytest.mark.faults
 def test_a_cache_that_cannot_be_written_is_an_error(make_config, tmp_path, tiny_tokenizer):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cache folder .*file/cache cannot be written: Not a directory"):
+    with pytest.raises(UserError, match=r"cache folder .*file/cache is not writable: Not a directory"):
         load_splits(make_config(), LocalPaths(GLUE, tmp_path / "file" / "cache"), tiny_tokenizer)
 
 

@@ -213,7 +213,7 @@ def test_a_scaler_may_unscale_in_the_kernel():
     [
         ({"lr": -1.0}, "lr must be"),
         ({"eps": math.nan}, "eps must be"),
-        ({"betas": (0.9, 1.0)}, "betas must lie"),
+        ({"betas": (0.9, 1.0)}, "betas must be in"),
         ({"eps_placement": None}, "eps_placement must be"),
         ({"weight_decay": 0.1, "decay_order": None}, "decay_order must be"),
     ],

@@ -298,7 +298,7 @@ def test_what_cannot_be_mixed_is_an_error():
     class Odd(nn.Linear):
         pass
 
-    with pytest.raises(UserError, match="mixout: 0 of the other model is of type Odd, which it cannot mix"):
+    with pytest.raises(UserError, match="mixout: 0 of the other model is of type Odd, which Mixout does not support"):
         apply_mixout(nn.Sequential(Odd(2, 2)), OTHER, mixout(0.5))
 
 

@@ -149,7 +149,7 @@ def test_positions_before_the_first_token_are_lost(family_run):
         ),
         (
             {"blocks": ("distilbert.transformer",)},
-            "blocks: 'distilbert.transformer' of model 'tiny' is a Transformer, no list of blocks",
+            "blocks: 'distilbert.transformer' of model 'tiny' is a Transformer, not a list of blocks",
         ),
         (
             {"blocks": ("distilbert.transformer.layer",), "pooler": "pooler"},
@@ -161,7 +161,7 @@ def test_positions_before_the_first_token_are_lost(family_run):
         ),
         (
             {"blocks": ("classifier.layer",)},
-            "model 'tiny' has no 'classifier.layer': 'classifier' has no parts",
+            "model 'tiny' has no 'classifier.layer': 'classifier' has no submodules",
         ),
     ],
 )

@@ -124,7 +124,10 @@ def test_loading_is_quiet_and_leaves_the_verbosity(build, variant, capfd):
     ("values", "words"),
     [
         ({"num_hidden_layers": 3}, r"its weights lack bert\.encoder\.layer\.2\..* and 15 more; they do not fit"),
-        ({"num_hidden_layers": 1}, r"its weights hold bert\.encoder\.layer\.1\..* and 15 more, which the BERT model"),
+        (
+            {"num_hidden_layers": 1},
+            r"its weights include bert\.encoder\.layer\.1\..* and 15 more, which the BERT model",
+        ),
         ({"hidden_size": 32}, "they do not fit the BERT model"),
         ({"intermediate_size": 64}, "they do not fit the BERT model"),
         ({"vocab_size": 10}, r"its weights lack bert\.embeddings\.word_embeddings\.weight; they do not fit"),
@@ -133,7 +136,10 @@ def test_loading_is_quiet_and_leaves_the_verbosity(build, variant, capfd):
         ({"hidden_act": "foo"}, "'foo'"),
         ({"model_type": "gpt2"}, r"its weights lack transformer\.h\.0\..* more; they do not fit the gpt2 model"),
         ({"model_type": "brt"}, "is of family 'brt', which transformers does not know; did you mean 'bert'"),
-        ({"model_type": "clip"}, "is of family 'clip', for which transformers has no model that classifies sequences"),
+        (
+            {"model_type": "clip"},
+            "is of family 'clip', for which transformers has no model for sequence classification",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_config_json_are_one_sentence(build, variant, values, words):
@@ -147,7 +153,7 @@ def test_blocks_that_config_json_lacks_are_seen_in_a_bare_encoder(build, tiny_to
     folder = write_tiny_bert(tmp_path / "bare", tiny_tokenizer, lambda _: None)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
-    with pytest.raises(UserError, match=r"its weights hold encoder\.layer\.1\..* and 15 more"):
+    with pytest.raises(UserError, match=r"its weights include encoder\.layer\.1\..* and 15 more"):
         build(folder)
 
 

@@ -113,11 +113,11 @@ def test_what_cannot_be_started_from(toy_run, toy_sources, tmp_path, parent):
     with pytest.raises(UserError, match=f"run {parent.run_id} has not finished in"):
         find_start_weights(child.config, tmp_path / "elsewhere")
     other = child.config.model_copy(update={"model": child.config.model.model_copy(update={"sha256": "1" * 64})})
-    with pytest.raises(UserError, match="was trained from model 'tiny', and a run with model 'tiny' cannot start"):
+    with pytest.raises(UserError, match="was trained from model 'tiny', so a run with model 'tiny' cannot start"):
         find_start_weights(other, tmp_path)
     unkept = toy_run(seeds={"init": 5, "data": 5})
     train_run(unkept, tmp_path, toy_sources)
-    with pytest.raises(UserError, match=r"finished, but its best weights are not there .* again with --save best"):
+    with pytest.raises(UserError, match=r"finished, but its best weights are missing .* again with --save best"):
         find_start_weights(toy_run(start_from=from_(unkept, "best")).config, tmp_path)
 
 
@@ -128,7 +128,7 @@ def test_weights_that_do_not_fit(toy_run, toy_sources, tmp_path, parent):
     for changed, sentence in (
         ({key: value for key, value in tensors.items() if key != name}, f"has no {name}"),
         ({**tensors, "bert.more": torch.zeros(1)}, "has bert.more"),
-        ({**tensors, name: torch.zeros(1)}, f"has {name} of another shape"),
+        ({**tensors, name: torch.zeros(1)}, f"has {name} in another shape"),
     ):
         save_file(changed, weights)
         with pytest.raises(UserError, match=sentence):

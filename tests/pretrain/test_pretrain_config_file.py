@@ -81,7 +81,7 @@ def test_set_wins_over_the_file(tmp_path):
         ({"model.hidden_act": "gleu"}, ": model: 'gleu' is not known"),
         ({"model.vocab_size": 100}, ": model.vocab_size: 100 is less than the "),
         ({"max_length": 33}, ":7: max_length: 33 is more than the 32 positions of the model"),
-        ({"family": "gpt"}, ":8: family: model 'tiny' is of family 'gpt', and stableft knows bert"),
+        ({"family": "gpt"}, ":8: family: model 'tiny' is of family 'gpt', but stableft only knows bert"),
         (
             {"family": "bart"},
             ":8: family: bart is not pre-trained by masking tokens; stableft pre-trains bert, roberta",

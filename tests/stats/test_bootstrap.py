@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from stableft.stats import ASYMPTOTIC_ABOVE, bootstrap_interval, probability_of_improvement
+from stableft.stats import bootstrap_interval, probability_of_improvement
+from stableft.stats.summary import ASYMPTOTIC_ABOVE
 from stableft.stats.tests import IMPROVEMENT_ASYMPTOTIC_ABOVE
 
 NAN = math.nan

@@ -8,15 +8,13 @@ from scipy import stats as scipy_stats
 
 from stableft.stats import (
     LARGEST_MEAN_REASON,
-    Moments,
-    find_largest_mean,
     mark_best_and_equal,
     mark_better_than,
     mark_different,
     t_test,
-    t_test_from_summaries,
     welch_from_summaries,
 )
+from stableft.stats.tests import Moments, find_largest_mean, t_test_from_summaries
 
 NAN = math.nan
 ALTERNATIVES = ["two-sided", "greater", "less"]
@@ -82,7 +80,7 @@ def test_t_test_of_a_group_that_does_not_vary_is_of_the_other():
 
 
 def test_t_test_refuses_a_negative_std():
-    with pytest.raises(ValueError, match=r"a std must be at least 0, here are -0.1 and 0.2"):
+    with pytest.raises(ValueError, match=r"a std must be at least 0, not -0.1 and 0.2"):
         t_test_from_summaries(0.5, -0.1, 20, 0.6, 0.2, 20, equal_var=True)
 
 

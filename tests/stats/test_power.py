@@ -104,11 +104,11 @@ def test_power_says_why_there_is_none(a, reason):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((2.0, 1.5, 0.05, 2), "n must be at least 3, here it is 2"),
-        ((2.0, 1.5, 1.0, 10), "alpha must be between 0 and 1, here it is 1.0"),
-        ((0.0, 1.5, 0.05, 10), "sd and ratio must be positive, here are 0.0 and 1.5"),
-        ((2.0, -1.5, 0.05, 10), "sd and ratio must be positive, here are 2.0 and -1.5"),
-        ((2.0, NAN, 0.05, 10), "sd and ratio must be positive, here are 2.0 and nan"),
+        ((2.0, 1.5, 0.05, 2), "n must be at least 3, not 2"),
+        ((2.0, 1.5, 1.0, 10), "alpha must be between 0 and 1, not 1.0"),
+        ((0.0, 1.5, 0.05, 10), "sd and ratio must be positive, not 0.0 and 1.5"),
+        ((2.0, -1.5, 0.05, 10), "sd and ratio must be positive, not 2.0 and -1.5"),
+        ((2.0, NAN, 0.05, 10), "sd and ratio must be positive, not 2.0 and nan"),
     ],
 )
 def test_power_refuses_what_has_none(arguments, message):
@@ -164,19 +164,19 @@ def test_seeds_needed_finds_the_first_n():
         assert len(looked_at) < 25
     assert seeds_needed(lambda n: 0.79) is None
     assert seeds_needed(lambda n: None) is None
-    assert seeds_needed(lambda n: n / 100, 0.5, most=40) is None
-    with pytest.raises(ValueError, match="the target power must be between 0 and 1, here it is 80"):
+    assert seeds_needed(lambda n: n / 100, 0.5, max_seeds=40) is None
+    with pytest.raises(ValueError, match="the target power must be between 0 and 1, not 80"):
         seeds_needed(lambda n: 1.0, 80)
 
 
-def test_seeds_needed_one_by_one_finds_the_first_n_of_a_saw():
+def test_an_exhaustive_search_finds_the_first_n_of_a_saw():
     def saw(n):
         return 0.81 if n in (7, 9) or n > 11 else 0.7
 
-    assert seeds_needed(saw, one_by_one=100) == 7
-    assert seeds_needed(lambda n: saw(n - 100), one_by_one=100) in (107, 109, 112)
-    assert seeds_needed(saw, one_by_one=5, most=6) is None
-    assert seeds_needed(saw, one_by_one=100, most=6) is None
+    assert seeds_needed(saw, exhaustive_up_to=100) == 7
+    assert seeds_needed(lambda n: saw(n - 100), exhaustive_up_to=100) in (107, 109, 112)
+    assert seeds_needed(saw, exhaustive_up_to=5, max_seeds=6) is None
+    assert seeds_needed(saw, exhaustive_up_to=100, max_seeds=6) is None
 
 
 @pytest.fixture(scope="module")

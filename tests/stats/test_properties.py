@@ -11,8 +11,6 @@ from stableft.stats import (
     bootstrap_interval,
     boschloo,
     expected_max,
-    expected_max_bootstrap,
-    expected_max_unbiased,
     expected_test_score,
     holm,
     iqm,
@@ -110,9 +108,8 @@ def test_the_order_of_runs_changes_nothing(a, b, random):
         assert one.reason == other.reason
     assert near(summarize(a).std, summarize(mixed).std)
     assert near(iqm(a).value, iqm(mixed).value)
-    for expected in (expected_max, expected_max_unbiased):
-        pairs = zip(expected(a, [1, 2, 5]).mean, expected(mixed, [1, 2, 5]).mean, strict=True)
-        assert all(near(x, y) for x, y in pairs)
+    pairs = zip(expected_max(a, [1, 2, 5]).mean, expected_max(mixed, [1, 2, 5]).mean, strict=True)
+    assert all(near(x, y) for x, y in pairs)
     ratios = [sd_ratio(group, b, rng(), resamples=FEW).value for group in (a, mixed)]
     assert near(*ratios)
 
@@ -154,8 +151,7 @@ def test_nan_is_never_dropped(a, b, place):
     assert all(result.p is None and result.reason for result in results)
     answers = [sd_ratio(broken, b, rng()), probability_of_improvement(b, broken, rng()), iqm(broken)]
     assert all(answer.value is None and answer.reason for answer in answers)
-    curves = [expected_max(broken, 2), expected_max_unbiased(broken, 2), expected_max_bootstrap(broken, 2, rng())]
-    curves.append(expected_test_score([*a, 0.5], broken, 2, rng()))
+    curves = [expected_max(broken, 2), expected_test_score([*a, 0.5], broken, 2, rng())]
     assert all(curve.mean == (None,) and curve.reason for curve in curves)
     intervals = [bootstrap_interval(broken, of, rng()) for of in ("mean", "std", "iqm")]
     assert all(interval.low is None and "1 of" in interval.reason for interval in intervals)
@@ -191,11 +187,9 @@ def test_swapping_the_groups_turns_an_exact_permutation_test_round(a, b):
 @quick
 @given(st.lists(SCORES, min_size=2, max_size=9), st.integers(1, 30))
 def test_the_best_of_n_lies_among_the_scores(scores, n):
-    for curve in (expected_max(scores, n), expected_max_bootstrap(scores, n, rng(), draws=20)):
+    for curve in (expected_max(scores, n), expected_test_score(scores, scores, n, rng(), draws=20)):
         assert min(scores) - 1e-12 <= curve.mean[0] <= max(scores) + 1e-12
         assert curve.std[0] >= 0
-    if n <= len(scores):
-        assert expected_max(scores, n).mean[0] <= expected_max_unbiased(scores, n).mean[0] + 1e-12
 
 
 @quick
@@ -229,7 +223,7 @@ def test_the_same_seed_gives_the_same_answer(a, b, seed):
             probability_of_improvement(a, b, np.random.default_rng(seed), resamples=FEW),
             bootstrap_interval(a, "iqm", np.random.default_rng(seed), resamples=FEW),
             permutation_test(a, b, "std", np.random.default_rng(seed), resamples=19),
-            expected_max_bootstrap(a, [1, 3], np.random.default_rng(seed)),
+            expected_test_score(a, a, [1, 3], np.random.default_rng(seed)),
         )
 
     assert everything() == everything()

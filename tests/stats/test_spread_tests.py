@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from stableft.stats import ASYMPTOTIC_ABOVE, is_significant, levene, sd_ratio
+from stableft.stats import is_significant, levene, sd_ratio
+from stableft.stats.summary import ASYMPTOTIC_ABOVE
 from stableft.stats.tests import levene_statistics
 
 NAN = math.nan

@@ -56,7 +56,7 @@ def test_what_does_not_fit_the_model(plan):
     )
     first, sources = plan()
     second, _ = plan(**{"model.head": "paper"})
-    with pytest.raises(UserError, match=r"model\.head: the papers give BERT model 'tiny' no head of its own"):
+    with pytest.raises(UserError, match=r"model\.head: the papers use no special head for BERT model 'tiny'"):
         check_sweep_inputs([first, second], sources)
 
 

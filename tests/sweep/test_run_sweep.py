@@ -94,7 +94,7 @@ def test_a_parent_is_trained_once_and_its_weights_kept(tmp_path, checkpoint, sav
 def test_without_its_weights_one_sentence_says_what_to_do(tmp_path):
     parent, runs = family(1)
     save_record(tmp_path, make_record(parent))
-    with pytest.raises(UserError, match=r"is finished, but its last weights are not there .*: delete .* --save last"):
+    with pytest.raises(UserError, match=r"is finished, but its last weights are missing .*: delete .* --save last"):
         sweep_stand_ins(tmp_path, make_sweep(runs, parents=[parent]))
     assert not (tmp_path / "log").exists()
     for run in runs:

@@ -52,16 +52,16 @@ def other_data(monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("execution", "change", "words"),
     [
-        ({}, lambda patch: patch.setattr(torch, "get_num_threads", lambda: 2), "threads 1, here it is 2"),
-        ({"micro_batch": 2}, None, "micro_batch None, here it is 2"),
-        ({}, other_version("torch"), f"torch '{torch.__version__}', here it is '0.0+x'"),
-        ({}, other_version("stableft"), "stableft '.*', here it is '0.0+x'"),
-        ({}, other_version("transformers"), "transformers '.*', here it is '0.0+x'"),
-        ({}, other_data, "data '.*', here it is 'ffff"),
+        ({}, lambda patch: patch.setattr(torch, "get_num_threads", lambda: 2), "threads 1, but now it is 2"),
+        ({"micro_batch": 2}, None, "micro_batch None, but now it is 2"),
+        ({}, other_version("torch"), f"torch '{torch.__version__}', but now it is '0.0+x'"),
+        ({}, other_version("stableft"), "stableft '.*', but now it is '0.0+x'"),
+        ({}, other_version("transformers"), "transformers '.*', but now it is '0.0+x'"),
+        ({}, other_data, "data '.*', but now it is 'ffff"),
         (
             {},
             lambda p: p.setattr("stableft.training.loop.device_name", lambda _: "NVIDIA"),
-            "'cpu', here it is 'NVIDIA'",
+            "'cpu', but now it is 'NVIDIA'",
         ),
     ],
 )
@@ -82,7 +82,7 @@ def test_best_weights_that_were_not_saved_cannot_be_asked_for_later(toy_run, toy
     with pytest.raises(RunInterrupted):
         train_run(run, results, toy_sources, stop_at=7, checkpoint_every=1)
     assert torch.load(run_folder(results, run.run_id) / CHECKPOINT_FILE, weights_only=True)["best"]
-    with pytest.raises(UserError, match=r"without --save best, and its best weights, of step \d+, are gone"):
+    with pytest.raises(UserError, match=r"without --save best, and its best weights, from step \d+, were not saved"):
         first_step(run, results, toy_sources, save="best")
     assert first_step(run, results, toy_sources, save="last") == 8
     assert not (run_folder(results, run.run_id) / "model-best").exists()
@@ -111,7 +111,7 @@ def test_an_unreadable_checkpoint_is_set_aside(stopped, toy_sources, tmp_path, c
     assert first_step(run, results, toy_sources) == 1
     assert path.with_name(f"{CHECKPOINT_FILE}.damaged-1").read_bytes() == content
     (message,) = [record.getMessage() for record in caplog.records]
-    assert "cannot be read" in message
+    assert message.startswith(f"cannot read {path} (")
     assert f"{CHECKPOINT_FILE}.damaged-1" in message
 
 
@@ -143,7 +143,7 @@ def test_a_failed_write_leaves_the_one_before(stopped, toy_sources, monkeypatch)
     assert first_step(run, results, toy_sources) == 6
 
 
-def test_the_pace_keeps_within_its_share():
+def test_the_budget_keeps_within_its_share():
     """Whatever a checkpoint costs, as long as the costs of one run are alike, and however often the run resumes."""
     draw = random.Random(0)
     for _ in range(200):
@@ -151,13 +151,13 @@ def test_the_pace_keeps_within_its_share():
         seconds = spent = 0.0
         written = 0
         for _ in range(draw.randint(1, 4)):
-            pace = CheckpointBudget(cost=cost, since=seconds)
+            budget = CheckpointBudget(write_seconds=cost, started_at=seconds)
             for _ in range(300):
                 seconds += step
-                if pace.allows(seconds):
+                if budget.allows(seconds):
                     seconds += cost
                     spent += cost
-                    pace.spent += cost
+                    budget.spent_seconds += cost
                     written += 1
         assert spent <= CHECKPOINT_TIME_SHARE * seconds
         assert written or seconds < 4 * cost / CHECKPOINT_TIME_SHARE
@@ -169,11 +169,11 @@ def test_a_run_is_not_slowed_by_checkpoints_that_nobody_asked_for(toy_run, toy_s
     monkeypatch.setattr("stableft.training.loop.time.perf_counter", lambda: now[0])
     written: list[int] = []
 
-    def save(folder, state, facts, device, pace):
+    def save(folder, state, conditions, device, budget):
         written.append(state.step)
         now[0] += 10
-        pace.cost = 10.0
-        pace.spent += 10.0
+        budget.write_seconds = 10.0
+        budget.spent_seconds += 10.0
 
     def make(state, *args):
         from stableft.training.step import StepResult
@@ -198,7 +198,7 @@ def test_the_first_guess_is_by_the_size_of_the_model(toy_run, toy_sources, tmp_p
     state.seconds = 40.0
     size = sum(tensor.numel() * 4 for tensor in state.model.parameters())
     assert initial_checkpoint_budget(state) == CheckpointBudget(
-        cost=3 * size / checkpoint.ASSUMED_BYTES_PER_SECOND, since=40.0
+        write_seconds=3 * size / checkpoint.ASSUMED_BYTES_PER_SECOND, started_at=40.0
     )
 
 

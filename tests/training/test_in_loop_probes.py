@@ -220,7 +220,9 @@ def test_drift_of_blocks_that_are_not_known_is_refused(family_run, tmp_path):
     run, sources = family_run("distilbert")
     train_run(watched(run, InLoopProbes(grad_norms=1)), tmp_path, sources)
     assert recorded(tmp_path, run)["grad_norms"].parts.blocks == ()
-    with pytest.raises(UserError, match=r"^probes.drift: stableft does not know where a distilbert model keeps"):
+    with pytest.raises(
+        UserError, match=r"^probes.drift: stableft does not know which modules of a distilbert model are"
+    ):
         train_run(watched(run), tmp_path / "other", sources)
 
 

@@ -1,1 +1,1 @@
-"""Rows of data: tasks with their metrics, families of models."""
+"""Tables of facts: tasks with their metrics, and model families."""

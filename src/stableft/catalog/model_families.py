@@ -1,4 +1,4 @@
-"""Model families as rows: where each keeps its blocks, pooler and dropout, and what its methods need to know."""
+"""Model families, one row each: module paths of blocks, embeddings and pooler, and what the methods need to know."""
 
 from dataclasses import dataclass
 
@@ -7,27 +7,29 @@ from stableft.errors import UserError, did_you_mean
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """Dotted paths below the sequence-classification model of `transformers`.
+    """Facts about a model family. Paths are dotted, within the sequence-classification model of `transformers`.
 
-    The head needs none: it is what such a model has outside its base model.
+    The head needs no path: it is everything outside the base model.
     """
 
     name: str  # the `model_type` in config.json
     title: str
-    embeddings: tuple[str, ...]  # a model may lack some: ELECTRA projects embeddings only where sizes differ
-    blocks: tuple[str, ...]  # lists of blocks, the lowest block first; Re-init draws from the last; empty: not known
-    pooler: str | None  # pre-trained, between the blocks and the head; None: the head reads the blocks' output
-    dropouts: tuple[str, ...]  # the fields of its config.json that hold a dropout probability
-    example: str  # a checkpoint of the papers
-    lengths: tuple[str, ...] = ("num_hidden_layers",)  # the fields of its config.json with the lengths of `blocks`
-    shares_blocks: bool = False  # one block, used again and again
-    keeps_norms: bool = False  # Re-init leaves LayerNorm alone (Z's code, for BART)
-    lost_positions: int = 0  # of `max_position_embeddings`, which no token can have
-    segment_ids: bool = True  # the model takes token_type_ids other than zero
-    pad_segment: int = 0  # the segment of padding
-    paper_head: bool = False  # Z's head differs from the stock one
-    sdpa: bool = True  # transformers can run its attention through torch's fused one
-    undropped: str = r"$^"  # matches the Linear modules without a dropout between the last Linear and them
+    embeddings: tuple[str, ...]  # some models lack some of them: ELECTRA projects embeddings only if sizes differ
+    blocks: tuple[str, ...]  # lists of blocks, lowest first; Re-init re-initializes the end of the last; empty: unknown
+    pooler: str | None  # pre-trained module between blocks and head; None: the head reads the last block
+    dropouts: tuple[str, ...]  # fields of config.json with a dropout probability
+    example: str  # a checkpoint used in the papers
+    lengths: tuple[str, ...] = ("num_hidden_layers",)  # fields of config.json with the lengths of `blocks`
+    shares_blocks: bool = False  # a single block is applied repeatedly
+    reinit_keeps_norms: bool = False  # Re-init does not reset LayerNorm (Z's code does so for BART)
+    lost_positions: int = 0  # number of `max_position_embeddings` that no token can have
+    segment_ids: bool = True  # the model accepts token_type_ids other than 0
+    pad_segment: int = 0  # segment id of padding
+    paper_head: bool = False  # Z's head differs from the stock head
+    sdpa: bool = True  # transformers supports torch's fused attention for it
+    # Regular expression of the Linear modules with no dropout between them and the preceding Linear: Z's Mixout skips
+    # them. The default matches nothing.
+    not_after_dropout: str = r"$^"
 
 
 _BERT_FFN = r"encoder\.layer\.\d+\.output\.dense$"
@@ -42,7 +44,7 @@ BACKBONES = {
             pooler="bert.pooler",
             dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
             example="bert-large-uncased",
-            undropped=_BERT_FFN,
+            not_after_dropout=_BERT_FFN,
         ),
         BackboneSpec(
             name="roberta",
@@ -54,7 +56,7 @@ BACKBONES = {
             example="roberta-large",
             lost_positions=2,
             segment_ids=False,
-            undropped=_BERT_FFN,
+            not_after_dropout=_BERT_FFN,
         ),
         BackboneSpec(
             name="albert",
@@ -65,7 +67,7 @@ BACKBONES = {
             dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"),
             example="albert-large-v2",
             shares_blocks=True,
-            undropped=r"(\.query|\.key|\.value|\.ffn_output|albert\.pooler)$",
+            not_after_dropout=r"(\.query|\.key|\.value|\.ffn_output|albert\.pooler)$",
         ),
         BackboneSpec(
             name="xlnet",
@@ -88,7 +90,7 @@ BACKBONES = {
             dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
             example="google/electra-large-discriminator",
             paper_head=True,
-            undropped=_BERT_FFN,
+            not_after_dropout=_BERT_FFN,
         ),
         BackboneSpec(
             name="bart",
@@ -105,7 +107,7 @@ BACKBONES = {
             dropouts=("dropout", "attention_dropout", "activation_dropout", "classifier_dropout"),
             example="facebook/bart-large",
             lengths=("encoder_layers", "decoder_layers"),
-            keeps_norms=True,
+            reinit_keeps_norms=True,
             segment_ids=False,
         ),
     )
@@ -113,14 +115,10 @@ BACKBONES = {
 
 
 def find_backbone(model_type: str, model: str) -> BackboneSpec:
-    """Returns the row of a model's family.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the row of a model's family. Raise a UserError if it has none."""
     if model_type not in BACKBONES:
         raise UserError(
-            f"model {model!r} is of family {model_type!r}, and stableft knows {', '.join(BACKBONES)}"
+            f"model {model!r} is of family {model_type!r}, but stableft only knows {', '.join(BACKBONES)}"
             f"{did_you_mean(model_type, BACKBONES)}"
         )
     return BACKBONES[model_type]

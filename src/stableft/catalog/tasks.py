@@ -1,4 +1,4 @@
-"""Tasks as rows: nine data sets of the two papers and three of the toy language, with columns, labels and metrics."""
+"""Tasks, one row each: nine data sets of the two papers and three in the toy language."""
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -8,7 +8,7 @@ from stableft.errors import UserError, did_you_mean
 
 @dataclass(frozen=True)
 class HubSource:
-    """Where `datasets` finds a task: repository, configuration, and the names of its dev split and columns."""
+    """A task on the Hugging Face hub: repository, configuration, and the names of its dev split and columns."""
 
     repository: str
     config: str
@@ -19,10 +19,10 @@ class HubSource:
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """One way in which a task's original files are laid out below the folder given as `--data-dir`.
+    """One possible layout of a task's original files in the folder given as `--data-dir`.
 
-    `columns` names the file's columns from left to right for files without a header; with a header it is None and
-    `text` and `label` are looked up in the header line. Fields are separated by tabs and never quoted.
+    `columns` names the columns of a file without a header, from left to right. None: the file has a header, in which
+    `text` and `label` are looked up. Fields are separated by tabs and never quoted.
     """
 
     train: str
@@ -30,31 +30,31 @@ class FolderLayout:
     text: tuple[str, ...]
     label: str
     columns: tuple[str, ...] | None = None
-    dev_ids: str | None = None  # `train` and `dev` are one file; the rows with these pairs of ids are the dev set
+    dev_ids: str | None = None  # file of id pairs that select the dev set, if `train` and `dev` are one file
     id_columns: tuple[str, str] | None = None
-    skips_short_rows: bool = False  # the original processor leaves out rows with too few fields
+    skips_short_rows: bool = False  # skip rows with too few fields, as the original code does
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """Facts about one data set. `labels` in the order of our class ids; an empty tuple means regression."""
+    """Facts about a data set. `labels` are in the order of our class ids; an empty tuple means regression."""
 
     name: str
     title: str
     text: tuple[str, ...]
     labels: tuple[str, ...]
-    metrics: tuple[str, ...]  # the benchmark's own metrics; the first is the one the papers report
+    metrics: tuple[str, ...]  # the benchmark's metrics; the papers report the first
     hub: HubSource | None = None
     layouts: tuple[FolderLayout, ...] = ()
     aliases: dict[str, str] = field(default_factory=dict)  # other spellings of labels in the original files
-    generated: bool = False  # by `toylang`, on the spot
-    large: bool = False  # Z sec. 3: validation rows are held out of the training set, the dev set is the test set
-    dev_counts: tuple[int, ...] | None = None  # rows of each label in the dev set, for results without their data
-    train_rows: int | None = None  # of the training set, where a figure needs them without the data
+    generated: bool = False  # by the toy language, without any files
+    large: bool = False  # Z sec. 3: validation rows are held out from the training set, and the dev set is the test set
+    dev_counts: tuple[int, ...] | None = None  # dev rows per label, for the baselines of imported results
+    train_rows: int | None = None  # size of the training set, for figures that have no access to the data
 
     @property
     def metric(self) -> str:
-        """The metric that tables report."""
+        """The metric shown in tables."""
         return self.metrics[0]
 
     @property
@@ -63,7 +63,7 @@ class TaskSpec:
 
     @property
     def n_outputs(self) -> int:
-        """Width of the classifier: the number of classes, or 1 for regression."""
+        """Number of outputs of the classifier: the number of classes, or 1 for regression."""
         return len(self.labels) or 1
 
 
@@ -174,7 +174,7 @@ TASKS = {
             QUESTION_PAIR,
             DUPLICATE_LABELS,
             ("accuracy", "f1", "accuracy_f1"),
-            # GLUE's QQP has a few rows broken by a line end; the original processor and the hub leave them out.
+            # GLUE's QQP has a few rows broken by a newline; the original code and the hub omit them.
             layouts=(_tsv_layout("QQP", QUESTION_PAIR, "is_duplicate", skips_short_rows=True),),
             aliases=_digit_aliases(DUPLICATE_LABELS),
             large=True,
@@ -198,7 +198,7 @@ TASKS = {
             ("premise", "hypothesis"),
             ("entails", "neutral"),
             ("accuracy",),
-            # The hub's tsv_format was read with quoting on and lost 499 of the 23,596 training rows.
+            # Not the hub's tsv_format: it was made with CSV quoting and lacks 499 of the 23,596 training rows.
             hub=HubSource("allenai/scitail", "snli_format", text=SENTENCE_PAIR, label="gold_label"),
             layouts=tuple(
                 _scitail_layout(folder) for folder in ("SciTail", "SciTail/tsv_format", "SciTailV1.1/tsv_format")
@@ -221,11 +221,7 @@ TASKS = {
 
 
 def find_task(name: str) -> TaskSpec:
-    """Returns the row of that name.
-
-    Raises:
-        UserError: there is no such task.
-    """
+    """Return the task of that name. Raise a UserError if there is none."""
     if name not in TASKS:
         raise UserError(
             f"task {name!r} is not known{did_you_mean(name, TASKS) or '; `stableft list tasks` names them all'}"
@@ -248,7 +244,7 @@ METRIC_TITLES = {
 
 
 def scored_metrics(metrics: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns all metrics that are computed where these are the benchmark's: accuracy is added to classification."""
+    """Return the metrics to compute, given the benchmark's: classification also gets accuracy."""
     return metrics if metrics[0] in REGRESSION_METRICS else tuple(dict.fromkeys((*metrics, "accuracy")))
 
 

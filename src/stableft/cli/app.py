@@ -1,4 +1,7 @@
-"""The command line: parse, call one function, print. Heavy imports wait until a command needs them."""
+"""The command line: parse, call one function, print.
+
+A command imports what it needs when it runs, so that `--help` and `show` start without loading torch.
+"""
 
 import sys
 from pathlib import Path
@@ -46,18 +49,18 @@ app.command()(power)
 
 
 def main() -> None:
-    """Run the command line. A UserError becomes one sentence and exit code 2."""
+    """Run the command line. A UserError prints as one sentence and exits with code 2."""
     try:
         app()
     except UserError as error:
         print(f"stableft: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if error.filename is None:  # not about a place that the user could have named
+        if error.filename is None:  # not about a path that the user may have given
             raise
         print(f"stableft: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:  # before any run has started; a sweep under way stops by itself
+    except KeyboardInterrupt:  # before training starts; from then on, Ctrl-C is handled and leaves a checkpoint
         sys.exit(EXIT_INTERRUPTED)
 
 
@@ -92,7 +95,7 @@ def sweep(
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Re-run crashed runs.")] = False,
     complete: CompleteOption = False,
 ) -> None:
-    """Train every run of a sweep that is not done yet, and print its report."""
+    """Train the unfinished runs of a sweep and print its report."""
     from stableft.cli.sweep_commands import print_estimate, print_report, run_with_progress
     from stableft.config.local_files import check_results_folder
     from stableft.config.planned_run import Execution
@@ -158,19 +161,19 @@ def pretrain(
     micro_batch: MicroBatchOption = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FOLDER", help="Copy the model to this folder and its record beside it."),
+        typer.Option("--out", metavar="FOLDER", help="Copy the model to this folder and its record next to it."),
     ] = None,
 ) -> None:
-    """Train a masked-language model on text, to be fine-tuned later."""
+    """Pre-train a masked language model on text, for fine-tuning later."""
     from stableft.config.local_files import check_results_folder
     from stableft.config.planned_run import Execution
     from stableft.sweep.workers import resolve_device
 
     check_results_folder(results)
-    where = resolve_device(device)
+    device = resolve_device(device)  # before the next import: loading torch and transformers takes seconds
     from stableft.cli.pretrain_commands import run_pretraining
 
-    execution = Execution(where, threads, micro_batch, checkpoint_every)
+    execution = Execution(device, threads, micro_batch, checkpoint_every)
     raise typer.Exit(run_pretraining(config, results, execution, set_, out))
 
 
@@ -235,7 +238,7 @@ def export(
     arms: ArmsOption = "",
     seeds: SeedsOption = None,
 ) -> None:
-    """Write the records of a sweep to one file, from which its report can be rebuilt anywhere."""
+    """Write the records of a sweep to one file, from which its report can be rebuilt on any machine."""
     from stableft.cli.options import check_out_file
     from stableft.cli.sweep_commands import export_records
     from stableft.config.local_files import check_results_folder
@@ -268,7 +271,7 @@ def choose(
     ] = None,
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Choose from the finished runs only.")] = False,
 ) -> None:
-    """Choose the best setting of each grid by mean validation score, and write a sweep file of the chosen ones."""
+    """Choose the best setting of each grid by mean validation score and write them to a new sweep file."""
     from stableft.config.local_files import check_results_folder
     from stableft.config.sweep_file import load_sweep_from_options
     from stableft.report.runs import read_own_records, read_stored_records
@@ -276,13 +279,13 @@ def choose(
 
     check_results_folder(results)
     plan = load_sweep_from_options(config, None, set_, arms, seeds)
-    found = read_own_records(records) if records else read_stored_records(results, plan.runs)
-    print(choose_settings(plan, found, out, seeds, report_seeds, allow_missing))
+    own = read_own_records(records) if records else read_stored_records(results, plan.runs)
+    print(choose_settings(plan, own, out, seeds, report_seeds, allow_missing))
 
 
 @data_app.command("stats")
 def data_stats(data_dir: DataDirOption = None) -> None:
-    """Print the papers' data set tables from the files at hand (M Table 2, Z Table 3)."""
+    """Compute the papers' data set tables from the local data (M Table 2, Z Table 3)."""
     from stableft.catalog.tasks import TASKS
     from stableft.report.paper_tables import compute_dataset_statistics, render_dataset_statistics
 
@@ -299,7 +302,7 @@ def data_fetch(
     from stableft.data.sources import fetch_model, fetch_task
 
     if not tasks and not models:
-        raise UserError("data fetch: name a task, all, or --model NAME")
+        raise UserError("data fetch: give a task name, all, or --model NAME")
     everything = [task for task in TASKS.values() if task.hub]
     for task in everything if tasks == ["all"] else [find_task(name) for name in tasks or []]:
         print(f"fetching task {task.name}", flush=True)

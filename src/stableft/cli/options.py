@@ -52,8 +52,8 @@ NO_FILES: list[Path] = []
 
 
 def check_out_file(out: Path) -> None:
-    """Raises UserError if `out` is no place for a file."""
+    """Raise a UserError if a file cannot be written to `out`."""
     if out.is_dir():
-        raise UserError(f"--out {out} is a folder; give the name of a file")
+        raise UserError(f"--out {out} is a folder; give a file name")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}")

@@ -1,4 +1,4 @@
-"""`stableft pretrain`: check the inputs, train with live progress, deliver the model."""
+"""`stableft pretrain`: check the inputs, train with live progress, and export the model."""
 
 import math
 import shlex
@@ -24,10 +24,12 @@ from stableft.training.outputs import atomic_write_folder
 
 
 def run_pretraining(config: str, results: Path, execution: Execution, sets: Sequence[str], out: Path | None) -> int:
-    """Does what the config asks for, unless it is done, and returns the exit code: 0, 1 (failed), 130 (interrupted).
+    """Pre-train a model unless that is already done, export it to `out`, and return the exit code.
+
+    0: done; 1: the training loss diverged; 130: interrupted.
 
     Raises:
-        UserError: the config, what it names, or `out` cannot be used, or another process is at it.
+        UserError: The config, an input or `out` is invalid, or another process is running this pre-training.
     """
     _check_model_out(out, results)
     plan = load_pretraining(config, LocalPaths(), sets)
@@ -36,93 +38,94 @@ def run_pretraining(config: str, results: Path, execution: Execution, sets: Sequ
     if record:
         _check_still_valid(plan, record, folder)
         _remove_checkpoint(folder)
-        print(f"{plan.name} is done already: nothing is trained")
-        return _deliver_model(plan, record, folder, out)
+        print(f"{plan.name} is already pre-trained")
+        return _export_model(plan, record, folder, out)
     print(f"loading {plan.config.text.name} ...", flush=True)
     job, state = prepare_pretraining(plan, results, execution)
     data = job.corpus.record
     print(
-        f"{plan.config.run_id}: {data.train_rows:,} rows of {data.train_tokens:,} tokens to train on, "
-        f"{data.held_out_rows:,} rows held out; {state.model.num_parameters():,} weights on {job.device}"
+        f"{plan.config.run_id}: {data.train_rows:,} training rows with {data.train_tokens:,} tokens, "
+        f"{data.held_out_rows:,} held-out rows; {state.model.num_parameters():,} parameters on {job.device}"
     )
-    with claim_run(folder) as ours, collected_signals() as received, show_pretrain_progress() as show:
-        if not ours:
-            raise UserError(f"another process is at pre-training {plan.config.run_id} in {folder}")
+    with claim_run(folder) as claimed, collected_signals() as received, show_pretrain_progress() as show:
+        if not claimed:
+            raise UserError(f"another process is running pre-training {plan.config.run_id} in {folder}")
         try:
+            # Read again under the claim: another process may have finished in the meantime.
             record = read_record_as(PretrainRecord, folder) or pretrain_masked_lm(
                 job, state, show, lambda: bool(received)
             )
         except RunInterrupted:
             record = None
     if record is None:
-        kept = "; the same command goes on from there" if (folder / CHECKPOINT_FILE).exists() else ""
-        print(f"Interrupted after step {state.step} of {job.total}{kept}")
+        hint = "; run the same command to resume" if (folder / CHECKPOINT_FILE).exists() else ""
+        print(f"Interrupted after step {state.step} of {job.total}{hint}")
         return EXIT_INTERRUPTED
-    return _deliver_model(plan, record, folder, out)
+    return _export_model(plan, record, folder, out)
 
 
 def _remove_checkpoint(folder: Path) -> None:
-    """Removes the checkpoint that a kill between the two leaves beside the record."""
+    """Remove the checkpoint of a finished run: a kill after writing the record leaves it behind."""
     path = folder / CHECKPOINT_FILE
     if path.exists():
-        with claim_run(folder) as ours:
-            if ours:
+        with claim_run(folder) as claimed:
+            if claimed:
                 path.unlink(missing_ok=True)
 
 
 def _check_still_valid(plan: PlannedPretraining, record: PretrainRecord, folder: Path) -> None:
-    """Raises UserError if the data of a finished pre-training is another now, or its model is gone."""
+    """Raise a UserError if the model of a finished pre-training is missing, or its data has changed since."""
     if not record.failed and not (folder / MODEL_FOLDER / "config.json").is_file():
-        raise UserError(f"{folder} has a record but no {MODEL_FOLDER} folder any more; delete it to train again")
+        raise UserError(f"{folder} has a record but its {MODEL_FOLDER} folder is missing; delete it to train again")
     config = plan.config
     now = load_corpus(config, plan.sources, load_pretraining_tokenizer(config, plan.sources.paths)).record.fingerprint
     if now != record.data.fingerprint:
         raise UserError(
-            f"pre-training {record.run_id} was done on rows with fingerprint {record.data.fingerprint[:16]}, and now "
-            f"they have {now[:16]}: delete {folder} to train again"
+            f"pre-training {record.run_id} was done on data with fingerprint {record.data.fingerprint[:16]}, but the "
+            f"data now has {now[:16]}: delete {folder} to train again"
         )
 
 
 def _check_model_out(out: Path | None, results: Path) -> None:
-    """Raises UserError if `out` is no place for a model, or holds anything that must not be replaced by one."""
+    """Raise a UserError if `out` cannot hold a model, or if that would overwrite something other than a model."""
     if out is None:
         return
     if out.name in ("", ".."):
-        raise UserError(f"--out {out}: give the folder by its name")
+        raise UserError(f"--out {out}: give the name of a folder")
     if results.resolve().is_relative_to(out.resolve()):
-        raise UserError(f"--out {out} is where the results of --results {results} go, so it is not replaced")
+        raise UserError(f"--out {out} contains the results folder {results}, so it is not overwritten")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}")
     is_model = all((out / name).is_file() for name in ("config.json", "model.safetensors"))
     if out.exists() and not is_model and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"--out {out} is there and holds no model, so it is not replaced")
+        raise UserError(f"--out {out} exists and is not a model, so it is not overwritten")
 
 
-def _deliver_model(plan: PlannedPretraining, record: PretrainRecord, folder: Path, out: Path | None) -> int:
-    """Prints what came out, copies the model if asked to, and returns the exit code."""
+def _export_model(plan: PlannedPretraining, record: PretrainRecord, folder: Path, out: Path | None) -> int:
+    """Print the results, copy the model to `out` if given, and return the exit code."""
     if record.failed:
-        print(f"failed: {record.reason}; there is no model (record: {folder})")
+        print(f"failed: {record.reason}; no model was saved (record: {folder})")
         return 1
     model = folder / MODEL_FOLDER
     if out is not None:
-        _check_model_out(out, folder.parents[1])  # something may lie there by now
+        _check_model_out(out, folder.parents[1])  # again: something may have been written there during training
         with atomic_write_folder(out.resolve()) as temporary:
             for path in model.iterdir():
                 shutil.copyfile(path, temporary / path.name)
         atomic_write(out.with_name(f"{out.name}.record.json"), (dump_record(record) + "\n").encode())
         model = out
     last, config = record.evals[-1], plan.config
-    length = min(128, config.max_length)  # what it has seen, which may be less than it has positions for
-    task = "toy-rte" if config.text.sha256 is None else "rte"
+    length = min(128, config.max_length)  # position embeddings beyond the training length are untrained
+    task = "toy-rte" if config.text.sha256 is None else "rte"  # the toy text has no file to hash
     speed = f"{record.tokens_per_second:,.0f} tokens/s" if record.tokens_per_second else ""
     print(
         f"held-out loss {last.held_out_loss:.4f}, perplexity {record.perplexity:.2f}, "
-        f"{last.held_out_accuracy:.1%} of masked tokens found out"
+        f"{last.held_out_accuracy:.1%} of masked tokens predicted correctly"
     )
     print(f"{record.tokens:,} tokens in {record.steps:,} steps, {format_duration(record.seconds)}, {speed}")
     print(f"model: {model}")
-    where = shlex.quote(str(model))
-    print(f"stableft train mosbach --task {task} --seed 1 --set data.max_length={length} --model {where}")
+    quoted = shlex.quote(str(model))
+    print(f"stableft train mosbach --task {task} --seed 1 --set data.max_length={length} --model {quoted}")
     return 0
 
 

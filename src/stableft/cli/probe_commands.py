@@ -8,13 +8,17 @@ import typer
 from stableft.cli.options import DataDirOption, MicroBatchOption, ResultsOption
 
 probe_app = typer.Typer(
-    no_args_is_help=True, help="Analyze finished runs: loss surfaces, forgetting, stability of single predictions."
+    no_args_is_help=True, help="Analyze finished runs: loss surfaces, forgetting, agreement on single examples."
 )
 CheckpointOption = Annotated[
-    Literal["best", "last"], typer.Option("--checkpoint", help="Checkpoint whose weights are used, as kept by --save.")
+    Literal["best", "last"],
+    typer.Option("--checkpoint", help="Checkpoint to analyze. All but points need its weights (--save)."),
 ]
 PretrainedOption = Annotated[
-    str | None, typer.Option("--pretrained", metavar="MODEL", help="Pre-trained model of the runs: folder or hub name.")
+    str | None,
+    typer.Option(
+        "--pretrained", metavar="MODEL", help="Pre-trained model that the runs fine-tuned: folder or hub name."
+    ),
 ]
 SweepConfigOption = Annotated[
     str | None,
@@ -69,8 +73,7 @@ def surface(
         head_seed=head_seed,
         loss_only=loss_only,
     )
-    where = resolve_device(device)
-    raise typer.Exit(run_surface(request, results, pretrained, config, data_dir, where, micro_batch))
+    raise typer.Exit(run_surface(request, results, pretrained, config, data_dir, resolve_device(device), micro_batch))
 
 
 @probe_app.command()
@@ -105,7 +108,7 @@ def points(
     ] = None,
     csv: Annotated[
         Path | None,
-        typer.Option("--csv", metavar="FILE", help="CSV of predictions, one row each, instead of a sweep."),
+        typer.Option("--csv", metavar="FILE", help="CSV file with one prediction per row, instead of a sweep."),
     ] = None,
     example: Annotated[str, typer.Option("--example", metavar="COL", help="CSV column of the example.")] = "example",
     run: Annotated[str, typer.Option("--run", metavar="COL", help="CSV column of the run.")] = "run",

@@ -32,7 +32,9 @@ FormatOption = Annotated[
 ReportOutOption = Annotated[
     str | None,
     typer.Option(
-        "--out", metavar="FILE|FOLDER/", help="File (.md .csv .tex .json .html .png .svg .pdf), or all in a folder."
+        "--out",
+        metavar="FILE|FOLDER/",
+        help="File (.md .csv .tex .json .html .png .svg .pdf), or a folder (ending in /) for everything.",
     ),
 ]
 FigureOption = Annotated[
@@ -78,19 +80,21 @@ def report(
         from stableft.report.all_reports import build_all_reports
 
         if format_ or figure:
-            raise UserError("report all: it writes every form and figure; leave out --format and --figure")
+            raise UserError("report all: writes every format and figure; leave out --format and --figure")
         if out and Path(out).suffix:
-            raise UserError(f"report all: --out {out} must be a folder; all.html is made in it")
+            raise UserError(f"report all: --out {out} must be a folder; all.html is written to it")
         for line in build_all_reports(results, records, data_dir, score, Path(out) if out else results / "reports"):
             print(line, flush=True)
         return
     output = resolve_target(out, format_, figure)
     if name.endswith(".jsonl") and (
-        chosen := [o for o, v in {"--arms": arms, "--seeds": seeds, "--set": set_}.items() if v]
+        filters := [option for option, value in {"--arms": arms, "--seeds": seeds, "--set": set_}.items() if value]
     ):
-        raise UserError(f"{name}: {' and '.join(chosen)} choose runs of a sweep file; a file of records is shown whole")
+        raise UserError(
+            f"{name}: {' and '.join(filters)} can only select runs of a sweep file; a file of records is reported whole"
+        )
     if name.endswith((".csv", ".tsv")):
-        raise UserError(f"{name} is no file of records: `stableft import csv {name} ...` makes one of it")
+        raise UserError(f"{name} is not a file of records; convert it with `stableft import csv {name} ...`")
     runs = load_runs(
         name, results, records, score, lambda path: load_sweep_from_options(path, None, set_, arms, seeds), output.draws
     )
@@ -140,14 +144,14 @@ def compare(
 def power(
     sd: Annotated[float | None, typer.Option("--sd", help="Standard deviation of one arm, in points.")] = None,
     ratio: Annotated[
-        float | None, typer.Option("--ratio", help="Ratio of the other arm's standard deviation to it.")
+        float | None, typer.Option("--ratio", help="Standard deviation of the other arm, as a multiple of --sd.")
     ] = None,
     from_: Annotated[
         list[Path],
         typer.Option(
             "--from",
             metavar="RECORDS",
-            help="Resample the scores of these records instead of normal ones (repeatable).",
+            help="Resample the scores of these records instead of drawing normal scores (repeatable).",
         ),
     ] = NO_FILES,
     arms: Annotated[str, typer.Option("--arms", metavar="A,B", help="With --from: the two arms.")] = "",
@@ -172,7 +176,7 @@ def import_csv_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV file, or TSV if it ends in .tsv.")],
     task: Annotated[str, typer.Option("--task", metavar="COLUMN|=VALUE", help="Name of the task.")],
     arm: Annotated[str, typer.Option("--arm", metavar="COLUMN|=VALUE", help="Name of the arm.")],
-    seed: Annotated[str, typer.Option("--seed", metavar="COLUMN|=VALUE", help="A whole number.")],
+    seed: Annotated[str, typer.Option("--seed", metavar="COLUMN|=VALUE", help="Seed, a whole number.")],
     score: Annotated[
         str,
         typer.Option("--score", metavar="COLUMN", help="Reported score. An empty cell is NaN and counts as failed."),
@@ -184,7 +188,7 @@ def import_csv_command(
         typer.Option(
             "--val-where",
             metavar="COLUMN=VALUE",
-            help="Rows that hold validation scores, if not the same (repeatable).",
+            help="Rows that hold the validation scores, if other than those of --score (repeatable).",
         ),
     ] = NO_TEXTS,
     train_loss: Annotated[

@@ -1,4 +1,4 @@
-"""What the sweep commands call: load a sweep, run it, print its report, list what is there."""
+"""Functions behind the sweep commands: run, estimate, report, list, show, status and export."""
 
 import contextlib
 import itertools
@@ -25,7 +25,7 @@ from stableft.records.probe_record import (
     read_stored_probe_records,
 )
 from stableft.records.run_record import CHECKPOINT_FILE, ImportedRun, read_record, run_folder, write_records_file
-from stableft.report.artifact import Artifact, ArtifactPart, DatasetsTable, HyperparametersTable, ProbePart, groups_of
+from stableft.report.artifact import Artifact, DatasetsTable, HyperparametersTable, ProbePart, groups_of
 from stableft.report.figures.from_probes import PROBE_RECORD_OF_PART
 from stableft.report.runs import (
     ARTIFACTS,
@@ -41,7 +41,7 @@ from stableft.text import TextRow, align_columns
 
 
 def run_with_progress(
-    plan: Sweep,
+    sweep: Sweep,
     results: Path,
     devices: str,
     jobs: int,
@@ -49,10 +49,10 @@ def run_with_progress(
     retry_crashed: bool = False,
     fail_fast: bool = False,
 ) -> int:
-    """Does the runs under a display and returns the exit code: 0 all finished, 1 some crashed, 130 interrupted.
+    """Run the sweep with a progress display and return the exit code.
 
-    Raises:
-        UserError: what is to be run cannot be; then nothing is left behind.
+    0: all runs finished; 1: some crashed or are left; 130: interrupted. After a UserError, no empty results folder is
+    left behind.
     """
     from stableft.sweep.preflight import check_sweep_inputs
     from stableft.sweep.progress import closing_line, open_display
@@ -61,15 +61,16 @@ def run_with_progress(
     from stableft.sweep.workers import resolve_devices
 
     slots = resolve_devices(devices)
-    fingerprints = check_sweep_inputs(plan.runs, plan.sources, start_runs_to_train(plan, results, retry_crashed))
-    made = not results.exists()
+    # Check every input before the first run: a mistake in the last arm must not surface after hours of training.
+    fingerprints = check_sweep_inputs(sweep.runs, sweep.sources, start_runs_to_train(sweep, results, retry_crashed))
+    created = not results.exists()
     results.mkdir(parents=True, exist_ok=True)
     if not os.access(results, os.W_OK):
-        raise UserError(f"--results {results}: nothing can be written to this folder")
+        raise UserError(f"--results {results}: this folder is not writable")
     try:
         with open_display() as display:
-            outcome = run_sweep(
-                plan,
+            result = run_sweep(
+                sweep,
                 results,
                 slots,
                 jobs,
@@ -80,56 +81,52 @@ def run_with_progress(
                 fingerprint=lambda config, _: fingerprints[config.run_id],
             )
     except UserError:
-        if made:
-            with contextlib.suppress(OSError):  # runs were done before the mistake was found
+        if created:
+            with contextlib.suppress(OSError):  # not empty: runs had finished before the error came up
                 results.rmdir()
         raise
-    print(closing_line(outcome))
-    if outcome.interrupted:
+    print(closing_line(result))
+    if result.interrupted:
         return EXIT_INTERRUPTED
-    return 1 if outcome.crashed or outcome.left else 0
+    return 1 if result.crashed or result.left else 0
 
 
 def print_estimate(
-    plan: Sweep, results: Path, devices: str, jobs: int, execution: Execution, retry_crashed: bool = False
+    sweep: Sweep, results: Path, devices: str, jobs: int, execution: Execution, retry_crashed: bool = False
 ) -> None:
-    """Prints runs, time, memory and disk of a sweep, after a look at its inputs.
-
-    Raises:
-        UserError: they cannot be used.
-    """
+    """Check a sweep's inputs and print how many runs, how much time, memory and disk space it needs."""
     from stableft.sweep.estimate import estimate_sweep, render_estimate
     from stableft.sweep.preflight import check_sweep_inputs
     from stableft.sweep.start_runs import start_runs_to_train
     from stableft.sweep.workers import make_slots, resolve_devices
 
     slots = make_slots(resolve_devices(devices), jobs, execution)
-    check_sweep_inputs(plan.runs, plan.sources, start_runs_to_train(plan, results, retry_crashed))
-    print(render_estimate(estimate_sweep(plan, results, slots[0].execution, len(slots), retry_crashed)))
+    check_sweep_inputs(sweep.runs, sweep.sources, start_runs_to_train(sweep, results, retry_crashed))
+    print(render_estimate(estimate_sweep(sweep, results, slots[0].execution, len(slots), retry_crashed)))
 
 
-def print_report(plan: Sweep, results: Path) -> None:
-    """Prints the table of a sweep's finished runs, if there are any, and keeps it in the results folder."""
+def print_report(sweep: Sweep, results: Path) -> None:
+    """Print the report on a sweep's finished runs, if any, and save it in the results folder."""
     from stableft.records.probe_record import find_probes_in_results
     from stableft.report.artifact import make_sweep_artifact
     from stableft.report.build import build_report
     from stableft.report.forms.write import render_report, save_sweep_report
     from stableft.report.runs import collect_runs, read_stored_records
 
-    records = list(read_stored_records(results, plan.runs))
+    records = list(read_stored_records(results, sweep.runs))
     if records:
-        planned = [(str(plan.path), run) for run in plan.runs]
-        artifact, ids = make_sweep_artifact(plan.name, str(plan.path)), [run.run_id for run in plan.runs]
+        planned = [(str(sweep.path), run) for run in sweep.runs]
+        artifact, ids = make_sweep_artifact(sweep.name, str(sweep.path)), [run.run_id for run in sweep.runs]
         report = build_report(
             collect_runs(artifact, planned, records, find_probes=lambda: find_probes_in_results(results, ids))
         )
         print(f"\n{render_report(report, 'md')}", flush=True)
-        if line := save_sweep_report(report, results / "sweeps" / plan.name):
+        if line := save_sweep_report(report, results / "sweeps" / sweep.name):
             print(line)
 
 
 def print_scores(results: Path, run_id: str) -> None:
-    """Prints every score of a run, if it has a record with any."""
+    """Print every score of a run, if it has finished."""
     record = read_record(results, run_id)
     if record and record.last and record.best:
         print(f"run {run_id} in {run_folder(results, run_id)}")
@@ -143,27 +140,28 @@ PROBE_TITLES = {"grad_norms": "gradient norms", "drift": "drift", "perplexity": 
 
 
 def list_names(what: Literal["tasks", "backbones", "recipes"]) -> str:
-    """Returns one line for each task, model family or recipe."""
+    """Return a table with one line per task, model family or recipe."""
     match what:
         case "tasks":
             rows = [("task", "title", "labels", "reported metric", "hub")]
             for task in TASKS.values():
                 labels = ", ".join(task.labels) or "a number"
-                hub = f"{task.hub.repository}, {task.hub.config}" if task.hub else "none: generated here"
+                hub = f"{task.hub.repository}, {task.hub.config}" if task.hub else "none: generated locally"
                 rows.append((task.name, task.title, labels, METRIC_TITLES[task.metric], hub))
         case "backbones":
-            rows = [("family", "title", "example", "Re-init draws", "heads", "attention", "segments", "blocks")]
+            rows = [("family", "title", "example", "Re-init resets", "heads", "attention", "segments", "blocks")]
             rows += [_backbone_row(spec) for spec in BACKBONES.values()]
         case "recipes":
-            rows = [("recipe", "what it is")]
-            rows += [(name, _first_comment(path)) for name, path in shipped_recipes().items()]
+            rows = [("recipe", "description")]
+            for name, path in shipped_recipes().items():  # by convention, a recipe's first line describes it
+                rows.append((name, path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")))
     return align_columns(rows)
 
 
 def list_artifacts(results: Path, files: Sequence[Path]) -> str:
-    """Returns a line for each table and figure of the papers: what feeds it, and how many of its runs are there.
+    """Return a table of the papers' tables and figures: their source, and how many of their runs have finished.
 
-    Runs are those of a results folder or, where given, of files of records.
+    Runs are read from `files` of records if given, else from the results folder.
     """
     with_probes: set[Path] = set()
     records = read_records_files(files, with_probes) if files else read_all_stored_records(results)
@@ -173,54 +171,53 @@ def list_artifacts(results: Path, files: Sequence[Path]) -> str:
         if record.status == "finished"
     }
     probed = find_probes_in_files(sorted(with_probes)) if files else find_probes_in_results(results, finished)
-    rows: list[TextRow] = [("artifact", "title", "runs", "fed by")]
-    load = cache(lambda name: load_sweep(name, LocalPaths()))
+    rows: list[TextRow] = [("artifact", "title", "runs", "source")]
+    load = cache(lambda name: load_sweep(name, LocalPaths()))  # several artifacts share a sweep file
     for artifact in ARTIFACTS.values():
         _, planned = load_artifact(artifact.id, load)
         runs = [run for _, run in planned]
         places = {(run.arm, run.config.data.task) for run in runs}
         ids = {run.run_id for run in runs}
-        there = len(ids & finished.keys())
+        available = len(ids & finished.keys())
         imported = sum(place in places for place in finished.values() if place)
-        count = f"{there:,} of {len(ids):,}" + (f", {imported:,} imported" if imported else "")
-        fed = _artifact_sources(artifact, _count_probe_records(artifact, runs, finished.keys(), probed))
-        rows.append((artifact.id, artifact.title.partition(": ")[2], count if ids else "-", fed))
+        count = f"{available:,} of {len(ids):,}" + (f", {imported:,} imported" if imported else "")
+        source = _describe_sources(artifact, _count_probe_records(artifact, runs, finished.keys(), probed))
+        rows.append((artifact.id, artifact.title.partition(": ")[2], count if ids else "-", source))
     return align_columns(rows)
 
 
 def _count_probe_records(
     artifact: Artifact, runs: Sequence[PlannedRun], finished: Collection[str], probed: ProbeRecords
 ) -> int:
-    """Returns how many records of probes there are that an artefact shows or could show."""
-
-    def of(part: ArtifactPart) -> set[str]:
-        places = {(group.arm, group.task) for group in groups_of(part)}
-        return {run.run_id for run in runs if (run.arm, run.config.data.task) in places and run.run_id in finished}
-
-    parts = [part for part in artifact.parts if isinstance(part, ProbePart)]
-    kinds = {PROBE_RECORD_OF_PART[type(part)]: set[str]() for part in parts}
-    for part in parts:
-        kinds[PROBE_RECORD_OF_PART[type(part)]] |= of(part)
-    return sum(len(probed.about(kind, ids)) for kind, ids in kinds.items())
+    """Return the number of available probe records that an artefact can show."""
+    ids_by_kind: dict[type[ProbeRecord], set[str]] = {}  # sets: several parts may show the same run
+    for part in artifact.parts:
+        if isinstance(part, ProbePart):
+            places = {(group.arm, group.task) for group in groups_of(part)}
+            ids_by_kind.setdefault(PROBE_RECORD_OF_PART[type(part)], set()).update(
+                run.run_id for run in runs if (run.arm, run.config.data.task) in places and run.run_id in finished
+            )
+    return sum(len(probed.about(kind, ids)) for kind, ids in ids_by_kind.items())
 
 
-def _artifact_sources(artifact: Artifact, probes: int) -> str:
+def _describe_sources(artifact: Artifact, probe_records: int) -> str:
     if not artifact.sweeps:
         kind = artifact.parts[0]
         return {DatasetsTable: "the data sets", HyperparametersTable: "the recipes"}.get(type(kind), "a formula")
-    fed = ", ".join(f"configs/{sweep}" for sweep in artifact.sweeps)
+    sweeps = ", ".join(f"configs/{sweep}" for sweep in artifact.sweeps)
     if not any(isinstance(part, ProbePart) for part in artifact.parts):
-        return fed
-    return f"{'' if artifact.shows_only_probes else 'in part '}needs probes ({probes:,} there): {fed}"
+        return sweeps
+    need = "needs probes" if artifact.shows_only_probes else "some parts need probes"
+    return f"{sweeps}; {need} ({probe_records:,} found)"
 
 
 def _backbone_row(spec: BackboneSpec) -> TextRow:
-    drawn = [*(["pooler"] if spec.pooler else []), *([] if spec.shares_blocks else ["blocks"])]
+    reinitialized = [*(["pooler"] if spec.pooler else []), *([] if spec.shares_blocks else ["blocks"])]
     return (
         spec.name,
         spec.title,
         spec.example,
-        ", ".join(drawn),
+        ", ".join(reinitialized),
         "stock, paper" if spec.paper_head else "stock",
         "eager, sdpa" if spec.sdpa else "eager",
         "two" if spec.segment_ids else "none",
@@ -228,9 +225,9 @@ def _backbone_row(spec: BackboneSpec) -> TextRow:
     )
 
 
-def render_runs(sweep: Sweep, form: Literal["text", "json"]) -> str:
-    """Returns the resolved runs: a line each, as a table or as JSON objects with the whole config."""
-    if form == "json":
+def render_runs(sweep: Sweep, format_: Literal["text", "json"]) -> str:
+    """Return the resolved runs, one per line, as a table or as JSON objects with the whole config."""
+    if format_ == "json":
         return "\n".join(
             json.dumps(
                 {"run_id": r.run_id, "arm": r.arm, "recipe": r.recipe, "config": r.config.model_dump(mode="json")}
@@ -242,61 +239,61 @@ def render_runs(sweep: Sweep, form: Literal["text", "json"]) -> str:
         config = run.config
         seeds = config.seeds
         rows.append((run.run_id, run.arm, run.recipe, config.data.task, config.model.name, seeds.init, seeds.data))
-    different = len({run.run_id for run in sweep.runs})
-    shared = "" if different == len(sweep.runs) else f", {different} different: arms share the others"
-    first = [f"{describe_start_run(parent, sweep.runs)}, is trained first" for parent in sweep.start_runs]
-    return "\n".join([align_columns(rows), *first, f"{len(sweep.runs)} runs{shared}"])
+    unique = len({run.run_id for run in sweep.runs})
+    shared = "" if unique == len(sweep.runs) else f", {unique} of them unique: some arms share runs"
+    start_runs = [f"{describe_start_run(start, sweep.runs)}, is trained first" for start in sweep.start_runs]
+    return "\n".join([align_columns(rows), *start_runs, f"{len(sweep.runs)} runs{shared}"])
 
 
 def render_sweep_status(sweep: Sweep, results: Path) -> str:
-    """Returns how many runs of each arm and task are finished, failed, crashed, under way or to do."""
-    kinds = ("finished", "failed", "crashed", "stopped", "checkpoint", "to do", "damaged")
+    """Return a table that counts the runs of each arm and task by status."""
+    statuses = ("finished", "failed", "crashed", "stopped", "checkpoint", "to do", "damaged")
     counts: dict[tuple[str, str], dict[str, int]] = {}
     damaged = []
     for run in sweep.runs:
-        cell = counts.setdefault((run.arm, run.config.data.task), dict.fromkeys(kinds, 0))
+        cell = counts.setdefault((run.arm, run.config.data.task), dict.fromkeys(statuses, 0))
         try:
             record = read_record(results, run.run_id)
         except UserError as error:
-            damaged.append(f"{error}; the next sweep sets it aside and does the run again")
+            damaged.append(f"{error}; the next sweep sets it aside and repeats the run")
             cell["damaged"] += 1
             continue
-        if record is None or record.status == "paused":
+        if record is None or record.status == "paused":  # paused: mid-run, waiting for its early-stopping rank
             has_checkpoint = (run_folder(results, run.run_id) / CHECKPOINT_FILE).exists()
             cell["checkpoint" if has_checkpoint else "to do"] += 1
         else:
             cell[record.status] += 1
             cell["failed"] += bool(record.failed)
-    rows = [("arm", "task", *kinds)]
+    rows = [("arm", "task", *statuses)]
     rows += [(arm, task, *cell.values()) for (arm, task), cell in counts.items()]
-    notes = ["failed runs are finished runs that score no more than always predicting the most frequent class"]
+    notes = ["failed: finished, but no better than always predicting the most frequent class"]
     if any(cell["stopped"] for cell in counts.values()):
-        notes.append("stopped runs were ended early as hopeless; without stop_hopeless a sweep takes them up again")
+        notes.append("stopped: early-stopped as hopeless; a sweep without stop_hopeless resumes these runs")
     state = read_sweep_state(results, sweep.start_runs, look_only=True)
-    words = {
+    status_of = {
         record.run_id: "failed" if record.failed else record.status for record in (*state.finished, *state.crashed)
     }
-    words |= {run.run_id: "has a checkpoint" for run in state.unfinished}
-    first = [
-        f"{describe_start_run(parent, sweep.runs)}: {words.get(parent.run_id, 'to do')}" for parent in sweep.start_runs
+    status_of |= {run.run_id: "has a checkpoint" for run in state.unfinished}
+    start_runs = [
+        f"{describe_start_run(start, sweep.runs)}: {status_of.get(start.run_id, 'to do')}" for start in sweep.start_runs
     ]
-    return "\n".join([align_columns(rows), *notes, *first, *damaged])
+    return "\n".join([align_columns(rows), *notes, *start_runs, *damaged])
 
 
 def render_folder_status(results: Path) -> str:
-    """Returns how many runs of each arm, task and model a results folder holds."""
+    """Return a table that counts the runs in a results folder by status, for each arm, task and model."""
     if not (results / "runs").is_dir():
-        raise UserError(f"--results {results}: there are no runs in this folder")
+        raise UserError(f"--results {results}: this folder contains no runs")
     counts: dict[tuple[str, str, str], dict[str, int]] = {}
-    without, damaged = [], []
+    unfinished, damaged = [], []
     for folder in sorted(path for path in (results / "runs").iterdir() if path.is_dir()):
         try:
             record = read_record(results, folder.name)
         except UserError as error:
-            damaged.append(f"{error}; the next sweep of this run sets it aside and does the run again")
+            damaged.append(f"{error}; the next sweep that includes this run sets it aside and repeats the run")
             continue
         if record is None or record.status == "paused":
-            without.append(folder.name)
+            unfinished.append(folder.name)
             continue
         config = record.config
         key = (record.arm, config.data.task, config.model.name)
@@ -305,15 +302,17 @@ def render_folder_status(results: Path) -> str:
         cell["failed"] += bool(record.failed)
     rows = [("arm", "task", "model", "finished", "failed", "crashed", "stopped")]
     rows += [(*key, *cell.values()) for key, cell in counts.items()]
-    unfinished = [f"{len(without)} unfinished: {', '.join(without)}"] if without else []
-    return "\n".join([align_columns(rows), *unfinished, *damaged])
+    notes = [f"{len(unfinished)} unfinished: {', '.join(unfinished)}"] if unfinished else []
+    return "\n".join([align_columns(rows), *notes, *damaged])
 
 
 def export_records(sweep: Sweep, results: Path, out: Path) -> str:
-    """Writes the records of a sweep's runs, in its order and under its arms' names, and returns a sentence.
+    """Write the records of a sweep's runs to a file, in the sweep's order, and return a summary.
+
+    A record names the arm that trained its run first; the export names the arms of this sweep.
 
     Raises:
-        UserError: there is none, or a record is damaged.
+        UserError: None of the runs has a record, or a record is damaged.
     """
     by_id = {record.run_id: record for record in read_stored_records(results, sweep.runs)}
     records = [
@@ -323,15 +322,15 @@ def export_records(sweep: Sweep, results: Path, out: Path) -> str:
     ]
     if not records:
         raise UserError(f"{sweep.path}: {results} has no records of its {len(sweep.runs)} runs")
-    # What runs start from comes with them, under a name by which reports leave it out.
-    starts = {record.config.start_from.run: None for record in records if record.config.start_from}
-    parents = [record for run_id in starts if run_id not in by_id and (record := read_record(results, run_id))]
-    written = [*records, *(record.model_copy(update={"arm": START_ARM}) for record in parents)]
+    # Export the start runs too, so that the file documents where the initial weights come from. Reports skip START_ARM.
+    start_ids = {record.config.start_from.run: None for record in records if record.config.start_from}
+    start_runs = [record for run_id in start_ids if run_id not in by_id and (record := read_record(results, run_id))]
+    exported = [*records, *(record.model_copy(update={"arm": START_ARM}) for record in start_runs)]
     probes: Counter[str] = Counter()
-    write_records_file(out, itertools.chain(written, _probe_records_of({r.run_id for r in written}, results, probes)))
-    more = f", and of {len(parents)} that they start from" if parents else ""
-    kinds = ", ".join(f"{n} of {PROBE_TITLES[kind]}" for kind, n in probes.items())
-    more += f"; after them {probes.total()} of probes ({kinds})" if probes else ""
+    write_records_file(out, itertools.chain(exported, _probe_records_of({r.run_id for r in exported}, results, probes)))
+    more = f", plus {len(start_runs)} start run{'s' * (len(start_runs) != 1)}" if start_runs else ""
+    kinds = ", ".join(f"{PROBE_TITLES[kind]}: {n}" for kind, n in probes.items())
+    more += f", plus {probes.total()} probe records ({kinds})" if probes else ""
     return f"wrote {len(records)} records of {len(sweep.runs)} runs to {out}{more}"
 
 
@@ -341,7 +340,3 @@ def _probe_records_of(run_ids: set[str], results: Path, counts: Counter[str]) ->
         if run_ids.issuperset(probe_run_ids(record)):
             counts[record.probe] += 1
             yield record
-
-
-def _first_comment(path: Path) -> str:
-    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")

@@ -1,4 +1,4 @@
-"""Scores of predictions, as fractions. NaN predictions score NaN; a score that does not exist is NaN, never 0."""
+"""Compute scores as fractions. NaN predictions and undefined scores give NaN, never 0."""
 
 import math
 import warnings
@@ -9,9 +9,9 @@ from stableft.catalog.tasks import REGRESSION_METRICS, scored_metrics
 
 
 def compute_scores(outputs: np.ndarray, labels: np.ndarray, metrics: tuple[str, ...]) -> dict[str, float]:
-    """Returns every metric asked for, of `outputs` [rows, classes] (or [rows, 1] for regression).
+    """Return the metrics of `outputs` [rows, classes] (regression: [rows, 1]).
 
-    Accuracy is added for every classification task, because M sec. 3.2 defines a failed run by it.
+    Classification tasks always get accuracy, because M sec. 3.2 defines failed runs by it.
     """
     regression = metrics[0] in REGRESSION_METRICS
     names = scored_metrics(metrics)
@@ -24,7 +24,7 @@ def compute_scores(outputs: np.ndarray, labels: np.ndarray, metrics: tuple[str, 
 
 
 def majority_baseline(labels: np.ndarray, metric: str) -> float:
-    """Returns what always predicting the most frequent class of `labels` scores; 0 for MCC and correlations."""
+    """Return the score of always predicting the most frequent class of `labels`; 0 for MCC and correlations."""
     if metric in ("mcc", *REGRESSION_METRICS):
         return 0.0
     majority = np.bincount(labels.astype(np.int64)).argmax()
@@ -32,17 +32,17 @@ def majority_baseline(labels: np.ndarray, metric: str) -> float:
 
 
 def is_failed(value: float, baseline: float) -> bool:
-    """True for a score that is NaN or not above its majority baseline (M sec. 3.2, after Dodge et al. 2020)."""
-    return math.isnan(value) or value <= baseline + 1e-12
+    """Return whether a score is NaN or not above its majority baseline (M sec. 3.2, after Dodge et al. 2020)."""
+    return math.isnan(value) or value <= baseline + 1e-12  # equal scores may differ by rounding
 
 
 def _compute_metric(name: str, predictions: np.ndarray, labels: np.ndarray) -> float:
-    # Imported here: scikit-learn and SciPy take most of a second, and `stableft --help` needs neither.
+    # Imported here, because scikit-learn and SciPy take most of a second and `stableft --help` needs neither.
     from scipy import stats
     from sklearn import metrics
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # constant input: the NaN (correlations) or 0 (MCC, F1) is the answer
+        warnings.simplefilter("ignore")  # on constant input, NaN (correlations) and 0 (MCC, F1) are intended
         match name:
             case "accuracy":
                 value = np.mean(predictions == labels)

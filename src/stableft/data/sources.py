@@ -1,4 +1,4 @@
-"""Raw rows of a task: from the hub, original GLUE files, a user's own files, or the toy language."""
+"""Read the raw rows of a task: from the hub, original GLUE files, a user's own files, or the toy language."""
 
 import csv
 import hashlib
@@ -26,25 +26,25 @@ NumberedFields = tuple[int, list[str]]  # line number, fields
 
 @dataclass(frozen=True)
 class RawSplit:
-    """Rows of one split: one list of strings a text column; labels are class ids (int64) or values (float32)."""
+    """Rows of one split."""
 
-    texts: tuple[list[str], ...]
-    labels: np.ndarray
-    index: np.ndarray  # row number in the split as it was read, int64
+    texts: tuple[list[str], ...]  # one list per text column
+    labels: np.ndarray  # int64 class ids, or float32 values
+    index: np.ndarray  # int64 row numbers in the source
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: np.ndarray) -> "RawSplit":
-        """Returns the rows at these positions, in this order."""
+        """Return the rows at these positions, in this order."""
         return RawSplit(tuple([text[i] for i in rows] for text in self.texts), self.labels[rows], self.index[rows])
 
 
 def read_raw_split(task: TaskSpec, part: SourceSplit, data_dir: Path | None) -> RawSplit:
-    """Returns a split of a task: generated, else from the folder of original files if there is one, else the hub.
+    """Return a split of a task: generated for a toy task, else read from `data_dir`, or from the hub if it is None.
 
     Raises:
-        UserError: a file is missing or its content does not fit the task, or the hub cannot be reached.
+        UserError: A file is missing, its contents do not fit the task, or the hub cannot be reached.
     """
     if task.generated:
         texts, labels = toylang.make_toy_rows(task.name, part)
@@ -53,10 +53,10 @@ def read_raw_split(task: TaskSpec, part: SourceSplit, data_dir: Path | None) -> 
 
 
 def find_layouts(task: TaskSpec, part: SourceSplit, data_dir: Path) -> list[FolderLayout]:
-    """Returns the layouts whose file for `part` is there: none means that the split is not available.
+    """Return the layouts whose file for `part` exists. None exists if the split is not available.
 
     Raises:
-        UserError: `data_dir` is no folder.
+        UserError: `data_dir` is not a folder.
     """
     if not data_dir.is_dir():
         raise UserError(f"--data-dir {data_dir} is not a folder")
@@ -64,11 +64,11 @@ def find_layouts(task: TaskSpec, part: SourceSplit, data_dir: Path) -> list[Fold
 
 
 def read_from_folder(task: TaskSpec, part: SourceSplit, data_dir: Path) -> RawSplit:
-    """Returns a split read from original files, in their order."""
+    """Return a split read from original files, in their order."""
     layouts = find_layouts(task, part, data_dir)
     if not layouts:
-        places = " or ".join(dict.fromkeys(str(data_dir / getattr(layout, part)) for layout in task.layouts))
-        raise UserError(f"the {part} file of {task.title} is missing: there is no {places}")
+        expected = " or ".join(dict.fromkeys(str(data_dir / getattr(layout, part)) for layout in task.layouts))
+        raise UserError(f"the {part} file of {task.title} is missing: there is no {expected}")
     path = data_dir / getattr(layouts[0], part)
     lines = _tsv_lines(path)
     header = layouts[0].columns
@@ -84,15 +84,15 @@ def read_from_folder(task: TaskSpec, part: SourceSplit, data_dir: Path) -> RawSp
 
 
 def read_custom_file(task: TaskSpec, own: CustomTask, digest: str, paths: dict[str, Path]) -> RawSplit:
-    """Returns the rows of one of a user's own files, which is named by the SHA-256 of its contents.
+    """Return the rows of a user's own file, identified by the SHA-256 of its contents.
 
-    CSV is quoted as usual and has a header, TSV is never quoted and has a header, JSONL has one object a line.
+    CSV (quoted as usual) and TSV (never quoted) have a header; JSONL has one object per line.
     """
     if digest not in paths:
-        raise UserError(f"task {task.name!r}: the data file with SHA-256 {digest} is not known on this machine")
+        raise UserError(f"task {task.name!r}: the path of the data file with SHA-256 {digest} is not known")
     path = paths[digest]
     if hashlib.sha256(_read_bytes(path)).hexdigest() != digest:
-        raise UserError(f"{path}: the file was changed after the sweep was read")
+        raise UserError(f"{path}: the file has changed since the sweep was read")
     if own.format == "jsonl":
         columns = (*own.text, own.label)
         return _parse_split(path, _jsonl_lines(path, columns), columns, own.text, own.label, task)
@@ -102,10 +102,12 @@ def read_custom_file(task: TaskSpec, own: CustomTask, digest: str, paths: dict[s
 
 
 def read_from_hub(task: TaskSpec, part: SourceSplit) -> RawSplit:
-    """Returns a split read from the hub (or its local cache); labels are mapped by their names, not their ids.
+    """Return a split read from the hub or its local cache.
+
+    Labels are mapped by name, because the hub's class ids may differ from ours.
 
     Raises:
-        UserError: the hub cannot be reached and the data set is not in the local cache.
+        UserError: The hub cannot be reached and the data set is not in the local cache.
     """
     hub = task.hub
     assert hub is not None
@@ -136,14 +138,14 @@ def _load_hub_dataset(task: TaskSpec, name: str):
 
     hub = task.hub
     assert hub is not None
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would tell of each of its attempts
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would log every retry
     try:
         return load_dataset(hub.repository, hub.config, split=name)
     except (OSError, ValueError, HfHubHTTPError, DatasetsError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{task.title} cannot be loaded from the hub as {hub.repository} ({hub.config}, {name}): {reason}; "
-            "give a folder of the original files with --data-dir, or run `stableft data fetch` where there is a network"
+            "give a folder of the original files with --data-dir, or run `stableft data fetch` with network access"
         ) from None
 
 
@@ -164,7 +166,7 @@ def _read_text(path: Path) -> str:
 
 
 def _tsv_lines(path: Path) -> Iterator[NumberedFields]:
-    # Not splitlines(), which also splits at characters that stand inside sentences, such as U+2028.
+    # Not splitlines(), which also splits at characters that occur within sentences, such as U+2028.
     for number, line in enumerate(_read_text(path).split("\n"), 1):
         if line := line.removesuffix("\r"):
             yield number, line.split("\t")
@@ -218,19 +220,19 @@ def _select_by_dev_ids(
     part: SourceSplit,
     data_dir: Path,
 ) -> list[NumberedFields]:
-    # As GLUE's download script makes train.tsv and dev.tsv from Microsoft's file, in the file's order.
+    # Like GLUE's download script, which makes train.tsv and dev.tsv from Microsoft's file.
     assert layout.dev_ids is not None
     assert layout.id_columns is not None
     ids_path = data_dir / layout.dev_ids
     if not ids_path.is_file():
-        raise UserError(f"{ids_path} is missing: it says which rows of {path} are the dev set")
+        raise UserError(f"{ids_path} is missing: it lists which rows of {path} form the dev set")
     dev_ids = {tuple(fields) for _, fields in _tsv_lines(ids_path)}
-    at = [_column_position(path, header, column) for column in layout.id_columns]
-    # A row too short for its ids is kept, so that it is reported.
+    positions = [_column_position(path, header, column) for column in layout.id_columns]
+    # Keep a row that is too short for its ids, so that parsing reports it.
     return [
         (number, fields)
         for number, fields in rows
-        if len(fields) <= max(at) or (tuple(fields[i] for i in at) in dev_ids) == (part == "dev")
+        if len(fields) <= max(positions) or (tuple(fields[i] for i in positions) in dev_ids) == (part == "dev")
     ]
 
 
@@ -249,17 +251,17 @@ def _parse_split(
     task: TaskSpec,
     skips_short_rows: bool = False,
 ) -> RawSplit:
-    at = [_column_position(path, header, column) for column in text]
-    label_at = _column_position(path, header, label)
+    text_positions = [_column_position(path, header, column) for column in text]
+    label_position = _column_position(path, header, label)
     texts = tuple([] for _ in text)
     values = []
     for number, fields in rows:
         if len(fields) != len(header):
             if len(fields) < len(header) and skips_short_rows:
                 continue
-            raise UserError(f"{path}:{number}: the row has {len(fields)} fields, {len(header)} are expected")
-        values.append(_parse_label(f"{path}:{number}", fields[label_at], task))
-        for column, position in zip(texts, at, strict=True):
+            raise UserError(f"{path}:{number}: the row has {len(fields)} fields, but {len(header)} are expected")
+        values.append(_parse_label(f"{path}:{number}", fields[label_position], task))
+        for column, position in zip(texts, text_positions, strict=True):
             column.append(fields[position])
     return _build_raw_split(str(path), texts, values, task)
 
@@ -275,9 +277,8 @@ def _parse_label(place: str, value: str, task: TaskSpec) -> int | float:
         return number
     name = task.aliases.get(value, value)
     if name not in task.labels:
-        known = ", ".join((*task.labels, *task.aliases))
-        close = did_you_mean(value, (*task.labels, *task.aliases))
-        raise UserError(f"{place}: label {value!r} is not one of {known}{close}")
+        known = (*task.labels, *task.aliases)
+        raise UserError(f"{place}: label {value!r} is not one of {', '.join(known)}{did_you_mean(value, known)}")
     return task.labels.index(name)
 
 
@@ -292,10 +293,10 @@ NON_WEIGHT_PATTERNS = ("*.json", "*.txt", "*.model")
 
 
 def fetch_model_file(name: str, revision: str | None, file: str) -> str:
-    """Returns the path of a file of a hub model, downloaded if the cache lacks it.
+    """Return the path of a file of a hub model. Download the file if it is not in the cache.
 
     Raises:
-        UserError: the hub cannot be reached and the cache lacks it, or the hub has no such model.
+        UserError: The file is not in the cache and the hub cannot be reached, or the hub has no such model.
     """
     from huggingface_hub import hf_hub_download
 
@@ -304,10 +305,10 @@ def fetch_model_file(name: str, revision: str | None, file: str) -> str:
 
 
 def fetch_model(name: str) -> None:
-    """Puts a hub model (name or name@revision) into the local cache: weights in one format, and its tokenizer.
+    """Download a hub model (name or name@revision) into the local cache: its weights in one format and its tokenizer.
 
     Raises:
-        UserError: the hub cannot be reached, or has no such model.
+        UserError: The hub cannot be reached, or it has no such model.
     """
     from huggingface_hub import list_repo_files, snapshot_download
 
@@ -315,26 +316,26 @@ def fetch_model(name: str) -> None:
     assert folder is None
     repository, revision = settings["name"], settings["revision"]
     with _hub_errors_explained(name):
-        safe = any(file.endswith(".safetensors") for file in list_repo_files(repository, revision=revision))
-        weights = "*.safetensors" if safe else "pytorch_model*.bin"
+        has_safetensors = any(file.endswith(".safetensors") for file in list_repo_files(repository, revision=revision))
+        weights = "*.safetensors" if has_safetensors else "pytorch_model*.bin"  # many repositories have both, and more
         snapshot_download(repository, revision=revision, allow_patterns=[*NON_WEIGHT_PATTERNS, weights])
 
 
 def fetch_task(task: TaskSpec) -> None:
-    """Puts a task's data into the local cache.
+    """Download a task's data into the local cache.
 
     Raises:
-        UserError: the hub cannot be reached, or the task is not there.
+        UserError: The hub cannot be reached, or the task is generated.
     """
     if task.hub is None:
-        raise UserError(f"data fetch: task {task.name} is generated here, there is nothing to download")
+        raise UserError(f"data fetch: task {task.name} is generated locally; there is nothing to download")
     read_from_hub(task, "train")
     read_from_hub(task, "dev")
 
 
 @contextmanager
 def _hub_errors_explained(name: str):
-    """Turns what the hub's client raises into a sentence, and keeps it from telling of each of its attempts."""
+    """Turn exceptions of the hub's client into a UserError, and silence its log."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -343,7 +344,7 @@ def _hub_errors_explained(name: str):
     except (LocalEntryNotFoundError, ConnectionError):
         raise UserError(
             f"model {name!r}: the hub cannot be reached and there is no cached copy; give a folder with --set "
-            f"model=FOLDER, or run `stableft data fetch --model {name}` where there is a network"
+            f"model=FOLDER, or run `stableft data fetch --model {name}` with network access"
         ) from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise UserError(f"model {name!r}: the hub has no such model: {' '.join(str(error).split())[:200]}") from None

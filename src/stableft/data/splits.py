@@ -1,8 +1,8 @@
 """Split rules of both papers, down-sampling, and the fingerprint of the rows.
 
-M reports on the dev set. Z sec. 3 halves it into validation and test rows, or, for the large tasks, holds 1,000
-training rows out as validation rows and tests on the dev set. `numpy.random.RandomState` is the authors' generator:
-with `sample_seed` 0 the rows are those of their released code.
+M reports on the dev set. Z sec. 3 halves it into validation and test rows; for large tasks, it holds out 1,000 training
+rows for validation and tests on the dev set. The generator is `numpy.random.RandomState`, as in the authors' code: with
+`sample_seed` 0 the rows are the same as theirs.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ HELD_OUT_ROWS = 1000
 
 
 def read_splits(config: RunConfig, sources: LocalPaths) -> dict[str, RawSplit]:
-    """Returns the rows of "train", "val" and, where the rule gives one, "test".
+    """Return the rows of "train", "val" and, if the split rule has one, "test".
 
     Raises:
-        UserError: a file is missing or wrong, the hub cannot be reached, or there are too few rows.
+        UserError: A file is missing or invalid, the hub cannot be reached, or there are too few rows.
     """
     task, data = config.task, config.data
     if data.own is None:
@@ -37,7 +37,7 @@ def read_splits(config: RunConfig, sources: LocalPaths) -> dict[str, RawSplit]:
 
 
 def split_rows(task: TaskSpec, data: DataConfig, train: RawSplit, dev: RawSplit, test: RawSplit | None):
-    """Returns "train", "val" and perhaps "test" rows: a test file of one's own is the test split under both rules."""
+    """Return the rows of "train", "val" and possibly "test". A user's own test file is the test split in any case."""
     held_out = np.zeros(0, dtype=np.int64)
     parts = {"val": dev}
     if test is not None:
@@ -48,22 +48,22 @@ def split_rows(task: TaskSpec, data: DataConfig, train: RawSplit, dev: RawSplit,
     elif data.split == "heldout":
         val, test_rows = halve_dev_set(dev)
         if not len(val):
-            raise UserError(f"data.split heldout: the dev set of {task.title} has too few rows a label to be halved")
+            raise UserError(f"data.split heldout: the dev set of {task.title} has too few rows per label to be halved")
         parts = {"val": dev.take(val), "test": dev.take(test_rows)}
     if data.train_rows is not None:
         assert data.sample_seed is not None
         chosen = sample_train_rows(task, train, data.train_rows, data.sample_seed, held_out)
     else:
         chosen = np.setdiff1d(np.arange(len(train)), held_out)
-    whole = len(chosen) == len(train)
-    return {"train": train if whole else train.take(chosen), **parts}
+    is_whole = len(chosen) == len(train)  # then avoid copying the texts
+    return {"train": train if is_whole else train.take(chosen), **parts}
 
 
 def halve_dev_set(dev: RawSplit) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the rows that validate and the rows that test, each sorted.
+    """Return the rows for validation and the rows for testing, each sorted.
 
-    Each label (for regression: each distinct value) is shuffled by a generator of its own, always `RandomState(1)`,
-    and its first half, rounded down, validates (Z's code).
+    As in Z's code, the rows of each label (for regression: each distinct value) are shuffled by a new `RandomState(1)`;
+    the first half, rounded down, is for validation.
     """
     val, test = [], []
     for rows in _rows_by_label(dev).values():
@@ -74,18 +74,18 @@ def halve_dev_set(dev: RawSplit) -> tuple[np.ndarray, np.ndarray]:
 
 
 def hold_out_rows(task: TaskSpec, train: RawSplit, n: int) -> np.ndarray:
-    """Returns `n // classes` sorted training rows of each class: the end of each class as seed 0 shuffles it."""
+    """Return `n // classes` training rows of each class, sorted: the last rows after shuffling with seed 0."""
     shuffled = _shuffle_classes(train, 0)
     each = _rows_per_class(task, shuffled, n, "data.split heldout")
     return np.sort(np.concatenate([rows[-each:] for rows in shuffled.values()]))
 
 
 def sample_train_rows(task: TaskSpec, train: RawSplit, n: int, seed: int, held_out: np.ndarray) -> np.ndarray:
-    """Returns sorted training rows, none of them held out: `n // classes` of each class, or any `n` for regression."""
+    """Return `n // classes` training rows of each class, or `n` rows for regression, sorted. Skip the held-out rows."""
     key = f"data.train_rows {n}"
     if task.is_regression:
-        # DEVIATION: Z draws these with torch's randperm, so the rows differ from theirs; and Z's code cuts the dev
-        # set to as many rows too, which is not done here.
+        # DEVIATION: Z's code draws these with torch's randperm, so the rows differ from theirs. It also reduces the dev
+        # set to as many rows, which is not done here.
         if n > len(train):
             raise UserError(f"{key}: {task.title} has only {len(train)} training rows")
         return np.sort(_numpy_generator(seed).permutation(len(train))[:n])
@@ -98,28 +98,25 @@ def sample_train_rows(task: TaskSpec, train: RawSplit, n: int, seed: int, held_o
 
 
 def data_fingerprint(config: RunConfig, sources: LocalPaths) -> str:
-    """Returns the fingerprint of the rows that a run would use, without tokenising them.
-
-    Raises:
-        UserError: the data cannot be read.
-    """
+    """Return the fingerprint of the rows of a run, without tokenizing them. Raises what `read_splits` raises."""
     return rows_fingerprint(read_splits(config, sources))
 
 
 def rows_fingerprint(parts: dict[str, RawSplit]) -> str:
-    """Returns a SHA-256 over text and label of every row, in order; equal rows of any source give equal digests."""
+    """Return a SHA-256 over text and label of every row, in order. Equal rows from any source give equal digests."""
     digest = hashlib.sha256()
     for name in ("train", "val", "test"):
         rows = parts.get(name)
         digest.update(f"{name} {0 if rows is None else len(rows)}\n".encode())
         if rows is not None:
             digest.update(hash_texts(rows).encode())
+            # A fixed byte order makes the digest the same on every machine.
             digest.update(np.ascontiguousarray(rows.labels).astype(rows.labels.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
 
 
 def hash_texts(rows: RawSplit) -> str:
-    """Returns a SHA-256 over the texts of these rows, in order."""
+    """Return a SHA-256 over the texts of these rows, in order."""
     digest = hashlib.sha256()
     for column in rows.texts:
         digest.update(json.dumps(column).encode())
@@ -127,7 +124,7 @@ def hash_texts(rows: RawSplit) -> str:
 
 
 def _rows_by_label(rows: RawSplit) -> dict[float, np.ndarray]:
-    # In the order of first appearance, as a dictionary filled row by row has it: the order of draws depends on it.
+    # In order of first appearance, as in the authors' code: the classes share a generator, so their order matters.
     labels, first = np.unique(rows.labels, return_index=True)
     return {label: np.flatnonzero(rows.labels == label) for label in labels[np.argsort(first)].tolist()}
 
@@ -141,7 +138,7 @@ def _shuffle_classes(train: RawSplit, seed: int) -> dict[float, np.ndarray]:
 
 
 def _numpy_generator(seed: int) -> np.random.RandomState:
-    # RandomState takes 32 bits; larger seeds are given as two words.
+    # RandomState takes 32-bit seeds, so pass larger seeds as two words.
     return np.random.RandomState(seed if seed < 2**32 else [seed % 2**32, seed // 2**32])
 
 
@@ -150,7 +147,7 @@ def _rows_per_class(task: TaskSpec, classes: dict[float, np.ndarray], n: int, ke
     if each == 0:
         raise UserError(f"{key}: there must be at least one row for each of the {len(task.labels)} labels")
     for label, name in enumerate(task.labels):
-        there = len(classes.get(label, ()))
-        if there < each:
-            raise UserError(f"{key}: {each} rows of each label are needed, {name!r} has only {there}")
+        available = len(classes.get(label, ()))
+        if available < each:
+            raise UserError(f"{key}: {each} rows of each label are needed, but {name!r} has only {available}")
     return each

@@ -1,4 +1,4 @@
-"""Tokenized rows: cached on disk by content, held in memory as flat arrays, padded per batch."""
+"""Tokenized rows: cached on disk by contents, held in memory as flat arrays, padded per batch."""
 
 import hashlib
 import io
@@ -20,14 +20,14 @@ from stableft.data.splits import hash_texts, read_splits, rows_fingerprint
 from stableft.errors import UserError
 from stableft.records.run_record import DataRecord, atomic_write
 
-TOKEN_CACHE_VERSION = 1  # counted up when the same inputs would give another content
+TOKEN_CACHE_VERSION = 1  # to be incremented when the same inputs give different contents
 TextColumns = Sequence[Sequence[str]]
-TOKENIZE_CHUNK_ROWS = 10_000  # rows tokenised at once, which bounds the memory that lists of numbers take
+TOKENIZE_CHUNK_ROWS = 10_000  # rows tokenized at once, to limit the memory for Python lists of ids
 
 
 @dataclass(frozen=True)
 class TokenizedRows:
-    """Rows of tokens, end to end: row i is `input_ids[offsets[i]:offsets[i + 1]]`."""
+    """Rows of tokens, concatenated: row i is `input_ids[offsets[i]:offsets[i + 1]]`."""
 
     input_ids: np.ndarray  # int32 [tokens]
     segment_ids: np.ndarray  # int8 [tokens]
@@ -39,25 +39,25 @@ class TokenizedRows:
 
 @dataclass(frozen=True)
 class LabeledRows(TokenizedRows):
-    """Rows of one split, with what is to be found out about each."""
+    """Tokenized rows of one split, with their labels."""
 
     labels: np.ndarray  # [rows], int64 class ids or float32 values
-    index: np.ndarray  # int64 [rows], row number in the split as it was read
+    index: np.ndarray  # int64 [rows], row numbers in the source
 
 
 @dataclass(frozen=True)
 class InputLayout:
-    """What a model reads: the padding beside a row that is shorter than its batch, and whether it takes segment ids."""
+    """How a model's inputs are laid out: the padding, and whether there are segment ids."""
 
     pad_id: int
     pad_segment: int = 0
-    left: bool = False  # the side of the padding
-    segments: bool = True
+    left: bool = False  # pad on the left
+    segments: bool = True  # the model takes token_type_ids
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The rows of one run. `test` is None where the split rule gives none (M reports on the dev set)."""
+    """The rows of one run. `test` is None if the split rule has none (M reports on the dev set)."""
 
     train: LabeledRows
     val: LabeledRows
@@ -66,10 +66,10 @@ class Splits:
 
 
 def load_splits(config: RunConfig, sources: LocalPaths, tokenizer: PreTrainedTokenizerBase) -> Splits:
-    """Returns the tokenised rows of a run; `tokenizer` is that of its model, a fast one.
+    """Return the tokenized rows of a run. `tokenizer` must be a fast one.
 
     Raises:
-        UserError: the data cannot be loaded; the message names the file, line and rule.
+        UserError: The data cannot be loaded; the message names the file, line and rule.
     """
     key = hash_tokenizer(tokenizer)
     parts = read_splits(config, sources)
@@ -85,9 +85,9 @@ def load_splits(config: RunConfig, sources: LocalPaths, tokenizer: PreTrainedTok
 
 
 def collate(rows: LabeledRows, indices: np.ndarray, inputs: InputLayout, data: DataConfig) -> dict[str, torch.Tensor]:
-    """Returns a batch of these rows as `pad` does, and their labels [rows].
+    """Return a padded batch of these rows (see `pad_batch`) with their labels [rows].
 
-    Without `data.segment_ids` every token_type_id is 0, as M's code runs.
+    Without `data.segment_ids`, every token_type_id is 0, as in M's code.
     """
     batch = pad_batch(rows, indices, inputs, data.max_length, data.pad_to_max)
     if inputs.segments and not data.segment_ids:
@@ -98,12 +98,13 @@ def collate(rows: LabeledRows, indices: np.ndarray, inputs: InputLayout, data: D
 def pad_batch(
     rows: TokenizedRows, indices: np.ndarray, inputs: InputLayout, max_length: int, to_max: bool = False
 ) -> dict[str, torch.Tensor]:
-    """Returns a model's inputs for these rows, padded as it needs: int64 tensors [rows, width].
+    """Return a model's inputs for these rows, padded: int64 tensors [rows, width].
 
-    The width is `max_length` if `to_max`, else the longest row rounded up to a multiple of 8.
+    The width is `max_length` if `to_max`, else the length of the longest row, rounded up to a multiple of 8.
     """
     starts = rows.offsets[indices]
     lengths = rows.offsets[indices + 1] - starts
+    # Multiples of 8 suit the GPU's tensor cores.
     width = max_length if to_max else min(-(-int(lengths.max()) // 8) * 8, max_length)
     columns = np.arange(width)
     if inputs.left:
@@ -111,14 +112,14 @@ def pad_batch(
         mask = columns >= 0
     else:
         mask = columns < lengths[:, None]
-    # Outside a row this reads its neighbour (or is clipped at the first or last token): the mask covers that.
-    places = starts[:, None] + columns
+    # Beyond the end of a row, these positions are in its neighbor, or clipped to the array. The mask replaces them.
+    positions = starts[:, None] + columns
     batch = {
-        "input_ids": np.where(mask, rows.input_ids.take(places, mode="clip"), np.int64(inputs.pad_id)),
+        "input_ids": np.where(mask, rows.input_ids.take(positions, mode="clip"), np.int64(inputs.pad_id)),
         "attention_mask": mask.astype(np.int64),
     }
     if inputs.segments:
-        segments = rows.segment_ids.take(places, mode="clip")
+        segments = rows.segment_ids.take(positions, mode="clip")
         batch["token_type_ids"] = np.where(mask, segments, np.int64(inputs.pad_segment))
     return {name: torch.from_numpy(array) for name, array in batch.items()}
 
@@ -143,7 +144,7 @@ def _data_record(task: TaskSpec, parts: dict[str, RawSplit]) -> DataRecord:
 
 
 def tokenize(texts: TextColumns, tokenizer, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns ids, segment ids and offsets of one or two columns of texts, as `TextRows` has them."""
+    """Return token ids, segment ids and offsets of one or two text columns, as in `TokenizedRows`."""
     ids, segments, lengths = [], [], []
     for start in range(0, len(texts[0]), TOKENIZE_CHUNK_ROWS):
         encoded = tokenizer(
@@ -161,24 +162,24 @@ def tokenize(texts: TextColumns, tokenizer, max_length: int) -> tuple[np.ndarray
 
 
 def hash_tokenizer(tokenizer) -> str:
-    """Returns the SHA-256 of all that decides which tokens a text becomes."""
-    # Truncation and padding are left out: each call sets them on the tokenizer, so they tell what was called before.
+    """Return a SHA-256 of everything that determines which tokens a text becomes."""
+    # Omit truncation and padding: each call sets them on the tokenizer, so they depend on what was called before.
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state = {key: value for key, value in state.items() if key not in ("truncation", "padding")}
     content = json.dumps([state, tokenizer.truncation_side], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def load_or_compute(folder: Path, key: list, make: Callable[[], tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-    """Returns what `make` makes, from the cache folder if it was made under an equal key before.
+def load_or_compute(folder: Path, key: list, compute: Callable[[], tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """Return the arrays stored under the key in the cache folder. If there are none, compute and store them.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: The folder is not writable.
     """
     path = folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.tokens"
     arrays = _read_cache(path)
     if arrays is None:
-        arrays = make()
+        arrays = compute()
         _write_cache(path, arrays)
     return arrays
 
@@ -191,11 +192,11 @@ def _write_cache(path: Path, arrays: tuple[np.ndarray, ...]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, hashlib.sha256(content).digest() + content)
     except OSError as error:
-        raise UserError(f"the cache folder {path.parent} cannot be written: {error.strerror}") from None
+        raise UserError(f"the cache folder {path.parent} is not writable: {error.strerror}") from None
 
 
 def _read_cache(path: Path) -> tuple[np.ndarray, ...] | None:
-    # A damaged file is made anew without a word: nothing is lost by it.
+    # A damaged file is replaced silently, since it can be recomputed.
     try:
         content = path.read_bytes()
     except OSError:

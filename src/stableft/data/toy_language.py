@@ -1,25 +1,26 @@
-"""A small artificial language: a corpus to pre-train on and three tasks to fine-tune on, made from seeds alone.
+"""A small artificial language: a pre-training corpus and three fine-tuning tasks, generated from seeds alone.
 
-The grammar, n and m being singular or plural, what stands in parentheses optional:
+The grammar, where n and m are singular or plural, and parentheses mark optional parts:
 
     text        = passage passage                       both on one topic
-    passage     = sentence sentence                     (in the tasks one sentence)
+    passage     = sentence sentence                     (one sentence in the tasks)
     sentence    = subject[n] verb[n] (object) "."
     subject[n]  = phrase[n] (preposition phrase[m])     the second phrase may differ in number: an attractor
     object      = phrase[m]
     phrase[n]   = determiner[n] (adjective) noun[n]
 
-Determiner, noun and verb agree in number. Function words are English, all others made up: "this bado of some tilus
-meres a lofish kuvo ." Each of the 16 topics has nouns, verbs and adjectives of its own; within a topic they follow
-Zipf's law, and one content word in ten is drawn from any topic. So a model that has read the corpus knows which
-words go together and which forms agree, and can learn a task from few labels:
+Determiner, noun and verb agree in number. Function words are English, all others are made up: "this bado of some tilus
+meres a lofish kuvo ." Each of the 16 topics has its own nouns, verbs and adjectives. Within a topic, word frequencies
+follow Zipf's law; one content word in ten is drawn from any topic. A model pre-trained on the corpus knows which words
+occur together and which forms agree, and can learn a task from few labels:
 
-- `toy-cola`: is the sentence acceptable? Half of the sentences have a determiner or verb of the wrong number.
-- `toy-rte`: do the two sentences, which share a topic, speak of a topic of the first half or of the second?
+- `toy-cola`: is the sentence acceptable? Half of the sentences have a determiner or verb with the wrong number.
+- `toy-rte`: is the topic that the two sentences share in the first or the second half of the topics?
 - `toy-mrpc`: do the two sentences share a topic? Two thirds do.
 
-Training rows are made of every other word of each topic, development rows of the rest: whoever has not read the corpus
-cannot know what the words of the latter mean. No sentence occurs twice in a task, so no two splits share one.
+Training rows use every other word of each topic, development rows the rest, so only a model that has seen the corpus
+can know the topics of the latter. No sentence occurs twice in a task: a split has no duplicates, and the two splits
+share no content word.
 """
 
 import bisect
@@ -30,10 +31,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
-N_TOPICS, NOUNS_PER_TOPIC, VERBS_PER_TOPIC, ADJECTIVES_PER_TOPIC = 16, 24, 16, 16  # the last three a topic
+N_TOPICS, NOUNS_PER_TOPIC, VERBS_PER_TOPIC, ADJECTIVES_PER_TOPIC = 16, 24, 16, 16
 DETERMINERS = (("a", "this", "that", "each"), ("some", "these", "those", "many"))  # singular, plural
 PREPOSITIONS = ("of", "near", "with", "behind")
-ADJECTIVE_RATE, PREPOSITION_RATE, OBJECT_RATE, STRAY_RATE = 0.3, 0.2, 0.5, 0.1  # how often each occurs
+ADJECTIVE_RATE, PREPOSITION_RATE, OBJECT_RATE, STRAY_RATE = 0.3, 0.2, 0.5, 0.1  # probability of each
 TOY_ROW_COUNTS = {"train": 2000, "dev": 800}
 SAME_TOPIC_RATE = 2 / 3  # of the rows of toy-mrpc
 ToySplit = Literal["train", "dev"]
@@ -41,15 +42,15 @@ T = TypeVar("T")
 
 
 class WordSlot(NamedTuple):
-    """A word of a sentence, and what stands there instead if it breaks agreement (empty: it cannot)."""
+    """A word of a sentence, and its form with the wrong number (empty: it has none)."""
 
-    right: str
-    wrong: str = ""
+    word: str
+    wrong_number: str = ""
 
 
 @dataclass(frozen=True)
 class Topic:
-    """The words of one topic, the most frequent first; nouns and verbs as (singular, plural)."""
+    """The words of one topic, most frequent first. Nouns and verbs are pairs (singular, plural)."""
 
     nouns: tuple[tuple[str, str], ...]
     verbs: tuple[tuple[str, str], ...]
@@ -58,7 +59,7 @@ class Topic:
 
 @functools.cache
 def make_topics() -> tuple[Topic, ...]:
-    """Returns the topics of the language, which are always the same."""
+    """Return the topics of the language, which are always the same."""
     stems = ["".join(syllable) for syllable in itertools.product("bdfgklmnprstvz", "aeiou")]
     pairs = ["".join(pair) for pair in itertools.product(stems, repeat=2)]
     nouns = iter(_shuffled(pairs, 1))
@@ -79,13 +80,13 @@ Lexicon = tuple[Topic, ...]
 
 @functools.cache
 def split_lexicon(part: ToySplit) -> Lexicon:
-    """Returns the topics with the words of one split: of each kind the first, third, fifth ..., or the others."""
+    """Return the topics with the words of one split: every other word of each kind."""
     start = 0 if part == "train" else 1
     return tuple(Topic(t.nouns[start::2], t.verbs[start::2], t.adjectives[start::2]) for t in make_topics())
 
 
 def toy_vocabulary() -> tuple[str, ...]:
-    """Returns the vocabulary, function words first, in a fixed order."""
+    """Return the vocabulary in a fixed order, function words first."""
     content = itertools.chain.from_iterable(
         (*itertools.chain(*topic.nouns), *itertools.chain(*topic.verbs), *topic.adjectives) for topic in make_topics()
     )
@@ -93,7 +94,7 @@ def toy_vocabulary() -> tuple[str, ...]:
 
 
 def make_toy_corpus(seed: int, pairs: int) -> list[tuple[str, str]]:
-    """Returns `pairs` texts of two passages on one topic; equal seeds give equal texts, the shorter list first."""
+    """Return `pairs` texts of two passages on one topic. More pairs with the same seed extend the list."""
     rng = random.Random(f"corpus {seed}")
     texts = []
     for _ in range(pairs):
@@ -104,7 +105,7 @@ def make_toy_corpus(seed: int, pairs: int) -> list[tuple[str, str]]:
 
 @functools.cache
 def make_toy_rows(task: str, part: ToySplit) -> tuple[list[tuple[str, ...]], list[int]]:
-    """Returns the texts and class ids of one split of `toy-cola`, `toy-rte` or `toy-mrpc`."""
+    """Return the texts and class ids of one split of `toy-cola`, `toy-rte` or `toy-mrpc`."""
     rng = random.Random(f"{task} {part}")
     seen: set[str] = set()
     texts, labels = [], []
@@ -142,12 +143,12 @@ def _passage(rng: random.Random, words: Lexicon, topic: int) -> str:
 
 
 def _sentence(rng: random.Random, words: Lexicon, topic: int, wrong: bool = False) -> str:
-    """Returns a sentence on the topic; if `wrong`, one of its determiners or its verb has the wrong number."""
+    """Return a sentence on the topic. If `wrong`, its verb or one of its determiners has the wrong number."""
     slots = list(_subject_and_verb(rng, words, topic))
     if rng.random() < OBJECT_RATE:
         slots += _phrase(rng, words, topic, _random_below(rng, 2))
-    broken = _random_choice(rng, [i for i, slot in enumerate(slots) if slot.wrong]) if wrong else None
-    return " ".join([slot.wrong if i == broken else slot.right for i, slot in enumerate(slots)] + ["."])
+    broken = _random_choice(rng, [i for i, slot in enumerate(slots) if slot.wrong_number]) if wrong else None
+    return " ".join([slot.wrong_number if i == broken else slot.word for i, slot in enumerate(slots)] + ["."])
 
 
 def _subject_and_verb(rng: random.Random, words: Lexicon, topic: int) -> Iterator[WordSlot]:
@@ -171,7 +172,7 @@ def _maybe_stray_topic(rng: random.Random, topic: int) -> int:
     return _random_below(rng, N_TOPICS) if rng.random() < STRAY_RATE else topic
 
 
-# Random.random() is the one method whose stream Python promises never to change.
+# Only random() is used, because it is the only method whose output Python guarantees not to change.
 
 
 def _random_below(rng: random.Random, n: int) -> int:

@@ -1,9 +1,8 @@
-"""AdamW with switches for bias correction, the place of epsilon and the order of weight decay, on one fused kernel.
+"""AdamW with switches for bias correction, epsilon placement and weight decay order, on torch's fused kernel.
 
-torch's fused kernel computes `p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)` after `p *= 1 - lr * wd`.
-Every other variant follows from it. Told that t is huge, it leaves the moments uncorrected; with the correction
-multiplied into its learning rate instead, epsilon stands where M eq. 2 has it. A decay that the kernel cannot do is
-one multiplication of its own.
+The kernel computes `p *= 1 - lr * wd`, then `p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)`. All variants
+use it. Given a huge t, it applies no bias correction. If the correction is then multiplied into the learning rate,
+epsilon is added to the uncorrected root, as in M eq. 2. Weight decay that the kernel cannot do is a separate operation.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,29 +19,32 @@ from stableft.catalog.model_families import BackboneSpec
 from stableft.config.run_config import OptimizerConfig
 
 EpsPlacement = Literal["before_correction", "after_correction"]
-# In float32, 2^26 + 1 and 2^26 - 1 are 2^26, and 1 - beta^(2^26) is 1: the kernel neither counts nor corrects.
+# In float32, 2^26 + 1 and 2^26 - 1 round to 2^26, and 1 - beta^(2^26) rounds to 1. So the kernel, which increments the
+# step, leaves this one unchanged and applies no correction.
 UNCORRECTED_STEP = 2.0**26
 
 
 class AdamW(torch.optim.Optimizer):
-    """AdamW (Kingma and Ba 2015; Loshchilov and Hutter 2019) whose departures by Devlin et al. are switches.
+    """AdamW (Kingma and Ba 2015; Loshchilov and Hutter 2019) with switches for the variants of Devlin et al.
 
     - `bias_correction`: False is BERTAdam (Z Alg. 1 without lines 9-10).
-    - `eps_placement`: `before_correction` adds epsilon to sqrt(v) and corrects afterwards (M eq. 1-2, the old
-      Hugging Face form), `after_correction` adds it to the corrected root (torch). Without an effect, and None, when
-      `bias_correction` is False.
-    - `decay_order`: decoupled weight decay `before` the Adam update (torch) or `after` it, on the updated weights
-      (the old Hugging Face form). Without an effect when `weight_decay` is 0.
+    - `eps_placement`: `before_correction` adds epsilon to sqrt(v) and corrects afterwards (M eq. 1-2, older Hugging
+      Face versions), `after_correction` adds it to the corrected root (torch). None if `bias_correction` is False,
+      since it would have no effect.
+    - `decay_order`: decoupled weight decay `before` the Adam update (torch), or `after` it, on the updated weights
+      (older Hugging Face versions). No effect if `weight_decay` is 0.
+    - `targets`: parameter -> value that weight decay pulls it towards, instead of 0.
 
-    `lr` may be a 0-dim tensor on the parameters' device. With a GradScaler, a step in which it saw inf or NaN changes
-    neither weights, moments nor step counts, and the host does not wait for the device. With `before_correction` the
-    parameters of a group must have been updated equally often, because the correction is one number per group.
+    `lr` may be a 0-dim tensor on the parameters' device. With a GradScaler, a step with inf or NaN gradients changes
+    neither weights, moments nor step counts, and the CPU does not wait for the GPU. With `before_correction`, all
+    parameters of a group must have had the same number of updates, because the correction is one number per group.
 
     Raises:
-        ValueError: an argument is out of range, or a switch is missing.
+        ValueError: An argument is out of range, or a switch is missing.
     """
 
-    _step_supports_amp_scaling = True  # GradScaler then hands over `grad_scale` and `found_inf`, unread by the host
+    # GradScaler then passes `grad_scale` and `found_inf` as tensors. Reading them would make the CPU wait for the GPU.
+    _step_supports_amp_scaling = True
 
     def __init__(
         self,
@@ -56,7 +58,7 @@ class AdamW(torch.optim.Optimizer):
         decay_order: Literal["before", "after"] | None = "before",
         targets: Mapping[Tensor, Tensor] = MappingProxyType({}),
     ):
-        # `fused` tells Optimizer.load_state_dict to keep the step counts beside the parameters.
+        # `fused` makes Optimizer.load_state_dict put the step counts on the parameters' device.
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -67,12 +69,12 @@ class AdamW(torch.optim.Optimizer):
             "decay_order": decay_order,
             "fused": True,
         }
-        self._forever: dict[torch.device, Tensor] = {}
+        self._uncorrected_steps: dict[torch.device, Tensor] = {}
         self._targets = targets
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group of parameters, its switches checked."""
+        """Check a parameter group and add it."""
         super().add_param_group(param_group)
         try:
             _check_group(self.param_groups[-1])
@@ -82,21 +84,20 @@ class AdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Updates every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         assert closure is None, "closures are not supported"
         found_inf = getattr(self, "found_inf", None)  # GradScaler sets and deletes it around each step
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if params:
-                self._update(group, params, found_inf)
+                self._update_group(group, params, found_inf)
 
     def steps_taken(self) -> int:
-        """Returns the number of updates made, not counting those that a GradScaler skipped."""
-        # Any parameter that always had a gradient tells; one is read, since each reading waits for the device.
-        first = next(iter(self.state.values()), None)
+        """Return the number of updates done, without those that a GradScaler skipped."""
+        first = next(iter(self.state.values()), None)  # read only one parameter's count: each read waits for the GPU
         return int(first["step"].item()) if first else 0
 
-    def _update(self, group: dict[str, Any], params: list[Tensor], found_inf: Tensor | None) -> None:
+    def _update_group(self, group: dict[str, Any], params: list[Tensor], found_inf: Tensor | None) -> None:
         for p in params:
             if not self.state[p]:
                 self.state[p]["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
@@ -111,8 +112,8 @@ class AdamW(torch.optim.Optimizer):
             torch._foreach_add_(steps, 1)  # pyright: ignore[reportPrivateImportUsage]
         if eps_first:
             lr = _bias_corrected_lr(lr, steps[0], group["betas"])
-        # The kernel decays by the learning rate it is given, which after `_corrected` is not the one to decay by, and
-        # towards zero.
+        # The kernel decays towards zero, at the learning rate it is given, which is the wrong one if it contains the
+        # bias correction.
         targets = [self._targets[p] for p in params if p in self._targets] if group["weight_decay"] else []
         kernel_decays = group["decay_order"] == "before" and not eps_first and not targets
         own_decay = group["weight_decay"] and not kernel_decays
@@ -124,7 +125,7 @@ class AdamW(torch.optim.Optimizer):
             [self.state[p]["exp_avg"] for p in params],
             [self.state[p]["exp_avg_sq"] for p in params],
             [],
-            steps if kernel_counts else [self._never_corrected(device)] * len(params),
+            steps if kernel_counts else [self._uncorrected_step(device)] * len(params),
             fused=True,
             grad_scale=getattr(self, "grad_scale", None),
             found_inf=found_inf,
@@ -138,21 +139,21 @@ class AdamW(torch.optim.Optimizer):
         )
         if own_decay and group["decay_order"] == "after":
             _decay_weights(group, params, targets, found_inf)
-        if not kernel_counts and found_inf is not None:
-            taken_back = [found_inf.to(device)] * len(steps)
-            torch._foreach_sub_(steps, taken_back)  # pyright: ignore[reportPrivateImportUsage]
+        if not kernel_counts and found_inf is not None:  # 1.0 if the kernel skipped the update: do not count the step
+            skipped = [found_inf.to(device)] * len(steps)
+            torch._foreach_sub_(steps, skipped)  # pyright: ignore[reportPrivateImportUsage]
 
-    def _never_corrected(self, device: torch.device) -> Tensor:
-        if device not in self._forever:
-            self._forever[device] = torch.full((), UNCORRECTED_STEP, dtype=torch.float32, device=device)
-        return self._forever[device]
+    def _uncorrected_step(self, device: torch.device) -> Tensor:
+        if device not in self._uncorrected_steps:
+            self._uncorrected_steps[device] = torch.full((), UNCORRECTED_STEP, dtype=torch.float32, device=device)
+        return self._uncorrected_steps[device]
 
 
 def _decay_weights(
     group: dict[str, Any], params: list[Tensor], targets: list[Tensor], found_inf: Tensor | None
 ) -> None:
     rate = group["lr"] * group["weight_decay"]
-    if found_inf is not None:
+    if found_inf is not None:  # no decay in a skipped step; multiplied, so that the CPU need not read `found_inf`
         rate = rate * (1 - found_inf.to(params[0].device))
     if targets:
         weight = [rate] * len(params) if isinstance(rate, Tensor) else rate
@@ -162,8 +163,8 @@ def _decay_weights(
 
 
 def _bias_corrected_lr(lr: float | Tensor, step: Tensor, betas: tuple[float, float]) -> Tensor:
-    """Returns lr * sqrt(1 - b2^t) / (1 - b1^t) (M eq. 1) as a tensor beside `step`, computed in float64."""
-    t = step.double()
+    """Return lr * sqrt(1 - b2^t) / (1 - b1^t) (M eq. 1) as a tensor on the device of `step`."""
+    t = step.double()  # in float32, 1 - b2^t loses most of its digits at small t
     return (lr * (1 - betas[1] ** t).sqrt() / (1 - betas[0] ** t)).float()
 
 
@@ -172,20 +173,20 @@ def _check_group(group: dict[str, Any]) -> None:
         if not isinstance(group[key], Tensor) and not 0 <= group[key] < float("inf"):
             raise ValueError(f"{key} must be at least 0 and finite, not {group[key]!r}")
     if not all(0 <= beta < 1 for beta in group["betas"]):
-        raise ValueError(f"betas must lie in [0, 1), not {group['betas']!r}")
+        raise ValueError(f"betas must be in [0, 1), not {group['betas']!r}")
     if group["bias_correction"] and group["eps_placement"] not in ("before_correction", "after_correction"):
         raise ValueError(
-            f"eps_placement must be before_correction or after_correction with bias correction, not "
+            f"with bias correction, eps_placement must be before_correction or after_correction, not "
             f"{group['eps_placement']!r}"
         )
     if group["weight_decay"] and group["decay_order"] not in ("before", "after"):
-        raise ValueError(f"decay_order must be before or after with weight decay, not {group['decay_order']!r}")
+        raise ValueError(f"with weight decay, decay_order must be before or after, not {group['decay_order']!r}")
 
 
 def build_optimizer(model: PreTrainedModel, config: OptimizerConfig, spec: BackboneSpec) -> AdamW:
-    """Returns the optimizer that the config describes, over the model's trainable parameters.
+    """Return the optimizer of the model's trainable parameters.
 
-    With `decay_towards: pretrained` it keeps a copy of the decayed weights as they are now.
+    With `decay_towards: pretrained`, it keeps a copy of the current values of the decayed weights.
     """
     groups = parameter_groups(model, config, spec)
     targets: dict[Tensor, Tensor] = {}
@@ -205,10 +206,10 @@ def build_optimizer(model: PreTrainedModel, config: OptimizerConfig, spec: Backb
 
 
 def parameter_groups(model: PreTrainedModel, config: OptimizerConfig, spec: BackboneSpec) -> list[dict[str, Any]]:
-    """Returns groups of parameters of equal rate and decay; `lr_scale` is the share of the learning rate they get.
+    """Return parameter groups with equal learning rate and weight decay; `lr_scale` multiplies the learning rate.
 
-    A parameter is not decayed when its name contains one of `no_decay`, such as "bias" or "LayerNorm.weight"; the head
-    is not decayed towards the pre-trained weights, having none, unless `decay_head` says so.
+    Parameters whose name contains one of `no_decay`, such as "bias" or "LayerNorm.weight", are not decayed. The head
+    has no pre-trained weights, so with `decay_towards: pretrained` it is decayed only if `decay_head` is set.
     """
     no_head = config.decay_towards == "pretrained" and not config.decay_head
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -224,10 +225,10 @@ def parameter_groups(model: PreTrainedModel, config: OptimizerConfig, spec: Back
 def _parameters_with_lr_scale(
     model: PreTrainedModel, spec: BackboneSpec, llrd: float
 ) -> Iterator[tuple[str, nn.Parameter, float]]:
-    """Yields name, parameter and share of the learning rate (Howard and Ruder 2018; Z sec. 7.1).
+    """Yield name, parameter and factor on the learning rate (Howard and Ruder 2018; Z sec. 7.1).
 
-    Each block has `llrd` times the rate of the block above it, the embeddings `llrd` times that of the lowest block,
-    and what is above the blocks the full rate: head, pooler, a last norm.
+    Everything above the blocks (head, pooler, a final norm) has the full rate, each block `llrd` times the rate of the
+    level above it, and the embeddings `llrd` times that of the lowest block.
     """
     blocks = [f"{name}.{i}." for name in spec.blocks for i in range(len(list(model.get_submodule(name).children())))]
     levels = [tuple(f"{name}." for name in spec.embeddings), *blocks]  # from the bottom up

@@ -1,13 +1,13 @@
-"""Mixout (Lee et al. 2020; Z sec. 7.1): while training, weights are at random what they were at the start of the run.
+"""Mixout (Lee et al. 2020; Z sec. 7.1): in training, weights are randomly replaced by their initial values.
 
-A Linear with weight W and target T computes with T + k / (1 - p) * (W - T), where k is 0 with probability p and else 1:
-in the mean over draws that is W, and at the start of a run it is T whatever is drawn. The product is never kept: the
-backward pass draws the same k again from the same seed. So all that a run holds besides is one copy of the weights.
+A Linear with weight W and target T computes with T + k / (1 - p) * (W - T), where k is 0 with probability p, else 1.
+Its expected value is W, and at the start of a run it is T for any k. The mixed weight is not stored: the backward pass
+draws the same k again from the same seed. So the only extra memory is one copy of the weights.
 
-The bias is not mixed, nor are parameters outside Linear modules, such as those of XLNet's attention; in evaluation the
-weights are plain. Names and values of `state_dict` stay those of the stock model.
+Biases are not mixed, nor are parameters outside Linear modules, such as those of XLNet's attention. Evaluation uses the
+plain weights. The names and values in `state_dict` are those of the stock model.
 
-DEVIATION: the gradient is exact, k / (1 - p) times that of the mixed weight; Z's code leaves out 1 / (1 - p).
+DEVIATION: the gradient is exact, k / (1 - p) times that of the mixed weight; Z's code omits 1 / (1 - p).
 """
 
 import re
@@ -30,16 +30,16 @@ from stableft.seeds import derive_seed
 
 @dataclass
 class Mixing:
-    """What one weight [outputs, inputs] is mixed with, how, and the seed of the draw that holds for this update."""
+    """How to mix one weight [outputs, inputs] with its target, and the seed of the current update's mask."""
 
     target: Tensor
     p: float
-    column: bool  # one draw for all that reads an input feature
+    per_column: bool  # one draw per input feature, for all outputs
     seed: int | None = None
 
     @property
     def scale(self) -> float:
-        """1 / (1 - p); 0 where p is 1 and nothing is kept."""
+        """1 / (1 - p), or 0 if p is 1, since then no weight is kept."""
         return 1 / (1 - self.p) if self.p < 1 else 0.0
 
 
@@ -49,17 +49,17 @@ class MixoutLinear(nn.Linear):
     mixing: Mixing
 
     def forward(self, input: Tensor) -> Tensor:
-        """Returns the product with the mixed weight, in evaluation with the plain one."""
+        """Apply the mixed weight in training mode, the plain weight in evaluation mode."""
         return mixout_linear(input, self.weight, self.bias, self.mixing) if self.training else super().forward(input)
 
 
 class MixoutConv1D(Conv1D):
-    """GPT-2's Linear, whose weight is stored transposed, likewise."""
+    """The same for GPT-2's Linear, which stores its weight transposed."""
 
     mixing: Mixing
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the product with the mixed weight, in evaluation with the plain one."""
+        """Apply the mixed weight in training mode, the plain weight in evaluation mode."""
         return mixout_linear(x, self.weight.t(), self.bias, self.mixing) if self.training else super().forward(x)
 
 
@@ -70,14 +70,14 @@ MIXOUT_CLASSES: dict[type[nn.Module], type[MixoutLinear] | type[MixoutConv1D]] =
 
 
 def apply_mixout(model: nn.Module, spec: BackboneSpec, mixout: Mixout) -> None:
-    """Makes the modules in scope mix their weights with copies of what these are now; `draw_masks` must follow.
+    """Make the modules in scope mix their weights with a copy of the current ones.
 
-    Only their class changes, not their names or parameters. Modules that share a weight share target and draws.
+    Call `seed_mixout_masks` before each update. Only the modules' class changes, not their names or parameters.
 
     Raises:
-        UserError: there is a Linear of a kind that cannot be mixed.
+        UserError: A Linear in scope is of an unsupported type.
     """
-    by_weight: dict[Tensor, Mixing] = {}
+    by_weight: dict[Tensor, Mixing] = {}  # modules with tied weights share target and mask
     for _, module in _modules_in_scope(model, spec, mixout):
         if module.weight not in by_weight:
             target = module.weight.detach().clone()
@@ -89,14 +89,14 @@ def apply_mixout(model: nn.Module, spec: BackboneSpec, mixout: Mixout) -> None:
 
 
 def check_mixout_applies(model: PreTrainedModel, spec: BackboneSpec, mixout: Mixout) -> None:
-    """Looks whether there is something to mix in the blocks: SqueezeBERT's are convolutions.
+    """Check that the model's blocks contain modules to mix. (SqueezeBERT's blocks are made of convolutions.)
 
     Raises:
-        UserError: there is not, or a Linear of a kind that cannot be mixed.
+        UserError: They contain none, or a Linear in scope is of an unsupported type.
     """
-    lists = [part for part in model.base_model.modules() if isinstance(part, nn.ModuleList)]
-    inside = {part for parts in lists for part in parts.modules()}
-    if not inside.intersection([module for _, module in _modules_in_scope(model, spec, mixout)]):
+    block_lists = [module for module in model.base_model.modules() if isinstance(module, nn.ModuleList)]
+    in_blocks = {module for blocks in block_lists for module in blocks.modules()}
+    if not in_blocks.intersection(module for _, module in _modules_in_scope(model, spec, mixout)):
         raise UserError(f"mixout: the blocks of the {spec.title} model have no Linear module in scope {mixout.scope!r}")
 
 
@@ -104,19 +104,20 @@ def _modules_in_scope(model: nn.Module, spec: BackboneSpec, mixout: Mixout) -> I
     for name, module in model.named_modules():
         if not isinstance(module, (nn.Linear, Conv1D)):
             continue
-        if mixout.scope == "after_dropout" and re.search(spec.undropped, name):
+        if mixout.scope == "after_dropout" and re.search(spec.not_after_dropout, name):
             continue
         if type(module) not in MIXOUT_CLASSES:
             kind = type(module).__name__
-            raise UserError(f"mixout: {name} of the {spec.title} model is of type {kind}, which it cannot mix")
+            raise UserError(
+                f"mixout: {name} of the {spec.title} model is of type {kind}, which Mixout does not support"
+            )
         yield name, module
 
 
 def seed_mixout_masks(model: nn.Module, seed: int, step: int) -> None:
-    """Decides what update `step` mixes: a function of the data seed and the step, so no state is carried.
+    """Set the mask seeds of update `step`. They depend on the data seed and the step alone, so a resume needs no state.
 
-    However often a weight is used until the next draw, by pieces of the batch or by ALBERT's one block, it is mixed
-    in the same way.
+    A weight has the same mask in all micro-batches of the update, and at each use of ALBERT's shared block.
     """
     first = derive_seed(seed, "mixout", step)
     mixings = (module.mixing for module in model.modules() if isinstance(module, (MixoutLinear, MixoutConv1D)))
@@ -125,18 +126,18 @@ def seed_mixout_masks(model: nn.Module, seed: int, step: int) -> None:
 
 
 def mixout_linear(x: Tensor, weight: Tensor, bias: Tensor | None, mixing: Mixing) -> Tensor:
-    """Returns x times the mixed weight, plus bias; under autocast in its precision, as torch's own linear."""
+    """Return the Linear's output with the mixed weight. Under autocast it has the same precision as torch's linear."""
     kind = x.device.type
     if torch.is_autocast_enabled(kind):
         x = x.to(torch.get_autocast_dtype(kind))
-    # In rows, so that what the Function returns is no view: families such as Longformer change it in place.
+    # As a matrix, so that the Function's output is not a view: families such as Longformer modify it in place.
     output = _MixoutLinearFunction.apply(x.reshape(-1, x.shape[-1]), weight, bias, mixing.target, mixing, mixing.seed)
     assert isinstance(output, Tensor)
     return output.reshape(*x.shape[:-1], output.shape[-1])
 
 
 class _MixoutLinearFunction(torch.autograd.Function):
-    """The product and its exact gradient, keeping no tensor that is not there anyway."""
+    """The product with the mixed weight and its exact gradient. Saves no tensor that is not in memory anyway."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, mixing: Mixing, seed: int):
@@ -148,26 +149,26 @@ class _MixoutLinearFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Returns the gradients of x, weight and bias; autograd gives each the precision of what it belongs to."""
+        """Return the gradients of x, weight and bias. Autograd casts each to the dtype of its input."""
         x, weight, target = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad[:3]
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         kept, scale = _draw_keep_mask(weight, ctx.mixing, ctx.seed), ctx.mixing.scale
         x_grad = weight_grad = bias_grad = None
-        if of_x:
+        if needs_x:
             x_grad = grad @ _mix_with_target(weight, target, kept, scale).to(grad.dtype)
-        if of_weight:  # scaled in the precision of the weight: in half precision it could overflow
+        if needs_weight:  # scale in the weight's precision: in half precision it could overflow
             weight_grad = (grad.t() @ x).to(weight.dtype).mul_(kept).mul_(scale)
-        if of_bias:
+        if needs_bias:
             bias_grad = grad.sum(0)
         return x_grad, weight_grad, bias_grad, None, None, None
 
 
 def _draw_keep_mask(weight: Tensor, mixing: Mixing, seed: int | None) -> Tensor:
-    """Returns 1 where the weight counts and 0 where the target stands in for it, [outputs, inputs] or [inputs]."""
-    assert seed is not None, "draw_masks comes first"
-    shape = weight.shape[1:] if mixing.column else weight.shape
-    random = torch.Generator(weight.device).manual_seed(seed)
-    return torch.empty(shape, dtype=weight.dtype, device=weight.device).bernoulli_(1 - mixing.p, generator=random)
+    """Return a mask [outputs, inputs] or [inputs]: 1 keeps the weight, 0 replaces it by the target."""
+    assert seed is not None, "call seed_mixout_masks first"
+    shape = weight.shape[1:] if mixing.per_column else weight.shape
+    generator = torch.Generator(weight.device).manual_seed(seed)
+    return torch.empty(shape, dtype=weight.dtype, device=weight.device).bernoulli_(1 - mixing.p, generator=generator)
 
 
 def _mix_with_target(weight: Tensor, target: Tensor, kept: Tensor, scale: float) -> Tensor:

@@ -1,7 +1,6 @@
-"""Drawing weights anew: the classifier of every run, and Re-init's pooler and top blocks (Z sec. 5).
+"""Random initialization: of every run's classifier, and of Re-init's pooler and top blocks (Z sec. 5).
 
-torch's init functions are called with a generator of their own. transformers' own initialiser is of no use here: it
-passes over weights that were loaded.
+Uses torch's init functions with an explicit generator. transformers' own initializer skips weights that were loaded.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,18 +14,18 @@ from stableft.catalog.model_families import BackboneSpec
 from stableft.config.run_config import Reinit
 from stableft.errors import UserError
 
-# Its matrices, biases and segment vectors are parameters of its own, all drawn.
+# Unlike other attention modules it holds its parameters (matrices, biases, segment vectors) directly.
 XLNET_ATTENTION = "XLNetRelativeAttention"
 
 
 def draw_weights(module: nn.Module, std: float, generator: torch.Generator, keep_norms: bool = False) -> None:
-    """Re-draws the weights of `module` as the families' own initialisers draw them.
+    """Re-initialize the weights of `module`, following the families' own initializers.
 
-    Linear and GPT-2's transposed Linear: N(0, std^2), bias 0. Embedding: N(0, std^2), the row of the padding token 0.
-    LayerNorm: weight 1, bias 0, unless `keep_norms`. XLNet's attention: all N(0, std^2).
+    Linear and GPT-2's transposed Linear: N(0, std^2), bias 0. Embedding: N(0, std^2), 0 for the padding token.
+    LayerNorm: weight 1, bias 0, unchanged with `keep_norms`. XLNet's attention: everything N(0, std^2).
 
     Raises:
-        UserError: there is no rule for a part of it.
+        UserError: The module has parameters for which there is no rule.
     """
     check_drawable([module])
     for part in module.modules():
@@ -49,22 +48,20 @@ def draw_weights(module: nn.Module, std: float, generator: torch.Generator, keep
 
 
 def check_drawable(modules: Iterable[nn.Module]) -> None:
-    """Looks for a rule by which to draw each part.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Raise a UserError if `draw_weights` has no rule for some of the modules' parameters."""
     for part in (part for module in modules for part in module.modules()):
         if isinstance(part, nn.Linear | Conv1D | nn.Embedding | nn.LayerNorm) or type(part).__name__ == XLNET_ATTENTION:
             continue
         own = ", ".join(name for name, _ in part.named_parameters(recurse=False))
         if own:
             kind = type(part).__name__
-            raise UserError(f"the model's {kind} cannot be drawn anew: stableft has no rule for what it holds ({own})")
+            raise UserError(
+                f"the model's {kind} cannot be re-initialized: stableft has no rule for its parameters ({own})"
+            )
 
 
 def initializer_std(config: PreTrainedConfig) -> float:
-    """Returns the standard deviation of a model's fresh weights: what its config.json says, else .02."""
+    """Return the standard deviation of a model's initial weights, from its config.json if given there, else 0.02."""
     for key in ("initializer_range", "init_std"):
         if getattr(config, key, None):
             return getattr(config, key)
@@ -72,13 +69,13 @@ def initializer_std(config: PreTrainedConfig) -> float:
 
 
 def reinitialize(model: nn.Module, spec: BackboneSpec, reinit: Reinit, std: float, generator: torch.Generator) -> None:
-    """Re-draws the pooler, the top `reinit.blocks` blocks from the topmost down (Z sec. 5), and the embeddings."""
+    """Re-initialize the pooler, the top `reinit.blocks` blocks (Z sec. 5) and the embeddings, as far as requested."""
     for part in modules_to_redraw(model, spec, reinit):
-        draw_weights(part, std, generator, spec.keeps_norms)
+        draw_weights(part, std, generator, spec.reinit_keeps_norms)
 
 
 def modules_to_redraw(model: nn.Module, spec: BackboneSpec, reinit: Reinit) -> Iterator[nn.Module]:
-    """Yields what Re-init draws anew, in its order."""
+    """Yield the modules that Re-init re-initializes, in the order in which they use the generator."""
     if reinit.pooler:
         assert spec.pooler
         yield model.get_submodule(spec.pooler)
@@ -86,7 +83,8 @@ def modules_to_redraw(model: nn.Module, spec: BackboneSpec, reinit: Reinit) -> I
         blocks = model.get_submodule(spec.blocks[-1])
         assert isinstance(blocks, nn.ModuleList)
         assert reinit.blocks <= len(blocks)
+        # From the top down, so that runs that differ in `reinit.blocks` alone agree on the blocks they share.
         yield from reversed(list(blocks)[len(blocks) - reinit.blocks :])
     if reinit.embeddings:
-        there = dict(model.named_modules())
-        yield from (there[name] for name in spec.embeddings if name in there)
+        modules = dict(model.named_modules())
+        yield from (modules[name] for name in spec.embeddings if name in modules)

@@ -18,20 +18,21 @@ from stableft.seeds import make_generator
 def build_model(
     config: RunConfig, sources: LocalPaths, start: StartWeights | None = None
 ) -> tuple[PreTrainedModel, PretrainedCheckpoint]:
-    """Returns a fresh model on the CPU, and the checkpoint it was made from.
+    """Return a new model on the CPU, and the checkpoint that it was built from.
 
-    `start` is the run that `config.start_from` names. The head is drawn first and Re-init has a generator of its own,
-    so that a baseline and Re-init with equal seeds share the head (Z App. B).
+    `start` provides the weights of the run that `config.start_from` names.
 
     Raises:
-        UserError: the checkpoint cannot be loaded, or does not fit the config.
+        UserError: The checkpoint cannot be loaded or does not fit the config.
     """
     pretrained = load_pretrained(config, sources)
-    model = copy.deepcopy(pretrained.model)
+    model = copy.deepcopy(pretrained.model)  # the checkpoint stays cached for the next run
     std = initializer_std(model.config)
-    head = make_generator(config.seeds.init, "head")
+    # The head has its own generator, so that it depends on the init seed alone: a baseline and Re-init with equal
+    # seeds share it (Z App. B).
+    head_generator = make_generator(config.seeds.init, "head")
     for name in (*pretrained.head, *pretrained.missing):
-        draw_weights(model.get_submodule(name), std, head)
+        draw_weights(model.get_submodule(name), std, head_generator)
     if start:
         load_start_weights(model, start, pretrained.head)
     if config.reinit:
@@ -40,13 +41,15 @@ def build_model(
 
 
 def input_layout_for(pretrained: PretrainedCheckpoint, tokenizer: PreTrainedTokenizerBase) -> InputLayout:
-    """Returns how rows are laid out for a model: the tokenizer says what is padded with and where."""
+    """Return how to lay out a model's inputs. The tokenizer determines token and side of the padding."""
     spec = pretrained.spec
-    takes = spec.name in BACKBONES or "token_type_ids" in inspect.signature(pretrained.model.forward).parameters
+    takes_segments = (
+        spec.name in BACKBONES or "token_type_ids" in inspect.signature(pretrained.model.forward).parameters
+    )
     assert isinstance(tokenizer.pad_token_id, int)
     return InputLayout(
         pad_id=tokenizer.pad_token_id,
         pad_segment=spec.pad_segment,
         left=tokenizer.padding_side == "left",
-        segments=spec.segment_ids and takes,
+        segments=spec.segment_ids and takes_segments,
     )

@@ -1,4 +1,4 @@
-"""Load a checkpoint: config.json, tokenizer, weights and heads, checked for completeness."""
+"""Load a checkpoint: config.json, tokenizer, weights and head, checked for completeness."""
 
 import contextlib
 import copy
@@ -33,7 +33,7 @@ from stableft.methods.mixout import check_mixout_applies
 from stableft.methods.reinit import check_drawable, modules_to_redraw
 from stableft.models.compatibility import check_model_fits_config, no_sdpa_message, resolve_backbone
 
-# What transformers raises for a config.json or weights that are damaged or not a model's, as found by trying.
+# Raised by transformers for an invalid or damaged config.json or weights file; found by experiment.
 LOAD_ERRORS = (
     OSError, ValueError, KeyError, RuntimeError, EOFError, ImportError, SafetensorError, StrictDataclassError,
     pickle.UnpicklingError,
@@ -42,41 +42,41 @@ LOAD_ERRORS = (
 
 @dataclass(frozen=True)
 class PretrainedCheckpoint:
-    """A loaded checkpoint, of which modules still have to be drawn: `head`, and `missing` besides the head."""
+    """A loaded checkpoint. The modules `head` and `missing` have no pre-trained weights and must be initialized."""
 
     model: PreTrainedModel
     spec: BackboneSpec
-    commit: str | None
+    commit: str | None  # hub revision
     head: tuple[str, ...]
-    missing: tuple[str, ...]
+    missing: tuple[str, ...]  # outside the head
 
 
 def load_tokenizer(config: RunConfig, sources: LocalPaths):
-    """Returns the tokenizer that belongs to the config's model.
+    """Return the tokenizer of the config's model.
 
     Raises:
-        UserError: there is none, or it is not a fast tokenizer.
+        UserError: The model has no fast tokenizer.
     """
-    where, revision = _model_location(config, sources)
-    return _load_tokenizer(where, revision)
+    return _load_tokenizer(*_model_location(config, sources))
 
 
 def load_pretrained(config: RunConfig, sources: LocalPaths) -> PretrainedCheckpoint:
-    """Returns the checkpoint of a config, loaded once for the runs that share it.
+    """Return the config's pre-trained checkpoint, cached for the runs that share it. Do not modify its model.
 
     Raises:
-        UserError: it cannot be loaded, has changed since the sweep was planned, or does not fit the config.
+        UserError: It cannot be loaded, has changed since the sweep was planned, or does not fit the config.
     """
     where, revision = _model_location(config, sources)
     if config.model.sha256 and model_folder_digest(Path(where)) != config.model.sha256:
         raise UserError(f"model {config.model.name!r}: folder {where} has changed since the sweep was planned")
-    described = _load_model_config(where, revision)
-    spec = resolve_backbone(config.model, described.to_dict())
-    positions = getattr(described, "max_position_embeddings", None)
-    check_model_fits_config(config, spec, positions, getattr(described, spec.lengths[-1]) if spec.lengths else None)
+    model_config = _load_model_config(where, revision)
+    spec = resolve_backbone(config.model, model_config.to_dict())
+    positions = getattr(model_config, "max_position_embeddings", None)
+    # Check config.json first, before loading weights that may not fit anyway.
+    check_model_fits_config(config, spec, positions, getattr(model_config, spec.lengths[-1]) if spec.lengths else None)
     pretrained = _load_pretrained(where, revision, config.task.n_outputs, config.model)  # pyright: ignore[reportArgumentType]
     model, spec = pretrained.model, pretrained.spec
-    # Of a family without a row it is only known now how many blocks there are, and how many positions are lost.
+    # Check again: for a family without a row, only the loaded model tells the number of blocks and usable positions.
     check_model_fits_config(
         config, spec, positions, len(list(model.get_submodule(spec.blocks[-1]).children())) if spec.blocks else None
     )
@@ -89,7 +89,7 @@ def load_pretrained(config: RunConfig, sources: LocalPaths) -> PretrainedCheckpo
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keeps transformers from writing bars and warnings to the terminal."""
+    """Silence the progress bars and warnings of transformers."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -116,16 +116,16 @@ def _load_tokenizer(where: str, revision: str | None):
         raise UserError(load_error_message("tokenizer", where, error)) from None
     if not tokenizer.is_fast:
         raise UserError(f"model {where!r}: its tokenizer has no fast version (no tokenizer.json)")
-    if tokenizer.pad_token_id is None:  # as of GPT-2
+    if tokenizer.pad_token_id is None:  # GPT-2's, for example
         if tokenizer.eos_token_id is None:
-            raise UserError(f"model {where!r}: its tokenizer has no token for padding, nor one for the end of a text")
+            raise UserError(f"model {where!r}: its tokenizer has neither a padding token nor an end-of-text token")
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 @functools.lru_cache(maxsize=4)
 def _load_model_config(where: str, revision: str | None) -> PreTrainedConfig:
-    """Returns what config.json says, completed with the defaults of the family."""
+    """Return the model's config.json, completed with the family's defaults."""
     try:
         values, _ = PreTrainedConfig.get_config_dict(where, revision=revision)
         family = values.get("model_type")
@@ -139,43 +139,45 @@ def _load_model_config(where: str, revision: str | None) -> PreTrainedConfig:
         raise UserError(load_error_message("model", where, error)) from None
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise UserError(
-            f"model {where!r} is of family {config.model_type!r}, for which transformers has no model that classifies "
-            f"sequences"
+            f"model {where!r} is of family {config.model_type!r}, for which transformers has no model for sequence "
+            "classification"
         )
     return config
 
 
-@functools.lru_cache(maxsize=1)  # a worker's runs mostly share one checkpoint; two would double its memory
-def _load_pretrained(where: str, revision: str | None, n_outputs: int, wanted: ModelConfig) -> PretrainedCheckpoint:
-    spec = resolve_backbone(wanted, _load_model_config(where, revision).to_dict())
+@functools.lru_cache(maxsize=1)  # most runs of a worker share one checkpoint; keeping two would double its memory
+def _load_pretrained(where: str, revision: str | None, n_outputs: int, requested: ModelConfig) -> PretrainedCheckpoint:
+    spec = resolve_backbone(requested, _load_model_config(where, revision).to_dict())
     tokenizer = _load_tokenizer(where, revision)
-    config = _adapted_model_config(where, revision, n_outputs, spec, wanted.dropout)
+    config = _adapted_model_config(where, revision, n_outputs, spec, requested.dropout)
     try:
-        with quiet_transformers():  # it would tell at length that the head is new, which is the point here
+        with quiet_transformers():  # it would warn about the new head, which is intended
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 where,
                 revision=revision,
                 config=config,
                 dtype=torch.float32,
-                attn_implementation=wanted.attention,
-                ignore_mismatched_sizes=True,  # a head with other labels; anything else is caught below
+                attn_implementation=requested.attention,
+                ignore_mismatched_sizes=True,  # for a head with other labels; other mismatches are caught below
                 output_loading_info=True,
             )
     except LOAD_ERRORS as error:
         if "scaled_dot_product_attention" in str(error):
-            raise UserError(no_sdpa_message(spec, wanted.name)) from None
+            raise UserError(no_sdpa_message(spec, requested.name)) from None
         raise UserError(load_error_message("model", where, error)) from None
     if not hasattr(model, model.base_model_prefix):
-        raise UserError(f"model {where!r}: transformers does not tell the head of a {spec.title} model from the rest")
-    check_backbone_paths(model, spec, wanted.name)
-    if wanted.dropout is not None:
-        _check_dropout(model, spec, wanted)
+        raise UserError(
+            f"model {where!r}: transformers does not separate the head of a {spec.title} model from the rest"
+        )
+    check_backbone_paths(model, spec, requested.name)
+    if requested.dropout is not None:
+        _check_dropout(model, spec, requested)
     absent = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
     missing = find_missing_modules(where, spec, model, absent, info["unexpected_keys"])
     entries = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > entries:
         raise UserError(_too_many_tokens_message(where, len(tokenizer), entries))
-    if wanted.head == "paper":
+    if requested.head == "paper":
         set_paper_head(model, spec)
     head = find_new_head_modules(model, spec, absent, _load_model_config(where, revision).architectures or [])
     check_drawable(model.get_submodule(name) for name in (*head, *missing))
@@ -187,12 +189,12 @@ def _load_pretrained(where: str, revision: str | None, n_outputs: int, wanted: M
 def _adapted_model_config(
     where: str, revision: str | None, n_outputs: int, spec: BackboneSpec, dropout: float | None
 ) -> PreTrainedConfig:
-    """Returns the config to load a model with.
+    """Return the config with which to load a model: number of outputs, dropout and padding token are set.
 
-    Its token for padding is the tokenizer's: GPT-2's head looks for the last token that is not padding.
+    The padding token is the tokenizer's, because GPT-2's head needs it to find the last token of a text.
 
     Raises:
-        UserError: the model has no such token, or is of a family with a row and has another in its config.json.
+        UserError: The model does not have this token, or the config.json of a known family names another.
     """
     config = copy.deepcopy(_load_model_config(where, revision))
     config.num_labels = n_outputs
@@ -200,16 +202,16 @@ def _adapted_model_config(
         setattr(config, field, dropout)
     tokenizer, entries = _load_tokenizer(where, revision), getattr(config, "vocab_size", None)
     stated, pad = getattr(config, "pad_token_id", None), tokenizer.pad_token_id
-    if isinstance(entries, int) and pad >= entries:  # here, as a model with such padding cannot even be made
+    if isinstance(entries, int) and pad >= entries:  # check now, because building the model would fail
         raise UserError(_too_many_tokens_message(where, len(tokenizer), entries))
     if spec.name in BACKBONES and stated not in (None, pad):
         raise UserError(
-            f"model {where!r}: its tokenizer pads with token {pad}, and the pad_token_id of its config.json is "
-            f"{stated}; they must be the same"
+            f"model {where!r}: its tokenizer pads with token {pad}, but the pad_token_id of its config.json is "
+            f"{stated}; they must be equal"
         )
     config.pad_token_id = pad
     if getattr(config, "use_cache", False):
-        config.use_cache = False  # else BART and GPT-2 keep keys and values for words that never come
+        config.use_cache = False  # otherwise BART and GPT-2 keep keys and values for text generation
     return config
 
 
@@ -217,29 +219,26 @@ def _too_many_tokens_message(where: str, tokens: int, entries: int) -> str:
     return f"model {where!r}: its tokenizer has {tokens} entries, more than the vocab_size of {entries} in config.json"
 
 
-def _check_dropout(model: PreTrainedModel, spec: BackboneSpec, wanted: ModelConfig) -> None:
-    """Looks whether the fields of config.json that hold a dropout reached every part of the model."""
-    for name, part in model.named_modules():
-        if isinstance(part, nn.Dropout) and part.p != wanted.dropout:
+def _check_dropout(model: PreTrainedModel, spec: BackboneSpec, requested: ModelConfig) -> None:
+    """Raise a UserError if a dropout module ignored the fields of config.json."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Dropout) and module.p != requested.dropout:
             raise UserError(
-                f"model.dropout: {name} of {spec.title} model {wanted.name!r} keeps its dropout of {part.p} whatever "
-                f"config.json says; write null"
+                f"model.dropout: {name} of {spec.title} model {requested.name!r} has a fixed dropout of {module.p}, "
+                f"whatever config.json says; write null"
             )
 
 
 def load_error_message(what: str, where: str, error: Exception) -> str:
-    """Returns the sentence about a tokenizer or model that transformers cannot load."""
+    """Return the error message for a tokenizer or model that transformers cannot load."""
     kind = "folder" if Path(where).exists() else "hub model (is there a network, or a cached copy?)"
     text = repr(error) if isinstance(error, KeyError) else str(error)
     reason = " ".join(text.split()).split(". ")[0]
     return f"model {where!r}: the {what} cannot be loaded from this {kind}: {reason}"
 
 
-TRAINED_HEAD_SUFFIXES = (
-    "Classification",
-    "MultipleChoice",
-    "QuestionAnswering",
-)  # ends of the names of classes with a trained head
+# Classes whose names end so have a head that was trained for a task.
+TRAINED_HEAD_SUFFIXES = ("Classification", "MultipleChoice", "QuestionAnswering")
 
 
 class FirstTokenHead(nn.Module):
@@ -248,15 +247,15 @@ class FirstTokenHead(nn.Module):
     def __init__(self, hidden_size: int, outputs: int, dropout: float):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(hidden_size, outputs)  # not `out_proj`, which the stock head would take for its own
+        self.linear = nn.Linear(hidden_size, outputs)  # not `out_proj`, which is a name in the stock head
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Returns [rows, outputs] of [rows, width, hidden size]."""
+        """Map [rows, width, hidden size] to [rows, outputs]."""
         return self.linear(self.dropout(hidden[:, 0]))
 
 
 def set_paper_head(model: PreTrainedModel, spec: BackboneSpec) -> None:
-    """Puts Z's head in the place of the stock one; its weights are still to be drawn."""
+    """Replace the stock head by Z's, whose weights are left to initialize."""
     assert spec.paper_head
     config: Any = model.config
     dropout = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
@@ -264,7 +263,7 @@ def set_paper_head(model: PreTrainedModel, spec: BackboneSpec) -> None:
 
 
 def find_head_modules(model: PreTrainedModel) -> list[str]:
-    """Returns the names of the modules that make up the head: all that have weights outside the base model."""
+    """Return the names of the head's modules: those with weights outside the base model."""
     children = model.named_children()
     return [name for name, part in children if name != model.base_model_prefix and any(True for _ in part.parameters())]
 
@@ -272,10 +271,11 @@ def find_head_modules(model: PreTrainedModel) -> list[str]:
 def find_new_head_modules(
     model: PreTrainedModel, spec: BackboneSpec, absent: Collection[str], architectures: Collection[str]
 ) -> tuple[str, ...]:
-    """Returns the modules of the head that a run draws.
+    """Return the modules of the head that a run initializes.
 
-    They are all of it, but in a family without a row only those with `absent` weights: ModernBERT's head begins with
-    layers of its pre-training. What was trained for a task, as the `architectures` of config.json tell, is drawn too.
+    For a known family, that is the whole head. For others, it is the modules with `absent` weights, because a head may
+    start with pre-trained layers, as ModernBERT's does. A head that was trained for a task, according to the
+    `architectures` in config.json, is initialized as a whole.
     """
     head = find_head_modules(model)
     owners = {key.rpartition(".")[0] for key in absent}
@@ -285,7 +285,7 @@ def find_new_head_modules(
 
 
 def count_lost_positions(model: PreTrainedModel) -> int:
-    """Returns how many positions no token can have: in RoBERTa and its kin they count from after that of padding."""
+    """Return the number of positions that no token can have: RoBERTa's positions start after that of padding."""
     for name, part in model.base_model.named_modules():
         if isinstance(part, nn.Embedding) and f".{name}".endswith("embeddings.position_embeddings"):
             return 0 if part.padding_idx is None else part.padding_idx + 1
@@ -295,19 +295,19 @@ def count_lost_positions(model: PreTrainedModel) -> int:
 def find_missing_modules(
     where: str, spec: BackboneSpec, model: PreTrainedModel, absent: Collection[str], unexpected: Collection[str]
 ) -> tuple[str, ...]:
-    """Returns the modules besides the head that must be drawn: only the pooler may be absent, as in MLM checkpoints.
+    """Return the modules outside the head that must be initialized: at most the pooler, which MLM checkpoints lack.
 
-    `absent` are weights that the checkpoint lacks, or has in another shape. `unexpected` are those that the model does
-    not have: of other heads they are passed over, but not of blocks that config.json does not have.
+    `absent`: weights that the checkpoint lacks or has in another shape. `unexpected`: weights that the model lacks.
+    Those of other heads are ignored, but not those of additional blocks.
 
     Raises:
-        UserError: the checkpoint does not fit the model.
+        UserError: The checkpoint does not fit the model.
     """
     base = f"{model.base_model_prefix}."
     extra = sorted(key for key in unexpected if _belongs_to_block(key.removeprefix(base), spec, model))
     if extra:
         raise UserError(
-            f"model {where!r}: its weights hold {extra[0]}"
+            f"model {where!r}: its weights include {extra[0]}"
             + (f" and {len(extra) - 1} more" if len(extra) > 1 else "")
             + f", which the {spec.title} model that its config.json describes does not have"
         )
@@ -323,9 +323,9 @@ def find_missing_modules(
 
 
 def _belongs_to_block(key: str, spec: BackboneSpec, model: PreTrainedModel) -> bool:
-    """True for a weight of a block; in a family without a row, of a block that the model does not have.
+    """Return whether a weight belongs to a block; in a family without a row, to a block that the model does not have.
 
-    `key` has no prefix, as in a checkpoint of the bare encoder.
+    `key` has no prefix, as in a checkpoint of the base model.
     """
     base = f"{model.base_model_prefix}."
     if spec.name in BACKBONES:
@@ -339,33 +339,35 @@ def _belongs_to_block(key: str, spec: BackboneSpec, model: PreTrainedModel) -> b
 
 
 def _pooler_of(key: str, spec: BackboneSpec) -> str | None:
-    """Returns the pooler that a weight belongs to; in a family without a row it is what is called so."""
+    """Return the pooler that a weight belongs to, or None. In a family without a row, go by the module's name."""
     if spec.pooler or spec.name in BACKBONES:
         return spec.pooler if spec.pooler and key.startswith(f"{spec.pooler}.") else None
-    before, found, _ = key.partition(".pooler.")
-    return f"{before}.pooler" if found else None
+    parent, separator, _ = key.partition(".pooler.")
+    return f"{parent}.pooler" if separator else None
 
 
 def check_backbone_paths(model: PreTrainedModel, spec: BackboneSpec, name: str) -> None:
-    """Compares the parts of a spec with a loaded model; a family's row may name embeddings that some models lack.
+    """Check that a loaded model has the modules that its spec names.
 
     Raises:
-        UserError: the model has no such part, or its blocks are not a list.
+        UserError: A module does not exist, or the blocks are not a ModuleList.
     """
     for key, paths in (("blocks", spec.blocks), ("embeddings", spec.embeddings), ("pooler", (spec.pooler,))):
         for path in filter(None, paths):
             if not has_module(model, path):
-                if spec.name in BACKBONES and key == "embeddings":
+                if spec.name in BACKBONES and key == "embeddings":  # not every model of a family has all of them
                     continue
                 raise UserError(f"model.structure: {key}: {_missing_module_message(model, path, name)}")
-            part = model.get_submodule(path)
-            if key == "blocks" and not isinstance(part, nn.ModuleList):
-                kind = type(part).__name__
-                raise UserError(f"model.structure: blocks: {path!r} of model {name!r} is a {kind}, no list of blocks")
+            module = model.get_submodule(path)
+            if key == "blocks" and not isinstance(module, nn.ModuleList):
+                kind = type(module).__name__
+                raise UserError(
+                    f"model.structure: blocks: {path!r} of model {name!r} is a {kind}, not a list of blocks"
+                )
 
 
 def has_module(model: nn.Module, path: str) -> bool:
-    """True if there is a module at a dotted path."""
+    """Return whether the model has a module at this dotted path."""
     try:
         model.get_submodule(path)
     except AttributeError:
@@ -374,10 +376,12 @@ def has_module(model: nn.Module, path: str) -> bool:
 
 
 def _missing_module_message(model: nn.Module, path: str, name: str) -> str:
-    """Returns the sentence about a path that leads nowhere: how far it goes, and what is there."""
+    """Return the error message for a path that does not exist: the last module that does, and its children."""
     parts = path.split(".")
-    known = next(i for i in range(len(parts), -1, -1) if has_module(model, ".".join(parts[:i])))
-    children = [child for child, _ in model.get_submodule(".".join(parts[:known])).named_children()]
-    place = repr(".".join(parts[:known])) if known else "it"
-    has = ", ".join(children) or "no parts"
-    return f"model {name!r} has no {path!r}: {place} has {has}{did_you_mean(parts[known], children)}"
+    depth = next(i for i in range(len(parts), -1, -1) if has_module(model, ".".join(parts[:i])))
+    children = [child for child, _ in model.get_submodule(".".join(parts[:depth])).named_children()]
+    parent = repr(".".join(parts[:depth])) if depth else "it"
+    return (
+        f"model {name!r} has no {path!r}: {parent} has {', '.join(children) or 'no submodules'}"
+        f"{did_you_mean(parts[depth], children)}"
+    )

@@ -1,24 +1,12 @@
-"""Statistics of stability: arrays in, frozen results out. What cannot be computed is None with its reason."""
+"""Statistics of stability: arrays in, frozen results out. What cannot be computed is None, with a reason."""
 
 from stableft.stats.bootstrap import bootstrap_interval
-from stableft.stats.expected_performance import (
-    ExpectedCurve,
-    expected_max,
-    expected_max_bootstrap,
-    expected_max_unbiased,
-    expected_test_score,
-)
-from stableft.stats.power import PowerCurve, compute_normal_power_curve, compute_observed_power_curves, render_power
+from stableft.stats.expected_performance import expected_max, expected_test_score
+from stableft.stats.power import compute_normal_power_curve, compute_observed_power_curves, render_power
 from stableft.stats.summary import (
-    ASYMPTOTIC_ABOVE,
     BOSCHLOO,
-    FISHER,
     LEVENE,
-    MANN_WHITNEY,
-    PERMUTATION,
     RESAMPLES,
-    STUDENT_FROM_SUMMARIES,
-    STUDENT_T_TEST,
     WELCH_FROM_SUMMARIES,
     WELCH_T_TEST,
     ImprovementProbability,
@@ -27,18 +15,13 @@ from stableft.stats.summary import (
     SdRatio,
     Summary,
     TestResult,
-    Values,
     iqm,
     is_significant,
     summarize,
 )
 from stableft.stats.tests import (
     LARGEST_MEAN_REASON,
-    Moments,
-    SampleOrMoments,
-    TestedMark,
     boschloo,
-    find_largest_mean,
     holm,
     levene,
     mark_best_and_equal,
@@ -48,45 +31,29 @@ from stableft.stats.tests import (
     probability_of_improvement,
     sd_ratio,
     t_test,
-    t_test_from_summaries,
     welch_from_summaries,
     wilson_interval,
 )
 
 __all__ = [
-    "ASYMPTOTIC_ABOVE",
     "BOSCHLOO",
-    "FISHER",
     "LARGEST_MEAN_REASON",
     "LEVENE",
-    "MANN_WHITNEY",
-    "PERMUTATION",
     "RESAMPLES",
-    "STUDENT_FROM_SUMMARIES",
-    "STUDENT_T_TEST",
     "WELCH_FROM_SUMMARIES",
     "WELCH_T_TEST",
-    "ExpectedCurve",
     "ImprovementProbability",
     "Interval",
-    "Moments",
     "PointEstimate",
-    "PowerCurve",
-    "SampleOrMoments",
     "SdRatio",
     "Summary",
     "TestResult",
-    "TestedMark",
-    "Values",
     "bootstrap_interval",
     "boschloo",
     "compute_normal_power_curve",
     "compute_observed_power_curves",
     "expected_max",
-    "expected_max_bootstrap",
-    "expected_max_unbiased",
     "expected_test_score",
-    "find_largest_mean",
     "holm",
     "iqm",
     "is_significant",
@@ -100,7 +67,6 @@ __all__ = [
     "sd_ratio",
     "summarize",
     "t_test",
-    "t_test_from_summaries",
     "welch_from_summaries",
     "wilson_interval",
 ]

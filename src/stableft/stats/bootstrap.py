@@ -1,4 +1,4 @@
-"""BCa bootstrap intervals by SciPy."""
+"""BCa bootstrap intervals, computed by SciPy."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,14 +17,14 @@ from stableft.stats.summary import (
 )
 
 BCA = "BCa bootstrap"
-VALUES_DRAWN_AT_ONCE = 2_000_000  # values drawn at a time, which bounds the memory
+VALUES_DRAWN_AT_ONCE = 2_000_000  # limits memory
 
 BootstrapStatistic = Literal["mean", "std", "iqm"]
 STATISTIC_TITLES = {"mean": "mean", "std": "SD", "iqm": "interquartile mean"}
 
 
 class BootstrapBounds(NamedTuple):
-    """NaN where BCa is not defined, with the reason. `resampled`: the statistic of every resample."""
+    """BCa bounds, NaN if undefined for `reason`. `resampled` holds the statistic of every resample."""
 
     low: float
     high: float
@@ -39,15 +39,15 @@ def bca_bounds(
     level: float,
     resamples: int,
 ) -> BootstrapBounds:
-    """Returns the BCa bounds of `statistic(*samples, axis=-1)`, each sample being resampled on its own.
+    """Return the BCa bounds of `statistic(*samples, axis=-1)`, where each sample is resampled independently.
 
-    Ties among the resamples must be exact ties: the statistic rounds what it computes.
+    The statistic must round its result, because BCa counts ties among the resamples.
     """
     from scipy import stats  # takes a second to import
 
     batch = max(1, VALUES_DRAWN_AT_ONCE // max(map(len, samples)))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # SciPy's where BCa is not defined, which is seen below
+        warnings.simplefilter("ignore")  # SciPy warns if BCa is undefined, which is handled below
         answer = stats.bootstrap(
             tuple(samples),
             statistic,
@@ -71,12 +71,15 @@ def bca_bounds(
 
 
 def _jackknife_varies(samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]) -> bool:
-    """Whether leaving out one value changes the statistic by which one it is; SciPy divides rounding errors if not."""
+    """Return whether the statistic depends on which value is left out.
+
+    If not, BCa's acceleration is 0 / 0, and SciPy would divide rounding errors.
+    """
     for i, sample in enumerate(samples):
         n = len(sample)
-        without = np.broadcast_to(sample, (n, n))[~np.eye(n, dtype=bool)].reshape(n, n - 1)
-        others = [without if j == i else other[np.newaxis] for j, other in enumerate(samples)]
-        values = statistic(*others, axis=-1)
+        leave_one_out = np.broadcast_to(sample, (n, n))[~np.eye(n, dtype=bool)].reshape(n, n - 1)
+        arguments = [leave_one_out if j == i else other[np.newaxis] for j, other in enumerate(samples)]
+        values = statistic(*arguments, axis=-1)
         if np.ptp(values) > 1e-11 * np.abs(values).max():
             return True
     return False
@@ -89,11 +92,12 @@ def bootstrap_interval(
     level: float = 0.95,
     resamples: int = RESAMPLES,
 ) -> Interval:
-    """Returns the BCa bootstrap interval of the mean, the SD (ddof 1) or the interquartile mean (see `iqm`).
+    """Return the BCa bootstrap interval of the mean, the SD (ddof 1) or the interquartile mean (see `iqm`).
 
-    Of more than LARGE values it is asymptotic instead, and `method` says how. On normal scores a 95 % interval of the
-    mean covers the truth in about 93 % of samples of 25 and one of the interquartile mean in 94 %. One of the SD is
-    too short for few values: it covers the truth in about 90 % of samples of 25, in 94 % of samples of 100.
+    With more than ASYMPTOTIC_ABOVE values it is asymptotic instead; `method` says how. For normal scores, the 95 %
+    interval of the mean covers the true value in about 93 % of samples of 25, that of the interquartile mean in 94 %.
+    That of the SD is too short for few values: it covers the true value in about 90 % of samples of 25 and in 94 % of
+    samples of 100.
     """
     array = np.asarray(values, dtype=float)
     large = len(array) > ASYMPTOTIC_ABOVE
@@ -106,7 +110,7 @@ def bootstrap_interval(
         reason = "the values do not vary"
     if reason is not None:
         return Interval(method, level, None, None, reason)
-    # In units of the range, where rounding to a number of digits means the same for every scale.
+    # In units of the range, so that rounding to a fixed number of digits does not depend on the scale.
     shift, span = (0.0 if statistic == "std" else float(array.min())), float(np.ptp(array))
     scaled = (array - array.min()) / span
     if large:
@@ -119,7 +123,7 @@ def bootstrap_interval(
 
 
 def sample_std(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Returns the SD (ddof 1) along an axis, of equal values exactly 0 (see `describe`)."""
+    """Return the SD (ddof 1) along an axis, exactly 0 for equal values (see `summarize`)."""
     return np.where(np.ptp(values, axis=axis) == 0, 0.0, np.std(values, axis=axis, ddof=1))
 
 
@@ -131,7 +135,7 @@ _STATISTICS: dict[str, Callable[..., np.ndarray]] = {
 
 
 def log_std_variance(values: np.ndarray) -> float:
-    """Returns the large-sample variance of the log of the SD, by the delta method and the sample kurtosis."""
+    """Return the large-sample variance of the log of the SD, by the delta method with the sample kurtosis."""
     n = len(values)
     squares = (values - values.mean()) ** 2
     kurtosis = np.mean(squares**2) / np.mean(squares) ** 2
@@ -139,7 +143,7 @@ def log_std_variance(values: np.ndarray) -> float:
 
 
 def two_sided_z(level: float) -> float:
-    """Returns how many standard errors a two-sided interval of that level reaches to each side."""
+    """Return the half-width of a two-sided interval of that level, in standard errors."""
     from scipy import special
 
     return float(special.ndtri((1 + level) / 2))
@@ -152,8 +156,8 @@ def _asymptotic_bounds(values: np.ndarray, statistic: BootstrapStatistic, level:
         return float(sample_std(values) / factor), float(sample_std(values) * factor)
     if statistic == "mean":
         middle, error = np.mean(values), np.std(values, ddof=1) / np.sqrt(n)
-    else:  # the standard error of a trimmed mean: values in the tails count as the last that is not cut
+    else:  # the standard error of a trimmed mean uses the Winsorized SD: cut values are set to the nearest kept one
         ordered, cut = np.sort(values), int(IQM_TRIM * n)
-        winsorised = np.clip(ordered, ordered[cut], ordered[n - cut - 1])
-        middle, error = trimmed_mean(values), np.std(winsorised, ddof=1) / ((1 - 2 * IQM_TRIM) * np.sqrt(n))
+        winsorized = np.clip(ordered, ordered[cut], ordered[n - cut - 1])
+        middle, error = trimmed_mean(values), np.std(winsorized, ddof=1) / ((1 - 2 * IQM_TRIM) * np.sqrt(n))
     return float(middle - z * error), float(middle + z * error)

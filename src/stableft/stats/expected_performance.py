@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
 
 from stableft.stats.summary import Values
 
 PLUG_IN = "expected maximum, plug-in (draws with replacement)"
-UNBIASED = "expected maximum, unbiased (draws without replacement)"
-BOOTSTRAP_MAX = "expected maximum, bootstrap"
 BOOTSTRAP_TEST = "test score of the best validation score, bootstrap"
 EXPECTED_DRAWS = 1000  # Z sec. 4
 MIN_RUNS = 2
@@ -18,9 +15,9 @@ MIN_RUNS = 2
 
 @dataclass(frozen=True)
 class ExpectedCurve:
-    """Mean and SD of the selected score for each number of trials, from `n` runs; None where there is none.
+    """Mean and SD of the selected score for each number of trials, estimated from `n` runs.
 
-    `reason` says why, of the numbers that have none.
+    The values are None if there is no expectation; `reason` says why.
     """
 
     method: str
@@ -33,54 +30,24 @@ class ExpectedCurve:
 
 
 def expected_max(val: Values, trials: int | Sequence[int], nan_as: float | None = None) -> ExpectedCurve:
-    """Returns the expected best score of n trials by the empirical distribution (Dodge et al. 2019), n any number.
+    """Return the expected best score of n trials under the empirical distribution (Dodge et al. 2019), for any n.
 
-    A run is drawn with replacement, so of N sorted scores the i-th is the best with probability (i/N)^n - ((i-1)/N)^n.
-    The SD is that of the best score under the same weights: at n = 1 the SD of the scores with ddof 0. A NaN score
-    has no place in the order: there is no expectation, unless `nan_as` gives the score that it counts for.
+    Runs are drawn with replacement, so the i-th of N sorted scores is the best with probability
+    (i/N)^n - ((i-1)/N)^n. The SD is that of the best score under the same weights; at n = 1 it is the SD of the scores
+    (ddof 0). A NaN score cannot be ranked, so there is no expectation unless `nan_as` gives a score to replace it.
     """
-    scores, numbers, reason = _check_scores(val, trials, nan_as)
-    n = len(scores)
-
-    def weights(k: int) -> np.ndarray:
-        return np.diff((np.arange(n + 1) / n) ** k)
-
-    return _weighted_curve(PLUG_IN, scores, numbers, [None if reason else weights(k) for k in numbers], reason)
-
-
-def expected_max_unbiased(val: Values, trials: int | Sequence[int], nan_as: float | None = None) -> ExpectedCurve:
-    """Returns the expected best score of n different runs of the N at hand (Tang et al. 2020).
-
-    Of N sorted scores the i-th is the best with probability C(i-1, n-1) / C(N, n), which is an unbiased estimate for
-    n trials; there is none for n > N. The SD is that of the best score under the same weights, so 0 at n = N.
-    NaN is as in `expected_max`.
-    """
-    scores, numbers, reason = _check_scores(val, trials, nan_as)
-    n = len(scores)
-
-    def weights(k: int) -> np.ndarray:
-        return np.array([comb(i, k - 1) / comb(n, k) for i in range(n)])
-
-    beyond = [k for k in numbers if k > n]
-    if reason is None and beyond:
-        reason = f"{n} runs cannot tell without bias the best of {min(beyond)} or more"
-        return _weighted_curve(UNBIASED, scores, numbers, [weights(k) if k <= n else None for k in numbers], reason)
-    return _weighted_curve(UNBIASED, scores, numbers, [None if reason else weights(k) for k in numbers], reason)
-
-
-def expected_max_bootstrap(
-    val: Values,
-    trials: int | Sequence[int],
-    rng: np.random.Generator,
-    draws: int = EXPECTED_DRAWS,
-    nan_as: float | None = None,
-) -> ExpectedCurve:
-    """Returns mean and SD (ddof 1) of the best of n scores drawn with replacement, over `draws` draws (Z Fig. 12).
-
-    It is `expected_max` but for the error of the simulation. NaN is as there.
-    """
-    scores, numbers, reason = _check_scores(val, trials, nan_as)
-    return _simulated_curve(BOOTSTRAP_MAX, scores, scores, numbers, rng, draws, reason)
+    scores, trial_counts, reason = _check_scores(val, trials, nan_as)
+    if reason is not None:
+        return _empty_curve(PLUG_IN, trial_counts, len(scores), None, reason)
+    ordered = np.sort(scores)
+    lowest = ordered[0]  # subtracted, so that equal scores have an SD of exactly 0
+    means, stds = [], []
+    for count in trial_counts:
+        weights = np.diff((np.arange(len(scores) + 1) / len(scores)) ** count)
+        above = float(weights @ (ordered - lowest))
+        means.append(float(lowest + above))
+        stds.append(float(np.sqrt(weights @ (ordered - lowest - above) ** 2)))
+    return ExpectedCurve(PLUG_IN, trial_counts, tuple(means), tuple(stds), len(scores))
 
 
 def expected_test_score(
@@ -91,90 +58,51 @@ def expected_test_score(
     draws: int = EXPECTED_DRAWS,
     nan_as: float | None = None,
 ) -> ExpectedCurve:
-    """Returns mean and SD (ddof 1) of the test score of the run with the best validation score of n (Z Fig. 4).
+    """Return mean and SD (ddof 1) of the test score of the run with the best validation score among n (Z Fig. 4).
 
-    The n runs are drawn with replacement, `draws` times for each n. Of equal validation scores the run drawn first is
-    taken. A run whose validation score is NaN is taken only where all drawn ones are, then again the first. A NaN test
-    score is drawn sooner or later, so there is no expectation, unless `nan_as` gives the score that it counts for.
+    For each n, the n runs are drawn with replacement `draws` times. Among equal validation scores, the run drawn first
+    is selected. A run with a NaN validation score is selected only if all drawn runs have one. Any run may be selected
+    in some draw, so with a NaN test score there is no expectation unless `nan_as` gives a score to replace it.
 
     Raises:
-        ValueError: there are not as many test as validation scores.
+        ValueError: The numbers of test and validation scores differ, or `draws` is less than 2.
     """
     order = np.asarray(val, dtype=float)
-    scores, numbers, reason = _check_scores(test, trials, nan_as, "test ")
+    scores, trial_counts, reason = _check_scores(test, trials, nan_as, "test ")
     if len(order) != len(scores):
-        raise ValueError(f"each run needs a validation and a test score, here are {len(order)} and {len(scores)}")
-    return _simulated_curve(BOOTSTRAP_TEST, order, scores, numbers, rng, draws, reason)
+        raise ValueError(f"each run needs a validation and a test score, not {len(order)} and {len(scores)} scores")
+    if draws < 2:
+        raise ValueError(f"draws must be at least 2, not {draws}")
+    if reason is not None:
+        return _empty_curve(BOOTSTRAP_TEST, trial_counts, len(scores), draws, reason)
+    ranked = np.where(np.isfinite(order), order, -np.inf)
+    means, stds = [], []
+    for count in trial_counts:
+        drawn = rng.integers(0, len(scores), (draws, count))
+        best = np.take_along_axis(drawn, ranked[drawn].argmax(axis=1)[:, np.newaxis], axis=1)[:, 0]
+        means.append(float(scores[best].mean()))
+        stds.append(0.0 if np.ptp(scores[best]) == 0 else float(scores[best].std(ddof=1)))
+    return ExpectedCurve(BOOTSTRAP_TEST, trial_counts, tuple(means), tuple(stds), len(scores), draws)
+
+
+def _empty_curve(method: str, trials: tuple[int, ...], n: int, draws: int | None, reason: str) -> ExpectedCurve:
+    none = (None,) * len(trials)
+    return ExpectedCurve(method, trials, none, none, n, draws, reason)
 
 
 def _check_scores(
     values: Values, trials: int | Sequence[int], nan_as: float | None, kind: str = ""
 ) -> tuple[np.ndarray, tuple[int, ...], str | None]:
-    """Returns the scores, with `nan_as` for NaN, the numbers of trials, and why there is no expectation."""
-    numbers = (trials,) if isinstance(trials, int) else tuple(trials)
-    if numbers and min(numbers) < 1:
-        raise ValueError(f"a number of trials must be at least 1, here it is {min(numbers)}")
+    """Return the scores (NaN replaced by `nan_as` if given), the trial counts, and why there is no expectation."""
+    trial_counts = (trials,) if isinstance(trials, int) else tuple(trials)
+    if trial_counts and min(trial_counts) < 1:
+        raise ValueError(f"a number of trials must be at least 1, not {min(trial_counts)}")
     scores = np.asarray(values, dtype=float)
     if nan_as is not None:
         scores = np.where(np.isfinite(scores), scores, nan_as)
-    nan = int((~np.isfinite(scores)).sum())
+    nan, reason = int((~np.isfinite(scores)).sum()), None
     if len(scores) < MIN_RUNS:
-        return (
-            scores,
-            numbers,
-            f"at least {MIN_RUNS} runs are needed, here {'is' if len(scores) == 1 else 'are'} {len(scores)}",
-        )
-    if nan:
-        return (
-            scores,
-            numbers,
-            f"{nan} of {len(scores)} {kind}scores are NaN, so the score of a draw is not always known",
-        )
-    return scores, numbers, None
-
-
-def _weighted_curve(
-    method: str,
-    scores: np.ndarray,
-    numbers: tuple[int, ...],
-    weights: Sequence[np.ndarray | None],
-    reason: str | None,
-) -> ExpectedCurve:
-    ordered = np.sort(scores)
-    lowest = ordered[0] if len(ordered) else 0.0  # taken off, so that equal scores have an SD of exactly 0
-    means: list[float | None] = []
-    stds: list[float | None] = []
-    for weight in weights:
-        if weight is None:
-            means.append(None)
-            stds.append(None)
-            continue
-        above = float(weight @ (ordered - lowest))
-        means.append(float(lowest + above))
-        stds.append(float(np.sqrt(weight @ (ordered - lowest - above) ** 2)))
-    return ExpectedCurve(method, numbers, tuple(means), tuple(stds), len(scores), None, reason)
-
-
-def _simulated_curve(
-    method: str,
-    order: np.ndarray,
-    scores: np.ndarray,
-    numbers: tuple[int, ...],
-    rng: np.random.Generator,
-    draws: int,
-    reason: str | None,
-) -> ExpectedCurve:
-    """Returns the curve of the `scores` of those first in `order`."""
-    if draws < 2:
-        raise ValueError(f"draws must be at least 2, here they are {draws}")
-    none = (None,) * len(numbers)
-    if reason is not None:
-        return ExpectedCurve(method, numbers, none, none, len(scores), draws, reason)
-    ranked = np.where(np.isfinite(order), order, -np.inf)
-    means, stds = [], []
-    for k in numbers:
-        drawn = rng.integers(0, len(scores), (draws, k))
-        taken = np.take_along_axis(drawn, ranked[drawn].argmax(axis=1)[:, np.newaxis], axis=1)[:, 0]
-        means.append(float(scores[taken].mean()))
-        stds.append(0.0 if np.ptp(scores[taken]) == 0 else float(scores[taken].std(ddof=1)))
-    return ExpectedCurve(method, numbers, tuple(means), tuple(stds), len(scores), draws)
+        reason = f"at least {MIN_RUNS} runs are needed, here {'is' if len(scores) == 1 else 'are'} {len(scores)}"
+    elif nan:
+        reason = f"{nan} of {len(scores)} {kind}scores are NaN, so the score of a draw is not always known"
+    return scores, trial_counts, reason

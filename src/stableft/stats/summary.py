@@ -1,4 +1,4 @@
-"""Summaries of scores, the types of results, and reasons why a number is missing."""
+"""Summaries of scores, result types, and reasons why a number is missing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,31 +6,33 @@ from typing import Literal
 
 import numpy as np
 
-MIN_VALUES = 3  # with fewer the absolute deviations of a group carry no information; SciPy's Levene answers p near 0
+# The two absolute deviations from a median or mean are always equal, so Levene's test needs three values; with fewer,
+# SciPy returns a p-value near 0.
+MIN_VALUES = 3
 
 
-def too_few_reason(*groups: np.ndarray, least: int = MIN_VALUES) -> str | None:
-    """Says that a group has fewer than `least` values."""
+def too_few_reason(*groups: np.ndarray) -> str | None:
+    """Return a sentence if a group has too few values, else None."""
     counts = [len(group) for group in groups]
-    if min(counts) >= least:
+    if min(counts) >= MIN_VALUES:
         return None
-    who = "each group needs" if len(groups) > 1 else "this needs"
+    subject = "each group needs" if len(groups) > 1 else "this needs"
     be = "are" if len(counts) > 1 or counts[0] != 1 else "is"
-    return f"{who} at least {least} values, here {be} {' and '.join(map(str, counts))}"
+    return f"{subject} at least {MIN_VALUES} values, here {be} {' and '.join(map(str, counts))}"
 
 
-def nan_reason(*groups: np.ndarray, looks: str = "better than it is") -> str | None:
-    """Says how many values are not finite, and what leaving them out would do."""
+def nan_reason(*groups: np.ndarray, would_look: str = "better than it is") -> str | None:
+    """Return a sentence if some values are not finite, else None. It says how a group would look without them."""
     nan = [int((~np.isfinite(group)).sum()) for group in groups]
     if not any(nan):
         return None
     counts = " and ".join(f"{k} of {len(group)}" for k, group in zip(nan, groups, strict=True))
-    return f"{counts} values are NaN: leaving out the runs that diverged would make their group look {looks}"
+    return f"{counts} values are NaN: leaving out the runs that diverged would make their group look {would_look}"
 
 
-def unusable_reason(*groups: np.ndarray, looks: str = "better than it is") -> str | None:
-    """Says why groups cannot be described or compared: too few values, or some that are not finite."""
-    return too_few_reason(*groups) or nan_reason(*groups, looks=looks)
+def unusable_reason(*groups: np.ndarray, would_look: str = "better than it is") -> str | None:
+    """Return why groups cannot be described or compared (too few values, or some are not finite), else None."""
+    return too_few_reason(*groups) or nan_reason(*groups, would_look=would_look)
 
 
 Values = Sequence[float] | np.ndarray
@@ -47,18 +49,18 @@ FISHER = "Fisher's exact test"
 MANN_WHITNEY = "Mann-Whitney U test"
 PERMUTATION = "Permutation test"
 RESAMPLES = 9999
-# Values in a group above which an interval is asymptotic: resampling takes long and says the same.
+# Groups with more values get an asymptotic interval: resampling takes long and gives the same result.
 ASYMPTOTIC_ABOVE = 2000
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Description of `n` values, of which `n_nan` are NaN; the statistics are those of the finite rest."""
+    """Description of `n` values, of which `n_nan` are not finite. The statistics are those of the finite ones."""
 
     n: int
     n_nan: int
     mean: float | None
-    std: float | None  # ddof 1; None for fewer than two finite values
+    std: float | None  # ddof 1; None with fewer than two finite values
     median: float | None
     min: float | None
     max: float | None
@@ -70,7 +72,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class TestResult:
-    """One test of two groups. `statistic` and `p` are None where there is no test, and `reason` says why."""
+    """Result of a test of two groups. `statistic` and `p` are None if there is no result; `reason` says why."""
 
     __test__ = False  # pytest: not a test case
 
@@ -86,7 +88,7 @@ class TestResult:
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval; both bounds are None where there is none, and `reason` says why."""
+    """A confidence interval. The bounds are None if there is none; `reason` says why."""
 
     method: str
     level: float
@@ -97,7 +99,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class SdRatio:
-    """The std of one group over that of another; `value` is None where there is none, and `reason` says why."""
+    """The SD of one group divided by that of another. `value` is None if undefined; `reason` says why."""
 
     value: float | None
     interval: Interval
@@ -108,7 +110,7 @@ class SdRatio:
 
 @dataclass(frozen=True)
 class PointEstimate:
-    """One number of `n` values; `value` is None where there is none, and `reason` says why."""
+    """A statistic of `n` values. `value` is None if undefined; `reason` says why."""
 
     value: float | None
     n: int
@@ -117,7 +119,7 @@ class PointEstimate:
 
 @dataclass(frozen=True)
 class ImprovementProbability:
-    """How likely a run of one group beats one of another; `test` asks whether that differs from one half."""
+    """Probability that a run of one group beats a run of another. `test`: whether it differs from one half."""
 
     value: float | None
     interval: Interval
@@ -128,31 +130,31 @@ class ImprovementProbability:
 
 
 def is_significant(result: TestResult, alpha: float) -> bool:
-    """True where there is a test and its p-value is below alpha."""
+    """Return whether there is a p-value and it is below alpha."""
     return result.p is not None and result.p < alpha
 
 
-IQM_TRIM = 0.25  # of each end: what is left is the middle half
+IQM_TRIM = 0.25  # share cut at each end, which leaves the middle half
 
 
 def summarize(values: Values) -> Summary:
-    """Returns count, centre and spread of the values; NaN is counted and kept out of the statistics."""
+    """Return count, center and spread of the values. NaN is counted, but excluded from the statistics."""
     array = np.asarray(values, dtype=float)
     finite = array[np.isfinite(array)]
     n, n_nan = len(array), len(array) - len(finite)
     if not len(finite):
         return Summary(n, n_nan, None, None, None, None, None)
     low, high = float(finite.min()), float(finite.max())
-    # Equal values: numpy's mean may miss them by one bit, which leaves a std of 1e-17 that looks like a finding.
+    # For equal values, numpy's mean may be off by one bit, which would give an SD of 1e-17 instead of 0.
     mean = low if low == high else float(finite.mean())
     std = None if len(finite) < 2 else 0.0 if low == high else float(finite.std(ddof=1))
     return Summary(n, n_nan, mean, std, float(np.median(finite)), low, high)
 
 
 def iqm(values: Values) -> PointEstimate:
-    """Returns the interquartile mean: that of the values left when a quarter of them, rounded down, is cut at each end.
+    """Return the interquartile mean: the mean without a quarter of the values, rounded down, at each end.
 
-    This is `scipy.stats.trim_mean(values, 0.25)`, as rliable has it; of three values nothing is cut.
+    It equals `scipy.stats.trim_mean(values, 0.25)`, as in rliable. With three values, nothing is cut.
     """
     array = np.asarray(values, dtype=float)
     reason = unusable_reason(array)
@@ -160,7 +162,7 @@ def iqm(values: Values) -> PointEstimate:
 
 
 def trimmed_mean(values: np.ndarray, axis: int = -1, trim: float = IQM_TRIM) -> np.ndarray:
-    """Returns the mean along the last axis without the share `trim` of values, rounded down, at each end."""
+    """Return the mean along the last axis without a share `trim` of the values, rounded down, at each end."""
     assert axis == -1
     n = values.shape[-1]
     cut = int(trim * n)

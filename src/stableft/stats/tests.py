@@ -1,4 +1,4 @@
-"""Tests and effects of two groups: Levene, Boschloo, t-tests, permutation, SD ratio, Holm, marks of papers."""
+"""Tests and effect sizes of two groups: Levene, Boschloo, t-tests, permutation, SD ratio, Holm, the papers' marks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,18 +35,18 @@ from stableft.stats.summary import (
     unusable_reason,
 )
 
-INFINITE_RATIO = 1e300  # a ratio to nothing, in a form that can be ranked
+INFINITE_RATIO = 1e300  # stands for an infinite ratio, because the bootstrap needs finite values
 DELTA_METHOD = "delta method on the log ratio"
-LEVENE_TRIM = 0.05  # of each end, SciPy's default; nothing of a group of fewer than 20
-LOOKS_STABLE = "stable"  # what a group looks without the runs that diverged
+LEVENE_TRIM = 0.05  # share cut at each end, SciPy's default; cuts nothing from fewer than 20 values
+LOOKS_STABLE = "stable"  # how a group would look without its diverged runs
 
 
 def levene(a: Values, b: Values, center: Center = "median") -> TestResult:
-    """Returns Levene's test of equal variances; the median-centred form is the Brown-Forsythe test.
+    """Perform Levene's test of equal variances. Centered at the median, it is the Brown-Forsythe test.
 
-    On runs of which some failed (two modes) the mean-centred form has about 20 % false positives at alpha .05, the
-    median-centred one about 5 %, so the centre is part of the result. "trimmed": deviations from the mean without 5 %
-    of the values (rounded down) at each end; every value's deviation counts. Below 20 values this is the mean.
+    If some runs failed (two modes), the test centered at the mean has about 20 % false positives at alpha 0.05, that
+    centered at the median about 5 %, so the center is part of the result. "trimmed" is the mean without 5 % of the
+    values (rounded down) at each end, which is the mean for fewer than 20 values; the deviations of all values count.
     """
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     statistic = p = None
@@ -54,7 +54,7 @@ def levene(a: Values, b: Values, center: Center = "median") -> TestResult:
     if reason is None:
         from scipy import special, stats  # takes a second to import
 
-        if center == "trimmed":  # SciPy before 1.17 left the cut values out of the test as well
+        if center == "trimmed":  # SciPy before 1.17 also excludes the cut values from the test
             statistic = float(levene_statistics(x, y, center))
             p = float(special.fdtrc(1, len(x) + len(y) - 2, statistic))
         else:
@@ -64,43 +64,43 @@ def levene(a: Values, b: Values, center: Center = "median") -> TestResult:
 
 
 def levene_statistics(x: np.ndarray, y: np.ndarray, center: Center = "median") -> np.ndarray:
-    """Returns Levene's statistic of every pair of rows of `x` [draws, n] and `y` [draws, m]; NaN: there is no test.
+    """Return Levene's statistic of every pair of rows of `x` [draws, n] and `y` [draws, m], NaN if undefined.
 
-    Without a difference it follows the F distribution with 1 and n + m - 2 degrees of freedom.
+    Under equal variances it follows the F distribution with 1 and n + m - 2 degrees of freedom.
     """
-    away = [np.abs(group - group_center(group, center)) for group in (x, y)]
+    deviations = [np.abs(group - group_center(group, center)) for group in (x, y)]
     n, m = x.shape[-1], y.shape[-1]
-    mean_x, mean_y = (deviations.mean(axis=-1) for deviations in away)
+    mean_x, mean_y = (group.mean(axis=-1) for group in deviations)
     within = sum(
-        ((deviations - mean[..., np.newaxis]) ** 2).sum(axis=-1)
-        for deviations, mean in zip(away, (mean_x, mean_y), strict=True)
+        ((group - mean[..., np.newaxis]) ** 2).sum(axis=-1)
+        for group, mean in zip(deviations, (mean_x, mean_y), strict=True)
     )
     between = n * m / (n + m) * (mean_x - mean_y) ** 2
-    none = _deviations_are_constant(x, away[0]) & _deviations_are_constant(y, away[1])
-    return np.where(none, np.nan, (n + m - 2) * between / np.where(none, 1.0, within))
+    undefined = _deviations_are_constant(x, deviations[0]) & _deviations_are_constant(y, deviations[1])
+    return np.where(undefined, np.nan, (n + m - 2) * between / np.where(undefined, 1.0, within))
 
 
 def group_center(values: np.ndarray, center: Center) -> np.ndarray:
-    """Returns what deviations are taken from, along the last axis, which is kept."""
+    """Return the center along the last axis, which is kept with length 1."""
     if center == "trimmed":
         return trimmed_mean(values, trim=LEVENE_TRIM)[..., np.newaxis]
     return (np.median if center == "median" else np.mean)(values, axis=-1, keepdims=True)
 
 
 def _deviations_are_constant(values: np.ndarray, deviations: np.ndarray) -> np.ndarray:
-    """Whether the deviations do not vary, but for rounding."""
+    """Return whether the deviations are equal, up to rounding."""
     return np.ptp(deviations, axis=-1) <= 1e-12 * (1 + np.abs(values).max(axis=-1))
 
 
 def _no_levene_reason(x: np.ndarray, y: np.ndarray, center: Center) -> str | None:
-    """Says why SciPy's answer would mean nothing, or None."""
-    reason = unusable_reason(x, y, looks=LOOKS_STABLE)
+    """Return why SciPy's result would be meaningless, or None."""
+    reason = unusable_reason(x, y, would_look=LOOKS_STABLE)
     if reason is not None:
         return reason
     if np.ptp(x) == 0 and np.ptp(y) == 0:
         return "neither group varies"
-    # The test compares the deviations' means with their spread. Without spread (two scores, each equally often)
-    # the statistic is infinite or a rounding error.
+    # The test compares the means of the deviations with their spread. Without spread (two distinct scores, equally
+    # often) the statistic is infinite or a rounding error.
     if all(_deviations_are_constant(group, np.abs(group - group_center(group, center))) for group in (x, y)):
         return "the absolute deviations from the centre do not vary in either group"
     return None
@@ -109,20 +109,20 @@ def _no_levene_reason(x: np.ndarray, y: np.ndarray, center: Center) -> str | Non
 def sd_ratio(
     a: Values, b: Values, rng: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES
 ) -> SdRatio:
-    """Returns std(a) / std(b) (ddof 1) with its BCa bootstrap interval, each group being resampled on its own.
+    """Return std(a) / std(b) (ddof 1) with its BCa bootstrap interval. The groups are resampled independently.
 
-    A resample that leaves b without spread counts as larger than any other: leaving it out would make the interval
-    too narrow. There is no interval where so many do that its upper bound is infinite, where one leaves neither group
-    any spread, or where the jackknife values that BCa needs do not exist.
+    A resample in which b has no spread counts as larger than any other, because omitting it would make the interval too
+    narrow. There is no interval if so many do that its upper bound is infinite, if neither group has any spread in a
+    resample, or if the jackknife values that BCa needs are undefined.
 
-    With more than LARGE values in a group the interval is asymptotic instead: the delta method on the log of the
-    ratio, with the kurtosis of each sample. On normal scores the 95 % BCa interval covers the true ratio in 93 to
-    94 % of pairs of samples of 10 and of 25, and in about 94.5 % of those of 100. The asymptotic one covers it in
-    91 % where the smaller group has 25 values, in 94 % where it has 100.
+    With more than ASYMPTOTIC_ABOVE values in a group, the interval is asymptotic instead: the delta method on the log
+    of the ratio, with the kurtosis of each sample. For normal scores, the 95 % BCa interval covers the true ratio in 93
+    to 94 % of pairs of samples of 10 and of 25, and in about 94.5 % of pairs of samples of 100. The asymptotic one
+    covers it in 91 % if the smaller group has 25 values, in 94 % if it has 100.
     """
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     method = DELTA_METHOD if max(len(x), len(y)) > ASYMPTOTIC_ABOVE else BCA
-    reason = unusable_reason(x, y, looks=LOOKS_STABLE)
+    reason = unusable_reason(x, y, would_look=LOOKS_STABLE)
     if reason is None and np.ptp(y) == 0:
         reason = "the second group does not vary"
     if reason is not None:
@@ -139,17 +139,17 @@ def sd_ratio(
 
 
 def ratio_of_stds(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Returns std(x) / std(y) along an axis: ENDLESS where y has no spread, NaN where neither has."""
+    """Return std(x) / std(y) along an axis: INFINITE_RATIO if y has no spread, NaN if neither has."""
     # Rounded, so that ties among resamples are ties on every processor.
-    over, under = sample_std(x, axis), sample_std(y, axis)
-    endless = np.where(over > 0, INFINITE_RATIO, np.nan)
-    return np.where(under > 0, np.round(over / np.where(under > 0, under, 1.0), 12), endless)
+    std_x, std_y = sample_std(x, axis), sample_std(y, axis)
+    without_spread = np.where(std_x > 0, INFINITE_RATIO, np.nan)
+    return np.where(std_y > 0, np.round(std_x / np.where(std_y > 0, std_y, 1.0), 12), without_spread)
 
 
 def _sd_ratio_bounds(
     x: np.ndarray, y: np.ndarray, rng: np.random.Generator, level: float, resamples: int
 ) -> tuple[float | None, float | None, str | None]:
-    """Returns the bounds for the ratio of the stds, or why there are none."""
+    """Return lower and upper bound of the ratio of the SDs, or (None, None, reason)."""
     if np.ptp(np.sort(y)[1:]) == 0 or np.ptp(np.sort(y)[:-1]) == 0:
         return None, None, "the second group does not vary without one of its values"
     low, high, ratios, reason = bca_bounds([x, y], ratio_of_stds, rng, level, resamples)
@@ -162,18 +162,14 @@ def _sd_ratio_bounds(
     return low, high, None
 
 
-# The product n_a * n_b above which Boschloo's test, which goes through all tables, takes long and says the same.
+# Above this product n_a * n_b, Boschloo's test takes long (it enumerates all tables) and hardly differs from Fisher's.
 MAX_BOSCHLOO_TABLES = 40_000
 
 
 def wilson_interval(k: int, n: int, level: float = 0.95) -> Interval:
-    """Returns the Wilson interval of a share of k in n.
-
-    Raises:
-        ValueError: k is not between 0 and n.
-    """
+    """Return the Wilson interval of the share k / n. Raise a ValueError unless k is between 0 and n."""
     if not 0 <= k <= n:
-        raise ValueError(f"k must be between 0 and n = {n}, here it is {k}")
+        raise ValueError(f"k must be between 0 and n = {n}, not {k}")
     if n == 0:
         return Interval("Wilson", level, None, None, "there are no runs")
     from scipy import stats
@@ -185,26 +181,26 @@ def wilson_interval(k: int, n: int, level: float = 0.95) -> Interval:
 def boschloo(
     failed_a: int, n_a: int, failed_b: int, n_b: int, alternative: Literal["less", "two-sided"] = "less"
 ) -> TestResult:
-    """Returns Boschloo's test of equal shares of failed runs; "less": group a fails less often than group b.
+    """Perform Boschloo's test of equal shares of failed runs. "less": group a fails less often than group b.
 
-    The statistic is the p-value of Fisher's exact test, than which this test is uniformly more powerful. Where
-    n_a * n_b is above MOST_TABLES that p-value is the answer, and `test` says so.
+    The statistic is the p-value of Fisher's exact test; Boschloo's test is uniformly more powerful. If n_a * n_b is
+    above MAX_BOSCHLOO_TABLES, the result is that of Fisher's test, and `test` says so.
 
     Raises:
-        ValueError: a count is not between 0 and its n.
+        ValueError: A count is not between 0 and its n.
     """
     if not (0 <= failed_a <= n_a and 0 <= failed_b <= n_b):
-        raise ValueError(f"each count must be between 0 and its n, here are {failed_a} of {n_a}, {failed_b} of {n_b}")
+        raise ValueError(f"each count must be between 0 and its n, not {failed_a} of {n_a} and {failed_b} of {n_b}")
     statistic = p = reason = None
     test = BOSCHLOO if n_a * n_b <= MAX_BOSCHLOO_TABLES else FISHER
     if min(n_a, n_b) == 0:
-        reason = f"each group needs a run, here are {n_a} and {n_b}"  # SciPy answers NaN
+        reason = f"each group needs a run, here are {n_a} and {n_b}"  # SciPy would return NaN
     elif failed_a + failed_b in (0, n_a + n_b):
         reason = f"{'no' if failed_a + failed_b == 0 else 'every'} run of both groups failed"
     else:
         from scipy import stats
 
-        # SciPy compares the columns of the table by the share in its first row.
+        # SciPy compares the columns of the table by their share in the first row.
         counts = [[failed_a, failed_b], [n_a - failed_a, n_b - failed_b]]
         if test == FISHER:
             fisher: Any = stats.fisher_exact(counts, alternative=alternative)
@@ -215,7 +211,7 @@ def boschloo(
     return TestResult(test, None, alternative, statistic, p, n_a, n_b, reason)
 
 
-# Values in a group above which the interval is asymptotic: every resample must be sorted.
+# Groups with more values get an asymptotic interval, because every resample would have to be sorted.
 IMPROVEMENT_ASYMPTOTIC_ABOVE = 500
 DELONG = "normal approximation with DeLong's variance"
 
@@ -223,19 +219,20 @@ DELONG = "normal approximation with DeLong's variance"
 def probability_of_improvement(
     a: Values, b: Values, rng: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES
 ) -> ImprovementProbability:
-    """Returns P(a run of a scores higher than one of b), a tie counting one half, and its BCa bootstrap interval.
+    """Return P(a run of a scores higher than a run of b), where a tie counts one half, with its BCa bootstrap interval.
 
-    Each group is resampled on its own. There is no interval where all values of one group lie above the other's: then
-    every resample says 0 or 1. With more than MANY values in a group it is asymptotic instead. The test beside it is
-    the two-sided Mann-Whitney test, exact where both groups have at most 8 values without ties.
+    The groups are resampled independently. There is no interval if all values of one group are above those of the
+    other, since every resample then gives 0 or 1. With more than IMPROVEMENT_ASYMPTOTIC_ABOVE values in a group, the
+    interval is asymptotic instead. The test is the two-sided Mann-Whitney test, which is exact if neither group has
+    more than 8 values and there are no ties.
     """
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     method = DELONG if max(len(x), len(y)) > IMPROVEMENT_ASYMPTOTIC_ABOVE else BCA
     reason = unusable_reason(x, y)
     if reason is not None:
-        nothing = TestResult(MANN_WHITNEY, None, "two-sided", None, None, len(x), len(y), reason)
+        no_test = TestResult(MANN_WHITNEY, None, "two-sided", None, None, len(x), len(y), reason)
         return ImprovementProbability(
-            None, Interval(method, level, None, None, reason), nothing, len(x), len(y), reason
+            None, Interval(method, level, None, None, reason), no_test, len(x), len(y), reason
         )
     value = float(share_above(x, y))
     return ImprovementProbability(
@@ -244,7 +241,7 @@ def probability_of_improvement(
 
 
 def share_above(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Returns the share of pairs along the last axis in which x is above y, a tie counting one half."""
+    """Return the share of pairs along the last axis in which x is above y; a tie counts one half."""
     from scipy import stats
 
     assert axis == -1
@@ -278,13 +275,14 @@ def _improvement_interval(
         if reason is not None:
             return Interval(method, level, None, None, f"the probability: {reason}")
         return Interval(method, level, low, high)
-    # The variance of each group's shares: how many of the other group's values each of its values is above.
+    # DeLong's variance: for each value, the share of the other group's values below it; then the variance over values.
     errors = [np.var(_shares_below(group, other), ddof=1) / len(group) for group, other in ((x, y), (y, x))]
-    reach = two_sided_z(level) * float(np.sqrt(sum(errors)))
-    return Interval(method, level, max(0.0, value - reach), min(1.0, value + reach))
+    half_width = two_sided_z(level) * float(np.sqrt(sum(errors)))
+    return Interval(method, level, max(0.0, value - half_width), min(1.0, value + half_width))
 
 
 def _shares_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return for each value the share of `others` below it; a tie counts one half."""
     ordered = np.sort(others)
     sides = [np.searchsorted(ordered, values, side) for side in ("left", "right")]
     return (sides[0] + sides[1]) / (2 * len(others))
@@ -295,7 +293,7 @@ LARGEST_MEAN_REASON = "this is the largest mean"
 
 @dataclass(frozen=True)
 class Moments:
-    """A group of which no more is known, as a paper prints it; `std` is ddof 1."""
+    """A group known only by its summary, as printed in a paper. `std` is ddof 1."""
 
     mean: float | None
     std: float | None
@@ -306,16 +304,16 @@ SampleOrMoments = Values | Moments
 
 
 class TestedMark(NamedTuple):
-    """Whether a group is one of those that a rule looks for (None: there is no test), and the test of it."""
+    """Whether a group is to be marked (None: there is no test), and the test behind it."""
 
     flag: bool | None
     test: TestResult
 
 
 def t_test(a: Values, b: Values, equal_var: bool, alternative: Alternative = "two-sided") -> TestResult:
-    """Returns Student's (`equal_var`) or Welch's t-test of equal means; "greater": the mean of a is greater.
+    """Perform Student's (`equal_var`) or Welch's t-test of equal means. "greater": the mean of a is greater.
 
-    It takes two values of each group, of which at least one varies. NaN: there is no test.
+    Needs at least two values per group, no NaN, and some variation in at least one group.
     """
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     test = STUDENT_T_TEST if equal_var else WELCH_T_TEST
@@ -335,10 +333,10 @@ def t_test_from_summaries(
     equal_var: bool,
     alternative: Alternative = "two-sided",
 ) -> TestResult:
-    """Returns Student's or Welch's t-test of equal means from mean, std (ddof 1) and n of two groups.
+    """Perform Student's or Welch's t-test of equal means from mean, std (ddof 1) and n of two groups.
 
     Raises:
-        ValueError: a std is negative.
+        ValueError: A std is negative.
     """
     a, b = Moments(mean_a, std_a, n_a), Moments(mean_b, std_b, n_b)
     return _t_test(a, b, equal_var, alternative, STUDENT_FROM_SUMMARIES if equal_var else WELCH_FROM_SUMMARIES)
@@ -352,7 +350,7 @@ def welch_from_summaries(
     std_b: float | None,
     n_b: int,
 ) -> TestResult:
-    """Returns the two-sided Welch t-test of equal means from mean, std (ddof 1) and n of two groups."""
+    """Perform the two-sided Welch t-test of equal means from mean, std (ddof 1) and n of two groups."""
     return t_test_from_summaries(mean_a, std_a, n_a, mean_b, std_b, n_b, equal_var=False)
 
 
@@ -362,13 +360,13 @@ def _t_test(a: Moments, b: Moments, equal_var: bool, alternative: Alternative, t
     if not np.isfinite([mean_a, std_a, mean_b, std_b]).all() or min(a.n, b.n) < 2:
         reason = "mean, std and n of at least 2 are needed of both groups"
     elif min(std_a, std_b) < 0:
-        raise ValueError(f"a std must be at least 0, here are {std_a} and {std_b}")
+        raise ValueError(f"a std must be at least 0, not {std_a} and {std_b}")
     elif std_a == std_b == 0:
         reason = "neither group varies"
     else:
         from scipy import stats  # takes a second to import
 
-        # From the summaries in either case: SciPy's test of values warns of groups that hardly vary.
+        # From summaries in either case, because SciPy's test of values warns about groups that hardly vary.
         answer = stats.ttest_ind_from_stats(
             mean_a, std_a, a.n, mean_b, std_b, b.n, equal_var=equal_var, alternative=alternative
         )
@@ -382,11 +380,11 @@ def _moments(values: np.ndarray) -> Moments:
 
 
 def mark_best_and_equal(groups: Sequence[SampleOrMoments], alpha: float = 0.05) -> tuple[TestedMark, ...]:
-    """Returns of each group whether it is the best or statistically equal to it (Z Table 1).
+    """Return for each group whether it is the best or statistically equal to the best (Z Table 1).
 
-    The best is the first of those with the largest mean: its reason is LARGEST, for it is not tested against itself.
-    Every other is equal to it unless the best is larger by Student's one-tailed t-test, p < alpha. A group without a
-    test is neither. One with NaN or without values has no mean, so it cannot be the best, however good the others.
+    The best is the first with the largest mean; it is not tested against itself, for which its reason is
+    LARGEST_MEAN_REASON. The others are equal to it unless the best is larger by Student's one-tailed t-test, p < alpha.
+    A group without a test is neither. A group with NaN or without values has no mean, so it cannot be the best.
     """
     best = find_largest_mean(groups)
     if best is None:
@@ -408,19 +406,19 @@ def mark_best_and_equal(groups: Sequence[SampleOrMoments], alpha: float = 0.05) 
 def mark_better_than(
     reference: SampleOrMoments, groups: Sequence[SampleOrMoments], alpha: float = 0.05
 ) -> tuple[TestedMark, ...]:
-    """Returns of each group whether its mean is larger by Student's one-tailed t-test, p < alpha (Z Table 2)."""
+    """Return for each group whether its mean is larger by Student's one-tailed t-test, p < alpha (Z Table 2)."""
     tests = [_student(group, reference, "greater") for group in groups]
     return tuple(TestedMark(None if test.p is None else is_significant(test, alpha), test) for test in tests)
 
 
 def mark_different(a: SampleOrMoments, b: SampleOrMoments, alpha: float = 0.05) -> TestedMark:
-    """Returns whether two means differ by Student's two-tailed t-test, p < alpha (Z Table 4)."""
+    """Return whether two means differ by Student's two-tailed t-test, p < alpha (Z Table 4)."""
     test = _student(a, b, "two-sided")
     return TestedMark(None if test.p is None else is_significant(test, alpha), test)
 
 
 def find_largest_mean(groups: Sequence[SampleOrMoments]) -> int | None:
-    """Returns the place of the first group with the largest mean; None where no group has one."""
+    """Return the index of the first group with the largest mean, or None if no group has a mean."""
     means = [_finite_mean(group) for group in groups]
     known = [(mean, -i) for i, mean in enumerate(means) if mean is not None]
     return -max(known)[1] if known else None
@@ -445,7 +443,7 @@ def _student(a: SampleOrMoments, b: SampleOrMoments, alternative: Alternative) -
 
 
 def holm(ps: Sequence[float | None]) -> tuple[float | None, ...]:
-    """Returns the p-values adjusted by Holm's step-down method; one that is None stays None and does not count."""
+    """Return the p-values adjusted by Holm's step-down method. None stays None and does not count as a test."""
     order = sorted((p, i) for i, p in enumerate(ps) if p is not None)
     adjusted: list[float | None] = [None] * len(ps)
     largest = 0.0
@@ -457,40 +455,41 @@ def holm(ps: Sequence[float | None]) -> tuple[float | None, ...]:
 
 PermutedStatistic = Literal["mean", "std", "std_ratio"]
 PERMUTED_STATISTIC_TITLES = {"mean": "difference of means", "std": "difference of SDs", "std_ratio": "ratio of SDs"}
-# Of a statistic in units of the range: divisions that give the same must not differ by rounding.
+# Decimals of a statistic in units of the range, so that permutations with equal statistics do not differ by rounding.
 PERMUTATION_DIGITS = 10
 
 
 def permutation_test(
     a: Values,
     b: Values,
-    of: PermutedStatistic,
+    quantity: PermutedStatistic,
     rng: np.random.Generator,
     alternative: Alternative = "two-sided",
     resamples: int = RESAMPLES,
 ) -> TestResult:
-    """Returns the permutation test of mean(a) - mean(b), std(a) - std(b) or std(a) / std(b) (ddof 1).
+    """Perform a permutation test of mean(a) - mean(b), std(a) - std(b) or std(a) / std(b) (ddof 1).
 
-    "greater": that of a is. Two-sided is twice the smaller of the one-sided p-values. With at most `resamples` ways to
-    divide the values there is one answer, by all of them; with more, that many are drawn, and `test` says which.
+    "greater": a has the larger mean or SD. The two-sided p-value is twice the smaller one-sided one. If there are at
+    most `resamples` permutations, all are used and the result is exact; otherwise that many are drawn. `test` says
+    which.
 
-    Of SDs the groups' own medians are taken off first, so that unlike means are not taken for unlike spread. By that
-    these two are not exact, but they were on the safe side in simulations at alpha .05 with 7, 10 and 25 values a
-    group: 3 to 4 % false positives on normal scores, 5 to 6 % where a quarter of the runs failed, 1 % where half did.
-    (Means taken off would give 25 % for 7 values, a quarter of them failed.)
+    For SDs, each group's median is subtracted first, so that different means do not appear as different spread. This
+    makes the test approximate. In simulations at alpha 0.05 with 7, 10 and 25 values per group, it had 3 to 4 % false
+    positives on normal scores, 5 to 6 % if a quarter of the runs failed, and 1 % if half did. (Subtracting means would
+    give 25 % for 7 values, a quarter of them failed.)
     """
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    ways = comb(len(x) + len(y), len(x))
-    how = f"all {ways:,} permutations" if ways <= resamples else f"{resamples:,} random permutations"
-    test = f"{PERMUTATION} of the {PERMUTED_STATISTIC_TITLES[of]} ({how})"
+    permutations = comb(len(x) + len(y), len(x))
+    how = f"all {permutations:,} permutations" if permutations <= resamples else f"{resamples:,} random permutations"
+    test = f"{PERMUTATION} of the {PERMUTED_STATISTIC_TITLES[quantity]} ({how})"
     statistic = p = None
-    reason = _no_permutation_reason(x, y, of)
+    reason = _no_permutation_reason(x, y, quantity)
     if reason is None:
         from scipy import stats  # takes a second to import
 
-        observed = {"mean": _difference_of_means, "std": _difference_of_stds, "std_ratio": _ratio_of_stds}[of]
+        observed = {"mean": _difference_of_means, "std": _difference_of_stds, "std_ratio": _ratio_of_stds}[quantity]
         span = float(np.ptp(np.concatenate([x, y])))
-        groups = [_scale_group(group, of, shift=min(x.min(), y.min()), span=span) for group in (x, y)]
+        groups = [_scale_group(group, quantity, shift=min(x.min(), y.min()), span=span) for group in (x, y)]
         answer = stats.permutation_test(
             groups,
             observed,
@@ -503,25 +502,25 @@ def permutation_test(
             rng=rng,
         )
         statistic, p = float(answer.statistic), min(1.0, float(answer.pvalue))
-        statistic *= 1.0 if of == "std_ratio" else span
+        statistic *= 1.0 if quantity == "std_ratio" else span
     return TestResult(test, None, alternative, statistic, p, len(x), len(y), reason)
 
 
-def _no_permutation_reason(x: np.ndarray, y: np.ndarray, of: PermutedStatistic) -> str | None:
-    reason = unusable_reason(x, y, looks="better than it is" if of == "mean" else LOOKS_STABLE)
+def _no_permutation_reason(x: np.ndarray, y: np.ndarray, quantity: PermutedStatistic) -> str | None:
+    reason = unusable_reason(x, y, would_look="better than it is" if quantity == "mean" else LOOKS_STABLE)
     if reason is not None:
         return reason
-    if of == "mean":
+    if quantity == "mean":
         return "all values of both groups are equal" if np.ptp(np.concatenate([x, y])) == 0 else None
     if np.ptp(x) == 0 and np.ptp(y) == 0:
         return "neither group varies"
-    return "the second group does not vary" if of == "std_ratio" and np.ptp(y) == 0 else None
+    return "the second group does not vary" if quantity == "std_ratio" and np.ptp(y) == 0 else None
 
 
-def _scale_group(group: np.ndarray, of: PermutedStatistic, shift: float, span: float) -> np.ndarray:
-    """Returns the group in units of the range of both; of SDs without its median, rounded so that ties are ties."""
+def _scale_group(group: np.ndarray, quantity: PermutedStatistic, shift: float, span: float) -> np.ndarray:
+    """Return the group in units of the common range; for SDs, minus its median and rounded so that ties are ties."""
     scaled = (group - shift) / span
-    return scaled if of == "mean" else np.round(scaled - np.median(scaled), 14)
+    return scaled if quantity == "mean" else np.round(scaled - np.median(scaled), 14)
 
 
 def _difference_of_means(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -533,7 +532,7 @@ def _difference_of_stds(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndar
 
 
 def _ratio_of_stds(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Returns the ratio of the SDs; 1 where neither varies, for then they are equal."""
-    over, under = sample_std(x, axis), sample_std(y, axis)
-    endless = np.where(over > 0, INFINITE_RATIO, 1.0)
-    return np.where(under > 0, np.round(over / np.where(under > 0, under, 1.0), PERMUTATION_DIGITS), endless)
+    """Return the ratio of the SDs: 1 if neither group varies, since the SDs are equal then."""
+    std_x, std_y = sample_std(x, axis), sample_std(y, axis)
+    without_spread = np.where(std_x > 0, INFINITE_RATIO, 1.0)
+    return np.where(std_y > 0, np.round(std_x / np.where(std_y > 0, std_y, 1.0), PERMUTATION_DIGITS), without_spread)

@@ -1,4 +1,4 @@
-"""Checkpoints of an unfinished run: all that a bit-exact resume needs, and how often to write them."""
+"""Checkpoints of an unfinished run: everything a bit-exact resume needs, and how often to write them."""
 
 import logging
 import time
@@ -12,35 +12,39 @@ from stableft.records.run_record import CHECKPOINT_FILE, atomic_write, set_aside
 from stableft.seeds import global_rng_state, restore_global_rng_state
 from stableft.training.step import TrainState
 
-CHECKPOINT_TIME_SHARE = 0.02  # of a run's time may go into checkpoints that nobody asked for
-ASSUMED_BYTES_PER_SECOND = 200e6  # bytes a second, until one was written and timed
+CHECKPOINT_TIME_SHARE = 0.02  # share of a run's time that may go into checkpoints without --checkpoint-every
+ASSUMED_BYTES_PER_SECOND = 200e6  # write speed, assumed until a checkpoint has been timed
+# Keys in the file, too.
 SAVED_STATE_FIELDS = ("step", "micro_batch", "halved", "history", "evals", "best", "seconds", "recorded")
 
 
 @dataclass
 class CheckpointBudget:
-    """Decides when the next unasked-for checkpoint is cheap enough."""
+    """Decides whether there is time for a checkpoint if --checkpoint-every is not given."""
 
-    cost: float  # seconds that one takes
-    since: float = 0.0  # seconds into the run at which this process took it up
-    spent: float = 0.0  # seconds, by this process
+    write_seconds: float  # duration of the latest write
+    started_at: float = 0.0  # seconds into the run at which this process started or resumed it
+    spent_seconds: float = 0.0  # on writes by this process
 
     def allows(self, seconds: float) -> bool:
-        """True if, `seconds` into the run, one more checkpoint keeps their share of the time under `SHARE`."""
-        return self.spent + self.cost <= CHECKPOINT_TIME_SHARE * (seconds - self.since)
+        """Return whether a checkpoint `seconds` into the run keeps the time spent within CHECKPOINT_TIME_SHARE."""
+        return self.spent_seconds + self.write_seconds <= CHECKPOINT_TIME_SHARE * (seconds - self.started_at)
 
 
 def initial_checkpoint_budget(state: TrainState) -> CheckpointBudget:
-    """Returns a pace for the size of this model, its weights and two moments, from where the run is now."""
-    weights = sum(p.numel() * p.element_size() for p in state.model.parameters())
-    return CheckpointBudget(cost=3 * weights / ASSUMED_BYTES_PER_SECOND, since=state.seconds)
+    """Return the budget of a run that starts or resumes now, its write time estimated from the model's size."""
+    weight_bytes = sum(p.numel() * p.element_size() for p in state.model.parameters())
+    # Three times: the weights and Adam's two moments.
+    return CheckpointBudget(write_seconds=3 * weight_bytes / ASSUMED_BYTES_PER_SECOND, started_at=state.seconds)
 
 
-def save_checkpoint(folder: Path, state: TrainState, facts: dict, device: torch.device, pace: CheckpointBudget) -> None:
-    """Writes the state atomically; `facts` are what must be equal for a resumed run to be the same run."""
+def save_checkpoint(
+    folder: Path, state: TrainState, conditions: dict, device: torch.device, budget: CheckpointBudget
+) -> None:
+    """Write the state atomically, with the `conditions` under which it may be resumed, and charge the budget."""
     start = time.perf_counter()
     content = {
-        "facts": facts,
+        "facts": conditions,
         "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict(),
@@ -48,37 +52,37 @@ def save_checkpoint(folder: Path, state: TrainState, facts: dict, device: torch.
         **{name: getattr(state, name) for name in SAVED_STATE_FIELDS},
     }
     atomic_write(folder / CHECKPOINT_FILE, lambda file: torch.save(content, file))
-    pace.cost = time.perf_counter() - start
-    pace.spent += pace.cost
+    budget.write_seconds = time.perf_counter() - start
+    budget.spent_seconds += budget.write_seconds
 
 
-def load_checkpoint(folder: Path, state: TrainState, facts: dict, device: torch.device) -> bool:
-    """Puts `state` and the global generators to where the checkpoint left them; False if there is none to go on from.
+def load_checkpoint(folder: Path, state: TrainState, conditions: dict, device: torch.device) -> bool:
+    """Restore `state` and the global generators from the checkpoint. Return False if there is none.
 
-    One that cannot be read is set aside, and a warning says so.
+    An unreadable checkpoint is set aside with a warning.
 
     Raises:
-        UserError: it was made under other `facts`, so that going on from it would not give the same run.
+        UserError: The checkpoint was made under other conditions, so resuming would change the results.
     """
     path = folder / CHECKPOINT_FILE
     if not path.exists():
         return False
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        step, before = content["step"], content["facts"]
-    except Exception as error:  # torch.load raises many kinds; whichever it is, the file is of no use
-        logging.getLogger(__name__).warning("%s cannot be read (%s); set aside as %s", path, error, set_aside(path))
+        step, saved_conditions = content["step"], content["facts"]
+    except Exception as error:  # torch.load raises many types of exceptions; in any case the file is unusable
+        logging.getLogger(__name__).warning("cannot read %s (%s); set aside as %s", path, error, set_aside(path))
         return False
-    for key, value in facts.items():
-        if before.get(key) != value:
+    for key, value in conditions.items():
+        if (saved := saved_conditions.get(key)) != value:
             raise UserError(
-                f"run {folder.name} has a checkpoint from step {step} made with {key} {before.get(key)!r}, here it is "
-                f"{value!r}: go on as before, or delete {path} to start the run afresh"
+                f"run {folder.name} has a checkpoint from step {step} made with {key} {saved!r}, but now it is "
+                f"{value!r}: resume it as before, or delete {path} to start the run over"
             )
     state.model.load_state_dict(content["model"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.scaler.load_state_dict(content["scaler"])
-    for name in SAVED_STATE_FIELDS:
-        setattr(state, name, content.get(name, getattr(state, name)))  # `recorded` came later
+    for name in SAVED_STATE_FIELDS:  # checkpoints of older versions lack `recorded`
+        setattr(state, name, content.get(name, getattr(state, name)))
     restore_global_rng_state(content["random"], device)
     return True

@@ -1,4 +1,4 @@
-"""Where a run ran: versions, commit, hardware; never an environment variable, host name or path."""
+"""The environment of a run: versions, commit, hardware. Never environment variables, host names or paths."""
 
 import functools
 import platform
@@ -15,13 +15,13 @@ RECORDED_PACKAGES = ("stableft", "torch", "transformers", "tokenizers", "dataset
 
 @functools.cache
 def package_versions() -> dict[str, str]:
-    """Returns the versions of Python and of every package that can change a number."""
+    """Return the versions of Python and of every package that can affect results."""
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in RECORDED_PACKAGES}}
 
 
 @functools.cache
 def git_state() -> tuple[str | None, bool | None]:
-    """Returns commit and dirty flag of the checkout this code runs from; None where it is no checkout."""
+    """Return commit and dirty flag of the checkout that this code runs from, or (None, None) without one."""
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return None, None
@@ -33,21 +33,21 @@ def git_state() -> tuple[str | None, bool | None]:
 
 
 def platform_name() -> str:
-    """Returns system and processor, such as "Linux x86_64"."""
+    """Return system and processor, such as "Linux x86_64"."""
     return f"{platform.system()} {platform.machine()}"
 
 
 def device_name(device: torch.device) -> str:
-    """Returns "cpu" or the name of the GPU."""
+    """Return "cpu" or the name of the GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def peak_memory(device: torch.device) -> int:
-    """Returns bytes: on a GPU the most this run had allocated, on a CPU the most this process ever held."""
+    """Return the peak memory in bytes: on a GPU, allocated by this run; on the CPU, used by this process so far."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS reports bytes, Linux kilobytes
 
 
 def _git(root: Path, *arguments: str) -> str:

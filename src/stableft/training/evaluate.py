@@ -1,4 +1,4 @@
-"""Outputs and losses of a model on a split. Draws no random number."""
+"""Compute outputs and losses of a model on a split. Uses no randomness."""
 
 import contextlib
 from collections.abc import Callable
@@ -17,22 +17,22 @@ AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class EvalOutputs:
-    """`values` [rows, classes] (or [rows, 1]) in float32, in the order of the split's rows, and their mean loss."""
+    """Logits `values` [rows, classes] (regression: [rows, 1]) in float32, in the split's order, and the mean loss."""
 
     values: np.ndarray
     loss: float
 
 
 def loss_sum(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Returns the summed loss in float32: cross-entropy, or squared error for float labels (regression)."""
-    outputs = outputs.float()
+    """Return the summed loss in float32: cross-entropy, or squared error for float labels (regression)."""
+    outputs = outputs.float()  # half precision would lose digits in the sum
     if labels.is_floating_point():
         return functional.mse_loss(outputs[:, 0], labels, reduction="sum")
     return functional.cross_entropy(outputs, labels, reduction="sum")
 
 
 def autocast(config: TrainingConfig, device: torch.device):
-    """Returns the context in which the config's precision computes; in fp32 it does nothing."""
+    """Return the autocast context for the config's precision; fp32 needs none."""
     if config.precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, AUTOCAST_DTYPES[config.precision])
@@ -42,12 +42,9 @@ def autocast(config: TrainingConfig, device: torch.device):
 def evaluate(
     model: nn.Module, rows: LabeledRows, config: RunConfig, inputs: InputLayout, device: torch.device
 ) -> EvalOutputs:
-    """Returns the model's outputs on `rows`, with dropout off; the model is left in training mode.
-
-    Batches are made of rows of like length, longest first, so that little is padded and memory runs out at once if
-    at all; then the batch is halved.
-    """
+    """Return the model's outputs on `rows`, computed without dropout. Leaves the model in training mode."""
     model.eval()
+    # Batches of similar length need little padding. Longest first: if memory runs out, it does so in the first batch.
     by_length = np.argsort(-np.diff(rows.offsets), kind="stable")
 
     def logits(start: int, stop: int) -> Tensor:
@@ -65,7 +62,7 @@ def evaluate(
 
 
 def run_in_batches(compute: Callable[[int, int], Tensor], rows: int, size: int) -> list[Tensor]:
-    """Returns what `compute(start, stop)` gives for all rows, `size` at a time, fewer when memory runs out."""
+    """Return the results of `compute(start, stop)` for batches of `size` rows. Halve the size if memory runs out."""
     start, parts = 0, []
     while start < rows:
         try:
@@ -80,7 +77,8 @@ def run_in_batches(compute: Callable[[int, int], Tensor], rows: int, size: int) 
 
 
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Returns the batch on the device; towards a GPU from pinned memory, without waiting."""
+    """Return the batch on the device."""
     if device.type == "cpu":
         return batch
+    # Pinned memory lets the copy overlap with computation.
     return {key: value.pin_memory().to(device, non_blocking=True) for key, value in batch.items()}

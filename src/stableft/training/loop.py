@@ -18,10 +18,7 @@ from stableft.training.step import StepResult, TrainState, flush_pending_steps
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """What the loop knows of a run: its `total` steps, after which of them to evaluate, where checkpoints go.
-
-    `facts` are what must be equal for a resumed run to be the same run.
-    """
+    """What the loop needs to know about a run. `evaluate_at` holds step counts; `conditions` must match on resume."""
 
     run_id: str
     folder: Path
@@ -29,11 +26,11 @@ class LoopSettings:
     device: torch.device
     total: int
     evaluate_at: frozenset[int]
-    facts: dict
+    conditions: dict
 
 
 def resume_conditions(run_id: str, fingerprint: str, execution: Execution, device: torch.device) -> dict:
-    """Returns what must be equal for a resumed run to end in the same bits."""
+    """Return what must be the same when a run resumes, so that its results are bit-equal to an uninterrupted run."""
     return {
         "run_id": run_id,
         "data": fingerprint,
@@ -44,72 +41,76 @@ def resume_conditions(run_id: str, fingerprint: str, execution: Execution, devic
     }
 
 
-def start_or_resume(course: LoopSettings, state: TrainState, config: TrainingConfig, **names: str) -> bool:
-    """Returns True if the run goes on from its checkpoint; config.yaml, with the names, is written before.
+def start_or_resume(settings: LoopSettings, state: TrainState, config: TrainingConfig, **labels: str) -> bool:
+    """Write config.yaml, load the checkpoint if there is one, and return whether the run resumes.
+
+    `labels` (such as arm and recipe) are written to config.yaml beside the config.
 
     Raises:
-        UserError: the checkpoint was made in another way.
+        UserError: The checkpoint was made under other conditions.
     """
-    course.folder.mkdir(parents=True, exist_ok=True)
-    write_config_file(course.folder, config, **names)
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    write_config_file(settings.folder, config, **labels)
+    # Dropout is the only user of the global generator. A checkpoint restores its state.
     torch.manual_seed(derive_seed(config.seeds.data, "dropout"))
-    return load_checkpoint(course.folder, state, course.facts, course.device)
+    return load_checkpoint(settings.folder, state, settings.conditions, settings.device)
 
 
 def run_steps(
-    course: LoopSettings,
+    settings: LoopSettings,
     state: TrainState,
     update: Callable[[], StepResult],
     evaluate: Callable[[], None],
     report: Callable[[], None],
     stop: Callable[[], bool],
 ) -> bool:
-    """Takes the steps that are left; True if the loss became NaN or infinite, which ends the run there.
+    """Take the remaining steps and return whether training diverged: a NaN or infinite loss ends it.
 
-    `update` makes one, `evaluate` appends to the state's evaluations, `report` tells where the run is.
+    `update` takes one step, `evaluate` appends to `state.evals`, `report` shows the progress.
 
     Raises:
-        Stopped: `stop()` was true; a checkpoint was written.
+        RunInterrupted: `stop()` returned True; a checkpoint was written.
     """
-    pace, saved_at, started = initial_checkpoint_budget(state), state.step, time.perf_counter() - state.seconds
-    flush_every = 1 if course.device.type == "cpu" else 20  # reading a loss waits for the GPU
+    budget, saved_at, started = initial_checkpoint_budget(state), state.step, time.perf_counter() - state.seconds
+    flush_every = 1 if settings.device.type == "cpu" else 20  # reading a loss makes the CPU wait for the GPU
     pending: list[StepResult] = []
     diverged = False
 
-    def tell() -> None:
+    def report_now() -> None:
         state.seconds = time.perf_counter() - started
         report()
 
     while True:
-        if state.step in course.evaluate_at and (not state.evals or state.evals[-1]["step"] != state.step):
+        # The second condition: a run that resumes at an evaluation step has that evaluation already.
+        if state.step in settings.evaluate_at and (not state.evals or state.evals[-1]["step"] != state.step):
             diverged = flush_pending_steps(state, pending)
             if diverged:
                 break
             evaluate()
-            tell()
+            report_now()
         state.seconds = time.perf_counter() - started
-        if state.step == course.total:
+        if state.step == settings.total:
             break
         stopping = stop()
-        if state.step != saved_at and (stopping or _is_checkpoint_due(course, state, pace)):
-            diverged = flush_pending_steps(state, pending)
+        if state.step != saved_at and (stopping or _is_checkpoint_due(settings, state, budget)):
+            diverged = flush_pending_steps(state, pending)  # the history in a checkpoint must reach its step
             if diverged:
                 break
-            save_checkpoint(course.folder, state, course.facts, course.device, pace)
+            save_checkpoint(settings.folder, state, settings.conditions, settings.device, budget)
             saved_at = state.step
         if stopping:
-            raise RunInterrupted(f"{course.run_id} stopped after step {state.step}")
+            raise RunInterrupted(f"{settings.run_id} stopped after step {state.step}")
         pending.append(update())
         if len(pending) >= flush_every:
             diverged = flush_pending_steps(state, pending)
-            tell()
+            report_now()
             if diverged:
                 break
     state.seconds = time.perf_counter() - started
     return diverged
 
 
-def _is_checkpoint_due(course: LoopSettings, state: TrainState, pace: CheckpointBudget) -> bool:
-    if course.execution.checkpoint_every:
-        return state.step % course.execution.checkpoint_every == 0
-    return state.step in course.evaluate_at and pace.allows(state.seconds)
+def _is_checkpoint_due(settings: LoopSettings, state: TrainState, budget: CheckpointBudget) -> bool:
+    if settings.execution.checkpoint_every:
+        return state.step % settings.execution.checkpoint_every == 0
+    return state.step in settings.evaluate_at and budget.allows(state.seconds)

@@ -1,4 +1,4 @@
-"""The end of a run: final scores and the files of its folder, the record last."""
+"""Finish a run: compute the final scores and write the files of its folder, the record last."""
 
 import json
 import os
@@ -43,14 +43,14 @@ from stableft.training.step import TrainState
 SAVES_BEST, SAVES_LAST = ("best", "all"), ("last", "all")  # values of `Execution.save`
 
 
-def write_config_file(folder: Path, config: ConfigSection, **names: str) -> None:
-    """Writes config.yaml: the whole resolved config, with the names it was first run under."""
-    content = {**names, "config": config.model_dump(mode="json")}
+def write_config_file(folder: Path, config: ConfigSection, **labels: str) -> None:
+    """Write config.yaml: the labels (such as arm and recipe), then the whole resolved config."""
+    content = {**labels, "config": config.model_dump(mode="json")}
     atomic_write(folder / CONFIG_FILE, yaml.safe_dump(content, sort_keys=False).encode())
 
 
 def save_run_model(job: RunSetup, state: TrainState, name: str) -> None:
-    """Writes the weights and tokenizer as a folder that transformers loads, replacing an earlier one."""
+    """Write the model, with the task's label names, to a folder `name` in the run's folder."""
     model = state.model
     if job.config.task.labels:
         model.config.id2label = dict(enumerate(job.config.task.labels))
@@ -59,21 +59,21 @@ def save_run_model(job: RunSetup, state: TrainState, name: str) -> None:
 
 
 def write_model_folder(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Writes weights and tokenizer as a folder that transformers loads, replacing an earlier one."""
+    """Write weights and tokenizer to a folder that `from_pretrained` loads, replacing an existing one."""
     with atomic_write_folder(folder) as temporary:
         with quiet_transformers():
             model.save_pretrained(temporary)
         backend: Any = tokenizer.backend_tokenizer
-        backend.no_truncation()  # calls set these on it, so that the file would tell what was called before
+        backend.no_truncation()  # calls leave these settings on the tokenizer; the file must not depend on them
         backend.no_padding()
         tokenizer.save_pretrained(temporary)
 
 
 @contextmanager
 def atomic_write_folder(target: Path) -> Iterator[Path]:
-    """Yields the folder to write to, which afterwards takes the place of `target` as a whole."""
+    """Yield a temporary folder that replaces `target` as a whole on success and is deleted on an exception."""
     temporary = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed: the claim on the run is ours now
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process; holding the claim, we may delete it
     temporary.mkdir()
     try:
         yield temporary
@@ -82,9 +82,9 @@ def atomic_write_folder(target: Path) -> Iterator[Path]:
         raise
     mode = _default_file_mode(temporary)
     for path in temporary.iterdir():
-        path.chmod(mode)  # safetensors lets nobody but the owner read what it writes
+        path.chmod(mode)  # safetensors creates files that only their owner can read
         with open(path, "rb+") as file:
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # the contents must be on disk before the rename makes them visible
     sync_folder(temporary)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(temporary, target)
@@ -92,7 +92,7 @@ def atomic_write_folder(target: Path) -> Iterator[Path]:
 
 
 def _default_file_mode(folder: Path) -> int:
-    """Returns the mode of a file that anyone makes in the folder: what the umask leaves of reading and writing."""
+    """Return the permissions of a new file in the folder. The umask can only be read by setting it, so create one."""
     probe = folder / ".mode"
     probe.touch()
     mode = probe.stat().st_mode
@@ -101,13 +101,13 @@ def _default_file_mode(folder: Path) -> int:
 
 
 def remove_saved_models(folder: Path) -> None:
-    """Removes what `save_model` wrote, whole or in part, in an attempt at the run that does not count any more."""
+    """Remove the model folders, complete or partial, that an abandoned attempt left in a run's folder."""
     for path in (*folder.glob("model-*"), *folder.glob(".model-*.partial")):
         shutil.rmtree(path)
 
 
 def finish_run(job: RunSetup, state: TrainState, diverged: bool) -> RunRecord:
-    """Returns the record of a run that is at its end, after writing it and the files beside it."""
+    """Write the record of a completed run and the files next to it, and return the record."""
     reason = describe_divergence(state) if diverged else None
     if diverged:
         last_val, last_test = _nan_outputs(job, job.splits.val), _nan_outputs(job, job.splits.test)
@@ -116,7 +116,7 @@ def finish_run(job: RunSetup, state: TrainState, diverged: bool) -> RunRecord:
         if not np.isfinite(last_val).all():
             reason = f"the outputs after the last step, {state.step}, are not all finite"
     best = state.best
-    best_val = best["val"].numpy() if best else None
+    best_val = best["val"].numpy() if best else None  # None: training diverged before the first evaluation
     best_test = best["test"].numpy() if best and best["test"] is not None else None
     last = _compute_checkpoint_scores(job, len(state.history), last_val, last_test)
     assert last
@@ -140,13 +140,13 @@ def finish_run(job: RunSetup, state: TrainState, diverged: bool) -> RunRecord:
 
 
 def pause_run(job: RunSetup, state: TrainState) -> RunRecord:
-    """Returns the record of a run that has written the checkpoint at which it pauses, after writing it."""
+    """Write the record of a run that has paused at a checkpoint, and return the record."""
     write_history(job.folder, state)
-    nothing = {"reason": None, "last": None, "best": None, "failed": None, "failed_by_accuracy": None}
-    return _write_record(job, state, status="paused", **nothing)
+    no_result = {"reason": None, "last": None, "best": None, "failed": None, "failed_by_accuracy": None}
+    return _write_record(job, state, status="paused", **no_result)
 
 
-def _write_record(job: RunSetup, state: TrainState, **values: Any) -> RunRecord:
+def _write_record(job: RunSetup, state: TrainState, **outcome: Any) -> RunRecord:
     record = RunRecord(
         run_id=job.run.run_id,
         arm=job.run.arm,
@@ -161,32 +161,32 @@ def _write_record(job: RunSetup, state: TrainState, **values: Any) -> RunRecord:
         peak_memory_bytes=peak_memory(job.device),
         start=job.start,
         watch=current_failure_watch(job, state),
-        **values,
+        **outcome,
     )
     write_record(job.folder.parents[1], record)
     return record
 
 
 def current_failure_watch(job: RunSetup, state: TrainState) -> FailureWatchRecord | None:
-    """Returns what the failure watch has seen so far, or None if gradient norms are not recorded."""
+    """Return the failure watch's findings so far, or None if gradient norms are not recorded."""
     looks = state.recorded.get("looks")
     return summarize_failure_watch(looks, nothing_learnt_loss(job)) if looks else None
 
 
 def describe_divergence(state: TrainState) -> str:
-    """Returns the sentence about a training loss that ended a run."""
+    """Return a sentence about the training loss that ended a run."""
     return f"the training loss was {state.history[-1]['loss']} at step {len(state.history)}"
 
 
 def count_skipped_steps(state: TrainState) -> int:
-    """Returns how many steps the gradient scaler skipped."""
-    # Of the steps up to a loss that ended the run; on a GPU a few more were made before it was read.
+    """Return the number of steps that the gradient scaler skipped."""
+    # At least 0, because the history of a diverged run ends at the bad loss, but on a GPU a few more steps were taken.
     return max(0, len(state.history) - state.optimizer.steps_taken())
 
 
 def _last_outputs(job: RunSetup, state: TrainState) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns validation and test outputs of the final weights."""
-    if state.best and state.best["step"] == state.step:
+    """Return validation and test outputs of the final weights."""
+    if state.best and state.best["step"] == state.step:  # the last evaluation was the best: reuse its outputs
         return state.best["val"].numpy(), None if state.best["test"] is None else state.best["test"].numpy()
     val, test = (
         evaluate(state.model, rows, job.config, job.inputs, job.device).values if rows else None
@@ -197,7 +197,7 @@ def _last_outputs(job: RunSetup, state: TrainState) -> tuple[np.ndarray, np.ndar
 
 
 def _nan_outputs(job: RunSetup, rows) -> np.ndarray | None:
-    """Returns the outputs of a diverged model: NaN, which every metric scores as NaN."""
+    """Return the outputs of a diverged model: NaN, which every metric scores as NaN."""
     return np.full((len(rows), job.config.task.n_outputs), np.nan, np.float32) if rows else None
 
 
@@ -215,22 +215,23 @@ def _compute_checkpoint_scores(
 
 def _is_failed_by(job: RunSetup, last: Scores, metric: str) -> bool:
     split = job.config.reported_split
-    values = last.test if split == "test" else last.val
-    assert values is not None
-    return is_failed(values[metric], job.splits.record.baselines[split][metric])
+    scores = last.test if split == "test" else last.val
+    assert scores is not None
+    return is_failed(scores[metric], job.splits.record.baselines[split][metric])
 
 
 def write_history(folder: Path, state: TrainState) -> None:
-    """Writes history.jsonl; JSON has no NaN, so a loss that ended the run stands there as text, as in a record."""
-    words = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+    """Write history.jsonl. JSON has no NaN or infinity, so they are written as strings, as in a record."""
+    spelling = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
     lines = [
-        json.dumps({key: words.get(str(value), value) for key, value in line.items()}) + "\n" for line in state.history
+        json.dumps({key: spelling.get(str(value), value) for key, value in entry.items()}) + "\n"
+        for entry in state.history
     ]
     atomic_write(folder / HISTORY_FILE, "".join(lines).encode())
 
 
 def _write_predictions(job: RunSetup, outputs: dict[str, np.ndarray | None]) -> None:
-    """Writes predictions.npz: float32 outputs per example, with the labels and row numbers they belong to."""
+    """Write predictions.npz: float32 outputs per example, with their labels and row numbers."""
     arrays = {name: values for name, values in outputs.items() if values is not None}
     for split in ("val", "test"):
         rows = getattr(job.splits, split)
@@ -242,7 +243,7 @@ def _write_predictions(job: RunSetup, outputs: dict[str, np.ndarray | None]) -> 
 
 
 def collect_environment(state: TrainState, model_commit: str | None = None, drawn: tuple[str, ...] = ()) -> Environment:
-    """Returns where a run ran; `drawn` are the modules that its model's checkpoint lacked."""
+    """Return the environment of a run. `drawn` are modules that the checkpoint lacked, so they were initialized."""
     commit, dirty = git_state()
     return Environment(
         versions=package_versions(),

@@ -1,4 +1,4 @@
-"""One run, from its config to its record."""
+"""Train one run, from its config to its record."""
 
 import math
 from collections.abc import Callable
@@ -29,26 +29,27 @@ def train(
     progress: Callable[[RunProgress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> RunRecord:
-    """Trains one run, or goes on with it from its checkpoint, and returns its record, which is then on disk.
+    """Train one run, resuming from its checkpoint if there is one; write its record and return it.
 
-    A loss of NaN or infinity ends the run early: it is finished and failed. One with `pause_after` ends there, paused.
+    A NaN or infinite loss ends the run early: it counts as finished and failed. A run with `pause_after` ends there,
+    with status `paused`.
 
     Raises:
-        Stopped: `stop()` was true; a checkpoint was written.
-        UserError: data, model or config cannot be used.
+        RunInterrupted: `stop()` returned True; a checkpoint was written.
+        UserError: The data, the model or the config is invalid.
     """
-    git_state()  # read now, and kept: the code that runs is the code of this moment
+    git_state()  # cached now: the commit may change during training, but the loaded code does not
     job, state = prepare_run(run, results, sources, execution)
-    facts = resume_conditions(run.run_id, job.splits.record.fingerprint, execution, job.device)
+    conditions = resume_conditions(run.run_id, job.splits.record.fingerprint, execution, job.device)
     if job.start:
-        facts["start"] = job.start.sha256
-    facts["probes"] = asdict(run.probes) if run.probes else None
-    course = LoopSettings(run.run_id, job.folder, execution, job.device, job.total, job.evaluate_at, facts)
-    resumed = start_or_resume(course, state, run.config, arm=run.arm, recipe=run.recipe)
+        conditions["start"] = job.start.sha256
+    conditions["probes"] = asdict(run.probes) if run.probes else None
+    settings = LoopSettings(run.run_id, job.folder, execution, job.device, job.total, job.evaluate_at, conditions)
+    resumed = start_or_resume(settings, state, run.config, arm=run.arm, recipe=run.recipe)
     _remove_stale_models(job, state, resumed)
     try:
         diverged = run_steps(
-            course,
+            settings,
             state,
             update=lambda: _train_on_next_batch(job, state),
             evaluate=lambda: _evaluate_and_keep_best(job, state),
@@ -60,7 +61,7 @@ def train(
             raise
         return pause_run(job, state)
     record = finish_run(job, state, diverged)
-    (job.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    (job.folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # after the record: a kill in between loses nothing
     return record
 
 
@@ -71,19 +72,19 @@ def _should_pause(run: PlannedRun, state: TrainState) -> bool:
 
 
 def _remove_stale_models(job: RunSetup, state: TrainState, resumed: bool) -> None:
-    """Removes models of an attempt that does not count, or that are no longer asked for.
+    """Remove saved models of an abandoned attempt, or that `--save` no longer requests.
 
     Raises:
-        UserError: the best weights are asked for now, and were not when they were there to be saved.
+        UserError: `--save` now requests the best weights, but the run passed them without saving.
     """
-    saves = job.execution.save in SAVES_BEST
-    if resumed and saves and state.best and not state.best["saved"]:
+    saves_best = job.execution.save in SAVES_BEST
+    if resumed and saves_best and state.best and not state.best["saved"]:
         raise UserError(
             f"run {job.run.run_id} has a checkpoint from step {state.step} made without --save best, and its best "
-            f"weights, of step {state.best['step']}, are gone: go on as before, or delete "
-            f"{job.folder / CHECKPOINT_FILE} to start the run afresh"
+            f"weights, from step {state.best['step']}, were not saved: resume it as before, or delete "
+            f"{job.folder / CHECKPOINT_FILE} to start the run over"
         )
-    if not resumed or not saves:
+    if not resumed or not saves_best:
         remove_saved_models(job.folder)
         if state.best:
             state.best["saved"] = False
@@ -96,24 +97,24 @@ def _train_on_next_batch(job: RunSetup, state: TrainState) -> StepResult:
 
 
 def _evaluate_and_keep_best(job: RunSetup, state: TrainState) -> None:
-    """Appends an evaluation point, and keeps outputs (and weights, if asked for) when it is the best so far.
+    """Append an evaluation point and, if it is the best so far, keep its outputs (and its weights under `--save best`).
 
-    The outputs are those of the best weights at the time they were the weights: no later step can reach them.
+    The test split is evaluated now, because the best weights need not exist later.
     """
     outputs = evaluate(state.model, job.splits.val, job.config, job.inputs, job.device)
-    values = compute_scores(outputs.values, job.splits.val.labels, job.config.task.metrics)
+    scores = compute_scores(outputs.values, job.splits.val.labels, job.config.task.metrics)
     state.evals.append(
         {
             "step": state.step,
             "epoch": state.step / job.per_epoch,
             "train_loss": mean_train_loss(state),
             "val_loss": outputs.loss,
-            "val": values,
+            "val": scores,
         }
     )
-    if state.step == 0:  # not a result of training, so never the best
+    if state.step == 0:  # not a result of training, so it cannot be the best
         return
-    value = values[job.config.selection_metric]
+    value = scores[job.config.selection_metric]
     if state.best is None or _is_better(value, state.best["value"]):
         test = job.splits.test
         test_outputs = evaluate(state.model, test, job.config, job.inputs, job.device).values if test else None
@@ -129,14 +130,14 @@ def _evaluate_and_keep_best(job: RunSetup, state: TrainState) -> None:
 
 
 def _is_better(value: float, best: float) -> bool:
-    """True if strictly better; any number is better than NaN."""
+    """Return whether the value is strictly better; any number is better than NaN."""
     return value > best or (math.isnan(best) and not math.isnan(value))
 
 
 def _current_progress(job: RunSetup, state: TrainState) -> RunProgress:
     loss = state.history[-1]["loss"] if state.history else None
     val = state.evals[-1]["val"][job.config.selection_metric] if state.evals else None
-    nothing = nothing_learnt_loss(job)
-    seen = detect_vanishing(state.recorded.get("looks", ()), nothing)
-    warning = describe_likely_failure(seen, nothing, job.total) if seen else None
+    nothing_learnt = nothing_learnt_loss(job)
+    vanishing = detect_vanishing(state.recorded.get("looks", ()), nothing_learnt)
+    warning = describe_likely_failure(vanishing, nothing_learnt, job.total) if vanishing else None
     return RunProgress(state.step, job.total, loss, val, warning)

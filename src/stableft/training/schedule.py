@@ -7,10 +7,10 @@ from stableft.errors import UserError
 
 
 def warmup_linear(step: int, total: int, warmup: int) -> float:
-    """Returns the factor on the learning rate of update `step` (counted from 0) of `total`.
+    """Return the factor on the learning rate of update `step` (counted from 0) of `total`.
 
     It rises linearly from 0 over `warmup` updates and falls linearly to 0 at `total` (M sec. 3.2, Z sec. 3). As in
-    both releases the very first update has factor 0: the moments move, the weights do not.
+    both papers' code, the very first update has factor 0: it changes Adam's moments, but not the weights.
     """
     if step < warmup:
         return step / warmup
@@ -18,7 +18,7 @@ def warmup_linear(step: int, total: int, warmup: int) -> float:
 
 
 def warmup_steps(schedule: ScheduleConfig, total: int) -> int:
-    """Returns over how many of `total` updates the learning rate rises."""
+    """Return the number of warmup updates of a run of `total`."""
     if schedule.warmup_steps is not None:
         return schedule.warmup_steps
     assert schedule.warmup is not None
@@ -26,37 +26,40 @@ def warmup_steps(schedule: ScheduleConfig, total: int) -> int:
 
 
 def bias_ratio(t: int, beta1: float = 0.9, beta2: float = 0.999) -> float:
-    """Returns how many times larger Adam's update `t` (from 1) is without bias correction (Z Fig. 1; M Fig. 6: 1/x)."""
+    """Return the factor by which omitting bias correction enlarges Adam's update `t`, counted from 1.
+
+    Shown in Z Fig. 1; M Fig. 6 shows its inverse.
+    """
     return (1 - beta1**t) / math.sqrt(1 - beta2**t)
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
-    """Returns the number of updates in an epoch; the last, shorter batch counts."""
+    """Return the number of updates in an epoch. The last batch may be smaller."""
     return -(-rows // batch_size)
 
 
 def total_steps(schedule: ScheduleConfig, rows: int) -> int:
-    """Returns the number of updates in a run.
+    """Return the number of updates in a run.
 
     Raises:
-        UserError: they are fewer than those over which the learning rate is to rise.
+        UserError: The warmup is longer than the run.
     """
     if schedule.length.steps:
         return schedule.length.steps
     assert schedule.length.epochs
     total = steps_per_epoch(rows, schedule.batch_size) * schedule.length.epochs
     if (schedule.warmup_steps or 0) > total:
-        raise UserError(f"schedule.warmup_steps: {schedule.warmup_steps} are more than the {total} steps of the run")
+        raise UserError(f"schedule.warmup_steps: {schedule.warmup_steps} is more than the {total} steps of the run")
     return total
 
 
 def evaluation_steps(
     evaluation: EvaluationConfig | PretrainEvaluationConfig, total: int, per_epoch: int
 ) -> tuple[int, ...]:
-    """Returns the steps after which to evaluate, in order; the last step is always one of them.
+    """Return the steps after which to evaluate, in order. They always include the last step.
 
-    `times: N` is every total // N steps and the end: N or N + 1 evaluations (Z's released code). `per_epoch: N` is
-    every per_epoch // N steps, each epoch's end and the end (M's released code).
+    `times: N` evaluates every `total // N` steps and at the end: N or N + 1 times (Z's released code).
+    `per_epoch: N` evaluates every `per_epoch // N` steps, after each epoch and at the end (M's released code).
     """
     if evaluation.every.times:
         every, epoch_ends = max(1, total // evaluation.every.times), range(0)

@@ -1,4 +1,4 @@
-"""Set up a run: data, model, optimizer, and the steps at which it evaluates."""
+"""Set up a run: data, model, optimizer, and its evaluation steps."""
 
 import os
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from stableft.training.step import TrainState
 
 @dataclass(frozen=True)
 class RunSetup:
-    """What stays fixed while a run trains. `evaluate_at` holds steps; an epoch has `per_epoch` of `total` steps."""
+    """Everything that stays fixed during training."""
 
     run: PlannedRun
     config: RunConfig
@@ -37,17 +37,17 @@ class RunSetup:
     pretrained: PretrainedCheckpoint
     tokenizer: PreTrainedTokenizerBase
     inputs: InputLayout
-    per_epoch: int
-    total: int
-    evaluate_at: frozenset[int]
-    start: StartRecord | None = None  # whose weights it begins with, if not the pre-trained ones
+    per_epoch: int  # steps per epoch
+    total: int  # steps of the whole run
+    evaluate_at: frozenset[int]  # steps after which to evaluate
+    start: StartRecord | None = None  # run that provided the initial weights; None: the pre-trained checkpoint
 
 
 def preload_inputs(run: PlannedRun, sources: LocalPaths) -> None:
-    """Loads and keeps what a run reads, so that a mistake in it is found before anything is written.
+    """Load a run's data and model into this process's caches, so that errors come up before anything is written.
 
     Raises:
-        UserError: data or model cannot be used.
+        UserError: The data or the model is invalid.
     """
     config = run.config.normalized()
     splits = _load_splits_once(config, sources, load_tokenizer(config, sources))
@@ -58,10 +58,10 @@ def preload_inputs(run: PlannedRun, sources: LocalPaths) -> None:
 def prepare_run(
     run: PlannedRun, results: Path, sources: LocalPaths, execution: Execution
 ) -> tuple[RunSetup, TrainState]:
-    """Returns a run's fixed and changing parts before its first step, not touching the disk.
+    """Return a run's setup and its state before the first step. Write nothing to the run's folder.
 
     Raises:
-        UserError: data, model or config cannot be used.
+        UserError: The data, the model or the config is invalid.
     """
     config = run.config.normalized()
     device = prepare_device(execution)
@@ -71,7 +71,7 @@ def prepare_run(
     model, pretrained = build_model(config, sources, start)
     model.to(device)  # pyright: ignore[reportArgumentType]
     model.train()
-    if config.mixout:  # here, where the weights are those of the start, which a checkpoint would replace
+    if config.mixout:  # now, because Mixout's targets are the initial weights, and a checkpoint would overwrite them
         apply_mixout(model, pretrained.spec, config.mixout)
     per_epoch = steps_per_epoch(len(splits.train), config.schedule.batch_size)
     total = total_steps(config.schedule, len(splits.train))
@@ -88,7 +88,7 @@ def prepare_run(
         per_epoch=per_epoch,
         total=total,
         evaluate_at=frozenset(evaluation_steps(config.evaluation, total, per_epoch)),
-        start=start.described() if start else None,
+        start=start.to_record() if start else None,
     )
     state = create_train_state(model, pretrained.spec, config, execution)
     redrawn = config.reinit.blocks if config.reinit else 0
@@ -99,7 +99,7 @@ def prepare_run(
 def create_train_state(
     model: PreTrainedModel, spec: BackboneSpec, config: TrainingConfig, execution: Execution
 ) -> TrainState:
-    """Returns the state before the first step of a model that is on its device."""
+    """Return the state before the first step. The model must be on its device already."""
     return TrainState(
         model=model,
         optimizer=build_optimizer(model, config.optimizer, spec),
@@ -112,7 +112,7 @@ _latest_splits: dict[tuple, Splits] = {}
 
 
 def _load_splits_once(config: RunConfig, sources: LocalPaths, tokenizer: PreTrainedTokenizerBase) -> Splits:
-    """Returns the run's rows; those of the latest run are kept, so that the seeds of an arm load them once."""
+    """Return a run's rows. Those of the latest run are cached, so that the seeds of an arm load them once."""
     model = config.model.sha256 or (config.model.name, config.model.revision)
     key = (config.data, model, sources.data_dir, sources.cache_dir)
     if key not in _latest_splits:
@@ -123,15 +123,17 @@ def _load_splits_once(config: RunConfig, sources: LocalPaths, tokenizer: PreTrai
 
 
 def prepare_device(execution: Execution) -> torch.device:
-    """Returns the device, set up to compute the same numbers each time."""
+    """Return the device, configured for deterministic results."""
     if execution.threads:
         torch.set_num_threads(execution.threads)
     device = torch.device(execution.device)
     if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-        torch.backends.cudnn.benchmark = False
-        # Not warn_only: under it attention's backward pass keeps its non-deterministic kernel.
+        # Deterministic cuBLAS needs a fixed workspace, and reads this when CUDA starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False  # it would pick kernels by timing, differently each time
+        # Not warn_only: with it, attention's backward pass would keep its non-deterministic kernel.
         torch.use_deterministic_algorithms(True)
+        # A debugging aid of deterministic mode that costs time: we read no uninitialized memory.
         torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
         torch.cuda.set_device(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -139,11 +141,11 @@ def prepare_device(execution: Execution) -> torch.device:
 
 
 def nothing_learnt_loss(job: RunSetup) -> float:
-    """Returns the training loss of a model that ignores its input: the labels' entropy in nats, or their variance."""
+    """Return the training loss of the best constant predictor: the labels' entropy in nats, or their variance."""
     entropy = job.splits.record.label_entropy
     return float(np.var(job.splits.train.labels)) if entropy is None else entropy
 
 
 def batch_indices(job: RunSetup, step: int) -> np.ndarray:
-    """Returns the training rows of update `step`: a function of the data seed and the step alone."""
+    """Return the training rows of update `step`, which depend on the data seed and the step alone."""
     return batch_row_indices(job.config.seeds.data, step, len(job.splits.train), job.config.schedule.batch_size)
