@@ -27,7 +27,6 @@ from stableft.probes.loss_surface import (
     SurfaceRequest,
     find_surface_runs,
     flatten_parameters,
-    label_entropy,
     list_line_points,
     make_batches,
     measure_loss,
@@ -198,8 +197,6 @@ def test_numbers_have_a_squared_error_and_no_entropy():
     assert measure_loss(Model(), batches, True) == pytest.approx((2 / 3, 0.0))
     batches[1]["x"] = torch.full((1, 1), 2.0)
     assert measure_loss(Model(), batches, True) == pytest.approx((2 / 3, 2.0))  # 2/3 * ((2-1)*1 + (2-2)*1 + (4-3)*2)
-    assert label_entropy(np.array([0.5, 1.5], dtype=np.float32)) is None
-    assert label_entropy(np.array([1, 1, 0, 1])) == pytest.approx(0.5623351)
 
 
 def test_examples_are_drawn_from_their_seed_and_the_longest_come_first(prepare, request_):

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from stableft.config.local_files import file_digest
 from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted
 from stableft.config.run_config import Checkpoint, RunConfig, Seeds, canonical_json
+from stableft.data.metrics import label_entropy
 from stableft.data.tokens import InputLayout, LabeledRows, collate, load_splits
 from stableft.errors import UserError
 from stableft.models.build import build_model, input_layout_for
@@ -141,18 +142,6 @@ def make_batches(
     """Returns these rows and their labels as batches of `size` on the device."""
     parts = (drawn[start : start + size] for start in range(0, len(drawn), size))
     return [to_device(collate(rows, part, inputs, config.data), device) for part in parts]
-
-
-def label_entropy(labels: np.ndarray) -> float | None:
-    """Returns the entropy of class labels in nats: the least loss of a model that ignores its input. None for numbers.
-
-    A model that says the same of every example has this loss at best.
-    """
-    if labels.dtype.kind == "f":
-        return None
-    counts = np.unique(labels, return_counts=True)[1]
-    shares = counts / counts.sum()
-    return max(0.0, float(-(shares * np.log(shares)).sum()))
 
 
 def measure_loss(

@@ -160,7 +160,7 @@ def _describe_text(text: ProbeText, guessed: int) -> str:
 def _probe_id(measuring: PerplexityProbe, tokens: str, record: RunRecord, folder: Path) -> str:
     """Returns a hash of all that can change a number of a run's probe, but for last bits; `tokens` of the tokenizer."""
     text, model, request = measuring.text, record.config.model, measuring.request
-    origin = model.sha256 or [model.name, model.revision, measuring.masked.commit]
+    origin = model.sha256 or [*model.identity, measuring.masked.commit]
     weights = file_digest(folder / "model.safetensors")
     run = [record.run_id, request.checkpoint, weights, origin, model.attention]
     rows = [text.name, text.sha256, tokens, measuring.max_length, text.masking.model_dump(), request.seed]

@@ -68,7 +68,7 @@ def locate_sources(
     """
     model = records[0].config.model
     for record in records[1:]:
-        if _model_identity(record.config.model) != _model_identity(model):
+        if record.config.model.identity != model.identity:
             raise UserError(
                 f"runs {records[0].run_id} and {record.run_id} are of two models, {model.name} and "
                 f"{record.config.model.name}"
@@ -79,8 +79,7 @@ def locate_sources(
     if pretrained is not None:
         values, folder = locate_model(pretrained, (Path.cwd(), shipped_configs()), "--pretrained")
         given = ModelConfig.model_construct(**{"revision": None, "sha256": None, **values})
-        same = given.sha256 == model.sha256 if folder else (given.name, given.revision) == (model.name, model.revision)
-        if not same:
+        if given.identity != model.identity:
             raise UserError(f"--pretrained {pretrained}: run {records[0].run_id} was trained from another model")
         if folder:
             sources = replace(sources, paths={**sources.paths, str(given.sha256): folder})
@@ -94,10 +93,6 @@ def locate_sources(
         if digest not in sources.paths:
             raise UserError(f"run {records[0].run_id}: where is the data of its task {name}? Give --config SWEEP_FILE")
     return sources
-
-
-def _model_identity(model: ModelConfig) -> tuple:
-    return (model.sha256,) if model.sha256 else (model.name, model.revision)
 
 
 def _data_files(records: Sequence[RunRecord]):
