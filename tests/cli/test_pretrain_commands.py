@@ -263,7 +263,7 @@ def test_a_damaged_record_is_named(stableft, workplace):
 
 def test_lines_and_the_live_line(monkeypatch, capsys):
     now = [0.0]
-    monkeypatch.setattr(pretrain_command.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     for live in (False, True):
         with show_pretrain_progress(live) as show:
             for step in range(1, 41):

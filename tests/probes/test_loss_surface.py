@@ -475,7 +475,7 @@ def test_panels_show_levels_around_the_failed_model():
 
 
 def test_progress_counts_what_was_done_before_but_not_as_fast(monkeypatch, capsys):
-    monkeypatch.setattr("stableft.probes.saved_runs.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("stableft.text.LINE_SECONDS", 0.0)
     with show_probe_progress(20, before=10) as tick:
         time.sleep(0.1)
         tick("point 11/20", 1)

@@ -1,9 +1,7 @@
 """Find finished runs, their saved weights and their inputs; show progress while probing them."""
 
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +11,7 @@ from stableft.config.run_config import Checkpoint, ModelConfig
 from stableft.config.sweep_file import load_sweep
 from stableft.errors import UserError
 from stableft.records.run_record import BEST_FOLDER, LAST_FOLDER, RunRecord, read_record, run_folder
-from stableft.sweep.progress import LINE_SECONDS, REFRESH_SECONDS
-from stableft.text import format_duration
+from stableft.text import Pace, open_live_output
 
 
 def find_run(results: Path, name: str) -> RunRecord:
@@ -102,33 +99,21 @@ def _data_files(records: Sequence[RunRecord]):
             yield from ((record.config.data.task, d) for d in (own.train, own.validation, own.test) if d)
 
 
-ProgressCallback = Callable[[str, int], None]  # is told what is at hand, and how much of the whole was done just now
+ProgressCallback = Callable[[str, int], None]  # takes a label of the current step and how much was newly done
 
 
 @contextmanager
 def show_probe_progress(total: int, before: int = 0) -> Iterator[ProgressCallback]:
-    """Yields the function that is told of what is done, of `total` in all, and shows it with the time that is left.
+    """Yield the function that is told what was done, and shows it with the share done and the time left.
 
-    `before` is what earlier processes have done of it, which says nothing about how fast this one is.
+    `total` counts the whole work; `before` is the part that earlier processes did, which does not count for the speed.
     """
-    from rich.live import Live
-    from rich.text import Text
+    pace, done = Pace(total, before), before
+    with open_live_output(transient=True) as output:
 
-    live, started, done = sys.stdout.isatty(), time.monotonic(), 0
-    shown, wait = started, REFRESH_SECONDS if live else LINE_SECONDS
-    with Live(auto_refresh=False, transient=True) if live else nullcontext() as display:
-
-        def show(words: str, amount: int) -> None:
-            nonlocal shown, done
-            now, done = time.monotonic(), done + amount
-            if now - shown < wait:
-                return
-            shown = now
-            left = (now - started) / done * (total - before - done)
-            line = f"{words}  {(before + done) / total:.0%}  ETA {format_duration(left)}"
-            if display is None:
-                print(line, flush=True)
-            else:
-                display.update(Text(line), refresh=True)
+        def show(label: str, newly_done: int) -> None:
+            nonlocal done
+            done += newly_done
+            output.show(lambda: f"{label}  {done / total:.0%}  {pace.time_left(done)}")
 
         yield show
