@@ -38,7 +38,7 @@ from stableft.probes.perplexity_command import (
     label_runs,
     render_perplexities,
 )
-from stableft.records.probe_record import PROBES_FILE, PerplexityRecord, read_stored_probe_records
+from stableft.records.probe_record import PROBES_FILE, PerplexityRecord, find_probes_in_results
 from stableft.records.run_record import parse_record_as, read_record
 from stableft.report.figures.from_probes import panel_from_perplexities, perplexity_from_loss
 
@@ -260,7 +260,8 @@ def test_the_command(probe, results, trained):
     one, two = trained[1][:2]
     code, out, err = probe(one, two[:9], one, "--max-length", "24")  # a run that is named twice counts once
     assert (code, err) == (0, "")
-    records = {r.run_id: r for r in read_stored_probe_records(results, [one, two]) if isinstance(r, PerplexityRecord)}
+    found = find_probes_in_results(results, [one, two])
+    records = {record.run_id: record for record in found.of(PerplexityRecord, [one, two])}
     assert records.keys() == {one, two}
     first, second = records[one], records[two]
     for record in (first, second):

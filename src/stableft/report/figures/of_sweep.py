@@ -39,7 +39,7 @@ ProbeParts = list[ProbePart]
 
 def build_probe_figures(table: StabilityTable, runs: ArtifactRuns) -> "dict[str, Callable[[], Figure]]":
     """Returns the figures, made when they are drawn, for whose panels there are records."""
-    if not runs.probes.left:
+    if not runs.probes.refs:
         return {}
     found = {
         name: [part for part in parts if count_probe_records(runs, [part])]
