@@ -23,7 +23,6 @@ from stableft.models.build import build_model, input_layout_for
 from stableft.models.load import load_tokenizer
 from stableft.probes import loss_surface as surface_work
 from stableft.probes.loss_surface import (
-    PARTIAL_SURFACE_FILE,
     SurfaceRequest,
     find_surface_runs,
     flatten_parameters,
@@ -37,6 +36,7 @@ from stableft.probes.loss_surface import (
     sample_examples,
     surface_id,
 )
+from stableft.probes.partial_results import PARTIAL_RESULTS_FILE
 from stableft.probes.saved_runs import show_probe_progress
 from stableft.probes.surface_command import (
     SURFACE_FIGURES,
@@ -237,11 +237,11 @@ def test_points_measured_in_another_way_are_not_gone_on_with(prepare, request_, 
     other = replace(work, facts={**work.facts, "threads": 7})
     with pytest.raises(UserError, match="0 points measured with threads 1, here it is 7: go on as before, or delete"):
         read_partial_surface(other)
-    path = work.folder / PARTIAL_SURFACE_FILE
+    path = work.folder / PARTIAL_RESULTS_FILE
     path.write_text(path.read_text().replace('"rows":28', '"rows":27'))
     assert read_partial_surface(work) is None
     assert "cannot be read: set aside as" in capsys.readouterr().out
-    assert (work.folder / f"{PARTIAL_SURFACE_FILE}.damaged-1").exists()
+    assert (work.folder / f"{PARTIAL_RESULTS_FILE}.damaged-1").exists()
 
 
 @pytest.fixture
@@ -314,12 +314,12 @@ def test_a_kill_changes_no_bit(stableft, command, tmp_path):
     (folder,) = Path("results", PROBES_FOLDER).iterdir()
     whole = (folder / PROBES_FILE).read_bytes()
     (folder / PROBES_FILE).unlink()
-    program = "import sys, torch; torch.set_num_threads(1); import stableft.probes.loss_surface as work; "
-    program += "work.SAVE_SECONDS = 0.0; from stableft.cli.app import main; main()"
+    program = "import sys, torch; torch.set_num_threads(1); import stableft.probes.partial_results as store; "
+    program += "store.SAVE_SECONDS = 0.0; from stableft.cli.app import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", program, *command, "--points", "12"], stdout=subprocess.DEVNULL, env={**os.environ}
     )
-    while not (folder / PARTIAL_SURFACE_FILE).exists():
+    while not (folder / PARTIAL_RESULTS_FILE).exists():
         assert process.poll() is None
         time.sleep(0.002)
     time.sleep(0.1)
@@ -330,7 +330,7 @@ def test_a_kill_changes_no_bit(stableft, command, tmp_path):
     assert code == 0
     assert " points are done" in out.splitlines()[0]
     assert (folder / PROBES_FILE).read_bytes() == whole
-    assert not (folder / PARTIAL_SURFACE_FILE).exists()
+    assert not (folder / PARTIAL_RESULTS_FILE).exists()
 
 
 def test_what_makes_no_sense_is_refused(runs, request_, prepare, tmp_path):

@@ -10,7 +10,6 @@ DEVIATION: M do not say which head the pre-trained model has; here it is the one
 
 import hashlib
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -19,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -32,16 +30,17 @@ from stableft.errors import UserError
 from stableft.models.build import build_model, input_layout_for
 from stableft.models.load import load_tokenizer
 from stableft.models.start_weights import WEIGHTS_FILE, StartWeights, load_start_weights
+from stableft.probes.partial_results import (
+    PARTIAL_RESULTS_FILE,
+    Facts,
+    PartialResults,
+    find_changed_fact,
+    read_partial_results,
+    saving_partial_results,
+)
 from stableft.probes.saved_runs import find_run, weights_folder
 from stableft.records.probe_record import PROBES_FILE, SurfaceRecord, round_to_digits, write_probe_records
-from stableft.records.run_record import (
-    RecordSection,
-    RunRecord,
-    atomic_write,
-    dump_record,
-    parse_checked_values,
-    set_aside,
-)
+from stableft.records.run_record import RunRecord
 from stableft.seeds import make_generator
 from stableft.training.evaluate import loss_sum, to_device
 from stableft.training.loop import resume_conditions
@@ -328,16 +327,13 @@ def _abbreviate(value: Any) -> str:
     return str(value)[:16] if isinstance(value, str) else repr(value)
 
 
-PARTIAL_SURFACE_FILE = "points.json"  # what is measured of an unfinished surface
-SAVE_SECONDS = 3.0
 DEFAULT_ROWS_AT_ONCE = 32  # at once, unless --micro-batch says otherwise; fewer where memory runs out
 SURFACE_DIGITS = 8  # of what the record keeps: as many as float32 has
 
 
-class PartialSurface(RecordSection):
-    """The first points of a surface, and what must be equal for the others to fit to them; `rows` went in at once."""
+class PartialSurface(PartialResults):
+    """Loss and gradient norm at the first points of a surface; `rows` is the number of rows per forward pass."""
 
-    facts: dict[str, str | int | None]
     rows: int
     values: tuple[tuple[float, float | None], ...]
 
@@ -349,7 +345,7 @@ class SurfaceJob:
     request: SurfaceRequest
     pair: SurfaceRuns
     folder: Path
-    facts: dict[str, str | int | None]
+    facts: Facts
     plane: Plane
     config: RunConfig
     inputs: InputLayout
@@ -407,26 +403,19 @@ def prepare_surface(
 
 
 def read_partial_surface(work: SurfaceJob) -> PartialSurface | None:
-    """Returns what an earlier process has measured, or None; what cannot be read is set aside, and a line says so.
+    """Return what an earlier process has measured, or None.
 
     Raises:
-        UserError: it was measured in another way, so that the rest would not fit to it.
+        UserError: it was measured under other facts, so that the remaining points would not fit.
     """
-    path = work.folder / PARTIAL_SURFACE_FILE
-    try:
-        kept = PartialSurface.model_validate(parse_checked_values(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except (UserError, ValidationError, UnicodeDecodeError):
-        print(f"{path} cannot be read: set aside as {set_aside(path)}, and every point is measured anew")
-        return None
-    for key, value in work.facts.items():
-        if kept.facts.get(key) != value:
-            raise UserError(
-                f"{path} has {len(kept.values)} points measured with {key} {kept.facts.get(key)!r}, here it is "
-                f"{value!r}: go on as before, or delete it to start afresh"
-            )
-    return kept
+    partial = read_partial_results(work.folder, PartialSurface)
+    if partial and (name := find_changed_fact(partial, work.facts)):
+        raise UserError(
+            f"{work.folder / PARTIAL_RESULTS_FILE} has {len(partial.values)} points measured with {name} "
+            f"{partial.facts.get(name)!r}, here it is {work.facts[name]!r}: go on as before, or delete it to start "
+            "afresh"
+        )
+    return partial
 
 
 def measure_surface(
@@ -446,25 +435,18 @@ def measure_surface(
     else:
         size, batches = _fit_batches_in_memory(work)
     values: list[LossAndNorm] = list(kept.values) if kept else []
-    saved_at = time.monotonic()
-
-    def save() -> None:
-        content = PartialSurface(facts=work.facts, rows=size, values=tuple(values))
-        atomic_write(work.folder / PARTIAL_SURFACE_FILE, (dump_record(content) + "\n").encode())
-
-    left = islice(work.points, len(values), None)
+    remaining = islice(work.points, len(values), None)
     try:
-        for value in measure_points(work.plane, left, batches, with_norm, stop):
-            values.append(value)
-            show(len(values), value)
-            if time.monotonic() - saved_at >= SAVE_SECONDS:
-                save()
-                saved_at = time.monotonic()
+        with saving_partial_results(
+            work.folder, lambda: PartialSurface(facts=work.facts, rows=size, values=tuple(values))
+        ) as save_when_due:
+            for value in measure_points(work.plane, remaining, batches, with_norm, stop):
+                values.append(value)
+                show(len(values), value)
+                save_when_due()
     except RunInterrupted:
-        save()
         raise RunInterrupted(f"stopped after {len(values)} points") from None
     except torch.OutOfMemoryError:
-        save()
         raise UserError(
             f"memory ran out at point {len(values) + 1} of {len(work.points)}; the points before it are kept, and the "
             "same command goes on from there once there is memory"

@@ -1,13 +1,13 @@
 """`stableft probe perplexity`: choose runs, skip what is measured, measure, print."""
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from pydantic import ConfigDict, Field
 
 from stableft.config.local_files import file_digest
 from stableft.config.planned_run import Execution, RunInterrupted
@@ -25,6 +25,14 @@ from stableft.probes.mlm_perplexity import (
     mask_in_parts,
     measure_masked_loss,
     reset_top_blocks,
+)
+from stableft.probes.partial_results import (
+    PARTIAL_RESULTS_FILE,
+    Facts,
+    PartialResults,
+    find_changed_fact,
+    read_partial_results,
+    saving_partial_results,
 )
 from stableft.probes.saved_runs import (
     ProgressCallback,
@@ -51,7 +59,7 @@ from stableft.sweep.workers import EXIT_INTERRUPTED, collected_signals
 from stableft.training.environment import device_name, package_versions
 from stableft.training.setup import prepare_device
 
-PARTIAL_LOSSES_FILE, PERPLEXITY_FIGURE = "points.json", "perplexity.png"
+PERPLEXITY_FIGURE = "perplexity.png"
 PRETRAINED_POINT = "pretrained"  # the point of the untouched model
 PERPLEXITY_FORMAT = 1  # counted up when the same run and text would give other numbers
 
@@ -179,13 +187,13 @@ def _measure_all(subjects: Sequence[ProbedRun], measuring: PerplexityProbe) -> l
         UserError: another process is at a run, or the weights of one cannot be read.
     """
     points, rows = len(measuring.masked.blocks) + 2, len(measuring.text.order)
-    kept = [
-        points if _read_finished(s) else len(_read_partial_losses(s, measuring).keys() - {PRETRAINED_POINT})
-        for s in subjects
-    ]
-    left = sum(points - count for count in kept)
+    facts, points_left = _numeric_conditions(measuring), 0
+    for subject in subjects:
+        if not _read_finished(subject):
+            losses = _usable_losses(read_partial_results(subject.folder, PartialLosses), facts)
+            points_left += points - len(losses.keys() - {PRETRAINED_POINT})
     found = []
-    with collected_signals() as received, show_probe_progress((left + bool(left)) * rows) as show:
+    with collected_signals() as received, show_probe_progress((points_left + bool(points_left)) * rows) as show:
 
         def tick(point: str, done: int) -> None:
             show(point, done)
@@ -206,7 +214,7 @@ def _measure_run(subject: ProbedRun, measuring: PerplexityProbe, tick: ProgressC
         if record is None:
             record = _make_record(subject, measuring, _measure_losses(subject, measuring, tick))
             write_probe_records(subject.folder / PROBES_FILE, [record])
-        (subject.folder / PARTIAL_LOSSES_FILE).unlink(missing_ok=True)
+        (subject.folder / PARTIAL_RESULTS_FILE).unlink(missing_ok=True)
     return record
 
 
@@ -214,12 +222,22 @@ def _read_finished(subject: ProbedRun) -> PerplexityRecord | None:
     return next((r for r in read_probe_records(subject.folder / PROBES_FILE) if isinstance(r, PerplexityRecord)), None)
 
 
+class PartialLosses(PartialResults):
+    """The losses of a run at the points measured so far."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+    facts: Facts = Field(alias="made")
+    losses: dict[str, float]
+
+
 def _measure_losses(subject: ProbedRun, measuring: PerplexityProbe, tick: ProgressCallback) -> dict[str, float]:
-    """Returns the loss of every point of a run; each is kept on disk as soon as it is known."""
+    """Return the loss at every point of a run; those measured by earlier commands are not measured again."""
     masked, request, attention = measuring.masked, measuring.request, subject.record.config.model.attention
     masked.model.set_attn_implementation(attention)
-    losses = _read_partial_losses(subject, measuring)
-    if not losses and (subject.folder / PARTIAL_LOSSES_FILE).exists():
+    facts = _numeric_conditions(measuring)
+    partial = read_partial_results(subject.folder, PartialLosses)
+    losses = _usable_losses(partial, facts)
+    if partial and find_changed_fact(partial, facts):
         print(f"{subject.label}: points of an earlier command were made on another device or so, and are made again")
     if attention in measuring.untouched:
         losses[PRETRAINED_POINT] = measuring.untouched[attention]
@@ -236,40 +254,34 @@ def _measure_losses(subject: ProbedRun, measuring: PerplexityProbe, tick: Progre
             request.batch_size,
             lambda rows: tick(words, rows),
         )
-        content = {"made": _numeric_conditions(measuring), "losses": losses}
-        atomic_write(subject.folder / PARTIAL_LOSSES_FILE, json.dumps(content).encode())
+        save_when_due()
 
-    find(PRETRAINED_POINT)
-    measuring.untouched[attention] = losses[PRETRAINED_POINT]
-    if not math.isfinite(losses[PRETRAINED_POINT]):
-        raise UserError(
-            f"the pre-trained model itself has a loss of {losses[PRETRAINED_POINT]} on text {measuring.text.name}"
-        )
-    for point in reset_top_blocks(masked, load_finetuned_encoder(subject.weights, masked.model)):
-        find(point)
+    with saving_partial_results(subject.folder, lambda: PartialLosses(made=facts, losses=losses)) as save_when_due:
+        find(PRETRAINED_POINT)
+        measuring.untouched[attention] = losses[PRETRAINED_POINT]
+        if not math.isfinite(losses[PRETRAINED_POINT]):
+            raise UserError(
+                f"the pre-trained model itself has a loss of {losses[PRETRAINED_POINT]} on text {measuring.text.name}"
+            )
+        for point in reset_top_blocks(masked, load_finetuned_encoder(subject.weights, masked.model)):
+            find(point)
     assert losses[ALL_RESET] == losses[PRETRAINED_POINT], "with everything reset it is the pre-trained model"
     return losses
 
 
-def _numeric_conditions(measuring: PerplexityProbe) -> dict[str, str | int]:
-    """Returns what may move the last bits, so that points made under other ones are not mixed."""
-    device = device_name(measuring.masked.model.device)
-    size = measuring.request.batch_size
+def _numeric_conditions(measuring: PerplexityProbe) -> Facts:
+    """Return what may change the last bits, so that points measured under different conditions are not mixed."""
     return {
         "torch": package_versions()["torch"],
-        "device": device,
+        "device": device_name(measuring.masked.model.device),
         "threads": torch.get_num_threads(),
-        "batch_size": size,
+        "batch_size": measuring.request.batch_size,
     }
 
 
-def _read_partial_losses(subject: ProbedRun, measuring: PerplexityProbe) -> dict[str, float]:
-    """Returns the points that an interrupted command left, if they were made under the same circumstances."""
-    path = subject.folder / PARTIAL_LOSSES_FILE
-    if not path.exists():
-        return {}
-    content = json.loads(path.read_text())
-    return content["losses"] if content["made"] == _numeric_conditions(measuring) else {}
+def _usable_losses(partial: PartialLosses | None, facts: Facts) -> dict[str, float]:
+    """Return the losses that an earlier command has measured under the same conditions, by point."""
+    return {} if partial is None or find_changed_fact(partial, facts) else dict(partial.losses)
 
 
 def _make_record(subject: ProbedRun, measuring: PerplexityProbe, losses: dict[str, float]) -> PerplexityRecord:

@@ -9,7 +9,6 @@ import numpy as np
 from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.errors import UserError
 from stableft.probes.loss_surface import (
-    PARTIAL_SURFACE_FILE,
     LossAndNorm,
     SurfaceJob,
     SurfaceRequest,
@@ -19,6 +18,7 @@ from stableft.probes.loss_surface import (
     read_partial_surface,
     surface_id,
 )
+from stableft.probes.partial_results import PARTIAL_RESULTS_FILE
 from stableft.probes.saved_runs import locate_sources, show_probe_progress
 from stableft.records.probe_record import PROBES_FILE, PROBES_FOLDER, SurfaceRecord, read_probe_records
 from stableft.records.run_record import atomic_write
@@ -111,9 +111,8 @@ def _report_surface(record: SurfaceRecord, folder: Path) -> int:
             figure = draw_panels([panel_from_surface(record, of, title)], surface_caption(record))
             atomic_write(folder / name, figure_to_bytes(figure, "png"))
             paths.append(str(folder / name))
-    (folder / PARTIAL_SURFACE_FILE).unlink(
-        missing_ok=True
-    )  # the last of all: a kill before this leaves it for the next time
+    # Last, so that after a kill before this line the next command deletes it.
+    (folder / PARTIAL_RESULTS_FILE).unlink(missing_ok=True)
     print(f"record: {folder / PROBES_FILE}")
     print(f"figures: {', '.join(paths)}")
     return 0

@@ -147,7 +147,7 @@ PROBE_RECORD_KINDS: dict[str, type[ProbeRecord]] = {
 class ProbeRecordHeader(RecordHeader):
     """The fields that tell which runs a probe record is about; the others are ignored."""
 
-    run_id: str | None = None
+    run_id: str = ""
     failed: Any = None  # a run id in surfaces
     successful: Any = None
 
