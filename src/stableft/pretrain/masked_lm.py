@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import StrictDataclassError, StrictDataclassFieldValidationError
 from torch import Tensor
 from transformers import (
     CONFIG_MAPPING,
@@ -67,10 +67,21 @@ def complete_model_config(
         raise
     except MODEL_BUILD_ERRORS as error:
         reason = " ".join((str(error) if not isinstance(error, KeyError) else f"{error} is not known").split())
-        key = next((key for key in settings if f"'{key}'" in reason), None)
+        key = next((key for key in settings if _has_wrong_type(family, key, values[key])), None)
         place = f"{settings[key].where}: model.{key}" if key else f"{where}: model"
         raise UserError(f"{place}: {reason}") from None
     return {key: getattr(config, key) for key in model_config_keys(family)}
+
+
+def _has_wrong_type(family: str, key: str, value: Any) -> bool:
+    """Return whether the family's config class rejects this value of a field, whatever the other fields are."""
+    try:
+        AutoConfig.for_model(family, **{key: value})
+    except StrictDataclassFieldValidationError:
+        return True
+    except MODEL_BUILD_ERRORS:
+        return False
+    return False
 
 
 def _check_value(family: str, key: str, setting: Setting) -> Any:
