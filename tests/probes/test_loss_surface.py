@@ -128,7 +128,7 @@ def test_a_point_is_that_of_a_model_with_its_weights(runs, toy_sources, prepare,
     work = prepare(request_, micro_batch=8)
     loss, norm, weights = fresh(runs, toy_sources, point)
     move_model_to(work.plane, point)
-    batches = make_batches(work.rows, work.drawn, work.config, work.inputs, CPU, 8)
+    batches = make_batches(work.rows, work.example_indices, work.config, work.inputs, CPU, 8)
     found = measure_loss(work.plane.model, batches, True)
     assert found == pytest.approx((loss, norm), rel=1e-5, abs=1e-6)
     assert measure_loss(work.plane.model, batches, False) == (found[0], None)

@@ -35,24 +35,24 @@ def run_pretraining(config: str, results: Path, execution: Execution, sets: Sequ
         print(f"{plan.name} is done already: nothing is trained")
         return _deliver_model(plan, record, folder, out)
     print(f"loading {plan.config.text.name} ...", flush=True)
-    job, state = prepare_pretraining(plan, results, execution)
-    data = job.corpus.record
+    setup, state = prepare_pretraining(plan, results, execution)
+    data = setup.corpus.record
     print(
         f"{plan.config.run_id}: {data.train_rows:,} rows of {data.train_tokens:,} tokens to train on, "
-        f"{data.held_out_rows:,} rows held out; {state.model.num_parameters():,} weights on {job.device}"
+        f"{data.held_out_rows:,} rows held out; {state.model.num_parameters():,} weights on {setup.device}"
     )
     with claim_run(folder) as ours, collected_signals() as received, show_pretrain_progress() as show:
         if not ours:
             raise UserError(f"another process is at pre-training {plan.config.run_id} in {folder}")
         try:
             record = read_record_as(PretrainRecord, folder) or pretrain_masked_lm(
-                job, state, show, lambda: bool(received)
+                setup, state, show, lambda: bool(received)
             )
         except RunInterrupted:
             record = None
     if record is None:
         kept = "; the same command goes on from there" if (folder / CHECKPOINT_FILE).exists() else ""
-        print(f"Interrupted after step {state.step} of {job.total}{kept}")
+        print(f"Interrupted after step {state.step} of {setup.total_steps}{kept}")
         return EXIT_INTERRUPTED
     return _deliver_model(plan, record, folder, out)
 
