@@ -1,6 +1,14 @@
-"""Aligned columns and durations for the terminal."""
+"""Aligned columns, durations and live progress for the terminal."""
 
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
 
 TextRow = tuple[object, ...]
 
@@ -23,3 +31,66 @@ def format_duration(seconds: float | None) -> str:
 def seed_label(init: int, data: int) -> str:
     """Return a run's seed, or both with a slash between where they differ."""
     return str(init) if init == data else f"{init}/{data}"
+
+
+REFRESH_SECONDS = 0.25  # between redraws on a terminal
+LINE_SECONDS = 30.0  # between lines when the output is not a terminal
+
+
+class LiveOutput:
+    """Shows the progress of a long task: redrawn in place on a terminal (`display`), otherwise as occasional lines."""
+
+    def __init__(self, display: "Live | None") -> None:
+        self.display = display
+        self._shown_at = time.monotonic()
+
+    def show(self, render: "Callable[[], RenderableType]", at_once: bool = False) -> None:
+        """Show what `render` returns, unless the previous output is too recent and `at_once` is false."""
+        now = time.monotonic()
+        if not at_once and now - self._shown_at < (LINE_SECONDS if self.display is None else REFRESH_SECONDS):
+            return
+        self._shown_at = now
+        if self.display is None:
+            print(render(), flush=True)
+            return
+        from rich.text import Text
+
+        content = render()
+        self.display.update(Text(content) if isinstance(content, str) else content, refresh=True)  # no markup in lines
+
+    def print_line(self, line: str) -> None:
+        """Print a line that stays, above what is redrawn."""
+        if self.display is None:
+            print(line, flush=True)
+        else:
+            self.display.console.print(line, markup=False, highlight=False)
+
+
+@contextmanager
+def open_live_output(live: bool | None = None, transient: bool = False) -> Iterator[LiveOutput]:
+    """Yield the output of a long task. `live` None: redraw if the output is a terminal; `transient`: erase at exit."""
+    if not (sys.stdout.isatty() if live is None else live):
+        yield LiveOutput(None)
+        return
+    from rich.live import Live  # takes a while to import
+
+    with Live(auto_refresh=False, transient=transient) as display:
+        yield LiveOutput(display)
+
+
+class Pace:
+    """Estimates the time left of a task with `total` parts, `done` of which were done before the clock started."""
+
+    def __init__(self, total: int, done: int = 0) -> None:
+        self.total, self._done_before, self._started = total, done, time.monotonic()
+
+    def time_left(self, done: int) -> str:
+        """Return the estimated time left in words once `done` parts are done."""
+        new = done - self._done_before
+        seconds = (time.monotonic() - self._started) / new * (self.total - done) if new else None
+        return describe_time_left(seconds)
+
+
+def describe_time_left(seconds: float | None) -> str:
+    """Return the time left in words, "?" if unknown."""
+    return f"ETA {format_duration(seconds)}"

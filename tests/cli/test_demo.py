@@ -148,7 +148,7 @@ def test_the_checkpoint_has_the_held_out_loss_that_its_record_states(workplace: 
     held_out = job.held_out
     model = AutoModelForMaskedLM.from_pretrained(MODEL).eval()
     with torch.no_grad():
-        outputs = model(**held_out.inputs, labels=held_out.truth.masked_fill(~held_out.chosen, -100))
+        outputs = model(**held_out.inputs, labels=held_out.target_ids.masked_fill(~held_out.is_masked, -100))
     assert outputs.loss.item() == pytest.approx(record.held_out_loss, rel=1e-4)
 
 

@@ -26,7 +26,6 @@ from stableft.errors import UserError
 from stableft.records.probe_record import PROBES_FILE, PROBES_FOLDER, read_probe_records, write_probe_records
 from stableft.records.run_record import (
     CHECKPOINT_FILE,
-    is_probe_line,
     read_records_file,
     run_folder,
     write_records_file,
@@ -153,7 +152,7 @@ def test_what_probes_left_is_exported_after_the_runs_it_is_about(tmp_path):
     assert sentence == f"wrote 2 records of 2 runs to {out}, plus 2 probe records (drift: 1, surfaces: 1)"
     assert [record.run_id for record in read_records_file(out)] == ids[:2]
     assert list(read_probe_records(out)) == [drift(ids[0], 0, [0, 1, 2], 2), within]
-    assert [is_probe_line(line) for line in out.read_text().splitlines()] == [False, False, True, True]
+    assert ["probe" in json.loads(line) for line in out.read_text().splitlines()] == [False, False, True, True]
 
 
 def test_an_artifact_of_probes_has_the_number_of_their_records(papers_sweeps, tmp_path):

@@ -210,3 +210,9 @@ def test_an_own_task_has_the_facts_of_a_row(make_config):
 def test_canonical_json_is_equal_for_equal_values():
     assert canonical_json({"b": 1, "a": [1.0]}) == canonical_json(json.loads('{"a": [1.0],  "b": 1}'))
     assert canonical_json({"b": 1, "a": [1.0]}) == '{"a":[1.0],"b":1}'
+
+
+def test_a_model_is_named_by_the_hash_of_its_folder_or_by_hub_name_and_revision(make_config):
+    hub = make_config().model.model_copy(update={"name": "a", "revision": "main", "sha256": None})
+    assert hub.identity == ("a", "main")
+    assert hub.model_copy(update={"name": "a label", "sha256": "e" * 64}).identity == ("e" * 64,)

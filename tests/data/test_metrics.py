@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from stableft.data.metrics import compute_scores, is_failed, majority_baseline
+from stableft.data.metrics import compute_scores, is_failed, label_entropy, majority_baseline
 
 LABELS = np.array([1, 1, 1, 0])
 
@@ -68,3 +68,9 @@ def test_majority_baselines_of_mrpc_as_the_papers_have_them():
 )
 def test_failed_is_nan_or_not_above_the_baseline(value, failed):
     assert is_failed(value, 0.5271) is failed
+
+
+def test_label_entropy_is_that_of_the_class_shares():
+    assert label_entropy(np.array([1, 1, 0, 1])) == pytest.approx(0.5623351)  # -(0.75 ln 0.75 + 0.25 ln 0.25)
+    assert label_entropy(np.array([2, 2])) == 0.0
+    assert label_entropy(np.array([0.5, 1.5], dtype=np.float32)) is None

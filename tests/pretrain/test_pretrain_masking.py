@@ -39,13 +39,13 @@ def make_rows(count: int, width: int) -> dict[str, torch.Tensor]:
 def test_shares_against_counts():
     batch = make_rows(4000, 64)
     masked = mask_tokens(batch, LETTERS, BERT, make_generator(0, "masks"))
-    assert masked.truth is batch["input_ids"]
-    words = ~torch.isin(masked.truth, torch.tensor(SPECIAL))
-    assert not (masked.chosen & ~words).any()
+    assert masked.target_ids is batch["input_ids"]
+    words = ~torch.isin(masked.target_ids, torch.tensor(SPECIAL))
+    assert not (masked.is_masked & ~words).any()
     per_row = words.sum(1).double()
-    assert torch.equal(masked.chosen.sum(1).double(), (per_row * 0.15).round().clamp(min=1))
-    total = masked.chosen.sum().item()
-    seen, truth = masked.inputs["input_ids"][masked.chosen], masked.truth[masked.chosen]
+    assert torch.equal(masked.is_masked.sum(1).double(), (per_row * 0.15).round().clamp(min=1))
+    total = masked.is_masked.sum().item()
+    seen, truth = masked.inputs["input_ids"][masked.is_masked], masked.target_ids[masked.is_masked]
     is_mask, kept = seen == MASK, seen == truth
     assert is_mask.sum().item() / total == pytest.approx(0.8, abs=0.01)
     assert kept.sum().item() / total == pytest.approx(0.1 + 0.1 / (SIZE - 5), abs=0.01)
@@ -53,14 +53,14 @@ def test_shares_against_counts():
     assert len(replaced) / total == pytest.approx(0.1, abs=0.01)
     assert not torch.isin(replaced, torch.tensor(SPECIAL)).any()
     assert len(replaced.unique()) > 800
-    untouched = masked.inputs["input_ids"][~masked.chosen]
-    assert torch.equal(untouched, masked.truth[~masked.chosen])
+    untouched = masked.inputs["input_ids"][~masked.is_masked]
+    assert torch.equal(untouched, masked.target_ids[~masked.is_masked])
 
 
 def test_every_place_is_as_likely_as_another():
     batch = make_rows(1, 42)
     batch = {key: value.expand(6000, -1).contiguous() for key, value in batch.items()}
-    counts = mask_tokens(batch, LETTERS, BERT, make_generator(1, "masks")).chosen.sum(0)[2:-1]
+    counts = mask_tokens(batch, LETTERS, BERT, make_generator(1, "masks")).is_masked.sum(0)[2:-1]
     assert counts.sum().item() == 6 * 6000
     expected = 6 * 6000 / 39
     assert (counts - expected).abs().max().item() < 5 * expected**0.5
@@ -72,14 +72,14 @@ def test_all_or_none(masked, random, stays):
     result = mask_tokens(
         batch, LETTERS, MaskingConfig(share=0.5, masked=masked, random=random), make_generator(0, "masks")
     )
-    seen = result.inputs["input_ids"][result.chosen]
-    assert torch.equal(seen, result.truth[result.chosen] if stays else torch.full_like(seen, MASK))
+    seen = result.inputs["input_ids"][result.is_masked]
+    assert torch.equal(seen, result.target_ids[result.is_masked] if stays else torch.full_like(seen, MASK))
 
 
 def test_rows_without_a_word_have_no_mask():
     batch = {"input_ids": torch.tensor([[2, 1, 1, 3], [2, 9, 3, 0]]), "attention_mask": torch.tensor([[1] * 4] * 2)}
     batch["attention_mask"][1, 3] = 0
-    assert mask_tokens(batch, LETTERS, BERT, make_generator(0, "masks")).chosen.tolist() == [
+    assert mask_tokens(batch, LETTERS, BERT, make_generator(0, "masks")).is_masked.tolist() == [
         [False] * 4,
         [False, True, False, False],
     ]

@@ -9,8 +9,8 @@ from stableft.pretrain.record import CorpusRecord, PretrainPoint, PretrainRecord
 from stableft.records.run_record import (
     RECORD_FILE,
     Environment,
+    RunRecord,
     dump_record,
-    parse_record,
     parse_record_as,
     read_record_as,
 )
@@ -72,7 +72,7 @@ def test_it_is_no_record_of_a_run_and_cannot_be_edited(record):
     with pytest.raises(UserError, match="does not match its checksum"):
         parse_record_as(PretrainRecord, line.replace('"tokens":300', '"tokens":301'))
     with pytest.raises(UserError, match=r"^has "):
-        parse_record(line)
+        parse_record_as(RunRecord, line)
 
 
 def test_perplexity(record):

@@ -83,8 +83,10 @@ def test_held_out_rows_never_reach_the_model_in_training(plan_pretraining, tmp_p
     def content(ids: np.ndarray) -> tuple[int, ...]:
         return tuple(int(token) for token in ids if token)
 
-    held_out = {content(ids) for ids in job.held_out.truth.numpy()}
-    seen = [content(row) for step in range(job.total) for row in masked_batch_of_step(job, step).truth.numpy()]
+    held_out = {content(ids) for ids in job.held_out.target_ids.numpy()}
+    seen = [
+        content(row) for step in range(job.total_steps) for row in masked_batch_of_step(job, step).target_ids.numpy()
+    ]
     assert len(held_out) > 25
     assert held_out.isdisjoint(seen)
     assert len(seen) == 2 * len(corpus.train)
@@ -102,13 +104,13 @@ def test_masks_move_with_the_step_and_the_seed_alone(plan_pretraining, tmp_path)
     one, same, epoch = (
         masked_batch_of_step(job, 3),
         masked_batch_of_step(again, 3),
-        masked_batch_of_step(job, 3 + job.per_epoch),
+        masked_batch_of_step(job, 3 + job.steps_per_epoch),
     )
     assert torch.equal(one.inputs["input_ids"], same.inputs["input_ids"])
     assert torch.equal(job.held_out.inputs["input_ids"], again.held_out.inputs["input_ids"])
     assert torch.equal(job.held_out.inputs["input_ids"], other.held_out.inputs["input_ids"])
-    assert not torch.equal(one.truth[:, :8], masked_batch_of_step(other, 3).truth[:, :8])
-    assert one.truth.shape != epoch.truth.shape or not torch.equal(one.chosen, epoch.chosen)
+    assert not torch.equal(one.target_ids[:, :8], masked_batch_of_step(other, 3).target_ids[:, :8])
+    assert one.target_ids.shape != epoch.target_ids.shape or not torch.equal(one.is_masked, epoch.is_masked)
 
 
 def test_the_micro_batch_changes_only_the_last_bits(plan_pretraining, tmp_path):
@@ -135,11 +137,11 @@ def test_evaluation_is_that_of_the_stock_model_and_moves_nothing(plan_pretrainin
     model = AutoModelForMaskedLM.from_pretrained(pretrain_folder(tmp_path, rare.config.run_id) / MODEL_FOLDER)
     job, _ = prepare_pretraining(rare, tmp_path, Execution())
     held_out = job.held_out
-    labels = held_out.truth.masked_fill(~held_out.chosen, -100)
+    labels = held_out.target_ids.masked_fill(~held_out.is_masked, -100)
     with torch.no_grad():
         outputs = model(**held_out.inputs, labels=labels)
     assert record.evals[-1].held_out_loss == pytest.approx(outputs.loss.item(), rel=1e-5)
-    right = (outputs.logits.argmax(-1) == held_out.truth)[held_out.chosen].double().mean().item()
+    right = (outputs.logits.argmax(-1) == held_out.target_ids)[held_out.is_masked].double().mean().item()
     assert record.evals[-1].held_out_accuracy == pytest.approx(right)
 
 
@@ -207,7 +209,7 @@ def test_a_checkpoint_of_another_family_or_without_a_head(plan_pretraining, tmp_
 
 def test_text_of_which_the_vocabulary_knows_nothing(plan_pretraining, tmp_path):
     (tmp_path / "a.txt").write_text("\n\n".join(f"xx{i} yy{j}" for i in range(5) for j in range(6) for _ in range(j)))
-    with pytest.raises(ValueError, match=r"(no word of vocabulary 'toylang'|is equal to one that is held out)$"):
+    with pytest.raises(ValueError, match=r"(no word of vocabulary 'toylang'|is equal to a held-out row)$"):
         run_pretraining(plan_pretraining(text="a.txt"), tmp_path)
 
 

@@ -43,7 +43,7 @@ def test_word_pieces_as_bert_cuts_them(tmp_path):
     ("text", "sentence"),
     [
         ("\n".join(PIECES[:-7]), r"vocabulary 'v' has no \[MASK\], which BERT's vocabularies have$"),
-        ("\n".join([*PIECES, "un"]), "vocabulary 'v', line 13: 'un' stands already in line 7"),
+        ("\n".join([*PIECES, "un"]), "vocabulary 'v', line 13: 'un' is already in line 7"),
         ("\n".join([*PIECES, "", "x"]), "vocabulary 'v', line 13: the line is empty"),
         ("", "vocabulary 'v', line 1: the line is empty"),
     ],
@@ -61,7 +61,7 @@ def test_a_stored_tokenizer_whose_numbers_have_a_gap(tmp_path):
     content = json.loads(path.read_text())
     content["model"]["vocab"]["."] += 5000
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"entries are not numbered from 0 without a gap$"):
+    with pytest.raises(UserError, match=r"entries are not numbered from 0 without gaps$"):
         build_tokenizer("v", tmp_path, 32)
 
 

@@ -23,11 +23,9 @@ from stableft.models.build import build_model, input_layout_for
 from stableft.models.load import load_tokenizer
 from stableft.probes import loss_surface as surface_work
 from stableft.probes.loss_surface import (
-    PARTIAL_SURFACE_FILE,
     SurfaceRequest,
     find_surface_runs,
     flatten_parameters,
-    label_entropy,
     list_line_points,
     make_batches,
     measure_loss,
@@ -38,6 +36,7 @@ from stableft.probes.loss_surface import (
     sample_examples,
     surface_id,
 )
+from stableft.probes.partial_results import PARTIAL_RESULTS_FILE
 from stableft.probes.saved_runs import show_probe_progress
 from stableft.probes.surface_command import (
     SURFACE_FIGURES,
@@ -129,7 +128,7 @@ def test_a_point_is_that_of_a_model_with_its_weights(runs, toy_sources, prepare,
     work = prepare(request_, micro_batch=8)
     loss, norm, weights = fresh(runs, toy_sources, point)
     move_model_to(work.plane, point)
-    batches = make_batches(work.rows, work.drawn, work.config, work.inputs, CPU, 8)
+    batches = make_batches(work.rows, work.example_indices, work.config, work.inputs, CPU, 8)
     found = measure_loss(work.plane.model, batches, True)
     assert found == pytest.approx((loss, norm), rel=1e-5, abs=1e-6)
     assert measure_loss(work.plane.model, batches, False) == (found[0], None)
@@ -198,8 +197,6 @@ def test_numbers_have_a_squared_error_and_no_entropy():
     assert measure_loss(Model(), batches, True) == pytest.approx((2 / 3, 0.0))
     batches[1]["x"] = torch.full((1, 1), 2.0)
     assert measure_loss(Model(), batches, True) == pytest.approx((2 / 3, 2.0))  # 2/3 * ((2-1)*1 + (2-2)*1 + (4-3)*2)
-    assert label_entropy(np.array([0.5, 1.5], dtype=np.float32)) is None
-    assert label_entropy(np.array([1, 1, 0, 1])) == pytest.approx(0.5623351)
 
 
 def test_examples_are_drawn_from_their_seed_and_the_longest_come_first(prepare, request_):
@@ -240,11 +237,11 @@ def test_points_measured_in_another_way_are_not_gone_on_with(prepare, request_, 
     other = replace(work, facts={**work.facts, "threads": 7})
     with pytest.raises(UserError, match="0 points measured with threads 1, here it is 7: go on as before, or delete"):
         read_partial_surface(other)
-    path = work.folder / PARTIAL_SURFACE_FILE
+    path = work.folder / PARTIAL_RESULTS_FILE
     path.write_text(path.read_text().replace('"rows":28', '"rows":27'))
     assert read_partial_surface(work) is None
     assert "cannot be read: set aside as" in capsys.readouterr().out
-    assert (work.folder / f"{PARTIAL_SURFACE_FILE}.damaged-1").exists()
+    assert (work.folder / f"{PARTIAL_RESULTS_FILE}.damaged-1").exists()
 
 
 @pytest.fixture
@@ -320,12 +317,12 @@ def test_a_kill_changes_no_bit(stableft, command, tmp_path):
     (folder,) = Path("results", PROBES_FOLDER).iterdir()
     whole = (folder / PROBES_FILE).read_bytes()
     (folder / PROBES_FILE).unlink()
-    program = "import sys, torch; torch.set_num_threads(1); import stableft.probes.loss_surface as work; "
-    program += "work.SAVE_SECONDS = 0.0; from stableft.cli.app import main; main()"
+    program = "import sys, torch; torch.set_num_threads(1); import stableft.probes.partial_results as store; "
+    program += "store.SAVE_SECONDS = 0.0; from stableft.cli.app import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", program, *command, "--points", "12"], stdout=subprocess.DEVNULL, env={**os.environ}
     )
-    while not (folder / PARTIAL_SURFACE_FILE).exists():
+    while not (folder / PARTIAL_RESULTS_FILE).exists():
         assert process.poll() is None
         time.sleep(0.002)
     time.sleep(0.1)
@@ -336,7 +333,7 @@ def test_a_kill_changes_no_bit(stableft, command, tmp_path):
     assert code == 0
     assert " points are done" in out.splitlines()[0]
     assert (folder / PROBES_FILE).read_bytes() == whole
-    assert not (folder / PARTIAL_SURFACE_FILE).exists()
+    assert not (folder / PARTIAL_RESULTS_FILE).exists()
 
 
 def test_what_makes_no_sense_is_refused(runs, request_, prepare, tmp_path):
@@ -481,7 +478,7 @@ def test_panels_show_levels_around_the_failed_model():
 
 
 def test_progress_counts_what_was_done_before_but_not_as_fast(monkeypatch, capsys):
-    monkeypatch.setattr("stableft.probes.saved_runs.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("stableft.text.LINE_SECONDS", 0.0)
     with show_probe_progress(20, before=10) as tick:
         time.sleep(0.1)
         tick("point 11/20", 1)

@@ -38,7 +38,7 @@ from stableft.probes.perplexity_command import (
     label_runs,
     render_perplexities,
 )
-from stableft.records.probe_record import PROBES_FILE, PerplexityRecord, read_stored_probe_records
+from stableft.records.probe_record import PROBES_FILE, PerplexityRecord, find_probes_in_results
 from stableft.records.run_record import parse_record_as, read_record
 from stableft.report.figures.from_probes import panel_from_perplexities, perplexity_from_loss
 
@@ -87,9 +87,9 @@ def by_hand(folder: Path, finetuned: dict[str, Tensor], fresh: tuple[str, ...], 
             assert not torch.equal(state[name], value)
             state[name] = value
     model.load_state_dict(state)
-    (part,) = mask_in_parts(text, masked.inputs, masked.letters, LENGTH, SEED)
+    (part,) = mask_in_parts(text, masked.inputs, masked.vocabulary, LENGTH, SEED)
     with torch.no_grad():
-        labels = part.truth.masked_fill(~part.chosen, -100)
+        labels = part.target_ids.masked_fill(~part.is_masked, -100)
         logits = model(**part.inputs).logits
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
         assert torch.isclose(model(**part.inputs, labels=labels).loss, loss)
@@ -147,18 +147,18 @@ def test_masks_are_a_function_of_text_and_seed(family_run, words, tmp_path):
 
     def drawn(seed: int):
         torch.manual_seed(seed + 50)  # of the global generator, which has no say
-        (part,) = mask_in_parts(text, masked.inputs, masked.letters, LENGTH, seed)
+        (part,) = mask_in_parts(text, masked.inputs, masked.vocabulary, LENGTH, seed)
         return part
 
     one, same, other = drawn(1), drawn(1), drawn(2)
     assert torch.equal(one.inputs["input_ids"], same.inputs["input_ids"])
-    assert torch.equal(one.chosen, same.chosen)
-    assert not torch.equal(one.chosen, other.chosen)
+    assert torch.equal(one.is_masked, same.is_masked)
+    assert not torch.equal(one.is_masked, other.is_masked)
     lengths = one.inputs["attention_mask"].sum(1)
     assert lengths.tolist() == sorted(lengths.tolist(), reverse=True)
-    counts = [sum(token not in tokenizer.all_special_ids for token in row) for row in one.truth.tolist()]
-    assert one.chosen.sum(1).tolist() == [max(1, round(count * 0.15)) for count in counts]
-    hidden = one.inputs["input_ids"][one.chosen] == tokenizer.mask_token_id
+    counts = [sum(token not in tokenizer.all_special_ids for token in row) for row in one.target_ids.tolist()]
+    assert one.is_masked.sum(1).tolist() == [max(1, round(count * 0.15)) for count in counts]
+    hidden = one.inputs["input_ids"][one.is_masked] == tokenizer.mask_token_id
     assert 0.65 < hidden.float().mean() < 0.95  # 80 % of them
 
 
@@ -217,12 +217,16 @@ def test_the_demo_checkpoint_has_the_held_out_loss_of_its_record(make_config, tm
     sources = LocalPaths(cache_dir=tmp_path, paths={digest: demo / "toy-bert"})
     tokenizer = load_tokenizer(config, sources)
     text = load_probe_text("toy", tokenizer, 64, sources)
-    assert (text.sha256, len(text.order), text.tokens) == (record.data.fingerprint, 1200, record.data.held_out_tokens)
+    assert (text.sha256, len(text.rows_longest_first), text.tokens) == (
+        record.data.fingerprint,
+        1200,
+        record.data.held_out_tokens,
+    )
     masked = load_masked_lm(config, sources, tokenizer)
     assert measure_masked_loss(masked, text, 64, 0, 256) == pytest.approx(record.held_out_loss, rel=1e-6)
     pairs = toylang.make_toy_corpus(0, 120_000)
     assert text.masking == record.config.masking
-    first = tokenizer.decode(text.rows.input_ids[slice(*text.rows.offsets[text.order[0] :][:2])])
+    first = tokenizer.decode(text.rows.input_ids[slice(*text.rows.offsets[text.rows_longest_first[0] :][:2])])
     assert any(first == f"[CLS] {a} [SEP] {b} [SEP]" for a, b in pairs)
 
 
@@ -260,7 +264,8 @@ def test_the_command(probe, results, trained):
     one, two = trained[1][:2]
     code, out, err = probe(one, two[:9], one, "--max-length", "24")  # a run that is named twice counts once
     assert (code, err) == (0, "")
-    records = {r.run_id: r for r in read_stored_probe_records(results, [one, two]) if isinstance(r, PerplexityRecord)}
+    found = find_probes_in_results(results, [one, two])
+    records = {record.run_id: record for record in found.of(PerplexityRecord, [one, two])}
     assert records.keys() == {one, two}
     first, second = records[one], records[two]
     for record in (first, second):
@@ -311,7 +316,7 @@ def test_a_signal_loses_one_point_at_most(probe, results, trained, monkeypatch):
     assert "Interrupted: it was at arm 1" in out
     assert ", k = 1, and the points before are kept; the same command goes on" in out
     points = path.with_name("points.json")
-    assert list(json.loads(points.read_text())["losses"]) == [PRETRAINED_POINT, "0"]
+    assert json.loads(points.read_text())["losses"].keys() == {PRETRAINED_POINT, "0"}
     assert not path.exists()
     assert probe(run)[0] == 0
     assert len(calls) == 3 + 3  # k = 1, k = 2, all
@@ -341,8 +346,8 @@ def test_runs_without_weights_and_of_another_model_are_refused(probe, trained, t
     ("content", "sentence"),
     [
         (None, "--text 'text.txt': there is no such file or folder, nor is it toy or wikitext-2"),
-        (b"", "--text 'text.txt': it has no word that the model's vocabulary knows, so none to mask"),
-        ("\u5317\u4eac \u2603".encode(), "--text 'text.txt': it has no word that the model's vocabulary knows"),
+        (b"", "--text 'text.txt': it has no word of the model's vocabulary, so nothing to mask"),
+        ("\u5317\u4eac \u2603".encode(), "--text 'text.txt': it has no word of the model's vocabulary"),
         (b"al \xff lives", "text: text.txt is not UTF-8 text (byte 3)"),
     ],
 )
@@ -358,7 +363,7 @@ def test_the_hub_out_of_reach_and_rows_too_long(probe, trained, workplace):
     code, _, err = probe(trained[1][0], text="wikitext-2")
     assert (code, err.count("\n")) == (2, 1)
     assert "--text wikitext-2 cannot be loaded from the hub as Salesforce/wikitext (wikitext-2-raw-v1, test): " in err
-    assert "the other way is --text FILE" in err
+    assert "use --text FILE" in err
     code, _, err = probe(trained[1][0], text="wiki-text2")
     assert "did you mean 'wikitext-2'?" in err
     code, _, err = probe(trained[1][0], "--max-length", "65")
@@ -369,11 +374,11 @@ def test_the_hub_out_of_reach_and_rows_too_long(probe, trained, workplace):
 
 
 REFUSED = {
-    "albert": "ALBERT model 'tiny' is one block, used again and again: it has no top blocks that could be reset",
+    "albert": "ALBERT model 'tiny' shares one block between all its layers, so it has no top blocks to reset",
     "bart": "BART model 'tiny' has an encoder and a decoder",
     "xlnet": "XLNet model 'tiny' has no masked-language-model perplexity: its family is not pre-trained by masking",
-    "electra": "model 'tiny': its checkpoint has no head that finds out masked tokens (it lacks generator_",
-    "distilbert": "where distilbert model 'tiny' keeps its blocks is not known: its runs have no model.structure",
+    "electra": "model 'tiny': its checkpoint has no head that predicts masked tokens (it lacks generator_",
+    "distilbert": "the blocks of distilbert model 'tiny' are unknown: its runs have no model.structure",
 }
 
 
@@ -392,7 +397,7 @@ def test_a_checkpoint_without_a_head(family_run, tiny_tokenizer, tmp_path):
     BertModel(config).save_pretrained(tmp_path)
     tiny_tokenizer.save_pretrained(tmp_path)
     run, sources = family_run(folder=tmp_path)
-    with pytest.raises(UserError, match=r"no head that finds out masked tokens \(it lacks cls.predictions.bias and 5"):
+    with pytest.raises(UserError, match=r"no head that predicts masked tokens \(it lacks cls.predictions.bias and 5"):
         load_masked_lm(run.config, sources, load_tokenizer(run.config, sources))
 
 

@@ -1,6 +1,7 @@
 """Expected performance of the best of n trials, against all draws counted one by one."""
 
 import math
+import re
 from itertools import product
 
 import numpy as np

@@ -18,7 +18,7 @@ from stableft.records.probe_record import (
     DriftRecord,
     GradNormsRecord,
     ModelParts,
-    read_stored_probe_records,
+    read_probe_records,
     write_probe_records,
 )
 from stableft.records.run_record import (
@@ -185,7 +185,7 @@ def sweep_stand_ins(results: Path, runs, **execution):
 
 
 def kinds(results: Path, run) -> list[str]:
-    return [record.probe for record in read_stored_probe_records(results, [run.run_id])]
+    return [record.probe for record in read_probe_records(run_folder(results, run.run_id) / PROBES_FILE)]
 
 
 def test_finished_runs_are_trained_again_only_when_asked(tmp_path):
@@ -267,7 +267,7 @@ def test_the_smoke_sweep_is_completed(workplace, stableft):
     assert "they are trained again" in out
     folder = next(Path("results/runs").iterdir())
     assert {path.name for path in folder.iterdir()} >= {PROBES_FILE, LAST_FOLDER, "record.json"}
-    assert [record.probe for record in read_stored_probe_records(Path("results"), [folder.name])] == [
+    assert [record.probe for record in read_probe_records(folder / PROBES_FILE)] == [
         "grad_norms",
         "drift",
     ]

@@ -15,10 +15,11 @@ from support.worker_logs import log_event, read_events, wait_until
 from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted, RunProgress
 from stableft.errors import UserError
 from stableft.records.run_record import CHECKPOINT_FILE, run_folder
+from stableft.sweep import workers
 from stableft.sweep.claims import claim_run
 from stableft.sweep.progress import Notice, ProgressReported, RunEnded, RunStarted, SweepStarted
 from stableft.sweep.state import CRASH_FILE, read_sweep_state
-from stableft.sweep.workers import make_slots, resolve_devices, run_local
+from stableft.sweep.workers import can_compute, make_slots, resolve_devices, run_local
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -31,7 +32,10 @@ def train_stand_in(run, results, sources, execution, progress, stop):
         case "raise":
             raise ValueError("the bug")
         case "cuda":
+            workers.can_compute = lambda device: False  # in this worker process, until its end
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        case "said":
+            raise ValueError("no such column: cuda")
         case "exit":
             os._exit(3)
         case "kill":
@@ -153,6 +157,27 @@ def test_a_device_that_is_lost_does_not_crash_the_whole_queue(tmp_path):
     assert [event.text for event in events if isinstance(event, Notice)] == [
         "cpu had 2 device errors in a row and gets no more runs"
     ]
+
+
+def test_an_error_that_only_names_cuda_loses_no_device(tmp_path):
+    runs = [make_run(seed, "said") for seed in range(3)]
+    outcome, events = sweep(tmp_path, runs)
+    assert (len(outcome.crashed), outcome.left) == (3, ())
+    assert not any(isinstance(event, Notice) for event in events)
+    assert len({pid for _, pid in read_events(tmp_path, "begin")}) == 1
+
+
+def test_a_device_that_computes_and_one_that_does_not(monkeypatch):
+    torch = pytest.importorskip("torch")
+    assert can_compute("cpu")
+    assert can_compute("cpu:0")
+    for error, usable in ((torch.OutOfMemoryError("CUDA out of memory"), True), (torch.AcceleratorError("x"), False)):
+
+        def fail(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr(torch, "ones", fail)
+        assert can_compute("cuda:0") is usable
 
 
 @pytest.mark.faults

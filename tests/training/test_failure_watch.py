@@ -12,7 +12,7 @@ from support.training_runs import train_run
 
 from stableft.config.planned_run import InLoopProbes, RunProgress
 from stableft.records.probe_record import ModelParts
-from stableft.records.run_record import FailureWatchRecord, VanishingGradients, dump_record, parse_record
+from stableft.records.run_record import FailureWatchRecord, RunRecord, VanishingGradients, dump_record, parse_record_as
 from stableft.sweep.progress import (
     ProgressReported,
     RunEnded,
@@ -104,7 +104,7 @@ def test_what_the_record_keeps():
     assert (found.first.step, found.last.step, found.at_end) == (40, 50, False)
     assert summarize_failure_watch(looks(1.0, LOW, LOW, LOW), ENTROPY).at_end
     record = make_record(make_run(1)).model_copy(update={"watch": found})
-    assert parse_record(dump_record(record)) == record
+    assert parse_record_as(RunRecord, dump_record(record)) == record
     assert '"watch"' not in dump_record(make_record(make_run(1)))  # older records keep their checksums
 
 

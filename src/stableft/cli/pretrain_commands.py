@@ -1,10 +1,7 @@
 """`stableft pretrain`: check the inputs, train with live progress, and export the model."""
 
-import math
 import shlex
 import shutil
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +14,8 @@ from stableft.pretrain.record import MODEL_FOLDER, PretrainRecord, pretrain_fold
 from stableft.pretrain.run import PretrainProgress, prepare_pretraining, pretrain_masked_lm
 from stableft.records.run_record import CHECKPOINT_FILE, atomic_write, dump_record, read_record_as
 from stableft.sweep.claims import claim_run
-from stableft.sweep.progress import LINE_SECONDS, REFRESH_SECONDS
 from stableft.sweep.workers import EXIT_INTERRUPTED, collected_signals
-from stableft.text import format_duration
+from stableft.text import Pace, format_duration, open_live_output
 from stableft.training.outputs import atomic_write_folder
 
 
@@ -41,11 +37,11 @@ def run_pretraining(config: str, results: Path, execution: Execution, sets: Sequ
         print(f"{plan.name} is already pre-trained")
         return _export_model(plan, record, folder, out)
     print(f"loading {plan.config.text.name} ...", flush=True)
-    job, state = prepare_pretraining(plan, results, execution)
-    data = job.corpus.record
+    setup, state = prepare_pretraining(plan, results, execution)
+    data = setup.corpus.record
     print(
         f"{plan.config.run_id}: {data.train_rows:,} training rows with {data.train_tokens:,} tokens, "
-        f"{data.held_out_rows:,} held-out rows; {state.model.num_parameters():,} parameters on {job.device}"
+        f"{data.held_out_rows:,} held-out rows; {state.model.num_parameters():,} parameters on {setup.device}"
     )
     with claim_run(folder) as claimed, collected_signals() as received, show_pretrain_progress() as show:
         if not claimed:
@@ -53,13 +49,13 @@ def run_pretraining(config: str, results: Path, execution: Execution, sets: Sequ
         try:
             # Read again under the claim: another process may have finished in the meantime.
             record = read_record_as(PretrainRecord, folder) or pretrain_masked_lm(
-                job, state, show, lambda: bool(received)
+                setup, state, show, lambda: bool(received)
             )
         except RunInterrupted:
             record = None
     if record is None:
         hint = "; run the same command to resume" if (folder / CHECKPOINT_FILE).exists() else ""
-        print(f"Interrupted after step {state.step} of {job.total}{hint}")
+        print(f"Interrupted after step {state.step} of {setup.total_steps}{hint}")
         return EXIT_INTERRUPTED
     return _export_model(plan, record, folder, out)
 
@@ -131,44 +127,28 @@ def _export_model(plan: PlannedPretraining, record: PretrainRecord, folder: Path
 
 @contextmanager
 def show_pretrain_progress(live: bool | None = None) -> Iterator[Callable[[PretrainProgress], None]]:
-    """Yields the function that shows progress: one live line if `live` (None: on a terminal), else some lines."""
-    first: tuple[float, int] | None = None
-    shown, held_out = -math.inf, None
+    """Yield the function that shows progress: one live line if `live` (None: on a terminal), else some lines.
 
-    def line(now: float, at: PretrainProgress) -> str:
-        nonlocal first
-        first = first or (now, at.step)
-        steps = at.step - first[1]
-        left = (now - first[0]) / steps * (at.total - at.step) if steps else None
-        words = [f"step {at.step}/{at.total}"]
-        words += [f"loss {at.loss:.4f}"] if at.loss is not None else []
-        words += [f"held-out {at.held_out_loss:.4f}"] if at.held_out_loss is not None else []
-        words += [f"{at.tokens_per_second:,.0f} tokens/s"] if at.tokens_per_second else []
-        return "  ".join([*words, f"ETA {format_duration(left)}"])
+    The first report, new held-out losses and the last step are shown at once.
+    """
+    pace: Pace | None = None
+    held_out: float | None = None
+    with open_live_output(live) as output:
 
-    if sys.stdout.isatty() if live is None else live:
-        from rich.live import Live
-        from rich.text import Text
+        def show(progress: PretrainProgress) -> None:
+            nonlocal pace, held_out
+            at_once = pace is None or progress.held_out_loss != held_out or progress.step == progress.total
+            pace = pace or Pace(progress.total, progress.step)
+            held_out = progress.held_out_loss
+            time_left = pace.time_left(progress.step)
+            output.show(lambda: f"{_describe_progress(progress)}  {time_left}", at_once)
 
-        with Live(auto_refresh=False) as display:
+        yield show
 
-            def draw(at: PretrainProgress) -> None:
-                nonlocal shown
-                now = time.monotonic()
-                text = line(now, at)
-                if now - shown >= REFRESH_SECONDS or at.step == at.total:
-                    shown = now
-                    display.update(Text(text), refresh=True)
 
-            yield draw
-        return
-
-    def show(at: PretrainProgress) -> None:
-        nonlocal shown, held_out
-        now = time.monotonic()
-        text = line(now, at)
-        if now - shown >= LINE_SECONDS or at.held_out_loss != held_out:
-            shown, held_out = now, at.held_out_loss
-            print(text, flush=True)
-
-    yield show
+def _describe_progress(progress: PretrainProgress) -> str:
+    parts = [f"step {progress.step}/{progress.total}"]
+    parts += [f"loss {progress.loss:.4f}"] if progress.loss is not None else []
+    parts += [f"held-out {progress.held_out_loss:.4f}"] if progress.held_out_loss is not None else []
+    parts += [f"{progress.tokens_per_second:,.0f} tokens/s"] if progress.tokens_per_second else []
+    return "  ".join(parts)

@@ -21,8 +21,6 @@ from stableft.records.probe_record import (
     ProbeRecords,
     find_probes_in_files,
     find_probes_in_results,
-    probe_run_ids,
-    read_stored_probe_records,
 )
 from stableft.records.run_record import CHECKPOINT_FILE, ImportedRun, read_record, run_folder, write_records_file
 from stableft.report.artifact import Artifact, DatasetsTable, HyperparametersTable, ProbePart, groups_of
@@ -335,8 +333,9 @@ def export_records(sweep: Sweep, results: Path, out: Path) -> str:
 
 
 def _probe_records_of(run_ids: set[str], results: Path, counts: Counter[str]) -> Iterator[ProbeRecord]:
-    """Yields what probes left of these runs, surfaces where both of their runs are among them, and counts it."""
-    for record in read_stored_probe_records(results, sorted(run_ids)):
-        if run_ids.issuperset(probe_run_ids(record)):
+    """Yield and count the probe records of these runs; of surfaces only those between two of them."""
+    for ref in find_probes_in_results(results, sorted(run_ids)).refs:
+        if run_ids.issuperset(ref.run_ids):
+            record = ref.read()
             counts[record.probe] += 1
             yield record

@@ -90,6 +90,11 @@ class ModelConfig(ConfigSection):
     head: Literal["stock", "paper"] | None = None  # paper: Z's head, for families where it differs from transformers'
     structure: ModelStructure | None = None
 
+    @property
+    def identity(self) -> tuple[str | None, ...]:
+        """Return what names the weights: a local folder's hash, or a hub model's name and revision."""
+        return (self.sha256,) if self.sha256 else (self.name, self.revision)
+
 
 class StartFrom(ConfigSection):
     """Initialize from a finished run instead of the pre-trained checkpoint.

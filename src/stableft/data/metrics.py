@@ -31,6 +31,15 @@ def majority_baseline(labels: np.ndarray, metric: str) -> float:
     return _compute_metric(metric, np.full(len(labels), majority), labels)
 
 
+def label_entropy(labels: np.ndarray) -> float | None:
+    """Return the entropy of class labels in nats, i.e. the loss of the best constant prediction; None for numbers."""
+    if labels.dtype.kind == "f":
+        return None
+    counts = np.unique(labels, return_counts=True)[1]
+    shares = counts / counts.sum()
+    return max(0.0, float(-(shares * np.log(shares)).sum()))
+
+
 def is_failed(value: float, baseline: float) -> bool:
     """Return whether a score is NaN or not above its majority baseline (M sec. 3.2, after Dodge et al. 2020)."""
     return math.isnan(value) or value <= baseline + 1e-12  # equal scores may differ by rounding

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from stableft.catalog.tasks import TaskSpec, scored_metrics
 from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import DataConfig, RunConfig
-from stableft.data.metrics import majority_baseline
+from stableft.data.metrics import label_entropy, majority_baseline
 from stableft.data.sources import RawSplit
 from stableft.data.splits import hash_texts, read_splits, rows_fingerprint
 from stableft.errors import UserError
@@ -126,17 +126,12 @@ def pad_batch(
 
 def _data_record(task: TaskSpec, parts: dict[str, RawSplit]) -> DataRecord:
     metrics = scored_metrics(task.metrics)
-    entropy = None
-    if not task.is_regression:
-        counts = np.bincount(parts["train"].labels)
-        shares = counts[counts > 0] / counts.sum()
-        entropy = max(0.0, float(-(shares * np.log(shares)).sum()))
     return DataRecord(
         fingerprint=rows_fingerprint(parts),
         train_rows=len(parts["train"]),
         val_rows=len(parts["val"]),
         test_rows=len(parts["test"]) if "test" in parts else 0,
-        label_entropy=entropy,
+        label_entropy=label_entropy(parts["train"].labels),
         baselines={
             name: {metric: majority_baseline(rows.labels, metric) for metric in metrics} for name, rows in parts.items()
         },

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stableft.config.local_files import file_digest
-from stableft.config.run_config import ModelConfig, RunConfig
+from stableft.config.run_config import RunConfig
 from stableft.errors import UserError
 from stableft.records.run_record import BEST_FOLDER, LAST_FOLDER, RunRecord, StartRecord, read_record, run_folder
 
@@ -47,7 +47,7 @@ def find_start_weights(config: RunConfig, results: Path) -> StartWeights | None:
         how = "has crashed" if record and record.status == "crashed" else "has not finished"
         raise UserError(f"start_from: run {run_id} {how} in {results}; only the weights of a finished run can be used")
     theirs, ours = record.config.model, config.model
-    if _model_identity(theirs) != _model_identity(ours):
+    if theirs.identity != ours.identity:
         raise UserError(
             f"start_from: run {run_id} was trained from model {theirs.name!r}, so a run with model {ours.name!r} "
             "cannot start from it"
@@ -63,10 +63,6 @@ def find_start_weights(config: RunConfig, results: Path) -> StartWeights | None:
         )
     same_head = record.config.task.labels == config.task.labels and (theirs.head or "stock") == (ours.head or "stock")
     return StartWeights(record, path, same_head)
-
-
-def _model_identity(model: ModelConfig) -> tuple:
-    return (model.sha256,) if model.sha256 else (model.name, model.revision)
 
 
 def load_start_weights(model: "nn.Module", start: StartWeights, head: Sequence[str]) -> None:

@@ -21,12 +21,12 @@ from stableft.errors import UserError
 from stableft.pretrain.record import CorpusRecord
 from stableft.seeds import make_generator
 
-CORPUS_FORMAT = "corpus 2"  # counted up when the same text would give other rows
+CORPUS_FORMAT = "corpus 2"  # increased when the same text would give different rows
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Rows of tokens, and which of them (row numbers) train and are held out."""
+    """Rows of tokens, and the indices of training and held-out rows."""
 
     rows: TokenizedRows
     train: np.ndarray
@@ -35,29 +35,29 @@ class Corpus:
 
 
 def load_corpus(config: PretrainConfig, sources: LocalPaths, tokenizer: PreTrainedTokenizerBase) -> Corpus:
-    """Returns the rows of a pre-training. No row that is held out, nor one equal to it, is among those that train.
+    """Return the rows of a pre-training. Training rows equal to a held-out row are dropped.
 
     Raises:
-        UserError: the text cannot be read, has changed since the config was read, or is too little.
+        UserError: the text cannot be read, has changed since the config was read, or is too short.
     """
     arrays = (
         _toy_rows(config, sources, tokenizer) if config.text.sha256 is None else _file_rows(config, sources, tokenizer)
     )
-    *parts, document = arrays
-    rows = TokenizedRows(*parts)
+    *fields, document_of_row = arrays
+    rows = TokenizedRows(*fields)
     name = f"text {config.text.name!r}"
-    documents = int(document[-1]) + 1 if len(document) else 0
+    documents = int(document_of_row[-1]) + 1 if len(document_of_row) else 0
     if documents < 2:
         raise UserError(
-            f"{name}: it has {documents} documents, and at least one to train on and one to hold out are needed"
+            f"{name}: it has {documents} documents, but at least one to train on and one to hold out are needed"
         )
     count = min(max(1, round(config.corpus.held_out * documents)), documents - 1)
     drawn = torch.randperm(documents, generator=make_generator(config.corpus.seed, "held_out")).numpy()[:count]
-    is_held_out = np.isin(document, drawn)
+    is_held_out = np.isin(document_of_row, drawn)
     held_out = np.flatnonzero(is_held_out)
     train = _drop_equal_rows(rows, np.flatnonzero(~is_held_out), held_out)
     if not len(train):
-        raise UserError(f"{name}: every row that could be trained on is equal to one that is held out")
+        raise UserError(f"{name}: every training row is equal to a held-out row")
     return Corpus(rows, train, held_out, _make_record(rows, train, held_out, documents))
 
 
@@ -66,8 +66,8 @@ def _toy_rows(config: PretrainConfig, sources: LocalPaths, tokenizer) -> tuple[n
     columns = list(zip(*toylang.make_toy_corpus(config.corpus.seed, config.corpus.pairs), strict=True))
     text = hashlib.sha256("\n".join("\n".join(column) for column in columns).encode()).hexdigest()
     key = [CORPUS_FORMAT, text, hash_tokenizer(tokenizer), config.max_length]
-    arrays = load_or_compute(sources.cache_dir, key, lambda: tokenize(columns, tokenizer, config.max_length))
-    return *arrays, np.arange(config.corpus.pairs)
+    fields = load_or_compute(sources.cache_dir, key, lambda: tokenize(columns, tokenizer, config.max_length))
+    return *fields, np.arange(config.corpus.pairs)
 
 
 def _file_rows(config: PretrainConfig, sources: LocalPaths, tokenizer) -> tuple[np.ndarray, ...]:
@@ -85,10 +85,10 @@ def _file_rows(config: PretrainConfig, sources: LocalPaths, tokenizer) -> tuple[
 
 
 def pack_documents(lines: Iterable[tuple[int, str]], tokenizer, max_length: int) -> tuple[np.ndarray, ...]:
-    """Returns ids, segment ids, offsets and the document of each row, from (document, line) in order.
+    """Return ids, segment ids, offsets and the document of each row, from (document, line) pairs in order.
 
-    The tokens of a document, its lines joined, are cut into rows of `max_length` with [CLS] and [SEP]; the last one
-    may be shorter. No row has text of two documents.
+    The tokens of a document are split into rows of `max_length`, including [CLS] and [SEP]; the last row may be
+    shorter. No row has text of two documents.
     """
     ids, lengths, documents = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for chunk in _split_into_chunks(lines, TOKENIZE_CHUNK_ROWS):
@@ -97,24 +97,24 @@ def pack_documents(lines: Iterable[tuple[int, str]], tokenizer, max_length: int)
             add_special_tokens=False,
             return_token_type_ids=False,
             return_attention_mask=False,
-            verbose=False,  # it would warn of every line that is longer than a row
+            verbose=False,  # it would warn about every line longer than a row
         )["input_ids"]
         ids.append(np.concatenate([np.array(line, dtype=np.int32) for line in encoded]))
         lengths.append(np.array([len(line) for line in encoded]))
         documents.append(np.array([document for document, _ in chunk]))
-    sizes = np.bincount(np.concatenate(documents), np.concatenate(lengths)).astype(np.int64)
-    sizes = sizes[sizes > 0]
-    body = max_length - 2
-    per_document = -(-sizes // body)
-    document = np.repeat(np.arange(len(sizes)), per_document)
-    row_lengths = np.full(len(document), body)
-    row_lengths[np.cumsum(per_document) - 1] = sizes - (per_document - 1) * body
+    document_lengths = np.bincount(np.concatenate(documents), np.concatenate(lengths)).astype(np.int64)
+    document_lengths = document_lengths[document_lengths > 0]
+    tokens_per_row = max_length - 2  # without [CLS] and [SEP]
+    rows_per_document = -(-document_lengths // tokens_per_row)
+    document_of_row = np.repeat(np.arange(len(document_lengths)), rows_per_document)
+    row_lengths = np.full(len(document_of_row), tokens_per_row)
+    row_lengths[np.cumsum(rows_per_document) - 1] = document_lengths - (rows_per_document - 1) * tokens_per_row
     offsets = np.concatenate([[0], np.cumsum(row_lengths + 2)]).astype(np.int64)
     packed = np.full(offsets[-1], -1, np.int32)
     packed[offsets[:-1]] = tokenizer.cls_token_id
     packed[offsets[1:] - 1] = tokenizer.sep_token_id
     packed[packed == -1] = np.concatenate(ids)
-    return packed, np.zeros(len(packed), np.int8), offsets, document
+    return packed, np.zeros(len(packed), np.int8), offsets, document_of_row
 
 
 def _split_into_chunks(items: Iterable[tuple[int, str]], size: int) -> Iterator[list[tuple[int, str]]]:
@@ -124,13 +124,13 @@ def _split_into_chunks(items: Iterable[tuple[int, str]], size: int) -> Iterator[
 
 
 def _drop_equal_rows(rows: TokenizedRows, candidates: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Returns the candidates whose tokens are those of none of the others."""
+    """Return the candidates that are not equal to any of the other rows."""
 
     def content(row: int) -> bytes:
         return rows.input_ids[rows.offsets[row] : rows.offsets[row + 1]].tobytes()
 
-    taken = {content(row) for row in others}
-    return candidates[[content(row) not in taken for row in candidates]]
+    excluded = {content(row) for row in others}
+    return candidates[[content(row) not in excluded for row in candidates]]
 
 
 def _make_record(rows: TokenizedRows, train: np.ndarray, held_out: np.ndarray, documents: int) -> CorpusRecord:
@@ -152,7 +152,7 @@ DOCUMENT_TAG = re.compile(r"</?doc\b[^>]*>")  # WikiExtractor's
 
 
 def list_text_files(path: Path) -> list[Path]:
-    """Returns the file itself, or all files of a folder at any depth in the order of their names, hidden ones apart."""
+    """Return the file itself, or all files of a folder at any depth in the order of their names, except hidden ones."""
     if path.is_file():
         return [path]
     found = [
@@ -164,7 +164,7 @@ def list_text_files(path: Path) -> list[Path]:
 
 
 def text_digest(path: Path) -> str:
-    """Returns the SHA-256 of a file, or one over names and contents of all text files of a folder."""
+    """Return the SHA-256 of a file, or one over the names and contents of all text files of a folder."""
     if path.is_file():
         return file_digest(path)
     lines = [f"{file_digest(file)}  {file.relative_to(path).as_posix()}\n" for file in list_text_files(path)]
@@ -172,10 +172,10 @@ def text_digest(path: Path) -> str:
 
 
 def read_documents(files: Iterable[Path]) -> Iterator[tuple[int, str]]:
-    """Yields the lines with text, each with the number of its document.
+    """Yield the lines that are not blank, each with the number of its document.
 
-    A document ends at its file's end and at a `<doc ...>` or `</doc>` line. Where a file has such lines, blank ones
-    mean nothing (WikiExtractor puts one after the title); elsewhere a blank line ends a document.
+    A document ends at the end of its file and at a `<doc ...>` or `</doc>` line. In files without such lines, a blank
+    line ends a document too (WikiExtractor puts one after each title).
 
     Raises:
         UserError: a file is not UTF-8 text.
@@ -206,7 +206,7 @@ SPECIAL_TOKENS = {
 
 
 def load_pretraining_tokenizer(config: PretrainConfig, paths: Mapping[str, Path]) -> PreTrainedTokenizerBase:
-    """Returns the tokenizer of a pre-training, whose file or folder is in `paths` by its hash.
+    """Return the tokenizer of a pre-training; `paths` maps hashes to files and folders.
 
     Raises:
         UserError: it cannot be read, or lacks a special token.
@@ -216,7 +216,7 @@ def load_pretraining_tokenizer(config: PretrainConfig, paths: Mapping[str, Path]
 
 
 def build_tokenizer(name: str, path: Path | None, max_length: int) -> PreTrainedTokenizerBase:
-    """Returns the tokenizer of a vocab.txt or of a folder with a tokenizer.json, without `path` the toy language's.
+    """Return the tokenizer of a vocab.txt or of a folder with a tokenizer.json. `path` None: the toy language's.
 
     Raises:
         UserError: it cannot be read, or lacks a special token.
@@ -228,15 +228,15 @@ def build_tokenizer(name: str, path: Path | None, max_length: int) -> PreTrained
     else:
         tokenizer = BertTokenizer(vocab=_read_word_pieces(name, path), do_lower_case=True)
     if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
-        raise UserError(f"vocabulary {name!r} has special tokens only, and no word")
+        raise UserError(f"vocabulary {name!r} has only special tokens")
     if max(tokenizer.get_vocab().values()) >= len(tokenizer):
-        raise UserError(f"vocabulary {name!r}: its {len(tokenizer)} entries are not numbered from 0 without a gap")
+        raise UserError(f"vocabulary {name!r}: its {len(tokenizer)} entries are not numbered from 0 without gaps")
     tokenizer.model_max_length = max_length
     return tokenizer
 
 
 def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Returns the ids that are neither masked nor put in place of others."""
+    """Return the ids that are neither masked nor used as replacements."""
     return sorted(set(tokenizer.all_special_ids))
 
 
@@ -262,8 +262,8 @@ def _read_word_pieces(name: str, path: Path) -> dict[str, int]:
     entries: dict[str, int] = {}
     for number, piece in enumerate(pieces, 1):
         if not piece or piece in entries:
-            what = f"{piece!r} stands already in line {entries[piece] + 1}" if piece in entries else "the line is empty"
-            raise UserError(f"vocabulary {name!r}, line {number}: {what}; a vocabulary has one WordPiece a line")
+            what = f"{piece!r} is already in line {entries[piece] + 1}" if piece in entries else "the line is empty"
+            raise UserError(f"vocabulary {name!r}, line {number}: {what}; a vocabulary has one WordPiece per line")
         entries[piece] = number - 1
     for token in SPECIAL_TOKENS.values():
         if token not in entries:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import StrictDataclassError, StrictDataclassFieldValidationError
 from torch import Tensor
 from transformers import (
     CONFIG_MAPPING,
@@ -25,10 +25,11 @@ from stableft.config.yaml_file import YamlValue
 from stableft.errors import UserError
 from stableft.models.load import LOAD_ERRORS, load_error_message, quiet_transformers
 from stableft.seeds import derive_seed
+from stableft.training.evaluate import to_device
 
-# Fields of a family's config class that follow from the vocabulary, or make something else of the model.
+# Fields of a family's config class that follow from the vocabulary, or turn the model into another kind.
 UNSETTABLE_KEYS = ("pad_token_id", "bos_token_id", "eos_token_id", "use_cache", "is_decoder", "add_cross_attention")
-# What transformers and torch raise for values that make no model, as found by trying.
+# What transformers and torch raise for values that give no model, found by trial.
 MODEL_BUILD_ERRORS = (
     StrictDataclassError,
     ValueError,
@@ -41,17 +42,17 @@ MODEL_BUILD_ERRORS = (
 
 
 def model_config_keys(family: str) -> list[str]:
-    """Returns the names of the values that make a model of the family."""
+    """Return the names of the settable fields of a family's config class."""
     return [key for key in CONFIG_MAPPING[family].__annotations__ if key not in UNSETTABLE_KEYS]
 
 
 def complete_model_config(
     family: str, settings: Settings, tokenizer: PreTrainedTokenizerBase, attention: str, where: str
 ) -> dict[str, Any]:
-    """Returns all values of a model, those that are not set from its family's config class; `settings` by bare key.
+    """Return all fields of a model's config, with the family's defaults for those not in `settings` (by bare key).
 
     Raises:
-        UserError: no model can be made of them, or not of that vocabulary.
+        UserError: the values do not give a model, or not one with this vocabulary.
     """
     entries = len(tokenizer)
     values = {"vocab_size": entries} | {key: _check_value(family, key, setting) for key, setting in settings.items()}
@@ -68,17 +69,28 @@ def complete_model_config(
         raise
     except MODEL_BUILD_ERRORS as error:
         reason = " ".join((str(error) if not isinstance(error, KeyError) else f"{error} is not known").split())
-        key = next((key for key in settings if f"'{key}'" in reason), None)
+        key = next((key for key in settings if _has_wrong_type(family, key, values[key])), None)
         place = f"{settings[key].where}: model.{key}" if key else f"{where}: model"
         raise UserError(f"{place}: {reason}") from None
     return {key: getattr(config, key) for key in model_config_keys(family)}
 
 
+def _has_wrong_type(family: str, key: str, value: Any) -> bool:
+    """Return whether the family's config class rejects this value of a field, whatever the other fields are."""
+    try:
+        AutoConfig.for_model(family, **{key: value})
+    except StrictDataclassFieldValidationError:
+        return True
+    except MODEL_BUILD_ERRORS:
+        return False
+    return False
+
+
 def _check_value(family: str, key: str, setting: YamlValue) -> Any:
-    """Returns a model's value, whole or not as the family's config class wants it: 0 and 0.0 have one id.
+    """Return a field's value as the type that the config class declares, so that 0 and 0.0 give the same run id.
 
     Raises:
-        UserError: no model can be made of the number; transformers takes many such.
+        UserError: the number is out of range, which transformers often does not check.
     """
     value, kind = setting.value, CONFIG_MAPPING[family].__annotations__[key]
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -97,33 +109,33 @@ def _check_value(family: str, key: str, setting: YamlValue) -> Any:
 def build_masked_lm(
     config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, start: Path | None = None
 ) -> PreTrainedModel:
-    """Returns a model on the CPU in float32: its weights drawn from the seed for initialisation, or those of a folder.
+    """Return a model on the CPU in float32, with weights drawn from the `init` seed or loaded from folder `start`.
 
     Raises:
-        UserError: the folder holds another architecture or vocabulary.
+        UserError: the folder has another architecture or vocabulary.
     """
-    family = AutoConfig.for_model(config.family, **config.model, pad_token_id=tokenizer.pad_token_id)
+    hf_config = AutoConfig.for_model(config.family, **config.model, pad_token_id=tokenizer.pad_token_id)
     if start is not None:
-        return _load_start(config, family, tokenizer, start)
+        return _load_start(config, hf_config, tokenizer, start)
     with torch.random.fork_rng(devices=[]):  # transformers draws from the global generator
         torch.manual_seed(derive_seed(config.seeds.init, "weights"))
-        return AutoModelForMaskedLM.from_config(family, attn_implementation=config.attention, dtype=torch.float32)
+        return AutoModelForMaskedLM.from_config(hf_config, attn_implementation=config.attention, dtype=torch.float32)
 
 
 def _load_start(
-    config: PretrainConfig, family: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, folder: Path
+    config: PretrainConfig, hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, folder: Path
 ) -> PreTrainedModel:
     assert config.start_from
     name = f"start_from {config.start_from.name!r}"
     try:
-        theirs = AutoConfig.from_pretrained(folder).model_type
-        if theirs != config.family:
-            raise UserError(f"{name}: it is of family {theirs!r}, and this pre-training is of {config.family!r}")
-        words = AutoTokenizer.from_pretrained(folder).get_vocab()
+        family = AutoConfig.from_pretrained(folder).model_type
+        if family != config.family:
+            raise UserError(f"{name}: it is of family {family!r}, and this pre-training is of {config.family!r}")
+        vocabulary = AutoTokenizer.from_pretrained(folder).get_vocab()
         with quiet_transformers():
             model, info = AutoModelForMaskedLM.from_pretrained(
                 folder,
-                config=family,
+                config=hf_config,
                 dtype=torch.float32,
                 attn_implementation=config.attention,
                 ignore_mismatched_sizes=True,
@@ -133,22 +145,22 @@ def _load_start(
         raise
     except LOAD_ERRORS as error:
         raise UserError(load_error_message("model", str(folder), error)) from None
-    if words != tokenizer.get_vocab():
+    if vocabulary != tokenizer.get_vocab():
         raise UserError(f"{name}: its vocabulary is not {config.vocabulary.name!r}")
     blocks = find_backbone(config.family, name).blocks[-1]
-    extra = [key for key in info["unexpected_keys"] if key.startswith(f"{blocks}.")]
-    wrong = sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"]), *extra})
-    if wrong:
-        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise UserError(f"{name}: its weights are not those of the model of this config: {wrong[0]}{more} do not fit")
+    unexpected = [key for key in info["unexpected_keys"] if key.startswith(f"{blocks}.")]
+    unfit = sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"]), *unexpected})
+    if unfit:
+        more = f" and {len(unfit) - 1} more" if len(unfit) > 1 else ""
+        raise UserError(f"{name}: its weights are not those of the model of this config: {unfit[0]}{more} do not fit")
     return model
 
 
 def masked_logits(model: PreTrainedModel, batch: dict[str, Tensor], positions: Tensor) -> Tensor:
-    """Returns logits [positions, vocabulary] at flat positions of a batch [rows, width].
+    """Return logits [positions, vocabulary] at flat positions of a batch [rows, width].
 
-    The head, which costs as much as several blocks, is not computed elsewhere. It is what the model has beside its
-    encoder, in that order.
+    The head, which costs as much as several blocks, is computed only there. It consists of the model's modules besides
+    the encoder, called in order.
     """
     encoder = model.base_model
     hidden = encoder(**batch)[0].flatten(0, 1)[positions]
@@ -160,45 +172,56 @@ def masked_logits(model: PreTrainedModel, batch: dict[str, Tensor], positions: T
 
 @dataclass(frozen=True)
 class MaskedBatch:
-    """A batch with masks. `inputs` are a model's, `chosen` [rows, width] tells where, `truth` what stood there."""
+    """A batch with masked tokens: the model's inputs, where tokens are masked, and the original ids [rows, width]."""
 
     inputs: dict[str, Tensor]
-    chosen: Tensor
-    truth: Tensor
+    is_masked: Tensor
+    target_ids: Tensor
 
 
 @dataclass(frozen=True)
 class MaskingVocabulary:
-    """What masking knows of a vocabulary: `ordinary` are the ids of tokens that are not special."""
+    """The token ids that masking needs. Special tokens are not maskable."""
 
     mask_id: int
-    ordinary: Tensor
-    is_ordinary: Tensor  # bool [vocabulary]
+    maskable_ids: Tensor
+    is_maskable: Tensor  # bool [vocabulary]
 
 
 def make_masking_vocabulary(size: int, special: list[int], mask_id: int) -> MaskingVocabulary:
-    """Returns the alphabet of a vocabulary with `size` entries, of which these are special."""
-    is_ordinary = torch.ones(size, dtype=torch.bool)
-    is_ordinary[special] = False
-    return MaskingVocabulary(mask_id, is_ordinary.nonzero()[:, 0], is_ordinary)
+    """Return the masking vocabulary with `size` entries, given its special ids."""
+    is_maskable = torch.ones(size, dtype=torch.bool)
+    is_maskable[special] = False
+    return MaskingVocabulary(mask_id, is_maskable.nonzero()[:, 0], is_maskable)
 
 
 def mask_tokens(
-    batch: dict[str, Tensor], letters: MaskingVocabulary, rule: MaskingConfig, random: torch.Generator
+    batch: dict[str, Tensor], vocabulary: MaskingVocabulary, rule: MaskingConfig, generator: torch.Generator
 ) -> MaskedBatch:
-    """Returns the batch with masks drawn from `random`, which nothing but the batch's shape and tokens moves.
+    """Return the batch with masks drawn from `generator`; they depend only on the batch's shape and tokens.
 
-    A row loses its share of tokens, rounded, at least one; each token is as likely as another.
-    DEVIATION: BERT's code counts [CLS] and [SEP] in the share, and masks [UNK] as any other token.
+    In each row, the given share of tokens (rounded, at least one) is masked, each token with the same probability.
+    DEVIATION: BERT's code counts [CLS] and [SEP] in the share, and masks [UNK] like any other token.
     """
-    truth = batch["input_ids"]
-    free = letters.is_ordinary[truth] & batch["attention_mask"].bool()
-    counts = free.sum(1)
-    wanted = (counts.double() * rule.share).round().clamp(min=1).minimum(counts)
-    lots = torch.rand(truth.shape, generator=random).masked_fill(~free, 2.0)
-    chosen = (lots.argsort(1).argsort(1) < wanted[:, None]) & free
-    dice = torch.rand(truth.shape, generator=random)
-    others = letters.ordinary[torch.randint(len(letters.ordinary), truth.shape, generator=random)]
-    seen = torch.where(dice < rule.masked + rule.random, others, truth)
-    seen = torch.where(dice < rule.masked, letters.mask_id, seen)
-    return MaskedBatch({**batch, "input_ids": torch.where(chosen, seen, truth)}, chosen, truth)
+    ids = batch["input_ids"]
+    maskable = vocabulary.is_maskable[ids] & batch["attention_mask"].bool()
+    counts = maskable.sum(1)
+    n_to_mask = (counts.double() * rule.share).round().clamp(min=1).minimum(counts)
+    priorities = torch.rand(ids.shape, generator=generator).masked_fill(~maskable, 2.0)
+    is_masked = (priorities.argsort(1).argsort(1) < n_to_mask[:, None]) & maskable
+    replacement_draw = torch.rand(ids.shape, generator=generator)
+    indices = torch.randint(len(vocabulary.maskable_ids), ids.shape, generator=generator)
+    replacements = torch.where(replacement_draw < rule.masked + rule.random, vocabulary.maskable_ids[indices], ids)
+    replacements = torch.where(replacement_draw < rule.masked, vocabulary.mask_id, replacements)
+    return MaskedBatch({**batch, "input_ids": torch.where(is_masked, replacements, ids)}, is_masked, ids)
+
+
+def select_masked(
+    masked: MaskedBatch, rows: slice, columns: slice, device: torch.device
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Return the inputs of a part of a batch, the flat positions of its masked tokens and their ids, on a device."""
+    positions = masked.is_masked[rows, columns].flatten().nonzero()[:, 0]
+    target_ids = masked.target_ids[rows, columns].flatten()[positions]
+    batch = {key: values[rows, columns].contiguous() for key, values in masked.inputs.items()}
+    batch = to_device(batch | {"positions": positions, "target_ids": target_ids}, device)
+    return batch, batch.pop("positions"), batch.pop("target_ids")

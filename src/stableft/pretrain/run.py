@@ -25,12 +25,13 @@ from stableft.pretrain.masked_lm import (
     make_masking_vocabulary,
     mask_tokens,
     masked_logits,
+    select_masked,
 )
 from stableft.pretrain.record import MODEL_FOLDER, PretrainPoint, PretrainRecord, pretrain_folder
 from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE, atomic_write, dump_record
 from stableft.seeds import batch_row_indices, make_generator
 from stableft.training.environment import git_state, peak_memory
-from stableft.training.evaluate import autocast, loss_sum, run_in_batches, to_device
+from stableft.training.evaluate import autocast, loss_sum, run_in_batches
 from stableft.training.loop import LoopSettings, resume_conditions, run_steps, start_or_resume
 from stableft.training.outputs import (
     collect_environment,
@@ -46,7 +47,7 @@ from stableft.training.step import StepResult, TrainState, learning_rate, mean_t
 
 @dataclass(frozen=True)
 class PretrainProgress:
-    """Where a pre-training is; the speed is that of its steps, evaluations left out."""
+    """Progress of a pre-training. The speed is that of the steps, without evaluations."""
 
     step: int
     total: int
@@ -56,111 +57,108 @@ class PretrainProgress:
 
 
 @dataclass(frozen=True)
-class PretrainJob:
-    """What stays fixed while a model pre-trains. `held_out` has its masks and is sorted, longest rows first."""
+class PretrainSetup:
+    """What stays fixed during a pre-training. `held_out` is masked and has the longest rows first."""
 
-    plan: PlannedPretraining
+    planned: PlannedPretraining
     folder: Path
     execution: Execution
     device: torch.device
     tokenizer: PreTrainedTokenizerBase
     corpus: Corpus
-    letters: MaskingVocabulary
+    vocabulary: MaskingVocabulary
     held_out: MaskedBatch
-    per_epoch: int
-    total: int
+    steps_per_epoch: int
+    total_steps: int
     evaluate_at: frozenset[int]
 
 
 def pretrain_masked_lm(
-    job: PretrainJob,
+    setup: PretrainSetup,
     state: TrainState,
     progress: Callable[[PretrainProgress], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> PretrainRecord:
-    """Trains a model, or goes on from its checkpoint, and returns its record, which is then on disk, and the model.
+    """Train a model, or resume from its checkpoint; write the model and its record, and return the record.
 
-    A loss of NaN or infinity ends it early: it has failed, and there is no model.
+    A loss of NaN or infinity ends the run early; it has then failed, and no model is written.
 
     Raises:
-        Stopped: `stop()` was true; a checkpoint was written.
-        UserError: there is a checkpoint that was made in another way.
+        RunInterrupted: `stop()` returned True; a checkpoint was written.
+        UserError: the checkpoint was made under different conditions.
     """
-    config, device = job.plan.config, job.device
-    facts = resume_conditions(config.run_id, job.corpus.record.fingerprint, job.execution, device)
-    course = LoopSettings(config.run_id, job.folder, job.execution, device, job.total, job.evaluate_at, facts)
-    start_or_resume(course, state, config, name=job.plan.name)
-    counted = tokens = 0
+    config, device = setup.planned.config, setup.device
+    conditions = resume_conditions(config.run_id, setup.corpus.record.fingerprint, setup.execution, device)
+    settings = LoopSettings(
+        config.run_id, setup.folder, setup.execution, device, setup.total_steps, setup.evaluate_at, conditions
+    )
+    start_or_resume(settings, state, config, name=setup.planned.name)
+    steps_counted = tokens = 0
 
     def report() -> None:
-        nonlocal counted, tokens
-        tokens += sum(line["tokens"] for line in state.history[counted:])
-        counted = len(state.history)
-        progress(_progress(job, state, tokens))
+        nonlocal steps_counted, tokens
+        tokens += sum(line["tokens"] for line in state.history[steps_counted:])
+        steps_counted = len(state.history)
+        progress(_progress(setup, state, tokens))
 
     diverged = run_steps(
-        course,
+        settings,
         state,
-        update=lambda: _update(job, state),
-        evaluate=lambda: _evaluate(job, state),
+        update=lambda: _update(setup, state),
+        evaluate=lambda: _evaluate(setup, state),
         report=report,
         stop=stop,
     )
-    record = _finish(job, state, diverged)
-    (job.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    record = _finish(setup, state, diverged)
+    (setup.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     return record
 
 
-def _update(job: PretrainJob, state: TrainState) -> StepResult:
-    config = job.plan.config
-    masked = masked_batch_of_step(job, state.step)
-    count = max(1, int(masked.chosen.sum()))
+def _update(setup: PretrainSetup, state: TrainState) -> StepResult:
+    config = setup.planned.config
+    masked = masked_batch_of_step(setup, state.step)
+    n_masked = max(1, int(masked.is_masked.sum()))
 
-    def share(start: int, stop: int) -> Tensor:
-        logits, truth = _masked_logits_and_targets(job, state.model, masked, start, stop)
-        return loss_sum(logits, truth) / count
+    def partial_loss(start: int, stop: int) -> Tensor:
+        logits, target_ids = _masked_logits_and_targets(setup, state.model, masked, start, stop)
+        return loss_sum(logits, target_ids) / n_masked
 
-    lr = learning_rate(config, state.step, job.total)
-    step = update_weights(state, share, len(masked.truth), config, lr, job.device)
+    lr = learning_rate(config, state.step, setup.total_steps)
+    step = update_weights(state, partial_loss, len(masked.target_ids), config, lr, setup.device)
     return replace(step, tokens=int(masked.inputs["attention_mask"].sum()))
 
 
 def _masked_logits_and_targets(
-    job: PretrainJob, model: PreTrainedModel, masked: MaskedBatch, start: int, stop: int, width: int | None = None
+    setup: PretrainSetup, model: PreTrainedModel, masked: MaskedBatch, start: int, stop: int, width: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Returns logits at the masked places of some rows, cut to a width, and what stood there."""
-    chosen, truth = (values[start:stop, :width] for values in (masked.chosen, masked.truth))
-    places = chosen.flatten().nonzero()[:, 0]
-    batch = {key: values[start:stop, :width].contiguous() for key, values in masked.inputs.items()}
-    batch = to_device(batch | {"places": places, "truth": truth.flatten()[places]}, job.device)
-    places, truth = batch.pop("places"), batch.pop("truth")
-    with autocast(job.plan.config, job.device):
-        return masked_logits(model, batch, places), truth
+    """Return the logits at the masked positions of some rows, truncated to `width`, and the original ids."""
+    batch, positions, target_ids = select_masked(masked, slice(start, stop), slice(width), setup.device)
+    with autocast(setup.planned.config, setup.device):
+        return masked_logits(model, batch, positions), target_ids
 
 
 @torch.no_grad()
-def _evaluate(job: PretrainJob, state: TrainState) -> None:
-    """Appends held-out loss and accuracy, with dropout off and the same masks each time."""
+def _evaluate(setup: PretrainSetup, state: TrainState) -> None:
+    """Append held-out loss and accuracy to the evaluations, without dropout and with the same masks each time."""
     started = time.perf_counter()
     state.model.eval()
-    lengths = job.held_out.inputs["attention_mask"].sum(1).tolist()
+    lengths = setup.held_out.inputs["attention_mask"].sum(1).tolist()
 
     def sums(start: int, stop: int) -> Tensor:
-        logits, truth = _masked_logits_and_targets(
-            job, state.model, job.held_out, start, stop, -(-lengths[start] // 8) * 8
-        )
-        return torch.stack([loss_sum(logits, truth), (logits.argmax(-1) == truth).sum().float()])
+        width = -(-lengths[start] // 8) * 8
+        logits, target_ids = _masked_logits_and_targets(setup, state.model, setup.held_out, start, stop, width)
+        return torch.stack([loss_sum(logits, target_ids), (logits.argmax(-1) == target_ids).sum().float()])
 
-    parts = run_in_batches(sums, len(lengths), job.plan.config.evaluation.batch_size)
-    loss, right = (torch.stack(parts).double().sum(0) / job.held_out.chosen.sum().item()).tolist()
+    parts = run_in_batches(sums, len(lengths), setup.planned.config.evaluation.batch_size)
+    loss, accuracy = (torch.stack(parts).double().sum(0) / setup.held_out.is_masked.sum().item()).tolist()
     state.model.train()
     state.evals.append(
         {
             "step": state.step,
-            "epoch": state.step / job.per_epoch,
+            "epoch": state.step / setup.steps_per_epoch,
             "train_loss": mean_train_loss(state),
             "held_out_loss": loss,
-            "held_out_accuracy": right,
+            "held_out_accuracy": accuracy,
             "seconds": time.perf_counter() - started,
         }
     )
@@ -171,92 +169,93 @@ def _tokens_per_second(state: TrainState, tokens: int) -> float | None:
     return tokens / seconds if tokens and seconds > 0 else None
 
 
-def _progress(job: PretrainJob, state: TrainState, tokens: int) -> PretrainProgress:
+def _progress(setup: PretrainSetup, state: TrainState, tokens: int) -> PretrainProgress:
     loss = state.history[-1]["loss"] if state.history else None
     held_out = state.evals[-1]["held_out_loss"] if state.evals else None
-    return PretrainProgress(state.step, job.total, loss, held_out, _tokens_per_second(state, tokens))
+    return PretrainProgress(state.step, setup.total_steps, loss, held_out, _tokens_per_second(state, tokens))
 
 
-def _finish(job: PretrainJob, state: TrainState, diverged: bool) -> PretrainRecord:
-    """Returns the record of a pre-training that is at its end, after writing the model, and the record last of all."""
+def _finish(setup: PretrainSetup, state: TrainState, diverged: bool) -> PretrainRecord:
+    """Write the model of a pre-training that has ended, then its record, and return the record."""
     reason = None
     if diverged:
         reason = describe_divergence(state)
     elif not math.isfinite(state.evals[-1]["held_out_loss"]):
         reason = f"the held-out loss after the last step, {state.step}, was {state.evals[-1]['held_out_loss']}"
     else:
-        write_model_folder(job.folder / MODEL_FOLDER, state.model, job.tokenizer)
-    write_history(job.folder, state)
+        write_model_folder(setup.folder / MODEL_FOLDER, state.model, setup.tokenizer)
+    write_history(setup.folder, state)
     tokens = sum(line["tokens"] for line in state.history)
     record = PretrainRecord(
-        run_id=job.plan.config.run_id,
-        name=job.plan.name,
+        run_id=setup.planned.config.run_id,
+        name=setup.planned.name,
         failed=reason is not None,
         reason=reason,
-        config=job.plan.config,
+        config=setup.planned.config,
         evals=tuple(PretrainPoint(**point) for point in state.evals),
         steps=len(state.history),
         skipped_steps=count_skipped_steps(state),
         tokens=tokens,
         tokens_per_second=_tokens_per_second(state, tokens),
-        data=job.corpus.record,
+        data=setup.corpus.record,
         environment=collect_environment(state),
         seconds=state.seconds,
-        peak_memory_bytes=peak_memory(job.device),
+        peak_memory_bytes=peak_memory(setup.device),
     )
-    atomic_write(job.folder / RECORD_FILE, (dump_record(record) + "\n").encode())
+    atomic_write(setup.folder / RECORD_FILE, (dump_record(record) + "\n").encode())
     return record
 
 
 def prepare_pretraining(
-    plan: PlannedPretraining, results: Path, execution: Execution
-) -> tuple[PretrainJob, TrainState]:
-    """Returns the fixed and changing parts before the first step, not touching the disk but for the cache.
+    planned: PlannedPretraining, results: Path, execution: Execution
+) -> tuple[PretrainSetup, TrainState]:
+    """Return the fixed and the changing parts before the first step. Only the token cache on disk is written.
 
     Raises:
-        UserError: text or vocabulary cannot be used.
+        UserError: text or vocabulary are damaged or do not fit each other.
     """
-    git_state()  # read now, and kept: the code that runs is the code of this moment
-    config = plan.config
+    git_state()  # cached now, because the code that runs is that of this moment
+    config = planned.config
     device = prepare_device(execution)
-    tokenizer = load_pretraining_tokenizer(config, plan.sources.paths)
-    corpus = load_corpus(config, plan.sources, tokenizer)
+    tokenizer = load_pretraining_tokenizer(config, planned.sources.paths)
+    corpus = load_corpus(config, planned.sources, tokenizer)
     assert isinstance(tokenizer.mask_token_id, int)
-    letters = make_masking_vocabulary(len(tokenizer), special_token_ids(tokenizer), tokenizer.mask_token_id)
+    vocabulary = make_masking_vocabulary(len(tokenizer), special_token_ids(tokenizer), tokenizer.mask_token_id)
     rows = corpus.held_out[np.argsort(-np.diff(corpus.rows.offsets)[corpus.held_out], kind="stable")]
-    random = make_generator(config.corpus.seed, "held_out_masks")  # so that losses of other seeds can be compared
-    held_out = mask_tokens(_pad_batch(config, corpus, tokenizer, rows), letters, config.masking, random)
-    if not held_out.chosen.any():
-        words = config.vocabulary.name
-        raise UserError(f"text {config.text.name!r}: its held-out rows have no word of vocabulary {words!r}")
-    total = total_steps(config.schedule, len(corpus.train))
-    per_epoch = steps_per_epoch(len(corpus.train), config.schedule.batch_size)
-    job = PretrainJob(
-        plan=plan,
+    # Not from the run's seeds, so that the losses of different seeds are comparable.
+    generator = make_generator(config.corpus.seed, "held_out_masks")
+    held_out = mask_tokens(_pad_batch(config, corpus, tokenizer, rows), vocabulary, config.masking, generator)
+    if not held_out.is_masked.any():
+        name = config.vocabulary.name
+        raise UserError(f"text {config.text.name!r}: its held-out rows have no word of vocabulary {name!r}")
+    n_steps = total_steps(config.schedule, len(corpus.train))
+    n_per_epoch = steps_per_epoch(len(corpus.train), config.schedule.batch_size)
+    setup = PretrainSetup(
+        planned=planned,
         folder=pretrain_folder(results, config.run_id),
         execution=execution,
         device=device,
         tokenizer=tokenizer,
         corpus=corpus,
-        letters=letters,
+        vocabulary=vocabulary,
         held_out=held_out,
-        per_epoch=per_epoch,
-        total=total,
-        evaluate_at=frozenset(evaluation_steps(config.evaluation, total, per_epoch)),
+        steps_per_epoch=n_per_epoch,
+        total_steps=n_steps,
+        evaluate_at=frozenset(evaluation_steps(config.evaluation, n_steps, n_per_epoch)),
     )
     start = config.start_from and config.start_from.sha256
-    model = build_masked_lm(config, tokenizer, plan.sources.paths[start] if start else None)
+    model = build_masked_lm(config, tokenizer, planned.sources.paths[start] if start else None)
     model.to(device)  # pyright: ignore[reportArgumentType]
     model.train()
-    return job, create_train_state(model, find_backbone(config.family, config.family), config, execution)
+    return setup, create_train_state(model, find_backbone(config.family, config.family), config, execution)
 
 
-def masked_batch_of_step(job: PretrainJob, step: int) -> MaskedBatch:
-    """Returns the masked rows of update `step`: a function of the data seed and the step alone."""
-    config = job.plan.config
-    places = batch_row_indices(config.seeds.data, step, len(job.corpus.train), config.schedule.batch_size)
-    batch = _pad_batch(config, job.corpus, job.tokenizer, job.corpus.train[places])
-    return mask_tokens(batch, job.letters, config.masking, make_generator(config.seeds.data, "masks", step))
+def masked_batch_of_step(setup: PretrainSetup, step: int) -> MaskedBatch:
+    """Return the masked rows of update `step`, which depend only on the data seed and the step."""
+    config = setup.planned.config
+    indices = batch_row_indices(config.seeds.data, step, len(setup.corpus.train), config.schedule.batch_size)
+    batch = _pad_batch(config, setup.corpus, setup.tokenizer, setup.corpus.train[indices])
+    return mask_tokens(batch, setup.vocabulary, config.masking, make_generator(config.seeds.data, "masks", step))
 
 
 def _pad_batch(config: PretrainConfig, corpus: Corpus, tokenizer, rows: np.ndarray) -> dict[str, Tensor]:

@@ -1,16 +1,15 @@
 """Loss and gradient norm on the plane through a pre-trained, a failed and a successful model (M sec. 5.1, 7.6).
 
-A point (alpha, beta) has the parameters `pretrained + alpha * (failed - pretrained) + beta * (successful -
-pretrained)`, all of them, the head included. They lie in one flat buffer that the model's parameters are views of, so
-that going to a point is one addition (two in a new row) and no part of the model is made anew.
+At a point (alpha, beta), all parameters (including the head) are `pretrained + alpha * (failed - pretrained) + beta *
+(successful - pretrained)`. They are stored in one flat buffer, and the model's parameters are views of it. Moving to a
+point is therefore one addition (two in a new row), and no part of the model is rebuilt.
 
-DEVIATION: M do not say which head the pre-trained model has; here it is the one drawn by the failed run's init seed
-(or by `--head-seed`), so that the failed run's direction is the way that it went.
+DEVIATION: M do not say which head the pre-trained model has. Here it is the one drawn by the failed run's init seed
+(or by `--head-seed`), so that the failed run's direction is the way that its training went.
 """
 
 import hashlib
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -19,59 +18,60 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from stableft.config.local_files import file_digest
 from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted
 from stableft.config.run_config import Checkpoint, RunConfig, Seeds, canonical_json
+from stableft.data.metrics import label_entropy
 from stableft.data.tokens import InputLayout, LabeledRows, collate, load_splits
 from stableft.errors import UserError
 from stableft.models.build import build_model, input_layout_for
 from stableft.models.load import load_tokenizer
 from stableft.models.start_weights import WEIGHTS_FILE, StartWeights, load_start_weights
+from stableft.probes.partial_results import (
+    PARTIAL_RESULTS_FILE,
+    Facts,
+    PartialResults,
+    find_changed_fact,
+    read_partial_results,
+    saving_partial_results,
+)
 from stableft.probes.saved_runs import find_run, weights_folder
 from stableft.records.probe_record import PROBES_FILE, SurfaceRecord, round_to_digits, write_probe_records
-from stableft.records.run_record import (
-    RecordSection,
-    RunRecord,
-    atomic_write,
-    dump_record,
-    parse_checked_values,
-    set_aside,
-)
+from stableft.records.run_record import RunRecord
 from stableft.seeds import make_generator
 from stableft.training.evaluate import loss_sum, to_device
 from stableft.training.loop import resume_conditions
 from stableft.training.setup import prepare_device
 
-ALIGNMENT = 64  # floats: where a parameter begins decides which kernels read it, and so its last bits
-LINE_POINTS = 21  # on the straight line from the failed to the successful model, both included
+ALIGNMENT = 64  # floats; the alignment of a parameter decides which kernels read it, and hence the last bits
+LINE_POINTS = 21  # on the straight line from the failed to the successful model, including both
 Batch = dict[str, Tensor]
 PlanePoint = tuple[float, float]  # alpha, beta
-LossAndNorm = tuple[float, float | None]  # loss, and norm of its gradient if asked for
+LossAndNorm = tuple[float, float | None]  # loss, and the norm of its gradient if requested
 
 
 @dataclass(frozen=True)
 class Plane:
-    """A model at some point of the plane. The others are vectors like `flat`, which holds its parameters."""
+    """A model at some point of the plane. `flat_parameters` is the buffer of its parameters."""
 
     model: nn.Module
-    flat: Tensor
-    origin: Tensor
-    failed: Tensor  # from the origin
-    successful: Tensor
+    flat_parameters: Tensor
+    origin: Tensor  # the other vectors have the layout of the buffer
+    failed_direction: Tensor  # from the origin
+    successful_direction: Tensor
 
 
 def origin_config(config: RunConfig, head_seed: int) -> RunConfig:
-    """Returns the config whose fresh model is the plane's origin: pre-trained weights and a drawn head, no more."""
-    plain = {"reinit": None, "mixout": None, "start_from": None, "precision": "fp32"}
-    return config.model_copy(update={**plain, "seeds": Seeds(init=head_seed, data=config.seeds.data)})
+    """Return the config whose initial model is the plane's origin: pre-trained weights and a newly drawn head."""
+    overrides = {"reinit": None, "mixout": None, "start_from": None, "precision": "fp32"}
+    return config.model_copy(update={**overrides, "seeds": Seeds(init=head_seed, data=config.seeds.data)})
 
 
 def flatten_parameters(model: nn.Module) -> Tensor:
-    """Returns a buffer with all parameters, of which they are views from now on; tied ones are in it once."""
+    """Move all parameters into one buffer, of which they become views, and return it. Tied ones are stored once."""
     parameters = list(model.parameters())
     sizes = [-(-parameter.numel() // ALIGNMENT) * ALIGNMENT for parameter in parameters]
     flat = torch.zeros(sum(sizes), device=parameters[0].device)
@@ -83,9 +83,9 @@ def flatten_parameters(model: nn.Module) -> Tensor:
 
 
 def make_plane(model: nn.Module, runs: Sequence[tuple[RunRecord, Path]]) -> Plane:
-    """Returns the plane of a model, its origin, and the weight files of a failed and a successful run.
+    """Return the plane through a model (the origin) and the weights of a failed and a successful run.
 
-    From now on the model is at whichever point `go_to` was last told, and in evaluation mode.
+    The model is put into evaluation mode. From then on its parameters are those of the last `move_model_to`.
 
     Raises:
         UserError: a file does not hold finite weights of this model.
@@ -112,19 +112,24 @@ def make_plane(model: nn.Module, runs: Sequence[tuple[RunRecord, Path]]) -> Plan
 
 
 def parameters_at_beta(plane: Plane, beta: float) -> Tensor:
-    """Returns what all points with this beta begin with."""
-    return torch.add(plane.origin, plane.successful, alpha=beta)
+    """Return the parameters at (0, beta), which all points of that row share."""
+    return torch.add(plane.origin, plane.successful_direction, alpha=beta)
 
 
 @torch.no_grad()
 def move_model_to(plane: Plane, point: PlanePoint, row: Tensor | None = None) -> None:
-    """Gives the model the parameters of a point; `row`, if it is there already, is that of the point's beta."""
+    """Set the model's parameters to those of a point. `row`: the result of `parameters_at_beta`, if known."""
     alpha, beta = point
-    torch.add(parameters_at_beta(plane, beta) if row is None else row, plane.failed, alpha=alpha, out=plane.flat)
+    torch.add(
+        parameters_at_beta(plane, beta) if row is None else row,
+        plane.failed_direction,
+        alpha=alpha,
+        out=plane.flat_parameters,
+    )
 
 
 def sample_examples(rows: LabeledRows, count: int, seed: int) -> np.ndarray:
-    """Returns the numbers of so many rows, drawn without replacement; the longest first, so that little is padded.
+    """Return the indices of `count` rows drawn without replacement, longest first to reduce padding.
 
     Raises:
         UserError: there are fewer rows.
@@ -136,32 +141,20 @@ def sample_examples(rows: LabeledRows, count: int, seed: int) -> np.ndarray:
 
 
 def make_batches(
-    rows: LabeledRows, drawn: np.ndarray, config: RunConfig, inputs: InputLayout, device: torch.device, size: int
+    rows: LabeledRows, indices: np.ndarray, config: RunConfig, inputs: InputLayout, device: torch.device, size: int
 ) -> list[Batch]:
-    """Returns these rows and their labels as batches of `size` on the device."""
-    parts = (drawn[start : start + size] for start in range(0, len(drawn), size))
-    return [to_device(collate(rows, part, inputs, config.data), device) for part in parts]
-
-
-def label_entropy(labels: np.ndarray) -> float | None:
-    """Returns the entropy of class labels in nats: the least loss of a model that ignores its input. None for numbers.
-
-    A model that says the same of every example has this loss at best.
-    """
-    if labels.dtype.kind == "f":
-        return None
-    counts = np.unique(labels, return_counts=True)[1]
-    shares = counts / counts.sum()
-    return max(0.0, float(-(shares * np.log(shares)).sum()))
+    """Return these rows and their labels as batches of `size` rows on the device."""
+    batches = (indices[start : start + size] for start in range(0, len(indices), size))
+    return [to_device(collate(rows, batch, inputs, config.data), device) for batch in batches]
 
 
 def measure_loss(
     model: nn.Module, batches: Sequence[Batch], with_norm: bool, stop: Callable[[], bool] = lambda: False
 ) -> LossAndNorm:
-    """Returns the mean loss over all rows, and the L2 norm of its gradient to all parameters.
+    """Return the mean loss over all rows and, `with_norm`, the L2 norm of its gradient over all parameters.
 
     Raises:
-        Stopped: `stop()` was true, which is asked before every batch.
+        RunInterrupted: `stop()`, which is called before every batch, returned True.
     """
     rows = sum(len(batch["labels"]) for batch in batches)
     total = torch.zeros((), dtype=torch.float64, device=batches[0]["labels"].device)
@@ -184,23 +177,23 @@ def measure_loss(
 
 
 def make_grid_axis(points: int, low: float, high: float) -> tuple[float, ...]:
-    """Returns the evenly spaced values of alpha, which are those of beta too."""
+    """Return the evenly spaced values of alpha, and of beta."""
     return tuple(float(value) for value in np.linspace(low, high, points))
 
 
 def list_line_points() -> list[PlanePoint]:
-    """Returns the evenly spaced points of the straight line from the failed to the successful model."""
+    """Return evenly spaced points on the straight line from the failed to the successful model."""
     steps = LINE_POINTS - 1
     return [(1 - i / steps, i / steps) for i in range(LINE_POINTS)]
 
 
-def list_surface_points(values: Sequence[float]) -> list[PlanePoint]:
-    """Returns the points of a surface in the order in which they are measured.
+def list_surface_points(axis: Sequence[float]) -> list[PlanePoint]:
+    """Return the points of a surface in the order of measurement.
 
-    First the origin, then the line from the failed to the successful model, then the grid, row by row: alpha runs
-    fastest.
+    These are the origin, the line from the failed to the successful model, and the grid row by row (alpha varies
+    fastest).
     """
-    return [(0.0, 0.0), *list_line_points(), *((alpha, beta) for beta in values for alpha in values)]
+    return [(0.0, 0.0), *list_line_points(), *((alpha, beta) for beta in axis for alpha in axis)]
 
 
 def measure_points(
@@ -210,7 +203,7 @@ def measure_points(
     with_norms: bool,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[LossAndNorm]:
-    """Yields what `measure` gives at each of the points; raises as it does."""
+    """Yield the result of `measure_loss` at each of the points; raises what it raises."""
     row, row_beta = None, None
     for alpha, beta in points:
         if row is None or beta != row_beta:
@@ -219,17 +212,20 @@ def measure_points(
         yield measure_loss(plane.model, batches, with_norms, stop)
 
 
-SURFACE_FORMAT = 1  # counted up when an equal request would give other numbers
+SURFACE_FORMAT = 1  # increased when the same request would give different numbers
 
 
 @dataclass(frozen=True)
 class SurfaceRequest:
-    """One surface: the names of two runs, the grid (both axes alike), the examples, and what is measured."""
+    """A requested surface: two runs, the grid (the same on both axes), the examples, and what is measured.
+
+    The fields enter the surface's id by their names.
+    """
 
     failed: str
     successful: str
     checkpoint: Checkpoint = "last"
-    points: int = 40  # M sec. 7.6: 40 along each axis, from -1.5 to 1.5, on 128 examples
+    points: int = 40  # M sec. 7.6: 40 per axis, from -1.5 to 1.5, on 128 examples
     low: float = -1.5
     high: float = 1.5
     examples: int = 128
@@ -240,7 +236,7 @@ class SurfaceRequest:
 
 @dataclass(frozen=True)
 class SurfaceRuns:
-    """The two runs of a surface, their weight files, and the seed of the head that the pre-trained model is given."""
+    """The two runs of a surface, their weight files, and the seed that draws the pre-trained model's head."""
 
     failed: RunRecord
     successful: RunRecord
@@ -250,17 +246,17 @@ class SurfaceRuns:
 
     @property
     def fingerprint(self) -> str:
-        """That of the rows that both were trained on."""
+        """The fingerprint of the rows on which both runs were trained."""
         assert self.failed.data
         return self.failed.data.fingerprint
 
 
 def find_surface_runs(request: SurfaceRequest, results: Path) -> SurfaceRuns:
-    """Returns the two runs that are asked for.
+    """Return the two runs that a request names.
 
     Raises:
-        UserError: the request contradicts itself, a run or its weights are not there, one did not end as it is said
-            to have, or they are not of one model and task.
+        UserError: the range is empty, a run or its weights are missing, the failed run did not fail or the successful
+            one did, or the runs differ in model, data or task.
     """
     if not (math.isfinite(request.low) and math.isfinite(request.high) and request.low < request.high):
         raise UserError(f"--range {request.low:g} {request.high:g}: give two numbers, the lower one first")
@@ -277,49 +273,49 @@ def find_surface_runs(request: SurfaceRequest, results: Path) -> SurfaceRuns:
     )
 
 
-def surface_id(request: SurfaceRequest, pair: SurfaceRuns) -> str:
-    """Returns 16 hex digits, equal for surfaces whose numbers are equal on one machine and with equal versions."""
-    config = pair.failed.config.normalized()
+def surface_id(request: SurfaceRequest, runs: SurfaceRuns) -> str:
+    """Return a hash (16 hex digits) of everything that determines the numbers, except machine and versions."""
+    config = runs.failed.config.normalized()
     content = {
         "format": SURFACE_FORMAT,
         **asdict(request),
-        "failed": [pair.failed.run_id, file_digest(pair.failed_weights)],
-        "successful": [pair.successful.run_id, file_digest(pair.successful_weights)],
-        "head_seed": pair.head_seed,
+        "failed": [runs.failed.run_id, file_digest(runs.failed_weights)],
+        "successful": [runs.successful.run_id, file_digest(runs.successful_weights)],
+        "head_seed": runs.head_seed,
         "model": config.model.model_dump(mode="json"),
-        "commit": _model_commit(pair.failed),
+        "commit": _model_commit(runs.failed),
         "data": config.data.model_dump(mode="json"),
-        "rows": pair.fingerprint,
+        "rows": runs.fingerprint,
     }
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:16]
 
 
-def _check_whether_failed(record: RunRecord, option: str, failed: bool) -> None:
-    """Raises UserError unless the run failed, or did not, as the option says."""
-    if record.failed is failed:
+def _check_whether_failed(record: RunRecord, option: str, should_have_failed: bool) -> None:
+    """Check that the run failed, or did not, as the option says."""
+    if record.failed is should_have_failed:
         return
     score, metric, split = record.reported_score, record.config.task.metric, record.config.reported_split
-    at_end = record.score("last", split, metric)
+    last = record.score("last", split, metric)
     baseline = record.data.baselines[split][metric] if record.data else None
-    words = "did not fail" if failed else "failed"
-    how = f": its last {metric} is {at_end:.4f}, the majority baseline {baseline:.4f}" if score is not None else ""
-    raise UserError(f"{option} {record.run_id}: this run ({record.arm} {record.config.data.task}) {words}{how}")
+    outcome = "did not fail" if should_have_failed else "failed"
+    how = f": its last {metric} is {last:.4f}, the majority baseline {baseline:.4f}" if score is not None else ""
+    raise UserError(f"{option} {record.run_id}: this run ({record.arm} {record.config.data.task}) {outcome}{how}")
 
 
 def _check_comparable(failed: RunRecord, successful: RunRecord) -> None:
-    """Raises UserError if the two models differ in shape, or in what they were trained on, and names the difference."""
-    for key, theirs in _comparable_settings(failed).items():
-        other = _comparable_settings(successful)[key]
-        if theirs != other:
+    """Check that the two models have the same shape and were trained on the same data."""
+    for key, of_failed in _comparable_settings(failed).items():
+        of_successful = _comparable_settings(successful)[key]
+        if of_failed != of_successful:
             raise UserError(
-                f"runs {failed.run_id} and {successful.run_id} differ in {key}, {_abbreviate(theirs)} and "
-                f"{_abbreviate(other)}: "
-                "a surface lies between two models of one kind that were trained on the same rows"
+                f"runs {failed.run_id} and {successful.run_id} differ in {key}, {_abbreviate(of_failed)} and "
+                f"{_abbreviate(of_successful)}: a surface lies between two models of one kind that were trained on the "
+                "same rows"
             )
 
 
 def _comparable_settings(record: RunRecord) -> dict[str, Any]:
-    """Returns what must be equal besides the model, which `sources_of` looks at; padding changes no loss."""
+    """Return what must be equal besides the model, which `locate_sources` checks; padding changes no loss."""
     config = record.config.normalized()
     data = config.data.model_dump(exclude={"pad_to_max"} | ({"task"} if config.data.own else set()))
     return {
@@ -339,172 +335,158 @@ def _abbreviate(value: Any) -> str:
     return str(value)[:16] if isinstance(value, str) else repr(value)
 
 
-PARTIAL_SURFACE_FILE = "points.json"  # what is measured of an unfinished surface
-SAVE_SECONDS = 3.0
-DEFAULT_ROWS_AT_ONCE = 32  # at once, unless --micro-batch says otherwise; fewer where memory runs out
-SURFACE_DIGITS = 8  # of what the record keeps: as many as float32 has
+DEFAULT_ROWS_AT_ONCE = 32  # per forward pass, unless --micro-batch is given; fewer if memory runs out
+SURFACE_DIGITS = 8  # significant digits in the record, as many as float32 has
 
 
-class PartialSurface(RecordSection):
-    """The first points of a surface, and what must be equal for the others to fit to them; `rows` went in at once."""
+class PartialSurface(PartialResults):
+    """Loss and gradient norm at the first points of a surface; `rows` is the number of rows per forward pass."""
 
-    facts: dict[str, str | int | None]
     rows: int
     values: tuple[tuple[float, float | None], ...]
 
 
 @dataclass(frozen=True)
-class SurfaceJob:
-    """A surface made ready: a plane, the examples, and the points at which it is measured."""
+class SurfaceSetup:
+    """A surface ready to be measured: the plane, the examples and the points."""
 
     request: SurfaceRequest
-    pair: SurfaceRuns
+    runs: SurfaceRuns
     folder: Path
-    facts: dict[str, str | int | None]
+    facts: Facts
     plane: Plane
     config: RunConfig
     inputs: InputLayout
     rows: LabeledRows
-    drawn: np.ndarray
+    example_indices: np.ndarray
     device: torch.device
-    at_once: int
-    values: tuple[float, ...]  # of alpha, and of beta
+    rows_at_once: int
+    axis: tuple[float, ...]  # the values of alpha, and of beta
     points: list[PlanePoint]
 
 
 def prepare_surface(
-    request: SurfaceRequest, pair: SurfaceRuns, folder: Path, sources: LocalPaths, execution: Execution
-) -> SurfaceJob:
-    """Returns a surface made ready, not touching the disk but for the cache of tokens.
+    request: SurfaceRequest, runs: SurfaceRuns, folder: Path, sources: LocalPaths, execution: Execution
+) -> SurfaceSetup:
+    """Return a surface ready to be measured. Only the token cache on disk is written.
 
     Raises:
-        UserError: model, data or weights cannot be used, or are not those that the runs were trained with.
+        UserError: model, data or weights are damaged, or not those of the runs.
     """
     device = prepare_device(execution)
-    config = origin_config(pair.failed.config.normalized(), pair.head_seed)
+    config = origin_config(runs.failed.config.normalized(), runs.head_seed)
     tokenizer = load_tokenizer(config, sources)
     splits = load_splits(config, sources, tokenizer)
-    if splits.record.fingerprint != pair.fingerprint:
+    if splits.record.fingerprint != runs.fingerprint:
         raise UserError(
-            f"run {pair.failed.run_id} was trained on rows with fingerprint {pair.fingerprint[:16]}, and now they have "
+            f"run {runs.failed.run_id} was trained on rows with fingerprint {runs.fingerprint[:16]}, and now they have "
             f"{splits.record.fingerprint[:16]}: its data has changed"
         )
-    drawn = sample_examples(splits.train, request.examples, request.examples_seed)
+    indices = sample_examples(splits.train, request.examples, request.examples_seed)
     model, pretrained = build_model(config, sources)
-    trained_from = pair.failed.environment.model_commit if pair.failed.environment else None
+    trained_from = runs.failed.environment.model_commit if runs.failed.environment else None
     if pretrained.commit != trained_from:
         raise UserError(
-            f"run {pair.failed.run_id} was trained from commit {trained_from} of model {config.model.name}, and what "
-            f"is loaded now is {pretrained.commit}"
+            f"run {runs.failed.run_id} was trained from commit {trained_from} of model {config.model.name}, and "
+            f"the one loaded now is {pretrained.commit}"
         )
-    weights = ((pair.failed, pair.failed_weights), (pair.successful, pair.successful_weights))
+    weights = ((runs.failed, runs.failed_weights), (runs.successful, runs.successful_weights))
     plane = make_plane(model.to(device), weights)  # pyright: ignore[reportArgumentType]
-    values = make_grid_axis(request.points, request.low, request.high)
-    return SurfaceJob(
+    axis = make_grid_axis(request.points, request.low, request.high)
+    return SurfaceSetup(
         request=request,
-        pair=pair,
+        runs=runs,
         folder=folder,
-        facts=resume_conditions(folder.name, pair.fingerprint, execution, device),
+        facts=resume_conditions(folder.name, runs.fingerprint, execution, device),
         plane=plane,
         config=config,
         inputs=input_layout_for(pretrained, tokenizer),
         rows=splits.train,
-        drawn=drawn,
+        example_indices=indices,
         device=device,
-        at_once=min(execution.micro_batch or DEFAULT_ROWS_AT_ONCE, len(drawn)),
-        values=values,
-        points=list_surface_points(values),
+        rows_at_once=min(execution.micro_batch or DEFAULT_ROWS_AT_ONCE, len(indices)),
+        axis=axis,
+        points=list_surface_points(axis),
     )
 
 
-def read_partial_surface(work: SurfaceJob) -> PartialSurface | None:
-    """Returns what an earlier process has measured, or None; what cannot be read is set aside, and a line says so.
+def read_partial_surface(setup: SurfaceSetup) -> PartialSurface | None:
+    """Return what an earlier process has measured, or None.
 
     Raises:
-        UserError: it was measured in another way, so that the rest would not fit to it.
+        UserError: it was measured under other facts, so that the remaining points would not fit.
     """
-    path = work.folder / PARTIAL_SURFACE_FILE
-    try:
-        kept = PartialSurface.model_validate(parse_checked_values(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except (UserError, ValidationError, UnicodeDecodeError):
-        print(f"{path} cannot be read: set aside as {set_aside(path)}, and every point is measured anew")
-        return None
-    for key, value in work.facts.items():
-        if kept.facts.get(key) != value:
-            raise UserError(
-                f"{path} has {len(kept.values)} points measured with {key} {kept.facts.get(key)!r}, here it is "
-                f"{value!r}: go on as before, or delete it to start afresh"
-            )
-    return kept
+    partial = read_partial_results(setup.folder, PartialSurface)
+    if partial and (name := find_changed_fact(partial, setup.facts)):
+        raise UserError(
+            f"{setup.folder / PARTIAL_RESULTS_FILE} has {len(partial.values)} points measured with {name} "
+            f"{partial.facts.get(name)!r}, here it is {setup.facts[name]!r}: go on as before, or delete it to start "
+            "afresh"
+        )
+    return partial
 
 
 def measure_surface(
-    work: SurfaceJob, kept: PartialSurface | None, show: Callable[[int, LossAndNorm], None], stop: Callable[[], bool]
+    setup: SurfaceSetup,
+    partial: PartialSurface | None,
+    on_point: Callable[[int, LossAndNorm], None],
+    stop: Callable[[], bool],
 ) -> SurfaceRecord:
-    """Returns the surface, which is then on disk, after measuring the points that `kept` has not.
+    """Measure the points that are not in `partial`, write the record and return it.
 
-    `show` is told after each point how many are done, and the latest value.
+    `on_point` is called after each point with the number of points done and the latest value.
 
     Raises:
-        Stopped: `stop()` was true; the points so far were kept.
+        RunInterrupted: `stop()` returned True; the points measured so far were saved.
         UserError: memory ran out.
     """
-    with_norm = not work.request.loss_only
-    if kept:
-        size, batches = kept.rows, _make_batches(work, kept.rows)
+    with_norm = not setup.request.loss_only
+    if partial:
+        size, batches = partial.rows, _make_batches(setup, partial.rows)
     else:
-        size, batches = _fit_batches_in_memory(work)
-    values: list[LossAndNorm] = list(kept.values) if kept else []
-    saved_at = time.monotonic()
-
-    def save() -> None:
-        content = PartialSurface(facts=work.facts, rows=size, values=tuple(values))
-        atomic_write(work.folder / PARTIAL_SURFACE_FILE, (dump_record(content) + "\n").encode())
-
-    left = islice(work.points, len(values), None)
+        size, batches = _fit_batches_in_memory(setup)
+    values: list[LossAndNorm] = list(partial.values) if partial else []
+    remaining = islice(setup.points, len(values), None)
     try:
-        for value in measure_points(work.plane, left, batches, with_norm, stop):
-            values.append(value)
-            show(len(values), value)
-            if time.monotonic() - saved_at >= SAVE_SECONDS:
-                save()
-                saved_at = time.monotonic()
+        with saving_partial_results(
+            setup.folder, lambda: PartialSurface(facts=setup.facts, rows=size, values=tuple(values))
+        ) as save_when_due:
+            for value in measure_points(setup.plane, remaining, batches, with_norm, stop):
+                values.append(value)
+                on_point(len(values), value)
+                save_when_due()
     except RunInterrupted:
-        save()
         raise RunInterrupted(f"stopped after {len(values)} points") from None
     except torch.OutOfMemoryError:
-        save()
         raise UserError(
-            f"memory ran out at point {len(values) + 1} of {len(work.points)}; the points before it are kept, and the "
+            f"memory ran out at point {len(values) + 1} of {len(setup.points)}; the points before it are kept, and the "
             "same command goes on from there once there is memory"
         ) from None
-    record = _make_record(work, values)
-    write_probe_records(work.folder / PROBES_FILE, [record])
+    record = _make_record(setup, values)
+    write_probe_records(setup.folder / PROBES_FILE, [record])
     return record
 
 
-def _make_batches(work: SurfaceJob, size: int) -> list[Batch]:
-    return make_batches(work.rows, work.drawn, work.config, work.inputs, work.device, size)
+def _make_batches(setup: SurfaceSetup, size: int) -> list[Batch]:
+    return make_batches(setup.rows, setup.example_indices, setup.config, setup.inputs, setup.device, size)
 
 
-def _fit_batches_in_memory(work: SurfaceJob) -> tuple[int, list[Batch]]:
-    """Returns how many rows fit into memory at once, and the batches; the first one is the longest."""
-    size = work.at_once
-    while work.device.type == "cuda":
+def _fit_batches_in_memory(setup: SurfaceSetup) -> tuple[int, list[Batch]]:
+    """Return the number of rows per forward pass that fits in memory, and the batches (longest rows first)."""
+    size = setup.rows_at_once
+    while setup.device.type == "cuda":
         try:
-            measure_loss(work.plane.model, _make_batches(work, size)[:1], not work.request.loss_only)
+            measure_loss(setup.plane.model, _make_batches(setup, size)[:1], not setup.request.loss_only)
             break
         except torch.OutOfMemoryError:
             if size == 1:
-                raise UserError(f"a single example of {work.config.data.task} does not fit into memory") from None
+                raise UserError(f"a single example of {setup.config.data.task} does not fit into memory") from None
             size = -(-size // 2)
-    return size, _make_batches(work, size)
+    return size, _make_batches(setup, size)
 
 
-def _make_record(work: SurfaceJob, values: Sequence[LossAndNorm]) -> SurfaceRecord:
-    request, pair = work.request, work.pair
+def _make_record(setup: SurfaceSetup, values: Sequence[LossAndNorm]) -> SurfaceRecord:
+    request, runs = setup.request, setup.runs
     with_norm = not request.loss_only
     losses = round_to_digits((loss for loss, _ in values), SURFACE_DIGITS)
     norms = round_to_digits((norm for _, norm in values if norm is not None), SURFACE_DIGITS)
@@ -515,20 +497,20 @@ def _make_record(work: SurfaceJob, values: Sequence[LossAndNorm]) -> SurfaceReco
         return tuple(of[start : start + n] for start in range(grid, len(of), n))
 
     return SurfaceRecord(
-        run_id=work.folder.name,
-        model=work.config.model.name,
-        task=work.config.data.task,
-        failed=pair.failed.run_id,
-        successful=pair.successful.run_id,
+        run_id=setup.folder.name,
+        model=setup.config.model.name,
+        task=setup.config.data.task,
+        failed=runs.failed.run_id,
+        successful=runs.successful.run_id,
         checkpoint=request.checkpoint,
-        head_seed=pair.head_seed,
+        head_seed=runs.head_seed,
         examples=request.examples,
         examples_seed=request.examples_seed,
-        alphas=work.values,
-        betas=work.values,
+        alphas=setup.axis,
+        betas=setup.axis,
         losses=rows(losses),
         grad_norms=rows(norms) if with_norm else None,
-        label_entropy=label_entropy(work.rows.labels[work.drawn]),
+        label_entropy=label_entropy(setup.rows.labels[setup.example_indices]),
         pretrained_loss=losses[0],
         pretrained_norm=norms[0] if with_norm else None,
         line_losses=losses[1:grid],

@@ -1,8 +1,8 @@
 """Masked-language-model loss of a fine-tuned encoder whose top blocks are reset (M sec. 4.1).
 
-The head is that of pre-training with its own decoder: checkpoints tie its weights to the embeddings, and fine-tuned
-embeddings must not move it. One pass over the text for each number of blocks: to keep what the lower blocks have
-computed would halve the time, and needs each family's own way to call a block.
+The head is that of pre-training, with a decoder of its own: checkpoints tie the decoder to the embeddings, but
+fine-tuned embeddings must not change it. There is one pass over the text per number of blocks. Reusing the outputs of
+the lower blocks would halve the time, but needs code for how each family calls its blocks.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from transformers import (
 from stableft.catalog.model_families import BACKBONES, BackboneSpec
 from stableft.config.local_files import shipped_configs
 from stableft.config.planned_run import LocalPaths
-from stableft.config.run_config import MaskingConfig, ModelConfig, RunConfig
+from stableft.config.run_config import MaskingConfig, RunConfig
 from stableft.data.tokens import InputLayout, TokenizedRows, hash_tokenizer, load_or_compute, pad_batch
 from stableft.errors import UserError, did_you_mean
 from stableft.models.build import input_layout_for
@@ -57,72 +57,73 @@ from stableft.pretrain.masked_lm import (
     make_masking_vocabulary,
     mask_tokens,
     masked_logits,
+    select_masked,
 )
 from stableft.seeds import make_generator
-from stableft.training.evaluate import run_in_batches, to_device
+from stableft.training.evaluate import run_in_batches
 
-ALL_RESET = "all"  # the last point: the embeddings reset too
+ALL_RESET = "all"  # the last point: the embeddings are reset too
 
 
 @dataclass(frozen=True)
 class MaskedLM:
-    """A pre-trained model with its head for masked tokens, in float32, without dropout, nothing tied."""
+    """A pre-trained model with its head for masked tokens, in float32, without dropout or tied weights."""
 
     model: PreTrainedModel
     spec: BackboneSpec
     blocks: tuple[str, ...]  # dotted paths, the lowest block first
     inputs: InputLayout
-    letters: MaskingVocabulary
-    positions: int | None  # how many tokens a row can have; None: config.json does not say
-    commit: str | None  # of a hub model
+    vocabulary: MaskingVocabulary
+    max_positions: int | None  # tokens per row; None: unknown
+    commit: str | None  # hub models only
 
 
 def load_masked_lm(config: RunConfig, sources: LocalPaths, tokenizer: PreTrainedTokenizerBase) -> MaskedLM:
-    """Returns the pre-trained model of a run as a masked-language model on the CPU.
+    """Return the pre-trained model of a run as a masked-language model on the CPU.
 
     Raises:
-        UserError: its family has no such model or no top blocks of its own, or its checkpoint lacks the head.
+        UserError: the family has no such model or no resettable top blocks, or the checkpoint lacks the head.
     """
-    wanted = config.model
-    where = str(sources.paths[wanted.sha256]) if wanted.sha256 else wanted.name
-    revision = None if wanted.sha256 else wanted.revision
+    model_config = config.model
+    path_or_name = str(sources.paths[model_config.sha256]) if model_config.sha256 else model_config.name
+    revision = None if model_config.sha256 else model_config.revision
     try:
         with quiet_transformers():
-            described = AutoConfig.from_pretrained(where, revision=revision)
-            spec = resolve_backbone(wanted, described.to_dict())
-            _check_family(spec, wanted, described)
+            hf_config = AutoConfig.from_pretrained(path_or_name, revision=revision)
+            spec = resolve_backbone(model_config, hf_config.to_dict())
+            _check_family(spec, model_config.name, hf_config)
             model, info = AutoModelForMaskedLM.from_pretrained(
-                where,
+                path_or_name,
                 revision=revision,
-                config=described,
+                config=hf_config,
                 dtype=torch.float32,
-                attn_implementation=wanted.attention,
+                attn_implementation=model_config.attention,
                 output_loading_info=True,
             )
     except UserError:
         raise
     except LOAD_ERRORS as error:
-        raise UserError(load_error_message("model", where, error)) from None
-    _check_head(wanted.name, info["missing_keys"])
+        raise UserError(load_error_message("model", path_or_name, error)) from None
+    _check_head(model_config.name, info["missing_keys"])
     spec = replace(spec, pooler=None)  # such a model has none
-    check_backbone_paths(model, spec, wanted.name)
+    check_backbone_paths(model, spec, model_config.name)
     if spec.name not in BACKBONES:
         spec = replace(spec, lost_positions=count_lost_positions(model))
     untie_head(model)
-    positions = getattr(described, "max_position_embeddings", None)
+    positions = getattr(hf_config, "max_position_embeddings", None)
     return MaskedLM(
         model=model.eval(),
         spec=spec,
         blocks=tuple(f"{spec.blocks[-1]}.{name}" for name, _ in model.get_submodule(spec.blocks[-1]).named_children()),
         inputs=input_layout_for(PretrainedCheckpoint(model, spec, None, (), ()), tokenizer),
-        letters=_masking_vocabulary(wanted.name, tokenizer),
-        positions=positions - spec.lost_positions if positions and positions > 0 else None,
-        commit=getattr(described, "_commit_hash", None),
+        vocabulary=_masking_vocabulary(model_config.name, tokenizer),
+        max_positions=positions - spec.lost_positions if positions and positions > 0 else None,
+        commit=getattr(hf_config, "_commit_hash", None),
     )
 
 
 def untie_head(model: PreTrainedModel) -> None:
-    """Gives the head weights of its own in place of those that it shares with the encoder."""
+    """Replace the head's weights that are shared with the encoder by copies."""
     shared, base = {id(weights) for weights in model.base_model.parameters()}, model.base_model_prefix
     for name, part in model.named_modules():
         if name.partition(".")[0] != base:
@@ -132,10 +133,10 @@ def untie_head(model: PreTrainedModel) -> None:
 
 
 def load_finetuned_encoder(path: Path, model: PreTrainedModel) -> dict[str, Tensor]:
-    """Returns the weights of a run's encoder, by the names that they have in a masked-language model of its family.
+    """Return the encoder weights of a run, by their names in a masked-language model of its family.
 
     Raises:
-        UserError: the file is damaged, or not of such an encoder.
+        UserError: the file is damaged, or does not hold such an encoder.
     """
     try:
         tensors = load_file(path)
@@ -152,45 +153,45 @@ def load_finetuned_encoder(path: Path, model: PreTrainedModel) -> dict[str, Tens
 
 @torch.no_grad()
 def reset_top_blocks(masked: MaskedLM, finetuned: Mapping[str, Tensor]) -> Iterator[str]:
-    """Yields "0" to the number of blocks, then "all"; meanwhile the model's encoder is what the point says.
+    """Yield "0" up to the number of blocks, then "all", with the model's encoder set to each of these points.
 
-    With k the top k blocks have pre-trained values and all else of the encoder is fine-tuned; with "all" nothing is.
-    At the end, or when it is closed, the model is the untouched one again.
+    At "k", the top k blocks have their pre-trained values and the rest of the encoder is fine-tuned. At "all",
+    everything is pre-trained. After the last point, or when the iterator is closed, the pre-trained model is restored.
     """
     state = masked.model.state_dict()
     pretrained = {name: state[name].clone() for name in finetuned}
 
-    def put(values: Mapping[str, Tensor], below: str = "") -> None:
+    def copy_in(values: Mapping[str, Tensor], below: str = "") -> None:
         for name, value in values.items():
             if name.startswith(below):
                 state[name].copy_(value)
 
     try:
-        put(finetuned)
+        copy_in(finetuned)
         yield "0"
         for count, block in enumerate(reversed(masked.blocks), 1):
-            put(pretrained, f"{block}.")
+            copy_in(pretrained, f"{block}.")
             yield str(count)
-        put(pretrained)
+        copy_in(pretrained)
         yield ALL_RESET
     finally:
-        put(pretrained)
+        copy_in(pretrained)
 
 
 @dataclass(frozen=True)
 class ProbeText:
-    """A text as rows of tokens, `order` giving the rows that count, the longest first, and how it is masked."""
+    """A text as rows of tokens, and how it is masked. `rows_longest_first` are the indices of the rows to use."""
 
-    name: str  # without the folders above it
-    sha256: str  # of the file or folder; of the rows if it is the toy language's
+    name: str  # without parent folders
+    sha256: str  # of the file or folder; for the toy language, of the rows
     rows: TokenizedRows
-    order: np.ndarray
+    rows_longest_first: np.ndarray
     masking: MaskingConfig
 
     @property
     def tokens(self) -> int:
-        """How many there are, with [CLS] and [SEP]."""
-        return int(np.diff(self.rows.offsets)[self.order].sum())
+        """Number of tokens, including [CLS] and [SEP]."""
+        return int(np.diff(self.rows.offsets)[self.rows_longest_first].sum())
 
 
 @torch.no_grad()
@@ -200,60 +201,58 @@ def measure_masked_loss(
     max_length: int,
     seed: int,
     batch_size: int,
-    tick: Callable[[int], None] = lambda rows: None,
+    on_batch: Callable[[int], None] = lambda rows: None,
 ) -> float:
-    """Returns the mean cross-entropy of a masked token in nats, summed up in float64; `tick(rows)` for every batch.
+    """Return the mean cross-entropy of a masked token in nats, summed in float64.
 
-    Batches are of rows of like length, the longest first; when memory runs out they are halved.
+    `on_batch` is called with the number of rows of each batch. Batches have rows of similar length, longest first, and
+    are halved if memory runs out.
     """
     device, sums, count = masked.model.device, [], 0
-    for part in mask_in_parts(text, masked.inputs, masked.letters, max_length, seed):
+    for part in mask_in_parts(text, masked.inputs, masked.vocabulary, max_length, seed):
         lengths = part.inputs["attention_mask"].sum(1).tolist()
 
         def loss(start: int, stop: int, part=part, lengths=lengths) -> Tensor:
             width = -(-lengths[start] // 8) * 8
-            inside = slice(None, width) if not masked.inputs.left else slice(-width, None)
-            chosen, truth = part.chosen[start:stop, inside], part.truth[start:stop, inside]
-            places = chosen.flatten().nonzero()[:, 0]
-            batch = {key: values[start:stop, inside].contiguous() for key, values in part.inputs.items()}
-            batch = to_device(batch | {"places": places, "truth": truth.flatten()[places]}, device)
-            places, truth = batch.pop("places"), batch.pop("truth")
-            losses = functional.cross_entropy(_masked_positions_logits(masked, batch, places), truth, reduction="none")
-            tick(stop - start)
+            columns = slice(None, width) if not masked.inputs.left else slice(-width, None)
+            batch, positions, target_ids = select_masked(part, slice(start, stop), columns, device)
+            logits = _masked_positions_logits(masked, batch, positions)
+            losses = functional.cross_entropy(logits, target_ids, reduction="none")
+            on_batch(stop - start)
             return losses.double().sum()
 
         sums += run_in_batches(loss, len(lengths), batch_size)
-        count += int(part.chosen.sum())
+        count += int(part.is_masked.sum())
     return float(torch.stack(sums).sum()) / count
 
 
-def _masked_positions_logits(masked: MaskedLM, batch: dict[str, Tensor], places: Tensor) -> Tensor:
-    """Returns logits at flat places. A family without a row may have a head that is more than its modules in turn."""
+def _masked_positions_logits(masked: MaskedLM, batch: dict[str, Tensor], positions: Tensor) -> Tensor:
+    """Return logits at flat positions. The head of a family outside the catalog may do more than call its modules."""
     if masked.spec.name in BACKBONES:
-        return masked_logits(masked.model, batch, places)
-    return masked.model(**batch).logits.flatten(0, 1)[places]
+        return masked_logits(masked.model, batch, positions)
+    return masked.model(**batch).logits.flatten(0, 1)[positions]
 
 
-def _check_family(spec: BackboneSpec, wanted: ModelConfig, described: PreTrainedConfig) -> None:
-    who = f"{spec.title} model {wanted.name!r}"
-    if type(described) not in MODEL_FOR_MASKED_LM_MAPPING:
+def _check_family(spec: BackboneSpec, name: str, hf_config: PreTrainedConfig) -> None:
+    model_label = f"{spec.title} model {name!r}"
+    if type(hf_config) not in MODEL_FOR_MASKED_LM_MAPPING:
         raise UserError(
-            f"{who} has no masked-language-model perplexity: its family is not pre-trained by masking tokens"
+            f"{model_label} has no masked-language-model perplexity: its family is not pre-trained by masking tokens"
         )
     if spec.shares_blocks:
-        raise UserError(f"{who} is one block, used again and again: it has no top blocks that could be reset")
+        raise UserError(f"{model_label} shares one block between all its layers, so it has no top blocks to reset")
     if len(spec.blocks) > 1:
-        raise UserError(f"{who} has an encoder and a decoder, and M's probe is for the blocks of an encoder alone")
+        raise UserError(f"{model_label} has an encoder and a decoder, and M's probe is for encoders only")
     if not spec.blocks:
-        raise UserError(f"where {who} keeps its blocks is not known: its runs have no model.structure that names them")
+        raise UserError(f"the blocks of {model_label} are unknown: its runs have no model.structure that names them")
 
 
 def _check_head(name: str, missing: set[str]) -> None:
     if missing:
         first, more = min(missing), f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UserError(
-            f"model {name!r}: its checkpoint has no head that finds out masked tokens (it lacks {first}{more}), "
-            "so there is no perplexity"
+            f"model {name!r}: its checkpoint has no head that predicts masked tokens (it lacks {first}{more}), "
+            "so it has no perplexity"
         )
 
 
@@ -267,22 +266,22 @@ def _masking_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase) -> Maskin
 
 TOY_TEXT, WIKITEXT = "toy", "wikitext-2"
 WIKITEXT_ON_HUB = ("Salesforce/wikitext", "wikitext-2-raw-v1", "test")  # repository, config, split
-# DEVIATION: the paper says neither how it masks nor how it cuts the text; this is BERT's way, in rows of one article.
+# DEVIATION: the paper does not say how it masks or splits the text; this is BERT's way, with one article per row.
 BERT_MASKING = MaskingConfig(share=0.15, masked=0.8, random=0.1)
-PROBE_TEXT_FORMAT = "probe 1"  # counted up when the same text would give other rows
-ROWS_MASKED_AT_ONCE = 4096  # rows, which bounds the memory of masks; the masks depend on it, so it is no option
-ARTICLE_TITLE = re.compile(r"= (?!=).*(?<!=) =")  # of an article of WikiText; sections have `= = Name = =`
+PROBE_TEXT_FORMAT = "probe 1"  # increased when the same text would give different rows
+ROWS_MASKED_AT_ONCE = 4096  # bounds the memory of masks; no option, because the masks depend on it
+ARTICLE_TITLE = re.compile(r"= (?!=).*(?<!=) =")  # in WikiText; its section titles are `= = Name = =`
 
 DocumentLines = Iterable[tuple[int, str]]  # number of the document, line
 
 
 def load_probe_text(name: str, tokenizer: PreTrainedTokenizerBase, max_length: int, sources: LocalPaths) -> ProbeText:
-    """Returns the text of `--text`: a file or folder, "toy" or "wikitext-2", in rows of at most `max_length` tokens.
+    """Return the text of `--text` (a file or folder, "toy" or "wikitext-2") in rows of at most `max_length` tokens.
 
-    A text is packed and masked as BERT's pre-training does; the toy language's held-out rows as its own does.
+    Texts are packed and masked as in BERT's pre-training; the toy language's held-out rows as in the toy pre-training.
 
     Raises:
-        UserError: there is no such text, it is not UTF-8, or the hub cannot be reached.
+        UserError: there is no such text, it is not UTF-8, or it cannot be loaded from the hub.
     """
     if name == TOY_TEXT:
         return _load_toy_text(tokenizer, max_length, sources)
@@ -302,16 +301,16 @@ def load_probe_text(name: str, tokenizer: PreTrainedTokenizerBase, max_length: i
 
 
 def mask_in_parts(
-    text: ProbeText, inputs: InputLayout, letters: MaskingVocabulary, max_length: int, seed: int
+    text: ProbeText, inputs: InputLayout, vocabulary: MaskingVocabulary, max_length: int, seed: int
 ) -> Iterator[MaskedBatch]:
-    """Yields all rows, so many at once, with their masks: a function of the text's tokens and the seed alone.
+    """Yield all rows in large batches with their masks, which depend only on the text's tokens and the seed.
 
     The first masks are those that pre-training draws for its held-out rows from the same seed.
     """
-    random = make_generator(seed, "held_out_masks")
-    for start in range(0, len(text.order), ROWS_MASKED_AT_ONCE):
-        batch = pad_batch(text.rows, text.order[start : start + ROWS_MASKED_AT_ONCE], inputs, max_length)
-        yield mask_tokens(batch, letters, text.masking, random)
+    generator = make_generator(seed, "held_out_masks")
+    for start in range(0, len(text.rows_longest_first), ROWS_MASKED_AT_ONCE):
+        batch = pad_batch(text.rows, text.rows_longest_first[start : start + ROWS_MASKED_AT_ONCE], inputs, max_length)
+        yield mask_tokens(batch, vocabulary, text.masking, generator)
 
 
 def _load_toy_text(tokenizer: PreTrainedTokenizerBase, max_length: int, sources: LocalPaths) -> ProbeText:
@@ -332,17 +331,17 @@ def _pack_text(
     sources: LocalPaths,
 ) -> ProbeText:
     key = [PROBE_TEXT_FORMAT, digest, hash_tokenizer(tokenizer), max_length]
-    *arrays, _ = load_or_compute(sources.cache_dir, key, lambda: pack_documents(documents, tokenizer, max_length))
-    rows = TokenizedRows(*arrays)
+    *fields, _ = load_or_compute(sources.cache_dir, key, lambda: pack_documents(documents, tokenizer, max_length))
+    rows = TokenizedRows(*fields)
     return ProbeText(name, digest, rows, _longest_first(rows, np.arange(len(rows))), BERT_MASKING)
 
 
-def _longest_first(rows: TokenizedRows, chosen: np.ndarray) -> np.ndarray:
-    return chosen[np.argsort(-np.diff(rows.offsets)[chosen], kind="stable")]
+def _longest_first(rows: TokenizedRows, indices: np.ndarray) -> np.ndarray:
+    return indices[np.argsort(-np.diff(rows.offsets)[indices], kind="stable")]
 
 
 def _read_files(files: Sequence[Path], tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[int, str]]:
-    """Yields the lines of files, whose documents are numbered through."""
+    """Yield the lines of files, with documents numbered across files."""
     first = 0
     for file in files:
         last = first
@@ -353,10 +352,10 @@ def _read_files(files: Sequence[Path], tokenizer: PreTrainedTokenizerBase) -> It
 
 
 def _split_articles(lines: Sequence[tuple[int, str]], tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[int, str]]:
-    """Yields the lines of a file; where it is laid out as WikiText is, a document is an article.
+    """Yield the lines of a file. If it has the layout of WikiText, each article is a document.
 
-    The tokenised WikiText has <unk> for rare words: it becomes the tokenizer's unknown token, which no model has to
-    find out; the raw one, which the hub's is, has the words. Both keep WikiText's own ` @-@ ` and ` , `.
+    Tokenized WikiText has <unk> for rare words, which becomes the tokenizer's unknown token and is never masked. Raw
+    WikiText (the hub's) has the words. Both keep WikiText's ` @-@ ` and ` , `.
     """
     if not lines or not ARTICLE_TITLE.fullmatch(lines[0][1]):
         yield from lines
@@ -373,14 +372,14 @@ def _load_wikitext() -> list[str]:
     from huggingface_hub.errors import HfHubHTTPError
 
     repository, config, split = WIKITEXT_ON_HUB
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would tell of each of its attempts
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would report every attempt
     try:
         return load_dataset(repository, config, split=split)["text"][:]
     except (OSError, ValueError, HfHubHTTPError, DatasetsError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"--text {WIKITEXT} cannot be loaded from the hub as {repository} ({config}, {split}): {reason}; the other "
-            "way is --text FILE with the benchmark's test file, or any text"
+            f"--text {WIKITEXT} cannot be loaded from the hub as {repository} ({config}, {split}): {reason}; use "
+            "--text FILE with the benchmark's test file, or any other text"
         ) from None
 
 

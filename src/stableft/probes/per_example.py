@@ -1,12 +1,13 @@
 """How much runs differ on single examples (M sec. 7.1).
 
-Variances are over runs, with ddof 1. `values` [runs, examples] are what an accuracy or an error is the mean of: True
-where a run is right, or squared errors. `answers` [runs, examples] are class ids, or NO_ANSWER.
+Variances are over runs, with ddof 1. `values` [runs, examples] are the terms of an accuracy or a mean error: True where
+a run is right, or squared errors. `predictions` [runs, examples] are class ids, or NO_PREDICTION.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 
@@ -26,17 +27,17 @@ CONFIDENCE_LEVEL = 0.95
 
 @dataclass(frozen=True)
 class PerExampleVariance:
-    """The mean over examples of the variance over runs; `value` is None where there is none, and `reason` says why."""
+    """The mean over examples of the variance over runs. If `value` is None, `reason` says why."""
 
     value: float | None
-    over_runs: Interval  # with other runs on these examples
-    over_examples: Interval  # with these runs on other examples
+    over_runs: Interval  # for other runs on these examples
+    over_examples: Interval  # for these runs on other examples
     reason: str | None = None
 
 
 @dataclass(frozen=True)
 class ScoreVariance:
-    """The variance over runs of their mean over examples, and whether it comes from runs good or bad as a whole.
+    """The variance over runs of their mean over examples, and whether some runs are better than others as a whole.
 
     It is P / m plus (m - 1) / m times `covariance`, the mean covariance of two of the m examples, where P is the mean
     over examples of the variance; so `ratio`, itself over P / m, is 1 where examples are independent and at most m.
@@ -45,19 +46,19 @@ class ScoreVariance:
     scores: tuple[float, ...]  # of each run
     mean: float | None
     value: float | None
-    sd: Interval  # of its root; other runs on these examples
+    sd: Interval  # of its square root, for other runs on these examples
     ratio: float | None
     covariance: float | None
-    test: TestResult  # Cochran's, of equally good runs; n_a runs, n_b examples
+    test: TestResult  # Cochran's Q test that all runs are equally good; n_a runs, n_b examples
     reason: str | None = None
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Whether runs answer alike. Churn is the share of examples on which two runs differ, over all pairs of runs."""
+    """How often runs agree. Churn is the share of examples on which two runs differ, over all pairs of runs."""
 
-    unanimous: float | None  # the share of examples on which all runs answer the same
-    unanimous_interval: Interval  # other examples, these runs
+    unanimous: float | None  # share of examples on which all runs agree
+    unanimous_interval: Interval  # for other examples and these runs
     churn: float | None
     churn_min: float | None
     churn_max: float | None
@@ -68,7 +69,7 @@ class Agreement:
 
 
 def example_variances(values: np.ndarray) -> np.ndarray:
-    """Returns the variance over runs of each example; of right and wrong to the last bit, so that ties are ties."""
+    """Return the variance over runs of each example; exact for right and wrong, so that ties are ties."""
     n = len(values)
     if n < 2:
         return np.full(values.shape[1], math.nan)
@@ -78,29 +79,30 @@ def example_variances(values: np.ndarray) -> np.ndarray:
     return sample_std(values, axis=0) ** 2
 
 
-def example_disagreements(answers: np.ndarray) -> np.ndarray:
-    """Returns for each example the share of pairs of runs that answer differently."""
-    n = len(answers)
+def example_disagreements(predictions: np.ndarray) -> np.ndarray:
+    """Return, for each example, the share of pairs of runs that predict differently."""
+    n = len(predictions)
     if n < 2:
-        return np.full(answers.shape[1], math.nan)
-    counts = count_predictions(answers, int(answers.max(initial=0)) + 1)
+        return np.full(predictions.shape[1], math.nan)
+    counts = count_predictions(predictions, int(predictions.max(initial=0)) + 1)
     return 1 - (counts * (counts - 1)).sum(axis=1) / (n * (n - 1))
 
 
-def count_predictions(answers: np.ndarray, classes: int) -> np.ndarray:
-    """Returns how many runs gave each answer [examples, classes + 1]; the last column is NO_ANSWER's."""
-    return np.stack([(answers == answer).sum(axis=0) for answer in (*range(classes), NO_PREDICTION)], axis=1)
+def count_predictions(predictions: np.ndarray, classes: int) -> np.ndarray:
+    """Return how many runs predict each class [examples, classes + 1]; the last column counts NO_PREDICTION."""
+    return np.stack([(predictions == label).sum(axis=0) for label in (*range(classes), NO_PREDICTION)], axis=1)
 
 
-def rank_by_instability(unstable: np.ndarray, right: np.ndarray | None = None) -> np.ndarray:
-    """Returns the examples from the most unstable on; of equal ones those with fewer runs right, then the first."""
-    return np.lexsort((np.arange(len(unstable)), np.zeros(len(unstable)) if right is None else right, -unstable))
+def rank_by_instability(instability: np.ndarray, right: np.ndarray | None = None) -> np.ndarray:
+    """Return the examples, most unstable first; among equals, those that fewer runs have right, then the earlier."""
+    n = len(instability)
+    return np.lexsort((np.arange(n), np.zeros(n) if right is None else right, -instability))
 
 
 def estimate_per_example_variance(
     values: np.ndarray, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> PerExampleVariance:
-    """Returns S_per-point of M sec. 7.1, or of numbers the same: runs are jackknifed, examples resampled."""
+    """Return S_per-point (M sec. 7.1), with a jackknife over runs and a bootstrap over examples."""
     reason = _unusable_reason(values)
     if reason is not None:
         over_runs, over_examples = (Interval(name, CONFIDENCE_LEVEL, None, None, reason) for name in (JACKKNIFE, BCA))
@@ -109,15 +111,15 @@ def estimate_per_example_variance(
     numbers = values.astype(float)
     halves = np.stack([np.square(numbers - run).mean(axis=1) for run in numbers]) / 2
     n = len(values)
-    most = (n // 2) * (n - n // 2) / (n * (n - 1)) if values.dtype == bool else math.inf
-    over_runs = jackknife_pair_mean(halves, most)
+    upper_bound = (n // 2) * (n - n // 2) / (n * (n - 1)) if values.dtype == bool else math.inf
+    over_runs = jackknife_pair_mean(halves, upper_bound)
     return PerExampleVariance(
         float(each.mean()), over_runs, bootstrap_interval(each, "mean", rng, CONFIDENCE_LEVEL, resamples)
     )
 
 
 def estimate_score_variance(values: np.ndarray, rng: np.random.Generator, resamples: int = RESAMPLES) -> ScoreVariance:
-    """Returns S_ours of M sec. 7.1, or of squared errors the same, beside what independent examples would give."""
+    """Return S_ours (M sec. 7.1), or the same of squared errors, and its ratio to that of independent examples."""
     m = values.shape[1]
     scores = values.mean(axis=1) if m else np.zeros(len(values))
     sd = bootstrap_interval(scores, "std", rng, CONFIDENCE_LEVEL, resamples)
@@ -126,15 +128,17 @@ def estimate_score_variance(values: np.ndarray, rng: np.random.Generator, resamp
     mean = summarize(scores).mean if np.isfinite(scores).all() else None
     if reason is not None:
         return ScoreVariance(tuple(scores.tolist()), mean, None, sd, None, None, test, reason)
-    ours, apart = float(sample_std(scores)) ** 2, float(example_variances(values).mean()) / m
-    covariance = (ours - apart) * m / (m - 1) if m > 1 else None
-    return ScoreVariance(tuple(scores.tolist()), mean, ours, sd, ours / apart if apart else None, covariance, test)
+    ours, independent = float(sample_std(scores)) ** 2, float(example_variances(values).mean()) / m
+    covariance = (ours - independent) * m / (m - 1) if m > 1 else None
+    return ScoreVariance(
+        tuple(scores.tolist()), mean, ours, sd, ours / independent if independent else None, covariance, test
+    )
 
 
 def cochran_q(values: np.ndarray) -> TestResult:
-    """Returns Cochran's Q test (1950) that all runs are equally likely right on each example, examples independent.
+    """Return Cochran's Q test (1950) that all runs are equally likely to be right, with independent examples.
 
-    The statistic is (runs - 1) times the ratio of `Whole`, and about chi-square with runs - 1 degrees of freedom.
+    The statistic is (runs - 1) times `ScoreVariance.ratio`, and about chi-square with runs - 1 degrees of freedom.
     """
     n, m = values.shape
     reason = _unusable_reason(values)
@@ -151,17 +155,17 @@ def cochran_q(values: np.ndarray) -> TestResult:
     return TestResult(COCHRAN_Q, None, None, statistic, float(special.chdtrc(n - 1, statistic)), n, m)
 
 
-def measure_agreement(answers: np.ndarray) -> Agreement:
-    """Returns how often runs answer alike; no answer is an answer of its own, which two runs can have in common."""
-    n, m = answers.shape
-    reason = _unusable_reason(answers)
+def measure_agreement(predictions: np.ndarray) -> Agreement:
+    """Return how often runs agree. NO_PREDICTION counts as a class of its own, on which two runs can agree."""
+    n, m = predictions.shape
+    reason = _unusable_reason(predictions)
     if reason is not None:
-        nothing = [Interval(name, CONFIDENCE_LEVEL, None, None, reason) for name in ("Wilson", JACKKNIFE)]
-        return Agreement(None, nothing[0], None, None, None, nothing[1], None, reason, reason)
-    unanimous = int((answers == answers[0]).all(axis=0).sum())
-    differ = np.stack([(answers != run).mean(axis=1) for run in answers])
+        wilson, jackknife = (Interval(name, CONFIDENCE_LEVEL, None, None, reason) for name in ("Wilson", JACKKNIFE))
+        return Agreement(None, wilson, None, None, None, jackknife, None, reason, reason)
+    unanimous = int((predictions == predictions[0]).all(axis=0).sum())
+    differ = np.stack([(predictions != run).mean(axis=1) for run in predictions])
     pairs = differ[np.triu_indices(n, 1)]
-    kappa = fleiss_kappa(answers)
+    kappa = fleiss_kappa(predictions)
     return Agreement(
         unanimous / m,
         wilson_interval(unanimous, m, CONFIDENCE_LEVEL),
@@ -174,22 +178,23 @@ def measure_agreement(answers: np.ndarray) -> Agreement:
     )
 
 
-def fleiss_kappa(answers: np.ndarray) -> float | None:
-    """Returns Fleiss' kappa (1971) with the runs as raters; None where there is one answer only."""
-    shares = np.array([(answers == answer).mean() for answer in np.unique(answers)])
+def fleiss_kappa(predictions: np.ndarray) -> float | None:
+    """Return Fleiss' kappa (1971) with the runs as raters, or None if all predictions are equal."""
+    shares = np.array([(predictions == label).mean() for label in np.unique(predictions)])
     if len(shares) == 1:
         return None
     chance = float(np.square(shares).sum())
-    return (1 - float(example_disagreements(answers - answers.min()).mean()) - chance) / (1 - chance)
+    return (1 - float(example_disagreements(predictions - predictions.min()).mean()) - chance) / (1 - chance)
 
 
-def jackknife_pair_mean(matrix: np.ndarray, most: float) -> Interval:
-    """Returns the interval of the mean over pairs of runs, at most `most`; `matrix` [runs, runs] has a diagonal of 0.
+def jackknife_pair_mean(matrix: np.ndarray, upper_bound: float) -> Interval:
+    """Return the interval of the mean over pairs of runs, below `upper_bound`; `matrix` [runs, runs] has a 0 diagonal.
 
-    The jackknife of a U-statistic (Arvesen 1969), with Student's t on the log scale. Not the bootstrap: a run that is
-    drawn twice agrees with itself, so that 95 % BCa intervals cover the truth in 4 % of simulated arms of 5 runs and
-    in 71 % of those of 25. These cover it in 92 to 96 % of arms of 4 to 50 runs; where three runs of ten fail, in 76 %
-    of those of 5, of which many have no failed run at all, and in 94 to 96 % from 10 on.
+    This is the jackknife of a U-statistic (Arvesen 1969), with Student's t on the log scale. It is not the bootstrap,
+    which draws runs twice that then agree with themselves: its 95 % BCa intervals cover the truth in 4 % of simulated
+    arms of 5 runs and in 71 % of those of 25. The jackknife covers it in 92 to 96 % of arms of 4 to 50 runs. If three
+    runs in ten fail, it covers it in 76 % of arms of 5 runs, many of which have no failed run, and in 94 to 96 % of
+    arms of 10 or more.
     """
     n = len(matrix)
     reason = too_few_reason(matrix)
@@ -204,20 +209,26 @@ def jackknife_pair_mean(matrix: np.ndarray, most: float) -> Interval:
         error = math.sqrt((n - 1) / n * np.square(without - without.mean()).sum())
         if error > 1e-12:
             factor = math.exp(min(special.stdtrit(n - 1, (1 + CONFIDENCE_LEVEL) / 2) * error, 700))
-            return Interval(JACKKNIFE, CONFIDENCE_LEVEL, value / factor, min(value * factor, most))
+            return Interval(JACKKNIFE, CONFIDENCE_LEVEL, value / factor, min(value * factor, upper_bound))
         reason = "without one of the runs, whichever, it is the same"
     return Interval(JACKKNIFE, CONFIDENCE_LEVEL, None, None, reason.replace("values", "runs"))
 
 
 def _unusable_reason(values: np.ndarray) -> str | None:
-    """Says why there is no variance over these runs: fewer than two, or numbers that are not finite."""
+    """Return why there is no variance over these runs, or None: fewer than two runs, or numbers that are not finite."""
     if len(values) < 2:
         return "at least 2 runs are needed, here is 1" if len(values) else "no run has predictions"
     bad = int((~np.isfinite(values).all(axis=1)).sum())
     return f"{bad} of {len(values)} runs {'has' if bad == 1 else 'have'} outputs that are not finite" if bad else None
 
 
-ALL_RUNS, RUNS_NOT_FAILED = "all runs", "runs that did not fail"
+class RunSubset(StrEnum):
+    """Which runs of a group are analyzed, as the report words it."""
+
+    ALL = "all runs"
+    NOT_FAILED = "runs that did not fail"
+
+
 COCHRAN_ALPHA = 0.05
 MISSING_WITHOUT_LABELS = {  # by whether there are classes
     True: "variances and accuracies are missing: which runs are right is not known without --label",
@@ -227,144 +238,143 @@ MISSING_WITHOUT_LABELS = {  # by whether there are classes
 
 @dataclass(frozen=True)
 class SubsetAnalysis:
-    """Some runs of a group and their numbers. `right` [runs, examples] is None for numbers, and without labels."""
+    """The results for some runs of a group. `right` [runs, examples] is None for regression and without labels."""
 
     group: PredictionGroup
-    which: str
+    subset: RunSubset
     runs: tuple[str, ...]
-    names: tuple[str, ...]
-    answers: np.ndarray
+    run_names: tuple[str, ...]
+    predictions: np.ndarray
     right: np.ndarray | None
-    per_point: PerExampleVariance | None  # None: classes without labels
-    whole: ScoreVariance | None  # None: without labels
-    agreement: Agreement | None  # None: numbers
+    per_example_variance: PerExampleVariance | None  # None: classes without labels
+    score_variance: ScoreVariance | None  # None: without labels
+    agreement: Agreement | None  # None: regression
 
     @property
-    def n(self) -> int:
+    def n_runs(self) -> int:
         return len(self.runs)
 
     @property
-    def m(self) -> int:
-        return self.answers.shape[1]
+    def n_examples(self) -> int:
+        return self.predictions.shape[1]
 
     @property
-    def missing(self) -> str | None:
-        """Why there is nothing to say."""
-        found = self.per_point or self.agreement
-        assert found
-        return found.reason
+    def reason_missing(self) -> str | None:
+        """Why there are no results, or None."""
+        results = self.per_example_variance or self.agreement
+        assert results
+        return results.reason
 
     @property
     def is_part(self) -> bool:
-        """Whether there is another view of all runs of the group."""
-        return self.which != ALL_RUNS
+        """Whether only some runs of the group are included."""
+        return self.subset is not RunSubset.ALL
 
     @property
-    def lead(self) -> str:
-        """What the numbers are of, in words."""
-        return f"{self.group.arm}, {self.which} (n = {self.n})"
+    def title(self) -> str:
+        """The arm and the runs, in words."""
+        return f"{self.group.arm}, {self.subset} (n = {self.n_runs})"
 
     @property
-    def unstable(self) -> np.ndarray:
-        """How much the runs differ on each example: a variance, or for classes without labels `disagreements`."""
+    def instability(self) -> np.ndarray:
+        """How much the runs differ on each example: a variance, or for classes without labels a disagreement."""
         if self.right is not None:
             return example_variances(self.right)
-        return example_disagreements(self.answers) if self.group.classes else example_variances(self.answers)
+        return example_disagreements(self.predictions) if self.group.classes else example_variances(self.predictions)
 
     @property
-    def agreed(self) -> np.ndarray:
-        """The share of runs that give each example's most frequent answer."""
-        return count_predictions(self.answers, len(self.group.classes)).max(axis=1) / self.n
+    def majority_share(self) -> np.ndarray:
+        """The share of runs that predict each example's most frequent class."""
+        return count_predictions(self.predictions, len(self.group.classes)).max(axis=1) / self.n_runs
 
 
 def analyze_group(group: PredictionGroup) -> tuple[SubsetAnalysis, ...]:
-    """Returns the group's runs, and if some of them failed the others alone."""
-    fine = [i for i, failed in enumerate(group.failed) if failed is False]
-    failed = any(failed is True for failed in group.failed)
-    return (
-        _analyze_subset(group, ALL_RUNS, list(range(len(group.runs)))),
-        *([_analyze_subset(group, RUNS_NOT_FAILED, fine)] if failed else []),
-    )
+    """Return the analysis of all runs of a group and, if some failed, of the others alone."""
+    not_failed = [i for i, failed in enumerate(group.failed) if failed is False]
+    analyses = [_analyze_subset(group, RunSubset.ALL, list(range(len(group.runs))))]
+    if any(group.failed):
+        analyses.append(_analyze_subset(group, RunSubset.NOT_FAILED, not_failed))
+    return tuple(analyses)
 
 
-def _analyze_subset(group: PredictionGroup, which: str, chosen: list[int]) -> SubsetAnalysis:
-    answers, labels = group.answers[chosen], group.examples.labels
-    right = answers == labels if group.classes and labels is not None else None
-    errors = right if group.classes else None if labels is None else np.square(answers - labels)
-    spread = right if group.classes else answers
+def _analyze_subset(group: PredictionGroup, subset: RunSubset, indices: list[int]) -> SubsetAnalysis:
+    predictions, labels = group.predictions[indices], group.examples.labels
+    right = predictions == labels if group.classes and labels is not None else None
+    errors = right if group.classes else None if labels is None else np.square(predictions - labels)
+    spread = right if group.classes else predictions
     return SubsetAnalysis(
         group,
-        which,
-        tuple(group.runs[i] for i in chosen),
-        tuple(group.names[i] for i in chosen),
-        answers,
+        subset,
+        tuple(group.runs[i] for i in indices),
+        tuple(group.run_names[i] for i in indices),
+        predictions,
         right,
         None if spread is None else estimate_per_example_variance(spread, _fresh_rng()),
         None if errors is None else estimate_score_variance(errors, _fresh_rng()),
-        measure_agreement(answers) if group.classes else None,
+        measure_agreement(predictions) if group.classes else None,
     )
 
 
 def _fresh_rng() -> np.random.Generator:
-    """Returns a Generator anew, so that no number depends on which others were made before it."""
+    """Return a new Generator with the same seed, so that no number depends on those computed before it."""
     return np.random.default_rng(BOOTSTRAP_SEED)
 
 
 def describe_failures(group: PredictionGroup) -> str:
-    """Returns which runs failed and what they answer, in a sentence without its end."""
+    """Return which runs failed and what they predict, as a sentence without a full stop."""
     n = len(group.runs)
     if not n or None in group.failed:
         return ""
     if not any(group.failed):
         return f"{group.arm}: none of {n} runs failed" if n > 1 else f"{group.arm}: its one run did not fail"
-    who = ", ".join(
-        f"{name}{_describe_constant_prediction(group, answers)}"
-        for name, answers, failed in zip(group.names, group.answers, group.failed, strict=True)
+    failed_runs = ", ".join(
+        f"{name}{_describe_constant_prediction(group, predictions)}"
+        for name, predictions, failed in zip(group.run_names, group.predictions, group.failed, strict=True)
         if failed
     )
-    return f"{group.arm}: {sum(map(bool, group.failed))} of {n} run{'s' if n > 1 else ''} failed: {who}"
+    return f"{group.arm}: {sum(map(bool, group.failed))} of {n} run{'s' if n > 1 else ''} failed: {failed_runs}"
 
 
-def _describe_constant_prediction(group: PredictionGroup, answers: np.ndarray) -> str:
-    """Returns in words the answer that a run gives nearly everywhere, if it gives one."""
+def _describe_constant_prediction(group: PredictionGroup, predictions: np.ndarray) -> str:
+    """Return in words the class that a run predicts (nearly) everywhere, or "" if there is no such class."""
     if not group.classes:
-        return " with NaN" if np.isnan(answers).any() else ""
-    answer, counts = np.unique(answers, return_counts=True)
-    share, most = counts.max() / len(answers), int(answer[counts.argmax()])
-    what = "no answer" if most == NO_PREDICTION else group.classes[most]
-    return f" always {what}" if share == 1 else f" {what} in {int(1000 * share) / 10:.1f} %" if share >= 0.9 else ""
+        return " with NaN" if np.isnan(predictions).any() else ""
+    labels, counts = np.unique(predictions, return_counts=True)
+    share, most_frequent = counts.max() / len(predictions), int(labels[counts.argmax()])
+    name = "no answer" if most_frequent == NO_PREDICTION else group.classes[most_frequent]
+    return f" always {name}" if share == 1 else f" {name} in {int(1000 * share) / 10:.1f} %" if share >= 0.9 else ""
 
 
-def describe_subset(view: SubsetAnalysis) -> Iterator[str]:
-    """Yields what the numbers of a view mean, in plain words."""
-    if view.missing:
-        yield f"{view.lead}: missing: {view.missing}"
+def describe_subset(analysis: SubsetAnalysis) -> Iterator[str]:
+    """Yield sentences that interpret the results of an analysis."""
+    if analysis.reason_missing:
+        yield f"{analysis.title}: missing: {analysis.reason_missing}"
         return
-    if view.whole is not None:
-        yield f"{view.lead}: {_describe_score_variance(view, view.whole)}"
-    if view.right is not None and (view.answers == NO_PREDICTION).any():
-        who = int((view.answers == NO_PREDICTION).any(axis=1).sum())
-        yield f"{view.lead}: {who} with outputs that are not finite; they count as a wrong answer that is no class"
+    if analysis.score_variance is not None:
+        yield f"{analysis.title}: {_describe_score_variance(analysis, analysis.score_variance)}"
+    if analysis.right is not None and (analysis.predictions == NO_PREDICTION).any():
+        n = int((analysis.predictions == NO_PREDICTION).any(axis=1).sum())
+        yield f"{analysis.title}: {n} with outputs that are not finite; they count as a wrong answer that is no class"
 
 
-def _describe_score_variance(view: SubsetAnalysis, whole: ScoreVariance) -> str:
-    what, each = (
-        ("accuracy", "S_per-point")
-        if view.group.classes
-        else ("mean squared error", "the mean variance of a squared error")
+def _describe_score_variance(analysis: SubsetAnalysis, variance: ScoreVariance) -> str:
+    classes, test, m = bool(analysis.group.classes), variance.test, analysis.n_examples
+    score, term = (
+        ("accuracy", "S_per-point") if classes else ("mean squared error", "the mean variance of a squared error")
     )
-    if whole.reason:
-        return f"nothing of the {what}: {whole.reason}"
-    if whole.ratio is None:
-        same = "are right on the same examples" if view.group.classes else "have the same error on each example"
+    if variance.reason:
+        return f"nothing of the {score}: {variance.reason}"
+    if variance.ratio is None:
+        same = "are right on the same examples" if classes else "have the same error on each example"
         return f"all runs {same}, so that S_ours and its parts are 0"
-    said = f"S_ours is {whole.ratio:.3g} times {each} / {view.m:,}, what independent errors on the examples would give"
-    like = f"the {what} varies as if measured on {view.m / whole.ratio:.3g} independent examples"
-    if whole.test.p is None:
-        tested = "" if not view.group.classes else f" ({whole.test.test}: no test, {whole.test.reason})"
-        good = "as far as that is above 1, runs are good or bad as a whole" if not view.group.classes else like
-        return f"{said}: {good}{tested}"
-    tested = f"({whole.test.test}: Q = {whole.test.statistic:.4g}, {view.n - 1} df, {describe_p(whole.test.p)})"
-    if whole.test.p < COCHRAN_ALPHA:
-        return f"{said}: runs are good or bad as a whole; {like} {tested}"
-    return f"{said}: no sign of runs that are good or bad as a whole; one is right here and another there {tested}"
+    independent = f"{term} / {m:,}, what independent errors on the examples would give"
+    start = f"S_ours is {variance.ratio:.3g} times {independent}"
+    like = f"the {score} varies as if measured on {m / variance.ratio:.3g} independent examples"
+    if not classes:
+        return f"{start}: as far as that is above 1, runs are good or bad as a whole"
+    if test.p is None:
+        return f"{start}: {like} ({test.test}: no test, {test.reason})"
+    tested = f"({test.test}: Q = {test.statistic:.4g}, {analysis.n_runs - 1} df, {describe_p(test.p)})"
+    if test.p < COCHRAN_ALPHA:
+        return f"{start}: runs are good or bad as a whole; {like} {tested}"
+    return f"{start}: no sign of runs that are good or bad as a whole; one is right here and another there {tested}"

@@ -4,6 +4,7 @@ import math
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,18 @@ from stableft.records.import_runs import parse_number, to_float
 from stableft.records.run_record import PREDICTIONS_FILE, RunRecord, read_record, run_folder
 from stableft.report.numbers_in_words import SPLIT_TITLES
 
-NOT_FINISHED = "not finished"
+
+class MissingPredictions(StrEnum):
+    """Why a run has no predictions to compare, as the report words it."""
+
+    NOT_FINISHED = "not finished"
+    CRASHED = "crashed"
+    STOPPED = "stopped"
+    NOT_SAVED = "without predictions"
+    NO_BEST = "without a best checkpoint"
+    NO_LAST = "without a last checkpoint"
+
+
 FAILED_RULE_RECORDS = (
     "failed is what the runs' records say: the last checkpoint's score, by the task's reported metric, is NaN or not "
     "above that of always answering the most frequent class (MCC and correlations: 0)"
@@ -30,74 +42,79 @@ FAILED_RULE_RECORDS = (
 
 @dataclass(frozen=True)
 class Examples:
-    """What the runs predicted. `labels` [examples] are class ids or numbers; None: nobody said."""
+    """The examples that runs predicted. `labels` [examples] are class ids or numbers; None: unknown."""
 
-    names: tuple[str, ...]  # the row in the split as it was read, from 0, or what a file calls it
+    names: tuple[str, ...]  # row numbers in the split as read, from 0, or names in a file
     labels: np.ndarray | None
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by column
-    no_texts: str | None = None  # why there are none
+    no_texts: str | None = None  # why `texts` is empty
 
 
 @dataclass(frozen=True)
 class PredictionGroup:
-    """Runs that differ in their seeds alone. `answers` [runs, examples]: class ids, or numbers without `classes`."""
+    """Runs that differ only in their seeds. `predictions` [runs, examples] are class ids, or numbers for regression."""
 
     arm: str
     task: str
-    where: str  # such as "validation split, last checkpoint"
-    classes: tuple[str, ...]
+    source: str  # such as "validation split, last checkpoint"
+    classes: tuple[str, ...]  # none for regression
     runs: tuple[str, ...]
-    names: tuple[str, ...]  # of the runs for people, with their seeds
-    answers: np.ndarray
+    run_names: tuple[str, ...]  # ids with seeds
+    predictions: np.ndarray
     failed: tuple[bool | None, ...]
     examples: Examples
-    planned: int
+    n_planned: int
     failed_rule: str = FAILED_RULE_RECORDS
-    notes: tuple[str, ...] = ()  # which runs are not here, and why
-    advice: tuple[str, ...] = ()  # how they are made
+    notes: tuple[str, ...] = ()  # which runs are missing, and why
+    advice: tuple[str, ...] = ()  # how to get the missing predictions
     origin: str = "this project"
 
 
 @dataclass(frozen=True)
 class RunPredictions:
-    """One run's answers on a split, and which rows they are of."""
+    """One run's predictions on a split, with the labels and row numbers of the examples."""
 
     record: RunRecord
-    answers: np.ndarray
+    predictions: np.ndarray
     labels: np.ndarray
     index: np.ndarray
+
+
+SplitsCache = dict[str, dict[str, RawSplit] | UserError]  # data config -> its splits, or why they cannot be read
 
 
 def read_prediction_groups(
     sweep: Sweep, results: Path, split: Literal["reported", "val", "test"], checkpoint: Checkpoint
 ) -> list[PredictionGroup]:
-    """Returns the groups of a sweep's arms and tasks, in its order; those without any predictions too.
+    """Return one group per arm and task of a sweep, in its order, including groups without predictions.
 
     Raises:
-        UserError: a record or file of predictions is damaged, or runs of one group have other examples.
+        UserError: a record or predictions file is damaged, or runs of a group have different examples.
     """
-    places: dict[tuple[str, str], dict[str, PlannedRun]] = {}
+    runs_by_group: dict[tuple[str, str], dict[str, PlannedRun]] = {}
     for run in sweep.runs:
-        places.setdefault((run.arm, run.config.data.task), {})[run.run_id] = run
-    texts: dict[str, dict[str, RawSplit] | str] = {}
-    return [_read_group(list(runs.values()), sweep, results, split, checkpoint, texts) for runs in places.values()]
+        runs_by_group.setdefault((run.arm, run.config.data.task), {})[run.run_id] = run
+    cache: SplitsCache = {}
+    return [
+        _read_group(list(runs.values()), sweep, results, split, checkpoint, cache) for runs in runs_by_group.values()
+    ]
 
 
 def _read_group(
     runs: Sequence[PlannedRun],
     sweep: Sweep,
     results: Path,
-    wanted: Literal["reported", "val", "test"],
+    split_option: Literal["reported", "val", "test"],
     checkpoint: Checkpoint,
-    texts: dict[str, dict[str, RawSplit] | str],
+    cache: SplitsCache,
 ) -> PredictionGroup:
     first = runs[0]
-    task, split = first.config.task, first.config.reported_split if wanted == "reported" else wanted
+    task, split = first.config.task, first.config.reported_split if split_option == "reported" else split_option
     found: list[RunPredictions] = []
-    absent: dict[str, list[PlannedRun]] = {}
+    absent: dict[MissingPredictions, list[PlannedRun]] = {}
     for run in runs:
         outputs = _read_predictions(results, run, split, checkpoint)
-        if isinstance(outputs, str):
+        if isinstance(outputs, MissingPredictions):
             absent.setdefault(outputs, []).append(run)
         else:
             found.append(outputs)
@@ -106,39 +123,47 @@ def _read_group(
     return PredictionGroup(
         arm=first.arm,
         task=task.title,
-        where=f"{SPLIT_TITLES[split]}, {checkpoint} checkpoint",
+        source=f"{SPLIT_TITLES[split]}, {checkpoint} checkpoint",
         classes=task.labels,
         runs=tuple(outputs.record.run_id for outputs in found),
-        names=tuple(describe_run(outputs.record) for outputs in found),
-        answers=np.stack([outputs.answers for outputs in found]) if found else empty,
+        run_names=tuple(describe_run(outputs.record) for outputs in found),
+        predictions=np.stack([outputs.predictions for outputs in found]) if found else empty,
         failed=tuple(outputs.record.failed for outputs in found),
-        examples=_read_examples(found[0], split, sweep.sources, texts) if found else Examples((), empty[:0].reshape(0)),
-        planned=len(runs),
+        examples=_read_examples(found[0], split, sweep.sources, cache) if found else Examples((), empty[:0].reshape(0)),
+        n_planned=len(runs),
         notes=tuple(_describe_missing_runs(absent, len(runs))),
         advice=tuple(_suggest_commands(absent, sweep, results)),
     )
 
 
 def describe_run(run: PlannedRun | RunRecord) -> str:
-    """Returns a run's id with its seeds."""
+    """Return a run's id with its seeds."""
     return f"{run.run_id} ({describe_seeds(run)})"
 
 
 def describe_seeds(run: PlannedRun | RunRecord) -> str:
+    """Return a run's seeds as "seed 3", or "seeds 3 and 7" if they differ."""
     seeds = run.config.seeds
-    return f"seed {seeds.init}" if seeds.init == seeds.data else f"seeds {seeds.init} and {seeds.data}"
+    return f"{'seed' if seeds.init == seeds.data else 'seeds'} {_seed_numbers(run)}"
 
 
-def _read_predictions(results: Path, run: PlannedRun, split: Split, checkpoint: Checkpoint) -> RunPredictions | str:
-    """Returns what a run answered, or why it is not known; the reasons are those of `_absences`."""
+def _seed_numbers(run: PlannedRun | RunRecord) -> str:
+    seeds = run.config.seeds
+    return str(seeds.init) if seeds.init == seeds.data else f"{seeds.init} and {seeds.data}"
+
+
+def _read_predictions(
+    results: Path, run: PlannedRun, split: Split, checkpoint: Checkpoint
+) -> RunPredictions | MissingPredictions:
+    """Return a run's predictions, or why there are none."""
     record = read_record(results, run.run_id)
     if record is None or record.status == "paused":
-        return NOT_FINISHED
+        return MissingPredictions.NOT_FINISHED
     if record.status != "finished":
-        return record.status
+        return MissingPredictions.CRASHED if record.status == "crashed" else MissingPredictions.STOPPED
     path = run_folder(results, run.run_id) / PREDICTIONS_FILE
     if not path.is_file():
-        return "without predictions"
+        return MissingPredictions.NOT_SAVED
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
@@ -149,15 +174,15 @@ def _read_predictions(results: Path, run: PlannedRun, split: Split, checkpoint: 
         raise UserError(f"--split {split}: run {describe_run(record)} of {run.arm} has no {SPLIT_TITLES[split]}")
     outputs = arrays.get(f"{split}_{checkpoint}")
     if outputs is None:
-        return f"without a {checkpoint} checkpoint"
+        return MissingPredictions.NO_BEST if checkpoint == "best" else MissingPredictions.NO_LAST
     if outputs.shape != (len(labels), record.config.task.n_outputs) or index.shape != labels.shape:
         raise UserError(f"{path}: outputs of shape {outputs.shape} do not fit {len(labels)} labels")
-    answers = outputs[:, 0].astype(float) if record.config.task.is_regression else predict_classes(outputs)
-    return RunPredictions(record, answers, labels, index)
+    predictions = outputs[:, 0].astype(float) if record.config.task.is_regression else predict_classes(outputs)
+    return RunPredictions(record, predictions, labels, index)
 
 
 def _check_same_examples(found: Sequence[RunPredictions]) -> None:
-    """Raises UserError unless all runs predicted the same rows, which have the same labels."""
+    """Check that all runs predicted the same rows with the same labels."""
     for other in found[1:]:
         one = found[0]
         pair = f"runs {describe_run(one.record)} and {describe_run(other.record)} of {one.record.arm}"
@@ -172,10 +197,8 @@ def _check_same_examples(found: Sequence[RunPredictions]) -> None:
                 )
 
 
-def _read_examples(
-    outputs: RunPredictions, split: Split, sources: LocalPaths, cache: dict[str, dict[str, RawSplit] | str]
-) -> Examples:
-    """Returns the examples with their texts, or with why the data cannot be read here."""
+def _read_examples(outputs: RunPredictions, split: Split, sources: LocalPaths, cache: SplitsCache) -> Examples:
+    """Return the examples with their texts, or with the reason why the data cannot be read on this machine."""
     config = outputs.record.config
     names = tuple(map(str, outputs.index.tolist()))
     key = config.data.model_dump_json()
@@ -185,52 +208,54 @@ def _read_examples(
         except UserError as error:
             if sources.data_dir is not None or config.task.hub is None:
                 raise
-            cache[key] = str(error)  # the numbers need no texts
-    parts = cache[key]
-    if isinstance(parts, str):
-        return Examples(names, outputs.labels, no_texts=parts)
-    rows = parts[split]
-    _check_same_data(outputs, split, parts)
+            cache[key] = error  # the numbers need no texts
+    splits = cache[key]
+    if isinstance(splits, UserError):
+        return Examples(names, outputs.labels, no_texts=str(splits))
+    rows = splits[split]
+    _check_same_data(outputs, split, splits)
     return Examples(names, outputs.labels, dict(zip(config.task.text, map(tuple, rows.texts), strict=True)))
 
 
-def _check_same_data(outputs: RunPredictions, split: Split, parts: dict[str, RawSplit]) -> None:
-    """Raises UserError unless the data read here are those of the run."""
-    record, rows = outputs.record, parts[split]
+def _check_same_data(outputs: RunPredictions, split: Split, splits: dict[str, RawSplit]) -> None:
+    """Check that the data on this machine are those of the run."""
+    record, rows = outputs.record, splits[split]
     assert record.data
-    here = rows_fingerprint(parts)
+    fingerprint = rows_fingerprint(splits)
     same = np.array_equal(rows.labels, outputs.labels) and np.array_equal(rows.index, outputs.index)
-    if here != record.data.fingerprint or not same:
+    if fingerprint != record.data.fingerprint or not same:
         raise UserError(
             f"the data of {record.config.task.title} here are not those of run {describe_run(record)}: their "
-            f"fingerprint is {here[:16]}, the run's is {record.data.fingerprint[:16]}"
+            f"fingerprint is {fingerprint[:16]}, the run's is {record.data.fingerprint[:16]}"
         )
 
 
-def _describe_missing_runs(absent: Mapping[str, Sequence[PlannedRun]], planned: int) -> Iterator[str]:
-    """Yields for each reason which runs are not here; those that never finished by their seeds alone."""
+def _describe_missing_runs(absent: Mapping[MissingPredictions, Sequence[PlannedRun]], planned: int) -> Iterator[str]:
+    """Yield a note for each reason with the runs it holds for; unfinished runs are named by their seeds alone."""
     for reason, runs in absent.items():
-        seeds = ", ".join(describe_seeds(run).partition(" ")[2] for run in runs)
-        names = f"seeds {seeds}" if reason == NOT_FINISHED else ", ".join(map(describe_run, runs))
+        if reason is MissingPredictions.NOT_FINISHED:
+            names = f"seeds {', '.join(map(_seed_numbers, runs))}"
+        else:
+            names = ", ".join(map(describe_run, runs))
         yield f"{len(runs)} of {planned} runs {'are' if len(runs) > 1 else 'is'} {reason}: {names}"
 
 
-def _suggest_commands(reasons: Iterable[str], sweep: Sweep, results: Path) -> Iterator[str]:
-    """Yields the commands that make what is missing for these reasons."""
+def _suggest_commands(reasons: Iterable[MissingPredictions], sweep: Sweep, results: Path) -> Iterator[str]:
+    """Yield advice on how to get the missing predictions."""
     command = f"stableft sweep {sweep.path}" + (f" --results {results}" if results != Path("results") else "")
     for reason in reasons:
         match reason:
-            case "not finished":
+            case MissingPredictions.NOT_FINISHED:
                 yield f"`{command}` does the runs that are not finished"
-            case "crashed":
+            case MissingPredictions.CRASHED:
                 yield f"`{command} --retry-crashed` does crashed runs again"
-            case "without predictions":
+            case MissingPredictions.NOT_SAVED:
                 yield f"`{command} --complete` trains runs without predictions again"
-            case "stopped":
+            case MissingPredictions.STOPPED:
                 yield "runs were stopped early as hopeless, so the others are no sample of their arm"
 
 
-NAMES_SHOWN = 3  # names that a message gives
+NAMES_SHOWN = 3  # in a message
 FAILED_RULE_CLASSES = (
     "failed is an accuracy not above that of always answering the most frequent label (M sec. 3.2), or outputs that "
     "are NaN"
@@ -243,7 +268,7 @@ FAILED_RULE_UNKNOWN = "which runs failed is not known without --label"
 
 @dataclass(frozen=True)
 class PredictionColumns:
-    """Which column is what; `regression`: predictions and labels are numbers."""
+    """The names of a table's columns. `regression`: predictions and labels are numbers."""
 
     example: str = "example"
     run: str = "run"
@@ -255,7 +280,7 @@ class PredictionColumns:
 
 @dataclass(frozen=True)
 class PredictionRow:
-    """What a row says: a prediction, and perhaps what its example is."""
+    """One row of a table: a run's prediction for an example, and the example's label and texts, if given."""
 
     line: int
     example: str
@@ -266,35 +291,37 @@ class PredictionRow:
 
 
 def read_predictions_csv(path: Path, columns: PredictionColumns) -> PredictionGroup:
-    """Returns the runs of a table, in their order and with the examples in the order of the first rows.
+    """Return the runs of a table. Runs and examples keep the order in which they first appear.
 
     Raises:
         UserError: the table cannot be read, a run lacks an example or has it twice, or an example has two labels.
     """
     table = read_csv_table(path)
-    said = list(_read_prediction_rows(table, columns))
-    runs, examples = list(dict.fromkeys(s.run for s in said)), list(dict.fromkeys(s.example for s in said))
-    cells = _index_rows(path, said, runs, examples)
-    first = _first_row_per_example(path, said, columns)
-    classes = _collect_classes(path, said, columns)
-    answers = _prediction_array(path, [[cells[run, example] for example in examples] for run in runs], columns, classes)
+    rows = list(_read_prediction_rows(table, columns))
+    runs, examples = list(dict.fromkeys(row.run for row in rows)), list(dict.fromkeys(row.example for row in rows))
+    cells = _index_rows(path, rows, runs, examples)
+    first = _first_row_per_example(path, rows, columns)
+    classes = _collect_classes(path, rows, columns)
+    predictions = _prediction_array(
+        path, [[cells[run, example] for example in examples] for run in runs], columns, classes
+    )
     labels = None
     if columns.label is not None:
         labels = _label_array(path, [first[example] for example in examples], columns, classes)
-    failed, rule = _find_failed(answers, labels, classes)
+    failed, rule = _find_failed(predictions, labels, classes)
     return PredictionGroup(
         arm=path.stem,
         task="",
-        where=path.name,
+        source=path.name,
         classes=classes,
         runs=tuple(runs),
-        names=tuple(runs),
-        answers=answers,
+        run_names=tuple(runs),
+        predictions=predictions,
         failed=failed,
         examples=_make_examples(examples, labels, first, columns),
-        planned=len(runs),
+        n_planned=len(runs),
         failed_rule=rule,
-        notes=tuple(_note_empty_predictions(answers, runs)),
+        notes=tuple(_note_empty_predictions(predictions, runs)),
         origin=f"{path.name}, SHA-256 {table.sha256[:16]}",
     )
 
@@ -303,22 +330,24 @@ def _read_prediction_rows(table: CsvTable, columns: PredictionColumns) -> Iterat
     names = [("--example", columns.example), ("--run", columns.run), ("--prediction", columns.prediction)]
     names += [("--label", columns.label)] if columns.label is not None else []
     names += [("--text", name) for name in columns.text]
-    places = {name: table.position(option, name) for option, name in names}
+    columns_by_name = {name: table.position(option, name) for option, name in names}
     for line, fields in table.rows:
-        example, run, prediction = (fields[places[name]].strip() for _, name in names[:3])
+        example, run, prediction = (fields[columns_by_name[name]].strip() for _, name in names[:3])
         for option, name in names[:2]:
-            if not fields[places[name]].strip():
+            if not fields[columns_by_name[name]].strip():
                 raise UserError(f"{table.path}:{line} column {name!r} is empty: {option} must say which it is")
-        label = "" if columns.label is None else fields[places[columns.label]].strip()
-        yield PredictionRow(line, example, run, prediction, label, tuple(fields[places[name]] for name in columns.text))
+        label = "" if columns.label is None else fields[columns_by_name[columns.label]].strip()
+        yield PredictionRow(
+            line, example, run, prediction, label, tuple(fields[columns_by_name[name]] for name in columns.text)
+        )
 
 
 def _index_rows(
-    path: Path, said: Sequence[PredictionRow], runs: list[str], examples: list[str]
+    path: Path, rows: Sequence[PredictionRow], runs: list[str], examples: list[str]
 ) -> dict[tuple[str, str], PredictionRow]:
-    """Returns the row of each run and example, each of which there must be once."""
+    """Return (run, example) -> row, after checking that each pair appears exactly once."""
     cells: dict[tuple[str, str], PredictionRow] = {}
-    for row in said:
+    for row in rows:
         other = cells.setdefault((row.run, row.example), row)
         if other is not row:
             raise UserError(
@@ -328,21 +357,21 @@ def _index_rows(
     for run in runs:
         lacking = [example for example in examples if (run, example) not in cells]
         if lacking:
-            there = next(row for row in said if row.example == lacking[0])
+            other = next(row for row in rows if row.example == lacking[0])
             more = f" and of {len(lacking) - 1} more" if len(lacking) > 1 else ""
             raise UserError(
-                f"{path}: run {run!r} has no prediction of example {lacking[0]!r}{more}, which run {there.run!r} has "
-                f"on line {there.line}; each run must have each example once"
+                f"{path}: run {run!r} has no prediction of example {lacking[0]!r}{more}, which run {other.run!r} has "
+                f"on line {other.line}; each run must have each example once"
             )
     return cells
 
 
 def _first_row_per_example(
-    path: Path, said: Sequence[PredictionRow], columns: PredictionColumns
+    path: Path, rows: Sequence[PredictionRow], columns: PredictionColumns
 ) -> dict[str, PredictionRow]:
-    """Returns the first row of each example, whose label and texts must be those of its other rows."""
+    """Return the first row of each example, after checking that its other rows have the same label and texts."""
     first: dict[str, PredictionRow] = {}
-    for row in said:
+    for row in rows:
         other = first.setdefault(row.example, row)
         for what, a, b in (("label", other.label, row.label), ("text", other.texts, row.texts)):
             if a != b:
@@ -360,22 +389,22 @@ def _quote(value: str | tuple[str, ...]) -> str:
     return repr(text if len(text) <= 40 else f"{text[:40]}...")
 
 
-def _collect_classes(path: Path, said: Sequence[PredictionRow], columns: PredictionColumns) -> tuple[str, ...]:
-    """Returns all classes that are predicted or labels, sorted; none for numbers."""
+def _collect_classes(path: Path, rows: Sequence[PredictionRow], columns: PredictionColumns) -> tuple[str, ...]:
+    """Return all predicted or true classes, sorted; none for regression."""
     if columns.regression:
         return ()
-    predicted, true = {row.prediction for row in said} - {""}, {row.label for row in said} - {""}
+    predicted, true = {row.prediction for row in rows} - {""}, {row.label for row in rows} - {""}
     if columns.label is not None and predicted and not predicted & true:
         raise UserError(
             f"{path}: no prediction is one of the labels: column {columns.prediction!r} has {_quote_some(predicted)}, "
             f"column {columns.label!r} has {_quote_some(true)}"
         )
     classes = predicted | true
-    if len(classes) > max(20, len(said) // 4):  # such as the numbers of a regression
+    if len(classes) > max(20, len(rows) // 4):  # such as the numbers of a regression
         raise UserError(
             f"{path}: column {columns.prediction!r} has {len(predicted)} different predictions "
             f"({_quote_some(predicted)}) in "
-            f"{len(said)} rows; if they are numbers, say --regression"
+            f"{len(rows)} rows; if they are numbers, say --regression"
         )
     return tuple(sorted(classes))
 
@@ -414,16 +443,16 @@ def _label_array(
 
 
 def _find_failed(
-    answers: np.ndarray, labels: np.ndarray | None, classes: tuple[str, ...]
+    predictions: np.ndarray, labels: np.ndarray | None, classes: tuple[str, ...]
 ) -> tuple[tuple[bool | None, ...], str]:
-    """Returns which runs failed, as far as that can be told, and what that means."""
+    """Return which runs failed (None: unknown), and the rule in words."""
     if labels is None:
-        return (None,) * len(answers), FAILED_RULE_UNKNOWN
+        return (None,) * len(predictions), FAILED_RULE_UNKNOWN
     if not classes:
-        scores = [compute_scores(run[:, np.newaxis], labels, ("spearman",))["spearman"] for run in answers]
+        scores = [compute_scores(run[:, np.newaxis], labels, ("spearman",))["spearman"] for run in predictions]
         return tuple(is_failed(value, 0.0) for value in scores), FAILED_RULE_REGRESSION
     baseline = majority_baseline(labels, "accuracy")
-    scores = [math.nan if (run == NO_PREDICTION).any() else float((run == labels).mean()) for run in answers]
+    scores = [math.nan if (run == NO_PREDICTION).any() else float((run == labels).mean()) for run in predictions]
     return tuple(is_failed(value, baseline) for value in scores), FAILED_RULE_CLASSES
 
 
@@ -434,15 +463,15 @@ def _make_examples(
     return Examples(tuple(names), labels, texts, None if texts else "--text names their column")
 
 
-def _note_empty_predictions(answers: np.ndarray, runs: Sequence[str]) -> Iterator[str]:
-    for run, row in zip(runs, answers, strict=True):
+def _note_empty_predictions(predictions: np.ndarray, runs: Sequence[str]) -> Iterator[str]:
+    for run, row in zip(runs, predictions, strict=True):
         if empty := int((np.isnan(row) if row.dtype == float else row == NO_PREDICTION).sum()):
             yield f"run {run!r} has {empty} empty prediction{'s' if empty > 1 else ''}"
 
 
-NO_PREDICTION = -1  # outputs that are not all finite, as those of a run that diverged: wrong, and no class
+NO_PREDICTION = -1  # in place of a class if outputs are not finite (the run diverged); counts as wrong
 
 
 def predict_classes(outputs: np.ndarray) -> np.ndarray:
-    """Returns the class [rows] with the largest of its outputs [rows, classes]; NO_ANSWER where one is not finite."""
+    """Return the class [rows] with the largest output [rows, classes]; NO_PREDICTION where an output is not finite."""
     return np.where(np.isfinite(outputs).all(axis=1), outputs.argmax(axis=1), NO_PREDICTION)

@@ -1,4 +1,4 @@
-"""`stableft probe points`: tables, the most unstable examples, a figure, and a row for each example."""
+"""`stableft probe points`: tables, the most unstable examples, a figure, and one row per example."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,10 +13,9 @@ from stableft.config.run_config import Checkpoint
 from stableft.config.sweep_file import load_sweep_from_options
 from stableft.errors import UserError
 from stableft.probes.per_example import (
-    ALL_RUNS,
     JACKKNIFE,
     MISSING_WITHOUT_LABELS,
-    RUNS_NOT_FAILED,
+    RunSubset,
     SubsetAnalysis,
     analyze_group,
     count_predictions,
@@ -87,59 +86,55 @@ AGREEMENT_CAPTION = (
 Section = Sequence[SubsetAnalysis]
 
 
-def build_per_example_report(name: str, groups: Sequence[PredictionGroup], most: int) -> Report:
-    """Returns the report of these groups, with so many of the most unstable examples of each printed."""
-    views = [view for group in groups for view in analyze_group(group)]
+def build_per_example_report(name: str, groups: Sequence[PredictionGroup], max_examples: int) -> Report:
+    """Return the report on these groups, with at most `max_examples` of the most unstable examples of each."""
+    analyses = [analysis for group in groups for analysis in analyze_group(group)]
     sections: dict[tuple[str, str], list[SubsetAnalysis]] = {}
-    for view in views:
-        sections.setdefault((view.group.task, view.group.where), []).append(view)
+    for analysis in analyses:
+        sections.setdefault((analysis.group.task, analysis.group.source), []).append(analysis)
     title = f"Stability of single predictions over runs: {name}"
     grids = {key: list(_make_tables(f"points-{name}", section)) for key, section in sections.items()}
-    drawn = any(not view.missing for view in views)
+    drawn = any(not analysis.reason_missing for analysis in analyses)
     notes = tuple(_notes(groups))
-    blocks: list[ReportBlock] = [Picture(PER_EXAMPLE_FIGURE, _alt_text(views))] if drawn else []
+    blocks: list[ReportBlock] = [Picture(PER_EXAMPLE_FIGURE, _alt_text(analyses))] if drawn else []
     for key, section in sections.items():
         blocks += [Heading(_heading(section)), *grids[key], Bullets(_describe_section(section))]
-        blocks += [block for view in section for block in unstable_example_blocks(view, most)]
+        blocks += [block for analysis in section for block in unstable_example_blocks(analysis, max_examples)]
     blocks += [Heading("Notes", HEADING_LEVELS + 1), Bullets(notes)]
     return Report(
         id=make_label(f"points-{name}"),
         title=title,
         blocks=tuple(blocks),
         standalone=tuple(_standalone_table(grid, title, sections[key]) for key, some in grids.items() for grid in some),
-        data={"examples": DataTable.from_records(make_per_example_rows(views), only="csv")},
-        facts=make_per_example_values(views) | {"notes": list(notes)},
-        figures={PER_EXAMPLE_FIGURE: lambda: _draw_figure(list(sections.values()))} if drawn else {},
+        data={"examples": DataTable.from_records(make_per_example_rows(analyses), only="csv")},
+        facts=make_per_example_values(analyses) | {"notes": list(notes)},
+        figures={PER_EXAMPLE_FIGURE: lambda: draw_per_example(list(sections.values()))} if drawn else {},
         undrawn={} if drawn else {PER_EXAMPLE_FIGURE: "no arm has two runs with predictions"},
         provenance=make_predictions_provenance(groups),
     )
 
 
-def _draw_figure(sections: Sequence[Section]) -> "Figure":
-    pass
-
-    return draw_per_example(sections)
-
-
 def _heading(section: Section) -> str:
-    counts = sorted({view.m for view in section if view.n})
+    counts = sorted({analysis.n_examples for analysis in section if analysis.n_runs})
     examples = f", {' or '.join(f'{count:,}' for count in counts)} examples" if counts else ""
-    return f"{section[0].group.task}: {section[0].group.where}{examples}".removeprefix(": ")
+    return f"{section[0].group.task}: {section[0].group.source}{examples}".removeprefix(": ")
 
 
-def _alt_text(views: Sequence[SubsetAnalysis]) -> str:
+def _alt_text(analyses: Sequence[SubsetAnalysis]) -> str:
     what = (
-        "how many runs are right on them or agree" if views[0].group.classes else "the SD over runs of the prediction"
+        "how many runs are right on them or agree"
+        if analyses[0].group.classes
+        else "the SD over runs of the prediction"
     )
-    arms = "; ".join(view.lead for view in views if not view.missing)
+    arms = "; ".join(analysis.title for analysis in analyses if not analysis.reason_missing)
     return f"For each arm a curve of the examples, sorted by {what}: {arms}."
 
 
 def _make_tables(name: str, section: Section) -> Iterator[ReportTable]:
-    """Yields the table of variances, where there are any, and that of agreement, for classes."""
+    """Yield the table of variances, if there are any, and for classes the table of agreement."""
     group = section[0].group
     name = make_label(f"{name}-{group.task}".removesuffix("-"))
-    if any(view.per_point for view in section):
+    if any(analysis.per_example_variance for analysis in section):
         yield _variance_table(name, section)
     if group.classes:
         yield _agreement_table(f"{name}-agreement", section)
@@ -153,11 +148,11 @@ def _variance_table(name: str, section: Section) -> ReportTable:
     ratio = RATIO_CAPTION.format(apart=apart)
     tested = " p: Cochran's Q test that it is 1." if classes else ""
     caption = f"{ACCURACY_CAPTION if classes else SQUARED_ERROR_CAPTION} {INTERVALS_CAPTION} {ratio}{tested}"
-    return ReportTable(name, header, tuple(_variance_row(view, classes) for view in section), caption)
+    return ReportTable(name, header, tuple(_variance_row(analysis, classes) for analysis in section), caption)
 
 
-def _variance_row(view: SubsetAnalysis, classes: bool) -> ReportRow:
-    point, whole = view.per_point, view.whole
+def _variance_row(analysis: SubsetAnalysis, classes: bool) -> ReportRow:
+    point, whole = analysis.per_example_variance, analysis.score_variance
     assert point
     scale = 100 if classes else 1
     places = [
@@ -173,8 +168,8 @@ def _variance_row(view: SubsetAnalysis, classes: bool) -> ReportRow:
     p = whole.test.p if whole else None
     tested = [format_p(p)] if classes else []
     return (
-        _row_name(view),
-        str(view.n),
+        _row_name(analysis),
+        str(analysis.n_runs),
         format_percent(score) if classes else _format_number(score),
         *places,
         *ours,
@@ -183,31 +178,31 @@ def _variance_row(view: SubsetAnalysis, classes: bool) -> ReportRow:
 
 
 def _agreement_table(name: str, section: Section) -> ReportTable:
-    known = any(view.right is not None for view in section)
+    known = any(analysis.right is not None for analysis in section)
     header = ("arm", "n", "all agree", "95 %", *(["all right", "all wrong"] if known else []))
     header += ("churn", "95 % runs", "min", "max", "kappa")
-    return ReportTable(name, header, tuple(_agreement_row(view, known) for view in section), AGREEMENT_CAPTION)
+    return ReportTable(name, header, tuple(_agreement_row(analysis, known) for analysis in section), AGREEMENT_CAPTION)
 
 
-def _agreement_row(view: SubsetAnalysis, known: bool) -> ReportRow:
-    found = view.agreement
+def _agreement_row(analysis: SubsetAnalysis, known: bool) -> ReportRow:
+    found = analysis.agreement
     assert found
     right = [NO_VALUE, NO_VALUE]
-    if view.right is not None and not view.missing:
+    if analysis.right is not None and not analysis.reason_missing:
         right = [
-            format_percent(float(view.right.all(axis=0).mean())),
-            format_percent(float((~view.right).all(axis=0).mean())),
+            format_percent(float(analysis.right.all(axis=0).mean())),
+            format_percent(float((~analysis.right).all(axis=0).mean())),
         ]
     kappa = NO_VALUE if found.kappa is None else f"{found.kappa:.3f}"
     together = (format_percent(found.unanimous), _format_interval(found.unanimous_interval, 100, True))
     churn = (format_percent(found.churn), _format_interval(found.churn_over_runs, 100, True))
     extremes = (format_percent(found.churn_min), format_percent(found.churn_max))
-    return (_row_name(view), str(view.n), *together, *(right if known else []), *churn, *extremes, kappa)
+    return (_row_name(analysis), str(analysis.n_runs), *together, *(right if known else []), *churn, *extremes, kappa)
 
 
-def _row_name(view: SubsetAnalysis) -> Value:
-    """Return the arm, or which part of the runs in the row above."""
-    return Value("that did not fail", under=True) if view.is_part else Value(view.group.arm)
+def _row_name(analysis: SubsetAnalysis) -> Value:
+    """Return the arm, or for a part of its runs the name of a row under it."""
+    return Value("that did not fail", under=True) if analysis.is_part else Value(analysis.group.arm)
 
 
 def _format_number(value: float | None) -> str:
@@ -233,17 +228,17 @@ def _format_interval(interval: Interval, scale: float, fixed: bool) -> str:
 
 
 def _describe_section(section: Section) -> tuple[str, ...]:
-    """Returns failed runs and the numbers in words, arm by arm."""
+    """Return sentences on failed runs and on the results, arm by arm."""
     lines: dict[str, None] = {}
-    if all(view.whole is None for view in section):
+    if all(analysis.score_variance is None for analysis in section):
         lines[MISSING_WITHOUT_LABELS[bool(section[0].group.classes)]] = None
-    for view in section:
-        lines |= dict.fromkeys([*filter(None, [describe_failures(view.group)]), *describe_subset(view)])
+    for analysis in section:
+        lines |= dict.fromkeys([*filter(None, [describe_failures(analysis.group)]), *describe_subset(analysis)])
     return tuple(f"{line}." for line in lines)
 
 
 def _notes(groups: Sequence[PredictionGroup]) -> Iterator[str]:
-    """Yields which runs are not here and why, and how failed runs and texts were found."""
+    """Yield notes on missing runs, on what counts as failed, and on missing texts."""
     for group in groups:
         yield from (f"{group.arm}{f' on {group.task}' if group.task else ''}: {note}." for note in group.notes)
     yield from dict.fromkeys(f"{_capitalize_first(advice)}." for group in groups for advice in group.advice)
@@ -257,7 +252,7 @@ def _capitalize_first(text: str) -> str:
 
 
 def _standalone_table(grid: ReportTable, title: str, section: Section) -> ReportTable:
-    """Returns a grid with all that a reader who sees nothing else must know."""
+    """Return a table with everything that a reader who sees nothing else needs to know."""
     return ReportTable(
         grid.name,
         grid.header,
@@ -278,7 +273,7 @@ SWEEP_ONLY_OPTIONS = {
 
 @dataclass(frozen=True)
 class PerExampleRequest:
-    """Whose predictions, a sweep's or a table's, and how many of the most unstable examples are printed."""
+    """The predictions to compare (a sweep's or a table's), and how many of the most unstable examples to print."""
 
     config: str | None
     csv: Path | None
@@ -293,10 +288,10 @@ class PerExampleRequest:
 def run_per_example(
     request: PerExampleRequest, results: Path, data_dir: Path | None, form: Format | None, out: str | None
 ) -> str:
-    """Writes the report where it goes, and returns what is to be printed, which may be nothing.
+    """Write the report to its target and return the text to print, which may be empty.
 
     Raises:
-        UserError: the options contradict each other, or there are no predictions that can be used.
+        UserError: the options contradict each other, or there are no usable predictions.
     """
     output = resolve_target(out, form, None)
     if request.csv is not None:
@@ -322,7 +317,7 @@ def _report_sweep(request: PerExampleRequest, config: str, results: Path, data_d
 
 
 def _check_table_options(request: PerExampleRequest, data_dir: Path | None) -> None:
-    """Raises UserError for an option that is about a sweep."""
+    """Check that no option is given that only applies to a sweep."""
     given = [
         option
         for field in fields(PerExampleRequest)
@@ -336,33 +331,37 @@ def _check_table_options(request: PerExampleRequest, data_dir: Path | None) -> N
 
 _DEFAULT_REQUEST = PerExampleRequest(None, None)
 
-MAX_TEXT_LENGTH = 60  # letters of a text in a table; whole texts are in the rows and values of the report
+MAX_TEXT_LENGTH = 60  # characters of a text in a table; the report's rows and values have the whole texts
 
 
-def unstable_example_blocks(view: SubsetAnalysis, most: int) -> Iterator[ReportBlock]:
-    """Yields the examples on which the runs of a view differ most, where they differ."""
-    if view.missing or not most:
+def unstable_example_blocks(analysis: SubsetAnalysis, max_examples: int) -> Iterator[ReportBlock]:
+    """Yield the heading and table of the examples on which the runs differ most, if they differ anywhere."""
+    if analysis.reason_missing or not max_examples:
         return
-    unstable = view.unstable
-    right = None if view.right is None else view.right.sum(axis=0)
-    order = rank_by_instability(unstable, right)[:most]
-    order = order[unstable[order] > 0]
+    instability = analysis.instability
+    right = None if analysis.right is None else analysis.right.sum(axis=0)
+    order = rank_by_instability(instability, right)[:max_examples]
+    order = order[instability[order] > 0]
     if not len(order):
         return
-    largest = float(unstable.max())
-    ties = int((unstable == largest).sum())
-    what = "variance over runs" if view.per_point else "share of pairs of runs that differ"
+    largest = float(instability.max())
+    ties = int((instability == largest).sum())
+    what = "variance over runs" if analysis.per_example_variance else "share of pairs of runs that differ"
     fewer = "those that fewer runs have right, then " if right is not None else ""
     caption = f"By {what}; of equal ones {fewer}the earlier."
-    if view.group.classes:
-        caption += f" {ties:,} of {view.m:,} examples ha{'s' if ties == 1 else 've'} the largest, {largest:.3g}."
-    yield Heading(f"Most unstable examples: {view.lead}", 3)
-    header = (_example_header(view.group.examples), *_prediction_header(view))
+    if analysis.group.classes:
+        caption += (
+            f" {ties:,} of {analysis.n_examples:,} examples ha{'s' if ties == 1 else 've'} the largest, {largest:.3g}."
+        )
+    yield Heading(f"Most unstable examples: {analysis.title}", 3)
+    header = (_example_header(analysis.group.examples), *_prediction_header(analysis))
     rows = tuple(
-        (_example_text(view.group.examples, int(i)), *_prediction_cells(view, int(i), float(unstable[i])))
+        (_example_text(analysis.group.examples, int(i)), *_prediction_cells(analysis, int(i), float(instability[i])))
         for i in order
     )
-    yield ReportTable(make_label(f"unstable-{view.group.arm}-{view.group.task}-{view.which}"), header, rows, caption)
+    yield ReportTable(
+        make_label(f"unstable-{analysis.group.arm}-{analysis.group.task}-{analysis.subset}"), header, rows, caption
+    )
 
 
 def _example_header(examples: Examples) -> str:
@@ -380,116 +379,123 @@ def _shorten(text: str) -> str:
     return flat if len(flat) <= MAX_TEXT_LENGTH else f"{flat[: MAX_TEXT_LENGTH - 1].rstrip()}…"
 
 
-def _prediction_header(view: SubsetAnalysis) -> tuple[str, ...]:
-    group = view.group
+def _prediction_header(analysis: SubsetAnalysis) -> tuple[str, ...]:
+    group = analysis.group
     known = ("label",) if group.examples.labels is not None else ()
     named = ("row",) if group.examples.texts else ()
     if not group.classes:
         return (*named, *known, "mean", "SD", "min", "max")
-    right = ("right",) if view.right is not None else ()
-    return (*named, *known, *right, *(name for name, _ in _predicted_classes(view)))
+    right = ("right",) if analysis.right is not None else ()
+    return (*named, *known, *right, *(name for name, _ in _predicted_classes(analysis)))
 
 
-def _predicted_classes(view: SubsetAnalysis) -> list[tuple[str, int]]:
-    """Returns the answers that any of these runs gave anywhere."""
-    given = set(view.answers.ravel().tolist())
-    columns = [(name, i) for i, name in enumerate(view.group.classes) if i in given]
+def _predicted_classes(analysis: SubsetAnalysis) -> list[tuple[str, int]]:
+    """Return name and id of every class that any of these runs predicts anywhere."""
+    given = set(analysis.predictions.ravel().tolist())
+    columns = [(name, i) for i, name in enumerate(analysis.group.classes) if i in given]
     return columns + ([("no answer", NO_PREDICTION)] if NO_PREDICTION in given else [])
 
 
-def _prediction_cells(view: SubsetAnalysis, i: int, unstable: float) -> Iterator[str]:
-    group, answers = view.group, view.answers[:, i]
+def _prediction_cells(analysis: SubsetAnalysis, i: int, instability: float) -> Iterator[str]:
+    group, predictions = analysis.group, analysis.predictions[:, i]
     if group.examples.texts:
         yield group.examples.names[i]
     if group.examples.labels is not None:
         value = group.examples.labels[i]
         yield group.classes[int(value)] if group.classes else f"{value:.3g}"
     if not group.classes:
-        yield from (f"{value:.3g}" for value in (answers.mean(), math.sqrt(unstable), answers.min(), answers.max()))
+        yield from (
+            f"{value:.3g}"
+            for value in (predictions.mean(), math.sqrt(instability), predictions.min(), predictions.max())
+        )
         return
-    if view.right is not None:
-        yield f"{int(view.right[:, i].sum())}/{view.n}"
-    yield from (str(int((answers == answer).sum())) for _, answer in _predicted_classes(view))
+    if analysis.right is not None:
+        yield f"{int(analysis.right[:, i].sum())}/{analysis.n_runs}"
+    yield from (str(int((predictions == answer).sum())) for _, answer in _predicted_classes(analysis))
 
 
-MAX_CURVE_POINTS = 1000  # points of a curve; of more examples those at equal distances are drawn
+MAX_CURVE_POINTS = 1000  # of more examples, evenly spaced ones are drawn
 
 
 def draw_per_example(sections: Sequence[Sequence[SubsetAnalysis]]) -> "Figure":
-    """Returns the figure: for each task a panel of all runs and, where some failed, one of the others."""
+    """Return the figure: for each task a panel of all runs and, if some failed, one of the others."""
     panels = []
     for section in sections:
-        kinds = [ALL_RUNS, RUNS_NOT_FAILED] if any(view.which == RUNS_NOT_FAILED for view in section) else [ALL_RUNS]
-        panels += [_panel(section, kind) for kind in kinds]
+        present = {analysis.subset for analysis in section}
+        panels += [_panel(section, subset) for subset in RunSubset if subset is RunSubset.ALL or subset in present]
     return draw_panels(panels, _caption(sections))
 
 
 def _caption(sections: Sequence[Sequence[SubsetAnalysis]]) -> str:
-    views = [view for section in sections for view in section]
+    analyses = [analysis for section in sections for analysis in section]
     order = "Each arm has its own order of examples."
-    if not any(view.group.classes for view in views):
+    if not any(analysis.group.classes for analysis in analyses):
         return order
-    if any(view.right is not None for view in views):
+    if any(analysis.right is not None for analysis in analyses):
         return f"{order} At 0 and 100 all runs are alike, wrong or right."
     return f"{order} At 100 all runs agree."
 
 
-def _panel(section: Sequence[SubsetAnalysis], kind: str) -> CurvePanel:
+def _panel(section: Sequence[SubsetAnalysis], subset: RunSubset) -> CurvePanel:
     group = section[0].group
-    title = f"{group.task or group.where}: {kind}"
-    views = [_find_subset(section, view, kind) for view in section if view.which == ALL_RUNS]
-    drawn = [view for view in views if not view.missing]
+    title = f"{group.task or group.source}: {subset}"
+    analyses = [_find_subset(section, analysis, subset) for analysis in section if analysis.subset is RunSubset.ALL]
+    drawn = [analysis for analysis in analyses if not analysis.reason_missing]
     if not drawn:
-        return CurvePanel(title, "", "", (), missing=f"no arm has two {kind}")
+        return CurvePanel(title, "", "", (), missing=f"no arm has two {subset}")
     ylabel, top = _y_axis(drawn[0])
-    curves = tuple(_curve(view) for view in drawn)
+    curves = tuple(_curve(analysis) for analysis in drawn)
     return CurvePanel(title, "examples, sorted, in percent", ylabel, curves, top=top, bottom=-3 if top else 0, left=0)
 
 
-def _find_subset(section: Sequence[SubsetAnalysis], view: SubsetAnalysis, kind: str) -> SubsetAnalysis:
-    """Returns the arm's runs of that kind: where none failed all of them."""
-    return next((other for other in section if other.group is view.group and other.which == kind), view)
+def _find_subset(section: Sequence[SubsetAnalysis], analysis: SubsetAnalysis, subset: RunSubset) -> SubsetAnalysis:
+    """Return the analysis of the same arm's runs of this subset; if none failed, that of all runs."""
+    return next((other for other in section if other.group is analysis.group and other.subset is subset), analysis)
 
 
-def _y_axis(view: SubsetAnalysis) -> tuple[str, float | None]:
-    if not view.group.classes:
+def _y_axis(analysis: SubsetAnalysis) -> tuple[str, float | None]:
+    if not analysis.group.classes:
         return "SD over runs of the prediction", None
-    return ("runs that are right, in percent" if view.right is not None else "runs that agree, in percent"), 103
+    return ("runs that are right, in percent" if analysis.right is not None else "runs that agree, in percent"), 103
 
 
-def _curve(view: SubsetAnalysis) -> Curve:
-    if not view.group.classes:
-        values = np.sqrt(view.unstable)
-    elif view.right is not None:
-        values = 100 * view.right.mean(axis=0)
+def _curve(analysis: SubsetAnalysis) -> Curve:
+    if not analysis.group.classes:
+        values = np.sqrt(analysis.instability)
+    elif analysis.right is not None:
+        values = 100 * analysis.right.mean(axis=0)
     else:
-        values = 100 * view.agreed
-    ranks = np.unique(np.linspace(0, view.m - 1, min(view.m, MAX_CURVE_POINTS)).round().astype(int))
-    x = 100 * (ranks + 0.5) / view.m
-    return Curve(view.group.arm, tuple(x.tolist()), tuple(np.sort(values)[ranks].tolist()), n=view.n)
+        values = 100 * analysis.majority_share
+    ranks = np.unique(
+        np.linspace(0, analysis.n_examples - 1, min(analysis.n_examples, MAX_CURVE_POINTS)).round().astype(int)
+    )
+    x = 100 * (ranks + 0.5) / analysis.n_examples
+    return Curve(analysis.group.arm, tuple(x.tolist()), tuple(np.sort(values)[ranks].tolist()), n=analysis.n_runs)
 
 
 JsonObject = dict[str, Any]
 
 
-def make_per_example_rows(views: Sequence[SubsetAnalysis]) -> Iterator[JsonObject]:
-    """Yields a row for each arm, task and example, with what all runs do there and what those that did not fail do."""
-    for view in views:
-        if view.which == ALL_RUNS and view.n:
-            others = [other for other in views if other.group is view.group]
+def make_per_example_rows(analyses: Sequence[SubsetAnalysis]) -> Iterator[JsonObject]:
+    """Yield one row per arm, task and example, with the results over all runs and over those that did not fail."""
+    for analysis in analyses:
+        if analysis.subset is RunSubset.ALL and analysis.n_runs:
+            others = [other for other in analyses if other.group is analysis.group]
             columns = [
-                _prediction_columns(other, "" if other is view else ", not failed") for other in others if other.n
+                _prediction_columns(other, "" if other is analysis else ", not failed")
+                for other in others
+                if other.n_runs
             ]
-            known = _example_columns(view)
-            for i in range(view.m):
+            known = _example_columns(analysis)
+            for i in range(analysis.n_examples):
                 yield {name: values[i] for part in (known, *columns) for name, values in part.items()}
 
 
-def _example_columns(view: SubsetAnalysis) -> dict[str, list]:
-    group, examples = view.group, view.group.examples
-    found: dict[str, list] = {"arm": [group.arm] * view.m}
-    found |= {"task": [group.task] * view.m} if group.task else {}
-    found |= {"of": [group.where] * view.m, "example": list(examples.names)}
+def _example_columns(analysis: SubsetAnalysis) -> dict[str, list]:
+    group, examples = analysis.group, analysis.group.examples
+    found: dict[str, list] = {"arm": [group.arm] * analysis.n_examples}
+    found |= {"task": [group.task] * analysis.n_examples} if group.task else {}
+    found |= {"of": [group.source] * analysis.n_examples, "example": list(examples.names)}
     if examples.labels is not None:
         found["label"] = _label_names(group, examples.labels)
     return found | {f"text: {name}": list(column) for name, column in examples.texts.items()}
@@ -499,66 +505,74 @@ def _label_names(group: PredictionGroup, labels: np.ndarray) -> list:
     return [group.classes[i] for i in labels.tolist()] if group.classes else labels.tolist()
 
 
-def _prediction_columns(view: SubsetAnalysis, suffix: str) -> dict[str, list]:
-    """Returns what is known of each example; variances of fewer than two runs are NaN."""
-    found: dict[str, list] = {"runs": [view.n] * view.m}
-    if not view.group.classes:
-        found |= {"mean prediction": view.answers.mean(axis=0).tolist(), "variance": view.unstable.tolist()}
+def _prediction_columns(analysis: SubsetAnalysis, suffix: str) -> dict[str, list]:
+    """Return results by name with a value per example; variances over fewer than two runs are NaN."""
+    found: dict[str, list] = {"runs": [analysis.n_runs] * analysis.n_examples}
+    if not analysis.group.classes:
+        found |= {
+            "mean prediction": analysis.predictions.mean(axis=0).tolist(),
+            "variance": analysis.instability.tolist(),
+        }
         return {f"{name}{suffix}": values for name, values in found.items()}
-    if view.right is not None:
-        right = view.right.sum(axis=0)
-        found |= {"right": right.tolist(), "share right": (right / view.n).tolist()}
-        found["variance"] = view.unstable.tolist()
-    counts = count_predictions(view.answers, len(view.group.classes))
-    names = [*(f"answers: {name}" for name in view.group.classes), "no answer"]
+    if analysis.right is not None:
+        right = analysis.right.sum(axis=0)
+        found |= {"right": right.tolist(), "share right": (right / analysis.n_runs).tolist()}
+        found["variance"] = analysis.instability.tolist()
+    counts = count_predictions(analysis.predictions, len(analysis.group.classes))
+    names = [*(f"answers: {name}" for name in analysis.group.classes), "no answer"]
     found |= {name: column.tolist() for name, column in zip(names, counts.T, strict=True)}
     return {f"{name}{suffix}": values for name, values in found.items()}
 
 
-def make_per_example_values(views: Sequence[SubsetAnalysis]) -> JsonObject:
-    """Returns a JSON value for each group: its runs, its numbers, and every example."""
-    groups = {id(view.group): view.group for view in views}
-    return {"groups": [_group_values(group, [v for v in views if v.group is group]) for group in groups.values()]}
+def make_per_example_values(analyses: Sequence[SubsetAnalysis]) -> JsonObject:
+    """Return a JSON value per group: its runs, its results and every example."""
+    groups = {id(analysis.group): analysis.group for analysis in analyses}
+    return {"groups": [_group_values(group, [v for v in analyses if v.group is group]) for group in groups.values()]}
 
 
-def _group_values(group: PredictionGroup, views: Sequence[SubsetAnalysis]) -> JsonObject:
-    scores = views[0].whole.scores if views[0].whole else (None,) * len(group.runs)
+def _group_values(group: PredictionGroup, analyses: Sequence[SubsetAnalysis]) -> JsonObject:
+    scores = analyses[0].score_variance.scores if analyses[0].score_variance else (None,) * len(group.runs)
     score = "accuracy" if group.classes else "mean squared error"
     runs = [
         {"run": run, "name": name, "failed": failed, score: value}
-        for run, name, failed, value in zip(group.runs, group.names, group.failed, scores, strict=True)
+        for run, name, failed, value in zip(group.runs, group.run_names, group.failed, scores, strict=True)
     ]
     return {
         "arm": group.arm,
         "task": group.task or None,
-        "of": group.where,
+        "of": group.source,
         "classes": list(group.classes),
-        "planned": group.planned,
+        "planned": group.n_planned,
         "runs": runs,
-        "numbers": [_subset_values(view) for view in views],
+        "numbers": [_subset_values(analysis) for analysis in analyses],
         "examples": [
             {name: value for name, value in row.items() if name not in ("arm", "task", "of")}
-            for row in make_per_example_rows(views)
+            for row in make_per_example_rows(analyses)
         ],
         "notes": list(group.notes),
     }
 
 
-def _subset_values(view: SubsetAnalysis) -> JsonObject:
-    """Returns the results of some runs under the names that they have in the code."""
-    found = {"per_point": view.per_point, "whole": view.whole, "agreement": view.agreement}
+def _subset_values(analysis: SubsetAnalysis) -> JsonObject:
+    """Return the results for some runs as JSON."""
+    found = {
+        "per_point": analysis.per_example_variance,
+        "whole": analysis.score_variance,
+        "agreement": analysis.agreement,
+    }
     return {
-        "of": view.which,
-        "runs": view.n,
-        "examples": view.m,
-        "missing": view.missing,
+        "of": analysis.subset.value,
+        "runs": analysis.n_runs,
+        "examples": analysis.n_examples,
+        "missing": analysis.reason_missing,
         **{name: None if result is None else asdict(result) for name, result in found.items()},
     }
 
 
 def make_predictions_provenance(groups: Sequence[PredictionGroup]) -> Provenance:
-    """Returns how many runs of each arm and task have predictions, and their ids."""
+    """Return how many runs of each arm and task have predictions, and their ids."""
     counts = tuple(
-        OriginCount(group.arm, group.task or NO_VALUE, group.origin, len(group.runs), group.planned) for group in groups
+        OriginCount(group.arm, group.task or NO_VALUE, group.origin, len(group.runs), group.n_planned)
+        for group in groups
     )
     return Provenance(counts, (), tuple(dict.fromkeys(run for group in groups for run in group.runs)))

@@ -1,13 +1,13 @@
-"""`stableft probe perplexity`: choose runs, skip what is measured, measure, print."""
+"""`stableft probe perplexity`: choose runs, measure what is left, print and draw."""
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from pydantic import ConfigDict, Field
 
 from stableft.config.local_files import file_digest
 from stableft.config.planned_run import Execution, RunInterrupted
@@ -25,6 +25,14 @@ from stableft.probes.mlm_perplexity import (
     mask_in_parts,
     measure_masked_loss,
     reset_top_blocks,
+)
+from stableft.probes.partial_results import (
+    PARTIAL_RESULTS_FILE,
+    Facts,
+    PartialResults,
+    find_changed_fact,
+    read_partial_results,
+    saving_partial_results,
 )
 from stableft.probes.saved_runs import (
     ProgressCallback,
@@ -51,38 +59,38 @@ from stableft.sweep.workers import EXIT_INTERRUPTED, collected_signals
 from stableft.training.environment import device_name, package_versions
 from stableft.training.setup import prepare_device
 
-PARTIAL_LOSSES_FILE, PERPLEXITY_FIGURE = "points.json", "perplexity.png"
-PRETRAINED_POINT = "pretrained"  # the point of the untouched model
-PERPLEXITY_FORMAT = 1  # counted up when the same run and text would give other numbers
+PERPLEXITY_FIGURE = "perplexity.png"
+PRETRAINED_POINT = "pretrained"  # the pre-trained model, before any weights are copied in
+PERPLEXITY_FORMAT = 1  # increased when the same run and text would give different numbers
 
 
 @dataclass(frozen=True)
 class PerplexityRequest:
-    """What is asked for on the command line."""
+    """The request on the command line."""
 
     runs: tuple[str, ...]
     text: str
     seed: int
-    max_length: int | None  # None: as many positions as the model has
+    max_length: int | None  # None: the model's maximum
     checkpoint: Checkpoint
     batch_size: int
 
 
 @dataclass(frozen=True)
 class PerplexityProbe:
-    """What all runs of a command have in common. `untouched` is filled with the pre-trained model's loss."""
+    """What all runs of a command share. `pretrained_losses` is filled with the pre-trained model's loss."""
 
     masked: MaskedLM
     text: ProbeText
     max_length: int
-    guessed: int  # masked tokens
+    n_masked: int
     request: PerplexityRequest
-    untouched: dict[str, float] = field(default_factory=dict)  # by implementation of attention: last bits may differ
+    pretrained_losses: dict[str, float] = field(default_factory=dict)  # by attention, which may change the last bits
 
 
 @dataclass(frozen=True)
 class ProbedRun:
-    """A run to be measured, what it is called, its weights and the folder of its probe."""
+    """A run to measure, its label, its weights and the folder of its probe."""
 
     record: RunRecord
     label: str
@@ -93,77 +101,78 @@ class ProbedRun:
 def run_perplexity(
     request: PerplexityRequest, results: Path, pretrained: str | None, config: str | None, device: str
 ) -> int:
-    """Measures what is not measured yet, prints and draws all of it; returns the exit code: 0, 130 (interrupted).
+    """Measure what is left, print and draw everything, and return the exit code: 0, or 130 if interrupted.
 
     Raises:
-        UserError: a run, its weights, its model or the text cannot be used, or another process is at it.
+        UserError: a run, its weights, its model or the text is missing or damaged, or another process is probe it.
     """
     records = list({record.run_id: record for record in (find_run(results, name) for name in request.runs)}.values())
     folders = [weights_folder(results, record, request.checkpoint) for record in records]
     sources = locate_sources(records, pretrained, config, with_data=False)
-    where = prepare_device(Execution(device=device))
+    torch_device = prepare_device(Execution(device=device))
     tokenizer = load_tokenizer(records[0].config, sources)
     masked = load_masked_lm(records[0].config, sources, tokenizer)
-    length = _row_length(request.max_length, masked.positions, records[0].config.model.name)
+    length = _row_length(request.max_length, masked.max_positions, records[0].config.model.name)
     text = load_probe_text(request.text, tokenizer, length, sources)
-    parts = mask_in_parts(text, masked.inputs, masked.letters, length, request.seed)
-    guessed = sum(int(part.chosen.sum()) for part in parts)
-    if not guessed:
-        raise UserError(f"--text {request.text!r}: it has no word that the model's vocabulary knows, so none to mask")
-    print(_describe_text(text, guessed), flush=True)
-    masked.model.to(where)  # pyright: ignore[reportArgumentType]
-    measuring = PerplexityProbe(masked, text, length, guessed, request)
-    rows = hash_tokenizer(tokenizer)
-    subjects = [
+    masked_parts = mask_in_parts(text, masked.inputs, masked.vocabulary, length, request.seed)
+    n_masked = sum(int(part.is_masked.sum()) for part in masked_parts)
+    if not n_masked:
+        raise UserError(f"--text {request.text!r}: it has no word of the model's vocabulary, so nothing to mask")
+    print(_describe_text(text, n_masked), flush=True)
+    masked.model.to(torch_device)  # pyright: ignore[reportArgumentType]
+    probe = PerplexityProbe(masked, text, length, n_masked, request)
+    tokenizer_digest = hash_tokenizer(tokenizer)
+    probed_runs = [
         ProbedRun(
             record,
             label,
             folder / "model.safetensors",
-            results / PROBES_FOLDER / _probe_id(measuring, rows, record, folder),
+            results / PROBES_FOLDER / _probe_id(probe, tokenizer_digest, record, folder),
         )
         for record, label, folder in zip(records, label_runs(records), folders, strict=True)
     ]
     try:
-        found = _measure_all(subjects, measuring)
+        found = _measure_all(probed_runs, probe)
     except RunInterrupted as stopped:
         print(f"Interrupted: {stopped}; the same command goes on from there")
         return EXIT_INTERRUPTED
-    labels = [subject.label for subject in subjects]
+    labels = [run.label for run in probed_runs]
     print(f"\n{render_perplexities(found, labels)}\n")
     print("\n".join(map(describe_recovery, found, labels)))
     print("M sec. 4.1: resetting around 10 of BERT-large's 24 blocks is often enough.")
-    names = [subject.folder.name for subject in subjects]
+    names = [run.folder.name for run in probed_runs]
     figure = results / PROBES_FOLDER / (names[0] if len(names) == 1 else _hash(names)) / PERPLEXITY_FIGURE
     draw_perplexities(found, labels, [bool(record.failed) for record in records], figure)
     print(f"figure: {figure}")
     return 0
 
 
-def _row_length(wanted: int | None, positions: int | None, name: str) -> int:
-    if wanted is not None and positions is not None and wanted > positions:
-        raise UserError(f"--max-length {wanted} is more than the {positions} positions of model {name!r}")
-    length = wanted or positions
+def _row_length(max_length: int | None, positions: int | None, name: str) -> int:
+    if max_length is not None and positions is not None and max_length > positions:
+        raise UserError(f"--max-length {max_length} is more than the {positions} positions of model {name!r}")
+    length = max_length or positions
     if length is None:
-        raise UserError(f"model {name!r} does not say how many positions it has: give --max-length")
+        raise UserError(f"model {name!r} has an unknown number of positions: give --max-length")
     return length
 
 
-def _describe_text(text: ProbeText, guessed: int) -> str:
+def _describe_text(text: ProbeText, n_masked: int) -> str:
     rule = text.masking
-    kept = 1 - rule.masked - rule.random
+    unchanged = 1 - rule.masked - rule.random
+    how = f"{rule.masked:.0%} masked, {rule.random:.0%} replaced, {unchanged:.0%} unchanged"
     return (
-        f"{text.name}: {len(text.order):,} rows of {text.tokens:,} tokens, {guessed:,} of them to be found out "
-        f"({rule.share:.0%} of each row: {rule.masked:.0%} masked, {rule.random:.0%} replaced, {kept:.0%} as they are)"
+        f"{text.name}: {len(text.rows_longest_first):,} rows of {text.tokens:,} tokens, {n_masked:,} of them to be "
+        f"predicted ({rule.share:.0%} of each row: {how})"
     )
 
 
-def _probe_id(measuring: PerplexityProbe, tokens: str, record: RunRecord, folder: Path) -> str:
-    """Returns a hash of all that can change a number of a run's probe, but for last bits; `tokens` of the tokenizer."""
-    text, model, request = measuring.text, record.config.model, measuring.request
-    origin = model.sha256 or [model.name, model.revision, measuring.masked.commit]
+def _probe_id(probe: PerplexityProbe, tokenizer_digest: str, record: RunRecord, folder: Path) -> str:
+    """Return a hash of everything that determines the numbers of a run's probe, except the last bits."""
+    text, model, request = probe.text, record.config.model, probe.request
+    origin = model.sha256 or [*model.identity, probe.masked.commit]
     weights = file_digest(folder / "model.safetensors")
     run = [record.run_id, request.checkpoint, weights, origin, model.attention]
-    rows = [text.name, text.sha256, tokens, measuring.max_length, text.masking.model_dump(), request.seed]
+    rows = [text.name, text.sha256, tokenizer_digest, probe.max_length, text.masking.model_dump(), request.seed]
     return _hash([PERPLEXITY_FORMAT, run, rows])
 
 
@@ -171,118 +180,122 @@ def _hash(values: list) -> str:
     return hashlib.sha256(canonical_json({"probe": "perplexity", "of": values}).encode()).hexdigest()[:16]
 
 
-def _measure_all(subjects: Sequence[ProbedRun], measuring: PerplexityProbe) -> list[PerplexityRecord]:
-    """Returns the record of every run, measured now or before.
+def _measure_all(probed_runs: Sequence[ProbedRun], probe: PerplexityProbe) -> list[PerplexityRecord]:
+    """Return the record of every run, measured now or earlier.
 
     Raises:
-        Stopped: a signal has come.
-        UserError: another process is at a run, or the weights of one cannot be read.
+        RunInterrupted: a signal was received.
+        UserError: another process is probe a run, or its weights cannot be read.
     """
-    points, rows = len(measuring.masked.blocks) + 2, len(measuring.text.order)
-    kept = [
-        points if _read_finished(s) else len(_read_partial_losses(s, measuring).keys() - {PRETRAINED_POINT})
-        for s in subjects
-    ]
-    left = sum(points - count for count in kept)
+    points, rows = len(probe.masked.blocks) + 2, len(probe.text.rows_longest_first)
+    facts, points_left = _numeric_conditions(probe), 0
+    for run in probed_runs:
+        if not _read_finished(run):
+            losses = _usable_losses(read_partial_results(run.folder, PartialLosses), facts)
+            points_left += points - len(losses.keys() - {PRETRAINED_POINT})
     found = []
-    with collected_signals() as received, show_probe_progress((left + bool(left)) * rows) as show:
+    with collected_signals() as received, show_probe_progress((points_left + bool(points_left)) * rows) as show:
 
-        def tick(point: str, done: int) -> None:
-            show(point, done)
+        def on_batch(point: str, rows_done: int) -> None:
+            show(point, rows_done)
             if received:
                 raise RunInterrupted(f"it was at {point}, and the points before are kept")
 
-        for subject in subjects:
-            found.append(_read_finished(subject) or _measure_run(subject, measuring, tick))
+        for run in probed_runs:
+            found.append(_read_finished(run) or _measure_run(run, probe, on_batch))
     return found
 
 
-def _measure_run(subject: ProbedRun, measuring: PerplexityProbe, tick: ProgressCallback) -> PerplexityRecord:
-    """Returns the record of a run, which is then on disk."""
-    with claim_run(subject.folder) as ours:
-        if not ours:
-            raise UserError(f"another process is at run {subject.record.run_id} in {subject.folder}")
-        record = _read_finished(subject)  # by another process, in the meantime
+def _measure_run(run: ProbedRun, probe: PerplexityProbe, on_batch: ProgressCallback) -> PerplexityRecord:
+    """Measure a run, write its record and return it."""
+    with claim_run(run.folder) as claimed:
+        if not claimed:
+            raise UserError(f"another process is at run {run.record.run_id} in {run.folder}")
+        record = _read_finished(run)  # another process may have finished it in the meantime
         if record is None:
-            record = _make_record(subject, measuring, _measure_losses(subject, measuring, tick))
-            write_probe_records(subject.folder / PROBES_FILE, [record])
-        (subject.folder / PARTIAL_LOSSES_FILE).unlink(missing_ok=True)
+            record = _make_record(run, probe, _measure_losses(run, probe, on_batch))
+            write_probe_records(run.folder / PROBES_FILE, [record])
+        (run.folder / PARTIAL_RESULTS_FILE).unlink(missing_ok=True)
     return record
 
 
-def _read_finished(subject: ProbedRun) -> PerplexityRecord | None:
-    return next((r for r in read_probe_records(subject.folder / PROBES_FILE) if isinstance(r, PerplexityRecord)), None)
+def _read_finished(run: ProbedRun) -> PerplexityRecord | None:
+    return next((r for r in read_probe_records(run.folder / PROBES_FILE) if isinstance(r, PerplexityRecord)), None)
 
 
-def _measure_losses(subject: ProbedRun, measuring: PerplexityProbe, tick: ProgressCallback) -> dict[str, float]:
-    """Returns the loss of every point of a run; each is kept on disk as soon as it is known."""
-    masked, request, attention = measuring.masked, measuring.request, subject.record.config.model.attention
+class PartialLosses(PartialResults):
+    """The losses of a run at the points measured so far."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+    facts: Facts = Field(alias="made")
+    losses: dict[str, float]
+
+
+def _measure_losses(run: ProbedRun, probe: PerplexityProbe, on_batch: ProgressCallback) -> dict[str, float]:
+    """Return the loss at every point of a run; those measured by earlier commands are not measured again."""
+    masked, request, attention = probe.masked, probe.request, run.record.config.model.attention
     masked.model.set_attn_implementation(attention)
-    losses = _read_partial_losses(subject, measuring)
-    if not losses and (subject.folder / PARTIAL_LOSSES_FILE).exists():
-        print(f"{subject.label}: points of an earlier command were made on another device or so, and are made again")
-    if attention in measuring.untouched:
-        losses[PRETRAINED_POINT] = measuring.untouched[attention]
+    facts = _numeric_conditions(probe)
+    partial = read_partial_results(run.folder, PartialLosses)
+    losses = _usable_losses(partial, facts)
+    if partial and find_changed_fact(partial, facts):
+        print(f"{run.label}: points of an earlier command were made on another device or so, and are made again")
+    if attention in probe.pretrained_losses:
+        losses[PRETRAINED_POINT] = probe.pretrained_losses[attention]
 
-    def find(point: str) -> None:
+    def measure_point(point: str) -> None:
         if point in losses:
             return
-        words = f"{subject.label}, {point if point in (PRETRAINED_POINT, ALL_RESET) else f'k = {point}'}"
+        label = f"{run.label}, {point if point in (PRETRAINED_POINT, ALL_RESET) else f'k = {point}'}"
         losses[point] = measure_masked_loss(
             masked,
-            measuring.text,
-            measuring.max_length,
+            probe.text,
+            probe.max_length,
             request.seed,
             request.batch_size,
-            lambda rows: tick(words, rows),
+            lambda rows: on_batch(label, rows),
         )
-        content = {"made": _numeric_conditions(measuring), "losses": losses}
-        atomic_write(subject.folder / PARTIAL_LOSSES_FILE, json.dumps(content).encode())
+        save_when_due()
 
-    find(PRETRAINED_POINT)
-    measuring.untouched[attention] = losses[PRETRAINED_POINT]
-    if not math.isfinite(losses[PRETRAINED_POINT]):
-        raise UserError(
-            f"the pre-trained model itself has a loss of {losses[PRETRAINED_POINT]} on text {measuring.text.name}"
-        )
-    for point in reset_top_blocks(masked, load_finetuned_encoder(subject.weights, masked.model)):
-        find(point)
+    with saving_partial_results(run.folder, lambda: PartialLosses(made=facts, losses=losses)) as save_when_due:
+        measure_point(PRETRAINED_POINT)
+        probe.pretrained_losses[attention] = losses[PRETRAINED_POINT]
+        if not math.isfinite(losses[PRETRAINED_POINT]):
+            raise UserError(
+                f"the pre-trained model itself has a loss of {losses[PRETRAINED_POINT]} on text {probe.text.name}"
+            )
+        for point in reset_top_blocks(masked, load_finetuned_encoder(run.weights, masked.model)):
+            measure_point(point)
     assert losses[ALL_RESET] == losses[PRETRAINED_POINT], "with everything reset it is the pre-trained model"
     return losses
 
 
-def _numeric_conditions(measuring: PerplexityProbe) -> dict[str, str | int]:
-    """Returns what may move the last bits, so that points made under other ones are not mixed."""
-    device = device_name(measuring.masked.model.device)
-    size = measuring.request.batch_size
+def _numeric_conditions(probe: PerplexityProbe) -> Facts:
+    """Return what may change the last bits, so that points measured under different conditions are not mixed."""
     return {
         "torch": package_versions()["torch"],
-        "device": device,
+        "device": device_name(probe.masked.model.device),
         "threads": torch.get_num_threads(),
-        "batch_size": size,
+        "batch_size": probe.request.batch_size,
     }
 
 
-def _read_partial_losses(subject: ProbedRun, measuring: PerplexityProbe) -> dict[str, float]:
-    """Returns the points that an interrupted command left, if they were made under the same circumstances."""
-    path = subject.folder / PARTIAL_LOSSES_FILE
-    if not path.exists():
-        return {}
-    content = json.loads(path.read_text())
-    return content["losses"] if content["made"] == _numeric_conditions(measuring) else {}
+def _usable_losses(partial: PartialLosses | None, facts: Facts) -> dict[str, float]:
+    """Return the losses that an earlier command has measured under the same conditions, by point."""
+    return {} if partial is None or find_changed_fact(partial, facts) else dict(partial.losses)
 
 
-def _make_record(subject: ProbedRun, measuring: PerplexityProbe, losses: dict[str, float]) -> PerplexityRecord:
-    counts = tuple(range(len(measuring.masked.blocks) + 1))
+def _make_record(run: ProbedRun, probe: PerplexityProbe, losses: dict[str, float]) -> PerplexityRecord:
+    counts = tuple(range(len(probe.masked.blocks) + 1))
     return PerplexityRecord(
-        run_id=subject.record.run_id,
-        checkpoint=measuring.request.checkpoint,
-        text=measuring.text.name,
-        text_sha256=measuring.text.sha256,
-        seed=measuring.request.seed,
-        max_length=measuring.max_length,
-        tokens=measuring.text.tokens,
-        masked=measuring.guessed,
+        run_id=run.record.run_id,
+        checkpoint=probe.request.checkpoint,
+        text=probe.text.name,
+        text_sha256=probe.text.sha256,
+        seed=probe.request.seed,
+        max_length=probe.max_length,
+        tokens=probe.text.tokens,
+        masked=probe.n_masked,
         reset=counts,
         losses=tuple(losses[str(count)] for count in counts),
         all_reset=losses[ALL_RESET],
@@ -290,16 +303,16 @@ def _make_record(subject: ProbedRun, measuring: PerplexityProbe, losses: dict[st
     )
 
 
-RECOVERED_RATIO = 1.1  # times the pre-trained model's perplexity: recovered
-RUNS_PER_TABLE = 6  # runs side by side in the table
+RECOVERED_RATIO = 1.1  # a perplexity within this factor of the pre-trained model's counts as recovered
+RUNS_PER_TABLE = 6
 
 
 def label_runs(records: Sequence[RunRecord]) -> list[str]:
-    """Returns what runs are called: arm and seed, the task where there are several, the id where that is not enough."""
-    several = len({record.config.data.task for record in records}) > 1
+    """Return labels of runs: arm and seed, with the task if there are several, and the id if labels would be equal."""
+    several_tasks = len({record.config.data.task for record in records}) > 1
     names = []
     for record in records:
-        task = f" {record.config.data.task}" if several else ""
+        task = f" {record.config.data.task}" if several_tasks else ""
         names.append(f"{record.arm}{task} {seed_label(record.config)}{' failed' if record.failed else ''}")
     return [
         f"{name} {record.run_id[:6]}" if names.count(name) > 1 else name
@@ -308,12 +321,12 @@ def label_runs(records: Sequence[RunRecord]) -> list[str]:
 
 
 def render_perplexities(records: Sequence[PerplexityRecord], labels: Sequence[str]) -> str:
-    """Returns perplexities, k down and runs across, in several tables where there are many runs."""
+    """Return tables of perplexities with one row per k and one column per run, split if there are many runs."""
     tables = []
     for start in range(0, len(records), RUNS_PER_TABLE):
-        few = slice(start, start + RUNS_PER_TABLE)
+        selected = slice(start, start + RUNS_PER_TABLE)
         columns = [["k", *map(str, records[0].reset), "all", "pre-trained"]]
-        for record, label in zip(records[few], labels[few], strict=True):
+        for record, label in zip(records[selected], labels[selected], strict=True):
             losses = (*record.losses, record.all_reset, record.pretrained)
             columns.append([label, *(_format_perplexity(perplexity_from_loss(loss)) for loss in losses)])
         widths = [max(map(len, column)) for column in columns]
@@ -322,14 +335,14 @@ def render_perplexities(records: Sequence[PerplexityRecord], labels: Sequence[st
 
 
 def count_blocks_to_recovery(record: PerplexityRecord) -> int | None:
-    """Returns the smallest number of reset blocks with a perplexity within 10 % of the pre-trained model's."""
-    near = RECOVERED_RATIO * perplexity_from_loss(record.pretrained)
+    """Return the smallest number of reset blocks with a perplexity within 10 % of the pre-trained model's, or None."""
+    threshold = RECOVERED_RATIO * perplexity_from_loss(record.pretrained)
     pairs = zip(record.reset, record.losses, strict=True)
-    return next((count for count, loss in pairs if perplexity_from_loss(loss) <= near), None)
+    return next((count for count, loss in pairs if perplexity_from_loss(loss) <= threshold), None)
 
 
 def describe_recovery(record: PerplexityRecord, label: str) -> str:
-    """Returns how far a run is from the pre-trained model, and how many blocks must be reset to be near it again."""
+    """Return in words how far a run is from the pre-trained model, and how many reset blocks bring it back."""
     first, last, own = (
         _format_perplexity(perplexity_from_loss(loss))
         for loss in (record.losses[0], record.losses[-1], record.pretrained)
@@ -346,14 +359,15 @@ def describe_recovery(record: PerplexityRecord, label: str) -> str:
 def draw_perplexities(
     records: Sequence[PerplexityRecord], labels: Sequence[str], failed: Sequence[bool], path: Path
 ) -> None:
-    """Writes the figure: failed and successful runs side by side, as M has them, on one scale."""
+    """Write the figure: failed and successful runs side by side, as in M, on one scale."""
     panels = []
     for kind, title in ((True, "failed run"), (False, "successful run")):
-        few = [i for i, one in enumerate(failed) if one == kind]
-        if few:
+        selected = [i for i, run_failed in enumerate(failed) if run_failed == kind]
+        if selected:
+            plural = "s" if len(selected) > 1 else ""
             panels.append(
                 panel_from_perplexities(
-                    [records[i] for i in few], [labels[i] for i in few], title + "s" * (len(few) > 1)
+                    [records[i] for i in selected], [labels[i] for i in selected], f"{title}{plural}"
                 )
             )
     values = [value for panel in panels for curve in panel.curves for value in curve.y if math.isfinite(value)]

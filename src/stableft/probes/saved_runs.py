@@ -1,9 +1,7 @@
 """Find finished runs, their saved weights and their inputs; show progress while probing them."""
 
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,33 +11,36 @@ from stableft.config.run_config import Checkpoint, ModelConfig
 from stableft.config.sweep_file import load_sweep
 from stableft.errors import UserError
 from stableft.records.run_record import BEST_FOLDER, LAST_FOLDER, RunRecord, read_record, run_folder
-from stableft.sweep.progress import LINE_SECONDS, REFRESH_SECONDS
-from stableft.text import format_duration
+from stableft.text import Pace, open_live_output
 
 
-def find_run(results: Path, name: str) -> RunRecord:
-    """Returns the record of a finished run by its id, the beginning of its id, or the path of its folder.
+def find_run(results: Path, id_or_path: str) -> RunRecord:
+    """Return the record of a finished run, given its id, the beginning of its id, or the path of its folder.
 
     Raises:
-        UserError: there is none, or the beginning is that of several.
+        UserError: there is no such run, or more than one.
     """
-    wanted = Path(name).name
-    found = sorted(path.name for path in (results / "runs").glob("*") if path.is_dir() and path.name.startswith(wanted))
-    if not wanted or not found:
-        raise UserError(f"run {name!r}: {results} has no such run; `stableft status --results {results}` tells what is")
-    if len(found) > 1 and wanted not in found:
-        raise UserError(f"run {name!r}: {len(found)} runs begin so: {', '.join(found[:3])}, ...; give more of the id")
-    record = read_record(results, wanted if wanted in found else found[0])
+    prefix = Path(id_or_path).name
+    found = sorted(path.name for path in (results / "runs").glob("*") if path.is_dir() and path.name.startswith(prefix))
+    if not prefix or not found:
+        raise UserError(
+            f"run {id_or_path!r}: {results} has no such run; `stableft status --results {results}` lists the runs"
+        )
+    if len(found) > 1 and prefix not in found:
+        raise UserError(
+            f"run {id_or_path!r}: {len(found)} runs begin so: {', '.join(found[:3])}, ...; give more of the id"
+        )
+    record = read_record(results, prefix if prefix in found else found[0])
     if record is None or record.status != "finished":
-        raise UserError(f"run {name!r}: it is not finished in {results}, and a probe needs a run's end")
+        raise UserError(f"run {id_or_path!r}: it is not finished in {results}, and a probe needs a run's end")
     return record
 
 
 def weights_folder(results: Path, record: RunRecord, checkpoint: Checkpoint) -> Path:
-    """Returns the folder with a run's weights, which transformers loads.
+    """Return the folder with a run's saved weights in the format of transformers.
 
     Raises:
-        UserError: they were not kept; the message names the command that makes them.
+        UserError: the weights were not kept; the message names the command that makes them.
     """
     folder = run_folder(results, record.run_id) / {"best": BEST_FOLDER, "last": LAST_FOLDER}[checkpoint]
     if not (folder / "model.safetensors").is_file():
@@ -58,17 +59,17 @@ def locate_sources(
     data_dir: Path | None = None,
     with_data: bool = True,
 ) -> LocalPaths:
-    """Returns where the model of these runs lies, and their data if a probe needs it.
+    """Return the paths of the runs' model and, `with_data`, of their data files.
 
-    `pretrained` is a folder or hub name of the model, `config` the sweep file of the runs; what neither of them says
-    is looked for among the package's own models.
+    `pretrained` is the model's folder or hub name, `config` the runs' sweep file. If neither gives the model, it is
+    searched for among the models shipped with the package.
 
     Raises:
-        UserError: the runs are of several models, or theirs is another or is not found.
+        UserError: the runs have different models, `pretrained` is another model, or a path is unknown.
     """
     model = records[0].config.model
     for record in records[1:]:
-        if _model_identity(record.config.model) != _model_identity(model):
+        if record.config.model.identity != model.identity:
             raise UserError(
                 f"runs {records[0].run_id} and {record.run_id} are of two models, {model.name} and "
                 f"{record.config.model.name}"
@@ -79,25 +80,20 @@ def locate_sources(
     if pretrained is not None:
         values, folder = locate_model(pretrained, (Path.cwd(), shipped_configs()), "--pretrained")
         given = ModelConfig.model_construct(**{"revision": None, "sha256": None, **values})
-        same = given.sha256 == model.sha256 if folder else (given.name, given.revision) == (model.name, model.revision)
-        if not same:
+        if given.identity != model.identity:
             raise UserError(f"--pretrained {pretrained}: run {records[0].run_id} was trained from another model")
         if folder:
             sources = replace(sources, paths={**sources.paths, str(given.sha256): folder})
     if model.sha256 is not None and model.sha256 not in sources.paths:
-        own = shipped_configs() / model.name
-        own = own if own.is_dir() else shipped_configs() / "demo" / model.name
-        if not own.is_dir() or model_folder_digest(own) != model.sha256:
+        shipped = shipped_configs() / model.name
+        shipped = shipped if shipped.is_dir() else shipped_configs() / "demo" / model.name
+        if not shipped.is_dir() or model_folder_digest(shipped) != model.sha256:
             raise UserError(f"run {records[0].run_id}: where is its model {model.name}? Give --pretrained FOLDER")
-        sources = replace(sources, paths={**sources.paths, model.sha256: own})
+        sources = replace(sources, paths={**sources.paths, model.sha256: shipped})
     for name, digest in _data_files(records) if with_data else ():
         if digest not in sources.paths:
             raise UserError(f"run {records[0].run_id}: where is the data of its task {name}? Give --config SWEEP_FILE")
     return sources
-
-
-def _model_identity(model: ModelConfig) -> tuple:
-    return (model.sha256,) if model.sha256 else (model.name, model.revision)
 
 
 def _data_files(records: Sequence[RunRecord]):
@@ -107,33 +103,21 @@ def _data_files(records: Sequence[RunRecord]):
             yield from ((record.config.data.task, d) for d in (own.train, own.validation, own.test) if d)
 
 
-ProgressCallback = Callable[[str, int], None]  # is told what is at hand, and how much of the whole was done just now
+ProgressCallback = Callable[[str, int], None]  # takes a label of the current step and how much was newly done
 
 
 @contextmanager
 def show_probe_progress(total: int, before: int = 0) -> Iterator[ProgressCallback]:
-    """Yields the function that is told of what is done, of `total` in all, and shows it with the time that is left.
+    """Yield the function that is told what was done, and shows it with the share done and the time left.
 
-    `before` is what earlier processes have done of it, which says nothing about how fast this one is.
+    `total` counts the whole work; `before` is the part that earlier processes did, which does not count for the speed.
     """
-    from rich.live import Live
-    from rich.text import Text
+    pace, done = Pace(total, before), before
+    with open_live_output(transient=True) as output:
 
-    live, started, done = sys.stdout.isatty(), time.monotonic(), 0
-    shown, wait = started, REFRESH_SECONDS if live else LINE_SECONDS
-    with Live(auto_refresh=False, transient=True) if live else nullcontext() as display:
-
-        def show(words: str, amount: int) -> None:
-            nonlocal shown, done
-            now, done = time.monotonic(), done + amount
-            if now - shown < wait:
-                return
-            shown = now
-            left = (now - started) / done * (total - before - done)
-            line = f"{words}  {(before + done) / total:.0%}  ETA {format_duration(left)}"
-            if display is None:
-                print(line, flush=True)
-            else:
-                display.update(Text(line), refresh=True)
+        def show(label: str, newly_done: int) -> None:
+            nonlocal done
+            done += newly_done
+            output.show(lambda: f"{label}  {done / total:.0%}  {pace.time_left(done)}")
 
         yield show

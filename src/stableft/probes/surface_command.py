@@ -9,16 +9,16 @@ import numpy as np
 from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.errors import UserError
 from stableft.probes.loss_surface import (
-    PARTIAL_SURFACE_FILE,
     LossAndNorm,
-    SurfaceJob,
     SurfaceRequest,
+    SurfaceSetup,
     find_surface_runs,
     measure_surface,
     prepare_surface,
     read_partial_surface,
     surface_id,
 )
+from stableft.probes.partial_results import PARTIAL_RESULTS_FILE
 from stableft.probes.saved_runs import locate_sources, show_probe_progress
 from stableft.records.probe_record import PROBES_FILE, PROBES_FOLDER, SurfaceRecord, read_probe_records
 from stableft.records.run_record import atomic_write
@@ -44,28 +44,28 @@ def run_surface(
     device: str,
     micro_batch: int | None,
 ) -> int:
-    """Measures the surface, unless that is done, draws and describes it; returns the exit code: 0 or 130 (interrupted).
+    """Measure (unless finished), draw and describe the surface, and return the exit code: 0, or 130 if interrupted.
 
     Raises:
-        UserError: the request, its runs or what they need cannot be used, or another process is at this surface.
+        UserError: the runs do not fit the request, their model or data are missing, or another process is measuring.
     """
-    pair = find_surface_runs(request, results)
-    folder = results / PROBES_FOLDER / surface_id(request, pair)
+    runs = find_surface_runs(request, results)
+    folder = results / PROBES_FOLDER / surface_id(request, runs)
     record = read_stored_surface(folder)
     if record:
         print("this surface is done already: nothing is measured")
         return _report_surface(record, folder)
-    sources = locate_sources((pair.failed, pair.successful), pretrained, config, data_dir)
-    work = prepare_surface(request, pair, folder, sources, Execution(device=device, micro_batch=micro_batch))
-    with claim_run(folder) as ours, collected_signals() as received:
-        if not ours:
+    sources = locate_sources((runs.failed, runs.successful), pretrained, config, data_dir)
+    setup = prepare_surface(request, runs, folder, sources, Execution(device=device, micro_batch=micro_batch))
+    with claim_run(folder) as claimed, collected_signals() as received:
+        if not claimed:
             raise UserError(f"another process is at surface {folder.name} in {folder}")
-        record = read_stored_surface(folder) or _measure_showing_progress(work, lambda: bool(received))
+        record = read_stored_surface(folder) or _measure_showing_progress(setup, lambda: bool(received))
     return _report_surface(record, folder) if record else EXIT_INTERRUPTED
 
 
 def read_stored_surface(folder: Path) -> SurfaceRecord | None:
-    """Returns the record of a finished surface, or None.
+    """Return the record of a finished surface, or None.
 
     Raises:
         UserError: it is damaged.
@@ -74,28 +74,29 @@ def read_stored_surface(folder: Path) -> SurfaceRecord | None:
     return found[0] if found and isinstance(found[0], SurfaceRecord) else None
 
 
-def _measure_showing_progress(work: SurfaceJob, stop: Callable[[], bool]) -> SurfaceRecord | None:
-    """Returns the surface, or None after an interruption, and tells where it goes on."""
-    kept = read_partial_surface(work)
-    done, total = len(kept.values) if kept else 0, len(work.points)
-    what = "loss" if work.request.loss_only else "loss and gradient norm"
-    weights = sum(parameter.numel() for parameter in work.plane.model.parameters())
+def _measure_showing_progress(setup: SurfaceSetup, stop: Callable[[], bool]) -> SurfaceRecord | None:
+    """Return the measured surface, or None if interrupted, after a message on how to continue."""
+    partial = read_partial_surface(setup)
+    done, total = len(partial.values) if partial else 0, len(setup.points)
+    measure = "loss" if setup.request.loss_only else "loss and gradient norm"
+    weights = sum(parameter.numel() for parameter in setup.plane.model.parameters())
+    model = f"{setup.config.model.name} ({weights:,} weights on {setup.device})"
     print(
-        f"{work.folder.name}: {what} of {work.config.model.name} ({weights:,} weights on {work.device}) at {total:,} "
-        f"points, {work.request.examples} examples of {work.config.data.task}"
+        f"{setup.folder.name}: {measure} of {model} at {total:,} points, {setup.request.examples} examples of "
+        + setup.config.data.task
         + (f"; {done:,} points are done" if done else ""),
         flush=True,
     )
     last = done
-    with show_probe_progress(total, done) as tick:
+    with show_probe_progress(total, done) as show:
 
-        def show(at: int, value: LossAndNorm) -> None:
+        def on_point(n_done: int, value: LossAndNorm) -> None:
             nonlocal last
-            last, norm = at, "" if value[1] is None else f"  gradient norm {value[1]:.4g}"
-            tick(f"point {at:,}/{total:,}  loss {value[0]:.4g}{norm}", 1)
+            last, norm = n_done, "" if value[1] is None else f"  gradient norm {value[1]:.4g}"
+            show(f"point {n_done:,}/{total:,}  loss {value[0]:.4g}{norm}", 1)
 
         try:
-            return measure_surface(work, kept, show, stop)
+            return measure_surface(setup, partial, on_point, stop)
         except RunInterrupted:
             pass
     print(f"Interrupted after {last:,} of {total:,} points; the same command goes on from there")
@@ -103,7 +104,7 @@ def _measure_showing_progress(work: SurfaceJob, stop: Callable[[], bool]) -> Sur
 
 
 def _report_surface(record: SurfaceRecord, folder: Path) -> int:
-    """Draws the figures, prints what the surface shows and returns the exit code."""
+    """Draw the figures, print a description and return the exit code."""
     print(describe_surface(record))
     title, paths = f"{record.task}, {record.model}", []
     for of, name in SURFACE_FIGURES.items():
@@ -111,22 +112,21 @@ def _report_surface(record: SurfaceRecord, folder: Path) -> int:
             figure = draw_panels([panel_from_surface(record, of, title)], surface_caption(record))
             atomic_write(folder / name, figure_to_bytes(figure, "png"))
             paths.append(str(folder / name))
-    (folder / PARTIAL_SURFACE_FILE).unlink(
-        missing_ok=True
-    )  # the last of all: a kill before this leaves it for the next time
+    # Last, so that after a kill before this line the next command deletes it.
+    (folder / PARTIAL_RESULTS_FILE).unlink(missing_ok=True)
     print(f"record: {folder / PROBES_FILE}")
     print(f"figures: {', '.join(paths)}")
     return 0
 
 
-# Of the label entropy: a loss above it is that of a model that has learnt next to nothing.
+# Share of the label entropy above which a loss counts as that of a model that has learnt next to nothing.
 NOTHING_LEARNT_ENTROPY_SHARE = 0.95
 
-FINE_GRID_STEP = 0.1  # the widest step of a grid that does not stride over a barrier unseen
+FINE_GRID_STEP = 0.1  # a grid with wider steps may miss a barrier
 
 
 def describe_surface(record: SurfaceRecord) -> str:
-    """Returns a table of losses and gradient norms at the three models, and what lies between them."""
+    """Return a table of losses and gradient norms at the three models, and sentences on what lies between them."""
     sentences = [
         _describe_straight_line(record),
         _describe_best_path(record),
@@ -137,9 +137,10 @@ def describe_surface(record: SurfaceRecord) -> str:
 
 
 def find_minimax_path_loss(losses: np.ndarray, start: tuple[int, int], end: tuple[int, int]) -> float:
-    """Returns the height that a path over the grid from one point to another cannot stay below, at its best.
+    """Return the smallest possible maximum of the loss along a path over the grid from `start` to `end`.
 
-    A step goes to any of the 8 neighbours; a loss that is not finite is never walked over.
+    A step goes to any of the 8 neighbors. Points with a loss that is not finite are never used; infinity if there is no
+    other path.
     """
     from scipy.ndimage import label
 
@@ -172,7 +173,7 @@ def _three_models_table(record: SurfaceRecord) -> str:
 
 
 def _describe_straight_line(record: SurfaceRecord) -> str:
-    """Returns the sentence about the straight line between failed and successful."""
+    """Return a sentence on the straight line from the failed to the successful model."""
     losses = np.asarray(record.line_losses)
     if not np.isfinite(losses).all():
         return "On the straight line from failed to successful the loss is not finite everywhere."
@@ -191,7 +192,7 @@ def _describe_straight_line(record: SurfaceRecord) -> str:
 
 
 def _describe_best_path(record: SurfaceRecord) -> str:
-    """Returns the sentence about the best way round; none where the grid is coarse or does not reach both models."""
+    """Return a sentence on the best path; "" if the grid is coarse or does not reach both models."""
     step = record.alphas[1] - record.alphas[0]
     if not (record.alphas[0] <= 0 and record.alphas[-1] >= 1 and step <= FINE_GRID_STEP):
         return ""

@@ -4,25 +4,22 @@ Those made while a run trains lie in its folder; those made later in `<results>/
 into the file of the runs, so that a clone rebuilds their figures too. JSON has no NaN: it is written as text.
 """
 
-import json
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from stableft.config.run_config import Checkpoint
 from stableft.errors import UserError
 from stableft.records.run_record import (
     IdentifiedRecord,
+    RecordHeader,
     RecordSection,
     atomic_write,
     dump_record,
-    is_probe_line,
-    parse_checked_values,
     parse_record_as,
     run_folder,
 )
@@ -121,46 +118,11 @@ class SurfaceRecord(IdentifiedRecord):
 
 
 ProbeRecord = GradNormsRecord | DriftRecord | PerplexityRecord | SurfaceRecord
-_PROBE_RECORD_ADAPTER: TypeAdapter[ProbeRecord] = TypeAdapter(Annotated[ProbeRecord, Field(discriminator="probe")])
 
 
 def round_to_digits(values: Iterable[float], count: int = 6) -> tuple[float, ...]:
     """Returns the values with so many significant digits, which is all that a record of norms keeps."""
     return tuple(float(f"{value:.{count}g}") for value in values)
-
-
-def parse_probe_record(line: str) -> ProbeRecord:
-    """Returns the record of a probe from its line.
-
-    Raises:
-        UserError: the text is no such record, or was changed after it was written.
-    """
-    values = parse_checked_values(line)
-    try:
-        return _PROBE_RECORD_ADAPTER.validate_json(json.dumps(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"has {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-def read_probe_records(path: Path) -> Iterator[ProbeRecord]:
-    """Yields the records of probes in a file of JSON Lines, passing over those of runs; none if there is no file.
-
-    Raises:
-        UserError: a line is damaged; the message names file and line.
-    """
-    if not path.exists():
-        return
-    try:
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if is_probe_line(line):
-                    try:
-                        yield parse_probe_record(line)
-                    except UserError as error:
-                        raise UserError(f"{path}:{number} {error}") from None
-    except (UnicodeDecodeError, IsADirectoryError):
-        raise UserError(f"{path} is not a file of records in JSON Lines") from None
 
 
 def write_probe_records(path: Path, records: Iterable[ProbeRecord]) -> None:
@@ -173,20 +135,6 @@ def write_probe_records(path: Path, records: Iterable[ProbeRecord]) -> None:
         path.unlink(missing_ok=True)
 
 
-def read_stored_probe_records(results: Path, run_ids: Iterable[str]) -> Iterator[ProbeRecord]:
-    """Yields what probes left of these runs in a results folder: those of their training, and those made later."""
-    wanted = dict.fromkeys(run_ids)
-    for run_id in wanted:
-        yield from read_probe_records(run_folder(results, run_id) / PROBES_FILE)
-    for path in sorted((results / PROBES_FOLDER).glob(f"*/{PROBES_FILE}")):
-        yield from (record for record in read_probe_records(path) if wanted.keys() & set(probe_run_ids(record)))
-
-
-def probe_run_ids(record: ProbeRecord) -> tuple[str, ...]:
-    """Returns the ids of the runs that a record is about."""
-    return (record.failed, record.successful) if isinstance(record, SurfaceRecord) else (record.run_id,)
-
-
 _ProbeRecordT = TypeVar("_ProbeRecordT", GradNormsRecord, DriftRecord, PerplexityRecord, SurfaceRecord)
 PROBE_RECORD_KINDS: dict[str, type[ProbeRecord]] = {
     "grad_norms": GradNormsRecord,
@@ -194,105 +142,124 @@ PROBE_RECORD_KINDS: dict[str, type[ProbeRecord]] = {
     "perplexity": PerplexityRecord,
     "surface": SurfaceRecord,
 }
-_FIELD_PATTERNS = {name: re.compile(f'"{name}":"([^"]*)"') for name in ("probe", "run_id", "failed", "successful")}
+
+
+class ProbeRecordHeader(RecordHeader):
+    """The fields that tell which runs a probe record is about; the others are ignored."""
+
+    run_id: str = ""
+    failed: Any = None  # a run id in surfaces
+    successful: Any = None
 
 
 @dataclass(frozen=True)
 class ProbeRecordRef:
-    """The record of one probe: of what kind it is, which runs it is about, and how to read it."""
+    """The place of a probe record in a file: its kind, the runs it is about, and a function that reads it."""
 
     kind: type[ProbeRecord]
-    run_ids: tuple[str, ...]  # of a surface the failed and the successful one
+    run_ids: tuple[str, ...]  # of a surface: the failed and the successful run
     read: Callable[[], ProbeRecord]
 
 
 @dataclass(frozen=True)
 class ProbeRecords:
-    """What probes left of some runs, in the order in which it was found."""
+    """The probe records of some runs, in the order in which they were found."""
 
-    left: tuple[ProbeRecordRef, ...] = ()
+    refs: tuple[ProbeRecordRef, ...] = ()
 
     def about(self, kind: type[ProbeRecord], run_ids: Collection[str]) -> list[ProbeRecordRef]:
-        """Returns the records of a kind all of whose runs are among these; those of training once for each run."""
-        found = [left for left in self.left if left.kind is kind and all(run in run_ids for run in left.run_ids)]
-        if kind is PerplexityRecord or kind is SurfaceRecord:  # a run may have several, of other texts or points
+        """Return the records of a kind whose runs are all in `run_ids`; of those made in training one per run."""
+        found = [ref for ref in self.refs if ref.kind is kind and all(run in run_ids for run in ref.run_ids)]
+        if kind is PerplexityRecord or kind is SurfaceRecord:  # a run may have several, on other texts or grids
             return found
         first: dict[tuple[str, ...], ProbeRecordRef] = {}
-        for left in found:
-            first.setdefault(left.run_ids, left)
+        for ref in found:
+            first.setdefault(ref.run_ids, ref)
         return list(first.values())
 
     def of(self, kind: type[_ProbeRecordT], run_ids: Collection[str]) -> list[_ProbeRecordT]:
-        """Returns these records themselves, each once.
+        """Return the records of a kind whose runs are all in `run_ids`, without duplicates.
 
         Raises:
             UserError: one is damaged.
         """
         records: dict[tuple, _ProbeRecordT] = {}
-        for left in self.about(kind, run_ids):
-            record = left.read()
+        for ref in self.about(kind, run_ids):
+            record = ref.read()
             assert isinstance(record, kind)
-            asked = (record.text_sha256, record.seed, record.max_length) if isinstance(record, PerplexityRecord) else ()
-            records.setdefault((record.run_id, getattr(record, "checkpoint", ""), *asked), record)
+            text = (record.text_sha256, record.seed, record.max_length) if isinstance(record, PerplexityRecord) else ()
+            records.setdefault((record.run_id, getattr(record, "checkpoint", ""), *text), record)
         return list(records.values())
 
 
 def wrap_probe_records(records: Iterable[ProbeRecord]) -> ProbeRecords:
-    """Returns records that are there already."""
-    return ProbeRecords(
-        tuple(ProbeRecordRef(type(record), probe_run_ids(record), lambda r=record: r) for record in records)
-    )
+    """Return records that are already in memory."""
+
+    def run_ids(record: ProbeRecord) -> tuple[str, ...]:
+        return (record.failed, record.successful) if isinstance(record, SurfaceRecord) else (record.run_id,)
+
+    return ProbeRecords(tuple(ProbeRecordRef(type(record), run_ids(record), lambda r=record: r) for record in records))
 
 
 def find_probes_in_files(paths: Iterable[Path]) -> ProbeRecords:
-    """Returns what probes left in files of records.
+    """Return the probe records in some record files.
 
     Raises:
-        UserError: the record of a probe is damaged.
+        UserError: a line is not a complete record.
     """
-    return ProbeRecords(tuple(left for path in paths for left in _scan_probe_file(path)))
+    return ProbeRecords(tuple(ref for path in paths for ref in _scan_probe_file(path)))
 
 
 def find_probes_in_results(results: Path, run_ids: Iterable[str]) -> ProbeRecords:
-    """Returns what probes left of these runs in a results folder: those of their training, and those made later.
+    """Return the probe records of these runs in a results folder: those made in training, then those made later.
 
     Raises:
-        UserError: the record of a probe is damaged.
+        UserError: a line is not a complete record.
     """
-    wanted = dict.fromkeys(run_ids)
+    unique = dict.fromkeys(run_ids)
     later = sorted((results / PROBES_FOLDER).glob(f"*/{PROBES_FILE}"))
-    of_training = [left for run_id in wanted for left in _scan_probe_file(run_folder(results, run_id) / PROBES_FILE)]
-    made_later = [left for path in later for left in _scan_probe_file(path) if wanted.keys() & {*left.run_ids}]
+    of_training = [ref for run_id in unique for ref in _scan_probe_file(run_folder(results, run_id) / PROBES_FILE)]
+    made_later = [ref for path in later for ref in _scan_probe_file(path) if unique.keys() & {*ref.run_ids}]
     return ProbeRecords((*of_training, *made_later))
 
 
+def read_probe_records(path: Path) -> Iterator[ProbeRecord]:
+    """Yield the probe records in a JSON Lines file, skipping run records; nothing if there is no file.
+
+    Raises:
+        UserError: a line is damaged; the message names file and line.
+    """
+    return (ref.read() for ref in _scan_probe_file(path))
+
+
 def _scan_probe_file(path: Path) -> Iterator[ProbeRecordRef]:
-    """Yields what is in a file, none if there is none; only the few names that tell what it is are looked for."""
+    """Yield the probe records in a file, parsing only their headers; nothing if there is no file."""
     if not path.exists():
         return
-    with open(path, "rb") as file:
-        offset = 0
-        for number, line in enumerate(file, 1):
-            text = line.decode(errors="replace")
-            if is_probe_line(text):
-                kind, *runs = (_field_text(name, text) for name in ("probe", "run_id"))
-                if kind == "surface":
-                    runs = [_field_text(name, text) for name in ("failed", "successful")]
-                if kind not in PROBE_RECORD_KINDS or not all(runs):
-                    raise UserError(f"{path}:{number} is not a complete record")
-                yield ProbeRecordRef(
-                    PROBE_RECORD_KINDS[kind],
-                    tuple(runs),
-                    partial(_read_probe_at, path, number, offset, PROBE_RECORD_KINDS[kind]),
-                )
-            elif path.name == PROBES_FILE and text.strip():  # which has nothing else: it was cut off before the mark
-                raise UserError(f"{path}:{number} is not a complete record")
-            offset += len(line)
+    try:
+        with open(path, "rb") as file:
+            offset = 0
+            for number, line in enumerate(file, 1):
+                if line.strip() and (ref := _make_ref(path, number, offset, line)):
+                    yield ref
+                offset += len(line)
+    except IsADirectoryError:
+        raise UserError(f"{path} is not a file of records in JSON Lines") from None
 
 
-def _field_text(name: str, text: str) -> str:
-    found = _FIELD_PATTERNS[name].search(text)
-    return found[1] if found else ""
+def _make_ref(path: Path, number: int, offset: int, line: bytes) -> ProbeRecordRef | None:
+    """Return the probe record in line `number`, which starts at byte `offset`, or None for a run record."""
+    try:
+        header = ProbeRecordHeader.model_validate_json(line)
+    except ValidationError:
+        raise UserError(f"{path}:{number} is not a complete record") from None
+    if header.probe is None:
+        return None
+    kind = PROBE_RECORD_KINDS.get(header.probe)
+    run_ids = (header.failed, header.successful) if kind is SurfaceRecord else (header.run_id,)
+    if kind is None or not all(run_ids):
+        raise UserError(f"{path}:{number} is not a complete record")
+    return ProbeRecordRef(kind, run_ids, partial(_read_probe_at, path, number, offset, kind))
 
 
 def _read_probe_at(path: Path, number: int, offset: int, kind: type[ProbeRecord]) -> ProbeRecord:

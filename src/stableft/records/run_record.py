@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -23,12 +23,8 @@ HISTORY_FILE = "history.jsonl"  # one line per step: {"step", "loss", "lr", "gra
 PREDICTIONS_FILE = "predictions.npz"
 CONFIG_FILE = "config.yaml"
 BEST_FOLDER, LAST_FOLDER = "model-best", "model-last"  # saved weights, if any
-PROBE_MARK = '"probe":"'  # substring of every JSON line that holds a probe record
-OMIT_IF_NONE = (
-    "start",
-    "stop",
-    "watch",
-)  # added later: omitted if None, so that the checksums of older records stay valid
+# Fields added later: omitted if None, so that the checksums of older records stay valid.
+OMIT_IF_NONE = ("start", "stop", "watch")
 
 
 class RecordSection(BaseModel):
@@ -285,22 +281,32 @@ def dump_record(record: RecordSection) -> str:
     return canonical_json({**values, "checksum": _checksum(values)})
 
 
-def parse_record(line: str) -> AnyRunRecord:
-    """Return the run record in a line written by `dump_record`; a record with a source is an `ImportedRun`.
+class RecordHeader(BaseModel):
+    """The fields that tell the kind of a record; the others are ignored."""
+
+    probe: str | None = None  # the kind of a probe record
+    source: Any = None  # where an imported run comes from
+
+
+def run_record_kind(line: str) -> type[AnyRunRecord] | None:
+    """Return the class of the run record in a line, or None for a probe record, without checking the other fields.
 
     Raises:
-        UserError: not a record, or modified since it was written.
+        UserError: not a record.
     """
-    kind = RunRecord if '"source":null' in line else ImportedRun
-    record = _parse_unmodified(kind, line)
-    if record is not None:
-        return record
-    values = parse_checked_values(line)
-    return _validate(ImportedRun if values.get("source") else RunRecord, values)
+    try:
+        header = RecordHeader.model_validate_json(line)
+    except ValidationError:
+        raise UserError("is not a complete record") from None
+    return None if header.probe is not None else ImportedRun if header.source else RunRecord
 
 
 def parse_record_as(kind: type[RecordT], line: str) -> RecordT:
-    """Return the record of class `kind` in a line written by `dump_record`; raises like `parse_record`."""
+    """Return the record of class `kind` in a line written by `dump_record`.
+
+    Raises:
+        UserError: not a record of this kind, or modified since it was written.
+    """
     record = _parse_unmodified(kind, line)
     return _validate(kind, parse_checked_values(line)) if record is None else record
 
@@ -386,33 +392,31 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def is_probe_line(line: str) -> bool:
-    """Return whether a line is a probe record.
-
-    A run record may contain `PROBE_MARK` as well, as the name of a metric, but unlike a probe record it has an arm.
-    """
-    return PROBE_MARK in line and '"arm":"' not in line
-
-
 def read_records_file(path: Path, probed: set[Path] | None = None) -> Iterator[AnyRunRecord]:
     """Yield the run records in a JSON Lines file one at a time, skipping probe records.
 
-    If the file has probe records, its path is added to `probed`; `probe_record.read_probes` reads them.
+    If the file has probe records, its path is added to `probed`; `probe_record.find_probes_in_files` reads them.
 
     Raises:
         UserError: the file is missing, or a line is not a valid record; the message names file and line.
     """
+    kind: type[AnyRunRecord] | None = RunRecord  # of the previous line; None: a probe record
     try:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
-                if is_probe_line(line):
-                    if probed is not None:
-                        probed.add(path)
-                elif line.strip():
-                    try:
-                        yield parse_record(line)
-                    except UserError as error:
-                        raise UserError(f"{path}:{number} {error}") from None
+                if not line.strip():
+                    continue
+                try:
+                    # Most lines are of the same kind as the one before, which saves parsing their headers.
+                    record = _parse_unmodified(kind, line) if kind else None
+                    if record is None and (kind := run_record_kind(line)):
+                        record = parse_record_as(kind, line)
+                except UserError as error:
+                    raise UserError(f"{path}:{number} {error}") from None
+                if record is not None:
+                    yield record
+                elif probed is not None:
+                    probed.add(path)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such records file") from None
     except (UnicodeDecodeError, IsADirectoryError):

@@ -48,7 +48,7 @@ def build_all_reports(
         if path.stem in ARTIFACTS or stems.count(path.stem) > 1:
             raise UserError(f"report all: {path}: another report has the name {path.stem!r} too; rename the file")
     in_files, ids = find_probes_in_files(sorted(with_probes)), [record.run_id for record in records]
-    probed = ProbeRecords((*in_files.left, *find_probes_in_results(results, ids).left))
+    probed = ProbeRecords((*in_files.refs, *find_probes_in_results(results, ids).refs))
     made: list[Report] = []
     for path in files:
         try:

@@ -1,6 +1,5 @@
 """Live progress of a sweep: events, estimated time left, and the terminal table."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from stableft.config.planned_run import PlannedRun, RunProgress
 from stableft.config.run_config import RunConfig
 from stableft.records.run_record import RunRecord
 from stableft.sweep.state import SweepResult
-from stableft.text import format_duration
+from stableft.text import describe_time_left, open_live_output
 from stableft.training.failure_watch import describe_likely_failure
 
 
@@ -206,10 +205,6 @@ def _expected_steps(view: SweepProgress, config: RunConfig) -> int | None:
     return None if per_epoch is None or length.epochs is None else round(per_epoch * length.epochs)
 
 
-REFRESH_SECONDS = 0.25
-LINE_SECONDS = 30.0  # between lines when the output is not a terminal
-
-
 def run_label(run: PlannedRun) -> str:
     """Return a short label with a run's arm, task and seed."""
     return f"{run.arm} {run.config.data.task} seed {seed_label(run.config)}"
@@ -225,7 +220,7 @@ def progress_line(view: SweepProgress) -> str:
     """Return a one-line summary of the sweep's progress."""
     waiting = f", {len(view.elsewhere)} with another process" if view.elsewhere else ""
     counts = f"{view.done}/{view.total} done, {view.failed} failed, {view.crashed} crashed"
-    return f"{counts}{waiting}, ETA {format_duration(estimate_seconds_left(view))}"
+    return f"{counts}{waiting}, {describe_time_left(estimate_seconds_left(view))}"
 
 
 def closing_line(outcome: SweepResult) -> str:
@@ -292,50 +287,26 @@ def warning_line(view: SweepProgress, event: SweepEvent, warning: str) -> str:
 @contextmanager
 def open_display(live: bool | None = None) -> Iterator[ShowEvent]:
     """Yield the function that shows events: in a live table if `live` (None: on a terminal), else as lines."""
-    if live is None:
-        live = sys.stdout.isatty()
-    if live:
-        with _open_live_table() as draw:
-            yield draw
-        return
     view = SweepProgress()
-
-    def show(event: SweepEvent) -> None:
-        warning = find_new_warning(view, event)
-        apply_event(view, event, time.monotonic())
-        line = (
-            event_line(view, event)
-            if warning is None
-            else f"[{progress_line(view)}] {warning_line(view, event, warning)}"
-        )
-        if line is not None:
-            print(line, flush=True)
-
-    yield show
-
-
-@contextmanager
-def _open_live_table() -> Iterator[ShowEvent]:
-    from rich.live import Live
-
-    view = SweepProgress()
-    drawn = 0.0
-    with Live(auto_refresh=False) as live:
+    with open_live_output(live) as output:
 
         def show(event: SweepEvent) -> None:
-            nonlocal drawn
-            now = time.monotonic()
             warning = find_new_warning(view, event)
-            apply_event(view, event, now)
-            kept = _permanent_line(event) if warning is None else warning_line(view, event, warning)
-            if kept:
-                live.console.print(kept, markup=False, highlight=False)
-            if kept or now - drawn >= REFRESH_SECONDS:
-                drawn = now
-                live.update(_progress_table(view), refresh=True)
+            apply_event(view, event, time.monotonic())
+            if output.display is None:
+                line = event_line(view, event)
+                if warning is not None:
+                    line = f"[{progress_line(view)}] {warning_line(view, event, warning)}"
+            else:
+                line = _permanent_line(event) if warning is None else warning_line(view, event, warning)
+            if line is not None:
+                output.print_line(line)
+            if output.display is not None:
+                output.show(lambda: _progress_table(view), at_once=line is not None)
 
         yield show
-        live.update(_progress_table(view), refresh=True)
+        if output.display is not None:
+            output.show(lambda: _progress_table(view), at_once=True)
 
 
 def _permanent_line(event: SweepEvent) -> str | None:

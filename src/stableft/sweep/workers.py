@@ -320,7 +320,8 @@ def _receive_report(pool: WorkerPool, slot: WorkerSlot) -> None:
         task, slot.task = slot.task, None
         assert task, word
         if word == "done":
-            _accept_record(pool, slot, task, content)
+            record, device_works = content
+            _accept_record(pool, slot, task, record, device_works)
             return
         pool.show(RunEnded(slot.name, task.run, "stopped"))
         pool.queue.appendleft(task)  # goes to the next free worker, unless the pool is stopping
@@ -328,7 +329,9 @@ def _receive_report(pool: WorkerPool, slot: WorkerSlot) -> None:
             _stop_pool(pool, UserError(content))
 
 
-def _accept_record(pool: WorkerPool, slot: WorkerSlot, task: QueuedRun, record: RunRecord | None) -> None:
+def _accept_record(
+    pool: WorkerPool, slot: WorkerSlot, task: QueuedRun, record: RunRecord | None, device_works: bool = True
+) -> None:
     """Store a run's record, or requeue the run at the back if another process holds its claim."""
     if record is None:
         if not task.elsewhere:
@@ -340,7 +343,7 @@ def _accept_record(pool: WorkerPool, slot: WorkerSlot, task: QueuedRun, record: 
     pool.show(RunEnded(slot.name, task.run, "settled", record))
     if pool.fail_fast and record.status == "crashed":
         _stop_pool(pool, None)
-    slot.device_errors = slot.device_errors + 1 if is_device_error(record) else 0
+    slot.device_errors = 0 if device_works else slot.device_errors + 1
     if slot.device_errors >= MAX_DEVICE_ERRORS:
         _retire_device(pool, slot)
 
@@ -468,8 +471,9 @@ def run_worker(
     """Run the runs received on the connection and report on each, until told to exit.
 
     `train` None: `stableft.training.run.train`. Reports are (word, content) pairs. The words are ready, started,
-    progress, done, stopped, mistake and broken. done carries the record, or None if another process holds the claim.
-    mistake carries the message of a UserError. broken means that the worker cannot start.
+    progress, done, stopped, mistake and broken. done carries the record (None if another process holds the claim) and
+    whether the device still computes. mistake carries the message of a UserError. broken means that the worker cannot
+    start.
     """
     stopping = threading.Event()
     inbox: RunInbox = queue.SimpleQueue()
@@ -512,8 +516,9 @@ def run_worker(
         except UserError as error:
             _send_report(connection, "mistake", str(error))
         else:
-            _send_report(connection, "done", record)
-            if record is not None and is_device_error(record):
+            device_works = record is None or record.status != "crashed" or can_compute(execution.device)
+            _send_report(connection, "done", (record, device_works))
+            if not device_works:  # only a new process gets a new CUDA context
                 return
 
 
@@ -575,13 +580,20 @@ def _send_report(connection: Connection, word: str, content: object) -> None:
         os._exit(1)
 
 
-def is_device_error(record: RunRecord) -> bool:
-    """Return whether a crash has left the device or its context unusable.
+def can_compute(device: str) -> bool:
+    """Return whether a device still computes after a crash.
 
-    Most CUDA errors do; running out of memory does not. The crash reason is matched as text because torch has no single
-    exception class for these errors.
+    After most CUDA errors every later call fails too. The exceptions do not tell: errors of cuBLAS and cuDNN have no
+    class of their own.
     """
-    reason = (record.reason or "").lower()
-    if record.status != "crashed" or "out of memory" in reason:
+    if device == "cpu":
+        return True
+    import torch
+
+    try:
+        matrix = torch.ones(8, 8, device=device)
+        return bool((matrix @ matrix).sum().item() == 8**3)
+    except torch.OutOfMemoryError:
+        return True
+    except RuntimeError:
         return False
-    return any(word in reason for word in ("cuda", "cudnn", "cublas"))

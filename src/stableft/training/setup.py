@@ -113,8 +113,7 @@ _latest_splits: dict[tuple, Splits] = {}
 
 def _load_splits_once(config: RunConfig, sources: LocalPaths, tokenizer: PreTrainedTokenizerBase) -> Splits:
     """Return a run's rows. Those of the latest run are cached, so that the seeds of an arm load them once."""
-    model = config.model.sha256 or (config.model.name, config.model.revision)
-    key = (config.data, model, sources.data_dir, sources.cache_dir)
+    key = (config.data, config.model.identity, sources.data_dir, sources.cache_dir)
     if key not in _latest_splits:
         splits = load_splits(config, sources, tokenizer)
         _latest_splits.clear()

@@ -312,7 +312,7 @@ def test_records_are_read_when_they_are_asked_for_and_damage_is_named(tmp_path):
     path = tmp_path / "mine.jsonl"
     write_probe_records(path, probes)
     found = find_probes_in_files([path])
-    assert [left.kind for left in found.left] == [type(record) for record in probes]
+    assert [ref.kind for ref in found.refs] == [type(record) for record in probes]
     ids = [record.run_id for record in records]
     assert found.of(GradNormsRecord, ids[:2]) == [p for p in probes if isinstance(p, GradNormsRecord)][:2]
     assert found.of(SurfaceRecord, ids) == [p for p in probes if isinstance(p, SurfaceRecord)]
@@ -325,7 +325,7 @@ def test_records_are_read_when_they_are_asked_for_and_damage_is_named(tmp_path):
         damaged.of(GradNormsRecord, ids[1:2])
     folder = run_folder(tmp_path, ids[0])
     write_probe_records(folder / PROBES_FILE, probes[:1])
-    assert len(find_probes_in_results(tmp_path, ids).left) == 1
+    assert len(find_probes_in_results(tmp_path, ids).refs) == 1
     for cut in (40, len(lines[0]) - 30):
         (folder / PROBES_FILE).write_text(lines[0][:cut])
         with pytest.raises(UserError, match=r"probes\.jsonl:1 is not a complete record"):
@@ -337,7 +337,7 @@ def test_a_record_that_is_there_twice_is_shown_once(tmp_path):
     twice = wrap_probe_records([*probes, *probes])
     for kind in (GradNormsRecord, DriftRecord, PerplexityRecord, SurfaceRecord):
         wanted = [record for record in probes if isinstance(record, kind)]
-        ids = {run for left in twice.left for run in left.run_ids}
+        ids = {run for ref in twice.refs for run in ref.run_ids}
         assert twice.of(kind, ids) == wanted
 
 

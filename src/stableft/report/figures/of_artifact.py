@@ -85,7 +85,7 @@ def sweep_figures(
 
 def sweep_figure_parts(cells: Sequence[ArmCell], runs: ArtifactRuns) -> dict[str, list[FigurePart]]:
     """Return what each figure of a sweep shows; an empty list where there is nothing to draw."""
-    return dict(_run_parts(cells, runs)) | dict(_probe_parts(cells, runs) if runs.probes.left else ())
+    return dict(_run_parts(cells, runs)) | dict(_probe_parts(cells, runs) if runs.probes.refs else ())
 
 
 def _run_parts(cells: Sequence[ArmCell], runs: ArtifactRuns) -> Iterator[tuple[str, list[FigurePart]]]:
