@@ -27,7 +27,7 @@ from stableft.models.load import load_tokenizer
 from stableft.probes.loss_surface import (
     Batch,
     LossAndNorm,
-    SurfaceJob,
+    SurfaceSetup,
     SurfaceRequest,
     SurfaceRuns,
     make_batches,
@@ -40,7 +40,7 @@ from stableft.training.evaluate import loss_sum
 
 def made_up_work(
     run: PlannedRun, sources: LocalPaths, request: SurfaceRequest, folder: Path, execution: Execution
-) -> SurfaceJob:
+) -> SurfaceSetup:
     """Returns a surface between two models that are the run's pre-trained one with noise."""
     config = run.config.normalized()
     model, pretrained = build_model(config, sources)
@@ -96,7 +96,7 @@ def main() -> None:
         execution = Execution(options.device, micro_batch=options.rows)
         work = made_up_work(run, sources, request, Path(folder), execution)
         model = build_model(run.config.normalized(), sources)[0].eval().to(work.device)  # pyright: ignore[reportArgumentType]
-        batches = make_batches(work.rows, work.drawn, work.config, work.inputs, work.device, work.at_once)
+        batches = make_batches(work.rows, work.example_indices, work.config, work.inputs, work.device, work.rows_at_once)
         for _ in range(3):
             bare_pass(model, batches, not options.loss_only)
         since = time.perf_counter()
