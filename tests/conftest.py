@@ -200,6 +200,21 @@ def toy_run(make_config, toy_data, tiny_model_folder) -> Callable[..., PlannedRu
 
 
 @pytest.fixture(scope="session")
+def undisturbed(toy_sources, tmp_path_factory) -> Callable[[PlannedRun], dict]:
+    """Returns what a toy run leaves that nothing stopped: `undisturbed(run)`; each config is trained once a session."""
+    from support.training_runs import run_outputs, train_run
+
+    results, outputs = tmp_path_factory.mktemp("undisturbed"), {}
+
+    def make(run: PlannedRun) -> dict:
+        if run.run_id not in outputs:
+            outputs[run.run_id] = run_outputs(results, train_run(run, results, toy_sources))
+        return outputs[run.run_id]
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def family_run(toy_run, toy_sources, tiny_family) -> Callable[..., tuple[PlannedRun, LocalPaths]]:
     """Returns a maker of runs on the toy task, 3 steps of a family's tiny model, and of where their files lie.
 

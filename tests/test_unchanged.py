@@ -11,7 +11,15 @@ def at_root(monkeypatch):
     monkeypatch.chdir(paths.ROOT)
 
 
-@pytest.mark.parametrize("found", [unchanged.planned_runs, unchanged.reports, unchanged.artefacts, unchanged.papers])
+@pytest.mark.parametrize(
+    "found",
+    [
+        unchanged.planned_runs,
+        unchanged.papers,
+        pytest.param(unchanged.reports, marks=pytest.mark.slow),  # test_committed_reports has most of it
+        pytest.param(unchanged.artefacts, marks=pytest.mark.slow),
+    ],
+)
 def test_digests_are_the_expected_ones(found, at_root):
     expected = json.loads(unchanged.DIGESTS.read_text())
     made = found()

@@ -273,6 +273,7 @@ def test_a_reader_that_goes_away_is_no_error():
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow  # a worker process loads them
 def test_weights_that_do_not_fit_leave_nothing(stableft, workplace, tmp_path, tiny_model_folder):
     """Only loading finds this mistake, in a worker; still nothing is written."""
     model = tmp_path / "odd"

@@ -44,6 +44,7 @@ def test_intervals_of_25_values_cover_the_truth_a_little_less_often():
     assert 0.88 <= shares["std"] <= 0.92, shares
 
 
+@pytest.mark.slow
 def test_asymptotic_intervals_cover_the_truth():
     rng = np.random.default_rng(1)
     hits = dict.fromkeys([*TRUTH, "ratio", "improvement"], 0)

@@ -138,7 +138,7 @@ def test_crashes_are_recorded_and_the_sweep_goes_on(tmp_path):
         "the worker process died with signal 9 (Killed)",
         "RuntimeError: CUDA error: an illegal memory access was encountered",
     ]
-    assert "in pretend" in (run_folder(tmp_path, runs[0].run_id) / CRASH_FILE).read_text()
+    assert f"in {train_stand_in.__name__}" in (run_folder(tmp_path, runs[0].run_id) / CRASH_FILE).read_text()
     workers = [pid for _, pid in read_events(tmp_path, "begin")]
     assert workers[0] == workers[1]  # an exception leaves the worker alive
     assert workers[2] == workers[3]

@@ -18,7 +18,7 @@ class Death(BaseException):
     """Stands for a death of the process: nothing in the package may catch it."""
 
 
-def undisturbed(run, results, sources, **execution) -> dict:
+def train_to_the_end(run, results, sources, **execution) -> dict:
     return run_outputs(results, train_run(run, results, sources, **execution))
 
 
@@ -40,9 +40,9 @@ def steps_of(run, results, sources, stop_after: int | None = None, **execution):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("stop_at", [1, BEFORE_ANY_EVALUATION, AT_AN_EVALUATION, AT_AN_EPOCH, LATE])
-def test_stop_and_go_on(toy_run, toy_sources, tmp_path, precision, stop_at):
+def test_stop_and_go_on(toy_run, toy_sources, undisturbed, tmp_path, precision, stop_at):
     run = toy_run(precision=precision)
-    expected = undisturbed(run, tmp_path / "whole", toy_sources)
+    expected = undisturbed(run)
     with pytest.raises(RunInterrupted, match=f"stopped after step {stop_at}$"):
         train_run(run, tmp_path, toy_sources, stop_at=stop_at)
     torch.manual_seed(99)  # another process has other global generators
@@ -53,30 +53,30 @@ def test_stop_and_go_on(toy_run, toy_sources, tmp_path, precision, stop_at):
 
 
 @pytest.mark.parametrize("at_start", [False, True])
-def test_stop_before_the_first_step_leaves_no_checkpoint(toy_run, toy_sources, tmp_path, at_start):
+def test_stop_before_the_first_step_leaves_no_checkpoint(toy_run, toy_sources, undisturbed, tmp_path, at_start):
     run = toy_run(**{"evaluation.at_start": at_start})
     with pytest.raises(RunInterrupted):
         train_run(run, tmp_path, toy_sources, stop_at=0)
     assert not (run_folder(tmp_path, run.run_id) / CHECKPOINT_FILE).exists()
-    expected = undisturbed(run, tmp_path / "whole", toy_sources)
-    assert undisturbed(run, tmp_path, toy_sources) == expected
+    expected = undisturbed(run)
+    assert train_to_the_end(run, tmp_path, toy_sources) == expected
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_stopping_at_every_step_changes_nothing(toy_run, toy_sources, tmp_path, precision):
+def test_stopping_at_every_step_changes_nothing(toy_run, toy_sources, undisturbed, tmp_path, precision):
     run = toy_run(**{"precision": precision, "evaluation.at_start": True, "schedule.length": {"steps": 6}})
-    expected = undisturbed(run, tmp_path / "whole", toy_sources)
+    expected = undisturbed(run)
     for step in range(1, 6):
         with pytest.raises(RunInterrupted):
             train_run(run, tmp_path, toy_sources, stop_at=step)
-    assert undisturbed(run, tmp_path, toy_sources) == expected
+    assert train_to_the_end(run, tmp_path, toy_sources) == expected
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("every", [1, 2, 5])
-def test_deaths_cost_the_steps_since_the_last_checkpoint(toy_run, toy_sources, tmp_path, every):
+def test_deaths_cost_the_steps_since_the_last_checkpoint(toy_run, toy_sources, undisturbed, tmp_path, every):
     run = toy_run()
-    expected = undisturbed(run, tmp_path / "whole", toy_sources)
+    expected = undisturbed(run)
     assert steps_of(run, tmp_path, toy_sources, stop_after=7, checkpoint_every=every)[1] == list(range(1, 9))
     reached = {1: 7, 2: 6, 5: 5}[every]
     again = steps_of(run, tmp_path, toy_sources, stop_after=3, checkpoint_every=every)[1]
@@ -105,18 +105,18 @@ def test_skipped_steps_and_scale_come_back(toy_run, toy_sources, tmp_path, monke
         {"eps_placement": "before_correction", "decay_order": "before"},
     ],
 )
-def test_every_optimizer_goes_on(toy_run, toy_sources, tmp_path, optimizer):
+def test_every_optimizer_goes_on(toy_run, toy_sources, undisturbed, tmp_path, optimizer):
     run = toy_run(**{f"optimizer.{key}": value for key, value in optimizer.items()})
-    expected = undisturbed(run, tmp_path / "whole", toy_sources)
+    expected = undisturbed(run)
     with pytest.raises(RunInterrupted):
         train_run(run, tmp_path, toy_sources, stop_at=5)
-    assert undisturbed(run, tmp_path, toy_sources) == expected
+    assert train_to_the_end(run, tmp_path, toy_sources) == expected
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("stop_at", [BEFORE_ANY_EVALUATION, AT_AN_EPOCH])
 @pytest.mark.parametrize("mixout", [None, {"p": 0.5, "target": "pretrained", "granularity": "parameter"}])
-def test_all_methods_together_go_on(toy_run, toy_sources, tmp_path, precision, stop_at, mixout):
+def test_all_methods_together_go_on(toy_run, toy_sources, undisturbed, tmp_path, precision, stop_at, mixout):
     """Where weights decay to and what they are mixed with is what they were at the start, not when it went on."""
     methods = {
         "optimizer.weight_decay": 50.0,  # strong enough to see
@@ -127,10 +127,10 @@ def test_all_methods_together_go_on(toy_run, toy_sources, tmp_path, precision, s
         "mixout": mixout and {**mixout, "scope": "linear"},
     }
     run = toy_run(precision=precision, **methods)
-    expected = undisturbed(run, tmp_path / "whole", toy_sources)
+    expected = undisturbed(run)
     with pytest.raises(RunInterrupted):
         train_run(run, tmp_path, toy_sources, stop_at=stop_at)
-    assert undisturbed(run, tmp_path, toy_sources) == expected
+    assert train_to_the_end(run, tmp_path, toy_sources) == expected
 
 
 @pytest.mark.gpu
@@ -139,20 +139,20 @@ def test_all_methods_together_go_on(toy_run, toy_sources, tmp_path, precision, s
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_stop_and_go_on_on_a_gpu(toy_run, toy_sources, tmp_path, precision, attention):
     run = toy_run(**{"precision": precision, "model.attention": attention})
-    expected = undisturbed(run, tmp_path / "whole", toy_sources, device="cuda:0")
-    assert undisturbed(run, tmp_path / "again", toy_sources, device="cuda:0") == expected
+    expected = train_to_the_end(run, tmp_path / "whole", toy_sources, device="cuda:0")
+    assert train_to_the_end(run, tmp_path / "again", toy_sources, device="cuda:0") == expected
     with pytest.raises(RunInterrupted):
         train(
             run, tmp_path, toy_sources, Execution(device="cuda:0", threads=1), stop=iter([False] * 8 + [True]).__next__
         )
     torch.cuda.manual_seed(99)
-    assert undisturbed(run, tmp_path, toy_sources, device="cuda:0") == expected
+    assert train_to_the_end(run, tmp_path, toy_sources, device="cuda:0") == expected
 
 
 @pytest.mark.parametrize(("pause_after", "at"), [(0.2, 3), (0.4, 6), (0.95, None)])
-def test_a_run_that_paused_is_the_run_that_never_did(toy_run, toy_sources, tmp_path, pause_after, at):
+def test_a_run_that_paused_is_the_run_that_never_did(toy_run, toy_sources, undisturbed, tmp_path, pause_after, at):
     run = toy_run()
-    expected = undisturbed(run, tmp_path / "whole", toy_sources)
+    expected = undisturbed(run)
     pausing = replace(run, pause_after=pause_after)
     paused, steps = steps_of(pausing, tmp_path, toy_sources)
     if at is None:  # its last evaluation is the first one due: then it is finished
