@@ -284,6 +284,7 @@ def test_a_surface_with_named_places():
     markers = {line.get_label(): line.get_marker() for line in axes.lines}
     assert len(set(markers.values())) == 3
     assert [line.get_marker() for line in figure.legends[0].get_lines()] == list(markers.values())
+    assert any(text.get_visible() for text in axes.texts)  # levels on their lines
     assert axes.get_aspect() == 1
     assert bar.get_ylabel() == "training loss"
     levels = np.array(bar.get_yticks())

@@ -27,6 +27,7 @@ from stableft.report.figures.maps import (
     draw_contour_panels,
     draw_heat_panels,
     heat_panel_size,
+    label_contours,
 )
 from stableft.report.figures.panels import BoxPanel, ContourPanel, CurvePanel, HeatPanel, Panel, PointPanel
 from stableft.report.figures.style import (
@@ -82,6 +83,8 @@ def draw_panels(panels: Sequence[Panel], caption: str = "", per_row: int | None 
         lines += _label_axes(figure, grid, panels, per_row, heights, caption)
         figure.set_figheight(sum(heights) + LINE_HEIGHT * lines)
         _freeze_layout(figure)
+        for axes in grid:
+            label_contours(axes)
     return figure
 
 
@@ -138,11 +141,10 @@ def _wrap_message(sentence: str, width: float) -> tuple[str, float]:
 def _draw_all(figure: "Figure", pairs: "Sequence[tuple[Axes, Panel]]", width: float, layout: BoxLayout) -> int:
     """Draw every panel and the legend; return how many lines the legend has."""
     panels = [panel for _, panel in pairs]
-    boxes, curves, points, contours = (
-        _panels_of_type(panels, kind) for kind in (BoxPanel, CurvePanel, PointPanel, ContourPanel)
-    )
+    boxes, contours = _panels_of_type(panels, BoxPanel), _panels_of_type(panels, ContourPanel)
+    curves, points = _panels_of_type(panels, CurvePanel), _panels_of_type(panels, PointPanel)
     styles, point_styles = choose_curve_styles(curves), choose_point_styles(points)
-    references = choose_reference_styles([*curves, *points])
+    references, places = choose_reference_styles([*curves, *points]), contour_legend_entries(contours)
     maps: dict[tuple[type, str], list[Any]] = {}  # those that share their colours
     for axes, panel in pairs:
         if panel.missing:
@@ -160,12 +162,12 @@ def _draw_all(figure: "Figure", pairs: "Sequence[tuple[Axes, Panel]]", width: fl
             case ContourPanel():
                 maps.setdefault((ContourPanel, panel.zlabel), []).append((axes, panel))
     for (kind, _), drawn in maps.items():
-        draw_heat_panels(drawn) if kind is HeatPanel else draw_contour_panels(drawn)
+        draw_heat_panels(drawn) if kind is HeatPanel else draw_contour_panels(drawn, dict(places))
     entries = [
         *box_legend_entries(boxes),
         *curve_legend_entries(curves, styles),
         *point_legend_entries(points, point_styles),
-        *contour_legend_entries(contours),
+        *places,
         *references.items(),
     ]
     once = dict(reversed(entries))  # each name once, drawn as where it is first

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,33 +113,48 @@ def contour_panel_height(panel: ContourPanel, width: float) -> float:
     return 0.6 + min(max(span, 0.4), 2.0) * min(width - 0.8, 4.5)
 
 
-def draw_contour_panels(drawn: Sequence[tuple["Axes", ContourPanel]]) -> None:
-    """Draw panels of one quantity, which share their levels, with one bar of colours beside them."""
+def draw_contour_panels(drawn: Sequence[tuple["Axes", ContourPanel]], places: dict[str, dict[str, Any]]) -> None:
+    """Draw panels of one quantity, which share their levels, with one bar of colours beside them.
+
+    `places` says how each named place is drawn, as the legend has it.
+    """
+    from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm
 
     levels = choose_contour_levels([panel for _, panel in drawn])
-    norm = BoundaryNorm(levels, 256)  # the same step of colour from each level to the next
-    markers = contour_point_markers([panel for _, panel in drawn])
+    # The same step of colour from each level to the next.
+    colors = ScalarMappable(BoundaryNorm(levels, 256), COLORMAP)
     for axes, panel in drawn:
         z = np.ma.masked_invalid(np.asarray(panel.z, dtype=float))
-        filled = axes.contourf(panel.x, panel.y, z, levels=levels, cmap=COLORMAP, norm=norm)
+        axes.contourf(panel.x, panel.y, z, levels=levels, cmap=colors.cmap, norm=colors.norm)
         axes.contour(panel.x, panel.y, z, levels=levels, colors="black", linewidths=0.5, alpha=0.6)
         for place in panel.places:
-            look = POINT_STYLE | {"marker": markers[place.label], "clip_on": False}
-            axes.plot([place.x], [place.y], **look, zorder=5, label=place.label)
+            axes.plot([place.x], [place.y], **places[place.label], clip_on=False, zorder=5, label=place.label)
         axes.set_aspect("equal")
         axes.grid(False)
     every = [axes for axes, _ in drawn]
-    bar = every[0].figure.colorbar(filled, ax=every, label=drawn[0][1].zlabel, ticks=levels, format="{x:g}")
+    bar = every[0].figure.colorbar(colors, ax=every, label=drawn[0][1].zlabel, ticks=levels, format="{x:g}")
     bar.ax.tick_params(length=0)
     bar.ax.grid(False)
 
 
-def contour_point_markers(panels: Sequence[ContourPanel]) -> dict[str, str]:
-    """Return the marker of each named place, the same in every panel."""
-    names = dict.fromkeys(place.label for panel in panels for place in panel.places)
-    return {name: POINT_MARKERS[i % len(POINT_MARKERS)] for i, name in enumerate(names)}
+def label_contours(axes: "Axes") -> None:
+    """Write the levels on the contours of a laid-out panel, where they cover no other text, no place and no edge."""
+    from matplotlib.contour import QuadContourSet
+    from matplotlib.patheffects import withStroke
+
+    taken = [line.get_window_extent() for line in axes.lines]
+    for lines in axes.collections:
+        if isinstance(lines, QuadContourSet) and not lines.filled:
+            for text in axes.clabel(lines, inline=False, fontsize=SMALL_FONT_SIZE, fmt="%g", colors="black"):
+                text.set(path_effects=[withStroke(linewidth=2, foreground="white")], alpha=1.0)
+                box = text.get_window_extent()
+                inside = axes.bbox.contains(*box.min) and axes.bbox.contains(*box.max)
+                text.set_visible(inside and not box.count_overlaps(taken))
+                taken += [box] if text.get_visible() else []
 
 
 def contour_legend_entries(panels: Sequence[ContourPanel]) -> list[LegendEntry]:
-    return [(name, POINT_STYLE | {"marker": marker}) for name, marker in contour_point_markers(panels).items()]
+    """Return the legend of the named places, each with a marker of its own, the same in every panel."""
+    names = dict.fromkeys(place.label for panel in panels for place in panel.places)
+    return [(name, POINT_STYLE | {"marker": marker}) for name, marker in zip(names, cycle(POINT_MARKERS), strict=False)]
