@@ -1,4 +1,4 @@
-"""Draws panels as one figure: lays them out, names their axes once, and puts one legend above them."""
+"""What a figure draws, read from its axes, and whether its text can be read."""
 
 from itertools import combinations
 from typing import TYPE_CHECKING

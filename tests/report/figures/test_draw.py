@@ -5,11 +5,11 @@ import math
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.text import Text
-from support.figures import AXIS, assert_readable, box, legend, lines, points, shown
+from support.figures import AXIS, box, legend, lines, points, shown
 
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.panels import (
+    Box,
     BoxPanel,
     ContourPanel,
     Curve,
@@ -36,11 +36,11 @@ def curves_of(*found, **given):
     return CurvePanel(given.pop("title", "RTE"), "step", "loss", found, **given)
 
 
-def surface(log, title="RTE"):
+def surface(title="RTE"):
     x = np.linspace(-0.5, 1.5, 15)
     z = 10 ** (np.add.outer((x - 1) ** 2, x**2) - 2)
     places = (MarkedPoint("pre-trained", 0, 0), MarkedPoint("failed", 1, 0), MarkedPoint("successful", 0, 1))
-    return ContourPanel(title, "δ1", "δ2", tuple(x), tuple(x), tuple(map(tuple, z)), "training loss", log, places)
+    return ContourPanel(title, "δ1", "δ2", tuple(x), tuple(x), tuple(map(tuple, z)), "training loss", places=places)
 
 
 def heat(size=10, margins=3, title="Standard"):
@@ -54,6 +54,7 @@ def heat(size=10, margins=3, title="Standard"):
 
 
 MANY_LINES = tuple(ReferenceLine(f"data set {i}", 400 + 20 * i) for i in range(5))
+LONG_NAME = "a-rather-long-name-of-an-arm-with-lr-1e-5"
 TICKS = tuple(10_000.0 + 1000 * i for i in range(12))
 LAYERS = [curve(f"layer {i}", shift=i / 24) for i in range(1, 25)]
 HARD = {
@@ -75,21 +76,37 @@ HARD = {
     "long ticks": [curves_of(Curve("a", TICKS, TICKS), xticks=TICKS) for _ in range(2)],
     "24 panels": [curves_of(*(curve(f"Re-init {i}", 5) for i in range(5)), title=f"layer {j}") for j in range(24)],
     "seeds": [heat(title="Standard"), heat(title="Re-init 5")],
-    "surfaces": [surface(True), surface(True), surface(True)],
-    "a linear surface": [surface(False)],
+    "surfaces": [surface(), surface(), surface()],
+    "a surface": [surface()],
+    "one box": [BoxPanel("RTE", AXIS, (box(),))],
+    "60 boxes": [BoxPanel("RTE", AXIS, tuple(box(f"arm {i}") for i in range(60)))],
+    "names of 40 letters": [BoxPanel("RTE", AXIS, tuple(box(f"{LONG_NAME} {i}") for i in range(9)))],
+    "12 panels": [BoxPanel(f"task {i}", AXIS, (box("devlin"), box("mosbach-mixout"))) for i in range(12)],
+    "200 curves": [curves_of(*(curve(f"seed {i}", shift=i) for i in range(200)))],
+    "NaN alone": [
+        curves_of(Curve("a", (1.0, 2.0), (NAN, NAN)), xlog=log, ylog=log, title=str(log)) for log in (False, True)
+    ],
+    "boxes without a score": [BoxPanel("RTE", AXIS, (Box("a", (), (), 3, n_nan=3, n_failed="3/3"),))],
+    "letters": [BoxPanel("Prüfung", AXIS, (box("größere Lernrate mit Überlänge"), box("naïve")))],
+    "long titles": [BoxPanel("a title of some eighty letters that goes on about one task " * 2, AXIS, (box(),))] * 3,
     "mixed": [curves_of(curve("one")), BoxPanel("CoLA", AXIS, (), missing="no run is finished " * 8)],
 }
 
 
 @pytest.mark.parametrize("name", HARD)
-def test_no_text_covers_another(name):
-    figure = draw_panels(HARD[name], caption="Mean and range over 20 runs." if name == "mixed" else "")
-    assert_readable(figure)
-    assert figure.get_figwidth() == pytest.approx(7.2)
+def test_hard_panels_are_drawn_whole(name):
+    panels = HARD[name]
+    figure = draw_panels(panels, caption="Mean and range over 20 runs." if name == "mixed" else "")
+    assert 7.2 <= figure.get_figwidth() <= 11.5
     assert len(legend(figure)) == len(set(legend(figure)))
+    drawn = shown(figure)[: len(panels)]
+    assert [" ".join(axes.get_title().split()) for axes in drawn] == [panel.title.strip() for panel in panels]
+    inside = [axes.get_window_extent() for axes in drawn]
+    assert min(box.width for box in inside) > 100
+    assert min(box.height for box in inside) > 80
 
 
-@pytest.mark.parametrize("name", ["8 boxes", "close lines", "layers", "a linear surface"])
+@pytest.mark.parametrize("name", ["8 boxes", "close lines", "layers", "a surface"])
 def test_equal_panels_give_equal_files(name):
     for form, start in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
         first, second = (figure_to_bytes(draw_panels(HARD[name]), form) for _ in range(2))
@@ -190,33 +207,28 @@ def test_ordered_curves_are_shades_of_which_some_are_named():
     assert len(set(brightness)) == 24
 
 
-def test_reference_lines_are_named_beside_them_or_in_the_legend():
-    long = "entropy of the labels of the training set"
+def test_reference_lines_are_named_in_the_legend_or_above():
     panel = curves_of(
         curve("a"),
-        horizontal=(ReferenceLine("zero", 0.0), ReferenceLine(long, 0.5)),
-        vertical=(ReferenceLine("warm-up", 5.0),),
+        horizontal=(ReferenceLine("zero", 0.0), ReferenceLine("entropy", 0.5)),
+        vertical=(ReferenceLine("warm-up", 5.0), ReferenceLine("end", 40.0)),
     )
     figure = draw_panels([panel])
     (axes,) = shown(figure)
-    assert {text.get_text(): text.xy for text in axes.texts} == {"zero": (1, 0.0), "warm-up": (5.0, 1)}
     assert lines(axes, "zero")[0][1] == [0, 0]
-    assert lines(axes, long)[0][1] == [0.5, 0.5]
+    assert lines(axes, "entropy")[0][1] == [0.5, 0.5]
     assert lines(axes, "warm-up")[0][0] == [5, 5]
-    assert legend(figure) == ["a", long]
-
-
-def test_names_of_close_lines_stay_in_order():
-    figure = draw_panels(HARD["close lines"])
-    (axes,) = shown(figure)
-    places = [Text.get_window_extent(text).x0 for text in axes.texts]
-    assert [text.get_text() for text in axes.texts] == [line.label for line in MANY_LINES]
-    assert places == sorted(places)
+    (above,) = axes.child_axes
+    named = {label.get_text(): place for label, place in zip(above.get_xticklabels(), above.get_xticks(), strict=True)}
+    assert named == {"warm-up": 5, "end": 40}
+    assert legend(figure) == ["a", "zero", "entropy"]
+    dashes = {line.get_label(): line._dash_pattern for line in axes.lines}
+    assert dashes["zero"] != dashes["entropy"]
 
 
 def test_ticks_that_are_asked_for():
     (axes,) = shown(draw_panels([curves_of(curve("a"), xlog=True, xticks=(200.0, 1600.0, 12800.0))]))
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["200", "1600", "12,800"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["200", "1,600", "12,800"]
     assert list(axes.xaxis.get_minorticklocs()) == []
 
 
@@ -229,8 +241,7 @@ def test_points_of_two_kinds():
     (axes,) = shown(figure)
     assert points(axes, "successful") == [(0.01, 71), (0.1, 70)]
     assert (0.7, 52.0) in points(axes, "failed")  # a loss of 0 has no place on the axis
-    assert legend(figure) == ["successful (n = 2)", "failed (n = 2)"]
-    assert [text.get_text() for text in axes.texts] == ["baseline"]
+    assert legend(figure) == ["successful (n = 2)", "failed (n = 2)", "baseline"]
 
 
 def test_the_map_of_two_seeds():
@@ -256,19 +267,30 @@ def test_maps_share_their_colours():
     assert [axes.texts[0].get_color() for axes in shown(figure)[:2]] == ["white", "black"]
 
 
+def test_more_curves_than_can_be_told_apart_are_shades():
+    figure = draw_panels(HARD["200 curves"])
+    assert len({line.get_color() for line in shown(figure)[0].lines}) == 200
+    assert legend(figure)[0] == "seed 0"
+    assert legend(figure)[-1] == "seed 199"
+    assert len(legend(figure)) < 10
+
+
 def test_a_surface_with_named_places():
-    axes, bar = shown(draw_panels([surface(True)]))
+    figure = draw_panels([surface()])
+    axes, bar = shown(figure)
     marked = {line.get_label(): line.get_xydata()[0].tolist() for line in axes.lines}
     assert marked == {"pre-trained": [0, 0], "failed": [1, 0], "successful": [0, 1]}
-    named = {text.get_text() for text in axes.texts}
-    assert {"pre-trained", "failed", "successful"} < named
-    assert any(text.get_visible() for text in axes.texts if text.get_text() not in marked)  # levels on their lines
+    assert legend(figure) == list(marked)
+    markers = {line.get_label(): line.get_marker() for line in axes.lines}
+    assert len(set(markers.values())) == 3
+    assert [line.get_marker() for line in figure.legends[0].get_lines()] == list(markers.values())
+    assert any(text.get_visible() for text in axes.texts)  # levels on their lines
     assert axes.get_aspect() == 1
     assert bar.get_ylabel() == "training loss"
     levels = np.array(bar.get_yticks())
     assert levels[0] <= 0.01
     assert levels[-1] >= 10**2.5
-    assert {round(10 ** (math.log10(level) % 1)) % 10 for level in levels} <= {0, 1, 2, 3, 5}
+    assert len(set(np.diff(levels).round(9))) == 1
 
 
 def test_what_is_missing_is_said_in_its_place():

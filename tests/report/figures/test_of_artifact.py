@@ -107,7 +107,7 @@ def test_the_axes_say_what_is_drawn():
 def test_the_baseline_is_a_line_with_its_value():
     (axes,) = shown(scores(devlin(), mosbach()))
     assert lines(axes, "baseline") == [([0, 1], [50, 50])]  # x in parts of the axes
-    assert [text.get_text() for text in axes.texts] == ["baseline\n50.0"]
+    assert [text.get_text() for text in axes.texts] == ["50.0"]
 
 
 def test_arms_with_different_baselines_have_a_line_each():

@@ -14,7 +14,7 @@ MAX_POSITIONS = 6  # of a curve that a table shows
 
 
 def panel_to_csv_rows(panel: Panel) -> list[dict[str, object]]:
-    """Returns what a panel draws, one number or point a row; none where the panel is missing."""
+    """Return what a panel draws, one number or point a row; a missing panel has no rows."""
     if panel.missing:
         return []
     if isinstance(panel, BoxPanel):
@@ -53,7 +53,7 @@ def _curve_rows(title: str, curve: Curve) -> list[dict[str, object]]:
 
 
 def panel_to_table(panel: Panel, name: str) -> ReportTable | None:
-    """Returns a panel as a table of texts, with n in every row of runs; None for contours and missing panels."""
+    """Return a panel as a table of texts, with n in every row of runs, or None for contours and missing panels."""
     if panel.missing or isinstance(panel, ContourPanel):
         return None
     if isinstance(panel, BoxPanel):
@@ -67,7 +67,7 @@ def panel_to_table(panel: Panel, name: str) -> ReportTable | None:
 
 
 def _table_caption(title: str, what: str) -> str:
-    """Returns title and contents on one line."""
+    """Return title and contents on one line."""
     text = f"{title}: {what}" if title else what
     return text.replace("\n(", " (").replace("\n", ", ")
 
@@ -84,7 +84,7 @@ def _box_table(panel: BoxPanel, name: str) -> ReportTable:
 
 
 def _curve_table(panel: CurvePanel, name: str) -> ReportTable:
-    """Returns a row for each curve, or for each that sums up others; single runs have rows only where nothing does.
+    """Return a table with a row for each curve that sums up others, or for each single run if none does.
 
     Of many ordered curves of one run, such as its layers, some have rows.
     """
@@ -114,7 +114,7 @@ def _ordered_curve_table(panel: CurvePanel, name: str) -> ReportTable:
 
 
 def _choose_positions(curves: Sequence[Curve]) -> list[float]:
-    """Returns at most POSITIONS values of x from the first to the last, those that most curves have near each."""
+    """Return up to MAX_POSITIONS values of x from the first to the last, near each the one that most curves have."""
     counts: dict[float, int] = {}
     for x in (x for curve in curves for x in curve.x):
         counts[x] = counts.get(x, 0) + 1
@@ -130,7 +130,7 @@ def _choose_positions(curves: Sequence[Curve]) -> list[float]:
 
 
 def _value_at(curve: Curve, x: float) -> str:
-    """Returns the value of a curve at x and, in brackets, its band there."""
+    """Return the value of a curve at x and, in brackets, its band there."""
     if x not in curve.x:
         return NO_VALUE
     i = curve.x.index(x)
@@ -140,7 +140,7 @@ def _value_at(curve: Curve, x: float) -> str:
 
 
 def _format_number(value: float) -> str:
-    """Returns a number with three digits, or one decimal where it has that many before the point."""
+    """Return a number with three digits, or one decimal where it has that many before the point."""
     if not math.isfinite(value):
         return NO_VALUE
     return f"{value:.1f}" if 10 <= abs(value) < 1e5 else f"{value:.3g}"

@@ -2,20 +2,22 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stableft.report.figures.panels import Box, BoxPanel
 from stableft.report.figures.style import (
     DASHED_LINE,
     FAILED_STYLE,
     GREY,
-    PAGE_WIDTH_POINTS,
+    LINE_HEIGHT,
+    MAX_WIDTH,
+    PAGE_WIDTH,
     RUN_STYLES,
+    SMALL_CHARS_PER_INCH,
     SMALL_FONT_SIZE,
     LegendEntry,
     RunStyle,
     choose_run_style,
-    text_width,
     wrap_text,
 )
 
@@ -23,85 +25,71 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-BOX_PANEL_MARGIN = 95.0  # points of a panel beside its boxes: the axis with its name, and the baseline's value
-TWO_LINE_SPACING, ONE_LINE_SPACING = 20.0, 11.0  # points between boxes whose names stand upright
-BOX_FRAME_HEIGHTS = (2.7, 1.8)  # inches of a panel with its title, in up to two rows of panels and in more
-SHRINK_POINTS_ABOVE, RASTERIZE_POINTS_ABOVE = (
-    100,
-    1000,
-)  # points: beyond the first they shrink, beyond the second they are pixels in a vector file
+AXIS_ROOM = 0.95  # inches of a panel beside its boxes: the y axis with its name, and the baseline's value
+# Inches from one box to the next at least: with names that lie flat, with upright ones in two lines and in one.
+FLAT_SPACING, UPRIGHT_SPACING, TIGHT_SPACING = 0.5, 0.3, 0.16
+MAX_NAME_LINES = 4  # beyond which a name stands upright
+# Points of a box: beyond the first number they shrink, beyond the second they are pixels in a vector file.
+SHRINK_POINTS_ABOVE, RASTERIZE_POINTS_ABOVE = 100, 1000
 
 
-def choose_box_layout(panels: Sequence[BoxPanel]) -> tuple[int, bool]:
-    """Returns how many panels stand side by side, and whether the names below their boxes stand upright.
+class BoxLayout(NamedTuple):
+    """How many panels stand side by side, inches from box to box, and whether the names below stand upright."""
 
-    Names that lie flat are read more easily; they may cost one more row of panels.
+    per_row: int
+    spacing: float
+    upright: bool
+
+    def panel_width(self, boxes: int) -> float:
+        return AXIS_ROOM + self.spacing * boxes
+
+
+def choose_box_layout(panels: Sequence[BoxPanel], count: int) -> BoxLayout:
+    """Return the layout of these panels in a figure of `count` panels.
+
+    Names that lie flat are read more easily, so that they may take more rows of panels or a figure wider than a page.
     """
-    count = len(panels)
-    sizes = [size for size in range(min(count, 4), 0, -1) if count > 3 or count % size == 0]
-    flat = next((size for size in sizes if all(_labels_fit(panel, size) for panel in panels)), None)
-    upright = next(
-        (size for size in sizes if min(_box_spacing(panel, size) for panel in panels) >= TWO_LINE_SPACING), 1
-    )
-    if flat and math.ceil(count / flat) <= math.ceil(count / upright) + 1:
-        return flat, False
-    return upright, True
+    most = max(1, *(len(panel.boxes) for panel in panels))
+    labels = [box.label for panel in panels for box in panel.boxes]
+    words = [line for label in labels for line in wrap_text(label, 0).split("\n")]
+    longest = (1 + max(map(len, words), default=0)) / SMALL_CHARS_PER_INCH
+    sizes = [size for size in (3, 2, 1) if size <= count and (count % size == 0 or count > max(4, size))]
+    for size in sizes:
+        spacing = max(FLAT_SPACING, longest, (PAGE_WIDTH / size - AXIS_ROOM) / most)
+        lines = [1 + wrap_text(label, spacing, SMALL_CHARS_PER_INCH).count("\n") for label in labels]
+        if size * (AXIS_ROOM + spacing * most) <= MAX_WIDTH and max(lines, default=0) <= MAX_NAME_LINES:
+            return BoxLayout(size, spacing, upright=False)
+    size = next((size for size in sizes if size * (AXIS_ROOM + UPRIGHT_SPACING * most) <= MAX_WIDTH), 1)
+    return BoxLayout(size, max(TIGHT_SPACING, (PAGE_WIDTH / size - AXIS_ROOM) / most), upright=True)
 
 
-def _box_spacing(panel: BoxPanel, per_row: int) -> float:
-    """Returns how many points are between two boxes of a panel."""
-    return (PAGE_WIDTH_POINTS / per_row - BOX_PANEL_MARGIN) / max(len(panel.boxes), 1)
+def _box_label(box: Box, layout: BoxLayout) -> str:
+    counts = [f"n = {box.n}", f"{box.n_failed} failed", *([f"{box.n_nan} NaN, not drawn"] if box.n_nan else [])]
+    if layout.upright:
+        return f"{box.label}{chr(10) if layout.spacing >= UPRIGHT_SPACING else ', '}{', '.join(counts)}"
+    return "\n".join(wrap_text(line, layout.spacing, SMALL_CHARS_PER_INCH) for line in [box.label, *counts])
 
 
-def _labels_fit(panel: BoxPanel, per_row: int) -> bool:
-    room = _box_spacing(panel, per_row) - 6
-    lines = [line for box in panel.boxes for line in _flat_label(box, room).split("\n")]
-    return all(text_width(line) <= room for line in lines) and all(
-        wrap_text(box.label, room).count("\n") < 4 for box in panel.boxes
-    )
+def box_labels_height(panel: BoxPanel, layout: BoxLayout) -> float:
+    """Return how many inches high the names below the boxes of a panel are."""
+    labels = [_box_label(box, layout) for box in panel.boxes]
+    if layout.upright:
+        return max((len(line) for label in labels for line in label.split("\n")), default=0) / SMALL_CHARS_PER_INCH
+    return LINE_HEIGHT * max((1 + label.count("\n") for label in labels), default=0)
 
 
-def box_panel_height(panel: BoxPanel, per_row: int, upright: bool, rows: int) -> float:
-    """Returns the height in inches of a panel in one of so many rows."""
-    room, frame = _box_spacing(panel, per_row), BOX_FRAME_HEIGHTS[rows > 2]
-    if not upright:
-        return frame + 0.14 * max((_flat_label(box, room - 6).count("\n") for box in panel.boxes), default=0)
-    lines = [line for box in panel.boxes for line in _upright_label(box, room).split("\n")]
-    return frame + max(map(text_width, lines), default=0) / 72
-
-
-def box_figure_width(panels: Sequence[BoxPanel]) -> float:
-    """Returns how many points wide the figure must be for the panel with most boxes to be readable."""
-    return max(PAGE_WIDTH_POINTS, *(BOX_PANEL_MARGIN + ONE_LINE_SPACING * len(panel.boxes) for panel in panels))
-
-
-def draw_box_panel(axes: "Axes", panel: BoxPanel, per_row: int, upright: bool) -> None:
-    """Draws a panel; the layout is that of `box_layout`."""
+def draw_box_panel(axes: "Axes", panel: BoxPanel, layout: BoxLayout) -> None:
     for position, box in enumerate(panel.boxes):
-        _draw_box(axes, position, box, min(1.0, _box_spacing(panel, per_row) / 36))
-    _draw_baselines(axes, panel.boxes, alone=per_row == 1)
-    room = _box_spacing(panel, per_row)
-    turned: dict[str, Any] = {"rotation": 90, "ma": "right", "linespacing": 1.0} if upright else {}
-    labels = [_upright_label(box, room) if upright else _flat_label(box, room - 6) for box in panel.boxes]
-    axes.set_xticks(range(len(labels)), labels, **turned)
+        _draw_box(axes, position, box, min(1.0, layout.spacing / FLAT_SPACING))
+    _draw_baselines(axes, panel.boxes)
+    upright: dict[str, Any] = {"rotation": 90, "ma": "right", "linespacing": 1.0} if layout.upright else {}
+    axes.set_xticks(range(len(panel.boxes)), [_box_label(box, layout) for box in panel.boxes], **upright)
     axes.tick_params(axis="x", length=0)
-    axes.set_xlim(-0.6, len(labels) - 0.4)
+    axes.set_xlim(-0.5, len(panel.boxes) - 0.5)
 
 
-def _count_lines(box: Box) -> list[str]:
-    return [f"n = {box.n}", f"{box.n_failed} failed", *([f"{box.n_nan} NaN, not drawn"] if box.n_nan else [])]
-
-
-def _flat_label(box: Box, room: float) -> str:
-    first, *others = _count_lines(box)
-    return "\n".join([wrap_text(box.label, room), first, *(wrap_text(line, room) for line in others)])
-
-
-def _upright_label(box: Box, room: float) -> str:
-    return f"{box.label}{chr(10) if room >= TWO_LINE_SPACING else ', '}{', '.join(_count_lines(box))}"
-
-
-def _draw_box(axes: "Axes", position: int, box: Box, room: float) -> None:
+def _draw_box(axes: "Axes", position: int, box: Box, scale: float) -> None:
+    """Draw one box and its runs, whose marks are smaller by `scale` where boxes are narrow."""
     runs = sorted(zip(box.scores, map(choose_run_style, box.failed), strict=True), key=lambda run: run[0])
     scores = [score for score, _ in runs]
     axes.boxplot(
@@ -121,37 +109,36 @@ def _draw_box(axes: "Axes", position: int, box: Box, room: float) -> None:
         chosen = [i for i, (_, other) in enumerate(runs) if other is kind]
         if chosen:
             x, y = [places[i] for i in chosen], [scores[i] for i in chosen]
-            style = _run_marker(kind, room, len(runs))
+            style = _run_marker(kind, scale, len(runs))
             axes.scatter(x, y, zorder=3, label=kind.name, rasterized=len(runs) > RASTERIZE_POINTS_ABOVE, **style)
 
 
-def _run_marker(kind: RunStyle, room: float, runs: int) -> dict[str, Any]:
-    """Returns how one of so many runs of a box is drawn; room is 1 where boxes are as wide as they may be."""
-    thin = min(1.0, math.sqrt(SHRINK_POINTS_ABOVE / runs))  # the more, the smaller and the more transparent
-    drawn = {"marker": kind.marker, "color": kind.color, "alpha": max(0.1, 0.8 * thin)}
+def _run_marker(kind: RunStyle, scale: float, runs: int) -> dict[str, Any]:
+    """Return how one of so many runs of a box is drawn: the more, the smaller and the more transparent."""
+    thin = min(1.0, math.sqrt(SHRINK_POINTS_ABOVE / runs))
+    drawn = {"marker": kind.marker, "color": kind.color}
     if kind is FAILED_STYLE:
-        small = thin * room
-        return drawn | {"alpha": max(0.3, thin), "s": max(6, 30 * small), "linewidth": max(0.5, 1.6 * thin)}
-    return drawn | {"s": max(3, 22 * thin * room), "linewidth": 0.5}
+        size, width = max(6, 30 * thin * scale), max(0.5, 1.6 * thin)
+        return drawn | {"alpha": max(0.3, thin), "s": size, "linewidth": width}
+    return drawn | {"alpha": max(0.1, 0.8 * thin), "s": max(3, 22 * thin * scale), "linewidth": 0.5}
 
 
-def _draw_baselines(axes: "Axes", boxes: Sequence[Box], alone: bool) -> None:
-    """Draws the baseline through the panel, or through each box where they have different ones."""
+def _draw_baselines(axes: "Axes", boxes: Sequence[Box]) -> None:
+    """Draw the baseline through the panel, or through each box where they have different ones."""
     known = {position: box.baseline for position, box in enumerate(boxes) if box.baseline is not None}
     if len(set(known.values())) == 1:
         value = next(iter(known.values()))
         axes.axhline(value, **DASHED_LINE, zorder=2, label="baseline")
-        text, place = f"{'baseline' + chr(10) if alone else ''}{value:.1f}", ("axes fraction", "data")
-        axes.annotate(text, (1, value), (3, 0), place, "offset points", va="center", fontsize=SMALL_FONT_SIZE)
+        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+        axes.annotate(f"{value:.1f}", (1, value), (3, 0), fontsize=SMALL_FONT_SIZE, **place)
         return
     for position, value in known.items():
         axes.hlines(value, position - 0.45, position + 0.45, **DASHED_LINE, zorder=2, label="baseline")
 
 
 def box_legend_entries(panels: Sequence[BoxPanel]) -> list[LegendEntry]:
-    """Returns the legend of these panels: the kinds of runs, and what the dashed lines are."""
-    boxes = [box for panel in panels if not panel.missing for box in panel.boxes]
-    kinds = {choose_run_style(failed) for failed in {failed for box in boxes for failed in box.failed}}
+    """Return the legend of these panels: the kinds of runs, and what the dashed lines are."""
+    kinds = {choose_run_style(failed) for panel in panels for box in panel.boxes for failed in box.failed}
     point: dict[str, Any] = {"linestyle": "none", "markersize": 6, "markeredgewidth": 1.6}
     marks: list[LegendEntry] = [
         (f"one run, {kind.name}", {"marker": kind.marker, "color": kind.color, **point})

@@ -1,19 +1,17 @@
 """Draw panels as one figure: layout, axis labels, one legend."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stableft.report.figures.boxes import (
-    BOX_FRAME_HEIGHTS,
-    box_figure_width,
+    BoxLayout,
+    box_labels_height,
     box_legend_entries,
-    box_panel_height,
     choose_box_layout,
     draw_box_panel,
 )
 from stableft.report.figures.curves import (
-    StylesByName,
     choose_curve_styles,
     choose_point_styles,
     choose_reference_styles,
@@ -21,28 +19,26 @@ from stableft.report.figures.curves import (
     draw_curve_panel,
     draw_point_panel,
     point_legend_entries,
-    vertical_label_room,
 )
 from stableft.report.figures.maps import (
-    add_contour_colorbar,
-    add_heat_colorbar,
-    choose_contour_levels,
-    choose_heat_layout,
-    draw_contour_panel,
-    draw_heat_panel,
-    heat_panel_height,
-    heat_value_range,
+    COLORBAR_ROOM,
+    contour_legend_entries,
+    contour_panel_height,
+    draw_contour_panels,
+    draw_heat_panels,
+    heat_panel_size,
+    label_contours,
 )
 from stableft.report.figures.panels import BoxPanel, ContourPanel, CurvePanel, HeatPanel, Panel, PointPanel
 from stableft.report.figures.style import (
+    CHARS_PER_INCH,
     FONT_SIZE,
     GREY,
-    PAGE_WIDTH_POINTS,
+    LINE_HEIGHT,
+    PAGE_WIDTH,
+    SMALL_CHARS_PER_INCH,
     SMALL_FONT_SIZE,
-    LegendEntry,
     add_legend,
-    count_legend_columns,
-    freeze_layout,
     house_style,
     wrap_text,
 )
@@ -53,43 +49,42 @@ if TYPE_CHECKING:
 
 
 PanelT = TypeVar("PanelT", BoxPanel, CurvePanel, PointPanel, HeatPanel, ContourPanel)
-SeparateLabels = Callable[[], None]  # puts names where there is room, once the layout is known
+MIN_CURVE_WIDTH, MIN_CONTOUR_WIDTH = 2.2, 2.8  # inches of a panel
+BOX_HEIGHTS = (2.6, 2.0)  # inches of a panel of boxes without the names below, in up to two rows of panels and in more
+CURVE_HEIGHTS = {1: 3.3, 2: 2.7, 3: 2.3}  # inches, by panels side by side
+CURVE_HEIGHT = 1.8  # of more panels side by side
 
 
 def draw_panels(panels: Sequence[Panel], caption: str = "", per_row: int | None = None) -> "Figure":
-    """Returns the figure of these panels, in reading order, at the width of a page's text.
+    """Return the figure of these panels, in reading order; it is as wide as a page's text, or wider for many boxes.
 
     A name has the same colour in every panel and stands once in the legend. `caption` is small print below. `per_row`
-    panels of curves stand side by side, else as many as is usual for their number.
+    panels of curves stand side by side, by default as many as is usual for their number.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     assert panels
-    usual, upright, points = _figure_layout(panels)
-    per_row = per_row or usual
+    boxes = _panels_of_type(panels, BoxPanel)
+    layout = choose_box_layout(boxes, len(panels)) if boxes else BoxLayout(1, 1.0, upright=False)
+    per_row, width = _choose_grid(panels, layout, per_row)
     rows = math.ceil(len(panels) / per_row)
-    heights = [_panel_height(panel, per_row, upright, rows) for panel in panels]
+    heights = [_panel_height(panel, width / per_row, per_row, rows, layout) for panel in panels]
     heights = [max(heights[i : i + per_row]) for i in range(0, len(panels), per_row)]
-    looks, references, entries = _styles_and_legend(panels)
-    caption = wrap_text(caption, points - 20, FONT_SIZE)
     with house_style():
-        lines = math.ceil(len(entries) / count_legend_columns(entries, points)) + 0.8 * (1 + caption.count("\n"))
-        figure = Figure(figsize=(points / 72, sum(heights) + 0.19 * lines), layout="constrained")
-        axes = list(figure.subplots(rows, per_row, squeeze=False, height_ratios=heights).flat)
-        width, pairs = points / per_row, list(zip(axes, panels, strict=False))
-        settles = [_draw_panel(one, panel, per_row, upright, width, looks, references) for one, panel in pairs]
-        settles += _draw_maps(figure, axes, panels, width)
-        for one in axes[len(panels) :]:
-            one.set_visible(False)
-        _label_axes(figure, axes, panels, per_row, heights, width, caption)
-        if entries:
-            add_legend(figure, entries, points)
-        if any(settles):
-            figure.draw_without_rendering()
-            for settle in settles:
-                if settle:
-                    settle()
-        freeze_layout(figure)
+        # The pad, in inches, leaves room for ticks that get a digit more when the layout makes the axes smaller.
+        engine = ConstrainedLayoutEngine(w_pad=0.08)
+        figure = Figure(figsize=(width, sum(heights)), layout=engine)
+        grid = list(figure.subplots(rows, per_row, squeeze=False, height_ratios=heights).flat)
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        caption = wrap_text(caption, width - 0.3)
+        lines = _draw_all(figure, list(zip(grid, panels, strict=False)), width / per_row, layout)
+        lines += _label_axes(figure, grid, panels, per_row, heights, caption)
+        figure.set_figheight(sum(heights) + LINE_HEIGHT * lines)
+        _freeze_layout(figure)
+        for axes in grid:
+            label_contours(axes)
     return figure
 
 
@@ -97,70 +92,90 @@ def _panels_of_type(panels: Sequence[Panel], kind: type[PanelT]) -> list[PanelT]
     return [panel for panel in panels if isinstance(panel, kind) and not panel.missing]
 
 
-def _figure_layout(panels: Sequence[Panel]) -> tuple[int, bool, float]:
-    """Returns how many panels stand side by side, whether boxes' names stand upright, and how many points wide."""
+def _choose_grid(panels: Sequence[Panel], layout: BoxLayout, per_row: int | None) -> tuple[int, float]:
+    """Return how many panels stand side by side, and how many inches wide the figure is."""
     count = len(panels)
-    most, upright, points = {1: 1, 2: 2, 4: 2}.get(count, 3 if count < 12 else 4), False, PAGE_WIDTH_POINTS
+    most = {1: 1, 2: 2, 4: 2}.get(count, 3 if count < 12 else 4)
+    widths = [MIN_CONTOUR_WIDTH if _panels_of_type(panels, ContourPanel) else MIN_CURVE_WIDTH]
     if boxes := _panels_of_type(panels, BoxPanel):
-        per_row, upright = choose_box_layout([*boxes, *([boxes[0]] * (count - len(boxes)))])
-        most, points = per_row if len(boxes) == count else min(most, per_row), box_figure_width(boxes)
+        most = layout.per_row
+        widths += [layout.panel_width(len(panel.boxes)) for panel in boxes]
     if heats := _panels_of_type(panels, HeatPanel):
-        per_row, wide = choose_heat_layout(heats)
-        most, points = min(most, per_row), max(points, wide)
-    return most, upright, points
+        widths += [heat_panel_size(panel)[0] for panel in heats]
+        most = max(1, min(most, int((PAGE_WIDTH - COLORBAR_ROOM) / max(widths))))
+    per_row = per_row or most
+    return per_row, max(PAGE_WIDTH, per_row * max(widths) + COLORBAR_ROOM * bool(heats))
 
 
-def _panel_height(panel: Panel, per_row: int, upright: bool, rows: int) -> float:
-    """Returns the height in inches of a panel with its names."""
-    width = PAGE_WIDTH_POINTS / per_row
-    names = 0.16 * (_panel_title(panel, width) + _wrapped_xlabel(panel, width)).count("\n")
+def _panel_height(panel: Panel, width: float, per_row: int, rows: int, layout: BoxLayout) -> float:
+    """Return the height in inches of a panel with its names."""
+    names = LINE_HEIGHT * (_wrap_title(panel, width) + _wrap_xlabel(panel, width)).count("\n")
     if panel.missing:
-        return names + max(1.5, 0.4 + 0.14 * (1 + _wrap_message(panel.missing, width)[0].count("\n")))
-    if isinstance(panel, BoxPanel):
-        return names + box_panel_height(panel, per_row, upright, rows)
-    if isinstance(panel, HeatPanel):
-        return names + heat_panel_height(panel, per_row)
-    if isinstance(panel, ContourPanel):
-        span = (max(panel.y) - min(panel.y)) / (max(panel.x) - min(panel.x))
-        return names + 0.6 + min(max(span, 0.4), 2.0) * min((width - 60) / 72, 4.5)
-    return names + {1: 3.3, 2: 2.7, 3: 2.3}.get(per_row, 1.6) + vertical_label_room(panel, width) / 72
+        return names + max(1.5, 0.8 + LINE_HEIGHT * (1 + _wrap_message(panel.missing, width)[0].count("\n")))
+    match panel:
+        case BoxPanel():
+            return names + BOX_HEIGHTS[rows > 2] + box_labels_height(panel, layout)
+        case HeatPanel():
+            return names + heat_panel_size(panel)[1]
+        case ContourPanel():
+            return names + contour_panel_height(panel, width)
+    above = max((len(line.label) for line in getattr(panel, "vertical", ())), default=0) / SMALL_CHARS_PER_INCH
+    return names + above + CURVE_HEIGHTS.get(per_row, CURVE_HEIGHT)
 
 
-def _axes_height(panel: Panel, height: float, rows: int) -> float:
-    """Returns about how many points high the axes are in a row of this height in inches."""
-    return 72 * BOX_FRAME_HEIGHTS[rows > 2] - 40 if isinstance(panel, BoxPanel) else 72 * height - 38
+def _wrap_title(panel: Panel, width: float) -> str:
+    return wrap_text(panel.title, width - 0.4)
 
 
-def _styles_and_legend(panels: Sequence[Panel]) -> tuple[StylesByName, StylesByName, list[LegendEntry]]:
-    """Returns how curves and points are drawn, how long-named reference lines are, and the legend, each name once."""
+def _wrap_xlabel(panel: Panel, width: float) -> str:
+    return wrap_text(getattr(panel, "xlabel", ""), width - 0.8)
+
+
+def _wrap_message(sentence: str, width: float) -> tuple[str, float]:
+    """Return a sentence in lines, and the size of its letters: small ones where it names a command, which is long."""
+    small = "`" in sentence
+    text = wrap_text(sentence.replace("`", ""), width - 0.9, SMALL_CHARS_PER_INCH if small else CHARS_PER_INCH)
+    return text, SMALL_FONT_SIZE if small else FONT_SIZE
+
+
+def _draw_all(figure: "Figure", pairs: "Sequence[tuple[Axes, Panel]]", width: float, layout: BoxLayout) -> int:
+    """Draw every panel and the legend; return how many lines the legend has."""
+    panels = [panel for _, panel in pairs]
+    boxes, contours = _panels_of_type(panels, BoxPanel), _panels_of_type(panels, ContourPanel)
     curves, points = _panels_of_type(panels, CurvePanel), _panels_of_type(panels, PointPanel)
-    of_curves, of_points = choose_curve_styles(curves), choose_point_styles(points)
-    references = choose_reference_styles([*curves, *points])
+    styles, point_styles = choose_curve_styles(curves), choose_point_styles(points)
+    references, places = choose_reference_styles([*curves, *points]), contour_legend_entries(contours)
+    maps: dict[tuple[type, str], list[Any]] = {}  # those that share their colours
+    for axes, panel in pairs:
+        if panel.missing:
+            _draw_message(axes, panel.missing, width)
+            continue
+        match panel:
+            case BoxPanel():
+                draw_box_panel(axes, panel, layout)
+            case CurvePanel():
+                draw_curve_panel(axes, panel, styles, references, width)
+            case PointPanel():
+                draw_point_panel(axes, panel, point_styles, references)
+            case HeatPanel():
+                maps.setdefault((HeatPanel, panel.unit), []).append((axes, panel))
+            case ContourPanel():
+                maps.setdefault((ContourPanel, panel.zlabel), []).append((axes, panel))
+    for (kind, _), drawn in maps.items():
+        draw_heat_panels(drawn) if kind is HeatPanel else draw_contour_panels(drawn, dict(places))
     entries = [
-        *box_legend_entries(_panels_of_type(panels, BoxPanel)),
-        *curve_legend_entries(curves, of_curves),
-        *point_legend_entries(points, of_points),
+        *box_legend_entries(boxes),
+        *curve_legend_entries(curves, styles),
+        *point_legend_entries(points, point_styles),
+        *places,
         *references.items(),
     ]
-    return of_curves | of_points, references, list(dict(reversed(entries)).items())[::-1]
-
-
-def _draw_panel(
-    axes: "Axes", panel: Panel, per_row: int, upright: bool, width: float, looks: StylesByName, references: StylesByName
-) -> SeparateLabels | None:
-    if panel.missing:
-        _draw_message(axes, panel.missing, width)
-    elif isinstance(panel, BoxPanel):
-        draw_box_panel(axes, panel, per_row, upright)
-    elif isinstance(panel, CurvePanel):
-        return draw_curve_panel(axes, panel, looks, references, width)
-    elif isinstance(panel, PointPanel):
-        return draw_point_panel(axes, panel, looks, references)
-    return None
+    once = dict(reversed(entries))  # each name once, drawn as where it is first
+    return add_legend(figure, [(name, once[name]) for name in dict(entries)]) if entries else 0
 
 
 def _draw_message(axes: "Axes", sentence: str, width: float) -> None:
-    """Draws a sentence in place of a panel."""
+    """Draw a sentence in place of a panel."""
     text, size = _wrap_message(sentence, width)
     axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, fontsize=size, transform=axes.transAxes)
     axes.set(xticks=[], yticks=[])
@@ -168,75 +183,51 @@ def _draw_message(axes: "Axes", sentence: str, width: float) -> None:
     axes.grid(False)
 
 
-def _wrap_message(sentence: str, width: float) -> tuple[str, float]:
-    """Returns a sentence in lines, and the size of its letters, small ones where it names a command: it is long."""
-    size = SMALL_FONT_SIZE if "`" in sentence else FONT_SIZE
-    return wrap_text(sentence.replace("`", ""), width - 50, size), size
-
-
-def _draw_maps(
-    figure: "Figure", axes: Sequence["Axes"], panels: Sequence[Panel], width: float
-) -> list[SeparateLabels | None]:
-    """Draws the panels of heat and contours, which share their colours, and the bars of colours."""
-    drawn = [(one, panel) for one, panel in zip(axes, panels, strict=False) if not panel.missing]
-    units: dict[str, list[tuple[Axes, HeatPanel]]] = {}
-    for one, panel in drawn:
-        if isinstance(panel, HeatPanel):
-            units.setdefault(panel.unit, []).append((one, panel))
-    for heats in units.values():
-        limits = heat_value_range([panel for _, panel in heats])
-        for one, panel in heats:
-            draw_heat_panel(one, panel, limits, width)
-        add_heat_colorbar(figure, [one for one, _ in heats], [panel for _, panel in heats])
-    settles: list[SeparateLabels | None] = []
-    groups: dict[tuple[str, bool], list[tuple[Axes, ContourPanel]]] = {}
-    for one, panel in drawn:
-        if isinstance(panel, ContourPanel):
-            groups.setdefault((panel.zlabel, panel.log), []).append((one, panel))
-    for group in groups.values():
-        levels = choose_contour_levels([panel for _, panel in group])
-        settles += [draw_contour_panel(one, panel, levels) for one, panel in group]
-        add_contour_colorbar(figure, [one for one, _ in group], [panel for _, panel in group], levels)
-    return settles
-
-
-def _panel_title(panel: Panel, width: float) -> str:
-    weight = "bold" if isinstance(panel, BoxPanel) else "normal"
-    return wrap_text(panel.title, max(width - 40, 60), FONT_SIZE, weight)
-
-
-def _wrapped_xlabel(panel: Panel, width: float) -> str:
-    return wrap_text(getattr(panel, "xlabel", ""), width - 60, FONT_SIZE)
-
-
 def _label_axes(
     figure: "Figure",
-    axes: Sequence["Axes"],
+    grid: "Sequence[Axes]",
     panels: Sequence[Panel],
     per_row: int,
     heights: Sequence[float],
-    width: float,
     caption: str,
-) -> None:
-    """Writes titles and the names of the axes; one that many panels have in common stands once."""
+) -> int:
+    """Write titles and the names of the axes; return how many lines stand below all panels.
+
+    A name that many panels have in common stands once.
+    """
+    width = figure.get_figwidth() / per_row
     below = {getattr(panel, "xlabel", "") for panel in panels}
     shared = below.pop() if len(panels) > 1 and len(below) == 1 else ""
     names = {panel.ylabel for panel in panels}
     beside = names.pop() if len(panels) > 2 * per_row and len(names) == 1 else ""
     limits = {(getattr(panel, "bottom", None), getattr(panel, "top", None)) for panel in panels}
     alike = len(limits) == 1 and None not in limits.pop()  # the same numbers stand beside every panel
-    for i, (one, panel) in enumerate(zip(axes, panels, strict=False)):
-        weight = "bold" if isinstance(panel, BoxPanel) else "normal"
-        one.set_title(_panel_title(panel, width), fontweight=weight, pad=6 + vertical_label_room(panel, width))
+    for i, (axes, panel) in enumerate(zip(grid, panels, strict=False)):
+        axes.set_title(_wrap_title(panel, width), fontweight="bold" if isinstance(panel, BoxPanel) else "normal")
         if panel.missing:
             continue
-        one.set_xlabel("" if shared else _wrapped_xlabel(panel, width))
-        left = panels[i - 1] if i % per_row else None
-        if not beside and (left is None or left.missing or left.ylabel != panel.ylabel):
-            one.set_ylabel(wrap_text(panel.ylabel, _axes_height(panel, heights[i // per_row], len(heights)), FONT_SIZE))
-        if alike and left is not None and not left.missing:
-            one.tick_params(labelleft=False)
+        axes.set_xlabel("" if shared else _wrap_xlabel(panel, width))
+        left = panels[i - 1] if i % per_row and not panels[i - 1].missing else None
+        room = BOX_HEIGHTS[len(heights) > 2] + 0.2 if isinstance(panel, BoxPanel) else heights[i // per_row]
+        if not beside and (left is None or left.ylabel != panel.ylabel):
+            axes.set_ylabel(wrap_text(panel.ylabel, room - 0.4))
+        if alike and left:
+            axes.tick_params(labelleft=False)
     if beside:
         figure.supylabel(beside, fontsize=FONT_SIZE)
-    if shared or caption:
-        figure.supxlabel("\n".join(line for line in (shared, caption) if line), fontsize=FONT_SIZE)
+    below_all = "\n".join(line for line in (shared, caption) if line)
+    if below_all:
+        figure.supxlabel(below_all, fontsize=FONT_SIZE)
+    return len(caption.splitlines())
+
+
+def _freeze_layout(figure: "Figure") -> None:
+    """Keep the axes where the layout has put them, to a millionth of the figure.
+
+    The layout's last digits differ from one drawing to the next, and the ids in an SVG file are hashes of them.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        x, y, width, height = axes.get_position().bounds
+        axes.set_position((round(x, 6), round(y, 6), round(width, 6), round(height, 6)))

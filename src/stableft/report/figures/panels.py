@@ -1,6 +1,6 @@
 """Panels as data: boxes, curves, points, heat maps, contours.
 
-Scores are in percent. A panel that has nothing to show yet has a `missing` sentence, which is drawn in its place.
+Scores are in percent. The `missing` sentence of a panel that has nothing to show yet is drawn in its place.
 """
 
 from dataclasses import dataclass, field
@@ -128,7 +128,7 @@ class MarkedPoint:
 
 @dataclass(frozen=True)
 class ContourPanel:
-    """A surface over two directions: `z[i][j]` at `y[i]`, `x[j]`. `log`: levels on a logarithmic scale.
+    """A surface over two directions: `z[i][j]` at `y[i]`, `x[j]`.
 
     `levels`, if given, are those to draw, as far as the numbers of the panels that share a bar of colours reach.
     """
@@ -140,7 +140,7 @@ class ContourPanel:
     y: tuple[float, ...]
     z: tuple[tuple[float, ...], ...]
     zlabel: str = ""
-    log: bool = False
+    log: bool = False  # not used; stored reports have it
     places: tuple[MarkedPoint, ...] = field(default=())
     missing: str = ""
     levels: tuple[float, ...] = ()

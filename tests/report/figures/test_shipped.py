@@ -1,0 +1,42 @@
+"""Every figure that is shipped can be read: of the committed records, and of all artefacts from made-up records."""
+
+import functools
+
+import pytest
+from support.artifact_records import report as report_of_artifact
+from support.figures import assert_readable
+from support.paths import ROOT
+
+from stableft.report.build import build_report
+from stableft.report.forms.document import Report
+from stableft.report.runs import ARTIFACTS, load_runs_from_file
+
+RECORDS = {path.stem: path for path in sorted((ROOT / "results/records").glob("*.jsonl"))}
+NO_FIGURES = ("mosbach-table2", "zhang-table3")  # tables of data sets
+LARGE = ("zhang-figure13", *(f"zhang-figure{number}" for number in (15, 16, 17, 18)))  # 10 and 24 panels
+
+
+@functools.cache
+def report_of_records(name: str) -> Report:
+    return build_report(load_runs_from_file(RECORDS[name]))
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_figures_of_committed_records(name):
+    made = report_of_records(name)
+    assert {"scores", "training-loss", "training-curves"} <= set(made.figures)
+    for draw in made.figures.values():
+        assert_readable(draw())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in LARGE else ())
+        for name in ARTIFACTS
+        if name not in NO_FIGURES
+    ],
+)
+def test_figures_of_artefacts(name):
+    for draw in report_of_artifact(name).figures.values():
+        assert_readable(draw())
