@@ -123,13 +123,13 @@ def test_regression_samples_any_rows():
 def test_classes_that_are_too_small_are_named(monkeypatch, make_config):
     task, none = find_task("rte"), np.zeros(0, dtype=np.int64)
     with pytest.raises(
-        UserError, match=r"data.train_rows 10: 5 rows of each label are needed, but 'not_entailment' has only 2"
+        UserError, match=r"data.train_rows 10: 5 rows of each label are needed, 'not_entailment' has only 2"
     ):
         sample_train_rows(task, made([0] * 9 + [1] * 2), 10, 0, none)
     with pytest.raises(UserError, match=r"data.train_rows 1: there must be at least one row for each of the 2 labels"):
         sample_train_rows(task, made([0, 1]), 1, 0, none)
     with pytest.raises(
-        UserError, match=r"data.split heldout: 500 rows of each label are needed, but 'negative' has only 8"
+        UserError, match=r"data.split heldout: 500 rows of each label are needed, 'negative' has only 8"
     ):
         read_splits(make_config(**{"data.task": "sst2", "data.split": "heldout"}), SOURCES)
     with pytest.raises(UserError, match="too few rows per label to be halved"):

@@ -61,7 +61,7 @@ def report(
         Literal["levene", "best", "better", "different", "pair"],
         typer.Option(
             "--rule",
-            help="Table: M Table 1 (levene), or bold means as in Z Tables 1 (best), 2 (better), 4, 7 (pair).",
+            help="Table and bold as in M Table 1 (levene), or Z Table 1 (best), 2 (better), 4 (different) or 7 (pair).",
         ),
     ] = "levene",
     format_: FormatOption = None,

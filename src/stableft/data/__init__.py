@@ -1,1 +1,1 @@
-"""Rows of a task: read, split, tokenized, scored."""
+"""Read, split and tokenize a task's rows, and score predictions."""

@@ -149,5 +149,5 @@ def _rows_per_class(task: TaskSpec, classes: dict[float, np.ndarray], n: int, ke
     for label, name in enumerate(task.labels):
         available = len(classes.get(label, ()))
         if available < each:
-            raise UserError(f"{key}: {each} rows of each label are needed, but {name!r} has only {available}")
+            raise UserError(f"{key}: {each} rows of each label are needed, {name!r} has only {available}")
     return each

@@ -1,1 +1,1 @@
-"""A checkpoint becomes a model with a new head."""
+"""Load a checkpoint and build a run's model from it."""

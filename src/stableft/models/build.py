@@ -35,7 +35,7 @@ def build_model(
         draw_weights(model.get_submodule(name), std, head_generator)
     if start:
         load_start_weights(model, start, pretrained.head)
-    if config.reinit:
+    if config.reinit:  # after loading `start`, whose blocks it resets too
         reinitialize(model, pretrained.spec, config.reinit, std, make_generator(config.seeds.init, "reinit"))
     return model, pretrained
 

@@ -1,1 +1,1 @@
-"""One run: set-up, the loop, evaluation, checkpoints, and what it leaves."""
+"""Train one run: setup, loop, evaluation, checkpoints and output files."""

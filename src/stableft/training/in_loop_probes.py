@@ -6,7 +6,7 @@ They use no randomness and change neither gradients nor weights, so they do not 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,11 @@ class ProbeRecorder:
     redrawn: int  # number of blocks that Re-init re-initialized
     regions: GradientRegions | None  # for the failure watch; None: the model's blocks are unknown
 
+    def is_due(self, probe: Literal["grad_norms", "drift"], step: int) -> bool:
+        """Return whether to record at update `step`, counted from 1: the first, the last, and every interval."""
+        interval = getattr(self.probes, probe)
+        return interval is not None and (step in (1, self.total_steps) or step % interval == 0)
+
 
 def start_probe_recorder(
     model: PreTrainedModel, spec: BackboneSpec, probes: InLoopProbes, total_steps: int, redrawn: int
@@ -57,21 +62,6 @@ def start_probe_recorder(
     return ProbeRecorder(
         probes, total_steps, parts, parameters, groups, initial, redrawn, find_gradient_regions(parts, list(parameters))
     )
-
-
-def recorders_due(recorder: ProbeRecorder | None, step: int) -> tuple[ProbeRecorder | None, ProbeRecorder | None]:
-    """Return (recorder or None, recorder or None): whether gradient norms, and drift, are due at update `step`.
-
-    Steps count from 1. Each probe is due at the first and the last update, and at multiples of its interval.
-    """
-    if recorder is None:
-        return None, None
-    first_or_last = step in (1, recorder.total_steps)
-    norms, drift = (
-        interval is not None and (first_or_last or step % interval == 0)
-        for interval in (recorder.probes.grad_norms, recorder.probes.drift)
-    )
-    return recorder if norms else None, recorder if drift else None
 
 
 def find_model_parts(model: PreTrainedModel, spec: BackboneSpec) -> ModelParts:

@@ -51,7 +51,7 @@ def start_or_resume(settings: LoopSettings, state: TrainState, config: TrainingC
     """
     settings.folder.mkdir(parents=True, exist_ok=True)
     write_config_file(settings.folder, config, **labels)
-    # Dropout is the only user of the global generator. A checkpoint restores its state.
+    # Only dropout draws from the global generator. Loading a checkpoint restores the generator's state.
     torch.manual_seed(derive_seed(config.seeds.data, "dropout"))
     return load_checkpoint(settings.folder, state, settings.conditions, settings.device)
 

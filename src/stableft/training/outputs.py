@@ -26,7 +26,6 @@ from stableft.records.run_record import (
     PREDICTIONS_FILE,
     Environment,
     EvalPoint,
-    FailureWatchRecord,
     RunRecord,
     Scores,
     atomic_write,
@@ -49,13 +48,13 @@ def write_config_file(folder: Path, config: ConfigSection, **labels: str) -> Non
     atomic_write(folder / CONFIG_FILE, yaml.safe_dump(content, sort_keys=False).encode())
 
 
-def save_run_model(job: RunSetup, state: TrainState, name: str) -> None:
+def save_run_model(setup: RunSetup, state: TrainState, name: str) -> None:
     """Write the model, with the task's label names, to a folder `name` in the run's folder."""
     model = state.model
-    if job.config.task.labels:
-        model.config.id2label = dict(enumerate(job.config.task.labels))
-        model.config.label2id = {label: i for i, label in enumerate(job.config.task.labels)}
-    write_model_folder(job.folder / name, model, job.tokenizer)
+    if setup.config.task.labels:
+        model.config.id2label = dict(enumerate(setup.config.task.labels))
+        model.config.label2id = {label: i for i, label in enumerate(setup.config.task.labels)}
+    write_model_folder(setup.folder / name, model, setup.tokenizer)
 
 
 def write_model_folder(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -106,71 +105,66 @@ def remove_saved_models(folder: Path) -> None:
         shutil.rmtree(path)
 
 
-def finish_run(job: RunSetup, state: TrainState, diverged: bool) -> RunRecord:
+def finish_run(setup: RunSetup, state: TrainState, diverged: bool) -> RunRecord:
     """Write the record of a completed run and the files next to it, and return the record."""
     reason = describe_divergence(state) if diverged else None
     if diverged:
-        last_val, last_test = _nan_outputs(job, job.splits.val), _nan_outputs(job, job.splits.test)
+        last_val, last_test = _nan_outputs(setup, setup.splits.val), _nan_outputs(setup, setup.splits.test)
     else:
-        last_val, last_test = _last_outputs(job, state)
+        last_val, last_test = _last_outputs(setup, state)
         if not np.isfinite(last_val).all():
             reason = f"the outputs after the last step, {state.step}, are not all finite"
     best = state.best
     best_val = best["val"].numpy() if best else None  # None: training diverged before the first evaluation
     best_test = best["test"].numpy() if best and best["test"] is not None else None
-    last = _compute_checkpoint_scores(job, len(state.history), last_val, last_test)
+    last = _compute_checkpoint_scores(setup, len(state.history), last_val, last_test)
     assert last
-    if job.execution.save in SAVES_LAST:
-        save_run_model(job, state, LAST_FOLDER)
+    if setup.execution.save in SAVES_LAST:
+        save_run_model(setup, state, LAST_FOLDER)
     arrays = {"val_last": last_val, "val_best": best_val, "test_last": last_test, "test_best": best_test}
-    _write_predictions(job, arrays)
-    write_history(job.folder, state)
-    probes = build_probe_records(state.recorder, state.recorded, job.run.run_id) if state.recorder else []
-    write_probe_records(job.folder / PROBES_FILE, probes)
-    return _write_record(
-        job,
+    _write_predictions(setup, arrays)
+    write_history(setup.folder, state)
+    probes = build_probe_records(state.recorder, state.recorded, setup.run.run_id) if state.recorder else []
+    write_probe_records(setup.folder / PROBES_FILE, probes)
+    return _write_record(  # last, because a record means that the run's files are complete
+        setup,
         state,
         status="finished",
         reason=reason,
         last=last,
-        best=_compute_checkpoint_scores(job, best["step"], best_val, best_test) if best else last,
-        failed=_is_failed_by(job, last, job.config.task.metric),
-        failed_by_accuracy=_is_failed_by(job, last, "accuracy") if job.config.task.labels else None,
+        best=_compute_checkpoint_scores(setup, best["step"], best_val, best_test) if best else last,
+        failed=_is_failed_by(setup, last, setup.config.task.metric),
+        failed_by_accuracy=_is_failed_by(setup, last, "accuracy") if setup.config.task.labels else None,
     )
 
 
-def pause_run(job: RunSetup, state: TrainState) -> RunRecord:
+def pause_run(setup: RunSetup, state: TrainState) -> RunRecord:
     """Write the record of a run that has paused at a checkpoint, and return the record."""
-    write_history(job.folder, state)
+    write_history(setup.folder, state)
     no_result = {"reason": None, "last": None, "best": None, "failed": None, "failed_by_accuracy": None}
-    return _write_record(job, state, status="paused", **no_result)
+    return _write_record(setup, state, status="paused", **no_result)
 
 
-def _write_record(job: RunSetup, state: TrainState, **outcome: Any) -> RunRecord:
+def _write_record(setup: RunSetup, state: TrainState, **outcome: Any) -> RunRecord:
+    looks = state.recorded.get("looks")  # None if gradient norms are not recorded
     record = RunRecord(
-        run_id=job.run.run_id,
-        arm=job.run.arm,
-        recipe=job.run.recipe,
-        config=job.config,
+        run_id=setup.run.run_id,
+        arm=setup.run.arm,
+        recipe=setup.run.recipe,
+        config=setup.config,
         evals=tuple(EvalPoint(**point) for point in state.evals),
         steps=len(state.history),
         skipped_steps=count_skipped_steps(state),
-        data=job.splits.record,
-        environment=collect_environment(state, job.pretrained.commit, job.pretrained.missing),
+        data=setup.splits.record,
+        environment=collect_environment(state, setup.pretrained.commit, setup.pretrained.missing),
         seconds=state.seconds,
-        peak_memory_bytes=peak_memory(job.device),
-        start=job.start,
-        watch=current_failure_watch(job, state),
+        peak_memory_bytes=peak_memory(setup.device),
+        start=setup.start,
+        watch=summarize_failure_watch(looks, nothing_learnt_loss(setup)) if looks else None,
         **outcome,
     )
-    write_record(job.folder.parents[1], record)
+    write_record(setup.folder.parents[1], record)
     return record
-
-
-def current_failure_watch(job: RunSetup, state: TrainState) -> FailureWatchRecord | None:
-    """Return the failure watch's findings so far, or None if gradient norms are not recorded."""
-    looks = state.recorded.get("looks")
-    return summarize_failure_watch(looks, nothing_learnt_loss(job)) if looks else None
 
 
 def describe_divergence(state: TrainState) -> str:
@@ -184,40 +178,40 @@ def count_skipped_steps(state: TrainState) -> int:
     return max(0, len(state.history) - state.optimizer.steps_taken())
 
 
-def _last_outputs(job: RunSetup, state: TrainState) -> tuple[np.ndarray, np.ndarray | None]:
+def _last_outputs(setup: RunSetup, state: TrainState) -> tuple[np.ndarray, np.ndarray | None]:
     """Return validation and test outputs of the final weights."""
     if state.best and state.best["step"] == state.step:  # the last evaluation was the best: reuse its outputs
         return state.best["val"].numpy(), None if state.best["test"] is None else state.best["test"].numpy()
     val, test = (
-        evaluate(state.model, rows, job.config, job.inputs, job.device).values if rows else None
-        for rows in (job.splits.val, job.splits.test)
+        evaluate(state.model, rows, setup.config, setup.inputs, setup.device).values if rows else None
+        for rows in (setup.splits.val, setup.splits.test)
     )
     assert val is not None
     return val, test
 
 
-def _nan_outputs(job: RunSetup, rows) -> np.ndarray | None:
+def _nan_outputs(setup: RunSetup, rows) -> np.ndarray | None:
     """Return the outputs of a diverged model: NaN, which every metric scores as NaN."""
-    return np.full((len(rows), job.config.task.n_outputs), np.nan, np.float32) if rows else None
+    return np.full((len(rows), setup.config.task.n_outputs), np.nan, np.float32) if rows else None
 
 
 def _compute_checkpoint_scores(
-    job: RunSetup, step: int, val: np.ndarray | None, test: np.ndarray | None
+    setup: RunSetup, step: int, val: np.ndarray | None, test: np.ndarray | None
 ) -> Scores | None:
     if val is None:
         return None
-    metrics = job.config.task.metrics
+    metrics = setup.config.task.metrics
     test_scores = None
-    if test is not None and job.splits.test is not None:
-        test_scores = compute_scores(test, job.splits.test.labels, metrics)
-    return Scores(step=step, val=compute_scores(val, job.splits.val.labels, metrics), test=test_scores)
+    if test is not None and setup.splits.test is not None:
+        test_scores = compute_scores(test, setup.splits.test.labels, metrics)
+    return Scores(step=step, val=compute_scores(val, setup.splits.val.labels, metrics), test=test_scores)
 
 
-def _is_failed_by(job: RunSetup, last: Scores, metric: str) -> bool:
-    split = job.config.reported_split
+def _is_failed_by(setup: RunSetup, last: Scores, metric: str) -> bool:
+    split = setup.config.reported_split
     scores = last.test if split == "test" else last.val
     assert scores is not None
-    return is_failed(scores[metric], job.splits.record.baselines[split][metric])
+    return is_failed(scores[metric], setup.splits.record.baselines[split][metric])
 
 
 def write_history(folder: Path, state: TrainState) -> None:
@@ -230,16 +224,16 @@ def write_history(folder: Path, state: TrainState) -> None:
     atomic_write(folder / HISTORY_FILE, "".join(lines).encode())
 
 
-def _write_predictions(job: RunSetup, outputs: dict[str, np.ndarray | None]) -> None:
+def _write_predictions(setup: RunSetup, outputs: dict[str, np.ndarray | None]) -> None:
     """Write predictions.npz: float32 outputs per example, with their labels and row numbers."""
     arrays = {name: values for name, values in outputs.items() if values is not None}
     for split in ("val", "test"):
-        rows = getattr(job.splits, split)
+        rows = getattr(setup.splits, split)
         if rows:
             arrays |= {f"{split}_labels": rows.labels, f"{split}_index": rows.index}
     buffer = BytesIO()
     np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
-    atomic_write(job.folder / PREDICTIONS_FILE, buffer.getvalue())
+    atomic_write(setup.folder / PREDICTIONS_FILE, buffer.getvalue())
 
 
 def collect_environment(state: TrainState, model_commit: str | None = None, drawn: tuple[str, ...] = ()) -> Environment:

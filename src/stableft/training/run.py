@@ -39,29 +39,31 @@ def train(
         UserError: The data, the model or the config is invalid.
     """
     git_state()  # cached now: the commit may change during training, but the loaded code does not
-    job, state = prepare_run(run, results, sources, execution)
-    conditions = resume_conditions(run.run_id, job.splits.record.fingerprint, execution, job.device)
-    if job.start:
-        conditions["start"] = job.start.sha256
+    setup, state = prepare_run(run, results, sources, execution)
+    conditions = resume_conditions(run.run_id, setup.splits.record.fingerprint, execution, setup.device)
+    if setup.start:
+        conditions["start"] = setup.start.sha256
     conditions["probes"] = asdict(run.probes) if run.probes else None
-    settings = LoopSettings(run.run_id, job.folder, execution, job.device, job.total, job.evaluate_at, conditions)
+    settings = LoopSettings(
+        run.run_id, setup.folder, execution, setup.device, setup.total, setup.evaluate_at, conditions
+    )
     resumed = start_or_resume(settings, state, run.config, arm=run.arm, recipe=run.recipe)
-    _remove_stale_models(job, state, resumed)
+    _remove_stale_models(setup, state, resumed)
     try:
         diverged = run_steps(
             settings,
             state,
-            update=lambda: _train_on_next_batch(job, state),
-            evaluate=lambda: _evaluate_and_keep_best(job, state),
-            report=lambda: progress(_current_progress(job, state)),
+            update=lambda: _train_on_next_batch(setup, state),
+            evaluate=lambda: _evaluate_and_keep_best(setup, state),
+            report=lambda: progress(_current_progress(setup, state)),
             stop=lambda: _should_pause(run, state) or stop(),
         )
     except RunInterrupted:
         if not _should_pause(run, state):
             raise
-        return pause_run(job, state)
-    record = finish_run(job, state, diverged)
-    (job.folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # after the record: a kill in between loses nothing
+        return pause_run(setup, state)
+    record = finish_run(setup, state, diverged)
+    (setup.folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # after the record: a kill in between loses nothing
     return record
 
 
@@ -71,42 +73,42 @@ def _should_pause(run: PlannedRun, state: TrainState) -> bool:
     return has_reached_share(run.config, state.evals[-1]["step"], state.evals[-1]["epoch"], run.pause_after)
 
 
-def _remove_stale_models(job: RunSetup, state: TrainState, resumed: bool) -> None:
+def _remove_stale_models(setup: RunSetup, state: TrainState, resumed: bool) -> None:
     """Remove saved models of an abandoned attempt, or that `--save` no longer requests.
 
     Raises:
         UserError: `--save` now requests the best weights, but the run passed them without saving.
     """
-    saves_best = job.execution.save in SAVES_BEST
+    saves_best = setup.execution.save in SAVES_BEST
     if resumed and saves_best and state.best and not state.best["saved"]:
         raise UserError(
-            f"run {job.run.run_id} has a checkpoint from step {state.step} made without --save best, and its best "
+            f"run {setup.run.run_id} has a checkpoint from step {state.step} made without --save best, and its best "
             f"weights, from step {state.best['step']}, were not saved: resume it as before, or delete "
-            f"{job.folder / CHECKPOINT_FILE} to start the run over"
+            f"{setup.folder / CHECKPOINT_FILE} to start the run over"
         )
     if not resumed or not saves_best:
-        remove_saved_models(job.folder)
+        remove_saved_models(setup.folder)
         if state.best:
             state.best["saved"] = False
 
 
-def _train_on_next_batch(job: RunSetup, state: TrainState) -> StepResult:
-    indices = batch_indices(job, state.step)
-    lr = learning_rate(job.config, state.step, job.total)
-    return train_on_batch(state, job.splits.train, indices, job.config, lr, job.inputs, job.device)
+def _train_on_next_batch(setup: RunSetup, state: TrainState) -> StepResult:
+    indices = batch_indices(setup, state.step)
+    lr = learning_rate(setup.config, state.step, setup.total)
+    return train_on_batch(state, setup.splits.train, indices, setup.config, lr, setup.inputs, setup.device)
 
 
-def _evaluate_and_keep_best(job: RunSetup, state: TrainState) -> None:
+def _evaluate_and_keep_best(setup: RunSetup, state: TrainState) -> None:
     """Append an evaluation point and, if it is the best so far, keep its outputs (and its weights under `--save best`).
 
     The test split is evaluated now, because the best weights need not exist later.
     """
-    outputs = evaluate(state.model, job.splits.val, job.config, job.inputs, job.device)
-    scores = compute_scores(outputs.values, job.splits.val.labels, job.config.task.metrics)
+    outputs = evaluate(state.model, setup.splits.val, setup.config, setup.inputs, setup.device)
+    scores = compute_scores(outputs.values, setup.splits.val.labels, setup.config.task.metrics)
     state.evals.append(
         {
             "step": state.step,
-            "epoch": state.step / job.per_epoch,
+            "epoch": state.step / setup.per_epoch,
             "train_loss": mean_train_loss(state),
             "val_loss": outputs.loss,
             "val": scores,
@@ -114,19 +116,19 @@ def _evaluate_and_keep_best(job: RunSetup, state: TrainState) -> None:
     )
     if state.step == 0:  # not a result of training, so it cannot be the best
         return
-    value = scores[job.config.selection_metric]
+    value = scores[setup.config.selection_metric]
     if state.best is None or _is_better(value, state.best["value"]):
-        test = job.splits.test
-        test_outputs = evaluate(state.model, test, job.config, job.inputs, job.device).values if test else None
+        test = setup.splits.test
+        test_outputs = evaluate(state.model, test, setup.config, setup.inputs, setup.device).values if test else None
         state.best = {
             "step": state.step,
             "value": value,
             "val": torch.from_numpy(outputs.values),
             "test": None if test_outputs is None else torch.from_numpy(test_outputs),
-            "saved": job.execution.save in SAVES_BEST,
+            "saved": setup.execution.save in SAVES_BEST,
         }
         if state.best["saved"]:
-            save_run_model(job, state, BEST_FOLDER)
+            save_run_model(setup, state, BEST_FOLDER)
 
 
 def _is_better(value: float, best: float) -> bool:
@@ -134,10 +136,10 @@ def _is_better(value: float, best: float) -> bool:
     return value > best or (math.isnan(best) and not math.isnan(value))
 
 
-def _current_progress(job: RunSetup, state: TrainState) -> RunProgress:
+def _current_progress(setup: RunSetup, state: TrainState) -> RunProgress:
     loss = state.history[-1]["loss"] if state.history else None
-    val = state.evals[-1]["val"][job.config.selection_metric] if state.evals else None
-    nothing_learnt = nothing_learnt_loss(job)
+    val = state.evals[-1]["val"][setup.config.selection_metric] if state.evals else None
+    nothing_learnt = nothing_learnt_loss(setup)
     vanishing = detect_vanishing(state.recorded.get("looks", ()), nothing_learnt)
-    warning = describe_likely_failure(vanishing, nothing_learnt, job.total) if vanishing else None
-    return RunProgress(state.step, job.total, loss, val, warning)
+    warning = describe_likely_failure(vanishing, nothing_learnt, setup.total) if vanishing else None
+    return RunProgress(state.step, setup.total, loss, val, warning)

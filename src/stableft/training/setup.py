@@ -51,7 +51,7 @@ def preload_inputs(run: PlannedRun, sources: LocalPaths) -> None:
     """
     config = run.config.normalized()
     splits = _load_splits_once(config, sources, load_tokenizer(config, sources))
-    total_steps(config.schedule, len(splits.train))
+    total_steps(config.schedule, len(splits.train))  # checks the warmup
     load_pretrained(config, sources)
 
 
@@ -71,11 +71,13 @@ def prepare_run(
     model, pretrained = build_model(config, sources, start)
     model.to(device)  # pyright: ignore[reportArgumentType]
     model.train()
-    if config.mixout:  # now, because Mixout's targets are the initial weights, and a checkpoint would overwrite them
+    # Mixout, weight decay towards the pre-trained weights and the drift probe copy the initial weights, so they are set
+    # up here, before a checkpoint overwrites these.
+    if config.mixout:
         apply_mixout(model, pretrained.spec, config.mixout)
     per_epoch = steps_per_epoch(len(splits.train), config.schedule.batch_size)
     total = total_steps(config.schedule, len(splits.train))
-    job = RunSetup(
+    setup = RunSetup(
         run=run,
         config=config,
         folder=run_folder(results, run.run_id),
@@ -93,7 +95,7 @@ def prepare_run(
     state = create_train_state(model, pretrained.spec, config, execution)
     redrawn = config.reinit.blocks if config.reinit else 0
     state.recorder = start_probe_recorder(model, pretrained.spec, run.probes, total, redrawn)
-    return job, state
+    return setup, state
 
 
 def create_train_state(
@@ -139,12 +141,12 @@ def prepare_device(execution: Execution) -> torch.device:
     return device
 
 
-def nothing_learnt_loss(job: RunSetup) -> float:
+def nothing_learnt_loss(setup: RunSetup) -> float:
     """Return the training loss of the best constant predictor: the labels' entropy in nats, or their variance."""
-    entropy = job.splits.record.label_entropy
-    return float(np.var(job.splits.train.labels)) if entropy is None else entropy
+    entropy = setup.splits.record.label_entropy
+    return float(np.var(setup.splits.train.labels)) if entropy is None else entropy
 
 
-def batch_indices(job: RunSetup, step: int) -> np.ndarray:
+def batch_indices(setup: RunSetup, step: int) -> np.ndarray:
     """Return the training rows of update `step`, which depend on the data seed and the step alone."""
-    return batch_row_indices(job.config.seeds.data, step, len(job.splits.train), job.config.schedule.batch_size)
+    return batch_row_indices(setup.config.seeds.data, step, len(setup.splits.train), setup.config.schedule.batch_size)

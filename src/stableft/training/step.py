@@ -22,7 +22,6 @@ from stableft.training.in_loop_probes import (
     append_probe_rows,
     drift_distances,
     gradient_norms,
-    recorders_due,
 )
 from stableft.training.schedule import warmup_linear, warmup_steps
 
@@ -96,21 +95,21 @@ def update_weights(
         group["lr"] = lr * group.get("lr_scale", 1.0)  # set here, because torch's schedulers ignore lr_scale
     loss = _backward_batch(state, partial_loss, rows, device)
     state.scaler.unscale_(state.optimizer)  # norms and clipping need the true gradient, without fp16's loss scale
-    norm_recorder, drift_recorder = recorders_due(state.recorder, state.step + 1)
-    parameter_norms = gradient_norms(norm_recorder.parameters.values()) if norm_recorder else None
+    recorder, step = state.recorder, state.step + 1
+    parameter_norms = probe_norms = drift = None
+    if recorder and recorder.is_due("grad_norms", step):
+        parameter_norms = gradient_norms(recorder.parameters.values())
     grad_norm = _gradient_norm(state.model)
     if config.optimizer.clip_norm is not None:
         nn.utils.clip_grads_with_norm_(state.model.parameters(), config.optimizer.clip_norm, grad_norm)
-    probe_norms = None
     if parameter_norms is not None:
         probe_norms = torch.cat([torch.stack([grad_norm, _gradient_norm(state.model)]), parameter_norms])
     state.scaler.step(state.optimizer)  # skips the step if the gradient is not finite
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
-    state.step += 1
-    drift = None
-    if drift_recorder:
-        drift = drift_distances(drift_recorder.drift_groups.values(), drift_recorder.initial.values())
+    state.step = step
+    if recorder and recorder.is_due("drift", step):
+        drift = drift_distances(recorder.drift_groups.values(), recorder.initial.values())
     return StepResult(loss, lr, grad_norm, probe_norms=probe_norms, drift=drift)
 
 
