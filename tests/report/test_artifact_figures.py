@@ -23,6 +23,7 @@ from support.artifact_records import (
     scores,
     where,
 )
+from support.reports import values_of
 
 from stableft.records.run_record import RunRecord
 from stableft.report.build import build_report
@@ -39,7 +40,7 @@ Boxes = dict[str, dict[str, Any]]  # label -> settings
 
 def panels_of(name: str) -> dict[str, dict[str, Any]]:
     """The panels of a figure by title, each of which is there once."""
-    panels = report(name).facts["panels"]
+    panels = values_of(report(name))["panels"]
     found = {panel["title"]: panel for panel in panels}
     assert len(found) == len(panels)
     return found
@@ -204,7 +205,7 @@ def test_fewer_than_ten_runs_of_a_kind_are_stated():
     made = build_report(
         collect_runs(artifact, runs, [*reversed(failed), *fine, *where(OURS, task="rte", seeds=range(1, 4))])
     )
-    panels = {panel["title"]: panel for panel in made.facts["panels"]}
+    panels = {panel["title"]: panel for panel in values_of(made)["panels"]}
     check_band(panels["(b) training loss, 10 failed runs"]["curves"][0], failed, "train_loss", "std")
     text = words(render_report(made))
     assert "devlin: 4 failed runs, where the paper shows 10." in text
@@ -334,8 +335,8 @@ def _closed_form(val: np.ndarray, of: np.ndarray, n: int) -> float:
 def test_random_trials_are_drawn_the_same_way_every_time():
     artifact, runs = planned("zhang-figure4")
     again = build_report(collect_runs(artifact, runs, pool()))
-    assert again.facts["panels"] == report("zhang-figure4").facts["panels"]
-    assert any("drawn 1,000 times" in note and "seed 0" in note for note in again.facts["panels"][0]["notes"])
+    assert values_of(again)["panels"] == values_of(report("zhang-figure4"))["panels"]
+    assert any("drawn 1,000 times" in note and "seed 0" in note for note in values_of(again)["panels"][0]["notes"])
 
 
 # --- maps of two seeds
@@ -386,7 +387,7 @@ def test_zhang_figure10_has_the_deviation_with_one_seed_held_fixed(title):
 def test_zhang_figure10_says_whose_deviation_it_is_where_a_seed_of_one_kind_is_missing():
     artifact, runs = planned("zhang-figure10")
     made = build_report(collect_runs(artifact, runs, [record for record in pool() if record.config.seeds.init != 4]))
-    panel = next(panel for panel in made.facts["panels"] if panel["title"] == "Standard")
+    panel = next(panel for panel in values_of(made)["panels"] if panel["title"] == "Standard")
     grid = np.delete(grid_of(RE_INIT["Standard"]), 4, axis=0)
     fixed = dict(zip(panel["columns"], panel["values"][0], strict=True))
     by_seed = dict(zip([seed for seed in SEEDS if seed != 4], np.nanstd(grid, axis=1, ddof=1), strict=True))
@@ -400,7 +401,7 @@ MARKED = {"RTE": 234, "MRPC": 345, "STS-B": 540, "CoLA": 804, "MNLI": 36816}
 
 @pytest.mark.parametrize(("name", "inverse"), [("mosbach-figure6", True), ("zhang-figure1", False)])
 def test_the_bias_of_the_update_by_the_formula(name, inverse):
-    (panel,) = report(name).facts["panels"]
+    (panel,) = values_of(report(name))["panels"]
     (curve,) = panel["curves"]
     steps = np.array(curve["x"])
     bias = (1 - 0.9**steps) / np.sqrt(1 - 0.999**steps)
@@ -416,7 +417,7 @@ def test_the_bias_of_the_update_by_the_formula(name, inverse):
 
 
 def test_zhang_figure1_marks_three_epochs_of_each_data_set():
-    (panel,) = report("zhang-figure1").facts["panels"]
+    (panel,) = values_of(report("zhang-figure1"))["panels"]
     assert {mark["label"]: mark["value"] for mark in panel["vertical"]} == MARKED
     for label, steps in MARKED.items():
         bias = (1 - 0.9**steps) / math.sqrt(1 - 0.999**steps)

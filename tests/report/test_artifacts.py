@@ -142,7 +142,9 @@ def test_n_is_stated_in_every_cell_or_box(name):
             assert all(_counts(place.text) or place.text == "-" for place in places)
             assert any(_counts(place.text) for place in places)
         elif name in ("zhang-figure9", "zhang-figure10"):
-            assert any("2 of 100 pairs of seeds" in note for panel in made.facts["panels"] for note in panel["notes"])
+            assert any(
+                "2 of 100 pairs of seeds" in note for panel in values_of(made)["panels"] for note in panel["notes"]
+            )
         else:
             assert all(_counts(row[1].text) for row in ours), grid.name
 
@@ -172,17 +174,17 @@ def test_counts_and_run_ids_are_in_the_json(name):
     rows = pool_runs(name).frame
     counts = rows[rows["status"] == "finished"].groupby(["arm", "task"]).size().to_dict()
     if name in ("mosbach-table1", "mosbach-table4"):
-        found = {(cell["row"], cell["column"]): cell["n"] for cell in values["cells"]}
-        ids = {run_id for cell in values["cells"] for run_id in cell["run_ids"]}
-    else:
-        found = {(run["arm"], run["task"]): run["finished"] for run in values["runs"] if run["finished"]}
-        ids = set(values["run_ids"])
-        assert sum(place["runs"] for place in values["environments"]) == len(ids)
-        plans = {}
-        for _, run in {(run.arm, run.run_id): (0, run) for _, run in planned(name)[1]}.values():
-            place = (run.arm, run.config.data.task)
-            plans[place] = plans.get(place, 0) + 1
-        assert {(run["arm"], run["task"]): run["planned"] for run in values["runs"]} == plans
+        cells = [cell for cell in values["cells"] if cell["kind"] == "arm"]
+        assert {(cell["arm"], cell["task"]): cell["n"] for cell in cells} == counts
+        assert {run_id for cell in cells for run_id in cell["run_ids"]} == set(rows["run_id"])
+    found = {(run["arm"], run["task"]): run["finished"] for run in values["runs"] if run["finished"]}
+    ids = set(values["run_ids"])
+    assert sum(place["runs"] for place in values["environments"]) == len(ids)
+    plans = {}
+    for _, run in {(run.arm, run.run_id): (0, run) for _, run in planned(name)[1]}.values():
+        place = (run.arm, run.config.data.task)
+        plans[place] = plans.get(place, 0) + 1
+    assert {(run["arm"], run["task"]): run["planned"] for run in values["runs"]} == plans
     assert found == counts
     assert ids == set(rows["run_id"])
 
@@ -279,7 +281,7 @@ def test_imported_runs_are_boxes_curves_and_trials_as_not_ours():
     for name in ("zhang-figure2", "zhang-figure3", "zhang-figure4"):
         made = with_imported(name, arms)
         assert "are not this project's runs, they were imported from their-logs" in words(render_report(made))
-        panel = next(panel for panel in made.facts["panels"] if panel["title"] == "RTE")
+        panel = next(panel for panel in values_of(made)["panels"] if panel["title"] == "RTE")
         shown = {found["label"]: found for found in panel.get("boxes", panel.get("curves"))}
         for arm, label in labels.items():
             runs = of_them(arm, "rte")
@@ -304,7 +306,7 @@ def test_imported_runs_beside_ours_make_one_box_that_says_how_many_are_whose():
     made = with_imported("zhang-figure2", ("zhang",), own=own)
     box = next(
         box
-        for panel in made.facts["panels"]
+        for panel in values_of(made)["panels"]
         for box in panel["boxes"]
         if (panel["title"], box["label"]) == ("RTE", "Correction")
     )
@@ -399,7 +401,7 @@ def test_a_report_that_is_refused_is_a_line_and_the_others_go_on(papers_sweeps, 
 def test_a_figure_is_laid_out_once_for_every_form(tmp_path):
     made, drawn = report("zhang-figure3"), []
     (name, draw), *_ = made.figures.items()
-    counted = replace(made, figures={name: lambda: drawn.append(name) or draw()}, vectors={})
+    counted = replace(made, figures={name: lambda: drawn.append(name) or draw()}, svg_cache={})
     write_report_folder(counted, tmp_path)
     reports_to_html([counted], "again")
     assert drawn == [name]

@@ -3,6 +3,7 @@
 import json
 import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from support.table_records import make_record
@@ -80,7 +81,15 @@ def values_of(report):
         name: [{"kind": row.kind} | {key: value.data for key, value in row.values.items()} for row in table.rows]
         for name, table in report.data.items()
     }
-    return {"report": report.id, "title": report.title, **tables, **report.facts}
+    return _as_json_reads({"report": report.id, "title": report.title, **tables, **report.facts})
+
+
+def _as_json_reads(value):
+    if isinstance(value, Mapping):
+        return {key: _as_json_reads(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json_reads(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def mean_cells(values):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from support.artifact_probes import LAYERS, LOST, MODELS, OURS, drift, grad_norms, of_kind, perplexity, surface
 from support.artifact_records import M, Z, planned, pool, probe_pool, report, where
+from support.reports import values_of
 from support.table_records import make_record
 
 from stableft.config.planned_run import PlannedRun
@@ -51,7 +52,7 @@ def the(kind, run_id):
 
 
 def panels(name):
-    return report(name).facts["panels"]
+    return values_of(report(name))["panels"]
 
 
 def words(text):
@@ -140,7 +141,7 @@ def test_parameters_without_any_gradient_are_left_out_of_a_norm():
     place = record.names.index("bert.encoder.layer.1.output.dense.bias")
     rows = tuple((*row[:place], math.nan, *row[place + 1 :]) for row in record.norms)
     made = made_of("mosbach-figure4", runs, [record.model_copy(update={"norms": rows})])
-    panel = made.facts["panels"][0]
+    panel = values_of(made)["panels"][0]
     check(panel["curves"][1], record, lambda name: ".layer.1." in name and name != record.names[place])
     assert not any("not finite" in note for note in panel["notes"])
 
@@ -181,8 +182,8 @@ def test_zhang_figure16_has_every_block_and_says_which_runs_have_no_record():
 def test_a_model_with_fewer_blocks_shows_those_it_has():
     runs = where(Z, task="rte", seeds=range(2))
     made = made_of("zhang-figure7", runs, [drift(run.run_id, 0, [0, 1, 2], blocks=12) for run in runs])
-    assert [panel["title"] for panel in made.facts["panels"]] == ["Block 6", "Block 12"]
-    assert "The model has 12 blocks; there is no block 18, 24." in made.facts["panels"][0]["notes"]
+    assert [panel["title"] for panel in values_of(made)["panels"]] == ["Block 6", "Block 12"]
+    assert "The model has 12 blocks; there is no block 18, 24." in values_of(made)["panels"][0]["notes"]
 
 
 # --- perplexity and surfaces
@@ -199,7 +200,7 @@ def test_mosbach_figure2_has_the_first_three_failed_and_the_first_three_successf
 def test_where_too_few_of_devlins_runs_succeed_those_of_mosbach_stand_in():
     runs = [*of_kind(M, True)[:4], *of_kind(M, False)[:1], *of_kind(OURS, False)[:4]]
     made = made_of("mosbach-figure2", runs, [perplexity(run.run_id, bool(run.failed)) for run in runs])
-    labels = [curve["label"] for curve in made.facts["panels"][1]["curves"]]
+    labels = [curve["label"] for curve in values_of(made)["panels"][1]["curves"]]
     assert [label.partition(",")[0] for label in labels] == ["devlin", "mosbach", "mosbach"]
 
 
@@ -207,7 +208,7 @@ def test_perplexities_of_another_text_are_left_out():
     runs = of_kind(M, True)[:3]
     texts = ("wikitext-2", "toy", "wikitext-2")
     records = [perplexity(run.run_id, True, text=text) for run, text in zip(runs, texts, strict=True)]
-    panel = made_of("mosbach-figure2", runs, records).facts["panels"][0]
+    panel = values_of(made_of("mosbach-figure2", runs, records))["panels"][0]
     assert len(panel["curves"]) == 2
     assert panel["notes"][0] == "2 failed runs, where the paper shows 3."
     assert any("1 runs are left out" in note for note in panel["notes"])
@@ -246,9 +247,9 @@ def test_without_records_the_command_that_makes_them_is_named():
 
 def test_without_a_failed_run_that_is_said():
     made = made_of("mosbach-figure4", of_kind(OURS, False), [])
-    assert made.facts["panels"][0]["missing"] == "no run is finished"
+    assert values_of(made)["panels"][0]["missing"] == "no run is finished"
     fine = [*of_kind(M, False), *of_kind(OURS, False)]
-    assert made_of("mosbach-figure7", fine, []).facts["panels"][0]["missing"] == "no run of devlin has failed"
+    assert values_of(made_of("mosbach-figure7", fine, []))["panels"][0]["missing"] == "no run of devlin has failed"
 
 
 # --- a sweep of one's own
@@ -295,7 +296,7 @@ def test_the_figures_of_a_sweep_are_drawn(tmp_path):
     made = build_report(load_runs_from_file(tmp_path / "mine.jsonl"))
     drawn = {name: draw() for name, draw in made.figures.items()}
     titles = [axes.get_title() for axes in drawn["gradient-norms"].axes]
-    assert titles == ["failed run\ndevlin, seeds 2 and 102", "successful run\ndevlin, seeds 1 and 101"]
+    assert titles == ["failed run\ndevlin, seed 2/102", "successful run\ndevlin, seed 1/101"]
     assert "devlin, seeds 2 and 102" in drawn["gradient-norms"].get_supxlabel()
     assert len(drawn["gradient-norms-matrices"].axes) == 12
     assert [axes.get_title() for axes in drawn["drift"].axes] == ["Block 1", "Block 2"]
