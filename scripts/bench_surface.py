@@ -27,9 +27,9 @@ from stableft.models.load import load_tokenizer
 from stableft.probes.loss_surface import (
     Batch,
     LossAndNorm,
-    SurfaceSetup,
     SurfaceRequest,
     SurfaceRuns,
+    SurfaceSetup,
     make_batches,
     measure_surface,
     prepare_surface,
@@ -96,7 +96,9 @@ def main() -> None:
         execution = Execution(options.device, micro_batch=options.rows)
         work = made_up_work(run, sources, request, Path(folder), execution)
         model = build_model(run.config.normalized(), sources)[0].eval().to(work.device)  # pyright: ignore[reportArgumentType]
-        batches = make_batches(work.rows, work.example_indices, work.config, work.inputs, work.device, work.rows_at_once)
+        batches = make_batches(
+            work.rows, work.example_indices, work.config, work.inputs, work.device, work.rows_at_once
+        )
         for _ in range(3):
             bare_pass(model, batches, not options.loss_only)
         since = time.perf_counter()

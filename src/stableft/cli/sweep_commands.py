@@ -85,7 +85,7 @@ def run_with_progress(
     print(closing_line(outcome))
     if outcome.interrupted:
         return EXIT_INTERRUPTED
-    return 1 if outcome.crashed or outcome.left else 0
+    return 1 if outcome.crashed or outcome.unfinished else 0
 
 
 def print_estimate(
