@@ -67,7 +67,7 @@ def _remove_checkpoint(folder: Path) -> None:
 
 
 def _check_still_valid(plan: PlannedPretraining, record: PretrainRecord, folder: Path) -> None:
-    """Raises UserError if the data of a finished pre-training is another now, or its model is gone."""
+    """Check that the data of a finished pre-training has not changed and its model still exists."""
     if not record.failed and not (folder / MODEL_FOLDER / "config.json").is_file():
         raise UserError(f"{folder} has a record but no {MODEL_FOLDER} folder any more; delete it to train again")
     config = plan.config
@@ -80,7 +80,7 @@ def _check_still_valid(plan: PlannedPretraining, record: PretrainRecord, folder:
 
 
 def _check_model_out(out: Path | None, results: Path) -> None:
-    """Raises UserError if `out` is no place for a model, or holds anything that must not be replaced by one."""
+    """Check that `out` can hold a model and contains nothing that a model must not replace."""
     if out is None:
         return
     if out.name in ("", ".."):
