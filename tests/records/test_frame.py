@@ -26,8 +26,8 @@ def test_one_row_a_run():
 def test_which_overrides_the_runs_own_choice():
     record = make_record(split="heldout", report="best")
     assert build_frame([record])["score"].tolist() == pytest.approx([0.7])  # test, best
-    assert build_frame([record], which="last")["score"].tolist() == pytest.approx([0.6])
-    assert build_frame([record], which="best")["checkpoint"].tolist() == ["best"]
+    assert build_frame([record], checkpoint="last")["score"].tolist() == pytest.approx([0.6])
+    assert build_frame([record], checkpoint="best")["checkpoint"].tolist() == ["best"]
     assert build_frame([record])[["last_val", "best_val"]].iloc[0].tolist() == [0.7, 0.8]
 
 

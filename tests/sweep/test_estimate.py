@@ -27,14 +27,14 @@ def test_a_dry_run_writes_nothing(sweep, tmp_path, save):
     results = tmp_path / "results"
     estimated = estimate_sweep(sweep, results, Execution(threads=1, save=save), 2)
     assert not results.exists()
-    (line,) = estimated.lines
-    assert (line.arm, line.task, line.runs, line.left) == ("arm", "toy", 3, 3)
+    (line,) = estimated.arms
+    assert (line.arm, line.task, line.runs, line.unfinished) == ("arm", "toy", 3, 3)
     assert line.cost.steps == 14
     assert 0 < line.cost.seconds < 60
-    assert line.cost.memory > 0
-    weights = line.cost.checkpoint / 3
+    assert line.cost.memory_bytes > 0
+    weights = line.cost.checkpoint_bytes / 3
     models = {"none": 0, "best": 1, "last": 1, "all": 2}[save] * weights
-    assert models < line.cost.kept < models + 20_000
+    assert models < line.cost.disk_bytes < models + 20_000
     text = render_estimate(estimated)
     assert "3 runs left" in text
     assert "on cpu" in text
@@ -47,7 +47,7 @@ def test_what_is_done_does_not_count_and_is_not_touched(sweep, toy_sources, tmp_
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in results.rglob("*") if path.is_file()}
     names = sorted(results.rglob("*"))
     estimated = estimate_sweep(sweep, results, Execution(threads=1), 1)
-    assert (estimated.lines[0].runs, estimated.lines[0].left) == (3, 2)
+    assert (estimated.arms[0].runs, estimated.arms[0].unfinished) == (3, 2)
     assert sorted(results.rglob("*")) == names
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
 
@@ -56,11 +56,11 @@ def test_the_size_of_a_checkpoint_is_about_right(sweep, toy_sources, tmp_path):
     from stableft.config.planned_run import RunInterrupted
     from stableft.records.run_record import CHECKPOINT_FILE, run_folder
 
-    line = estimate_sweep(sweep, tmp_path / "none", Execution(threads=1), 1).lines[0]
+    line = estimate_sweep(sweep, tmp_path / "none", Execution(threads=1), 1).arms[0]
     with pytest.raises(RunInterrupted):
         train_run(sweep.runs[0], tmp_path, toy_sources, stop_at=3)
     size = (run_folder(tmp_path, sweep.runs[0].run_id) / CHECKPOINT_FILE).stat().st_size
-    assert 0.5 < line.cost.checkpoint / size < 1.5
+    assert 0.5 < line.cost.checkpoint_bytes / size < 1.5
 
 
 def test_an_estimate_does_not_change_a_run(sweep, toy_sources, tmp_path):
@@ -86,11 +86,11 @@ def test_what_is_trained_first_and_what_pauses(toy_run, toy_sources, tmp_path):
     rules = {run.run_id: EarlyStoppingRule(after=0.3, lowest=0.5) for run in runs}
     sweep = Sweep("toy", tmp_path / "toy.yaml", runs, toy_sources, (), (parent,), rules)
     estimated = estimate_sweep(sweep, tmp_path / "results", Execution(threads=1), 1)
-    first, line = estimated.lines
+    first, line = estimated.arms
     assert first.arm == f"{START_ARM} {parent.run_id}"
-    assert (first.runs, first.left, line.left, line.paused) == (1, 1, 4, 4)
-    assert line.saved == pytest.approx(0.35)
-    assert first.cost.kept > first.cost.checkpoint / 3  # its weights are kept
+    assert (first.runs, first.unfinished, line.unfinished, line.paused) == (1, 1, 4, 4)
+    assert line.saved_share == pytest.approx(0.35)
+    assert first.cost.disk_bytes > first.cost.checkpoint_bytes / 3  # its weights are kept
     text = render_estimate(estimated)
     assert f"run {parent.run_id} (recipe on toy, seed 9), from which 4 runs start, is trained first" in text
     assert "5 runs left" in text
@@ -112,7 +112,7 @@ def family(toy_run):
 
 def lines_of(sweep: Sweep, results, **options) -> tuple[list[tuple[str, int, int]], str]:
     estimated = estimate_sweep(sweep, results, Execution(threads=1), 1, **options)
-    return [(line.arm, line.runs, line.left) for line in estimated.lines], render_estimate(estimated)
+    return [(line.arm, line.runs, line.unfinished) for line in estimated.arms], render_estimate(estimated)
 
 
 def test_every_parent_has_a_line_of_its_own_and_counts_once(sweep, family, tmp_path):
@@ -120,10 +120,10 @@ def test_every_parent_has_a_line_of_its_own_and_counts_once(sweep, family, tmp_p
     own = replace(one, arm="own")
     sweep = replace(sweep, runs=(own, *runs, *more), start_runs=(one, two))
     estimated = estimate_sweep(sweep, tmp_path / "results", Execution(threads=1), 1)
-    assert [(line.arm, line.runs, line.left) for line in estimated.lines] == [
+    assert [(line.arm, line.runs, line.unfinished) for line in estimated.arms] == [
         (f"{START_ARM} {one.run_id}", 1, 1), (f"{START_ARM} {two.run_id}", 1, 1), ("own", 1, 0), ("arm", 4, 4)
     ]  # fmt: skip
-    first, second = (line.cost.steps for line in estimated.lines[:2])
+    first, second = (line.cost.steps for line in estimated.arms[:2])
     assert first != second
     assert "6 runs left" in render_estimate(estimated)
 
@@ -163,5 +163,5 @@ def test_stopped_runs_are_done_only_while_they_rank_as_hopeless(sweep, toy_run, 
         rules = {run.run_id: rule for run in planned} if rule else {}
         (line,) = estimate_sweep(
             replace(sweep, runs=tuple(planned), rules=rules), tmp_path, Execution(threads=1), 1
-        ).lines
-        assert (line.left, line.paused) == (left, paused), rule
+        ).arms
+        assert (line.unfinished, line.paused) == (left, paused), rule

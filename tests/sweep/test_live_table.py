@@ -58,9 +58,7 @@ def test_the_time_left_counts_workers_and_longer_schedules():
         apply_event(view, RunStarted(f"cuda:{slot}", runs[slot]), 0.0)
         apply_event(view, ProgressReported(f"cuda:{slot}", RunProgress(0, 30)), 0.0)
         apply_event(view, ProgressReported(f"cuda:{slot}", RunProgress(30, 30)), 30.0)
-        apply_event(
-            view, RunEnded(f"cuda:{slot}", runs[slot], "settled", make_record(runs[slot], failed=slot == 1)), 30.0
-        )
+        apply_event(view, RunEnded(f"cuda:{slot}", runs[slot], "done", make_record(runs[slot], failed=slot == 1)), 30.0)
     assert estimate_seconds_left(view) == pytest.approx((30 + 30 + 60) / 2)
     assert progress_line(view) == "2/5 done, 1 failed, 0 crashed, ETA 0:01:00"
 
@@ -87,7 +85,7 @@ def test_plain_lines():
     )
     assert event_line(view, ProgressReported("cpu", RunProgress(1, 2))) is None
     assert event_line(view, ClockTick()) is None
-    ended = RunEnded("cpu", run, "settled", make_record(run, status="crashed"))
+    ended = RunEnded("cpu", run, "done", make_record(run, status="crashed"))
     apply_event(view, ended, 1.0)
     assert event_line(view, ended) == (
         "[2/3 done, 0 failed, 1 crashed, ETA 0:00:00] crashed (a test): mosbach rte seed 3"
@@ -98,7 +96,7 @@ def test_plain_lines():
 def test_a_run_at_another_process_is_shown_as_such():
     run = make_run(3)
     view = start_progress([run])
-    apply_event(view, RunEnded("cpu", run, "elsewhere"), 0.0)
+    apply_event(view, RunEnded("cpu", run, "claimed_elsewhere"), 0.0)
     assert "1 with another process" in progress_line(view)
     apply_event(view, RunStarted("cpu", run), 1.0)
     assert "another process" not in progress_line(view)
@@ -111,7 +109,7 @@ def test_the_last_line_says_how_to_go_on():
         "command to go on; --retry-crashed tries the crashed ones again"
     )
     assert closing_line(SweepResult(("a",), (), (), (), (), (), False)) == "Ended: 1 of 1 runs done"
-    held = SweepResult((), (), (), (), ("e", "f"), (), False, held=("e",), crashed_parents=("p",))
+    held = SweepResult((), (), (), (), ("e", "f"), (), False, blocked=("e",), crashed_start_runs=("p",))
     assert closing_line(held) == (
         "Ended: 0 of 2 runs done, 1 that others start from crashed, 2 left (0 with a checkpoint, 1 with nothing to "
         "start from); run the same command to go on; --retry-crashed tries the crashed ones again"
@@ -175,8 +173,6 @@ def test_a_trial_is_done_when_it_pauses():
     assert estimate_seconds_left(view) == pytest.approx(20 + 30)  # of 30 steps each, not of 100
     point = EvalPoint(step=30, epoch=1.0, train_loss=0.5, val_loss=0.5, val={"accuracy": 0.625})
     record = make_record(run).model_copy(update={"status": "paused", "evals": (point,), "steps": 30, "failed": None})
-    apply_event(view, RunEnded("cpu", run, "settled", record), 30.0)
-    assert (view.done, view.crashed, len(view.left)) == (1, 0, 1)
-    assert "paused after step 30, validation accuracy 0.6250" in event_line(
-        view, RunEnded("cpu", run, "settled", record)
-    )
+    apply_event(view, RunEnded("cpu", run, "done", record), 30.0)
+    assert (view.done, view.crashed, len(view.pending)) == (1, 0, 1)
+    assert "paused after step 30, validation accuracy 0.6250" in event_line(view, RunEnded("cpu", run, "done", record))

@@ -127,7 +127,7 @@ def finished(results: Path, seed: int = 1, records=(), weights=()):
 def test_what_is_not_in_the_folder_is_lacking(tmp_path):
     run = finished(tmp_path, 1, [drift(make_run(1).run_id, 0, 1, 5)], [LAST_FOLDER])
     record = read_record(tmp_path, run.run_id)
-    assert find_missing_outputs(tmp_path, run, record, Execution(complete=True)) == ()
+    assert find_missing_outputs(tmp_path, run, record, Execution(retrain_incomplete=True)) == ()
     (run_folder(tmp_path, run.run_id) / PREDICTIONS_FILE).unlink()
     assert find_missing_outputs(tmp_path, run, record, Execution()) == ()
     assert find_missing_outputs(tmp_path, run, record, Execution(save="last")) == ()
@@ -138,7 +138,7 @@ def test_what_is_not_in_the_folder_is_lacking(tmp_path):
     )
     diverged = record.model_copy(update={"reason": "the training loss was nan at step 3"})
     assert find_missing_outputs(tmp_path, run, diverged, Execution(save="all")) == ()
-    assert find_missing_outputs(tmp_path, run, record, Execution(complete=True)) == ("predictions",)
+    assert find_missing_outputs(tmp_path, run, record, Execution(retrain_incomplete=True)) == ("predictions",)
 
 
 def test_training_again_keeps_what_was_there(tmp_path):
@@ -192,23 +192,26 @@ def test_finished_runs_are_trained_again_only_when_asked(tmp_path):
     run, whole = finished(tmp_path, 1), finished(tmp_path, 2, [drift(make_run(2).run_id, 0, 1)])
     runs = [replace(one, probes=InLoopProbes(drift=1)) for one in (run, whole)]
     outcome, events = sweep_stand_ins(tmp_path, runs)
-    assert set(outcome.skipped) == {run.run_id, whole.run_id}
+    assert set(outcome.finished_before) == {run.run_id, whole.run_id}
     assert [event.text for event in events if isinstance(event, Notice)] == [
         "1 runs were finished before without drift: --complete trains them again"
     ]
-    outcome, events = sweep_stand_ins(tmp_path, runs, complete=True)
-    assert (outcome.finished, outcome.skipped) == ((run.run_id,), (whole.run_id,))
+    outcome, events = sweep_stand_ins(tmp_path, runs, retrain_incomplete=True)
+    assert (outcome.finished, outcome.finished_before) == ((run.run_id,), (whole.run_id,))
     opened = next(event for event in events if isinstance(event, SweepStarted))
     assert ([one.run_id for one in opened.runs], opened.done) == ([run.run_id], 1)
     assert read_record(tmp_path, run.run_id).reason == "again"
     assert kinds(tmp_path, run) == ["drift"]
-    assert set(sweep_stand_ins(tmp_path, runs, complete=True)[0].skipped) == {run.run_id, whole.run_id}
+    assert set(sweep_stand_ins(tmp_path, runs, retrain_incomplete=True)[0].finished_before) == {
+        run.run_id,
+        whole.run_id,
+    }
     assert len(read_events(tmp_path, "begin")) == 1
 
 
 def test_weights_are_completed_too_and_nothing_else_is_lost(tmp_path):
     run = finished(tmp_path, 1, [grad_norms(make_run(1).run_id, 1, 2)], [BEST_FOLDER])
-    sweep_stand_ins(tmp_path, [run], save="last", complete=True)
+    sweep_stand_ins(tmp_path, [run], save="last", retrain_incomplete=True)
     folder = run_folder(tmp_path, run.run_id)
     assert (folder / BEST_FOLDER).is_dir()
     assert (folder / LAST_FOLDER).is_dir()
@@ -219,7 +222,7 @@ def test_weights_are_completed_too_and_nothing_else_is_lost(tmp_path):
 def test_a_crash_in_training_again_costs_no_result(tmp_path):
     run = replace(finished(tmp_path, 13), probes=ASKED)
     before = read_record(tmp_path, run.run_id)
-    outcome, events = sweep_stand_ins(tmp_path, [run], complete=True)
+    outcome, events = sweep_stand_ins(tmp_path, [run], retrain_incomplete=True)
     assert outcome.crashed == (run.run_id,)
     assert [event.record.status for event in events if isinstance(event, RunEnded)] == ["crashed"]
     assert read_record(tmp_path, run.run_id) == before
@@ -230,10 +233,10 @@ def test_a_crash_in_training_again_costs_no_result(tmp_path):
 def test_a_death_in_training_again_costs_no_result(tmp_path):
     run = replace(finished(tmp_path, 99), probes=ASKED)
     before = read_record(tmp_path, run.run_id)
-    sweep_stand_ins(tmp_path, [run], complete=True)
+    sweep_stand_ins(tmp_path, [run], retrain_incomplete=True)
     assert read_record(tmp_path, run.run_id) == before
     assert (run_folder(tmp_path, run.run_id) / CHECKPOINT_FILE).exists()
-    outcome, _ = sweep_stand_ins(tmp_path, [run], complete=True)
+    outcome, _ = sweep_stand_ins(tmp_path, [run], retrain_incomplete=True)
     assert outcome.finished == (run.run_id,)
     assert read_record(tmp_path, run.run_id).reason == "again"
 
@@ -246,7 +249,7 @@ def test_trials_of_hopeless_runs_are_not_trained_again(tmp_path):
     outcome, _ = sweep_in_stages(
         tmp_path, make_sweep([run, replace(make_run(2), probes=ASKED)], EarlyStoppingRule(after=0.3, lowest=0.5))
     )
-    assert run.run_id in outcome.skipped
+    assert run.run_id in outcome.finished_before
 
 
 # The real thing

@@ -77,7 +77,7 @@ def test_a_parent_is_trained_once_and_its_weights_kept(tmp_path, checkpoint, sav
     parent, runs = family(1, checkpoint=checkpoint)
     outcome, notes = sweep_stand_ins(tmp_path, make_sweep(runs, parents=[parent]), jobs=2, save=save)
     assert set(outcome.finished) == ids(runs, 0, 1, 2)  # it is none of them
-    assert (outcome.left, outcome.crashed, outcome.skipped) == ((), (), ())
+    assert (outcome.unfinished, outcome.crashed, outcome.finished_before) == ((), (), ())
     assert notes == [f"run {parent.run_id} (recipe on mnli, seed 1), from which 3 runs start, is trained first"]
     assert {path.name for path in run_folder(tmp_path, parent.run_id).glob("model-*")} == {
         f"model-{name}" for name in kept
@@ -86,7 +86,7 @@ def test_a_parent_is_trained_once_and_its_weights_kept(tmp_path, checkpoint, sav
     assert order[0] == parent.run_id
     _, more = family(1, 5, checkpoint=checkpoint)
     outcome, notes = sweep_stand_ins(tmp_path, make_sweep(more, parents=[parent]), save=save)
-    assert len(outcome.skipped) == 3
+    assert len(outcome.finished_before) == 3
     assert len(outcome.finished) == 2
     assert begun(tmp_path, [parent]) == {0: 1}
 
@@ -100,7 +100,7 @@ def test_without_its_weights_one_sentence_says_what_to_do(tmp_path):
     for run in runs:
         save_record(tmp_path, make_record(run))
     assert (
-        len(sweep_stand_ins(tmp_path, make_sweep(runs, parents=[parent]))[0].skipped) == 3
+        len(sweep_stand_ins(tmp_path, make_sweep(runs, parents=[parent]))[0].finished_before) == 3
     )  # nobody needs them any more
 
 
@@ -109,10 +109,10 @@ def test_a_crashed_parent_holds_back_its_children_alone(tmp_path):
     others = [make_run(seed, "other", "cola") for seed in range(2)]
     sweep = make_sweep([*runs, *others], parents=[parent])
     outcome, notes = sweep_stand_ins(tmp_path, sweep)
-    assert set(outcome.left) == {run.run_id for run in runs}
+    assert set(outcome.unfinished) == {run.run_id for run in runs}
     assert set(outcome.finished) == {run.run_id for run in others}
     assert notes[-1].endswith("crashed (ValueError: the bug): they are not run; --retry-crashed tries it again")
-    assert (outcome.held, outcome.crashed_parents) == (outcome.left, (parent.run_id,))
+    assert (outcome.blocked, outcome.crashed_start_runs) == (outcome.unfinished, (parent.run_id,))
     assert closing_line(outcome) == (
         "Ended: 2 of 5 runs done, 1 that others start from crashed, 3 left (0 with a checkpoint, 3 with nothing to "
         "start from); --retry-crashed tries the crashed ones again"
@@ -132,7 +132,7 @@ def test_a_crashed_parent_that_is_a_run_of_the_sweep_is_tried_once(tmp_path):
     for attempts in (1, 2):
         outcome, _ = sweep_stand_ins(tmp_path, sweep, retry_crashed=True)
         assert begun(tmp_path, [parent]) == {0: attempts}
-        assert (outcome.crashed, outcome.crashed_parents, len(outcome.held)) == ((parent.run_id,), (), 3)
+        assert (outcome.crashed, outcome.crashed_start_runs, len(outcome.blocked)) == ((parent.run_id,), (), 3)
 
 
 @pytest.mark.parametrize("checkpoint", ["best", "last"])
@@ -146,8 +146,8 @@ def test_a_parent_without_finite_weights_holds_back_its_children_alone(tmp_path,
     sweep = make_sweep([*runs, *others], parents=[parent])
     outcome, notes = sweep_stand_ins(tmp_path, sweep)
     assert set(outcome.finished) == {run.run_id for run in others}
-    assert set(outcome.left) == set(outcome.held) == {run.run_id for run in runs}
-    assert outcome.crashed_parents == ()
+    assert set(outcome.unfinished) == set(outcome.blocked) == {run.run_id for run in runs}
+    assert outcome.crashed_start_runs == ()
     assert notes == [
         f"run {parent.run_id} (recipe on mnli, seed 1), from which 3 runs start, has no {checkpoint} weights of use "
         f"({DIVERGED}): they are not run; let them start from another one"
@@ -161,7 +161,7 @@ def test_a_parent_without_finite_weights_holds_back_its_children_alone(tmp_path,
 def test_a_parent_that_diverges_now_holds_back_its_children(tmp_path):
     parent, runs = family(DIVERGES)
     outcome, notes = sweep_stand_ins(tmp_path, make_sweep([*runs, make_run(0, "other", "cola")], parents=[parent]))
-    assert (len(outcome.finished), len(outcome.held)) == (1, 3)
+    assert (len(outcome.finished), len(outcome.blocked)) == (1, 3)
     assert [note.rpartition(", ")[2] for note in notes[:1]] == ["is trained first"]
     assert [DIVERGED in note for note in notes] == [False, True]
 
@@ -175,7 +175,7 @@ def test_fail_fast_ends_with_the_parent(tmp_path):
     parent, runs = family(CRASHES)
     others = [make_run(seed, "other", "cola") for seed in range(2)]
     outcome, _ = sweep_stand_ins(tmp_path, make_sweep([*others, *runs], parents=[parent]), fail_fast=True)
-    assert (len(outcome.left), outcome.finished) == (5, ())
+    assert (len(outcome.unfinished), outcome.finished) == (5, ())
 
 
 def test_a_failed_parent_is_used_and_told(tmp_path):
@@ -197,7 +197,7 @@ def main() -> None:
     """What the tests start in processes of their own."""
     results, what, jobs = sys.argv[1:]
     outcome, _ = sweep_stand_ins(Path(results), sweep_of(what), int(jobs))
-    print(len(outcome.finished), len(outcome.stopped), len(outcome.left), outcome.interrupted, flush=True)
+    print(len(outcome.finished), len(outcome.stopped_early), len(outcome.unfinished), outcome.interrupted, flush=True)
 
 
 def sweep_of(what: str) -> Sweep:
@@ -252,19 +252,23 @@ def test_ctrl_c_in_the_parent_leaves_a_checkpoint(tmp_path):
 def test_the_lowest_end_and_the_others_go_on(tmp_path, jobs):
     runs = [make_run(seed) for seed in range(6)]
     outcome, notes = sweep_stand_ins(tmp_path, make_sweep(runs, RULE), jobs)
-    assert set(outcome.stopped) == ids(runs, 0, 2)
+    assert set(outcome.stopped_early) == ids(runs, 0, 2)
     assert set(outcome.finished) == ids(runs, 1, 3, 4, 5)
-    assert (outcome.left, outcome.crashed) == ((), ())
+    assert (outcome.unfinished, outcome.crashed) == ((), ())
     assert notes == [
         "arm rte: 2 of 6 runs are stopped as hopeless, the lowest 34 % by validation score after 30 % of the steps"
     ]
     assert begun(tmp_path, runs) == {0: 6, 3: 4}
-    for run_id in outcome.stopped:
+    for run_id in outcome.stopped_early:
         record = read_record(tmp_path, run_id)
         assert (record.status, record.failed, record.stop.of) == ("stopped", None, 6)
         assert not (run_folder(tmp_path, run_id) / CHECKPOINT_FILE).exists()
     again, notes = sweep_stand_ins(tmp_path, make_sweep(runs, RULE), jobs)
-    assert (set(again.stopped), set(again.skipped), again.finished) == (set(outcome.stopped), set(outcome.finished), ())
+    assert (set(again.stopped_early), set(again.finished_before), again.finished) == (
+        set(outcome.stopped_early),
+        set(outcome.finished),
+        (),
+    )
     assert begun(tmp_path, runs) == {0: 6, 3: 4}
 
 
@@ -273,18 +277,18 @@ def test_without_the_rule_they_are_taken_up_again(tmp_path):
     sweep_stand_ins(tmp_path, make_sweep(runs, RULE))
     outcome, _ = sweep_stand_ins(tmp_path, make_sweep(runs))
     assert set(outcome.finished) == ids(runs, 0, 2)
-    assert outcome.stopped == ()
+    assert outcome.stopped_early == ()
     assert begun(tmp_path, runs) == {0: 8, 3: 4}
     assert statuses(tmp_path, runs) == {"finished": 6}
-    assert len(sweep_stand_ins(tmp_path, make_sweep(runs, RULE))[0].skipped) == 6  # what is finished stays so
+    assert len(sweep_stand_ins(tmp_path, make_sweep(runs, RULE))[0].finished_before) == 6  # what is finished stays so
 
 
 def test_other_seeds_may_save_a_stopped_run(tmp_path):
     runs = [make_run(seed) for seed in range(6)]
     few = [runs[seed] for seed in (0, 1, 3)]
-    assert set(sweep_stand_ins(tmp_path, make_sweep(few, RULE))[0].stopped) == ids(runs, 0)
+    assert set(sweep_stand_ins(tmp_path, make_sweep(few, RULE))[0].stopped_early) == ids(runs, 0)
     assert set(
-        sweep_stand_ins(tmp_path, make_sweep(runs, EarlyStoppingRule(after=0.3, lowest=0.17)))[0].stopped
+        sweep_stand_ins(tmp_path, make_sweep(runs, EarlyStoppingRule(after=0.3, lowest=0.17)))[0].stopped_early
     ) == ids(runs, 2)
     assert statuses(tmp_path, runs) == {"finished": 5, "stopped": 1}
 
@@ -295,7 +299,7 @@ def test_every_setting_has_a_trial_of_its_own_and_arms_without_a_rule_none(tmp_p
     free = [make_run(seed, "free", "sst2") for seed in range(3)]
     sweep = replace(make_sweep([*ruled, *alone, *free]), rules={run.run_id: RULE for run in (*ruled, *alone)})
     outcome, _ = sweep_stand_ins(tmp_path, sweep)
-    assert outcome.stopped == (ruled[2].run_id, ruled[4].run_id)
+    assert outcome.stopped_early == (ruled[2].run_id, ruled[4].run_id)
     assert len(outcome.finished) == 8
     assert begun(tmp_path, [*alone, *free]) == {0: 4, 3: 1}
 
@@ -307,17 +311,17 @@ def test_a_crash_in_the_trial_has_no_rank_and_one_after_it_has(tmp_path):
         tmp_path, make_sweep(runs, EarlyStoppingRule(after=0.3, lowest=0.4)), retry_crashed=True
     )
     assert outcome.crashed == (runs[5].run_id,)
-    assert set(outcome.stopped) == ids(runs, 0, 2)
+    assert set(outcome.stopped_early) == ids(runs, 0, 2)
     assert begun(tmp_path, [runs[5]]) == {0: 1}  # not again in the same breath
     later = tmp_path / "later"
     later.mkdir()
     runs = [*(make_run(seed) for seed in range(5)), make_run(5, "dies")]
     outcome, _ = sweep_stand_ins(later, make_sweep(runs, RULE))
     assert outcome.crashed == (runs[5].run_id,)
-    assert set(outcome.stopped) == ids(runs, 0, 2)
-    assert set(sweep_stand_ins(later, make_sweep(runs, RULE))[0].stopped) == ids(runs, 0, 2)
+    assert set(outcome.stopped_early) == ids(runs, 0, 2)
+    assert set(sweep_stand_ins(later, make_sweep(runs, RULE))[0].stopped_early) == ids(runs, 0, 2)
     outcome, _ = sweep_stand_ins(later, make_sweep(runs, RULE), retry_crashed=True)
-    assert (set(outcome.stopped), outcome.finished) == (ids(runs, 0, 2), (runs[5].run_id,))
+    assert (set(outcome.stopped_early), outcome.finished) == (ids(runs, 0, 2), (runs[5].run_id,))
     assert begun(later, [runs[5]]) == {0: 1, 3: 1, 5: 2}  # it pauses at once, and goes on
 
 
@@ -327,7 +331,7 @@ def test_killed_at_any_moment_it_ends_alike(tmp_path):
     whole = tmp_path / "whole"
     whole.mkdir()
     sweep = sweep_of("trial")
-    expected = set(sweep_stand_ins(whole, sweep, 2)[0].stopped)
+    expected = set(sweep_stand_ins(whole, sweep, 2)[0].stopped_early)
     killed = tmp_path / "killed"
     killed.mkdir()
     for patience in (3.0, 4.0, 5.0):
@@ -336,7 +340,7 @@ def test_killed_at_any_moment_it_ends_alike(tmp_path):
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     outcome, _ = sweep_stand_ins(killed, sweep)
-    assert set(outcome.stopped) == expected
+    assert set(outcome.stopped_early) == expected
     assert statuses(killed, sweep.runs) == {"finished": 4, "stopped": 2}
 
 
@@ -359,14 +363,14 @@ def test_ctrl_c_in_the_trial(tmp_path):
     out, _ = process.communicate(timeout=30)
     assert out == "0 0 6 True\n"
     outcome, _ = sweep_stand_ins(tmp_path, sweep)
-    assert (len(outcome.finished), set(outcome.stopped)) == (4, ids(sweep.runs, 0, 2))
+    assert (len(outcome.finished), set(outcome.stopped_early)) == (4, ids(sweep.runs, 0, 2))
 
 
 @pytest.mark.faults
 def test_a_kill_between_record_and_clean_up(tmp_path):
     runs = [make_run(seed) for seed in range(6)]
     outcome, _ = sweep_stand_ins(tmp_path, make_sweep(runs, RULE))
-    left = run_folder(tmp_path, outcome.stopped[0]) / CHECKPOINT_FILE
+    left = run_folder(tmp_path, outcome.stopped_early[0]) / CHECKPOINT_FILE
     left.write_text("3")
     sweep_stand_ins(tmp_path, make_sweep(runs, RULE))
     assert not left.exists()
@@ -375,7 +379,7 @@ def test_a_kill_between_record_and_clean_up(tmp_path):
 def test_a_child_may_be_hopeless_too(tmp_path):
     parent, runs = family(1, 6)
     outcome, _ = sweep_stand_ins(tmp_path, make_sweep(runs, RULE, [parent]))
-    assert (len(outcome.finished), set(outcome.stopped)) == (4, ids(runs, 0, 2))
+    assert (len(outcome.finished), set(outcome.stopped_early)) == (4, ids(runs, 0, 2))
 
 
 def test_runs_that_were_paused_by_hand_of_fate_go_on(tmp_path):

@@ -148,8 +148,8 @@ def test_equal_means_are_equal_whatever_rounding_makes_of_them():
     right = {"mixed p=0.1": (60, 60, 63), "mixed p=0.3": (61, 61, 61), "mixed p=0.5": (60, 61, 62)}  # of 138
     records = [scored(run, right.get(run.arm, (0, 0, 0))[run.config.seeds.init] / 138) for run in sweep.runs]
     search = collect_grid_searches(sweep, records)[1]
-    assert len({tried.mean for tried in search.tried}) > 1
-    assert search.best is search.tried[0]
+    assert len({tried.mean for tried in search.settings}) > 1
+    assert search.best is search.settings[0]
 
 
 @pytest.mark.parametrize("place", [0, 2])

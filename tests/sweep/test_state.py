@@ -34,14 +34,16 @@ def test_status_tells_every_kind_apart(tmp_path):
     assert [record.run_id for record in state.failed] == [runs[1].run_id]
     assert [record.run_id for record in state.crashed] == [runs[2].run_id]
     assert state.unfinished == (runs[3],)
-    assert state.todo == (runs[4],)
+    assert runs[4].run_id not in {run.run_id for run in state.unfinished}
     assert state.damaged == ()
 
 
 def test_a_run_that_several_arms_ask_for_counts_once(tmp_path):
     first, second = make_run(1, arm="first"), make_run(1, arm="second")
     assert list(unique_runs([first, second]).values()) == [first]
-    assert read_sweep_state(tmp_path, [first, second]).todo == (first,)
+    run_folder(tmp_path, first.run_id).mkdir(parents=True)
+    (run_folder(tmp_path, first.run_id) / CHECKPOINT_FILE).write_bytes(b"weights")
+    assert read_sweep_state(tmp_path, [first, second]).unfinished == (first,)
 
 
 @pytest.mark.faults
@@ -53,7 +55,7 @@ def test_a_damaged_record_is_set_aside_and_its_run_is_to_do(tmp_path, damage):
     damaged = damage(path.read_text())
     path.write_text(damaged)
     state = read_sweep_state(tmp_path, [run])
-    assert state.todo == (run,)
+    assert (state.finished, state.unfinished) == ((), ())
     assert len(state.damaged) == 1
     assert str(path) in state.damaged[0]
     assert "record.json.damaged-1" in state.damaged[0]
@@ -114,7 +116,7 @@ def test_run_once_passes_on_what_is_not_a_crash(tmp_path, error):
 
     with pytest.raises(type(error)):
         run_under_claim(make_run(1), tmp_path, None, train, nothing)
-    assert read_sweep_state(tmp_path, [make_run(1)]).todo
+    assert read_record(tmp_path, make_run(1).run_id) is None
 
 
 def test_a_crash_is_tried_again_only_if_it_is_the_one_that_was_meant(tmp_path):
@@ -147,8 +149,8 @@ def test_paused_and_stopped_runs_wait(tmp_path):
     for run, status in zip(runs, ("paused", "stopped"), strict=True):
         save_record(tmp_path, make_record(run).model_copy(update={"status": status, "failed": None}))
     state = read_sweep_state(tmp_path, runs)
-    assert [record.status for record in state.waiting] == ["paused", "stopped"]
-    assert (state.finished, state.crashed, state.todo, state.unfinished) == ((), (), (), ())
+    assert [record.status for record in state.resumable] == ["paused", "stopped"]
+    assert (state.finished, state.crashed, state.unfinished) == ((), (), ())
 
 
 def test_a_paused_run_is_done_where_it_is_to_pause_alone(tmp_path):

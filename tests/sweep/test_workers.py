@@ -83,7 +83,7 @@ def main() -> None:
     """What the tests start in a process of its own: a sweep over `results` of so many runs of one arm."""
     results, arm, count, jobs = sys.argv[1:]
     outcome, _ = sweep(Path(results), [make_run(seed, arm) for seed in range(int(count))], int(jobs))
-    print(len(outcome.finished), len(outcome.crashed), len(outcome.checkpointed), outcome.interrupted, flush=True)
+    print(len(outcome.finished), len(outcome.crashed), len(outcome.resumable), outcome.interrupted, flush=True)
 
 
 def start_process(results: Path, arm: str, count: int, jobs: int) -> subprocess.Popen:
@@ -109,7 +109,7 @@ def test_a_sweep_does_every_run_once_in_workers_that_live_on(tmp_path):
     runs = [make_run(seed, "short") for seed in range(6)]
     outcome, events = sweep(tmp_path, [*runs, make_run(0, "another arm")], jobs=2)
     assert set(outcome.finished) == {run.run_id for run in runs}
-    assert (outcome.crashed, outcome.left, outcome.interrupted) == ((), (), False)
+    assert (outcome.crashed, outcome.unfinished, outcome.interrupted) == ((), (), False)
     begun = read_events(tmp_path, "begin")
     assert Counter(run_id for run_id, _ in begun) == Counter(run.run_id for run in runs)
     assert len({pid for _, pid in begun}) == 2
@@ -120,7 +120,7 @@ def test_a_sweep_does_every_run_once_in_workers_that_live_on(tmp_path):
     assert sum(isinstance(event, RunStarted) for event in events) == 6
     assert sum(isinstance(event, ProgressReported) for event in events) >= 6
     again, events = sweep(tmp_path, runs, jobs=2)
-    assert set(again.skipped) == {run.run_id for run in runs}
+    assert set(again.finished_before) == {run.run_id for run in runs}
     assert len(read_events(tmp_path, "begin")) == 6
 
 
@@ -153,7 +153,7 @@ def test_a_device_that_is_lost_does_not_crash_the_whole_queue(tmp_path):
     runs = [make_run(0, "cuda"), make_run(1, "short"), *(make_run(seed, "cuda") for seed in range(2, 6))]
     outcome, events = sweep(tmp_path, runs)
     assert outcome.crashed == tuple(runs[n].run_id for n in (0, 2, 3))  # in a row: the run between was done
-    assert outcome.left == tuple(run.run_id for run in runs[4:])
+    assert outcome.unfinished == tuple(run.run_id for run in runs[4:])
     assert [event.text for event in events if isinstance(event, Notice)] == [
         "cpu had 2 device errors in a row and gets no more runs"
     ]
@@ -162,7 +162,7 @@ def test_a_device_that_is_lost_does_not_crash_the_whole_queue(tmp_path):
 def test_an_error_that_only_names_cuda_loses_no_device(tmp_path):
     runs = [make_run(seed, "said") for seed in range(3)]
     outcome, events = sweep(tmp_path, runs)
-    assert (len(outcome.crashed), outcome.left) == (3, ())
+    assert (len(outcome.crashed), outcome.unfinished) == (3, ())
     assert not any(isinstance(event, Notice) for event in events)
     assert len({pid for _, pid in read_events(tmp_path, "begin")}) == 1
 
@@ -193,7 +193,7 @@ def test_fail_fast_stops_the_others_at_a_checkpoint(tmp_path):
     runs = [make_run(0, "long"), make_run(1, "raise"), make_run(2, "short")]
     outcome, _ = sweep(tmp_path, runs, jobs=2, fail_fast=True)
     assert outcome.crashed == (runs[1].run_id,)
-    assert set(outcome.left) == {runs[0].run_id, runs[2].run_id}
+    assert set(outcome.unfinished) == {runs[0].run_id, runs[2].run_id}
     assert not outcome.interrupted
     assert runs[2].run_id not in [run_id for run_id, _ in read_events(tmp_path, "begin")]
 
@@ -246,7 +246,7 @@ def test_a_run_whose_process_is_killed_is_taken_over(tmp_path):
         elsewhere = []
 
         def show(event):
-            if isinstance(event, RunEnded) and event.how == "elsewhere":
+            if isinstance(event, RunEnded) and event.how == "claimed_elsewhere":
                 elsewhere.append(event)
                 os.killpg(other.pid, signal.SIGKILL)
 

@@ -159,7 +159,7 @@ def test_the_line_of_an_ended_run_has_the_diagnosis():
     )
     away = record.model_copy(update={"watch": found.model_copy(update={"at_end": False})})
     assert "likely" not in describe_run_status(away)
-    assert RunEnded("cpu", make_run(1), "settled", away).record is away
+    assert RunEnded("cpu", make_run(1), "done", away).record is away
 
 
 # In training

@@ -103,7 +103,9 @@ def sweep(
 
     check_results_folder(results)
     plan = load_sweep_from_options(config, data_dir, set_, arms, seeds)
-    execution = Execution(micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save, complete=complete)
+    execution = Execution(
+        micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save, retrain_incomplete=complete
+    )
     if dry_run:
         print_estimate(plan, results, devices, jobs_per_device, execution, retry_crashed)
         return
@@ -138,7 +140,9 @@ def train_command(
 
     check_results_folder(results)
     plan = single_run_sweep(recipe, task, model, seed, LocalPaths(data_dir=data_dir), set_)
-    execution = Execution(micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save, complete=complete)
+    execution = Execution(
+        micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save, retrain_incomplete=complete
+    )
     code = run_with_progress(plan, results, devices, 1, execution, retry_crashed)
     print_scores(results, plan.runs[0].run_id)
     raise typer.Exit(code)

@@ -86,7 +86,7 @@ def run_with_progress(
     print(closing_line(result))
     if result.interrupted:
         return EXIT_INTERRUPTED
-    return 1 if result.crashed or result.left else 0
+    return 1 if result.crashed or result.unfinished else 0
 
 
 def print_estimate(

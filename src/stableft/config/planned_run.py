@@ -73,7 +73,7 @@ class Execution:
     micro_batch: int | None = None  # rows per forward pass; None: the whole batch
     checkpoint_every: int | None = None
     save: Literal["none", "best", "last", "all"] = "none"
-    complete: bool = False  # re-run finished runs that lack requested weights or probes
+    retrain_incomplete: bool = False  # re-run finished runs that lack requested weights or probes
 
 
 @dataclass(frozen=True)

@@ -28,36 +28,35 @@ class CsvTable:
 
     @property
     def named(self) -> list[str]:
-        """The columns that somebody gave a name."""
+        """The columns that have a name."""
         return [name for name in self.names if not UNNAMED_COLUMN.fullmatch(name)]
 
     def position(self, option: str, name: str) -> int:
-        """Returns where the column of that name stands, which `option` asks for.
+        """Return the index of a column, which `option` names.
 
         Raises:
             UserError: there is no such column, or more than one.
         """
-        places = [i for i, other in enumerate(self.names) if name and other == name]
-        if len(places) > 1:
-            numbers = " and ".join(str(i + 1) for i in places)
+        indices = [i for i, other in enumerate(self.names) if name and other == name]
+        if len(indices) > 1:
+            numbers = " and ".join(str(i + 1) for i in indices)
             raise UserError(f"{self.path}: {option} {name}: columns {numbers} both have this name")
-        if not places:
-            there = ", ".join(self.named)
+        if not indices:
+            available = ", ".join(self.named)
             raise UserError(
                 f"{self.path}: {option} {name}: there is no such column, there are "
-                f"{there}{did_you_mean(name, self.named)}"
+                f"{available}{did_you_mean(name, self.named)}"
             )
-        return places[0]
+        return indices[0]
 
 
 def read_csv_table(path: Path) -> CsvTable:
-    """Returns the table in a file of comma-separated (.csv) or tab-separated (.tsv) values with a header line.
+    """Return the table in a file of comma-separated (.csv) or tab-separated (.tsv) values with a header line.
 
-    Rows without any value are left out; fields that are missing at a row's end are empty if their columns have no
-    name.
+    Rows without any value are skipped. Fields missing at the end of a row count as empty if their columns have no name.
 
     Raises:
-        UserError: the file is not there, is no such table or has no row, or a row does not fit the header.
+        UserError: the file is missing, is not such a table or has no rows, or a row does not fit the header.
     """
     delimiter = DELIMITERS.get(path.suffix.lower())
     if delimiter is None:
@@ -158,7 +157,7 @@ class RowFilter:
 
 
 def make_field_reader(table: CsvTable, option: str, spec: str) -> FieldReader:
-    """Returns the function that takes a row's fields to a value: that of a column, or the one after "=".
+    """Return a function that takes a row's fields and returns the value of a column, or the constant after "=".
 
     Raises:
         UserError: there is no such column, or nothing after "=".
@@ -173,10 +172,10 @@ def make_field_reader(table: CsvTable, option: str, spec: str) -> FieldReader:
 
 
 def make_run_key_reader(table: CsvTable, mapping: CsvMapping) -> Callable[[CsvRow], RunKey]:
-    """Returns the function that takes a row to the run that it belongs to.
+    """Return a function that takes a row and returns the run that it belongs to.
 
     Raises:
-        UserError: there is no such column; the function, where a field is empty or no seed.
+        UserError: there is no such column; from the function: a field is empty, or the seed is not a seed.
     """
     task_of = make_field_reader(table, "--task", mapping.task)
     arm_of = make_field_reader(table, "--arm", mapping.arm)
@@ -197,7 +196,7 @@ def make_run_key_reader(table: CsvTable, mapping: CsvMapping) -> Callable[[CsvRo
 
 
 def parse_row_filters(table: CsvTable, option: str, texts: Sequence[str]) -> list[RowFilter]:
-    """Returns what a row must fulfil, one for each column.
+    """Return the conditions on rows, one per column.
 
     Raises:
         UserError: one is not of the form COLUMN=VALUE, or there is no such column.
@@ -212,10 +211,10 @@ def parse_row_filters(table: CsvTable, option: str, texts: Sequence[str]) -> lis
 
 
 def filter_rows(table: CsvTable, wanted: Sequence[RowFilter]) -> list[CsvRow]:
-    """Returns the rows that fulfil all conditions.
+    """Return the rows that meet all conditions.
 
     Raises:
-        UserError: a value is in no row, and the message names those that are, or no row fulfils all.
+        UserError: a value appears in no row (the message names those that do), or no row meets all conditions.
     """
     for condition in wanted:
         there = {fields[condition.position].strip() for _, fields in table.rows}

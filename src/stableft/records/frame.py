@@ -67,23 +67,23 @@ class ReportedArm(NamedTuple):
 def build_frame(
     records: Iterable[AnyRunRecord],
     names: dict[str, list[ReportedArm]] | None = None,
-    which: Literal["recipe", "last", "best"] = "recipe",
+    checkpoint: Literal["recipe", "last", "best"] = "recipe",
 ) -> "pd.DataFrame":
     """Return a data frame with one row per run, or one per arm if arms share a run.
 
     `names` maps run ids to the arms that include them; other runs are dropped. None: the arms stored in the records.
-    `which` selects the checkpoint whose score is reported; "recipe": as each run's recipe says. A record that appears
+    `checkpoint` is the one whose score is reported; "recipe": as each run's recipe says. A record that appears
     twice (in a run folder and a committed file) counts once. Records are consumed one at a time, so they need not fit
     into memory together.
     """
     with _gc_disabled():
-        return _build_frame(records, names, which)
+        return _build_frame(records, names, checkpoint)
 
 
 def _build_frame(
     records: Iterable[AnyRunRecord],
     names: dict[str, list[ReportedArm]] | None,
-    which: Literal["recipe", "last", "best"],
+    checkpoint: Literal["recipe", "last", "best"],
 ) -> "pd.DataFrame":
     import pandas as pd  # imported here because it takes half a second
 
@@ -93,7 +93,7 @@ def _build_frame(
             key = (record.run_id, describe_source(record), arm)
             known = rows.get(key)
             if known is None or known["status"] != "finished":
-                rows[key] = _row(record, report if which == "recipe" else which)
+                rows[key] = _row(record, report if checkpoint == "recipe" else checkpoint)
                 rows[key] |= {"arm": arm, "recipe": recipe}
             elif record.status == "finished":
                 known["copies"] += 1

@@ -62,10 +62,10 @@ class ScoreFormat:
 
 
 def import_csv(file: Path, mapping: CsvMapping, out: Path) -> str:
-    """Writes the runs of a table to a file of records and returns what they are, line by line.
+    """Write the runs of a table to a records file, and return a description of them.
 
     Raises:
-        UserError: an option, the table or a value in it cannot be used; nothing is written.
+        UserError: an option, the table or a value in it is invalid; nothing is written.
     """
     check_import_out(out, file)
     _check_options(mapping)
@@ -92,12 +92,12 @@ def import_csv(file: Path, mapping: CsvMapping, out: Path) -> str:
 
 
 def _identifying_options(mapping: CsvMapping) -> tuple[object, ...]:
-    """Returns what else tells apart the runs that one file is read as."""
+    """Return the options that distinguish the ids of runs read from the same file."""
     return mapping.score, mapping.checkpoint, sorted(mapping.where), mapping.arm
 
 
 def _check_columns(table: CsvTable, mapping: CsvMapping) -> None:
-    """Raises UserError for a column that is not there, before anything is said of its rows."""
+    """Check that all columns exist, before any row is checked."""
     for option, name in (("--score", mapping.score), ("--val", mapping.val), ("--train-loss", mapping.train_loss)):
         if name is not None:
             table.position(option, name)
@@ -209,7 +209,7 @@ def _val_scores(point: EvaluationRow, reading: ScoreFormat) -> dict[str, float]:
 
 
 def _describe_score_format(mapping: CsvMapping, task: str, reading: ScoreFormat) -> list[str]:
-    """Returns what a user must know of how the scores of a task were read."""
+    """Return how the scores of a task were read, for the user."""
     metric, val_metric = (METRIC_TITLES.get(name, name) for name in (reading.metric, reading.val_metric))
     failed = describe_baseline(find_known_task(task), mapping.split, reading.metric, reading.baseline, mapping.baseline)
     notes = [f"{task}: {failed}", f"{task}: {mapping.score} was read as {metric}, {describe_scale(reading.scale)}"]
@@ -230,10 +230,10 @@ COLUMNS_SHOWN = 4  # columns that a message names
 
 
 def index_runs(table: CsvTable, rows: Iterable[tuple[RunKey, CsvRow]]) -> dict[RunKey, CsvRow]:
-    """Returns the row of each run.
+    """Return the row of each run.
 
     Raises:
-        UserError: a run has two; the message names the columns in which they differ.
+        UserError: a run has two rows; the message names the columns in which they differ.
     """
     runs: dict[RunKey, CsvRow] = {}
     for key, row in rows:
@@ -245,7 +245,7 @@ def index_runs(table: CsvTable, rows: Iterable[tuple[RunKey, CsvRow]]) -> dict[R
 
 
 def _describe_difference(table: CsvTable, a: CsvRow, b: CsvRow) -> str:
-    """Returns in which columns two rows differ, and what may be done about it."""
+    """Return in words the columns in which two rows differ, and what to do about it."""
     first, second = sorted((a, b))
     differ = [
         f"{name} ({one or 'empty'}, {other or 'empty'})"
@@ -264,10 +264,7 @@ def _describe_difference(table: CsvTable, a: CsvRow, b: CsvRow) -> str:
 
 
 def check_arms_uniform(table: CsvTable, runs: dict[RunKey, CsvRow], allowed: Sequence[str]) -> None:
-    """Raises UserError if a column that holds a setting, by its name, varies between the runs of an arm and task.
-
-    `allowed` columns may vary.
-    """
+    """Check that no column named like a setting varies between the runs of an arm and task, except `allowed` ones."""
     for name in allowed:
         table.position("--vary", name)
     places = [(i, name) for i, name in enumerate(table.names) if _is_setting(name) and name not in allowed]

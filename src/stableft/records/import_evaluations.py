@@ -31,10 +31,10 @@ class EvaluationRow(NamedTuple):
 def read_evaluations(
     table: CsvTable, mapping: CsvMapping, key: Callable[[CsvRow], RunKey], runs: Mapping[RunKey, CsvRow]
 ) -> dict[RunKey, list[EvaluationRow]]:
-    """Returns the evaluations of each run by step: of rows of their own, else the one in the row of its score.
+    """Return the evaluations of each run by step: from separate rows, or the one in the row of its score.
 
     Raises:
-        UserError: a value cannot be used, no row is chosen, or two stand for the same step.
+        UserError: a value is invalid, no row is selected, or two rows have the same step.
     """
     rows: Iterable[tuple[RunKey, CsvRow]] = runs.items()
     if mapping.val_where:
@@ -80,13 +80,13 @@ def drop_unscored_evaluations(
 
 
 def best_index(scores: Sequence[float]) -> int:
-    """Returns the place of the first of the highest scores; the last place where every one is NaN."""
+    """Return the index of the first of the highest scores, or the last index if all are NaN."""
     numbers = [i for i, score in enumerate(scores) if not math.isnan(score)]
     return max(numbers, key=scores.__getitem__) if numbers else len(scores) - 1
 
 
 def note_unequal_lengths(runs: Sequence[ImportedRun]) -> list[str]:
-    """Returns notes on arms whose runs end at different steps: one is unfinished, or lengths are mixed."""
+    """Return notes on arms whose runs end at different steps, because one is unfinished or lengths are mixed."""
     lengths: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
     for run in runs:
         if run.steps is not None:

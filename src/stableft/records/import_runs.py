@@ -29,23 +29,23 @@ class RunKey(NamedTuple):
 
 
 def describe_run_keys(keys: Iterable[RunKey]) -> str:
-    """Returns some runs in words, the first of them by name."""
+    """Return some runs in words, naming the first ones."""
     ordered = sorted(keys)
     words = [f"{key.arm} {key.task} seed {key.seed}" for key in ordered[:RUNS_SHOWN]]
     return ", ".join(words) + (f" and {len(ordered) - RUNS_SHOWN} more" if len(ordered) > RUNS_SHOWN else "")
 
 
 def make_imported_run_id(sha256: str, key: RunKey, metric: str, split: str, *how: object) -> str:
-    """Returns the id of a run by the content of its file and how it was read from it: 16 hex digits."""
+    """Return a run's id (16 hex digits), a hash of its file's content and of how the run was read from it."""
     identity = [sha256, key.arm, key.task, key.seed, metric, split, *how]
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
 
 
 def rename_arms(renames: Sequence[str], arms: Iterable[str]) -> dict[str, str]:
-    """Returns the name under which each arm of the file is imported; `renames` are of the form OLD=NEW.
+    """Return the name under which each arm of the file is imported. `renames` have the form OLD=NEW.
 
     Raises:
-        UserError: one has another form, names no arm, or would make one arm of two.
+        UserError: one has another form, names no arm, or would merge two arms.
     """
     names = {arm: arm for arm in sorted(arms)}
     for text in renames:
@@ -65,7 +65,7 @@ def rename_arms(renames: Sequence[str], arms: Iterable[str]) -> dict[str, str]:
 
 
 def check_import_out(out: Path, source: Path) -> None:
-    """Raises UserError if `out` is no place for the records that are made from `source`."""
+    """Check that the records made from `source` may be written to `out`."""
     if out.suffix != ".jsonl":
         raise UserError(f"--out {out}: the name must end in .jsonl")
     if not out.parent.is_dir():
@@ -77,7 +77,7 @@ def check_import_out(out: Path, source: Path) -> None:
 
 
 def write_imported_runs(out: Path, runs: Sequence[ImportedRun], names: dict[str, str], notes: Iterable[str]) -> str:
-    """Writes the runs by task, arm and seed, in place of a file that was there, and returns what they are in words."""
+    """Write the runs sorted by task, arm and seed, replacing any existing file, and return a description of them."""
     ordered = sorted(runs, key=lambda run: (run.task, run.arm, run.seed))
     source = ordered[0].source
     existed = out.exists()
@@ -109,7 +109,7 @@ def _runs_table(runs: Sequence[ImportedRun]) -> str:
 
 
 def _format_seeds(seeds: Sequence[int]) -> str:
-    """Returns sorted seeds as 0-49, or as 0-7,9,12; the ends alone where there are many gaps."""
+    """Return sorted seeds as 0-49, or as 0-7,9,12; only the first and last if there are many gaps."""
     starts = [i for i, seed in enumerate(seeds) if i == 0 or seed != seeds[i - 1] + 1]
     if len(starts) > 3:
         return f"{seeds[0]} to {seeds[-1]}, with gaps"
@@ -138,7 +138,7 @@ class PrintedNumber(NamedTuple):
 
 
 def parse_number(path: Path, line: int, column: str, text: str) -> PrintedNumber:
-    """Returns a number with all its digits; pandas leaves the field of a NaN empty.
+    """Return a number with all its printed digits. An empty field is NaN, as written by pandas.
 
     Raises:
         UserError: the text is neither a number nor "nan" nor empty.
@@ -152,10 +152,10 @@ def parse_number(path: Path, line: int, column: str, text: str) -> PrintedNumber
 
 
 def parse_whole_number(path: Path, line: int, column: str, text: str) -> int:
-    """Returns a whole number from 0, which pandas may have written as 8.0.
+    """Return a whole number of at least 0, which pandas may have written as 8.0.
 
     Raises:
-        UserError: it is something else.
+        UserError: the text is anything else.
     """
     text = text.strip()
     if not WHOLE_NUMBER_PATTERN.fullmatch(text) or (whole := int(text.partition(".")[0])) > MAX_WHOLE_NUMBER:
@@ -164,12 +164,12 @@ def parse_whole_number(path: Path, line: int, column: str, text: str) -> int:
 
 
 def determine_scale(
-    path: Path, column: str, cells: Sequence[tuple[PrintedNumber, str]], wanted: ScoreScale | None
+    path: Path, column: str, cells: Sequence[tuple[PrintedNumber, str]], requested: ScoreScale | None
 ) -> ScoreScale:
-    """Returns whether these cells, each of a metric, are fractions or percent: as `wanted`, else as they look.
+    """Return whether cells (with their metrics) are fractions or percent: `requested`, or by their values.
 
     Raises:
-        UserError: they look like both or like neither, or not as wanted.
+        UserError: the values fit both scales or neither, or not the requested one.
     """
     place = f"{path}: column {column!r}"
     numbers = [(cell, metric, cell.value) for cell, metric in cells if cell.value is not None]
@@ -182,12 +182,12 @@ def determine_scale(
         raise UserError(f"{place}: a score must be a fraction or a percentage, {_describe_lines(outside)}")
     if negative:
         raise UserError(f"{place}: accuracy and F1 cannot be negative, {_describe_lines(negative)}")
-    if wanted == "fraction" and large:
+    if requested == "fraction" and large:
         raise UserError(f"{place}: a fraction cannot be above 1 (--scale fraction), {_describe_lines(large)}")
-    if wanted == "percent" and tiny:
+    if requested == "percent" and tiny:
         raise UserError(f"{place}: 1 % or less looks like a fraction (--scale percent), {_describe_lines(tiny)}")
-    if wanted:
-        return wanted
+    if requested:
+        return requested
     if large and small:
         way = "narrow the rows with --where" + ("" if tiny else ", or say --scale percent if all are percent")
         raise UserError(
@@ -198,7 +198,7 @@ def determine_scale(
 
 
 def as_fraction(value: Decimal | None, scale: ScoreScale) -> Decimal | None:
-    """Returns a score as a fraction, with the same digits."""
+    """Return a score as a fraction with the same digits."""
     return value.scaleb(-2) if value is not None and scale == "percent" else value
 
 
@@ -207,7 +207,7 @@ def to_float(value: Decimal | None) -> float:
 
 
 def count_decimals(value: Decimal | None) -> int:
-    """Returns how many digits after the point a number was printed with."""
+    """Return the number of digits after the decimal point."""
     return 0 if value is None else max(0, -int(value.as_tuple().exponent))
 
 
@@ -232,7 +232,7 @@ CORRELATION_PATTERN = re.compile(r"corr(elation)?(?![a-z])")  # in GLUE's code t
 
 @cache
 def find_known_task(text: str) -> TaskSpec | None:
-    """Returns the row of the task that is called so, by name or title in any spelling, or None."""
+    """Return the task with this name or title in any spelling, or None."""
     return next(
         (
             task
@@ -244,7 +244,7 @@ def find_known_task(text: str) -> TaskSpec | None:
 
 
 def metric_in_name(column: str) -> str | None:
-    """Returns the metric, "loss" or "corr" that a column's name speaks of, or None."""
+    """Return the metric, "loss" or "corr" in a column's name, or None."""
     found = {metric for metric, pattern in METRIC_NAME_PATTERNS.items() if pattern.search(column.lower())}
     if "loss" in found:
         return "loss"
@@ -255,18 +255,20 @@ def metric_in_name(column: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def choose_metric(option: str, column: str, task: TaskSpec | None, wanted: str | None, columns: Sequence[str]) -> str:
-    """Returns the metric of a column of scores: as wanted, else the one the task is reported by.
+def choose_metric(
+    option: str, column: str, task: TaskSpec | None, requested: str | None, columns: Sequence[str]
+) -> str:
+    """Return the metric of a column of scores: `requested`, or the task's reported metric.
 
-    Without a task of ours it is what the column's name says, else "score".
+    For a task that is not built in, it is the one in the column's name, or "score".
 
     Raises:
-        UserError: the name speaks of another metric, or `wanted` does not fit the task.
+        UserError: the column's name contains another metric, or `requested` does not fit the task.
     """
     named = metric_in_name(column)
-    if wanted is not None:
-        _check_metric(wanted, task)
-        return wanted
+    if requested is not None:
+        _check_metric(requested, task)
+        return requested
     if named == "loss":
         raise UserError(f"{option} {column}: a loss is no score, of which more is better; --metric says if it is one")
     if task is None:
@@ -283,9 +285,9 @@ def choose_metric(option: str, column: str, task: TaskSpec | None, wanted: str |
 
 
 def majority_score(task: TaskSpec | None, split: Split, metric: str) -> float | None:
-    """Returns what always predicting the most frequent class scores, or None where the counts are not known.
+    """Return the score of always predicting the most frequent class, or None if the class counts are unknown.
 
-    The dev set validates, and tests where a task is large; of a small task its half tests that Z's rule leaves.
+    Validation uses the dev set. Testing uses it too for large tasks; for small ones, the other half by Z's rule.
     """
     if metric in ("mcc", *REGRESSION_METRICS):
         return 0.0
@@ -311,7 +313,7 @@ def describe_baseline(
     baseline: float | None,
     given: float | None = None,
 ) -> str:
-    """Returns which runs count as failed; `given` is the user's baseline, else it is that of `majority_score`."""
+    """Return a note on which runs count as failed. `given`: the user's baseline; None: that of `majority_score`."""
     if baseline is None:
         return "which runs failed is not known; --baseline gives the score that a run must be above"
     half = task is not None and split == "test" and not task.large
@@ -340,7 +342,7 @@ def is_failed_as_printed(value: Decimal | None, most: int, baseline: float | Non
 
 
 def baseline_as_fraction(baseline: float | None, scale: str) -> float | None:
-    """Returns `--baseline`, which is on the scale of the scores, as a fraction.
+    """Return `--baseline`, given on the scale of the scores, as a fraction.
 
     Raises:
         UserError: it cannot be on that scale.

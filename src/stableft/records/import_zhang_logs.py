@@ -63,12 +63,12 @@ class RunLogs:
 
 
 def import_zhang_logs(folder: Path, out: Path, rename: tuple[str, ...] = (), checkpoint: Checkpoint = "last") -> str:
-    """Writes the runs whose logs are below a folder to a file of records and returns what they are, line by line.
+    """Write the runs whose logs are below a folder to a records file, and return a description of them.
 
-    A run whose logs are not whole is left out and named.
+    Runs with incomplete logs are left out and named.
 
     Raises:
-        UserError: there is no run, none is whole, or one is there twice; nothing is written.
+        UserError: there is no run, none is complete, or one appears twice; nothing is written.
     """
     check_import_out(out, folder)
     folders = find_log_folders(folder)
@@ -98,10 +98,10 @@ def import_zhang_logs(folder: Path, out: Path, rename: tuple[str, ...] = (), che
 
 
 def find_log_folders(folder: Path) -> dict[RunKey, Path]:
-    """Returns the folders METHOD/TASK/SEED<k> at or below `folder`, by run; symbolic links are followed.
+    """Return the folders METHOD/TASK/SEED<k> at or below `folder` by run, following symbolic links.
 
     Raises:
-        UserError: there is none, or a run is there twice.
+        UserError: there is none, or a run appears twice.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder")
@@ -121,7 +121,7 @@ def find_log_folders(folder: Path) -> dict[RunKey, Path]:
 
 
 def parse_logs(path: Path, files: dict[str, bytes], task: str) -> RunLogs:
-    """Returns what the three files of a run say.
+    """Return the content of a run's three log files.
 
     Raises:
         UserError: one is cut off, has the lines of two runs, lacks a column, or does not fit the others.
@@ -147,7 +147,7 @@ def parse_logs(path: Path, files: dict[str, bytes], task: str) -> RunLogs:
 
 
 def _check_best_score(raw: Path, stated: PrintedNumber | None, found: PrintedNumber) -> None:
-    """Raises UserError if the best score on the last line is not that of the lines above it."""
+    """Check that the best score on the last line is that of the lines above it."""
     if stated and found.value is not None and stated.value != found.value:
         raise UserError(
             f"{raw}: the best score is {stated.text} by its last line, {found.text} by all: lines are missing"
@@ -186,7 +186,7 @@ def _scores_of_line(file: Path, line: LogLine, prefix: str) -> LogScores:
 
 
 def _parse_log_lines(file: Path, content: bytes) -> list[LogLine]:
-    """Returns the lines below the header by column; a comma at the end of the header is at the end of each line."""
+    """Return the lines below the header by column. If the header ends in a comma, every line does."""
     try:
         text = content.decode("ascii")
     except UnicodeDecodeError:
@@ -206,7 +206,7 @@ def _parse_log_lines(file: Path, content: bytes) -> list[LogLine]:
 def _make_runs(
     task: str, logs: dict[RunKey, RunLogs], names: dict[str, str], checkpoint: Checkpoint, source: ImportSource
 ) -> list[ImportedRun]:
-    """Returns the runs of one task."""
+    """Return the runs of one task."""
     metric = next(iter(logs.values())).metric
     baseline = majority_score(find_known_task(task), "test", metric)
     most = max(count_decimals(log.tests["last"][metric]) for log in logs.values())
@@ -231,14 +231,14 @@ def _make_runs(
     ]
 
 
-def _checkpoint_scores(log: RunLogs, which: Checkpoint) -> ImportedScores:
-    point = log.evals[-1 if which == "last" else log.best]
-    test = {metric: to_float(value) for metric, value in log.tests[which].items()}
+def _checkpoint_scores(log: RunLogs, checkpoint: Checkpoint) -> ImportedScores:
+    point = log.evals[-1 if checkpoint == "last" else log.best]
+    test = {metric: to_float(value) for metric, value in log.tests[checkpoint].items()}
     return ImportedScores(step=point.step, val=point.val, test=test)
 
 
 def _note_doubtful_best(logs: dict[RunKey, RunLogs]) -> list[str]:
-    """Returns a note on best checkpoints that were tested, it seems, with the weights of the last."""
+    """Return a note on best checkpoints that seem to have been tested with the weights of the last one."""
     earlier = [log for log in logs.values() if log.best < len(log.evals) - 1]
     same = sum(log.tests["best"] == log.tests["last"] for log in earlier)
     if not same:
@@ -260,7 +260,7 @@ def _read_log_files(path: Path) -> dict[str, bytes]:
 
 
 def _digest(contents: dict[str, bytes]) -> str:
-    """Returns a SHA-256 over the files' contents and the last four parts of their paths."""
+    """Return a SHA-256 over the files' contents and the last four parts of their paths."""
     digest = hashlib.sha256()
     for path, content in sorted(("/".join(path.split("/")[-4:]), content) for path, content in contents.items()):
         digest.update(f"{path} {len(content)}\n".encode() + content)
@@ -268,7 +268,7 @@ def _digest(contents: dict[str, bytes]) -> str:
 
 
 def _walk_folders(folder: Path) -> Iterator[Path]:
-    """Yields `folder` and all folders below it in the order of their names, each once however it is linked."""
+    """Yield `folder` and all folders below it, sorted by name, each once even if it is linked several times."""
     seen: set[str] = set()
     for root, folders, _ in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)

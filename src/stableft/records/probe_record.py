@@ -1,7 +1,7 @@
-"""Records of probes: one line of JSON with a checksum each.
+"""Records of probes: each a line of JSON with a checksum.
 
-Those made while a run trains lie in its folder; those made later in `<results>/probes/`. `stableft export` puts both
-into the file of the runs, so that a clone rebuilds their figures too. JSON has no NaN: it is written as text.
+Records made in training are in the run's folder, those made later in `<results>/probes/`. `stableft export` writes both
+to the file of the runs, so that their figures can be rebuilt elsewhere. NaN is written as a string.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -29,7 +29,7 @@ PROBES_FOLDER = "probes"  # below the results folder
 
 
 class ModelParts(RecordSection):
-    """The parts of a model by the names of their modules, the lowest block first; ALBERT's one block is shared."""
+    """The parts of a model by their module names, lowest block first. ALBERT has one shared block."""
 
     embeddings: tuple[str, ...]
     blocks: tuple[str, ...]
@@ -38,7 +38,7 @@ class ModelParts(RecordSection):
 
 
 class GradNormsRecord(IdentifiedRecord):
-    """L2 norms of a run's gradients, unscaled (M Figs. 4, 10-12). `run_id` is that of the run.
+    """L2 norms of a run's unscaled gradients (M Figs. 4, 10-12).
 
     `steps` are optimizer steps from 1; `norms[i][j]` is that of parameter `names[j]` at `steps[i]`, before clipping.
     Norms have six digits. One that is not finite is of a step that the gradient scaler skipped, or of a run's end.
@@ -54,7 +54,7 @@ class GradNormsRecord(IdentifiedRecord):
 
 
 class DriftRecord(IdentifiedRecord):
-    """L2 distances of a run's weights to what they were before its first step (Z Figs. 7, 15-18).
+    """L2 distances of a run's weights from their values before the first step (Z Figs. 7, 15-18).
 
     `distances[i][j]` is that of all parameters of `names[j]` after `steps[i]` updates: embeddings, the blocks by
     their number from 1, pooler, head. Blocks that were drawn anew, the top `redrawn` ones, are measured from the draw.
@@ -68,7 +68,7 @@ class DriftRecord(IdentifiedRecord):
 
 
 class PerplexityRecord(IdentifiedRecord):
-    """Masked-language-model loss of a run's encoder, its top blocks reset to pre-trained values (M Fig. 2a, b).
+    """Masked-language-model loss of a run's encoder with its top blocks reset to pre-trained values (M Fig. 2a, b).
 
     `losses[i]` is in nats, with the top `reset[i]` blocks reset; perplexity is its exponential. `all_reset` is with
     the embeddings reset too, and equals `pretrained`, that of the untouched model. `run_id` is that of the run.
@@ -121,12 +121,12 @@ ProbeRecord = GradNormsRecord | DriftRecord | PerplexityRecord | SurfaceRecord
 
 
 def round_to_digits(values: Iterable[float], count: int = 6) -> tuple[float, ...]:
-    """Returns the values with so many significant digits, which is all that a record of norms keeps."""
+    """Return the values rounded to `count` significant digits."""
     return tuple(float(f"{value:.{count}g}") for value in values)
 
 
 def write_probe_records(path: Path, records: Iterable[ProbeRecord]) -> None:
-    """Writes one record a line, in the given order, or removes the file if there are none."""
+    """Write one record per line in the given order, or delete the file if there are none."""
     lines = "".join(dump_record(record) + "\n" for record in records)
     if lines:
         path.parent.mkdir(parents=True, exist_ok=True)

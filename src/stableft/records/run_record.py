@@ -160,9 +160,9 @@ class RunRecord(IdentifiedRecord):
     stop: EarlyStopRecord | None = None  # early-stopped runs only
     watch: FailureWatchRecord | None = None  # None: gradient norms were not recorded
 
-    def score(self, which: Checkpoint, split: Split, metric: str) -> float | None:
+    def score(self, checkpoint: Checkpoint, split: Split, metric: str) -> float | None:
         """Return one score as a fraction (NaN for a diverged run), or None if there is none."""
-        return lookup_score(self.last if which == "last" else self.best, split, metric)
+        return lookup_score(self.last if checkpoint == "last" else self.best, split, metric)
 
     @property
     def reported_score(self) -> float | None:
@@ -217,9 +217,9 @@ class ImportedRun(IdentifiedRecord):
     steps: int | None
     source: ImportSource
 
-    def score(self, which: Checkpoint, split: Split, metric: str) -> float | None:
+    def score(self, checkpoint: Checkpoint, split: Split, metric: str) -> float | None:
         """Return one score as a fraction (NaN for a diverged run), or None if there is none."""
-        return lookup_score(self.last if which == "last" else self.best, split, metric)
+        return lookup_score(self.last if checkpoint == "last" else self.best, split, metric)
 
     @property
     def val_metric(self) -> str:

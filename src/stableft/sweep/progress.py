@@ -47,7 +47,7 @@ class RunEnded:
 
     slot: str
     run: PlannedRun
-    how: Literal["settled", "stopped", "elsewhere"]
+    how: Literal["done", "interrupted", "claimed_elsewhere"]
     record: RunRecord | None = None
 
 
@@ -72,10 +72,9 @@ class SlotState:
     """The current run of a slot. Speed is measured from the first report on, which excludes loading time."""
 
     run: PlannedRun
-    begun: float
     progress: RunProgress | None = None
-    first: tuple[float, int] | None = None  # (time, step) of the first report
-    latest: tuple[float, int] | None = None
+    first_report: tuple[float, int] | None = None  # (time, step)
+    latest_report: tuple[float, int] | None = None
     warned: bool = False
 
 
@@ -88,12 +87,11 @@ class SweepProgress:
     failed: int = 0
     crashed: int = 0
     workers: int = 1
-    left: dict[str, PlannedRun] = field(default_factory=dict)
-    current: dict[str, SlotState] = field(default_factory=dict)
-    elsewhere: set[str] = field(default_factory=set)  # run ids claimed by other processes
-    measured: dict[tuple, tuple[float, int]] = field(default_factory=dict)  # (seconds, steps) of ended runs
-    per_epoch: dict[tuple, float] = field(default_factory=dict)  # steps per epoch by data key
-    note: str = ""
+    pending: dict[str, PlannedRun] = field(default_factory=dict)
+    slots: dict[str, SlotState] = field(default_factory=dict)
+    claimed_elsewhere: set[str] = field(default_factory=set)  # run ids claimed by other processes
+    speeds: dict[tuple, tuple[float, int]] = field(default_factory=dict)  # (seconds, steps) of ended runs
+    steps_per_epoch: dict[tuple, float] = field(default_factory=dict)  # steps per epoch by data key
 
 
 def show_nothing(event: SweepEvent) -> None:
@@ -104,39 +102,37 @@ def apply_event(view: SweepProgress, event: SweepEvent, now: float) -> None:
     """Update the view with an event seen at `now` (seconds on any clock)."""
     match event:
         case SweepStarted():
-            view.left = {run.run_id: run for run in event.runs}
+            view.pending = {run.run_id: run for run in event.runs}
             view.done, view.failed, view.crashed, view.workers = event.done, event.failed, event.crashed, event.workers
-            view.total = event.done + event.crashed + len(view.left)
+            view.total = event.done + event.crashed + len(view.pending)
         case RunStarted():
-            view.elsewhere.discard(event.run.run_id)
-            view.current[event.slot] = SlotState(event.run, now)
-        case ProgressReported() if event.slot in view.current:
-            _apply_progress(view, view.current[event.slot], event.progress, now)
+            view.claimed_elsewhere.discard(event.run.run_id)
+            view.slots[event.slot] = SlotState(event.run)
+        case ProgressReported() if event.slot in view.slots:
+            _apply_progress(view, view.slots[event.slot], event.progress, now)
         case RunEnded():
             _apply_run_end(view, event, now)
-        case Notice():
-            view.note = event.text
 
 
 def find_new_warning(view: SweepProgress, event: SweepEvent) -> str | None:
     """Return the warning that a run has likely failed, if it is new. Call this before `apply_event`."""
-    if not isinstance(event, ProgressReported) or event.slot not in view.current or view.current[event.slot].warned:
+    if not isinstance(event, ProgressReported) or event.slot not in view.slots or view.slots[event.slot].warned:
         return None
     return event.progress.warning
 
 
 def estimate_seconds_left(view: SweepProgress) -> float | None:
     """Return the estimated seconds until the sweep is done, or None if there are no measurements yet."""
-    speeds = dict(view.measured)
-    for current in view.current.values():
+    speeds = dict(view.speeds)
+    for current in view.slots.values():
         _add_speed(speeds, current)
     steps = sum(count for _, count in speeds.values())
-    if not steps and view.left:
+    if not steps and view.pending:
         return None
     overall = sum(seconds for seconds, _ in speeds.values()) / max(steps, 1)
-    at = {c.run.run_id: c.progress for c in view.current.values() if c.progress}
+    at = {c.run.run_id: c.progress for c in view.slots.values() if c.progress}
     waits = []
-    for run_id, run in view.left.items():
+    for run_id, run in view.pending.items():
         progress = at.get(run_id)
         total = progress.total if progress else _expected_steps(view, run.config)
         if total is None:
@@ -151,40 +147,47 @@ def estimate_seconds_left(view: SweepProgress) -> float | None:
 def _apply_progress(view: SweepProgress, current: SlotState, progress: RunProgress, now: float) -> None:
     current.progress = progress
     current.warned |= progress.warning is not None
-    current.latest = (now, progress.step)
-    if current.first is None:
-        current.first = current.latest
+    current.latest_report = (now, progress.step)
+    if current.first_report is None:
+        current.first_report = current.latest_report
     epochs = current.run.config.schedule.length.epochs
     if epochs:
-        view.per_epoch[_data_key(current.run.config)] = progress.total / epochs
+        view.steps_per_epoch[_data_key(current.run.config)] = progress.total / epochs
 
 
 def _apply_run_end(view: SweepProgress, event: RunEnded, now: float) -> None:
-    current = view.current.pop(event.slot, None)
+    current = view.slots.pop(event.slot, None)
     run_id = event.run.run_id
-    if event.how == "elsewhere":
-        view.elsewhere.add(run_id)
+    if event.how == "claimed_elsewhere":
+        view.claimed_elsewhere.add(run_id)
         return
-    view.elsewhere.discard(run_id)
-    if event.how == "stopped" or event.record is None:
+    view.claimed_elsewhere.discard(run_id)
+    if event.how == "interrupted" or event.record is None:
         return
-    view.left.pop(run_id, None)
+    view.pending.pop(run_id, None)
     crashed = event.record.status == "crashed"
     view.done += not crashed
     view.crashed += crashed
     view.failed += bool(event.record.failed)
     if current and current.progress and not crashed:
-        current.latest = (now, max(current.progress.step, event.record.steps))
+        current.latest_report = (now, max(current.progress.step, event.record.steps))
     if current:
-        _add_speed(view.measured, current)
+        _add_speed(view.speeds, current)
 
 
 def _add_speed(speeds: dict[tuple, tuple[float, int]], current: SlotState) -> None:
-    if current.first is None or current.latest is None or current.latest[1] <= current.first[1]:
+    if (
+        current.first_report is None
+        or current.latest_report is None
+        or current.latest_report[1] <= current.first_report[1]
+    ):
         return
     key = _speed_key(current.run.config)
     seconds, steps = speeds.get(key, (0.0, 0))
-    speeds[key] = (seconds + current.latest[0] - current.first[0], steps + current.latest[1] - current.first[1])
+    speeds[key] = (
+        seconds + current.latest_report[0] - current.first_report[0],
+        steps + current.latest_report[1] - current.first_report[1],
+    )
 
 
 def _speed_key(config: RunConfig) -> tuple:
@@ -201,7 +204,7 @@ def _expected_steps(view: SweepProgress, config: RunConfig) -> int | None:
     length = config.schedule.length
     if length.steps is not None:
         return length.steps
-    per_epoch = view.per_epoch.get(_data_key(config))
+    per_epoch = view.steps_per_epoch.get(_data_key(config))
     return None if per_epoch is None or length.epochs is None else round(per_epoch * length.epochs)
 
 
@@ -218,25 +221,25 @@ def seed_label(config: RunConfig) -> str:
 
 def progress_line(view: SweepProgress) -> str:
     """Return a one-line summary of the sweep's progress."""
-    waiting = f", {len(view.elsewhere)} with another process" if view.elsewhere else ""
+    waiting = f", {len(view.claimed_elsewhere)} with another process" if view.claimed_elsewhere else ""
     counts = f"{view.done}/{view.total} done, {view.failed} failed, {view.crashed} crashed"
     return f"{counts}{waiting}, {describe_time_left(estimate_seconds_left(view))}"
 
 
 def closing_line(outcome: SweepResult) -> str:
     """Return the last line of a sweep: what is done, and how to continue if runs are left."""
-    done = len(outcome.finished) + len(outcome.skipped)
-    total = done + len(outcome.crashed) + len(outcome.left) + len(outcome.stopped)
+    done = len(outcome.finished) + len(outcome.finished_before)
+    total = done + len(outcome.crashed) + len(outcome.unfinished) + len(outcome.stopped_early)
     line = f"{'Interrupted' if outcome.interrupted else 'Ended'}: {done} of {total} runs done"
     line += f", {len(outcome.failed)} of them failed" if outcome.failed else ""
-    line += f", {len(outcome.stopped)} stopped early as hopeless" if outcome.stopped else ""
+    line += f", {len(outcome.stopped_early)} stopped early as hopeless" if outcome.stopped_early else ""
     line += f", {len(outcome.crashed)} crashed" if outcome.crashed else ""
-    line += f", {len(outcome.crashed_parents)} that others start from crashed" if outcome.crashed_parents else ""
-    if outcome.left:
-        line += f", {len(outcome.left)} left ({len(outcome.checkpointed)} with a checkpoint"
-        line += f", {len(outcome.held)} with nothing to start from)" if outcome.held else ")"
-        line += "; run the same command to go on" if len(outcome.left) > len(outcome.held) else ""
-    if outcome.crashed or outcome.crashed_parents:
+    line += f", {len(outcome.crashed_start_runs)} that others start from crashed" if outcome.crashed_start_runs else ""
+    if outcome.unfinished:
+        line += f", {len(outcome.unfinished)} left ({len(outcome.resumable)} with a checkpoint"
+        line += f", {len(outcome.blocked)} with nothing to start from)" if outcome.blocked else ")"
+        line += "; run the same command to go on" if len(outcome.unfinished) > len(outcome.blocked) else ""
+    if outcome.crashed or outcome.crashed_start_runs:
         line += "; --retry-crashed tries the crashed ones again"
     return line
 
@@ -248,16 +251,16 @@ def event_line(view: SweepProgress, event: SweepEvent) -> str | None:
     if isinstance(event, SweepStarted):
         return f"{len(event.runs)} runs to do, {event.done} done, {event.crashed} crashed; {event.workers} at a time"
     if isinstance(event, RunStarted):
-        words = f"started {run_label(event.run)} on {event.slot}"
-    elif isinstance(event, RunEnded) and event.how == "settled" and event.record:
-        words = f"{describe_run_status(event.record)}: {run_label(event.run)}"
-    elif isinstance(event, RunEnded) and event.how == "stopped":
-        words = f"stopped {run_label(event.run)}"
-    elif isinstance(event, RunEnded) and event.how == "elsewhere":
-        words = f"another process is at {run_label(event.run)}; waiting for it"
+        message = f"started {run_label(event.run)} on {event.slot}"
+    elif isinstance(event, RunEnded) and event.how == "done" and event.record:
+        message = f"{describe_run_status(event.record)}: {run_label(event.run)}"
+    elif isinstance(event, RunEnded) and event.how == "interrupted":
+        message = f"stopped {run_label(event.run)}"
+    elif isinstance(event, RunEnded) and event.how == "claimed_elsewhere":
+        message = f"another process is at {run_label(event.run)}; waiting for it"
     else:
         return None
-    return f"[{progress_line(view)}] {words}"
+    return f"[{progress_line(view)}] {message}"
 
 
 def describe_run_status(record: RunRecord) -> str:
@@ -270,18 +273,18 @@ def describe_run_status(record: RunRecord) -> str:
         metric = record.config.selection_metric
         return f"paused after step {record.steps}, validation {metric} {record.evals[-1].val[metric]:.4f}"
     score = record.reported_score
-    words = "failed at its end" if record.failed else "finished"
+    description = "failed at its end" if record.failed else "finished"
     if score is not None:
-        words += f", {record.config.evaluation.report} {record.config.task.metric} {score:.4f}"
+        description += f", {record.config.evaluation.report} {record.config.task.metric} {score:.4f}"
     if record.watch and record.watch.at_end and record.watch.last:
-        words += f"; {describe_likely_failure(record.watch.last, record.watch.nothing_learnt, record.steps)}"
-    return words
+        description += f"; {describe_likely_failure(record.watch.last, record.watch.nothing_learnt, record.steps)}"
+    return description
 
 
 def warning_line(view: SweepProgress, event: SweepEvent, warning: str) -> str:
     """Return the line that says that a run has likely failed."""
     assert isinstance(event, ProgressReported)
-    return f"{run_label(view.current[event.slot].run)}: {warning}"
+    return f"{run_label(view.slots[event.slot].run)}: {warning}"
 
 
 @contextmanager
@@ -325,9 +328,9 @@ def _progress_table(view: SweepProgress):
     table = Table(caption=Text(progress_line(view)), caption_justify="left")
     for name in ("device", "arm", "task", "seed", "step", "loss", "validation"):
         table.add_column(name, justify="left" if name in ("device", "arm", "task") else "right")
-    if any(current.progress and current.progress.warning for current in view.current.values()):
+    if any(current.progress and current.progress.warning for current in view.slots.values()):
         table.add_column("likely failed")
-    for slot, current in view.current.items():
+    for slot, current in view.slots.items():
         config, progress = current.run.config, current.progress
         cells = [slot, current.run.arm, config.data.task, seed_label(config)]
         if progress is None:

@@ -32,7 +32,7 @@ CLAIM_WAIT_SECONDS = 2.0  # time for another process to release a run that it ha
 
 
 def run_sweep(
-    plan: Sweep,
+    sweep: Sweep,
     results: Path,
     devices: Sequence[str],
     jobs_per_device: int,
@@ -44,39 +44,41 @@ def run_sweep(
     fingerprint: Callable[[RunConfig, LocalPaths], str] = data_fingerprint,
 ) -> SweepResult:
     """Do all runs left in a sweep and return the outcome. Takes and raises what `run_local` does."""
-    before = read_sweep_state(results, (*plan.runs, *plan.start_runs), look_only=True)
+    before = read_sweep_state(results, (*sweep.runs, *sweep.start_runs), look_only=True)
     old_crashes = {record.run_id for record in before.crashed}
 
-    def do(runs: Iterable[PlannedRun], as_: Execution = execution) -> tuple[SweepResult, bool]:
+    def run_stage(runs: Iterable[PlannedRun], execution: Execution = execution) -> tuple[SweepResult, bool]:
         """Return the outcome of these runs, and whether the sweep has to end here."""
         options = (retry_crashed, fail_fast, display, train, fingerprint)
-        outcome = run_local(list(runs), results, plan.sources, devices, jobs_per_device, as_, *options)
+        outcome = run_local(list(runs), results, sweep.sources, devices, jobs_per_device, execution, *options)
         new = set(outcome.crashed) - (set() if retry_crashed else old_crashes)
-        return outcome, bool(outcome.interrupted or outcome.left or (fail_fast and new))
+        return outcome, bool(outcome.interrupted or outcome.unfinished or (fail_fast and new))
 
-    runs = list(unique_runs(plan.runs).values())
-    ends: dict[str, EarlyStopRecord] = {}
+    runs = list(unique_runs(sweep.runs).values())
+    stopped_early: dict[str, EarlyStopRecord] = {}
     outcome, ended, crashed = None, False, set()
-    if parents := start_runs_to_train(plan, results, retry_crashed):
+    if parents := start_runs_to_train(sweep, results, retry_crashed):
         for parent in parents:
-            display(Notice(f"{describe_start_run(parent, plan.runs)}, is trained first"))
-        outcome, ended = do(parents, _with_start_weights_saved(execution, plan.runs, parents))
+            display(Notice(f"{describe_start_run(parent, sweep.runs)}, is trained first"))
+        outcome, ended = run_stage(parents, _with_start_weights_saved(execution, sweep.runs, parents))
         crashed = set(outcome.crashed)  # may include the sweep's own runs; do not retry them in the same sweep
-    lost = _report_start_runs(parents, plan, results, display) if plan.start_runs else {}
-    runs = [run for run in runs if run.config.start_from not in lost and run.run_id not in crashed]
-    tried = [replace(run, pause_after=plan.rules[run.run_id].after) for run in runs if run.run_id in plan.rules]
-    while tried and not ended:
-        outcome, ended = do(tried, replace(execution, complete=False))
-        records = [read_record(results, run.run_id) for run in tried]
+    unusable = _report_start_runs(parents, sweep, results, display) if sweep.start_runs else {}
+    runs = [run for run in runs if run.config.start_from not in unusable and run.run_id not in crashed]
+    trials = [replace(run, pause_after=sweep.rules[run.run_id].after) for run in runs if run.run_id in sweep.rules]
+    while trials and not ended:
+        outcome, ended = run_stage(trials, replace(execution, retrain_incomplete=False))
+        records = [read_record(results, run.run_id) for run in trials]
         if not ended and all(records):  # a missing record means that another process is about to re-run it
-            ends = _stop_lowest_runs([record for record in records if record], plan.rules, results, display)
+            stopped_early = _stop_lowest_runs([record for record in records if record], sweep.rules, results, display)
             crashed = set(outcome.crashed) if retry_crashed else set()
             break
-    rest = [run for run in runs if run.run_id not in ends.keys() | crashed]
+    rest = [run for run in runs if run.run_id not in stopped_early.keys() | crashed]
     if rest and not ended:
-        outcome, _ = do(rest)
+        outcome, _ = run_stage(rest)
     finished = {record.run_id for record in before.finished}
-    return _summarize_sweep(plan, results, finished, ends, lost, outcome is not None and outcome.interrupted)
+    return _summarize_sweep(
+        sweep, results, finished, stopped_early, unusable, outcome is not None and outcome.interrupted
+    )
 
 
 def _with_start_weights_saved(
@@ -90,34 +92,34 @@ def _with_start_weights_saved(
 
 
 def _report_start_runs(
-    trained: Iterable[PlannedRun], plan: Sweep, results: Path, display: ShowEvent
+    trained: Iterable[PlannedRun], sweep: Sweep, results: Path, display: ShowEvent
 ) -> dict[StartFrom, str]:
     """Return start weights that are unavailable -> the reason.
 
     Reports these to the display, as well as start runs that were just trained and failed.
     """
-    start_runs_to_train(plan, results)  # raises if another process finished one without saving its weights
-    lost = find_unusable_starts(plan, results)
-    for sentence in dict.fromkeys(lost.values()):
-        display(Notice(sentence))
+    start_runs_to_train(sweep, results)  # raises if another process finished one without saving its weights
+    unusable = find_unusable_starts(sweep, results)
+    for message in dict.fromkeys(unusable.values()):
+        display(Notice(message))
     for parent in trained:
         record = read_record(results, parent.run_id)
-        if record and record.failed and parent.run_id not in {start.run for start in lost}:
-            display(Notice(f"{describe_start_run(parent, plan.runs)}, failed; they start from it all the same"))
-    return lost
+        if record and record.failed and parent.run_id not in {start.run for start in unusable}:
+            display(Notice(f"{describe_start_run(parent, sweep.runs)}, failed; they start from it all the same"))
+    return unusable
 
 
 def _stop_lowest_runs(
     records: Iterable[RunRecord], rules: Mapping[str, EarlyStoppingRule], results: Path, display: ShowEvent
 ) -> dict[str, EarlyStopRecord]:
     """Early-stop the lowest-ranked runs, update their records and return run id -> rank."""
-    ends: dict[str, EarlyStopRecord] = {}
+    stopped_early: dict[str, EarlyStopRecord] = {}
     for (_, rule), group in group_for_ranking(records, rules).items():
         lowest = select_runs_to_stop(group, rule)
         ending = [record for record in group if record.run_id in lowest and record.status in RESUMABLE_STATUSES]
         for record in ending:
             _stop_paused_run(as_stopped_early(record, lowest[record.run_id]), results)
-            ends[record.run_id] = lowest[record.run_id]
+            stopped_early[record.run_id] = lowest[record.run_id]
         if ending:
             display(
                 Notice(
@@ -125,49 +127,49 @@ def _stop_lowest_runs(
                     f"hopeless, {describe_early_stopping_rule(rule.after, rule.lowest)}"
                 )
             )
-    return ends
+    return stopped_early
 
 
 def _stop_paused_run(record: RunRecord, results: Path) -> None:
     """Write the record of an early-stopped run and delete its checkpoint and weights."""
-    folder, patience = run_folder(results, record.run_id), time.monotonic() + CLAIM_WAIT_SECONDS
-    while time.monotonic() < patience:
-        with claim_run(folder) as mine:
-            now = read_record(results, record.run_id) if mine else None
-            if now and now.status in RESUMABLE_STATUSES:
+    folder, deadline = run_folder(results, record.run_id), time.monotonic() + CLAIM_WAIT_SECONDS
+    while time.monotonic() < deadline:
+        with claim_run(folder) as claimed:
+            current = read_record(results, record.run_id) if claimed else None
+            if current and current.status in RESUMABLE_STATUSES:
                 write_record(results, record)
                 (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
                 for name in (BEST_FOLDER, LAST_FOLDER):
                     shutil.rmtree(folder / name, ignore_errors=True)
-        if mine:
+        if claimed:
             return
         time.sleep(0.05)
 
 
 def _summarize_sweep(
-    plan: Sweep,
+    sweep: Sweep,
     results: Path,
     before: set[str],
-    ends: Mapping[str, EarlyStopRecord],
-    lost: Mapping[StartFrom, str],
+    stopped_early: Mapping[str, EarlyStopRecord],
+    unusable: Mapping[StartFrom, str],
     interrupted: bool,
 ) -> SweepResult:
-    runs = unique_runs(plan.runs)
+    runs = unique_runs(sweep.runs)
     state = read_sweep_state(results, runs.values(), look_only=True)
     finished = [record.run_id for record in state.finished]
     crashed = [record.run_id for record in state.crashed]
-    settled = {*finished, *crashed, *ends}
-    left = [run_id for run_id in runs if run_id not in settled]
-    others = [parent for parent in plan.start_runs if parent.run_id in {start.run for start in lost} - runs.keys()]
+    settled = {*finished, *crashed, *stopped_early}
+    unfinished = [run_id for run_id in runs if run_id not in settled]
+    others = [parent for parent in sweep.start_runs if parent.run_id in {start.run for start in unusable} - runs.keys()]
     return SweepResult(
         finished=tuple(run_id for run_id in finished if run_id not in before),
         failed=tuple(record.run_id for record in state.failed),
         crashed=tuple(crashed),
-        skipped=tuple(run_id for run_id in finished if run_id in before),
-        left=tuple(left),
-        checkpointed=tuple(run_id for run_id in left if (run_folder(results, run_id) / CHECKPOINT_FILE).exists()),
+        finished_before=tuple(run_id for run_id in finished if run_id in before),
+        unfinished=tuple(unfinished),
+        resumable=tuple(run_id for run_id in unfinished if (run_folder(results, run_id) / CHECKPOINT_FILE).exists()),
         interrupted=interrupted,
-        stopped=tuple(run_id for run_id in ends if run_id not in finished),
-        held=tuple(run_id for run_id in left if runs[run_id].config.start_from in lost),
-        crashed_parents=tuple(record.run_id for record in read_sweep_state(results, others, look_only=True).crashed),
+        stopped_early=tuple(run_id for run_id in stopped_early if run_id not in finished),
+        blocked=tuple(run_id for run_id in unfinished if runs[run_id].config.start_from in unusable),
+        crashed_start_runs=tuple(record.run_id for record in read_sweep_state(results, others, look_only=True).crashed),
     )

@@ -37,12 +37,12 @@ class TriedSetting:
     point: SweepPoint
     scores: tuple[float, ...]
     crashed: int
-    stopped: int  # early-stopped
+    stopped_early: int
 
     @property
-    def left(self) -> int:
+    def unfinished(self) -> int:
         """Number of runs that have neither finished, crashed nor been early-stopped."""
-        return len(self.point.runs) - len(self.scores) - self.crashed - self.stopped
+        return len(self.point.runs) - len(self.scores) - self.crashed - self.stopped_early
 
     @property
     def mean(self) -> float:
@@ -50,7 +50,7 @@ class TriedSetting:
         return statistics.fmean(self.scores) if self.scores else math.nan
 
     @property
-    def deviation(self) -> float | None:
+    def std(self) -> float | None:
         """Standard deviation of the scores (ddof 1). None with fewer than two scores, or if any run diverged."""
         return statistics.stdev(self.scores) if len(self.scores) > 1 and not math.isnan(self.mean) else None
 
@@ -59,14 +59,14 @@ class TriedSetting:
 class GridSearch:
     """The settings of one arm on one task with one model, in grid order. A single setting is not a search."""
 
-    tried: tuple[TriedSetting, ...]
+    settings: tuple[TriedSetting, ...]
 
     @property
     def best(self) -> TriedSetting:
         """The setting with the highest mean; the first of equal ones."""
-        known = [tried for tried in self.tried if not math.isnan(tried.mean)]
+        known = [setting for setting in self.settings if not math.isnan(setting.mean)]
         # Ties are common with few validation rows. Floating-point error must not break them.
-        return max(known, key=lambda tried: round(tried.mean, 12), default=self.tried[0])
+        return max(known, key=lambda setting: round(setting.mean, 12), default=self.settings[0])
 
 
 def choose_settings(
@@ -89,7 +89,7 @@ def choose_settings(
         parse_seeds(report_seeds, "--report-seeds")
     searches = collect_grid_searches(sweep, records)
     check_grid_searches(sweep, searches, allow_missing)
-    notes = [_choice_line(search) for search in searches if len(search.tried) > 1]
+    notes = [_choice_line(search) for search in searches if len(search.settings) > 1]
     chosen = [search.best.point for search in searches]
     out = out or Path(f"{sweep.path.stem}-chosen.yaml")
     runs = write_chosen_sweep(sweep, chosen, notes, out, report_seeds or seeds)
@@ -131,13 +131,14 @@ def check_grid_searches(sweep: Sweep, searches: list[GridSearch], allow_missing:
         UserError: No arm has a search, runs are missing, or a search has no best setting. With `allow_missing`, runs
             may be missing. A search has no best setting if each of its settings has a diverged run or no finished run.
     """
-    real = [search for search in searches if len(search.tried) > 1]
+    real = [search for search in searches if len(search.settings) > 1]
     if not real:
         raise UserError(f"{sweep.path}: no arm has a grid of several settings, so there is nothing to choose")
-    tried = [tried for search in real for tried in search.tried]
+    tried = [tried for search in real for tried in search.settings]
     planned, finished = sum(len(one.point.runs) for one in tried), sum(len(one.scores) for one in tried)
     if finished < planned and not allow_missing:
-        crashed, stopped, left = (sum(getattr(one, kind) for one in tried) for kind in ("crashed", "stopped", "left"))
+        crashed, stopped = sum(one.crashed for one in tried), sum(one.stopped_early for one in tried)
+        left = sum(one.unfinished for one in tried)
         raise UserError(
             f"{sweep.path}: of the {planned} runs of its grids {finished} are finished, {crashed} crashed, {stopped} "
             f"were stopped early and {left} are left; `stableft sweep` does what is left, with --retry-crashed what "
@@ -145,7 +146,7 @@ def check_grid_searches(sweep: Sweep, searches: list[GridSearch], allow_missing:
         )
     for search in real:
         if math.isnan(search.best.mean):
-            scored = any(setting.scores for setting in search.tried)
+            scored = any(setting.scores for setting in search.settings)
             why = "every setting has a diverged run, whose score is NaN" if scored else "no run is finished"
             raise UserError(f"{sweep.path}: {_search_label(search)}: {why}, so there is no best one")
 
@@ -156,10 +157,10 @@ def render_grid_searches(searches: list[GridSearch]) -> str:
     same_rows = []
     for search in searches:
         config = search.best.point.runs[0].config
-        if len(search.tried) > 1 and config.reported_split == "val":
+        if len(search.settings) > 1 and config.reported_split == "val":
             same_rows.append(config.data.task)
-        for tried in search.tried:
-            searched = len(search.tried) > 1
+        for tried in search.settings:
+            searched = len(search.settings) > 1
             remark = "no choice" if not searched else "<- chosen" if tried is search.best else ""
             diverged = sum(math.isnan(score) for score in tried.scores)
             remark = f"{diverged} diverged" if diverged and searched else remark
@@ -170,7 +171,7 @@ def render_grid_searches(searches: list[GridSearch]) -> str:
         "mean and std over seeds, in percent, on validation rows; chosen is the highest mean, of equal ones the first",
         "a setting with a diverged run has no mean and is not chosen",
     ]
-    ended = sum(tried.stopped for search in searches for tried in search.tried)
+    ended = sum(tried.stopped_early for search in searches for tried in search.settings)
     if ended:
         notes.append(f"{ended} runs were stopped early because of their scores: the means are of the better ones")
     if same_rows:
@@ -188,7 +189,7 @@ def _score_cells(tried: TriedSetting) -> tuple[str, str, str, str]:
     config, planned = tried.point.runs[0].config, len(tried.point.runs)
     n = str(planned) if len(tried.scores) == planned else f"{len(tried.scores)} of {planned}"
     mean = "-" if math.isnan(tried.mean) else f"{100 * tried.mean:.2f}"
-    deviation = "-" if tried.deviation is None else f"{100 * tried.deviation:.2f}"
+    deviation = "-" if tried.std is None else f"{100 * tried.std:.2f}"
     return f"{METRIC_TITLES[config.task.metric]}, {config.evaluation.report} checkpoint", n, mean, deviation
 
 
@@ -197,7 +198,7 @@ def _setting_label(point: SweepPoint) -> str:
 
 
 def _search_label(search: GridSearch) -> str:
-    arm, task, model, _ = _row_labels(search.tried[0])
+    arm, task, model, _ = _row_labels(search.settings[0])
     return f"arm {arm!r}, task {task!r}, model {model!r}"
 
 
@@ -205,7 +206,9 @@ def _choice_line(search: GridSearch) -> str:
     """Return a one-line summary of a choice, for the header of the written file."""
     score, n, mean, deviation = _score_cells(search.best)
     arm, task, _, setting = _row_labels(search.best)
-    return f"{arm}, {task}: {setting} ({score}: mean {mean}, std {deviation}, n {n}; of {len(search.tried)} settings)"
+    return (
+        f"{arm}, {task}: {setting} ({score}: mean {mean}, std {deviation}, n {n}; of {len(search.settings)} settings)"
+    )
 
 
 CHOSEN_MARK = "chosen by `stableft choose`"

@@ -12,19 +12,19 @@ from stableft.records.run_record import RunRecord
 from stableft.sweep.state import read_sweep_state, unique_runs
 
 
-def start_runs_to_train(plan: Sweep, results: Path, retry_crashed: bool = False) -> tuple[PlannedRun, ...]:
+def start_runs_to_train(sweep: Sweep, results: Path, retry_crashed: bool = False) -> tuple[PlannedRun, ...]:
     """Return the start runs that still have to be trained for unfinished runs of the sweep.
 
     Crashed start runs are included only with `retry_crashed`.
 
     Raises:
-        UserError: The weights of a start run that has finished or is not in the plan are missing or do not fit.
+        UserError: The weights of a start run that has finished or is not in the sweep are missing or do not fit.
     """
-    planned, needed = {parent.run_id: parent for parent in plan.start_runs}, {}
-    state = read_sweep_state(results, (*plan.runs, *plan.start_runs), look_only=True)
+    planned, needed = {parent.run_id: parent for parent in sweep.start_runs}, {}
+    state = read_sweep_state(results, (*sweep.runs, *sweep.start_runs), look_only=True)
     done = {record.run_id: record for record in state.finished}
     crashed = {record.run_id for record in state.crashed if not retry_crashed}
-    for run in unique_runs(plan.runs).values():
+    for run in unique_runs(sweep.runs).values():
         start = run.config.start_from
         if start is None or run.run_id in done:
             continue
@@ -35,27 +35,27 @@ def start_runs_to_train(plan: Sweep, results: Path, retry_crashed: bool = False)
     return tuple(needed.values())
 
 
-def find_unusable_starts(plan: Sweep, results: Path, retry_crashed: bool = False) -> dict[StartFrom, str]:
+def find_unusable_starts(sweep: Sweep, results: Path, retry_crashed: bool = False) -> dict[StartFrom, str]:
     """Return start weights that unfinished runs need but cannot get -> a sentence that says why.
 
     Either the start run crashed and is not retried, or it finished without ever having finite weights.
     """
-    state = read_sweep_state(results, (*plan.runs, *plan.start_runs), look_only=True)
+    state = read_sweep_state(results, (*sweep.runs, *sweep.start_runs), look_only=True)
     records = {record.run_id: record for record in (*state.finished, *state.crashed)}
     finished = {record.run_id for record in state.finished}
-    planned = {parent.run_id: parent for parent in plan.start_runs}
-    lost = {}
-    for run in unique_runs(plan.runs).values():
+    planned = {parent.run_id: parent for parent in sweep.start_runs}
+    unusable = {}
+    for run in unique_runs(sweep.runs).values():
         start = run.config.start_from
-        if start is None or start in lost or run.run_id in finished or start.run not in planned:
+        if start is None or start in unusable or run.run_id in finished or start.run not in planned:
             continue
-        record, words = records.get(start.run), describe_start_run(planned[start.run], plan.runs)
+        record, name = records.get(start.run), describe_start_run(planned[start.run], sweep.runs)
         if record and record.status == "crashed" and not retry_crashed:
-            lost[start] = f"{words}, crashed ({record.reason}): they are not run; --retry-crashed tries it again"
+            unusable[start] = f"{name}, crashed ({record.reason}): they are not run; --retry-crashed tries it again"
         elif record and record.status == "finished" and _never_had_finite_weights(record, start):
             why = f"has no {start.checkpoint} weights of use ({record.reason})"
-            lost[start] = f"{words}, {why}: they are not run; let them start from another one"
-    return lost
+            unusable[start] = f"{name}, {why}: they are not run; let them start from another one"
+    return unusable
 
 
 def _never_had_finite_weights(record: RunRecord, start: StartFrom) -> bool:

@@ -50,25 +50,24 @@ class SweepState:
     failed: tuple[RunRecord, ...]
     crashed: tuple[RunRecord, ...]
     unfinished: tuple[PlannedRun, ...]  # have a checkpoint to resume from
-    todo: tuple[PlannedRun, ...]
     damaged: tuple[str, ...]
-    waiting: tuple[RunRecord, ...] = ()  # paused or early-stopped
+    resumable: tuple[RunRecord, ...] = ()  # paused or early-stopped
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """Outcome of a sweep, as run ids. `failed` is a subset of `finished` and `skipped` together."""
+    """Outcome of a sweep, as run ids. `failed` is a subset of `finished` and `finished_before` together."""
 
     finished: tuple[str, ...]  # during this sweep, by this or another process
     failed: tuple[str, ...]
     crashed: tuple[str, ...]  # during this sweep, or earlier and not retried
-    skipped: tuple[str, ...]  # had finished before this sweep
-    left: tuple[str, ...]
-    checkpointed: tuple[str, ...]  # those of `left` that can resume from a checkpoint
+    finished_before: tuple[str, ...]  # before this sweep
+    unfinished: tuple[str, ...]
+    resumable: tuple[str, ...]  # those of `unfinished` that have a checkpoint
     interrupted: bool
-    stopped: tuple[str, ...] = ()  # early-stopped
-    held: tuple[str, ...] = ()  # those of `left` whose initial weights are unavailable
-    crashed_parents: tuple[str, ...] = ()  # start runs that `held` runs depend on, excluding the sweep's own
+    stopped_early: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()  # those of `unfinished` whose initial weights are unavailable
+    crashed_start_runs: tuple[str, ...] = ()  # start runs of `blocked` runs, excluding the sweep's own
 
 
 def unique_runs(runs: Iterable[PlannedRun]) -> dict[str, PlannedRun]:
@@ -84,20 +83,20 @@ def read_sweep_state(results: Path, runs: Iterable[PlannedRun], look_only: bool 
 
     A damaged record is set aside and its run counts as to do. With `look_only`, the damaged file is left in place.
     """
-    finished, crashed, unfinished, todo, damaged, waiting = [], [], [], [], [], []
+    finished, crashed, unfinished, damaged, resumable = [], [], [], [], []
     for run_id, run in unique_runs(runs).items():
         try:
             record = read_record(results, run_id)
         except UserError as error:
-            record, sentence = (None, str(error)) if look_only else _reread_under_claim(results, run_id)
-            damaged += [sentence] if sentence else []
+            record, message = (None, str(error)) if look_only else _reread_under_claim(results, run_id)
+            damaged += [message] if message else []
         if record is None:
-            has_checkpoint = (run_folder(results, run_id) / CHECKPOINT_FILE).exists()
-            (unfinished if has_checkpoint else todo).append(run)
+            if (run_folder(results, run_id) / CHECKPOINT_FILE).exists():
+                unfinished.append(run)
         else:
-            {"finished": finished, "crashed": crashed}.get(record.status, waiting).append(record)
+            {"finished": finished, "crashed": crashed}.get(record.status, resumable).append(record)
     failed = tuple(record for record in finished if record.failed)
-    rest = (crashed, unfinished, todo, damaged, waiting)
+    rest = (crashed, unfinished, damaged, resumable)
     return SweepState(tuple(finished), failed, *map(tuple, rest))
 
 
@@ -127,8 +126,8 @@ def _reread_under_claim(results: Path, run_id: str) -> tuple[RunRecord | None, s
 
     The claim is needed because another sweep may have set the record aside and re-run the run in the meantime.
     """
-    with claim_run(run_folder(results, run_id)) as mine:
-        return _read_or_set_aside(results, run_id) if mine else (None, None)
+    with claim_run(run_folder(results, run_id)) as claimed:
+        return _read_or_set_aside(results, run_id) if claimed else (None, None)
 
 
 def check_fingerprints(
@@ -143,47 +142,47 @@ def check_fingerprints(
         UserError: The fingerprints differ; the message gives both.
     """
     planned = unique_runs(runs)
-    now: dict[str, str] = {}  # cache: the seeds of a data config share one fingerprint
+    fingerprints: dict[str, str] = {}  # cache: the seeds of a data config share one fingerprint
     for record in finished:
         if record.data is None or record.run_id not in planned:
             continue
         config = planned[record.run_id].config
         key = canonical_json(config.data.model_dump(mode="json"))
-        if key not in now:
-            now[key] = fingerprint(config, sources)
-        if now[key] != record.data.fingerprint:
+        if key not in fingerprints:
+            fingerprints[key] = fingerprint(config, sources)
+        if fingerprints[key] != record.data.fingerprint:
             raise UserError(
                 f"run {record.run_id} of task {config.data.task!r} is finished, but on other data rows: its record "
-                f"says {record.data.fingerprint}, the data here is {now[key]}; give the data it was trained on, "
-                "or another results folder"
+                f"says {record.data.fingerprint}, the data here is {fingerprints[key]}; give the data it was trained "
+                "on, or another results folder"
             )
 
 
 def run_under_claim(
     run: PlannedRun,
     results: Path,
-    retry: RunRecord | None,
+    replaces: RunRecord | None,
     train: Callable[[], RunRecord],
     started: Callable[[], None],
 ) -> RunRecord | None:
     """Train a run under its claim and return its record, or None if another process holds the claim.
 
     If a record that settles the run already exists, it is returned instead. Exceptions other than RunInterrupted and
-    UserError are recorded as a crash. `retry` is the crashed or incomplete record to replace. Any other record found is
+    UserError are recorded as a crash. `replaces` is the crashed or incomplete record to replace. Any other record is
     newer and is kept.
 
     Raises:
         RunInterrupted: The run was asked to stop and has written a checkpoint.
         UserError: The user's input is invalid.
     """
-    with claim_run(run_folder(results, run.run_id)) as mine:
-        if not mine:
+    with claim_run(run_folder(results, run.run_id)) as claimed:
+        if not claimed:
             return _find_record_paused_elsewhere(run, results)
-        record = _find_done_record(run, results, retry)
+        record = _find_done_record(run, results, replaces)
         if record is not None:
             return record
         started()
-        begun = time.monotonic()
+        started_at = time.monotonic()
         try:
             return train()
         except (RunInterrupted, UserError):
@@ -191,38 +190,38 @@ def run_under_claim(
         except Exception as error:
             # Keep only the first line: CUDA error messages continue with general advice.
             reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
-            return _write_crash_record(run, results, reason, traceback.format_exc(), time.monotonic() - begun)
+            return _write_crash_record(run, results, reason, traceback.format_exc(), time.monotonic() - started_at)
 
 
 def record_worker_death(
-    run: PlannedRun, results: Path, retry: RunRecord | None, reason: str, seconds: float
+    run: PlannedRun, results: Path, replaces: RunRecord | None, reason: str, seconds: float
 ) -> RunRecord | None:
     """Return the record of a run whose worker process died, or None if another process has taken it over.
 
     The record is a crash unless the run had already finished.
     """
-    with claim_run(run_folder(results, run.run_id)) as mine:
-        if not mine:
+    with claim_run(run_folder(results, run.run_id)) as claimed:
+        if not claimed:
             return None
-        return _find_done_record(run, results, retry) or _write_crash_record(
+        return _find_done_record(run, results, replaces) or _write_crash_record(
             run, results, reason, f"{reason}\n", seconds
         )
 
 
-def _find_done_record(run: PlannedRun, results: Path, retry: RunRecord | None) -> RunRecord | None:
+def _find_done_record(run: PlannedRun, results: Path, replaces: RunRecord | None) -> RunRecord | None:
     """Return the record that settles the run, or None after clearing what is to be retried.
 
     The caller must hold the claim. A finished record that is to be replaced is kept until the new one is written. The
     checkpoint of the re-run is kept as well.
     """
     record, _ = _read_or_set_aside(results, run.run_id)
-    if record and record.status == "finished" and retry and dump_record(record) == dump_record(retry):
+    if record and record.status == "finished" and replaces and dump_record(record) == dump_record(replaces):
         return None
     if record and record.status == "finished":  # a kill after writing it may have left the checkpoint
         (run_folder(results, run.run_id) / CHECKPOINT_FILE).unlink(missing_ok=True)
     if record and not is_done(record, run):  # keep the record until it is replaced: ranking needs it
         return None
-    if record is None or retry is None or dump_record(record) != dump_record(retry):
+    if record is None or replaces is None or dump_record(record) != dump_record(replaces):
         return record
     for name in (RECORD_FILE, CRASH_FILE):
         (run_folder(results, run.run_id) / name).unlink(missing_ok=True)
@@ -289,20 +288,20 @@ def find_missing_outputs(results: Path, run: PlannedRun, record: RunRecord, exec
     """Return the requested outputs missing from a finished run's folder, in words: "drift", "last weights", ...
 
     A diverged run may never have had best weights, so they do not count as missing. Every run writes predictions, so
-    they are checked only under `complete`, where runs with missing outputs are re-run.
+    they are checked only under `retrain_incomplete`, where runs with missing outputs are re-run.
     """
     folder = run_folder(results, record.run_id)
-    words = [
+    missing = [
         name.replace("_", " ")
         for name in PROBE_NAMES
         if getattr(run.probes, name) and name not in _recorded_probes(folder)
     ]
     for name in SAVED_FOLDERS[execution.save]:
         if not (folder / name).is_dir() and not (name == BEST_FOLDER and record.reason):
-            words.append(f"{name.removeprefix('model-')} weights")
-    if execution.complete and not (folder / PREDICTIONS_FILE).is_file():
-        words.append("predictions")
-    return tuple(words)
+            missing.append(f"{name.removeprefix('model-')} weights")
+    if execution.retrain_incomplete and not (folder / PREDICTIONS_FILE).is_file():
+        missing.append("predictions")
+    return tuple(missing)
 
 
 def with_recorded_probes(results: Path, run: PlannedRun) -> PlannedRun:
@@ -310,9 +309,9 @@ def with_recorded_probes(results: Path, run: PlannedRun) -> PlannedRun:
 
     Re-running a finished run overwrites its probe records, so they have to be recorded again.
     """
-    has = _recorded_probes(run_folder(results, run.run_id))
+    recorded = _recorded_probes(run_folder(results, run.run_id))
     return replace(
-        run, probes=InLoopProbes(**{name: getattr(run.probes, name) or has.get(name) for name in PROBE_NAMES})
+        run, probes=InLoopProbes(**{name: getattr(run.probes, name) or recorded.get(name) for name in PROBE_NAMES})
     )
 
 
@@ -322,8 +321,8 @@ def with_saved_weights(results: Path, run_ids: Iterable[str], execution: Executi
     Re-running a run would otherwise delete them.
     """
     folders = [run_folder(results, run_id) for run_id in run_ids]
-    there = {name for name in (BEST_FOLDER, LAST_FOLDER) if any((folder / name).is_dir() for folder in folders)}
-    names = there | {*SAVED_FOLDERS[execution.save]}
+    existing = {name for name in (BEST_FOLDER, LAST_FOLDER) if any((folder / name).is_dir() for folder in folders)}
+    names = existing | {*SAVED_FOLDERS[execution.save]}
     return replace(execution, save=next(save for save, kept in SAVED_FOLDERS.items() if {*kept} == names))
 
 

@@ -73,32 +73,31 @@ def run_local(
         RuntimeError: No worker can be started.
     """
     state = read_sweep_state(results, runs)
-    for sentence in state.damaged:
-        display(Notice(sentence))
+    for message in state.damaged:
+        display(Notice(message))
     check_fingerprints(state.finished, runs, sources, fingerprint)
     finished = {record.run_id: record for record in state.finished}
     crashed = {record.run_id: record for record in state.crashed}
     planned = unique_runs(runs)
-    again = _find_incomplete(results, planned, finished, execution, display)
-    if again:
-        planned |= {run_id: with_recorded_probes(results, planned[run_id]) for run_id in again}
-        execution = with_saved_weights(results, again, execution)
-        finished = {run_id: record for run_id, record in finished.items() if run_id not in again}
-    paused = {record.run_id: record for record in state.waiting if is_done(record, planned[record.run_id])}
-    kept = finished | paused | ({} if retry_crashed else crashed)
-    replaced = crashed | again
-    queue = deque(QueuedRun(run, replaced.get(run_id)) for run_id, run in planned.items() if run_id not in kept)
+    incomplete = _find_incomplete(results, planned, finished, execution, display)
+    if incomplete:
+        planned |= {run_id: with_recorded_probes(results, planned[run_id]) for run_id in incomplete}
+        execution = with_saved_weights(results, incomplete, execution)
+        finished = {run_id: record for run_id, record in finished.items() if run_id not in incomplete}
+    paused = {record.run_id: record for record in state.resumable if is_done(record, planned[record.run_id])}
+    settled = finished | paused | ({} if retry_crashed else crashed)
+    replaced = crashed | incomplete
+    queue = deque(QueuedRun(run, replaced.get(run_id)) for run_id, run in planned.items() if run_id not in settled)
     slots = make_slots(devices, jobs_per_device, execution)[: len(queue)]
-    start = make_worker_starter(results, sources, train)
-    pool = WorkerPool(start, results, slots, queue, display, fail_fast)
-    todo = [task.run for task in queue]
+    pool = WorkerPool(make_worker_starter(results, sources, train), results, slots, queue, display, fail_fast)
+    queued = [task.run for task in queue]
     done = len(finished) + len(paused)
     failed = sum(bool(record.failed) for record in finished.values())
-    display(SweepStarted(todo, done, failed, len(kept) - done, len(slots)))
+    display(SweepStarted(queued, done, failed, len(settled) - done, len(slots)))
     run_worker_pool(pool)
     if pool.error:
         raise pool.error
-    return _summarize_runs(planned, results, finished, kept | pool.settled, pool.interrupted)
+    return _summarize_runs(planned, results, finished, settled | pool.records, pool.interrupted)
 
 
 def _find_incomplete(
@@ -110,16 +109,16 @@ def _find_incomplete(
 ) -> dict[str, RunRecord]:
     """Return the finished runs to re-run because outputs are missing, and report all runs with missing outputs."""
     lacks = {
-        run_id: words
+        run_id: outputs
         for run_id, record in finished.items()
-        if (words := find_missing_outputs(results, planned[run_id], record, execution))
+        if (outputs := find_missing_outputs(results, planned[run_id], record, execution))
     }
     if not lacks:
         return {}
-    what = ", ".join(sorted({word for words in lacks.values() for word in words}))
-    how = "they are trained again" if execution.complete else "--complete trains them again"
+    what = ", ".join(sorted({output for outputs in lacks.values() for output in outputs}))
+    how = "they are trained again" if execution.retrain_incomplete else "--complete trains them again"
     display(Notice(f"{len(lacks)} runs were finished before without {what}: {how}"))
-    return {run_id: finished[run_id] for run_id in lacks} if execution.complete else {}
+    return {run_id: finished[run_id] for run_id in lacks} if execution.retrain_incomplete else {}
 
 
 def resolve_devices(text: str) -> list[str]:
@@ -167,12 +166,12 @@ def resolve_device(text: str) -> str:
 
 @dataclass
 class QueuedRun:
-    """A run waiting for a worker. `retry` is the crashed or incomplete record it replaces."""
+    """A run waiting for a worker. `replaces` is the crashed or incomplete record it replaces."""
 
     run: PlannedRun
-    retry: RunRecord | None
+    replaces: RunRecord | None
     not_before: float = 0.0
-    elsewhere: bool = False
+    claimed_elsewhere: bool = False
 
 
 @dataclass
@@ -185,10 +184,10 @@ class WorkerSlot:
     connection: Connection | None = None
     ready: bool = False
     task: QueuedRun | None = None
-    begun: float | None = None  # when the worker reported that it holds the task's claim
-    fruitless: int = 0
+    started_at: float | None = None  # when the worker reported that it holds the task's claim
+    failed_starts: int = 0  # consecutive
     device_errors: int = 0  # consecutive
-    lost: bool = False
+    retired: bool = False
 
 
 def make_slots(devices: Sequence[str], jobs_per_device: int, execution: Execution) -> list[WorkerSlot]:
@@ -210,19 +209,19 @@ def make_slots(devices: Sequence[str], jobs_per_device: int, execution: Executio
 def _summarize_runs(
     planned: dict[str, PlannedRun],
     results: Path,
-    skipped: dict[str, RunRecord],
+    finished_before: dict[str, RunRecord],
     records: dict[str, RunRecord],
     interrupted: bool,
 ) -> SweepResult:
     done = [run_id for run_id in planned if run_id in records and records[run_id].status == "finished"]
-    left = [run_id for run_id in planned if run_id not in records]
+    unfinished = [run_id for run_id in planned if run_id not in records]
     return SweepResult(
-        finished=tuple(run_id for run_id in done if run_id not in skipped),
+        finished=tuple(run_id for run_id in done if run_id not in finished_before),
         failed=tuple(run_id for run_id in done if records[run_id].failed),
         crashed=tuple(run_id for run_id in planned if run_id in records and records[run_id].status == "crashed"),
-        skipped=tuple(skipped),
-        left=tuple(left),
-        checkpointed=tuple(run_id for run_id in left if (run_folder(results, run_id) / CHECKPOINT_FILE).exists()),
+        finished_before=tuple(finished_before),
+        unfinished=tuple(unfinished),
+        resumable=tuple(run_id for run_id in unfinished if (run_folder(results, run_id) / CHECKPOINT_FILE).exists()),
         interrupted=interrupted,
     )
 
@@ -238,13 +237,13 @@ MAX_FAILED_STARTS = 3  # consecutive workers that may die before beginning a run
 class WorkerPool:
     """State of a sweep in the parent process."""
 
-    start: Callable[[WorkerSlot], None]
+    start_worker: Callable[[WorkerSlot], None]
     results: Path
     slots: list[WorkerSlot]
     queue: deque[QueuedRun]
     show: ShowEvent
     fail_fast: bool
-    settled: dict[str, RunRecord] = field(default_factory=dict)
+    records: dict[str, RunRecord] = field(default_factory=dict)
     stopping: bool = False
     interrupted: bool = False
     killed: bool = False
@@ -264,7 +263,7 @@ def make_worker_starter(
         with sigint_blocked():
             slot.process.start()
         theirs.close()  # so that the worker's death shows up as EOF
-        slot.ready, slot.begun = False, None
+        slot.ready, slot.started_at = False, None
 
     return start
 
@@ -291,12 +290,12 @@ def _assign_runs(pool: WorkerPool) -> None:
         return
     idle = sum(slot.connection is not None and slot.task is None for slot in pool.slots)
     for slot in pool.slots:
-        if slot.connection is None and not slot.lost and idle < len(pool.queue):
-            pool.start(slot)
+        if slot.connection is None and not slot.retired and idle < len(pool.queue):
+            pool.start_worker(slot)
             idle += 1
         if slot.ready and slot.task is None and pool.queue and pool.queue[0].not_before <= time.monotonic():
-            slot.task, slot.begun = pool.queue.popleft(), None
-            _send_to_worker(slot, (slot.task.run, slot.task.retry))
+            slot.task, slot.started_at = pool.queue.popleft(), None
+            _send_to_worker(slot, (slot.task.run, slot.task.replaces))
 
 
 def _receive_report(pool: WorkerPool, slot: WorkerSlot) -> None:
@@ -314,7 +313,7 @@ def _receive_report(pool: WorkerPool, slot: WorkerSlot) -> None:
     elif word == "progress":
         pool.show(ProgressReported(slot.name, content))
     elif word == "started" and slot.task:
-        slot.begun, slot.fruitless = time.monotonic(), 0
+        slot.started_at, slot.failed_starts = time.monotonic(), 0
         pool.show(RunStarted(slot.name, slot.task.run))
     else:
         task, slot.task = slot.task, None
@@ -323,9 +322,9 @@ def _receive_report(pool: WorkerPool, slot: WorkerSlot) -> None:
             record, device_works = content
             _accept_record(pool, slot, task, record, device_works)
             return
-        pool.show(RunEnded(slot.name, task.run, "stopped"))
+        pool.show(RunEnded(slot.name, task.run, "interrupted"))
         pool.queue.appendleft(task)  # goes to the next free worker, unless the pool is stopping
-        if word == "mistake":
+        if word == "user_error":
             _stop_pool(pool, UserError(content))
 
 
@@ -334,13 +333,13 @@ def _accept_record(
 ) -> None:
     """Store a run's record, or requeue the run at the back if another process holds its claim."""
     if record is None:
-        if not task.elsewhere:
-            pool.show(RunEnded(slot.name, task.run, "elsewhere"))
-        task.elsewhere, task.not_before = True, time.monotonic() + CLAIMED_RETRY_SECONDS
+        if not task.claimed_elsewhere:
+            pool.show(RunEnded(slot.name, task.run, "claimed_elsewhere"))
+        task.claimed_elsewhere, task.not_before = True, time.monotonic() + CLAIMED_RETRY_SECONDS
         pool.queue.append(task)
         return
-    pool.settled[task.run.run_id] = record
-    pool.show(RunEnded(slot.name, task.run, "settled", record))
+    pool.records[task.run.run_id] = record
+    pool.show(RunEnded(slot.name, task.run, "done", record))
     if pool.fail_fast and record.status == "crashed":
         _stop_pool(pool, None)
     slot.device_errors = 0 if device_works else slot.device_errors + 1
@@ -350,9 +349,9 @@ def _accept_record(
 
 def _retire_device(pool: WorkerPool, slot: WorkerSlot) -> None:
     """Stop assigning runs to a device, so that a broken one does not crash every run in the queue."""
-    slot.lost = True
+    slot.retired = True
     pool.show(Notice(f"{slot.name} had {MAX_DEVICE_ERRORS} device errors in a row and gets no more runs"))
-    if all(slot.lost for slot in pool.slots):
+    if all(slot.retired for slot in pool.slots):
         _stop_pool(pool, None)
 
 
@@ -364,19 +363,19 @@ def _clean_up_dead_worker(pool: WorkerPool, slot: WorkerSlot) -> None:
     slot.connection.close()
     code, task = slot.process.exitcode, slot.task
     how = f"signal {-code} ({signal.strsignal(-code)})" if code and code < 0 else f"exit code {code}"
-    if task and slot.begun is not None and not pool.killed:
+    if task and slot.started_at is not None and not pool.killed:
         reason = f"the worker process died with {how}"
-        seconds = time.monotonic() - slot.begun
-        _accept_record(pool, slot, task, record_worker_death(task.run, pool.results, task.retry, reason, seconds))
+        seconds = time.monotonic() - slot.started_at
+        _accept_record(pool, slot, task, record_worker_death(task.run, pool.results, task.replaces, reason, seconds))
     elif task:
         pool.queue.appendleft(task)
-    if slot.begun is None:
-        slot.fruitless += 1
-        if slot.fruitless >= MAX_FAILED_STARTS:
+    if slot.started_at is None:
+        slot.failed_starts += 1
+        if slot.failed_starts >= MAX_FAILED_STARTS:
             _stop_pool(
                 pool, RuntimeError(f"{MAX_FAILED_STARTS} workers for {slot.name} died before a run began, by {how}")
             )
-    slot.process = slot.connection = slot.task = slot.begun = None
+    slot.process = slot.connection = slot.task = slot.started_at = None
     slot.ready = False
 
 
@@ -408,11 +407,11 @@ def _shut_down_workers(pool: WorkerPool) -> None:
     """Ask idle workers to exit. Kill those that are still starting or do not exit in time."""
     for slot in pool.slots:
         _send_to_worker(slot, None)
-    patience = time.monotonic() + WORKER_EXIT_SECONDS
+    deadline = time.monotonic() + WORKER_EXIT_SECONDS
     for slot in pool.slots:
         if slot.process is None or slot.connection is None:
             continue
-        slot.process.join(max(0.0, patience - time.monotonic()) if slot.ready else 0)
+        slot.process.join(max(0.0, deadline - time.monotonic()) if slot.ready else 0)
         if slot.process.is_alive():
             slot.process.kill()
             slot.process.join()
@@ -471,8 +470,8 @@ def run_worker(
     """Run the runs received on the connection and report on each, until told to exit.
 
     `train` None: `stableft.training.run.train`. Reports are (word, content) pairs. The words are ready, started,
-    progress, done, stopped, mistake and broken. done carries the record (None if another process holds the claim) and
-    whether the device still computes. mistake carries the message of a UserError. broken means that the worker cannot
+    progress, done, interrupted, user_error and broken. done carries the record (None if another process holds the
+    claim) and whether the device still computes. user_error carries the message. broken means that the worker cannot
     start.
     """
     stopping = threading.Event()
@@ -496,9 +495,9 @@ def run_worker(
         return
     _send_report(connection, "ready", None)
     while (task := inbox.get()) is not None:
-        run, retry = task
+        run, replaces = task
         if stopping.is_set():
-            _send_report(connection, "stopped", None)
+            _send_report(connection, "interrupted", None)
             continue
         progress = _throttled_progress(connection)
         try:
@@ -507,14 +506,14 @@ def run_worker(
             record = run_under_claim(
                 run,
                 results,
-                retry,
+                replaces,
                 partial(function, run, results, sources, execution, progress, stopping.is_set),
                 partial(_send_report, connection, "started", None),
             )
         except RunInterrupted:
-            _send_report(connection, "stopped", None)
+            _send_report(connection, "interrupted", None)
         except UserError as error:
-            _send_report(connection, "mistake", str(error))
+            _send_report(connection, "user_error", str(error))
         else:
             device_works = record is None or record.status != "crashed" or can_compute(execution.device)
             _send_report(connection, "done", (record, device_works))
@@ -559,18 +558,18 @@ def _throttled_progress(connection: Connection) -> Callable[[RunProgress], None]
 
     A new validation score or a change of the failure warning is sent at once.
     """
-    due, val, warned = 0.0, None, False
+    next_report, val, warned = 0.0, None, False
 
-    def progress(now_at: RunProgress) -> None:
-        nonlocal due, val, warned
+    def report(progress: RunProgress) -> None:
+        nonlocal next_report, val, warned
         now = time.monotonic()
-        same = now_at.val == val or (now_at.val != now_at.val and val != val)  # NaN is not a new value
-        if same and now < due and warned == (now_at.warning is not None):
+        same = progress.val == val or (progress.val != progress.val and val != val)  # NaN is not a new value
+        if same and now < next_report and warned == (progress.warning is not None):
             return
-        due, val, warned = now + PROGRESS_SECONDS, now_at.val, now_at.warning is not None
-        _send_report(connection, "progress", now_at)
+        next_report, val, warned = now + PROGRESS_SECONDS, progress.val, progress.warning is not None
+        _send_report(connection, "progress", progress)
 
-    return progress
+    return report
 
 
 def _send_report(connection: Connection, word: str, content: object) -> None:
