@@ -405,5 +405,5 @@ def test_a_figure_is_laid_out_once_for_every_form(tmp_path):
     write_report_folder(counted, tmp_path)
     reports_to_html([counted], "again")
     assert drawn == [name]
-    assert counted.vectors[name] == figure_to_bytes(draw(), "svg")
+    assert counted.svg_cache[name] == figure_to_bytes(draw(), "svg")
     assert (tmp_path / f"{name}.png").read_bytes() == figure_to_bytes(draw(), "png")

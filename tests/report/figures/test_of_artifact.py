@@ -187,7 +187,7 @@ def test_the_axes_of_the_curves():
     figure = losses(devlin(), mosbach())
     first, second = shown(figure)
     assert [axes.get_title() for axes in (first, second)] == ["devlin\n2/3 failed", "mosbach\n0/2 failed"]
-    assert first.get_ylabel() == "training loss\n(mean since the evaluation before)"
+    assert first.get_ylabel() == "training loss"
     assert second.get_ylabel() == ""
     assert figure.get_supxlabel() == "optimizer step"
     assert first.get_ylim() == second.get_ylim()

@@ -298,7 +298,7 @@ def build_verdict_panel(part: VerdictCurves, runs: ArtifactRuns) -> CurvePanelWi
     else:
         entropies = sorted({run["label_entropy"] for run in rows if not math.isnan(run["label_entropy"])})
         nothing = tuple(ReferenceLine(f"nothing learnt: label entropy, {nats:.2f} nats", nats) for nats in entropies)
-        ylabel = "training loss\n(mean since the evaluation before)"
+        ylabel = "training loss"  # the mean since the evaluation before
     panel = CurvePanel(part.title, "optimizer step", ylabel, (*lines, *means), horizontal=nothing, left=0.0, missing="")
     if part.band == "runs":
         panel = replace(panel, bottom=0.0, top=_loss_axis_top(panel))
