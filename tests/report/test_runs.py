@@ -28,7 +28,7 @@ def table_of(runs, records):
 
 
 def scores(table):
-    return {(cell.row, cell.summary.n, cell.planned) for cell in table.cells}
+    return {(cell.arm, cell.summary.n, cell.planned) for cell in table.cells}
 
 
 def test_a_record_belongs_to_a_run_by_its_id():
@@ -46,7 +46,7 @@ def test_an_imported_run_belongs_to_the_arm_and_task_it_came_as_whatever_its_see
     table = compute_stability_of(found)
     assert scores(table) == {("devlin", 5, None)}
     assert any("5 of 5 runs of devlin on rte are not this project's runs" in note for note in table.footnotes)
-    assert found.unused == ("mosbach on rte", "devlin on mrpc")
+    assert found.unmatched_imports == ("mosbach on rte", "devlin on mrpc")
 
 
 def test_curves_and_environments_are_kept_and_records_are_read_once():
@@ -66,7 +66,7 @@ def test_two_arms_may_report_different_checkpoints_of_one_run():
     runs = planned(records) + [("s.yaml", PlannedRun("same, best", "devlin", config)) for config in best]
     assert {run.run_id for _, run in runs} == {record.run_id for record in records}
     table = table_of(runs, records)
-    assert {cell.row: cell.checkpoint for cell in table.cells} == {"devlin": "last", "same, best": "best"}
+    assert {cell.arm: cell.checkpoint for cell in table.cells} == {"devlin": "last", "same, best": "best"}
 
 
 def shipped(path):

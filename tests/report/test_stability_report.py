@@ -213,8 +213,8 @@ def test_a_split_or_metric_other_than_the_published_one_is_said():
 def test_columns_follow_the_tasks_and_rows_the_plan():
     planned = {(arm, task): 3 for arm in ("mosbach", "devlin") for task in ("cola", "rte")}
     table = make_report(make_runs("devlin", WIDE[:3], task="cola"), make_runs("devlin", WIDE[:3]), planned=planned)
-    assert table.columns == ("rte", "cola")
-    assert table.rows == ("mosbach", "devlin")
+    assert table.tasks == ("rte", "cola")
+    assert table.arms == ("mosbach", "devlin")
 
 
 def test_csv_is_one_line_a_cell_a_published_value_and_a_difference():
@@ -278,7 +278,7 @@ def test_runs_stopped_as_hopeless_are_in_no_table_and_told(artifact):
     assert (cell.summary.n, cell.stopped, cell.unscored, cell.crashed, cell.failed) == (8, 2, 0, 0, 0)
     assert cell.summary.mean == pytest.approx(sum(NARROW[2:]) / 8)
     reason = "2 of 10 runs of mosbach were stopped because of their scores, so the others are no sample of the arm"
-    results = [c.result for c in table.comparisons if "mosbach" in (c.a, c.b)]
+    results = [c.result for c in table.comparisons if "mosbach" in (c.arm, c.against)]
     results += [
         r for v in table.reference_comparisons for r in (v.failures, v.sd_ratio, v.levene_median, v.levene_mean)
     ]

@@ -26,41 +26,41 @@ from stableft.report.runs import (
 
 
 def build_all_reports(
-    results: Path, files: Sequence[Path], data_dir: Path | None, which: ReportedCheckpoint, out: Path
+    results: Path, files: Sequence[Path], data_dir: Path | None, checkpoint: ReportedCheckpoint, out: Path
 ) -> Iterator[str]:
-    """Writes a folder for every report below `out`, and all of them in one HTML file; yields a line for each.
+    """Write a folder for each report below `out` and one HTML file with all of them. Yield a line for each.
 
-    Records are those of `files` or, if there are none, of `results/records/*.jsonl`, and of `results/runs`. Artefacts
-    without any run, or without any record of the probes that are all they show, are left out, but for those that need
-    none; tables of data sets need `data_dir`. A report that is refused has its reason as its line, and the others go
-    on. Equal records give equal bytes with equal versions of the libraries.
+    The records are read from `files` (default: `results/records/*.jsonl`) and from `results/runs`. An artefact is
+    skipped if nothing it shows is recorded, and a table of data sets if `data_dir` is None. If a report cannot be
+    built, its line is the reason, and the other reports are still written. With equal records and library versions,
+    the files are equal byte for byte.
 
     Raises:
-        UserError: there are no records, one is damaged, or two reports would have one name.
+        UserError: There are no records, one is damaged, or two reports would have the same name.
     """
     files = files or sorted((results / "records").glob("*.jsonl"))
-    with_probes: set[Path] = set()
-    records = [*read_records_files(files, with_probes), *read_all_stored_records(results)]
+    files_with_probes: set[Path] = set()
+    records = [*read_records_files(files, files_with_probes), *read_all_stored_records(results)]
     if not records:
         raise UserError(f"report all: there are no records in {results}/records and {results}/runs")
     stems = [path.stem for path in files]
     for path in files:
         if path.stem in ARTIFACTS or stems.count(path.stem) > 1:
             raise UserError(f"report all: {path}: another report has the name {path.stem!r} too; rename the file")
-    in_files, ids = find_probes_in_files(sorted(with_probes)), [record.run_id for record in records]
-    probed = ProbeRecords((*in_files.refs, *find_probes_in_results(results, ids).refs))
-    made: list[Report] = []
+    in_files, ids = find_probes_in_files(sorted(files_with_probes)), [record.run_id for record in records]
+    probes = ProbeRecords((*in_files.refs, *find_probes_in_results(results, ids).refs))
+    reports: list[Report] = []
     for path in files:
         try:
-            runs = load_runs_from_file(path, which)
+            runs = load_runs_from_file(path, checkpoint)
             if runs.frame.empty:
-                yield f"{path}: there are no records in it"
+                yield f"{path}: no records"
                 continue
             report = build_report(runs)
         except UserError as error:
             yield f"{path}: no report: {error}"
             continue
-        made.append(report)
+        reports.append(report)
         yield _write_and_describe(report, out / path.stem, f"from {path}")
     load = cache(lambda path: load_sweep(path, LocalPaths()))
     for artifact in ARTIFACTS.values():
@@ -68,19 +68,19 @@ def build_all_reports(
             continue
         try:
             _, planned = load_artifact(artifact.id, load)
-            runs = collect_runs(artifact, planned, records, which, find_probes=lambda: probed)
+            runs = collect_runs(artifact, planned, records, checkpoint, find_probes=lambda: probes)
             if _is_empty(artifact, runs):
                 continue
             report = build_report(runs, data_dir)
         except UserError as error:
             yield f"{artifact.id}: no report: {error}"
             continue
-        made.append(report)
+        reports.append(report)
         yield _write_and_describe(report, out / artifact.id, f"{len(runs.frame)} runs")
     from stableft.report.forms.html import reports_to_html
 
-    atomic_write(out / "all.html", reports_to_html(made, "stableft: all reports").encode())
-    yield f"{out / 'all.html'}: {len(made)} reports in one file"
+    atomic_write(out / "all.html", reports_to_html(reports, "stableft: all reports").encode())
+    yield f"{out / 'all.html'}: {len(reports)} reports in one file"
 
 
 def _can_be_built(artifact: Artifact, data_dir: Path | None) -> bool:
@@ -93,6 +93,6 @@ def _is_empty(artifact: Artifact, runs: ArtifactRuns) -> bool:
     return runs.frame.empty and not artifact.has_no_runs
 
 
-def _write_and_describe(report: Report, folder: Path, what: str) -> str:
+def _write_and_describe(report: Report, folder: Path, origin: str) -> str:
     lines = write_report_folder(report, folder)
-    return f"{folder}: {what}, {len(lines) - len(report.undrawn)} files"
+    return f"{folder}: {origin}, {len(lines) - len(report.undrawn)} files"

@@ -10,9 +10,9 @@ BoldRule = Literal["best", "better", "different", "pair"]
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs that are shown as one, such as a box, a curve or a cell: those of an arm of the sweeps on a task.
+    """The runs of one arm on one task, shown as one box, curve or cell.
 
-    An `arm` that ends in * is a search, of which the setting with the best mean validation score is shown.
+    An `arm` that ends in * is a search: the setting with the best mean validation score is shown.
     """
 
     label: str
@@ -22,7 +22,7 @@ class RunGroup:
 
 @dataclass(frozen=True)
 class Boxes:
-    """The scores of each group as a box, and every run as a point. `of`: test is the reported score."""
+    """A box of the scores of each group, and a point for every run. `of` "test" is the reported score."""
 
     title: str
     groups: tuple[RunGroup, ...]
@@ -31,9 +31,10 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Curves:
-    """What each group's runs have at every evaluation: mean with range or standard deviation, or every run.
+    """Training losses or validation scores at every evaluation.
 
-    `only` picks failed or successful runs, the first so many by seed.
+    `band` "runs" draws every run, the others each group's mean with its range or standard deviation. `only` restricts
+    the curves to failed or successful runs, `first` to that many of them by seed.
     """
 
     title: str
@@ -46,7 +47,10 @@ class Curves:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Validation score (mean and range) over the number of training steps: a line of (steps, group) for each label."""
+    """Mean and range of the validation score over the number of training steps.
+
+    `lines` holds (label, points) pairs. A point is a (steps, group) pair.
+    """
 
     title: str
     lines: tuple[tuple[str, tuple[tuple[int, RunGroup], ...]], ...]
@@ -54,7 +58,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Trials:
-    """Expected performance of the best of so many random trials, with its standard deviation (Z sec. 4)."""
+    """Mean and standard deviation of the best of n random trials, over n (Z sec. 4)."""
 
     title: str
     groups: tuple[RunGroup, ...]
@@ -63,7 +67,7 @@ class Trials:
 
 @dataclass(frozen=True)
 class Scatter:
-    """The reported score of every run over its last training loss."""
+    """A point for every run: its reported score over its last training loss."""
 
     title: str
     groups: tuple[RunGroup, ...]
@@ -71,7 +75,7 @@ class Scatter:
 
 @dataclass(frozen=True)
 class SeedMap:
-    """Validation scores by the seed of initialisation and that of data order (Z App. B), or their deviations."""
+    """Validation scores, or their standard deviations, by initialisation seed and data-order seed (Z App. B)."""
 
     title: str
     group: RunGroup
@@ -80,19 +84,20 @@ class SeedMap:
 
 @dataclass(frozen=True)
 class BiasRatio:
-    """How much larger Adam's update is without bias correction, or the inverse, over the steps of these runs."""
+    """Ratio of Adam's update without bias correction to that with it, or the inverse, over training steps."""
 
     title: str
     inverse: bool
-    groups: tuple[RunGroup, ...] = ()  # whose number of steps is marked
+    groups: tuple[RunGroup, ...] = ()  # their numbers of steps are marked
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradient norms over the steps of a failed run beside those of a successful one (M Figs. 4, 10-12).
+    """Gradient norms over training steps of a failed and a successful run, side by side (M Figs. 4, 10-12).
 
-    Each is the first by seed that has any, of the first group that has one. `of` is layers, each over all of its
-    parameters and in one panel, or the weight matrices of layers, a panel for each.
+    Each side shows the first run by seed with recorded norms, from the first group that has such a run. `of` "layers"
+    draws all layers in one panel, each norm over all parameters of a layer. "matrices" draws a panel for each kind of
+    weight matrix.
     """
 
     title: str
@@ -103,9 +108,10 @@ class Gradients:
 
 @dataclass(frozen=True)
 class Drifts:
-    """L2 distance of blocks to their initial weights: a panel for each, in it mean and range of groups (Z Fig. 7).
+    """L2 distance of blocks to their initial weights (Z Fig. 7).
 
-    `blocks` are numbered from 1, the lowest; empty: every one.
+    Each block has a panel with the mean and range of every group. `blocks` are numbered from 1, the lowest. Empty: all
+    blocks.
     """
 
     title: str
@@ -115,9 +121,9 @@ class Drifts:
 
 @dataclass(frozen=True)
 class Perplexities:
-    """Language-modelling perplexity with the top k blocks reset, of failed or successful runs (M Fig. 2a, b).
+    """Language-modelling perplexity of failed or successful runs with the top k blocks reset (M Fig. 2a, b).
 
-    They are the first so many by seed that have any, of the first group, then of the next.
+    Shown are the `first` runs with a perplexity record (None: all), ordered by group and then by seed.
     """
 
     title: str
@@ -128,9 +134,10 @@ class Perplexities:
 
 @dataclass(frozen=True)
 class Surfaces:
-    """Loss or gradient norm around a pre-trained model, a failed and a successful run (M Figs. 7, 13).
+    """Loss or gradient norm around a pre-trained model, a failed run and a successful run (M Figs. 7, 13).
 
-    `first`: that of the first failed and the first successful run by seed, else a panel for each.
+    With `first`, only the surface of the first failed and the first successful run by seed is shown. Otherwise every
+    surface has a panel.
     """
 
     title: str
@@ -142,9 +149,10 @@ class Surfaces:
 
 @dataclass(frozen=True)
 class VerdictCurves:
-    """Training losses or validation scores of one arm on one task, failed and successful runs in colours of their own.
+    """Training losses or validation scores of one arm on one task, with failed and successful runs in separate colours.
 
-    `band`: every run as a thin line and their mean as a bold one, or the mean with its standard deviation (M Fig. 14).
+    `band` "runs" draws every run as a thin line and the mean as a bold one. "std" draws the mean with its standard
+    deviation (M Fig. 14).
     """
 
     title: str
@@ -155,11 +163,11 @@ class VerdictCurves:
 
 @dataclass(frozen=True)
 class StabilityTable:
-    """Standard deviation and other statistics of every arm on every task, with the tests of stability.
+    """Statistics of every arm on every task, with the tests of stability.
 
-    The arm with the smallest std earns the star if it passes Levene's test around `center` at `alpha` against the
-    second smallest (M Table 1). `against_first`: also every arm against the first, and the failed runs' losses.
-    `published_in`: paper and table, such as "Table 1"; None: wherever a setting is published.
+    The arm with the smallest std gets a star if Levene's test around `center` against the second smallest is
+    significant at `alpha` (M Table 1). `against_first` adds comparisons of every arm with the first and the failed
+    runs' losses. `published_in` is (paper, table) of the published values. None: any table that prints the setting.
     """
 
     statistics: tuple[Literal["std", "mean", "median", "min", "max"], ...] = ("std", "mean", "median", "min", "max")
@@ -171,7 +179,7 @@ class StabilityTable:
 
 @dataclass(frozen=True)
 class MeanCell:
-    """One number of a table of means. Cells of one `family` are compared with each other."""
+    """One cell of a table of means. Cells of the same `family` are compared with each other."""
 
     row: str
     column: str
@@ -182,31 +190,33 @@ class MeanCell:
 
 @dataclass(frozen=True)
 class MeansTable:
-    """Mean and standard deviation of each cell, and what the paper prints at `location`.
+    """Mean and standard deviation of each cell, beside the values that the paper prints at `location`.
 
-    `rule` is the paper's for what it sets in bold: the `best` of a family and those equal to it (Z Table 1); those
-    `better` than the family's first (Z Table 2); whether the two of a family are `different` (Z Table 4); the better
-    of a `pair` (Z Table 7).
+    `rule` is the paper's rule for bold numbers:
+    - best: the best of a family and all not significantly worse (Z Table 1)
+    - better: all better than the family's first (Z Table 2)
+    - different: both of a family if they differ (Z Table 4)
+    - pair: the better of two (Z Table 7)
     """
 
     title: str
     cells: tuple[MeanCell, ...]
     rule: BoldRule
-    location: tuple[str, str] | None = None  # paper, table
-    named: bool = True  # whether the paper names the test
-    families: str = "a task's arms"  # in words
+    location: tuple[str, str] | None = None  # (paper, table)
+    named: bool = True  # whether the paper names its test
+    families: str = "a task's arms"  # what a family is, as text for captions
 
 
 @dataclass(frozen=True)
 class DatasetsTable:
-    """The paper's table of its data sets."""
+    """A paper's table of data sets."""
 
     paper: Literal["M", "Z"]
 
 
 @dataclass(frozen=True)
 class HyperparametersTable:
-    """The paper's table of its hyper-parameters."""
+    """A paper's table of hyper-parameters."""
 
     paper: Literal["M", "Z"]
 
@@ -219,7 +229,7 @@ ArtifactPart = TablePart | FigurePart
 
 
 def groups_of(part: ArtifactPart) -> Iterator[RunGroup]:
-    """Yield the groups of runs that a part shows."""
+    """Yield the run groups that a part shows."""
     match part:
         case Boxes() | Curves() | Trials() | Scatter() | Drifts() | Perplexities():
             yield from part.groups
@@ -235,7 +245,7 @@ def groups_of(part: ArtifactPart) -> Iterator[RunGroup]:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A table or figure, or the report of a sweep: what it shows of the runs of which sweeps."""
+    """A table or figure of a paper, or the report of a sweep: its parts and the sweeps that provide the runs."""
 
     id: str
     title: str
@@ -245,11 +255,14 @@ class Artifact:
 
     @property
     def has_no_runs(self) -> bool:
-        """Whether all of it is a formula, or comes from recipes or data sets."""
+        """Whether every part is computed from a formula, recipes or data sets alone."""
         return all(isinstance(part, BiasRatio | DatasetsTable | HyperparametersTable) for part in self.parts)
 
     def includes(self, arm: str, task: str) -> bool:
-        """Whether it shows runs of an arm on a task; an artifact without run groups shows all of its sweeps' runs."""
+        """Return whether runs of an arm on a task are shown.
+
+        An artefact without run groups shows all runs of its sweeps.
+        """
         groups = [group for part in self.parts for group in groups_of(part)]
         if not groups:
             return True
@@ -261,7 +274,7 @@ class Artifact:
 
     @property
     def shows_only_probes(self) -> bool:
-        """Whether all of it is made of what probes record."""
+        """Whether every part is drawn from probe records."""
         return all(isinstance(part, ProbePart) for part in self.parts)
 
 
@@ -270,13 +283,19 @@ def _belongs_to_search(arm: str, search: str) -> bool:
 
 
 def make_sweep_artifact(name: str, sweep: str) -> Artifact:
-    """Return the table of any sweep: every arm, all statistics, M's rule for the star, each arm against the first."""
+    """Return the default artefact of a sweep.
+
+    It is a stability table with all statistics, M's rule for the star, and every arm against the first.
+    """
     title = f"Fine-tuning stability over seeds: {name}"
     return Artifact(name, title, (sweep,), (StabilityTable(against_first=True),))
 
 
 def make_means_artifact(name: str, sweep: str, rule: BoldRule, cells: Iterable[tuple[str, str]]) -> Artifact:
-    """Return a table of means of any sweep: arms down, tasks across, those of a task compared by one of Z's rules."""
-    places = tuple(MeanCell(arm, task, task, RunGroup(arm, arm, task)) for arm, task in cells)
+    """Return a table of means of a sweep, with arms down and tasks across.
+
+    The arms of a task are compared by one of Z's rules.
+    """
+    mean_cells = tuple(MeanCell(arm, task, task, RunGroup(arm, arm, task)) for arm, task in cells)
     title = f"Mean performance over seeds: {name}"
-    return Artifact(id=name, title=title, sweeps=(sweep,), parts=(MeansTable("", places, rule),))
+    return Artifact(id=name, title=title, sweeps=(sweep,), parts=(MeansTable("", mean_cells, rule),))

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stableft.report.artifact import (
     DatasetsTable,
@@ -30,16 +29,14 @@ from stableft.report.runs import ArmCell, ArtifactRuns, collect_provenance, miss
 from stableft.report.stability_report import build_stability_report
 from stableft.report.stability_table import cell_footnotes, compute_stability, imported_run_footnotes
 
-if TYPE_CHECKING:
-    pass
-
 
 def build_report(runs: ArtifactRuns, data_dir: Path | None = None) -> Report:
-    """Return the report of an artefact or sweep. `data_dir` is where tables of data sets look, else the hub.
+    """Return the report of an artefact or sweep.
+
+    `data_dir` holds the original files for tables of data sets. None: they are read from the hub.
 
     Raises:
-        UserError: there is nothing to report, or runs of one cell are scored by different metrics, splits or
-            checkpoints.
+        UserError: There are no records, or the runs of one cell differ in metric, split or checkpoint.
     """
     parts = runs.artifact.parts
     match parts[0]:
@@ -66,15 +63,15 @@ def build_report(runs: ArtifactRuns, data_dir: Path | None = None) -> Report:
 def _build_figure_report(runs: ArtifactRuns) -> Report:
     artifact = runs.artifact
     parts = [part for part in artifact.parts if isinstance(part, FigurePart)]
-    made = [(part, *made) for part in parts for made in build_panels(part, runs)]
+    panels_with_notes = [(part, *panel_with_notes) for part in parts for panel_with_notes in build_panels(part, runs)]
     blocks: list[ReportBlock] = [Picture(artifact.id, artifact.title)]
-    shown: list[ArmCell] = []
-    for number, (part, panel, notes) in enumerate(made, 1):
-        again = number > 1 and made[number - 2][0] is part  # another panel of the same runs
-        # What a cell's notes say is about scores, of which a probe shows none.
-        scoreless = again or isinstance(part, ProbePart)
+    shown_cells: list[ArmCell] = []
+    for number, (part, panel, notes) in enumerate(panels_with_notes, 1):
+        repeats_part = number > 1 and panels_with_notes[number - 2][0] is part  # another panel of the same runs
+        # A cell's notes are about scores, which probes do not show.
+        scoreless = repeats_part or isinstance(part, ProbePart)
         cells = [] if scoreless else [runs.cell(group.arm, group.task) for group in groups_of(part)]
-        shown += cells
+        shown_cells += cells
         notes = [*notes, *(note for cell in cells if cell.run_ids for note in cell_footnotes(cell, sources=False))]
         table = panel_to_table(panel, f"{artifact.id}-{number}")
         if panel.title:
@@ -82,9 +79,9 @@ def _build_figure_report(runs: ArtifactRuns) -> Report:
         blocks += [Paragraph(f"Nothing to show yet: {panel.missing}.")] if panel.missing else []
         blocks += [table] if table else []
         blocks += [Bullets(tuple(dict.fromkeys(notes)))] if notes else []
-    notes = [*artifact.notes, *imported_run_footnotes(shown), *missing_run_notes(runs)]
+    notes = [*artifact.notes, *imported_run_footnotes(shown_cells), *missing_run_notes(runs)]
     blocks += [Heading("Notes", HEADING_LEVELS + 1), Bullets(tuple(notes))] if notes else []
-    panels = [panel for _, panel, _ in made]
+    panels = [panel for _, panel, _ in panels_with_notes]
     points = DataTable.from_records((row for panel in panels for row in panel_to_csv_rows(panel)), only="csv")
     return Report(
         artifact.id,
@@ -93,7 +90,8 @@ def _build_figure_report(runs: ArtifactRuns) -> Report:
         data={"points": points},
         facts={
             "panels": [
-                {"kind": type(part).__name__.lower(), **asdict(panel), "notes": notes} for part, panel, notes in made
+                {"kind": type(part).__name__.lower(), **asdict(panel), "notes": notes}
+                for part, panel, notes in panels_with_notes
             ],
             "notes": notes,
         },

@@ -97,7 +97,7 @@ TEST_COLUMNS = (
     Column("sizes", "n"),
     *(Column(key) for key in ("n_a", "n_b", "reason")),
 )
-_PERMUTATION_DETAIL = re.compile(r" \([^()]*permutations\)")  # of a permutation test, in its name
+_PERMUTATION_DETAIL = re.compile(r" \([^()]*permutations\)")  # part of a permutation test's name
 COMPARED_SCORES_FIGURE = "scores"
 
 
@@ -109,31 +109,31 @@ def build_comparison_report(
     task: str | None = None,
     metric: str | None = None,
     where: Sequence[str] = (),
-    score: ReportedCheckpoint = "recipe",
+    checkpoint: ReportedCheckpoint = "recipe",
 ) -> Report:
-    """Return the comparison of two arms from files of records or, without any, from the run folders.
+    """Return the report on two arms, from record files or, without any, from the run folders.
 
     Raises:
-        UserError: an arm, task, metric or field is not there, a record is damaged, or the arms cannot be compared.
+        UserError: An arm, task, metric or field is unknown, a record is damaged, or the arms are not comparable.
     """
-    pair = select_arm_pair((arm_a, arm_b), results, files, task, metric, where, score)
+    pair = select_arm_pair((arm_a, arm_b), results, files, task, metric, where, checkpoint)
     a, b = (_estimate_named_arm(name, pair.task, arm) for name, arm in zip(pair.names, pair.arms, strict=True))
     tests = compare_arm_pair(a, b)
     power = _power_command(pair, a.cell, b.cell, files if metric is None and not where else ())
-    sentence, remarks = state_conclusion(a, b, tests, power), tuple(comparison_notes(pair, a, b, tests))
+    sentence, notes = state_conclusion(a, b, tests, power), tuple(comparison_notes(pair, a, b, tests))
     name = make_label(f"compare-{arm_a}-{arm_b}-{pair.task}")
     title = f"{arm_a} against {arm_b}, {scores_heading([a.cell, b.cell])}"
-    drawn: dict[str, Callable[[], Figure]] = {}
+    figures: dict[str, Callable[[], Figure]] = {}
     if a.cell.summary.n_finite or b.cell.summary.n_finite:
-        drawn[COMPARED_SCORES_FIGURE] = lambda: _draw_compared_scores(pair, (a.cell, b.cell))
+        figures[COMPARED_SCORES_FIGURE] = lambda: _draw_compared_scores(pair, (a.cell, b.cell))
     arms, compared = _arm_data(pair, (a, b)), _test_data(a, b, tests)
     tables = (_arms_table(name, arms), _tests_table(name, pair, compared, tests))
     return Report(
         id=name,
         title=title,
-        blocks=tuple(_comparison_blocks(sentence, tables, remarks, drawn, (a.cell, b.cell))),
+        blocks=tuple(_comparison_blocks(sentence, tables, notes, figures, (a.cell, b.cell))),
         standalone=tuple(
-            replace(table, caption=f"{title}. {table.caption}", notes=(sentence, *remarks)) for table in tables
+            replace(table, caption=f"{title}. {table.caption}", notes=(sentence, *notes)) for table in tables
         ),
         data={"arms": arms, "tests": compared},
         facts={
@@ -141,10 +141,10 @@ def build_comparison_report(
             "conclusion": sentence,
             "primary": list(PRIMARY_TESTS),
             "differing": {key: list(values) for key, values in pair.differing.items()},
-            "notes": list(remarks),
+            "notes": list(notes),
         },
-        figures=drawn,
-        undrawn={} if drawn else {COMPARED_SCORES_FIGURE: "no run has a score that can be drawn"},
+        figures=figures,
+        undrawn={} if figures else {COMPARED_SCORES_FIGURE: "no run has a score that can be drawn"},
         provenance=_pair_provenance(pair),
     )
 
@@ -156,7 +156,7 @@ def _estimate_named_arm(name: str, task: str, entries: Sequence[RowAndRecord]) -
 
 
 def _power_command(pair: ArmPair, a: ArmCell, b: ArmCell, files: Sequence[Path]) -> str | None:
-    """Return the command that tells how many seeds would do, from the records or else from the two SDs."""
+    """Return the command that estimates how many seeds are needed, from the records or else from the two SDs."""
     if files and min(a.summary.n, b.summary.n) >= 3:
         parts = [part for file in files for part in ("--from", str(file))]
         return shlex.join(["stableft", "power", *parts, "--arms", ",".join(pair.names), "--task", pair.task])
@@ -167,15 +167,15 @@ def _power_command(pair: ArmPair, a: ArmCell, b: ArmCell, files: Sequence[Path])
 
 
 def _comparison_blocks(
-    sentence: str, tables: Sequence[ReportTable], remarks: Sequence[str], drawn: dict, cells: Sequence[ArmCell]
+    sentence: str, tables: Sequence[ReportTable], notes: Sequence[str], figures: dict, cells: Sequence[ArmCell]
 ) -> Iterator[ReportBlock]:
     yield Paragraph(sentence)
-    if drawn:
-        counts = ", ".join(f"{cell.row} {failed_value(cell).text} failed" for cell in cells)
+    if figures:
+        counts = ", ".join(f"{cell.arm} {failed_value(cell).text} failed" for cell in cells)
         yield Picture(COMPARED_SCORES_FIGURE, f"The score of every run and a box for each arm: {counts}.")
     yield from tables
     yield Heading("Notes", HEADING_LEVELS + 1)
-    yield Bullets(tuple(remarks))
+    yield Bullets(tuple(notes))
 
 
 def _arm_data(pair: ArmPair, arms: Sequence[ArmEstimates]) -> DataTable:
@@ -192,7 +192,7 @@ def _arm_values(pair: ArmPair, arm: ArmEstimates) -> dict[str, Value]:
         "run_ids": list(cell.run_ids),
     }
     return {key: Value(data=data) for key, data in plain.items()} | {
-        "arm": text_value(cell.row),
+        "arm": text_value(cell.arm),
         "n": count_value(summary.n),
         "n_nan": count_value(summary.n_nan),
         "failed": failed_value(cell),
@@ -218,35 +218,35 @@ def _arms_table(name: str, arms: DataTable) -> ReportTable:
 
 
 def _test_data(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> DataTable:
-    """Return the tests in the order in which they are shown."""
+    """Return a row for each test, in display order."""
     ratio, better = tests.sd_ratio, tests.improvement
     sds = (a.successful.std, b.successful.std)
-    apart = Value(" / ".join(map(format_percent, sds)), list(sds))
-    points = percent_value(tests.failed_difference, sign=True)
-    means = percent_value(tests.mean_difference, sign=True)
-    chance, nothing = number_value(better.value, ".2f"), Value()
+    successful_sds = Value(" / ".join(map(format_percent, sds)), list(sds))
+    failed_difference = percent_value(tests.failed_difference, sign=True)
+    mean_difference = percent_value(tests.mean_difference, sign=True)
+    probability, no_value = number_value(better.value, ".2f"), Value()
     rows = (
         ("spread: SD ratio", number_value(ratio.value), interval_value(ratio.interval), "levene_median"),
-        ("- for parity with the papers", nothing, nothing, "levene_mean"),
-        ("- SDs of runs that did not fail", apart, nothing, "levene_successful"),
-        ("failed runs: difference", points, nothing, "boschloo"),
-        ("means: difference", means, nothing, "welch"),
-        ("- if the SDs were equal", nothing, nothing, "student"),
-        ("- without normal scores", nothing, nothing, "permutation"),
-        ("probability of a higher score", chance, interval_value(better.interval), "improvement"),
+        ("- for parity with the papers", no_value, no_value, "levene_mean"),
+        ("- SDs of runs that did not fail", successful_sds, no_value, "levene_successful"),
+        ("failed runs: difference", failed_difference, no_value, "boschloo"),
+        ("means: difference", mean_difference, no_value, "welch"),
+        ("- if the SDs were equal", no_value, no_value, "student"),
+        ("- without normal scores", no_value, no_value, "permutation"),
+        ("probability of a higher score", probability, interval_value(better.interval), "improvement"),
     )
     return DataTable(TEST_COLUMNS, tuple(_test_row(tests, *row) for row in rows))
 
 
 def _test_row(tests: ArmPairTests, question: str, value: Value, interval: Value, name: str) -> Row:
     result: TestResult = tests.improvement.test if name == "improvement" else getattr(tests, name)
-    plain = values_of_test(result, tests.holm.get(name))
-    shown = question.removeprefix("- ")
+    test_values = values_of_test(result, tests.holm.get(name))
+    text = question.removeprefix("- ")
     return Row(
         name,
-        {key: Value(data=data) for key, data in plain.items()}
+        {key: Value(data=data) for key, data in test_values.items()}
         | {
-            "question": Value(shown, shown, under=shown != question),
+            "question": Value(text, text, under=text != question),
             "value": value,
             "interval": interval,
             "shown_test": Value(_PERMUTATION_DETAIL.sub("", full_test_name(result))),
@@ -270,7 +270,7 @@ def _tests_table(name: str, pair: ArmPair, compared: DataTable, tests: ArmPairTe
 
 
 def _permutation_caption(tests: ArmPairTests) -> str:
-    """Return how many permutations there were, for which the grid has no room."""
+    """Return the number of permutations for the caption. The table has no room for it."""
     how = _PERMUTATION_DETAIL.search(tests.permutation.test)
     return f" Permutation test: {how[0].strip(' ()')}." if how and tests.permutation.p is not None else ""
 
@@ -281,7 +281,7 @@ def _draw_compared_scores(pair: ArmPair, cells: tuple[ArmCell, ArmCell]) -> "Fig
 
     rows = [[entry.row for entry in arm] for arm in pair.arms]
     return draw_panels(
-        [box_panel("", [(cell.row, cell, runs) for cell, runs in zip(cells, rows, strict=True)], "test")]
+        [box_panel("", [(cell.arm, cell, runs) for cell, runs in zip(cells, rows, strict=True)], "test")]
     )
 
 
@@ -302,37 +302,40 @@ def _pair_provenance(pair: ArmPair) -> Provenance:
     return Provenance(tuple(counts), tuple(sorted(environments.items())), tuple(ids))
 
 
-MIN_RUNS_TO_CONCLUDE = 10  # runs an arm below which nothing is concluded
+MIN_RUNS_TO_CONCLUDE = 10  # per arm; with fewer runs nothing is concluded
 
 
 def state_conclusion(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests, power: str | None) -> str:
-    """Return the sentence; `power` is the command that tells how many seeds are needed, None where there is none.
+    """Return the conclusion as a sentence.
 
-    What is decided is decided by Holm's p-values at .05; a difference that is not shown is never called equality.
+    Decisions use Holm-adjusted p-values at .05. A difference that is not shown is never called equality. `power` is
+    the command that estimates how many seeds are needed.
     """
     cells = (a.cell, b.cell)
-    why = _why_inconclusive(cells, tests)
-    if why:
-        more = f"`{power}` tells about how many seeds are needed" if power else "run more seeds (the papers: 20 to 50)"
-        advice = "" if any(cell.stopped for cell in cells) else f"; {more}"
-        return f"Nothing may be concluded about {a.cell.row} and {b.cell.row}: {why}{advice}."
-    useless = [
-        f"every run of {cell.row} failed, so a small spread of its scores is no stability (M footnote 5)"
+    reason = _why_inconclusive(cells, tests)
+    if reason:
+        how_many = (
+            f"`{power}` tells about how many seeds are needed" if power else "run more seeds (the papers: 20 to 50)"
+        )
+        advice = "" if any(cell.stopped for cell in cells) else f"; {how_many}"
+        return f"Nothing may be concluded about {a.cell.arm} and {b.cell.arm}: {reason}{advice}."
+    falsely_stable = [
+        f"every run of {cell.arm} failed, so a small spread of its scores is no stability (M footnote 5)"
         for cell in cells
         if is_falsely_stable(cell, cells)
     ]
-    said = (
+    text = (
         "; ".join(
             [
                 _conclude_on_failures(cells, tests),
                 _conclude_on_spread(a, b, tests),
                 _conclude_on_means(a, b, tests),
-                *useless,
+                *falsely_stable,
             ]
         )
         + "."
     )
-    return said if said.startswith((a.cell.row, b.cell.row)) else said[0].upper() + said[1:]
+    return text if text.startswith((a.cell.arm, b.cell.arm)) else text[0].upper() + text[1:]
 
 
 def _why_inconclusive(cells: tuple[ArmCell, ArmCell], tests: ArmPairTests) -> str | None:
@@ -352,17 +355,17 @@ def _conclude_on_failures(cells: tuple[ArmCell, ArmCell], tests: ArmPairTests) -
     p, difference = tests.holm["boschloo"], tests.failed_difference
     between = f"95 % Wilson intervals {wilson_value(a).text} % and {wilson_value(b).text} %"
     if difference is None or a.failed_unknown or b.failed_unknown:
-        return f"whether {a.row} and {b.row} fail unlike often is not known"
+        return f"whether {a.arm} and {b.arm} fail unlike often is not known"
     if p is None and not a.failed and not b.failed:
-        return f"no run of {a.row} or {b.row} failed, which leaves shares of failed runs open ({between})"
+        return f"no run of {a.arm} or {b.arm} failed, which leaves shares of failed runs open ({between})"
     if p is None:
-        return f"how often {a.row} and {b.row} fail is not tested ({tests.boschloo.reason})"
+        return f"how often {a.arm} and {b.arm} fail is not tested ({tests.boschloo.reason})"
     if p >= ALPHA:
         counts = f"{failed_value(a).text} against {failed_value(b).text}, {describe_holm_p(p)}; {between}"
-        return f"{a.row} and {b.row} are not shown to differ in how often they fail ({counts})"
+        return f"{a.arm} and {b.arm} are not shown to differ in how often they fail ({counts})"
     less, more = (a, b) if difference < 0 else (b, a)
     return (
-        f"{less.row} fails less often than {more.row} ({failed_value(less).text} against {failed_value(more).text}, "
+        f"{less.arm} fails less often than {more.arm} ({failed_value(less).text} against {failed_value(more).text}, "
         f"{describe_holm_p(p)})"
     )
 
@@ -372,45 +375,45 @@ def _conclude_on_spread(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -
     sds = [arm.cell.summary.std for arm in (a, b)]
     if p is None:
         return f"the spread of their scores is not tested ({tests.levene_median.reason})"
-    shown = f"SD {format_percent(sds[0])} against {format_percent(sds[1])}"
+    sds_text = f"SD {format_percent(sds[0])} against {format_percent(sds[1])}"
     if p >= ALPHA:
         interval = _interval_clause(ratio.interval, "ratio")
         return (
-            f"the spread of their scores is not shown to differ ({shown}, "
+            f"the spread of their scores is not shown to differ ({sds_text}, "
             f"{describe_holm_p(p)}{interval}){_spread_without_failures(a, b, tests)}"
         )
-    away = [_mean_distance_from_median(arm.cell.scores) for arm in (a, b)]
-    if (away[0] < away[1]) != ((sds[0] or 0.0) < (sds[1] or 0.0)):
-        which = "though SD and mean distance from the median do not agree on which spreads more"
+    distances = [_mean_distance_from_median(arm.cell.scores) for arm in (a, b)]
+    if (distances[0] < distances[1]) != ((sds[0] or 0.0) < (sds[1] or 0.0)):
+        contradiction = "though SD and mean distance from the median do not agree on which spreads more"
         return (
-            f"the spread of their scores differs, {which} ({shown}, "
+            f"the spread of their scores differs, {contradiction} ({sds_text}, "
             f"{describe_holm_p(p)}){_spread_without_failures(a, b, tests)}"
         )
-    less, more = (a, b) if away[0] < away[1] else (b, a)
-    shown = f"SD {format_percent(less.cell.summary.std)} against {format_percent(more.cell.summary.std)}"
+    less, more = (a, b) if distances[0] < distances[1] else (b, a)
+    sds_text = f"SD {format_percent(less.cell.summary.std)} against {format_percent(more.cell.summary.std)}"
     return (
-        f"the scores of {less.cell.row} spread less ({shown}, "
+        f"the scores of {less.cell.arm} spread less ({sds_text}, "
         f"{describe_holm_p(p)}){_spread_without_failures(a, b, tests)}"
     )
 
 
 def _spread_without_failures(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> str:
-    """Return what is known of the spread among the runs that did not fail; nothing where none failed."""
+    """Return a clause on the spread among the runs that did not fail. Empty if none failed."""
     result = tests.levene_successful
     if not a.cell.failed and not b.cell.failed:
         return ""
     if result.p is None:
         return f", which is not tested among the runs that did not fail ({result.reason})"
-    shown = (
+    details = (
         f"SD {format_percent(a.successful.std)} against {format_percent(b.successful.std)}, "
         f"{describe_p(result.p)}, not adjusted"
     )
     verdict = "differs" if result.p < ALPHA else "is not shown to differ"
-    return f"; among the runs that did not fail the spread {verdict} ({shown})"
+    return f"; among the runs that did not fail the spread {verdict} ({details})"
 
 
 def _mean_distance_from_median(scores: tuple[float, ...]) -> float:
-    """Return the mean distance from the median, which is what the median-centred test compares."""
+    """Return the mean absolute distance from the median, which is what the median-centred test compares."""
     return float(np.abs(np.asarray(scores) - np.median(scores)).mean())
 
 
@@ -419,22 +422,22 @@ def _conclude_on_means(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) ->
     if p is None or difference is None:
         return f"the means are not tested ({tests.welch.reason})"
     arms = (a, b) if difference > 0 else (b, a)
-    shown = " against ".join(format_percent(arm.cell.summary.mean) for arm in arms)
-    lost = a.cell.failed or b.cell.failed
-    apart = ", but whether it is higher apart from failed runs is not shown" if lost else ""
+    means_text = " against ".join(format_percent(arm.cell.summary.mean) for arm in arms)
+    any_failed = a.cell.failed or b.cell.failed
+    reservation = ", but whether it is higher apart from failed runs is not shown" if any_failed else ""
     if p < ALPHA:
-        return f"the mean of {arms[0].cell.row} is higher ({shown}, {describe_holm_p(p)}){apart}"
-    shown = " against ".join(
+        return f"the mean of {arms[0].cell.arm} is higher ({means_text}, {describe_holm_p(p)}){reservation}"
+    means_text = " against ".join(
         f"{format_percent(arm.cell.summary.mean)}{_bracketed_interval(arm.mean_interval)}" for arm in (a, b)
     )
-    better = _interval_clause(tests.improvement.interval, f"a run of {a.cell.row} scores higher with probability")
-    return f"the means are not shown to differ ({shown}, {describe_holm_p(p)}{better})"
+    probability = _interval_clause(tests.improvement.interval, f"a run of {a.cell.arm} scores higher with probability")
+    return f"the means are not shown to differ ({means_text}, {describe_holm_p(p)}{probability})"
 
 
-def _interval_clause(interval: Interval, what: str) -> str:
+def _interval_clause(interval: Interval, name: str) -> str:
     if interval.low is None or interval.high is None:
         return ""
-    return f"; {what} {interval.low:.2g} to {interval.high:.2g} (95 % interval)"
+    return f"; {name} {interval.low:.2g} to {interval.high:.2g} (95 % interval)"
 
 
 def _bracketed_interval(interval: Interval) -> str:
@@ -442,16 +445,16 @@ def _bracketed_interval(interval: Interval) -> str:
 
 
 def describe_holm_p(p: float) -> str:
-    """Return a p-value that Holm's method has adjusted, with its name."""
+    """Return a Holm-adjusted p-value with its name."""
     return describe_p(p, "Holm p")
 
 
 def comparison_notes(pair: ArmPair, a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> Iterator[str]:
-    """Yield what a reader must know: how the arms differ, whose runs they are, and why numbers are missing."""
+    """Yield notes on how the arms differ, where their runs come from, and why numbers are missing."""
     cells = (a.cell, b.cell)
     yield from _setting_notes(pair, cells)
     for caveat, sentence in find_caveats(*cells):
-        if caveat is not Caveat.EVERY_RUN_FAILED:  # which a footnote says
+        if caveat is not Caveat.EVERY_RUN_FAILED:  # a footnote says it
             yield f"{sentence[0].upper()}{sentence[1:]}."
     yield from _shared_seed_notes(pair)
     yield from _device_notes(pair)
@@ -468,37 +471,37 @@ def _setting_notes(pair: ArmPair, cells: tuple[ArmCell, ArmCell]) -> Iterator[st
             "differ in nothing but what their names say."
         )
     elif pair.differing:
-        told = ", ".join(f"{key} {' / '.join(map(describe_value, pair.differing[key]))}" for key in pair.differing)
-        yield f"{cells[0].row} / {cells[1].row} differ in: {told}."
+        listed = ", ".join(f"{key} {' / '.join(map(describe_value, pair.differing[key]))}" for key in pair.differing)
+        yield f"{cells[0].arm} / {cells[1].arm} differ in: {listed}."
     else:
         yield "The arms have equal settings: what they differ in is chance."
 
 
 def _shared_seed_notes(pair: ArmPair) -> Iterator[str]:
-    found = [{(entry.row["seed_init"], entry.row["seed_data"]) for entry in arm} for arm in pair.arms]
-    if shared := len(found[0] & found[1]):
+    seeds = [{(entry.row["seed_init"], entry.row["seed_data"]) for entry in arm} for arm in pair.arms]
+    if shared := len(seeds[0] & seeds[1]):
         are = "seed is" if shared == 1 else "seeds are"
         yield f"{shared} {are} in both arms; the tests make no use of the pairs, and take the arms as independent."
 
 
 def _device_notes(pair: ArmPair) -> Iterator[str]:
-    found = [sorted({str(entry.row["device"]) for entry in arm if entry.row["device"]}) for arm in pair.arms]
-    if all(found) and found[0] != found[1]:
-        yield f"The arms ran on different devices: {', '.join(found[0])} against {', '.join(found[1])}."
+    devices = [sorted({str(entry.row["device"]) for entry in arm if entry.row["device"]}) for arm in pair.arms]
+    if all(devices) and devices[0] != devices[1]:
+        yield f"The arms ran on different devices: {', '.join(devices[0])} against {', '.join(devices[1])}."
 
 
 def _missing_number_notes(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> Iterator[str]:
-    """Yield each reason for missing numbers once, with the numbers."""
+    """Yield a line for each reason, with the numbers that are missing for it."""
     missing = [
-        (f"{name} of {arm.cell.row}", found.reason)
+        (f"{name} of {arm.cell.arm}", estimate.reason)
         for arm in (a, b)
-        for name, found in (
+        for name, estimate in (
             ("interval of the mean", arm.mean_interval),
             ("interval of the SD", arm.std_interval),
             ("IQM", arm.iqm),
         )
     ]
-    missing += [(f"SD of {arm.cell.row}", arm.cell.reason) for arm in (a, b) if arm.cell.summary.std is None]
+    missing += [(f"SD of {arm.cell.arm}", arm.cell.reason) for arm in (a, b) if arm.cell.summary.std is None]
     between = (tests.levene_median, tests.levene_mean, tests.levene_successful, tests.boschloo)
     between += (tests.welch, tests.student, tests.permutation, tests.improvement.test)
     names = ["", "", " (runs that did not fail)", *[""] * 5]

@@ -21,7 +21,7 @@ from stableft.text import seed_label
 
 
 class RowAndRecord(NamedTuple):
-    """A run as its row of the frame and as its record."""
+    """A run: its row of the frame and its record."""
 
     row: dict[str, Any]
     record: AnyRunRecord
@@ -29,7 +29,7 @@ class RowAndRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class ArmPair:
-    """The runs of two arms on one task, which may be compared. `differing`: dotted settings -> the value of each."""
+    """The comparable runs of two arms on one task. `differing`: dotted setting -> its values in both arms."""
 
     names: tuple[str, str]
     task: str
@@ -48,23 +48,23 @@ def select_arm_pair(
     task: str | None,
     metric: str | None,
     where: Sequence[str],
-    score: ReportedCheckpoint,
+    checkpoint: ReportedCheckpoint,
 ) -> ArmPair:
-    """Return the runs of two arms from files of records or, without any, from the run folders.
+    """Return the runs of two arms, from record files or, without any, from the run folders.
 
     Raises:
-        UserError: an arm, task, metric or field is not there, or the arms cannot be compared.
+        UserError: An arm, task, metric or field is unknown, or the arms are not comparable.
     """
     if names[0] == names[1]:
         raise UserError(f"compare: {names[0]!r} is named twice; give two arms")
     conditions = [parse_where(text) for text in where]
-    found = _read_arm_runs(
+    runs_by_arm = _read_arm_runs(
         read_records_files(files) if files else read_all_stored_records(results),
         names,
-        score,
+        checkpoint,
         results if not files else None,
     )
-    arms = [_filter_runs(found[name], conditions, name) for name in names]
+    arms = [_filter_runs(runs_by_arm[name], conditions, name) for name in names]
     chosen = _choose_task(names, arms, task)
     a, b = ([entry for entry in arm if entry.row["task"] == chosen] for arm in arms)
     if metric is not None:
@@ -75,36 +75,39 @@ def select_arm_pair(
 
 
 def _read_arm_runs(
-    records: Iterable[AnyRunRecord], names: tuple[str, str], score: ReportedCheckpoint, results: Path | None
+    records: Iterable[AnyRunRecord], names: tuple[str, str], checkpoint: ReportedCheckpoint, results: Path | None
 ) -> dict[str, list[RowAndRecord]]:
-    """Return the runs of each arm; of records that repeat a run the first finished one counts, as in the frame."""
-    there: dict[str, None] = {}
+    """Return the runs of each arm. Of repeated records the first finished one counts, as in the frame."""
+    arm_names: dict[str, None] = {}
     kept: list[AnyRunRecord] = []
     for record in records:
         if record.arm != START_ARM:
-            there[record.arm] = None
+            arm_names[record.arm] = None
             kept += [record] if record.arm in names else []
-    if not there:
+    if not arm_names:
         raise UserError(f"compare: there are no records in {results / 'runs' if results else 'these files'}")
     for name in names:
-        if name not in there:
+        if name not in arm_names:
             raise UserError(
-                f"compare: the records have no arm {name!r}{did_you_mean(name, there)}; they have {_list_few(there)}"
+                f"compare: the records have no arm {name!r}{did_you_mean(name, arm_names)}; "
+                f"they have {_list_few(arm_names)}"
             )
     first: dict[tuple, AnyRunRecord] = {}
     for record in kept:
         key = (record.run_id, describe_source(record), record.arm)
         if key not in first or first[key].status != "finished":
             first[key] = record
-    found: dict[str, list[RowAndRecord]] = {name: [] for name in names}
-    for row in build_frame(kept, None, score).to_dict("records"):
+    runs_by_arm: dict[str, list[RowAndRecord]] = {name: [] for name in names}
+    for row in build_frame(kept, None, checkpoint).to_dict("records"):
         values = {str(name): value for name, value in row.items()}
-        found[values["arm"]].append(RowAndRecord(values, first[values["run_id"], values["source"], values["arm"]]))
-    return found
+        runs_by_arm[values["arm"]].append(
+            RowAndRecord(values, first[values["run_id"], values["source"], values["arm"]])
+        )
+    return runs_by_arm
 
 
 class WhereCondition(NamedTuple):
-    """A field, the value that it must have as YAML reads it, and as it was written."""
+    """A field, its required value as parsed by YAML, and that value as written."""
 
     field: str
     value: Any
@@ -112,12 +115,14 @@ class WhereCondition(NamedTuple):
 
 
 def _filter_runs(entries: list[RowAndRecord], conditions: Sequence[WhereCondition], name: str) -> list[RowAndRecord]:
-    for one in conditions:
-        kept = [entry for entry in entries if matches_where(one, entry.row, entry.record)]
+    for condition in conditions:
+        kept = [entry for entry in entries if matches_where(condition, entry.row, entry.record)]
         if not kept:
-            values = (where_value(one.field, entry.row, entry.record) for entry in entries)
-            there = _list_few(dict.fromkeys(describe_value(value) for value in values))
-            raise UserError(f"--where {one.field}={one.text}: no run of arm {name!r} is left; its runs have {there}")
+            values = (where_value(condition.field, entry.row, entry.record) for entry in entries)
+            listed = _list_few(dict.fromkeys(describe_value(value) for value in values))
+            raise UserError(
+                f"--where {condition.field}={condition.text}: no run of arm {name!r} is left; its runs have {listed}"
+            )
         entries = kept
     return entries
 
@@ -125,43 +130,49 @@ def _filter_runs(entries: list[RowAndRecord], conditions: Sequence[WhereConditio
 def _choose_task(names: tuple[str, str], arms: Sequence[Sequence[RowAndRecord]], task: str | None) -> str:
     tasks = [sorted({entry.row["task"] for entry in arm}) for arm in arms]
     common = [name for name in tasks[0] if name in tasks[1]]
-    who = f"arms {names[0]!r} and {names[1]!r}"
+    arms_text = f"arms {names[0]!r} and {names[1]!r}"
     if not common:
         raise UserError(
-            f"compare: {who} have no task in common: {_join_with_and(tasks[0])} against {_join_with_and(tasks[1])}"
+            f"compare: {arms_text} have no task in common: "
+            f"{_join_with_and(tasks[0])} against {_join_with_and(tasks[1])}"
         )
     if task is None and len(common) > 1:
-        raise UserError(f"compare: {who} have runs of {_join_with_and(common)}: --task chooses one")
+        raise UserError(f"compare: {arms_text} have runs of {_join_with_and(common)}: --task chooses one")
     if task is None:
         return common[0]
     chosen = [name for name in common if task.casefold() in (name.casefold(), task_title(name).casefold())]
     if not chosen:
-        raise UserError(f"--task {task}: {who} both have runs of {_join_with_and(common)}{did_you_mean(task, common)}")
+        raise UserError(
+            f"--task {task}: {arms_text} both have runs of {_join_with_and(common)}{did_you_mean(task, common)}"
+        )
     return task if task in chosen else chosen[0]
 
 
 def _rescore_arms(
     names: tuple[str, str], arms: tuple[list[RowAndRecord], list[RowAndRecord]], metric: str
 ) -> tuple[list[RowAndRecord], list[RowAndRecord]]:
-    """Return the runs scored by another metric. Own runs are judged failed by it; of imported ones it is not known."""
-    there = [_available_metrics(arm) for arm in arms]
-    for name, found in zip(names, there, strict=True):
-        if metric not in found:
-            listed = _join_with_and(sorted(found)) or "nothing"
+    """Return the runs scored by another metric.
+
+    That metric decides whether our own runs failed. Of imported runs it is unknown, because their baseline is.
+    """
+    available = [_available_metrics(arm) for arm in arms]
+    for name, metrics in zip(names, available, strict=True):
+        if metric not in metrics:
+            listed = _join_with_and(sorted(metrics)) or "nothing"
             raise UserError(
-                f"--metric {metric}: the runs of {name!r} are scored by {listed}{did_you_mean(metric, found)}"
+                f"--metric {metric}: the runs of {name!r} are scored by {listed}{did_you_mean(metric, metrics)}"
             )
     a, b = ([_rescore_run(entry, metric) for entry in arm] for arm in arms)
     return a, b
 
 
 def _available_metrics(arm: Sequence[RowAndRecord]) -> dict[str, None]:
-    """Return the metrics by which any of the runs has the score that is shown of it."""
-    there: dict[str, None] = {}
+    """Return the metrics of the runs' scores on the reported split and checkpoint."""
+    available: dict[str, None] = {}
     for row, record in arm:
         scores = getattr(record, row["checkpoint"])
-        there |= dict.fromkeys(getattr(scores, row["split"]) or ()) if scores else {}
-    return there
+        available |= dict.fromkeys(getattr(scores, row["split"]) or ()) if scores else {}
+    return available
 
 
 def _rescore_run(entry: RowAndRecord, metric: str) -> RowAndRecord:
@@ -169,7 +180,7 @@ def _rescore_run(entry: RowAndRecord, metric: str) -> RowAndRecord:
     if row["metric"] == metric:
         return entry
     finished, split = record.status == "finished", row["split"]
-    score, last, best = (record.score(which, split, metric) for which in (row["checkpoint"], "last", "best"))
+    score, last, best = (record.score(name, split, metric) for name in (row["checkpoint"], "last", "best"))
     data = record.data if isinstance(record, RunRecord) else None
     baseline = data.baselines.get(split, {}).get(metric) if data else None
     diverged = finished and any(value is not None and math.isnan(value) for value in (score, last))
@@ -177,26 +188,26 @@ def _rescore_run(entry: RowAndRecord, metric: str) -> RowAndRecord:
     if finished and not diverged and last is not None and baseline is not None:
         failed = is_failed(last, baseline)
     values = {"score": score, "last": last, "best": best, "baseline": baseline}
-    values |= {f"{which}_val": record.score(which, "val", metric) for which in ("last", "best")}
+    values |= {f"{name}_val": record.score(name, "val", metric) for name in ("last", "best")}
     changed: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
     changed |= {"metric": metric, "scored": finished and score is not None, "diverged": diverged, "failed": failed}
     return RowAndRecord(row | changed, record)
 
 
-def _list_few(names: Iterable[str], most: int = 12) -> str:
+def _list_few(names: Iterable[str], max_listed: int = 12) -> str:
     listed = list(names)
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
+    return ", ".join(listed[:max_listed]) + (
+        f" and {len(listed) - max_listed} more" if len(listed) > max_listed else ""
+    )
 
 
 def _join_with_and(texts: Sequence[str]) -> str:
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
-MAX_NAMED_RUNS = 3  # runs that a refusal names
-SEED_KEYS, REPORT_KEY = (
-    ("seeds.init", "seeds.data"),
-    "evaluation.report",
-)  # whose score is shown is not how a run was trained
+MAX_NAMED_RUNS = 3  # runs named in an error message
+SEED_KEYS = ("seeds.init", "seeds.data")
+REPORT_KEY = "evaluation.report"  # which checkpoint is reported does not change how a run is trained
 MODEL_KEYS = ("model.name", "model.revision", "model.sha256", "model.head", "model.structure")
 DATA_SIZE_KEYS = ("data.train_rows", "data.sample_seed")
 SCORE_KIND_HINTS = {
@@ -209,46 +220,46 @@ SCORE_KIND_FIELDS = ("metric", "split", "checkpoint")
 
 
 def check_arm(who: str, arm: Sequence[RowAndRecord]) -> None:
-    """Check that the runs of an arm are a sample: of one setting and origin, each seed once, scored alike.
+    """Check that the runs of an arm are one sample: same setting and origin, each seed once, scored alike.
 
     Raises:
-        UserError: they are not; the message names runs, and what chooses among them.
+        UserError: They are not. The message names runs and an option that selects among them.
     """
-    own = [entry for entry in arm if isinstance(entry.record, RunRecord)]
-    foreign = [entry for entry in arm if not isinstance(entry.record, RunRecord)]
-    if own and foreign:
+    own_runs = [entry for entry in arm if isinstance(entry.record, RunRecord)]
+    imported_runs = [entry for entry in arm if not isinstance(entry.record, RunRecord)]
+    if own_runs and imported_runs:
         raise UserError(
-            f"{who} pools runs of this project ({_name_runs(own)}) and imported ones ({_name_runs(foreign)}), "
-            "whose settings "
-            "are not known; --where source=null leaves the former, --where source=FILE the latter"
+            f"{who} pools runs of this project ({_name_runs(own_runs)}) and imported ones "
+            f"({_name_runs(imported_runs)}), whose settings are unknown; --where source=null keeps the former, "
+            "--where source=FILE the latter"
         )
     settings = [_settings_of_run(entry) for entry in arm]
     by_seed = _group_by(arm, lambda entry: (entry.row["seed_init"], entry.row["seed_data"]))
-    twice = [entry for those in by_seed.values() if len(those) > 1 for entry in those]
+    twice = [entry for same in by_seed.values() if len(same) > 1 for entry in same]
     varying = [key for key in settings[0] if len({canonical_json(other[key]) for other in settings}) > 1]
-    if twice or (varying and own):
+    if twice or (varying and own_runs):
         seeds = len({seed_label(entry.row["seed_init"], entry.row["seed_data"]) for entry in twice})
-        what = (
+        problem = (
             f"has {seeds} seed{'s' * (seeds > 1)} more than once ({_name_runs(twice)})" if twice else "pools settings"
         )
-        raise UserError(f"{who} {what}: {_describe_pooled_settings(arm, settings, varying)}")
+        raise UserError(f"{who} {problem}: {_describe_pooled_settings(arm, settings, varying)}")
     scored = [entry for entry in arm if entry.row["scored"]]
     for name, hint in SCORE_KIND_HINTS.items():
         groups = _group_by(scored, lambda entry, name=name: entry.row[name])
         if len(groups) > 1:
-            values = [f"{value} ({_name_runs(those)})" for value, those in groups.items()]
+            values = [f"{value} ({_name_runs(same)})" for value, same in groups.items()]
             raise UserError(f"{who} has runs of different {_plural(name)}, {_join_with_and(values)}; {hint}")
 
 
 def _describe_pooled_settings(
     arm: Sequence[RowAndRecord], settings: Sequence[dict[str, Any]], varying: Sequence[str]
 ) -> str:
-    """Return by which settings the runs differ, and how to choose among them."""
+    """Return the settings in which the runs differ, and the option that selects among them."""
     if not varying:
         return "the records do not say in what these runs differ"
     key = varying[0]
     groups = _group_by(list(zip(arm, settings, strict=True)), lambda pair: describe_value(pair[1][key]))
-    values = [f"{text} ({_name_runs([entry for entry, _ in those])})" for text, those in groups.items()]
+    values = [f"{text} ({_name_runs([entry for entry, _ in pairs])})" for text, pairs in groups.items()]
     others = [
         f"{other} is {_join_with_and(list(dict.fromkeys(describe_value(s[other]) for s in settings)))}"
         for other in varying[1:]
@@ -261,10 +272,11 @@ def _describe_pooled_settings(
 def check_comparable(
     names: tuple[str, str], a: Sequence[RowAndRecord], b: Sequence[RowAndRecord]
 ) -> dict[str, tuple[Any, Any]]:
-    """Return the settings in which the arms differ, each with its two values; nothing of imported runs.
+    """Return setting -> its two values for the settings in which the arms differ. Empty for imported runs.
 
     Raises:
-        UserError: a difference in scores could be put down to nothing that the arms are compared for.
+        UserError: A difference in scores could not be attributed to one cause: the arms differ in how they are scored,
+            in data rows, or in several of model, data, precision and method at once.
     """
     first, second = (next((entry for entry in arm if entry.row["scored"]), arm[0]) for arm in (a, b))
     who = f"compare: arms {names[0]!r} and {names[1]!r}"
@@ -278,19 +290,19 @@ def check_comparable(
             )
     if not all(isinstance(entry.record, RunRecord) for entry in (first, second)):
         return {}
-    ours, theirs = _settings_of_run(first), _settings_of_run(second)
-    differing = {key: (ours[key], theirs[key]) for key in ours if ours[key] != theirs[key]}
-    prints = [entry.row["data_fingerprint"] for entry in (first, second)]
-    sized = "data.train_rows" in differing and all(key in DATA_SIZE_KEYS for key in differing)
-    if None not in prints and prints[0] != prints[1] and not sized:
-        listed = f"{_join_with_and([str(one)[:12] for one in prints])}{_besides_clause(differing)}"
+    settings_a, settings_b = _settings_of_run(first), _settings_of_run(second)
+    differing = {key: (settings_a[key], settings_b[key]) for key in settings_a if settings_a[key] != settings_b[key]}
+    fingerprints = [entry.row["data_fingerprint"] for entry in (first, second)]
+    only_size_differs = "data.train_rows" in differing and all(key in DATA_SIZE_KEYS for key in differing)
+    if None not in fingerprints and fingerprints[0] != fingerprints[1] and not only_size_differs:
+        listed = f"{_join_with_and([str(one)[:12] for one in fingerprints])}{_besides_clause(differing)}"
         raise UserError(f"{who} are of different data rows, with the fingerprints {listed} ({runs})")
     subjects = list(dict.fromkeys(_subject_of_setting(key) for key in differing))
     if len(subjects) > 1:
-        told = [f"{key} {' / '.join(map(describe_value, values))}" for key, values in differing.items()]
+        listed_values = [f"{key} {' / '.join(map(describe_value, values))}" for key, values in differing.items()]
         named = _join_with_and([f"the {subject}" for subject in subjects])
         raise UserError(
-            f"{who} differ in {named} at once ({', '.join(told)}; {runs}), "
+            f"{who} differ in {named} at once ({', '.join(listed_values)}; {runs}), "
             "so that a difference could be put down to neither; compare arms that differ in one of them"
         )
     return differing
@@ -301,16 +313,16 @@ def _besides_clause(differing: dict[str, tuple[Any, Any]]) -> str:
 
 
 def _subject_of_setting(key: str) -> str:
-    """Return what a setting belongs to: the arms may differ in one of these."""
+    """Return what a setting belongs to. Comparable arms differ in at most one of these subjects."""
     if key in MODEL_KEYS:
         return "model"
     return "data" if key.startswith("data.") else "precision" if key == "precision" else "method"
 
 
 def _settings_of_run(entry: RowAndRecord) -> dict[str, Any]:
-    """Return the settings of an own run but its seeds, without labels of what has a hash; of an imported one its file.
+    """Return the settings of one of our runs without its seeds, or the source of an imported run.
 
-    A model's or task's label beside a hash is a name, not a setting.
+    The model's name is left out if the model is identified by a hash: it is then only a label.
     """
     if not isinstance(entry.record, RunRecord):
         return {"source": entry.row["source"]}
@@ -328,7 +340,7 @@ def _group_by(items: Sequence[Any], key: Callable[[Any], Any]) -> dict[Any, list
 
 
 def _name_runs(entries: Sequence[RowAndRecord]) -> str:
-    """Return the first runs by id and seed, and how many more there are."""
+    """Return the ids and seeds of the first runs, and the number of further ones."""
     texts = [
         f"run {entry.row['run_id']} of seed {seed_label(entry.row['seed_init'], entry.row['seed_data'])}"
         for entry in entries[:MAX_NAMED_RUNS]
@@ -347,10 +359,10 @@ SETTING_KEYS = {*RUN_CONFIG_LEAVES, *NESTED_SETTING_KEYS, *SETTING_SECTIONS}
 
 
 def parse_where(text: str) -> WhereCondition:
-    """Return the condition that a FIELD=VALUE makes.
+    """Return the condition for a FIELD=VALUE text.
 
     Raises:
-        UserError: it has no equals sign, the field is not known, or the value is no YAML.
+        UserError: There is no equals sign, the field is unknown, or the value is not valid YAML.
     """
     field, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
@@ -367,7 +379,7 @@ def parse_where(text: str) -> WhereCondition:
 
 
 def _parse_where_value(text: str, field: str) -> Any:
-    """Return the value as YAML has it, and 2e-5, which is text to YAML, as a number."""
+    """Return the value parsed as YAML. Numbers such as 2e-5, which YAML reads as text, are converted."""
     value = parse_yaml(text, f"--where {field}").value
     try:
         return float(value) if isinstance(value, str) else value
@@ -376,7 +388,7 @@ def _parse_where_value(text: str, field: str) -> Any:
 
 
 def where_value(field: str, row: dict[str, Any], record: AnyRunRecord) -> Any:
-    """Return what a run has of a field; None where it has nothing or nobody knows."""
+    """Return a run's value of a field. None: missing or unknown."""
     if field in COLUMN_DTYPES:
         import pandas as pd
 
@@ -385,14 +397,18 @@ def where_value(field: str, row: dict[str, Any], record: AnyRunRecord) -> Any:
 
 
 def matches_where(condition: WhereCondition, row: dict[str, Any], record: AnyRunRecord) -> bool:
-    """Whether a run has the value: numbers as numbers, texts in any case, a source without its hash, a task's title."""
-    found, (field, value, text) = where_value(condition.field, row, record), condition
-    if found is None or isinstance(found, bool) or isinstance(value, bool):
-        return found is value
-    if isinstance(found, int | float):
-        return isinstance(value, int | float) and found == value
-    if isinstance(found, str):
-        names = [found, found.partition(" (")[0] if field == "source" else found]
-        names += [task_title(found)] if field in ("task", "data.task") else []
+    """Return whether a run meets a condition.
+
+    Numbers are compared as numbers and texts without regard to case. A source matches without its hash, and a task by
+    its title.
+    """
+    actual, (field, value, text) = where_value(condition.field, row, record), condition
+    if actual is None or isinstance(actual, bool) or isinstance(value, bool):
+        return actual is value
+    if isinstance(actual, int | float):
+        return isinstance(value, int | float) and actual == value
+    if isinstance(actual, str):
+        names = [actual, actual.partition(" (")[0] if field == "source" else actual]
+        names += [task_title(actual)] if field in ("task", "data.task") else []
         return text.casefold() in [name.casefold() for name in names]
-    return without_none(found) == value or describe_value(found) == text
+    return without_none(actual) == value or describe_value(actual) == text

@@ -27,14 +27,14 @@ from stableft.stats import (
 )
 
 PRIMARY_TESTS = ("levene_median", "boschloo", "welch")  # the family that Holm's method adjusts
-# Scores of both arms above which the permutation test, which Welch's then equals, is left out.
+# Number of scores in both arms together. Above it, the permutation test is slow and agrees with Welch's test.
 MAX_PERMUTED_SCORES = 200
 _EstimateT = TypeVar("_EstimateT", Interval, PointEstimate)
 
 
 @dataclass(frozen=True)
 class ArmEstimates:
-    """What is known of one arm. `successful` describes the scores of the runs that did not fail."""
+    """Estimates of one arm. `successful` summarizes the scores of the runs that did not fail."""
 
     cell: ArmCell
     mean_interval: Interval
@@ -46,7 +46,7 @@ class ArmEstimates:
 
 @dataclass(frozen=True)
 class ArmPairTests:
-    """The tests between arm a and arm b; `holm` adjusts those named in PRIMARY."""
+    """The tests between arm a and arm b. `holm`: PRIMARY_TESTS name -> p-value adjusted by Holm's method."""
 
     levene_median: TestResult
     levene_mean: TestResult
@@ -63,48 +63,48 @@ class ArmPairTests:
 
 
 def estimate_arm(cell: ArmCell, failed: list[bool | None]) -> ArmEstimates:
-    """Return what is known of an arm; `failed` is of each score of the cell, None where nobody knows."""
-    scores = tuple(score for score, lost in zip(cell.scores, failed, strict=True) if lost is False)
-    mean, std = (bootstrap_interval(cell.scores, which, _fresh_generator()) for which in ("mean", "std"))
+    """Return the estimates of an arm. `failed` holds a value for each score of the cell. None: unknown."""
+    scores = tuple(score for score, verdict in zip(cell.scores, failed, strict=True) if verdict is False)
+    mean, std = (bootstrap_interval(cell.scores, statistic, _fresh_generator()) for statistic in ("mean", "std"))
     return ArmEstimates(
         cell, _withhold_interval(mean, cell), _withhold_interval(std, cell), iqm(cell.scores), summarize(scores), scores
     )
 
 
 def compare_arm_pair(a: ArmEstimates, b: ArmEstimates) -> ArmPairTests:
-    """Return all tests; there are none where runs of an arm were ended because of their scores."""
+    """Return all tests. If runs of an arm were early-stopped, they have a reason in place of a p-value."""
     first, second = a.cell, b.cell
     x, y = first.scores, second.scores
-    known = [cell.summary.n - cell.failed_unknown for cell in (first, second)]
-    both = all(known) and not (first.stopped or second.stopped)
+    n_known = [cell.summary.n - cell.failed_unknown for cell in (first, second)]
+    comparable = all(n_known) and not (first.stopped or second.stopped)
     mean_a, mean_b = first.summary.mean, second.summary.mean
     better = probability_of_improvement(x, y, _fresh_generator())
-    made = ArmPairTests(
+    tests = ArmPairTests(
         levene_median=withhold_if_stopped_early(levene(x, y, "median"), first, second),
         levene_mean=withhold_if_stopped_early(levene(x, y, "mean"), first, second),
         sd_ratio=withhold_if_stopped_early(sd_ratio(x, y, _fresh_generator()), first, second),
         levene_successful=withhold_if_stopped_early(_test_spread_of_successful(a, b), first, second),
-        failed_difference=first.failed / known[0] - second.failed / known[1] if both else None,
-        boschloo=withhold_if_stopped_early(_test_failures(first, second, known), first, second),
+        failed_difference=first.failed / n_known[0] - second.failed / n_known[1] if comparable else None,
+        boschloo=withhold_if_stopped_early(_test_failures(first, second, n_known), first, second),
         mean_difference=None if mean_a is None or mean_b is None else mean_a - mean_b,
         welch=withhold_if_stopped_early(t_test(x, y, equal_var=False), first, second),
         student=withhold_if_stopped_early(t_test(x, y, equal_var=True), first, second),
         permutation=withhold_if_stopped_early(_test_permutation(x, y), first, second),
         improvement=_withhold_improvement(better, first, second),
     )
-    ps = holm([getattr(made, name).p for name in PRIMARY_TESTS])
-    return replace(made, holm=dict(zip(PRIMARY_TESTS, ps, strict=True)))
+    ps = holm([getattr(tests, name).p for name in PRIMARY_TESTS])
+    return replace(tests, holm=dict(zip(PRIMARY_TESTS, ps, strict=True)))
 
 
 def _fresh_generator() -> np.random.Generator:
-    """Return a Generator anew, so that no number depends on which others were made before it."""
+    """Return a new Generator with a fixed seed, so that no number depends on those computed before it."""
     return np.random.default_rng(BOOTSTRAP_SEED)
 
 
-def _test_failures(a: ArmCell, b: ArmCell, known: list[int]) -> TestResult:
-    result = boschloo(a.failed, known[0], b.failed, known[1], "two-sided")
+def _test_failures(a: ArmCell, b: ArmCell, n_known: list[int]) -> TestResult:
+    result = boschloo(a.failed, n_known[0], b.failed, n_known[1], "two-sided")
     unknown = [
-        f"{cell.failed_unknown} of {cell.summary.n} runs of {cell.row}" for cell in (a, b) if cell.failed_unknown
+        f"{cell.failed_unknown} of {cell.summary.n} runs of {cell.arm}" for cell in (a, b) if cell.failed_unknown
     ]
     if not unknown or result.p is not None:
         return result
@@ -112,7 +112,7 @@ def _test_failures(a: ArmCell, b: ArmCell, known: list[int]) -> TestResult:
 
 
 def _test_spread_of_successful(a: ArmEstimates, b: ArmEstimates) -> TestResult:
-    """Return Levene's test among the runs that did not fail; nothing where that is the test of all runs."""
+    """Return Levene's test among the runs that did not fail, or only a reason if that is the test of all runs."""
     result = levene(a.successful_scores, b.successful_scores, "median")
     reason = None
     if a.cell.failed_unknown or b.cell.failed_unknown:
@@ -134,12 +134,12 @@ def _withhold_improvement(better: ImprovementProbability, a: ArmCell, b: ArmCell
     test = withhold_if_stopped_early(better.test, a, b)
     if test == better.test:
         return better
-    nothing = replace(better.interval, low=None, high=None, reason=test.reason)
-    return replace(better, value=None, interval=nothing, test=test, reason=test.reason)
+    no_interval = replace(better.interval, low=None, high=None, reason=test.reason)
+    return replace(better, value=None, interval=no_interval, test=test, reason=test.reason)
 
 
 def _withhold_interval(interval: Interval, cell: ArmCell) -> Interval:
-    """Return the interval, or only a reason where the scores are those of the better runs."""
+    """Return the interval, or only a reason if runs of the arm were early-stopped because of their scores."""
     if not cell.stopped:
         return interval
     return replace(interval, low=None, high=None, reason="what is left of the arm is no sample of it")

@@ -38,14 +38,14 @@ WATCHED_RUN_COLUMNS = (
 
 
 def failure_watch_tables(results: StabilityResults, scores: DataTable, standalone: bool = False) -> list[ReportTable]:
-    """Return how often the watch was right for each arm, and every run that it says has failed; none without a watch.
+    """Return a table of the watch's hits and misses by arm, and one of the runs it marks as failed.
 
-    `standalone`: for a reader who sees nothing else.
+    Empty if no run was watched. `standalone` adds the notes.
     """
     cells = [cell for cell in results.cells if cell.watched]
     if not cells:
         return []
-    task = ["task"] if len(results.columns) > 1 else []
+    task = ["task"] if len(results.tasks) > 1 else []
     notes = (explain_failure_watch(),) if standalone else ()
     name = f"{make_label(results.artifact.id)}-watch"
     caption = "Failure watch: how its verdict at the end fits how runs ended."
@@ -61,7 +61,7 @@ def failure_watch_tables(results: StabilityResults, scores: DataTable, standalon
 
 
 def explain_failure_watch() -> str:
-    """Return what a warning is, in one sentence or two."""
+    """Return an explanation of the watch's warnings."""
     return (
         "The watch knows nothing of scores. It warns where the gradient norm of the lower "
         f"{_format_share(LOWER_BLOCK_SHARE)} of the "
@@ -84,7 +84,7 @@ def _warned_runs(cell: ArmCell) -> list[WatchedRun]:
 
 
 def failure_watch_values(cell: ArmCell) -> dict[str, Value]:
-    """Return the counts of an arm below `FAILURE_WATCH_COLUMNS`; empty where no run was watched."""
+    """Return an arm's values for `FAILURE_WATCH_COLUMNS`. Empty if no run was watched."""
     if not cell.watched:
         return {}
     warned = _warned_runs(cell)
@@ -104,7 +104,7 @@ def failure_watch_values(cell: ArmCell) -> dict[str, Value]:
 
 
 def watched_run_data(cells: Sequence[ArmCell]) -> DataTable:
-    """Return every watched run of these cells with what the watch saw."""
+    """Return a row for every watched run of these cells, with the findings of the watch."""
     rows = (Row("", _watched_run_values(cell, run)) for cell in cells for run in cell.watched)
     return DataTable(WATCHED_RUN_COLUMNS, tuple(rows), only="json")
 
@@ -113,8 +113,8 @@ def _watched_run_values(cell: ArmCell, run: WatchedRun) -> dict[str, Value]:
     watch, first, last = run.watch, run.watch.first, run.watch.last
     return {
         "run_id": text_value(run.run_id),
-        "task": Value(task_title(cell.column), cell.column),
-        "arm": text_value(cell.row),
+        "task": Value(task_title(cell.task), cell.task),
+        "arm": text_value(cell.arm),
         "seed": text_value(run.seed),
         "first_step": count_value(first.step if first else None),
         "steps": count_value(run.steps),

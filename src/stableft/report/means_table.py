@@ -61,26 +61,29 @@ MEANS_COLUMNS = (
     Column("mean", unit="percent"),
     Column("std", unit="percent"),
     *(Column(key) for key in ("bold", "star", "compatible", "p_published", "notes")),
-    Column("shown"),  # what people read
+    Column("shown"),  # the text of report tables
 )
 
 
 def build_means_report(parts: Sequence[MeansTable], runs: ArtifactRuns) -> Report:
-    """Return the report of tables of means, of which one artefact may have several."""
+    """Return the report on an artefact's tables of means, one per part."""
     artifact = runs.artifact
     results = [compute_mean_results(part, runs) for part in parts]
-    everything = [result for found in results for result in found]
-    data = [DataTable(MEANS_COLUMNS, tuple(_rows(part, found))) for part, found in zip(parts, results, strict=True)]
+    all_results = [result for part_results in results for result in part_results]
+    data = [
+        DataTable(MEANS_COLUMNS, tuple(_rows(part, part_results)))
+        for part, part_results in zip(parts, results, strict=True)
+    ]
     blocks: list[ReportBlock] = []
-    for i, (part, found, table) in enumerate(zip(parts, results, data, strict=True), 1):
+    for i, (part, part_results, table) in enumerate(zip(parts, results, data, strict=True), 1):
         name = f"{artifact.id}-{i}" if len(parts) > 1 else artifact.id
         blocks += [Heading(part.title)] if part.title else []
-        blocks.append(table.pivot(name, "row", "column", ["shown"], _caption(part, found, artifact.title)))
-        blocks += [Bullets(tests)] if (tests := tuple(_test_lines(found))) else []
-    notes = [*artifact.notes, *dict.fromkeys(note for found in results for note in _means_notes(found))]
-    notes += [*imported_run_footnotes(result.cell for result in everything), *missing_run_notes(runs)]
+        blocks.append(table.pivot(name, "row", "column", ["shown"], _caption(part, part_results, artifact.title)))
+        blocks += [Bullets(tests)] if (tests := tuple(_test_lines(part_results))) else []
+    notes = [*artifact.notes, *dict.fromkeys(note for part_results in results for note in _means_notes(part_results))]
+    notes += [*imported_run_footnotes(result.cell for result in all_results), *missing_run_notes(runs)]
     blocks += [Heading("Notes", HEADING_LEVELS + 1), Bullets(tuple(notes))] if notes else []
-    tests = DataTable.from_records((test for found in results for test in _tests(found)), only="json")
+    tests = DataTable.from_records((test for part_results in results for test in _tests(part_results)), only="json")
     return Report(
         artifact.id,
         artifact.title,
@@ -108,35 +111,35 @@ def _caption(part: MeansTable, results: Sequence["MeanResult"], title: str) -> s
 
 @dataclass(frozen=True)
 class MeanResult:
-    """One cell: ours, what is published, and the tests. `test` is that of the table's rule within the family."""
+    """One cell: our runs, the published value, and the tests. `test` is the one that the table's rule uses."""
 
     spec: MeanCell
     cell: ArmCell
     summary: Summary
     scores: tuple[float, ...]
-    note: str | None = None  # which setting of a search is shown
+    note: str | None = None  # the chosen setting, if the arm is a search
     bold: bool = False
     star: bool = False
     test: TestResult | None = None
     published: PublishedValue | None = None
     against_published: TestResult | None = None  # Welch
-    difference: float | None = None  # our mean minus the published one; None where the scores are not of one kind
+    difference: float | None = None  # our mean minus the published one; None if not comparable
 
 
 def compute_mean_results(part: MeansTable, runs: ArtifactRuns) -> list[MeanResult]:
-    """Return the cells of a table of means, in its order, marked by its rule."""
-    found = [_compute_mean_result(part, spec, runs) for spec in part.cells]
+    """Return the cells of a table of means, in its order, with the marks of its rule."""
+    results = [_compute_mean_result(part, spec, runs) for spec in part.cells]
     for family in dict.fromkeys(spec.family for spec in part.cells):
-        places = [i for i, spec in enumerate(part.cells) if spec.family == family]
-        for i, result in zip(places, _apply_bold_rule(part, [found[i] for i in places]), strict=True):
-            found[i] = result
-    return found
+        indices = [i for i, spec in enumerate(part.cells) if spec.family == family]
+        for i, result in zip(indices, _apply_bold_rule(part, [results[i] for i in indices]), strict=True):
+            results[i] = result
+    return results
 
 
 def _compute_mean_result(part: MeansTable, spec: MeanCell, runs: ArtifactRuns) -> MeanResult:
     arm, note = _choose_arm(spec, runs)
     cell = runs.cell(arm, spec.group.task)
-    scored = [run for run in runs.by_place.get((arm, spec.group.task), []) if run["scored"]]
+    scored = [run for run in runs.by_arm_task.get((arm, spec.group.task), []) if run["scored"]]
     scores = tuple(score for run in scored if (score := reported_score(run, spec.of)) is not None)
     summary = summarize(scores)
     published = None
@@ -147,8 +150,10 @@ def _compute_mean_result(part: MeansTable, spec: MeanCell, runs: ArtifactRuns) -
     result = MeanResult(spec, cell, summary, scores, note, published=published)
     if published is None or not summary.n:
         return result
-    if unlike := _why_incomparable(spec, cell, published):
-        no_test = TestResult(WELCH_FROM_SUMMARIES, None, "two-sided", None, None, summary.n, published.n, unlike)
+    if why_incomparable := _why_incomparable(spec, cell, published):
+        no_test = TestResult(
+            WELCH_FROM_SUMMARIES, None, "two-sided", None, None, summary.n, published.n, why_incomparable
+        )
         return replace(result, against_published=no_test)
     mean, std = published.fraction("mean"), published.fraction("std")
     test = welch_from_summaries(summary.mean, summary.std, summary.n_finite, mean, std, published.n)
@@ -160,7 +165,7 @@ def _compute_mean_result(part: MeansTable, spec: MeanCell, runs: ArtifactRuns) -
 
 
 def _why_incomparable(spec: MeanCell, cell: ArmCell, published: PublishedValue) -> str | None:
-    """Return why our scores are not of the kind that is published, or None."""
+    """Return why our scores are not comparable with the published ones, or None."""
     if cell.metric != published.metric:
         return f"the published score is {published.metric}, this one {cell.metric}"
     if spec.of == "test" and cell.split != published.split:
@@ -169,22 +174,25 @@ def _why_incomparable(spec: MeanCell, cell: ArmCell, published: PublishedValue) 
 
 
 def _choose_arm(spec: MeanCell, runs: ArtifactRuns) -> tuple[str, str | None]:
-    """Return the arm to show: of a search the setting with the best mean validation score, and a note of it."""
+    """Return the arm to show and a note. For a search, it is the setting with the best mean validation score."""
     arm, task = spec.group.arm, spec.group.task
     if not arm.endswith("*"):
         return arm, None
     stem = arm.removesuffix("*")
-    tried = [name for name, of in runs.by_place if of == task and (name == stem or name.startswith(f"{stem} "))]
+    tried = [
+        name for name, other in runs.by_arm_task if other == task and (name == stem or name.startswith(f"{stem} "))
+    ]
     means = {}
     for name in tried:
-        scores = [reported_score(run, "val") for run in runs.by_place[name, task] if run["scored"]]
+        rows = runs.by_arm_task[name, task]
+        scores = [reported_score(run, "val") for run in rows if run["scored"]]
         summary = summarize([score for score in scores if score is not None])
-        stopped = any(run["status"] == "stopped" for run in runs.by_place[name, task])  # then the others are the better
+        stopped = any(run["status"] == "stopped" for run in rows)  # then the scores left are the better ones
         if summary.mean is not None and not summary.n_nan and not stopped:
             means[name] = summary.mean
     if not means:
         return tried[0] if tried else stem, None
-    best = max(means, key=lambda name: round(means[name], 12))
+    best = max(means, key=lambda name: round(means[name], 12))  # rounding error must not break ties
     return best, (
         f"{spec.group.label} on {task}: {best}, the best of {len(means)} settings by mean validation score"
         + (f" ({len(tried) - len(means)} have no such mean)." if len(means) < len(tried) else ".")
@@ -192,28 +200,28 @@ def _choose_arm(spec: MeanCell, runs: ArtifactRuns) -> tuple[str, str | None]:
 
 
 def _apply_bold_rule(part: MeansTable, family: list[MeanResult]) -> list[MeanResult]:
-    """Return the numbers of a family with the rule's marks, as far as there are scores to compare."""
-    there = [result for result in family if result.summary.n]
-    if any(result.cell.stopped for result in there) or len(there) < 2:
+    """Return the results of a family with the rule's marks, or unmarked if they cannot be compared."""
+    scored = [result for result in family if result.summary.n]
+    if any(result.cell.stopped for result in scored) or len(scored) < 2:
         return family
-    groups = [result.scores for result in there]
+    groups = [result.scores for result in scored]
     match part.rule:
         case "best":
             marks = mark_best_and_equal(groups, BOLD_ALPHA)
         case "better":
-            if family[0] is not there[0]:
+            if family[0] is not scored[0]:
                 return family
             marks = (None, *mark_better_than(groups[0], groups[1:], BOLD_ALPHA))
         case "different":
             marks = (mark_different(groups[0], groups[1], BOLD_ALPHA),) * 2
         case "pair":
             return _mark_better_of_two(family)
-    done = {
+    marked_results = {
         id(result): replace(result, bold=bool(mark.flag), test=mark.test)
-        for result, mark in zip(there, marks, strict=True)
+        for result, mark in zip(scored, marks, strict=True)
         if mark
     }
-    return [done.get(id(result), result) for result in family]
+    return [marked_results.get(id(result), result) for result in family]
 
 
 def _mark_better_of_two(pair: list[MeanResult]) -> list[MeanResult]:
@@ -229,18 +237,18 @@ def _mark_better_of_two(pair: list[MeanResult]) -> list[MeanResult]:
 
 
 def _rows(part: MeansTable, results: Sequence[MeanResult]) -> Iterator[Row]:
-    """Yield a row for each cell, and below it what is published, the difference and whether it is compatible."""
+    """Yield a row for each cell, followed by rows of its published value, the difference and its compatibility."""
     for result in results:
         spec = result.spec
-        known = {"table": Value(data=part.title or None), "column": text_value(spec.column)}
-        known |= {"family": Value(data=spec.family)}
-        yield Row("arm", known | _own_values(result))
+        shared_values = {"table": Value(data=part.title or None), "column": text_value(spec.column)}
+        shared_values |= {"family": Value(data=spec.family)}
+        yield Row("arm", shared_values | _own_values(result))
         value, test = result.published, result.against_published
         if value:
             mean, std = percent_value(value.fraction("mean")), percent_value(value.fraction("std"))
             yield Row(
                 "published",
-                known
+                shared_values
                 | {
                     "row": Value(abbreviate_papers(value.place), spec.row, under=True),
                     "origin": Value(data=value.place),
@@ -251,24 +259,24 @@ def _rows(part: MeansTable, results: Sequence[MeanResult]) -> Iterator[Row]:
                 },
             )
         if test:
-            shown, compatible = percent_value(result.difference, sign=True), compatible_value(test)
-            name = Value("difference", spec.row, under=True)
-            yield Row("difference", known | {"row": name, "mean": shown, "shown": shown})
-            name = Value("compatible at .05 (p)", spec.row, under=True)
+            difference, compatible = percent_value(result.difference, sign=True), compatible_value(test)
+            label = Value("difference", spec.row, under=True)
+            yield Row("difference", shared_values | {"row": label, "mean": difference, "shown": difference})
+            label = Value("compatible at .05 (p)", spec.row, under=True)
             tested = {"compatible": compatible, "p_published": p_value(test.p), "shown": compatible}
-            yield Row("compatible", known | {"row": name, **tested})
+            yield Row("compatible", shared_values | {"row": label, **tested})
 
 
 def _own_values(result: MeanResult) -> dict[str, Value]:
     cell, summary = result.cell, result.summary
     n, failed = n_value(summary, cell.planned), failed_value(cell)
     mean, std = percent_value(summary.mean), percent_value(summary.std)
-    shown = f"{mean.text} ± {std.text} ({n.text}{f', {cell.failed} failed' if cell.failed else ''})"
+    text = f"{mean.text} ± {std.text} ({n.text}{f', {cell.failed} failed' if cell.failed else ''})"
     if not summary.n:
-        shown = f"{NO_VALUE} (0 of {cell.planned})" if cell.planned else NO_VALUE
-    plain = {
-        "arm": cell.row,
-        "task": cell.column,
+        text = f"{NO_VALUE} (0 of {cell.planned})" if cell.planned else NO_VALUE
+    data_values = {
+        "arm": cell.arm,
+        "task": cell.task,
         "origin": list(cell.sources) or [OWN_ORIGIN],
         "metric": cell.metric,
         "split": "val" if result.spec.of == "val" else cell.split,
@@ -281,13 +289,13 @@ def _own_values(result: MeanResult) -> dict[str, Value]:
         "sources": dict(cell.sources),
         "run_ids": list(cell.run_ids),
     }
-    return {key: Value(data=data) for key, data in plain.items()} | {
+    return {key: Value(data=data) for key, data in data_values.items()} | {
         "row": text_value(result.spec.row),
         "n": n,
         "failed": failed,
         "mean": mean,
         "std": std,
-        "shown": Value(shown, shown, result.bold, "*" if result.star else ""),
+        "shown": Value(text, text, result.bold, "*" if result.star else ""),
     }
 
 
@@ -295,14 +303,14 @@ def _tests(results: Sequence[MeanResult]) -> Iterator[dict[str, Any]]:
     for result in results:
         for question, test in (("the table's rule", result.test), ("against published", result.against_published)):
             if test:
-                known = {"question": question, "row": result.spec.row, "column": result.spec.column}
-                yield known | values_of_test(test)
+                shared_values = {"question": question, "row": result.spec.row, "column": result.spec.column}
+                yield shared_values | values_of_test(test)
 
 
-def _test_lines(found: Sequence[MeanResult]) -> Iterator[str]:
-    """Yield the test of each result within its family, once where two numbers share it."""
+def _test_lines(results: Sequence[MeanResult]) -> Iterator[str]:
+    """Yield a line for the test of each result. A test shared by two results is listed once."""
     seen = set()
-    for result in found:
+    for result in results:
         test = result.test
         if test is None or test.reason == LARGEST_MEAN_REASON or (result.spec.family, test) in seen:
             continue
@@ -311,14 +319,14 @@ def _test_lines(found: Sequence[MeanResult]) -> Iterator[str]:
         yield f"{name}: {describe_test(test)}"
 
 
-def _means_notes(found: Sequence[MeanResult]) -> Iterator[str]:
-    """Yield what a reader must know of the numbers that are there, and of those printed for them, each once."""
+def _means_notes(results: Sequence[MeanResult]) -> Iterator[str]:
+    """Yield the notes on the cells and on their published values, each once."""
     printed: dict[tuple[str, str], dict[str, None]] = {}
-    for result in found:
+    for result in results:
         yield from [result.note] if result.note else []
         yield from cell_footnotes(result.cell, sources=False) if result.cell.run_ids else ()
         if result.against_published and result.against_published.p is None:
-            place, reason = f"{result.cell.row} on {result.cell.column}", result.against_published.reason
+            place, reason = f"{result.cell.arm} on {result.cell.task}", result.against_published.reason
             yield f"{place}: not compared with the paper: {reason}."
         if result.published and result.summary.n:
             for note in result.published.notes:

@@ -1,4 +1,4 @@
-"""Tables and figures of Mosbach et al. 2021, as rows."""
+"""The tables and figures of Mosbach et al. 2021 as artefacts."""
 
 from typing import Literal
 
@@ -26,11 +26,11 @@ TABLE1_ARMS = {"devlin": "Devlin et al.", "mosbach-mixout": "Lee et al.", "mosba
 
 
 def _make_artifact(
-    number: str, what: str, sweeps: tuple[str, ...] = (), parts: tuple[ArtifactPart, ...] = (), **more
+    number: str, subject: str, sweeps: tuple[str, ...] = (), parts: tuple[ArtifactPart, ...] = (), **options
 ) -> Artifact:
     kind, _, of = number.partition(" ")
     sweeps = tuple(f"mosbach/{sweep}.yaml" for sweep in sweeps)
-    return Artifact(f"mosbach-{kind.lower()}{of}", f"{MOSBACH_2021}, {number}: {what}", sweeps, parts, **more)
+    return Artifact(f"mosbach-{kind.lower()}{of}", f"{MOSBACH_2021}, {number}: {subject}", sweeps, parts, **options)
 
 
 def _score_boxes(task: str, arms: dict[str, str]) -> Boxes:
@@ -42,7 +42,7 @@ def _bias_correction_setting(correction: bool) -> str:
 
 
 def _bias_correction_boxes(title: str, recipe: str, highest: tuple[str, ...] = ()) -> Boxes:
-    """Return Fig. 5's boxes of one model: its learning rates, each without and with bias correction."""
+    """Return the boxes of M Fig. 5 for one model: each learning rate without and with bias correction."""
     arms = {
         f"{rate:.0e}, {'' if correction else 'no '}BC".replace(
             "e-0", "e-"
@@ -69,13 +69,13 @@ ABLATION_GROUPS = tuple(
 
 
 def _gradient_part(of: Literal["layers", "matrices"], model: str = "") -> Gradients:
-    """Return the gradient norms of the first failed run of devlin and of the first successful one of mosbach."""
+    """Return the gradient norms of a failed run of devlin and a successful run of mosbach."""
     failed, successful = (RunGroup(name, name, "rte") for name in (f"devlin{model}", f"mosbach{model}"))
     return Gradients("", (failed,), (successful,), of)
 
 
 def _surface_parts(of: Literal["loss", "grad_norm"]) -> tuple[Surfaces, ...]:
-    """Return the surfaces of three data sets, each between a failed run of devlin and a successful one of mosbach."""
+    """Return the surfaces on three data sets, each of a failed run of devlin and a successful run of mosbach."""
     return tuple(
         Surfaces(TASKS[task].title, (RunGroup("devlin", "devlin", task),), (RunGroup("mosbach", "mosbach", task),), of)
         for task in ("rte", "mrpc", "cola")

@@ -1,4 +1,4 @@
-"""Numbers, tests and cells as values of a table and in words: the one place where each is formatted."""
+"""Format numbers, tests and cells, as table values and as text. Nothing else formats them."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -46,12 +46,12 @@ def interval_value(
 
 
 def wilson_value(cell: ArmCell) -> Value:
-    """Return the interval of the share of failed runs."""
+    """Return the Wilson interval of the share of failed runs, in percent."""
     return interval_value(cell.failed_interval, lambda share: f"{100 * share:.0f}", "-")
 
 
 def n_value(summary: Summary, planned: int | None) -> Value:
-    """Return n, in words with the number planned if it differs, and the NaN scores among the n."""
+    """Return n. The text adds the planned number if it differs, and the number of NaN scores."""
     text = str(summary.n)
     if planned is not None and planned != summary.n:
         text += f" of {planned}"
@@ -59,13 +59,16 @@ def n_value(summary: Summary, planned: int | None) -> Value:
 
 
 def failed_value(cell: ArmCell) -> Value:
-    """Return the failed runs, in words k/n of the n runs whose verdict is known; no number if one is not."""
-    known = cell.summary.n - cell.failed_unknown
-    return Value(f"{cell.failed}/{known}" if known > 0 else NO_VALUE, None if cell.failed_unknown else cell.failed)
+    """Return the number of failed runs, or no number if a verdict is unknown.
+
+    The text is k/n, of the n runs with a known verdict.
+    """
+    n_known = cell.summary.n - cell.failed_unknown
+    return Value(f"{cell.failed}/{n_known}" if n_known > 0 else NO_VALUE, None if cell.failed_unknown else cell.failed)
 
 
 def values_of_test(result: TestResult, holm: float | None = None) -> dict[str, Any]:
-    """Return a test for machines: name, centre or side, statistic, p and n, and why there is none."""
+    """Return the fields of a test for JSON and CSV."""
     return {
         "test": result.test,
         "center": result.center,
@@ -80,7 +83,7 @@ def values_of_test(result: TestResult, holm: float | None = None) -> dict[str, A
 
 
 def format_percent(fraction: float | None, sign: bool = False) -> str:
-    """Return a fraction in percent with one decimal, as the papers print it, or a dash where there is none."""
+    """Return a fraction in percent with one decimal, as in the papers. None: a dash."""
     if fraction is None:
         return NO_VALUE
     return f"{round(100 * fraction, 1) + 0.0:{'+' if sign else ''}.1f}"  # + 0.0: no number is -0.0
@@ -101,7 +104,7 @@ def full_test_name(result: TestResult) -> str:
 
 
 def describe_test(result: TestResult) -> str:
-    """Return a test with its result in words."""
+    """Return a test and its result as text."""
     if result.p is None:
         return f"{full_test_name(result)}: no test, {result.reason}"
     return (
@@ -111,7 +114,7 @@ def describe_test(result: TestResult) -> str:
 
 
 def compatible_value(result: TestResult | None) -> Value:
-    """Return whether a mean and a published one could be equal, in words with the p-value."""
+    """Return whether a mean is compatible with the published one. The text adds the p-value."""
     if result is None or result.p is None:
         return Value(NO_VALUE if result else "")
     compatible = result.p >= COMPATIBLE_ALPHA
@@ -119,7 +122,7 @@ def compatible_value(result: TestResult | None) -> Value:
 
 
 def scores_heading(cells: list[ArmCell]) -> str:
-    """Return the task's name and what was scored, as far as the arms agree on it."""
+    """Return the task's title with the metric, split and checkpoint that all arms share."""
     scored = [cell for cell in cells if cell.metric and cell.split]
     metrics, splits, checkpoints = (
         {getattr(cell, name) for cell in scored} for name in ("metric", "split", "checkpoint")
@@ -127,37 +130,37 @@ def scores_heading(cells: list[ArmCell]) -> str:
     metric = f"{metric_title(metrics.pop())} in percent" if len(metrics) == 1 else "percent"
     split = f", {SPLIT_TITLES[splits.pop()]}" if len(splits) == 1 else ""
     checkpoint = f", {checkpoints.pop()} checkpoint" if len(checkpoints) == 1 else ""
-    return f"{task_title(cells[0].column)}: {metric}{split}{checkpoint}"
+    return f"{task_title(cells[0].task)}: {metric}{split}{checkpoint}"
 
 
 def metric_title(metric: str) -> str:
-    """Return how a metric is written; an imported run may have one of its own."""
+    """Return the title of a metric. Metrics of imported runs may have none, and keep their name."""
     return METRIC_TITLES.get(metric, metric)
 
 
 def abbreviate_papers(place: str) -> str:
-    """Return where a value is printed with the papers as M and Z."""
+    """Return a citation with the papers abbreviated to M and Z."""
     return place.replace("Mosbach et al. 2021", "M").replace("Zhang et al. 2021", "Z")
 
 
-def describe_comparisons(results: StabilityResults, column: str) -> Iterator[str]:
-    """Yield the tests between the arms of a column, one sentence each."""
+def describe_comparisons(results: StabilityResults, task: str) -> Iterator[str]:
+    """Yield a sentence for each test between the arms on a task."""
     for comparison in results.comparisons:
-        if comparison.column == column and not comparison.published:
-            against = f" against {comparison.b}" if comparison.b else ""
+        if comparison.task == task and not comparison.published:
+            against = f" against {comparison.against}" if comparison.against else ""
             star = f" [* p < {results.part.alpha:g}]" if comparison.star else ""
             remark = f" ({comparison.remark})" if comparison.remark else ""
-            yield f"{comparison.role}: {comparison.a}{against}: {describe_test(comparison.result)}{star}{remark}"
+            yield f"{comparison.role}: {comparison.arm}{against}: {describe_test(comparison.result)}{star}{remark}"
 
 
 def published_notes(results: StabilityResults) -> Iterator[str]:
-    """Yield what a reader must know of the published values, each note once, and why a difference is missing."""
+    """Yield the notes on published values, each once, and the reasons for missing differences."""
     applies_to: dict[tuple[str, str], list[PublishedValue]] = {}  # (place, note)
     for comparison in results.comparisons:
         value, result = comparison.published, comparison.result
-        why = comparison.remark or (result.reason if result.n_a >= 2 else None)  # else n has said it
+        why = comparison.remark or (result.reason if result.n_a >= 2 else None)  # else n explains it
         if value and why:
-            yield f"{comparison.a} on {comparison.column} against {abbreviate_papers(value.place)}: {why}."
+            yield f"{comparison.arm} on {comparison.task} against {abbreviate_papers(value.place)}: {why}."
         if value:
             for note in value.notes:
                 applies_to.setdefault((abbreviate_papers(value.place), note), []).append(value)

@@ -52,13 +52,13 @@ NO_KNOWN_REASON = "no reason is known"
 
 @dataclass(frozen=True)
 class HyperparameterCell:
-    """One place of a table of settings: what the runs here have, and what the paper prints."""
+    """One cell of a hyper-parameter table: our runs' value and the printed one."""
 
     row: str
     column: str
     here: str
     printed: str
-    reason: str  # why they differ, "" where they agree
+    reason: str  # why they differ; "" if they agree
 
     @property
     def agrees(self) -> bool:
@@ -70,58 +70,58 @@ class HyperparameterCell:
 
 
 def build_hyperparameter_report(paper: Paper) -> Report:
-    """Return the paper's table of hyper-parameters as this project runs it, with every deviation."""
+    """Return the report on the paper's hyper-parameter table: our values, and every deviation from the printed ones."""
     printed = load_printed_hyperparameters(paper)
-    places = compare_hyperparameters(paper)
+    compared = compare_hyperparameters(paper)
     artifact = (MOSBACH | ZHANG)[HYPERPARAMETER_TABLE_IDS[paper]]
-    different = tuple(
-        f"{place.row}, {place.column}: {place.here} here, printed {place.printed}: {place.reason}."
-        for place in places
-        if not place.agrees
+    deviations = tuple(
+        f"{cell.row}, {cell.column}: {cell.here} here, printed {cell.printed}: {cell.reason}."
+        for cell in compared
+        if not cell.agrees
     )
-    agreeing = f"{sum(place.agrees for place in places)} of {len(places)} places agree with {printed.place}."
+    agreeing = f"{sum(cell.agrees for cell in compared)} of {len(compared)} places agree with {printed.place}."
     cells = DataTable(
         (Column("row", "Hyper-parameter" if paper == "M" else "Model and data set"), *map(Column, HYPERPARAMETER_KEYS)),
-        tuple(_hyperparameter_row(printed.place, place) for place in places),
+        tuple(_hyperparameter_row(printed.place, cell) for cell in compared),
     )
     intro = HYPERPARAMETER_TABLE_INTRO[paper]
-    notes = ("Bold: not what the paper prints.",) if different else ()
+    notes = ("Bold: not what the paper prints.",) if deviations else ()
     table = cells.pivot(artifact.id, "row", "column", ["shown"], f"{artifact.title}. {intro}", notes)
     blocks: list[ReportBlock] = [Paragraph(f"{intro} {agreeing}"), table]
-    blocks += [Heading("Deviations"), Bullets(different)] if different else []
+    blocks += [Heading("Deviations"), Bullets(deviations)] if deviations else []
     blocks += [Heading("Notes"), Bullets(printed.notes)] if printed.notes else []
     return Report(
         artifact.id,
         artifact.title,
         tuple(blocks),
         data={"cells": cells},
-        facts={"deviations": list(different), "notes": list(printed.notes)},
+        facts={"deviations": list(deviations), "notes": list(printed.notes)},
     )
 
 
 def compare_hyperparameters(paper: Paper) -> tuple[HyperparameterCell, ...]:
-    """Return every place of the paper's table, row by row."""
+    """Return the cells of the paper's table, row by row."""
     printed = load_printed_hyperparameters(paper)
-    found = []
+    cells = []
     for row, texts in printed.rows.items():
         for column, text in zip(printed.columns, texts, strict=True):
             here = _value_in_mosbach_runs(row, column) if paper == "M" else _value_in_zhang_recipes(row, column)
             reason = "" if here == text else printed.reasons.get((row, column), NO_KNOWN_REASON)
-            found.append(HyperparameterCell(row, column, here, text, reason))
-    return tuple(found)
+            cells.append(HyperparameterCell(row, column, here, text, reason))
+    return tuple(cells)
 
 
 HYPERPARAMETER_KEYS = ("column", "paper", "here", "printed", "agrees", "note", "shown")
 
 
-def _hyperparameter_row(location: str, place: HyperparameterCell) -> Row:
-    plain = {"paper": location, "here": place.here, "printed": place.printed}
-    plain |= {"agrees": place.agrees, "note": place.reason}
+def _hyperparameter_row(location: str, cell: HyperparameterCell) -> Row:
+    data_values = {"paper": location, "here": cell.here, "printed": cell.printed}
+    data_values |= {"agrees": cell.agrees, "note": cell.reason}
     return Row(
         "",
-        {key: Value(data=data) for key, data in plain.items()}
-        | {"row": Value(place.row, place.row), "column": Value(place.column, place.column)}
-        | {"shown": Value(place.text, place.text, bold=not place.agrees)},
+        {key: Value(data=data) for key, data in data_values.items()}
+        | {"row": Value(cell.row, cell.row), "column": Value(cell.column, cell.column)}
+        | {"shown": Value(cell.text, cell.text, bold=not cell.agrees)},
     )
 
 
@@ -132,7 +132,7 @@ def _value_in_mosbach_runs(row: str, column: str) -> str:
 
 @cache
 def _mosbach_runs() -> tuple[RunConfig, ...]:
-    """Return every run of M's sweeps but Mixout's, each once."""
+    """Return the config of every run of M's sweeps once, without the Mixout runs."""
     files = sorted((shipped_configs() / "mosbach").glob("*.yaml"))
     runs = {run.run_id: run.config for file in files for run in load_sweep(file, LocalPaths()).runs}
     return tuple(run for run in runs.values() if not run.mixout)
@@ -146,17 +146,21 @@ def _format_lengths(runs: Iterable[RunConfig]) -> str:
 
 
 def _count_seeds(runs: Iterable[RunConfig]) -> set[int]:
-    """Return how many seeds there are of every setting."""
+    """Return the distinct numbers of seeds of the settings."""
     seeds: dict[str, set[int]] = {}
     for run in runs:
         setting = run.model_dump(mode="json", exclude={"seeds": True, "evaluation": {"report"}})
         seeds.setdefault(canonical_json(setting), set()).add(run.seeds.init)
-    return {len(found) for found in seeds.values()}
+    return {len(seeds_of_setting) for seeds_of_setting in seeds.values()}
 
 
 def _format_range(values: Iterable[float]) -> str:
-    found = sorted(set(values))
-    return _format_number(found[0]) if len(found) == 1 else f"{_format_number(found[0])} - {_format_number(found[-1])}"
+    numbers = sorted(set(values))
+    return (
+        _format_number(numbers[0])
+        if len(numbers) == 1
+        else f"{_format_number(numbers[0])} - {_format_number(numbers[-1])}"
+    )
 
 
 def _format_switch(values: Iterable[bool]) -> str:
@@ -168,12 +172,12 @@ def _format_each(values: Iterable[float | None]) -> str:
 
 
 def _format_dropout(values: Iterable[float | None]) -> str:
-    found = set(values)
-    return "as the checkpoint says" if None in found else _format_each(found)
+    distinct = set(values)
+    return "as the checkpoint says" if None in distinct else _format_each(distinct)
 
 
 def _format_number(value: float | None) -> str:
-    """Return a number as the papers write it; nothing of a thing is a dash."""
+    """Return a number as the papers write it. Zero and None are a dash."""
     return str(value).replace("e-0", "e-") if value else NOT_USED
 
 
@@ -200,11 +204,11 @@ def _format_warmup(ratio: float | None, steps: int | None) -> str:
     return f"{100 * ratio:g}%" if ratio is not None else f"{steps} steps"
 
 
-# M: a row is a setting, or something else that all runs of a model say together.
+# M: a row is a setting, or a summary of all runs of a model.
 MOSBACH_ROWS: Mapping[str, Callable[[list[RunConfig]], str]] = {
     "Epochs": _format_lengths,
     "Learning rate": lambda runs: _format_range(run.optimizer.lr for run in runs),
-    "Learning rate schedule": lambda _: warmup_linear.__name__.replace("_", "-"),  # there is no other
+    "Learning rate schedule": lambda _: warmup_linear.__name__.replace("_", "-"),  # the only schedule
     "Warmup ratio": lambda runs: _format_each(run.schedule.warmup for run in runs),
     "Batch size": lambda runs: _format_each(run.schedule.batch_size for run in runs),
     "Adam ε": lambda runs: _format_each(run.optimizer.eps for run in runs),
@@ -216,7 +220,7 @@ MOSBACH_ROWS: Mapping[str, Callable[[list[RunConfig]], str]] = {
     "Clipping gradient norm": lambda runs: _format_each(run.optimizer.clip_norm for run in runs),
     "Number of random seeds": lambda runs: _format_each(_count_seeds(runs)),
 }
-# Z: a row is a model and one data set or all; a column is a setting.
+# Z: a row is a model, with one data set or all of them. A column is a setting.
 ZHANG_COLUMNS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "Learning Rate": lambda values: _format_number(values["optimizer.lr"]),
     "Training Epochs / Steps": lambda values: _format_length(values["schedule.length"]),
@@ -232,17 +236,17 @@ PRINTED_METRIC_NAMES = {"Acc.": "accuracy", "F1": "f1", "F1 score": "f1", "MCC":
 
 @dataclass(frozen=True)
 class PrintedDatasetTable:
-    """A table of data sets as a paper prints it; `reasons` say why a (task, column) is another number in the files."""
+    """A data-set table as printed. `reasons`: (task, column) -> why our number differs."""
 
     title: str
-    values: Mapping[str, Mapping[str, str]]  # task -> column -> text; a majority baseline is of the reported metric
+    values: Mapping[str, Mapping[str, str]]  # task -> column -> text; majority baselines are in the reported metric
     reasons: Mapping[tuple[str, str], str]
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class DatasetStatistic:
-    """One number of the files beside the paper's ("" where it prints none), and why they differ."""
+    """One number counted in the files, the printed one ("" if none is printed), and why they differ."""
 
     table: Paper
     task: str
@@ -254,7 +258,7 @@ class DatasetStatistic:
 
 @cache
 def load_printed_dataset_tables() -> Mapping[Paper, PrintedDatasetTable]:
-    """Return what the papers print of their data sets."""
+    """Return the data-set tables as printed, by paper."""
     import yaml
 
     blocks = yaml.safe_load(PAPER_VALUES_FILE.read_text(encoding="utf-8"))
@@ -264,36 +268,36 @@ def load_printed_dataset_tables() -> Mapping[Paper, PrintedDatasetTable]:
 def compute_dataset_statistics(
     data_dir: Path | None, tasks: Iterable[TaskSpec], papers: Sequence[Paper] = ("M", "Z")
 ) -> list[DatasetStatistic]:
-    """Return the tables' columns for these tasks; a number whose file is missing is "not available".
+    """Return the numbers of the papers' tables for these tasks. Numbers without a file are "not available".
 
-    With `data_dir` None the data sets are read from the hub.
+    `data_dir` None: the data sets are read from the hub.
 
     Raises:
-        UserError: a file that is there does not fit its task, or the hub cannot be reached.
+        UserError: A file does not fit its task, or the hub cannot be reached.
     """
-    found = []
+    statistics = []
     for task in tasks:
         if any(task.name in printed.values for printed in load_printed_dataset_tables().values()):
-            found += compute_task_statistics(
+            statistics += compute_task_statistics(
                 task, _read_if_available(task, "train", data_dir), _read_if_available(task, "dev", data_dir), papers
             )
-    return sorted(found, key=lambda row: row.table)
+    return sorted(statistics, key=lambda row: row.table)
 
 
 def compute_task_statistics(
     task: TaskSpec, train: RawSplit | None, dev: RawSplit | None, papers: Sequence[Paper] = ("M", "Z")
 ) -> list[DatasetStatistic]:
-    """Return the tables' columns for one task from its original splits, of which one or both may be missing."""
-    found = []
+    """Return the numbers of the papers' tables for one task, from its original splits. None: the split is missing."""
+    statistics = []
     for table, printed in load_printed_dataset_tables().items():
         if table in papers and task.name in printed.values:
             splits = {"training": train, "development": dev} if table == "M" else _zhang_splits(task, train, dev)
-            found += _table_statistics(table, task, splits)
-    return found
+            statistics += _table_statistics(table, task, splits)
+    return statistics
 
 
 def render_dataset_statistics(statistics: list[DatasetStatistic]) -> str:
-    """Return the statistics as two tables."""
+    """Return the statistics as text, one table per paper."""
     blocks = []
     for table, printed in load_printed_dataset_tables().items():
         rows = [row for row in statistics if row.table == table]
@@ -384,17 +388,18 @@ def _agrees_with_printed(value: float, paper: str) -> bool:
 
 
 DATASET_TABLE_IDS = {"M": "mosbach-table2", "Z": "zhang-table3"}
-MAX_DATASETS_PER_TABLE = 5  # data sets side by side
+MAX_DATASETS_PER_TABLE = 5  # side by side
 DATASET_TABLE_INTRO = "here: counted in the data set; printed: what the paper has. Bold: they differ."
 
 
 def build_dataset_report(paper: Paper, data_dir: Path | None) -> Report:
-    """Return the paper's table of data sets from a folder of original files, or without one from the hub.
+    """Return the report on the paper's data-set table.
 
-    What the hub does not give is "not available", and the report says why.
+    The numbers are counted in the original files in `data_dir`. None: in the hub's data sets. Numbers that the hub
+    does not provide are "not available", with the reason in the report.
 
     Raises:
-        UserError: `data_dir` is no folder, or a file in it does not fit its task.
+        UserError: `data_dir` is not a folder, or a file in it does not fit its task.
     """
     artifact, printed = (MOSBACH | ZHANG)[DATASET_TABLE_IDS[paper]], load_printed_dataset_tables()[paper]
     tasks = [TASKS[name] for name in printed.values]
@@ -418,31 +423,31 @@ def build_dataset_report(paper: Paper, data_dir: Path | None) -> Report:
 def _collect_statistics(
     paper: Paper, tasks: Sequence[TaskSpec], data_dir: Path | None
 ) -> tuple[list[DatasetStatistic], list[str]]:
-    """Return the numbers of these data sets, and why some of them are missing.
+    """Return the numbers of these data sets, and the reasons for missing ones.
 
-    A hub that does not answer costs half a minute for each data set, so one such failure ends the attempts, unless
-    the hub's client is told that it is offline and looks into its cache alone.
+    The first failure to reach the hub ends the attempts, because each costs half a minute. In offline mode the hub's
+    client only looks into its cache, so every data set is tried.
     """
     if data_dir is not None:
         return compute_dataset_statistics(data_dir, tasks, [paper]), []
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
-    found, failures = [], []
+    statistics, failures = [], []
     for task in tasks:
         if not failures or HF_HUB_OFFLINE:
             try:
-                found += compute_dataset_statistics(None, [task], [paper])
+                statistics += compute_dataset_statistics(None, [task], [paper])
                 continue
             except UserError as error:
                 failures.append(f"{str(error).partition(';')[0]}.")
-        found += compute_task_statistics(task, None, None, [paper])
+        statistics += compute_task_statistics(task, None, None, [paper])
     if failures and not HF_HUB_OFFLINE:
         failures.append("The data sets after it were not tried; HF_HUB_OFFLINE=1 takes what the hub's cache has.")
-    return found, failures
+    return statistics, failures
 
 
 def _missing_number_notes(statistics: Sequence[DatasetStatistic], report: str) -> list[str]:
-    """Return which numbers there are not, and the command that counts them."""
+    """Return a note on missing numbers with the command that counts them, or an empty list."""
     absent = [statistic for statistic in statistics if statistic.here == NOT_AVAILABLE and statistic.paper]
     if not absent:
         return []
@@ -454,35 +459,35 @@ def _missing_number_notes(statistics: Sequence[DatasetStatistic], report: str) -
 def _dataset_tables(
     tasks: Sequence[TaskSpec], statistics: Sequence[DatasetStatistic], name: str
 ) -> Iterator[ReportTable]:
-    """Yield tables of data sets side by side, equally wide, each data set with here and printed."""
+    """Yield tables with an equal number of data sets, each with our numbers and the printed ones."""
     n_grids = -(-len(tasks) // MAX_DATASETS_PER_TABLE)
     width = -(-len(tasks) // n_grids)
     for i in range(n_grids):
-        some = tasks[i * width : (i + 1) * width]
+        table_tasks = tasks[i * width : (i + 1) * width]
         yield ReportTable(
             name=f"{name}-{i + 1}" if n_grids > 1 else name,
-            header=("", *(f"{task.title} {which}" for task in some for which in ("here", "printed"))),
-            rows=_dataset_table_rows(some, statistics),
-            caption=f"Data sets and majority baselines: {', '.join(task.title for task in some)}. "
+            header=("", *(f"{task.title} {heading}" for task in table_tasks for heading in ("here", "printed"))),
+            rows=_dataset_table_rows(table_tasks, statistics),
+            caption=f"Data sets and majority baselines: {', '.join(task.title for task in table_tasks)}. "
             f"{DATASET_TABLE_INTRO}",
-            groups=tuple((task.title, 2) for task in some),
+            groups=tuple((task.title, 2) for task in table_tasks),
         )
 
 
 def _dataset_table_rows(tasks: Sequence[TaskSpec], statistics: Sequence[DatasetStatistic]) -> tuple[ReportRow, ...]:
-    """Return a row for each number that the paper prints, in its order."""
-    by_place = {(s.task, s.column.split(",")[0]): s for s in statistics if s.paper}  # without a baseline's metric
+    """Return a row for each printed number, in the paper's order."""
+    by_task_column = {(s.task, s.column.split(",")[0]): s for s in statistics if s.paper}  # without a baseline's metric
     rows: list[ReportRow] = []
     for column in load_printed_dataset_tables()[statistics[0].table].values[tasks[0].name]:
-        found = [by_place[task.title, column] for task in tasks]
-        entries = (Value(text, bold=bool(s.note)) for s in found for text in (s.here, s.paper))
+        row_statistics = [by_task_column[task.title, column] for task in tasks]
+        entries = (Value(text, bold=bool(s.note)) for s in row_statistics for text in (s.here, s.paper))
         name = column.replace("majority", "majority baseline")
         rows.append((name[0].upper() + name[1:], *entries))
     return tuple(rows)
 
 
 def _unprinted_baseline_notes(statistics: Sequence[DatasetStatistic]) -> list[str]:
-    """Return the majority baselines of other metrics than the one that the paper reports."""
+    """Return a note per task on the majority baselines in metrics that the paper does not report."""
     by_task: dict[str, list[str]] = {}
     for statistic in statistics:
         if not statistic.paper and statistic.here != NOT_AVAILABLE:
@@ -495,13 +500,13 @@ def _difference_reason(statistic: DatasetStatistic) -> str:
 
 
 def _statistic_values(location: str, statistic: DatasetStatistic) -> dict[str, Any]:
-    known = statistic.here != NOT_AVAILABLE and statistic.paper != ""
+    comparable = statistic.here != NOT_AVAILABLE and statistic.paper != ""
     return {
         "paper": location,
         "row": statistic.column,
         "column": statistic.task,
         "here": None if statistic.here == NOT_AVAILABLE else statistic.here,
         "printed": statistic.paper or None,
-        "agrees": not statistic.note if known else None,
+        "agrees": not statistic.note if comparable else None,
         "note": _difference_reason(statistic),
     }

@@ -1,4 +1,4 @@
-"""The numbers printed in the papers, with their place."""
+"""Numbers printed in the papers, and where they are printed."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,19 +15,19 @@ PAPERS = {"M": "Mosbach et al. 2021", "Z": "Zhang et al. 2021"}
 
 @dataclass(frozen=True)
 class PublishedValue:
-    """What a paper prints for an arm of one of its sweeps on a task. Statistics in percent; None: not printed.
+    """The published statistics of one arm on one task, in percent. None: not printed.
 
-    The arm's runs are those of `recipe` with the dotted settings of `set`.
+    The arm uses `recipe` with the dotted settings in `set`.
     """
 
     paper: str
-    location: str  # such as Table 1
+    location: str  # e.g. Table 1
     version: str
     arm: str
     recipe: str
     task: str
     metric: str
-    split: str  # in this project's words: val (the papers' development set), test
+    split: str  # val (the papers' development set) or test
     n: int
     set: Mapping[str, Any] = field(default_factory=dict, hash=False)
     std: float | None = None
@@ -51,7 +51,7 @@ class PublishedValue:
 
 @dataclass(frozen=True)
 class PrintedHyperparameters:
-    """A table of settings as a paper prints it; `reasons` say why a place, (row, column), is another one here."""
+    """A hyper-parameter table as printed. `reasons`: (row, column) -> why our setting differs."""
 
     place: str
     columns: tuple[str, ...]
@@ -62,12 +62,12 @@ class PrintedHyperparameters:
 
 @cache
 def load_published_values() -> tuple[PublishedValue, ...]:
-    """Return every printed score; of tables that print the same runs, the one to compare with stands first."""
+    """Return all published scores. Of tables that print the same runs, the one to compare with comes first."""
     return tuple(value for block in _yaml_blocks("scores") for value in _block_values(block))
 
 
 def load_printed_hyperparameters(paper: str) -> PrintedHyperparameters:
-    """Return the table of hyper-parameters of M or Z."""
+    """Return the hyper-parameter table of a paper, "M" or "Z"."""
     block = next(block for block in _yaml_blocks("hyperparameters") if block["paper"] == PAPERS[paper])
     return PrintedHyperparameters(
         place=f"{block['paper']}, {block['location']} ({block['version']})",
@@ -81,50 +81,51 @@ def load_printed_hyperparameters(paper: str) -> PrintedHyperparameters:
 def find_published_in_table(
     values: Iterable[PublishedValue], paper: str, location: str, arm: str, task: str
 ) -> tuple[PublishedValue, ...]:
-    """Return what a table prints for an arm of its sweep on a task, each version and split; a search ends in *."""
-    wanted = (paper, location, arm.removesuffix("*"), task)
-    return tuple(value for value in values if (value.paper, value.location, value.arm, value.task) == wanted)
+    """Return a table's values for an arm on a task, in every version and split. The * of a search is ignored."""
+    key = (paper, location, arm.removesuffix("*"), task)
+    return tuple(value for value in values if (value.paper, value.location, value.arm, value.task) == key)
 
 
 def find_published_by_name(values: Iterable[PublishedValue], arm: str, task: str) -> tuple[PublishedValue, ...]:
-    """Return what is printed for an arm of that name in the first table that has it: for runs without a config."""
-    found = [value for value in values if (value.arm, value.task) == (arm, task)]
-    return _same_table_and_arm(found, found[0]) if found else ()
+    """Return the values for an arm's name in the first table that prints it. Used for runs without a config."""
+    same_name = [value for value in values if (value.arm, value.task) == (arm, task)]
+    return _same_table_and_arm(same_name, same_name[0]) if same_name else ()
 
 
 def find_published_by_config(
     values: Iterable[PublishedValue], config: RunConfig, recipe: str
 ) -> tuple[PublishedValue, ...]:
-    """Return what is printed for runs of a recipe that differ least from this one, in the first table that has them.
+    """Return the values of the published setting nearest to this config, in the first table that prints it.
 
-    All versions of that table; where it prints two splits, the one that the run reports. Of places in one table that
-    differ equally, the one counts that sets more: 3 re-drawn blocks are nearer to 5 than to none.
+    The nearest setting of the recipe has the fewest differences. Of equally near ones in a table, the one with more
+    settings is taken: 3 re-initialized blocks are nearer to 5 than to none. All versions of the table are returned,
+    restricted to the split that the run reports if it is printed.
     """
-    found = [value for value in values if (value.recipe, value.task) == (recipe, config.data.task)]
-    if not found or config.data.own:
+    candidates = [value for value in values if (value.recipe, value.task) == (recipe, config.data.task)]
+    if not candidates or config.data.own:
         return ()
     differences: dict[str, int] = {}
-    for value in found:
+    for value in candidates:
         key = canonical_json(value.set)
         if key not in differences:
             differences[key] = len(describe_deviations(config, recipe, value.set))
-    tables = list(dict.fromkeys((value.paper, value.location) for value in found))
+    tables = list(dict.fromkeys((value.paper, value.location) for value in candidates))
     nearest = min(
-        found,
+        candidates,
         key=lambda value: (
             differences[canonical_json(value.set)],
             tables.index((value.paper, value.location)),
             -len(value.set),
         ),
     )
-    printed = _same_table_and_arm(found, nearest)
+    printed = _same_table_and_arm(candidates, nearest)
     return tuple(value for value in printed if value.split == config.reported_split) or printed
 
 
-def _same_table_and_arm(found: Iterable[PublishedValue], first: PublishedValue) -> tuple[PublishedValue, ...]:
+def _same_table_and_arm(values: Iterable[PublishedValue], first: PublishedValue) -> tuple[PublishedValue, ...]:
     """Return the values of the same table and arm."""
     key = (first.paper, first.location, first.arm)
-    return tuple(value for value in found if (value.paper, value.location, value.arm) == key)
+    return tuple(value for value in values if (value.paper, value.location, value.arm) == key)
 
 
 @cache
@@ -144,13 +145,13 @@ def _block_fields(block: Mapping[str, Any]) -> dict[str, Any]:
 
 def _block_values(block: dict[str, Any]) -> Iterator[PublishedValue]:
     for arm, row in block["values"].items():
-        made_of = block.get("arms", {}).get(arm, {})
+        definition = block.get("arms", {}).get(arm, {})
         for task, numbers in row.items():
             yield PublishedValue(
                 **_block_fields(block),
                 arm=arm,
-                recipe=made_of.get("recipe", arm),
-                set=made_of.get("set", {}),
+                recipe=definition.get("recipe", arm),
+                set=definition.get("set", {}),
                 task=task,
                 metric=block["metrics"][task],
                 **dict(zip(block["statistics"], numbers, strict=True)),

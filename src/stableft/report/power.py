@@ -22,10 +22,10 @@ def describe_power(
     center: Center,
     seed: int,
 ) -> str:
-    """Return the power over the number of runs an arm, and the number needed, as text.
+    """Return a text with the power by number of runs per arm, and the number needed.
 
     Raises:
-        UserError: the options do not fit together, or the arms are not in the records.
+        UserError: The options contradict each other, or the records have no such arms.
     """
     for option, value in (("--alpha", alpha), ("--power", target)):
         if not 0 < value < 1:
@@ -51,15 +51,15 @@ def describe_power(
 def _scored_runs_of_arms(
     files: Sequence[Path], arms: str, task: str | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the scored runs of the two arms on the one task that both have."""
+    """Return the scored runs of two arms on one task: the given one, or the only one that both have."""
     names = [name.strip() for name in arms.split(",") if name.strip()]
     runs = [run for run in build_frame(read_records_files(files)).to_dict("records") if run["scored"]]
-    there = {run["arm"]: None for run in runs}
+    arm_names = {run["arm"]: None for run in runs}
     if len(names) != 2 or names[0] == names[1]:
-        raise UserError(f"--arms {arms}: give the names of two arms, A,B; the records have {', '.join(there)}")
+        raise UserError(f"--arms {arms}: give the names of two arms, A,B; the records have {', '.join(arm_names)}")
     for name in names:
-        if name not in there:
-            raise UserError(f"--arms: the records have no arm {name!r}{did_you_mean(name, there)}")
+        if name not in arm_names:
+            raise UserError(f"--arms: the records have no arm {name!r}{did_you_mean(name, arm_names)}")
     tasks = [{run["task"] for run in runs if run["arm"] == name} for name in names]
     common = sorted(tasks[0] & tasks[1])
     if task is not None and task not in common:

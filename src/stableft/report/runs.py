@@ -44,21 +44,16 @@ if TYPE_CHECKING:
 ARTIFACTS: dict[str, Artifact] = MOSBACH | ZHANG
 ArmTask = tuple[str, str]  # arm, task
 RunRow = Mapping[str, Any]  # a row of the frame
-IGNORED_ENVIRONMENT_FIELDS = {
-    "threads",
-    "micro_batch",
-    "micro_batch_halved",
-    "model_commit",
-    "drawn",
-}  # of an environment
+# Fields of an environment record that reports leave out.
+IGNORED_ENVIRONMENT_FIELDS = {"threads", "micro_batch", "micro_batch_halved", "model_commit", "drawn"}
 LoadSweep = Callable[[str], Sweep]
 FindProbes = Callable[[], ProbeRecords]
-CurvePoint = tuple[int, float | None, float | None]  # step, training loss since the one before, validation score
+CurvePoint = tuple[int, float | None, float | None]  # step, mean training loss since the last point, validation score
 
 
 @dataclass(frozen=True)
 class WatchedRun:
-    """A run whose gradient norms were recorded, and what the failure watch saw."""
+    """A run with recorded gradient norms and the findings of the failure watch."""
 
     run_id: str
     seed: str
@@ -69,46 +64,47 @@ class WatchedRun:
 
 @dataclass(frozen=True)
 class ArmCell:
-    """The runs of one arm on one task. Scores are fractions; `summary.n` counts the finished runs that have one."""
+    """The runs of one arm on one task. Scores are fractions. `summary.n` counts the finished runs with a score."""
 
-    row: str
-    column: str
+    arm: str
+    task: str
     recipe: str | None
     metric: str | None
     split: str | None
     checkpoint: str | None
     summary: Summary
     planned: int | None
-    unscored: int  # finished without the reported score
+    unscored: int  # finished, but without the reported score
     failed: int  # of summary.n
     failed_unknown: int  # of summary.n
     failed_interval: Interval
     crashed: int
     stopped: int  # early, as hopeless
-    diverged: int  # of summary.n, with a score from before
-    fingerprints: int  # how many different data rows
-    settings: int  # how many configs, seeds aside
-    copies: int  # records that repeat a run
-    sources: Mapping[str, int] = field(default_factory=dict)  # where imported runs came from -> how many
-    starts: tuple[str, ...] = ()  # the runs whose weights they started from, in words
-    start_weights: int = 0  # how many different weights these were
-    rules: tuple[str, ...] = ()  # by which runs were stopped
+    diverged: int  # of summary.n, with a score from an earlier checkpoint
+    fingerprints: int  # number of different data fingerprints
+    settings: int  # number of different configs, seeds aside
+    copies: int  # number of records that repeat a run
+    sources: Mapping[str, int] = field(default_factory=dict)  # source of imported runs -> number of runs
+    starts: tuple[str, ...] = ()  # descriptions of the runs that provided initial weights
+    start_weights: int = 0  # number of different initial weights
+    rules: tuple[str, ...] = ()  # rules by which runs were early-stopped
     scores: tuple[float, ...] = ()
-    baseline: float | None = None  # what always predicting the most frequent class scores
-    run_ids: tuple[str, ...] = ()  # of every run, the crashed ones included
-    failed_losses: tuple[float, ...] = ()  # the failed runs' last training losses, as far as they are finite
-    label_entropies: tuple[float, ...] = ()  # of those runs' training labels, each value once
-    watched: tuple[WatchedRun, ...] = ()  # by seed
+    baseline: float | None = None  # score of the best constant predictor
+    run_ids: tuple[str, ...] = ()  # of every run, including crashed ones
+    failed_losses: tuple[float, ...] = ()  # finite last training losses of the failed runs
+    label_entropies: tuple[float, ...] = ()  # distinct entropies of the failed runs' training labels, in nats
+    watched: tuple[WatchedRun, ...] = ()  # sorted by seed
 
     @property
     def every_run_failed(self) -> bool:
-        """True if every run failed and none of the scores shown is above the baseline either."""
+        """Whether every run failed and none of the scores is above the baseline."""
+        # A run fails by its last checkpoint. The score of its best one may still be above the baseline.
         above = any(score > self.baseline + 1e-12 for score in self.scores) if self.baseline is not None else False
         return self.summary.n > 0 and self.failed == self.summary.n and not above
 
     @property
     def reason(self) -> str | None:
-        """Why mean or std are missing, or None."""
+        """Reason for a missing mean or std. None: both are there."""
         if self.summary.n == 0:
             return "no run has finished"
         if self.summary.n_finite == 0:
@@ -118,11 +114,11 @@ class ArmCell:
 
 @dataclass(frozen=True)
 class ArtifactRuns:
-    """The runs of an artefact: those that are there, and what is known of those that are not.
+    """The recorded and planned runs of an artefact.
 
-    `planned` has every arm and task of the sweeps, in their order, with the number of runs; `sweeps` the file that
-    makes them, `plans` the config of the first. `curves` are of a run id and source. `find_probes` looks for what
-    probes left, once a report needs it.
+    `planned` (numbers of runs), `sweeps` (sweep files) and `planned_configs` (of the first run) cover every arm and
+    task of the sweeps, in order. `curves` is by (run id, source). `find_probes` is called when a report first needs
+    probe records.
     """
 
     artifact: Artifact
@@ -130,41 +126,41 @@ class ArtifactRuns:
     planned: Mapping[ArmTask, int]
     recipes: Mapping[str, str]
     sweeps: Mapping[ArmTask, str]
-    plans: Mapping[ArmTask, RunConfig]
-    configs: Mapping[ArmTask, RunConfig]  # of the first own run that is there
+    planned_configs: Mapping[ArmTask, RunConfig]
+    first_configs: Mapping[ArmTask, RunConfig]  # config of our first recorded run
     curves: Mapping[tuple[str, str | None], tuple[CurvePoint, ...]]
     environments: Mapping[str, int]
-    unused: tuple[str, ...] = ()  # arms and tasks of imported runs that the artefact does not show
+    unmatched_imports: tuple[str, ...] = ()  # imported arms and tasks that the artefact does not show
     find_probes: FindProbes = ProbeRecords
 
     @cached_property
     def probes(self) -> ProbeRecords:
-        """What probes left of any run, this artefact's or not."""
+        """All probe records, including those of runs outside this artefact."""
         return self.find_probes()
 
     @cached_property
-    def by_place(self) -> dict[ArmTask, list[dict[str, Any]]]:
-        """The rows of the frame by arm and task; the places without any run too."""
+    def by_arm_task(self) -> dict[ArmTask, list[dict[str, Any]]]:
+        """Rows of the frame by arm and task. Planned pairs without runs have an empty list."""
         return group_runs_by_arm_task(self.frame, self.planned)
 
     def cell(self, arm: str, task: str) -> ArmCell:
         """Return the cell of an arm on a task, which may have no runs."""
-        return make_arm_cell(arm, task, self.by_place.get((arm, task), []), self.planned.get((arm, task)))
+        return make_arm_cell(arm, task, self.by_arm_task.get((arm, task), []), self.planned.get((arm, task)))
 
 
 def load_artifact(name: str, load: LoadSweep) -> tuple[Artifact, tuple[tuple[str, PlannedRun], ...]]:
-    """Return the artefact of that id with the runs of its sweeps, or else the one of the sweep file of that name.
+    """Return an artefact by its id, or that of a sweep file by its path, with the planned runs.
 
-    Each run comes with the path of its sweep file. `load` expands a sweep file, such as `sweepfile.load_sweep` with a
-    user's choices.
+    Each run is paired with the path of its sweep file. `load` reads a sweep file, usually `load_sweep` with the
+    user's options.
 
     Raises:
-        UserError: it is neither.
+        UserError: `name` is neither an artefact nor a sweep file.
     """
     if name in ARTIFACTS:
         artifact = ARTIFACTS[name]
-        found = [(f"configs/{sweep}", run) for sweep in artifact.sweeps for run in load(sweep).runs]
-        return artifact, tuple(pair for pair in found if artifact.includes(pair[1].arm, pair[1].config.data.task))
+        sweep_runs = [(f"configs/{sweep}", run) for sweep in artifact.sweeps for run in load(sweep).runs]
+        return artifact, tuple(pair for pair in sweep_runs if artifact.includes(pair[1].arm, pair[1].config.data.task))
     if not name.endswith(".yaml") and "/" not in name and did_you_mean(name, ARTIFACTS):
         raise UserError(f"artifact {name!r} is not known{did_you_mean(name, ARTIFACTS)}")
     sweep = load(name)
@@ -175,59 +171,58 @@ def collect_runs(
     artifact: Artifact,
     runs: Sequence[tuple[str, PlannedRun]],
     records: Iterable[AnyRunRecord],
-    which: ReportedCheckpoint = "recipe",
-    curves: bool = True,
+    checkpoint: ReportedCheckpoint = "recipe",
+    with_curves: bool = True,
     find_probes: FindProbes = ProbeRecords,
 ) -> ArtifactRuns:
-    """Return the runs of an artefact, each with the path of its sweep file, as far as there are records of them.
+    """Return the recorded runs of an artefact. `runs` are (sweep file, planned run) pairs.
 
-    An own record belongs to a run by its id. An imported one belongs to the arm and task that it was imported as,
-    whatever its seed. The records are read one at a time. Without `curves` what was seen at every evaluation, which
-    tables do not need, is not kept.
+    Our own records are matched to planned runs by id. Imported ones are matched by arm and task, whatever their seed.
+    The records are consumed one at a time. Only with `with_curves` are the evaluations kept, which tables do not need.
     """
-    names: dict[str, list[ReportedArm]] = {}
+    arms_by_id: dict[str, list[ReportedArm]] = {}
     planned: dict[ArmTask, int] = {}
     sweeps: dict[ArmTask, str] = {}
-    plans: dict[ArmTask, RunConfig] = {}
+    planned_configs: dict[ArmTask, RunConfig] = {}
     imported_as: dict[ArmTask, ReportedArm] = {}
     for sweep, run in runs:
-        place = (run.arm, run.config.data.task)
-        name = ReportedArm(run.arm, run.recipe, run.config.evaluation.report)
-        if name not in names.setdefault(run.run_id, []):
-            names[run.run_id].append(name)
-            planned[place] = planned.get(place, 0) + 1
-            sweeps.setdefault(place, sweep)
-            plans.setdefault(place, run.config)
-            imported_as.setdefault(place, name)
-    kept = _RecordDetails(curves={} if curves else None)
-    rows = build_frame(_select_planned(records, names, imported_as, kept), names, which)
+        arm_task = (run.arm, run.config.data.task)
+        reported_arm = ReportedArm(run.arm, run.recipe, run.config.evaluation.report)
+        if reported_arm not in arms_by_id.setdefault(run.run_id, []):
+            arms_by_id[run.run_id].append(reported_arm)
+            planned[arm_task] = planned.get(arm_task, 0) + 1
+            sweeps.setdefault(arm_task, sweep)
+            planned_configs.setdefault(arm_task, run.config)
+            imported_as.setdefault(arm_task, reported_arm)
+    kept = _RecordDetails(curves={} if with_curves else None)
+    rows = build_frame(_select_planned(records, arms_by_id, imported_as, kept), arms_by_id, checkpoint)
     return ArtifactRuns(
         artifact=artifact,
         frame=rows,
         planned=planned,
         recipes={run.arm: run.recipe for _, run in runs},
         sweeps=sweeps,
-        plans=plans,
-        configs=kept.configs,
+        planned_configs=planned_configs,
+        first_configs=kept.first_configs,
         curves=kept.curves or {},
         environments=kept.described(),
-        unused=tuple(kept.unused),
+        unmatched_imports=tuple(kept.unmatched_imports),
         find_probes=find_probes,
     )
 
 
 @dataclass
 class _RecordDetails:
-    """What is kept of records that have been read, besides the rows of the frame."""
+    """Details collected while records are read, in addition to the rows of the frame."""
 
-    configs: dict[ArmTask, RunConfig] = field(default_factory=dict)
+    first_configs: dict[ArmTask, RunConfig] = field(default_factory=dict)
     curves: dict[tuple[str, str | None], tuple[CurvePoint, ...]] | None = field(default_factory=dict)
-    environments: Counter[str] = field(default_factory=Counter)  # as JSON, which is quick
+    environments: Counter[str] = field(default_factory=Counter)  # as JSON text, which is quick to make and count
     seen: set[str] = field(default_factory=set)
-    unused: dict[str, None] = field(default_factory=dict)
+    unmatched_imports: dict[str, None] = field(default_factory=dict)
 
     def described(self) -> dict[str, int]:
-        """Return how many runs each environment has, in words."""
+        """Return environment description -> number of runs."""
         named: Counter[str] = Counter()
         for text, n in self.environments.items():
             named[describe_environment(json.loads(text))] += n
@@ -237,7 +232,7 @@ class _RecordDetails:
         key = (record.run_id, describe_source(record))
         if isinstance(record, RunRecord):
             for arm in arms:
-                self.configs.setdefault((arm, record.config.data.task), record.config)
+                self.first_configs.setdefault((arm, record.config.data.task), record.config)
             if record.environment and record.run_id not in self.seen:
                 self.environments[record.environment.model_dump_json(exclude=IGNORED_ENVIRONMENT_FIELDS)] += 1
                 self.seen.add(record.run_id)
@@ -248,33 +243,33 @@ class _RecordDetails:
 
 def _select_planned(
     records: Iterable[AnyRunRecord],
-    names: dict[str, list[ReportedArm]],
+    arms_by_id: dict[str, list[ReportedArm]],
     imported_as: Mapping[ArmTask, ReportedArm],
-    kept: _RecordDetails,
+    details: _RecordDetails,
 ) -> Iterator[AnyRunRecord]:
-    """Yield the records that belong to an artefact, under `names`, which imported ones are added to."""
+    """Yield the records that belong to an artefact. The ids of imported ones are added to `arms_by_id`."""
     for record in records:
         if isinstance(record, ImportedRun):
-            name = imported_as.get((record.arm, record.task))
-            if name is None:
-                kept.unused[f"{record.arm} on {record.task}"] = None
+            reported_arm = imported_as.get((record.arm, record.task))
+            if reported_arm is None:
+                details.unmatched_imports[f"{record.arm} on {record.task}"] = None
                 continue
-            names.setdefault(record.run_id, [ReportedArm(name.arm, name.recipe, record.report)])
-        if record.run_id in names:
-            kept.add(record, [name.arm for name in names[record.run_id]])
+            arms_by_id.setdefault(record.run_id, [ReportedArm(reported_arm.arm, reported_arm.recipe, record.report)])
+        if record.run_id in arms_by_id:
+            details.add(record, [reported_arm.arm for reported_arm in arms_by_id[record.run_id]])
             yield record
 
 
-def _select_all(records: Iterable[AnyRunRecord], kept: _RecordDetails) -> Iterator[AnyRunRecord]:
-    """Yield every record but those of runs that were trained only because others start from them."""
+def _select_all(records: Iterable[AnyRunRecord], details: _RecordDetails) -> Iterator[AnyRunRecord]:
+    """Yield every record except those of start runs, which only provide initial weights for others."""
     for record in records:
         if record.arm != START_ARM:
-            kept.add(record, [record.arm])
+            details.add(record, [record.arm])
             yield record
 
 
 def describe_environment(environment: Mapping[str, Any]) -> str:
-    """Return device, commit and versions on one line."""
+    """Return a one-line description: device, platform, commit and versions."""
     commit = (environment["git_commit"] or "unknown")[:12]
     dirty = " with uncommitted changes" if environment["git_dirty"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(environment["versions"].items()))
@@ -282,10 +277,10 @@ def describe_environment(environment: Mapping[str, Any]) -> str:
 
 
 def read_stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRecord]:
-    """Yield the records of these runs in a results folder, each once; runs that are paused have none yet.
+    """Yield the records of these runs in a results folder, each once. Paused runs are skipped.
 
     Raises:
-        UserError: a record is damaged.
+        UserError: A record is damaged.
     """
     for run_id in dict.fromkeys(run.run_id for run in runs):
         try:
@@ -297,7 +292,7 @@ def read_stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[R
 
 
 def read_all_stored_records(results: Path) -> Iterator[RunRecord]:
-    """Yield the records of the run folders, in the order of their ids; runs that are paused have none yet."""
+    """Yield the records of all run folders, sorted by run id. Paused runs are skipped."""
     folder = results / "runs"
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         record = read_record(results, path.name) if path.is_dir() else None
@@ -305,14 +300,14 @@ def read_all_stored_records(results: Path) -> Iterator[RunRecord]:
             yield record
 
 
-def read_records_files(paths: Iterable[Path], probed: set[Path] | None = None) -> Iterable[AnyRunRecord]:
-    """Yield the records of runs in several files; `probed` takes those files that have records of probes too."""
+def read_records_files(paths: Iterable[Path], files_with_probes: set[Path] | None = None) -> Iterable[AnyRunRecord]:
+    """Yield the run records of several files. Files that also hold probe records are added to `files_with_probes`."""
     for path in paths:
-        yield from read_records_file(path, probed)
+        yield from read_records_file(path, files_with_probes)
 
 
 def read_own_records(paths: Iterable[Path]) -> Iterable[RunRecord]:
-    """Yield the records of several files that are of this project's runs."""
+    """Return an iterable over the records of several files, without imported runs."""
     return (record for record in read_records_files(paths) if isinstance(record, RunRecord))
 
 
@@ -320,40 +315,44 @@ def load_runs(
     name: str,
     results: Path,
     files: Sequence[Path],
-    which: ReportedCheckpoint,
+    checkpoint: ReportedCheckpoint,
     load: LoadSweep | None = None,
-    draws: bool = True,
+    with_figures: bool = True,
 ) -> ArtifactRuns:
-    """Return the runs of a sweep file or artefact from run folders or, where given, from files of records.
+    """Return the runs of an artefact or sweep file, from record files or, without any, from the run folders.
 
-    `name` may also be a file of records itself: then its runs are all there are, under the names stored with them,
-    but for those that were trained only because others start from them. Without `draws` a table of stability is not
-    to be drawn, and needs no curves.
+    `name` may also be a record file. Then all its runs except start runs are returned, with the arm names stored in
+    it. Without `with_figures`, a stability table is loaded without curves and probe records.
 
     Raises:
-        UserError: there is no such sweep file, artefact or records file, or a record is damaged.
+        UserError: There is no such artefact, sweep file or record file, or a record is damaged.
     """
     if name.endswith(".jsonl"):
-        return load_runs_from_file(Path(name), which, draws)
+        return load_runs_from_file(Path(name), checkpoint, with_figures)
     artifact, runs = load_artifact(name, load or (lambda path: load_sweep(path, LocalPaths())))
-    with_probes: set[Path] = set()
+    files_with_probes: set[Path] = set()
     if files:
-        records, find = read_records_files(files, with_probes), lambda: find_probes_in_files(sorted(with_probes))
+        records, find = (
+            read_records_files(files, files_with_probes),
+            lambda: find_probes_in_files(sorted(files_with_probes)),
+        )
     else:
         records = read_stored_records(results, [run for _, run in runs])
         find = partial(find_probes_in_results, results, [run.run_id for _, run in runs])
-    table_only = not draws and isinstance(artifact.parts[0], StabilityTable)
+    table_only = not with_figures and isinstance(artifact.parts[0], StabilityTable)
     if table_only:
-        find = ProbeRecords  # only figures show what probes left
-    return collect_runs(artifact, runs, records, which, not table_only, find)
+        find = ProbeRecords  # only figures show probe records
+    return collect_runs(artifact, runs, records, checkpoint, not table_only, find)
 
 
-def load_runs_from_file(path: Path, which: ReportedCheckpoint = "recipe", curves: bool = True) -> ArtifactRuns:
-    """Return all runs of a file of records, in its order, as if a sweep had planned just these."""
+def load_runs_from_file(
+    path: Path, checkpoint: ReportedCheckpoint = "recipe", with_curves: bool = True
+) -> ArtifactRuns:
+    """Return all runs of a record file, in file order, as if a sweep had planned exactly these."""
     artifact = make_sweep_artifact(path.stem, str(path))
-    kept = _RecordDetails(curves={} if curves else None)
-    with_probes: set[Path] = set()
-    rows = build_frame(_select_all(read_records_file(path, with_probes), kept), None, which)
+    kept = _RecordDetails(curves={} if with_curves else None)
+    files_with_probes: set[Path] = set()
+    rows = build_frame(_select_all(read_records_file(path, files_with_probes), kept), None, checkpoint)
     planned = Counter(zip(rows["arm"], rows["task"], strict=True))
     return ArtifactRuns(
         artifact=artifact,
@@ -361,51 +360,52 @@ def load_runs_from_file(path: Path, which: ReportedCheckpoint = "recipe", curves
         planned=planned,
         recipes=dict(zip(rows["arm"], rows["recipe"], strict=True)),
         sweeps={},
-        plans=kept.configs,
-        configs=kept.configs,
+        planned_configs=kept.first_configs,
+        first_configs=kept.first_configs,
         curves=kept.curves or {},
         environments=kept.described(),
-        find_probes=partial(find_probes_in_files, sorted(with_probes)) if curves else ProbeRecords,
+        find_probes=partial(find_probes_in_files, sorted(files_with_probes)) if with_curves else ProbeRecords,
     )
 
 
 def as_means_table(runs: ArtifactRuns, rule: BoldRule) -> ArtifactRuns:
-    """Return the runs of a sweep as a table of means, of which one of Z's rules sets some in bold.
+    """Return the runs of a sweep as a table of means with one of Z's rules for bold numbers.
 
     Raises:
-        UserError: they are those of a paper's artefact, which has its own rule.
+        UserError: The runs are those of a paper's artefact, which has its own rule, or the rule compares two arms and
+            a task has another number of them.
     """
     artifact = runs.artifact
     if artifact.id in ARTIFACTS:
         raise UserError(f"--rule {rule}: {artifact.id} has the paper's own rule; --rule is for a sweep")
     tasks = Counter(task for _, task in runs.planned)
     if rule in ("different", "pair") and any(arms != 2 for arms in tasks.values()):
-        found = ", ".join(f"{task} has {arms}" for task, arms in tasks.items())
-        raise UserError(f"--rule {rule}: it is about two arms of a task; {found}: --arms chooses them")
+        arms_per_task = ", ".join(f"{task} has {arms}" for task, arms in tasks.items())
+        raise UserError(f"--rule {rule}: it is about two arms of a task; {arms_per_task}: --arms chooses them")
     return replace(runs, artifact=make_means_artifact(artifact.id, artifact.sweeps[0], rule, runs.planned))
 
 
-def make_arm_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], planned: int | None) -> ArmCell:
-    """Return the cell of these rows of the frame, of which there may be none; nobody here planned imported runs.
+def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planned: int | None) -> ArmCell:
+    """Return the cell of these rows of the frame, of which there may be none.
 
     Raises:
-        UserError: the runs are scored by different metrics, splits or checkpoints.
+        UserError: The runs differ in metric, split or checkpoint.
     """
     scored = [run for run in runs if run["scored"]]
     if runs and all(isinstance(run["source"], str) for run in runs):
-        planned = None
+        planned = None  # imported runs were planned elsewhere
     summary = summarize([run["score"] for run in scored])
-    verdicts = [run["failed"] for run in scored if isinstance(run["failed"], bool)]  # else nobody knows
+    verdicts = [run["failed"] for run in scored if isinstance(run["failed"], bool)]  # else unknown
     crashed, stopped = (sum(run["status"] == status for run in runs) for status in ("crashed", "stopped"))
     recipes = {run["recipe"] for run in runs}
-    lost = [run for run in scored if run["failed"] is True]
+    failed_runs = [run for run in scored if run["failed"] is True]
     return ArmCell(
-        row=row,
-        column=column,
+        arm=arm,
+        task=task,
         recipe=recipes.pop() if len(recipes) == 1 else None,
-        metric=_single_value(scored or runs, "metric", row, column),
-        split=_single_value(scored or runs, "split", row, column),
-        checkpoint=_single_value(scored or runs, "checkpoint", row, column),
+        metric=_single_value(scored or runs, "metric", arm, task),
+        split=_single_value(scored or runs, "split", arm, task),
+        checkpoint=_single_value(scored or runs, "checkpoint", arm, task),
         summary=summary,
         planned=planned,
         unscored=len(runs) - crashed - stopped - len(scored),
@@ -425,15 +425,17 @@ def make_arm_cell(row: str, column: str, runs: Sequence[Mapping[str, Any]], plan
         scores=tuple(run["score"] for run in scored),
         baseline=max((run["baseline"] for run in scored if not math.isnan(run["baseline"])), default=None),
         run_ids=tuple(run["run_id"] for run in runs),
-        failed_losses=tuple(run["train_loss"] for run in lost if math.isfinite(run["train_loss"])),
-        label_entropies=tuple(sorted({run["label_entropy"] for run in lost if not math.isnan(run["label_entropy"])})),
+        failed_losses=tuple(run["train_loss"] for run in failed_runs if math.isfinite(run["train_loss"])),
+        label_entropies=tuple(
+            sorted({run["label_entropy"] for run in failed_runs if not math.isnan(run["label_entropy"])})
+        ),
         watched=tuple(_watched_runs(runs)),
     )
 
 
 def _watched_runs(runs: Sequence[Mapping[str, Any]]) -> Iterator[WatchedRun]:
-    seen = [run for run in runs if isinstance(run["watch"], FailureWatchRecord) and run["status"] == "finished"]
-    for run in sorted(seen, key=seed_order):
+    watched = [run for run in runs if isinstance(run["watch"], FailureWatchRecord) and run["status"] == "finished"]
+    for run in sorted(watched, key=seed_order):
         seed = seed_label(run["seed_init"], run["seed_data"])
         failed = run["failed"] if isinstance(run["failed"], bool) else None
         yield WatchedRun(run["run_id"], seed, failed, int(run["steps"]), run["watch"])
@@ -443,22 +445,22 @@ def _distinct_texts(runs: Sequence[Mapping[str, Any]], name: str) -> tuple[str, 
     return tuple(dict.fromkeys(run[name] for run in runs if isinstance(run[name], str)))
 
 
-def _single_value(runs: Sequence[Mapping[str, Any]], name: str, row: str, column: str) -> str | None:
+def _single_value(runs: Sequence[Mapping[str, Any]], name: str, arm: str, task: str) -> str | None:
     values = sorted({run[name] for run in runs})
     if len(values) > 1:
         raise UserError(
-            f"the runs of {row!r} on {column!r} are scored by different {name}s ({', '.join(values)}); "
+            f"the runs of {arm!r} on {task!r} are scored by different {name}s ({', '.join(values)}); "
             "one cell holds scores of one kind: give the arms different names"
         )
     return values[0] if values else None
 
 
 def collect_provenance(runs: ArtifactRuns) -> Provenance:
-    """Return how many runs of each arm, task and origin there are, where they ran, and their ids."""
+    """Return the numbers of runs by arm, task and origin, their environments, and their ids."""
     counts = []
-    for (arm, task), found in runs.by_place.items():
+    for (arm, task), run_rows in runs.by_arm_task.items():
         by_origin: dict[str, int] = {}
-        for run in found:
+        for run in run_rows:
             if run["status"] == "finished":
                 origin = run["source"] if isinstance(run["source"], str) else OWN_ORIGIN
                 by_origin[origin] = by_origin.get(origin, 0) + 1
@@ -467,48 +469,53 @@ def collect_provenance(runs: ArtifactRuns) -> Provenance:
             OriginCount(arm, task, origin, n, planned if origin == OWN_ORIGIN else n)
             for origin, n in (by_origin or {OWN_ORIGIN: 0}).items()
         ]
-    ids = tuple(dict.fromkeys(run["run_id"] for found in runs.by_place.values() for run in found))
+    ids = tuple(dict.fromkeys(run["run_id"] for run_rows in runs.by_arm_task.values() for run in run_rows))
     return Provenance(tuple(counts), tuple(runs.environments.items()), ids)
 
 
 def missing_run_notes(runs: ArtifactRuns) -> Iterator[str]:
-    """Yield for each sweep how many of its runs are not finished, and the command that fills the rest."""
+    """Yield a line for each unfinished sweep, with its counts and the command to complete it."""
     if runs.artifact.has_no_runs:
         return
     by_sweep: dict[str, list[int]] = {}
-    for place, planned in runs.planned.items():
-        own = (run for run in runs.by_place[place] if not isinstance(run["source"], str))
-        done = sum(run["status"] == "finished" for run in own)
-        if sweep := runs.sweeps.get(place):
+    for arm_task, planned in runs.planned.items():
+        own_runs = (run for run in runs.by_arm_task[arm_task] if not isinstance(run["source"], str))
+        finished = sum(run["status"] == "finished" for run in own_runs)
+        if sweep := runs.sweeps.get(arm_task):
             counts = by_sweep.setdefault(sweep, [0, 0])
-            counts[0] += done
+            counts[0] += finished
             counts[1] += planned
-    for sweep, (done, planned) in by_sweep.items():
-        if done < planned:
-            yield f"{done:,} of {planned:,} runs of this project are there; `stableft sweep {sweep}` makes the rest."
-    if runs.unused:
+    for sweep, (finished, planned) in by_sweep.items():
+        if finished < planned:
+            yield (
+                f"{finished:,} of {planned:,} runs of this project are there; `stableft sweep {sweep}` makes the rest."
+            )
+    if runs.unmatched_imports:
         yield (
-            f"Imported runs of {', '.join(runs.unused)} are not shown here: no arm and task of the artefact has that "
-            "name."
+            f"Imported runs of {', '.join(runs.unmatched_imports)} are not shown here: no arm and task of the artefact "
+            "has that name."
         )
 
 
 def curve_of_run(runs: ArtifactRuns, run: RunRow) -> tuple[CurvePoint, ...]:
-    """Return what was seen of a run at its evaluations; empty where no record has it."""
+    """Return the points of a run's evaluations. Empty if no record has any."""
     return runs.curves.get((run["run_id"], run["source"] if isinstance(run["source"], str) else None), ())
 
 
 def seed_order(run: RunRow) -> tuple[int, int, str]:
-    """Return the key that sorts runs by seed."""
+    """Return a sort key that orders runs by seed."""
     return run["seed_init"], run["seed_data"], run["run_id"]
 
 
 NO_FINISHED_RUN = "no run is finished"
 
 
-def reported_score(run: RunRow, of: str) -> float | None:
-    """Return the score that tables show of a run, or its validation score (None: not known)."""
-    if of == "test":
+def reported_score(run: RunRow, split: str) -> float | None:
+    """Return a run's reported score if `split` is "test", else the validation score of the same checkpoint.
+
+    None: unknown.
+    """
+    if split == "test":
         return run["score"]
     score = run["best_val" if run["checkpoint"] == "best" else "last_val"]
     return None if math.isnan(score) and not run["diverged"] else score
@@ -518,8 +525,8 @@ RunsByArmTask = dict[tuple[str, str], list[dict[str, Any]]]
 
 
 def group_runs_by_arm_task(frame: "pd.DataFrame", planned: Iterable[ArmTask]) -> RunsByArmTask:
-    """Return the runs of a frame by arm and task, with the planned pairs that have none."""
-    places: RunsByArmTask = {place: [] for place in planned}
+    """Return the rows of a frame by arm and task. Planned pairs without runs have an empty list."""
+    groups: RunsByArmTask = {place: [] for place in planned}
     for run in frame.to_dict("records"):
-        places.setdefault((run["arm"], run["task"]), []).append(run)  # type: ignore[arg-type]
-    return places
+        groups.setdefault((run["arm"], run["task"]), []).append(run)  # type: ignore[arg-type]
+    return groups

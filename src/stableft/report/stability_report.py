@@ -1,4 +1,4 @@
-"""The report on stability: a table a task, every arm against the first, notes."""
+"""The stability report: a table per task, comparisons of every arm with the first, and notes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -68,8 +68,8 @@ COMPATIBLE_EXPLANATION = (
     "published mean, with the n of both rows less NaN; published numbers are rounded to 0.1."
 )
 COMPATIBLE_CAPTION = "Compatible: the mean against the published mean by Welch's t-test from summaries (two-sided)."
-NOTES_HEADING = Heading("Notes", HEADING_LEVELS + 1)  # of all that stands above, whatever its rank
-SCORES_FIGURE = "scores"  # the figure above the tables; the others stand below them
+NOTES_HEADING = Heading("Notes", HEADING_LEVELS + 1)  # they apply to the whole report, not to the last section
+SCORES_FIGURE = "scores"  # shown above the tables; other figures are shown below them
 
 ARM, PUBLISHED, DIFFERENCE = "arm", "published", "difference"  # kinds of rows
 SCORE_COLUMNS = (
@@ -116,7 +116,7 @@ def build_stability_report(
     provenance: Provenance | None = None,
     notes: Sequence[str] = (),
 ) -> Report:
-    """Return the report on stability with these figures, by name, and notes below its own."""
+    """Return the stability report with these figures, by name, and these notes after its own."""
     figures = figures or {}
     scores = collect_scores(results)
     watched = [cell for cell in results.cells if cell.watched]
@@ -129,8 +129,8 @@ def build_stability_report(
             _paper_style_table(results, scores),
             *(
                 _reference_table(results, scores, column, standalone=True)
-                for column in results.columns
-                if _comparisons_in_column(results, column)
+                for column in results.tasks
+                if _comparisons_of_task(results, column)
             ),
             *failure_watch_tables(results, scores, standalone=True),
         ),
@@ -154,50 +154,50 @@ def _explanations(results: StabilityResults) -> list[str]:
 
 
 def _stability_blocks(
-    results: StabilityResults, scores: DataTable, figures: Mapping[str, object], more: Sequence[str]
+    results: StabilityResults, scores: DataTable, figures: Mapping[str, object], more_notes: Sequence[str]
 ) -> Iterator[ReportBlock]:
     if SCORES_FIGURE in figures:
         yield Picture(SCORES_FIGURE, _alt_text(results, SCORES_FIGURE))
-    for column in results.columns:
-        yield Heading(scores_heading(_cells_in_column(results, column)))
-        yield _scores_table(results, scores, column)
-        yield Bullets((*_failed_loss_lines(results, column), *describe_comparisons(results, column)))
-        if pairs := _comparisons_in_column(results, column):
+    for task in results.tasks:
+        yield Heading(scores_heading(_cells_of_task(results, task)))
+        yield _scores_table(results, scores, task)
+        yield Bullets((*_failed_loss_lines(results, task), *describe_comparisons(results, task)))
+        if pairs := _comparisons_of_task(results, task):
             yield Heading(f"Against {pairs[0].first}", 3)
-            yield _reference_table(results, scores, column)
-            remarks = (line for pair in pairs for line in reference_remarks(pair))
-            yield Bullets((_describe_sample_sizes(pairs), *remarks))
+            yield _reference_table(results, scores, task)
+            remark_lines = (line for pair in pairs for line in reference_remarks(pair))
+            yield Bullets((_describe_sample_sizes(pairs), *remark_lines))
     if results.reference_comparisons:
         yield Paragraph(explain_reference_columns(results))
     if _has_published(results):
         yield Paragraph(COMPATIBLE_EXPLANATION)
-    if watch := failure_watch_tables(results, scores):
+    if watch_tables := failure_watch_tables(results, scores):
         yield Heading("Failure watch")
-        yield from watch
+        yield from watch_tables
         yield Bullets((explain_failure_watch(),))
     yield from (Picture(name, _alt_text(results, name)) for name in figures if name != SCORES_FIGURE)
-    if notes := (*results.footnotes, *published_notes(results), *more):
+    if notes := (*results.footnotes, *published_notes(results), *more_notes):
         yield NOTES_HEADING
         yield Bullets(notes)
 
 
 def _alt_text(results: StabilityResults, name: str) -> str:
-    """Return what a figure shows, for those who do not see it."""
-    what = SWEEP_FIGURE_ALTS.get(name, name)
-    failed = (
-        f"{task_title(column)} "
-        f"({', '.join(f'{cell.row} {failed_value(cell).text} failed' for cell in _cells_in_column(results, column))})"
-        for column in results.columns
+    """Return the alternative text of a figure."""
+    subject = SWEEP_FIGURE_ALTS.get(name, name)
+    failed_by_task = (
+        f"{task_title(task)} "
+        f"({', '.join(f'{cell.arm} {failed_value(cell).text} failed' for cell in _cells_of_task(results, task))})"
+        for task in results.tasks
     )
-    return f"{what}: {'; '.join(failed)}."
+    return f"{subject}: {'; '.join(failed_by_task)}."
 
 
-def _cells_in_column(results: StabilityResults, column: str) -> list[ArmCell]:
-    return [cell for cell in results.cells if cell.column == column]
+def _cells_of_task(results: StabilityResults, task: str) -> list[ArmCell]:
+    return [cell for cell in results.cells if cell.task == task]
 
 
-def _comparisons_in_column(results: StabilityResults, column: str) -> list[ReferenceComparison]:
-    return [comparison for comparison in results.reference_comparisons if comparison.column == column]
+def _comparisons_of_task(results: StabilityResults, task: str) -> list[ReferenceComparison]:
+    return [comparison for comparison in results.reference_comparisons if comparison.task == task]
 
 
 def _has_published(results: StabilityResults) -> bool:
@@ -205,15 +205,15 @@ def _has_published(results: StabilityResults) -> bool:
 
 
 def collect_scores(results: StabilityResults) -> DataTable:
-    """Return a row for each arm and task; below it, rows of what is published for its setting and of the difference."""
-    references = {(pair.arm, pair.column): pair for pair in results.reference_comparisons}
+    """Return a row for each arm and task, followed by rows of its published values and of the differences."""
+    references = {(pair.arm, pair.task): pair for pair in results.reference_comparisons}
     rows: list[Row] = []
     for cell in results.cells:
         rows.append(
             Row(
                 ARM,
                 _arm_values(results, cell)
-                | _reference_values(references.get((cell.row, cell.column)))
+                | _reference_values(references.get((cell.arm, cell.task)))
                 | failure_watch_values(cell),
             )
         )
@@ -224,17 +224,17 @@ def collect_scores(results: StabilityResults) -> DataTable:
 
 
 def _arm_values(results: StabilityResults, cell: ArmCell) -> dict[str, Value]:
-    summary, place = cell.summary, (cell.row, cell.column)
+    summary, arm_task = cell.summary, (cell.arm, cell.task)
     star = results.is_starred(cell)
     mark = ("*" if star else "") + ("†" if cell.every_run_failed else "")
     tests = [
-        f"against {c.b}: {describe_test(c.result)}" if c.b else describe_test(c.result)
+        f"against {c.against}: {describe_test(c.result)}" if c.against else describe_test(c.result)
         for c in results.comparisons
-        if c.role is Question.SMALLEST_STD and (c.a, c.column) == place
+        if c.role is Question.SMALLEST_STD and (c.arm, c.task) == arm_task
     ]
-    own = len(cell.run_ids) - sum(cell.sources.values())
-    plain: dict[str, Any] = {
-        "origin": [*([OWN_ORIGIN] if own or not cell.sources else []), *cell.sources],
+    n_own = len(cell.run_ids) - sum(cell.sources.values())
+    data_values: dict[str, Any] = {
+        "origin": [*([OWN_ORIGIN] if n_own or not cell.sources else []), *cell.sources],
         "recipe": cell.recipe,
         "metric": cell.metric,
         "split": cell.split,
@@ -249,31 +249,31 @@ def _arm_values(results: StabilityResults, cell: ArmCell) -> dict[str, Value]:
         "star": star,
         "smallest_std_test": "; ".join(tests) or None,
         "sources": dict(cell.sources),
-        "deviations": list(results.deviations.get(place, ())),
+        "deviations": list(results.deviations.get(arm_task, ())),
         "run_ids": list(cell.run_ids),
         "notes": _cell_notes(results, cell) or None,
     }
     if results.part.against_first:
-        plain |= {"failed_train_losses": list(cell.failed_losses), "label_entropies": list(cell.label_entropies)}
+        data_values |= {"failed_train_losses": list(cell.failed_losses), "label_entropies": list(cell.label_entropies)}
     return {
-        "task": Value(task_title(cell.column), cell.column),
-        "arm": text_value(cell.row),
+        "task": Value(task_title(cell.task), cell.task),
+        "arm": text_value(cell.arm),
         "n": n_value(summary, cell.planned),
         "failed": failed_value(cell),
         "failed_wilson": wilson_value(cell),
         "crashed": count_value(cell.crashed),
         **{name: percent_value(getattr(summary, name), mark=mark if name == "std" else "") for name in STATISTICS},
-        **{key: Value(data=data) for key, data in plain.items()},
+        **{key: Value(data=data) for key, data in data_values.items()},
     }
 
 
 def _cell_notes(results: StabilityResults, cell: ArmCell) -> str:
-    deviations = results.deviations.get((cell.row, cell.column))
-    pairs = [c for c in results.reference_comparisons if (c.arm, c.column) == (cell.row, cell.column)]
+    deviations = results.deviations.get((cell.arm, cell.task))
+    pairs = [c for c in results.reference_comparisons if (c.arm, c.task) == (cell.arm, cell.task)]
     return " ".join(
         [
             *([f"not a replication: {', '.join(deviations)}"] if deviations else []),
-            *cell_footnotes(cell, others=_cells_in_column(results, cell.column)),
+            *cell_footnotes(cell, others=_cells_of_task(results, cell.task)),
             *(f"{line}." for pair in pairs for line in reference_remarks(pair)),
             *(f"{line}." for line in [describe_failed_losses(cell)] if line and results.part.against_first),
         ]
@@ -283,12 +283,12 @@ def _cell_notes(results: StabilityResults, cell: ArmCell) -> str:
 def _published_rows(comparison: Comparison) -> Iterator[Row]:
     value, result = comparison.published, comparison.result
     assert value
-    place = {"task": Value(task_title(comparison.column), comparison.column)}
+    task_value = {"task": Value(task_title(comparison.task), comparison.task)}
     yield Row(
         PUBLISHED,
-        place
+        task_value
         | {
-            "arm": Value(abbreviate_papers(value.place), comparison.a, under=True),
+            "arm": Value(abbreviate_papers(value.place), comparison.arm, under=True),
             "origin": Value(data=value.place),
             "metric": Value(data=value.metric),
             "split": Value(data=value.split),
@@ -303,9 +303,9 @@ def _published_rows(comparison: Comparison) -> Iterator[Row]:
     )
     yield Row(
         DIFFERENCE,
-        place
+        task_value
         | {
-            "arm": Value("difference", comparison.a, under=True),
+            "arm": Value("difference", comparison.arm, under=True),
             "origin": Value(data=value.place),
             **{name: percent_value(comparison.differences.get(name), sign=True) for name in STATISTICS},
             "compatible": compatible_value(result),
@@ -332,64 +332,62 @@ def _reference_values(pair: ReferenceComparison | None) -> dict[str, Value]:
 
 
 def collect_tests(results: StabilityResults) -> DataTable:
-    """Return every test of the report with statistic, p and n; the CSV has the p-values beside the arms."""
+    """Return every test of the report with statistic, p and n. JSON only: the CSV has p-values in the arms' rows."""
     rows = [
-        {"question": c.role.value, "task": c.column, "arm": c.a, "against": c.b}
+        {"question": c.role.value, "task": c.task, "arm": c.arm, "against": c.against}
         | values_of_test(c.result)
         | {"star": c.star, "remark": c.remark}
         for c in results.comparisons
     ]
     for pair in results.reference_comparisons:
-        known = {"task": pair.column, "arm": pair.arm, "against": pair.first, "remark": pair.remark}
+        pair_values = {"task": pair.task, "arm": pair.arm, "against": pair.first, "remark": pair.remark}
         for question, result, holm in (
             ("fails less often than the first arm", pair.failures, pair.holm_failures),
             ("spread against the first arm", pair.levene_median, pair.holm_levene),
             ("spread against the first arm", pair.levene_mean, None),
         ):
-            rows.append({"question": question} | known | values_of_test(result, holm))
+            rows.append({"question": question} | pair_values | values_of_test(result, holm))
     return DataTable.from_records(rows, only="json")
 
 
-def _scores_table(results: StabilityResults, scores: DataTable, column: str) -> ReportTable:
+def _scores_table(results: StabilityResults, scores: DataTable, task: str) -> ReportTable:
     keys = ["arm", "n", "failed", "failed_wilson", "crashed", *results.part.statistics]
-    rows = [row for row in scores.rows if row["task"].data == column]
+    rows = [row for row in scores.rows if row["task"].data == task]
     return scores.view(
-        make_label(f"{results.artifact.id}-{column}"), keys + ["compatible"] * _has_published(results), rows=rows
+        make_label(f"{results.artifact.id}-{task}"), keys + ["compatible"] * _has_published(results), rows=rows
     )
 
 
-def _reference_table(
-    results: StabilityResults, scores: DataTable, column: str, standalone: bool = False
-) -> ReportTable:
-    """Return the comparisons of a column; `standalone`: with all that a reader who sees nothing else must know."""
-    pairs = _comparisons_in_column(results, column)
+def _reference_table(results: StabilityResults, scores: DataTable, task: str, standalone: bool = False) -> ReportTable:
+    """Return the table of a task's comparisons with the first arm. `standalone` adds the caption and all notes."""
+    pairs = _comparisons_of_task(results, task)
     caption, notes = "", ()
     if standalone:
-        caption = f"{task_title(column)}: every arm against {pairs[0].first}."
+        caption = f"{task_title(task)}: every arm against {pairs[0].first}."
         remarks = (f"{line}." for pair in pairs for line in reference_remarks(pair))
         notes = (explain_reference_columns(results), _describe_sample_sizes(pairs), *remarks)
-    keys = ["arm", *(shown.key for shown in REFERENCE_COLUMNS if shown.title)]
-    rows = [row for row in scores.rows if row["task"].data == column and row["against"].data]
-    return scores.view(make_label(f"{results.artifact.id}-{column}-against-first"), keys, caption, rows, notes)
+    keys = ["arm", *(shown_column.key for shown_column in REFERENCE_COLUMNS if shown_column.title)]
+    rows = [row for row in scores.rows if row["task"].data == task and row["against"].data]
+    return scores.view(make_label(f"{results.artifact.id}-{task}-against-first"), keys, caption, rows, notes)
 
 
 def _paper_style_table(results: StabilityResults, scores: DataTable) -> ReportTable:
-    """Return the results in the shape of M Table 1: arms down, tasks across."""
+    """Return the results in the layout of M Table 1: arms down, tasks across."""
     keys = ["n", "failed", *results.part.statistics, *(["compatible"] if _has_published(results) else [])]
     caption = (
         f"{results.artifact.title}. Percent; std over seeds (ddof 1); failed k/n. "
         f"* p < {results.part.alpha:g} by Levene's test (centre {results.part.center}) of the smallest against the "
         "second smallest std." + (f" {COMPATIBLE_CAPTION}" if _has_published(results) else "")
     )
-    notes = [f"{task_title(c)}: {line}." for c in results.columns for line in describe_comparisons(results, c)]
-    notes += [f"{task_title(c)}: {line}." for c in results.columns for line in _failed_loss_lines(results, c)]
+    notes = [f"{task_title(c)}: {line}." for c in results.tasks for line in describe_comparisons(results, c)]
+    notes += [f"{task_title(c)}: {line}." for c in results.tasks for line in _failed_loss_lines(results, c)]
     return scores.pivot(
         make_label(results.artifact.id), "arm", "task", keys, caption, (*notes, *results.footnotes), "origin"
     )
 
 
 def explain_reference_columns(results: StabilityResults) -> str:
-    """Return what the columns of a comparison with the first arm are: tests, sides, centres and correction."""
+    """Return an explanation of the comparison columns: tests, sides, centres and correction."""
     firsts = {pair.first for pair in results.reference_comparisons}
     first = firsts.pop() if len(firsts) == 1 else "the first arm"
     n_boschloo = sum(pair.failures.p is not None for pair in results.reference_comparisons)
@@ -411,7 +409,7 @@ def _describe_sample_sizes(pairs: Sequence[ReferenceComparison]) -> str:
 
 
 def reference_remarks(pair: ReferenceComparison) -> Iterator[str]:
-    """Yield why numbers are missing, and what makes the comparison less than it seems."""
+    """Yield the reasons for missing numbers and the caveats of a comparison."""
     reasons = [
         ("SD ratio", pair.sd_ratio.reason),
         ("Levene p", pair.levene_median.reason),
@@ -428,13 +426,13 @@ def reference_remarks(pair: ReferenceComparison) -> Iterator[str]:
         yield f"{pair.arm} against {pair.first}: {pair.remark}"
 
 
-def _failed_loss_lines(results: StabilityResults, column: str) -> list[str]:
-    cells = _cells_in_column(results, column) if results.part.against_first else []
+def _failed_loss_lines(results: StabilityResults, task: str) -> list[str]:
+    cells = _cells_of_task(results, task) if results.part.against_first else []
     return [line for cell in cells if (line := describe_failed_losses(cell))]
 
 
 def describe_failed_losses(cell: ArmCell) -> str | None:
-    """Return how the failed runs' training losses ended beside that of a model that has learnt nothing, or None."""
+    """Return a sentence on the failed runs' last training losses beside the entropy of the labels, or None."""
     values, entropies = cell.failed_losses, cell.label_entropies
     if not values or not entropies:
         return None
@@ -445,6 +443,6 @@ def describe_failed_losses(cell: ArmCell) -> str | None:
     spread = "" if low == high else f" ({low} to {high})"
     nothing = " or ".join(f"{entropy:.2f}" for entropy in entropies)
     return (
-        f"{cell.row}: {runs} training loss of {sum(values) / len(values):.2f}{spread}; a model that has "
+        f"{cell.arm}: {runs} training loss of {sum(values) / len(values):.2f}{spread}; a model that has "
         f"learnt nothing has the entropy of the training labels, {nothing} nats"
     )

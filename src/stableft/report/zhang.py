@@ -1,4 +1,4 @@
-"""Tables and figures of Zhang et al. 2021, as rows."""
+"""The tables and figures of Zhang et al. 2021 as artefacts."""
 
 from stableft.catalog.tasks import TASKS
 from stableft.report.artifact import (
@@ -21,7 +21,7 @@ from stableft.report.artifact import (
 ZHANG_2021 = "Zhang et al. 2021"
 SMALL_TASKS = ("rte", "mrpc", "stsb", "cola")
 LARGE_TASKS = ("sst2", "qnli", "qqp", "mnli")
-SUFFIX_1K = "-1k"  # of the arms on 1,000 training rows
+SUFFIX_1K = "-1k"  # of arms with 1,000 training rows
 OPTIMIZER_ARMS = {"zhang-bertadam": "No Correction", "zhang": "Correction"}
 METHOD_ARMS = {
     "zhang": "Standard",
@@ -33,16 +33,16 @@ METHOD_ARMS = {
     "zhang-reinit": "Re-init",
     "zhang-longer": "Longer",
 }
-THREE_EPOCH_STEPS = {"rte": 234, "mrpc": 345, "stsb": 540, "cola": 804}  # three epochs, of the full data
+THREE_EPOCH_STEPS = {"rte": 234, "mrpc": 345, "stsb": 540, "cola": 804}  # steps of three epochs on the full data
 SEARCHED_STEPS = (200, 400, 800, 1600, 3200)
 
 
 def _make_artifact(
-    number: str, what: str, sweeps: tuple[str, ...] = (), parts: tuple[ArtifactPart, ...] = (), **more
+    number: str, subject: str, sweeps: tuple[str, ...] = (), parts: tuple[ArtifactPart, ...] = (), **options
 ) -> Artifact:
     kind, _, of = number.partition(" ")
     sweeps = tuple(f"zhang/{sweep}.yaml" for sweep in sweeps)
-    return Artifact(f"zhang-{kind.lower()}{of}", f"{ZHANG_2021}, {number}: {what}", sweeps, parts, **more)
+    return Artifact(f"zhang-{kind.lower()}{of}", f"{ZHANG_2021}, {number}: {subject}", sweeps, parts, **options)
 
 
 def _task_title(task: str, suffix: str = "") -> str:
@@ -54,7 +54,10 @@ def _optimizer_groups(task: str) -> tuple[RunGroup, ...]:
 
 
 def _table1_part(title: str, tasks: tuple[str, ...], suffix: str = "") -> MeansTable:
-    """Return four of Table 1's data sets: each a family of Standard and Re-init, for three epochs and for longer."""
+    """Return four data sets of Z Table 1.
+
+    Each is a family of Standard and Re-init, trained for three epochs and for longer.
+    """
     cells = [
         MeanCell(row, f"{_task_title(task, suffix)}, {column}", task, RunGroup(row, f"{arm}{length}{suffix}", task))
         for row, arm in (("Standard", "zhang"), ("Re-init", "zhang-reinit"))
@@ -65,15 +68,15 @@ def _table1_part(title: str, tasks: tuple[str, ...], suffix: str = "") -> MeansT
 
 
 def _reinit_boxes(task: str, suffix: str = "") -> Boxes:
-    """Return Figs. 5 and 13's boxes of a data set: how many of the top blocks Re-init draws anew."""
+    """Return the boxes of Z Figs. 5 and 13 for a data set: scores by the number of re-initialized blocks."""
     arms = {"Standard": f"zhang{suffix}", "pooler": f"zhang-pooler{suffix}"}
     arms |= {str(n): f"zhang-reinit{suffix} blocks={n}" for n in range(1, 7)}
     return Boxes(_task_title(task, suffix), tuple(RunGroup(label, arm, task) for label, arm in arms.items()), of="val")
 
 
 def _lengths_part(task: str, suffix: str = "") -> Lengths:
-    """Return Figs. 8 and 14's lines of a data set: validation score over the number of steps."""
-    three_epochs = 96 if suffix else THREE_EPOCH_STEPS[task]
+    """Return the lines of Z Figs. 8 and 14 for a data set: validation score over the number of steps."""
+    three_epochs = 96 if suffix else THREE_EPOCH_STEPS[task]  # 96: three epochs of 1,000 rows in batches of 32
     lines = []
     for label, arm, longer in (
         ("Standard", "zhang", "zhang-longer"),
@@ -91,11 +94,11 @@ def _loss_curves_part(task: str, arms: dict[str, str]) -> Curves:
     )
 
 
-def _drift_figure(number: int, what: str, task: str, blocks: tuple[int, ...] = ()) -> Artifact:
-    """Return a figure of how far blocks move from their initial weights, a curve for each number of blocks redrawn."""
+def _drift_figure(number: int, subject: str, task: str, blocks: tuple[int, ...] = ()) -> Artifact:
+    """Return a figure of the drift of blocks, with a curve for each number of re-initialized blocks."""
     arms = {"zhang": "Standard"} | {f"zhang-reinit blocks={n}": f"Re-init {n}" for n in (1, 3, 6, 10)}
     parts = (Drifts("", tuple(RunGroup(label, arm, task) for arm, label in arms.items()), blocks),)
-    title = f"L2 distance to the initial weights of {what} (mean and range)"
+    title = f"L2 distance to the initial weights of {subject} (mean and range)"
     return _make_artifact(f"Figure {number}", title, ("drift",), parts)
 
 

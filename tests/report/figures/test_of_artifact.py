@@ -51,14 +51,14 @@ def mosbach(**config):
 def figure_of(name, *arms):
     """The figure of that name of a sweep with these records; None where it cannot be drawn."""
     runs = runs_of_records([record for arm in arms for record in arm])
-    figures, why_not = sweep_figures([runs.cell(*place) for place in runs.by_place], runs)
+    figures, why_not = sweep_figures([runs.cell(*place) for place in runs.by_arm_task], runs)
     assert (name in figures) != (name in why_not)
     return figures[name]() if name in figures else None
 
 
 def panels_of(name, *arms):
     runs = runs_of_records([record for arm in arms for record in arm])
-    parts = sweep_figure_parts([runs.cell(*place) for place in runs.by_place], runs)[name]
+    parts = sweep_figure_parts([runs.cell(*place) for place in runs.by_arm_task], runs)[name]
     return [panel for part in parts for panel, _ in build_panels(part, runs)]
 
 

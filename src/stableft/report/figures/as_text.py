@@ -1,4 +1,4 @@
-"""The numbers of a panel as CSV rows and as a small table."""
+"""Figure panels as CSV rows and as small tables."""
 
 import math
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from stableft.report.figures.panels import BoxPanel, ContourPanel, Curve, CurveP
 from stableft.report.forms.document import NO_VALUE, ReportTable
 from stableft.stats import summarize
 
-MAX_POSITIONS = 6  # of a curve that a table shows
+MAX_POSITIONS = 6  # x values per curve in a table
 
 
 def panel_to_csv_rows(panel: Panel) -> list[dict[str, object]]:
-    """Return what a panel draws, one number or point a row; a missing panel has no rows."""
+    """Return the contents of a panel, one number or point per row. A missing panel has no rows."""
     if panel.missing:
         return []
     if isinstance(panel, BoxPanel):
@@ -45,15 +45,15 @@ def panel_to_csv_rows(panel: Panel) -> list[dict[str, object]]:
 
 
 def _curve_rows(title: str, curve: Curve) -> list[dict[str, object]]:
-    none = [None] * len(curve.x)
+    no_band = [None] * len(curve.x)
     return [
         {"title": title, "label": curve.label, "x": x, "y": y, "low": low, "high": high, "n": curve.n}
-        for x, y, low, high in zip(curve.x, curve.y, curve.low or none, curve.high or none, strict=True)
+        for x, y, low, high in zip(curve.x, curve.y, curve.low or no_band, curve.high or no_band, strict=True)
     ]
 
 
 def panel_to_table(panel: Panel, name: str) -> ReportTable | None:
-    """Return a panel as a table of texts, with n in every row of runs, or None for contours and missing panels."""
+    """Return a panel as a table, or None for contours and missing panels. Rows that summarize runs have n."""
     if panel.missing or isinstance(panel, ContourPanel):
         return None
     if isinstance(panel, BoxPanel):
@@ -66,27 +66,27 @@ def panel_to_table(panel: Panel, name: str) -> ReportTable | None:
     return _heat_table(panel, name)
 
 
-def _table_caption(title: str, what: str) -> str:
-    """Return title and contents on one line."""
-    text = f"{title}: {what}" if title else what
+def _table_caption(title: str, contents: str) -> str:
+    """Return the title and contents of a panel on one line."""
+    text = f"{title}: {contents}" if title else contents
     return text.replace("\n(", " (").replace("\n", ", ")
 
 
 def _box_table(panel: BoxPanel, name: str) -> ReportTable:
     rows = []
     for box in panel.boxes:
-        found = summarize(box.scores)
+        summary = summarize(box.scores)
         n = f"{box.n}, {box.n_nan} NaN" if box.n_nan else str(box.n)
-        values = (found.mean, found.std, found.median, found.min, found.max)
+        values = (summary.mean, summary.std, summary.median, summary.min, summary.max)
         rows.append((box.label, n, box.n_failed, *(NO_VALUE if value is None else f"{value:.1f}" for value in values)))
     header = ("", "n", "failed", "mean", "std", "median", "min", "max")
     return ReportTable(name, header, tuple(rows), _table_caption(panel.title, panel.ylabel))
 
 
 def _curve_table(panel: CurvePanel, name: str) -> ReportTable:
-    """Return a table with a row for each curve that sums up others, or for each single run if none does.
+    """Return a table with a row for each curve that summarizes runs, or for each run if no curve does.
 
-    Of many ordered curves of one run, such as its layers, some have rows.
+    Of the ordered curves of one run, such as those of its layers, some are left out if they are many.
     """
     if panel.sequential:
         return _ordered_curve_table(panel, name)
@@ -103,34 +103,34 @@ def _curve_table(panel: CurvePanel, name: str) -> ReportTable:
 
 def _ordered_curve_table(panel: CurvePanel, name: str) -> ReportTable:
     names = [curve.label for curve in panel.curves if curve.color is None]
-    some = set(thin_out_names(names))
-    curves = [curve for curve in panel.curves if curve.color or curve.label in some]
+    kept_names = set(thin_out_names(names))
+    curves = [curve for curve in panel.curves if curve.color or curve.label in kept_names]
     positions = _choose_positions(curves)
     rows = tuple((curve.label, *(_value_at(curve, x) for x in positions)) for curve in curves)
-    those = f" ({len(some)} of {len(names)} layers)" if len(some) < len(names) else ""
-    caption = _table_caption(panel.title, f"{panel.ylabel}, by {panel.xlabel}{those}")
+    count_text = f" ({len(kept_names)} of {len(names)} layers)" if len(kept_names) < len(names) else ""
+    caption = _table_caption(panel.title, f"{panel.ylabel}, by {panel.xlabel}{count_text}")
     groups = ((panel.xlabel, len(positions)),) if positions else ()
     return ReportTable(name, ("", *(f"{x:,.6g}" for x in positions)), rows, caption, groups)
 
 
 def _choose_positions(curves: Sequence[Curve]) -> list[float]:
-    """Return up to MAX_POSITIONS values of x from the first to the last, near each the one that most curves have."""
+    """Return up to MAX_POSITIONS evenly spread values of x. Near each, the one that most curves share is taken."""
     counts: dict[float, int] = {}
     for x in (x for curve in curves for x in curve.x):
         counts[x] = counts.get(x, 0) + 1
-    places = sorted(counts)
-    parts = min(MAX_POSITIONS, len(places))
+    xs = sorted(counts)
+    parts = min(MAX_POSITIONS, len(xs))
     if not parts:
         return []
-    targets = np.linspace(0, len(places) - 1, parts)
+    targets = np.linspace(0, len(xs) - 1, parts)
     return [
-        places[min(part, key=lambda i, target=target: (-counts[places[i]], abs(i - target)))]
-        for part, target in zip(np.array_split(np.arange(len(places)), parts), targets, strict=True)
+        xs[min(part, key=lambda i, target=target: (-counts[xs[i]], abs(i - target)))]
+        for part, target in zip(np.array_split(np.arange(len(xs)), parts), targets, strict=True)
     ]
 
 
 def _value_at(curve: Curve, x: float) -> str:
-    """Return the value of a curve at x and, in brackets, its band there."""
+    """Return the text of a curve's value at x, with its band in brackets."""
     if x not in curve.x:
         return NO_VALUE
     i = curve.x.index(x)
@@ -140,7 +140,7 @@ def _value_at(curve: Curve, x: float) -> str:
 
 
 def _format_number(value: float) -> str:
-    """Return a number with three digits, or one decimal where it has that many before the point."""
+    """Return a number with three significant digits, or with one decimal from 10 to 100,000."""
     if not math.isfinite(value):
         return NO_VALUE
     return f"{value:.1f}" if 10 <= abs(value) < 1e5 else f"{value:.3g}"
@@ -151,5 +151,5 @@ def _heat_table(panel: HeatPanel, name: str) -> ReportTable:
         (row, *(NO_VALUE if value is None else f"{value:.{panel.digits}f}" for value in values))
         for row, values in zip(panel.rows, panel.values, strict=True)
     )
-    what = f"{panel.unit}, {panel.ylabel} down, {panel.xlabel} across" if panel.ylabel else f"{panel.unit}"
-    return ReportTable(name, ("", *panel.columns), rows, _table_caption(panel.title, what).removesuffix(": "))
+    contents = f"{panel.unit}, {panel.ylabel} down, {panel.xlabel} across" if panel.ylabel else f"{panel.unit}"
+    return ReportTable(name, ("", *panel.columns), rows, _table_caption(panel.title, contents).removesuffix(": "))

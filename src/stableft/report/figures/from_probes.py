@@ -15,40 +15,44 @@ from stableft.report.figures.style import PURPLE
 from stableft.report.runs import NO_FINISHED_RUN, ArtifactRuns, seed_order
 from stableft.text import seed_label
 
-MAX_DRIFT_POINTS = 120  # of a curve of drift, at most
-MAX_NAMED_PERPLEXITIES = 8  # curves of perplexity that a legend names one by one
+MAX_DRIFT_POINTS = 120  # per curve
+MAX_NAMED_PERPLEXITIES = 8  # with more curves, all share one legend entry
 DRIFT_AXIS_LABEL = "L2 distance to the initial weights"
-NON_BLOCK_PARTS = ("embeddings", "pooler", "head")  # names in a record of drift that are no block's
+NON_BLOCK_PARTS = ("embeddings", "pooler", "head")  # names in drift records that are not block numbers
 
 PanelsWithNotes = list[tuple[Panel, list[str]]]
 
 
 def build_drift_panels(part: Drifts, runs: ArtifactRuns) -> PanelsWithNotes:
-    """Return a panel for each block: of every group the mean distance over seeds and its range."""
-    found: dict[str, list[DriftRecord]] = {}
-    lacking, notes = [], []
+    """Return a panel for each block, with the mean and range over seeds of every group's drift."""
+    records_by_group: dict[str, list[DriftRecord]] = {}
+    groups_without_drift, notes = [], []
     for group in part.groups:
         ids = [shown.run_id for shown in finished_runs(runs, [group])]
         records = runs.probes.of(DriftRecord, ids)
-        found |= {group.label: records} if records else {}
+        records_by_group |= {group.label: records} if records else {}
         if len(records) < len(ids):
-            lacking.append(group)
+            groups_without_drift.append(group)
             notes.append(
                 f"{group.label}: {len(ids) - len(records)} of {len(ids)} finished runs have no recorded drift."
             )
-    if again := rerun_all_command(runs, lacking):
-        notes.append(f"{again} trains such runs again and records it.")
-    if not found:
-        missing = NO_FINISHED_RUN if not lacking else f"no finished run of {list_arms(lacking)} has recorded drift"
-        missing += f"; {again} trains them again and records it" if again else ""
+    if command := rerun_all_command(runs, groups_without_drift):
+        notes.append(f"{command} trains such runs again and records it.")
+    if not records_by_group:
+        missing = (
+            NO_FINISHED_RUN
+            if not groups_without_drift
+            else f"no finished run of {list_arms(groups_without_drift)} has recorded drift"
+        )
+        missing += f"; {command} trains them again and records it" if command else ""
         return [(CurvePanel(part.title, "", "", (), missing=missing), [])]
-    there = [int(name) for name in _longest_names(found.values()) if name not in NON_BLOCK_PARTS]
-    blocks = [block for block in part.blocks if block in there] or there
-    if absent := [str(block) for block in part.blocks if block not in there]:
-        notes.append(f"The model has {len(there)} blocks; there is no block {', '.join(absent)}.")
-    if any(record.redrawn for records in found.values() for record in records):
+    model_blocks = [int(name) for name in _longest_names(records_by_group.values()) if name not in NON_BLOCK_PARTS]
+    blocks = [block for block in part.blocks if block in model_blocks] or model_blocks
+    if absent := [str(block) for block in part.blocks if block not in model_blocks]:
+        notes.append(f"The model has {len(model_blocks)} blocks; there is no block {', '.join(absent)}.")
+    if any(record.redrawn for records in records_by_group.values() for record in records):
         notes.append("Blocks that were drawn anew, the top ones, are measured from the draw.")
-    panels = [_drift_panel(part.title, block, found) for block in blocks]
+    panels = [_drift_panel(part.title, block, records_by_group) for block in blocks]
     top = 1.05 * max((y for panel in panels for c in panel.curves for y in c.high if np.isfinite(y)), default=1.0)
     return [(replace(panel, top=top or 1.0), notes if i == 0 else []) for i, panel in enumerate(panels)]
 
@@ -57,8 +61,10 @@ def _longest_names(groups) -> tuple[str, ...]:
     return max((record.names for records in groups for record in records), key=len)
 
 
-def _drift_panel(title: str, block: int, found: Mapping[str, Sequence[DriftRecord]]) -> CurvePanel:
-    curves = [curve for label, records in found.items() if (curve := _mean_drift_curve(label, records, str(block)))]
+def _drift_panel(title: str, block: int, records_by_group: Mapping[str, Sequence[DriftRecord]]) -> CurvePanel:
+    curves = [
+        curve for label, records in records_by_group.items() if (curve := _mean_drift_curve(label, records, str(block)))
+    ]
     return CurvePanel(
         f"{title}, block {block}" if title else f"Block {block}",
         "optimizer step",
@@ -69,7 +75,7 @@ def _drift_panel(title: str, block: int, found: Mapping[str, Sequence[DriftRecor
 
 
 def _mean_drift_curve(label: str, records: Sequence[DriftRecord], name: str) -> Curve | None:
-    """Return mean and range over the runs, at no more steps than can be told apart in a figure."""
+    """Return mean and range over the runs, at no more than MAX_DRIFT_POINTS steps."""
     lines = [
         [
             (step, distances[record.names.index(name)])
@@ -81,17 +87,20 @@ def _mean_drift_curve(label: str, records: Sequence[DriftRecord], name: str) -> 
     curve = curve_with_band(label, lines, "range")
     if not curve.x:
         return None
-    some = np.unique(np.linspace(0, len(curve.x) - 1, MAX_DRIFT_POINTS).round().astype(int))
-    thinned = {key: tuple(getattr(curve, key)[i] for i in some) for key in ("x", "y", "low", "high")}
+    indices = np.unique(np.linspace(0, len(curve.x) - 1, MAX_DRIFT_POINTS).round().astype(int))
+    thinned = {key: tuple(getattr(curve, key)[i] for i in indices) for key in ("x", "y", "low", "high")}
     return replace(curve, **thinned)
 
 
 def build_perplexity_panels(part: Perplexities, runs: ArtifactRuns) -> PanelsWithNotes:
-    """Return one panel with a curve for each of the runs; all are of the text, masks and checkpoint of the first."""
+    """Return one panel with a curve for each run.
+
+    Records that differ from the first in text, masks or checkpoint are left out.
+    """
     candidates = runs_with_verdict(runs, part.groups, part.only)
     by_id = {shown.run_id: shown for shown in candidates}
-    there = {left.run_ids[0] for left in runs.probes.about(PerplexityRecord, by_id.keys())}
-    chosen = [shown for shown in candidates if shown.run_id in there][: part.first]
+    ids_with_record = {left.run_ids[0] for left in runs.probes.about(PerplexityRecord, by_id.keys())}
+    chosen = [shown for shown in candidates if shown.run_id in ids_with_record][: part.first]
     if not chosen:
         missing = why_no_runs(runs, part.groups, part.only)
         if candidates:
@@ -101,9 +110,11 @@ def build_perplexity_panels(part: Perplexities, runs: ArtifactRuns) -> PanelsWit
             )
         return [(CurvePanel(part.title, "", "", (), missing=missing), [])]
     records = runs.probes.of(PerplexityRecord, [shown.run_id for shown in chosen])
-    alike = [record for record in records if _perplexity_key(record) == _perplexity_key(records[0])]
+    comparable = [record for record in records if _perplexity_key(record) == _perplexity_key(records[0])]
     shown = [
-        next(record for record in alike if record.run_id == s.run_id) for s in chosen if s.run_id in _run_ids_of(alike)
+        next(record for record in comparable if record.run_id == s.run_id)
+        for s in chosen
+        if s.run_id in _run_ids_of(comparable)
     ]
     labels = [by_id[record.run_id].label for record in shown]
     pairs = zip(labels, shown, strict=True)
@@ -130,36 +141,41 @@ def _run_ids_of(records: Sequence[PerplexityRecord]) -> set[str]:
     return {record.run_id for record in records}
 
 
-def _share_legend_name(panel: CurvePanel, which: str) -> CurvePanel:
-    """Return the panel with one name for all of its runs where they are too many for a legend."""
+def _share_legend_name(panel: CurvePanel, verdict: str) -> CurvePanel:
+    """Return the panel with one legend entry for all runs if they are too many to be named."""
     if len(panel.curves) <= MAX_NAMED_PERPLEXITIES:
         return panel
-    group = f"{which} runs, one line each"
+    group = f"{verdict} runs, one line each"
     return replace(panel, curves=tuple(replace(curve, thin=True, group=group) for curve in panel.curves))
 
 
 def _command_needing_weights(command: str, sweep: str | None) -> str:
-    """Return what makes the record of a probe that needs weights."""
+    """Return a text with the command that makes a probe record, and the one that keeps the weights it needs."""
     kept = f", from weights that `stableft sweep {sweep} --save last --complete` keeps" if sweep else ""
     return f"`{command}` makes it{kept}"
 
 
 def build_surface_panels(part: Surfaces, runs: ArtifactRuns) -> PanelsWithNotes:
-    """Return the surface between the first failed and the first successful run by seed that have one, or each."""
-    failed, fine = (
+    """Return a panel for every surface between a failed and a successful run, or only the first with `part.first`.
+
+    Surfaces are ordered by the seeds of the failed and the successful run.
+    """
+    failed, successful = (
         runs_with_verdict(runs, part.failed, "failed"),
         runs_with_verdict(runs, part.successful, "successful"),
     )
-    names = {shown.run_id: shown for shown in (*failed, *fine)}
-    if not failed or not fine:
-        which, groups = ("failed", part.failed) if not failed else ("successful", part.successful)
-        return [(_missing_surface_panel(part.title, why_no_runs(runs, groups, which)), [])]
-    order = {shown.run_id: i for side in (failed, fine) for i, shown in enumerate(side)}
-    records = [record for record in runs.probes.of(SurfaceRecord, names.keys()) if _is_between(record, failed, fine)]
+    runs_by_id = {shown.run_id: shown for shown in (*failed, *successful)}
+    if not failed or not successful:
+        verdict, groups = ("failed", part.failed) if not failed else ("successful", part.successful)
+        return [(_missing_surface_panel(part.title, why_no_runs(runs, groups, verdict)), [])]
+    order = {shown.run_id: i for side in (failed, successful) for i, shown in enumerate(side)}
+    records = [
+        record for record in runs.probes.of(SurfaceRecord, runs_by_id.keys()) if _is_between(record, failed, successful)
+    ]
     records = [record for record in records if part.of == "loss" or record.grad_norms is not None]
     records.sort(key=lambda record: (order[record.failed], order[record.successful], record.run_id))
     if not records:
-        command = f"stableft probe surface --failed {failed[0].run_id} --successful {fine[0].run_id}"
+        command = f"stableft probe surface --failed {failed[0].run_id} --successful {successful[0].run_id}"
         missing = "no surface between a failed and a successful run is there: "
         return [
             (
@@ -169,30 +185,29 @@ def build_surface_panels(part: Surfaces, runs: ArtifactRuns) -> PanelsWithNotes:
                 [],
             )
         ]
-    made: PanelsWithNotes = []
+    panels: PanelsWithNotes = []
     for record in records[:1] if part.first else records:
-        pair = names[record.failed], names[record.successful]
+        pair = runs_by_id[record.failed], runs_by_id[record.successful]
         title = part.title if part.first else f"{part.title}\n{' / '.join(shown.label for shown in pair)}"
         notes = [
             f"Failed: {pair[0].label} (run {record.failed}); successful: {pair[1].label} (run {record.successful}).",
             f"{len(record.alphas)}×{len(record.betas)} points, {record.examples} training rows, "
             f"{record.checkpoint} weights; the pre-trained model has the head that seed {record.head_seed} draws.",
         ]
-        made.append((panel_from_surface(record, part.of, title), notes))
-    return made
+        panels.append((panel_from_surface(record, part.of, title), notes))
+    return panels
 
 
-def _is_between(record: SurfaceRecord, failed: Sequence, fine: Sequence) -> bool:
-    return record.failed in {s.run_id for s in failed} and record.successful in {s.run_id for s in fine}
+def _is_between(record: SurfaceRecord, failed: Sequence, successful: Sequence) -> bool:
+    return record.failed in {s.run_id for s in failed} and record.successful in {s.run_id for s in successful}
 
 
 def _missing_surface_panel(title: str, missing: str) -> CurvePanel:
     return CurvePanel(title, "", "", (), missing=missing)
 
 
-WEIGHT_MATRICES: dict[
-    str, tuple[str, ...]
-] = {  # what it is -> its name in a block of BERT, RoBERTa, ELECTRA; ALBERT; others
+# Weight matrix -> its names within a block of BERT, RoBERTa and ELECTRA; ALBERT; BART; XLNet.
+WEIGHT_MATRICES: dict[str, tuple[str, ...]] = {
     "query": ("attention.self.query.weight", "attention.query.weight", "self_attn.q_proj.weight", "rel_attn.q"),
     "key": ("attention.self.key.weight", "attention.key.weight", "self_attn.k_proj.weight", "rel_attn.k"),
     "value": ("attention.self.value.weight", "attention.value.weight", "self_attn.v_proj.weight", "rel_attn.v"),
@@ -203,10 +218,7 @@ WEIGHT_MATRICES: dict[
     "intermediate": ("intermediate.dense.weight", "ffn.weight", "fc1.weight", "ff.layer_1.weight"),
     "output": ("output.dense.weight", "ffn_output.weight", "fc2.weight", "ff.layer_2.weight"),
 }
-MAX_GRADIENT_POINTS = {
-    "layers": 300,
-    "matrices": 120,
-}  # of a curve, at most; a panel of a matrix is a quarter as wide as a page
+MAX_GRADIENT_POINTS = {"layers": 300, "matrices": 120}  # per curve; the panels of matrices are narrower
 LAYER_NUMBERING = "Layers are numbered from 0, the lowest (as in M sec. 7.5)"
 CurvePanelsWithNotes = list[tuple[CurvePanel, list[str]]]
 
@@ -214,7 +226,7 @@ RunVerdict = Literal["failed", "successful"]
 
 
 class ShownRun(NamedTuple):
-    """A run of this project and the group that it stands for."""
+    """One of our runs and the group it belongs to."""
 
     group: RunGroup
     run: Mapping[str, Any]  # a row of the frame
@@ -229,9 +241,9 @@ class ShownRun(NamedTuple):
 
 
 class GradientRun(NamedTuple):
-    """The failed or the successful run: its record, or why there is none."""
+    """One side of a gradient figure: a failed or successful run with its record, or why the record is missing."""
 
-    which: RunVerdict
+    verdict: RunVerdict
     shown: ShownRun | None
     record: GradNormsRecord | None
     missing: str
@@ -239,48 +251,50 @@ class GradientRun(NamedTuple):
 
 
 def build_gradient_panels(part: Gradients, runs: ArtifactRuns) -> CurvePanelsWithNotes:
-    """Return the panels of a failed and a successful run, with the same scale, and what a reader must know."""
+    """Return the panels of a failed and a successful run, on the same scale, with their notes."""
     sides = [_find_gradient_run(part.failed, runs, "failed"), _find_gradient_run(part.successful, runs, "successful")]
     of_layers = part.of == "layers"
     panels = _layer_panels(part.title, sides) if of_layers else _matrix_panels(part.title, sides)
     low, high = _common_limits([panel for panel, _ in panels])
-    known = [side.record for side in sides if side.record]
+    records = [side.record for side in sides if side.record]
     about = (
-        [f"{LAYER_NUMBERING}; the norm of a layer is over all parameters of its block."] if of_layers and known else []
+        [f"{LAYER_NUMBERING}; the norm of a layer is over all parameters of its block."]
+        if of_layers and records
+        else []
     )
-    about += [_matrix_names_note(known)] if not of_layers and known else []
-    said: set[str] = set()  # of the same run's other panels
-    told = [[note for note in notes if not (note in said or said.add(note))] for _, notes in panels]
-    told[0] = [*(side.note for side in sides if side.note), *about, *told[0]]
+    about += [_matrix_names_note(records)] if not of_layers and records else []
+    seen_notes: set[str] = set()  # of the same run's other panels
+    panel_notes = [[note for note in notes if not (note in seen_notes or seen_notes.add(note))] for _, notes in panels]
+    panel_notes[0] = [*(side.note for side in sides if side.note), *about, *panel_notes[0]]
     scaled = [panel if panel.missing else replace(panel, bottom=low, top=high) for panel, _ in panels]
-    return list(zip(scaled, told, strict=True))
+    return list(zip(scaled, panel_notes, strict=True))
 
 
-def _find_gradient_run(groups: Sequence[RunGroup], runs: ArtifactRuns, which: RunVerdict) -> GradientRun:
-    candidates = runs_with_verdict(runs, groups, which)
+def _find_gradient_run(groups: Sequence[RunGroup], runs: ArtifactRuns, verdict: RunVerdict) -> GradientRun:
+    candidates = runs_with_verdict(runs, groups, verdict)
     if not candidates:
-        return GradientRun(which, None, None, why_no_runs(runs, groups, which))
+        return GradientRun(verdict, None, None, why_no_runs(runs, groups, verdict))
     by_id = {shown.run_id: shown for shown in candidates}
-    there = {left.run_ids[0] for left in runs.probes.about(GradNormsRecord, by_id.keys())}
-    shown = next((shown for shown in candidates if shown.run_id in there), None)
+    ids_with_record = {left.run_ids[0] for left in runs.probes.about(GradNormsRecord, by_id.keys())}
+    shown = next((shown for shown in candidates if shown.run_id in ids_with_record), None)
     if shown is None:
         first = candidates[0]
-        sentence = f"no gradient norms are recorded of a {which} run ({first.label} is one)"
-        again = rerun_command(runs, first)
+        sentence = f"no gradient norms are recorded of a {verdict} run ({first.label} is one)"
+        command = rerun_command(runs, first)
         return GradientRun(
-            which, None, None, sentence + (f"; {again} trains it again and records them" if again else "")
+            verdict, None, None, sentence + (f"; {command} trains it again and records them" if command else "")
         )
     (record,) = runs.probes.of(GradNormsRecord, [shown.run_id])
-    before = candidates.index(shown)
-    of = f", but for {before} without recorded gradient norms" if before else ""
-    place = f"the first of {len(candidates)} by seed{of}" if len(candidates) > 1 else "the only one"
-    note = f"The {which} run is {shown.label} (run {shown.run_id}), {place}."
-    return GradientRun(which, shown, record, "", note)
+    n_before = candidates.index(shown)
+    exception = f", but for {n_before} without recorded gradient norms" if n_before else ""
+    position = f"the first of {len(candidates)} by seed{exception}" if len(candidates) > 1 else "the only one"
+    note = f"The {verdict} run is {shown.label} (run {shown.run_id}), {position}."
+    return GradientRun(verdict, shown, record, "", note)
 
 
-def _gradient_title(title: str, what: str, side: GradientRun, short: bool = False) -> str:
-    name = side.which if short else f"{side.which} run" + (f"\n{side.shown.label}" if side.shown else "")
-    return ": ".join(filter(None, [title, ", ".join(filter(None, [what, name]))]))
+def _gradient_title(title: str, matrix: str, side: GradientRun, short: bool = False) -> str:
+    name = side.verdict if short else f"{side.verdict} run" + (f"\n{side.shown.label}" if side.shown else "")
+    return ": ".join(filter(None, [title, ", ".join(filter(None, [matrix, name]))]))
 
 
 def _layer_panels(title: str, sides: Sequence[GradientRun]) -> CurvePanelsWithNotes:
@@ -305,44 +319,47 @@ def _layer_panels(title: str, sides: Sequence[GradientRun]) -> CurvePanelsWithNo
 
 
 def _matrix_panels(title: str, sides: Sequence[GradientRun]) -> CurvePanelsWithNotes:
-    """Return a row of two for each matrix, or what there is of one run alone, and one panel for a run without any."""
+    """Return the panels of each matrix, the failed run's before the successful one's.
+
+    A run without any matrix has one panel that says why.
+    """
     columns: list[dict[str, tuple[CurvePanel, list[str]]]] = []
     for side in sides:
         if side.record is None:
             columns.append({"": (_missing_gradient_panel(_gradient_title(title, "", side), side), [])})
             continue
-        found = {what: _matrix_indices(side.record, names) for what, names in WEIGHT_MATRICES.items()}
+        groups_by_matrix = {matrix: _matrix_indices(side.record, names) for matrix, names in WEIGHT_MATRICES.items()}
         columns.append(
             {
-                what: _gradient_panel(
-                    _gradient_title(title, what, side, True),
+                matrix: _gradient_panel(
+                    _gradient_title(title, matrix, side, True),
                     side,
                     side.record,
                     groups,
                     {},
                     MAX_GRADIENT_POINTS["matrices"],
                 )
-                for what, groups in found.items()
+                for matrix, groups in groups_by_matrix.items()
                 if groups
             }
             or {"": (_missing_gradient_panel(_gradient_title(title, "", side), side), [])}
         )
-    return [column[what] for what in ("", *WEIGHT_MATRICES) for column in columns if what in column]
+    return [column[matrix] for matrix in ("", *WEIGHT_MATRICES) for column in columns if matrix in column]
 
 
 def _missing_gradient_panel(title: str, side: GradientRun) -> CurvePanel:
-    none = "the names of its weight matrices are not known"  # a family that nobody has looked at
-    return CurvePanel(title, "", "", (), missing=side.missing or none)
+    no_names = "the names of its weight matrices are not known"  # a model family that WEIGHT_MATRICES does not cover
+    return CurvePanel(title, "", "", (), missing=side.missing or no_names)
 
 
 def _parameter_indices(record: GradNormsRecord, modules: Sequence[str]) -> list[int]:
-    """Return the places of the parameters of these modules."""
-    inside = tuple(f"{module}." for module in modules)
-    return [i for i, name in enumerate(record.names) if inside and name.startswith(inside)]
+    """Return the indices of the parameters of these modules."""
+    prefixes = tuple(f"{module}." for module in modules)
+    return [i for i, name in enumerate(record.names) if prefixes and name.startswith(prefixes)]
 
 
 def _matrix_indices(record: GradNormsRecord, names: Sequence[str]) -> dict[str, list[int]]:
-    """Return layer -> the place of its matrix that has one of these names, for the layers that have it."""
+    """Return layer -> [index of its matrix with one of these names], for the layers that have one."""
     places = {name: i for i, name in enumerate(record.names)}
     return {
         f"layer {number}": [place]
@@ -358,74 +375,84 @@ def _gradient_panel(
     record: GradNormsRecord,
     groups: Mapping[str, Sequence[int]],
     ends: Mapping[str, Sequence[int]],
-    most: int,
+    max_points: int,
 ) -> tuple[CurvePanel, list[str]]:
-    """Return a panel of the norm of each group over the steps, the layers in shades and what is above them apart."""
+    """Return a panel with the gradient norm of each group of parameters over the steps.
+
+    `groups` (layers, in shades of one colour) and `ends` (pooler and classifier) map names to parameter indices.
+    """
     norms = np.asarray(record.norms, dtype=float).reshape(len(record.steps), len(record.names))
-    without = np.all(np.isnan(norms), axis=0)  # parameters that have no gradient at all
-    without = np.zeros_like(without) if np.all(without) else without
-    of = {
-        name: np.sqrt((norms[:, [i for i in places if not without[i]]] ** 2).sum(axis=1))
+    no_gradient = np.all(np.isnan(norms), axis=0)  # parameters that never have a gradient
+    no_gradient = np.zeros_like(no_gradient) if np.all(no_gradient) else no_gradient
+    norms_by_group = {
+        name: np.sqrt((norms[:, [i for i in places if not no_gradient[i]]] ** 2).sum(axis=1))
         for name, places in {**groups, **ends}.items()
         if len(places)
     }
-    lost = np.any(~np.isfinite(np.column_stack(list(of.values()))), axis=1)
-    kept = _sample_steps(len(record.steps), lost, most)
+    not_finite = np.any(~np.isfinite(np.column_stack(list(norms_by_group.values()))), axis=1)
+    kept = _sample_steps(len(record.steps), not_finite, max_points)
     steps = tuple(float(record.steps[i]) for i in kept)
-    looks = {"pooler": {"color": PURPLE}, "classifier": {"color": "black", "dashed": True}}
+    styles = {"pooler": {"color": PURPLE}, "classifier": {"color": "black", "dashed": True}}
     curves = tuple(
-        Curve(name, steps, tuple(values[kept].tolist()), **(looks[name] if name in ends else {}))
-        for name, values in of.items()
+        Curve(name, steps, tuple(values[kept].tolist()), **(styles[name] if name in ends else {}))
+        for name, values in norms_by_group.items()
     )
-    notes, whose = [], f"{side.which.capitalize()} run"
-    if lost.any():
+    notes, whose = [], f"{side.verdict.capitalize()} run"
+    if not_finite.any():
         notes.append(
-            f"{whose}: at {lost.sum()} of {len(lost)} recorded steps a norm is not finite (a step that the gradient "
-            "scaler skipped, or the end of a diverged run), and the lines break."
+            f"{whose}: at {not_finite.sum()} of {len(not_finite)} recorded steps a norm is not finite (a step that the "
+            "gradient scaler skipped, or the end of a diverged run), and the lines break."
         )
     if len(kept) < len(record.steps):
         notes.append(f"{whose}: {len(kept)} of {len(record.steps)} recorded steps are drawn, at equal distances.")
-    if zero := sum(int((values == 0).sum()) for values in of.values()):
+    if zero := sum(int((values == 0).sum()) for values in norms_by_group.values()):
         notes.append(f"{whose}: {zero} norms are 0, which has no place on a logarithmic scale.")
     panel = CurvePanel(title, "optimizer step", "gradient norm (L2)", curves, ylog=True, sequential=True)
     return panel, notes
 
 
-def _sample_steps(count: int, lost: np.ndarray, most: int) -> np.ndarray:
-    """Return at most `most` places at equal distances, the first and the last among them, and those that are lost."""
-    if count <= most:
+def _sample_steps(count: int, not_finite: np.ndarray, max_points: int) -> np.ndarray:
+    """Return up to `max_points` evenly spaced indices including both ends, plus as many of steps without a finite norm.
+
+    Without those steps, the gaps in the lines would be hidden.
+    """
+    if count <= max_points:
         return np.arange(count)
-    even = np.linspace(0, count - 1, most).round().astype(int)
-    return np.union1d(even, np.flatnonzero(lost)[:most])
+    even = np.linspace(0, count - 1, max_points).round().astype(int)
+    return np.union1d(even, np.flatnonzero(not_finite)[:max_points])
 
 
 def _common_limits(panels: Sequence[CurvePanel]) -> tuple[float | None, float | None]:
-    """Return a scale that every norm of these panels has a place on."""
+    """Return axis limits that hold every positive norm of these panels, or (None, None) without any."""
     values = np.array([y for panel in panels for curve in panel.curves for y in curve.y], dtype=float)
     values = values[np.isfinite(values) & (values > 0)]
     return (float(values.min() / 1.5), float(values.max() * 1.5)) if len(values) else (None, None)
 
 
 def _matrix_names_note(records: Sequence[GradNormsRecord]) -> str:
-    """Return which parameters of a block the matrices are."""
-    there = [name.removeprefix(f"{r.parts.blocks[0]}.") for r in records[:1] for name in r.names if r.parts.blocks]
-    found = [f"{what} is {name}" for what, names in WEIGHT_MATRICES.items() for name in names if name in there]
-    return f"{LAYER_NUMBERING}; in each, {', '.join(found)}."
+    """Return a note with the parameter name of each matrix."""
+    block_parameters = [
+        name.removeprefix(f"{r.parts.blocks[0]}.") for r in records[:1] for name in r.names if r.parts.blocks
+    ]
+    matrix_names = [
+        f"{matrix} is {name}" for matrix, names in WEIGHT_MATRICES.items() for name in names if name in block_parameters
+    ]
+    return f"{LAYER_NUMBERING}; in each, {', '.join(matrix_names)}."
 
 
-LOG_SCALE_ABOVE_RATIO = 20.0  # times the smallest, from which on perplexities are on a logarithmic scale
-MAX_BLOCK_TICKS = 12  # at most, of the number of blocks
+LOG_SCALE_ABOVE_RATIO = 20.0  # largest over smallest perplexity; above it, the scale is logarithmic
+MAX_BLOCK_TICKS = 12
 
 
 def perplexity_from_loss(loss: float) -> float:
-    """Return e to the power of a loss in nats: infinity where that is no number any more, NaN for NaN."""
+    """Return e to the power of a loss in nats. Infinity on overflow, NaN for NaN."""
     return math.inf if loss > 700 else math.exp(loss)
 
 
 def panel_from_perplexities(records: Sequence[PerplexityRecord], labels: Sequence[str], title: str) -> CurvePanel:
-    """Return a curve for each run, named by its label, and the untouched pre-trained model as a horizontal line.
+    """Return a panel with a labelled curve for each run and the pre-trained model as a horizontal line.
 
-    Without records, or without a finite number in them, the panel says so.
+    Without a finite perplexity, the panel is missing and says why.
     """
     curves = tuple(
         Curve(label, tuple(map(float, record.reset)), tuple(map(perplexity_from_loss, record.losses)))
@@ -436,8 +463,8 @@ def panel_from_perplexities(records: Sequence[PerplexityRecord], labels: Sequenc
         for value in dict.fromkeys(perplexity_from_loss(r.pretrained) for r in records)
     )
     values = [value for curve in curves for value in curve.y if math.isfinite(value)]
-    most = max((record.reset[-1] for record in records), default=0)
-    step = -(-most // MAX_BLOCK_TICKS) or 1
+    max_reset = max((record.reset[-1] for record in records), default=0)
+    step = -(-max_reset // MAX_BLOCK_TICKS) or 1
     missing = "" if values else "no run's perplexity is a finite number" if records else "no run's perplexity is known"
     everything = [*values, *(line.value for line in lines)]
     return CurvePanel(
@@ -447,7 +474,7 @@ def panel_from_perplexities(records: Sequence[PerplexityRecord], labels: Sequenc
         curves=curves,
         ylog=bool(values) and max(everything) > LOG_SCALE_ABOVE_RATIO * min(everything),
         horizontal=lines,
-        xticks=tuple(float(k) for k in range(0, most + 1, step)),
+        xticks=tuple(float(k) for k in range(0, max_reset + 1, step)),
         missing=missing,
     )
 
@@ -461,78 +488,80 @@ PROBE_RECORD_OF_PART: dict[type, type[ProbeRecord]] = {
 
 
 def finished_runs(runs: ArtifactRuns, groups: Sequence[RunGroup]) -> Iterator[ShownRun]:
-    """Yield the finished runs of this project by group, then by seed."""
+    """Yield our finished runs by group, then by seed. Imported runs have no probe records."""
     for group in groups:
-        found = [
+        rows = [
             run
-            for run in runs.by_place.get((group.arm, group.task), [])
+            for run in runs.by_arm_task.get((group.arm, group.task), [])
             if run["status"] == "finished" and not isinstance(run["source"], str)
         ]
-        found.sort(key=seed_order)
-        yield from (ShownRun(group, run) for run in found)
+        rows.sort(key=seed_order)
+        yield from (ShownRun(group, run) for run in rows)
 
 
-def runs_with_verdict(runs: ArtifactRuns, groups: Sequence[RunGroup], which: RunVerdict) -> list[ShownRun]:
-    """Return those that failed, or that did not."""
-    return [shown for shown in finished_runs(runs, groups) if shown.run["failed"] is (which == "failed")]
+def runs_with_verdict(runs: ArtifactRuns, groups: Sequence[RunGroup], verdict: RunVerdict) -> list[ShownRun]:
+    """Return the finished runs that failed, or those that did not."""
+    return [shown for shown in finished_runs(runs, groups) if shown.run["failed"] is (verdict == "failed")]
 
 
-def why_no_runs(runs: ArtifactRuns, groups: Sequence[RunGroup], which: RunVerdict) -> str:
-    """Return why there are no such runs."""
+def why_no_runs(runs: ArtifactRuns, groups: Sequence[RunGroup], verdict: RunVerdict) -> str:
+    """Return why there are no runs with this verdict."""
     if not any(finished_runs(runs, groups)):
         return NO_FINISHED_RUN
     return (
-        f"no run of {list_arms(groups)} has failed" if which == "failed" else f"every run of {list_arms(groups)} failed"
+        f"no run of {list_arms(groups)} has failed"
+        if verdict == "failed"
+        else f"every run of {list_arms(groups)} failed"
     )
 
 
 def list_arms(groups: Sequence[RunGroup]) -> str:
-    """Return the arms in words."""
+    """Return the arms as a list in a sentence: "a, b and c"."""
     *others, last = dict.fromkeys(group.arm for group in groups)
     return f"{', '.join(others)} and {last}" if others else last
 
 
 def sweep_file_of(runs: ArtifactRuns, groups: Sequence[RunGroup]) -> str | None:
-    """Return the sweep file of the first of these groups that has one; a file of records has none."""
+    """Return the sweep file of the first group that has one. None: the runs come from a record file."""
     return next((sweep for g in groups if (sweep := runs.sweeps.get((g.arm, g.task)))), None)
 
 
 def rerun_command(runs: ArtifactRuns, shown: ShownRun, options: str = "") -> str:
-    """Return the command that trains a finished run again and keeps what it lacks, or an empty text."""
+    """Return the command that re-trains a finished run to record what is missing. Empty without a sweep file."""
     sweep = sweep_file_of(runs, [shown.group])
     if sweep is None:
         return ""
     arm, init = shown.run["arm"], shown.run["seed_init"]
-    plain = init == shown.run["seed_data"] and not set(arm) & set(" ,=")  # else it is more than these options say
+    plain = init == shown.run["seed_data"] and not set(arm) & set(" ,=")  # else --arms and --seeds cannot select it
     return f"`stableft sweep {sweep}{f' --arms {arm} --seeds {init}' if plain else ''}{options} --complete`"
 
 
 def rerun_all_command(runs: ArtifactRuns, groups: Sequence[RunGroup], options: str = "") -> str:
-    """Return the command that trains the finished runs of a sweep again which lack something, or an empty text."""
+    """Return the command that re-trains a sweep's finished runs with missing outputs. Empty without a sweep file."""
     sweep = sweep_file_of(runs, groups)
     return f"`stableft sweep {sweep}{options} --complete`" if sweep else ""
 
 
 def count_probe_records(runs: ArtifactRuns, parts: Sequence[ArtifactPart]) -> int:
-    """Return how many records there are of what these parts show, each counted once."""
+    """Return the number of probe records that these parts show, each counted once."""
     ids: dict[type[ProbeRecord], set[str]] = {}
     for part in parts:
         if kind := PROBE_RECORD_OF_PART.get(type(part)):
             ids.setdefault(kind, set()).update(shown.run_id for shown in finished_runs(runs, list(groups_of(part))))
-    return sum(len(runs.probes.about(kind, found)) for kind, found in ids.items())
+    return sum(len(runs.probes.about(kind, run_ids)) for kind, run_ids in ids.items())
 
 
 SURFACE_MODELS = (("pre-trained", 0.0, 0.0), ("failed", 1.0, 0.0), ("successful", 0.0, 1.0))  # name, alpha, beta
-# A model that ignores its input has a loss about 0.7 (two classes) or 1.1 (three), and that of a bad valley and of the
-# barrier beside it are close to it: there the levels are dense. The lowest losses are orders of magnitude smaller, and
-# how small does not matter here.
+# A model that ignores its input has a loss of about 0.7 (two classes) or 1.1 (three). The losses of a bad valley and of
+# the barrier beside it are close to these, so the levels are dense there. The lowest losses are orders of magnitude
+# smaller; their exact size does not matter here.
 LOSS_LEVELS = (0.0, 0.01, 0.1, 0.2, 0.4, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0)
 LEVEL_FACTORS = (1, 2, 5)
-MIN_INNER_LEVELS = 4  # levels inside of the numbers; where they are fewer, the figure chooses its own
+MIN_INNER_LEVELS = 4  # with fewer levels within the range of the data, matplotlib chooses them
 
 
 def panel_from_surface(record: SurfaceRecord, of: Literal["loss", "grad_norm"], title: str) -> ContourPanel:
-    """Return the contours of a surface's losses or gradient norms, or a panel that says why there are none."""
+    """Return the contours of a surface's losses or gradient norms, or a panel that says why they are missing."""
     z = record.losses if of == "loss" else record.grad_norms
     missing = ""
     if z is None:
@@ -558,7 +587,7 @@ def panel_from_surface(record: SurfaceRecord, of: Literal["loss", "grad_norm"], 
 
 
 def surface_caption(record: SurfaceRecord) -> str:
-    """Return the small print below a surface: what was measured on what, and of which runs."""
+    """Return the caption of a surface: its examples, model, runs and checkpoint."""
     text = (
         f"{record.examples} training examples of {record.task}, dropout off, all parameters of {record.model}, head "
         f"included (drawn with seed {record.head_seed}); failed: run {record.failed}, successful: run "
@@ -570,7 +599,7 @@ def surface_caption(record: SurfaceRecord) -> str:
 
 
 def nearest_grid_point(record: SurfaceRecord, alpha: float, beta: float) -> tuple[int, int]:
-    """Return row and column of the grid's point that is nearest to this one."""
+    """Return row and column of the grid point nearest to (alpha, beta)."""
     row = int(np.abs(np.subtract(record.betas, beta)).argmin())
     return row, int(np.abs(np.subtract(record.alphas, alpha)).argmin())
 
@@ -582,7 +611,10 @@ def _zlabel(record: SurfaceRecord, of: Literal["loss", "grad_norm"]) -> str:
 
 
 def _surface_levels(record: SurfaceRecord, of: Literal["loss", "grad_norm"], z: np.ndarray) -> tuple[float, ...]:
-    """Return levels that show the valley around the failed model: what is far below it is all alike."""
+    """Return contour levels that resolve the valley around the failed model, or () to let the figure choose.
+
+    Differences among much lower values are of no interest.
+    """
     finite = z[np.isfinite(z)]
     high = float(finite.max())
     if of == "loss" and record.label_entropy is not None:
@@ -595,7 +627,7 @@ def _surface_levels(record: SurfaceRecord, of: Literal["loss", "grad_norm"], z: 
 
 
 def _level_ladder(low: float, high: float) -> tuple[float, ...]:
-    """Return 1, 2 and 5 times powers of ten from about `low` to above `high`, the powers alone if they are many."""
+    """Return 1, 2 and 5 times the powers of ten from `low` to just above `high`. Over many decades, only the powers."""
     if not 0 < low < high:
         return (low, 2 * low) if low > 0 else (1.0,)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
@@ -605,7 +637,7 @@ def _level_ladder(low: float, high: float) -> tuple[float, ...]:
     return tuple(level for level in levels[: above + 1] if level >= low)
 
 
-PROBE_FIGURE_ALTS = {  # name -> what it shows, for those who do not see it
+PROBE_FIGURE_ALTS = {  # figure name -> alternative text
     "gradient-norms": "Gradient norms of every layer over the steps, of a failed and a successful run",
     "gradient-norms-matrices": "Gradient norms of the weight matrices of every layer, of a failed and a successful run",
     "drift": "The L2 distance of blocks to their initial weights over the steps, mean and range",

@@ -46,39 +46,42 @@ from stableft.training.schedule import bias_ratio, total_steps
 
 
 def build_box_panel(part: Boxes, runs: ArtifactRuns) -> tuple[BoxPanel, list[str]]:
-    """Return a box for each group that has a score; those without one are named in a note."""
+    """Return a panel with a box for each group that has scores, and a note that names the other groups."""
     groups = [(group.label, runs.cell(group.arm, group.task)) for group in part.groups]
-    there = [(label, cell, runs.by_place[cell.row, cell.column]) for label, cell in groups if cell.summary.n]
+    with_scores = [(label, cell, runs.by_arm_task[cell.arm, cell.task]) for label, cell in groups if cell.summary.n]
     empty = [label for label, cell in groups if not cell.summary.n]
-    notes = [f"No run is finished of {', '.join(empty)}."] if empty and there else []
-    return box_panel(part.title, there, part.of), notes
+    notes = [f"No run is finished of {', '.join(empty)}."] if empty and with_scores else []
+    return box_panel(part.title, with_scores, part.of), notes
 
 
 def box_panel(
-    title: str, groups: Sequence[tuple[str, ArmCell, Sequence[RunRow]]], of: Literal["test", "val"]
+    title: str, groups: Sequence[tuple[str, ArmCell, Sequence[RunRow]]], split: Literal["test", "val"]
 ) -> BoxPanel:
-    """Return a panel with a box for each label, cell and its runs."""
-    boxes = tuple(make_box(label, cell, runs, of) for label, cell, runs in groups)
+    """Return a panel with a box for each group. A group is its label, cell and runs."""
+    boxes = tuple(make_box(label, cell, runs, split) for label, cell, runs in groups)
     same_answer = any(cell.metric in REGRESSION_METRICS for _, cell, _ in groups)
     baseline = f"baseline: always the {'same answer' if same_answer else 'most frequent class'}"
-    ylabel = _box_axis_label([cell for _, cell, _ in groups], of)
+    ylabel = _box_axis_label([cell for _, cell, _ in groups], split)
     return BoxPanel(title, ylabel, boxes, "" if boxes else NO_FINISHED_RUN, baseline)
 
 
-def make_box(label: str, cell: ArmCell, runs: Sequence[RunRow], of: str) -> Box:
-    """Return the box of a cell and its runs, with the reported scores or the validation scores of the same weights."""
+def make_box(label: str, cell: ArmCell, runs: Sequence[RunRow], split: str) -> Box:
+    """Return the box of a cell, in percent.
+
+    The scores are the reported ones, or with `split` "val" the validation scores of the same checkpoints.
+    """
     scored = [run for run in runs if run["scored"]]
-    known = [(score, run) for run in scored if (score := reported_score(run, of)) is not None]
-    pairs = [(100 * score, run) for score, run in known if not math.isnan(score)]
+    scored_runs = [(score, run) for run in scored if (score := reported_score(run, split)) is not None]
+    pairs = [(100 * score, run) for score, run in scored_runs if not math.isnan(score)]
     pairs.sort(key=lambda pair: (pair[0], pair[1]["run_id"]))
     of_val = [run["val_baseline"] for run in runs if run["scored"] and not math.isnan(run["val_baseline"])]
-    baseline = cell.baseline if of == "test" or cell.split == "val" else max(of_val, default=None)
+    baseline = cell.baseline if split == "test" or cell.split == "val" else max(of_val, default=None)
     return Box(
         label,
         tuple(score for score, _ in pairs),
         tuple(run["failed"] if isinstance(run["failed"], bool) else None for _, run in pairs),
-        n=len(known),
-        n_nan=len(known) - len(pairs),
+        n=len(scored_runs),
+        n_nan=len(scored_runs) - len(pairs),
         n_failed=failed_value(cell).text,
         baseline=None if baseline is None else 100 * baseline,
     )
@@ -88,25 +91,25 @@ def _nan_if_none(score: float | None) -> float:
     return math.nan if score is None else score
 
 
-def _box_axis_label(cells: Sequence[ArmCell], of: str) -> str:
+def _box_axis_label(cells: Sequence[ArmCell], split: str) -> str:
     scored = [cell for cell in cells if cell.metric]
     if not scored:
         return "score in percent"
     title = scores_heading(scored).partition(": ")[2].replace(", ", "\n", 1)
-    return title.replace("test split", "validation split") if of == "val" else title
+    return title.replace("test split", "validation split") if split == "val" else title
 
 
 def build_scatter_panel(part: Scatter, runs: ArtifactRuns) -> tuple[PointPanel, list[str]]:
-    """Return the reported score over the last training loss, a point for every run."""
+    """Return a panel with a point for every run: its reported score over its last training loss."""
     kinds: dict[RunStyle, list[tuple[float, float]]] = {kind: [] for kind in RUN_STYLES}
-    lost = 0
+    not_finite = 0
     baselines: set[float] = set()
-    for run in (run for group in part.groups for run in runs.by_place.get((group.arm, group.task), [])):
+    for run in (run for group in part.groups for run in runs.by_arm_task.get((group.arm, group.task), [])):
         if not run["scored"]:
             continue
         loss, score = run["train_loss"], run["score"]
         if not (math.isfinite(loss) and math.isfinite(score) and loss > 0):
-            lost += 1
+            not_finite += 1
             continue
         baselines |= {100 * run["baseline"]} if not math.isnan(run["baseline"]) else set()
         kinds[choose_run_style(run["failed"])].append((loss, 100 * score))
@@ -115,7 +118,7 @@ def build_scatter_panel(part: Scatter, runs: ArtifactRuns) -> tuple[PointPanel, 
         for kind, points in kinds.items()
         if points
     )
-    notes = [f"{lost} runs have no finite loss or score, and are not drawn."] if lost else []
+    notes = [f"{not_finite} runs have no finite loss or score, and are not drawn."] if not_finite else []
     cells = [runs.cell(group.arm, group.task) for group in part.groups]
     lines = (ReferenceLine("baseline", baselines.pop()),) if len(baselines) == 1 else ()
     xlabel = "training loss (mean since the evaluation before the last)"
@@ -132,25 +135,25 @@ def build_scatter_panel(part: Scatter, runs: ArtifactRuns) -> tuple[PointPanel, 
 
 
 def build_seed_map_panel(part: SeedMap, runs: ArtifactRuns) -> tuple[HeatPanel, list[str]]:
-    """Return validation scores by seed of initialisation (rows) and of data order and dropout (columns).
+    """Return a map of validation scores by initialisation seed (rows) and data-order and dropout seed (columns).
 
-    With `of` "scores" margins hold min, mean and max; with "std" the panel holds the standard deviations (ddof 1) of
-    each row and column, and their averages.
+    With `of` "scores", the margins hold min, mean and max. With "std", the panel holds the standard deviations (ddof 1)
+    of each row and column, and their averages.
     """
-    place = (part.group.arm, part.group.task)
-    found = [run for run in runs.by_place.get(place, []) if run["scored"]]
+    arm_task = (part.group.arm, part.group.task)
+    scored_runs = [run for run in runs.by_arm_task.get(arm_task, []) if run["scored"]]
     scored = {
         (run["seed_init"], run["seed_data"]): 100 * _nan_if_none(reported_score(run, "val"))
-        for run in found
+        for run in scored_runs
         if not isinstance(run["source"], str)
     }
     rows, columns = sorted({init for init, _ in scored}), sorted({data for _, data in scored})
     values = [[_none_unless_finite(scored.get((init, data))) for data in columns] for init in rows]
     names = ("seed of data order and dropout", "seed of initialisation")
     missing = "" if scored else NO_FINISHED_RUN
-    holes = sum(value is None for row in values for value in row)
-    notes = [f"{holes} of {len(rows) * len(columns)} pairs of seeds have no score."] if holes else []
-    if len(found) > len(scored):
+    n_missing = sum(value is None for row in values for value in row)
+    notes = [f"{n_missing} of {len(rows) * len(columns)} pairs of seeds have no score."] if n_missing else []
+    if len(scored_runs) > len(scored):
         notes.append("Imported runs are left out: of them one seed is known, not two.")
     if part.of == "std":
         return _seed_deviation_panel(part.title, rows, columns, values, missing), notes
@@ -180,14 +183,17 @@ def build_seed_map_panel(part: SeedMap, runs: ArtifactRuns) -> tuple[HeatPanel, 
 def _seed_deviation_panel(
     title: str, rows: Sequence[int], columns: Sequence[int], values: Sequence[Sequence[float | None]], missing: str
 ) -> HeatPanel:
-    """Return the deviation over data seeds of each initialisation, and over initialisations of each data seed."""
+    """Return the standard deviations with one seed held fixed.
+
+    The first row has the deviation over data seeds for each initialisation seed, the second row the reverse.
+    """
     of_rows = {seed: _summarize(row, statistics.stdev, 2) for seed, row in zip(rows, values, strict=True)}
     across = zip(*values, strict=True)
     of_columns = {seed: _summarize(column, statistics.stdev, 2) for seed, column in zip(columns, across, strict=True)}
     seeds = sorted({*rows, *columns})
     body = [
-        (*(found.get(seed) for seed in seeds), _summarize(list(found.values()), statistics.fmean))
-        for found in (of_rows, of_columns)
+        (*(deviations.get(seed) for seed in seeds), _summarize(list(deviations.values()), statistics.fmean))
+        for deviations in (of_rows, of_columns)
     ]
     return HeatPanel(
         title,
@@ -206,40 +212,42 @@ def _none_unless_finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _summarize(values: Sequence[float | None], function, least: int = 1) -> float | None:
+def _summarize(values: Sequence[float | None], function, min_count: int = 1) -> float | None:
     known = [value for value in values if value is not None]
-    return function(known) if len(known) >= least else None
+    return function(known) if len(known) >= min_count else None
 
 
 TRIAL_DRAWS = 1000  # Z sec. 4
-TRIAL_DRAWS_SEED = 0  # of every curve anew, so that none depends on which others there are
+TRIAL_DRAWS_SEED = 0  # every curve starts from this seed, so none depends on the others
 MAX_TRIALS = 50
-LAST_BIAS_STEP = 1_000_000  # of the curve of Adam's bias
-CurvePanelWithNotes = tuple[CurvePanel, list[str]]  # and what a reader must know of it
+LAST_BIAS_STEP = 1_000_000  # last step of the curve of Adam's bias
+CurvePanelWithNotes = tuple[CurvePanel, list[str]]
 
 
 def build_curve_panel(part: Curves, runs: ArtifactRuns) -> CurvePanelWithNotes:
-    """Return training losses or validation scores at every evaluation."""
-    lines: list[Curve] = []
+    """Return a panel of training losses or validation scores at every evaluation."""
+    curves: list[Curve] = []
     notes: list[str] = []
     for group in part.groups:
-        chosen = _select_runs(part, runs.by_place.get((group.arm, group.task), []))
-        found = [line for run in chosen if (line := _curve_points(part, runs, run))]
+        selected = _select_runs(part, runs.by_arm_task.get((group.arm, group.task), []))
+        run_points = [points for run in selected if (points := _curve_points(part, runs, run))]
         if part.only:
-            notes.append(_run_count_note(part, group, len(chosen)))
-        if len(found) < len(chosen):
-            notes.append(f"{group.label}: {len(chosen) - len(found)} runs have no such curve.")
-        lines += [_single_run_curve(group, i, line) for i, line in enumerate(found)] if part.band == "runs" else []
-        lines += [curve_with_band(group.label, found, part.band)] if found and part.band != "runs" else []
+            notes.append(_run_count_note(part, group, len(selected)))
+        if len(run_points) < len(selected):
+            notes.append(f"{group.label}: {len(selected) - len(run_points)} runs have no such curve.")
+        curves += (
+            [_single_run_curve(group, i, points) for i, points in enumerate(run_points)] if part.band == "runs" else []
+        )
+        curves += [curve_with_band(group.label, run_points, part.band)] if run_points and part.band != "runs" else []
     title = {"train_loss": "training loss", "val": _score_axis_label(part.groups, runs)}[part.of]
     return (
-        CurvePanel(part.title, "optimizer step", title, tuple(lines), missing="" if lines else NO_FINISHED_RUN),
+        CurvePanel(part.title, "optimizer step", title, tuple(curves), missing="" if curves else NO_FINISHED_RUN),
         notes,
     )
 
 
 def _select_runs(part: Curves, runs: Sequence[RunRow]) -> list[RunRow]:
-    """Return the runs that the part picks: the first so many failed or successful ones by seed."""
+    """Return the finished runs that the part selects, sorted by seed."""
     finished = sorted(
         (run for run in runs if run["status"] == "finished"),
         key=seed_order,
@@ -256,50 +264,54 @@ def _run_count_note(part: Curves, group: RunGroup, n: int) -> str:
 
 
 def _curve_points(part: Curves | VerdictCurves, runs: ArtifactRuns, run: RunRow) -> list[tuple[int, float]]:
-    """Return (step, value) where there is a value; scores in percent."""
+    """Return the (step, value) pairs of a run, without missing values. Scores are in percent."""
     points = curve_of_run(runs, run)
     if part.of == "train_loss":
         return [(step, loss) for step, loss, _ in points if loss is not None]
     return [(step, 100 * score) for step, _, score in points if score is not None]
 
 
-MAX_LOSS_OVER_ENTROPY = 3.0  # of the label entropy: a diverging run leaves the figure above that
+MAX_LOSS_OVER_ENTROPY = 3.0  # top of the loss axis, in label entropies; a diverging run leaves the figure
 
 
 def build_verdict_panel(part: VerdictCurves, runs: ArtifactRuns) -> CurvePanelWithNotes:
-    """Return the curves of an arm by verdict, with the line of a model that has learnt nothing."""
-    rows = runs.by_place[part.group.arm, part.group.task]
-    lines: list[Curve] = []
+    """Return the curves of an arm by verdict, with reference lines for a model that has learnt nothing."""
+    rows = runs.by_arm_task[part.group.arm, part.group.task]
+    curves: list[Curve] = []
     means: list[Curve] = []
     for style in reversed(RUN_STYLES):
-        found = [
+        run_points = [
             (run, points)
             for run in rows
             if choose_run_style(run["failed"]) is style and (points := _curve_points(part, runs, run))
         ]
-        if not found:
+        if not run_points:
             continue
-        several, label = len(found) > 1, f"{style.name} runs"
-        mean = replace(curve_with_band(label, [points for _, points in found], "std"), color=style.color)
+        several, label = len(run_points) > 1, f"{style.name} runs"
+        mean = replace(curve_with_band(label, [points for _, points in run_points], "std"), color=style.color)
         if part.band == "std":
             means.append(replace(mean, label=f"{label}, mean ± SD"))
             continue
         group = f"{label} (bold: their mean)"
-        for run, points in found:
+        for run, points in run_points:
             x, y = zip(*points, strict=True)
-            lines.append(
+            curves.append(
                 Curve(run["run_id"], tuple(map(float, x)), y, n=1, color=style.color, thin=several, group=group)
             )
         means += [replace(mean, label=f"mean, {style.name}", low=(), high=(), group=group)] if several else []
     if part.of == "val":
         baselines = sorted({100 * run["val_baseline"] for run in rows if math.isfinite(run["val_baseline"])})
-        nothing = tuple(ReferenceLine("baseline", value) for value in baselines)
+        nothing_learnt = tuple(ReferenceLine("baseline", value) for value in baselines)
         ylabel = _score_axis_label([part.group], runs)
     else:
         entropies = sorted({run["label_entropy"] for run in rows if not math.isnan(run["label_entropy"])})
-        nothing = tuple(ReferenceLine(f"nothing learnt: label entropy, {nats:.2f} nats", nats) for nats in entropies)
+        nothing_learnt = tuple(
+            ReferenceLine(f"nothing learnt: label entropy, {nats:.2f} nats", nats) for nats in entropies
+        )
         ylabel = "training loss"  # the mean since the evaluation before
-    panel = CurvePanel(part.title, "optimizer step", ylabel, (*lines, *means), horizontal=nothing, left=0.0, missing="")
+    panel = CurvePanel(
+        part.title, "optimizer step", ylabel, (*curves, *means), horizontal=nothing_learnt, left=0.0, missing=""
+    )
     if part.band == "runs":
         panel = replace(panel, bottom=0.0, top=_loss_axis_top(panel))
     return panel, []
@@ -311,23 +323,27 @@ def _loss_axis_top(panel: CurvePanel) -> float:
     return 1.05 * (highest if entropy is None else max(min(highest, MAX_LOSS_OVER_ENTROPY * entropy), 1.1 * entropy))
 
 
-def _single_run_curve(group: RunGroup, number: int, line: Sequence[tuple[int, float]]) -> Curve:
+def _single_run_curve(group: RunGroup, number: int, points: Sequence[tuple[int, float]]) -> Curve:
     return Curve(
         f"{group.label}, run {number + 1}",
-        tuple(float(step) for step, _ in line),
-        tuple(value for _, value in line),
+        tuple(float(step) for step, _ in points),
+        tuple(value for _, value in points),
         n=1,
         thin=True,
         group=group.label,
     )
 
 
-def curve_with_band(label: str, lines: Sequence[Sequence[tuple[int, float]]], band: str) -> Curve:
-    """Return the mean at every step that half of the runs have; one of fewer would jump where the others ended."""
+def curve_with_band(label: str, runs: Sequence[Sequence[tuple[int, float]]], band: str) -> Curve:
+    """Return the mean curve with its band.
+
+    `runs` holds the (step, value) pairs of each run. Steps that fewer than half of the runs have are left out, because
+    the mean would jump where the other runs ended.
+    """
     values: dict[int, list[float]] = {}
-    for step, value in (point for line in lines for point in line):
+    for step, value in (point for points in runs for point in points):
         values.setdefault(step, []).append(value)
-    steps = [step for step, found in sorted(values.items()) if 2 * len(found) >= len(lines)]
+    steps = [step for step, step_values in sorted(values.items()) if 2 * len(step_values) >= len(runs)]
     spreads = [mean_and_band(values[step], band) for step in steps]
     return Curve(
         label,
@@ -335,12 +351,12 @@ def curve_with_band(label: str, lines: Sequence[Sequence[tuple[int, float]]], ba
         tuple(mean for mean, _, _ in spreads),
         tuple(low for _, low, _ in spreads),
         tuple(high for _, _, high in spreads),
-        n=len(lines),
+        n=len(runs),
     )
 
 
 def mean_and_band(values: Sequence[float], band: str) -> tuple[float, float, float]:
-    """Return mean, lower and upper edge of the band; NaN where a run has diverged, so that the line breaks."""
+    """Return mean, lower and upper edge of the band. All are NaN if a run has diverged, so that the line breaks."""
     array = np.asarray(values)
     mean = float(array.mean())
     if band == "range":
@@ -350,20 +366,20 @@ def mean_and_band(values: Sequence[float], band: str) -> tuple[float, float, flo
 
 
 def build_lengths_panel(part: Lengths, runs: ArtifactRuns) -> CurvePanelWithNotes:
-    """Return mean and range of the validation score over the number of steps that a run was trained for."""
-    lines: list[Curve] = []
+    """Return a panel with mean and range of the validation score over the length of training in steps."""
+    curves: list[Curve] = []
     notes: list[str] = []
     for label, points in part.lines:
-        found = []
+        points_with_scores = []
         for steps, group in points:
-            scores = _percent_scores(runs.by_place.get((group.arm, group.task), []), "val")
+            scores = _percent_scores(runs.by_arm_task.get((group.arm, group.task), []), "val")
             if nan := sum(map(math.isnan, scores)):
                 notes.append(f"{label}, {steps} steps: {nan} of {len(scores)} scores are NaN, so there is no mean.")
             if scores:
-                found.append((float(steps), *mean_and_band(scores, "range"), len(scores)))
-        if found:
-            x, mean, low, high, n = zip(*found, strict=True)
-            lines.append(Curve(label, x, mean, low, high, n=min(n)))
+                points_with_scores.append((float(steps), *mean_and_band(scores, "range"), len(scores)))
+        if points_with_scores:
+            x, mean, low, high, n = zip(*points_with_scores, strict=True)
+            curves.append(Curve(label, x, mean, low, high, n=min(n)))
             if len(set(n)) > 1:
                 notes.append(
                     f"{label}: " + ", ".join(f"{int(s)} steps n = {k}" for s, k in zip(x, n, strict=True)) + "."
@@ -374,23 +390,23 @@ def build_lengths_panel(part: Lengths, runs: ArtifactRuns) -> CurvePanelWithNote
         part.title,
         "training steps",
         ylabel,
-        tuple(lines),
+        tuple(curves),
         xlog=True,
         xticks=ticks,
-        missing="" if lines else NO_FINISHED_RUN,
+        missing="" if curves else NO_FINISHED_RUN,
     )
     return panel, notes
 
 
 def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
-    """Return the expected performance of the best of n random trials with its standard deviation (Z Figs. 4, 12)."""
-    lines: list[Curve] = []
+    """Return a panel with mean and standard deviation of the best of n random trials (Z Figs. 4, 12)."""
+    curves: list[Curve] = []
     notes: list[str] = []
     checkpoints: set[str] = set()
     for group in part.groups:
-        finished = [run for run in runs.by_place.get((group.arm, group.task), []) if run["scored"]]
-        found = [reported_score(run, "val") for run in finished]
-        val = [score for score in found if score is not None]
+        finished = [run for run in runs.by_arm_task.get((group.arm, group.task), []) if run["scored"]]
+        val_scores = [reported_score(run, "val") for run in finished]
+        val = [score for score in val_scores if score is not None]
         test = [run["score"] for run in finished]
         if not finished:
             continue
@@ -400,14 +416,14 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
         checkpoints |= {run["checkpoint"] for run in finished}
         numbers = range(1, min(len(finished), MAX_TRIALS) + 1)
         if part.of == "test":
-            answer = expected_test_score(val, test, numbers, np.random.default_rng(TRIAL_DRAWS_SEED), TRIAL_DRAWS)
+            expected = expected_test_score(val, test, numbers, np.random.default_rng(TRIAL_DRAWS_SEED), TRIAL_DRAWS)
         else:
-            answer = expected_max(val, numbers)
-        if answer.reason:
-            notes.append(f"{group.label}: {answer.reason}.")
+            expected = expected_max(val, numbers)
+        if expected.reason:
+            notes.append(f"{group.label}: {expected.reason}.")
             continue
-        mean, std = (100 * np.asarray(values, dtype=float) for values in (answer.mean, answer.std))
-        lines.append(
+        mean, std = (100 * np.asarray(values, dtype=float) for values in (expected.mean, expected.std))
+        curves.append(
             Curve(
                 group.label,
                 tuple(map(float, numbers)),
@@ -417,22 +433,25 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
                 n=len(finished),
             )
         )
-    if lines:
+    if curves:
         by = f"by the validation score of the {' or '.join(sorted(checkpoints))} checkpoint"
-        how = {
+        method_notes = {
             "test": f"The best of each number of runs, drawn {TRIAL_DRAWS:,} times (seed {TRIAL_DRAWS_SEED}), {by}.",
             "val": f"The best of each number of runs drawn with replacement, {by}, in closed form (Dodge et al. 2019).",
         }
-        notes.append(how[part.of])
-    what = "test" if part.of == "test" else "validation"
-    ylabel = f"expected {what} {_metric_title(part.groups, runs)}"
+        notes.append(method_notes[part.of])
+    split_title = "test" if part.of == "test" else "validation"
+    ylabel = f"expected {split_title} {_metric_title(part.groups, runs)}"
     return CurvePanel(
-        part.title, "random trials", ylabel, tuple(lines), missing="" if lines else NO_FINISHED_RUN
+        part.title, "random trials", ylabel, tuple(curves), missing="" if curves else NO_FINISHED_RUN
     ), notes
 
 
 def build_bias_ratio_panel(part: BiasRatio, runs: ArtifactRuns) -> CurvePanelWithNotes:
-    """Return Adam's update without over that with bias correction, or the inverse (M eq. 1), over its steps."""
+    """Return a panel with the ratio of Adam's update without bias correction to that with it, or the inverse (M eq. 1).
+
+    The x axis is the optimizer step.
+    """
     steps = np.unique(np.logspace(0, math.log10(LAST_BIAS_STEP), 200).astype(int)).tolist()
     values = [bias_ratio(step) for step in steps]
     curve = Curve(
@@ -440,11 +459,11 @@ def build_bias_ratio_panel(part: BiasRatio, runs: ArtifactRuns) -> CurvePanelWit
         tuple(map(float, steps)),
         tuple(1 / value if part.inverse else value for value in values),
     )
-    steps_of = {group.label: _planned_steps(runs, group) for group in part.groups}
-    marks = tuple(ReferenceLine(label, float(steps)) for label, steps in steps_of.items() if steps is not None)
+    steps_by_label = {group.label: _planned_steps(runs, group) for group in part.groups}
+    marks = tuple(ReferenceLine(label, float(steps)) for label, steps in steps_by_label.items() if steps is not None)
     notes = [
         f"{label}: {steps:,} steps, where the bias is {bias_ratio(steps):.2f}."
-        for label, steps in steps_of.items()
+        for label, steps in steps_by_label.items()
         if steps
     ]
     ylabel = "factor on the learning rate" if part.inverse else "bias of the update"
@@ -452,18 +471,18 @@ def build_bias_ratio_panel(part: BiasRatio, runs: ArtifactRuns) -> CurvePanelWit
 
 
 def _planned_steps(runs: ArtifactRuns, group: RunGroup) -> int | None:
-    """Return how many steps the planned runs of a group have, where the size of their data set is known."""
-    config = runs.plans.get((group.arm, group.task))
+    """Return the number of steps of a group's planned runs. None: the size of their data set is unknown."""
+    config = runs.planned_configs.get((group.arm, group.task))
     rows = config and (config.data.train_rows or config.task.train_rows)
     return total_steps(config.schedule, rows) if config and rows else None
 
 
-def _percent_scores(runs: Sequence[RunRow], of: str) -> list[float]:
-    return [100 * score for run in runs if run["scored"] and (score := reported_score(run, of)) is not None]
+def _percent_scores(runs: Sequence[RunRow], split: str) -> list[float]:
+    return [100 * score for run in runs if run["scored"] and (score := reported_score(run, split)) is not None]
 
 
 def _metric_title(groups: Sequence[RunGroup], runs: ArtifactRuns) -> str:
-    metrics = {run["metric"] for group in groups for run in runs.by_place.get((group.arm, group.task), [])}
+    metrics = {run["metric"] for group in groups for run in runs.by_arm_task.get((group.arm, group.task), [])}
     return METRIC_TITLES.get(metrics.copy().pop(), "score") if len(metrics) == 1 else "score"
 
 

@@ -1,4 +1,4 @@
-"""The figures of an artefact: the panels of each part, and the parts that a sweep's figures are made of."""
+"""The figures of artefacts and sweeps: the panels of each part, and the parts of a sweep's figures."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-MAX_PANELS = 24  # of a figure of drift or surfaces
-MAX_TASKS = {"gradient-norms": 6, "gradient-norms-matrices": 2}  # of one figure
+MAX_PANELS = 24  # per figure of drift or surfaces
+MAX_TASKS = {"gradient-norms": 6, "gradient-norms-matrices": 2}  # per figure
 MAX_ARMS_WITH_CURVES = 6
 PanelWithNotes = tuple[Panel, list[str]]
 
 
 def build_panels(part: FigurePart, runs: ArtifactRuns) -> Sequence[PanelWithNotes]:
-    """Return the panels of a part, and what a reader must know of each."""
+    """Return the panels of a part, each with its notes."""
     match part:
         case Boxes():
             return [from_runs.build_box_panel(part, runs)]
@@ -73,18 +73,18 @@ def build_panels(part: FigurePart, runs: ArtifactRuns) -> Sequence[PanelWithNote
 def sweep_figures(
     cells: Sequence[ArmCell], runs: ArtifactRuns
 ) -> "tuple[dict[str, Callable[[], Figure]], dict[str, str]]":
-    """Return the figures of a sweep by name, made when they are drawn, and for those that cannot be drawn the reason.
+    """Return two mappings: figure name -> function that draws it, and figure name -> why it cannot be drawn.
 
-    Three are of every sweep, the others of sweeps whose runs were probed.
+    Every sweep has scores, training losses and training curves. Sweeps with probe records have further figures.
     """
     parts = sweep_figure_parts(cells, runs)
     missing = {"scores": "no run has a score yet", "training-loss": "no record has evaluations with a training loss"}
-    drawn = {name: _drawer(name, some, runs) for name, some in parts.items() if some}
+    drawn = {name: _drawer(name, figure_parts, runs) for name, figure_parts in parts.items() if figure_parts}
     return drawn, {name: why for name, why in missing.items() if name not in drawn}
 
 
 def sweep_figure_parts(cells: Sequence[ArmCell], runs: ArtifactRuns) -> dict[str, list[FigurePart]]:
-    """Return what each figure of a sweep shows; an empty list where there is nothing to draw."""
+    """Return figure name -> its parts. The list is empty if there is nothing to draw."""
     return dict(_run_parts(cells, runs)) | dict(_probe_parts(cells, runs) if runs.probes.refs else ())
 
 
@@ -93,11 +93,11 @@ def _run_parts(cells: Sequence[ArmCell], runs: ArtifactRuns) -> Iterator[tuple[s
     scored = any(cell.summary.n_finite for cell in cells)
     yield "scores", [Boxes(task_title(task), groups) for task, groups in by_task.items()] if scored else []
     with_loss = [cell for cell in cells if _has_losses(cell, runs)]
-    most_failed = sorted(with_loss, key=lambda cell: -cell.failed)[:MAX_ARMS_WITH_CURVES]
+    shown_cells = sorted(with_loss, key=lambda cell: -cell.failed)[:MAX_ARMS_WITH_CURVES]
     titles = {
-        RunGroup(cell.row, cell.row, cell.column): _arm_title(cell, len(by_task) > 1)
+        RunGroup(cell.arm, cell.arm, cell.task): _arm_title(cell, len(by_task) > 1)
         for cell in with_loss
-        if cell in most_failed
+        if cell in shown_cells
     }
     yield "training-loss", [VerdictCurves(title, group, "train_loss", "runs") for group, title in titles.items()]
     yield (
@@ -107,28 +107,28 @@ def _run_parts(cells: Sequence[ArmCell], runs: ArtifactRuns) -> Iterator[tuple[s
 
 
 def _groups_by_task(cells: Sequence[ArmCell]) -> dict[str, tuple[RunGroup, ...]]:
-    tasks = dict.fromkeys(cell.column for cell in cells)
-    return {task: tuple(RunGroup(c.row, c.row, task) for c in cells if c.column == task) for task in tasks}
+    tasks = dict.fromkeys(cell.task for cell in cells)
+    return {task: tuple(RunGroup(c.arm, c.arm, task) for c in cells if c.task == task) for task in tasks}
 
 
 def _has_losses(cell: ArmCell, runs: ArtifactRuns) -> bool:
-    rows = runs.by_place[cell.row, cell.column]
+    rows = runs.by_arm_task[cell.arm, cell.task]
     return any(loss is not None for run in rows for _, loss, _ in curve_of_run(runs, run))
 
 
 def _arm_title(cell: ArmCell, with_task: bool) -> str:
-    return f"{f'{task_title(cell.column)}, ' if with_task else ''}{cell.row}\n{failed_value(cell).text} failed"
+    return f"{f'{task_title(cell.task)}, ' if with_task else ''}{cell.arm}\n{failed_value(cell).text} failed"
 
 
 def _probe_parts(cells: Sequence[ArmCell], runs: ArtifactRuns) -> Iterator[tuple[str, list[FigurePart]]]:
-    """Yield what each figure of probes shows of every task, as far as there are records of it."""
+    """Yield (figure name, its parts) for each probe figure. Parts without records are left out."""
     by_task = _groups_by_task(cells)
     parts: dict[str, list[FigurePart]] = {name: [] for name in PROBE_FIGURE_ALTS}
     for task, groups in by_task.items():
         title = task_title(task) if len(by_task) > 1 else ""
         parts["gradient-norms"].append(Gradients(title, groups, groups, "layers"))
         parts["gradient-norms-matrices"].append(Gradients(title, groups, groups, "matrices"))
-        # A sweep may record the drift of some arms alone.
+        # A sweep may record drift for some arms only.
         drifting = tuple(group for group in groups if count_probe_records(runs, [Drifts("", (group,))]))
         parts["drift"].append(Drifts(title, drifting))
         for verdict in ("failed", "successful"):
@@ -137,8 +137,8 @@ def _probe_parts(cells: Sequence[ArmCell], runs: ArtifactRuns) -> Iterator[tuple
         parts["loss-surface"].append(Surfaces(title, groups, groups, "loss", first=False))
         if _has_gradient_norms(groups, runs):
             parts["gradient-norm-surface"].append(Surfaces(title, groups, groups, "grad_norm", first=False))
-    for name, some in parts.items():
-        yield name, [part for part in some if count_probe_records(runs, [part])]
+    for name, figure_parts in parts.items():
+        yield name, [part for part in figure_parts if count_probe_records(runs, [part])]
 
 
 def _has_gradient_norms(groups: Sequence[RunGroup], runs: ArtifactRuns) -> bool:
@@ -149,7 +149,7 @@ def _has_gradient_norms(groups: Sequence[RunGroup], runs: ArtifactRuns) -> bool:
 def _drawer(name: str, parts: Sequence[FigurePart], runs: ArtifactRuns) -> "Callable[[], Figure]":
     def draw() -> "Figure":
         panels, notes = _limited_panels(name, parts, runs)
-        # Loss and score of an arm stand side by side.
+        # Loss and score of an arm are side by side.
         per_row = (2 if len(panels) <= 6 else 4) if name == "training-curves" else None
         notes = dict.fromkeys([*(note for _, notes in panels for note in notes), *notes])
         return draw_panels([panel for panel, _ in panels], " ".join(notes), per_row)
@@ -160,7 +160,7 @@ def _drawer(name: str, parts: Sequence[FigurePart], runs: ArtifactRuns) -> "Call
 def _limited_panels(
     name: str, parts: Sequence[FigurePart], runs: ArtifactRuns
 ) -> tuple[Sequence[PanelWithNotes], list[str]]:
-    """Return the panels of a figure, not more than can be read, and what is left out."""
+    """Return the panels of a figure, limited to a readable number, and notes on what is left out."""
     shown, notes = parts[: MAX_TASKS.get(name, len(parts))], []
     if len(shown) < len(parts):
         notes.append(f"{len(shown)} of {len(parts)} tasks are drawn.")
@@ -169,7 +169,7 @@ def _limited_panels(
         by_part = [[panels[i] for i in _quarter_indices(len(panels))] for panels in by_part]
         notes.append("Of each task four blocks are drawn; a sweep of one task has every block.")
     panels = [panel for panels in by_part for panel in panels]
-    if not name.startswith("gradient-norms"):  # in which a missing side of a pair says why
+    if not name.startswith("gradient-norms"):  # there, a missing panel of a pair is kept because it says why
         panels = [pair for pair in panels if not pair[0].missing] or panels
     if name.endswith("surface") and len(panels) > MAX_PANELS:
         notes.append(f"{MAX_PANELS} of {len(panels)} surfaces are drawn.")
@@ -191,12 +191,12 @@ def _share_top(panels: Sequence[PanelWithNotes]) -> list[PanelWithNotes]:
 
 def _count_left_out(parts: Sequence[FigurePart], runs: ArtifactRuns) -> int:
     shown = {part.group for part in parts if isinstance(part, VerdictCurves)}
-    drawable = [place for place in runs.by_place if _has_losses(runs.cell(*place), runs)]
+    drawable = [place for place in runs.by_arm_task if _has_losses(runs.cell(*place), runs)]
     return len(drawable) - len(shown)
 
 
 def _quarter_indices(count: int) -> list[int]:
-    """Return four places as those of Z Fig. 7: the blocks at a quarter, half, three quarters and the top."""
+    """Return the indices of four blocks as in Z Fig. 7: at a quarter, half, three quarters and the top."""
     return sorted({int(place) for place in np.ceil(np.arange(1, 5) * count / 4) - 1})
 
 

@@ -84,8 +84,8 @@ class DataTable:
         notes: Sequence[str] = (),
     ) -> "ReportTable":
         """Return the columns `keys` of these rows (None: of all), as people read them."""
-        lines = tuple(tuple(row[key] for key in keys) for row in (self.rows if rows is None else rows))
-        return ReportTable(name, self._titles(keys), lines, caption, notes=tuple(notes))
+        cells = tuple(tuple(row[key] for key in keys) for row in (self.rows if rows is None else rows))
+        return ReportTable(name, self._titles(keys), cells, caption, notes=tuple(notes))
 
     def pivot(
         self,
@@ -102,17 +102,17 @@ class DataTable:
         Rows of one name share a line; those under another row only if that has one name too, and one value of
         `under_by`.
         """
-        lines: dict[str, dict[tuple[Value, str], dict[str, Row]]] = {}  # name of a row -> the lines under it
+        rows_by_parent: dict[str, dict[tuple[Value, str], dict[str, Row]]] = {}  # name of a row -> the lines under it
         parent = ""
         for row in self.rows:
             label = replace(row[down], data=None)
             parent = parent if label.under else label.text
-            line = (label, str(row[under_by].data) if label.under else "")
-            lines.setdefault(parent, {}).setdefault(line, {})[row[across].text] = row
+            row_key = (label, str(row[under_by].data) if label.under else "")
+            rows_by_parent.setdefault(parent, {}).setdefault(row_key, {})[row[across].text] = row
         blocks = list(dict.fromkeys(row[across].text for row in self.rows))
         cells = tuple(
             (label, *(self._pivoted(rows.get(block), label, key) for block in blocks for key in keys))
-            for parts in lines.values()
+            for parts in rows_by_parent.values()
             for (label, _), rows in parts.items()
         )
         (title,), titles = self._titles([down]), self._titles(keys)

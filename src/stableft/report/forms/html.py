@@ -38,8 +38,8 @@ def reports_to_html(reports: Sequence[Report], title: str) -> str:
     anchors = ["contents"]
     for report in reports:
         anchors.append(_new_anchor(make_label(report.id), anchors))
-    shown = [_report_context(report, anchor, rank) for report, anchor in zip(reports, anchors[1:], strict=True)]
-    return _template().render(title=title, reports=shown, rank=rank).strip() + "\n"
+    contexts = [_report_context(report, anchor, rank) for report, anchor in zip(reports, anchors[1:], strict=True)]
+    return _template().render(title=title, reports=contexts, rank=rank).strip() + "\n"
 
 
 @cache

@@ -152,14 +152,14 @@ def report_to_csv(report: Report) -> str:
     A report without data is an empty text. Numbers with a unit are multiplied by 100.
     """
     tables = [table for table in report.data.values() if table.only != "json"]
-    lines = [dict(_csv_line(table, row)) for table in tables for row in table.rows]
-    headings = list(dict.fromkeys(heading for line in lines for heading in line))
+    rows = [dict(_csv_line(table, row)) for table in tables for row in table.rows]
+    headings = list(dict.fromkeys(heading for line in rows for heading in line))
     if not headings:
         return ""
     out = io.StringIO()
     writer = csv.DictWriter(out, headings, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows(rows)
     return out.getvalue()
 
 
