@@ -1,4 +1,4 @@
-"""Draw the scores of groups of runs: a box a group, a point a run, baselines as lines."""
+"""Draw the scores of groups of runs: a box per group, a point per run, baselines as lines."""
 
 import math
 from collections.abc import Sequence
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-AXIS_ROOM = 0.95  # inches of a panel beside its boxes: the y axis with its name, and the baseline's value
-# Inches from one box to the next at least: with names that lie flat, with upright ones in two lines and in one.
+AXIS_ROOM = 0.95  # inches beside the boxes of a panel, for the y axis with its label and the baseline's value
+# Minimum inches between boxes: with horizontal labels, with vertical ones in two lines, and in one line.
 FLAT_SPACING, UPRIGHT_SPACING, TIGHT_SPACING = 0.5, 0.3, 0.16
-MAX_NAME_LINES = 4  # beyond which a name stands upright
-# Points of a box: beyond the first number they shrink, beyond the second they are pixels in a vector file.
+MAX_NAME_LINES = 4  # longer labels are vertical
+# Numbers of points per box above which they shrink, and above which vector files hold them as pixels.
 SHRINK_POINTS_ABOVE, RASTERIZE_POINTS_ABOVE = 100, 1000
 
 
 class BoxLayout(NamedTuple):
-    """How many panels stand side by side, inches from box to box, and whether the names below stand upright."""
+    """The number of panels per row, the inches between boxes, and whether the labels below are vertical."""
 
     per_row: int
     spacing: float
@@ -47,7 +47,8 @@ class BoxLayout(NamedTuple):
 def choose_box_layout(panels: Sequence[BoxPanel], count: int) -> BoxLayout:
     """Return the layout of these panels in a figure of `count` panels.
 
-    Names that lie flat are read more easily, so that they may take more rows of panels or a figure wider than a page.
+    Horizontal labels are easier to read, so they are preferred even if they need more rows or a figure wider than a
+    page.
     """
     most = max(1, *(len(panel.boxes) for panel in panels))
     labels = [box.label for panel in panels for box in panel.boxes]
@@ -71,7 +72,7 @@ def _box_label(box: Box, layout: BoxLayout) -> str:
 
 
 def box_labels_height(panel: BoxPanel, layout: BoxLayout) -> float:
-    """Return how many inches high the names below the boxes of a panel are."""
+    """Return the height in inches of the labels below the boxes of a panel."""
     labels = [_box_label(box, layout) for box in panel.boxes]
     if layout.upright:
         return max((len(line) for label in labels for line in label.split("\n")), default=0) / SMALL_CHARS_PER_INCH
@@ -89,7 +90,7 @@ def draw_box_panel(axes: "Axes", panel: BoxPanel, layout: BoxLayout) -> None:
 
 
 def _draw_box(axes: "Axes", position: int, box: Box, scale: float) -> None:
-    """Draw one box and its runs, whose marks are smaller by `scale` where boxes are narrow."""
+    """Draw one box and its runs. `scale` (at most 1) shrinks the markers of narrow boxes."""
     runs = sorted(zip(box.scores, map(choose_run_style, box.failed), strict=True), key=lambda run: run[0])
     scores = [score for score, _ in runs]
     axes.boxplot(
@@ -103,7 +104,7 @@ def _draw_box(axes: "Axes", position: int, box: Box, scale: float) -> None:
         whiskerprops={"color": GREY},
         capprops={"color": GREY},
     )
-    # Side by side by the golden ratio: neighbours in score are far apart, and nothing is drawn at random.
+    # Horizontal positions follow the golden ratio: runs with similar scores are far apart, without random jitter.
     places = [position + 0.46 * ((i * 0.618034) % 1 - 0.5) for i in range(len(runs))]
     for kind in RUN_STYLES:
         chosen = [i for i, (_, other) in enumerate(runs) if other is kind]
@@ -114,7 +115,7 @@ def _draw_box(axes: "Axes", position: int, box: Box, scale: float) -> None:
 
 
 def _run_marker(kind: RunStyle, scale: float, runs: int) -> dict[str, Any]:
-    """Return how one of so many runs of a box is drawn: the more, the smaller and the more transparent."""
+    """Return the scatter style of a run. The more runs a box has, the smaller and more transparent they are."""
     thin = min(1.0, math.sqrt(SHRINK_POINTS_ABOVE / runs))
     drawn = {"marker": kind.marker, "color": kind.color}
     if kind is FAILED_STYLE:
@@ -124,7 +125,7 @@ def _run_marker(kind: RunStyle, scale: float, runs: int) -> dict[str, Any]:
 
 
 def _draw_baselines(axes: "Axes", boxes: Sequence[Box]) -> None:
-    """Draw the baseline through the panel, or through each box where they have different ones."""
+    """Draw the baseline across the panel, or across each box if the baselines differ."""
     known = {position: box.baseline for position, box in enumerate(boxes) if box.baseline is not None}
     if len(set(known.values())) == 1:
         value = next(iter(known.values()))
@@ -137,7 +138,7 @@ def _draw_baselines(axes: "Axes", boxes: Sequence[Box]) -> None:
 
 
 def box_legend_entries(panels: Sequence[BoxPanel]) -> list[LegendEntry]:
-    """Return the legend of these panels: the kinds of runs, and what the dashed lines are."""
+    """Return the legend entries of these panels: the run styles and the baselines."""
     kinds = {choose_run_style(failed) for panel in panels for box in panel.boxes for failed in box.failed}
     point: dict[str, Any] = {"linestyle": "none", "markersize": 6, "markeredgewidth": 1.6}
     marks: list[LegendEntry] = [

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 LINE_DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 REFERENCE_DASHES = ((0, (5, 3)), (0, (1, 2)), (0, (8, 2, 1, 2)))
 MARKERS = "os^DvPX"
-MAX_NAMED_CURVES = len(PALETTE) * len(LINE_DASHES)  # more cannot be told apart
-MAX_MARKED_POINTS = 15  # points of a curve, up to which it is told apart by its markers
-MAX_VECTOR_CURVES = 200  # curves or points of a panel, beyond which they are pixels in a vector file
+MAX_NAMED_CURVES = len(PALETTE) * len(LINE_DASHES)  # number of distinguishable styles
+MAX_MARKED_POINTS = 15  # curves with up to this many points are distinguished by markers
+MAX_VECTOR_CURVES = 200  # panels with more curves have them as pixels in vector files; ten times as many for points
 
-StylesByName = dict[str, dict[str, Any]]  # how a name in the legend is drawn, the same in every panel
+StylesByName = dict[str, dict[str, Any]]  # legend name -> style, the same in every panel
 
 
 def legend_name(curve: Curve) -> str:
@@ -36,7 +36,7 @@ def legend_name(curve: Curve) -> str:
 
 
 def _ordered_names(panels: Sequence[CurvePanel]) -> list[str]:
-    """Return the names drawn in shades: those of ordered curves, or all if they are too many for the palette."""
+    """Return the names drawn in shades of the colour map: of ordered curves, or all if they exceed the palette."""
     names = dict.fromkeys(legend_name(curve) for panel in panels for curve in panel.curves if curve.color is None)
     if len(names) > MAX_NAMED_CURVES:
         return list(names)
@@ -45,9 +45,9 @@ def _ordered_names(panels: Sequence[CurvePanel]) -> list[str]:
 
 
 def choose_curve_styles(panels: Sequence[CurvePanel]) -> StylesByName:
-    """Return how every curve is drawn: by its own colour, in shades where curves are ordered, or by the palette.
+    """Return the styles of all curves: in their own colours, in shades if they are ordered, or from the palette.
 
-    Curves in colours of the palette also differ in markers or dashes, for those who see them in grey.
+    Curves from the palette also differ in markers or dashes, so that they can be distinguished in greyscale.
     """
     from matplotlib import colormaps
 
@@ -61,7 +61,7 @@ def choose_curve_styles(panels: Sequence[CurvePanel]) -> StylesByName:
     for i, name in enumerate(free):
         styles[name] = {"color": PALETTE[i % len(PALETTE)], "linewidth": 1.7}
         if few:
-            marker = MARKERS[(i + i // len(PALETTE)) % len(MARKERS)]  # another one where a colour comes again
+            marker = MARKERS[(i + i // len(PALETTE)) % len(MARKERS)]  # another marker when a colour repeats
             styles[name] |= {"marker": marker, "markersize": 4}
         elif not plain:
             styles[name] |= {"linestyle": LINE_DASHES[i % len(LINE_DASHES)]}
@@ -75,9 +75,9 @@ def choose_curve_styles(panels: Sequence[CurvePanel]) -> StylesByName:
 
 
 def curve_legend_entries(panels: Sequence[CurvePanel], styles: StylesByName) -> list[LegendEntry]:
-    """Return the legend of these panels, each name once, with the number of runs where it is known.
+    """Return the legend entries of these panels, each name once, with the number of runs if known.
 
-    Of many ordered curves the first, the last and some between them are named.
+    Of many ordered curves, the first, the last and some in between are named.
     """
     ordered = _ordered_names(panels)
     counts: dict[str, set[int]] = {}
@@ -90,14 +90,17 @@ def curve_legend_entries(panels: Sequence[CurvePanel], styles: StylesByName) -> 
 
 
 def _run_counts(curves: Sequence[Curve]) -> set[int]:
-    """Return how many runs are behind the curves of one name: thin ones are a run each, if nothing sums them up."""
+    """Return the numbers of runs of the curves with one name. Thin curves are one run each.
+
+    Empty if the curves' mean has the same name.
+    """
     if any(curve.group for curve in curves):
         return {len(curves)} if all(curve.thin for curve in curves) else set()
     return {curve.n for curve in curves if curve.n is not None}
 
 
 def thin_out_names(names: Sequence[str]) -> Sequence[str]:
-    """Return all names, or of many ordered ones the first, the last and some between them."""
+    """Return all names if they are few, else the first, the last and some in between."""
     every = math.ceil(len(names) / 7) if len(names) > 8 else 1
     return [*names[: -every or None : every], *names[-1:]] if every > 1 else names
 
@@ -110,14 +113,14 @@ def _n_suffix(counts: set[int]) -> str:
 def draw_curve_panel(
     axes: "Axes", panel: CurvePanel, styles: StylesByName, references: StylesByName, width: float
 ) -> None:
-    """Draw a panel about so many inches wide."""
+    """Draw a panel that is about `width` inches wide."""
     from matplotlib.patheffects import withStroke
 
     thin = sum(curve.thin for curve in panel.curves)
     halo = {"path_effects": [withStroke(linewidth=3.4, foreground="white")]} if thin else {}
     faint = {"alpha": min(0.8, max(0.1, 10 / max(thin, 1))), "linewidth": 0.7, "rasterized": thin > MAX_VECTOR_CURVES}
     _set_scales(axes, panel.xlog, panel.ylog)
-    for curve in reversed(panel.curves):  # the first one on top
+    for curve in reversed(panel.curves):  # the first curve is drawn on top
         style = styles[legend_name(curve)]
         x, y = _nan_if_undrawable(curve.x, panel.xlog), _nan_if_undrawable(curve.y, panel.ylog)
         if curve.low:
@@ -125,7 +128,7 @@ def draw_curve_panel(
             axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0, label=curve.label)
         axes.plot(x, y, **style | ({"zorder": 2, **faint} if curve.thin else {"zorder": 3, **halo}), label=curve.label)
     _draw_reference_lines(axes, panel.horizontal, references)
-    if panel.vertical:  # named at ticks above the panel
+    if panel.vertical:  # labelled by ticks above the panel
         for line in panel.vertical:
             axes.axvline(line.value, color=GREY, linewidth=0.8, zorder=1, label=line.label)
         names = {"labels": [line.label for line in panel.vertical], "rotation": 90}
@@ -148,7 +151,7 @@ def _nan_if_undrawable(values: Sequence[float], log: bool) -> np.ndarray:
 
 
 def choose_point_styles(panels: Sequence[PointPanel]) -> StylesByName:
-    """Return how every group of points is drawn: by its own colour and marker, or by the palette."""
+    """Return the styles of all groups of points: their own colours and markers, or those of the palette."""
     groups = {group.label: group for panel in panels for group in panel.groups}
     alike = len(groups) > 1 and {group.marker for group in groups.values()} == {"o"}
     return {
@@ -161,7 +164,7 @@ def choose_point_styles(panels: Sequence[PointPanel]) -> StylesByName:
 
 
 def point_legend_entries(panels: Sequence[PointPanel], styles: StylesByName) -> list[LegendEntry]:
-    """Return the legend of these panels, each name once, with its number of points in all panels."""
+    """Return the legend entries of these panels, each name once, with its number of points in all panels."""
     counts: dict[str, int] = {}
     for group in (group for panel in panels for group in panel.groups if group.label):
         counts[group.label] = counts.get(group.label, 0) + len(group.x)
@@ -175,7 +178,7 @@ def draw_point_panel(axes: "Axes", panel: PointPanel, styles: StylesByName, refe
     pixels = count > MAX_VECTOR_CURVES * 10
     for group in panel.groups:
         x, y, style = _nan_if_undrawable(group.x, panel.xlog), _nan_if_undrawable(group.y, False), styles[group.label]
-        crossed = style["marker"] in ("x", "+")  # drawn as lines, which have no edge
+        crossed = style["marker"] in ("x", "+")  # these markers are lines and have no edge
         edge: dict[str, Any] = {"linewidth": 1.3} if crossed else {"linewidth": 0.4, "edgecolor": "white"}
         axes.scatter(x, y, s=size, alpha=0.7, zorder=3, rasterized=pixels, label=group.label, **style | edge)
     _set_scales(axes, panel.xlog, False)
@@ -184,7 +187,7 @@ def draw_point_panel(axes: "Axes", panel: PointPanel, styles: StylesByName, refe
 
 
 def choose_reference_styles(panels: Sequence[CurvePanel | PointPanel]) -> StylesByName:
-    """Return how the named horizontal lines are drawn."""
+    """Return the styles of the labelled horizontal lines."""
     names = dict.fromkeys(line.label for panel in panels for line in panel.horizontal if line.label)
     return {
         name: DASHED_LINE | {"linestyle": REFERENCE_DASHES[i % len(REFERENCE_DASHES)]} for i, name in enumerate(names)
@@ -198,11 +201,11 @@ def _draw_reference_lines(axes: "Axes", lines: Sequence[ReferenceLine], referenc
 
 def _set_scales(axes: "Axes", xlog: bool, ylog: bool) -> None:
     axes.set_xscale("log" if xlog else "linear")
-    axes.set_yscale("log" if ylog else "linear")  # a band from 0 goes to the lower edge
+    axes.set_yscale("log" if ylog else "linear")  # non-positive ends of a band are clipped
 
 
 def _set_ticks(axes: "Axes", xlog: bool, ylog: bool) -> None:
-    """Put round numbers at both axes."""
+    """Set round tick values on both axes."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     for log, axis, (low, high) in ((xlog, axes.xaxis, axes.get_xlim()), (ylog, axes.yaxis, axes.get_ylim())):

@@ -49,17 +49,17 @@ if TYPE_CHECKING:
 
 
 PanelT = TypeVar("PanelT", BoxPanel, CurvePanel, PointPanel, HeatPanel, ContourPanel)
-MIN_CURVE_WIDTH, MIN_CONTOUR_WIDTH = 2.2, 2.8  # inches of a panel
-BOX_HEIGHTS = (2.6, 2.0)  # inches of a panel of boxes without the names below, in up to two rows of panels and in more
-CURVE_HEIGHTS = {1: 3.3, 2: 2.7, 3: 2.3}  # inches, by panels side by side
-CURVE_HEIGHT = 1.8  # of more panels side by side
+MIN_CURVE_WIDTH, MIN_CONTOUR_WIDTH = 2.2, 2.8  # inches per panel
+BOX_HEIGHTS = (2.6, 2.0)  # inches of a box panel without its labels, in figures of up to two rows and of more
+CURVE_HEIGHTS = {1: 3.3, 2: 2.7, 3: 2.3}  # inches, by number of panels per row
+CURVE_HEIGHT = 1.8  # inches, with more panels per row
 
 
 def draw_panels(panels: Sequence[Panel], caption: str = "", per_row: int | None = None) -> "Figure":
-    """Return the figure of these panels, in reading order; it is as wide as a page's text, or wider for many boxes.
+    """Return a figure of these panels in reading order. It is as wide as a page, or wider for many boxes.
 
-    A name has the same colour in every panel and stands once in the legend. `caption` is small print below. `per_row`
-    panels of curves stand side by side, by default as many as is usual for their number.
+    A name has the same colour in every panel and one legend entry. `caption` is printed below. `per_row` None: chosen
+    by the number and kinds of panels.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -72,7 +72,7 @@ def draw_panels(panels: Sequence[Panel], caption: str = "", per_row: int | None 
     heights = [_panel_height(panel, width / per_row, per_row, rows, layout) for panel in panels]
     heights = [max(heights[i : i + per_row]) for i in range(0, len(panels), per_row)]
     with house_style():
-        # The pad, in inches, leaves room for ticks that get a digit more when the layout makes the axes smaller.
+        # The padding (inches) leaves room for tick labels that get longer when the layout shrinks the axes.
         engine = ConstrainedLayoutEngine(w_pad=0.08)
         figure = Figure(figsize=(width, sum(heights)), layout=engine)
         grid = list(figure.subplots(rows, per_row, squeeze=False, height_ratios=heights).flat)
@@ -93,7 +93,7 @@ def _panels_of_type(panels: Sequence[Panel], kind: type[PanelT]) -> list[PanelT]
 
 
 def _choose_grid(panels: Sequence[Panel], layout: BoxLayout, per_row: int | None) -> tuple[int, float]:
-    """Return how many panels stand side by side, and how many inches wide the figure is."""
+    """Return the number of panels per row and the width of the figure in inches."""
     count = len(panels)
     most = {1: 1, 2: 2, 4: 2}.get(count, 3 if count < 12 else 4)
     widths = [MIN_CONTOUR_WIDTH if _panels_of_type(panels, ContourPanel) else MIN_CURVE_WIDTH]
@@ -108,7 +108,7 @@ def _choose_grid(panels: Sequence[Panel], layout: BoxLayout, per_row: int | None
 
 
 def _panel_height(panel: Panel, width: float, per_row: int, rows: int, layout: BoxLayout) -> float:
-    """Return the height in inches of a panel with its names."""
+    """Return the height in inches of a panel with its title and labels."""
     names = LINE_HEIGHT * (_wrap_title(panel, width) + _wrap_xlabel(panel, width)).count("\n")
     if panel.missing:
         return names + max(1.5, 0.8 + LINE_HEIGHT * (1 + _wrap_message(panel.missing, width)[0].count("\n")))
@@ -132,20 +132,20 @@ def _wrap_xlabel(panel: Panel, width: float) -> str:
 
 
 def _wrap_message(sentence: str, width: float) -> tuple[str, float]:
-    """Return a sentence in lines, and the size of its letters: small ones where it names a command, which is long."""
+    """Return a wrapped sentence and its font size, which is small if the sentence contains a (long) command."""
     small = "`" in sentence
     text = wrap_text(sentence.replace("`", ""), width - 0.9, SMALL_CHARS_PER_INCH if small else CHARS_PER_INCH)
     return text, SMALL_FONT_SIZE if small else FONT_SIZE
 
 
 def _draw_all(figure: "Figure", pairs: "Sequence[tuple[Axes, Panel]]", width: float, layout: BoxLayout) -> int:
-    """Draw every panel and the legend; return how many lines the legend has."""
+    """Draw all panels and the legend, and return the legend's number of lines."""
     panels = [panel for _, panel in pairs]
     boxes, contours = _panels_of_type(panels, BoxPanel), _panels_of_type(panels, ContourPanel)
     curves, points = _panels_of_type(panels, CurvePanel), _panels_of_type(panels, PointPanel)
     styles, point_styles = choose_curve_styles(curves), choose_point_styles(points)
     references, places = choose_reference_styles([*curves, *points]), contour_legend_entries(contours)
-    maps: dict[tuple[type, str], list[Any]] = {}  # those that share their colours
+    maps: dict[tuple[type, str], list[Any]] = {}  # (type, unit) -> panels with a shared colour scale
     for axes, panel in pairs:
         if panel.missing:
             _draw_message(axes, panel.missing, width)
@@ -170,7 +170,7 @@ def _draw_all(figure: "Figure", pairs: "Sequence[tuple[Axes, Panel]]", width: fl
         *places,
         *references.items(),
     ]
-    once = dict(reversed(entries))  # each name once, drawn as where it is first
+    once = dict(reversed(entries))  # each name once, in the style of its first entry
     return add_legend(figure, [(name, once[name]) for name in dict(entries)]) if entries else 0
 
 
@@ -191,9 +191,9 @@ def _label_axes(
     heights: Sequence[float],
     caption: str,
 ) -> int:
-    """Write titles and the names of the axes; return how many lines stand below all panels.
+    """Write the titles and axis labels, and return the number of lines of the caption.
 
-    A name that many panels have in common stands once.
+    An axis label that many panels share is written once.
     """
     width = figure.get_figwidth() / per_row
     below = {getattr(panel, "xlabel", "") for panel in panels}
@@ -201,7 +201,7 @@ def _label_axes(
     names = {panel.ylabel for panel in panels}
     beside = names.pop() if len(panels) > 2 * per_row and len(names) == 1 else ""
     limits = {(getattr(panel, "bottom", None), getattr(panel, "top", None)) for panel in panels}
-    alike = len(limits) == 1 and None not in limits.pop()  # the same numbers stand beside every panel
+    alike = len(limits) == 1 and None not in limits.pop()  # all panels have the same y limits
     for i, (axes, panel) in enumerate(zip(grid, panels, strict=False)):
         axes.set_title(_wrap_title(panel, width), fontweight="bold" if isinstance(panel, BoxPanel) else "normal")
         if panel.missing:
@@ -222,9 +222,9 @@ def _label_axes(
 
 
 def _freeze_layout(figure: "Figure") -> None:
-    """Keep the axes where the layout has put them, to a millionth of the figure.
+    """Fix the axes at the positions of the layout, rounded to a millionth of the figure.
 
-    The layout's last digits differ from one drawing to the next, and the ids in an SVG file are hashes of them.
+    The layout's last digits vary between drawings, and the ids in an SVG file are hashes that depend on them.
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")

@@ -1,4 +1,4 @@
-"""Draw heat maps with their numbers, and surfaces as contours."""
+"""Draw heat maps with numbers in their cells, and surfaces as contours."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-SUMMARY_GAP = 0.3  # of a cell, between the grid and its summaries
+SUMMARY_GAP = 0.3  # between the grid and its summaries, in cells
 CELL_HEIGHT = 0.23  # inches
 COLORBAR_ROOM = 0.9  # inches beside the panels
 EMPTY_CELL_STYLE: dict[str, Any] = {"facecolor": "#EEEEEE", "edgecolor": "#999999", "hatch": "////", "linewidth": 0}
@@ -23,7 +23,7 @@ POINT_MARKERS = "os^Dv"
 
 
 def heat_panel_size(panel: HeatPanel) -> tuple[float, float]:
-    """Return about how many inches wide a panel must be, and how high it is."""
+    """Return the approximate minimum width and the height of a panel in inches."""
     longest = max((len(text) for row in _cell_texts(panel) for text in row), default=0)
     cell = (longest + 1) / SMALL_CHARS_PER_INCH
     names = max(map(len, panel.rows), default=0) / SMALL_CHARS_PER_INCH
@@ -33,7 +33,7 @@ def heat_panel_size(panel: HeatPanel) -> tuple[float, float]:
 
 
 def _are_columns_turned(panel: HeatPanel) -> bool:
-    """Return whether the names of the columns are too long to lie flat in a panel about 5 inches wide."""
+    """Return whether the column labels are too long to be horizontal in a panel about 5 inches wide."""
     return sum(len(name) + 1 for name in panel.columns) > 5 * SMALL_CHARS_PER_INCH
 
 
@@ -42,7 +42,7 @@ def _cell_texts(panel: HeatPanel) -> list[list[str]]:
 
 
 def draw_heat_panels(drawn: Sequence[tuple["Axes", HeatPanel]]) -> None:
-    """Draw panels of one unit, which share their colours, with one bar of colours beside them."""
+    """Draw panels of one unit with a shared colour scale and one colour bar."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -69,7 +69,9 @@ def _draw_heat_panel(axes: "Axes", panel: HeatPanel, colors: Any) -> None:
                 axes.add_patch(Rectangle(corner, 1, 1, facecolor=shade, edgecolor="white", linewidth=0.8))
                 color = "black" if _brightness(shade) > 0.45 else "white"
                 axes.text(x[j], y[i], text, ha="center", va="center", fontsize=SMALL_FONT_SIZE, color=color)
-            elif i < rows - panel.margins or j < columns - panel.margins:  # a summary has no summary
+            elif (
+                i < rows - panel.margins or j < columns - panel.margins
+            ):  # the cells where summaries meet may stay blank
                 axes.add_patch(Rectangle(corner, 1, 1, **EMPTY_CELL_STYLE))
     axes.set_xticks(x, panel.columns, rotation=90 if _are_columns_turned(panel) else 0)
     axes.set_yticks(y, panel.rows)
@@ -85,14 +87,14 @@ def _cell_positions(count: int, margins: int) -> list[float]:
 
 
 def _brightness(color: Sequence[float]) -> float:
-    """Return how bright a colour is to the eye, from 0 to 1."""
+    """Return the perceived brightness of a colour, from 0 to 1."""
     return math.sqrt(0.299 * color[0] ** 2 + 0.587 * color[1] ** 2 + 0.114 * color[2] ** 2)
 
 
 def choose_contour_levels(panels: Sequence[ContourPanel]) -> list[float]:
-    """Return round levels from below the lowest to above the highest number of these panels.
+    """Return contour levels that cover the values of these panels.
 
-    Levels that panels bring along are taken as they are, as far as the numbers reach.
+    They are the panels' own levels, restricted to the range of the values, or else round numbers.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -108,21 +110,21 @@ def choose_contour_levels(panels: Sequence[ContourPanel]) -> list[float]:
 
 
 def contour_panel_height(panel: ContourPanel, width: float) -> float:
-    """Return how many inches high a panel of this width is; a step is as long in both directions."""
+    """Return the height in inches of a panel of this width, with the same scale in both directions."""
     span = (max(panel.y) - min(panel.y)) / (max(panel.x) - min(panel.x))
     return 0.6 + min(max(span, 0.4), 2.0) * min(width - 0.8, 4.5)
 
 
 def draw_contour_panels(drawn: Sequence[tuple["Axes", ContourPanel]], places: dict[str, dict[str, Any]]) -> None:
-    """Draw panels of one quantity, which share their levels, with one bar of colours beside them.
+    """Draw panels of one quantity with shared levels and one colour bar.
 
-    `places` says how each named place is drawn, as the legend has it.
+    `places`: name of a marked point -> its style, as in the legend.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm
 
     levels = choose_contour_levels([panel for _, panel in drawn])
-    # The same step of colour from each level to the next.
+    # Levels are unevenly spaced; their colours are evenly spaced.
     colors = ScalarMappable(BoundaryNorm(levels, 256), COLORMAP)
     for axes, panel in drawn:
         z = np.ma.masked_invalid(np.asarray(panel.z, dtype=float))
@@ -139,7 +141,11 @@ def draw_contour_panels(drawn: Sequence[tuple["Axes", ContourPanel]], places: di
 
 
 def label_contours(axes: "Axes") -> None:
-    """Write the levels on the contours of a laid-out panel, where they cover no other text, no place and no edge."""
+    """Label the contours of a panel with their levels.
+
+    The panel must have its final layout, because labels that would overlap another label, a marked point or an edge
+    are hidden.
+    """
     from matplotlib.contour import QuadContourSet
     from matplotlib.patheffects import withStroke
 
@@ -155,6 +161,6 @@ def label_contours(axes: "Axes") -> None:
 
 
 def contour_legend_entries(panels: Sequence[ContourPanel]) -> list[LegendEntry]:
-    """Return the legend of the named places, each with a marker of its own, the same in every panel."""
+    """Return the legend entries of the marked points. Each name has its own marker, the same in every panel."""
     names = dict.fromkeys(place.label for panel in panels for place in panel.places)
     return [(name, POINT_STYLE | {"marker": marker}) for name, marker in zip(names, cycle(POINT_MARKERS), strict=False)]

@@ -1,6 +1,6 @@
 """Panels as data: boxes, curves, points, heat maps, contours.
 
-Scores are in percent. The `missing` sentence of a panel that has nothing to show yet is drawn in its place.
+Scores are in percent. If a panel has nothing to show, its `missing` sentence is drawn in its place.
 """
 
 from dataclasses import dataclass, field
@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Box:
-    """The scores of one group of runs. `scores` has no NaN; `failed[i]` is None where it is not known."""
+    """The scores of one group of runs, without NaN. `failed[i]` None: unknown."""
 
     label: str
     scores: tuple[float, ...]
     failed: tuple[bool | None, ...]
-    n: int  # runs with a score, the NaN ones included
+    n: int  # runs with a score, including NaN
     n_nan: int = 0
-    n_failed: str = "-"  # such as "3/25"
-    baseline: float | None = None  # of always predicting the most frequent class
+    n_failed: str = "-"  # e.g. "3/25"
+    baseline: float | None = None  # score of the best constant predictor
 
 
 @dataclass(frozen=True)
 class BoxPanel:
-    """Boxes side by side, every run as a point, the majority baseline as a line, n under each box."""
+    """Boxes side by side, with a point for every run, baselines as lines, and n below each box."""
 
     title: str
     ylabel: str
@@ -32,18 +32,18 @@ class BoxPanel:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line, with a band between `low` and `high` where there is one. NaN in `y` breaks the line."""
+    """A line with an optional band between `low` and `high`. NaN in `y` breaks the line."""
 
     label: str
     x: tuple[float, ...]
     y: tuple[float, ...]
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
-    n: int | None = None  # runs behind it
-    color: str | None = None  # None: the next one of the house's palette
+    n: int | None = None  # number of runs that the curve summarizes
+    color: str | None = None  # None: the next colour of the palette
     thin: bool = False  # one run of several
     dashed: bool = False
-    group: str = ""  # what the legend says in place of the label, such as one name for many runs
+    group: str = ""  # legend entry in place of the label, e.g. one name for many runs
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ReferenceLine:
 
 @dataclass(frozen=True)
 class CurvePanel:
-    """Curves over steps, trials or layers. `sequential`: many ordered curves, such as layers, in shades of one hue."""
+    """Curves over steps or trials. `sequential`: ordered curves, e.g. of layers, drawn in shades of one colour map."""
 
     title: str
     xlabel: str
@@ -66,9 +66,9 @@ class CurvePanel:
     ylog: bool = False
     vertical: tuple[ReferenceLine, ...] = ()
     horizontal: tuple[ReferenceLine, ...] = ()
-    top: float | None = None  # of the y axis
-    bottom: float | None = None
-    left: float | None = None  # of the x axis
+    top: float | None = None  # y limit
+    bottom: float | None = None  # y limit
+    left: float | None = None  # x limit
     sequential: bool = False
     xticks: tuple[float, ...] = ()
     missing: str = ""
@@ -76,7 +76,7 @@ class CurvePanel:
 
 @dataclass(frozen=True)
 class PointGroup:
-    """Runs as points of one kind."""
+    """Points in one style."""
 
     label: str
     x: tuple[float, ...]
@@ -87,7 +87,7 @@ class PointGroup:
 
 @dataclass(frozen=True)
 class PointPanel:
-    """Runs as points, such as a score over a training loss."""
+    """A point for every run, e.g. its score over its training loss."""
 
     title: str
     xlabel: str
@@ -100,9 +100,9 @@ class PointPanel:
 
 @dataclass(frozen=True)
 class HeatPanel:
-    """A grid of numbers, each written into its cell; None is an empty cell. Panels of a figure share the colours.
+    """A coloured grid with a number in each cell. None is an empty cell. Panels of one unit share a colour scale.
 
-    The last `margins` columns and rows are summaries, such as min, mean and max, set apart from the rest.
+    The last `margins` columns and rows are summaries, e.g. min, mean and max, and are drawn apart from the rest.
     """
 
     title: str
@@ -119,7 +119,7 @@ class HeatPanel:
 
 @dataclass(frozen=True)
 class MarkedPoint:
-    """A marked point of a contour plot, such as the pre-trained model."""
+    """A marked point of a contour plot, e.g. the pre-trained model."""
 
     label: str
     x: float
@@ -130,7 +130,7 @@ class MarkedPoint:
 class ContourPanel:
     """A surface over two directions: `z[i][j]` at `y[i]`, `x[j]`.
 
-    `levels`, if given, are those to draw, as far as the numbers of the panels that share a bar of colours reach.
+    `levels`, if given, are the contour levels, restricted to the range of the panels that share a colour scale.
     """
 
     title: str
@@ -140,7 +140,7 @@ class ContourPanel:
     y: tuple[float, ...]
     z: tuple[tuple[float, ...], ...]
     zlabel: str = ""
-    log: bool = False  # not used; stored reports have it
+    log: bool = False  # unused; kept because reports store it
     places: tuple[MarkedPoint, ...] = field(default=())
     missing: str = ""
     levels: tuple[float, ...] = ()

@@ -1,7 +1,7 @@
-"""A report before it has a form: typed data for machines, blocks for people.
+"""A report independent of its output format: data tables for machines and blocks for readers.
 
-Every number is a `Value`, computed and worded once. CSV and JSON write the `DataTable`s of a report; the tables that
-people read are views of them.
+Every number is a `Value`, computed and formatted once. CSV and JSON contain the `DataTable`s of a report. The tables
+for readers are views of them.
 """
 
 import re
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Value:
-    """One place of a table: `text` for people, `data` for CSV and JSON (None: missing).
+    """One cell of a table: `text` for readers, `data` for CSV and JSON (None: missing).
 
-    Scores and shares are fractions in `data` and percent in `text`. `mark`, such as * or †, is raised in LaTeX and
-    HTML. `under` marks the name of a row that belongs to the row above, such as the published numbers of an arm.
+    Scores and shares are fractions in `data` and percent in `text`. `mark`, e.g. * or †, is superscript in LaTeX and
+    HTML. `under` marks the label of a row that belongs to the row above, e.g. the published numbers of an arm.
     """
 
     text: str = ""
@@ -33,10 +33,10 @@ EMPTY = Value()
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a data table: `title` heads it for people; `key`, with the unit in CSV, names it for machines.
+    """A column of a data table. `title` is its heading for readers, `key` its name in JSON and CSV.
 
-    CSV multiplies what has a unit by 100, because data are fractions. An `interval` is a pair in JSON and two columns
-    in CSV.
+    CSV adds the unit to the name and multiplies values that have a unit by 100, because data are fractions. An
+    `interval` is a pair in JSON and two columns in CSV.
     """
 
     key: str
@@ -47,9 +47,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a data table. `kind` says what its numbers are, such as an arm's or published ones.
+    """A row of a data table. `kind` says what its numbers are, e.g. an arm's or published ones.
 
-    A key without a value is an empty place; JSON alone has values whose key is not a column's, such as run ids.
+    A column without a value is an empty cell. Values without a column, e.g. run ids, are written to JSON only.
     """
 
     kind: str
@@ -61,7 +61,7 @@ class Row:
 
 @dataclass(frozen=True)
 class DataTable:
-    """All numbers of one kind in a report. `only`: the one machine form that needs it."""
+    """All numbers of one kind in a report. `only`: the only format, CSV or JSON, that contains it."""
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
@@ -71,7 +71,7 @@ class DataTable:
     def from_records(
         cls, records: Iterable[Mapping[str, Any]], only: Literal["csv", "json"] | None = None
     ) -> "DataTable":
-        """Return the table of plain rows, which no view shows; they may have different keys."""
+        """Return a table of plain rows without texts, for machines only. The rows may have different keys."""
         rows = tuple(Row("", {key: Value(data=data) for key, data in record.items()}) for record in records)
         return cls(tuple(Column(key) for key in dict.fromkeys(key for row in rows for key in row.values)), rows, only)
 
@@ -83,7 +83,7 @@ class DataTable:
         rows: Sequence[Row] | None = None,
         notes: Sequence[str] = (),
     ) -> "ReportTable":
-        """Return the columns `keys` of these rows (None: of all), as people read them."""
+        """Return the columns `keys` of these rows (None: of all rows) as a table for readers."""
         cells = tuple(tuple(row[key] for key in keys) for row in (self.rows if rows is None else rows))
         return ReportTable(name, self._titles(keys), cells, caption, notes=tuple(notes))
 
@@ -97,12 +97,14 @@ class DataTable:
         notes: Sequence[str] = (),
         under_by: str = "",
     ) -> "ReportTable":
-        """Return the columns `keys` side by side for each value of `across`, with the names of `down` below each other.
+        """Return a table for readers with a line for each label in `down` and a block of columns for each `across`.
 
-        Rows of one name share a line; those under another row only if that has one name too, and one value of
-        `under_by`.
+        `keys` are the columns of a block. Rows with the same label share a line. Rows under another row share one only
+        if that row's label and their values of `under_by` are the same too.
         """
-        rows_by_parent: dict[str, dict[tuple[Value, str], dict[str, Row]]] = {}  # name of a row -> the lines under it
+        rows_by_parent: dict[
+            str, dict[tuple[Value, str], dict[str, Row]]
+        ] = {}  # label of a row -> its own line and those under it
         parent = ""
         for row in self.rows:
             label = replace(row[down], data=None)
@@ -130,19 +132,19 @@ class DataTable:
         return row[key] if row else EMPTY if label.under else Value(NO_VALUE)
 
 
-NO_VALUE = "-"  # text of a number that is missing
+NO_VALUE = "-"  # text of a missing number
 ReportRow = tuple[str | Value, ...]
 
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table as people read it; its first column is names. Every row is as long as `header`.
+    """A table for readers. Its first column holds the row labels. Every row is as long as `header`.
 
-    `groups` are headings over the columns after the first, each with how many columns it spans; Markdown, which has
-    none, shows `header` alone. `caption` names tests; `notes` are small print below.
+    `groups` are (heading, number of columns) pairs over the columns after the first. Markdown has no such headings and
+    shows `header` only. `caption` names the tests. `notes` are printed small below the table.
     """
 
-    name: str  # of letters, digits and hyphens: LaTeX's label
+    name: str  # letters, digits and hyphens, for LaTeX's label
     header: tuple[str, ...]
     rows: tuple[ReportRow, ...]
     caption: str = ""
@@ -152,7 +154,7 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class Heading:
-    """The title of a section; the report's own title is level 1."""
+    """The title of a section. The report's own title has level 1."""
 
     text: str
     level: int = 2
@@ -170,7 +172,7 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Picture:
-    """The place of a figure in the report, and what it shows, for those who do not see it."""
+    """A figure by name, at its position in the report, with its alternative text."""
 
     name: str
     alt: str
@@ -183,7 +185,7 @@ OWN_ORIGIN = "this project"  # the origin of runs that were not imported
 
 
 class OriginCount(NamedTuple):
-    """How many runs of an arm on a task come from one origin."""
+    """The number of runs of an arm on a task that come from one origin."""
 
     arm: str
     task: str
@@ -194,15 +196,15 @@ class OriginCount(NamedTuple):
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the numbers of a report come from."""
+    """The origin of a report's numbers."""
 
     runs: tuple[OriginCount, ...] = ()
-    environments: tuple[tuple[str, int], ...] = ()  # device, versions and commit in words, and of how many runs
+    environments: tuple[tuple[str, int], ...] = ()  # (description, number of runs)
     run_ids: tuple[str, ...] = ()
 
 
 def provenance_to_json(provenance: Provenance) -> dict[str, Any]:
-    """Return where a report's numbers come from as JSON values."""
+    """Return the origin of a report's numbers as JSON values."""
     return {
         "runs": [count._asdict() for count in provenance.runs],
         "environments": [{"environment": text, "runs": n} for text, n in provenance.environments],
@@ -212,9 +214,9 @@ def provenance_to_json(provenance: Provenance) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Report:
-    """One artefact, or the report of a sweep, ready for every form. `figures` draw when they are called.
+    """The report of an artefact or sweep, ready for every format. `figures`: name -> function that draws it.
 
-    A large figure takes a second to draw: `svg_cache`, the only part that changes, keeps it for the next page.
+    A large figure takes a second to draw, so `svg_cache`, the only mutable part, keeps its SVG for further pages.
     """
 
     id: str
@@ -222,27 +224,27 @@ class Report:
     blocks: tuple[ReportBlock, ...]
     data: Mapping[str, DataTable] = field(default_factory=dict)  # CSV, JSON
     facts: Mapping[str, Any] = field(default_factory=dict)  # JSON: what is not a table, such as notes
-    standalone: tuple[ReportTable, ...] = ()  # for a reader of nothing else, as in LaTeX; empty: the tables of `blocks`
+    standalone: tuple[ReportTable, ...] = ()  # self-contained tables, for LaTeX; empty: the tables of `blocks`
     figures: Mapping[str, Callable[[], "Figure"]] = field(default_factory=dict)
-    undrawn: Mapping[str, str] = field(default_factory=dict)  # name of a figure -> why there is nothing to draw
+    undrawn: Mapping[str, str] = field(default_factory=dict)  # figure name -> why it cannot be drawn
     provenance: Provenance = Provenance()
     svg_cache: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def tables(self) -> tuple[ReportTable, ...]:
-        """The tables with all that a reader who sees nothing else must know."""
+        """The self-contained tables if there are any, else the tables of `blocks`."""
         return self.standalone or tuple(block for block in self.blocks if isinstance(block, ReportTable))
 
 
-HEADING_LEVELS = 3  # of headings; a title below them, such as that of the notes, is a plain line
+HEADING_LEVELS = 3  # a title of a lower level, such as that of the notes, is a plain line
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
 
 
 def make_label(text: str) -> str:
-    """Return the text with a hyphen for all but letters, digits and hyphens."""
+    """Return the text with every character except letters, digits and hyphens replaced by a hyphen."""
     return re.sub(r"[^A-Za-z0-9-]", "-", text)
 
 
 def split_code_spans(text: str) -> list[tuple[str, bool]]:
-    """Return the parts of a text, each with whether it is code, which stands between backticks."""
+    """Return the parts of a text as (part, is code) pairs. Code is enclosed in backticks."""
     return [(part, i % 2 == 1) for i, part in enumerate(CODE_SPAN.split(text)) if part]

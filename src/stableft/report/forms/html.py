@@ -29,12 +29,15 @@ if TYPE_CHECKING:
 
 
 TEMPLATE_FILE = "report.html.j2"
-LONG_CELL = 26  # letters; a longer place of a grid is text, which may be broken into lines
+LONG_CELL = 26  # characters; a longer cell is text and may be wrapped
 
 
 def reports_to_html(reports: Sequence[Report], title: str) -> str:
-    """Return a page with these reports and their figures, a table of contents before several; equal ones are equal."""
-    rank = 1 if len(reports) == 1 else 2  # of a report's own title
+    """Return a page with these reports and their figures. Several reports are preceded by a table of contents.
+
+    Equal reports give an equal page.
+    """
+    rank = 1 if len(reports) == 1 else 2  # heading level of a report's own title
     anchors = ["contents"]
     for report in reports:
         anchors.append(_new_anchor(make_label(report.id), anchors))
@@ -53,7 +56,7 @@ def _template() -> "Template":
 
 
 def html_prose(text: str) -> "Markup":
-    """Return the escaped text, what stands between backticks as code."""
+    """Return the escaped text, with text in backticks as code."""
     from markupsafe import Markup
 
     parts = split_code_spans(text)
@@ -78,7 +81,7 @@ def _report_context(report: Report, anchor: str, rank: int) -> dict[str, Any]:
 
 
 def _block_contexts(report: Report, rank: int) -> Iterator[dict[str, Any]]:
-    """Yield the report's blocks with what their HTML needs, and last the figures that no block has a place for."""
+    """Yield the template values of the report's blocks, followed by those of figures that no block shows."""
     heading, pictured = report.title, set()
     for block in report.blocks:
         if isinstance(block, Heading):
@@ -118,24 +121,27 @@ def _data_uri(report: Report, name: str) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(report.svg_cache[name]).decode()}"
 
 
-def _table_context(grid: ReportTable, heading: str) -> dict[str, Any]:
-    """Return a grid's places; one without a caption has the heading above as its caption, for those who only hear."""
+def _table_context(table: ReportTable, heading: str) -> dict[str, Any]:
+    """Return the template values of a table.
+
+    Without a caption, the heading above it is used as a hidden one, for screen readers.
+    """
     return {
-        "caption": grid.caption or heading,
-        "quiet": not grid.caption,
-        "groups": grid.groups,
-        "header": grid.header,
-        "rows": [_row_context(row) for row in grid.rows],
-        "notes": grid.notes,
+        "caption": table.caption or heading,
+        "quiet": not table.caption,
+        "groups": table.groups,
+        "header": table.header,
+        "rows": [_row_context(row) for row in table.rows],
+        "notes": table.notes,
     }
 
 
 def _row_context(row: ReportRow) -> dict[str, Any]:
-    name, *places = (cell if isinstance(cell, Value) else Value(cell) for cell in row)
+    name, *cells = (cell if isinstance(cell, Value) else Value(cell) for cell in row)
     return {
         "name": name,
         "part": name.under,
-        "places": [(value, len(value.text) > LONG_CELL) for value in places],
+        "cells": [(value, len(value.text) > LONG_CELL) for value in cells],
     }
 
 

@@ -1,4 +1,4 @@
-"""Tables of a report as LaTeX; booktabs is the only package needed."""
+"""The tables of a report as LaTeX. The only package needed is booktabs."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -38,19 +38,20 @@ LATEX_MARKS = {"*": r"\star", "†": r"\dagger", "‡": r"\ddagger"}
 
 
 def report_to_latex(report: Report) -> str:
-    """Return a table environment for each of the report's tables, or a comment where it has none."""
+    """Return a table environment for each of the report's tables, or a comment if there are none."""
     if not report.tables:
         return f"% {' '.join(report.title.splitlines())}: there is no table of it.\n"
     return "\n".join(_table_environment(table, table.caption or report.title) for table in report.tables)
 
 
 def escape_latex(text: str) -> str:
-    """Return the text with every character that LaTeX would act on, or does not know, made printable."""
+    """Return the text with special and non-ASCII characters replaced by LaTeX commands."""
+    # "--" would become a dash: braces keep the hyphens apart.
     return re.sub("-(?=-)", "-{}", "".join(LATEX_ESCAPES.get(character, character) for character in text))
 
 
 def latex_prose(text: str) -> str:
-    """Return the escaped text, what stands between backticks as typed letters."""
+    """Return the escaped text, with text in backticks in typewriter type."""
     return "".join(
         rf"\texttt{{{escape_latex(part)}}}" if code else escape_latex(part) for part, code in split_code_spans(text)
     )
@@ -77,7 +78,7 @@ def _table_environment(table: ReportTable, caption: str) -> str:
 
 
 def _group_headings(groups: Iterable[tuple[str, int]]) -> Iterator[str]:
-    """Yield the headings over groups of columns and the rules below them; a group without a name has neither."""
+    """Yield the line of group headings and that of the rules below them. A group without a name has no rule."""
     texts, rules, first = [], [], 2
     for name, n in groups:
         texts.append(rf"\multicolumn{{{n}}}{{c}}{{{escape_latex(name)}}}")
@@ -92,7 +93,7 @@ def _table_line(row: ReportRow) -> str:
     name, *rest = map(_format_cell, row)
     if isinstance(row[0], Value) and row[0].under:
         name = rf"\quad {name}"
-    if name.startswith("["):  # which the end of the line before would take as its argument
+    if name.startswith("["):  # the preceding \\ would take it as its optional argument
         name = f"{{}}{name}"
     return rf"{' & '.join([name, *rest])} \\"
 

@@ -15,11 +15,11 @@ from stableft.report.forms.document import (
     Value,
 )
 
-LINE_WIDTH = 110  # of prose; a block of numbers is as wide as it is
+LINE_WIDTH = 110  # of prose; tables are not wrapped
 
 
 def report_to_markdown(report: Report, pictures: bool = False) -> str:
-    """Return the report's blocks; with `pictures`, its figures as links to the .png files beside it."""
+    """Return the report as Markdown. With `pictures`, figures are links to the .png files beside it."""
     parts = [f"# {_table_line(report.title)}", *(_format_block(block, pictures) for block in report.blocks)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -51,7 +51,7 @@ def _cell_text(cell: str | Value) -> str:
 
 
 def _table_line(text: str) -> str:
-    """Return the text on one line: a figure's title may have line breaks."""
+    """Return the text on one line. Figure titles may have line breaks."""
     return " ".join(text.splitlines())
 
 

@@ -1,4 +1,4 @@
-"""Render a report in any form and write it with its figures."""
+"""Render a report in any format and write it with its figures."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ IMAGE_SUFFIXES = (".png", ".svg", ".pdf")
 
 @dataclass(frozen=True)
 class ReportTarget:
-    """Where a report goes: printed (no path), one file of a form or of a figure, or else a folder of everything."""
+    """Where a report goes: standard output (no path), one report or figure file, or a folder with everything."""
 
     path: Path | None
     form: Format | None = None
@@ -33,15 +33,15 @@ class ReportTarget:
 
     @property
     def draws(self) -> bool:
-        """Whether figures are part of it."""
+        """Whether the output includes figures."""
         return self.image or self.form == "html" or self.form is None
 
 
 def resolve_target(out: str | None, form: Format | None, figure: str | None) -> ReportTarget:
-    """Return what `--out`, `--format` and `--figure` ask for together.
+    """Return the target described by `--out`, `--format` and `--figure`.
 
     Raises:
-        UserError: they contradict each other, or nothing can be written there.
+        UserError: The options contradict each other, or the path cannot be written.
     """
     path = Path(out) if out else None
     folder = path is not None and (str(out).endswith("/") or path.is_dir())
@@ -71,10 +71,10 @@ def resolve_target(out: str | None, form: Format | None, figure: str | None) -> 
 
 
 def write_report(report: Report, output: ReportTarget) -> str:
-    """Write the report where it goes, and returns what is to be printed, which may be nothing.
+    """Write the report to its target and return the text to print, which may be empty.
 
     Raises:
-        UserError: there is nothing to draw, or no figure of the name asked for.
+        UserError: The requested figure is unknown or cannot be drawn.
     """
     if output.path is None:
         return render_report(report, output.form or "md").rstrip("\n")
@@ -88,13 +88,16 @@ def write_report(report: Report, output: ReportTarget) -> str:
 
 
 def write_report_folder(report: Report, folder: Path) -> list[str]:
-    """Write every form and figure to a folder, made if missing; return their paths, and why a figure is missing."""
+    """Write every format and figure to a folder, which is created if needed.
+
+    Return the paths, followed by lines on figures that cannot be drawn.
+    """
     from stableft.report.figures.style import figure_to_bytes
 
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     for name, draw in report.figures.items():
-        figure = draw()  # once for both forms
+        figure = draw()  # drawn once for both formats
         report.svg_cache[name] = figure_to_bytes(figure, "svg")
         atomic_write(folder / f"{name}.png", figure_to_bytes(figure, "png"))
         pictures.append(str(folder / f"{name}.png"))
@@ -105,16 +108,16 @@ def write_report_folder(report: Report, folder: Path) -> list[str]:
 
 
 def save_sweep_report(report: Report, folder: Path) -> str | None:
-    """Write the report of a sweep to its folder; return a line that names the figures, or says what went wrong.
+    """Write the report of a sweep to its folder. Return a line that names the figures, or an error message.
 
-    Return None and write nothing, where no run has finished. What cannot be written costs no result: the report
-    has been printed, and the records are there.
+    If no run has finished, nothing is written and None is returned. A file that cannot be written is no exception,
+    because nothing is lost: the report has been printed, and the records exist.
     """
     if not any(finished for *_, finished, _ in report.provenance.runs):
         return None
     try:
         lines = write_report_folder(report, folder)
-    except OSError as error:  # a full disk, a folder of someone else's; matplotlib's cache folder likewise
+    except OSError as error:  # e.g. a full disk or missing permissions, also for matplotlib's cache folder
         return f"the report's files could not be written: {error.filename or folder}: {error.strerror or error}"
     return f"figures: {', '.join(line for line in lines if 'png' in line)}; the report beside them in five forms"
 
@@ -143,13 +146,13 @@ def _figure_bytes(report: Report, name: str, ending: str) -> bytes:
     return figure_to_bytes(report.figures[name](), ending.removeprefix("."))
 
 
-SIGNIFICANT_DIGITS = 9  # a p-value that is the end of a search, or a bootstrap interval, varies beyond by processor
+SIGNIFICANT_DIGITS = 9  # further digits of p-values and bootstrap intervals depend on the processor
 
 
 def report_to_csv(report: Report) -> str:
-    """Return the data tables' rows below a line with every column; what is missing is empty, NaN is NaN.
+    """Return the rows of the data tables as CSV with a header. Missing values are empty, NaN is "NaN".
 
-    A report without data is an empty text. Numbers with a unit are multiplied by 100.
+    Numbers with a unit are multiplied by 100. A report without data gives an empty text.
     """
     tables = [table for table in report.data.values() if table.only != "json"]
     rows = [dict(_csv_line(table, row)) for table in tables for row in table.rows]
@@ -187,10 +190,10 @@ def _to_csv_value(data: Any) -> Any:
 
 
 def report_to_json(report: Report) -> str:
-    """Return facts, data tables and provenance; a number that JSON cannot write, such as NaN, is null.
+    """Return data tables, facts and provenance as JSON. NaN and infinities are null.
 
     Raises:
-        ValueError: a value is not JSON.
+        ValueError: A value has no JSON form.
     """
     values: dict[str, Any] = {"report": report.id, "title": report.title}
     for name, table in report.data.items():
@@ -225,14 +228,14 @@ def _check_json_key(key: Any, place: str) -> str:
 
 
 def round_float(number: float) -> float:
-    """Return a number with the digits that are alike on every processor."""
+    """Return a number rounded to the digits that are the same on every processor."""
     return float(f"{number:.{SIGNIFICANT_DIGITS}g}")
 
 
 def render_report(report: Report, form: Format = "md") -> str:
     """Return the report as text that ends with a newline.
 
-    The Markdown is the terminal's, without figures; the HTML is one file with all of them.
+    The Markdown is for the terminal and has no figures. The HTML contains all of them.
     """
     match form:
         case "md":
@@ -244,6 +247,6 @@ def render_report(report: Report, form: Format = "md") -> str:
         case "json":
             return report_to_json(report)
         case "html":
-            from stableft.report.forms.html import reports_to_html  # Jinja2 is not needed for the others
+            from stableft.report.forms.html import reports_to_html  # here because only HTML needs Jinja2
 
             return reports_to_html([report], report.title)
