@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.artifact_probes import LAYERS, LOST, MODELS, OURS, drift, grad_norms, of_kind, perplexity, surface
 from support.artifact_records import M, Z, planned, pool, probe_pool, report, where
-from support.reports import values_of
+from support.reports import values_of, wrap_probe_records
 from support.table_records import make_record
 
 from stableft.config.planned_run import PlannedRun
@@ -20,7 +20,6 @@ from stableft.records.probe_record import (
     SurfaceRecord,
     find_probes_in_files,
     find_probes_in_results,
-    wrap_probe_records,
     write_probe_records,
 )
 from stableft.records.run_record import run_folder, write_records_file
