@@ -61,6 +61,23 @@ def test_paths_of_the_tour_are_there():
         assert (package / path).exists() or (ROOT / path).exists(), path
 
 
+def test_names_of_the_tour_are_in_their_files():
+    package = ROOT / "src" / "stableft"
+    places = re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py): ([A-Za-z_, ]+)`", (package / "README.md").read_text())
+    assert len(places) > 8
+    for path, names in places:
+        for name in names.split(", "):
+            assert re.search(rf"^(def |class )?{name}\b", (package / path).read_text(), re.MULTILINE), (path, name)
+
+
+def test_commands_of_tables_and_prose_are_known():
+    text = "\n".join((ROOT / name).read_text() for name in READMES)
+    named = {words.split("|")[0] for words in re.findall(r"`stableft ([a-z]+)", text)}
+    known = typer.main.get_command(app).make_context("stableft", [], resilient_parsing=True).command.commands
+    assert len(named) > 10
+    assert named <= set(known)
+
+
 def test_scripts_of_the_readme_are_there():
     scripts = {line.split()[0] for line in shown_commands() if line.startswith("scripts/")}
     assert scripts >= {"scripts/demo", "scripts/test"}
@@ -70,7 +87,16 @@ def test_scripts_of_the_readme_are_there():
 
 def test_the_quick_commands_run(papers_sweeps, stableft, monkeypatch):
     monkeypatch.chdir(ROOT)
-    for words in ("list artifacts", "show configs/rte.yaml", "report results/records/demo.jsonl"):
+    for words in (
+        "list artifacts",
+        "list backbones",
+        "show configs/rte.yaml --format json",
+        "status configs/rte.yaml",
+        "report results/records/demo.jsonl",
+        "report mosbach-table1 --format latex",
+        "compare devlin mosbach --records results/records/demo.jsonl",
+        "power --sd 2 --ratio 1.5",
+    ):
         code, out, err = stableft(*words.split())
         assert (code, bool(out)) == (0, True), err
 

@@ -131,7 +131,7 @@ def test_export_and_report_from_the_file(stableft, sweep_file, workplace):
         (["status"], "--results results: this folder contains no runs"),
         (["status", "rte", "--results", "/dev/null"], "--results /dev/null: /dev/null is a file, not a folder"),
         (["sweep", "rte", "--results", "/dev/null/x"], "--results /dev/null/x: /dev/null is a file, not a folder"),
-        (["report", "mosbach-tabel1"], "artifact 'mosbach-tabel1' is not known; did you mean 'mosbach-table1'?"),
+        (["report", "mosbach-tabel1"], "unknown artifact 'mosbach-tabel1'; did you mean 'mosbach-table1'?"),
         (["report", "rte", "--records", "nope.jsonl"], "nope.jsonl: there is no such records file"),
         (["report", "rte", "--out", "nope/x.md"], "--out nope/x.md: there is no folder nope"),
         (

@@ -216,7 +216,7 @@ def test_a_rule_of_two_arms_and_names_of_reports_that_collide_are_refused(workpl
     code, _, err = stableft("report", "mine.jsonl", "--rule", "pair")
     assert (code, one_sentence(err)) == (
         2,
-        "--rule pair: it is about two arms of a task; rte has 3: --arms chooses them",
+        "--rule pair: it compares two arms per task; rte has 3: select two with --arms",
     )
     Path("mine.jsonl").rename("zhang-table1.jsonl")
     code, _, err = stableft("report", "all", "--records", "zhang-table1.jsonl")

@@ -216,3 +216,12 @@ def test_a_model_is_named_by_the_hash_of_its_folder_or_by_hub_name_and_revision(
     hub = make_config().model.model_copy(update={"name": "a", "revision": "main", "sha256": None})
     assert hub.identity == ("a", "main")
     assert hub.model_copy(update={"name": "a label", "sha256": "e" * 64}).identity == ("e" * 64,)
+
+
+def test_runs_of_one_setting_differ_in_their_seeds_alone(make_config):
+    one, other = make_config(**{"seeds.init": 1}), make_config(**{"seeds.init": 2, "seeds.data": 3})
+    assert one.run_id != other.run_id
+    assert one.setting_id() == other.setting_id()
+    warmer = make_config(**{"optimizer.lr": 3e-4})
+    assert warmer.setting_id() != one.setting_id()
+    assert warmer.setting_id(ignored=("optimizer.lr",)) == one.setting_id(ignored=("optimizer.lr",))

@@ -416,7 +416,7 @@ def test_arms_tasks_and_metrics_that_are_not_there(refused):
     assert "there are no records in these files" in refused([])
     b = runs("b", FINE, lr=3e-5)
     more = [*runs("a", FINE, task="mrpc"), *runs("b", FINE, task="mrpc", lr=3e-5)]
-    assert refused(a, b, more) == "compare: arms 'a' and 'b' have runs of mrpc and rte: --task chooses one"
+    assert refused(a, b, more) == "compare: arms 'a' and 'b' have runs of mrpc and rte: select one with --task"
     assert "both have runs of mrpc and rte; did you mean 'rte'?" in refused(a, b, more, task="rtee")
     assert "no task in common: rte against cola" in refused(a, runs("b", FINE, task="cola"))
     assert refused(a, b, metric="f1") == "--metric f1: the runs of 'a' are scored by accuracy"
@@ -430,7 +430,7 @@ def test_fields_that_are_not_there(refused):
     assert "did you mean 'seed_init'?" in refused(a, b, where=["seed_int=1"])
     assert refused(a, b, where=["lr"]) == "--where lr: must be FIELD=VALUE"
     assert refused(a, b, where=["optimizer.lr=2e-5"]) == (
-        "--where optimizer.lr=2e-5: no run of arm 'b' is left; its runs have 3e-05"
+        "--where optimizer.lr=2e-5: no run of arm 'b' matches; its runs have 3e-05"
     )
 
 
@@ -441,7 +441,7 @@ def test_a_seed_twice_and_pooled_settings_are_refused_by_run_and_setting(refused
     assert f"run {a[0].run_id} of seed 1/101" in said
     assert "optimizer.lr is 2e-05" in said
     assert f" and {20 - MAX_NAMED_RUNS} more" in said
-    assert said.endswith("--where optimizer.lr=2e-05 chooses")
+    assert said.endswith("select one with --where optimizer.lr=2e-05")
     later = [make_record(last=0.7, arm="a", lr=5e-5, seed=seed) for seed in (50, 51)]
     said = refused(a, later, b)
     assert "pools settings: optimizer.lr is 2e-05 (run" in said
@@ -454,7 +454,7 @@ def test_imported_runs_of_one_seed_or_mixed_with_own_are_refused(refused, compar
     source = b[0].source.model_copy(update={"name": "other.csv"})
     said = refused(imported("a", FINE), imported("a", LOST, source=source), b)
     assert "has 10 seeds more than once" in said
-    assert said.endswith("--where source=elsewhere.csv chooses")
+    assert said.endswith("select one with --where source=elsewhere.csv")
     chosen = compare(imported("a", FINE), imported("a", LOST, source=source), b, where=["source=elsewhere.csv"])
     assert len(chosen.provenance.run_ids) == 20
     twice = refused([*imported("a", FINE), make_imported(0.6, arm="a", seed=1, run_id="again")], b)
@@ -468,7 +468,7 @@ def test_arms_scored_unlike_are_refused(refused):
     a = runs("a", FINE)
     said = refused(a, runs("b", FINE, report="best"))
     assert "scores of different checkpoints, last and best" in said
-    assert "--score last or --score best chooses" in said
+    assert "select one with --score last or --score best" in said
     assert "different splits, val and test" in refused(a, runs("b", FINE, split="heldout"))
     assert "different metrics, accuracy and f1" in refused(imported("a", FINE), imported("b", FINE, metric="f1"))
     within = refused([*a, *runs("a", [0.7] * 12, report="best")[10:]], runs("b", FINE, lr=3e-5))
@@ -487,7 +487,7 @@ def test_other_data_rows_are_refused(refused):
 
     a, b = runs("a", FINE), runs("b", FINE, lr=3e-5)
     said = refused(a, elsewhere(b))
-    assert "are of different data rows, with the fingerprints ffffffff and 00000000" in said
+    assert "were trained on different data rows, with fingerprints ffffffff and 00000000" in said
     assert f"run {b[0].run_id} of seed 1/101" in said
     assert "arm 'a' on rte has runs of different data rows" in refused([*a[:5], *elsewhere(a[5:])], b)
 
@@ -496,7 +496,7 @@ def test_a_model_that_differs_beside_the_method_is_refused(refused):
     said = refused(runs("a", FINE), runs("b", FINE, lr=3e-5, model="roberta-large"))
     assert "differ in the model and the method at once" in said
     assert "optimizer.lr 2e-05 / 3e-05" in said
-    assert "could be put down to neither" in said
+    assert "could be attributed to neither" in said
 
 
 def test_the_command_prints_the_comparison(stableft, tmp_path):

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from support.reports import wrap_probe_records
 
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig, Seeds
 from stableft.config.sweep_file import Sweep, load_sweep
-from stableft.records.probe_record import ProbeRecord, wrap_probe_records
+from stableft.records.probe_record import ProbeRecord
 from stableft.records.run_record import DataRecord, Environment, EvalPoint, RunRecord, Scores, StartRecord
 from stableft.report.artifact import Artifact
 from stableft.report.build import build_report

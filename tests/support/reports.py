@@ -3,12 +3,13 @@
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from support.table_records import make_record
 
 from stableft.records.frame import build_frame
+from stableft.records.probe_record import ProbeRecord, ProbeRecordRef, ProbeRecords, SurfaceRecord
 from stableft.records.run_record import write_records_file
 from stableft.report.forms.write import render_report
 from stableft.report.mosbach import MOSBACH_ARTIFACTS
@@ -116,3 +117,12 @@ def runs_of_records(records):
         file = Path(folder) / "mine.jsonl"
         write_records_file(file, records)
         return load_runs_from_file(file)
+
+
+def wrap_probe_records(records: Iterable[ProbeRecord]) -> ProbeRecords:
+    """Return records that are already in memory."""
+
+    def run_ids(record: ProbeRecord) -> tuple[str, ...]:
+        return (record.failed, record.successful) if isinstance(record, SurfaceRecord) else (record.run_id,)
+
+    return ProbeRecords(tuple(ProbeRecordRef(type(record), run_ids(record), lambda r=record: r) for record in records))

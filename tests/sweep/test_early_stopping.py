@@ -8,7 +8,7 @@ from support.sweep_records import make_record, make_run
 from stableft.config.run_config import has_reached_share
 from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.records.run_record import EvalPoint
-from stableft.sweep.early_stopping import as_stopped_early, find_ranking_eval, select_runs_to_stop, setting_key
+from stableft.sweep.early_stopping import as_stopped_early, find_ranking_eval, select_runs_to_stop
 
 
 def point(step: int, value: float, steps: int = 100) -> EvalPoint:
@@ -66,8 +66,8 @@ def test_a_share_of_steps_or_of_epochs():
 
 
 def test_runs_of_one_setting_differ_in_their_seeds_alone():
-    assert setting_key(make_run(1).config) == setting_key(make_run(2).config)
-    assert setting_key(make_run(1).config) != setting_key(make_run(1, length={"epochs": 4}).config)
+    assert make_run(1).config.setting_id() == make_run(2).config.setting_id()
+    assert make_run(1).config.setting_id() != make_run(1, length={"epochs": 4}).config.setting_id()
 
 
 def test_the_reason_says_score_rank_and_rule():

@@ -264,6 +264,14 @@ class RunConfig(TrainingConfig):
         """16 hex digits, equal for identical computations: fields that have no effect are ignored."""
         return hashlib.sha256(canonical_json(_identifying_values(self)).encode()).hexdigest()[:16]
 
+    def setting_id(self, ignored: tuple[str, ...] = ()) -> str:
+        """Return 16 hex digits, equal for runs that differ only in their seeds and in the dotted settings `ignored`."""
+        values = _identifying_values(self)
+        for key in ("seeds", *ignored):
+            section, _, name = key.rpartition(".")
+            del (values[section] if section else values)[name]
+        return hashlib.sha256(canonical_json(values).encode()).hexdigest()[:16]
+
     @property
     def task(self) -> TaskSpec:
         """The task of this run, whether built in or user-provided."""

@@ -1,7 +1,6 @@
 """The data frame of all records, one row per run: the source of every table and figure."""
 
 import gc
-import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -193,7 +192,7 @@ def _own_columns(record: RunRecord, metric: str, split: str) -> dict[str, Any]:
         "seconds": record.seconds,
         "seed_init": config.seeds.init,
         "seed_data": config.seeds.data,
-        "setting": _setting_hash(config),
+        "setting": config.setting_id(),
         "data_fingerprint": record.data.fingerprint if record.data else None,
         "device": record.environment.device if record.environment else None,
         "start": _describe_start(record),
@@ -202,11 +201,6 @@ def _own_columns(record: RunRecord, metric: str, split: str) -> dict[str, Any]:
         "label_entropy": record.data.label_entropy if record.data else None,
         "watch": record.watch,
     }
-
-
-def _setting_hash(config: RunConfig) -> str:
-    """Return a hash of the config without its seeds (16 hex digits)."""
-    return hashlib.sha256(config.model_dump_json(exclude={"seeds"}).encode()).hexdigest()[:16]
 
 
 def _describe_start(record: RunRecord) -> str | None:

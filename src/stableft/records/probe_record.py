@@ -192,15 +192,6 @@ class ProbeRecords:
         return list(records.values())
 
 
-def wrap_probe_records(records: Iterable[ProbeRecord]) -> ProbeRecords:
-    """Return records that are already in memory."""
-
-    def run_ids(record: ProbeRecord) -> tuple[str, ...]:
-        return (record.failed, record.successful) if isinstance(record, SurfaceRecord) else (record.run_id,)
-
-    return ProbeRecords(tuple(ProbeRecordRef(type(record), run_ids(record), lambda r=record: r) for record in records))
-
-
 def find_probes_in_files(paths: Iterable[Path]) -> ProbeRecords:
     """Return the probe records in some record files.
 

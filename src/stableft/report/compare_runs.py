@@ -56,7 +56,7 @@ def select_arm_pair(
         UserError: An arm, task, metric or field is unknown, or the arms are not comparable.
     """
     if names[0] == names[1]:
-        raise UserError(f"compare: {names[0]!r} is named twice; give two arms")
+        raise UserError(f"compare: {names[0]!r} is named twice; name two different arms")
     conditions = [parse_where(text) for text in where]
     runs_by_arm = _read_arm_runs(
         read_records_files(files) if files else read_all_stored_records(results),
@@ -121,7 +121,7 @@ def _filter_runs(entries: list[RowAndRecord], conditions: Sequence[WhereConditio
             values = (where_value(condition.field, entry.row, entry.record) for entry in entries)
             listed = _list_few(dict.fromkeys(describe_value(value) for value in values))
             raise UserError(
-                f"--where {condition.field}={condition.text}: no run of arm {name!r} is left; its runs have {listed}"
+                f"--where {condition.field}={condition.text}: no run of arm {name!r} matches; its runs have {listed}"
             )
         entries = kept
     return entries
@@ -137,7 +137,7 @@ def _choose_task(names: tuple[str, str], arms: Sequence[Sequence[RowAndRecord]],
             f"{_join_with_and(tasks[0])} against {_join_with_and(tasks[1])}"
         )
     if task is None and len(common) > 1:
-        raise UserError(f"compare: {arms_text} have runs of {_join_with_and(common)}: --task chooses one")
+        raise UserError(f"compare: {arms_text} have runs of {_join_with_and(common)}: select one with --task")
     if task is None:
         return common[0]
     chosen = [name for name in common if task.casefold() in (name.casefold(), task_title(name).casefold())]
@@ -211,10 +211,10 @@ REPORT_KEY = "evaluation.report"  # which checkpoint is reported does not change
 MODEL_KEYS = ("model.name", "model.revision", "model.sha256", "model.head", "model.structure")
 DATA_SIZE_KEYS = ("data.train_rows", "data.sample_seed")
 SCORE_KIND_HINTS = {
-    "metric": "--metric chooses one that both have",
-    "split": "scores of two splits are not of one quantity",
-    "checkpoint": "--score last or --score best chooses",
-    "data_fingerprint": "scores on different data rows are not of one quantity",
+    "metric": "select one that both have with --metric",
+    "split": "scores on different splits are not comparable",
+    "checkpoint": "select one with --score last or --score best",
+    "data_fingerprint": "scores on different data rows are not comparable",
 }
 SCORE_KIND_FIELDS = ("metric", "split", "checkpoint")
 
@@ -256,7 +256,7 @@ def _describe_pooled_settings(
 ) -> str:
     """Return the settings in which the runs differ, and the option that selects among them."""
     if not varying:
-        return "the records do not say in what these runs differ"
+        return "the records do not say how these runs differ"
     key = varying[0]
     groups = _group_by(list(zip(arm, settings, strict=True)), lambda pair: describe_value(pair[1][key]))
     values = [f"{text} ({_name_runs([entry for entry, _ in pairs])})" for text, pairs in groups.items()]
@@ -265,8 +265,8 @@ def _describe_pooled_settings(
         for other in varying[1:]
     ]
     first = next(iter(groups)).partition(" (")[0] if key == "source" else next(iter(groups))
-    chooses = f"--where {key}={first}" if " " not in first else f"--where '{key}={first}'"
-    return f"{'; '.join([f'{key} is {_join_with_and(values)}', *others])}; {chooses} chooses"
+    option = f"--where {key}={first}" if " " not in first else f"--where '{key}={first}'"
+    return f"{'; '.join([f'{key} is {_join_with_and(values)}', *others])}; select one with {option}"
 
 
 def check_comparable(
@@ -296,14 +296,14 @@ def check_comparable(
     only_size_differs = "data.train_rows" in differing and all(key in DATA_SIZE_KEYS for key in differing)
     if None not in fingerprints and fingerprints[0] != fingerprints[1] and not only_size_differs:
         listed = f"{_join_with_and([str(one)[:12] for one in fingerprints])}{_besides_clause(differing)}"
-        raise UserError(f"{who} are of different data rows, with the fingerprints {listed} ({runs})")
+        raise UserError(f"{who} were trained on different data rows, with fingerprints {listed} ({runs})")
     subjects = list(dict.fromkeys(_subject_of_setting(key) for key in differing))
     if len(subjects) > 1:
         listed_values = [f"{key} {' / '.join(map(describe_value, values))}" for key, values in differing.items()]
         named = _join_with_and([f"the {subject}" for subject in subjects])
         raise UserError(
             f"{who} differ in {named} at once ({', '.join(listed_values)}; {runs}), "
-            "so that a difference could be put down to neither; compare arms that differ in one of them"
+            "so a difference could be attributed to neither; compare arms that differ in only one of them"
         )
     return differing
 

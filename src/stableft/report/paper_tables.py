@@ -14,7 +14,7 @@ from stableft.catalog.tasks import METRIC_TITLES, TASKS, TaskSpec, scored_metric
 from stableft.config.local_files import shipped_configs
 from stableft.config.planned_run import LocalPaths
 from stableft.config.recipe import Recipe, read_recipe, shipped_recipes
-from stableft.config.run_config import RunConfig, canonical_json
+from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import load_sweep
 from stableft.data.metrics import majority_baseline
 from stableft.data.sources import RawSplit, find_layouts, read_raw_split
@@ -149,8 +149,7 @@ def _count_seeds(runs: Iterable[RunConfig]) -> set[int]:
     """Return the distinct numbers of seeds of the settings."""
     seeds: dict[str, set[int]] = {}
     for run in runs:
-        setting = run.model_dump(mode="json", exclude={"seeds": True, "evaluation": {"report"}})
-        seeds.setdefault(canonical_json(setting), set()).add(run.seeds.init)
+        seeds.setdefault(run.setting_id(), set()).add(run.seeds.init)
     return {len(seeds_of_setting) for seeds_of_setting in seeds.values()}
 
 

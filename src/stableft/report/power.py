@@ -65,7 +65,8 @@ def _scored_runs_of_arms(
     if task is not None and task not in common:
         raise UserError(f"--task {task}: the arms have runs of {', '.join(common) or 'no common task'}")
     if task is None and len(common) != 1:
-        raise UserError(f"--arms {arms}: the arms have runs of {', '.join(common) or 'no common task'}: --task chooses")
+        tasks_text = f"runs of {', '.join(common)}: select one with --task" if common else "no task in common"
+        raise UserError(f"--arms {arms}: the arms have {tasks_text}")
     chosen = task or common[0]
     a, b = ([run for run in runs if (run["arm"], run["task"]) == (name, chosen)] for name in names)
     return a, b

@@ -162,7 +162,7 @@ def load_artifact(name: str, load: LoadSweep) -> tuple[Artifact, tuple[tuple[str
         sweep_runs = [(f"configs/{sweep}", run) for sweep in artifact.sweeps for run in load(sweep).runs]
         return artifact, tuple(pair for pair in sweep_runs if artifact.includes(pair[1].arm, pair[1].config.data.task))
     if not name.endswith(".yaml") and "/" not in name and did_you_mean(name, ARTIFACTS):
-        raise UserError(f"artifact {name!r} is not known{did_you_mean(name, ARTIFACTS)}")
+        raise UserError(f"unknown artifact {name!r}{did_you_mean(name, ARTIFACTS)}")
     sweep = load(name)
     return make_sweep_artifact(sweep.name, str(sweep.path)), tuple((str(sweep.path), run) for run in sweep.runs)
 
@@ -286,7 +286,7 @@ def read_stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[R
         try:
             record = read_record(results, run_id)
         except UserError as error:
-            raise UserError(f"{error}; the next `stableft sweep` sets it aside and does the run again") from None
+            raise UserError(f"{error}; the next `stableft sweep` sets it aside and re-runs the run") from None
         if record and record.status != "paused":
             yield record
 
@@ -377,11 +377,11 @@ def as_means_table(runs: ArtifactRuns, rule: BoldRule) -> ArtifactRuns:
     """
     artifact = runs.artifact
     if artifact.id in ARTIFACTS:
-        raise UserError(f"--rule {rule}: {artifact.id} has the paper's own rule; --rule is for a sweep")
+        raise UserError(f"--rule {rule}: {artifact.id} uses the paper's own rule; --rule is for sweeps")
     tasks = Counter(task for _, task in runs.planned)
     if rule in ("different", "pair") and any(arms != 2 for arms in tasks.values()):
         arms_per_task = ", ".join(f"{task} has {arms}" for task, arms in tasks.items())
-        raise UserError(f"--rule {rule}: it is about two arms of a task; {arms_per_task}: --arms chooses them")
+        raise UserError(f"--rule {rule}: it compares two arms per task; {arms_per_task}: select two with --arms")
     return replace(runs, artifact=make_means_artifact(artifact.id, artifact.sweeps[0], rule, runs.planned))
 
 

@@ -7,14 +7,9 @@ runs stop depends only on their scores there, not on the order in which they are
 import math
 from collections.abc import Iterable
 
-from stableft.config.run_config import SHARE_TOLERANCE, RunConfig, Seeds, has_reached_share
+from stableft.config.run_config import SHARE_TOLERANCE, has_reached_share
 from stableft.config.sweep_keys import EarlyStoppingRule, describe_early_stopping_rule
 from stableft.records.run_record import EarlyStopRecord, EvalPoint, RunRecord
-
-
-def setting_key(config: RunConfig) -> str:
-    """Return a key shared by all runs that differ only in their seeds."""
-    return config.model_copy(update={"seeds": Seeds(init=0, data=0)}).run_id
 
 
 def find_ranking_eval(record: RunRecord, after: float) -> EvalPoint | None:

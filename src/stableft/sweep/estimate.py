@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from stableft.config.planned_run import Execution, PlannedRun
-from stableft.config.run_config import RunConfig, canonical_json
 from stableft.config.sweep_file import START_ARM, Sweep
 from stableft.data.tokens import LabeledRows
 from stableft.records.run_record import RunRecord
@@ -103,7 +102,8 @@ def estimate_sweep(
     for (arm, task), runs in groups.items():
         unfinished = unique_runs(run for run in runs if run.run_id not in counted)
         counted |= unfinished.keys()
-        key = (_cost_key(runs[0].config), runs[0].arm == START_ARM)  # start runs also save their weights
+        # The learning rate costs nothing; start runs also save their weights.
+        key = (runs[0].config.setting_id(ignored=("optimizer.lr",)), runs[0].arm == START_ARM)
         if unfinished and key not in costs:
             costs[key] = _measure_cost(runs[0], results, sweep, execution)
         ruled = [
@@ -170,12 +170,6 @@ def render_estimate(estimate: SweepEstimate) -> str:
     )
     damaged = [f"{message}; its run will be done again" for message in estimate.damaged]
     return "\n".join([align_columns(rows), *estimate.start_run_notes, *damaged, total, *([rule] if paused else [])])
-
-
-def _cost_key(config: RunConfig) -> str:
-    """Return a key of everything that determines a run's cost, i.e. the config without seeds and learning rate."""
-    values = config.model_dump(mode="json", exclude={"seeds": True, "optimizer": {"lr"}})
-    return canonical_json(values)
 
 
 def _measure_cost(run: PlannedRun, results: Path, sweep: Sweep, execution: Execution) -> RunCost:

@@ -26,7 +26,6 @@ from stableft.config.sweep_file import (
 )
 from stableft.errors import UserError
 from stableft.records.run_record import RunRecord, atomic_write
-from stableft.sweep.early_stopping import setting_key
 from stableft.text import TextRow, align_columns
 
 
@@ -243,8 +242,8 @@ def write_chosen_sweep(
         except UserError as error:
             reason = str(error).replace(draft.name, "it")
             raise UserError(f"{sweep.path}: what was chosen cannot be written as one sweep file: {reason}") from None
-    asked = {setting_key(point.runs[0].config) for point in chosen}
-    assert {setting_key(run.config) for run in written.runs} == asked, "the file asks for other runs"
+    asked = {point.runs[0].config.setting_id() for point in chosen}
+    assert {run.config.setting_id() for run in written.runs} == asked, "the file asks for other runs"
     shipped = sweep.path.resolve().is_relative_to(shipped_configs().resolve())
     origin = f"configs/{sweep.name}.yaml" if shipped else sweep.path
     head = [f"stableft sweep {out}      {CHOSEN_MARK} from {origin}      {len(written.runs)} runs"]

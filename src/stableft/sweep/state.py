@@ -35,7 +35,7 @@ from stableft.records.run_record import (
     write_record,
 )
 from stableft.sweep.claims import claim_run
-from stableft.sweep.early_stopping import find_ranking_eval, setting_key
+from stableft.sweep.early_stopping import find_ranking_eval
 
 CRASH_FILE = "crash.txt"
 RESUMABLE_STATUSES = ("paused", "stopped")  # statuses of runs that may be resumed
@@ -117,7 +117,7 @@ def group_for_ranking(
     """Return the runs (or records) grouped by setting and early-stopping rule, i.e. those ranked together."""
     groups: dict[tuple[str, EarlyStoppingRule], list[RunT]] = {}
     for run in runs:
-        groups.setdefault((setting_key(run.config), rules[run.run_id]), []).append(run)
+        groups.setdefault((run.config.setting_id(), rules[run.run_id]), []).append(run)
     return groups
 
 

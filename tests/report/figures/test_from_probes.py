@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.artifact_probes import LAYERS, LOST, MODELS, OURS, drift, grad_norms, of_kind, perplexity, surface
 from support.artifact_records import M, Z, planned, pool, probe_pool, report, where
-from support.reports import values_of
+from support.reports import values_of, wrap_probe_records
 from support.table_records import make_record
 
 from stableft.config.planned_run import PlannedRun
@@ -20,7 +20,6 @@ from stableft.records.probe_record import (
     SurfaceRecord,
     find_probes_in_files,
     find_probes_in_results,
-    wrap_probe_records,
     write_probe_records,
 )
 from stableft.records.run_record import run_folder, write_records_file
@@ -351,5 +350,5 @@ def test_a_figure_of_probes_that_a_sweep_has_not_is_refused_with_the_reason(tmp_
     records, _ = own_sweep()
     write_records_file(tmp_path / "mine.jsonl", records)
     made = build_report(load_runs_from_file(tmp_path / "mine.jsonl"))
-    with pytest.raises(UserError, match="there is no drift to draw: no probe has left a record of its runs"):
+    with pytest.raises(UserError, match="cannot draw drift: its runs have no probe records"):
         write_report(made, ReportTarget(tmp_path / "x.png", image=True, figure="drift"))

@@ -133,9 +133,9 @@ def _find_figure_name(report: Report, name: str | None) -> str:
     if wanted in report.figures:
         return wanted
     if wanted in report.undrawn:
-        raise UserError(f"report {report.id!r}: there is no {wanted} to draw: {report.undrawn[wanted]}")
+        raise UserError(f"report {report.id!r}: cannot draw {wanted}: {report.undrawn[wanted]}")
     if wanted in PROBE_FIGURE_ALTS and "scores" in {*report.figures, *report.undrawn}:  # of a sweep
-        raise UserError(f"report {report.id!r}: there is no {wanted} to draw: no probe has left a record of its runs")
+        raise UserError(f"report {report.id!r}: cannot draw {wanted}: its runs have no probe records")
     names = ", ".join([*report.figures, *report.undrawn])
     raise UserError(f"--figure {wanted}: report {report.id!r} has {names}{did_you_mean(wanted, report.figures)}")
 
