@@ -115,5 +115,5 @@ def test_a_rule_of_the_papers_makes_a_table_of_means_of_a_sweep_but_not_of_an_ar
     runs = collect_runs(make_sweep_artifact("s", "s.yaml"), planned(records), records)
     (cell,) = mean_cells(values_of(build_report(as_means_table(runs, "best")))).values()
     assert (cell["arm"], cell["n"], cell["mean"]) == ("devlin", 3, pytest.approx(0.72))
-    with pytest.raises(UserError, match="mosbach-table1 has the paper's own rule"):
+    with pytest.raises(UserError, match="mosbach-table1 uses the paper's own rule"):
         as_means_table(load_runs("mosbach-table1", tmp_path, [], "recipe", shipped), "best")
