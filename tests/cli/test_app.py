@@ -99,7 +99,7 @@ def test_a_crashed_run_is_kept_and_gives_exit_code_1(stableft, sweep_file):
         save_record(Path("results"), make_scored_record(run, status="crashed"))
     code, out, _ = stableft("sweep", sweep_file, "--arms", "devlin", "--data-dir", GLUE, "--devices", "cpu")
     assert code == 1
-    assert "2 crashed; --retry-crashed tries the crashed ones again" in out
+    assert "2 crashed; --retry-crashed retries the crashed ones" in out
     assert not Path("results/sweeps").exists()
 
 

@@ -106,13 +106,13 @@ def test_the_last_line_says_how_to_go_on():
     outcome = SweepResult(("a", "b"), ("b",), ("c",), ("d",), ("e", "f"), ("e",), True)
     assert closing_line(outcome) == (
         "Interrupted: 3 of 6 runs done, 1 of them failed, 1 crashed, 2 left (1 with a checkpoint); run the same "
-        "command to go on; --retry-crashed tries the crashed ones again"
+        "command to continue; --retry-crashed retries the crashed ones"
     )
     assert closing_line(SweepResult(("a",), (), (), (), (), (), False)) == "Ended: 1 of 1 runs done"
     held = SweepResult((), (), (), (), ("e", "f"), (), False, blocked=("e",), crashed_start_runs=("p",))
     assert closing_line(held) == (
         "Ended: 0 of 2 runs done, 1 that others start from crashed, 2 left (0 with a checkpoint, 1 with nothing to "
-        "start from); run the same command to go on; --retry-crashed tries the crashed ones again"
+        "start from); run the same command to continue; --retry-crashed retries the crashed ones"
     )
 
 

@@ -80,7 +80,7 @@ def test_a_mistake_in_a_parent_is_told_of_the_parent(plan):
     [
         ("{", "its config.json cannot be read"),
         ("[]", "its config.json is not a mapping"),
-        ("{}", "its config.json names no model_type, such as bert"),
+        ("{}", "its config.json has no model_type, such as bert"),
         ('{"model_type": "bert", "num_hidden_layers": "2"}', "num_hidden_layers '2', which is not a whole number"),
     ],
 )
@@ -92,11 +92,11 @@ def test_a_config_of_a_model_that_cannot_be_used(plan, tmp_path, content, rule):
 def test_weights_that_are_none(plan, tmp_path):
     weights = tmp_path / "model" / "model.safetensors"
     weights.write_text("version https://git-lfs.github.com/spec/v1\n")
-    assert "its model.safetensors holds no weights: " in sentence_about(*plan())
+    assert "its model.safetensors has no readable weights: " in sentence_about(*plan())
     index = {"weight_map": {"a": "model-1.safetensors"}}
     weights.unlink()
     (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "names model-1.safetensors, which is not there" in sentence_about(*plan())
+    assert "lists model-1.safetensors, which is missing" in sentence_about(*plan())
     (tmp_path / "model" / "model.safetensors.index.json").write_text("{}")
     assert "its model.safetensors.index.json cannot be read" in sentence_about(*plan())
 

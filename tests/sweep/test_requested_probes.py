@@ -194,7 +194,7 @@ def test_finished_runs_are_trained_again_only_when_asked(tmp_path):
     outcome, events = sweep_stand_ins(tmp_path, runs)
     assert set(outcome.finished_before) == {run.run_id, whole.run_id}
     assert [event.text for event in events if isinstance(event, Notice)] == [
-        "1 runs were finished before without drift: --complete trains them again"
+        "1 runs were finished earlier without drift: --complete trains them again"
     ]
     outcome, events = sweep_stand_ins(tmp_path, runs, retrain_incomplete=True)
     assert (outcome.finished, outcome.finished_before) == ((run.run_id,), (whole.run_id,))
@@ -262,7 +262,7 @@ def test_the_smoke_sweep_is_completed(workplace, stableft):
     sets = ("--set", "probes={grad_norms: {every: 2}, drift: {every: 2}}", "--save", "last")
     code, out, _ = stableft(*arguments, *sets)
     assert code == 0
-    assert "1 runs were finished before without drift, grad norms, last weights: --complete trains them again" in out
+    assert "1 runs were finished earlier without drift, grad norms, last weights: --complete trains them again" in out
     code, out, _ = stableft(*arguments, *sets, "--complete", "--dry-run")
     assert "1 runs left" in out
     code, out, _ = stableft(*arguments, *sets, "--complete")

@@ -115,7 +115,7 @@ def test_a_crashed_parent_holds_back_its_children_alone(tmp_path):
     assert (outcome.blocked, outcome.crashed_start_runs) == (outcome.unfinished, (parent.run_id,))
     assert closing_line(outcome) == (
         "Ended: 2 of 5 runs done, 1 that others start from crashed, 3 left (0 with a checkpoint, 3 with nothing to "
-        "start from); --retry-crashed tries the crashed ones again"
+        "start from); --retry-crashed retries the crashed ones"
     )
     assert begun(tmp_path, runs) == {}
     again, told = sweep_stand_ins(tmp_path, sweep)
@@ -182,7 +182,7 @@ def test_a_failed_parent_is_used_and_told(tmp_path):
     parent, runs = family(FAILS)
     outcome, notes = sweep_stand_ins(tmp_path, make_sweep(runs, parents=[parent]))
     assert len(outcome.finished) == 3
-    assert notes[-1].endswith("failed; they start from it all the same")
+    assert notes[-1].endswith("failed; they start from it nevertheless")
 
 
 @pytest.mark.faults

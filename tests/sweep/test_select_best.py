@@ -175,7 +175,7 @@ def test_missing_runs_are_counted_and_nothing_is_chosen():
     assert ids(choose(sweep, records)[1], "mixed") == ids(sweep, "mixed p=0.5")
     records[0] = scored(sweep.runs[3], 0, status="crashed")
     records[1] = scored(sweep.runs[4], 0, status="stopped")
-    message = "of the 9 runs of its grids 6 are finished, 1 crashed, 1 were stopped early and 1 are left;"
+    message = "6 of the 9 runs of its grids are finished, 1 crashed, 1 were stopped early and 1 are left;"
     with pytest.raises(UserError, match=message):
         choose(sweep, records[:-1], "other.yaml")
     assert not Path("other.yaml").exists()
@@ -186,7 +186,7 @@ def test_missing_runs_are_counted_and_nothing_is_chosen():
         ["3", "50.00", "1.00"],
         ["2", "of", "3"],
     ]
-    with pytest.raises(UserError, match="no run is finished, so there is no best one"):
+    with pytest.raises(UserError, match="no run is finished, so there is no best setting"):
         choose(sweep, [], "other.yaml", allow_missing=True)
 
 
@@ -208,7 +208,7 @@ def test_without_a_grid_there_is_nothing_to_choose():
 
 def test_reports_on_validation_rows_are_said_to_flatter_the_choice():
     held_out, dev = load(SEARCH), load(SEARCH.replace("recipe: zhang", "recipe: mosbach"))
-    assert "rte: reports read the same rows" in render_grid_searches(collect_grid_searches(dev, records_of(dev, {})))
+    assert "rte: reports use the same rows" in render_grid_searches(collect_grid_searches(dev, records_of(dev, {})))
     assert "same rows" not in render_grid_searches(collect_grid_searches(held_out, records_of(held_out, {})))
 
 
@@ -362,7 +362,7 @@ def test_no_file_of_the_users_is_overwritten():
     for out, message in {
         "mine.yaml": "was not written by `stableft choose`",
         "search.yaml": "was not written by `stableft choose`",
-        "out.txt": "a file that ends in .yaml",
+        "out.txt": "the file name must end in .yaml",
         "nowhere/out.yaml": "there is no folder nowhere",
     }.items():
         with pytest.raises(UserError, match=re.escape(message)):
@@ -382,7 +382,7 @@ def test_the_command_reads_run_folders_or_files_of_records(stableft):
     records = records_of(sweep, {"mixed p=0.5": 0.7})
     code, _, err = stableft("choose", "search.yaml")
     assert (code, Path("search-chosen.yaml").exists()) == (2, False)
-    assert "of the 9 runs of its grids 0 are finished, 0 crashed" in err
+    assert "0 of the 9 runs of its grids are finished, 0 crashed" in err
     for record in records:
         save_record(Path("results"), record)
     code, out, err = stableft("choose", "search.yaml", "--report-seeds", "0-4")

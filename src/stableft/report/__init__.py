@@ -1,1 +1,1 @@
-"""Records in, the papers' tables and figures out."""
+"""Reports: the papers' tables and figures, built from run records."""

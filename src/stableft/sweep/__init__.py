@@ -1,1 +1,1 @@
-"""Many runs on this machine: which are due, in which process, and how far they are."""
+"""Run many fine-tuning runs on this machine: what is left to do, worker processes, and progress."""

@@ -59,7 +59,7 @@ def _check_model(config: RunConfig, sources: LocalPaths) -> None:
     values = _read_model_config(config, sources)
     name = config.model.name
     if not isinstance(values.get("model_type"), str):
-        raise UserError(f"model {name!r}: its config.json names no model_type, such as {', '.join(BACKBONES)}")
+        raise UserError(f"model {name!r}: its config.json has no model_type, such as {', '.join(BACKBONES)}")
     spec = resolve_backbone(config.model, values)
     sizes = {key: values.get(key) for key in ("max_position_embeddings", *spec.lengths)}
     for key, value in sizes.items():
@@ -81,13 +81,13 @@ def _check_weight_files(name: str, folder: Path) -> None:
             raise UserError(f"model {name!r}: its {index.name} cannot be read") from None
         for shard in sorted(str(shard) for shard in shards):
             if not (folder / shard).is_file():
-                raise UserError(f"model {name!r}: its {index.name} names {shard}, which is not there")
+                raise UserError(f"model {name!r}: its {index.name} lists {shard}, which is missing")
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="numpy"):
                 pass
         except (OSError, SafetensorError) as error:
-            raise UserError(f"model {name!r}: its {path.name} holds no weights: {error}") from None
+            raise UserError(f"model {name!r}: its {path.name} has no readable weights: {error}") from None
 
 
 def _read_model_config(config: RunConfig, sources: LocalPaths) -> dict:

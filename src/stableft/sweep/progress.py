@@ -130,10 +130,10 @@ def estimate_seconds_left(view: SweepProgress) -> float | None:
     if not steps and view.pending:
         return None
     overall = sum(seconds for seconds, _ in speeds.values()) / max(steps, 1)
-    at = {c.run.run_id: c.progress for c in view.slots.values() if c.progress}
+    progress_by_id = {c.run.run_id: c.progress for c in view.slots.values() if c.progress}
     waits = []
     for run_id, run in view.pending.items():
-        progress = at.get(run_id)
+        progress = progress_by_id.get(run_id)
         total = progress.total if progress else _expected_steps(view, run.config)
         if total is None:
             return None
@@ -238,14 +238,14 @@ def closing_line(outcome: SweepResult) -> str:
     if outcome.unfinished:
         line += f", {len(outcome.unfinished)} left ({len(outcome.resumable)} with a checkpoint"
         line += f", {len(outcome.blocked)} with nothing to start from)" if outcome.blocked else ")"
-        line += "; run the same command to go on" if len(outcome.unfinished) > len(outcome.blocked) else ""
+        line += "; run the same command to continue" if len(outcome.unfinished) > len(outcome.blocked) else ""
     if outcome.crashed or outcome.crashed_start_runs:
-        line += "; --retry-crashed tries the crashed ones again"
+        line += "; --retry-crashed retries the crashed ones"
     return line
 
 
 def event_line(view: SweepProgress, event: SweepEvent) -> str | None:
-    """Return the log line for an event when there is no terminal, or None. `view` already includes the event."""
+    """Return the log line for an event without a terminal, or None. `view` already includes the event."""
     if isinstance(event, Notice):
         return event.text
     if isinstance(event, SweepStarted):
@@ -257,14 +257,14 @@ def event_line(view: SweepProgress, event: SweepEvent) -> str | None:
     elif isinstance(event, RunEnded) and event.how == "interrupted":
         message = f"stopped {run_label(event.run)}"
     elif isinstance(event, RunEnded) and event.how == "claimed_elsewhere":
-        message = f"another process is at {run_label(event.run)}; waiting for it"
+        message = f"another process is working on {run_label(event.run)}; waiting for it"
     else:
         return None
     return f"[{progress_line(view)}] {message}"
 
 
 def describe_run_status(record: RunRecord) -> str:
-    """Return a run's status in words, with its score or the reason it ended."""
+    """Return a description of a run's status, with its score or the reason why it ended."""
     if record.status == "crashed":
         return f"crashed ({record.reason})"
     if record.status == "stopped":

@@ -43,12 +43,12 @@ def run_sweep(
     train: TrainFunction | None = None,
     fingerprint: Callable[[RunConfig, LocalPaths], str] = data_fingerprint,
 ) -> SweepResult:
-    """Do all runs left in a sweep and return the outcome. Takes and raises what `run_local` does."""
+    """Do all remaining runs of a sweep and return the outcome. Parameters and exceptions are as in `run_local`."""
     before = read_sweep_state(results, (*sweep.runs, *sweep.start_runs), look_only=True)
     old_crashes = {record.run_id for record in before.crashed}
 
     def run_stage(runs: Iterable[PlannedRun], execution: Execution = execution) -> tuple[SweepResult, bool]:
-        """Return the outcome of these runs, and whether the sweep has to end here."""
+        """Run these runs. Return the outcome, and whether the sweep must end here."""
         options = (retry_crashed, fail_fast, display, train, fingerprint)
         outcome = run_local(list(runs), results, sweep.sources, devices, jobs_per_device, execution, *options)
         new = set(outcome.crashed) - (set() if retry_crashed else old_crashes)
@@ -68,7 +68,7 @@ def run_sweep(
     while trials and not ended:
         outcome, ended = run_stage(trials, replace(execution, retrain_incomplete=False))
         records = [read_record(results, run.run_id) for run in trials]
-        if not ended and all(records):  # a missing record means that another process is about to re-run it
+        if not ended and all(records):  # a record is missing if another process is about to re-run its run
             stopped_early = _stop_lowest_runs([record for record in records if record], sweep.rules, results, display)
             crashed = set(outcome.crashed) if retry_crashed else set()
             break
@@ -87,8 +87,8 @@ def _with_start_weights_saved(
     """Return the execution settings that also save the weights from which other runs are initialized."""
     ids = {parent.run_id for parent in parents}
     starts = [run.config.start_from for run in runs if run.config.start_from]
-    kept = {start.checkpoint for start in starts if start.run in ids} | ({execution.save} - {"none"})
-    return replace(execution, save=kept.pop() if len(kept) == 1 else "all")
+    checkpoints = {start.checkpoint for start in starts if start.run in ids} | ({execution.save} - {"none"})
+    return replace(execution, save=checkpoints.pop() if len(checkpoints) == 1 else "all")
 
 
 def _report_start_runs(
@@ -105,7 +105,7 @@ def _report_start_runs(
     for parent in trained:
         record = read_record(results, parent.run_id)
         if record and record.failed and parent.run_id not in {start.run for start in unusable}:
-            display(Notice(f"{describe_start_run(parent, sweep.runs)}, failed; they start from it all the same"))
+            display(Notice(f"{describe_start_run(parent, sweep.runs)}, failed; they start from it nevertheless"))
     return unusable
 
 
@@ -116,15 +116,15 @@ def _stop_lowest_runs(
     stopped_early: dict[str, EarlyStopRecord] = {}
     for (_, rule), group in group_for_ranking(records, rules).items():
         lowest = select_runs_to_stop(group, rule)
-        ending = [record for record in group if record.run_id in lowest and record.status in RESUMABLE_STATUSES]
-        for record in ending:
+        to_stop = [record for record in group if record.run_id in lowest and record.status in RESUMABLE_STATUSES]
+        for record in to_stop:
             _stop_paused_run(as_stopped_early(record, lowest[record.run_id]), results)
             stopped_early[record.run_id] = lowest[record.run_id]
-        if ending:
+        if to_stop:
             display(
                 Notice(
-                    f"{ending[0].arm} {ending[0].config.data.task}: {len(ending)} of {len(group)} runs are stopped as "
-                    f"hopeless, {describe_early_stopping_rule(rule.after, rule.lowest)}"
+                    f"{to_stop[0].arm} {to_stop[0].config.data.task}: {len(to_stop)} of {len(group)} runs are stopped "
+                    f"as hopeless, {describe_early_stopping_rule(rule.after, rule.lowest)}"
                 )
             )
     return stopped_early
@@ -149,7 +149,7 @@ def _stop_paused_run(record: RunRecord, results: Path) -> None:
 def _summarize_sweep(
     sweep: Sweep,
     results: Path,
-    before: set[str],
+    finished_before: set[str],
     stopped_early: Mapping[str, EarlyStopRecord],
     unusable: Mapping[StartFrom, str],
     interrupted: bool,
@@ -162,10 +162,10 @@ def _summarize_sweep(
     unfinished = [run_id for run_id in runs if run_id not in settled]
     others = [parent for parent in sweep.start_runs if parent.run_id in {start.run for start in unusable} - runs.keys()]
     return SweepResult(
-        finished=tuple(run_id for run_id in finished if run_id not in before),
+        finished=tuple(run_id for run_id in finished if run_id not in finished_before),
         failed=tuple(record.run_id for record in state.failed),
         crashed=tuple(crashed),
-        finished_before=tuple(run_id for run_id in finished if run_id in before),
+        finished_before=tuple(run_id for run_id in finished if run_id in finished_before),
         unfinished=tuple(unfinished),
         resumable=tuple(run_id for run_id in unfinished if (run_folder(results, run_id) / CHECKPOINT_FILE).exists()),
         interrupted=interrupted,

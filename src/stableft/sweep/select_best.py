@@ -107,8 +107,8 @@ def collect_grid_searches(sweep: Sweep, records: Iterable[RunRecord]) -> list[Gr
             by_id[record.run_id] = record
     searches = []
     for _, points in itertools.groupby(sweep.points, lambda point: (point.arm, point.task, point.model)):
-        different = {tuple(run.run_id for run in point.runs): point for point in reversed(list(points))}
-        searches.append(GridSearch(tuple(_score_setting(point, by_id) for point in reversed(different.values()))))
+        distinct_points = {tuple(run.run_id for run in point.runs): point for point in reversed(list(points))}
+        searches.append(GridSearch(tuple(_score_setting(point, by_id) for point in reversed(distinct_points.values()))))
     return searches
 
 
@@ -130,34 +130,36 @@ def check_grid_searches(sweep: Sweep, searches: list[GridSearch], allow_missing:
         UserError: No arm has a search, runs are missing, or a search has no best setting. With `allow_missing`, runs
             may be missing. A search has no best setting if each of its settings has a diverged run or no finished run.
     """
-    real = [search for search in searches if len(search.settings) > 1]
-    if not real:
+    searched = [search for search in searches if len(search.settings) > 1]
+    if not searched:
         raise UserError(f"{sweep.path}: no arm has a grid of several settings, so there is nothing to choose")
-    tried = [tried for search in real for tried in search.settings]
-    planned, finished = sum(len(one.point.runs) for one in tried), sum(len(one.scores) for one in tried)
+    settings = [settings for search in searched for settings in search.settings]
+    planned = sum(len(setting.point.runs) for setting in settings)
+    finished = sum(len(setting.scores) for setting in settings)
     if finished < planned and not allow_missing:
-        crashed, stopped = sum(one.crashed for one in tried), sum(one.stopped_early for one in tried)
-        left = sum(one.unfinished for one in tried)
+        crashed = sum(setting.crashed for setting in settings)
+        stopped = sum(setting.stopped_early for setting in settings)
+        unfinished = sum(setting.unfinished for setting in settings)
         raise UserError(
-            f"{sweep.path}: of the {planned} runs of its grids {finished} are finished, {crashed} crashed, {stopped} "
-            f"were stopped early and {left} are left; `stableft sweep` does what is left, with --retry-crashed what "
-            "crashed and without stop_hopeless what was stopped, or choose with --allow-missing"
+            f"{sweep.path}: {finished} of the {planned} runs of its grids are finished, {crashed} crashed, {stopped} "
+            f"were stopped early and {unfinished} are left; run them with `stableft sweep` (crashed ones need "
+            "--retry-crashed, stopped ones a sweep without stop_hopeless), or choose with --allow-missing"
         )
-    for search in real:
+    for search in searched:
         if math.isnan(search.best.mean):
             scored = any(setting.scores for setting in search.settings)
-            why = "every setting has a diverged run, whose score is NaN" if scored else "no run is finished"
-            raise UserError(f"{sweep.path}: {_search_label(search)}: {why}, so there is no best one")
+            reason = "every setting has a diverged run, whose score is NaN" if scored else "no run is finished"
+            raise UserError(f"{sweep.path}: {_search_label(search)}: {reason}, so there is no best setting")
 
 
 def render_grid_searches(searches: list[GridSearch]) -> str:
     """Return a table with one line per setting, the chosen ones marked, and notes on the comparison."""
     rows: list[TextRow] = [("arm", "task", "model", "setting", "validation score", "n", "mean", "std", "")]
-    same_rows = []
+    tasks_on_report_rows = []
     for search in searches:
         config = search.best.point.runs[0].config
         if len(search.settings) > 1 and config.reported_split == "val":
-            same_rows.append(config.data.task)
+            tasks_on_report_rows.append(config.data.task)
         for tried in search.settings:
             searched = len(search.settings) > 1
             remark = "no choice" if not searched else "<- chosen" if tried is search.best else ""
@@ -167,15 +169,17 @@ def render_grid_searches(searches: list[GridSearch]) -> str:
     if len({row[2] for row in rows}) == 2:  # the header plus a single model: drop the column
         rows = [(*row[:2], *row[3:]) for row in rows]
     notes = [
-        "mean and std over seeds, in percent, on validation rows; chosen is the highest mean, of equal ones the first",
+        "mean and std over seeds, in percent, on validation rows; the first setting with the highest mean is chosen",
         "a setting with a diverged run has no mean and is not chosen",
     ]
-    ended = sum(tried.stopped_early for search in searches for tried in search.settings)
-    if ended:
-        notes.append(f"{ended} runs were stopped early because of their scores: the means are of the better ones")
-    if same_rows:
-        tasks = ", ".join(dict.fromkeys(same_rows))
-        notes.append(f"{tasks}: reports read the same rows, so the chosen scores are too good by what choosing adds")
+    n_stopped = sum(tried.stopped_early for search in searches for tried in search.settings)
+    if n_stopped:
+        notes.append(
+            f"{n_stopped} runs were stopped early because of their scores: the means are over the better ones only"
+        )
+    if tasks_on_report_rows:
+        tasks = ", ".join(dict.fromkeys(tasks_on_report_rows))
+        notes.append(f"{tasks}: reports use the same rows, so the choice makes the chosen settings' scores too high")
     return "\n".join([align_columns(rows), "", *notes])
 
 
@@ -241,31 +245,31 @@ def write_chosen_sweep(
             written = load_sweep(draft.name, LocalPaths())
         except UserError as error:
             reason = str(error).replace(draft.name, "it")
-            raise UserError(f"{sweep.path}: what was chosen cannot be written as one sweep file: {reason}") from None
-    asked = {point.runs[0].config.setting_id() for point in chosen}
-    assert {run.config.setting_id() for run in written.runs} == asked, "the file asks for other runs"
+            raise UserError(f"{sweep.path}: the choice cannot be written as one sweep file: {reason}") from None
+    chosen_keys = {point.runs[0].config.setting_id() for point in chosen}
+    assert {run.config.setting_id() for run in written.runs} == chosen_keys, "the file asks for other runs"
     shipped = sweep.path.resolve().is_relative_to(shipped_configs().resolve())
     origin = f"configs/{sweep.name}.yaml" if shipped else sweep.path
-    head = [f"stableft sweep {out}      {CHOSEN_MARK} from {origin}      {len(written.runs)} runs"]
-    head += ["Of each grid the setting with the highest mean validation score over seeds, in percent:"]
-    head += [f"  {note}" for note in notes]
-    atomic_write(out, ("".join(f"# {line}\n" for line in head) + body).encode())
+    header = [f"stableft sweep {out}      {CHOSEN_MARK} from {origin}      {len(written.runs)} runs"]
+    header += ["Of each grid the setting with the highest mean validation score over seeds, in percent:"]
+    header += [f"  {note}" for note in notes]
+    atomic_write(out, ("".join(f"# {line}\n" for line in header) + body).encode())
     return len(written.runs)
 
 
 def check_chosen_sweep_path(sweep: Sweep, out: Path) -> None:
     """Raise UserError if `out` is not a usable path, or exists and was not written by this command."""
     if out.is_dir() or out.suffix != ".yaml":
-        raise UserError(f"--out {out}: give the name of a file that ends in .yaml")
+        raise UserError(f"--out {out}: the file name must end in .yaml")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}")
     if out.exists() and (out.samefile(sweep.path) or CHOSEN_MARK.encode() not in out.read_bytes().partition(b"\n")[0]):
-        raise UserError(f"--out {out}: this file was not written by `stableft choose`; give another name")
+        raise UserError(f"--out {out}: this file was not written by `stableft choose`; use another name")
 
 
 def _group_by_arm(points: Sequence[SweepPoint]) -> Iterable[list[SweepPoint]]:
-    for _, same in itertools.groupby(points, lambda point: point.arm):
-        yield list(same)
+    for _, arm_points in itertools.groupby(points, lambda point: point.arm):
+        yield list(arm_points)
 
 
 def _arm_entries(points: list[SweepPoint], sweep: Sweep, folder: Path, seeds: str | None) -> list[ArmEntry]:
@@ -283,10 +287,10 @@ def _arm_entries(points: list[SweepPoint], sweep: Sweep, folder: Path, seeds: st
         by_setting: dict[str, list[SweepPoint]] = {}
         for point in block:
             by_setting.setdefault(repr(_setting_values(point)), []).append(point)
-        for same in by_setting.values():
-            models = [_portable_model(other[0], sweep, folder) for other in (blocks if agree else [same])]
-            name = same[0].arm.name + ("" if agree else f" ({same[0].runs[0].config.model.name})")
-            entries.append(_arm_entry(name, same, models, sweep, folder, seeds))
+        for setting_points in by_setting.values():
+            models = [_portable_model(other[0], sweep, folder) for other in (blocks if agree else [setting_points])]
+            name = setting_points[0].arm.name + ("" if agree else f" ({setting_points[0].runs[0].config.model.name})")
+            entries.append(_arm_entry(name, setting_points, models, sweep, folder, seeds))
     return entries
 
 
@@ -308,9 +312,9 @@ def _arm_entry(
         entry["stop_hopeless"] = rule.model_dump()
     entry["set"] = _setting_values(points[0])
     if (start := entry["set"].get("start_from")) and points[0].start_run:
-        places = {"recipe": _portable_recipe(start["recipe"], sweep, folder)}
-        places["task"] = _portable_task(start["task"], points[0].start_run.config, sweep, folder)
-        entry["set"]["start_from"] = start | places
+        portable = {"recipe": _portable_recipe(start["recipe"], sweep, folder)}
+        portable["task"] = _portable_task(start["task"], points[0].start_run.config, sweep, folder)
+        entry["set"]["start_from"] = start | portable
     return entry
 
 
@@ -334,10 +338,10 @@ def _portable_recipe(name: str, sweep: Sweep, folder: Path) -> str:
     if name.endswith(".yaml"):
         return _portable_path(name, file, folder)
     try:
-        same = find_recipe(name, (Path.cwd(), folder)).resolve() == file
+        resolves_alike = find_recipe(name, (Path.cwd(), folder)).resolve() == file
     except UserError:
-        same = False
-    return name if same else str(file)
+        resolves_alike = False
+    return name if resolves_alike else str(file)
 
 
 def _portable_path(written: str | None, path: Path, folder: Path) -> str:
@@ -351,16 +355,16 @@ def _sweep_file_content(entries: list[ArmEntry]) -> dict[str, Any]:
     keys = [key for key in ("task", "model", "seeds", "stop_hopeless") if all(key in entry for entry in entries)]
     shared = {key: _most_common([entry[key] for entry in entries]) for key in keys}
     first = entries[0]["set"]
-    same = {key for key in first if all(key in e["set"] and e["set"][key] == first[key] for e in entries)}
+    shared_keys = {key for key in first if all(key in e["set"] and e["set"][key] == first[key] for e in entries)}
     if len(entries) == 1:  # a single arm shows its chosen settings in place
-        same = set()
+        shared_keys = set()
     arms = []
     for entry in entries:
-        own = {key: value for key, value in entry.items() if key != "set" and value != shared.get(key)}
-        settings = {key: value for key, value in entry["set"].items() if key not in same}
-        arms.append(_BlockMapping(own | ({"set": settings} if settings else {})))
-    top = {key: value for key, value in first.items() if key in same}
-    return shared | ({"set": top} if top else {}) | {"arms": arms}
+        arm_values = {key: value for key, value in entry.items() if key != "set" and value != shared.get(key)}
+        settings = {key: value for key, value in entry["set"].items() if key not in shared_keys}
+        arms.append(_BlockMapping(arm_values | ({"set": settings} if settings else {})))
+    shared_settings = {key: value for key, value in first.items() if key in shared_keys}
+    return shared | ({"set": shared_settings} if shared_settings else {}) | {"arms": arms}
 
 
 def _most_common(values: list) -> Any:

@@ -44,7 +44,10 @@ RunT = TypeVar("RunT", PlannedRun, RunRecord)
 
 @dataclass(frozen=True)
 class SweepState:
-    """Where a sweep stands. `failed` is a subset of `finished`; `damaged` holds messages about unreadable records."""
+    """The records of a sweep by status. `failed` is a subset of `finished`.
+
+    `damaged` holds messages about unreadable records.
+    """
 
     finished: tuple[RunRecord, ...]
     failed: tuple[RunRecord, ...]
@@ -285,7 +288,7 @@ SAVED_FOLDERS: dict[Literal["none", "best", "last", "all"], tuple[str, ...]] = {
 
 
 def find_missing_outputs(results: Path, run: PlannedRun, record: RunRecord, execution: Execution) -> tuple[str, ...]:
-    """Return the requested outputs missing from a finished run's folder, in words: "drift", "last weights", ...
+    """Return descriptions of requested outputs missing from a finished run's folder: "drift", "last weights", ...
 
     A diverged run may never have had best weights, so they do not count as missing. Every run writes predictions, so
     they are checked only under `retrain_incomplete`, where runs with missing outputs are re-run.

@@ -64,7 +64,7 @@ def run_local(
     train: TrainFunction | None = None,
     fingerprint: Callable[[RunConfig, LocalPaths], str] = data_fingerprint,
 ) -> SweepResult:
-    """Do all runs that are not done yet and return what became of each.
+    """Do all runs that are not done yet and return the outcome.
 
     `train` must be importable by name, because workers are spawned. None: `stableft.training.run.train`.
 
@@ -108,17 +108,17 @@ def _find_incomplete(
     display: ShowEvent,
 ) -> dict[str, RunRecord]:
     """Return the finished runs to re-run because outputs are missing, and report all runs with missing outputs."""
-    lacks = {
+    missing_outputs = {
         run_id: outputs
         for run_id, record in finished.items()
         if (outputs := find_missing_outputs(results, planned[run_id], record, execution))
     }
-    if not lacks:
+    if not missing_outputs:
         return {}
-    what = ", ".join(sorted({output for outputs in lacks.values() for output in outputs}))
-    how = "they are trained again" if execution.retrain_incomplete else "--complete trains them again"
-    display(Notice(f"{len(lacks)} runs were finished before without {what}: {how}"))
-    return {run_id: finished[run_id] for run_id in lacks} if execution.retrain_incomplete else {}
+    outputs_text = ", ".join(sorted({output for outputs in missing_outputs.values() for output in outputs}))
+    action = "they are trained again" if execution.retrain_incomplete else "--complete trains them again"
+    display(Notice(f"{len(missing_outputs)} runs were finished earlier without {outputs_text}: {action}"))
+    return {run_id: finished[run_id] for run_id in missing_outputs} if execution.retrain_incomplete else {}
 
 
 def resolve_devices(text: str) -> list[str]:
@@ -137,14 +137,14 @@ def resolve_devices(text: str) -> list[str]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if text == "auto":
         return [f"cuda:{number}" for number in range(count)] or ["cpu"]
-    wanted = [int(number) for number in numbers]
-    if len(set(wanted)) < len(wanted):
+    requested = [int(number) for number in numbers]
+    if len(set(requested)) < len(requested):
         raise UserError(f"--devices {text!r} names a GPU twice; --jobs-per-device puts several runs on one")
-    for number in wanted:
+    for number in requested:
         if number >= count:
-            has = f"only {count} (numbered from 0)" if count else "none that torch can use"
-            raise UserError(f"--devices {text!r} asks for GPU {number}, but this machine has {has}")
-    return [f"cuda:{number}" for number in wanted]
+            available = f"only {count} (numbered from 0)" if count else "none that torch can use"
+            raise UserError(f"--devices {text!r} asks for GPU {number}, but this machine has {available}")
+    return [f"cuda:{number}" for number in requested]
 
 
 def resolve_device(text: str) -> str:
@@ -193,10 +193,10 @@ class WorkerSlot:
 def make_slots(devices: Sequence[str], jobs_per_device: int, execution: Execution) -> list[WorkerSlot]:
     """Return one slot per job, ordered so that every device gets its first job before any gets a second."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    omp_threads = os.environ.get("OMP_NUM_THREADS", "")
     # Independent of how many runs are left: the thread count affects how floating-point sums round.
-    share = int(wanted) if wanted.isdecimal() else cores // (len(devices) * jobs_per_device)
-    threads = execution.threads or max(1, share)
+    threads_per_job = int(omp_threads) if omp_threads.isdecimal() else cores // (len(devices) * jobs_per_device)
+    threads = execution.threads or max(1, threads_per_job)
     return [
         WorkerSlot(
             f"{device} #{job}" if jobs_per_device > 1 else device, replace(execution, device=device, threads=threads)
@@ -257,12 +257,12 @@ def make_worker_starter(
     context = multiprocessing.get_context("spawn")
 
     def start(slot: WorkerSlot) -> None:
-        slot.connection, theirs = context.Pipe()
-        arguments = (theirs, results, sources, slot.execution, train)
+        slot.connection, worker_end = context.Pipe()
+        arguments = (worker_end, results, sources, slot.execution, train)
         slot.process = context.Process(target=run_worker, args=arguments, name=f"stableft {slot.name}")
         with sigint_blocked():
             slot.process.start()
-        theirs.close()  # so that the worker's death shows up as EOF
+        worker_end.close()  # so that the worker's death shows up as EOF
         slot.ready, slot.started_at = False, None
 
     return start
@@ -362,9 +362,9 @@ def _clean_up_dead_worker(pool: WorkerPool, slot: WorkerSlot) -> None:
     slot.process.join()  # the kernel is sure to have freed its claim only after this
     slot.connection.close()
     code, task = slot.process.exitcode, slot.task
-    how = f"signal {-code} ({signal.strsignal(-code)})" if code and code < 0 else f"exit code {code}"
+    cause = f"signal {-code} ({signal.strsignal(-code)})" if code and code < 0 else f"exit code {code}"
     if task and slot.started_at is not None and not pool.killed:
-        reason = f"the worker process died with {how}"
+        reason = f"the worker process died with {cause}"
         seconds = time.monotonic() - slot.started_at
         _accept_record(pool, slot, task, record_worker_death(task.run, pool.results, task.replaces, reason, seconds))
     elif task:
@@ -373,7 +373,7 @@ def _clean_up_dead_worker(pool: WorkerPool, slot: WorkerSlot) -> None:
         slot.failed_starts += 1
         if slot.failed_starts >= MAX_FAILED_STARTS:
             _stop_pool(
-                pool, RuntimeError(f"{MAX_FAILED_STARTS} workers for {slot.name} died before a run began, by {how}")
+                pool, RuntimeError(f"{MAX_FAILED_STARTS} workers for {slot.name} died before a run began, by {cause}")
             )
     slot.process = slot.connection = slot.task = slot.started_at = None
     slot.ready = False

@@ -1,1 +1,1 @@
-"""Panels of data, drawn by matplotlib."""
+"""Figures: panels as plain data, and their drawing with matplotlib."""

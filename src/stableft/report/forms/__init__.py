@@ -1,1 +1,1 @@
-"""A report as Markdown, LaTeX, HTML, CSV or JSON."""
+"""Output formats of a report: Markdown, LaTeX, HTML, CSV and JSON."""
