@@ -46,7 +46,7 @@ from stableft.probes.surface_command import (
 )
 from stableft.records.probe_record import PROBES_FILE, PROBES_FOLDER, SurfaceRecord
 from stableft.records.run_record import run_folder, write_record
-from stableft.report.figures.from_probes import panel_from_surface, surface_caption
+from stableft.report.figures.from_surfaces import panel_from_surface, surface_caption
 from stableft.report.figures.maps import choose_contour_levels
 from stableft.sweep.claims import claim_run
 from stableft.training.evaluate import evaluate

@@ -20,7 +20,7 @@ from stableft.report.build import build_report
 from stableft.report.forms.document import Report
 from stableft.report.forms.write import render_report
 from stableft.report.runs import collect_runs
-from stableft.report.stability_table import Question
+from stableft.report.stability_results import Question
 
 TITLES = {"rte": "RTE", "mrpc": "MRPC", "stsb": "STS-B", "cola": "CoLA"}
 LARGE = {"sst2": "SST-2", "qnli": "QNLI", "qqp": "QQP", "mnli": "MNLI"}

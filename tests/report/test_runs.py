@@ -12,7 +12,7 @@ from stableft.report.artifact import make_sweep_artifact
 from stableft.report.build import build_report
 from stableft.report.forms.write import render_report
 from stableft.report.runs import as_means_table, collect_runs, load_artifact, load_runs
-from stableft.report.stability_table import compute_stability
+from stableft.report.stability_results import compute_stability
 
 
 def compute_stability_of(runs):

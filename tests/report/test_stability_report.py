@@ -28,7 +28,7 @@ from stableft.errors import UserError
 from stableft.records.run_record import EarlyStopRecord, ImportedRun, ImportedScores, ImportSource, StartRecord
 from stableft.report.artifact import make_sweep_artifact
 from stableft.report.forms.latex import escape_latex
-from stableft.report.stability_table import Question
+from stableft.report.stability_results import Question
 
 EXPECTED = GOLDEN / "report-mosbach-table1.md"
 

@@ -17,7 +17,7 @@ from stableft.report.mosbach import MOSBACH_ARTIFACTS
 from stableft.report.paper_values import PAPERS, find_published_in_table, load_published_values
 from stableft.report.runs import group_runs_by_arm_task, load_runs_from_file
 from stableft.report.stability_report import build_stability_report
-from stableft.report.stability_table import assemble_stability
+from stableft.report.stability_results import assemble_stability
 
 NAN = math.nan
 TABLE1 = MOSBACH_ARTIFACTS["mosbach-table1"]

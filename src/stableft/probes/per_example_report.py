@@ -51,7 +51,7 @@ from stableft.report.forms.document import (
 )
 from stableft.report.forms.write import Format, resolve_target, write_report
 from stableft.report.numbers_in_words import format_p, format_percent
-from stableft.report.stability_table import BOOTSTRAP_SEED
+from stableft.report.stability_results import BOOTSTRAP_SEED
 from stableft.stats import RESAMPLES, Interval
 
 if TYPE_CHECKING:

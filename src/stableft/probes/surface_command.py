@@ -23,7 +23,12 @@ from stableft.probes.saved_runs import locate_sources, show_probe_progress
 from stableft.records.probe_record import PROBES_FILE, PROBES_FOLDER, SurfaceRecord, read_probe_records
 from stableft.records.run_record import atomic_write
 from stableft.report.figures.draw import draw_panels
-from stableft.report.figures.from_probes import SURFACE_MODELS, nearest_grid_point, panel_from_surface, surface_caption
+from stableft.report.figures.from_surfaces import (
+    SURFACE_MODELS,
+    nearest_grid_point,
+    panel_from_surface,
+    surface_caption,
+)
 from stableft.report.figures.style import figure_to_bytes
 from stableft.sweep.claims import claim_run
 from stableft.sweep.workers import EXIT_INTERRUPTED, collected_signals

@@ -27,7 +27,7 @@ from stableft.report.forms.document import (
 )
 from stableft.report.runs import ArmCell, ArtifactRuns, collect_provenance, missing_run_notes
 from stableft.report.stability_report import build_stability_report
-from stableft.report.stability_table import cell_footnotes, compute_stability, imported_run_footnotes
+from stableft.report.stability_results import cell_footnotes, compute_stability, imported_run_footnotes
 
 
 def build_report(runs: ArtifactRuns, data_dir: Path | None = None) -> Report:

@@ -54,7 +54,7 @@ from stableft.report.runs import (
     describe_environment,
     make_arm_cell,
 )
-from stableft.report.stability_table import (
+from stableft.report.stability_results import (
     BOOTSTRAP_SEED,
     Caveat,
     cell_footnotes,
@@ -62,7 +62,7 @@ from stableft.report.stability_table import (
     imported_run_footnotes,
     is_falsely_stable,
 )
-from stableft.report.stability_table import COMPATIBLE_ALPHA as ALPHA
+from stableft.report.stability_results import COMPATIBLE_ALPHA as ALPHA
 from stableft.stats import BOSCHLOO, LEVENE, RESAMPLES, WELCH_T_TEST, Interval, TestResult
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 
 from stableft.report.runs import ArmCell
-from stableft.report.stability_table import BOOTSTRAP_SEED, withhold_if_stopped_early
+from stableft.report.stability_results import BOOTSTRAP_SEED, withhold_if_stopped_early
 from stableft.stats import (
     ImprovementProbability,
     Interval,

@@ -32,7 +32,7 @@ from stableft.report.numbers_in_words import (
 )
 from stableft.report.paper_values import PublishedValue, find_published_in_table, load_published_values
 from stableft.report.runs import ArmCell, ArtifactRuns, collect_provenance, missing_run_notes, reported_score
-from stableft.report.stability_table import cell_footnotes, imported_run_footnotes, withhold_if_stopped_early
+from stableft.report.stability_results import cell_footnotes, imported_run_footnotes, withhold_if_stopped_early
 from stableft.stats import (
     LARGEST_MEAN_REASON,
     WELCH_FROM_SUMMARIES,

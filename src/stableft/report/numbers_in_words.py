@@ -7,7 +7,7 @@ from stableft.catalog.tasks import METRIC_TITLES, task_title
 from stableft.report.forms.document import NO_VALUE, Value
 from stableft.report.paper_values import PublishedValue
 from stableft.report.runs import ArmCell
-from stableft.report.stability_table import COMPATIBLE_ALPHA, StabilityResults
+from stableft.report.stability_results import COMPATIBLE_ALPHA, StabilityResults
 from stableft.stats import Interval, Summary, TestResult
 
 SPLIT_TITLES = {"val": "validation split", "test": "test split"}

@@ -49,7 +49,7 @@ from stableft.report.numbers_in_words import (
 )
 from stableft.report.paper_values import STATISTICS
 from stableft.report.runs import ArmCell
-from stableft.report.stability_table import (
+from stableft.report.stability_results import (
     BOOTSTRAP_SEED,
     Comparison,
     Question,

@@ -10,7 +10,7 @@ import numpy as np
 from stableft.records.probe_record import DriftRecord, GradNormsRecord, PerplexityRecord, ProbeRecord, SurfaceRecord
 from stableft.report.artifact import ArtifactPart, Drifts, Gradients, Perplexities, RunGroup, Surfaces, groups_of
 from stableft.report.figures.from_runs import curve_with_band
-from stableft.report.figures.panels import ContourPanel, Curve, CurvePanel, MarkedPoint, Panel, ReferenceLine
+from stableft.report.figures.panels import Curve, CurvePanel, Panel, ReferenceLine
 from stableft.report.figures.style import PURPLE
 from stableft.report.runs import NO_FINISHED_RUN, ArtifactRuns, seed_order
 from stableft.text import seed_label
@@ -105,7 +105,7 @@ def build_perplexity_panels(part: Perplexities, runs: ArtifactRuns) -> PanelsWit
         missing = why_no_runs(runs, part.groups, part.only)
         if candidates:
             ids = [shown.run_id for shown in candidates[: part.first or 3]]
-            missing = f"no perplexity of a {part.only} run is there: " + _command_needing_weights(
+            missing = f"no perplexity of a {part.only} run is there: " + command_needing_weights(
                 f"stableft probe perplexity {' '.join(ids)}", sweep_file_of(runs, part.groups)
             )
         return [(CurvePanel(part.title, "", "", (), missing=missing), [])]
@@ -149,61 +149,10 @@ def _share_legend_name(panel: CurvePanel, verdict: str) -> CurvePanel:
     return replace(panel, curves=tuple(replace(curve, thin=True, group=group) for curve in panel.curves))
 
 
-def _command_needing_weights(command: str, sweep: str | None) -> str:
+def command_needing_weights(command: str, sweep: str | None) -> str:
     """Return a text with the command that makes a probe record, and the one that keeps the weights it needs."""
     kept = f", from weights that `stableft sweep {sweep} --save last --complete` keeps" if sweep else ""
     return f"`{command}` makes it{kept}"
-
-
-def build_surface_panels(part: Surfaces, runs: ArtifactRuns) -> PanelsWithNotes:
-    """Return a panel for every surface between a failed and a successful run, or only the first with `part.first`.
-
-    Surfaces are ordered by the seeds of the failed and the successful run.
-    """
-    failed, successful = (
-        runs_with_verdict(runs, part.failed, "failed"),
-        runs_with_verdict(runs, part.successful, "successful"),
-    )
-    runs_by_id = {shown.run_id: shown for shown in (*failed, *successful)}
-    if not failed or not successful:
-        verdict, groups = ("failed", part.failed) if not failed else ("successful", part.successful)
-        return [(_missing_surface_panel(part.title, why_no_runs(runs, groups, verdict)), [])]
-    order = {shown.run_id: i for side in (failed, successful) for i, shown in enumerate(side)}
-    records = [
-        record for record in runs.probes.of(SurfaceRecord, runs_by_id.keys()) if _is_between(record, failed, successful)
-    ]
-    records = [record for record in records if part.of == "loss" or record.grad_norms is not None]
-    records.sort(key=lambda record: (order[record.failed], order[record.successful], record.run_id))
-    if not records:
-        command = f"stableft probe surface --failed {failed[0].run_id} --successful {successful[0].run_id}"
-        missing = "no surface between a failed and a successful run is there: "
-        return [
-            (
-                _missing_surface_panel(
-                    part.title, missing + _command_needing_weights(command, sweep_file_of(runs, part.failed))
-                ),
-                [],
-            )
-        ]
-    panels: PanelsWithNotes = []
-    for record in records[:1] if part.first else records:
-        pair = runs_by_id[record.failed], runs_by_id[record.successful]
-        title = part.title if part.first else f"{part.title}\n{' / '.join(shown.label for shown in pair)}"
-        notes = [
-            f"Failed: {pair[0].label} (run {record.failed}); successful: {pair[1].label} (run {record.successful}).",
-            f"{len(record.alphas)}×{len(record.betas)} points, {record.examples} training rows, "
-            f"{record.checkpoint} weights; the pre-trained model has the head that seed {record.head_seed} draws.",
-        ]
-        panels.append((panel_from_surface(record, part.of, title), notes))
-    return panels
-
-
-def _is_between(record: SurfaceRecord, failed: Sequence, successful: Sequence) -> bool:
-    return record.failed in {s.run_id for s in failed} and record.successful in {s.run_id for s in successful}
-
-
-def _missing_surface_panel(title: str, missing: str) -> CurvePanel:
-    return CurvePanel(title, "", "", (), missing=missing)
 
 
 # Weight matrix -> its names within a block of BERT, RoBERTa and ELECTRA; ALBERT; BART; XLNet.
@@ -549,92 +498,6 @@ def count_probe_records(runs: ArtifactRuns, parts: Sequence[ArtifactPart]) -> in
         if kind := PROBE_RECORD_OF_PART.get(type(part)):
             ids.setdefault(kind, set()).update(shown.run_id for shown in finished_runs(runs, list(groups_of(part))))
     return sum(len(runs.probes.about(kind, run_ids)) for kind, run_ids in ids.items())
-
-
-SURFACE_MODELS = (("pre-trained", 0.0, 0.0), ("failed", 1.0, 0.0), ("successful", 0.0, 1.0))  # name, alpha, beta
-# A model that ignores its input has a loss of about 0.7 (two classes) or 1.1 (three). The losses of a bad valley and of
-# the barrier beside it are close to these, so the levels are dense there. The lowest losses are orders of magnitude
-# smaller; their exact size does not matter here.
-LOSS_LEVELS = (0.0, 0.01, 0.1, 0.2, 0.4, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0)
-LEVEL_FACTORS = (1, 2, 5)
-MIN_INNER_LEVELS = 4  # with fewer levels within the range of the data, matplotlib chooses them
-
-
-def panel_from_surface(record: SurfaceRecord, of: Literal["loss", "grad_norm"], title: str) -> ContourPanel:
-    """Return the contours of a surface's losses or gradient norms, or a panel that says why they are missing."""
-    z = record.losses if of == "loss" else record.grad_norms
-    missing = ""
-    if z is None:
-        z, missing = (), "This surface was computed without gradient norms (--loss-only)."
-    elif not np.isfinite(z).any():
-        missing = "None of these numbers is finite."
-    return ContourPanel(
-        title=title,
-        xlabel="α, towards the failed model",
-        ylabel="β, towards the successful model",
-        x=record.alphas,
-        y=record.betas,
-        z=z,
-        zlabel=_zlabel(record, of),
-        places=tuple(
-            MarkedPoint(name, alpha, beta)
-            for name, alpha, beta in SURFACE_MODELS
-            if record.alphas[0] <= alpha <= record.alphas[-1] and record.betas[0] <= beta <= record.betas[-1]
-        ),
-        missing=missing,
-        levels=() if missing else _surface_levels(record, of, np.asarray(z)),
-    )
-
-
-def surface_caption(record: SurfaceRecord) -> str:
-    """Return the caption of a surface: its examples, model, runs and checkpoint."""
-    text = (
-        f"{record.examples} training examples of {record.task}, dropout off, all parameters of {record.model}, head "
-        f"included (drawn with seed {record.head_seed}); failed: run {record.failed}, successful: run "
-        f"{record.successful}, {record.checkpoint} weights."
-    )
-    if record.label_entropy is not None:
-        text += f" A model that says the same of every example has a loss of {record.label_entropy:.3f} at best."
-    return text
-
-
-def nearest_grid_point(record: SurfaceRecord, alpha: float, beta: float) -> tuple[int, int]:
-    """Return row and column of the grid point nearest to (alpha, beta)."""
-    row = int(np.abs(np.subtract(record.betas, beta)).argmin())
-    return row, int(np.abs(np.subtract(record.alphas, alpha)).argmin())
-
-
-def _zlabel(record: SurfaceRecord, of: Literal["loss", "grad_norm"]) -> str:
-    if of == "grad_norm":
-        return "gradient norm"
-    return "mean squared error" if record.label_entropy is None else "cross-entropy"
-
-
-def _surface_levels(record: SurfaceRecord, of: Literal["loss", "grad_norm"], z: np.ndarray) -> tuple[float, ...]:
-    """Return contour levels that resolve the valley around the failed model, or () to let the figure choose.
-
-    Differences among much lower values are of no interest.
-    """
-    finite = z[np.isfinite(z)]
-    high = float(finite.max())
-    if of == "loss" and record.label_entropy is not None:
-        levels = LOSS_LEVELS + _level_ladder(10.0, high)
-    else:
-        at_failed = float(z[nearest_grid_point(record, 1.0, 0.0)])
-        low = at_failed if math.isfinite(at_failed) and at_failed > 0 else high / 1000
-        levels = (0.0, *_level_ladder(low / 5, high))
-    return levels if sum(finite.min() < level < high for level in levels) >= MIN_INNER_LEVELS else ()
-
-
-def _level_ladder(low: float, high: float) -> tuple[float, ...]:
-    """Return 1, 2 and 5 times the powers of ten from `low` to just above `high`. Over many decades, only the powers."""
-    if not 0 < low < high:
-        return (low, 2 * low) if low > 0 else (1.0,)
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    factors = LEVEL_FACTORS if last - first < 5 else (1,)
-    levels = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
-    above = next(i for i, level in enumerate(levels) if level >= high)
-    return tuple(level for level in levels[: above + 1] if level >= low)
 
 
 PROBE_FIGURE_ALTS = {  # figure name -> alternative text

@@ -24,7 +24,7 @@ from stableft.report.artifact import (
     Trials,
     VerdictCurves,
 )
-from stableft.report.figures import from_probes, from_runs
+from stableft.report.figures import from_probes, from_runs, from_surfaces
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.from_probes import PROBE_FIGURE_ALTS, count_probe_records, finished_runs
 from stableft.report.figures.panels import CurvePanel, Panel
@@ -67,7 +67,7 @@ def build_panels(part: FigurePart, runs: ArtifactRuns) -> Sequence[PanelWithNote
         case Perplexities():
             return from_probes.build_perplexity_panels(part, runs)
         case Surfaces():
-            return from_probes.build_surface_panels(part, runs)
+            return from_surfaces.build_surface_panels(part, runs)
 
 
 def sweep_figures(
