@@ -381,6 +381,15 @@ LINES = [
 ]
 
 
+MORE = [
+    (BASE.replace("1-3", "{init: 0-200, data: 0-200, crossed: true}"), "s.yaml:3: seeds: 201 init and 201 data seeds"),
+    (BASE.replace("task: rte", "task: [null, rte]"), "s.yaml:1: task: the list has an empty item"),
+    (BASE.replace("model: bert-base-uncased", "model: [null]"), "s.yaml:2: model: the list has an empty item"),
+    (BASE + "set: {optimizer.lr: 1e400}\n", "s.yaml:5: optimizer.lr: '1e400' must be a number"),
+    (BASE + "x: &a {lr: 1}\nset: {<<: *a}\n", "s.yaml:6: merge keys (<<) are not supported"),
+]
+
+
 @pytest.fixture(autouse=True)
 def _folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -397,6 +406,11 @@ def sentence_about(text: str, **options) -> str:
 @pytest.mark.parametrize(("text", "sentence"), LINES + FILES)
 def test_a_bad_sweep_file(text, sentence):
     assert sentence_about(text) == sentence
+
+
+@pytest.mark.parametrize(("text", "beginning"), MORE)
+def test_what_was_accepted_or_misleading(text, beginning):
+    assert sentence_about(text).startswith(beginning)
 
 
 @pytest.mark.parametrize(("option", "sentence"), SET_OPTIONS)

@@ -142,7 +142,7 @@ def test_the_folder_of_the_command_comes_first(files, monkeypatch):
         ({"lables": ["a"]}, "key 'lables' is not known; did you mean 'labels'?"),
         ({"train": None}, "key 'train' is missing"),
         ({"text": None}, "key 'text' is missing"),
-        ({"metric": None}, "give either metric or metrics"),
+        ({"metric": None}, "metric is missing, or metrics for several"),
         ({"metrics": ["accuracy"]}, "give either metric or metrics"),
         ({"train": "nope.csv"}, "train: there is no file 'nope.csv'"),
         ({"test": "nope.csv"}, "test: there is no file 'nope.csv'"),

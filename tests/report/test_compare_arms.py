@@ -93,9 +93,9 @@ def test_every_test_is_scipys(compare):
         assert (found[name]["n_a"], found[name]["n_b"]) == (10, 10)
     rank = stats.mannwhitneyu(LOST, FINE)
     assert found["improvement"]["p"] == pytest.approx(rank.pvalue, rel=1e-6)
-    assert found["improvement"]["value"] == pytest.approx(rank.statistic / 100)
-    assert found["levene_median"]["value"] == pytest.approx(np.std(LOST, ddof=1) / np.std(FINE, ddof=1), rel=1e-6)
-    assert (found["boschloo"]["value"], found["welch"]["value"]) == pytest.approx(
+    assert found["improvement"]["probability"] == pytest.approx(rank.statistic / 100)
+    assert found["levene_median"]["sd_ratio"] == pytest.approx(np.std(LOST, ddof=1) / np.std(FINE, ddof=1), rel=1e-6)
+    assert (found["boschloo"]["failed_difference"], found["welch"]["mean_difference"]) == pytest.approx(
         (0.8, np.mean(LOST) - np.mean(FINE)), rel=1e-6
     )
 
@@ -144,6 +144,8 @@ def test_every_form_says_what_is_concluded_or_its_numbers(compare, form):
         assert [row["arm"] for row in rows[:2]] == ["a", "b"]
         assert float(rows[0]["mean [percent]"]) == pytest.approx(100 * np.mean(LOST), abs=1e-3)
         assert (rows[2]["test"], rows[2]["center"]) == ("Levene's test", "median")
+        assert [(row["arm"], row["against"], row["task"]) for row in rows[2:]] == [("a", "b", "rte")] * 8
+        assert float(rows[5]["failed_difference [points]"]) == 80
     else:
         assert "b fails less often than a (0/10 against 8/10" in " ".join(text.split())
     if form in ("md", "html", "latex"):
@@ -281,7 +283,11 @@ def test_runs_stopped_as_hopeless_leave_no_sample(compare):
     tests = compared_tests(report)
     named = ("levene_median", "levene_mean", "levene_successful", "boschloo", "welch", "student", "permutation")
     assert [tests[name]["p"] for name in named] == [None] * 7
-    assert tuple(tests[name]["value"] for name in ("improvement", "levene_median", "boschloo")) == (None,) * 3
+    assert (
+        tests["improvement"]["probability"],
+        tests["levene_median"]["sd_ratio"],
+        tests["boschloo"]["failed_difference"],
+    ) == (None,) * 3
     assert arms_of(report)[0]["mean_interval"] is None
 
 

@@ -13,6 +13,7 @@ from support.reports import NARROW, WIDE, make_report, make_runs, render
 
 from stableft.report.artifact import make_sweep_artifact
 from stableft.report.forms.document import (
+    FOR_READERS,
     Bullets,
     Column,
     DataTable,
@@ -248,6 +249,22 @@ def test_pivot_sets_blocks_side_by_side_and_keeps_rows_below_their_own():
         ("less", "3", "6"),
         ("b", "4", "-"),
     ]
+
+
+def test_texts_for_readers_alone_are_in_no_file_of_numbers():
+    columns = Column("n"), Column("shown", "n of planned", for_readers=True)
+    rows = Row("arm", {"n": Value(data=[1, None]), "shown": Value("1 of 2")}), Row(FOR_READERS, {"n": Value(data=2)})
+    made = Report("means", "Means", (), {"cells": DataTable(columns, rows)})
+    assert report_to_csv(made) == "kind,n\narm,1; \n"
+    assert json.loads(report_to_json(made))["cells"] == [{"kind": "arm", "n": [1, None]}]
+
+
+def test_tasks_of_one_title_are_two_blocks():
+    rows = [Row("", {"arm": Value("a"), "task": Value("RTE", name), "n": Value(name)}) for name in ("rte", "RTE")]
+    table = DataTable((Column("arm", "arm"), Column("task"), Column("n", "n")), tuple(rows))
+    wide = table.pivot("wide", "arm", "task", ["n"])
+    assert wide.header == ("arm", "RTE (rte)", "RTE (RTE)")
+    assert [value.text for value in wide.rows[0]] == ["a", "rte", "RTE"]
 
 
 def test_json_is_the_facts():

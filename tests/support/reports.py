@@ -11,6 +11,7 @@ from support.table_records import make_record
 from stableft.records.frame import build_frame
 from stableft.records.probe_record import ProbeRecord, ProbeRecordRef, ProbeRecords, SurfaceRecord
 from stableft.records.run_record import write_records_file
+from stableft.report.forms.document import FOR_READERS
 from stableft.report.forms.write import render_report
 from stableft.report.mosbach import MOSBACH_ARTIFACTS
 from stableft.report.paper_values import PAPERS, find_published_in_table, load_published_values
@@ -79,7 +80,11 @@ def find_tests(values, question):
 def values_of(report):
     """A report's JSON before numbers are rounded."""
     tables = {
-        name: [{"kind": row.kind} | {key: value.data for key, value in row.values.items()} for row in table.rows]
+        name: [
+            {"kind": row.kind} | {key: value.data for key, value in row.values.items()}
+            for row in table.rows
+            if row.kind != FOR_READERS
+        ]
         for name, table in report.data.items()
     }
     return _as_json_reads({"report": report.id, "title": report.title, **tables, **report.facts})
@@ -101,9 +106,7 @@ def mean_cells(values):
         if row["kind"] == "published":
             cell["published"] = row
         elif row["kind"] == "difference":
-            cell["difference"] = row["mean"]
-        elif row["kind"] == "compatible":
-            cell["p_published"] = row["p_published"]
+            cell["difference"], cell["p_published"] = row["mean"], row["p_published"]
     for test in values["tests"]:
         if test["question"] == "the table's rule":
             cells[test["row"], test["column"]]["p"] = test["p"]

@@ -111,7 +111,8 @@ def locate_custom_task(written: YamlValue, folders: tuple[Path, ...]) -> tuple[s
     if name in TASKS:  # its scores would be compared with the papers' scores
         raise UserError(f"{name_where}: task: name: {name!r} is a task that stableft knows; give yours another name")
     if ("metric" in task) == ("metrics" in task):
-        raise UserError(f"{where}: task: give either metric or metrics")
+        rule = "give either metric or metrics" if "metric" in task else "metric is missing, or metrics for several"
+        raise UserError(f"{where}: task: {rule}")
     paths: dict[str, Path] = {}
     settings: dict[str, Any] = {key: task[key] for key in ("label", "labels") if task.get(key) is not None}
     settings["text"] = [task["text"]] if isinstance(task["text"], str) else task["text"]

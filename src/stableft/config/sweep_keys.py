@@ -62,6 +62,10 @@ class SeedPairs(ConfigSection):
             raise ValueError(
                 f"{len(self.init)} init and {len(self.data)} data seeds cannot be paired; use crossed: true"
             )
+        if self.crossed and len(self.init) * len(self.data) > MAX_SEEDS:
+            raise ValueError(
+                f"{len(self.init)} init and {len(self.data)} data seeds crossed are more than {MAX_SEEDS} pairs"
+            )
         return self
 
     @property
@@ -119,7 +123,13 @@ def _check_distinct(values: Any) -> Any:
     return values
 
 
-OneOrMore = Annotated[Any, AfterValidator(_check_distinct)]
+def _check_items(values: Any) -> Any:
+    if isinstance(values, list) and None in values:
+        raise ValueError("the list has an empty item")
+    return _check_distinct(values)
+
+
+OneOrMore = Annotated[Any, AfterValidator(_check_items)]
 GridValues = Annotated[list[Any], Field(min_length=1), AfterValidator(_check_distinct)]
 
 

@@ -1,5 +1,6 @@
 """Say in one sentence what pydantic found wrong: file and line, key, value, rule, and the closest valid name."""
 
+import math
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -101,6 +102,8 @@ def _yaml_number(text: str, rule: str) -> str | None:
     try:
         number = float(text)
     except ValueError:
+        return None
+    if not math.isfinite(number):
         return None
     if rule == "int_type":
         return str(int(number)) if number.is_integer() else None

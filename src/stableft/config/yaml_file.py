@@ -96,6 +96,8 @@ def _record_lines(node: yaml.Node, path: KeyPath, name: str, lines: dict[KeyPath
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
                 text = getattr(key_node, "value", "this")
+                if text == "<<":
+                    raise UserError(f"{name}:{line}: merge keys (<<) are not supported; write the keys out")
                 raise UserError(
                     f"{name}:{line}: {text!r} is not a key: YAML does not read it as text; quotes make it so"
                 )

@@ -84,17 +84,29 @@ ARM_COLUMNS = (
     Column("iqm", "IQM", "percent"),
     Column("min", "min", "percent"),
     Column("max", "max", "percent"),
-    Column("every_run_failed"),
+    *(Column(key) for key in ("every_run_failed", "failed_unknown", "crashed", "stopped", "unscored")),
+    Column("successful_n"),
+    Column("successful_mean", unit="percent"),
+    Column("successful_std", unit="percent"),
 )
 TEST_COLUMNS = (
+    *(Column(key) for key in ("task", "arm", "against")),
     Column("question", "question"),
-    Column("value", "value"),
-    Column("interval", "95 %", interval=True),
-    Column("shown_test", "test"),
+    Column("value", "value", for_readers=True),
+    Column("interval", "95 %", for_readers=True),
+    Column("shown_test", "test", for_readers=True),
+    Column("sd_ratio"),
+    Column("sd_ratio_bca", interval=True),
+    Column("successful_std_arm", unit="percent"),
+    Column("successful_std_against", unit="percent"),
+    Column("failed_difference", unit="points"),
+    Column("mean_difference", unit="points"),
+    Column("probability"),
+    Column("probability_interval", interval=True),
     *(Column(key) for key in ("test", "center", "alternative", "statistic")),
     Column("p", "p"),
     Column("holm_p", "Holm p"),
-    Column("sizes", "n"),
+    Column("sizes", "n", for_readers=True),
     *(Column(key) for key in ("n_a", "n_b", "reason")),
 )
 _PERMUTATION_DETAIL = re.compile(r" \([^()]*permutations\)")  # part of a permutation test's name
@@ -126,7 +138,7 @@ def build_comparison_report(
     figures: dict[str, Callable[[], Figure]] = {}
     if a.cell.summary.n_finite or b.cell.summary.n_finite:
         figures[COMPARED_SCORES_FIGURE] = lambda: _draw_compared_scores(pair, (a.cell, b.cell))
-    arms, compared = _arm_data(pair, (a, b)), _test_data(a, b, tests)
+    arms, compared = _arm_data(pair, (a, b)), _test_data(pair, a, b, tests)
     tables = (_arms_table(name, arms), _tests_table(name, pair, compared, tests))
     return Report(
         id=name,
@@ -139,6 +151,7 @@ def build_comparison_report(
         facts={
             "task": pair.task,
             "conclusion": sentence,
+            "explanations": [table.caption for table in tables],
             "primary": list(PRIMARY_TESTS),
             "differing": {key: list(values) for key, values in pair.differing.items()},
             "notes": list(notes),
@@ -188,6 +201,15 @@ def _arm_values(pair: ArmPair, arm: ArmEstimates) -> dict[str, Value]:
     plain |= {
         "every_run_failed": cell.every_run_failed,
         "failed_unknown": cell.failed_unknown,
+        "crashed": cell.crashed,
+        "stopped": cell.stopped,
+        "unscored": cell.unscored,
+        "successful_n": arm.successful.n,
+        "successful_mean": arm.successful.mean,
+        "successful_std": arm.successful.std,
+        "recipe": cell.recipe,
+        "baseline": cell.baseline,
+        "scores": list(cell.scores),
         "sources": dict(cell.sources),
         "run_ids": list(cell.run_ids),
     }
@@ -208,47 +230,60 @@ def _arm_values(pair: ArmPair, arm: ArmEstimates) -> dict[str, Value]:
     }
 
 
+ARMS_CAPTION = (
+    f"Percent; SD over seeds (ddof 1); intervals of mean and SD by the BCa bootstrap ({RESAMPLES:,} resamples, "
+    f"seed {BOOTSTRAP_SEED}) unless a note says otherwise; IQM: interquartile mean."
+)
+
+
 def _arms_table(name: str, arms: DataTable) -> ReportTable:
-    return arms.view(
-        name,
-        [column.key for column in ARM_COLUMNS if column.title],
-        f"Percent; SD over seeds (ddof 1); intervals of mean and SD by the BCa bootstrap ({RESAMPLES:,} resamples, "
-        f"seed {BOOTSTRAP_SEED}) unless a note says otherwise; IQM: interquartile mean.",
-    )
+    return arms.view(name, [column.key for column in ARM_COLUMNS if column.title], ARMS_CAPTION)
 
 
-def _test_data(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> DataTable:
-    """Return a row for each test, in display order."""
+def _test_data(pair: ArmPair, a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> DataTable:
+    """Return a row for each test, in display order. Its first value, and its interval, are those that readers see."""
     ratio, better = tests.sd_ratio, tests.improvement
-    sds = (a.successful.std, b.successful.std)
-    successful_sds = Value(" / ".join(map(format_percent, sds)), list(sds))
-    failed_difference = percent_value(tests.failed_difference, sign=True)
-    mean_difference = percent_value(tests.mean_difference, sign=True)
-    probability, no_value = number_value(better.value, ".2f"), Value()
+    sds = {
+        "successful_std_arm": percent_value(a.successful.std),
+        "successful_std_against": percent_value(b.successful.std),
+    }
+    both = Value(" / ".join(value.text for value in sds.values()))
+    spread = {"sd_ratio": number_value(ratio.value), "sd_ratio_bca": interval_value(ratio.interval)}
+    probability = {"probability": number_value(better.value, ".2f")}
+    probability |= {"probability_interval": interval_value(better.interval)}
     rows = (
-        ("spread: SD ratio", number_value(ratio.value), interval_value(ratio.interval), "levene_median"),
-        ("- for parity with the papers", no_value, no_value, "levene_mean"),
-        ("- SDs of runs that did not fail", successful_sds, no_value, "levene_successful"),
-        ("failed runs: difference", failed_difference, no_value, "boschloo"),
-        ("means: difference", mean_difference, no_value, "welch"),
-        ("- if the SDs were equal", no_value, no_value, "student"),
-        ("- without normal scores", no_value, no_value, "permutation"),
-        ("probability of a higher score", probability, interval_value(better.interval), "improvement"),
+        ("spread: SD ratio", spread, "levene_median"),
+        ("- for parity with the papers", {}, "levene_mean"),
+        ("- SDs of runs that did not fail", {"value": both} | sds, "levene_successful"),
+        (
+            "failed runs: difference",
+            {"failed_difference": percent_value(tests.failed_difference, sign=True)},
+            "boschloo",
+        ),
+        ("means: difference", {"mean_difference": percent_value(tests.mean_difference, sign=True)}, "welch"),
+        ("- if the SDs were equal", {}, "student"),
+        ("- without normal scores", {}, "permutation"),
+        ("probability of a higher score", probability, "improvement"),
     )
-    return DataTable(TEST_COLUMNS, tuple(_test_row(tests, *row) for row in rows))
+    return DataTable(TEST_COLUMNS, tuple(_test_row(pair, tests, *row) for row in rows))
 
 
-def _test_row(tests: ArmPairTests, question: str, value: Value, interval: Value, name: str) -> Row:
+def _test_row(pair: ArmPair, tests: ArmPairTests, question: str, values: dict[str, Value], name: str) -> Row:
     result: TestResult = tests.improvement.test if name == "improvement" else getattr(tests, name)
-    test_values = values_of_test(result, tests.holm.get(name))
+    plain = {"task": pair.task, "arm": pair.names[0], "against": pair.names[1]}
+    plain |= values_of_test(result, tests.holm.get(name))
+    intervals = {column.key for column in TEST_COLUMNS if column.interval}
     text = question.removeprefix("- ")
     return Row(
         name,
-        {key: Value(data=data) for key, data in test_values.items()}
+        {key: Value(data=data) for key, data in plain.items()}
+        | {
+            "value": next(iter(values.values()), Value()),
+            "interval": next((value for key, value in values.items() if key in intervals), Value()),
+        }
+        | values
         | {
             "question": Value(text, text, under=text != question),
-            "value": value,
-            "interval": interval,
             "shown_test": Value(_PERMUTATION_DETAIL.sub("", full_test_name(result))),
             "p": p_value(result.p),
             "holm_p": p_value(tests.holm[name]) if name in PRIMARY_TESTS else Value(),

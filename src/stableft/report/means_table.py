@@ -6,6 +6,7 @@ from typing import Any
 
 from stableft.report.artifact import MeanCell, MeansTable
 from stableft.report.forms.document import (
+    FOR_READERS,
     HEADING_LEVELS,
     NO_VALUE,
     OWN_ORIGIN,
@@ -61,7 +62,8 @@ MEANS_COLUMNS = (
     Column("mean", unit="percent"),
     Column("std", unit="percent"),
     *(Column(key) for key in ("bold", "star", "compatible", "p_published", "notes")),
-    Column("shown"),  # the text of report tables
+    Column("rule_test"),
+    Column("shown", for_readers=True),
 )
 
 
@@ -240,8 +242,8 @@ def _rows(part: MeansTable, results: Sequence[MeanResult]) -> Iterator[Row]:
     """Yield a row for each cell, followed by rows of its published value, the difference and its compatibility."""
     for result in results:
         spec = result.spec
-        shared_values = {"table": Value(data=part.title or None), "column": text_value(spec.column)}
-        shared_values |= {"family": Value(data=spec.family)}
+        plain = {"table": part.title or None, "family": spec.family, "arm": result.cell.arm, "task": result.cell.task}
+        shared_values = {key: Value(data=data) for key, data in plain.items()} | {"column": text_value(spec.column)}
         yield Row("arm", shared_values | _own_values(result))
         value, test = result.published, result.against_published
         if value:
@@ -252,19 +254,22 @@ def _rows(part: MeansTable, results: Sequence[MeanResult]) -> Iterator[Row]:
                 | {
                     "row": Value(abbreviate_papers(value.place), spec.row, under=True),
                     "origin": Value(data=value.place),
+                    "metric": Value(data=value.metric),
+                    "split": Value(data=value.split),
                     "n": Value(data=value.n),
                     "mean": mean,
                     "std": std,
-                    "shown": text_value(f"{mean.text} ± {std.text} ({value.n})"),
+                    "shown": Value(f"{mean.text} ± {std.text} ({value.n})"),
                 },
             )
-        if test:
+        if value and test:
             difference, compatible = percent_value(result.difference, sign=True), compatible_value(test)
+            shared_values |= {"origin": Value(data=value.place)}
             label = Value("difference", spec.row, under=True)
-            yield Row("difference", shared_values | {"row": label, "mean": difference, "shown": difference})
+            tested = {"compatible": compatible, "p_published": p_value(test.p), "notes": Value(data=test.reason)}
+            yield Row("difference", shared_values | {"row": label, "mean": difference, "shown": difference} | tested)
             label = Value("compatible at .05 (p)", spec.row, under=True)
-            tested = {"compatible": compatible, "p_published": p_value(test.p), "shown": compatible}
-            yield Row("compatible", shared_values | {"row": label, **tested})
+            yield Row(FOR_READERS, {"row": label, "column": text_value(spec.column), "shown": compatible})
 
 
 def _own_values(result: MeanResult) -> dict[str, Value]:
@@ -275,8 +280,6 @@ def _own_values(result: MeanResult) -> dict[str, Value]:
     if not summary.n:
         text = f"{NO_VALUE} (0 of {cell.planned})" if cell.planned else NO_VALUE
     data_values = {
-        "arm": cell.arm,
-        "task": cell.task,
         "origin": list(cell.sources) or [OWN_ORIGIN],
         "metric": cell.metric,
         "split": "val" if result.spec.of == "val" else cell.split,
@@ -286,6 +289,7 @@ def _own_values(result: MeanResult) -> dict[str, Value]:
         "bold": result.bold,
         "star": result.star,
         "notes": result.note or cell.reason,
+        "rule_test": describe_test(result.test) if result.test else None,
         "sources": dict(cell.sources),
         "run_ids": list(cell.run_ids),
     }
@@ -295,7 +299,7 @@ def _own_values(result: MeanResult) -> dict[str, Value]:
         "failed": failed,
         "mean": mean,
         "std": std,
-        "shown": Value(text, text, result.bold, "*" if result.star else ""),
+        "shown": Value(text, None, result.bold, "*" if result.star else ""),
     }
 
 

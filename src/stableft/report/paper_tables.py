@@ -81,7 +81,11 @@ def build_hyperparameter_report(paper: Paper) -> Report:
     )
     agreeing = f"{sum(cell.agrees for cell in compared)} of {len(compared)} places agree with {printed.place}."
     cells = DataTable(
-        (Column("row", "Hyper-parameter" if paper == "M" else "Model and data set"), *map(Column, HYPERPARAMETER_KEYS)),
+        (
+            Column("row", "Hyper-parameter" if paper == "M" else "Model and data set"),
+            *map(Column, HYPERPARAMETER_KEYS),
+            Column("shown", for_readers=True),
+        ),
         tuple(_hyperparameter_row(printed.place, cell) for cell in compared),
     )
     intro = HYPERPARAMETER_TABLE_INTRO[paper]
@@ -111,7 +115,7 @@ def compare_hyperparameters(paper: Paper) -> tuple[HyperparameterCell, ...]:
     return tuple(cells)
 
 
-HYPERPARAMETER_KEYS = ("column", "paper", "here", "printed", "agrees", "note", "shown")
+HYPERPARAMETER_KEYS = ("column", "paper", "here", "printed", "agrees", "note")
 
 
 def _hyperparameter_row(location: str, cell: HyperparameterCell) -> Row:
@@ -121,7 +125,7 @@ def _hyperparameter_row(location: str, cell: HyperparameterCell) -> Row:
         "",
         {key: Value(data=data) for key, data in data_values.items()}
         | {"row": Value(cell.row, cell.row), "column": Value(cell.column, cell.column)}
-        | {"shown": Value(cell.text, cell.text, bold=not cell.agrees)},
+        | {"shown": Value(cell.text, bold=not cell.agrees)},
     )
 
 

@@ -36,20 +36,25 @@ class Column:
     """A column of a data table. `title` is its heading for readers, `key` its name in JSON and CSV.
 
     CSV adds the unit to the name and multiplies values that have a unit by 100, because data are fractions. An
-    `interval` is a pair in JSON and two columns in CSV.
+    `interval` is a pair in JSON and two columns in CSV. A column `for_readers` is a text made of others, in neither.
     """
 
     key: str
     title: str = ""
     unit: Literal["", "percent", "points"] = ""
     interval: bool = False
+    for_readers: bool = False
+
+
+FOR_READERS = "for readers"
 
 
 @dataclass(frozen=True)
 class Row:
     """A row of a data table. `kind` says what its numbers are, e.g. an arm's or published ones.
 
-    A column without a value is an empty cell. Values without a column, e.g. run ids, are written to JSON only.
+    A column without a value is an empty cell. Values without a column, e.g. run ids, are written to JSON only. CSV and
+    JSON leave out rows of kind `FOR_READERS`.
     """
 
     kind: str
@@ -102,16 +107,17 @@ class DataTable:
         `keys` are the columns of a block. Rows with the same label share a line. Rows under another row share one only
         if that row's label and their values of `under_by` are the same too.
         """
-        rows_by_parent: dict[
-            str, dict[tuple[Value, str], dict[str, Row]]
-        ] = {}  # label of a row -> its own line and those under it
+        # Label of a row -> its own line and those under it -> by block. Two tasks may have one title.
+        rows_by_parent: dict[str, dict[tuple[Value, str], dict[Value, Row]]] = {}
         parent = ""
         for row in self.rows:
             label = replace(row[down], data=None)
             parent = parent if label.under else label.text
             row_key = (label, str(row[under_by].data) if label.under else "")
-            rows_by_parent.setdefault(parent, {}).setdefault(row_key, {})[row[across].text] = row
-        blocks = list(dict.fromkeys(row[across].text for row in self.rows))
+            rows_by_parent.setdefault(parent, {}).setdefault(row_key, {})[row[across]] = row
+        blocks = list(dict.fromkeys(row[across] for row in self.rows))
+        texts = [block.text for block in blocks]
+        headings = [block.text if texts.count(block.text) == 1 else f"{block.text} ({block.data})" for block in blocks]
         cells = tuple(
             (label, *(self._pivoted(rows.get(block), label, key) for block in blocks for key in keys))
             for parts in rows_by_parent.values()
@@ -119,8 +125,8 @@ class DataTable:
         )
         (title,), titles = self._titles([down]), self._titles(keys)
         if len(keys) == 1:
-            return ReportTable(name, (title, *blocks), cells, caption, notes=tuple(notes))
-        groups = tuple((block, len(keys)) for block in blocks)
+            return ReportTable(name, (title, *headings), cells, caption, notes=tuple(notes))
+        groups = tuple((heading, len(keys)) for heading in headings)
         return ReportTable(name, (title, *titles * len(blocks)), cells, caption, groups, tuple(notes))
 
     def _titles(self, keys: Sequence[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from stableft.errors import UserError, did_you_mean
 from stableft.records.run_record import atomic_write
 from stableft.report.figures.from_probes import PROBE_FIGURE_ALTS
-from stableft.report.forms.document import DataTable, Report, Row, provenance_to_json
+from stableft.report.forms.document import FOR_READERS, DataTable, Report, Row, provenance_to_json
 from stableft.report.forms.latex import report_to_latex
 from stableft.report.forms.markdown import report_to_markdown
 
@@ -157,7 +157,7 @@ def report_to_csv(report: Report) -> str:
     Numbers with a unit are multiplied by 100. A report without data gives an empty text.
     """
     tables = [table for table in report.data.values() if table.only != "json"]
-    rows = [dict(_csv_line(table, row)) for table in tables for row in table.rows]
+    rows = [dict(_csv_line(table, row)) for table in tables for row in table.rows if row.kind != FOR_READERS]
     headings = list(dict.fromkeys(heading for line in rows for heading in line))
     if not headings:
         return ""
@@ -172,6 +172,8 @@ def _csv_line(table: DataTable, row: Row) -> Iterator[tuple[str, Any]]:
     if row.kind:
         yield "kind", row.kind
     for column in table.columns:
+        if column.for_readers:
+            continue
         data, unit = row[column.key].data, f" [{column.unit}]" if column.unit else ""
         ends = zip(("_low", "_high"), data or (None, None), strict=True) if column.interval else [("", data)]
         for end, number in ends:
@@ -181,9 +183,9 @@ def _csv_line(table: DataTable, row: Row) -> Iterator[tuple[str, Any]]:
 
 def _to_csv_value(data: Any) -> Any:
     if isinstance(data, list | tuple):
-        return "; ".join(str(_to_csv_value(item)) for item in data)
+        return "; ".join("" if item is None else str(_to_csv_value(item)) for item in data)
     if isinstance(data, Mapping):
-        return "; ".join(f"{key}: {_to_csv_value(item)}" for key, item in data.items())
+        return _to_csv_value([f"{key}: {_to_csv_value(item)}" for key, item in data.items()])
     if isinstance(data, float):
         return "NaN" if math.isnan(data) else repr(round_float(data))
     if data is None or isinstance(data, str | int):
@@ -200,15 +202,16 @@ def report_to_json(report: Report) -> str:
     values: dict[str, Any] = {"report": report.id, "title": report.title}
     for name, table in report.data.items():
         if table.only != "csv":
-            values[name] = [_json_row(table, row) for row in table.rows]
+            values[name] = [_json_row(table, row) for row in table.rows if row.kind != FOR_READERS]
     values |= report.facts
     values |= provenance_to_json(report.provenance) if report.provenance.runs else {}
     return json.dumps(_to_json_value(values, report.id), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _json_row(table: DataTable, row: Row) -> dict[str, Any]:
+    hidden = {column.key for column in table.columns if column.for_readers}
     keys = dict.fromkeys([*(column.key for column in table.columns if column.key in row.values), *row.values])
-    return ({"kind": row.kind} if row.kind else {}) | {key: row[key].data for key in keys}
+    return ({"kind": row.kind} if row.kind else {}) | {key: row[key].data for key in keys if key not in hidden}
 
 
 def _to_json_value(value: Any, place: str) -> Any:
