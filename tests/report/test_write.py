@@ -77,7 +77,7 @@ def test_a_figure_that_cannot_be_drawn_is_said(tmp_path):
 def test_where_a_report_goes(out, form, figure, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     output = resolve_target(out, form, figure)
-    assert (output.form, output.image, output.figure) == expected
+    assert (output.form, output.is_figure, output.figure) == expected
     assert (output.path is None) == (out is None)
 
 

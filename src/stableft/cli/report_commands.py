@@ -96,7 +96,12 @@ def report(
     if name.endswith((".csv", ".tsv")):
         raise UserError(f"{name} is not a file of records; convert it with `stableft import csv {name} ...`")
     runs = load_runs(
-        name, results, records, score, lambda path: load_sweep_from_options(path, None, set_, arms, seeds), output.draws
+        name,
+        results,
+        records,
+        score,
+        lambda path: load_sweep_from_options(path, None, set_, arms, seeds),
+        output.needs_figures,
     )
     if rule != "levene":
         runs = as_means_table(runs, rule)

@@ -349,10 +349,10 @@ def state_conclusion(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests, powe
     cells = (a.cell, b.cell)
     reason = _why_inconclusive(cells, tests)
     if reason:
-        how_many = (
+        seeds_advice = (
             f"`{power}` tells about how many seeds are needed" if power else "run more seeds (the papers: 20 to 50)"
         )
-        advice = "" if any(cell.stopped for cell in cells) else f"; {how_many}"
+        advice = "" if any(cell.stopped for cell in cells) else f"; {seeds_advice}"
         return f"Nothing may be concluded about {a.cell.arm} and {b.cell.arm}: {reason}{advice}."
     falsely_stable = [
         f"every run of {cell.arm} failed, so a small spread of its scores is no stability (M footnote 5)"
@@ -388,15 +388,15 @@ def _why_inconclusive(cells: tuple[ArmCell, ArmCell], tests: ArmPairTests) -> st
 def _conclude_on_failures(cells: tuple[ArmCell, ArmCell], tests: ArmPairTests) -> str:
     a, b = cells
     p, difference = tests.holm["boschloo"], tests.failed_difference
-    between = f"95 % Wilson intervals {wilson_value(a).text} % and {wilson_value(b).text} %"
+    intervals_text = f"95 % Wilson intervals {wilson_value(a).text} % and {wilson_value(b).text} %"
     if difference is None or a.failed_unknown or b.failed_unknown:
         return f"whether {a.arm} and {b.arm} fail unlike often is not known"
     if p is None and not a.failed and not b.failed:
-        return f"no run of {a.arm} or {b.arm} failed, which leaves shares of failed runs open ({between})"
+        return f"no run of {a.arm} or {b.arm} failed, which leaves shares of failed runs open ({intervals_text})"
     if p is None:
         return f"how often {a.arm} and {b.arm} fail is not tested ({tests.boschloo.reason})"
     if p >= ALPHA:
-        counts = f"{failed_value(a).text} against {failed_value(b).text}, {describe_holm_p(p)}; {between}"
+        counts = f"{failed_value(a).text} against {failed_value(b).text}, {describe_holm_p(p)}; {intervals_text}"
         return f"{a.arm} and {b.arm} are not shown to differ in how often they fail ({counts})"
     less, more = (a, b) if difference < 0 else (b, a)
     return (
@@ -537,10 +537,10 @@ def _missing_number_notes(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests)
         )
     ]
     missing += [(f"SD of {arm.cell.arm}", arm.cell.reason) for arm in (a, b) if arm.cell.summary.std is None]
-    between = (tests.levene_median, tests.levene_mean, tests.levene_successful, tests.boschloo)
-    between += (tests.welch, tests.student, tests.permutation, tests.improvement.test)
+    test_results = (tests.levene_median, tests.levene_mean, tests.levene_successful, tests.boschloo)
+    test_results += (tests.welch, tests.student, tests.permutation, tests.improvement.test)
     names = ["", "", " (runs that did not fail)", *[""] * 5]
-    missing += [(f"{full_test_name(test)}{name}", test.reason) for test, name in zip(between, names, strict=True)]
+    missing += [(f"{full_test_name(test)}{name}", test.reason) for test, name in zip(test_results, names, strict=True)]
     missing += [("SD ratio", tests.sd_ratio.reason)]
     missing += [("interval of the SD ratio", tests.sd_ratio.interval.reason)] if not tests.sd_ratio.reason else []
     missing += [("probability of a higher score", tests.improvement.reason)]

@@ -130,20 +130,19 @@ def _filter_runs(entries: list[RowAndRecord], conditions: Sequence[WhereConditio
 def _choose_task(names: tuple[str, str], arms: Sequence[Sequence[RowAndRecord]], task: str | None) -> str:
     tasks = [sorted({entry.row["task"] for entry in arm}) for arm in arms]
     common = [name for name in tasks[0] if name in tasks[1]]
-    arms_text = f"arms {names[0]!r} and {names[1]!r}"
+    label = f"arms {names[0]!r} and {names[1]!r}"
     if not common:
         raise UserError(
-            f"compare: {arms_text} have no task in common: "
-            f"{_join_with_and(tasks[0])} against {_join_with_and(tasks[1])}"
+            f"compare: {label} have no task in common: {_join_with_and(tasks[0])} against {_join_with_and(tasks[1])}"
         )
     if task is None and len(common) > 1:
-        raise UserError(f"compare: {arms_text} have runs of {_join_with_and(common)}: select one with --task")
+        raise UserError(f"compare: {label} have runs of {_join_with_and(common)}: select one with --task")
     if task is None:
         return common[0]
     chosen = [name for name in common if task.casefold() in (name.casefold(), task_title(name).casefold())]
     if not chosen:
         raise UserError(
-            f"--task {task}: {arms_text} both have runs of {_join_with_and(common)}{did_you_mean(task, common)}"
+            f"--task {task}: {label} both have runs of {_join_with_and(common)}{did_you_mean(task, common)}"
         )
     return task if task in chosen else chosen[0]
 
@@ -219,7 +218,7 @@ SCORE_KIND_HINTS = {
 SCORE_KIND_FIELDS = ("metric", "split", "checkpoint")
 
 
-def check_arm(who: str, arm: Sequence[RowAndRecord]) -> None:
+def check_arm(label: str, arm: Sequence[RowAndRecord]) -> None:
     """Check that the runs of an arm are one sample: same setting and origin, each seed once, scored alike.
 
     Raises:
@@ -229,26 +228,28 @@ def check_arm(who: str, arm: Sequence[RowAndRecord]) -> None:
     imported_runs = [entry for entry in arm if not isinstance(entry.record, RunRecord)]
     if own_runs and imported_runs:
         raise UserError(
-            f"{who} pools runs of this project ({_name_runs(own_runs)}) and imported ones "
+            f"{label} pools runs of this project ({_name_runs(own_runs)}) and imported ones "
             f"({_name_runs(imported_runs)}), whose settings are unknown; --where source=null keeps the former, "
             "--where source=FILE the latter"
         )
     settings = [_settings_of_run(entry) for entry in arm]
     by_seed = _group_by(arm, lambda entry: (entry.row["seed_init"], entry.row["seed_data"]))
-    twice = [entry for same in by_seed.values() if len(same) > 1 for entry in same]
+    repeated = [entry for same in by_seed.values() if len(same) > 1 for entry in same]
     varying = [key for key in settings[0] if len({canonical_json(other[key]) for other in settings}) > 1]
-    if twice or (varying and own_runs):
-        seeds = len({seed_label(entry.row["seed_init"], entry.row["seed_data"]) for entry in twice})
+    if repeated or (varying and own_runs):
+        seeds = len({seed_label(entry.row["seed_init"], entry.row["seed_data"]) for entry in repeated})
         problem = (
-            f"has {seeds} seed{'s' * (seeds > 1)} more than once ({_name_runs(twice)})" if twice else "pools settings"
+            f"has {seeds} seed{'s' * (seeds > 1)} more than once ({_name_runs(repeated)})"
+            if repeated
+            else "pools settings"
         )
-        raise UserError(f"{who} {problem}: {_describe_pooled_settings(arm, settings, varying)}")
+        raise UserError(f"{label} {problem}: {_describe_pooled_settings(arm, settings, varying)}")
     scored = [entry for entry in arm if entry.row["scored"]]
     for name, hint in SCORE_KIND_HINTS.items():
         groups = _group_by(scored, lambda entry, name=name: entry.row[name])
         if len(groups) > 1:
             values = [f"{value} ({_name_runs(same)})" for value, same in groups.items()]
-            raise UserError(f"{who} has runs of different {_plural(name)}, {_join_with_and(values)}; {hint}")
+            raise UserError(f"{label} has runs of different {_plural(name)}, {_join_with_and(values)}; {hint}")
 
 
 def _describe_pooled_settings(
@@ -279,13 +280,13 @@ def check_comparable(
             in data rows, or in several of model, data, precision and method at once.
     """
     first, second = (next((entry for entry in arm if entry.row["scored"]), arm[0]) for arm in (a, b))
-    who = f"compare: arms {names[0]!r} and {names[1]!r}"
+    label = f"compare: arms {names[0]!r} and {names[1]!r}"
     runs = f"{_name_runs(a)} against {_name_runs(b)}"
     for name in SCORE_KIND_FIELDS:
         values = [str(entry.row[name]) for entry in (first, second)]
         if values[0] != values[1]:
             raise UserError(
-                f"{who} have scores of different {_plural(name)}, {_join_with_and(values)} ({runs}); "
+                f"{label} have scores of different {_plural(name)}, {_join_with_and(values)} ({runs}); "
                 f"{SCORE_KIND_HINTS[name]}"
             )
     if not all(isinstance(entry.record, RunRecord) for entry in (first, second)):
@@ -296,14 +297,14 @@ def check_comparable(
     only_size_differs = "data.train_rows" in differing and all(key in DATA_SIZE_KEYS for key in differing)
     if None not in fingerprints and fingerprints[0] != fingerprints[1] and not only_size_differs:
         listed = f"{_join_with_and([str(one)[:12] for one in fingerprints])}{_besides_clause(differing)}"
-        raise UserError(f"{who} were trained on different data rows, with fingerprints {listed} ({runs})")
+        raise UserError(f"{label} were trained on different data rows, with fingerprints {listed} ({runs})")
     subjects = list(dict.fromkeys(_subject_of_setting(key) for key in differing))
     if len(subjects) > 1:
         listed_values = [f"{key} {' / '.join(map(describe_value, values))}" for key, values in differing.items()]
         named = _join_with_and([f"the {subject}" for subject in subjects])
         raise UserError(
-            f"{who} differ in {named} at once ({', '.join(listed_values)}; {runs}), "
-            "so a difference could be attributed to neither; compare arms that differ in only one of them"
+            f"{label} differ in {named} at once ({', '.join(listed_values)}; {runs}), "
+            "so a difference could not be attributed to one of them; compare arms that differ in only one"
         )
     return differing
 

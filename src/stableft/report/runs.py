@@ -194,8 +194,8 @@ def collect_runs(
             sweeps.setdefault(arm_task, sweep)
             planned_configs.setdefault(arm_task, run.config)
             imported_as.setdefault(arm_task, reported_arm)
-    kept = _RecordDetails(curves={} if with_curves else None)
-    rows = build_frame(_select_planned(records, arms_by_id, imported_as, kept), arms_by_id, checkpoint)
+    details = _RecordDetails(curves={} if with_curves else None)
+    rows = build_frame(_select_planned(records, arms_by_id, imported_as, details), arms_by_id, checkpoint)
     return ArtifactRuns(
         artifact=artifact,
         frame=rows,
@@ -203,10 +203,10 @@ def collect_runs(
         recipes={run.arm: run.recipe for _, run in runs},
         sweeps=sweeps,
         planned_configs=planned_configs,
-        first_configs=kept.first_configs,
-        curves=kept.curves or {},
-        environments=kept.described(),
-        unmatched_imports=tuple(kept.unmatched_imports),
+        first_configs=details.first_configs,
+        curves=details.curves or {},
+        environments=details.described(),
+        unmatched_imports=tuple(details.unmatched_imports),
         find_probes=find_probes,
     )
 
@@ -350,9 +350,9 @@ def load_runs_from_file(
 ) -> ArtifactRuns:
     """Return all runs of a record file, in file order, as if a sweep had planned exactly these."""
     artifact = make_sweep_artifact(path.stem, str(path))
-    kept = _RecordDetails(curves={} if with_curves else None)
+    details = _RecordDetails(curves={} if with_curves else None)
     files_with_probes: set[Path] = set()
-    rows = build_frame(_select_all(read_records_file(path, files_with_probes), kept), None, checkpoint)
+    rows = build_frame(_select_all(read_records_file(path, files_with_probes), details), None, checkpoint)
     planned = Counter(zip(rows["arm"], rows["task"], strict=True))
     return ArtifactRuns(
         artifact=artifact,
@@ -360,10 +360,10 @@ def load_runs_from_file(
         planned=planned,
         recipes=dict(zip(rows["arm"], rows["recipe"], strict=True)),
         sweeps={},
-        planned_configs=kept.first_configs,
-        first_configs=kept.first_configs,
-        curves=kept.curves or {},
-        environments=kept.described(),
+        planned_configs=details.first_configs,
+        first_configs=details.first_configs,
+        curves=details.curves or {},
+        environments=details.described(),
         find_probes=partial(find_probes_in_files, sorted(files_with_probes)) if with_curves else ProbeRecords,
     )
 
@@ -395,7 +395,7 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
     if runs and all(isinstance(run["source"], str) for run in runs):
         planned = None  # imported runs were planned elsewhere
     summary = summarize([run["score"] for run in scored])
-    verdicts = [run["failed"] for run in scored if isinstance(run["failed"], bool)]  # else unknown
+    known_verdicts = [run["failed"] for run in scored if isinstance(run["failed"], bool)]  # else unknown
     crashed, stopped = (sum(run["status"] == status for run in runs) for status in ("crashed", "stopped"))
     recipes = {run["recipe"] for run in runs}
     failed_runs = [run for run in scored if run["failed"] is True]
@@ -409,9 +409,9 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
         summary=summary,
         planned=planned,
         unscored=len(runs) - crashed - stopped - len(scored),
-        failed=sum(verdicts),
-        failed_unknown=len(scored) - len(verdicts),
-        failed_interval=wilson_interval(sum(verdicts), len(verdicts)),
+        failed=sum(known_verdicts),
+        failed_unknown=len(scored) - len(known_verdicts),
+        failed_interval=wilson_interval(sum(known_verdicts), len(known_verdicts)),
         crashed=crashed,
         stopped=stopped,
         diverged=sum(run["diverged"] and not math.isnan(run["score"]) for run in scored),
@@ -441,8 +441,8 @@ def _watched_runs(runs: Sequence[Mapping[str, Any]]) -> Iterator[WatchedRun]:
         yield WatchedRun(run["run_id"], seed, failed, int(run["steps"]), run["watch"])
 
 
-def _distinct_texts(runs: Sequence[Mapping[str, Any]], name: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(run[name] for run in runs if isinstance(run[name], str)))
+def _distinct_texts(runs: Sequence[Mapping[str, Any]], column: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(run[column] for run in runs if isinstance(run[column], str)))
 
 
 def _single_value(runs: Sequence[Mapping[str, Any]], name: str, arm: str, task: str) -> str | None:

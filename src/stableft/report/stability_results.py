@@ -315,11 +315,11 @@ def find_caveats(a: ArmCell, b: ArmCell) -> Iterator[tuple[Caveat, str]]:
     shared = len(set(a.run_ids) & set(b.run_ids))
     if shared and a.sources == b.sources:  # an imported run may have the same id as one of ours
         yield Caveat.SHARED_RUNS, f"the arms share {shared} runs, so they are not independent samples"
-    kinds = [(cell.metric, cell.split, cell.checkpoint) for cell in (a, b)]
-    if kinds[0] != kinds[1] and a.metric and b.metric:
+    score_kinds = [(cell.metric, cell.split, cell.checkpoint) for cell in (a, b)]
+    if score_kinds[0] != score_kinds[1] and a.metric and b.metric:
         yield (
             Caveat.UNLIKE_SCORES,
-            f"unlike scores: {' / '.join(map(str, kinds[0]))} against {' / '.join(map(str, kinds[1]))}",
+            f"unlike scores: {' / '.join(map(str, score_kinds[0]))} against {' / '.join(map(str, score_kinds[1]))}",
         )
 
 
@@ -345,14 +345,14 @@ def compare_with_published(cell: ArmCell, value: PublishedValue) -> Comparison:
         ours.mean, ours.std, ours.n_finite, printed_values["mean"], printed_values["std"], value.n
     )
     result = withhold_if_stopped_early(result, cell)
-    unlike = f"the published score is of the {value.split} split, this one of the {cell.split} split"
+    split_remark = f"the published score is of the {value.split} split, this one of the {cell.split} split"
     return Comparison(
         role=Question.AGAINST_PUBLISHED,
         arm=cell.arm,
         against=value.place,
         task=cell.task,
         result=result,
-        remark=unlike if cell.split and cell.split != value.split else None,
+        remark=split_remark if cell.split and cell.split != value.split else None,
         published=value,
         differences=differences,
     )
@@ -429,9 +429,9 @@ def imported_run_footnotes(cells: Iterable[ArmCell]) -> Iterator[str]:
 
 def task_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
     """Yield a line if the arms on a task are not scored alike."""
-    kinds = {
+    score_kinds = {
         cell.arm: f"{cell.split} split, {cell.checkpoint} checkpoint, {cell.metric}" for cell in cells if cell.metric
     }
-    if len(set(kinds.values())) > 1:
-        each = "; ".join(f"{arm}: {kind}" for arm, kind in kinds.items())
-        yield f"The arms of {cells[0].task} are not scored alike ({each}), so their spread is not of one quantity."
+    if len(set(score_kinds.values())) > 1:
+        listed = "; ".join(f"{arm}: {kind}" for arm, kind in score_kinds.items())
+        yield f"The arms of {cells[0].task} are not scored alike ({listed}), so their spread is not of one quantity."

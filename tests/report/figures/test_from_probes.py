@@ -351,4 +351,4 @@ def test_a_figure_of_probes_that_a_sweep_has_not_is_refused_with_the_reason(tmp_
     write_records_file(tmp_path / "mine.jsonl", records)
     made = build_report(load_runs_from_file(tmp_path / "mine.jsonl"))
     with pytest.raises(UserError, match="cannot draw drift: its runs have no probe records"):
-        write_report(made, ReportTarget(tmp_path / "x.png", image=True, figure="drift"))
+        write_report(made, ReportTarget(tmp_path / "x.png", is_figure=True, figure="drift"))

@@ -48,8 +48,8 @@ def build_drift_panels(part: Drifts, runs: ArtifactRuns) -> PanelsWithNotes:
         return [(CurvePanel(part.title, "", "", (), missing=missing), [])]
     model_blocks = [int(name) for name in _longest_names(records_by_group.values()) if name not in NON_BLOCK_PARTS]
     blocks = [block for block in part.blocks if block in model_blocks] or model_blocks
-    if absent := [str(block) for block in part.blocks if block not in model_blocks]:
-        notes.append(f"The model has {len(model_blocks)} blocks; there is no block {', '.join(absent)}.")
+    if missing_blocks := [str(block) for block in part.blocks if block not in model_blocks]:
+        notes.append(f"The model has {len(model_blocks)} blocks; there is no block {', '.join(missing_blocks)}.")
     if any(record.redrawn for records in records_by_group.values() for record in records):
         notes.append("Blocks that were drawn anew, the top ones, are measured from the draw.")
     panels = [_drift_panel(part.title, block, records_by_group) for block in blocks]
@@ -206,15 +206,15 @@ def build_gradient_panels(part: Gradients, runs: ArtifactRuns) -> CurvePanelsWit
     panels = _layer_panels(part.title, sides) if of_layers else _matrix_panels(part.title, sides)
     low, high = _common_limits([panel for panel, _ in panels])
     records = [side.record for side in sides if side.record]
-    about = (
+    general_notes = (
         [f"{LAYER_NUMBERING}; the norm of a layer is over all parameters of its block."]
         if of_layers and records
         else []
     )
-    about += [_matrix_names_note(records)] if not of_layers and records else []
+    general_notes += [_matrix_names_note(records)] if not of_layers and records else []
     seen_notes: set[str] = set()  # of the same run's other panels
     panel_notes = [[note for note in notes if not (note in seen_notes or seen_notes.add(note))] for _, notes in panels]
-    panel_notes[0] = [*(side.note for side in sides if side.note), *about, *panel_notes[0]]
+    panel_notes[0] = [*(side.note for side in sides if side.note), *general_notes, *panel_notes[0]]
     scaled = [panel if panel.missing else replace(panel, bottom=low, top=high) for panel, _ in panels]
     return list(zip(scaled, panel_notes, strict=True))
 
@@ -346,16 +346,16 @@ def _gradient_panel(
         Curve(name, steps, tuple(values[kept].tolist()), **(styles[name] if name in ends else {}))
         for name, values in norms_by_group.items()
     )
-    notes, whose = [], f"{side.verdict.capitalize()} run"
+    notes, which_run = [], f"{side.verdict.capitalize()} run"
     if not_finite.any():
         notes.append(
-            f"{whose}: at {not_finite.sum()} of {len(not_finite)} recorded steps a norm is not finite (a step that the "
-            "gradient scaler skipped, or the end of a diverged run), and the lines break."
+            f"{which_run}: at {not_finite.sum()} of {len(not_finite)} recorded steps a norm is not finite (a step that "
+            "the gradient scaler skipped, or the end of a diverged run), and the lines break."
         )
     if len(kept) < len(record.steps):
-        notes.append(f"{whose}: {len(kept)} of {len(record.steps)} recorded steps are drawn, at equal distances.")
+        notes.append(f"{which_run}: {len(kept)} of {len(record.steps)} recorded steps are drawn, at equal distances.")
     if zero := sum(int((values == 0).sum()) for values in norms_by_group.values()):
-        notes.append(f"{whose}: {zero} norms are 0, which has no place on a logarithmic scale.")
+        notes.append(f"{which_run}: {zero} norms are 0, which has no place on a logarithmic scale.")
     panel = CurvePanel(title, "optimizer step", "gradient norm (L2)", curves, ylog=True, sequential=True)
     return panel, notes
 

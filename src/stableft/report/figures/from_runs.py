@@ -71,17 +71,17 @@ def make_box(label: str, cell: ArmCell, runs: Sequence[RunRow], split: str) -> B
     The scores are the reported ones, or with `split` "val" the validation scores of the same checkpoints.
     """
     scored = [run for run in runs if run["scored"]]
-    scored_runs = [(score, run) for run in scored if (score := reported_score(run, split)) is not None]
-    pairs = [(100 * score, run) for score, run in scored_runs if not math.isnan(score)]
+    known_scores = [(score, run) for run in scored if (score := reported_score(run, split)) is not None]
+    pairs = [(100 * score, run) for score, run in known_scores if not math.isnan(score)]
     pairs.sort(key=lambda pair: (pair[0], pair[1]["run_id"]))
-    of_val = [run["val_baseline"] for run in runs if run["scored"] and not math.isnan(run["val_baseline"])]
-    baseline = cell.baseline if split == "test" or cell.split == "val" else max(of_val, default=None)
+    val_baselines = [run["val_baseline"] for run in runs if run["scored"] and not math.isnan(run["val_baseline"])]
+    baseline = cell.baseline if split == "test" or cell.split == "val" else max(val_baselines, default=None)
     return Box(
         label,
         tuple(score for score, _ in pairs),
         tuple(run["failed"] if isinstance(run["failed"], bool) else None for _, run in pairs),
-        n=len(scored_runs),
-        n_nan=len(scored_runs) - len(pairs),
+        n=len(known_scores),
+        n_nan=len(known_scores) - len(pairs),
         n_failed=failed_value(cell).text,
         baseline=None if baseline is None else 100 * baseline,
     )
@@ -101,7 +101,7 @@ def _box_axis_label(cells: Sequence[ArmCell], split: str) -> str:
 
 def build_scatter_panel(part: Scatter, runs: ArtifactRuns) -> tuple[PointPanel, list[str]]:
     """Return a panel with a point for every run: its reported score over its last training loss."""
-    kinds: dict[RunStyle, list[tuple[float, float]]] = {kind: [] for kind in RUN_STYLES}
+    points_by_style: dict[RunStyle, list[tuple[float, float]]] = {style: [] for style in RUN_STYLES}
     not_finite = 0
     baselines: set[float] = set()
     for run in (run for group in part.groups for run in runs.by_arm_task.get((group.arm, group.task), [])):
@@ -112,10 +112,10 @@ def build_scatter_panel(part: Scatter, runs: ArtifactRuns) -> tuple[PointPanel, 
             not_finite += 1
             continue
         baselines |= {100 * run["baseline"]} if not math.isnan(run["baseline"]) else set()
-        kinds[choose_run_style(run["failed"])].append((loss, 100 * score))
+        points_by_style[choose_run_style(run["failed"])].append((loss, 100 * score))
     groups = tuple(
-        PointGroup(kind.name, tuple(x for x, _ in points), tuple(y for _, y in points), kind.color, kind.marker)
-        for kind, points in kinds.items()
+        PointGroup(style.name, tuple(x for x, _ in points), tuple(y for _, y in points), style.color, style.marker)
+        for style, points in points_by_style.items()
         if points
     )
     notes = [f"{not_finite} runs have no finite loss or score, and are not drawn."] if not_finite else []
@@ -142,18 +142,18 @@ def build_seed_map_panel(part: SeedMap, runs: ArtifactRuns) -> tuple[HeatPanel, 
     """
     arm_task = (part.group.arm, part.group.task)
     scored_runs = [run for run in runs.by_arm_task.get(arm_task, []) if run["scored"]]
-    scored = {
+    scores_by_seeds = {
         (run["seed_init"], run["seed_data"]): 100 * _nan_if_none(reported_score(run, "val"))
         for run in scored_runs
         if not isinstance(run["source"], str)
     }
-    rows, columns = sorted({init for init, _ in scored}), sorted({data for _, data in scored})
-    values = [[_none_unless_finite(scored.get((init, data))) for data in columns] for init in rows]
+    rows, columns = sorted({init for init, _ in scores_by_seeds}), sorted({data for _, data in scores_by_seeds})
+    values = [[_none_unless_finite(scores_by_seeds.get((init, data))) for data in columns] for init in rows]
     names = ("seed of data order and dropout", "seed of initialisation")
-    missing = "" if scored else NO_FINISHED_RUN
+    missing = "" if scores_by_seeds else NO_FINISHED_RUN
     n_missing = sum(value is None for row in values for value in row)
     notes = [f"{n_missing} of {len(rows) * len(columns)} pairs of seeds have no score."] if n_missing else []
-    if len(scored_runs) > len(scored):
+    if len(scored_runs) > len(scores_by_seeds):
         notes.append("Imported runs are left out: of them one seed is known, not two.")
     if part.of == "std":
         return _seed_deviation_panel(part.title, rows, columns, values, missing), notes
@@ -213,8 +213,8 @@ def _none_unless_finite(value: float | None) -> float | None:
 
 
 def _summarize(values: Sequence[float | None], function, min_count: int = 1) -> float | None:
-    known = [value for value in values if value is not None]
-    return function(known) if len(known) >= min_count else None
+    present = [value for value in values if value is not None]
+    return function(present) if len(present) >= min_count else None
 
 
 TRIAL_DRAWS = 1000  # Z sec. 4

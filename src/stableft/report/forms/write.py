@@ -28,13 +28,13 @@ class ReportTarget:
 
     path: Path | None
     form: Format | None = None
-    image: bool = False
+    is_figure: bool = False
     figure: str | None = None  # None: the report's first
 
     @property
-    def draws(self) -> bool:
+    def needs_figures(self) -> bool:
         """Whether the output includes figures."""
-        return self.image or self.form == "html" or self.form is None
+        return self.is_figure or self.form == "html" or self.form is None
 
 
 def resolve_target(out: str | None, form: Format | None, figure: str | None) -> ReportTarget:
@@ -45,8 +45,8 @@ def resolve_target(out: str | None, form: Format | None, figure: str | None) -> 
     """
     path = Path(out) if out else None
     folder = path is not None and (str(out).endswith("/") or path.is_dir())
-    image = path is not None and not folder and path.suffix in IMAGE_SUFFIXES
-    if figure and not image:
+    is_figure = path is not None and not folder and path.suffix in IMAGE_SUFFIXES
+    if figure and not is_figure:
         raise UserError(
             f"--figure {figure} needs --out with the name of a file that ends in {', '.join(IMAGE_SUFFIXES)}"
         )
@@ -60,10 +60,10 @@ def resolve_target(out: str | None, form: Format | None, figure: str | None) -> 
         return ReportTarget(path)
     if not path.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {path.parent}")
-    if image and form:
+    if is_figure and form:
         raise UserError(f"--format {form} is a form of the table; --out {out} is a figure")
-    if image:
-        return ReportTarget(path, image=True, figure=figure)
+    if is_figure:
+        return ReportTarget(path, is_figure=True, figure=figure)
     if form is None and path.suffix not in FORMAT_OF_SUFFIX:
         endings = ", ".join([*FORMAT_OF_SUFFIX, *IMAGE_SUFFIXES])
         raise UserError(f"--out {out}: the ending must be one of {endings}, or --format given, or a folder end in /")
@@ -78,7 +78,7 @@ def write_report(report: Report, output: ReportTarget) -> str:
     """
     if output.path is None:
         return render_report(report, output.form or "md").rstrip("\n")
-    if output.image:
+    if output.is_figure:
         atomic_write(output.path, _figure_bytes(report, _find_figure_name(report, output.figure), output.path.suffix))
         return ""
     if output.form:
@@ -127,17 +127,19 @@ def _rendered_bytes(report: Report, form: Format) -> bytes:
 
 
 def _find_figure_name(report: Report, name: str | None) -> str:
-    wanted = name or next(iter([*report.figures, *report.undrawn]), None)
-    if wanted is None:
+    figure_name = name or next(iter([*report.figures, *report.undrawn]), None)
+    if figure_name is None:
         raise UserError(f"report {report.id!r} is a table, it has no figure")
-    if wanted in report.figures:
-        return wanted
-    if wanted in report.undrawn:
-        raise UserError(f"report {report.id!r}: cannot draw {wanted}: {report.undrawn[wanted]}")
-    if wanted in PROBE_FIGURE_ALTS and "scores" in {*report.figures, *report.undrawn}:  # of a sweep
-        raise UserError(f"report {report.id!r}: cannot draw {wanted}: its runs have no probe records")
+    if figure_name in report.figures:
+        return figure_name
+    if figure_name in report.undrawn:
+        raise UserError(f"report {report.id!r}: cannot draw {figure_name}: {report.undrawn[figure_name]}")
+    if figure_name in PROBE_FIGURE_ALTS and "scores" in {*report.figures, *report.undrawn}:  # of a sweep
+        raise UserError(f"report {report.id!r}: cannot draw {figure_name}: its runs have no probe records")
     names = ", ".join([*report.figures, *report.undrawn])
-    raise UserError(f"--figure {wanted}: report {report.id!r} has {names}{did_you_mean(wanted, report.figures)}")
+    raise UserError(
+        f"--figure {figure_name}: report {report.id!r} has {names}{did_you_mean(figure_name, report.figures)}"
+    )
 
 
 def _figure_bytes(report: Report, name: str, ending: str) -> bytes:
