@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stableft.catalog.tasks import REGRESSION_METRICS, Metric, TaskSpec, find_task
+from stableft.text import seed_label
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -213,6 +214,10 @@ class Seeds(ConfigSection):
 
     init: Seed
     data: Seed
+
+    @property
+    def label(self) -> str:
+        return seed_label(self.init, self.data)
 
 
 class TrainingConfig(ConfigSection):

@@ -142,14 +142,8 @@ def describe_run(run: PlannedRun | RunRecord) -> str:
 
 
 def describe_seeds(run: PlannedRun | RunRecord) -> str:
-    """Return a run's seeds as "seed 3", or "seeds 3 and 7" if they differ."""
-    seeds = run.config.seeds
-    return f"{'seed' if seeds.init == seeds.data else 'seeds'} {_seed_numbers(run)}"
-
-
-def _seed_numbers(run: PlannedRun | RunRecord) -> str:
-    seeds = run.config.seeds
-    return str(seeds.init) if seeds.init == seeds.data else f"{seeds.init} and {seeds.data}"
+    """Return a run's seeds as "seed 3", or "seed 3/7" if they differ."""
+    return f"seed {run.config.seeds.label}"
 
 
 def _read_predictions(
@@ -234,7 +228,7 @@ def _describe_missing_runs(absent: Mapping[MissingPredictions, Sequence[PlannedR
     """Yield a note for each reason with the runs it holds for; unfinished runs are named by their seeds alone."""
     for reason, runs in absent.items():
         if reason is MissingPredictions.NOT_FINISHED:
-            names = f"seeds {', '.join(map(_seed_numbers, runs))}"
+            names = f"seeds {', '.join(run.config.seeds.label for run in runs)}"
         else:
             names = ", ".join(map(describe_run, runs))
         yield f"{len(runs)} of {planned} runs {'are' if len(runs) > 1 else 'is'} {reason}: {names}"

@@ -54,7 +54,6 @@ from stableft.report.figures.from_probes import LOG_SCALE_ABOVE_RATIO, panel_fro
 from stableft.report.figures.panels import Panel
 from stableft.report.figures.style import figure_to_bytes
 from stableft.sweep.claims import claim_run
-from stableft.sweep.progress import seed_label
 from stableft.sweep.workers import EXIT_INTERRUPTED, collected_signals
 from stableft.training.environment import device_name, package_versions
 from stableft.training.setup import prepare_device
@@ -313,7 +312,7 @@ def label_runs(records: Sequence[RunRecord]) -> list[str]:
     names = []
     for record in records:
         task = f" {record.config.data.task}" if several_tasks else ""
-        names.append(f"{record.arm}{task} {seed_label(record.config)}{' failed' if record.failed else ''}")
+        names.append(f"{record.arm}{task} {record.config.seeds.label}{' failed' if record.failed else ''}")
     return [
         f"{name} {record.run_id[:6]}" if names.count(name) > 1 else name
         for name, record in zip(names, records, strict=True)

@@ -28,6 +28,7 @@ from stableft.report.numbers_in_words import (
     p_value,
     percent_value,
     text_value,
+    values_of_published,
     values_of_test,
 )
 from stableft.report.paper_values import PublishedValue, find_published_in_table, load_published_values
@@ -251,12 +252,9 @@ def _rows(part: MeansTable, results: Sequence[MeanResult]) -> Iterator[Row]:
             yield Row(
                 "published",
                 shared_values
+                | values_of_published(value)
                 | {
                     "row": Value(abbreviate_papers(value.place), spec.row, under=True),
-                    "origin": Value(data=value.place),
-                    "metric": Value(data=value.metric),
-                    "split": Value(data=value.split),
-                    "n": Value(data=value.n),
                     "mean": mean,
                     "std": std,
                     "shown": Value(f"{mean.text} ± {std.text} ({value.n})"),

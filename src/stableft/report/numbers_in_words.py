@@ -82,6 +82,12 @@ def values_of_test(result: TestResult, holm: float | None = None) -> dict[str, A
     }
 
 
+def values_of_published(value: PublishedValue) -> dict[str, Value]:
+    """Return what a published value is of: where it is printed, its metric and split, and n."""
+    plain = {"origin": value.place, "metric": value.metric, "split": value.split}
+    return {key: Value(data=data) for key, data in plain.items()} | {"n": count_value(value.n)}
+
+
 def format_percent(fraction: float | None, sign: bool = False) -> str:
     """Return a fraction in percent with one decimal, as in the papers. None: a dash."""
     if fraction is None:

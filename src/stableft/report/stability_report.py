@@ -44,6 +44,7 @@ from stableft.report.numbers_in_words import (
     published_notes,
     scores_heading,
     text_value,
+    values_of_published,
     values_of_test,
     wilson_value,
 )
@@ -287,12 +288,9 @@ def _published_rows(comparison: Comparison) -> Iterator[Row]:
     yield Row(
         PUBLISHED,
         task_value
+        | values_of_published(value)
         | {
             "arm": Value(abbreviate_papers(value.place), comparison.arm, under=True),
-            "origin": Value(data=value.place),
-            "metric": Value(data=value.metric),
-            "split": Value(data=value.split),
-            "n": count_value(value.n),
             **{
                 name: percent_value(value.fraction(name), mark="*" if value.starred and name == "std" else "")
                 for name in STATISTICS

@@ -210,13 +210,7 @@ def _expected_steps(view: SweepProgress, config: RunConfig) -> int | None:
 
 def run_label(run: PlannedRun) -> str:
     """Return a short label with a run's arm, task and seed."""
-    return f"{run.arm} {run.config.data.task} seed {seed_label(run.config)}"
-
-
-def seed_label(config: RunConfig) -> str:
-    """Return the seed as "3", or "3/7" if the `init` and `data` seeds differ."""
-    seeds = config.seeds
-    return str(seeds.init) if seeds.init == seeds.data else f"{seeds.init}/{seeds.data}"
+    return f"{run.arm} {run.config.data.task} seed {run.config.seeds.label}"
 
 
 def progress_line(view: SweepProgress) -> str:
@@ -332,7 +326,7 @@ def _progress_table(view: SweepProgress):
         table.add_column("likely failed")
     for slot, current in view.slots.items():
         config, progress = current.run.config, current.progress
-        cells = [slot, current.run.arm, config.data.task, seed_label(config)]
+        cells = [slot, current.run.arm, config.data.task, config.seeds.label]
         if progress is None:
             cells += ["loading", "", ""]
         else:
