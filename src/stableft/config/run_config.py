@@ -267,15 +267,19 @@ class RunConfig(TrainingConfig):
     @property
     def run_id(self) -> str:
         """16 hex digits, equal for identical computations: fields that have no effect are ignored."""
-        return hashlib.sha256(canonical_json(_identifying_values(self)).encode()).hexdigest()[:16]
+        return hashlib.sha256(canonical_json(without_none(_identifying_values(self))).encode()).hexdigest()[:16]
 
-    def setting_id(self, ignored: tuple[str, ...] = ()) -> str:
-        """Return 16 hex digits, equal for runs that differ only in their seeds and in the dotted settings `ignored`."""
+    def setting(self, ignored: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Return the nested values that identify the run, without its seeds and the dotted settings `ignored`."""
         values = _identifying_values(self)
         for key in ("seeds", *ignored):
             section, _, name = key.rpartition(".")
             del (values[section] if section else values)[name]
-        return hashlib.sha256(canonical_json(values).encode()).hexdigest()[:16]
+        return values
+
+    def setting_id(self, ignored: tuple[str, ...] = ()) -> str:
+        """Return 16 hex digits, equal for runs that differ only in their seeds and in the dotted settings `ignored`."""
+        return hashlib.sha256(canonical_json(without_none(self.setting(ignored))).encode()).hexdigest()[:16]
 
     @property
     def task(self) -> TaskSpec:
@@ -339,7 +343,7 @@ def _identifying_values(config: RunConfig) -> dict:
         del values["model"]["name"]
     if config.data.own:
         del values["data"]["task"]
-    return without_none(values)
+    return values
 
 
 def without_none(value: Any) -> Any:

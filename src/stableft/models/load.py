@@ -150,6 +150,9 @@ def _load_pretrained(where: str, revision: str | None, n_outputs: int, requested
     spec = resolve_backbone(requested, _load_model_config(where, revision).to_dict())
     tokenizer = _load_tokenizer(where, revision)
     config = _adapted_model_config(where, revision, n_outputs, spec, requested.dropout)
+    model_class: type[PreTrainedModel] = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]  # pyright: ignore[reportAssignmentType]
+    if requested.attention == "sdpa" and not model_class._supports_sdpa:
+        raise UserError(no_sdpa_message(spec, requested.name))
     try:
         with quiet_transformers():  # it would warn about the new head, which is intended
             model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -162,8 +165,6 @@ def _load_pretrained(where: str, revision: str | None, n_outputs: int, requested
                 output_loading_info=True,
             )
     except LOAD_ERRORS as error:
-        if "scaled_dot_product_attention" in str(error):
-            raise UserError(no_sdpa_message(spec, requested.name)) from None
         raise UserError(load_error_message("model", where, error)) from None
     if not hasattr(model, model.base_model_prefix):
         raise UserError(

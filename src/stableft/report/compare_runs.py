@@ -205,8 +205,6 @@ def _join_with_and(texts: Sequence[str]) -> str:
 
 
 MAX_NAMED_RUNS = 3  # runs named in an error message
-SEED_KEYS = ("seeds.init", "seeds.data")
-REPORT_KEY = "evaluation.report"  # which checkpoint is reported does not change how a run is trained
 MODEL_KEYS = ("model.name", "model.revision", "model.sha256", "model.head", "model.structure")
 DATA_SIZE_KEYS = ("data.train_rows", "data.sample_seed")
 SCORE_KIND_HINTS = {
@@ -321,16 +319,11 @@ def _subject_of_setting(key: str) -> str:
 
 
 def _settings_of_run(entry: RowAndRecord) -> dict[str, Any]:
-    """Return the settings of one of our runs without its seeds, or the source of an imported run.
-
-    The model's name is left out if the model is identified by a hash: it is then only a label.
-    """
+    """Return the dotted settings of one of our runs without its seeds, or the source of an imported run."""
     if not isinstance(entry.record, RunRecord):
         return {"source": entry.row["source"]}
-    config = entry.record.config.normalized()
-    values = config.model_dump(mode="json")
-    left_out = [*SEED_KEYS, REPORT_KEY, *(["model.name"] if config.model.sha256 else [])]
-    return {key: look_up(values, key) for key in RUN_CONFIG_LEAVES if key not in left_out}
+    setting = entry.record.config.setting()
+    return {key: look_up(setting, key) for key in RUN_CONFIG_LEAVES}
 
 
 def _group_by(items: Sequence[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
