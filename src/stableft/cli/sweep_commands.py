@@ -118,7 +118,7 @@ def print_report(sweep: Sweep, results: Path) -> None:
         report = build_report(
             collect_runs(artifact, planned, records, find_probes=lambda: find_probes_in_results(results, ids))
         )
-        print(f"\n{render_report(report, 'md')}", flush=True)
+        print(f"\n{render_report(report, 'text')}", flush=True)
         if line := save_sweep_report(report, results / "sweeps" / sweep.name):
             print(line)
 
