@@ -145,7 +145,6 @@ def build_stability_report(
     scores, pair_tests = collect_scores(results), collect_pair_tests(results.pairs)
     watched = [cell for cell in results.cells if cell.watched]
     all_notes = (*results.footnotes, *published_notes(results), *notes)
-    tests_blocks = tuple(_tests_blocks(results, pair_tests))
     notes_blocks = (NOTES_HEADING, Bullets(all_notes)) if all_notes else ()
     words = _in_words(results)
     data = {"cells": scores, "tests": _all_tests(results, pair_tests)}
@@ -154,7 +153,7 @@ def build_stability_report(
         title=results.artifact.title,
         blocks=(*_stability_blocks(results, scores, figures, pair_tests, words), *notes_blocks),
         brief=tuple(brief_blocks(results, scores, words, len(all_notes))) if results.part.compared else (),
-        tests=tests_blocks,
+        tests=(*_tests_blocks(results, pair_tests), *_watch_blocks(results, scores)),
         notes=notes_blocks,
         standalone=(
             _paper_style_table(results, scores),
@@ -212,11 +211,15 @@ def _stability_blocks(
         yield from _tests_blocks(results, pair_tests)
     if _has_published(results):
         yield Paragraph(COMPATIBLE_EXPLANATION)
+    yield from _watch_blocks(results, scores)
+    yield from (Picture(name, _alt_text(results, name)) for name in figures if name != SCORES_FIGURE)
+
+
+def _watch_blocks(results: StabilityResults, scores: DataTable) -> Iterator[ReportBlock]:
     if watch_tables := failure_watch_tables(results, scores):
         yield Heading("Failure watch")
         yield from watch_tables
         yield Bullets((explain_failure_watch(),))
-    yield from (Picture(name, _alt_text(results, name)) for name in figures if name != SCORES_FIGURE)
 
 
 def _tests_blocks(results: StabilityResults, pair_tests: DataTable) -> Iterator[ReportBlock]:
@@ -263,7 +266,9 @@ def collect_scores(results: StabilityResults) -> DataTable:
                 | failure_watch_values(cell),
             )
         )
-        rows += [row for comparison in results.comparisons_with_published(cell) for row in _published_rows(comparison)]
+        for comparison in results.comparisons_with_published(cell):
+            published, difference = _published_rows(comparison)
+            rows += [published, difference] if cell.summary.n else [published]
     watch = FAILURE_WATCH_COLUMNS if any(cell.watched for cell in results.cells) else ()
     against = REFERENCE_COLUMNS if results.part.compared else ()
     return DataTable((*SCORE_COLUMNS, *against, *watch, *LAST_COLUMNS), tuple(rows))
@@ -448,7 +453,8 @@ def brief_blocks(
     )
     marks += ["† most runs failed"] if any(cell.mostly_failed for cell in results.cells) else []
     marks += [FAILED_RULE_BRIEF]
-    marks += ["details: --tests"] if results.pairs else []
+    watched = any(cell.watched for cell in results.cells)
+    marks += ["details: --tests" + (" (and the failure watch)" if watched else "")] if results.pairs or watched else []
     marks += [f"notes: --notes ({n_notes})"] if n_notes else []
     judged = [c.compatible for c in results.comparisons if c.published and c.compatible is not None]
     marks += [f"published means: within range {sum(judged)} of {len(judged)}"] if judged else []
