@@ -256,6 +256,11 @@ class Artifact:
     notes: tuple[str, ...] = ()
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of all run groups that are shown, in order."""
+        return tuple(dict.fromkeys(group.label for part in self.parts for group in groups_of(part)))
+
+    @property
     def has_no_runs(self) -> bool:
         """Whether every part is computed from a formula, recipes or data sets alone."""
         return all(isinstance(part, BiasRatio | DatasetsTable | HyperparametersTable) for part in self.parts)

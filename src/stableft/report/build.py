@@ -96,6 +96,6 @@ def _build_figure_report(runs: ArtifactRuns) -> Report:
             ],
             "notes": notes,
         },
-        figures={artifact.id: lambda: draw_panels(panels)},
+        figures={artifact.id: lambda: draw_panels(panels, names=artifact.labels)},
         provenance=collect_provenance(runs),
     )
