@@ -72,8 +72,8 @@ def test_nan_scores_count_as_failed_and_are_stated_beside_the_mean():
     assert (cell["n"], cell["n_nan"], cell["failed"]) == (4, 2, 2)
     assert cell["mean"] == pytest.approx(0.7)
     levene = values["tests"][0]
-    assert levene["p"] is None
-    assert "NaN" in levene["reason"]
+    assert (levene["p"], levene["n_b"]) == (None, 2)
+    assert "at least 3 values" in levene["reason"]
     assert "4, 2 NaN" in render(table)
 
 

@@ -230,7 +230,7 @@ def _apply_bold_rule(part: MeansTable, family: list[MeanResult]) -> list[MeanRes
 
 def _mark_better_of_two(pair: list[MeanResult]) -> list[MeanResult]:
     means = [result.summary.mean for result in pair]
-    if None in means or any(result.summary.n_nan for result in pair):
+    if None in means:
         return pair
     larger = max((0, 1), key=lambda i: means[i] or 0.0)
     test = t_test(pair[larger].scores, pair[1 - larger].scores, True, "greater")

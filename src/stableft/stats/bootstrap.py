@@ -97,8 +97,8 @@ def bootstrap_interval(
 
     It is that of the finite values. With more than ASYMPTOTIC_ABOVE of them it is asymptotic instead; `method` says
     how. For normal scores, the 95 % interval of the mean covers the true value in about 93 % of samples of 25, that of
-    the interquartile mean in 94 %. That of the SD is too short for few values: it covers the true value in about 90 % of
-    samples of 25 and in 94 % of samples of 100.
+    the interquartile mean in 94 %. That of the SD is too short for few values: it covers the true value in about 90 %
+    of samples of 25 and in 94 % of samples of 100.
     """
     array = finite_values(values)
     large = len(array) > ASYMPTOTIC_ABOVE
