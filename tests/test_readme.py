@@ -21,7 +21,7 @@ from support.pretraining import write_wikipedia
 
 from stableft.catalog.tasks import TASKS
 from stableft.cli.app import app
-from stableft.data.sources import read_from_folder
+from stableft.data.sources import SourceSplit, read_from_folder
 
 READMES = ("README.md", "configs/README.md", "results/README.md", "src/stableft/README.md")
 SECTION = re.compile(r"^## (.*?)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
@@ -45,7 +45,7 @@ ADDED = {  # start of a line -> options without which it would take minutes or h
     "stableft pretrain": "--set schedule.length='{steps: 2}' --set schedule.batch_size=4 --set precision=fp32",
     "stableft probe surface": "--points 5",
     "stableft choose": "--records results/records/demo-probes.jsonl",
-    "stableft data stats": f"--data-dir {shlex.quote(str(GLUE))}",
+    "stableft data stats": "--data-dir glue",
     "scripts/test": "--collect-only -q tests/test_seeds.py",
 }
 
@@ -118,6 +118,7 @@ def reader(tmp_path, tiny_family) -> Callable[[str], str]:
     (home / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]) + "\n")
     for arm, named in (("debiased", "standard_debiased"), ("plain", "not_debiased")):
         shutil.copytree(FILES / "per-seed" / "zhang-logs" / arm, home / "bert_output" / named)
+    shutil.copytree(GLUE / "RTE", home / "glue" / "RTE")
     header, *rows = (FILES / "per-seed" / "results.csv").read_text().splitlines()
     scores = [row for row in rows if ",test_last_log," in row and ",RTE," in row]
     (home / "results.csv").write_text("\n".join([header, *scores]) + "\n")
@@ -167,7 +168,8 @@ def make_glue_repository(datasets_root: Path) -> None:
     folder = datasets_root / task.hub.repository
     folder.mkdir(parents=True)
     files = []
-    for part, split in (("train", "train"), ("dev", task.hub.dev)):
+    splits: dict[SourceSplit, str] = {"train": "train", "dev": task.hub.dev}
+    for part, split in splits.items():
         rows = read_from_folder(task, part, GLUE).take(np.arange(10))  # one step an epoch
         columns = dict(zip(task.text, rows.texts, strict=True))
         table = datasets.Dataset.from_dict({**columns, "label": rows.labels})
