@@ -165,13 +165,13 @@ def test_damaged_files_are_one_sentence(build, variant):
         (folder / "model.safetensors").unlink()
         if content is not None:
             (folder / "model.safetensors").write_bytes(content)
-        with pytest.raises(UserError, match="the model cannot be loaded from this folder") as caught:
+        with pytest.raises(UserError, match=r"model cannot .*loaded .*folder") as caught:
             build(folder)
         assert "\n" not in str(caught.value)
     folder = variant("pickle")
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"hello")
-    with pytest.raises(UserError, match="the model cannot be loaded from this folder"):
+    with pytest.raises(UserError, match=r"model cannot .*loaded .*folder"):
         build(folder)
 
 
@@ -191,11 +191,11 @@ def test_a_folder_without_a_tokenizer_is_an_error(make_config, variant, content)
     (folder / "tokenizer.json").unlink()
     if content is not None:
         (folder / "tokenizer.json").write_text(content)
-    with pytest.raises(UserError, match="the tokenizer cannot be loaded from this folder") as caught:
+    with pytest.raises(UserError, match=r"tokenizer cannot .*loaded .*folder") as caught:
         load_tokenizer(make_config(), LocalPaths(paths={"0" * 64: folder}))
     assert "\n" not in str(caught.value)
 
 
 def test_more_tokens_than_positions_is_an_error(build, tiny_model_folder):
-    with pytest.raises(UserError, match=r"data\.max_length: 65 is more than the 64 positions of model 'tiny'"):
+    with pytest.raises(UserError, match=r"data\.max_length: 65 .*more .* 64 positions .*model 'tiny'"):
         build(tiny_model_folder, **{"data.max_length": 65})
