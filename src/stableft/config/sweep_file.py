@@ -14,7 +14,7 @@ from stableft.catalog.tasks import find_task
 from stableft.config.local_files import config_name, find_config, locate_custom_task, locate_model, shipped_configs
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.recipe import load_recipe
-from stableft.config.run_config import ModelConfig, RunConfig
+from stableft.config.run_config import ModelConfig, RunConfig, Seeds
 from stableft.config.settings import (
     RUN_CONFIG_LEAVES,
     ConfigT,
@@ -332,16 +332,23 @@ def _expand_arm(
         base = recipe.for_task(task_settings["data.task"].value) | arm.settings
         settings = base | task_settings | _model_settings(model, base, folders, paths) | point
         resolved, start_run = _resolve_start_from(settings | overrides, folders, paths)
-        configs = []
-        for init, data in arm.keys.seeds.pairs:
-            seeds = {"seeds.init": YamlValue(init, seeds_where), "seeds.data": YamlValue(data, seeds_where)}
-            configs.append(build_run_config(settings | seeds | overrides | resolved, where))
+        # Built once, with the largest seeds, because only the seeds of its runs differ.
+        pairs = arm.keys.seeds.pairs
+        largest = {
+            f"seeds.{name}": YamlValue(max(numbers), seeds_where)
+            for name, numbers in zip(("init", "data"), zip(*pairs, strict=True), strict=True)
+        }
+        config = build_run_config(settings | largest | overrides | resolved, where)
+        pinned = {name: getattr(config.seeds, name) for name in ("init", "data") if f"seeds.{name}" in overrides}
+        configs = [
+            config.model_copy(update={"seeds": Seeds(**{"init": init, "data": data} | pinned)}) for init, data in pairs
+        ]
         shown = (configs[0].run_id, configs[0].data.task, configs[0].evaluation.report)
         expanded.setdefault(shown, (task, model, point, configs, start_run))
     model_labels = _model_labels([configs[0].model for *_, configs, _ in expanded.values()], paths)
     for task, model, point, configs, start_run in expanded.values():
         model_label = model_labels[configs[0].model.identity] if len(model_labels) > 1 else ""
-        in_force = {key: overrides.get(key, setting) for key, setting in point.items()}
+        in_force = point | {key: setting for key, setting in overrides.items() if key in point}
         label = " ".join(filter(None, (arm.name, grid_label(in_force), model_label and f"({model_label})")))
         runs = tuple(PlannedRun(label, recipe.name, config, probes=arm.keys.in_loop_probes) for config in configs)
         set_here = arm.settings | point | overrides

@@ -183,7 +183,12 @@ def render_grid_searches(searches: list[GridSearch]) -> str:
 
 def _row_labels(tried: TriedSetting) -> tuple[str, str, str, str]:
     config = tried.point.runs[0].config
-    return tried.point.arm.name, config.data.task, config.model.name, _setting_label(tried.point)
+    return (
+        tried.point.arm.name,
+        config.data.task,
+        tried.point.model_label or config.model.name,
+        _setting_label(tried.point),
+    )
 
 
 def _score_cells(tried: TriedSetting) -> tuple[str, str, str, str]:
