@@ -61,7 +61,7 @@ class SweepPoint:
     arm: Arm
     task: YamlValue
     model: YamlValue | None  # None: the recipe's model
-    grid: Settings
+    grid: Settings  # as overridden by --set
     settings: Settings  # everything set by the file, the grid point and --set
     label: str
     model_label: str
@@ -348,8 +348,8 @@ def _expand_arm(
     model_labels = _model_labels([configs[0].model for *_, configs, _ in expanded.values()], paths)
     for task, model, point, configs, start_run in expanded.values():
         model_label = model_labels[configs[0].model.identity] if len(model_labels) > 1 else ""
-        in_force = point | {key: setting for key, setting in overrides.items() if key in point}
-        label = " ".join(filter(None, (arm.name, grid_label(in_force), model_label and f"({model_label})")))
+        point = point | {key: setting for key, setting in overrides.items() if key in point}
+        label = " ".join(filter(None, (arm.name, grid_label(point), model_label and f"({model_label})")))
         runs = tuple(PlannedRun(label, recipe.name, config, probes=arm.keys.in_loop_probes) for config in configs)
         set_here = arm.settings | point | overrides
         yield SweepPoint(arm, task, model, point, set_here, label, model_label, runs, start_run)

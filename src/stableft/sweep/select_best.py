@@ -211,10 +211,9 @@ def _search_label(search: GridSearch) -> str:
 def _choice_line(search: GridSearch) -> str:
     """Return a one-line summary of a choice, for the header of the written file."""
     score, n, mean, deviation = _score_cells(search.best)
-    arm, task, _, setting = _row_labels(search.best)
-    return (
-        f"{arm}, {task}: {setting} ({score}: mean {mean}, std {deviation}, n {n}; of {len(search.settings)} settings)"
-    )
+    arm, task, model, setting = _row_labels(search.best)
+    place = f"{arm}, {task}" + (f", {model}" if search.best.point.model_label else "")
+    return f"{place}: {setting} ({score}: mean {mean}, std {deviation}, n {n}; of {len(search.settings)} settings)"
 
 
 CHOSEN_MARK = "chosen by `stableft choose`"
