@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,7 +173,8 @@ def load_artifact(name: str, load: LoadSweep) -> tuple[Artifact, tuple[tuple[str
     if name in ARTIFACTS:
         artifact = ARTIFACTS[name]
         sweep_runs = [(f"configs/{sweep}", run) for sweep in artifact.sweeps for run in load(sweep).runs]
-        return artifact, tuple(pair for pair in sweep_runs if artifact.includes(pair[1].arm, pair[1].config.data.task))
+        includes = cache(artifact.includes)  # thousands of runs share a few arms and tasks
+        return artifact, tuple(pair for pair in sweep_runs if includes(pair[1].arm, pair[1].config.data.task))
     if not name.endswith(".yaml") and "/" not in name and did_you_mean(name, ARTIFACTS):
         raise UserError(f"unknown artifact {name!r}{did_you_mean(name, ARTIFACTS)}")
     sweep = load(name)
