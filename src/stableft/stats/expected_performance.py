@@ -76,7 +76,7 @@ def _compute_curve(
         return ExpectedCurve(method, trial_counts, none, none, n, n_nan, all_nan, reason)
     # Runs with a NaN score rank below all others, and their score is the baseline.
     order = np.where(finite, order, order[finite].min(initial=0.0) - 1)
-    scores = np.where(finite, scores, baseline)
+    scores = np.where(finite, scores, 0.0 if baseline is None else baseline)
     _, group, sizes = np.unique(order, return_inverse=True, return_counts=True)
     ranks = np.concatenate([[0], np.cumsum(sizes)])  # of the last run of each group of equal validation scores
     lowest = scores.min()  # subtracted, so that equal scores have an SD of exactly 0

@@ -567,7 +567,8 @@ def shared_seed_correlation(pairs: Sequence[tuple[float, float]], level: float =
     with np.errstate(divide="ignore"):
         z = np.arctanh(value)
     half_width = two_sided_z(level) / np.sqrt(n - 3)
-    return Correlation(value, Interval(FISHER_Z, level, *(float(np.tanh(z + s * half_width)) for s in (-1, 1))), n)
+    interval = Interval(FISHER_Z, level, float(np.tanh(z - half_width)), float(np.tanh(z + half_width)))
+    return Correlation(value, interval, n)
 
 
 PermutedStatistic = Literal["mean", "std", "std_ratio"]
