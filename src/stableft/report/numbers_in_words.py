@@ -10,6 +10,7 @@ from stableft.report.runs import ArmCell
 from stableft.report.stability_results import COMPATIBLE_ALPHA, StabilityResults
 from stableft.stats import Interval, Summary, TestResult
 
+FAILED_RULE = "failed: last score NaN or at most a constant prediction's (MCC, correlations: 1.645/√n)"
 SPLIT_TITLES = {"val": "validation split", "test": "test split"}
 
 
@@ -65,6 +66,17 @@ def failed_value(cell: ArmCell) -> Value:
     """
     n_known = cell.summary.n - cell.failed_unknown
     return Value(f"{cell.failed}/{n_known}" if n_known > 0 else NO_VALUE, None if cell.failed_unknown else cell.failed)
+
+
+def describe_failed_by_accuracy(cell: ArmCell) -> str | None:
+    """Return the number of failed runs as M define them, beside ours. None: the same, or not known."""
+    n = cell.summary.n
+    if cell.failed_unknown or cell.failed_by_accuracy_unknown or cell.failed == cell.failed_by_accuracy:
+        return None
+    return (
+        f"{cell.failed_by_accuracy}/{n} failed as M sec. 3.2 defines it (accuracy at or below the majority), "
+        f"{cell.failed}/{n} as here"
+    )
 
 
 def values_of_test(result: TestResult, holm: float | None = None) -> dict[str, Any]:

@@ -89,7 +89,10 @@ class ArmCell:
     start_weights: int = 0  # number of different initial weights
     rules: tuple[str, ...] = ()  # rules by which runs were early-stopped
     scores: tuple[float, ...] = ()
-    baseline: float | None = None  # score of the best constant predictor
+    baseline: float | None = None  # score of the best constant prediction
+    chance: float | None = None  # the highest score that counts as failed
+    failed_by_accuracy: int = 0  # of summary.n, as M sec. 3.2 defines it
+    failed_by_accuracy_unknown: int = 0  # of summary.n
     run_ids: tuple[str, ...] = ()  # of every run, including crashed ones
     failed_losses: tuple[float, ...] = ()  # finite last training losses of the failed runs
     label_entropies: tuple[float, ...] = ()  # distinct entropies of the failed runs' training labels, in nats
@@ -97,9 +100,9 @@ class ArmCell:
 
     @property
     def every_run_failed(self) -> bool:
-        """Whether every run failed and none of the scores is above the baseline."""
-        # A run fails by its last checkpoint. The score of its best one may still be above the baseline.
-        above = any(score > self.baseline + 1e-12 for score in self.scores) if self.baseline is not None else False
+        """Whether every run failed and none of the scores is above the chance level."""
+        # A run fails by its last checkpoint. The score of its best one may still be above the chance level.
+        above = any(score > self.chance + 1e-12 for score in self.scores) if self.chance is not None else False
         return self.summary.n > 0 and self.failed == self.summary.n and not above
 
     @property
@@ -395,7 +398,9 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
     if runs and all(isinstance(run["source"], str) for run in runs):
         planned = None  # imported runs were planned elsewhere
     summary = summarize([run["score"] for run in scored])
-    known_verdicts = [run["failed"] for run in scored if isinstance(run["failed"], bool)]  # else unknown
+    known_verdicts, known_by_accuracy = (
+        [run[name] for run in scored if isinstance(run[name], bool)] for name in ("failed", "failed_by_accuracy")
+    )
     crashed, stopped = (sum(run["status"] == status for run in runs) for status in ("crashed", "stopped"))
     recipes = {run["recipe"] for run in runs}
     failed_runs = [run for run in scored if run["failed"] is True]
@@ -424,6 +429,9 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
         rules=_distinct_texts(runs, "rule"),
         scores=tuple(run["score"] for run in scored),
         baseline=max((run["baseline"] for run in scored if not math.isnan(run["baseline"])), default=None),
+        chance=max((run["chance"] for run in scored if not math.isnan(run["chance"])), default=None),
+        failed_by_accuracy=sum(known_by_accuracy),
+        failed_by_accuracy_unknown=len(scored) - len(known_by_accuracy),
         run_ids=tuple(run["run_id"] for run in runs),
         failed_losses=tuple(run["train_loss"] for run in failed_runs if math.isfinite(run["train_loss"])),
         label_entropies=tuple(
