@@ -25,6 +25,21 @@ RenameOption = Annotated[list[str], typer.Option("--rename", metavar="OLD=NEW", 
 ImportCheckpointOption = Annotated[
     Literal["last", "best"], typer.Option("--checkpoint", help="Checkpoint whose score is reported.")
 ]
+BaselineOption = Annotated[
+    float | None,
+    typer.Option(
+        "--baseline",
+        help="Best score of a constant prediction, on the scale of the scores. Default: the task's, if known.",
+    ),
+]
+RowsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--rows",
+        min=1,
+        help="Rows of the split; decide what counts as failed by MCC or a correlation. Default: the task's, if known.",
+    ),
+]
 FormatOption = Annotated[
     Literal["text", "md", "csv", "latex", "json", "html"] | None,
     typer.Option("--format", help="Format of the report. Default: that of --out's ending, otherwise text: one screen."),
@@ -226,10 +241,8 @@ def import_csv_command(
     metric: Annotated[str | None, typer.Option("--metric", help="Metric of the score. Default: the task's.")] = None,
     split: Annotated[Literal["val", "test"], typer.Option("--split", help="Split of the score.")] = "test",
     checkpoint: ImportCheckpointOption = "last",
-    baseline: Annotated[
-        float | None,
-        typer.Option("--baseline", help="Majority baseline on the file's scale. Default: the task's, if known."),
-    ] = None,
+    baseline: BaselineOption = None,
+    rows: RowsOption = None,
     rename: RenameOption = NO_TEXTS,
     vary: Annotated[
         list[str], typer.Option("--vary", metavar="COLUMN", help="Column that may vary within an arm (repeatable).")
@@ -257,6 +270,7 @@ def import_csv_command(
         split=split,
         checkpoint=checkpoint,
         baseline=baseline,
+        rows=rows,
         rename=tuple(rename),
         vary=tuple(vary),
         allow_missing=allow_missing,
@@ -272,8 +286,10 @@ def import_zhang_logs_command(
     out: RecordsOutOption,
     rename: RenameOption = NO_TEXTS,
     checkpoint: ImportCheckpointOption = "last",
+    baseline: BaselineOption = None,
+    rows: RowsOption = None,
 ) -> None:
     """Import log files written by the released code of Zhang et al."""
     from stableft.records.import_zhang_logs import import_zhang_logs
 
-    print(import_zhang_logs(folder, out, tuple(rename), checkpoint))
+    print(import_zhang_logs(folder, out, tuple(rename), checkpoint, baseline, rows))

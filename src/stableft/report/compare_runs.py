@@ -11,8 +11,8 @@ from stableft.config.run_config import canonical_json, without_none
 from stableft.config.settings import RUN_CONFIG_LEAVES, describe_value
 from stableft.config.sweep_file import START_ARM
 from stableft.config.yaml_file import look_up, parse_yaml
-from stableft.data.metrics import is_failed
 from stableft.errors import UserError, did_you_mean
+from stableft.records.failure import find_chance, is_run_failed
 from stableft.records.frame import COLUMN_DTYPES, build_frame, describe_source
 from stableft.records.run_record import AnyRunRecord, RunRecord
 from stableft.report.artifact import ReportedCheckpoint
@@ -146,10 +146,7 @@ def _choose_task(names: tuple[str, str], arms: Sequence[Sequence[RowAndRecord]],
 def _rescore_arms(
     names: tuple[str, str], arms: tuple[list[RowAndRecord], list[RowAndRecord]], metric: str
 ) -> tuple[list[RowAndRecord], list[RowAndRecord]]:
-    """Return the runs scored by another metric.
-
-    That metric decides whether our own runs failed. Of imported runs it is unknown, because their baseline is.
-    """
+    """Return the runs scored by another metric, which decides whether they failed."""
     available = [_available_metrics(arm) for arm in arms]
     for name, metrics in zip(names, available, strict=True):
         if metric not in metrics:
@@ -176,13 +173,10 @@ def _rescore_run(entry: RowAndRecord, metric: str) -> RowAndRecord:
         return entry
     finished, split = record.status == "finished", row["split"]
     score, last, best = (record.score(name, split, metric) for name in (row["checkpoint"], "last", "best"))
-    data = record.data if isinstance(record, RunRecord) else None
-    baseline = data.baselines.get(split, {}).get(metric) if data else None
+    chance = find_chance(record, split, metric)
     diverged = finished and any(value is not None and math.isnan(value) for value in (score, last))
-    failed = True if diverged else None
-    if finished and not diverged and last is not None and baseline is not None:
-        failed = is_failed(last, baseline)
-    values = {"score": score, "last": last, "best": best, "baseline": baseline}
+    failed = is_run_failed(record, row["checkpoint"], split, metric)
+    values = {"score": score, "last": last, "best": best, "baseline": chance.constant, "chance": chance.level}
     values |= {f"{name}_val": record.score(name, "val", metric) for name in ("last", "best")}
     changed: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
     changed |= {"metric": metric, "scored": finished and score is not None, "diverged": diverged, "failed": failed}

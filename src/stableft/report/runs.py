@@ -91,7 +91,10 @@ class ArmCell:
     scores: tuple[float, ...] = ()
     verdicts: tuple[bool | None, ...] = ()  # whether the run of each score failed; None: not known
     seeds: tuple[tuple[int, int], ...] = ()  # of the run of each score: initialization, data
-    baseline: float | None = None  # score of the best constant predictor
+    baseline: float | None = None  # score of the best constant prediction
+    chance: float | None = None  # the highest score that counts as failed
+    failed_by_accuracy: int = 0  # of summary.n, as M sec. 3.2 defines it
+    failed_by_accuracy_unknown: int = 0  # of summary.n
     run_ids: tuple[str, ...] = ()  # of every run, including crashed ones
     failed_losses: tuple[float, ...] = ()  # finite last training losses of the failed runs
     label_entropies: tuple[float, ...] = ()  # distinct entropies of the failed runs' training labels, in nats
@@ -105,8 +108,8 @@ class ArmCell:
     @property
     def mostly_failed(self) -> bool:
         """Whether more than half of the scores are those of failed runs: their spread then is no stability."""
-        # A run fails by its last checkpoint. The score of its best one may still be above the baseline.
-        above = self.baseline + 1e-12 if self.baseline is not None else math.inf
+        # A run fails by its last checkpoint. The score of its best one may still be above the chance level.
+        above = self.chance + 1e-12 if self.chance is not None else math.inf
         of_failed = sum(v is True and not s > above for v, s in zip(self.verdicts, self.scores, strict=True))
         return of_failed > self.n_known / 2
 
@@ -426,7 +429,9 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
     if runs and all(isinstance(run["source"], str) for run in runs):
         planned = None  # imported runs were planned elsewhere
     summary = summarize([run["score"] for run in scored])
-    known_verdicts = [run["failed"] for run in scored if isinstance(run["failed"], bool)]  # else unknown
+    known_verdicts, known_by_accuracy = (
+        [run[name] for run in scored if isinstance(run[name], bool)] for name in ("failed", "failed_by_accuracy")
+    )
     crashed, stopped = (sum(run["status"] == status for run in runs) for status in ("crashed", "stopped"))
     recipes = {run["recipe"] for run in runs}
     failed_runs = [run for run in scored if run["failed"] is True]
@@ -457,6 +462,9 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
         verdicts=tuple(run["failed"] if isinstance(run["failed"], bool) else None for run in scored),
         seeds=tuple((run["seed_init"], run["seed_data"]) for run in scored),
         baseline=max((run["baseline"] for run in scored if not math.isnan(run["baseline"])), default=None),
+        chance=max((run["chance"] for run in scored if not math.isnan(run["chance"])), default=None),
+        failed_by_accuracy=sum(known_by_accuracy),
+        failed_by_accuracy_unknown=len(scored) - len(known_by_accuracy),
         run_ids=tuple(run["run_id"] for run in runs),
         failed_losses=tuple(run["train_loss"] for run in failed_runs if math.isfinite(run["train_loss"])),
         label_entropies=tuple(

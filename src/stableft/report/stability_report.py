@@ -36,7 +36,6 @@ from stableft.report.forms.document import (
 )
 from stableft.report.numbers_in_words import (
     FAILED_RULE,
-    FAILED_RULE_BRIEF,
     STAR_EXPLANATION,
     abbreviate_papers,
     compatible_value,
@@ -206,7 +205,7 @@ def _stability_blocks(
         yield _scores_table(results, scores, task)
         yield Bullets((*_failed_loss_lines(results, task), *describe_smallest_stds(results, task)))
     if results.pairs:
-        yield Paragraph(f"{FAILED_RULE} {STAR_EXPLANATION}")
+        yield Paragraph(f"{FAILED_RULE[0].upper()}{FAILED_RULE[1:]}. {STAR_EXPLANATION}")
         yield Heading("Tests")
         yield from _tests_blocks(results, pair_tests)
     if _has_published(results):
@@ -452,7 +451,7 @@ def brief_blocks(
         else []
     )
     marks += ["† most runs failed"] if any(cell.mostly_failed for cell in results.cells) else []
-    marks += [FAILED_RULE_BRIEF]
+    marks += [FAILED_RULE]
     watched = any(cell.watched for cell in results.cells)
     marks += ["details: --tests" + (" (and the failure watch)" if watched else "")] if results.pairs or watched else []
     marks += [f"notes: --notes ({n_notes})"] if n_notes else []
@@ -506,7 +505,7 @@ def _paper_style_table(results: StabilityResults, scores: DataTable) -> ReportTa
         "the second smallest SD, a pair chosen after the fact."
     )
     caption = (
-        f"{results.artifact.title}. Percent; SD over seeds (ddof 1); failed k/n. {FAILED_RULE}"
+        f"{results.artifact.title}. Percent; SD over seeds (ddof 1); {FAILED_RULE}."
         + ("" if results.part.compared else f" {star}")
         + (f" {COMPATIBLE_CAPTION}" if _has_published(results) else "")
     )
