@@ -11,7 +11,7 @@ import numpy as np
 from stableft.catalog.tasks import TASKS
 from stableft.config.recipe import describe_deviations
 from stableft.errors import UserError
-from stableft.report.artifact import Artifact, StabilityTable
+from stableft.report.artifact import Artifact, StabilityTable, arm_without_source
 from stableft.report.paper_values import (
     STATISTICS,
     PublishedValue,
@@ -123,7 +123,9 @@ class StabilityResults:
 
 def compute_stability(part: StabilityTable, runs: "ArtifactRuns") -> StabilityResults:
     """Return the stability table of an artefact or sweep, with the published values for its settings."""
-    arm_tasks = [arm_task for arm_task, arm_runs in runs.by_arm_task.items() if arm_runs or arm_task in runs.planned]
+    replaced = {(arm.arm, task) for (_, task), arm in runs.imported.items()}  # with runs of this project or without
+    groups = {arm_task: rows for arm_task, rows in runs.by_arm_task.items() if rows or arm_task not in replaced}
+    arm_tasks = [arm_task for arm_task, arm_runs in groups.items() if arm_runs or arm_task in runs.planned]
     published = {arm_task: printed for arm_task in arm_tasks if (printed := _find_published(part, runs, arm_task))}
     deviating = {
         arm_task: difference
@@ -131,7 +133,7 @@ def compute_stability(part: StabilityTable, runs: "ArtifactRuns") -> StabilityRe
         if (config := runs.first_configs.get(arm_task))
         and (difference := describe_deviations(config, printed[0].recipe, printed[0].set))
     }
-    return assemble_stability(runs.by_arm_task, runs.artifact, part, published, deviating, runs.planned)
+    return assemble_stability(groups, runs.artifact, part, published, deviating, runs.planned)
 
 
 def _find_published(
@@ -143,9 +145,11 @@ def _find_published(
     arm's name if no config is known.
     """
     values, (arm, task) = load_published_values(), arm_task
+    if imported := runs.imported.get(arm_task):
+        arm = imported.arm
     if part.published_in:
         return find_published_in_table(values, *part.published_in, arm, task)
-    config = runs.first_configs.get(arm_task) or runs.planned_configs.get(arm_task)
+    config = runs.first_configs.get(arm_task) or runs.planned_configs.get((arm, task))
     return (
         find_published_by_config(values, config, runs.recipes[arm])
         if config
@@ -418,13 +422,15 @@ def cell_footnotes(cell: ArmCell, sources: bool = True, others: Iterable[ArmCell
 
 def imported_run_footnotes(cells: Iterable[ArmCell]) -> Iterator[str]:
     """Yield a line for each source of imported runs, with the numbers of its runs by arm and task."""
-    counts_by_source: dict[str, dict[str, None]] = {}
+    tasks_by_arm: dict[str, dict[str, dict[str, None]]] = {}
     for cell in cells:
         for source, n in cell.sources.items():
-            count_text = f"{n} of {len(cell.run_ids)} runs of {cell.arm} on {cell.task}"
-            counts_by_source.setdefault(source, {})[count_text] = None
-    for source, count_texts in counts_by_source.items():
-        yield f"{', '.join(count_texts)} are not this project's runs, they were imported from {source}."
+            count = f"{n}" if n == len(cell.run_ids) else f"{n} of {len(cell.run_ids)}"
+            tasks = tasks_by_arm.setdefault(source, {}).setdefault(arm_without_source(cell.arm), {})
+            tasks[f"{cell.task} ({count})"] = None
+    for source, arms in tasks_by_arm.items():
+        listed = "; ".join(f"{arm} on {', '.join(tasks)}" for arm, tasks in arms.items())
+        yield f"The runs of {listed} are not this project's runs, they were imported from {source}."
 
 
 def task_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
