@@ -31,7 +31,7 @@ def describe_task(cells: Sequence[ArmCell], pairs: Sequence[PairTests]) -> str:
         names = join_with(arms) if len(arms) < len(pairs) or len(arms) != 2 else "both"
         sentences.append(f"{names} {_agree(claim, plural=len(arms) > 1)} than {reference}")
     if tested := [arm for arm in unshown if arm not in untested]:
-        sentences.append(f"no difference between {join_with(tested)} and {reference} is shown")
+        sentences.append(f"{join_with(tested)} {'are' if tested[1:] else 'is'} not shown to differ from {reference}")
     if untested:
         sentences.append(f"nothing is known yet of {join_with(untested)} against {reference}")
     sentences += [describe_false_stability(cell) for cell in cells if is_falsely_stable(cell, cells)]
