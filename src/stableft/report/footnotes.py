@@ -1,6 +1,6 @@
 """Footnotes of reports: which runs a cell leaves out, pools or repeats, and where imported ones come from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from stableft.report.artifact import arm_without_source
 from stableft.report.pair_tests import is_falsely_stable
@@ -35,10 +35,18 @@ def _name_places(places: Sequence[ArmCell], cells: Sequence[ArmCell]) -> str:
     """Return some of the cells by arm and task."""
     if len(places) == len(cells) > 1:
         return "all arms" if len({cell.task for cell in cells}) == 1 else "all arms and tasks"
-    arms_of: dict[str, list[str]] = {}
+    tasks_of: dict[str, list[str]] = {}
     for cell in places:
-        arms_of.setdefault(cell.task, []).append(cell.arm)
-    return "; ".join(f"{', '.join(arms)} on {task}" for task, arms in arms_of.items())
+        tasks_of.setdefault(cell.arm, []).append(cell.task)
+    return _join_arms_by_tasks(tasks_of)
+
+
+def _join_arms_by_tasks(tasks_of: Mapping[str, Iterable[str]]) -> str:
+    """Return arms with their tasks in words, those that share their tasks together."""
+    arms_of: dict[tuple[str, ...], list[str]] = {}
+    for arm, tasks in tasks_of.items():
+        arms_of.setdefault(tuple(tasks), []).append(arm)
+    return "; ".join(f"{', '.join(arms)} on {', '.join(tasks)}" for tasks, arms in arms_of.items())
 
 
 def _describe_runs(cell: ArmCell, others: Sequence[ArmCell]) -> Iterator[str]:
@@ -96,8 +104,7 @@ def imported_run_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
             tasks = tasks_by_arm.setdefault(source, {}).setdefault(arm_without_source(cell.arm), {})
             tasks[f"{cell.task} ({count})"] = None
     for source, arms in tasks_by_arm.items():
-        listed = "; ".join(f"{arm} on {', '.join(tasks)}" for arm, tasks in arms.items())
-        yield f"The runs of {listed} are not this project's runs, they were imported from {source}."
+        yield f"The runs of {_join_arms_by_tasks(arms)} are not this project's runs, they were imported from {source}."
 
 
 def task_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
