@@ -58,6 +58,12 @@ def _describe_runs(cell: ArmCell, others: Sequence[ArmCell]) -> Iterator[str]:
         )
     elif cell.mostly_failed:
         yield "most runs failed (†)."
+    known = not (cell.failed_unknown or cell.failed_by_accuracy_unknown)
+    if known and cell.failed != cell.failed_by_accuracy:
+        yield (
+            f"{cell.failed_by_accuracy}/{summary.n} failed as M sec. 3.2 defines it (accuracy at or below the "
+            f"majority), {cell.failed}/{summary.n} as here."
+        )
     if summary.n_nan:
         yield (
             f"NaN scores (diverged, or the correlation of a constant): {summary.n_nan} of {summary.n}. They count as "
@@ -86,7 +92,8 @@ def _describe_runs(cell: ArmCell, others: Sequence[ArmCell]) -> Iterator[str]:
     if cell.unscored:
         yield f"{cell.unscored} finished without a {cell.checkpoint} {cell.split} score and are not in n."
     if cell.failed_unknown:
-        yield f"whether a run failed is not known of {cell.failed_unknown} of {summary.n}."
+        how = "; import with --rows or --baseline to know it" if cell.sources else ""
+        yield f"whether a run failed is not known of {cell.failed_unknown} of {summary.n}{how}."
     if cell.planned is not None and summary.n != cell.planned:
         yield f"{summary.n} runs have a score, {cell.planned} are planned."
     if cell.settings > 1:

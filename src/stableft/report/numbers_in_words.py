@@ -13,6 +13,9 @@ from stableft.report.stability_results import StabilityResults
 from stableft.stats import Interval, Summary, TestResult
 
 FAILED_RULE = "failed: last score NaN or at most a constant prediction's (MCC, correlations: 1.645/√n)"
+PAPERS_FAILED_RULE = (
+    "M sec. 3.2 counts a run as failed whose accuracy is at or below the majority; a note says where the counts differ."
+)
 STAR_EXPLANATION = (
     "* Holm p < .05 (failed: Boschloo; mean: Welch; SD: Levene). SD ratio: reference over arm. Intervals: 95 %."
 )
@@ -89,17 +92,6 @@ def failed_value(cell: ArmCell) -> Value:
     """
     text = f"{cell.failed}/{cell.n_known}" if cell.n_known > 0 else NO_VALUE
     return Value(text, None if cell.failed_unknown else cell.failed)
-
-
-def describe_failed_by_accuracy(cell: ArmCell) -> str | None:
-    """Return the number of failed runs as M define them, beside ours. None: the same, or not known."""
-    n = cell.summary.n
-    if cell.failed_unknown or cell.failed_by_accuracy_unknown or cell.failed == cell.failed_by_accuracy:
-        return None
-    return (
-        f"{cell.failed_by_accuracy}/{n} failed as M sec. 3.2 defines it (accuracy at or below the majority), "
-        f"{cell.failed}/{n} as here"
-    )
 
 
 def values_of_test(result: TestResult, holm: float | None = None) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from stableft.report.forms.document import (
 )
 from stableft.report.numbers_in_words import (
     FAILED_RULE,
+    PAPERS_FAILED_RULE,
     STAR_EXPLANATION,
     abbreviate_papers,
     compatible_value,
@@ -204,8 +205,8 @@ def _stability_blocks(
         yield from [Paragraph(words[task])] if task in words else []
         yield _scores_table(results, scores, task)
         yield Bullets((*_failed_loss_lines(results, task), *describe_smallest_stds(results, task)))
-    if results.pairs:
-        yield Paragraph(f"{FAILED_RULE[0].upper()}{FAILED_RULE[1:]}. {STAR_EXPLANATION}")
+    explanation = STAR_EXPLANATION if results.part.compared else PAPERS_FAILED_RULE
+    yield Paragraph(f"{FAILED_RULE[0].upper()}{FAILED_RULE[1:]}. {explanation}")
         yield Heading("Tests")
         yield from _tests_blocks(results, pair_tests)
     if _has_published(results):
@@ -506,7 +507,7 @@ def _paper_style_table(results: StabilityResults, scores: DataTable) -> ReportTa
     )
     caption = (
         f"{results.artifact.title}. Percent; SD over seeds (ddof 1); {FAILED_RULE}."
-        + ("" if results.part.compared else f" {star}")
+        + ("" if results.part.compared else f" {PAPERS_FAILED_RULE} {star}")
         + (f" {COMPATIBLE_CAPTION}" if _has_published(results) else "")
     )
     notes = [f"{task_title(c)}: {line}." for c in results.tasks for line in describe_smallest_stds(results, c)]
