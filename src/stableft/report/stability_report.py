@@ -207,6 +207,7 @@ def _stability_blocks(
         yield Bullets((*_failed_loss_lines(results, task), *describe_smallest_stds(results, task)))
     explanation = STAR_EXPLANATION if results.part.compared else PAPERS_FAILED_RULE
     yield Paragraph(f"{FAILED_RULE[0].upper()}{FAILED_RULE[1:]}. {explanation}")
+    if results.pairs:
         yield Heading("Tests")
         yield from _tests_blocks(results, pair_tests)
     if _has_published(results):
