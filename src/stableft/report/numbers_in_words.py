@@ -181,7 +181,8 @@ def abbreviate_papers(place: str) -> str:
 
 def describe_smallest_stds(results: StabilityResults, task: str) -> Iterator[str]:
     """Yield a sentence for each test of the smallest against the second smallest std, with both centres."""
-    asked = [c for c in results.comparisons if c.task == task and not c.published]
+    started = any(cell.summary.n for cell in results.cells_of(task))
+    asked = [c for c in results.comparisons if started and c.task == task and not c.published]
     for role, same in groupby(asked, key=lambda comparison: comparison.role):
         centres = list(same)
         first = centres[0]
