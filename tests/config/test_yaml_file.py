@@ -1,7 +1,13 @@
 """YAML with lines, and everything that plain YAML lets pass in silence."""
 
-import pytest
+import random
+import re
 
+import pytest
+import yaml
+from support.paths import ROOT
+
+from stableft.config import yaml_file
 from stableft.config.yaml_file import load_yaml, parse_yaml
 from stableft.errors import UserError
 
@@ -28,34 +34,34 @@ def test_what_has_no_line_has_that_of_what_contains_it():
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "facts"),
     [
-        ("a: 1\nb: 2\na: 3", "x.yaml:3: key 'a' is already set in line 1"),
-        ("a:\n  b: 1\n  b: 1", "x.yaml:3: key 'b' is already set in line 2"),
-        ("- {a: 1, a: 2}", "x.yaml:1: key 'a' is already set in line 1"),
-        ("a: [1", "x.yaml:1: this is not valid YAML: "),
-        ("a: 1\nb: c: d", "x.yaml:2: this is not valid YAML: mapping values are not allowed here"),
-        ("\ta: 1", "x.yaml:1: this is not valid YAML: "),
-        ("a: 1\n---\nb: 2", "x.yaml:2: this is not valid YAML: "),
-        ("a: !!python/object:os.system {}", "x.yaml:1: this is not valid YAML: could not determine a constructor"),
-        ("a: 2020-13-45", "x.yaml: this is not valid YAML: month must be in 1..12"),
-        ("a: \x00", "x.yaml: this is not valid YAML: unacceptable character"),
-        ("1: a", "x.yaml:1: '1' is not a key"),
-        ("on: a", "x.yaml:1: 'on' is not a key"),
-        ("<<: {a: 1}", "x.yaml:1: merge keys (<<) are not supported"),
-        ("a: &a [*a]", "x.yaml: the YAML is nested too deeply, or contains itself"),
-        ("[" * 5000, "x.yaml: the YAML is nested too deeply, or contains itself"),
+        ("a: 1\nb: 2\na: 3", r"x\.yaml:3: key 'a' .*set .*line 1"),
+        ("a:\n  b: 1\n  b: 1", r"x\.yaml:3: key 'b' .*set .*line 2"),
+        ("- {a: 1, a: 2}", r"x\.yaml:1: key 'a' .*set .*line 1"),
+        ("a: [1", r"x\.yaml:1: .*not valid YAML: "),
+        ("a: 1\nb: c: d", r"x\.yaml:2: .*not valid YAML: mapping values .*not allowed"),
+        ("\ta: 1", r"x\.yaml:1: .*not valid YAML: "),
+        ("a: 1\n---\nb: 2", r"x\.yaml:2: .*not valid YAML: "),
+        ("a: !!python/object:os.system {}", r"x\.yaml:1: .*not valid YAML: .*not determine .*constructor"),
+        ("a: 2020-13-45", r"x\.yaml: .*not valid YAML: month .* 1\.\.12"),
+        ("a: \x00", r"x\.yaml: .*not valid YAML: unacceptable character"),
+        ("1: a", r"x\.yaml:1: '1' .*not a key"),
+        ("on: a", r"x\.yaml:1: 'on' .*not a key"),
+        ("<<: {a: 1}", r"x\.yaml:1: merge keys \(<<\) .*not supported"),
+        ("a: &a [*a]", r"x\.yaml: .*nested too deeply.*itself"),
+        ("[" * 5000, r"x\.yaml: .*nested too deeply.*itself"),
     ],
 )
-def test_what_cannot_be_meant_is_one_sentence_with_a_place(text, message):
+def test_what_cannot_be_meant_is_one_sentence_with_a_place(text, facts):
     with pytest.raises(UserError) as caught:
         parse_yaml(text, "x.yaml")
-    assert str(caught.value).startswith(message)
+    assert re.match(facts, str(caught.value))
     assert "\n" not in str(caught.value)
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(UserError, match=r"missing\.yaml: there is no such file"):
+    with pytest.raises(UserError, match=r"missing\.yaml: .*no such file"):
         load_yaml(tmp_path / "missing.yaml")
     with pytest.raises(UserError, match="cannot be read"):
         load_yaml(tmp_path)
@@ -67,3 +73,27 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path):
     (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbfa: 1\n")
     assert load_yaml(tmp_path / "bom.yaml").value == {"a": 1}
+
+
+def test_libyaml_and_pyyaml_read_alike(monkeypatch):
+    """The same values, lines and sentences, for the shipped files and for texts with slips of the pen."""
+
+    def read(text: str, loader: type) -> object:
+        monkeypatch.setattr(yaml_file, "YamlLoader", loader)
+        try:
+            value, where, inner = parse_yaml(text, "x.yaml")
+        except UserError as error:
+            return str(error)
+        return value, where, dict(inner)
+
+    texts = [path.read_text() for path in sorted((ROOT / "configs").rglob("*.yaml"))]
+    short = [text for text in texts if len(text) < 600]
+    rng = random.Random(0)
+    for _ in range(150):
+        text = rng.choice(short)
+        i = rng.randrange(len(text))
+        slip = rng.choice([*"{}[]:,-?&*!|>'\"%@`# \n\t", "\n  ", "- ", ": ", ""])
+        texts.append(text[:i] + slip + text[i + rng.randrange(3) :])
+    fast = yaml_file.YamlLoader
+    for text in texts:
+        assert repr(read(text, fast)) == repr(read(text, yaml.SafeLoader)), text

@@ -1,6 +1,7 @@
 """Student's and Welch's t-tests and the rules of Z's tables, against SciPy and against the published summaries."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_student_by_hand():
 
 @pytest.mark.parametrize("equal_var", [True, False])
 @pytest.mark.parametrize(
-    ("a", "b", "reason"),
+    ("a", "b", "facts"),
     [
         ([], [0.1, 0.2], "n of at least 2"),
         ([0.5], [0.1, 0.2], "n of at least 2"),
@@ -91,10 +92,10 @@ def test_student_by_hand():
         ([0.5] * 4, [0.7] * 9, "neither group varies"),
     ],
 )
-def test_t_test_says_why_there_is_none(equal_var, a, b, reason):
+def test_t_test_says_why_there_is_none(equal_var, a, b, facts):
     result = t_test(a, b, equal_var)
     assert result.p is result.statistic is None
-    assert reason in result.reason
+    assert re.search(facts, result.reason)
 
 
 def test_t_test_of_a_group_that_does_not_vary_is_of_the_other():
@@ -104,7 +105,7 @@ def test_t_test_of_a_group_that_does_not_vary_is_of_the_other():
 
 
 def test_t_test_refuses_a_negative_std():
-    with pytest.raises(ValueError, match=r"a std must be at least 0, not -0.1 and 0.2"):
+    with pytest.raises(ValueError, match=r"std .*at least 0, not -0.1 and 0.2"):
         t_test_from_summaries(0.5, -0.1, 20, 0.6, 0.2, 20, equal_var=True)
 
 

@@ -63,7 +63,7 @@ def records_of(sweep: Sweep, means: dict[str, float]) -> list[RunRecord]:
         arms.setdefault(f"{run.arm}/{run.config.data.task}", []).append(run)
     records = []
     for arm, runs in arms.items():
-        mean = means.get(arm, means.get(arm.partition("/")[0], 0.5))
+        mean = means.get(arm, means.get(arm.rpartition("/")[0], 0.5))
         spread = itertools.cycle((-0.01, 0.0, 0.01))
         records += [scored(run, mean + off) for run, off in zip(runs, spread, strict=False)]
     return records
@@ -164,7 +164,7 @@ def test_a_setting_with_a_diverged_run_is_not_chosen(place):
     line = next(line for line in text.splitlines() if diverged.split()[1] in line)
     assert line.split()[-5:] == ["3", "-", "-", "1", "diverged"]
     everything = [scored(run, math.nan) for run in sweep.runs]
-    with pytest.raises(UserError, match=r"arm 'mixed', task 'rte', .* every setting has a diverged run"):
+    with pytest.raises(UserError, match=r"arm 'mixed', task 'rte', .* every setting .*diverged"):
         choose(sweep, everything, "other.yaml")
     assert not Path("other.yaml").exists()
 
@@ -186,7 +186,7 @@ def test_missing_runs_are_counted_and_nothing_is_chosen():
         ["3", "50.00", "1.00"],
         ["2", "of", "3"],
     ]
-    with pytest.raises(UserError, match="no run is finished, so there is no best setting"):
+    with pytest.raises(UserError, match=r"no run .*finished.*no best setting"):
         choose(sweep, [], "other.yaml", allow_missing=True)
 
 
@@ -199,16 +199,16 @@ def test_a_record_of_a_retried_run_counts_before_its_crash():
 
 def test_without_a_grid_there_is_nothing_to_choose():
     text = SEARCH.replace("    grid: {mixout.p: [0.1, 0.3, 0.5]}\n", "")
-    with pytest.raises(UserError, match=r"search\.yaml: no arm has a grid of several settings"):
+    with pytest.raises(UserError, match=r"search\.yaml: no arm .*grid"):
         choose(load(text), [])
     one = load(SEARCH, sets=["mixout.p=0.5"])  # --set wins over the grid: its points are the same runs
-    with pytest.raises(UserError, match="no arm has a grid of several settings"):
+    with pytest.raises(UserError, match=r"no arm .*grid"):
         choose(one, [])
 
 
 def test_reports_on_validation_rows_are_said_to_flatter_the_choice():
     held_out, dev = load(SEARCH), load(SEARCH.replace("recipe: zhang", "recipe: mosbach"))
-    assert "rte: reports use the same rows" in render_grid_searches(collect_grid_searches(dev, records_of(dev, {})))
+    assert re.search("rte: .*same rows", render_grid_searches(collect_grid_searches(dev, records_of(dev, {}))))
     assert "same rows" not in render_grid_searches(collect_grid_searches(held_out, records_of(held_out, {})))
 
 
@@ -240,12 +240,14 @@ def test_one_choice_for_all_tasks_and_models_stays_one_arm():
     assert len(chosen.runs) == 2 * 2 * 2 * 3
 
 
-def test_models_that_differ_in_their_choice_are_arms_of_their_own():
-    sweep = load(SEARCH.replace("task: rte", "task: rte\nmodel: [bert-base-uncased, bert-large-uncased]"))
-    means = {"mixed p=0.5 (bert-base-uncased)": 0.9, "mixed p=0.3 (bert-large-uncased)": 0.9}
+@pytest.mark.parametrize("models", [("bert-base-uncased", "bert-large-uncased"), ("org/bert@a", "org/bert@b")])
+def test_models_that_differ_in_their_choice_are_arms_of_their_own(models):
+    sweep = load(SEARCH.replace("task: rte", f"task: rte\nmodel: [{', '.join(models)}]"))
+    chosen_by_model = dict(zip(models, ("mixed p=0.5", "mixed p=0.3"), strict=True))
+    means = {f"{label} ({model})": 0.9 for model, label in chosen_by_model.items()}
     _, chosen = choose(sweep, records_of(sweep, means))
-    for arm, old in (("mixed (bert-base", "mixed p=0.5 (bert-base"), ("mixed (bert-large", "mixed p=0.3 (bert-large")):
-        assert ids(chosen, arm) == ids(sweep, old) != []
+    for model, label in chosen_by_model.items():
+        assert ids(chosen, f"mixed ({model})") == ids(sweep, f"{label} ({model})") != []
 
 
 def test_several_keys_lengths_and_sections_of_a_grid():
@@ -276,7 +278,7 @@ def test_what_the_command_line_chose_is_what_the_file_says():
     mixed = load(SEARCH, arms=["mixed"])
     assert [run.arm for run in choose(mixed, records_of(mixed, {}))[1].runs] == ["mixed"] * 3
     seeded = load(SEARCH, sets=["seeds.init=3"])
-    with pytest.raises(UserError, match=r"--set seeds\.init and seeds\.data cannot be kept in a sweep file"):
+    with pytest.raises(UserError, match=r"--set seeds\.init and seeds\.data cannot"):
         choose(seeded, records_of(seeded, {}))
 
 
@@ -382,7 +384,7 @@ def test_the_command_reads_run_folders_or_files_of_records(stableft):
     records = records_of(sweep, {"mixed p=0.5": 0.7})
     code, _, err = stableft("choose", "search.yaml")
     assert (code, Path("search-chosen.yaml").exists()) == (2, False)
-    assert "0 of the 9 runs of its grids are finished, 0 crashed" in err
+    assert re.search("0 of the 9 runs .*finished, 0 crashed", err)
     for record in records:
         save_record(Path("results"), record)
     code, out, err = stableft("choose", "search.yaml", "--report-seeds", "0-4")

@@ -4,6 +4,7 @@ The tests are those of a table: spread by Levene's test, failures by Boschloo's,
 method rejects whatever test of m has a p-value below alpha / m, so a power at that level is one that the table reaches.
 """
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -197,6 +198,8 @@ def check_power_arguments(alpha: float, n: int, draws: int = POWER_DRAWS) -> Non
 CURVE_SIZES = (5, 10, 15, 20, 25, 30, 40, 50, 75, 100)
 LARGER_CURVE_SIZES = (150, 200, 300, 500, 750, 1000)  # shown up to the number of seeds needed
 NO_POWER_VALUE = "-"
+POWER_TEXT_WIDTH = 100
+SUBJECTS = {LEVENE: "spread", BOSCHLOO: "failures", WELCH_T_TEST: "means"}
 
 
 @dataclass(frozen=True)
@@ -329,14 +332,32 @@ def _fill_curve(empty: PowerCurve, power_at: Callable[[int], PowerPoint], exhaus
 
 
 def render_power(curves: PowerCurve | Sequence[PowerCurve]) -> str:
-    """Return the curves as text that ends with a newline: a table of power by n, and a sentence about each."""
+    """Return the curves as text that ends with a newline: the seeds needed, the power by n, then the method."""
     curves = [curves] if isinstance(curves, PowerCurve) else list(curves)
     shown = [curve for curve in curves if curve.points]
-    lines = _power_table(shown) if shown else []
-    return "\n".join([*lines, *([""] if shown else []), *map(_describe_curve, curves)]) + "\n"
+    parts = [[line for curve in curves for line in _wrap(_describe_need(curve), indent="  ")]]
+    parts += [_power_table(shown)] if shown else []
+    parts += [_wrap(_describe_method(curves))]
+    return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
-def _power_table(curves: Sequence[PowerCurve]) -> list[str]:
+def _wrap(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        text, POWER_TEXT_WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _describe_need(curve: PowerCurve) -> str:
+    """Return the answer: how many seeds an arm the test needs, with its power there."""
+    test = f"{curve.test} (centre {curve.center})" if curve.center else curve.test
+    subject = SUBJECTS.get(curve.test, curve.test)
+    if curve.needed is None:
+        return f"No number of seeds is enough for {subject} ({curve.effect}): {curve.reason}; {test}."
+    point = next(point for point in curve.points if point.n == curve.needed)
+    return f"{curve.needed} seeds an arm for {subject} ({curve.effect}): power {_format_power(point)}, {test}."
+
+
+def _power_table(curves: list[PowerCurve]) -> list[str]:
     heads = ["n per arm", *(curve.test for curve in curves)]
     powers = [{point.n: point.power for point in curve.points} for curve in curves]
     rows = []
@@ -347,28 +368,17 @@ def _power_table(curves: Sequence[PowerCurve]) -> list[str]:
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (heads, *rows)]
 
 
-def _describe_curve(curve: PowerCurve) -> str:
-    kind = f"centre {curve.center}" if curve.center else curve.alternative
-    holm = f" / {curve.n_tests} (Holm)" if curve.n_tests > 1 else ""
-    test = f"{curve.test} ({kind}) at alpha {curve.alpha:g}{holm}, {curve.effect}"
-    if curve.needed is None:
-        how = f" ({_describe_method(curve)})" if curve.points else ""
-        return f"{test}: no number of seeds, {curve.reason}{how}."
-    point = next(point for point in curve.points if point.n == curve.needed)
-    needs = f"{curve.needed} seeds an arm for a power of {curve.target:g}"
-    return f"{test}: {needs}; there it is {_format_power(point)}, {_describe_method(curve)}."
-
-
 def _format_power(point: PowerPoint) -> str:
-    interval = point.interval
-    if interval.low == interval.high:
-        return f"{point.power:.3f}"
-    error = f"{100 * interval.level:g} % {interval.method} interval {interval.low:.3f} to {interval.high:.3f}"
-    return f"{point.power:.3f} ({error})"
+    low, high = point.interval.low, point.interval.high
+    return f"{point.power:.3f}" + ("" if low is None or low == high else f" [{low:.3f}, {high:.3f}]")
 
 
-def _describe_method(curve: PowerCurve) -> str:
-    return "all tables enumerated" if curve.draws is None else f"{curve.draws:,} draws, seed {curve.seed}"
+def _describe_method(curves: list[PowerCurve]) -> str:
+    first, simulated = curves[0], [curve for curve in curves if curve.draws is not None]
+    ways = [f"{simulated[0].draws:,} draws, seed {simulated[0].seed}, 95 % Wilson intervals"] if simulated else []
+    ways += [f"{BOSCHLOO}: all tables enumerated"] if len(simulated) < len(curves) else []
+    holm = f" / {first.n_tests}, so that Holm's method over {first.n_tests} tests rejects" if first.n_tests > 1 else ""
+    return f"Target power {first.target:g}. Two-sided tests at alpha {first.alpha:g}{holm}. {'; '.join(ways)}."
 
 
 def _describe_normal_effect(sd: float, ratio: float) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from stableft.catalog.tasks import METRIC_TITLES, REGRESSION_METRICS
+from stableft.catalog.tasks import METRIC_TITLES
 from stableft.report.artifact import (
     BiasRatio,
     Boxes,
@@ -59,8 +59,8 @@ def box_panel(
 ) -> BoxPanel:
     """Return a panel with a box for each group. A group is its label, cell and runs."""
     boxes = tuple(make_box(label, cell, runs, split) for label, cell, runs in groups)
-    same_answer = any(cell.metric in REGRESSION_METRICS for _, cell, _ in groups)
-    baseline = f"baseline: always the {'same answer' if same_answer else 'most frequent class'}"
+    by_accuracy = all(cell.metric == "accuracy" for _, cell, _ in groups)
+    baseline = f"baseline: always the {'most frequent class' if by_accuracy else 'same answer'}"
     ylabel = _box_axis_label([cell for _, cell, _ in groups], split)
     return BoxPanel(title, ylabel, boxes, "" if boxes else NO_FINISHED_RUN, baseline)
 
