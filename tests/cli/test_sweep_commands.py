@@ -82,7 +82,11 @@ def test_imported_runs_are_counted_apart(papers_sweeps, tmp_path):
     write_records_file(tmp_path / "theirs.jsonl", [make_imported(arm="zhang", seed=seed) for seed in range(50)])
     lines = {line.split()[0]: line for line in list_artifacts(tmp_path, [tmp_path / "theirs.jsonl"]).splitlines()}
     assert "0 of 100, 50 imported" in lines["zhang-figure3"]
-    assert "imported" not in lines["zhang-table4"]
+    assert lines["zhang-figure3"].endswith("; imported from elsewhere.csv")
+    assert not any("imported" in lines[name] for name in ("zhang-table4", "zhang-figure1", "zhang-figure9"))
+    (tmp_path / "records").mkdir()
+    (tmp_path / "theirs.jsonl").rename(tmp_path / "records" / "theirs.jsonl")
+    assert list_artifacts(tmp_path, []).splitlines() == list(lines.values())
 
 
 def test_runs_as_a_table_and_as_json():

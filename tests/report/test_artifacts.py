@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from support.artifact_records import (
-    MORE,
     STEPS,
     M,
     Z,
@@ -265,15 +264,15 @@ def test_imported_runs_stand_in_zhang_table1_as_not_ours():
     cells = {(cell["arm"], cell["task"]): cell for cell in mean_cells(values_of(made)).values()}
     for arm in ("zhang", "zhang-reinit"):
         values = [run.best.test["accuracy"] for run in of_them(arm, "rte") if run.best and run.best.test]
-        cell = cells[arm, "rte"]
+        cell = cells[f"{arm} (imported: their-logs)", "rte"]
         assert (cell["n"], cell["n_planned"]) == (6, None)
         assert cell["mean"] == pytest.approx(np.mean(values))
         assert cell["std"] == pytest.approx(np.std(values, ddof=1))
         assert list(cell["sources"].values()) == [6]
     assert cells["zhang-1k", "rte"]["sources"] == {}
     text = words(render_report(made))
-    assert "6 of 6 runs of zhang on rte" in text
-    assert re.search(r"imported from their-logs \(zhang-logs, sha256 abababababab\)", text)
+    assert "The runs of zhang on rte (6), mrpc (6)" in text
+    assert "are not this project's runs, they were imported from their-logs (zhang-logs, sha256 abababababab)" in text
 
 
 def test_imported_runs_are_boxes_curves_and_trials_as_not_ours():
@@ -286,6 +285,7 @@ def test_imported_runs_are_boxes_curves_and_trials_as_not_ours():
         shown = {found["label"]: found for found in panel.get("boxes", panel.get("curves"))}
         for arm, label in labels.items():
             runs = of_them(arm, "rte")
+            shown[label] = shown[f"{label} (imported)"]
             assert shown[label]["n"] == 6
             if name == "zhang-figure2":
                 values = sorted(100 * run.best.test["accuracy"] for run in runs if run.best and run.best.test)
@@ -299,22 +299,60 @@ def test_imported_runs_are_boxes_curves_and_trials_as_not_ours():
                 error = 100 * values.std() / math.sqrt(1000)
                 assert abs(shown[label]["y"][0] - 100 * values.mean()) < 4 * error
         runs = {(run["arm"], run["task"], run["origin"]): run["finished"] for run in strict(made)["runs"]}
-        assert runs["zhang", "rte", "their-logs (zhang-logs, sha256 abababababab)"] == 6
+        assert runs["zhang (imported: their-logs)", "rte", "their-logs (zhang-logs, sha256 abababababab)"] == 6
 
 
-def test_imported_runs_beside_ours_make_one_box_that_says_how_many_are_whose():
+def test_imported_runs_are_never_pooled_with_ours():
     own = where(Z, task="rte")
     made = with_imported("zhang-figure2", ("zhang",), own=own)
-    box = next(
-        box
-        for panel in values_of(made)["panels"]
-        for box in panel["boxes"]
-        if (panel["title"], box["label"]) == ("RTE", "Correction")
+    panel = next(panel for panel in values_of(made)["panels"] if panel["title"] == "RTE")
+    boxes = {box["label"]: box["scores"] for box in panel["boxes"]}
+    theirs_on_rte = [run.best.test["accuracy"] for run in of_them("zhang", "rte") if run.best and run.best.test]
+    assert boxes["Correction"] == pytest.approx(sorted(100 * value for value in scores(own, "best", "test")))
+    assert boxes["Correction (imported)"] == pytest.approx(sorted(100 * value for value in theirs_on_rte))
+    assert "zhang on rte (6)" in words(render_report(made))
+
+
+def test_imported_runs_have_their_own_family_of_bold_numbers_and_share_the_printed_value():
+    own = [*where(Z, task="rte"), *where(Z, {"rows": 1000}, task="rte")]
+    alone, beside = (
+        values_of(with_imported("zhang-table1", arms, own=own)) for arms in ((), ("zhang", "zhang-reinit"))
     )
-    values = [*scores(own, "best", "test"), *(r.best.test["accuracy"] for r in of_them("zhang", "rte") if r.best)]
-    assert box["n"] == MORE + 6
-    assert box["scores"] == pytest.approx(sorted(100 * value for value in values))
-    assert f"6 of {MORE + 6} runs of zhang on rte" in words(render_report(made))
+    ours = [row for row in beside["cells"] if "imported" not in row["arm"]]
+    assert ours == alone["cells"]
+    cells = mean_cells(beside)
+    own_cell, their_cell = (cells[row, "RTE, 3 Epochs"] for row in ("Standard", "Standard (imported)"))
+    assert their_cell["published"]["mean"] == own_cell["published"]["mean"] == 0.695
+    assert their_cell["family"] != own_cell["family"]
+    lines = render_report(with_imported("zhang-table1", ("zhang",), own=own)).splitlines()
+    names = [line.split("|")[1].strip() for line in lines if line.startswith("| ")]
+    published, difference, compatible = "- Z, Table 1 (iclr2021)", "- difference", "- compatible at .05 (p)"
+    assert names[3:9] == [published, difference, compatible, "Standard (imported)", difference, compatible]
+
+
+def test_runs_of_two_sources_are_two_boxes_that_name_them():
+    other = tuple(
+        run.model_copy(update={"source": SOURCE.model_copy(update={"name": name, "sha256": sha * 32})})
+        for name, sha in (("other", "cd"), ("their-logs", "ef"))
+        for run in theirs(("zhang",))
+    )
+    artifact, runs = planned("zhang-figure2")
+    made = build_report(collect_runs(artifact, runs, [*theirs(("zhang",)), *other]))
+    panel = next(panel for panel in values_of(made)["panels"] if panel["title"] == "RTE")
+    assert [(box["label"], box["n"]) for box in panel["boxes"]] == [
+        ("Correction (imported: their-logs abababababab)", 6),
+        ("Correction (imported: other)", 6),
+        ("Correction (imported: their-logs efefefefefef)", 6),
+    ]
+
+
+def test_a_search_among_imported_runs_is_their_own():
+    searched = ("llrd lr=2e-05, llrd=0.9", "llrd lr=2e-05, llrd=0.95")
+    own = [record for record in where(Z, task="rte") if record.arm == "llrd lr=2e-05, llrd=0.9"]
+    cells = mean_cells(values_of(with_imported("zhang-table2", searched, own=own)))
+    arms = [cells[row, "LLRD"]["arm"] for row in ("RTE", "RTE (imported)")]
+    assert re.fullmatch(r"llrd lr=.* \(imported: their-logs\)", arms[1])
+    assert "imported" not in arms[0]
 
 
 # --- all at once

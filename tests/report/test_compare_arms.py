@@ -319,7 +319,7 @@ def test_imported_runs_are_named_as_not_this_projects(compare):
     report = compare(imported("a", LOST), imported("b", FINE))
     text = notes(report)
     assert "settings and data rows of imported runs are not known" in text
-    assert "10 of 10 runs of a on rte, 10 of 10 runs of b on rte are not this project's runs" in text
+    assert "The runs of a on rte (10); b on rte (10) are not this project's runs" in text
     assert "elsewhere.csv" in text
     values = json.loads(render_report(report, "json"))
     assert list(values["arms"][0]["sources"].values()) == [10]

@@ -1,7 +1,5 @@
 """Which records belong to which runs of a report: by id, and by arm and task when they were imported."""
 
-import re
-
 import pytest
 from support.reports import mean_cells, values_of
 from support.table_records import make_imported, make_record
@@ -46,8 +44,8 @@ def test_an_imported_run_belongs_to_the_arm_and_task_it_came_as_whatever_its_see
     others = [make_imported(arm="mosbach", seed=0), make_imported(arm="devlin", task="mrpc", seed=0)]
     found = collect_runs(make_sweep_artifact("s", "s.yaml"), runs, [*imported, *others])
     table = compute_stability_of(found)
-    assert scores(table) == {("devlin", 5, None)}
-    assert any(re.search("5 of 5 runs of devlin on rte .*not this project's", note) for note in table.footnotes)
+    assert scores(table) == {("devlin (imported: elsewhere.csv)", 5, None)}
+    assert any("The runs of devlin on rte (5) are not this project's runs" in note for note in table.footnotes)
     assert found.unmatched_imports == ("mosbach on rte", "devlin on mrpc")
 
 
@@ -110,6 +108,42 @@ def test_imported_runs_of_a_metric_of_their_own_are_reported(tmp_path):
     )
     text = render_report(build_report(load_runs(str(tmp_path / "x.jsonl"), tmp_path, [], "recipe")))
     assert "## own: score in percent, test split, last checkpoint" in text
+
+
+def test_an_artifact_shows_the_imported_runs_of_the_results_folder_and_with_files_only_theirs(tmp_path):
+    (tmp_path / "records").mkdir()
+    imported = [make_imported(arm=arm, seed=seed) for arm in ("zhang", "unknown") for seed in range(5)]
+    write_records_file(tmp_path / "records" / "b.jsonl", imported)
+    write_records_file(tmp_path / "records" / "a.jsonl", [make_record(arm="zhang", seed=1)])
+    write_records_file(tmp_path / "c.jsonl", [make_imported(arm="zhang-reinit", seed=0), *imported[5:]])
+
+    def shown(name, files=()):
+        runs = load_runs(name, tmp_path, list(files), "recipe", shipped)
+        return {(arm, len(rows)) for (arm, _), rows in runs.by_arm_task.items() if rows}, runs.unmatched_imports
+
+    assert shown("zhang-table1") == ({("zhang (imported: elsewhere.csv)", 5)}, ())
+    assert shown("zhang-table1", [tmp_path / "c.jsonl"]) == (
+        {("zhang-reinit (imported: elsewhere.csv)", 1)},
+        ("unknown on rte",),
+    )
+    assert shown("zhang-figure1") == shown("zhang-figure9") == (set(), ())
+    assert shown("configs/zhang/table1.yaml") == (set(), ())
+
+
+def test_in_a_file_imported_runs_are_named_where_another_origin_has_their_arm(tmp_path):
+    own = [make_record(arm="devlin", seed=seed) for seed in range(1, 4)]
+    imported = [make_imported(arm=arm, seed=seed) for arm in ("devlin", "mosbach") for seed in range(5)]
+    write_records_file(tmp_path / "x.jsonl", [*own, *imported])
+    table = compute_stability_of(load_runs(str(tmp_path / "x.jsonl"), tmp_path, [], "recipe"))
+    assert scores(table) == {("devlin", 3, 3), ("devlin (imported: elsewhere.csv)", 5, None), ("mosbach", 5, None)}
+
+
+def test_imported_runs_are_set_beside_the_published_values_of_their_arm(tmp_path):
+    write_records_file(tmp_path / "x.jsonl", [make_imported(arm="mosbach", seed=seed) for seed in range(5)])
+    for name in ("mosbach-table1", "configs/mosbach/table1.yaml"):
+        table = compute_stability_of(load_runs(name, tmp_path, [tmp_path / "x.jsonl"], "recipe", shipped))
+        places = {c.against for c in table.comparisons if c.published and "imported" in c.arm}
+        assert any("Table 1" in place for place in places), name
 
 
 def test_a_rule_of_the_papers_makes_a_table_of_means_of_a_sweep_but_not_of_an_artifact(tmp_path):

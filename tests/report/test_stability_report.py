@@ -175,7 +175,7 @@ def test_footnotes_name_what_is_no_replication():
         assert "authors.csv" in text
     flat = " ".join(render(table).split())
     assert (
-        "10 of 20 runs of mosbach on rte are not this project's runs, they were imported from authors.csv (csv, "
+        "The runs of mosbach on rte (10 of 20) are not this project's runs, they were imported from authors.csv (csv, "
         in flat
     )
     assert find_cell(as_json(table), "mosbach")["deviations"] == deviations["mosbach", "rte"]

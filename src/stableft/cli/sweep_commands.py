@@ -30,8 +30,10 @@ from stableft.report.runs import (
     ARTIFACTS,
     load_artifact,
     read_all_stored_records,
+    read_imported_runs,
     read_records_files,
     read_stored_records,
+    select_imported_runs,
 )
 from stableft.sweep.start_runs import describe_start_run
 from stableft.sweep.state import read_sweep_state
@@ -160,27 +162,34 @@ def list_names(what: Literal["tasks", "backbones", "recipes"]) -> str:
 def list_artifacts(results: Path, files: Sequence[Path]) -> str:
     """Return a table of the papers' tables and figures: their source, and how many of their runs have finished.
 
-    Runs are read from `files` of records if given, else from the results folder.
+    Runs are read from `files` of records if given, else from the results folder, of whose record files only the
+    imported runs count.
     """
     with_probes: set[Path] = set()
-    records = read_records_files(files, with_probes) if files else read_all_stored_records(results)
-    finished = {
-        record.run_id: (record.arm, record.task) if isinstance(record, ImportedRun) else None
-        for record in records
-        if record.status == "finished"
-    }
+    records = (
+        read_records_files(files, with_probes)
+        if files
+        else itertools.chain(read_all_stored_records(results), read_imported_runs(results))
+    )
+    finished: set[str] = set()
+    imported: list[ImportedRun] = []
+    for record in records:
+        if isinstance(record, ImportedRun):
+            imported.append(record)
+        elif record.status == "finished":
+            finished.add(record.run_id)
     probed = find_probes_in_files(sorted(with_probes)) if files else find_probes_in_results(results, finished)
     rows: list[TextRow] = [("artifact", "title", "runs", "source")]
     load = cache(lambda name: load_sweep(name, LocalPaths()))  # several artifacts share a sweep file
     for artifact in ARTIFACTS.values():
         _, planned = load_artifact(artifact.id, load)
         runs = [run for _, run in planned]
-        places = {(run.arm, run.config.data.task) for run in runs}
         ids = {run.run_id for run in runs}
-        available = len(ids & finished.keys())
-        imported = sum(place in places for place in finished.values() if place)
-        count = f"{available:,} of {len(ids):,}" + (f", {imported:,} imported" if imported else "")
-        source = _describe_sources(artifact, _count_probe_records(artifact, runs, finished.keys(), probed))
+        shown = list(select_imported_runs(imported, artifact, runs))
+        count = f"{len(ids & finished):,} of {len(ids):,}" + (f", {len(shown):,} imported" if shown else "")
+        source = _describe_sources(artifact, _count_probe_records(artifact, runs, finished, probed))
+        names = ", ".join(dict.fromkeys(record.source.name for record in shown))
+        source += f"; imported from {names}" if names else ""
         rows.append((artifact.id, artifact.title.partition(": ")[2], count if ids else "-", source))
     return align_columns(rows)
 

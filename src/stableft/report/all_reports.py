@@ -8,8 +8,8 @@ from stableft.config.planned_run import LocalPaths
 from stableft.config.sweep_file import load_sweep
 from stableft.errors import UserError
 from stableft.records.probe_record import ProbeRecords, find_probes_in_files, find_probes_in_results
-from stableft.records.run_record import atomic_write
-from stableft.report.artifact import Artifact, DatasetsTable, ReportedCheckpoint
+from stableft.records.run_record import ImportedRun, RunRecord, atomic_write
+from stableft.report.artifact import Artifact, DatasetsTable, FigurePart, ReportedCheckpoint, groups_of
 from stableft.report.build import build_report
 from stableft.report.figures.from_probes import count_probe_records
 from stableft.report.forms.document import Report
@@ -18,10 +18,12 @@ from stableft.report.runs import (
     ARTIFACTS,
     ArtifactRuns,
     collect_runs,
+    find_records_files,
     load_artifact,
     load_runs_from_file,
     read_all_stored_records,
     read_records_files,
+    select_imported_runs,
 )
 
 
@@ -38,11 +40,13 @@ def build_all_reports(
     Raises:
         UserError: There are no records, one is damaged, or two reports would have the same name.
     """
-    files = files or sorted((results / "records").glob("*.jsonl"))
+    files = files or find_records_files(results)
     files_with_probes: set[Path] = set()
     records = [*read_records_files(files, files_with_probes), *read_all_stored_records(results)]
     if not records:
         raise UserError(f"report all: there are no records in {results}/records and {results}/runs")
+    own = [record for record in records if isinstance(record, RunRecord)]
+    imported = [record for record in records if isinstance(record, ImportedRun)]
     stems = [path.stem for path in files]
     for path in files:
         if path.stem in ARTIFACTS or stems.count(path.stem) > 1:
@@ -68,7 +72,8 @@ def build_all_reports(
             continue
         try:
             _, planned = load_artifact(artifact.id, load)
-            runs = collect_runs(artifact, planned, records, checkpoint, find_probes=lambda: probes)
+            shown = select_imported_runs(imported, artifact, [run for _, run in planned])
+            runs = collect_runs(artifact, planned, [*own, *shown], checkpoint, find_probes=lambda: probes)
             if _is_empty(artifact, runs):
                 continue
             report = build_report(runs, data_dir)
@@ -90,7 +95,14 @@ def _can_be_built(artifact: Artifact, data_dir: Path | None) -> bool:
 def _is_empty(artifact: Artifact, runs: ArtifactRuns) -> bool:
     if artifact.shows_only_probes:
         return not count_probe_records(runs, artifact.parts)
-    return runs.frame.empty and not artifact.has_no_runs
+    if artifact.has_no_runs or any(not isinstance(source, str) for source in runs.frame["source"]):
+        return False
+    figures = [part for part in runs.artifact.parts if isinstance(part, FigurePart)]
+    if not figures:
+        return runs.frame.empty
+    # A figure is a comparison: a single group of imported runs, with none of ours beside it, is left out.
+    filled = [{(group.arm, group.task) for group in groups_of(part)} & runs.imported.keys() for part in figures]
+    return all(len(groups) < 2 for groups in filled)
 
 
 def _write_and_describe(report: Report, folder: Path, origin: str) -> str:

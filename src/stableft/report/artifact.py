@@ -1,7 +1,7 @@
 """Artefacts: each table or figure of a paper, or a user's sweep, as a row of data."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 ReportedCheckpoint = Literal["recipe", "last", "best"]
@@ -12,12 +12,19 @@ BoldRule = Literal["best", "better", "different", "pair"]
 class RunGroup:
     """The runs of one arm on one task, shown as one box, curve or cell.
 
-    An `arm` that ends in * is a search: the setting with the best mean validation score is shown.
+    An `arm` that ends in * is a search: the setting with the best mean validation score is shown. `source` is where
+    the runs were imported from (None: they are runs of this project), and part of the arm's name.
     """
 
     label: str
     arm: str
     task: str
+    source: str | None = None
+
+    def shows(self, arm: str, task: str) -> bool:
+        """Return whether runs of an arm (without the source of imported runs) on a task belong to this group."""
+        stem, star, _ = arm_without_source(self.arm).partition("*")
+        return task == self.task and (arm == stem or (bool(star) and arm.startswith(f"{stem} ")))
 
 
 @dataclass(frozen=True)
@@ -245,6 +252,62 @@ def groups_of(part: ArtifactPart) -> Iterator[RunGroup]:
             yield from (cell.group for cell in part.cells)
 
 
+IMPORTED = " (imported"  # follows the names of imported arms, and of their rows and lines
+
+
+def imported_suffix(source: str) -> str:
+    """Return the end of the names of arms that were imported from a source."""
+    return f"{IMPORTED}: {source})"
+
+
+def is_imported(name: str) -> bool:
+    """Return whether the name of an arm, row or line has a source of imported runs."""
+    return IMPORTED in name
+
+
+def arm_without_source(name: str) -> str:
+    """Return the name of an arm, row or line without the source of imported runs."""
+    return name.partition(IMPORTED)[0]
+
+
+def add_imported_groups(part: ArtifactPart, find_sources: Callable[[RunGroup], Sequence[str]]) -> ArtifactPart:
+    """Return the part with a further group, line or cell for every source of imported runs of each of its groups.
+
+    `find_sources` returns the sources of a group. Seed maps are unchanged, because imported runs have one known seed.
+    """
+
+    def imported(group: RunGroup, sources: Sequence[str]) -> Iterator[RunGroup]:
+        for source in sources:
+            suffix = imported_suffix(source)
+            label = suffix if len(sources) > 1 else f"{IMPORTED})"  # the notes name the only source
+            yield replace(group, label=group.label + label, arm=group.arm + suffix, source=source)
+
+    match part:
+        case Boxes() | Curves() | Trials() | Scatter():
+            groups = (other for group in part.groups for other in (group, *imported(group, find_sources(group))))
+            return replace(part, groups=tuple(groups))
+        case Lengths():
+            lines = []
+            for label, points in part.lines:
+                lines.append((label, points))
+                sources = list(dict.fromkeys(source for _, group in points for source in find_sources(group)))
+                by_source = zip(*(imported(group, sources) for _, group in points), strict=True)
+                for groups in by_source:
+                    suffix = groups[0].label.removeprefix(points[0][1].label)
+                    steps = (steps for steps, _ in points)
+                    lines.append((label + suffix, tuple(zip(steps, groups, strict=True))))
+            return replace(part, lines=tuple(lines))
+        case MeansTable():
+            cells = []
+            for cell in part.cells:
+                cells.append(cell)
+                for group in imported(cell.group, find_sources(cell.group)):
+                    suffix = group.label.removeprefix(cell.group.label)
+                    cells.append(replace(cell, row=cell.row + suffix, family=cell.family + suffix, group=group))
+            return replace(part, cells=tuple(cells))
+    return part
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A table or figure of a paper, or the report of a sweep: its parts and the sweeps that provide the runs."""
@@ -271,22 +334,20 @@ class Artifact:
         An artefact without run groups shows all runs of its sweeps.
         """
         groups = [group for part in self.parts for group in groups_of(part)]
-        if not groups:
-            return True
+        return not groups or any(group.shows(arm, task) for group in groups)
+
+    @property
+    def shows_imported_runs(self) -> bool:
+        """Whether a part can show runs without a config, probes or a second seed."""
         return any(
-            group.task == task
-            and (group.arm == arm or (group.arm.endswith("*") and _belongs_to_search(arm, group.arm[:-1])))
-            for group in groups
+            isinstance(part, Boxes | Curves | Lengths | Trials | Scatter | StabilityTable | MeansTable)
+            for part in self.parts
         )
 
     @property
     def shows_only_probes(self) -> bool:
         """Whether every part is drawn from probe records."""
         return all(isinstance(part, ProbePart) for part in self.parts)
-
-
-def _belongs_to_search(arm: str, search: str) -> bool:
-    return arm == search or arm.startswith(f"{search} ")
 
 
 def make_sweep_artifact(name: str, sweep: str, against: str | None = None) -> Artifact:

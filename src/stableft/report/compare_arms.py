@@ -234,8 +234,8 @@ def _arm_values(pair: ArmPair, arm: ArmEstimates) -> dict[str, Value]:
 
 
 ARMS_CAPTION = (
-    f"{FAILED_RULE[0].upper()}{FAILED_RULE[1:]}. Percent; SD over seeds (ddof 1); intervals of mean and SD by the BCa bootstrap ({RESAMPLES:,} "
-    f"resamples, seed {BOOTSTRAP_SEED}) unless a note says otherwise; IQM: interquartile mean."
+    f"{FAILED_RULE[0].upper()}{FAILED_RULE[1:]}. Percent; SD over seeds (ddof 1); intervals of mean and SD by the BCa "
+    f"bootstrap ({RESAMPLES:,} resamples, seed {BOOTSTRAP_SEED}) unless a note says otherwise; IQM: interquartile mean."
 )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from stableft.report.artifact import arm_without_source
 from stableft.report.pair_tests import is_falsely_stable
 from stableft.report.runs import ArmCell
 
@@ -87,12 +88,16 @@ def _describe_runs(cell: ArmCell, others: Sequence[ArmCell]) -> Iterator[str]:
 
 
 def imported_run_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
-    """Yield a line for each source of imported runs."""
-    for source in dict.fromkeys(source for cell in cells for source in cell.sources):
-        places = [cell for cell in cells if source in cell.sources]
-        n, of = (sum(counts) for counts in zip(*((c.sources[source], len(c.run_ids)) for c in places), strict=True))
-        share = f"all {n} runs are" if n == of else f"{n} of {of} runs are"
-        yield f"{_name_places(places, cells)}: {share} not this project's, they were imported from {source}."
+    """Yield a line for each source of imported runs, with the numbers of its runs by arm and task."""
+    tasks_by_arm: dict[str, dict[str, dict[str, None]]] = {}
+    for cell in cells:
+        for source, n in cell.sources.items():
+            count = f"{n}" if n == len(cell.run_ids) else f"{n} of {len(cell.run_ids)}"
+            tasks = tasks_by_arm.setdefault(source, {}).setdefault(arm_without_source(cell.arm), {})
+            tasks[f"{cell.task} ({count})"] = None
+    for source, arms in tasks_by_arm.items():
+        listed = "; ".join(f"{arm} on {', '.join(tasks)}" for arm, tasks in arms.items())
+        yield f"The runs of {listed} are not this project's runs, they were imported from {source}."
 
 
 def task_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:

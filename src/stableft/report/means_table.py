@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stableft.report.artifact import MeanCell, MeansTable
+from stableft.report.artifact import MeanCell, MeansTable, arm_without_source, is_imported
 from stableft.report.footnotes import cell_footnotes, imported_run_footnotes
 from stableft.report.forms.document import (
     FOR_READERS,
@@ -82,7 +82,13 @@ def build_means_report(parts: Sequence[MeansTable], runs: ArtifactRuns) -> Repor
     for i, (part, part_results, table) in enumerate(zip(parts, results, data, strict=True), 1):
         name = f"{artifact.id}-{i}" if len(parts) > 1 else artifact.id
         blocks += [Heading(part.title)] if part.title else []
-        blocks.append(table.pivot(name, "row", "column", ["shown"], _caption(part, part_results, artifact.title)))
+        # Imported runs are shown below the same published value as those of this project, which is printed once.
+        shown = [row for row in table.rows if row.kind != "published" or not is_imported(row["arm"].data)]
+        blocks.append(
+            replace(table, rows=tuple(shown)).pivot(
+                name, "row", "column", ["shown"], _caption(part, part_results, artifact.title)
+            )
+        )
         blocks += [Bullets(tests)] if (tests := tuple(_test_lines(part_results))) else []
     notes = [*artifact.notes, *dict.fromkeys(note for part_results in results for note in _means_notes(part_results))]
     notes += [*imported_run_footnotes([result.cell for result in all_results]), *missing_run_notes(runs)]
@@ -149,7 +155,9 @@ def _compute_mean_result(part: MeansTable, spec: MeanCell, runs: ArtifactRuns) -
     published = None
     if part.location:
         split = "val" if spec.of == "val" else "test"
-        values = find_published_in_table(load_published_values(), *part.location, spec.group.arm, spec.group.task)
+        values = find_published_in_table(
+            load_published_values(), *part.location, arm_without_source(spec.group.arm), spec.group.task
+        )
         published = next((value for value in values if value.split == split), None)
     result = MeanResult(spec, cell, summary, scores, note, published=published)
     if published is None or not summary.n:
@@ -179,12 +187,14 @@ def _why_incomparable(spec: MeanCell, cell: ArmCell, published: PublishedValue) 
 
 def _choose_arm(spec: MeanCell, runs: ArtifactRuns) -> tuple[str, str | None]:
     """Return the arm to show and a note. For a search, it is the setting with the best mean validation score."""
-    arm, task = spec.group.arm, spec.group.task
-    if not arm.endswith("*"):
-        return arm, None
-    stem = arm.removesuffix("*")
+    group, task = spec.group, spec.group.task
+    stem, star, suffix = group.arm.partition("*")
+    if not star:
+        return group.arm, None
     tried = [
-        name for name, other in runs.by_arm_task if other == task and (name == stem or name.startswith(f"{stem} "))
+        name
+        for name, other in runs.by_arm_task
+        if group.shows(arm_without_source(name), other) and runs.source_of(name, other) == group.source
     ]
     means = {}
     for name in tried:
@@ -195,7 +205,7 @@ def _choose_arm(spec: MeanCell, runs: ArtifactRuns) -> tuple[str, str | None]:
         if summary.mean is not None and not summary.n_nan and not stopped:
             means[name] = summary.mean
     if not means:
-        return tried[0] if tried else stem, None
+        return tried[0] if tried else stem + suffix, None
     best = max(means, key=lambda name: round(means[name], 12))  # rounding error must not break ties
     return best, (
         f"{spec.group.label} on {task}: {best}, the best of {len(means)} settings by mean validation score"
@@ -333,7 +343,7 @@ def _means_notes(results: Sequence[MeanResult]) -> Iterator[str]:
             yield f"{place}: not compared with the paper: {reason}."
         if result.published and result.summary.n:
             for note in result.published.notes:
-                where = f"{result.spec.row} ({result.spec.column})"
+                where = f"{arm_without_source(result.spec.row)} ({result.spec.column})"
                 printed.setdefault((abbreviate_papers(result.published.place), note), {})[where] = None
     for (place, note), where in printed.items():
         yield f"{place}, {'; '.join(where)}: {note}."

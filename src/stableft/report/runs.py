@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig
@@ -19,6 +20,7 @@ from stableft.records.run_record import (
     AnyRunRecord,
     FailureWatchRecord,
     ImportedRun,
+    ImportSource,
     RunRecord,
     read_record,
     read_records_file,
@@ -27,7 +29,10 @@ from stableft.report.artifact import (
     Artifact,
     BoldRule,
     ReportedCheckpoint,
+    RunGroup,
     StabilityTable,
+    add_imported_groups,
+    imported_suffix,
     make_means_artifact,
     make_sweep_artifact,
 )
@@ -128,13 +133,21 @@ class ArmCell:
         return "one score has no std" if self.summary.std is None else None
 
 
+class ImportedArm(NamedTuple):
+    """The arm that runs were imported as, and the file they were imported from."""
+
+    arm: str
+    source: str
+
+
 @dataclass(frozen=True)
 class ArtifactRuns:
     """The recorded and planned runs of an artefact.
 
     `planned` (numbers of runs), `sweeps` (sweep files) and `planned_configs` (of the first run) cover every arm and
     task of the sweeps, in order. `curves` is by (run id, source). `find_probes` is called when a report first needs
-    probe records.
+    probe records. Imported runs are never pooled with others: those of each source are an arm of their own, with an
+    entry in `imported`.
     """
 
     artifact: Artifact
@@ -148,6 +161,7 @@ class ArtifactRuns:
     environments: Mapping[str, int]
     unmatched_imports: tuple[str, ...] = ()  # imported arms and tasks that the artefact does not show
     find_probes: FindProbes = ProbeRecords
+    imported: Mapping[ArmTask, ImportedArm] = field(default_factory=dict)  # by the arm's name in the report
 
     @cached_property
     def probes(self) -> ProbeRecords:
@@ -158,6 +172,11 @@ class ArtifactRuns:
     def by_arm_task(self) -> dict[ArmTask, list[dict[str, Any]]]:
         """Rows of the frame by arm and task. Planned pairs without runs have an empty list."""
         return group_runs_by_arm_task(self.frame, self.planned)
+
+    def source_of(self, arm: str, task: str) -> str | None:
+        """Return where the runs of an arm on a task were imported from. None: they are runs of this project."""
+        imported = self.imported.get((arm, task))
+        return imported.source if imported else None
 
     def cell(self, arm: str, task: str) -> ArmCell:
         """Return the cell of an arm on a task, which may have no runs."""
@@ -213,8 +232,9 @@ def collect_runs(
             imported_as.setdefault(arm_task, reported_arm)
     details = _RecordDetails(curves={} if with_curves else None)
     rows = build_frame(_select_planned(records, arms_by_id, imported_as, details), arms_by_id, checkpoint)
+    imported = _name_imported_arms(rows, details.sources)
     return ArtifactRuns(
-        artifact=artifact,
+        artifact=_with_imported_groups(artifact, imported),
         frame=rows,
         planned=planned,
         recipes={run.arm: run.recipe for _, run in runs},
@@ -225,7 +245,49 @@ def collect_runs(
         environments=details.described(),
         unmatched_imports=tuple(details.unmatched_imports),
         find_probes=find_probes,
+        imported=imported,
     )
+
+
+def _name_imported_arms(
+    rows: "pd.DataFrame", sources: Mapping[str, ImportSource], only_mixed: bool = False
+) -> dict[ArmTask, ImportedArm]:
+    """Add their source to the arms of the imported runs in `rows`, and return these arms by their new name and task.
+
+    `sources` holds the sources by their descriptions. With `only_mixed`, an arm keeps its name on a task of which all
+    runs have the same origin.
+    """
+    if not sources:
+        return {}
+    names = Counter(source.name for source in sources.values())
+    titles = {
+        text: source.name if names[source.name] == 1 else f"{source.name} {source.sha256[:12]}"
+        for text, source in sources.items()
+    }
+    found = list(zip(rows["arm"], rows["task"], rows["source"], strict=True))
+    origins: dict[ArmTask, set[str]] = {}
+    for arm, task, source in found:
+        origins.setdefault((arm, task), set()).add(str(source))
+    imported: dict[ArmTask, ImportedArm] = {}
+    arms = []
+    for arm, task, source in found:
+        if source in titles and not (only_mixed and len(origins[arm, task]) == 1):
+            arms.append(arm + imported_suffix(titles[source]))
+            imported[arms[-1], task] = ImportedArm(arm, titles[source])
+        else:
+            arms.append(arm)
+    rows["arm"] = arms
+    return imported
+
+
+def _with_imported_groups(artifact: Artifact, imported: Mapping[ArmTask, ImportedArm]) -> Artifact:
+    """Return the artefact with groups for the imported runs beside those of their arms."""
+
+    def find_sources(group: RunGroup) -> list[str]:
+        return list(dict.fromkeys(arm.source for (_, task), arm in imported.items() if group.shows(arm.arm, task)))
+
+    parts = tuple(add_imported_groups(part, find_sources) for part in artifact.parts)
+    return replace(artifact, parts=parts) if imported else artifact
 
 
 @dataclass
@@ -237,6 +299,7 @@ class _RecordDetails:
     environments: Counter[str] = field(default_factory=Counter)  # as JSON text, which is quick to make and count
     seen: set[str] = field(default_factory=set)
     unmatched_imports: dict[str, None] = field(default_factory=dict)
+    sources: dict[str, ImportSource] = field(default_factory=dict)  # of imported runs, by description
 
     def described(self) -> dict[str, int]:
         """Return environment description -> number of runs."""
@@ -247,7 +310,9 @@ class _RecordDetails:
 
     def add(self, record: AnyRunRecord, arms: Iterable[str]) -> None:
         key = (record.run_id, describe_source(record))
-        if isinstance(record, RunRecord):
+        if isinstance(record, ImportedRun):
+            self.sources.setdefault(key[1] or "", record.source)
+        else:
             for arm in arms:
                 self.first_configs.setdefault((arm, record.config.data.task), record.config)
             if record.environment and record.run_id not in self.seen:
@@ -323,6 +388,25 @@ def read_records_files(paths: Iterable[Path], files_with_probes: set[Path] | Non
         yield from read_records_file(path, files_with_probes)
 
 
+def read_imported_runs(results: Path) -> Iterator[ImportedRun]:
+    """Yield the imported runs in the record files of a results folder."""
+    records = read_records_files(find_records_files(results))
+    yield from (record for record in records if isinstance(record, ImportedRun))
+
+
+def select_imported_runs(
+    records: Iterable[ImportedRun], artifact: Artifact, runs: Iterable[PlannedRun]
+) -> Iterator[ImportedRun]:
+    """Yield the imported runs of an artefact's planned arms and tasks. There are none if it cannot show any."""
+    arm_tasks = {(run.arm, run.config.data.task) for run in runs} if artifact.shows_imported_runs else ()
+    yield from (record for record in records if (record.arm, record.task) in arm_tasks)
+
+
+def find_records_files(results: Path) -> list[Path]:
+    """Return the record files of a results folder, sorted by name."""
+    return sorted((results / "records").glob("*.jsonl"))
+
+
 def read_own_records(paths: Iterable[Path]) -> Iterable[RunRecord]:
     """Return an iterable over the records of several files, without imported runs."""
     return (record for record in read_records_files(paths) if isinstance(record, RunRecord))
@@ -336,8 +420,10 @@ def load_runs(
     load: LoadSweep | None = None,
     with_figures: bool = True,
 ) -> ArtifactRuns:
-    """Return the runs of an artefact or sweep file, from record files or, without any, from the run folders.
+    """Return the runs of an artefact or sweep file, from record files or, without any, from the results folder.
 
+    The results folder provides this project's runs from its run folders, and for the papers' artefacts imported runs
+    from its record files.
     `name` may also be a record file. Then all its runs except start runs are returned, with the arm names stored in
     it. Without `with_figures`, a stability table is loaded without curves and probe records.
 
@@ -354,8 +440,11 @@ def load_runs(
             lambda: find_probes_in_files(sorted(files_with_probes)),
         )
     else:
-        records = read_stored_records(results, [run for _, run in runs])
-        find = partial(find_probes_in_results, results, [run.run_id for _, run in runs])
+        planned = [run for _, run in runs]
+        records = read_stored_records(results, planned)
+        if artifact.id in ARTIFACTS:
+            records = chain(records, select_imported_runs(read_imported_runs(results), artifact, planned))
+        find = partial(find_probes_in_results, results, [run.run_id for run in planned])
     table_only = not with_figures and isinstance(artifact.parts[0], StabilityTable)
     if table_only:
         find = ProbeRecords  # only figures show probe records
@@ -370,6 +459,7 @@ def load_runs_from_file(
     details = _RecordDetails(curves={} if with_curves else None)
     files_with_probes: set[Path] = set()
     rows = build_frame(_select_all(read_records_file(path, files_with_probes), details), None, checkpoint)
+    imported = _name_imported_arms(rows, details.sources, only_mixed=True)
     planned = Counter(zip(rows["arm"], rows["task"], strict=True))
     return ArtifactRuns(
         artifact=artifact,
@@ -382,6 +472,7 @@ def load_runs_from_file(
         curves=details.curves or {},
         environments=details.described(),
         find_probes=partial(find_probes_in_files, sorted(files_with_probes)) if with_curves else ProbeRecords,
+        imported=imported,
     )
 
 
@@ -412,11 +503,13 @@ def as_means_table(runs: ArtifactRuns, rule: BoldRule) -> ArtifactRuns:
     artifact = runs.artifact
     if artifact.id in ARTIFACTS:
         raise UserError(f"--rule {rule}: {artifact.id} uses the paper's own rule; --rule is for sweeps")
-    tasks = Counter(task for _, task in runs.planned)
+    cells = [arm_task for arm_task in runs.planned if arm_task not in runs.imported]
+    tasks = Counter(task for _, task in cells)
     if rule in ("different", "pair") and any(arms != 2 for arms in tasks.values()):
         arms_per_task = ", ".join(f"{task} has {arms}" for task, arms in tasks.items())
         raise UserError(f"--rule {rule}: it compares two arms per task; {arms_per_task}: select two with --arms")
-    return replace(runs, artifact=make_means_artifact(artifact.id, artifact.sweeps[0], rule, runs.planned))
+    means = make_means_artifact(artifact.id, artifact.sweeps[0], rule, cells)
+    return replace(runs, artifact=_with_imported_groups(means, runs.imported))
 
 
 def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planned: int | None) -> ArmCell:

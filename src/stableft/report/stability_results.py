@@ -113,7 +113,9 @@ class StabilityResults:
 
 def compute_stability(part: StabilityTable, runs: "ArtifactRuns") -> StabilityResults:
     """Return the stability table of an artefact or sweep, with the published values for its settings."""
-    arm_tasks = [arm_task for arm_task, arm_runs in runs.by_arm_task.items() if arm_runs or arm_task in runs.planned]
+    replaced = {(arm.arm, task) for (_, task), arm in runs.imported.items()}  # with runs of this project or without
+    groups = {arm_task: rows for arm_task, rows in runs.by_arm_task.items() if rows or arm_task not in replaced}
+    arm_tasks = [arm_task for arm_task, arm_runs in groups.items() if arm_runs or arm_task in runs.planned]
     published = {arm_task: printed for arm_task in arm_tasks if (printed := _find_published(part, runs, arm_task))}
     deviating = {
         arm_task: difference
@@ -121,7 +123,7 @@ def compute_stability(part: StabilityTable, runs: "ArtifactRuns") -> StabilityRe
         if (config := runs.first_configs.get(arm_task))
         and (difference := describe_deviations(config, printed[0].recipe, printed[0].set))
     }
-    return assemble_stability(runs.by_arm_task, runs.artifact, part, published, deviating, runs.planned)
+    return assemble_stability(groups, runs.artifact, part, published, deviating, runs.planned)
 
 
 def _find_published(
@@ -133,9 +135,11 @@ def _find_published(
     arm's name if no config is known.
     """
     values, (arm, task) = load_published_values(), arm_task
+    if imported := runs.imported.get(arm_task):
+        arm = imported.arm
     if part.published_in:
         return find_published_in_table(values, *part.published_in, arm, task)
-    config = runs.first_configs.get(arm_task) or runs.planned_configs.get(arm_task)
+    config = runs.first_configs.get(arm_task) or runs.planned_configs.get((arm, task))
     return (
         find_published_by_config(values, config, runs.recipes[arm])
         if config

@@ -240,6 +240,19 @@ def test_several_tasks_are_named_and_so_are_their_entropies():
     ]
 
 
+def test_the_arms_of_a_task_share_the_top_of_their_losses():
+    high = [
+        run.model_copy(
+            update={"evals": tuple(e.model_copy(update={"train_loss": 5.0}) for e in run.evals), "data": None}
+        )
+        for run in mosbach(task="stsb")
+    ]
+    axes = shown(losses(devlin(), mosbach(), high))
+    tops = {one.get_title().split("\n")[0]: one.get_ylim()[1] for one in axes}
+    assert tops["RTE, devlin"] == tops["RTE, mosbach"] < 2
+    assert tops["STS-B, mosbach"] > 5
+
+
 def test_runs_without_curves_and_baseline():
     runs = [run.model_copy(update={"evals": (), "data": None}) for run in make_runs("devlin", NARROW)]
     assert losses(runs) is None

@@ -141,11 +141,10 @@ def build_seed_map_panel(part: SeedMap, runs: ArtifactRuns) -> tuple[HeatPanel, 
     of each row and column, and their averages.
     """
     arm_task = (part.group.arm, part.group.task)
-    scored_runs = [run for run in runs.by_arm_task.get(arm_task, []) if run["scored"]]
     scores_by_seeds = {
         (run["seed_init"], run["seed_data"]): 100 * _nan_if_none(reported_score(run, "val"))
-        for run in scored_runs
-        if not isinstance(run["source"], str)
+        for run in runs.by_arm_task.get(arm_task, [])
+        if run["scored"]
     }
     rows, columns = sorted({init for init, _ in scores_by_seeds}), sorted({data for _, data in scores_by_seeds})
     values = [[_none_unless_finite(scores_by_seeds.get((init, data))) for data in columns] for init in rows]
@@ -153,7 +152,7 @@ def build_seed_map_panel(part: SeedMap, runs: ArtifactRuns) -> tuple[HeatPanel, 
     missing = "" if scores_by_seeds else NO_FINISHED_RUN
     n_missing = sum(value is None for row in values for value in row)
     notes = [f"{n_missing} of {len(rows) * len(columns)} pairs of seeds have no score."] if n_missing else []
-    if len(scored_runs) > len(scores_by_seeds):
+    if any((arm.arm, task) == arm_task for (_, task), arm in runs.imported.items()):
         notes.append("Imported runs are left out: of them one seed is known, not two.")
     if part.of == "std":
         return _seed_deviation_panel(part.title, rows, columns, values, missing), notes

@@ -175,17 +175,21 @@ def _limited_panels(
         notes.append(f"{MAX_PANELS} of {len(panels)} surfaces are drawn.")
         panels = panels[:MAX_PANELS]
     if name == "training-loss":
-        panels = _share_top(panels)
+        panels = _share_top(panels, [part.group.task for part in shown if isinstance(part, VerdictCurves)])
     if name.startswith("training-") and (left_out := _count_left_out(parts, runs)):
         notes.append(f"{left_out} arms with fewer failed runs are not drawn.")
     return panels, notes
 
 
-def _share_top(panels: Sequence[PanelWithNotes]) -> list[PanelWithNotes]:
-    tops = [panel.top for panel, _ in panels if isinstance(panel, CurvePanel) and panel.top is not None]
+def _share_top(panels: Sequence[PanelWithNotes], tasks: Sequence[str]) -> list[PanelWithNotes]:
+    """Return the panels with one top of the loss axis for all arms of a task. `tasks` are those of the panels."""
+    tops: dict[str, float] = {}
+    for (panel, _), task in zip(panels, tasks, strict=True):
+        if isinstance(panel, CurvePanel) and panel.top is not None:
+            tops[task] = max(panel.top, tops.get(task, panel.top))
     return [
-        (replace(panel, top=max(tops)) if isinstance(panel, CurvePanel) and tops else panel, notes)
-        for panel, notes in panels
+        (replace(panel, top=tops[task]) if isinstance(panel, CurvePanel) and task in tops else panel, notes)
+        for (panel, notes), task in zip(panels, tasks, strict=True)
     ]
 
 

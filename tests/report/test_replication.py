@@ -1,0 +1,82 @@
+"""The committed BERT-large runs of others, and the tables and figures of Zhang et al. that they feed."""
+
+import functools
+from collections import Counter
+
+import numpy as np
+import pytest
+from scipy import stats
+from support.artifact_records import load_paper_sweep
+from support.paths import ROOT
+from support.reports import mean_cells, values_of
+
+from stableft.records.run_record import ImportedRun, read_records_file
+from stableft.report.build import build_report
+from stableft.report.runs import load_runs
+
+RECORDS = ROOT / "results/records/zhang-replication.jsonl"
+TASKS = {"rte": "RTE", "mrpc": "MRPC", "stsb": "STS-B", "cola": "CoLA"}
+
+
+@functools.cache
+def replication() -> tuple[ImportedRun, ...]:
+    return tuple(run for run in read_records_file(RECORDS) if isinstance(run, ImportedRun))
+
+
+@functools.cache
+def report_values(name: str):
+    """The values of the report on an artefact from the committed records, as on a fresh clone."""
+    return values_of(build_report(load_runs(name, ROOT / "results", [], "recipe", load_paper_sweep)))
+
+
+def scores(arm: str, task: str) -> np.ndarray:
+    found = [run for run in replication() if (run.arm, run.task) == (arm, task)]
+    return np.array([run.score("best", "test", run.metric) for run in found], dtype=float)
+
+
+def test_there_are_50_runs_of_three_arms_on_four_tasks_with_source_and_licence():
+    arms = ("zhang-bertadam", "zhang", "zhang-reinit")
+    assert Counter((run.arm, run.task) for run in replication()) == {(arm, task): 50 for arm in arms for task in TASKS}
+    assert len({(run.arm, run.task, run.seed) for run in replication()}) == 600
+    assert {(run.source.name, run.source.sha256[:12]) for run in replication()} == {
+        ("replicate_results.csv", "fe45c149bc49")
+    }
+    assert "Copyright (c) 2020 ASAPP Inc.\n\nMIT License" in RECORDS.with_suffix(".LICENSE").read_text()
+    assert RECORDS.stat().st_size < 1_000_000
+
+
+def test_the_scores_are_those_of_the_paper_within_noise():
+    assert np.isnan(scores("zhang-bertadam", "stsb")).sum() == 5
+    cells = mean_cells(report_values("zhang-table1"))
+    for row, arm in (("Standard", "zhang"), ("Re-init", "zhang-reinit")):
+        for task, title in TASKS.items():
+            values, cell = scores(arm, task), cells[f"{row} (imported)", f"{title}, 3 Epochs"]
+            assert (cell["n"], cell["mean"], cell["std"]) == (
+                50,
+                pytest.approx(values.mean()),
+                pytest.approx(values.std(ddof=1)),
+            )
+            printed = cell["published"]
+            p = stats.ttest_ind_from_stats(
+                values.mean(), values.std(ddof=1), 50, printed["mean"], printed["std"], printed["n"], equal_var=False
+            ).pvalue
+            assert cell["p_published"] == pytest.approx(p)
+            assert p > 0.05
+            assert cells[row, f"{title}, 3 Epochs"]["n"] == 0  # no run of this project
+
+
+def test_figures_of_the_optimizer_show_them():
+    for name, task in (("zhang-figure2", "rte"), ("zhang-figure2", "cola")):
+        panel = next(panel for panel in report_values(name)["panels"] if panel["title"] == TASKS[task])
+        boxes = {box["label"]: box for box in panel["boxes"]}
+        assert set(boxes) == {"No Correction (imported)", "Correction (imported)"}
+        for label, arm in (("No Correction", "zhang-bertadam"), ("Correction", "zhang")):
+            assert boxes[f"{label} (imported)"]["scores"] == pytest.approx(sorted(100 * scores(arm, task)))
+    for name, panels in (("zhang-figure3", 1), ("zhang-figure4", 4), ("zhang-figure12", 4)):
+        shown = report_values(name)["panels"]
+        assert len(shown) == panels
+        assert [curve["n"] for curve in shown[0]["curves"]] == [50, 50]
+    (losses,) = report_values("zhang-figure3")["panels"]
+    first = [run.evals[0].train_loss for run in replication() if (run.arm, run.task) == ("zhang", "rte")]
+    curve = next(curve for curve in losses["curves"] if curve["label"] == "Correction (imported)")
+    assert (curve["x"][0], curve["y"][0]) == (23, pytest.approx(np.mean(np.array(first, dtype=float))))
