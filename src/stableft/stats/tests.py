@@ -258,7 +258,7 @@ def boschloo(
     return TestResult(test, None, alternative, statistic, p, n_a, n_b, reason)
 
 
-@cache  # Boschloo's test takes a tenth of a second, and the same counts come again, in a report as in a simulation
+@cache  # Boschloo's test takes up to half a second, and the same counts recur within a report
 def _exact_statistic_and_p(
     test: str, failed_a: int, n_a: int, failed_b: int, n_b: int, alternative: str
 ) -> tuple[float, float]:
