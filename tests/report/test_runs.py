@@ -47,7 +47,7 @@ def test_an_imported_run_belongs_to_the_arm_and_task_it_came_as_whatever_its_see
     found = collect_runs(make_sweep_artifact("s", "s.yaml"), runs, [*imported, *others])
     table = compute_stability_of(found)
     assert scores(table) == {("devlin", 5, None)}
-    assert any(re.search("5 of 5 runs of devlin on rte .*not this project's", note) for note in table.footnotes)
+    assert any(re.search("devlin on rte: all 5 runs .*not this project's", note) for note in table.footnotes)
     assert found.unmatched_imports == ("mosbach on rte", "devlin on mrpc")
 
 
