@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -129,3 +131,12 @@ def wrap_probe_records(records: Iterable[ProbeRecord]) -> ProbeRecords:
         return (record.failed, record.successful) if isinstance(record, SurfaceRecord) else (record.run_id,)
 
     return ProbeRecords(tuple(ProbeRecordRef(type(record), run_ids(record), lambda r=record: r) for record in records))
+
+
+def repeated_sentences(text):
+    """The sentences and clauses of at least six words that a Markdown, LaTeX or text report prints more than once."""
+    lines = [line for line in text.splitlines() if not re.match(r"\|| *- .*  |.*\\\\$", line)]  # no rows of tables
+    prose = re.sub(r"\\par\\smallskip\\footnotesize|\\caption\{|\n\s*\n|^- ", " @ ", "\n".join(lines), flags=re.M)
+    parts = (" ".join(part.split()).strip(" .;:}") for part in re.split(r"[.;:]\s|[.;:]$|@", prose))
+    counts = Counter(part for part in parts if len(part.split()) >= 6)
+    return [part for part, n in counts.items() if n > 1]
