@@ -17,12 +17,17 @@ from support.reports import (
     make_report,
     make_runs,
     render,
+    repeated_sentences,
 )
+from support.table_records import make_imported
 
 from stableft.report.artifact import make_sweep_artifact
+from stableft.report.forms.terminal import SCREEN_WIDTH, report_to_text
 from stableft.report.pair_tests import FAMILY
+from stableft.report.stability_report import build_stability_report
 
 SWEEP = make_sweep_artifact("mine", "mine.yaml")
+NAMES = ("first", "second", "third", "fourth")
 TWO_MODES = [0.5, 0.5, 0.48, 0.5, 0.66, 0.7, 0.69, 0.64, 0.71, 0.5]  # 5 failed
 
 
@@ -276,8 +281,7 @@ def test_failed_runs_are_shown_beside_the_entropy_of_the_labels():
     runs = make_runs("first", TWO_MODES), make_runs("second", [0.4, *NARROW]), make_runs("third", NARROW)
     flat = " ".join(render(report(*runs)).split())
     assert re.search(
-        r"loss at the end of failed runs, .*: first 0\.25 beside 0\.69 \(n = 5\), second 0\.25 beside 0\.69 \(n = 1\)\.",
-        flat,
+        r"end of failed runs, .*: first 0\.25 beside 0\.69 \(n = 5\), second 0\.25 beside 0\.69 \(n = 1\)\.", flat
     )
     cells = as_json(report(*runs))["cells"]
     assert [(c["failed_train_losses"], c["label_entropies"]) for c in cells] == [
@@ -295,6 +299,54 @@ def test_losses_that_are_not_known_are_not_counted():
     assert "first 0.25 beside 0.69 (4 of 5 runs)" in " ".join(render(report(runs)).split())
     imported = [run.model_copy(update={"evals": (), "data": None}) for run in runs]
     assert "training loss" not in render(report(imported))
+
+
+def two_tasks():
+    """Five arms, some with NaN, imported or few runs, on two tasks with other answers."""
+    lost = [0.5] * 9 + [NAN]
+    rte = *three_arms(), make_runs("fourth", lost), imported_runs("theirs", "rte")
+    other_scores = [0.8 * x + 0.15 for x in WIDE], [x - 0.4 for x in NARROW], NARROW[:7], [0.5, 0.51, NAN, 0.7]
+    mrpc = [make_runs(name, scores, task="mrpc") for name, scores in zip(NAMES, other_scores, strict=True)]
+    return *rte, *mrpc, imported_runs("theirs", "mrpc"), imported_runs("second", "cola")
+
+
+def imported_runs(arm, task):
+    return [make_imported(arm=arm, task=task, seed=seed, split="val", last=x) for seed, x in enumerate(WIDE)]
+
+
+@pytest.mark.parametrize("compared", [True, False])
+@pytest.mark.parametrize("n_tasks", [1, 2])
+def test_no_sentence_is_printed_twice(compared, n_tasks):
+    runs = two_tasks() if n_tasks == 2 else two_tasks()[:5]
+    table = report(*runs) if compared else make_report(*runs)
+    texts = [render(table), render(table, "latex"), report_to_text(build_stability_report(table), True, True)]
+    for text in texts:
+        assert repeated_sentences(text) == []
+        assert " ".join(text.split()).count("imported from elsewhere.csv") == 1
+
+
+def test_the_terminal_shows_four_arms_on_one_screen():
+    arms = *three_arms(), make_runs("fourth", [0.5] * 9 + [NAN])
+    text = report_to_text(build_stability_report(report(*arms, planned={(a, "rte"): 10 for a in NAMES})))
+    lines = text.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= SCREEN_WIDTH == 100
+    rows = {line.split()[0]: line for line in lines if re.match(r"\w+ +.*\d/\d", line)}
+    assert list(rows) == list(NAMES)
+    cells = {arm: find_cell(as_json(report(*arms)), arm) for arm in NAMES}
+    assert "5/10" in rows["first"]
+    assert "reference" in rows["first"]
+    for arm in NAMES[1:]:
+        cell = cells[arm]
+        low, high = cell["mean_difference_welch"]
+        shown = f"{100 * cell['mean_difference']:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+        assert shown in rows[arm]
+        assert rows[arm].rstrip().endswith("*") == (cell["welch_holm_p"] < 0.05)
+    assert "In words: 5 of 10 runs of first fail" in text
+    assert "* Holm p < .05" in text
+    assert "--tests" in text
+    assert "--notes (" in text
+    assert "Boschloo" not in text
 
 
 def test_the_papers_artefacts_have_no_such_tests():

@@ -134,9 +134,15 @@ def wrap_probe_records(records: Iterable[ProbeRecord]) -> ProbeRecords:
 
 
 def repeated_sentences(text):
-    """The sentences and clauses of at least six words that a Markdown, LaTeX or text report prints more than once."""
-    lines = [line for line in text.splitlines() if not re.match(r"\|| *- .*  |.*\\\\$", line)]  # no rows of tables
-    prose = re.sub(r"\\par\\smallskip\\footnotesize|\\caption\{|\n\s*\n|^- ", " @ ", "\n".join(lines), flags=re.M)
-    parts = (" ".join(part.split()).strip(" .;:}") for part in re.split(r"[.;:]\s|[.;:]$|@", prose))
-    counts = Counter(part for part in parts if len(part.split()) >= 6)
-    return [part for part, n in counts.items() if n > 1]
+    """The clauses of at least six words that a Markdown, LaTeX or text report has more than once, without headings.
+
+    What is before the last colon of a clause, such as names of arms, does not make two clauses different.
+    """
+    no_prose = re.compile(r"\||#|.*\\\\$| *- .*  |.*: .*checkpoint")  # rows of tables and headings
+    prose = "\n".join("@" if no_prose.match(line) else line for line in text.splitlines())
+    prose = re.sub(r"\\par\\smallskip\\footnotesize|\\caption\{|\n\n|^- ", "@", prose, flags=re.MULTILINE)
+    clauses = (
+        " ".join(part.split()).rpartition(": ")[2].strip(" .;:})") for part in re.split(r"[.;]\s|[.;]$|@", prose)
+    )
+    counts = Counter(clause for clause in clauses if len(clause.split()) >= 6)
+    return [clause for clause, n in counts.items() if n > 1]

@@ -534,7 +534,7 @@ def describe_failed_losses(cells: Sequence[ArmCell]) -> str | None:
     if not texts:
         return None
     return (
-        "mean training loss at the end of failed runs, beside the entropy of the training labels in nats, which is "
+        "Mean training loss at the end of failed runs, beside the entropy of the training labels in nats, which is "
         f"the loss of a model that has learnt nothing: {', '.join(texts)}."
     )
 
