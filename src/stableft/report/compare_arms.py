@@ -278,8 +278,7 @@ def _comparison_notes(
 ) -> Iterator[str]:
     """Yield notes on how the arms differ, where their runs come from, and why numbers are missing."""
     yield from _setting_notes(pair)
-    for line in (*pair_remarks(tests), *correlation_lines([tests])):
-        yield f"{line[0].upper()}{line[1:]}."
+    yield from (f"{line}." for line in (*pair_remarks([tests]), *correlation_lines([tests])))
     yield from _device_notes(pair)
     yield from cell_footnotes([arm.cell for arm in arms])
     yield from _missing_number_notes(arms, further)

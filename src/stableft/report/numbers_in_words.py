@@ -194,12 +194,10 @@ def describe_smallest_stds(results: StabilityResults, task: str) -> Iterator[str
             f"centred at the {c.result.center}: {describe_outcome(c.result)}" + (" *" if c.star else "")
             for c in centres
         )
-        others = [f"{cell.arm} {format_percent(cell.summary.std)}" for cell in results.cells_of(task)]
         remark = f" ({first.remark})" if first.remark else ""
-        yield (
-            f"{role}: {arms}: {first.result.test} {tests}{remark}. The pair was chosen after the fact, among the SDs "
-            f"of {', '.join(others)}"
-        )
+        others = [f"{cell.arm} {format_percent(cell.summary.std)}" for cell in results.cells_of(task)]
+        chosen = f". The pair was chosen after the fact, among the SDs of {', '.join(others)}"
+        yield f"{role}: {arms}: {first.result.test} {tests}{remark}{chosen if first is asked[0] else ''}"
 
 
 def published_notes(results: StabilityResults) -> Iterator[str]:

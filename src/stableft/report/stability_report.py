@@ -144,7 +144,7 @@ def build_stability_report(
     figures = figures or {}
     scores, pair_tests = collect_scores(results), collect_pair_tests(results.pairs)
     watched = [cell for cell in results.cells if cell.watched]
-    all_notes = (*results.footnotes, *published_notes(results), *notes)
+    all_notes = (*results.footnotes, *_failed_loss_notes(results), *published_notes(results), *notes)
     notes_blocks = (NOTES_HEADING, Bullets(all_notes)) if all_notes else ()
     words = _in_words(results)
     data = {"cells": scores, "tests": _all_tests(results, pair_tests)}
@@ -204,7 +204,7 @@ def _stability_blocks(
         yield Heading(_task_heading(results, task))
         yield from [Paragraph(words[task])] if task in words else []
         yield _scores_table(results, scores, task)
-        yield Bullets((*_failed_loss_lines(results, task), *describe_smallest_stds(results, task)))
+        yield Bullets(tuple(describe_smallest_stds(results, task)))
     explanation = STAR_EXPLANATION if results.part.compared else PAPERS_FAILED_RULE
     yield Paragraph(f"{FAILED_RULE[0].upper()}{FAILED_RULE[1:]}. {explanation}")
     if results.pairs:
@@ -225,11 +225,11 @@ def _watch_blocks(results: StabilityResults, scores: DataTable) -> Iterator[Repo
 
 def _tests_blocks(results: StabilityResults, pair_tests: DataTable) -> Iterator[ReportBlock]:
     for task in results.tasks:
-        if pairs := results.pairs_of(task):
+        if results.pairs_of(task):
             yield from [Heading(task_title(task), 3)] if len(results.tasks) > 1 else []
             yield _tests_table(results, pair_tests, task)
-            yield Bullets((*(line for pair in pairs for line in pair_remarks(pair)), *correlation_lines(pairs)))
     if results.pairs:
+        yield Bullets((*pair_remarks(results.pairs), *correlation_lines(results.pairs)))
         yield Paragraph(explain_tests(results.pairs))
 
 
@@ -322,13 +322,13 @@ def _arm_values(results: StabilityResults, cell: ArmCell) -> dict[str, Value]:
 def _cell_notes(results: StabilityResults, cell: ArmCell) -> str:
     deviations = results.deviations.get((cell.arm, cell.task))
     pairs = [pair for pair in results.pairs if pair.arm is cell]
-    losses = describe_failed_losses(cell) if results.part.compared else None
+    losses = describe_failed_losses([cell]) if results.part.compared else None
     return " ".join(
         [
             *([f"not a replication: {', '.join(deviations)}"] if deviations else []),
             *cell_footnotes([cell]),
-            *(f"{line}." for pair in pairs for line in pair_remarks(pair)),
-            *([f"{losses}."] if losses else []),
+            *(f"{line}." for line in pair_remarks(pairs)),
+            *([losses] if losses else []),
         ]
     )
 
@@ -493,8 +493,11 @@ def _tests_table(results: StabilityResults, pair_tests: DataTable, task: str, st
     caption, notes = "", ()
     if standalone:
         caption = f"{task_title(task)}: every arm against {pairs[0].reference.arm}."
-        notes = (explain_tests(results.pairs), *(line for pair in pairs for line in pair_remarks(pair)))
-        notes += tuple(correlation_lines(pairs))
+        first = next(pair.arm.task for pair in results.pairs)
+        if task != first:
+            caption += f" The tests are explained below the table of {task_title(first)}."
+        notes = (explain_tests(results.pairs),) if task == first else ()
+        notes += (*pair_remarks(pairs, in_words=False), *correlation_lines(pairs))
     rows = [row for row in pair_tests.rows if row["task"].data == task]
     return view_tests(make_label(f"{results.artifact.id}-{task}-tests"), pair_tests, rows, caption, notes)
 
@@ -512,29 +515,35 @@ def _paper_style_table(results: StabilityResults, scores: DataTable) -> ReportTa
         + (f" {COMPATIBLE_CAPTION}" if _has_published(results) else "")
     )
     notes = [f"{task_title(c)}: {line}." for c in results.tasks for line in describe_smallest_stds(results, c)]
-    notes += [f"{task_title(c)}: {line}." for c in results.tasks for line in _failed_loss_lines(results, c)]
-    return scores.pivot(
-        make_label(results.artifact.id), "arm", "task", keys, caption, (*notes, *results.footnotes), "origin"
-    )
+    notes += [*results.footnotes, *_failed_loss_notes(results)]
+    return scores.pivot(make_label(results.artifact.id), "arm", "task", keys, caption, notes, "origin")
 
 
-def _failed_loss_lines(results: StabilityResults, task: str) -> list[str]:
-    cells = results.cells_of(task) if results.part.compared else []
-    return [line for cell in cells if (line := describe_failed_losses(cell))]
+def _failed_loss_notes(results: StabilityResults) -> list[str]:
+    note = describe_failed_losses(results.cells) if results.part.compared else None
+    return [note] if note else []
 
 
-def describe_failed_losses(cell: ArmCell) -> str | None:
-    """Return a sentence on the failed runs' last training losses beside the entropy of the labels, or None."""
-    values, entropies = cell.failed_losses, cell.label_entropies
-    if not values or not entropies:
+def describe_failed_losses(cells: Sequence[ArmCell]) -> str | None:
+    """Return the failed runs' last training losses beside the entropy of the labels, or None if they are not known."""
+    several_tasks = len({cell.task for cell in cells}) > 1
+    texts = [
+        f"{cell.arm}{f' on {cell.task}' if several_tasks else ''} {_describe_losses(cell)}"
+        for cell in cells
+        if cell.failed_losses and cell.label_entropies
+    ]
+    if not texts:
         return None
-    runs = f"the {cell.failed} failed runs end at a mean" if cell.failed > 1 else "the failed run ends at a"
-    if len(values) < cell.failed:
-        runs = f"{len(values)} of {runs}"
-    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
-    spread = "" if low == high else f" ({low} to {high})"
-    nothing = " or ".join(f"{entropy:.2f}" for entropy in entropies)
     return (
-        f"{cell.arm}: {runs} training loss of {sum(values) / len(values):.2f}{spread}; a model that has "
-        f"learnt nothing has the entropy of the training labels, {nothing} nats"
+        "Mean training loss at the end of failed runs, beside the entropy of the training labels in nats, which is "
+        f"the loss of a model that has learnt nothing: {', '.join(texts)}."
     )
+
+
+def _describe_losses(cell: ArmCell) -> str:
+    values = cell.failed_losses
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    spread = "" if low == high else f", {low} to {high}"
+    runs = f"{len(values)} of {cell.failed} runs" if len(values) < cell.failed else f"n = {cell.failed}"
+    entropies = " or ".join(f"{entropy:.2f}" for entropy in cell.label_entropies)
+    return f"{sum(values) / len(values):.2f} beside {entropies} ({runs}{spread})"

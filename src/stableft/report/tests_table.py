@@ -12,7 +12,14 @@ from stableft.report.numbers_in_words import (
     points_interval_value,
     values_of_test,
 )
-from stableft.report.pair_tests import BOOTSTRAP_SEED, FAMILY, PairTests, fresh_generator, withhold_if_stopped_early
+from stableft.report.pair_tests import (
+    BOOTSTRAP_SEED,
+    FAMILY,
+    Caveat,
+    PairTests,
+    fresh_generator,
+    withhold_if_stopped_early,
+)
 from stableft.stats import (
     BOSCHLOO,
     LEVENE,
@@ -196,45 +203,65 @@ def explain_tests(pairs: Sequence[PairTests]) -> str:
     reference = references.pop() if len(references) == 1 else "the first arm of the task"
     n_adjusted = sum(p is not None for pair in pairs for p in pair.holm.values())
     return (
-        f"All tests are two-sided, of each arm against {reference}. Failed runs: {BOSCHLOO} and Newcombe's interval. "
-        f"Means: {WELCH_T_TEST} and its interval. Spread: {LEVENE} centred at the median (Brown-Forsythe), which "
-        "decides; centred at the mean for parity with the papers; SD ratio: reference over arm, with its BCa bootstrap "
-        f"interval ({RESAMPLES:,} resamples, seed {BOOTSTRAP_SEED}) from 10 runs an arm. Differences: arm minus "
-        f"reference, in points. Holm p: adjusted over the {n_adjusted} tests of failures, means and spread (median) in "
-        "this report. Runs that did not fail are chosen by their outcome: their spread decides nothing."
+        f"All tests are two-sided and unpaired, of each arm against {reference}. Failed runs: {BOSCHLOO} and "
+        f"Newcombe's interval. Means: {WELCH_T_TEST} and its interval. Spread: {LEVENE} centred at the median "
+        "(Brown-Forsythe), which decides; centred at the mean for parity with the papers; SD ratio: reference over "
+        f"arm, with its BCa bootstrap interval ({RESAMPLES:,} resamples, seed {BOOTSTRAP_SEED}) from 10 runs an arm. "
+        f"Differences: arm minus reference, in points. Holm p: adjusted over the {n_adjusted} tests of failures, means "
+        "and spread (median) in this report. Runs that did not fail are chosen by their outcome: their spread decides "
+        "nothing."
     )
 
 
-def pair_remarks(pair: PairTests) -> Iterator[str]:
-    """Yield the reasons for missing numbers and the caveats of a comparison."""
+def pair_remarks(pairs: Sequence[PairTests], in_words: bool = True) -> Iterator[str]:
+    """Yield the reasons for missing numbers and the caveats of the comparisons, each once with the arms it is of.
+
+    `in_words`: the report has the answer in words, which names arms that are falsely stable.
+    """
+    arms_of: dict[tuple[str, str], list[str]] = {}
+    for pair in pairs:
+        for remark in _remarks(pair, in_words):
+            arms_of.setdefault((pair.reference.arm, remark), []).append(_place(pair, pairs))
+    for (reference, remark), arms in arms_of.items():
+        yield f"{', '.join(arms)} against {reference}: {remark}"
+
+
+def _remarks(pair: PairTests, in_words: bool) -> Iterator[str]:
+    if without_score := [cell.arm for cell in (pair.arm, pair.reference) if cell.summary.n == 0]:
+        yield f"no test: no run of {' or '.join(without_score)} has a score"
+        return
     reasons = [
-        ("failures", pair.boschloo.reason),
-        ("means", pair.welch.reason),
-        ("spread", pair.levene_median.reason),
-        ("spread centred at the mean", pair.levene_mean.reason),
+        ("test of failures", pair.boschloo.reason),
+        ("test of means", pair.welch.reason),
+        ("test of spread", pair.levene_median.reason),
+        ("test of spread centred at the mean", pair.levene_mean.reason),
         ("SD ratio", pair.sd_ratio.reason),
         ("interval of the SD ratio", None if pair.sd_ratio.reason else pair.sd_ratio.interval.reason),
     ]
     if pair.arm.failed or pair.reference.failed:
-        reasons.append(("spread of runs that did not fail", pair.levene_successful.reason))
-    arms = f"{pair.arm.arm} against {pair.reference.arm}"
-    for reason in dict.fromkeys(reason for _, reason in reasons if reason):
-        names = ", ".join(name for name, other in reasons if other == reason)
-        yield f"{arms}: no test of {names}: {reason}".replace("no test of interval", "no interval")
-    if pair.remark:
-        yield f"{arms}: {pair.remark}"
+        reasons.append(("test of the spread of runs that did not fail", pair.levene_successful.reason))
+    names_of: dict[str, list[str]] = {}
+    for name, reason in reasons:
+        if reason:
+            names_of.setdefault(reason, []).append(name)
+    for reason, names in names_of.items():
+        yield f"no {', '.join(names)}: {reason}"
+    yield from (text for kind, text in pair.caveats if not (in_words and kind is Caveat.MOSTLY_FAILED))
 
 
 def correlation_lines(pairs: Sequence[PairTests]) -> Iterator[str]:
-    """Yield a line on how the scores of arms correlate over the seeds they share with the reference arm."""
-    correlated = [pair for pair in pairs if pair.seed_correlation.value is not None]
-    if correlated:
-        texts = (
-            f"{pair.arm.arm} {pair.seed_correlation.value:.2f} [{interval_value(pair.seed_correlation.interval).text}] "
-            f"(n = {pair.seed_correlation.n})"
-            for pair in correlated
-        )
-        yield (
-            f"correlation of scores over shared seeds with {correlated[0].reference.arm}: {', '.join(texts)}; the "
-            "tests take the arms as independent"
-        )
+    """Yield a line for each reference arm on how the scores of the others correlate with its over shared seeds."""
+    texts_of: dict[str, list[str]] = {}
+    for pair in pairs:
+        correlation = pair.seed_correlation
+        if correlation.value is not None:
+            ends = interval_value(correlation.interval).text
+            text = f"{_place(pair, pairs)} {correlation.value:.2f} [{ends}] (n = {correlation.n})"
+            texts_of.setdefault(pair.reference.arm, []).append(text)
+    for reference, texts in texts_of.items():
+        yield f"correlation of scores over shared seeds with {reference}: {', '.join(texts)}"
+
+
+def _place(pair: PairTests, pairs: Sequence[PairTests]) -> str:
+    """Return the arm's name, with its task if the pairs are of several."""
+    return f"{pair.arm.arm} on {pair.arm.task}" if len({other.arm.task for other in pairs}) > 1 else pair.arm.arm
