@@ -219,6 +219,10 @@ def _check_arm_name(arms: list[Arm], where: str) -> None:
         raise UserError(f"{where}: name: {arm.name!r} is the name of runs that others start from; use another one")
     for other in others:
         if other.name != arm.name:
+            if other.name.replace(" ", "") == arm.name.replace(" ", ""):
+                raise UserError(
+                    f"{where}: arms {other.name!r} and {arm.name!r} differ only in blanks; rename one of them"
+                )
             continue
         shared = [task for task in _task_names(arm) if task in _task_names(other)]
         if shared:
