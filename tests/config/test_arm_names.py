@@ -96,8 +96,6 @@ def test_grid_points_that_are_one_run_are_one_row():
     mixout = BASE.replace("zhang", "mixout") + "grid: {mixout.p: [0, 0.0, 0.5]}\n"
     assert rows(mixout) == ["mixout p=0", "mixout p=0.5"]
     assert len(expand(mixout).runs) == 4
-    # Whichever checkpoint is reported, the runs are the same, but a row shows one of the two.
-    assert rows(BASE + "grid: {evaluation.report: [last, best]}\n") == ["zhang report=last", "zhang report=best"]
     # A value from the command line is the one in the label.
     grid = "grid: {optimizer.lr: [1.0, 2.0], data.max_length: [16, 32]}\n"
     assert rows(BASE + grid, sets=["optimizer.lr=3.0"]) == [
