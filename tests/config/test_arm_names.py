@@ -126,10 +126,17 @@ ARMS = BASE + "arms:\n  - name: a\n    grid: {optimizer.lr: [1.0, 2.0]}\n  - nam
             "them",
         ),
         (  # a row is one arm in each of its columns
-            ARMS % ("a lr=1.0", "    task: cola\n    recipe: devlin\n"),
+            ARMS % ("a lr=1.0", "    task: cola\n    set: {optimizer.lr: 1.0, data.max_length: 64}\n"),
             "s.yaml:8: arms 'a' and 'a lr=1.0' would both be printed as 'a lr=1.0', but differ in data.task (rte and "
-            "cola), data.split (heldout and dev), data.segment_ids (true and false) and 13 more settings; rename one "
-            "of them",
+            "cola), data.max_length (128 and 64), evaluation.select_by (('accuracy',) and ('mcc',)); rename one of "
+            "them",
+        ),
+        (
+            ARMS
+            % ("a lr=1.0", "    set: {optimizer: {lr: 1.0, eps: 1.0, clip_norm: 3.0, llrd: 0.5, betas: [0.5, 0.5]}}\n"),
+            "s.yaml:8: arms 'a' and 'a lr=1.0' would both be printed as 'a lr=1.0', but differ in "
+            "optimizer.betas ((0.9, 0.999) and (0.5, 0.5)), optimizer.eps (1e-08 and 1.0), optimizer.clip_norm (1.0 "
+            "and 3.0) and 1 more; rename one of them",
         ),
         (
             BASE + f"arms:\n  - name: a\n    task: {OWN % ('mine', 'd.csv', 'f1')}\n"

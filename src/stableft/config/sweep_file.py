@@ -314,7 +314,7 @@ def _describe_difference(one: RunConfig, other: RunConfig) -> str:
     a, b = one.model_dump(), other.model_dump()
     keys = [key for key in RUN_CONFIG_LEAVES if look_up(a, key) != look_up(b, key) and not key.startswith("seeds.")]
     shown = [f"{key} ({describe_value(look_up(a, key))} and {describe_value(look_up(b, key))})" for key in keys[:3]]
-    more = f" and {len(keys) - 3} more settings" if len(keys) > 3 else ""
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
     return f"but differ in {', '.join(shown)}{more}" if keys else "and are one setting"
 
 
