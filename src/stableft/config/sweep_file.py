@@ -14,11 +14,13 @@ from stableft.config.local_files import config_name, find_config, locate_custom_
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.recipe import load_recipe
 from stableft.config.settings import (
+    REPORT_LEAVES,
     ConfigT,
     Settings,
     build_run_config,
     collect_settings,
     describe_value,
+    find_reported_checkpoint,
     parse_set_options,
     reject_sweep_keys,
 )
@@ -274,12 +276,13 @@ def _expand_arm(
         settings = base | task_settings | _model_settings(model, base, folders, paths) | point
         resolved, start_run = _resolve_start_from(settings | overrides, folders, paths)
         label = f"{arm.name} {grid_label(point)}".strip()
+        report = find_reported_checkpoint(settings | overrides, where)
         runs = []
         for init, data in arm.keys.seeds.pairs:
             seeds = {"seeds.init": YamlValue(init, seeds_where), "seeds.data": YamlValue(data, seeds_where)}
             config = build_run_config(settings | seeds | overrides | resolved, where)
             name = label + (f" ({config.model.name})" if len(models) > 1 else "")
-            runs.append(PlannedRun(name, recipe.name, config, probes=arm.keys.in_loop_probes))
+            runs.append(PlannedRun(name, recipe.name, config, report, probes=arm.keys.in_loop_probes))
         yield SweepPoint(arm, task, model, point, arm.settings | point | overrides, tuple(runs), start_run)
 
 
@@ -289,6 +292,10 @@ def _grid_points(arm: Arm) -> list[Settings]:
     for key, values in (arm.keys.grid or {}).items():
         axis = arm.written["grid"].item(key)
         axes.append([reject_sweep_keys(collect_settings(axis.item(i), key)) for i in range(len(values))])
+        if report := next((name for point in axes[-1] for name in point if name in REPORT_LEAVES), None):
+            raise UserError(
+                f"{axis.where}: grid: {report} changes no run, so it cannot be searched; `set` gives it to an arm"
+            )
     return [dict(itertools.chain(*(part.items() for part in point))) for point in itertools.product(*axes)]
 
 
@@ -334,8 +341,9 @@ def _resolve_start_from(
             f"{start.where}: start_from: the run of {recipe.name!r} on {task['data.task'].value!r} would start from "
             "another one itself; train it first, and name it here as {run: ..., checkpoint: ...}"
         )
-    run = PlannedRun(START_ARM, recipe.name, build_run_config(run_settings, start.where))
-    value = {"run": run.run_id, "checkpoint": run.config.evaluation.report}
+    report = find_reported_checkpoint(run_settings, start.where)
+    run = PlannedRun(START_ARM, recipe.name, build_run_config(run_settings, start.where), report)
+    value = {"run": run.run_id, "checkpoint": report}
     return {"start_from": YamlValue(value, start.where)}, run
 
 

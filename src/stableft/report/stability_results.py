@@ -20,7 +20,7 @@ from stableft.report.paper_values import (
     find_published_in_table,
     load_published_values,
 )
-from stableft.report.runs import ArmCell, RunsByArmTask, make_arm_cell
+from stableft.report.runs import ArmCell, RunsByArmTask, hub_drift_note, make_arm_cell
 from stableft.stats import (
     LEVENE,
     WELCH_FROM_SUMMARIES,
@@ -412,6 +412,8 @@ def cell_footnotes(cell: ArmCell, sources: bool = True, others: Iterable[ArmCell
     yield from imported_run_footnotes([cell]) if sources else ()
     if cell.settings > 1:
         yield f"{where}: pools {cell.settings} settings (configs that differ in more than their seeds)."
+    if note := hub_drift_note(cell):
+        yield note
     if cell.copies:
         yield f"{where}: {cell.copies} records repeat a run; the first of each counts."
 
@@ -428,10 +430,12 @@ def imported_run_footnotes(cells: Iterable[ArmCell]) -> Iterator[str]:
 
 
 def task_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
-    """Yield a line if the arms on a task are not scored alike."""
+    """Yield a line if the arms on a task are not scored alike, or differ in the commit of one hub model."""
     score_kinds = {
         cell.arm: f"{cell.split} split, {cell.checkpoint} checkpoint, {cell.metric}" for cell in cells if cell.metric
     }
     if len(set(score_kinds.values())) > 1:
         listed = "; ".join(f"{arm}: {kind}" for arm, kind in score_kinds.items())
         yield f"The arms of {cells[0].task} are not scored alike ({listed}), so their spread is not of one quantity."
+    if not any(map(hub_drift_note, cells)) and (note := hub_drift_note(*cells)):
+        yield note
