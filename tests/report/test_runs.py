@@ -141,3 +141,11 @@ def test_a_cell_counts_failed_runs_by_chance_and_as_the_paper_defines_them():
     )
     assert describe_failed_by_accuracy(replace(cell, failed_by_accuracy=1)) is None
     assert describe_failed_by_accuracy(replace(cell, failed_by_accuracy_unknown=1)) is None
+
+
+def test_scores_printed_as_the_baseline_leave_an_arm_in_which_every_run_failed():
+    records = [make_imported(last=0.5252, seed=seed, baseline=73 / 139, digits=4) for seed in range(3)]
+    found = collect_runs(make_sweep_artifact("s", "s.yaml"), planned([make_record()], "mosbach"), records)
+    cell = found.cell("mosbach", "rte")
+    assert (cell.failed, cell.every_run_failed) == (3, True)
+    assert replace(cell, checkpoint="best", scores=(0.5, 0.6, 0.5)).every_run_failed is False

@@ -13,6 +13,7 @@ from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import START_ARM, Sweep, load_sweep
 from stableft.errors import UserError, did_you_mean
+from stableft.records.failure import is_failed
 from stableft.records.frame import ReportedArm, build_frame, describe_source
 from stableft.records.probe_record import ProbeRecords, find_probes_in_files, find_probes_in_results
 from stableft.records.run_record import (
@@ -102,7 +103,8 @@ class ArmCell:
     def every_run_failed(self) -> bool:
         """Whether every run failed and none of the scores is above the chance level."""
         # A run fails by its last checkpoint. The score of its best one may still be above the chance level.
-        above = any(score > self.chance + 1e-12 for score in self.scores) if self.chance is not None else False
+        chance = self.chance if self.checkpoint == "best" else None
+        above = chance is not None and any(not is_failed(score, chance) for score in self.scores)
         return self.summary.n > 0 and self.failed == self.summary.n and not above
 
     @property
