@@ -14,6 +14,7 @@ from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import START_ARM, Sweep, load_sweep
 from stableft.errors import UserError, did_you_mean
+from stableft.records.failure import is_failed
 from stableft.records.frame import ReportedArm, build_frame, describe_source
 from stableft.records.probe_record import ProbeRecords, find_probes_in_files, find_probes_in_results
 from stableft.records.run_record import (
@@ -116,8 +117,9 @@ class ArmCell:
     def mostly_failed(self) -> bool:
         """Whether more than half of the scores are those of failed runs: their spread then is no stability."""
         # A run fails by its last checkpoint. The score of its best one may still be above the chance level.
-        above = self.chance + 1e-12 if self.chance is not None else math.inf
-        of_failed = sum(v is True and not s > above for v, s in zip(self.verdicts, self.scores, strict=True))
+        chance = self.chance if self.checkpoint == "best" else None
+        pairs = zip(self.verdicts, self.scores, strict=True)
+        of_failed = sum(failed is True and (chance is None or is_failed(score, chance)) for failed, score in pairs)
         return of_failed > self.n_known / 2
 
     @property
