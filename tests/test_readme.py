@@ -1,34 +1,196 @@
-"""Every command that a README shows is one that the command line takes, and the quick ones run."""
+"""Every command that a README shows runs as it is shown, where a reader would run it."""
 
+import hashlib
+import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
-from support.paths import ROOT
+from support.local_hub import serve_hub
+from support.paths import FILES, GLUE, ROOT
+from support.pretraining import write_wikipedia
 
+from stableft.catalog.tasks import TASKS
 from stableft.cli.app import app
+from stableft.data.sources import SourceSplit, read_from_folder
 
 READMES = ("README.md", "configs/README.md", "results/README.md", "src/stableft/README.md")
+SECTION = re.compile(r"^## (.*?)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
+FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+ROW = re.compile(r"^\| (`stableft .*?) \| ", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:]+)\)")
 
+PLACEHOLDERS = {  # of the tables' commands; the longer names first
+    "choose CONFIG": "choose configs/demo-probes.yaml",
+    "CONFIG": "configs/rte.yaml",
+    "RECIPE": "devlin",
+    "--task T": "--task rte",
+    "--seed N": "--seed 1",
+    "WHAT": "backbones",
+    "--out FILE.jsonl": "--out rte.jsonl",
+    "--from FILE": "--from results/records/demo.jsonl",
+    "A,B": "devlin,mosbach",
+}
+ADDED = {  # start of a line -> options without which it would take minutes or hours, need a GPU or other files
+    "stableft pretrain": "--set schedule.length='{steps: 2}' --set schedule.batch_size=4 --set precision=fp32",
+    "stableft probe surface": "--points 5",
+    "stableft choose": "--records results/records/demo-probes.jsonl",
+    "stableft data stats": "--data-dir glue",
+    "scripts/test": "--collect-only -q tests/test_seeds.py",
+}
 
-def shown_commands() -> list[str]:
-    """Returns the lines of all bash blocks, continued ones joined, without comments."""
-    text = "\n".join((ROOT / name).read_text() for name in READMES)
+
+def shown_lines(text: str) -> list[str]:
+    """Return the lines of the bash blocks of a text, continued ones joined, without comments."""
     lines = "\n".join(BLOCK.findall(text)).replace("\\\n", " ").splitlines()
-    return [line for raw in lines if (line := " ".join(shlex.split(raw, comments=True)))]
+    return [line for raw in lines if (line := re.sub(r"(^|\s)#.*", "", raw).strip())]
 
 
-COMMANDS = [line for line in shown_commands() if line.startswith("stableft ")]
+def table_commands(text: str) -> list[str]:
+    """Return the commands that the rows of a text's tables begin with, one for each of several words: `a|b`."""
+    commands = []
+    for row in ROW.findall(text):
+        first, *more = re.findall(r"`([^`]+)`", row.replace("\\|", "|"))
+        start = " ".join(first.split()[:2])
+        for command in (first, *(f"{start if span.startswith('-') else 'stableft'} {span}" for span in more)):
+            choice = next((word for word in command.split() if "|" in word), "")
+            commands += [command.replace(choice, word) for word in choice.split("|")] if choice else [command]
+    return commands
 
 
-def test_commands_are_found():
-    assert len(COMMANDS) > 10
+TEXTS = {name: (ROOT / name).read_text() for name in READMES}
+IN_BLOCKS = [line for text in TEXTS.values() for line in shown_lines(text)]
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+def is_in_a_block(command: str) -> bool:
+    """Whether a bash block shows the command of a table, with whatever stands for its placeholders."""
+    words = command.split()
+    literal = next((i for i, word in enumerate(words) if not re.match("-*[a-z]", word)), len(words))
+    return any(line.split()[:literal] == words[:literal] for line in IN_BLOCKS)
+
+
+def fill_in(command: str) -> str:
+    command = command.replace("[", "").replace("]", "")
+    for placeholder, value in PLACEHOLDERS.items():
+        command = command.replace(placeholder, value)
+    return command
+
+
+def sections() -> list:
+    """Return what each section of a README shows: the lines of its blocks, then what only its tables name."""
+    found = []
+    for name, text in TEXTS.items():
+        for title, section in SECTION.findall(text):
+            lines = shown_lines(section)
+            lines += [fill_in(command) for command in table_commands(section) if not is_in_a_block(command)]
+            long = any(re.search(r"scripts/demo|sweep configs/demo-probes", line) for line in lines)
+            if lines:
+                found.append(pytest.param(lines, id=f"{name}: {title}", marks=[pytest.mark.nightly] if long else []))
+    return found
+
+
+@pytest.fixture
+def reader(tmp_path, tiny_family) -> Callable[[str], str]:
+    """Return a function that runs a line in a copy of the project with what a reader has, and returns what it prints.
+
+    `data fetch` finds a hub on this machine, with a tiny BERT and made-up rows. All else is without a network.
+    """
+    home, hub = tmp_path / "project", tmp_path / "hub"
+    for name in ("configs", "scripts", "results/records"):
+        shutil.copytree(ROOT / name, home / name)
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, home)
+    (home / "tests").symlink_to(ROOT / "tests")
+    make_environment(home)
+    shutil.copytree(tiny_family("bert", max_position_embeddings=128), hub / "models" / "bert-large-uncased")
+    make_glue_repository(hub / "datasets")
+    words = sorted(set((write_wikipedia(home / "FOLDER") / "wiki_00").read_text().split()))
+    (home / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]) + "\n")
+    for arm, named in (("debiased", "standard_debiased"), ("plain", "not_debiased")):
+        shutil.copytree(FILES / "per-seed" / "zhang-logs" / arm, home / "bert_output" / named)
+    shutil.copytree(GLUE / "RTE", home / "glue" / "RTE")
+    header, *rows = (FILES / "per-seed" / "results.csv").read_text().splitlines()
+    scores = [row for row in rows if ",test_last_log," in row and ",RTE," in row]
+    (home / "results.csv").write_text("\n".join([header, *scores]) + "\n")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+        "PATH": f"{home / '.venv/bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT / "src"),
+        "STABLEFT_CACHE": str(tmp_path / "cache"),
+        "HF_HOME": str(tmp_path / "huggingface"),
+    }
+
+    def run(line: str) -> str:
+        with serve_hub(hub) if "data fetch" in line else nullcontext() as address:
+            network = {"HF_ENDPOINT": address} if address else {"HF_HUB_OFFLINE": "1"}
+            done = subprocess.run(
+                ["bash", "-c", with_run_ids(line, home)],
+                cwd=home,
+                env={**environment, **network},
+                capture_output=True,
+                text=True,
+            )
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+def make_environment(home: Path) -> None:
+    """Make a virtual environment that scripts/setup.sh takes for its own, and whose programs are those of the test."""
+    programs = home / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    main = " -c 'from stableft.cli.app import main; main()'"
+    for name, arguments in (("python", ""), ("stableft", main), ("pip", " -m pip")):
+        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)}{arguments} "$@"\n')
+        (programs / name).chmod(0o755)
+    made_from = (home / "pyproject.toml").read_bytes() + (home / "constraints.txt").read_bytes()
+    for extra in ("base", "test"):
+        (home / ".venv" / f"installed-{extra}-{hashlib.sha256(made_from).hexdigest()[:16]}").touch()
+
+
+def make_glue_repository(datasets_root: Path) -> None:
+    """Make the hub's GLUE data set, with made-up rows of RTE."""
+    import datasets
+
+    task = TASKS["rte"]
+    assert task.hub
+    folder = datasets_root / task.hub.repository
+    folder.mkdir(parents=True)
+    files = []
+    splits: dict[SourceSplit, str] = {"train": "train", "dev": task.hub.dev}
+    for part, split in splits.items():
+        rows = read_from_folder(task, part, GLUE).take(np.arange(10))  # one step an epoch
+        columns = dict(zip(task.text, rows.texts, strict=True))
+        table = datasets.Dataset.from_dict({**columns, "label": rows.labels})
+        table.cast_column("label", datasets.ClassLabel(names=list(task.labels))).to_parquet(folder / f"{split}.parquet")
+        files.append({"split": split, "path": f"{split}.parquet"})
+    header = json.dumps({"configs": [{"config_name": task.hub.config, "data_files": files}]})
+    (folder / "README.md").write_text(f"---\n{header}\n---\n")
+
+
+def with_run_ids(line: str, home: Path) -> str:
+    """Put ids of runs in the place of RUN, of a failed one where --failed asks for it."""
+    if " RUN" not in line:
+        return line
+    records = [json.loads(path.read_text()) for path in sorted(home.glob("results/runs/*/record.json"))]
+    failed = next(record["run_id"] for record in records if record["failed"])
+    successful = (record["run_id"] for record in records if not record["failed"])
+    line = line.replace("--failed RUN", f"--failed {failed}").replace("RUN ...", "RUN")
+    return re.sub(r"\bRUN\b", lambda _: next(successful), line)
+
+
+@pytest.mark.parametrize("line", [line for line in IN_BLOCKS if line.startswith("stableft ")])
 def test_a_shown_command_is_taken(line, monkeypatch):
     monkeypatch.chdir(ROOT)
     words = [word for word in shlex.split(line)[1:] if word != "..."]
@@ -40,6 +202,24 @@ def test_a_shown_command_is_taken(line, monkeypatch):
     for word in words:
         if word.startswith("configs/"):
             assert (ROOT / word).exists(), word
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("lines", sections())
+def test_what_a_section_shows_runs(lines, reader):
+    for line in lines:
+        if line.startswith("pip install"):  # a package registry is no part of the tests; CI installs the project so
+            continue
+        added = next((options for start, options in ADDED.items() if line.startswith(start)), "")
+        assert reader(f"{line} {added}".strip()), line
+
+
+def test_every_shown_command_is_in_a_block_of_a_section():
+    assert sum(len(param.values[0]) for param in sections()) >= len(IN_BLOCKS) > 10
+    for text in TEXTS.values():
+        for block in FENCED.findall(text):
+            assert block.startswith("```bash") or not re.search(r"^(\$ )?(stableft|scripts/|pip) ", block, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", READMES)
@@ -79,26 +259,10 @@ def test_commands_of_tables_and_prose_are_known():
 
 
 def test_scripts_of_the_readme_are_there():
-    scripts = {line.split()[0] for line in shown_commands() if line.startswith("scripts/")}
+    scripts = {line.split()[0] for line in IN_BLOCKS if line.startswith("scripts/")}
     assert scripts >= {"scripts/demo", "scripts/test"}
     for script in scripts:
         assert (ROOT / script).stat().st_mode & 0o100
-
-
-def test_the_quick_commands_run(papers_sweeps, stableft, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    for words in (
-        "list artifacts",
-        "list backbones",
-        "show configs/rte.yaml --format json",
-        "status configs/rte.yaml",
-        "report results/records/demo.jsonl",
-        "report mosbach-table1 --format latex",
-        "compare devlin mosbach --records results/records/demo.jsonl",
-        "power --sd 2 --ratio 1.5",
-    ):
-        code, out, err = stableft(*words.split())
-        assert (code, bool(out)) == (0, True), err
 
 
 def test_the_readme_is_two_screens():

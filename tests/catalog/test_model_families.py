@@ -1,7 +1,5 @@
 """What a family cannot do is one sentence, before anything starts and again when its model is loaded."""
 
-import re
-
 import pytest
 from support.families import OTHER_FAMILIES
 from support.tiny_families import BLOCKS, FAMILIES, OWN_FAMILIES
@@ -12,9 +10,9 @@ from stableft.models.compatibility import resolve_backbone
 from stableft.models.load import has_module, load_pretrained
 from stableft.sweep.preflight import check_sweep_inputs
 
-ONE_BLOCK = "repeats a single block"
-NO_POOLER = "has no pre-trained pooler: its head reads the last block; write false"
-UNKNOWN = "stableft does not know the blocks of {} model 'tiny'; name them in model.structure, or write {}"
+ONE_BLOCK = ".*single block.*"
+NO_POOLER = ".*no pre-trained pooler: .*last block.*write false"
+UNKNOWN = ".*not know the blocks of {} model 'tiny'.* model.structure, or write {}$"
 MIXOUT = {"p": 0.5, "target": "pretrained", "granularity": "parameter", "scope": "after_dropout"}
 
 
@@ -23,71 +21,39 @@ def reinit(pooler: bool = False, blocks: int = 0, embeddings: bool | None = None
 
 
 REFUSED = [
-    (
-        "albert",
-        reinit(blocks=1),
-        f"reinit.blocks: ALBERT model 'tiny' {ONE_BLOCK}, so none would stay pre-trained; write 0",
-    ),
-    (
-        "albert",
-        reinit(embeddings=True),
-        "reinit.embeddings: ALBERT model 'tiny' cannot be trained from scratch, because",
-    ),
-    (
-        "albert",
-        {"optimizer.llrd": 0.9},
-        f"optimizer.llrd: ALBERT model 'tiny' {ONE_BLOCK}, which can have only one learning rate",
-    ),
+    ("albert", reinit(blocks=1), f"reinit.blocks: ALBERT model 'tiny' {ONE_BLOCK} none .*write 0"),
+    ("albert", reinit(embeddings=True), "reinit.embeddings: ALBERT model 'tiny' cannot .*from scratch"),
+    ("albert", {"optimizer.llrd": 0.9}, f"optimizer.llrd: ALBERT model 'tiny' {ONE_BLOCK}one learning rate"),
     ("roberta", reinit(pooler=True), f"reinit.pooler: RoBERTa model 'tiny' {NO_POOLER}"),
     ("xlnet", reinit(pooler=True), f"reinit.pooler: XLNet model 'tiny' {NO_POOLER}"),
     ("electra", reinit(pooler=True), f"reinit.pooler: ELECTRA model 'tiny' {NO_POOLER}"),
     ("bart", reinit(pooler=True), f"reinit.pooler: BART model 'tiny' {NO_POOLER}"),
-    (
-        "bart",
-        reinit(embeddings=True),
-        "BART model 'tiny' cannot be trained from scratch, because everything below model.decoder",
-    ),
-    ("bart", reinit(blocks=BLOCKS + 1), f"reinit.blocks: {BLOCKS + 1} is more than the {BLOCKS} blocks of BART model"),
-    (
-        "xlnet",
-        reinit(blocks=BLOCKS + 1),
-        f"reinit.blocks: {BLOCKS + 1} is more than the {BLOCKS} blocks of XLNet model",
-    ),
-    ("roberta", {"data.max_length": 65}, "data.max_length: 65 is more than the 64 positions of model 'tiny'"),
-    ("bart", {"data.max_length": 65}, "data.max_length: 65 is more than the 64 positions of model 'tiny'"),
-    (
-        "xlnet",
-        {"model.attention": "sdpa"},
-        "model.attention: transformers has no sdpa for XLNet model 'tiny'; write eager",
-    ),
-    ("bert", {"model.head": "paper"}, "model.head: the papers use no special head for BERT model 'tiny'; write stock"),
-    ("gpt2", {"model.head": "paper"}, "model.head: the papers use no special head for gpt2 model 'tiny'; write stock"),
-    (
-        "bert",
-        {"model.structure": {"blocks": ("x",)}},
-        "model.structure: stableft knows the structure of BERT model 'tiny'; write null",
-    ),
+    ("bart", reinit(embeddings=True), "reinit.embeddings: BART model 'tiny' cannot .*from scratch.* model.decoder"),
+    ("bart", reinit(blocks=BLOCKS + 1), f"reinit.blocks: {BLOCKS + 1} .* {BLOCKS} blocks of BART model"),
+    ("xlnet", reinit(blocks=BLOCKS + 1), f"reinit.blocks: {BLOCKS + 1} .* {BLOCKS} blocks of XLNet model"),
+    ("roberta", {"data.max_length": 65}, "data.max_length: 65 .* 64 positions .*'tiny'"),
+    ("bart", {"data.max_length": 65}, "data.max_length: 65 .* 64 positions .*'tiny'"),
+    ("xlnet", {"model.attention": "sdpa"}, "model.attention: .*no sdpa for XLNet model 'tiny'.*write eager"),
+    ("bert", {"model.head": "paper"}, "model.head: .*no special head for BERT model 'tiny'.*write stock"),
+    ("gpt2", {"model.head": "paper"}, "model.head: .*no special head for gpt2 model 'tiny'.*write stock"),
+    ("bert", {"model.structure": {"blocks": ("x",)}}, "model.structure: .*BERT model 'tiny'.*write null"),
     ("distilbert", reinit(blocks=1), "reinit.blocks: " + UNKNOWN.format("distilbert", 0)),
-    ("distilbert", reinit(pooler=True), "no pre-trained pooler: its structure is unknown; write false"),
-    (
-        "distilbert",
-        reinit(embeddings=True),
-        "reinit.embeddings: stableft does not know the embeddings of distilbert model 'tiny'; name",
-    ),
+    ("distilbert", reinit(pooler=True), "reinit.pooler: .*no pre-trained pooler: .*unknown.*write false"),
+    ("distilbert", reinit(embeddings=True), "reinit.embeddings: .*not know the embeddings of distilbert model 'tiny'"),
     ("gpt2", {"optimizer.llrd": 0.9}, "optimizer.llrd: " + UNKNOWN.format("gpt2", "1.0")),
-    ("gpt2", {"mixout": MIXOUT}, "mixout.scope: stableft does not know which modules of gpt2 model 'tiny' follow a"),
+    ("gpt2", {"mixout": MIXOUT}, "mixout.scope: .*not know which modules of gpt2 model 'tiny'"),
     (
         "gpt2",
         {"model.structure": OTHER_FAMILIES["gpt2"], **reinit(pooler=True)},
-        "reinit.pooler: gpt2 model 'tiny' has no pre-trained pooler: model.structure names none; write false",
+        "reinit.pooler: gpt2 model 'tiny' .*no pre-trained pooler: .*model.structure .*write false",
     ),
 ]
 
 
-@pytest.mark.parametrize(("family", "settings", "sentence"), REFUSED)
-def test_refused_before_anything_starts_and_when_loaded(family_run, family, settings, sentence):
+@pytest.mark.parametrize(("family", "settings", "facts"), REFUSED)
+def test_refused_before_anything_starts_and_when_loaded(family_run, family, settings, facts):
     run, sources = family_run(family, **settings)
-    with pytest.raises(UserError, match=re.escape(sentence)) as early:
+    with pytest.raises(UserError, match=facts) as early:
         check_sweep_inputs([run], sources)
     with pytest.raises(UserError) as late:
         load_pretrained(run.config, sources)
@@ -122,7 +88,7 @@ def test_what_fits_is_not_refused(family_run, family, settings):
 def test_blocks_of_a_described_family_are_counted_when_its_model_is_loaded(family_run):
     settings = {"model.structure": OTHER_FAMILIES["gpt2"], **reinit(blocks=BLOCKS + 1)}
     run, sources = family_run("gpt2", **settings)
-    with pytest.raises(UserError, match=f"reinit.blocks: {BLOCKS + 1} is more than the {BLOCKS} blocks of gpt2 model"):
+    with pytest.raises(UserError, match=f"reinit.blocks: {BLOCKS + 1} .* {BLOCKS} blocks of gpt2 model"):
         load_pretrained(run.config, sources)
 
 

@@ -73,7 +73,7 @@ def test_a_finished_sweep_ends_in_its_table(stableft, sweep_file, monkeypatch):
         save_record(Path("results"), make_scored_record(run, score))
     code, out, err = stableft("sweep", sweep_file, "--data-dir", GLUE, "--devices", "cpu")
     assert (code, err) == (0, "")
-    assert "Ended: 4 of 4 runs done, 1 of them failed" in out
+    assert re.search("Ended: 4 of 4 runs done, 1 .*failed", out)
     assert "| devlin" in out
     assert "| mosbach" in out
     assert "### Against devlin" in out
@@ -90,8 +90,7 @@ def test_other_data_than_that_of_finished_runs_is_refused(stableft, sweep_file):
     code, _, err = stableft("sweep", sweep_file, "--data-dir", GLUE, "--devices", "cpu")
     assert code == 2
     told = one_sentence(err)
-    assert told.startswith(f"run {run.run_id} of task 'rte' is finished, but on other data rows: ")
-    assert re.search(r"its record says f{64}, the data here is [0-9a-f]{64};", told)
+    assert re.match(rf"run {run.run_id} .*'rte' .*other data.* f{{64}},.* [0-9a-f]{{64}}\b", told)
 
 
 def test_a_crashed_run_is_kept_and_gives_exit_code_1(stableft, sweep_file):
@@ -99,7 +98,7 @@ def test_a_crashed_run_is_kept_and_gives_exit_code_1(stableft, sweep_file):
         save_record(Path("results"), make_scored_record(run, status="crashed"))
     code, out, _ = stableft("sweep", sweep_file, "--arms", "devlin", "--data-dir", GLUE, "--devices", "cpu")
     assert code == 1
-    assert "2 crashed; --retry-crashed retries the crashed ones" in out
+    assert re.search("2 crashed; --retry-crashed", out)
     assert not Path("results/sweeps").exists()
 
 
@@ -120,39 +119,39 @@ def test_export_and_report_from_the_file(stableft, sweep_file, workplace):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "facts"),
     [
-        (["sweep", "nope.yaml"], "nope.yaml: there is no such sweep file"),
-        (["show", "configs/rt.yaml"], "configs/rt.yaml: there is no such sweep file; did you mean 'configs/rte.yaml'?"),
-        (["show", "rte", "--set", "lr=1.0"], "--set: key 'lr' is not known; did you mean 'optimizer.lr'?"),
-        (["show", "rte", "--set", "optimizer.lr=.nan"], "--set: optimizer.lr: nan must be a finite number"),
-        (["show", "rte", "--arms", "mosbch"], "has no arm 'mosbch'; did you mean 'mosbach'?"),
+        (["sweep", "nope.yaml"], r"nope\.yaml: .*no such sweep file"),
+        (["show", "configs/rt.yaml"], r"configs/rt\.yaml: .*no such sweep file.*'configs/rte\.yaml'"),
+        (["show", "rte", "--set", "lr=1.0"], r"--set: key 'lr' .*not known.*'optimizer\.lr'"),
+        (["show", "rte", "--set", "optimizer.lr=.nan"], r"--set: optimizer\.lr: nan .*finite number"),
+        (["show", "rte", "--arms", "mosbch"], "no arm 'mosbch'.*'mosbach'"),
         (["show", "rte", "--seeds", "2-1"], "--seeds: seeds: '2-1' runs backwards"),
-        (["status"], "--results results: this folder contains no runs"),
-        (["status", "rte", "--results", "/dev/null"], "--results /dev/null: /dev/null is a file, not a folder"),
-        (["sweep", "rte", "--results", "/dev/null/x"], "--results /dev/null/x: /dev/null is a file, not a folder"),
-        (["report", "mosbach-tabel1"], "unknown artifact 'mosbach-tabel1'; did you mean 'mosbach-table1'?"),
-        (["report", "rte", "--records", "nope.jsonl"], "nope.jsonl: there is no such records file"),
-        (["report", "rte", "--out", "nope/x.md"], "--out nope/x.md: there is no folder nope"),
+        (["status"], "--results results: .*folder contains no runs"),
+        (["status", "rte", "--results", "/dev/null"], "--results /dev/null: /dev/null .*file, not .*folder"),
+        (["sweep", "rte", "--results", "/dev/null/x"], "--results /dev/null/x: /dev/null .*file, not .*folder"),
+        (["report", "mosbach-tabel1"], "unknown artifact 'mosbach-tabel1'.*'mosbach-table1'"),
+        (["report", "rte", "--records", "nope.jsonl"], r"nope\.jsonl: .*no such records file"),
+        (["report", "rte", "--out", "nope/x.md"], r"--out nope/x\.md: .*no folder nope"),
         (
             ["report", "rte", "--out", "report"],
-            "--out report: the ending must be one of .md, .csv, .tex, .json,",
+            r"--out report: .*ending .*one .*\.md, \.csv, \.tex, \.json,",
         ),
-        (["report", "rte", "--figure", "scores"], "--figure scores needs --out with the name of a file that ends in"),
-        (["report", "rte", "--format", "md", "--out", "x.png"], "--format md is a form of the table; --out x.png is"),
-        (["report", "rte", "--format", "md", "--out", "x/"], "--format md goes with a file; --out x/ is a folder"),
-        (["report", "rte", "--out", "x.png"], "no run has a score yet"),
-        (["export", "rte", "--out", "x.jsonl"], "results has no records of its 50 runs"),
-        (["data", "fetch", "rtee"], "task 'rtee' is not known; did you mean 'rte'?"),
+        (["report", "rte", "--figure", "scores"], "--figure scores .*--out .*file"),
+        (["report", "rte", "--format", "md", "--out", "x.png"], r"--format md .*form .*table; --out x\.png"),
+        (["report", "rte", "--format", "md", "--out", "x/"], "--format md .*file; --out x/ .*folder"),
+        (["report", "rte", "--out", "x.png"], "no run .*score"),
+        (["export", "rte", "--out", "x.jsonl"], "results .*no records .* 50 runs"),
+        (["data", "fetch", "rtee"], "task 'rtee' .*not known.*'rte'"),
         (["data", "stats", "--data-dir", "nope"], "--data-dir nope"),
-        (["train", "mosbch", "--task", "rte", "--seed", "1"], "recipe 'mosbch' is not known; did you mean 'mosbach'?"),
-        (["train", "mosbach", "--task", "rtee", "--seed", "1"], "task 'rtee' is not known; did you mean 'rte'?"),
+        (["train", "mosbch", "--task", "rte", "--seed", "1"], "recipe 'mosbch' .*not known.*'mosbach'"),
+        (["train", "mosbach", "--task", "rtee", "--seed", "1"], "task 'rtee' .*not known.*'rte'"),
     ],
 )
-def test_mistakes(stableft, workplace, arguments, sentence):
+def test_mistakes(stableft, workplace, arguments, facts):
     code, out, err = stableft(*arguments)
     assert (code, out) == (2, "")
-    assert sentence in one_sentence(err)
+    assert re.search(facts, one_sentence(err))
     assert list(workplace.iterdir()) == []
 
 
@@ -181,22 +180,22 @@ OWN = "first,second,y\n" + "".join(f"a{i},b{i},{'no' if i % 2 else 'yes'}\n" for
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "facts"),
     [
-        ("", "/train.csv: the file is empty"),
-        ("first,second,y\n", "/train.csv: there are no data rows"),
+        ("", r"/train\.csv: .*file .*empty"),
+        ("first,second,y\n", r"/train\.csv: .*no data rows"),
         (
             OWN.replace("second", "secnd"),
-            "/train.csv:1: there is no column 'second' in the header; did you mean 'secnd'?",
+            r"/train\.csv:1: .*no column 'second' .*header.*'secnd'",
         ),
-        (OWN + "a,b\n", "/train.csv:10: the row has 2 fields, but 3 are expected"),
-        (OWN + "a,b,yess\n", "/train.csv:10: label 'yess' is not one of no, yes; did you mean 'yes'?"),
-        (OWN + '"a,b,yes\n', "/train.csv:10: not valid CSV: "),
-        (OWN + "a,b\xff,yes\n", "/train.csv:10: the text is not UTF-8"),
+        (OWN + "a,b\n", r"/train\.csv:10: .*row .* 2 fields.* 3 .*expected"),
+        (OWN + "a,b,yess\n", r"/train\.csv:10: label 'yess' .*not one .*no, yes.*'yes'"),
+        (OWN + '"a,b,yes\n', r"/train\.csv:10: not valid CSV: "),
+        (OWN + "a,b\xff,yes\n", r"/train\.csv:10: .*text .*not UTF-8"),
     ],
 )
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["train", "dry run"])
-def test_data_that_cannot_be_used(stableft, workplace, tiny_model_folder, text, sentence, dry):
+def test_data_that_cannot_be_used(stableft, workplace, tiny_model_folder, text, facts, dry):
     (workplace / "train.csv").write_bytes(text.encode("latin-1"))
     (workplace / "dev.csv").write_text(OWN)
     task = (
@@ -206,26 +205,26 @@ def test_data_that_cannot_be_used(stableft, workplace, tiny_model_folder, text, 
     (workplace / "s.yaml").write_text(head + f"task: {task}metric: accuracy}}\n")
     code, out, err = stableft("sweep", "s.yaml", "--devices", "cpu", *dry)
     assert (code, out) == (2, "")
-    assert one_sentence(err).startswith(str(workplace) + sentence)
+    assert re.match(re.escape(str(workplace)) + facts, one_sentence(err))
     assert sorted(path.name for path in workplace.iterdir()) == ["dev.csv", "s.yaml", "train.csv"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "facts"),
     [
-        (["--data-dir", "nope"], "--data-dir nope: there is no such folder"),
-        (["--data-dir", "."], "the train file of RTE is missing: there is no RTE/train.tsv"),
-        (["--set", "model=nobody/nothing"], "the hub cannot be reached and there is no cached copy"),
-        (["--set", "model=./nope"], "--set: model: './nope' is not a folder"),
-        (["--set", "data.max_length=128"], "data.max_length: 128 is more than the 64 positions of model"),
-        (["--set", "reinit.blocks=9"], "reinit.blocks: 9 is more than the 2 blocks of BERT model"),
-        (["--devices", "gpu"], "--devices 'gpu' must be auto, cpu, or GPU numbers such as 0,1"),
+        (["--data-dir", "nope"], "--data-dir nope: .*no such folder"),
+        (["--data-dir", "."], r"train file .*RTE .*missing: .*no RTE/train\.tsv"),
+        (["--set", "model=nobody/nothing"], "hub cannot .*reached .*no cached copy"),
+        (["--set", "model=./nope"], r"--set: model: '\./nope' .*not .*folder"),
+        (["--set", "data.max_length=128"], r"data\.max_length: 128 .*more .* 64 positions .*model"),
+        (["--set", "reinit.blocks=9"], r"reinit\.blocks: 9 .*more .* 2 blocks .*BERT model"),
+        (["--devices", "gpu"], "--devices 'gpu' .*auto, cpu.*GPU numbers .* 0,1"),
     ],
 )
-def test_a_sweep_that_cannot_run(stableft, workplace, sweep_file, arguments, sentence):
+def test_a_sweep_that_cannot_run(stableft, workplace, sweep_file, arguments, facts):
     code, out, err = stableft("sweep", sweep_file, "--data-dir", GLUE, "--devices", "cpu", *arguments)
     assert (code, out) == (2, "")
-    assert sentence in one_sentence(err)
+    assert re.search(facts, one_sentence(err))
     assert list(workplace.iterdir()) == [sweep_file]
 
 
@@ -233,7 +232,7 @@ def test_a_gpu_that_is_not_there(stableft, workplace, sweep_file, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     code, _, err = stableft("sweep", sweep_file, "--data-dir", GLUE, "--devices", "0")
     assert code == 2
-    assert one_sentence(err) == "--devices '0' asks for GPU 0, but this machine has none that torch can use"
+    assert re.match("--devices '0' .*GPU 0.*machine .*none .*torch", one_sentence(err))
     assert list(workplace.iterdir()) == [sweep_file]
 
 
@@ -244,7 +243,7 @@ def test_a_mistake_in_a_real_process(workplace):
     (workplace / "s.yaml").write_text("task: rte\nseeds: 1\nrecipe: mosbach\nset:\n  optimizer.lr: 2e-5\n")
     done = subprocess.run([*COMMAND, "sweep", "s.yaml"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert one_sentence(done.stderr) == "s.yaml:5: optimizer.lr: '2e-5' is text to YAML; as a number it is 2.0e-5"
+    assert re.match(r"s\.yaml:5: optimizer\.lr: '2e-5' .*text .*YAML.*number .* 2\.0e-5", one_sentence(done.stderr))
     assert [path.name for path in workplace.iterdir()] == ["s.yaml"]
 
 

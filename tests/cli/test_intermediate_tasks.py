@@ -139,11 +139,10 @@ def test_hopeless_runs_end_and_the_others_are_as_ever(expanded, stableft):
     assert "checkpoints of 3 runs" in out
     code, out, _ = stableft(*plain, "--set", RULE)
     assert code == 0
-    assert "plain toy-rte: 1 of 3 runs are stopped as hopeless" in out
+    assert re.search("plain toy-rte: 1 of 3 runs .*hopeless", out)
     assert re.search(r"^Ended: 2 of 3 runs done(, \d of them failed)?, 1 stopped early as hopeless$", out, re.MULTILINE)
-    assert (
-        "1 of 3 runs were stopped early as hopeless (the lowest 50 % by validation score after 30 % of the steps)"
-        in " ".join(out.split())
+    assert re.search(
+        r"1 of 3 runs .*hopeless \(.*lowest 50 % .*validation score after 30 % of the steps\)", " ".join(out.split())
     )
     results = Path("results")
     records = {run_id: read_record(results, run_id) for run_id in runs}

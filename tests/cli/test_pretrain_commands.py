@@ -37,7 +37,7 @@ def test_from_config_to_model(stableft, workplace):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == "loading toylang ..."
-    assert lines[1].startswith(f"{folder.name}: 270 training rows with ")
+    assert lines[1].startswith(f"{folder.name}: 270 training rows")
     assert "30 held-out rows" in lines[1]
     assert lines[-5].startswith("step 12/12  loss ")
     assert lines[-4].startswith("held-out loss ")
@@ -102,7 +102,7 @@ def test_a_loss_that_is_no_number_gives_exit_code_1(stableft, workplace):
     path = write_pretraining_config(workplace, **{"optimizer.lr": 1e30, "optimizer.clip_norm": None})
     code, out, _ = stableft("pretrain", path, *CPU)
     assert code == 1
-    assert "failed: the training loss was " in out
+    assert re.search("failed: .*training loss", out)
     assert stableft("pretrain", path, *CPU)[0] == 1
 
 
@@ -111,7 +111,7 @@ def test_two_processes_do_not_work_on_one(stableft, workplace):
     with claim_run(Path("results/pretrain") / run_id(path)):
         code, _, err = stableft("pretrain", path, *CPU)
     assert code == 2
-    assert err.startswith(f"stableft: another process is running pre-training {run_id(path)} in results")
+    assert re.match(f"stableft: another process .*{run_id(path)} in results", err)
 
 
 def test_a_finished_one_is_looked_at_before_it_is_believed(stableft, workplace, monkeypatch):
@@ -123,51 +123,51 @@ def test_a_finished_one_is_looked_at_before_it_is_believed(stableft, workplace, 
         )
         code, _, err = stableft("pretrain", path, *CPU)
     assert code == 2
-    assert "was done on data with fingerprint" in err
+    assert re.search("data .*fingerprint", err)
     model = Path("results/pretrain") / run_id(path) / "model"
     model.rename("elsewhere")
     code, _, err = stableft("pretrain", path, *CPU)
     assert code == 2
-    assert "has a record but its model folder is missing; delete it to train again" in err
+    assert re.search("record .*model folder .*missing.*delete", err)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "facts"),
     [
-        (["tiny.yaml", "--set", "text=empty"], "--set: text: folder 'empty' holds no files"),
-        (["tiny.yaml", "--set", "text=bytes"], "bytes/x is not UTF-8 text (byte 0)"),
-        (["tiny.yaml", "--set", "text=void"], "text 'void': it has 0 documents"),
-        (["tiny.yaml", "--set", "text=wiki", "--set", "vocabulary=vocab.txt"], "vocabulary 'vocab.txt' has no [UNK]"),
-        (["tiny.yaml", "--set", "model.vocab_size=9"], "--set: model.vocab_size: 9 is less than the "),
-        (["tiny.yaml", "--set", "model.hidden_sizes=9"], "did you mean 'model.hidden_size'?"),
+        (["tiny.yaml", "--set", "text=empty"], "--set: text: folder 'empty' .*no files"),
+        (["tiny.yaml", "--set", "text=bytes"], r"bytes/x .*not UTF-8 text \(byte 0\)"),
+        (["tiny.yaml", "--set", "text=void"], "text 'void': .* 0 documents"),
+        (["tiny.yaml", "--set", "text=wiki", "--set", "vocabulary=vocab.txt"], r"vocabulary 'vocab\.txt' .*no \[UNK\]"),
+        (["tiny.yaml", "--set", "model.vocab_size=9"], r"--set: model\.vocab_size: 9 .*less"),
+        (["tiny.yaml", "--set", "model.hidden_sizes=9"], r"did you mean 'model\.hidden_size'"),
         (
             ["tiny.yaml", "--set", "model.num_hidden_layers=0"],
-            "num_hidden_layers: 0 must be a whole number of at least 1",
+            "num_hidden_layers: 0 .*whole number .*least 1",
         ),
-        (["tiny.yaml", "--set", "model.num_attention_heads=-2"], "--set: model.num_attention_heads: -2 must be"),
-        (["tiny.yaml", "--set", "model.layer_norm_eps=.nan"], "model.layer_norm_eps: nan must be at least 0 and"),
-        (["tiny.yaml", "--set", "model.hidden_dropout_prob=2"], "model.hidden_dropout_prob: 2 must be a number from 0"),
-        (["tiny.yaml", "--set", "model.hidden_dropout_prob=.nan"], "hidden_dropout_prob: nan must be a number from 0"),
-        (["tiny.yaml", "--set", "model.hidden_dropout_prob=few"], "--set: model.hidden_dropout_prob: "),
-        (["tiny.yaml", "--set", "vocabulary=special.txt"], "'special.txt' has only special tokens"),
-        (["tiny.yaml", "--set", "model.num_attention_heads=3"], "is not a multiple of the number of attention heads"),
-        (["tiny.yaml", "--set", "max_length=512"], "--set: max_length: 512 is more than the 32 positions"),
-        (["tiny.yaml", "--set", "optimizer.lr"], "--set optimizer.lr: must be KEY=VALUE"),
-        (["tiny.yaml", "--set", "family=bart2"], "--set: family: model 'tiny' is of family 'bart2'"),
-        (["nowhere.yaml"], "nowhere.yaml: there is no such pre-training config"),
-        (["rte"], "is a sweep file: `stableft sweep"),
-        (["tiny.yaml", "--device", "tpu"], "--device 'tpu' must be auto, cpu, or a GPU such as cuda:0"),
-        (["tiny.yaml", "--device", "cuda:99"], "--device 'cuda:99': torch has no such GPU on this machine"),
-        (["tiny.yaml", "--out", "wiki"], "--out wiki exists and is not a model, so it is not overwritten"),
-        (["tiny.yaml", "--out", "project"], "--out project exists and is not a model, so it is not overwritten"),
+        (["tiny.yaml", "--set", "model.num_attention_heads=-2"], r"--set: model\.num_attention_heads: -2"),
+        (["tiny.yaml", "--set", "model.layer_norm_eps=.nan"], r"model\.layer_norm_eps: nan .*least 0"),
+        (["tiny.yaml", "--set", "model.hidden_dropout_prob=2"], r"model\.hidden_dropout_prob: 2 .*number .* 0"),
+        (["tiny.yaml", "--set", "model.hidden_dropout_prob=.nan"], "hidden_dropout_prob: nan .*number .* 0"),
+        (["tiny.yaml", "--set", "model.hidden_dropout_prob=few"], r"--set: model\.hidden_dropout_prob: "),
+        (["tiny.yaml", "--set", "vocabulary=special.txt"], r"'special\.txt' .*special tokens"),
+        (["tiny.yaml", "--set", "model.num_attention_heads=3"], "not .*multiple .*number .*attention heads"),
+        (["tiny.yaml", "--set", "max_length=512"], "--set: max_length: 512 .*more .* 32 positions"),
+        (["tiny.yaml", "--set", "optimizer.lr"], r"--set optimizer\.lr: .*KEY=VALUE"),
+        (["tiny.yaml", "--set", "family=bart2"], "--set: family: model 'tiny' .*family 'bart2'"),
+        (["nowhere.yaml"], r"nowhere\.yaml: .*no such pre-training config"),
+        (["rte"], "sweep file: `stableft sweep"),
+        (["tiny.yaml", "--device", "tpu"], "--device 'tpu' .*auto, cpu.*GPU .*cuda:0"),
+        (["tiny.yaml", "--device", "cuda:99"], "--device 'cuda:99': torch .*no such GPU .*machine"),
+        (["tiny.yaml", "--out", "wiki"], "--out wiki exists .*not .*model.*not overwritten"),
+        (["tiny.yaml", "--out", "project"], "--out project exists .*not .*model.*not overwritten"),
         (["tiny.yaml", "--out", "results"], "--out results contains the results folder results, so"),
         (["tiny.yaml", "--out", "a", "--results", "a/b"], "--out a contains the results folder a/b, so"),
-        (["tiny.yaml", "--out", "."], "--out .: give the name of a folder"),
-        (["tiny.yaml", "--out", "nope/model"], "--out nope/model: there is no folder nope"),
-        (["tiny.yaml", "--results", "tiny.yaml"], "tiny.yaml is a file, not a folder"),
+        (["tiny.yaml", "--out", "."], r"--out \.: .*name .*folder"),
+        (["tiny.yaml", "--out", "nope/model"], "--out nope/model: .*no folder nope"),
+        (["tiny.yaml", "--results", "tiny.yaml"], r"tiny\.yaml .*file, not .*folder"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(stableft, workplace, arguments, sentence):
+def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(stableft, workplace, arguments, facts):
     write_pretraining_config(workplace)
     write_wikipedia(workplace / "wiki")
     for name in ("empty", "bytes", "void", "project"):
@@ -180,7 +180,7 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(stableft, workplace
     before = sorted(workplace.rglob("*"))
     code, _, err = stableft("pretrain", *arguments)
     assert code == 2
-    assert sentence in err
+    assert re.search(facts, err)
     assert err.startswith("stableft: ")
     assert err.count("\n") == 1
     assert sorted(workplace.rglob("*")) == before
@@ -237,7 +237,8 @@ def test_what_came_to_lie_at_out_in_the_meantime_is_not_replaced(stableft, workp
     path, original = write_pretraining_config(workplace), run.pretrain_masked_lm
     monkeypatch.setattr(pretrain_command, "pretrain_masked_lm", pretrain)
     code, _, err = stableft("pretrain", path, *CPU, "--out", "mine")
-    assert (code, err) == (2, "stableft: --out mine exists and is not a model, so it is not overwritten\n")
+    assert code == 2
+    assert re.fullmatch("stableft: --out mine .*not overwritten\n", err)
     assert Path("mine/work").read_text() == "of days"
     assert stableft("pretrain", path, *CPU, "--out", "other")[0] == 0
 
@@ -262,7 +263,7 @@ def test_a_damaged_record_is_named(stableft, workplace):
     record.write_text(json.dumps(json.loads(record.read_text()) | {"tokens": 1}))
     code, _, err = stableft("pretrain", path, *CPU)
     assert code == 2
-    assert "record.json does not match its checksum" in err
+    assert re.search(r"record\.json .*not match .*checksum", err)
 
 
 def test_lines_and_the_live_line(monkeypatch, capsys):

@@ -50,7 +50,7 @@ def test_imported_runs_stand_in_a_papers_table_and_in_no_others_place(theirs, st
     assert list(cell["sources"].values()) == [len(scores)]
     assert not any(other["n"] for place, other in cells.items() if place != ("Standard (imported)", "RTE, 3 Epochs"))
     _, text, _ = stableft("report", "zhang-table1", "--records", theirs)
-    assert "are not this project's runs, they were imported from results.csv" in " ".join(text.split())
+    assert re.search(r"imported .*results\.csv", " ".join(text.split()))
     assert "`stableft sweep configs/zhang/table1.yaml`" in " ".join(text.split())
 
 
@@ -121,7 +121,7 @@ def test_power_of_normal_scores_and_of_records(theirs, stableft):
     needed = int(re.search(r"(\d+) seeds an arm", out).group(1))
     powers = {int(n): float(p) for n, p in re.findall(r"^ +(\d+) +([\d.]+)$", out, re.MULTILINE)}
     assert max(n for n, p in powers.items() if p < 0.79) < needed <= min(n for n, p in powers.items() if p > 0.81)
-    assert "Levene's test (centre median) at alpha 0.05, normal scores with SD 2 against 5" in out
+    assert re.search(r"Levene's test \(centre median\) .*alpha 0\.05, normal scores .*SD 2 against 5", out)
     assert stableft("power", "--sd", "2", "--ratio", "2.5")[1] == out  # the same seed
     scores = [
         make_imported(arm=arm, seed=s, last=0.5 + (s % 5) * w)
@@ -135,44 +135,44 @@ def test_power_of_normal_scores_and_of_records(theirs, stableft):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "facts"),
     [
-        (["power"], "power needs --sd and --ratio, or --from with --arms A,B"),
-        (["power", "--sd", "2"], "power needs --sd and --ratio"),
-        (["power", "--sd", "0", "--ratio", "2"], "--sd 0 must be a number above 0"),
-        (["power", "--sd", "1", "--ratio", "nan"], "--ratio nan must be a number above 0"),
-        (["power", "--sd", "1", "--ratio", "2", "--alpha", "5"], "--alpha 5 must be between 0 and 1"),
+        (["power"], "power .*--sd .*--ratio.*--from .*--arms A,B"),
+        (["power", "--sd", "2"], "power .*--sd .*--ratio"),
+        (["power", "--sd", "0", "--ratio", "2"], "--sd 0 .*number above 0"),
+        (["power", "--sd", "1", "--ratio", "nan"], "--ratio nan .*number above 0"),
+        (["power", "--sd", "1", "--ratio", "2", "--alpha", "5"], "--alpha 5 .*between 0 .* 1"),
         (["power", "--from", "mine.jsonl", "--sd", "1"], "leave out --sd and --ratio"),
         (
             ["power", "--from", "mine.jsonl", "--arms", "a"],
-            "--arms a: give the names of two arms, A,B; the records have",
+            "--arms a: .*names .*two arms, A,B.*records",
         ),
-        (["power", "--from", "mine.jsonl", "--arms", "devlin,mosbch"], "no arm 'mosbch'; did you mean 'mosbach'?"),
+        (["power", "--from", "mine.jsonl", "--arms", "devlin,mosbch"], "no arm 'mosbch'.*'mosbach'"),
         (
             ["report", "mine.jsonl", "--arms", "devlin", "--seeds", "1"],
-            "--arms and --seeds can only select runs of a sweep file",
+            "--arms .*--seeds .*select runs .*sweep file",
         ),
-        (["report", "mine.csv"], "not a file of records; convert it with `stableft import csv mine.csv ...`"),
-        (["report", "all", "--out", "all.html"], "--out all.html must be a folder"),
+        (["report", "mine.csv"], r"not .*records.*`stableft import csv mine\.csv \.\.\.`"),
+        (["report", "all", "--out", "all.html"], r"--out all\.html .*folder"),
         (["report", "all", "--format", "md"], "leave out --format and --figure"),
-        (["report", "all"], "report all: there are no records in results/records and results/runs"),
+        (["report", "all"], "report all: .*no records .*results/records .*results/runs"),
         (["report", "mine.jsonl", "--out", "x.png", "--figure", "losses"], "has scores, training-loss"),
-        (["import", "csv", "nope.csv", *COLUMNS, "--out", "x.jsonl"], "nope.csv"),
+        (["import", "csv", "nope.csv", *COLUMNS, "--out", "x.jsonl"], r"nope\.csv"),
         (
             ["import", "csv", str(DATA / "results.csv"), *COLUMNS[:-1], "test_ac", "--out", "x.jsonl"],
             "did you mean 'test_acc'",
         ),
-        (["import", "csv", str(DATA / "results.csv"), *COLUMNS, "--out", "x.csv"], "x.csv"),
+        (["import", "csv", str(DATA / "results.csv"), *COLUMNS, "--out", "x.csv"], r"x\.csv"),
         (["import", "zhang-logs", "nope", "--out", "x.jsonl"], "nope"),
     ],
 )
-def test_mistakes(stableft, workplace, arguments, sentence):
+def test_mistakes(stableft, workplace, arguments, facts):
     records = [make_record(arm=arm, seed=seed, last=0.7) for arm in ("devlin", "mosbach") for seed in (1, 2)]
     write_records_file(Path("mine.jsonl"), [record.model_copy(update={"evals": ()}) for record in records])
     before = sorted(Path().rglob("*"))
     code, out, err = stableft(*arguments)
     assert (code, out) == (2, "")
-    assert sentence in one_sentence(err)
+    assert re.search(facts, one_sentence(err))
     assert sorted(Path().rglob("*")) == before
 
 
@@ -217,11 +217,9 @@ def test_a_rule_of_two_arms_and_names_of_reports_that_collide_are_refused(workpl
     arms = [make_record(arm=arm, seed=1, lr=lr) for arm, lr in (("a", 1e-5), ("b", 2e-5), ("c", 3e-5))]
     write_records_file(Path("mine.jsonl"), arms)
     code, _, err = stableft("report", "mine.jsonl", "--rule", "pair")
-    assert (code, one_sentence(err)) == (
-        2,
-        "--rule pair: it compares two arms per task; rte has 3: select two with --arms",
-    )
+    assert code == 2
+    assert re.match("--rule pair: .*two arms .*rte has 3.*--arms", one_sentence(err))
     Path("mine.jsonl").rename("zhang-table1.jsonl")
     code, _, err = stableft("report", "all", "--records", "zhang-table1.jsonl")
     assert code == 2
-    assert "another report has the name 'zhang-table1' too" in one_sentence(err)
+    assert re.search("another report .*'zhang-table1'", one_sentence(err))

@@ -105,7 +105,7 @@ def test_the_status_of_a_sweep(landed):
     assert header.split() == "arm task finished failed crashed stopped checkpoint to do damaged".split()
     assert row.split() == ["arm", "rte", "2", "1", "1", "0", "1", "1", "1"]
     assert note.startswith("failed: finished, but ")
-    assert "record.json is not a complete record; the next sweep" in damaged
+    assert re.search(r"record\.json is not a complete record", damaged)
 
 
 def test_looking_changes_nothing(landed):
@@ -172,6 +172,6 @@ def test_an_artifact_of_probes_has_the_number_of_their_records(papers_sweeps, tm
 
 
 def test_nothing_to_export(tmp_path):
-    with pytest.raises(UserError, match="has no records of its 1 runs"):
+    with pytest.raises(UserError, match=r"no records .* 1 runs"):
         export_records(make_sweep(make_run(1)), tmp_path, tmp_path / "out.jsonl")
     assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,7 @@
 """The rows of a sweep's table: which arms may share a name."""
 
+import re
+
 import pytest
 
 from stableft.config.sweep_file import parse_arms
@@ -18,19 +20,19 @@ def test_arms_share_a_name_where_their_tasks_differ():
 
 
 @pytest.mark.parametrize(
-    ("arms", "overrides", "sentence"),
+    ("arms", "overrides", "facts"),
     [
-        ("- {name: a}\n- {name: a, task: [cola, rte]}", {}, "is listed twice for task 'rte'; rename one of them"),
+        ("- {name: a}\n- {name: a, task: [cola, rte]}", {}, "twice .*'rte'; rename"),
         (
             "- {name: a, task: {name: mine}}\n- {name: a, task: {name: mine}}",
             {},
-            "is listed twice for task 'mine'; rename",
+            "twice .*'mine'; rename",
         ),
-        ("- {name: a}\n- {name: a, task: cola}", {"task": "mrpc"}, "is listed twice for task 'mrpc'; rename"),
-        ("- {name: a}\n- {name: a, task: cola, recipe: devlin}", {}, "is listed twice with different recipes; rename"),
+        ("- {name: a}\n- {name: a, task: cola}", {"task": "mrpc"}, "twice .*'mrpc'; rename"),
+        ("- {name: a}\n- {name: a, task: cola, recipe: devlin}", {}, "twice .*different recipes; rename"),
     ],
 )
-def test_a_table_could_not_tell_other_arms_apart(arms, overrides, sentence):
+def test_a_table_could_not_tell_other_arms_apart(arms, overrides, facts):
     with pytest.raises(UserError) as caught:
         names(arms, **overrides)
-    assert str(caught.value).startswith(f"s.yaml:6: arm 'a' {sentence}")
+    assert re.match(f"s.yaml:6: arm 'a' .*{facts}", str(caught.value))

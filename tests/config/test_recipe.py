@@ -12,11 +12,10 @@ from stableft.config.sweep_file import Sweep, load_sweep, single_run_sweep
 from stableft.errors import UserError
 
 BASE = "task: rte\nmodel: bert-large-uncased\nseeds: 1-2\nrecipe: mosbach\n"
-OWNED = "s.yaml:{}: {} cannot be set here; use the sweep key '{}'"
+OWNED = r"s\.yaml:{}: {} .*sweep key '{}'"
 TOP_KEYS = "recipe, task, model, set, grid, seeds, stop_hopeless, probes, arms"
-RENAME = "; rename one of them"
-NEAREST_LR = "; did you mean 'optimizer.lr'?"
-AS_NUMBER = "; as a number it is 1.0e-5"
+NEAREST_LR = r".* 'optimizer\.lr'\?$"
+AS_NUMBER = r".* 1\.0e-5$"
 
 
 @pytest.fixture
@@ -132,7 +131,7 @@ def test_arms_and_seeds_select(sweep):
     text = BASE + "arms: [{name: a}, {name: b, set: {optimizer.lr: 1.0}}, {name: c, set: {optimizer.lr: 2.0}}]\n"
     assert {run.arm for run in sweep(text, arms=["c", "a"]).runs} == {"a", "c"}
     assert [run.config.seeds.init for run in sweep(text, arms=["b"], seeds="8,9").runs] == [8, 9]
-    with pytest.raises(UserError, match=r"^--arms: s\.yaml has no arm 'd'"):
+    with pytest.raises(UserError, match=r"^--arms: s\.yaml .*no arm 'd'"):
         sweep(text, arms=["d"])
 
 
@@ -254,108 +253,108 @@ def test_a_tasks_own_settings_win_over_the_recipes_and_lose_against_the_sweeps(b
 
 
 @pytest.mark.parametrize(
-    ("section", "sentence"),
+    ("section", "facts"),
     [
-        (" 3", "{}: by_task maps tasks to settings; 3 does not"),
-        ("\n  colla: {optimizer.lr: 1.0}", "{}: by_task: task 'colla' is not known; did you mean 'cola'?"),
-        ("\n  cola: 3", "{}: settings are keys with values, not 3"),
-        ("\n  cola: {optimizer.lrs: 1.0}", "{}: key 'optimizer.lrs' is not known" + NEAREST_LR),
-        ("\n  cola: {optimizer.lr: 1e-5}", "{}: optimizer.lr: '1e-5' is text to YAML" + AS_NUMBER),
-        ("\n  cola: {model.name: x}", "{}: model.name cannot be set here; use the sweep key 'model'"),
-        ("\n  cola: {seeds: {init: 1}}", "{}: seeds.init cannot be set here; use the sweep key 'seeds'"),
+        (" 3", "{}: by_task maps tasks .*settings; 3 .*not"),
+        ("\n  colla: {optimizer.lr: 1.0}", "{}: by_task: task 'colla' .*not known.*'cola'"),
+        ("\n  cola: 3", "{}: settings .*keys .*values, not 3$"),
+        ("\n  cola: {optimizer.lrs: 1.0}", r"{}: key 'optimizer\.lrs' .*not known" + NEAREST_LR),
+        ("\n  cola: {optimizer.lr: 1e-5}", r"{}: optimizer\.lr: '1e-5' .*text to YAML" + AS_NUMBER),
+        ("\n  cola: {model.name: x}", r"{}: model\.name cannot .*set .*sweep key 'model'"),
+        ("\n  cola: {seeds: {init: 1}}", r"{}: seeds\.init cannot .*set .*sweep key 'seeds'"),
     ],
 )
-def test_mistakes_in_what_a_recipe_has_by_task(by_task, section, sentence):
+def test_mistakes_in_what_a_recipe_has_by_task(by_task, section, facts):
     with pytest.raises(UserError) as caught:
         by_task(section)
     line = len(shipped_recipes()["mosbach"].read_text().splitlines()) + 1 + section.count("\n")
-    assert str(caught.value) == sentence.format(f"recipes/mine.yaml:{line}")
+    assert re.match(facts.format(f"recipes/mine.yaml:{line}"), str(caught.value))
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "facts"),
     [
-        ("", "s.yaml: a sweep file is a mapping with a recipe or arms, a task and seeds"),
-        ("- rte", "s.yaml:1: a sweep file is a mapping with a recipe or arms, a task and seeds"),
-        (BASE + "sed: 1", "s.yaml:5: key 'sed' is not known; did you mean 'seeds'?"),
-        (BASE + "name: x", f"s.yaml:5: key 'name' is not known; known keys: {TOP_KEYS}"),
-        (BASE + "task: cola", "s.yaml:5: key 'task' is already set in line 1"),
-        (BASE + "arms: []", "s.yaml:5: arms: [] must be a list of at least one arm"),
-        (BASE + "arms: [devlin]", "s.yaml:5: arms.0: 'devlin' must be a mapping such as {recipe: devlin}"),
-        (BASE + "arms:\n  - {nam: x}", "s.yaml:6: key 'nam' is not known; did you mean 'name'?"),
-        (BASE + "arms: [{name: 3}]", "s.yaml:5: name: 3 must be text; quotes make it so"),
+        ("", r"s\.yaml: .*mapping .*recipe .*arms.* task .*seeds"),
+        ("- rte", r"s\.yaml:1: .*mapping .*recipe .*arms.* task .*seeds"),
+        (BASE + "sed: 1", r"s\.yaml:5: key 'sed' .*not known.*'seeds'"),
+        (BASE + "name: x", rf"s\.yaml:5: key 'name' .*known.*{TOP_KEYS}$"),
+        (BASE + "task: cola", r"s\.yaml:5: key 'task' .*set .*line 1$"),
+        (BASE + "arms: []", r"s\.yaml:5: arms: \[\] .*list .*least one arm"),
+        (BASE + "arms: [devlin]", r"s\.yaml:5: arms\.0: 'devlin' .*mapping .*{recipe: devlin}"),
+        (BASE + "arms:\n  - {nam: x}", r"s\.yaml:6: key 'nam' .*not known.*'name'"),
+        (BASE + "arms: [{name: 3}]", r"s\.yaml:5: name: 3 .*text; quotes"),
         (
             BASE + "arms:\n- {name: a}\n- {name: a}",
-            "s.yaml:7: arm 'a' is listed twice for task 'rte'" + RENAME,
+            r"s\.yaml:7: arm 'a' .*twice .*'rte'.*rename",
         ),
-        ("task: rte\nseeds: 1", "s.yaml:1: key 'recipe' is missing"),
-        ("task: rte\nseeds: 1\nrecipe: 3", "s.yaml:3: recipe: 3 must be the name of one recipe"),
-        ("task: rte\nseeds: 1\nrecipe: mosbch", "s.yaml:3: recipe 'mosbch' is not known; did you mean 'mosbach'?"),
-        ("seeds: 1\nrecipe: mosbach", "s.yaml:1: key 'task' is missing"),
-        ("task: rte\nrecipe: mosbach", "s.yaml:1: key 'seeds' is missing"),
-        (BASE.replace("rte", "[]"), "s.yaml:1: task: the list is empty"),
-        (BASE.replace("rte", "[rte, rte]"), "s.yaml:1: task: rte is listed twice"),
-        (BASE.replace("bert-large-uncased", "./nope"), "s.yaml:2: model: './nope' is not a folder"),
-        (BASE.replace("1-2", "2-1"), "s.yaml:3: seeds: '2-1' runs backwards"),
-        (BASE + "set: 3", "s.yaml:5: set: 3 must be a mapping of settings to values"),
+        ("task: rte\nseeds: 1", r"s\.yaml:1: key 'recipe' .*missing"),
+        ("task: rte\nseeds: 1\nrecipe: 3", r"s\.yaml:3: recipe: 3 .*name .*one recipe"),
+        ("task: rte\nseeds: 1\nrecipe: mosbch", r"s\.yaml:3: recipe 'mosbch' .*not known.*'mosbach'"),
+        ("seeds: 1\nrecipe: mosbach", r"s\.yaml:1: key 'task' .*missing"),
+        ("task: rte\nrecipe: mosbach", r"s\.yaml:1: key 'seeds' .*missing"),
+        (BASE.replace("rte", "[]"), r"s\.yaml:1: task: .*list .*empty"),
+        (BASE.replace("rte", "[rte, rte]"), r"s\.yaml:1: task: rte .*listed twice"),
+        (BASE.replace("bert-large-uncased", "./nope"), r"s\.yaml:2: model: '\./nope' .*not .*folder"),
+        (BASE.replace("1-2", "2-1"), r"s\.yaml:3: seeds: '2-1' runs backwards"),
+        (BASE + "set: 3", r"s\.yaml:5: set: 3 .*mapping .*settings .*values"),
         (BASE + "set: {data.task: cola}", OWNED.format(5, "data.task", "task")),
         (BASE + "set:\n  model: {name: x}", OWNED.format(6, "model.name", "model")),
         (BASE + "grid: {seeds.init: [1]}", OWNED.format(5, "seeds.init", "seeds")),
-        (BASE + "grid: [1]", "s.yaml:5: grid: [1] must be a mapping of settings to lists of values"),
-        (BASE + "grid: {optimizer.lr: 1.0}", "s.yaml:5: grid.optimizer.lr: 1.0 must be a list"),
-        (BASE + "grid:\n  optimizer.lrs: [1.0]", "s.yaml:6: key 'optimizer.lrs' is not known" + NEAREST_LR),
-        (BASE + "grid: {optimizer.lr: [1.0, 1.0]}", "s.yaml:5: grid.optimizer.lr: 1.0 is listed twice"),
-        (BASE + "grid: {optimizer.lr: [1e-5]}", "s.yaml:5: optimizer.lr: '1e-5' is text to YAML" + AS_NUMBER),
+        (BASE + "grid: [1]", r"s\.yaml:5: grid: \[1\] .*mapping .*settings .*lists .*values"),
+        (BASE + "grid: {optimizer.lr: 1.0}", r"s\.yaml:5: grid\.optimizer\.lr: 1\.0 .*list"),
+        (BASE + "grid:\n  optimizer.lrs: [1.0]", r"s\.yaml:6: key 'optimizer\.lrs' .*not known" + NEAREST_LR),
+        (BASE + "grid: {optimizer.lr: [1.0, 1.0]}", r"s\.yaml:5: grid\.optimizer\.lr: 1\.0 .*listed twice"),
+        (BASE + "grid: {optimizer.lr: [1e-5]}", r"s\.yaml:5: optimizer\.lr: '1e-5' .*text to YAML" + AS_NUMBER),
     ],
 )
-def test_mistakes_in_a_sweep_file(sweep, text, sentence):
+def test_mistakes_in_a_sweep_file(sweep, text, facts):
     with pytest.raises(UserError) as caught:
         sweep(text)
-    assert str(caught.value) == sentence
+    assert re.match(facts, str(caught.value))
 
 
 def test_an_unknown_task_is_named_with_the_nearest(sweep):
-    with pytest.raises(UserError, match=r"^s\.yaml:1: task 'rtee' is not known; did you mean 'rte'\?"):
+    with pytest.raises(UserError, match=r"^s\.yaml:1: task 'rtee' .*not known.*'rte'\?"):
         sweep(BASE.replace("rte", "rtee"))
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "facts"),
     [
-        ("optimizer.lr", "--set optimizer.lr: must be KEY=VALUE"),
-        ("lr=1.0", "--set: key 'lr' is not known; did you mean 'optimizer.lr'?"),
-        ("optimizer.lr=2e-5", "--set: optimizer.lr: '2e-5' is text to YAML; as a number it is 2.0e-5"),
-        ("optimizer.lr=", "--set: optimizer.lr: None must be a number"),
-        ("optimizer=3", "--set: optimizer is a section and needs keys, not 3"),
-        ("model=", "--set model=: a value is missing"),
-        ("model.name=x", "--set: model.name cannot be set here; use the sweep key 'model'"),
-        ("seeds=5", "--set seeds: a sweep's seeds cannot be set here; use --seeds"),
+        ("optimizer.lr", r"--set optimizer\.lr: .*KEY=VALUE"),
+        ("lr=1.0", r"--set: key 'lr' .*not known.*'optimizer\.lr'"),
+        ("optimizer.lr=2e-5", r"--set: optimizer\.lr: '2e-5' .*text .*YAML.*number .* 2\.0e-5$"),
+        ("optimizer.lr=", r"--set: optimizer\.lr: None .*number"),
+        ("optimizer=3", "--set: optimizer .*section .*keys, not 3$"),
+        ("model=", "--set model=: .*value .*missing"),
+        ("model.name=x", r"--set: model\.name cannot .*set .*sweep key 'model'"),
+        ("seeds=5", "--set seeds: .*sweep's seeds cannot .*set .*--seeds"),
     ],
 )
-def test_mistakes_on_the_command_line(sweep, text, sentence):
+def test_mistakes_on_the_command_line(sweep, text, facts):
     with pytest.raises(UserError) as caught:
         sweep(BASE, sets=[text])
-    assert str(caught.value) == sentence
+    assert re.match(facts, str(caught.value))
 
 
 def test_no_seeds_on_the_command_line_are_a_mistake(sweep):
-    with pytest.raises(UserError, match=r"^--seeds: seeds: '' must be like"):
+    with pytest.raises(UserError, match=r"^--seeds: seeds: ''"):
         sweep(BASE, seeds="")
 
 
 @pytest.mark.parametrize(
-    ("end", "sentence"),
+    ("end", "facts"),
     [
-        (["labels: [no, yes]", "metric: accuracy"], "s.yaml:9: task.labels.0: False must be text"),
-        (["labels: ['no', 'yes']", "metric: acuracy"], "s.yaml:3: task.metrics.0: 'acuracy' must be"),
-        (["metrc: accuracy"], "s.yaml:9: task: key 'metrc' is not known; did you mean 'metric'"),
-        (["metric: accuracy", "test: u.csv"], "s.yaml:10: task: test: there is no file 'u.csv'"),
+        (["labels: [no, yes]", "metric: accuracy"], r"s\.yaml:9: task\.labels\.0: False .*text"),
+        (["labels: ['no', 'yes']", "metric: acuracy"], r"s\.yaml:3: task\.metrics\.0: 'acuracy'"),
+        (["metrc: accuracy"], r"s\.yaml:9: task: key 'metrc' .*not known.*'metric'"),
+        (["metric: accuracy", "test: u.csv"], r"s\.yaml:10: task: test: .*no file 'u\.csv'"),
     ],
 )
-def test_a_mistake_inside_a_task_names_its_line(tmp_path, end, sentence):
+def test_a_mistake_inside_a_task_names_its_line(tmp_path, end, facts):
     (tmp_path / "t.csv").write_text("a,label\nx,no\ny,yes\n")
     task = ["name: mine", "train: t.csv", "validation: t.csv", "text: a", "label: label", *end]
     lines = ["recipe: devlin", "seeds: 1", "task:", *(f"  {line}" for line in task)]
     (tmp_path / "s.yaml").write_text("\n".join(lines))
-    with pytest.raises(UserError, match=re.escape(sentence)):
+    with pytest.raises(UserError, match=facts):
         load_sweep(tmp_path / "s.yaml", LocalPaths())

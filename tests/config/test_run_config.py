@@ -162,7 +162,7 @@ def test_what_is_out_of_range_or_of_another_type_is_refused(make_config, key, va
         ({"schedule.warmup_steps": 5}, "schedule.warmup_steps must be null"),
         (
             {"schedule": SCHEDULE | {"warmup": None, "warmup_steps": 9}},
-            "schedule.warmup_steps 9 is more than the 8 steps",
+            "schedule.warmup_steps 9 .*more .* 8 steps",
         ),
     ],
 )
@@ -174,8 +174,8 @@ def test_a_switch_that_is_on_needs_its_value(make_config, changes, rule):
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
-        ({"labels": ()}, "does not fit a regression task"),
-        ({"metrics": ("spearman",)}, "does not fit a task with labels"),
+        ({"labels": ()}, "not fit .*regression task"),
+        ({"metrics": ("spearman",)}, "not fit .*task .*labels"),
         ({"labels": ("a", "b", "c"), "metrics": ("f1",)}, "needs exactly two labels, not 3"),
         ({"labels": ("a",)}, "two or more different names"),
         ({"labels": ("a", "a")}, "two or more different names"),

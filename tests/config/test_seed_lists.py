@@ -1,5 +1,7 @@
 """Seeds in every form that a sweep file and --seeds allow."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,11 +73,11 @@ def test_any_text_is_seeds_or_one_sentence(text):
 
 
 @pytest.mark.parametrize(
-    ("value", "rule"),
+    ("value", "facts"),
     [
         (None, "key 'seeds' is missing"),
-        (-1, "-1 must be like 5, 1-25 or 1,2,7"),
-        (1.5, "1.5 must be like"),
+        (-1, "-1 .*like 5, 1-25 or 1,2,7"),
+        (1.5, r"1\.5 must be like"),
         (True, "True must be like"),
         ("", "'' must be like"),
         ("1-", "'1-' must be like"),
@@ -83,19 +85,19 @@ def test_any_text_is_seeds_or_one_sentence(text):
         ("one", "'one' must be like"),
         ([[1, 2]], "must be like"),
         ("3-1", "'3-1' runs backwards"),
-        ("1,2,1", "1 is listed twice in '1,2,1'"),
+        ("1,2,1", "1 .*listed twice .*'1,2,1'"),
         ("1-3,2", "2 is listed twice"),
-        ([], "seeds: [] has no seeds"),
-        ({"init": 1}, "key 'seeds.data' is missing; an example is {init: 0-9, data: 0-9, crossed: true}"),
-        ({"init": 1, "data": 1, "cross": True}, "key 'seeds.cross' is not known; did you mean 'crossed'?"),
-        ({"init": 1, "data": 1, "crossed": "yes"}, "seeds.crossed: 'yes' must be true or false"),
-        ({"init": "1-2", "data": "1-3"}, "2 init and 3 data seeds cannot be paired; use crossed: true"),
+        ([], r"seeds: \[\] .*no seeds"),
+        ({"init": 1}, r"key 'seeds\.data' .*missing.*example .*{init: 0-9, data: 0-9, crossed: true}"),
+        ({"init": 1, "data": 1, "cross": True}, r"key 'seeds\.cross' .*not known.*'crossed'"),
+        ({"init": 1, "data": 1, "crossed": "yes"}, r"seeds\.crossed: 'yes' .*true .*false"),
+        ({"init": "1-2", "data": "1-3"}, "2 init and 3 data seeds cannot .*crossed: true"),
         ("0-9999999999999", f"is more than {MAX_SEEDS} seeds"),
         (f"1-{MAX_SEEDS},0", f"is more than {MAX_SEEDS} seeds"),
     ],
 )
-def test_anything_else_is_refused(value, rule):
+def test_anything_else_is_refused(value, facts):
     with pytest.raises(UserError) as caught:
         parse_seeds(value, "here")
     assert str(caught.value).startswith("here: ")
-    assert rule in str(caught.value)
+    assert re.search(facts, str(caught.value))

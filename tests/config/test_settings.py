@@ -1,5 +1,7 @@
 """Settings with an origin: nested or dotted, and sentences that name the place of a mistake."""
 
+import re
+
 import pytest
 
 from stableft.config.recipe import shipped_recipes
@@ -53,86 +55,85 @@ def test_one_key_with_one_origin():
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "facts"),
     [
-        ("a: 1", "x:1: key 'a' is not known"),
-        ("\noptimizer: {lrr: 1}", "x:2: key 'optimizer.lrr' is not known; did you mean 'optimizer.lr'?"),
-        ("optimiser: {lr: 1}", "x:1: key 'optimiser' is not known; did you mean 'optimizer'?"),
-        ("optimizer: {lr: 1.0}\noptimizer.lr: 2.0", "x:2: optimizer.lr is set a second time"),
-        ("optimizer: 3", "x:1: optimizer is a section and needs keys, not 3"),
-        ("- 3", "x:1: settings are keys with values, not [3]"),
+        ("a: 1", "x:1: key 'a' .*not known"),
+        ("\noptimizer: {lrr: 1}", r"x:2: key 'optimizer\.lrr' .*not known.*'optimizer\.lr'"),
+        ("optimiser: {lr: 1}", "x:1: key 'optimiser' .*not known.*'optimizer'"),
+        ("optimizer: {lr: 1.0}\noptimizer.lr: 2.0", r"x:2: optimizer\.lr .*set .*second time"),
+        ("optimizer: 3", "x:1: optimizer .*section .*keys, not 3$"),
+        ("- 3", r"x:1: settings .*keys .*values, not \[3\]"),
     ],
 )
-def test_keys_that_are_none_of_a_runs(text, sentence):
+def test_keys_that_are_none_of_a_runs(text, facts):
     with pytest.raises(UserError) as caught:
         collect_settings(parse_yaml(text, "x"))
-    assert str(caught.value) == sentence
+    assert re.match(facts, str(caught.value))
 
 
 @pytest.mark.parametrize(
     ("key", "end"),
     [
-        ("lr", "did you mean 'optimizer.lr'?"),
-        ("warmup", "did you mean 'schedule.warmup'?"),
-        ("optimizer.bias_corection", "did you mean 'optimizer.bias_correction'?"),
+        ("lr", r"'optimizer\.lr'\?"),
+        ("warmup", r"'schedule\.warmup'\?"),
+        ("optimizer.bias_corection", r"'optimizer\.bias_correction'\?"),
         (
             "schedule.length.epochs",
-            "schedule.length is set as a whole, such as schedule.length: {epochs: 3} or {steps: 800}",
+            r"schedule\.length .*set .*whole.*schedule\.length: {epochs: 3} .*{steps: 800}",
         ),
     ],
 )
 def test_the_nearest_key(key, end):
     with pytest.raises(UserError) as caught:
         check_setting_key(key, "--set")
-    assert str(caught.value).startswith("--set: ")
-    assert str(caught.value).endswith(end)
+    assert re.match(f"--set: .*{end}$", str(caught.value))
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "sentence"),
+    ("key", "value", "facts"),
     [
-        ("optimizer.lr", "2e-5", "optimizer.lr: '2e-5' is text to YAML; as a number it is 2.0e-5"),
-        ("optimizer.lr", "1E5", "optimizer.lr: '1E5' is text to YAML; as a number it is 100000.0"),
-        ("optimizer.lr", "1.5e-7", "optimizer.lr: '1.5e-7' is text to YAML; as a number it is 1.5e-7"),
-        ("optimizer.betas", [0.9, "1e-3"], "optimizer.betas.1: '1e-3' is text to YAML; as a number it is 0.001"),
-        ("schedule.batch_size", "16", "schedule.batch_size: '16' is text to YAML; as a number it is 16"),
-        ("optimizer.lr", -1.0, "optimizer.lr: -1.0 must be greater than 0"),
-        ("optimizer.lr", float("nan"), "optimizer.lr: nan must be a finite number"),
-        ("optimizer.lr", float("inf"), "optimizer.lr: inf must be a finite number"),
-        ("optimizer.lr", "fast", "optimizer.lr: 'fast' must be a number"),
-        ("optimizer.lr", None, "optimizer.lr: None must be a number"),
-        ("optimizer.lr", True, "optimizer.lr: True must be a number"),
-        ("schedule.batch_size", 1.5, "schedule.batch_size: 1.5 must be a whole number"),
-        ("schedule.batch_size", 0, "schedule.batch_size: 0 must be greater than or equal to 1"),
-        ("schedule.warmup", 2, "schedule.warmup: 2 must be less than or equal to 1"),
-        ("data.pad_to_max", "yes", "data.pad_to_max: 'yes' must be true or false"),
-        ("precision", "fp61", "precision: 'fp61' must be 'fp32', 'fp16' or 'bf16'; did you mean 'fp16'?"),
-        ("evaluation.report", "lst", "evaluation.report: 'lst' must be 'last' or 'best'; did you mean 'last'?"),
-        ("optimizer.betas", 0.9, "optimizer.betas: 0.9 must be a list"),
-        ("optimizer.betas", [0.9], "optimizer.betas: [0.9] has too few items"),
-        ("optimizer.betas", [0.9, 0.99, 0.999], "optimizer.betas: [0.9, 0.99, 0.999] has too many items"),
-        ("optimizer.no_decay", ["bias", 3], "optimizer.no_decay.1: 3 must be text; quotes make it so"),
-        ("evaluation.select_by", [], "evaluation.select_by: [] has too few items"),
-        ("schedule.length", 3, "schedule.length: 3 must be a mapping such as {epochs: 3} or {steps: 800}"),
-        ("schedule.length", {}, "schedule.length: give exactly one of epochs and steps"),
-        ("schedule.length", {"epoch": 3}, "key 'schedule.length.epoch' is not known; did you mean 'epochs'?"),
-        ("schedule.length", {"epochs": -3}, "schedule.length.epochs: -3 must be greater than or equal to 1"),
-        ("evaluation.every", {"times": 1, "per_epoch": 1}, "evaluation.every: give exactly one of times and per_epoch"),
+        ("optimizer.lr", "2e-5", r"optimizer\.lr: '2e-5' .*text .*YAML.*number .* 2\.0e-5$"),
+        ("optimizer.lr", "1E5", r"optimizer\.lr: '1E5' .*text .*YAML.*number .* 100000\.0$"),
+        ("optimizer.lr", "1.5e-7", r"optimizer\.lr: '1\.5e-7' .*text .*YAML.*number .* 1\.5e-7$"),
+        ("optimizer.betas", [0.9, "1e-3"], r"optimizer\.betas\.1: '1e-3' .*text .*YAML.*number .* 0\.001$"),
+        ("schedule.batch_size", "16", r"schedule\.batch_size: '16' .*text .*YAML.*number .* 16$"),
+        ("optimizer.lr", -1.0, r"optimizer\.lr: -1\.0 .*greater .* 0$"),
+        ("optimizer.lr", float("nan"), r"optimizer\.lr: nan .*finite number"),
+        ("optimizer.lr", float("inf"), r"optimizer\.lr: inf .*finite number"),
+        ("optimizer.lr", "fast", r"optimizer\.lr: 'fast' .*number"),
+        ("optimizer.lr", None, r"optimizer\.lr: None .*number"),
+        ("optimizer.lr", True, r"optimizer\.lr: True .*number"),
+        ("schedule.batch_size", 1.5, r"schedule\.batch_size: 1\.5 .*whole number"),
+        ("schedule.batch_size", 0, r"schedule\.batch_size: 0 .*greater .*equal .* 1$"),
+        ("schedule.warmup", 2, r"schedule\.warmup: 2 .*less .*equal .* 1$"),
+        ("data.pad_to_max", "yes", r"data\.pad_to_max: 'yes' .*true .*false"),
+        ("precision", "fp61", "precision: 'fp61' .*'fp32', 'fp16' .*'bf16'.*'fp16'"),
+        ("evaluation.report", "lst", r"evaluation\.report: 'lst' .*'last' .*'best'.*'last'"),
+        ("optimizer.betas", 0.9, r"optimizer\.betas: 0\.9 .*list"),
+        ("optimizer.betas", [0.9], r"optimizer\.betas: \[0\.9\] .*too few items"),
+        ("optimizer.betas", [0.9, 0.99, 0.999], r"optimizer\.betas: \[0\.9, 0\.99, 0\.999\] .*too many items"),
+        ("optimizer.no_decay", ["bias", 3], r"optimizer\.no_decay\.1: 3 .*text; quotes"),
+        ("evaluation.select_by", [], r"evaluation\.select_by: \[\] .*too few items"),
+        ("schedule.length", 3, r"schedule\.length: 3 .*mapping .*{epochs: 3} .*{steps: 800}"),
+        ("schedule.length", {}, r"schedule\.length: .*exactly one .*epochs .*steps"),
+        ("schedule.length", {"epoch": 3}, r"key 'schedule\.length\.epoch' .*not known.*'epochs'"),
+        ("schedule.length", {"epochs": -3}, r"schedule\.length\.epochs: -3 .*greater .*equal .* 1$"),
+        ("evaluation.every", {"times": 1, "per_epoch": 1}, r"evaluation\.every: .*exactly one .*times .*per_epoch"),
         (
             "optimizer.eps_placement",
             None,
-            "optimizer.eps_placement must be set when optimizer.bias_correction is true",
+            r"optimizer\.eps_placement .*set .*optimizer\.bias_correction .*true",
         ),
     ],
 )
-def test_a_value_that_breaks_a_rule_is_named_with_its_line(key, value, sentence):
-    assert sentence_about(**{key: value}) == f"sweep.yaml:7: {sentence}"
+def test_a_value_that_breaks_a_rule_is_named_with_its_line(key, value, facts):
+    assert re.match(f"sweep.yaml:7: {facts}", sentence_about(**{key: value}))
 
 
 def test_a_missing_key_is_blamed_on_the_recipe_line():
     settings = complete()
     del settings["optimizer.lr"]
-    with pytest.raises(UserError, match=r"^sweep\.yaml:2: key 'optimizer\.lr' is missing$"):
+    with pytest.raises(UserError, match=r"^sweep\.yaml:2: key 'optimizer\.lr' .*missing$"):
         build_run_config(settings, "sweep.yaml:2")
 
 

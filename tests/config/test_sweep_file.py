@@ -74,35 +74,35 @@ def test_train_starts_from_a_run_too():
 
 
 @pytest.mark.parametrize(
-    ("value", "sentence"),
+    ("value", "facts"),
     [
         (
             "mnli",
-            r"^s.yaml:5: start_from: 'mnli' must be a mapping such as \{recipe: .*\} or \{run: ID, checkpoint: best\}$",
+            r"^s.yaml:5: start_from: 'mnli' .*mapping .*\{recipe: .*\} .*\{run: ID, checkpoint: best\}$",
         ),
         (
             "{recipe: zhang, task: mnli}",
-            r"^s.yaml:5: key 'start_from.seed' is missing; an example is \{recipe: .*, task: .*, seed: 0\}$",
+            r"^s.yaml:5: key 'start_from.seed' .*missing.*example .*\{recipe: .*, task: .*, seed: 0\}$",
         ),
         (
             "{recipe: zhang, task: mnli, seed: 1-5}",
-            "^s.yaml:5: start_from.seed: '1-5' must be one whole number from 0$",
+            "^s.yaml:5: start_from.seed: '1-5' .*one whole number .* 0$",
         ),
         (
             "{recipe: zhang, task: mnli, seed: 1, sets: {}}",
-            "^s.yaml:5: key 'start_from.sets' is not known; did you mean 'set'",
+            "^s.yaml:5: key 'start_from.sets' .*not known.*'set'",
         ),
-        ("{recipe: zang, task: mnli, seed: 1}", "^s.yaml:5: recipe 'zang' is not known; did you mean 'zhang'"),
-        ("{recipe: zhang, task: mnl, seed: 1}", "^s.yaml:5: .*'mnl'.*did you mean 'mnli'"),
-        ("{recipe: zhang, task: mnli, seed: 1, set: {lr: 1}}", "^s.yaml:5: key 'lr' is not known"),
-        ("{recipe: zhang, task: mnli, seed: 1, set: {model.name: x}}", "model.name cannot be set here"),
-        ("{recipe: intermediate, task: rte, seed: 1}", "'intermediate' on 'rte' would start from another one itself"),
+        ("{recipe: zang, task: mnli, seed: 1}", "^s.yaml:5: recipe 'zang' .*not known.*'zhang'"),
+        ("{recipe: zhang, task: mnl, seed: 1}", "^s.yaml:5: .*'mnl'.* 'mnli'"),
+        ("{recipe: zhang, task: mnli, seed: 1, set: {lr: 1}}", "^s.yaml:5: key 'lr' .*not known"),
+        ("{recipe: zhang, task: mnli, seed: 1, set: {model.name: x}}", "model.name cannot"),
+        ("{recipe: intermediate, task: rte, seed: 1}", "'intermediate' on 'rte' .*itself"),
         ("{run: abc, checkpoint: best}", "^s.yaml:5: start_from.run"),
         ("{run: 0123456789abcdef}", "start_from.checkpoint' is missing"),
     ],
 )
-def test_what_nobody_can_start_from(sweep, value, sentence):
-    with pytest.raises(UserError, match=sentence):
+def test_what_nobody_can_start_from(sweep, value, facts):
+    with pytest.raises(UserError, match=facts):
         sweep(BASE + f"set: {{start_from: {value}}}\n")
 
 
@@ -121,14 +121,12 @@ def test_a_rule_about_hopeless_runs(sweep):
 
 
 def test_what_is_no_rule_and_two_rules_for_one_run(sweep):
-    with pytest.raises(UserError, match=r"^s.yaml:5: stop_hopeless.lowest: 2 must be a share between 0 and 1"):
+    with pytest.raises(UserError, match=r"^s.yaml:5: stop_hopeless.lowest: 2 .*share between 0 .* 1"):
         sweep(BASE + "stop_hopeless: {after: 0.3, lowest: 2}\n")
-    with pytest.raises(
-        UserError, match=r"^--set: stop_hopeless: 0.3 must be a mapping such as \{after: 0.3, lowest: 0.5\}$"
-    ):
+    with pytest.raises(UserError, match=r"^--set: stop_hopeless: 0.3 .*mapping .*\{after: 0.3, lowest: 0.5\}$"):
         sweep(BASE, sets=["stop_hopeless=0.3"])
     arms = "arms:\n  - {name: a}\n  - {name: b, stop_hopeless: {after: 0.3, lowest: 0.5}}\n"
-    with pytest.raises(UserError, match="arms 'a' and 'b' ask for the same run with different stop_hopeless"):
+    with pytest.raises(UserError, match=r"arms 'a' and 'b' .*different stop_hopeless"):
         sweep(BASE + arms)
 
 

@@ -1,5 +1,7 @@
 """YAML with lines, and everything that plain YAML lets pass in silence."""
 
+import re
+
 import pytest
 
 from stableft.config.yaml_file import load_yaml, parse_yaml
@@ -28,34 +30,34 @@ def test_what_has_no_line_has_that_of_what_contains_it():
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "facts"),
     [
-        ("a: 1\nb: 2\na: 3", "x.yaml:3: key 'a' is already set in line 1"),
-        ("a:\n  b: 1\n  b: 1", "x.yaml:3: key 'b' is already set in line 2"),
-        ("- {a: 1, a: 2}", "x.yaml:1: key 'a' is already set in line 1"),
-        ("a: [1", "x.yaml:1: this is not valid YAML: "),
-        ("a: 1\nb: c: d", "x.yaml:2: this is not valid YAML: mapping values are not allowed here"),
-        ("\ta: 1", "x.yaml:1: this is not valid YAML: "),
-        ("a: 1\n---\nb: 2", "x.yaml:2: this is not valid YAML: "),
-        ("a: !!python/object:os.system {}", "x.yaml:1: this is not valid YAML: could not determine a constructor"),
-        ("a: 2020-13-45", "x.yaml: this is not valid YAML: month must be in 1..12"),
-        ("a: \x00", "x.yaml: this is not valid YAML: unacceptable character"),
-        ("1: a", "x.yaml:1: '1' is not a key"),
-        ("on: a", "x.yaml:1: 'on' is not a key"),
-        ("<<: {a: 1}", "x.yaml:1: merge keys (<<) are not supported"),
-        ("a: &a [*a]", "x.yaml: the YAML is nested too deeply, or contains itself"),
-        ("[" * 5000, "x.yaml: the YAML is nested too deeply, or contains itself"),
+        ("a: 1\nb: 2\na: 3", r"x\.yaml:3: key 'a' .*set .*line 1"),
+        ("a:\n  b: 1\n  b: 1", r"x\.yaml:3: key 'b' .*set .*line 2"),
+        ("- {a: 1, a: 2}", r"x\.yaml:1: key 'a' .*set .*line 1"),
+        ("a: [1", r"x\.yaml:1: .*not valid YAML: "),
+        ("a: 1\nb: c: d", r"x\.yaml:2: .*not valid YAML: mapping values .*not allowed"),
+        ("\ta: 1", r"x\.yaml:1: .*not valid YAML: "),
+        ("a: 1\n---\nb: 2", r"x\.yaml:2: .*not valid YAML: "),
+        ("a: !!python/object:os.system {}", r"x\.yaml:1: .*not valid YAML: .*not determine .*constructor"),
+        ("a: 2020-13-45", r"x\.yaml: .*not valid YAML: month .* 1\.\.12"),
+        ("a: \x00", r"x\.yaml: .*not valid YAML: unacceptable character"),
+        ("1: a", r"x\.yaml:1: '1' .*not a key"),
+        ("on: a", r"x\.yaml:1: 'on' .*not a key"),
+        ("<<: {a: 1}", r"x\.yaml:1: merge keys \(<<\) .*not supported"),
+        ("a: &a [*a]", r"x\.yaml: .*nested too deeply.*itself"),
+        ("[" * 5000, r"x\.yaml: .*nested too deeply.*itself"),
     ],
 )
-def test_what_cannot_be_meant_is_one_sentence_with_a_place(text, message):
+def test_what_cannot_be_meant_is_one_sentence_with_a_place(text, facts):
     with pytest.raises(UserError) as caught:
         parse_yaml(text, "x.yaml")
-    assert str(caught.value).startswith(message)
+    assert re.match(facts, str(caught.value))
     assert "\n" not in str(caught.value)
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(UserError, match=r"missing\.yaml: there is no such file"):
+    with pytest.raises(UserError, match=r"missing\.yaml: .*no such file"):
         load_yaml(tmp_path / "missing.yaml")
     with pytest.raises(UserError, match="cannot be read"):
         load_yaml(tmp_path)

@@ -92,7 +92,7 @@ def copy(tmp_path: Path, name: str, change) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("task", "name", "change", "message"),
+    ("task", "name", "change", "facts"),
     [
         (
             "rte",
@@ -101,36 +101,36 @@ def copy(tmp_path: Path, name: str, change) -> Path:
             r"train.tsv:1: .*'label'.*mean 'labels'",
         ),
         ("rte", "RTE/train.tsv", lambda b: b.replace(b"\tentail", b"\tental", 1), r"train.tsv:2: label 'entalment' is"),
-        ("rte", "RTE/train.tsv", lambda b: b.replace(b"\tentail", b" entail", 1), r"tsv:2: .* 3 fields, but 4 are"),
-        ("cola", "CoLA/train.tsv", lambda b: b.replace(b"\t1\t", b"\t2\t", 1), r"train.tsv:2: label '2' is not one of"),
+        ("rte", "RTE/train.tsv", lambda b: b.replace(b"\tentail", b" entail", 1), "tsv:2: .* 3 fields.* 4"),
+        ("cola", "CoLA/train.tsv", lambda b: b.replace(b"\t1\t", b"\t2\t", 1), "train.tsv:2: label '2' .*not one"),
         (
             "cola",
             "CoLA/train.tsv",
             lambda b: b + b"gj04\t1\t\n",
-            r"train.tsv:21: the row has 3 fields, but 4 are expected",
+            "train.tsv:21: .*row .* 3 fields.* 4 .*expected",
         ),
         (
             "stsb",
             "STS-B/train.tsv",
             lambda b: b.replace(b"0.750", b"high"),
-            r"train.tsv:3: label 'high' is not a number",
+            "train.tsv:3: label 'high' .*not .*number",
         ),
-        ("stsb", "STS-B/train.tsv", lambda b: b.replace(b"0.750", b"nan"), r"train.tsv:3: label 'nan' is not a number"),
-        ("rte", "RTE/train.tsv", lambda b: b"", r"train.tsv: the file is empty"),
-        ("rte", "RTE/train.tsv", lambda b: b.split(b"\n")[0] + b"\n", r"train.tsv: there are no data rows"),
-        ("rte", "RTE/train.tsv", lambda b: b.replace(b"goat", b"go\xe9t", 1), r"train.tsv:4: the text is not UTF-8"),
-        ("qqp", "QQP/train.tsv", lambda b: b.replace(b"\t1\n", b"\t1\t1\n", 1), r"tsv:2: .* 7 fields, but 6 are"),
+        ("stsb", "STS-B/train.tsv", lambda b: b.replace(b"0.750", b"nan"), "train.tsv:3: label 'nan' .*not .*number"),
+        ("rte", "RTE/train.tsv", lambda b: b"", "train.tsv: .*file .*empty"),
+        ("rte", "RTE/train.tsv", lambda b: b.split(b"\n")[0] + b"\n", "train.tsv: .*no data rows"),
+        ("rte", "RTE/train.tsv", lambda b: b.replace(b"goat", b"go\xe9t", 1), "train.tsv:4: .*not UTF-8"),
+        ("qqp", "QQP/train.tsv", lambda b: b.replace(b"\t1\n", b"\t1\t1\n", 1), "tsv:2: .* 7 fields.* 6"),
     ],
 )
-def test_bad_original_files_are_named_with_their_line(tmp_path, task, name, change, message):
-    with pytest.raises(UserError, match=message):
+def test_bad_original_files_are_named_with_their_line(tmp_path, task, name, change, facts):
+    with pytest.raises(UserError, match=facts):
         read_from_folder(find_task(task), "train", copy(tmp_path, name, change))
 
 
 def test_missing_files_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"train file of RTE is missing: there is no .*RTE/train.tsv"):
+    with pytest.raises(UserError, match=r"train file .*RTE .*missing: .*no .*RTE/train.tsv"):
         read_from_folder(find_task("rte"), "train", tmp_path)
-    with pytest.raises(UserError, match=r"--data-dir .*nowhere is not a folder"):
+    with pytest.raises(UserError, match=r"--data-dir .*nowhere .*not .*folder"):
         find_layouts(find_task("rte"), "train", tmp_path / "nowhere")
     shutil.copytree(DATA / "mrpc-msr", tmp_path / "msr")
     (tmp_path / "msr/MRPC/dev_ids.tsv").unlink()
@@ -182,35 +182,35 @@ def test_own_jsonl_labels_may_be_numbers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("format", "content", "message"),
+    ("format", "content", "facts"),
     [
-        ("csv", "premise,claims,verdict\na,b,yes\n", r"data:1: .*'claim' in the header; did you mean 'claims'"),
-        ("csv", "premise,claim,verdict\na,b,yess\n", r"data:2: label 'yess' is not one of no, yes; did you mean 'yes'"),
-        ("csv", "premise,claim,verdict\na,b\n", r"data:2: the row has 2 fields, but 3 are expected"),
+        ("csv", "premise,claims,verdict\na,b,yes\n", "data:1: .*'claim' .*header.*'claims'"),
+        ("csv", "premise,claim,verdict\na,b,yess\n", "data:2: label 'yess' .*not one .*no, yes.*'yes'"),
+        ("csv", "premise,claim,verdict\na,b\n", "data:2: .*row .* 2 fields.* 3 .*expected"),
         ("csv", 'premise,claim,verdict\na,"b,yes\n', r"data:2: not valid CSV"),
-        ("csv", "", r"data: the file is empty"),
-        ("tsv", "premise\tclaim\tverdict\n", r"data: there are no data rows"),
+        ("csv", "", "data: .*file .*empty"),
+        ("tsv", "premise\tclaim\tverdict\n", "data: .*no data rows"),
         ("jsonl", '{"premise": "a", "claim": "b", "verdict": "no"}\n{"premise": "a"\n', r"data:2: not valid JSON"),
         (
             "jsonl",
             '{"premise": "a", "claims": "b", "verdict": "no"}\n',
-            r"data:1: .* key 'claim'; did you mean 'claims'",
+            "data:1: .* key 'claim'.*'claims'",
         ),
-        ("jsonl", '{"premise": 3, "claim": "b", "verdict": "no"}\n', r"data:1: 'premise' must be a string, not 3"),
+        ("jsonl", '{"premise": 3, "claim": "b", "verdict": "no"}\n', "data:1: 'premise' .*string, not 3"),
         (
             "jsonl",
             '{"premise": "", "claim": "b", "verdict": null}\n',
-            r"data:1: 'verdict' must be a string or a number",
+            "data:1: 'verdict' .*string .*number",
         ),
-        ("jsonl", "[1]\n", r"data:1: the line must be a JSON object with the keys premise, claim, verdict"),
-        ("jsonl", "", r"data: there are no data rows"),
+        ("jsonl", "[1]\n", "data:1: .*line .*JSON object .*keys premise, claim, verdict"),
+        ("jsonl", "", "data: .*no data rows"),
     ],
 )
-def test_bad_own_files_are_named_with_their_line(tmp_path, format, content, message):
+def test_bad_own_files_are_named_with_their_line(tmp_path, format, content, facts):
     path = tmp_path / "data"
     path.write_text(content)
     task, spec, paths = own(path, format)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=facts):
         read_custom_file(task, spec, spec.train, paths)
 
 
@@ -219,12 +219,12 @@ def test_an_own_file_must_be_the_one_of_the_sweep(tmp_path):
     path.write_text(OWN["csv"])
     task, spec, paths = own(path, "csv")
     path.write_text(OWN["csv"] + "3,a,b,yes\n")
-    with pytest.raises(UserError, match="has changed since the sweep was read"):
+    with pytest.raises(UserError, match=r"changed since .*sweep"):
         read_custom_file(task, spec, spec.train, paths)
     path.unlink()
-    with pytest.raises(UserError, match="data cannot be read: No such file"):
+    with pytest.raises(UserError, match=r"data cannot .*No such file"):
         read_custom_file(task, spec, spec.train, paths)
-    with pytest.raises(UserError, match=r"the path of the data file with SHA-256 [0-9a-f]{64} is not known"):
+    with pytest.raises(UserError, match=r"path .*data file .*SHA-256 [0-9a-f]{64} .*not known"):
         read_custom_file(task, spec, spec.train, {})
 
 
@@ -278,14 +278,14 @@ def test_the_hub_gives_the_same_rows_as_the_files(hub_copy, name):
 
 def test_hub_rows_without_a_label_are_refused(hub_copy):
     task = hub_copy(TASKS["rte"], ("entailment", "not_entailment"), unlabelled=4)
-    with pytest.raises(UserError, match=r"\(rte, train\), row 5: the row has no label"):
+    with pytest.raises(UserError, match=r"\(rte, train\), row 5: .*row .*no label"):
         read_from_hub(task, "train")
 
 
 def test_a_missing_hub_column_is_named(hub_copy):
     task = hub_copy(TASKS["rte"], ("entailment", "not_entailment"))
     task = dataclasses.replace(task, hub=dataclasses.replace(task.hub, text=("sentence", "sentence2")))
-    with pytest.raises(UserError, match=r"there is no column 'sentence'; did you mean 'sentence"):
+    with pytest.raises(UserError, match=r"no column 'sentence'.*'sentence"):
         read_from_hub(task, "train")
 
 
@@ -293,5 +293,5 @@ def test_an_unreachable_hub_says_what_to_do(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     missing = dataclasses.replace(TASKS["rte"].hub, repository="nobody/not-a-data-set-of-stableft")
-    with pytest.raises(UserError, match=r"RTE cannot be loaded from the hub .*--data-dir"):
+    with pytest.raises(UserError, match=r"RTE cannot .*loaded .*hub .*--data-dir"):
         read_from_hub(dataclasses.replace(TASKS["rte"], hub=missing), "train")

@@ -116,21 +116,17 @@ def test_regression_samples_any_rows():
     task, rows = find_task("stsb"), made(np.linspace(0, 5, 50, dtype=np.float32))
     chosen = sample_train_rows(task, rows, 20, 0, np.zeros(0, dtype=np.int64))
     assert len(set(chosen.tolist())) == 20
-    with pytest.raises(UserError, match=r"data.train_rows 51: STS-B has only 50 training rows"):
+    with pytest.raises(UserError, match=r"data.train_rows 51: STS-B .* 50 training rows"):
         sample_train_rows(task, rows, 51, 0, np.zeros(0, dtype=np.int64))
 
 
 def test_classes_that_are_too_small_are_named(monkeypatch, make_config):
     task, none = find_task("rte"), np.zeros(0, dtype=np.int64)
-    with pytest.raises(
-        UserError, match=r"data.train_rows 10: 5 rows of each label are needed, 'not_entailment' has only 2"
-    ):
+    with pytest.raises(UserError, match=r"data.train_rows 10: 5 rows .*'not_entailment' .* 2"):
         sample_train_rows(task, made([0] * 9 + [1] * 2), 10, 0, none)
-    with pytest.raises(UserError, match=r"data.train_rows 1: there must be at least one row for each of the 2 labels"):
+    with pytest.raises(UserError, match=r"data.train_rows 1: .*at least one row .* 2 labels"):
         sample_train_rows(task, made([0, 1]), 1, 0, none)
-    with pytest.raises(
-        UserError, match=r"data.split heldout: 500 rows of each label are needed, 'negative' has only 8"
-    ):
+    with pytest.raises(UserError, match=r"data.split heldout: 500 rows .*'negative' .* 8"):
         read_splits(make_config(**{"data.task": "sst2", "data.split": "heldout"}), SOURCES)
     with pytest.raises(UserError, match="too few rows per label to be halved"):
         split_rows(task, make_config(**{"data.split": "heldout"}).data, made([0, 1]), made([0, 1]), None)

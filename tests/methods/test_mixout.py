@@ -298,14 +298,14 @@ def test_what_cannot_be_mixed_is_an_error():
     class Odd(nn.Linear):
         pass
 
-    with pytest.raises(UserError, match="mixout: 0 of the other model is of type Odd, which Mixout does not support"):
+    with pytest.raises(UserError, match=r"mixout: 0 .*model .*type Odd.*Mixout .*not support"):
         apply_mixout(nn.Sequential(Odd(2, 2)), OTHER, mixout(0.5))
 
 
 def test_blocks_without_anything_to_mix_are_an_error_when_loaded(family_run):
     """SqueezeBERT's blocks are convolutions: only its pooler and head could be mixed."""
     run, sources = family_run("squeezebert", mixout=mixout(0.5).model_dump())
-    with pytest.raises(UserError, match="blocks of the squeezebert model have no Linear module in scope 'linear'"):
+    with pytest.raises(UserError, match=r"squeezebert model .*no Linear module .*'linear'"):
         load_pretrained(run.config, sources)
     for other in ({"mixout": mixout(0.0).model_dump()}, {}):
         run, sources = family_run("squeezebert", **other)

@@ -111,9 +111,7 @@ def test_more_blocks_than_there_are_is_an_error(build):
 
 
 def test_a_module_without_a_rule_is_not_passed_over():
-    with pytest.raises(
-        UserError, match=r"the model's Conv1d cannot be re-initialized: .* no rule for .* \(weight, bias\)"
-    ):
+    with pytest.raises(UserError, match=r"model's Conv1d cannot .*re-initialized: .* no rule .* \(weight, bias\)"):
         draw_weights(torch.nn.Sequential(torch.nn.Conv1d(3, 2, 1)), 0.02, torch.Generator())
 
 
@@ -236,5 +234,5 @@ def test_a_described_block_without_a_rule_is_a_sentence_before_the_run(family_ru
     structure = {"blocks": ("mobilebert.encoder.layer",), "pooler": "mobilebert.pooler"}
     settings = {"model.structure": structure, "reinit": {"pooler": True, "blocks": 1}}
     run, sources = family_run("mobilebert", **settings)
-    with pytest.raises(UserError, match=r"the model's NoNorm cannot be re-initialized: .*\(bias, weight\)"):
+    with pytest.raises(UserError, match=r"model's NoNorm cannot .*re-initialized: .*\(bias, weight\)"):
         load_pretrained(run.config, sources)

@@ -176,9 +176,7 @@ def test_dropout_that_config_json_does_not_reach_is_a_sentence(family_run, own_f
     config = MptConfig(d_model=16, n_heads=2, n_layers=1, max_seq_len=64, vocab_size=600)
     folder = own_folder(MptForCausalLM(config), "gpt2")
     run, sources = family_run(folder=folder, **{"model.dropout": 0.3})
-    with pytest.raises(
-        UserError, match=r"model\.dropout: transformer\.blocks.* of mpt model .* has a fixed dropout of .*write null"
-    ):
+    with pytest.raises(UserError, match=r"model\.dropout: transformer\.blocks.*mpt model .*fixed dropout .*write null"):
         load_pretrained(run.config, sources)
     run, sources = family_run(folder=folder, **{"model.dropout": None})
     assert build_model(run.config, sources)
@@ -186,9 +184,7 @@ def test_dropout_that_config_json_does_not_reach_is_a_sentence(family_run, own_f
 
 def test_attention_that_transformers_cannot_fuse_is_a_sentence(family_run):
     run, sources = family_run("deberta-v2", **{"model.attention": "sdpa"})
-    with pytest.raises(
-        UserError, match=r"model\.attention: transformers has no sdpa for deberta-v2 model .*; write eager"
-    ):
+    with pytest.raises(UserError, match=r"model\.attention: transformers .*no sdpa .*deberta-v2 model .*eager"):
         load_pretrained(run.config, sources)
 
 
@@ -218,9 +214,7 @@ def test_another_pad_token_in_config_json_changes_no_logits(family_run, tmp_path
 @pytest.mark.parametrize("family", ["roberta", "xlnet"])
 def test_another_pad_token_in_config_json_is_a_sentence_where_a_family_has_a_row(family_run, family):
     run, sources = family_run(family, values={"pad_token_id": 7})
-    with pytest.raises(
-        UserError, match=r"pads with token \d, but the pad_token_id of its config\.json is 7; they must be equal"
-    ):
+    with pytest.raises(UserError, match=r"pads .*token \d.*pad_token_id .*config\.json .* 7.*equal"):
         load_pretrained(run.config, sources)
 
 

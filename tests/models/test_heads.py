@@ -1,7 +1,6 @@
 """Z's head for ELECTRA, which modules of a head are new, and the parts of a model that a user names."""
 
 import json
-import re
 import shutil
 
 import pytest
@@ -131,43 +130,42 @@ def test_positions_before_the_first_token_are_lost(family_run):
     model, _ = build_model(run.config, sources)
     assert model(torch.full((2, 64), 5)).logits.shape == (2, 2)
     run, sources = family_run("xlm-roberta", **{"data.max_length": 65})
-    with pytest.raises(UserError, match=r"data\.max_length: 65 is more than the 64 positions of model 'tiny'"):
+    with pytest.raises(UserError, match=r"data\.max_length: 65 .*more .* 64 positions .*model 'tiny'"):
         load_pretrained(run.config, sources)
 
 
 @pytest.mark.parametrize(
-    ("structure", "sentence"),
+    ("structure", "facts"),
     [
         (
             {"blocks": ("distilbert.transformer.layers",)},
-            "model.structure: blocks: model 'tiny' has no 'distilbert.transformer.layers': "
-            "'distilbert.transformer' has layer; did you mean 'layer'?",
+            r"model\.structure: blocks: .*'distilbert\.transformer\.layers': 'distilbert\.transformer' .* 'layer'",
         ),
         (
             {"blocks": ("bert.layer",)},
-            "model 'tiny' has no 'bert.layer': it has distilbert, pre_classifier, classifier",
+            r"model 'tiny' .*no 'bert\.layer': .*distilbert, pre_classifier, classifier",
         ),
         (
             {"blocks": ("distilbert.transformer",)},
-            "blocks: 'distilbert.transformer' of model 'tiny' is a Transformer, not a list of blocks",
+            r"blocks: 'distilbert\.transformer' .*model 'tiny' .*Transformer, not .*list .*blocks",
         ),
         (
             {"blocks": ("distilbert.transformer.layer",), "pooler": "pooler"},
-            "model.structure: pooler: model 'tiny' has no 'pooler': it has",
+            r"model\.structure: pooler: model 'tiny' .*no 'pooler':",
         ),
         (
             {"blocks": ("distilbert.transformer.layer",), "embeddings": ("distilbert.embeddings.words",)},
-            "embeddings: model 'tiny' has no 'distilbert.embeddings.words': 'distilbert.embeddings' has word_",
+            r"embeddings: model 'tiny' .*no 'distilbert\.embeddings\.words': 'distilbert\.embeddings' .*word_",
         ),
         (
             {"blocks": ("classifier.layer",)},
-            "model 'tiny' has no 'classifier.layer': 'classifier' has no submodules",
+            r"model 'tiny' .*no 'classifier\.layer': 'classifier' .*no submodules",
         ),
     ],
 )
-def test_a_path_that_leads_nowhere_tells_how_far_it_goes(family_run, structure, sentence):
+def test_a_path_that_leads_nowhere_tells_how_far_it_goes(family_run, structure, facts):
     run, sources = family_run("distilbert", **{"model.structure": structure})
-    with pytest.raises(UserError, match=re.escape(sentence)) as caught:
+    with pytest.raises(UserError, match=facts) as caught:
         load_pretrained(run.config, sources)
     assert "\n" not in str(caught.value)
 

@@ -123,22 +123,22 @@ def test_loading_is_quiet_and_leaves_the_verbosity(build, variant, capfd):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"num_hidden_layers": 3}, r"its weights lack bert\.encoder\.layer\.2\..* and 15 more; they do not fit"),
+        ({"num_hidden_layers": 3}, r"weights lack bert\.encoder\.layer\.2\..* 15 more"),
         (
             {"num_hidden_layers": 1},
-            r"its weights include bert\.encoder\.layer\.1\..* and 15 more, which the BERT model",
+            r"weights include bert\.encoder\.layer\.1\..* 15 more, .*the BERT model",
         ),
-        ({"hidden_size": 32}, "they do not fit the BERT model"),
-        ({"intermediate_size": 64}, "they do not fit the BERT model"),
-        ({"vocab_size": 10}, r"its weights lack bert\.embeddings\.word_embeddings\.weight; they do not fit"),
-        ({"num_attention_heads": 3}, "cannot be loaded from this folder: The hidden size"),
+        ({"hidden_size": 32}, "not fit the BERT model"),
+        ({"intermediate_size": 64}, "not fit the BERT model"),
+        ({"vocab_size": 10}, r"weights lack bert\.embeddings\.word_embeddings\.weight; "),
+        ({"num_attention_heads": 3}, "cannot be loaded .*: The hidden size"),
         ({"num_hidden_layers": "two"}, "'num_hidden_layers' expected int, got str"),
         ({"hidden_act": "foo"}, "'foo'"),
-        ({"model_type": "gpt2"}, r"its weights lack transformer\.h\.0\..* more; they do not fit the gpt2 model"),
-        ({"model_type": "brt"}, "is of family 'brt', which transformers does not know; did you mean 'bert'"),
+        ({"model_type": "gpt2"}, r"weights lack transformer\.h\.0\..* more; .*not fit the gpt2 model"),
+        ({"model_type": "brt"}, "family 'brt', .*not know.* 'bert'"),
         (
             {"model_type": "clip"},
-            "is of family 'clip', for which transformers has no model for sequence classification",
+            "family 'clip', .*no model for sequence classification",
         ),
     ],
 )
@@ -165,13 +165,13 @@ def test_damaged_files_are_one_sentence(build, variant):
         (folder / "model.safetensors").unlink()
         if content is not None:
             (folder / "model.safetensors").write_bytes(content)
-        with pytest.raises(UserError, match="the model cannot be loaded from this folder") as caught:
+        with pytest.raises(UserError, match=r"model cannot .*loaded .*folder") as caught:
             build(folder)
         assert "\n" not in str(caught.value)
     folder = variant("pickle")
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"hello")
-    with pytest.raises(UserError, match="the model cannot be loaded from this folder"):
+    with pytest.raises(UserError, match=r"model cannot .*loaded .*folder"):
         build(folder)
 
 
@@ -191,11 +191,11 @@ def test_a_folder_without_a_tokenizer_is_an_error(make_config, variant, content)
     (folder / "tokenizer.json").unlink()
     if content is not None:
         (folder / "tokenizer.json").write_text(content)
-    with pytest.raises(UserError, match="the tokenizer cannot be loaded from this folder") as caught:
+    with pytest.raises(UserError, match=r"tokenizer cannot .*loaded .*folder") as caught:
         load_tokenizer(make_config(), LocalPaths(paths={"0" * 64: folder}))
     assert "\n" not in str(caught.value)
 
 
 def test_more_tokens_than_positions_is_an_error(build, tiny_model_folder):
-    with pytest.raises(UserError, match=r"data\.max_length: 65 is more than the 64 positions of model 'tiny'"):
+    with pytest.raises(UserError, match=r"data\.max_length: 65 .*more .* 64 positions .*model 'tiny'"):
         build(tiny_model_folder, **{"data.max_length": 65})

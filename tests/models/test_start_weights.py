@@ -102,7 +102,7 @@ def test_a_stopped_child_goes_on_only_from_the_same_weights(toy_run, toy_sources
     before = weights.read_bytes()
     tensors = load_file(weights)
     save_file({name: tensor + 1 for name, tensor in tensors.items()}, weights)
-    with pytest.raises(UserError, match="has a checkpoint from step 5 made with start"):
+    with pytest.raises(UserError, match=r"checkpoint .*step 5 .*with start"):
         train(child, tmp_path, toy_sources, EXECUTION)
     weights.write_bytes(before)
     assert run_outputs(tmp_path, train_run(child, tmp_path, toy_sources)) == expected
@@ -113,11 +113,11 @@ def test_what_cannot_be_started_from(toy_run, toy_sources, tmp_path, parent):
     with pytest.raises(UserError, match=f"run {parent.run_id} has not finished in"):
         find_start_weights(child.config, tmp_path / "elsewhere")
     other = child.config.model_copy(update={"model": child.config.model.model_copy(update={"sha256": "1" * 64})})
-    with pytest.raises(UserError, match="was trained from model 'tiny', so a run with model 'tiny' cannot start"):
+    with pytest.raises(UserError, match=r"model 'tiny'.*model 'tiny' cannot start"):
         find_start_weights(other, tmp_path)
     unkept = toy_run(seeds={"init": 5, "data": 5})
     train_run(unkept, tmp_path, toy_sources)
-    with pytest.raises(UserError, match=r"finished, but its best weights are missing .* again with --save best"):
+    with pytest.raises(UserError, match=r"finished.*best weights .*missing .*--save best"):
         find_start_weights(toy_run(start_from=from_(unkept, "best")).config, tmp_path)
 
 

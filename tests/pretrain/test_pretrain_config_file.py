@@ -1,5 +1,7 @@
 """A pre-training config: what it becomes, what does not change its id, and sentences about mistakes in it."""
 
+import re
+
 import pytest
 from support.pretraining import write_pretraining_config, write_wikipedia
 
@@ -71,46 +73,46 @@ def test_set_wins_over_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "facts"),
     [
-        ({"modle": 1}, ": key 'modle' is not known; did you mean 'model"),
-        ({"model.hiden_size": 8}, ": key 'model.hiden_size' is not known; did you mean 'model.hidden_size'?"),
-        ({"model.is_decoder": True}, ": key 'model.is_decoder' is not known"),
-        ({"model.hidden_size": "16"}, ":10: model.hidden_size: "),
-        ({"model.hidden_size": 17}, ":9: model: The hidden size (17) is not a multiple of the number of attention"),
-        ({"model.hidden_act": "gleu"}, ": model: 'gleu' is not known"),
-        ({"model.vocab_size": 100}, ": model.vocab_size: 100 is less than the "),
-        ({"max_length": 33}, ":7: max_length: 33 is more than the 32 positions of the model"),
-        ({"family": "gpt"}, ":8: family: model 'tiny' is of family 'gpt', but stableft only knows bert"),
+        ({"modle": 1}, ": key 'modle' .*not known.*'model"),
+        ({"model.hiden_size": 8}, r": key 'model\.hiden_size' .*not known.*'model\.hidden_size'"),
+        ({"model.is_decoder": True}, r": key 'model\.is_decoder' .*not known"),
+        ({"model.hidden_size": "16"}, r":10: model\.hidden_size: "),
+        ({"model.hidden_size": 17}, r":9: model: The hidden size \(17\) .*not .*multiple .*number .*attention"),
+        ({"model.hidden_act": "gleu"}, ": model: 'gleu' .*not known"),
+        ({"model.vocab_size": 100}, r": model\.vocab_size: 100 .*less"),
+        ({"max_length": 33}, ":7: max_length: 33 .*more .* 32 positions .*model"),
+        ({"family": "gpt"}, ":8: family: model 'tiny' .*family 'gpt'.*stableft .*knows bert"),
         (
             {"family": "bart"},
-            ":8: family: bart is not pre-trained by masking tokens; stableft pre-trains bert, roberta",
+            ":8: family: bart .*not pre-trained .*masking tokens; stableft pre-trains bert, roberta",
         ),
-        ({"family": "roberta"}, ":7: max_length: 32 is more than the 30 positions of the model"),
+        ({"family": "roberta"}, ":7: max_length: 32 .*more .* 30 positions .*model"),
         ({"family": None}, "key 'family' is missing"),
-        ({"text": "nowhere"}, ":1: text: there is no file or folder 'nowhere'; --set text=PATH gives another"),
-        ({"text": 3}, ":1: text: 3 must be toylang or the path of a file or folder"),
-        ({"vocabulary": "nowhere.txt"}, ":2: vocabulary: there is no file or folder 'nowhere.txt'"),
-        ({"vocabulary": "empty"}, ":2: vocabulary: folder 'empty' has no tokenizer.json"),
-        ({"start_from": "nowhere"}, ":48: start_from: 'nowhere' is not a folder"),
-        ({"start_from": "empty"}, ":48: start_from: model: folder 'empty' holds no model: it has no config.json"),
-        ({"text": "empty"}, ":1: text: folder 'empty' holds no files"),
-        ({"masking.masked": 0.95}, "masking.masked and masking.random must not be more than 1 together"),
-        ({"masking.share": 0.0}, "masking.share: 0.0 must be greater than 0"),
-        ({"corpus.pairs": None}, "corpus.pairs must be set when text is toylang"),
-        ({"corpus.held_out": 1.0}, "corpus.held_out: 1.0 must be less than 1"),
-        ({"optimizer.lr": "1e-3"}, "optimizer.lr: '1e-3' is text to YAML; as a number it is 0.001"),
-        ({"optimizer.eps_placement": None}, "optimizer.eps_placement must be set when optimizer.bias_correction is"),
-        ({"schedule.length": {"steps": 1, "epochs": 1}}, "schedule.length: give exactly one of epochs and steps"),
-        ({"precision": "fp8"}, "precision: 'fp8' must be 'fp32', 'fp16' or 'bf16'"),
+        ({"text": "nowhere"}, ":1: text: .*no file .*folder 'nowhere'; --set text=PATH"),
+        ({"text": 3}, ":1: text: 3 .*toylang .*path .*file .*folder"),
+        ({"vocabulary": "nowhere.txt"}, r":2: vocabulary: .*no file .*folder 'nowhere\.txt'"),
+        ({"vocabulary": "empty"}, r":2: vocabulary: folder 'empty' .*no tokenizer\.json"),
+        ({"start_from": "nowhere"}, ":48: start_from: 'nowhere' .*not .*folder"),
+        ({"start_from": "empty"}, r":48: start_from: model: folder 'empty' .*no model: .*no config\.json"),
+        ({"text": "empty"}, ":1: text: folder 'empty' .*no files"),
+        ({"masking.masked": 0.95}, r"masking\.masked .*masking\.random .*not .*more .* 1 together"),
+        ({"masking.share": 0.0}, r"masking\.share: 0\.0 .*greater .* 0"),
+        ({"corpus.pairs": None}, r"corpus\.pairs .*set .*text .*toylang"),
+        ({"corpus.held_out": 1.0}, r"corpus\.held_out: 1\.0 .*less .* 1"),
+        ({"optimizer.lr": "1e-3"}, r"optimizer\.lr: '1e-3' .*text .*YAML.*number .* 0\.001"),
+        ({"optimizer.eps_placement": None}, r"optimizer\.eps_placement .*set .*optimizer\.bias_correction"),
+        ({"schedule.length": {"steps": 1, "epochs": 1}}, r"schedule\.length: .*exactly one .*epochs .*steps"),
+        ({"precision": "fp8"}, "precision: 'fp8' .*'fp32', 'fp16' .*'bf16'"),
     ],
 )
-def test_mistakes_are_one_sentence_with_their_place(tmp_path, change, sentence):
+def test_mistakes_are_one_sentence_with_their_place(tmp_path, change, facts):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError) as caught:
         load_pretraining(write_pretraining_config(tmp_path, **change), LocalPaths())
     message = str(caught.value)
-    assert sentence in message
+    assert re.search(facts, message)
     assert message.startswith(str(tmp_path / "tiny.yaml"))
     assert "\n" not in message
 
@@ -118,17 +120,17 @@ def test_mistakes_are_one_sentence_with_their_place(tmp_path, change, sentence):
 def test_a_missing_key_is_named(tmp_path):
     path = write_pretraining_config(tmp_path)
     path.write_text(path.read_text().replace("  share: 0.15\n", ""))
-    with pytest.raises(UserError, match=r"tiny\.yaml: key 'masking\.share' is missing$"):
+    with pytest.raises(UserError, match=r"tiny\.yaml: key 'masking\.share' .*missing$"):
         load_pretraining(path, LocalPaths())
 
 
 def test_sweeps_and_pretrainings_are_told_apart(tmp_path):
-    with pytest.raises(UserError, match=r"rte\.yaml is a sweep file: `stableft sweep .*rte\.yaml` runs it$"):
+    with pytest.raises(UserError, match=r"rte\.yaml .*sweep file: `stableft sweep .*rte\.yaml` runs it$"):
         load_pretraining("rte", LocalPaths())
     path = write_pretraining_config(tmp_path)
-    with pytest.raises(UserError, match=r"tiny\.yaml is a pre-training config: `stableft pretrain .*` runs it$"):
+    with pytest.raises(UserError, match=r"tiny\.yaml .*pre-training config: `stableft pretrain .*` runs it$"):
         load_sweep(path, LocalPaths())
-    with pytest.raises(UserError, match="there is no such pre-training config; did you mean 'pretrain/toy'"):
+    with pytest.raises(UserError, match=r"no such pre-training config.*'pretrain/toy'"):
         load_pretraining("pretrain/tyo", LocalPaths())
     with pytest.raises(UserError, match=r"no such sweep file$"):
         find_sweep_file("pretrain/tyo")

@@ -105,14 +105,14 @@ def test_documents_are_held_out_as_a_whole(plan_pretraining, tmp_path, tokenizer
 def test_too_little_text(plan_pretraining, tmp_path, tokenizer, text):
     (tmp_path / "a.txt").write_text(text)
     plan = plan_pretraining(text="a.txt")
-    with pytest.raises(UserError, match=r"text 'a\.txt': it has [01] documents, but at least one to train on and one"):
+    with pytest.raises(UserError, match=r"text 'a\.txt': .*[01] documents.*at least one"):
         load_corpus(plan.config, plan.sources, tokenizer)
 
 
 def test_text_that_repeats_itself(plan_pretraining, tmp_path, tokenizer):
     (tmp_path / "a.txt").write_text("this\n\n" * 9)
     plan = plan_pretraining(text="a.txt")
-    with pytest.raises(UserError, match="every training row is equal to a held-out row"):
+    with pytest.raises(UserError, match=r"training row .*held-out row"):
         load_corpus(plan.config, plan.sources, tokenizer)
 
 
@@ -120,5 +120,5 @@ def test_text_that_changes_under_our_hands(plan_pretraining, tmp_path, tokenizer
     folder = write_wikipedia(tmp_path / "wiki")
     plan = plan_pretraining(text="wiki")
     (folder / "more").write_text("this\n")
-    with pytest.raises(UserError, match="has changed since the config was read"):
+    with pytest.raises(UserError, match=r"changed since .*config"):
         load_corpus(plan.config, plan.sources, tokenizer)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -177,21 +178,21 @@ def test_going_on_from_a_checkpoint(plan_pretraining, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "facts"),
     [
-        ({"model.num_hidden_layers": 1}, r"bert\.encoder\.layer\.1\.attention.* and 15 more do not fit$"),
-        ({"model.num_hidden_layers": 3}, r"bert\.encoder\.layer\.2\.attention.* and 15 more do not fit$"),
-        ({"model.hidden_size": 32}, r"its weights are not those of the model of this config: .* do not fit$"),
-        ({"vocabulary": "vocab.txt"}, r"its vocabulary is not 'vocab\.txt'$"),
+        ({"model.num_hidden_layers": 1}, r"bert\.encoder\.layer\.1\.attention.* 15 more .*not fit$"),
+        ({"model.num_hidden_layers": 3}, r"bert\.encoder\.layer\.2\.attention.* 15 more .*not fit$"),
+        ({"model.hidden_size": 32}, "weights .*config: .*not fit$"),
+        ({"vocabulary": "vocab.txt"}, r"vocabulary .*not 'vocab\.txt'$"),
     ],
 )
-def test_a_checkpoint_of_another_architecture(plan_pretraining, tmp_path, change, sentence):
+def test_a_checkpoint_of_another_architecture(plan_pretraining, tmp_path, change, facts):
     plan = plan_pretraining(**{"schedule.length": {"steps": 1}})
     run_pretraining(plan, tmp_path)
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "this", "."]
     (tmp_path / "vocab.txt").write_text("\n".join(pieces))
     start = str(pretrain_folder(tmp_path, plan.config.run_id) / MODEL_FOLDER)
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=facts):
         run_pretraining(plan_pretraining(start_from=start, **change), tmp_path)
 
 
@@ -247,7 +248,7 @@ def test_a_loss_that_is_no_number_fails(plan_pretraining, tmp_path):
     plan = plan_pretraining(**{"optimizer.lr": 1e30, "optimizer.clip_norm": None})
     record = run_pretraining(plan, tmp_path)
     assert record.failed
-    assert record.reason in {f"the training loss was {bad} at step {record.steps}" for bad in ("nan", "inf")}
+    assert re.fullmatch(f"the training loss .*(nan|inf) at step {record.steps}", record.reason)
     folder = pretrain_folder(tmp_path, plan.config.run_id)
     assert not (folder / MODEL_FOLDER).exists()
     assert not (folder / CHECKPOINT_FILE).exists()

@@ -40,18 +40,18 @@ def test_word_pieces_as_bert_cuts_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "facts"),
     [
-        ("\n".join(PIECES[:-7]), r"vocabulary 'v' has no \[MASK\], which BERT's vocabularies have$"),
-        ("\n".join([*PIECES, "un"]), "vocabulary 'v', line 13: 'un' is already in line 7"),
-        ("\n".join([*PIECES, "", "x"]), "vocabulary 'v', line 13: the line is empty"),
-        ("", "vocabulary 'v', line 1: the line is empty"),
+        ("\n".join(PIECES[:-7]), r"vocabulary 'v' .*no \[MASK\].*BERT's vocabularies have$"),
+        ("\n".join([*PIECES, "un"]), "vocabulary 'v', line 13: 'un' .*line 7"),
+        ("\n".join([*PIECES, "", "x"]), "vocabulary 'v', line 13: .*line .*empty"),
+        ("", "vocabulary 'v', line 1: .*line .*empty"),
     ],
 )
-def test_a_vocabulary_that_is_none(tmp_path, text, sentence):
+def test_a_vocabulary_that_is_none(tmp_path, text, facts):
     path = tmp_path / "vocab.txt"
     path.write_text(text)
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=facts):
         build_tokenizer("v", path, 32)
 
 
@@ -61,15 +61,15 @@ def test_a_stored_tokenizer_whose_numbers_have_a_gap(tmp_path):
     content = json.loads(path.read_text())
     content["model"]["vocab"]["."] += 5000
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"entries are not numbered from 0 without gaps$"):
+    with pytest.raises(UserError, match=r"entries .*numbered from 0"):
         build_tokenizer("v", tmp_path, 32)
 
 
 @pytest.mark.faults
 def test_damaged_files(tmp_path):
     (tmp_path / "vocab.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match=r"vocabulary 'v': it is not UTF-8 text \(byte 0\)"):
+    with pytest.raises(UserError, match=r"vocabulary 'v': .*not UTF-8 text \(byte 0\)"):
         build_tokenizer("v", tmp_path / "vocab.txt", 32)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(UserError, match="vocabulary 'v': the tokenizer of this folder cannot be loaded"):
+    with pytest.raises(UserError, match=r"vocabulary 'v': .*tokenizer .*folder cannot .*loaded"):
         build_tokenizer("v", tmp_path, 32)

@@ -1,6 +1,7 @@
 """Surfaces against models loaded and evaluated by other means, resumed, refused, and put into words."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -235,12 +236,12 @@ def test_points_measured_in_another_way_are_not_gone_on_with(prepare, request_, 
     with pytest.raises(RunInterrupted):
         measured(work, lambda: True)
     other = replace(work, facts={**work.facts, "threads": 7})
-    with pytest.raises(UserError, match="0 points measured with threads 1, here it is 7: go on as before, or delete"):
+    with pytest.raises(UserError, match=r"0 points .*threads 1.* 7.*delete"):
         read_partial_surface(other)
     path = work.folder / PARTIAL_RESULTS_FILE
     path.write_text(path.read_text().replace('"rows":28', '"rows":27'))
     assert read_partial_surface(work) is None
-    assert "cannot be read: set aside as" in capsys.readouterr().out
+    assert re.search("cannot .*read.*set aside", capsys.readouterr().out)
     assert (work.folder / f"{PARTIAL_RESULTS_FILE}.damaged-1").exists()
 
 
@@ -270,7 +271,7 @@ def test_the_command_measures_once_and_shows_again(stableft, command):
     (folder / SURFACE_FIGURES["loss"]).unlink()
     code, again, _ = stableft(*command)
     assert code == 0
-    assert again.splitlines()[0] == "this surface is done already: nothing is measured"
+    assert re.search("surface .*done", again.splitlines()[0])
     assert again.splitlines()[1:] == lines[1:]
     assert (folder / SURFACE_FIGURES["loss"]).exists()
     assert ((folder / PROBES_FILE).read_bytes(), (folder / PROBES_FILE).stat().st_mtime_ns) == before
@@ -284,7 +285,7 @@ def test_two_processes_are_not_at_one_surface(stableft, command, runs):
     with claim_run(Path("results", PROBES_FOLDER, surface_id(request, pair))):
         code, _, err = stableft(*command)
     assert code == 2
-    assert "another process is at surface" in err
+    assert re.search("another process .*surface", err)
 
 
 @pytest.mark.faults
@@ -302,10 +303,10 @@ def test_ctrl_c_keeps_the_points(stableft, command, monkeypatch):
     monkeypatch.setattr(surface_work, "measure_points", interrupting)
     code, out, _ = stableft(*command)
     assert code == 130
-    assert out.splitlines()[-1] == "Interrupted after 7 of 38 points; the same command goes on from there"
+    assert re.match("Interrupted after 7 of 38 points.*same command", out.splitlines()[-1])
     code, out, _ = stableft(*command)
     assert code == 0
-    assert "; 7 points are done" in out.splitlines()[0]
+    assert re.search("; 7 points .*done", out.splitlines()[0])
 
 
 @pytest.mark.faults
@@ -339,37 +340,35 @@ def test_a_kill_changes_no_bit(stableft, command, tmp_path):
 def test_what_makes_no_sense_is_refused(runs, request_, prepare, tmp_path):
     _, failed, successful = runs
     cases = {
-        f"--failed {successful.run_id}: this run .arm toy. did not fail: its last accuracy is": replace(
+        f"--failed {successful.run_id}: .*arm toy.* not fail.*last accuracy": replace(
             request_, failed=successful.run_id
         ),
-        f"--successful {failed.run_id}: this run .arm toy. failed: its last accuracy is": replace(
-            request_, successful=failed.run_id
-        ),
-        "--examples 29: the runs were trained on 28 rows": replace(request_, examples=29),
-        "--range 1 1: give two numbers, the lower one first": replace(request_, low=1.0, high=1.0),
+        f"--successful {failed.run_id}: .*arm toy.* failed.*last accuracy": replace(request_, successful=failed.run_id),
+        "--examples 29: .* 28 rows": replace(request_, examples=29),
+        "--range 1 1: .*lower .*first": replace(request_, low=1.0, high=1.0),
         "its best weights were not kept": replace(request_, checkpoint="best"),
         "has no such run": replace(request_, failed="0123"),
     }
-    for sentence, request in cases.items():
-        with pytest.raises(UserError, match=sentence):
+    for facts, request in cases.items():
+        with pytest.raises(UserError, match=facts):
             prepare(request)
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "facts"),
     [
-        ({"data.max_length": 16}, "differ in data.max_length, 32 and 16"),
-        ({"data.segment_ids": False}, "differ in data.segment_ids, True and False"),
-        ({"data.train_rows": 20, "data.sample_seed": 0}, "differ in data.train_rows, None and 20"),
+        ({"data.max_length": 16}, "differ .*data.max_length, 32 .* 16"),
+        ({"data.segment_ids": False}, "differ .*data.segment_ids, True .*False"),
+        ({"data.train_rows": 20, "data.sample_seed": 0}, "differ .*data.train_rows, None .* 20"),
     ],
 )
-def test_runs_that_are_not_alike_are_refused(runs, toy_run, tmp_path, request_, change, sentence):
+def test_runs_that_are_not_alike_are_refused(runs, toy_run, tmp_path, request_, change, facts):
     _, failed, successful = runs
     other = toy_run(**change)
     for record in (failed, successful.model_copy(update={"config": other.config, "run_id": other.run_id})):
         run_folder(tmp_path, record.run_id).mkdir(parents=True)
         write_record(tmp_path, record)
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=facts):
         find_surface_runs(replace(request_, successful=other.run_id), tmp_path)
 
 
@@ -391,7 +390,7 @@ def test_data_that_has_changed_is_refused(runs, toy_sources, request_, tmp_path)
     assert pair.failed.data
     data = pair.failed.data.model_copy(update={"fingerprint": "f" * 64})
     wrong = replace(pair, failed=pair.failed.model_copy(update={"data": data}))
-    with pytest.raises(UserError, match="trained on rows with fingerprint ffffffffffffffff, and now they have"):
+    with pytest.raises(UserError, match=r"fingerprint f{16}"):
         prepare_surface(request_, wrong, tmp_path, toy_sources, Execution(threads=1))
 
 
@@ -434,15 +433,15 @@ def test_words_come_from_the_numbers():
     norms = np.full((11, 11), 4.0)
     norms[0, 0] = 1.0
     text = describe_surface(hand_made(grid, [0.69, 0.9, 1.0, 0.5, 0.01], norms))
-    assert "rises to 1, 50% of the way along: a barrier 0.31 above the higher of its ends, 0.69 and 0.01." in text
-    assert "Every path over the grid from failed to successful has to climb to 0.75, 0.06 above its higher end" in text
-    assert "failed model's loss is 0.69, the entropy of these examples' labels 0.69: next to nothing was learnt" in text
-    assert "gradient norm at the failed model is 1, 0.5 times that at the pre-trained one; at 0% of" in text
+    assert re.search(r" 1, 50% .*barrier 0\.31 .* 0\.69 and 0\.01\.", text)
+    assert re.search(r"path .*grid .* 0\.75, 0\.06 above", text)
+    assert re.search(r"failed model's loss .* 0\.69, .*entropy .* 0\.69: .*nothing", text)
+    assert re.search(r"gradient norm .*failed model .* 1, 0\.5 times .*pre-trained .* 0%", text)
     assert "lowest on the grid  0      1     0.01  4" in text
     grid[0], grid[:, 0] = 0.3, np.linspace(0.3, 0.01, 11)
     text = describe_surface(hand_made(grid, [0.3, 0.2, 0.1], label_entropy=None))
-    assert "the loss never rises above its ends, 0.3 and 0.1: no barrier" in text
-    assert "on which the loss never rises above its ends" in text
+    assert re.search(r" 0\.3 and 0\.1: no barrier", text)
+    assert re.search("grid .*never rises", text)
     assert "gradient" not in text
     assert "entropy" not in text
     assert "over the grid" not in describe_surface(hand_made(grid[::5, ::5], [0.3, 0.2, 0.1]))  # too coarse to tell

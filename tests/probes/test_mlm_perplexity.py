@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -280,7 +281,7 @@ def test_the_command(probe, results, trained):
     label = label_runs([known for run in (one, two) if (known := read_record(results, run))])[0]
     assert label.startswith("arm 1")
     assert label.endswith(one[:6])
-    assert f"{label}: {math.exp(first.losses[0]):.2f} with nothing reset" in out
+    assert f"{label}: {math.exp(first.losses[0]):.2f} " in out
     figure = Path(out.strip().rpartition("figure: ")[2])
     assert figure.read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in (results / "probes").glob("*/*")).count(PROBES_FILE) == 2
@@ -313,8 +314,8 @@ def test_a_signal_loses_one_point_at_most(probe, results, trained, monkeypatch):
     monkeypatch.setattr("stableft.probes.perplexity_command.measure_masked_loss", counted)
     code, out, _ = probe(run)
     assert code == 130
-    assert "Interrupted: it was at arm 1" in out
-    assert ", k = 1, and the points before are kept; the same command goes on" in out
+    assert re.search("Interrupted: .*arm 1", out)
+    assert re.search(", k = 1,.* kept.*same command", out)
     points = path.with_name("points.json")
     assert json.loads(points.read_text())["losses"].keys() == {PRETRAINED_POINT, "0"}
     assert not path.exists()
@@ -327,7 +328,7 @@ def test_a_signal_loses_one_point_at_most(probe, results, trained, monkeypatch):
     calls.clear()
     assert probe(run)[0] == 130
     _, out, _ = probe(run, "--batch-size", "3")
-    assert "points of an earlier command were made on another device or so, and are made again" in out
+    assert re.search("points .*earlier .*device.*again", out)
     assert len(calls) == 3 + 5
 
 
@@ -335,50 +336,54 @@ def test_runs_without_weights_and_of_another_model_are_refused(probe, trained, t
     _, (one, _, bare) = trained
     code, _, err = probe(bare)
     assert code == 2
-    assert "its last weights were not kept; `stableft sweep CONFIG --save last --complete`" in err
+    assert re.search("last weights .*not kept.*`stableft sweep CONFIG --save last --complete`", err)
     code, _, err = probe(one, model=tiny_family("bert"))
     assert (code, err.count("\n")) == (2, 1)
-    assert f"run {one} was trained from another model" in err
+    assert re.search(f"run {one} .*another model", err)
     assert probe("0123")[0] == 2
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "facts"),
     [
-        (None, "--text 'text.txt': there is no such file or folder, nor is it toy or wikitext-2"),
-        (b"", "--text 'text.txt': it has no word of the model's vocabulary, so nothing to mask"),
-        ("\u5317\u4eac \u2603".encode(), "--text 'text.txt': it has no word of the model's vocabulary"),
-        (b"al \xff lives", "text: text.txt is not UTF-8 text (byte 3)"),
+        (None, r"--text 'text\.txt': .*no such file .*folder, nor .*toy .*wikitext-2"),
+        (b"", r"--text 'text\.txt': .*no word .*model's vocabulary.*nothing .*mask"),
+        ("\u5317\u4eac \u2603".encode(), r"--text 'text\.txt': .*no word .*model's vocabulary"),
+        (b"al \xff lives", r"text: text\.txt .*not UTF-8 text \(byte 3\)"),
     ],
 )
-def test_texts_that_cannot_be_used(probe, trained, workplace, content, sentence):
+def test_texts_that_cannot_be_used(probe, trained, workplace, content, facts):
     if content is not None:
         (workplace / "text.txt").write_bytes(content)
     code, _, err = probe(trained[1][0], text="text.txt")
     assert (code, err.count("\n")) == (2, 1)
-    assert sentence in err
+    assert re.search(facts, err)
 
 
 def test_the_hub_out_of_reach_and_rows_too_long(probe, trained, workplace):
     code, _, err = probe(trained[1][0], text="wikitext-2")
     assert (code, err.count("\n")) == (2, 1)
-    assert "--text wikitext-2 cannot be loaded from the hub as Salesforce/wikitext (wikitext-2-raw-v1, test): " in err
+    assert re.search(
+        r"--text wikitext-2 cannot .*loaded .*hub .*Salesforce/wikitext \(wikitext-2-raw-v1, test\): ", err
+    )
     assert "use --text FILE" in err
     code, _, err = probe(trained[1][0], text="wiki-text2")
     assert "did you mean 'wikitext-2'?" in err
     code, _, err = probe(trained[1][0], "--max-length", "65")
-    assert (code, err) == (2, "stableft: --max-length 65 is more than the 64 positions of model 'tiny'\n")
+    assert code == 2
+    assert re.fullmatch("stableft: --max-length 65 .* 64 positions .*'tiny'\n", err)
     (workplace / "empty").mkdir()
     code, _, err = probe(trained[1][0], text="empty")
-    assert (code, err) == (2, "stableft: --text 'empty': the folder holds no files\n")
+    assert code == 2
+    assert re.fullmatch("stableft: --text 'empty': .*no files\n", err)
 
 
 REFUSED = {
-    "albert": "ALBERT model 'tiny' shares one block between all its layers, so it has no top blocks to reset",
-    "bart": "BART model 'tiny' has an encoder and a decoder",
-    "xlnet": "XLNet model 'tiny' has no masked-language-model perplexity: its family is not pre-trained by masking",
-    "electra": "model 'tiny': its checkpoint has no head that predicts masked tokens (it lacks generator_",
-    "distilbert": "the blocks of distilbert model 'tiny' are unknown: its runs have no model.structure",
+    "albert": "ALBERT model 'tiny' .*one block .*no top blocks",
+    "bart": "BART model 'tiny' .*encoder .*decoder",
+    "xlnet": "XLNet model 'tiny' .*not pre-trained by masking",
+    "electra": r"model 'tiny': .*no head .*masked tokens \(.*generator_",
+    "distilbert": r".*blocks of distilbert model 'tiny' .*unknown.*model\.structure",
 }
 
 
@@ -387,7 +392,7 @@ def test_families_without_such_a_head_or_top_blocks(family_run, family):
     run, sources = family_run(family)
     with pytest.raises(UserError) as error:
         load_masked_lm(run.config, sources, load_tokenizer(run.config, sources))
-    assert str(error.value).startswith(REFUSED[family])
+    assert re.match(REFUSED[family], str(error.value))
 
 
 def test_a_checkpoint_without_a_head(family_run, tiny_tokenizer, tmp_path):
@@ -397,7 +402,7 @@ def test_a_checkpoint_without_a_head(family_run, tiny_tokenizer, tmp_path):
     BertModel(config).save_pretrained(tmp_path)
     tiny_tokenizer.save_pretrained(tmp_path)
     run, sources = family_run(folder=tmp_path)
-    with pytest.raises(UserError, match=r"no head that predicts masked tokens \(it lacks cls.predictions.bias and 5"):
+    with pytest.raises(UserError, match=r"no head .*predicts masked tokens \(it .*cls.predictions.bias .* 5"):
         load_masked_lm(run.config, sources, load_tokenizer(run.config, sources))
 
 
@@ -407,10 +412,10 @@ def test_weights_of_another_shape_or_damaged(family_run, tiny_family, tmp_path):
     model = load_masked_lm(run.config, sources, load_tokenizer(run.config, sources)).model
     path = tmp_path / "model.safetensors"
     save_file({"bert.embeddings.word_embeddings.weight": torch.zeros(3, 16)}, path)
-    with pytest.raises(UserError, match=r"its weights are not those of the run's model: bert\.emb.* and \d+ more do"):
+    with pytest.raises(UserError, match=r"weights .*not .*model: bert\.emb.* \d+ more"):
         load_finetuned_encoder(path, model)
     path.write_bytes(b"none")
-    with pytest.raises(UserError, match="cannot be read as weights"):
+    with pytest.raises(UserError, match=r"cannot .*read .*weights"):
         load_finetuned_encoder(path, model)
 
 
@@ -433,18 +438,13 @@ def record(*perplexities: float, pretrained: float = 10.0) -> PerplexityRecord:
 
 def test_what_is_said_of_a_run():
     cases = {
-        (
-            900,
-            12,
-            10.9,
-            10.5,
-        ): "r: 900.00 with nothing reset, 10.00 pre-trained; within 10% once the top 2 of 3 blocks are",
-        (10.5, 10.4): "r: 10.50 with nothing reset, 10.00 pre-trained; that is within 10%",
-        (90, 40): "r: 90.00 with nothing reset, 10.00 pre-trained; with all 1 blocks reset it is 40.00, still not",
-        (math.nan, 10): "r: nan with nothing reset, 10.00 pre-trained; within 10% once the top 1 of 1 blocks are reset",
+        (900, 12, 10.9, 10.5): r"r: 900\.00 .* 10\.00 pre-trained; within 10% .*top 2 of 3 blocks",
+        (10.5, 10.4): r"r: 10\.50 .* 10\.00 pre-trained; .*within 10%",
+        (90, 40): r"r: 90\.00 .* 10\.00 pre-trained; .*all 1 blocks .* 40\.00, still not",
+        (math.nan, 10): r"r: nan .* 10\.00 pre-trained; within 10% .*top 1 of 1 blocks",
     }
-    for values, sentence in cases.items():
-        assert describe_recovery(record(*values), "r").startswith(sentence)
+    for values, facts in cases.items():
+        assert re.match(facts, describe_recovery(record(*values), "r"))
     assert [count_blocks_to_recovery(record(*values)) for values in cases] == [2, 0, None, 1]
     many = render_perplexities([record(3e7, 1234.5)] * 8, [f"run {i}" for i in range(8)])
     assert many.count("pre-trained") == 2
@@ -463,5 +463,7 @@ def test_the_panel():
     assert not panel.missing
     assert not panel_from_perplexities([record(30, 20, 10)], ["b"], "t").ylog
     assert len(panel_from_perplexities([record(*[20.0] * 25)], ["b"], "t").xticks) == 13
-    assert panel_from_perplexities([], [], "t").missing == "no run's perplexity is known"
-    assert panel_from_perplexities([record(math.nan)], ["b"], "t").missing == "no run's perplexity is a finite number"
+    assert re.match("no run's perplexity .*known", panel_from_perplexities([], [], "t").missing)
+    assert re.match(
+        "no run's perplexity .*finite number", panel_from_perplexities([record(math.nan)], ["b"], "t").missing
+    )

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_by_hand():
     assert whole.value == pytest.approx(1 / 16)  # (1/16 + 0 + 1/16) / 2
     assert whole.ratio == pytest.approx(1.5)  # 1/16 over 1/24
     assert whole.covariance == pytest.approx((1 / 16 - 1 / 24) * 4 / 3)
-    assert whole.test.reason == "the runs differ on 2 examples, too few for its chi-square"
+    assert re.search("differ on 2 examples.*chi-square", whole.test.reason)
     found = measure_agreement(RIGHT.astype(int))
     assert of(found)[:4] == (0.5, pytest.approx(1 / 3), 0.25, 0.5)
 
@@ -142,9 +143,9 @@ def test_the_interval_over_runs_covers_the_truth(lost):
 
 def test_what_is_missing_says_why():
     one = np.array([[True, False]])
-    assert estimate_per_example_variance(one, rng(), FEW).reason == "at least 2 runs are needed, here is 1"
+    assert re.search("at least 2 runs .* 1$", estimate_per_example_variance(one, rng(), FEW).reason)
     assert estimate_score_variance(one, rng(), FEW).mean == 0.5
-    assert measure_agreement(one.astype(int)).reason == "at least 2 runs are needed, here is 1"
+    assert re.search("at least 2 runs .* 1$", measure_agreement(one.astype(int)).reason)
     none = np.zeros((0, 0), dtype=int)
     assert (
         measure_agreement(none).reason
@@ -153,16 +154,16 @@ def test_what_is_missing_says_why():
     )
     two = estimate_per_example_variance(RIGHT[:2], rng(), FEW)
     assert two.value == pytest.approx(0.125)
-    assert two.over_runs.reason == "this needs at least 3 runs, here are 2"
+    assert re.search("at least 3 runs.* 2$", two.over_runs.reason)
     alike = np.array([[1, 1], [1, 1], [1, 1]])
     found = measure_agreement(alike)
     assert of(found) == (1.0, 0.0, 0.0, 0.0, None)
-    assert found.kappa_reason == "every run gives one and the same answer everywhere"
+    assert re.search("same answer", found.kappa_reason)
     assert found.churn_over_runs.reason == "the runs do not differ"
     whole = estimate_score_variance(alike == 1, rng(), FEW)
     assert (whole.value, whole.ratio, whole.test.p) == (0.0, None, None)
     diverged = estimate_per_example_variance(np.array([[1.0, math.nan], [1.0, 2.0]]), rng(), FEW)
-    assert diverged.reason == "1 of 2 runs has outputs that are not finite"
+    assert re.match("1 of 2 runs .*not finite", diverged.reason)
 
 
 def test_the_order_of_ties():

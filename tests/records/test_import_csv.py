@@ -1,6 +1,7 @@
 """Other people's tables come in with their values unchanged, or not at all and with a sentence that says why."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -86,7 +87,7 @@ def test_a_run_is_known_by_what_stands_in_its_row(take):
     assert (first.source.kind, first.source.name) == ("csv", "scores.csv")
     assert first.source.sha256 in said
     assert "rte   b    last test accuracy  2     1-2    0    1/2" in said
-    assert "failed is a score that is NaN or at most 0.5252" in said
+    assert re.search(r"failed .*score .*NaN .*most 0\.5252", said)
     assert said.splitlines()[-1].startswith("wrote ")
     assert said.endswith("out.jsonl")
 
@@ -189,7 +190,7 @@ def test_a_failed_run_is_compared_to_as_many_digits_as_are_printed(tmp_path):
     ]
     assert records[0].best.val == {"accuracy": 0.847291}
     assert records[0].best.step == 9  # by accuracy; by F1 it would be the last
-    assert "val_acc was read as accuracy" in said
+    assert re.search("val_acc .*read .*accuracy", said)
 
 
 def test_a_nan_is_kept_and_failed(tmp_path):
@@ -209,7 +210,7 @@ def test_several_tasks_come_in_at_once_where_the_metric_is_that_of_all(take):
     text = "data,seed,arm,acc\nRTE,1,a,0.6\nQNLI,1,a,0.5\nSST-2,1,a,0.6\n"
     records, said = take(text, task="data")
     assert [(run.task, run.failed) for run in records] == [("qnli", True), ("rte", False), ("sst2", False)]
-    assert "qnli: failed is a score that is NaN or at most 0.5054" in said
+    assert re.search(r"qnli: failed .*score .*NaN .*most 0\.5054", said)
 
 
 @settings(max_examples=20, deadline=None)
@@ -267,31 +268,31 @@ def test_the_score_may_be_the_validation_score(take):
     text = "seed,arm,acc,val_f1\n1,a,0.527,0.7\n"
     (run,), said = take(text, split="val")
     assert (run.last.val, run.last.test, run.baseline, run.failed) == ({"accuracy": 0.527}, None, 146 / 277, True)
-    assert "most frequent class of the dev set" in said
+    assert re.search("most frequent class .*dev set", said)
     (run,), _ = take(text, split="val", val="val_f1")
     assert run.last.val == {"accuracy": 0.527, "f1": 0.7}
 
 
 @pytest.mark.parametrize(
-    ("rows", "changes", "sentence"),
+    ("rows", "changes", "facts"),
     [
-        ("e,1,a,9,0.5,,\ne,1,a,10,0.5,,\nt,1,a,,,,0.7\n", {"step": None}, "lines 2 and 3; --step COLUMN orders"),
+        ("e,1,a,9,0.5,,\ne,1,a,10,0.5,,\nt,1,a,,,,0.7\n", {"step": None}, "lines 2 .*3.*--step COLUMN"),
         ("e,1,a,9,0.5,,\ne,1,a,9.0,0.5,,\nt,1,a,,,,0.7\n", {}, "two evaluations at step 9, on lines 2 and 3"),
-        ("e,1,a,9.5,0.5,,\nt,1,a,,,,0.7\n", {}, "scores.csv:2 column 'step': '9.5' must be a whole number"),
-        ("e,1,a,,0.5,,\nt,1,a,,,,0.7\n", {}, "scores.csv:2 column 'step': '' must be a whole number"),
-        ("e,1,a,9,,,\nt,1,a,,,,0.7\n", {}, "--val val: the column is empty"),
-        ("e,1,a,9,0.5,,\nt,1,a,,,,0.7\nt,2,a,,,,0.7\n", {}, "1 with a score and no evaluation (a rte seed 2)"),
-        ("e,1,a,9,0.5,,\ne,2,a,9,0.5,,\nt,1,a,,,,0.7\n", {}, "1 with evaluations and no score (a rte seed 2)"),
-        ("t,1,a,,,,0.7\n", {}, "--val-where kind=e: no row has this value, there are 't'"),
-        ("e,1,a,9,0.5,,\nt,1,a,,,,0.7\n", {"val": None}, "--val-where: --val or --train-loss must say"),
+        ("e,1,a,9.5,0.5,,\nt,1,a,,,,0.7\n", {}, r"scores\.csv:2 column 'step': '9\.5' .*whole number"),
+        ("e,1,a,,0.5,,\nt,1,a,,,,0.7\n", {}, r"scores\.csv:2 column 'step': '' .*whole number"),
+        ("e,1,a,9,,,\nt,1,a,,,,0.7\n", {}, "--val val: .*column .*empty"),
+        ("e,1,a,9,0.5,,\nt,1,a,,,,0.7\nt,2,a,,,,0.7\n", {}, r"1 .*score .*no evaluation \(a rte seed 2\)"),
+        ("e,1,a,9,0.5,,\ne,2,a,9,0.5,,\nt,1,a,,,,0.7\n", {}, r"1 .*evaluations .*no score \(a rte seed 2\)"),
+        ("t,1,a,,,,0.7\n", {}, "--val-where kind=e: no row .*value.*'t'"),
+        ("e,1,a,9,0.5,,\nt,1,a,,,,0.7\n", {"val": None}, "--val-where: --val .*--train-loss"),
         ("t,1,a,9,0.5,0.1,0.7\n", {"val_where": (), "train_loss": "loss", "step": None}, "--train-loss loss: --step"),
         ("t,1,a,9,0.5,0.1,0.7\n", {"val_where": (), "split": "val"}, "leave --val out"),
-        ("t,1,a,9,0.5,0.1,0.7\n", {"val_where": (), "val": "loss"}, "--val loss: a loss is no score"),
+        ("t,1,a,9,0.5,0.1,0.7\n", {"val_where": (), "val": "loss"}, "--val loss: .*loss .*no score"),
     ],
 )
-def test_evaluations_that_are_not_those_of_the_runs_are_refused(refused, rows, changes, sentence):
+def test_evaluations_that_are_not_those_of_the_runs_are_refused(refused, rows, changes, facts):
     mapping = {"val": "val", "val_where": ("kind=e",), "where": ("kind=t",), "step": "step"} | changes
-    assert sentence in refused(LOG + rows, **mapping)
+    assert re.search(facts, refused(LOG + rows, **mapping))
 
 
 def test_runs_without_a_score_are_left_out_by_name_where_that_is_allowed(take):
@@ -299,13 +300,13 @@ def test_runs_without_a_score_are_left_out_by_name_where_that_is_allowed(take):
     mapping = {"val": "val", "val_where": ("kind=e",), "where": ("kind=t",), "step": "step", "allow_missing": True}
     records, said = take(LOG + rows, **mapping)
     assert [(run.seed, run.last.val) for run in records] == [(1, {"accuracy": 0.5}), (3, {})]
-    assert "runs left out: 1 with evaluations and no score (a rte seed 2)" in said
-    assert "runs kept: 1 with a score and no evaluation (a rte seed 3)" in said
+    assert re.search(r"runs left out: 1 .*evaluations .*no score \(a rte seed 2\)", said)
+    assert re.search(r"runs kept: 1 .*score .*no evaluation \(a rte seed 3\)", said)
 
 
 def test_runs_of_other_lengths_are_told_of(take):
     rows = "t,1,a,9,,,0.7\nt,2,a,9,,,0.7\nt,3,a,8,,,0.7\n"
-    assert "runs of a on rte end at different steps: 8 (1 runs), 9 (2 runs)" in take(LOG + rows, step="step")[1]
+    assert re.search(r"a on rte .*steps: 8 \(1 runs\), 9 \(2 runs\)", take(LOG + rows, step="step")[1])
 
 
 # ---- scales and numbers
@@ -318,33 +319,33 @@ def test_percent_gives_the_same_scores_as_fractions(take, scale):
     assert scores(percent) == scores(fractions) == [0.5252, 0.7194, 0.0]
     assert [run.failed for run in percent] == [run.failed for run in fractions] == [True, False, True]
     assert [run.last.val for run in percent] == [run.last.val for run in fractions]
-    assert "acc was read as accuracy, in percent" in said
+    assert re.search("acc .*read .*accuracy.*percent", said)
 
 
 @pytest.mark.parametrize(
-    ("values", "changes", "sentence"),
+    ("values", "changes", "facts"),
     [
-        (["0.6", "71.2", "0.7"], {}, "fractions (line 2 has 0.6, line 4 has 0.7) and some like percent (line 3 has"),
-        (["60", "1"], {}, "fractions (line 3 has 1)"),
-        (["0.6", "71.2"], {"scale": "fraction"}, "a fraction cannot be above 1 (--scale fraction), line 3 has 71.2"),
-        (["0.6", "71.2"], {"scale": "percent"}, "1 % or less looks like a fraction (--scale percent), line 2 has 0.6"),
-        (["60", "101"], {"scale": "percent"}, "must be a fraction or a percentage, line 3 has 101"),
-        (["60", "5252"], {}, "must be a fraction or a percentage, line 3 has 5252"),
-        (["0.6", "-0.1"], {}, "accuracy and F1 cannot be negative, line 3 has -0.1"),
-        (["0.6"] * 5 + ["60"], {}, "line 4 has 0.6 and so have 2 more"),
+        (["0.6", "71.2", "0.7"], {}, r"fractions \(line 2 .* 0\.6, line 4 .* 0\.7\) .*percent \(line 3"),
+        (["60", "1"], {}, r"fractions \(line 3 .* 1\)"),
+        (["0.6", "71.2"], {"scale": "fraction"}, r"fraction cannot .*above 1 \(--scale fraction\), line 3 .* 71\.2"),
+        (["0.6", "71.2"], {"scale": "percent"}, r"1 % .*less .*fraction \(--scale percent\), line 2 .* 0\.6"),
+        (["60", "101"], {"scale": "percent"}, "fraction .*percentage, line 3 .* 101"),
+        (["60", "5252"], {}, "fraction .*percentage, line 3 .* 5252"),
+        (["0.6", "-0.1"], {}, r"accuracy .*F1 cannot .*negative, line 3 .*-0\.1"),
+        (["0.6"] * 5 + ["60"], {}, r"line 4 .* 0\.6 .* 2 more"),
     ],
 )
-def test_scores_on_two_scales_or_none_are_refused(refused, values, changes, sentence):
+def test_scores_on_two_scales_or_none_are_refused(refused, values, changes, facts):
     text = "seed,arm,acc\n" + "".join(f"{i},a,{value}\n" for i, value in enumerate(values))
     said = refused(text, **changes)
-    assert sentence in said
+    assert re.search(facts, said)
     assert said.startswith("scores.csv: column 'acc': ")
 
 
 def test_correlations_may_be_small_in_percent_if_the_user_says_so(take, refused):
     text = "seed,arm,mcc\n1,a,0.4\n2,a,60.5\n3,a,-0.2\n"
     mapping = {"task": "=CoLA", "score": "mcc"}
-    assert "say --scale percent if all are" in refused(text, **mapping)
+    assert re.search("--scale percent .*all", refused(text, **mapping))
     records, _ = take(text, **mapping, scale="percent")
     assert scores(records) == [0.004, 0.605, -0.002]
     assert [run.failed for run in records] == [False, False, True]
@@ -353,7 +354,7 @@ def test_correlations_may_be_small_in_percent_if_the_user_says_so(take, refused)
 @pytest.mark.parametrize("value", ["inf", "-inf", "n/a", "0,5", "52.5%", "1_000", "1e999", "0x1", "half"])
 def test_what_is_no_number_is_refused_with_its_place(refused, value):
     said = refused(f'seed,arm,acc\n1,a,0.6\n2,a,"{value}"\n')
-    assert said == f"scores.csv:3 column 'acc': {value!r} must be a number, nan or empty"
+    assert re.match(rf"scores\.csv:3 column 'acc': {re.escape(repr(value))} .*number, nan or empty", said)
 
 
 @pytest.mark.parametrize("value", ["nan", "NaN", "", " ", "-nan"])
@@ -366,7 +367,7 @@ def test_a_score_that_is_not_a_number_is_a_failed_run(take, value):
 
 def test_a_column_without_any_value_is_no_column_of_scores(refused):
     said = refused("seed,arm,acc\n1,a,\n2,a,\n")
-    assert said == "scores.csv: --score acc: the column is empty in all chosen rows"
+    assert re.match(r"scores\.csv: --score acc: .*column .*empty .*all chosen rows", said)
 
 
 # ---- failed runs
@@ -400,16 +401,16 @@ def test_a_baseline_of_ones_own(take):
     text = "seed,arm,acc\n1,a,60\n2,a,61\n"
     records, said = take(text, baseline=60.0)
     assert [(run.failed, run.baseline) for run in records] == [(True, 0.6), (False, 0.6)]
-    assert "at most 0.6000, as --baseline says" in said
+    assert re.search(r"most 0\.6000.*--baseline", said)
     two = "task,seed,arm,acc\nRTE,1,a,0.6\nQNLI,1,a,0.6\n"
-    with pytest.raises(UserError, match=r"--baseline 0\.5 is for one task, here are qnli, rte"):
+    with pytest.raises(UserError, match=r"--baseline 0\.5 .*one task.*qnli, rte"):
         take(two, task="task", baseline=0.5)
 
 
 @pytest.mark.parametrize(("baseline", "values"), [(0.5, ["60", "70"]), (50.0, ["0.6", "0.7"]), (math.nan, ["0.6"])])
 def test_a_baseline_on_another_scale_is_refused(refused, baseline, values):
     text = "seed,arm,acc\n" + "".join(f"{i},a,{value}\n" for i, value in enumerate(values))
-    assert "and so must it be" in refused(text, baseline=baseline)
+    assert re.search(f"--baseline {baseline:g}: .*(fractions|percent)", refused(text, baseline=baseline))
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS.values() if task.dev_counts], ids=lambda task: task.name)
@@ -484,22 +485,22 @@ def test_a_columns_name_may_say_its_metric(column, metric):
 
 
 @pytest.mark.parametrize(
-    ("task", "column", "sentence"),
+    ("task", "column", "facts"),
     [
         (
             "MRPC",
             "test_acc",
-            "speaks of accuracy, but MRPC is reported by F1; name a column of that (such as test_f1),",
+            "accuracy.* MRPC .*F1.*test_f1",
         ),
-        ("CoLA", "test_acc", "but CoLA is reported by MCC; name a column of that, or say --metric accuracy"),
-        ("STS-B", "corr", "but STS-B is reported by Spearman; name a column of that, or say --metric spearman"),
-        ("RTE", "loss", "--score loss: a loss is no score"),
-        ("mine", "loss", "--score loss: a loss is no score"),
+        ("CoLA", "test_acc", "CoLA .*MCC.*--metric accuracy"),
+        ("STS-B", "corr", "STS-B .*Spearman.*--metric spearman"),
+        ("RTE", "loss", "--score loss: .*loss .*no score"),
+        ("mine", "loss", "--score loss: .*loss .*no score"),
     ],
 )
-def test_a_column_of_another_metric_is_refused(refused, task, column, sentence):
+def test_a_column_of_another_metric_is_refused(refused, task, column, facts):
     text = "seed,arm,test_acc,test_f1,corr,loss\n1,a,0.7,0.8,0.9,0.4\n"
-    assert sentence in refused(text, task=f"={task}", score=column)
+    assert re.search(facts, refused(text, task=f"={task}", score=column))
 
 
 def test_another_metric_is_taken_where_the_user_says_so(take, refused):
@@ -507,19 +508,19 @@ def test_another_metric_is_taken_where_the_user_says_so(take, refused):
     (run,), said = take(text, task="=MRPC", score="test_acc", metric="accuracy")
     assert (run.metric, run.last.test) == ("accuracy", {"accuracy": 0.7})
     assert run.baseline == 140 / 205
-    assert "test_acc was read as accuracy" in said
+    assert re.search("test_acc .*read .*accuracy", said)
 
 
 @pytest.mark.parametrize(
-    ("metric", "sentence"),
+    ("metric", "facts"),
     [
-        ("acuracy", "must be one of accuracy, f1, mcc, accuracy_f1, spearman, pearson; did you mean 'accuracy'?"),
-        ("spearman", "--metric spearman: RTE is not a regression task"),
-        (" ", "--metric: the name is empty"),
+        ("acuracy", "accuracy, f1, mcc, accuracy_f1, spearman, pearson.* 'accuracy'"),
+        ("spearman", "--metric spearman: RTE .*not .*regression task"),
+        (" ", "--metric: .*name .*empty"),
     ],
 )
-def test_a_metric_that_is_none_of_the_task_is_refused(refused, metric, sentence):
-    assert sentence in refused("seed,arm,acc\n1,a,0.7\n", metric=metric)
+def test_a_metric_that_is_none_of_the_task_is_refused(refused, metric, facts):
+    assert re.search(facts, refused("seed,arm,acc\n1,a,0.7\n", metric=metric))
 
 
 # ---- what is mixed
@@ -527,22 +528,22 @@ def test_a_metric_that_is_none_of_the_task_is_refused(refused, metric, sentence)
 
 def test_a_seed_that_is_there_twice_is_refused_with_the_columns_that_differ(refused):
     text = "seed,arm,lr,acc\n1,a,1e-5,0.6\n2,a,1e-5,0.6\n1,a,2e-5,0.7\n"
-    assert refused(text) == (
-        "scores.csv: a rte seed 1 has two scores, on lines 2 and 4, which differ in lr (1e-5, 2e-5), acc (0.6, 0.7); "
-        "--where COLUMN=VALUE keeps one of them, or name the column as --task or --arm"
+    assert re.match(
+        r"scores\.csv: a rte seed 1 .*lines 2 and 4.* lr \(1e-5, 2e-5\), acc \(0\.6, 0\.7\).*--where .*--task .*--arm",
+        refused(text),
     )
-    assert "on lines 2 and 3, which are equal" in refused("seed,arm,acc\n1,a,0.6\n1,a,0.6\n")
+    assert re.search("lines 2 .* 3.*equal", refused("seed,arm,acc\n1,a,0.6\n1,a,0.6\n"))
 
 
 def test_tasks_and_checkpoints_that_are_mixed_are_refused(refused):
     alone = {"val": None, "val_where": (), "train_loss": None, "step": None}
     text = RESULTS.read_text()
     said = refused(text, REPLICATION, **alone, task="=RTE", where=("filetype=test_last_log",))
-    assert "plain rte seed 0 has two scores, on lines 5 and 24, which differ in dataset (RTE, MRPC), " in said
+    assert re.search(r"plain rte seed 0 .*lines 5 and 24.* dataset \(RTE, MRPC\), ", said)
     said = refused(
         text, REPLICATION, **alone, where=("dataset=RTE", "filetype=test_last_log", "filetype=test_best_log")
     )
-    assert "on lines 5 and 6, which differ in filetype (test_last_log, test_best_log), " in said
+    assert re.search(r"lines 5 and 6.* filetype \(test_last_log, test_best_log\), ", said)
 
 
 @pytest.mark.parametrize(
@@ -552,7 +553,7 @@ def test_tasks_and_checkpoints_that_are_mixed_are_refused(refused):
 def test_settings_that_vary_within_an_arm_are_refused(take, refused, column, a, b):
     text = f"seed,arm,acc,{column}\n1,a,0.6,{a}\n2,a,0.6,{b}\n3,b,0.6,{b}\n"
     said = refused(text)
-    assert f"arm 'a' of rte mixes runs that differ in {column}: line 2 has {a!r}, line 3 has {b!r}" in said
+    assert re.search(f"arm 'a' of rte .*{column}: line 2 .*{a!r}, line 3 .*{b!r}", said)
     assert len(take(text, where=(f"{column}={b}",))[0]) == 2
     assert len(take(text, arm=column)[0]) == 3
     assert len(take(text, vary=(column,))[0]) == 3
@@ -569,51 +570,51 @@ def test_settings_may_vary_between_arms_and_evaluations(take):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "sentence"),
+    ("name", "text", "facts"),
     [
-        ("a.csv", "", "a.csv: the file is empty"),
-        ("a.csv", "\n,,\n", "a.csv: the file is empty"),
-        ("a.csv", "seed,arm,acc\n", "a.csv: the file has a header and no rows"),
-        ("a.csv", "seed,arm,acc\n1,a,0.6,7\n", "a.csv:2 has 4 fields where the header names 3 columns"),
-        ("a.csv", "seed,arm,acc\n1,a,0.6\n\n2,a\n", "a.csv:4 has 2 fields where the header names 3 columns"),
-        ("a.csv", 'seed,arm,acc\n1,"a\n', "a.csv:2 cannot be read as a row"),
-        ("a.csv", "seed;arm;acc\n1;a;0.6\n", "the header is separated by ';', but in a .csv file it must be ','"),
-        ("a.tsv", "seed,arm,acc\n1,a,0.6\n", "the header is separated by ',', but in a .tsv file it must be '\\t'"),
-        ("a.csv", b"seed,arm,acc\n1,\xe4,0.6\n", "a.csv: the file is not text in UTF-8"),
-        ("a.xlsx", "", "the name must end in .csv (separated by commas) or .tsv"),
-        ("a.csv", "seed,arm,acc\n1.5,a,0.6\n", "a.csv:2 column 'seed': '1.5' must be a whole number from 0"),
-        ("a.csv", "seed,arm,acc\n-1,a,0.6\n", "a.csv:2 column 'seed': '-1' must be a whole number from 0"),
-        ("a.csv", "seed,arm,acc\n1,,0.6\n", "a.csv:2 column 'arm': the field is empty, but --arm needs it"),
-        ("a.csv", f"seed,arm,acc\n{2**63},a,0.6\n", "must be a whole number from 0"),
-        ("a.csv", "seed,arm,acc,acc\n1,a,0.6,0.7\n", "--score acc: columns 3 and 4 both have this name"),
+        ("a.csv", "", r"a\.csv: .*file .*empty"),
+        ("a.csv", "\n,,\n", r"a\.csv: .*file .*empty"),
+        ("a.csv", "seed,arm,acc\n", r"a\.csv: .*file .*header .*no rows"),
+        ("a.csv", "seed,arm,acc\n1,a,0.6,7\n", r"a\.csv:2 .* 4 fields .*header names 3 columns"),
+        ("a.csv", "seed,arm,acc\n1,a,0.6\n\n2,a\n", r"a\.csv:4 .* 2 fields .*header names 3 columns"),
+        ("a.csv", 'seed,arm,acc\n1,"a\n', r"a\.csv:2 cannot .*read .*row"),
+        ("a.csv", "seed;arm;acc\n1;a;0.6\n", r"header .*separated .*';'.*\.csv file .*','"),
+        ("a.tsv", "seed,arm,acc\n1,a,0.6\n", r"header .*separated .*','.*\.tsv file .*'\\t'"),
+        ("a.csv", b"seed,arm,acc\n1,\xe4,0.6\n", r"a\.csv: .*file .*not text .*UTF-8"),
+        ("a.xlsx", "", r"\.csv .*\.tsv"),
+        ("a.csv", "seed,arm,acc\n1.5,a,0.6\n", r"a\.csv:2 column 'seed': '1\.5' .*whole number .* 0"),
+        ("a.csv", "seed,arm,acc\n-1,a,0.6\n", r"a\.csv:2 column 'seed': '-1' .*whole number .* 0"),
+        ("a.csv", "seed,arm,acc\n1,,0.6\n", r"a\.csv:2 column 'arm': .*field .*empty.*--arm"),
+        ("a.csv", f"seed,arm,acc\n{2**63},a,0.6\n", "whole number .* 0"),
+        ("a.csv", "seed,arm,acc,acc\n1,a,0.6,0.7\n", "--score acc: columns 3 .* 4 .*name"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_refused(refused, name, text, sentence):
-    assert sentence in refused(text, name=name)
+def test_a_table_that_cannot_be_used_is_refused(refused, name, text, facts):
+    assert re.search(facts, refused(text, name=name))
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("changes", "facts"),
     [
-        ({"score": "test_ac"}, "--score test_ac: there is no such column, there are seed, arm, test_acc; did you mean"),
-        ({"score": ""}, "--score : there is no such column"),
-        ({"arm": "="}, "--arm =: there must be a value after ="),
-        ({"seed": "=x"}, "column '=x': 'x' must be a whole number"),
-        ({"vary": ("lr",)}, "--vary lr: there is no such column"),
-        ({"where": ("arm",)}, "--where 'arm': must be COLUMN=VALUE"),
-        ({"where": ("amr=a",)}, "--where amr: there is no such column"),
-        ({"where": ("arm=alfa",)}, "--where arm=alfa: no row has this value, there are 'alpha', 'beta'; did you mean"),
-        ({"where": ("arm=alpha", "arm=b")}, "--where arm=b: no row has this value"),
-        ({"where": ("arm=alpha", "seed=2")}, "no row has all of arm=alpha and seed=2"),
-        ({"rename": ("alpha",)}, "--rename 'alpha': must be OLD=NEW"),
-        ({"rename": ("alfa=x",)}, "there is no arm 'alfa', there are alpha, beta; did you mean 'alpha'?"),
-        ({"rename": ("alpha=beta",)}, "--rename: alpha and beta would both be called 'beta'"),
-        ({"rename": ("alpha=x", "alpha=y")}, "'alpha' is already renamed to 'x'"),
+        ({"score": "test_ac"}, "--score test_ac: .*no such column.*seed, arm, test_acc;"),
+        ({"score": ""}, "--score : .*no such column"),
+        ({"arm": "="}, "--arm =: .*value after ="),
+        ({"seed": "=x"}, "column '=x': 'x' .*whole number"),
+        ({"vary": ("lr",)}, "--vary lr: .*no such column"),
+        ({"where": ("arm",)}, "--where 'arm': .*COLUMN=VALUE"),
+        ({"where": ("amr=a",)}, "--where amr: .*no such column"),
+        ({"where": ("arm=alfa",)}, "--where arm=alfa: no row .*value.*'alpha', 'beta';"),
+        ({"where": ("arm=alpha", "arm=b")}, "--where arm=b: no row .*value"),
+        ({"where": ("arm=alpha", "seed=2")}, "no row .*all .*arm=alpha .*seed=2"),
+        ({"rename": ("alpha",)}, "--rename 'alpha': .*OLD=NEW"),
+        ({"rename": ("alfa=x",)}, "no arm 'alfa'.*alpha, beta.*'alpha'"),
+        ({"rename": ("alpha=beta",)}, "--rename: alpha .*beta .*'beta'"),
+        ({"rename": ("alpha=x", "alpha=y")}, "'alpha' .*renamed .*'x'"),
     ],
 )
-def test_options_that_fit_no_row_are_refused(refused, changes, sentence):
+def test_options_that_fit_no_row_are_refused(refused, changes, facts):
     mapping = {"score": "test_acc"} | changes
-    assert sentence in refused("seed,arm,test_acc\n1,alpha,0.6\n2,beta,0.7\n", **mapping)
+    assert re.search(facts, refused("seed,arm,test_acc\n1,alpha,0.6\n2,beta,0.7\n", **mapping))
 
 
 def test_arms_can_be_renamed_and_even_swapped(take):
@@ -632,15 +633,15 @@ def test_places_that_cannot_be_written_are_refused(tmp_path):
     file.write_text("seed,arm,acc\n1,a,0.6\n")
     (tmp_path / "folder.jsonl").mkdir()
     (tmp_path / "link.jsonl").symlink_to(file)
-    for name, sentence in [
+    for name, facts in [
         ("a.csv", "the name must end in .jsonl"),
         ("nope/out.jsonl", "there is no folder"),
         ("folder.jsonl", "is a folder"),
         ("link.jsonl", "is the file that is imported"),
     ]:
-        with pytest.raises(UserError, match=sentence):
+        with pytest.raises(UserError, match=facts):
             import_csv(file, PLAIN, tmp_path / name)
-    with pytest.raises(UserError, match="there is no such file"):
+    with pytest.raises(UserError, match="no such file"):
         import_csv(tmp_path / "none.csv", PLAIN, tmp_path / "out.jsonl")
     (tmp_path / "b.csv").mkdir()
     with pytest.raises(UserError, match="is a folder"):

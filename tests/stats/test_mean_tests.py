@@ -1,6 +1,7 @@
 """Student's and Welch's t-tests and the rules of Z's tables, against SciPy and against the published summaries."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -59,18 +60,18 @@ def test_student_by_hand():
 
 @pytest.mark.parametrize("equal_var", [True, False])
 @pytest.mark.parametrize(
-    ("a", "b", "reason"),
+    ("a", "b", "facts"),
     [
         ([], [0.1, 0.2], "n of at least 2"),
         ([0.5], [0.1, 0.2], "n of at least 2"),
-        ([0.1, NAN, 0.3], [0.1, 0.2], "1 of 3 and 0 of 2 values are NaN"),
+        ([0.1, NAN, 0.3], [0.1, 0.2], "1 of 3 and 0 of 2 .*NaN"),
         ([0.5] * 4, [0.7] * 9, "neither group varies"),
     ],
 )
-def test_t_test_says_why_there_is_none(equal_var, a, b, reason):
+def test_t_test_says_why_there_is_none(equal_var, a, b, facts):
     result = t_test(a, b, equal_var)
     assert result.p is result.statistic is None
-    assert reason in result.reason
+    assert re.search(facts, result.reason)
 
 
 def test_t_test_of_a_group_that_does_not_vary_is_of_the_other():
@@ -80,7 +81,7 @@ def test_t_test_of_a_group_that_does_not_vary_is_of_the_other():
 
 
 def test_t_test_refuses_a_negative_std():
-    with pytest.raises(ValueError, match=r"a std must be at least 0, not -0.1 and 0.2"):
+    with pytest.raises(ValueError, match=r"std .*at least 0, not -0.1 and 0.2"):
         t_test_from_summaries(0.5, -0.1, 20, 0.6, 0.2, 20, equal_var=True)
 
 
@@ -144,11 +145,11 @@ def test_of_equal_means_the_first_is_the_best_and_the_others_equal_it():
 def test_a_group_with_nan_is_neither_best_nor_equal_and_says_why():
     marked = mark_best_and_equal([[0.9, 0.95, NAN], [0.5, 0.6, 0.7], Moments(None, None, 20), []])
     assert [flag for flag, _ in marked] == [None, True, None, None]
-    assert "1 of 3 values are NaN" in marked[0].test.reason
+    assert re.search("1 of 3 .*NaN", marked[0].test.reason)
     assert all(marked[i].test.reason for i in (2, 3))
     with_summary = mark_better_than([0.9, 0.95, NAN], [Moments(0.5, 0.1, 20)])[0]
     assert with_summary.flag is None
-    assert "1 of 3 values are NaN" in with_summary.test.reason
+    assert re.search("1 of 3 .*NaN", with_summary.test.reason)
     assert (with_summary.test.n_a, with_summary.test.n_b) == (20, 3)
 
 

@@ -94,11 +94,11 @@ def test_a_group_without_spread_is_tested_all_the_same():
     ("of", "a", "b", "reason"),
     [
         ("mean", [0.5, 0.6], [0.1, 0.2, 0.3], "3 values.* 2 and 3"),
-        ("mean", [0.5, 0.6, NAN], [0.1, 0.2, 0.3], "make their group look better"),
-        ("std", [0.5, 0.6, NAN], [0.1, 0.2, 0.3], "make their group look stable"),
-        ("mean", [0.5] * 4, [0.5] * 5, "all values of both groups are equal"),
+        ("mean", [0.5, 0.6, NAN], [0.1, 0.2, 0.3], "group .*better"),
+        ("std", [0.5, 0.6, NAN], [0.1, 0.2, 0.3], "group .*stable"),
+        ("mean", [0.5] * 4, [0.5] * 5, "both groups .*equal"),
         ("std", [0.5] * 4, [0.7] * 5, "neither group varies"),
-        ("std_ratio", [0.1, 0.2, 0.3], [0.7] * 5, "the second group does not vary"),
+        ("std_ratio", [0.1, 0.2, 0.3], [0.7] * 5, "second group .*not vary"),
     ],
 )
 def test_a_permutation_test_says_why_there_is_none(of, a, b, reason):

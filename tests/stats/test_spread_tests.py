@@ -38,8 +38,8 @@ def test_levene_by_hand():
         ([0.1, 0.2, 0.4], [], "3 values.* 3 and 0"),
         ([0.527] * 7, [0.7] * 5, "neither group varies"),
         ([0.1, 0.2, NAN], [0.1, 0.2, 0.4], "1 of 3 and 0 of 3 .*NaN"),
-        ([0.0, 1.0, 0.0, 1.0], [0.7] * 7, "do not vary in either group"),
-        ([0.1, 0.3] * 4, [0.4, 0.9] * 4, "do not vary in either group"),
+        ([0.0, 1.0, 0.0, 1.0], [0.7] * 7, "not vary .*either group"),
+        ([0.1, 0.3] * 4, [0.4, 0.9] * 4, "not vary .*either group"),
     ],
 )
 def test_levene_says_why_there_is_no_test(center, a, b, reason):
@@ -83,11 +83,11 @@ TEN = [0.61, 0.64, 0.66, 0.67, 0.69, 0.72, 0.75, 0.78, 0.8, 0.83]
     [
         ([0.5, 0.6], TEN, None, "3 values.* 2 and 10"),
         ([0.5, 0.6, NAN], TEN, None, "1 of 3 and 0 of 10 .*NaN"),
-        (TEN, [0.527] * 7, None, "the second group does not vary"),
-        ([0.527] * 7, TEN, 0.0, "the first group does not vary"),
-        (TEN, [0.527] * 11 + [0.6], 3.47, "the second group does not vary without one of its values"),
-        (TEN, [0.527] * 10 + [0.6] * 2, 2.56, "the upper bound is infinite"),
-        ([0.1, 0.1, 0.1, 0.1, 0.3], [0.2, 0.2, 0.2, 0.4, 0.5], 0.63, "resamples leave both groups without spread"),
+        (TEN, [0.527] * 7, None, "second group .*not vary"),
+        ([0.527] * 7, TEN, 0.0, "first group .*not vary"),
+        (TEN, [0.527] * 11 + [0.6], 3.47, "second group .*not vary without one"),
+        (TEN, [0.527] * 10 + [0.6] * 2, 2.56, "upper bound .*infinite"),
+        ([0.1, 0.1, 0.1, 0.1, 0.3], [0.2, 0.2, 0.2, 0.4, 0.5], 0.63, "resamples .*without spread"),
         ([0.0, 1.0] * 20, [0.0, 1.0] * 20, 1.0, "BCa is not defined"),  # the jackknife values are all equal
     ],
 )

@@ -1,5 +1,6 @@
 """The dry run: it measures, and leaves nothing."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -92,9 +93,9 @@ def test_what_is_trained_first_and_what_pauses(toy_run, toy_sources, tmp_path):
     assert line.saved_share == pytest.approx(0.35)
     assert first.cost.disk_bytes > first.cost.checkpoint_bytes / 3  # its weights are kept
     text = render_estimate(estimated)
-    assert f"run {parent.run_id} (recipe on toy, seed 9), from which 4 runs start, is trained first" in text
+    assert re.search(rf"run {parent.run_id} \(recipe on toy, seed 9\), .* 4 runs .*first", text)
     assert "5 runs left" in text
-    assert "the checkpoints of 4 runs that pause for it take" in text
+    assert re.search("checkpoints of 4 runs .*pause", text)
     assert not (tmp_path / "results").exists()
 
 

@@ -1,6 +1,7 @@
 """Inputs that cannot be used are found before anything starts."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -48,15 +49,17 @@ def test_every_run_gets_the_fingerprint_of_its_rows(plan):
 
 
 def test_what_does_not_fit_the_model(plan):
-    assert sentence_about(*plan(**{"data.max_length": 128})) == (
-        "data.max_length: 128 is more than the 64 positions of model 'tiny'"
+    assert re.match(
+        r"data\.max_length: 128 .*more .* 64 positions .*model 'tiny'",
+        sentence_about(*plan(**{"data.max_length": 128})),
     )
-    assert sentence_about(*plan(reinit={"pooler": True, "blocks": 9})) == (
-        "reinit.blocks: 9 is more than the 2 blocks of BERT model 'tiny'"
+    assert re.match(
+        r"reinit\.blocks: 9 .*more .* 2 blocks .*BERT model 'tiny'",
+        sentence_about(*plan(reinit={"pooler": True, "blocks": 9})),
     )
     first, sources = plan()
     second, _ = plan(**{"model.head": "paper"})
-    with pytest.raises(UserError, match=r"model\.head: the papers use no special head for BERT model 'tiny'"):
+    with pytest.raises(UserError, match=r"model\.head: .*papers .*no special head .*BERT model 'tiny'"):
         check_sweep_inputs([first, second], sources)
 
 
@@ -65,47 +68,45 @@ def test_a_mistake_in_a_parent_is_told_of_the_parent(plan):
     child, _ = plan(start_from={"run": parent.run_id, "checkpoint": "last"})
     with pytest.raises(UserError) as caught:
         check_sweep_inputs([child], sources, [parent])
-    assert str(caught.value) == (
-        f"run {parent.run_id} (recipe on rte, seed {parent.config.seeds.init}), from which 1 run starts: "
-        "data.max_length: 128 is more than the 64 positions of model 'tiny'; its settings (but for the model) are "
-        "those of `start_from: {recipe, task, seed, set}`; --set does not reach them"
-    )
+    told = str(caught.value)
+    assert told.startswith(f"run {parent.run_id} (recipe on rte, seed {parent.config.seeds.init}), ")
+    assert re.search(r"data\.max_length: 128 .* 64 positions .*'tiny'.*`start_from: .*--set .*not", told)
     assert sentence_about(parent, sources).startswith("data.max_length")  # where it is a run of the sweep's own
     with pytest.raises(UserError, match=r"^data\.max_length"):
         check_sweep_inputs([plan(**{"data.max_length": 128, "seeds.init": 2})[0]], sources, [parent])
 
 
 @pytest.mark.parametrize(
-    ("content", "rule"),
+    ("content", "facts"),
     [
-        ("{", "its config.json cannot be read"),
-        ("[]", "its config.json is not a mapping"),
-        ("{}", "its config.json has no model_type, such as bert"),
-        ('{"model_type": "bert", "num_hidden_layers": "2"}', "num_hidden_layers '2', which is not a whole number"),
+        ("{", r"config\.json cannot be read"),
+        ("[]", r"config\.json .*not .*mapping"),
+        ("{}", r"config\.json .*no model_type"),
+        ('{"model_type": "bert", "num_hidden_layers": "2"}', "num_hidden_layers '2'.*whole number"),
     ],
 )
-def test_a_config_of_a_model_that_cannot_be_used(plan, tmp_path, content, rule):
+def test_a_config_of_a_model_that_cannot_be_used(plan, tmp_path, content, facts):
     (tmp_path / "model" / "config.json").write_text(content)
-    assert rule in sentence_about(*plan())
+    assert re.search(facts, sentence_about(*plan()))
 
 
 def test_weights_that_are_none(plan, tmp_path):
     weights = tmp_path / "model" / "model.safetensors"
     weights.write_text("version https://git-lfs.github.com/spec/v1\n")
-    assert "its model.safetensors has no readable weights: " in sentence_about(*plan())
+    assert re.search(r"model\.safetensors .*no readable weights: ", sentence_about(*plan()))
     index = {"weight_map": {"a": "model-1.safetensors"}}
     weights.unlink()
     (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "lists model-1.safetensors, which is missing" in sentence_about(*plan())
+    assert re.search(r"lists model-1\.safetensors.*missing", sentence_about(*plan()))
     (tmp_path / "model" / "model.safetensors.index.json").write_text("{}")
-    assert "its model.safetensors.index.json cannot be read" in sentence_about(*plan())
+    assert re.search(r"model\.safetensors\.index\.json cannot", sentence_about(*plan()))
 
 
 def test_data_that_is_missing_or_too_little(plan, tmp_path):
     run, sources = plan(**{"data.train_rows": 1000, "data.sample_seed": 0})
-    assert "500 rows of each label are needed" in sentence_about(run, sources)
+    assert re.search("500 rows of each label", sentence_about(run, sources))
     nowhere = LocalPaths(data_dir=tmp_path, paths=sources.paths)
-    assert sentence_about(plan()[0], nowhere).startswith("the train file of RTE is missing")
+    assert re.search("train file .*RTE .*missing", sentence_about(plan()[0], nowhere))
 
 
 def test_a_hub_model_without_a_network(make_config, monkeypatch, tmp_path):
@@ -114,8 +115,6 @@ def test_a_hub_model_without_a_network(make_config, monkeypatch, tmp_path):
     hub = {"model.sha256": None, "model.revision": "main"}
     sources = LocalPaths(data_dir=GLUE)
     absent = PlannedRun("arm", "recipe", make_config(**hub, **{"model.name": "nobody/nothing"}))
-    assert sentence_about(absent, sources).startswith(
-        "model 'nobody/nothing': the hub cannot be reached and there is no cached copy"
-    )
+    assert re.match("model 'nobody/nothing': .*hub cannot .*reached .*no cached copy", sentence_about(absent, sources))
     misspelt = PlannedRun("arm", "recipe", make_config(**hub, **{"model.name": "no body!"}))
-    assert sentence_about(misspelt, sources).startswith("model 'no body!': the hub has no such model")
+    assert re.match("model 'no body!': .*hub .*no such model", sentence_about(misspelt, sources))

@@ -1,6 +1,7 @@
 """What a sweep asks to be recorded, and finished runs that are trained again for what they lack."""
 
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -68,29 +69,29 @@ def test_probes_are_asked_for_at_the_top_by_an_arm_or_on_the_command_line(sweep)
 
 
 @pytest.mark.parametrize(
-    ("value", "sentence"),
+    ("value", "facts"),
     [
         (
             "grad_norms",
-            r"^s.yaml:5: probes: 'grad_norms' must be a mapping such as \{grad_norms: \{every: 10\}",
+            r"^s.yaml:5: probes: 'grad_norms' .*mapping .*\{grad_norms: \{every: 10\}",
         ),
-        ("[drift]", r"^s.yaml:5: probes: \['drift'\] must be a mapping such as "),
-        ("{grad_norm: {every: 1}}", r"^s.yaml:5: key 'probes.grad_norm' is not known; did you mean 'grad_norms'\?$"),
-        ("{drift: 10}", r"^s.yaml:5: probes.drift: 10 must be a mapping such as \{every: 10\}, in optimizer steps$"),
-        ("{drift: {each: 10}}", "^s.yaml:5: key 'probes.drift.each' is not known; known keys: every$"),
-        ("{drift: {every: 0}}", "^s.yaml:5: probes.drift.every: 0 must be a whole number of steps from 1$"),
-        ("\n  drift:\n    every: 2.5", "^s.yaml:7: probes.drift.every: 2.5 must be a whole number of steps from 1$"),
-        ("{drift: {every: true}}", "^s.yaml:5: probes.drift.every: True must be a whole number of steps from 1$"),
+        ("[drift]", r"^s.yaml:5: probes: \['drift'\] .*mapping"),
+        ("{grad_norm: {every: 1}}", r"^s.yaml:5: key 'probes.grad_norm' .*not known.*'grad_norms'\?$"),
+        ("{drift: 10}", r"^s.yaml:5: probes.drift: 10 .*mapping .*\{every: 10\}.*optimizer steps$"),
+        ("{drift: {each: 10}}", "^s.yaml:5: key 'probes.drift.each' .*not known; known keys: every$"),
+        ("{drift: {every: 0}}", "^s.yaml:5: probes.drift.every: 0 .*whole number .*steps .* 1$"),
+        ("\n  drift:\n    every: 2.5", "^s.yaml:7: probes.drift.every: 2.5 .*whole number .*steps .* 1$"),
+        ("{drift: {every: true}}", "^s.yaml:5: probes.drift.every: True .*whole number .*steps .* 1$"),
     ],
 )
-def test_what_is_no_probe_is_refused(sweep, value, sentence):
-    with pytest.raises(UserError, match=sentence):
+def test_what_is_no_probe_is_refused(sweep, value, facts):
+    with pytest.raises(UserError, match=facts):
         sweep(f"{BASE}probes: {value}\n")
 
 
 def test_two_arms_that_share_a_run_record_the_same(sweep):
     arms = "arms:\n  - {name: a}\n  - {name: b, probes: {drift: {every: 2}}}\n"
-    with pytest.raises(UserError, match="arms 'a' and 'b' ask for the same run with different probes"):
+    with pytest.raises(UserError, match=r"arms 'a' and 'b' .*different probes"):
         sweep(BASE + arms)
 
 
@@ -193,9 +194,8 @@ def test_finished_runs_are_trained_again_only_when_asked(tmp_path):
     runs = [replace(one, probes=InLoopProbes(drift=1)) for one in (run, whole)]
     outcome, events = sweep_stand_ins(tmp_path, runs)
     assert set(outcome.finished_before) == {run.run_id, whole.run_id}
-    assert [event.text for event in events if isinstance(event, Notice)] == [
-        "1 runs were finished earlier without drift: --complete trains them again"
-    ]
+    (notice,) = (event.text for event in events if isinstance(event, Notice))
+    assert re.match("1 runs .*without drift: --complete", notice)
     outcome, events = sweep_stand_ins(tmp_path, runs, retrain_incomplete=True)
     assert (outcome.finished, outcome.finished_before) == ((run.run_id,), (whole.run_id,))
     opened = next(event for event in events if isinstance(event, SweepStarted))
@@ -262,7 +262,7 @@ def test_the_smoke_sweep_is_completed(workplace, stableft):
     sets = ("--set", "probes={grad_norms: {every: 2}, drift: {every: 2}}", "--save", "last")
     code, out, _ = stableft(*arguments, *sets)
     assert code == 0
-    assert "1 runs were finished earlier without drift, grad norms, last weights: --complete trains them again" in out
+    assert re.search("1 runs .*without drift, grad norms, last weights: --complete", out)
     code, out, _ = stableft(*arguments, *sets, "--complete", "--dry-run")
     assert "1 runs left" in out
     code, out, _ = stableft(*arguments, *sets, "--complete")

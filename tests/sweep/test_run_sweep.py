@@ -1,6 +1,7 @@
 """Parents first, then trials, then the rest: in real workers, with stand-ins for training that need no torch."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -78,7 +79,8 @@ def test_a_parent_is_trained_once_and_its_weights_kept(tmp_path, checkpoint, sav
     outcome, notes = sweep_stand_ins(tmp_path, make_sweep(runs, parents=[parent]), jobs=2, save=save)
     assert set(outcome.finished) == ids(runs, 0, 1, 2)  # it is none of them
     assert (outcome.unfinished, outcome.crashed, outcome.finished_before) == ((), (), ())
-    assert notes == [f"run {parent.run_id} (recipe on mnli, seed 1), from which 3 runs start, is trained first"]
+    (note,) = notes
+    assert re.match(rf"run {parent.run_id} \(recipe on mnli, seed 1\), .* 3 runs .*first", note)
     assert {path.name for path in run_folder(tmp_path, parent.run_id).glob("model-*")} == {
         f"model-{name}" for name in kept
     }
@@ -94,7 +96,7 @@ def test_a_parent_is_trained_once_and_its_weights_kept(tmp_path, checkpoint, sav
 def test_without_its_weights_one_sentence_says_what_to_do(tmp_path):
     parent, runs = family(1)
     save_record(tmp_path, make_record(parent))
-    with pytest.raises(UserError, match=r"is finished, but its last weights are missing .*: delete .* --save last"):
+    with pytest.raises(UserError, match=r"finished.*last weights .*missing .*: delete .* --save last"):
         sweep_stand_ins(tmp_path, make_sweep(runs, parents=[parent]))
     assert not (tmp_path / "log").exists()
     for run in runs:
@@ -111,11 +113,11 @@ def test_a_crashed_parent_holds_back_its_children_alone(tmp_path):
     outcome, notes = sweep_stand_ins(tmp_path, sweep)
     assert set(outcome.unfinished) == {run.run_id for run in runs}
     assert set(outcome.finished) == {run.run_id for run in others}
-    assert notes[-1].endswith("crashed (ValueError: the bug): they are not run; --retry-crashed tries it again")
+    assert re.search(r"crashed \(ValueError: the bug\): .*not run; --retry-crashed .*again$", notes[-1])
     assert (outcome.blocked, outcome.crashed_start_runs) == (outcome.unfinished, (parent.run_id,))
-    assert closing_line(outcome) == (
-        "Ended: 2 of 5 runs done, 1 that others start from crashed, 3 left (0 with a checkpoint, 3 with nothing to "
-        "start from); --retry-crashed retries the crashed ones"
+    assert re.match(
+        r"Ended: 2 of 5 runs done, 1 .*crashed, 3 left \(0 .*checkpoint, 3 .*nothing to start from\); --retry-crashed",
+        closing_line(outcome),
     )
     assert begun(tmp_path, runs) == {}
     again, told = sweep_stand_ins(tmp_path, sweep)
@@ -148,10 +150,9 @@ def test_a_parent_without_finite_weights_holds_back_its_children_alone(tmp_path,
     assert set(outcome.finished) == {run.run_id for run in others}
     assert set(outcome.unfinished) == set(outcome.blocked) == {run.run_id for run in runs}
     assert outcome.crashed_start_runs == ()
-    assert notes == [
-        f"run {parent.run_id} (recipe on mnli, seed 1), from which 3 runs start, has no {checkpoint} weights of use "
-        f"({DIVERGED}): they are not run; let them start from another one"
-    ]
+    (note,) = notes
+    assert note.startswith(f"run {parent.run_id} (recipe on mnli, seed 1), ")
+    assert re.search(f" 3 runs .*no {checkpoint} weights .*{re.escape(DIVERGED)}.*not run", note)
     assert begun(tmp_path, [parent, *runs]) == {}
     assert closing_line(outcome) == (
         "Ended: 2 of 5 runs done, 3 left (0 with a checkpoint, 3 with nothing to start from)"
@@ -182,7 +183,7 @@ def test_a_failed_parent_is_used_and_told(tmp_path):
     parent, runs = family(FAILS)
     outcome, notes = sweep_stand_ins(tmp_path, make_sweep(runs, parents=[parent]))
     assert len(outcome.finished) == 3
-    assert notes[-1].endswith("failed; they start from it nevertheless")
+    assert re.search("failed; .*start from it nevertheless$", notes[-1])
 
 
 @pytest.mark.faults
@@ -255,9 +256,8 @@ def test_the_lowest_end_and_the_others_go_on(tmp_path, jobs):
     assert set(outcome.stopped_early) == ids(runs, 0, 2)
     assert set(outcome.finished) == ids(runs, 1, 3, 4, 5)
     assert (outcome.unfinished, outcome.crashed) == ((), ())
-    assert notes == [
-        "arm rte: 2 of 6 runs are stopped as hopeless, the lowest 34 % by validation score after 30 % of the steps"
-    ]
+    (note,) = notes
+    assert re.match("arm rte: 2 of 6 runs .*hopeless.*lowest 34 % .*validation score after 30 % of the steps", note)
     assert begun(tmp_path, runs) == {0: 6, 3: 4}
     for run_id in outcome.stopped_early:
         record = read_record(tmp_path, run_id)

@@ -164,7 +164,7 @@ def test_a_setting_with_a_diverged_run_is_not_chosen(place):
     line = next(line for line in text.splitlines() if diverged.split()[1] in line)
     assert line.split()[-5:] == ["3", "-", "-", "1", "diverged"]
     everything = [scored(run, math.nan) for run in sweep.runs]
-    with pytest.raises(UserError, match=r"arm 'mixed', task 'rte', .* every setting has a diverged run"):
+    with pytest.raises(UserError, match=r"arm 'mixed', task 'rte', .* every setting .*diverged"):
         choose(sweep, everything, "other.yaml")
     assert not Path("other.yaml").exists()
 
@@ -186,7 +186,7 @@ def test_missing_runs_are_counted_and_nothing_is_chosen():
         ["3", "50.00", "1.00"],
         ["2", "of", "3"],
     ]
-    with pytest.raises(UserError, match="no run is finished, so there is no best setting"):
+    with pytest.raises(UserError, match=r"no run .*finished.*no best setting"):
         choose(sweep, [], "other.yaml", allow_missing=True)
 
 
@@ -199,16 +199,16 @@ def test_a_record_of_a_retried_run_counts_before_its_crash():
 
 def test_without_a_grid_there_is_nothing_to_choose():
     text = SEARCH.replace("    grid: {mixout.p: [0.1, 0.3, 0.5]}\n", "")
-    with pytest.raises(UserError, match=r"search\.yaml: no arm has a grid of several settings"):
+    with pytest.raises(UserError, match=r"search\.yaml: no arm .*grid"):
         choose(load(text), [])
     one = load(SEARCH, sets=["mixout.p=0.5"])  # --set wins over the grid: its points are the same runs
-    with pytest.raises(UserError, match="no arm has a grid of several settings"):
+    with pytest.raises(UserError, match=r"no arm .*grid"):
         choose(one, [])
 
 
 def test_reports_on_validation_rows_are_said_to_flatter_the_choice():
     held_out, dev = load(SEARCH), load(SEARCH.replace("recipe: zhang", "recipe: mosbach"))
-    assert "rte: reports use the same rows" in render_grid_searches(collect_grid_searches(dev, records_of(dev, {})))
+    assert re.search("rte: .*same rows", render_grid_searches(collect_grid_searches(dev, records_of(dev, {}))))
     assert "same rows" not in render_grid_searches(collect_grid_searches(held_out, records_of(held_out, {})))
 
 
@@ -276,7 +276,7 @@ def test_what_the_command_line_chose_is_what_the_file_says():
     mixed = load(SEARCH, arms=["mixed"])
     assert [run.arm for run in choose(mixed, records_of(mixed, {}))[1].runs] == ["mixed"] * 3
     seeded = load(SEARCH, sets=["seeds.init=3"])
-    with pytest.raises(UserError, match=r"--set seeds\.init and seeds\.data cannot be kept in a sweep file"):
+    with pytest.raises(UserError, match=r"--set seeds\.init and seeds\.data cannot"):
         choose(seeded, records_of(seeded, {}))
 
 
@@ -382,7 +382,7 @@ def test_the_command_reads_run_folders_or_files_of_records(stableft):
     records = records_of(sweep, {"mixed p=0.5": 0.7})
     code, _, err = stableft("choose", "search.yaml")
     assert (code, Path("search-chosen.yaml").exists()) == (2, False)
-    assert "0 of the 9 runs of its grids are finished, 0 crashed" in err
+    assert re.search("0 of the 9 runs .*finished, 0 crashed", err)
     for record in records:
         save_record(Path("results"), record)
     code, out, err = stableft("choose", "search.yaml", "--report-seeds", "0-4")

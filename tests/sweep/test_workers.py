@@ -1,6 +1,7 @@
 """Real processes: workers that die, sweeps that share a folder, signals. The runs are stand-ins without torch."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -154,9 +155,8 @@ def test_a_device_that_is_lost_does_not_crash_the_whole_queue(tmp_path):
     outcome, events = sweep(tmp_path, runs)
     assert outcome.crashed == tuple(runs[n].run_id for n in (0, 2, 3))  # in a row: the run between was done
     assert outcome.unfinished == tuple(run.run_id for run in runs[4:])
-    assert [event.text for event in events if isinstance(event, Notice)] == [
-        "cpu had 2 device errors in a row and gets no more runs"
-    ]
+    (notice,) = (event.text for event in events if isinstance(event, Notice))
+    assert re.match("cpu .* 2 device errors .*no more runs", notice)
 
 
 def test_an_error_that_only_names_cuda_loses_no_device(tmp_path):
@@ -200,7 +200,7 @@ def test_fail_fast_stops_the_others_at_a_checkpoint(tmp_path):
 
 def test_the_users_mistake_stops_the_sweep(tmp_path):
     runs = [make_run(0, "long"), make_run(1, "mistake")]
-    with pytest.raises(UserError, match="the task has no such column"):
+    with pytest.raises(UserError, match=r"task .*no such column"):
         sweep(tmp_path, runs, jobs=2)
     assert read_sweep_state(tmp_path, runs).crashed == ()
     assert not any(is_running(pid) for _, pid in read_events(tmp_path, "begin"))

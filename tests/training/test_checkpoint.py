@@ -52,16 +52,16 @@ def other_data(monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("execution", "change", "words"),
     [
-        ({}, lambda patch: patch.setattr(torch, "get_num_threads", lambda: 2), "threads 1, but now it is 2"),
-        ({"micro_batch": 2}, None, "micro_batch None, but now it is 2"),
-        ({}, other_version("torch"), f"torch '{torch.__version__}', but now it is '0.0+x'"),
-        ({}, other_version("stableft"), "stableft '.*', but now it is '0.0+x'"),
-        ({}, other_version("transformers"), "transformers '.*', but now it is '0.0+x'"),
-        ({}, other_data, "data '.*', but now it is 'ffff"),
+        ({}, lambda patch: patch.setattr(torch, "get_num_threads", lambda: 2), "threads 1,.* 2"),
+        ({"micro_batch": 2}, None, "micro_batch None,.* 2"),
+        ({}, other_version("torch"), rf"torch '{re.escape(torch.__version__)}',.* '0\.0\+x'"),
+        ({}, other_version("stableft"), r"stableft '.*',.* '0\.0\+x'"),
+        ({}, other_version("transformers"), r"transformers '.*',.* '0\.0\+x'"),
+        ({}, other_data, "data '.*',.* 'ffff"),
         (
             {},
             lambda p: p.setattr("stableft.training.loop.device_name", lambda _: "NVIDIA"),
-            "'cpu', but now it is 'NVIDIA'",
+            "'cpu',.* 'NVIDIA'",
         ),
     ],
 )
@@ -71,9 +71,9 @@ def test_other_facts_are_refused(stopped, toy_sources, monkeypatch, execution, c
     before = path.read_bytes()
     if change:
         change(monkeypatch)
-    with pytest.raises(UserError, match=f"run {run.run_id} has a checkpoint from step 5 made with ") as caught:
+    with pytest.raises(UserError, match=f"run {run.run_id} .*checkpoint from step 5 ") as caught:
         first_step(run, results, toy_sources, **execution)
-    assert re.search(words.replace("+", r"\+"), str(caught.value))
+    assert re.search(words, str(caught.value))
     assert path.read_bytes() == before
 
 
@@ -82,7 +82,7 @@ def test_best_weights_that_were_not_saved_cannot_be_asked_for_later(toy_run, toy
     with pytest.raises(RunInterrupted):
         train_run(run, results, toy_sources, stop_at=7, checkpoint_every=1)
     assert torch.load(run_folder(results, run.run_id) / CHECKPOINT_FILE, weights_only=True)["best"]
-    with pytest.raises(UserError, match=r"without --save best, and its best weights, from step \d+, were not saved"):
+    with pytest.raises(UserError, match=r"without --save best.*step \d+.*not saved"):
         first_step(run, results, toy_sources, save="best")
     assert first_step(run, results, toy_sources, save="last") == 8
     assert not (run_folder(results, run.run_id) / "model-best").exists()

@@ -156,7 +156,7 @@ def test_a_checkpoint_goes_on_with_the_same_probes_alone(toy_run, toy_sources, t
     run = toy_run()
     with pytest.raises(RunInterrupted):
         train_run(watched(run), tmp_path, toy_sources, stop_at=5)
-    with pytest.raises(UserError, match=r"has a checkpoint from step 5 made with probes \{'grad_norms': 4"):
+    with pytest.raises(UserError, match=r"checkpoint .*step 5 .*probes \{'grad_norms': 4"):
         train_run(run, tmp_path, toy_sources)
 
 
@@ -221,9 +221,7 @@ def test_drift_of_blocks_that_are_not_known_is_refused(family_run, tmp_path):
     run, sources = family_run("distilbert")
     train_run(watched(run, InLoopProbes(grad_norms=1)), tmp_path, sources)
     assert recorded(tmp_path, run)["grad_norms"].parts.blocks == ()
-    with pytest.raises(
-        UserError, match=r"^probes.drift: stableft does not know which modules of a distilbert model are"
-    ):
+    with pytest.raises(UserError, match=r"^probes.drift: stableft .*not know .*modules .*distilbert model"):
         train_run(watched(run), tmp_path / "other", sources)
 
 

@@ -54,7 +54,7 @@ def test_the_rate_rises_over_a_share_or_a_number_of_steps():
 
 def test_the_rate_cannot_rise_for_longer_than_a_run():
     long = ScheduleConfig(length=TrainingLength(epochs=3), batch_size=32, warmup=None, warmup_steps=235)
-    with pytest.raises(UserError, match="warmup_steps: 235 is more than the 234 steps"):
+    with pytest.raises(UserError, match=r"warmup_steps: 235 .*more .* 234 steps"):
         total_steps(long, ROWS["rte"])
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +25,6 @@ from stableft.probes.per_example import (
 )
 from stableft.probes.per_example_data import (
     NO_PREDICTION,
-    Examples,
     PredictionColumns,
     PredictionGroup,
     read_prediction_groups,
@@ -37,6 +36,7 @@ from stableft.report.forms.document import (
     HEADING_LEVELS,
     NO_VALUE,
     Bullets,
+    Column,
     DataTable,
     Heading,
     OriginCount,
@@ -44,13 +44,20 @@ from stableft.report.forms.document import (
     Provenance,
     Report,
     ReportBlock,
-    ReportRow,
     ReportTable,
     Value,
     make_label,
 )
 from stableft.report.forms.write import Format, resolve_target, write_report
-from stableft.report.numbers_in_words import format_p, format_percent
+from stableft.report.numbers_in_words import (
+    count_value,
+    format_percent,
+    interval_value,
+    number_value,
+    p_value,
+    percent_value,
+    text_value,
+)
 from stableft.report.stability_results import BOOTSTRAP_SEED
 from stableft.stats import RESAMPLES, Interval
 
@@ -93,19 +100,27 @@ def build_per_example_report(name: str, groups: Sequence[PredictionGroup], max_e
     for analysis in analyses:
         sections.setdefault((analysis.group.task, analysis.group.source), []).append(analysis)
     title = f"Stability of single predictions over runs: {name}"
-    grids = {key: list(_make_tables(f"points-{name}", section)) for key, section in sections.items()}
+    tables = {key: list(_make_tables(f"points-{name}", section)) for key, section in sections.items()}
     drawn = any(not analysis.reason_missing for analysis in analyses)
     notes = tuple(_notes(groups))
     blocks: list[ReportBlock] = [Picture(PER_EXAMPLE_FIGURE, _alt_text(analyses))] if drawn else []
     for key, section in sections.items():
-        blocks += [Heading(_heading(section)), *grids[key], Bullets(_describe_section(section))]
+        blocks += [Heading(_heading(section)), *tables[key], Bullets(_describe_section(section))]
         blocks += [block for analysis in section for block in unstable_example_blocks(analysis, max_examples)]
     blocks += [Heading("Notes", HEADING_LEVELS + 1), Bullets(notes)]
     return Report(
         id=make_label(f"points-{name}"),
         title=title,
         blocks=tuple(blocks),
-        standalone=tuple(_standalone_table(grid, title, sections[key]) for key, some in grids.items() for grid in some),
+        standalone=tuple(
+            replace(
+                table,
+                caption=f"{title}. {_heading(sections[key])}. {table.caption}",
+                notes=_describe_section(sections[key]),
+            )
+            for key, some in tables.items()
+            for table in some
+        ),
         data={"examples": DataTable.from_records(make_per_example_rows(analyses), only="csv")},
         facts=make_per_example_values(analyses) | {"notes": list(notes)},
         figures={PER_EXAMPLE_FIGURE: lambda: draw_per_example(list(sections.values()))} if drawn else {},
@@ -137,94 +152,75 @@ def _make_tables(name: str, section: Section) -> Iterator[ReportTable]:
     if any(analysis.per_example_variance for analysis in section):
         yield _variance_table(name, section)
     if group.classes:
-        yield _agreement_table(f"{name}-agreement", section)
+        known = any(analysis.right is not None for analysis in section)
+        table = DataTable.from_records(_agreement_values(analysis, known) for analysis in section)
+        yield table.view(f"{name}-agreement", caption=AGREEMENT_CAPTION)
 
 
 def _variance_table(name: str, section: Section) -> ReportTable:
     classes = bool(section[0].group.classes)
-    header = ("arm", "n", "accuracy" if classes else "MSE", "S_per-point", "root", "95 % runs", "95 % examples")
-    header += ("S_ours", "root", "95 % runs", "ratio", *(["p"] if classes else []))
     apart = "S_per-point / m" if classes else "the mean variance of a squared error / m"
     ratio = RATIO_CAPTION.format(apart=apart)
     tested = " p: Cochran's Q test that it is 1." if classes else ""
     caption = f"{ACCURACY_CAPTION if classes else SQUARED_ERROR_CAPTION} {INTERVALS_CAPTION} {ratio}{tested}"
-    return ReportTable(name, header, tuple(_variance_row(analysis, classes) for analysis in section), caption)
+    return DataTable.from_records(map(_variance_values, section)).view(name, caption=caption)
 
 
-def _variance_row(analysis: SubsetAnalysis, classes: bool) -> ReportRow:
-    point, whole = analysis.per_example_variance, analysis.score_variance
+def _variance_values(analysis: SubsetAnalysis) -> dict[Column, Value]:
+    """Return the variances of an arm. Roots are in percent for classes, in units of the labels for regression."""
+    classes, point, whole = bool(analysis.group.classes), analysis.per_example_variance, analysis.score_variance
     assert point
-    scale = 100 if classes else 1
-    places = [
-        _format_number(point.value),
-        _format_root(point.value, scale),
-        _format_root_interval(point.over_runs, scale),
-    ]
-    places += [_format_root_interval(point.over_examples, scale)]
-    score = None if whole is None else whole.mean
-    ours = [_format_number(whole and whole.value), _format_root(whole and whole.value, scale)]
-    ours += [NO_VALUE if whole is None else _format_interval(whole.sd, scale, classes)]
-    ours += [_format_number(whole and whole.ratio)]
-    p = whole.test.p if whole else None
-    tested = [format_p(p)] if classes else []
-    return (
-        _row_name(analysis),
-        str(analysis.n_runs),
-        format_percent(score) if classes else _format_number(score),
-        *places,
-        *ours,
-        *tested,
-    )
+    scaled = percent_value if classes else number_value
+    format_end = format_percent if classes else "{:.3g}".format
+    return {
+        Column("arm", "arm"): _arm_label(analysis),
+        Column("n", "n"): count_value(analysis.n_runs),
+        Column("score", "accuracy" if classes else "MSE"): scaled(whole and whole.mean),
+        Column("per_point", "S_per-point"): number_value(point.value),
+        Column("per_point_root", "root"): scaled(_root(point.value)),
+        Column("over_runs", "95 % runs"): interval_value(_root_interval(point.over_runs), format_end),
+        Column("over_examples", "95 % examples"): interval_value(_root_interval(point.over_examples), format_end),
+        Column("whole", "S_ours"): number_value(whole and whole.value),
+        Column("whole_root", "root"): scaled(_root(whole and whole.value)),
+        Column("whole_over_runs", "95 % runs"): interval_value(whole.sd, format_end) if whole else Value(NO_VALUE),
+        Column("ratio", "ratio"): number_value(whole and whole.ratio),
+    } | ({Column("p", "p"): p_value(whole and whole.test.p)} if classes else {})
 
 
-def _agreement_table(name: str, section: Section) -> ReportTable:
-    known = any(analysis.right is not None for analysis in section)
-    header = ("arm", "n", "all agree", "95 %", *(["all right", "all wrong"] if known else []))
-    header += ("churn", "95 % runs", "min", "max", "kappa")
-    return ReportTable(name, header, tuple(_agreement_row(analysis, known) for analysis in section), AGREEMENT_CAPTION)
+def _root(value: float | None) -> float | None:
+    return None if value is None else math.sqrt(max(value, 0))
 
 
-def _agreement_row(analysis: SubsetAnalysis, known: bool) -> ReportRow:
-    found = analysis.agreement
+def _root_interval(interval: Interval) -> Interval:
+    """Return the interval of the root. A negative end, as of the normal approximation, counts as zero."""
+    return replace(interval, low=_root(interval.low), high=_root(interval.high))
+
+
+def _agreement_values(analysis: SubsetAnalysis, known: bool) -> dict[Column, Value]:
+    """Return how often the runs of an arm agree and, if it is `known` for any arm, how often all are right or wrong."""
+    found, right = analysis.agreement, None if analysis.reason_missing else analysis.right
     assert found
-    right = [NO_VALUE, NO_VALUE]
-    if analysis.right is not None and not analysis.reason_missing:
-        right = [
-            format_percent(float(analysis.right.all(axis=0).mean())),
-            format_percent(float((~analysis.right).all(axis=0).mean())),
-        ]
-    kappa = NO_VALUE if found.kappa is None else f"{found.kappa:.3f}"
-    together = (format_percent(found.unanimous), _format_interval(found.unanimous_interval, 100, True))
-    churn = (format_percent(found.churn), _format_interval(found.churn_over_runs, 100, True))
-    extremes = (format_percent(found.churn_min), format_percent(found.churn_max))
-    return (_row_name(analysis), str(analysis.n_runs), *together, *(right if known else []), *churn, *extremes, kappa)
+    all_alike = {
+        Column("all_right", "all right"): percent_value(None if right is None else float(right.all(axis=0).mean())),
+        Column("all_wrong", "all wrong"): percent_value(None if right is None else float((~right).all(axis=0).mean())),
+    }
+    return {
+        Column("arm", "arm"): _arm_label(analysis),
+        Column("n", "n"): count_value(analysis.n_runs),
+        Column("unanimous", "all agree"): percent_value(found.unanimous),
+        Column("unanimous_interval", "95 %"): interval_value(found.unanimous_interval, format_percent),
+        **(all_alike if known else {}),
+        Column("churn", "churn"): percent_value(found.churn),
+        Column("churn_over_runs", "95 % runs"): interval_value(found.churn_over_runs, format_percent),
+        Column("churn_min", "min"): percent_value(found.churn_min),
+        Column("churn_max", "max"): percent_value(found.churn_max),
+        Column("kappa", "kappa"): number_value(found.kappa, ".3f"),
+    }
 
 
-def _row_name(analysis: SubsetAnalysis) -> Value:
+def _arm_label(analysis: SubsetAnalysis) -> Value:
     """Return the arm, or for a part of its runs the name of a row under it."""
-    return Value("that did not fail", under=True) if analysis.is_part else Value(analysis.group.arm)
-
-
-def _format_number(value: float | None) -> str:
-    return NO_VALUE if value is None else f"{value:.3g}"
-
-
-def _format_root(value: float | None, scale: float) -> str:
-    if value is None:
-        return NO_VALUE
-    return f"{scale * math.sqrt(value):.1f}" if scale > 1 else f"{math.sqrt(value):.3g}"
-
-
-def _format_root_interval(interval: Interval, scale: float) -> str:
-    if interval.low is None or interval.high is None:
-        return NO_VALUE
-    return f"{_format_root(max(interval.low, 0), scale)} to {_format_root(interval.high, scale)}"
-
-
-def _format_interval(interval: Interval, scale: float, fixed: bool) -> str:
-    if interval.low is None or interval.high is None:
-        return NO_VALUE
-    return " to ".join(f"{scale * bound:{'.1f' if fixed else '.3g'}}" for bound in (interval.low, interval.high))
+    return Value("that did not fail", under=True) if analysis.is_part else text_value(analysis.group.arm)
 
 
 def _describe_section(section: Section) -> tuple[str, ...]:
@@ -249,17 +245,6 @@ def _notes(groups: Sequence[PredictionGroup]) -> Iterator[str]:
 
 def _capitalize_first(text: str) -> str:
     return text[0].upper() + text[1:]
-
-
-def _standalone_table(grid: ReportTable, title: str, section: Section) -> ReportTable:
-    """Return a table with everything that a reader who sees nothing else needs to know."""
-    return ReportTable(
-        grid.name,
-        grid.header,
-        grid.rows,
-        f"{title}. {_heading(section)}. {grid.caption}",
-        notes=_describe_section(section),
-    )
 
 
 SWEEP_ONLY_OPTIONS = {
@@ -354,24 +339,32 @@ def unstable_example_blocks(analysis: SubsetAnalysis, max_examples: int) -> Iter
             f" {ties:,} of {analysis.n_examples:,} examples ha{'s' if ties == 1 else 've'} the largest, {largest:.3g}."
         )
     yield Heading(f"Most unstable examples: {analysis.title}", 3)
-    header = (_example_header(analysis.group.examples), *_prediction_header(analysis))
-    rows = tuple(
-        (_example_text(analysis.group.examples, int(i)), *_prediction_cells(analysis, int(i), float(instability[i])))
-        for i in order
-    )
-    yield ReportTable(
-        make_label(f"unstable-{analysis.group.arm}-{analysis.group.task}-{analysis.subset}"), header, rows, caption
-    )
+    name = make_label(f"unstable-{analysis.group.arm}-{analysis.group.task}-{analysis.subset}")
+    examples = DataTable.from_records(_unstable_example_values(analysis, int(i), float(instability[i])) for i in order)
+    yield examples.view(name, caption=caption)
 
 
-def _example_header(examples: Examples) -> str:
-    return " / ".join(examples.texts) if examples.texts else "example"
-
-
-def _example_text(examples: Examples, i: int) -> str:
-    if not examples.texts:
-        return examples.names[i]
-    return " / ".join(_shorten(column[i]) for column in examples.texts.values())
+def _unstable_example_values(analysis: SubsetAnalysis, i: int, instability: float) -> dict[Column, Value]:
+    """Return example i with the runs' predictions, by column of the table of the most unstable examples."""
+    group, predictions, examples = analysis.group, analysis.predictions[:, i], analysis.group.examples
+    values: dict[Column, Value] = {}
+    if examples.texts:
+        text = " / ".join(_shorten(column[i]) for column in examples.texts.values())
+        values[Column("text", " / ".join(examples.texts))] = Value(text)
+    values[Column("example", "row" if examples.texts else "example")] = Value(examples.names[i])
+    if examples.labels is not None:
+        label = examples.labels[i]
+        values[Column("label", "label")] = Value(group.classes[int(label)] if group.classes else f"{label:.3g}")
+    if not group.classes:
+        spread = {"mean": predictions.mean(), "SD": math.sqrt(instability)}
+        spread |= {"min": predictions.min(), "max": predictions.max()}
+        return values | {Column(name, name): number_value(float(number)) for name, number in spread.items()}
+    if analysis.right is not None:
+        values[Column("right", "right")] = Value(f"{int(analysis.right[:, i].sum())}/{analysis.n_runs}")
+    return values | {
+        Column(f"answers_{answer}", name): count_value(int((predictions == answer).sum()))
+        for name, answer in _predicted_classes(analysis)
+    }
 
 
 def _shorten(text: str) -> str:
@@ -379,39 +372,11 @@ def _shorten(text: str) -> str:
     return flat if len(flat) <= MAX_TEXT_LENGTH else f"{flat[: MAX_TEXT_LENGTH - 1].rstrip()}…"
 
 
-def _prediction_header(analysis: SubsetAnalysis) -> tuple[str, ...]:
-    group = analysis.group
-    known = ("label",) if group.examples.labels is not None else ()
-    named = ("row",) if group.examples.texts else ()
-    if not group.classes:
-        return (*named, *known, "mean", "SD", "min", "max")
-    right = ("right",) if analysis.right is not None else ()
-    return (*named, *known, *right, *(name for name, _ in _predicted_classes(analysis)))
-
-
 def _predicted_classes(analysis: SubsetAnalysis) -> list[tuple[str, int]]:
     """Return name and id of every class that any of these runs predicts anywhere."""
     given = set(analysis.predictions.ravel().tolist())
     columns = [(name, i) for i, name in enumerate(analysis.group.classes) if i in given]
     return columns + ([("no answer", NO_PREDICTION)] if NO_PREDICTION in given else [])
-
-
-def _prediction_cells(analysis: SubsetAnalysis, i: int, instability: float) -> Iterator[str]:
-    group, predictions = analysis.group, analysis.predictions[:, i]
-    if group.examples.texts:
-        yield group.examples.names[i]
-    if group.examples.labels is not None:
-        value = group.examples.labels[i]
-        yield group.classes[int(value)] if group.classes else f"{value:.3g}"
-    if not group.classes:
-        yield from (
-            f"{value:.3g}"
-            for value in (predictions.mean(), math.sqrt(instability), predictions.min(), predictions.max())
-        )
-        return
-    if analysis.right is not None:
-        yield f"{int(analysis.right[:, i].sum())}/{analysis.n_runs}"
-    yield from (str(int((predictions == answer).sum())) for _, answer in _predicted_classes(analysis))
 
 
 MAX_CURVE_POINTS = 1000  # of more examples, evenly spaced ones are drawn

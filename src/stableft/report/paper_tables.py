@@ -28,12 +28,11 @@ from stableft.report.forms.document import (
     Paragraph,
     Report,
     ReportBlock,
-    ReportRow,
     ReportTable,
-    Row,
     Value,
 )
 from stableft.report.mosbach import MOSBACH_ARTIFACTS as MOSBACH
+from stableft.report.numbers_in_words import text_value
 from stableft.report.paper_values import load_printed_hyperparameters
 from stableft.report.zhang import LARGE_TASKS, SMALL_TASKS
 from stableft.report.zhang import ZHANG_ARTIFACTS as ZHANG
@@ -80,13 +79,18 @@ def build_hyperparameter_report(paper: Paper) -> Report:
         if not cell.agrees
     )
     agreeing = f"{sum(cell.agrees for cell in compared)} of {len(compared)} places agree with {printed.place}."
-    cells = DataTable(
-        (
-            Column("row", "Hyper-parameter" if paper == "M" else "Model and data set"),
-            *map(Column, HYPERPARAMETER_KEYS),
-            Column("shown", for_readers=True),
-        ),
-        tuple(_hyperparameter_row(printed.place, cell) for cell in compared),
+    cells = DataTable.from_records(
+        {
+            Column("row", "Hyper-parameter" if paper == "M" else "Model and data set"): text_value(cell.row),
+            "column": text_value(cell.column),
+            "paper": printed.place,
+            "here": cell.here,
+            "printed": cell.printed,
+            "agrees": cell.agrees,
+            "note": cell.reason,
+            Column("shown", for_readers=True): Value(cell.text, bold=not cell.agrees),
+        }
+        for cell in compared
     )
     intro = HYPERPARAMETER_TABLE_INTRO[paper]
     notes = ("Bold: not what the paper prints.",) if deviations else ()
@@ -113,20 +117,6 @@ def compare_hyperparameters(paper: Paper) -> tuple[HyperparameterCell, ...]:
             reason = "" if here == text else printed.reasons.get((row, column), NO_KNOWN_REASON)
             cells.append(HyperparameterCell(row, column, here, text, reason))
     return tuple(cells)
-
-
-HYPERPARAMETER_KEYS = ("column", "paper", "here", "printed", "agrees", "note")
-
-
-def _hyperparameter_row(location: str, cell: HyperparameterCell) -> Row:
-    data_values = {"paper": location, "here": cell.here, "printed": cell.printed}
-    data_values |= {"agrees": cell.agrees, "note": cell.reason}
-    return Row(
-        "",
-        {key: Value(data=data) for key, data in data_values.items()}
-        | {"row": Value(cell.row, cell.row), "column": Value(cell.column, cell.column)}
-        | {"shown": Value(cell.text, bold=not cell.agrees)},
-    )
 
 
 def _value_in_mosbach_runs(row: str, column: str) -> str:
@@ -415,10 +405,10 @@ def build_dataset_report(paper: Paper, data_dir: Path | None) -> Report:
     ]
     notes = [*_unprinted_baseline_notes(statistics), *printed.notes]
     blocks: list[ReportBlock] = [Paragraph(DATASET_TABLE_INTRO)]
-    blocks += _dataset_tables(tasks, statistics, artifact.id)
+    cells = DataTable.from_records(_statistic_values(printed.title, statistic) for statistic in statistics)
+    blocks += _dataset_tables(paper, cells, artifact.id)
     for heading, lines in (("Not available", missing), ("Differences", differences), ("Notes", notes)):
         blocks += [Heading(heading), Bullets(tuple(lines))] if lines else []
-    cells = DataTable.from_records(_statistic_values(printed.title, statistic) for statistic in statistics)
     facts = {"differences": differences, "missing": missing, "notes": notes}
     return Report(artifact.id, artifact.title, tuple(blocks), data={"cells": cells}, facts=facts)
 
@@ -459,34 +449,24 @@ def _missing_number_notes(statistics: Sequence[DatasetStatistic], report: str) -
     return [f"{len(absent)} numbers of {tasks}; {command}."]
 
 
-def _dataset_tables(
-    tasks: Sequence[TaskSpec], statistics: Sequence[DatasetStatistic], name: str
-) -> Iterator[ReportTable]:
+def _dataset_tables(paper: Paper, cells: DataTable, name: str) -> Iterator[ReportTable]:
     """Yield tables with an equal number of data sets, each with our numbers and the printed ones."""
-    n_grids = -(-len(tasks) // MAX_DATASETS_PER_TABLE)
-    width = -(-len(tasks) // n_grids)
-    for i in range(n_grids):
-        table_tasks = tasks[i * width : (i + 1) * width]
-        yield ReportTable(
-            name=f"{name}-{i + 1}" if n_grids > 1 else name,
-            header=("", *(f"{task.title} {heading}" for task in table_tasks for heading in ("here", "printed"))),
-            rows=_dataset_table_rows(table_tasks, statistics),
-            caption=f"Data sets and majority baselines: {', '.join(task.title for task in table_tasks)}. "
-            f"{DATASET_TABLE_INTRO}",
-            groups=tuple((task.title, 2) for task in table_tasks),
+    printed = load_printed_dataset_tables()[paper].values
+    titles = [TASKS[task].title for task in printed]
+    labels = [_row_label(column) for column in next(iter(printed.values()))]
+    rows = sorted((row for row in cells.rows if row["printed"].data), key=lambda row: labels.index(row["row"].text))
+    n_tables = -(-len(titles) // MAX_DATASETS_PER_TABLE)
+    width = -(-len(titles) // n_tables)
+    for i in range(n_tables):
+        shown = titles[i * width : (i + 1) * width]
+        yield DataTable(cells.columns, tuple(row for row in rows if row["column"].data in shown)).pivot(
+            f"{name}-{i + 1}" if n_tables > 1 else name,
+            "row",
+            "column",
+            ["here", "printed"],
+            f"Data sets and majority baselines: {', '.join(shown)}. {DATASET_TABLE_INTRO}",
+            full_titles=True,
         )
-
-
-def _dataset_table_rows(tasks: Sequence[TaskSpec], statistics: Sequence[DatasetStatistic]) -> tuple[ReportRow, ...]:
-    """Return a row for each printed number, in the paper's order."""
-    by_task_column = {(s.task, s.column.split(",")[0]): s for s in statistics if s.paper}  # without a baseline's metric
-    rows: list[ReportRow] = []
-    for column in load_printed_dataset_tables()[statistics[0].table].values[tasks[0].name]:
-        row_statistics = [by_task_column[task.title, column] for task in tasks]
-        entries = (Value(text, bold=bool(s.note)) for s in row_statistics for text in (s.here, s.paper))
-        name = column.replace("majority", "majority baseline")
-        rows.append((name[0].upper() + name[1:], *entries))
-    return tuple(rows)
 
 
 def _unprinted_baseline_notes(statistics: Sequence[DatasetStatistic]) -> list[str]:
@@ -502,14 +482,20 @@ def _difference_reason(statistic: DatasetStatistic) -> str:
     return statistic.note.removeprefix("differs: ")
 
 
-def _statistic_values(location: str, statistic: DatasetStatistic) -> dict[str, Any]:
-    comparable = statistic.here != NOT_AVAILABLE and statistic.paper != ""
+def _row_label(column: str) -> str:
+    """Return the label of a column of the paper's table, which is a row here, without a baseline's metric."""
+    label = column.split(",")[0].replace("majority", "majority baseline")
+    return label[0].upper() + label[1:]
+
+
+def _statistic_values(location: str, statistic: DatasetStatistic) -> dict[str | Column, Any]:
+    available, differs = statistic.here != NOT_AVAILABLE, bool(statistic.note)
     return {
         "paper": location,
-        "row": statistic.column,
-        "column": statistic.task,
-        "here": None if statistic.here == NOT_AVAILABLE else statistic.here,
-        "printed": statistic.paper or None,
-        "agrees": not statistic.note if comparable else None,
+        "row": Value(_row_label(statistic.column), statistic.column),
+        "column": text_value(statistic.task),
+        Column("here", "here"): Value(statistic.here, statistic.here if available else None, bold=differs),
+        Column("printed", "printed"): Value(statistic.paper, statistic.paper or None, bold=differs),
+        "agrees": not differs if available and statistic.paper else None,
         "note": _difference_reason(statistic),
     }

@@ -1,12 +1,12 @@
 """Collect the runs of an artefact, sweep or file of records, and group them into cells."""
 
+import itertools
 import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -426,7 +426,7 @@ def load_runs(
         planned = [run for _, run in runs]
         records = read_stored_records(results, planned)
         if artifact.id in ARTIFACTS:
-            records = chain(records, select_imported_runs(read_imported_runs(results), artifact, planned))
+            records = itertools.chain(records, select_imported_runs(read_imported_runs(results), artifact, planned))
         find = partial(find_probes_in_results, results, [run.run_id for run in planned])
     table_only = not with_figures and isinstance(artifact.parts[0], StabilityTable)
     if table_only:

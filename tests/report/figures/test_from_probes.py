@@ -93,9 +93,9 @@ def test_mosbach_figure4_has_every_layer_of_the_first_failed_and_the_first_succe
         assert panel["ylog"]
         assert panel["sequential"]
     text = words(render_report(report("mosbach-figure4")))
-    assert f"The failed run is devlin, seed {runs[0].config.seeds.init} (run {runs[0].run_id}), the first of" in text
+    assert f"devlin, seed {runs[0].config.seeds.init} (run {runs[0].run_id}), the first of" in text
     assert f"(run {runs[1].run_id})" in text
-    assert "Layers are numbered from 0, the lowest" in text
+    assert re.search("Layers .*from 0", text)
 
 
 def test_both_panels_have_one_scale_that_holds_every_norm():
@@ -108,7 +108,7 @@ def test_both_panels_have_one_scale_that_holds_every_norm():
 def test_a_norm_that_is_not_finite_breaks_the_lines_and_is_said():
     failed, fine = panels("mosbach-figure4")
     assert [[i for i, y in enumerate(curve["y"]) if y is None] for curve in failed["curves"]] == [[LOST]] * 26
-    assert any("Failed run: at 1 of 25 recorded steps a norm is not finite" in note for note in failed["notes"])
+    assert any(re.search("Failed run: .*1 of 25 .*not finite", note) for note in failed["notes"])
     assert not any("not finite" in note for note in fine["notes"])
 
 
@@ -131,7 +131,7 @@ def test_mosbach_figures_10_to_12_have_a_pair_of_panels_for_each_weight_matrix(n
         assert len(panel["curves"][0]["x"]) <= MAX_GRADIENT_POINTS["matrices"] + 1
         assert (panel["curves"][0]["x"][0], panel["curves"][0]["x"][-1]) == (1, record.steps[-1])
     if family == "roberta":
-        assert "but for 1 without recorded gradient norms" in words(render_report(report("mosbach-figure11")))
+        assert re.search("1 without recorded gradient norms", words(render_report(report("mosbach-figure11"))))
 
 
 def test_parameters_without_any_gradient_are_left_out_of_a_norm():
@@ -174,7 +174,7 @@ def test_zhang_figure16_has_every_block_and_says_which_runs_have_no_record():
     found = panels("zhang-figure16")
     assert [panel["title"] for panel in found] == [f"Block {block}" for block in range(1, 25)]
     assert {curve["n"] for curve in found[0]["curves"]} == {4, 5}
-    assert found[0]["notes"][0] == "Re-init 3: 1 of 5 finished runs have no recorded drift."
+    assert re.match("Re-init 3: 1 of 5 .*no recorded drift", found[0]["notes"][0])
     assert "`stableft sweep configs/zhang/drift.yaml --complete`" in found[0]["notes"][1]
 
 
@@ -209,8 +209,8 @@ def test_perplexities_of_another_text_are_left_out():
     records = [perplexity(run.run_id, True, text=text) for run, text in zip(runs, texts, strict=True)]
     panel = values_of(made_of("mosbach-figure2", runs, records))["panels"][0]
     assert len(panel["curves"]) == 2
-    assert panel["notes"][0] == "2 failed runs, where the paper shows 3."
-    assert any("1 runs are left out" in note for note in panel["notes"])
+    assert re.match("2 failed runs.* 3", panel["notes"][0])
+    assert any(re.search("1 runs .*left out", note) for note in panel["notes"])
 
 
 def test_mosbach_figures_7_and_13_are_between_a_failed_and_a_successful_run():
@@ -233,15 +233,15 @@ def test_without_records_the_command_that_makes_them_is_named():
     for run in (failed[0], fine[0]):
         seed = run.config.seeds.init
         command = f"`stableft sweep configs/mosbach/gradients.yaml --arms {run.arm} --seeds {seed} --complete`"
-        assert f"{command} trains it again and records them" in text
+        assert command in text
     assert words(render_report(made_of("mosbach-figure10", runs, []))).count("no gradient norms are recorded") == 2
     text = words(render_report(made_of("mosbach-figure7", runs, [])))
     assert f"`stableft probe surface --failed {failed[0].run_id} --successful {fine[0].run_id}`" in text
     assert "`stableft sweep configs/mosbach/surfaces.yaml --save last --complete`" in text
     text = words(render_report(made_of("mosbach-figure2", runs, [])))
-    assert f"`stableft probe perplexity {' '.join(run.run_id for run in failed[:3])}` makes it" in text
+    assert f"`stableft probe perplexity {' '.join(run.run_id for run in failed[:3])}`" in text
     text = words(render_report(made_of("zhang-figure7", where(Z, task="rte", seeds=range(2)), [])))
-    assert "no finished run of zhang has recorded drift; `stableft sweep configs/zhang/drift.yaml --complete`" in text
+    assert re.search(r"zhang .*recorded drift; `stableft sweep configs/zhang/drift\.yaml --complete`", text)
 
 
 def test_without_a_failed_run_that_is_said():

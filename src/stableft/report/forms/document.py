@@ -7,7 +7,7 @@ for readers are views of them.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,6 +46,7 @@ class Column:
     for_readers: bool = False
 
 
+RecordKey = TypeVar("RecordKey", bound=str | Column)
 FOR_READERS = "for readers"
 
 
@@ -74,21 +75,30 @@ class DataTable:
 
     @classmethod
     def from_records(
-        cls, records: Iterable[Mapping[str, Any]], only: Literal["csv", "json"] | None = None
+        cls, records: Iterable[Mapping[RecordKey, Any]], only: Literal["csv", "json"] | None = None
     ) -> "DataTable":
-        """Return a table of plain rows without texts, for machines only. The rows may have different keys."""
-        rows = tuple(Row("", {key: Value(data=data) for key, data in record.items()}) for record in records)
-        return cls(tuple(Column(key) for key in dict.fromkeys(key for row in rows for key in row.values)), rows, only)
+        """Return a table with a row for each record. The records may have different keys.
+
+        A key is a column, or the name of a column for machines only. Plain data become values without texts.
+        """
+        records = list(records)
+        columns = {key: key if isinstance(key, Column) else Column(key) for record in records for key in record}
+        rows = tuple(
+            Row("", {columns[key].key: v if isinstance(v, Value) else Value(data=v) for key, v in record.items()})
+            for record in records
+        )
+        return cls(tuple(columns.values()), rows, only)
 
     def view(
         self,
         name: str,
-        keys: Sequence[str],
+        keys: Sequence[str] | None = None,
         caption: str = "",
         rows: Sequence[Row] | None = None,
         notes: Sequence[str] = (),
     ) -> "ReportTable":
-        """Return the columns `keys` of these rows (None: of all rows) as a table for readers."""
+        """Return the columns `keys` of these rows as a table for readers. None: all columns, all rows."""
+        keys = [column.key for column in self.columns] if keys is None else keys
         cells = tuple(tuple(row[key] for key in keys) for row in (self.rows if rows is None else rows))
         return ReportTable(name, self._titles(keys), cells, caption, notes=tuple(notes))
 
@@ -101,11 +111,13 @@ class DataTable:
         caption: str = "",
         notes: Sequence[str] = (),
         under_by: str = "",
+        full_titles: bool = False,
     ) -> "ReportTable":
         """Return a table for readers with a line for each label in `down` and a block of columns for each `across`.
 
         `keys` are the columns of a block. Rows with the same label share a line. Rows under another row share one only
-        if that row's label and their values of `under_by` are the same too.
+        if that row's label and their values of `under_by` are the same too. `full_titles` puts the heading of a block
+        before the title of each of its columns, for Markdown.
         """
         # Label of a row -> its own line and those under it -> by block. Two tasks may have one title.
         rows_by_parent: dict[str, dict[tuple[Value, str], dict[Value, Row]]] = {}
@@ -127,7 +139,9 @@ class DataTable:
         if len(keys) == 1:
             return ReportTable(name, (title, *headings), cells, caption, notes=tuple(notes))
         groups = tuple((heading, len(keys)) for heading in headings)
-        return ReportTable(name, (title, *titles * len(blocks)), cells, caption, groups, tuple(notes))
+        prefixes = [f"{heading} " if full_titles else "" for heading in headings]
+        header = (title, *(prefix + column_title for prefix in prefixes for column_title in titles))
+        return ReportTable(name, header, cells, caption, groups, tuple(notes))
 
     def _titles(self, keys: Sequence[str]) -> tuple[str, ...]:
         titles = {column.key: column.title for column in self.columns}
