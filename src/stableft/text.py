@@ -20,6 +20,11 @@ def align_columns(rows: Sequence[TextRow]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in texts)
 
 
+def join_with(texts: Sequence[str], word: str = "and") -> str:
+    """Return the texts as a list in words: a, b and c."""
+    return f" {word} ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+
 def format_duration(seconds: float | None) -> str:
     """Return hours, minutes and seconds as 1:02:03, or "?" if the time is unknown."""
     if seconds is None:

@@ -121,7 +121,8 @@ def test_power_of_normal_scores_and_of_records(theirs, stableft):
     needed = int(re.search(r"(\d+) seeds an arm", out).group(1))
     powers = {int(n): float(p) for n, p in re.findall(r"^ +(\d+) +([\d.]+)$", out, re.MULTILINE)}
     assert max(n for n, p in powers.items() if p < 0.79) < needed <= min(n for n, p in powers.items() if p > 0.81)
-    assert re.search(r"Levene's test \(centre median\) .*alpha 0\.05, normal scores .*SD 2 against 5", out)
+    assert re.search(r"normal scores with SD 2 against 5\): .*Levene's\s+test \(centre median\)", out)
+    assert "alpha 0.05 / 3," in out
     assert stableft("power", "--sd", "2", "--ratio", "2.5")[1] == out  # the same seed
     scores = [
         make_imported(arm=arm, seed=s, last=0.5 + (s % 5) * w)
@@ -154,7 +155,7 @@ def test_power_of_normal_scores_and_of_records(theirs, stableft):
         ),
         (["report", "mine.csv"], r"not .*records.*`stableft import csv mine\.csv \.\.\.`"),
         (["report", "all", "--out", "all.html"], r"--out all\.html .*folder"),
-        (["report", "all", "--format", "md"], "leave out --format and --figure"),
+        (["report", "all", "--format", "md"], "leave out --format, --figure and --against"),
         (["report", "all"], "report all: .*no records .*results/records .*results/runs"),
         (["report", "mine.jsonl", "--out", "x.png", "--figure", "losses"], "has scores, training-loss"),
         (["import", "csv", "nope.csv", *COLUMNS, "--out", "x.jsonl"], r"nope\.csv"),

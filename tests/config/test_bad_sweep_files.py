@@ -10,6 +10,7 @@ from stableft.errors import UserError
 
 BASE = "task: rte\nmodel: bert-base-uncased\nseeds: 1-3\nrecipe: zhang\n"
 KEYS = "recipe, task, model, set, grid, seeds, stop_hopeless, probes"
+PRINTED = "must be visible text, with single blanks only between words"
 START_FORMS = "{recipe: zhang, task: mnli, seed: 0} or {run: ID, checkpoint: best}"
 # Value of a key in line 5 -> the sentence after the place
 STOP_HOPELESS = [
@@ -82,6 +83,8 @@ GRID = [
     ("{schedule.length: [3]}", "schedule.length: 3 must be a mapping such as {epochs: 3} or {steps: 800}"),
     ("{task: [rte]}", "key 'task' is not known; did you mean 'data.task'?"),
     ("{lr: [1.0]}", "key 'lr' is not known; did you mean 'optimizer.lr'?"),
+    ("{optimizer: [{lr: 1.0}], optimizer.lr: [2.0]}", "optimizer.lr is set a second time"),
+    ("{schedule: [{length: {epochs: 3}}], schedule.length: [{epochs: 5}]}", "schedule.length is set a second time"),
 ]
 ARMS = [
     ("", "arms: None must be a list of at least one arm"),
@@ -92,7 +95,14 @@ ARMS = [
     ("[null]", "arms.0: None must be a mapping such as {recipe: devlin}"),
     ("[[]]", "arms.0: [] must be a mapping such as {recipe: devlin}"),
     ("[{name: true}]", "name: True must be text; quotes make it so"),
-    ("[{name: ''}]", "name: '' must be text; quotes make it so"),
+    ("[{name: ''}]", f"name: '' {PRINTED}"),
+    ("[{name: ' '}]", f"name: ' ' {PRINTED}"),
+    ("[{name: ' a'}]", f"name: ' a' {PRINTED}"),
+    ("[{name: 'a '}]", f"name: 'a ' {PRINTED}"),
+    ("[{name: a  b}]", f"name: 'a  b' {PRINTED}"),
+    ('[{name: "a\\tb"}]', f"name: 'a\\tb' {PRINTED}"),
+    ('[{name: "a\\u200b"}]', f"name: 'a\\u200b' {PRINTED}"),
+    ("[{name: (start)}]", "name: '(start)' is the name of runs that others start from; use another one"),
     ("[{name: [a]}]", "name: ['a'] must be text; quotes make it so"),
     ("[{arms: []}]", f"key 'arms' is not known; known keys: {KEYS}, name"),
     ("[{sed: 1}]", "key 'sed' is not known; did you mean 'seeds'?"),

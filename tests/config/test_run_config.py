@@ -1,12 +1,13 @@
 """What makes two runs the same run: the id, and the rules a config must keep."""
 
+import hashlib
 import json
 import math
 
 import pytest
 from pydantic import ValidationError
 
-from stableft.config.run_config import CustomTask, RunConfig, canonical_json
+from stableft.config.run_config import CustomTask, RunConfig, Seeds, canonical_json, without_none
 
 FILES = {"format": "csv", "train": "a" * 64, "validation": "b" * 64}
 OWN = {**FILES, "text": ("s1", "s2"), "label": "y", "labels": ("no", "yes"), "metrics": ("accuracy",)}
@@ -104,6 +105,22 @@ def test_a_field_with_an_effect_changes_the_id(make_config, base, key, values):
 
 def test_the_id_does_not_depend_on_how_a_number_is_written(make_config):
     assert make_config(**{"optimizer.clip_norm": 1}).run_id == make_config(**{"optimizer.clip_norm": 1.0}).run_id
+
+
+def test_the_ids_of_many_seeds_are_hashes_of_the_whole_config(make_config):
+    """A setting is written out once for all its runs, which must change no id."""
+
+    def digest(values: dict) -> str:
+        return hashlib.sha256(canonical_json(without_none(values)).encode()).hexdigest()[:16]
+
+    for changes in ({}, {"data.own": OWN | {"label": '"seeds":0'}}, {"optimizer.lr": 3e-5}):
+        config = make_config(**changes)
+        for seeds in (Seeds(init=0, data=0), Seeds(init=2**63 - 1, data=7)):
+            copy = config.model_copy(update={"seeds": seeds})
+            assert copy.run_id == digest(copy.setting() | {"seeds": seeds.model_dump()})
+            assert copy.setting_id() == config.setting_id() == digest(copy.setting())
+            ignored = ("optimizer.lr",)
+            assert copy.setting_id(ignored) == digest(copy.setting(ignored)) != copy.setting_id()
 
 
 def test_a_config_survives_json_and_normalizing_with_its_id(make_config):

@@ -49,6 +49,11 @@ def test_a_run_to_start_from_is_planned_once(sweep, text, sets):
     assert plain.start_runs == ()
 
 
+def test_a_seed_from_the_command_line_is_that_of_every_run(sweep):
+    seeds = [(run.config.seeds.init, run.config.seeds.data) for run in sweep(BASE, sets=["seeds.init=7"]).runs]
+    assert seeds == [(7, 1), (7, 2), (7, 3)]
+
+
 def test_its_own_settings_and_the_model_of_each_run(sweep):
     start = "{recipe: zhang, task: mnli, seed: 0, set: {optimizer.lr: 3.0e-5, optimizer: {eps: 1.0}}}"
     text = BASE.replace("bert-base-uncased", "[bert-base-uncased, bert-large-uncased]")

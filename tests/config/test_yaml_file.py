@@ -1,9 +1,13 @@
 """YAML with lines, and everything that plain YAML lets pass in silence."""
 
+import random
 import re
 
 import pytest
+import yaml
+from support.paths import ROOT
 
+from stableft.config import yaml_file
 from stableft.config.yaml_file import load_yaml, parse_yaml
 from stableft.errors import UserError
 
@@ -69,3 +73,27 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path):
     (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbfa: 1\n")
     assert load_yaml(tmp_path / "bom.yaml").value == {"a": 1}
+
+
+def test_libyaml_and_pyyaml_read_alike(monkeypatch):
+    """The same values, lines and sentences, for the shipped files and for texts with slips of the pen."""
+
+    def read(text: str, loader: type) -> object:
+        monkeypatch.setattr(yaml_file, "YamlLoader", loader)
+        try:
+            value, where, inner = parse_yaml(text, "x.yaml")
+        except UserError as error:
+            return str(error)
+        return value, where, dict(inner)
+
+    texts = [path.read_text() for path in sorted((ROOT / "configs").rglob("*.yaml"))]
+    short = [text for text in texts if len(text) < 600]
+    rng = random.Random(0)
+    for _ in range(150):
+        text = rng.choice(short)
+        i = rng.randrange(len(text))
+        slip = rng.choice([*"{}[]:,-?&*!|>'\"%@`# \n\t", "\n  ", "- ", ": ", ""])
+        texts.append(text[:i] + slip + text[i + rng.randrange(3) :])
+    fast = yaml_file.YamlLoader
+    for text in texts:
+        assert repr(read(text, fast)) == repr(read(text, yaml.SafeLoader)), text

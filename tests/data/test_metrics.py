@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from stableft.data.metrics import compute_scores, is_failed, label_entropy, majority_baseline
+from stableft.data.metrics import compute_scores, label_entropy, majority_baseline
 
 LABELS = np.array([1, 1, 1, 0])
 
@@ -60,14 +60,6 @@ def test_majority_baselines_of_mrpc_as_the_papers_have_them():
     assert majority_baseline(labels, "f1") == pytest.approx(0.812, abs=5e-4)
     assert majority_baseline(labels, "accuracy_f1") == pytest.approx(0.75, abs=5e-3)  # M's "0.75 F1"
     assert [majority_baseline(labels, metric) for metric in ("mcc", "spearman", "pearson")] == [0.0, 0.0, 0.0]
-
-
-@pytest.mark.parametrize(
-    ("value", "failed"),
-    [(0.5271, True), (0.5, True), (0.52710000000001, True), (0.5271 + 1 / 277, False), (math.nan, True)],
-)
-def test_failed_is_nan_or_not_above_the_baseline(value, failed):
-    assert is_failed(value, 0.5271) is failed
 
 
 def test_label_entropy_is_that_of_the_class_shares():

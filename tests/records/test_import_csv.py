@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from support.paths import FILES
 
 from stableft.catalog.tasks import TASKS, find_task
-from stableft.data.metrics import majority_baseline
+from stableft.data.metrics import compute_scores
 from stableft.errors import UserError
 from stableft.records.csv_table import CsvMapping
+from stableft.records.failure import known_constant_score
 from stableft.records.import_csv import import_csv
-from stableft.records.import_runs import find_known_task, majority_score, metric_in_name
+from stableft.records.import_runs import find_known_task, metric_in_name
 from stableft.records.run_record import ImportedRun, dump_record, read_records_file
 
 RESULTS = FILES / "per-seed" / "results.csv"  # made up, in the layout of a real file
@@ -183,7 +184,7 @@ def test_a_failed_run_is_compared_to_as_many_digits_as_are_printed(tmp_path):
     records, said = replicate(
         tmp_path, where=("dataset=MRPC", "filetype=test_last_log"), score="test_f1", val="val_acc"
     )
-    baseline = majority_score(find_task("mrpc"), "test", "f1")
+    baseline = known_constant_score(find_task("mrpc"), "test", "f1")
     assert [(run.arm, run.failed, run.baseline) for run in records] == [
         ("debiased", False, baseline),
         ("plain", True, baseline),  # 0.8116 is 280/345 = 0.81159
@@ -268,7 +269,7 @@ def test_the_score_may_be_the_validation_score(take):
     text = "seed,arm,acc,val_f1\n1,a,0.527,0.7\n"
     (run,), said = take(text, split="val")
     assert (run.last.val, run.last.test, run.baseline, run.failed) == ({"accuracy": 0.527}, None, 146 / 277, True)
-    assert re.search("most frequent class .*dev set", said)
+    assert re.search("best accuracy of a constant prediction .*dev set", said)
     (run,), _ = take(text, split="val", val="val_f1")
     assert run.last.val == {"accuracy": 0.527, "f1": 0.7}
 
@@ -343,12 +344,13 @@ def test_scores_on_two_scales_or_none_are_refused(refused, values, changes, fact
 
 
 def test_correlations_may_be_small_in_percent_if_the_user_says_so(take, refused):
-    text = "seed,arm,mcc\n1,a,0.4\n2,a,60.5\n3,a,-0.2\n"
+    text = "seed,arm,mcc\n1,a,0.4\n2,a,60.5\n3,a,-0.2\n4,a,7.3\n"
     mapping = {"task": "=CoLA", "score": "mcc"}
-    assert re.search("--scale percent .*all", refused(text, **mapping))
-    records, _ = take(text, **mapping, scale="percent")
-    assert scores(records) == [0.004, 0.605, -0.002]
-    assert [run.failed for run in records] == [False, False, True]
+    assert "say --scale percent if all are" in refused(text, **mapping)
+    records, said = take(text, **mapping, scale="percent")
+    assert scores(records) == [0.004, 0.605, -0.002, 0.073]
+    assert [run.failed for run in records] == [True, False, True, False]  # 1.645 / sqrt(522) is .072
+    assert "at most 0.0720, which is not above zero beyond noise: 1.645 / sqrt(n) of the 522 rows of the half" in said
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "n/a", "0,5", "52.5%", "1_000", "1e999", "0x1", "half"])
@@ -405,6 +407,40 @@ def test_a_baseline_of_ones_own(take):
     two = "task,seed,arm,acc\nRTE,1,a,0.6\nQNLI,1,a,0.6\n"
     with pytest.raises(UserError, match=r"--baseline 0\.5 .*one task.*qnli, rte"):
         take(two, task="task", baseline=0.5)
+    with pytest.raises(UserError, match=r"--rows 100 is for one task; import one at a time of qnli, rte"):
+        take(two, task="task", rows=100)
+
+
+def test_rows_of_ones_own_decide_what_a_correlation_by_chance_is(take, refused):
+    text = "seed,arm,mcc\n1,a,0.16\n2,a,0.17\n3,a,\n"
+    records, said = take(text, task="=mine", score="mcc", rows=100)
+    assert [(run.failed, run.baseline, run.rows) for run in records] == [
+        (True, 0, 100),  # 1.645 / sqrt(100) is .1645
+        (False, 0, 100),
+        (True, 0, 100),
+    ]
+    assert "at most 0.1645, which is not above zero beyond noise: 1.645 / sqrt(n) of 100 rows, as --rows says" in said
+    records, said = take(text, task="=mine", score="mcc")
+    assert [run.failed for run in records] == [None, None, True]
+    assert "mine: failed: not known; --rows gives the number of rows of the split" in said
+    assert ["a", "last", "test", "mcc", "3", "1-3", "1", "not", "known"] in [
+        line.split()[1:] for line in said.split("\n")
+    ]
+    (run, *_), _ = take(text, task="=CoLA", score="mcc", rows=100)
+    assert (run.failed, run.rows) == (True, 100)  # rather than the 522 that the task has
+
+
+def test_a_baseline_of_a_correlation_is_refused(refused):
+    assert refused("seed,arm,mcc\n1,a,0.16\n", task="=mine", score="mcc", baseline=0.1) == (
+        "--baseline 0.1: MCC is compared with 1.645 / sqrt(rows of the split), so give --rows"
+    )
+
+
+def test_a_baseline_of_ones_own_leaves_the_number_of_rows_open(take):
+    text = "seed,arm,acc\n1,a,0.61\n2,a,0.72\n"
+    assert [(run.rows, run.failed) for run in take(text, baseline=0.65)[0]] == [(None, True), (None, False)]
+    assert [run.rows for run in take(text)[0]] == [139, 139]
+    assert [run.rows for run in take(text, split="val")[0]] == [277, 277]
 
 
 @pytest.mark.parametrize(("baseline", "values"), [(0.5, ["60", "70"]), (50.0, ["0.6", "0.7"]), (math.nan, ["0.6"])])
@@ -416,15 +452,26 @@ def test_a_baseline_on_another_scale_is_refused(refused, baseline, values):
 @pytest.mark.parametrize("task", [task for task in TASKS.values() if task.dev_counts], ids=lambda task: task.name)
 @pytest.mark.parametrize("metric", ["accuracy", "f1", "accuracy_f1", "mcc"])
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_the_majority_score_is_that_of_predictions(task, metric, split):
+def test_the_known_score_is_that_of_the_better_constant_prediction(task, metric, split):
     if metric in ("f1", "accuracy_f1") and len(task.labels) != 2:
-        assert majority_score(task, split, metric) is None
+        assert known_constant_score(task, split, metric) is None
         return
     half = split == "test" and not task.large
     assert len(task.dev_counts) == len(task.labels)
     counts = [count - count // 2 if half else count for count in task.dev_counts]
     labels = np.repeat(np.arange(len(counts)), counts)
-    assert majority_score(task, split, metric) == pytest.approx(majority_baseline(labels, metric), abs=1e-12)
+    constant = [np.tile(answer, (len(labels), 1)) for answer in np.eye(len(counts))]
+    best = max(compute_scores(outputs, labels, (metric,))[metric] for outputs in constant)
+    assert known_constant_score(task, split, metric) == pytest.approx(best, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "val", "test"),
+    [("rte", 277, 139), ("mrpc", 408, 205), ("cola", 1043, 522), ("stsb", 1500, 778), ("sst2", 872, 872)],
+)
+def test_the_rows_of_the_papers_splits_are_known(name, val, test):
+    assert [find_task(name).split_rows(split) for split in ("val", "test")] == [val, test]
+    assert find_task("scitail").split_rows("test") is None
 
 
 @pytest.mark.parametrize(
@@ -433,7 +480,7 @@ def test_the_majority_score_is_that_of_predictions(task, metric, split):
 )
 def test_majority_scores_of_the_test_rows_as_zhang_table_3_has_them(name, printed):
     task = find_task(name)
-    assert 100 * majority_score(task, "test", task.metric) == pytest.approx(printed, abs=0.05)
+    assert 100 * known_constant_score(task, "test", task.metric) == pytest.approx(printed, abs=0.05)
 
 
 @pytest.mark.parametrize(("name", "label", "printed"), [("sst2", "negative", 49.1), ("mnli", "neutral", 31.8)])
@@ -442,18 +489,18 @@ def test_zhang_table_3_has_the_scores_of_other_classes_for_sst_2_and_mnli(name, 
     counts = dict(zip(task.labels, task.dev_counts, strict=True))
     assert 100 * counts[label] / sum(counts.values()) == pytest.approx(printed, abs=0.05)
     assert counts[label] < max(counts.values())
-    assert majority_score(task, "test", "accuracy") == max(counts.values()) / sum(counts.values())
+    assert known_constant_score(task, "test", "accuracy") == max(counts.values()) / sum(counts.values())
 
 
 def test_mosbachs_baselines_are_those_of_the_dev_set():
-    assert 100 * majority_score(find_task("rte"), "val", "accuracy") == pytest.approx(52.7, abs=0.05)
-    assert 100 * majority_score(find_task("mrpc"), "val", "accuracy_f1") == pytest.approx(74.8, abs=0.05)
+    assert 100 * known_constant_score(find_task("rte"), "val", "accuracy") == pytest.approx(52.7, abs=0.05)
+    assert 100 * known_constant_score(find_task("mrpc"), "val", "accuracy_f1") == pytest.approx(74.8, abs=0.05)
 
 
 def test_there_is_no_baseline_without_counts():
-    assert majority_score(find_task("scitail"), "test", "accuracy") is None
-    assert majority_score(None, "test", "accuracy") is None
-    assert majority_score(None, "test", "mcc") == 0
+    assert known_constant_score(find_task("scitail"), "test", "accuracy") is None
+    assert known_constant_score(None, "test", "accuracy") is None
+    assert known_constant_score(None, "test", "mcc") == 0
 
 
 # ---- metrics

@@ -52,7 +52,10 @@ def test_the_runs_of_a_folder_of_logs(logs, tmp_path):
     assert (run.source.kind, run.source.name) == ("zhang-logs", "bert_output")
     assert "8 runs of bert_output (sha256 " + run.source.sha256 in said
     assert "rte   plain     last test accuracy  2     0,9    0    1/2" in said
-    assert re.search(r"mrpc: failed .*score .*NaN .*most 0\.8116.*F1", said)
+    assert (
+        "mrpc: failed is a score that is NaN or at most 0.8116, the best F1 of a constant prediction on the half"
+        in said
+    )
 
 
 def test_every_metric_is_kept_and_accuracy_chooses_the_best_checkpoint(logs, tmp_path):
@@ -232,3 +235,6 @@ def test_a_task_of_ones_own_is_scored_by_the_metric_that_chose_the_checkpoint(lo
     (logs / "plain" / "RTE").rename(logs / "plain" / "mine")
     run = next(run for run in take(logs, tmp_path)[0] if run.task == "mine")
     assert (run.metric, run.baseline, run.failed) == ("accuracy", None, None)
+    records, said = take(logs / "plain" / "mine", tmp_path, baseline=0.9, rows=50)
+    assert [(run.baseline, run.rows, run.failed) for run in records] == [(0.9, 50, True)] * len(records)
+    assert "mine: failed is a score that is NaN or at most 0.9000, as --baseline says" in said

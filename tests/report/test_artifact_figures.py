@@ -288,7 +288,6 @@ def test_mosbach_figure8b_is_the_score_over_the_last_training_loss_of_every_run_
 
 TRIALS = {("zhang-figure4", title): (task, "test") for task, title in TITLES.items()}
 TRIALS |= {("zhang-figure12", title): (task, "val") for task, title in TITLES.items()}
-DRAWS = 1000
 
 
 def every_draw(val: np.ndarray, test: np.ndarray, n: int) -> np.ndarray:
@@ -305,10 +304,12 @@ def test_expected_performance_of_random_trials_is_that_of_every_draw(name, title
     for label, settings in OPTIMIZERS.items():
         records = where(settings, task=task)
         val, of = 100 * scores(records, "best", "val"), 100 * scores(records, "best", split)
-        if np.isnan(val).any():
-            assert label not in shown
-            assert any(note.startswith(f"{label}: 1 of 12") and "NaN" in note for note in panel["notes"])
-            continue
+        if np.isnan(val).any():  # the run ranks last, with the baseline's score
+            baseline = 100 * (TEST_BASELINE if split == "test" else VAL_BASELINE)[METRIC[task]]
+            val, of = np.where(np.isnan(val), -np.inf, val), np.where(np.isnan(val), baseline, of)
+            (note,) = (note for note in panel["notes"] if "NaN" in note)
+            assert note.startswith(f"{label}: the scores of 1 of 12 runs are NaN.")
+            assert f"the baseline, {baseline:.1f}; its probability is 0.083 for 1 trial" in note
         curve = shown[label]
         assert curve["x"] == list(range(1, len(records) + 1))
         assert curve["n"] == len(records) in (MORE - 1, MORE)
@@ -316,27 +317,8 @@ def test_expected_performance_of_random_trials_is_that_of_every_draw(name, title
             expected = every_draw(val, of, n)
             mean, std = curve["y"][n - 1], curve["high"][n - 1] - curve["y"][n - 1]
             assert curve["y"][n - 1] - curve["low"][n - 1] == pytest.approx(std, abs=1e-9)
-            error = expected.std() / math.sqrt(DRAWS)
-            assert abs(mean - expected.mean()) < 4 * error
-            # The error of a variance, by the fourth moment.
-            moment = ((expected - expected.mean()) ** 4).mean()
-            of_variance = math.sqrt((moment - expected.var() ** 2) / DRAWS)
-            assert abs(std**2 - expected.var()) < 4 * of_variance + 1e-9
-        assert expected.mean() == pytest.approx(_closed_form(val, of, 5))
-    assert shown
-
-
-def _closed_form(val: np.ndarray, of: np.ndarray, n: int) -> float:
-    """The i-th of N runs by validation score is the best of n with probability (i/N)^n - ((i-1)/N)^n."""
-    weights = np.diff((np.arange(len(val) + 1) / len(val)) ** n)
-    return float(weights @ of[np.argsort(val)])
-
-
-def test_random_trials_are_drawn_the_same_way_every_time():
-    artifact, runs = planned("zhang-figure4")
-    again = build_report(collect_runs(artifact, runs, pool()))
-    assert values_of(again)["panels"] == values_of(report("zhang-figure4"))["panels"]
-    assert any("drawn 1,000 times" in note and "seed 0" in note for note in values_of(again)["panels"][0]["notes"])
+            assert (mean, std) == pytest.approx((expected.mean(), expected.std()))
+    assert set(shown) == set(OPTIMIZERS)
 
 
 # --- maps of two seeds

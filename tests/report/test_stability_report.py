@@ -5,6 +5,7 @@ import io
 import os
 import re
 
+import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 from support.paths import GOLDEN
@@ -21,6 +22,7 @@ from support.reports import (
     printed_in_table1,
     published_rows,
     render,
+    repeated_sentences,
 )
 
 from stableft.config.run_config import StartFrom
@@ -28,8 +30,13 @@ from stableft.errors import UserError
 from stableft.records.run_record import EarlyStopRecord, ImportedRun, ImportedScores, ImportSource, StartRecord
 from stableft.report.artifact import make_sweep_artifact
 from stableft.report.forms.latex import escape_latex
+from stableft.report.forms.markdown import LINE_WIDTH
+from stableft.report.forms.terminal import report_to_text
+from stableft.report.pair_tests import FAMILY
+from stableft.report.stability_report import build_stability_report
 from stableft.report.stability_results import Question
 
+SWEEP = make_sweep_artifact("mine", "mine.yaml")
 EXPECTED = GOLDEN / "report-mosbach-table1.md"
 
 
@@ -72,8 +79,8 @@ def test_nan_scores_count_as_failed_and_are_stated_beside_the_mean():
     assert (cell["n"], cell["n_nan"], cell["failed"]) == (4, 2, 2)
     assert cell["mean"] == pytest.approx(0.7)
     levene = values["tests"][0]
-    assert levene["p"] is None
-    assert "NaN" in levene["reason"]
+    assert (levene["p"], levene["n_b"]) == (None, 2)
+    assert "at least 3 values" in levene["reason"]
     assert "4, 2 NaN" in render(table)
 
 
@@ -103,7 +110,21 @@ def test_the_star_is_scipys_levene_of_the_two_smallest_std():
         assert (test["statistic"], test["p"]) == pytest.approx((expected.statistic, expected.pvalue), rel=1e-8)
     assert tests[0]["p"] < 0.001
     assert [find_cell(values, row)["star"] for row in ("mosbach-mixout", "devlin", "mosbach")] == [False, False, True]
-    assert "Levene's test (centre median)" in render(table)
+    flat = " ".join(render(table).split())
+    assert re.search(
+        r"mosbach against devlin: Levene's test centred at the median: statistic .* \*; centred at the mean", flat
+    )
+    sds = {"mosbach-mixout": np.std([0.3, 0.9] * 5, ddof=1), "devlin": np.std(WIDE, ddof=1)}
+    sds |= {"mosbach": np.std(NARROW[:9], ddof=1)}
+    listed = ", ".join(f"{arm} {100 * sd:.1f}" for arm, sd in sds.items())
+    assert f"The pair was chosen after the fact, among the SDs of {listed}" in flat
+
+
+@pytest.mark.parametrize(("report", "metric"), [("best", "accuracy"), ("last", "f1")])
+def test_no_star_between_arms_that_are_scored_unlike(report, metric):
+    best = {"best": 0.9} if report == "best" else {}
+    table = make_report(make_runs("devlin", WIDE), make_runs("mosbach", NARROW, report=report, **best))
+    assert bool([cell for cell in table.cells if table.is_starred(cell)]) == (report == "last")
 
 
 def test_no_star_when_the_spread_is_alike():
@@ -122,22 +143,37 @@ def test_one_arm_or_few_values_have_no_test_but_a_reason():
     assert "at least 3 values" in few["reason"]
 
 
-def test_an_arm_in_which_every_run_failed_is_marked():
-    runs = (
-        make_runs("devlin", [0.47, 0.47, 0.48, 0.47] * 5),
-        make_runs("mosbach", NARROW),
-        make_runs("mosbach-mixout", WIDE),
+@pytest.mark.parametrize("scores", [[0.47, 0.47, 0.48, 0.47] * 5, [0.47, 0.47, 0.48, 0.47, 0.51] * 4])
+def test_an_arm_of_which_most_runs_failed_is_marked(scores):
+    failed = sum(score <= 0.5 for score in scores)
+    table = make_report(
+        make_runs("devlin", scores), make_runs("mosbach", [*NARROW, 0.77]), make_runs("mosbach-mixout", WIDE)
     )
-    table = make_report(*runs)
     values = as_json(table)
-    assert find_cell(values, "devlin")["every_run_failed"]
+    assert [find_cell(values, arm)["mostly_failed"] for arm in ("devlin", "mosbach")] == [True, False]
     first = values["tests"][0]
     assert first["arm"] == "devlin"
-    assert "every run of devlin failed" in first["remark"]
+    for test in find_tests(values, Question.SMALLEST_STD):
+        assert f"{failed} of 20 runs of devlin failed, so a small spread is no stability" in test["remark"]
     usable = find_tests(values, Question.SMALLEST_USABLE_STD)
     assert [(c["arm"], c["against"]) for c in usable] == [("mosbach", "mosbach-mixout")] * 2
-    assert "†" in render(table)
+    assert f"{failed} of 20 runs failed (†)" in render(table)
     assert r"\dagger" in render(table, "latex")
+
+
+def test_an_arm_of_which_nine_of_ten_runs_failed_is_not_called_stable():
+    lost = [0.5, 0.49, 0.5, 0.48, 0.5, 0.49, 0.5, 0.5, 0.49, 0.53]
+    table = make_report(make_runs("wide", WIDE), make_runs("lost", lost), artifact=SWEEP, published={})
+    (pair,) = table.pairs
+    assert pair.is_shown("levene_median")
+    values = as_json(table)
+    (words,) = values["in_words"].values()
+    assert "9 of 10 runs of lost failed, so a small spread is no stability (M footnote 5)" in words
+    remarks = {test["remark"] for test in values["tests"] if test["arm"] == "lost"}
+    assert remarks == {"9 of 10 runs of lost failed, so a small spread is no stability (M footnote 5)"}
+    for form in ("md", "latex"):
+        assert "no stability" in " ".join(render(table, form).split())
+    assert "no stability" in " ".join(report_to_text(build_stability_report(table)).split())
 
 
 def test_difference_to_the_published_value():
@@ -241,8 +277,8 @@ def test_latex_is_balanced_and_rectangular():
     body = bare[bare.index(r"\midrule") : bare.index(r"\bottomrule")]
     assert {line.count("&") for line in body.splitlines()[1:] if line} == {2 * 6}
     caption = next(line for line in text.splitlines() if line.startswith(r"\caption"))
-    assert "Levene's test (centre median)" in caption
-    assert re.search(r"\\footnotesize.*Levene's test \(centre median\).* n = 10 and 10", text)
+    assert "Levene's test (centred at the median)" in caption
+    assert re.search(r"\\footnotesize.*Levene's test centred at the median.* n = 10 and 10", text)
 
 
 def test_escape():
@@ -263,7 +299,9 @@ def test_markdown_golden():
     if os.environ.get("STABLEFT_UPDATE_GOLDEN"):
         EXPECTED.write_text(text)
     assert text == EXPECTED.read_text()
-    assert max(map(len, text.splitlines())) <= 120
+    assert max(len(line) for line in text.splitlines() if not line.startswith("|")) <= LINE_WIDTH
+    assert max(map(len, text.splitlines())) <= 154
+    assert repeated_sentences(text) == []
 
 
 @pytest.mark.parametrize("artifact", [TABLE1, make_sweep_artifact("s", "s.yaml")])
@@ -279,9 +317,11 @@ def test_runs_stopped_as_hopeless_are_in_no_table_and_told(artifact):
     assert cell.summary.mean == pytest.approx(sum(NARROW[2:]) / 8)
     reason = "2 of 10 runs of mosbach were stopped because of their scores, so the others are no sample of the arm"
     results = [c.result for c in table.comparisons if "mosbach" in (c.arm, c.against)]
-    results += [
-        r for v in table.reference_comparisons for r in (v.failures, v.sd_ratio, v.levene_median, v.levene_mean)
-    ]
+    names = (*FAMILY, "levene_mean", "levene_successful", "sd_ratio", "failed_interval", "mean_interval")
+    results += [getattr(pair, name) for pair in table.pairs for name in names]
+    assert bool(table.pairs) == (artifact is not TABLE1)
+    assert not any(pair.failed_difference or pair.mean_difference for pair in table.pairs)
+    assert {p for pair in table.pairs for p in pair.holm.values()} <= {None}
     assert {result.reason for result in results} == {reason}
     assert not any(comparison.star for comparison in table.comparisons)
     sentence = (

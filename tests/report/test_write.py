@@ -70,7 +70,7 @@ def test_a_figure_that_cannot_be_drawn_is_said(tmp_path):
         ("x.svg", None, "training-loss", (None, True, "training-loss")),
         ("new/", None, None, (None, False, None)),
         (".", None, None, (None, False, None)),
-        (None, None, None, ("md", False, None)),
+        (None, None, None, ("text", False, None)),
         (None, "csv", None, ("csv", False, None)),
     ],
 )

@@ -50,7 +50,7 @@ def test_the_interval_is_scipys_bca(statistic):
     [
         ([], "3 values.* 0"),
         ([0.5, 0.6], "3 values.* 2"),
-        ([0.5, 0.6, NAN, 0.8], "1 of 4 .*NaN"),
+        ([0.5, 0.6, NAN], "3 values.* 2"),
         ([0.527] * 25, "the values do not vary"),
     ],
 )
@@ -58,6 +58,12 @@ def test_the_interval_says_why_there_is_none(statistic, values, reason):
     result = interval(values, statistic)
     assert result.low is result.high is None
     assert re.search(reason, result.reason)
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_the_interval_is_that_of_the_finite_values(statistic):
+    values = np.random.default_rng(1).gumbel(0.7, 0.03, 25)
+    assert interval([NAN, *values, NAN], statistic) == interval(values, statistic)
 
 
 def test_an_interval_without_jackknife_values_is_not_defined():
@@ -134,7 +140,6 @@ def test_the_interval_of_the_probability_is_scipys_bca():
     ("a", "b", "value", "p", "reason"),
     [
         ([0.5, 0.6], [0.1, 0.2, 0.3], None, False, "3 values.* 2 and 3"),
-        ([0.5, 0.6, NAN], [0.1, 0.2, 0.3], None, False, "1 of 3 and 0 of 3 .*NaN"),
         ([0.5, 0.6, 0.7], [0.1, 0.2, 0.3], 1.0, True, "every resample gives 1"),
         ([0.1, 0.1, 0.1], [0.1, 0.2, 0.3], 1 / 6, True, None),
         ([0.1, 0.1, 0.1], [0.1, 0.1, 0.1], 0.5, False, "every resample gives 0.5"),
@@ -146,6 +151,18 @@ def test_the_probability_says_what_is_missing(a, b, value, p, reason):
     assert (result.test.p is not None) == p
     assert (result.test.reason is None) == p
     assert re.search(reason, result.interval.reason) if reason else result.interval.reason is None
+
+
+def test_a_nan_score_ranks_below_every_other():
+    rng = np.random.default_rng(9)
+    a, b = rng.normal(0.5, 1, 12), rng.normal(0, 1, 10)
+    with_nan, with_lowest = (([*a, *[low] * 3], [*b, low]) for low in (NAN, -99.0))
+    assert improvement(*with_nan) == improvement(*with_lowest)
+    result = improvement(*with_nan)
+    assert (result.n_a, result.n_b, result.test.n_a, result.test.n_b) == (15, 11, 15, 11)
+    assert result.test.p == scipy_stats.mannwhitneyu(*with_lowest, alternative="two-sided").pvalue
+    assert improvement([NAN] * 3, [NAN] * 3).value == 0.5
+    assert improvement([NAN] * 3, [0.1, 0.2, 0.3]).value == 0.0
 
 
 def test_the_interval_of_the_probability_of_many_values_is_asymptotic():

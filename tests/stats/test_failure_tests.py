@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from stableft.stats import Interval, boschloo, wilson_interval
+from stableft.stats import Interval, boschloo, newcombe_interval, wilson_interval
 from stableft.stats.summary import FISHER
 
 
@@ -16,6 +16,51 @@ def test_wilson_by_hand():
     assert wilson_interval(0, 0) == Interval("Wilson", 0.95, None, None, "there are no runs")
     with pytest.raises(ValueError, match="between 0 and n = 3"):
         wilson_interval(4, 3)
+
+
+# Newcombe (1998), Statistics in Medicine 17, table II: method 10 on (a) to (h)
+NEWCOMBE_EXAMPLES = {
+    (56, 70, 48, 80): (0.0524, 0.3339),
+    (9, 10, 3, 10): (0.1705, 0.8090),
+    (6, 7, 2, 7): (0.0582, 0.8062),
+    (5, 56, 0, 29): (-0.0381, 0.1926),
+    (0, 10, 0, 20): (-0.1611, 0.2775),
+    (0, 10, 0, 10): (-0.2775, 0.2775),
+    (10, 10, 0, 20): (0.6791, 1.0),
+    (10, 10, 0, 10): (0.6075, 1.0),
+}
+
+
+@pytest.mark.parametrize("counts", NEWCOMBE_EXAMPLES)
+def test_newcombe_has_the_published_intervals(counts):
+    result = newcombe_interval(*counts)
+    assert (result.low, result.high) == pytest.approx(NEWCOMBE_EXAMPLES[counts], abs=5e-5)
+    assert (result.method, result.level, result.reason) == ("Newcombe's hybrid score", 0.95, None)
+    swapped = newcombe_interval(*counts[2:], *counts[:2])
+    assert (swapped.low, swapped.high) == pytest.approx((-result.high, -result.low))
+    narrow = newcombe_interval(*counts, level=0.5)
+    assert result.low < narrow.low < narrow.high <= result.high
+
+
+def test_newcombe_says_why_there_is_none():
+    assert newcombe_interval(0, 0, 3, 5).reason == "each group needs a run, here are 0 and 5"
+    with pytest.raises(ValueError, match="between 0 and n = 5"):
+        newcombe_interval(6, 5, 0, 5)
+
+
+@pytest.mark.parametrize("counts", [(5, 5, 0, 5), (36, 50, 0, 50), (0, 7, 7, 20), (3, 12, 5, 9), (2, 2, 0, 2)])
+def test_boschloo_is_scipys_two_sided_test(counts):
+    failed_a, n_a, failed_b, n_b = counts
+    table = [[failed_a, failed_b], [n_a - failed_a, n_b - failed_b]]
+    result = boschloo(*counts)
+    assert result.p == scipy_stats.boschloo_exact(table, alternative="two-sided").pvalue
+    assert result.alternative == "two-sided"
+    assert boschloo(*counts) == result
+
+
+def test_every_run_of_five_against_none_of_five():
+    # Of the tables with these margins or any others, only (5, 0) and (0, 5) are as extreme: 2 * (1/2)^10
+    assert boschloo(5, 5, 0, 5).p == pytest.approx(2 / 1024)
 
 
 def test_boschloo_by_hand():
@@ -76,7 +121,7 @@ def test_fishers_test_begins_where_the_tables_are_too_many(n_a, test):
 
 
 def test_boschloo_is_more_powerful_than_fisher():
-    result = boschloo(10, 60, 22, 60)
+    result = boschloo(10, 60, 22, 60, "less")
     assert result.p < result.statistic
     fisher = scipy_stats.fisher_exact([[10, 22], [50, 38]], alternative="less").pvalue
     assert result.statistic == pytest.approx(fisher)

@@ -14,6 +14,8 @@ from stableft.stats import (
     mark_different,
     t_test,
     welch_from_summaries,
+    welch_interval,
+    welch_interval_from_summaries,
 )
 from stableft.stats.tests import Moments, find_largest_mean, t_test_from_summaries
 
@@ -35,6 +37,28 @@ def test_welch_says_why_there_is_no_test(std_a, n_a, std_b):
     result = welch_from_summaries(0.5, std_a, n_a, 0.6, std_b, 25)
     assert result.p is None
     assert result.reason
+
+
+@pytest.mark.parametrize("level", [0.95, 0.8])
+def test_the_interval_of_the_difference_is_scipys(level):
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(0, 1, 25), rng.normal(0.4, 3, 20)
+    expected = scipy_stats.ttest_ind(a, b, equal_var=False).confidence_interval(level)
+    result = welch_interval(a, b, level)
+    assert (result.low, result.high) == pytest.approx((expected.low, expected.high), rel=1e-10)
+    assert (result.method, result.level, result.reason) == ("Welch's t-test", level, None)
+    summaries = welch_interval_from_summaries(a.mean(), a.std(ddof=1), 25, b.mean(), b.std(ddof=1), 20, level)
+    assert (summaries.low, summaries.high) == pytest.approx((expected.low, expected.high), rel=1e-10)
+
+
+def test_the_interval_of_the_difference_says_why_there_is_none():
+    for result in (welch_interval([0.5], [0.1, 0.2]), welch_interval_from_summaries(None, None, 0, 0.5, 0.1, 9)):
+        assert (result.low, result.high) == (None, None)
+        assert "n of at least 2" in result.reason
+    assert welch_interval([0.5] * 3, [0.7] * 4).reason == "neither group varies"
+    one_steady = welch_interval([0.5] * 25, [0.5, 0.6, 0.7, 0.8])
+    expected = scipy_stats.ttest_1samp([0.5, 0.6, 0.7, 0.8], 0.5).confidence_interval()
+    assert (one_steady.low, one_steady.high) == pytest.approx((0.5 - expected.high, 0.5 - expected.low))
 
 
 @pytest.mark.parametrize("alternative", ALTERNATIVES)
@@ -64,7 +88,7 @@ def test_student_by_hand():
     [
         ([], [0.1, 0.2], "n of at least 2"),
         ([0.5], [0.1, 0.2], "n of at least 2"),
-        ([0.1, NAN, 0.3], [0.1, 0.2], "1 of 3 and 0 of 2 .*NaN"),
+        ([0.1, NAN, NAN], [0.1, 0.2], "n of at least 2"),
         ([0.5] * 4, [0.7] * 9, "neither group varies"),
     ],
 )
@@ -142,18 +166,22 @@ def test_of_equal_means_the_first_is_the_best_and_the_others_equal_it():
     assert marked[2].test.p == pytest.approx(0.5)
 
 
-def test_a_group_with_nan_is_neither_best_nor_equal_and_says_why():
+def test_a_nan_score_deletes_no_group_and_n_is_that_of_the_others():
     marked = mark_best_and_equal([[0.9, 0.95, NAN], [0.5, 0.6, 0.7], Moments(None, None, 20), []])
-    assert [flag for flag, _ in marked] == [None, True, None, None]
-    assert re.search("1 of 3 .*NaN", marked[0].test.reason)
+    assert [flag for flag, _ in marked] == [True, False, None, None]
+    assert (marked[1].test.n_a, marked[1].test.n_b) == (2, 3)
     assert all(marked[i].test.reason for i in (2, 3))
     with_summary = mark_better_than([0.9, 0.95, NAN], [Moments(0.5, 0.1, 20)])[0]
-    assert with_summary.flag is None
-    assert re.search("1 of 3 .*NaN", with_summary.test.reason)
-    assert (with_summary.test.n_a, with_summary.test.n_b) == (20, 3)
+    assert with_summary.flag is False
+    assert (with_summary.test.n_a, with_summary.test.n_b) == (20, 2)
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(0, 1, 9), rng.normal(1, 2, 7)
+    for equal_var in (True, False):
+        assert t_test([NAN, *a], [*b, NAN], equal_var) == t_test(a, b, equal_var)
+    assert welch_interval([NAN, *a], [*b, NAN]) == welch_interval(a, b)
 
 
-@pytest.mark.parametrize("groups", [[], [[NAN, 0.5], [NAN]], [Moments(None, 0.1, 3)]])
+@pytest.mark.parametrize("groups", [[], [[NAN, NAN], [NAN]], [Moments(None, 0.1, 3)]])
 def test_without_a_mean_there_is_no_best(groups):
     assert find_largest_mean(groups) is None
     marked = mark_best_and_equal(groups)

@@ -1,5 +1,6 @@
 """Power by simulation against SciPy called on the same draws, and by enumeration against all tables."""
 
+import itertools
 import math
 import re
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from stableft.stats import boschloo, compute_normal_power_curve, compute_observed_power_curves, render_power
+from stableft.stats import boschloo, compute_normal_power_curve, compute_observed_power_curves, holm, render_power
 from stableft.stats.power import (
     SIMULATED_AT_ONCE,
     boschloo_rejections,
@@ -90,7 +91,7 @@ def test_samples_without_a_test_are_not_rejected():
     ("a", "reason"),
     [
         ([0.5, 0.6], "3 values.* 2 and 10"),
-        ([0.5, NAN, 0.7], "1 of 3 and 0 of 10 .*NaN"),
+        ([0.5, NAN, 0.7], "3 values.* 2 and 10"),
     ],
 )
 def test_power_says_why_there_is_none(a, reason):
@@ -119,7 +120,7 @@ def test_power_refuses_what_has_none(arguments, message):
 @pytest.mark.parametrize("alpha", [0.05, 0.01])
 @pytest.mark.parametrize("n", [4, 9])
 def test_rejected_tables_are_those_of_boschloos_test(n, alpha):
-    tables = [[boschloo(a, n, b, n).p for b in range(n + 1)] for a in range(n + 1)]
+    tables = [[boschloo(a, n, b, n, "two-sided").p for b in range(n + 1)] for a in range(n + 1)]
     expected = np.array([[p is not None and p < alpha for p in row] for row in tables])
     assert boschloo_rejections(n, alpha).tolist() == expected.tolist()
 
@@ -127,9 +128,8 @@ def test_rejected_tables_are_those_of_boschloos_test(n, alpha):
 def test_rejected_tables_of_many_runs_are_those_of_fishers_test():
     n = 201
     rejected = boschloo_rejections(n, 0.05)
-    for a, b in ((20, 33), (20, 34), (20, 35), (0, 5), (0, 4), (100, 117), (100, 118)):
-        fisher = scipy_stats.hypergeom.cdf(a, 2 * n, a + b, n)
-        assert rejected[a, b] == (fisher < 0.05)
+    for a, b in ((20, 35), (20, 36), (20, 37), (0, 6), (0, 5), (100, 119), (100, 120), (100, 121)):
+        assert rejected[a, b] == rejected[b, a] == (boschloo(a, n, b, n).p < 0.05)
 
 
 def test_power_of_failures_counts_every_table():
@@ -143,7 +143,7 @@ def test_power_of_failures_counts_every_table():
     )
     point = enumerate_boschloo_power(*shares, 0.05, n)
     assert point.power == pytest.approx(expected)
-    assert point == enumerate_boschloo_power(*reversed(shares), 0.05, n)
+    assert point.power == pytest.approx(enumerate_boschloo_power(*reversed(shares), 0.05, n).power)
     assert (point.interval.method, point.interval.low) == ("enumeration", point.power)
 
 
@@ -188,9 +188,9 @@ def test_power_of_normal_scores(normal_curve):
     curve = normal_curve
     powers = {point.n: point.power for point in curve.points}
     assert list(powers) == sorted({5, 10, 15, 20, 25, 30, 40, 50, 75, 100, curve.needed})
-    assert 50 < curve.needed < 70
+    assert 70 < curve.needed < 90
     assert powers[curve.needed] >= 0.8
-    before = simulate_levene_power(2.0, 1.5, 0.05, curve.needed - 1, np.random.default_rng([0, curve.needed - 1]))
+    before = simulate_levene_power(2.0, 1.5, 0.05 / 3, curve.needed - 1, np.random.default_rng([0, curve.needed - 1]))
     assert before.power < 0.8
     assert np.diff(list(powers.values())).min() > 0
 
@@ -213,32 +213,37 @@ def test_the_power_of_a_long_curve_goes_as_far_as_is_needed():
 
 
 def test_render_power_of_normal_scores(normal_curve):
-    lines = render_power(normal_curve).splitlines()
+    need, table, method = render_power(normal_curve).split("\n\n")
+    point = next(point for point in normal_curve.points if point.n == normal_curve.needed)
+    assert need.startswith(f"{point.n} seeds an arm for spread (normal scores with SD 2 against 3): power ")
+    flat = " ".join(need.split())
+    assert f"{point.power:.3f} [{point.interval.low:.3f}, {point.interval.high:.3f}], Levene's test (centre m" in flat
+    lines = table.splitlines()
     assert lines[0] == "n per arm  Levene's test"
-    assert len({len(line) for line in lines[: len(normal_curve.points) + 1]}) == 1
-    powers = {point.n: point for point in normal_curve.points}
-    assert lines[1] == f"{5:>9}  {powers[5].power:>13.2f}"
-    point = powers[normal_curve.needed]
-    assert lines[-1].startswith("Levene's test (centre median) at alpha 0.05, normal scores with SD 2 against 3: ")
-    shown = f"{point.n} seeds", f"{point.power:.3f}", f"{point.interval.low:.3f} to {point.interval.high:.3f}"
-    assert all(text in lines[-1] for text in (*shown, "95 % Wilson interval", "5,000 draws, seed 0"))
-    none = compute_normal_power_curve(2.0, 1.0, draws=100)
-    assert "(100 draws, seed 0)" in render_power(none)
+    assert len({len(line) for line in lines}) == 1
+    assert lines[1] == f"{5:>9}  {normal_curve.points[0].power:>13.2f}"
+    assert "alpha 0.05 / 3" in method
+    assert "5,000 draws, seed 0" in " ".join(method.split())
+    none = render_power(compute_normal_power_curve(2.0, 1.0, draws=100))
+    assert none.startswith("No number of seeds")
+    assert "100 draws, seed 0" in " ".join(none.split())
 
 
 def test_power_of_real_scores():
     failed = [[score < 0.6 for score in scores] for scores in (TWO_MODES, ONE_MODE)]
     curves = compute_observed_power_curves(TWO_MODES, ONE_MODE, *failed, draws=1000)
     assert [curve.test for curve in curves] == ["Levene's test", "Boschloo's exact test", "Welch's t-test"]
-    assert [curve.alternative for curve in curves] == [None, "less", "two-sided"]
+    assert [curve.alternative for curve in curves] == [None, "two-sided", "two-sided"]
     assert all(curve.needed for curve in curves)
     spread, failures, means = ({point.n: point.power for point in curve.points} for curve in curves)
     rng = np.random.default_rng
-    assert spread[10] == resample_levene_power(TWO_MODES, ONE_MODE, 0.05, 10, rng([0, 10]), draws=1000).power
-    assert failures[10] == enumerate_boschloo_power(9 / 17, 0.0, 0.05, 10).power
-    assert means[10] == resample_welch_power(TWO_MODES, ONE_MODE, 0.05, 10, rng([0, 10]), draws=1000).power
+    assert spread[10] == resample_levene_power(TWO_MODES, ONE_MODE, 0.05 / 3, 10, rng([0, 10]), draws=1000).power
+    assert failures[10] == enumerate_boschloo_power(9 / 17, 0.0, 0.05 / 3, 10).power
+    assert means[10] == resample_welch_power(TWO_MODES, ONE_MODE, 0.05 / 3, 10, rng([0, 10]), draws=1000).power
     text = render_power(curves)
-    assert text.splitlines()[0] == "n per arm  Levene's test  Boschloo's exact test  Welch's t-test"
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.split("\n\n")[1].startswith("n per arm  Levene's test  Boschloo's exact test  Welch's t-test")
+    text = " ".join(text.split())
     assert "failed runs 9 of 17 against 0 of 10" in text
     assert "all tables enumerated." in text
     assert f"mean {np.mean(TWO_MODES):.3g} of 17 against 0.692 of 10 scores" in text
@@ -248,13 +253,35 @@ def test_power_of_real_scores_says_what_is_missing():
     curves = compute_observed_power_curves([0.5, NAN, 0.7], ONE_MODE, None, None, draws=100)
     assert [curve.needed for curve in curves] == [None] * 3
     assert [curve.points for curve in curves] == [()] * 3
-    assert re.search("1 of 3 and 0 of 10 .*NaN", curves[0].reason)
+    assert re.search("3 values.* 2 and 10", curves[0].reason)
     assert re.search("not known .*failed", curves[1].reason)
     text = render_power(curves)
-    assert text.count("no number of seeds") == 3
-    assert text.startswith("Levene's test (centre median)")
+    assert text.count("No number of seeds") == 3
     same = compute_observed_power_curves(ONE_MODE, TWO_MODES, [True, False], [False, True], draws=100)[1]
     assert "equally often" in same.reason
     assert compute_observed_power_curves(ONE_MODE, TWO_MODES, [], [True], draws=100)[1].reason.endswith("needs a run")
     unknown = compute_observed_power_curves(ONE_MODE, TWO_MODES, [True, None], [False], draws=100)[1]
     assert unknown.reason == curves[1].reason
+
+
+def test_scores_that_are_nan_are_not_drawn():
+    arguments = 0.05, 10
+    for resample in (resample_levene_power, resample_welch_power):
+        points = [
+            resample(group, ONE_MODE, *arguments, np.random.default_rng(0), draws=100)
+            for group in (TWO_MODES, [NAN, *TWO_MODES, NAN])
+        ]
+        assert points[0] == points[1]
+    curve = compute_observed_power_curves([NAN, *TWO_MODES], ONE_MODE, None, None, draws=10)[0]
+    assert "of 17 against" in curve.effect
+
+
+def test_what_suffices_concludes_over_all_tests_of_the_table():
+    """Of runs that all fail against runs that do not, the smallest n with power 1 is one at which Holm rejects."""
+    curve = compute_observed_power_curves([0.5] * 5, ONE_MODE, [True] * 5, [False] * 10, target=0.99, draws=10)[1]
+    assert curve.needed == 4
+    for others in itertools.product((0.001, 0.9), repeat=2):
+        assert holm([boschloo(4, 4, 0, 4).p, *others])[0] < 0.05
+    assert holm([boschloo(3, 3, 0, 3).p, 0.9, 0.9])[0] > 0.05
+    one, three = (compute_normal_power_curve(2.0, 1.5, draws=500, n_tests=n).needed for n in (1, 3))
+    assert one < three

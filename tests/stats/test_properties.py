@@ -144,19 +144,21 @@ def test_shift_and_scale_change_nothing_that_is_drawn(a, b, shift, scale):
 
 @quick
 @given(st.lists(SCORES, min_size=3, max_size=9), GROUPS, st.integers(0, 9))
-def test_nan_is_never_dropped(a, b, place):
-    broken = [*a[:place], NAN, *a[place:]]
+def test_nan_deletes_no_group(a, b, place):
+    """Spread and means are those of the finite values, ranks and trials put NaN last."""
+    broken, ranked = [*a[:place], NAN, *a[place:]], [*a[:place], -1.0, *a[place:]]
     assert summarize(broken).n_nan == 1
-    results = [*results_of(broken, b), *results_of(b, broken), *results_by_draws(broken, b)]
-    assert all(result.p is None and result.reason for result in results)
-    answers = [sd_ratio(broken, b, rng()), probability_of_improvement(b, broken, rng()), iqm(broken)]
-    assert all(answer.value is None and answer.reason for answer in answers)
-    curves = [expected_max(broken, 2), expected_test_score([*a, 0.5], broken, 2, rng())]
-    assert all(curve.mean == (None,) and curve.reason for curve in curves)
-    intervals = [bootstrap_interval(broken, of, rng()) for of in ("mean", "std", "iqm")]
-    assert all(interval.low is None and "1 of" in interval.reason for interval in intervals)
-    assert mark_best_and_equal([broken, a])[0].flag is None
-    assert mark_best_and_equal([broken, a])[1].flag is True
+    assert results_of(broken, b) == results_of(a, b)
+    assert results_by_draws(broken, b)[:-1] == results_by_draws(a, b)[:-1]
+    assert sd_ratio(broken, b, rng(), resamples=FEW) == sd_ratio(a, b, rng(), resamples=FEW)
+    assert iqm(broken) == iqm(a)
+    for of in ("mean", "std", "iqm"):
+        one, other = (bootstrap_interval(group, of, rng(), resamples=FEW) for group in (broken, a))
+        assert one == other
+    one, other = (probability_of_improvement(group, b, rng(), resamples=FEW) for group in (broken, ranked))
+    assert one == other
+    assert near(expected_max(broken, 2, -1.0).mean[0], expected_max(ranked, 2).mean[0])
+    assert mark_best_and_equal([broken, a])[0].flag is True
 
 
 @quick
@@ -187,7 +189,7 @@ def test_swapping_the_groups_turns_an_exact_permutation_test_round(a, b):
 @quick
 @given(st.lists(SCORES, min_size=2, max_size=9), st.integers(1, 30))
 def test_the_best_of_n_lies_among_the_scores(scores, n):
-    for curve in (expected_max(scores, n), expected_test_score(scores, scores, n, rng(), draws=20)):
+    for curve in (expected_max(scores, n), expected_test_score(scores, scores[::-1], n)):
         assert min(scores) - 1e-12 <= curve.mean[0] <= max(scores) + 1e-12
         assert curve.std[0] >= 0
 
@@ -223,7 +225,6 @@ def test_the_same_seed_gives_the_same_answer(a, b, seed):
             probability_of_improvement(a, b, np.random.default_rng(seed), resamples=FEW),
             bootstrap_interval(a, "iqm", np.random.default_rng(seed), resamples=FEW),
             permutation_test(a, b, "std", np.random.default_rng(seed), resamples=19),
-            expected_test_score(a, a, [1, 3], np.random.default_rng(seed)),
         )
 
     assert everything() == everything()

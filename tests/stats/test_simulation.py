@@ -1,10 +1,22 @@
 """How often intervals cover the truth and tests reject it: simulated with one seed, so that the counts are fixed."""
 
+import json
+import runpy
+
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
+from support.paths import ROOT
 
-from stableft.stats import bootstrap_interval, levene, permutation_test, probability_of_improvement, sd_ratio
+from stableft.stats import (
+    bootstrap_interval,
+    boschloo,
+    levene,
+    permutation_test,
+    probability_of_improvement,
+    sd_ratio,
+    t_test,
+)
 from stableft.stats.tests import levene_statistics
 
 TRUTH = {"mean": 0.0, "std": 1.0, "iqm": 0.0}
@@ -84,3 +96,29 @@ def test_the_permutation_test_of_spread_is_rarely_wrong(n):
     for draw in (lambda: rng.normal(0, 1, n), lambda: two_modes(rng, n, 0.25)):
         ps = [permutation_test(draw(), draw() + 0.3, "std", rng, resamples=499).p for _ in range(800)]
         assert np.mean(np.array(ps) < 0.05) < 0.07
+
+
+FALSE_POSITIVES = [
+    json.loads(line) for line in (ROOT / "results/benchmarks/false-positives.jsonl").read_text().splitlines()
+]
+
+
+@pytest.mark.parametrize("line", FALSE_POSITIVES, ids=lambda line: "{arms}x{seeds}, {failed_share:.0%}".format(**line))
+def test_the_family_of_a_table_is_wrong_in_five_percent_at_most(line):
+    assert line["sweeps"] == 10_000
+    assert line["family_95"][0] <= line["family"] <= line["family_95"][1] <= 0.05
+
+
+def test_the_committed_false_positives_are_those_of_the_shipped_tests():
+    script = runpy.run_path(str(ROOT / "scripts/bench_false_positives.py"))
+    committed = {(line["arms"], line["seeds"], line["failed_share"]): line for line in FALSE_POSITIVES}
+    assert list(committed) == [(*design, share) for design in script["DESIGNS"] for share in script["FAILED_SHARES"]]
+    line = script["simulate"](2, 10, 0.2, 10_000, 0)
+    assert line["family"] == pytest.approx(committed[2, 10, 0.2]["family"], abs=0.0005)  # rounding may turn a test
+    scores, failed = script["draw_sweeps"](np.random.default_rng(0), (5, 3, 10), 0.3)
+    ps = script["test_arms"](scores, failed)
+    for sweep, arm in np.ndindex(5, 2):
+        (a, b), (k, m) = scores[sweep, [0, arm + 1]], failed[sweep, [0, arm + 1]].sum(axis=1).tolist()
+        tests = boschloo(k, 10, m, 10), levene(a, b), t_test(a, b, equal_var=False)
+        expected = [np.nan if test.p is None else test.p for test in tests]
+        assert ps[sweep, arm] == pytest.approx(np.array(expected), nan_ok=True)

@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from stableft.stats import is_significant, levene, sd_ratio
+from stableft.stats import (
+    LEVENE_TITLES,
+    is_significant,
+    levene,
+    sd_ratio,
+    sd_ratio_from_summaries,
+    shared_seed_correlation,
+)
 from stableft.stats.summary import ASYMPTOTIC_ABOVE
-from stableft.stats.tests import levene_statistics
+from stableft.stats.tests import MIN_RUNS_FOR_BCA, levene_statistics
 
 NAN = math.nan
 CENTERS = ["median", "mean", "trimmed"]
@@ -37,9 +44,9 @@ def test_levene_by_hand():
         ([0.5], [0.1, 0.2, 0.4], "3 values.* 1 and 3"),
         ([0.1, 0.2, 0.4], [], "3 values.* 3 and 0"),
         ([0.527] * 7, [0.7] * 5, "neither group varies"),
-        ([0.1, 0.2, NAN], [0.1, 0.2, 0.4], "1 of 3 and 0 of 3 .*NaN"),
-        ([0.0, 1.0, 0.0, 1.0], [0.7] * 7, "not vary .*either group"),
-        ([0.1, 0.3] * 4, [0.4, 0.9] * 4, "not vary .*either group"),
+        ([0.1, 0.2, NAN], [0.1, 0.2, 0.4], "3 values.* 2 and 3"),
+        ([0.0, 1.0, 0.0, 1.0], [0.7] * 7, "do not vary in either group"),
+        ([0.1, 0.3] * 4, [0.4, 0.9] * 4, "do not vary in either group"),
     ],
 )
 def test_levene_says_why_there_is_no_test(center, a, b, reason):
@@ -48,6 +55,19 @@ def test_levene_says_why_there_is_no_test(center, a, b, reason):
     assert result.reason
     assert re.search(reason, result.reason)
     assert not is_significant(result, 0.05)
+
+
+@pytest.mark.parametrize("center", CENTERS)
+def test_levene_is_that_of_the_finite_values(center):
+    a, b = [0.1, 0.2, 0.4, 0.45], [0.5, 0.9, 0.1, 0.3, 0.35]
+    result = levene([*a, NAN], [NAN, *b, math.inf], center)
+    assert result == levene(a, b, center)
+    assert (result.n_a, result.n_b) == (4, 5)
+
+
+def test_levene_is_named_by_its_centre():
+    assert LEVENE_TITLES["mean"] == "Levene centred at the mean"
+    assert set(LEVENE_TITLES) == set(CENTERS)
 
 
 def ratio(a, b, seed=0):
@@ -82,12 +102,13 @@ TEN = [0.61, 0.64, 0.66, 0.67, 0.69, 0.72, 0.75, 0.78, 0.8, 0.83]
     ("a", "b", "value", "reason"),
     [
         ([0.5, 0.6], TEN, None, "3 values.* 2 and 10"),
-        ([0.5, 0.6, NAN], TEN, None, "1 of 3 and 0 of 10 .*NaN"),
-        (TEN, [0.527] * 7, None, "second group .*not vary"),
-        ([0.527] * 7, TEN, 0.0, "first group .*not vary"),
-        (TEN, [0.527] * 11 + [0.6], 3.47, "second group .*not vary without one"),
-        (TEN, [0.527] * 10 + [0.6] * 2, 2.56, "upper bound .*infinite"),
-        ([0.1, 0.1, 0.1, 0.1, 0.3], [0.2, 0.2, 0.2, 0.4, 0.5], 0.63, "resamples .*without spread"),
+        ([0.5, 0.6, NAN], TEN, None, "3 values.* 2 and 10"),
+        (TEN[:9], TEN, 0.885, "9 and 10 values are too few for it, below 10 a group"),
+        (TEN, [0.527] * 7, None, "the second group does not vary"),
+        ([0.527] * 7, TEN, 0.0, "the first group does not vary"),
+        (TEN, [0.527] * 11 + [0.6], 3.47, "the second group does not vary without one of its values"),
+        (TEN, [0.527] * 10 + [0.6] * 2, 2.56, "the upper bound is infinite"),
+        ([0.1] * 9 + [0.3], [0.2] * 8 + [0.4, 0.5], 0.586, "resamples leave both groups without spread"),
         ([0.0, 1.0] * 20, [0.0, 1.0] * 20, 1.0, "BCa is not defined"),  # the jackknife values are all equal
     ],
 )
@@ -108,12 +129,87 @@ def test_sd_ratio_of_two_modes_may_reach_zero():
 
 def test_sd_ratio_counts_a_resample_without_spread_as_endless():
     """With few of them the bounds are those of ranks, as if they had the largest finite ratio of all."""
-    b = [0.7, 0.7, 0.7, 0.71, 0.72, 0.73, 0.74]  # all three or more the same in about (3/7)^7 = 0.3 % of resamples
-    drawn = np.random.default_rng(0).integers(0, 7, (9999, 7))
+    b = [0.7] * 5 + [0.71, 0.72, 0.73, 0.74, 0.75]  # all the same in about (5/10)^10 = 0.1 % of resamples
+    drawn = np.random.default_rng(0).integers(0, 10, (9999, 10))
     assert 5 < (np.ptp(np.array(b)[drawn], axis=1) == 0).sum() < 60
     result = ratio(TEN, b)
     assert result.interval.reason is None
     assert result.interval.low < result.value < result.interval.high < 100
+
+
+def test_sd_ratio_is_that_of_the_finite_values():
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(0, 3, MIN_RUNS_FOR_BCA), rng.normal(5, 1, 20)
+    result = ratio([NAN, *a], [*b, NAN])
+    assert result == ratio(a, b)
+    assert (result.n_a, result.n_b, result.interval.reason) == (MIN_RUNS_FOR_BCA, 20, None)
+    assert "9 and 20 values are too few" in ratio([NAN, *a[1:]], b).interval.reason
+
+
+@pytest.mark.parametrize("level", [0.95, 0.8])
+def test_sd_ratio_from_summaries_is_that_of_the_f_distribution(level):
+    result = sd_ratio_from_summaries(2.5, 20, 1.6, 50, level)
+    assert result.value == pytest.approx(2.5 / 1.6)
+    # The ratio of the sample variances over that of the true ones follows F with 19 and 49 degrees of freedom.
+    for bound, p in ((result.interval.low, (1 + level) / 2), (result.interval.high, (1 - level) / 2)):
+        assert scipy_stats.f.cdf((result.value / bound) ** 2, 19, 49) == pytest.approx(p)
+    assert (result.n_a, result.n_b, result.interval.level) == (20, 50, level)
+    assert result.interval.method == "F distribution, for normal scores"
+    inverse = sd_ratio_from_summaries(1.6, 50, 2.5, 20, level).interval
+    assert (inverse.low, inverse.high) == pytest.approx((1 / result.interval.high, 1 / result.interval.low))
+
+
+def test_the_interval_from_summaries_covers_the_ratio_of_normal_scores():
+    rng = np.random.default_rng(0)
+    stds = rng.normal(0, 2, (2000, 8)).std(axis=1, ddof=1), rng.normal(0, 1, (2000, 15)).std(axis=1, ddof=1)
+    intervals = [sd_ratio_from_summaries(a, 8, b, 15).interval for a, b in zip(*stds, strict=True)]
+    assert np.mean([i.low <= 2 <= i.high for i in intervals]) == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("summaries", "value", "reason"),
+    [
+        ((None, 20, 1.6, 20), None, "std and n of at least 2"),
+        ((2.5, 20, 1.6, 1), None, "std and n of at least 2"),
+        ((2.5, 20, 0.0, 20), None, "the second group does not vary"),
+        ((0.0, 20, 1.6, 20), 0.0, "the first group does not vary"),
+    ],
+)
+def test_sd_ratio_from_summaries_says_what_is_missing(summaries, value, reason):
+    result = sd_ratio_from_summaries(*summaries)
+    assert (result.value, result.interval.low, result.interval.high) == (value, None, None)
+    assert reason in result.interval.reason
+    assert (result.reason is None) == (value is not None)
+
+
+def test_the_correlation_over_shared_seeds_is_scipys():
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 1, 20)
+    pairs = list(zip(x, 0.5 * x + rng.normal(0, 1, 20), strict=True))
+    expected = scipy_stats.pearsonr(*zip(*pairs, strict=True))
+    for level in (0.95, 0.8):
+        result = shared_seed_correlation([*pairs, (NAN, 0.5), (0.5, NAN)], level)
+        assert result.value == pytest.approx(expected.statistic)
+        bounds = expected.confidence_interval(level)
+        assert (result.interval.low, result.interval.high) == pytest.approx((bounds.low, bounds.high))
+        assert (result.n, result.interval.method, result.interval.level) == (20, "Fisher's z", level)
+    straight = shared_seed_correlation([(k, 2.0 * k + 0.3) for k in range(5)])
+    assert (straight.value, straight.interval.low) == pytest.approx((1, 1), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "n", "reason"),
+    [
+        ([], 0, "at least 4 seeds .* here are 0"),
+        ([(0.5, 0.6)] * 3 + [(NAN, 0.5)], 3, "at least 4 seeds .* here are 3"),
+        ([(0.527, k / 10) for k in range(5)], 5, "the first group does not vary"),
+        ([(k / 10, 0.527) for k in range(5)], 5, "the second group does not vary"),
+    ],
+)
+def test_the_correlation_says_why_there_is_none(pairs, n, reason):
+    result = shared_seed_correlation(pairs)
+    assert (result.value, result.n, result.interval.low) == (None, n, None)
+    assert re.search(reason, result.reason)
 
 
 def test_levene_trimmed_is_the_analysis_of_variance_of_the_deviations():

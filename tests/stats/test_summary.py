@@ -38,6 +38,15 @@ def test_describe_counts_nan_beside_the_finite_rest():
     assert summary.std == pytest.approx(math.sqrt(2))
 
 
+def test_the_runs_counted_in_words():
+    assert [summarize(values).runs_counted for values in ([1.0, 2.0], [1.0], [1.0, NAN, 3.0])] == [
+        "2 runs",
+        "1 run",
+        "2 of 3 runs",
+    ]
+    assert iqm([1.0, NAN, 2.0, 6.0]) == PointEstimate(3.0, 3)
+
+
 @pytest.mark.parametrize("values", [[], [NAN, NAN]])
 def test_describe_nothing(values):
     summary = summarize(values)
@@ -95,11 +104,11 @@ def test_iqm_is_scipys_trimmed_mean():
     [
         ([], "3 values.* 0"),
         ([0.5], "3 values.* 1"),
-        ([0.5, 0.6, NAN, 0.7], "1 of 4 .*NaN"),
-        ([0.5, 0.6, math.inf], "1 of 3 .*NaN"),
+        ([0.5, 0.6, NAN], "3 values.* 2"),
+        ([0.5, math.inf], "3 values.* 1"),
     ],
 )
 def test_iqm_says_why_there_is_none(values, reason):
     answer = iqm(values)
-    assert (answer.value, answer.n) == (None, len(values))
+    assert (answer.value, answer.n) == (None, sum(map(math.isfinite, values)))
     assert re.search(reason, answer.reason)

@@ -165,7 +165,7 @@ def _evals(config: RunConfig, last: float, diverged: bool, rng: np.random.Genera
 def _data(metric: str) -> DataRecord:
     baselines = {"val": {metric: VAL_BASELINE[metric]}, "test": {metric: TEST_BASELINE[metric]}}
     return DataRecord(
-        fingerprint="f" * 8, train_rows=8, val_rows=4, test_rows=4, label_entropy=0.69, baselines=baselines
+        fingerprint="f" * 8, train_rows=8, val_rows=400, test_rows=400, label_entropy=0.69, baselines=baselines
     )
 
 

@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -129,3 +131,18 @@ def wrap_probe_records(records: Iterable[ProbeRecord]) -> ProbeRecords:
         return (record.failed, record.successful) if isinstance(record, SurfaceRecord) else (record.run_id,)
 
     return ProbeRecords(tuple(ProbeRecordRef(type(record), run_ids(record), lambda r=record: r) for record in records))
+
+
+def repeated_sentences(text):
+    """The clauses of at least six words that a Markdown, LaTeX or text report has more than once, without headings.
+
+    What is before the last colon of a clause, such as names of arms, does not make two clauses different.
+    """
+    no_prose = re.compile(r"\||#|.*\\\\$| *- .*  |.*: .*checkpoint")  # rows of tables and headings
+    prose = "\n".join("@" if no_prose.match(line) else line for line in text.splitlines())
+    prose = re.sub(r"\\par\\smallskip\\footnotesize|\\caption\{|\n\n|^- ", "@", prose, flags=re.MULTILINE)
+    clauses = (
+        " ".join(part.split()).rpartition(": ")[2].strip(" .;:})") for part in re.split(r"[.;]\s|[.;]$|@", prose)
+    )
+    counts = Counter(clause for clause in clauses if len(clause.split()) >= 6)
+    return [clause for clause, n in counts.items() if n > 1]

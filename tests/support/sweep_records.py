@@ -1,10 +1,11 @@
 """Runs and records without scores, for tests of what a sweep does with them."""
 
+import math
 from typing import Literal
 
 from stableft.config.planned_run import PlannedRun
 from stableft.config.run_config import RunConfig
-from stableft.records.run_record import DataRecord, RunRecord, run_folder, write_record
+from stableft.records.run_record import DataRecord, RunRecord, Scores, run_folder, write_record
 
 
 def make_run(seed: int, arm: str = "arm", task: str = "rte", length: dict | None = None) -> PlannedRun:
@@ -49,6 +50,7 @@ def make_record(
     run: PlannedRun, status: Literal["finished", "crashed"] = "finished", failed=False, fingerprint="f" * 64
 ) -> RunRecord:
     data = DataRecord(fingerprint=fingerprint, train_rows=8, val_rows=4, test_rows=0, label_entropy=0.69, baselines={})
+    diverged = Scores(step=6, val={run.config.task.metric: math.nan}, test=None)
     return RunRecord(
         run_id=run.run_id,
         arm=run.arm,
@@ -57,7 +59,7 @@ def make_record(
         reason=None if status == "finished" else "a test",
         config=run.config,
         evals=(),
-        last=None,
+        last=diverged if failed else None,
         best=None,
         failed=failed if status == "finished" else None,
         failed_by_accuracy=None,

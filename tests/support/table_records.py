@@ -57,7 +57,7 @@ def make_record(last=0.7, best=0.8, arm="mosbach", recipe="mosbach", status="fin
         steps=9,
         skipped_steps=2,
         data=DataRecord(
-            fingerprint="f" * 8, train_rows=4, val_rows=2, test_rows=2, label_entropy=0.69, baselines=baselines
+            fingerprint="f" * 8, train_rows=4, val_rows=400, test_rows=400, label_entropy=0.69, baselines=baselines
         ),
         environment=None,
         seconds=1.5,

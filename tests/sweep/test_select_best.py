@@ -63,7 +63,7 @@ def records_of(sweep: Sweep, means: dict[str, float]) -> list[RunRecord]:
         arms.setdefault(f"{run.arm}/{run.config.data.task}", []).append(run)
     records = []
     for arm, runs in arms.items():
-        mean = means.get(arm, means.get(arm.partition("/")[0], 0.5))
+        mean = means.get(arm, means.get(arm.rpartition("/")[0], 0.5))
         spread = itertools.cycle((-0.01, 0.0, 0.01))
         records += [scored(run, mean + off) for run, off in zip(runs, spread, strict=False)]
     return records
@@ -240,12 +240,14 @@ def test_one_choice_for_all_tasks_and_models_stays_one_arm():
     assert len(chosen.runs) == 2 * 2 * 2 * 3
 
 
-def test_models_that_differ_in_their_choice_are_arms_of_their_own():
-    sweep = load(SEARCH.replace("task: rte", "task: rte\nmodel: [bert-base-uncased, bert-large-uncased]"))
-    means = {"mixed p=0.5 (bert-base-uncased)": 0.9, "mixed p=0.3 (bert-large-uncased)": 0.9}
+@pytest.mark.parametrize("models", [("bert-base-uncased", "bert-large-uncased"), ("org/bert@a", "org/bert@b")])
+def test_models_that_differ_in_their_choice_are_arms_of_their_own(models):
+    sweep = load(SEARCH.replace("task: rte", f"task: rte\nmodel: [{', '.join(models)}]"))
+    chosen_by_model = dict(zip(models, ("mixed p=0.5", "mixed p=0.3"), strict=True))
+    means = {f"{label} ({model})": 0.9 for model, label in chosen_by_model.items()}
     _, chosen = choose(sweep, records_of(sweep, means))
-    for arm, old in (("mixed (bert-base", "mixed p=0.5 (bert-base"), ("mixed (bert-large", "mixed p=0.3 (bert-large")):
-        assert ids(chosen, arm) == ids(sweep, old) != []
+    for model, label in chosen_by_model.items():
+        assert ids(chosen, f"mixed ({model})") == ids(sweep, f"{label} ({model})") != []
 
 
 def test_several_keys_lengths_and_sections_of_a_grid():

@@ -49,7 +49,8 @@ class TaskSpec:
     aliases: dict[str, str] = field(default_factory=dict)  # other spellings of labels in the original files
     generated: bool = False  # by the toy language, without any files
     large: bool = False  # Z sec. 3: validation rows are held out from the training set, and the dev set is the test set
-    dev_counts: tuple[int, ...] | None = None  # dev rows per label, for the baselines of imported results
+    dev_counts: tuple[int, ...] | None = None  # dev rows per label, for the chance level of imported results
+    dev_rows: tuple[int, int] | None = None  # rows of the dev set and of Z's test half, where they have no classes
     train_rows: int | None = None  # size of the training set, for figures that have no access to the data
 
     @property
@@ -65,6 +66,22 @@ class TaskSpec:
     def n_outputs(self) -> int:
         """Number of outputs of the classifier: the number of classes, or 1 for regression."""
         return len(self.labels) or 1
+
+    def split_counts(self, split: str) -> tuple[int, ...] | None:
+        """Return the rows per label: of the dev set ("val"), or of the rows that Z test on. None: not known.
+
+        Z test on the dev set of large tasks, otherwise on the half of each label that is left by validation.
+        """
+        if self.dev_counts is None or self.large or split == "val":
+            return self.dev_counts
+        return tuple(count - count // 2 for count in self.dev_counts)
+
+    def split_rows(self, split: str) -> int | None:
+        """Return the number of these rows, which is known of regression too."""
+        if self.dev_rows:
+            return self.dev_rows[split == "test"]
+        counts = self.split_counts(split)
+        return sum(counts) if counts else None
 
 
 def _glue_task(name: str, title: str, text: tuple[str, ...], labels: tuple[str, ...], metrics, **more) -> TaskSpec:
@@ -145,6 +162,8 @@ TASKS = {
             (),
             ("spearman", "pearson"),
             layouts=(_tsv_layout("STS-B", SENTENCE_PAIR, "score"),),
+            # Z's code halves the rows of each of the 78 scores in GLUE's dev.tsv and validates on the smaller halves.
+            dev_rows=(1500, 778),
             train_rows=5749,
         ),
         _glue_task(

@@ -25,9 +25,24 @@ RenameOption = Annotated[list[str], typer.Option("--rename", metavar="OLD=NEW", 
 ImportCheckpointOption = Annotated[
     Literal["last", "best"], typer.Option("--checkpoint", help="Checkpoint whose score is reported.")
 ]
+BaselineOption = Annotated[
+    float | None,
+    typer.Option(
+        "--baseline",
+        help="Best score of a constant prediction, on the scale of the scores. Default: the task's, if known.",
+    ),
+]
+RowsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--rows",
+        min=1,
+        help="Rows of the split; decide what counts as failed by MCC or a correlation. Default: the task's, if known.",
+    ),
+]
 FormatOption = Annotated[
-    Literal["md", "csv", "latex", "json", "html"] | None,
-    typer.Option("--format", help="Format of the report. Default: that of --out's ending, otherwise md."),
+    Literal["text", "md", "csv", "latex", "json", "html"] | None,
+    typer.Option("--format", help="Format of the report. Default: that of --out's ending, otherwise text: one screen."),
 ]
 ReportOutOption = Annotated[
     str | None,
@@ -37,6 +52,10 @@ ReportOutOption = Annotated[
         help="File (.md .csv .tex .json .html .png .svg .pdf), or a folder (ending in /) for everything.",
     ),
 ]
+TestsOption = Annotated[
+    bool, typer.Option("--tests", help="In the terminal, add every test with its n, p-value and interval.")
+]
+NotesOption = Annotated[bool, typer.Option("--notes", help="In the terminal, add the notes.")]
 FigureOption = Annotated[
     str | None, typer.Option("--figure", help="Figure to draw if there are several. Default: the first.")
 ]
@@ -64,6 +83,12 @@ def report(
             help="Table and bold as in M Table 1 (levene), or Z Table 1 (best), 2 (better), 4 (different) or 7 (pair).",
         ),
     ] = "levene",
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="ARM", help="Arm that the others are compared with. Default: the first."),
+    ] = None,
+    tests: TestsOption = False,
+    notes: NotesOption = False,
     format_: FormatOption = None,
     out: ReportOutOption = None,
     figure: FigureOption = None,
@@ -73,20 +98,20 @@ def report(
     from stableft.config.sweep_file import load_sweep_from_options
     from stableft.report.build import build_report
     from stableft.report.forms.write import resolve_target, write_report
-    from stableft.report.runs import as_means_table, load_runs
+    from stableft.report.runs import as_means_table, compare_against, load_runs
 
     check_results_folder(results)
     if name == "all":
         from stableft.report.all_reports import build_all_reports
 
-        if format_ or figure:
-            raise UserError("report all: writes every format and figure; leave out --format and --figure")
+        if format_ or figure or against:
+            raise UserError("report all: writes every format and figure; leave out --format, --figure and --against")
         if out and Path(out).suffix:
             raise UserError(f"report all: --out {out} must be a folder; all.html is written to it")
         for line in build_all_reports(results, records, data_dir, score, Path(out) if out else results / "reports"):
             print(line, flush=True)
         return
-    output = resolve_target(out, format_, figure)
+    output = resolve_target(out, format_, figure, tests, notes)
     if name.endswith(".jsonl") and (
         filters := [option for option, value in {"--arms": arms, "--seeds": seeds, "--set": set_}.items() if value]
     ):
@@ -103,6 +128,8 @@ def report(
         lambda path: load_sweep_from_options(path, None, set_, arms, seeds),
         output.needs_figures,
     )
+    if against:
+        runs = compare_against(runs, against)
     if rule != "levene":
         runs = as_means_table(runs, rule)
     if text := write_report(build_report(runs, data_dir), output):
@@ -129,17 +156,19 @@ def compare(
         ),
     ] = NO_TEXTS,
     score: ScoreOption = "recipe",
+    tests: TestsOption = False,
+    notes: NotesOption = False,
     format_: FormatOption = None,
     out: ReportOutOption = None,
     figure: FigureOption = None,
 ) -> None:
-    """Compare two arms: failures, spread, means, and a conclusion in words."""
+    """Compare ARM_B with the reference ARM_A: failures, spread, means, and a conclusion in words."""
     from stableft.config.local_files import check_results_folder
     from stableft.report.compare_arms import build_comparison_report
     from stableft.report.forms.write import resolve_target, write_report
 
     check_results_folder(results)
-    output = resolve_target(out, format_, figure)
+    output = resolve_target(out, format_, figure, tests, notes)
     if text := write_report(
         build_comparison_report(arm_a, arm_b, results, records, task, metric, where, score), output
     ):
@@ -212,10 +241,8 @@ def import_csv_command(
     metric: Annotated[str | None, typer.Option("--metric", help="Metric of the score. Default: the task's.")] = None,
     split: Annotated[Literal["val", "test"], typer.Option("--split", help="Split of the score.")] = "test",
     checkpoint: ImportCheckpointOption = "last",
-    baseline: Annotated[
-        float | None,
-        typer.Option("--baseline", help="Majority baseline on the file's scale. Default: the task's, if known."),
-    ] = None,
+    baseline: BaselineOption = None,
+    rows: RowsOption = None,
     rename: RenameOption = NO_TEXTS,
     vary: Annotated[
         list[str], typer.Option("--vary", metavar="COLUMN", help="Column that may vary within an arm (repeatable).")
@@ -243,6 +270,7 @@ def import_csv_command(
         split=split,
         checkpoint=checkpoint,
         baseline=baseline,
+        rows=rows,
         rename=tuple(rename),
         vary=tuple(vary),
         allow_missing=allow_missing,
@@ -258,8 +286,10 @@ def import_zhang_logs_command(
     out: RecordsOutOption,
     rename: RenameOption = NO_TEXTS,
     checkpoint: ImportCheckpointOption = "last",
+    baseline: BaselineOption = None,
+    rows: RowsOption = None,
 ) -> None:
     """Import log files written by the released code of Zhang et al."""
     from stableft.records.import_zhang_logs import import_zhang_logs
 
-    print(import_zhang_logs(folder, out, tuple(rename), checkpoint))
+    print(import_zhang_logs(folder, out, tuple(rename), checkpoint, baseline, rows))

@@ -16,6 +16,7 @@ from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.recipe import shipped_recipes
 from stableft.config.sweep_file import START_ARM, Sweep, load_sweep
 from stableft.errors import UserError
+from stableft.records.failure import has_failed
 from stableft.records.probe_record import (
     ProbeRecord,
     ProbeRecords,
@@ -120,7 +121,7 @@ def print_report(sweep: Sweep, results: Path) -> None:
         report = build_report(
             collect_runs(artifact, planned, records, find_probes=lambda: find_probes_in_results(results, ids))
         )
-        print(f"\n{render_report(report, 'md')}", flush=True)
+        print(f"\n{render_report(report, 'text')}", flush=True)
         if line := save_sweep_report(report, results / "sweeps" / sweep.name):
             print(line)
 
@@ -270,15 +271,15 @@ def render_sweep_status(sweep: Sweep, results: Path) -> str:
             cell["checkpoint" if has_checkpoint else "to do"] += 1
         else:
             cell[record.status] += 1
-            cell["failed"] += bool(record.failed)
+            cell["failed"] += bool(has_failed(record))
     rows = [("arm", "task", *statuses)]
     rows += [(arm, task, *cell.values()) for (arm, task), cell in counts.items()]
-    notes = ["failed: finished, but no better than always predicting the most frequent class"]
+    notes = ["failed: finished, but no better than chance, or in NaN"]
     if any(cell["stopped"] for cell in counts.values()):
         notes.append("stopped: early-stopped as hopeless; a sweep without stop_hopeless resumes these runs")
     state = read_sweep_state(results, sweep.start_runs, look_only=True)
     status_of = {
-        record.run_id: "failed" if record.failed else record.status for record in (*state.finished, *state.crashed)
+        record.run_id: "failed" if has_failed(record) else record.status for record in (*state.finished, *state.crashed)
     }
     status_of |= {run.run_id: "has a checkpoint" for run in state.unfinished}
     start_runs = [
@@ -306,7 +307,7 @@ def render_folder_status(results: Path) -> str:
         key = (record.arm, config.data.task, config.model.name)
         cell = counts.setdefault(key, {"finished": 0, "failed": 0, "crashed": 0, "stopped": 0})
         cell[record.status] += 1
-        cell["failed"] += bool(record.failed)
+        cell["failed"] += bool(has_failed(record))
     rows = [("arm", "task", "model", "finished", "failed", "crashed", "stopped")]
     rows += [(*key, *cell.values()) for key, cell in counts.items()]
     notes = [f"{len(unfinished)} unfinished: {', '.join(unfinished)}"] if unfinished else []

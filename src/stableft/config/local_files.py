@@ -8,6 +8,7 @@ from typing import Any
 
 from stableft.catalog.tasks import TASKS
 from stableft.config.run_config import CustomTask
+from stableft.config.validation import check_printed_name
 from stableft.config.yaml_file import YamlValue
 from stableft.errors import UserError, did_you_mean
 
@@ -78,6 +79,8 @@ def locate_model(name: Any, folders: tuple[Path, ...], where: str) -> tuple[dict
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or folder is not None:
         raise UserError(f"{where}: model: {name!r} is not a folder")
     hub_name, _, revision = name.partition("@")
+    if not all(hub_name.split("/")) or len(name.split()) != 1:
+        raise UserError(f"{where}: model: {name!r} must be a folder or a hub name")
     return {"name": hub_name, "revision": revision or "main"}, None
 
 
@@ -108,7 +111,8 @@ def locate_custom_task(written: YamlValue, folders: tuple[Path, ...]) -> tuple[s
     name, name_where = task["name"], written.locate(("name",))
     if not isinstance(name, str):
         raise UserError(f"{name_where}: task: name: {name!r} must be text; quotes make it so")
-    if name in TASKS:  # its scores would be compared with the papers' scores
+    check_printed_name(name, f"{name_where}: task: name")
+    if name in TASKS or name in {task.title for task in TASKS.values()}:  # it would be compared with the papers' scores
         raise UserError(f"{name_where}: task: name: {name!r} is a task that stableft knows; give yours another name")
     if ("metric" in task) == ("metrics" in task):
         rule = "give either metric or metrics" if "metric" in task else "metric is missing, or metrics for several"

@@ -6,6 +6,7 @@ recorded, and an unfinished run is resumed only with the same values.
 
 import os
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -41,7 +42,7 @@ class PlannedRun:
     pause_after: float | None = None
     probes: InLoopProbes = NO_PROBES
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         return self.config.run_id
 

@@ -44,7 +44,9 @@ def load_recipe(name: str, folders: tuple[Path, ...] = (), where: str = "") -> R
     Raises:
         UserError: no such recipe, or it has unknown settings.
     """
-    return read_recipe(find_recipe(name, folders, where))
+    path = find_recipe(name, folders, where)
+    shipped = path.resolve().parent == (shipped_configs() / "recipes").resolve()
+    return _read_shipped_recipe(path) if shipped else read_recipe(path)
 
 
 def find_recipe(name: str, folders: tuple[Path, ...] = (), where: str = "") -> Path:
@@ -120,7 +122,7 @@ def describe_deviations(config: RunConfig, recipe: str, changes: Mapping[str, An
 
 @cache
 def _read_shipped_recipe(path: Path) -> Recipe:
-    """Return a shipped recipe, cached because a report compares hundreds of runs with it."""
+    """Return a shipped recipe, cached because sweeps share it and a report compares hundreds of runs with it."""
     return read_recipe(path)
 
 

@@ -267,7 +267,8 @@ class RunConfig(TrainingConfig):
     @property
     def run_id(self) -> str:
         """16 hex digits, equal for identical computations: fields that have no effect are ignored."""
-        return hashlib.sha256(canonical_json(without_none(_identifying_values(self))).encode()).hexdigest()[:16]
+        seeds = f'"seeds":{{"data":{self.seeds.data},"init":{self.seeds.init}}}'
+        return _short_digest(self._setting_text().replace('"seeds":0', seeds))
 
     def setting(self, ignored: tuple[str, ...] = ()) -> dict[str, Any]:
         """Return the nested values that identify the run, without its seeds and the dotted settings `ignored`."""
@@ -279,7 +280,14 @@ class RunConfig(TrainingConfig):
 
     def setting_id(self, ignored: tuple[str, ...] = ()) -> str:
         """Return 16 hex digits, equal for runs that differ only in their seeds and in the dotted settings `ignored`."""
-        return hashlib.sha256(canonical_json(without_none(self.setting(ignored))).encode()).hexdigest()[:16]
+        return _short_digest(self._setting_text(ignored).replace(',"seeds":0', ""))
+
+    def _setting_text(self, ignored: tuple[str, ...] = ()) -> str:
+        """Return the values of `setting` as canonical JSON with 0 for the seeds, once for all runs of a setting."""
+        key = (self.model_dump_json(exclude={"seeds"}), ignored)
+        if key not in _SETTING_TEXTS:
+            _SETTING_TEXTS[key] = canonical_json(without_none({**self.setting(ignored), "seeds": 0}))
+        return _SETTING_TEXTS[key]
 
     @property
     def task(self) -> TaskSpec:
@@ -329,6 +337,14 @@ class RunConfig(TrainingConfig):
         if self.data.train_rows is not None and self.data.sample_seed is None:
             raise ValueError("data.sample_seed must be set when data.train_rows is")
         return self
+
+
+# By the JSON of a config without its seeds: sweeps and reports ask for the ids of thousands of runs of a few settings.
+_SETTING_TEXTS: dict[tuple[str, tuple[str, ...]], str] = {}
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def canonical_json(value: Any) -> str:
@@ -416,7 +432,7 @@ class PretrainConfig(TrainingConfig):
         for key in ("text", "vocabulary", "start_from"):
             if values[key] and values[key]["sha256"]:
                 del values[key]["name"]
-        return hashlib.sha256(canonical_json(without_none(values)).encode()).hexdigest()[:16]
+        return _short_digest(canonical_json(without_none(values)))
 
     def normalized(self) -> Self:
         """Return a copy in which fields that have no effect take one fixed value, mostly None."""

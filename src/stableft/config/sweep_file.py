@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,9 @@ from stableft.catalog.tasks import find_task
 from stableft.config.local_files import config_name, find_config, locate_custom_task, locate_model, shipped_configs
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.recipe import load_recipe
+from stableft.config.run_config import ModelConfig, RunConfig, Seeds
 from stableft.config.settings import (
+    RUN_CONFIG_LEAVES,
     ConfigT,
     Settings,
     build_run_config,
@@ -23,8 +26,8 @@ from stableft.config.settings import (
     reject_sweep_keys,
 )
 from stableft.config.sweep_keys import EarlyStoppingRule, StartRun, SweepFile, SweepKeys
-from stableft.config.validation import to_user_error
-from stableft.config.yaml_file import KeyPath, YamlValue, load_yaml
+from stableft.config.validation import check_printed_name, to_user_error
+from stableft.config.yaml_file import KeyPath, YamlValue, load_yaml, look_up
 from stableft.errors import UserError, did_you_mean
 
 # Sweep keys that --set may override, and whether null turns one off. For the others, null means a forgotten value.
@@ -41,6 +44,7 @@ class Arm:
     """
 
     name: str
+    where: str
     recipe: str
     keys: SweepKeys
     written: Mapping[str, YamlValue]
@@ -49,13 +53,18 @@ class Arm:
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """The runs of an arm for one task, one model and one grid point: one per seed."""
+    """The runs of an arm for one task, one model and one grid point: one per seed.
+
+    `label` is the table's row, and `model_label` the part of it that tells the arm's models apart ("": it has one).
+    """
 
     arm: Arm
     task: YamlValue
     model: YamlValue | None  # None: the recipe's model
-    grid: Settings
+    grid: Settings  # as overridden by --set
     settings: Settings  # everything set by the file, the grid point and --set
+    label: str
+    model_label: str
     runs: tuple[PlannedRun, ...]
     start_run: PlannedRun | None = None  # run that provides the initial weights, if this sweep trains it
 
@@ -173,8 +182,9 @@ def parse_arms(document: YamlValue, *overrides: YamlValue) -> list[Arm]:
         recipe = keys.get("recipe")
         if recipe is None:
             raise _missing_key("recipe", written)
-        arms.append(Arm(arm.name or Path(recipe).stem, recipe, SweepKeys.model_construct(**keys), written, settings))
-        _check_arm_name(arms, document.locate(("arms", i)))
+        name, where = Path(recipe).stem if arm.name is None else arm.name, document.locate(("arms", i))
+        arms.append(Arm(name, where, recipe, SweepKeys.model_construct(**keys), written, settings))
+        _check_arm_name(arms, document.locate(("arms", i, "name")))
     return arms
 
 
@@ -202,16 +212,19 @@ def _missing_key(key: str, written: Mapping[str, YamlValue]) -> UserError:
 
 
 def _check_arm_name(arms: list[Arm], where: str) -> None:
-    """Raise UserError if the last arm would be indistinguishable from an earlier one in a table."""
+    """Raise UserError if the last arm has a bad name, or would be indistinguishable from an earlier one in a table."""
     *others, arm = arms
+    check_printed_name(arm.name, f"{where}: name")
+    if arm.name == START_ARM:
+        raise UserError(f"{where}: name: {arm.name!r} is the name of runs that others start from; use another one")
     for other in others:
         if other.name != arm.name:
             continue
         shared = [task for task in _task_names(arm) if task in _task_names(other)]
         if shared:
-            raise UserError(f"{where}: arm {arm.name!r} is listed twice for task {shared[0]!r}; rename one of them")
+            raise UserError(f"{arm.where}: arm {arm.name!r} is listed twice for task {shared[0]!r}; rename one of them")
         if arm.recipe != other.recipe:
-            raise UserError(f"{where}: arm {arm.name!r} is listed twice with different recipes; rename one of them")
+            raise UserError(f"{arm.where}: arm {arm.name!r} is listed twice with different recipes; rename one of them")
 
 
 def _task_names(arm: Arm) -> list[str]:
@@ -235,17 +248,13 @@ def _expand_arms(
 ) -> Sweep:
     paths = dict(sources.paths)
     points = [point for arm in arms for point in _expand_arm(arm, folders, overrides, paths)]
-    first: dict[str, tuple[PlannedRun, EarlyStoppingRule | None]] = {}
+    _check_rows(points)
+    first: dict[str, SweepPoint] = {}
     for point in points:
         for run in point.runs:
-            rule = point.arm.keys.stop_hopeless
-            other, other_rule = first.setdefault(run.run_id, (run, rule))
-            for key, differs in (("stop_hopeless", other_rule != rule), ("probes", other.probes != run.probes)):
-                if differs:
-                    raise UserError(
-                        f"{path}: arms {other.arm!r} and {run.arm!r} ask for the same run with different {key}; "
-                        "give both the same"
-                    )
+            other = first.setdefault(run.run_id, point)
+            if other is not point:
+                _check_same_rule_and_probes(other, point)
     return Sweep(
         name,
         path,
@@ -253,13 +262,62 @@ def _expand_arms(
         replace(sources, paths=paths),
         tuple(points),
         tuple({point.start_run.run_id: point.start_run for point in points if point.start_run}.values()),
-        {run_id: rule for run_id, (_, rule) in first.items() if rule},
+        {run_id: rule for run_id, point in first.items() if (rule := point.arm.keys.stop_hopeless)},
     )
+
+
+def _check_same_rule_and_probes(one: SweepPoint, other: SweepPoint) -> None:
+    """Raise UserError if two points with a run in common ask for different ways to execute it."""
+    first, second = one.arm.keys, other.arm.keys
+    for key, differs, of_second in (
+        ("stop_hopeless", first.stop_hopeless != second.stop_hopeless, second.stop_hopeless),
+        ("probes", first.in_loop_probes != second.in_loop_probes, second.in_loop_probes),
+    ):
+        if differs:
+            where = (other if of_second else one).arm.written[key].where
+            raise UserError(
+                f"{where}: arms {one.label!r} and {other.label!r} ask for the same run with different {key}; "
+                "give both the same"
+            )
+
+
+def _check_rows(points: Sequence[SweepPoint]) -> None:
+    """Raise UserError if different settings would share a table's cell, arms its row, or data sets its column."""
+    rows: dict[str, SweepPoint] = {}
+    cells: dict[tuple[str, str], SweepPoint] = {}
+    columns: dict[str, SweepPoint] = {}
+    for point in points:
+        config = point.runs[0].config
+        task = config.data.task
+        other = columns.setdefault(task, point)
+        if (own := config.data.own) and (theirs := other.runs[0].config.data.own) and own != theirs:
+            differing = ", ".join(key for key, value in own if value != getattr(theirs, key))
+            raise UserError(
+                f"{point.task.where}: task {task!r} of arm {point.arm.name!r} differs from that of arm "
+                f"{other.arm.name!r} in {differing}; give it another name"
+            )
+        of_row, of_cell = rows.setdefault(point.label, point), cells.setdefault((point.label, task), point)
+        if of_cell is not point or of_row.arm.name != point.arm.name:
+            other = of_cell if of_cell is not point else of_row
+            raise UserError(
+                f"{point.arm.where}: arms {other.arm.name!r} and {point.arm.name!r} would both be printed as "
+                f"{point.label!r}, {_describe_difference(other.runs[0].config, config)}; rename one of them"
+            )
+
+
+def _describe_difference(one: RunConfig, other: RunConfig) -> str:
+    """Return how two configs differ, seeds aside: at most three settings with both values."""
+    a, b = one.model_dump(), other.model_dump()
+    keys = [key for key in RUN_CONFIG_LEAVES if look_up(a, key) != look_up(b, key) and not key.startswith("seeds.")]
+    shown = [f"{key} ({describe_value(look_up(a, key))} and {describe_value(look_up(b, key))})" for key in keys[:3]]
+    more = f" and {len(keys) - 3} more settings" if len(keys) > 3 else ""
+    return f"but differ in {', '.join(shown)}{more}" if keys else "and are one setting"
 
 
 def _expand_arm(
     arm: Arm, folders: tuple[Path, ...], overrides: Settings, paths: dict[str, Path]
 ) -> Iterator[SweepPoint]:
+    """Yield the points of an arm, without those that would only repeat the runs of an earlier one."""
     where, seeds_where = arm.written["recipe"].where, arm.written["seeds"].where
     recipe = load_recipe(arm.recipe, folders, where)
     tasks = _list_values(arm.written["task"])
@@ -268,19 +326,47 @@ def _expand_arm(
         raise _missing_key("task", arm.written)
     if arm.keys.seeds is None:
         raise _missing_key("seeds", arm.written)
+    expanded: dict[tuple[str, ...], tuple[Any, ...]] = {}  # by the runs that a point shows, and how
     for task, model, point in itertools.product(tasks, models, _grid_points(arm)):
         task_settings = _task_settings(task, folders, paths)
         base = recipe.for_task(task_settings["data.task"].value) | arm.settings
         settings = base | task_settings | _model_settings(model, base, folders, paths) | point
         resolved, start_run = _resolve_start_from(settings | overrides, folders, paths)
-        label = f"{arm.name} {grid_label(point)}".strip()
-        runs = []
-        for init, data in arm.keys.seeds.pairs:
-            seeds = {"seeds.init": YamlValue(init, seeds_where), "seeds.data": YamlValue(data, seeds_where)}
-            config = build_run_config(settings | seeds | overrides | resolved, where)
-            name = label + (f" ({config.model.name})" if len(models) > 1 else "")
-            runs.append(PlannedRun(name, recipe.name, config, probes=arm.keys.in_loop_probes))
-        yield SweepPoint(arm, task, model, point, arm.settings | point | overrides, tuple(runs), start_run)
+        # Built once, with the largest seeds, because only the seeds of its runs differ.
+        pairs = arm.keys.seeds.pairs
+        largest = {
+            f"seeds.{name}": YamlValue(max(numbers), seeds_where)
+            for name, numbers in zip(("init", "data"), zip(*pairs, strict=True), strict=True)
+        }
+        config = build_run_config(settings | largest | overrides | resolved, where)
+        pinned = {name: getattr(config.seeds, name) for name in ("init", "data") if f"seeds.{name}" in overrides}
+        configs = [
+            config.model_copy(update={"seeds": Seeds(**{"init": init, "data": data} | pinned)}) for init, data in pairs
+        ]
+        shown = (configs[0].run_id, configs[0].data.task, configs[0].evaluation.report)
+        expanded.setdefault(shown, (task, model, point, configs, start_run))
+    model_labels = _model_labels([configs[0].model for *_, configs, _ in expanded.values()], paths)
+    for task, model, point, configs, start_run in expanded.values():
+        model_label = model_labels[configs[0].model.identity] if len(model_labels) > 1 else ""
+        point = point | {key: setting for key, setting in overrides.items() if key in point}
+        label = " ".join(filter(None, (arm.name, grid_label(point), model_label and f"({model_label})")))
+        runs = tuple(PlannedRun(label, recipe.name, config, probes=arm.keys.in_loop_probes) for config in configs)
+        set_here = arm.settings | point | overrides
+        yield SweepPoint(arm, task, model, point, set_here, label, model_label, runs, start_run)
+
+
+def _model_labels(models: Sequence[ModelConfig], paths: Mapping[str, Path]) -> dict[tuple[str | None, ...], str]:
+    """Return the shortest labels that tell models apart, by identity, with more of the path or with the revision."""
+    names: dict[tuple[str | None, ...], list[str]] = {}
+    for model in models:
+        folder = paths[model.sha256].parts if model.sha256 else ()
+        longer = ["/".join(folder[-n:]) for n in range(2, len(folder))] or [f"{model.name}@{model.revision}"]
+        names.setdefault(model.identity, [model.name, *longer])
+    counts = Counter(name for candidates in names.values() for name in dict.fromkeys(candidates))
+    return {
+        identity: next((name for name in candidates if counts[name] == 1), candidates[-1])
+        for identity, candidates in names.items()
+    }
 
 
 def _grid_points(arm: Arm) -> list[Settings]:
@@ -289,12 +375,22 @@ def _grid_points(arm: Arm) -> list[Settings]:
     for key, values in (arm.keys.grid or {}).items():
         axis = arm.written["grid"].item(key)
         axes.append([reject_sweep_keys(collect_settings(axis.item(i), key)) for i in range(len(values))])
-    return [dict(itertools.chain(*(part.items() for part in point))) for point in itertools.product(*axes)]
+    points = []
+    for parts in itertools.product(*axes):
+        point: Settings = {}
+        for part in parts:
+            if twice := next((key for key in part if key in point), None):
+                raise UserError(f"{part[twice].where}: {twice} is set a second time")
+            point |= part
+        points.append(point)
+    return points
 
 
 def grid_label(point: Settings) -> str:
     """Return the label of a grid point in tables, such as "lr=2e-05, length=3 epochs"; "" without a grid."""
-    return ", ".join(f"{key.rsplit('.', 1)[-1]}={_value_label(key, s.value)}" for key, s in point.items())
+    counts = Counter(key.rsplit(".", 1)[-1] for key in point)
+    names = {key: last if counts[last := key.rsplit(".", 1)[-1]] == 1 else key for key in point}
+    return ", ".join(f"{names[key]}={_value_label(key, setting.value)}" for key, setting in point.items())
 
 
 def _value_label(key: str, value: Any) -> str:

@@ -119,7 +119,8 @@ def _check_distinct(values: Any) -> Any:
     counts = Counter(map(repr, items))  # by text, because 1, 1.0 and True are equal
     for value in items:
         if counts[repr(value)] > 1:
-            raise ValueError(f"{describe_value(value)} is listed twice")
+            own_task = isinstance(value, dict) and "name" in value
+            raise ValueError(f"{value['name'] if own_task else describe_value(value)} is listed twice")
     return values
 
 
@@ -155,9 +156,7 @@ class SweepArm(SweepKeys):
     """An arm of a sweep file."""
 
     example: ClassVar[str] = "{recipe: devlin}"
-    name: str | None = Field(
-        default=None, min_length=1, description="text; quotes make it so"
-    )  # None: the recipe's name
+    name: str | None = Field(default=None, description="text; quotes make it so")  # None: the recipe's name
 
 
 class SweepFile(SweepKeys):

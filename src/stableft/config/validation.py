@@ -24,6 +24,12 @@ _RULES = {  # replace pydantic's wording where it makes no sense to someone writ
 }
 
 
+def check_printed_name(name: str, where: str) -> None:
+    """Raise UserError if a table could not tell the name from another one or from none."""
+    if not name.isprintable() or name != " ".join(name.split()) or not name:
+        raise UserError(f"{where}: {name!r} must be visible text, with single blanks only between words")
+
+
 def find_section(annotation: Any) -> type[ConfigSection] | None:
     """Return the config section in a field's type: optional, or as the items of a list."""
     if isinstance(annotation, type) and issubclass(annotation, ConfigSection):

@@ -6,10 +6,32 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import yaml
+from yaml.composer import Composer
+from yaml.constructor import SafeConstructor
+from yaml.resolver import Resolver
 
 from stableft.errors import UserError
 
 KeyPath = tuple[str | int, ...]
+# libyaml accepts some text with these that PyYAML's own parser refuses or reads in another way, such as a stray tab.
+READ_DIFFERENTLY = frozenset("\t?!|>\ufeff")
+
+if yaml.__with_libyaml__:
+    from yaml._yaml import CParser
+
+    class YamlLoader(Composer, CParser, SafeConstructor, Resolver):
+        """PyYAML's safe loader with the parser of libyaml, which is several times as fast.
+
+        The composer is PyYAML's, because that of libyaml overflows the stack where the nesting is deep.
+        """
+
+        def __init__(self, text: str) -> None:
+            CParser.__init__(self, text)
+            Composer.__init__(self)
+            SafeConstructor.__init__(self)
+            Resolver.__init__(self)
+else:
+    YamlLoader = yaml.SafeLoader  # type: ignore[misc, assignment]
 
 
 class YamlValue(NamedTuple):
@@ -68,8 +90,10 @@ def parse_yaml(text: str, name: str) -> YamlValue:
     """
     lines: dict[KeyPath, str] = {}
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        try:
+            node, data = _compose_and_load(text, yaml.SafeLoader if READ_DIFFERENTLY & set(text) else YamlLoader)
+        except yaml.YAMLError:  # once more with PyYAML's own parser, whose messages say more than those of libyaml
+            node, data = _compose_and_load(text, yaml.SafeLoader)
         if node is not None:
             _record_lines(node, (), name, lines)
     except yaml.MarkedYAMLError as error:
@@ -83,6 +107,11 @@ def parse_yaml(text: str, name: str) -> YamlValue:
         raise UserError(f"{name}: this is not valid YAML: {' '.join(str(error).split())}") from None
     where = lines.get((), name)
     return YamlValue(data, where, {path: line for path, line in lines.items() if line != where})
+
+
+def _compose_and_load(text: str, loader: Any) -> tuple[yaml.Node | None, Any]:
+    # Each from the text, because loading takes merge keys out of the nodes.
+    return yaml.compose(text, Loader=loader), yaml.load(text, Loader=loader)
 
 
 def _record_lines(node: yaml.Node, path: KeyPath, name: str, lines: dict[KeyPath, str]) -> None:

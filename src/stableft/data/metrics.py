@@ -40,11 +40,6 @@ def label_entropy(labels: np.ndarray) -> float | None:
     return max(0.0, float(-(shares * np.log(shares)).sum()))
 
 
-def is_failed(value: float, baseline: float) -> bool:
-    """Return whether a score is NaN or not above its majority baseline (M sec. 3.2, after Dodge et al. 2020)."""
-    return math.isnan(value) or value <= baseline + 1e-12  # equal scores may differ by rounding
-
-
 def _compute_metric(name: str, predictions: np.ndarray, labels: np.ndarray) -> float:
     # Imported here, because scikit-learn and SciPy take most of a second and `stableft --help` needs neither.
     from scipy import stats

@@ -39,6 +39,7 @@ from stableft.probes.partial_results import (
     saving_partial_results,
 )
 from stableft.probes.saved_runs import find_run, weights_folder
+from stableft.records.failure import find_chance, has_failed
 from stableft.records.probe_record import PROBES_FILE, SurfaceRecord, round_to_digits, write_probe_records
 from stableft.records.run_record import RunRecord
 from stableft.seeds import make_generator
@@ -292,13 +293,13 @@ def surface_id(request: SurfaceRequest, runs: SurfaceRuns) -> str:
 
 def _check_whether_failed(record: RunRecord, option: str, should_have_failed: bool) -> None:
     """Check that the run failed, or did not, as the option says."""
-    if record.failed is should_have_failed:
+    if has_failed(record) is should_have_failed:
         return
     score, metric, split = record.reported_score, record.config.task.metric, record.config.reported_split
     last = record.score("last", split, metric)
-    baseline = record.data.baselines[split][metric] if record.data else None
+    level = find_chance(record, split, metric).level
     outcome = "did not fail" if should_have_failed else "failed"
-    how = f": its last {metric} is {last:.4f}, the majority baseline {baseline:.4f}" if score is not None else ""
+    how = f": its last {metric} is {last:.4f}, the chance level {level:.4f}" if score is not None else ""
     raise UserError(f"{option} {record.run_id}: this run ({record.arm} {record.config.data.task}) {outcome}{how}")
 
 

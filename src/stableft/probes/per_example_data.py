@@ -13,11 +13,12 @@ import numpy as np
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import Checkpoint, Split
 from stableft.config.sweep_file import Sweep
-from stableft.data.metrics import compute_scores, is_failed, majority_baseline
+from stableft.data.metrics import compute_scores, majority_baseline
 from stableft.data.sources import RawSplit
 from stableft.data.splits import read_splits, rows_fingerprint
 from stableft.errors import UserError
 from stableft.records.csv_table import CsvTable, read_csv_table
+from stableft.records.failure import NOISE_QUANTILE, chance_level, has_failed, is_failed
 from stableft.records.import_runs import parse_number, to_float
 from stableft.records.run_record import PREDICTIONS_FILE, RunRecord, read_record, run_folder
 from stableft.report.numbers_in_words import SPLIT_TITLES
@@ -35,8 +36,8 @@ class MissingPredictions(StrEnum):
 
 
 FAILED_RULE_RECORDS = (
-    "failed is what the runs' records say: the last checkpoint's score, by the task's reported metric, is NaN or not "
-    "above that of always answering the most frequent class (MCC and correlations: 0)"
+    "failed is a last checkpoint whose score by the task's reported metric is NaN or no better than chance: than the "
+    f"best constant prediction (MCC and correlations: {NOISE_QUANTILE} / sqrt(examples))"
 )
 
 
@@ -128,7 +129,7 @@ def _read_group(
         runs=tuple(outputs.record.run_id for outputs in found),
         run_names=tuple(describe_run(outputs.record) for outputs in found),
         predictions=np.stack([outputs.predictions for outputs in found]) if found else empty,
-        failed=tuple(outputs.record.failed for outputs in found),
+        failed=tuple(has_failed(outputs.record) for outputs in found),
         examples=_read_examples(found[0], split, sweep.sources, cache) if found else Examples((), empty[:0].reshape(0)),
         n_planned=len(runs),
         notes=tuple(_describe_missing_runs(absent, len(runs))),
@@ -255,7 +256,8 @@ FAILED_RULE_CLASSES = (
     "are NaN"
 )
 FAILED_RULE_REGRESSION = (
-    "failed is a Spearman correlation with the labels of at most 0, or none (a NaN, one number everywhere)"
+    f"failed is a Spearman correlation with the labels of at most {NOISE_QUANTILE} / sqrt(examples), or none (a NaN, "
+    "one number everywhere)"
 )
 FAILED_RULE_UNKNOWN = "which runs failed is not known without --label"
 
@@ -444,7 +446,9 @@ def _find_failed(
         return (None,) * len(predictions), FAILED_RULE_UNKNOWN
     if not classes:
         scores = [compute_scores(run[:, np.newaxis], labels, ("spearman",))["spearman"] for run in predictions]
-        return tuple(is_failed(value, 0.0) for value in scores), FAILED_RULE_REGRESSION
+        level = chance_level("spearman", 0.0, len(labels))
+        assert level is not None
+        return tuple(is_failed(value, level) for value in scores), FAILED_RULE_REGRESSION
     baseline = majority_baseline(labels, "accuracy")
     scores = [math.nan if (run == NO_PREDICTION).any() else float((run == labels).mean()) for run in predictions]
     return tuple(is_failed(value, baseline) for value in scores), FAILED_RULE_CLASSES

@@ -41,6 +41,7 @@ from stableft.probes.saved_runs import (
     show_probe_progress,
     weights_folder,
 )
+from stableft.records.failure import has_failed
 from stableft.records.probe_record import (
     PROBES_FILE,
     PROBES_FOLDER,
@@ -141,7 +142,7 @@ def run_perplexity(
     print("M sec. 4.1: resetting around 10 of BERT-large's 24 blocks is often enough.")
     names = [run.folder.name for run in probed_runs]
     figure = results / PROBES_FOLDER / (names[0] if len(names) == 1 else _hash(names)) / PERPLEXITY_FIGURE
-    draw_perplexities(found, labels, [bool(record.failed) for record in records], figure)
+    draw_perplexities(found, labels, [bool(has_failed(record)) for record in records], figure)
     print(f"figure: {figure}")
     return 0
 
@@ -312,7 +313,7 @@ def label_runs(records: Sequence[RunRecord]) -> list[str]:
     names = []
     for record in records:
         task = f" {record.config.data.task}" if several_tasks else ""
-        names.append(f"{record.arm}{task} {record.config.seeds.label}{' failed' if record.failed else ''}")
+        names.append(f"{record.arm}{task} {record.config.seeds.label}{' failed' if has_failed(record) else ''}")
     return [
         f"{name} {record.run_id[:6]}" if names.count(name) > 1 else name
         for name, record in zip(names, records, strict=True)

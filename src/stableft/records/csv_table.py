@@ -141,6 +141,7 @@ class CsvMapping:
     split: Split = "test"
     checkpoint: Checkpoint = "last"
     baseline: float | None = None
+    rows: int | None = None  # of the split
     rename: tuple[str, ...] = ()
     vary: tuple[str, ...] = ()
     allow_missing: bool = False

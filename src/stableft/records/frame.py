@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from stableft.config.run_config import Checkpoint, RunConfig, Split
 from stableft.config.sweep_keys import describe_early_stopping_rule
+from stableft.records.failure import find_chance, is_run_failed
 from stableft.records.run_record import AnyRunRecord, ImportedRun, RunRecord
 
 if TYPE_CHECKING:
@@ -31,10 +32,11 @@ COLUMN_DTYPES = {
     "best": "float64",
     "last_val": "float64",  # reported metric, validation split; imported runs: `ImportedRun.val_metric`
     "best_val": "float64",
-    "baseline": "float64",  # score of always predicting the most frequent class
+    "baseline": "float64",  # score of the best constant prediction
+    "chance": "float64",  # the highest score that counts as failed; NaN: not known
     "val_baseline": "float64",  # the same on the validation split
-    "failed": "boolean",  # NA: not finished, or unknown
-    "failed_by_accuracy": "boolean",
+    "failed": "boolean",  # by the last score, see `records.failure`; NA: not finished, or not known
+    "failed_by_accuracy": "boolean",  # as M sec. 3.2 defines it
     "diverged": "bool",  # the last or the reported score is NaN
     "train_loss": "float64",  # mean since the second-to-last evaluation
     "steps": "Int64",  # NA: imported run of unknown length
@@ -136,6 +138,7 @@ def _row(record: AnyRunRecord, checkpoint: Checkpoint) -> dict[str, Any]:
     score = record.score(checkpoint, split, metric) if finished else None
     last = record.score("last", split, metric)
     diverged = finished and any(value is not None and math.isnan(value) for value in (score, last))
+    chance = find_chance(record, split, metric)
     return {
         "run_id": record.run_id,
         "status": record.status,
@@ -148,13 +151,16 @@ def _row(record: AnyRunRecord, checkpoint: Checkpoint) -> dict[str, Any]:
         "best": record.score("best", split, metric),
         "last_val": record.score("last", "val", val_metric),
         "best_val": record.score("best", "val", val_metric),
-        "failed": None if not finished else True if diverged else record.failed,
+        "baseline": chance.constant,
+        "chance": chance.level,
+        "failed": is_run_failed(record, checkpoint, split, metric),
+        "failed_by_accuracy": is_run_failed(record, checkpoint, split, "accuracy"),
         "diverged": diverged,
         "train_loss": record.evals[-1].train_loss if record.evals else None,
         "steps": record.steps,
         "source": describe_source(record),
         "copies": int(finished),
-        **(_imported_columns(record) if imported else _own_columns(record, metric, split)),
+        **(_imported_columns(record) if imported else _own_columns(record, metric)),
     }
 
 
@@ -163,12 +169,11 @@ def _reported_metric_and_split(config: RunConfig) -> tuple[str, Split]:
 
 
 def _imported_columns(run: ImportedRun) -> dict[str, Any]:
-    known = {"task": run.task, "baseline": run.baseline, "seed_init": run.seed, "seed_data": run.seed}
+    known = {"task": run.task, "seed_init": run.seed, "seed_data": run.seed}
     unknown = (
         "model",
         "val_baseline",
         "reason",
-        "failed_by_accuracy",
         "seconds",
         "setting",
         "data_fingerprint",
@@ -179,15 +184,13 @@ def _imported_columns(run: ImportedRun) -> dict[str, Any]:
     return missing | known | {"skipped_steps": 0}
 
 
-def _own_columns(record: RunRecord, metric: str, split: str) -> dict[str, Any]:
+def _own_columns(record: RunRecord, metric: str) -> dict[str, Any]:
     config = record.config
     return {
         "task": config.data.task,
         "model": config.model.name,
         "reason": record.reason,
-        "baseline": record.data.baselines.get(split, {}).get(metric) if record.data else None,
-        "val_baseline": record.data.baselines.get("val", {}).get(metric) if record.data else None,
-        "failed_by_accuracy": record.failed_by_accuracy if record.status == "finished" else None,
+        "val_baseline": find_chance(record, "val", metric).constant,
         "skipped_steps": record.skipped_steps,
         "seconds": record.seconds,
         "seed_init": config.seeds.init,

@@ -16,6 +16,7 @@ from stableft.records.csv_table import (
     parse_row_filters,
     read_csv_table,
 )
+from stableft.records.failure import compared_digits, count_decimals
 from stableft.records.import_evaluations import (
     EvaluationRow,
     best_index,
@@ -24,21 +25,20 @@ from stableft.records.import_evaluations import (
     read_evaluations,
 )
 from stableft.records.import_runs import (
+    ImportedChance,
     PrintedNumber,
     RunKey,
     ScoreScale,
     as_fraction,
     baseline_as_fraction,
     check_import_out,
+    check_single_task,
+    choose_chance,
     choose_metric,
-    count_decimals,
-    describe_baseline,
     describe_run_keys,
     describe_scale,
     determine_scale,
     find_known_task,
-    is_failed_as_printed,
-    majority_score,
     make_imported_run_id,
     metric_in_name,
     parse_number,
@@ -57,7 +57,8 @@ class ScoreFormat:
     scale: ScoreScale
     val_metric: str
     val_scale: ScoreScale | None
-    baseline: float | None
+    chance: ImportedChance
+    chance_note: str
     decimals: int
 
 
@@ -129,8 +130,7 @@ def _find_score_formats(
     evaluations: dict[RunKey, list[EvaluationRow]],
 ) -> dict[str, ScoreFormat]:
     tasks = sorted({run.task for run in cells})
-    if mapping.baseline is not None and len(tasks) > 1:
-        raise UserError(f"--baseline {mapping.baseline:g} is for one task, here are {', '.join(tasks)}: use --where")
+    check_single_task(tasks, mapping.baseline, mapping.rows)
     metrics = {
         task: choose_metric("--score", mapping.score, find_known_task(task), mapping.metric, table.named)
         for task in tasks
@@ -149,9 +149,9 @@ def _find_score_formats(
     given = baseline_as_fraction(mapping.baseline, scale)
     readings = {}
     for task in tasks:
-        baseline = majority_score(find_known_task(task), mapping.split, metrics[task]) if given is None else given
+        chance, note = choose_chance(task, mapping.split, metrics[task], given, mapping.rows)
         most = max(count_decimals(as_fraction(cell.value, scale)) for run, cell in cells.items() if run.task == task)
-        readings[task] = ScoreFormat(metrics[task], scale, val_metrics[task], val_scale, baseline, most)
+        readings[task] = ScoreFormat(metrics[task], scale, val_metrics[task], val_scale, chance, note, most)
     return readings
 
 
@@ -195,10 +195,12 @@ def _make_run(
         ),
         last=checkpoints["last"],
         best=checkpoints["best"],
-        failed=is_failed_as_printed(value, reading.decimals, reading.baseline),
-        baseline=reading.baseline,
+        failed=None,  # judged before it is written
+        baseline=reading.chance.constant,
         steps=points[-1].step if points and whole else None,
         source=source,
+        rows=reading.chance.rows,
+        digits=compared_digits(value, reading.decimals),
     )
 
 
@@ -211,8 +213,7 @@ def _val_scores(point: EvaluationRow, reading: ScoreFormat) -> dict[str, float]:
 def _describe_score_format(mapping: CsvMapping, task: str, reading: ScoreFormat) -> list[str]:
     """Return how the scores of a task were read, for the user."""
     metric, val_metric = (METRIC_TITLES.get(name, name) for name in (reading.metric, reading.val_metric))
-    failed = describe_baseline(find_known_task(task), mapping.split, reading.metric, reading.baseline, mapping.baseline)
-    notes = [f"{task}: {failed}", f"{task}: {mapping.score} was read as {metric}, {describe_scale(reading.scale)}"]
+    notes = [reading.chance_note, f"{task}: {mapping.score} was read as {metric}, {describe_scale(reading.scale)}"]
     if reading.val_scale:
         notes.append(f"{task}: {mapping.val} was read as {val_metric}, {describe_scale(reading.val_scale)}")
     return notes

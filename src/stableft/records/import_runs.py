@@ -14,6 +14,13 @@ from typing import Literal, NamedTuple
 from stableft.catalog.tasks import METRIC_TITLES, METRICS, REGRESSION_METRICS, TASKS, TaskSpec
 from stableft.config.run_config import Split, canonical_json
 from stableft.errors import UserError, did_you_mean
+from stableft.records.failure import (
+    CORRELATIONS,
+    NOISE_QUANTILE,
+    chance_level,
+    is_run_failed,
+    known_constant_score,
+)
 from stableft.records.run_record import ImportedRun, write_records_file
 from stableft.text import align_columns
 
@@ -77,16 +84,19 @@ def check_import_out(out: Path, source: Path) -> None:
 
 
 def write_imported_runs(out: Path, runs: Sequence[ImportedRun], names: dict[str, str], notes: Iterable[str]) -> str:
-    """Write the runs sorted by task, arm and seed, replacing any existing file, and return a description of them."""
-    ordered = sorted(runs, key=lambda run: (run.task, run.arm, run.seed))
-    source = ordered[0].source
+    """Judge which runs failed, write them by task, arm and seed, replacing any existing file, and describe them."""
+    judged = [
+        run.model_copy(update={"failed": is_run_failed(run, run.report, run.split, run.metric)})
+        for run in sorted(runs, key=lambda run: (run.task, run.arm, run.seed))
+    ]
+    source = judged[0].source
     existed = out.exists()
-    write_records_file(out, ordered)
+    write_records_file(out, judged)
     renamed = [f"arm {new} is {old} in {source.name}" for old, new in names.items() if new != old]
     return "\n".join(
         [
-            f"{len(ordered)} runs of {source.name} (sha256 {source.sha256})",
-            _runs_table(ordered),
+            f"{len(judged)} runs of {source.name} (sha256 {source.sha256})",
+            _runs_table(judged),
             *renamed,
             *notes,
             f"{'replaced' if existed else 'wrote'} {out}; next: stableft report {shlex.quote(str(out))}",
@@ -206,11 +216,6 @@ def to_float(value: Decimal | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def count_decimals(value: Decimal | None) -> int:
-    """Return the number of digits after the decimal point."""
-    return 0 if value is None else max(0, -int(value.as_tuple().exponent))
-
-
 def _describe_lines(cells: Sequence[PrintedNumber]) -> str:
     named = ", ".join(
         f"line {cell.line} has {cell.text}" for cell in sorted(cells, key=lambda cell: cell.line)[:LINES_SHOWN]
@@ -218,7 +223,6 @@ def _describe_lines(cells: Sequence[PrintedNumber]) -> str:
     return named + (f" and so have {len(cells) - LINES_SHOWN} more" if len(cells) > LINES_SHOWN else "")
 
 
-MIN_COMPARED_DIGITS, MAX_COMPARED_DIGITS = 4, 6  # digits to which a fraction is compared with its baseline
 METRIC_NAME_PATTERNS = {
     "accuracy": re.compile(r"acc(uracy)?(?![a-z])"),
     "f1": re.compile(r"f1(?!\d)"),
@@ -284,61 +288,61 @@ def choose_metric(
     return task.metric
 
 
-def majority_score(task: TaskSpec | None, split: Split, metric: str) -> float | None:
-    """Return the score of always predicting the most frequent class, or None if the class counts are unknown.
+class ImportedChance(NamedTuple):
+    """The best constant prediction's score and the rows of the split, by metric and as far as they are known."""
 
-    Validation uses the dev set. Testing uses it too for large tasks; for small ones, the other half by Z's rule.
+    constant: float | None
+    rows: int | None
+
+
+def choose_chance(
+    task: str, split: Split, metric: str, baseline: float | None, rows: int | None
+) -> tuple[ImportedChance, str]:
+    """Return what decides which runs of a task failed, as options say or as known of the task, and a note on it.
+
+    Raises:
+        UserError: `baseline` is given for a correlation, whose chance level follows from the number of rows.
     """
-    if metric in ("mcc", *REGRESSION_METRICS):
-        return 0.0
-    counts = task.dev_counts if task else None
-    if counts is None or metric not in ("accuracy", "f1", "accuracy_f1"):
-        return None
-    if task and split == "test" and not task.large:
-        counts = tuple(count - count // 2 for count in counts)
-    majority = counts.index(max(counts))
-    accuracy = counts[majority] / sum(counts)
-    if metric == "accuracy":
-        return accuracy
-    if len(counts) != 2:
-        return None
-    f1 = 2 * counts[1] / (2 * counts[1] + counts[0]) if majority == 1 else 0.0
-    return f1 if metric == "f1" else (accuracy + f1) / 2
-
-
-def describe_baseline(
-    task: TaskSpec | None,
-    split: Split,
-    metric: str,
-    baseline: float | None,
-    given: float | None = None,
-) -> str:
-    """Return a note on which runs count as failed. `given`: the user's baseline; None: that of `majority_score`."""
-    if baseline is None:
-        return "which runs failed is not known; --baseline gives the score that a run must be above"
-    half = task is not None and split == "test" and not task.large
-    rows = "the half of the dev set that Zhang et al. test on" if half else "the dev set"
-    if given is not None:
-        words = "as --baseline says"
-    elif metric in ("mcc", *REGRESSION_METRICS):
-        words = "as by chance"
+    known = find_known_task(task)
+    if baseline is not None and metric in CORRELATIONS:
+        raise UserError(
+            f"--baseline {baseline:g}: {METRIC_TITLES[metric]} is compared with {NOISE_QUANTILE} / sqrt(rows of the "
+            "split), so give --rows"
+        )
+    half = known is not None and split == "test" and not known.large
+    of = "the half of the dev set that Zhang et al. test on" if half else "the dev set"
+    if rows is None and baseline is None and known:
+        rows = known.split_rows(split)
+        counted = f"the {rows:,} rows of {of}" if rows else ""
     else:
-        words = f"the {METRIC_TITLES[metric]} of always predicting the most frequent class of {rows}"
-    return f"failed is a score that is NaN or at most {baseline:.4f}, {words}"
+        counted = f"{rows:,} rows, as --rows says" if rows else ""
+    constant = known_constant_score(known, split, metric) if baseline is None else baseline
+    level = chance_level(metric, constant, rows)
+    if level is None:
+        option = (
+            "--rows gives the number of rows of the split"
+            if metric in CORRELATIONS
+            else "--baseline gives the best score of a constant prediction"
+        )
+        note = f"failed: not known; {option}"
+    else:
+        if metric in CORRELATIONS:
+            words = f"which is not above zero beyond noise: {NOISE_QUANTILE} / sqrt(n) of {counted}"
+        elif baseline is not None:
+            words = "as --baseline says"
+        else:
+            words = f"the best {METRIC_TITLES[metric]} of a constant prediction on {of}"
+        note = f"failed is a score that is NaN or at most {level:.4f}, {words}"
+    return ImportedChance(constant, rows), f"{task}: {note}"
 
 
-def is_failed_as_printed(value: Decimal | None, most: int, baseline: float | None) -> bool | None:
-    """True for a fraction that is NaN or not above its baseline, both to as many digits as the fraction has.
-
-    A score of .5252 is the baseline 73/139 = .52518. `most` is the most digits that a score beside it has: pandas
-    drops the zeros at a number's end. None: the baseline is not known.
-    """
-    if value is None:
-        return True
-    if baseline is None:
-        return None
-    digits = min(most, max(count_decimals(value), MIN_COMPARED_DIGITS), MAX_COMPARED_DIGITS)
-    return round(value, digits) <= round(Decimal(baseline), digits)
+def check_single_task(tasks: Iterable[str], baseline: float | None, rows: int | None) -> None:
+    """Check that options that describe the split of one task are given for one."""
+    names = sorted(tasks)
+    if len(names) > 1:
+        for option, value in (("--baseline", baseline), ("--rows", rows)):
+            if value is not None:
+                raise UserError(f"{option} {value:.9g} is for one task; import one at a time of {', '.join(names)}")
 
 
 def baseline_as_fraction(baseline: float | None, scale: str) -> float | None:

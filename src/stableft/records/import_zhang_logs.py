@@ -16,17 +16,18 @@ from pathlib import Path
 
 from stableft.config.run_config import Checkpoint
 from stableft.errors import UserError
+from stableft.records.failure import compared_digits, count_decimals
 from stableft.records.import_evaluations import best_index, note_unequal_lengths
 from stableft.records.import_runs import (
+    ImportedChance,
     PrintedNumber,
     RunKey,
+    baseline_as_fraction,
     check_import_out,
-    count_decimals,
-    describe_baseline,
+    check_single_task,
+    choose_chance,
     describe_run_keys,
     find_known_task,
-    is_failed_as_printed,
-    majority_score,
     make_imported_run_id,
     parse_number,
     parse_whole_number,
@@ -62,7 +63,14 @@ class RunLogs:
     metric: str
 
 
-def import_zhang_logs(folder: Path, out: Path, rename: tuple[str, ...] = (), checkpoint: Checkpoint = "last") -> str:
+def import_zhang_logs(
+    folder: Path,
+    out: Path,
+    rename: tuple[str, ...] = (),
+    checkpoint: Checkpoint = "last",
+    baseline: float | None = None,
+    rows: int | None = None,
+) -> str:
     """Write the runs whose logs are below a folder to a records file, and return a description of them.
 
     Runs with incomplete logs are left out and named.
@@ -87,12 +95,16 @@ def import_zhang_logs(folder: Path, out: Path, rename: tuple[str, ...] = (), che
         raise UserError(f"{folder}: no run of {len(folders)} is whole; {broken[0]}")
     source = ImportSource(kind="zhang-logs", name=Path(os.path.abspath(folder)).name, sha256=_digest(contents))
     names = rename_arms(rename, {key.arm for key in logs})
+    tasks = sorted({key.task for key in logs})
+    check_single_task(tasks, baseline, rows)
     runs: list[ImportedRun] = []
     notes: list[str] = []
-    for task in sorted({key.task for key in logs}):
+    for task in tasks:
         some = {key: log for key, log in logs.items() if key.task == task}
-        runs += _make_runs(task, some, names, checkpoint, source)
-        notes.append(f"{task}: {describe_baseline(find_known_task(task), 'test', runs[-1].metric, runs[-1].baseline)}")
+        metric = next(iter(some.values())).metric
+        chance, note = choose_chance(task, "test", metric, baseline_as_fraction(baseline, "fraction"), rows)
+        runs += _make_runs(task, some, metric, chance, names, checkpoint, source)
+        notes.append(note)
     notes += _note_doubtful_best(logs) if checkpoint == "best" else []
     return write_imported_runs(out, runs, names, [*notes, *note_unequal_lengths(runs), *broken])
 
@@ -204,11 +216,15 @@ def _parse_log_lines(file: Path, content: bytes) -> list[LogLine]:
 
 
 def _make_runs(
-    task: str, logs: dict[RunKey, RunLogs], names: dict[str, str], checkpoint: Checkpoint, source: ImportSource
+    task: str,
+    logs: dict[RunKey, RunLogs],
+    metric: str,
+    chance: ImportedChance,
+    names: dict[str, str],
+    checkpoint: Checkpoint,
+    source: ImportSource,
 ) -> list[ImportedRun]:
     """Return the runs of one task."""
-    metric = next(iter(logs.values())).metric
-    baseline = majority_score(find_known_task(task), "test", metric)
     most = max(count_decimals(log.tests["last"][metric]) for log in logs.values())
     return [
         ImportedRun(
@@ -222,10 +238,12 @@ def _make_runs(
             evals=log.evals,
             last=_checkpoint_scores(log, "last"),
             best=_checkpoint_scores(log, "best"),
-            failed=is_failed_as_printed(log.tests["last"][metric], most, baseline),
-            baseline=baseline,
+            failed=None,  # judged before it is written
+            baseline=chance.constant,
             steps=log.evals[-1].step,
             source=source,
+            rows=chance.rows,
+            digits=compared_digits(log.tests["last"][metric], most),
         )
         for key, log in logs.items()
     ]

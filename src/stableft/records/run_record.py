@@ -24,7 +24,7 @@ PREDICTIONS_FILE = "predictions.npz"
 CONFIG_FILE = "config.yaml"
 BEST_FOLDER, LAST_FOLDER = "model-best", "model-last"  # saved weights, if any
 # Fields added later: omitted if None, so that the checksums of older records stay valid.
-OMIT_IF_NONE = ("start", "stop", "watch")
+OMIT_IF_NONE = ("start", "stop", "watch", "rows", "digits")
 
 
 class RecordSection(BaseModel):
@@ -147,7 +147,8 @@ class RunRecord(IdentifiedRecord):
     evals: tuple[EvalPoint, ...]
     last: Scores | None
     best: Scores | None
-    failed: bool | None  # `last` score by the reported metric and split, compared with the majority baseline
+    # As judged when the run ended; reports judge again (`records.failure`), because the rule may have changed.
+    failed: bool | None  # `last` score by the reported metric and split, compared with the chance level
     failed_by_accuracy: bool | None  # the same by accuracy, as defined in M sec. 3.2; None for regression
     steps: int
     skipped_steps: int
@@ -212,10 +213,12 @@ class ImportedRun(IdentifiedRecord):
     evals: tuple[ImportedEval, ...] = ()
     last: ImportedScores | None
     best: ImportedScores | None
-    failed: bool | None  # None: the baseline is unknown
-    baseline: float | None  # score of the majority class, by `metric` on `split`
+    failed: bool | None  # as judged at import; None: the chance level is not known
+    baseline: float | None  # score of the best constant prediction, by `metric` on `split`
     steps: int | None
     source: ImportSource
+    rows: int | None = None  # of `split`
+    digits: int | None = None  # to which the score is compared with the chance level; None: an older record
 
     def score(self, checkpoint: Checkpoint, split: Split, metric: str) -> float | None:
         """Return one score as a fraction (NaN for a diverged run), or None if there is none."""

@@ -173,14 +173,16 @@ class StabilityTable:
     """Statistics of every arm on every task, with the tests of stability.
 
     The arm with the smallest std gets a star if Levene's test around `center` against the second smallest is
-    significant at `alpha` (M Table 1). `against_first` adds comparisons of every arm with the first and the failed
-    runs' losses. `published_in` is (paper, table) of the published values. None: any table that prints the setting.
+    significant at `alpha` (M Table 1). In the table of a sweep (`compared`) every arm is compared with the reference
+    arm `against` (None: the first) instead. `published_in` is (paper, table) of the published values. None: any table
+    that prints the setting.
     """
 
     statistics: tuple[Literal["std", "mean", "median", "min", "max"], ...] = ("std", "mean", "median", "min", "max")
     center: Literal["median", "mean"] = "median"
     alpha: float = 0.001
-    against_first: bool = False
+    compared: bool = False
+    against: str | None = None
     published_in: tuple[str, str] | None = None
 
 
@@ -317,6 +319,11 @@ class Artifact:
     notes: tuple[str, ...] = ()
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of all run groups that are shown, in order."""
+        return tuple(dict.fromkeys(group.label for part in self.parts for group in groups_of(part)))
+
+    @property
     def has_no_runs(self) -> bool:
         """Whether every part is computed from a formula, recipes or data sets alone."""
         return all(isinstance(part, BiasRatio | DatasetsTable | HyperparametersTable) for part in self.parts)
@@ -343,13 +350,10 @@ class Artifact:
         return all(isinstance(part, ProbePart) for part in self.parts)
 
 
-def make_sweep_artifact(name: str, sweep: str) -> Artifact:
-    """Return the default artefact of a sweep.
-
-    It is a stability table with all statistics, M's rule for the star, and every arm against the first.
-    """
+def make_sweep_artifact(name: str, sweep: str, against: str | None = None) -> Artifact:
+    """Return the default artefact of a sweep: a stability table that compares every arm with `against` or the first."""
     title = f"Fine-tuning stability over seeds: {name}"
-    return Artifact(name, title, (sweep,), (StabilityTable(against_first=True),))
+    return Artifact(name, title, (sweep,), (StabilityTable(compared=True, against=against),))
 
 
 def make_means_artifact(name: str, sweep: str, rule: BoldRule, cells: Iterable[tuple[str, str]]) -> Artifact:

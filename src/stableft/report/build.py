@@ -15,6 +15,7 @@ from stableft.report.artifact import (
 from stableft.report.figures.as_text import panel_to_csv_rows, panel_to_table
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.of_artifact import build_panels, sweep_figures
+from stableft.report.footnotes import cell_footnotes, imported_run_footnotes
 from stableft.report.forms.document import (
     HEADING_LEVELS,
     Bullets,
@@ -27,7 +28,7 @@ from stableft.report.forms.document import (
 )
 from stableft.report.runs import ArmCell, ArtifactRuns, collect_provenance, missing_run_notes
 from stableft.report.stability_report import build_stability_report
-from stableft.report.stability_results import cell_footnotes, compute_stability, imported_run_footnotes
+from stableft.report.stability_results import compute_stability
 
 
 def build_report(runs: ArtifactRuns, data_dir: Path | None = None) -> Report:
@@ -72,7 +73,7 @@ def _build_figure_report(runs: ArtifactRuns) -> Report:
         scoreless = repeats_part or isinstance(part, ProbePart)
         cells = [] if scoreless else [runs.cell(group.arm, group.task) for group in groups_of(part)]
         shown_cells += cells
-        notes = [*notes, *(note for cell in cells if cell.run_ids for note in cell_footnotes(cell, sources=False))]
+        notes = [*notes, *cell_footnotes([cell for cell in cells if cell.run_ids], sources=False)]
         table = panel_to_table(panel, f"{artifact.id}-{number}")
         if panel.title:
             blocks.append(Heading(panel.title))
@@ -95,6 +96,6 @@ def _build_figure_report(runs: ArtifactRuns) -> Report:
             ],
             "notes": notes,
         },
-        figures={artifact.id: lambda: draw_panels(panels)},
+        figures={artifact.id: lambda: draw_panels(panels, names=artifact.labels)},
         provenance=collect_provenance(runs),
     )

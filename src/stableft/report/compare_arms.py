@@ -1,20 +1,18 @@
 """`stableft compare`: the report on two arms and its conclusion in words."""
 
-import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from stableft.config.settings import describe_value
 from stableft.records.run_record import RunRecord
-from stableft.report.artifact import ReportedCheckpoint
-from stableft.report.compare_runs import ArmPair, RowAndRecord, select_arm_pair
-from stableft.report.compare_tests import PRIMARY_TESTS, ArmEstimates, ArmPairTests, compare_arm_pair, estimate_arm
+from stableft.report.artifact import ReportedCheckpoint, StabilityTable, make_sweep_artifact
+from stableft.report.compare_runs import ArmPair, select_arm_pair
+from stableft.report.conclusion import describe_pair
+from stableft.report.footnotes import cell_footnotes
 from stableft.report.forms.document import (
     HEADING_LEVELS,
     OWN_ORIGIN,
@@ -27,43 +25,37 @@ from stableft.report.forms.document import (
     Picture,
     Provenance,
     Report,
-    ReportBlock,
     ReportTable,
     Row,
     Value,
     make_label,
 )
 from stableft.report.numbers_in_words import (
+    FAILED_RULE,
     count_value,
-    describe_p,
     failed_value,
     format_percent,
-    full_test_name,
     interval_value,
-    number_value,
-    p_value,
     percent_value,
     scores_heading,
     text_value,
-    values_of_test,
     wilson_value,
 )
-from stableft.report.runs import (
-    IGNORED_ENVIRONMENT_FIELDS,
-    ArmCell,
-    describe_environment,
-    make_arm_cell,
+from stableft.report.pair_tests import BOOTSTRAP_SEED, FAMILY, PairTests, fresh_generator, successful_scores
+from stableft.report.runs import IGNORED_ENVIRONMENT_FIELDS, ArmCell, describe_environment
+from stableft.report.stability_report import brief_blocks, collect_scores
+from stableft.report.stability_results import assemble_stability
+from stableft.report.tests_table import (
+    FurtherTests,
+    collect_pair_tests,
+    compute_further_tests,
+    correlation_lines,
+    explain_tests,
+    pair_remarks,
+    permutations_of,
+    view_tests,
 )
-from stableft.report.stability_results import (
-    BOOTSTRAP_SEED,
-    Caveat,
-    cell_footnotes,
-    find_caveats,
-    imported_run_footnotes,
-    is_falsely_stable,
-)
-from stableft.report.stability_results import COMPATIBLE_ALPHA as ALPHA
-from stableft.stats import BOSCHLOO, LEVENE, RESAMPLES, WELCH_T_TEST, Interval, TestResult
+from stableft.stats import RESAMPLES, Interval, PointEstimate, Summary, bootstrap_interval, iqm, summarize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,33 +76,42 @@ ARM_COLUMNS = (
     Column("iqm", "IQM", "percent"),
     Column("min", "min", "percent"),
     Column("max", "max", "percent"),
-    *(Column(key) for key in ("every_run_failed", "failed_unknown", "crashed", "stopped", "unscored")),
+    *(Column(key) for key in ("mostly_failed", "failed_unknown", "crashed", "stopped", "unscored")),
     Column("successful_n"),
     Column("successful_mean", unit="percent"),
     Column("successful_std", unit="percent"),
 )
-TEST_COLUMNS = (
-    *(Column(key) for key in ("task", "arm", "against")),
-    Column("question", "question"),
-    Column("value", "value", for_readers=True),
-    Column("interval", "95 %", for_readers=True),
-    Column("shown_test", "test", for_readers=True),
-    Column("sd_ratio"),
-    Column("sd_ratio_bca", interval=True),
-    Column("successful_std_arm", unit="percent"),
-    Column("successful_std_against", unit="percent"),
-    Column("failed_difference", unit="points"),
-    Column("mean_difference", unit="points"),
-    Column("probability"),
-    Column("probability_interval", interval=True),
-    *(Column(key) for key in ("test", "center", "alternative", "statistic")),
-    Column("p", "p"),
-    Column("holm_p", "Holm p"),
-    Column("sizes", "n", for_readers=True),
-    *(Column(key) for key in ("n_a", "n_b", "reason")),
-)
-_PERMUTATION_DETAIL = re.compile(r" \([^()]*permutations\)")  # part of a permutation test's name
 COMPARED_SCORES_FIGURE = "scores"
+
+
+@dataclass(frozen=True)
+class ArmEstimates:
+    """Estimates of one arm. `successful` summarizes the scores of the runs that did not fail."""
+
+    cell: ArmCell
+    mean_interval: Interval
+    std_interval: Interval
+    iqm: PointEstimate
+    successful: Summary
+
+
+def estimate_arm(cell: ArmCell) -> ArmEstimates:
+    """Return the estimates of an arm."""
+    mean, std = (bootstrap_interval(cell.scores, statistic, fresh_generator()) for statistic in ("mean", "std"))
+    return ArmEstimates(
+        cell,
+        _withhold_interval(mean, cell),
+        _withhold_interval(std, cell),
+        iqm(cell.scores),
+        summarize(successful_scores(cell)),
+    )
+
+
+def _withhold_interval(interval: Interval, cell: ArmCell) -> Interval:
+    """Return the interval, or only a reason if runs of the arm were early-stopped because of their scores."""
+    if not cell.stopped:
+        return interval
+    return replace(interval, low=None, high=None, reason="what is left of the arm is no sample of it")
 
 
 def build_comparison_report(
@@ -123,36 +124,50 @@ def build_comparison_report(
     where: Sequence[str] = (),
     checkpoint: ReportedCheckpoint = "recipe",
 ) -> Report:
-    """Return the report on two arms, from record files or, without any, from the run folders.
+    """Return the report on two arms, from record files or, without any, from the run folders. `arm_a` is the reference.
 
     Raises:
         UserError: An arm, task, metric or field is unknown, a record is damaged, or the arms are not comparable.
     """
     pair = select_arm_pair((arm_a, arm_b), results, files, task, metric, where, checkpoint)
-    a, b = (_estimate_named_arm(name, pair.task, arm) for name, arm in zip(pair.names, pair.arms, strict=True))
-    tests = compare_arm_pair(a, b)
-    power = _power_command(pair, a.cell, b.cell, files if metric is None and not where else ())
-    sentence, notes = state_conclusion(a, b, tests, power), tuple(comparison_notes(pair, a, b, tests))
     name = make_label(f"compare-{arm_a}-{arm_b}-{pair.task}")
-    title = f"{arm_a} against {arm_b}, {scores_heading([a.cell, b.cell])}"
+    groups = {(arm, pair.task): [entry.row for entry in runs] for arm, runs in zip(pair.names, pair.arms, strict=True)}
+    compared = assemble_stability(groups, make_sweep_artifact(name, ""), StabilityTable(compared=True), {}, {}, {})
+    (tests,) = compared.pairs
+    further = compute_further_tests(tests)
+    arms = [estimate_arm(cell) for cell in compared.cells]
+    sentence = describe_pair(tests, _power_command(pair, tests, files if metric is None and not where else ()))
+    notes = tuple(_comparison_notes(pair, arms, tests, further))
+    title = f"{arm_b} against {arm_a}, {scores_heading(list(compared.cells))}"
     figures: dict[str, Callable[[], Figure]] = {}
-    if a.cell.summary.n_finite or b.cell.summary.n_finite:
-        figures[COMPARED_SCORES_FIGURE] = lambda: _draw_compared_scores(pair, (a.cell, b.cell))
-    arms, compared = _arm_data(pair, (a, b)), _test_data(pair, a, b, tests)
-    tables = (_arms_table(name, arms), _tests_table(name, pair, compared, tests))
+    if any(cell.summary.n_finite for cell in compared.cells):
+        figures[COMPARED_SCORES_FIGURE] = lambda: _draw_compared_scores(pair, compared.cells)
+    arm_data = DataTable(ARM_COLUMNS, tuple(Row("arm", _arm_values(pair, arm)) for arm in arms))
+    test_data = collect_pair_tests([tests], further)
+    arms_table = arm_data.view(name, [column.key for column in ARM_COLUMNS if column.title], ARMS_CAPTION)
+    tests_caption = f"{explain_tests([tests])}{_permutation_caption(further)}"
+    tests_table = view_tests(f"{name}-tests", test_data, test_data.rows, tests_caption)
+    notes_blocks = (Heading("Notes", HEADING_LEVELS + 1), Bullets(notes))
     return Report(
         id=name,
         title=title,
-        blocks=tuple(_comparison_blocks(sentence, tables, notes, figures, (a.cell, b.cell))),
-        standalone=tuple(
-            replace(table, caption=f"{title}. {table.caption}", notes=(sentence, *notes)) for table in tables
+        blocks=(
+            Paragraph(sentence),
+            *([_describe_picture(compared.cells)] if figures else []),
+            arms_table,
+            tests_table,
+            *notes_blocks,
         ),
-        data={"arms": arms, "tests": compared},
+        brief=tuple(brief_blocks(compared, collect_scores(compared), {pair.task: sentence}, len(notes))),
+        tests=(Heading("Tests"), arms_table, tests_table),
+        notes=notes_blocks,
+        standalone=tuple(_standalone(table, title, sentence, notes) for table in (arms_table, tests_table)),
+        data={"arms": arm_data, "tests": test_data},
         facts={
             "task": pair.task,
             "conclusion": sentence,
-            "explanations": [table.caption for table in tables],
-            "primary": list(PRIMARY_TESTS),
+            "explanations": [arms_table.caption, tests_table.caption],
+            "primary": list(FAMILY),
             "differing": {key: list(values) for key, values in pair.differing.items()},
             "notes": list(notes),
         },
@@ -162,44 +177,32 @@ def build_comparison_report(
     )
 
 
-def _estimate_named_arm(name: str, task: str, entries: Sequence[RowAndRecord]) -> ArmEstimates:
-    rows = [entry.row for entry in entries]
-    verdicts = [row["failed"] if isinstance(row["failed"], bool) else None for row in rows if row["scored"]]
-    return estimate_arm(make_arm_cell(name, task, rows, None), verdicts)
+def _standalone(table: ReportTable, title: str, sentence: str, notes: Sequence[str]) -> ReportTable:
+    return replace(table, caption=f"{title}. {table.caption}", notes=(sentence, *notes))
 
 
-def _power_command(pair: ArmPair, a: ArmCell, b: ArmCell, files: Sequence[Path]) -> str | None:
+def _describe_picture(cells: Sequence[ArmCell]) -> Picture:
+    counts = ", ".join(f"{cell.arm} {failed_value(cell).text} failed" for cell in cells)
+    return Picture(COMPARED_SCORES_FIGURE, f"The score of every run and a box for each arm: {counts}.")
+
+
+def _power_command(pair: ArmPair, tests: PairTests, files: Sequence[Path]) -> str | None:
     """Return the command that estimates how many seeds are needed, from the records or else from the two SDs."""
-    if files and min(a.summary.n, b.summary.n) >= 3:
+    summaries = [tests.reference.summary, tests.arm.summary]
+    if files and min(summary.n for summary in summaries) >= 3:
         parts = [part for file in files for part in ("--from", str(file))]
         return shlex.join(["stableft", "power", *parts, "--arms", ",".join(pair.names), "--task", pair.task])
-    sds = (a.summary.std, b.summary.std)
+    sds = [summary.std for summary in summaries]
     if not all(sds) or sds[0] == sds[1]:
         return None
     return f"stableft power --sd {100 * (sds[0] or 0):.3g} --ratio {(sds[1] or 0) / (sds[0] or 1):.3g}"
-
-
-def _comparison_blocks(
-    sentence: str, tables: Sequence[ReportTable], notes: Sequence[str], figures: dict, cells: Sequence[ArmCell]
-) -> Iterator[ReportBlock]:
-    yield Paragraph(sentence)
-    if figures:
-        counts = ", ".join(f"{cell.arm} {failed_value(cell).text} failed" for cell in cells)
-        yield Picture(COMPARED_SCORES_FIGURE, f"The score of every run and a box for each arm: {counts}.")
-    yield from tables
-    yield Heading("Notes", HEADING_LEVELS + 1)
-    yield Bullets(tuple(notes))
-
-
-def _arm_data(pair: ArmPair, arms: Sequence[ArmEstimates]) -> DataTable:
-    return DataTable(ARM_COLUMNS, tuple(Row("arm", _arm_values(pair, arm)) for arm in arms))
 
 
 def _arm_values(pair: ArmPair, arm: ArmEstimates) -> dict[str, Value]:
     cell, summary = arm.cell, arm.cell.summary
     plain = {"task": pair.task, "metric": cell.metric, "split": cell.split, "checkpoint": cell.checkpoint}
     plain |= {
-        "every_run_failed": cell.every_run_failed,
+        "mostly_failed": cell.mostly_failed,
         "failed_unknown": cell.failed_unknown,
         "crashed": cell.crashed,
         "stopped": cell.stopped,
@@ -221,7 +224,7 @@ def _arm_values(pair: ArmPair, arm: ArmEstimates) -> dict[str, Value]:
         "failed_wilson": wilson_value(cell),
         "mean": percent_value(summary.mean),
         "mean_interval": interval_value(arm.mean_interval, format_percent),
-        "std": percent_value(summary.std, mark="†" if cell.every_run_failed else ""),
+        "std": percent_value(summary.std, mark="†" if cell.mostly_failed else ""),
         "std_interval": interval_value(arm.std_interval, format_percent),
         "median": percent_value(summary.median),
         "iqm": percent_value(arm.iqm.value),
@@ -231,86 +234,19 @@ def _arm_values(pair: ArmPair, arm: ArmEstimates) -> dict[str, Value]:
 
 
 ARMS_CAPTION = (
-    f"Percent; SD over seeds (ddof 1); intervals of mean and SD by the BCa bootstrap ({RESAMPLES:,} resamples, "
-    f"seed {BOOTSTRAP_SEED}) unless a note says otherwise; IQM: interquartile mean."
+    f"{FAILED_RULE[0].upper()}{FAILED_RULE[1:]}. Percent; SD over seeds (ddof 1); intervals of mean and SD by the BCa "
+    f"bootstrap ({RESAMPLES:,} resamples, seed {BOOTSTRAP_SEED}) unless a note says otherwise; IQM: interquartile mean."
 )
 
 
-def _arms_table(name: str, arms: DataTable) -> ReportTable:
-    return arms.view(name, [column.key for column in ARM_COLUMNS if column.title], ARMS_CAPTION)
-
-
-def _test_data(pair: ArmPair, a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> DataTable:
-    """Return a row for each test, in display order. Its first value, and its interval, are those that readers see."""
-    ratio, better = tests.sd_ratio, tests.improvement
-    sds = {
-        "successful_std_arm": percent_value(a.successful.std),
-        "successful_std_against": percent_value(b.successful.std),
-    }
-    both = Value(" / ".join(value.text for value in sds.values()))
-    spread = {"sd_ratio": number_value(ratio.value), "sd_ratio_bca": interval_value(ratio.interval)}
-    probability = {"probability": number_value(better.value, ".2f")}
-    probability |= {"probability_interval": interval_value(better.interval)}
-    rows = (
-        ("spread: SD ratio", spread, "levene_median"),
-        ("- for parity with the papers", {}, "levene_mean"),
-        ("- SDs of runs that did not fail", {"value": both} | sds, "levene_successful"),
-        (
-            "failed runs: difference",
-            {"failed_difference": percent_value(tests.failed_difference, sign=True)},
-            "boschloo",
-        ),
-        ("means: difference", {"mean_difference": percent_value(tests.mean_difference, sign=True)}, "welch"),
-        ("- if the SDs were equal", {}, "student"),
-        ("- without normal scores", {}, "permutation"),
-        ("probability of a higher score", probability, "improvement"),
-    )
-    return DataTable(TEST_COLUMNS, tuple(_test_row(pair, tests, *row) for row in rows))
-
-
-def _test_row(pair: ArmPair, tests: ArmPairTests, question: str, values: dict[str, Value], name: str) -> Row:
-    result: TestResult = tests.improvement.test if name == "improvement" else getattr(tests, name)
-    plain = {"task": pair.task, "arm": pair.names[0], "against": pair.names[1]}
-    plain |= values_of_test(result, tests.holm.get(name))
-    intervals = {column.key for column in TEST_COLUMNS if column.interval}
-    text = question.removeprefix("- ")
-    return Row(
-        name,
-        {key: Value(data=data) for key, data in plain.items()}
-        | {
-            "value": next(iter(values.values()), Value()),
-            "interval": next((value for key, value in values.items() if key in intervals), Value()),
-        }
-        | values
-        | {
-            "question": Value(text, text, under=text != question),
-            "shown_test": Value(_PERMUTATION_DETAIL.sub("", full_test_name(result))),
-            "p": p_value(result.p),
-            "holm_p": p_value(tests.holm[name]) if name in PRIMARY_TESTS else Value(),
-            "sizes": Value(f"{result.n_a}, {result.n_b}"),
-        },
+def _permutation_caption(further: FurtherTests) -> str:
+    detail = permutations_of(further.permutation)
+    return (
+        f" Permutation test: {detail.strip('()')}." if detail.strip("()") and further.permutation.p is not None else ""
     )
 
 
-def _tests_table(name: str, pair: ArmPair, compared: DataTable, tests: ArmPairTests) -> ReportTable:
-    first, second = pair.names
-    caption = (
-        f"Ratio: {first} over {second}, BCa bootstrap interval; differences: {first} minus {second}, in points; "
-        f"probability that a run of {first} scores higher than one of {second}, ties one half. Holm p: adjusted over "
-        f"what could be computed of {LEVENE} (centre median, which decides about spread), {BOSCHLOO} and "
-        f"{WELCH_T_TEST}. Runs that did not fail: conditional on success, so no comparison of the arms as they are."
-        f"{_permutation_caption(tests)}"
-    )
-    return compared.view(f"{name}-tests", [column.key for column in TEST_COLUMNS if column.title], caption)
-
-
-def _permutation_caption(tests: ArmPairTests) -> str:
-    """Return the number of permutations for the caption. The table has no room for it."""
-    how = _PERMUTATION_DETAIL.search(tests.permutation.test)
-    return f" Permutation test: {how[0].strip(' ()')}." if how and tests.permutation.p is not None else ""
-
-
-def _draw_compared_scores(pair: ArmPair, cells: tuple[ArmCell, ArmCell]) -> "Figure":
+def _draw_compared_scores(pair: ArmPair, cells: Sequence[ArmCell]) -> "Figure":
     from stableft.report.figures.draw import draw_panels
     from stableft.report.figures.from_runs import box_panel
 
@@ -337,169 +273,18 @@ def _pair_provenance(pair: ArmPair) -> Provenance:
     return Provenance(tuple(counts), tuple(sorted(environments.items())), tuple(ids))
 
 
-MIN_RUNS_TO_CONCLUDE = 10  # per arm; with fewer runs nothing is concluded
-
-
-def state_conclusion(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests, power: str | None) -> str:
-    """Return the conclusion as a sentence.
-
-    Decisions use Holm-adjusted p-values at .05. A difference that is not shown is never called equality. `power` is
-    the command that estimates how many seeds are needed.
-    """
-    cells = (a.cell, b.cell)
-    reason = _why_inconclusive(cells, tests)
-    if reason:
-        seeds_advice = (
-            f"`{power}` tells about how many seeds are needed" if power else "run more seeds (the papers: 20 to 50)"
-        )
-        advice = "" if any(cell.stopped for cell in cells) else f"; {seeds_advice}"
-        return f"Nothing may be concluded about {a.cell.arm} and {b.cell.arm}: {reason}{advice}."
-    falsely_stable = [
-        f"every run of {cell.arm} failed, so a small spread of its scores is no stability (M footnote 5)"
-        for cell in cells
-        if is_falsely_stable(cell, cells)
-    ]
-    text = (
-        "; ".join(
-            [
-                _conclude_on_failures(cells, tests),
-                _conclude_on_spread(a, b, tests),
-                _conclude_on_means(a, b, tests),
-                *falsely_stable,
-            ]
-        )
-        + "."
-    )
-    return text if text.startswith((a.cell.arm, b.cell.arm)) else text[0].upper() + text[1:]
-
-
-def _why_inconclusive(cells: tuple[ArmCell, ArmCell], tests: ArmPairTests) -> str | None:
-    if any(cell.stopped for cell in cells):
-        return tests.levene_median.reason
-    counts = [cell.summary.n for cell in cells]
-    if min(counts) < MIN_RUNS_TO_CONCLUDE:
-        return f"{counts[0]} and {counts[1]} runs are too few, below {MIN_RUNS_TO_CONCLUDE} an arm"
-    if all(getattr(tests, name).p is None for name in PRIMARY_TESTS):
-        reasons = dict.fromkeys(str(getattr(tests, name).reason) for name in PRIMARY_TESTS)
-        return f"there is no test ({'; '.join(reasons)})"
-    return None
-
-
-def _conclude_on_failures(cells: tuple[ArmCell, ArmCell], tests: ArmPairTests) -> str:
-    a, b = cells
-    p, difference = tests.holm["boschloo"], tests.failed_difference
-    intervals_text = f"95 % Wilson intervals {wilson_value(a).text} % and {wilson_value(b).text} %"
-    if difference is None or a.failed_unknown or b.failed_unknown:
-        return f"whether {a.arm} and {b.arm} fail unlike often is not known"
-    if p is None and not a.failed and not b.failed:
-        return f"no run of {a.arm} or {b.arm} failed, which leaves shares of failed runs open ({intervals_text})"
-    if p is None:
-        return f"how often {a.arm} and {b.arm} fail is not tested ({tests.boschloo.reason})"
-    if p >= ALPHA:
-        counts = f"{failed_value(a).text} against {failed_value(b).text}, {describe_holm_p(p)}; {intervals_text}"
-        return f"{a.arm} and {b.arm} are not shown to differ in how often they fail ({counts})"
-    less, more = (a, b) if difference < 0 else (b, a)
-    return (
-        f"{less.arm} fails less often than {more.arm} ({failed_value(less).text} against {failed_value(more).text}, "
-        f"{describe_holm_p(p)})"
-    )
-
-
-def _conclude_on_spread(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> str:
-    p, ratio = tests.holm["levene_median"], tests.sd_ratio
-    sds = [arm.cell.summary.std for arm in (a, b)]
-    if p is None:
-        return f"the spread of their scores is not tested ({tests.levene_median.reason})"
-    sds_text = f"SD {format_percent(sds[0])} against {format_percent(sds[1])}"
-    if p >= ALPHA:
-        interval = _interval_clause(ratio.interval, "ratio")
-        return (
-            f"the spread of their scores is not shown to differ ({sds_text}, "
-            f"{describe_holm_p(p)}{interval}){_spread_without_failures(a, b, tests)}"
-        )
-    distances = [_mean_distance_from_median(arm.cell.scores) for arm in (a, b)]
-    if (distances[0] < distances[1]) != ((sds[0] or 0.0) < (sds[1] or 0.0)):
-        contradiction = "though SD and mean distance from the median do not agree on which spreads more"
-        return (
-            f"the spread of their scores differs, {contradiction} ({sds_text}, "
-            f"{describe_holm_p(p)}){_spread_without_failures(a, b, tests)}"
-        )
-    less, more = (a, b) if distances[0] < distances[1] else (b, a)
-    sds_text = f"SD {format_percent(less.cell.summary.std)} against {format_percent(more.cell.summary.std)}"
-    return (
-        f"the scores of {less.cell.arm} spread less ({sds_text}, "
-        f"{describe_holm_p(p)}){_spread_without_failures(a, b, tests)}"
-    )
-
-
-def _spread_without_failures(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> str:
-    """Return a clause on the spread among the runs that did not fail. Empty if none failed."""
-    result = tests.levene_successful
-    if not a.cell.failed and not b.cell.failed:
-        return ""
-    if result.p is None:
-        return f", which is not tested among the runs that did not fail ({result.reason})"
-    details = (
-        f"SD {format_percent(a.successful.std)} against {format_percent(b.successful.std)}, "
-        f"{describe_p(result.p)}, not adjusted"
-    )
-    verdict = "differs" if result.p < ALPHA else "is not shown to differ"
-    return f"; among the runs that did not fail the spread {verdict} ({details})"
-
-
-def _mean_distance_from_median(scores: tuple[float, ...]) -> float:
-    """Return the mean absolute distance from the median, which is what the median-centred test compares."""
-    return float(np.abs(np.asarray(scores) - np.median(scores)).mean())
-
-
-def _conclude_on_means(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> str:
-    p, difference = tests.holm["welch"], tests.mean_difference
-    if p is None or difference is None:
-        return f"the means are not tested ({tests.welch.reason})"
-    arms = (a, b) if difference > 0 else (b, a)
-    means_text = " against ".join(format_percent(arm.cell.summary.mean) for arm in arms)
-    any_failed = a.cell.failed or b.cell.failed
-    reservation = ", but whether it is higher apart from failed runs is not shown" if any_failed else ""
-    if p < ALPHA:
-        return f"the mean of {arms[0].cell.arm} is higher ({means_text}, {describe_holm_p(p)}){reservation}"
-    means_text = " against ".join(
-        f"{format_percent(arm.cell.summary.mean)}{_bracketed_interval(arm.mean_interval)}" for arm in (a, b)
-    )
-    probability = _interval_clause(tests.improvement.interval, f"a run of {a.cell.arm} scores higher with probability")
-    return f"the means are not shown to differ ({means_text}, {describe_holm_p(p)}{probability})"
-
-
-def _interval_clause(interval: Interval, name: str) -> str:
-    if interval.low is None or interval.high is None:
-        return ""
-    return f"; {name} {interval.low:.2g} to {interval.high:.2g} (95 % interval)"
-
-
-def _bracketed_interval(interval: Interval) -> str:
-    return "" if interval.low is None else f" [{interval_value(interval, format_percent).text}]"
-
-
-def describe_holm_p(p: float) -> str:
-    """Return a Holm-adjusted p-value with its name."""
-    return describe_p(p, "Holm p")
-
-
-def comparison_notes(pair: ArmPair, a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> Iterator[str]:
+def _comparison_notes(
+    pair: ArmPair, arms: Sequence[ArmEstimates], tests: PairTests, further: FurtherTests
+) -> Iterator[str]:
     """Yield notes on how the arms differ, where their runs come from, and why numbers are missing."""
-    cells = (a.cell, b.cell)
-    yield from _setting_notes(pair, cells)
-    for caveat, sentence in find_caveats(*cells):
-        if caveat is not Caveat.EVERY_RUN_FAILED:  # a footnote says it
-            yield f"{sentence[0].upper()}{sentence[1:]}."
-    yield from _shared_seed_notes(pair)
+    yield from _setting_notes(pair)
+    yield from (f"{line}." for line in (*pair_remarks([tests]), *correlation_lines([tests])))
     yield from _device_notes(pair)
-    for cell in cells:
-        yield from cell_footnotes(cell, sources=False, others=cells)
-    yield from imported_run_footnotes(cells)
-    yield from _missing_number_notes(a, b, tests)
+    yield from cell_footnotes([arm.cell for arm in arms])
+    yield from _missing_number_notes(arms, further)
 
 
-def _setting_notes(pair: ArmPair, cells: tuple[ArmCell, ArmCell]) -> Iterator[str]:
+def _setting_notes(pair: ArmPair) -> Iterator[str]:
     if not pair.settings_known:
         yield (
             "The settings and data rows of imported runs are not known, so nobody here can check that the arms "
@@ -507,16 +292,9 @@ def _setting_notes(pair: ArmPair, cells: tuple[ArmCell, ArmCell]) -> Iterator[st
         )
     elif pair.differing:
         listed = ", ".join(f"{key} {' / '.join(map(describe_value, pair.differing[key]))}" for key in pair.differing)
-        yield f"{cells[0].arm} / {cells[1].arm} differ in: {listed}."
+        yield f"{' / '.join(pair.names)} differ in: {listed}."
     else:
         yield "The arms have equal settings: what they differ in is chance."
-
-
-def _shared_seed_notes(pair: ArmPair) -> Iterator[str]:
-    seeds = [{(entry.row["seed_init"], entry.row["seed_data"]) for entry in arm} for arm in pair.arms]
-    if shared := len(seeds[0] & seeds[1]):
-        are = "seed is" if shared == 1 else "seeds are"
-        yield f"{shared} {are} in both arms; the tests make no use of the pairs, and take the arms as independent."
 
 
 def _device_notes(pair: ArmPair) -> Iterator[str]:
@@ -525,26 +303,21 @@ def _device_notes(pair: ArmPair) -> Iterator[str]:
         yield f"The arms ran on different devices: {', '.join(devices[0])} against {', '.join(devices[1])}."
 
 
-def _missing_number_notes(a: ArmEstimates, b: ArmEstimates, tests: ArmPairTests) -> Iterator[str]:
+def _missing_number_notes(arms: Sequence[ArmEstimates], further: FurtherTests) -> Iterator[str]:
     """Yield a line for each reason, with the numbers that are missing for it."""
     missing = [
         (f"{name} of {arm.cell.arm}", estimate.reason)
-        for arm in (a, b)
+        for arm in arms
         for name, estimate in (
             ("interval of the mean", arm.mean_interval),
             ("interval of the SD", arm.std_interval),
             ("IQM", arm.iqm),
         )
     ]
-    missing += [(f"SD of {arm.cell.arm}", arm.cell.reason) for arm in (a, b) if arm.cell.summary.std is None]
-    test_results = (tests.levene_median, tests.levene_mean, tests.levene_successful, tests.boschloo)
-    test_results += (tests.welch, tests.student, tests.permutation, tests.improvement.test)
-    names = ["", "", " (runs that did not fail)", *[""] * 5]
-    missing += [(f"{full_test_name(test)}{name}", test.reason) for test, name in zip(test_results, names, strict=True)]
-    missing += [("SD ratio", tests.sd_ratio.reason)]
-    missing += [("interval of the SD ratio", tests.sd_ratio.interval.reason)] if not tests.sd_ratio.reason else []
-    missing += [("probability of a higher score", tests.improvement.reason)]
-    if not tests.improvement.reason:
-        missing += [("interval of that probability", tests.improvement.interval.reason)]
+    missing += [(f"SD of {arm.cell.arm}", arm.cell.reason) for arm in arms if arm.cell.summary.std is None]
+    missing += [(test.test, test.reason) for test in (further.student, further.permutation, further.improvement.test)]
+    missing += [("probability of a higher score", further.improvement.reason)]
+    if not further.improvement.reason:
+        missing += [("interval of that probability", further.improvement.interval.reason)]
     for reason in dict.fromkeys(reason for _, reason in missing if reason):
         yield f"No {', '.join(name for name, other in missing if other == reason)}: {reason}."

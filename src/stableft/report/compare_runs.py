@@ -11,13 +11,13 @@ from stableft.config.run_config import canonical_json, without_none
 from stableft.config.settings import RUN_CONFIG_LEAVES, describe_value
 from stableft.config.sweep_file import START_ARM
 from stableft.config.yaml_file import look_up, parse_yaml
-from stableft.data.metrics import is_failed
 from stableft.errors import UserError, did_you_mean
+from stableft.records.failure import find_chance, is_run_failed
 from stableft.records.frame import COLUMN_DTYPES, build_frame, describe_source
 from stableft.records.run_record import AnyRunRecord, RunRecord
 from stableft.report.artifact import ReportedCheckpoint
 from stableft.report.runs import read_all_stored_records, read_records_files
-from stableft.text import seed_label
+from stableft.text import join_with, seed_label
 
 
 class RowAndRecord(NamedTuple):
@@ -132,32 +132,25 @@ def _choose_task(names: tuple[str, str], arms: Sequence[Sequence[RowAndRecord]],
     common = [name for name in tasks[0] if name in tasks[1]]
     label = f"arms {names[0]!r} and {names[1]!r}"
     if not common:
-        raise UserError(
-            f"compare: {label} have no task in common: {_join_with_and(tasks[0])} against {_join_with_and(tasks[1])}"
-        )
+        raise UserError(f"compare: {label} have no task in common: {join_with(tasks[0])} against {join_with(tasks[1])}")
     if task is None and len(common) > 1:
-        raise UserError(f"compare: {label} have runs of {_join_with_and(common)}: select one with --task")
+        raise UserError(f"compare: {label} have runs of {join_with(common)}: select one with --task")
     if task is None:
         return common[0]
     chosen = [name for name in common if task.casefold() in (name.casefold(), task_title(name).casefold())]
     if not chosen:
-        raise UserError(
-            f"--task {task}: {label} both have runs of {_join_with_and(common)}{did_you_mean(task, common)}"
-        )
+        raise UserError(f"--task {task}: {label} both have runs of {join_with(common)}{did_you_mean(task, common)}")
     return task if task in chosen else chosen[0]
 
 
 def _rescore_arms(
     names: tuple[str, str], arms: tuple[list[RowAndRecord], list[RowAndRecord]], metric: str
 ) -> tuple[list[RowAndRecord], list[RowAndRecord]]:
-    """Return the runs scored by another metric.
-
-    That metric decides whether our own runs failed. Of imported runs it is unknown, because their baseline is.
-    """
+    """Return the runs scored by another metric, which decides whether they failed."""
     available = [_available_metrics(arm) for arm in arms]
     for name, metrics in zip(names, available, strict=True):
         if metric not in metrics:
-            listed = _join_with_and(sorted(metrics)) or "nothing"
+            listed = join_with(sorted(metrics)) or "nothing"
             raise UserError(
                 f"--metric {metric}: the runs of {name!r} are scored by {listed}{did_you_mean(metric, metrics)}"
             )
@@ -180,13 +173,10 @@ def _rescore_run(entry: RowAndRecord, metric: str) -> RowAndRecord:
         return entry
     finished, split = record.status == "finished", row["split"]
     score, last, best = (record.score(name, split, metric) for name in (row["checkpoint"], "last", "best"))
-    data = record.data if isinstance(record, RunRecord) else None
-    baseline = data.baselines.get(split, {}).get(metric) if data else None
+    chance = find_chance(record, split, metric)
     diverged = finished and any(value is not None and math.isnan(value) for value in (score, last))
-    failed = True if diverged else None
-    if finished and not diverged and last is not None and baseline is not None:
-        failed = is_failed(last, baseline)
-    values = {"score": score, "last": last, "best": best, "baseline": baseline}
+    failed = is_run_failed(record, row["checkpoint"], split, metric)
+    values = {"score": score, "last": last, "best": best, "baseline": chance.constant, "chance": chance.level}
     values |= {f"{name}_val": record.score(name, "val", metric) for name in ("last", "best")}
     changed: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
     changed |= {"metric": metric, "scored": finished and score is not None, "diverged": diverged, "failed": failed}
@@ -198,10 +188,6 @@ def _list_few(names: Iterable[str], max_listed: int = 12) -> str:
     return ", ".join(listed[:max_listed]) + (
         f" and {len(listed) - max_listed} more" if len(listed) > max_listed else ""
     )
-
-
-def _join_with_and(texts: Sequence[str]) -> str:
-    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
 MAX_NAMED_RUNS = 3  # runs named in an error message
@@ -247,7 +233,7 @@ def check_arm(label: str, arm: Sequence[RowAndRecord]) -> None:
         groups = _group_by(scored, lambda entry, name=name: entry.row[name])
         if len(groups) > 1:
             values = [f"{value} ({_name_runs(same)})" for value, same in groups.items()]
-            raise UserError(f"{label} has runs of different {_plural(name)}, {_join_with_and(values)}; {hint}")
+            raise UserError(f"{label} has runs of different {_plural(name)}, {join_with(values)}; {hint}")
 
 
 def _describe_pooled_settings(
@@ -260,12 +246,12 @@ def _describe_pooled_settings(
     groups = _group_by(list(zip(arm, settings, strict=True)), lambda pair: describe_value(pair[1][key]))
     values = [f"{text} ({_name_runs([entry for entry, _ in pairs])})" for text, pairs in groups.items()]
     others = [
-        f"{other} is {_join_with_and(list(dict.fromkeys(describe_value(s[other]) for s in settings)))}"
+        f"{other} is {join_with(list(dict.fromkeys(describe_value(s[other]) for s in settings)))}"
         for other in varying[1:]
     ]
     first = next(iter(groups)).partition(" (")[0] if key == "source" else next(iter(groups))
     option = f"--where {key}={first}" if " " not in first else f"--where '{key}={first}'"
-    return f"{'; '.join([f'{key} is {_join_with_and(values)}', *others])}; select one with {option}"
+    return f"{'; '.join([f'{key} is {join_with(values)}', *others])}; select one with {option}"
 
 
 def check_comparable(
@@ -284,7 +270,7 @@ def check_comparable(
         values = [str(entry.row[name]) for entry in (first, second)]
         if values[0] != values[1]:
             raise UserError(
-                f"{label} have scores of different {_plural(name)}, {_join_with_and(values)} ({runs}); "
+                f"{label} have scores of different {_plural(name)}, {join_with(values)} ({runs}); "
                 f"{SCORE_KIND_HINTS[name]}"
             )
     if not all(isinstance(entry.record, RunRecord) for entry in (first, second)):
@@ -294,12 +280,12 @@ def check_comparable(
     fingerprints = [entry.row["data_fingerprint"] for entry in (first, second)]
     only_size_differs = "data.train_rows" in differing and all(key in DATA_SIZE_KEYS for key in differing)
     if None not in fingerprints and fingerprints[0] != fingerprints[1] and not only_size_differs:
-        listed = f"{_join_with_and([str(one)[:12] for one in fingerprints])}{_besides_clause(differing)}"
+        listed = f"{join_with([str(one)[:12] for one in fingerprints])}{_besides_clause(differing)}"
         raise UserError(f"{label} were trained on different data rows, with fingerprints {listed} ({runs})")
     subjects = list(dict.fromkeys(_subject_of_setting(key) for key in differing))
     if len(subjects) > 1:
         listed_values = [f"{key} {' / '.join(map(describe_value, values))}" for key, values in differing.items()]
-        named = _join_with_and([f"the {subject}" for subject in subjects])
+        named = join_with([f"the {subject}" for subject in subjects])
         raise UserError(
             f"{label} differ in {named} at once ({', '.join(listed_values)}; {runs}), "
             "so a difference could not be attributed to one of them; compare arms that differ in only one"
@@ -308,7 +294,7 @@ def check_comparable(
 
 
 def _besides_clause(differing: dict[str, tuple[Any, Any]]) -> str:
-    return f", and in {_join_with_and(list(differing))}" if differing else ""
+    return f", and in {join_with(list(differing))}" if differing else ""
 
 
 def _subject_of_setting(key: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stableft.report.artifact import MeanCell, MeansTable, arm_without_source, is_imported
+from stableft.report.footnotes import cell_footnotes, imported_run_footnotes
 from stableft.report.forms.document import (
     FOR_READERS,
     HEADING_LEVELS,
@@ -31,9 +32,9 @@ from stableft.report.numbers_in_words import (
     values_of_published,
     values_of_test,
 )
+from stableft.report.pair_tests import withhold_if_stopped_early
 from stableft.report.paper_values import PublishedValue, find_published_in_table, load_published_values
 from stableft.report.runs import ArmCell, ArtifactRuns, collect_provenance, missing_run_notes, reported_score
-from stableft.report.stability_results import cell_footnotes, imported_run_footnotes, withhold_if_stopped_early
 from stableft.stats import (
     LARGEST_MEAN_REASON,
     WELCH_FROM_SUMMARIES,
@@ -90,7 +91,7 @@ def build_means_report(parts: Sequence[MeansTable], runs: ArtifactRuns) -> Repor
         )
         blocks += [Bullets(tests)] if (tests := tuple(_test_lines(part_results))) else []
     notes = [*artifact.notes, *dict.fromkeys(note for part_results in results for note in _means_notes(part_results))]
-    notes += [*imported_run_footnotes(result.cell for result in all_results), *missing_run_notes(runs)]
+    notes += [*imported_run_footnotes([result.cell for result in all_results]), *missing_run_notes(runs)]
     blocks += [Heading("Notes", HEADING_LEVELS + 1), Bullets(tuple(notes))] if notes else []
     tests = DataTable.from_records((test for part_results in results for test in _tests(part_results)), only="json")
     return Report(
@@ -239,7 +240,7 @@ def _apply_bold_rule(part: MeansTable, family: list[MeanResult]) -> list[MeanRes
 
 def _mark_better_of_two(pair: list[MeanResult]) -> list[MeanResult]:
     means = [result.summary.mean for result in pair]
-    if None in means or any(result.summary.n_nan for result in pair):
+    if None in means:
         return pair
     larger = max((0, 1), key=lambda i: means[i] or 0.0)
     test = t_test(pair[larger].scores, pair[1 - larger].scores, True, "greater")
@@ -334,9 +335,9 @@ def _test_lines(results: Sequence[MeanResult]) -> Iterator[str]:
 def _means_notes(results: Sequence[MeanResult]) -> Iterator[str]:
     """Yield the notes on the cells and on their published values, each once."""
     printed: dict[tuple[str, str], dict[str, None]] = {}
+    yield from cell_footnotes([result.cell for result in results if result.cell.run_ids], sources=False)
     for result in results:
         yield from [result.note] if result.note else []
-        yield from cell_footnotes(result.cell, sources=False) if result.cell.run_ids else ()
         if result.against_published and result.against_published.p is None:
             place, reason = f"{result.cell.arm} on {result.cell.task}", result.against_published.reason
             yield f"{place}: not compared with the paper: {reason}."

@@ -1,15 +1,24 @@
 """Format numbers, tests and cells, as table values and as text. Nothing else formats them."""
 
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from typing import Any
 
 from stableft.catalog.tasks import METRIC_TITLES, task_title
 from stableft.report.forms.document import NO_VALUE, Value
+from stableft.report.pair_tests import ALPHA
 from stableft.report.paper_values import PublishedValue
 from stableft.report.runs import ArmCell
-from stableft.report.stability_results import COMPATIBLE_ALPHA, StabilityResults
+from stableft.report.stability_results import StabilityResults
 from stableft.stats import Interval, Summary, TestResult
 
+FAILED_RULE = "failed: last score NaN or at most a constant prediction's (MCC, correlations: 1.645/√n)"
+PAPERS_FAILED_RULE = (
+    "M sec. 3.2 counts a run as failed whose accuracy is at or below the majority; a note says where the counts differ."
+)
+STAR_EXPLANATION = (
+    "* Holm p < .05 (failed: Boschloo; mean: Welch; SD: Levene). SD ratio: reference over arm. Intervals: 95 %."
+)
 SPLIT_TITLES = {"val": "validation split", "test": "test split"}
 
 
@@ -45,6 +54,24 @@ def interval_value(
     return Value(f"{format_end(low)}{joined}{format_end(high)}", [low, high])
 
 
+def points_interval_value(interval: Interval) -> Value:
+    """Return the interval of a difference of shares or scores, in points."""
+    return interval_value(interval, lambda end: f"{round(100 * end, 1) + 0.0:.1f}")
+
+
+def effect_value(difference: float | None, interval: Interval, mark: str, digits: int = 1) -> Value:
+    """Return a difference of fractions with its interval, in points."""
+    if difference is None:
+        return Value(NO_VALUE)
+    low, high = interval.low, interval.high
+    ends = "" if low is None or high is None else f" [{_signless(low, digits)}, {_signless(high, digits)}]"
+    return Value(f"{round(100 * difference, digits) + 0.0:+.{digits}f}{ends}", mark=f" {mark}" if mark else "")
+
+
+def _signless(fraction: float, digits: int) -> str:
+    return f"{round(100 * fraction, digits) + 0.0:.{digits}f}"  # + 0.0: no number is -0.0
+
+
 def wilson_value(cell: ArmCell) -> Value:
     """Return the Wilson interval of the share of failed runs, in percent."""
     return interval_value(cell.failed_interval, lambda share: f"{100 * share:.0f}", "-")
@@ -63,8 +90,8 @@ def failed_value(cell: ArmCell) -> Value:
 
     The text is k/n, of the n runs with a known verdict.
     """
-    n_known = cell.summary.n - cell.failed_unknown
-    return Value(f"{cell.failed}/{n_known}" if n_known > 0 else NO_VALUE, None if cell.failed_unknown else cell.failed)
+    text = f"{cell.failed}/{cell.n_known}" if cell.n_known > 0 else NO_VALUE
+    return Value(text, None if cell.failed_unknown else cell.failed)
 
 
 def values_of_test(result: TestResult, holm: float | None = None) -> dict[str, Any]:
@@ -106,25 +133,28 @@ def describe_p(p: float, name: str = "p") -> str:
 
 def full_test_name(result: TestResult) -> str:
     """Return a test's full name with its centre or side."""
-    return f"{result.test} ({f'centre {result.center}' if result.center else result.alternative})"
+    return f"{result.test} ({f'centred at the {result.center}' if result.center else result.alternative})"
 
 
 def describe_test(result: TestResult) -> str:
     """Return a test and its result as text."""
+    return f"{full_test_name(result)}: {describe_outcome(result)}"
+
+
+def describe_outcome(result: TestResult) -> str:
+    """Return statistic, p and n of a test, or why there is none."""
     if result.p is None:
-        return f"{full_test_name(result)}: no test, {result.reason}"
-    return (
-        f"{full_test_name(result)}: statistic {result.statistic:.3g}, {describe_p(result.p)}, "
-        f"n = {result.n_a} and {result.n_b}"
-    )
+        return f"no test, {result.reason}"
+    return f"statistic {result.statistic:.3g}, {describe_p(result.p)}, n = {result.n_a} and {result.n_b}"
 
 
-def compatible_value(result: TestResult | None) -> Value:
-    """Return whether a mean is compatible with the published one. The text adds the p-value."""
+def compatible_value(result: TestResult | None, interval: Interval | None = None) -> Value:
+    """Return whether a mean is compatible with the published one. The text adds p and the difference's interval."""
     if result is None or result.p is None:
         return Value(NO_VALUE if result else "")
-    compatible = result.p >= COMPATIBLE_ALPHA
-    return Value(f"{'yes' if compatible else 'no'} ({result.p:.2g})", compatible)
+    ends = points_interval_value(interval).text if interval and interval.low is not None else ""
+    compatible = result.p >= ALPHA
+    return Value(f"{'yes' if compatible else 'no'} ({format_p(result.p)}{f'; {ends}' if ends else ''})", compatible)
 
 
 def scores_heading(cells: list[ArmCell]) -> str:
@@ -149,14 +179,25 @@ def abbreviate_papers(place: str) -> str:
     return place.replace("Mosbach et al. 2021", "M").replace("Zhang et al. 2021", "Z")
 
 
-def describe_comparisons(results: StabilityResults, task: str) -> Iterator[str]:
-    """Yield a sentence for each test between the arms on a task."""
-    for comparison in results.comparisons:
-        if comparison.task == task and not comparison.published:
-            against = f" against {comparison.against}" if comparison.against else ""
-            star = f" [* p < {results.part.alpha:g}]" if comparison.star else ""
-            remark = f" ({comparison.remark})" if comparison.remark else ""
-            yield f"{comparison.role}: {comparison.arm}{against}: {describe_test(comparison.result)}{star}{remark}"
+def describe_smallest_stds(results: StabilityResults, task: str) -> Iterator[str]:
+    """Yield a sentence for each test of the smallest against the second smallest std, with both centres."""
+    started = any(cell.summary.n for cell in results.cells_of(task))
+    asked = [c for c in results.comparisons if started and c.task == task and not c.published]
+    for role, same in groupby(asked, key=lambda comparison: comparison.role):
+        centres = list(same)
+        first = centres[0]
+        arms = first.arm + (f" against {first.against}" if first.against else "")
+        if first.result.p is None and len({c.result.reason for c in centres}) == 1:
+            yield f"{role}: {arms}: no test, {first.result.reason}"
+            continue
+        tests = "; ".join(
+            f"centred at the {c.result.center}: {describe_outcome(c.result)}" + (" *" if c.star else "")
+            for c in centres
+        )
+        remark = f" ({first.remark})" if first.remark else ""
+        others = [f"{cell.arm} {format_percent(cell.summary.std)}" for cell in results.cells_of(task)]
+        chosen = f". The pair was chosen after the fact, among the SDs of {', '.join(others)}"
+        yield f"{role}: {arms}: {first.result.test} {tests}{remark}{chosen if first is asked[0] else ''}"
 
 
 def published_notes(results: StabilityResults) -> Iterator[str]:

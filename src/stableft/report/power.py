@@ -39,7 +39,7 @@ def describe_power(
         )
         curves = compute_observed_power_curves(*scores, *failed, alpha=alpha, target=target, center=center, seed=seed)
         names = [f"{arm[0]['arm']} (n = {len(arm)})" for arm in (a, b)]
-        return f"{names[0]} against {names[1]} on {a[0]['task']}\n\n{render_power(curves)}"
+        return f"{names[0]} against {names[1]} on {a[0]['task']}\n{render_power(curves)}"
     if sd is None or ratio is None:
         raise UserError("power needs --sd and --ratio, or --from with --arms A,B")
     for option, value in (("--sd", sd), ("--ratio", ratio)):

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,18 +94,34 @@ class ArmCell:
     start_weights: int = 0  # number of different initial weights
     rules: tuple[str, ...] = ()  # rules by which runs were early-stopped
     scores: tuple[float, ...] = ()
-    baseline: float | None = None  # score of the best constant predictor
+    verdicts: tuple[bool | None, ...] = ()  # whether the run of each score failed; None: not known
+    seeds: tuple[tuple[int, int], ...] = ()  # of the run of each score: initialization, data
+    baseline: float | None = None  # score of the best constant prediction
+    chance: float | None = None  # the highest score that counts as failed
+    failed_by_accuracy: int = 0  # of summary.n, as M sec. 3.2 defines it
+    failed_by_accuracy_unknown: int = 0  # of summary.n
     run_ids: tuple[str, ...] = ()  # of every run, including crashed ones
     failed_losses: tuple[float, ...] = ()  # finite last training losses of the failed runs
     label_entropies: tuple[float, ...] = ()  # distinct entropies of the failed runs' training labels, in nats
     watched: tuple[WatchedRun, ...] = ()  # sorted by seed
 
     @property
-    def every_run_failed(self) -> bool:
-        """Whether every run failed and none of the scores is above the baseline."""
-        # A run fails by its last checkpoint. The score of its best one may still be above the baseline.
-        above = any(score > self.baseline + 1e-12 for score in self.scores) if self.baseline is not None else False
-        return self.summary.n > 0 and self.failed == self.summary.n and not above
+    def n_known(self) -> int:
+        """Number of runs with a score of which it is known whether they failed."""
+        return self.summary.n - self.failed_unknown
+
+    @property
+    def mostly_failed(self) -> bool:
+        """Whether more than half of the scores are those of failed runs: their spread then is no stability."""
+        # A run fails by its last checkpoint. The score of its best one may still be above the chance level.
+        above = self.chance + 1e-12 if self.chance is not None else math.inf
+        of_failed = sum(v is True and not s > above for v, s in zip(self.verdicts, self.scores, strict=True))
+        return of_failed > self.n_known / 2
+
+    @property
+    def score_kind(self) -> tuple[str | None, str | None, str | None]:
+        """Metric, split and checkpoint of the scores."""
+        return self.metric, self.split, self.checkpoint
 
     @property
     def reason(self) -> str | None:
@@ -179,7 +195,8 @@ def load_artifact(name: str, load: LoadSweep) -> tuple[Artifact, tuple[tuple[str
     if name in ARTIFACTS:
         artifact = ARTIFACTS[name]
         sweep_runs = [(f"configs/{sweep}", run) for sweep in artifact.sweeps for run in load(sweep).runs]
-        return artifact, tuple(pair for pair in sweep_runs if artifact.includes(pair[1].arm, pair[1].config.data.task))
+        includes = cache(artifact.includes)  # thousands of runs share a few arms and tasks
+        return artifact, tuple(pair for pair in sweep_runs if includes(pair[1].arm, pair[1].config.data.task))
     if not name.endswith(".yaml") and "/" not in name and did_you_mean(name, ARTIFACTS):
         raise UserError(f"unknown artifact {name!r}{did_you_mean(name, ARTIFACTS)}")
     sweep = load(name)
@@ -459,6 +476,23 @@ def load_runs_from_file(
     )
 
 
+def compare_against(runs: ArtifactRuns, arm: str) -> ArtifactRuns:
+    """Return the runs of a sweep or file, with every arm to be compared with `arm`.
+
+    Raises:
+        UserError: The runs are those of a paper's artefact, or there is no such arm.
+    """
+    artifact = runs.artifact
+    if artifact.id in ARTIFACTS:
+        raise UserError(f"--against {arm}: {artifact.id} compares what the paper compares; --against is for sweeps")
+    names = list(dict.fromkeys(name for name, _ in runs.planned))
+    if arm not in names:
+        raise UserError(
+            f"--against {arm}: there is no such arm{did_you_mean(arm, names)}; there are {', '.join(names)}"
+        )
+    return replace(runs, artifact=make_sweep_artifact(artifact.id, artifact.sweeps[0], arm))
+
+
 def as_means_table(runs: ArtifactRuns, rule: BoldRule) -> ArtifactRuns:
     """Return the runs of a sweep as a table of means with one of Z's rules for bold numbers.
 
@@ -488,7 +522,9 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
     if runs and all(isinstance(run["source"], str) for run in runs):
         planned = None  # imported runs were planned elsewhere
     summary = summarize([run["score"] for run in scored])
-    known_verdicts = [run["failed"] for run in scored if isinstance(run["failed"], bool)]  # else unknown
+    known_verdicts, known_by_accuracy = (
+        [run[name] for run in scored if isinstance(run[name], bool)] for name in ("failed", "failed_by_accuracy")
+    )
     crashed, stopped = (sum(run["status"] == status for run in runs) for status in ("crashed", "stopped"))
     recipes = {run["recipe"] for run in runs}
     failed_runs = [run for run in scored if run["failed"] is True]
@@ -516,7 +552,12 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
         start_weights=len(_distinct_texts(runs, "start_sha256")),
         rules=_distinct_texts(runs, "rule"),
         scores=tuple(run["score"] for run in scored),
+        verdicts=tuple(run["failed"] if isinstance(run["failed"], bool) else None for run in scored),
+        seeds=tuple((run["seed_init"], run["seed_data"]) for run in scored),
         baseline=max((run["baseline"] for run in scored if not math.isnan(run["baseline"])), default=None),
+        chance=max((run["chance"] for run in scored if not math.isnan(run["chance"])), default=None),
+        failed_by_accuracy=sum(known_by_accuracy),
+        failed_by_accuracy_unknown=len(scored) - len(known_by_accuracy),
         run_ids=tuple(run["run_id"] for run in runs),
         failed_losses=tuple(run["train_loss"] for run in failed_runs if math.isfinite(run["train_loss"])),
         label_entropies=tuple(

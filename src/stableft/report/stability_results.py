@@ -1,17 +1,24 @@
 """The stability table before rendering: cells, comparisons, published values, footnotes."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum, StrEnum
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import groupby
-from typing import TYPE_CHECKING, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from stableft.catalog.tasks import TASKS
 from stableft.config.recipe import describe_deviations
 from stableft.errors import UserError
-from stableft.report.artifact import Artifact, StabilityTable, arm_without_source
+from stableft.report.artifact import Artifact, StabilityTable
+from stableft.report.footnotes import cell_footnotes, deviation_footnotes, task_footnotes
+from stableft.report.pair_tests import (
+    ALPHA,
+    PairTests,
+    compare_with_reference,
+    describe_caveats,
+    scored_alike,
+    withhold_if_stopped_early,
+)
 from stableft.report.paper_values import (
     STATISTICS,
     PublishedValue,
@@ -24,14 +31,14 @@ from stableft.report.runs import ArmCell, RunsByArmTask, make_arm_cell
 from stableft.stats import (
     LEVENE,
     WELCH_FROM_SUMMARIES,
+    Interval,
     SdRatio,
     TestResult,
-    boschloo,
-    holm,
     is_significant,
     levene,
-    sd_ratio,
+    sd_ratio_from_summaries,
     welch_from_summaries,
+    welch_interval_from_summaries,
 )
 
 if TYPE_CHECKING:
@@ -45,16 +52,8 @@ class Question(StrEnum):
     """What a test of a stability table compares, as text for reports."""
 
     SMALLEST_STD = "smallest std against second smallest"
-    SMALLEST_USABLE_STD = "smallest std against second smallest, arms in which every run failed left out"
+    SMALLEST_USABLE_STD = "smallest std against second smallest, arms of which most runs failed left out"
     AGAINST_PUBLISHED = "mean against the published mean"
-
-
-class Caveat(Enum):
-    """Reason for which a test has to be read with care."""
-
-    EVERY_RUN_FAILED = "a small spread among failed runs is not stability"
-    SHARED_RUNS = "the samples are not independent"
-    UNLIKE_SCORES = "the scores differ in metric, split or checkpoint"
 
 
 @dataclass(frozen=True)
@@ -70,28 +69,13 @@ class Comparison:
     remark: str | None = None
     published: PublishedValue | None = None
     differences: Mapping[str, float] = field(default_factory=dict)  # statistic -> ours minus published, fractions
+    mean_interval: Interval | None = None  # of the difference of the means
+    sd_ratio: SdRatio | None = None  # published over ours
 
     @property
     def compatible(self) -> bool | None:
-        """Whether the test does not reject equal means at COMPATIBLE_ALPHA. None without a p-value."""
-        return None if self.result.p is None else self.result.p >= COMPATIBLE_ALPHA
-
-
-@dataclass(frozen=True)
-class ReferenceComparison:
-    """An arm against the first arm on one task. `holm_*`: p-values adjusted over all arms and tasks of the table."""
-
-    arm: str
-    first: str
-    task: str
-    failed_difference: float | None  # share of failed runs, arm minus first
-    failures: TestResult  # Boschloo, one-sided: the arm fails less often
-    sd_ratio: SdRatio  # first over arm
-    levene_median: TestResult
-    levene_mean: TestResult
-    remark: str | None
-    holm_failures: float | None = None
-    holm_levene: float | None = None
+        """Whether the test does not reject equal means at ALPHA. None without a p-value."""
+        return None if self.result.p is None else self.result.p >= ALPHA
 
 
 @dataclass(frozen=True)
@@ -109,10 +93,16 @@ class StabilityResults:
     comparisons: tuple[Comparison, ...]
     footnotes: tuple[str, ...]
     deviations: Mapping[tuple[str, str], Sequence[str]]  # (arm, task) -> differences from the published setting
-    reference_comparisons: tuple[ReferenceComparison, ...] = ()  # empty unless `part.against_first`
+    pairs: tuple[PairTests, ...] = ()  # every arm against the reference arm; empty unless `part.compared`
 
     def cell(self, arm: str, task: str) -> ArmCell | None:
         return next((cell for cell in self.cells if (cell.arm, cell.task) == (arm, task)), None)
+
+    def cells_of(self, task: str) -> list[ArmCell]:
+        return [cell for cell in self.cells if cell.task == task]
+
+    def pairs_of(self, task: str) -> list[PairTests]:
+        return [pair for pair in self.pairs if pair.arm.task == task]
 
     def is_starred(self, cell: ArmCell) -> bool:
         return any(c.star and (c.arm, c.task) == (cell.arm, cell.task) for c in self.comparisons)
@@ -185,67 +175,32 @@ def assemble_stability(
     comparisons = [
         comparison
         for _, task_cells in groupby(cells, key=lambda cell: cell.task)
-        for comparison in compare_smallest_stds(list(task_cells), part)
+        for comparison in ([] if part.compared else compare_smallest_stds(list(task_cells), part))
     ]
     comparisons += [
         compare_with_published(cell, value) for cell in cells for value in published.get((cell.arm, cell.task), ())
     ]
     footnotes = [
         *deviation_footnotes(deviations),
-        *(note for cell in cells for note in cell_footnotes(cell, others=[c for c in cells if c.task == cell.task])),
+        *cell_footnotes(cells),
         *(note for task in tasks for note in task_footnotes([c for c in cells if c.task == task])),
     ]
-    reference_comparisons = compare_with_first_arm(cells) if part.against_first else ()
-    return StabilityResults(
-        artifact, part, arms, tasks, cells, tuple(comparisons), tuple(footnotes), deviations, reference_comparisons
-    )
+    pairs = compare_with_reference(_pair_with_reference(cells, part.against)) if part.compared else ()
+    return StabilityResults(artifact, part, arms, tasks, cells, tuple(comparisons), tuple(footnotes), deviations, pairs)
+
+
+def _pair_with_reference(cells: Sequence[ArmCell], against: str | None) -> list[tuple[ArmCell, ArmCell]]:
+    """Return (arm, reference) pairs: every other arm of a task with the arm `against` (None: the task's first)."""
+    pairs: list[tuple[ArmCell, ArmCell]] = []
+    for _, same_task in groupby(cells, key=lambda cell: cell.task):
+        task_cells = list(same_task)
+        reference = next((cell for cell in task_cells if cell.arm == against), None if against else task_cells[0])
+        pairs += [(cell, reference) for cell in task_cells if reference and cell is not reference]
+    return pairs
 
 
 def _task_order(name: str) -> int:
     return list(TASKS).index(name) if name in TASKS else len(TASKS)
-
-
-BOOTSTRAP_SEED = 0  # every interval starts from this seed, so none depends on the other arms of a table
-
-
-def compare_with_first_arm(cells: Iterable[ArmCell]) -> tuple[ReferenceComparison, ...]:
-    """Return the comparisons of all other arms with the first arm of each task. `cells` are sorted by task."""
-    pairs = [
-        _compare_with_reference(arm, first)
-        for _, task_cells in groupby(cells, key=lambda cell: cell.task)
-        for first, *others in [list(task_cells)]
-        for arm in others
-    ]
-    failures = holm([pair.failures.p for pair in pairs])
-    spreads = holm([pair.levene_median.p for pair in pairs])
-    return tuple(
-        replace(pair, holm_failures=failure, holm_levene=spread)
-        for pair, failure, spread in zip(pairs, failures, spreads, strict=True)
-    )
-
-
-def _compare_with_reference(arm: ArmCell, first: ArmCell) -> ReferenceComparison:
-    n_known = [cell.summary.n - cell.failed_unknown for cell in (arm, first)]
-    comparable = all(n_known) and not (arm.stopped or first.stopped)
-    return ReferenceComparison(
-        arm=arm.arm,
-        first=first.arm,
-        task=arm.task,
-        failed_difference=arm.failed / n_known[0] - first.failed / n_known[1] if comparable else None,
-        failures=withhold_if_stopped_early(
-            boschloo(arm.failed, n_known[0], first.failed, n_known[1], "less"), arm, first
-        ),
-        sd_ratio=withhold_if_stopped_early(
-            sd_ratio(first.scores, arm.scores, np.random.default_rng(BOOTSTRAP_SEED)), arm, first
-        ),
-        levene_median=withhold_if_stopped_early(levene(first.scores, arm.scores, "median"), arm, first),
-        levene_mean=withhold_if_stopped_early(levene(first.scores, arm.scores, "mean"), arm, first),
-        remark=describe_caveats(arm, first),
-    )
-
-
-COMPATIBLE_ALPHA = 0.05
-_ResultT = TypeVar("_ResultT", TestResult, SdRatio)
 
 
 def compare_smallest_stds(cells: list[ArmCell], part: StabilityTable) -> Iterator[Comparison]:
@@ -254,8 +209,8 @@ def compare_smallest_stds(cells: list[ArmCell], part: StabilityTable) -> Iterato
     Both centres are tested because M Table 1 does not say which one it uses.
     """
     yield from _test_smallest_stds(cells, part, Question.SMALLEST_STD, may_star=True)
-    usable = [cell for cell in cells if not cell.every_run_failed]
-    any_failed = any(cell.every_run_failed for cell in _sort_by_std(cells)[:2])
+    usable = [cell for cell in cells if not cell.mostly_failed]
+    any_failed = any(cell.mostly_failed for cell in _sort_by_std(cells)[:2])
     if any_failed and len(_sort_by_std(usable)) >= 2:
         yield from _test_smallest_stds(usable, part, Question.SMALLEST_USABLE_STD, may_star=False)
 
@@ -278,58 +233,8 @@ def _test_smallest_stds(
     a, b = ranked[:2]
     for center in ("median", "mean"):
         result = withhold_if_stopped_early(levene(a.scores, b.scores, center), a, b)
-        star = may_star and center == part.center and is_significant(result, part.alpha)
+        star = may_star and center == part.center and scored_alike(a, b) and is_significant(result, part.alpha)
         yield Comparison(role, a.arm, b.arm, a.task, result, star, describe_caveats(a, b))
-
-
-def withhold_if_stopped_early(result: _ResultT, *cells: ArmCell) -> _ResultT:
-    """Return the result, or only a reason if runs of a cell were early-stopped because of their scores.
-
-    The remaining runs of such an arm are its better ones, not a sample of it.
-    """
-    stopped_runs = [f"{cell.stopped} of {len(cell.run_ids)} runs of {cell.arm}" for cell in cells if cell.stopped]
-    if not stopped_runs:
-        return result
-    reason = (
-        f"{' and '.join(stopped_runs)} were stopped because of their scores, so the others are no sample of the arm"
-    )
-    if isinstance(result, SdRatio):
-        return replace(result, value=None, interval=replace(result.interval, low=None, high=None), reason=reason)
-    return replace(result, statistic=None, p=None, reason=reason)
-
-
-def is_falsely_stable(cell: ArmCell, others: Iterable[ArmCell]) -> bool:
-    """Return whether every run of an arm failed but its std could pass for stability beside `others`.
-
-    False if its std is the largest.
-    """
-    stds = [other.summary.std for other in others if other is not cell and other.summary.std is not None]
-    largest = cell.summary.std is not None and bool(stds) and all(cell.summary.std > std for std in stds)
-    return cell.every_run_failed and not largest
-
-
-def find_caveats(a: ArmCell, b: ArmCell) -> Iterator[tuple[Caveat, str]]:
-    """Yield the caveats of a test between two cells, each with its sentence."""
-    for cell, other in ((a, b), (b, a)):
-        if is_falsely_stable(cell, [other]):
-            yield (
-                Caveat.EVERY_RUN_FAILED,
-                f"every run of {cell.arm} failed: stability of that kind is of no use (M footnote 5)",
-            )
-    shared = len(set(a.run_ids) & set(b.run_ids))
-    if shared and a.sources == b.sources:  # an imported run may have the same id as one of ours
-        yield Caveat.SHARED_RUNS, f"the arms share {shared} runs, so they are not independent samples"
-    score_kinds = [(cell.metric, cell.split, cell.checkpoint) for cell in (a, b)]
-    if score_kinds[0] != score_kinds[1] and a.metric and b.metric:
-        yield (
-            Caveat.UNLIKE_SCORES,
-            f"unlike scores: {' / '.join(map(str, score_kinds[0]))} against {' / '.join(map(str, score_kinds[1]))}",
-        )
-
-
-def describe_caveats(a: ArmCell, b: ArmCell) -> str | None:
-    """Return the sentences on the caveats of a test between two cells, or None."""
-    return "; ".join(sentence for _, sentence in find_caveats(a, b)) or None
 
 
 def compare_with_published(cell: ArmCell, value: PublishedValue) -> Comparison:
@@ -349,6 +254,10 @@ def compare_with_published(cell: ArmCell, value: PublishedValue) -> Comparison:
         ours.mean, ours.std, ours.n_finite, printed_values["mean"], printed_values["std"], value.n
     )
     result = withhold_if_stopped_early(result, cell)
+    interval = welch_interval_from_summaries(
+        ours.mean, ours.std, ours.n_finite, printed_values["mean"], printed_values["std"], value.n
+    )
+    ratio = sd_ratio_from_summaries(printed_values["std"], value.n, ours.std, ours.n_finite)
     split_remark = f"the published score is of the {value.split} split, this one of the {cell.split} split"
     return Comparison(
         role=Question.AGAINST_PUBLISHED,
@@ -359,85 +268,6 @@ def compare_with_published(cell: ArmCell, value: PublishedValue) -> Comparison:
         remark=split_remark if cell.split and cell.split != value.split else None,
         published=value,
         differences=differences,
+        mean_interval=withhold_if_stopped_early(interval, cell),
+        sd_ratio=withhold_if_stopped_early(ratio, cell),
     )
-
-
-def deviation_footnotes(deviations: Mapping[tuple[str, str], Sequence[str]]) -> Iterator[str]:
-    """Yield a line for each arm whose runs differ from the published setting, or for its tasks if they disagree."""
-    for arm in dict.fromkeys(arm for arm, _ in deviations):
-        by_task = {task: "; ".join(differences) for (arm, task), differences in deviations.items() if arm == arm}
-        for text in dict.fromkeys(text for text in by_task.values() if text):
-            tasks = [task for task, other in by_task.items() if other == text]
-            place = arm if len(tasks) == len(by_task) else f"{arm} on {', '.join(tasks)}"
-            yield f"{place} is not a replication, it differs from the published setting: {text}."
-
-
-def cell_footnotes(cell: ArmCell, sources: bool = True, others: Iterable[ArmCell] = ()) -> Iterator[str]:
-    """Yield footnotes on the runs of one arm on one task: failed, missing, pooled and repeated ones.
-
-    `sources` adds where imported runs came from. `others` are the cells that are shown beside this one.
-    """
-    where, summary = f"{cell.arm} on {cell.task}", cell.summary
-    if is_falsely_stable(cell, others):
-        yield f"{where}: every run failed (†); a small std among failed runs is no stability (M footnote 5)."
-    elif cell.every_run_failed:
-        yield f"{where}: every run failed (†)."
-    if summary.n_nan:
-        yield (
-            f"{where}: NaN scores (diverged, or the correlation of a constant): {summary.n_nan} of {summary.n}. "
-            f"They count as failed; std, mean, median, min and max are over the {summary.n_finite} others."
-        )
-    if cell.diverged:
-        yield f"{where}: {cell.diverged} of {summary.n} ended in NaN after their best checkpoint, whose score counts."
-    if cell.failed and cell.checkpoint == "best":
-        yield f"{where}: whether a run failed is judged by its last checkpoint, the scores are of its best."
-    if cell.fingerprints > 1:
-        yield f"{where}: the runs used {cell.fingerprints} different sets of data rows."
-    if cell.crashed:
-        yield f"{where}: {cell.crashed} crashed, without a score, and in neither n nor failed."
-    if cell.stopped:
-        yield (
-            f"{where}: {cell.stopped} of {len(cell.run_ids)} runs were stopped early as hopeless "
-            f"({' and '.join(cell.rules)}), and are in neither n nor failed: the scores are those of the better ones."
-        )
-    if cell.starts:
-        yield f"{where}: the runs start from {', and from '.join(cell.starts)}."
-    if cell.start_weights > len(cell.starts):
-        yield (
-            f"{where}: the runs start from {cell.start_weights} different sets of weights: a run that they start from "
-            "was trained again in between, and did not end in the same bits."
-        )
-    if cell.unscored:
-        yield f"{where}: {cell.unscored} finished without a {cell.checkpoint} {cell.split} score and are not in n."
-    if cell.failed_unknown:
-        yield f"{where}: whether a run failed is not known of {cell.failed_unknown} of {summary.n}."
-    if cell.planned is not None and summary.n != cell.planned:
-        yield f"{where}: {summary.n} runs have a score, {cell.planned} are planned."
-    yield from imported_run_footnotes([cell]) if sources else ()
-    if cell.settings > 1:
-        yield f"{where}: pools {cell.settings} settings (configs that differ in more than their seeds)."
-    if cell.copies:
-        yield f"{where}: {cell.copies} records repeat a run; the first of each counts."
-
-
-def imported_run_footnotes(cells: Iterable[ArmCell]) -> Iterator[str]:
-    """Yield a line for each source of imported runs, with the numbers of its runs by arm and task."""
-    tasks_by_arm: dict[str, dict[str, dict[str, None]]] = {}
-    for cell in cells:
-        for source, n in cell.sources.items():
-            count = f"{n}" if n == len(cell.run_ids) else f"{n} of {len(cell.run_ids)}"
-            tasks = tasks_by_arm.setdefault(source, {}).setdefault(arm_without_source(cell.arm), {})
-            tasks[f"{cell.task} ({count})"] = None
-    for source, arms in tasks_by_arm.items():
-        listed = "; ".join(f"{arm} on {', '.join(tasks)}" for arm, tasks in arms.items())
-        yield f"The runs of {listed} are not this project's runs, they were imported from {source}."
-
-
-def task_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
-    """Yield a line if the arms on a task are not scored alike."""
-    score_kinds = {
-        cell.arm: f"{cell.split} split, {cell.checkpoint} checkpoint, {cell.metric}" for cell in cells if cell.metric
-    }
-    if len(set(score_kinds.values())) > 1:
-        listed = "; ".join(f"{arm}: {kind}" for arm, kind in score_kinds.items())
-        yield f"The arms of {cells[0].task} are not scored alike ({listed}), so their spread is not of one quantity."

@@ -12,8 +12,9 @@ from stableft.stats.summary import (
     RESAMPLES,
     Interval,
     Values,
+    finite_values,
+    too_few_reason,
     trimmed_mean,
-    unusable_reason,
 )
 
 BCA = "BCa bootstrap"
@@ -94,18 +95,18 @@ def bootstrap_interval(
 ) -> Interval:
     """Return the BCa bootstrap interval of the mean, the SD (ddof 1) or the interquartile mean (see `iqm`).
 
-    With more than ASYMPTOTIC_ABOVE values it is asymptotic instead; `method` says how. For normal scores, the 95 %
-    interval of the mean covers the true value in about 93 % of samples of 25, that of the interquartile mean in 94 %.
-    That of the SD is too short for few values: it covers the true value in about 90 % of samples of 25 and in 94 % of
-    samples of 100.
+    It is that of the finite values. With more than ASYMPTOTIC_ABOVE of them it is asymptotic instead; `method` says
+    how. For normal scores, the 95 % interval of the mean covers the true value in about 93 % of samples of 25, that of
+    the interquartile mean in 94 %. That of the SD is too short for few values: it covers the true value in about 90 %
+    of samples of 25 and in 94 % of samples of 100.
     """
-    array = np.asarray(values, dtype=float)
+    array = finite_values(values)
     large = len(array) > ASYMPTOTIC_ABOVE
     method = {"mean": "normal approximation", "std": "delta method on the log SD"}.get(
         statistic, "normal approximation with the Winsorised SD"
     )
     method = method if large else BCA
-    reason = unusable_reason(array)
+    reason = too_few_reason(array)
     if reason is None and np.ptp(array) == 0:
         reason = "the values do not vary"
     if reason is not None:

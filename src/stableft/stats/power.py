@@ -1,5 +1,10 @@
-"""Power of the tests as a function of the number of runs per arm, by simulation or enumeration."""
+"""Power of the tests as a function of the number of runs per arm, by simulation or enumeration.
 
+The tests are those of a table: spread by Levene's test, failures by Boschloo's, means by Welch's, all two-sided. Holm's
+method rejects whatever test of m has a p-value below alpha / m, so a power at that level is one that the table reaches.
+"""
+
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,13 +19,15 @@ from stableft.stats.summary import (
     Center,
     Interval,
     Values,
+    finite_values,
     summarize,
-    unusable_reason,
+    too_few_reason,
 )
-from stableft.stats.tests import LOOKS_STABLE, MAX_BOSCHLOO_TABLES, levene_statistics, wilson_interval
+from stableft.stats.tests import MAX_BOSCHLOO_TABLES, levene_statistics, wilson_interval
 
 POWER_DRAWS = 5000  # gives a power near 0.8 to within about 1.1 points
 MAX_SEEDS_PER_ARM = 1000  # more runs per arm are not practical
+TESTS_OF_A_PAIR = 3  # of spread, failures and means: the tests of a table of two arms
 SIMULATED_AT_ONCE = 200_000  # values that fit in a processor's cache
 
 DrawPairs = Callable[[int], tuple[np.ndarray, np.ndarray]]  # number of pairs of samples -> samples, one per row
@@ -79,7 +86,7 @@ def resample_levene_power(
         ValueError: n is below 3, draws is not positive, or alpha is not between 0 and 1.
     """
     check_power_arguments(alpha, n, draws)
-    return _resample_power(a, b, _levene_rejects(n, alpha, center), n, rng, draws, LOOKS_STABLE)
+    return _resample_power(a, b, _levene_rejects(n, alpha, center), n, rng, draws)
 
 
 def resample_welch_power(
@@ -95,7 +102,7 @@ def resample_welch_power(
     def rejects(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return welch_p_values(x, y) < alpha  # False for NaN, if neither sample varies
 
-    return _resample_power(a, b, rejects, n, rng, draws, "better than it is")
+    return _resample_power(a, b, rejects, n, rng, draws)
 
 
 def seeds_needed(
@@ -157,10 +164,10 @@ def _levene_rejects(n: int, alpha: float, center: Center) -> RejectsPairs:
 
 
 def _resample_power(
-    a: Values, b: Values, rejects: RejectsPairs, n: int, rng: np.random.Generator, draws: int, would_look: str
+    a: Values, b: Values, rejects: RejectsPairs, n: int, rng: np.random.Generator, draws: int
 ) -> PowerPoint:
-    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    reason = unusable_reason(x, y, would_look=would_look)
+    x, y = finite_values(a), finite_values(b)
+    reason = too_few_reason(x, y)
     if reason is None and np.ptp(x) == 0 and np.ptp(y) == 0:
         reason = "neither group varies"
     if reason is not None:
@@ -191,12 +198,15 @@ def check_power_arguments(alpha: float, n: int, draws: int = POWER_DRAWS) -> Non
 CURVE_SIZES = (5, 10, 15, 20, 25, 30, 40, 50, 75, 100)
 LARGER_CURVE_SIZES = (150, 200, 300, 500, 750, 1000)  # shown up to the number of seeds needed
 NO_POWER_VALUE = "-"
+POWER_TEXT_WIDTH = 100
+SUBJECTS = {LEVENE: "spread", BOSCHLOO: "failures", WELCH_T_TEST: "means"}
 
 
 @dataclass(frozen=True)
 class PowerCurve:
     """The power of one test of two arms as a function of the number of runs per arm.
 
+    The power is that at `alpha` / `n_tests`, where `n_tests` counts the tests over which Holm's method runs.
     `needed` is the smallest n that reaches the target. It is None if no n up to MAX_SEEDS_PER_ARM does, or if there is
     no power at all; `reason` says which. `draws` and `seed` are None if nothing is simulated.
     """
@@ -206,12 +216,18 @@ class PowerCurve:
     alternative: str | None
     effect: str  # the difference to detect, in words
     alpha: float
+    n_tests: int
     target: float
     draws: int | None
     seed: int | None
     points: tuple[PowerPoint, ...] = ()
     needed: int | None = None
     reason: str | None = None
+
+    @property
+    def level(self) -> float:
+        """The p-value below which the test rejects whatever the other tests say."""
+        return self.alpha / self.n_tests
 
 
 def compute_normal_power_curve(
@@ -222,6 +238,7 @@ def compute_normal_power_curve(
     center: Center = "median",
     seed: int = 0,
     draws: int = POWER_DRAWS,
+    n_tests: int = TESTS_OF_A_PAIR,
 ) -> PowerCurve:
     """Return the power of Levene's test on normal scores with SD `sd` in one arm and `sd * ratio` in the other.
 
@@ -230,10 +247,13 @@ def compute_normal_power_curve(
     Raises:
         ValueError: sd or ratio is not positive, or alpha or target is not between 0 and 1.
     """
-    empty = PowerCurve(LEVENE, center, None, _describe_normal_effect(sd, ratio), alpha, target, draws, seed)
-    return _fill_curve(
-        empty, lambda n: simulate_levene_power(sd, ratio, alpha, n, np.random.default_rng([seed, n]), center, draws)
-    )
+    effect = _describe_normal_effect(sd, ratio)
+    empty = PowerCurve(LEVENE, center, None, effect, alpha, n_tests, target, draws, seed)
+
+    def power_at(n: int) -> PowerPoint:
+        return simulate_levene_power(sd, ratio, empty.level, n, np.random.default_rng([seed, n]), center, draws)
+
+    return _fill_curve(empty, power_at)
 
 
 def compute_observed_power_curves(
@@ -246,10 +266,11 @@ def compute_observed_power_curves(
     center: Center = "median",
     seed: int = 0,
     draws: int = POWER_DRAWS,
+    n_tests: int = TESTS_OF_A_PAIR,
 ) -> list[PowerCurve]:
     """Return the power to detect the observed differences of two arms in spread, failures and means.
 
-    Levene's and Welch's tests are simulated with scores drawn with replacement. Boschloo's one-sided test is enumerated
+    Levene's and Welch's tests are simulated with finite scores drawn with replacement. Boschloo's test is enumerated
     from the shares of failed runs. `failed_*` says for each run whether it failed (None: not known).
 
     Raises:
@@ -262,19 +283,23 @@ def compute_observed_power_curves(
     spread_effect, mean_effect = (
         _describe_observed_effect(*names, a, b) for names in (("SD", "std"), ("mean", "mean"))
     )
-    spread = PowerCurve(LEVENE, center, None, spread_effect, alpha, target, draws, seed)
-    means = PowerCurve(WELCH_T_TEST, None, "two-sided", mean_effect, alpha, target, draws, seed)
+    spread = PowerCurve(LEVENE, center, None, spread_effect, alpha, n_tests, target, draws, seed)
+    means = PowerCurve(WELCH_T_TEST, None, "two-sided", mean_effect, alpha, n_tests, target, draws, seed)
     return [
-        _fill_curve(spread, lambda n: resample_levene_power(a, b, alpha, n, rng(n), center, draws)),
-        _failure_power_curve(failed_a, failed_b, alpha, target),
-        _fill_curve(means, lambda n: resample_welch_power(a, b, alpha, n, rng(n), draws)),
+        _fill_curve(spread, lambda n: resample_levene_power(a, b, spread.level, n, rng(n), center, draws)),
+        _failure_power_curve(failed_a, failed_b, alpha, n_tests, target),
+        _fill_curve(means, lambda n: resample_welch_power(a, b, means.level, n, rng(n), draws)),
     ]
 
 
 def _failure_power_curve(
-    failed_a: Sequence[bool | None] | None, failed_b: Sequence[bool | None] | None, alpha: float, target: float
+    failed_a: Sequence[bool | None] | None,
+    failed_b: Sequence[bool | None] | None,
+    alpha: float,
+    n_tests: int,
+    target: float,
 ) -> PowerCurve:
-    empty = PowerCurve(BOSCHLOO, None, "less", "failed runs", alpha, target, None, None)
+    empty = PowerCurve(BOSCHLOO, None, "two-sided", "failed runs", alpha, n_tests, target, None, None)
     if failed_a is None or failed_b is None or any(flag is None for flag in (*failed_a, *failed_b)):
         return replace(empty, reason="it is not known of every run whether it failed")
     counts = [(sum(map(bool, failed)), len(failed)) for failed in (failed_a, failed_b)]
@@ -284,7 +309,7 @@ def _failure_power_curve(
     shares = [k / n for k, n in counts]
     if shares[0] == shares[1]:
         return replace(empty, reason="both arms fail equally often")
-    return _fill_curve(empty, lambda n: enumerate_boschloo_power(shares[0], shares[1], alpha, n), CURVE_SIZES[-1])
+    return _fill_curve(empty, lambda n: enumerate_boschloo_power(shares[0], shares[1], empty.level, n), CURVE_SIZES[-1])
 
 
 def _fill_curve(empty: PowerCurve, power_at: Callable[[int], PowerPoint], exhaustive_up_to: int = 0) -> PowerCurve:
@@ -307,14 +332,32 @@ def _fill_curve(empty: PowerCurve, power_at: Callable[[int], PowerPoint], exhaus
 
 
 def render_power(curves: PowerCurve | Sequence[PowerCurve]) -> str:
-    """Return the curves as text that ends with a newline: a table of power by n, and a sentence about each."""
+    """Return the curves as text that ends with a newline: the seeds needed, the power by n, then the method."""
     curves = [curves] if isinstance(curves, PowerCurve) else list(curves)
     shown = [curve for curve in curves if curve.points]
-    lines = _power_table(shown) if shown else []
-    return "\n".join([*lines, *([""] if shown else []), *map(_describe_curve, curves)]) + "\n"
+    parts = [[line for curve in curves for line in _wrap(_describe_need(curve), indent="  ")]]
+    parts += [_power_table(shown)] if shown else []
+    parts += [_wrap(_describe_method(curves))]
+    return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
-def _power_table(curves: Sequence[PowerCurve]) -> list[str]:
+def _wrap(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        text, POWER_TEXT_WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _describe_need(curve: PowerCurve) -> str:
+    """Return the answer: how many seeds an arm the test needs, with its power there."""
+    test = f"{curve.test} (centre {curve.center})" if curve.center else curve.test
+    subject = SUBJECTS.get(curve.test, curve.test)
+    if curve.needed is None:
+        return f"No number of seeds is enough for {subject} ({curve.effect}): {curve.reason}; {test}."
+    point = next(point for point in curve.points if point.n == curve.needed)
+    return f"{curve.needed} seeds an arm for {subject} ({curve.effect}): power {_format_power(point)}, {test}."
+
+
+def _power_table(curves: list[PowerCurve]) -> list[str]:
     heads = ["n per arm", *(curve.test for curve in curves)]
     powers = [{point.n: point.power for point in curve.points} for curve in curves]
     rows = []
@@ -325,28 +368,17 @@ def _power_table(curves: Sequence[PowerCurve]) -> list[str]:
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (heads, *rows)]
 
 
-def _describe_curve(curve: PowerCurve) -> str:
-    kind = {"less": "one-sided"}.get(curve.alternative or "", curve.alternative)
-    kind = f"centre {curve.center}" if curve.center else kind
-    test = f"{curve.test} ({kind}) at alpha {curve.alpha:g}, {curve.effect}"
-    if curve.needed is None:
-        how = f" ({_describe_method(curve)})" if curve.points else ""
-        return f"{test}: no number of seeds, {curve.reason}{how}."
-    point = next(point for point in curve.points if point.n == curve.needed)
-    needs = f"{curve.needed} seeds an arm for a power of {curve.target:g}"
-    return f"{test}: {needs}; there it is {_format_power(point)}, {_describe_method(curve)}."
-
-
 def _format_power(point: PowerPoint) -> str:
-    interval = point.interval
-    if interval.low == interval.high:
-        return f"{point.power:.3f}"
-    error = f"{100 * interval.level:g} % {interval.method} interval {interval.low:.3f} to {interval.high:.3f}"
-    return f"{point.power:.3f} ({error})"
+    low, high = point.interval.low, point.interval.high
+    return f"{point.power:.3f}" + ("" if low is None or low == high else f" [{low:.3f}, {high:.3f}]")
 
 
-def _describe_method(curve: PowerCurve) -> str:
-    return "all tables enumerated" if curve.draws is None else f"{curve.draws:,} draws, seed {curve.seed}"
+def _describe_method(curves: list[PowerCurve]) -> str:
+    first, simulated = curves[0], [curve for curve in curves if curve.draws is not None]
+    ways = [f"{simulated[0].draws:,} draws, seed {simulated[0].seed}, 95 % Wilson intervals"] if simulated else []
+    ways += [f"{BOSCHLOO}: all tables enumerated"] if len(simulated) < len(curves) else []
+    holm = f" / {first.n_tests}, so that Holm's method over {first.n_tests} tests rejects" if first.n_tests > 1 else ""
+    return f"Target power {first.target:g}. Two-sided tests at alpha {first.alpha:g}{holm}. {'; '.join(ways)}."
 
 
 def _describe_normal_effect(sd: float, ratio: float) -> str:
@@ -354,10 +386,11 @@ def _describe_normal_effect(sd: float, ratio: float) -> str:
 
 
 def _describe_observed_effect(name: str, field: str, a: Values, b: Values) -> str:
-    values = [getattr(summarize(group), field) for group in (a, b)]
-    counts = [len(group) for group in (a, b)]
+    summaries = [summarize(group) for group in (a, b)]
     shown = " against ".join(
-        f"{NO_POWER_VALUE if value is None else f'{value:.3g}'} of {n}" for value, n in zip(values, counts, strict=True)
+        f"{NO_POWER_VALUE if value is None else f'{value:.3g}'} of {summary.n_finite}"
+        for summary in summaries
+        for value in (getattr(summary, field),)
     )
     return f"{name} {shown} scores"
 
@@ -367,7 +400,7 @@ NULL_SHARES_TRIED = 1001  # common shares of failed runs at which the size of th
 
 
 def enumerate_boschloo_power(share_a: float, share_b: float, alpha: float, n: int) -> PowerPoint:
-    """Return the power of Boschloo's one-sided test that the arm with the smaller failure rate fails less often.
+    """Return the power of Boschloo's two-sided test of equal failure rates.
 
     Sums the probabilities of all tables with n runs per arm, so nothing is simulated. With equal shares, the result is
     the size of the test. Uses Fisher's test instead whenever `boschloo` does.
@@ -378,13 +411,21 @@ def enumerate_boschloo_power(share_a: float, share_b: float, alpha: float, n: in
     check_power_arguments(alpha, n)
     if not (0 <= share_a <= 1 and 0 <= share_b <= 1):
         raise ValueError(f"a share of failed runs must be between 0 and 1, not {share_a} and {share_b}")
-    less, more = _failure_count_probabilities(np.array(sorted((share_a, share_b))), n)
-    value = float(min(1.0, less @ boschloo_rejections(n, alpha) @ more))
+    a, b = _failure_count_probabilities(np.array([share_a, share_b]), n)
+    value = float(min(1.0, a @ boschloo_rejections(n, alpha) @ b))
     return PowerPoint(n, value, Interval(ENUMERATION, 1.0, value, value))
 
 
 def boschloo_rejections(n: int, alpha: float) -> np.ndarray:
-    """Return for every table [failed in a, failed in b] whether the test of "a fails less often" rejects at alpha."""
+    """Return for every table [failed in a, failed in b] whether Boschloo's two-sided test rejects at alpha.
+
+    Its p-value is twice the smaller one-sided one. So is that of Fisher's test, since the arms have equally many runs.
+    """
+    a_fails_less = _one_sided_rejections(n, alpha / 2)
+    return a_fails_less | a_fails_less.T
+
+
+def _one_sided_rejections(n: int, alpha: float) -> np.ndarray:
     fisher = _fisher_p_values(n)
     if n * n > MAX_BOSCHLOO_TABLES:
         return fisher < alpha

@@ -1,4 +1,4 @@
-"""Summaries of scores, result types, and reasons why a number is missing."""
+"""Summaries of scores and result types. NaN scores count in `n`, but mean and SD are those of the finite scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,25 +21,16 @@ def too_few_reason(*groups: np.ndarray) -> str | None:
     return f"{subject} at least {MIN_VALUES} values, here {be} {' and '.join(map(str, counts))}"
 
 
-def nan_reason(*groups: np.ndarray, would_look: str = "better than it is") -> str | None:
-    """Return a sentence if some values are not finite, else None. It says how a group would look without them."""
-    nan = [int((~np.isfinite(group)).sum()) for group in groups]
-    if not any(nan):
-        return None
-    counts = " and ".join(f"{k} of {len(group)}" for k, group in zip(nan, groups, strict=True))
-    return f"{counts} values are NaN: leaving out the runs that diverged would make their group look {would_look}"
-
-
-def unusable_reason(*groups: np.ndarray, would_look: str = "better than it is") -> str | None:
-    """Return why groups cannot be described or compared (too few values, or some are not finite), else None."""
-    return too_few_reason(*groups) or nan_reason(*groups, would_look=would_look)
-
-
 Values = Sequence[float] | np.ndarray
 Center = Literal["median", "mean", "trimmed"]
 Alternative = Literal["two-sided", "greater", "less"]
 
 LEVENE = "Levene's test"
+LEVENE_TITLES: dict[Center, str] = {  # for prose, which must not leave out the center
+    "median": "Levene centred at the median",
+    "mean": "Levene centred at the mean",
+    "trimmed": "Levene centred at the trimmed mean",
+}
 STUDENT_T_TEST = "Student's t-test"
 STUDENT_FROM_SUMMARIES = "Student's t-test from summaries"
 WELCH_T_TEST = "Welch's t-test"
@@ -69,10 +60,18 @@ class Summary:
     def n_finite(self) -> int:
         return self.n - self.n_nan
 
+    @property
+    def runs_counted(self) -> str:
+        """The runs behind mean and SD, in words: "20 runs", or "18 of 20 runs" if two scores are NaN."""
+        return f"{f'{self.n_finite} of ' if self.n_nan else ''}{self.n} run{'s' if self.n != 1 else ''}"
+
 
 @dataclass(frozen=True)
 class TestResult:
-    """Result of a test of two groups. `statistic` and `p` are None if there is no result; `reason` says why."""
+    """Result of a test of two groups. `statistic` and `p` are None if there is no result; `reason` says why.
+
+    `n_a` and `n_b` count the values tested: the finite ones, except in a test of ranks, which puts NaN last.
+    """
 
     __test__ = False  # pytest: not a test case
 
@@ -118,6 +117,16 @@ class PointEstimate:
 
 
 @dataclass(frozen=True)
+class Correlation:
+    """Pearson's correlation of `n` pairs. `value` is None if undefined; `reason` says why."""
+
+    value: float | None
+    interval: Interval
+    n: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class ImprovementProbability:
     """Probability that a run of one group beats a run of another. `test`: whether it differs from one half."""
 
@@ -127,6 +136,12 @@ class ImprovementProbability:
     n_a: int
     n_b: int
     reason: str | None = None
+
+
+def finite_values(values: Values) -> np.ndarray:
+    """Return the values that are finite. A caller that leaves out NaN states how many of the runs it counts."""
+    array = np.asarray(values, dtype=float)
+    return array[np.isfinite(array)]
 
 
 def is_significant(result: TestResult, alpha: float) -> bool:
@@ -139,9 +154,8 @@ IQM_TRIM = 0.25  # share cut at each end, which leaves the middle half
 
 def summarize(values: Values) -> Summary:
     """Return count, center and spread of the values. NaN is counted, but excluded from the statistics."""
-    array = np.asarray(values, dtype=float)
-    finite = array[np.isfinite(array)]
-    n, n_nan = len(array), len(array) - len(finite)
+    finite = finite_values(values)
+    n, n_nan = len(values), len(values) - len(finite)
     if not len(finite):
         return Summary(n, n_nan, None, None, None, None, None)
     low, high = float(finite.min()), float(finite.max())
@@ -152,13 +166,13 @@ def summarize(values: Values) -> Summary:
 
 
 def iqm(values: Values) -> PointEstimate:
-    """Return the interquartile mean: the mean without a quarter of the values, rounded down, at each end.
+    """Return the interquartile mean of the finite values: without a quarter of them, rounded down, at each end.
 
     It equals `scipy.stats.trim_mean(values, 0.25)`, as in rliable. With three values, nothing is cut.
     """
-    array = np.asarray(values, dtype=float)
-    reason = unusable_reason(array)
-    return PointEstimate(None if reason else float(trimmed_mean(array)), len(array), reason)
+    finite = finite_values(values)
+    reason = too_few_reason(finite)
+    return PointEstimate(None if reason else float(trimmed_mean(finite)), len(finite), reason)
 
 
 def trimmed_mean(values: np.ndarray, axis: int = -1, trim: float = IQM_TRIM) -> np.ndarray:

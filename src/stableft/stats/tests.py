@@ -1,7 +1,11 @@
-"""Tests and effect sizes of two groups: Levene, Boschloo, t-tests, permutation, SD ratio, Holm, the papers' marks."""
+"""Tests and effects of two groups, with their intervals: spread, failures, means, ranks, Holm, the papers' marks.
+
+Spread and means are those of the finite values, and `n_a` and `n_b` count these.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import comb
 from typing import Any, Literal, NamedTuple
 
@@ -22,23 +26,25 @@ from stableft.stats.summary import (
     WELCH_T_TEST,
     Alternative,
     Center,
+    Correlation,
     ImprovementProbability,
     Interval,
     SdRatio,
     Summary,
     TestResult,
     Values,
+    finite_values,
     is_significant,
-    nan_reason,
     summarize,
+    too_few_reason,
     trimmed_mean,
-    unusable_reason,
 )
 
 INFINITE_RATIO = 1e300  # stands for an infinite ratio, because the bootstrap needs finite values
 DELTA_METHOD = "delta method on the log ratio"
 LEVENE_TRIM = 0.05  # share cut at each end, SciPy's default; cuts nothing from fewer than 20 values
-LOOKS_STABLE = "stable"  # how a group would look without its diverged runs
+F_INTERVAL = "F distribution, for normal scores"
+MIN_RUNS_FOR_BCA = 10  # in each group; with fewer, the interval of the ratio covers it in clearly less than 95 %
 
 
 def levene(a: Values, b: Values, center: Center = "median") -> TestResult:
@@ -48,7 +54,7 @@ def levene(a: Values, b: Values, center: Center = "median") -> TestResult:
     centered at the median about 5 %, so the center is part of the result. "trimmed" is the mean without 5 % of the
     values (rounded down) at each end, which is the mean for fewer than 20 values; the deviations of all values count.
     """
-    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    x, y = finite_values(a), finite_values(b)
     statistic = p = None
     reason = _no_levene_reason(x, y, center)
     if reason is None:
@@ -94,7 +100,7 @@ def _deviations_are_constant(values: np.ndarray, deviations: np.ndarray) -> np.n
 
 def _no_levene_reason(x: np.ndarray, y: np.ndarray, center: Center) -> str | None:
     """Return why SciPy's result would be meaningless, or None."""
-    reason = unusable_reason(x, y, would_look=LOOKS_STABLE)
+    reason = too_few_reason(x, y)
     if reason is not None:
         return reason
     if np.ptp(x) == 0 and np.ptp(y) == 0:
@@ -113,16 +119,17 @@ def sd_ratio(
 
     A resample in which b has no spread counts as larger than any other, because omitting it would make the interval too
     narrow. There is no interval if so many do that its upper bound is infinite, if neither group has any spread in a
-    resample, or if the jackknife values that BCa needs are undefined.
+    resample, if the jackknife values that BCa needs are undefined, or with fewer than MIN_RUNS_FOR_BCA values in a
+    group.
 
     With more than ASYMPTOTIC_ABOVE values in a group, the interval is asymptotic instead: the delta method on the log
     of the ratio, with the kurtosis of each sample. For normal scores, the 95 % BCa interval covers the true ratio in 93
     to 94 % of pairs of samples of 10 and of 25, and in about 94.5 % of pairs of samples of 100. The asymptotic one
     covers it in 91 % if the smaller group has 25 values, in 94 % if it has 100.
     """
-    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    x, y = finite_values(a), finite_values(b)
     method = DELTA_METHOD if max(len(x), len(y)) > ASYMPTOTIC_ABOVE else BCA
-    reason = unusable_reason(x, y, would_look=LOOKS_STABLE)
+    reason = too_few_reason(x, y)
     if reason is None and np.ptp(y) == 0:
         reason = "the second group does not vary"
     if reason is not None:
@@ -130,12 +137,39 @@ def sd_ratio(
     value = float(ratio_of_stds(x, y))
     if value == 0:
         low, high, reason = None, None, "the first group does not vary"
+    elif min(len(x), len(y)) < MIN_RUNS_FOR_BCA:
+        low, high = None, None
+        reason = f"{len(x)} and {len(y)} values are too few for it, below {MIN_RUNS_FOR_BCA} a group"
     elif method == DELTA_METHOD:
         factor = np.exp(two_sided_z(level) * np.sqrt(log_std_variance(x) + log_std_variance(y)))
         low, high = float(value / factor), float(value * factor)
     else:
         low, high, reason = _sd_ratio_bounds(x, y, rng, level, resamples)
     return SdRatio(value, Interval(method, level, low, high, reason), len(x), len(y))
+
+
+def sd_ratio_from_summaries(
+    std_a: float | None, n_a: int, std_b: float | None, n_b: int, level: float = 0.95
+) -> SdRatio:
+    """Return std_a / std_b (ddof 1) with the interval that the F distribution gives for two normal samples."""
+    std_a, std_b = (np.nan if std is None else float(std) for std in (std_a, std_b))
+    reason = low = high = None
+    if not np.isfinite([std_a, std_b]).all() or min(n_a, n_b) < 2:
+        reason = "std and n of at least 2 are needed of both groups"
+    elif std_b == 0:
+        reason = "the second group does not vary"
+    if reason is not None:
+        return SdRatio(None, Interval(F_INTERVAL, level, None, None, reason), n_a, n_b, reason)
+    value = std_a / std_b
+    if value == 0:
+        reason = "the first group does not vary"
+    else:
+        from scipy import special
+
+        upper = (1 + level) / 2
+        low = float(value / np.sqrt(special.fdtri(n_a - 1, n_b - 1, upper)))
+        high = float(value * np.sqrt(special.fdtri(n_b - 1, n_a - 1, upper)))
+    return SdRatio(value, Interval(F_INTERVAL, level, low, high, reason), n_a, n_b)
 
 
 def ratio_of_stds(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -178,13 +212,35 @@ def wilson_interval(k: int, n: int, level: float = 0.95) -> Interval:
     return Interval("Wilson", level, float(low), float(high))
 
 
+NEWCOMBE = "Newcombe's hybrid score"
+
+
+def newcombe_interval(failed_a: int, n_a: int, failed_b: int, n_b: int, level: float = 0.95) -> Interval:
+    """Return the interval of the share failed_a / n_a minus failed_b / n_b (Newcombe 1998, method 10).
+
+    It is made of the Wilson intervals of the two shares, so it also exists if no run or every run failed.
+
+    Raises:
+        ValueError: A count is not between 0 and its n.
+    """
+    wilson = [wilson_interval(failed_a, n_a, level), wilson_interval(failed_b, n_b, level)]
+    if min(n_a, n_b) == 0:
+        return Interval(NEWCOMBE, level, None, None, f"each group needs a run, here are {n_a} and {n_b}")
+    (low_a, high_a), (low_b, high_b) = np.array([(interval.low, interval.high) for interval in wilson], dtype=float)
+    share_a, share_b = failed_a / n_a, failed_b / n_b
+    low = share_a - share_b - np.hypot(share_a - low_a, high_b - share_b)
+    high = share_a - share_b + np.hypot(high_a - share_a, share_b - low_b)
+    return Interval(NEWCOMBE, level, float(low), float(high))
+
+
 def boschloo(
-    failed_a: int, n_a: int, failed_b: int, n_b: int, alternative: Literal["less", "two-sided"] = "less"
+    failed_a: int, n_a: int, failed_b: int, n_b: int, alternative: Literal["less", "two-sided"] = "two-sided"
 ) -> TestResult:
     """Perform Boschloo's test of equal shares of failed runs. "less": group a fails less often than group b.
 
-    The statistic is the p-value of Fisher's exact test; Boschloo's test is uniformly more powerful. If n_a * n_b is
-    above MAX_BOSCHLOO_TABLES, the result is that of Fisher's test, and `test` says so.
+    It is exact, so it holds for any number of runs. The statistic is the p-value of Fisher's exact test; Boschloo's
+    test is uniformly more powerful. If n_a * n_b is above MAX_BOSCHLOO_TABLES, the result is that of Fisher's test, and
+    `test` says so.
 
     Raises:
         ValueError: A count is not between 0 and its n.
@@ -198,17 +254,21 @@ def boschloo(
     elif failed_a + failed_b in (0, n_a + n_b):
         reason = f"{'no' if failed_a + failed_b == 0 else 'every'} run of both groups failed"
     else:
-        from scipy import stats
-
-        # SciPy compares the columns of the table by their share in the first row.
-        counts = [[failed_a, failed_b], [n_a - failed_a, n_b - failed_b]]
-        if test == FISHER:
-            fisher: Any = stats.fisher_exact(counts, alternative=alternative)
-            statistic = p = min(float(fisher.pvalue), 1.0)
-        else:
-            answer = stats.boschloo_exact(counts, alternative=alternative)
-            statistic, p = float(answer.statistic), min(float(answer.pvalue), 1.0)
+        statistic, p = _exact_statistic_and_p(test, failed_a, n_a, failed_b, n_b, alternative)
     return TestResult(test, None, alternative, statistic, p, n_a, n_b, reason)
+
+
+@cache  # Boschloo's test takes up to half a second, and the same counts recur within a report
+def _exact_statistic_and_p(
+    test: str, failed_a: int, n_a: int, failed_b: int, n_b: int, alternative: str
+) -> tuple[float, float]:
+    from scipy import stats
+
+    # SciPy compares the columns of the table by their share in the first row.
+    counts = [[failed_a, failed_b], [n_a - failed_a, n_b - failed_b]]
+    answer: Any = (stats.fisher_exact if test == FISHER else stats.boschloo_exact)(counts, alternative=alternative)
+    p = min(float(answer.pvalue), 1.0)
+    return (p if test == FISHER else float(answer.statistic)), p
 
 
 # Groups with more values get an asymptotic interval, because every resample would have to be sorted.
@@ -221,14 +281,14 @@ def probability_of_improvement(
 ) -> ImprovementProbability:
     """Return P(a run of a scores higher than a run of b), where a tie counts one half, with its BCa bootstrap interval.
 
-    The groups are resampled independently. There is no interval if all values of one group are above those of the
-    other, since every resample then gives 0 or 1. With more than IMPROVEMENT_ASYMPTOTIC_ABOVE values in a group, the
-    interval is asymptotic instead. The test is the two-sided Mann-Whitney test, which is exact if neither group has
-    more than 8 values and there are no ties.
+    A NaN score ranks below every other, and two of them tie. The groups are resampled independently. There is no
+    interval if all values of one group are above those of the other, since every resample then gives 0 or 1. With more
+    than IMPROVEMENT_ASYMPTOTIC_ABOVE values in a group, the interval is asymptotic instead. The test is the two-sided
+    Mann-Whitney test, which is exact if neither group has more than 8 values and there are no ties.
     """
-    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    x, y = _replace_nan_by_lowest(np.asarray(a, dtype=float), np.asarray(b, dtype=float))
     method = DELONG if max(len(x), len(y)) > IMPROVEMENT_ASYMPTOTIC_ABOVE else BCA
-    reason = unusable_reason(x, y)
+    reason = too_few_reason(x, y)
     if reason is not None:
         no_test = TestResult(MANN_WHITNEY, None, "two-sided", None, None, len(x), len(y), reason)
         return ImprovementProbability(
@@ -238,6 +298,12 @@ def probability_of_improvement(
     return ImprovementProbability(
         value, _improvement_interval(x, y, value, method, rng, level, resamples), _mann_whitney(x, y), len(x), len(y)
     )
+
+
+def _replace_nan_by_lowest(*groups: np.ndarray) -> list[np.ndarray]:
+    """Return the groups with a number below all finite ones instead of NaN. Only their ranks may be used."""
+    lowest = np.concatenate([finite_values(group) for group in groups]).min(initial=0.0) - 1
+    return [np.where(np.isfinite(group), group, lowest) for group in groups]
 
 
 def share_above(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -313,14 +379,10 @@ class TestedMark(NamedTuple):
 def t_test(a: Values, b: Values, equal_var: bool, alternative: Alternative = "two-sided") -> TestResult:
     """Perform Student's (`equal_var`) or Welch's t-test of equal means. "greater": the mean of a is greater.
 
-    Needs at least two values per group, no NaN, and some variation in at least one group.
+    Needs at least two finite values per group, and some variation in at least one group.
     """
-    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     test = STUDENT_T_TEST if equal_var else WELCH_T_TEST
-    reason = nan_reason(x, y)
-    if reason is not None:
-        return TestResult(test, None, alternative, None, None, len(x), len(y), reason)
-    return _t_test(_moments(x), _moments(y), equal_var, alternative, test)
+    return _t_test(_moments(a), _moments(b), equal_var, alternative, test)
 
 
 def t_test_from_summaries(
@@ -354,29 +416,62 @@ def welch_from_summaries(
     return t_test_from_summaries(mean_a, std_a, n_a, mean_b, std_b, n_b, equal_var=False)
 
 
+def welch_interval(a: Values, b: Values, level: float = 0.95) -> Interval:
+    """Return the interval of mean(a) - mean(b) that belongs to Welch's t-test."""
+    x, y = _moments(a), _moments(b)
+    return welch_interval_from_summaries(x.mean, x.std, x.n, y.mean, y.std, y.n, level)
+
+
+def welch_interval_from_summaries(
+    mean_a: float | None,
+    std_a: float | None,
+    n_a: int,
+    mean_b: float | None,
+    std_b: float | None,
+    n_b: int,
+    level: float = 0.95,
+) -> Interval:
+    """Return the interval of mean_a - mean_b that belongs to Welch's t-test, from mean, std (ddof 1) and n."""
+    reason = _no_t_test_reason(mean_a, std_a, n_a, mean_b, std_b, n_b)
+    if reason is not None or mean_a is None or std_a is None or mean_b is None or std_b is None:
+        return Interval(WELCH_T_TEST, level, None, None, reason)
+    from scipy import special
+
+    errors = np.array([std_a**2 / n_a, std_b**2 / n_b])
+    freedom = errors.sum() ** 2 / (errors**2 / [n_a - 1, n_b - 1]).sum()
+    half_width = special.stdtrit(freedom, (1 + level) / 2) * np.sqrt(errors.sum())
+    return Interval(WELCH_T_TEST, level, float(mean_a - mean_b - half_width), float(mean_a - mean_b + half_width))
+
+
 def _t_test(a: Moments, b: Moments, equal_var: bool, alternative: Alternative, test: str) -> TestResult:
-    statistic = p = reason = None
-    mean_a, std_a, mean_b, std_b = (np.nan if x is None else x for x in (a.mean, a.std, b.mean, b.std))
-    if not np.isfinite([mean_a, std_a, mean_b, std_b]).all() or min(a.n, b.n) < 2:
-        reason = "mean, std and n of at least 2 are needed of both groups"
-    elif min(std_a, std_b) < 0:
-        raise ValueError(f"a std must be at least 0, not {std_a} and {std_b}")
-    elif std_a == std_b == 0:
-        reason = "neither group varies"
-    else:
+    statistic = p = None
+    reason = _no_t_test_reason(a.mean, a.std, a.n, b.mean, b.std, b.n)
+    if reason is None:
         from scipy import stats  # takes a second to import
 
         # From summaries in either case, because SciPy's test of values warns about groups that hardly vary.
         answer = stats.ttest_ind_from_stats(
-            mean_a, std_a, a.n, mean_b, std_b, b.n, equal_var=equal_var, alternative=alternative
+            a.mean, a.std, a.n, b.mean, b.std, b.n, equal_var=equal_var, alternative=alternative
         )
         statistic, p = float(answer.statistic), float(answer.pvalue)
     return TestResult(test, None, alternative, statistic, p, a.n, b.n, reason)
 
 
-def _moments(values: np.ndarray) -> Moments:
+def _no_t_test_reason(
+    mean_a: float | None, std_a: float | None, n_a: int, mean_b: float | None, std_b: float | None, n_b: int
+) -> str | None:
+    """Return why two means cannot be compared, or None. Raise a ValueError if a std is negative."""
+    known = [np.nan if x is None else x for x in (mean_a, std_a, mean_b, std_b)]
+    if not np.isfinite(known).all() or min(n_a, n_b) < 2:
+        return "mean, std and n of at least 2 are needed of both groups"
+    if min(known[1], known[3]) < 0:
+        raise ValueError(f"a std must be at least 0, not {std_a} and {std_b}")
+    return "neither group varies" if std_a == std_b == 0 else None
+
+
+def _moments(values: Values) -> Moments:
     summary: Summary = summarize(values)
-    return Moments(summary.mean, summary.std, summary.n)
+    return Moments(summary.mean, summary.std, summary.n_finite)
 
 
 def mark_best_and_equal(groups: Sequence[SampleOrMoments], alpha: float = 0.05) -> tuple[TestedMark, ...]:
@@ -384,7 +479,7 @@ def mark_best_and_equal(groups: Sequence[SampleOrMoments], alpha: float = 0.05) 
 
     The best is the first with the largest mean; it is not tested against itself, for which its reason is
     LARGEST_MEAN_REASON. The others are equal to it unless the best is larger by Student's one-tailed t-test, p < alpha.
-    A group without a test is neither. A group with NaN or without values has no mean, so it cannot be the best.
+    A group without a test is neither. A group without finite values has no mean, so it cannot be the best.
     """
     best = find_largest_mean(groups)
     if best is None:
@@ -426,19 +521,14 @@ def find_largest_mean(groups: Sequence[SampleOrMoments]) -> int | None:
 
 def _finite_mean(group: SampleOrMoments) -> float | None:
     if not isinstance(group, Moments):
-        array = np.asarray(group, dtype=float)
-        return summarize(array).mean if np.isfinite(array).all() else None
+        return summarize(group).mean
     return group.mean if group.mean is not None and np.isfinite(group.mean) else None
 
 
 def _student(a: SampleOrMoments, b: SampleOrMoments, alternative: Alternative) -> TestResult:
     if not isinstance(a, Moments) and not isinstance(b, Moments):
         return t_test(a, b, equal_var=True, alternative=alternative)
-    for group in (a, b):
-        if not isinstance(group, Moments) and (reason := nan_reason(np.asarray(group, dtype=float))):
-            n_a, n_b = (other.n if isinstance(other, Moments) else len(other) for other in (a, b))
-            return TestResult(STUDENT_FROM_SUMMARIES, None, alternative, None, None, n_a, n_b, reason)
-    a, b = (group if isinstance(group, Moments) else _moments(np.asarray(group, dtype=float)) for group in (a, b))
+    a, b = (group if isinstance(group, Moments) else _moments(group) for group in (a, b))
     return _t_test(a, b, True, alternative, STUDENT_FROM_SUMMARIES)
 
 
@@ -451,6 +541,34 @@ def holm(ps: Sequence[float | None]) -> tuple[float | None, ...]:
         largest = max(largest, min(1.0, (len(order) - rank) * p))
         adjusted[i] = largest
     return tuple(adjusted)
+
+
+FISHER_Z = "Fisher's z"
+MIN_PAIRS = 4  # Fisher's z has a standard error of 1 / sqrt(n - 3)
+
+
+def shared_seed_correlation(pairs: Sequence[tuple[float, float]], level: float = 0.95) -> Correlation:
+    """Return Pearson's correlation of the scores of two arms over the seeds that both ran, for pairs of finite scores.
+
+    If it is near zero, an unpaired test loses nothing.
+    """
+    x, y = np.asarray(pairs, dtype=float).reshape(-1, 2).T
+    finite = np.isfinite(x) & np.isfinite(y)
+    x, y, n = x[finite], y[finite], int(finite.sum())
+    reason = None
+    if n < MIN_PAIRS:
+        reason = f"at least {MIN_PAIRS} seeds with a score of both are needed, here {'is' if n == 1 else 'are'} {n}"
+    elif np.ptp(x) == 0 or np.ptp(y) == 0:
+        reason = f"the {'first' if np.ptp(x) == 0 else 'second'} group does not vary"
+    if reason is not None:
+        return Correlation(None, Interval(FISHER_Z, level, None, None, reason), n, reason)
+    # A correlation of exactly 1 would make its z infinite.
+    value = float(np.clip(np.corrcoef(x, y)[0, 1], -1, 1))
+    with np.errstate(divide="ignore"):
+        z = np.arctanh(value)
+    half_width = two_sided_z(level) / np.sqrt(n - 3)
+    interval = Interval(FISHER_Z, level, float(np.tanh(z - half_width)), float(np.tanh(z + half_width)))
+    return Correlation(value, interval, n)
 
 
 PermutedStatistic = Literal["mean", "std", "std_ratio"]
@@ -478,7 +596,7 @@ def permutation_test(
     positives on normal scores, 5 to 6 % if a quarter of the runs failed, and 1 % if half did. (Subtracting means would
     give 25 % for 7 values, a quarter of them failed.)
     """
-    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    x, y = finite_values(a), finite_values(b)
     permutations = comb(len(x) + len(y), len(x))
     how = f"all {permutations:,} permutations" if permutations <= resamples else f"{resamples:,} random permutations"
     test = f"{PERMUTATION} of the {PERMUTED_STATISTIC_TITLES[quantity]} ({how})"
@@ -507,7 +625,7 @@ def permutation_test(
 
 
 def _no_permutation_reason(x: np.ndarray, y: np.ndarray, quantity: PermutedStatistic) -> str | None:
-    reason = unusable_reason(x, y, would_look="better than it is" if quantity == "mean" else LOOKS_STABLE)
+    reason = too_few_reason(x, y)
     if reason is not None:
         return reason
     if quantity == "mean":

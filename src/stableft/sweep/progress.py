@@ -8,6 +8,7 @@ from typing import Literal
 
 from stableft.config.planned_run import PlannedRun, RunProgress
 from stableft.config.run_config import RunConfig
+from stableft.records.failure import has_failed
 from stableft.records.run_record import RunRecord
 from stableft.sweep.state import SweepResult
 from stableft.text import describe_time_left, open_live_output
@@ -168,7 +169,7 @@ def _apply_run_end(view: SweepProgress, event: RunEnded, now: float) -> None:
     crashed = event.record.status == "crashed"
     view.done += not crashed
     view.crashed += crashed
-    view.failed += bool(event.record.failed)
+    view.failed += bool(has_failed(event.record))
     if current and current.progress and not crashed:
         current.latest_report = (now, max(current.progress.step, event.record.steps))
     if current:
@@ -267,7 +268,7 @@ def describe_run_status(record: RunRecord) -> str:
         metric = record.config.selection_metric
         return f"paused after step {record.steps}, validation {metric} {record.evals[-1].val[metric]:.4f}"
     score = record.reported_score
-    description = "failed at its end" if record.failed else "finished"
+    description = "failed at its end" if has_failed(record) else "finished"
     if score is not None:
         description += f", {record.config.evaluation.report} {record.config.task.metric} {score:.4f}"
     if record.watch and record.watch.at_end and record.watch.last:
@@ -310,7 +311,7 @@ def _permanent_line(event: SweepEvent) -> str | None:
     """Return the line to keep on screen above the table (notices, failures and crashes), or None."""
     if isinstance(event, Notice):
         return event.text
-    if isinstance(event, RunEnded) and event.record and (event.record.failed or event.record.status == "crashed"):
+    if isinstance(event, RunEnded) and event.record and (has_failed(event.record) or event.record.status == "crashed"):
         return f"{run_label(event.run)}: {describe_run_status(event.record)}"
     return None
 

@@ -11,6 +11,7 @@ from stableft.config.run_config import RunConfig, StartFrom
 from stableft.config.sweep_file import Sweep
 from stableft.config.sweep_keys import EarlyStoppingRule, describe_early_stopping_rule
 from stableft.data.splits import data_fingerprint
+from stableft.records.failure import has_failed
 from stableft.records.run_record import (
     BEST_FOLDER,
     CHECKPOINT_FILE,
@@ -104,7 +105,7 @@ def _report_start_runs(
         display(Notice(message))
     for parent in trained:
         record = read_record(results, parent.run_id)
-        if record and record.failed and parent.run_id not in {start.run for start in unusable}:
+        if record and has_failed(record) and parent.run_id not in {start.run for start in unusable}:
             display(Notice(f"{describe_start_run(parent, sweep.runs)}, failed; they start from it nevertheless"))
     return unusable
 

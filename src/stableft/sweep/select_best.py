@@ -98,8 +98,7 @@ def choose_settings(
 def collect_grid_searches(sweep: Sweep, records: Iterable[RunRecord]) -> list[GridSearch]:
     """Return the grid searches of a sweep's arms, in file order, with scores from the records.
 
-    A run's score is the reported metric on the validation rows, at the checkpoint that its config reports. Grid points
-    that `--set` makes identical count once.
+    A run's score is the reported metric on the validation rows, at the checkpoint that its config reports.
     """
     by_id: dict[str, RunRecord] = {}
     for record in records:
@@ -107,8 +106,7 @@ def collect_grid_searches(sweep: Sweep, records: Iterable[RunRecord]) -> list[Gr
             by_id[record.run_id] = record
     searches = []
     for _, points in itertools.groupby(sweep.points, lambda point: (point.arm, point.task, point.model)):
-        distinct_points = {tuple(run.run_id for run in point.runs): point for point in reversed(list(points))}
-        searches.append(GridSearch(tuple(_score_setting(point, by_id) for point in reversed(distinct_points.values()))))
+        searches.append(GridSearch(tuple(_score_setting(point, by_id) for point in points)))
     return searches
 
 
@@ -185,7 +183,12 @@ def render_grid_searches(searches: list[GridSearch]) -> str:
 
 def _row_labels(tried: TriedSetting) -> tuple[str, str, str, str]:
     config = tried.point.runs[0].config
-    return tried.point.arm.name, config.data.task, config.model.name, _setting_label(tried.point)
+    return (
+        tried.point.arm.name,
+        config.data.task,
+        tried.point.model_label or config.model.name,
+        _setting_label(tried.point),
+    )
 
 
 def _score_cells(tried: TriedSetting) -> tuple[str, str, str, str]:
@@ -208,10 +211,9 @@ def _search_label(search: GridSearch) -> str:
 def _choice_line(search: GridSearch) -> str:
     """Return a one-line summary of a choice, for the header of the written file."""
     score, n, mean, deviation = _score_cells(search.best)
-    arm, task, _, setting = _row_labels(search.best)
-    return (
-        f"{arm}, {task}: {setting} ({score}: mean {mean}, std {deviation}, n {n}; of {len(search.settings)} settings)"
-    )
+    arm, task, model, setting = _row_labels(search.best)
+    place = f"{arm}, {task}" + (f", {model}" if search.best.point.model_label else "")
+    return f"{place}: {setting} ({score}: mean {mean}, std {deviation}, n {n}; of {len(search.settings)} settings)"
 
 
 CHOSEN_MARK = "chosen by `stableft choose`"
@@ -289,7 +291,7 @@ def _arm_entries(points: list[SweepPoint], sweep: Sweep, folder: Path, seeds: st
             by_setting.setdefault(repr(_setting_values(point)), []).append(point)
         for setting_points in by_setting.values():
             models = [_portable_model(other[0], sweep, folder) for other in (blocks if agree else [setting_points])]
-            name = setting_points[0].arm.name + ("" if agree else f" ({setting_points[0].runs[0].config.model.name})")
+            name = setting_points[0].arm.name + ("" if agree else f" ({setting_points[0].model_label})")
             entries.append(_arm_entry(name, setting_points, models, sweep, folder, seeds))
     return entries
 

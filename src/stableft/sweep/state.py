@@ -19,6 +19,7 @@ from stableft.config.run_config import RunConfig, canonical_json
 from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.data.splits import data_fingerprint
 from stableft.errors import UserError
+from stableft.records.failure import has_failed
 from stableft.records.probe_record import PROBES_FILE, DriftRecord, GradNormsRecord, ProbeRecord, read_probe_records
 from stableft.records.run_record import (
     BEST_FOLDER,
@@ -98,7 +99,7 @@ def read_sweep_state(results: Path, runs: Iterable[PlannedRun], look_only: bool 
                 unfinished.append(run)
         else:
             {"finished": finished, "crashed": crashed}.get(record.status, resumable).append(record)
-    failed = tuple(record for record in finished if record.failed)
+    failed = tuple(record for record in finished if has_failed(record))
     rest = (crashed, unfinished, damaged, resumable)
     return SweepState(tuple(finished), failed, *map(tuple, rest))
 

@@ -22,6 +22,7 @@ from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunIn
 from stableft.config.run_config import RunConfig
 from stableft.data.splits import data_fingerprint
 from stableft.errors import UserError
+from stableft.records.failure import has_failed
 from stableft.records.run_record import CHECKPOINT_FILE, RunRecord, run_folder
 from stableft.sweep.progress import (
     ClockTick,
@@ -92,7 +93,7 @@ def run_local(
     pool = WorkerPool(make_worker_starter(results, sources, train), results, slots, queue, display, fail_fast)
     queued = [task.run for task in queue]
     done = len(finished) + len(paused)
-    failed = sum(bool(record.failed) for record in finished.values())
+    failed = sum(bool(has_failed(record)) for record in finished.values())
     display(SweepStarted(queued, done, failed, len(settled) - done, len(slots)))
     run_worker_pool(pool)
     if pool.error:
@@ -217,7 +218,7 @@ def _summarize_runs(
     unfinished = [run_id for run_id in planned if run_id not in records]
     return SweepResult(
         finished=tuple(run_id for run_id in done if run_id not in finished_before),
-        failed=tuple(run_id for run_id in done if records[run_id].failed),
+        failed=tuple(run_id for run_id in done if has_failed(records[run_id])),
         crashed=tuple(run_id for run_id in planned if run_id in records and records[run_id].status == "crashed"),
         finished_before=tuple(finished_before),
         unfinished=tuple(unfinished),

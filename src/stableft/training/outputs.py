@@ -16,8 +16,9 @@ import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stableft.config.run_config import ConfigSection
-from stableft.data.metrics import compute_scores, is_failed
+from stableft.data.metrics import compute_scores
 from stableft.models.load import quiet_transformers
+from stableft.records.failure import find_chance_in_data, is_failed
 from stableft.records.probe_record import PROBES_FILE, write_probe_records
 from stableft.records.run_record import (
     CONFIG_FILE,
@@ -211,7 +212,9 @@ def _is_failed_by(setup: RunSetup, last: Scores, metric: str) -> bool:
     split = setup.config.reported_split
     scores = last.test if split == "test" else last.val
     assert scores is not None
-    return is_failed(scores[metric], setup.splits.record.baselines[split][metric])
+    level = find_chance_in_data(setup.splits.record, split, metric).level
+    assert level is not None
+    return is_failed(scores[metric], level)
 
 
 def write_history(folder: Path, state: TrainState) -> None:

@@ -144,7 +144,7 @@ def test_nan_is_said_and_not_drawn():
 
 
 def test_runs_of_which_nobody_knows_whether_they_failed():
-    runs = [run.model_copy(update={"failed": None}) for run in make_runs("devlin", NARROW)]
+    runs = [run.model_copy(update={"data": None}) for run in make_runs("devlin", NARROW)]
     (axes,) = shown(scores(runs))
     assert len(points(axes, "unknown")) == 10
     assert points(axes, "failed") == points(axes, "successful") == []
@@ -258,7 +258,7 @@ def test_runs_without_curves_and_baseline():
     assert losses(runs) is None
     figure = scores(runs)
     assert lines(shown(figure)[0], "baseline") == []
-    assert legend(figure) == ["one run, successful"]
+    assert legend(figure) == ["one run, unknown"]
 
 
 def test_nothing_to_draw():

@@ -44,10 +44,11 @@ def _ordered_names(panels: Sequence[CurvePanel]) -> list[str]:
     return [name for name in names if name in ordered]
 
 
-def choose_curve_styles(panels: Sequence[CurvePanel]) -> StylesByName:
+def choose_curve_styles(panels: Sequence[CurvePanel], names: Sequence[str] = ()) -> StylesByName:
     """Return the styles of all curves: in their own colours, in shades if they are ordered, or from the palette.
 
-    Curves from the palette also differ in markers or dashes, so that they can be distinguished in greyscale.
+    Curves from the palette also differ in markers or dashes, so that they can be distinguished in greyscale. Each of
+    `names` has its place in the palette whether it is drawn or not: an arm without runs changes no other arm's colour.
     """
     from matplotlib import colormaps
 
@@ -58,7 +59,7 @@ def choose_curve_styles(panels: Sequence[CurvePanel]) -> StylesByName:
     plain = len(free) < 2 or any(curve.dashed for curve in curves)
     shades = colormaps[COLORMAP](np.linspace(0, 0.92, len(ordered)))
     styles = {name: {"color": tuple(shade), "linewidth": 1.0} for name, shade in zip(ordered, shades, strict=True)}
-    for i, name in enumerate(free):
+    for i, name in enumerate(dict.fromkeys([*(name for name in names if name not in ordered), *free])):
         styles[name] = {"color": PALETTE[i % len(PALETTE)], "linewidth": 1.7}
         if few:
             marker = MARKERS[(i + i // len(PALETTE)) % len(MARKERS)]  # another marker when a colour repeats
@@ -150,16 +151,20 @@ def _nan_if_undrawable(values: Sequence[float], log: bool) -> np.ndarray:
     return np.where(np.isfinite(array) & ((array > 0) | (not log)), array, np.nan)
 
 
-def choose_point_styles(panels: Sequence[PointPanel]) -> StylesByName:
-    """Return the styles of all groups of points: their own colours and markers, or those of the palette."""
+def choose_point_styles(panels: Sequence[PointPanel], names: Sequence[str] = ()) -> StylesByName:
+    """Return the styles of all groups of points: their own colours and markers, or those of the palette.
+
+    `names` is as in `choose_curve_styles`.
+    """
     groups = {group.label: group for panel in panels for group in panel.groups}
     alike = len(groups) > 1 and {group.marker for group in groups.values()} == {"o"}
+    places = {name: i for i, name in enumerate(dict.fromkeys([*names, *groups]))}
     return {
         name: {
-            "color": group.color or PALETTE[i % len(PALETTE)],
-            "marker": MARKERS[i % len(MARKERS)] if alike else group.marker,
+            "color": group.color or PALETTE[places[name] % len(PALETTE)],
+            "marker": MARKERS[places[name] % len(MARKERS)] if alike else group.marker,
         }
-        for i, (name, group) in enumerate(groups.items())
+        for name, group in groups.items()
     }
 
 

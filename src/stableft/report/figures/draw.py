@@ -55,11 +55,13 @@ CURVE_HEIGHTS = {1: 3.3, 2: 2.7, 3: 2.3}  # inches, by number of panels per row
 CURVE_HEIGHT = 1.8  # inches, with more panels per row
 
 
-def draw_panels(panels: Sequence[Panel], caption: str = "", per_row: int | None = None) -> "Figure":
+def draw_panels(
+    panels: Sequence[Panel], caption: str = "", per_row: int | None = None, names: Sequence[str] = ()
+) -> "Figure":
     """Return a figure of these panels in reading order. It is as wide as a page, or wider for many boxes.
 
-    A name has the same colour in every panel and one legend entry. `caption` is printed below. `per_row` None: chosen
-    by the number and kinds of panels.
+    A name has the same colour in every panel and one legend entry; `names` keep theirs in every figure that is given
+    the same. `caption` is printed below. `per_row` None: chosen by the number and kinds of panels.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -79,7 +81,7 @@ def draw_panels(panels: Sequence[Panel], caption: str = "", per_row: int | None 
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
         caption = wrap_text(caption, width - 0.3)
-        lines = _draw_all(figure, list(zip(grid, panels, strict=False)), width / per_row, layout)
+        lines = _draw_all(figure, list(zip(grid, panels, strict=False)), width / per_row, layout, names)
         lines += _label_axes(figure, grid, panels, per_row, heights, caption)
         figure.set_figheight(sum(heights) + LINE_HEIGHT * lines)
         _freeze_layout(figure)
@@ -138,12 +140,14 @@ def _wrap_message(sentence: str, width: float) -> tuple[str, float]:
     return text, SMALL_FONT_SIZE if small else FONT_SIZE
 
 
-def _draw_all(figure: "Figure", pairs: "Sequence[tuple[Axes, Panel]]", width: float, layout: BoxLayout) -> int:
+def _draw_all(
+    figure: "Figure", pairs: "Sequence[tuple[Axes, Panel]]", width: float, layout: BoxLayout, names: Sequence[str]
+) -> int:
     """Draw all panels and the legend, and return the legend's number of lines."""
     panels = [panel for _, panel in pairs]
     boxes, contours = _panels_of_type(panels, BoxPanel), _panels_of_type(panels, ContourPanel)
     curves, points = _panels_of_type(panels, CurvePanel), _panels_of_type(panels, PointPanel)
-    styles, point_styles = choose_curve_styles(curves), choose_point_styles(points)
+    styles, point_styles = choose_curve_styles(curves, names), choose_point_styles(points, names)
     references, places = choose_reference_styles([*curves, *points]), contour_legend_entries(contours)
     maps: dict[tuple[type, str], list[Any]] = {}  # (type, unit) -> panels with a shared colour scale
     for axes, panel in pairs:

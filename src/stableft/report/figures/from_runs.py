@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from stableft.catalog.tasks import METRIC_TITLES, REGRESSION_METRICS
+from stableft.catalog.tasks import METRIC_TITLES
 from stableft.report.artifact import (
     BiasRatio,
     Boxes,
@@ -59,8 +59,8 @@ def box_panel(
 ) -> BoxPanel:
     """Return a panel with a box for each group. A group is its label, cell and runs."""
     boxes = tuple(make_box(label, cell, runs, split) for label, cell, runs in groups)
-    same_answer = any(cell.metric in REGRESSION_METRICS for _, cell, _ in groups)
-    baseline = f"baseline: always the {'same answer' if same_answer else 'most frequent class'}"
+    by_accuracy = all(cell.metric == "accuracy" for _, cell, _ in groups)
+    baseline = f"baseline: always the {'most frequent class' if by_accuracy else 'same answer'}"
     ylabel = _box_axis_label([cell for _, cell, _ in groups], split)
     return BoxPanel(title, ylabel, boxes, "" if boxes else NO_FINISHED_RUN, baseline)
 
@@ -216,8 +216,6 @@ def _summarize(values: Sequence[float | None], function, min_count: int = 1) -> 
     return function(present) if len(present) >= min_count else None
 
 
-TRIAL_DRAWS = 1000  # Z sec. 4
-TRIAL_DRAWS_SEED = 0  # every curve starts from this seed, so none depends on the others
 MAX_TRIALS = 50
 LAST_BIAS_STEP = 1_000_000  # last step of the curve of Adam's bias
 CurvePanelWithNotes = tuple[CurvePanel, list[str]]
@@ -414,13 +412,22 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
             continue
         checkpoints |= {run["checkpoint"] for run in finished}
         numbers = range(1, min(len(finished), MAX_TRIALS) + 1)
+        baseline_name = "baseline" if part.of == "test" else "val_baseline"
+        baselines = [run[baseline_name] for run in finished if not math.isnan(run[baseline_name])]
+        baseline = max(baselines, default=None)
         if part.of == "test":
-            expected = expected_test_score(val, test, numbers, np.random.default_rng(TRIAL_DRAWS_SEED), TRIAL_DRAWS)
+            expected = expected_test_score(val, test, numbers, baseline)
         else:
-            expected = expected_max(val, numbers)
+            expected = expected_max(val, numbers, baseline)
         if expected.reason:
             notes.append(f"{group.label}: {expected.reason}.")
             continue
+        if expected.n_nan and baseline is not None:
+            notes.append(
+                f"{group.label}: the scores of {expected.n_nan} of {expected.n} runs are NaN. A draw of these alone "
+                f"scores the baseline, {100 * baseline:.1f}; its probability is {expected.all_nan[0]:.2g} for 1 trial "
+                f"and {expected.all_nan[-1]:.1g} for {numbers[-1]}."
+            )
         mean, std = (100 * np.asarray(values, dtype=float) for values in (expected.mean, expected.std))
         curves.append(
             Curve(
@@ -435,7 +442,7 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
     if curves:
         by = f"by the validation score of the {' or '.join(sorted(checkpoints))} checkpoint"
         method_notes = {
-            "test": f"The best of each number of runs, drawn {TRIAL_DRAWS:,} times (seed {TRIAL_DRAWS_SEED}), {by}.",
+            "test": f"The best of each number of runs drawn with replacement, {by}, over all draws (Z sec. 4).",
             "val": f"The best of each number of runs drawn with replacement, {by}, in closed form (Dodge et al. 2019).",
         }
         notes.append(method_notes[part.of])

@@ -152,7 +152,7 @@ def _drawer(name: str, parts: Sequence[FigurePart], runs: ArtifactRuns) -> "Call
         # Loss and score of an arm are side by side.
         per_row = (2 if len(panels) <= 6 else 4) if name == "training-curves" else None
         notes = dict.fromkeys([*(note for _, notes in panels for note in notes), *notes])
-        return draw_panels([panel for panel, _ in panels], " ".join(notes), per_row)
+        return draw_panels([panel for panel, _ in panels], " ".join(notes), per_row, list(runs.recipes))
 
     return draw
 

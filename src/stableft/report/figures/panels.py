@@ -16,7 +16,7 @@ class Box:
     n: int  # runs with a score, including NaN
     n_nan: int = 0
     n_failed: str = "-"  # e.g. "3/25"
-    baseline: float | None = None  # score of the best constant predictor
+    baseline: float | None = None  # score of the best constant prediction
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,14 @@ class Heading:
 
 
 @dataclass(frozen=True)
+class BriefTitle:
+    """The title of a table in the terminal, with a text at the right edge."""
+
+    text: str
+    right: str = ""
+
+
+@dataclass(frozen=True)
 class Paragraph:
     text: str
 
@@ -242,6 +250,9 @@ class Report:
     id: str
     title: str
     blocks: tuple[ReportBlock, ...]
+    brief: tuple[BriefTitle | ReportBlock, ...] = ()  # for the terminal; empty: the blocks
+    tests: tuple[ReportBlock, ...] = ()  # which the terminal adds to `brief` if asked, like `notes`
+    notes: tuple[ReportBlock, ...] = ()
     data: Mapping[str, DataTable] = field(default_factory=dict)  # CSV, JSON
     facts: Mapping[str, Any] = field(default_factory=dict)  # JSON: what is not a table, such as notes
     standalone: tuple[ReportTable, ...] = ()  # self-contained tables, for LaTeX; empty: the tables of `blocks`

@@ -1,4 +1,4 @@
-"""A report as Markdown for the terminal and for files."""
+"""A report as Markdown."""
 
 import textwrap
 from collections.abc import Iterable, Iterator

@@ -15,8 +15,9 @@ from stableft.report.figures.from_probes import PROBE_FIGURE_ALTS
 from stableft.report.forms.document import FOR_READERS, DataTable, Report, Row, provenance_to_json
 from stableft.report.forms.latex import report_to_latex
 from stableft.report.forms.markdown import report_to_markdown
+from stableft.report.forms.terminal import report_to_text
 
-Format = Literal["md", "csv", "latex", "json", "html"]
+Format = Literal["text", "md", "csv", "latex", "json", "html"]
 
 FORMAT_OF_SUFFIX: dict[str, Format] = {".md": "md", ".csv": "csv", ".tex": "latex", ".json": "json", ".html": "html"}
 IMAGE_SUFFIXES = (".png", ".svg", ".pdf")
@@ -30,6 +31,8 @@ class ReportTarget:
     form: Format | None = None
     is_figure: bool = False
     figure: str | None = None  # None: the report's first
+    tests: bool = False  # whether text includes the tests, and the notes; the other forms have both
+    notes: bool = False
 
     @property
     def needs_figures(self) -> bool:
@@ -37,8 +40,10 @@ class ReportTarget:
         return self.is_figure or self.form == "html" or self.form is None
 
 
-def resolve_target(out: str | None, form: Format | None, figure: str | None) -> ReportTarget:
-    """Return the target described by `--out`, `--format` and `--figure`.
+def resolve_target(
+    out: str | None, form: Format | None, figure: str | None, tests: bool = False, notes: bool = False
+) -> ReportTarget:
+    """Return the target described by `--out`, `--format`, `--figure`, `--tests` and `--notes`.
 
     Raises:
         UserError: The options contradict each other, or the path cannot be written.
@@ -51,7 +56,7 @@ def resolve_target(out: str | None, form: Format | None, figure: str | None) -> 
             f"--figure {figure} needs --out with the name of a file that ends in {', '.join(IMAGE_SUFFIXES)}"
         )
     if path is None:
-        return ReportTarget(None, form or "md")
+        return ReportTarget(None, form or "text", tests=tests, notes=notes)
     if folder:
         if form:
             raise UserError(f"--format {form} goes with a file; --out {out} is a folder, which takes every form")
@@ -67,7 +72,7 @@ def resolve_target(out: str | None, form: Format | None, figure: str | None) -> 
     if form is None and path.suffix not in FORMAT_OF_SUFFIX:
         endings = ", ".join([*FORMAT_OF_SUFFIX, *IMAGE_SUFFIXES])
         raise UserError(f"--out {out}: the ending must be one of {endings}, or --format given, or a folder end in /")
-    return ReportTarget(path, form or FORMAT_OF_SUFFIX[path.suffix])
+    return ReportTarget(path, form or FORMAT_OF_SUFFIX[path.suffix], tests=tests, notes=notes)
 
 
 def write_report(report: Report, output: ReportTarget) -> str:
@@ -77,12 +82,12 @@ def write_report(report: Report, output: ReportTarget) -> str:
         UserError: The requested figure is unknown or cannot be drawn.
     """
     if output.path is None:
-        return render_report(report, output.form or "md").rstrip("\n")
+        return _render(report, output)
     if output.is_figure:
         atomic_write(output.path, _figure_bytes(report, _find_figure_name(report, output.figure), output.path.suffix))
         return ""
     if output.form:
-        atomic_write(output.path, _rendered_bytes(report, output.form))
+        atomic_write(output.path, (_render(report, output) + "\n").encode())
         return ""
     return "\n".join(write_report_folder(report, output.path))
 
@@ -120,6 +125,12 @@ def save_sweep_report(report: Report, folder: Path) -> str | None:
     except OSError as error:  # e.g. a full disk or missing permissions, also for matplotlib's cache folder
         return f"the report's files could not be written: {error.filename or folder}: {error.strerror or error}"
     return f"figures: {', '.join(line for line in lines if 'png' in line)}; the report beside them in five forms"
+
+
+def _render(report: Report, output: ReportTarget) -> str:
+    if output.form in ("text", None):
+        return report_to_text(report, output.tests, output.notes).rstrip("\n")
+    return render_report(report, output.form).rstrip("\n")
 
 
 def _rendered_bytes(report: Report, form: Format) -> bytes:
@@ -240,9 +251,11 @@ def round_float(number: float) -> float:
 def render_report(report: Report, form: Format = "md") -> str:
     """Return the report as text that ends with a newline.
 
-    The Markdown is for the terminal and has no figures. The HTML contains all of them.
+    Text and Markdown have no figures, the HTML contains all of them.
     """
     match form:
+        case "text":
+            return report_to_text(report)
         case "md":
             return report_to_markdown(report)
         case "csv":

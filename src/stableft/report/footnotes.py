@@ -1,0 +1,124 @@
+"""Footnotes of reports: which runs a cell leaves out, pools or repeats, and where imported ones come from."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from stableft.report.artifact import arm_without_source
+from stableft.report.pair_tests import is_falsely_stable
+from stableft.report.runs import ArmCell
+
+
+def deviation_footnotes(deviations: Mapping[tuple[str, str], Sequence[str]]) -> Iterator[str]:
+    """Yield a line for each arm whose runs differ from the published setting, or for its tasks if they disagree."""
+    for arm in dict.fromkeys(arm for arm, _ in deviations):
+        by_task = {task: "; ".join(differences) for (of, task), differences in deviations.items() if of == arm}
+        for text in dict.fromkeys(text for text in by_task.values() if text):
+            tasks = [task for task, other in by_task.items() if other == text]
+            place = arm if len(tasks) == len(by_task) else f"{arm} on {', '.join(tasks)}"
+            yield f"{place} is not a replication, it differs from the published setting: {text}."
+
+
+def cell_footnotes(cells: Sequence[ArmCell], sources: bool = True) -> Iterator[str]:
+    """Yield footnotes on the runs of these cells: failed, missing, pooled and repeated ones, each sentence once.
+
+    `sources` adds where imported runs came from.
+    """
+    cells_of: dict[str, list[ArmCell]] = {}
+    for cell in cells:
+        for sentence in _describe_runs(cell, [other for other in cells if other.task == cell.task]):
+            cells_of.setdefault(sentence, []).append(cell)
+    for sentence, places in cells_of.items():
+        yield f"{_name_places(places, cells)}: {sentence}"
+    yield from imported_run_footnotes(cells) if sources else ()
+
+
+def _name_places(places: Sequence[ArmCell], cells: Sequence[ArmCell]) -> str:
+    """Return some of the cells by arm and task."""
+    if len(places) == len(cells) > 1:
+        return "all arms" if len({cell.task for cell in cells}) == 1 else "all arms and tasks"
+    tasks_of: dict[str, list[str]] = {}
+    for cell in places:
+        tasks_of.setdefault(cell.arm, []).append(cell.task)
+    return _join_arms_by_tasks(tasks_of)
+
+
+def _join_arms_by_tasks(tasks_of: Mapping[str, Iterable[str]]) -> str:
+    """Return arms with their tasks in words, those that share their tasks together."""
+    arms_of: dict[tuple[str, ...], list[str]] = {}
+    for arm, tasks in tasks_of.items():
+        arms_of.setdefault(tuple(tasks), []).append(arm)
+    return "; ".join(f"{', '.join(arms)} on {', '.join(tasks)}" for tasks, arms in arms_of.items())
+
+
+def _describe_runs(cell: ArmCell, others: Sequence[ArmCell]) -> Iterator[str]:
+    summary = cell.summary
+    if is_falsely_stable(cell, others):
+        yield (
+            f"{cell.failed} of {cell.n_known} runs failed (†); a small spread of mostly failed runs is no stability "
+            "(M footnote 5)."
+        )
+    elif cell.mostly_failed:
+        yield "most runs failed (†)."
+    known = not (cell.failed_unknown or cell.failed_by_accuracy_unknown)
+    if known and cell.failed != cell.failed_by_accuracy:
+        yield (
+            f"{cell.failed_by_accuracy}/{summary.n} failed as M sec. 3.2 defines it (accuracy at or below the "
+            f"majority), {cell.failed}/{summary.n} as here."
+        )
+    if summary.n_nan:
+        yield (
+            f"NaN scores (diverged, or the correlation of a constant): {summary.n_nan} of {summary.n}. They count as "
+            f"failed; SD, mean, median, min, max and their tests are over the {summary.n_finite} others."
+        )
+    if cell.diverged:
+        yield f"{cell.diverged} of {summary.n} ended in NaN after their best checkpoint, whose score counts."
+    if cell.failed and cell.checkpoint == "best":
+        yield "whether a run failed is judged by its last checkpoint, the scores are of its best."
+    if cell.fingerprints > 1:
+        yield f"the runs used {cell.fingerprints} different sets of data rows."
+    if cell.crashed:
+        yield f"{cell.crashed} crashed, without a score, and in neither n nor failed."
+    if cell.stopped:
+        yield (
+            f"{cell.stopped} of {len(cell.run_ids)} runs were stopped early as hopeless ({' and '.join(cell.rules)}), "
+            "and are in neither n nor failed: the scores are those of the better ones."
+        )
+    if cell.starts:
+        yield f"the runs start from {', and from '.join(cell.starts)}."
+    if cell.start_weights > len(cell.starts):
+        yield (
+            f"the runs start from {cell.start_weights} different sets of weights: a run that they start from was "
+            "trained again in between, and did not end in the same bits."
+        )
+    if cell.unscored:
+        yield f"{cell.unscored} finished without a {cell.checkpoint} {cell.split} score and are not in n."
+    if cell.failed_unknown:
+        how = "; import with --rows or --baseline to know it" if cell.sources else ""
+        yield f"whether a run failed is not known of {cell.failed_unknown} of {summary.n}{how}."
+    if cell.planned is not None and summary.n != cell.planned:
+        yield f"{summary.n} runs have a score, {cell.planned} are planned."
+    if cell.settings > 1:
+        yield f"pools {cell.settings} settings (configs that differ in more than their seeds)."
+    if cell.copies:
+        yield f"{cell.copies} records repeat a run; the first of each counts."
+
+
+def imported_run_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
+    """Yield a line for each source of imported runs, with the numbers of its runs by arm and task."""
+    tasks_by_arm: dict[str, dict[str, dict[str, None]]] = {}
+    for cell in cells:
+        for source, n in cell.sources.items():
+            count = f"{n}" if n == len(cell.run_ids) else f"{n} of {len(cell.run_ids)}"
+            tasks = tasks_by_arm.setdefault(source, {}).setdefault(arm_without_source(cell.arm), {})
+            tasks[f"{cell.task} ({count})"] = None
+    for source, arms in tasks_by_arm.items():
+        yield f"The runs of {_join_arms_by_tasks(arms)} are not this project's runs, they were imported from {source}."
+
+
+def task_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
+    """Yield a line if the arms on a task are not scored alike."""
+    score_kinds = {
+        cell.arm: f"{cell.split} split, {cell.checkpoint} checkpoint, {cell.metric}" for cell in cells if cell.metric
+    }
+    if len(set(score_kinds.values())) > 1:
+        listed = "; ".join(f"{arm}: {kind}" for arm, kind in score_kinds.items())
+        yield f"The arms of {cells[0].task} are not scored alike ({listed}), so their spread is not of one quantity."
