@@ -97,8 +97,6 @@ def test_grid_points_that_are_one_run_are_one_row():
     mixout = BASE.replace("zhang", "mixout") + "grid: {mixout.p: [0, 0.0, 0.5]}\n"
     assert rows(mixout) == ["mixout p=0", "mixout p=0.5"]
     assert len(expand(mixout).runs) == 4
-    # Whichever checkpoint is reported, the runs are the same, but a row shows one of the two.
-    assert rows(BASE + "grid: {evaluation.report: [last, best]}\n") == ["zhang report=last", "zhang report=best"]
     # A value from the command line is the one in the label.
     grid = "grid: {optimizer.lr: [1.0, 2.0], data.max_length: [16, 32]}\n"
     assert rows(BASE + grid, sets=["optimizer.lr=3.0"]) == [
@@ -129,10 +127,17 @@ ARMS = BASE + "arms:\n  - name: a\n    grid: {optimizer.lr: [1.0, 2.0]}\n  - nam
             "them",
         ),
         (  # a row is one arm in each of its columns
-            ARMS % ("a lr=1.0", "    task: cola\n    recipe: devlin\n"),
+            ARMS % ("a lr=1.0", "    task: cola\n    set: {optimizer.lr: 1.0, data.max_length: 64}\n"),
             "s.yaml:8: arms 'a' and 'a lr=1.0' would both be printed as 'a lr=1.0', but differ in data.task (rte and "
-            "cola), data.split (heldout and dev), data.segment_ids (true and false) and 13 more settings; rename one "
-            "of them",
+            "cola), data.max_length (128 and 64), evaluation.select_by (('accuracy',) and ('mcc',)); rename one of "
+            "them",
+        ),
+        (
+            ARMS
+            % ("a lr=1.0", "    set: {optimizer: {lr: 1.0, eps: 1.0, clip_norm: 3.0, llrd: 0.5, betas: [0.5, 0.5]}}\n"),
+            "s.yaml:8: arms 'a' and 'a lr=1.0' would both be printed as 'a lr=1.0', but differ in "
+            "optimizer.betas ((0.9, 0.999) and (0.5, 0.5)), optimizer.eps (1e-08 and 1.0), optimizer.clip_norm (1.0 "
+            "and 3.0) and 1 more; rename one of them",
         ),
         (
             BASE + f"arms:\n  - name: a\n    task: {OWN % ('mine', 'd.csv', 'f1')}\n"

@@ -102,6 +102,7 @@ ARMS = [
     ("[{name: a  b}]", f"name: 'a  b' {PRINTED}"),
     ('[{name: "a\\tb"}]', f"name: 'a\\tb' {PRINTED}"),
     ('[{name: "a\\u200b"}]', f"name: 'a\\u200b' {PRINTED}"),
+    ("[{name: ab}, {name: a b}]", "arms 'ab' and 'a b' differ only in blanks; rename one of them"),
     ("[{name: (start)}]", "name: '(start)' is the name of runs that others start from; use another one"),
     ("[{name: [a]}]", "name: ['a'] must be text; quotes make it so"),
     ("[{arms: []}]", f"key 'arms' is not known; known keys: {KEYS}, name"),

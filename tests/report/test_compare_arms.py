@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from support.reports import values_of
+from support.reports import repeated_sentences, values_of
 from support.table_records import make_imported, make_record
 
 from stableft.errors import UserError
@@ -18,6 +18,7 @@ from stableft.records.run_record import EarlyStopRecord, write_record, write_rec
 from stableft.report.artifact import ReportedCheckpoint
 from stableft.report.compare_arms import build_comparison_report
 from stableft.report.compare_runs import MAX_NAMED_RUNS
+from stableft.report.forms.terminal import report_to_text
 from stableft.report.forms.write import render_report
 
 NAN = math.nan
@@ -79,34 +80,72 @@ def notes(report) -> str:
 # ---- numbers
 
 
+def newcombe(k_a, n_a, k_b, n_b):
+    (low_a, high_a), (low_b, high_b) = (
+        stats.binomtest(k, n).proportion_ci(method="wilson") for k, n in ((k_a, n_a), (k_b, n_b))
+    )
+    a, b = k_a / n_a, k_b / n_b
+    return [a - b - np.hypot(a - low_a, high_b - b), a - b + np.hypot(high_a - a, b - low_b)]
+
+
 def test_every_test_is_scipys(compare):
     found = compared_tests(compare(runs("a", LOST), runs("b", FINE, lr=3e-5)))
+    welch = stats.ttest_ind(FINE, LOST, equal_var=False)
     expected = {
-        "levene_median": stats.levene(LOST, FINE, center="median"),
-        "levene_mean": stats.levene(LOST, FINE, center="mean"),
-        "boschloo": stats.boschloo_exact([[8, 0], [2, 10]], alternative="two-sided"),
-        "welch": stats.ttest_ind(LOST, FINE, equal_var=False),
-        "student": stats.ttest_ind(LOST, FINE),
+        "levene_median": stats.levene(FINE, LOST, center="median"),
+        "levene_mean": stats.levene(FINE, LOST, center="mean"),
+        "boschloo": stats.boschloo_exact([[0, 8], [10, 2]], alternative="two-sided"),
+        "welch": welch,
+        "student": stats.ttest_ind(FINE, LOST),
     }
     for name, result in expected.items():
         assert found[name]["p"] == pytest.approx(result.pvalue, rel=1e-6), name
-        assert (found[name]["n_a"], found[name]["n_b"]) == (10, 10)
-    rank = stats.mannwhitneyu(LOST, FINE)
+        assert [found[name][key] for key in ("arm", "against", "n_a", "n_b")] == ["b", "a", 10, 10]
+    rank = stats.mannwhitneyu(FINE, LOST)
     assert found["improvement"]["p"] == pytest.approx(rank.pvalue, rel=1e-6)
     assert found["improvement"]["probability"] == pytest.approx(rank.statistic / 100)
     assert found["levene_median"]["sd_ratio"] == pytest.approx(np.std(LOST, ddof=1) / np.std(FINE, ddof=1), rel=1e-6)
     assert (found["boschloo"]["failed_difference"], found["welch"]["mean_difference"]) == pytest.approx(
-        (0.8, np.mean(LOST) - np.mean(FINE)), rel=1e-6
+        (-0.8, np.mean(FINE) - np.mean(LOST)), rel=1e-6
     )
+    assert found["welch"]["mean_difference_welch"] == pytest.approx(list(welch.confidence_interval(0.95)))
+    assert found["boschloo"]["failed_difference_newcombe"] == pytest.approx(newcombe(0, 10, 8, 10))
+    bca = stats.bootstrap(
+        (np.array(LOST), np.array(FINE)),
+        lambda x, y, axis: np.std(x, axis=axis, ddof=1) / np.std(y, axis=axis, ddof=1),
+        rng=np.random.default_rng(1),
+        vectorized=True,
+    )
+    assert found["levene_median"]["sd_ratio_bca"] == pytest.approx(list(bca.confidence_interval), rel=0.15)
 
 
-def test_holm_adjusts_the_primary_family_alone(compare):
+def test_holm_adjusts_the_family_alone(compare):
     report = compare(runs("a", LOST), runs("b", FINE, lr=3e-5))
     primary, tests = report.facts["primary"], compared_tests(report)
-    assert primary == ["levene_median", "boschloo", "welch"]
+    assert primary == ["boschloo", "welch", "levene_median"]
     ps = sorted((tests[name]["p"], name) for name in primary)
     expected = np.maximum.accumulate([min(1.0, (3 - i) * p) for i, (p, _) in enumerate(ps)])
     assert [tests[name]["holm_p"] for _, name in ps] == pytest.approx(expected, rel=1e-6)
+    assert {test["holm_p"] for name, test in tests.items() if name not in primary} == {None}
+
+
+def test_compare_and_report_give_equal_numbers(tmp_path, stableft, compare):
+    """`report` of three arms too, but for Holm's method, which is over more tests there."""
+    arms = runs("a", LOST), runs("b", [*FINE, NAN], lr=3e-5)
+    pair = compared_tests(compare(*arms))
+    columns = ("p", "statistic", "n_a", "n_b", "failed_difference", "failed_difference_newcombe", "mean_difference")
+    columns += ("mean_difference_welch", "sd_ratio", "sd_ratio_bca", "successful_sd_ratio", "reason", "remark")
+    for others in ([], runs("c", WIDE, lr=4e-5)):
+        file = tmp_path / "arms.jsonl"
+        write_records_file(file, [*arms[0], *arms[1], *others])
+        _, out, _ = stableft("report", str(file), "--format", "json")
+        tests = {row["kind"]: row for row in json.loads(out)["tests"] if row["arm"] == "b" and "kind" in row}
+        assert set(pair) - set(tests) == {"student", "permutation", "improvement"}
+        for name, test in tests.items():
+            for column in (*columns, *(["holm_p"] if not others else [])):
+                found, expected = test.get(column), pair[name].get(column)
+                exact = expected is None or isinstance(expected, str)
+                assert found == (expected if exact else pytest.approx(expected, rel=1e-6)), (name, column)
 
 
 def test_an_arm_is_described_with_intervals(compare):
@@ -127,7 +166,9 @@ def test_spread_among_the_runs_that_did_not_fail_is_labelled_as_conditional(comp
     found = compared_tests(report)["levene_successful"]
     assert found["p"] == pytest.approx(stats.levene(WIDE, FINE, center="median").pvalue, rel=1e-6)
     assert (found["n_a"], found["n_b"]) == (10, 10)
-    assert "conditional on success" in " ".join(render_report(report).split())
+    assert found["successful_sd_ratio"] == pytest.approx(np.std(WIDE, ddof=1) / np.std(FINE, ddof=1))
+    flat = " ".join(render_report(report).split())
+    assert "Runs that did not fail are chosen by their outcome: their spread decides nothing." in flat
 
 
 # ---- forms
@@ -143,15 +184,17 @@ def test_every_form_says_what_is_concluded_or_its_numbers(compare, form):
         rows = list(csv.DictReader(io.StringIO(text)))
         assert [row["arm"] for row in rows[:2]] == ["a", "b"]
         assert float(rows[0]["mean [percent]"]) == pytest.approx(100 * np.mean(LOST), abs=1e-3)
-        assert (rows[2]["test"], rows[2]["center"]) == ("Levene's test", "median")
-        assert [(row["arm"], row["against"], row["task"]) for row in rows[2:]] == [("a", "b", "rte")] * 8
-        assert float(rows[5]["failed_difference [points]"]) == 80
+        assert [row["kind"] for row in rows[2:5]] == ["boschloo", "welch", "levene_median"]
+        assert (rows[4]["test"], rows[4]["center"]) == ("Levene's test", "median")
+        assert [(row["arm"], row["against"], row["task"]) for row in rows[2:]] == [("b", "a", "rte")] * 8
+        assert float(rows[2]["failed_difference [points]"]) == -80
     else:
         assert "b fails less often than a (0/10 against 8/10" in " ".join(text.split())
     if form in ("md", "html", "latex"):
         plain = text.replace("&#39;", "'")
-        for name in ("Levene's test (centre mean)", "Boschloo's exact test (two-sided)", "Welch's t-test (two-sided)"):
+        for name in ("Levene's test (median)", "Levene's test (mean)", "Boschloo's exact test", "Welch's t-test"):
             assert name in plain
+        assert "All tests are two-sided and unpaired, of each arm against a." in " ".join(plain.split())
     assert ("<svg" in text or "data:image/svg" in text) == (form == "html")
 
 
@@ -182,30 +225,40 @@ def test_run_folders_are_read_where_no_file_is_given(tmp_path):
 # ---- the sentence
 
 
-def test_fewer_failures_less_spread_and_a_higher_mean(compare):
+def test_fewer_failures_and_a_higher_mean(compare):
     said = conclusion(compare(runs("a", [*LOST, *LOST]), runs("b", FINE, lr=3e-5)))
-    assert re.match(r"b fails less often than a \(0/10 against 16/20, Holm p = [\d.e-]+\); ", said)
-    assert "the mean of b is higher" in said
-    assert "whether it is higher apart from failed runs is not shown" in said
+    assert re.match(
+        r"b fails less often than a \(0/10 against 16/20; -80\.0 points \[-.* to -.*\], Holm p = [\d.e-]+\); ", said
+    )
+    assert "the mean of b is higher (70.4 against 55.1; +15.3 points [" in said
+    assert "whether it is apart from failed runs is not shown" in said
+    assert "among the runs that did not fail the spread differs (SD ratio 2.9" in said
     assert "equal" not in said
 
 
 def test_what_is_not_shown_to_differ_is_given_with_its_interval_and_never_called_equal(compare):
     lost = [0.5, 0.5, *FINE[2:]]
     said = conclusion(compare(runs("a", lost), runs("b", [0.5, *FINE[1:]], lr=3e-5)))
-    assert "a and b are not shown to differ in how often they fail (2/10 against 1/10, Holm p" in said
-    assert "95 % Wilson intervals 6-51 % and 2-40 %" in said
-    assert re.search(r"spread of their scores is not shown to differ \(SD .* ratio [\d.]+ to [\d.]+ \(95 %", said)
-    assert re.search(r"the means are not shown to differ \([\d.]+ \[[\d. to]+\] against .* probability", said)
+    low, high = (f"{100 * end:.1f}" for end in newcombe(1, 10, 2, 10))
+    shown = (
+        f"a and b are not shown to differ in how often they fail (2/10 against 1/10; -10.0 points [{low} to {high}], "
+    )
+    assert said.startswith(shown)
+    assert re.search(
+        r"spread of their scores is not shown to differ \(SD .*, ratio [\d.]+ \[[\d.]+ to [\d.]+\], Holm", said
+    )
+    assert re.search(
+        r"the means are not shown to differ \(66\.3 against 68\.4; \+2\.1 points \[[-\d.]+ to [\d.]+\], Holm", said
+    )
     assert "equal" not in said
 
 
 def test_spread_alone_differs(compare):
     said = conclusion(compare(runs("a", FINE), runs("b", WIDE, lr=3e-5)))
     assert said.startswith(
-        "No run of a or b failed, which leaves shares of failed runs open (95 % Wilson intervals 0-28 %"
+        "No run of a or b failed, which leaves the shares of failed runs open (95 % Wilson intervals 0-28 %"
     )
-    assert "the scores of a spread less (SD 1.0 against 13.6, Holm p" in said
+    assert "the scores of b spread more (SD 13.6 against 1.0, ratio 0.073 [" in said
     assert "among the runs" not in said
 
 
@@ -223,14 +276,14 @@ def test_the_small_spread_of_an_arm_that_failed_throughout_is_no_stability(compa
     said = conclusion(report)
     assert "b fails less often than a (0/10 against 10/10" in said
     assert "†" in render_report(report)
-    assert "every run failed (†)" in notes(report)
-    assert "every run of a failed, so a small spread of its scores is no stability (M footnote 5)" in said
+    assert "10 of 10 runs failed (†)" in notes(report)
+    assert "10 of 10 runs of a failed, so a small spread is no stability (M footnote 5)" in said
 
 
 def test_both_arms_failed_throughout(compare):
     said = conclusion(compare(runs("a", [0.5, 0.49] * 5, best=0.5), runs("b", [0.48, 0.3] * 5, lr=3e-5, best=0.5)))
     assert "How often a and b fail is not tested (every run of both groups failed)" in said
-    assert "every run of a failed" in said  # whose spread is the smaller one
+    assert "10 of 10 runs of a failed" in said  # whose spread is the smaller one
 
 
 def test_nan_leaves_no_test_out(compare):
@@ -238,35 +291,61 @@ def test_nan_leaves_no_test_out(compare):
     tests = compared_tests(report)
     finite = compared_tests(compare(runs("a", LOST), runs("b", FINE, lr=3e-5)))
     for name in ("levene_median", "welch", "student", "permutation"):
-        assert (tests[name]["p"], tests[name]["n_a"]) == (finite[name]["p"], 10)
+        assert (tests[name]["p"], tests[name]["n_b"]) == (finite[name]["p"], 10)
     assert tests["boschloo"]["p"] == pytest.approx(
         stats.boschloo_exact([[9, 0], [2, 10]], alternative="two-sided").pvalue, rel=1e-6
     )
     said = conclusion(report)
     assert "b fails less often than a (0/10 against 9/11" in said
+    assert "mean, median, min, max and their tests are over the 10 others" in notes(report)
 
 
-@pytest.mark.parametrize("n", [1, 2, 9])
-def test_from_few_runs_nothing_is_concluded_and_a_command_tells_how_many_are_needed(compare, n):
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_five_failures_of_five_against_none_are_a_conclusion(compare, order):
+    report = compare(runs("a", LOST[:5]), runs("b", FINE[:5], lr=3e-5), arms=order)
+    p = stats.boschloo_exact([[5, 0], [0, 5]], alternative="two-sided").pvalue
+    assert compared_tests(report)["boschloo"]["p"] == pytest.approx(p, rel=1e-6)
+    assert p == pytest.approx(0.002, abs=5e-4)
+    first, second = ("0/5", "5/5") if order == ("a", "b") else ("5/5", "0/5")
+    how = "less" if order == ("a", "b") else "more"
+    assert conclusion(report).startswith(f"{order[1]} fails {how} often than {order[0]} ({first} against {second}; ")
+    assert "5 and 5 values are too few for it, below 10 a group" in notes(report)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_from_few_runs_only_what_a_test_shows_is_concluded(compare, n):
     report = compare(runs("a", LOST[:n]), runs("b", FINE[:n], lr=3e-5))
     said = conclusion(report)
-    assert said.startswith(f"Nothing may be concluded about a and b: {n} and {n} runs are too few, below 10 an arm; ")
-    assert ("run more seeds (the papers: 20 to 50)" if n < 9 else "--arms a,b --task rte` tells about how many") in said
+    assert said.startswith("a and b are not shown to differ in how often they fail")
+    assert (
+        f"the spread of their scores is not tested (each group needs at least 3 values, here are {n} and {n})" in said
+    )
     if n == 1:
-        assert "each group needs at least 3 values, here are 1 and 1" in notes(report)
+        assert "the means are not tested" in said
         assert "No SD of a, SD of b: one score has no std" in notes(report)
 
 
-def test_without_records_to_sample_from_the_power_command_has_the_sds(compare):
-    said = conclusion(compare(runs("a", [0.6, 0.8]), runs("b", [0.7, 0.71], lr=3e-5)))
-    assert "`stableft power --sd 14.1 --ratio 0.05` tells about how many seeds are needed" in said
-
-
-def test_nothing_varies(compare):
+def test_where_nothing_is_tested_a_command_tells_how_many_seeds_are_needed(compare):
     report = compare(runs("a", [0.7] * 10), runs("b", [0.7] * 10, lr=3e-5))
     said = conclusion(report)
-    assert said.startswith("Nothing may be concluded about a and b: there is no test (neither group varies; no run of")
+    assert said.startswith("Nothing may be concluded about a and b: there is no test (no run of both groups failed; ")
+    assert re.search(
+        r"`stableft power --from .*some\.jsonl --arms a,b --task rte` tells how many seeds are needed\.$", said
+    )
     assert "SD ratio: the second group does not vary" in notes(report)
+    assert conclusion(compare(runs("a", [0.6]), runs("b", [0.7], lr=3e-5))).endswith(
+        "; run more seeds (the papers: 20 to 50)."
+    )
+
+
+def test_no_sentence_is_printed_twice(compare):
+    for report in (
+        compare(runs("a", LOST), runs("b", FINE, lr=3e-5)),
+        compare(imported("a", [*LOST, NAN]), imported("b", FINE)),
+        compare(runs("a", [0.50, 0.49, 0.48, 0.50, 0.50] * 2), runs("b", WIDE, lr=3e-5)),
+    ):
+        for text in (render_report(report), report_to_text(report, True, True)):
+            assert repeated_sentences(text) == []
 
 
 def test_runs_stopped_as_hopeless_leave_no_sample(compare):
@@ -275,8 +354,8 @@ def test_runs_stopped_as_hopeless_leave_no_sample(compare):
     report = compare([*runs("a", LOST), ended], runs("b", FINE, lr=3e-5))
     said = conclusion(report)
     assert said == (
-        "Nothing may be concluded about a and b: 1 of 11 runs of a were stopped because of their scores, so the others "
-        "are no sample of the arm."
+        "Nothing may be concluded about a and b: there is no test (1 of 11 runs of a were stopped because of their "
+        "scores, so the others are no sample of the arm)."
     )
     tests = compared_tests(report)
     named = ("levene_median", "levene_mean", "levene_successful", "boschloo", "welch", "student", "permutation")
@@ -292,7 +371,10 @@ def test_runs_stopped_as_hopeless_leave_no_sample(compare):
 def test_an_arm_without_a_finished_run(compare):
     crashed = [make_record(arm="a", status="crashed", seed=seed) for seed in (1, 2)]
     report = compare(crashed, runs("b", FINE, lr=3e-5))
-    assert "0 and 10 runs are too few" in conclusion(report)
+    assert conclusion(report).startswith(
+        "Nothing may be concluded about a and b: there is no test (each group needs a run"
+    )
+    assert "b against a: no test: no run of a has a score." in notes(report)
     assert "SD of a: no run has finished" in notes(report)
 
 
@@ -302,24 +384,26 @@ def test_an_arm_without_a_finished_run(compare):
 def test_the_arms_settings_and_shared_seeds_are_named(compare):
     text = notes(compare(runs("a", LOST), runs("b", FINE, lr=3e-5)))
     assert "a / b differ in: optimizer.lr 2e-05 / 3e-05." in text
-    assert "10 seeds are in both arms; the tests make no use of the pairs" in text
+    r = np.corrcoef(LOST, FINE)[0, 1]
+    ends = [f"{np.tanh(np.arctanh(r) + sign * stats.norm.ppf(0.975) / np.sqrt(7)):.3g}" for sign in (-1, 1)]
+    assert f"correlation of scores over shared seeds with a: b {r:.2f} [{' to '.join(ends)}] (n = 10)." in text
     same = [make_record(last=score, arm="b", seed=seed) for seed, score in enumerate(FINE, 50)]
     text = notes(compare(runs("a", LOST), same))
     assert "The arms have equal settings: what they differ in is chance." in text
-    assert "seeds are in both" not in text
+    assert "shared seeds" not in text
 
 
 def test_arms_that_share_runs_are_not_independent(compare):
     shared = runs("a", FINE)
     text = notes(compare(shared, [record.model_copy(update={"arm": "b"}) for record in shared]))
-    assert "The arms share 10 runs, so they are not independent samples." in text
+    assert "b against a: the arms share 10 runs, so they are not independent samples." in text
 
 
 def test_imported_runs_are_named_as_not_this_projects(compare):
     report = compare(imported("a", LOST), imported("b", FINE))
     text = notes(report)
     assert "settings and data rows of imported runs are not known" in text
-    assert "The runs of a on rte (10); b on rte (10) are not this project's runs" in text
+    assert "The runs of a, b on rte (10) are not this project's runs" in text
     assert "elsewhere.csv" in text
     values = json.loads(render_report(report, "json"))
     assert list(values["arms"][0]["sources"].values()) == [10]
@@ -329,8 +413,8 @@ def test_imported_runs_are_named_as_not_this_projects(compare):
 
 def test_imported_runs_of_which_nobody_knows_whether_they_failed(compare):
     report = compare(imported("a", WIDE, failed=None, baseline=None), imported("b", FINE, failed=None, baseline=None))
-    assert "Whether a and b fail unlike often is not known" in conclusion(report)
-    assert "whether a run failed is not known of 10 of 10 runs of a and 10 of 10 runs of b" in notes(report)
+    assert "Whether a and b differ in how often they fail is not known" in conclusion(report)
+    assert "whether a run failed is not known of 10 of 10 runs of b and 10 of 10 runs of a" in notes(report)
 
 
 def test_a_model_alone_or_a_number_of_rows_alone_may_differ(compare):
@@ -508,7 +592,17 @@ def test_the_command_prints_the_comparison(stableft, tmp_path):
     write_records_file(file, [*runs("a", LOST), *runs("b", FINE, lr=3e-5)])
     code, out, _ = stableft("compare", "a", "b", "--records", str(file))
     assert code == 0
-    assert out.startswith("# a against b, RTE: accuracy in percent, validation split, last checkpoint")
+    assert out.startswith("RTE: accuracy %, val, last checkpoint; against a\n")
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert len(lines) <= 24
+    assert "In words: b fails less often than a" in out
+    assert "Boschloo" not in out
+    _, more, _ = stableft("compare", "a", "b", "--records", str(file), "--tests", "--notes")
+    assert "Boschloo's exact test" in more
+    assert "a / b differ in: optimizer.lr" in more
+    _, out, _ = stableft("compare", "a", "b", "--records", str(file), "--format", "md")
+    assert out.startswith("# b against a, RTE: accuracy in percent, validation split, last checkpoint")
     code, _, err = stableft("compare", "a", "c", "--records", str(file))
     assert (code, err) == (2, "stableft: compare: the records have no arm 'c'; they have a, b\n")
     assert stableft("compare", "a", "b", "--records", str(file), "--out", str(tmp_path / "pair.png"))[0] == 0

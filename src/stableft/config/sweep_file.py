@@ -219,6 +219,10 @@ def _check_arm_name(arms: list[Arm], where: str) -> None:
         raise UserError(f"{where}: name: {arm.name!r} is the name of runs that others start from; use another one")
     for other in others:
         if other.name != arm.name:
+            if other.name.replace(" ", "") == arm.name.replace(" ", ""):
+                raise UserError(
+                    f"{where}: arms {other.name!r} and {arm.name!r} differ only in blanks; rename one of them"
+                )
             continue
         shared = [task for task in _task_names(arm) if task in _task_names(other)]
         if shared:
@@ -310,7 +314,7 @@ def _describe_difference(one: RunConfig, other: RunConfig) -> str:
     a, b = one.model_dump(), other.model_dump()
     keys = [key for key in RUN_CONFIG_LEAVES if look_up(a, key) != look_up(b, key) and not key.startswith("seeds.")]
     shown = [f"{key} ({describe_value(look_up(a, key))} and {describe_value(look_up(b, key))})" for key in keys[:3]]
-    more = f" and {len(keys) - 3} more settings" if len(keys) > 3 else ""
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
     return f"but differ in {', '.join(shown)}{more}" if keys else "and are one setting"
 
 

@@ -137,7 +137,7 @@ def build_comparison_report(
     further = compute_further_tests(tests)
     arms = [estimate_arm(cell) for cell in compared.cells]
     sentence = describe_pair(tests, _power_command(pair, tests, files if metric is None and not where else ()))
-    notes = tuple(_comparison_notes(pair, arms, tests, further))
+    notes = tuple(_comparison_notes(pair, arms, tests, further, sentence))
     title = f"{arm_b} against {arm_a}, {scores_heading(list(compared.cells))}"
     figures: dict[str, Callable[[], Figure]] = {}
     if any(cell.summary.n_finite for cell in compared.cells):
@@ -274,11 +274,15 @@ def _pair_provenance(pair: ArmPair) -> Provenance:
 
 
 def _comparison_notes(
-    pair: ArmPair, arms: Sequence[ArmEstimates], tests: PairTests, further: FurtherTests
+    pair: ArmPair, arms: Sequence[ArmEstimates], tests: PairTests, further: FurtherTests, conclusion: str
 ) -> Iterator[str]:
-    """Yield notes on how the arms differ, where their runs come from, and why numbers are missing."""
+    """Yield notes on how the arms differ, where their runs come from, and why numbers are missing.
+
+    Reasons that the conclusion gives are not repeated.
+    """
     yield from _setting_notes(pair)
-    yield from (f"{line}." for line in (*pair_remarks([tests]), *correlation_lines([tests])))
+    remarks = [line for line in pair_remarks([tests]) if line.rpartition(": ")[2] not in conclusion]
+    yield from (f"{line}." for line in (*remarks, *correlation_lines([tests])))
     yield from _device_notes(pair)
     yield from cell_footnotes([arm.cell for arm in arms])
     yield from _missing_number_notes(arms, further)
