@@ -4,6 +4,7 @@ import csv
 import functools
 import math
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -19,6 +20,8 @@ from support.reports import mean_cells, values_of
 
 from stableft.records.run_record import ImportedRun, read_records_file
 from stableft.report.build import build_report
+from stableft.report.forms.document import Report
+from stableft.report.forms.write import render_report
 from stableft.report.runs import load_runs
 
 RECORDS = ROOT / "results/records/zhang-replication.jsonl"
@@ -31,9 +34,13 @@ def replication() -> tuple[ImportedRun, ...]:
 
 
 @functools.cache
+def report_on(name: str) -> Report:
+    """The report on an artefact from the committed records, as on a fresh clone."""
+    return build_report(load_runs(name, ROOT / "results", [], "recipe", load_paper_sweep))
+
+
 def report_values(name: str):
-    """The values of the report on an artefact from the committed records, as on a fresh clone."""
-    return values_of(build_report(load_runs(name, ROOT / "results", [], "recipe", load_paper_sweep)))
+    return values_of(report_on(name))
 
 
 def scores(arm: str, task: str) -> np.ndarray:
@@ -87,6 +94,12 @@ def test_figures_of_the_optimizer_show_them():
     first = [run.evals[0].train_loss for run in replication() if (run.arm, run.task) == ("zhang", "rte")]
     curve = next(curve for curve in losses["curves"] if curve["label"] == "Correction (imported)")
     assert (curve["x"][0], curve["y"][0]) == (23, pytest.approx(np.mean(np.array(first, dtype=float))))
+
+
+def test_a_run_of_which_one_checkpoint_was_imported_is_judged_by_that():
+    text = " ".join(render_report(report_on("zhang-figure2")).split())
+    assert re.search("zhang-bertadam[^;]* on rte: [^;]*judged by its best checkpoint", text)
+    assert "judged by its last" not in text
 
 
 METHODS = {"zhang-bertadam": "not_debiased", "zhang": "standard_debiased", "zhang-reinit": "reinit_debiased"}
