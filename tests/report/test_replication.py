@@ -128,7 +128,7 @@ def test_the_script_makes_the_records_from_the_source(tmp_path):
     script = ROOT / "scripts" / "import-replication"
     subprocess.run(
         [script, tmp_path / "replicate_results.csv", tmp_path / "again.jsonl"],
-        env=os.environ | {"PATH": programs},
+        env=os.environ | {"PATH": programs, "PYTHONPATH": str(ROOT / "src")},
         check=True,
     )
     again = list(read_records_file(tmp_path / "again.jsonl"))
