@@ -271,8 +271,8 @@ def test_imported_runs_stand_in_zhang_table1_as_not_ours():
         assert list(cell["sources"].values()) == [6]
     assert cells["zhang-1k", "rte"]["sources"] == {}
     text = words(render_report(made))
-    assert "The runs of zhang on rte (6), mrpc (6)" in text
-    assert "are not this project's runs, they were imported from their-logs (zhang-logs, sha256 abababababab)" in text
+    assert re.search(r"zhang.* on rte \(6\), mrpc \(6\)", text)
+    assert re.search(r"imported from their-logs \(zhang-logs, sha256 abababababab\)", text)
 
 
 def test_imported_runs_are_boxes_curves_and_trials_as_not_ours():

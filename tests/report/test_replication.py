@@ -1,7 +1,15 @@
 """The committed BERT-large runs of others, and the tables and figures of Zhang et al. that they feed."""
 
+import csv
 import functools
+import math
+import os
+import re
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +20,8 @@ from support.reports import mean_cells, values_of
 
 from stableft.records.run_record import ImportedRun, read_records_file
 from stableft.report.build import build_report
+from stableft.report.forms.document import Report
+from stableft.report.forms.write import render_report
 from stableft.report.runs import load_runs
 
 RECORDS = ROOT / "results/records/zhang-replication.jsonl"
@@ -24,9 +34,13 @@ def replication() -> tuple[ImportedRun, ...]:
 
 
 @functools.cache
+def report_on(name: str) -> Report:
+    """The report on an artefact from the committed records, as on a fresh clone."""
+    return build_report(load_runs(name, ROOT / "results", [], "recipe", load_paper_sweep))
+
+
 def report_values(name: str):
-    """The values of the report on an artefact from the committed records, as on a fresh clone."""
-    return values_of(build_report(load_runs(name, ROOT / "results", [], "recipe", load_paper_sweep)))
+    return values_of(report_on(name))
 
 
 def scores(arm: str, task: str) -> np.ndarray:
@@ -80,3 +94,45 @@ def test_figures_of_the_optimizer_show_them():
     first = [run.evals[0].train_loss for run in replication() if (run.arm, run.task) == ("zhang", "rte")]
     curve = next(curve for curve in losses["curves"] if curve["label"] == "Correction (imported)")
     assert (curve["x"][0], curve["y"][0]) == (23, pytest.approx(np.mean(np.array(first, dtype=float))))
+
+
+def test_a_run_of_which_one_checkpoint_was_imported_is_judged_by_that():
+    text = " ".join(render_report(report_on("zhang-figure2")).split())
+    assert re.search("zhang-bertadam[^;]* on rte: [^;]*judged by its best checkpoint", text)
+    assert "judged by its last" not in text
+
+
+METHODS = {"zhang-bertadam": "not_debiased", "zhang": "standard_debiased", "zhang-reinit": "reinit_debiased"}
+COLUMNS = {"accuracy": "acc", "f1": "f1", "spearman": "spearmanr", "mcc": "mcc"}
+
+
+def rows_of_csv(run: ImportedRun) -> Iterator[dict[str, object]]:
+    """Yield the rows of replicate_results.csv that a run was imported from."""
+    same = {"dataset": TASKS[run.task], "method": METHODS[run.arm], "seed": run.seed}
+    column, best = COLUMNS[run.metric], run.score("best", "test", run.metric)
+    for point in run.evals:
+        val = point.val[run.metric]
+        scores_of_step = {f"val_{column}": "" if math.isnan(val) else val, "loss": point.train_loss}
+        yield same | {"filetype": "raw_log", "step": point.step} | scores_of_step
+    yield same | {"filetype": "test_best_log", f"test_{column}": "" if best is None or math.isnan(best) else best}
+
+
+@pytest.mark.slow
+def test_the_script_makes_the_records_from_the_source(tmp_path):
+    names = [f"{split}_{column}" for split in ("val", "test") for column in COLUMNS.values()]
+    with open(tmp_path / "replicate_results.csv", "w", newline="") as file:
+        table = csv.DictWriter(file, ["dataset", "method", "seed", "filetype", "step", "loss", *names])
+        table.writeheader()
+        table.writerows(row for run in replication() for row in rows_of_csv(run))
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    script = ROOT / "scripts" / "import-replication"
+    subprocess.run(
+        [script, tmp_path / "replicate_results.csv", tmp_path / "again.jsonl"],
+        env=os.environ | {"PATH": programs, "PYTHONPATH": str(ROOT / "src")},
+        check=True,
+    )
+    again = list(read_records_file(tmp_path / "again.jsonl"))
+    of_file = {"run_id", "source"}
+    assert [repr(run.model_dump(exclude=of_file)) for run in again] == [
+        repr(run.model_dump(exclude=of_file)) for run in replication()
+    ]

@@ -73,7 +73,10 @@ def _describe_runs(cell: ArmCell, others: Sequence[ArmCell]) -> Iterator[str]:
     if cell.diverged:
         yield f"{cell.diverged} of {summary.n} ended in NaN after their best checkpoint, whose score counts."
     if cell.failed and cell.checkpoint == "best":
-        yield "whether a run failed is judged by its last checkpoint, the scores are of its best."
+        if cell.judged_by_last:
+            yield "whether a run failed is judged by its last checkpoint, the scores are of its best."
+        else:
+            yield "whether a run failed is judged by its best checkpoint, the only one with a score."
     if cell.fingerprints > 1:
         yield f"the runs used {cell.fingerprints} different sets of data rows."
     if cell.crashed:

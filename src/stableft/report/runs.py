@@ -1,12 +1,12 @@
 """Collect the runs of an artefact, sweep or file of records, and group them into cells."""
 
+import itertools
 import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -100,6 +100,7 @@ class ArmCell:
     verdicts: tuple[bool | None, ...] = ()  # whether the run of each score failed; None: not known
     seeds: tuple[tuple[int, int], ...] = ()  # of the run of each score: initialization, data
     baseline: float | None = None  # score of the best constant prediction
+    judged_by_last: bool = True  # whether a run has a score of its last checkpoint, which decides if it failed
     chance: float | None = None  # the highest score that counts as failed
     failed_by_accuracy: int = 0  # of summary.n, as M sec. 3.2 defines it
     failed_by_accuracy_unknown: int = 0  # of summary.n
@@ -449,7 +450,7 @@ def load_runs(
         planned = [run for _, run in runs]
         records = read_stored_records(results, planned)
         if artifact.id in ARTIFACTS:
-            records = chain(records, select_imported_runs(read_imported_runs(results), artifact, planned))
+            records = itertools.chain(records, select_imported_runs(read_imported_runs(results), artifact, planned))
         find = partial(find_probes_in_results, results, [run.run_id for run in planned])
     table_only = not with_figures and isinstance(artifact.parts[0], StabilityTable)
     if table_only:
@@ -565,6 +566,7 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
         chance=max((run["chance"] for run in scored if not math.isnan(run["chance"])), default=None),
         failed_by_accuracy=sum(known_by_accuracy),
         failed_by_accuracy_unknown=len(scored) - len(known_by_accuracy),
+        judged_by_last=any(math.isfinite(run["last"]) for run in scored),
         run_ids=tuple(run["run_id"] for run in runs),
         failed_losses=tuple(run["train_loss"] for run in failed_runs if math.isfinite(run["train_loss"])),
         label_entropies=tuple(
