@@ -272,7 +272,7 @@ def test_imported_runs_stand_in_zhang_table1_as_not_ours():
         assert list(cell["sources"].values()) == [6]
     assert cells["zhang-1k", "rte"]["sources"] == {}
     text = words(render_report(made))
-    assert "zhang on rte: all 6 runs are not this project's" in text
+    assert "zhang, zhang-reinit on rte, mrpc, stsb, cola: all 48 runs are not this project's" in text
     assert re.search(r"imported from their-logs \(zhang-logs, sha256 abababababab\)", text)
 
 
@@ -314,7 +314,9 @@ def test_imported_runs_beside_ours_make_one_box_that_says_how_many_are_whose():
     values = [*scores(own, "best", "test"), *(r.best.test["accuracy"] for r in of_them("zhang", "rte") if r.best)]
     assert box["n"] == MORE + 6
     assert box["scores"] == pytest.approx(sorted(100 * value for value in values))
-    assert f"zhang on rte: 6 of {MORE + 6} runs are not this project's" in words(render_report(made))
+    assert f": 24 of {MORE + 24} runs (6 of {MORE + 6} of zhang on rte) are not this project's" in words(
+        render_report(made)
+    )
 
 
 # --- all at once

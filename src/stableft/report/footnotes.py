@@ -34,10 +34,10 @@ def _name_places(places: Sequence[ArmCell], cells: Sequence[ArmCell]) -> str:
     """Return some of the cells by arm and task."""
     if len(places) == len(cells) > 1:
         return "all arms" if len({cell.task for cell in cells}) == 1 else "all arms and tasks"
-    arms_of: dict[str, list[str]] = {}
-    for cell in places:
-        arms_of.setdefault(cell.task, []).append(cell.arm)
-    return "; ".join(f"{', '.join(arms)} on {task}" for task, arms in arms_of.items())
+    tasks_of: dict[str, list[str]] = {}
+    for task in dict.fromkeys(cell.task for cell in places):
+        tasks_of.setdefault(", ".join(cell.arm for cell in places if cell.task == task), []).append(task)
+    return "; ".join(f"{arms} on {', '.join(tasks)}" for arms, tasks in tasks_of.items())
 
 
 def _describe_runs(cell: ArmCell, others: Sequence[ArmCell]) -> Iterator[str]:
@@ -91,8 +91,10 @@ def imported_run_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
     for source in dict.fromkeys(source for cell in cells for source in cell.sources):
         places = [cell for cell in cells if source in cell.sources]
         n, of = (sum(counts) for counts in zip(*((c.sources[source], len(c.run_ids)) for c in places), strict=True))
-        share = f"all {n} runs are" if n == of else f"{n} of {of} runs are"
-        yield f"{_name_places(places, cells)}: {share} not this project's, they were imported from {source}."
+        mixed = [c for c in places if c.sources[source] < len(c.run_ids)] if len(places) > 1 else []
+        listed = ", ".join(f"{c.sources[source]} of {len(c.run_ids)} of {c.arm} on {c.task}" for c in mixed)
+        share = f"all {n} runs" if n == of else f"{n} of {of} runs{f' ({listed})' if listed else ''}"
+        yield f"{_name_places(places, cells)}: {share} are not this project's, they were imported from {source}."
 
 
 def task_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
