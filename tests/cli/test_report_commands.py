@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from support.paths import FILES
 from support.reports import mean_cells
 from support.table_records import make_imported, make_record
 
+from stableft.config.planned_run import LocalPaths
+from stableft.config.sweep_file import load_sweep
 from stableft.records.run_record import read_records_file, write_records_file
 from stableft.report import all_reports
 from stableft.report.runs import ARTIFACTS
@@ -95,6 +98,101 @@ def test_a_rule_of_zhangs_tables_for_ones_own_runs(workplace, stableft):
     assert stableft("report", "mosbach-table1", "--rule", "best")[0] == 2
 
 
+def arms_file(path, **scores):
+    """Records of arms that differ in their learning rate."""
+    records = [
+        make_record(arm=arm, recipe=arm, seed=seed, last=score, lr=(i + 1) * 1e-5)
+        for i, (arm, values) in enumerate(scores.items())
+        for seed, score in enumerate(values, 1)
+    ]
+    write_records_file(Path(path), records)
+
+
+LOST = [0.5, 0.49, 0.5, 0.48, 0.5, 0.49, 0.8, 0.5, 0.75, 0.5]
+FINE = [0.70, 0.71, 0.72, 0.69, 0.705, 0.715, 0.70, 0.69, 0.71, 0.70]
+WIDE = [0.55, 0.85, 0.60, 0.80, 0.56, 0.84, 0.58, 0.82, 0.57, 0.83]
+
+
+def report_cells(stableft, *arguments):
+    code, out, err = stableft("report", *arguments, "--format", "json")
+    assert (code, err) == (0, "")
+    return {cell["arm"]: cell for cell in json.loads(out)["cells"] if cell["kind"] == "arm"}
+
+
+def test_arms_are_compared_with_the_first_or_the_named_one(workplace, stableft):
+    arms_file("mine.jsonl", lost=LOST, fine=FINE, wide=WIDE)
+    first = report_cells(stableft, "mine.jsonl")
+    assert [first[arm].get("against") for arm in ("lost", "fine", "wide")] == [None, "lost", "lost"]
+    named = report_cells(stableft, "mine.jsonl", "--against", "fine")
+    assert [named[arm].get("against") for arm in ("lost", "fine", "wide")] == ["fine", None, "fine"]
+    assert first["fine"]["boschloo_p"] == pytest.approx(named["lost"]["boschloo_p"])
+    assert first["fine"]["failed_difference"] == -named["lost"]["failed_difference"] == -0.8
+    _, text, _ = stableft("report", "mine.jsonl", "--against", "fine")
+    assert "; against fine" in text.splitlines()[0]
+    _, text, _ = stableft("report", "mine.jsonl")
+    assert "; against lost" in text.splitlines()[0]
+
+
+def test_tests_and_notes_are_shown_if_asked_for(workplace, stableft):
+    arms_file("mine.jsonl", lost=LOST, fine=[*FINE, float("nan")], wide=WIDE)
+    _, brief, _ = stableft("report", "mine.jsonl")
+    _, tests, _ = stableft("report", "mine.jsonl", "--tests")
+    _, notes, _ = stableft("report", "mine.jsonl", "--notes")
+    assert len(brief.splitlines()) <= 24
+    assert max(map(len, (tests + notes).splitlines())) <= 100
+    assert [("Boschloo's exact test" in text, "NaN scores" in text) for text in (brief, tests, notes)] == [
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
+    _, text, _ = stableft("report", "mine.jsonl", "--format", "text", "--tests", "--notes")
+    assert "Boschloo's exact test" in text
+    assert "NaN scores" in text
+    assert stableft("report", "mine.jsonl", "--format", "text")[1] == brief
+
+
+def test_one_pair_has_equal_numbers_in_report_compare_and_a_sweep_of_two_arms(workplace, stableft):
+    lines = ["task: rte", "model: bert-large-uncased", "seeds: 1-10", "arms:"]
+    for arm, rate in (("lost", "1.0e-5"), ("fine", "2.0e-5"), ("wide", "3.0e-5")):
+        lines += [f"  - {{name: {arm}, recipe: devlin, set: {{optimizer.lr: {rate}}}}}"]
+    table("pair.yaml", *lines)
+    planned = load_sweep("pair.yaml", LocalPaths()).runs
+    scores = {"lost": LOST, "fine": FINE, "wide": WIDE}
+    records, place = [], Counter()
+    for run in planned:
+        record = make_record(last=scores[run.arm][place[run.arm]], arm=run.arm)
+        place[run.arm] += 1
+        records.append(record.model_copy(update={"config": run.config, "run_id": run.config.run_id}))
+    write_records_file(Path("mine.jsonl"), records)
+    keys = ("failed_difference", "failed_difference_newcombe", "boschloo_p", "boschloo_holm_p", "mean_difference")
+    keys += (
+        "mean_difference_welch",
+        "welch_p",
+        "welch_holm_p",
+        "sd_ratio",
+        "sd_ratio_bca",
+        "levene_p",
+        "levene_mean_p",
+    )
+    only_two = report_cells(stableft, "pair.yaml", "--records", "mine.jsonl", "--arms", "lost,fine")
+    every = report_cells(stableft, "pair.yaml", "--records", "mine.jsonl")
+    assert list(only_two) == ["lost", "fine"]
+    _, out, _ = stableft("compare", "lost", "fine", "--records", "mine.jsonl", "--format", "json")
+    tests = {test["kind"]: test for test in json.loads(out)["tests"]}
+    compared = {f"{name}_p": tests[test]["p"] for name, test in TEST_KEYS.items()}
+    compared |= {f"{name}_holm_p": tests[test]["holm_p"] for name, test in TEST_KEYS.items() if name != "levene_mean"}
+    compared |= {
+        key: value for test in tests.values() for key, value in test.items() if key in keys and value is not None
+    }
+    for key in keys:
+        assert only_two["fine"][key] == pytest.approx(compared[key]), key
+        if "holm" not in key:
+            assert every["fine"][key] == pytest.approx(compared[key]), key
+
+
+TEST_KEYS = {"boschloo": "boschloo", "welch": "welch", "levene": "levene_median", "levene_mean": "levene_mean"}
+
+
 def test_report_all_makes_every_report_that_has_runs_or_needs_none(workplace, stableft, papers_sweeps, monkeypatch):
     wanted = ("zhang-table1", "zhang-figure2", "zhang-table6", "mosbach-figure6")
     # No run, no data sets, no probe, and of imported runs a single group.
@@ -121,8 +219,10 @@ def test_power_of_normal_scores_and_of_records(theirs, stableft):
     needed = int(re.search(r"(\d+) seeds an arm", out).group(1))
     powers = {int(n): float(p) for n, p in re.findall(r"^ +(\d+) +([\d.]+)$", out, re.MULTILINE)}
     assert max(n for n, p in powers.items() if p < 0.79) < needed <= min(n for n, p in powers.items() if p > 0.81)
-    assert re.search(r"normal scores with SD 2 against 5\): .*Levene's\s+test \(centre median\)", out)
-    assert "alpha 0.05 / 3," in out
+    assert re.match(r"\d+ seeds an arm for spread \(normal scores with SD 2 against 5\): power ", out)
+    flat = " ".join(out.split())
+    assert "Levene's test (centre median)" in flat
+    assert "alpha 0.05 / 3, so that Holm's method over 3 tests rejects" in flat
     assert stableft("power", "--sd", "2", "--ratio", "2.5")[1] == out  # the same seed
     scores = [
         make_imported(arm=arm, seed=s, last=0.5 + (s % 5) * w)
@@ -156,6 +256,15 @@ def test_power_of_normal_scores_and_of_records(theirs, stableft):
         (["report", "mine.csv"], r"not .*records.*`stableft import csv mine\.csv \.\.\.`"),
         (["report", "all", "--out", "all.html"], r"--out all\.html .*folder"),
         (["report", "all", "--format", "md"], "leave out --format, --figure and --against"),
+        (["report", "all", "--against", "devlin"], "leave out --format, --figure and --against"),
+        (
+            ["report", "mine.jsonl", "--against", "mosbch"],
+            "--against mosbch: .*did you mean 'mosbach'.*devlin, mosbach",
+        ),
+        (
+            ["report", "mosbach-table1", "--records", "mine.jsonl", "--against", "devlin"],
+            "--against devlin: mosbach-table1 ",
+        ),
         (["report", "all"], "report all: .*no records .*results/records .*results/runs"),
         (["report", "mine.jsonl", "--out", "x.png", "--figure", "losses"], "has scores, training-loss"),
         (["import", "csv", "nope.csv", *COLUMNS, "--out", "x.jsonl"], r"nope\.csv"),

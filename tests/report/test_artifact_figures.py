@@ -404,3 +404,20 @@ def test_zhang_figure1_marks_three_epochs_of_each_data_set():
     for label, steps in MARKED.items():
         bias = (1 - 0.9**steps) / math.sqrt(1 - 0.999**steps)
         assert f"{label}: {steps:,} steps, where the bias is {bias:.2f}." in panel["notes"]
+
+
+# --- colours
+
+
+@pytest.mark.parametrize("name", ["zhang-figure3", "zhang-figure12"])
+def test_an_arm_without_runs_changes_no_other_arms_colour(name):
+    def colours(records):
+        artifact, runs = planned(name)
+        (draw,) = build_report(collect_runs(artifact, runs, records)).figures.values()
+        return {line.get_label(): line.get_color() for axes in draw().axes for line in axes.lines}
+
+    of_rte = {label: where(settings, task="rte") for label, settings in OPTIMIZERS.items()}
+    every = colours([record for records in of_rte.values() for record in records])
+    assert len(set(every.values())) == len(every) == 2
+    for label, records in of_rte.items():
+        assert colours(records) == {label: every[label]}

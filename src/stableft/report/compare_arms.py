@@ -320,8 +320,8 @@ def _missing_number_notes(arms: Sequence[ArmEstimates], further: FurtherTests) -
     ]
     missing += [(f"SD of {arm.cell.arm}", arm.cell.reason) for arm in arms if arm.cell.summary.std is None]
     missing += [(test.test, test.reason) for test in (further.student, further.permutation, further.improvement.test)]
-    missing += [("probability of a higher score", further.improvement.reason)]
+    missing += [("chance of a higher score", further.improvement.reason)]
     if not further.improvement.reason:
-        missing += [("interval of that probability", further.improvement.interval.reason)]
+        missing += [("interval of that chance", further.improvement.interval.reason)]
     for reason in dict.fromkeys(reason for _, reason in missing if reason):
         yield f"No {', '.join(name for name, other in missing if other == reason)}: {reason}."

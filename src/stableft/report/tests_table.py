@@ -131,11 +131,11 @@ def _pair_rows(pair: PairTests) -> Iterator[Row]:
         sd_ratio=number_value(ratio.value),
         sd_ratio_bca=interval_value(ratio.interval),
     )
-    yield _row(pair, "spread, centred at the mean", "levene_mean", pair.levene_mean)
+    yield _row(pair, "spread, as in the papers", "levene_mean", pair.levene_mean)
     if pair.arm.failed or pair.reference.failed:
         yield _row(
             pair,
-            "spread of runs that did not fail",
+            "spread, failed left out",
             "levene_successful",
             pair.levene_successful,
             successful_sd_ratio=number_value(successful.value),
@@ -144,12 +144,12 @@ def _pair_rows(pair: PairTests) -> Iterator[Row]:
 
 
 def _further_rows(pair: PairTests, further: FurtherTests) -> Iterator[Row]:
-    yield _row(pair, "mean, if the SDs were equal", "student", further.student)
-    yield _row(pair, "mean, without normal scores", "permutation", further.permutation)
+    yield _row(pair, "mean, with equal SDs", "student", further.student)
+    yield _row(pair, "mean, by permutation", "permutation", further.permutation)
     better = further.improvement
     yield _row(
         pair,
-        "probability of a higher score",
+        "chance of a higher score",
         "improvement",
         better.test,
         probability=number_value(better.value, ".2f"),

@@ -157,6 +157,20 @@ def test_a_name_looks_the_same_in_every_panel():
     assert legend(figure) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("n", [6, 50])
+def test_a_name_that_is_not_drawn_changes_no_others_look(n):
+    def looks(*labels):
+        (axes,) = shown(draw_panels([curves_of(*(curve(label, n) for label in labels))], names=("a", "b", "c")))
+        return {line.get_label(): (line.get_color(), line.get_marker(), line.get_linestyle()) for line in axes.lines}
+
+    every = looks("a", "b", "c")
+    assert {label: color for label, (color, *_) in every.items()} == {"a": BLUE, "b": ORANGE, "c": GREEN}
+    for labels in (("b", "c"), ("a", "c"), ("c", "b")):
+        found = looks(*labels)
+        assert set(found) == set(labels)
+        assert all(found[label] == every[label] for label in labels)
+
+
 def test_short_curves_are_told_apart_by_markers():
     (axes,) = shown(draw_panels([curves_of(curve("a", 6), curve("b", 6))]))
     assert len({line.get_marker() for line in axes.lines}) == 2
