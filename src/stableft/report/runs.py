@@ -91,6 +91,7 @@ class ArmCell:
     start_weights: int = 0  # number of different initial weights
     rules: tuple[str, ...] = ()  # rules by which runs were early-stopped
     scores: tuple[float, ...] = ()
+    scores_at: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # checkpoint -> those of the same runs
     baseline: float | None = None  # score of the best constant predictor
     run_ids: tuple[str, ...] = ()  # of every run, including crashed ones
     failed_losses: tuple[float, ...] = ()  # finite last training losses of the failed runs
@@ -428,6 +429,10 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
         start_weights=len(_distinct_texts(runs, "start_sha256")),
         rules=_distinct_texts(runs, "rule"),
         scores=tuple(run["score"] for run in scored),
+        scores_at={
+            checkpoint: tuple(run[checkpoint] for run in scored if run["diverged"] or not math.isnan(run[checkpoint]))
+            for checkpoint in ("last", "best")
+        },
         baseline=max((run["baseline"] for run in scored if not math.isnan(run["baseline"])), default=None),
         run_ids=tuple(run["run_id"] for run in runs),
         failed_losses=tuple(run["train_loss"] for run in failed_runs if math.isfinite(run["train_loss"])),
