@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
@@ -18,6 +19,8 @@ from stableft.report.paper_values import (
     find_published_by_name,
     find_published_in_table,
     load_published_values,
+    load_reference_values,
+    with_references,
 )
 
 M, Z = PAPERS["M"], PAPERS["Z"]
@@ -185,7 +188,8 @@ def test_these_tables_are_all_there_is():
     assert len(values) == 9 + 9 + 4 + 48 + 32 + 32 + 2 * 2 + 8
     printed = [getattr(value, name) for value in values for name in STATISTICS if getattr(value, name) is not None]
     assert len(printed) == 27 + 36 + 12 + 2 * (48 + 32 + 32 + 4 + 8)
-    assert {(value.metric, METRICS[value.task]) for value in values if value.metric != METRICS[value.task]} == set()
+    others = {(value.version, value.task, value.metric) for value in values if value.metric != METRICS[value.task]}
+    assert others == {("arxiv-v1", "mrpc", "accuracy_f1")}
     assert {value.metric for value in values} <= set(METRIC_TITLES)
     keys = [(value.place, value.arm, value.task, value.split) for value in values]
     assert len(set(keys)) == len(keys) == len(set(values))  # hashable too
@@ -211,6 +215,43 @@ def test_the_papers_contradictions_stand_beside_the_values():
     assert quoted == 4 + 4 + 2 + 2
     star = next(note for note in table_of(M, "Table 1")["mosbach", "rte"].notes if "star" in note)
     assert f"p = {2 * scipy_stats.f.sf((4.5 / 2.7) ** 2, 24, 24):.3f}" in star
+
+
+def test_the_column_of_mrpc_in_arxiv_v1_is_the_mean_of_accuracy_and_f1():
+    yes, rows = 279, 408  # GLUE's development set of MRPC: always predicting yes
+    accuracy, f1 = yes / rows, 2 * yes / (rows + yes)
+    value = table_of(M, "Table 1", "arxiv-v1")["devlin", "mrpc"]
+    assert (value.metric, value.median) == ("accuracy_f1", round(50 * (accuracy + f1), 1))
+    assert any(f"(F1: {100 * f1:.1f})" in note for note in value.notes)
+    assert table_of(M, "Table 1")["devlin", "mrpc"].metric == "f1"
+
+
+def test_the_checkpoint_that_a_table_scores():
+    checkpoints = {(v.paper[0], v.location, v.version, v.checkpoint, v.own_checkpoint) for v in load_published_values()}
+    assert checkpoints == {
+        ("M", "Table 1", "iclr2021", "last", False),
+        ("M", "Table 1", "arxiv-v1", "best", True),
+        ("M", "Table 4", "iclr2021", "last", False),
+        *(("Z", f"Table {number}", "iclr2021", "best", False) for number in (1, 2, 4, 5, 7)),
+    }
+
+
+NVIDIA = [85.78, 85.54, 84.56, 86.27, 84.07, 86.76, 87.01, 85.29, 88.24, 86.52]  # seeds 0-9 of its README
+
+
+def test_another_partys_values_follow_the_papers_and_are_never_among_them():
+    ten, hundred = load_reference_values()
+    assert (ten.n, ten.min, ten.max) == (10, min(NVIDIA), max(NVIDIA))
+    assert (ten.mean, ten.median) == pytest.approx((np.mean(NVIDIA), np.median(NVIDIA)), abs=0.005)
+    assert ten.std == pytest.approx(np.std(NVIDIA, ddof=1), abs=0.001)
+    assert (hundred.n, hundred.mean, hundred.std, hundred.max) == (100, 82.56, 6.01, 88.73)
+    assert all(value.another_party and value.metric == "accuracy" for value in (ten, hundred))
+    assert not any(value.another_party for value in load_published_values())
+    assert "another party" in ten.place
+    of_devlin = with_references(tuple(printed("devlin", "mrpc")))
+    assert of_devlin == (*printed("devlin", "mrpc"), ten, hundred)
+    for recipe, task in (("devlin", "rte"), ("mosbach", "mrpc"), ("zhang", "mrpc"), ("devlin", "qnli")):
+        assert with_references(tuple(printed(recipe, task))) == tuple(printed(recipe, task))
 
 
 def test_fractions_are_of_percent():
@@ -243,7 +284,8 @@ def test_every_value_is_of_an_arm_of_its_sweep(table, sweep):
         run = point.runs[0]
         assert (run.recipe, len(point.runs)) == (value.recipe, value.n)
         assert value.split in (run.config.reported_split, "val")
-        assert run.config.task.metric == value.metric
+        assert run.config.task.metric == value.metric or value.version == "arxiv-v1"
+        assert run.report == value.checkpoint or value.own_checkpoint
         if not point.grid:  # a search has its choices beyond the recipe
             departures += describe_deviations(run.config, value.recipe, value.set)
     assert not departures

@@ -33,6 +33,7 @@ from stableft.report.forms.latex import escape_latex
 from stableft.report.forms.markdown import LINE_WIDTH
 from stableft.report.forms.terminal import report_to_text
 from stableft.report.pair_tests import FAMILY
+from stableft.report.paper_values import with_references
 from stableft.report.stability_report import build_stability_report
 from stableft.report.stability_results import Question
 
@@ -189,6 +190,72 @@ def test_difference_to_the_published_value():
     assert (comparison["alternative"], comparison["n_a"], comparison["n_b"]) == ("two-sided", 10, 25)
 
 
+BEST = [score + 0.01 * (i % 4) for i, score in enumerate(NARROW)]
+
+
+def test_arxiv_v1_is_set_beside_the_best_checkpoint_of_the_same_runs():
+    pairs = enumerate(zip(NARROW, BEST, strict=True))
+    runs = [record for i, (last, best) in pairs for record in make_runs("mosbach", [last], first_seed=i, best=best)]
+    for report, reported in (("last", NARROW), ("best", BEST)):
+        table = make_report([record.model_copy(update={"report": report}) for record in runs])
+        values = as_json(table)
+        assert find_cell(values, "mosbach")["mean"] == pytest.approx(np.mean(reported))
+        iclr, arxiv = find_tests(values, Question.AGAINST_PUBLISHED)
+        iclr_row, arxiv_row = published_rows(values, "mosbach", "difference")
+        expected = scipy_stats.ttest_ind_from_stats(
+            np.mean(BEST), np.std(BEST, ddof=1), 10, 0.701, 0.024, 25, equal_var=False
+        )
+        assert (arxiv["p"], arxiv_row["mean"]) == pytest.approx((expected.pvalue, np.mean(BEST) - 0.701))
+        if report == "last":
+            assert arxiv["remark"] == "our best checkpoint is compared, the table shows the last one"
+            assert iclr_row["mean"] == pytest.approx(np.mean(NARROW) - 0.673)
+        else:
+            assert arxiv["remark"] is None
+            assert (iclr["p"], iclr_row["mean"]) == (None, None)
+            assert iclr["reason"] == "the published score is of the last checkpoint, this one of the best checkpoint"
+
+
+def test_runs_without_a_best_score_are_not_set_beside_one():
+    values = as_json(make_report(imported("mosbach", NARROW, "last.csv")))
+    _, arxiv = find_tests(values, Question.AGAINST_PUBLISHED)
+    assert arxiv["p"] is None
+    assert arxiv["reason"] == "the published score is of the best checkpoint, this one of the last checkpoint"
+
+
+def test_mrpc_of_arxiv_v1_is_of_another_metric():
+    printed = {("mine", "mrpc"): printed_in_table1()["mosbach", "mrpc"]}
+    values = as_json(make_report(make_runs("mine", NARROW, task="mrpc"), published=printed))
+    _, arxiv = find_tests(values, Question.AGAINST_PUBLISHED)
+    assert arxiv["reason"] == "the published score is accuracy_f1, this one f1"
+
+
+def test_another_partys_values_are_shown_and_not_compared():
+    printed = {("devlin", "mrpc"): with_references(printed_in_table1()["devlin", "mrpc"])}
+    table = make_report(make_runs("devlin", WIDE, task="mrpc"), published=printed)
+    rows = published_rows(as_json(table), "devlin", task="mrpc")
+    assert [row["mean"] for row in rows][2:] == pytest.approx([0.86, 0.8256])
+    assert all("(another party)" in row["origin"] for row in rows[2:])
+    tests = find_tests(as_json(table), Question.AGAINST_PUBLISHED)[2:]
+    assert {(test["p"], test["reason"]) for test in tests} == {
+        (None, "another party's runs, in another setting: for reference only")
+    }
+    differences = published_rows(as_json(table), "devlin", "difference", "mrpc")[2:]
+    assert [row["mean"] for row in differences] == [None, None]
+
+
+def test_no_star_where_arms_are_scored_unlike():
+    arms = make_runs("devlin", WIDE, best=0.9), make_runs("mosbach", NARROW)
+    assert find_cell(as_json(make_report(*arms)), "mosbach")["star"]
+    best = [record.model_copy(update={"report": "best", "best": record.last}) for record in arms[1]]
+    table = make_report(arms[0], best)
+    values = as_json(table)
+    first = values["tests"][0]
+    assert (first["arm"], first["star"]) == ("mosbach", False)
+    assert first["p"] < 0.001
+    assert "unlike scores" in first["remark"]
+    assert not find_cell(values, "mosbach")["star"]
+
+
 def test_published_values_stand_below_the_arm_that_they_are_of():
     printed = {("mine", "rte"): printed_in_table1()["mosbach", "rte"]}
     table = make_report(make_runs("mine", NARROW), make_runs("devlin", WIDE), published=printed)
@@ -243,7 +310,8 @@ def test_one_cell_cannot_mix_kinds_of_scores():
 def test_a_split_or_metric_other_than_the_published_one_is_said():
     values = as_json(make_report(make_runs("mosbach", NARROW, split="heldout")))
     remarks = [c["remark"] for c in find_tests(values, Question.AGAINST_PUBLISHED)]
-    assert remarks == ["the published score is of the val split, this one of the test split"] * 2
+    split = "the published score is of the val split, this one of the test split"
+    assert remarks == [split, f"{split}; our best checkpoint is compared, the table shows the last one"]
 
 
 def test_columns_follow_the_tasks_and_rows_the_plan():

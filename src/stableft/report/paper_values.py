@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stableft.config.recipe import describe_deviations
-from stableft.config.run_config import RunConfig, canonical_json
+from stableft.config.run_config import Checkpoint, RunConfig, canonical_json
 
 STATISTICS = ("std", "mean", "median", "min", "max")
 PAPERS = {"M": "Mosbach et al. 2021", "Z": "Zhang et al. 2021"}
@@ -28,6 +28,7 @@ class PublishedValue:
     task: str
     metric: str
     split: str  # val (the papers' development set) or test
+    checkpoint: Checkpoint
     n: int
     set: Mapping[str, Any] = field(default_factory=dict, hash=False)
     std: float | None = None
@@ -36,6 +37,8 @@ class PublishedValue:
     min: float | None = None
     max: float | None = None
     starred: bool = False
+    own_checkpoint: bool = False  # set beside our scores of `checkpoint`, whichever checkpoint the table shows
+    another_party: bool = False  # not a value of the paper, only shown beside it
     notes: tuple[str, ...] = ()
 
     @property
@@ -64,6 +67,18 @@ class PrintedHyperparameters:
 def load_published_values() -> tuple[PublishedValue, ...]:
     """Return all published scores. Of tables that print the same runs, the one to compare with comes first."""
     return tuple(value for block in _yaml_blocks("scores") for value in _block_values(block))
+
+
+@cache
+def load_reference_values() -> tuple[PublishedValue, ...]:
+    """Return what other parties published of runs like the papers'."""
+    return tuple(value for block in _yaml_blocks("references") for value in _block_values(block))
+
+
+def with_references(printed: tuple[PublishedValue, ...]) -> tuple[PublishedValue, ...]:
+    """Return a paper's values of one arm and task, and after them what other parties published of that recipe."""
+    settings = {(value.recipe, value.task) for value in printed}
+    return printed + tuple(value for value in load_reference_values() if (value.recipe, value.task) in settings)
 
 
 def load_printed_hyperparameters(paper: str) -> PrintedHyperparameters:
@@ -140,7 +155,8 @@ def _yaml_blocks(kind: str) -> list[dict[str, Any]]:
 
 
 def _block_fields(block: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: block[key] for key in ("paper", "location", "version", "n", "split")}
+    fields = {key: block[key] for key in ("paper", "location", "version", "n", "split", "checkpoint")}
+    return fields | {"own_checkpoint": block.get("own_checkpoint", False)}
 
 
 def _block_values(block: dict[str, Any]) -> Iterator[PublishedValue]:
@@ -149,6 +165,7 @@ def _block_values(block: dict[str, Any]) -> Iterator[PublishedValue]:
         for task, numbers in row.items():
             yield PublishedValue(
                 **_block_fields(block),
+                another_party=block["kind"] == "references",
                 arm=arm,
                 recipe=definition.get("recipe", arm),
                 set=definition.get("set", {}),

@@ -104,6 +104,7 @@ class ArmCell:
     chance: float | None = None  # the highest score that counts as failed
     failed_by_accuracy: int = 0  # of summary.n, as M sec. 3.2 defines it
     failed_by_accuracy_unknown: int = 0  # of summary.n
+    scores_at: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # checkpoint -> those of the same runs
     run_ids: tuple[str, ...] = ()  # of every run, including crashed ones
     failed_losses: tuple[float, ...] = ()  # finite last training losses of the failed runs
     label_entropies: tuple[float, ...] = ()  # distinct entropies of the failed runs' training labels, in nats
@@ -562,6 +563,10 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
         scores=tuple(run["score"] for run in scored),
         verdicts=tuple(run["failed"] if isinstance(run["failed"], bool) else None for run in scored),
         seeds=tuple((run["seed_init"], run["seed_data"]) for run in scored),
+        scores_at={
+            checkpoint: tuple(run[checkpoint] for run in scored if run["diverged"] or not math.isnan(run[checkpoint]))
+            for checkpoint in ("last", "best")
+        },
         baseline=max((run["baseline"] for run in scored if not math.isnan(run["baseline"])), default=None),
         chance=max((run["chance"] for run in scored if not math.isnan(run["chance"])), default=None),
         failed_by_accuracy=sum(known_by_accuracy),

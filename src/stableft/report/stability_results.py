@@ -26,6 +26,7 @@ from stableft.report.paper_values import (
     find_published_by_name,
     find_published_in_table,
     load_published_values,
+    with_references,
 )
 from stableft.report.runs import ArmCell, RunsByArmTask, make_arm_cell
 from stableft.stats import (
@@ -37,6 +38,7 @@ from stableft.stats import (
     is_significant,
     levene,
     sd_ratio_from_summaries,
+    summarize,
     welch_from_summaries,
     welch_interval_from_summaries,
 )
@@ -138,9 +140,9 @@ def _find_published(
     if imported := runs.imported.get(arm_task):
         arm = imported.arm
     if part.published_in:
-        return find_published_in_table(values, *part.published_in, arm, task)
+        return with_references(find_published_in_table(values, *part.published_in, arm, task))
     config = runs.first_configs.get(arm_task) or runs.planned_configs.get((arm, task))
-    return (
+    return with_references(
         find_published_by_config(values, config, runs.recipes[arm])
         if config
         else find_published_by_name(values, arm, task)
@@ -238,10 +240,23 @@ def _test_smallest_stds(
 
 
 def compare_with_published(cell: ArmCell, value: PublishedValue) -> Comparison:
-    """Return the differences from a published value and Welch's test of the means, which needs a published std."""
-    ours = cell.summary
-    if cell.metric and cell.metric != value.metric:
+    """Return the differences from a published value and Welch's test of the means, which needs a published std.
+
+    Only scores of the same metric and checkpoint are compared. A value with `own_checkpoint` is set beside our scores
+    of its checkpoint, if every run has one.
+    """
+    scores = cell.scores_at.get(value.checkpoint, ())
+    apart = value.own_checkpoint and len(scores) == cell.summary.n
+    ours = summarize(scores) if apart else cell.summary
+    checkpoint = value.checkpoint if apart else cell.checkpoint
+    reason = None
+    if value.another_party:
+        reason = "another party's runs, in another setting: for reference only"
+    elif cell.metric and cell.metric != value.metric:
         reason = f"the published score is {value.metric}, this one {cell.metric}"
+    elif cell.checkpoint and checkpoint != value.checkpoint:
+        reason = f"the published score is of the {value.checkpoint} checkpoint, this one of the {checkpoint} checkpoint"
+    if reason:
         result = TestResult(WELCH_FROM_SUMMARIES, None, "two-sided", None, None, ours.n_finite, value.n, reason)
         return Comparison(Question.AGAINST_PUBLISHED, cell.arm, value.place, cell.task, result, published=value)
     printed_values = {name: value.fraction(name) for name in STATISTICS}
@@ -258,14 +273,18 @@ def compare_with_published(cell: ArmCell, value: PublishedValue) -> Comparison:
         ours.mean, ours.std, ours.n_finite, printed_values["mean"], printed_values["std"], value.n
     )
     ratio = sd_ratio_from_summaries(printed_values["std"], value.n, ours.std, ours.n_finite)
-    split_remark = f"the published score is of the {value.split} split, this one of the {cell.split} split"
+    remarks = []
+    if cell.split and cell.split != value.split:
+        remarks.append(f"the published score is of the {value.split} split, this one of the {cell.split} split")
+    if cell.checkpoint and checkpoint != cell.checkpoint:
+        remarks.append(f"our {checkpoint} checkpoint is compared, the table shows the {cell.checkpoint} one")
     return Comparison(
         role=Question.AGAINST_PUBLISHED,
         arm=cell.arm,
         against=value.place,
         task=cell.task,
         result=result,
-        remark=split_remark if cell.split and cell.split != value.split else None,
+        remark="; ".join(remarks) or None,
         published=value,
         differences=differences,
         mean_interval=withhold_if_stopped_early(interval, cell),
