@@ -53,7 +53,6 @@ RUN_VALUES = {
         "every": {"times": 2},
         "at_start": False,
         "select_by": ("accuracy", "mcc", "spearman"),
-        "report": "last",
         "batch_size": 8,
     },
     "precision": "fp32",
@@ -194,7 +193,7 @@ def toy_run(make_config, toy_data, tiny_model_folder) -> Callable[..., PlannedRu
             "schedule.length": {"epochs": 2},
             "evaluation.every": {"times": 4},
         }
-        return PlannedRun("arm", "recipe", make_config(**{**values, **dotted}))
+        return PlannedRun("arm", "recipe", make_config(**{**values, **dotted}), "last")
 
     return make
 

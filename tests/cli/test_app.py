@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.command_line import make_scored_record
 from support.paths import GLUE
-from support.sweep_records import save_record
+from support.sweep_records import make_run, save_record
 
 from stableft.config.planned_run import LocalPaths
 from stableft.config.sweep_file import load_sweep
@@ -100,6 +100,19 @@ def test_a_crashed_run_is_kept_and_gives_exit_code_1(stableft, sweep_file):
     assert code == 1
     assert re.search("2 crashed; --retry-crashed", out)
     assert not Path("results/sweeps").exists()
+
+
+def test_export_converts_a_file_of_records(stableft, workplace):
+    save_record(Path("results"), make_scored_record(make_run(1)))
+    (line,) = Path("results/runs").glob("*/record.json")
+    Path("all.jsonl").write_bytes(line.read_bytes())
+    assert stableft("export", "all.jsonl", "--out", "new.jsonl")[:2] == (0, "wrote 1 records to new.jsonl\n")
+    assert Path("new.jsonl").read_bytes() == line.read_bytes()
+    code, _, said = stableft("export", "all.jsonl", "--out", "new.jsonl", "--arms", "a")
+    assert (code, "all.jsonl is a file of records" in said) == (2, True)
+    line.write_text(line.read_text().replace('"schema":2', '"schema":3'))
+    code, _, said = stableft("status", "--results", "results")
+    assert (code, "has schema 3, but this version" in said) == (2, True)
 
 
 def test_export_and_report_from_the_file(stableft, sweep_file, workplace):

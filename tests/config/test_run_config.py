@@ -29,7 +29,6 @@ def test_an_id_never_changes_unknowingly(make_config):
         ({"optimizer.weight_decay": 0.0}, "optimizer.no_decay", [("bias",), ()]),
         ({}, "reinit", [{"pooler": False, "blocks": 0}, None]),
         ({"data.train_rows": None}, "data.sample_seed", [0, 1, None]),
-        ({}, "evaluation.report", ["last", "best"]),
         (
             {"data.task": "rte"},
             "evaluation.select_by",

@@ -10,6 +10,7 @@ from stableft.config.settings import (
     build_run_config,
     check_setting_key,
     collect_settings,
+    find_reported_checkpoint,
 )
 from stableft.config.yaml_file import YamlValue, load_yaml, parse_yaml
 from stableft.errors import UserError
@@ -22,10 +23,15 @@ def complete() -> dict[str, YamlValue]:
     return recipe | {key: YamlValue(value, "sweep.yaml:1") for key, value in IDENTITY.items()}
 
 
+def resolve(settings: dict[str, YamlValue]) -> None:
+    build_run_config(settings, "sweep.yaml:2")
+    find_reported_checkpoint(settings, "sweep.yaml:2")
+
+
 def sentence_about(**dotted) -> str:
     settings = complete() | {key: YamlValue(value, "sweep.yaml:7") for key, value in dotted.items()}
     with pytest.raises(UserError) as caught:
-        build_run_config(settings, "sweep.yaml:2")
+        resolve(settings)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

@@ -7,7 +7,7 @@ from support.paths import ROOT
 
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.recipe import read_recipe, shipped_recipes
-from stableft.config.settings import RUN_CONFIG_LEAVES
+from stableft.config.settings import SETTING_LEAVES
 from stableft.config.sweep_file import load_sweep, single_run_sweep
 
 CONFIGS = ROOT / "configs"
@@ -27,6 +27,7 @@ M: dict[str, Any] = {
     "model.attention": "sdpa",
     "model.head": "stock",
     "model.structure": None,
+    "evaluation.report": "last",
     "mixout.p": 0.0,
     "mixout.target": "pretrained",
     "mixout.granularity": "parameter",
@@ -71,7 +72,7 @@ Z: dict[str, Any] = M | {
     "evaluation.report": "best",
     "precision": "fp16",
 }
-DEVLIN = M | {"optimizer.bias_correction": False, "schedule.length": {"epochs": 3}, "evaluation.report": "last"}
+DEVLIN = M | {"optimizer.bias_correction": False, "schedule.length": {"epochs": 3}}
 DEVLIN_ROBERTA = DEVLIN | {
     "model.name": "roberta-large",
     "optimizer.betas": [0.9, 0.98],
@@ -88,7 +89,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "devlin": DEVLIN,
     "devlin-roberta": DEVLIN_ROBERTA,
     "devlin-albert": DEVLIN_ALBERT,
-    "mosbach": M | CORRECTED | {"schedule.length": {"epochs": 20}, "evaluation.report": "best"},
+    "mosbach": M | CORRECTED | {"schedule.length": {"epochs": 20}},
     "mosbach-roberta": DEVLIN_ROBERTA | CORRECTED,
     "mosbach-albert": DEVLIN_ALBERT | CORRECTED,
     "mosbach-mixout": DEVLIN | {"model.dropout": 0.0, "mixout.p": 0.9},
@@ -178,7 +179,7 @@ def test_electra_has_its_epochs_by_task():
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_a_recipe_is_complete(name):
     # All but what a sweep gives: the task, where a model lies, the seeds.
-    assert RUN_CONFIG_LEAVES.keys() - RECIPES[name].keys() == {
+    assert SETTING_LEAVES.keys() - RECIPES[name].keys() == {
         "data.task",
         "data.own",
         "model.revision",

@@ -43,7 +43,7 @@ def test_a_run_to_start_from_is_planned_once(sweep, text, sets):
     assert len(expanded.runs) == 3
     for run in expanded.runs:
         assert run.config.optimizer.lr == 1.0
-        assert run.config.start_from.model_dump() == {"run": parent.run_id, "checkpoint": "best"}
+        assert run.config.start_from.model_dump() == {"run": parent.run_id, "checkpoint": "last"}
     plain = sweep(BASE, sets=["optimizer.lr=1.0"])
     assert not {run.run_id for run in plain.runs} & {run.run_id for run in expanded.runs}
     assert plain.start_runs == ()
@@ -62,9 +62,29 @@ def test_its_own_settings_and_the_model_of_each_run(sweep):
         ("bert-base-uncased", 3e-5, 1.0),
         ("bert-large-uncased", 3e-5, 1.0),
     ]
-    assert {p.config.evaluation.report for p in expanded.start_runs} == {
-        run.config.start_from.checkpoint for run in expanded.runs
-    }
+    assert {p.report for p in expanded.start_runs} == {run.config.start_from.checkpoint for run in expanded.runs}
+
+
+def test_which_checkpoint_is_reported_goes_with_the_arm_and_changes_no_run(sweep):
+    arms = "arms: [{name: a}, {name: b, set: {evaluation: {report: last}}}]\n"
+    runs = sweep(BASE + arms).runs
+    first, second = runs[:3], runs[3:]
+    assert {run.report for run in first} == {"best"}  # zhang's
+    assert {run.report for run in second} == {"last"}
+    assert [run.config for run in first] == [run.config for run in second]
+    assert [run.run_id for run in sweep(BASE).runs] == [run.run_id for run in second]
+    assert {run.report for run in sweep(BASE + arms, sets=["evaluation.report=last"]).runs} == {"last"}
+
+
+@pytest.mark.parametrize(
+    "grid", ["evaluation.report: [last, best]", "evaluation: [{report: last}, {batch_size: 8, report: best}]"]
+)
+def test_a_grid_over_the_reported_checkpoint_is_refused(sweep, grid):
+    with pytest.raises(UserError) as caught:
+        sweep(BASE + f"grid: {{{grid}}}\n")
+    assert str(caught.value) == (
+        "s.yaml:5: grid: evaluation.report changes no run, so it cannot be searched; `set` gives it to an arm"
+    )
 
 
 def test_a_finished_run_goes_by_its_id(sweep):

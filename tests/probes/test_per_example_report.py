@@ -84,6 +84,7 @@ def save(
         status=status,
         reason=None if status == "finished" else "killed",
         config=run.config,
+        report=run.report,
         evals=(),
         last=scores,
         best=scores,

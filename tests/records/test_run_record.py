@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.paths import ROOT
 
+from stableft.config.planned_run import PlannedRun
 from stableft.config.run_config import canonical_json
 from stableft.errors import UserError
+from stableft.records.frame import build_frame
 from stableft.records.probe_record import DriftRecord, read_probe_records
 from stableft.records.run_record import (
     AnyRunRecord,
@@ -27,7 +29,9 @@ from stableft.records.run_record import (
     RunRecord,
     Scores,
     StartRecord,
+    UnknownSchemaError,
     atomic_write,
+    convert_records_file,
     dump_record,
     parse_record_as,
     read_record,
@@ -37,6 +41,7 @@ from stableft.records.run_record import (
     write_record,
     write_records_file,
 )
+from stableft.sweep.state import read_sweep_state
 
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 
@@ -53,6 +58,7 @@ def make_record(make_config):
             "status": "finished",
             "reason": None,
             "config": config,
+            "report": "last",
             "evals": (EvalPoint(step=9, epoch=1.0, train_loss=None, val_loss=score, val={"accuracy": score}),),
             "last": scores,
             "best": scores,
@@ -142,9 +148,9 @@ def test_a_record_is_json_that_any_program_reads(make_record):
 
 
 def test_the_scores_of_a_record(make_record, make_config):
-    config = make_config(**{"data.split": "heldout", "evaluation.report": "best"})
+    config = make_config(**{"data.split": "heldout"})
     best = Scores(step=3, val={"accuracy": 0.8}, test={"accuracy": 0.6})
-    record = make_record(0.7, config, best=best)
+    record = make_record(0.7, config, best=best, report="best")
     assert record.score("last", "val", "accuracy") == 0.7
     assert record.score("last", "test", "accuracy") is None
     assert record.score("best", "test", "mcc") is None
@@ -176,6 +182,89 @@ def test_a_record_edited_by_hand_is_refused(tmp_path, make_record, old, new):
     path.write_text(text.replace(old, new))
     with pytest.raises(UserError, match="does not match its checksum"):
         read_record(tmp_path, record.run_id)
+
+
+def as_schema_1(record: RunRecord) -> str:
+    """Returns the line that the version before schema 2 wrote of a record: `report` in the config, no number."""
+    values = json.loads(dump_record(record))
+    del values["schema"], values["checksum"]
+    values["config"]["evaluation"]["report"] = values.pop("report")
+    return canonical_json(values | {"checksum": hashlib.sha256(canonical_json(values).encode()).hexdigest()})
+
+
+@pytest.mark.parametrize("layout", [str, lambda line: json.dumps(json.loads(line), indent=1)], ids=["line", "spaced"])
+def test_a_record_of_schema_1_is_read_as_it_is(tmp_path, make_record, layout):
+    record = make_record(math.nan, report="best")
+    assert json.loads(dump_record(record))["schema"] == 2
+    path = land(tmp_path, record)
+    path.write_text(layout(as_schema_1(record)))
+    back = read_record(tmp_path, record.run_id)
+    assert back is not None
+    assert (back.report, back.config) == ("best", record.config)
+    assert dump_record(back) == dump_record(record)
+    path.write_text(path.read_text().replace("best", "last", 1))
+    with pytest.raises(UserError, match="does not match its checksum"):
+        read_record(tmp_path, record.run_id)
+
+
+def test_a_folder_of_schema_1_is_finished_and_reported_as_before(tmp_path, make_record, make_config):
+    records = [make_record(0.5 + seed / 10, make_config(**{"seeds.init": seed}), report="best") for seed in range(4)]
+    runs = [PlannedRun(record.arm, record.recipe, record.config, record.report) for record in records]
+    frames = []
+    for write in (dump_record, as_schema_1):
+        for record in records:
+            folder = run_folder(tmp_path, record.run_id)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "record.json").write_text(write(record) + "\n")
+        state = read_sweep_state(tmp_path, runs)
+        assert (len(state.finished), state.damaged) == (4, ())
+        frames.append(build_frame(state.finished))
+    assert set(frames[0]["checkpoint"]) == {"best"}
+    assert frames[0].equals(frames[1])
+
+
+def test_a_file_of_records_is_converted_in_place(tmp_path, make_record):
+    probe = (ROOT / "results/records/demo-probes.jsonl").read_text().splitlines()[-1]
+    old, records = tmp_path / "old.jsonl", [make_record(0.1), make_record(math.nan)]
+    old.write_text("\n".join([*map(as_schema_1, records), probe]) + "\n")
+    assert convert_records_file(old, old) == 3
+    first, second, third = old.read_text().splitlines()
+    assert [first, second] == list(map(dump_record, records))
+    assert json.loads(third) | {"checksum": ""} == json.loads(probe) | {"schema": 2, "checksum": ""}
+    (kept,) = read_probe_records(old)
+    assert dump_record(kept) == third
+    before = old.read_text()
+    assert convert_records_file(old, old) == 3
+    assert old.read_text() == before
+    old.write_text(before.replace('"steps":9', '"steps":8'))
+    with pytest.raises(UserError, match=r"old\.jsonl:1 does not match its checksum"):
+        convert_records_file(old, tmp_path / "new.jsonl")
+    assert not (tmp_path / "new.jsonl").exists()
+    with pytest.raises(UserError, match="there is no such records file, or it is not text"):
+        convert_records_file(tmp_path / "none.jsonl", old)
+
+
+@pytest.mark.parametrize("kind", [RunRecord, ImportedRun])
+def test_a_record_of_a_newer_schema_is_refused_and_left_in_place(tmp_path, make_record, kind):
+    record = make_record() if kind is RunRecord else make_imported()
+    newer = dump_record(record).replace('"schema":2', '"schema":3')
+    with pytest.raises(UnknownSchemaError) as caught:
+        parse_record_as(kind, newer)
+    assert str(caught.value) == (
+        "has schema 3, but this version of stableft reads 1 (without the key) and 2: read it with the version that "
+        "wrote it"
+    )
+    (tmp_path / "r.jsonl").write_text(newer)
+    with pytest.raises(UserError, match=r"r\.jsonl:1 has schema 3"):
+        list(read_records_file(tmp_path / "r.jsonl"))
+
+
+def test_a_schema_1_record_without_a_checkpoint_to_report_is_refused(make_record):
+    values = json.loads(as_schema_1(make_record()))
+    del values["checksum"], values["config"]["evaluation"]["report"]
+    line = canonical_json(values | {"checksum": hashlib.sha256(canonical_json(values).encode()).hexdigest()})
+    with pytest.raises(UserError, match="has report: Field required"):
+        parse_record_as(RunRecord, line)
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", "{}", '"x"', "\x00\x00"])

@@ -104,9 +104,9 @@ BOX_FIGURES: dict[str, dict[str, tuple[str, Boxes, str]]] = {
 PLACES = [(name, title) for name, panels in BOX_FIGURES.items() for title in panels]
 
 
-def checkpoint_of(name: str, label: str) -> str:
-    """M reports the last checkpoint but for its own recipe in Table 1, of which the best counts; Z the best one."""
-    return "best" if name.startswith("zhang") or (name == "mosbach-figure1" and label == "Ours") else "last"
+def checkpoint_of(name: str) -> str:
+    """M reports the last checkpoint, Z the best one."""
+    return "best" if name.startswith("zhang") else "last"
 
 
 @pytest.mark.parametrize("name", BOX_FIGURES)
@@ -121,7 +121,7 @@ def test_every_box_has_the_scores_of_the_runs_with_its_settings(name, title):
     assert [box["label"] for box in panel["boxes"]] == list(boxes)
     for box in panel["boxes"]:
         records = where(boxes[box["label"]], task=task)
-        values = 100 * scores(records, checkpoint_of(name, box["label"]), split)
+        values = 100 * scores(records, checkpoint_of(name), split)
         order = np.argsort(values, kind="stable")
         finite = [i for i in order if not math.isnan(values[i])]
         assert len(records) >= FEW - 1
@@ -138,7 +138,7 @@ def test_the_made_up_boxes_have_failed_runs_and_nan():
     boxes = [box for name in BOX_FIGURES for panel in panels_of(name).values() for box in panel["boxes"]]
     assert any(any(box["failed"]) for box in boxes)
     assert any(box["n_nan"] for box in boxes)
-    assert len({tuple(box["scores"]) for box in boxes}) > 150
+    assert len({tuple(box["scores"]) for box in boxes}) >= 150
 
 
 # --- curves

@@ -1,6 +1,7 @@
 """Which records belong to which runs of a report: by id, and by arm and task when they were imported."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from support.reports import mean_cells, values_of
@@ -13,6 +14,7 @@ from stableft.records.run_record import write_records_file
 from stableft.report.artifact import make_sweep_artifact
 from stableft.report.build import build_report
 from stableft.report.forms.write import render_report
+from stableft.report.numbers_in_words import describe_failed_by_accuracy
 from stableft.report.runs import as_means_table, collect_runs, load_artifact, load_runs
 from stableft.report.stability_results import compute_stability
 
@@ -22,7 +24,7 @@ def compute_stability_of(runs):
 
 
 def planned(records, arm="devlin"):
-    return [("s.yaml", PlannedRun(arm, "devlin", record.config)) for record in records]
+    return [("s.yaml", PlannedRun(arm, "devlin", record.config, record.report)) for record in records]
 
 
 def table_of(runs, records):
@@ -61,12 +63,8 @@ def test_curves_and_environments_are_kept_and_records_are_read_once():
 
 def test_two_arms_may_report_different_checkpoints_of_one_run():
     records = [make_record(seed=seed) for seed in range(1, 4)]
-    best = [
-        record.config.model_copy(update={"evaluation": record.config.evaluation.model_copy(update={"report": "best"})})
-        for record in records
-    ]
-    runs = planned(records) + [("s.yaml", PlannedRun("same, best", "devlin", config)) for config in best]
-    assert {run.run_id for _, run in runs} == {record.run_id for record in records}
+    best = [("s.yaml", PlannedRun("same, best", "devlin", record.config, "best")) for record in records]
+    runs = planned(records) + best
     table = table_of(runs, records)
     assert {cell.arm: cell.checkpoint for cell in table.cells} == {"devlin": "last", "same, best": "best"}
 
@@ -155,3 +153,32 @@ def test_a_rule_of_the_papers_makes_a_table_of_means_of_a_sweep_but_not_of_an_ar
     assert (cell["arm"], cell["n"], cell["mean"]) == ("devlin", 3, pytest.approx(0.72))
     with pytest.raises(UserError, match="mosbach-table1 uses the paper's own rule"):
         as_means_table(load_runs("mosbach-table1", tmp_path, [], "recipe", shipped), "best")
+
+
+def test_a_cell_counts_failed_runs_by_chance_and_as_the_paper_defines_them():
+    def record(mcc, accuracy, seed):
+        made = make_record(task="cola", last=mcc, seed=seed)  # 400 rows: MCC fails up to .08225
+        assert made.last
+        assert made.data
+        last = made.last.model_copy(update={"val": {"mcc": mcc, "accuracy": accuracy}})
+        data = made.data.model_copy(update={"baselines": {"val": {"mcc": 0.0, "accuracy": 0.69}}})
+        return made.model_copy(update={"last": last, "data": data})
+
+    records = [record(0.0822, 0.70, 1), record(0.2, 0.68, 2), record(0.4, 0.69, 3), record(0.0823, 0.70, 4)]
+    found = collect_runs(make_sweep_artifact("s", "s.yaml"), planned(records), records)
+    cell = found.cell("devlin", "cola")
+    assert (cell.failed, cell.failed_by_accuracy, cell.failed_by_accuracy_unknown) == (1, 2, 0)
+    assert (cell.baseline, cell.chance) == (0.0, pytest.approx(0.08225))
+    assert describe_failed_by_accuracy(cell) == (
+        "2/4 failed as M sec. 3.2 defines it (accuracy at or below the majority), 1/4 as here"
+    )
+    assert describe_failed_by_accuracy(replace(cell, failed_by_accuracy=1)) is None
+    assert describe_failed_by_accuracy(replace(cell, failed_by_accuracy_unknown=1)) is None
+
+
+def test_scores_printed_as_the_baseline_leave_an_arm_in_which_every_run_failed():
+    records = [make_imported(last=0.5252, seed=seed, baseline=73 / 139, digits=4) for seed in range(3)]
+    found = collect_runs(make_sweep_artifact("s", "s.yaml"), planned([make_record()], "mosbach"), records)
+    cell = found.cell("mosbach", "rte")
+    assert (cell.failed, cell.every_run_failed) == (3, True)
+    assert replace(cell, checkpoint="best", scores=(0.5, 0.6, 0.5)).every_run_failed is False

@@ -115,6 +115,7 @@ def make_record_of_run(run: PlannedRun) -> RunRecord:
         status="crashed" if crashed else "finished",
         reason="killed" if crashed else None,
         config=config,
+        report=run.report,
         evals=() if crashed else tuple(_evals(config, val["last"], diverged, rng)),
         last=None if crashed else scores["last"],
         best=None if crashed else scores["best"],

@@ -26,6 +26,7 @@ def make_scored_record(
         status=status,
         reason=None if done else "killed",
         config=run.config,
+        report=run.report,
         evals=(),
         last=scores if done else None,
         best=scores if done else None,

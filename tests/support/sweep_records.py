@@ -37,13 +37,12 @@ def make_run(seed: int, arm: str = "arm", task: str = "rte", length: dict | None
             "every": {"times": 2},
             "at_start": False,
             "select_by": ("accuracy", "f1"),
-            "report": "last",
             "batch_size": 64,
         },
         "precision": "fp32",
         "seeds": {"init": seed, "data": seed},
     }
-    return PlannedRun(arm, "recipe", RunConfig.model_validate(values))
+    return PlannedRun(arm, "recipe", RunConfig.model_validate(values), "last")
 
 
 def make_record(
@@ -58,6 +57,7 @@ def make_record(
         status=status,
         reason=None if status == "finished" else "a test",
         config=run.config,
+        report=run.report,
         evals=(),
         last=diverged if failed else None,
         best=None,

@@ -14,7 +14,7 @@ from stableft.records.run_record import (
 )
 
 
-def make_config(task="rte", split="dev", report="last", seed=1, lr=2e-5, model="bert-large-uncased") -> RunConfig:
+def make_config(task="rte", split="dev", seed=1, lr=2e-5, model="bert-large-uncased") -> RunConfig:
     return RunConfig.model_validate(
         {
             "data": {"task": task, "split": split, "train_rows": None, "sample_seed": None}
@@ -26,14 +26,14 @@ def make_config(task="rte", split="dev", report="last", seed=1, lr=2e-5, model="
             | {"no_decay": ("bias",), "clip_norm": 1.0},
             "schedule": {"length": {"epochs": 3}, "batch_size": 16, "warmup": 0.1},
             "evaluation": {"every": {"times": 2}, "at_start": True, "select_by": ("accuracy", "mcc", "spearman")}
-            | {"report": report, "batch_size": 32},
+            | {"batch_size": 32},
             "precision": "fp32",
             "seeds": {"init": seed, "data": seed + 100},
         }
     )
 
 
-def make_record(last=0.7, best=0.8, arm="mosbach", recipe="mosbach", status="finished", **config):
+def make_record(last=0.7, best=0.8, arm="mosbach", recipe="mosbach", status="finished", report="last", **config):
     settings = make_config(**config)
     metric = settings.task.metric
     scores = {
@@ -49,6 +49,7 @@ def make_record(last=0.7, best=0.8, arm="mosbach", recipe="mosbach", status="fin
         status=status,
         reason=None if status == "finished" else "killed",
         config=settings,
+        report=report,
         evals=(EvalPoint(step=9, epoch=1.0, train_loss=0.25, val_loss=0.5, val={metric: last}),),
         last=scores.get("last"),
         best=scores.get("best"),

@@ -48,7 +48,7 @@ def digest(data: bytes) -> str:
 def planned_runs() -> dict[str, str]:
     """Returns, for all shipped sweeps together, how many runs they plan, and a digest of their ids and configs."""
     lines = [
-        f"{name} {run.arm} {run.run_id} {run.config.model_dump_json()}"
+        f"{name} {run.arm} {run.run_id} {run.report} {run.config.model_dump_json()}"
         for name in sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
         if "/recipes/" not in name and "/pretrain/" not in name
         for run in load_paper_sweep(name.removeprefix("configs/")).runs

@@ -24,7 +24,7 @@ def plan(make_config, tiny_model_folder, tmp_path):
     def make(**dotted) -> tuple[PlannedRun, LocalPaths]:
         digest = model_folder_digest(folder)
         config: RunConfig = make_config(**{"model.sha256": digest, **dotted})
-        return PlannedRun("arm", "recipe", config), LocalPaths(
+        return PlannedRun("arm", "recipe", config, "last"), LocalPaths(
             data_dir=GLUE, cache_dir=tmp_path, paths={digest: folder}
         )
 
@@ -114,7 +114,7 @@ def test_a_hub_model_without_a_network(make_config, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     hub = {"model.sha256": None, "model.revision": "main"}
     sources = LocalPaths(data_dir=GLUE)
-    absent = PlannedRun("arm", "recipe", make_config(**hub, **{"model.name": "nobody/nothing"}))
+    absent = PlannedRun("arm", "recipe", make_config(**hub, **{"model.name": "nobody/nothing"}), "last")
     assert re.match("model 'nobody/nothing': .*hub cannot .*reached .*no cached copy", sentence_about(absent, sources))
-    misspelt = PlannedRun("arm", "recipe", make_config(**hub, **{"model.name": "no body!"}))
+    misspelt = PlannedRun("arm", "recipe", make_config(**hub, **{"model.name": "no body!"}), "last")
     assert re.match("model 'no body!': .*hub .*no such model", sentence_about(misspelt, sources))

@@ -63,6 +63,18 @@ def test_a_damaged_record_is_set_aside_and_its_run_is_to_do(tmp_path, damage):
     assert read_sweep_state(tmp_path, [run]).damaged == ()
 
 
+def test_a_record_of_a_newer_schema_is_refused_and_left_in_place(tmp_path):
+    run = make_run(1)
+    save_record(tmp_path, make_record(run))
+    path = run_folder(tmp_path, run.run_id) / "record.json"
+    newer = path.read_text().replace('"schema":2', '"schema":3')
+    path.write_text(newer)
+    for look_only in (False, True):
+        with pytest.raises(UserError, match=r"record\.json has schema 3, but this version of stableft reads 1"):
+            read_sweep_state(tmp_path, [run], look_only)
+    assert path.read_text() == newer
+
+
 def test_fingerprints_are_computed_once_for_all_seeds(tmp_path):
     runs = [make_run(seed, task=task) for task in ("rte", "cola") for seed in range(25)]
     asked = []

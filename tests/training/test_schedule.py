@@ -22,7 +22,7 @@ def schedule(length: TrainingLength, batch_size: int) -> ScheduleConfig:
 
 
 def evaluation(every: Cadence, at_start: bool = False) -> EvaluationConfig:
-    return EvaluationConfig(every=every, at_start=at_start, select_by=("accuracy",), report="last", batch_size=100)
+    return EvaluationConfig(every=every, at_start=at_start, select_by=("accuracy",), batch_size=100)
 
 
 @pytest.mark.parametrize(

@@ -242,14 +242,23 @@ def export(
     arms: ArmsOption = "",
     seeds: SeedsOption = None,
 ) -> None:
-    """Write the records of a sweep to one file, from which its report can be rebuilt on any machine."""
+    """Write the records of a sweep to one file, from which its report can be rebuilt on any machine.
+
+    CONFIG may also be a file of records (.jsonl) of an older version, which is written as this version writes it.
+    """
     from stableft.cli.options import check_out_file
     from stableft.cli.sweep_commands import export_records
     from stableft.config.local_files import check_results_folder
     from stableft.config.sweep_file import load_sweep_from_options
+    from stableft.records.run_record import convert_records_file
 
     check_results_folder(results)
     check_out_file(out)
+    if config.endswith(".jsonl"):
+        if set_ or arms or seeds:
+            raise UserError(f"--set, --arms and --seeds select runs of a sweep; {config} is a file of records")
+        print(f"wrote {convert_records_file(Path(config), out)} records to {out}")
+        return
     print(export_records(load_sweep_from_options(config, None, set_, arms, seeds), results, out))
 
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -23,7 +24,14 @@ from stableft.records.probe_record import (
     find_probes_in_files,
     find_probes_in_results,
 )
-from stableft.records.run_record import CHECKPOINT_FILE, ImportedRun, read_record, run_folder, write_records_file
+from stableft.records.run_record import (
+    CHECKPOINT_FILE,
+    ImportedRun,
+    UnknownSchemaError,
+    read_record,
+    run_folder,
+    write_records_file,
+)
 from stableft.report.artifact import Artifact, DatasetsTable, HyperparametersTable, ProbePart, groups_of
 from stableft.report.figures.from_probes import PROBE_RECORD_OF_PART
 from stableft.report.runs import (
@@ -55,6 +63,7 @@ def run_with_progress(
     0: all runs finished; 1: some crashed or are left; 130: interrupted. After a UserError, no empty results folder is
     left behind.
     """
+    from stableft.sweep.hub_drift import resolve_hub_commits
     from stableft.sweep.preflight import check_sweep_inputs
     from stableft.sweep.progress import closing_line, open_display
     from stableft.sweep.run_sweep import run_sweep
@@ -64,6 +73,8 @@ def run_with_progress(
     slots = resolve_devices(devices)
     # Check every input before the first run: a mistake in the last arm must not surface after hours of training.
     fingerprints = check_sweep_inputs(sweep.runs, sweep.sources, start_runs_to_train(sweep, results, retry_crashed))
+    commits = resolve_hub_commits((*sweep.runs, *sweep.start_runs))
+    sweep = replace(sweep, sources=replace(sweep.sources, hub_commits=commits))
     created = not results.exists()
     results.mkdir(parents=True, exist_ok=True)
     if not os.access(results, os.W_OK):
@@ -238,7 +249,13 @@ def render_runs(sweep: Sweep, format_: Literal["text", "json"]) -> str:
     if format_ == "json":
         return "\n".join(
             json.dumps(
-                {"run_id": r.run_id, "arm": r.arm, "recipe": r.recipe, "config": r.config.model_dump(mode="json")}
+                {
+                    "run_id": r.run_id,
+                    "arm": r.arm,
+                    "recipe": r.recipe,
+                    "report": r.report,
+                    "config": r.config.model_dump(mode="json"),
+                }
             )
             for r in sweep.runs
         )
@@ -262,6 +279,8 @@ def render_sweep_status(sweep: Sweep, results: Path) -> str:
         cell = counts.setdefault((run.arm, run.config.data.task), dict.fromkeys(statuses, 0))
         try:
             record = read_record(results, run.run_id)
+        except UnknownSchemaError:
+            raise
         except UserError as error:
             damaged.append(f"{error}; the next sweep sets it aside and repeats the run")
             cell["damaged"] += 1
@@ -297,6 +316,8 @@ def render_folder_status(results: Path) -> str:
     for folder in sorted(path for path in (results / "runs").iterdir() if path.is_dir()):
         try:
             record = read_record(results, folder.name)
+        except UnknownSchemaError:
+            raise
         except UserError as error:
             damaged.append(f"{error}; the next sweep that includes this run sets it aside and repeats the run")
             continue
@@ -317,14 +338,14 @@ def render_folder_status(results: Path) -> str:
 def export_records(sweep: Sweep, results: Path, out: Path) -> str:
     """Write the records of a sweep's runs to a file, in the sweep's order, and return a summary.
 
-    A record names the arm that trained its run first; the export names the arms of this sweep.
+    A record names the arm that trained its run first, and the checkpoint it reports; the export those of this sweep.
 
     Raises:
         UserError: None of the runs has a record, or a record is damaged.
     """
     by_id = {record.run_id: record for record in read_stored_records(results, sweep.runs)}
     records = [
-        by_id[run.run_id].model_copy(update={"arm": run.arm, "recipe": run.recipe})
+        by_id[run.run_id].model_copy(update={"arm": run.arm, "recipe": run.recipe, "report": run.report})
         for run in sweep.runs
         if run.run_id in by_id
     ]

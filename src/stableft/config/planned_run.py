@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from stableft.config.run_config import RunConfig
+from stableft.config.run_config import Checkpoint, RunConfig
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,14 @@ PROBE_NAMES = tuple(probe.name for probe in fields(InLoopProbes))
 class PlannedRun:
     """One run of a sweep: its config, and the names of its arm (a table row) and recipe.
 
-    `pause_after` is a fraction of the run's steps: the run pauses with a checkpoint at the first evaluation at or
-    after that point.
+    `report` is the checkpoint whose score the arm reports; runs that differ in it alone are one run. `pause_after` is a
+    fraction of the run's steps: the run pauses with a checkpoint at the first evaluation at or after that point.
     """
 
     arm: str
     recipe: str
     config: RunConfig
+    report: Checkpoint
     pause_after: float | None = None
     probes: InLoopProbes = NO_PROBES
 
@@ -55,11 +56,16 @@ def default_cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class LocalPaths:
-    """Local paths of the inputs: `paths` maps a SHA-256 in a config to a model folder or data file."""
+    """Where the inputs of runs are read from.
+
+    `paths` maps a SHA-256 in a config to a model folder or data file. `hub_commits` maps the identity of a hub model to
+    the commit that a sweep is trained from; otherwise, a run loads what the revision names at that time.
+    """
 
     data_dir: Path | None = None
     cache_dir: Path = field(default_factory=default_cache_folder)
     paths: dict[str, Path] = field(default_factory=dict)
+    hub_commits: dict[tuple[str | None, ...], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from stableft.config.settings import (
     build_run_config,
     collect_settings,
     describe_value,
+    find_reported_checkpoint,
     reject_sweep_keys,
 )
 from stableft.config.yaml_file import YamlValue, load_yaml, look_up
@@ -141,5 +142,5 @@ def _resolve_start_run(start: dict[str, Any], identity: Settings) -> dict[str, s
     model = {key: setting for key, setting in identity.items() if key.startswith("model.")}
     chosen = {"data.task": start["task"], "seeds.init": start["seed"], "seeds.data": start["seed"]}
     settings = read_recipe(shipped_recipes()[start["recipe"]]).for_task(start["task"]) | changes | model
-    first = build_run_config(settings | {key: YamlValue(value, "") for key, value in chosen.items()}, "")
-    return {"run": first.run_id, "checkpoint": first.evaluation.report}
+    settings |= {key: YamlValue(value, "") for key, value in chosen.items()}
+    return {"run": build_run_config(settings, "").run_id, "checkpoint": find_reported_checkpoint(settings, "")}

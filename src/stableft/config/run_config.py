@@ -200,13 +200,24 @@ class Cadence(ExactlyOne):
 
 
 class EvaluationConfig(ConfigSection):
-    """When to evaluate, how to select the best checkpoint, and which checkpoint to report."""
+    """When to evaluate, and how to select the best checkpoint."""
 
     every: Cadence
     at_start: bool
     select_by: tuple[Metric, ...] = Field(min_length=1)  # the first that is among the task's metrics
-    report: Literal["last", "best"]
     batch_size: Count
+
+
+class ReportedEvaluation(ConfigSection):
+    """The key of `evaluation` that is no part of `RunConfig`: both checkpoints are scored, whichever tables show."""
+
+    report: Checkpoint
+
+
+class ReportSettings(ConfigSection):
+    """The settings that change a report and no run: they belong to the planned run, not to its config or id."""
+
+    evaluation: ReportedEvaluation
 
 
 class Seeds(ConfigSection):
@@ -354,7 +365,6 @@ def canonical_json(value: Any) -> str:
 
 def _identifying_values(config: RunConfig) -> dict:
     values = config.normalized().model_dump(mode="json")
-    del values["evaluation"]["report"]  # both scores are stored, so the reported one does not matter
     if config.model.sha256:
         del values["model"]["name"]
     if config.data.own:

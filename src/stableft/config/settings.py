@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from stableft.config.run_config import ConfigSection, RunConfig
+from stableft.config.run_config import Checkpoint, ConfigSection, ReportSettings, RunConfig
 from stableft.config.validation import find_section, to_user_error
 from stableft.config.yaml_file import YamlValue, parse_yaml
 from stableft.errors import UserError, did_you_mean
@@ -34,6 +34,8 @@ def find_leaves(part: type[ConfigSection], prefix: str = "") -> Leaves:
 
 
 RUN_CONFIG_LEAVES = find_leaves(RunConfig)
+REPORT_LEAVES = find_leaves(ReportSettings)  # change a report and no run
+SETTING_LEAVES = RUN_CONFIG_LEAVES | REPORT_LEAVES
 # Settings determined by a sweep key: set directly, they would be overridden or would name different weights.
 SWEEP_KEY_OF_SETTING = {
     "data.task": "task",
@@ -45,7 +47,7 @@ SWEEP_KEY_OF_SETTING = {
 }
 
 
-def collect_settings(written: YamlValue, key: str = "", leaves: Leaves = RUN_CONFIG_LEAVES) -> Settings:
+def collect_settings(written: YamlValue, key: str = "", leaves: Leaves = SETTING_LEAVES) -> Settings:
     """Return the settings in a mapping, whose keys may be nested, dotted, or both, or in the value of one dotted `key`.
 
     Raises:
@@ -93,7 +95,7 @@ def reject_sweep_keys(settings: Settings, owners: Sequence[str] = ("task", "mode
     return settings
 
 
-def check_setting_key(dotted: str, where: str, leaves: Leaves = RUN_CONFIG_LEAVES) -> None:
+def check_setting_key(dotted: str, where: str, leaves: Leaves = SETTING_LEAVES) -> None:
     """Raise UserError unless `dotted` is a leaf, or a section that contains leaves."""
     if dotted and dotted not in leaves and not any(leaf.startswith(dotted + ".") for leaf in leaves):
         parent = dotted.rpartition(".")[0]
@@ -117,10 +119,19 @@ def describe_value(value: Any) -> str:
 def build_run_config(settings: Settings, where: str) -> RunConfig:
     """Return the normalized run config given by the settings; errors about missing keys point to `where`.
 
+    Settings that change a report and no run are left out.
+
     Raises:
         UserError: a setting is missing or invalid; the message names file, line, key and rule.
     """
+    settings = {key: setting for key, setting in settings.items() if key not in REPORT_LEAVES}
     return build_config_section(settings, where, RunConfig).normalized()
+
+
+def find_reported_checkpoint(settings: Settings, where: str) -> Checkpoint:
+    """Return the checkpoint that tables show according to the settings; raises like `build_run_config`."""
+    settings = {key: setting for key, setting in settings.items() if key in REPORT_LEAVES}
+    return build_config_section(settings, where, ReportSettings).evaluation.report
 
 
 def build_config_section(settings: Settings, where: str, kind: type[ConfigT]) -> ConfigT:

@@ -16,12 +16,14 @@ from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.recipe import load_recipe
 from stableft.config.run_config import ModelConfig, RunConfig, Seeds
 from stableft.config.settings import (
+    REPORT_LEAVES,
     RUN_CONFIG_LEAVES,
     ConfigT,
     Settings,
     build_run_config,
     collect_settings,
     describe_value,
+    find_reported_checkpoint,
     parse_set_options,
     reject_sweep_keys,
 )
@@ -347,14 +349,16 @@ def _expand_arm(
         configs = [
             config.model_copy(update={"seeds": Seeds(**{"init": init, "data": data} | pinned)}) for init, data in pairs
         ]
-        shown = (configs[0].run_id, configs[0].data.task, configs[0].evaluation.report)
-        expanded.setdefault(shown, (task, model, point, configs, start_run))
-    model_labels = _model_labels([configs[0].model for *_, configs, _ in expanded.values()], paths)
-    for task, model, point, configs, start_run in expanded.values():
+        report = find_reported_checkpoint(settings | overrides, where)
+        shown = (configs[0].run_id, configs[0].data.task)
+        expanded.setdefault(shown, (task, model, point, configs, report, start_run))
+    model_labels = _model_labels([configs[0].model for *_, configs, _, _ in expanded.values()], paths)
+    for task, model, point, configs, report, start_run in expanded.values():
         model_label = model_labels[configs[0].model.identity] if len(model_labels) > 1 else ""
         point = point | {key: setting for key, setting in overrides.items() if key in point}
         label = " ".join(filter(None, (arm.name, grid_label(point), model_label and f"({model_label})")))
-        runs = tuple(PlannedRun(label, recipe.name, config, probes=arm.keys.in_loop_probes) for config in configs)
+        probes = arm.keys.in_loop_probes
+        runs = tuple(PlannedRun(label, recipe.name, config, report, probes=probes) for config in configs)
         set_here = arm.settings | point | overrides
         yield SweepPoint(arm, task, model, point, set_here, label, model_label, runs, start_run)
 
@@ -379,6 +383,10 @@ def _grid_points(arm: Arm) -> list[Settings]:
     for key, values in (arm.keys.grid or {}).items():
         axis = arm.written["grid"].item(key)
         axes.append([reject_sweep_keys(collect_settings(axis.item(i), key)) for i in range(len(values))])
+        if report := next((name for point in axes[-1] for name in point if name in REPORT_LEAVES), None):
+            raise UserError(
+                f"{axis.where}: grid: {report} changes no run, so it cannot be searched; `set` gives it to an arm"
+            )
     points = []
     for parts in itertools.product(*axes):
         point: Settings = {}
@@ -434,8 +442,9 @@ def _resolve_start_from(
             f"{start.where}: start_from: the run of {recipe.name!r} on {task['data.task'].value!r} would start from "
             "another one itself; train it first, and name it here as {run: ..., checkpoint: ...}"
         )
-    run = PlannedRun(START_ARM, recipe.name, build_run_config(run_settings, start.where))
-    value = {"run": run.run_id, "checkpoint": run.config.evaluation.report}
+    report = find_reported_checkpoint(run_settings, start.where)
+    run = PlannedRun(START_ARM, recipe.name, build_run_config(run_settings, start.where), report)
+    value = {"run": run.run_id, "checkpoint": report}
     return {"start_from": YamlValue(value, start.where)}, run
 
 

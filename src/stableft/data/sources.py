@@ -304,6 +304,16 @@ def fetch_model_file(name: str, revision: str | None, file: str) -> str:
         return hf_hub_download(name, file, revision=revision)
 
 
+def find_model_commit(name: str, revision: str | None) -> str:
+    """Return the commit that a hub model's revision names now: on the hub, or in its cache if that is out of reach.
+
+    Raises:
+        UserError: As in `fetch_model_file`.
+    """
+    # The cache keeps the files of a commit in models--<name>/snapshots/<commit>.
+    return Path(fetch_model_file(name, revision, "config.json")).parent.name
+
+
 def fetch_model(name: str) -> None:
     """Download a hub model (name or name@revision) into the local cache: its weights in one format and its tokenizer.
 

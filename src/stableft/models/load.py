@@ -28,6 +28,7 @@ from stableft.catalog.model_families import BACKBONES, BackboneSpec
 from stableft.config.local_files import model_folder_digest
 from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import ModelConfig, RunConfig
+from stableft.data.sources import find_model_commit
 from stableft.errors import UserError, did_you_mean
 from stableft.methods.mixout import check_mixout_applies
 from stableft.methods.reinit import check_drawable, modules_to_redraw
@@ -46,7 +47,7 @@ class PretrainedCheckpoint:
 
     model: PreTrainedModel
     spec: BackboneSpec
-    commit: str | None  # hub revision
+    commit: str | None  # hub models only
     head: tuple[str, ...]
     missing: tuple[str, ...]  # outside the head
 
@@ -57,7 +58,7 @@ def load_tokenizer(config: RunConfig, sources: LocalPaths):
     Raises:
         UserError: The model has no fast tokenizer.
     """
-    return _load_tokenizer(*_model_location(config, sources))
+    return _load_tokenizer(*model_location(config, sources))
 
 
 def load_pretrained(config: RunConfig, sources: LocalPaths) -> PretrainedCheckpoint:
@@ -66,7 +67,7 @@ def load_pretrained(config: RunConfig, sources: LocalPaths) -> PretrainedCheckpo
     Raises:
         UserError: It cannot be loaded, has changed since the sweep was planned, or does not fit the config.
     """
-    where, revision = _model_location(config, sources)
+    where, revision = model_location(config, sources)
     if config.model.sha256 and model_folder_digest(Path(where)) != config.model.sha256:
         raise UserError(f"model {config.model.name!r}: folder {where} has changed since the sweep was planned")
     model_config = _load_model_config(where, revision)
@@ -101,9 +102,11 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _model_location(config: RunConfig, sources: LocalPaths) -> tuple[str, str | None]:
+def model_location(config: RunConfig, sources: LocalPaths) -> tuple[str, str | None]:
+    """Return a folder and None, or a hub name and the commit to load."""
     if config.model.sha256 is None:
-        return config.model.name, config.model.revision
+        commit = sources.hub_commits.get(config.model.identity)
+        return config.model.name, commit or find_model_commit(config.model.name, config.model.revision)
     assert config.model.sha256 in sources.paths, f"no path for model {config.model.name}"
     return str(sources.paths[config.model.sha256]), None
 
@@ -184,7 +187,7 @@ def _load_pretrained(where: str, revision: str | None, n_outputs: int, requested
     check_drawable(model.get_submodule(name) for name in (*head, *missing))
     if spec.name not in BACKBONES:
         spec = replace(spec, lost_positions=count_lost_positions(model))
-    return PretrainedCheckpoint(model, spec, getattr(config, "_commit_hash", None), head, missing)
+    return PretrainedCheckpoint(model, spec, revision, head, missing)
 
 
 def _adapted_model_config(

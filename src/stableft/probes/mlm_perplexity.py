@@ -40,6 +40,7 @@ from stableft.models.load import (
     check_backbone_paths,
     count_lost_positions,
     load_error_message,
+    model_location,
     quiet_transformers,
 )
 from stableft.pretrain.config_file import load_pretraining
@@ -85,8 +86,7 @@ def load_masked_lm(config: RunConfig, sources: LocalPaths, tokenizer: PreTrained
         UserError: the family has no such model or no resettable top blocks, or the checkpoint lacks the head.
     """
     model_config = config.model
-    path_or_name = str(sources.paths[model_config.sha256]) if model_config.sha256 else model_config.name
-    revision = None if model_config.sha256 else model_config.revision
+    path_or_name, revision = model_location(config, sources)
     try:
         with quiet_transformers():
             hf_config = AutoConfig.from_pretrained(path_or_name, revision=revision)
@@ -118,7 +118,7 @@ def load_masked_lm(config: RunConfig, sources: LocalPaths, tokenizer: PreTrained
         inputs=input_layout_for(PretrainedCheckpoint(model, spec, None, (), ()), tokenizer),
         vocabulary=_masking_vocabulary(model_config.name, tokenizer),
         max_positions=positions - spec.lost_positions if positions and positions > 0 else None,
-        commit=getattr(hf_config, "_commit_hash", None),
+        commit=revision,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from stableft.probes.per_example_data import NO_PREDICTION, PredictionGroup
 from stableft.report.numbers_in_words import describe_p
-from stableft.report.stability_results import BOOTSTRAP_SEED
+from stableft.report.pair_tests import BOOTSTRAP_SEED
 from stableft.stats import Interval, TestResult, bootstrap_interval, summarize, wilson_interval
 from stableft.stats.bootstrap import BCA, sample_std
 from stableft.stats.summary import RESAMPLES, too_few_reason

@@ -58,7 +58,7 @@ from stableft.report.numbers_in_words import (
     percent_value,
     text_value,
 )
-from stableft.report.stability_results import BOOTSTRAP_SEED
+from stableft.report.pair_tests import BOOTSTRAP_SEED
 from stableft.stats import RESAMPLES, Interval
 
 if TYPE_CHECKING:

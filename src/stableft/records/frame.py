@@ -47,6 +47,7 @@ COLUMN_DTYPES = {
     "setting": "object",  # equal for runs that differ only in their seeds; None: imported
     "data_fingerprint": "object",
     "device": "object",
+    "hub_model": "object",  # (name@revision, commit); None: a local folder, or imported
     "source": "object",  # file and hash that a run was imported from; None: a run of this project
     "copies": "int64",  # number of finished records of this run; only the first is used
     "start_sha256": "object",  # hash of the initial weights, if not the pre-trained checkpoint
@@ -121,7 +122,7 @@ def stored_arm(record: AnyRunRecord) -> ReportedArm:
     """Return the arm, recipe and reported checkpoint stored in a record."""
     if isinstance(record, ImportedRun):
         return ReportedArm(record.arm, record.arm, record.report)
-    return ReportedArm(record.arm, record.recipe, record.config.evaluation.report)
+    return ReportedArm(record.arm, record.recipe, record.report)
 
 
 def describe_source(record: AnyRunRecord) -> str | None:
@@ -178,6 +179,7 @@ def _imported_columns(run: ImportedRun) -> dict[str, Any]:
         "setting",
         "data_fingerprint",
         "device",
+        "hub_model",
         "start",
     )
     missing = dict.fromkeys((*unknown, "start_sha256", "rule", "label_entropy", "watch"))
@@ -198,12 +200,19 @@ def _own_columns(record: RunRecord, metric: str) -> dict[str, Any]:
         "setting": config.setting_id(),
         "data_fingerprint": record.data.fingerprint if record.data else None,
         "device": record.environment.device if record.environment else None,
+        "hub_model": _hub_model(record),
         "start": _describe_start(record),
         "start_sha256": record.start.sha256 if record.start else None,
         "rule": describe_early_stopping_rule(record.stop.after, record.stop.lowest) if record.stop else None,
         "label_entropy": record.data.label_entropy if record.data else None,
         "watch": record.watch,
     }
+
+
+def _hub_model(record: RunRecord) -> tuple[str, str] | None:
+    model, environment = record.config.model, record.environment
+    commit = environment.model_commit if environment else None
+    return (f"{model.name}@{model.revision}", commit) if commit else None
 
 
 def _describe_start(record: RunRecord) -> str | None:

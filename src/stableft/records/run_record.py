@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stableft.config.run_config import Checkpoint, RunConfig, Seeds, Split, canonical_json
+from stableft.config.yaml_file import look_up
 from stableft.errors import UserError
 
 RECORD_FILE = "record.json"
@@ -23,8 +24,13 @@ HISTORY_FILE = "history.jsonl"  # one line per step: {"step", "loss", "lr", "gra
 PREDICTIONS_FILE = "predictions.npz"
 CONFIG_FILE = "config.yaml"
 BEST_FOLDER, LAST_FOLDER = "model-best", "model-last"  # saved weights, if any
+SCHEMA = 2  # of the lines that `dump_record` writes; schema 1 had no such number, and kept `report` in the config
 # Fields added later: omitted if None, so that the checksums of older records stay valid.
 OMIT_IF_NONE = ("start", "stop", "watch", "rows", "digits")
+
+
+class UnknownSchemaError(UserError):
+    """A record of a newer schema: not damaged, so it must not be set aside."""
 
 
 class RecordSection(BaseModel):
@@ -34,8 +40,9 @@ class RecordSection(BaseModel):
 
 
 class IdentifiedRecord(RecordSection):
-    """Base of the records of all kinds of runs."""
+    """Base of the records of all kinds of runs. One of an older schema becomes one of this when it is read."""
 
+    schema_version: Literal[2] = Field(default=SCHEMA, alias="schema")
     run_id: str
 
 
@@ -135,6 +142,7 @@ class FailureWatchRecord(RecordSection):
 class RunRecord(IdentifiedRecord):
     """The outcome of a run; the only input of tables and figures.
 
+    `arm`, `recipe` and `report`, the checkpoint whose score the arm reports, are those of the sweep that made it.
     A `paused` run waits at a checkpoint until all runs of its setting can be ranked. The lowest are then early-stopped
     (`stopped`) and the others resumed. Paused and stopped runs have no scores.
     """
@@ -144,6 +152,7 @@ class RunRecord(IdentifiedRecord):
     status: Literal["finished", "crashed", "paused", "stopped"]
     reason: str | None  # why the run crashed, was stopped, or ended early because of its loss
     config: RunConfig
+    report: Checkpoint
     evals: tuple[EvalPoint, ...]
     last: Scores | None
     best: Scores | None
@@ -167,8 +176,8 @@ class RunRecord(IdentifiedRecord):
 
     @property
     def reported_score(self) -> float | None:
-        """The score that tables show according to the run's config."""
-        return self.score(self.config.evaluation.report, self.config.reported_split, self.config.task.metric)
+        """The score that tables show of the run in the arm that made it."""
+        return self.score(self.report, self.config.reported_split, self.config.task.metric)
 
 
 class ImportSource(RecordSection):
@@ -279,7 +288,7 @@ def sync_folder(folder: Path) -> None:
 
 def dump_record(record: RecordSection) -> str:
     """Return the record as one line of JSON with a checksum."""
-    values = json.loads(record.model_dump_json())  # `model_dump` would keep NaN, which is not valid JSON
+    values = json.loads(record.model_dump_json(by_alias=True))  # `model_dump` would keep NaN, which is not valid JSON
     values = {key: value for key, value in values.items() if value is not None or key not in OMIT_IF_NONE}
     return canonical_json({**values, "checksum": _checksum(values)})
 
@@ -317,15 +326,16 @@ def parse_record_as(kind: type[RecordT], line: str) -> RecordT:
 def _parse_unmodified(kind: type[RecordT], line: str) -> RecordT | None:
     """Return the record in a line that is byte for byte what `dump_record` wrote, otherwise None.
 
-    This fast path takes a quarter of the time of full parsing. It hashes the line with the checksum cut out. If it
-    cuts out a nested checksum instead, or the line is not a record of that kind, the caller falls back to full parsing.
+    This fast path takes a quarter of the time of full parsing, and for schema 1 half. It hashes the line with the
+    checksum cut out. If it cuts out a nested checksum instead, or the line is not a record of that kind, the caller
+    falls back to full parsing.
     """
     before, _, after = line.rstrip("\n").partition(',"checksum":"')
     text = before + after[65:]
     if hashlib.sha256(text.encode(errors="replace")).hexdigest() != after[:64] or after[64:65] != '"':
         return None
     try:
-        return kind.model_validate_json(text)
+        return kind.model_validate_json(text if '"schema":' in text else json.dumps(_lift_schema_1(json.loads(text))))
     except ValidationError:
         return None
 
@@ -334,21 +344,59 @@ def parse_checked_values(line: str) -> dict:
     """Return the values in a line written by `dump_record`, for any kind of record, after checking its checksum.
 
     Raises:
-        UserError: not a record, or modified since it was written.
+        UserError: not a record, of a newer schema, or modified since it was written.
     """
     try:
         values = json.loads(line)
         checksum = values.pop("checksum")
     except (ValueError, AttributeError, KeyError, TypeError):
         raise UserError("is not a complete record") from None
+    if "schema" in values and values["schema"] != SCHEMA:
+        raise UnknownSchemaError(
+            f"has schema {values['schema']!r}, but this version of stableft reads 1 (without the key) and {SCHEMA}: "
+            "read it with the version that wrote it"
+        )
     if checksum != _checksum(values):
         raise UserError("does not match its checksum: it was truncated or edited by hand")
     return values
 
 
+def convert_record(line: str) -> str:
+    """Return the line of a record of any kind and schema as this version writes it; raises like `parse_record_as`."""
+    values = parse_checked_values(line)
+    values = values if "schema" in values else _lift_schema_1(values) | {"schema": SCHEMA}
+    return canonical_json({**values, "checksum": _checksum(values)})
+
+
+def convert_records_file(path: Path, out: Path) -> int:
+    """Write the records of a file as this version writes them, and return their number. `out` may be the same file.
+
+    Raises:
+        UserError: the file cannot be read, or a line is not a valid record; the message names file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"{path}: there is no such records file, or it is not text") from None
+    converted = []
+    for number, line in enumerate(lines, 1):
+        try:
+            converted.append(f"{convert_record(line)}\n")
+        except UserError as error:
+            raise UserError(f"{path}:{number} {error}") from None
+    atomic_write(out, "".join(converted).encode())
+    return len(converted)
+
+
+def _lift_schema_1(values: dict) -> dict:
+    """Return the values of a record of schema 1 as one of today has them: `report` beside the config, not in it."""
+    evaluation = look_up(values, "config.evaluation")
+    return values | {"report": evaluation.pop("report")} if evaluation and "report" in evaluation else values
+
+
 def _validate(kind: type[RecordT], values: dict) -> RecordT:
     try:
-        return kind.model_validate_json(json.dumps(values))
+        return kind.model_validate_json(json.dumps(values if "schema" in values else _lift_schema_1(values)))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"has {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -363,6 +411,7 @@ def read_record(results: Path, run_id: str) -> RunRecord | None:
     """Return the record of a run, or None if there is none.
 
     Raises:
+        UnknownSchemaError: a newer version wrote the record.
         UserError: the record is damaged, or belongs to another run; `set_aside` moves it out of the way.
     """
     return read_record_as(RunRecord, run_folder(results, run_id))
@@ -380,7 +429,7 @@ def read_record_as(kind: type[RecordT], folder: Path) -> RecordT | None:
     try:
         record = parse_record_as(kind, text)
     except UserError as error:
-        raise UserError(f"{path} {error}") from None
+        raise type(error)(f"{path} {error}") from None
     if record.run_id != folder.name:
         raise UserError(f"{path} is the record of another run, {record.run_id}")
     return record

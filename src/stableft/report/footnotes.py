@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from stableft.report.artifact import arm_without_source
 from stableft.report.pair_tests import is_falsely_stable
-from stableft.report.runs import ArmCell
+from stableft.report.runs import ArmCell, hub_drift_note
 
 
 def deviation_footnotes(deviations: Mapping[tuple[str, str], Sequence[str]]) -> Iterator[str]:
@@ -28,6 +28,7 @@ def cell_footnotes(cells: Sequence[ArmCell], sources: bool = True) -> Iterator[s
             cells_of.setdefault(sentence, []).append(cell)
     for sentence, places in cells_of.items():
         yield f"{_name_places(places, cells)}: {sentence}"
+    yield from (note for cell in cells if (note := hub_drift_note(cell)))
     yield from imported_run_footnotes(cells) if sources else ()
 
 
@@ -118,10 +119,12 @@ def imported_run_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
 
 
 def task_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
-    """Yield a line if the arms on a task are not scored alike."""
+    """Yield a line if the arms on a task are not scored alike, or differ in the commit of one hub model."""
     score_kinds = {
         cell.arm: f"{cell.split} split, {cell.checkpoint} checkpoint, {cell.metric}" for cell in cells if cell.metric
     }
     if len(set(score_kinds.values())) > 1:
         listed = "; ".join(f"{arm}: {kind}" for arm, kind in score_kinds.items())
         yield f"The arms of {cells[0].task} are not scored alike ({listed}), so their spread is not of one quantity."
+    if not any(map(hub_drift_note, cells)) and (note := hub_drift_note(*cells)):
+        yield note

@@ -14,6 +14,7 @@ from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import START_ARM, Sweep, load_sweep
 from stableft.errors import UserError, did_you_mean
+from stableft.records.failure import is_failed
 from stableft.records.frame import ReportedArm, build_frame, describe_source
 from stableft.records.probe_record import ProbeRecords, find_probes_in_files, find_probes_in_results
 from stableft.records.run_record import (
@@ -22,6 +23,7 @@ from stableft.records.run_record import (
     ImportedRun,
     ImportSource,
     RunRecord,
+    UnknownSchemaError,
     read_record,
     read_records_file,
 )
@@ -90,6 +92,7 @@ class ArmCell:
     settings: int  # number of different configs, seeds aside
     copies: int  # number of records that repeat a run
     sources: Mapping[str, int] = field(default_factory=dict)  # source of imported runs -> number of runs
+    hub_models: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (name@revision, commit) -> number of runs
     starts: tuple[str, ...] = ()  # descriptions of the runs that provided initial weights
     start_weights: int = 0  # number of different initial weights
     rules: tuple[str, ...] = ()  # rules by which runs were early-stopped
@@ -115,8 +118,9 @@ class ArmCell:
     def mostly_failed(self) -> bool:
         """Whether more than half of the scores are those of failed runs: their spread then is no stability."""
         # A run fails by its last checkpoint. The score of its best one may still be above the chance level.
-        above = self.chance + 1e-12 if self.chance is not None else math.inf
-        of_failed = sum(v is True and not s > above for v, s in zip(self.verdicts, self.scores, strict=True))
+        chance = self.chance if self.checkpoint == "best" else None
+        pairs = zip(self.verdicts, self.scores, strict=True)
+        of_failed = sum(failed is True and (chance is None or is_failed(score, chance)) for failed, score in pairs)
         return of_failed > self.n_known / 2
 
     @property
@@ -224,7 +228,7 @@ def collect_runs(
     imported_as: dict[ArmTask, ReportedArm] = {}
     for sweep, run in runs:
         arm_task = (run.arm, run.config.data.task)
-        reported_arm = ReportedArm(run.arm, run.recipe, run.config.evaluation.report)
+        reported_arm = ReportedArm(run.arm, run.recipe, run.report)
         if reported_arm not in arms_by_id.setdefault(run.run_id, []):
             arms_by_id[run.run_id].append(reported_arm)
             planned[arm_task] = planned.get(arm_task, 0) + 1
@@ -368,6 +372,8 @@ def read_stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[R
     for run_id in dict.fromkeys(run.run_id for run in runs):
         try:
             record = read_record(results, run_id)
+        except UnknownSchemaError:
+            raise
         except UserError as error:
             raise UserError(f"{error}; the next `stableft sweep` sets it aside and re-runs the run") from None
         if record and record.status != "paused":
@@ -549,6 +555,7 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
         settings=len({run["setting"] for run in runs}),
         copies=sum(max(run["copies"] - 1, 0) for run in runs),
         sources=dict(Counter(run["source"] for run in runs if isinstance(run["source"], str))),
+        hub_models=dict(Counter(run["hub_model"] for run in runs if isinstance(run["hub_model"], tuple))),
         starts=_distinct_texts(runs, "start"),
         start_weights=len(_distinct_texts(runs, "start_sha256")),
         rules=_distinct_texts(runs, "rule"),
@@ -567,6 +574,22 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
         ),
         watched=tuple(_watched_runs(runs)),
     )
+
+
+def hub_drift_note(*cells: ArmCell) -> str | None:
+    """Return a line if the runs of a hub model were trained from several commits, which it names; None otherwise."""
+    runs_by_commit: dict[str, dict[str, list[str]]] = {}
+    for cell in cells:
+        for (model, commit), n in cell.hub_models.items():
+            runs_of_commit = runs_by_commit.setdefault(model, {}).setdefault(commit, [])
+            runs_of_commit.append(f"{n} run{'s' * (n > 1)} of {cell.arm} on {cell.task}")
+    drifted = [
+        f"{model} is of {len(commits)} commits, so of different weights: "
+        + "; ".join(f"{commit} ({', '.join(counts)})" for commit, counts in commits.items())
+        for model, commits in runs_by_commit.items()
+        if len(commits) > 1
+    ]
+    return f"{'. '.join(drifted)}." if drifted else None
 
 
 def _watched_runs(runs: Sequence[Mapping[str, Any]]) -> Iterator[WatchedRun]:

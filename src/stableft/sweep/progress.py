@@ -270,7 +270,7 @@ def describe_run_status(record: RunRecord) -> str:
     score = record.reported_score
     description = "failed at its end" if has_failed(record) else "finished"
     if score is not None:
-        description += f", {record.config.evaluation.report} {record.config.task.metric} {score:.4f}"
+        description += f", {record.report} {record.config.task.metric} {score:.4f}"
     if record.watch and record.watch.at_end and record.watch.last:
         description += f"; {describe_likely_failure(record.watch.last, record.watch.nothing_learnt, record.steps)}"
     return description

@@ -98,7 +98,7 @@ def choose_settings(
 def collect_grid_searches(sweep: Sweep, records: Iterable[RunRecord]) -> list[GridSearch]:
     """Return the grid searches of a sweep's arms, in file order, with scores from the records.
 
-    A run's score is the reported metric on the validation rows, at the checkpoint that its config reports.
+    A run's score is the reported metric on the validation rows, at the checkpoint that its arm reports.
     """
     by_id: dict[str, RunRecord] = {}
     for record in records:
@@ -116,7 +116,7 @@ def _score_setting(point: SweepPoint, by_id: dict[str, RunRecord]) -> TriedSetti
         record = by_id.get(run.run_id)
         ends[record and record.status] += 1
         if record and record.status == "finished":
-            score = record.score(run.config.evaluation.report, "val", run.config.task.metric)
+            score = record.score(run.report, "val", run.config.task.metric)
             scores.append(math.nan if score is None else score)
     return TriedSetting(point, tuple(scores), ends["crashed"], ends["stopped"])
 
@@ -192,11 +192,11 @@ def _row_labels(tried: TriedSetting) -> tuple[str, str, str, str]:
 
 
 def _score_cells(tried: TriedSetting) -> tuple[str, str, str, str]:
-    config, planned = tried.point.runs[0].config, len(tried.point.runs)
+    first, planned = tried.point.runs[0], len(tried.point.runs)
     n = str(planned) if len(tried.scores) == planned else f"{len(tried.scores)} of {planned}"
     mean = "-" if math.isnan(tried.mean) else f"{100 * tried.mean:.2f}"
     deviation = "-" if tried.std is None else f"{100 * tried.std:.2f}"
-    return f"{METRIC_TITLES[config.task.metric]}, {config.evaluation.report} checkpoint", n, mean, deviation
+    return f"{METRIC_TITLES[first.config.task.metric]}, {first.report} checkpoint", n, mean, deviation
 
 
 def _setting_label(point: SweepPoint) -> str:

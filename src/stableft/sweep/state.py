@@ -28,6 +28,7 @@ from stableft.records.run_record import (
     PREDICTIONS_FILE,
     RECORD_FILE,
     RunRecord,
+    UnknownSchemaError,
     atomic_write,
     dump_record,
     read_record,
@@ -86,11 +87,16 @@ def read_sweep_state(results: Path, runs: Iterable[PlannedRun], look_only: bool 
     """Return the state of these runs, each counted once.
 
     A damaged record is set aside and its run counts as to do. With `look_only`, the damaged file is left in place.
+
+    Raises:
+        UnknownSchemaError: a newer version wrote a record.
     """
     finished, crashed, unfinished, damaged, resumable = [], [], [], [], []
     for run_id, run in unique_runs(runs).items():
         try:
             record = read_record(results, run_id)
+        except UnknownSchemaError:
+            raise
         except UserError as error:
             record, message = (None, str(error)) if look_only else _reread_under_claim(results, run_id)
             damaged += [message] if message else []
@@ -247,6 +253,8 @@ def _find_record_paused_elsewhere(run: PlannedRun, results: Path) -> RunRecord |
 def _read_or_set_aside(results: Path, run_id: str) -> tuple[RunRecord | None, str | None]:
     try:
         return read_record(results, run_id), None
+    except UnknownSchemaError:
+        raise
     except UserError as error:
         aside = set_aside(run_folder(results, run_id) / RECORD_FILE)
         return None, f"{error}; set aside as {aside.name}, the run will be done again"
@@ -263,6 +271,7 @@ def _write_crash_record(run: PlannedRun, results: Path, reason: str, text: str, 
         status="crashed",
         reason=reason,
         config=run.config,
+        report=run.report,
         evals=before.evals if before else (),  # a run that had paused keeps its rank
         last=None,
         best=None,

@@ -24,6 +24,7 @@ from stableft.data.splits import data_fingerprint
 from stableft.errors import UserError
 from stableft.records.failure import has_failed
 from stableft.records.run_record import CHECKPOINT_FILE, RunRecord, run_folder
+from stableft.sweep.hub_drift import check_hub_commits
 from stableft.sweep.progress import (
     ClockTick,
     Notice,
@@ -70,7 +71,7 @@ def run_local(
     `train` must be importable by name, because workers are spawned. None: `stableft.training.run.train`.
 
     Raises:
-        UserError: A run's input is invalid, or the data differs from what finished runs were trained on.
+        UserError: A run's input is invalid, or data or hub model differ from what finished runs were trained on.
         RuntimeError: No worker can be started.
     """
     state = read_sweep_state(results, runs)
@@ -89,9 +90,10 @@ def run_local(
     settled = finished | paused | ({} if retry_crashed else crashed)
     replaced = crashed | incomplete
     queue = deque(QueuedRun(run, replaced.get(run_id)) for run_id, run in planned.items() if run_id not in settled)
+    queued = [task.run for task in queue]
+    check_hub_commits(queued, (*state.finished, *state.resumable), sources.hub_commits, results)
     slots = make_slots(devices, jobs_per_device, execution)[: len(queue)]
     pool = WorkerPool(make_worker_starter(results, sources, train), results, slots, queue, display, fail_fast)
-    queued = [task.run for task in queue]
     done = len(finished) + len(paused)
     failed = sum(bool(has_failed(record)) for record in finished.values())
     display(SweepStarted(queued, done, failed, len(settled) - done, len(slots)))

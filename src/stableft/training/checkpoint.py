@@ -14,6 +14,7 @@ from stableft.training.step import TrainState
 
 CHECKPOINT_TIME_SHARE = 0.02  # share of a run's time that may go into checkpoints without --checkpoint-every
 ASSUMED_BYTES_PER_SECOND = 200e6  # write speed, assumed until a checkpoint has been timed
+MODEL_CONDITION = "model"  # the condition that holds a hub model's name@commit
 # Keys in the file, too.
 SAVED_STATE_FIELDS = ("step", "micro_batch", "halved", "history", "evals", "best", "seconds", "recorded")
 
@@ -74,10 +75,15 @@ def load_checkpoint(folder: Path, state: TrainState, conditions: dict, device: t
         logging.getLogger(__name__).warning("cannot read %s (%s); set aside as %s", path, error, set_aside(path))
         return False
     for key, value in conditions.items():
+        if key == MODEL_CONDITION and key not in saved_conditions:  # a checkpoint of an older version
+            continue
         if (saved := saved_conditions.get(key)) != value:
+            before = (
+                f"pin `model: {saved}` for runs of that commit" if key == MODEL_CONDITION else "resume it as before"
+            )
             raise UserError(
                 f"run {folder.name} has a checkpoint from step {step} made with {key} {saved!r}, but now it is "
-                f"{value!r}: resume it as before, or delete {path} to start the run over"
+                f"{value!r}: {before}, or delete {path} to start the run over"
             )
     state.model.load_state_dict(content["model"])
     state.optimizer.load_state_dict(content["optimizer"])

@@ -12,6 +12,7 @@ from stableft.config.run_config import has_reached_share
 from stableft.data.metrics import compute_scores
 from stableft.errors import UserError
 from stableft.records.run_record import BEST_FOLDER, CHECKPOINT_FILE, RunRecord
+from stableft.training.checkpoint import MODEL_CONDITION
 from stableft.training.environment import git_state
 from stableft.training.evaluate import evaluate
 from stableft.training.failure_watch import describe_likely_failure, detect_vanishing
@@ -43,11 +44,13 @@ def train(
     conditions = resume_conditions(run.run_id, setup.splits.record.fingerprint, execution, setup.device)
     if setup.start:
         conditions["start"] = setup.start.sha256
+    if setup.pretrained.commit:
+        conditions[MODEL_CONDITION] = f"{run.config.model.name}@{setup.pretrained.commit}"
     conditions["probes"] = asdict(run.probes) if run.probes else None
     settings = LoopSettings(
         run.run_id, setup.folder, execution, setup.device, setup.total, setup.evaluate_at, conditions
     )
-    resumed = start_or_resume(settings, state, run.config, arm=run.arm, recipe=run.recipe)
+    resumed = start_or_resume(settings, state, run.config, arm=run.arm, recipe=run.recipe, report=run.report)
     _remove_stale_models(setup, state, resumed)
     try:
         diverged = run_steps(

@@ -269,7 +269,7 @@ def own_sweep():
 
 def test_a_sweep_has_a_figure_for_each_kind_of_record_that_its_runs_have():
     records, probes = own_sweep()
-    runs = [("s.yaml", PlannedRun(record.arm, record.recipe, record.config)) for record in records]
+    runs = [("s.yaml", PlannedRun(record.arm, record.recipe, record.config, record.report)) for record in records]
 
     def figures(left):
         return list(
