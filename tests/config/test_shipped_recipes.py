@@ -116,6 +116,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "optimizer.llrd": 0.9,
     },
 }
+REINIT = ("zhang-reinit", "zhang-reinit-longer")
 # Z Table 6: learning rate, steps, batch size, warm-up steps.
 TABLE6: dict[str, dict[str, tuple[float, int, int, int]]] = {
     "zhang-xlnet": {
@@ -151,7 +152,7 @@ def test_every_recipe_is_in_the_table():
 def test_a_recipe_is_faithful_to_paper_and_code(name):
     recipe = read_recipe(shipped_recipes()[name])
     assert {key: setting.value for key, setting in recipe.settings.items()} == RECIPES[name]
-    assert bool(recipe.by_task) == (name in (*TABLE6, "zhang-electra"))
+    assert bool(recipe.by_task) == (name in (*TABLE6, "zhang-electra", *REINIT))
 
 
 @pytest.mark.parametrize("name", sorted(TABLE6))
@@ -163,6 +164,12 @@ def test_the_settings_of_each_task_are_those_of_table_6(name):
         assert schedule.warmup is None
         found[task] = config.optimizer.lr, schedule.length.steps, schedule.batch_size, schedule.warmup_steps
     assert found == TABLE6[name]
+
+
+@pytest.mark.parametrize("name", REINIT)
+def test_the_blocks_of_re_init_are_those_of_a_legend_where_one_names_them(name):
+    blocks = {task: shipped(name, task).config.reinit.blocks for task in ("rte", "sst2", "qnli", "qqp", "mnli")}
+    assert blocks == {"rte": 5, "sst2": 2, "qnli": 5, "qqp": 5, "mnli": 5}
 
 
 def test_electra_has_its_epochs_by_task():
@@ -194,7 +201,7 @@ def test_a_recipe_is_complete(name):
 def test_every_line_of_a_recipe_says_where_its_value_is_from(path):
     text, _, by_task = path.read_text().partition("\nby_task:")
     lines = text.splitlines()
-    assert by_task == "" or by_task.split("\n")[0].strip() == "# Z Table 6"
+    assert by_task == "" or by_task.split("\n")[0].strip() == ("# Z Fig. 14" if path.stem in REINIT else "# Z Table 6")
     assert all(line.startswith("# ") for line in lines[:2])
     bare = {line.split(":")[0].strip() for line in lines if ":" in line and "#" not in line and not line.endswith(":")}
     assert bare <= {"reinit", "mixout", "sample_seed"}
