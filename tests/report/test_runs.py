@@ -13,8 +13,8 @@ from stableft.errors import UserError
 from stableft.records.run_record import write_records_file
 from stableft.report.artifact import make_sweep_artifact
 from stableft.report.build import build_report
+from stableft.report.footnotes import cell_footnotes
 from stableft.report.forms.write import render_report
-from stableft.report.numbers_in_words import describe_failed_by_accuracy
 from stableft.report.runs import as_means_table, collect_runs, load_artifact, load_runs
 from stableft.report.stability_results import compute_stability
 
@@ -169,16 +169,14 @@ def test_a_cell_counts_failed_runs_by_chance_and_as_the_paper_defines_them():
     cell = found.cell("devlin", "cola")
     assert (cell.failed, cell.failed_by_accuracy, cell.failed_by_accuracy_unknown) == (1, 2, 0)
     assert (cell.baseline, cell.chance) == (0.0, pytest.approx(0.08225))
-    assert describe_failed_by_accuracy(cell) == (
-        "2/4 failed as M sec. 3.2 defines it (accuracy at or below the majority), 1/4 as here"
-    )
-    assert describe_failed_by_accuracy(replace(cell, failed_by_accuracy=1)) is None
-    assert describe_failed_by_accuracy(replace(cell, failed_by_accuracy_unknown=1)) is None
+    said = "2/4 failed as M sec. 3.2 defines it (accuracy at or below the majority), 1/4 as here"
+    known = replace(cell, failed_by_accuracy=1), replace(cell, failed_by_accuracy_unknown=1)
+    assert [said in " ".join(cell_footnotes([c])) for c in (cell, *known)] == [True, False, False]
 
 
-def test_scores_printed_as_the_baseline_leave_an_arm_in_which_every_run_failed():
+def test_scores_printed_as_the_baseline_leave_an_arm_in_which_most_runs_failed():
     records = [make_imported(last=0.5252, seed=seed, baseline=73 / 139, digits=4) for seed in range(3)]
     found = collect_runs(make_sweep_artifact("s", "s.yaml"), planned([make_record()], "mosbach"), records)
-    cell = found.cell("mosbach", "rte")
-    assert (cell.failed, cell.every_run_failed) == (3, True)
-    assert replace(cell, checkpoint="best", scores=(0.5, 0.6, 0.5)).every_run_failed is False
+    cell = found.cell("mosbach (imported: elsewhere.csv)", "rte")
+    assert (cell.failed, cell.mostly_failed) == (3, True)
+    assert replace(cell, checkpoint="best", scores=(0.6, 0.6, 0.5)).mostly_failed is False

@@ -205,8 +205,9 @@ def _stability_blocks(
         yield from [Paragraph(words[task])] if task in words else []
         yield _scores_table(results, scores, task)
         yield Bullets(tuple(describe_smallest_stds(results, task)))
-    explanation = STAR_EXPLANATION if results.part.compared else PAPERS_FAILED_RULE
-    yield Paragraph(f"{FAILED_RULE[0].upper()}{FAILED_RULE[1:]}. {explanation}")
+    explanation = "" if results.part.compared else f" {PAPERS_FAILED_RULE}"
+    explanation += f" {STAR_EXPLANATION}" if results.pairs else ""
+    yield Paragraph(f"{FAILED_RULE[0].upper()}{FAILED_RULE[1:]}.{explanation}")
     if results.pairs:
         yield Heading("Tests")
         yield from _tests_blocks(results, pair_tests)
