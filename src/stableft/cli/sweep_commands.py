@@ -33,9 +33,9 @@ from stableft.records.run_record import (
     write_records_file,
 )
 from stableft.report.artifact import Artifact, DatasetsTable, HyperparametersTable, ProbePart, groups_of
-from stableft.report.figures.from_probes import PROBE_RECORD_OF_PART
 from stableft.report.runs import (
     ARTIFACTS,
+    PROBE_RECORD_OF_PART,
     load_artifact,
     read_all_stored_records,
     read_imported_runs,

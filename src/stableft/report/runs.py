@@ -16,7 +16,16 @@ from stableft.config.sweep_file import START_ARM, Sweep, load_sweep
 from stableft.errors import UserError, did_you_mean
 from stableft.records.failure import is_failed
 from stableft.records.frame import ReportedArm, build_frame, describe_source
-from stableft.records.probe_record import ProbeRecords, find_probes_in_files, find_probes_in_results
+from stableft.records.probe_record import (
+    DriftRecord,
+    GradNormsRecord,
+    PerplexityRecord,
+    ProbeRecord,
+    ProbeRecords,
+    SurfaceRecord,
+    find_probes_in_files,
+    find_probes_in_results,
+)
 from stableft.records.run_record import (
     AnyRunRecord,
     FailureWatchRecord,
@@ -30,9 +39,13 @@ from stableft.records.run_record import (
 from stableft.report.artifact import (
     Artifact,
     BoldRule,
+    Drifts,
+    Gradients,
+    Perplexities,
     ReportedCheckpoint,
     RunGroup,
     StabilityTable,
+    Surfaces,
     add_imported_groups,
     imported_suffix,
     make_means_artifact,
@@ -49,6 +62,12 @@ if TYPE_CHECKING:
 
 
 ARTIFACTS: dict[str, Artifact] = MOSBACH | ZHANG
+PROBE_RECORD_OF_PART: dict[type, type[ProbeRecord]] = {
+    Gradients: GradNormsRecord,
+    Drifts: DriftRecord,
+    Perplexities: PerplexityRecord,
+    Surfaces: SurfaceRecord,
+}
 ArmTask = tuple[str, str]  # arm, task
 RunRow = Mapping[str, Any]  # a row of the frame
 # Fields of an environment record that reports leave out.

@@ -7,12 +7,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from stableft.records.probe_record import DriftRecord, GradNormsRecord, PerplexityRecord, ProbeRecord, SurfaceRecord
-from stableft.report.artifact import ArtifactPart, Drifts, Gradients, Perplexities, RunGroup, Surfaces, groups_of
+from stableft.records.probe_record import DriftRecord, GradNormsRecord, PerplexityRecord, ProbeRecord
+from stableft.report.artifact import ArtifactPart, Drifts, Gradients, Perplexities, RunGroup, groups_of
 from stableft.report.figures.from_runs import curve_with_band
 from stableft.report.figures.panels import Curve, CurvePanel, Panel, ReferenceLine
 from stableft.report.figures.style import PURPLE
-from stableft.report.runs import NO_FINISHED_RUN, ArtifactRuns, seed_order
+from stableft.report.runs import NO_FINISHED_RUN, PROBE_RECORD_OF_PART, ArtifactRuns, seed_order
 from stableft.text import seed_label
 
 MAX_DRIFT_POINTS = 120  # per curve
@@ -426,14 +426,6 @@ def panel_from_perplexities(records: Sequence[PerplexityRecord], labels: Sequenc
         xticks=tuple(float(k) for k in range(0, max_reset + 1, step)),
         missing=missing,
     )
-
-
-PROBE_RECORD_OF_PART: dict[type, type[ProbeRecord]] = {
-    Gradients: GradNormsRecord,
-    Drifts: DriftRecord,
-    Perplexities: PerplexityRecord,
-    Surfaces: SurfaceRecord,
-}
 
 
 def finished_runs(runs: ArtifactRuns, groups: Sequence[RunGroup]) -> Iterator[ShownRun]:
