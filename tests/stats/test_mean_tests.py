@@ -17,7 +17,7 @@ from stableft.stats import (
     welch_interval,
     welch_interval_from_summaries,
 )
-from stableft.stats.tests import Moments, find_largest_mean, t_test_from_summaries
+from stableft.stats.means import Moments, find_largest_mean, t_test_from_summaries
 
 NAN = math.nan
 ALTERNATIVES = ["two-sided", "greater", "less"]

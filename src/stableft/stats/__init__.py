@@ -2,6 +2,16 @@
 
 from stableft.stats.bootstrap import bootstrap_interval
 from stableft.stats.expected_performance import expected_max, expected_test_score
+from stableft.stats.means import (
+    LARGEST_MEAN_REASON,
+    mark_best_and_equal,
+    mark_better_than,
+    mark_different,
+    t_test,
+    welch_from_summaries,
+    welch_interval,
+    welch_interval_from_summaries,
+)
 from stableft.stats.power import compute_normal_power_curve, compute_observed_power_curves, render_power
 from stableft.stats.summary import (
     BOSCHLOO,
@@ -22,23 +32,15 @@ from stableft.stats.summary import (
     summarize,
 )
 from stableft.stats.tests import (
-    LARGEST_MEAN_REASON,
     boschloo,
     holm,
     levene,
-    mark_best_and_equal,
-    mark_better_than,
-    mark_different,
     newcombe_interval,
     permutation_test,
     probability_of_improvement,
     sd_ratio,
     sd_ratio_from_summaries,
     shared_seed_correlation,
-    t_test,
-    welch_from_summaries,
-    welch_interval,
-    welch_interval_from_summaries,
     wilson_interval,
 )
 
