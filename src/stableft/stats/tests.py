@@ -225,10 +225,8 @@ def newcombe_interval(failed_a: int, n_a: int, failed_b: int, n_b: int, level: f
     return Interval(NEWCOMBE, level, float(low), float(high))
 
 
-def boschloo(
-    failed_a: int, n_a: int, failed_b: int, n_b: int, alternative: Literal["less", "two-sided"] = "two-sided"
-) -> TestResult:
-    """Perform Boschloo's test of equal shares of failed runs. "less": group a fails less often than group b.
+def boschloo(failed_a: int, n_a: int, failed_b: int, n_b: int) -> TestResult:
+    """Perform Boschloo's two-sided test of equal shares of failed runs.
 
     It is exact, so it holds for any number of runs. The statistic is the p-value of Fisher's exact test; Boschloo's
     test is uniformly more powerful. If n_a * n_b is above MAX_BOSCHLOO_TABLES, the result is that of Fisher's test, and
@@ -246,19 +244,17 @@ def boschloo(
     elif failed_a + failed_b in (0, n_a + n_b):
         reason = f"{'no' if failed_a + failed_b == 0 else 'every'} run of both groups failed"
     else:
-        statistic, p = _exact_statistic_and_p(test, failed_a, n_a, failed_b, n_b, alternative)
-    return TestResult(test, None, alternative, statistic, p, n_a, n_b, reason)
+        statistic, p = _exact_statistic_and_p(test, failed_a, n_a, failed_b, n_b)
+    return TestResult(test, None, "two-sided", statistic, p, n_a, n_b, reason)
 
 
 @cache  # Boschloo's test takes up to half a second, and the same counts recur within a report
-def _exact_statistic_and_p(
-    test: str, failed_a: int, n_a: int, failed_b: int, n_b: int, alternative: str
-) -> tuple[float, float]:
+def _exact_statistic_and_p(test: str, failed_a: int, n_a: int, failed_b: int, n_b: int) -> tuple[float, float]:
     from scipy import stats
 
     # SciPy compares the columns of the table by their share in the first row.
     counts = [[failed_a, failed_b], [n_a - failed_a, n_b - failed_b]]
-    answer: Any = (stats.fisher_exact if test == FISHER else stats.boschloo_exact)(counts, alternative=alternative)
+    answer: Any = (stats.fisher_exact if test == FISHER else stats.boschloo_exact)(counts, alternative="two-sided")
     p = min(float(answer.pvalue), 1.0)
     return (p if test == FISHER else float(answer.statistic)), p
 
