@@ -13,10 +13,11 @@ from stableft.config.sweep_file import Sweep
 from stableft.errors import UserError
 from stableft.models.load import load_pretrained
 from stableft.records.run_record import CHECKPOINT_FILE, read_record, run_folder
+from stableft.report.arm_cells import hub_drift_note
 from stableft.report.artifact import make_sweep_artifact
 from stableft.report.build import build_report
 from stableft.report.forms.write import render_report
-from stableft.report.runs import collect_runs, hub_drift_note
+from stableft.report.runs import collect_runs
 from stableft.sweep.hub_drift import resolve_hub_commits
 
 OLD, NEW = "a" * 40, "b" * 40

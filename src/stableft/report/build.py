@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import (
     DatasetsTable,
     FigurePart,
@@ -26,7 +27,7 @@ from stableft.report.forms.document import (
     Report,
     ReportBlock,
 )
-from stableft.report.runs import ArmCell, ArtifactRuns, collect_provenance, missing_run_notes
+from stableft.report.runs import ArtifactRuns, collect_provenance, missing_run_notes
 from stableft.report.stability_report import build_stability_report
 from stableft.report.stability_results import compute_stability
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from stableft.config.settings import describe_value
 from stableft.records.run_record import RunRecord
+from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import ReportedCheckpoint, StabilityTable, make_sweep_artifact
 from stableft.report.compare_runs import ArmPair, select_arm_pair
 from stableft.report.conclusion import describe_pair
@@ -42,7 +43,7 @@ from stableft.report.numbers_in_words import (
     wilson_value,
 )
 from stableft.report.pair_tests import BOOTSTRAP_SEED, FAMILY, PairTests, fresh_generator, successful_scores
-from stableft.report.runs import IGNORED_ENVIRONMENT_FIELDS, ArmCell, describe_environment
+from stableft.report.runs import IGNORED_ENVIRONMENT_FIELDS, describe_environment
 from stableft.report.stability_report import brief_blocks, collect_scores
 from stableft.report.stability_results import assemble_stability
 from stableft.report.tests_table import (

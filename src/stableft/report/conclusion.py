@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from stableft.report.arm_cells import ArmCell
 from stableft.report.numbers_in_words import (
     describe_p,
     failed_value,
@@ -13,7 +14,6 @@ from stableft.report.numbers_in_words import (
     wilson_value,
 )
 from stableft.report.pair_tests import ALPHA, PairTests, describe_false_stability, is_falsely_stable
-from stableft.report.runs import ArmCell
 from stableft.stats import Interval
 from stableft.text import join_with
 

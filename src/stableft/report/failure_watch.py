@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Sequence
 
 from stableft.catalog.tasks import task_title
+from stableft.report.arm_cells import ArmCell, WatchedRun
 from stableft.report.forms.document import Column, DataTable, ReportTable, Row, Value, make_label
 from stableft.report.numbers_in_words import count_value, number_value, text_value
-from stableft.report.runs import ArmCell, WatchedRun
 from stableft.report.stability_results import StabilityResults
 from stableft.training.failure_watch import LOOKS_AVERAGED, LOWER_BLOCK_SHARE, NOT_LEARNT_LOSS_SHARE, VANISHED_RATIO
 

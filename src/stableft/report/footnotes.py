@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from stableft.report.arm_cells import ArmCell, hub_drift_note
 from stableft.report.artifact import arm_without_source
 from stableft.report.pair_tests import is_falsely_stable
-from stableft.report.runs import ArmCell, hub_drift_note
 
 
 def deviation_footnotes(deviations: Mapping[tuple[str, str], Sequence[str]]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import MeanCell, MeansTable, arm_without_source, is_imported
 from stableft.report.footnotes import cell_footnotes, imported_run_footnotes
 from stableft.report.forms.document import (
@@ -34,7 +35,7 @@ from stableft.report.numbers_in_words import (
 )
 from stableft.report.pair_tests import withhold_if_stopped_early
 from stableft.report.paper_values import PublishedValue, find_published_in_table, load_published_values
-from stableft.report.runs import ArmCell, ArtifactRuns, collect_provenance, missing_run_notes, reported_score
+from stableft.report.runs import ArtifactRuns, collect_provenance, missing_run_notes, reported_score
 from stableft.stats import (
     LARGEST_MEAN_REASON,
     WELCH_FROM_SUMMARIES,

@@ -5,10 +5,10 @@ from itertools import groupby
 from typing import Any
 
 from stableft.catalog.tasks import METRIC_TITLES, task_title
+from stableft.report.arm_cells import ArmCell
 from stableft.report.forms.document import NO_VALUE, Value
 from stableft.report.pair_tests import ALPHA
 from stableft.report.paper_values import PublishedValue
-from stableft.report.runs import ArmCell
 from stableft.report.stability_results import StabilityResults
 from stableft.stats import Interval, Summary, TestResult
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from stableft.report.runs import ArmCell
+from stableft.report.arm_cells import ArmCell
 from stableft.stats import (
     Correlation,
     Interval,

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stableft.catalog.tasks import task_title
+from stableft.report.arm_cells import ArmCell
 from stableft.report.conclusion import describe_task
 from stableft.report.failure_watch import (
     FAILURE_WATCH_COLUMNS,
@@ -62,7 +63,6 @@ from stableft.report.numbers_in_words import (
 )
 from stableft.report.pair_tests import ALPHA, FAMILY, PairTests
 from stableft.report.paper_values import STATISTICS
-from stableft.report.runs import ArmCell
 from stableft.report.stability_results import Comparison, Question, StabilityResults
 from stableft.report.tests_table import collect_pair_tests, correlation_lines, explain_tests, pair_remarks, view_tests
 

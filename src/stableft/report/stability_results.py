@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from stableft.catalog.tasks import TASKS
 from stableft.config.recipe import describe_deviations
 from stableft.errors import UserError
+from stableft.report.arm_cells import ArmCell, make_arm_cell
 from stableft.report.artifact import Artifact, StabilityTable
 from stableft.report.footnotes import cell_footnotes, deviation_footnotes, task_footnotes
 from stableft.report.pair_tests import (
@@ -28,7 +29,7 @@ from stableft.report.paper_values import (
     load_published_values,
     with_references,
 )
-from stableft.report.runs import ArmCell, RunsByArmTask, make_arm_cell
+from stableft.report.runs import RunsByArmTask
 from stableft.stats import (
     LEVENE,
     WELCH_FROM_SUMMARIES,

@@ -8,11 +8,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from stableft.records.probe_record import DriftRecord, GradNormsRecord, PerplexityRecord, ProbeRecord
+from stableft.report.arm_cells import seed_order
 from stableft.report.artifact import ArtifactPart, Drifts, Gradients, Perplexities, RunGroup, groups_of
 from stableft.report.figures.from_runs import curve_with_band
 from stableft.report.figures.panels import Curve, CurvePanel, Panel, ReferenceLine
 from stableft.report.figures.style import PURPLE
-from stableft.report.runs import NO_FINISHED_RUN, PROBE_RECORD_OF_PART, ArtifactRuns, seed_order
+from stableft.report.runs import NO_FINISHED_RUN, PROBE_RECORD_OF_PART, ArtifactRuns
 from stableft.text import seed_label
 
 MAX_DRIFT_POINTS = 120  # per curve

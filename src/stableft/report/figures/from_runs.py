@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from stableft.catalog.tasks import METRIC_TITLES
+from stableft.report.arm_cells import ArmCell, RunRow, seed_order
 from stableft.report.artifact import (
     BiasRatio,
     Boxes,
@@ -32,15 +33,7 @@ from stableft.report.figures.panels import (
 )
 from stableft.report.figures.style import RUN_STYLES, RunStyle, choose_run_style
 from stableft.report.numbers_in_words import failed_value, scores_heading
-from stableft.report.runs import (
-    NO_FINISHED_RUN,
-    ArmCell,
-    ArtifactRuns,
-    RunRow,
-    curve_of_run,
-    reported_score,
-    seed_order,
-)
+from stableft.report.runs import NO_FINISHED_RUN, ArtifactRuns, curve_of_run, reported_score
 from stableft.stats import expected_max, expected_test_score
 from stableft.training.schedule import bias_ratio, total_steps
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from stableft.catalog.tasks import task_title
 from stableft.records.probe_record import SurfaceRecord
+from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import (
     BiasRatio,
     Boxes,
@@ -29,7 +30,7 @@ from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.from_probes import PROBE_FIGURE_ALTS, count_probe_records, finished_runs
 from stableft.report.figures.panels import CurvePanel, Panel
 from stableft.report.numbers_in_words import failed_value
-from stableft.report.runs import ArmCell, ArtifactRuns, curve_of_run
+from stableft.report.runs import ArtifactRuns, curve_of_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
