@@ -131,7 +131,7 @@ def test_arms_and_seeds_select(sweep):
     text = BASE + "arms: [{name: a}, {name: b, set: {optimizer.lr: 1.0}}, {name: c, set: {optimizer.lr: 2.0}}]\n"
     assert {run.arm for run in sweep(text, arms=["c", "a"]).runs} == {"a", "c"}
     assert [run.config.seeds.init for run in sweep(text, arms=["b"], seeds="8,9").runs] == [8, 9]
-    with pytest.raises(UserError, match=r"^--arms: s\.yaml .*no arm 'd'"):
+    with pytest.raises(UserError, match=r"^--arms: s\.yaml .*no arm 'd', it has "):
         sweep(text, arms=["d"])
 
 

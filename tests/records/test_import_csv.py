@@ -89,6 +89,7 @@ def test_a_run_is_known_by_what_stands_in_its_row(take):
     assert first.source.sha256 in said
     assert "rte   b    last test accuracy  2     1-2    0    1/2" in said
     assert re.search(r"failed .*score .*NaN .*most 0\.5252", said)
+    assert "\nreports compare with a, or with --against ARM\n" in said
     assert said.splitlines()[-1].startswith("wrote ")
     assert said.endswith("out.jsonl")
 

@@ -8,7 +8,9 @@ from stableft.config.run_config import RunConfig
 from stableft.records.run_record import DataRecord, RunRecord, Scores, run_folder, write_record
 
 
-def make_run(seed: int, arm: str = "arm", task: str = "rte", length: dict | None = None) -> PlannedRun:
+def make_run(
+    seed: int, arm: str = "arm", task: str = "rte", length: dict | None = None, batch_size: int = 16
+) -> PlannedRun:
     values = {
         "data": {
             "task": task,
@@ -32,7 +34,7 @@ def make_run(seed: int, arm: str = "arm", task: str = "rte", length: dict | None
             "no_decay": (),
             "clip_norm": 1.0,
         },
-        "schedule": {"length": length or {"epochs": 3}, "batch_size": 16, "warmup": 0.1},
+        "schedule": {"length": length or {"epochs": 3}, "batch_size": batch_size, "warmup": 0.1},
         "evaluation": {
             "every": {"times": 2},
             "at_start": False,

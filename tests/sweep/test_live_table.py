@@ -64,6 +64,16 @@ def test_the_time_left_counts_workers_and_longer_schedules():
     assert progress_line(view) == "2/5 done, 1 failed, 0 crashed, ETA 0:01:00"
 
 
+def test_runs_of_another_batch_size_are_estimated_from_the_rows_of_those_that_began():
+    run = make_run(1)
+    other = make_run(2, batch_size=2 * run.config.schedule.batch_size)
+    view = start_progress([run, other])
+    apply_event(view, RunStarted("cpu", run), 0.0)
+    apply_event(view, ProgressReported("cpu", RunProgress(0, 100)), 0.0)
+    apply_event(view, ProgressReported("cpu", RunProgress(10, 100)), 10.0)
+    assert estimate_seconds_left(view) == pytest.approx(90 + 50)
+
+
 def test_a_run_on_data_not_yet_begun_makes_the_time_left_unknown_unless_its_steps_are_given():
     run = make_run(1)
     for other, expected in (

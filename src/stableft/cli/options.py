@@ -45,7 +45,7 @@ CompleteOption = Annotated[
 ]
 ScoreOption = Annotated[
     Literal["recipe", "last", "best"],
-    typer.Option("--score", help="Checkpoint whose score is reported. Default: as the recipe says."),
+    typer.Option("--score", help="Checkpoint whose score is reported; recipe: as the recipe says."),
 ]
 NO_TEXTS: list[str] = []
 NO_FILES: list[Path] = []

@@ -109,7 +109,7 @@ def load_sweep(
     names = [arm.name for arm in arms_in_file]
     for name in arms:
         if name not in names:
-            raise UserError(f"--arms: {path} has no arm {name!r}{did_you_mean(name, names)}")
+            raise UserError(f"--arms: {path} has no arm {name!r}, it has {', '.join(names)}{did_you_mean(name, names)}")
     selected = [arm for arm in arms_in_file if not arms or arm.name in arms]
     return _expand_arms(config_name(path), path, selected, (Path.cwd(), path.parent), settings, sources)
 

@@ -92,12 +92,15 @@ def write_imported_runs(out: Path, runs: Sequence[ImportedRun], names: dict[str,
     source = judged[0].source
     existed = out.exists()
     write_records_file(out, judged)
+    several = len({run.arm for run in judged}) > 1
+    reference = [f"reports compare with {judged[0].arm}, or with --against ARM"] if several else []
     renamed = [f"arm {new} is {old} in {source.name}" for old, new in names.items() if new != old]
     return "\n".join(
         [
             f"{len(judged)} runs of {source.name} (sha256 {source.sha256})",
             _runs_table(judged),
             *renamed,
+            *reference,
             *notes,
             f"{'replaced' if existed else 'wrote'} {out}; next: stableft report {shlex.quote(str(out))}",
         ]

@@ -85,7 +85,8 @@ def _read_arm_runs(
             arm_names[record.arm] = None
             kept += [record] if record.arm in names else []
     if not arm_names:
-        raise UserError(f"compare: there are no records in {results / 'runs' if results else 'these files'}")
+        place = f"{results / 'runs'}; --records FILE reads those of a file" if results else "these files"
+        raise UserError(f"compare: there are no records in {place}")
     for name in names:
         if name not in arm_names:
             raise UserError(

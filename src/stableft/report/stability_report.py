@@ -465,13 +465,16 @@ def brief_blocks(
 
 def _brief_title(results: StabilityResults, task: str) -> str:
     cells = [cell for cell in results.cells_of(task) if cell.metric]
-    kinds = dict.fromkeys(cell.score_kind for cell in cells)
-    alike = next(iter(kinds)) if len(kinds) == 1 else ("", None, None)
-    metric, split, checkpoint = alike
-    parts = [f"{metric_title(metric)} %" if metric else "%", split, f"{checkpoint} checkpoint" if checkpoint else None]
+    kinds = (
+        [metric_title(cell.metric or "") for cell in cells],
+        [cell.split for cell in cells],
+        [cell.checkpoint for cell in cells],
+    )
+    words = [" or ".join(dict.fromkeys(filter(None, names))) for names in kinds]  # "or": arms are scored unlike
+    parts = [f"{text}{unit}" for text, unit in zip(words, (" %", "", " checkpoint"), strict=True) if text]
     pairs = results.pairs_of(task)
     against = f"; against {pairs[0].reference.arm}" if pairs else ""
-    return f"{task_title(task)}: {', '.join(part for part in parts if part)}{against}"
+    return f"{task_title(task)}{': ' if parts else ''}{', '.join(parts)}{against}"
 
 
 def _brief_table(results: StabilityResults, scores: DataTable, task: str) -> ReportTable:

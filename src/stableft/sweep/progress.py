@@ -92,7 +92,7 @@ class SweepProgress:
     slots: dict[str, SlotState] = field(default_factory=dict)
     claimed_elsewhere: set[str] = field(default_factory=set)  # run ids claimed by other processes
     speeds: dict[tuple, tuple[float, int]] = field(default_factory=dict)  # (seconds, steps) of ended runs
-    steps_per_epoch: dict[tuple, float] = field(default_factory=dict)  # steps per epoch by data key
+    rows_per_epoch: dict[tuple, float] = field(default_factory=dict)  # training rows by data key, up to a batch more
 
 
 def show_nothing(event: SweepEvent) -> None:
@@ -153,7 +153,8 @@ def _apply_progress(view: SweepProgress, current: SlotState, progress: RunProgre
         current.first_report = current.latest_report
     epochs = current.run.config.schedule.length.epochs
     if epochs:
-        view.steps_per_epoch[_data_key(current.run.config)] = progress.total / epochs
+        config = current.run.config
+        view.rows_per_epoch[_data_key(config)] = progress.total * config.schedule.batch_size / epochs
 
 
 def _apply_run_end(view: SweepProgress, event: RunEnded, now: float) -> None:
@@ -197,7 +198,7 @@ def _speed_key(config: RunConfig) -> tuple:
 
 
 def _data_key(config: RunConfig) -> tuple:
-    return (config.data.task, config.data.split, config.data.train_rows, config.schedule.batch_size)
+    return (config.data.task, config.data.split, config.data.train_rows)
 
 
 def _expected_steps(view: SweepProgress, config: RunConfig) -> int | None:
@@ -205,8 +206,8 @@ def _expected_steps(view: SweepProgress, config: RunConfig) -> int | None:
     length = config.schedule.length
     if length.steps is not None:
         return length.steps
-    per_epoch = view.steps_per_epoch.get(_data_key(config))
-    return None if per_epoch is None or length.epochs is None else round(per_epoch * length.epochs)
+    rows = view.rows_per_epoch.get(_data_key(config))
+    return None if rows is None or length.epochs is None else round(rows / config.schedule.batch_size * length.epochs)
 
 
 def run_label(run: PlannedRun) -> str:
