@@ -12,7 +12,7 @@ from stableft.report.numbers_in_words import (
     points_interval_value,
     wilson_value,
 )
-from stableft.report.pair_tests import ALPHA, PairTests, describe_false_stability, is_falsely_stable
+from stableft.report.pair_tests import ALPHA, PairTests, describe_false_stability, is_falsely_stable, scored_alike
 from stableft.report.runs import ArmCell
 from stableft.stats import Interval
 from stableft.text import join_with
@@ -26,11 +26,14 @@ def describe_task(cells: Sequence[ArmCell], pairs: Sequence[PairTests]) -> str:
         claims.setdefault(join_with(list(_claims(pair))), []).append(pair.arm.arm)
     reference = pairs[0].reference.arm if pairs else ""
     unshown = claims.pop("", [])
-    untested = [arm for arm, pair in ((pair.arm.arm, pair) for pair in pairs) if arm in unshown and _is_untested(pair)]
+    untested = [pair.arm.arm for pair in pairs if pair.arm.arm in unshown and _is_untested(pair)]
+    unlike = [pair.arm.arm for pair in pairs if not _is_untested(pair) and not scored_alike(pair.arm, pair.reference)]
     for claim, arms in claims.items():
         names = join_with(arms) if len(arms) < len(pairs) or len(arms) != 2 else "both"
         sentences.append(f"{names} {_agree(claim, plural=len(arms) > 1)} than {reference}")
-    if tested := [arm for arm in unshown if arm not in untested]:
+    if unlike:
+        sentences.append(f"{join_with(unlike)} {'are' if unlike[1:] else 'is'} not scored like {reference}")
+    if tested := [arm for arm in unshown if arm not in (*untested, *unlike)]:
         sentences.append(f"{join_with(tested)} {'are' if tested[1:] else 'is'} not shown to differ from {reference}")
     if untested:
         sentences.append(f"nothing is known yet of {join_with(untested)} against {reference}")
@@ -49,7 +52,7 @@ def _count_failures(cells: Sequence[ArmCell]) -> str:
     none = counts.pop((0, 0), [])
     parts = [f"{k} of {n} runs of {' and of '.join(arms)}" for (k, n), arms in counts.items()]
     if none:
-        parts.append(f"{'none' if parts else 'no run'} of {join_with(none, 'or')}")
+        parts.append(f"{'none' if parts else 'No run'} of {join_with(none, 'or')}")
     verb = "fails" if len(counts) == 0 or next(iter(counts))[0] == 1 else "fail"
     first, *rest = parts
     return ", ".join([f"{first} {verb}", *rest])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stableft.report.artifact import MeanCell, MeansTable, arm_without_source, is_imported
-from stableft.report.footnotes import cell_footnotes, imported_run_footnotes
+from stableft.report.footnotes import cell_footnotes, imported_run_footnotes, task_footnotes
 from stableft.report.forms.document import (
     FOR_READERS,
     HEADING_LEVELS,
@@ -32,7 +32,7 @@ from stableft.report.numbers_in_words import (
     values_of_published,
     values_of_test,
 )
-from stableft.report.pair_tests import withhold_if_stopped_early
+from stableft.report.pair_tests import scored_alike, withhold_if_stopped_early
 from stableft.report.paper_values import PublishedValue, find_published_in_table, load_published_values
 from stableft.report.runs import ArmCell, ArtifactRuns, collect_provenance, missing_run_notes, reported_score
 from stableft.stats import (
@@ -216,7 +216,8 @@ def _choose_arm(spec: MeanCell, runs: ArtifactRuns) -> tuple[str, str | None]:
 def _apply_bold_rule(part: MeansTable, family: list[MeanResult]) -> list[MeanResult]:
     """Return the results of a family with the rule's marks, or unmarked if they cannot be compared."""
     scored = [result for result in family if result.summary.n]
-    if any(result.cell.stopped for result in scored) or len(scored) < 2:
+    alike = all(scored_alike(result.cell, scored[0].cell) for result in scored)
+    if any(result.cell.stopped for result in scored) or len(scored) < 2 or not alike:
         return family
     groups = [result.scores for result in scored]
     match part.rule:
@@ -336,6 +337,8 @@ def _means_notes(results: Sequence[MeanResult]) -> Iterator[str]:
     """Yield the notes on the cells and on their published values, each once."""
     printed: dict[tuple[str, str], dict[str, None]] = {}
     yield from cell_footnotes([result.cell for result in results if result.cell.run_ids], sources=False)
+    for task in dict.fromkeys(result.cell.task for result in results):
+        yield from task_footnotes([result.cell for result in results if result.cell.task == task])
     for result in results:
         yield from [result.note] if result.note else []
         if result.against_published and result.against_published.p is None:

@@ -476,7 +476,10 @@ def _brief_title(results: StabilityResults, task: str) -> str:
 
 def _brief_table(results: StabilityResults, scores: DataTable, task: str) -> ReportTable:
     compared, cells = bool(results.pairs_of(task)), results.cells_of(task)
-    incomplete = any(cell.n_known != cell.summary.n or cell.planned not in (None, cell.summary.n) for cell in cells)
+    incomplete = any(
+        cell.summary.n_nan or cell.n_known != cell.summary.n or cell.planned not in (None, cell.summary.n)
+        for cell in cells
+    )
     keys = ["arm", *(["n"] if incomplete else []), "failed", "failed_wilson", "shown_sd", "mean"]
     keys += ["shown_failed_difference", "shown_mean_difference"] if compared else []
     titles = {"failed": "k/n", "failed_wilson": "95 % CI", "mean": "", "shown_sd": "(ref/arm)" if compared else ""}
