@@ -30,6 +30,7 @@ from stableft.report.numbers_in_words import (
     percent_value,
     text_value,
     values_of_published,
+    values_of_published_effects,
     values_of_test,
 )
 from stableft.report.pair_tests import scored_alike, withhold_if_stopped_early
@@ -38,14 +39,18 @@ from stableft.report.runs import ArmCell, ArtifactRuns, collect_provenance, miss
 from stableft.stats import (
     LARGEST_MEAN_REASON,
     WELCH_FROM_SUMMARIES,
+    Interval,
+    SdRatio,
     Summary,
     TestResult,
     mark_best_and_equal,
     mark_better_than,
     mark_different,
+    sd_ratio_from_summaries,
     summarize,
     t_test,
     welch_from_summaries,
+    welch_interval_from_summaries,
 )
 
 BOLD_ALPHA = 0.05
@@ -64,6 +69,9 @@ MEANS_COLUMNS = (
     Column("mean", unit="percent"),
     Column("std", unit="percent"),
     *(Column(key) for key in ("bold", "star", "compatible", "p_published", "notes")),
+    Column("difference_published_welch", unit="points", interval=True),
+    Column("sd_ratio_published"),
+    Column("sd_ratio_published_f", interval=True),
     Column("rule_test"),
     Column("shown", for_readers=True),
 )
@@ -113,8 +121,9 @@ def _caption(part: MeansTable, results: Sequence["MeanResult"], title: str) -> s
     caption += f" {UNNAMED_TEST_NOTE}" if not part.named else ""
     if any(result.published for result in results):
         caption += (
-            " Compatible: the mean against the printed one by Welch's t-test from summaries (two-sided); printed "
-            "numbers are rounded."
+            " Compatible: the mean against the printed one by Welch's t-test from summaries (two-sided), with "
+            "the 95 % interval of the difference in points; published SD/ours: with the F interval, for normal scores; "
+            "printed numbers are rounded."
         )
     return caption
 
@@ -134,6 +143,8 @@ class MeanResult:
     published: PublishedValue | None = None
     against_published: TestResult | None = None  # Welch
     difference: float | None = None  # our mean minus the published one; None if not comparable
+    mean_interval: Interval | None = None  # of the difference
+    sd_ratio: SdRatio | None = None  # published over ours
 
 
 def compute_mean_results(part: MeansTable, runs: ArtifactRuns) -> list[MeanResult]:
@@ -168,11 +179,14 @@ def _compute_mean_result(part: MeansTable, spec: MeanCell, runs: ArtifactRuns) -
         )
         return replace(result, against_published=no_test)
     mean, std = published.fraction("mean"), published.fraction("std")
-    test = welch_from_summaries(summary.mean, summary.std, summary.n_finite, mean, std, published.n)
+    moments = (summary.mean, summary.std, summary.n_finite, mean, std, published.n)
+    ratio = sd_ratio_from_summaries(std, published.n, summary.std, summary.n_finite)
     return replace(
         result,
-        against_published=withhold_if_stopped_early(test, cell),
+        against_published=withhold_if_stopped_early(welch_from_summaries(*moments), cell),
         difference=None if mean is None or summary.mean is None else summary.mean - mean,
+        mean_interval=withhold_if_stopped_early(welch_interval_from_summaries(*moments), cell),
+        sd_ratio=withhold_if_stopped_early(ratio, cell),
     )
 
 
@@ -273,13 +287,20 @@ def _rows(part: MeansTable, results: Sequence[MeanResult]) -> Iterator[Row]:
                 },
             )
         if value and test:
-            difference, compatible = percent_value(result.difference, sign=True), compatible_value(test)
+            difference, compatible = (
+                percent_value(result.difference, sign=True),
+                compatible_value(test, result.mean_interval),
+            )
+            effects = values_of_published_effects(result.mean_interval, result.sd_ratio)
+            shown_ratio = effects.pop("shown_sd_ratio_published", Value(NO_VALUE))
             shared_values |= {"origin": Value(data=value.place)}
             label = Value("difference", spec.row, under=True)
             tested = {"compatible": compatible, "p_published": p_value(test.p), "notes": Value(data=test.reason)}
-            yield Row("difference", shared_values | {"row": label, "mean": difference, "shown": difference} | tested)
-            label = Value("compatible at .05 (p)", spec.row, under=True)
-            yield Row(FOR_READERS, {"row": label, "column": text_value(spec.column), "shown": compatible})
+            tested |= {"row": label, "mean": difference, "shown": difference}
+            yield Row("difference", shared_values | tested | effects)
+            for title, shown in (("compatible at .05 (p; difference)", compatible), ("published SD/ours", shown_ratio)):
+                label = Value(title, spec.row, under=True)
+                yield Row(FOR_READERS, {"row": label, "column": text_value(spec.column), "shown": shown})
 
 
 def _own_values(result: MeanResult) -> dict[str, Value]:
