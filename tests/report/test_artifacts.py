@@ -330,6 +330,12 @@ def test_imported_runs_have_their_own_family_of_bold_numbers_and_share_the_print
     assert names[3:11] == ["- Z, Table 1 (iclr2021)", *compared, "Standard (imported)", *compared]
 
 
+def test_what_a_table_of_means_shows_is_explained_once():
+    text = " ".join(render_report(with_imported("zhang-table1", ("zhang",), own=where(Z, task="rte"))).split())
+    assert text.count("Mean ± std over seeds") == 1
+    assert text.count("1,000 rows, as above.") == 2
+
+
 def test_runs_of_two_sources_are_two_boxes_that_name_them():
     other = tuple(
         run.model_copy(update={"source": SOURCE.model_copy(update={"name": name, "sha256": sha * 32})})

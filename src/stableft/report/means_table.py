@@ -87,16 +87,16 @@ def build_means_report(parts: Sequence[MeansTable], runs: ArtifactRuns) -> Repor
         for part, part_results in zip(parts, results, strict=True)
     ]
     blocks: list[ReportBlock] = []
+    captions: set[str] = set()
     for i, (part, part_results, table) in enumerate(zip(parts, results, data, strict=True), 1):
         name = f"{artifact.id}-{i}" if len(parts) > 1 else artifact.id
         blocks += [Heading(part.title)] if part.title else []
         # Imported runs are shown below the same published value as those of this project, which is printed once.
         shown = [row for row in table.rows if row.kind != "published" or not is_imported(row["arm"].data)]
-        blocks.append(
-            replace(table, rows=tuple(shown)).pivot(
-                name, "row", "column", ["shown"], _caption(part, part_results, artifact.title)
-            )
-        )
+        caption = _caption(part, part_results, artifact.title)
+        shown_caption = f"{artifact.title}: {part.title}, as above." if caption in captions else caption
+        captions.add(caption)
+        blocks.append(replace(table, rows=tuple(shown)).pivot(name, "row", "column", ["shown"], shown_caption))
         blocks += [Bullets(tests)] if (tests := tuple(_test_lines(part_results))) else []
     notes = [*artifact.notes, *dict.fromkeys(note for part_results in results for note in _means_notes(part_results))]
     notes += [*imported_run_footnotes([result.cell for result in all_results]), *missing_run_notes(runs)]
