@@ -112,7 +112,7 @@ def mean_cells(values):
             cell["published"] = row
         elif row["kind"] == "difference":
             cell["difference"], cell["p_published"] = row["mean"], row["p_published"]
-            cell["effects"] = {key: row[key] for key in EFFECTS}
+            cell["effects"] = {key: row.get(key) for key in EFFECTS}
     for test in values["tests"]:
         if test["question"] == "the table's rule":
             cells[test["row"], test["column"]]["p"] = test["p"]
