@@ -336,6 +336,11 @@ def test_what_a_table_of_means_shows_is_explained_once():
     assert text.count("1,000 rows, as above.") == 2
 
 
+def test_how_the_panels_of_a_figure_were_made_is_said_once():
+    text = " ".join(render_report(with_imported("zhang-figure4", ("zhang",), own=())).split())
+    assert text.count("- The best of each number of runs drawn with replacement") == 1
+
+
 def test_runs_of_two_sources_are_two_boxes_that_name_them():
     other = tuple(
         run.model_copy(update={"source": SOURCE.model_copy(update={"name": name, "sha256": sha * 32})})
