@@ -67,7 +67,7 @@ def _build_figure_report(runs: ArtifactRuns) -> Report:
     panels_with_notes = [(part, *panel_with_notes) for part in parts for panel_with_notes in build_panels(part, runs)]
     blocks: list[ReportBlock] = [Picture(artifact.id, artifact.title)]
     shown_cells: list[ArmCell] = []
-    first, *others = [notes for *_, notes in panels_with_notes]
+    first, *others = [notes for *_, notes in panels_with_notes] or [[]]
     shared_notes = [note for note in first if others and all(note in notes for notes in others)]
     for number, (part, panel, notes) in enumerate(panels_with_notes, 1):
         repeats_part = number > 1 and panels_with_notes[number - 2][0] is part  # another panel of the same runs
