@@ -71,6 +71,14 @@ def check_cell(cell: dict[str, Any], records, split: str, theirs: dict[str, floa
     assert cell["difference"] == pytest.approx(ours[0] - beside[0], abs=1e-6)
     welch = stats.ttest_ind_from_stats(*ours, *beside, equal_var=False)
     assert cell["p_published"] == pytest.approx(welch.pvalue, rel=1e-4)
+    interval, ratio, ratio_interval = cell["effects"].values()
+    errors = [std**2 / n for _, std, n in (ours, beside)]
+    freedom = sum(errors) ** 2 / sum(e**2 / (n - 1) for e, n in zip(errors, (ours[2], beside[2]), strict=True))
+    half_width = stats.t.ppf(0.975, freedom) * sum(errors) ** 0.5
+    assert interval == pytest.approx([ours[0] - beside[0] - half_width, ours[0] - beside[0] + half_width], rel=1e-4)
+    assert ratio == pytest.approx(beside[1] / ours[1], rel=1e-4)
+    quantiles = stats.f.ppf([0.975, 0.025], beside[2] - 1, ours[2] - 1)
+    assert ratio_interval == pytest.approx(list(ratio / quantiles**0.5), rel=1e-4)
 
 
 def student(a, b, alternative: str) -> float:

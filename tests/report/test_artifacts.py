@@ -326,8 +326,19 @@ def test_imported_runs_have_their_own_family_of_bold_numbers_and_share_the_print
     assert their_cell["family"] != own_cell["family"]
     lines = render_report(with_imported("zhang-table1", ("zhang",), own=own)).splitlines()
     names = [line.split("|")[1].strip() for line in lines if line.startswith("| ")]
-    published, difference, compatible = "- Z, Table 1 (iclr2021)", "- difference", "- compatible at .05 (p)"
-    assert names[3:9] == [published, difference, compatible, "Standard (imported)", difference, compatible]
+    compared = ["- difference", "- compatible at .05 (p; difference)", "- published SD/ours"]
+    assert names[3:11] == ["- Z, Table 1 (iclr2021)", *compared, "Standard (imported)", *compared]
+
+
+def test_what_a_table_of_means_shows_is_explained_once():
+    text = " ".join(render_report(with_imported("zhang-table1", ("zhang",), own=where(Z, task="rte"))).split())
+    assert text.count("Mean ± std over seeds") == 1
+    assert text.count("1,000 rows, as above.") == 2
+
+
+def test_how_the_panels_of_a_figure_were_made_is_said_once():
+    text = " ".join(render_report(with_imported("zhang-figure4", ("zhang",), own=())).split())
+    assert text.count("- The best of each number of runs drawn with replacement") == 1
 
 
 def test_runs_of_two_sources_are_two_boxes_that_name_them():

@@ -325,13 +325,14 @@ def test_from_few_runs_only_what_a_test_shows_is_concluded(compare, n):
         assert "No SD of a, SD of b: one score has no std" in notes(report)
 
 
-def test_where_nothing_is_tested_a_command_tells_how_many_seeds_are_needed(compare):
+def test_where_no_difference_is_shown_a_command_tells_how_many_seeds_are_needed(compare):
+    command = r"`stableft power --from .*some\.jsonl --arms a,b --task rte`"
+    said = conclusion(compare(runs("a", FINE), runs("b", [score + 0.001 for score in FINE], lr=3e-5)))
+    assert re.search(rf"{command} tells how many seeds differences of this size need\.$", said)
+    assert not re.search(command, conclusion(compare(runs("a", LOST), runs("b", FINE, lr=3e-5))))
     report = compare(runs("a", [0.7] * 10), runs("b", [0.7] * 10, lr=3e-5))
     said = conclusion(report)
     assert said.startswith("Nothing may be concluded about a and b: there is no test (no run of both groups failed; ")
-    assert re.search(
-        r"`stableft power --from .*some\.jsonl --arms a,b --task rte` tells how many seeds are needed\.$", said
-    )
     assert "SD ratio: the second group does not vary" in notes(report)
     assert conclusion(compare(runs("a", [0.6]), runs("b", [0.7], lr=3e-5))).endswith(
         "; run more seeds (the papers: 20 to 50)."

@@ -85,7 +85,7 @@ def test_a_difference_is_claimed_only_below_holms_p(ref, a, b):
             assert (how == "more") == (np.std(finite[arm]) > np.std(finite["ref"]))
     for arm in "ab":
         unshown = not any(key[0] == arm for key in claimed)
-        words = rf"(; |^)[^;]*\b{arm}\b[^;]* not shown to differ|nothing is known yet of [^;]*\b{arm}\b"
+        words = rf"(; |^)[^;]*\b{arm}\b[^;]* not shown to differ|no test compares [^;]*\b{arm}\b"
         assert unshown == bool(re.search(words, said)), said
 
 
@@ -123,3 +123,10 @@ def test_what_fails_is_counted_for_every_arm():
     assert said.startswith("8 of 10 runs of ref fail, none of a or b; both fail less often")
     assert "and spread less" not in said or all(pair.is_shown("levene_median") for pair in table.pairs)
     assert [key for key, _ in groupby(claims_in(said), key=lambda claim: claim[0])] == ["a", "b"]
+
+
+def test_an_arm_of_nan_alone_has_no_spread_to_warn_of():
+    (pair,) = table_of({"ref": NARROW, "b": [NAN] * 5}).pairs
+    assert "stability" not in describe_pair(pair, None)
+    table = table_of({"ref": NARROW, "b": [NAN] * 5})
+    assert describe_task(table.cells, table.pairs).endswith("; b fails more often than ref.")

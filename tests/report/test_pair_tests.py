@@ -363,3 +363,18 @@ def test_one_arm_has_no_tests():
     text = render(report(make_runs("first", TWO_MODES)))
     assert "## Tests" not in text
     assert "reference" not in text
+
+
+def test_nothing_is_claimed_of_arms_scored_unlike():
+    runs = make_runs("first", NARROW), make_runs("second", NARROW, report="best", best=0.95)
+    table = report(*runs)
+    assert table.pairs[0].holm["welch"] < 1e-6
+    text = report_to_text(build_stability_report(table))
+    assert "second is not scored like first." in text
+    assert "* Holm" not in text
+    assert "] *" not in text
+
+
+def test_the_screen_gives_the_n_of_a_mean_without_its_nan():
+    text = report_to_text(build_stability_report(report(make_runs("first", NARROW), make_runs("second", [*WIDE, NAN]))))
+    assert re.search(r"^second  11, 1 NaN  ", text, re.MULTILINE)

@@ -298,7 +298,7 @@ def test_footnotes_name_what_is_pooled_or_scored_otherwise():
     assert "mosbach on rte: pools 2 settings" in text
     assert "The arms of rte are not scored alike" in text
     assert "unlike scores" in text
-    title = report_to_text(build_stability_report(table)).splitlines()[0]
+    title = report_to_text(build_stability_report(make_report(pooled, zhang, artifact=SWEEP))).splitlines()[0]
     assert title == "RTE: accuracy %, val or test, last or best checkpoint; against mosbach"
 
 

@@ -100,6 +100,9 @@ def _as_json_reads(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+EFFECTS = ("difference_published_welch", "sd_ratio_published", "sd_ratio_published_f")
+
+
 def mean_cells(values):
     """The cells of a report of means by row and column, with what is published, and the p-values."""
     cells = {(row["row"], row["column"]): dict(row) for row in values["cells"] if row["kind"] == "arm"}
@@ -109,6 +112,7 @@ def mean_cells(values):
             cell["published"] = row
         elif row["kind"] == "difference":
             cell["difference"], cell["p_published"] = row["mean"], row["p_published"]
+            cell["effects"] = {key: row.get(key) for key in EFFECTS}
     for test in values["tests"]:
         if test["question"] == "the table's rule":
             cells[test["row"], test["column"]]["p"] = test["p"]

@@ -68,20 +68,28 @@ def _build_figure_report(runs: ArtifactRuns) -> Report:
     panels_with_notes = [(part, *panel_with_notes) for part in parts for panel_with_notes in build_panels(part, runs)]
     blocks: list[ReportBlock] = [Picture(artifact.id, artifact.title)]
     shown_cells: list[ArmCell] = []
+    first, *others = [notes for *_, notes in panels_with_notes] or [[]]
+    shared_notes = [note for note in first if others and all(note in notes for notes in others)]
     for number, (part, panel, notes) in enumerate(panels_with_notes, 1):
         repeats_part = number > 1 and panels_with_notes[number - 2][0] is part  # another panel of the same runs
         # A cell's notes are about scores, which probes do not show.
         scoreless = repeats_part or isinstance(part, ProbePart)
         cells = [] if scoreless else [runs.cell(group.arm, group.task) for group in groups_of(part)]
         shown_cells += cells
-        notes = [*notes, *cell_footnotes([cell for cell in cells if cell.run_ids], sources=False)]
+        notes = [note for note in notes if note not in shared_notes]
+        notes += cell_footnotes([cell for cell in cells if cell.run_ids], sources=False)
         table = panel_to_table(panel, f"{artifact.id}-{number}")
         if panel.title:
             blocks.append(Heading(panel.title))
         blocks += [Paragraph(f"Nothing to show yet: {panel.missing}.")] if panel.missing else []
         blocks += [table] if table else []
         blocks += [Bullets(tuple(dict.fromkeys(notes)))] if notes else []
-    notes = [*artifact.notes, *imported_run_footnotes(shown_cells), *missing_run_notes(runs)]
+    notes = [
+        *artifact.notes,
+        *dict.fromkeys(shared_notes),
+        *imported_run_footnotes(shown_cells),
+        *missing_run_notes(runs),
+    ]
     blocks += [Heading("Notes", HEADING_LEVELS + 1), Bullets(tuple(notes))] if notes else []
     panels = [panel for _, panel, _ in panels_with_notes]
     points = DataTable.from_records((row for panel in panels for row in panel_to_csv_rows(panel)), only="csv")

@@ -323,6 +323,6 @@ def _missing_number_notes(arms: Sequence[ArmEstimates], further: FurtherTests) -
     missing += [(test.test, test.reason) for test in (further.student, further.permutation, further.improvement.test)]
     missing += [("chance of a higher score", further.improvement.reason)]
     if not further.improvement.reason:
-        missing += [("interval of that chance", further.improvement.interval.reason)]
+        missing += [("interval of the chance of a higher score", further.improvement.interval.reason)]
     for reason in dict.fromkeys(reason for _, reason in missing if reason):
         yield f"No {', '.join(name for name, other in missing if other == reason)}: {reason}."

@@ -13,7 +13,14 @@ from stableft.report.numbers_in_words import (
     points_interval_value,
     wilson_value,
 )
-from stableft.report.pair_tests import ALPHA, PairTests, describe_false_stability, is_falsely_stable
+from stableft.report.pair_tests import (
+    ALPHA,
+    FAMILY,
+    PairTests,
+    describe_false_stability,
+    is_falsely_stable,
+    scored_alike,
+)
 from stableft.stats import Interval
 from stableft.text import join_with
 
@@ -26,14 +33,17 @@ def describe_task(cells: Sequence[ArmCell], pairs: Sequence[PairTests]) -> str:
         claims.setdefault(join_with(list(_claims(pair))), []).append(pair.arm.arm)
     reference = pairs[0].reference.arm if pairs else ""
     unshown = claims.pop("", [])
-    untested = [arm for arm, pair in ((pair.arm.arm, pair) for pair in pairs) if arm in unshown and _is_untested(pair)]
+    untested = [pair.arm.arm for pair in pairs if pair.arm.arm in unshown and _is_untested(pair)]
+    unlike = [pair.arm.arm for pair in pairs if not _is_untested(pair) and not scored_alike(pair.arm, pair.reference)]
     for claim, arms in claims.items():
         names = join_with(arms) if len(arms) < len(pairs) or len(arms) != 2 else "both"
         sentences.append(f"{names} {_agree(claim, plural=len(arms) > 1)} than {reference}")
-    if tested := [arm for arm in unshown if arm not in untested]:
+    if unlike:
+        sentences.append(f"{join_with(unlike)} {'are' if unlike[1:] else 'is'} not scored like {reference}")
+    if tested := [arm for arm in unshown if arm not in (*untested, *unlike)]:
         sentences.append(f"{join_with(tested)} {'are' if tested[1:] else 'is'} not shown to differ from {reference}")
     if untested:
-        sentences.append(f"nothing is known yet of {join_with(untested)} against {reference}")
+        sentences.append(f"no test compares {join_with(untested)} with {reference}")
     sentences += [describe_false_stability(cell) for cell in cells if is_falsely_stable(cell, cells)]
     return f"{'; '.join(sentences)}."
 
@@ -49,7 +59,7 @@ def _count_failures(cells: Sequence[ArmCell]) -> str:
     none = counts.pop((0, 0), [])
     parts = [f"{k} of {n} runs of {' and of '.join(arms)}" for (k, n), arms in counts.items()]
     if none:
-        parts.append(f"{'none' if parts else 'no run'} of {join_with(none, 'or')}")
+        parts.append(f"{'none' if parts else 'No run'} of {join_with(none, 'or')}")
     verb = "fails" if len(counts) == 0 or next(iter(counts))[0] == 1 else "fail"
     first, *rest = parts
     return ", ".join([f"{first} {verb}", *rest])
@@ -94,13 +104,14 @@ def describe_pair(pair: PairTests, power: str | None) -> str:
     `power` is the command that estimates how many seeds are needed.
     """
     if reason := _why_inconclusive(pair):
-        advice = f"; `{power}` tells how many seeds are needed" if power else "; run more seeds (the papers: 20 to 50)"
         stopped = pair.arm.stopped or pair.reference.stopped
-        arms = f"{pair.reference.arm} and {pair.arm.arm}"
-        return f"Nothing may be concluded about {arms}: {reason}{'' if stopped else advice}."
+        advice = "" if stopped else "; run more seeds (the papers: 20 to 50)"
+        return f"Nothing may be concluded about {pair.reference.arm} and {pair.arm.arm}: {reason}{advice}."
     cells = (pair.reference, pair.arm)
     false = [describe_false_stability(cell) for cell in cells if is_falsely_stable(cell, cells)]
     text = "; ".join([_conclude_on_failures(pair), _conclude_on_spread(pair), _conclude_on_means(pair), *false]) + "."
+    if power and not any(pair.is_shown(name) for name in FAMILY):
+        text += f" `{power}` tells how many seeds differences of this size need."
     return text if text.startswith((pair.arm.arm, pair.reference.arm)) else text[0].upper() + text[1:]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import MeanCell, MeansTable, arm_without_source, is_imported
-from stableft.report.footnotes import cell_footnotes, imported_run_footnotes
+from stableft.report.footnotes import cell_footnotes, imported_run_footnotes, task_footnotes
 from stableft.report.forms.document import (
     FOR_READERS,
     HEADING_LEVELS,
@@ -31,22 +31,27 @@ from stableft.report.numbers_in_words import (
     percent_value,
     text_value,
     values_of_published,
+    values_of_published_effects,
     values_of_test,
 )
-from stableft.report.pair_tests import withhold_if_stopped_early
+from stableft.report.pair_tests import scored_alike, withhold_if_stopped_early
 from stableft.report.paper_values import PublishedValue, find_published_in_table, load_published_values
 from stableft.report.runs import ArtifactRuns, collect_provenance, missing_run_notes, reported_score
 from stableft.stats import (
     LARGEST_MEAN_REASON,
     WELCH_FROM_SUMMARIES,
+    Interval,
+    SdRatio,
     Summary,
     TestResult,
     mark_best_and_equal,
     mark_better_than,
     mark_different,
+    sd_ratio_from_summaries,
     summarize,
     t_test,
     welch_from_summaries,
+    welch_interval_from_summaries,
 )
 
 BOLD_ALPHA = 0.05
@@ -65,6 +70,9 @@ MEANS_COLUMNS = (
     Column("mean", unit="percent"),
     Column("std", unit="percent"),
     *(Column(key) for key in ("bold", "star", "compatible", "p_published", "notes")),
+    Column("difference_published_welch", unit="points", interval=True),
+    Column("sd_ratio_published"),
+    Column("sd_ratio_published_f", interval=True),
     Column("rule_test"),
     Column("shown", for_readers=True),
 )
@@ -80,16 +88,16 @@ def build_means_report(parts: Sequence[MeansTable], runs: ArtifactRuns) -> Repor
         for part, part_results in zip(parts, results, strict=True)
     ]
     blocks: list[ReportBlock] = []
+    captions: set[str] = set()
     for i, (part, part_results, table) in enumerate(zip(parts, results, data, strict=True), 1):
         name = f"{artifact.id}-{i}" if len(parts) > 1 else artifact.id
         blocks += [Heading(part.title)] if part.title else []
         # Imported runs are shown below the same published value as those of this project, which is printed once.
         shown = [row for row in table.rows if row.kind != "published" or not is_imported(row["arm"].data)]
-        blocks.append(
-            replace(table, rows=tuple(shown)).pivot(
-                name, "row", "column", ["shown"], _caption(part, part_results, artifact.title)
-            )
-        )
+        caption = _caption(part, part_results, artifact.title)
+        shown_caption = f"{artifact.title}: {part.title}, as above." if caption in captions else caption
+        captions.add(caption)
+        blocks.append(replace(table, rows=tuple(shown)).pivot(name, "row", "column", ["shown"], shown_caption))
         blocks += [Bullets(tests)] if (tests := tuple(_test_lines(part_results))) else []
     notes = [*artifact.notes, *dict.fromkeys(note for part_results in results for note in _means_notes(part_results))]
     notes += [*imported_run_footnotes([result.cell for result in all_results]), *missing_run_notes(runs)]
@@ -114,8 +122,9 @@ def _caption(part: MeansTable, results: Sequence["MeanResult"], title: str) -> s
     caption += f" {UNNAMED_TEST_NOTE}" if not part.named else ""
     if any(result.published for result in results):
         caption += (
-            " Compatible: the mean against the printed one by Welch's t-test from summaries (two-sided); printed "
-            "numbers are rounded."
+            " Compatible: the mean against the printed one by Welch's t-test from summaries (two-sided), with "
+            "the 95 % interval of the difference in points; published SD/ours: with the F interval, for normal scores; "
+            "printed numbers are rounded."
         )
     return caption
 
@@ -135,6 +144,8 @@ class MeanResult:
     published: PublishedValue | None = None
     against_published: TestResult | None = None  # Welch
     difference: float | None = None  # our mean minus the published one; None if not comparable
+    mean_interval: Interval | None = None  # of the difference
+    sd_ratio: SdRatio | None = None  # published over ours
 
 
 def compute_mean_results(part: MeansTable, runs: ArtifactRuns) -> list[MeanResult]:
@@ -169,11 +180,14 @@ def _compute_mean_result(part: MeansTable, spec: MeanCell, runs: ArtifactRuns) -
         )
         return replace(result, against_published=no_test)
     mean, std = published.fraction("mean"), published.fraction("std")
-    test = welch_from_summaries(summary.mean, summary.std, summary.n_finite, mean, std, published.n)
+    moments = (summary.mean, summary.std, summary.n_finite, mean, std, published.n)
+    ratio = sd_ratio_from_summaries(std, published.n, summary.std, summary.n_finite)
     return replace(
         result,
-        against_published=withhold_if_stopped_early(test, cell),
+        against_published=withhold_if_stopped_early(welch_from_summaries(*moments), cell),
         difference=None if mean is None or summary.mean is None else summary.mean - mean,
+        mean_interval=withhold_if_stopped_early(welch_interval_from_summaries(*moments), cell),
+        sd_ratio=withhold_if_stopped_early(ratio, cell),
     )
 
 
@@ -217,7 +231,8 @@ def _choose_arm(spec: MeanCell, runs: ArtifactRuns) -> tuple[str, str | None]:
 def _apply_bold_rule(part: MeansTable, family: list[MeanResult]) -> list[MeanResult]:
     """Return the results of a family with the rule's marks, or unmarked if they cannot be compared."""
     scored = [result for result in family if result.summary.n]
-    if any(result.cell.stopped for result in scored) or len(scored) < 2:
+    alike = all(scored_alike(result.cell, scored[0].cell) for result in scored)
+    if any(result.cell.stopped for result in scored) or len(scored) < 2 or not alike:
         return family
     groups = [result.scores for result in scored]
     match part.rule:
@@ -273,13 +288,20 @@ def _rows(part: MeansTable, results: Sequence[MeanResult]) -> Iterator[Row]:
                 },
             )
         if value and test:
-            difference, compatible = percent_value(result.difference, sign=True), compatible_value(test)
+            difference, compatible = (
+                percent_value(result.difference, sign=True),
+                compatible_value(test, result.mean_interval),
+            )
+            effects = values_of_published_effects(result.mean_interval, result.sd_ratio)
+            shown_ratio = effects.pop("shown_sd_ratio_published", Value(NO_VALUE))
             shared_values |= {"origin": Value(data=value.place)}
             label = Value("difference", spec.row, under=True)
             tested = {"compatible": compatible, "p_published": p_value(test.p), "notes": Value(data=test.reason)}
-            yield Row("difference", shared_values | {"row": label, "mean": difference, "shown": difference} | tested)
-            label = Value("compatible at .05 (p)", spec.row, under=True)
-            yield Row(FOR_READERS, {"row": label, "column": text_value(spec.column), "shown": compatible})
+            tested |= {"row": label, "mean": difference, "shown": difference}
+            yield Row("difference", shared_values | tested | effects)
+            for title, shown in (("compatible at .05 (p; difference)", compatible), ("published SD/ours", shown_ratio)):
+                label = Value(title, spec.row, under=True)
+                yield Row(FOR_READERS, {"row": label, "column": text_value(spec.column), "shown": shown})
 
 
 def _own_values(result: MeanResult) -> dict[str, Value]:
@@ -337,6 +359,8 @@ def _means_notes(results: Sequence[MeanResult]) -> Iterator[str]:
     """Yield the notes on the cells and on their published values, each once."""
     printed: dict[tuple[str, str], dict[str, None]] = {}
     yield from cell_footnotes([result.cell for result in results if result.cell.run_ids], sources=False)
+    for task in dict.fromkeys(result.cell.task for result in results):
+        yield from task_footnotes([result.cell for result in results if result.cell.task == task])
     for result in results:
         yield from [result.note] if result.note else []
         if result.against_published and result.against_published.p is None:

@@ -10,7 +10,7 @@ from stableft.report.forms.document import NO_VALUE, Value
 from stableft.report.pair_tests import ALPHA
 from stableft.report.paper_values import PublishedValue
 from stableft.report.stability_results import StabilityResults
-from stableft.stats import Interval, Summary, TestResult
+from stableft.stats import Interval, SdRatio, Summary, TestResult
 
 FAILED_RULE = "failed: last score NaN or at most a constant prediction's (MCC, correlations: 1.645/√n)"
 PAPERS_FAILED_RULE = (
@@ -113,6 +113,19 @@ def values_of_published(value: PublishedValue) -> dict[str, Value]:
     """Return what a published value is of: where it is printed, its metric and split, and n."""
     plain = {"origin": value.place, "metric": value.metric, "split": value.split}
     return {key: Value(data=data) for key, data in plain.items()} | {"n": count_value(value.n)}
+
+
+def values_of_published_effects(interval: Interval | None, ratio: SdRatio | None) -> dict[str, Value]:
+    """Return the interval of our mean less the published one, and the published SD over ours. Empty: not compared."""
+    if interval is None or ratio is None:
+        return {}
+    ends = interval_value(ratio.interval)
+    return {
+        "difference_published_welch": points_interval_value(interval),
+        "sd_ratio_published": number_value(ratio.value),
+        "sd_ratio_published_f": ends,
+        "shown_sd_ratio_published": Value(NO_VALUE if ratio.value is None else f"{ratio.value:.2g} [{ends.text}]"),
+    }
 
 
 def format_percent(fraction: float | None, sign: bool = False) -> str:

@@ -62,9 +62,9 @@ class PairTests:
     holm: Mapping[str, float | None] = field(default_factory=dict)
 
     def is_shown(self, name: str) -> bool:
-        """Return whether a test of FAMILY shows a difference, after Holm's adjustment."""
+        """Return whether a test of FAMILY shows a difference, after Holm's adjustment. None does of unlike scores."""
         p = self.holm.get(name)
-        return p is not None and p < ALPHA
+        return p is not None and p < ALPHA and scored_alike(self.arm, self.reference)
 
     @property
     def remark(self) -> str | None:
@@ -179,10 +179,12 @@ def withhold_if_stopped_early(result: _ResultT, *cells: ArmCell) -> _ResultT:
 def is_falsely_stable(cell: ArmCell, others: Sequence[ArmCell]) -> bool:
     """Return whether most runs of an arm failed, but its std could pass for stability beside `others`.
 
-    False if its std is the largest.
+    False if it has no std, or the largest one.
     """
+    if cell.summary.std is None:
+        return False
     stds = [other.summary.std for other in others if other is not cell and other.summary.std is not None]
-    largest = cell.summary.std is not None and bool(stds) and all(cell.summary.std > std for std in stds)
+    largest = bool(stds) and all(cell.summary.std > std for std in stds)
     return cell.mostly_failed and not largest
 
 

@@ -58,6 +58,7 @@ from stableft.report.numbers_in_words import (
     scores_heading,
     text_value,
     values_of_published,
+    values_of_published_effects,
     values_of_test,
     wilson_value,
 )
@@ -361,23 +362,10 @@ def _published_rows(comparison: Comparison) -> Iterator[Row]:
             **{name: percent_value(comparison.differences.get(name), sign=True) for name in STATISTICS},
             "compatible": compatible_value(result, comparison.mean_interval),
             "p_published": p_value(result.p),
-            **_published_effects(comparison),
+            **values_of_published_effects(comparison.mean_interval, comparison.sd_ratio),
             "notes": Value(data=comparison.remark or result.reason),
         },
     )
-
-
-def _published_effects(comparison: Comparison) -> dict[str, Value]:
-    interval, ratio = comparison.mean_interval, comparison.sd_ratio
-    if interval is None or ratio is None:
-        return {}
-    ends = interval_value(ratio.interval)
-    return {
-        "difference_published_welch": points_interval_value(interval),
-        "sd_ratio_published": number_value(ratio.value),
-        "sd_ratio_published_f": ends,
-        "shown_sd_ratio_published": Value(NO_VALUE if ratio.value is None else f"{ratio.value:.2g} [{ends.text}]"),
-    }
 
 
 def _reference_values(cell: ArmCell, pair: PairTests | None, is_reference: bool) -> dict[str, Value]:
@@ -479,7 +467,10 @@ def _brief_title(results: StabilityResults, task: str) -> str:
 
 def _brief_table(results: StabilityResults, scores: DataTable, task: str) -> ReportTable:
     compared, cells = bool(results.pairs_of(task)), results.cells_of(task)
-    incomplete = any(cell.n_known != cell.summary.n or cell.planned not in (None, cell.summary.n) for cell in cells)
+    incomplete = any(
+        cell.summary.n_nan or cell.n_known != cell.summary.n or cell.planned not in (None, cell.summary.n)
+        for cell in cells
+    )
     keys = ["arm", *(["n"] if incomplete else []), "failed", "failed_wilson", "shown_sd", "mean"]
     keys += ["shown_failed_difference", "shown_mean_difference"] if compared else []
     titles = {"failed": "k/n", "failed_wilson": "95 % CI", "mean": "", "shown_sd": "(ref/arm)" if compared else ""}
