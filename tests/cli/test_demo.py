@@ -157,7 +157,7 @@ def run_afresh(stableft: Callable, out: Path, *which: str) -> Records:
     which = (*which, "--results", str(out))
     code, printed, err = stableft("sweep", DEMO, *which, "--devices", "cpu", "--jobs-per-device", 2)
     assert code == 0, err
-    assert "### Against devlin" in printed
+    assert "; against devlin" in printed
     assert stableft("export", DEMO, *which, "--out", out / "demo.jsonl")[0] == 0
     return by_arm(list(read_records_file(out / "demo.jsonl")))
 
