@@ -12,10 +12,11 @@ from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunIn
 from stableft.config.sweep_file import Sweep
 from stableft.errors import UserError
 from stableft.models.load import load_pretrained
-from stableft.records.run_record import CHECKPOINT_FILE, read_record, run_folder
+from stableft.records.run_record import CHECKPOINT_FILE, read_record, run_folder, write_records_file
 from stableft.report.arm_cells import hub_drift_note
 from stableft.report.artifact import make_sweep_artifact
 from stableft.report.build import build_report
+from stableft.report.compare_arms import build_comparison_report
 from stableft.report.forms.write import render_report
 from stableft.report.runs import collect_runs
 from stableft.sweep.hub_drift import resolve_hub_commits
@@ -132,3 +133,7 @@ def test_a_report_names_the_commits_of_one_name(move_main, hub_run, toy_sources,
     both = hub_drift_note(*cells)
     assert both == note.replace("1 run of arm", "1 run of a").replace("2 runs of arm", "2 runs of b")
     assert " ".join(render_report(build_report(apart), "md").split()).count(both) == 1
+    file = tmp_path / "two.jsonl"
+    write_records_file(file, [r.model_copy(update={"arm": arm}) for r, arm in zip(records, "abb", strict=True) if r])
+    compared = build_comparison_report("a", "b", tmp_path / "none", [file])
+    assert " ".join(render_report(compared, "md").split()).count(both) == 1

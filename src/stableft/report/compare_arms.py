@@ -13,7 +13,7 @@ from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import ReportedCheckpoint, StabilityTable, make_sweep_artifact
 from stableft.report.compare_runs import ArmPair, select_arm_pair
 from stableft.report.conclusion import describe_pair
-from stableft.report.footnotes import cell_footnotes
+from stableft.report.footnotes import cell_footnotes, task_footnotes
 from stableft.report.forms.document import (
     HEADING_LEVELS,
     OWN_ORIGIN,
@@ -285,7 +285,9 @@ def _comparison_notes(
     remarks = [line for line in pair_remarks([tests]) if line.rpartition(": ")[2] not in conclusion]
     yield from (f"{line}." for line in (*remarks, *correlation_lines([tests])))
     yield from _device_notes(pair)
-    yield from cell_footnotes([arm.cell for arm in arms])
+    cells = [arm.cell for arm in arms]
+    yield from cell_footnotes(cells)
+    yield from task_footnotes(cells)
     yield from _missing_number_notes(arms, further)
 
 
