@@ -46,8 +46,10 @@ def failures(records: list[RunRecord]) -> tuple[int, int]:
 
 
 def fewer_failures(arm: list[RunRecord], first: list[RunRecord]) -> float:
-    p = boschloo(*failures(arm), *failures(first), "less").p
+    """The p-value of unequal shares of failed runs, of which `arm` has the smaller."""
+    p = boschloo(*failures(arm), *failures(first)).p
     assert p is not None
+    assert failures(arm)[0] < failures(first)[0]
     return p
 
 
