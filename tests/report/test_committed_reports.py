@@ -21,3 +21,10 @@ def test_a_report_is_rebuilt_from_its_records(name, n, monkeypatch):
         committed = (ROOT / f"results/reports/{name}/report.{ending}").read_text()
         assert render_report(report, form).strip() == committed.strip(), form
     assert {finished for *_, finished, _ in report.provenance.runs} == {n}
+
+
+def test_committed_latex_has_no_sign_that_pdflatex_lacks():
+    sources = sorted((ROOT / "results/reports").glob("*/report.tex"))
+    assert len(sources) > 10
+    for source in sources:
+        assert source.read_text().isascii(), source

@@ -26,6 +26,7 @@ LATEX_ESCAPES = {
     "×": r"$\times$",
     "≤": r"$\leq$",
     "≥": r"$\geq$",
+    "√": r"$\surd$",
     "−": r"$-$",
     "ε": r"$\epsilon$",
     "β": r"$\beta$",
