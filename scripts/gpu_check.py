@@ -1,0 +1,655 @@
+"""Check stableft on a GPU: correctness first, then speed against the Hugging Face Trainer and the hardware's limits.
+
+    scripts/gpu-check --out FOLDER [--device cuda:0] [--minutes 7] [--only tests,speed] [--tiny]
+
+Every step runs in a process of its own, so that one failure does not hide the next. Models have BERT-large's shape with
+random weights, rows the lengths of RTE, MRPC or CoLA; nothing is downloaded. Results go to FOLDER/gpu-check.json (after
+every measurement) and FOLDER/gpu-check.md. The exit code is 1 if a step failed or found a difference.
+
+`--tiny --device cpu` runs the same steps with a tiny model on a machine without a GPU.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import json
+import math
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from bench_trainer import Rows
+from torch.profiler import ProfilerActivity, profile
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.data.data_collator import DataCollatorWithPadding
+
+from stableft.config.local_files import shipped_configs
+from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted
+from stableft.config.sweep_file import Sweep, load_sweep
+from stableft.models.load import quiet_transformers
+from stableft.records.run_record import HISTORY_FILE, RunRecord, read_record, run_folder
+from stableft.training.run import train
+from stableft.training.setup import batch_indices, prepare_run
+from stableft.training.step import learning_rate, train_on_batch
+
+# Deciles of the number of tokens in a row, cut at 128, with BERT's uncased vocabulary; and the number of training rows.
+LENGTHS = {
+    "rte": (13, 33, 40, 45, 50, 56, 62, 72, 103, 128, 128),
+    "mrpc": (19, 36, 41, 45, 50, 53, 57, 61, 64, 70, 103),
+    "cola": (4, 7, 8, 9, 10, 10, 11, 12, 14, 17, 47),
+}
+TRAIN_ROWS = {"rte": 2490, "mrpc": 3668, "cola": 8551}
+READ_EVERY = 20  # steps between two readings of the clock: as often as stableft reads losses from a GPU
+SWEEP = """
+task:
+  name: made-up
+  train: rows-{task}.jsonl
+  validation: few.jsonl
+  text: text
+  label: label
+  labels: [x, y]
+  metric: accuracy
+model: {model}
+recipe: mosbach
+seeds: 1
+set:
+  schedule.length: {{steps: {steps}}}
+  evaluation.every: {{times: 1}}
+  evaluation.at_start: false
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What the steps share. `folder` holds the made-up model and rows."""
+
+    device: str
+    tiny: bool
+    folder: Path
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device != "cpu"
+
+    def steps(self, wanted: int) -> int:
+        """Return how many updates to take: only a few on a CPU."""
+        return min(wanted, 6) if self.tiny else wanted
+
+
+Results = Iterator[tuple[str, dict[str, Any]]]
+
+
+# ---- the made-up model and rows
+
+
+def make_inputs(folder: Path, tiny: bool) -> None:
+    """Write a BERT with random weights and rows of every length into the folder."""
+    tokenizer = AutoTokenizer.from_pretrained(shipped_configs() / "smoke" / "tiny-bert")
+    blocks, width, entries = (2, 64, len(tokenizer)) if tiny else (24, 1024, 30522)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": width, "num_hidden_layers": blocks, "num_attention_heads": width // 64}
+    BertModel(BertConfig(vocab_size=entries, intermediate_size=4 * width, **sizes)).save_pretrained(folder / "bert")
+    tokenizer.save_pretrained(folder / "bert")
+    words = sorted(word for word in tokenizer.get_vocab() if word.isalpha() and word.isascii() and word.islower())
+    random = np.random.default_rng(0)
+    for task, deciles in LENGTHS.items():
+        rows = 64 if tiny else TRAIN_ROWS[task]
+        lengths = np.interp(random.random(rows), np.linspace(0, 1, len(deciles)), deciles).round().astype(int)
+        write_rows(folder / f"rows-{task}.jsonl", lengths, words, random)
+    write_rows(folder / "few.jsonl", np.full(16, 20), words, random)
+
+
+def write_rows(path: Path, lengths: np.ndarray, words: list[str], random: np.random.Generator) -> None:
+    """Write rows of so many tokens, [CLS] and [SEP] included."""
+    lines = [
+        json.dumps({"text": " ".join(random.choice(words, length - 2)), "label": "xy"[i % 2]})
+        for i, length in enumerate(lengths)
+    ]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def make_sweep(check: Check, task: str = "rte", steps: int = 60, **settings: Any) -> Sweep:
+    """Return a sweep of one run on made-up rows."""
+    path = check.folder / f"{task}.yaml"
+    path.write_text(SWEEP.format(task=task, model=check.folder / "bert", steps=steps))
+    sets = [f"{key.replace('__', '.')}={value}" for key, value in settings.items()]
+    return load_sweep(path, LocalPaths(cache_dir=check.folder / "cache"), sets)
+
+
+def run_once(check: Check, sweep: Sweep, name: str, stop_at: int | None = None, **execution: Any) -> RunRecord:
+    """Train the sweep's run in a results folder of that name; with `stop_at`, stop there and resume."""
+    results, done = check.folder / name, [0]
+    options = Execution(**{"device": check.device, "threads": torch.get_num_threads(), **execution})
+    if stop_at is not None:
+        with contextlib.suppress(RunInterrupted):
+            train(
+                sweep.runs[0], results, sweep.sources, options, lambda at: done.append(at.step),
+                lambda: done[-1] >= stop_at,
+            )  # fmt: skip
+        torch.manual_seed(99)  # a resume must not depend on the generators' state
+    return train(sweep.runs[0], results, sweep.sources, options)
+
+
+def read_history(check: Check, name: str, run: PlannedRun) -> str:
+    return (run_folder(check.folder / name, run.run_id) / HISTORY_FILE).read_text()
+
+
+# ---- a-e: correctness
+
+
+def run_tests(check: Check) -> Results:
+    """The tests marked gpu."""
+    workers = min(8, os.cpu_count() or 1)
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-n", str(workers), "-p", "no:cacheprovider", "tests"]
+    output = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = output.stdout.strip().splitlines()
+    failures = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    passed = output.returncode == 0 or (output.returncode == 5 and not check.on_gpu)
+    yield (
+        "pytest -m gpu",
+        {
+            "ok": passed,
+            "summary": lines[-1] if lines else output.stderr[-2000:],
+            "failures": failures,
+            "log": "" if passed else output.stdout[-20000:],
+        },
+    )
+
+
+def run_sweeps(check: Check) -> Results:
+    """The smoke sweep and ten runs of the demo in every precision, several jobs on the device at once."""
+    demo = ["configs/demo.yaml", "--arms", "devlin,mosbach", "--seeds", "26-30"]
+    if check.tiny:
+        demo += ["--set", "schedule.length={steps: 10}"]
+    commands = {"smoke": ["configs/smoke.yaml"]}
+    commands |= {f"demo {name}": [*demo, "--set", f"precision={name}"] for name in ("fp32", "fp16", "bf16")}
+    devices = check.device.partition(":")[2] or "cpu"
+    start, running = time.perf_counter(), {}
+    for name, command in commands.items():
+        code = "from stableft.cli.app import main; main()"
+        results = check.folder / f"sweep-{name.replace(' ', '-')}"
+        options = ["--results", str(results), "--devices", devices, "--jobs-per-device", "2"]
+        running[name] = subprocess.Popen(
+            [sys.executable, "-c", code, "sweep", *command, *options],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "STABLEFT_CACHE": str(check.folder / "cache")},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+    for name, process in running.items():
+        output = process.communicate()[0]
+        seconds = time.perf_counter() - start
+        folder = check.folder / f"sweep-{name.replace(' ', '-')}"
+        found = (read_record(folder, path.parent.name) for path in folder.rglob("record.json"))
+        records = [record for record in found if record]
+        runs = [record for record in records if record.status == "finished" and record.last]
+        by_arm = {
+            arm: [record.last.val["accuracy"] for record in runs if record.arm == arm and record.last]
+            for arm in sorted({record.arm for record in runs})
+        }
+        yield (
+            name,
+            {
+                "ok": process.returncode == 0 and len(runs) == 10,
+                "seconds since all started": round(seconds, 1),
+                "accuracies": {arm: [round(score, 3) for score in scores] for arm, scores in by_arm.items()},
+                "skipped steps": sum(record.skipped_steps or 0 for record in runs),
+                "crashes": [record.reason for record in records if record.status == "crashed"],
+                "output": "" if process.returncode == 0 else output[-6000:],
+            },
+        )
+
+
+def check_repeats(check: Check) -> Results:
+    """A run repeats itself, and resumes, bit for bit."""
+    for precision in ("fp16", "fp32", "bf16"):
+        sweep = make_sweep(check, steps=check.steps(40), precision=precision)
+        first = run_once(check, sweep, f"first-{precision}")
+        run_once(check, sweep, f"again-{precision}")
+        histories = [read_history(check, f"{name}-{precision}", sweep.runs[0]) for name in ("first", "again")]
+        result = {"ok": histories[0] == histories[1], "repeats": histories[0] == histories[1]}
+        if precision != "bf16":
+            run_once(check, sweep, f"resumed-{precision}", stop_at=check.steps(40) // 2, checkpoint_every=10**6)
+            result["resumes"] = read_history(check, f"resumed-{precision}", sweep.runs[0]) == histories[0]
+            result["ok"] = result["ok"] and result["resumes"]
+        losses = [json.loads(line)["loss"] for line in histories[0].splitlines()]
+        result |= {
+            "skipped steps": first.skipped_steps,
+            "losses": [round(losses[i], 4) for i in (0, len(losses) // 2, -1)],
+        }
+        yield precision, result
+
+
+def check_memory(check: Check) -> Results:
+    """A batch that does not fit is split, and the record says so."""
+    if not check.on_gpu:
+        yield "skipped", {"ok": True, "reason": "needs CUDA"}
+        return
+    settings = {"precision": "fp16", "schedule__batch_size": 32, "data__pad_to_max": True}
+    sweep = make_sweep(check, steps=4, **settings)
+    whole = run_once(check, sweep, "whole")
+    assert whole.peak_memory_bytes
+    assert whole.environment
+    parameters = sum(p.numel() for p in BertModel(BertConfig.from_pretrained(check.folder / "bert")).parameters())
+    held = 16 * parameters  # weights, gradients and both moments, four bytes each
+    limit = held + 0.6 * (whole.peak_memory_bytes - held)
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(check.device).total_memory)
+    record = run_once(check, sweep, "limited")
+    assert record.environment
+    losses = [
+        [json.loads(line)["loss"] for line in read_history(check, name, sweep.runs[0]).splitlines()]
+        for name in ("whole", "limited")
+    ]
+    yield (
+        "half the activations fit",
+        {
+            "ok": record.environment.micro_batch_halved >= 1 and record.config.schedule.batch_size == 32,
+            "peak GB whole": round(whole.peak_memory_bytes / 1e9, 2),
+            "limit GB": round(limit / 1e9, 2),
+            "micro-batch": record.environment.micro_batch,
+            "halved": record.environment.micro_batch_halved,
+            "batch size": record.config.schedule.batch_size,
+            "losses whole": losses[0],
+            "losses limited": losses[1],
+        },
+    )
+
+
+# ---- f-i: speed
+
+
+def measure_speed(check: Check) -> Results:
+    """Milliseconds of an update of stableft and of the Trainer, in turns."""
+    cases = [  # task, batch, precision, rounds, execution
+        ("rte", 16, "fp16", 5, {}),
+        ("cola", 16, "fp16", 3, {}),
+        ("rte", 32, "fp16", 3, {}),
+        ("rte", 16, "fp32", 2, {"tf32": False}),
+        ("rte", 16, "fp32", 2, {"tf32": True}),
+        ("rte", 16, "bf16", 2, {}),
+        ("rte", 16, "fp16", 2, {"deterministic": False}),
+        ("mrpc", 16, "fp16", 2, {}),
+        ("mrpc", 32, "fp16", 2, {}),
+        ("cola", 32, "fp16", 2, {}),
+    ]
+    for task, batch, precision, rounds, execution in cases:
+        if not check.on_gpu and precision == "fp16":
+            continue  # the Trainer has none on a CPU
+        sweep = make_sweep(
+            check, task, check.steps(3 * READ_EVERY), precision=precision, schedule__batch_size=batch,
+            data__max_length=128,
+        )  # fmt: skip
+        ours, theirs, tokens, peaks = [], [], 0.0, [0.0, 0.0]
+        for number in range(1 if check.tiny else rounds):
+            name = f"speed-{task}-{batch}-{precision}-{number}-{'-'.join(map(str, execution.values()))}"
+            milliseconds, peaks[0], tokens = stableft_speed(check, sweep, name, **execution)
+            ours.append(milliseconds)
+            milliseconds, peaks[1] = trainer_speed(check, sweep, **execution)
+            theirs.append(milliseconds)
+        row = {
+            "ok": True,
+            "stableft ms": round(statistics.median(ours), 2),
+            "Trainer ms": round(statistics.median(theirs), 2),
+        }
+        row["Trainer / stableft"] = round(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 3)
+        row |= {"tokens/s": round(1e3 * tokens / statistics.median(ours)), "real tokens a step": round(tokens)}
+        row |= {"peak GB": round(peaks[0], 2), "Trainer peak GB": round(peaks[1], 2), "rounds": len(ours)}
+        row |= {"all ms": [round(x, 2) for x in ours], "Trainer all ms": [round(x, 2) for x in theirs]}
+        label = ", ".join([task, f"batch {batch}", precision, *(f"{key} {value}" for key, value in execution.items())])
+        yield label, row
+
+
+def stableft_speed(
+    check: Check, sweep: Sweep, name: str, deterministic: bool = True, **execution: Any
+) -> tuple[float, float, float]:
+    """Return milliseconds of an update of the whole loop, peak GB and mean number of real tokens in a batch."""
+    seen: list[tuple[int, float]] = []
+    known = {field.name for field in dataclasses.fields(Execution)}
+    options = Execution(
+        check.device, torch.get_num_threads(), checkpoint_every=10**9,
+        **{key: value for key, value in execution.items() if key in known},
+    )  # fmt: skip
+    with mock.patch("torch.use_deterministic_algorithms") if not deterministic else warnings.catch_warnings():
+        record = train(
+            sweep.runs[0], check.folder / name, sweep.sources, options,
+            lambda at: seen.append((at.step, time.perf_counter())),
+        )  # fmt: skip
+    # The first interval warms up; the last two reports are both of the end.
+    spans = [(later - t) / (n - step) for (step, t), (n, later) in pairwise(seen[:-1]) if n > step]
+    setup, _ = prepare_run(sweep.runs[0], check.folder / name, sweep.sources, Execution("cpu", torch.get_num_threads()))
+    lengths = np.diff(setup.splits.train.offsets)
+    tokens = float(np.mean([lengths[batch_indices(setup, step)].sum() for step in range(setup.total)]))
+    return 1e3 * statistics.median(spans[1:] or spans), (record.peak_memory_bytes or 0) / 1e9, tokens
+
+
+class Clock(TrainerCallback):
+    """Reads the clock every few updates, when the device has done them."""
+
+    def __init__(self, on_gpu: bool, every: int):
+        self.on_gpu, self.every, self.times = on_gpu, every, []
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step % self.every == 0:
+            if self.on_gpu:
+                torch.cuda.synchronize()
+            self.times.append(time.perf_counter())
+
+
+def trainer_speed(check: Check, sweep: Sweep, deterministic: bool = True, tf32: bool = False) -> tuple[float, float]:
+    """Return milliseconds of an update and peak GB of the Trainer with its best flags and dynamic padding."""
+    config = sweep.runs[0].config
+    torch.use_deterministic_algorithms(False)  # torch's default, as is TF32 below
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
+    setup, _ = prepare_run(sweep.runs[0], check.folder / "t", sweep.sources, Execution("cpu", torch.get_num_threads()))
+    with quiet_transformers():
+        model = AutoModelForSequenceClassification.from_pretrained(
+            check.folder / "bert", num_labels=2, dtype=torch.float32, attn_implementation="sdpa"
+        )
+    if check.on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        arguments = TrainingArguments(
+            folder,
+            per_device_train_batch_size=config.schedule.batch_size,
+            max_steps=setup.total,
+            learning_rate=config.optimizer.lr,
+            weight_decay=config.optimizer.weight_decay,
+            max_grad_norm=config.optimizer.clip_norm or 0.0,
+            optim="adamw_torch_fused",
+            fp16=config.precision == "fp16" and check.on_gpu,
+            bf16=config.precision == "bf16",
+            train_sampling_strategy="group_by_length",
+            logging_nan_inf_filter=False,  # it reads the loss at every step
+            dataloader_num_workers=2 if check.on_gpu else 0,
+            dataloader_pin_memory=check.on_gpu,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=not check.on_gpu,
+        )
+        clock = Clock(check.on_gpu, READ_EVERY if check.on_gpu else 1)
+        collator = DataCollatorWithPadding(setup.tokenizer, pad_to_multiple_of=8)
+        Trainer(model, arguments, collator, Rows(setup.splits.train), callbacks=[clock]).train()
+    spans = [(later - earlier) / clock.every for earlier, later in pairwise(clock.times)]
+    return 1e3 * statistics.median(spans), torch.cuda.max_memory_allocated() / 1e9 if check.on_gpu else 0.0
+
+
+def measure_floor(check: Check) -> Results:
+    """The device's own copy and matrix rates, and the time that they allow for an update."""
+    size, gigabytes = (512, 0.05) if check.tiny else (8192, 4)
+    source = torch.randn(int(gigabytes * 2.5e8), device=check.device)
+    target = torch.empty_like(source)
+    copy_rate = 2 * gigabytes * 1e9 / seconds_of(check, partial(target.copy_, source))
+    rates = {}
+    dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "tf32": torch.float32}
+    for name, dtype in dtypes.items():
+        torch.backends.cuda.matmul.fp32_precision = "tf32" if name == "tf32" else "ieee"
+        a, b = (torch.randn(size, size, device=check.device).to(dtype) for _ in range(2))
+        rates[name] = 2 * size**3 / seconds_of(check, lambda a=a, b=b: a @ b)
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    yield (
+        "rates",
+        {"ok": True, "copy TB/s": round(copy_rate / 1e12, 3)}
+        | {f"{name} TFLOP/s": round(rate / 1e12, 1) for name, rate in rates.items()},
+    )
+    parameters = 335e6
+    for task, deciles in LENGTHS.items():
+        mean = float(np.mean(np.interp(np.linspace(0, 1, 1001), np.linspace(0, 1, len(deciles)), deciles)))
+        for batch in (16, 32):
+            matrix = 6 * 302e6 * mean * batch / rates["fp16"]  # without the embeddings
+            traffic = 28 * parameters / copy_rate  # Adam reads four numbers a weight and writes three
+            yield (
+                f"{task}, batch {batch}",
+                {
+                    "ok": True,
+                    "matrix ms": round(1e3 * matrix, 2),
+                    "optimizer ms": round(1e3 * traffic, 2),
+                    "floor ms": round(1e3 * (matrix + traffic), 2),
+                },
+            )
+
+
+def seconds_of(check: Check, work: Callable[[], Any]) -> float:
+    """Return the median time of the work on an idle device."""
+    times = []
+    for _ in range(8):
+        if check.on_gpu:
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        if check.on_gpu:
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[3:])
+
+
+def profile_steps(check: Check) -> Results:
+    """Kernels, gaps between them and host synchronizations of an update."""
+    for task, batch in (("rte", 16), ("cola", 16)):
+        sweep = make_sweep(check, task, 40, precision="fp16" if check.on_gpu else "fp32", schedule__batch_size=batch)
+        execution = Execution(check.device, torch.get_num_threads())
+        setup, state = prepare_run(sweep.runs[0], check.folder / f"profile-{task}", sweep.sources, execution)
+
+        def update(setup=setup, state=state) -> None:
+            lr = learning_rate(setup.config, state.step, setup.total)
+            rows = batch_indices(setup, state.step)
+            train_on_batch(state, setup.splits.train, rows, setup.config, lr, setup.inputs, setup.device)
+
+        for _ in range(check.steps(6)):
+            update()
+        stops: Counter[str] = Counter()
+        if check.on_gpu:
+            torch.cuda.synchronize()
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                torch.cuda.set_sync_debug_mode("warn")
+                for _ in range(5):
+                    update()
+                torch.cuda.set_sync_debug_mode("default")
+            stops.update("/".join(Path(w.filename).parts[-2:]) + f":{w.lineno}" for w in caught)
+            torch.cuda.synchronize()
+        activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if check.on_gpu else [ProfilerActivity.CPU]
+        with profile(activities=activities) as profiler:
+            for _ in range(3):
+                update()
+            if check.on_gpu:
+                torch.cuda.synchronize()
+        wanted = torch.autograd.DeviceType.CUDA if check.on_gpu else torch.autograd.DeviceType.CPU
+        events = [event for event in profiler.events() if event.device_type == wanted and not event.is_user_annotation]
+        spans = sorted((event.time_range.start, event.time_range.end) for event in events)
+        busy, end = 0.0, -math.inf
+        for start, stop in spans:
+            busy += max(0.0, stop - max(start, end))
+            end = max(end, stop)
+        total = (end - spans[0][0]) if spans else math.nan
+        by_name: Counter[str] = Counter()
+        for event in events:
+            by_name[event.name[:70]] += event.time_range.end - event.time_range.start
+        yield (
+            f"{task}, batch {batch}",
+            {
+                "ok": not stops,
+                "kernels a step": round(len(events) / 3),
+                "ms a step under the profiler": round(total / 3e3, 2),
+                "busy share": round(busy / total, 3),
+                "host synchronizations in 5 steps": dict(stops.most_common(12)),
+                "longest, ms a step": {name: round(us / 3e3, 3) for name, us in by_name.most_common(14)},
+            },
+        )
+
+
+def project_hours(check: Check, speed: dict[str, dict[str, Any]]) -> Results:
+    """Hours of this device for 25 seeds of RTE and for the whole of M Table 1 (its recipes' batch 16)."""
+    milliseconds = {task: speed.get(f"{task}, batch 16, fp16", {}).get("stableft ms") for task in LENGTHS}
+    if any(value is None for value in milliseconds.values()):
+        yield "skipped", {"ok": True, "reason": "the speed of a task is missing"}
+        return
+    hours = {
+        task: {epochs: 25 * epochs * math.ceil(TRAIN_ROWS[task] / 16) * ms / 3.6e6 for epochs in (3, 20)}
+        for task, ms in milliseconds.items()
+    }
+    yield "25 seeds of RTE, 20 epochs", {"ok": True, "hours": round(hours["rte"][20], 2)}
+    # Rows of the table: Devlin and Mixout with 3 epochs (Mixout at the speed of plain training), Mosbach with 20.
+    yield "M Table 1", {"ok": True, "hours": round(sum(2 * h[3] + h[20] for h in hours.values()), 2)}
+
+
+STEPS: dict[str, Callable[..., Results]] = {
+    "tests": run_tests,
+    "sweeps": run_sweeps,
+    "repeats": check_repeats,
+    "memory": check_memory,
+    "speed": measure_speed,
+    "floor": measure_floor,
+    "profile": profile_steps,
+    "projection": project_hours,
+}
+
+
+# ---- running the steps
+
+
+def run_step(name: str, check: Check, path: Path, report: dict) -> None:
+    """Run one step in this process, writing its results to a file as they come."""
+    results: dict[str, Any] = {}
+    try:
+        arguments = (check, report.get("speed", {}).get("results", {})) if name == "projection" else (check,)
+        for label, numbers in STEPS[name](*arguments):
+            results[label] = numbers
+            path.write_text(json.dumps(results))
+            shown = ", ".join(f"{key} {value}" for key, value in numbers.items() if key not in ("log", "output"))
+            print(f"   {label}: {shown}", flush=True)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        print(traceback.format_exc(), flush=True)
+        results["error"] = {
+            "ok": False,
+            "message": f"{type(error).__name__}: {str(error)[:1500]}",
+            "at": f"{Path(last.filename).name}:{last.lineno}",
+        }
+        path.write_text(json.dumps(results))
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    machine = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cores": os.cpu_count(),
+        "device": device,
+    }
+    if device != "cpu":
+        properties = torch.cuda.get_device_properties(device)
+        machine |= {"device": properties.name, "memory GB": round(properties.total_memory / 1e9, 1)}
+        machine |= {"CUDA": torch.version.cuda, "cuDNN": torch.backends.cudnn.version()}
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        machine["driver"] = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    return machine
+
+
+def to_markdown(report: dict[str, Any]) -> str:
+    """Return the report as a short Markdown text."""
+    lines = ["# GPU check", "", ", ".join(f"{key} {value}" for key, value in report["machine"].items()), ""]
+    for name, step in report["steps"].items():
+        verdict = "passed" if step["ok"] else "FAILED"
+        lines += [f"## {name}: {verdict}, {step['seconds']:.0f} s", ""]
+        for label, numbers in step["results"].items():
+            shown = (
+                f"{key} {value}" for key, value in numbers.items() if key not in ("ok", "log", "output") and value != []
+            )
+            lines.append(f"- {'' if numbers['ok'] else '**failed** '}**{label}**: {', '.join(shown)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--minutes", type=float, default=7.0)
+    parser.add_argument("--only", default=",".join(STEPS), help=f"of {', '.join(STEPS)}")
+    parser.add_argument("--step", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    names = options.only.split(",")
+    if unknown := set(names) - set(STEPS):
+        parser.error(f"--only has no step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
+    report_path = options.out / "gpu-check.json"
+    if options.step:
+        check = Check(options.device, options.tiny, options.folder)
+        report = json.loads(report_path.read_text()) if report_path.exists() else {"steps": {}}
+        run_step(options.step, check, options.folder / f"{options.step}.json", report["steps"])
+        return 0
+    if options.device != "cpu" and not torch.cuda.is_available():
+        parser.error(f"--device {options.device}: torch finds no CUDA device; --tiny --device cpu runs on the CPU")
+    options.out.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + 60 * options.minutes
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.monotonic()
+        make_inputs(Path(folder), options.tiny)
+        report = {
+            "machine": describe_machine(options.device),
+            "made inputs in s": round(time.monotonic() - start, 1),
+            "steps": {},
+        }
+        for name in names:
+            report["steps"][name] = run_in_process(name, options, Path(folder), deadline)
+            report_path.write_text(json.dumps(report, indent=1) + "\n")
+            (options.out / "gpu-check.md").write_text(to_markdown(report))
+    failed = [name for name, step in report["steps"].items() if not step["ok"]]
+    print(
+        f"== {len(names) - len(failed)} of {len(names)} steps passed" + (f"; not {', '.join(failed)}" if failed else "")
+    )
+    return 1 if failed else 0
+
+
+def run_in_process(name: str, options: argparse.Namespace, folder: Path, deadline: float) -> dict[str, Any]:
+    """Run a step in a process of its own and return its results, whatever happens to it."""
+    print(f"== {name}", flush=True)
+    command = [sys.executable, __file__, "--step", name, "--out", str(options.out), "--folder", str(folder)]
+    command += ["--device", options.device, *(["--tiny"] if options.tiny else [])]
+    start, end = time.monotonic(), ""
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        code = process.wait(timeout=max(1.0, deadline - start))
+        end = f"the step's process ended with exit code {code}" if code else ""
+    except subprocess.TimeoutExpired:
+        end = "the time was up"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # and all that it started
+    path = folder / f"{name}.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    if end or not results:
+        results["end"] = {"ok": False, "message": end or "no result"}
+    seconds = time.monotonic() - start
+    return {"ok": all(result["ok"] for result in results.values()), "seconds": round(seconds, 1), "results": results}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
