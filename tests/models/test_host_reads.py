@@ -1,4 +1,4 @@
-"""Attention masks that no forward pass reads: the results of transformers' own, without its checks."""
+"""Forward passes that read nothing on the CPU: the results of transformers' own, without its checks."""
 
 import numpy as np
 import pytest
@@ -15,13 +15,8 @@ from stableft.training.step import train_on_batch
 
 NOT_FUSED = ("xlnet", "deberta-v2")
 SHORT = 8  # tokens, to which longer rows are cut
-# Of each forward and backward pass. BART's head finds the end of each text by its token, and its decoder checks a mask
-# of ones that it has made itself. XLNet's one_hot checks its input, but on the CPU alone.
-READS_LEFT = {
-    ("bart", "eager"): {"unique_consecutive": 1, "index": 1, "index_put": 1},
-    ("bart", "sdpa"): {"unique_consecutive": 1, "index": 1, "index_put": 1, "_local_scalar_dense": 1},
-    ("xlnet", "eager"): {"_local_scalar_dense": 2},
-}
+# XLNet's one_hot checks its input, but on the CPU alone.
+READS_LEFT = {"xlnet": {"_local_scalar_dense": 2}}
 
 
 def some_rows(job, padded: bool) -> np.ndarray:
@@ -59,12 +54,19 @@ def test_results_are_bitwise_those_of_a_mask_that_the_model_reads(
     ours = logits_and_gradients(job, state, batch)
     state.model.base_model._forward_pre_hooks.clear()
     state.model.base_model._forward_pre_hooks_with_kwargs.clear()
+    vars(state.model).pop("forward", None)
     mask = pad_batch(rows, indices, job.inputs, job.config.data.max_length)["attention_mask"]
     assert bool(mask.all()) is not padded
     theirs = logits_and_gradients(job, state, batch | {"attention_mask": mask})
     assert ours.keys() == theirs.keys()
     for name in ours:
-        assert torch.equal(ours[name], theirs[name]), name
+        if (family, attention) == ("bart", "sdpa"):  # its decoder has a mask, and so another kernel
+            rtol = 1e-5 if precision == "fp32" else 0.05
+            torch.testing.assert_close(
+                ours[name], theirs[name], rtol=rtol, atol=rtol * float(theirs[name].detach().abs().max())
+            )
+        else:
+            assert torch.equal(ours[name], theirs[name]), name
 
 
 @pytest.mark.parametrize("padded", [True, False])
@@ -82,4 +84,4 @@ def test_an_update_reads_nothing_from_the_device(family_run, tmp_path, family, a
     for _ in range(2):
         with HostReads() as reads:
             train_on_batch(state, job.splits.train, indices, job.config, 1e-3, job.inputs, job.device)
-        assert reads.counts == READS_LEFT.get((family, attention), {})
+        assert reads.counts == READS_LEFT.get(family, {})
