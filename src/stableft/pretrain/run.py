@@ -149,7 +149,9 @@ def _evaluate(setup: PretrainSetup, state: TrainState) -> None:
         logits, target_ids = _masked_logits_and_targets(setup, state.model, setup.held_out, start, stop, width)
         return torch.stack([loss_sum(logits, target_ids), (logits.argmax(-1) == target_ids).sum().float()])
 
-    parts = run_in_batches(sums, len(lengths), setup.planned.config.evaluation.batch_size)
+    configured = setup.planned.config.evaluation.batch_size
+    parts, fitting = run_in_batches(sums, len(lengths), state.eval_batch or configured)
+    state.eval_batch = fitting if fitting < configured else None
     loss, accuracy = (torch.stack(parts).double().sum(0) / setup.held_out.is_masked.sum().item()).tolist()
     state.model.train()
     state.evals.append(
@@ -198,7 +200,7 @@ def _finish(setup: PretrainSetup, state: TrainState, diverged: bool) -> Pretrain
         tokens=tokens,
         tokens_per_second=_tokens_per_second(state, tokens),
         data=setup.corpus.record,
-        environment=collect_environment(state),
+        environment=collect_environment(state, setup.execution),
         seconds=state.seconds,
         peak_memory_bytes=peak_memory(setup.device),
     )

@@ -221,7 +221,8 @@ def measure_masked_loss(
             on_batch(stop - start)
             return losses.double().sum()
 
-        sums += run_in_batches(loss, len(lengths), batch_size)
+        parts, batch_size = run_in_batches(loss, len(lengths), batch_size)
+        sums += parts
         count += int(part.is_masked.sum())
     return float(torch.stack(sums).sum()) / count
 
