@@ -92,11 +92,17 @@ def collate(rows: LabeledRows, indices: np.ndarray, inputs: InputLayout, data: D
     padding has no attention mask.
     """
     batch = pad_batch(rows, indices, inputs, data.max_length, data.pad_to_max)
-    if not inputs.full_mask and batch["attention_mask"].numpy().all():  # here, before a GPU has to answer
-        del batch["attention_mask"]
+    if not inputs.full_mask:
+        drop_full_mask(batch)
     if inputs.segments and not data.segment_ids:
         batch["token_type_ids"].zero_()
     return batch | {"labels": torch.from_numpy(rows.labels[indices])}
+
+
+def drop_full_mask(batch: dict[str, torch.Tensor]) -> None:
+    """Remove the attention mask if it hides nothing. The batch is still on the CPU, so that no GPU has to answer."""
+    if batch["attention_mask"].numpy().all():
+        del batch["attention_mask"]
 
 
 def pad_batch(

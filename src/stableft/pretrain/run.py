@@ -16,6 +16,7 @@ from stableft.config.planned_run import Execution
 from stableft.config.run_config import PretrainConfig
 from stableft.data.tokens import InputLayout, pad_batch
 from stableft.errors import UserError
+from stableft.models.host_reads import avoid_host_reads
 from stableft.pretrain.config_file import PlannedPretraining
 from stableft.pretrain.corpus import Corpus, load_corpus, load_pretraining_tokenizer, special_token_ids
 from stableft.pretrain.masked_lm import (
@@ -132,7 +133,9 @@ def _masked_logits_and_targets(
     setup: PretrainSetup, model: PreTrainedModel, masked: MaskedBatch, start: int, stop: int, width: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the logits at the masked positions of some rows, truncated to `width`, and the original ids."""
-    batch, positions, target_ids = select_masked(masked, slice(start, stop), slice(width), setup.device)
+    batch, positions, target_ids = select_masked(
+        masked, slice(start, stop), slice(width), setup.device, full_mask=False
+    )
     with autocast(setup.planned.config, setup.device):
         return masked_logits(model, batch, positions), target_ids
 
@@ -249,7 +252,9 @@ def prepare_pretraining(
     model = build_masked_lm(config, tokenizer, planned.sources.paths[start] if start else None)
     model.to(device)  # pyright: ignore[reportArgumentType]
     model.train()
-    return setup, create_train_state(model, find_backbone(config.family, config.family), config, execution)
+    spec = find_backbone(config.family, config.family)
+    avoid_host_reads(model, spec)
+    return setup, create_train_state(model, spec, config, execution)
 
 
 def masked_batch_of_step(setup: PretrainSetup, step: int) -> MaskedBatch:

@@ -146,7 +146,8 @@ def prepare_device(execution: Execution) -> torch.device:
             )
         precision = "tf32" if execution.tf32 else "ieee"
         torch.backends.cuda.matmul.fp32_precision = precision
-        torch.backends.cudnn.conv.fp32_precision = precision  # torch's default is TF32
+        # torch's default is TF32.
+        torch.backends.cudnn.conv.fp32_precision = precision  # pyright: ignore[reportAttributeAccessIssue]
         torch.backends.cudnn.benchmark = False  # it would pick kernels by timing, differently each time
         # Not warn_only: with it, attention's backward pass would keep its non-deterministic kernel.
         torch.use_deterministic_algorithms(True)
