@@ -7,7 +7,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
-# Each returns a Python number, or a tensor whose shape depends on the values.
+# Each returns a Python number, or a tensor whose shape depends on the values. A deterministic `index_add`, the gradient
+# of `index_select`, checks its indices.
 HOST_READS = (
     aten._local_scalar_dense,
     aten.is_nonzero,
@@ -19,6 +20,8 @@ HOST_READS = (
     aten.unique_consecutive,
     aten.unique_dim,
     aten.unique_dim_consecutive,
+    aten.index_add,
+    aten.index_add_,
 )
 
 

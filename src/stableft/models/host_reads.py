@@ -2,7 +2,7 @@
 
 Given a mask [rows, width], transformers checks in every forward pass whether it hides any token. Here, `collate` checks
 that on the CPU and leaves out a mask that hides nothing. Every other mask gets the four dimensions that transformers
-takes as they are. BART's head needs a forward pass of ours.
+takes as they are. Some parts of BART and XLNet are replaced.
 """
 
 from types import MethodType
@@ -16,19 +16,33 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from stableft.catalog.model_families import BACKBONES, BackboneSpec
 
 
-def can_avoid_host_reads(spec: BackboneSpec) -> bool:
-    """Return whether `avoid_host_reads` applies to a family: it has a row, and its model takes prepared masks.
+def can_omit_full_mask(spec: BackboneSpec) -> bool:
+    """Return whether a family's model computes the same without a mask that hides nothing.
 
-    XLNet takes no mask of four dimensions, and prepares its own without reading it.
+    XLNet does not in half precision. Families without a row may derive positions from the mask.
     """
     return spec.name in BACKBONES and spec.name != "xlnet"
 
 
 def avoid_host_reads(model: PreTrainedModel, spec: BackboneSpec) -> None:
-    """Make the model compute the same without reading a tensor on the CPU. A full mask may be left out."""
-    model.base_model.register_forward_pre_hook(_expand_masks, with_kwargs=True)
+    """Make the model of a family with a row compute the same without reading a tensor on the CPU."""
+    if spec.name == "xlnet":  # it prepares its mask without reading it
+        for part in model.modules():
+            if hasattr(part, "rel_shift_bnij"):
+                part.rel_shift_bnij = _shift_to_relative_positions  # pyright: ignore[reportAttributeAccessIssue]
+    elif spec.name in BACKBONES:
+        model.base_model.register_forward_pre_hook(_expand_masks, with_kwargs=True)
     if spec.name == "bart":
         model.forward = MethodType(_classify_by_last_eos, model)
+
+
+def _shift_to_relative_positions(scores: Tensor, klen: int) -> Tensor:
+    """Return XLNet's scores [rows, heads, queries, positions] as [rows, heads, queries, klen], by distance to the query.
+
+    These are views. transformers selects by index, whose deterministic gradient reads the indices on the CPU.
+    """
+    queries, positions = scores.shape[2:]
+    return scores.flatten(2)[..., queries:].unflatten(2, (queries, positions - 1))[..., :klen]
 
 
 def _expand_masks(encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict]:

@@ -34,7 +34,7 @@ from stableft.data.tokens import InputLayout, TokenizedRows, hash_tokenizer, loa
 from stableft.errors import UserError, did_you_mean
 from stableft.models.build import input_layout_for
 from stableft.models.compatibility import resolve_backbone
-from stableft.models.host_reads import avoid_host_reads, can_avoid_host_reads
+from stableft.models.host_reads import avoid_host_reads
 from stableft.models.load import (
     LOAD_ERRORS,
     PretrainedCheckpoint,
@@ -111,8 +111,7 @@ def load_masked_lm(config: RunConfig, sources: LocalPaths, tokenizer: PreTrained
     if spec.name not in BACKBONES:
         spec = replace(spec, lost_positions=count_lost_positions(model))
     untie_head(model)
-    if can_avoid_host_reads(spec):
-        avoid_host_reads(model, spec)
+    avoid_host_reads(model, spec)
     positions = getattr(hf_config, "max_position_embeddings", None)
     return MaskedLM(
         model=model.eval(),
