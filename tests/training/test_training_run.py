@@ -19,9 +19,11 @@ from stableft.data.tokens import collate
 from stableft.errors import UserError
 from stableft.records.run_record import PREDICTIONS_FILE, read_record, run_folder
 from stableft.seeds import derive_seed
+from stableft.training.loop import LoopSettings, run_steps
+from stableft.training.outputs import count_skipped_steps
 from stableft.training.run import train
 from stableft.training.setup import batch_indices, prepare_device, prepare_run
-from stableft.training.step import train_on_batch
+from stableft.training.step import StepResult, train_on_batch
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
@@ -313,6 +315,26 @@ def test_the_first_update_allocates_nothing_that_stays(toy_run, toy_sources, tmp
     train_on_batch(state, job.splits.train, batch_indices(job, 0), job.config, 1e-3, job.inputs, job.device)
     for p, kept in state.optimizer.state.items():
         assert all(kept[name] is tensor for name, tensor in before[p].items())
+
+
+@pytest.mark.parametrize(
+    ("precision", "save", "taken"),
+    [("fp16", "last", 3), ("fp16", "all", 3), ("fp16", "best", 20), ("fp32", "last", 20)],
+)
+def test_weights_to_save_are_of_the_step_with_a_bad_loss(toy_run, toy_sources, tmp_path, precision, save, taken):
+    """Losses are read every 20 steps on a GPU; in fp16, the scaler skips bad steps and training would go on."""
+    _, state = prepare_run(toy_run(precision=precision), tmp_path, toy_sources, Execution(threads=1))
+    losses = iter([1.0, 1.0, math.nan, *[1.0] * 97])
+
+    def update() -> StepResult:
+        state.step += 1
+        loss = torch.tensor(next(losses))
+        return StepResult(loss, 0.0, grad_norm=loss)
+
+    settings = LoopSettings("run", tmp_path, Execution(save=save), torch.device("cuda"), 100, frozenset(), {})
+    assert run_steps(settings, state, update, evaluate=list, report=list, stop=bool)
+    assert (state.step, len(state.history)) == (taken, 3)
+    assert count_skipped_steps(state) == (1 if precision == "fp16" else 0)
 
 
 @pytest.mark.parametrize("workspace", [":4096:2", ""])

@@ -37,9 +37,9 @@ def avoid_host_reads(model: PreTrainedModel, spec: BackboneSpec) -> None:
 
 
 def _shift_to_relative_positions(scores: Tensor, klen: int) -> Tensor:
-    """Return XLNet's scores [rows, heads, queries, positions] as [rows, heads, queries, klen], by distance to the query.
+    """Return XLNet's scores by relative position [rows, heads, queries, positions] as scores by key [..., klen].
 
-    These are views. transformers selects by index, whose deterministic gradient reads the indices on the CPU.
+    Both are views. transformers selects by index, whose deterministic gradient reads the indices on the CPU.
     """
     queries, positions = scores.shape[2:]
     return scores.flatten(2)[..., queries:].unflatten(2, (queries, positions - 1))[..., :klen]
