@@ -1,6 +1,9 @@
 """What several tests share: a tokenizer made here, a tiny model folder, a valid config."""
 
 import os
+
+os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # before anything starts CUDA, which reads it once
+
 import sys
 from collections.abc import Callable
 from pathlib import Path

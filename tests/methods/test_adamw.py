@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from support.training_runs import count_updates
 
 from stableft.methods.adamw import AdamW
 
@@ -163,7 +164,7 @@ def test_a_skipped_step_changes_nothing(bias_correction, eps_placement, decay_or
     for a, b in zip(clean, skipped, strict=True):
         assert torch.equal(a, b)
     assert {state["step"].item() for state in optimizer.state.values()} == {6.0}
-    assert optimizer.steps_taken() == 6
+    assert count_updates(optimizer) == 6
 
 
 @pytest.mark.parametrize(("bias_correction", "eps_placement", "decay_order"), VARIANTS)
@@ -205,7 +206,7 @@ def test_a_scaler_may_unscale_in_the_kernel():
     run(AdamW(theirs, LR), theirs, gradients())
     for p, q in zip(ours, theirs, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-8)
-    assert optimizer.steps_taken() == 20
+    assert count_updates(optimizer) == 20
 
 
 @pytest.mark.parametrize(
@@ -235,3 +236,27 @@ def test_on_a_gpu_as_on_the_cpu(bias_correction, eps_placement, decay_order, tow
     run(AdamW(gpu, *switches, copies(gpu) if towards else {}), gpu, grads)
     for a, b in zip(cpu, gpu, strict=True):
         torch.testing.assert_close(a, b.cpu(), rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("found_inf", [0.0, 1.0])
+def test_decay_towards_targets_is_a_lerp_with_a_scaler_too(found_inf):
+    params, expected = parameters(), parameters()
+    for p in params:
+        p.grad = torch.zeros_like(p)
+    targets = {p: torch.full_like(p, 0.3) for p in params}
+    optimizer = AdamW(params, 0.1, weight_decay=0.4, decay_order="after", targets=targets)
+    optimizer.found_inf = torch.tensor(found_inf)
+    optimizer.step()
+    for p, start in zip(params, expected, strict=True):
+        torch.testing.assert_close(p, start.lerp(targets[p], 0.04 * (1 - found_inf)), rtol=1e-7, atol=1e-7)
+
+
+def test_moments_are_allocated_at_most_once():
+    params = parameters()
+    optimizer = AdamW(params)
+    optimizer.allocate_moments(params[:2])
+    kept = optimizer.state[params[0]]["exp_avg"]
+    run(optimizer, params, gradients(2))
+    assert optimizer.state[params[0]]["exp_avg"] is kept
+    assert kept.any()
+    assert len(optimizer.state) == len(params)

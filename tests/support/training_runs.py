@@ -52,6 +52,11 @@ def read_history(results: Path, run: PlannedRun) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
+def count_updates(optimizer: torch.optim.Optimizer) -> int:
+    """Returns the number of updates done, without those that a GradScaler skipped."""
+    return max(int(kept["step"]) for kept in optimizer.state.values())
+
+
 def write_tiny_bert(folder: Path, tokenizer, change: Callable[[BertModel], None], **config) -> Path:
     """Writes a tiny BERT with a pooler, after `change` had its way with the weights."""
     values = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, **config}

@@ -171,11 +171,23 @@ def test_a_device_that_computes_and_one_that_does_not(monkeypatch):
     torch = pytest.importorskip("torch")
     assert can_compute("cpu")
     assert can_compute("cpu:0")
-    for error, usable in ((torch.OutOfMemoryError("CUDA out of memory"), True), (torch.AcceleratorError("x"), False)):
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    for error, usable in (
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`"), False),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), False),
+        (RuntimeError("CUDA driver error: unspecified launch failure"), False),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), False),
+    ):
 
         def fail(*_, error=error, **__):
+            assert emptied  # so that a full card does not look like a broken one
             raise error
 
+        emptied.clear()
         monkeypatch.setattr(torch, "ones", fail)
         assert can_compute("cuda:0") is usable
 

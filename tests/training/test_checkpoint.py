@@ -14,6 +14,7 @@ from stableft.records.run_record import CHECKPOINT_FILE, run_folder
 from stableft.training import checkpoint
 from stableft.training.checkpoint import CHECKPOINT_TIME_SHARE, CheckpointBudget, initial_checkpoint_budget
 from stableft.training.environment import package_versions
+from stableft.training.loop import resume_conditions
 from stableft.training.run import train
 from stableft.training.setup import prepare_run
 
@@ -54,6 +55,7 @@ def other_data(monkeypatch) -> None:
     [
         ({}, lambda patch: patch.setattr(torch, "get_num_threads", lambda: 2), "threads 1,.* 2"),
         ({"micro_batch": 2}, None, "micro_batch None,.* 2"),
+        ({"tf32": True}, None, "tf32 None,.* True"),
         ({}, other_version("torch"), rf"torch '{re.escape(torch.__version__)}',.* '0\.0\+x'"),
         ({}, other_version("stableft"), r"stableft '.*',.* '0\.0\+x'"),
         ({}, other_version("transformers"), r"transformers '.*',.* '0\.0\+x'"),
@@ -206,3 +208,27 @@ def test_writing_changes_nothing(toy_run, toy_sources, tmp_path):
     run = toy_run()
     without = run_outputs(tmp_path / "a", train_run(run, tmp_path / "a", toy_sources))
     assert run_outputs(tmp_path / "b", train_run(run, tmp_path / "b", toy_sources, checkpoint_every=1)) == without
+
+
+def test_a_checkpoint_of_an_older_form_goes_on(stopped, toy_sources, tmp_path):
+    """It had no moments for weights without a gradient, and said less of memory and of arithmetic."""
+    run, results = stopped
+    path = run_folder(results, run.run_id) / CHECKPOINT_FILE
+    content = torch.load(path, weights_only=True)
+    for key in ("halved_at", "eval_batch"):
+        del content[key]
+    del content["facts"]["tf32"]
+    torch.save(content, path)
+    record = train_run(run, results, toy_sources)
+    assert record.environment
+    assert record.environment.micro_batch_halved_at == ()
+    assert run_outputs(results, record) == run_outputs(tmp_path, train_run(run, tmp_path, toy_sources))
+
+
+def test_a_gpu_with_other_software_is_another_place_to_go_on(monkeypatch):
+    versions = {"cuda": "13.0", "cudnn": "91200", "driver": "580.1"}
+    monkeypatch.setattr("stableft.training.loop.gpu_versions", lambda: versions)
+    monkeypatch.setattr("stableft.training.loop.device_name", str)
+    on_gpu, on_cpu = (resume_conditions("run", "data", Execution(), torch.device(kind)) for kind in ("cuda", "cpu"))
+    assert versions.items() <= on_gpu.items()
+    assert not versions.keys() & on_cpu.keys()

@@ -11,6 +11,7 @@ from stableft.config.planned_run import RunInterrupted
 @pytest.fixture
 def limit(monkeypatch):
     """Returns a function that makes the model run out of memory above so many rows, in training or evaluation."""
+    failed = [0]
 
     def set_limit(training: int = 10**9, evaluation: int = 10**9) -> list[int]:
         forward = BertForSequenceClassification.forward
@@ -19,6 +20,7 @@ def limit(monkeypatch):
         def limited(self, input_ids, **inputs):
             outputs = forward(self, input_ids, **inputs)  # dropout has drawn before the memory is gone
             if len(input_ids) > (training if self.training else evaluation):
+                failed[0] += 1
                 raise torch.OutOfMemoryError("CUDA out of memory")
             sizes.append(len(input_ids))
             return outputs
@@ -26,6 +28,7 @@ def limit(monkeypatch):
         monkeypatch.setattr(BertForSequenceClassification, "forward", limited)
         return sizes
 
+    set_limit.failed = failed
     return set_limit
 
 
@@ -56,6 +59,7 @@ def test_out_of_memory_is_as_if_begun_with_less(toy_run, toy_sources, tmp_path, 
     assert run_outputs(tmp_path, record) == run_outputs(tmp_path / "begun", expected)
     assert record.environment
     assert (record.environment.micro_batch, record.environment.micro_batch_halved) == (micro_batch, halved)
+    assert record.environment.micro_batch_halved_at == (1,) * halved
     assert record.config.schedule.batch_size == 8
     assert max(sizes) <= max(rows, 8)  # evaluation has its own batches
 
@@ -123,7 +127,11 @@ def test_evaluation_halves_its_own_batch(toy_run, toy_sources, tmp_path, limit):
     ours, theirs = ([point.val_loss for point in r.evals] for r in (record, whole))
     assert ours == pytest.approx(theirs, rel=1e-5)
     assert record.environment
-    assert record.environment.micro_batch_halved == 0
+    assert (record.environment.micro_batch_halved, record.environment.micro_batch_halved_at) == (0, ())
+    assert record.environment.eval_batch == 4  # of 100, halved
+    assert whole.environment
+    assert whole.environment.eval_batch is None
+    assert limit.failed == [5]  # in the first evaluation alone
 
 
 @pytest.mark.faults

@@ -11,15 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.training_runs import add_model_folder, read_history, run_outputs, train_run, write_tiny_bert
+from support.training_runs import add_model_folder, count_updates, read_history, run_outputs, train_run, write_tiny_bert
 from torch.nn import functional
 
 from stableft.config.planned_run import Execution, RunProgress
 from stableft.data.tokens import collate
+from stableft.errors import UserError
 from stableft.records.run_record import PREDICTIONS_FILE, read_record, run_folder
 from stableft.seeds import derive_seed
+from stableft.training.loop import LoopSettings, run_steps
+from stableft.training.outputs import count_skipped_steps
 from stableft.training.run import train
-from stableft.training.setup import batch_indices, prepare_run
+from stableft.training.setup import batch_indices, prepare_device, prepare_run
+from stableft.training.step import StepResult, train_on_batch
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
@@ -98,7 +102,7 @@ def test_the_first_update_has_rate_zero_and_changes_no_weight(toy_run, toy_sourc
         lr = learning_rate(job.config, step, job.total)
         train_on_batch(state, job.splits.train, batch_indices(job, step), job.config, lr, job.inputs, job.device)
         assert any(not torch.equal(before[n], v) for n, v in state.model.state_dict().items()) is moves
-    assert state.optimizer.steps_taken() == 2
+    assert count_updates(state.optimizer) == 2
 
 
 def test_without_clipping_the_norm_is_stored_all_the_same(toy_run, toy_sources, tmp_path):
@@ -227,11 +231,11 @@ def test_half_precision_skips_steps_that_overflow(toy_run, toy_sources, tmp_path
 
     def watched(state, *args):
         before = [p.detach().clone() for p in state.model.parameters()]
-        taken = state.optimizer.steps_taken()
+        taken = count_updates(state.optimizer)
         moments = [value.clone() for kept in state.optimizer.state.values() for value in kept.values()]
         step = make(state, *args)
         unchanged = all(torch.equal(old, new) for old, new in zip(before, state.model.parameters(), strict=True))
-        skipped = state.optimizer.steps_taken() == taken
+        skipped = count_updates(state.optimizer) == taken
         after = [value for kept in state.optimizer.state.values() for value in kept.values()]
         same = not moments or all(torch.equal(old, new) for old, new in zip(moments, after, strict=True))
         seen.append((skipped, unchanged, same, step.lr))
@@ -300,3 +304,76 @@ def test_a_gpu_computes_the_same_losses(toy_run, toy_sources, tmp_path, precisio
     assert record.environment
     assert record.environment.device == torch.cuda.get_device_name(0)
     assert record.peak_memory_bytes
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_first_update_allocates_nothing_that_stays(toy_run, toy_sources, tmp_path, precision):
+    run = toy_run(precision=precision)
+    job, state = prepare_run(run, tmp_path, toy_sources, Execution(threads=1))
+    before = {p: dict(kept) for p, kept in state.optimizer.state.items()}
+    assert before.keys() == {p for p in state.model.parameters() if p.requires_grad}
+    train_on_batch(state, job.splits.train, batch_indices(job, 0), job.config, 1e-3, job.inputs, job.device)
+    for p, kept in state.optimizer.state.items():
+        assert all(kept[name] is tensor for name, tensor in before[p].items())
+
+
+@pytest.mark.parametrize(
+    ("precision", "save", "taken"),
+    [("fp16", "last", 3), ("fp16", "all", 3), ("fp16", "best", 20), ("fp32", "last", 20)],
+)
+def test_weights_to_save_are_of_the_step_with_a_bad_loss(toy_run, toy_sources, tmp_path, precision, save, taken):
+    """Losses are read every 20 steps on a GPU; in fp16, the scaler skips bad steps and training would go on."""
+    _, state = prepare_run(toy_run(precision=precision), tmp_path, toy_sources, Execution(threads=1))
+    losses = iter([1.0, 1.0, math.nan, *[1.0] * 97])
+
+    def update() -> StepResult:
+        state.step += 1
+        loss = torch.tensor(next(losses))
+        return StepResult(loss, 0.0, grad_norm=loss)
+
+    settings = LoopSettings("run", tmp_path, Execution(save=save), torch.device("cuda"), 100, frozenset(), {})
+    assert run_steps(settings, state, update, evaluate=list, report=list, stop=bool)
+    assert (state.step, len(state.history)) == (taken, 3)
+    assert count_skipped_steps(state) == (1 if precision == "fp16" else 0)
+
+
+@pytest.mark.parametrize("workspace", [":4096:2", ""])
+def test_a_workspace_that_is_not_deterministic_is_a_sentence(monkeypatch, workspace):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", workspace)
+    with pytest.raises(UserError, match=r"CUBLAS_WORKSPACE_CONFIG .*unset it.* :4096:8 or :16:8"):
+        prepare_device(Execution(device="cuda:0"))
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_tf32_is_for_products_and_convolutions_alike(monkeypatch, tf32):
+    for name in ("set_device", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: None)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda _: None)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        prepare_device(Execution(device="cuda:0", tf32=tf32))
+        assert [backend.fp32_precision for backend in backends] == ["tf32" if tf32 else "ieee"] * 2
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "albert", "electra", "bart", "xlnet"])
+def test_an_update_never_waits_for_the_gpu(family_run, tmp_path, family, attention, precision):
+    if (family, attention) == ("xlnet", "sdpa"):
+        pytest.skip("has no fused attention")
+    run, sources = family_run(family, **{"model.attention": attention, "precision": precision, "model.dropout": 0.1})
+    job, state = prepare_run(run, tmp_path, sources, Execution(device="cuda:0"))
+    arguments = (state, job.splits.train, batch_indices(job, 0), job.config, 1e-3, job.inputs, job.device)
+    train_on_batch(*arguments)  # what is set up once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_on_batch(*arguments)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

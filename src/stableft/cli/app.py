@@ -25,6 +25,7 @@ from stableft.cli.options import (
     SaveOption,
     SeedsOption,
     SetOption,
+    Tf32Option,
 )
 from stableft.cli.probe_commands import probe_app
 from stableft.cli.report_commands import compare, import_app, power, report
@@ -88,6 +89,7 @@ def sweep(
     save: SaveOption = "none",
     checkpoint_every: CheckpointEveryOption = None,
     micro_batch: MicroBatchOption = None,
+    tf32: Tf32Option = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print runs, time, memory and disk; train nothing.")
     ] = False,
@@ -104,7 +106,7 @@ def sweep(
     check_results_folder(results)
     plan = load_sweep_from_options(config, data_dir, set_, arms, seeds)
     execution = Execution(
-        micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save, retrain_incomplete=complete
+        micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save, tf32=tf32, retrain_incomplete=complete
     )
     if dry_run:
         print_estimate(plan, results, devices, jobs_per_device, execution, retry_crashed)
@@ -129,6 +131,7 @@ def train_command(
     save: SaveOption = "none",
     checkpoint_every: CheckpointEveryOption = None,
     micro_batch: MicroBatchOption = None,
+    tf32: Tf32Option = False,
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Re-run it if it crashed.")] = False,
     complete: CompleteOption = False,
 ) -> None:
@@ -141,7 +144,7 @@ def train_command(
     check_results_folder(results)
     plan = single_run_sweep(recipe, task, model, seed, LocalPaths(data_dir=data_dir), set_)
     execution = Execution(
-        micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save, retrain_incomplete=complete
+        micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save, tf32=tf32, retrain_incomplete=complete
     )
     code = run_with_progress(plan, results, devices, 1, execution, retry_crashed)
     print_scores(results, plan.runs[0].run_id)
@@ -163,6 +166,7 @@ def pretrain(
     set_: SetOption = NO_TEXTS,
     checkpoint_every: CheckpointEveryOption = None,
     micro_batch: MicroBatchOption = None,
+    tf32: Tf32Option = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FOLDER", help="Copy the model to this folder and its record next to it."),
@@ -177,7 +181,7 @@ def pretrain(
     device = resolve_device(device)  # before the next import: loading torch and transformers takes seconds
     from stableft.cli.pretrain_commands import run_pretraining
 
-    execution = Execution(device, threads, micro_batch, checkpoint_every)
+    execution = Execution(device, threads, micro_batch, checkpoint_every, tf32=tf32)
     raise typer.Exit(run_pretraining(config, results, execution, set_, out))
 
 

@@ -40,6 +40,9 @@ CheckpointEveryOption = Annotated[
 MicroBatchOption = Annotated[
     int | None, typer.Option("--micro-batch", min=1, help="Rows per forward pass; the batch size stays the same.")
 ]
+Tf32Option = Annotated[
+    bool, typer.Option("--tf32/--no-tf32", help="On a GPU, compute float32 products in TF32: faster, less precise.")
+]
 CompleteOption = Annotated[
     bool, typer.Option("--complete", help="Retrain finished runs whose requested weights or probes are missing.")
 ]

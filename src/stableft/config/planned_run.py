@@ -1,7 +1,7 @@
 """A planned run, the local files it needs, and how to execute it.
 
-Nothing here is meant to affect results. Device, threads and micro-batch may change the last bits, so they are
-recorded, and an unfinished run is resumed only with the same values.
+Nothing here is meant to affect results. Device, threads and micro-batch may change the last bits, and TF32 some digits
+more, so they are recorded, and an unfinished run is resumed only with the same values.
 """
 
 import os
@@ -80,6 +80,7 @@ class Execution:
     micro_batch: int | None = None  # rows per forward pass; None: the whole batch
     checkpoint_every: int | None = None
     save: Literal["none", "best", "last", "all"] = "none"
+    tf32: bool = False  # on a GPU, round the inputs of float32 products to TF32: faster, but about 3 digits
     retrain_incomplete: bool = False  # re-run finished runs that lack requested weights or probes
 
 

@@ -53,6 +53,7 @@ class InputLayout:
     pad_segment: int = 0
     left: bool = False  # pad on the left
     segments: bool = True  # the model takes token_type_ids
+    full_mask: bool = True  # the model needs an attention mask even if there is no padding
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,21 @@ def load_splits(config: RunConfig, sources: LocalPaths, tokenizer: PreTrainedTok
 def collate(rows: LabeledRows, indices: np.ndarray, inputs: InputLayout, data: DataConfig) -> dict[str, torch.Tensor]:
     """Return a padded batch of these rows (see `pad_batch`) with their labels [rows].
 
-    Without `data.segment_ids`, every token_type_id is 0, as in M's code.
+    Without `data.segment_ids`, every token_type_id is 0, as in M's code. Without `inputs.full_mask`, a batch with no
+    padding has no attention mask.
     """
     batch = pad_batch(rows, indices, inputs, data.max_length, data.pad_to_max)
+    if not inputs.full_mask:
+        drop_full_mask(batch)
     if inputs.segments and not data.segment_ids:
         batch["token_type_ids"].zero_()
     return batch | {"labels": torch.from_numpy(rows.labels[indices])}
+
+
+def drop_full_mask(batch: dict[str, torch.Tensor]) -> None:
+    """Remove the attention mask if it hides nothing. The batch is still on the CPU, so that no GPU has to answer."""
+    if batch["attention_mask"].numpy().all():
+        del batch["attention_mask"]
 
 
 def pad_batch(

@@ -92,17 +92,21 @@ class AdamW(torch.optim.Optimizer):
             if params:
                 self._update_group(group, params, found_inf)
 
-    def steps_taken(self) -> int:
-        """Return the number of updates done, without those that a GradScaler skipped."""
-        first = next(iter(self.state.values()), None)  # read only one parameter's count: each read waits for the GPU
-        return int(first["step"].item()) if first else 0
-
-    def _update_group(self, group: dict[str, Any], params: list[Tensor], found_inf: Tensor | None) -> None:
+    def allocate_moments(self, params: Iterable[Tensor]) -> None:
+        """Allocate the moments and step counts of these parameters, where they have none."""
         for p in params:
             if not self.state[p]:
                 self.state[p]["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
                 self.state[p]["exp_avg"] = torch.zeros_like(p, memory_format=torch.preserve_format)
                 self.state[p]["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load moments and step counts. The present ones are freed first, so that the GPU need not hold both."""
+        self.state.clear()
+        super().load_state_dict(state_dict)
+
+    def _update_group(self, group: dict[str, Any], params: list[Tensor], found_inf: Tensor | None) -> None:
+        self.allocate_moments(params)
         steps = [self.state[p]["step"] for p in params]
         device = params[0].device
         lr = group["lr"]
@@ -155,9 +159,12 @@ def _decay_weights(
     rate = group["lr"] * group["weight_decay"]
     if found_inf is not None:  # no decay in a skipped step; multiplied, so that the CPU need not read `found_inf`
         rate = rate * (1 - found_inf.to(params[0].device))
-    if targets:
-        weight = [rate] * len(params) if isinstance(rate, Tensor) else rate
-        torch._foreach_lerp_(params, targets, weight)  # pyright: ignore[reportPrivateImportUsage]
+    if targets and isinstance(rate, Tensor):  # lerp has no fast kernel for a weight on the GPU
+        pulls = torch._foreach_sub(targets, params)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_mul_(pulls, rate)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_add_(params, pulls)  # pyright: ignore[reportPrivateImportUsage]
+    elif targets:
+        torch._foreach_lerp_(params, targets, rate)  # pyright: ignore[reportPrivateImportUsage]
     else:
         torch._foreach_mul_(params, 1 - rate)  # pyright: ignore[reportPrivateImportUsage]
 
@@ -186,14 +193,15 @@ def _check_group(group: dict[str, Any]) -> None:
 def build_optimizer(model: PreTrainedModel, config: OptimizerConfig, spec: BackboneSpec) -> AdamW:
     """Return the optimizer of the model's trainable parameters.
 
-    With `decay_towards: pretrained`, it keeps a copy of the current values of the decayed weights.
+    With `decay_towards: pretrained`, it keeps a copy of the current values of the decayed weights. Its moments are
+    allocated, so that the first update needs no more memory than later ones.
     """
     groups = parameter_groups(model, config, spec)
     targets: dict[Tensor, Tensor] = {}
     if config.decay_towards == "pretrained":
         decayed = chain.from_iterable(group["params"] for group in groups if group["weight_decay"])
         targets = {p: p.detach().clone() for p in decayed}
-    return AdamW(
+    optimizer = AdamW(
         groups,
         lr=config.lr,
         betas=config.betas,
@@ -203,6 +211,8 @@ def build_optimizer(model: PreTrainedModel, config: OptimizerConfig, spec: Backb
         decay_order=config.decay_order,
         targets=targets,
     )
+    optimizer.allocate_moments(chain.from_iterable(group["params"] for group in groups))
+    return optimizer
 
 
 def parameter_groups(model: PreTrainedModel, config: OptimizerConfig, spec: BackboneSpec) -> list[dict[str, Any]]:

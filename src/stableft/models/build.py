@@ -10,6 +10,7 @@ from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import RunConfig
 from stableft.data.tokens import InputLayout
 from stableft.methods.reinit import draw_weights, initializer_std, reinitialize
+from stableft.models.host_reads import avoid_host_reads, can_omit_full_mask
 from stableft.models.load import PretrainedCheckpoint, load_pretrained
 from stableft.models.start_weights import StartWeights, load_start_weights
 from stableft.seeds import make_generator
@@ -27,6 +28,7 @@ def build_model(
     """
     pretrained = load_pretrained(config, sources)
     model = copy.deepcopy(pretrained.model)  # the checkpoint stays cached for the next run
+    avoid_host_reads(model, pretrained.spec)
     std = initializer_std(model.config)
     # The head has its own generator, so that it depends on the init seed alone: a baseline and Re-init with equal
     # seeds share it (Z App. B).
@@ -52,4 +54,5 @@ def input_layout_for(pretrained: PretrainedCheckpoint, tokenizer: PreTrainedToke
         pad_segment=spec.pad_segment,
         left=tokenizer.padding_side == "left",
         segments=spec.segment_ids and takes_segments,
+        full_mask=not can_omit_full_mask(spec),
     )

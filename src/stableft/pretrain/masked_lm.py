@@ -22,6 +22,7 @@ from stableft.catalog.model_families import find_backbone
 from stableft.config.run_config import MaskingConfig, PretrainConfig
 from stableft.config.settings import Settings
 from stableft.config.yaml_file import YamlValue
+from stableft.data.tokens import drop_full_mask
 from stableft.errors import UserError
 from stableft.models.load import LOAD_ERRORS, load_error_message, quiet_transformers
 from stableft.seeds import derive_seed
@@ -217,11 +218,16 @@ def mask_tokens(
 
 
 def select_masked(
-    masked: MaskedBatch, rows: slice, columns: slice, device: torch.device
+    masked: MaskedBatch, rows: slice, columns: slice, device: torch.device, full_mask: bool
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Return the inputs of a part of a batch, the flat positions of its masked tokens and their ids, on a device."""
+    """Return the inputs of a part of a batch, the flat positions of its masked tokens and their ids, on a device.
+
+    Without `full_mask`, a part without padding has no attention mask.
+    """
     positions = masked.is_masked[rows, columns].flatten().nonzero()[:, 0]
     target_ids = masked.target_ids[rows, columns].flatten()[positions]
     batch = {key: values[rows, columns].contiguous() for key, values in masked.inputs.items()}
+    if not full_mask:
+        drop_full_mask(batch)
     batch = to_device(batch | {"positions": positions, "target_ids": target_ids}, device)
     return batch, batch.pop("positions"), batch.pop("target_ids")

@@ -16,6 +16,7 @@ from stableft.config.planned_run import Execution
 from stableft.config.run_config import PretrainConfig
 from stableft.data.tokens import InputLayout, pad_batch
 from stableft.errors import UserError
+from stableft.models.host_reads import avoid_host_reads
 from stableft.pretrain.config_file import PlannedPretraining
 from stableft.pretrain.corpus import Corpus, load_corpus, load_pretraining_tokenizer, special_token_ids
 from stableft.pretrain.masked_lm import (
@@ -132,7 +133,9 @@ def _masked_logits_and_targets(
     setup: PretrainSetup, model: PreTrainedModel, masked: MaskedBatch, start: int, stop: int, width: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the logits at the masked positions of some rows, truncated to `width`, and the original ids."""
-    batch, positions, target_ids = select_masked(masked, slice(start, stop), slice(width), setup.device)
+    batch, positions, target_ids = select_masked(
+        masked, slice(start, stop), slice(width), setup.device, full_mask=False
+    )
     with autocast(setup.planned.config, setup.device):
         return masked_logits(model, batch, positions), target_ids
 
@@ -149,7 +152,9 @@ def _evaluate(setup: PretrainSetup, state: TrainState) -> None:
         logits, target_ids = _masked_logits_and_targets(setup, state.model, setup.held_out, start, stop, width)
         return torch.stack([loss_sum(logits, target_ids), (logits.argmax(-1) == target_ids).sum().float()])
 
-    parts = run_in_batches(sums, len(lengths), setup.planned.config.evaluation.batch_size)
+    configured = setup.planned.config.evaluation.batch_size
+    parts, fitting = run_in_batches(sums, len(lengths), state.eval_batch or configured)
+    state.eval_batch = fitting if fitting < configured else None
     loss, accuracy = (torch.stack(parts).double().sum(0) / setup.held_out.is_masked.sum().item()).tolist()
     state.model.train()
     state.evals.append(
@@ -198,7 +203,7 @@ def _finish(setup: PretrainSetup, state: TrainState, diverged: bool) -> Pretrain
         tokens=tokens,
         tokens_per_second=_tokens_per_second(state, tokens),
         data=setup.corpus.record,
-        environment=collect_environment(state),
+        environment=collect_environment(state, setup.execution),
         seconds=state.seconds,
         peak_memory_bytes=peak_memory(setup.device),
     )
@@ -247,7 +252,9 @@ def prepare_pretraining(
     model = build_masked_lm(config, tokenizer, planned.sources.paths[start] if start else None)
     model.to(device)  # pyright: ignore[reportArgumentType]
     model.train()
-    return setup, create_train_state(model, find_backbone(config.family, config.family), config, execution)
+    spec = find_backbone(config.family, config.family)
+    avoid_host_reads(model, spec)
+    return setup, create_train_state(model, spec, config, execution)
 
 
 def masked_batch_of_step(setup: PretrainSetup, step: int) -> MaskedBatch:

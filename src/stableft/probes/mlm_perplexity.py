@@ -34,6 +34,7 @@ from stableft.data.tokens import InputLayout, TokenizedRows, hash_tokenizer, loa
 from stableft.errors import UserError, did_you_mean
 from stableft.models.build import input_layout_for
 from stableft.models.compatibility import resolve_backbone
+from stableft.models.host_reads import avoid_host_reads
 from stableft.models.load import (
     LOAD_ERRORS,
     PretrainedCheckpoint,
@@ -110,6 +111,7 @@ def load_masked_lm(config: RunConfig, sources: LocalPaths, tokenizer: PreTrained
     if spec.name not in BACKBONES:
         spec = replace(spec, lost_positions=count_lost_positions(model))
     untie_head(model)
+    avoid_host_reads(model, spec)
     positions = getattr(hf_config, "max_position_embeddings", None)
     return MaskedLM(
         model=model.eval(),
@@ -215,13 +217,16 @@ def measure_masked_loss(
         def loss(start: int, stop: int, part=part, lengths=lengths) -> Tensor:
             width = -(-lengths[start] // 8) * 8
             columns = slice(None, width) if not masked.inputs.left else slice(-width, None)
-            batch, positions, target_ids = select_masked(part, slice(start, stop), columns, device)
+            batch, positions, target_ids = select_masked(
+                part, slice(start, stop), columns, device, masked.inputs.full_mask
+            )
             logits = _masked_positions_logits(masked, batch, positions)
             losses = functional.cross_entropy(logits, target_ids, reduction="none")
             on_batch(stop - start)
             return losses.double().sum()
 
-        sums += run_in_batches(loss, len(lengths), batch_size)
+        parts, batch_size = run_in_batches(loss, len(lengths), batch_size)
+        sums += parts
         count += int(part.is_masked.sum())
     return float(torch.stack(sums).sum()) / count
 

@@ -199,7 +199,7 @@ def _own_columns(record: RunRecord, metric: str) -> dict[str, Any]:
         "seed_data": config.seeds.data,
         "setting": config.setting_id(),
         "data_fingerprint": record.data.fingerprint if record.data else None,
-        "device": record.environment.device if record.environment else None,
+        "device": record.environment.arithmetic if record.environment else None,
         "hub_model": _hub_model(record),
         "start": _describe_start(record),
         "start_sha256": record.start.sha256 if record.start else None,

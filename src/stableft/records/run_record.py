@@ -87,11 +87,19 @@ class Environment(RecordSection):
     git_dirty: bool | None
     platform: str
     device: str  # e.g. "cpu" or "NVIDIA H200"
+    tf32: bool = False  # a GPU rounded the inputs of float32 products to TF32
     threads: int
     micro_batch: int  # rows per forward pass; the effective batch size is in the config
     micro_batch_halved: int  # how often it was halved because memory ran out
+    micro_batch_halved_at: tuple[int, ...] = ()  # the updates, counted from 1; empty in older records
+    eval_batch: int | None = None  # rows of an evaluation batch, if fewer than configured because memory ran out
     model_commit: str | None  # hub models only
     drawn: tuple[str, ...] = ()  # modules other than the head missing from the checkpoint: randomly initialized
+
+    @property
+    def arithmetic(self) -> str:
+        """The device, and TF32 if it was used: what may change more than the last bits."""
+        return f"{self.device} with TF32" if self.tf32 else self.device
 
 
 class StartRecord(RecordSection):

@@ -67,7 +67,9 @@ PROBE_RECORD_OF_PART: dict[type, type[ProbeRecord]] = {
 }
 ArmTask = tuple[str, str]  # arm, task
 # Fields of an environment record that reports leave out.
-IGNORED_ENVIRONMENT_FIELDS = {"threads", "micro_batch", "micro_batch_halved", "model_commit", "drawn"}
+IGNORED_ENVIRONMENT_FIELDS = {
+    "threads", "micro_batch", "micro_batch_halved", "micro_batch_halved_at", "eval_batch", "model_commit", "drawn",
+}  # fmt: skip
 LoadSweep = Callable[[str], Sweep]
 FindProbes = Callable[[], ProbeRecords]
 CurvePoint = tuple[int, float | None, float | None]  # step, mean training loss since the last point, validation score
@@ -295,7 +297,8 @@ def describe_environment(environment: Mapping[str, Any]) -> str:
     commit = (environment["git_commit"] or "unknown")[:12]
     dirty = " with uncommitted changes" if environment["git_dirty"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(environment["versions"].items()))
-    return f"{environment['device']}, {environment['platform']}, commit {commit}{dirty}; {versions}"
+    tf32 = " with TF32" if environment["tf32"] else ""
+    return f"{environment['device']}{tf32}, {environment['platform']}, commit {commit}{dirty}; {versions}"
 
 
 def read_stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRecord]:

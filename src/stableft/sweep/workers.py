@@ -522,6 +522,10 @@ def run_worker(
             _send_report(connection, "done", (record, device_works))
             if not device_works:  # only a new process gets a new CUDA context
                 return
+        if execution.device != "cpu":  # another worker may share the GPU
+            import torch
+
+            torch.cuda.empty_cache()
 
 
 def _import_preload_and_train() -> tuple[PreloadFunction, TrainFunction]:
@@ -582,20 +586,27 @@ def _send_report(connection: Connection, word: str, content: object) -> None:
         os._exit(1)
 
 
-def can_compute(device: str) -> bool:
-    """Return whether a device still computes after a crash.
+# In the texts of torch's exceptions. cuBLAS reports the second kind if there is no memory for its handle.
+BROKEN_DEVICE = ("CUDA error:", "cuDNN error", "CUDA driver error")
+FULL_DEVICE = ("CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
 
-    After most CUDA errors every later call fails too. The exceptions do not tell: errors of cuBLAS and cuDNN have no
-    class of their own.
+
+def can_compute(device: str) -> bool:
+    """Return whether a device still computes after a crash. Frees the memory that this process does not use.
+
+    After most CUDA errors every later call fails too. Their class does not tell them from full memory, on which cuBLAS
+    fails to start, but their text does.
     """
     if device == "cpu":
         return True
     import torch
 
     try:
+        torch.cuda.empty_cache()
         matrix = torch.ones(8, 8, device=device)
         return bool((matrix @ matrix).sum().item() == 8**3)
     except torch.OutOfMemoryError:
         return True
-    except RuntimeError:
-        return False
+    except RuntimeError as error:
+        text = str(error)
+        return any(name in text for name in FULL_DEVICE) or not any(name in text for name in BROKEN_DEVICE)

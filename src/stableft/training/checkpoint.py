@@ -16,7 +16,9 @@ CHECKPOINT_TIME_SHARE = 0.02  # share of a run's time that may go into checkpoin
 ASSUMED_BYTES_PER_SECOND = 200e6  # write speed, assumed until a checkpoint has been timed
 MODEL_CONDITION = "model"  # the condition that holds a hub model's name@commit
 # Keys in the file, too.
-SAVED_STATE_FIELDS = ("step", "micro_batch", "halved", "history", "evals", "best", "seconds", "recorded")
+SAVED_STATE_FIELDS = (
+    "step", "micro_batch", "halved", "halved_at", "eval_batch", "history", "evals", "best", "seconds", "recorded",
+)  # fmt: skip
 
 
 @dataclass
@@ -88,7 +90,7 @@ def load_checkpoint(folder: Path, state: TrainState, conditions: dict, device: t
     state.model.load_state_dict(content["model"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.scaler.load_state_dict(content["scaler"])
-    for name in SAVED_STATE_FIELDS:  # checkpoints of older versions lack `recorded`
+    for name in SAVED_STATE_FIELDS:  # checkpoints of older versions lack some
         setattr(state, name, content.get(name, getattr(state, name)))
     restore_global_rng_state(content["random"], device)
     return True

@@ -42,6 +42,21 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
+@functools.cache
+def gpu_versions() -> dict[str, str | None]:
+    """Return the versions of CUDA, cuDNN and the driver, each of which may choose other kernels."""
+    try:
+        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        lines = []  # as in a container without the tool
+    return {
+        "cuda": torch.version.cuda,
+        "cudnn": str(torch.backends.cudnn.version()),
+        "driver": lines[0] if lines else None,
+    }
+
+
 def peak_memory(device: torch.device) -> int:
     """Return the peak memory in bytes: on a GPU, allocated by this run; on the CPU, used by this process so far."""
     if device.type == "cuda":

@@ -17,10 +17,14 @@ AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class EvalOutputs:
-    """Logits `values` [rows, classes] (regression: [rows, 1]) in float32, in the split's order, and the mean loss."""
+    """Logits `values` [rows, classes] (regression: [rows, 1]) in float32, in the split's order, and the mean loss.
+
+    `batch_size` is the number of rows that fitted in memory, if fewer than configured, else None.
+    """
 
     values: np.ndarray
     loss: float
+    batch_size: int | None = None
 
 
 def loss_sum(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -40,9 +44,17 @@ def autocast(config: TrainingConfig, device: torch.device):
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, rows: LabeledRows, config: RunConfig, inputs: InputLayout, device: torch.device
+    model: nn.Module,
+    rows: LabeledRows,
+    config: RunConfig,
+    inputs: InputLayout,
+    device: torch.device,
+    batch_size: int | None = None,
 ) -> EvalOutputs:
-    """Return the model's outputs on `rows`, computed without dropout. Leaves the model in training mode."""
+    """Return the model's outputs on `rows`, computed without dropout. Leaves the model in training mode.
+
+    `batch_size` replaces that of the config: what fitted in memory before.
+    """
     model.eval()
     # Batches of similar length need little padding. Longest first: if memory runs out, it does so in the first batch.
     by_length = np.argsort(-np.diff(rows.offsets), kind="stable")
@@ -53,16 +65,21 @@ def evaluate(
         with autocast(config, device):
             return model(**to_device(batch, device)).logits.float()
 
-    outputs = torch.cat(run_in_batches(logits, len(rows), config.evaluation.batch_size)).cpu()
+    configured = config.evaluation.batch_size
+    parts, fitting = run_in_batches(logits, len(rows), batch_size or configured)
+    outputs = torch.cat(parts).cpu()
     model.train()
     values = torch.empty_like(outputs)
     values[torch.from_numpy(by_length)] = outputs
     loss = loss_sum(values, torch.from_numpy(rows.labels)) / len(rows)
-    return EvalOutputs(values.numpy(), float(loss))
+    return EvalOutputs(values.numpy(), float(loss), fitting if fitting < configured else None)
 
 
-def run_in_batches(compute: Callable[[int, int], Tensor], rows: int, size: int) -> list[Tensor]:
-    """Return the results of `compute(start, stop)` for batches of `size` rows. Halve the size if memory runs out."""
+def run_in_batches(compute: Callable[[int, int], Tensor], rows: int, size: int) -> tuple[list[Tensor], int]:
+    """Return the results of `compute(start, stop)` for batches of `size` rows, and the size that fitted in memory.
+
+    The size is halved whenever memory runs out. A caller that passes the returned size next time fails no more.
+    """
     start, parts = 0, []
     while start < rows:
         try:
@@ -73,7 +90,7 @@ def run_in_batches(compute: Callable[[int, int], Tensor], rows: int, size: int) 
             size = -(-size // 2)
             continue
         start += size
-    return parts
+    return parts, size
 
 
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -11,8 +11,8 @@ from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.config.run_config import TrainingConfig
 from stableft.seeds import derive_seed
 from stableft.training.checkpoint import CheckpointBudget, initial_checkpoint_budget, load_checkpoint, save_checkpoint
-from stableft.training.environment import device_name, package_versions
-from stableft.training.outputs import write_config_file
+from stableft.training.environment import device_name, gpu_versions, package_versions
+from stableft.training.outputs import SAVES_LAST, write_config_file
 from stableft.training.step import StepResult, TrainState, flush_pending_steps
 
 
@@ -37,6 +37,8 @@ def resume_conditions(run_id: str, fingerprint: str, execution: Execution, devic
         "device": device_name(device),
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "micro_batch": execution.micro_batch,
+        "tf32": execution.tf32 or None,  # checkpoints of older versions have no such key
+        **(gpu_versions() if device.type == "cuda" else {}),
         **{name: package_versions()[name] for name in ("stableft", "torch", "transformers")},
     }
 
@@ -72,7 +74,10 @@ def run_steps(
         RunInterrupted: `stop()` returned True; a checkpoint was written.
     """
     budget, saved_at, started = initial_checkpoint_budget(state), state.step, time.perf_counter() - state.seconds
-    flush_every = 1 if settings.device.type == "cpu" else 20  # reading a loss makes the CPU wait for the GPU
+    # Reading a loss makes the CPU wait for the GPU. But the weights to save must be those of the step that ends the
+    # history, and after a bad loss in fp16, whose step the scaler skips, later steps would change them.
+    saves_last = state.scaler.is_enabled() and settings.execution.save in SAVES_LAST
+    flush_every = 1 if settings.device.type == "cpu" or saves_last else 20
     pending: list[StepResult] = []
     diverged = False
 

@@ -1,6 +1,7 @@
 """Finish a run: compute the final scores and write the files of its folder, the record last."""
 
 import json
+import math
 import os
 import shutil
 import stat
@@ -15,8 +16,10 @@ import torch
 import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from stableft.config.planned_run import Execution
 from stableft.config.run_config import ConfigSection
 from stableft.data.metrics import compute_scores
+from stableft.data.tokens import LabeledRows
 from stableft.models.load import quiet_transformers
 from stableft.records.failure import find_chance_in_data, is_failed
 from stableft.records.probe_record import PROBES_FILE, write_probe_records
@@ -34,7 +37,7 @@ from stableft.records.run_record import (
     write_record,
 )
 from stableft.training.environment import device_name, git_state, package_versions, peak_memory, platform_name
-from stableft.training.evaluate import evaluate
+from stableft.training.evaluate import EvalOutputs, evaluate
 from stableft.training.failure_watch import summarize_failure_watch
 from stableft.training.in_loop_probes import build_probe_records
 from stableft.training.setup import RunSetup, nothing_learnt_loss
@@ -100,6 +103,13 @@ def _default_file_mode(folder: Path) -> int:
     return stat.S_IMODE(mode)
 
 
+def evaluate_model(setup: RunSetup, state: TrainState, rows: LabeledRows) -> EvalOutputs:
+    """Return the model's outputs on `rows`, in batches that fitted in memory before."""
+    outputs = evaluate(state.model, rows, setup.config, setup.inputs, setup.device, state.eval_batch)
+    state.eval_batch = outputs.batch_size
+    return outputs
+
+
 def remove_saved_models(folder: Path) -> None:
     """Remove the model folders, complete or partial, that an abandoned attempt left in a run's folder."""
     for path in (*folder.glob("model-*"), *folder.glob(".model-*.partial")):
@@ -158,7 +168,7 @@ def _write_record(setup: RunSetup, state: TrainState, **outcome: Any) -> RunReco
         steps=len(state.history),
         skipped_steps=count_skipped_steps(state),
         data=setup.splits.record,
-        environment=collect_environment(state, setup.pretrained.commit, setup.pretrained.missing),
+        environment=collect_environment(state, setup.execution, setup.pretrained.commit, setup.pretrained.missing),
         seconds=state.seconds,
         peak_memory_bytes=peak_memory(setup.device),
         start=setup.start,
@@ -175,9 +185,10 @@ def describe_divergence(state: TrainState) -> str:
 
 
 def count_skipped_steps(state: TrainState) -> int:
-    """Return the number of steps that the gradient scaler skipped."""
-    # At least 0, because the history of a diverged run ends at the bad loss, but on a GPU a few more steps were taken.
-    return max(0, len(state.history) - state.optimizer.steps_taken())
+    """Return the number of steps that the gradient scaler skipped: those with a gradient that was not finite."""
+    # The optimizer's own count would not do: on a GPU, a few more steps are taken after a bad loss ends the history.
+    norms = [entry["grad_norm"] for entry in state.history]
+    return sum(not math.isfinite(norm) for norm in norms) if state.scaler.is_enabled() else 0
 
 
 def _last_outputs(setup: RunSetup, state: TrainState) -> tuple[np.ndarray, np.ndarray | None]:
@@ -185,8 +196,7 @@ def _last_outputs(setup: RunSetup, state: TrainState) -> tuple[np.ndarray, np.nd
     if state.best and state.best["step"] == state.step:  # the last evaluation was the best: reuse its outputs
         return state.best["val"].numpy(), None if state.best["test"] is None else state.best["test"].numpy()
     val, test = (
-        evaluate(state.model, rows, setup.config, setup.inputs, setup.device).values if rows else None
-        for rows in (setup.splits.val, setup.splits.test)
+        evaluate_model(setup, state, rows).values if rows else None for rows in (setup.splits.val, setup.splits.test)
     )
     assert val is not None
     return val, test
@@ -240,7 +250,9 @@ def _write_predictions(setup: RunSetup, outputs: dict[str, np.ndarray | None]) -
     atomic_write(setup.folder / PREDICTIONS_FILE, buffer.getvalue())
 
 
-def collect_environment(state: TrainState, model_commit: str | None = None, drawn: tuple[str, ...] = ()) -> Environment:
+def collect_environment(
+    state: TrainState, execution: Execution, model_commit: str | None = None, drawn: tuple[str, ...] = ()
+) -> Environment:
     """Return the environment of a run. `drawn` are modules that the checkpoint lacked, so they were initialized."""
     commit, dirty = git_state()
     return Environment(
@@ -249,9 +261,12 @@ def collect_environment(state: TrainState, model_commit: str | None = None, draw
         git_dirty=dirty,
         platform=platform_name(),
         device=device_name(state.model.device),
+        tf32=execution.tf32,
         threads=torch.get_num_threads(),
         micro_batch=state.micro_batch,
         micro_batch_halved=state.halved,
+        micro_batch_halved_at=tuple(state.halved_at),
+        eval_batch=state.eval_batch,
         model_commit=model_commit,
         drawn=drawn,
     )

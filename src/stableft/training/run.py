@@ -14,10 +14,16 @@ from stableft.errors import UserError
 from stableft.records.run_record import BEST_FOLDER, CHECKPOINT_FILE, RunRecord
 from stableft.training.checkpoint import MODEL_CONDITION
 from stableft.training.environment import git_state
-from stableft.training.evaluate import evaluate
 from stableft.training.failure_watch import describe_likely_failure, detect_vanishing
 from stableft.training.loop import LoopSettings, resume_conditions, run_steps, start_or_resume
-from stableft.training.outputs import SAVES_BEST, finish_run, pause_run, remove_saved_models, save_run_model
+from stableft.training.outputs import (
+    SAVES_BEST,
+    evaluate_model,
+    finish_run,
+    pause_run,
+    remove_saved_models,
+    save_run_model,
+)
 from stableft.training.setup import RunSetup, batch_indices, nothing_learnt_loss, prepare_run
 from stableft.training.step import StepResult, TrainState, learning_rate, mean_train_loss, train_on_batch
 
@@ -106,7 +112,7 @@ def _evaluate_and_keep_best(setup: RunSetup, state: TrainState) -> None:
 
     The test split is evaluated now, because the best weights need not exist later.
     """
-    outputs = evaluate(state.model, setup.splits.val, setup.config, setup.inputs, setup.device)
+    outputs = evaluate_model(setup, state, setup.splits.val)
     scores = compute_scores(outputs.values, setup.splits.val.labels, setup.config.task.metrics)
     state.evals.append(
         {
@@ -122,7 +128,7 @@ def _evaluate_and_keep_best(setup: RunSetup, state: TrainState) -> None:
     value = scores[setup.config.selection_metric]
     if state.best is None or _is_better(value, state.best["value"]):
         test = setup.splits.test
-        test_outputs = evaluate(state.model, test, setup.config, setup.inputs, setup.device).values if test else None
+        test_outputs = evaluate_model(setup, state, test).values if test else None
         state.best = {
             "step": state.step,
             "value": value,

@@ -12,6 +12,7 @@ from stableft.catalog.model_families import BackboneSpec
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig, TrainingConfig
 from stableft.data.tokens import InputLayout, Splits, load_splits
+from stableft.errors import UserError
 from stableft.methods.adamw import build_optimizer
 from stableft.methods.mixout import apply_mixout
 from stableft.models.build import build_model, input_layout_for
@@ -123,14 +124,30 @@ def _load_splits_once(config: RunConfig, sources: LocalPaths, tokenizer: PreTrai
     return _latest_splits[key]
 
 
+DETERMINISTIC_WORKSPACES = (":4096:8", ":16:8")  # torch accepts no others in deterministic mode
+
+
 def prepare_device(execution: Execution) -> torch.device:
-    """Return the device, configured for deterministic results."""
+    """Return the device, configured for deterministic results.
+
+    Raises:
+        UserError: The user's cuBLAS settings are not deterministic.
+    """
     if execution.threads:
         torch.set_num_threads(execution.threads)
     device = torch.device(execution.device)
     if device.type == "cuda":
         # Deterministic cuBLAS needs a fixed workspace, and reads this when CUDA starts.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        workspace = os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", DETERMINISTIC_WORKSPACES[0])
+        if workspace not in DETERMINISTIC_WORKSPACES:
+            raise UserError(
+                f"CUBLAS_WORKSPACE_CONFIG is {workspace!r}, with which a GPU's results differ from run to run; unset "
+                f"it, or set {' or '.join(DETERMINISTIC_WORKSPACES)}"
+            )
+        precision = "tf32" if execution.tf32 else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = precision
+        # torch's default is TF32.
+        torch.backends.cudnn.conv.fp32_precision = precision  # pyright: ignore[reportAttributeAccessIssue]
         torch.backends.cudnn.benchmark = False  # it would pick kernels by timing, differently each time
         # Not warn_only: with it, attention's backward pass would keep its non-deterministic kernel.
         torch.use_deterministic_algorithms(True)

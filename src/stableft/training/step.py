@@ -35,7 +35,9 @@ class TrainState:
     scaler: torch.amp.GradScaler  # disabled unless the precision is fp16
     micro_batch: int  # rows per forward pass
     step: int = 0  # updates done
-    halved: int = 0  # how often the micro-batch was halved because memory ran out
+    halved_at: list[int] = field(default_factory=list)  # updates at which memory ran out and the micro-batch was halved
+    halved: int = 0  # how often that was
+    eval_batch: int | None = None  # rows of an evaluation batch, if fewer than configured because memory ran out
     history: list[dict[str, Any]] = field(default_factory=list)  # one entry per update
     evals: list[dict] = field(default_factory=list)
     best: dict | None = None  # the best evaluation so far, with its outputs
@@ -168,6 +170,7 @@ def _backward_batch(state: TrainState, partial_loss: PartialLoss, rows: int, dev
         restore_global_rng_state(rng_state, device)  # dropout must not depend on how far the failed attempt got
         state.micro_batch = -(-rows_at_once // 2)
         state.halved += 1
+        state.halved_at.append(state.step + 1)
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
