@@ -451,7 +451,7 @@ def test_a_report_that_is_refused_is_a_line_and_the_others_go_on(papers_sweeps, 
 def test_a_figure_is_laid_out_once_for_every_form(tmp_path):
     made, drawn = report("zhang-figure3"), []
     (name, draw), *_ = made.figures.items()
-    counted = replace(made, figures={name: lambda: drawn.append(name) or draw()}, svg_cache={})
+    counted = replace(made, figures={name: lambda width: drawn.append(name) or draw(width)}, svg_cache={})
     write_report_folder(counted, tmp_path)
     reports_to_html([counted], "again")
     assert drawn == [name]

@@ -54,8 +54,8 @@ def texts(figure):
     return list(inside(figure))
 
 
-def assert_readable(figure):
-    """No text covers another one or leaves the page, and none is smaller than 8 points."""
+def assert_readable(figure, least=8):
+    """No text covers another one or leaves the page, and none is smaller than `least` points."""
     page = figure.bbox
     found = [(text, Text.get_window_extent(text)) for text in texts(figure)]
     for (one, a), (other, b) in combinations(found, 2):
@@ -64,7 +64,7 @@ def assert_readable(figure):
     for text, box in found:
         beyond = (page.x0 - box.x0, page.y0 - box.y0, box.x1 - page.x1, box.y1 - page.y1)
         assert max(beyond) < 1, text.get_text()
-        assert text.get_fontsize() >= 8
+        assert text.get_fontsize() >= least
     assert len(found) > 2
 
 

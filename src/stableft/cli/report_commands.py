@@ -59,6 +59,14 @@ NotesOption = Annotated[bool, typer.Option("--notes", help="In the terminal, add
 FigureOption = Annotated[
     str | None, typer.Option("--figure", help="Figure to draw if there are several. Default: the first.")
 ]
+WidthOption = Annotated[
+    float | None,
+    typer.Option(
+        "--width",
+        metavar="INCHES",
+        help="Printed width of figures, 2 to 12, e.g. 3.25 for a column; type is 6 points or more. Default: 7.2.",
+    ),
+]
 
 
 def report(
@@ -92,6 +100,7 @@ def report(
     format_: FormatOption = None,
     out: ReportOutOption = None,
     figure: FigureOption = None,
+    width: WidthOption = None,
 ) -> None:
     """Print a table or figure of a paper, or the table of a sweep, beside the published numbers."""
     from stableft.config.local_files import check_results_folder
@@ -101,6 +110,7 @@ def report(
     from stableft.report.runs import as_means_table, compare_against, load_runs
 
     check_results_folder(results)
+    _check_width(width)
     if name == "all":
         from stableft.report.all_reports import build_all_reports
 
@@ -108,7 +118,9 @@ def report(
             raise UserError("report all: writes every format and figure; leave out --format, --figure and --against")
         if out and Path(out).suffix:
             raise UserError(f"report all: --out {out} must be a folder; all.html is written to it")
-        for line in build_all_reports(results, records, data_dir, score, Path(out) if out else results / "reports"):
+        for line in build_all_reports(
+            results, records, data_dir, score, Path(out) if out else results / "reports", width
+        ):
             print(line, flush=True)
         return
     output = resolve_target(out, format_, figure, tests, notes)
@@ -132,8 +144,17 @@ def report(
         runs = compare_against(runs, against)
     if rule != "levene":
         runs = as_means_table(runs, rule)
-    if text := write_report(build_report(runs, data_dir), output):
+    if width and not output.needs_figures:
+        raise UserError("--width is that of figures: it needs --out with a figure, an .html file or a folder")
+    if text := write_report(build_report(runs, data_dir, width), output):
         print(text)
+
+
+def _check_width(width: float | None) -> None:
+    from stableft.report.figures.style import MAX_WIDTH, MIN_WIDTH
+
+    if width is not None and not MIN_WIDTH <= width <= MAX_WIDTH:
+        raise UserError(f"--width {width:g} must be between {MIN_WIDTH:g} and {MAX_WIDTH:g} inches")
 
 
 def compare(

@@ -123,7 +123,9 @@ def build_per_example_report(name: str, groups: Sequence[PredictionGroup], max_e
         ),
         data={"examples": DataTable.from_records(make_per_example_rows(analyses), only="csv")},
         facts=make_per_example_values(analyses) | {"notes": list(notes)},
-        figures={PER_EXAMPLE_FIGURE: lambda: draw_per_example(list(sections.values()))} if drawn else {},
+        figures={PER_EXAMPLE_FIGURE: lambda width=None: draw_per_example(list(sections.values()), width)}
+        if drawn
+        else {},
         undrawn={} if drawn else {PER_EXAMPLE_FIGURE: "no arm has two runs with predictions"},
         provenance=make_predictions_provenance(groups),
     )
@@ -382,13 +384,13 @@ def _predicted_classes(analysis: SubsetAnalysis) -> list[tuple[str, int]]:
 MAX_CURVE_POINTS = 1000  # of more examples, evenly spaced ones are drawn
 
 
-def draw_per_example(sections: Sequence[Sequence[SubsetAnalysis]]) -> "Figure":
+def draw_per_example(sections: Sequence[Sequence[SubsetAnalysis]], width: float | None = None) -> "Figure":
     """Return the figure: for each task a panel of all runs and, if some failed, one of the others."""
     panels = []
     for section in sections:
         present = {analysis.subset for analysis in section}
         panels += [_panel(section, subset) for subset in RunSubset if subset is RunSubset.ALL or subset in present]
-    return draw_panels(panels, _caption(sections))
+    return draw_panels(panels, _caption(sections), width=width)
 
 
 def _caption(sections: Sequence[Sequence[SubsetAnalysis]]) -> str:

@@ -28,14 +28,19 @@ from stableft.report.runs import (
 
 
 def build_all_reports(
-    results: Path, files: Sequence[Path], data_dir: Path | None, checkpoint: ReportedCheckpoint, out: Path
+    results: Path,
+    files: Sequence[Path],
+    data_dir: Path | None,
+    checkpoint: ReportedCheckpoint,
+    out: Path,
+    width: float | None = None,
 ) -> Iterator[str]:
     """Write a folder for each report below `out` and one HTML file with all of them. Yield a line for each.
 
     The records are read from `files` (default: `results/records/*.jsonl`) and from `results/runs`. An artefact is
     skipped if nothing it shows is recorded, and a table of data sets if `data_dir` is None. If a report cannot be
     built, its line is the reason, and the other reports are still written. With equal records and library versions,
-    the files are equal byte for byte.
+    the files are equal byte for byte. `width` is that of the figures in inches.
 
     Raises:
         UserError: There are no records, one is damaged, or two reports would have the same name.
@@ -60,7 +65,7 @@ def build_all_reports(
             if runs.frame.empty:
                 yield f"{path}: no records"
                 continue
-            report = build_report(runs)
+            report = build_report(runs, width=width)
         except UserError as error:
             yield f"{path}: no report: {error}"
             continue
@@ -76,7 +81,7 @@ def build_all_reports(
             runs = collect_runs(artifact, planned, [*own, *shown], checkpoint, find_probes=lambda: probes)
             if _is_empty(artifact, runs):
                 continue
-            report = build_report(runs, data_dir)
+            report = build_report(runs, data_dir, width)
         except UserError as error:
             yield f"{artifact.id}: no report: {error}"
             continue

@@ -13,13 +13,16 @@ class RunGroup:
     """The runs of one arm on one task, shown as one box, curve or cell.
 
     An `arm` that ends in * is a search: the setting with the best mean validation score is shown. `source` is where
-    the runs were imported from (None: they are runs of this project), and part of the arm's name.
+    the runs were imported from (None: they are runs of this project), and part of the arm's name. Boxes of one `shade`
+    have one colour, and a line divides those of one `block` from the next.
     """
 
     label: str
     arm: str
     task: str
     source: str | None = None
+    shade: str = ""
+    block: str = ""
 
     def shows(self, arm: str, task: str) -> bool:
         """Return whether runs of an arm (without the source of imported runs) on a task belong to this group."""
@@ -29,11 +32,16 @@ class RunGroup:
 
 @dataclass(frozen=True)
 class Boxes:
-    """A box of the scores of each group, and a point for every run. `of` "test" is the reported score."""
+    """A box of the scores of each group, and a point for every run. `of` "test" is the reported score.
+
+    `names_label` says what the groups' labels are, `star` is the label of the setting that the paper recommends.
+    """
 
     title: str
     groups: tuple[RunGroup, ...]
     of: Literal["test", "val"] = "test"
+    names_label: str = ""
+    star: str = ""
 
 
 @dataclass(frozen=True)

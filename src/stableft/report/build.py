@@ -1,6 +1,6 @@
 """Build the report of an artefact from its runs."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from stableft.report.arm_cells import ArmCell
@@ -16,6 +16,7 @@ from stableft.report.artifact import (
 from stableft.report.figures.as_text import panel_to_csv_rows, panel_to_table
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.of_artifact import build_panels, sweep_figures
+from stableft.report.figures.panels import panel_to_json
 from stableft.report.footnotes import cell_footnotes, imported_run_footnotes
 from stableft.report.forms.document import (
     HEADING_LEVELS,
@@ -32,14 +33,18 @@ from stableft.report.stability_report import build_stability_report
 from stableft.report.stability_results import compute_stability
 
 
-def build_report(runs: ArtifactRuns, data_dir: Path | None = None) -> Report:
-    """Return the report of an artefact or sweep.
+def build_report(runs: ArtifactRuns, data_dir: Path | None = None, width: float | None = None) -> Report:
+    """Return the report of an artefact or sweep, with figures of this width in inches (None: that of a page).
 
     `data_dir` holds the original files for tables of data sets. None: they are read from the hub.
 
     Raises:
         UserError: There are no records, or the runs of one cell differ in metric, split or checkpoint.
     """
+    return replace(_build_report(runs, data_dir), width=width)
+
+
+def _build_report(runs: ArtifactRuns, data_dir: Path | None) -> Report:
     parts = runs.artifact.parts
     match parts[0]:
         case StabilityTable() as part:
@@ -100,11 +105,11 @@ def _build_figure_report(runs: ArtifactRuns) -> Report:
         data={"points": points},
         facts={
             "panels": [
-                {"kind": type(part).__name__.lower(), **asdict(panel), "notes": notes}
+                {"kind": type(part).__name__.lower(), **panel_to_json(panel), "notes": notes}
                 for part, panel, notes in panels_with_notes
             ],
             "notes": notes,
         },
-        figures={artifact.id: lambda: draw_panels(panels, names=artifact.labels)},
+        figures={artifact.id: lambda width=None: draw_panels(panels, names=artifact.labels, width=width)},
         provenance=collect_provenance(runs),
     )

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from stableft.report.forms.document import (
     Bullets,
     Column,
     DataTable,
+    DrawFigure,
     Heading,
     OriginCount,
     Paragraph,
@@ -140,9 +141,9 @@ def build_comparison_report(
     sentence = describe_pair(tests, _power_command(pair, tests, files if metric is None and not where else ()))
     notes = tuple(_comparison_notes(pair, arms, tests, further, sentence))
     title = f"{arm_b} against {arm_a}, {scores_heading(list(compared.cells))}"
-    figures: dict[str, Callable[[], Figure]] = {}
+    figures: dict[str, DrawFigure] = {}
     if any(cell.summary.n_finite for cell in compared.cells):
-        figures[COMPARED_SCORES_FIGURE] = lambda: _draw_compared_scores(pair, compared.cells)
+        figures[COMPARED_SCORES_FIGURE] = lambda width=None: _draw_compared_scores(pair, compared.cells, width)
     arm_data = DataTable(ARM_COLUMNS, tuple(Row("arm", _arm_values(pair, arm)) for arm in arms))
     test_data = collect_pair_tests([tests], further)
     arms_table = arm_data.view(name, [column.key for column in ARM_COLUMNS if column.title], ARMS_CAPTION)
@@ -247,13 +248,13 @@ def _permutation_caption(further: FurtherTests) -> str:
     )
 
 
-def _draw_compared_scores(pair: ArmPair, cells: Sequence[ArmCell]) -> "Figure":
+def _draw_compared_scores(pair: ArmPair, cells: Sequence[ArmCell], width: float | None) -> "Figure":
     from stableft.report.figures.draw import draw_panels
     from stableft.report.figures.from_runs import box_panel
 
     rows = [[entry.row for entry in arm] for arm in pair.arms]
     return draw_panels(
-        [box_panel("", [(cell.arm, cell, runs) for cell, runs in zip(cells, rows, strict=True)], "test")]
+        [box_panel("", [(cell.arm, cell, runs) for cell, runs in zip(cells, rows, strict=True)], "test")], width=width
     )
 
 

@@ -41,26 +41,33 @@ def _bias_correction_setting(correction: bool) -> str:
     return f"bias_correction={str(correction).lower()}"
 
 
+def _correction_text(correction: bool) -> str:
+    return f"{'with' if correction else 'without'} bias correction (BC)"
+
+
 def _bias_correction_boxes(title: str, recipe: str, highest: tuple[str, ...] = ()) -> Boxes:
     """Return the boxes of M Fig. 5 for one model: each learning rate without and with bias correction."""
-    arms = {
-        f"{rate:.0e}, {'' if correction else 'no '}BC".replace(
-            "e-0", "e-"
-        ): f"{recipe} lr={rate}, {_bias_correction_setting(correction)}"
+    arms = [
+        (f"{rate:.0e}".replace("e-0", "e-"), correction, f"{recipe} lr={rate}, {_bias_correction_setting(correction)}")
         for rate in LEARNING_RATES
         for correction in (False, True)
-    }
-    arms |= {
-        f"{rate}, {'' if correction else 'no '}BC": f"{recipe}-{rate} {_bias_correction_setting(correction)}"
+    ]
+    arms += [
+        (rate, correction, f"{recipe}-{rate} {_bias_correction_setting(correction)}")
         for rate in highest
         for correction in (False, True)
-    }
-    return Boxes(title, tuple(RunGroup(label, arm, "rte") for label, arm in arms.items()))
+    ]
+    groups = (
+        RunGroup(f"{rate}, {'' if bc else 'no '}BC", arm, "rte", shade=_correction_text(bc), block=rate)
+        for rate, bc, arm in arms
+    )
+    return Boxes(title, tuple(groups), names_label="learning rate")
 
 
 def _ablation_group(rate: float, correction: bool, epochs: int) -> RunGroup:
     label = f"{rate:.0e}, {epochs} epochs{', BC' if correction else ''}".replace("e-0", "e-")
-    return RunGroup(label, f"mosbach lr={rate}, {_bias_correction_setting(correction)}, length={epochs} epochs", "rte")
+    arm = f"mosbach lr={rate}, {_bias_correction_setting(correction)}, length={epochs} epochs"
+    return RunGroup(label, arm, "rte", shade=_correction_text(correction), block=f"{epochs} epochs")
 
 
 ABLATION_GROUPS = tuple(
@@ -160,7 +167,7 @@ MOSBACH_ARTIFACTS = {
             "Figure 9",
             "development scores by learning rate, length and bias correction (BC)",
             ("ablation-rte",),
-            (Boxes("RTE", ABLATION_GROUPS),),
+            (Boxes("RTE", ABLATION_GROUPS, star="2e-5, 20 epochs, BC"),),
             notes=("The paper's recommended setting is 2e-5, 20 epochs, BC.",),
         ),
         *(

@@ -1,6 +1,6 @@
 """The stability report: for each task the answer in words, a table of the arms and one of the tests, then notes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from stableft.report.forms.document import (
     Bullets,
     Column,
     DataTable,
+    DrawFigure,
     Heading,
     Paragraph,
     Picture,
@@ -68,7 +69,7 @@ from stableft.report.stability_results import Comparison, Question, StabilityRes
 from stableft.report.tests_table import collect_pair_tests, correlation_lines, explain_tests, pair_remarks, view_tests
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 
 COMPATIBLE_EXPLANATION = (
@@ -137,7 +138,7 @@ LAST_COLUMNS = (Column("deviations"), Column("notes"))
 
 def build_stability_report(
     results: StabilityResults,
-    figures: "Mapping[str, Callable[[], Figure]] | None" = None,
+    figures: Mapping[str, DrawFigure] | None = None,
     provenance: Provenance | None = None,
     notes: Sequence[str] = (),
 ) -> Report:

@@ -71,16 +71,18 @@ def _reinit_boxes(task: str, suffix: str = "") -> Boxes:
     """Return the boxes of Z Figs. 5 and 13 for a data set: scores by the number of re-initialized blocks."""
     arms = {"Standard": f"zhang{suffix}", "pooler": f"zhang-pooler{suffix}"}
     arms |= {str(n): f"zhang-reinit{suffix} blocks={n}" for n in range(1, 7)}
-    return Boxes(_task_title(task, suffix), tuple(RunGroup(label, arm, task) for label, arm in arms.items()), of="val")
+    groups = tuple(RunGroup(label, arm, task) for label, arm in arms.items())
+    return Boxes(_task_title(task, suffix), groups, of="val", names_label="re-initialised blocks (L)")
 
 
 def _lengths_part(task: str, suffix: str = "") -> Lengths:
     """Return the lines of Z Figs. 8 and 14 for a data set: validation score over the number of steps."""
+    blocks = 2 if task == "sst2" else 5
     three_epochs = 96 if suffix else THREE_EPOCH_STEPS[task]  # 96: three epochs of 1,000 rows in batches of 32
     lines = []
     for label, arm, longer in (
         ("Standard", "zhang", "zhang-longer"),
-        ("Re-init", "zhang-reinit", "zhang-reinit-longer"),
+        (f"Re-init {blocks}", "zhang-reinit", "zhang-reinit-longer"),
     ):
         steps = [(n, f"{longer}{suffix} length={n} steps") for n in SEARCHED_STEPS if n > three_epochs]
         points = [(three_epochs, f"{arm}{suffix}"), *steps]

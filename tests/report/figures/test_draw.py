@@ -1,12 +1,14 @@
 """What figures draw, from made-up panels: points, lines and names, not pixels."""
 
 import math
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
 import pytest
-from support.figures import AXIS, box, legend, lines, points, shown
+from support.figures import AXIS, assert_readable, box, legend, lines, points, shown
 
+from stableft.report.figures.boxes import split_modes
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.panels import (
     Box,
@@ -14,6 +16,8 @@ from stableft.report.figures.panels import (
     ContourPanel,
     Curve,
     CurvePanel,
+    Estimate,
+    EstimatePanel,
     HeatPanel,
     MarkedPoint,
     PointGroup,
@@ -89,6 +93,19 @@ HARD = {
     "boxes without a score": [BoxPanel("RTE", AXIS, (Box("a", (), (), 3, n_nan=3, n_failed="3/3"),))],
     "letters": [BoxPanel("Prüfung", AXIS, (box("größere Lernrate mit Überlänge"), box("naïve")))],
     "long titles": [BoxPanel("a title of some eighty letters that goes on about one task " * 2, AXIS, (box(),))] * 3,
+    "estimates": [
+        EstimatePanel(
+            title,
+            f"{title} in points",
+            tuple(
+                Estimate(f"arm {i} on RTE", i + zero + shift, i + zero - 1 if i else zero - 1, zero + i + 1, kind)
+                for kind, shift in (("ours", 0.0), ("published", 0.5))
+                for i in range(3)
+            ),
+            zero,
+        )
+        for title, zero in (("difference", 0.0), ("ratio", 1.0))
+    ],
     "mixed": [curves_of(curve("one")), BoxPanel("CoLA", AXIS, (), missing="no run is finished " * 8)],
 }
 
@@ -97,13 +114,106 @@ HARD = {
 def test_hard_panels_are_drawn_whole(name):
     panels = HARD[name]
     figure = draw_panels(panels, caption="Mean and range over 20 runs." if name == "mixed" else "")
-    assert 7.2 <= figure.get_figwidth() <= 11.5
+    assert figure.get_figwidth() == 7.2
     assert len(legend(figure)) == len(set(legend(figure)))
     drawn = shown(figure)[: len(panels)]
     assert [" ".join(axes.get_title().split()) for axes in drawn] == [panel.title.strip() for panel in panels]
     inside = [axes.get_window_extent() for axes in drawn]
     assert min(box.width for box in inside) > 100
     assert min(box.height for box in inside) > 80
+
+
+@pytest.mark.parametrize("width", [2.0, 3.25, 5.5, 12.0])
+@pytest.mark.parametrize("name", ["three tasks", "18 boxes", "close lines", "layers", "seeds", "surfaces", "estimates"])
+def test_a_figure_is_as_wide_as_it_is_printed_and_its_type_can_be_read(name, width):
+    figure = draw_panels(HARD[name], width=width)
+    assert figure.get_figwidth() == width
+    if width > 2:
+        assert_readable(figure, least=6)
+
+
+def test_a_box_never_spans_the_gap_between_two_modes():
+    assert split_modes([50, 51, 70, 72], [True, True, False, False]) == [[50, 51], [70, 72]]
+    assert split_modes([50, 51, 70, 72], [None] * 4) == [[50, 51], [70, 72]]  # told by the gap
+    assert split_modes([72, 51, 70, 50], [True, False, True, False]) == [[50, 51], [70, 72]]
+    assert split_modes([50, 70, 71, 72], [None] * 4) == [[50, 70, 71, 72]]  # a single run is no mode
+    assert split_modes([60, 62, 64, 66], [False] * 4) == [[60, 62, 64, 66]]
+    assert split_modes([], []) == []
+    (axes,) = shown(draw_panels([BoxPanel("RTE", AXIS, (two_modes(),))]))
+    spans = [patch.get_path().vertices[:, 1] for patch in axes.patches]
+    assert sorted((span.min() > 60, span.max() > 60) for span in spans) == [(False, False), (True, True)]
+
+
+def two_modes():
+    lost, kept = tuple(50 + 0.1 * i for i in range(8)), tuple(70 + 0.6 * i for i in range(9))
+    return Box("arm", (*lost, *kept), (True,) * 8 + (False,) * 9, 17, n_failed="8/17", baseline=52.7)
+
+
+def test_a_far_baseline_does_not_hide_the_spread_of_scores():
+    scores = tuple(89 + 0.02 * i for i in range(20))
+    near = Box("near", scores, (False,) * 20, 20, n_failed="0/20", baseline=88.0)
+    far = replace(near, baseline=0.0)
+    heights = []
+    for of_panel, cut in ((near, False), (far, True)):
+        (axes,) = shown(draw_panels([BoxPanel("STS-B", AXIS, (of_panel,))]))
+        assert any(text.get_text() == "axis cut" for text in axes.texts) is cut
+        ends = axes.transData.transform([(0, scores[0]), (0, scores[-1])])[:, 1]
+        heights.append(np.ptp(ends) / axes.bbox.height)
+        places = axes.transData.transform([(0, y) for y in (0, 88.0, 88.9, 89.4)])[:, 1]
+        assert list(places) == sorted(places)
+    assert heights[1] > 0.5
+
+
+def test_boxes_of_a_shade_have_its_colour_and_a_star_marks_one():
+    boxes = tuple(
+        replace(box(f"{rate}, {bc}"), shade=bc, block=rate) for rate in ("1e-5", "2e-5") for bc in ("BC", "no BC")
+    )
+    figure = draw_panels([BoxPanel("RTE", AXIS, boxes, star="2e-5, BC", names_label="learning rate")])
+    (axes,) = shown(figure)
+    colors = [patch.get_facecolor() for patch in axes.patches if patch.get_path().vertices[:, 1].max() > 60]
+    assert colors[0] == colors[2] != colors[1] == colors[3]
+    assert [label.get_text()[0] == "★" for label in axes.get_xticklabels()] == [False, False, True, False]
+    assert axes.get_xlabel() == "learning rate"
+    assert {"BC", "no BC", "recommended by the paper"} <= set(legend(figure))
+
+
+def test_panels_that_share_an_axis_have_its_limits():
+    low, high = (curves_of(curve("a", shift=shift), share="loss") for shift in (0, 7))
+    first, second = shown(draw_panels([low, high]))
+    assert first.get_ylim() == second.get_ylim()
+    first, second = shown(draw_panels([replace(low, share=""), replace(high, share="")]))
+    assert first.get_ylim() != second.get_ylim()
+    boxes = [BoxPanel(t, AXIS, (box(seed=i, baseline=40.0 + i),), share="rte") for i, t in enumerate("ab")]
+    first, second = shown(draw_panels(boxes))
+    assert first.get_ylim() == second.get_ylim()
+
+
+def test_a_band_does_not_leave_the_possible_range():
+    wide = Curve("a", (1.0, 2.0), (90.0, 95.0), (70.0, 60.0), (110.0, 130.0))
+    (axes,) = shown(draw_panels([curves_of(wide, possible=(0.0, 100.0))]))
+    assert axes.collections[0].get_paths()[0].vertices[:, 1].max() == 100
+    assert axes.get_ylim()[1] == 100
+
+
+def test_nan_of_a_curve_is_marked_at_the_foot():
+    figure = draw_panels([curves_of(Curve("a", (1.0, 2.0, 3.0), (1.0, NAN, NAN)))])
+    (axes,) = shown(figure)
+    assert points(axes, "NaN") == [(2, pytest.approx(0.03))]
+    assert any(name.startswith("NaN") for name in legend(figure))
+
+
+def test_estimates_with_their_intervals():
+    figure = draw_panels(HARD["estimates"])
+    first, second = shown(figure)
+    assert [label.get_text() for label in first.get_yticklabels()][:2] == ["arm 0 on RTE", "arm 1 on RTE"]
+    assert {label.get_text() for label in second.get_yticklabels()} == {""}  # the names stand once
+    assert [x for x, _ in points(first, "ours")] == [0.0, 1.0, 2.0]
+    segments = sorted(
+        marks.get_segments()[0][:, 0].tolist() for marks in first.collections if "interval" in marks.get_label()
+    )
+    assert segments[0] == [-1.0, 1.0]
+    assert lines(second, "no difference")[0][0] == [1, 1]
+    assert legend(figure) == ["ours", "published"]
 
 
 @pytest.mark.parametrize("name", ["8 boxes", "close lines", "layers", "a surface"])
@@ -197,7 +307,8 @@ def test_a_band_between_low_and_high():
     (band,) = axes.collections
     y = band.get_paths()[0].vertices[:, 1]
     assert (y.min(), y.max()) == (pytest.approx(0.15), pytest.approx(1.2))
-    assert band.get_alpha() == 0.2
+    assert band.get_facecolor()[0][3] == 0.2
+    assert band.get_edgecolor()[0][3] == 0.6  # bands that overlap are told apart
 
 
 def test_nan_breaks_a_line_and_a_logarithm_drops_zero():
@@ -212,10 +323,12 @@ def test_nan_breaks_a_line_and_a_logarithm_drops_zero():
     assert (log.get_xscale(), log.get_yscale()) == ("log", "log")
 
 
-def test_ordered_curves_are_shades_of_which_some_are_named():
+def test_ordered_curves_are_shades_of_a_colour_bar():
     figure = draw_panels([curves_of(*LAYERS, curve("classifier", color="#000000", dashed=True), sequential=True)])
-    assert legend(figure) == ["layer 1", "layer 5", "layer 9", "layer 13", "layer 17", "layer 24", "classifier"]
-    drawn = {line.get_label(): line for line in shown(figure)[0].lines}
+    assert legend(figure) == ["classifier"]
+    panel, bar = shown(figure)  # a bar of colours names the layers
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["1", "5", "9", "13", "17", "24"]
+    drawn = {line.get_label(): line for line in panel.lines}
     brightness = [np.dot(line.get_color()[:3], (0.3, 0.6, 0.1)) for line in (drawn[layer.label] for layer in LAYERS)]
     assert brightness == sorted(brightness)
     assert len(set(brightness)) == 24
@@ -232,9 +345,8 @@ def test_reference_lines_are_named_in_the_legend_or_above():
     assert lines(axes, "zero")[0][1] == [0, 0]
     assert lines(axes, "entropy")[0][1] == [0.5, 0.5]
     assert lines(axes, "warm-up")[0][0] == [5, 5]
-    (above,) = axes.child_axes
-    named = {label.get_text(): place for label, place in zip(above.get_xticklabels(), above.get_xticks(), strict=True)}
-    assert named == {"warm-up": 5, "end": 40}
+    assert {text.get_text(): text.xy[0] for text in axes.texts} == {"warm-up": 5, "end": 40}
+    assert {text.get_rotation() for text in axes.texts} == {0}
     assert legend(figure) == ["a", "zero", "entropy"]
     dashes = {line.get_label(): line._dash_pattern for line in axes.lines}
     assert dashes["zero"] != dashes["entropy"]

@@ -124,8 +124,14 @@ def test_mosbach_figures_10_to_12_have_a_pair_of_panels_for_each_weight_matrix(n
     for i, panel in enumerate(found):
         what, record = MATRICES[i // 2], the(GradNormsRecord, runs[i % 2].run_id)
         inside = (OF_ALBERT if family == "albert" else INSIDE)[what]
-        assert len(panel["curves"]) == len(record.parts.blocks) == (1 if family == "albert" else LAYERS)
-        for layer, curve in enumerate(panel["curves"]):
+        ends = ["classifier"] if family == "roberta" else ["pooler", "classifier"]
+        layers, others = panel["curves"][: -len(ends)], panel["curves"][-len(ends) :]
+        assert len(layers) == len(record.parts.blocks) == (1 if family == "albert" else LAYERS)
+        assert [curve["label"] for curve in others] == ends  # M sec. 7.5
+        for curve in others:
+            modules = record.parts.pooler if curve["label"] == "pooler" else record.parts.head
+            check(curve, record, lambda name, modules=modules: name.rpartition(".")[0].startswith(modules))
+        for layer, curve in enumerate(layers):
             assert curve["label"] == f"layer {layer}"
             check(curve, record, f"{record.parts.blocks[layer]}.{inside}.weight".__eq__)
         assert len(panel["curves"][0]["x"]) <= MAX_GRADIENT_POINTS["matrices"] + 1

@@ -98,7 +98,7 @@ def test_the_axes_say_what_is_drawn():
     assert axes.get_title() == "RTE"
     assert axes.get_ylabel() == AXIS
     names = [label.get_text() for label in axes.get_xticklabels()]
-    assert names == ["devlin\nn = 3\n2/3 failed", "mosbach\nn = 2\n0/2 failed"]
+    assert names == ["devlin\n2/3 failed", "mosbach\n0/2 failed"]
     assert [axes.get_xlim()[0] < x < axes.get_xlim()[1] for x in axes.get_xticks()] == [True, True]
     assert legend(figure) == ["one run, failed", "one run, successful", "baseline: always the most frequent class"]
     assert_readable(figure)
@@ -132,14 +132,14 @@ def test_the_baseline_of_a_task_of_numbers_is_the_same_answer():
     assert panel.baseline_label in legend(draw_panels([panel]))
 
 
-def test_nan_is_said_and_not_drawn():
-    (axes,) = shown(scores(make_runs("devlin", [NAN, 0.7]), make_runs("mosbach", [NAN])))
+def test_nan_is_drawn_at_the_foot_of_the_axis():
+    figure = scores(make_runs("devlin", [NAN, 0.7]), make_runs("mosbach", [NAN]))
+    (axes,) = shown(figure)
     names = [label.get_text() for label in axes.get_xticklabels()]
-    assert names == [
-        "devlin\nn = 2\n1/2 failed\n1 NaN, not drawn",
-        "mosbach\nn = 1\n1/1 failed\n1 NaN, not drawn",
-    ]
+    assert names == ["devlin\n1/2 failed", "mosbach\n1/1 failed"]
     assert points(axes, "failed") == []
+    assert [(round(x), 0 < y < 0.1) for x, y in points(axes, "NaN")] == [(0, True), (1, True)]  # y in parts of the axes
+    assert "NaN, at the foot of the axis" in legend(figure)
     assert [y for _, y in points(axes, "successful")] == [70]
 
 
@@ -153,7 +153,9 @@ def test_runs_of_which_nobody_knows_whether_they_failed():
 def test_long_names_and_many_arms_do_not_collide():
     figure = scores(*[make_runs(f"ablation optimizer.bias_correction=true {i}", NARROW) for i in range(9)])
     (axes,) = shown(figure)
-    assert {label.get_rotation() for label in axes.get_xticklabels()} == {90}
+    labels = axes.get_yticklabels()
+    assert len(labels) == 9
+    assert {label.get_rotation() for label in labels} == {0}
     assert_readable(figure)
 
 

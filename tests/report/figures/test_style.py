@@ -1,5 +1,7 @@
 """Colours, text and legends that figures share."""
 
+from xml.etree import ElementTree
+
 import matplotlib
 import numpy as np
 import pytest
@@ -9,13 +11,14 @@ from stableft.report.figures import style
 from stableft.report.figures.style import (
     FAILED_STYLE,
     PALETTE,
-    RC_PARAMS,
     SUCCESSFUL_STYLE,
     UNKNOWN_STYLE,
+    Page,
     add_legend,
     choose_run_style,
     figure_to_bytes,
     house_style,
+    set_hover,
     wrap_text,
 )
 
@@ -40,24 +43,24 @@ def test_kinds_of_runs(failed, kind):
 
 def test_wrapped_lines_are_short_and_lose_no_word():
     text = "A rather long title of a panel that says many things about a single data set"
-    lines = wrap_text(text, 2).split("\n")
+    lines = wrap_text(text, 2, 14).split("\n")
     assert len(lines) > 2
-    assert max(map(len, lines)) <= 2 * style.CHARS_PER_INCH
+    assert max(map(len, lines)) <= 2 * 14
     assert " ".join(lines) == text
 
 
 def test_wrapping_keeps_breaks_and_words_that_are_too_long():
-    assert wrap_text("one\ntwo three", 20) == "one\ntwo three"
-    assert wrap_text("optimizer.bias_correction=true 3", 0.3) == "optimizer.bias_correction=true\n3"
-    assert wrap_text("", 0.3) == ""
+    assert wrap_text("one\ntwo three", 20, 14) == "one\ntwo three"
+    assert wrap_text("optimizer.bias_correction=true 3", 0.3, 14) == "optimizer.bias_correction=true\n3"
+    assert wrap_text("", 0.3, 14) == ""
 
 
 def draw_legend(entries):
     """The lines of text that a legend of a page's width has, and the legend."""
-    with house_style():
+    with house_style(Page()):
         figure = Figure(figsize=(style.PAGE_WIDTH, 3), layout="constrained")
         figure.subplots()
-        lines = add_legend(figure, [(name, {"color": "black"}) for name in entries])
+        lines = add_legend(figure, [(name, {"color": "black"}) for name in entries], Page())
         figure.draw_without_rendering()
     (legend,) = figure.legends
     box = legend.get_window_extent()
@@ -66,7 +69,9 @@ def draw_legend(entries):
     return lines, legend
 
 
-@pytest.mark.parametrize(("names", "lines"), [(NAMES, 2), (NAMES[:3], 1), (NAMES[:1], 1), ([*"abcdefghijklmnopqr"], 2)])
+@pytest.mark.parametrize(
+    ("names", "lines"), [([*NAMES, *NAMES[:2]], 2), (NAMES[:3], 1), (NAMES[:1], 1), ([*"abcdefghijklmnopqr"], 2)]
+)
 def test_a_legend_is_as_wide_as_the_figure_at_most(names, lines):
     found, legend = draw_legend(names)
     assert [text.get_text() for text in legend.get_texts()] == names
@@ -89,7 +94,7 @@ def test_a_letter_that_the_font_lacks_comes_from_an_installed_one(monkeypatch):
 def test_the_house_style_ends_with_its_block():
     with matplotlib.rc_context({"font.size": 30}):
         with house_style():
-            assert matplotlib.rcParams["font.size"] == RC_PARAMS["font.size"]
+            assert matplotlib.rcParams["font.size"] == Page().font
         assert matplotlib.rcParams["font.size"] == 30
 
 
@@ -110,3 +115,28 @@ def test_text_in_an_svg_file_is_text():
         figure.text(0.1, 0.5, "größer $x$ ")
         content = figure_to_bytes(figure, "svg").decode()
     assert ">größer $x$ </text>" in content
+
+
+@pytest.mark.parametrize(("width", "font"), [(2.0, 7), (3.25, 7), (5.5, 8), (7.2, 9), (12.0, 9)])
+def test_type_fits_the_printed_width_and_is_never_under_six_points(width, font):
+    page = Page(width)
+    assert page.font == font
+    assert 6 <= page.small == min(page.rc_params.values()) < page.font
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_points_have_titles_in_an_svg_file(count):
+    with house_style():
+        figure = Figure(figsize=(2, 2))
+        axes = figure.subplots()
+        titles = [f"a & b <{i}>, seed {i}: {i}.5" for i in range(count)]
+        set_hover(axes.scatter(range(count), range(count)), titles)
+        set_hover(axes.plot([0, 1], [0, 1])[0], ["a line"])
+        set_hover(axes.scatter([], []), [])
+        svg = figure_to_bytes(figure, "svg")
+    root = ElementTree.fromstring(svg)
+    found = ["".join(title.itertext()) for title in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert found == [*titles, "a line"]
+    uses = [use for use in root.iter("{http://www.w3.org/2000/svg}use") if len(use)]
+    assert len(uses) == (count if count > 1 else 0)  # of one point the group has the title
+    assert b"hover: " not in svg

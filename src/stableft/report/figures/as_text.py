@@ -6,7 +6,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from stableft.report.figures.curves import thin_out_names
-from stableft.report.figures.panels import BoxPanel, ContourPanel, Curve, CurvePanel, HeatPanel, Panel, PointPanel
+from stableft.report.figures.panels import (
+    BoxPanel,
+    ContourPanel,
+    Curve,
+    CurvePanel,
+    EstimatePanel,
+    HeatPanel,
+    Panel,
+    PointPanel,
+)
 from stableft.report.forms.document import NO_VALUE, ReportTable
 from stableft.stats import summarize
 
@@ -30,6 +39,11 @@ def panel_to_csv_rows(panel: Panel) -> list[dict[str, object]]:
             {"title": panel.title, "label": group.label, "x": x, "y": y}
             for group in panel.groups
             for x, y in zip(group.x, group.y, strict=True)
+        ]
+    if isinstance(panel, EstimatePanel):
+        return [
+            {"title": panel.title, "label": e.label, "kind": e.kind, "value": e.value, "low": e.low, "high": e.high}
+            for e in panel.estimates
         ]
     if isinstance(panel, HeatPanel):
         return [
@@ -63,7 +77,17 @@ def panel_to_table(panel: Panel, name: str) -> ReportTable | None:
     if isinstance(panel, PointPanel):
         rows = tuple((group.label, str(len(group.x))) for group in panel.groups)
         return ReportTable(name, ("", "n"), rows, _table_caption(panel.title, f"{panel.ylabel} over {panel.xlabel}"))
+    if isinstance(panel, EstimatePanel):
+        return _estimate_table(panel, name)
     return _heat_table(panel, name)
+
+
+def _estimate_table(panel: EstimatePanel, name: str) -> ReportTable:
+    numbers = [
+        (e, [NO_VALUE if n is None else _format_number(n) for n in (e.value, e.low, e.high)]) for e in panel.estimates
+    ]
+    rows = tuple((f"{e.label}, {e.kind}" if e.kind else e.label, *texts) for e, texts in numbers)
+    return ReportTable(name, ("", "value", "low", "high"), rows, _table_caption(panel.title, panel.xlabel))
 
 
 def _table_caption(title: str, contents: str) -> str:

@@ -1,23 +1,25 @@
-"""Draw the scores of groups of runs: a box per group, a point per run, baselines as lines."""
+"""Draw the scores of groups of runs: a point for every run, a box for each mode of a group, baselines as lines."""
 
 import math
 from collections.abc import Sequence
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
+from stableft.report.figures.cut_axis import FOOT_SHARE, apply_score_axis, choose_score_axis
 from stableft.report.figures.panels import Box, BoxPanel
 from stableft.report.figures.style import (
+    BLUE,
     DASHED_LINE,
     FAILED_STYLE,
     GREY,
-    LINE_HEIGHT,
-    MAX_WIDTH,
-    PAGE_WIDTH,
     RUN_STYLES,
-    SMALL_CHARS_PER_INCH,
-    SMALL_FONT_SIZE,
     LegendEntry,
+    Page,
     RunStyle,
     choose_run_style,
+    set_hover,
     wrap_text,
 )
 
@@ -25,93 +27,226 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-AXIS_ROOM = 0.95  # inches beside the boxes of a panel, for the y axis with its label and the baseline's value
-# Minimum inches between boxes: with horizontal labels, with vertical ones in two lines, and in one line.
-FLAT_SPACING, UPRIGHT_SPACING, TIGHT_SPACING = 0.5, 0.3, 0.16
-MAX_NAME_LINES = 4  # longer labels are vertical
-# Numbers of points per box above which they shrink, and above which vector files hold them as pixels.
-SHRINK_POINTS_ABOVE, RASTERIZE_POINTS_ABOVE = 100, 1000
+# Inches at 9-point type: beside columns, for the y axis with its label and the baseline's value; below rows.
+AXIS_ROOM, AXIS_BELOW = 0.95, 0.75
+MIN_PLOT_WIDTH, MIN_PLOT_HEIGHT = 1.0, 0.85  # inches beside the names of rows, and of all rows, at 9-point type
+MIN_COLUMN, MIN_ROW = 0.34, 0.19  # inches for a group, at 9-point type
+ROW_HEIGHTS = ((6, 0.36), (10, 0.27))  # (up to so many rows, inches of a row at 9-point type); with more, MIN_ROW
+MAX_COLUMN_ROWS = 3  # rows of panels whose groups are columns; more would not fit on a page
+MAX_NAME_LINES, MAX_NAME_SHARE = 4, 0.42  # of names below columns; share of a panel's width beside rows
+HALF_BOX = 0.34  # half the width of a box, where groups are 1 apart
+MIN_BOX_RUNS = 5  # of a mode; fewer have a line at their median only
+MODE_GAP_SHARE = 0.5  # a gap over this share of a group's range separates two modes
+SWARM_BINS = 40  # per axis: runs within one bin stand beside each other
+# Numbers of points per group above which they shrink, and above which vector files hold them as pixels.
+SHRINK_POINTS_ABOVE, RASTERIZE_POINTS_ABOVE = 60, 1000
+SHADES = ("#DCE9F5", "#FBE3CC", "#DDF0E6", "#EEE0EA")  # of boxes
+SHADE_EDGES = (BLUE, "#C26A00", "#00794F", "#9A4F7B")
+PLAIN_SHADE = ("#F3F3F3", GREY)
+NAN_STYLE: dict[str, Any] = {"marker": "X", "color": "white", "edgecolor": FAILED_STYLE.color}
+STAR = "★"
 
 
 class BoxLayout(NamedTuple):
-    """The number of panels per row, the inches between boxes, and whether the labels below are vertical."""
+    """The number of panels per row of the figure, and how the groups of a panel are arranged.
+
+    `rows`: groups are rows with names beside them. Otherwise they are columns, `spacing` inches apart.
+    """
 
     per_row: int
+    rows: bool
     spacing: float
-    upright: bool
-
-    def panel_width(self, boxes: int) -> float:
-        return AXIS_ROOM + self.spacing * boxes
 
 
-def choose_box_layout(panels: Sequence[BoxPanel], count: int) -> BoxLayout:
+def choose_box_layout(panels: Sequence[BoxPanel], count: int, page: Page) -> BoxLayout:
     """Return the layout of these panels in a figure of `count` panels.
 
-    Horizontal labels are easier to read, so they are preferred even if they need more rows or a figure wider than a
-    page.
+    Groups are columns, as in the papers, where the names have room below them. No name is ever turned.
     """
     most = max(1, *(len(panel.boxes) for panel in panels))
-    labels = [box.label for panel in panels for box in panel.boxes]
-    words = [line for label in labels for line in wrap_text(label, 0).split("\n")]
-    longest = (1 + max(map(len, words), default=0)) / SMALL_CHARS_PER_INCH
+    labels = [_column_label(box, panel, 0, page) for panel in panels for box in panel.boxes]
+    longest = max((len(line) for label in labels for line in label.split("\n")), default=1)
     sizes = [size for size in (3, 2, 1) if size <= count and (count % size == 0 or count > max(4, size))]
     for size in sizes:
-        spacing = max(FLAT_SPACING, longest, (PAGE_WIDTH / size - AXIS_ROOM) / most)
-        lines = [1 + wrap_text(label, spacing, SMALL_CHARS_PER_INCH).count("\n") for label in labels]
-        if size * (AXIS_ROOM + spacing * most) <= MAX_WIDTH and max(lines, default=0) <= MAX_NAME_LINES:
-            return BoxLayout(size, spacing, upright=False)
-    size = next((size for size in sizes if size * (AXIS_ROOM + UPRIGHT_SPACING * most) <= MAX_WIDTH), 1)
-    return BoxLayout(size, max(TIGHT_SPACING, (PAGE_WIDTH / size - AXIS_ROOM) / most), upright=True)
+        spacing = (page.width / size - AXIS_ROOM * page.scale) / most
+        names = [wrap_text(box.label, spacing, page.small_chars_per_inch) for panel in panels for box in panel.boxes]
+        fits = spacing >= max(MIN_COLUMN * page.scale, (longest + 0.5) / page.small_chars_per_inch)
+        fits = fits and count <= MAX_COLUMN_ROWS * size
+        if fits and max(name.count("\n") for name in [*names, ""]) < MAX_NAME_LINES:
+            return BoxLayout(size, False, spacing)
+    widths = [page.width / size for size in sizes]
+    beside = [max((_row_room(panel, width, page) for panel in panels), default=0.0) for width in widths]
+    plots = [width - room for width, room in zip(widths, beside, strict=True)]
+    size = next((s for s, plot in zip(sizes, plots, strict=True) if plot >= MIN_PLOT_WIDTH * page.scale), sizes[-1])
+    return BoxLayout(size, True, 0.0)
 
 
-def _box_label(box: Box, layout: BoxLayout) -> str:
-    counts = [f"n = {box.n}", f"{box.n_failed} failed", *([f"{box.n_nan} NaN, not drawn"] if box.n_nan else [])]
-    if layout.upright:
-        return f"{box.label}{chr(10) if layout.spacing >= UPRIGHT_SPACING else ', '}{', '.join(counts)}"
-    return "\n".join(wrap_text(line, layout.spacing, SMALL_CHARS_PER_INCH) for line in [box.label, *counts])
+def _counts(box: Box) -> str:
+    """Return failed of known runs, or the number of runs if no verdict is known."""
+    return box.n_failed if "/" in box.n_failed else f"n = {box.n}"
 
 
-def box_labels_height(panel: BoxPanel, layout: BoxLayout) -> float:
-    """Return the height in inches of the labels below the boxes of a panel."""
-    labels = [_box_label(box, layout) for box in panel.boxes]
-    if layout.upright:
-        return max((len(line) for label in labels for line in label.split("\n")), default=0) / SMALL_CHARS_PER_INCH
-    return LINE_HEIGHT * max((1 + label.count("\n") for label in labels), default=0)
+def _name(box: Box, panel: BoxPanel) -> str:
+    return f"{STAR} {box.label}" if box.label == panel.star else box.label
 
 
-def draw_box_panel(axes: "Axes", panel: BoxPanel, layout: BoxLayout) -> None:
-    for position, box in enumerate(panel.boxes):
-        _draw_box(axes, position, box, min(1.0, layout.spacing / FLAT_SPACING))
-    _draw_baselines(axes, panel.boxes)
-    upright: dict[str, Any] = {"rotation": 90, "ma": "right", "linespacing": 1.0} if layout.upright else {}
-    axes.set_xticks(range(len(panel.boxes)), [_box_label(box, layout) for box in panel.boxes], **upright)
-    axes.tick_params(axis="x", length=0)
-    axes.set_xlim(-0.5, len(panel.boxes) - 0.5)
+def _column_label(box: Box, panel: BoxPanel, inches: float, page: Page) -> str:
+    counts = _counts(box)
+    lines = f"{_name(box, panel)}\n{counts}{' failed' if '/' in counts else ''}"
+    return wrap_text(lines, inches, page.small_chars_per_inch)
 
 
-def _draw_box(axes: "Axes", position: int, box: Box, scale: float) -> None:
-    """Draw one box and its runs. `scale` (at most 1) shrinks the markers of narrow boxes."""
-    runs = sorted(zip(box.scores, map(choose_run_style, box.failed), strict=True), key=lambda run: run[0])
-    scores = [score for score, _ in runs]
-    axes.boxplot(
-        [scores],
-        positions=[position],
-        widths=0.62,
-        showfliers=False,  # every run is drawn as a point
-        patch_artist=True,
-        boxprops={"facecolor": "#F3F3F3", "edgecolor": GREY},
-        medianprops={"color": "black", "linewidth": 1.6, "zorder": 4 if len(runs) > SHRINK_POINTS_ABOVE else 2},
-        whiskerprops={"color": GREY},
-        capprops={"color": GREY},
+def _row_name(box: Box, panel: BoxPanel, width: float, page: Page) -> str:
+    return wrap_text(_name(box, panel), width * MAX_NAME_SHARE, page.small_chars_per_inch)
+
+
+def _row_room(panel: BoxPanel, width: float, page: Page) -> float:
+    """Return the inches beside the rows of a panel, for their names and counts."""
+    names = [line for box in panel.boxes for line in _row_name(box, panel, width, page).split("\n")]
+    counts = max((len(_counts(box)) for box in panel.boxes), default=0)
+    return (max(map(len, names), default=0) + counts + 6) / page.small_chars_per_inch
+
+
+def box_panel_height(panel: BoxPanel, layout: BoxLayout, width: float, rows: int, page: Page) -> float:
+    """Return the height in inches of a panel without its title, in a figure of so many rows of panels."""
+    if layout.rows:
+        return AXIS_BELOW * page.scale + max(MIN_PLOT_HEIGHT * page.scale, sum(_row_heights(panel, width, rows, page)))
+    labels = [_column_label(box, panel, layout.spacing, page) for box in panel.boxes]
+    below = page.line_height * max((1 + label.count("\n") for label in labels), default=0)
+    return below + page.scale * (2.6 if rows <= 2 else 2.0) + page.line_height * bool(panel.names_label)
+
+
+def _row_heights(panel: BoxPanel, width: float, rows: int, page: Page) -> list[float]:
+    count = len(panel.boxes)
+    height = (
+        MIN_ROW * page.scale
+        if rows > 3
+        else page.scale * next((inches for most, inches in ROW_HEIGHTS if count <= most), MIN_ROW)
     )
-    # Horizontal positions follow the golden ratio: runs with similar scores are far apart, without random jitter.
-    places = [position + 0.46 * ((i * 0.618034) % 1 - 0.5) for i in range(len(runs))]
+    lines = max((1 + _row_name(box, panel, width, page).count("\n") for box in panel.boxes), default=1)
+    return [max(height, page.line_height * lines)] * count
+
+
+def draw_box_panel(
+    axes: "Axes", panel: BoxPanel, layout: BoxLayout, width: float, page: Page, shared: Sequence[BoxPanel]
+) -> None:
+    """Draw a panel. `shared` are the panels that have its score axis, itself included."""
+    boxes = [box for other in shared for box in other.boxes]
+    foot = any(box.n_nan for box in boxes)
+    scores = [score for box in boxes for score in box.scores]
+    score_axis = choose_score_axis(scores, [box.baseline for box in boxes if box.baseline is not None], foot)
+    apply_score_axis(axes, score_axis, layout.rows, page.small)
+    scale = page.scale * (min(1.0, layout.spacing / 0.5) if not layout.rows else 0.75 if len(panel.boxes) > 10 else 0.9)
+    shades = list(dict.fromkeys(box.shade for other in shared for box in other.boxes if box.shade))
+    for position, box in enumerate(panel.boxes):
+        places = score_axis.forward(np.array(box.scores)) if box.scores else np.array([])
+        _draw_modes(axes, position, box, layout.rows, shades)
+        _draw_runs(axes, position, box, places, layout.rows, scale)
+    _draw_baselines(axes, panel.boxes, layout.rows, page)
+    _draw_dividers(axes, panel.boxes, layout.rows)
+    if layout.rows:
+        names = [_row_name(box, panel, width, page) for box in panel.boxes]
+        axes.set_yticks(range(len(panel.boxes)), names)
+        axes.set_ylim(len(panel.boxes) - 0.4, -0.6)
+        axes.grid(True, axis="x")
+        axes.grid(False, axis="y")
+        beside: dict[str, Any] = {"textcoords": "offset points", "fontsize": page.small}
+        for position, box in enumerate(panel.boxes):
+            place = {"xycoords": axes.get_yaxis_transform(), "va": "center"}
+            axes.annotate(_counts(box), (1, position), (3, 0), **place, **beside)
+        if any("/" in box.n_failed for box in panel.boxes):
+            axes.annotate("failed", (1, 1), (3, 1), xycoords="axes fraction", va="bottom", **beside)
+    else:
+        labels = [_column_label(box, panel, layout.spacing, page) for box in panel.boxes]
+        axes.set_xticks(range(len(panel.boxes)), labels)
+        axes.set_xlim(-0.5, len(panel.boxes) - 0.5)
+    axes.tick_params(axis="y" if layout.rows else "x", length=0)
+
+
+def split_modes(scores: Sequence[float], failed: Sequence[bool | None]) -> list[list[float]]:
+    """Return the sorted scores of each mode of a group: of the failed and the other runs, or on both sides of a gap.
+
+    One box over both would span a range where no run scored.
+    """
+    values = sorted(scores)
+    lost = [score for score, verdict in zip(scores, failed, strict=True) if verdict]
+    kept = [score for score, verdict in zip(scores, failed, strict=True) if not verdict]
+    if lost and kept and max(lost) < min(kept):
+        return [sorted(lost), sorted(kept)]
+    gaps = [(after - before, i) for i, (before, after) in enumerate(pairwise(values), 1)]
+    gap, i = max(gaps, default=(0.0, 0))
+    if len(values) > 2 and gap > MODE_GAP_SHARE * (values[-1] - values[0]) and 1 < i < len(values) - 1:
+        return [values[:i], values[i:]]
+    return [values] if values else []
+
+
+def _draw_modes(axes: "Axes", position: int, box: Box, rows: bool, shades: Sequence[str]) -> None:
+    i = shades.index(box.shade) % len(SHADES) if box.shade else -1
+    face, edge = (SHADES[i], SHADE_EDGES[i]) if box.shade else PLAIN_SHADE
+    for mode in split_modes(box.scores, box.failed):
+        median = float(np.median(mode))
+        if len(mode) >= MIN_BOX_RUNS:
+            axes.boxplot(
+                [mode],
+                positions=[position],
+                widths=2 * HALF_BOX,
+                orientation="horizontal" if rows else "vertical",
+                showfliers=False,  # every run is drawn as a point
+                patch_artist=True,
+                manage_ticks=False,
+                boxprops={"facecolor": face, "edgecolor": edge, "linewidth": 0.8},
+                medianprops={"color": "black", "linewidth": 1.4, "zorder": 4},
+                whiskerprops={"color": edge, "linewidth": 0.8},
+                capprops={"color": edge, "linewidth": 0.8},
+            )
+        elif len(mode) > 1:
+            ends = (position - HALF_BOX, position + HALF_BOX)
+            (axes.vlines if rows else axes.hlines)(median, *ends, color="black", linewidth=1.4, zorder=4)
+
+
+def _swarm(places: np.ndarray) -> np.ndarray:
+    """Return offsets from the middle of a group, from -1 to 1, so that runs with like scores stand side by side.
+
+    `places` are those on the score axis, from 0 to 1. The fuller a bin, the wider it is, up to the width of the group.
+    """
+    offsets = np.zeros(len(places))
+    bins = np.floor(places * SWARM_BINS).astype(int)
+    step = min(0.24, 2 / max(np.bincount(bins - bins.min()).max(), 1)) if len(places) else 0.0
+    for number in np.unique(bins):
+        (members,) = np.nonzero(bins == number)
+        order = members[np.argsort(places[members], kind="stable")]
+        ranks = np.arange(len(order))
+        sides = np.where(ranks % 2, (ranks + 1) // 2, -(ranks // 2))  # 0, 1, -1, 2, -2, ...
+        shift = 0.0 if len(order) % 2 else -0.5
+        offsets[order] = (sides + shift) * step
+    return np.clip(offsets, -1, 1)
+
+
+def _draw_runs(axes: "Axes", position: int, box: Box, places: np.ndarray, rows: bool, scale: float) -> None:
+    across = position + 0.4 * _swarm(places)
+    titles = box.runs or tuple(f"{box.label}: {score:.2f}" for score in box.scores)
+    styles = [choose_run_style(failed) for failed in box.failed]
     for kind in RUN_STYLES:
-        chosen = [i for i, (_, other) in enumerate(runs) if other is kind]
-        if chosen:
-            x, y = [places[i] for i in chosen], [scores[i] for i in chosen]
-            style = _run_marker(kind, scale, len(runs))
-            axes.scatter(x, y, zorder=3, label=kind.name, rasterized=len(runs) > RASTERIZE_POINTS_ABOVE, **style)
+        chosen = [i for i, style in enumerate(styles) if style is kind]
+        if not chosen:
+            continue
+        along, beside = [box.scores[i] for i in chosen], [float(across[i]) for i in chosen]
+        marks = axes.scatter(
+            *((along, beside) if rows else (beside, along)),
+            zorder=5,
+            label=kind.name,
+            rasterized=len(styles) > RASTERIZE_POINTS_ABOVE,
+            **_run_marker(kind, scale, len(styles)),
+        )
+        set_hover(marks, [titles[i] for i in chosen])
+    if box.n_nan:
+        beside = [position + 0.4 * (i - (box.n_nan - 1) / 2) * min(0.24, 2 / box.n_nan) for i in range(box.n_nan)]
+        foot = [FOOT_SHARE / 3] * box.n_nan
+        transform = axes.get_yaxis_transform() if rows else axes.get_xaxis_transform()
+        pair = (foot, beside) if rows else (beside, foot)
+        style = NAN_STYLE | {"s": 26 * scale, "linewidth": 0.9}
+        marks = axes.scatter(*pair, transform=transform, zorder=5, label="NaN", **style)
+        set_hover(marks, [f"{box.label}: NaN"] * box.n_nan)
 
 
 def _run_marker(kind: RunStyle, scale: float, runs: int) -> dict[str, Any]:
@@ -119,34 +254,55 @@ def _run_marker(kind: RunStyle, scale: float, runs: int) -> dict[str, Any]:
     thin = min(1.0, math.sqrt(SHRINK_POINTS_ABOVE / runs))
     drawn = {"marker": kind.marker, "color": kind.color}
     if kind is FAILED_STYLE:
-        size, width = max(6, 30 * thin * scale), max(0.5, 1.6 * thin)
-        return drawn | {"alpha": max(0.3, thin), "s": size, "linewidth": width}
-    return drawn | {"alpha": max(0.1, 0.8 * thin), "s": max(3, 22 * thin * scale), "linewidth": 0.5}
+        return drawn | {"alpha": max(0.3, thin), "s": max(5, 20 * thin * scale), "linewidth": max(0.5, 1.1 * thin)}
+    return drawn | {"alpha": max(0.1, 0.75 * thin), "s": max(2.5, 14 * thin * scale), "linewidth": 0}
 
 
-def _draw_baselines(axes: "Axes", boxes: Sequence[Box]) -> None:
+def _draw_baselines(axes: "Axes", boxes: Sequence[Box], rows: bool, page: Page) -> None:
     """Draw the baseline across the panel, or across each box if the baselines differ."""
     known = {position: box.baseline for position, box in enumerate(boxes) if box.baseline is not None}
     if len(set(known.values())) == 1:
         value = next(iter(known.values()))
-        axes.axhline(value, **DASHED_LINE, zorder=2, label="baseline")
-        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
-        axes.annotate(f"{value:.1f}", (1, value), (3, 0), fontsize=SMALL_FONT_SIZE, **place)
+        (axes.axvline if rows else axes.axhline)(value, **DASHED_LINE, zorder=2, label="baseline")
+        place: dict[str, Any] = {"textcoords": "offset points", "fontsize": page.small}
+        if rows:
+            axes.annotate(f"{value:.1f}", (value, 1), (0, 1), xycoords=axes.get_xaxis_transform(), ha="center", **place)
+        else:
+            axes.annotate(f"{value:.1f}", (1, value), (3, 0), xycoords=axes.get_yaxis_transform(), va="center", **place)
         return
     for position, value in known.items():
-        axes.hlines(value, position - 0.45, position + 0.45, **DASHED_LINE, zorder=2, label="baseline")
+        draw = axes.vlines if rows else axes.hlines
+        draw(value, position - 0.45, position + 0.45, **DASHED_LINE, zorder=2, label="baseline")
+
+
+def _draw_dividers(axes: "Axes", boxes: Sequence[Box], rows: bool) -> None:
+    """Draw a line between blocks of boxes."""
+    sizes = [len(list(members)) for _, members in groupby(boxes, key=lambda box: box.block)]
+    for end in np.cumsum(sizes)[:-1]:
+        (axes.axhline if rows else axes.axvline)(float(end) - 0.5, color="#999999", linewidth=0.8, zorder=1)
 
 
 def box_legend_entries(panels: Sequence[BoxPanel]) -> list[LegendEntry]:
-    """Return the legend entries of these panels: the run styles and the baselines."""
+    """Return the legend entries of these panels: the run styles, the shades, the star and the baseline."""
     kinds = {choose_run_style(failed) for panel in panels for box in panel.boxes for failed in box.failed}
-    point: dict[str, Any] = {"linestyle": "none", "markersize": 6, "markeredgewidth": 1.6}
-    marks: list[LegendEntry] = [
+    point: dict[str, Any] = {"linestyle": "none", "markersize": 5, "markeredgewidth": 1.2}
+    entries: list[LegendEntry] = [
         (f"one run, {kind.name}", {"marker": kind.marker, "color": kind.color, **point})
         for kind in reversed(RUN_STYLES)
         if kind in kinds
     ]
-    lines = dict.fromkeys(
-        panel.baseline_label for panel in panels if any(box.baseline is not None for box in panel.boxes)
-    )
-    return [*marks, *((line, DASHED_LINE) for line in lines)]
+    if any(box.n_nan for panel in panels for box in panel.boxes):
+        nan = {"marker": "X", "color": "white", "markeredgecolor": FAILED_STYLE.color}
+        entries.append(("NaN, at the foot of the axis", point | nan | {"markeredgewidth": 0.9}))
+    shades = dict.fromkeys(box.shade for panel in panels for box in panel.boxes if box.shade)
+    for i, shade in enumerate(shades):
+        patch = {"marker": "s", "markersize": 7, "linestyle": "none", "markeredgewidth": 0.8}
+        colors = {"color": SHADES[i % len(SHADES)], "markeredgecolor": SHADE_EDGES[i % len(SHADES)]}
+        entries.append((shade, patch | colors))
+    if any(panel.star == box.label for panel in panels for box in panel.boxes):
+        entries.append(("recommended by the paper", {"marker": "*", "linestyle": "none", "color": "black"}))
+    labels = {panel.baseline_label for panel in panels if any(box.baseline is not None for box in panel.boxes)}
+    if labels:
+        text = labels.pop() if len(labels) == 1 else "baseline: always the same answer"
+        entries.append((text, DASHED_LINE))
+    return entries

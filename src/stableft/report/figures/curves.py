@@ -13,12 +13,15 @@ from stableft.report.figures.style import (
     DASHED_LINE,
     GREY,
     PALETTE,
-    SMALL_CHARS_PER_INCH,
     LegendEntry,
+    Page,
+    set_hover,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 
 LINE_DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
@@ -26,13 +29,17 @@ REFERENCE_DASHES = ((0, (5, 3)), (0, (1, 2)), (0, (8, 2, 1, 2)))
 MARKERS = "os^DvPX"
 MAX_NAMED_CURVES = len(PALETTE) * len(LINE_DASHES)  # number of distinguishable styles
 MAX_MARKED_POINTS = 15  # curves with up to this many points are distinguished by markers
+NARROW_PANEL = 2.2  # inches; narrower panels have fewer ticks
+MAX_NAMED_SHADES = 8  # more ordered curves have a colour bar
 MAX_VECTOR_CURVES = 200  # panels with more curves have them as pixels in vector files; ten times as many for points
+
+NAN_LEGEND: LegendEntry = ("NaN from here on, or no mean", {"marker": "X", "linestyle": "none", "color": GREY})
 
 StylesByName = dict[str, dict[str, Any]]  # legend name -> style, the same in every panel
 
 
 def legend_name(curve: Curve) -> str:
-    return curve.group or curve.label
+    return curve.legend or curve.group or curve.label
 
 
 def _ordered_names(panels: Sequence[CurvePanel]) -> list[str]:
@@ -78,16 +85,30 @@ def choose_curve_styles(panels: Sequence[CurvePanel], names: Sequence[str] = ())
 def curve_legend_entries(panels: Sequence[CurvePanel], styles: StylesByName) -> list[LegendEntry]:
     """Return the legend entries of these panels, each name once, with the number of runs if known.
 
-    Of many ordered curves, the first, the last and some in between are named.
+    Of many ordered curves, the first, the last and some in between are named, or none if they have a colour bar.
     """
     ordered = _ordered_names(panels)
+    barred = names_on_color_bar(panels)
     counts: dict[str, set[int]] = {}
     for panel in panels:
         for name, curves in groupby(sorted(panel.curves, key=legend_name), legend_name):
             counts.setdefault(name, set()).update(_run_counts(list(curves)) if name not in ordered else ())
-    left_out = {"", *ordered} - set(thin_out_names(ordered))
+    left_out = ({"", *ordered} - set(thin_out_names(ordered))) | set(barred)
     shown = dict.fromkeys(legend_name(curve) for panel in panels for curve in panel.curves)
-    return [(f"{name}{_n_suffix(counts[name])}", styles[name]) for name in shown if name not in left_out]
+    entries = [(add_count(name, _n_text(counts[name])), styles[name]) for name in shown if name not in left_out]
+    with_nan = any(_first_nan(curve) is not None for panel in panels if not panel.sequential for curve in panel.curves)
+    return [*entries, *([NAN_LEGEND] if with_nan else [])]
+
+
+def names_on_color_bar(panels: Sequence[CurvePanel]) -> list[str]:
+    """Return the names of ordered curves that a colour bar shows: more than a legend can tell apart."""
+    names = _ordered_names([panel for panel in panels if panel.sequential])
+    return names if len(names) > MAX_NAMED_SHADES else []
+
+
+def add_count(name: str, count: str) -> str:
+    """Return the name with a count in brackets, which may join a note that the name ends in."""
+    return name if not count else f"{name[:-1]}, {count})" if name.endswith(")") else f"{name} ({count})"
 
 
 def _run_counts(curves: Sequence[Curve]) -> set[int]:
@@ -106,13 +127,18 @@ def thin_out_names(names: Sequence[str]) -> Sequence[str]:
     return [*names[: -every or None : every], *names[-1:]] if every > 1 else names
 
 
-def _n_suffix(counts: set[int]) -> str:
+def _n_text(counts: set[int]) -> str:
     low, high = min(counts, default=0), max(counts, default=0)
-    return "" if not counts else f" (n = {low})" if low == high else f" (n = {low} to {high})"
+    return "" if not counts else f"n = {low}" if low == high else f"n = {low} to {high}"
+
+
+def _first_nan(curve: Curve) -> int | None:
+    """Return the index of the first value that is no finite number. None: all are finite."""
+    return next((i for i, y in enumerate(curve.y) if not math.isfinite(y)), None)
 
 
 def draw_curve_panel(
-    axes: "Axes", panel: CurvePanel, styles: StylesByName, references: StylesByName, width: float
+    axes: "Axes", panel: CurvePanel, styles: StylesByName, references: StylesByName, width: float, page: Page
 ) -> None:
     """Draw a panel that is about `width` inches wide."""
     from matplotlib.patheffects import withStroke
@@ -120,30 +146,78 @@ def draw_curve_panel(
     thin = sum(curve.thin for curve in panel.curves)
     halo = {"path_effects": [withStroke(linewidth=3.4, foreground="white")]} if thin else {}
     faint = {"alpha": min(0.8, max(0.1, 10 / max(thin, 1))), "linewidth": 0.7, "rasterized": thin > MAX_VECTOR_CURVES}
+    lowest, highest = panel.possible
     _set_scales(axes, panel.xlog, panel.ylog)
     for curve in reversed(panel.curves):  # the first curve is drawn on top
         style = styles[legend_name(curve)]
         x, y = _nan_if_undrawable(curve.x, panel.xlog), _nan_if_undrawable(curve.y, panel.ylog)
         if curve.low:
-            low, high = _nan_if_undrawable(curve.low, False), _nan_if_undrawable(curve.high, False)
-            axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0, label=curve.label)
-        axes.plot(x, y, **style | ({"zorder": 2, **faint} if curve.thin else {"zorder": 3, **halo}), label=curve.label)
+            low, high = (np.clip(_nan_if_undrawable(end, False), lowest, highest) for end in (curve.low, curve.high))
+            shades = {"facecolor": (style["color"], 0.2), "edgecolor": (style["color"], 0.6)}  # edges tell bands apart
+            axes.fill_between(x, low, high, linewidth=0.5, label=curve.label, **shades)
+        drawn = axes.plot(
+            x, y, **style | ({"zorder": 2, **faint} if curve.thin else {"zorder": 3, **halo}), label=curve.label
+        )
+        set_hover(drawn[0], [curve.hover or add_count(curve.label, "" if curve.n is None else f"n = {curve.n}")])
+        if (first := _first_nan(curve)) is not None and not panel.sequential:
+            mark = {"transform": axes.get_xaxis_transform(), "marker": "X", "color": style["color"], "s": 22}
+            axes.scatter([curve.x[first]], [0.03], zorder=6, label="NaN", **mark)
     _draw_reference_lines(axes, panel.horizontal, references)
-    if panel.vertical:  # labelled by ticks above the panel
-        for line in panel.vertical:
-            axes.axvline(line.value, color=GREY, linewidth=0.8, zorder=1, label=line.label)
-        names = {"labels": [line.label for line in panel.vertical], "rotation": 90}
-        above = axes.secondary_xaxis("top")
-        above.set_ticks([line.value for line in panel.vertical], **names)
-        above.minorticks_off()
-        above.spines["top"].set_visible(False)
+    for line, row in zip(panel.vertical, stack_vertical_labels(panel, width, page), strict=True):
+        axes.axvline(line.value, color=GREY, linewidth=0.8, zorder=1, label=line.label)
+        offset = 2 + row * page.line_height * 72
+        place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(line.label, (line.value, 1), (0, offset), fontsize=page.small, **place)
     axes.set_xlim(left=panel.left)
     axes.set_ylim(bottom=panel.bottom, top=panel.top)
-    _set_ticks(axes, panel.xlog, panel.ylog)
+    if panel.top is None and highest is not None and axes.get_ylim()[1] > highest:
+        axes.set_ylim(top=highest)
+    set_ticks(axes, width < NARROW_PANEL)
     if panel.xticks:
-        labels = [f"{value:,.7g}" for value in panel.xticks]
-        upright = len(" ".join(labels)) > (width - 0.8) * SMALL_CHARS_PER_INCH
-        axes.set_xticks(panel.xticks, labels, rotation=90 if upright else 0)
+        axes.set_xticks(panel.xticks, _thin_out_ticks(panel, width, page))
+
+
+def stack_vertical_labels(panel: CurvePanel, width: float, page: Page) -> list[int]:
+    """Return the row above the panel, from 0, of the label of each vertical line. Labels of one row have room."""
+    scale = np.log if panel.xlog else np.asarray
+    ends = scale([x for curve in panel.curves for x in curve.x if x > 0 or not panel.xlog] or [1.0, 2.0])
+    inches = (width - 0.7) / max(np.ptp(ends), 1e-9)
+    rows: list[int] = []
+    taken: list[float] = []  # right end of the last label of each row, in inches
+    for line in panel.vertical:
+        middle, half = inches * float(scale(line.value)), (len(line.label) + 1.5) / page.small_chars_per_inch / 2
+        free = [row for row, end in enumerate(taken) if end <= middle - half]
+        row = free[0] if free else len(taken)
+        taken[row : row + 1] = [middle + half]
+        rows.append(row)
+    return rows
+
+
+def _thin_out_ticks(panel: CurvePanel, width: float, page: Page) -> list[str]:
+    """Return the labels of the ticks, of which some are empty if they are too long to stand side by side."""
+    labels = [f"{value:,.7g}" for value in panel.xticks]
+    room = (width - 0.8) * page.small_chars_per_inch
+    every = max(1, math.ceil(sum(len(label) + 2 for label in labels) / max(room, 1)))
+    return [label if i % every == 0 else "" for i, label in enumerate(labels)]
+
+
+def color_bar_of_curves(figure: "Figure", drawn: Sequence[tuple["Axes", CurvePanel]], narrow: bool) -> None:
+    """Draw the colour bar of the ordered curves of these panels."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+
+    panels = [panel for _, panel in drawn]
+    names = names_on_color_bar(panels)
+    styles = choose_curve_styles(panels)
+    shades = ListedColormap([styles[name]["color"] for name in names])
+    colors = ScalarMappable(BoundaryNorm(np.arange(len(names) + 1) - 0.5, len(names)), shades)
+    label = panels[0].scale_label
+    place: dict = {"location": "top", "aspect": 50, "fraction": 0.04} if narrow else {"aspect": 40, "fraction": 0.03}
+    bar = figure.colorbar(colors, ax=[axes for axes, _ in drawn], label=label, **place)
+    shown = thin_out_names(names)
+    bar.set_ticks([names.index(name) for name in shown], labels=[name.split()[-1] for name in shown])
+    bar.minorticks_off()
+    bar.ax.grid(False)
 
 
 def _nan_if_undrawable(values: Sequence[float], log: bool) -> np.ndarray:
@@ -174,7 +248,7 @@ def point_legend_entries(panels: Sequence[PointPanel], styles: StylesByName) -> 
     for group in (group for panel in panels for group in panel.groups if group.label):
         counts[group.label] = counts.get(group.label, 0) + len(group.x)
     point = {"linestyle": "none", "markersize": 6}
-    return [(f"{name} (n = {count})", styles[name] | point) for name, count in counts.items()]
+    return [(add_count(name, f"n = {count}"), styles[name] | point) for name, count in counts.items()]
 
 
 def draw_point_panel(axes: "Axes", panel: PointPanel, styles: StylesByName, references: StylesByName) -> None:
@@ -185,10 +259,11 @@ def draw_point_panel(axes: "Axes", panel: PointPanel, styles: StylesByName, refe
         x, y, style = _nan_if_undrawable(group.x, panel.xlog), _nan_if_undrawable(group.y, False), styles[group.label]
         crossed = style["marker"] in ("x", "+")  # these markers are lines and have no edge
         edge: dict[str, Any] = {"linewidth": 1.3} if crossed else {"linewidth": 0.4, "edgecolor": "white"}
-        axes.scatter(x, y, s=size, alpha=0.7, zorder=3, rasterized=pixels, label=group.label, **style | edge)
+        marks = axes.scatter(x, y, s=size, alpha=0.7, zorder=3, rasterized=pixels, label=group.label, **style | edge)
+        set_hover(marks, group.runs)
     _set_scales(axes, panel.xlog, False)
     _draw_reference_lines(axes, panel.horizontal, references)
-    _set_ticks(axes, panel.xlog, False)
+    set_ticks(axes)
 
 
 def choose_reference_styles(panels: Sequence[CurvePanel | PointPanel]) -> StylesByName:
@@ -209,17 +284,23 @@ def _set_scales(axes: "Axes", xlog: bool, ylog: bool) -> None:
     axes.set_yscale("log" if ylog else "linear")  # non-positive ends of a band are clipped
 
 
-def _set_ticks(axes: "Axes", xlog: bool, ylog: bool) -> None:
-    """Set round tick values on both axes."""
+def set_ticks(axes: "Axes", narrow: bool = False) -> None:
+    """Set round tick values on both axes, fewer in a narrow panel."""
+    set_axis_ticks(axes.xaxis, narrow)
+    set_axis_ticks(axes.yaxis, narrow)
+
+
+def set_axis_ticks(axis: "Axis", narrow: bool = False) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-    for log, axis, (low, high) in ((xlog, axes.xaxis, axes.get_xlim()), (ylog, axes.yaxis, axes.get_ylim())):
-        if log:
-            decades = math.log10(high / low)
-            factors = (1.0, 2.0, 5.0) if decades < 1.5 else (1.0, 3.0) if decades < 3 else (1.0,)
-            axis.set_major_locator(LogLocator(subs=factors, numticks=7))
-            axis.set_minor_locator(NullLocator())
-        else:
-            axis.set_major_locator(MaxNLocator("auto" if high < 10_000 else 4, steps=[1, 2, 5, 10]))
-        if log or high >= 10_000:
-            axis.set_major_formatter("{x:,.7g}")
+    low, high = axis.get_view_interval()
+    log = axis.get_scale() == "log"
+    if log:
+        decades = math.log10(high / low)
+        factors = (1.0, 2.0, 5.0) if decades < 1.5 else (1.0, 3.0) if decades < 3 else (1.0,)
+        axis.set_major_locator(LogLocator(subs=factors, numticks=4 if narrow else 7))
+        axis.set_minor_locator(NullLocator())
+    else:
+        axis.set_major_locator(MaxNLocator(4 if narrow or high >= 10_000 else "auto", steps=[1, 2, 5, 10]))
+    if log or high >= 10_000:
+        axis.set_major_formatter("{x:,.7g}")

@@ -1,64 +1,80 @@
 """Draw panels as one figure: layout, axis labels, one legend."""
 
 import math
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stableft.report.figures.boxes import (
     BoxLayout,
-    box_labels_height,
     box_legend_entries,
+    box_panel_height,
     choose_box_layout,
     draw_box_panel,
 )
 from stableft.report.figures.curves import (
+    NARROW_PANEL,
     choose_curve_styles,
     choose_point_styles,
     choose_reference_styles,
+    color_bar_of_curves,
     curve_legend_entries,
     draw_curve_panel,
     draw_point_panel,
+    names_on_color_bar,
     point_legend_entries,
+    set_axis_ticks,
+    stack_vertical_labels,
+)
+from stableft.report.figures.estimates import (
+    draw_estimate_panel,
+    estimate_kinds,
+    estimate_legend_entries,
+    estimate_lines,
+    estimate_panel_height,
 )
 from stableft.report.figures.maps import (
-    COLORBAR_ROOM,
+    color_bar_room,
     contour_legend_entries,
     contour_panel_height,
     draw_contour_panels,
     draw_heat_panels,
     heat_panel_size,
+    is_narrow,
     label_contours,
 )
-from stableft.report.figures.panels import BoxPanel, ContourPanel, CurvePanel, HeatPanel, Panel, PointPanel
-from stableft.report.figures.style import (
-    CHARS_PER_INCH,
-    FONT_SIZE,
-    GREY,
-    LINE_HEIGHT,
-    PAGE_WIDTH,
-    SMALL_CHARS_PER_INCH,
-    SMALL_FONT_SIZE,
-    add_legend,
-    house_style,
-    wrap_text,
+from stableft.report.figures.panels import (
+    BoxPanel,
+    ContourPanel,
+    CurvePanel,
+    EstimatePanel,
+    HeatPanel,
+    Panel,
+    PointPanel,
 )
+from stableft.report.figures.style import GREY, PAGE_WIDTH, Page, add_legend, house_style, wrap_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-PanelT = TypeVar("PanelT", BoxPanel, CurvePanel, PointPanel, HeatPanel, ContourPanel)
-MIN_CURVE_WIDTH, MIN_CONTOUR_WIDTH = 2.2, 2.8  # inches per panel
-BOX_HEIGHTS = (2.6, 2.0)  # inches of a box panel without its labels, in figures of up to two rows and of more
-CURVE_HEIGHTS = {1: 3.3, 2: 2.7, 3: 2.3}  # inches, by number of panels per row
-CURVE_HEIGHT = 1.8  # inches, with more panels per row
+PanelT = TypeVar("PanelT", BoxPanel, CurvePanel, PointPanel, EstimatePanel, HeatPanel, ContourPanel)
+# Inches per panel at 9-point type.
+MIN_CURVE_WIDTH, MIN_CONTOUR_WIDTH, MIN_ESTIMATE_WIDTH = 1.75, 1.9, 2.9
+NARROW_LINES = 0.7  # width of lines in a narrow figure, relative to others
+MAX_CURVE_HEIGHT = 3.3  # inches
 
 
 def draw_panels(
-    panels: Sequence[Panel], caption: str = "", per_row: int | None = None, names: Sequence[str] = ()
+    panels: Sequence[Panel],
+    caption: str = "",
+    per_row: int | None = None,
+    names: Sequence[str] = (),
+    width: float | None = None,
 ) -> "Figure":
-    """Return a figure of these panels in reading order. It is as wide as a page, or wider for many boxes.
+    """Return a figure of these panels in reading order, `width` inches wide. None: as wide as a page.
 
     A name has the same colour in every panel and one legend entry; `names` keep theirs in every figure that is given
     the same. `caption` is printed below. `per_row` None: chosen by the number and kinds of panels.
@@ -67,26 +83,28 @@ def draw_panels(
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     assert panels
+    page = Page(width or PAGE_WIDTH)
+    panels = _with_shared_scales(panels)
     boxes = _panels_of_type(panels, BoxPanel)
-    layout = choose_box_layout(boxes, len(panels)) if boxes else BoxLayout(1, 1.0, upright=False)
-    per_row, width = _choose_grid(panels, layout, per_row)
+    layout = choose_box_layout(boxes, len(panels), page) if boxes else BoxLayout(1, False, 1.0)
+    per_row = _choose_per_row(panels, layout, per_row, page)
     rows = math.ceil(len(panels) / per_row)
-    heights = [_panel_height(panel, width / per_row, per_row, rows, layout) for panel in panels]
+    heights = [_panel_height(panel, page.width / per_row, rows, layout, page) for panel in panels]
     heights = [max(heights[i : i + per_row]) for i in range(0, len(panels), per_row)]
-    with house_style():
+    with house_style(page):
         # The padding (inches) leaves room for tick labels that get longer when the layout shrinks the axes.
-        engine = ConstrainedLayoutEngine(w_pad=0.08)
-        figure = Figure(figsize=(width, sum(heights)), layout=engine)
+        engine = ConstrainedLayoutEngine(w_pad=0.08 * page.scale)
+        figure = Figure(figsize=(page.width, sum(heights)), layout=engine)
         grid = list(figure.subplots(rows, per_row, squeeze=False, height_ratios=heights).flat)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
-        caption = wrap_text(caption, width - 0.3)
-        lines = _draw_all(figure, list(zip(grid, panels, strict=False)), width / per_row, layout, names)
-        lines += _label_axes(figure, grid, panels, per_row, heights, caption)
-        figure.set_figheight(sum(heights) + LINE_HEIGHT * lines)
+        caption = wrap_text(caption, page.width - 0.3, page.small_chars_per_inch)
+        lines = _draw_all(figure, list(zip(grid, panels, strict=False)), per_row, layout, names, page)
+        lines += _label_axes(figure, grid, panels, per_row, heights, caption, layout, page)
+        figure.set_figheight(sum(heights) + page.line_height * lines)
         _freeze_layout(figure)
         for axes in grid:
-            label_contours(axes)
+            label_contours(axes, page)
     return figure
 
 
@@ -94,94 +112,161 @@ def _panels_of_type(panels: Sequence[Panel], kind: type[PanelT]) -> list[PanelT]
     return [panel for panel in panels if isinstance(panel, kind) and not panel.missing]
 
 
-def _choose_grid(panels: Sequence[Panel], layout: BoxLayout, per_row: int | None) -> tuple[int, float]:
-    """Return the number of panels per row and the width of the figure in inches."""
+def _sharing(panels: Sequence[PanelT], panel: PanelT) -> list[PanelT]:
+    """Return the panels of a kind that share an axis with this one, itself included."""
+    return [other for other in panels if _shares_axis(panel, other)] or [panel]
+
+
+def _shares_axis(panel: Panel, other: Panel | None) -> bool:
+    key = getattr(panel, "share", "")
+    return bool(key) and type(panel) is type(other) and getattr(other, "share", "") == key
+
+
+def _with_shared_scales(panels: Sequence[Panel]) -> list[Panel]:
+    """Return the panels, with a logarithmic y axis for curves that share it with one that has it."""
+    curves = _panels_of_type(panels, CurvePanel)
+    return [
+        replace(panel, ylog=any(other.ylog for other in _sharing(curves, panel)))
+        if isinstance(panel, CurvePanel) and panel.share
+        else panel
+        for panel in panels
+    ]
+
+
+def _choose_per_row(panels: Sequence[Panel], layout: BoxLayout, per_row: int | None, page: Page) -> int:
+    """Return the number of panels per row: that asked for, or a suitable one, if the figure is wide enough for it."""
     count = len(panels)
-    most = {1: 1, 2: 2, 4: 2}.get(count, 3 if count < 12 else 4)
-    widths = [MIN_CONTOUR_WIDTH if _panels_of_type(panels, ContourPanel) else MIN_CURVE_WIDTH]
-    if boxes := _panels_of_type(panels, BoxPanel):
+    most = per_row or {1: 1, 2: 2, 4: 2}.get(count, 3 if count < 12 else 4)
+    least = MIN_CURVE_WIDTH
+    if _panels_of_type(panels, ContourPanel):
+        least = MIN_CONTOUR_WIDTH
+    if _panels_of_type(panels, EstimatePanel):
+        least = MIN_ESTIMATE_WIDTH
+    most = min(most, int(page.width / (least * page.scale)))
+    if _panels_of_type(panels, BoxPanel):
         most = layout.per_row
-        widths += [layout.panel_width(len(panel.boxes)) for panel in boxes]
     if heats := _panels_of_type(panels, HeatPanel):
-        widths += [heat_panel_size(panel)[0] for panel in heats]
-        most = max(1, min(most, int((PAGE_WIDTH - COLORBAR_ROOM) / max(widths))))
-    per_row = per_row or most
-    return per_row, max(PAGE_WIDTH, per_row * max(widths) + COLORBAR_ROOM * bool(heats))
+        widest = max(heat_panel_size(panel, page)[0] for panel in heats)
+        most = min(most, int((page.width - color_bar_room(page)) / widest))
+    return max(most, 1)
 
 
-def _panel_height(panel: Panel, width: float, per_row: int, rows: int, layout: BoxLayout) -> float:
+def _panel_height(panel: Panel, width: float, rows: int, layout: BoxLayout, page: Page) -> float:
     """Return the height in inches of a panel with its title and labels."""
-    names = LINE_HEIGHT * (_wrap_title(panel, width) + _wrap_xlabel(panel, width)).count("\n")
+    names = page.line_height * (_wrap_title(panel, width, page) + _wrap_xlabel(panel, width, page)).count("\n")
     if panel.missing:
-        return names + max(1.5, 0.8 + LINE_HEIGHT * (1 + _wrap_message(panel.missing, width)[0].count("\n")))
+        message = _wrap_message(panel.missing, width, page)
+        return names + max(1.5, 0.8 + page.line_height * (1 + message.count("\n")))
     match panel:
         case BoxPanel():
-            return names + BOX_HEIGHTS[rows > 2] + box_labels_height(panel, layout)
+            return names + box_panel_height(panel, layout, width, rows, page)
+        case EstimatePanel():
+            return names + estimate_panel_height(panel, width, page)
         case HeatPanel():
-            return names + heat_panel_size(panel)[1]
+            return names + heat_panel_size(panel, page)[1]
         case ContourPanel():
-            return names + contour_panel_height(panel, width)
-    above = max((len(line.label) for line in getattr(panel, "vertical", ())), default=0) / SMALL_CHARS_PER_INCH
-    return names + above + CURVE_HEIGHTS.get(per_row, CURVE_HEIGHT)
+            return names + contour_panel_height(panel, width, page)
+    above = 0.0
+    if isinstance(panel, CurvePanel):
+        above = page.line_height * max((1 + row for row in stack_vertical_labels(panel, width, page)), default=0)
+    return names + above + min(0.95 * page.scale + (0.53 if rows <= 3 else 0.3) * width, MAX_CURVE_HEIGHT)
 
 
-def _wrap_title(panel: Panel, width: float) -> str:
-    return wrap_text(panel.title, width - 0.4)
+def _wrap_title(panel: Panel, width: float, page: Page) -> str:
+    return wrap_text(panel.title, width - 0.4 * page.scale, page.chars_per_inch)
 
 
-def _wrap_xlabel(panel: Panel, width: float) -> str:
-    return wrap_text(getattr(panel, "xlabel", ""), width - 0.8)
+def _wrap_xlabel(panel: Panel, width: float, page: Page) -> str:
+    beside = 1.2 if isinstance(panel, ContourPanel) else 0.6  # a colour bar may be there
+    return wrap_text(getattr(panel, "xlabel", ""), width - beside * page.scale, page.chars_per_inch)
 
 
-def _wrap_message(sentence: str, width: float) -> tuple[str, float]:
-    """Return a wrapped sentence and its font size, which is small if the sentence contains a (long) command."""
-    small = "`" in sentence
-    text = wrap_text(sentence.replace("`", ""), width - 0.9, SMALL_CHARS_PER_INCH if small else CHARS_PER_INCH)
-    return text, SMALL_FONT_SIZE if small else FONT_SIZE
+def _wrap_message(sentence: str, width: float, page: Page) -> str:
+    """Return a wrapped sentence without the command that may end it, which the report prints."""
+    return wrap_text(re.split("[;:]? ?`", sentence)[0], width - 0.9 * page.scale, page.chars_per_inch)
 
 
 def _draw_all(
-    figure: "Figure", pairs: "Sequence[tuple[Axes, Panel]]", width: float, layout: BoxLayout, names: Sequence[str]
+    figure: "Figure",
+    pairs: "Sequence[tuple[Axes, Panel]]",
+    per_row: int,
+    layout: BoxLayout,
+    names: Sequence[str],
+    page: Page,
 ) -> int:
     """Draw all panels and the legend, and return the legend's number of lines."""
-    panels = [panel for _, panel in pairs]
+    panels, width = [panel for _, panel in pairs], page.width / per_row
     boxes, contours = _panels_of_type(panels, BoxPanel), _panels_of_type(panels, ContourPanel)
     curves, points = _panels_of_type(panels, CurvePanel), _panels_of_type(panels, PointPanel)
+    estimates = _panels_of_type(panels, EstimatePanel)
     styles, point_styles = choose_curve_styles(curves, names), choose_point_styles(points, names)
+    if is_narrow(page):
+        styles = {name: style | {"linewidth": NARROW_LINES * style["linewidth"]} for name, style in styles.items()}
     references, places = choose_reference_styles([*curves, *points]), contour_legend_entries(contours)
+    kinds = estimate_kinds(estimates)
     maps: dict[tuple[type, str], list[Any]] = {}  # (type, unit) -> panels with a shared colour scale
-    for axes, panel in pairs:
+    for i, (axes, panel) in enumerate(pairs):
         if panel.missing:
-            _draw_message(axes, panel.missing, width)
+            _draw_message(axes, panel.missing, width, page)
             continue
         match panel:
             case BoxPanel():
-                draw_box_panel(axes, panel, layout)
+                draw_box_panel(axes, panel, layout, width, page, _sharing(boxes, panel))
             case CurvePanel():
-                draw_curve_panel(axes, panel, styles, references, width)
+                draw_curve_panel(axes, panel, styles, references, width, page)
             case PointPanel():
                 draw_point_panel(axes, panel, point_styles, references)
+            case EstimatePanel():
+                draw_estimate_panel(axes, panel, width, page, kinds, not _repeats_lines(panels, i, per_row))
             case HeatPanel():
                 maps.setdefault((HeatPanel, panel.unit), []).append((axes, panel))
             case ContourPanel():
                 maps.setdefault((ContourPanel, panel.zlabel), []).append((axes, panel))
     for (kind, _), drawn in maps.items():
-        draw_heat_panels(drawn) if kind is HeatPanel else draw_contour_panels(drawn, dict(places))
+        draw_heat_panels(drawn, page) if kind is HeatPanel else draw_contour_panels(drawn, dict(places), width, page)
+    _share_limits(pairs, width)
+    if names_on_color_bar(curves):
+        ordered = [pair for pair in pairs if isinstance(pair[1], CurvePanel) and pair[1].sequential]
+        color_bar_of_curves(figure, [pair for pair in ordered if not pair[1].missing], is_narrow(page))
     entries = [
         *box_legend_entries(boxes),
         *curve_legend_entries(curves, styles),
         *point_legend_entries(points, point_styles),
+        *estimate_legend_entries(estimates),
         *places,
         *references.items(),
     ]
     once = dict(reversed(entries))  # each name once, in the style of its first entry
-    return add_legend(figure, [(name, once[name]) for name in dict(entries)]) if entries else 0
+    return add_legend(figure, [(name, once[name]) for name in dict(entries)], page) if entries else 0
 
 
-def _draw_message(axes: "Axes", sentence: str, width: float) -> None:
+def _share_limits(pairs: "Sequence[tuple[Axes, Panel]]", width: float) -> None:
+    """Give the curves and estimates of panels that share an axis the limits that hold all of them."""
+    by_share: dict[str, list[Axes]] = {}
+    for axes, panel in pairs:
+        if isinstance(panel, CurvePanel | EstimatePanel) and panel.share and not panel.missing:
+            by_share.setdefault(f"{type(panel).__name__} {panel.share}", []).append(axes)
+    for key, every in by_share.items():
+        along_x = key.startswith(EstimatePanel.__name__)
+        limits = [axes.get_xlim() if along_x else axes.get_ylim() for axes in every]
+        ends = min(low for low, _ in limits), max(high for _, high in limits)
+        for axes in every:
+            axes.set_xlim(ends) if along_x else axes.set_ylim(ends)
+            if not along_x:
+                set_axis_ticks(axes.yaxis, width < NARROW_PANEL)
+
+
+def _repeats_lines(panels: Sequence[Panel], i: int, per_row: int) -> bool:
+    """Return whether the panel on the left has the lines of this one, with their names."""
+    panel, left = panels[i], panels[i - 1] if i % per_row else None
+    both = isinstance(panel, EstimatePanel) and isinstance(left, EstimatePanel)
+    return both and estimate_lines(panel) == estimate_lines(left)
+
+
+def _draw_message(axes: "Axes", sentence: str, width: float, page: Page) -> None:
     """Draw a sentence in place of a panel."""
-    text, size = _wrap_message(sentence, width)
-    axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, fontsize=size, transform=axes.transAxes)
+    text = _wrap_message(sentence, width, page)
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, fontsize=page.font, transform=axes.transAxes)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color="#CCCCCC")
     axes.grid(False)
@@ -194,35 +279,53 @@ def _label_axes(
     per_row: int,
     heights: Sequence[float],
     caption: str,
+    layout: BoxLayout,
+    page: Page,
 ) -> int:
     """Write the titles and axis labels, and return the number of lines of the caption.
 
     An axis label that many panels share is written once.
     """
-    width = figure.get_figwidth() / per_row
-    below = {getattr(panel, "xlabel", "") for panel in panels}
+    width = page.width / per_row
+    labels = [_axis_labels(panel, layout) for panel in panels]
+    below = {xlabel for xlabel, _ in labels}
     shared = below.pop() if len(panels) > 1 and len(below) == 1 else ""
-    names = {panel.ylabel for panel in panels}
+    names = {ylabel for _, ylabel in labels}
     beside = names.pop() if len(panels) > 2 * per_row and len(names) == 1 else ""
     limits = {(getattr(panel, "bottom", None), getattr(panel, "top", None)) for panel in panels}
     alike = len(limits) == 1 and None not in limits.pop()  # all panels have the same y limits
     for i, (axes, panel) in enumerate(zip(grid, panels, strict=False)):
-        axes.set_title(_wrap_title(panel, width), fontweight="bold" if isinstance(panel, BoxPanel) else "normal")
+        pad = 6.0 + 72 * page.line_height * (1 if isinstance(panel, BoxPanel) and layout.rows else 0)
+        if isinstance(panel, CurvePanel) and panel.vertical:
+            pad += 72 * page.line_height * (1 + max(stack_vertical_labels(panel, width, page)))
+        weight = "bold" if isinstance(panel, BoxPanel) else "normal"
+        axes.set_title(_wrap_title(panel, width, page), fontweight=weight, pad=pad)
         if panel.missing:
             continue
-        axes.set_xlabel("" if shared else _wrap_xlabel(panel, width))
+        xlabel, ylabel = labels[i]
+        below_panel = xlabel if isinstance(panel, BoxPanel) else _wrap_xlabel(panel, width, page)
+        axes.set_xlabel("" if shared else below_panel)
         left = panels[i - 1] if i % per_row and not panels[i - 1].missing else None
-        room = BOX_HEIGHTS[len(heights) > 2] + 0.2 if isinstance(panel, BoxPanel) else heights[i // per_row]
-        if not beside and (left is None or left.ylabel != panel.ylabel):
-            axes.set_ylabel(wrap_text(panel.ylabel, room - 0.4))
-        if alike and left:
+        room = heights[i // per_row] - 0.2
+        if not beside and (left is None or labels[i - 1][1] != ylabel):
+            axes.set_ylabel(wrap_text(ylabel, max(room, 1.0), page.chars_per_inch))
+        if (alike and left) or (isinstance(panel, CurvePanel) and _shares_axis(panel, left)):
             axes.tick_params(labelleft=False)
     if beside:
-        figure.supylabel(beside, fontsize=FONT_SIZE)
+        figure.supylabel(beside, fontsize=page.font)
+    shared = wrap_text(shared, page.width - 0.3, page.chars_per_inch)
     below_all = "\n".join(line for line in (shared, caption) if line)
     if below_all:
-        figure.supxlabel(below_all, fontsize=FONT_SIZE)
-    return len(caption.splitlines())
+        figure.supxlabel(below_all, fontsize=page.small if caption else page.font)
+    return len(caption.splitlines()) + shared.count("\n")
+
+
+def _axis_labels(panel: Panel, layout: BoxLayout) -> tuple[str, str]:
+    """Return the labels of the x and the y axis of a panel."""
+    if isinstance(panel, BoxPanel):
+        scores = panel.ylabel
+        return (scores, panel.names_label) if layout.rows else (panel.names_label, scores)
+    return getattr(panel, "xlabel", ""), panel.ylabel
 
 
 def _freeze_layout(figure: "Figure") -> None:

@@ -169,6 +169,7 @@ WEIGHT_MATRICES: dict[str, tuple[str, ...]] = {
     "output": ("output.dense.weight", "ffn_output.weight", "fc2.weight", "ff.layer_2.weight"),
 }
 MAX_GRADIENT_POINTS = {"layers": 300, "matrices": 120}  # per curve; the panels of matrices are narrower
+GRADIENT_AXIS = "gradient norm (L2)"
 LAYER_NUMBERING = "Layers are numbered from 0, the lowest (as in M sec. 7.5)"
 CurvePanelsWithNotes = list[tuple[CurvePanel, list[str]]]
 
@@ -256,14 +257,8 @@ def _layer_panels(title: str, sides: Sequence[GradientRun]) -> CurvePanelsWithNo
         parts = side.record.parts
         modules = {f"layer {i}": (block,) for i, block in enumerate(parts.blocks)}
         groups = {name: _parameter_indices(side.record, names) for name, names in modules.items()}
-        ends = {
-            "pooler": _parameter_indices(side.record, parts.pooler),
-            "classifier": _parameter_indices(side.record, parts.head),
-        }
         panels.append(
-            _gradient_panel(
-                _gradient_title(title, "", side), side, side.record, groups, ends, MAX_GRADIENT_POINTS["layers"]
-            )
+            _gradient_panel(_gradient_title(title, "", side), side, side.record, groups, MAX_GRADIENT_POINTS["layers"])
         )
     return panels
 
@@ -286,7 +281,6 @@ def _matrix_panels(title: str, sides: Sequence[GradientRun]) -> CurvePanelsWithN
                     side,
                     side.record,
                     groups,
-                    {},
                     MAX_GRADIENT_POINTS["matrices"],
                 )
                 for matrix, groups in groups_by_matrix.items()
@@ -324,13 +318,17 @@ def _gradient_panel(
     side: GradientRun,
     record: GradNormsRecord,
     groups: Mapping[str, Sequence[int]],
-    ends: Mapping[str, Sequence[int]],
     max_points: int,
 ) -> tuple[CurvePanel, list[str]]:
     """Return a panel with the gradient norm of each group of parameters over the steps.
 
-    `groups` (layers, in shades of one colour) and `ends` (pooler and classifier) map names to parameter indices.
+    `groups` maps the names of layers, drawn in shades of one colour, to parameter indices. Pooler and classifier have
+    curves of their own.
     """
+    ends = {
+        "pooler": _parameter_indices(record, record.parts.pooler),
+        "classifier": _parameter_indices(record, record.parts.head),
+    }
     norms = np.asarray(record.norms, dtype=float).reshape(len(record.steps), len(record.names))
     no_gradient = np.all(np.isnan(norms), axis=0)  # parameters that never have a gradient
     no_gradient = np.zeros_like(no_gradient) if np.all(no_gradient) else no_gradient
@@ -357,8 +355,8 @@ def _gradient_panel(
         notes.append(f"{which_run}: {len(kept)} of {len(record.steps)} recorded steps are drawn, at equal distances.")
     if zero := sum(int((values == 0).sum()) for values in norms_by_group.values()):
         notes.append(f"{which_run}: {zero} norms are 0, which has no place on a logarithmic scale.")
-    panel = CurvePanel(title, "optimizer step", "gradient norm (L2)", curves, ylog=True, sequential=True)
-    return panel, notes
+    panel = CurvePanel(title, "optimizer step", GRADIENT_AXIS, curves, ylog=True, sequential=True)
+    return replace(panel, share=GRADIENT_AXIS, scale_label="layer (0 is the lowest)"), notes
 
 
 def _sample_steps(count: int, not_finite: np.ndarray, max_points: int) -> np.ndarray:
@@ -418,6 +416,7 @@ def panel_from_perplexities(records: Sequence[PerplexityRecord], labels: Sequenc
     missing = "" if values else "no run's perplexity is a finite number" if records else "no run's perplexity is known"
     everything = [*values, *(line.value for line in lines)]
     return CurvePanel(
+        share="perplexity",
         title=title,
         xlabel="top blocks reset to their pre-trained values (k)",
         ylabel="masked-LM perplexity",

@@ -35,6 +35,7 @@ from stableft.report.figures.style import RUN_STYLES, RunStyle, choose_run_style
 from stableft.report.numbers_in_words import failed_value, scores_heading
 from stableft.report.runs import NO_FINISHED_RUN, ArtifactRuns, curve_of_run, reported_score
 from stableft.stats import expected_max, expected_test_score
+from stableft.text import seed_label
 from stableft.training.schedule import bias_ratio, total_steps
 
 
@@ -44,7 +45,22 @@ def build_box_panel(part: Boxes, runs: ArtifactRuns) -> tuple[BoxPanel, list[str
     with_scores = [(label, cell, runs.by_arm_task[cell.arm, cell.task]) for label, cell in groups if cell.summary.n]
     empty = [label for label, cell in groups if not cell.summary.n]
     notes = [f"No run is finished of {', '.join(empty)}."] if empty and with_scores else []
-    return box_panel(part.title, with_scores, part.of), notes
+    panel = box_panel(part.title, with_scores, part.of)
+    by_label = {group.label: group for group in part.groups}
+    boxes = tuple(replace(b, shade=by_label[b.label].shade, block=by_label[b.label].block) for b in panel.boxes)
+    share = _shared_axis(part.groups, part.of)
+    return replace(panel, boxes=boxes, names_label=part.names_label, star=part.star, share=share), notes
+
+
+def _shared_axis(groups: Sequence[RunGroup], of: str) -> str:
+    """Return the name of the axis that panels of these groups share: a quantity on one task. Empty: they share none."""
+    tasks = {group.task for group in groups}
+    return f"{of} of {tasks.pop()}" if len(tasks) == 1 else ""
+
+
+def run_title(run: RunRow, value: str) -> str:
+    """Return what a point tells of its run: arm, seed and a number."""
+    return f"{run['arm']}, seed {seed_label(run['seed_init'], run['seed_data'])}: {value}"
 
 
 def box_panel(
@@ -77,6 +93,7 @@ def make_box(label: str, cell: ArmCell, runs: Sequence[RunRow], split: str) -> B
         n_nan=len(known_scores) - len(pairs),
         n_failed=failed_value(cell).text,
         baseline=None if baseline is None else 100 * baseline,
+        runs=tuple(run_title(run, f"{score:.2f}") for score, run in pairs),
     )
 
 
@@ -94,7 +111,7 @@ def _box_axis_label(cells: Sequence[ArmCell], split: str) -> str:
 
 def build_scatter_panel(part: Scatter, runs: ArtifactRuns) -> tuple[PointPanel, list[str]]:
     """Return a panel with a point for every run: its reported score over its last training loss."""
-    points_by_style: dict[RunStyle, list[tuple[float, float]]] = {style: [] for style in RUN_STYLES}
+    points_by_style: dict[RunStyle, list[tuple[float, float, str]]] = {style: [] for style in RUN_STYLES}
     not_finite = 0
     baselines: set[float] = set()
     for run in (run for group in part.groups for run in runs.by_arm_task.get((group.arm, group.task), [])):
@@ -105,11 +122,14 @@ def build_scatter_panel(part: Scatter, runs: ArtifactRuns) -> tuple[PointPanel, 
             not_finite += 1
             continue
         baselines |= {100 * run["baseline"]} if not math.isnan(run["baseline"]) else set()
-        points_by_style[choose_run_style(run["failed"])].append((loss, 100 * score))
+        points_by_style[choose_run_style(run["failed"])].append(
+            (loss, 100 * score, run_title(run, f"{100 * score:.2f}, loss {loss:.4g}"))
+        )
     groups = tuple(
-        PointGroup(style.name, tuple(x for x, _ in points), tuple(y for _, y in points), style.color, style.marker)
+        PointGroup(style.name, x, y, style.color, style.marker, titles)
         for style, points in points_by_style.items()
         if points
+        for x, y, titles in [tuple(zip(*points, strict=True))]
     )
     notes = [f"{not_finite} runs have no finite loss or score, and are not drawn."] if not_finite else []
     cells = [runs.cell(group.arm, group.task) for group in part.groups]
@@ -210,6 +230,7 @@ def _summarize(values: Sequence[float | None], function, min_count: int = 1) -> 
 
 
 MAX_TRIALS = 50
+LOSS_RANGE, SCORE_RANGE = (0.0, None), (-100.0, 100.0)  # of scores in percent, correlations included
 LAST_BIAS_STEP = 1_000_000  # last step of the curve of Adam's bias
 CurvePanelWithNotes = tuple[CurvePanel, list[str]]
 
@@ -220,18 +241,32 @@ def build_curve_panel(part: Curves, runs: ArtifactRuns) -> CurvePanelWithNotes:
     notes: list[str] = []
     for group in part.groups:
         selected = _select_runs(part, runs.by_arm_task.get((group.arm, group.task), []))
-        run_points = [points for run in selected if (points := _curve_points(part, runs, run))]
+        with_points = [run for run in selected if _curve_points(part, runs, run)]
+        run_points = [_curve_points(part, runs, run) for run in with_points]
         if part.only:
             notes.append(_run_count_note(part, group, len(selected)))
         if len(run_points) < len(selected):
             notes.append(f"{group.label}: {len(selected) - len(run_points)} runs have no such curve.")
         curves += (
-            [_single_run_curve(group, i, points) for i, points in enumerate(run_points)] if part.band == "runs" else []
+            [
+                replace(_single_run_curve(group, i, points), hover=run_title(run, f"{points[-1][1]:.4g} at the end"))
+                for i, (run, points) in enumerate(zip(with_points, run_points, strict=True))
+            ]
+            if part.band == "runs"
+            else []
         )
         curves += [curve_with_band(group.label, run_points, part.band)] if run_points and part.band != "runs" else []
     title = {"train_loss": "training loss", "val": _score_axis_label(part.groups, runs)}[part.of]
     return (
-        CurvePanel(part.title, "optimizer step", title, tuple(curves), missing="" if curves else NO_FINISHED_RUN),
+        CurvePanel(
+            part.title,
+            "optimizer step",
+            title,
+            tuple(curves),
+            missing="" if curves else NO_FINISHED_RUN,
+            share=_shared_axis(part.groups, part.of),
+            possible=LOSS_RANGE if part.of == "train_loss" else SCORE_RANGE,
+        ),
         notes,
     )
 
@@ -286,7 +321,16 @@ def build_verdict_panel(part: VerdictCurves, runs: ArtifactRuns) -> CurvePanelWi
         for run, points in run_points:
             x, y = zip(*points, strict=True)
             curves.append(
-                Curve(run["run_id"], tuple(map(float, x)), y, n=1, color=style.color, thin=several, group=group)
+                Curve(
+                    run["run_id"],
+                    tuple(map(float, x)),
+                    y,
+                    n=1,
+                    color=style.color,
+                    thin=several,
+                    group=group,
+                    hover=run_title(run, f"{style.name}, {y[-1]:.4g} at the end"),
+                )
             )
         means += [replace(mean, label=f"mean, {style.name}", low=(), high=(), group=group)] if several else []
     if part.of == "val":
@@ -300,7 +344,15 @@ def build_verdict_panel(part: VerdictCurves, runs: ArtifactRuns) -> CurvePanelWi
         )
         ylabel = "training loss"  # the mean since the evaluation before
     panel = CurvePanel(
-        part.title, "optimizer step", ylabel, (*curves, *means), horizontal=nothing_learnt, left=0.0, missing=""
+        part.title,
+        "optimizer step",
+        ylabel,
+        (*curves, *means),
+        horizontal=nothing_learnt,
+        left=0.0,
+        missing="",
+        share=_shared_axis([part.group], part.of),
+        possible=LOSS_RANGE if part.of == "train_loss" else SCORE_RANGE,
     )
     if part.band == "runs":
         panel = replace(panel, bottom=0.0, top=_loss_axis_top(panel))
@@ -384,6 +436,7 @@ def build_lengths_panel(part: Lengths, runs: ArtifactRuns) -> CurvePanelWithNote
         xlog=True,
         xticks=ticks,
         missing="" if curves else NO_FINISHED_RUN,
+        possible=SCORE_RANGE,
     )
     return panel, notes
 
@@ -441,9 +494,9 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
         notes.append(method_notes[part.of])
     split_title = "test" if part.of == "test" else "validation"
     ylabel = f"expected {split_title} {_metric_title(part.groups, runs)}"
-    return CurvePanel(
-        part.title, "random trials", ylabel, tuple(curves), missing="" if curves else NO_FINISHED_RUN
-    ), notes
+    missing = "" if curves else NO_FINISHED_RUN
+    panel = CurvePanel(part.title, "random trials", ylabel, tuple(curves), missing=missing, possible=SCORE_RANGE)
+    return panel, notes
 
 
 def build_bias_ratio_panel(part: BiasRatio, runs: ArtifactRuns) -> CurvePanelWithNotes:
@@ -457,6 +510,7 @@ def build_bias_ratio_panel(part: BiasRatio, runs: ArtifactRuns) -> CurvePanelWit
         "sqrt(1 - 0.999^t) / (1 - 0.9^t)" if part.inverse else "without over with correction",
         tuple(map(float, steps)),
         tuple(1 / value if part.inverse else value for value in values),
+        legend="√(1 − 0.999ᵗ) / (1 − 0.9ᵗ)" if part.inverse else "update without bias correction over that with it",
     )
     steps_by_label = {group.label: _planned_steps(runs, group) for group in part.groups}
     marks = tuple(ReferenceLine(label, float(steps)) for label, steps in steps_by_label.items() if steps is not None)

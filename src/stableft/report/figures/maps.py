@@ -8,40 +8,57 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stableft.report.figures.panels import ContourPanel, HeatPanel
-from stableft.report.figures.style import COLORMAP, SMALL_CHARS_PER_INCH, SMALL_FONT_SIZE, LegendEntry
+from stableft.report.figures.style import COLORMAP, LegendEntry, Page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 SUMMARY_GAP = 0.3  # between the grid and its summaries, in cells
-CELL_HEIGHT = 0.23  # inches
-COLORBAR_ROOM = 0.9  # inches beside the panels
+CELL_HEIGHT = 0.23  # inches, at 9-point type
+COLORBAR_ROOM = 0.9  # inches beside the panels, at 9-point type; in a narrow figure the bar is above them
 EMPTY_CELL_STYLE: dict[str, Any] = {"facecolor": "#EEEEEE", "edgecolor": "#999999", "hatch": "////", "linewidth": 0}
 POINT_STYLE: dict[str, Any] = {"linestyle": "none", "color": "white", "markeredgecolor": "black", "markersize": 6}
 POINT_MARKERS = "os^Dv"
 
 
-def heat_panel_size(panel: HeatPanel) -> tuple[float, float]:
+def color_bar_room(page: Page) -> float:
+    """Return the inches that a colour bar takes of the width of a figure."""
+    return 0.0 if is_narrow(page) else COLORBAR_ROOM * page.scale
+
+
+def is_narrow(page: Page) -> bool:
+    """Return whether colour bars are above the panels."""
+    return page.width < 4.5
+
+
+def _color_bar_place(page: Page) -> dict[str, Any]:
+    return {"location": "top", "aspect": 40} if is_narrow(page) else {}
+
+
+def heat_panel_size(panel: HeatPanel, page: Page) -> tuple[float, float]:
     """Return the approximate minimum width and the height of a panel in inches."""
+    chars = page.small_chars_per_inch
     longest = max((len(text) for row in _cell_texts(panel) for text in row), default=0)
-    cell = (longest + 1) / SMALL_CHARS_PER_INCH
-    names = max(map(len, panel.rows), default=0) / SMALL_CHARS_PER_INCH
-    columns = max(map(len, panel.columns), default=0) / SMALL_CHARS_PER_INCH
-    height = 0.75 + CELL_HEIGHT * (len(panel.rows) + SUMMARY_GAP) + (columns if _are_columns_turned(panel) else 0.15)
-    return 0.5 + names + cell * (len(panel.columns) + SUMMARY_GAP), height
+    names = max(map(len, panel.rows), default=0) / chars
+    columns = max(map(len, panel.columns), default=0) / chars
+    below = columns if _are_columns_turned(panel, page) else 0.15
+    height = page.scale * (0.75 + CELL_HEIGHT * (len(panel.rows) + SUMMARY_GAP)) + below
+    return 0.4 * page.scale + names + (longest + 0.5) / chars * (len(panel.columns) + SUMMARY_GAP), height
 
 
-def _are_columns_turned(panel: HeatPanel) -> bool:
-    """Return whether the column labels are too long to be horizontal in a panel about 5 inches wide."""
-    return sum(len(name) + 1 for name in panel.columns) > 5 * SMALL_CHARS_PER_INCH
+def _are_columns_turned(panel: HeatPanel, page: Page) -> bool:
+    """Return whether a column label is too long to be horizontal."""
+    names = max(map(len, panel.rows), default=0) / page.small_chars_per_inch
+    cell = (page.width - color_bar_room(page) - names - 0.5 * page.scale) / (len(panel.columns) + SUMMARY_GAP)
+    return max(map(len, panel.columns), default=0) > cell * page.small_chars_per_inch
 
 
 def _cell_texts(panel: HeatPanel) -> list[list[str]]:
     return [["" if value is None else f"{value:.{panel.digits}f}" for value in row] for row in panel.values]
 
 
-def draw_heat_panels(drawn: Sequence[tuple["Axes", HeatPanel]]) -> None:
+def draw_heat_panels(drawn: Sequence[tuple["Axes", HeatPanel]], page: Page) -> None:
     """Draw panels of one unit with a shared colour scale and one colour bar."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -50,14 +67,17 @@ def draw_heat_panels(drawn: Sequence[tuple["Axes", HeatPanel]]) -> None:
     low, high = min(values, default=0.0), max(values, default=0.0)
     colors = ScalarMappable(Normalize(low, high) if low < high else Normalize(low - 0.5, high + 0.5), COLORMAP)
     for axes, panel in drawn:
-        _draw_heat_panel(axes, panel, colors)
+        _draw_heat_panel(axes, panel, colors, page)
     every = [axes for axes, _ in drawn]
-    bar = every[0].figure.colorbar(colors, ax=every, label=drawn[0][1].unit)
+    bar = every[0].figure.colorbar(colors, ax=every, label=drawn[0][1].unit, **_color_bar_place(page))
     bar.ax.grid(False)
 
 
-def _draw_heat_panel(axes: "Axes", panel: HeatPanel, colors: Any) -> None:
+def _draw_heat_panel(axes: "Axes", panel: HeatPanel, colors: Any, page: Page) -> None:
     from matplotlib.patches import Rectangle
+
+    # Where the numbers have no room in their cells, the colours alone are shown.
+    numbered = heat_panel_size(panel, page)[0] + color_bar_room(page) <= page.width
 
     rows, columns = len(panel.rows), len(panel.columns)
     x, y = _cell_positions(columns, panel.margins), _cell_positions(rows, panel.margins)
@@ -68,12 +88,13 @@ def _draw_heat_panel(axes: "Axes", panel: HeatPanel, colors: Any) -> None:
                 shade = colors.to_rgba(value)
                 axes.add_patch(Rectangle(corner, 1, 1, facecolor=shade, edgecolor="white", linewidth=0.8))
                 color = "black" if _brightness(shade) > 0.45 else "white"
-                axes.text(x[j], y[i], text, ha="center", va="center", fontsize=SMALL_FONT_SIZE, color=color)
+                if numbered:
+                    axes.text(x[j], y[i], text, ha="center", va="center", fontsize=page.small, color=color)
             elif (
                 i < rows - panel.margins or j < columns - panel.margins
             ):  # the cells where summaries meet may stay blank
                 axes.add_patch(Rectangle(corner, 1, 1, **EMPTY_CELL_STYLE))
-    axes.set_xticks(x, panel.columns, rotation=90 if _are_columns_turned(panel) else 0)
+    axes.set_xticks(x, panel.columns, rotation=90 if _are_columns_turned(panel, page) else 0)
     axes.set_yticks(y, panel.rows)
     axes.set_xlim(-0.5, x[-1] + 0.5)
     axes.set_ylim(y[-1] + 0.5, -0.5)
@@ -109,14 +130,16 @@ def choose_contour_levels(panels: Sequence[ContourPanel]) -> list[float]:
     return levels[start : stop + 1]
 
 
-def contour_panel_height(panel: ContourPanel, width: float) -> float:
+def contour_panel_height(panel: ContourPanel, width: float, page: Page) -> float:
     """Return the height in inches of a panel of this width, with the same scale in both directions."""
     span = (max(panel.y) - min(panel.y)) / (max(panel.x) - min(panel.x))
-    return 0.6 + min(max(span, 0.4), 2.0) * min(width - 0.8, 4.5)
+    return page.scale * 0.6 + min(max(span, 0.4), 2.0) * min(width - 0.8 * page.scale, 4.5)
 
 
-def draw_contour_panels(drawn: Sequence[tuple["Axes", ContourPanel]], places: dict[str, dict[str, Any]]) -> None:
-    """Draw panels of one quantity with shared levels and one colour bar.
+def draw_contour_panels(
+    drawn: Sequence[tuple["Axes", ContourPanel]], places: dict[str, dict[str, Any]], width: float, page: Page
+) -> None:
+    """Draw panels of one quantity, each about `width` inches wide, with shared levels and one colour bar.
 
     `places`: name of a marked point -> its style, as in the legend.
     """
@@ -135,16 +158,19 @@ def draw_contour_panels(drawn: Sequence[tuple["Axes", ContourPanel]], places: di
         axes.set_aspect("equal")
         axes.grid(False)
     every = [axes for axes, _ in drawn]
-    bar = every[0].figure.colorbar(colors, ax=every, label=drawn[0][1].zlabel, ticks=levels, format="{x:g}")
+    length = page.width - 0.8 if is_narrow(page) else contour_panel_height(drawn[0][1], width, page) - 0.7
+    ticks = levels[:: math.ceil(len(levels) * page.scale * (0.3 if is_narrow(page) else 0.17) / length)]
+    label, place = drawn[0][1].zlabel, _color_bar_place(page)
+    bar = every[0].figure.colorbar(colors, ax=every, label=label, ticks=ticks, format="{x:g}", **place)
     bar.ax.tick_params(length=0)
     bar.ax.grid(False)
 
 
-def label_contours(axes: "Axes") -> None:
+def label_contours(axes: "Axes", page: Page) -> None:
     """Label the contours of a panel with their levels.
 
-    The panel must have its final layout, because labels that would overlap another label, a marked point or an edge
-    are hidden.
+    The panel must have its final layout, because labels that would cover another contour, another label, a marked
+    point or an edge are hidden: where contours are close, as at a barrier, the colour bar tells the levels.
     """
     from matplotlib.contour import QuadContourSet
     from matplotlib.patheffects import withStroke
@@ -152,11 +178,13 @@ def label_contours(axes: "Axes") -> None:
     taken = [line.get_window_extent() for line in axes.lines]
     for lines in axes.collections:
         if isinstance(lines, QuadContourSet) and not lines.filled:
-            for text in axes.clabel(lines, inline=False, fontsize=SMALL_FONT_SIZE, fmt="%g", colors="black"):
+            paths = [axes.transData.transform_path(path) for path in lines.get_paths()]
+            for text in axes.clabel(lines, inline=False, fontsize=page.small, fmt="%g", colors="black"):
                 text.set(path_effects=[withStroke(linewidth=2, foreground="white")], alpha=1.0)
                 box = text.get_window_extent()
                 inside = axes.bbox.contains(*box.min) and axes.bbox.contains(*box.max)
-                text.set_visible(inside and not box.count_overlaps(taken))
+                crossed = sum(path.intersects_bbox(box, filled=False) for path in paths)
+                text.set_visible(inside and crossed <= 1 and not box.count_overlaps(taken))
                 taken += [box] if text.get_visible() else []
 
 

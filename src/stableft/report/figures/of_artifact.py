@@ -1,6 +1,7 @@
 """The figures of artefacts and sweeps: the panels of each part, and the parts of a sweep's figures."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ from stableft.report.figures import from_probes, from_runs, from_surfaces
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.from_probes import PROBE_FIGURE_ALTS, count_probe_records, finished_runs
 from stableft.report.figures.panels import CurvePanel, Panel
+from stableft.report.figures.style import PALETTE
+from stableft.report.forms.document import DrawFigure
 from stableft.report.numbers_in_words import failed_value
 from stableft.report.runs import ArtifactRuns, curve_of_run
 
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 MAX_PANELS = 24  # per figure of drift or surfaces
 MAX_TASKS = {"gradient-norms": 6, "gradient-norms-matrices": 2}  # per figure
 MAX_ARMS_WITH_CURVES = 6
+RUN_ID = re.compile(r" \(run [0-9a-f]+\)")
 PanelWithNotes = tuple[Panel, list[str]]
 
 
@@ -71,9 +75,7 @@ def build_panels(part: FigurePart, runs: ArtifactRuns) -> Sequence[PanelWithNote
             return from_surfaces.build_surface_panels(part, runs)
 
 
-def sweep_figures(
-    cells: Sequence[ArmCell], runs: ArtifactRuns
-) -> "tuple[dict[str, Callable[[], Figure]], dict[str, str]]":
+def sweep_figures(cells: Sequence[ArmCell], runs: ArtifactRuns) -> tuple[dict[str, DrawFigure], dict[str, str]]:
     """Return two mappings: figure name -> function that draws it, and figure name -> why it cannot be drawn.
 
     Every sweep has scores, training losses and training curves. Sweeps with probe records have further figures.
@@ -147,13 +149,13 @@ def _has_gradient_norms(groups: Sequence[RunGroup], runs: ArtifactRuns) -> bool:
     return any(record.grad_norms is not None for record in runs.probes.of(SurfaceRecord, ids))
 
 
-def _drawer(name: str, parts: Sequence[FigurePart], runs: ArtifactRuns) -> "Callable[[], Figure]":
-    def draw() -> "Figure":
+def _drawer(name: str, parts: Sequence[FigurePart], runs: ArtifactRuns) -> DrawFigure:
+    def draw(width: float | None = None) -> "Figure":
         panels, notes = _limited_panels(name, parts, runs)
-        # Loss and score of an arm are side by side.
-        per_row = (2 if len(panels) <= 6 else 4) if name == "training-curves" else None
+        per_row = 2 if name == "training-curves" else None  # loss and score of an arm are side by side
         notes = dict.fromkeys([*(note for _, notes in panels for note in notes), *notes])
-        return draw_panels([panel for panel, _ in panels], " ".join(notes), per_row, list(runs.recipes))
+        caption = RUN_ID.sub("", " ".join(notes))  # arm and seed name a run already
+        return draw_panels([panel for panel, _ in panels], caption, per_row, list(runs.recipes), width)
 
     return draw
 
@@ -175,11 +177,21 @@ def _limited_panels(
     if name.endswith("surface") and len(panels) > MAX_PANELS:
         notes.append(f"{MAX_PANELS} of {len(panels)} surfaces are drawn.")
         panels = panels[:MAX_PANELS]
+    if name == "perplexity" and sum(len(p.curves) for p, _ in panels if isinstance(p, CurvePanel)) > len(PALETTE):
+        panels = [(_colored_by_arm(panel), notes) for panel, notes in panels]
     if name == "training-loss":
         panels = _share_top(panels, [part.group.task for part in shown if isinstance(part, VerdictCurves)])
     if name.startswith("training-") and (left_out := _count_left_out(parts, runs)):
         notes.append(f"{left_out} arms with fewer failed runs are not drawn.")
     return panels, notes
+
+
+def _colored_by_arm(panel: Panel) -> Panel:
+    """Return a panel of single runs, with one colour and legend entry for each arm."""
+    if not isinstance(panel, CurvePanel):
+        return panel
+    curves = (replace(c, group=c.label.rpartition(", seed ")[0], n=1, thin=True, hover=c.label) for c in panel.curves)
+    return replace(panel, curves=tuple(curves))
 
 
 def _share_top(panels: Sequence[PanelWithNotes], tasks: Sequence[str]) -> list[PanelWithNotes]:

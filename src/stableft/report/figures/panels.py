@@ -1,9 +1,23 @@
-"""Panels as data: boxes, curves, points, heat maps, contours.
+"""Panels as data: boxes, curves, points, estimates, heat maps, contours.
 
 Scores are in percent. If a panel has nothing to show, its `missing` sentence is drawn in its place.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+
+def only_drawn(default: Any) -> Any:
+    """Return a field that says how a panel is drawn. Reports do not store it."""
+    return field(default=default, metadata={"only_drawn": True})
+
+
+def panel_to_json(value: Any) -> Any:
+    """Return a panel, or a part of one, as values for JSON."""
+    if is_dataclass(value):
+        stored = (item.name for item in fields(value) if not item.metadata.get("only_drawn"))
+        return {name: panel_to_json(getattr(value, name)) for name in stored}
+    return tuple(map(panel_to_json, value)) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
@@ -17,6 +31,9 @@ class Box:
     n_nan: int = 0
     n_failed: str = "-"  # e.g. "3/25"
     baseline: float | None = None  # score of the best constant prediction
+    runs: tuple[str, ...] = only_drawn(())  # arm and seed of each score
+    shade: str = only_drawn("")  # boxes of one shade have one colour, named in the legend
+    block: str = only_drawn("")  # a line divides the boxes of one block from the next
 
 
 @dataclass(frozen=True)
@@ -28,6 +45,9 @@ class BoxPanel:
     boxes: tuple[Box, ...]
     missing: str = ""
     baseline_label: str = "baseline: always the most frequent class"
+    names_label: str = only_drawn("")  # what the names of the boxes are, e.g. numbers of blocks
+    share: str = only_drawn("")  # panels that share it have one score axis
+    star: str = only_drawn("")  # label of the box with a star
 
 
 @dataclass(frozen=True)
@@ -44,6 +64,8 @@ class Curve:
     thin: bool = False  # one run of several
     dashed: bool = False
     group: str = ""  # legend entry in place of the label, e.g. one name for many runs
+    hover: str = only_drawn("")  # title of the line
+    legend: str = only_drawn("")  # legend entry, if it differs from both
 
 
 @dataclass(frozen=True)
@@ -72,6 +94,9 @@ class CurvePanel:
     sequential: bool = False
     xticks: tuple[float, ...] = ()
     missing: str = ""
+    share: str = only_drawn("")  # panels that share it have one y axis
+    possible: tuple[float | None, float | None] = only_drawn((None, None))  # range of y, which bands do not leave
+    scale_label: str = only_drawn("")  # of the colour bar of ordered curves
 
 
 @dataclass(frozen=True)
@@ -83,6 +108,7 @@ class PointGroup:
     y: tuple[float, ...]
     color: str | None = None
     marker: str = "o"
+    runs: tuple[str, ...] = only_drawn(())  # arm and seed of each point
 
 
 @dataclass(frozen=True)
@@ -96,6 +122,33 @@ class PointPanel:
     xlog: bool = False
     horizontal: tuple[ReferenceLine, ...] = ()
     missing: str = ""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval. A missing end is open, a missing value is not drawn."""
+
+    label: str  # of its line; estimates in a row with one label share the line
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    kind: str = ""  # estimates of one kind have one colour and marker
+    text: str = ""  # right of the panel
+    hover: str = ""
+
+
+@dataclass(frozen=True)
+class EstimatePanel:
+    """Estimates with their intervals on lines below each other, and a vertical line at `zero`: no difference."""
+
+    title: str
+    xlabel: str
+    estimates: tuple[Estimate, ...]
+    zero: float | None = None
+    xlog: bool = False
+    ylabel: str = ""
+    missing: str = ""
+    share: str = ""  # panels that share it have one x axis
 
 
 @dataclass(frozen=True)
@@ -146,4 +199,4 @@ class ContourPanel:
     levels: tuple[float, ...] = ()
 
 
-Panel = BoxPanel | CurvePanel | PointPanel | HeatPanel | ContourPanel
+Panel = BoxPanel | CurvePanel | PointPanel | EstimatePanel | HeatPanel | ContourPanel

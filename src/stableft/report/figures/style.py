@@ -1,25 +1,25 @@
-"""Colours, markers, legend and file output shared by all figures.
+"""Colours, markers, type, legend and file output shared by all figures.
 
 Only matplotlib objects are used, never pyplot's global state. A user's matplotlibrc has no effect.
 """
 
 import io
 import math
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 
-# Inches: text width of a page, and the widest figure that is still legible when shrunk to it.
-PAGE_WIDTH, MAX_WIDTH = 7.2, 11.5
-DPI = 125
-FONT_SIZE, SMALL_FONT_SIZE = 9.0, 8.0  # points; the small size is for ticks, cells and contour levels
-CHARS_PER_INCH, SMALL_CHARS_PER_INCH = 14, 15  # averages for these sizes
-LINE_HEIGHT = 0.16  # inches
+PAGE_WIDTH = 7.2  # inches, of a figure that no width is given for
+MIN_WIDTH, MAX_WIDTH = 2.0, 12.0  # inches
+SCREEN_DPI, PRINT_DPI = 125, 300  # of .png files of the default width, and of a given one
 BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#777777"  # Okabe and Ito's colours, distinct to the colour-blind
 ORANGE, GREEN, PURPLE, SKY = "#E69F00", "#009E73", "#CC79A7", "#56B4E9"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, "black", VERMILLION)  # vermillion last: it also marks failed runs
@@ -28,9 +28,7 @@ DASHED_LINE: dict[str, Any] = {"color": "black", "linestyle": (0, (5, 3)), "line
 # Used, if installed, for characters that DejaVu Sans lacks, e.g. in an arm's Chinese name.
 FALLBACK_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "Yu Gothic", "Microsoft YaHei", "Noto Emoji")
 RC_PARAMS = {
-    **{"font.sans-serif": ["DejaVu Sans", "Verdana"], "font.size": FONT_SIZE, "axes.titlesize": FONT_SIZE},
-    **{"axes.labelsize": FONT_SIZE, "xtick.labelsize": SMALL_FONT_SIZE, "ytick.labelsize": SMALL_FONT_SIZE},
-    **{"legend.fontsize": FONT_SIZE, "legend.frameon": False, "hatch.linewidth": 0.6},
+    **{"font.sans-serif": ["DejaVu Sans", "Verdana"], "legend.frameon": False, "hatch.linewidth": 0.6},
     **{"axes.spines.top": False, "axes.spines.right": False},
     **{"axes.grid": True, "axes.grid.axis": "y", "grid.color": "#E4E4E4", "axes.axisbelow": True},
     **{"svg.hashsalt": "stableft", "svg.fonttype": "none", "pdf.fonttype": 42},  # keep text as text in vector files
@@ -43,6 +41,48 @@ FILE_METADATA: dict[str, dict[str, Any]] = {  # omit fields that differ between 
 }
 
 LegendEntry = tuple[str, dict[str, Any]]  # (name, Line2D style)
+
+
+@dataclass(frozen=True)
+class Page:
+    """The printed width of a figure in inches, and the type that suits it: 9 points, in a narrow column 7."""
+
+    width: float = PAGE_WIDTH
+
+    @property
+    def font(self) -> float:
+        """The size of titles and labels in points."""
+        return 9.0 if self.width >= 6 else 8.0 if self.width >= 4.5 else 7.0
+
+    @property
+    def small(self) -> float:
+        """The size of ticks, names, cells and contour levels in points: at least 6."""
+        return self.font - 1
+
+    @property
+    def scale(self) -> float:
+        """The size of the type relative to that of a whole page."""
+        return self.font / 9
+
+    @property
+    def chars_per_inch(self) -> float:
+        return 126 / self.font  # an average
+
+    @property
+    def small_chars_per_inch(self) -> float:
+        return 120 / self.small  # an average
+
+    @property
+    def line_height(self) -> float:
+        """The height of a line of type in inches."""
+        return 0.16 * self.scale
+
+    @property
+    def rc_params(self) -> dict[str, float]:
+        """The type sizes as matplotlib's settings."""
+        names = ("font.size", "axes.titlesize", "axes.labelsize", "legend.fontsize")
+        small_names = ("xtick.labelsize", "ytick.labelsize")
+        return dict.fromkeys(names, self.font) | dict.fromkeys(small_names, self.small)
 
 
 class RunStyle(NamedTuple):
@@ -68,29 +108,58 @@ def choose_run_style(failed: Any) -> RunStyle:
     return UNKNOWN_STYLE if pd.isna(failed) else FAILED_STYLE if failed else SUCCESSFUL_STYLE
 
 
-def figure_to_bytes(figure: "Figure", form: str) -> bytes:
+def figure_to_bytes(figure: "Figure", form: str, dpi: int = SCREEN_DPI) -> bytes:
     """Return the figure as a png, svg or pdf file. Equal figures give equal bytes."""
     out = io.BytesIO()
-    dpi = DPI if form == "png" else 2 * DPI  # vector files contain pixels only for very many points
+    dpi = dpi if form == "png" else PRINT_DPI  # vector files contain pixels only for very many points
     with house_style():
         figure.savefig(out, format=form, dpi=dpi, facecolor="white", metadata=FILE_METADATA[form])
-    return out.getvalue()
+    return add_hover_titles(out.getvalue()) if form == "svg" else out.getvalue()
 
 
-def wrap_text(text: str, inches: float, chars_per_inch: int = CHARS_PER_INCH) -> str:
+HOVER = "hover: "  # starts the gid of an artist that has titles, one a line
+
+
+def set_hover(artist: "Artist", titles: Sequence[str]) -> None:
+    """Give an artist a title that an SVG viewer shows under the pointer, or one for each of its points in order."""
+    if titles:
+        artist.set_gid(HOVER + "\n".join(titles))
+
+
+def add_hover_titles(svg: bytes) -> bytes:
+    """Return an SVG file with the titles of `set_hover` as <title> elements."""
+    first, *groups = re.split(f'<g id="{HOVER}', svg.decode())
+    parts = [first]
+    for number, group in enumerate(groups, 1):
+        names, _, rest = group.partition('">')
+        titles = [f"<title>{name}</title>" for name in names.split("\n")]
+        if len(titles) == 1:
+            rest = titles[0] + rest
+        else:  # the points follow in their order
+            marks = re.split(r"<use ([^>]*)/>", rest, maxsplit=len(titles))  # text, mark, text, mark, ..., text
+            titled = (f"<use {mark}>{title}</use>" for mark, title in zip(marks[1::2], titles, strict=False))
+            rest = "".join(part for pair in zip(marks[::2], [*titled, ""], strict=True) for part in pair)
+        parts.append(f'<g id="runs_{number}">{rest}')
+    return "".join(parts).encode()
+
+
+def wrap_text(text: str, inches: float, chars_per_inch: float) -> str:
     """Return the text wrapped between words to about this width. Existing line breaks are kept."""
     wide = max(int(inches * chars_per_inch), 6)
     return "\n".join(textwrap.fill(line, wide, break_long_words=False) for line in text.split("\n"))
 
 
-def add_legend(figure: "Figure", entries: Sequence[LegendEntry]) -> int:
+def add_legend(figure: "Figure", entries: Sequence[LegendEntry], page: Page) -> int:
     """Add a legend above the panels and return its number of text lines."""
     from matplotlib.lines import Line2D
 
-    names = [wrap_text(name, figure.get_figwidth() - 1) for name, _ in entries]
+    names = [wrap_text(name, page.width - 0.6, page.chars_per_inch) for name, _ in entries]
     handles = [Line2D([], [], label=name, **style) for name, (_, style) in zip(names, entries, strict=True)]
     for rows in range(1, len(handles) + 1):
-        legend = figure.legend(handles=handles, loc="outside upper center", ncols=math.ceil(len(handles) / rows))
+        columns = math.ceil(len(handles) / rows)
+        legend = figure.legend(
+            handles=handles, loc="outside upper center", ncols=columns, handlelength=1.6, columnspacing=1.2
+        )
         if legend.get_window_extent().width <= figure.bbox.width or rows == len(handles):
             return rows + max(name.count("\n") for name in names)
         legend.remove()
@@ -98,11 +167,12 @@ def add_legend(figure: "Figure", entries: Sequence[LegendEntry]) -> int:
 
 
 @contextmanager
-def house_style() -> Iterator[None]:
+def house_style(page: Page | None = None) -> Iterator[None]:
+    """Set the style of figures, with the type of a page, within the context."""
     import matplotlib.style
     from matplotlib.font_manager import fontManager
 
     installed = {font.name for font in fontManager.ttflist}
     fonts = ["sans-serif", *(name for name in FALLBACK_FONTS if name in installed)]
-    with matplotlib.style.context(["default", RC_PARAMS | {"font.family": fonts}]):
+    with matplotlib.style.context(["default", RC_PARAMS | (page or Page()).rc_params | {"font.family": fonts}]):
         yield

@@ -154,6 +154,7 @@ class DataTable:
 
 NO_VALUE = "-"  # text of a missing number
 ReportRow = tuple[str | Value, ...]
+DrawFigure = Callable[..., "Figure"]  # called with a width in inches or None, which is the default
 
 
 @dataclass(frozen=True)
@@ -242,9 +243,11 @@ def provenance_to_json(provenance: Provenance) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Report:
-    """The report of an artefact or sweep, ready for every format. `figures`: name -> function that draws it.
+    """The report of an artefact or sweep, ready for every format.
 
-    A large figure takes a second to draw, so `svg_cache`, the only mutable part, keeps its SVG for further pages.
+    `figures`: name -> function that draws it in a given width in inches. `width` is that of all figures (None: that of
+    a page). A large figure takes a second to draw, so `svg_cache`, the only mutable part, keeps its SVG for further
+    pages.
     """
 
     id: str
@@ -256,10 +259,15 @@ class Report:
     data: Mapping[str, DataTable] = field(default_factory=dict)  # CSV, JSON
     facts: Mapping[str, Any] = field(default_factory=dict)  # JSON: what is not a table, such as notes
     standalone: tuple[ReportTable, ...] = ()  # self-contained tables, for LaTeX; empty: the tables of `blocks`
-    figures: Mapping[str, Callable[[], "Figure"]] = field(default_factory=dict)
+    figures: Mapping[str, "DrawFigure"] = field(default_factory=dict)
+    width: float | None = None
     undrawn: Mapping[str, str] = field(default_factory=dict)  # figure name -> why it cannot be drawn
     provenance: Provenance = Provenance()
     svg_cache: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+
+    def draw(self, name: str) -> "Figure":
+        """Return a figure of the report."""
+        return self.figures[name](self.width)
 
     @property
     def tables(self) -> tuple[ReportTable, ...]:

@@ -117,7 +117,7 @@ def _data_uri(report: Report, name: str) -> str:
     from stableft.report.figures.style import figure_to_bytes
 
     if name not in report.svg_cache:
-        report.svg_cache[name] = figure_to_bytes(report.figures[name](), "svg")
+        report.svg_cache[name] = figure_to_bytes(report.draw(name), "svg")
     return f"data:image/svg+xml;base64,{base64.b64encode(report.svg_cache[name]).decode()}"
 
 

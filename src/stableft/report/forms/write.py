@@ -101,10 +101,10 @@ def write_report_folder(report: Report, folder: Path) -> list[str]:
 
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
-    for name, draw in report.figures.items():
-        figure = draw()  # drawn once for both formats
+    for name in report.figures:
+        figure = report.draw(name)  # drawn once for both formats
         report.svg_cache[name] = figure_to_bytes(figure, "svg")
-        atomic_write(folder / f"{name}.png", figure_to_bytes(figure, "png"))
+        atomic_write(folder / f"{name}.png", figure_to_bytes(figure, "png", _dpi(report)))
         pictures.append(str(folder / f"{name}.png"))
     for ending, form in FORMAT_OF_SUFFIX.items():
         atomic_write(folder / f"report{ending}", _rendered_bytes(report, form))
@@ -156,7 +156,13 @@ def _find_figure_name(report: Report, name: str | None) -> str:
 def _figure_bytes(report: Report, name: str, ending: str) -> bytes:
     from stableft.report.figures.style import figure_to_bytes
 
-    return figure_to_bytes(report.figures[name](), ending.removeprefix("."))
+    return figure_to_bytes(report.draw(name), ending.removeprefix("."), _dpi(report))
+
+
+def _dpi(report: Report) -> int:
+    from stableft.report.figures.style import PRINT_DPI, SCREEN_DPI
+
+    return PRINT_DPI if report.width else SCREEN_DPI
 
 
 SIGNIFICANT_DIGITS = 9  # further digits of p-values and bootstrap intervals depend on the processor
