@@ -34,7 +34,7 @@ from stableft.report import paper_tables as data_stats
 from stableft.report.all_reports import build_all_reports
 from stableft.report.build import build_report
 from stableft.report.figures.style import figure_to_bytes
-from stableft.report.forms.document import FOR_READERS, Report, ReportTable, Value
+from stableft.report.forms.document import FOR_READERS, Picture, Report, ReportTable, Value
 from stableft.report.forms.html import reports_to_html
 from stableft.report.forms.write import Format, render_report, write_report_folder
 from stableft.report.runs import ARTIFACTS, collect_runs
@@ -208,9 +208,11 @@ def test_without_any_run_what_is_known_is_rendered(name):
 
 
 @pytest.mark.parametrize("name", ["mosbach-figure1", "mosbach-figure7", "zhang-figure4", "zhang-figure9"])
-def test_a_figure_without_any_run_is_drawn_as_that(name):
-    (draw,) = report_without_runs(name).figures.values()
-    assert figure_to_bytes(draw(), "png").startswith(b"\x89PNG")
+def test_a_figure_without_any_run_is_not_drawn_and_says_why(name):
+    made = report_without_runs(name)
+    assert made.figures == {}
+    assert made.undrawn == {name: "no run is finished"}
+    assert not any(isinstance(block, Picture) for block in made.blocks)
 
 
 # --- runs that someone else did
@@ -451,7 +453,7 @@ def test_a_report_that_is_refused_is_a_line_and_the_others_go_on(papers_sweeps, 
 def test_a_figure_is_laid_out_once_for_every_form(tmp_path):
     made, drawn = report("zhang-figure3"), []
     (name, draw), *_ = made.figures.items()
-    counted = replace(made, figures={name: lambda width: drawn.append(name) or draw(width)}, svg_cache={})
+    counted = replace(made, figures={name: lambda: drawn.append(name) or draw()}, svg_cache={})
     write_report_folder(counted, tmp_path)
     reports_to_html([counted], "again")
     assert drawn == [name]

@@ -219,11 +219,22 @@ def power(
         Literal["median", "mean", "trimmed"], typer.Option("--center", help="Center of Levene's test.")
     ] = "median",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the simulation.")] = 0,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="FILE", help="Draw the curve to a .png, .svg or .pdf file too.")
+    ] = None,
+    width: WidthOption = None,
 ) -> None:
     """Show how many seeds a claim needs: the power of the tests by number of runs per arm, from simulation."""
+    from stableft.report.forms.write import IMAGE_SUFFIXES, resolve_target
     from stableft.report.power import describe_power
 
-    print(describe_power(sd, ratio, from_, arms, task, alpha, target, center, seed))
+    _check_width(width)
+    if width and not out:
+        raise UserError("--width is that of the figure: it needs --out with a .png, .svg or .pdf file")
+    if out and (Path(out).is_dir() or not resolve_target(out, None, None).is_figure):
+        raise UserError(f"--out {out}: the power is drawn to one file that ends in {', '.join(IMAGE_SUFFIXES)}")
+    figure = Path(out) if out else None
+    print(describe_power(sd, ratio, from_, arms, task, alpha, target, center, seed, figure, width))
 
 
 @import_app.command("csv")

@@ -81,6 +81,14 @@ class Trials:
 
 
 @dataclass(frozen=True)
+class AtBaseline:
+    """The share of each group's runs whose validation score is no better than chance, over the training steps."""
+
+    title: str
+    groups: tuple[RunGroup, ...]
+
+
+@dataclass(frozen=True)
 class Scatter:
     """A point for every run: its reported score over its last training loss."""
 
@@ -239,7 +247,7 @@ class HyperparametersTable:
 
 
 ProbePart = Gradients | Drifts | Perplexities | Surfaces
-RunPart = Boxes | Curves | VerdictCurves | Lengths | Trials | Scatter | SeedMap
+RunPart = Boxes | Curves | VerdictCurves | Lengths | Trials | AtBaseline | Scatter | SeedMap
 TablePart = StabilityTable | MeansTable | DatasetsTable | HyperparametersTable
 FigurePart = RunPart | ProbePart | BiasRatio
 ArtifactPart = TablePart | FigurePart
@@ -248,7 +256,7 @@ ArtifactPart = TablePart | FigurePart
 def groups_of(part: ArtifactPart) -> Iterator[RunGroup]:
     """Yield the run groups that a part shows."""
     match part:
-        case Boxes() | Curves() | Trials() | Scatter() | Drifts() | Perplexities():
+        case Boxes() | Curves() | Trials() | AtBaseline() | Scatter() | Drifts() | Perplexities():
             yield from part.groups
         case Gradients() | Surfaces():
             yield from dict.fromkeys((*part.failed, *part.successful))

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from stableft.catalog.tasks import task_title
 from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import (
     DatasetsTable,
@@ -15,9 +17,10 @@ from stableft.report.artifact import (
 )
 from stableft.report.figures.as_text import panel_to_csv_rows, panel_to_table
 from stableft.report.figures.draw import draw_panels
+from stableft.report.figures.from_tests import PublishedPair, figures_of_tests
 from stableft.report.figures.of_artifact import build_panels, sweep_figures
 from stableft.report.figures.panels import panel_to_json
-from stableft.report.footnotes import cell_footnotes, imported_run_footnotes
+from stableft.report.footnotes import cell_footnotes, imported_run_footnotes, sweep_deviation_footnotes
 from stableft.report.forms.document import (
     HEADING_LEVELS,
     Bullets,
@@ -30,7 +33,10 @@ from stableft.report.forms.document import (
 )
 from stableft.report.runs import ArtifactRuns, collect_provenance, missing_run_notes
 from stableft.report.stability_report import build_stability_report
-from stableft.report.stability_results import compute_stability
+from stableft.report.stability_results import StabilityResults, compute_stability
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def build_report(runs: ArtifactRuns, data_dir: Path | None = None, width: float | None = None) -> Report:
@@ -50,7 +56,10 @@ def _build_report(runs: ArtifactRuns, data_dir: Path | None) -> Report:
         case StabilityTable() as part:
             results = compute_stability(part, runs)
             drawn, undrawn = sweep_figures(results.cells, runs)
-            report = build_stability_report(results, drawn, collect_provenance(runs), tuple(missing_run_notes(runs)))
+            families = [results.cells_of(task) for task in results.tasks]
+            drawn |= figures_of_tests(families, _published_pairs(results), results.pairs)
+            notes = (*missing_run_notes(runs), *sweep_deviation_footnotes(runs.sweeps.values()))
+            report = build_stability_report(results, drawn, collect_provenance(runs), notes)
             return replace(report, undrawn=undrawn)
         case DatasetsTable(paper):
             from stableft.report.paper_tables import build_dataset_report
@@ -67,11 +76,23 @@ def _build_report(runs: ArtifactRuns, data_dir: Path | None) -> Report:
     return _build_figure_report(runs)
 
 
+def _published_pairs(results: StabilityResults) -> list[PublishedPair]:
+    """Return the cells beside the paper's values for them, the first that prints a mean."""
+    pairs = []
+    for cell in results.cells:
+        compared = (c for c in results.comparisons_with_published(cell) if c.differences and cell.summary.n)
+        value = next((c.published for c in compared if c.published and not c.published.another_party), None)
+        label = f"{cell.arm}, {task_title(cell.task)}" if len(results.tasks) > 1 else cell.arm
+        pairs += [PublishedPair(label, cell.summary, value)] if value else []
+    return pairs
+
+
 def _build_figure_report(runs: ArtifactRuns) -> Report:
     artifact = runs.artifact
     parts = [part for part in artifact.parts if isinstance(part, FigurePart)]
     panels_with_notes = [(part, *panel_with_notes) for part in parts for panel_with_notes in build_panels(part, runs)]
-    blocks: list[ReportBlock] = [Picture(artifact.id, artifact.title)]
+    drawable = any(not panel.missing for _, panel, _ in panels_with_notes)
+    blocks: list[ReportBlock] = [Picture(artifact.id, artifact.title)] if drawable else []
     shown_cells: list[ArmCell] = []
     first, *others = [notes for *_, notes in panels_with_notes] or [[]]
     shared_notes = [note for note in first if others and all(note in notes for notes in others)]
@@ -94,10 +115,16 @@ def _build_figure_report(runs: ArtifactRuns) -> Report:
         *dict.fromkeys(shared_notes),
         *imported_run_footnotes(shown_cells),
         *missing_run_notes(runs),
+        *sweep_deviation_footnotes(runs.sweeps.values()),
     ]
     blocks += [Heading("Notes", HEADING_LEVELS + 1), Bullets(tuple(notes))] if notes else []
     panels = [panel for _, panel, _ in panels_with_notes]
+    why_undrawn = "; ".join(dict.fromkeys(panel.missing for panel in panels if panel.missing))
     points = DataTable.from_records((row for panel in panels for row in panel_to_csv_rows(panel)), only="csv")
+
+    def draw(width: float | None = None) -> "Figure":
+        return draw_panels(panels, names=artifact.labels, width=width)
+
     return Report(
         artifact.id,
         artifact.title,
@@ -110,6 +137,7 @@ def _build_figure_report(runs: ArtifactRuns) -> Report:
             ],
             "notes": notes,
         },
-        figures={artifact.id: lambda width=None: draw_panels(panels, names=artifact.labels, width=width)},
+        figures={artifact.id: draw} if drawable else {},
+        undrawn={} if drawable else {artifact.id: why_undrawn},
         provenance=collect_provenance(runs),
     )

@@ -1,7 +1,10 @@
 """Footnotes of reports: which runs a cell leaves out, pools or repeats, and where imported ones come from."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from stableft.config.sweep_file import find_sweep_file
+from stableft.errors import UserError
 from stableft.report.arm_cells import ArmCell, hub_drift_note
 from stableft.report.artifact import arm_without_source
 from stableft.report.pair_tests import is_falsely_stable
@@ -15,6 +18,20 @@ def deviation_footnotes(deviations: Mapping[tuple[str, str], Sequence[str]]) -> 
             tasks = [task for task, other in by_task.items() if other == text]
             place = arm if len(tasks) == len(by_task) else f"{arm} on {', '.join(tasks)}"
             yield f"{place} is not a replication, it differs from the published setting: {text}."
+
+
+DEVIATION = re.compile(r"^ *(?:- )?(?P<setting>[^#\n]*?) *# DEVIATION: (?P<text>.*\S)", re.MULTILINE)
+
+
+def sweep_deviation_footnotes(sweeps: Iterable[str]) -> Iterator[str]:
+    """Yield a line for each deviation from the papers that a comment of these sweep files states."""
+    for sweep in dict.fromkeys(sweeps):
+        try:
+            text = find_sweep_file(sweep).read_text(encoding="utf-8")
+        except (UserError, OSError):  # a report of records needs no sweep file
+            continue
+        for found in DEVIATION.finditer(text):
+            yield f"Deviation in {sweep} (`{found['setting'].rstrip(':')}`): {found['text'].rstrip('.')}."
 
 
 def cell_footnotes(cells: Sequence[ArmCell], sources: bool = True) -> Iterator[str]:

@@ -1,11 +1,12 @@
 """Tables of means with the paper's rule for bold numbers, beside the published values."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import MeanCell, MeansTable, arm_without_source, is_imported
+from stableft.report.figures.from_tests import PublishedPair, figures_of_tests
 from stableft.report.footnotes import cell_footnotes, imported_run_footnotes, task_footnotes
 from stableft.report.forms.document import (
     FOR_READERS,
@@ -15,6 +16,7 @@ from stableft.report.forms.document import (
     Bullets,
     Column,
     DataTable,
+    DrawFigure,
     Heading,
     Report,
     ReportBlock,
@@ -109,8 +111,24 @@ def build_means_report(parts: Sequence[MeansTable], runs: ArtifactRuns) -> Repor
         tuple(blocks),
         data={"cells": DataTable(MEANS_COLUMNS, tuple(row for table in data for row in table.rows)), "tests": tests},
         facts={"rules": [_rule_in_words(part) for part in parts], "notes": notes},
+        figures=_draw_means(all_results),
         provenance=collect_provenance(runs),
     )
+
+
+def _draw_means(results: Sequence["MeanResult"]) -> Mapping[str, DrawFigure]:
+    """Return the figures of a report: every cell against the first of its family, and against the printed values."""
+    scored = {result.spec: result for result in results if result.summary.n}
+    families: dict[tuple[str, str], list[ArmCell]] = {}
+    for spec, result in scored.items():
+        if spec.of == "test":  # a cell has the reported scores
+            families.setdefault((spec.family, spec.group.task), []).append(result.cell)
+    printed = [
+        PublishedPair(f"{spec.row}, {spec.column}" if spec.row != spec.column else spec.row, result.summary, published)
+        for spec, result in scored.items()
+        if (published := result.published) and result.difference is not None
+    ]
+    return figures_of_tests(families.values(), printed)
 
 
 def _rule_in_words(part: MeansTable) -> str:

@@ -6,12 +6,14 @@ from typing import Any
 
 from stableft.errors import UserError, did_you_mean
 from stableft.records.frame import build_frame
+from stableft.records.run_record import atomic_write
 from stableft.report.runs import read_records_files
 from stableft.stats import compute_normal_power_curve, compute_observed_power_curves, render_power
+from stableft.stats.power import PowerCurve
 from stableft.stats.summary import Center
 
 
-def describe_power(
+def compute_power(
     sd: float | None,
     ratio: float | None,
     files: Sequence[Path],
@@ -21,8 +23,8 @@ def describe_power(
     target: float,
     center: Center,
     seed: int,
-) -> str:
-    """Return a text with the power by number of runs per arm, and the number needed.
+) -> tuple[str, list[PowerCurve]]:
+    """Return what is compared, in words, and the power of its tests by number of runs per arm.
 
     Raises:
         UserError: The options contradict each other, or the records have no such arms.
@@ -39,13 +41,44 @@ def describe_power(
         )
         curves = compute_observed_power_curves(*scores, *failed, alpha=alpha, target=target, center=center, seed=seed)
         names = [f"{arm[0]['arm']} (n = {len(arm)})" for arm in (a, b)]
-        return f"{names[0]} against {names[1]} on {a[0]['task']}\n{render_power(curves)}"
+        return f"{names[0]} against {names[1]} on {a[0]['task']}", curves
     if sd is None or ratio is None:
         raise UserError("power needs --sd and --ratio, or --from with --arms A,B")
     for option, value in (("--sd", sd), ("--ratio", ratio)):
         if not 0 < value < float("inf"):
             raise UserError(f"{option} {value:g} must be a number above 0")
-    return render_power(compute_normal_power_curve(sd, ratio, alpha, target, center, seed))
+    return "", [compute_normal_power_curve(sd, ratio, alpha, target, center, seed)]
+
+
+def describe_power(
+    sd: float | None,
+    ratio: float | None,
+    files: Sequence[Path],
+    arms: str,
+    task: str | None,
+    alpha: float,
+    target: float,
+    center: Center,
+    seed: int,
+    out: Path | None = None,
+    width: float | None = None,
+) -> str:
+    """Return a text with the power by number of runs per arm, and the number needed. `out` is a figure file to write.
+
+    Raises:
+        UserError: As `compute_power`, or the power cannot be drawn.
+    """
+    title, curves = compute_power(sd, ratio, files, arms, task, alpha, target, center, seed)
+    if out and not any(curve.points for curve in curves):
+        reasons = "; ".join(dict.fromkeys(curve.reason or "no power is known" for curve in curves))
+        raise UserError(f"--out {out}: there is no curve to draw: {reasons}")
+    if out:
+        from stableft.report.figures.from_tests import draw_power
+        from stableft.report.figures.style import figure_to_bytes, png_dpi
+
+        figure = draw_power(curves, title, width)
+        atomic_write(out, figure_to_bytes(figure, out.suffix.removeprefix("."), png_dpi(width)))
+    return f"{title}\n{render_power(curves)}" if title else render_power(curves)
 
 
 def _scored_runs_of_arms(

@@ -12,7 +12,7 @@ from stableft.records.run_record import EvalPoint
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.of_artifact import MAX_ARMS_WITH_CURVES, build_panels, sweep_figure_parts, sweep_figures
 from stableft.report.figures.panels import ReferenceLine
-from stableft.report.figures.style import BLUE, VERMILLION
+from stableft.report.figures.style import BLUE, VERMILLION, figure_to_bytes
 
 NAN = math.nan
 NOTHING = 0.69  # the label entropy of `make_record`
@@ -52,7 +52,7 @@ def figure_of(name, *arms):
     """The figure of that name of a sweep with these records; None where it cannot be drawn."""
     runs = runs_of_records([record for arm in arms for record in arm])
     figures, why_not = sweep_figures([runs.cell(*place) for place in runs.by_arm_task], runs)
-    assert (name in figures) != (name in why_not)
+    assert not (name in figures and name in why_not)
     return figures[name]() if name in figures else None
 
 
@@ -267,3 +267,51 @@ def test_nothing_to_draw():
     made = [make_record(status="crashed").model_copy(update={"evals": ()})]
     assert scores(made) is None
     assert losses(made) is None
+
+
+# --- runs at the baseline, and the best of several ---
+
+
+def with_scores(runs, *curves):
+    """The runs with these validation accuracies at steps 10, 20, ..."""
+
+    def point(i, score):
+        return EvalPoint(step=10 * i, epoch=i, train_loss=0.5, val_loss=1, val={"accuracy": score})
+
+    return [
+        run.model_copy(update={"evals": tuple(point(i, score) for i, score in enumerate(curve, 1))})
+        for run, curve in zip(runs, curves, strict=True)
+    ]
+
+
+def test_the_share_of_runs_at_the_baseline_over_the_steps():
+    runs = with_scores(make_runs("devlin", [0.5, 0.7, NAN]), [0.5, 0.5, 0.5], [0.5, 0.6, 0.7], [0.5, 0.5, NAN])
+    (panel,) = panels_of("at-baseline", runs)
+    (drawn,) = panel.curves
+    assert drawn.x == (10, 20, 30)
+    assert drawn.y == pytest.approx((100, 100 * 2 / 3, 100 * 2 / 3))  # NaN has learnt nothing
+    assert all(low <= y <= high for low, y, high in zip(drawn.low, drawn.y, drawn.high, strict=True))
+    assert (drawn.label, drawn.n) == ("devlin", 3)
+
+
+def test_figures_without_a_line_are_left_out():
+    runs = runs_of_records(with_scores(make_runs("devlin", [0.5]), [0.5]))
+    figures, _ = sweep_figures([runs.cell(*place) for place in runs.by_arm_task], runs)
+    assert set(figures) == {"scores", "training-loss"}
+    more = runs_of_records(with_scores(make_runs("devlin", [0.5, 0.6]), [0.5, 0.6], [0.4, 0.5]))
+    figures, _ = sweep_figures([more.cell(*place) for place in more.by_arm_task], more)
+    assert {"training-curves", "at-baseline", "best-of-n"} <= set(figures)
+
+
+def test_the_expected_best_of_n_of_every_arm():
+    (axes,) = shown(figure_of("best-of-n", make_runs("devlin", [0.5, 0.6]), make_runs("mosbach", NARROW)))
+    ((trials, means),) = lines(axes, "devlin")
+    assert trials == [1, 2]
+    assert means == pytest.approx([55, 57.5])  # 60 with a chance of 3/4
+    assert len(lines(axes, "mosbach")[0][0]) == 10
+
+
+def test_points_of_the_scores_tell_arm_seed_and_score():
+    svg = figure_to_bytes(scores(devlin(), mosbach()), "svg").decode()
+    for title in ("devlin, seed 1/101: 50.00", "devlin, seed 3/103: 70.00", "mosbach, seed 2/102: 70.00"):
+        assert f"<title>{title}</title>" in svg

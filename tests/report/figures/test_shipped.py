@@ -27,6 +27,7 @@ def test_figures_of_committed_records(name):
     assert {"scores", "training-loss", "training-curves"} <= set(made.figures)
     for draw in made.figures.values():
         assert_readable(draw())
+        assert_readable(draw(3.25), least=6)
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,4 @@ def test_figures_of_committed_records(name):
 def test_figures_of_artefacts(name):
     for draw in report_of_artifact(name).figures.values():
         assert_readable(draw())
+        assert_readable(draw(3.25), least=6)

@@ -9,8 +9,10 @@ from typing import Literal
 import numpy as np
 
 from stableft.catalog.tasks import METRIC_TITLES
+from stableft.records.failure import CORRELATIONS, MIN_COMPARED_DIGITS, is_failed
 from stableft.report.arm_cells import ArmCell, RunRow, seed_order
 from stableft.report.artifact import (
+    AtBaseline,
     BiasRatio,
     Boxes,
     Curves,
@@ -34,7 +36,7 @@ from stableft.report.figures.panels import (
 from stableft.report.figures.style import RUN_STYLES, RunStyle, choose_run_style
 from stableft.report.numbers_in_words import failed_value, scores_heading
 from stableft.report.runs import NO_FINISHED_RUN, ArtifactRuns, curve_of_run, reported_score
-from stableft.stats import expected_max, expected_test_score
+from stableft.stats import expected_max, expected_test_score, wilson_interval
 from stableft.text import seed_label
 from stableft.training.schedule import bias_ratio, total_steps
 
@@ -497,6 +499,55 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
     missing = "" if curves else NO_FINISHED_RUN
     panel = CurvePanel(part.title, "random trials", ylabel, tuple(curves), missing=missing, possible=SCORE_RANGE)
     return panel, notes
+
+
+LOG_STEPS_ABOVE_RATIO = 4  # between the numbers of steps of two groups; above it, the steps are on a logarithmic scale
+
+
+def build_at_baseline_panel(part: AtBaseline, runs: ArtifactRuns) -> CurvePanelWithNotes:
+    """Return the share of each group's runs whose validation score is no better than chance, with its Wilson interval.
+
+    By MCC and correlations, chance is that of the reported split. Steps that fewer than half of the runs have are left
+    out.
+    """
+    curves: list[Curve] = []
+    for group in part.groups:
+        verdicts: dict[int, list[bool]] = {}
+        rows = [run for run in runs.by_arm_task.get((group.arm, group.task), []) if curve_of_run(runs, run)]
+        for run in rows:
+            level = run["chance"] if run["metric"] in CORRELATIONS else run["val_baseline"]
+            digits = MIN_COMPARED_DIGITS if isinstance(run["source"], str) else None
+            for step, _, score in curve_of_run(runs, run):
+                if score is not None and not math.isnan(level):
+                    verdicts.setdefault(step, []).append(is_failed(score, level, digits))
+        steps = [step for step, known in sorted(verdicts.items()) if 2 * len(known) >= len(rows)]
+        if len(steps) < 2:
+            continue
+        counts = [(sum(verdicts[step]), len(verdicts[step])) for step in steps]
+        intervals = [wilson_interval(k, n) for k, n in counts]
+        curves.append(
+            Curve(
+                group.label,
+                tuple(map(float, steps)),
+                tuple(100 * k / n for k, n in counts),
+                tuple(100 * (interval.low or 0.0) for interval in intervals),
+                tuple(100 * (1.0 if interval.high is None else interval.high) for interval in intervals),
+                n=len(rows),
+            )
+        )
+    ends = [curve.x[-1] for curve in curves]
+    panel = CurvePanel(
+        part.title,
+        "optimizer step",
+        "runs at chance level [percent]",
+        tuple(curves),
+        xlog=bool(ends) and max(ends) > LOG_STEPS_ABOVE_RATIO * min(ends),
+        bottom=-2.0,
+        top=102.0,
+        missing="" if curves else "no run has two validation scores with a known chance level",
+        possible=(0.0, 100.0),
+    )
+    return panel, []
 
 
 def build_bias_ratio_panel(part: BiasRatio, runs: ArtifactRuns) -> CurvePanelWithNotes:

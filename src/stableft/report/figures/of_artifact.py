@@ -1,5 +1,6 @@
 """The figures of artefacts and sweeps: the panels of each part, and the parts of a sweep's figures."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from stableft.catalog.tasks import task_title
 from stableft.records.probe_record import SurfaceRecord
 from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import (
+    AtBaseline,
     BiasRatio,
     Boxes,
     Curves,
@@ -59,6 +61,8 @@ def build_panels(part: FigurePart, runs: ArtifactRuns) -> Sequence[PanelWithNote
             return [from_runs.build_lengths_panel(part, runs)]
         case Trials():
             return [from_runs.build_trials_panel(part, runs)]
+        case AtBaseline():
+            return [from_runs.build_at_baseline_panel(part, runs)]
         case Scatter():
             return [from_runs.build_scatter_panel(part, runs)]
         case SeedMap():
@@ -80,10 +84,23 @@ def sweep_figures(cells: Sequence[ArmCell], runs: ArtifactRuns) -> tuple[dict[st
 
     Every sweep has scores, training losses and training curves. Sweeps with probe records have further figures.
     """
-    parts = sweep_figure_parts(cells, runs)
+    parts = {
+        name: figure_parts
+        for name, figure_parts in sweep_figure_parts(cells, runs).items()
+        if name not in EMPTY_WITHOUT_CURVES or any(_has_curve(build_panels(part, runs)) for part in figure_parts)
+    }
     missing = {"scores": "no run has a score yet", "training-loss": "no record has evaluations with a training loss"}
     drawn = {name: _drawer(name, figure_parts, runs) for name, figure_parts in parts.items() if figure_parts}
     return drawn, {name: why for name, why in missing.items() if name not in drawn}
+
+
+EMPTY_WITHOUT_CURVES = ("training-curves", "at-baseline", "best-of-n")  # left out if no panel has a line
+
+
+def _has_curve(panels: Sequence[PanelWithNotes]) -> bool:
+    """Return whether a panel has a line: a curve of two points."""
+    curves = [curve for panel, _ in panels if isinstance(panel, CurvePanel) for curve in panel.curves]
+    return any(sum(map(math.isfinite, curve.y)) > 1 for curve in curves)
 
 
 def sweep_figure_parts(cells: Sequence[ArmCell], runs: ArtifactRuns) -> dict[str, list[FigurePart]]:
@@ -106,6 +123,16 @@ def _run_parts(cells: Sequence[ArmCell], runs: ArtifactRuns) -> Iterator[tuple[s
     yield (
         "training-curves",
         [VerdictCurves(title, group, of, "std") for group, title in titles.items() for of in ("train_loss", "val")],
+    )
+    title_of = {task: task_title(task) if len(by_task) > 1 else "" for task in by_task}
+    yield "at-baseline", [AtBaseline(title_of[task], groups) for task, groups in by_task.items()]
+    splits = {cell.task: cell.split for cell in cells if cell.split}
+    yield (
+        "best-of-n",
+        [
+            Trials(title_of[task], groups, "val" if splits.get(task) == "val" else "test")
+            for task, groups in by_task.items()
+        ],
     )
 
 
@@ -173,6 +200,8 @@ def _limited_panels(
         notes.append("Of each task four blocks are drawn; a sweep of one task has every block.")
     panels = [panel for panels in by_part for panel in panels]
     if not name.startswith("gradient-norms"):  # there, a missing panel of a pair is kept because it says why
+        if name in EMPTY_WITHOUT_CURVES:
+            notes += [f"{panel.title}: {panel.missing}." for panel, _ in panels if panel.missing and panel.title]
         panels = [pair for pair in panels if not pair[0].missing] or panels
     if name.endswith("surface") and len(panels) > MAX_PANELS:
         notes.append(f"{MAX_PANELS} of {len(panels)} surfaces are drawn.")
@@ -222,5 +251,7 @@ SWEEP_FIGURE_ALTS: Mapping[str, str] = {
     "training-loss": "The training loss of every run over its optimizer steps, failed runs apart",
     "training-curves": "Training loss and validation score over the optimizer steps, mean and standard deviation, "
     "failed runs apart",
+    "at-baseline": "The share of runs whose validation score is no better than chance, over the optimizer steps",
+    "best-of-n": "The expected score of the best of n runs by validation score, mean and standard deviation",
     **PROBE_FIGURE_ALTS,
 }

@@ -108,6 +108,11 @@ def choose_run_style(failed: Any) -> RunStyle:
     return UNKNOWN_STYLE if pd.isna(failed) else FAILED_STYLE if failed else SUCCESSFUL_STYLE
 
 
+def png_dpi(width: float | None) -> int:
+    """Return the resolution of a .png file of a figure of a given width, which is for print, or of the default one."""
+    return PRINT_DPI if width else SCREEN_DPI
+
+
 def figure_to_bytes(figure: "Figure", form: str, dpi: int = SCREEN_DPI) -> bytes:
     """Return the figure as a png, svg or pdf file. Equal figures give equal bytes."""
     out = io.BytesIO()

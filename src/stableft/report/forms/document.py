@@ -267,7 +267,7 @@ class Report:
 
     def draw(self, name: str) -> "Figure":
         """Return a figure of the report."""
-        return self.figures[name](self.width)
+        return self.figures[name](self.width) if self.width else self.figures[name]()
 
     @property
     def tables(self) -> tuple[ReportTable, ...]:

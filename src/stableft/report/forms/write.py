@@ -97,14 +97,14 @@ def write_report_folder(report: Report, folder: Path) -> list[str]:
 
     Return the paths, followed by lines on figures that cannot be drawn.
     """
-    from stableft.report.figures.style import figure_to_bytes
+    from stableft.report.figures.style import figure_to_bytes, png_dpi
 
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     for name in report.figures:
         figure = report.draw(name)  # drawn once for both formats
         report.svg_cache[name] = figure_to_bytes(figure, "svg")
-        atomic_write(folder / f"{name}.png", figure_to_bytes(figure, "png", _dpi(report)))
+        atomic_write(folder / f"{name}.png", figure_to_bytes(figure, "png", png_dpi(report.width)))
         pictures.append(str(folder / f"{name}.png"))
     for ending, form in FORMAT_OF_SUFFIX.items():
         atomic_write(folder / f"report{ending}", _rendered_bytes(report, form))
@@ -154,15 +154,9 @@ def _find_figure_name(report: Report, name: str | None) -> str:
 
 
 def _figure_bytes(report: Report, name: str, ending: str) -> bytes:
-    from stableft.report.figures.style import figure_to_bytes
+    from stableft.report.figures.style import figure_to_bytes, png_dpi
 
-    return figure_to_bytes(report.draw(name), ending.removeprefix("."), _dpi(report))
-
-
-def _dpi(report: Report) -> int:
-    from stableft.report.figures.style import PRINT_DPI, SCREEN_DPI
-
-    return PRINT_DPI if report.width else SCREEN_DPI
+    return figure_to_bytes(report.draw(name), ending.removeprefix("."), png_dpi(report.width))
 
 
 SIGNIFICANT_DIGITS = 9  # further digits of p-values and bootstrap intervals depend on the processor

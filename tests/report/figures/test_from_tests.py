@@ -1,0 +1,170 @@
+"""The forest plot, our numbers against published ones, the power curve, and how they are asked for."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+from support.artifact_records import report as report_of_artifact
+from support.figures import assert_readable, legend, lines, points, shown
+from support.paths import ROOT
+from support.table_records import make_record
+
+from stableft.errors import UserError
+from stableft.records.run_record import write_records_file
+from stableft.report.build import build_report
+from stableft.report.figures.from_tests import build_power_panel, mean_interval, std_interval
+from stableft.report.footnotes import sweep_deviation_footnotes
+from stableft.report.power import describe_power
+from stableft.report.runs import load_runs_from_file
+from stableft.stats import compute_normal_power_curve, sd_ratio_from_summaries
+
+RECORDS = ROOT / "results/records"
+SCORES = {
+    "devlin": [0.5, 0.48, 0.7, 0.72, 0.69, 0.71, 0.5, 0.49, 0.7, 0.71],
+    "mosbach": [0.7, 0.71, 0.72, 0.7, 0.69, 0.71, 0.73, 0.7, 0.72, 0.71],
+}
+
+
+@pytest.fixture
+def figures(tmp_path):
+    records = [
+        make_record(arm=arm, recipe=arm, seed=seed, last=score, lr=1e-5 if arm == "devlin" else 2e-5)
+        for arm, scores in SCORES.items()
+        for seed, score in enumerate(scores, 1)
+    ]
+    write_records_file(tmp_path / "mine.jsonl", records)
+    return build_report(load_runs_from_file(tmp_path / "mine.jsonl")).figures
+
+
+def test_a_forest_plot_has_the_failure_difference_and_the_sd_ratio(figures):
+    figure = figures["effects"]()
+    failures, spread = shown(figure)
+    assert failures.get_title() == "Failed runs, against devlin"
+    assert [label.get_text() for label in failures.get_yticklabels()] == ["mosbach"]
+    assert [x for x, _ in points(failures, "value")] == pytest.approx([-40])  # 4 of 10 failed runs, and none
+    ratio = np.std(SCORES["devlin"], ddof=1) / np.std(SCORES["mosbach"], ddof=1)
+    assert [x for x, _ in points(spread, "value")] == pytest.approx([ratio])
+    assert spread.get_xscale() == "log"
+    assert (lines(failures, "no difference")[0][0], lines(spread, "no difference")[0][0]) == ([0, 0], [1, 1])
+    for axes in (failures, spread):
+        (interval,) = [marks.get_segments()[0][:, 0] for marks in axes.collections if marks.get_label() == "interval"]
+        ((value, _),) = points(axes, "value")
+        assert interval[0] < value < interval[1]
+    assert_readable(figure)
+    assert_readable(figures["effects"](3.25), least=6)
+
+
+def test_intervals_of_a_mean_and_a_deviation():
+    low, high = mean_interval(70.0, 2.0, 25)
+    assert (low, high) == pytest.approx(stats.t.interval(0.95, 24, 70.0, 2.0 / 5))
+    low, high = std_interval(2.0, 25)
+    assert low < 2 < high
+    # The F interval of a ratio to a group without error is that of the deviation.
+    assert sd_ratio_from_summaries(2.0, 25, 1.0, 10**7).interval.low == pytest.approx(low, rel=1e-3)
+    assert sd_ratio_from_summaries(2.0, 25, 1.0, 10**7).interval.high == pytest.approx(high, rel=1e-3)
+    assert mean_interval(70.0, 0.0, 1) == std_interval(0.0, 1) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["zhang-replication", "mosbach-table1", "zhang-table2"])
+def test_our_numbers_are_beside_the_published_ones_on_one_line(name):
+    records = RECORDS / f"{name}.jsonl"
+    made = build_report(load_runs_from_file(records)) if records.exists() else report_of_artifact(name)
+    figure = made.figures["against-published"]()
+    assert legend(figure) == ["these runs", "published"]
+    means, deviations = shown(figure)
+    rows = {label: round(y) for y, label in enumerate(label.get_text() for label in means.get_yticklabels())}
+    assert len(rows) >= 8
+    for axes in (means, deviations):
+        for kind in ("these runs", "published"):
+            assert {round(y) for _, y in points(axes, kind)} <= set(rows.values())
+    if name == "zhang-replication":
+        place = next(y for label, y in rows.items() if label == "zhang, RTE")
+        printed = [x for x, y in points(means, "published") if round(y) == place]
+        assert printed == [pytest.approx(69.5)]  # Z Table 1
+    assert_readable(figure)
+
+
+def test_runs_of_no_published_setting_have_no_such_figure():
+    made = build_report(load_runs_from_file(RECORDS / "demo.jsonl"))
+    assert "effects" in made.figures
+    assert "against-published" not in made.figures
+
+
+def test_the_power_curve_has_its_points_and_the_power_aimed_at():
+    curve = compute_normal_power_curve(2.0, 2.0, draws=200)
+    panel = build_power_panel([curve])
+    (drawn,) = panel.curves
+    assert drawn.x == tuple(point.n for point in curve.points)
+    assert drawn.y == tuple(point.power for point in curve.points)
+    assert f"{curve.needed} needed" in drawn.label
+    assert [line.value for line in panel.horizontal] == [0.8]
+    assert build_power_panel([]).missing == ""
+
+
+def test_power_is_drawn_to_a_file(tmp_path):
+    demo = [RECORDS / "demo.jsonl"]
+    text = describe_power(None, None, demo, "devlin,mosbach", None, 0.05, 0.8, "median", 0)
+    out = tmp_path / "power.svg"
+    assert describe_power(None, None, demo, "devlin,mosbach", None, 0.05, 0.8, "median", 0, out, 3.25) == text
+    svg = out.read_text()
+    assert re.search(r'<svg [^>]*width="234pt"', svg)  # 3.25 inches
+    assert "failed runs 15 of 25 against 0 of 25: 10 needed" in svg
+
+
+def test_power_that_is_not_known_is_not_drawn(tmp_path):
+    alike = [
+        make_record(arm=arm, seed=seed, last=0.7, lr=lr) for arm, lr in (("a", 1e-5), ("b", 2e-5)) for seed in (1, 2)
+    ]
+    write_records_file(tmp_path / "alike.jsonl", alike)
+    with pytest.raises(UserError, match=r"x\.png: there is no curve to draw: "):
+        describe_power(None, None, [tmp_path / "alike.jsonl"], "a,b", None, 0.05, 0.8, "median", 0, tmp_path / "x.png")
+    assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "facts"),
+    [
+        (("report", "mosbach-figure6", "--width", "13", "--out", "x.png"), ("--width 13", "between 2 and 12 inches")),
+        (("report", "all", "--width", "1.9"), ("--width 1.9", "between 2 and 12 inches")),
+        (("report", "mosbach-figure6", "--width", "nan", "--out", "x.png"), ("--width nan", "between 2 and 12 inches")),
+        (("report", "mosbach-figure6", "--width", "3.25"), ("--width", "--out")),
+        (("power", "--sd", "2", "--ratio", "2", "--width", "3"), ("--width", "--out")),
+        (("power", "--sd", "2", "--ratio", "2", "--out", "x.csv"), ("x.csv", ".png, .svg, .pdf")),
+        (("power", "--sd", "2", "--ratio", "2", "--out", "nowhere/x.png"), ("nowhere/x.png", "no folder nowhere")),
+    ],
+)
+def test_mistakes_are_one_sentence(stableft, workplace, arguments, facts):
+    code, out, err = stableft(*arguments)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert all(fact in err for fact in facts)
+
+
+def test_a_figure_file_has_the_width_that_was_given(stableft, workplace):
+    for width, pixels in (((), 900), (("--width", "3.25"), 975), (("--width", "7.2"), 2160)):
+        code, _, err = stableft("report", "mosbach-figure6", *width, "--out", "x.png")
+        assert code == 0, err
+        assert int.from_bytes((workplace / "x.png").read_bytes()[16:20], "big") == pixels
+
+
+def test_deviations_of_a_sweep_file_are_notes(tmp_path):
+    assert list(sweep_deviation_footnotes(["configs/mosbach/figure14.yaml", "configs/mosbach/figure14.yaml"])) == [
+        "Deviation in configs/mosbach/figure14.yaml (`seeds: 1-25`): the paper does not say from how many seeds its "
+        "runs are taken."
+    ]
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("task: rte  # no DEVIATION: at all\narms:   # DEVIATION: two, not three.\n  - recipe: devlin\n")
+    assert list(sweep_deviation_footnotes([str(mine)])) == [f"Deviation in {mine} (`arms`): two, not three."]
+    assert list(sweep_deviation_footnotes([str(tmp_path / "gone.yaml")])) == []
+    assert "Deviation in configs/mosbach/figure14.yaml" in str(report_of_artifact("mosbach-figure14").facts["notes"])
+
+
+def test_a_spread_without_a_number_is_not_drawn(tmp_path):
+    records = [make_record(arm=arm, seed=1, last=0.7, lr=lr) for arm, lr in (("a", 1e-5), ("b", 2e-5))]
+    write_records_file(tmp_path / "mine.jsonl", records)
+    figure = build_report(load_runs_from_file(tmp_path / "mine.jsonl")).figures["effects"]()
+    failures, spread = shown(figure)
+    assert not math.isnan(points(failures, "value")[0][0])
+    assert [text.get_text() for text in spread.texts] == ["no such number is known"]
