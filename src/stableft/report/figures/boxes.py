@@ -118,11 +118,8 @@ def box_panel_height(panel: BoxPanel, layout: BoxLayout, width: float, rows: int
 
 def _row_heights(panel: BoxPanel, width: float, rows: int, page: Page) -> list[float]:
     count = len(panel.boxes)
-    height = (
-        MIN_ROW * page.scale
-        if rows > 3
-        else page.scale * next((inches for most, inches in ROW_HEIGHTS if count <= most), MIN_ROW)
-    )
+    roomy = next((inches for most, inches in ROW_HEIGHTS if count <= most), MIN_ROW)
+    height = page.scale * (MIN_ROW if rows > 3 and count > ROW_HEIGHTS[0][0] else roomy)
     lines = max((1 + _row_name(box, panel, width, page).count("\n") for box in panel.boxes), default=1)
     return [max(height, page.line_height * lines)] * count
 
@@ -244,7 +241,7 @@ def _draw_runs(axes: "Axes", position: int, box: Box, places: np.ndarray, rows: 
         foot = [FOOT_SHARE / 3] * box.n_nan
         transform = axes.get_yaxis_transform() if rows else axes.get_xaxis_transform()
         pair = (foot, beside) if rows else (beside, foot)
-        style = NAN_STYLE | {"s": 26 * scale, "linewidth": 0.9}
+        style: dict[str, Any] = NAN_STYLE | {"s": 26 * scale, "linewidth": 0.9}
         marks = axes.scatter(*pair, transform=transform, zorder=5, label="NaN", **style)
         set_hover(marks, [f"{box.label}: NaN"] * box.n_nan)
 

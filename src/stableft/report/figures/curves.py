@@ -153,7 +153,10 @@ def draw_curve_panel(
         x, y = _nan_if_undrawable(curve.x, panel.xlog), _nan_if_undrawable(curve.y, panel.ylog)
         if curve.low:
             low, high = (np.clip(_nan_if_undrawable(end, False), lowest, highest) for end in (curve.low, curve.high))
-            shades = {"facecolor": (style["color"], 0.2), "edgecolor": (style["color"], 0.6)}  # edges tell bands apart
+            shades: dict[str, Any] = {
+                "facecolor": (style["color"], 0.2),
+                "edgecolor": (style["color"], 0.6),
+            }  # edges tell bands apart
             axes.fill_between(x, low, high, linewidth=0.5, label=curve.label, **shades)
         drawn = axes.plot(
             x, y, **style | ({"zorder": 2, **faint} if curve.thin else {"zorder": 3, **halo}), label=curve.label
@@ -212,7 +215,9 @@ def color_bar_of_curves(figure: "Figure", drawn: Sequence[tuple["Axes", CurvePan
     shades = ListedColormap([styles[name]["color"] for name in names])
     colors = ScalarMappable(BoundaryNorm(np.arange(len(names) + 1) - 0.5, len(names)), shades)
     label = panels[0].scale_label
-    place: dict = {"location": "top", "aspect": 50, "fraction": 0.04} if narrow else {"aspect": 40, "fraction": 0.03}
+    place: dict[str, Any] = (
+        {"location": "top", "aspect": 50, "fraction": 0.04} if narrow else {"aspect": 40, "fraction": 0.03}
+    )
     bar = figure.colorbar(colors, ax=[axes for axes, _ in drawn], label=label, **place)
     shown = thin_out_names(names)
     bar.set_ticks([names.index(name) for name in shown], labels=[name.split()[-1] for name in shown])

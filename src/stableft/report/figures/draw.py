@@ -53,7 +53,7 @@ from stableft.report.figures.panels import (
     Panel,
     PointPanel,
 )
-from stableft.report.figures.style import GREY, PAGE_WIDTH, Page, add_legend, house_style, wrap_text
+from stableft.report.figures.style import GREY, PAGE_WIDTH, PRINT_DPI, Page, add_legend, house_style, wrap_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +94,8 @@ def draw_panels(
     with house_style(page):
         # The padding (inches) leaves room for tick labels that get longer when the layout shrinks the axes.
         engine = ConstrainedLayoutEngine(w_pad=0.08 * page.scale)
-        figure = Figure(figsize=(page.width, sum(heights)), layout=engine)
+        # The higher the resolution, the less the widths of letters are rounded.
+        figure = Figure(figsize=(page.width, sum(heights)), layout=engine, dpi=PRINT_DPI)
         grid = list(figure.subplots(rows, per_row, squeeze=False, height_ratios=heights).flat)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
@@ -173,7 +174,7 @@ def _panel_height(panel: Panel, width: float, rows: int, layout: BoxLayout, page
 
 
 def _wrap_title(panel: Panel, width: float, page: Page) -> str:
-    return wrap_text(panel.title, width - 0.4 * page.scale, page.chars_per_inch)
+    return wrap_text(panel.title, width - (0.4 if width > NARROW_PANEL else 0.6) * page.scale, page.chars_per_inch)
 
 
 def _wrap_xlabel(panel: Panel, width: float, page: Page) -> str:
@@ -226,8 +227,8 @@ def _draw_all(
         draw_heat_panels(drawn, page) if kind is HeatPanel else draw_contour_panels(drawn, dict(places), width, page)
     _share_limits(pairs, width)
     if names_on_color_bar(curves):
-        ordered = [pair for pair in pairs if isinstance(pair[1], CurvePanel) and pair[1].sequential]
-        color_bar_of_curves(figure, [pair for pair in ordered if not pair[1].missing], is_narrow(page))
+        ordered = [(axes, panel) for axes, panel in pairs if isinstance(panel, CurvePanel) and panel.sequential]
+        color_bar_of_curves(figure, [(axes, panel) for axes, panel in ordered if not panel.missing], is_narrow(page))
     entries = [
         *box_legend_entries(boxes),
         *curve_legend_entries(curves, styles),
@@ -259,8 +260,9 @@ def _share_limits(pairs: "Sequence[tuple[Axes, Panel]]", width: float) -> None:
 def _repeats_lines(panels: Sequence[Panel], i: int, per_row: int) -> bool:
     """Return whether the panel on the left has the lines of this one, with their names."""
     panel, left = panels[i], panels[i - 1] if i % per_row else None
-    both = isinstance(panel, EstimatePanel) and isinstance(left, EstimatePanel)
-    return both and estimate_lines(panel) == estimate_lines(left)
+    if not isinstance(panel, EstimatePanel) or not isinstance(left, EstimatePanel):
+        return False
+    return estimate_lines(panel) == estimate_lines(left)
 
 
 def _draw_message(axes: "Axes", sentence: str, width: float, page: Page) -> None:

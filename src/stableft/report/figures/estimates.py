@@ -37,8 +37,9 @@ def estimate_kinds(panels: Sequence[EstimatePanel]) -> list[str]:
 
 def estimate_panel_height(panel: EstimatePanel, width: float, page: Page) -> float:
     """Return the height in inches of a panel without its title."""
-    lines = sum(max(LINE_INCHES * page.scale, _name_inches(name, width, page)) for name in estimate_lines(panel))
-    return AXIS_INCHES * page.scale + max(lines, MIN_LINES_INCHES * page.scale)
+    names = estimate_lines(panel)
+    line = max(LINE_INCHES * page.scale, *(_name_inches(name, width, page) for name in names))
+    return AXIS_INCHES * page.scale + max(line * len(names), MIN_LINES_INCHES * page.scale)
 
 
 def _name_inches(name: str, width: float, page: Page) -> float:

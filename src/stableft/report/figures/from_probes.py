@@ -10,7 +10,7 @@ import numpy as np
 from stableft.records.probe_record import DriftRecord, GradNormsRecord, PerplexityRecord, ProbeRecord
 from stableft.report.arm_cells import seed_order
 from stableft.report.artifact import ArtifactPart, Drifts, Gradients, Perplexities, RunGroup, groups_of
-from stableft.report.figures.from_runs import curve_with_band
+from stableft.report.figures.from_curves import curve_with_band
 from stableft.report.figures.panels import Curve, CurvePanel, Panel, ReferenceLine
 from stableft.report.figures.style import PURPLE
 from stableft.report.runs import NO_FINISHED_RUN, PROBE_RECORD_OF_PART, ArtifactRuns

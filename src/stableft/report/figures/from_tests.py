@@ -69,9 +69,9 @@ def build_effect_panels(pairs: Sequence[PairTests]) -> list[EstimatePanel]:
     failures, ratios = [], []
     for label, pair in zip(labels, pairs, strict=True):
         counts = f"{failed_value(pair.arm).text} against {failed_value(pair.reference).text} failed"
-        low, high = pair.failed_interval.low, pair.failed_interval.high
-        difference, *ends = (None if x is None else 100 * x for x in (pair.failed_difference, low, high))
-        failures.append(Estimate(label, difference, *ends, hover=f"{label}: {counts}"))
+        interval = pair.failed_interval
+        difference, low, high = map(_in_points, (pair.failed_difference, interval.low, interval.high))
+        failures.append(Estimate(label, difference, low, high, hover=f"{label}: {counts}"))
         ratio = pair.sd_ratio
         drawable = ratio.value if ratio.value and math.isfinite(ratio.value) else None
         positive_low = ratio.interval.low or None  # an open end: 0 has no place on a logarithmic axis
@@ -80,6 +80,10 @@ def build_effect_panels(pairs: Sequence[PairTests]) -> list[EstimatePanel]:
         _panel(f"Failed runs{against}", "difference in points", failures, 0.0),
         _panel(f"Spread{against}", "SD of the reference over SD of the arm", ratios, 1.0, xlog=True),
     ]
+
+
+def _in_points(fraction: float | None) -> float | None:
+    return None if fraction is None else 100 * fraction
 
 
 def _label_pair(pair: PairTests, with_reference: bool, with_task: bool) -> str:
@@ -112,8 +116,7 @@ def build_published_panels(pairs: Sequence[PublishedPair]) -> list[EstimatePanel
             (OTHERS, value.fraction("mean"), value.fraction("std"), value.n),
         )
         for kind, mean, std, n in sides:
-            percent = None if mean is None else 100 * mean
-            deviation = None if std is None else 100 * std
+            percent, deviation = _in_points(mean), _in_points(std)
             source = kind if kind == OURS else abbreviate_papers(value.place)
             hover = f"{label}, {source}: {_number(percent)} ± {_number(deviation)}, n = {n}"
             ends = (None, None) if percent is None or deviation is None else mean_interval(percent, deviation, n)

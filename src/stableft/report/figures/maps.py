@@ -41,17 +41,17 @@ def heat_panel_size(panel: HeatPanel, page: Page) -> tuple[float, float]:
     chars = page.small_chars_per_inch
     longest = max((len(text) for row in _cell_texts(panel) for text in row), default=0)
     names = max(map(len, panel.rows), default=0) / chars
-    columns = max(map(len, panel.columns), default=0) / chars
-    below = columns if _are_columns_turned(panel, page) else 0.15
+    turned = [name for name, is_turned in zip(panel.columns, _turned_columns(panel, page), strict=True) if is_turned]
+    below = max(0.15, *(len(name) / chars for name in turned)) if turned else 0.15
     height = page.scale * (0.75 + CELL_HEIGHT * (len(panel.rows) + SUMMARY_GAP)) + below
     return 0.4 * page.scale + names + (longest + 0.5) / chars * (len(panel.columns) + SUMMARY_GAP), height
 
 
-def _are_columns_turned(panel: HeatPanel, page: Page) -> bool:
-    """Return whether a column label is too long to be horizontal."""
+def _turned_columns(panel: HeatPanel, page: Page) -> list[bool]:
+    """Return for each column whether its label is too long to be horizontal."""
     names = max(map(len, panel.rows), default=0) / page.small_chars_per_inch
     cell = (page.width - color_bar_room(page) - names - 0.5 * page.scale) / (len(panel.columns) + SUMMARY_GAP)
-    return max(map(len, panel.columns), default=0) > cell * page.small_chars_per_inch
+    return [len(name) + 1 > cell * page.small_chars_per_inch for name in panel.columns]
 
 
 def _cell_texts(panel: HeatPanel) -> list[list[str]]:
@@ -94,7 +94,9 @@ def _draw_heat_panel(axes: "Axes", panel: HeatPanel, colors: Any, page: Page) ->
                 i < rows - panel.margins or j < columns - panel.margins
             ):  # the cells where summaries meet may stay blank
                 axes.add_patch(Rectangle(corner, 1, 1, **EMPTY_CELL_STYLE))
-    axes.set_xticks(x, panel.columns, rotation=90 if _are_columns_turned(panel, page) else 0)
+    axes.set_xticks(x, panel.columns)
+    for label, is_turned in zip(axes.get_xticklabels(), _turned_columns(panel, page), strict=True):
+        label.set_rotation(90 if is_turned else 0)
     axes.set_yticks(y, panel.rows)
     axes.set_xlim(-0.5, x[-1] + 0.5)
     axes.set_ylim(y[-1] + 0.5, -0.5)

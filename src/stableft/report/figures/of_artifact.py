@@ -28,7 +28,7 @@ from stableft.report.artifact import (
     Trials,
     VerdictCurves,
 )
-from stableft.report.figures import from_probes, from_runs, from_surfaces
+from stableft.report.figures import from_curves, from_probes, from_runs, from_surfaces
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.from_probes import PROBE_FIGURE_ALTS, count_probe_records, finished_runs
 from stableft.report.figures.panels import CurvePanel, Panel
@@ -54,21 +54,21 @@ def build_panels(part: FigurePart, runs: ArtifactRuns) -> Sequence[PanelWithNote
         case Boxes():
             return [from_runs.build_box_panel(part, runs)]
         case Curves():
-            return [from_runs.build_curve_panel(part, runs)]
+            return [from_curves.build_curve_panel(part, runs)]
         case VerdictCurves():
-            return [from_runs.build_verdict_panel(part, runs)]
+            return [from_curves.build_verdict_panel(part, runs)]
         case Lengths():
-            return [from_runs.build_lengths_panel(part, runs)]
+            return [from_curves.build_lengths_panel(part, runs)]
         case Trials():
-            return [from_runs.build_trials_panel(part, runs)]
+            return [from_curves.build_trials_panel(part, runs)]
         case AtBaseline():
-            return [from_runs.build_at_baseline_panel(part, runs)]
+            return [from_curves.build_at_baseline_panel(part, runs)]
         case Scatter():
             return [from_runs.build_scatter_panel(part, runs)]
         case SeedMap():
             return [from_runs.build_seed_map_panel(part, runs)]
         case BiasRatio():
-            return [from_runs.build_bias_ratio_panel(part, runs)]
+            return [from_curves.build_bias_ratio_panel(part, runs)]
         case Gradients():
             return from_probes.build_gradient_panels(part, runs)
         case Drifts():
@@ -207,7 +207,7 @@ def _limited_panels(
         notes.append(f"{MAX_PANELS} of {len(panels)} surfaces are drawn.")
         panels = panels[:MAX_PANELS]
     if name == "perplexity" and sum(len(p.curves) for p, _ in panels if isinstance(p, CurvePanel)) > len(PALETTE):
-        panels = [(_colored_by_arm(panel), notes) for panel, notes in panels]
+        panels = [(_colored_by_arm(panel), _without_runs(of_panel)) for panel, of_panel in panels]
     if name == "training-loss":
         panels = _share_top(panels, [part.group.task for part in shown if isinstance(part, VerdictCurves)])
     if name.startswith("training-") and (left_out := _count_left_out(parts, runs)):
@@ -221,6 +221,11 @@ def _colored_by_arm(panel: Panel) -> Panel:
         return panel
     curves = (replace(c, group=c.label.rpartition(", seed ")[0], n=1, thin=True, hover=c.label) for c in panel.curves)
     return replace(panel, curves=tuple(curves))
+
+
+def _without_runs(notes: Sequence[str]) -> list[str]:
+    """Return the notes without the lists of runs, which the titles of the lines name."""
+    return [note for note in notes if not note.startswith(("Failed: ", "Successful: "))]
 
 
 def _share_top(panels: Sequence[PanelWithNotes], tasks: Sequence[str]) -> list[PanelWithNotes]:

@@ -80,8 +80,8 @@ class Page:
     @property
     def rc_params(self) -> dict[str, float]:
         """The type sizes as matplotlib's settings."""
-        names = ("font.size", "axes.titlesize", "axes.labelsize", "legend.fontsize")
-        small_names = ("xtick.labelsize", "ytick.labelsize")
+        names = ["font.size", "axes.titlesize", "axes.labelsize", "legend.fontsize"]
+        small_names = ["xtick.labelsize", "ytick.labelsize"]
         return dict.fromkeys(names, self.font) | dict.fromkeys(small_names, self.small)
 
 

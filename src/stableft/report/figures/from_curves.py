@@ -1,0 +1,402 @@
+"""Build panels of curves from runs: training, expected performance, runs at the baseline, the bias of Adam."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from stableft.catalog.tasks import METRIC_TITLES
+from stableft.records.failure import CORRELATIONS, MIN_COMPARED_DIGITS, is_failed
+from stableft.report.arm_cells import RunRow, seed_order
+from stableft.report.artifact import (
+    AtBaseline,
+    BiasRatio,
+    Curves,
+    Lengths,
+    RunGroup,
+    Trials,
+    VerdictCurves,
+)
+from stableft.report.figures.from_runs import run_title, shared_axis
+from stableft.report.figures.panels import (
+    Curve,
+    CurvePanel,
+    ReferenceLine,
+)
+from stableft.report.figures.style import RUN_STYLES, choose_run_style
+from stableft.report.runs import NO_FINISHED_RUN, ArtifactRuns, curve_of_run, reported_score
+from stableft.stats import expected_max, expected_test_score, wilson_interval
+from stableft.training.schedule import bias_ratio, total_steps
+
+MAX_TRIALS = 50
+LOSS_RANGE: tuple[float | None, float | None] = (0.0, None)
+LAST_BIAS_STEP = 1_000_000  # last step of the curve of Adam's bias
+CurvePanelWithNotes = tuple[CurvePanel, list[str]]
+
+
+def build_curve_panel(part: Curves, runs: ArtifactRuns) -> CurvePanelWithNotes:
+    """Return a panel of training losses or validation scores at every evaluation."""
+    curves: list[Curve] = []
+    notes: list[str] = []
+    for group in part.groups:
+        selected = _select_runs(part, runs.by_arm_task.get((group.arm, group.task), []))
+        with_points = [run for run in selected if _curve_points(part, runs, run)]
+        run_points = [_curve_points(part, runs, run) for run in with_points]
+        if part.only:
+            notes.append(_run_count_note(part, group, len(selected)))
+        if len(run_points) < len(selected):
+            notes.append(f"{group.label}: {len(selected) - len(run_points)} runs have no such curve.")
+        curves += (
+            [
+                replace(_single_run_curve(group, i, points), hover=run_title(run, f"{points[-1][1]:.4g} at the end"))
+                for i, (run, points) in enumerate(zip(with_points, run_points, strict=True))
+            ]
+            if part.band == "runs"
+            else []
+        )
+        curves += [curve_with_band(group.label, run_points, part.band)] if run_points and part.band != "runs" else []
+    title = {"train_loss": "training loss", "val": _score_axis_label(part.groups, runs)}[part.of]
+    return (
+        CurvePanel(
+            part.title,
+            "optimizer step",
+            title,
+            tuple(curves),
+            missing="" if curves else NO_FINISHED_RUN,
+            share=shared_axis(part.groups, part.of),
+            possible=LOSS_RANGE if part.of == "train_loss" else _score_range(part.groups, runs),
+        ),
+        notes,
+    )
+
+
+def _select_runs(part: Curves, runs: Sequence[RunRow]) -> list[RunRow]:
+    """Return the finished runs that the part selects, sorted by seed."""
+    finished = sorted(
+        (run for run in runs if run["status"] == "finished"),
+        key=seed_order,
+    )
+    if part.only:
+        finished = [run for run in finished if run["failed"] is (part.only == "failed")]
+    return finished[: part.first]
+
+
+def _run_count_note(part: Curves, group: RunGroup, n: int) -> str:
+    if part.first and n < part.first:
+        return f"{group.label}: {n} {part.only} runs, where the paper shows {part.first}."
+    return f"{group.label}: the first {n} {part.only} runs by seed."
+
+
+def _curve_points(part: Curves | VerdictCurves, runs: ArtifactRuns, run: RunRow) -> list[tuple[int, float]]:
+    """Return the (step, value) pairs of a run, without missing values. Scores are in percent."""
+    points = curve_of_run(runs, run)
+    if part.of == "train_loss":
+        return [(step, loss) for step, loss, _ in points if loss is not None]
+    return [(step, 100 * score) for step, _, score in points if score is not None]
+
+
+MAX_LOSS_OVER_ENTROPY = 3.0  # top of the loss axis, in label entropies; a diverging run leaves the figure
+
+
+def build_verdict_panel(part: VerdictCurves, runs: ArtifactRuns) -> CurvePanelWithNotes:
+    """Return the curves of an arm by verdict, with reference lines for a model that has learnt nothing."""
+    rows = runs.by_arm_task[part.group.arm, part.group.task]
+    curves: list[Curve] = []
+    means: list[Curve] = []
+    for style in reversed(RUN_STYLES):
+        run_points = [
+            (run, points)
+            for run in rows
+            if choose_run_style(run["failed"]) is style and (points := _curve_points(part, runs, run))
+        ]
+        if not run_points:
+            continue
+        several, label = len(run_points) > 1, f"{style.name} runs"
+        mean = replace(curve_with_band(label, [points for _, points in run_points], "std"), color=style.color)
+        if part.band == "std":
+            means.append(replace(mean, label=f"{label}, mean ± SD"))
+            continue
+        group = f"{label} (bold: their mean)"
+        for run, points in run_points:
+            x, y = zip(*points, strict=True)
+            curves.append(
+                Curve(
+                    run["run_id"],
+                    tuple(map(float, x)),
+                    y,
+                    n=1,
+                    color=style.color,
+                    thin=several,
+                    group=group,
+                    hover=run_title(run, f"{style.name}, {y[-1]:.4g} at the end"),
+                )
+            )
+        means += [replace(mean, label=f"mean, {style.name}", low=(), high=(), group=group)] if several else []
+    if part.of == "val":
+        baselines = sorted({100 * run["val_baseline"] for run in rows if math.isfinite(run["val_baseline"])})
+        nothing_learnt = tuple(ReferenceLine("baseline", value) for value in baselines)
+        ylabel = _score_axis_label([part.group], runs)
+    else:
+        entropies = sorted({run["label_entropy"] for run in rows if not math.isnan(run["label_entropy"])})
+        nothing_learnt = tuple(
+            ReferenceLine(f"nothing learnt: label entropy, {nats:.2f} nats", nats) for nats in entropies
+        )
+        ylabel = "training loss"  # the mean since the evaluation before
+    panel = CurvePanel(
+        part.title,
+        "optimizer step",
+        ylabel,
+        (*curves, *means),
+        horizontal=nothing_learnt,
+        left=0.0,
+        missing="",
+        share=shared_axis([part.group], part.of),
+        possible=LOSS_RANGE if part.of == "train_loss" else _score_range([part.group], runs),
+    )
+    if part.band == "runs":
+        panel = replace(panel, bottom=0.0, top=_loss_axis_top(panel))
+    return panel, []
+
+
+def _loss_axis_top(panel: CurvePanel) -> float:
+    highest = max((y for curve in panel.curves for y in curve.y if math.isfinite(y)), default=1.0)
+    entropy = max((line.value for line in panel.horizontal), default=None)
+    return 1.05 * (highest if entropy is None else max(min(highest, MAX_LOSS_OVER_ENTROPY * entropy), 1.1 * entropy))
+
+
+def _single_run_curve(group: RunGroup, number: int, points: Sequence[tuple[int, float]]) -> Curve:
+    return Curve(
+        f"{group.label}, run {number + 1}",
+        tuple(float(step) for step, _ in points),
+        tuple(value for _, value in points),
+        n=1,
+        thin=True,
+        group=group.label,
+    )
+
+
+def curve_with_band(label: str, runs: Sequence[Sequence[tuple[int, float]]], band: str) -> Curve:
+    """Return the mean curve with its band.
+
+    `runs` holds the (step, value) pairs of each run. Steps that fewer than half of the runs have are left out, because
+    the mean would jump where the other runs ended.
+    """
+    values: dict[int, list[float]] = {}
+    for step, value in (point for points in runs for point in points):
+        values.setdefault(step, []).append(value)
+    steps = [step for step, step_values in sorted(values.items()) if 2 * len(step_values) >= len(runs)]
+    spreads = [mean_and_band(values[step], band) for step in steps]
+    return Curve(
+        label,
+        tuple(map(float, steps)),
+        tuple(mean for mean, _, _ in spreads),
+        tuple(low for _, low, _ in spreads),
+        tuple(high for _, _, high in spreads),
+        n=len(runs),
+    )
+
+
+def mean_and_band(values: Sequence[float], band: str) -> tuple[float, float, float]:
+    """Return mean, lower and upper edge of the band. All are NaN if a run has diverged, so that the line breaks."""
+    array = np.asarray(values)
+    mean = float(array.mean())
+    if band == "range":
+        return mean, float(array.min()), float(array.max())
+    deviation = float(array.std(ddof=1)) if len(array) > 1 else 0.0
+    return mean, mean - deviation, mean + deviation
+
+
+def build_lengths_panel(part: Lengths, runs: ArtifactRuns) -> CurvePanelWithNotes:
+    """Return a panel with mean and range of the validation score over the length of training in steps."""
+    curves: list[Curve] = []
+    notes: list[str] = []
+    for label, points in part.lines:
+        points_with_scores = []
+        for steps, group in points:
+            scores = _percent_scores(runs.by_arm_task.get((group.arm, group.task), []), "val")
+            if nan := sum(map(math.isnan, scores)):
+                notes.append(f"{label}, {steps} steps: {nan} of {len(scores)} scores are NaN, so there is no mean.")
+            if scores:
+                points_with_scores.append((float(steps), *mean_and_band(scores, "range"), len(scores)))
+        if points_with_scores:
+            x, mean, low, high, n = zip(*points_with_scores, strict=True)
+            curves.append(Curve(label, x, mean, low, high, n=min(n)))
+            if len(set(n)) > 1:
+                notes.append(
+                    f"{label}: " + ", ".join(f"{int(s)} steps n = {k}" for s, k in zip(x, n, strict=True)) + "."
+                )
+    ticks = tuple(float(steps) for steps, _ in part.lines[0][1])
+    ylabel = _score_axis_label([group for _, points in part.lines for _, group in points], runs)
+    panel = CurvePanel(
+        part.title,
+        "training steps",
+        ylabel,
+        tuple(curves),
+        xlog=True,
+        xticks=ticks,
+        missing="" if curves else NO_FINISHED_RUN,
+        possible=_score_range([group for _, points in part.lines for _, group in points], runs),
+    )
+    return panel, notes
+
+
+def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
+    """Return a panel with mean and standard deviation of the best of n random trials (Z Figs. 4, 12)."""
+    curves: list[Curve] = []
+    notes: list[str] = []
+    checkpoints: set[str] = set()
+    for group in part.groups:
+        finished = [run for run in runs.by_arm_task.get((group.arm, group.task), []) if run["scored"]]
+        val_scores = [reported_score(run, "val") for run in finished]
+        val = [score for score in val_scores if score is not None]
+        test = [run["score"] for run in finished]
+        if not finished:
+            continue
+        if len(val) < len(finished):
+            notes.append(f"{group.label}: the validation score of {len(finished) - len(val)} runs is not known.")
+            continue
+        checkpoints |= {run["checkpoint"] for run in finished}
+        numbers = range(1, min(len(finished), MAX_TRIALS) + 1)
+        baseline_name = "baseline" if part.of == "test" else "val_baseline"
+        baselines = [run[baseline_name] for run in finished if not math.isnan(run[baseline_name])]
+        baseline = max(baselines, default=None)
+        if part.of == "test":
+            expected = expected_test_score(val, test, numbers, baseline)
+        else:
+            expected = expected_max(val, numbers, baseline)
+        if expected.reason:
+            notes.append(f"{group.label}: {expected.reason}.")
+            continue
+        if expected.n_nan and baseline is not None:
+            notes.append(
+                f"{group.label}: the scores of {expected.n_nan} of {expected.n} runs are NaN. A draw of these alone "
+                f"scores the baseline, {100 * baseline:.1f}; its probability is {expected.all_nan[0]:.2g} for 1 trial "
+                f"and {expected.all_nan[-1]:.1g} for {numbers[-1]}."
+            )
+        mean, std = (100 * np.asarray(values, dtype=float) for values in (expected.mean, expected.std))
+        curves.append(
+            Curve(
+                group.label,
+                tuple(map(float, numbers)),
+                tuple(mean.tolist()),
+                tuple((mean - std).tolist()),
+                tuple((mean + std).tolist()),
+                n=len(finished),
+            )
+        )
+    if curves:
+        by = f"by the validation score of the {' or '.join(sorted(checkpoints))} checkpoint"
+        method_notes = {
+            "test": f"The best of each number of runs drawn with replacement, {by}, over all draws (Z sec. 4).",
+            "val": f"The best of each number of runs drawn with replacement, {by}, in closed form (Dodge et al. 2019).",
+        }
+        notes.append(method_notes[part.of])
+    split_title = "test" if part.of == "test" else "validation"
+    ylabel = f"expected {split_title} {_metric_title(part.groups, runs)}"
+    missing = "" if curves else NO_FINISHED_RUN
+    possible = _score_range(part.groups, runs)
+    panel = CurvePanel(part.title, "random trials", ylabel, tuple(curves), missing=missing, possible=possible)
+    return panel, notes
+
+
+LOG_STEPS_ABOVE_RATIO = 4  # between the numbers of steps of two groups; above it, the steps are on a logarithmic scale
+
+
+def build_at_baseline_panel(part: AtBaseline, runs: ArtifactRuns) -> CurvePanelWithNotes:
+    """Return the share of each group's runs whose validation score is no better than chance, with its Wilson interval.
+
+    By MCC and correlations, chance is that of the reported split. Steps that fewer than half of the runs have are left
+    out.
+    """
+    curves: list[Curve] = []
+    for group in part.groups:
+        verdicts: dict[int, list[bool]] = {}
+        rows = [run for run in runs.by_arm_task.get((group.arm, group.task), []) if curve_of_run(runs, run)]
+        for run in rows:
+            level = run["chance"] if run["metric"] in CORRELATIONS else run["val_baseline"]
+            digits = MIN_COMPARED_DIGITS if isinstance(run["source"], str) else None
+            for step, _, score in curve_of_run(runs, run):
+                if score is not None and not math.isnan(level):
+                    verdicts.setdefault(step, []).append(is_failed(score, level, digits))
+        steps = [step for step, known in sorted(verdicts.items()) if 2 * len(known) >= len(rows)]
+        if len(steps) < 2:
+            continue
+        counts = [(sum(verdicts[step]), len(verdicts[step])) for step in steps]
+        intervals = [wilson_interval(k, n) for k, n in counts]
+        curves.append(
+            Curve(
+                group.label,
+                tuple(map(float, steps)),
+                tuple(100 * k / n for k, n in counts),
+                tuple(100 * (interval.low or 0.0) for interval in intervals),
+                tuple(100 * (1.0 if interval.high is None else interval.high) for interval in intervals),
+                n=len(rows),
+            )
+        )
+    ends = [curve.x[-1] for curve in curves]
+    panel = CurvePanel(
+        part.title,
+        "optimizer step",
+        "runs at chance level [percent]",
+        tuple(curves),
+        xlog=bool(ends) and max(ends) > LOG_STEPS_ABOVE_RATIO * min(ends),
+        bottom=-2.0,
+        top=102.0,
+        missing="" if curves else "no run has two validation scores with a known chance level",
+        possible=(0.0, 100.0),
+    )
+    return panel, []
+
+
+def build_bias_ratio_panel(part: BiasRatio, runs: ArtifactRuns) -> CurvePanelWithNotes:
+    """Return a panel with the ratio of Adam's update without bias correction to that with it, or the inverse (M eq. 1).
+
+    The x axis is the optimizer step.
+    """
+    steps = np.unique(np.logspace(0, math.log10(LAST_BIAS_STEP), 200).astype(int)).tolist()
+    values = [bias_ratio(step) for step in steps]
+    curve = Curve(
+        "sqrt(1 - 0.999^t) / (1 - 0.9^t)" if part.inverse else "without over with correction",
+        tuple(map(float, steps)),
+        tuple(1 / value if part.inverse else value for value in values),
+        legend="√(1 − 0.999ᵗ) / (1 − 0.9ᵗ)" if part.inverse else "update without bias correction over that with it",
+    )
+    steps_by_label = {group.label: _planned_steps(runs, group) for group in part.groups}
+    marks = tuple(ReferenceLine(label, float(steps)) for label, steps in steps_by_label.items() if steps is not None)
+    notes = [
+        f"{label}: {steps:,} steps, where the bias is {bias_ratio(steps):.2f}."
+        for label, steps in steps_by_label.items()
+        if steps
+    ]
+    ylabel = "factor on the learning rate" if part.inverse else "bias of the update"
+    return CurvePanel(part.title, "optimizer step", ylabel, (curve,), xlog=True, vertical=marks), notes
+
+
+def _planned_steps(runs: ArtifactRuns, group: RunGroup) -> int | None:
+    """Return the number of steps of a group's planned runs. None: the size of their data set is unknown."""
+    config = runs.planned_configs.get((group.arm, group.task))
+    rows = config and (config.data.train_rows or config.task.train_rows)
+    return total_steps(config.schedule, rows) if config and rows else None
+
+
+def _percent_scores(runs: Sequence[RunRow], split: str) -> list[float]:
+    return [100 * score for run in runs if run["scored"] and (score := reported_score(run, split)) is not None]
+
+
+def _metrics(groups: Sequence[RunGroup], runs: ArtifactRuns) -> set[str]:
+    return {run["metric"] for group in groups for run in runs.by_arm_task.get((group.arm, group.task), [])}
+
+
+def _score_range(groups: Sequence[RunGroup], runs: ArtifactRuns) -> tuple[float, float]:
+    """Return the range of possible scores in percent: from 0, or if one is a correlation, from -100."""
+    return -100.0 if _metrics(groups, runs) & {*CORRELATIONS} else 0.0, 100.0
+
+
+def _metric_title(groups: Sequence[RunGroup], runs: ArtifactRuns) -> str:
+    metrics = _metrics(groups, runs)
+    return METRIC_TITLES.get(metrics.copy().pop(), "score") if len(metrics) == 1 else "score"
+
+
+def _score_axis_label(groups: Sequence[RunGroup], runs: ArtifactRuns) -> str:
+    return f"validation {_metric_title(groups, runs)} [percent]"
