@@ -286,13 +286,14 @@ def test_a_sweep_has_a_figure_for_each_kind_of_record_that_its_runs_have():
             ).figures
         )
 
-    of_every_sweep = ["scores", "training-loss", "training-curves"]
-    assert figures([]) == of_every_sweep
+    of_every_sweep = ["scores", "training-loss", "training-curves", "best-of-n"]
+    of_tests = ["effects", "against-published"]
+    assert figures([]) == [*of_every_sweep, *of_tests]
     norms = ["gradient-norms", "gradient-norms-matrices"]
-    assert figures(probes) == [*of_every_sweep, *norms, "drift", "perplexity", "loss-surface"]
+    assert figures(probes) == [*of_every_sweep, *norms, "drift", "perplexity", "loss-surface", *of_tests]
     with_norms = surface(records[1].run_id, records[3].run_id, "rte", 3)
-    assert figures([with_norms]) == [*of_every_sweep, "loss-surface", "gradient-norm-surface"]
-    assert figures([drift("0" * 16, 0, [0, 1], 2)]) == of_every_sweep  # of a run that is not the sweep's
+    assert figures([with_norms]) == [*of_every_sweep, "loss-surface", "gradient-norm-surface", *of_tests]
+    assert figures([drift("0" * 16, 0, [0, 1], 2)]) == [*of_every_sweep, *of_tests]  # of a run that is not the sweep's
 
 
 def test_the_figures_of_a_sweep_are_drawn(tmp_path):

@@ -297,7 +297,9 @@ def test_the_share_of_runs_at_the_baseline_over_the_steps():
 def test_figures_without_a_line_are_left_out():
     runs = runs_of_records(with_scores(make_runs("devlin", [0.5]), [0.5]))
     figures, _ = sweep_figures([runs.cell(*place) for place in runs.by_arm_task], runs)
-    assert set(figures) == {"scores", "training-loss"}
+    assert set(figures) == {"scores", "training-loss", "training-curves"}
+    (axes, *_) = shown(figures["training-curves"]())
+    assert {line.get_marker() for line in axes.lines if line.get_label() == "failed runs, mean ± SD"} == {"o"}
     more = runs_of_records(with_scores(make_runs("devlin", [0.5, 0.6]), [0.5, 0.6], [0.4, 0.5]))
     figures, _ = sweep_figures([more.cell(*place) for place in more.by_arm_task], more)
     assert {"training-curves", "at-baseline", "best-of-n"} <= set(figures)

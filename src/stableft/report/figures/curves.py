@@ -34,6 +34,10 @@ MAX_NAMED_SHADES = 8  # more ordered curves have a colour bar
 MAX_VECTOR_CURVES = 200  # panels with more curves have them as pixels in vector files; ten times as many for points
 
 NAN_LEGEND: LegendEntry = ("NaN from here on, or no mean", {"marker": "X", "linestyle": "none", "color": GREY})
+GAP_LEGEND: LegendEntry = (
+    "a norm is not finite",
+    {"marker": "s", "markersize": 7, "linestyle": "none", "color": "#E0E0E0"},
+)
 
 StylesByName = dict[str, dict[str, Any]]  # legend name -> style, the same in every panel
 
@@ -97,7 +101,19 @@ def curve_legend_entries(panels: Sequence[CurvePanel], styles: StylesByName) -> 
     shown = dict.fromkeys(legend_name(curve) for panel in panels for curve in panel.curves)
     entries = [(add_count(name, _n_text(counts[name])), styles[name]) for name in shown if name not in left_out]
     with_nan = any(_first_nan(curve) is not None for panel in panels if not panel.sequential for curve in panel.curves)
-    return [*entries, *([NAN_LEGEND] if with_nan else [])]
+    with_gap = any(_gaps(panel) for panel in panels)
+    return [*entries, *([NAN_LEGEND] if with_nan else []), *([GAP_LEGEND] if with_gap else [])]
+
+
+def _gaps(panel: CurvePanel) -> list[tuple[float, float]]:
+    """Return the ranges of x between the finite values of ordered curves where one is not finite."""
+    gaps: dict[tuple[float, float], None] = {}
+    for curve in panel.curves if panel.sequential else ():
+        finite = [x for x, y in zip(curve.x, curve.y, strict=True) if math.isfinite(y)]
+        for x in (x for x, y in zip(curve.x, curve.y, strict=True) if not math.isfinite(y)):
+            before = max((known for known in finite if known < x), default=x)
+            gaps[before, min((known for known in finite if known > x), default=x)] = None
+    return list(gaps)
 
 
 def names_on_color_bar(panels: Sequence[CurvePanel]) -> list[str]:
@@ -148,6 +164,8 @@ def draw_curve_panel(
     faint = {"alpha": min(0.8, max(0.1, 10 / max(thin, 1))), "linewidth": 0.7, "rasterized": thin > MAX_VECTOR_CURVES}
     lowest, highest = panel.possible
     _set_scales(axes, panel.xlog, panel.ylog)
+    for start, end in _gaps(panel):
+        axes.axvspan(start, end, color=GAP_LEGEND[1]["color"], linewidth=0, zorder=0, label=GAP_LEGEND[0])
     for curve in reversed(panel.curves):  # the first curve is drawn on top
         style = styles[legend_name(curve)]
         x, y = _nan_if_undrawable(curve.x, panel.xlog), _nan_if_undrawable(curve.y, panel.ylog)
@@ -158,9 +176,10 @@ def draw_curve_panel(
                 "edgecolor": (style["color"], 0.6),
             }  # edges tell bands apart
             axes.fill_between(x, low, high, linewidth=0.5, label=curve.label, **shades)
-        drawn = axes.plot(
-            x, y, **style | ({"zorder": 2, **faint} if curve.thin else {"zorder": 3, **halo}), label=curve.label
-        )
+        look = style | ({"zorder": 2, **faint} if curve.thin else {"zorder": 3, **halo})
+        if np.isfinite(y).sum() == 1:  # a line of one point would not be seen
+            look = {"marker": "o", "markersize": 4} | look
+        drawn = axes.plot(x, y, **look, label=curve.label)
         set_hover(drawn[0], [curve.hover or add_count(curve.label, "" if curve.n is None else f"n = {curve.n}")])
         if (first := _first_nan(curve)) is not None and not panel.sequential:
             mark = {"transform": axes.get_xaxis_transform(), "marker": "X", "color": style["color"], "s": 22}
@@ -175,7 +194,7 @@ def draw_curve_panel(
     axes.set_ylim(bottom=panel.bottom, top=panel.top)
     if panel.top is None and highest is not None and axes.get_ylim()[1] > highest:
         axes.set_ylim(top=highest)
-    set_ticks(axes, width < NARROW_PANEL)
+    set_ticks(axes, width)
     if panel.xticks:
         axes.set_xticks(panel.xticks, _thin_out_ticks(panel, width, page))
 
@@ -256,7 +275,10 @@ def point_legend_entries(panels: Sequence[PointPanel], styles: StylesByName) -> 
     return [(add_count(name, f"n = {count}"), styles[name] | point) for name, count in counts.items()]
 
 
-def draw_point_panel(axes: "Axes", panel: PointPanel, styles: StylesByName, references: StylesByName) -> None:
+def draw_point_panel(
+    axes: "Axes", panel: PointPanel, styles: StylesByName, references: StylesByName, width: float
+) -> None:
+    """Draw a panel that is about `width` inches wide."""
     count = sum(len(group.x) for group in panel.groups)
     size = 24 * min(1.0, max(0.25, math.sqrt(100 / max(count, 1))))
     pixels = count > MAX_VECTOR_CURVES * 10
@@ -268,7 +290,7 @@ def draw_point_panel(axes: "Axes", panel: PointPanel, styles: StylesByName, refe
         set_hover(marks, group.runs)
     _set_scales(axes, panel.xlog, False)
     _draw_reference_lines(axes, panel.horizontal, references)
-    set_ticks(axes)
+    set_ticks(axes, width)
 
 
 def choose_reference_styles(panels: Sequence[CurvePanel | PointPanel]) -> StylesByName:
@@ -289,21 +311,23 @@ def _set_scales(axes: "Axes", xlog: bool, ylog: bool) -> None:
     axes.set_yscale("log" if ylog else "linear")  # non-positive ends of a band are clipped
 
 
-def set_ticks(axes: "Axes", narrow: bool = False) -> None:
-    """Set round tick values on both axes, fewer in a narrow panel."""
-    set_axis_ticks(axes.xaxis, narrow)
-    set_axis_ticks(axes.yaxis, narrow)
+def set_ticks(axes: "Axes", width: float) -> None:
+    """Set round tick values on both axes, fewer in a panel that is narrow."""
+    set_axis_ticks(axes.xaxis, width)
+    set_axis_ticks(axes.yaxis, width)
 
 
-def set_axis_ticks(axis: "Axis", narrow: bool = False) -> None:
+def set_axis_ticks(axis: "Axis", width: float) -> None:
+    """Set round tick values on an axis of a panel about `width` inches wide."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+    narrow = width < NARROW_PANEL
     low, high = axis.get_view_interval()
     log = axis.get_scale() == "log"
     if log:
         decades = math.log10(high / low)
         factors = (1.0, 2.0, 5.0) if decades < 1.5 else (1.0, 3.0) if decades < 3 else (1.0,)
-        axis.set_major_locator(LogLocator(subs=factors, numticks=4 if narrow else 7))
+        axis.set_major_locator(LogLocator(subs=factors, numticks=4 if narrow else 5 if width < 4 else 7))
         axis.set_minor_locator(NullLocator())
     else:
         axis.set_major_locator(MaxNLocator(4 if narrow or high >= 10_000 else "auto", steps=[1, 2, 5, 10]))

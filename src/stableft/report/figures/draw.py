@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 PanelT = TypeVar("PanelT", BoxPanel, CurvePanel, PointPanel, EstimatePanel, HeatPanel, ContourPanel)
 # Inches per panel at 9-point type.
 MIN_CURVE_WIDTH, MIN_CONTOUR_WIDTH, MIN_ESTIMATE_WIDTH = 1.75, 1.9, 2.9
-NARROW_LINES = 0.7  # width of lines in a narrow figure, relative to others
+NARROW_LINES = 0.7  # size of lines and markers in a narrow figure, relative to others
 MAX_CURVE_HEIGHT = 3.3  # inches
 
 
@@ -202,7 +202,11 @@ def _draw_all(
     estimates = _panels_of_type(panels, EstimatePanel)
     styles, point_styles = choose_curve_styles(curves, names), choose_point_styles(points, names)
     if is_narrow(page):
-        styles = {name: style | {"linewidth": NARROW_LINES * style["linewidth"]} for name, style in styles.items()}
+        sizes = ("linewidth", "markersize")
+        narrow = {
+            name: {key: NARROW_LINES * style[key] for key in sizes if key in style} for name, style in styles.items()
+        }
+        styles = {name: style | narrow[name] for name, style in styles.items()}
     references, places = choose_reference_styles([*curves, *points]), contour_legend_entries(contours)
     kinds = estimate_kinds(estimates)
     maps: dict[tuple[type, str], list[Any]] = {}  # (type, unit) -> panels with a shared colour scale
@@ -216,7 +220,7 @@ def _draw_all(
             case CurvePanel():
                 draw_curve_panel(axes, panel, styles, references, width, page)
             case PointPanel():
-                draw_point_panel(axes, panel, point_styles, references)
+                draw_point_panel(axes, panel, point_styles, references, width)
             case EstimatePanel():
                 draw_estimate_panel(axes, panel, width, page, kinds, not _repeats_lines(panels, i, per_row))
             case HeatPanel():
@@ -254,7 +258,7 @@ def _share_limits(pairs: "Sequence[tuple[Axes, Panel]]", width: float) -> None:
         for axes in every:
             axes.set_xlim(ends) if along_x else axes.set_ylim(ends)
             if not along_x:
-                set_axis_ticks(axes.yaxis, width < NARROW_PANEL)
+                set_axis_ticks(axes.yaxis, width)
 
 
 def _repeats_lines(panels: Sequence[Panel], i: int, per_row: int) -> bool:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -39,10 +40,12 @@ def build_curve_panel(part: Curves, runs: ArtifactRuns) -> CurvePanelWithNotes:
     """Return a panel of training losses or validation scores at every evaluation."""
     curves: list[Curve] = []
     notes: list[str] = []
+    shown: list[RunRow] = []
     for group in part.groups:
         selected = _select_runs(part, runs.by_arm_task.get((group.arm, group.task), []))
         with_points = [run for run in selected if _curve_points(part, runs, run)]
         run_points = [_curve_points(part, runs, run) for run in with_points]
+        shown += with_points
         if part.only:
             notes.append(_run_count_note(part, group, len(selected)))
         if len(run_points) < len(selected):
@@ -64,6 +67,7 @@ def build_curve_panel(part: Curves, runs: ArtifactRuns) -> CurvePanelWithNotes:
             title,
             tuple(curves),
             missing="" if curves else NO_FINISHED_RUN,
+            horizontal=_nothing_learnt(shown, part.of) if part.only else (),
             share=shared_axis(part.groups, part.of),
             possible=LOSS_RANGE if part.of == "train_loss" else _score_range(part.groups, runs),
         ),
@@ -133,22 +137,14 @@ def build_verdict_panel(part: VerdictCurves, runs: ArtifactRuns) -> CurvePanelWi
                 )
             )
         means += [replace(mean, label=f"mean, {style.name}", low=(), high=(), group=group)] if several else []
-    if part.of == "val":
-        baselines = sorted({100 * run["val_baseline"] for run in rows if math.isfinite(run["val_baseline"])})
-        nothing_learnt = tuple(ReferenceLine("baseline", value) for value in baselines)
-        ylabel = _score_axis_label([part.group], runs)
-    else:
-        entropies = sorted({run["label_entropy"] for run in rows if not math.isnan(run["label_entropy"])})
-        nothing_learnt = tuple(
-            ReferenceLine(f"nothing learnt: label entropy, {nats:.2f} nats", nats) for nats in entropies
-        )
-        ylabel = "training loss"  # the mean since the evaluation before
+    # A training loss is the mean since the evaluation before.
+    ylabel = "training loss" if part.of == "train_loss" else _score_axis_label([part.group], runs)
     panel = CurvePanel(
         part.title,
         "optimizer step",
         ylabel,
         (*curves, *means),
-        horizontal=nothing_learnt,
+        horizontal=_nothing_learnt(rows, part.of),
         left=0.0,
         missing="",
         share=shared_axis([part.group], part.of),
@@ -157,6 +153,15 @@ def build_verdict_panel(part: VerdictCurves, runs: ArtifactRuns) -> CurvePanelWi
     if part.band == "runs":
         panel = replace(panel, bottom=0.0, top=_loss_axis_top(panel))
     return panel, []
+
+
+def _nothing_learnt(rows: Sequence[RunRow], of: Literal["train_loss", "val"]) -> tuple[ReferenceLine, ...]:
+    """Return the training losses or the scores of a model that has learnt nothing, as lines."""
+    if of == "val":
+        baselines = sorted({100 * run["val_baseline"] for run in rows if math.isfinite(run["val_baseline"])})
+        return tuple(ReferenceLine("baseline", value) for value in baselines)
+    entropies = sorted({run["label_entropy"] for run in rows if not math.isnan(run["label_entropy"])})
+    return tuple(ReferenceLine(f"nothing learnt: label entropy, {nats:.2f} nats", nats) for nats in entropies)
 
 
 def _loss_axis_top(panel: CurvePanel) -> float:

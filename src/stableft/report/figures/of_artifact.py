@@ -87,17 +87,17 @@ def sweep_figures(cells: Sequence[ArmCell], runs: ArtifactRuns) -> tuple[dict[st
     parts = {
         name: figure_parts
         for name, figure_parts in sweep_figure_parts(cells, runs).items()
-        if name not in EMPTY_WITHOUT_CURVES or any(_has_curve(build_panels(part, runs)) for part in figure_parts)
+        if name not in FIGURES_OF_LINES or any(_has_line(build_panels(part, runs)) for part in figure_parts)
     }
     missing = {"scores": "no run has a score yet", "training-loss": "no record has evaluations with a training loss"}
     drawn = {name: _drawer(name, figure_parts, runs) for name, figure_parts in parts.items() if figure_parts}
     return drawn, {name: why for name, why in missing.items() if name not in drawn}
 
 
-EMPTY_WITHOUT_CURVES = ("training-curves", "at-baseline", "best-of-n")  # left out if no panel has a line
+FIGURES_OF_LINES = ("at-baseline", "best-of-n")  # left out if no panel has a line
 
 
-def _has_curve(panels: Sequence[PanelWithNotes]) -> bool:
+def _has_line(panels: Sequence[PanelWithNotes]) -> bool:
     """Return whether a panel has a line: a curve of two points."""
     curves = [curve for panel, _ in panels if isinstance(panel, CurvePanel) for curve in panel.curves]
     return any(sum(map(math.isfinite, curve.y)) > 1 for curve in curves)
@@ -200,7 +200,7 @@ def _limited_panels(
         notes.append("Of each task four blocks are drawn; a sweep of one task has every block.")
     panels = [panel for panels in by_part for panel in panels]
     if not name.startswith("gradient-norms"):  # there, a missing panel of a pair is kept because it says why
-        if name in EMPTY_WITHOUT_CURVES:
+        if name in FIGURES_OF_LINES:
             notes += [f"{panel.title}: {panel.missing}." for panel, _ in panels if panel.missing and panel.title]
         panels = [pair for pair in panels if not pair[0].missing] or panels
     if name.endswith("surface") and len(panels) > MAX_PANELS:
