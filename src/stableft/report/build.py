@@ -115,7 +115,7 @@ def _build_figure_report(runs: ArtifactRuns) -> Report:
         *dict.fromkeys(shared_notes),
         *imported_run_footnotes(shown_cells),
         *missing_run_notes(runs),
-        *sweep_deviation_footnotes(runs.sweeps.values()),
+        *sweep_deviation_footnotes(() if artifact.has_no_runs else runs.sweeps.values()),
     ]
     blocks += [Heading("Notes", HEADING_LEVELS + 1), Bullets(tuple(notes))] if notes else []
     panels = [panel for _, panel, _ in panels_with_notes]

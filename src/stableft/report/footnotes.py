@@ -20,7 +20,9 @@ def deviation_footnotes(deviations: Mapping[tuple[str, str], Sequence[str]]) -> 
             yield f"{place} is not a replication, it differs from the published setting: {text}."
 
 
-DEVIATION = re.compile(r"^ *(?:- )?(?P<setting>[^#\n]*?) *# DEVIATION: (?P<text>.*\S)", re.MULTILINE)
+DEVIATION = re.compile(
+    r"^ *(?:- )?(?P<setting>[^#\n]*?) *# DEVIATION: (?P<text>.*\S)(?P<more>(?:\n *# .*)*)", re.MULTILINE
+)
 
 
 def sweep_deviation_footnotes(sweeps: Iterable[str]) -> Iterator[str]:
@@ -31,7 +33,9 @@ def sweep_deviation_footnotes(sweeps: Iterable[str]) -> Iterator[str]:
         except (UserError, OSError):  # a report of records needs no sweep file
             continue
         for found in DEVIATION.finditer(text):
-            yield f"Deviation in {sweep} (`{found['setting'].rstrip(':')}`): {found['text'].rstrip('.')}."
+            setting = f" (`{found['setting'].rstrip(':')}`)" if found["setting"] else ""
+            words = f"{found['text']} {found['more'].replace('#', ' ')}".split()
+            yield f"Deviation in {sweep}{setting}: {' '.join(words).rstrip('.')}."
 
 
 def cell_footnotes(cells: Sequence[ArmCell], sources: bool = True) -> Iterator[str]:

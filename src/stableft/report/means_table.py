@@ -7,7 +7,7 @@ from typing import Any
 from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import MeanCell, MeansTable, arm_without_source, is_imported
 from stableft.report.figures.from_tests import PublishedPair, figures_of_tests
-from stableft.report.footnotes import cell_footnotes, imported_run_footnotes, task_footnotes
+from stableft.report.footnotes import cell_footnotes, imported_run_footnotes, sweep_deviation_footnotes, task_footnotes
 from stableft.report.forms.document import (
     FOR_READERS,
     HEADING_LEVELS,
@@ -103,6 +103,7 @@ def build_means_report(parts: Sequence[MeansTable], runs: ArtifactRuns) -> Repor
         blocks += [Bullets(tests)] if (tests := tuple(_test_lines(part_results))) else []
     notes = [*artifact.notes, *dict.fromkeys(note for part_results in results for note in _means_notes(part_results))]
     notes += [*imported_run_footnotes([result.cell for result in all_results]), *missing_run_notes(runs)]
+    notes += sweep_deviation_footnotes(runs.sweeps.values())
     blocks += [Heading("Notes", HEADING_LEVELS + 1), Bullets(tuple(notes))] if notes else []
     tests = DataTable.from_records((test for part_results in results for test in _tests(part_results)), only="json")
     return Report(

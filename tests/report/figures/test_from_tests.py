@@ -155,8 +155,15 @@ def test_deviations_of_a_sweep_file_are_notes(tmp_path):
         "runs are taken."
     ]
     mine = tmp_path / "mine.yaml"
-    mine.write_text("task: rte  # no DEVIATION: at all\narms:   # DEVIATION: two, not three.\n  - recipe: devlin\n")
-    assert list(sweep_deviation_footnotes([str(mine)])) == [f"Deviation in {mine} (`arms`): two, not three."]
+    mine.write_text(
+        "# DEVIATION: another text,\n# on two lines\ntask: rte  # no DEVIATION: at all\n"
+        "arms:   # DEVIATION: two, not three.\n  - recipe: devlin\n"
+    )
+    assert list(sweep_deviation_footnotes([str(mine)])) == [
+        f"Deviation in {mine}: another text, on two lines.",
+        f"Deviation in {mine} (`arms`): two, not three.",
+    ]
+    assert not any("Deviation" in note for note in report_of_artifact("zhang-figure1").facts["notes"])  # a formula
     assert list(sweep_deviation_footnotes([str(tmp_path / "gone.yaml")])) == []
     assert "Deviation in configs/mosbach/figure14.yaml" in str(report_of_artifact("mosbach-figure14").facts["notes"])
 
