@@ -108,7 +108,7 @@ def test_every_form_says_what_it_is(name):
     assert len(lines) == (rows + 1 if rows else 0)
     assert len({len(line) for line in lines}) <= 1
     assert rows
-    assert bool(made.figures) == ("figure" in name or name in ("mosbach-table1", "mosbach-table4"))
+    assert bool(made.figures) == ("figure" in name or name in TABLES)
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ def _task_heading(results: StabilityResults, task: str) -> str:
 
 def _alt_text(results: StabilityResults, name: str) -> str:
     """Return the alternative text of a figure."""
-    subject = (SWEEP_FIGURE_ALTS | TEST_FIGURE_ALTS).get(name, name)
+    subject = {**SWEEP_FIGURE_ALTS, **TEST_FIGURE_ALTS}.get(name, name)
     failed_by_task = (
         f"{task_title(task)} "
         f"({', '.join(f'{cell.arm} {failed_value(cell).text} failed' for cell in results.cells_of(task))})"
