@@ -29,7 +29,7 @@ def avoid_host_reads(model: PreTrainedModel, spec: BackboneSpec) -> None:
     if spec.name == "xlnet":  # it prepares its mask without reading it
         for part in model.modules():
             if hasattr(part, "rel_shift_bnij"):
-                part.rel_shift_bnij = _shift_to_relative_positions  # pyright: ignore[reportAttributeAccessIssue]
+                part.rel_shift_bnij = _shift_to_relative_positions  # pyright: ignore[reportArgumentType]
     elif spec.name in BACKBONES:
         model.base_model.register_forward_pre_hook(_expand_masks, with_kwargs=True)
     if spec.name == "bart":
