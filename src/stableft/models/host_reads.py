@@ -24,6 +24,11 @@ def can_omit_full_mask(spec: BackboneSpec) -> bool:
     return spec.name in BACKBONES and spec.name != "xlnet"
 
 
+def never_reads_on_host(spec: BackboneSpec) -> bool:
+    """Return whether a family's model, after `avoid_host_reads`, reads no tensor on the CPU."""
+    return spec.name in BACKBONES and spec.name != "xlnet"
+
+
 def avoid_host_reads(model: PreTrainedModel, spec: BackboneSpec) -> None:
     """Make the model of a family with a row compute the same without reading a tensor on the CPU."""
     if spec.name == "xlnet":  # it prepares its mask without reading it

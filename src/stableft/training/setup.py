@@ -16,10 +16,12 @@ from stableft.errors import UserError
 from stableft.methods.adamw import build_optimizer
 from stableft.methods.mixout import apply_mixout
 from stableft.models.build import build_model, input_layout_for
+from stableft.models.host_reads import never_reads_on_host
 from stableft.models.load import PretrainedCheckpoint, load_pretrained, load_tokenizer
 from stableft.models.start_weights import find_start_weights
 from stableft.records.run_record import StartRecord, run_folder
 from stableft.seeds import batch_row_indices
+from stableft.training.cuda_graphs import RecordedUpdates
 from stableft.training.in_loop_probes import start_probe_recorder
 from stableft.training.schedule import evaluation_steps, steps_per_epoch, total_steps
 from stableft.training.step import TrainState
@@ -95,6 +97,8 @@ def prepare_run(
     )
     state = create_train_state(model, pretrained.spec, config, execution)
     redrawn = config.reinit.blocks if config.reinit else 0
+    if execution.cuda_graphs and device.type == "cuda" and never_reads_on_host(pretrained.spec) and not config.mixout:
+        state.graphs = RecordedUpdates(device)
     state.recorder = start_probe_recorder(model, pretrained.spec, run.probes, total, redrawn)
     return setup, state
 
