@@ -64,6 +64,7 @@ LENGTHS = {
     "cola": (4, 7, 8, 9, 10, 10, 11, 12, 14, 17, 47),
 }
 TRAIN_ROWS = {"rte": 2490, "mrpc": 3668, "cola": 8551}
+STOP_EARLY = 25.0  # seconds before the time is up at which no further measurement begins
 READ_EVERY = 20  # steps between two readings of the clock: as often as stableft reads losses from a GPU
 SWEEP = """
 task:
@@ -91,6 +92,7 @@ class Check:
     device: str
     tiny: bool
     folder: Path
+    until: float = math.inf  # in seconds since the epoch: when a step that can stop early should
 
     @property
     def on_gpu(self) -> bool:
@@ -165,7 +167,7 @@ def read_history(check: Check, name: str, run: PlannedRun) -> str:
 def run_tests(check: Check) -> Results:
     """The tests marked gpu."""
     workers = min(8, os.cpu_count() or 1)
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-n", str(workers), "-p", "no:cacheprovider", "tests"]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-n", str(workers), "-p", "no:benchmark", "tests"]
     output = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = output.stdout.strip().splitlines()
     failures = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
@@ -283,44 +285,53 @@ def check_memory(check: Check) -> Results:
 
 
 def measure_speed(check: Check) -> Results:
-    """Milliseconds of an update of stableft and of the Trainer, in turns."""
-    cases = [  # task, batch, precision, rounds, execution
-        ("rte", 16, "fp16", 5, {}),
-        ("cola", 16, "fp16", 3, {}),
-        ("rte", 32, "fp16", 3, {}),
-        ("rte", 16, "fp32", 2, {"tf32": False}),
-        ("rte", 16, "fp32", 2, {"tf32": True}),
-        ("rte", 16, "bf16", 2, {}),
-        ("rte", 16, "fp16", 2, {"deterministic": False}),
-        ("mrpc", 16, "fp16", 2, {}),
-        ("mrpc", 32, "fp16", 2, {}),
-        ("cola", 32, "fp16", 2, {}),
+    """Milliseconds of an update of stableft and of the Trainer, in turns, in rounds over all cases."""
+    cases = [  # task, batch, precision, execution
+        ("rte", 16, "fp16", {}),
+        ("rte", 32, "fp16", {}),
+        ("cola", 16, "fp16", {}),
+        ("rte", 16, "fp16", {"cuda_graphs": False}),
+        ("rte", 16, "bf16", {}),
+        ("rte", 16, "fp32", {"tf32": False}),
+        ("rte", 16, "fp32", {"tf32": True}),
+        ("rte", 16, "fp16", {"deterministic": False}),
+        ("mrpc", 16, "fp16", {}),
+        ("mrpc", 32, "fp16", {}),
+        ("cola", 32, "fp16", {}),
     ]
-    for task, batch, precision, rounds, execution in cases:
-        if not check.on_gpu and precision == "fp16":
-            continue  # the Trainer has none on a CPU
-        sweep = make_sweep(
-            check, task, check.steps(3 * READ_EVERY), precision=precision, schedule__batch_size=batch,
-            data__max_length=128,
-        )  # fmt: skip
-        ours, theirs, tokens, peaks = [], [], 0.0, [0.0, 0.0]
-        for number in range(1 if check.tiny else rounds):
-            name = f"speed-{task}-{batch}-{precision}-{number}-{'-'.join(map(str, execution.values()))}"
-            milliseconds, peaks[0], tokens = stableft_speed(check, sweep, name, **execution)
-            ours.append(milliseconds)
-            milliseconds, peaks[1] = trainer_speed(check, sweep, **execution)
-            theirs.append(milliseconds)
-        row = {
-            "ok": True,
-            "stableft ms": round(statistics.median(ours), 2),
-            "Trainer ms": round(statistics.median(theirs), 2),
-        }
-        row["Trainer / stableft"] = round(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 3)
-        row |= {"tokens/s": round(1e3 * tokens / statistics.median(ours)), "real tokens a step": round(tokens)}
-        row |= {"peak GB": round(peaks[0], 2), "Trainer peak GB": round(peaks[1], 2), "rounds": len(ours)}
-        row |= {"all ms": [round(x, 2) for x in ours], "Trainer all ms": [round(x, 2) for x in theirs]}
-        label = ", ".join([task, f"batch {batch}", precision, *(f"{key} {value}" for key, value in execution.items())])
-        yield label, row
+    if not check.on_gpu:
+        cases = [case for case in cases if case[2] != "fp16"]  # the Trainer has none on a CPU
+    measured: dict[str, list[tuple[float, float, float, float, float]]] = {}
+    for number in range(1 if check.tiny else 5):
+        for task, batch, precision, execution in cases:
+            if time.time() > check.until:
+                return
+            steps = check.steps(4 * READ_EVERY)
+            sweep = make_sweep(check, task, steps, precision=precision, schedule__batch_size=batch)
+            options = [f"{key} {value}" for key, value in execution.items()]
+            label = ", ".join([task, f"batch {batch}", precision, *options])
+            ours, peak, tokens = stableft_speed(check, sweep, f"speed-{label}-{number}", **execution)
+            theirs, their_peak = trainer_speed(check, sweep, tf32=execution.get("tf32", False))
+            measured.setdefault(label, []).append((ours, theirs, peak, their_peak, tokens))
+            yield label, summarize_speed(measured[label])
+
+
+def summarize_speed(rounds: list[tuple[float, float, float, float, float]]) -> dict[str, Any]:
+    ours, theirs, peaks, their_peaks, tokens = zip(*rounds, strict=True)
+    milliseconds = statistics.median(ours)
+    return {
+        "ok": True,
+        "stableft ms": round(milliseconds, 2),
+        "Trainer ms": round(statistics.median(theirs), 2),
+        "Trainer / stableft": round(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 3),
+        "tokens/s": round(1e3 * tokens[0] / milliseconds),
+        "real tokens a step": round(tokens[0]),
+        "peak GB": round(max(peaks), 2),
+        "Trainer peak GB": round(max(their_peaks), 2),
+        "rounds": len(rounds),
+        "all ms": [round(x, 2) for x in ours],
+        "Trainer all ms": [round(x, 2) for x in theirs],
+    }
 
 
 def stableft_speed(
@@ -359,7 +370,7 @@ class Clock(TrainerCallback):
             self.times.append(time.perf_counter())
 
 
-def trainer_speed(check: Check, sweep: Sweep, deterministic: bool = True, tf32: bool = False) -> tuple[float, float]:
+def trainer_speed(check: Check, sweep: Sweep, tf32: bool = False) -> tuple[float, float]:
     """Return milliseconds of an update and peak GB of the Trainer with its best flags and dynamic padding."""
     config = sweep.runs[0].config
     torch.use_deterministic_algorithms(False)  # torch's default, as is TF32 below
@@ -458,10 +469,10 @@ def profile_steps(check: Check) -> Results:
 
         def update(setup=setup, state=state) -> None:
             lr = learning_rate(setup.config, state.step, setup.total)
-            rows = batch_indices(setup, state.step)
+            rows = batch_indices(setup, state.step % 3)  # few shapes, so that CUDA graphs are recorded in the warm-up
             train_on_batch(state, setup.splits.train, rows, setup.config, lr, setup.inputs, setup.device)
 
-        for _ in range(check.steps(6)):
+        for _ in range(check.steps(12)):
             update()
         stops: Counter[str] = Counter()
         if check.on_gpu:
@@ -472,7 +483,8 @@ def profile_steps(check: Check) -> Results:
                 for _ in range(5):
                     update()
                 torch.cuda.set_sync_debug_mode("default")
-            stops.update("/".join(Path(w.filename).parts[-2:]) + f":{w.lineno}" for w in caught)
+            waits = (warning for warning in caught if "called a synchronizing CUDA operation" in str(warning.message))
+            stops.update("/".join(Path(w.filename).parts[-2:]) + f":{w.lineno}" for w in waits)
             torch.cuda.synchronize()
         activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if check.on_gpu else [ProfilerActivity.CPU]
         with profile(activities=activities) as profiler:
@@ -594,6 +606,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=7.0)
     parser.add_argument("--only", default=",".join(STEPS), help=f"of {', '.join(STEPS)}")
     parser.add_argument("--step", help=argparse.SUPPRESS)
+    parser.add_argument("--until", type=float, default=math.inf, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     names = options.only.split(",")
@@ -601,7 +614,7 @@ def main() -> int:
         parser.error(f"--only has no step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
     report_path = options.out / "gpu-check.json"
     if options.step:
-        check = Check(options.device, options.tiny, options.folder)
+        check = Check(options.device, options.tiny, options.folder, options.until)
         report = json.loads(report_path.read_text()) if report_path.exists() else {"steps": {}}
         run_step(options.step, check, options.folder / f"{options.step}.json", report["steps"])
         return 0
@@ -634,6 +647,7 @@ def run_in_process(name: str, options: argparse.Namespace, folder: Path, deadlin
     command = [sys.executable, __file__, "--step", name, "--out", str(options.out), "--folder", str(folder)]
     command += ["--device", options.device, *(["--tiny"] if options.tiny else [])]
     start, end = time.monotonic(), ""
+    command += ["--until", str(time.time() + deadline - start - STOP_EARLY)]
     process = subprocess.Popen(command, start_new_session=True)
     try:
         code = process.wait(timeout=max(1.0, deadline - start))
