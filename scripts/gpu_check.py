@@ -286,10 +286,11 @@ def check_memory(check: Check) -> Results:
 
 def measure_speed(check: Check) -> Results:
     """Milliseconds of an update of stableft and of the Trainer, in turns, in rounds over all cases."""
-    cases = [  # task, batch, precision, execution
+    cases = [  # task, batch, precision, execution (`execution` itself is a setting of the sweep)
         ("rte", 16, "fp16", {}),
         ("rte", 32, "fp16", {}),
         ("cola", 16, "fp16", {}),
+        *((task, batch, "fp16", {"execution": "packed"}) for batch in (16, 32) for task in LENGTHS),
         ("rte", 16, "fp16", {"cuda_graphs": False}),
         ("rte", 16, "bf16", {}),
         ("rte", 16, "fp32", {"tf32": False}),
@@ -307,7 +308,8 @@ def measure_speed(check: Check) -> Results:
             if time.time() > check.until:
                 return
             steps = check.steps(4 * READ_EVERY)
-            sweep = make_sweep(check, task, steps, precision=precision, schedule__batch_size=batch)
+            settings = {"precision": precision, "execution": execution.get("execution", "padded")}
+            sweep = make_sweep(check, task, steps, schedule__batch_size=batch, **settings)
             options = [f"{key} {value}" for key, value in execution.items()]
             label = ", ".join([task, f"batch {batch}", precision, *options])
             ours, peak, tokens = stableft_speed(check, sweep, f"speed-{label}-{number}", **execution)

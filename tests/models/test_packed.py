@@ -11,6 +11,7 @@ from support.families import OTHER_FAMILIES
 from support.host_reads import HostReads
 from support.training_runs import read_history, run_outputs, train_run
 from torch import Tensor
+from torch.nn import functional
 
 from stableft.catalog.model_families import BACKBONES
 from stableft.config.planned_run import Execution, InLoopProbes, LocalPaths, RunInterrupted
@@ -18,6 +19,7 @@ from stableft.config.sweep_file import load_sweep
 from stableft.data.tokens import Packing, collate
 from stableft.errors import UserError
 from stableft.methods.mixout import seed_mixout_masks
+from stableft.models.packed import _FlashAttention
 from stableft.records.run_record import run_folder
 from stableft.training.evaluate import autocast, evaluate, loss_sum
 from stableft.training.setup import preload_inputs, prepare_run
@@ -157,6 +159,38 @@ def test_losses_stay_close_for_fifty_steps(family_run, tmp_path, family):
         train_run(run, tmp_path, sources)
         losses.append([line["loss"] for line in read_history(tmp_path, run)])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+class RowByRow:
+    """Attention within rows between boundaries, as the GPU's kernel computes it."""
+
+    @staticmethod
+    def apply(q, k, v, boundaries, longest, dropout, scaling):
+        lengths = boundaries.diff().tolist()
+        assert max(lengths) <= longest
+        rows = zip(*(x.transpose(0, 1).split(lengths, 1) for x in (q, k, v)), strict=True)
+        parts = [functional.scaled_dot_product_attention(*row, dropout_p=dropout, scale=scaling) for row in rows]
+        return torch.cat(parts, 1).transpose(0, 1)
+
+
+@pytest.mark.parametrize("family", PACKING)
+def test_boundaries_give_what_padded_attention_gives(prepare, monkeypatch, family):
+    monkeypatch.setattr("stableft.models.packed._FlashAttention", RowByRow)
+    job, state = prepare(family, **PACKED, **STILL, **{"model.attention": "sdpa"})
+    padded = logits_and_gradients(job, state, np.arange(6))
+    for multiple in (8, 128):
+        packed = logits_and_gradients(job, state, np.arange(6), multiple=multiple, boundaries=True)
+        for name, theirs in padded.items():
+            torch.testing.assert_close(packed[name], theirs, rtol=1e-5, atol=1e-5 * max(float(theirs.abs().max()), 0.1))
+
+
+def test_the_kernel_takes_these_arguments():
+    """Without a GPU, torch checks types and shapes of its operators on the device meta."""
+    inputs = [torch.empty(256, 4, 64, dtype=torch.float16, device="meta", requires_grad=True) for _ in range(3)]
+    boundaries = torch.empty(18, dtype=torch.int32, device="meta")
+    output = _FlashAttention.apply(*inputs, boundaries, 128, 0.1, 0.125)
+    output.backward(torch.empty_like(output))
+    assert {x.grad.shape for x in inputs} == {output.shape}
 
 
 def test_an_evaluation_is_that_of_padded_rows(prepare):
