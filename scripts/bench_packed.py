@@ -37,7 +37,7 @@ def main() -> None:
             deciles = LENGTHS[task]
             lengths = np.interp(random.random(2000), np.linspace(0, 1, len(deciles)), deciles).round().astype(int)
             write_rows(folder / f"rows-{task}.jsonl", lengths, words, random)
-            ratios = []
+            ratios, tokens = [], 0.0
             for number in range(options.rounds):
                 ms = {}
                 for execution in ("padded", "packed"):

@@ -71,9 +71,8 @@ def prepare(family_run, tmp_path):
 @pytest.mark.parametrize("family", PACKING)
 def test_logits_and_gradients_are_those_of_padded_rows(prepare, family, settings, rtol):
     indices = np.array([3, 8, 1, 20, 11, 4])
-    padded, packed = (
-        logits_and_gradients(*prepare(family, **STILL, **settings, **more), indices) for more in ({}, PACKED)
-    )
+    setups = (prepare(family, **STILL, **settings, **more) for more in ({}, PACKED))
+    padded, packed = (logits_and_gradients(job, state, indices) for job, state in setups)
     assert padded.keys() == packed.keys()
     for name, theirs in padded.items():
         if name.endswith("key.bias"):  # its gradient is 0 up to rounding
@@ -190,7 +189,7 @@ def test_the_kernel_takes_these_arguments():
     boundaries = torch.empty(18, dtype=torch.int32, device="meta")
     output = _FlashAttention.apply(*inputs, boundaries, 128, 0.1, 0.125)
     output.backward(torch.empty_like(output))
-    assert {x.grad.shape for x in inputs} == {output.shape}
+    assert all(x.grad is not None and x.grad.shape == output.shape for x in inputs)
 
 
 def test_an_evaluation_is_that_of_padded_rows(prepare):

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
@@ -48,7 +49,7 @@ def run_packed(model: PreTrainedModel, config: RunConfig) -> None:
 
     model.set_attn_implementation(f"packed_{config.model.attention}")
     model.base_model.register_forward_pre_hook(add_longest, with_kwargs=True)
-    model.base_model.encoder.register_forward_hook(_keep_first_tokens, with_kwargs=True)  # pyright: ignore[reportCallIssue]
+    model.base_model.get_submodule("encoder").register_forward_hook(_keep_first_tokens, with_kwargs=True)
 
 
 def _keep_first_tokens(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -57,7 +58,7 @@ def _keep_first_tokens(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
 
 
 def _attend(
-    module: nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -101,7 +102,8 @@ class _Take(torch.autograd.Function):
         return entries.index_select(0, index)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         inverse, kept = ctx.saved_tensors
         taken = gradient.index_select(0, inverse)
         return taken if kept is None else taken.masked_fill_(~kept[:, None, None], 0.0), None, None, None
@@ -126,7 +128,8 @@ class _FlashAttention(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         *tensors, random, unused = ctx.saved_tensors
         gradients = torch.ops.aten._flash_attention_backward(
             gradient.contiguous(), *tensors, *ctx.settings, random, unused, scale=ctx.scaling
