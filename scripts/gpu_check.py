@@ -65,6 +65,7 @@ LENGTHS = {
     "cola": (4, 7, 8, 9, 10, 10, 11, 12, 14, 17, 47),
 }
 TRAIN_ROWS = {"rte": 2490, "mrpc": 3668, "cola": 8551}
+SPEED_SHARE = 0.4  # of the time goes into measuring the speed
 STOP_EARLY = 25.0  # seconds before the time is up at which no further measurement begins
 READ_EVERY = 20  # steps between two readings of the clock: as often as stableft reads losses from a GPU
 SWEEP = """
@@ -285,40 +286,40 @@ def check_memory(check: Check) -> Results:
 # ---- f-i: speed
 
 
+PACKED, LAUNCHED = {"execution": "packed"}, {"cuda_graphs": False}
+SPEED_CASES: list[tuple[str, int, str, list[dict[str, Any]]]] = [  # task, batch, precision, ways to execute
+    ("rte", 16, "fp16", [{}, PACKED]),
+    ("rte", 32, "fp16", [{}, PACKED]),
+    ("cola", 16, "fp16", [{}, PACKED]),
+    ("rte", 16, "bf16", [PACKED]),
+    ("rte", 16, "fp32", [{"tf32": False}, {"tf32": True}]),
+    ("mrpc", 16, "fp16", [PACKED]),
+    ("cola", 32, "fp16", [PACKED]),
+    ("mrpc", 32, "fp16", [PACKED]),
+    ("rte", 16, "fp16", [LAUNCHED, {"deterministic": False}]),
+]
+
+
 def measure_speed(check: Check) -> Results:
     """Milliseconds of an update of stableft and of the Trainer, in turns, in rounds over all cases."""
-    cases = [  # task, batch, precision, execution
-        ("rte", 16, "fp16", {}),
-        ("rte", 32, "fp16", {}),
-        ("cola", 16, "fp16", {}),
-        ("rte", 16, "fp16", {"cuda_graphs": False}),
-        ("rte", 16, "bf16", {}),
-        ("rte", 16, "fp32", {"tf32": False}),
-        ("rte", 16, "fp32", {"tf32": True}),
-        ("rte", 16, "fp16", {"deterministic": False}),
-        ("mrpc", 16, "fp16", {}),
-        ("mrpc", 32, "fp16", {}),
-        ("cola", 32, "fp16", {}),
-    ]
-    if not check.on_gpu:
-        cases = [case for case in cases if case[2] != "fp16"]  # the Trainer has none on a CPU
+    cases = SPEED_CASES if check.on_gpu else [case for case in SPEED_CASES if case[2] != "fp16"]  # a CPU has none
     measured: dict[str, list[tuple[float, float, float, float, float]]] = {}
     for number in range(1 if check.tiny else 5):
-        for task, batch, precision, execution in cases:
+        for task, batch, precision, ways in cases:
             if time.time() > check.until:
                 return
-            steps = check.steps(10 * READ_EVERY)  # enough for a median without those that record CUDA graphs
-            sweep = make_sweep(check, task, steps, precision=precision, schedule__batch_size=batch)
-            options = [f"{key} {value}" for key, value in execution.items()]
-            label = ", ".join([task, f"batch {batch}", precision, *options])
-            ours, peak, tokens = stableft_speed(check, sweep, f"speed-{label}-{number}", **execution)
-            gc.collect()  # models of the other side hold memory in reference cycles
-            theirs, their_peak = trainer_speed(
-                check, sweep, check.steps(3 * READ_EVERY), tf32=execution.get("tf32", False)
-            )
-            gc.collect()
-            measured.setdefault(label, []).append((ours, theirs, peak, their_peak, tokens))
-            yield label, summarize_speed(measured[label])
+            theirs: dict[bool, tuple[float, float]] = {}
+            for way in ways:
+                tf32 = way.get("tf32", False)
+                if tf32 not in theirs:
+                    theirs[tf32] = trainer_speed(check, make_sweep(check, task, 1, schedule__batch_size=batch,
+                                                                   precision=precision), tf32)  # fmt: skip
+                label = ", ".join(
+                    [task, f"batch {batch}", precision, *(f"{key} {value}" for key, value in way.items())]
+                )
+                ours, peak, tokens = stableft_speed(check, task, batch, precision, f"{label}-{number}", **way)
+                measured.setdefault(label, []).append((ours, theirs[tf32][0], peak, theirs[tf32][1], tokens))
+                yield label, summarize_speed(measured[label])
 
 
 def summarize_speed(rounds: list[tuple[float, float, float, float, float]]) -> dict[str, Any]:
@@ -340,18 +341,26 @@ def summarize_speed(rounds: list[tuple[float, float, float, float, float]]) -> d
 
 
 def stableft_speed(
-    check: Check, sweep: Sweep, name: str, deterministic: bool = True, **execution: Any
+    check: Check,
+    task: str,
+    batch: int,
+    precision: str,
+    name: str,
+    steps: int | None = None,
+    deterministic: bool = True,
+    execution: str = "padded",
+    **options: Any,
 ) -> tuple[float, float, float]:
     """Return milliseconds of an update of the whole loop, peak GB and mean number of real tokens in a batch."""
+    gc.collect()  # models of the other side hold memory in reference cycles
+    # Enough steps for a median without the intervals in which CUDA graphs are recorded.
+    steps = steps or check.steps((10 if options.get("cuda_graphs", True) else 3) * READ_EVERY)
+    sweep = make_sweep(check, task, steps, schedule__batch_size=batch, precision=precision, execution=execution)
     seen: list[tuple[int, float]] = []
-    known = {field.name for field in dataclasses.fields(Execution)}
-    options = Execution(
-        check.device, torch.get_num_threads(), checkpoint_every=10**9,
-        **{key: value for key, value in execution.items() if key in known},
-    )  # fmt: skip
-    with mock.patch("torch.use_deterministic_algorithms") if not deterministic else warnings.catch_warnings():
+    how = Execution(check.device, torch.get_num_threads(), checkpoint_every=10**9, **options)
+    with contextlib.nullcontext() if deterministic else mock.patch("torch.use_deterministic_algorithms"):
         record = train(
-            sweep.runs[0], check.folder / name, sweep.sources, options,
+            sweep.runs[0], check.folder / name, sweep.sources, how,
             lambda at: seen.append((at.step, time.perf_counter())),
         )  # fmt: skip
     # The first interval warms up; the last two reports are both of the end.
@@ -375,8 +384,9 @@ class Clock(TrainerCallback):
             self.times.append(time.perf_counter())
 
 
-def trainer_speed(check: Check, sweep: Sweep, steps: int, tf32: bool = False) -> tuple[float, float]:
+def trainer_speed(check: Check, sweep: Sweep, tf32: bool = False) -> tuple[float, float]:
     """Return milliseconds of an update and peak GB of the Trainer with its best flags and dynamic padding."""
+    gc.collect()
     config = sweep.runs[0].config
     torch.use_deterministic_algorithms(False)  # torch's default, as is TF32 below
     torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
@@ -392,7 +402,7 @@ def trainer_speed(check: Check, sweep: Sweep, steps: int, tf32: bool = False) ->
         arguments = TrainingArguments(
             folder,
             per_device_train_batch_size=config.schedule.batch_size,
-            max_steps=steps,
+            max_steps=check.steps(3 * READ_EVERY),
             learning_rate=config.optimizer.lr,
             weight_decay=config.optimizer.weight_decay,
             max_grad_norm=config.optimizer.clip_norm or 0.0,
@@ -467,10 +477,11 @@ def seconds_of(check: Check, work: Callable[[], Any]) -> float:
 
 def profile_steps(check: Check) -> Results:
     """Kernels, gaps between them and host synchronizations of an update."""
-    for task, batch in (("rte", 16), ("cola", 16)):
-        sweep = make_sweep(check, task, 40, precision="fp16" if check.on_gpu else "fp32", schedule__batch_size=batch)
-        execution = Execution(check.device, torch.get_num_threads())
-        setup, state = prepare_run(sweep.runs[0], check.folder / f"profile-{task}", sweep.sources, execution)
+    precision = "fp16" if check.on_gpu else "fp32"
+    for task, batch, execution in (("rte", 16, "packed"), ("rte", 16, "padded"), ("cola", 16, "packed")):
+        sweep = make_sweep(check, task, 40, precision=precision, schedule__batch_size=batch, execution=execution)
+        how = Execution(check.device, torch.get_num_threads())
+        setup, state = prepare_run(sweep.runs[0], check.folder / f"profile-{task}", sweep.sources, how)
 
         def update(setup=setup, state=state) -> None:
             lr = learning_rate(setup.config, state.step, setup.total)
@@ -509,7 +520,7 @@ def profile_steps(check: Check) -> Results:
         for event in events:
             by_name[event.name[:70]] += event.time_range.end - event.time_range.start
         yield (
-            f"{task}, batch {batch}",
+            f"{task}, batch {batch}, {execution}",
             {
                 "ok": not stops,
                 "kernels a step": round(len(events) / 3),
@@ -523,7 +534,9 @@ def profile_steps(check: Check) -> Results:
 
 def project_hours(check: Check, speed: dict[str, dict[str, Any]]) -> Results:
     """Hours of this device for 25 seeds of RTE and for the whole of M Table 1 (its recipes' batch 16)."""
-    milliseconds = {task: speed.get(f"{task}, batch 16, fp16", {}).get("stableft ms") for task in LENGTHS}
+    milliseconds = {
+        task: speed.get(f"{task}, batch 16, fp16, execution packed", {}).get("stableft ms") for task in LENGTHS
+    }
     if any(value is None for value in milliseconds.values()):
         yield "skipped", {"ok": True, "reason": "the speed of a task is missing"}
         return
@@ -652,7 +665,8 @@ def run_in_process(name: str, options: argparse.Namespace, folder: Path, deadlin
     command = [sys.executable, __file__, "--step", name, "--out", str(options.out), "--folder", str(folder)]
     command += ["--device", options.device, *(["--tiny"] if options.tiny else [])]
     start, end = time.monotonic(), ""
-    command += ["--until", str(time.time() + deadline - start - STOP_EARLY)]
+    seconds = min(deadline - start - STOP_EARLY, SPEED_SHARE * 60 * options.minutes)
+    command += ["--until", str(time.time() + seconds)]
     process = subprocess.Popen(command, start_new_session=True)
     try:
         code = process.wait(timeout=max(1.0, deadline - start))

@@ -1,7 +1,7 @@
 """Set up a run: data, model, optimizer, and its evaluation steps."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from stableft.methods.mixout import apply_mixout
 from stableft.models.build import build_model, input_layout_for
 from stableft.models.host_reads import never_reads_on_host
 from stableft.models.load import PretrainedCheckpoint, load_pretrained, load_tokenizer
+from stableft.models.packed import packing_for
 from stableft.models.start_weights import find_start_weights
 from stableft.records.run_record import StartRecord, run_folder
 from stableft.seeds import batch_row_indices
@@ -89,7 +90,7 @@ def prepare_run(
         splits=splits,
         pretrained=pretrained,
         tokenizer=tokenizer,
-        inputs=input_layout_for(pretrained, tokenizer),
+        inputs=replace(input_layout_for(pretrained, tokenizer), packing=packing_for(model, config, device)),
         per_epoch=per_epoch,
         total=total,
         evaluate_at=frozenset(evaluation_steps(config.evaluation, total, per_epoch)),
