@@ -32,7 +32,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "bert").symlink_to(options.model.resolve())
         write_rows(folder / "few.jsonl", np.full(16, 20), words, random)
-        check = Check(options.device, False, folder)
+        check = Check(options.device, False, folder, folder)
         for task in ("rte", "cola"):
             deciles = LENGTHS[task]
             lengths = np.interp(random.random(2000), np.linspace(0, 1, len(deciles)), deciles).round().astype(int)

@@ -94,6 +94,7 @@ class Check:
     device: str
     tiny: bool
     folder: Path
+    out: Path  # for files beside the report
     until: float = math.inf  # in seconds since the epoch: when a step that can stop early should
 
     @property
@@ -171,6 +172,7 @@ def run_tests(check: Check) -> Results:
     workers = min(8, os.cpu_count() or 1)
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-n", str(workers), "-p", "no:benchmark", "tests"]
     output = subprocess.run(command, capture_output=True, text=True, check=False)
+    (check.out / "gpu-check-tests.log").write_text(output.stdout + output.stderr)
     lines = output.stdout.strip().splitlines()
     failures = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
     passed = output.returncode == 0 or (output.returncode == 5 and not check.on_gpu)
@@ -180,7 +182,6 @@ def run_tests(check: Check) -> Results:
             "ok": passed,
             "summary": lines[-1] if lines else output.stderr[-2000:],
             "failures": failures,
-            "log": "" if passed else output.stdout[-20000:],
         },
     )
 
@@ -572,7 +573,7 @@ def run_step(name: str, check: Check, path: Path, report: dict) -> None:
         for label, numbers in STEPS[name](*arguments):
             results[label] = numbers
             path.write_text(json.dumps(results))
-            shown = ", ".join(f"{key} {value}" for key, value in numbers.items() if key not in ("log", "output"))
+            shown = ", ".join(f"{key} {value}" for key, value in numbers.items() if key != "output")
             print(f"   {label}: {shown}", flush=True)
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
@@ -608,9 +609,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         verdict = "passed" if step["ok"] else "FAILED"
         lines += [f"## {name}: {verdict}, {step['seconds']:.0f} s", ""]
         for label, numbers in step["results"].items():
-            shown = (
-                f"{key} {value}" for key, value in numbers.items() if key not in ("ok", "log", "output") and value != []
-            )
+            shown = (f"{key} {value}" for key, value in numbers.items() if key not in ("ok", "output") and value != [])
             lines.append(f"- {'' if numbers['ok'] else '**failed** '}**{label}**: {', '.join(shown)}")
         lines.append("")
     return "\n".join(lines)
@@ -632,7 +631,7 @@ def main() -> int:
         parser.error(f"--only has no step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
     report_path = options.out / "gpu-check.json"
     if options.step:
-        check = Check(options.device, options.tiny, options.folder, options.until)
+        check = Check(options.device, options.tiny, options.folder, options.out, options.until)
         report = json.loads(report_path.read_text()) if report_path.exists() else {"steps": {}}
         run_step(options.step, check, options.folder / f"{options.step}.json", report["steps"])
         return 0

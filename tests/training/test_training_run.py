@@ -362,6 +362,7 @@ def test_tf32_is_for_products_and_convolutions_alike(monkeypatch, tf32):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("family", ["bert", "roberta", "albert", "electra", "bart", "xlnet"])

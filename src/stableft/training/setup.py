@@ -81,6 +81,9 @@ def prepare_run(
         apply_mixout(model, pretrained.spec, config.mixout)
     per_epoch = steps_per_epoch(len(splits.train), config.schedule.batch_size)
     total = total_steps(config.schedule, len(splits.train))
+    inputs = replace(input_layout_for(pretrained, tokenizer), packing=packing_for(model, config, device))
+    if device.type == "cuda":  # without a mask, transformers makes one, but only while a CUDA graph is recorded
+        inputs = replace(inputs, full_mask=True)
     setup = RunSetup(
         run=run,
         config=config,
@@ -90,7 +93,7 @@ def prepare_run(
         splits=splits,
         pretrained=pretrained,
         tokenizer=tokenizer,
-        inputs=replace(input_layout_for(pretrained, tokenizer), packing=packing_for(model, config, device)),
+        inputs=inputs,
         per_epoch=per_epoch,
         total=total,
         evaluate_at=frozenset(evaluation_steps(config.evaluation, total, per_epoch)),
