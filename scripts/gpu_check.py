@@ -12,6 +12,7 @@ every measurement) and FOLDER/gpu-check.md. The exit code is 1 if a step failed 
 import argparse
 import contextlib
 import dataclasses
+import gc
 import io
 import json
 import math
@@ -307,13 +308,17 @@ def measure_speed(check: Check) -> Results:
         for task, batch, precision, execution in cases:
             if time.time() > check.until:
                 return
-            steps = check.steps(4 * READ_EVERY)
+            steps = check.steps(10 * READ_EVERY)  # enough for a median without those that record CUDA graphs
             settings = {"precision": precision, "execution": execution.get("execution", "padded")}
             sweep = make_sweep(check, task, steps, schedule__batch_size=batch, **settings)
             options = [f"{key} {value}" for key, value in execution.items()]
             label = ", ".join([task, f"batch {batch}", precision, *options])
             ours, peak, tokens = stableft_speed(check, sweep, f"speed-{label}-{number}", **execution)
-            theirs, their_peak = trainer_speed(check, sweep, tf32=execution.get("tf32", False))
+            gc.collect()  # models of the other side hold memory in reference cycles
+            theirs, their_peak = trainer_speed(
+                check, sweep, check.steps(3 * READ_EVERY), tf32=execution.get("tf32", False)
+            )
+            gc.collect()
             measured.setdefault(label, []).append((ours, theirs, peak, their_peak, tokens))
             yield label, summarize_speed(measured[label])
 
@@ -372,7 +377,7 @@ class Clock(TrainerCallback):
             self.times.append(time.perf_counter())
 
 
-def trainer_speed(check: Check, sweep: Sweep, tf32: bool = False) -> tuple[float, float]:
+def trainer_speed(check: Check, sweep: Sweep, steps: int, tf32: bool = False) -> tuple[float, float]:
     """Return milliseconds of an update and peak GB of the Trainer with its best flags and dynamic padding."""
     config = sweep.runs[0].config
     torch.use_deterministic_algorithms(False)  # torch's default, as is TF32 below
@@ -389,7 +394,7 @@ def trainer_speed(check: Check, sweep: Sweep, tf32: bool = False) -> tuple[float
         arguments = TrainingArguments(
             folder,
             per_device_train_batch_size=config.schedule.batch_size,
-            max_steps=setup.total,
+            max_steps=steps,
             learning_rate=config.optimizer.lr,
             weight_decay=config.optimizer.weight_decay,
             max_grad_norm=config.optimizer.clip_norm or 0.0,

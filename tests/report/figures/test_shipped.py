@@ -1,6 +1,7 @@
 """Every figure that is shipped can be read: of the committed records, and of all artefacts from made-up records."""
 
 import functools
+from dataclasses import replace
 
 import pytest
 from support.artifact_records import report as report_of_artifact
@@ -9,6 +10,7 @@ from support.paths import ROOT
 
 from stableft.report.build import build_report
 from stableft.report.forms.document import Report
+from stableft.report.forms.write import render_report
 from stableft.report.runs import ARTIFACTS, load_runs_from_file
 
 RECORDS = {path.stem: path for path in sorted((ROOT / "results/records").glob("*.jsonl"))}
@@ -38,5 +40,11 @@ def test_figures_of_committed_records(name):
     ],
 )
 def test_figures_of_artefacts(name):
-    for draw in report_of_artifact(name).figures.values():
-        assert_readable(draw())
+    """They are drawn once, to be read and to be embedded in HTML."""
+    made = report_of_artifact(name)
+    drawn = {key: draw() for key, draw in made.figures.items()}
+    for figure in drawn.values():
+        assert_readable(figure)
+    text = render_report(replace(made, figures={key: lambda key=key: drawn[key] for key in drawn}), "html")
+    assert text.count("<svg") + text.count("<img") == len(drawn)
+    assert "<title>" in text
