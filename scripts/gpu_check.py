@@ -310,11 +310,11 @@ def measure_speed(check: Check) -> Results:
             if time.time() > check.until:
                 return
             theirs: dict[bool, tuple[float, float]] = {}
+            sweep = make_sweep(check, task, 1, schedule__batch_size=batch, precision=precision)
             for way in ways:
                 tf32 = way.get("tf32", False)
                 if tf32 not in theirs:
-                    theirs[tf32] = trainer_speed(check, make_sweep(check, task, 1, schedule__batch_size=batch,
-                                                                   precision=precision), tf32)  # fmt: skip
+                    theirs[tf32] = trainer_speed(check, sweep, tf32)
                 label = ", ".join(
                     [task, f"batch {batch}", precision, *(f"{key} {value}" for key, value in way.items())]
                 )

@@ -20,6 +20,7 @@ from stableft.data.tokens import Packing, collate
 from stableft.errors import UserError
 from stableft.methods.mixout import seed_mixout_masks
 from stableft.models.packed import _FlashAttention
+from stableft.probes.loss_surface import origin_config
 from stableft.records.run_record import run_folder
 from stableft.training.evaluate import autocast, evaluate, loss_sum
 from stableft.training.setup import preload_inputs, prepare_run
@@ -255,6 +256,10 @@ def test_padded_is_left_out_of_configs_and_ids(toy_run):
     assert packed.run_id != plain.run_id
     assert packed.config.setting_id(("execution",)) == plain.config.setting_id(("execution",))
     assert packed.run_id == toy_run(**PACKED, **{"data.pad_to_max": True}).run_id
+
+
+def test_loss_surfaces_pad(toy_run):
+    assert origin_config(toy_run(**PACKED).config, 0).execution is None
 
 
 def test_a_sweep_sets_it():
