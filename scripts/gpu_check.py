@@ -12,6 +12,7 @@ every measurement) and FOLDER/gpu-check.md. The exit code is 1 if a step failed 
 import argparse
 import contextlib
 import dataclasses
+import gc
 import io
 import json
 import math
@@ -64,6 +65,8 @@ LENGTHS = {
     "cola": (4, 7, 8, 9, 10, 10, 11, 12, 14, 17, 47),
 }
 TRAIN_ROWS = {"rte": 2490, "mrpc": 3668, "cola": 8551}
+SPEED_SHARE = 0.4  # of the time goes into measuring the speed
+STOP_EARLY = 25.0  # seconds before the time is up at which no further measurement begins
 READ_EVERY = 20  # steps between two readings of the clock: as often as stableft reads losses from a GPU
 SWEEP = """
 task:
@@ -91,6 +94,8 @@ class Check:
     device: str
     tiny: bool
     folder: Path
+    out: Path  # for files beside the report
+    until: float = math.inf  # in seconds since the epoch: when a step that can stop early should
 
     @property
     def on_gpu(self) -> bool:
@@ -165,8 +170,9 @@ def read_history(check: Check, name: str, run: PlannedRun) -> str:
 def run_tests(check: Check) -> Results:
     """The tests marked gpu."""
     workers = min(8, os.cpu_count() or 1)
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-n", str(workers), "-p", "no:cacheprovider", "tests"]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-n", str(workers), "-p", "no:benchmark", "tests"]
     output = subprocess.run(command, capture_output=True, text=True, check=False)
+    (check.out / "gpu-check-tests.log").write_text(output.stdout + output.stderr)
     lines = output.stdout.strip().splitlines()
     failures = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
     passed = output.returncode == 0 or (output.returncode == 5 and not check.on_gpu)
@@ -176,7 +182,6 @@ def run_tests(check: Check) -> Results:
             "ok": passed,
             "summary": lines[-1] if lines else output.stderr[-2000:],
             "failures": failures,
-            "log": "" if passed else output.stdout[-20000:],
         },
     )
 
@@ -225,7 +230,7 @@ def run_sweeps(check: Check) -> Results:
 
 def check_repeats(check: Check) -> Results:
     """A run repeats itself, and resumes, bit for bit."""
-    for precision in ("fp16", "fp32", "bf16"):
+    for precision in ("fp16",) if check.tiny else ("fp16", "fp32", "bf16"):
         sweep = make_sweep(check, steps=check.steps(40), precision=precision)
         first = run_once(check, sweep, f"first-{precision}")
         run_once(check, sweep, f"again-{precision}")
@@ -282,60 +287,81 @@ def check_memory(check: Check) -> Results:
 # ---- f-i: speed
 
 
+PACKED, LAUNCHED = {"execution": "packed"}, {"cuda_graphs": False}
+SPEED_CASES: list[tuple[str, int, str, list[dict[str, Any]]]] = [  # task, batch, precision, ways to execute
+    ("rte", 16, "fp16", [{}, PACKED]),
+    ("rte", 32, "fp16", [{}, PACKED]),
+    ("cola", 16, "fp16", [{}, PACKED]),
+    ("rte", 16, "bf16", [PACKED]),
+    ("rte", 16, "fp32", [{"tf32": False}, {"tf32": True}]),
+    ("mrpc", 16, "fp16", [PACKED]),
+    ("cola", 32, "fp16", [PACKED]),
+    ("mrpc", 32, "fp16", [PACKED]),
+    ("rte", 16, "fp16", [LAUNCHED, {"deterministic": False}]),
+]
+
+
 def measure_speed(check: Check) -> Results:
-    """Milliseconds of an update of stableft and of the Trainer, in turns."""
-    cases = [  # task, batch, precision, rounds, execution
-        ("rte", 16, "fp16", 5, {}),
-        ("cola", 16, "fp16", 3, {}),
-        ("rte", 32, "fp16", 3, {}),
-        ("rte", 16, "fp32", 2, {"tf32": False}),
-        ("rte", 16, "fp32", 2, {"tf32": True}),
-        ("rte", 16, "bf16", 2, {}),
-        ("rte", 16, "fp16", 2, {"deterministic": False}),
-        ("mrpc", 16, "fp16", 2, {}),
-        ("mrpc", 32, "fp16", 2, {}),
-        ("cola", 32, "fp16", 2, {}),
-    ]
-    for task, batch, precision, rounds, execution in cases:
-        if not check.on_gpu and precision == "fp16":
-            continue  # the Trainer has none on a CPU
-        sweep = make_sweep(
-            check, task, check.steps(3 * READ_EVERY), precision=precision, schedule__batch_size=batch,
-            data__max_length=128,
-        )  # fmt: skip
-        ours, theirs, tokens, peaks = [], [], 0.0, [0.0, 0.0]
-        for number in range(1 if check.tiny else rounds):
-            name = f"speed-{task}-{batch}-{precision}-{number}-{'-'.join(map(str, execution.values()))}"
-            milliseconds, peaks[0], tokens = stableft_speed(check, sweep, name, **execution)
-            ours.append(milliseconds)
-            milliseconds, peaks[1] = trainer_speed(check, sweep, **execution)
-            theirs.append(milliseconds)
-        row = {
-            "ok": True,
-            "stableft ms": round(statistics.median(ours), 2),
-            "Trainer ms": round(statistics.median(theirs), 2),
-        }
-        row["Trainer / stableft"] = round(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 3)
-        row |= {"tokens/s": round(1e3 * tokens / statistics.median(ours)), "real tokens a step": round(tokens)}
-        row |= {"peak GB": round(peaks[0], 2), "Trainer peak GB": round(peaks[1], 2), "rounds": len(ours)}
-        row |= {"all ms": [round(x, 2) for x in ours], "Trainer all ms": [round(x, 2) for x in theirs]}
-        label = ", ".join([task, f"batch {batch}", precision, *(f"{key} {value}" for key, value in execution.items())])
-        yield label, row
+    """Milliseconds of an update of stableft and of the Trainer, in turns, in rounds over all cases."""
+    cases = SPEED_CASES if check.on_gpu else [case for case in SPEED_CASES if case[2] != "fp16"]  # a CPU has none
+    measured: dict[str, list[tuple[float, float, float, float, float]]] = {}
+    for number in range(1 if check.tiny else 5):
+        for task, batch, precision, ways in cases:
+            if time.time() > check.until:
+                return
+            theirs: dict[bool, tuple[float, float]] = {}
+            sweep = make_sweep(check, task, 1, schedule__batch_size=batch, precision=precision)
+            for way in ways:
+                tf32 = way.get("tf32", False)
+                if tf32 not in theirs:
+                    theirs[tf32] = trainer_speed(check, sweep, tf32)
+                label = ", ".join(
+                    [task, f"batch {batch}", precision, *(f"{key} {value}" for key, value in way.items())]
+                )
+                ours, peak, tokens = stableft_speed(check, task, batch, precision, f"{label}-{number}", **way)
+                measured.setdefault(label, []).append((ours, theirs[tf32][0], peak, theirs[tf32][1], tokens))
+                yield label, summarize_speed(measured[label])
+
+
+def summarize_speed(rounds: list[tuple[float, float, float, float, float]]) -> dict[str, Any]:
+    ours, theirs, peaks, their_peaks, tokens = zip(*rounds, strict=True)
+    milliseconds = statistics.median(ours)
+    return {
+        "ok": True,
+        "stableft ms": round(milliseconds, 2),
+        "Trainer ms": round(statistics.median(theirs), 2),
+        "Trainer / stableft": round(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 3),
+        "tokens/s": round(1e3 * tokens[0] / milliseconds),
+        "real tokens a step": round(tokens[0]),
+        "peak GB": round(max(peaks), 2),
+        "Trainer peak GB": round(max(their_peaks), 2),
+        "rounds": len(rounds),
+        "all ms": [round(x, 2) for x in ours],
+        "Trainer all ms": [round(x, 2) for x in theirs],
+    }
 
 
 def stableft_speed(
-    check: Check, sweep: Sweep, name: str, deterministic: bool = True, **execution: Any
+    check: Check,
+    task: str,
+    batch: int,
+    precision: str,
+    name: str,
+    steps: int | None = None,
+    deterministic: bool = True,
+    execution: str = "padded",
+    **options: Any,
 ) -> tuple[float, float, float]:
     """Return milliseconds of an update of the whole loop, peak GB and mean number of real tokens in a batch."""
+    gc.collect()  # models of the other side hold memory in reference cycles
+    # Enough steps for a median without the intervals in which CUDA graphs are recorded.
+    steps = steps or check.steps((10 if options.get("cuda_graphs", True) else 3) * READ_EVERY)
+    sweep = make_sweep(check, task, steps, schedule__batch_size=batch, precision=precision, execution=execution)
     seen: list[tuple[int, float]] = []
-    known = {field.name for field in dataclasses.fields(Execution)}
-    options = Execution(
-        check.device, torch.get_num_threads(), checkpoint_every=10**9,
-        **{key: value for key, value in execution.items() if key in known},
-    )  # fmt: skip
-    with mock.patch("torch.use_deterministic_algorithms") if not deterministic else warnings.catch_warnings():
+    how = Execution(check.device, torch.get_num_threads(), checkpoint_every=10**9, **options)
+    with contextlib.nullcontext() if deterministic else mock.patch("torch.use_deterministic_algorithms"):
         record = train(
-            sweep.runs[0], check.folder / name, sweep.sources, options,
+            sweep.runs[0], check.folder / name, sweep.sources, how,
             lambda at: seen.append((at.step, time.perf_counter())),
         )  # fmt: skip
     # The first interval warms up; the last two reports are both of the end.
@@ -359,8 +385,9 @@ class Clock(TrainerCallback):
             self.times.append(time.perf_counter())
 
 
-def trainer_speed(check: Check, sweep: Sweep, deterministic: bool = True, tf32: bool = False) -> tuple[float, float]:
+def trainer_speed(check: Check, sweep: Sweep, tf32: bool = False) -> tuple[float, float]:
     """Return milliseconds of an update and peak GB of the Trainer with its best flags and dynamic padding."""
+    gc.collect()
     config = sweep.runs[0].config
     torch.use_deterministic_algorithms(False)  # torch's default, as is TF32 below
     torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
@@ -376,7 +403,7 @@ def trainer_speed(check: Check, sweep: Sweep, deterministic: bool = True, tf32: 
         arguments = TrainingArguments(
             folder,
             per_device_train_batch_size=config.schedule.batch_size,
-            max_steps=setup.total,
+            max_steps=check.steps(3 * READ_EVERY),
             learning_rate=config.optimizer.lr,
             weight_decay=config.optimizer.weight_decay,
             max_grad_norm=config.optimizer.clip_norm or 0.0,
@@ -451,17 +478,19 @@ def seconds_of(check: Check, work: Callable[[], Any]) -> float:
 
 def profile_steps(check: Check) -> Results:
     """Kernels, gaps between them and host synchronizations of an update."""
-    for task, batch in (("rte", 16), ("cola", 16)):
-        sweep = make_sweep(check, task, 40, precision="fp16" if check.on_gpu else "fp32", schedule__batch_size=batch)
-        execution = Execution(check.device, torch.get_num_threads())
-        setup, state = prepare_run(sweep.runs[0], check.folder / f"profile-{task}", sweep.sources, execution)
+    precision = "fp16" if check.on_gpu else "fp32"
+    cases = (("rte", 16, "packed"), ("rte", 16, "padded"), ("cola", 16, "packed"))
+    for task, batch, execution in cases[:1] if check.tiny else cases:
+        sweep = make_sweep(check, task, 40, precision=precision, schedule__batch_size=batch, execution=execution)
+        how = Execution(check.device, torch.get_num_threads())
+        setup, state = prepare_run(sweep.runs[0], check.folder / f"profile-{task}", sweep.sources, how)
 
         def update(setup=setup, state=state) -> None:
             lr = learning_rate(setup.config, state.step, setup.total)
-            rows = batch_indices(setup, state.step)
+            rows = batch_indices(setup, state.step % 3)  # few shapes, so that CUDA graphs are recorded in the warm-up
             train_on_batch(state, setup.splits.train, rows, setup.config, lr, setup.inputs, setup.device)
 
-        for _ in range(check.steps(6)):
+        for _ in range(check.steps(12)):
             update()
         stops: Counter[str] = Counter()
         if check.on_gpu:
@@ -472,7 +501,8 @@ def profile_steps(check: Check) -> Results:
                 for _ in range(5):
                     update()
                 torch.cuda.set_sync_debug_mode("default")
-            stops.update("/".join(Path(w.filename).parts[-2:]) + f":{w.lineno}" for w in caught)
+            waits = (warning for warning in caught if "called a synchronizing CUDA operation" in str(warning.message))
+            stops.update("/".join(Path(w.filename).parts[-2:]) + f":{w.lineno}" for w in waits)
             torch.cuda.synchronize()
         activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if check.on_gpu else [ProfilerActivity.CPU]
         with profile(activities=activities) as profiler:
@@ -492,7 +522,7 @@ def profile_steps(check: Check) -> Results:
         for event in events:
             by_name[event.name[:70]] += event.time_range.end - event.time_range.start
         yield (
-            f"{task}, batch {batch}",
+            f"{task}, batch {batch}, {execution}",
             {
                 "ok": not stops,
                 "kernels a step": round(len(events) / 3),
@@ -506,7 +536,9 @@ def profile_steps(check: Check) -> Results:
 
 def project_hours(check: Check, speed: dict[str, dict[str, Any]]) -> Results:
     """Hours of this device for 25 seeds of RTE and for the whole of M Table 1 (its recipes' batch 16)."""
-    milliseconds = {task: speed.get(f"{task}, batch 16, fp16", {}).get("stableft ms") for task in LENGTHS}
+    milliseconds = {
+        task: speed.get(f"{task}, batch 16, fp16, execution packed", {}).get("stableft ms") for task in LENGTHS
+    }
     if any(value is None for value in milliseconds.values()):
         yield "skipped", {"ok": True, "reason": "the speed of a task is missing"}
         return
@@ -542,7 +574,7 @@ def run_step(name: str, check: Check, path: Path, report: dict) -> None:
         for label, numbers in STEPS[name](*arguments):
             results[label] = numbers
             path.write_text(json.dumps(results))
-            shown = ", ".join(f"{key} {value}" for key, value in numbers.items() if key not in ("log", "output"))
+            shown = ", ".join(f"{key} {value}" for key, value in numbers.items() if key != "output")
             print(f"   {label}: {shown}", flush=True)
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
@@ -578,9 +610,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         verdict = "passed" if step["ok"] else "FAILED"
         lines += [f"## {name}: {verdict}, {step['seconds']:.0f} s", ""]
         for label, numbers in step["results"].items():
-            shown = (
-                f"{key} {value}" for key, value in numbers.items() if key not in ("ok", "log", "output") and value != []
-            )
+            shown = (f"{key} {value}" for key, value in numbers.items() if key not in ("ok", "output") and value != [])
             lines.append(f"- {'' if numbers['ok'] else '**failed** '}**{label}**: {', '.join(shown)}")
         lines.append("")
     return "\n".join(lines)
@@ -594,6 +624,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=7.0)
     parser.add_argument("--only", default=",".join(STEPS), help=f"of {', '.join(STEPS)}")
     parser.add_argument("--step", help=argparse.SUPPRESS)
+    parser.add_argument("--until", type=float, default=math.inf, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     names = options.only.split(",")
@@ -601,7 +632,7 @@ def main() -> int:
         parser.error(f"--only has no step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
     report_path = options.out / "gpu-check.json"
     if options.step:
-        check = Check(options.device, options.tiny, options.folder)
+        check = Check(options.device, options.tiny, options.folder, options.out, options.until)
         report = json.loads(report_path.read_text()) if report_path.exists() else {"steps": {}}
         run_step(options.step, check, options.folder / f"{options.step}.json", report["steps"])
         return 0
@@ -634,6 +665,8 @@ def run_in_process(name: str, options: argparse.Namespace, folder: Path, deadlin
     command = [sys.executable, __file__, "--step", name, "--out", str(options.out), "--folder", str(folder)]
     command += ["--device", options.device, *(["--tiny"] if options.tiny else [])]
     start, end = time.monotonic(), ""
+    seconds = min(deadline - start - STOP_EARLY, SPEED_SHARE * 60 * options.minutes)
+    command += ["--until", str(time.time() + seconds)]
     process = subprocess.Popen(command, start_new_session=True)
     try:
         code = process.wait(timeout=max(1.0, deadline - start))

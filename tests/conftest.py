@@ -18,13 +18,21 @@ from stableft.config.run_config import RunConfig
 
 os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # processes that tests start import `support` too
 
+LONG = 600  # seconds
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark nightly tests as slow too, so that -m "not slow" leaves them out."""
+    """Mark nightly tests as slow too, so that -m "not slow" leaves them out; put the longest first.
+
+    The longest are those that have a timeout of LONG seconds or more. Last, one of them would keep one process of
+    pytest-xdist busy while the others have nothing left to do.
+    """
     for item in items:
         if item.get_closest_marker("nightly"):
             item.add_marker(pytest.mark.slow)
+    timeouts = {item: item.get_closest_marker("timeout") for item in items}
+    items.sort(key=lambda item: not (timeout := timeouts[item]) or timeout.args[0] < LONG)
 
 
 RUN_VALUES = {

@@ -44,10 +44,12 @@ PLACEHOLDERS = {  # of the tables' commands; the longer names first
 ADDED = {  # start of a line -> options without which it would take minutes or hours, need a GPU or other files
     "stableft pretrain": "--set schedule.length='{steps: 2}' --set schedule.batch_size=4 --set precision=fp32",
     "stableft probe surface": "--points 5",
+    "stableft sweep configs/rte.yaml": "--seeds 1-2",
     "stableft choose": "--records results/records/demo-probes.jsonl",
     "stableft data stats": "--data-dir glue",
     "scripts/test": "--collect-only -q tests/test_seeds.py",
 }
+RECORDS = ("results/records/demo.jsonl", "results/records/demo-probes.jsonl")  # those that a shown line names or needs
 
 
 def shown_lines(text: str) -> list[str]:
@@ -106,10 +108,11 @@ def reader(tmp_path, tiny_family) -> Callable[[str], str]:
     `data fetch` finds a hub on this machine, with a tiny BERT and made-up rows. All else is without a network.
     """
     home, hub = tmp_path / "project", tmp_path / "hub"
-    for name in ("configs", "scripts", "results/records"):
+    for name in ("configs", "scripts"):
         shutil.copytree(ROOT / name, home / name)
-    for name in ("pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, home)
+    (home / "results/records").mkdir(parents=True)
+    for name in ("pyproject.toml", "constraints.txt", *RECORDS):
+        shutil.copy(ROOT / name, home / name)
     (home / "tests").symlink_to(ROOT / "tests")
     make_environment(home)
     shutil.copytree(tiny_family("bert", max_position_embeddings=128), hub / "models" / "bert-large-uncased")

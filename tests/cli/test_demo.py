@@ -5,16 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+import yaml
 from scipy import stats as scipy_stats
 from support.paths import ROOT
-from transformers import AutoModelForMaskedLM
 
-from stableft.config.planned_run import Execution, LocalPaths
+from stableft.config.planned_run import LocalPaths
 from stableft.config.sweep_file import load_sweep
 from stableft.pretrain.config_file import load_pretraining
 from stableft.pretrain.record import PretrainRecord
-from stableft.pretrain.run import prepare_pretraining
 from stableft.records.run_record import RunRecord, parse_record_as, read_records_file
 from stableft.stats import boschloo, levene, sd_ratio
 
@@ -141,47 +139,39 @@ def test_the_checkpoint_comes_with_its_config_and_is_small():
     assert sum(path.stat().st_size for path in MODEL.iterdir()) < 5e6
 
 
-@pytest.mark.slow
-def test_the_checkpoint_has_the_held_out_loss_that_its_record_states(workplace: Path):
-    record = parse_record_as(PretrainRecord, RECORD.read_text())
-    plan = load_pretraining(ROOT / "configs/pretrain/toy.yaml", LocalPaths())
-    job, _ = prepare_pretraining(plan, workplace, Execution())
-    assert job.corpus.record == record.data
-    held_out = job.held_out
-    model = AutoModelForMaskedLM.from_pretrained(MODEL).eval()
-    with torch.no_grad():
-        outputs = model(**held_out.inputs, labels=held_out.target_ids.masked_fill(~held_out.is_masked, -100))
-    assert outputs.loss.item() == pytest.approx(record.held_out_loss, rel=1e-4)
-
-
-def run_afresh(stableft: Callable, out: Path, *which: str) -> Records:
+def run_afresh(stableft: Callable, out: Path, sweep: Path, *which: str) -> Records:
     """Trains these runs of the demo and returns their records."""
     which = (*which, "--results", str(out))
-    code, printed, err = stableft("sweep", DEMO, *which, "--devices", "cpu", "--jobs-per-device", 2)
+    code, printed, err = stableft("sweep", sweep, *which, "--devices", "cpu", "--jobs-per-device", 2)
     assert code == 0, err
     assert "; against devlin" in printed
-    assert stableft("export", DEMO, *which, "--out", out / "demo.jsonl")[0] == 0
+    assert stableft("export", sweep, *which, "--out", out / "demo.jsonl")[0] == 0
     return by_arm(list(read_records_file(out / "demo.jsonl")))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_ten_fresh_runs_show_it_too(committed: Records, stableft: Callable, workplace: Path, tmp_path):
-    fresh = run_afresh(stableft, tmp_path, "--seeds", "26-30", "--arms", "devlin,mosbach")
+def test_seven_fresh_runs_show_it_too(committed: Records, stableft: Callable, workplace: Path, tmp_path):
+    """Two of 20 epochs, each of which takes as long as seven of 3; the nightly test has 25."""
+    demo, seeds = yaml.safe_load(DEMO.read_text()), {"devlin": "26-30", "mosbach": "26-27"}
+    arms = {arm.get("name", arm["recipe"]): arm for arm in demo["arms"]}
+    demo["arms"] = [arms[name] | {"seeds": some} for name, some in seeds.items()]
+    (workplace / "seven.yaml").write_text(yaml.safe_dump(demo))
+    fresh = run_afresh(stableft, tmp_path, workplace / "seven.yaml")
     check_losses(fresh["devlin"])
-    assert failures(fresh["mosbach"]) == (0, 5)
+    assert failures(fresh["mosbach"]) == (0, 2)
     failed, n = failures(fresh["devlin"])
     assert n == 5
     assert failed >= 1  # with a share of .5 to .6, no failure among five has a chance of .01 to .03
     assert min(scores(fresh["mosbach"])) > np.mean(scores(fresh["devlin"]))
-    if scores(fresh["mosbach"]) == scores(committed["mosbach"][:5]):  # this processor rounds as that of the records
+    if scores(fresh["mosbach"]) == scores(committed["mosbach"][:2]):  # this processor rounds as that of the records
         assert scores(fresh["devlin"]) == scores(committed["devlin"][:5])
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
 def test_a_fresh_sweep_shows_it_too(committed: Records, stableft: Callable, workplace: Path, tmp_path):
-    fresh = run_afresh(stableft, tmp_path, "--seeds", REPORTED, "--arms", "devlin,devlin-corrected,mosbach")
+    fresh = run_afresh(stableft, tmp_path, DEMO, "--seeds", REPORTED, "--arms", "devlin,devlin-corrected,mosbach")
     check_finding_whatever_the_processor(fresh)
     if scores(fresh["mosbach"]) == scores(committed["mosbach"]):  # this processor rounds as that of the records
         check_finding(fresh)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.processes import SITECUSTOMIZE, kill_group, start_stableft, wait_for_success, wait_while_running
+from support.training_runs import train_run
 
 from stableft.config.planned_run import Execution, LocalPaths
 from stableft.config.sweep_file import Sweep, load_sweep
@@ -42,7 +43,8 @@ RULE = "stop_hopeless={after: 0.3, lowest: 0.5}"
 
 
 @pytest.fixture
-def expanded(workplace, tiny_model_folder) -> Sweep:
+def expanded(workplace, tiny_model_folder, monkeypatch) -> Sweep:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for workers, whose bits are compared with those of one thread
     (workplace / "s.yaml").write_text(SWEEP.replace("MODEL", str(tiny_model_folder)))
     return load_sweep("s.yaml", LocalPaths())
 
@@ -52,6 +54,17 @@ def site(tmp_path) -> Path:
     folder = tmp_path / "site"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny_model_folder) -> Path:
+    """Returns the results of all seven runs, each trained in this process without a stop."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "s.yaml").write_text(SWEEP.replace("MODEL", str(tiny_model_folder)))
+    sweep = load_sweep(folder / "s.yaml", LocalPaths(cache_dir=folder / "cache"))
+    for run in (*sweep.start_runs, *sweep.runs):
+        train_run(run, folder, sweep.sources, save="last")
     return folder
 
 
@@ -114,27 +127,25 @@ def test_toy_rte_after_toy_mrpc(expanded, stableft, workplace):
 
 
 @pytest.mark.faults
-def test_killed_in_the_parent_and_in_a_child(expanded, site, workplace):
+def test_killed_in_the_parent_and_in_a_child(expanded, whole, site, workplace):
     (parent,) = expanded.start_runs
-    arguments = ("sweep", "s.yaml", "--arms", "after-mrpc", *OPTIONS, "--results")
-    wait_for_success(start_stableft(site, workplace, *arguments, "whole"))
+    arguments = ("sweep", "s.yaml", "--arms", "after-mrpc", *OPTIONS, "--results", "killed")
     after = expanded.runs[3:]
-    expected = {run.run_id: bits(Path("whole"), run.run_id) for run in (parent, *after)}
+    expected = {run.run_id: bits(whole, run.run_id) for run in (parent, *after)}
     for run in (parent, after[0]):
         checkpoint = run_folder(Path("killed"), run.run_id) / CHECKPOINT_FILE
-        process = start_stableft(site, workplace, *arguments, "killed")
+        process = start_stableft(site, workplace, *arguments)
         assert wait_while_running(process, checkpoint.exists)
         kill_group(process)
         assert not (checkpoint.parent / RECORD_FILE).exists()
-    wait_for_success(start_stableft(site, workplace, *arguments, "killed"))
+    wait_for_success(start_stableft(site, workplace, *arguments))
     assert {run_id: bits(Path("killed"), run_id) for run_id in expected} == expected
 
 
-def test_hopeless_runs_end_and_the_others_are_as_ever(expanded, stableft):
+def test_hopeless_runs_end_and_the_others_are_as_ever(expanded, whole, stableft):
     runs = [run.run_id for run in expanded.runs[:3]]
     plain = ("sweep", "s.yaml", "--arms", "plain", *OPTIONS)
-    assert stableft(*plain, "--results", "whole")[0] == 0
-    expected = {run_id: bits(Path("whole"), run_id) for run_id in runs}
+    expected = {run_id: bits(whole, run_id) for run_id in runs}
     code, out, _ = stableft(*plain, "--set", RULE, "--dry-run")
     assert "checkpoints of 3 runs" in out
     code, out, _ = stableft(*plain, "--set", RULE)
@@ -149,7 +160,7 @@ def test_hopeless_runs_end_and_the_others_are_as_ever(expanded, stableft):
     (ended,) = [record for record in records.values() if record.status == "stopped"]
     going_on = [run_id for run_id in runs if run_id != ended.run_id]
     assert {run_id: bits(results, run_id) for run_id in going_on} == {run_id: expected[run_id] for run_id in going_on}
-    trial = {run_id: next(p for p in read_record(Path("whole"), run_id).evals if p.epoch >= 0.9) for run_id in runs}
+    trial = {run_id: next(p for p in read_record(whole, run_id).evals if p.epoch >= 0.9) for run_id in runs}
     assert ended.stop.score == min(point.val["accuracy"] for point in trial.values())
     assert {path.name for path in run_folder(results, ended.run_id).iterdir()} == {
         "config.yaml", "record.json", "history.jsonl", "claim.lock"

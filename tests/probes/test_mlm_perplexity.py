@@ -1,5 +1,6 @@
 """Perplexity with reset blocks: equal to models put together by hand, one kind of mask for all, texts, refusals."""
 
+import functools
 import json
 import math
 import os
@@ -18,11 +19,13 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForMaskedLM, BertConfig, BertModel
 
 from stableft.config.local_files import model_folder_digest, shipped_configs
-from stableft.config.planned_run import LocalPaths
+from stableft.config.planned_run import Execution, LocalPaths
 from stableft.data import toy_language as toylang
 from stableft.errors import UserError
 from stableft.models.load import load_tokenizer, quiet_transformers
+from stableft.pretrain.config_file import load_pretraining
 from stableft.pretrain.record import PretrainRecord
+from stableft.pretrain.run import prepare_pretraining
 from stableft.probes.mlm_perplexity import (
     ProbeText,
     load_finetuned_encoder,
@@ -209,13 +212,24 @@ def test_the_hub_gives_what_a_file_of_the_same_text_gives(tiny_tokenizer, tmp_pa
 
 
 @pytest.mark.slow
-def test_the_demo_checkpoint_has_the_held_out_loss_of_its_record(make_config, tmp_path):
-    """Rows, segments and masks are those of its pre-training."""
+def test_the_demo_checkpoint_has_the_held_out_loss_of_its_record(make_config, tmp_path, monkeypatch):
+    """As its pre-training measured it, and as the probe does, whose rows, segments and masks are the same."""
+    monkeypatch.setattr(toylang, "make_toy_corpus", functools.cache(toylang.make_toy_corpus))  # takes seconds
     demo = shipped_configs() / "demo"
     record = parse_record_as(PretrainRecord, (demo / "toy-bert.record.json").read_text())
     digest = model_folder_digest(demo / "toy-bert")
     config = make_config(**{"model.name": "toy-bert", "model.sha256": digest})
     sources = LocalPaths(cache_dir=tmp_path, paths={digest: demo / "toy-bert"})
+
+    job, _ = prepare_pretraining(
+        load_pretraining(shipped_configs() / "pretrain" / "toy.yaml", sources), tmp_path, Execution()
+    )
+    assert job.corpus.record == record.data
+    model, held_out = AutoModelForMaskedLM.from_pretrained(demo / "toy-bert").eval(), job.held_out
+    with torch.no_grad():
+        outputs = model(**held_out.inputs, labels=held_out.target_ids.masked_fill(~held_out.is_masked, -100))
+    assert outputs.loss.item() == pytest.approx(record.held_out_loss, rel=1e-4)
+
     tokenizer = load_tokenizer(config, sources)
     text = load_probe_text("toy", tokenizer, 64, sources)
     assert (text.sha256, len(text.rows_longest_first), text.tokens) == (

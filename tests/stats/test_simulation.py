@@ -48,7 +48,7 @@ def test_intervals_of_100_values_cover_the_truth():
 @pytest.mark.slow
 def test_intervals_of_25_values_cover_the_truth_a_little_less_often():
     """That of the SD is too short, as its docstring says."""
-    shares = coverage(25, 2000)
+    shares = coverage(25, 2000, resamples=399)  # the 2.5 % points are then the 10th from either end
     assert 0.92 <= shares["ratio"] <= 0.95, shares
     assert 0.92 <= shares["mean"] <= 0.95, shares
     assert 0.93 <= shares["iqm"] <= 0.96, shares

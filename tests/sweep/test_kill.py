@@ -1,4 +1,4 @@
-"""The real `stableft sweep`, killed again and again at random moments, ends with the bits of one that was left alone.
+"""The real `stableft sweep`, killed again and again at random moments, ends with the bits of runs that were left alone.
 
 `pytest -s` shows where each kill fell. Every kill is SIGKILL to the whole process group: parent and workers at once.
 """
@@ -15,7 +15,10 @@ import numpy as np
 import pytest
 import torch
 from support.processes import SITECUSTOMIZE, kill_group, start_stableft, wait_for_success, wait_while_running
+from support.training_runs import train_run
 
+from stableft.config.planned_run import LocalPaths
+from stableft.config.sweep_file import load_sweep
 from stableft.records.run_record import CHECKPOINT_FILE, HISTORY_FILE, PREDICTIONS_FILE, RECORD_FILE, read_record
 
 pytestmark = [
@@ -143,7 +146,9 @@ def test_kills_change_no_bit(toy_data, tiny_model_folder, tmp_path, anywhere, in
     site.mkdir()
     (site / "sitecustomize.py").write_text(SITECUSTOMIZE)
     whole, killed = (Sweeps(tmp_path, site, tmp_path / name) for name in ("whole", "killed"))
-    whole.finish()
+    sweep = load_sweep(tmp_path / "toy-sweep.yaml", LocalPaths(cache_dir=tmp_path / "cache"))
+    for run in sweep.runs:  # here, because a process of its own would import torch once more
+        train_run(run, whole.results, sweep.sources)
     expected = results_of(whole)
     assert len(expected) == RUNS
     assert len({found["history"] for found in expected.values()}) == RUNS

@@ -27,6 +27,7 @@ class BackboneSpec:
     pad_segment: int = 0  # segment id of padding
     paper_head: bool = False  # Z's head differs from the stock head
     sdpa: bool = True  # transformers supports torch's fused attention for it
+    packs: bool = False  # rows can be packed: the blocks attend through one function, and the head reads a first token
     # Regular expression of the Linear modules with no dropout between them and the preceding Linear: Z's Mixout skips
     # them. The default matches nothing.
     not_after_dropout: str = r"$^"
@@ -44,6 +45,7 @@ BACKBONES = {
             pooler="bert.pooler",
             dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
             example="bert-large-uncased",
+            packs=True,
             not_after_dropout=_BERT_FFN,
         ),
         BackboneSpec(
@@ -56,6 +58,7 @@ BACKBONES = {
             example="roberta-large",
             lost_positions=2,
             segment_ids=False,
+            packs=True,
             not_after_dropout=_BERT_FFN,
         ),
         BackboneSpec(
@@ -67,6 +70,7 @@ BACKBONES = {
             dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"),
             example="albert-large-v2",
             shares_blocks=True,
+            packs=True,
             not_after_dropout=r"(\.query|\.key|\.value|\.ffn_output|albert\.pooler)$",
         ),
         BackboneSpec(
@@ -90,6 +94,7 @@ BACKBONES = {
             dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
             example="google/electra-large-discriminator",
             paper_head=True,
+            packs=True,
             not_after_dropout=_BERT_FFN,
         ),
         BackboneSpec(

@@ -16,6 +16,7 @@ from stableft.cli.options import (
     CheckpointEveryOption,
     CompleteOption,
     ConfigArgument,
+    CudaGraphsOption,
     DataDirOption,
     DevicesOption,
     JobsPerDeviceOption,
@@ -90,6 +91,7 @@ def sweep(
     checkpoint_every: CheckpointEveryOption = None,
     micro_batch: MicroBatchOption = None,
     tf32: Tf32Option = False,
+    cuda_graphs: CudaGraphsOption = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print runs, time, memory and disk; train nothing.")
     ] = False,
@@ -106,7 +108,12 @@ def sweep(
     check_results_folder(results)
     plan = load_sweep_from_options(config, data_dir, set_, arms, seeds)
     execution = Execution(
-        micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save, tf32=tf32, retrain_incomplete=complete
+        micro_batch=micro_batch,
+        checkpoint_every=checkpoint_every,
+        save=save,
+        tf32=tf32,
+        cuda_graphs=cuda_graphs,
+        retrain_incomplete=complete,
     )
     if dry_run:
         print_estimate(plan, results, devices, jobs_per_device, execution, retry_crashed)
@@ -132,6 +139,7 @@ def train_command(
     checkpoint_every: CheckpointEveryOption = None,
     micro_batch: MicroBatchOption = None,
     tf32: Tf32Option = False,
+    cuda_graphs: CudaGraphsOption = True,
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Re-run it if it crashed.")] = False,
     complete: CompleteOption = False,
 ) -> None:
@@ -144,7 +152,12 @@ def train_command(
     check_results_folder(results)
     plan = single_run_sweep(recipe, task, model, seed, LocalPaths(data_dir=data_dir), set_)
     execution = Execution(
-        micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save, tf32=tf32, retrain_incomplete=complete
+        micro_batch=micro_batch,
+        checkpoint_every=checkpoint_every,
+        save=save,
+        tf32=tf32,
+        cuda_graphs=cuda_graphs,
+        retrain_incomplete=complete,
     )
     code = run_with_progress(plan, results, devices, 1, execution, retry_crashed)
     print_scores(results, plan.runs[0].run_id)

@@ -81,6 +81,7 @@ class Execution:
     checkpoint_every: int | None = None
     save: Literal["none", "best", "last", "all"] = "none"
     tf32: bool = False  # on a GPU, round the inputs of float32 products to TF32: faster, but about 3 digits
+    cuda_graphs: bool = True  # on a GPU, record updates and replay them: the same bits, without launching each kernel
     retrain_incomplete: bool = False  # re-run finished runs that lack requested weights or probes
 
 

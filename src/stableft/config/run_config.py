@@ -273,6 +273,8 @@ class RunConfig(TrainingConfig):
     schedule: ScheduleConfig
     evaluation: EvaluationConfig
     precision: Precision
+    # packed: compute on the tokens of a batch without padding. None: padded; left out, as in older configs.
+    execution: Literal["padded", "packed"] | None = Field(default=None, exclude_if=lambda value: value is None)
     seeds: Seeds
 
     @property
@@ -286,7 +288,7 @@ class RunConfig(TrainingConfig):
         values = _identifying_values(self)
         for key in ("seeds", *ignored):
             section, _, name = key.rpartition(".")
-            del (values[section] if section else values)[name]
+            (values[section] if section else values).pop(name, None)
         return values
 
     def setting_id(self, ignored: tuple[str, ...] = ()) -> str:
@@ -336,6 +338,10 @@ class RunConfig(TrainingConfig):
             values["schedule"] |= {"warmup": 0.0, "warmup_steps": None}
         if self.data.train_rows is None:
             values["data"]["sample_seed"] = None
+        if self.execution == "packed":
+            values["data"]["pad_to_max"] = False
+        else:
+            values["execution"] = None
         values["evaluation"]["select_by"] = (self.selection_metric,)
         if self.reinit and not self.reinit.embeddings:
             values["reinit"]["embeddings"] = None

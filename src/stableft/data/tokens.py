@@ -1,4 +1,4 @@
-"""Tokenized rows: cached on disk by contents, held in memory as flat arrays, padded per batch."""
+"""Tokenized rows: cached on disk by contents, held in memory as flat arrays, padded or packed per batch."""
 
 import hashlib
 import io
@@ -46,6 +46,15 @@ class LabeledRows(TokenizedRows):
 
 
 @dataclass(frozen=True)
+class Packing:
+    """How to pack the rows of a batch one after another, without padding."""
+
+    multiple: int  # filler tokens make the number of tokens a multiple of this
+    first_position: int = 0  # position of a row's first token
+    boundaries: bool = False  # attention takes boundaries between rows, instead of indices by which to pad its inputs
+
+
+@dataclass(frozen=True)
 class InputLayout:
     """How a model's inputs are laid out: the padding, and whether there are segment ids."""
 
@@ -54,6 +63,7 @@ class InputLayout:
     left: bool = False  # pad on the left
     segments: bool = True  # the model takes token_type_ids
     full_mask: bool = True  # the model needs an attention mask even if there is no padding
+    packing: Packing | None = None  # None: pad
 
 
 @dataclass(frozen=True)
@@ -86,14 +96,17 @@ def load_splits(config: RunConfig, sources: LocalPaths, tokenizer: PreTrainedTok
 
 
 def collate(rows: LabeledRows, indices: np.ndarray, inputs: InputLayout, data: DataConfig) -> dict[str, torch.Tensor]:
-    """Return a padded batch of these rows (see `pad_batch`) with their labels [rows].
+    """Return a batch of these rows (see `pad_batch` and `pack_batch`) with their labels [rows].
 
     Without `data.segment_ids`, every token_type_id is 0, as in M's code. Without `inputs.full_mask`, a batch with no
     padding has no attention mask.
     """
-    batch = pad_batch(rows, indices, inputs, data.max_length, data.pad_to_max)
-    if not inputs.full_mask:
-        drop_full_mask(batch)
+    if inputs.packing:
+        batch = pack_batch(rows, indices, inputs, inputs.packing, data.max_length)
+    else:
+        batch = pad_batch(rows, indices, inputs, data.max_length, data.pad_to_max)
+        if not inputs.full_mask:
+            drop_full_mask(batch)
     if inputs.segments and not data.segment_ids:
         batch["token_type_ids"].zero_()
     return batch | {"labels": torch.from_numpy(rows.labels[indices])}
@@ -114,8 +127,7 @@ def pad_batch(
     """
     starts = rows.offsets[indices]
     lengths = rows.offsets[indices + 1] - starts
-    # Multiples of 8 suit the GPU's tensor cores.
-    width = max_length if to_max else min(-(-int(lengths.max()) // 8) * 8, max_length)
+    width = max_length if to_max else _padded_width(lengths, max_length)
     columns = np.arange(width)
     if inputs.left:
         columns = columns - (width - lengths)[:, None]
@@ -131,6 +143,52 @@ def pad_batch(
     if inputs.segments:
         segments = rows.segment_ids.take(positions, mode="clip")
         batch["token_type_ids"] = np.where(mask, segments, np.int64(inputs.pad_segment))
+    return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+def _padded_width(lengths: np.ndarray, max_length: int) -> int:
+    # Multiples of 8 suit the GPU's tensor cores.
+    return min(-(-int(lengths.max()) // 8) * 8, max_length)
+
+
+def pack_batch(
+    rows: TokenizedRows, indices: np.ndarray, inputs: InputLayout, packing: Packing, max_length: int
+) -> dict[str, torch.Tensor]:
+    """Return a model's inputs for these rows, packed: int64 tensors [1, tokens].
+
+    `first_tokens` [rows] says where the rows begin. Rows of pad tokens follow, which fill the pack up. For attention,
+    there are either `boundaries`, int32 [rows and fillers + 1], or indices for padding: `cells` [rows and fillers,
+    width], the token for each cell; `visible`, where that is more than a stand-in; and `places` [tokens], the cell of
+    each token.
+    """
+    starts = rows.offsets[indices]
+    lengths = rows.offsets[indices + 1] - starts
+    real, width = int(lengths.sum()), max_length if packing.boundaries else _padded_width(lengths, max_length)
+    # As many fillers as the longest fill needs, none empty: equal numbers of tokens and rows give tensors of one shape.
+    fillers = -(-(packing.multiple - 1) // (width - 1))
+    fill = fillers + -(real + fillers) % packing.multiple
+    filler_lengths = fill // fillers + (np.arange(fillers) < fill % fillers)
+    row_lengths = np.concatenate([lengths, filler_lengths])
+    ends = np.cumsum(row_lengths)
+    begins = ends - row_lengths
+    columns = np.arange(ends[-1]) - np.repeat(begins, row_lengths)
+    positions = np.repeat(starts, lengths) + columns[:real]
+    batch = {
+        "input_ids": np.full((1, real + fill), inputs.pad_id),
+        "position_ids": columns[None] + packing.first_position,
+        "first_tokens": begins[: len(indices)],
+    }
+    batch["input_ids"][0, :real] = rows.input_ids[positions]
+    if inputs.segments:
+        batch["token_type_ids"] = np.full((1, real + fill), inputs.pad_segment)
+        batch["token_type_ids"][0, :real] = rows.segment_ids[positions]
+    if packing.boundaries:
+        batch["boundaries"] = np.concatenate([[0], ends]).astype(np.int32)
+    else:
+        visible = np.arange(width) < row_lengths[:, None]
+        batch["visible"] = visible
+        batch["cells"] = begins[:, None] + np.where(visible, np.arange(width), 0)
+        batch["places"] = np.flatnonzero(visible)
     return {name: torch.from_numpy(array) for name, array in batch.items()}
 
 

@@ -70,6 +70,7 @@ class AdamW(torch.optim.Optimizer):
             "fused": True,
         }
         self._uncorrected_steps: dict[torch.device, Tensor] = {}
+        self._device_lrs: dict[int, Tensor] = {}  # by group
         self._targets = targets
         super().__init__(params, defaults)
 
@@ -91,6 +92,20 @@ class AdamW(torch.optim.Optimizer):
             params = [p for p in group["params"] if p.grad is not None]
             if params:
                 self._update_group(group, params, found_inf)
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Set each group's learning rate to `lr` times its `lr_scale`.
+
+        On a GPU it is a tensor that keeps its address, so that a recorded update reads the present value.
+        """
+        for number, group in enumerate(self.param_groups):
+            device, value = group["params"][0].device, lr * group.get("lr_scale", 1.0)
+            if device.type == "cpu":
+                group["lr"] = value
+            else:
+                if number not in self._device_lrs:
+                    self._device_lrs[number] = torch.empty((), dtype=torch.float32, device=device)
+                group["lr"] = self._device_lrs[number].fill_(value)
 
     def allocate_moments(self, params: Iterable[Tensor]) -> None:
         """Allocate the moments and step counts of these parameters, where they have none."""

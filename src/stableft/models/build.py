@@ -12,6 +12,7 @@ from stableft.data.tokens import InputLayout
 from stableft.methods.reinit import draw_weights, initializer_std, reinitialize
 from stableft.models.host_reads import avoid_host_reads, can_omit_full_mask
 from stableft.models.load import PretrainedCheckpoint, load_pretrained
+from stableft.models.packed import run_packed
 from stableft.models.start_weights import StartWeights, load_start_weights
 from stableft.seeds import make_generator
 
@@ -28,7 +29,10 @@ def build_model(
     """
     pretrained = load_pretrained(config, sources)
     model = copy.deepcopy(pretrained.model)  # the checkpoint stays cached for the next run
-    avoid_host_reads(model, pretrained.spec)
+    if config.execution == "packed":
+        run_packed(model, config)
+    else:
+        avoid_host_reads(model, pretrained.spec)
     std = initializer_std(model.config)
     # The head has its own generator, so that it depends on the init seed alone: a baseline and Re-init with equal
     # seeds share it (Z App. B).

@@ -24,12 +24,17 @@ def can_omit_full_mask(spec: BackboneSpec) -> bool:
     return spec.name in BACKBONES and spec.name != "xlnet"
 
 
+def never_reads_on_host(spec: BackboneSpec) -> bool:
+    """Return whether a family's model, after `avoid_host_reads`, reads no tensor on the CPU."""
+    return spec.name in BACKBONES and spec.name != "xlnet"
+
+
 def avoid_host_reads(model: PreTrainedModel, spec: BackboneSpec) -> None:
     """Make the model of a family with a row compute the same without reading a tensor on the CPU."""
     if spec.name == "xlnet":  # it prepares its mask without reading it
         for part in model.modules():
             if hasattr(part, "rel_shift_bnij"):
-                part.rel_shift_bnij = _shift_to_relative_positions  # pyright: ignore[reportAttributeAccessIssue]
+                part.rel_shift_bnij = _shift_to_relative_positions  # pyright: ignore[reportArgumentType]
     elif spec.name in BACKBONES:
         model.base_model.register_forward_pre_hook(_expand_masks, with_kwargs=True)
     if spec.name == "bart":

@@ -67,7 +67,7 @@ class Plane:
 
 def origin_config(config: RunConfig, head_seed: int) -> RunConfig:
     """Return the config whose initial model is the plane's origin: pre-trained weights and a newly drawn head."""
-    overrides = {"reinit": None, "mixout": None, "start_from": None, "precision": "fp32"}
+    overrides = {"reinit": None, "mixout": None, "start_from": None, "precision": "fp32", "execution": None}
     return config.model_copy(update={**overrides, "seeds": Seeds(init=head_seed, data=config.seeds.data)})
 
 

@@ -195,10 +195,12 @@ def _measure_cost(run: PlannedRun, results: Path, sweep: Sweep, execution: Execu
 
 
 def _measure_step_seconds(setup: RunSetup, state: TrainState) -> float:
-    """Return the mean seconds of one update, excluding the first (warm-up)."""
+    """Return the mean seconds of one update, without warm-up."""
+    # CUDA graphs run a shape of batch once, record it, and replay it from then on.
+    warm_up = (*range(TIMED_STEPS), *range(TIMED_STEPS)) if state.graphs else (0,)
     start = time.perf_counter()
-    for i in range(TIMED_STEPS + 1):
-        if i == 1:
+    for number, i in enumerate((*warm_up, *range(TIMED_STEPS))):
+        if number == len(warm_up):
             _synchronize(setup.device)
             start = time.perf_counter()
         lr = learning_rate(setup.config, i, setup.total)

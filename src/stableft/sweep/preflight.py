@@ -32,7 +32,8 @@ def check_sweep_inputs(
 
     def check(run: PlannedRun) -> None:
         config = run.config
-        methods = config.model_dump(include={"model": True, "reinit": True, "mixout": True, "optimizer": {"llrd"}})
+        parts = {"model": True, "reinit": True, "mixout": True, "optimizer": {"llrd"}, "execution": True}
+        methods = config.model_dump(include=parts)
         model = canonical_json([methods, config.data.max_length])
         if model not in checked:
             checked.add(model)

@@ -194,7 +194,7 @@ def _add_speed(speeds: dict[tuple, tuple[float, int]], current: SlotState) -> No
 
 def _speed_key(config: RunConfig) -> tuple:
     data, model = config.data, config.model
-    return (model.name, data.task, config.schedule.batch_size, config.precision, data.max_length)
+    return (model.name, data.task, config.schedule.batch_size, config.precision, config.execution, data.max_length)
 
 
 def _data_key(config: RunConfig) -> tuple:

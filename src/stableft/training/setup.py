@@ -1,7 +1,7 @@
 """Set up a run: data, model, optimizer, and its evaluation steps."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,13 @@ from stableft.errors import UserError
 from stableft.methods.adamw import build_optimizer
 from stableft.methods.mixout import apply_mixout
 from stableft.models.build import build_model, input_layout_for
+from stableft.models.host_reads import never_reads_on_host
 from stableft.models.load import PretrainedCheckpoint, load_pretrained, load_tokenizer
+from stableft.models.packed import packing_for
 from stableft.models.start_weights import find_start_weights
 from stableft.records.run_record import StartRecord, run_folder
 from stableft.seeds import batch_row_indices
+from stableft.training.cuda_graphs import RecordedUpdates
 from stableft.training.in_loop_probes import start_probe_recorder
 from stableft.training.schedule import evaluation_steps, steps_per_epoch, total_steps
 from stableft.training.step import TrainState
@@ -78,6 +81,9 @@ def prepare_run(
         apply_mixout(model, pretrained.spec, config.mixout)
     per_epoch = steps_per_epoch(len(splits.train), config.schedule.batch_size)
     total = total_steps(config.schedule, len(splits.train))
+    inputs = replace(input_layout_for(pretrained, tokenizer), packing=packing_for(model, config, device))
+    if device.type == "cuda":  # without a mask, transformers makes one, but only while a CUDA graph is recorded
+        inputs = replace(inputs, full_mask=True)
     setup = RunSetup(
         run=run,
         config=config,
@@ -87,7 +93,7 @@ def prepare_run(
         splits=splits,
         pretrained=pretrained,
         tokenizer=tokenizer,
-        inputs=input_layout_for(pretrained, tokenizer),
+        inputs=inputs,
         per_epoch=per_epoch,
         total=total,
         evaluate_at=frozenset(evaluation_steps(config.evaluation, total, per_epoch)),
@@ -95,6 +101,8 @@ def prepare_run(
     )
     state = create_train_state(model, pretrained.spec, config, execution)
     redrawn = config.reinit.blocks if config.reinit else 0
+    if execution.cuda_graphs and device.type == "cuda" and never_reads_on_host(pretrained.spec) and not config.mixout:
+        state.graphs = RecordedUpdates(device)
     state.recorder = start_probe_recorder(model, pretrained.spec, run.probes, total, redrawn)
     return setup, state
 

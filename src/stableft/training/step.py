@@ -1,7 +1,7 @@
 """One optimizer update: accumulate the gradient over micro-batches, clip it, step."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from stableft.data.tokens import InputLayout, LabeledRows, collate
 from stableft.methods.adamw import AdamW
 from stableft.methods.mixout import seed_mixout_masks
 from stableft.seeds import global_rng_state, restore_global_rng_state
+from stableft.training.cuda_graphs import Batch, RecordedUpdates, UpdateNumbers
 from stableft.training.evaluate import autocast, loss_sum, to_device
 from stableft.training.in_loop_probes import (
     ProbeRecorder,
@@ -28,7 +29,7 @@ from stableft.training.schedule import warmup_linear, warmup_steps
 
 @dataclass
 class TrainState:
-    """Everything that changes during training. Checkpoints save it, except for the recorder, which is rebuilt."""
+    """Everything that changes during training. Checkpoints save it but for graphs and recorder, which are rebuilt."""
 
     model: PreTrainedModel
     optimizer: AdamW
@@ -42,6 +43,7 @@ class TrainState:
     evals: list[dict] = field(default_factory=list)
     best: dict | None = None  # the best evaluation so far, with its outputs
     seconds: float = 0.0  # training time, including that before a resume
+    graphs: RecordedUpdates | None = None  # on a GPU: updates recorded as CUDA graphs; None: launch every kernel
     recorder: ProbeRecorder | None = None
     recorded: ProbeRows = field(default_factory=dict)
 
@@ -72,16 +74,34 @@ def train_on_batch(
 ) -> StepResult:
     """Update the weights with the mean loss over the rows `indices`."""
 
-    def partial_loss(start: int, stop: int) -> Tensor:
-        batch = to_device(collate(rows, indices[start:stop], inputs, config.data), device)
-        labels = batch.pop("labels")
+    def batch(start: int, stop: int) -> Batch:
+        return collate(rows, indices[start:stop], inputs, config.data)
+
+    def loss_of(batch: Batch) -> Tensor:
+        features = {name: tensor for name, tensor in batch.items() if name != "labels"}
         with autocast(config, device):
-            outputs = state.model(**batch).logits
-        return loss_sum(outputs, labels) / len(indices)
+            outputs = state.model(**features).logits
+        return loss_sum(outputs, batch["labels"]) / len(indices)
+
+    def recordable_update(batches: Sequence[Batch]) -> UpdateNumbers:
+        return (_accumulate_gradient(state, map(loss_of, batches), device), *_apply_gradient(state, config))
 
     if config.mixout:  # one mask per update: micro-batches, and a retry after running out of memory, must share it
         seed_mixout_masks(state.model, config.seeds.data, state.step)
-    return update_weights(state, partial_loss, len(indices), config, lr, device)
+    if state.graphs:
+        starts = range(0, len(indices), state.micro_batch)
+        batches = [batch(start, min(start + state.micro_batch, len(indices))) for start in starts]
+        state.optimizer.set_learning_rate(lr)
+        if numbers := state.graphs.run(batches, _due_probes(state), recordable_update):
+            state.step += 1
+            loss, grad_norm, probe_norms, drift = numbers
+            assert loss is not None
+            assert grad_norm is not None
+            return StepResult(loss, lr, grad_norm, probe_norms=probe_norms, drift=drift)
+        state.optimizer.zero_grad(set_to_none=True)  # a recording that failed leaves gradients
+    return update_weights(
+        state, lambda start, stop: loss_of(to_device(batch(start, stop), device)), len(indices), config, lr, device
+    )
 
 
 def update_weights(
@@ -93,13 +113,25 @@ def update_weights(
     device: torch.device,
 ) -> StepResult:
     """Update the weights with a batch of `rows` rows whose loss is the sum of `partial_loss` over micro-batches."""
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_scale", 1.0)  # set here, because torch's schedulers ignore lr_scale
+    state.optimizer.set_learning_rate(lr)
     loss = _backward_batch(state, partial_loss, rows, device)
-    state.scaler.unscale_(state.optimizer)  # norms and clipping need the true gradient, without fp16's loss scale
+    grad_norm, probe_norms, drift = _apply_gradient(state, config)
+    state.step += 1
+    return StepResult(loss, lr, grad_norm, probe_norms=probe_norms, drift=drift)
+
+
+def _due_probes(state: TrainState) -> tuple[bool, bool]:
+    """Return whether gradient norms, and drift, are to be recorded at the next update."""
     recorder, step = state.recorder, state.step + 1
+    return bool(recorder and recorder.is_due("grad_norms", step)), bool(recorder and recorder.is_due("drift", step))
+
+
+def _apply_gradient(state: TrainState, config: TrainingConfig) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Clip the gradient and step. Return its norm before clipping, and what the probes record at this update."""
+    state.scaler.unscale_(state.optimizer)  # norms and clipping need the true gradient, without fp16's loss scale
+    recorder, (norms_due, drift_due) = state.recorder, _due_probes(state)
     parameter_norms = probe_norms = drift = None
-    if recorder and recorder.is_due("grad_norms", step):
+    if recorder and norms_due:
         parameter_norms = gradient_norms(recorder.parameters.values())
     grad_norm = _gradient_norm(state.model)
     if config.optimizer.clip_norm is not None:
@@ -109,10 +141,9 @@ def update_weights(
     state.scaler.step(state.optimizer)  # skips the step if the gradient is not finite
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
-    state.step = step
-    if recorder and recorder.is_due("drift", step):
+    if recorder and drift_due:
         drift = drift_distances(recorder.drift_groups.values(), recorder.initial.values())
-    return StepResult(loss, lr, grad_norm, probe_norms=probe_norms, drift=drift)
+    return grad_norm, probe_norms, drift
 
 
 def _gradient_norm(model: nn.Module) -> Tensor:
@@ -156,18 +187,18 @@ def _backward_batch(state: TrainState, partial_loss: PartialLoss, rows: int, dev
     rng_state = global_rng_state(device)
     while True:
         try:
-            loss = torch.zeros((), device=device)
-            for start in range(0, rows, state.micro_batch):
-                loss += _backward_micro_batch(state, partial_loss, start, min(start + state.micro_batch, rows))
-            return loss
+            starts = range(0, rows, state.micro_batch)
+            losses = (partial_loss(start, min(start + state.micro_batch, rows)) for start in starts)
+            return _accumulate_gradient(state, losses, device)
         except torch.OutOfMemoryError:
             rows_at_once = min(state.micro_batch, rows)
-            if rows_at_once == 1:
+            if rows_at_once == 1 and not (state.graphs and state.graphs.recorded):
                 raise
-        # Retry outside the handler: inside, the exception's traceback keeps the frame of `_backward_micro_batch`
-        # alive, and with it the activations.
+        # Retry outside the handler: inside, the exception's traceback keeps the activations alive.
         state.optimizer.zero_grad(set_to_none=True)
         restore_global_rng_state(rng_state, device)  # dropout must not depend on how far the failed attempt got
+        if state.graphs and state.graphs.give_up():
+            continue  # the whole micro-batch may fit now
         state.micro_batch = -(-rows_at_once // 2)
         state.halved += 1
         state.halved_at.append(state.step + 1)
@@ -175,8 +206,10 @@ def _backward_batch(state: TrainState, partial_loss: PartialLoss, rows: int, dev
             torch.cuda.empty_cache()
 
 
-def _backward_micro_batch(state: TrainState, partial_loss: PartialLoss, start: int, stop: int) -> Tensor:
-    """Accumulate the gradient of a micro-batch and return its contribution to the batch's loss."""
-    loss = partial_loss(start, stop)
-    state.scaler.scale(loss).backward()
-    return loss.detach()
+def _accumulate_gradient(state: TrainState, losses: Iterable[Tensor], device: torch.device) -> Tensor:
+    """Add up the gradients of the micro-batches' contributions to the batch's loss, and return their sum."""
+    total = torch.zeros((), device=device)
+    for loss in losses:
+        state.scaler.scale(loss).backward()
+        total += loss.detach()
+    return total

@@ -1,0 +1,45 @@
+"""scripts/gpu-check on the CPU, with a tiny model."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.paths import ROOT
+
+
+def check_gpu(out: Path, *options: str) -> tuple[int, dict]:
+    command = [ROOT / "scripts/gpu-check", "--out", out, "--tiny", "--device", "cpu", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=550, check=False)
+    return done.returncode, json.loads((out / "gpu-check.json").read_text())["steps"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_every_step_measures_something(tmp_path):
+    code, steps = check_gpu(tmp_path, "--only", "repeats,memory,floor,profile,projection")
+    assert code == 0
+    assert steps["repeats"]["results"]["fp16"] == steps["repeats"]["results"]["fp16"] | {
+        "repeats": True,
+        "resumes": True,
+    }
+    assert steps["floor"]["results"]["rates"]["fp32 TFLOP/s"] > 0
+    assert steps["profile"]["results"]["rte, batch 16, packed"]["kernels a step"] > 100
+    assert [name for name, step in steps.items() if not step["ok"]] == []
+    text = (tmp_path / "gpu-check.md").read_text()
+    assert all(f"## {name}: passed" in text for name in steps)
+
+
+@pytest.mark.slow
+def test_a_step_that_fails_does_not_hide_the_next(tmp_path):
+    code, steps = check_gpu(tmp_path, "--only", "speed,memory", "--minutes", "0.01")
+    assert code == 1
+    assert {name: step["ok"] for name, step in steps.items()} == {"speed": False, "memory": False}
+    assert steps["memory"]["results"]["end"]["message"] == "the time was up"
+
+
+def test_a_step_of_another_name_is_refused(tmp_path):
+    command = [ROOT / "scripts/gpu-check", "--out", tmp_path, "--only", "sped"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--only has no step sped; there are tests, sweeps, repeats" in done.stderr
