@@ -47,6 +47,9 @@ def report(
             help="Sweep file, artifact id such as mosbach-table1, file of records, or all.",
         ),
     ],
+    more: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="More files of records, reported together with FILE.")
+    ] = NO_TEXTS,
     results: ResultsOption = Path("results"),
     records: RecordsOption = NO_FILES,
     data_dir: DataDirOption = None,
@@ -79,6 +82,9 @@ def report(
     from stableft.report.runs import as_means_table, compare_against, load_runs
 
     check_results_folder(results)
+    for other in (name, *more) if more else ():
+        if not other.endswith(".jsonl"):
+            raise UserError(f"report {name} {more[0]}: several names must be files of records, but {other} is not one")
     if name == "all":
         from stableft.report.all_reports import build_all_reports
 
@@ -105,6 +111,7 @@ def report(
         score,
         lambda path: load_sweep_from_options(path, None, set_, arms, seeds),
         output.needs_figures,
+        [Path(other) for other in more],
     )
     if against:
         runs = compare_against(runs, against)
