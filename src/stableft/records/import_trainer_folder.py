@@ -231,7 +231,7 @@ def _find_seed(
     if pattern is None:
         if (cell := results.get("seed")) and (seed := find_seed(cell.text)) is not None:
             return seed, cell.place.file.name
-        for key in sorted(settings, key=len):  # the outermost key first
+        for key in sorted(settings, key=lambda key: (settings[key].file == MODEL_CARD, len(key))):  # outermost first
             if key.rpartition(".")[2] == "seed" and (seed := find_seed(settings[key].text)) is not None:
                 return seed, settings[key].file
     match = (pattern or SEED_IN_NAME).search(folder.name)
