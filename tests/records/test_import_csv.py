@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.imports import PLAIN, scores
 from support.paths import FILES
 
 from stableft.catalog.tasks import TASKS, find_task
@@ -17,10 +18,9 @@ from stableft.records.failure import known_constant_score
 from stableft.records.import_csv import import_csv
 from stableft.records.import_mapping import TableMapping
 from stableft.records.import_runs import find_known_task, metric_in_name
-from stableft.records.run_record import ImportedRun, dump_record, read_records_file
+from stableft.records.run_record import dump_record, read_records_file
 
 RESULTS = FILES / "per-seed" / "results.csv"  # made up, in the layout of a real file
-PLAIN = TableMapping(task="=RTE", arm="arm", seed="seed", score="acc")
 REPLICATION = TableMapping(
     task="dataset",
     arm="method",
@@ -32,40 +32,6 @@ REPLICATION = TableMapping(
     step="step",
     where=("dataset=RTE", "filetype=test_last_log"),
 )
-
-
-@pytest.fixture
-def take(tmp_path):
-    """Returns a function that imports a table given as text, and returns its records and what was printed."""
-
-    def take(text: str | bytes, mapping: TableMapping = PLAIN, name: str = "scores.csv", **changes):
-        file = tmp_path / name
-        file.write_bytes(text.encode() if isinstance(text, str) else text)
-        out = tmp_path / "out.jsonl"
-        said = import_csv(file, replace(mapping, **changes), out).replace("\n  ", " ")
-        records = list(read_records_file(out))
-        assert all(isinstance(record, ImportedRun) for record in records)
-        return records, said
-
-    return take
-
-
-@pytest.fixture
-def refused(take, tmp_path):
-    """Returns a function that says with which sentence a table is refused; the name of its folder is left out."""
-
-    def refused(text: str | bytes, mapping: TableMapping = PLAIN, name: str = "scores.csv", **changes) -> str:
-        with pytest.raises(UserError) as caught:
-            take(text, mapping, name, **changes)
-        assert not (tmp_path / "out.jsonl").exists()
-        assert "\n" not in str(caught.value)
-        return str(caught.value).replace(f"{tmp_path}/", "")
-
-    return refused
-
-
-def scores(records) -> list[float]:
-    return [record.score(record.report, record.split, record.metric) for record in records]
 
 
 def replicate(tmp_path, **changes):

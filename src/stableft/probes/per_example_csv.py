@@ -356,7 +356,10 @@ def _read_prediction(
         return codes[text] if text else NO_PREDICTION
     if NUMBER_PATTERN.fullmatch(text) and math.isfinite(value := float(text)):
         return value
-    return to_float(parse_number(Place(path, row[0]), column, text).value)
+    cell = parse_number(Place(path, row[0]), column, text)
+    if cell.percent:
+        raise UserError(f"{cell.place} column {column!r}: {text!r} must be a number")
+    return to_float(cell.value)
 
 
 def _read_label(path: Path, row: SourceRow, text: str, columns: PredictionColumns, codes: ClassCodes) -> float:

@@ -115,7 +115,7 @@ def open_csv_rows(path: Path, form: CsvFormat = CsvFormat()) -> Iterator[tuple[l
     except UnicodeError:
         title = form.encoding or "UTF-8"
         raise UserError(
-            f"{path}: the file is not text in {title}; --encoding names another encoding, such as latin-1 or utf-16"
+            f"{path}: the file is not text in {title}; --encoding names another, such as latin-1 or utf-16"
         ) from None
 
 

@@ -21,7 +21,7 @@ from stableft.records.import_values import (
 FieldReader = Callable[[list[str]], str]
 RunKeyReader = Callable[[SourceRow, Mistakes], RunKey | None]
 VALUES_SHOWN = 8  # values of a column that a message names
-CONDITION_PATTERN = re.compile(r"(.+?)(!=|<=|>=|==|=|<|>)(.*)", re.DOTALL)
+CONDITION_PATTERN = re.compile(r"([^=!<>].*?)(!=|<=|>=|==|=|<|>)(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
