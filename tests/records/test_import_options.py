@@ -163,6 +163,12 @@ def test_all_columns_that_are_not_there_are_named(refused):
     assert said.count("there are") == 1
 
 
+def test_mistakes_of_one_option_are_listed_with_the_others(refused):
+    said = refused(TABLE, score="ac", where=("x=1", "y=2"), metric="=")
+    assert said.startswith("4 mistakes: (1) ")
+    assert said.count("mistakes") == 1
+
+
 def test_all_fields_that_are_wrong_are_named_up_to_a_number(refused):
     said = refused("seed,arm,acc\nx,,0.6\n2,a,half\n3,a,0.6\n")
     assert [f"({i})" in said for i in range(1, 5)] == [True, True, True, False]

@@ -100,6 +100,39 @@ def test_the_other_checkpoint_is_read_from_the_history(take):
     assert reported(last) == [run.evals[-1].val["accuracy"] for run in last]
 
 
+def test_the_best_checkpoint_is_the_one_that_the_trainer_chose(take, tmp_path):
+    folder = tmp_path / "best"
+    shutil.copytree(BEST, folder)
+    for path in folder.rglob("trainer_state.json"):  # metric_for_best_model may be another, such as the loss
+        logged = [entry for entry in json.loads(path.read_text())["log_history"] if "eval_loss" in entry]
+        (score,) = (entry["eval_accuracy"] for entry in logged if entry["step"] == 75)
+        change(path, best_model_checkpoint="somewhere/checkpoint-75")
+        change(path.with_name("all_results.json"), eval_accuracy=score)
+        path.with_name("eval_results.json").unlink()
+    records, said = take(folder)
+    assert [(run.report, run.best.step) for run in records] == [("best", 75)] * 3
+    assert reported(records) == [own_score(folder / f"minilm-best-seed{seed}") for seed in (1, 2, 3)]
+    assert "neither" not in said
+
+
+def test_a_score_of_neither_checkpoint_is_reported_and_noted(take, runs):
+    change(runs / "rte" / "seed_2" / "all_results.json", eval_accuracy=0.6)
+    (runs / "rte" / "seed_2" / "eval_results.json").unlink()
+    records, said = take(runs)
+    assert (records[1].report, reported(records)[1]) == ("last", 0.6)
+    assert "is neither that of the last step nor the best one in 1 runs (minilm rte seed 2)" in said
+
+
+def test_the_history_of_an_earlier_checkpoint_is_not_that_of_the_run(take, runs):
+    for folder in (runs / "rte").iterdir():
+        (folder / "checkpoint-20").mkdir()
+        (folder / "trainer_state.json").rename(folder / "checkpoint-20" / "trainer_state.json")
+        change(folder / "checkpoint-20" / "trainer_state.json", global_step=20)
+    records, _ = take(runs)
+    assert [(run.evals, run.steps) for run in records] == [((), None)] * 3
+    assert reported(records) == [own_score(LAST / "rte" / f"seed_{seed}") for seed in (1, 2, 3)]
+
+
 def test_folders_may_be_named_one_by_one_and_give_equal_records(take):
     together = take(LAST)[0]
     one_by_one = take(*(LAST / "rte" / f"seed_{seed}" for seed in (3, 1, 2)))[0]

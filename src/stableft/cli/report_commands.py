@@ -102,8 +102,8 @@ def report(
         raise UserError(
             f"{name}: {' and '.join(filters)} can only select runs of a sweep file; a file of records is reported whole"
         )
-    if name.endswith((".csv", ".tsv")):
-        raise UserError(f"{name} is not a file of records; convert it with `stableft import csv {name} ...`")
+    if kind := {".csv": "csv", ".tsv": "csv", ".json": "json"}.get(Path(name).suffix):
+        raise UserError(f"{name} is not a file of records; convert it with `stableft import {kind} {name} ...`")
     runs = load_runs(
         name,
         results,

@@ -11,7 +11,7 @@ from stableft.config.run_config import Checkpoint, Split
 from stableft.errors import UserError
 from stableft.records.csv_table import SourceTable
 from stableft.records.failure import CORRELATIONS, compared_digits, count_decimals
-from stableft.records.import_evaluations import best_index, note_unequal_lengths
+from stableft.records.import_evaluations import note_unequal_lengths
 from stableft.records.import_runs import (
     ImportedChance,
     RunKey,
@@ -30,7 +30,7 @@ from stableft.records.import_runs import (
     write_imported_runs,
 )
 from stableft.records.import_settings import check_arms_uniform
-from stableft.records.import_trainer_folder import TrainerEval, TrainerRun, is_run_folder, read_trainer_run
+from stableft.records.import_trainer_folder import TrainerRun, is_run_folder, read_trainer_run
 from stableft.records.import_values import (
     Mistakes,
     PrintedNumber,
@@ -262,7 +262,7 @@ def _choose_checkpoint(
         final, points = logs.final["val"].get(key), logs.points(key)
         if final is None or not points:
             continue
-        last, best = points[-1].scores[key].value, _best_point(points, key).scores[key].value
+        last, best = points[-1].scores[key].value, logs.best_point(key).scores[key].value
         if final.value not in (last, best):
             by_kind["neither"].append(run)
         elif last != best:
@@ -293,18 +293,14 @@ def _choose_chance(
     task: str, metric: str, split: Split, baseline: float | None, counts: int | None, runs: dict[RunKey, TrainerRun]
 ) -> tuple[ImportedChance, str]:
     """Return what decides which runs failed, and a note. A task's chance level is known for all of its dev set only."""
-    known, evaluated = find_known_task(task), {run.rows[split] for run in runs.values() if split in run.rows}
-    rows = counts or (evaluated.pop() if len(evaluated) == 1 else None)
-    if metric in CORRELATIONS or baseline is not None or counts is not None:
+    evaluated = sorted({run.rows[split] for run in runs.values() if split in run.rows})
+    rows = counts or (evaluated[0] if len(evaluated) == 1 else None)
+    known = find_known_task(task)
+    whole = known is None or evaluated in ([], [known.split_rows(split)])
+    if whole or metric in CORRELATIONS or baseline is not None or counts is not None:
         return choose_chance(task, split, metric, baseline, rows)
-    if evaluated or (known and rows not in (None, known.split_rows(split))):
-        note = f"the runs were evaluated on {rows or 'different numbers of'} rows, not on the split that is known"
-        return ImportedChance(None, rows), f"{task}: failed: not known; {note}; --baseline gives its chance level"
-    return choose_chance(task, split, metric, baseline, None)
-
-
-def _best_point(points: Sequence[TrainerEval], key: str) -> TrainerEval:
-    return points[best_index([to_float(point.scores[key].value) for point in points])]
+    note = f"the runs were evaluated on {' or '.join(map(str, evaluated))} rows, not on the split that is known"
+    return ImportedChance(None, rows), f"{task}: failed: not known; {note}; --baseline gives its chance level"
 
 
 def _reported_cell(run: TrainerRun, key: str, split: Split, checkpoint: Checkpoint) -> PrintedNumber:
@@ -313,7 +309,7 @@ def _reported_cell(run: TrainerRun, key: str, split: Split, checkpoint: Checkpoi
     if split == "test" or not points:
         assert final is not None
         return final
-    last, best = points[-1].scores[key], _best_point(points, key).scores[key]
+    last, best = points[-1].scores[key], run.best_point(key).scores[key]
     reported, other = (last, best) if checkpoint == "last" else (best, last)
     return reported if final is None or final.value == other.value else final
 
@@ -357,7 +353,7 @@ def _checkpoint_scores(
     run: TrainerRun, reading: TaskReading, checkpoint: Checkpoint, reported: PrintedNumber
 ) -> ImportedScores | None:
     points = run.points(reading.key)
-    point = None if not points else points[-1] if checkpoint == "last" else _best_point(points, reading.key)
+    point = None if not points else points[-1] if checkpoint == "last" else run.best_point(reading.key)
     val = _as_fractions(point.scores, reading) if point else {}
     if checkpoint != reading.checkpoint:
         return ImportedScores(step=point.step, val=val, test=None) if point else None

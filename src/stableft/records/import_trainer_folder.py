@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from stableft.catalog.tasks import METRICS
 from stableft.config.run_config import Split
 from stableft.errors import UserError
+from stableft.records.import_evaluations import best_index
 from stableft.records.import_json import describe_json, flatten_object, parse_json
 from stableft.records.import_runs import find_known_task, metric_in_name
 from stableft.records.import_values import (
@@ -71,6 +72,7 @@ class TrainerRun:
     steps: int | None
     final: dict[Split, dict[str, PrintedNumber]]
     rows: dict[Split, int]
+    best_step: int | None = None  # whose weights the Trainer calls the best, by its own metric
     settings: dict[str, str] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)  # by file name
 
@@ -82,6 +84,12 @@ class TrainerRun:
     def points(self, key: str) -> list[TrainerEval]:
         """Return the evaluations that have a score with this key."""
         return [point for point in self.evals if key in point.scores]
+
+    def best_point(self, key: str) -> TrainerEval:
+        """Return the evaluation that the Trainer calls the best, or else the one with the highest score."""
+        points = self.points(key)
+        chosen = [point for point in points if point.step == self.best_step]
+        return chosen[0] if chosen else points[best_index([to_float(point.scores[key].value) for point in points])]
 
     def cells(self, key: str) -> list[PrintedNumber]:
         """Return all scores with this key."""
@@ -108,6 +116,7 @@ def read_trainer_run(folder: Path, pattern: re.Pattern[str] | None) -> TrainerRu
     state_file, state = _read_state(folder, contents, unfinished=not results)
     settings = _read_settings(folder, contents)
     evals, steps = _read_evals(state_file, state)
+    best = CHECKPOINT_FOLDER.fullmatch(Path(str(state.get("best_model_checkpoint"))).name)
     final: dict[Split, dict[str, PrintedNumber]] = {
         split: _select_scores(results, prefixes) for split, prefixes in PREFIXES.items()
     }
@@ -122,7 +131,8 @@ def read_trainer_run(folder: Path, pattern: re.Pattern[str] | None) -> TrainerRu
         if (cell := results.get(f"{prefix}samples")) and cell.value
     }
     texts = {key: setting.text for key, setting in settings.items()}
-    return TrainerRun(folder, seed, seed_from, task, arm, evals, steps, final, rows, texts, contents)
+    best_step = int(best[1]) if best else None
+    return TrainerRun(folder, seed, seed_from, task, arm, evals, steps, final, rows, best_step, texts, contents)
 
 
 def _read_results(folder: Path, contents: dict[str, bytes]) -> dict[str, PrintedNumber]:
@@ -146,10 +156,10 @@ def _number(path: Path, key: str, text: str) -> PrintedNumber | None:
 
 
 def _read_state(folder: Path, contents: dict[str, bytes], unfinished: bool) -> tuple[Path, dict[str, Any]]:
-    """Return the state at the end: of the folder, or of its last checkpoint.
+    """Return the state at the end: of the folder, or of its last checkpoint if that is at the end.
 
     Raises:
-        UserError: the file is not such a state, or it is that of a checkpoint of an `unfinished` run.
+        UserError: the file is not such a state, or the run is `unfinished` and has only an earlier one.
     """
     numbered = [(int(match[1]), path) for path in folder.iterdir() if (match := CHECKPOINT_FOLDER.fullmatch(path.name))]
     candidates = [folder / STATE_FILE, *(path / STATE_FILE for _, path in sorted(numbered, reverse=True))]
@@ -160,8 +170,10 @@ def _read_state(folder: Path, contents: dict[str, bytes], unfinished: bool) -> t
     if not isinstance(state, dict) or not isinstance(state.get("log_history"), list):
         raise UserError(f"{path}: there must be a log_history, as the Trainer writes it")
     done, planned = state.get("global_step"), state.get("max_steps")
-    if path.parent != folder and unfinished and str(done) != str(planned):
-        raise UserError(f"{folder}: the run is not finished: {path} is at step {done} of {planned}")
+    if path.parent != folder and str(done) != str(planned):
+        if unfinished:
+            raise UserError(f"{folder}: the run is not finished: {path} is at step {done} of {planned}")
+        return path, {}  # the best checkpoint may be the only one that was kept
     return path, state
 
 

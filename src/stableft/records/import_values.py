@@ -65,6 +65,16 @@ class PrintedNumber(NamedTuple):
         return self.text.lower() in ("", *MISSING_WORDS)
 
 
+class MistakesError(UserError):
+    """Mistakes of the user that one message lists."""
+
+    def __init__(self, messages: Sequence[str]) -> None:
+        listed = "; ".join(f"({i}) {text}" for i, text in enumerate(messages[:MISTAKES_SHOWN], 1))
+        more = len(messages) - MISTAKES_SHOWN
+        super().__init__(f"{len(messages)} mistakes: {listed}" + (f"; and {more} more" if more > 0 else ""))
+        self.messages = messages
+
+
 class Mistakes:
     """Collects mistakes of the user, so that one message names them all."""
 
@@ -77,17 +87,14 @@ class Mistakes:
         try:
             yield
         except UserError as error:
-            self.messages.append(str(error))
+            self.messages += error.messages if isinstance(error, MistakesError) else [str(error)]
 
     def check(self) -> None:
         """Raise a UserError that lists the messages, if there are any."""
-        if not self.messages:
-            return
-        if len(self.messages) == 1:
+        if len(self.messages) > 1:
+            raise MistakesError(self.messages)
+        if self.messages:
             raise UserError(self.messages[0])
-        listed = "; ".join(f"({i}) {text}" for i, text in enumerate(self.messages[:MISTAKES_SHOWN], 1))
-        more = len(self.messages) - MISTAKES_SHOWN
-        raise UserError(f"{len(self.messages)} mistakes: {listed}" + (f"; and {more} more" if more > 0 else ""))
 
 
 def parse_number(place: Place, column: str, text: str) -> PrintedNumber:
