@@ -104,3 +104,4 @@ def test_nan_is_no_missing_value(take):
 
 def test_a_column_of_missing_values_has_no_scores(refused):
     assert "--val val: the column is empty" in refused("seed,arm,acc,val\n1,a,0.6,None\n", val="val")
+    assert "--score acc: the column is empty" in refused("seed,arm,acc\n1,a,N/A\n")

@@ -88,7 +88,7 @@ StateOption = Annotated[
     typer.Option(
         "--state",
         metavar="COLUMN|=VALUE",
-        help="Whether the run finished, crashed or is running. Default: the column State or Status of W&B or MLflow.",
+        help="Whether the run finished, crashed or is running. Default: a column State or Status, as in W&B.",
     ),
 ]
 VaryOption = Annotated[

@@ -96,7 +96,7 @@ def import_table(table: SourceTable, mapping: TableMapping, out: Path, source: I
     runs = index_runs(table, keyed)
     check_arms_uniform(table, runs, mapping.vary, mapping.columns)
     cells = {run: scored[number] for run, (number, _) in runs.items()}
-    if not any(cell.text for cell in cells.values()):
+    if all(cell.missing for cell in cells.values()):
         raise UserError(f"{table.path}: --score {mapping.score}: the column is empty in all chosen rows")
     evaluations = read_evaluations(table, mapping, key, runs)
     notes = drop_unscored_evaluations(table, mapping, runs, evaluations)

@@ -93,7 +93,7 @@ def import_trainer(folders: Sequence[Path], out: Path, options: TrainerOptions) 
         except UserError as error:
             broken.append(str(error))
     if not found:
-        more = f"; so are {len(broken) - 1} more" if len(broken) > 1 else ""
+        more = f"; nor can {len(broken) - 1} more" if len(broken) > 1 else ""
         raise UserError(f"no run can be imported: {broken[0]}{more}")
     runs = _index_trainer_runs(found, options)
     root = Path(os.path.commonpath([run.folder for run in runs.values()]))
