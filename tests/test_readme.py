@@ -125,6 +125,11 @@ def reader(tmp_path, tiny_family) -> Callable[[str], str]:
     header, *rows = (FILES / "per-seed" / "results.csv").read_text().splitlines()
     scores = [row for row in rows if ",test_last_log," in row and ",RTE," in row]
     (home / "results.csv").write_text("\n".join([header, *scores]) + "\n")
+    shutil.copytree(FILES / "hf-trainer" / "minilm", home / "runs" / "bert")
+    runs = [{"seed": seed, "method": arm, "acc": 0.6 + seed / 100} for arm in "ab" for seed in range(3)]
+    (home / "runs.jsonl").write_text("".join(f"{json.dumps(run)}\n" for run in runs))
+    exported = [f"{run['method']}-seed{run['seed']},finished,{run['acc']}" for run in runs]
+    (home / "wandb.csv").write_text("\n".join(["Name,State,eval/accuracy", *exported]) + "\n")
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
         "PATH": f"{home / '.venv/bin'}{os.pathsep}{os.environ['PATH']}",

@@ -259,6 +259,7 @@ def test_power_of_normal_scores_and_of_records(theirs, stableft):
             "--arms .*--seeds .*select runs .*sweep file",
         ),
         (["report", "mine.csv"], r"not .*records.*`stableft import csv mine\.csv \.\.\.`"),
+        (["report", "mine.json"], r"not .*records.*`stableft import json mine\.json \.\.\.`"),
         (["report", "all", "--out", "all.html"], r"--out all\.html .*folder"),
         (["report", "all", "--format", "md"], "leave out --format, --figure and --against"),
         (["report", "all", "--against", "devlin"], "leave out --format, --figure and --against"),

@@ -16,7 +16,7 @@ from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.data.splits import data_fingerprint
 from stableft.errors import UserError
-from stableft.probes.per_example_data import PredictionColumns
+from stableft.probes.per_example_csv import PredictionColumns
 from stableft.probes.per_example_report import PerExampleRequest, run_per_example
 from stableft.records.run_record import DataRecord, RunRecord, Scores, run_folder, write_record
 from stableft.report.forms.write import Format

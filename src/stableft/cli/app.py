@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from stableft.cli.import_commands import import_app
 from stableft.cli.options import (
     NO_FILES,
     NO_TEXTS,
@@ -29,7 +30,7 @@ from stableft.cli.options import (
     Tf32Option,
 )
 from stableft.cli.probe_commands import probe_app
-from stableft.cli.report_commands import compare, import_app, power, report
+from stableft.cli.report_commands import compare, power, report
 from stableft.errors import UserError
 from stableft.sweep.workers import EXIT_INTERRUPTED
 

@@ -117,6 +117,14 @@ def points(
     ] = "prediction",
     label: Annotated[str | None, typer.Option("--label", metavar="COL", help="CSV column of the true label.")] = None,
     text: Annotated[list[str], typer.Option("--text", metavar="COL", help="CSV column of the text (repeatable).")] = [],  # noqa: B006 - Typer's way to say: none
+    wide: Annotated[
+        list[str],
+        typer.Option(
+            "--wide",
+            metavar="COL",
+            help="CSV column of one run, or a pattern such as 'seed_*', instead of --run, --prediction (repeatable).",
+        ),
+    ] = [],  # noqa: B006 - Typer's way to say: none
     regression: Annotated[bool, typer.Option("--regression", help="CSV predictions are numbers, not classes.")] = False,
     split: Annotated[
         Literal["reported", "val", "test"], typer.Option("--split", help="Split whose predictions are compared.")
@@ -138,9 +146,9 @@ def points(
     ] = None,
 ) -> None:
     """Measure how much runs differ on each example (M sec. 7.1): variance per example, agreement, churn."""
-    from stableft.probes.per_example_data import PredictionColumns
+    from stableft.probes.per_example_csv import PredictionColumns
     from stableft.probes.per_example_report import PerExampleRequest, run_per_example
 
-    columns = PredictionColumns(example, run, prediction, label, tuple(text), regression)
+    columns = PredictionColumns(example, run, prediction, label, tuple(text), regression, tuple(wide))
     request = PerExampleRequest(config, csv, columns, split, checkpoint, most, arms, seeds)
     print(run_per_example(request, results, data_dir, format_, out))

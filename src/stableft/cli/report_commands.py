@@ -1,4 +1,4 @@
-"""Commands that read results: report, compare, power and import."""
+"""Commands that read results: report, compare and power."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,28 +18,6 @@ from stableft.cli.options import (
 )
 from stableft.errors import UserError
 
-import_app = typer.Typer(no_args_is_help=True, help="Import other people's results as records.")
-
-RecordsOutOption = Annotated[Path, typer.Option("--out", metavar="FILE.jsonl", help="File of records to write.")]
-RenameOption = Annotated[list[str], typer.Option("--rename", metavar="OLD=NEW", help="Rename an arm (repeatable).")]
-ImportCheckpointOption = Annotated[
-    Literal["last", "best"], typer.Option("--checkpoint", help="Checkpoint whose score is reported.")
-]
-BaselineOption = Annotated[
-    float | None,
-    typer.Option(
-        "--baseline",
-        help="Best score of a constant prediction, on the scale of the scores. Default: the task's, if known.",
-    ),
-]
-RowsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--rows",
-        min=1,
-        help="Rows of the split; decide what counts as failed by MCC or a correlation. Default: the task's, if known.",
-    ),
-]
 FormatOption = Annotated[
     Literal["text", "md", "csv", "latex", "json", "html"] | None,
     typer.Option("--format", help="Format of the report. Default: that of --out's ending, otherwise text: one screen."),
@@ -69,6 +47,9 @@ def report(
             help="Sweep file, artifact id such as mosbach-table1, file of records, or all.",
         ),
     ],
+    more: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="More files of records, reported together with FILE.")
+    ] = NO_TEXTS,
     results: ResultsOption = Path("results"),
     records: RecordsOption = NO_FILES,
     data_dir: DataDirOption = None,
@@ -101,6 +82,9 @@ def report(
     from stableft.report.runs import as_means_table, compare_against, load_runs
 
     check_results_folder(results)
+    for other in (name, *more) if more else ():
+        if not other.endswith(".jsonl"):
+            raise UserError(f"report {name} {more[0]}: several names must be files of records, but {other} is not one")
     if name == "all":
         from stableft.report.all_reports import build_all_reports
 
@@ -118,8 +102,8 @@ def report(
         raise UserError(
             f"{name}: {' and '.join(filters)} can only select runs of a sweep file; a file of records is reported whole"
         )
-    if name.endswith((".csv", ".tsv")):
-        raise UserError(f"{name} is not a file of records; convert it with `stableft import csv {name} ...`")
+    if kind := {".csv": "csv", ".tsv": "csv", ".json": "json"}.get(Path(name).suffix):
+        raise UserError(f"{name} is not a file of records; convert it with `stableft import {kind} {name} ...`")
     runs = load_runs(
         name,
         results,
@@ -127,6 +111,7 @@ def report(
         score,
         lambda path: load_sweep_from_options(path, None, set_, arms, seeds),
         output.needs_figures,
+        [Path(other) for other in more],
     )
     if against:
         runs = compare_against(runs, against)
@@ -203,93 +188,3 @@ def power(
     from stableft.report.power import describe_power
 
     print(describe_power(sd, ratio, from_, arms, task, alpha, target, center, seed))
-
-
-@import_app.command("csv")
-def import_csv_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV file, or TSV if it ends in .tsv.")],
-    task: Annotated[str, typer.Option("--task", metavar="COLUMN|=VALUE", help="Name of the task.")],
-    arm: Annotated[str, typer.Option("--arm", metavar="COLUMN|=VALUE", help="Name of the arm.")],
-    seed: Annotated[str, typer.Option("--seed", metavar="COLUMN|=VALUE", help="Seed, a whole number.")],
-    score: Annotated[
-        str,
-        typer.Option("--score", metavar="COLUMN", help="Reported score. An empty cell is NaN and counts as failed."),
-    ],
-    out: RecordsOutOption,
-    val: Annotated[str | None, typer.Option("--val", metavar="COLUMN", help="Validation score.")] = None,
-    val_where: Annotated[
-        list[str],
-        typer.Option(
-            "--val-where",
-            metavar="COLUMN=VALUE",
-            help="Rows that hold the validation scores, if other than those of --score (repeatable).",
-        ),
-    ] = NO_TEXTS,
-    train_loss: Annotated[
-        str | None, typer.Option("--train-loss", metavar="COLUMN", help="Training loss, in the same rows as --val.")
-    ] = None,
-    step: Annotated[
-        str | None, typer.Option("--step", metavar="COLUMN|=VALUE", help="Optimizer step; orders evaluations.")
-    ] = None,
-    where: Annotated[
-        list[str], typer.Option("--where", metavar="COLUMN=VALUE", help="Use only rows with this value (repeatable).")
-    ] = NO_TEXTS,
-    scale: Annotated[
-        Literal["percent", "fraction"] | None,
-        typer.Option("--scale", help="Scale of the scores. Default: inferred from them."),
-    ] = None,
-    metric: Annotated[str | None, typer.Option("--metric", help="Metric of the score. Default: the task's.")] = None,
-    split: Annotated[Literal["val", "test"], typer.Option("--split", help="Split of the score.")] = "test",
-    checkpoint: ImportCheckpointOption = "last",
-    baseline: BaselineOption = None,
-    rows: RowsOption = None,
-    rename: RenameOption = NO_TEXTS,
-    vary: Annotated[
-        list[str], typer.Option("--vary", metavar="COLUMN", help="Column that may vary within an arm (repeatable).")
-    ] = NO_TEXTS,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave out runs without a score or without validation rows.")
-    ] = False,
-) -> None:
-    """Import per-seed results from a table with named columns."""
-    from stableft.records.csv_table import CsvMapping
-    from stableft.records.import_csv import import_csv
-
-    mapping = CsvMapping(
-        task=task,
-        arm=arm,
-        seed=seed,
-        score=score,
-        val=val,
-        val_where=tuple(val_where),
-        train_loss=train_loss,
-        step=step,
-        where=tuple(where),
-        scale=scale,
-        metric=metric,
-        split=split,
-        checkpoint=checkpoint,
-        baseline=baseline,
-        rows=rows,
-        rename=tuple(rename),
-        vary=tuple(vary),
-        allow_missing=allow_missing,
-    )
-    print(import_csv(file, mapping, out))
-
-
-@import_app.command("zhang-logs")
-def import_zhang_logs_command(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder of METHOD/TASK/SEEDk/, each with its three log files.")
-    ],
-    out: RecordsOutOption,
-    rename: RenameOption = NO_TEXTS,
-    checkpoint: ImportCheckpointOption = "last",
-    baseline: BaselineOption = None,
-    rows: RowsOption = None,
-) -> None:
-    """Import log files written by the released code of Zhang et al."""
-    from stableft.records.import_zhang_logs import import_zhang_logs
-
-    print(import_zhang_logs(folder, out, tuple(rename), checkpoint, baseline, rows))
