@@ -27,13 +27,14 @@ from stableft.config.settings import (
     parse_set_options,
     reject_sweep_keys,
 )
-from stableft.config.sweep_keys import EarlyStoppingRule, StartRun, SweepFile, SweepKeys
-from stableft.config.validation import check_printed_name, to_user_error
+from stableft.config.sweep_keys import EarlyStoppingRule, RequestedProbes, StartRun, SweepFile, SweepKeys
+from stableft.config.validation import check_printed_name, describe_example, to_user_error
 from stableft.config.yaml_file import KeyPath, YamlValue, load_yaml, look_up
 from stableft.errors import UserError, did_you_mean
 
 # Sweep keys that --set may override, and whether null turns one off. For the others, null means a forgotten value.
 OVERRIDABLE_KEYS = {"task": False, "model": False, "stop_hopeless": True, "probes": True}
+SECTION_KEYS = {"stop_hopeless": EarlyStoppingRule, "probes": RequestedProbes}  # those that are sections
 START_ARM = "(start)"  # arm of the runs trained only to provide initial weights for others
 
 
@@ -136,6 +137,9 @@ def _parse_options(sets: Sequence[str], seeds: str | None) -> tuple[Settings, Ya
         elif key in SweepFile.model_fields:
             close = "--seeds" if key == "seeds" else "a setting such as optimizer.lr"
             raise UserError(f"--set {key}: a sweep's {key} cannot be set here; use {close}")
+        elif (top := key.partition(".")[0]) in SECTION_KEYS:
+            example = describe_example(top, SECTION_KEYS[top], "--set")
+            raise UserError(f"--set: {key}: {top} is set as a whole, such as {example}")
         else:
             settings |= reject_sweep_keys(collect_settings(YamlValue(value, "--set"), key), tuple(OVERRIDABLE_KEYS))
     return settings, YamlValue(keys, "--set"), YamlValue({} if seeds is None else {"seeds": seeds}, "--seeds")
