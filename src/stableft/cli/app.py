@@ -26,6 +26,7 @@ from stableft.cli.options import (
     SeedsOption,
     SetOption,
     Tf32Option,
+    split_names,
 )
 from stableft.cli.probe_commands import probe_app
 from stableft.cli.report_commands import compare, import_app, power, report
@@ -98,22 +99,32 @@ def sweep(
     complete: CompleteOption = False,
 ) -> None:
     """Train the unfinished runs of a sweep and print its report."""
-    from stableft.cli.sweep_commands import print_estimate, print_report, run_with_progress
+    from stableft.cli.sweep_commands import exit_code, print_estimate, print_report
     from stableft.config.local_files import check_results_folder
     from stableft.config.planned_run import Execution
-    from stableft.config.sweep_file import load_sweep_from_options
+    from stableft.python_api import plan_sweep, run_sweep
 
     check_results_folder(results)
-    plan = load_sweep_from_options(config, data_dir, set_, arms, seeds)
-    execution = Execution(
-        micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save, tf32=tf32, retrain_incomplete=complete
-    )
+    plan = plan_sweep(config, set_, split_names(arms), seeds, data_dir)
     if dry_run:
+        execution = Execution(micro_batch=micro_batch, save=save, tf32=tf32, retrain_incomplete=complete)
         print_estimate(plan, results, devices, jobs_per_device, execution, retry_crashed)
         return
-    code = run_with_progress(plan, results, devices, jobs_per_device, execution, retry_crashed, fail_fast)
+    result = run_sweep(
+        plan,
+        results=results,
+        devices=devices,
+        jobs_per_device=jobs_per_device,
+        save=save,
+        checkpoint_every=checkpoint_every,
+        micro_batch=micro_batch,
+        tf32=tf32,
+        retry_crashed=retry_crashed,
+        fail_fast=fail_fast,
+        complete=complete,
+    )
     print_report(plan, results)
-    raise typer.Exit(code)
+    raise typer.Exit(exit_code(result))
 
 
 @app.command("train")
@@ -136,19 +147,27 @@ def train_command(
     complete: CompleteOption = False,
 ) -> None:
     """Train one run: a recipe, a task, a model, a seed."""
-    from stableft.cli.sweep_commands import print_scores, run_with_progress
+    from stableft.cli.sweep_commands import exit_code, print_scores
     from stableft.config.local_files import check_results_folder
-    from stableft.config.planned_run import Execution, LocalPaths
+    from stableft.config.planned_run import LocalPaths
     from stableft.config.sweep_file import single_run_sweep
+    from stableft.python_api import run_sweep
 
     check_results_folder(results)
     plan = single_run_sweep(recipe, task, model, seed, LocalPaths(data_dir=data_dir), set_)
-    execution = Execution(
-        micro_batch=micro_batch, checkpoint_every=checkpoint_every, save=save, tf32=tf32, retrain_incomplete=complete
+    result = run_sweep(
+        plan,
+        results=results,
+        devices=devices,
+        save=save,
+        checkpoint_every=checkpoint_every,
+        micro_batch=micro_batch,
+        tf32=tf32,
+        retry_crashed=retry_crashed,
+        complete=complete,
     )
-    code = run_with_progress(plan, results, devices, 1, execution, retry_crashed)
     print_scores(results, plan.runs[0].run_id)
-    raise typer.Exit(code)
+    raise typer.Exit(exit_code(result))
 
 
 @app.command()
@@ -198,13 +217,13 @@ def status(
     """Show the progress of a sweep, or the contents of a results folder."""
     from stableft.cli.sweep_commands import render_folder_status, render_sweep_status
     from stableft.config.local_files import check_results_folder
-    from stableft.config.sweep_file import load_sweep_from_options
+    from stableft.python_api import plan_sweep
 
     check_results_folder(results)
     print(
         render_folder_status(results)
         if config is None
-        else render_sweep_status(load_sweep_from_options(config, None, set_, arms, seeds), results)
+        else render_sweep_status(plan_sweep(config, set_, split_names(arms), seeds), results)
     )
 
 
@@ -218,9 +237,9 @@ def show(
 ) -> None:
     """Show the resolved runs of a sweep file."""
     from stableft.cli.sweep_commands import render_runs
-    from stableft.config.sweep_file import load_sweep_from_options
+    from stableft.python_api import plan_sweep
 
-    print(render_runs(load_sweep_from_options(config, None, set_, arms, seeds), format_))
+    print(render_runs(plan_sweep(config, set_, split_names(arms), seeds), format_))
 
 
 @app.command("list")
@@ -253,7 +272,7 @@ def export(
     from stableft.cli.options import check_out_file
     from stableft.cli.sweep_commands import export_records
     from stableft.config.local_files import check_results_folder
-    from stableft.config.sweep_file import load_sweep_from_options
+    from stableft.python_api import plan_sweep
     from stableft.records.run_record import convert_records_file
 
     check_results_folder(results)
@@ -263,7 +282,7 @@ def export(
             raise UserError(f"--set, --arms and --seeds select runs of a sweep; {config} is a file of records")
         print(f"wrote {convert_records_file(Path(config), out)} records to {out}")
         return
-    print(export_records(load_sweep_from_options(config, None, set_, arms, seeds), results, out))
+    print(export_records(plan_sweep(config, set_, split_names(arms), seeds), results, out))
 
 
 @app.command()
@@ -290,12 +309,12 @@ def choose(
 ) -> None:
     """Choose the best setting of each grid by mean validation score and write them to a new sweep file."""
     from stableft.config.local_files import check_results_folder
-    from stableft.config.sweep_file import load_sweep_from_options
+    from stableft.python_api import plan_sweep
     from stableft.report.runs import read_own_records, read_stored_records
     from stableft.sweep.select_best import choose_settings
 
     check_results_folder(results)
-    plan = load_sweep_from_options(config, None, set_, arms, seeds)
+    plan = plan_sweep(config, set_, split_names(arms), seeds)
     own = read_own_records(records) if records else read_stored_records(results, plan.runs)
     print(choose_settings(plan, own, out, seeds, report_seeds, allow_missing))
 

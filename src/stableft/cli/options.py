@@ -1,11 +1,14 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from stableft.errors import UserError
+
+if TYPE_CHECKING:
+    from stableft.config.sweep_file import Sweep
 
 ConfigArgument = Annotated[
     str, typer.Argument(metavar="CONFIG", help="Sweep file, or the name of a shipped one, such as rte.")
@@ -52,6 +55,28 @@ ScoreOption = Annotated[
 ]
 NO_TEXTS: list[str] = []
 NO_FILES: list[Path] = []
+
+
+def split_names(text: str) -> list[str]:
+    """Return the names in a list separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def load_optional_sweep(
+    config: str | None, sets: list[str], arms: str, seeds: str | None, data_dir: Path | None = None
+) -> "Sweep | None":
+    """Return the sweep that `--config` names, or None without one.
+
+    Raises:
+        UserError: --set, --arms or --seeds is given without --config, or does not fit the sweep.
+    """
+    if config is not None:
+        from stableft.python_api import plan_sweep
+
+        return plan_sweep(config, sets, split_names(arms), seeds, data_dir)
+    if given := [name for name, value in {"--set": sets, "--arms": arms, "--seeds": seeds}.items() if value]:
+        raise UserError(f"{' and '.join(given)}: select runs of a sweep; name it with --config CONFIG")
+    return None
 
 
 def check_out_file(out: Path) -> None:

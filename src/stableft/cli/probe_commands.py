@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from stableft.cli.options import DataDirOption, MicroBatchOption, ResultsOption
+from stableft.cli.options import (
+    NO_TEXTS,
+    ArmsOption,
+    DataDirOption,
+    MicroBatchOption,
+    ResultsOption,
+    SeedsOption,
+    SetOption,
+    load_optional_sweep,
+    split_names,
+)
 
 probe_app = typer.Typer(
     no_args_is_help=True, help="Analyze finished runs: loss surfaces, forgetting, agreement on single examples."
@@ -22,7 +32,9 @@ PretrainedOption = Annotated[
 ]
 SweepConfigOption = Annotated[
     str | None,
-    typer.Option("--config", metavar="CONFIG", help="Sweep file of the runs, to locate local models and data."),
+    typer.Option(
+        "--config", metavar="CONFIG", help="Sweep file of the runs (with its --set), to locate local models and data."
+    ),
 ]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto (the first GPU, otherwise the CPU), cpu, or a GPU such as cuda:0.")
@@ -51,6 +63,9 @@ def surface(
     ] = False,
     checkpoint: CheckpointOption = "last",
     config: SweepConfigOption = None,
+    set_: SetOption = NO_TEXTS,
+    arms: ArmsOption = "",
+    seeds: SeedsOption = None,
     results: ResultsOption = Path("results"),
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
@@ -73,7 +88,8 @@ def surface(
         head_seed=head_seed,
         loss_only=loss_only,
     )
-    raise typer.Exit(run_surface(request, results, pretrained, config, data_dir, resolve_device(device), micro_batch))
+    sweep = load_optional_sweep(config, set_, arms, seeds, data_dir)
+    raise typer.Exit(run_surface(request, results, pretrained, sweep, data_dir, resolve_device(device), micro_batch))
 
 
 @probe_app.command()
@@ -89,6 +105,9 @@ def perplexity(
     ] = None,
     checkpoint: CheckpointOption = "last",
     config: SweepConfigOption = None,
+    set_: SetOption = NO_TEXTS,
+    arms: ArmsOption = "",
+    seeds: SeedsOption = None,
     results: ResultsOption = Path("results"),
     device: DeviceOption = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows per forward pass.")] = 32,
@@ -98,7 +117,8 @@ def perplexity(
     from stableft.sweep.workers import resolve_device
 
     request = PerplexityRequest(tuple(runs), text, seed, max_length, checkpoint, batch_size)
-    raise typer.Exit(run_perplexity(request, results, pretrained, config, resolve_device(device)))
+    sweep = load_optional_sweep(config, set_, arms, seeds)
+    raise typer.Exit(run_perplexity(request, results, pretrained, sweep, resolve_device(device)))
 
 
 @probe_app.command()
@@ -123,10 +143,9 @@ def points(
     ] = "reported",
     checkpoint: CheckpointOption = "last",
     most: Annotated[int, typer.Option("--most", min=0, help="Number of most unstable examples to print.")] = 10,
-    arms: Annotated[str, typer.Option("--arms", metavar="A,B", help="Only these arms.")] = "",
-    seeds: Annotated[
-        str | None, typer.Option("--seeds", metavar="SEEDS", help="Seeds to use, for example 5, 1-25 or 1,2,7.")
-    ] = None,
+    set_: SetOption = NO_TEXTS,
+    arms: ArmsOption = "",
+    seeds: SeedsOption = None,
     results: ResultsOption = Path("results"),
     data_dir: DataDirOption = None,
     format_: Annotated[
@@ -142,5 +161,7 @@ def points(
     from stableft.probes.per_example_report import PerExampleRequest, run_per_example
 
     columns = PredictionColumns(example, run, prediction, label, tuple(text), regression)
-    request = PerExampleRequest(config, csv, columns, split, checkpoint, most, arms, seeds)
+    request = PerExampleRequest(
+        config, csv, columns, split, checkpoint, most, tuple(split_names(arms)), seeds, tuple(set_)
+    )
     print(run_per_example(request, results, data_dir, format_, out))

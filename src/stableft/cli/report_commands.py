@@ -15,6 +15,8 @@ from stableft.cli.options import (
     ScoreOption,
     SeedsOption,
     SetOption,
+    load_optional_sweep,
+    split_names,
 )
 from stableft.errors import UserError
 
@@ -95,10 +97,8 @@ def report(
 ) -> None:
     """Print a table or figure of a paper, or the table of a sweep, beside the published numbers."""
     from stableft.config.local_files import check_results_folder
-    from stableft.config.sweep_file import load_sweep_from_options
-    from stableft.report.build import build_report
+    from stableft.python_api import make_report
     from stableft.report.forms.write import resolve_target, write_report
-    from stableft.report.runs import as_means_table, compare_against, load_runs
 
     check_results_folder(results)
     if name == "all":
@@ -112,33 +112,38 @@ def report(
             print(line, flush=True)
         return
     output = resolve_target(out, format_, figure, tests, notes)
-    if name.endswith(".jsonl") and (
-        filters := [option for option, value in {"--arms": arms, "--seeds": seeds, "--set": set_}.items() if value]
-    ):
-        raise UserError(
-            f"{name}: {' and '.join(filters)} can only select runs of a sweep file; a file of records is reported whole"
-        )
-    if name.endswith((".csv", ".tsv")):
-        raise UserError(f"{name} is not a file of records; convert it with `stableft import csv {name} ...`")
-    runs = load_runs(
+    made = make_report(
         name,
-        results,
-        records,
-        score,
-        lambda path: load_sweep_from_options(path, None, set_, arms, seeds),
-        output.needs_figures,
+        settings=set_,
+        arms=split_names(arms),
+        seeds=seeds,
+        results=results,
+        records=records,
+        data_dir=data_dir,
+        score=score,
+        rule=rule,
+        against=against,
+        with_figures=output.needs_figures,
     )
-    if against:
-        runs = compare_against(runs, against)
-    if rule != "levene":
-        runs = as_means_table(runs, rule)
-    if text := write_report(build_report(runs, data_dir), output):
+    if text := write_report(made, output):
         print(text)
 
 
 def compare(
-    arm_a: Annotated[str, typer.Argument(metavar="ARM_A", help="Name of an arm, as reports show it.")],
-    arm_b: Annotated[str, typer.Argument(metavar="ARM_B")],
+    arm_a: Annotated[str, typer.Argument(metavar="ARM_A", help="Name of an arm, as reports show it: the reference.")],
+    arm_b: Annotated[
+        str | None, typer.Argument(metavar="[ARM_B]", help="The other arm; with --against, one arm is enough.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="ARM", help="The reference arm. Default: ARM_A.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option("--config", metavar="CONFIG", help="Sweep whose runs are compared. Default: all in the folder."),
+    ] = None,
+    set_: SetOption = NO_TEXTS,
+    arms: ArmsOption = "",
+    seeds: SeedsOption = None,
     results: ResultsOption = Path("results"),
     records: RecordsOption = NO_FILES,
     task: Annotated[
@@ -163,16 +168,34 @@ def compare(
     figure: FigureOption = None,
 ) -> None:
     """Compare ARM_B with the reference ARM_A: failures, spread, means, and a conclusion in words."""
+    from stableft import python_api
     from stableft.config.local_files import check_results_folder
-    from stableft.report.compare_arms import build_comparison_report
     from stableft.report.forms.write import resolve_target, write_report
 
     check_results_folder(results)
+    reference, other = order_arms(arm_a, arm_b, against)
     output = resolve_target(out, format_, figure, tests, notes)
-    if text := write_report(
-        build_comparison_report(arm_a, arm_b, results, records, task, metric, where, score), output
-    ):
+    sweep = load_optional_sweep(config, set_, arms, seeds)
+    made = python_api.compare(
+        records or results, reference, other, sweep=sweep, task=task, metric=metric, where=where, score=score
+    )
+    if text := write_report(made, output):
         print(text)
+
+
+def order_arms(arm_a: str, arm_b: str | None, against: str | None) -> tuple[str, str]:
+    """Return the reference arm and the other one.
+
+    Raises:
+        UserError: one arm is missing, or `against` is neither of two.
+    """
+    if arm_b is None and against is None:
+        raise UserError(f"compare: {arm_a} needs a second arm, or --against with the reference arm")
+    if arm_b is None or against is None:
+        return (against, arm_a) if against else (arm_a, str(arm_b))
+    if against not in (arm_a, arm_b):
+        raise UserError(f"--against {against}: it is neither {arm_a} nor {arm_b}; leave out one of those")
+    return against, arm_b if against == arm_a else arm_a
 
 
 def power(

@@ -1,12 +1,9 @@
 """Functions behind the sweep commands: run, estimate, report, list, show, status and export."""
 
-import contextlib
 import itertools
 import json
-import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -44,60 +41,13 @@ from stableft.report.runs import (
     select_imported_runs,
 )
 from stableft.sweep.start_runs import describe_start_run
-from stableft.sweep.state import read_sweep_state
+from stableft.sweep.state import SweepResult, read_sweep_state
 from stableft.sweep.workers import EXIT_INTERRUPTED
 from stableft.text import TextRow, align_columns
 
 
-def run_with_progress(
-    sweep: Sweep,
-    results: Path,
-    devices: str,
-    jobs: int,
-    execution: Execution,
-    retry_crashed: bool = False,
-    fail_fast: bool = False,
-) -> int:
-    """Run the sweep with a progress display and return the exit code.
-
-    0: all runs finished; 1: some crashed or are left; 130: interrupted. After a UserError, no empty results folder is
-    left behind.
-    """
-    from stableft.sweep.hub_drift import resolve_hub_commits
-    from stableft.sweep.preflight import check_sweep_inputs
-    from stableft.sweep.progress import closing_line, open_display
-    from stableft.sweep.run_sweep import run_sweep
-    from stableft.sweep.start_runs import start_runs_to_train
-    from stableft.sweep.workers import resolve_devices
-
-    slots = resolve_devices(devices)
-    # Check every input before the first run: a mistake in the last arm must not surface after hours of training.
-    fingerprints = check_sweep_inputs(sweep.runs, sweep.sources, start_runs_to_train(sweep, results, retry_crashed))
-    commits = resolve_hub_commits((*sweep.runs, *sweep.start_runs))
-    sweep = replace(sweep, sources=replace(sweep.sources, hub_commits=commits))
-    created = not results.exists()
-    results.mkdir(parents=True, exist_ok=True)
-    if not os.access(results, os.W_OK):
-        raise UserError(f"--results {results}: this folder is not writable")
-    try:
-        with open_display() as display:
-            result = run_sweep(
-                sweep,
-                results,
-                slots,
-                jobs,
-                execution,
-                retry_crashed,
-                fail_fast,
-                display,
-                fingerprint=lambda config, _: fingerprints[config.run_id],
-            )
-    except UserError:
-        if created:
-            with contextlib.suppress(OSError):  # not empty: runs had finished before the error came up
-                results.rmdir()
-        raise
-    print(closing_line(result))
+def exit_code(result: SweepResult) -> int:
+    """Return 0 if all runs finished, 1 if some crashed or are left, 130 if interrupted."""
     if result.interrupted:
         return EXIT_INTERRUPTED
     return 1 if result.crashed or result.unfinished else 0

@@ -154,12 +154,13 @@ def find_sweep_file(path: str | Path) -> Path:
     return find_config(path, "sweep file", lambda folder: folder not in ("recipes", "pretrain"))
 
 
-def load_sweep_from_options(config: str, data_dir: Path | None, sets: list[str], arms: str, seeds: str | None) -> Sweep:
-    """Return the sweep selected by command-line options; `arms` is a comma-separated list."""
+def load_sweep_from_options(
+    config: str, data_dir: Path | None, sets: Sequence[str], arms: Sequence[str], seeds: str | None
+) -> Sweep:
+    """Return the sweep selected by command-line options."""
     if data_dir is not None and not data_dir.is_dir():
         raise UserError(f"--data-dir {data_dir}: there is no such folder")
-    names = [name.strip() for name in arms.split(",") if name.strip()]
-    return load_sweep(config, LocalPaths(data_dir=data_dir), sets, names, seeds)
+    return load_sweep(config, LocalPaths(data_dir=data_dir), sets, arms, seeds)
 
 
 def parse_arms(document: YamlValue, *overrides: YamlValue) -> list[Arm]:

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -16,6 +17,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted, RunProgress
@@ -263,12 +265,27 @@ def make_worker_starter(
         slot.connection, worker_end = context.Pipe()
         arguments = (worker_end, results, sources, slot.execution, train)
         slot.process = context.Process(target=run_worker, args=arguments, name=f"stableft {slot.name}")
-        with sigint_blocked():
+        with sigint_blocked(), main_hidden(train):
             slot.process.start()
         worker_end.close()  # so that the worker's death shows up as EOF
         slot.ready, slot.started_at = False, None
 
     return start
+
+
+@contextlib.contextmanager
+def main_hidden(train: TrainFunction | None) -> Iterator[None]:
+    """Keep a spawned process from running the user's script again, which may have no `if __name__ == "__main__"`.
+
+    A worker needs nothing of it, unless `train` is defined there.
+    """
+    main = sys.modules["__main__"]
+    if train is None:
+        sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def run_worker_pool(pool: WorkerPool) -> None:
