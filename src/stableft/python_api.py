@@ -22,6 +22,7 @@ from stableft.records.failure import is_failed
 from stableft.records.frame import ReportedArm, build_tidy_frame
 from stableft.records.run_record import (
     HISTORY_FILE,
+    RECORD_FILE,
     AnyRunRecord,
     ImportedRun,
     read_records_file,
@@ -111,11 +112,13 @@ def run_sweep(
         complete: Retrain finished runs whose requested weights or probes are missing.
     """
     from stableft.sweep.hub_drift import resolve_hub_commits
-    from stableft.sweep.preflight import check_sweep_inputs
+    from stableft.sweep.preflight import check_sweep_inputs, warn_of_slow_precision
     from stableft.sweep.progress import closing_line, open_display
     from stableft.sweep.run_sweep import run_planned_sweep
     from stableft.sweep.start_runs import start_runs_to_train
+    from stableft.sweep.state import unique_runs
     from stableft.sweep.workers import resolve_devices
+    from stableft.training.schedule import total_steps
 
     results = Path(results)
     check_results_folder(results)
@@ -130,15 +133,23 @@ def run_sweep(
     )
     slots = resolve_devices(devices)
     # Check every input before the first run: a mistake in the last arm must not surface after hours of training.
-    fingerprints = check_sweep_inputs(sweep.runs, sweep.sources, start_runs_to_train(sweep, results, retry_crashed))
+    parents = start_runs_to_train(sweep, results, retry_crashed)
+    rows = check_sweep_inputs(sweep.runs, sweep.sources, parents)
+    runs = unique_runs((*parents, *sweep.runs))
+    steps = {run_id: total_steps(run.config.schedule, rows[run_id].train_rows) for run_id, run in runs.items()}
+    left = [run for run_id, run in runs.items() if not (run_folder(results, run_id) / RECORD_FILE).exists()]
     commits = resolve_hub_commits((*sweep.runs, *sweep.start_runs))
     sweep = replace(sweep, sources=replace(sweep.sources, hub_commits=commits))
     created = not results.exists()
     results.mkdir(parents=True, exist_ok=True)
     if not os.access(results, os.W_OK):
         raise UserError(f"--results {results}: this folder is not writable")
+    if left and devices == "auto" and slots == ["cpu"]:
+        print("no GPU is found: the runs train on the CPU", flush=True)
+    if warning := warn_of_slow_precision(left, slots):
+        print(warning, flush=True)
     try:
-        with open_display() as display:
+        with open_display(steps=steps) as display:
             result = run_planned_sweep(
                 sweep,
                 results,
@@ -148,7 +159,7 @@ def run_sweep(
                 retry_crashed,
                 fail_fast,
                 display,
-                fingerprint=lambda config, _: fingerprints[config.run_id],
+                fingerprint=lambda config, _: rows[config.run_id].fingerprint,
             )
     except UserError:
         if created and not any(results.iterdir()):  # otherwise runs had finished before the error came up
@@ -158,7 +169,9 @@ def run_sweep(
     return result
 
 
-def load_records(path: PathLike | Sequence[PathLike] = "results", *, score: ReportedCheckpoint = "recipe"):
+def load_records(
+    path: PathLike | Sequence[PathLike] = "results", *, score: ReportedCheckpoint = "recipe"
+) -> "pd.DataFrame":
     """Return a data frame with one row per run.
 
     Its columns are those of `stableft.records.frame.TIDY_COLUMNS`, which says what they hold, then every score of the

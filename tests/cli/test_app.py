@@ -68,7 +68,7 @@ def test_status_writes_nothing(stableft, sweep_file, workplace):
 
 def test_a_finished_sweep_ends_in_its_table(stableft, sweep_file, monkeypatch):
     runs = load_sweep(sweep_file, LocalPaths()).runs
-    monkeypatch.setattr("stableft.sweep.preflight.data_fingerprint", lambda config, sources: "f" * 64)
+    monkeypatch.setattr("stableft.sweep.preflight.rows_fingerprint", lambda parts: "f" * 64)
     for run, score in zip(runs, (0.5, 0.6, 0.7, 0.71), strict=True):
         save_record(Path("results"), make_scored_record(run, score))
     code, out, err = stableft("sweep", sweep_file, "--data-dir", GLUE, "--devices", "cpu")

@@ -10,9 +10,9 @@ from support.paths import GLUE
 from stableft.config.local_files import model_folder_digest
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig
-from stableft.data.splits import data_fingerprint
+from stableft.data.splits import data_fingerprint, read_splits
 from stableft.errors import UserError
-from stableft.sweep.preflight import check_sweep_inputs
+from stableft.sweep.preflight import check_sweep_inputs, warn_of_slow_precision
 
 
 @pytest.fixture
@@ -44,8 +44,17 @@ def test_every_run_gets_the_fingerprint_of_its_rows(plan):
     seed = plan(**{"seeds.init": 2})[0]
     prints = check_sweep_inputs([run, other, seed], sources)
     assert prints.keys() == {run.run_id, other.run_id, seed.run_id}
-    assert prints[run.run_id] == prints[seed.run_id] == data_fingerprint(run.config, sources)
-    assert prints[run.run_id] != prints[other.run_id]
+    assert prints[run.run_id] == prints[seed.run_id]
+    assert prints[run.run_id].fingerprint == data_fingerprint(run.config, sources) != prints[other.run_id].fingerprint
+    assert prints[run.run_id].train_rows == len(read_splits(run.config, sources)["train"])
+
+
+def test_fp16_on_a_cpu_is_told_with_the_option_that_helps(plan):
+    half, full = plan(precision="fp16")[0], plan(precision="fp32")[0]
+    said = warn_of_slow_precision([half, full], ["cpu"])
+    assert re.match(r"warning: 1 run of .* fp16 on the CPU, .*--set precision=fp32", said)
+    assert warn_of_slow_precision([half], ["cuda:0"]) is None
+    assert warn_of_slow_precision([full], ["cpu"]) is None
 
 
 def test_what_does_not_fit_the_model(plan):

@@ -4,7 +4,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -57,14 +57,19 @@ def print_estimate(
     sweep: Sweep, results: Path, devices: str, jobs: int, execution: Execution, retry_crashed: bool = False
 ) -> None:
     """Check a sweep's inputs and print how many runs, how much time, memory and disk space it needs."""
-    from stableft.sweep.estimate import estimate_sweep, render_estimate
-    from stableft.sweep.preflight import check_sweep_inputs
+    from stableft.sweep.preflight import check_sweep_inputs, warn_of_slow_precision
     from stableft.sweep.start_runs import start_runs_to_train
     from stableft.sweep.workers import make_slots, resolve_devices
 
     slots = make_slots(resolve_devices(devices), jobs, execution)
     check_sweep_inputs(sweep.runs, sweep.sources, start_runs_to_train(sweep, results, retry_crashed))
-    print(render_estimate(estimate_sweep(sweep, results, slots[0].execution, len(slots), retry_crashed)))
+    if warning := warn_of_slow_precision(sweep.runs, [slots[0].execution.device]):
+        print(warning)
+    print(f"measuring a few steps of each setting on {slots[0].execution.device}; nothing is kept ...", flush=True)
+    from stableft.sweep.estimate import estimate_sweep, render_estimate  # loads torch and transformers: seconds
+
+    show = partial(print, flush=True)
+    print(render_estimate(estimate_sweep(sweep, results, slots[0].execution, len(slots), retry_crashed, show)))
 
 
 def print_report(sweep: Sweep, results: Path) -> None:

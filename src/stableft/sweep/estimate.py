@@ -1,7 +1,7 @@
 """Estimate a sweep's time, memory and disk use from short timed trials. Nothing is saved."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,9 +73,17 @@ class SweepEstimate:
 
 
 def estimate_sweep(
-    sweep: Sweep, results: Path, execution: Execution, parallel_runs: int, retry_crashed: bool = False
+    sweep: Sweep,
+    results: Path,
+    execution: Execution,
+    parallel_runs: int,
+    retry_crashed: bool = False,
+    show: Callable[[str], None] = lambda line: None,
 ) -> SweepEstimate:
-    """Return the estimated cost of a sweep's unfinished runs. Each trial is timed alone on the device."""
+    """Return the estimated cost of a sweep's unfinished runs. Each trial is timed alone on the device.
+
+    `show` is told what is measured, before it is.
+    """
     state = read_sweep_state(results, (*sweep.runs, *sweep.start_runs), look_only=True)
     planned = unique_runs((*sweep.runs, *sweep.start_runs))
     done = [
@@ -105,6 +113,7 @@ def estimate_sweep(
         # The learning rate costs nothing; start runs also save their weights.
         key = (runs[0].config.setting_id(ignored=("optimizer.lr",)), runs[0].arm == START_ARM)
         if unfinished and key not in costs:
+            show(f"measuring {arm} on {task} ...")
             costs[key] = _measure_cost(runs[0], results, sweep, execution)
         ruled = [
             sweep.rules[run_id]

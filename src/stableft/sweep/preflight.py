@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
@@ -10,24 +11,33 @@ from stableft.catalog.model_families import BACKBONES
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig, canonical_json
 from stableft.data.sources import fetch_model_file
-from stableft.data.splits import data_fingerprint
+from stableft.data.splits import read_splits, rows_fingerprint
 from stableft.errors import UserError
 from stableft.models.compatibility import check_model_fits_config, resolve_backbone
 from stableft.sweep.start_runs import describe_start_run
 
+FP16_SLOWDOWN = 57  # seen on a CPU without fp16 arithmetic; one with it was about as fast as in fp32
+
+
+class PlannedRows(NamedTuple):
+    """The data rows that a run will use."""
+
+    fingerprint: str
+    train_rows: int
+
 
 def check_sweep_inputs(
     runs: Sequence[PlannedRun], sources: LocalPaths, parents: Iterable[PlannedRun] = ()
-) -> dict[str, str]:
-    """Check every data set and model of the runs and return run id -> fingerprint of its data rows.
+) -> dict[str, PlannedRows]:
+    """Check every data set and model of the runs and return run id -> its data rows.
 
     `parents` are checked last, so that a problem they share with a run is reported for the run the user asked for.
 
     Raises:
         UserError: The data or a model's config.json cannot be read, or does not fit a run's config.
     """
-    fingerprints: dict[str, str] = {}
-    by_data: dict[str, str] = {}
+    planned: dict[str, PlannedRows] = {}
+    by_data: dict[str, PlannedRows] = {}
     checked: set[str] = set()
 
     def check(run: PlannedRun) -> None:
@@ -39,8 +49,9 @@ def check_sweep_inputs(
             _check_model(config, sources)
         data = canonical_json(config.data.model_dump(mode="json"))
         if data not in by_data:
-            by_data[data] = data_fingerprint(config, sources)
-        fingerprints[run.run_id] = by_data[data]
+            parts = read_splits(config, sources)
+            by_data[data] = PlannedRows(rows_fingerprint(parts), len(parts["train"]))
+        planned[run.run_id] = by_data[data]
 
     for run in runs:
         check(run)
@@ -52,7 +63,19 @@ def check_sweep_inputs(
                 f"{describe_start_run(parent, runs)}: {error}; its settings (but for the model) are those of "
                 "`start_from: {recipe, task, seed, set}`; --set does not reach them"
             ) from None
-    return fingerprints
+    return planned
+
+
+def warn_of_slow_precision(runs: Iterable[PlannedRun], devices: Iterable[str]) -> str | None:
+    """Return a sentence if runs would train in fp16 on a CPU, else None."""
+    slow = [run for run in runs if run.config.precision == "fp16"] if "cpu" in devices else []
+    if not slow:
+        return None
+    arms = ", ".join(dict.fromkeys(run.arm for run in slow))
+    return (
+        f"warning: {len(slow)} run{'s' * (len(slow) > 1)} of {arms} train in fp16 on the CPU, which by its kind takes "
+        f"1 to {FP16_SLOWDOWN} times as long as fp32; --set precision=fp32 trains them in fp32, under other run ids"
+    )
 
 
 def _check_model(config: RunConfig, sources: LocalPaths) -> None:
