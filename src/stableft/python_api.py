@@ -16,7 +16,7 @@ import yaml
 
 from stableft.config.local_files import check_results_folder
 from stableft.config.planned_run import Execution
-from stableft.config.sweep_file import START_ARM, Sweep, load_sweep_from_options
+from stableft.config.sweep_file import Sweep, load_sweep_from_options
 from stableft.errors import UserError
 from stableft.records.failure import is_failed
 from stableft.records.frame import ReportedArm, build_tidy_frame
@@ -183,7 +183,7 @@ def load_records(
         score: Checkpoint whose score is `score`; "recipe": as each run's recipe says.
     """
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(one) for one in path]
-    frame = build_tidy_frame((record for record in _read_paths(paths) if record.arm != START_ARM), score)
+    frame = build_tidy_frame(_read_paths(paths), score)
     frame.attrs[SOURCES] = [str(one) for one in paths]
     return frame
 

@@ -44,7 +44,7 @@ def test_help_names_every_command(stableft):
     assert {"sweep", "train", "status", "show", "list", "export", "report", "data"} <= set(re.findall(r"\w+", out))
 
 
-@pytest.mark.parametrize("what", ["tasks", "backbones", "recipes", "artifacts"])
+@pytest.mark.parametrize("what", ["tasks", "backbones", "recipes", "sweeps", "artifacts"])
 def test_list(papers_sweeps, stableft, what):
     code, out, err = stableft("list", what)
     assert (code, err) == (0, "")

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from stableft.cli.file_commands import clean, copy, export
 from stableft.cli.options import (
     NO_FILES,
     NO_TEXTS,
@@ -26,6 +27,7 @@ from stableft.cli.options import (
     SeedsOption,
     SetOption,
     Tf32Option,
+    complete_recipe,
     split_names,
 )
 from stableft.cli.probe_commands import probe_app
@@ -36,7 +38,7 @@ from stableft.sweep.workers import EXIT_INTERRUPTED
 app = typer.Typer(
     no_args_is_help=True,
     invoke_without_command=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Is my fine-tuning stable? Trains recipes x seeds, survives interruption, and ends in tables with statistics.",
@@ -48,6 +50,9 @@ app.add_typer(probe_app, name="probe")
 app.command()(report)
 app.command()(compare)
 app.command()(power)
+app.command()(export)
+app.command()(clean)
+app.command()(copy)
 
 
 def main() -> None:
@@ -129,7 +134,9 @@ def sweep(
 
 @app.command("train")
 def train_command(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name or file of a recipe.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="Name or file of a recipe.", autocompletion=complete_recipe)
+    ],
     task: Annotated[str, typer.Option("--task", help="Name of a task; `stableft list tasks` shows them.")],
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of initialization, data order and dropout.")],
     model: Annotated[
@@ -244,45 +251,18 @@ def show(
 
 @app.command("list")
 def list_command(
-    what: Annotated[Literal["tasks", "backbones", "recipes", "artifacts"], typer.Argument(help="What to list.")],
+    what: Annotated[
+        Literal["tasks", "backbones", "recipes", "sweeps", "artifacts"], typer.Argument(help="What to list.")
+    ],
     results: ResultsOption = Path("results"),
     records: RecordsOption = NO_FILES,
 ) -> None:
-    """List tasks, backbones, recipes or artifacts; for artifacts, also how many of their runs exist."""
+    """List tasks, backbones, recipes, sweeps or artifacts; for artifacts, also how many of their runs exist."""
     from stableft.cli.sweep_commands import list_artifacts, list_names
     from stableft.config.local_files import check_results_folder
 
     check_results_folder(results)
     print(list_artifacts(results, records) if what == "artifacts" else list_names(what))
-
-
-@app.command()
-def export(
-    config: ConfigArgument,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.jsonl", help="File to write, one record per line.")],
-    results: ResultsOption = Path("results"),
-    set_: SetOption = NO_TEXTS,
-    arms: ArmsOption = "",
-    seeds: SeedsOption = None,
-) -> None:
-    """Write the records of a sweep to one file, from which its report can be rebuilt on any machine.
-
-    CONFIG may also be a file of records (.jsonl) of an older version, which is written as this version writes it.
-    """
-    from stableft.cli.options import check_out_file
-    from stableft.cli.sweep_commands import export_records
-    from stableft.config.local_files import check_results_folder
-    from stableft.python_api import plan_sweep
-    from stableft.records.run_record import convert_records_file
-
-    check_results_folder(results)
-    check_out_file(out)
-    if config.endswith(".jsonl"):
-        if set_ or arms or seeds:
-            raise UserError(f"--set, --arms and --seeds select runs of a sweep; {config} is a file of records")
-        print(f"wrote {convert_records_file(Path(config), out)} records to {out}")
-        return
-    print(export_records(plan_sweep(config, set_, split_names(arms), seeds), results, out))
 
 
 @app.command()

@@ -10,8 +10,34 @@ from stableft.errors import UserError
 if TYPE_CHECKING:
     from stableft.config.sweep_file import Sweep
 
+
+def complete_config(incomplete: str) -> list[str]:
+    """Return the shipped sweeps and the sweep files here whose names begin so."""
+    from stableft.config.sweep_file import shipped_sweeps
+
+    here = [str(path) for path in Path().glob(f"{incomplete}*.yaml")] if incomplete.isprintable() else []
+    return [name for name in (*shipped_sweeps(), *here) if name.startswith(incomplete)]
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Return the shipped recipes whose names begin so."""
+    from stableft.config.recipe import shipped_recipes
+
+    return [name for name in shipped_recipes() if name.startswith(incomplete)]
+
+
+def complete_recipe_or_config(incomplete: str) -> list[str]:
+    """Return the shipped recipes and sweeps whose names begin so."""
+    return [*complete_recipe(incomplete), *complete_config(incomplete)]
+
+
 ConfigArgument = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="Sweep file, or the name of a shipped one, such as rte.")
+    str,
+    typer.Argument(
+        metavar="CONFIG",
+        help="Sweep file, or the name of a shipped one, such as rte; `stableft list sweeps` shows them.",
+        autocompletion=complete_config,
+    ),
 ]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Results folder.")]
 RecordsOption = Annotated[
@@ -75,7 +101,7 @@ def load_optional_sweep(
 
         return plan_sweep(config, sets, split_names(arms), seeds, data_dir)
     if given := [name for name, value in {"--set": sets, "--arms": arms, "--seeds": seeds}.items() if value]:
-        raise UserError(f"{' and '.join(given)}: select runs of a sweep; name it with --config CONFIG")
+        raise UserError(f"{' and '.join(given)}: select runs of a sweep; name the sweep too")
     return None
 
 

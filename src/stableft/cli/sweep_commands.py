@@ -12,7 +12,7 @@ from stableft.catalog.model_families import BACKBONES, BackboneSpec
 from stableft.catalog.tasks import METRIC_TITLES, TASKS
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.recipe import shipped_recipes
-from stableft.config.sweep_file import START_ARM, Sweep, load_sweep
+from stableft.config.sweep_file import START_ARM, Sweep, load_sweep, shipped_sweeps
 from stableft.errors import UserError
 from stableft.records.failure import has_failed
 from stableft.records.probe_record import (
@@ -24,6 +24,7 @@ from stableft.records.probe_record import (
 from stableft.records.run_record import (
     CHECKPOINT_FILE,
     ImportedRun,
+    RunRecord,
     UnknownSchemaError,
     read_record,
     run_folder,
@@ -40,6 +41,7 @@ from stableft.report.runs import (
     read_stored_records,
     select_imported_runs,
 )
+from stableft.sweep.claims import CLAIM_FILE
 from stableft.sweep.start_runs import describe_start_run
 from stableft.sweep.state import SweepResult, read_sweep_state
 from stableft.sweep.workers import EXIT_INTERRUPTED
@@ -106,8 +108,8 @@ def print_scores(results: Path, run_id: str) -> None:
 PROBE_TITLES = {"grad_norms": "gradient norms", "drift": "drift", "perplexity": "perplexity", "surface": "surfaces"}
 
 
-def list_names(what: Literal["tasks", "backbones", "recipes"]) -> str:
-    """Return a table with one line per task, model family or recipe."""
+def list_names(what: Literal["tasks", "backbones", "recipes", "sweeps"]) -> str:
+    """Return a table with one line per task, model family, recipe or shipped sweep file."""
     match what:
         case "tasks":
             rows = [("task", "title", "labels", "reported metric", "hub")]
@@ -122,6 +124,11 @@ def list_names(what: Literal["tasks", "backbones", "recipes"]) -> str:
             rows = [("recipe", "description")]
             for name, path in shipped_recipes().items():  # by convention, a recipe's first line describes it
                 rows.append((name, path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")))
+        case "sweeps":
+            rows = [("sweep", "runs", "description")]
+            for name, path in shipped_sweeps().items():  # by convention: # command, then description, then runs
+                *_, text, runs = path.read_text(encoding="utf-8").splitlines()[0].split("      ")
+                rows.append((name, runs.strip().removesuffix(" runs"), text.strip()))
     return align_columns(rows)
 
 
@@ -269,6 +276,8 @@ def render_folder_status(results: Path) -> str:
     counts: dict[tuple[str, str, str], dict[str, int]] = {}
     unfinished, damaged = [], []
     for folder in sorted(path for path in (results / "runs").iterdir() if path.is_dir()):
+        if {path.name for path in folder.iterdir()} == {CLAIM_FILE}:  # what `clean` leaves of a run
+            continue
         try:
             record = read_record(results, folder.name)
         except UnknownSchemaError:
@@ -290,10 +299,10 @@ def render_folder_status(results: Path) -> str:
     return "\n".join([align_columns(rows), *notes, *damaged])
 
 
-def export_records(sweep: Sweep, results: Path, out: Path) -> str:
-    """Write the records of a sweep's runs to a file, in the sweep's order, and return a summary.
+def collect_records(sweep: Sweep, results: Path) -> list[RunRecord]:
+    """Return the records of a sweep's runs, in the sweep's order.
 
-    A record names the arm that trained its run first, and the checkpoint it reports; the export those of this sweep.
+    A record names the arm that trained its run first, and the checkpoint it reports; these name those of the sweep.
 
     Raises:
         UserError: None of the runs has a record, or a record is damaged.
@@ -306,9 +315,16 @@ def export_records(sweep: Sweep, results: Path, out: Path) -> str:
     ]
     if not records:
         raise UserError(f"{sweep.path}: {results} has no records of its {len(sweep.runs)} runs")
+    return records
+
+
+def export_records(sweep: Sweep, results: Path, out: Path) -> str:
+    """Write the records of a sweep's runs to a file, and return a summary; raises what `collect_records` does."""
+    records = collect_records(sweep, results)
+    ids = {record.run_id for record in records}
     # Export the start runs too, so that the file documents where the initial weights come from. Reports skip START_ARM.
     start_ids = {record.config.start_from.run: None for record in records if record.config.start_from}
-    start_runs = [record for run_id in start_ids if run_id not in by_id and (record := read_record(results, run_id))]
+    start_runs = [record for run_id in start_ids if run_id not in ids and (record := read_record(results, run_id))]
     exported = [*records, *(record.model_copy(update={"arm": START_ARM}) for record in start_runs)]
     probes: Counter[str] = Counter()
     write_records_file(out, itertools.chain(exported, _probe_records_of({r.run_id for r in exported}, results, probes)))

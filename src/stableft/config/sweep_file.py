@@ -35,6 +35,7 @@ from stableft.errors import UserError, did_you_mean
 # Sweep keys that --set may override, and whether null turns one off. For the others, null means a forgotten value.
 OVERRIDABLE_KEYS = {"task": False, "model": False, "stop_hopeless": True, "probes": True}
 SECTION_KEYS = {"stop_hopeless": EarlyStoppingRule, "probes": RequestedProbes}  # those that are sections
+NO_SWEEP_FOLDERS = ("recipes", "pretrain")  # of the shipped configs
 START_ARM = "(start)"  # arm of the runs trained only to provide initial weights for others
 
 
@@ -151,7 +152,13 @@ def find_sweep_file(path: str | Path) -> Path:
     Raises:
         UserError: no such file; the message suggests the closest name.
     """
-    return find_config(path, "sweep file", lambda folder: folder not in ("recipes", "pretrain"))
+    return find_config(path, "sweep file", lambda folder: folder not in NO_SWEEP_FOLDERS)
+
+
+def shipped_sweeps() -> dict[str, Path]:
+    """Return the paths of the shipped sweep files by name."""
+    files = sorted(shipped_configs().rglob("*.yaml"), key=lambda file: (file.parent, file.name))
+    return {config_name(file): file for file in files if file.parent.name not in NO_SWEEP_FOLDERS}
 
 
 def load_sweep_from_options(
@@ -455,7 +462,7 @@ def _resolve_start_from(
 
 def _task_settings(task: YamlValue, folders: tuple[Path, ...], paths: dict[str, Path]) -> Settings:
     if isinstance(task.value, dict):
-        name, own, files = locate_custom_task(task, folders)
+        name, own, files = locate_custom_task(task, (*folders, shipped_configs()))
         paths.update(files)
         return {"data.task": YamlValue(name, task.where), "data.own": YamlValue(own, task.where, task.inner)}
     try:

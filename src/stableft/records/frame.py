@@ -4,12 +4,14 @@ import gc
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from stableft.config.run_config import Checkpoint, RunConfig, Split
+from stableft.config.sweep_file import START_ARM
 from stableft.config.sweep_keys import describe_early_stopping_rule
 from stableft.records.failure import find_chance, is_run_failed
-from stableft.records.run_record import AnyRunRecord, ImportedRun, RunRecord
+from stableft.records.run_record import AnyRunRecord, ImportedRun, RunRecord, atomic_write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,11 +136,16 @@ def _build_frame(
 def build_tidy_frame(
     records: Iterable[AnyRunRecord], checkpoint: Literal["recipe", "last", "best"] = "recipe"
 ) -> "pd.DataFrame":
-    """Return a data frame with one row per run: TIDY_COLUMNS, then `last_SPLIT_METRIC`, `best_SPLIT_METRIC` of all."""
+    """Return a data frame with one row per run: TIDY_COLUMNS, then `last_SPLIT_METRIC`, `best_SPLIT_METRIC` of all.
+
+    Start runs are left out.
+    """
     scores: dict[tuple[str, str | None], dict[str, float]] = {}
 
     def note_scores() -> Iterator[AnyRunRecord]:
         for record in records:
+            if record.arm == START_ARM:
+                continue
             key = (record.run_id, describe_source(record))
             scores[key] = scores.get(key) or _every_score(record)  # as in the rows, the first finished record counts
             yield record
@@ -148,6 +155,13 @@ def build_tidy_frame(
     rows = rows[list(TIDY_COLUMNS)].astype({"seed_init": "Int64", "seed_data": "Int64"})
     names = dict.fromkeys(name for values in found for name in values)
     return rows.assign(**{name: [values.get(name, math.nan) for values in found] for name in sorted(names)})
+
+
+def write_tidy_table(records: Iterable[AnyRunRecord], out: Path) -> int:
+    """Write the rows of `build_tidy_frame` to a CSV file with a header, and return their number."""
+    rows = build_tidy_frame(records)
+    atomic_write(out, rows.to_csv(index=False, lineterminator="\n").encode())
+    return len(rows)
 
 
 def _every_score(record: AnyRunRecord) -> dict[str, float]:

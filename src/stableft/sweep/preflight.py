@@ -73,8 +73,9 @@ def warn_of_slow_precision(runs: Iterable[PlannedRun], devices: Iterable[str]) -
         return None
     arms = ", ".join(dict.fromkeys(run.arm for run in slow))
     return (
-        f"warning: {len(slow)} run{'s' * (len(slow) > 1)} of {arms} train in fp16 on the CPU, which by its kind takes "
-        f"1 to {FP16_SLOWDOWN} times as long as fp32; --set precision=fp32 trains them in fp32, under other run ids"
+        f"warning: {len(slow)} run{'s' * (len(slow) > 1)} of {arms} train in fp16 on the CPU, which takes 1 to "
+        f"{FP16_SLOWDOWN} times as long there as fp32, by the kind of CPU; --set precision=fp32 trains them in fp32, "
+        "under other run ids"
     )
 
 
