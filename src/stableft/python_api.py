@@ -5,18 +5,16 @@ whose one sentence names file, key, value and rule.
 """
 
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
 from stableft.config.local_files import check_results_folder
 from stableft.config.planned_run import Execution
 from stableft.config.sweep_file import Sweep, load_sweep_from_options
+from stableft.config.yaml_file import write_inline
 from stableft.errors import UserError
 from stableft.records.failure import is_failed
 from stableft.records.frame import ReportedArm, build_tidy_frame
@@ -69,8 +67,7 @@ def _write_settings(settings: Settings) -> list[str]:
     """Return settings as KEY=VALUE texts."""
     if not isinstance(settings, Mapping):
         return list(settings)
-    written = {key: yaml.safe_dump(value, default_flow_style=True, width=math.inf) for key, value in settings.items()}
-    return [f"{key}={text.strip().removesuffix('...').strip()}" for key, text in written.items()]
+    return [f"{key}={write_inline(value)}" for key, value in settings.items()]
 
 
 def run_sweep(

@@ -1,5 +1,6 @@
 """Commands that read results: report, compare, power and import."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -127,6 +128,21 @@ def report(
     )
     if text := write_report(made, output):
         print(text)
+    if not records and not name.endswith(".jsonl"):
+        print_other_runs(name, set_, arms, seeds, results)
+
+
+def print_other_runs(name: str, sets: list[str], arms: str, seeds: str | None, results: Path) -> None:
+    """Print, beside the report of a sweep with missing runs, which options report the other runs of the folder."""
+    from stableft.python_api import plan_sweep
+    from stableft.records.run_record import RECORD_FILE, run_folder
+    from stableft.report.other_settings import describe_other_runs
+    from stableft.report.runs import ARTIFACTS, read_all_stored_records
+
+    planned = () if name in ARTIFACTS else plan_sweep(name, sets, split_names(arms), seeds).runs
+    if any(not (run_folder(results, run.run_id) / RECORD_FILE).exists() for run in planned):
+        for line in describe_other_runs(planned, read_all_stored_records(results)):
+            print(f"{results}: {line}", file=sys.stderr)
 
 
 def compare(
