@@ -109,7 +109,7 @@ def run_sweep(
         complete: Retrain finished runs whose requested weights or probes are missing.
     """
     from stableft.sweep.hub_drift import resolve_hub_commits
-    from stableft.sweep.preflight import check_sweep_inputs, warn_of_slow_precision
+    from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices
     from stableft.sweep.progress import closing_line, open_display
     from stableft.sweep.run_sweep import run_planned_sweep
     from stableft.sweep.start_runs import start_runs_to_train
@@ -141,10 +141,8 @@ def run_sweep(
     results.mkdir(parents=True, exist_ok=True)
     if not os.access(results, os.W_OK):
         raise UserError(f"--results {results}: this folder is not writable")
-    if left and devices == "auto" and slots == ["cpu"]:
-        print("no GPU is found: the runs train on the CPU", flush=True)
-    if warning := warn_of_slow_precision(left, slots):
-        print(warning, flush=True)
+    for line in describe_odd_choices(left, sweep, devices, slots, jobs_per_device, tf32):
+        print(line, flush=True)
     try:
         with open_display(steps=steps) as display:
             result = run_planned_sweep(

@@ -13,7 +13,7 @@ from support.command_line import make_scored_record
 from support.sweep_records import save_record
 
 from stableft.cli.app import app
-from stableft.cli.options import complete_config, complete_recipe_or_config
+from stableft.cli.options import complete_config, complete_recipe_or_config, complete_report
 from stableft.config.planned_run import LocalPaths
 from stableft.config.recipe import shipped_recipes
 from stableft.config.sweep_file import load_sweep, shipped_sweeps
@@ -159,6 +159,7 @@ def test_names_are_completed():
     Path("rte-mine.yaml").write_text("")
     assert complete_config("rt") == ["rte", "rte-mine.yaml"]
     assert complete_recipe_or_config("mosbach/table") == ["mosbach/table1", "mosbach/table4"]
+    assert complete_report("mosbach-table") == [f"mosbach-table{i}" for i in (1, 2, 3, 4)]
     assert "devlin-roberta" in complete_recipe_or_config("devl")
     options = typer.main.get_command(app).params
     assert "--install-completion" in {name for option in options for name in option.opts}

@@ -26,6 +26,14 @@ def complete_recipe(incomplete: str) -> list[str]:
     return [name for name in shipped_recipes() if name.startswith(incomplete)]
 
 
+def complete_report(incomplete: str) -> list[str]:
+    """Return the sweeps, artefacts of the papers and files of records here whose names begin so."""
+    from stableft.report.runs import ARTIFACTS
+
+    here = [str(path) for path in Path().glob(f"{incomplete}*.jsonl")] if incomplete.isprintable() else []
+    return [*complete_config(incomplete), *(name for name in (*ARTIFACTS, *here, "all") if name.startswith(incomplete))]
+
+
 def complete_recipe_or_config(incomplete: str) -> list[str]:
     """Return the shipped recipes and sweeps whose names begin so."""
     return [*complete_recipe(incomplete), *complete_config(incomplete)]

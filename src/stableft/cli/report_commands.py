@@ -16,6 +16,7 @@ from stableft.cli.options import (
     ScoreOption,
     SeedsOption,
     SetOption,
+    complete_report,
     load_optional_sweep,
     split_names,
 )
@@ -70,6 +71,7 @@ def report(
         typer.Argument(
             metavar="CONFIG|ARTIFACT|FILE|all",
             help="Sweep file, artifact id such as mosbach-table1, file of records, or all.",
+            autocompletion=complete_report,
         ),
     ],
     results: ResultsOption = Path("results"),

@@ -59,15 +59,16 @@ def print_estimate(
     sweep: Sweep, results: Path, devices: str, jobs: int, execution: Execution, retry_crashed: bool = False
 ) -> None:
     """Check a sweep's inputs and print how many runs, how much time, memory and disk space it needs."""
-    from stableft.sweep.preflight import check_sweep_inputs, warn_of_slow_precision
+    print("checking the inputs, then measuring a few steps of each setting; nothing is kept ...", flush=True)
+    from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices
     from stableft.sweep.start_runs import start_runs_to_train
     from stableft.sweep.workers import make_slots, resolve_devices
 
-    slots = make_slots(resolve_devices(devices), jobs, execution)
+    names = resolve_devices(devices)
+    slots = make_slots(names, jobs, execution)
     check_sweep_inputs(sweep.runs, sweep.sources, start_runs_to_train(sweep, results, retry_crashed))
-    if warning := warn_of_slow_precision(sweep.runs, [slots[0].execution.device]):
-        print(warning)
-    print(f"measuring a few steps of each setting on {slots[0].execution.device}; nothing is kept ...", flush=True)
+    for line in describe_odd_choices(sweep.runs, sweep, devices, names, jobs, execution.tf32):
+        print(line, flush=True)
     from stableft.sweep.estimate import estimate_sweep, render_estimate  # loads torch and transformers: seconds
 
     show = partial(print, flush=True)

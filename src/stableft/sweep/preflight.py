@@ -1,7 +1,7 @@
 """Check a sweep's inputs before any run starts."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,12 +9,15 @@ from safetensors import SafetensorError, safe_open
 
 from stableft.catalog.model_families import BACKBONES
 from stableft.config.planned_run import LocalPaths, PlannedRun
+from stableft.config.recipe import find_recipe, shipped_recipes
 from stableft.config.run_config import RunConfig, canonical_json
+from stableft.config.sweep_file import Sweep
 from stableft.data.sources import fetch_model_file
 from stableft.data.splits import read_splits, rows_fingerprint
 from stableft.errors import UserError
 from stableft.models.compatibility import check_model_fits_config, resolve_backbone
 from stableft.sweep.start_runs import describe_start_run
+from stableft.sweep.workers import count_cores
 
 FP16_SLOWDOWN = 57  # seen on a CPU without fp16 arithmetic; one with it was about as fast as in fp32
 
@@ -66,17 +69,35 @@ def check_sweep_inputs(
     return planned
 
 
-def warn_of_slow_precision(runs: Iterable[PlannedRun], devices: Iterable[str]) -> str | None:
-    """Return a sentence if runs would train in fp16 on a CPU, else None."""
-    slow = [run for run in runs if run.config.precision == "fp16"] if "cpu" in devices else []
-    if not slow:
-        return None
-    arms = ", ".join(dict.fromkeys(run.arm for run in slow))
-    return (
-        f"warning: {len(slow)} run{'s' * (len(slow) > 1)} of {arms} train in fp16 on the CPU, which takes 1 to "
-        f"{FP16_SLOWDOWN} times as long there as fp32, by the kind of CPU; --set precision=fp32 trains them in fp32, "
-        "under other run ids"
-    )
+def describe_odd_choices(
+    runs: Sequence[PlannedRun], sweep: Sweep, asked: str, devices: Sequence[str], jobs: int, tf32: bool
+) -> Iterator[str]:
+    """Yield a sentence for each choice that a user may not know of, or that has no effect, before any of `runs` starts.
+
+    `asked` is the option --devices, `devices` what it means here.
+    """
+    if not runs:
+        return
+    for name in dict.fromkeys(point.arm.recipe for point in sweep.points):
+        used, shipped = find_recipe(name, (Path.cwd(), sweep.path.parent)), shipped_recipes().get(name)
+        if shipped and used.read_bytes() != shipped.read_bytes():
+            yield f"note: recipe {name!r} is {used}, not the shipped one of that name"
+    if "cpu" not in devices:
+        return
+    if asked == "auto":
+        yield "note: no GPU is found, so the runs train on the CPU"
+    if tf32:
+        yield "note: --tf32 has no effect on a CPU"
+    cores = count_cores()
+    if jobs > cores:
+        yield f"note: --jobs-per-device {jobs} is more than the {cores} cores; so many jobs slow one another down"
+    if slow := [run for run in runs if run.config.precision == "fp16"]:
+        arms = ", ".join(dict.fromkeys(run.arm for run in slow))
+        yield (
+            f"warning: {len(slow)} run{'s' * (len(slow) > 1)} of {arms} train in fp16 on the CPU, which takes 1 to "
+            f"{FP16_SLOWDOWN} times as long there as fp32, by the kind of CPU; --set precision=fp32 trains them in "
+            "fp32, under other run ids"
+        )
 
 
 def _check_model(config: RunConfig, sources: LocalPaths) -> None:

@@ -195,9 +195,14 @@ class WorkerSlot:
     retired: bool = False
 
 
+def count_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def make_slots(devices: Sequence[str], jobs_per_device: int, execution: Execution) -> list[WorkerSlot]:
     """Return one slot per job, ordered so that every device gets its first job before any gets a second."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = count_cores()
     omp_threads = os.environ.get("OMP_NUM_THREADS", "")
     # Independent of how many runs are left: the thread count affects how floating-point sums round.
     threads_per_job = int(omp_threads) if omp_threads.isdecimal() else cores // (len(devices) * jobs_per_device)
