@@ -10,8 +10,11 @@ from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import Checkpoint, ModelConfig
 from stableft.config.sweep_file import Sweep
 from stableft.errors import UserError
+from stableft.records.failure import has_failed
 from stableft.records.run_record import BEST_FOLDER, LAST_FOLDER, RunRecord, read_record, run_folder
 from stableft.text import Pace, open_live_output
+
+WEIGHTS_FOLDERS: dict[Checkpoint, str] = {"best": BEST_FOLDER, "last": LAST_FOLDER}
 
 
 def find_run_id(results: Path, id_or_path: str) -> str:
@@ -51,7 +54,7 @@ def weights_folder(results: Path, record: RunRecord, checkpoint: Checkpoint) -> 
     Raises:
         UserError: the weights were not kept; the message names the command that makes them.
     """
-    folder = run_folder(results, record.run_id) / {"best": BEST_FOLDER, "last": LAST_FOLDER}[checkpoint]
+    folder = run_folder(results, record.run_id) / WEIGHTS_FOLDERS[checkpoint]
     if not (folder / "model.safetensors").is_file():
         raise UserError(
             f"run {record.run_id} ({record.arm} {record.config.data.task}): its {checkpoint} weights were not kept; "
@@ -59,6 +62,31 @@ def weights_folder(results: Path, record: RunRecord, checkpoint: Checkpoint) -> 
             "and keeps them"
         )
     return folder
+
+
+def find_runs_with_weights(
+    results: Path, sweep: Sweep, checkpoint: Checkpoint, failed: bool | None = None
+) -> list[RunRecord]:
+    """Return the finished runs of a sweep whose weights were kept, or only those that `failed`, or did not.
+
+    Raises:
+        UserError: there are none.
+    """
+    records = [record for run in sweep.runs if (record := read_record(results, run.run_id))]
+    found = [
+        record
+        for record in records
+        if record.status == "finished"
+        and (run_folder(results, record.run_id) / WEIGHTS_FOLDERS[checkpoint] / "model.safetensors").is_file()
+        and (failed is None or bool(has_failed(record)) == failed)
+    ]
+    if not found:
+        kind = {None: "finished", True: "failed", False: "successful"}[failed]
+        raise UserError(
+            f"{sweep.path}: {results} has no {kind} run of it with {checkpoint} weights; `stableft sweep {sweep.path} "
+            f"--save {checkpoint} --complete` keeps them"
+        )
+    return found
 
 
 def locate_sources(
