@@ -151,6 +151,8 @@ def test_the_failure_rate_of_plain_numbers():
 def test_settings_are_given_as_a_mapping_or_as_typed():
     mapping = {"optimizer.lr": 2e-5, "schedule.length": {"epochs": 1}, "optimizer.betas": [0.9, 0.99]}
     typed = ["optimizer.lr=2.0e-5", "schedule.length.epochs=1", "optimizer.betas=[0.9, 0.99]"]
+    one = package.plan_sweep("rte", typed[0], arms="devlin").runs
+    assert one == package.plan_sweep("rte", typed[:1], arms=["devlin"]).runs
     assert package.plan_sweep("rte", mapping).runs == package.plan_sweep(Path("configs/rte.yaml"), typed).runs
 
 
@@ -169,6 +171,11 @@ def test_settings_are_given_as_a_mapping_or_as_typed():
         (lambda: package.make_report("x.jsonl", seeds=1), r"x\.jsonl: --seeds can only select runs of a sweep file"),
         (lambda: package.compare(pd.DataFrame({"arm": ["a"]}), "a", "b"), "rows that load_records returned"),
         (lambda: package.compare(DEMO, "devlin", "mosbch"), "no arm 'mosbch'.*'mosbach'"),
+        (lambda: package.run_sweep("rte", save="lst"), "save='lst': must be one of none, best, last, all; .*'last'"),
+        (lambda: package.run_sweep("rte", jobs_per_device=0), "jobs_per_device=0: must be a whole number from 1"),
+        (lambda: package.load_records(DEMO, score="mean"), "score='mean': must be one of recipe, last, best"),
+        (lambda: package.make_report(DEMO, rule="x"), "rule='x': must be one of levene, best, better"),
+        (lambda: package.compare(DEMO, "devlin", "mosbach", score="x"), "score='x': must be"),
         (lambda: package.run_sweep("rte", devices="gpu"), "--devices 'gpu' must be auto, cpu"),
     ],
 )

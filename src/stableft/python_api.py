@@ -9,13 +9,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from stableft.config.local_files import check_results_folder
 from stableft.config.planned_run import Execution
 from stableft.config.sweep_file import Sweep, load_sweep_from_options
 from stableft.config.yaml_file import write_inline
-from stableft.errors import UserError
+from stableft.errors import UserError, did_you_mean
 from stableft.records.failure import is_failed
 from stableft.records.frame import ReportedArm, build_tidy_frame
 from stableft.records.run_record import (
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from stableft.sweep.state import SweepResult
 
 PathLike = str | Path
-Settings = Mapping[str, Any] | Sequence[str]  # {"optimizer.lr": 2e-5} or, as on the command line, "optimizer.lr=2.0e-5"
+# {"optimizer.lr": 2e-5}, or as on the command line "optimizer.lr=2.0e-5", or several of those
+Settings = Mapping[str, Any] | Sequence[str]
 SOURCES = "stableft records"  # key of a data frame's `attrs`: the paths that its records were read from
 
 
@@ -60,14 +61,24 @@ def plan_sweep(
     if seeds is not None:
         seeds = str(seeds) if isinstance(seeds, str | int) else ",".join(map(str, seeds))
     folder = None if data_dir is None else Path(data_dir)
-    return load_sweep_from_options(str(config), folder, _write_settings(settings), arms, seeds)
+    return load_sweep_from_options(str(config), folder, _write_settings(settings), _as_list(arms), seeds)
 
 
 def _write_settings(settings: Settings) -> list[str]:
     """Return settings as KEY=VALUE texts."""
     if not isinstance(settings, Mapping):
-        return list(settings)
+        return _as_list(settings)
     return [f"{key}={write_inline(value)}" for key, value in settings.items()]
+
+
+def _as_list(values: str | Iterable[str]) -> list[str]:
+    """Return the values as a list; a single text counts as one value."""
+    return [values] if isinstance(values, str) else list(values)
+
+
+def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    if value not in choices:
+        raise UserError(f"{name}={value!r}: must be one of {', '.join(choices)}{did_you_mean(str(value), choices)}")
 
 
 def run_sweep(
@@ -113,10 +124,15 @@ def run_sweep(
     from stableft.sweep.progress import closing_line, open_display
     from stableft.sweep.run_sweep import run_planned_sweep
     from stableft.sweep.start_runs import start_runs_to_train
-    from stableft.sweep.state import unique_runs
+    from stableft.sweep.state import SAVED_FOLDERS, unique_runs
     from stableft.sweep.workers import resolve_devices
     from stableft.training.schedule import total_steps
 
+    _check_choice("save", save, SAVED_FOLDERS)
+    counts = {"jobs_per_device": jobs_per_device, "checkpoint_every": checkpoint_every}
+    for name, count in (counts | {"micro_batch": micro_batch, "threads": threads}).items():
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise UserError(f"{name}={count!r}: must be a whole number from 1")
     results = Path(results)
     check_results_folder(results)
     sweep = config if isinstance(config, Sweep) else plan_sweep(config, settings, arms, seeds, data_dir)
@@ -177,6 +193,7 @@ def load_records(
         path: A results folder, a file of records (.jsonl), or several of them. Start runs are left out.
         score: Checkpoint whose score is `score`; "recipe": as each run's recipe says.
     """
+    _check_choice("score", score, get_args(ReportedCheckpoint))
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(one) for one in path]
     frame = build_tidy_frame(_read_paths(paths), score)
     frame.attrs[SOURCES] = [str(one) for one in paths]
@@ -223,7 +240,7 @@ def make_report(
     arms: Sequence[str] = (),
     seeds: str | int | Iterable[int] | None = None,
     results: PathLike = "results",
-    records: Sequence[PathLike] = (),
+    records: PathLike | Sequence[PathLike] = (),
     data_dir: PathLike | None = None,
     score: ReportedCheckpoint = "recipe",
     rule: Literal["levene"] | BoldRule = "levene",
@@ -246,6 +263,8 @@ def make_report(
     """
     from stableft.report.build import build_report
 
+    _check_choice("score", score, get_args(ReportedCheckpoint))
+    _check_choice("rule", rule, ("levene", *get_args(BoldRule)))
     results, name = Path(results), str(source)
     check_results_folder(results)
     selections = {"--arms": arms, "--seeds": seeds, "--set": settings}
@@ -258,7 +277,7 @@ def make_report(
     runs = load_runs(
         name,
         results,
-        [Path(file) for file in records],
+        [Path(records)] if isinstance(records, str | Path) else [Path(file) for file in records],
         score,
         lambda path: plan_sweep(path, settings, arms, seeds),
         with_figures,
@@ -294,6 +313,8 @@ def compare(
     """
     from stableft.report.compare_arms import build_comparison_report
 
+    _check_choice("score", score, get_args(ReportedCheckpoint))
+    where = _as_list(where)
     names: dict[str, list[ReportedArm]] | None = None
     if isinstance(records, str | Path):
         paths = [Path(records)]

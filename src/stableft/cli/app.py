@@ -28,6 +28,7 @@ from stableft.cli.options import (
     SetOption,
     Tf32Option,
     complete_recipe,
+    load_optional_sweep,
     split_names,
 )
 from stableft.cli.probe_commands import probe_app
@@ -224,14 +225,10 @@ def status(
     """Show the progress of a sweep, or the contents of a results folder."""
     from stableft.cli.sweep_commands import render_folder_status, render_sweep_status
     from stableft.config.local_files import check_results_folder
-    from stableft.python_api import plan_sweep
 
     check_results_folder(results)
-    print(
-        render_folder_status(results)
-        if config is None
-        else render_sweep_status(plan_sweep(config, set_, split_names(arms), seeds), results)
-    )
+    sweep = load_optional_sweep(config, set_, arms, seeds)
+    print(render_sweep_status(sweep, results) if sweep else render_folder_status(results))
 
 
 @app.command()

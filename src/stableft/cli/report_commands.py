@@ -109,6 +109,8 @@ def report(
 
         if format_ or figure or against:
             raise UserError("report all: writes every format and figure; leave out --format, --figure and --against")
+        if set_ or arms or seeds or rule != "levene":
+            raise UserError("report all: writes every report as it is; leave out --set, --arms, --seeds and --rule")
         if out and Path(out).suffix:
             raise UserError(f"report all: --out {out} must be a folder; all.html is written to it")
         for line in build_all_reports(results, records, data_dir, score, Path(out) if out else results / "reports"):
