@@ -33,6 +33,15 @@ def format_duration(seconds: float | None) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
+def format_bytes(size: float) -> str:
+    """Return a size in bytes with a decimal unit, such as 567 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
 def seed_label(init: int, data: int) -> str:
     """Return a run's seed, or both with a slash between where they differ."""
     return str(init) if init == data else f"{init}/{data}"

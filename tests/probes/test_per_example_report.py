@@ -177,6 +177,17 @@ def test_every_example_is_in_the_csv_and_json(sweep):
     assert [example["label"] for example in examples] == [CLASSES[i] for i in LABELS]
 
 
+def test_runs_with_other_settings_are_compared_by_set(workplace, sweep, stableft):
+    set_ = "schedule.length.epochs=1"
+    save_arm(load_sweep("mine.yaml", LocalPaths(), [set_]))
+    assert "no predictions of its 8 runs" in refusal()
+    text = points("json", sets=(set_,), arms=("a",))
+    assert json.loads(text)["groups"][0]["planned"] == 4
+    code, out, err = stableft("probe", "points", "mine.yaml", "--set", set_, "--arms", "a", "--format", "json")
+    assert (code, out, err) == (0, text + "\n", "")
+    assert "--csv table.csv and --set" in refusal(**table("example,run,prediction\n1,a,x\n1,b,x\n"), sets=(set_,))
+
+
 def test_a_table_says_what_run_folders_say(sweep):
     save_arm(sweep)
     lines = ["example,run,prediction,y"]
@@ -346,7 +357,7 @@ def test_numbers_are_no_classes(workplace):
 
 def test_options_that_contradict_each_other(sweep, stableft):
     options = table("example,run,prediction\n1,a,x\n1,b,x\n")
-    assert refusal(**options, arms="a").startswith("--csv table.csv and --arms: a table is shown whole")
+    assert refusal(**options, arms=("a",)).startswith("--csv table.csv and --arms: a table is shown whole")
     assert refusal(columns=PredictionColumns(label="y")).startswith("--label names a column of --csv FILE")
     code, out, err = stableft("probe", "points")
     assert (code, out) == (2, "")

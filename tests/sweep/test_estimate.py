@@ -26,7 +26,9 @@ def sweep(toy_run, toy_sources, tmp_path) -> Sweep:
 @pytest.mark.parametrize("save", ["none", "best", "last", "all"])
 def test_a_dry_run_writes_nothing(sweep, tmp_path, save):
     results = tmp_path / "results"
-    estimated = estimate_sweep(sweep, results, Execution(threads=1, save=save), 2)
+    said = []
+    estimated = estimate_sweep(sweep, results, Execution(threads=1, save=save), 2, show=said.append)
+    assert said == ["measuring arm on toy ..."]
     assert not results.exists()
     (line,) = estimated.arms
     assert (line.arm, line.task, line.runs, line.unfinished) == ("arm", "toy", 3, 3)

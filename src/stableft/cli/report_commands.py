@@ -1,5 +1,6 @@
 """Commands that read results: report, compare and power."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,9 @@ from stableft.cli.options import (
     ScoreOption,
     SeedsOption,
     SetOption,
+    complete_report,
+    load_optional_sweep,
+    split_names,
 )
 from stableft.errors import UserError
 
@@ -45,6 +49,7 @@ def report(
         typer.Argument(
             metavar="CONFIG|ARTIFACT|FILE|all",
             help="Sweep file, artifact id such as mosbach-table1, file of records, or all.",
+            autocompletion=complete_report,
         ),
     ],
     more: Annotated[
@@ -76,54 +81,70 @@ def report(
 ) -> None:
     """Print a table or figure of a paper, or the table of a sweep, beside the published numbers."""
     from stableft.config.local_files import check_results_folder
-    from stableft.config.sweep_file import load_sweep_from_options
-    from stableft.report.build import build_report
+    from stableft.python_api import make_report
     from stableft.report.forms.write import resolve_target, write_report
-    from stableft.report.runs import as_means_table, compare_against, load_runs
 
     check_results_folder(results)
-    for other in (name, *more) if more else ():
-        if not other.endswith(".jsonl"):
-            raise UserError(f"report {name} {more[0]}: several names must be files of records, but {other} is not one")
     if name == "all":
         from stableft.report.all_reports import build_all_reports
 
         if format_ or figure or against:
             raise UserError("report all: writes every format and figure; leave out --format, --figure and --against")
+        if set_ or arms or seeds or rule != "levene":
+            raise UserError("report all: writes every report as it is; leave out --set, --arms, --seeds and --rule")
         if out and Path(out).suffix:
             raise UserError(f"report all: --out {out} must be a folder; all.html is written to it")
         for line in build_all_reports(results, records, data_dir, score, Path(out) if out else results / "reports"):
             print(line, flush=True)
         return
     output = resolve_target(out, format_, figure, tests, notes)
-    if name.endswith(".jsonl") and (
-        filters := [option for option, value in {"--arms": arms, "--seeds": seeds, "--set": set_}.items() if value]
-    ):
-        raise UserError(
-            f"{name}: {' and '.join(filters)} can only select runs of a sweep file; a file of records is reported whole"
-        )
-    if kind := {".csv": "csv", ".tsv": "csv", ".json": "json"}.get(Path(name).suffix):
-        raise UserError(f"{name} is not a file of records; convert it with `stableft import {kind} {name} ...`")
-    runs = load_runs(
-        name,
-        results,
-        records,
-        score,
-        lambda path: load_sweep_from_options(path, None, set_, arms, seeds),
-        output.needs_figures,
-        [Path(other) for other in more],
+    made = make_report(
+        (name, *more),
+        settings=set_,
+        arms=split_names(arms),
+        seeds=seeds,
+        results=results,
+        records=records,
+        data_dir=data_dir,
+        score=score,
+        rule=rule,
+        against=against,
+        with_figures=output.needs_figures,
     )
-    if against:
-        runs = compare_against(runs, against)
-    if rule != "levene":
-        runs = as_means_table(runs, rule)
-    if text := write_report(build_report(runs, data_dir), output):
+    if text := write_report(made, output):
         print(text)
+    if not records and not name.endswith(".jsonl"):
+        print_other_runs(name, set_, arms, seeds, results)
+
+
+def print_other_runs(name: str, sets: list[str], arms: str, seeds: str | None, results: Path) -> None:
+    """Print, beside the report of a sweep with missing runs, which options report the other runs of the folder."""
+    from stableft.python_api import plan_sweep
+    from stableft.records.run_record import RECORD_FILE, run_folder
+    from stableft.report.other_settings import describe_other_runs
+    from stableft.report.runs import ARTIFACTS, read_all_stored_records
+
+    planned = () if name in ARTIFACTS else plan_sweep(name, sets, split_names(arms), seeds).runs
+    if any(not (run_folder(results, run.run_id) / RECORD_FILE).exists() for run in planned):
+        for line in describe_other_runs(planned, read_all_stored_records(results)):
+            print(f"{results}: {line}", file=sys.stderr)
 
 
 def compare(
-    arm_a: Annotated[str, typer.Argument(metavar="ARM_A", help="Name of an arm, as reports show it.")],
-    arm_b: Annotated[str, typer.Argument(metavar="ARM_B")],
+    arm_a: Annotated[str, typer.Argument(metavar="ARM_A", help="Name of an arm, as reports show it: the reference.")],
+    arm_b: Annotated[
+        str | None, typer.Argument(metavar="[ARM_B]", help="The other arm; with --against, one arm is enough.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="ARM", help="The reference arm. Default: ARM_A.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option("--config", metavar="CONFIG", help="Sweep whose runs are compared. Default: all in the folder."),
+    ] = None,
+    set_: SetOption = NO_TEXTS,
+    arms: ArmsOption = "",
+    seeds: SeedsOption = None,
     results: ResultsOption = Path("results"),
     records: RecordsOption = NO_FILES,
     task: Annotated[
@@ -148,16 +169,34 @@ def compare(
     figure: FigureOption = None,
 ) -> None:
     """Compare ARM_B with the reference ARM_A: failures, spread, means, and a conclusion in words."""
+    from stableft import python_api
     from stableft.config.local_files import check_results_folder
-    from stableft.report.compare_arms import build_comparison_report
     from stableft.report.forms.write import resolve_target, write_report
 
     check_results_folder(results)
+    reference, other = order_arms(arm_a, arm_b, against)
     output = resolve_target(out, format_, figure, tests, notes)
-    if text := write_report(
-        build_comparison_report(arm_a, arm_b, results, records, task, metric, where, score), output
-    ):
+    sweep = load_optional_sweep(config, set_, arms, seeds)
+    made = python_api.compare(
+        records or results, reference, other, sweep=sweep, task=task, metric=metric, where=where, score=score
+    )
+    if text := write_report(made, output):
         print(text)
+
+
+def order_arms(arm_a: str, arm_b: str | None, against: str | None) -> tuple[str, str]:
+    """Return the reference arm and the other one.
+
+    Raises:
+        UserError: one arm is missing, or `against` is neither of two.
+    """
+    if arm_b is None and against is None:
+        raise UserError(f"compare: {arm_a} needs a second arm, or --against with the reference arm")
+    if arm_b is None or against is None:
+        return (against, arm_a) if against else (arm_a, str(arm_b))
+    if against not in (arm_a, arm_b):
+        raise UserError(f"--against {against}: it is neither {arm_a} nor {arm_b}; leave out one of those")
+    return against, arm_b if against == arm_a else arm_a
 
 
 def power(

@@ -23,6 +23,7 @@ JACKKNIFE = "jackknife"
 # Runs times examples on which they differ, below which the test's chi-square is a poor approximation.
 MIN_COCHRAN_CELLS = 24
 CONFIDENCE_LEVEL = 0.95
+NO_VARIANCE_RATIO = 1e-12  # equal scores may differ by rounding
 
 
 @dataclass(frozen=True)
@@ -375,6 +376,8 @@ def _describe_score_variance(analysis: SubsetAnalysis, variance: ScoreVariance) 
     if variance.ratio is None:
         same = "are right on the same examples" if classes else "have the same error on each example"
         return f"all runs {same}, so that S_ours and its parts are 0"
+    if variance.ratio < NO_VARIANCE_RATIO:
+        return f"all runs have the same {score}, so that S_ours is 0: they differ on single examples"
     independent = f"{term} / {m:,}, what independent errors on the examples would give"
     start = f"S_ours is {variance.ratio:.3g} times {independent}"
     like = f"the {score} varies as if measured on {m / variance.ratio:.3g} independent examples"

@@ -255,6 +255,7 @@ SWEEP_ONLY_OPTIONS = {
     "checkpoint": "--checkpoint",
     "arms": "--arms",
     "seeds": "--seeds",
+    "sets": "--set",
 }
 
 
@@ -268,8 +269,9 @@ class PerExampleRequest:
     split: Literal["reported", "val", "test"] = "reported"
     checkpoint: Checkpoint = "last"
     most: int = 10
-    arms: str = ""
+    arms: tuple[str, ...] = ()
     seeds: str | None = None
+    sets: tuple[str, ...] = ()
 
 
 def run_per_example(
@@ -296,7 +298,7 @@ def run_per_example(
 
 def _report_sweep(request: PerExampleRequest, config: str, results: Path, data_dir: Path | None) -> Report:
     check_results_folder(results)
-    sweep = load_sweep_from_options(config, data_dir, [], request.arms, request.seeds)
+    sweep = load_sweep_from_options(config, data_dir, request.sets, request.arms, request.seeds)
     groups = read_prediction_groups(sweep, results, request.split, request.checkpoint)
     if not any(group.runs for group in groups):
         advice = "; ".join(dict.fromkeys(line for group in groups for line in group.advice))

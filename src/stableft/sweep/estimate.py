@@ -1,7 +1,7 @@
 """Estimate a sweep's time, memory and disk use from short timed trials. Nothing is saved."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from stableft.sweep.state import (
     read_sweep_state,
     unique_runs,
 )
-from stableft.text import TextRow, align_columns, format_duration
+from stableft.text import TextRow, align_columns, format_bytes, format_duration
 from stableft.training.environment import device_name, peak_memory
 from stableft.training.evaluate import evaluate
 from stableft.training.setup import RunSetup, batch_indices, prepare_run
@@ -73,9 +73,17 @@ class SweepEstimate:
 
 
 def estimate_sweep(
-    sweep: Sweep, results: Path, execution: Execution, parallel_runs: int, retry_crashed: bool = False
+    sweep: Sweep,
+    results: Path,
+    execution: Execution,
+    parallel_runs: int,
+    retry_crashed: bool = False,
+    show: Callable[[str], None] = lambda line: None,
 ) -> SweepEstimate:
-    """Return the estimated cost of a sweep's unfinished runs. Each trial is timed alone on the device."""
+    """Return the estimated cost of a sweep's unfinished runs. Each trial is timed alone on the device.
+
+    `show` is told what is measured, before it is.
+    """
     state = read_sweep_state(results, (*sweep.runs, *sweep.start_runs), look_only=True)
     planned = unique_runs((*sweep.runs, *sweep.start_runs))
     done = [
@@ -105,6 +113,7 @@ def estimate_sweep(
         # The learning rate costs nothing; start runs also save their weights.
         key = (runs[0].config.setting_id(ignored=("optimizer.lr",)), runs[0].arm == START_ARM)
         if unfinished and key not in costs:
+            show(f"measuring {arm} on {task} ...")
             costs[key] = _measure_cost(runs[0], results, sweep, execution)
         ruled = [
             sweep.rules[run_id]
@@ -147,7 +156,7 @@ def render_estimate(estimate: SweepEstimate) -> str:
     for arm in estimate.arms:
         cost = arm.cost
         measured = (
-            (cost.steps, format_duration(cost.seconds), _format_bytes(cost.memory_bytes)) if cost else ("", "", "")
+            (cost.steps, format_duration(cost.seconds), format_bytes(cost.memory_bytes)) if cost else ("", "", "")
         )
         rows.append((arm.arm, arm.task, arm.runs, arm.unfinished, *measured))
     costs = [(arm, arm.cost) for arm in estimate.arms if arm.cost]
@@ -160,13 +169,13 @@ def render_estimate(estimate: SweepEstimate) -> str:
     saved = sum(arm.unfinished * cost.seconds * arm.saved_share for arm, cost in costs)
     rule = (
         f"of these, stop_hopeless saves up to {saved / 3600:.2f} device-hours; the checkpoints of {paused} runs that "
-        f"pause for it take {_format_bytes(paused_disk)} until those that look hopeless are stopped"
+        f"pause for it take {format_bytes(paused_disk)} until those that look hopeless are stopped"
     )
     checkpoints = parallel * max((cost.checkpoint_bytes for _, cost in costs), default=0)
     total = (
         f"{unfinished} runs left: {seconds / 3600:.2f} device-hours on {estimate.device} (one run measured alone), "
         f"{format_duration(seconds / parallel)} with {parallel} at a time; "
-        f"{_format_bytes(disk)} of files, and up to {_format_bytes(checkpoints)} of checkpoints on the way"
+        f"{format_bytes(disk)} of files, and up to {format_bytes(checkpoints)} of checkpoints on the way"
     )
     damaged = [f"{message}; its run will be done again" for message in estimate.damaged]
     return "\n".join([align_columns(rows), *estimate.start_run_notes, *damaged, total, *([rule] if paused else [])])
@@ -238,11 +247,3 @@ def _measure_row_seconds(setup: RunSetup, state: TrainState) -> float:
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _format_bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

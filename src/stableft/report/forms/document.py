@@ -266,6 +266,31 @@ class Report:
         """The self-contained tables if there are any, else the tables of `blocks`."""
         return self.standalone or tuple(block for block in self.blocks if isinstance(block, ReportTable))
 
+    def draw(self, name: str | None = None) -> "Figure":
+        """Return a figure, by default the first; `figures` and `undrawn` have their names.
+
+        Raises:
+            UserError: The figure is unknown or cannot be drawn.
+        """
+        from stableft.report.forms.write import find_figure_name
+
+        return self.figures[find_figure_name(self, name)]()
+
+    def __str__(self) -> str:
+        """Return what the terminal shows."""
+        from stableft.report.forms.terminal import report_to_text
+
+        return report_to_text(self).rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the HTML page in a frame, which keeps its style to itself."""
+        from html import escape
+
+        from stableft.report.forms.html import reports_to_html
+
+        page = escape(reports_to_html([self], self.title))
+        return f'<iframe srcdoc="{page}" style="width: 100%; height: 40em; border: 0"></iframe>'
+
 
 HEADING_LEVELS = 3  # a title of a lower level, such as that of the notes, is a plain line
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
