@@ -1,9 +1,14 @@
-"""Aligned columns, durations and live progress for the terminal."""
+"""Columns that fit a width, durations and live progress for the terminal."""
 
+import math
+import re
+import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,11 +18,147 @@ if TYPE_CHECKING:
 TextRow = tuple[object, ...]
 
 
+SCREEN_WIDTH = 100  # of output that is not a terminal's, and of prose on a wider terminal
+
+
+def screen_width() -> int:
+    """Return the number of columns of the terminal, or of COLUMNS; `SCREEN_WIDTH` without either."""
+    return shutil.get_terminal_size((SCREEN_WIDTH, 24)).columns
+
+
+def wrap_prose(text: str, indent: str = "") -> list[str]:
+    """Return the lines of a text that fit the screen, the later ones indented. Words stay whole."""
+    width = min(SCREEN_WIDTH, screen_width())
+    return textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
 def align_columns(rows: Sequence[TextRow]) -> str:
-    """Return the rows as left-aligned columns, one row per line. All rows must have the same length."""
+    """Return the rows as left-aligned columns that fit the screen. All rows must have the same length."""
     texts = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in texts) for i in range(len(texts[0]))]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in texts)
+    return "\n".join(line for part in fit_columns(texts, screen_width(), gap=2) for line in part.lines(texts))
+
+
+GLUED = re.compile(r"(?<=[\d%.]) (?:±|to|of) (?=[-+−]?\.?\d)|\[[-+\d.]+, [-+\d.]+\](?: \*)?")
+LINE_OF_CELL = 24  # characters that a line of a wrapped cell holds, unless two lines hold more
+
+
+def glue(text: str) -> str:
+    """Return the text with no-break spaces in what reads as one: 68.7 ± 6.2, 3.4 to 17.2, [3.4, 17.2] and 5 of 20."""
+    return GLUED.sub(lambda found: found[0].replace(" ", "\u00a0"), text)
+
+
+@dataclass(frozen=True)
+class ColumnsPart:
+    """Columns of a table that fit a width together: their indices, the first column included, and their widths."""
+
+    columns: tuple[int, ...]
+    widths: tuple[float, ...]
+
+    def wrap(self, row: Sequence[str], measure: Callable[[str], float] = len) -> list[list[str]]:
+        """Return the lines of a row, each with a text for every column of this part."""
+        cells = [wrap_cell(row[i], width, measure) for i, width in zip(self.columns, self.widths, strict=True)]
+        return [[cell[n] if n < len(cell) else "" for cell in cells] for n in range(max(map(len, cells)))]
+
+    def has(self, row: Sequence[str]) -> bool:
+        """Whether a row has anything here, or may be the one to which the rows below it belong."""
+        return any(row[i] for i in self.columns[1:]) or not row[0].startswith("- ")
+
+    def lines(self, rows: Sequence[Sequence[str]], right: Collection[int] = (), gap: str = "  ") -> Iterator[str]:
+        """Yield the rows as text. Columns are aligned to the left, those in `right` to the right."""
+        for row in filter(self.has, rows):
+            for line in self.wrap(row):
+                cells = zip(line, self.columns, self.widths, strict=True)
+                yield gap.join(
+                    text.rjust(int(width)) if i in right else text.ljust(int(width)) for text, i, width in cells
+                ).rstrip()
+
+
+def wrap_cell(text: str, width: float, measure: Callable[[str], float] = len) -> list[str]:
+    """Return the lines of a cell. A word wider than the cell is broken after its hyphens or other marks."""
+    hang = "  " if text.startswith("- ") else ""  # a row that belongs to the row above
+    lines: list[str] = []
+    for word in glue(text).split(" "):
+        if lines and measure(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+            continue
+        lines.append(hang if lines else "")
+        for piece in [word] if measure(word) <= width else re.findall(r"[^-_/=,]*[-_/=,]+|[^-_/=,]+", word):
+            if lines[-1].strip() and measure(lines[-1] + piece) > width:
+                lines.append(hang)
+            lines[-1] += piece
+    return [line.replace("\u00a0", " ") for line in lines]
+
+
+def fit_columns(
+    rows: Sequence[Sequence[str]],
+    width: float,
+    gap: float,
+    measure: Callable[[str], float] = len,
+    spans: Sequence[tuple[int, int, str]] = (),
+    label_share: float = 0.4,
+) -> list[ColumnsPart]:
+    """Return the parts of a table that fit the width, each with the first column.
+
+    A table that fits is one part. Otherwise cells are wrapped; if this is not enough, the columns are split, those of
+    one of the `spans` (first column, number, heading) together where possible. A single column may remain too wide.
+    """
+    n_columns = len(rows[0])
+    full = [max(measure(row[i]) for row in rows) for i in range(n_columns)]
+    narrow = [max(_narrowest(row[i], 2, measure) for row in rows) for i in range(n_columns)]
+    if narrow[0] > label_share * width:  # long names are broken at their hyphens
+        narrow[0] = max(_widest_piece(row[0], label_share * width, measure) for row in rows)
+    for widths in (full, narrow):
+        for start, n, heading in spans:  # a heading wider than its columns widens the last one
+            wanted = measure(heading) if widths is full else _narrowest(heading, 2, measure)
+            widths[start + n - 1] += max(0, wanted - sum(widths[start : start + n]) - gap * (n - 1))
+    if sum(full) + gap * (n_columns - 1) <= width:
+        return [ColumnsPart(tuple(range(n_columns)), tuple(full))]
+    room = width - narrow[0]
+    blocks = [list(range(start, start + n)) for start, n, _ in spans] or [[i] for i in range(1, n_columns)]
+    size = [gap + width for width in narrow]
+    blocks = [
+        piece
+        for block in blocks
+        for piece in ([block] if sum(size[i] for i in block) <= room else [[i] for i in block])
+    ]
+    parts = _pack(blocks, size, room)
+    while len(tighter := _pack(blocks, size, room * 0.95)) == len(parts) and room > gap:  # parts of about one width
+        parts, room = tighter, room * 0.95
+    return [_widen((0, *part), narrow, full, width - gap * len(part)) for part in parts]
+
+
+def _narrowest(text: str, lines: int, measure: Callable[[str], float]) -> float:
+    """Return the least width at which a text takes so many lines, or more if it is long."""
+    words = glue(text).split(" ")
+    lines = max(lines, math.ceil(len(text) / LINE_OF_CELL))
+    widths = sorted({measure(" ".join(words[i:j])) for i in range(len(words)) for j in range(i + 1, len(words) + 1)})
+    widest_word = max(map(measure, words))
+    return next(w for w in widths if w >= widest_word and len(wrap_cell(text, w, measure)) <= lines)
+
+
+def _widest_piece(text: str, width: float, measure: Callable[[str], float]) -> float:
+    return max(map(measure, wrap_cell(text, width, measure)))
+
+
+def _pack(blocks: Sequence[list[int]], size: Sequence[float], room: float) -> list[list[int]]:
+    parts: list[list[int]] = []
+    for block in blocks:
+        if parts and sum(size[i] for i in [*parts[-1], *block]) <= room:
+            parts[-1] += block
+        else:
+            parts.append(list(block))
+    return parts
+
+
+def _widen(columns: tuple[int, ...], narrow: Sequence[float], full: Sequence[float], width: float) -> ColumnsPart:
+    """Return a part whose columns take their full width where there is room, those that need least first."""
+    widths = {i: narrow[i] for i in columns}
+    for i in sorted(columns, key=lambda i: full[i] - narrow[i]):
+        if sum(widths.values()) + full[i] - narrow[i] <= width:
+            widths[i] = full[i]
+    for i in columns:  # what is left
+        widths[i] = min(full[i], widths[i] + width - sum(widths.values()))
+    return ColumnsPart(columns, tuple(widths[i] for i in columns))
 
 
 def join_with(texts: Sequence[str], word: str = "and") -> str:
