@@ -6,6 +6,7 @@ import shutil
 import sys
 import textwrap
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ TextRow = tuple[object, ...]
 SCREEN_WIDTH = 100  # of output that is not a terminal's, and of prose on a wider terminal
 
 
-def screen_width() -> int:
-    """Return the number of columns of the terminal, or of COLUMNS; `SCREEN_WIDTH` without either."""
-    return shutil.get_terminal_size((SCREEN_WIDTH, 24)).columns
+def screen_width(otherwise: int = SCREEN_WIDTH) -> int:
+    """Return the number of columns of the terminal, or COLUMNS; `otherwise` without either."""
+    return shutil.get_terminal_size((otherwise, 24)).columns
 
 
 def wrap_prose(text: str, indent: str = "") -> list[str]:
@@ -33,13 +34,23 @@ def wrap_prose(text: str, indent: str = "") -> list[str]:
 
 
 def align_columns(rows: Sequence[TextRow]) -> str:
-    """Return the rows as left-aligned columns that fit the screen. All rows must have the same length."""
+    """Return the rows as left-aligned columns that fit the terminal. All rows must have the same length.
+
+    Cells are wrapped as often as needed to keep the columns beside each other. Without a terminal, a row is a line.
+    """
     texts = [[str(cell) for cell in row] for row in rows]
-    return "\n".join(line for part in fit_columns(texts, screen_width(), gap=2) for line in part.lines(texts))
+    width = screen_width(otherwise=max(sum(map(len, row)) for row in texts) * len(texts))
+    wrapped = (fit_columns(texts, width, gap=2, cell_lines=n) for n in range(2, 8))
+    parts = next((parts for parts in wrapped if len(parts) == 1), None) or fit_columns(texts, width, gap=2)
+    return "\n".join(line for part in parts for line in part.lines(texts))
 
 
 GLUED = re.compile(r"(?<=[\d%.]) (?:±|to|of) (?=[-+−]?\.?\d)|\[[-+\d.]+, [-+\d.]+\](?: \*)?")
 LINE_OF_CELL = 24  # characters that a line of a wrapped cell holds, unless two lines hold more
+
+
+BREAKABLE = re.compile(r"[^-_/=,]*[-_/=,]+|[^-_/=,]+")  # the pieces of a long name or path
+LABEL_SHARE = 0.4  # of the width, at most, for the first column if not all columns fit
 
 
 def glue(text: str) -> str:
@@ -82,7 +93,7 @@ def wrap_cell(text: str, width: float, measure: Callable[[str], float] = len) ->
             lines[-1] += f" {word}"
             continue
         lines.append(hang if lines else "")
-        for piece in [word] if measure(word) <= width else re.findall(r"[^-_/=,]*[-_/=,]+|[^-_/=,]+", word):
+        for piece in [word] if measure(word) <= width else BREAKABLE.findall(word):
             if lines[-1].strip() and measure(lines[-1] + piece) > width:
                 lines.append(hang)
             lines[-1] += piece
@@ -95,18 +106,19 @@ def fit_columns(
     gap: float,
     measure: Callable[[str], float] = len,
     spans: Sequence[tuple[int, int, str]] = (),
-    label_share: float = 0.4,
+    cell_lines: int = 2,
 ) -> list[ColumnsPart]:
     """Return the parts of a table that fit the width, each with the first column.
 
-    A table that fits is one part. Otherwise cells are wrapped; if this is not enough, the columns are split, those of
-    one of the `spans` (first column, number, heading) together where possible. A single column may remain too wide.
+    A table that fits is one part. Otherwise cells are wrapped to `cell_lines`, more for long texts; if this is not
+    enough, the columns are split, those of one of the `spans` (first column, number, heading) together where possible.
+    A single column may remain too wide.
     """
     n_columns = len(rows[0])
     full = [max(measure(row[i]) for row in rows) for i in range(n_columns)]
-    narrow = [max(_narrowest(row[i], 2, measure) for row in rows) for i in range(n_columns)]
-    if narrow[0] > label_share * width:  # long names are broken at their hyphens
-        narrow[0] = max(_widest_piece(row[0], label_share * width, measure) for row in rows)
+    narrow = [max(_narrowest(row[i], cell_lines, measure) for row in rows) for i in range(n_columns)]
+    if narrow[0] > LABEL_SHARE * width:  # long names are broken at their hyphens
+        narrow[0] = max(_widest_piece(row[0], LABEL_SHARE * width, measure) for row in rows)
     for widths in (full, narrow):
         for start, n, heading in spans:  # a heading wider than its columns widens the last one
             wanted = measure(heading) if widths is full else _narrowest(heading, 2, measure)
@@ -131,9 +143,11 @@ def _narrowest(text: str, lines: int, measure: Callable[[str], float]) -> float:
     """Return the least width at which a text takes so many lines, or more if it is long."""
     words = glue(text).split(" ")
     lines = max(lines, math.ceil(len(text) / LINE_OF_CELL))
-    widths = sorted({measure(" ".join(words[i:j])) for i in range(len(words)) for j in range(i + 1, len(words) + 1)})
-    widest_word = max(map(measure, words))
-    return next(w for w in widths if w >= widest_word and len(wrap_cell(text, w, measure)) <= lines)
+    pieces = [piece for word in words for piece in (BREAKABLE.findall(word) if len(word) > LINE_OF_CELL else [word])]
+    spans = [(i, j) for i in range(len(pieces)) for j in range(i + 1, len(pieces) + 1)]
+    widths = sorted({measure(join(pieces[i:j])) for i, j in spans for join in (" ".join, "".join)})
+    widest = max(map(measure, pieces))
+    return widths[bisect_left(widths, True, key=lambda w: w >= widest and len(wrap_cell(text, w, measure)) <= lines)]
 
 
 def _widest_piece(text: str, width: float, measure: Callable[[str], float]) -> float:

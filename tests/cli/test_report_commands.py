@@ -94,7 +94,7 @@ def test_a_rule_of_zhangs_tables_for_ones_own_runs(workplace, stableft):
     write_records_file(Path("mine.jsonl"), records)
     _, out, _ = stableft("report", "mine.jsonl", "--rule", "best")
     assert "**72.0 ± 1.6 (5)**" in out
-    assert "| 52.0 ± 1.6 (5" in out
+    assert "  52.0 ± 1.6 (5" in out
     assert stableft("report", "mosbach-table1", "--rule", "best")[0] == 2
     unlike = [r if r.arm == "good" else r.model_copy(update={"report": "best"}) for r in records]
     write_records_file(Path("mine.jsonl"), unlike)

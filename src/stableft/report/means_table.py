@@ -309,8 +309,8 @@ def _own_values(result: MeanResult) -> dict[str, Value]:
     n, failed = n_value(summary, cell.planned), failed_value(cell)
     mean, std = percent_value(summary.mean), percent_value(summary.std)
     text = f"{mean.text} ± {std.text} ({n.text}{f', {cell.failed} failed' if cell.failed else ''})"
-    if not summary.n:
-        text = f"{NO_VALUE} (0 of {cell.planned})" if cell.planned else NO_VALUE
+    if not summary.n:  # the notes have how many are planned
+        text = NO_VALUE
     data_values = {
         "origin": list(cell.sources) or [OWN_ORIGIN],
         "metric": cell.metric,
