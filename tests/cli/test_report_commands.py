@@ -103,6 +103,22 @@ def test_a_rule_of_zhangs_tables_for_ones_own_runs(workplace, stableft):
     assert "The arms of rte are not scored alike (" in out
 
 
+def test_a_report_on_no_runs_begins_with_the_command(workplace, stableft):
+    for name, command in (("configs/rte.yaml", "configs/rte.yaml"), ("zhang-figure7", "configs/zhang/drift.yaml")):
+        _, out, _ = stableft("report", name)
+        first = next(line for line in out.splitlines() if "stableft sweep" in line)
+        assert re.fullmatch(f"No run has finished yet. To train them: `stableft sweep .*{command}`.", first)
+        assert "failed" not in out[: out.index(first)]
+
+
+def test_a_table_is_as_wide_as_the_terminal(workplace, stableft, monkeypatch):
+    for width in (60, 80, 120):
+        monkeypatch.setenv("COLUMNS", str(width))
+        for arguments in (["report", "mosbach-table1"], ["report", "zhang-table1"], ["list", "artifacts"]):
+            _, out, _ = stableft(*arguments)
+            assert max(map(len, out.splitlines())) <= width
+
+
 def arms_file(path, **scores):
     """Records of arms that differ in their learning rate."""
     records = [

@@ -284,6 +284,19 @@ def test_footnotes_name_what_is_no_replication():
     assert find_cell(as_json(table), "mosbach")["deviations"] == deviations["mosbach", "rte"]
 
 
+def test_what_is_no_replication_has_no_verdict():
+    """It says so in the cell, and is not counted as within or out of range."""
+    runs = make_runs("mosbach", NARROW), make_runs("devlin", WIDE)
+    table = make_report(*runs, deviations={("mosbach", "rte"): ["model bert-tiny, not bert-large-uncased"]})
+    values = as_json(table)
+    verdicts = {row["arm"]: row["compatible"] for row in values["cells"] if row["kind"] == "difference"}
+    assert verdicts["mosbach"] is None
+    assert verdicts["devlin"] in (True, False)
+    (row,) = {" ".join(line.split()) for line in render(table).splitlines() if "not a replication |" in line}
+    assert row == "| - difference | | | | - | - | - | not a replication | |"
+    assert " within range" not in render(make_report(runs[0], deviations={("mosbach", "rte"): ["x"]}))
+
+
 def test_a_departure_on_one_task_is_told_of_that_task_alone():
     deviations = {("mosbach", "rte"): ["schedule.length 3 epochs"], ("mosbach", "mrpc"): []}
     flat = " ".join(render(make_report(make_runs("mosbach", NARROW), deviations=deviations)).split())
