@@ -81,6 +81,7 @@ def _report_context(report: Report, anchor: str, rank: int) -> dict[str, Any]:
         "anchor": anchor,
         "title": report.title,
         "first_picture": next((block["picture"] for block in blocks if block["kind"] == "picture"), None),
+        "first_table": next((block for block in blocks if block["kind"] == "grid"), None),
         "verdicts": list(_verdicts(report)),
         "blocks": blocks,
         "undrawn": list(report.undrawn.items()),
