@@ -49,7 +49,6 @@ GLUED = re.compile(r"(?<=[\d%.]) (?:±|to|of) (?=[-+−]?\.?\d)|\[[-+\d.]+, [-+\
 LINE_OF_CELL = 24  # characters that a line of a wrapped cell holds, unless two lines hold more
 
 
-BREAKABLE = re.compile(r"[^-_/=,]*[-_/=,]+|[^-_/=,]+")  # the pieces of a long name or path
 LABEL_SHARE = 0.4  # of the width, at most, for the first column if not all columns fit
 
 
@@ -85,7 +84,7 @@ class ColumnsPart:
 
 
 def wrap_cell(text: str, width: float, measure: Callable[[str], float] = len) -> list[str]:
-    """Return the lines of a cell. A word wider than the cell is broken after its hyphens or other marks."""
+    """Return the lines of a cell. A long word wider than the cell is broken after its hyphens or other marks."""
     hang = "  " if text.startswith("- ") else ""  # a row that belongs to the row above
     lines: list[str] = []
     for word in glue(text).split(" "):
@@ -93,11 +92,16 @@ def wrap_cell(text: str, width: float, measure: Callable[[str], float] = len) ->
             lines[-1] += f" {word}"
             continue
         lines.append(hang if lines else "")
-        for piece in [word] if measure(word) <= width else BREAKABLE.findall(word):
+        for piece in _pieces(word) if measure(word) > width else [word]:
             if lines[-1].strip() and measure(lines[-1] + piece) > width:
                 lines.append(hang)
             lines[-1] += piece
     return [line.replace("\u00a0", " ") for line in lines]
+
+
+def _pieces(word: str) -> list[str]:
+    """Return a long name or path in pieces that end in a hyphen or another mark. Numbers such as 1e-05 are whole."""
+    return re.findall(r"[^-_/=,]*[-_/=,]+|[^-_/=,]+", word) if len(word) > LINE_OF_CELL else [word]
 
 
 def fit_columns(
@@ -143,7 +147,7 @@ def _narrowest(text: str, lines: int, measure: Callable[[str], float]) -> float:
     """Return the least width at which a text takes so many lines, or more if it is long."""
     words = glue(text).split(" ")
     lines = max(lines, math.ceil(len(text) / LINE_OF_CELL))
-    pieces = [piece for word in words for piece in (BREAKABLE.findall(word) if len(word) > LINE_OF_CELL else [word])]
+    pieces = [piece for word in words for piece in _pieces(word)]
     spans = [(i, j) for i in range(len(pieces)) for j in range(i + 1, len(pieces) + 1)]
     widths = sorted({measure(join(pieces[i:j])) for i, j in spans for join in (" ".join, "".join)})
     widest = max(map(measure, pieces))
@@ -171,7 +175,7 @@ def _widen(columns: tuple[int, ...], narrow: Sequence[float], full: Sequence[flo
         if sum(widths.values()) + full[i] - narrow[i] <= width:
             widths[i] = full[i]
     for i in columns:  # what is left
-        widths[i] = min(full[i], widths[i] + width - sum(widths.values()))
+        widths[i] = min(full[i], widths[i] + max(0, width - sum(widths.values())))
     return ColumnsPart(columns, tuple(widths[i] for i in columns))
 
 

@@ -78,7 +78,7 @@ def test_logs_are_imported_and_their_curves_drawn(workplace, stableft):
 def test_one_self_contained_page(theirs, stableft):
     assert stableft("report", "zhang-figure2", "--records", theirs, "--out", "page.html") == (0, "", "")
     page = Path("page.html").read_text()
-    assert "data:image/svg+xml;base64," in page
+    assert "<svg" in page
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
     ids = {run.run_id for run in read_records_file(Path(theirs)) if run.arm in ("zhang", "zhang-bertadam")}
     assert ids <= set(re.findall(r"[0-9a-f]{16}", page))

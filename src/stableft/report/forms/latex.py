@@ -111,7 +111,8 @@ def _breakable(text: str, escape: Callable[[str], str]) -> str:
 def _measure(text: str) -> float:
     """Return the width of a text at 10 points. `**` encloses bold type."""
     bold, text = text.startswith("**"), MINUS.sub("−", text)
-    return sum(LETTER_WIDTHS.get(letter, 5.4) for letter in text.replace("**", "")) * (BOLD_SCALE if bold else 1)
+    letters = sum(LETTER_WIDTHS.get(letter, 5.4) for letter in text.replace("**", "")) * (BOLD_SCALE if bold else 1)
+    return letters + {"- ": 2.5, "  ": 7.5}.get(text[:2], 0.0)  # set as a quad, and as a quad and a half
 
 
 def _choose_size(rows: Sequence[Sequence[str]], table: ReportTable) -> tuple[TypeSize, list[ColumnsPart]]:
@@ -143,8 +144,9 @@ def _floats(table: ReportTable, caption: str) -> Iterator[list[str]]:
     def begin() -> list[str]:
         opening = [rf"\begin{{{environment}}}", r"\centering"]
         if number:
-            return [*opening, r"\addtocounter{table}{-1}", r"\caption{(continued)}"]
-        return [*opening, rf"\caption{{{latex_prose(caption)}}}", rf"\label{{tab:{make_label(table.name)}}}"]
+            return [*opening, r"\addtocounter{table}{-1}", r"\caption{(continued)}", r"\smallskip"]
+        label = rf"\label{{tab:{make_label(table.name)}}}"
+        return [*opening, rf"\caption{{{latex_prose(caption)}}}", label, r"\smallskip"]
 
     def notes_height(note: str) -> float:
         return 3 + FOOTNOTE.line * math.ceil(_measure(note) * FOOTNOTE.scale / width * 1.1)
@@ -241,7 +243,7 @@ def _row_lines(row: ReportRow, part: ColumnsPart) -> list[str]:
             cells.append(_format_cell(replace(values[i], text=text), last))
         name, *rest = cells
         if values[0].under:
-            name = rf"\quad {name}" if number == 0 else rf"\qquad {name}" if name else ""
+            name = rf"\quad {name}" if number == 0 else rf"\quad\enspace {name}" if name else ""
         if name.startswith("["):  # the preceding \\ would take it as its optional argument
             name = f"{{}}{name}"
         lines.append(rf"{' & '.join([name, *rest])} \\")
