@@ -135,7 +135,9 @@ def test_export_and_report_from_the_file(stableft, sweep_file, workplace):
 @pytest.mark.parametrize(
     ("arguments", "facts"),
     [
-        (["sweep", "nope.yaml"], r"nope\.yaml: .*no such sweep file"),
+        (["sweep", "nofile.yaml"], r"nofile\.yaml: there is no such sweep file$"),
+        (["sweep", "mrcp.yaml"], r"mrcp\.yaml: .*no such sweep file.*'configs/mrpc\.yaml'"),
+        (["sweep", "mrcp"], r"mrcp: .*no such sweep file.*'mrpc'"),
         (["show", "configs/rt.yaml"], r"configs/rt\.yaml: .*no such sweep file.*'configs/rte\.yaml'"),
         (["show", "rte", "--set", "lr=1.0"], r"--set: key 'lr' .*not known.*'optimizer\.lr'"),
         (["show", "rte", "--set", "optimizer.lr=.nan"], r"--set: optimizer\.lr: nan .*finite number"),

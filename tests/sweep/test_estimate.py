@@ -131,6 +131,16 @@ def test_every_parent_has_a_line_of_its_own_and_counts_once(sweep, family, tmp_p
     assert "6 runs left" in render_estimate(estimated)
 
 
+def test_an_arm_that_shares_runs_has_their_cost(sweep, tmp_path):
+    shared = tuple(replace(run, arm="again") for run in sweep.runs[:2])
+    estimated = estimate_sweep(replace(sweep, runs=(*sweep.runs, *shared)), tmp_path, Execution(threads=1), 1)
+    first, again = estimated.arms
+    assert (again.runs, again.unfinished, again.shared, again.cost) == (2, 0, 2, first.cost)
+    text = render_estimate(estimated)
+    assert re.search(r"^again +toy +2 +0, 2 as above +14 ", text, re.MULTILINE)
+    assert re.search(r"^3 runs left: 0:00:\d\d of device time on cpu ", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize("status", ["crashed", "finished"])
 def test_runs_with_nothing_to_start_from_are_not_left(sweep, family, tmp_path, status):
     parent, runs = family(9)

@@ -115,9 +115,10 @@ def check_setting_key(dotted: str, where: str, leaves: Leaves = SETTING_LEAVES) 
 
 
 def describe_value(value: Any) -> str:
-    """Return a setting's value for display, such as "3 epochs" for {epochs: 3}."""
+    """Return a setting's value for display, such as "3 epochs" for {epochs: 3} and "1 epoch" for {epochs: 1}."""
     if isinstance(value, dict):
-        return ", ".join(f"{item} {key}" for key, item in value.items() if item is not None)
+        items = ((key.removesuffix("s") if item == 1 else key, item) for key, item in value.items())
+        return ", ".join(f"{item} {key}" for key, item in items if item is not None)
     if isinstance(value, bool):
         return str(value).lower()
     return "none" if value is None else str(value)

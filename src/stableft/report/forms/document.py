@@ -7,6 +7,7 @@ for readers are views of them.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -170,6 +171,12 @@ class ReportTable:
     caption: str = ""
     groups: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def spans(self) -> list[tuple[int, int, str]]:
+        """The first column, number of columns and heading of each group."""
+        starts = accumulate((n for _, n in self.groups), initial=1)
+        return [(start, n, heading) for start, (heading, n) in zip(starts, self.groups, strict=False)]
 
 
 @dataclass(frozen=True)
