@@ -26,12 +26,15 @@ from stableft.data.sources import SourceSplit, read_from_folder
 READMES = ("README.md", "configs/README.md", "results/README.md", "src/stableft/README.md")
 SECTION = re.compile(r"^## (.*?)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 ROW = re.compile(r"^\| (`stableft .*?) \| ", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:]+)\)")
 
 PLACEHOLDERS = {  # of the tables' commands; the longer names first
     "choose CONFIG": "choose configs/demo-probes.yaml",
+    "copy RECIPE FILE": "copy devlin mine.yaml",
+    "clean CONFIG": "clean configs/smoke.yaml",
     "CONFIG": "configs/rte.yaml",
     "RECIPE": "devlin",
     "--task T": "--task rte",
@@ -125,6 +128,11 @@ def reader(tmp_path, tiny_family) -> Callable[[str], str]:
     header, *rows = (FILES / "per-seed" / "results.csv").read_text().splitlines()
     scores = [row for row in rows if ",test_last_log," in row and ",RTE," in row]
     (home / "results.csv").write_text("\n".join([header, *scores]) + "\n")
+    shutil.copytree(FILES / "hf-trainer" / "minilm", home / "runs" / "bert")
+    runs = [{"seed": seed, "method": arm, "acc": 0.6 + seed / 100} for arm in "ab" for seed in range(3)]
+    (home / "runs.jsonl").write_text("".join(f"{json.dumps(run)}\n" for run in runs))
+    exported = [f"{run['method']}-seed{run['seed']},finished,{run['acc']}" for run in runs]
+    (home / "wandb.csv").write_text("\n".join(["Name,State,eval/accuracy", *exported]) + "\n")
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
         "PATH": f"{home / '.venv/bin'}{os.pathsep}{os.environ['PATH']}",
@@ -216,6 +224,23 @@ def test_what_a_section_shows_runs(lines, reader):
             continue
         added = next((options for start, options in ADDED.items() if line.startswith(start)), "")
         assert reader(f"{line} {added}".strip()), line
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("lines", [block for text in TEXTS.values() for block in PYTHON.findall(text)])
+def test_shown_lines_of_python_run(lines, reader, tmp_path):
+    (tmp_path / "project" / "shown.py").write_text(lines)
+    reader("python -W error shown.py")
+    for name in re.findall(r'savefig\("(.*?)"\)', lines):
+        assert (tmp_path / "project" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_line_of_python_is_shown_as_python():
+    blocks = [block for text in TEXTS.values() for block in PYTHON.findall(text)]
+    assert sum("savefig" in block for block in blocks) >= 1
+    for text in TEXTS.values():
+        assert all(block.startswith("```python") for block in FENCED.findall(text) if "import stableft" in block)
 
 
 def test_every_shown_command_is_in_a_block_of_a_section():

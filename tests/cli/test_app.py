@@ -44,7 +44,7 @@ def test_help_names_every_command(stableft):
     assert {"sweep", "train", "status", "show", "list", "export", "report", "data"} <= set(re.findall(r"\w+", out))
 
 
-@pytest.mark.parametrize("what", ["tasks", "backbones", "recipes", "artifacts"])
+@pytest.mark.parametrize("what", ["tasks", "backbones", "recipes", "sweeps", "artifacts"])
 def test_list(papers_sweeps, stableft, what):
     code, out, err = stableft("list", what)
     assert (code, err) == (0, "")
@@ -68,7 +68,7 @@ def test_status_writes_nothing(stableft, sweep_file, workplace):
 
 def test_a_finished_sweep_ends_in_its_table(stableft, sweep_file, monkeypatch):
     runs = load_sweep(sweep_file, LocalPaths()).runs
-    monkeypatch.setattr("stableft.sweep.preflight.data_fingerprint", lambda config, sources: "f" * 64)
+    monkeypatch.setattr("stableft.sweep.preflight.rows_fingerprint", lambda parts: "f" * 64)
     for run, score in zip(runs, (0.5, 0.6, 0.7, 0.71), strict=True):
         save_record(Path("results"), make_scored_record(run, score))
     code, out, err = stableft("sweep", sweep_file, "--data-dir", GLUE, "--devices", "cpu")
@@ -135,7 +135,9 @@ def test_export_and_report_from_the_file(stableft, sweep_file, workplace):
 @pytest.mark.parametrize(
     ("arguments", "facts"),
     [
-        (["sweep", "nope.yaml"], r"nope\.yaml: .*no such sweep file"),
+        (["sweep", "nofile.yaml"], r"nofile\.yaml: there is no such sweep file$"),
+        (["sweep", "mrcp.yaml"], r"mrcp\.yaml: .*no such sweep file.*'configs/mrpc\.yaml'"),
+        (["sweep", "mrcp"], r"mrcp: .*no such sweep file.*'mrpc'"),
         (["show", "configs/rt.yaml"], r"configs/rt\.yaml: .*no such sweep file.*'configs/rte\.yaml'"),
         (["show", "rte", "--set", "lr=1.0"], r"--set: key 'lr' .*not known.*'optimizer\.lr'"),
         (["show", "rte", "--set", "optimizer.lr=.nan"], r"--set: optimizer\.lr: nan .*finite number"),
@@ -218,7 +220,8 @@ def test_data_that_cannot_be_used(stableft, workplace, tiny_model_folder, text, 
     head = f"model: {tiny_model_folder}\nrecipe: devlin\nset: {{data.max_length: 32}}\nseeds: 1\n"
     (workplace / "s.yaml").write_text(head + f"task: {task}metric: accuracy}}\n")
     code, out, err = stableft("sweep", "s.yaml", "--devices", "cpu", *dry)
-    assert (code, out) == (2, "")
+    assert code == 2
+    assert re.fullmatch("checking the inputs, then measuring .*\n" if dry else "", out)
     assert re.match(re.escape(str(workplace)) + facts, one_sentence(err))
     assert sorted(path.name for path in workplace.iterdir()) == ["dev.csv", "s.yaml", "train.csv"]
 

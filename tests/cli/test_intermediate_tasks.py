@@ -80,7 +80,14 @@ def test_toy_rte_after_toy_mrpc(expanded, stableft, workplace):
     code, out, _ = stableft("sweep", "s.yaml", "--dry-run", "--devices", "cpu")
     assert code == 0
     assert f"{words}, is trained first" in out
-    assert out.splitlines()[1].split()[:5] == ["(start)", parent.run_id, "toy-mrpc", "1", "1"]
+    lines = out.splitlines()
+    first, *measured = lines[: next(i for i, line in enumerate(lines) if line.startswith("arm "))]
+    assert first.startswith("checking the inputs, then measuring")
+    assert measured[-3:] == [
+        f"measuring {name} ..."
+        for name in (f"(start) {parent.run_id} on toy-mrpc", "plain on toy-rte", "after-mrpc on toy-rte")
+    ]
+    assert lines[len(measured) + 2].split()[:5] == ["(start)", parent.run_id, "toy-mrpc", "1", "1"]
     assert "7 runs left" in out
     assert not (workplace / "results").exists()
     assert words in stableft("show", "s.yaml")[1]

@@ -78,7 +78,7 @@ def test_logs_are_imported_and_their_curves_drawn(workplace, stableft):
 def test_one_self_contained_page(theirs, stableft):
     assert stableft("report", "zhang-figure2", "--records", theirs, "--out", "page.html") == (0, "", "")
     page = Path("page.html").read_text()
-    assert "data:image/svg+xml;base64," in page
+    assert "<svg" in page
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
     ids = {run.run_id for run in read_records_file(Path(theirs)) if run.arm in ("zhang", "zhang-bertadam")}
     assert ids <= set(re.findall(r"[0-9a-f]{16}", page))
@@ -94,13 +94,29 @@ def test_a_rule_of_zhangs_tables_for_ones_own_runs(workplace, stableft):
     write_records_file(Path("mine.jsonl"), records)
     _, out, _ = stableft("report", "mine.jsonl", "--rule", "best")
     assert "**72.0 ± 1.6 (5)**" in out
-    assert "| 52.0 ± 1.6 (5" in out
+    assert "  52.0 ± 1.6 (5" in out
     assert stableft("report", "mosbach-table1", "--rule", "best")[0] == 2
     unlike = [r if r.arm == "good" else r.model_copy(update={"report": "best"}) for r in records]
     write_records_file(Path("mine.jsonl"), unlike)
     _, out, _ = stableft("report", "mine.jsonl", "--rule", "best")
     assert "**" not in out
     assert "The arms of rte are not scored alike (" in out
+
+
+def test_a_report_on_no_runs_begins_with_the_command(workplace, stableft):
+    for name, command in (("configs/rte.yaml", "configs/rte.yaml"), ("zhang-figure7", "configs/zhang/drift.yaml")):
+        _, out, _ = stableft("report", name)
+        first = next(line for line in out.splitlines() if "stableft sweep" in line)
+        assert re.fullmatch(f"No run has finished yet. To train them: `stableft sweep .*{command}`.", first)
+        assert "failed" not in out[: out.index(first)]
+
+
+def test_a_table_is_as_wide_as_the_terminal(workplace, stableft, monkeypatch):
+    for width in (60, 80, 120):
+        monkeypatch.setenv("COLUMNS", str(width))
+        for arguments in (["report", "mosbach-table1"], ["report", "zhang-table1"], ["list", "artifacts"]):
+            _, out, _ = stableft(*arguments)
+            assert max(map(len, out.splitlines())) <= width
 
 
 def arms_file(path, **scores):
@@ -259,8 +275,14 @@ def test_power_of_normal_scores_and_of_records(theirs, stableft):
             "--arms .*--seeds .*select runs .*sweep file",
         ),
         (["report", "mine.csv"], r"not .*records.*`stableft import csv mine\.csv \.\.\.`"),
+        (["report", "mine.json"], r"not .*records.*`stableft import json mine\.json \.\.\.`"),
         (["report", "all", "--out", "all.html"], r"--out all\.html .*folder"),
         (["report", "all", "--format", "md"], "leave out --format, --figure and --against"),
+        (["report", "all", "--seeds", "1"], "leave out --set, --arms, --seeds and --rule"),
+        (["status", "--seeds", "1"], "--seeds: select runs of a sweep; name the sweep too"),
+        (["compare", "a"], "compare: a needs a second arm, or --against with the reference arm"),
+        (["compare", "a", "b", "--against", "c"], "--against c: it is neither a nor b; leave out one of those"),
+        (["compare", "a", "b", "--set", "optimizer.lr=1.0"], "--set: select runs of a sweep; name the sweep too"),
         (["report", "all", "--against", "devlin"], "leave out --format, --figure and --against"),
         (
             ["report", "mine.jsonl", "--against", "mosbch"],

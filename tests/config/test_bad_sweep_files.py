@@ -330,6 +330,7 @@ FILES = [
         "s.yaml:7: key 'start_from.seed' is missing; an example is {recipe: zhang, task: mnli, seed: 0}",
     ),
 ]
+SET_PROBES = "--set 'probes={grad_norms: {every: 10}, drift: {every: 10}}'"
 SET_OPTIONS = [
     ("task=", "--set task=: a value is missing"),
     ("task=rtee", "--set: task 'rtee' is not known; did you mean 'rte'?"),
@@ -353,14 +354,24 @@ SET_OPTIONS = [
     ("precision=fp61", "--set: precision: 'fp61' must be 'fp32', 'fp16' or 'bf16'; did you mean 'fp16'?"),
     ("x.y.z=1", "--set: key 'x.y.z' is not known"),
     ("task=''", "--set: task '' is not known; `stableft list tasks` names them all"),
-    ("stop_hopeless=0.3", "--set: stop_hopeless: 0.3 must be a mapping such as {after: 0.3, lowest: 0.5}"),
+    (
+        "stop_hopeless=0.3",
+        "--set: stop_hopeless: 0.3 must be a mapping such as --set 'stop_hopeless={after: 0.3, lowest: 0.5}'",
+    ),
     ("stop_hopeless={after: 0.3, lowest: 2}", "--set: stop_hopeless.lowest: 2 must be a share between 0 and 1"),
-    ("stop_hopeless.after=0.3", "--set: key 'stop_hopeless.after' is not known"),
+    (
+        "stop_hopeless.after=0.3",
+        "--set: stop_hopeless.after: stop_hopeless is set as a whole, such as "
+        "--set 'stop_hopeless={after: 0.3, lowest: 0.5}'",
+    ),
     ("stop_hopless=null", "--set: key 'stop_hopless' is not known"),
-    ("probes=drift", "--set: probes: 'drift' must be a mapping such as {grad_norms: {every: 10}, drift: {every: 10}}"),
+    ("probes=drift", f"--set: probes: 'drift' must be a mapping such as {SET_PROBES}"),
     ("probes={drift: {every: 0}}", "--set: probes.drift.every: 0 must be a whole number of steps from 1"),
-    ("probes.drift={every: 1}", "--set: key 'probes.drift' is not known"),
-    ("start_from=mnli", "--set: start_from: 'mnli' must be a mapping such as " + START_FORMS),
+    ("probes.drift={every: 1}", f"--set: probes.drift: probes is set as a whole, such as {SET_PROBES}"),
+    (
+        "start_from=mnli",
+        "--set: start_from: 'mnli' must be a mapping such as --set 'start_from={recipe: zhang, task: mnli, seed: 0}'",
+    ),
     ("start_from={recipe: zhang, task: mnli, seed: x}", "--set: start_from.seed: 'x' must be one whole number from 0"),
     ("start_from={recipe: zhang, task: mnl, seed: 1}", "--set: task 'mnl' is not known; did you mean 'mnli'?"),
     (

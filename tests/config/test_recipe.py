@@ -84,7 +84,10 @@ def test_numbers_in_a_name_are_not_words(sweep):
         "weight_decay=0.0, blocks=0",
         "weight_decay=0.0, blocks=1",
     ]
-    assert [describe_value(value) for value in (True, False, None, 1, 0, [1, 2], {"epochs": 3, "steps": None})] == [
+    assert [
+        describe_value(value)
+        for value in (True, False, None, 1, 0, [1, 2], {"epochs": 3, "steps": None}, {"epochs": 1})
+    ] == [
         "true",
         "false",
         "none",
@@ -92,6 +95,7 @@ def test_numbers_in_a_name_are_not_words(sweep):
         "0",
         "[1, 2]",
         "3 epochs",
+        "1 epoch",
     ]
 
 

@@ -55,6 +55,19 @@ def test_what_is_assigned_as_a_whole_is_one_setting():
     assert "schedule.length.epochs" not in RUN_CONFIG_LEAVES
 
 
+@pytest.mark.parametrize("written", ["schedule.length.epochs: 2", "schedule.length: {epochs: 2}"])
+def test_a_section_of_one_key_may_be_set_by_that_key(written):
+    assert collect_settings(parse_yaml(written, "x"))["schedule.length"].value == {"epochs": 2}
+    assert collect_settings(YamlValue(2, "--set"), "evaluation.every.times") == {
+        "evaluation.every": YamlValue({"times": 2}, "--set")
+    }
+
+
+def test_an_unknown_key_of_such_a_section_names_the_option_to_type():
+    with pytest.raises(UserError, match=r"--set 'schedule\.length={epochs: 3}'$"):
+        collect_settings(YamlValue(2, "--set"), "schedule.length.epoch")
+
+
 def test_one_key_with_one_origin():
     found = collect_settings(YamlValue({"pooler": True, "blocks": 2}, "--set"), "reinit")
     assert found == {"reinit.pooler": YamlValue(True, "--set"), "reinit.blocks": YamlValue(2, "--set")}
@@ -84,8 +97,8 @@ def test_keys_that_are_none_of_a_runs(text, facts):
         ("warmup", r"'schedule\.warmup'\?"),
         ("optimizer.bias_corection", r"'optimizer\.bias_correction'\?"),
         (
-            "schedule.length.epochs",
-            r"schedule\.length .*set .*whole.*schedule\.length: {epochs: 3} .*{steps: 800}",
+            "start_from.run",
+            r"start_from .*set .*whole.*--set 'start_from={recipe: zhang, task: mnli, seed: 0}'",
         ),
     ],
 )

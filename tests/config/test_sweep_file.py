@@ -148,7 +148,7 @@ def test_a_rule_about_hopeless_runs(sweep):
 def test_what_is_no_rule_and_two_rules_for_one_run(sweep):
     with pytest.raises(UserError, match=r"^s.yaml:5: stop_hopeless.lowest: 2 .*share between 0 .* 1"):
         sweep(BASE + "stop_hopeless: {after: 0.3, lowest: 2}\n")
-    with pytest.raises(UserError, match=r"^--set: stop_hopeless: 0.3 .*mapping .*\{after: 0.3, lowest: 0.5\}$"):
+    with pytest.raises(UserError, match=r"^--set: stop_hopeless: 0.3 .*mapping .*\{after: 0.3, lowest: 0.5\}'$"):
         sweep(BASE, sets=["stop_hopeless=0.3"])
     arms = "arms:\n  - {name: a}\n  - {name: b, stop_hopeless: {after: 0.3, lowest: 0.5}}\n"
     with pytest.raises(UserError, match=r"arms 'a' and 'b' .*different stop_hopeless"):

@@ -16,15 +16,16 @@ from support.tiny_families import OWN_FAMILIES
 from torch import Tensor, nn
 
 from stableft.catalog.model_families import BACKBONES
-from stableft.cli.sweep_commands import run_with_progress
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.data.tokens import collate
 from stableft.models.build import build_model
 from stableft.models.load import find_head_modules
 from stableft.models.start_weights import find_start_weights
+from stableft.python_api import run_sweep
 from stableft.records.run_record import HISTORY_FILE, LAST_FOLDER, RunRecord, read_record, run_folder
 from stableft.seeds import batch_row_indices
+from stableft.sweep.state import SweepResult
 from stableft.training.run import train
 from stableft.training.setup import batch_indices, prepare_run
 
@@ -78,7 +79,7 @@ class Done:
 
     plan: Sweep
     results: Path
-    code: int
+    outcome: SweepResult
     runs: dict[tuple[str, str, int], PlannedRun]  # arm, family, seed
 
     def record(self, arm: str, family: str, seed: int = 1) -> RunRecord:
@@ -130,9 +131,9 @@ def done(tmp_path_factory, toy_data, tiny_family) -> Done:
     content = {"task": task, "recipe": "zhang", "seeds": "1-2", "set": COMMON, "arms": arms}
     (place / "sweep.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     plan = load_sweep(place / "sweep.yaml", LocalPaths(cache_dir=place / "cache"))
-    code = run_with_progress(plan, place / "results", "cpu", 1, Execution(save="last", threads=1))
+    result = run_sweep(plan, results=place / "results", devices="cpu", save="last", threads=1)
     runs = {(*planned.arm.split()[::-1], planned.config.seeds.init): planned for planned in plan.runs}
-    return Done(plan, place / "results", code, runs)
+    return Done(plan, place / "results", result, runs)
 
 
 def cases(*arms: str) -> Callable:
@@ -171,7 +172,7 @@ def losses(done: Done, arm: str, family: str, seed: int = 1) -> list[float]:
 
 
 def test_every_run_of_the_sweep_is_finished(done):
-    assert done.code == 0
+    assert done.outcome.crashed == done.outcome.unfinished == ()
     assert len(done.runs) == sum(len(list(families)) for _, families in METHODS.values()) * len(SEEDS)
     assert len({planned.run_id for planned in done.runs.values()}) == len(done.runs)
     for (arm, family, seed), planned in done.runs.items():
@@ -388,7 +389,7 @@ def test_the_two_seeds_are_crossed_and_decide_about_different_things(toy_data, t
     content = {"task": task, "recipe": "zhang", "model": str(tiny_family("bert")), "seeds": seeds, "set": settings}
     (tmp_path / "crossed.yaml").write_text(yaml.safe_dump(content))
     plan = load_sweep(tmp_path / "crossed.yaml", LocalPaths(cache_dir=tmp_path / "cache"))
-    assert run_with_progress(plan, tmp_path / "results", "cpu", 1, Execution(threads=1)) == 0
+    assert run_sweep(plan, results=tmp_path / "results", devices="cpu", threads=1).finished
     before: dict[int, set] = {}
     for planned in plan.runs:
         init, data = planned.config.seeds.init, planned.config.seeds.data

@@ -17,7 +17,8 @@ from support.training_runs import train_run
 from torch import nn
 from torch.nn import functional
 
-from stableft.config.planned_run import Execution, RunInterrupted
+from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted
+from stableft.config.sweep_file import Sweep
 from stableft.data.tokens import load_splits
 from stableft.errors import UserError
 from stableft.models.build import build_model, input_layout_for
@@ -38,7 +39,7 @@ from stableft.probes.loss_surface import (
     surface_id,
 )
 from stableft.probes.partial_results import PARTIAL_RESULTS_FILE
-from stableft.probes.saved_runs import show_probe_progress
+from stableft.probes.saved_runs import find_run, find_runs_with_weights, show_probe_progress
 from stableft.probes.surface_command import (
     SURFACE_FIGURES,
     describe_surface,
@@ -277,6 +278,47 @@ def test_the_command_measures_once_and_shows_again(stableft, command):
     assert ((folder / PROBES_FILE).read_bytes(), (folder / PROBES_FILE).stat().st_mtime_ns) == before
     assert stableft(*command, "--loss-only")[0] == 0
     assert len(list(Path("results", PROBES_FOLDER).iterdir())) == 2
+
+
+def test_runs_with_weights_are_found_in_a_sweep(runs):
+    results, failed, successful = runs
+    planned = [PlannedRun("a", "mosbach", record.config, "last") for record in (successful, failed)]
+    sweep = Sweep("s", Path("s.yaml"), tuple(planned), LocalPaths())
+    found = find_runs_with_weights(results, sweep, "last")
+    assert [record.run_id for record in found] == [successful.run_id, failed.run_id]
+    assert [record.run_id for record in find_runs_with_weights(results, sweep, "last", True)] == [failed.run_id]
+    assert [record.run_id for record in find_runs_with_weights(results, sweep, "last", False)] == [successful.run_id]
+    with pytest.raises(UserError, match=r"s\.yaml: .* has no failed run of it with best weights; .*--save best"):
+        find_runs_with_weights(results, sweep, "best", True)
+
+
+def test_the_runs_are_those_of_the_sweep_if_none_is_named(stableft, command, monkeypatch):
+    found = iter([command[3], command[5]])
+    whole = stableft(*command)[1].splitlines()
+    monkeypatch.setattr(
+        "stableft.probes.saved_runs.find_runs_with_weights",
+        lambda results, sweep, *_, **__: [find_run(results, next(found))] if len(sweep.runs) == 9 else [],
+    )
+    code, out, err = stableft(*command[:2], *command[6:], "--seeds", "1-9", "--set", "optimizer.lr=1.0")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1:] == whole[1:]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "facts"),
+    [
+        (["surface"], "probe surface: give --failed RUN and --successful RUN, or --config"),
+        (["surface", "--failed", "a", "--seeds", "1"], "--seeds: .*name the sweep too"),
+        (["surface", "--config", "rte", "--arms", "devlin"], "has no failed run of it with last weights"),
+        (["perplexity"], "probe perplexity: give ids of runs, or --config"),
+        (["perplexity", "--config", "rte", "--seeds", "1"], "has no finished run of it with last weights"),
+        (["perplexity", "--config", "rte", "--set", "optimizer.lrr=1"], r"key 'optimizer\.lrr' is not known"),
+    ],
+)
+def test_no_runs_to_probe(stableft, workplace, arguments, facts):
+    code, out, err = stableft("probe", *arguments)
+    assert (code, out) == (2, "")
+    assert re.search(facts, err)
 
 
 def test_two_processes_are_not_at_one_surface(stableft, command, runs):

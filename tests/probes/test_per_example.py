@@ -12,8 +12,10 @@ from scipy import stats
 
 from stableft.probes.per_example import (
     Agreement,
+    analyze_group,
     cochran_q,
     count_predictions,
+    describe_subset,
     estimate_per_example_variance,
     estimate_score_variance,
     example_disagreements,
@@ -23,7 +25,7 @@ from stableft.probes.per_example import (
     measure_agreement,
     rank_by_instability,
 )
-from stableft.probes.per_example_data import NO_PREDICTION, predict_classes
+from stableft.probes.per_example_data import NO_PREDICTION, Examples, PredictionGroup, predict_classes
 
 FEW = 99  # resamples
 # Fleiss (1971) as the textbooks have it: how many of 14 raters put each of 10 subjects into each of 5 categories.
@@ -164,6 +166,19 @@ def test_what_is_missing_says_why():
     assert (whole.value, whole.ratio, whole.test.p) == (0.0, None, None)
     diverged = estimate_per_example_variance(np.array([[1.0, math.nan], [1.0, 2.0]]), rng(), FEW)
     assert re.match("1 of 2 runs .*not finite", diverged.reason)
+
+
+def test_runs_of_equal_accuracy_that_differ_on_examples():
+    """Two good seeds are often so: S_ours is 0, and no number of examples explains that."""
+    predictions = np.array([[1, 0, 0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0, 0]])
+    examples = Examples(tuple(map(str, range(8))), np.zeros(8, dtype=int))
+    names = ("1", "2")
+    (analysis,) = analyze_group(
+        PredictionGroup("a", "t", "test", ("no", "yes"), names, names, predictions, (False, False), examples, 2)
+    )
+    assert analysis.score_variance.ratio == 0
+    (line,) = describe_subset(analysis)
+    assert re.search("all runs have the same accuracy, so that S_ours is 0: they differ on single examples$", line)
 
 
 def test_the_order_of_ties():

@@ -16,7 +16,7 @@ from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.data.splits import data_fingerprint
 from stableft.errors import UserError
-from stableft.probes.per_example_data import PredictionColumns
+from stableft.probes.per_example_csv import PredictionColumns
 from stableft.probes.per_example_report import PerExampleRequest, run_per_example
 from stableft.records.run_record import DataRecord, RunRecord, Scores, run_folder, write_record
 from stableft.report.forms.write import Format
@@ -175,6 +175,17 @@ def test_every_example_is_in_the_csv_and_json(sweep):
     assert {row["no answer"] for row in rows} == {"1"}
     examples = json.loads(points("json"))["groups"][0]["examples"]
     assert [example["label"] for example in examples] == [CLASSES[i] for i in LABELS]
+
+
+def test_runs_with_other_settings_are_compared_by_set(workplace, sweep, stableft):
+    set_ = "schedule.length.epochs=1"
+    save_arm(load_sweep("mine.yaml", LocalPaths(), [set_]))
+    assert "no predictions of its 8 runs" in refusal()
+    text = points("json", sets=(set_,), arms=("a",))
+    assert json.loads(text)["groups"][0]["planned"] == 4
+    code, out, err = stableft("probe", "points", "mine.yaml", "--set", set_, "--arms", "a", "--format", "json")
+    assert (code, out, err) == (0, text + "\n", "")
+    assert "--csv table.csv and --set" in refusal(**table("example,run,prediction\n1,a,x\n1,b,x\n"), sets=(set_,))
 
 
 def test_a_table_says_what_run_folders_say(sweep):
@@ -346,7 +357,7 @@ def test_numbers_are_no_classes(workplace):
 
 def test_options_that_contradict_each_other(sweep, stableft):
     options = table("example,run,prediction\n1,a,x\n1,b,x\n")
-    assert refusal(**options, arms="a").startswith("--csv table.csv and --arms: a table is shown whole")
+    assert refusal(**options, arms=("a",)).startswith("--csv table.csv and --arms: a table is shown whole")
     assert refusal(columns=PredictionColumns(label="y")).startswith("--label names a column of --csv FILE")
     code, out, err = stableft("probe", "points")
     assert (code, out) == (2, "")

@@ -9,8 +9,8 @@ import pytest
 from support.paths import FILES
 
 from stableft.errors import UserError
-from stableft.records.csv_table import CsvMapping
 from stableft.records.import_csv import import_csv
+from stableft.records.import_mapping import TableMapping
 from stableft.records.import_zhang_logs import import_zhang_logs
 from stableft.records.run_record import ImportedEval, read_records_file
 
@@ -37,7 +37,7 @@ def logs(tmp_path) -> Path:
 
 
 def take(folder: Path, out: Path, **options):
-    said = import_zhang_logs(folder, out / "out.jsonl", **options)
+    said = import_zhang_logs(folder, out / "out.jsonl", **options).replace("\n  ", " ")
     return list(read_records_file(out / "out.jsonl")), said
 
 
@@ -79,7 +79,7 @@ def test_a_run_that_diverged_has_no_best_evaluation_but_the_last(logs, tmp_path)
 @pytest.mark.parametrize(("task", "metric"), [("RTE", "acc"), ("STS-B", "spearmanr")])
 def test_the_table_that_was_made_of_the_logs_gives_the_same_runs(logs, tmp_path, checkpoint, task, metric):
     from_logs = [run for run in take(logs, tmp_path)[0] if run.task == {"RTE": "rte", "STS-B": "stsb"}[task]]
-    mapping = CsvMapping(
+    mapping = TableMapping(
         task="dataset",
         arm="method",
         seed="seed",
@@ -235,6 +235,6 @@ def test_a_task_of_ones_own_is_scored_by_the_metric_that_chose_the_checkpoint(lo
     (logs / "plain" / "RTE").rename(logs / "plain" / "mine")
     run = next(run for run in take(logs, tmp_path)[0] if run.task == "mine")
     assert (run.metric, run.baseline, run.failed) == ("accuracy", None, None)
-    records, said = take(logs / "plain" / "mine", tmp_path, baseline=0.9, rows=50)
+    records, said = take(logs / "plain" / "mine", tmp_path, baseline=("0.9",), rows=("50",))
     assert [(run.baseline, run.rows, run.failed) for run in records] == [(0.9, 50, True)] * len(records)
     assert "mine: failed is a score that is NaN or at most 0.9000, as --baseline says" in said

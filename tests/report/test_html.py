@@ -1,6 +1,5 @@
 """The HTML of reports: read back by a parser that knows which tags may stand in which."""
 
-import base64
 import re
 from html.parser import HTMLParser
 
@@ -10,6 +9,8 @@ from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.panels import Curve, CurvePanel
 from stableft.report.forms.document import (
     Bullets,
+    Column,
+    DataTable,
     Heading,
     OriginCount,
     Paragraph,
@@ -17,6 +18,7 @@ from stableft.report.forms.document import (
     Provenance,
     Report,
     ReportTable,
+    Row,
     Value,
 )
 from stableft.report.forms.html import reports_to_html
@@ -114,14 +116,15 @@ def test_nothing_is_fetched_or_run():
     text = reports_to_html(
         [report(Picture("loss", "losses"), figures={"loss": figure}, provenance=PROVENANCE)] * 2, "A page"
     )
-    without_figures = re.sub(r"data:image/svg\+xml;base64,[A-Za-z0-9+/=]+", "", text)
-    assert "//" not in without_figures
-    assert "url(" not in text
+    assert "//" not in text
+    assert "url(" not in text.replace("url(#", "")
     assert "@import" not in text
     found = Reader(text)
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _, _ in found.elements}
     assert not [name for _, attributes, _ in found.elements for name in attributes if name.startswith("on")]
-    assert all(image["src"].startswith("data:") for image in found.attributes("img"))
+    assert found.attributes("img") == []
+    addresses = {value for _, attributes, _ in found.elements for name, value in attributes.items() if "href" in name}
+    assert all(address.startswith("#") for address in addresses)
     (policy,) = (meta["content"] for meta in found.attributes("meta") if "http-equiv" in meta)
     assert policy.startswith("default-src 'none'")
 
@@ -175,10 +178,54 @@ def test_what_a_user_wrote_is_text():
 
 def test_a_figure_is_inside_with_words_for_it():
     made = report(Picture("loss", f"losses {ODD}"), figures={"loss": figure, "other": figure})
-    images = page(made).attributes("img")
-    assert [image["alt"] for image in images] == [f"losses {ODD}", "My report: other"]
-    drawn = base64.b64decode(images[0]["src"].partition("base64,")[2])
-    assert b"<svg" in drawn
+    found = page(made)
+    images = found.attributes("svg")
+    assert [image["aria-label"] for image in images] == [f"losses {ODD}", "My report: other"]
+    assert {image["role"] for image in images} == {"img"}
+    assert ODD in found.texts("text")
+    assert "b" not in {tag for tag, _, _ in found.elements}
+
+
+def test_the_figures_of_a_page_share_no_id_and_find_their_own():
+    made = report(Picture("loss", "losses"), figures={"loss": figure, "other": figure})
+    text = reports_to_html([made, made], "A page")
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert {*re.findall(r"url\(#([^)]+)\)", text), *re.findall(r'href="#([^"]+)"', text)} <= set(ids)
+    assert text.count(".figure *{") == 4
+
+
+def test_the_titles_of_points_survive():
+    made = report(Picture("loss", "losses"), figures={"loss": figure})
+    made.svg_cache["loss"] = (
+        b'<svg viewBox="0 0 20 10"><metadata>m</metadata><g id="p"><title>seed 7: 51.2 &amp; failed</title></g></svg>'
+    )
+    found = page(made)
+    assert found.texts("title") == ["A page", "seed 7: 51.2 & failed"]
+    assert found.texts("metadata") == []
+    assert [element["id"] for element in found.attributes("g")] == ["mine-loss", "mine-loss-p"]
+
+
+def test_the_front_page_has_a_picture_and_a_verdict_of_each_report():
+    rows = [Row("difference", {"compatible": Value("yes", fits)}) for fits in (True, False, None)]
+    sweep = report(
+        Picture("loss", "losses"),
+        id="sweep",
+        figures={"loss": figure},
+        facts={"in_words": {"rte": f"All fail {ODD}."}},
+        provenance=PROVENANCE,
+    )
+    two = report(id="two", facts={"in_words": {"rte": "None fails.", "cola": "Three fail."}})
+    table = report(id="table", data={"cells": DataTable((Column("compatible"),), tuple(rows))})
+    found = page(sweep, two, table)
+    items = found.texts("li")[:3]
+    assert items[0].endswith(f"My report All fail {ODD}. 29 runs, 9 of them imported.")
+    assert items[1] == "My report RTE: None fails. CoLA: Three fail."
+    assert items[2] == "My report 1 of 2 means are compatible with the published ones."
+    (thumbnail,) = (svg for svg in found.attributes("svg") if "aria-hidden" in svg)
+    assert thumbnail["viewbox"]
+    assert found.attributes("use")[0]["href"] == "#sweep-loss"
+    assert page(sweep).attributes("nav") == []
 
 
 def test_a_figure_that_cannot_be_drawn_is_said():

@@ -284,6 +284,19 @@ def test_footnotes_name_what_is_no_replication():
     assert find_cell(as_json(table), "mosbach")["deviations"] == deviations["mosbach", "rte"]
 
 
+def test_what_is_no_replication_has_no_verdict():
+    """It says so in the cell, and is not counted as within or out of range."""
+    runs = make_runs("mosbach", NARROW), make_runs("devlin", WIDE)
+    table = make_report(*runs, deviations={("mosbach", "rte"): ["model bert-tiny, not bert-large-uncased"]})
+    values = as_json(table)
+    verdicts = {row["arm"]: row["compatible"] for row in values["cells"] if row["kind"] == "difference"}
+    assert verdicts["mosbach"] is None
+    assert verdicts["devlin"] in (True, False)
+    (row,) = {" ".join(line.split()) for line in render(table).splitlines() if "not a replication |" in line}
+    assert row == "| - difference | | | | - | - | - | not a replication | |"
+    assert " within range" not in render(make_report(runs[0], deviations={("mosbach", "rte"): ["x"]}))
+
+
 def test_a_departure_on_one_task_is_told_of_that_task_alone():
     deviations = {("mosbach", "rte"): ["schedule.length 3 epochs"], ("mosbach", "mrpc"): []}
     flat = " ".join(render(make_report(make_runs("mosbach", NARROW), deviations=deviations)).split())
@@ -338,14 +351,14 @@ def test_csv_is_one_line_a_cell_a_published_value_and_a_difference():
 def test_latex_is_balanced_and_rectangular():
     odd = make_runs("50%_of {a} & b\\c~^#$", NARROW)
     text = render(make_report(odd, make_runs("devlin", WIDE), make_runs("devlin", NARROW, task="cola")), "latex")
-    bare = re.sub(r"\\[\\{}&%$#_]", "", text.replace("\\\\\n", "\n"))
+    bare = re.sub(r"\\[\\{}&%$#_]|^% .*", "", text.replace("\\\\\n", "\n"), flags=re.MULTILINE)
     assert bare.count("{") == bare.count("}")
     assert bare.count("$") % 2 == 0
     assert not re.search(r"[%#~]", bare)
     for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}"):
-        assert text.count(rule) == 1
-    body = bare[bare.index(r"\midrule") : bare.index(r"\bottomrule")]
-    assert {line.count("&") for line in body.splitlines()[1:] if line} == {2 * 6}
+        assert text.count(rule) == 2  # a part for each task
+    for body in re.findall(r"\\midrule\n(.*?)\n\\bottomrule", bare, re.DOTALL):
+        assert {line.count("&") for line in body.splitlines() if line} == {6}
     caption = next(line for line in text.splitlines() if line.startswith(r"\caption"))
     assert "Levene's test (centred at the median)" in caption
     assert re.search(r"\\footnotesize.*Levene's test centred at the median.* n = 10 and 10", text)

@@ -144,7 +144,7 @@ def repeated_sentences(text):
     """
     no_prose = re.compile(r"\||#|.*\\\\$| *- .*  |.*: .*checkpoint")  # rows of tables and headings
     prose = "\n".join("@" if no_prose.match(line) else line for line in text.splitlines())
-    prose = re.sub(r"\\par\\smallskip\\footnotesize|\\caption\{|\n\n|^- ", "@", prose, flags=re.MULTILINE)
+    prose = re.sub(r"\\par\\smallskip\\raggedright\\footnotesize|\\caption\{|\n\n|^- ", "@", prose, flags=re.MULTILINE)
     clauses = (
         " ".join(part.split()).rpartition(": ")[2].strip(" .;:})") for part in re.split(r"[.;]\s|[.;]$|@", prose)
     )

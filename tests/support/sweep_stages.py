@@ -13,7 +13,7 @@ from stableft.config.sweep_file import Sweep
 from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.records.run_record import CHECKPOINT_FILE, EvalPoint, run_folder
 from stableft.sweep.progress import Notice
-from stableft.sweep.run_sweep import run_sweep
+from stableft.sweep.run_sweep import run_planned_sweep
 
 SCORES = (0.5, 0.9, 0.4, 0.7, 0.6, 0.8)  # of seeds 0-5 at the trial: 2 and 0 are the lowest third
 STEPS = 10
@@ -76,7 +76,7 @@ def make_sweep(runs, rule: EarlyStoppingRule | None = None, parents=()) -> Sweep
 def sweep_stand_ins(results: Path, sweep: Sweep, jobs: int = 1, save="none", **options):
     events = []
     arguments = (sweep, results, ["cpu"], jobs, Execution(save=save))
-    outcome = run_sweep(
+    outcome = run_planned_sweep(
         *arguments, display=events.append, train=train_stand_in, fingerprint=lambda config, sources: "f" * 64, **options
     )
     return outcome, [event.text for event in events if isinstance(event, Notice)]

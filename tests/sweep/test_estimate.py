@@ -26,7 +26,9 @@ def sweep(toy_run, toy_sources, tmp_path) -> Sweep:
 @pytest.mark.parametrize("save", ["none", "best", "last", "all"])
 def test_a_dry_run_writes_nothing(sweep, tmp_path, save):
     results = tmp_path / "results"
-    estimated = estimate_sweep(sweep, results, Execution(threads=1, save=save), 2)
+    said = []
+    estimated = estimate_sweep(sweep, results, Execution(threads=1, save=save), 2, show=said.append)
+    assert said == ["measuring arm on toy ..."]
     assert not results.exists()
     (line,) = estimated.arms
     assert (line.arm, line.task, line.runs, line.unfinished) == ("arm", "toy", 3, 3)
@@ -127,6 +129,16 @@ def test_every_parent_has_a_line_of_its_own_and_counts_once(sweep, family, tmp_p
     first, second = (line.cost.steps for line in estimated.arms[:2])
     assert first != second
     assert "6 runs left" in render_estimate(estimated)
+
+
+def test_an_arm_that_shares_runs_has_their_cost(sweep, tmp_path):
+    shared = tuple(replace(run, arm="again") for run in sweep.runs[:2])
+    estimated = estimate_sweep(replace(sweep, runs=(*sweep.runs, *shared)), tmp_path, Execution(threads=1), 1)
+    first, again = estimated.arms
+    assert (again.runs, again.unfinished, again.shared, again.cost) == (2, 0, 2, first.cost)
+    text = render_estimate(estimated)
+    assert re.search(r"^again +toy +2 +0, 2 as above +14 ", text, re.MULTILINE)
+    assert re.search(r"^3 runs left: 0:00:\d\d of device time on cpu ", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("status", ["crashed", "finished"])

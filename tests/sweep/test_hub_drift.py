@@ -7,11 +7,11 @@ import pytest
 import torch
 from support.training_runs import train_run
 
-from stableft.cli.sweep_commands import run_with_progress
-from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted
+from stableft.config.planned_run import LocalPaths, PlannedRun, RunInterrupted
 from stableft.config.sweep_file import Sweep
 from stableft.errors import UserError
 from stableft.models.load import load_pretrained
+from stableft.python_api import run_sweep
 from stableft.records.run_record import CHECKPOINT_FILE, read_record, run_folder, write_records_file
 from stableft.report.arm_cells import hub_drift_note
 from stableft.report.artifact import make_sweep_artifact
@@ -83,9 +83,9 @@ def test_runs_of_another_commit_are_refused_before_training(move_main, hub_run, 
     assert record.environment.model_commit == OLD
     move_main(NEW)
     # All that is left to do is nothing, so nothing is refused.
-    assert run_with_progress(sweep_of([first], toy_sources, tmp_path), results, "cpu", 1, Execution()) == 0
+    assert run_sweep(sweep_of([first], toy_sources, tmp_path), results=results, devices="cpu").finished_before
     with pytest.raises(UserError) as caught:
-        run_with_progress(sweep_of([first, second], toy_sources, tmp_path), results, "cpu", 1, Execution())
+        run_sweep(sweep_of([first, second], toy_sources, tmp_path), results=results, devices="cpu")
     assert str(caught.value) == (
         f"this sweep has 1 run in {results} trained from commit {OLD} of org/tiny@main, which now names commit {NEW}: "
         f"pin `model: org/tiny@{OLD}` (or @{NEW}), so that all runs are trained from one commit, or give another "

@@ -87,6 +87,16 @@ def test_a_run_on_data_not_yet_begun_makes_the_time_left_unknown_unless_its_step
         assert estimate_seconds_left(view) == (expected and pytest.approx(expected))
 
 
+def test_known_steps_make_the_time_left_known_before_a_run_on_other_data_has_begun():
+    run, other = make_run(1), make_run(2, task="cola")
+    view = start_progress([run, other])
+    view.steps = {other.run_id: 40}
+    apply_event(view, RunStarted("cpu", run), 0.0)
+    apply_event(view, ProgressReported("cpu", RunProgress(0, 100)), 0.0)
+    apply_event(view, ProgressReported("cpu", RunProgress(10, 100)), 10.0)
+    assert estimate_seconds_left(view) == pytest.approx(90 + 40)
+
+
 def test_plain_lines():
     run = make_run(3, arm="mosbach")
     view = start_progress([run], done=2)

@@ -3,16 +3,19 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from support.paths import GLUE
 
 from stableft.config.local_files import model_folder_digest
 from stableft.config.planned_run import LocalPaths, PlannedRun
+from stableft.config.recipe import shipped_recipes
 from stableft.config.run_config import RunConfig
-from stableft.data.splits import data_fingerprint
+from stableft.config.sweep_file import Sweep, load_sweep
+from stableft.data.splits import data_fingerprint, read_splits
 from stableft.errors import UserError
-from stableft.sweep.preflight import check_sweep_inputs
+from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices
 
 
 @pytest.fixture
@@ -44,8 +47,34 @@ def test_every_run_gets_the_fingerprint_of_its_rows(plan):
     seed = plan(**{"seeds.init": 2})[0]
     prints = check_sweep_inputs([run, other, seed], sources)
     assert prints.keys() == {run.run_id, other.run_id, seed.run_id}
-    assert prints[run.run_id] == prints[seed.run_id] == data_fingerprint(run.config, sources)
-    assert prints[run.run_id] != prints[other.run_id]
+    assert prints[run.run_id] == prints[seed.run_id]
+    assert prints[run.run_id].fingerprint == data_fingerprint(run.config, sources) != prints[other.run_id].fingerprint
+    assert prints[run.run_id].train_rows == len(read_splits(run.config, sources)["train"])
+
+
+def test_fp16_on_a_cpu_is_told_with_the_option_that_helps(plan):
+    half, full = plan(precision="fp16")[0], plan(precision="fp32")[0]
+    sweep = Sweep("s", Path("s.yaml"), (half, full), LocalPaths())
+    (said,) = describe_odd_choices([half, full], sweep, "cpu", ["cpu"], 1, False)
+    assert re.match(r"warning: 1 run of .* fp16 on the CPU, .*--set precision=fp32", said)
+    assert not list(describe_odd_choices([half], sweep, "auto", ["cuda:0"], 1, True))
+    assert not list(describe_odd_choices([full], sweep, "cpu", ["cpu"], 1, False))
+    odd = list(describe_odd_choices([full], sweep, "auto", ["cpu"], 1000, True))
+    assert [re.match("note: (no GPU is found|--tf32 has no effect|--jobs-per-device 1000)", line) for line in odd]
+    assert len(odd) == 3
+    assert not list(describe_odd_choices([], sweep, "auto", ["cpu"], 1000, True))
+
+
+def test_a_recipe_in_place_of_the_shipped_one_is_told(workplace):
+    (workplace / "recipes").mkdir()
+    text = shipped_recipes()["devlin"].read_text()
+    (workplace / "s.yaml").write_text("task: toy-rte\nmodel: demo/toy-bert\nseeds: 1\nrecipe: devlin\n")
+    for content, lines in ((text, 0), (text + "\n", 1)):
+        (workplace / "recipes" / "devlin.yaml").write_text(content)
+        sweep = load_sweep("s.yaml", LocalPaths())
+        said = list(describe_odd_choices(sweep.runs, sweep, "0", ["cuda:0"], 1, False))
+        assert len(said) == lines
+        assert all(re.match("note: recipe 'devlin' is .*/devlin.yaml, not the shipped one", line) for line in said)
 
 
 def test_what_does_not_fit_the_model(plan):

@@ -33,7 +33,7 @@ from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.errors import UserError
 from stableft.records.run_record import CHECKPOINT_FILE, read_record, run_folder, write_record
 from stableft.sweep.progress import SweepStarted, closing_line
-from stableft.sweep.run_sweep import run_sweep
+from stableft.sweep.run_sweep import run_planned_sweep
 
 pytestmark = pytest.mark.timeout(90)
 RULE = EarlyStoppingRule(after=0.3, lowest=0.34)
@@ -397,7 +397,7 @@ def test_runs_that_were_paused_by_hand_of_fate_go_on(tmp_path):
 def test_the_display_counts_paused_runs_as_done(tmp_path):
     events = []
     runs = [make_run(seed) for seed in range(6)]
-    run_sweep(
+    run_planned_sweep(
         make_sweep(runs, RULE), tmp_path, ["cpu"], 1, Execution(), display=events.append, train=train_stand_in,
         fingerprint=lambda config, sources: "f" * 64,
     )  # fmt: skip

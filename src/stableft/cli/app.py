@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from stableft.cli.file_commands import clean, copy, export
+from stableft.cli.import_commands import import_app
 from stableft.cli.options import (
     NO_FILES,
     NO_TEXTS,
@@ -27,16 +29,19 @@ from stableft.cli.options import (
     SeedsOption,
     SetOption,
     Tf32Option,
+    complete_recipe,
+    load_optional_sweep,
+    split_names,
 )
 from stableft.cli.probe_commands import probe_app
-from stableft.cli.report_commands import compare, import_app, power, report
+from stableft.cli.report_commands import compare, power, report
 from stableft.errors import UserError
 from stableft.sweep.workers import EXIT_INTERRUPTED
 
 app = typer.Typer(
     no_args_is_help=True,
     invoke_without_command=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Is my fine-tuning stable? Trains recipes x seeds, survives interruption, and ends in tables with statistics.",
@@ -48,6 +53,9 @@ app.add_typer(probe_app, name="probe")
 app.command()(report)
 app.command()(compare)
 app.command()(power)
+app.command()(export)
+app.command()(clean)
+app.command()(copy)
 
 
 def main() -> None:
@@ -100,32 +108,42 @@ def sweep(
     complete: CompleteOption = False,
 ) -> None:
     """Train the unfinished runs of a sweep and print its report."""
-    from stableft.cli.sweep_commands import print_estimate, print_report, run_with_progress
+    from stableft.cli.sweep_commands import exit_code, print_estimate, print_report
     from stableft.config.local_files import check_results_folder
     from stableft.config.planned_run import Execution
-    from stableft.config.sweep_file import load_sweep_from_options
+    from stableft.python_api import plan_sweep, run_sweep
 
     check_results_folder(results)
-    plan = load_sweep_from_options(config, data_dir, set_, arms, seeds)
-    execution = Execution(
-        micro_batch=micro_batch,
-        checkpoint_every=checkpoint_every,
-        save=save,
-        tf32=tf32,
-        cuda_graphs=cuda_graphs,
-        retrain_incomplete=complete,
-    )
+    plan = plan_sweep(config, set_, split_names(arms), seeds, data_dir)
     if dry_run:
+        execution = Execution(
+            micro_batch=micro_batch, save=save, tf32=tf32, cuda_graphs=cuda_graphs, retrain_incomplete=complete
+        )
         print_estimate(plan, results, devices, jobs_per_device, execution, retry_crashed)
         return
-    code = run_with_progress(plan, results, devices, jobs_per_device, execution, retry_crashed, fail_fast)
+    result = run_sweep(
+        plan,
+        results=results,
+        devices=devices,
+        jobs_per_device=jobs_per_device,
+        save=save,
+        checkpoint_every=checkpoint_every,
+        micro_batch=micro_batch,
+        tf32=tf32,
+        cuda_graphs=cuda_graphs,
+        retry_crashed=retry_crashed,
+        fail_fast=fail_fast,
+        complete=complete,
+    )
     print_report(plan, results)
-    raise typer.Exit(code)
+    raise typer.Exit(exit_code(result))
 
 
 @app.command("train")
 def train_command(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name or file of a recipe.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="Name or file of a recipe.", autocompletion=complete_recipe)
+    ],
     task: Annotated[str, typer.Option("--task", help="Name of a task; `stableft list tasks` shows them.")],
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of initialization, data order and dropout.")],
     model: Annotated[
@@ -144,24 +162,28 @@ def train_command(
     complete: CompleteOption = False,
 ) -> None:
     """Train one run: a recipe, a task, a model, a seed."""
-    from stableft.cli.sweep_commands import print_scores, run_with_progress
+    from stableft.cli.sweep_commands import exit_code, print_scores
     from stableft.config.local_files import check_results_folder
-    from stableft.config.planned_run import Execution, LocalPaths
+    from stableft.config.planned_run import LocalPaths
     from stableft.config.sweep_file import single_run_sweep
+    from stableft.python_api import run_sweep
 
     check_results_folder(results)
     plan = single_run_sweep(recipe, task, model, seed, LocalPaths(data_dir=data_dir), set_)
-    execution = Execution(
-        micro_batch=micro_batch,
-        checkpoint_every=checkpoint_every,
+    result = run_sweep(
+        plan,
+        results=results,
+        devices=devices,
         save=save,
+        checkpoint_every=checkpoint_every,
+        micro_batch=micro_batch,
         tf32=tf32,
         cuda_graphs=cuda_graphs,
-        retrain_incomplete=complete,
+        retry_crashed=retry_crashed,
+        complete=complete,
     )
-    code = run_with_progress(plan, results, devices, 1, execution, retry_crashed)
     print_scores(results, plan.runs[0].run_id)
-    raise typer.Exit(code)
+    raise typer.Exit(exit_code(result))
 
 
 @app.command()
@@ -211,14 +233,10 @@ def status(
     """Show the progress of a sweep, or the contents of a results folder."""
     from stableft.cli.sweep_commands import render_folder_status, render_sweep_status
     from stableft.config.local_files import check_results_folder
-    from stableft.config.sweep_file import load_sweep_from_options
 
     check_results_folder(results)
-    print(
-        render_folder_status(results)
-        if config is None
-        else render_sweep_status(load_sweep_from_options(config, None, set_, arms, seeds), results)
-    )
+    sweep = load_optional_sweep(config, set_, arms, seeds)
+    print(render_sweep_status(sweep, results) if sweep else render_folder_status(results))
 
 
 @app.command()
@@ -231,52 +249,25 @@ def show(
 ) -> None:
     """Show the resolved runs of a sweep file."""
     from stableft.cli.sweep_commands import render_runs
-    from stableft.config.sweep_file import load_sweep_from_options
+    from stableft.python_api import plan_sweep
 
-    print(render_runs(load_sweep_from_options(config, None, set_, arms, seeds), format_))
+    print(render_runs(plan_sweep(config, set_, split_names(arms), seeds), format_))
 
 
 @app.command("list")
 def list_command(
-    what: Annotated[Literal["tasks", "backbones", "recipes", "artifacts"], typer.Argument(help="What to list.")],
+    what: Annotated[
+        Literal["tasks", "backbones", "recipes", "sweeps", "artifacts"], typer.Argument(help="What to list.")
+    ],
     results: ResultsOption = Path("results"),
     records: RecordsOption = NO_FILES,
 ) -> None:
-    """List tasks, backbones, recipes or artifacts; for artifacts, also how many of their runs exist."""
+    """List tasks, backbones, recipes, sweeps or artifacts; for artifacts, also how many of their runs exist."""
     from stableft.cli.sweep_commands import list_artifacts, list_names
     from stableft.config.local_files import check_results_folder
 
     check_results_folder(results)
     print(list_artifacts(results, records) if what == "artifacts" else list_names(what))
-
-
-@app.command()
-def export(
-    config: ConfigArgument,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.jsonl", help="File to write, one record per line.")],
-    results: ResultsOption = Path("results"),
-    set_: SetOption = NO_TEXTS,
-    arms: ArmsOption = "",
-    seeds: SeedsOption = None,
-) -> None:
-    """Write the records of a sweep to one file, from which its report can be rebuilt on any machine.
-
-    CONFIG may also be a file of records (.jsonl) of an older version, which is written as this version writes it.
-    """
-    from stableft.cli.options import check_out_file
-    from stableft.cli.sweep_commands import export_records
-    from stableft.config.local_files import check_results_folder
-    from stableft.config.sweep_file import load_sweep_from_options
-    from stableft.records.run_record import convert_records_file
-
-    check_results_folder(results)
-    check_out_file(out)
-    if config.endswith(".jsonl"):
-        if set_ or arms or seeds:
-            raise UserError(f"--set, --arms and --seeds select runs of a sweep; {config} is a file of records")
-        print(f"wrote {convert_records_file(Path(config), out)} records to {out}")
-        return
-    print(export_records(load_sweep_from_options(config, None, set_, arms, seeds), results, out))
 
 
 @app.command()
@@ -303,12 +294,12 @@ def choose(
 ) -> None:
     """Choose the best setting of each grid by mean validation score and write them to a new sweep file."""
     from stableft.config.local_files import check_results_folder
-    from stableft.config.sweep_file import load_sweep_from_options
+    from stableft.python_api import plan_sweep
     from stableft.report.runs import read_own_records, read_stored_records
     from stableft.sweep.select_best import choose_settings
 
     check_results_folder(results)
-    plan = load_sweep_from_options(config, None, set_, arms, seeds)
+    plan = plan_sweep(config, set_, split_names(arms), seeds)
     own = read_own_records(records) if records else read_stored_records(results, plan.runs)
     print(choose_settings(plan, own, out, seeds, report_seeds, allow_missing))
 

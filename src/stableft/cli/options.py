@@ -1,14 +1,51 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from stableft.errors import UserError
 
+if TYPE_CHECKING:
+    from stableft.config.sweep_file import Sweep
+
+
+def complete_config(incomplete: str) -> list[str]:
+    """Return the shipped sweeps and the sweep files here whose names begin so."""
+    from stableft.config.sweep_file import shipped_sweeps
+
+    here = [str(path) for path in Path().glob(f"{incomplete}*.yaml")] if incomplete.isprintable() else []
+    return [name for name in (*shipped_sweeps(), *here) if name.startswith(incomplete)]
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Return the shipped recipes whose names begin so."""
+    from stableft.config.recipe import shipped_recipes
+
+    return [name for name in shipped_recipes() if name.startswith(incomplete)]
+
+
+def complete_report(incomplete: str) -> list[str]:
+    """Return the sweeps, artefacts of the papers and files of records here whose names begin so."""
+    from stableft.report.runs import ARTIFACTS
+
+    here = [str(path) for path in Path().glob(f"{incomplete}*.jsonl")] if incomplete.isprintable() else []
+    return [*complete_config(incomplete), *(name for name in (*ARTIFACTS, *here, "all") if name.startswith(incomplete))]
+
+
+def complete_recipe_or_config(incomplete: str) -> list[str]:
+    """Return the shipped recipes and sweeps whose names begin so."""
+    return [*complete_recipe(incomplete), *complete_config(incomplete)]
+
+
 ConfigArgument = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="Sweep file, or the name of a shipped one, such as rte.")
+    str,
+    typer.Argument(
+        metavar="CONFIG",
+        help="Sweep file, or the name of a shipped one, such as rte; `stableft list sweeps` shows them.",
+        autocompletion=complete_config,
+    ),
 ]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Results folder.")]
 RecordsOption = Annotated[
@@ -56,6 +93,28 @@ ScoreOption = Annotated[
 ]
 NO_TEXTS: list[str] = []
 NO_FILES: list[Path] = []
+
+
+def split_names(text: str) -> list[str]:
+    """Return the names in a list separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def load_optional_sweep(
+    config: str | None, sets: list[str], arms: str, seeds: str | None, data_dir: Path | None = None
+) -> "Sweep | None":
+    """Return the sweep that `--config` names, or None without one.
+
+    Raises:
+        UserError: --set, --arms or --seeds is given without --config, or does not fit the sweep.
+    """
+    if config is not None:
+        from stableft.python_api import plan_sweep
+
+        return plan_sweep(config, sets, split_names(arms), seeds, data_dir)
+    if given := [name for name, value in {"--set": sets, "--arms": arms, "--seeds": seeds}.items() if value]:
+        raise UserError(f"{' and '.join(given)}: select runs of a sweep; name the sweep too")
+    return None
 
 
 def check_out_file(out: Path) -> None:

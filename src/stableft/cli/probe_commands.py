@@ -5,7 +5,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from stableft.cli.options import DataDirOption, MicroBatchOption, ResultsOption
+from stableft.cli.options import (
+    NO_TEXTS,
+    ArmsOption,
+    DataDirOption,
+    MicroBatchOption,
+    ResultsOption,
+    SeedsOption,
+    SetOption,
+    load_optional_sweep,
+    split_names,
+)
+from stableft.errors import UserError
 
 probe_app = typer.Typer(
     no_args_is_help=True, help="Analyze finished runs: loss surfaces, forgetting, agreement on single examples."
@@ -22,7 +33,9 @@ PretrainedOption = Annotated[
 ]
 SweepConfigOption = Annotated[
     str | None,
-    typer.Option("--config", metavar="CONFIG", help="Sweep file of the runs, to locate local models and data."),
+    typer.Option(
+        "--config", metavar="CONFIG", help="Sweep file of the runs (with its --set), to locate local models and data."
+    ),
 ]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto (the first GPU, otherwise the CPU), cpu, or a GPU such as cuda:0.")
@@ -31,10 +44,20 @@ DeviceOption = Annotated[
 
 @probe_app.command()
 def surface(
-    failed: Annotated[str, typer.Option("--failed", metavar="RUN", help="Id of a failed run, or a prefix of it.")],
+    failed: Annotated[
+        str | None,
+        typer.Option(
+            "--failed", metavar="RUN", help="Id of a failed run, or a prefix of it. Default: the first of --config."
+        ),
+    ] = None,
     successful: Annotated[
-        str, typer.Option("--successful", metavar="RUN", help="Id of a successful run, or a prefix of it.")
-    ],
+        str | None,
+        typer.Option(
+            "--successful",
+            metavar="RUN",
+            help="Id of a successful run, or a prefix of it. Default: the first of --config.",
+        ),
+    ] = None,
     pretrained: PretrainedOption = None,
     points: Annotated[int, typer.Option("--points", min=2, help="Grid points per axis.")] = 40,
     range_: Annotated[tuple[float, float], typer.Option("--range", help="Range of both axes.")] = (-1.5, 1.5),
@@ -51,19 +74,30 @@ def surface(
     ] = False,
     checkpoint: CheckpointOption = "last",
     config: SweepConfigOption = None,
+    set_: SetOption = NO_TEXTS,
+    arms: ArmsOption = "",
+    seeds: SeedsOption = None,
     results: ResultsOption = Path("results"),
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     micro_batch: MicroBatchOption = None,
 ) -> None:
     """Measure the loss on the plane through a pre-trained, a failed and a successful model (M Figs. 7, 13)."""
-    from stableft.probes.loss_surface import SurfaceRequest
+    from stableft.probes.saved_runs import find_runs_with_weights
+
+    sweep = load_optional_sweep(config, set_, arms, seeds, data_dir)
+    if sweep is None and not (failed and successful):
+        raise UserError("probe surface: give --failed RUN and --successful RUN, or --config with a sweep that has both")
+    if sweep:
+        failed = failed or find_runs_with_weights(results, sweep, checkpoint, failed=True)[0].run_id
+        successful = successful or find_runs_with_weights(results, sweep, checkpoint, failed=False)[0].run_id
+    from stableft.probes.loss_surface import SurfaceRequest  # takes seconds to import, like the next
     from stableft.probes.surface_command import run_surface
     from stableft.sweep.workers import resolve_device
 
     request = SurfaceRequest(
-        failed=failed,
-        successful=successful,
+        failed=str(failed),
+        successful=str(successful),
         checkpoint=checkpoint,
         points=points,
         low=range_[0],
@@ -73,12 +107,15 @@ def surface(
         head_seed=head_seed,
         loss_only=loss_only,
     )
-    raise typer.Exit(run_surface(request, results, pretrained, config, data_dir, resolve_device(device), micro_batch))
+    raise typer.Exit(run_surface(request, results, pretrained, sweep, data_dir, resolve_device(device), micro_batch))
 
 
 @probe_app.command()
 def perplexity(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run ids, or prefixes of them.")],
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN...]", help="Run ids, or prefixes of them. Default: the runs of --config."),
+    ] = None,
     text: Annotated[
         str, typer.Option("--text", metavar="FILE", help="Text file or folder, toy, or wikitext-2 from the hub.")
     ] = "wikitext-2",
@@ -89,16 +126,26 @@ def perplexity(
     ] = None,
     checkpoint: CheckpointOption = "last",
     config: SweepConfigOption = None,
+    set_: SetOption = NO_TEXTS,
+    arms: ArmsOption = "",
+    seeds: SeedsOption = None,
     results: ResultsOption = Path("results"),
     device: DeviceOption = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows per forward pass.")] = 32,
 ) -> None:
     """Measure the masked-LM perplexity of fine-tuned encoders with their top k blocks reset (M Fig. 2a, b)."""
-    from stableft.probes.perplexity_command import PerplexityRequest, run_perplexity
+    from stableft.probes.saved_runs import find_runs_with_weights
+
+    sweep = load_optional_sweep(config, set_, arms, seeds)
+    if not runs and sweep is None:
+        raise UserError("probe perplexity: give ids of runs, or --config with the sweep whose runs are to be measured")
+    if not runs and sweep:
+        runs = [record.run_id for record in find_runs_with_weights(results, sweep, checkpoint)]
+    from stableft.probes.perplexity_command import PerplexityRequest, run_perplexity  # takes seconds to import
     from stableft.sweep.workers import resolve_device
 
-    request = PerplexityRequest(tuple(runs), text, seed, max_length, checkpoint, batch_size)
-    raise typer.Exit(run_perplexity(request, results, pretrained, config, resolve_device(device)))
+    request = PerplexityRequest(tuple(runs or ()), text, seed, max_length, checkpoint, batch_size)
+    raise typer.Exit(run_perplexity(request, results, pretrained, sweep, resolve_device(device)))
 
 
 @probe_app.command()
@@ -117,16 +164,23 @@ def points(
     ] = "prediction",
     label: Annotated[str | None, typer.Option("--label", metavar="COL", help="CSV column of the true label.")] = None,
     text: Annotated[list[str], typer.Option("--text", metavar="COL", help="CSV column of the text (repeatable).")] = [],  # noqa: B006 - Typer's way to say: none
+    wide: Annotated[
+        list[str],
+        typer.Option(
+            "--wide",
+            metavar="COL",
+            help="CSV column of one run, or a pattern such as 'seed_*', instead of --run, --prediction (repeatable).",
+        ),
+    ] = [],  # noqa: B006 - Typer's way to say: none
     regression: Annotated[bool, typer.Option("--regression", help="CSV predictions are numbers, not classes.")] = False,
     split: Annotated[
         Literal["reported", "val", "test"], typer.Option("--split", help="Split whose predictions are compared.")
     ] = "reported",
     checkpoint: CheckpointOption = "last",
     most: Annotated[int, typer.Option("--most", min=0, help="Number of most unstable examples to print.")] = 10,
-    arms: Annotated[str, typer.Option("--arms", metavar="A,B", help="Only these arms.")] = "",
-    seeds: Annotated[
-        str | None, typer.Option("--seeds", metavar="SEEDS", help="Seeds to use, for example 5, 1-25 or 1,2,7.")
-    ] = None,
+    set_: SetOption = NO_TEXTS,
+    arms: ArmsOption = "",
+    seeds: SeedsOption = None,
     results: ResultsOption = Path("results"),
     data_dir: DataDirOption = None,
     format_: Annotated[
@@ -138,9 +192,11 @@ def points(
     ] = None,
 ) -> None:
     """Measure how much runs differ on each example (M sec. 7.1): variance per example, agreement, churn."""
-    from stableft.probes.per_example_data import PredictionColumns
+    from stableft.probes.per_example_csv import PredictionColumns
     from stableft.probes.per_example_report import PerExampleRequest, run_per_example
 
-    columns = PredictionColumns(example, run, prediction, label, tuple(text), regression)
-    request = PerExampleRequest(config, csv, columns, split, checkpoint, most, arms, seeds)
+    columns = PredictionColumns(example, run, prediction, label, tuple(text), regression, tuple(wide))
+    request = PerExampleRequest(
+        config, csv, columns, split, checkpoint, most, tuple(split_names(arms)), seeds, tuple(set_)
+    )
     print(run_per_example(request, results, data_dir, format_, out))

@@ -1,13 +1,10 @@
 """Functions behind the sweep commands: run, estimate, report, list, show, status and export."""
 
-import contextlib
 import itertools
 import json
-import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +12,7 @@ from stableft.catalog.model_families import BACKBONES, BackboneSpec
 from stableft.catalog.tasks import METRIC_TITLES, TASKS
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.recipe import shipped_recipes
-from stableft.config.sweep_file import START_ARM, Sweep, load_sweep
+from stableft.config.sweep_file import START_ARM, Sweep, load_sweep, shipped_sweeps
 from stableft.errors import UserError
 from stableft.records.failure import has_failed
 from stableft.records.probe_record import (
@@ -27,6 +24,7 @@ from stableft.records.probe_record import (
 from stableft.records.run_record import (
     CHECKPOINT_FILE,
     ImportedRun,
+    RunRecord,
     UnknownSchemaError,
     read_record,
     run_folder,
@@ -43,61 +41,15 @@ from stableft.report.runs import (
     read_stored_records,
     select_imported_runs,
 )
+from stableft.sweep.claims import CLAIM_FILE
 from stableft.sweep.start_runs import describe_start_run
-from stableft.sweep.state import read_sweep_state
+from stableft.sweep.state import SweepResult, read_sweep_state
 from stableft.sweep.workers import EXIT_INTERRUPTED
 from stableft.text import TextRow, align_columns
 
 
-def run_with_progress(
-    sweep: Sweep,
-    results: Path,
-    devices: str,
-    jobs: int,
-    execution: Execution,
-    retry_crashed: bool = False,
-    fail_fast: bool = False,
-) -> int:
-    """Run the sweep with a progress display and return the exit code.
-
-    0: all runs finished; 1: some crashed or are left; 130: interrupted. After a UserError, no empty results folder is
-    left behind.
-    """
-    from stableft.sweep.hub_drift import resolve_hub_commits
-    from stableft.sweep.preflight import check_sweep_inputs
-    from stableft.sweep.progress import closing_line, open_display
-    from stableft.sweep.run_sweep import run_sweep
-    from stableft.sweep.start_runs import start_runs_to_train
-    from stableft.sweep.workers import resolve_devices
-
-    slots = resolve_devices(devices)
-    # Check every input before the first run: a mistake in the last arm must not surface after hours of training.
-    fingerprints = check_sweep_inputs(sweep.runs, sweep.sources, start_runs_to_train(sweep, results, retry_crashed))
-    commits = resolve_hub_commits((*sweep.runs, *sweep.start_runs))
-    sweep = replace(sweep, sources=replace(sweep.sources, hub_commits=commits))
-    created = not results.exists()
-    results.mkdir(parents=True, exist_ok=True)
-    if not os.access(results, os.W_OK):
-        raise UserError(f"--results {results}: this folder is not writable")
-    try:
-        with open_display() as display:
-            result = run_sweep(
-                sweep,
-                results,
-                slots,
-                jobs,
-                execution,
-                retry_crashed,
-                fail_fast,
-                display,
-                fingerprint=lambda config, _: fingerprints[config.run_id],
-            )
-    except UserError:
-        if created:
-            with contextlib.suppress(OSError):  # not empty: runs had finished before the error came up
-                results.rmdir()
-        raise
-    print(closing_line(result))
+def exit_code(result: SweepResult) -> int:
+    """Return 0 if all runs finished, 1 if some crashed or are left, 130 if interrupted."""
     if result.interrupted:
         return EXIT_INTERRUPTED
     return 1 if result.crashed or result.unfinished else 0
@@ -107,14 +59,20 @@ def print_estimate(
     sweep: Sweep, results: Path, devices: str, jobs: int, execution: Execution, retry_crashed: bool = False
 ) -> None:
     """Check a sweep's inputs and print how many runs, how much time, memory and disk space it needs."""
-    from stableft.sweep.estimate import estimate_sweep, render_estimate
-    from stableft.sweep.preflight import check_sweep_inputs
+    print("checking the inputs, then measuring a few steps of each setting; nothing is kept ...", flush=True)
+    from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices
     from stableft.sweep.start_runs import start_runs_to_train
     from stableft.sweep.workers import make_slots, resolve_devices
 
-    slots = make_slots(resolve_devices(devices), jobs, execution)
+    names = resolve_devices(devices)
+    slots = make_slots(names, jobs, execution)
     check_sweep_inputs(sweep.runs, sweep.sources, start_runs_to_train(sweep, results, retry_crashed))
-    print(render_estimate(estimate_sweep(sweep, results, slots[0].execution, len(slots), retry_crashed)))
+    for line in describe_odd_choices(sweep.runs, sweep, devices, names, jobs, execution.tf32):
+        print(line, flush=True)
+    from stableft.sweep.estimate import estimate_sweep, render_estimate  # loads torch and transformers: seconds
+
+    show = partial(print, flush=True)
+    print(render_estimate(estimate_sweep(sweep, results, slots[0].execution, len(slots), retry_crashed, show)))
 
 
 def print_report(sweep: Sweep, results: Path) -> None:
@@ -151,8 +109,8 @@ def print_scores(results: Path, run_id: str) -> None:
 PROBE_TITLES = {"grad_norms": "gradient norms", "drift": "drift", "perplexity": "perplexity", "surface": "surfaces"}
 
 
-def list_names(what: Literal["tasks", "backbones", "recipes"]) -> str:
-    """Return a table with one line per task, model family or recipe."""
+def list_names(what: Literal["tasks", "backbones", "recipes", "sweeps"]) -> str:
+    """Return a table with one line per task, model family, recipe or shipped sweep file."""
     match what:
         case "tasks":
             rows = [("task", "title", "labels", "reported metric", "hub")]
@@ -167,6 +125,11 @@ def list_names(what: Literal["tasks", "backbones", "recipes"]) -> str:
             rows = [("recipe", "description")]
             for name, path in shipped_recipes().items():  # by convention, a recipe's first line describes it
                 rows.append((name, path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")))
+        case "sweeps":
+            rows = [("sweep", "runs", "description")]
+            for name, path in shipped_sweeps().items():  # by convention: # command, then description, then runs
+                *_, text, runs = path.read_text(encoding="utf-8").splitlines()[0].split("      ")
+                rows.append((name, runs.strip().removesuffix(" runs"), text.strip()))
     return align_columns(rows)
 
 
@@ -314,6 +277,8 @@ def render_folder_status(results: Path) -> str:
     counts: dict[tuple[str, str, str], dict[str, int]] = {}
     unfinished, damaged = [], []
     for folder in sorted(path for path in (results / "runs").iterdir() if path.is_dir()):
+        if {path.name for path in folder.iterdir()} == {CLAIM_FILE}:  # what `clean` leaves of a run
+            continue
         try:
             record = read_record(results, folder.name)
         except UnknownSchemaError:
@@ -335,10 +300,10 @@ def render_folder_status(results: Path) -> str:
     return "\n".join([align_columns(rows), *notes, *damaged])
 
 
-def export_records(sweep: Sweep, results: Path, out: Path) -> str:
-    """Write the records of a sweep's runs to a file, in the sweep's order, and return a summary.
+def collect_records(sweep: Sweep, results: Path) -> list[RunRecord]:
+    """Return the records of a sweep's runs, in the sweep's order.
 
-    A record names the arm that trained its run first, and the checkpoint it reports; the export those of this sweep.
+    A record names the arm that trained its run first, and the checkpoint it reports; these name those of the sweep.
 
     Raises:
         UserError: None of the runs has a record, or a record is damaged.
@@ -351,9 +316,16 @@ def export_records(sweep: Sweep, results: Path, out: Path) -> str:
     ]
     if not records:
         raise UserError(f"{sweep.path}: {results} has no records of its {len(sweep.runs)} runs")
+    return records
+
+
+def export_records(sweep: Sweep, results: Path, out: Path) -> str:
+    """Write the records of a sweep's runs to a file, and return a summary; raises what `collect_records` does."""
+    records = collect_records(sweep, results)
+    ids = {record.run_id for record in records}
     # Export the start runs too, so that the file documents where the initial weights come from. Reports skip START_ARM.
     start_ids = {record.config.start_from.run: None for record in records if record.config.start_from}
-    start_runs = [record for run_id in start_ids if run_id not in by_id and (record := read_record(results, run_id))]
+    start_runs = [record for run_id in start_ids if run_id not in ids and (record := read_record(results, run_id))]
     exported = [*records, *(record.model_copy(update={"arm": START_ARM}) for record in start_runs)]
     probes: Counter[str] = Counter()
     write_records_file(out, itertools.chain(exported, _probe_records_of({r.run_id for r in exported}, results, probes)))

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,10 @@ def find_config(path: str | Path, kind: str, suggests: Callable[[str], bool], fo
         if candidate.is_file():
             return candidate
     files = [file.relative_to(shipped) for file in shipped.rglob("*.yaml") if suggests(file.parent.name)]
-    names = [str(file.with_suffix("")) for file in files] + [f"configs/{file}" for file in files]
-    raise UserError(f"{path}: there is no such {kind}{did_you_mean(str(path), names)}")
+    close = did_you_mean(name.removesuffix(".yaml"), [str(file.with_suffix("")) for file in files])
+    if name != str(path) or name.endswith(".yaml"):  # suggest what looks like what was written
+        close = re.sub(r"'(.*)'", r"'configs/\1.yaml'", close)
+    raise UserError(f"{path}: there is no such {kind}{close}")
 
 
 def config_name(path: Path) -> str:

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from stableft.config.run_config import Checkpoint, ConfigSection, ReportSettings, RunConfig
-from stableft.config.validation import find_section, to_user_error
+from stableft.config.run_config import Checkpoint, ConfigSection, ExactlyOne, ReportSettings, RunConfig
+from stableft.config.validation import describe_example, find_section, to_user_error
 from stableft.config.yaml_file import YamlValue, parse_yaml
 from stableft.errors import UserError, did_you_mean
 
@@ -50,11 +50,17 @@ SWEEP_KEY_OF_SETTING = {
 def collect_settings(written: YamlValue, key: str = "", leaves: Leaves = SETTING_LEAVES) -> Settings:
     """Return the settings in a mapping, whose keys may be nested, dotted, or both, or in the value of one dotted `key`.
 
+    A section that takes exactly one of its keys may be given by that key: `schedule.length.epochs`.
+
     Raises:
         UserError: a key is unknown or set twice, or a section has no keys.
     """
     if key in leaves:
         return {key: written}
+    parent, _, last = key.rpartition(".")
+    section = leaves.get(parent)
+    if section and issubclass(section, ExactlyOne) and last in section.model_fields:
+        return {parent: YamlValue({last: written.value}, written.where)}
     check_setting_key(key, written.where, leaves)
     if not isinstance(written.value, dict):
         what = f"{key} is a section and needs keys" if key else "settings are keys with values"
@@ -100,7 +106,8 @@ def check_setting_key(dotted: str, where: str, leaves: Leaves = SETTING_LEAVES) 
     if dotted and dotted not in leaves and not any(leaf.startswith(dotted + ".") for leaf in leaves):
         parent = dotted.rpartition(".")[0]
         if section := leaves.get(parent):
-            raise UserError(f"{where}: {dotted}: {parent} is set as a whole, such as {parent}: {section.example}")
+            example = describe_example(parent, section, where)
+            raise UserError(f"{where}: {dotted}: {parent} is set as a whole, such as {example}")
         names = {*leaves, *(leaf.rsplit(".", 1)[0] for leaf in leaves if "." in leaf)}
         short = {leaf.rsplit(".", 1)[-1]: leaf for leaf in leaves}  # lr for optimizer.lr
         close = f"; did you mean {short[dotted]!r}?" if dotted in short else did_you_mean(dotted, names)
@@ -108,9 +115,10 @@ def check_setting_key(dotted: str, where: str, leaves: Leaves = SETTING_LEAVES) 
 
 
 def describe_value(value: Any) -> str:
-    """Return a setting's value for display, such as "3 epochs" for {epochs: 3}."""
+    """Return a setting's value for display, such as "3 epochs" for {epochs: 3} and "1 epoch" for {epochs: 1}."""
     if isinstance(value, dict):
-        return ", ".join(f"{item} {key}" for key, item in value.items() if item is not None)
+        items = ((key.removesuffix("s") if item == 1 else key, item) for key, item in value.items())
+        return ", ".join(f"{item} {key}" for key, item in items if item is not None)
     if isinstance(value, bool):
         return str(value).lower()
     return "none" if value is None else str(value)

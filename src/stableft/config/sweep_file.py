@@ -27,13 +27,15 @@ from stableft.config.settings import (
     parse_set_options,
     reject_sweep_keys,
 )
-from stableft.config.sweep_keys import EarlyStoppingRule, StartRun, SweepFile, SweepKeys
-from stableft.config.validation import check_printed_name, to_user_error
+from stableft.config.sweep_keys import EarlyStoppingRule, RequestedProbes, StartRun, SweepFile, SweepKeys
+from stableft.config.validation import check_printed_name, describe_example, to_user_error
 from stableft.config.yaml_file import KeyPath, YamlValue, load_yaml, look_up
 from stableft.errors import UserError, did_you_mean
 
 # Sweep keys that --set may override, and whether null turns one off. For the others, null means a forgotten value.
 OVERRIDABLE_KEYS = {"task": False, "model": False, "stop_hopeless": True, "probes": True}
+SECTION_KEYS = {"stop_hopeless": EarlyStoppingRule, "probes": RequestedProbes}  # those that are sections
+NO_SWEEP_FOLDERS = ("recipes", "pretrain")  # of the shipped configs
 START_ARM = "(start)"  # arm of the runs trained only to provide initial weights for others
 
 
@@ -136,6 +138,9 @@ def _parse_options(sets: Sequence[str], seeds: str | None) -> tuple[Settings, Ya
         elif key in SweepFile.model_fields:
             close = "--seeds" if key == "seeds" else "a setting such as optimizer.lr"
             raise UserError(f"--set {key}: a sweep's {key} cannot be set here; use {close}")
+        elif (top := key.partition(".")[0]) in SECTION_KEYS:
+            example = describe_example(top, SECTION_KEYS[top], "--set")
+            raise UserError(f"--set: {key}: {top} is set as a whole, such as {example}")
         else:
             settings |= reject_sweep_keys(collect_settings(YamlValue(value, "--set"), key), tuple(OVERRIDABLE_KEYS))
     return settings, YamlValue(keys, "--set"), YamlValue({} if seeds is None else {"seeds": seeds}, "--seeds")
@@ -147,15 +152,22 @@ def find_sweep_file(path: str | Path) -> Path:
     Raises:
         UserError: no such file; the message suggests the closest name.
     """
-    return find_config(path, "sweep file", lambda folder: folder not in ("recipes", "pretrain"))
+    return find_config(path, "sweep file", lambda folder: folder not in NO_SWEEP_FOLDERS)
 
 
-def load_sweep_from_options(config: str, data_dir: Path | None, sets: list[str], arms: str, seeds: str | None) -> Sweep:
-    """Return the sweep selected by command-line options; `arms` is a comma-separated list."""
+def shipped_sweeps() -> dict[str, Path]:
+    """Return the paths of the shipped sweep files by name."""
+    files = sorted(shipped_configs().rglob("*.yaml"), key=lambda file: (file.parent, file.name))
+    return {config_name(file): file for file in files if file.parent.name not in NO_SWEEP_FOLDERS}
+
+
+def load_sweep_from_options(
+    config: str, data_dir: Path | None, sets: Sequence[str], arms: Sequence[str], seeds: str | None
+) -> Sweep:
+    """Return the sweep selected by command-line options."""
     if data_dir is not None and not data_dir.is_dir():
         raise UserError(f"--data-dir {data_dir}: there is no such folder")
-    names = [name.strip() for name in arms.split(",") if name.strip()]
-    return load_sweep(config, LocalPaths(data_dir=data_dir), sets, names, seeds)
+    return load_sweep(config, LocalPaths(data_dir=data_dir), sets, arms, seeds)
 
 
 def parse_arms(document: YamlValue, *overrides: YamlValue) -> list[Arm]:
@@ -450,7 +462,7 @@ def _resolve_start_from(
 
 def _task_settings(task: YamlValue, folders: tuple[Path, ...], paths: dict[str, Path]) -> Settings:
     if isinstance(task.value, dict):
-        name, own, files = locate_custom_task(task, folders)
+        name, own, files = locate_custom_task(task, (*folders, shipped_configs()))
         paths.update(files)
         return {"data.task": YamlValue(name, task.where), "data.own": YamlValue(own, task.where, task.inner)}
     try:

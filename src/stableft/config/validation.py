@@ -37,6 +37,11 @@ def find_section(annotation: Any) -> type[ConfigSection] | None:
     return next((found for part in get_args(annotation) if (found := find_section(part))), None)
 
 
+def describe_example(key: str, section: type[ConfigSection], where: str) -> str:
+    """Return an example of a section set as a whole: as YAML, or as the option to type for one given by --set."""
+    return f"--set '{key}={section.example.split(' or ')[0]}'" if where == "--set" else f"{key}: {section.example}"
+
+
 def to_user_error(
     error: ValidationError, kind: type[ConfigSection], written: YamlValue, within: KeyPath = ()
 ) -> UserError:
@@ -46,14 +51,14 @@ def to_user_error(
     """
     errors = error.errors()
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    path, sentence = first["loc"], _describe(first, kind, written.value, within)
+    path, sentence = first["loc"], _describe(first, kind, written, within)
     if not path:  # a rule about several keys: its sentence starts with the offending one
         path = tuple(sentence.split()[0].rstrip(":").split("."))
     return UserError(f"{written.locate(path)}: {sentence}")
 
 
-def _describe(error: ErrorDetails, kind: type[ConfigSection], data: Any, within: KeyPath) -> str:
-    path, rule, context = error["loc"], error["type"], error.get("ctx", {})
+def _describe(error: ErrorDetails, kind: type[ConfigSection], written: YamlValue, within: KeyPath) -> str:
+    path, rule, context, data = error["loc"], error["type"], error.get("ctx", {}), written.value
     value = look_up(data, path)  # as written: 2, where pydantic may have 2.0
     key, parent, field, section = _find_place(kind, path, within)
     if rule == "missing" and isinstance(container := look_up(data, path[:-1]), list):
@@ -69,7 +74,9 @@ def _describe(error: ErrorDetails, kind: type[ConfigSection], data: Any, within:
     if isinstance(value, str) and rule in ("float_type", "int_type") and (number := _yaml_number(value, rule)):
         return f"{key}: {value!r} is text to YAML; as a number it is {number}"
     if section and section.example and rule == "model_type":
-        must = f"must be a mapping such as {section.example}"
+        by_option = written.locate(path) == "--set"
+        example = describe_example(key, section, "--set") if by_option else section.example
+        must = f"must be a mapping such as {example}"
     elif field and field.description:
         must = f"must be {field.description}"
     else:

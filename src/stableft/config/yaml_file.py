@@ -1,5 +1,6 @@
 """YAML with the line of every value; repeated keys and keys that are not text are errors."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -107,6 +108,12 @@ def parse_yaml(text: str, name: str) -> YamlValue:
         raise UserError(f"{name}: this is not valid YAML: {' '.join(str(error).split())}") from None
     where = lines.get((), name)
     return YamlValue(data, where, {path: line for path, line in lines.items() if line != where})
+
+
+def write_inline(value: Any) -> str:
+    """Return a value as one line of YAML."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False)
+    return text.strip().removesuffix("...").strip()
 
 
 def _compose_and_load(text: str, loader: Any) -> tuple[yaml.Node | None, Any]:

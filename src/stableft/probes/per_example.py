@@ -23,6 +23,7 @@ JACKKNIFE = "jackknife"
 # Runs times examples on which they differ, below which the test's chi-square is a poor approximation.
 MIN_COCHRAN_CELLS = 24
 CONFIDENCE_LEVEL = 0.95
+NO_VARIANCE_RATIO = 1e-12  # equal scores may differ by rounding
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ def example_variances(values: np.ndarray) -> np.ndarray:
     if n < 2:
         return np.full(values.shape[1], math.nan)
     if values.dtype == bool:
-        right = values.sum(axis=0)
-        return right * (n - right) / (n * (n - 1))
+        right = np.arange(n + 1)
+        return (right * (n - right) / (n * (n - 1)))[values.sum(axis=0)]
     return sample_std(values, axis=0) ** 2
 
 
@@ -84,8 +85,11 @@ def example_disagreements(predictions: np.ndarray) -> np.ndarray:
     n = len(predictions)
     if n < 2:
         return np.full(predictions.shape[1], math.nan)
-    counts = count_predictions(predictions, int(predictions.max(initial=0)) + 1)
-    return 1 - (counts * (counts - 1)).sum(axis=1) / (n * (n - 1))
+    same = np.zeros(predictions.shape[1], dtype=np.int32)  # ordered pairs of runs that agree
+    for label in (*range(int(predictions.max(initial=0)) + 1), NO_PREDICTION):
+        counts = (predictions == label).sum(axis=0, dtype=np.int32)
+        same += counts * (counts - 1)
+    return 1 - same / (n * (n - 1))
 
 
 def count_predictions(predictions: np.ndarray, classes: int) -> np.ndarray:
@@ -108,14 +112,18 @@ def estimate_per_example_variance(
         over_runs, over_examples = (Interval(name, CONFIDENCE_LEVEL, None, None, reason) for name in (JACKKNIFE, BCA))
         return PerExampleVariance(None, over_runs, over_examples, reason)
     each = example_variances(values)
-    numbers = values.astype(float)
-    halves = np.stack([np.square(numbers - run).mean(axis=1) for run in numbers]) / 2
+    halves = np.array([[_mean_square(one, other) for one in values] for other in values]) / 2
     n = len(values)
     upper_bound = (n // 2) * (n - n // 2) / (n * (n - 1)) if values.dtype == bool else math.inf
     over_runs = jackknife_pair_mean(halves, upper_bound)
     return PerExampleVariance(
         float(each.mean()), over_runs, bootstrap_interval(each, "mean", rng, CONFIDENCE_LEVEL, resamples)
     )
+
+
+def _mean_square(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the mean squared difference of two runs; of right and wrong, the share of examples that differ."""
+    return float((one != other).mean() if one.dtype == bool else np.square(one - other).mean())
 
 
 def estimate_score_variance(values: np.ndarray, rng: np.random.Generator, resamples: int = RESAMPLES) -> ScoreVariance:
@@ -298,7 +306,8 @@ def analyze_group(group: PredictionGroup) -> tuple[SubsetAnalysis, ...]:
 
 
 def _analyze_subset(group: PredictionGroup, subset: RunSubset, indices: list[int]) -> SubsetAnalysis:
-    predictions, labels = group.predictions[indices], group.examples.labels
+    all_runs = len(indices) == len(group.runs)  # indexing would copy them
+    predictions, labels = group.predictions if all_runs else group.predictions[indices], group.examples.labels
     right = predictions == labels if group.classes and labels is not None else None
     errors = right if group.classes else None if labels is None else np.square(predictions - labels)
     spread = right if group.classes else predictions
@@ -367,6 +376,8 @@ def _describe_score_variance(analysis: SubsetAnalysis, variance: ScoreVariance) 
     if variance.ratio is None:
         same = "are right on the same examples" if classes else "have the same error on each example"
         return f"all runs {same}, so that S_ours and its parts are 0"
+    if variance.ratio < NO_VARIANCE_RATIO:
+        return f"all runs have the same {score}, so that S_ours is 0: they differ on single examples"
     independent = f"{term} / {m:,}, what independent errors on the examples would give"
     start = f"S_ours is {variance.ratio:.3g} times {independent}"
     like = f"the {score} varies as if measured on {m / variance.ratio:.3g} independent examples"

@@ -23,13 +23,8 @@ from stableft.probes.per_example import (
     describe_subset,
     rank_by_instability,
 )
-from stableft.probes.per_example_data import (
-    NO_PREDICTION,
-    PredictionColumns,
-    PredictionGroup,
-    read_prediction_groups,
-    read_predictions_csv,
-)
+from stableft.probes.per_example_csv import PredictionColumns, read_predictions_csv
+from stableft.probes.per_example_data import NO_PREDICTION, PredictionGroup, read_prediction_groups
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.panels import Curve, CurvePanel
 from stableft.report.forms.document import (
@@ -93,8 +88,13 @@ AGREEMENT_CAPTION = (
 Section = Sequence[SubsetAnalysis]
 
 
-def build_per_example_report(name: str, groups: Sequence[PredictionGroup], max_examples: int) -> Report:
-    """Return the report on these groups, with at most `max_examples` of the most unstable examples of each."""
+def build_per_example_report(
+    name: str, groups: Sequence[PredictionGroup], max_examples: int, with_every_example: bool = True
+) -> Report:
+    """Return the report on these groups, with at most `max_examples` of the most unstable examples of each.
+
+    Only CSV and JSON have every example, which takes many times the memory of the predictions.
+    """
     analyses = [analysis for group in groups for analysis in analyze_group(group)]
     sections: dict[tuple[str, str], list[SubsetAnalysis]] = {}
     for analysis in analyses:
@@ -121,8 +121,10 @@ def build_per_example_report(name: str, groups: Sequence[PredictionGroup], max_e
             for key, some in tables.items()
             for table in some
         ),
-        data={"examples": DataTable.from_records(make_per_example_rows(analyses), only="csv")},
-        facts=make_per_example_values(analyses) | {"notes": list(notes)},
+        data={"examples": DataTable.from_records(make_per_example_rows(analyses), only="csv")}
+        if with_every_example
+        else {},
+        facts=make_per_example_values(analyses) | {"notes": list(notes)} if with_every_example else {},
         figures={PER_EXAMPLE_FIGURE: lambda width=None: draw_per_example(list(sections.values()), width)}
         if drawn
         else {},
@@ -255,6 +257,7 @@ SWEEP_ONLY_OPTIONS = {
     "checkpoint": "--checkpoint",
     "arms": "--arms",
     "seeds": "--seeds",
+    "sets": "--set",
 }
 
 
@@ -268,8 +271,9 @@ class PerExampleRequest:
     split: Literal["reported", "val", "test"] = "reported"
     checkpoint: Checkpoint = "last"
     most: int = 10
-    arms: str = ""
+    arms: tuple[str, ...] = ()
     seeds: str | None = None
+    sets: tuple[str, ...] = ()
 
 
 def run_per_example(
@@ -284,7 +288,8 @@ def run_per_example(
     if request.csv is not None:
         _check_table_options(request, data_dir)
         group = read_predictions_csv(request.csv, request.columns)
-        return write_report(build_per_example_report(request.csv.name, [group], request.most), output)
+        every = output.form in ("csv", "json") or (output.form is None and not output.is_figure)
+        return write_report(build_per_example_report(request.csv.name, [group], request.most, every), output)
     if request.config is None:
         raise UserError("probe points: give a sweep file, or --csv FILE with a table of predictions")
     for field in fields(PredictionColumns):
@@ -295,7 +300,7 @@ def run_per_example(
 
 def _report_sweep(request: PerExampleRequest, config: str, results: Path, data_dir: Path | None) -> Report:
     check_results_folder(results)
-    sweep = load_sweep_from_options(config, data_dir, [], request.arms, request.seeds)
+    sweep = load_sweep_from_options(config, data_dir, request.sets, request.arms, request.seeds)
     groups = read_prediction_groups(sweep, results, request.split, request.checkpoint)
     if not any(group.runs for group in groups):
         advice = "; ".join(dict.fromkeys(line for group in groups for line in group.advice))
@@ -327,8 +332,9 @@ def unstable_example_blocks(analysis: SubsetAnalysis, max_examples: int) -> Iter
         return
     instability = analysis.instability
     right = None if analysis.right is None else analysis.right.sum(axis=0)
-    order = rank_by_instability(instability, right)[:max_examples]
-    order = order[instability[order] > 0]
+    least = np.partition(instability, -min(max_examples, len(instability)))[-min(max_examples, len(instability))]
+    some = np.flatnonzero((instability >= least) & (instability > 0))  # to rank all takes much memory
+    order = some[rank_by_instability(instability[some], None if right is None else right[some])[:max_examples]]
     if not len(order):
         return
     largest = float(instability.max())
@@ -376,7 +382,7 @@ def _shorten(text: str) -> str:
 
 def _predicted_classes(analysis: SubsetAnalysis) -> list[tuple[str, int]]:
     """Return name and id of every class that any of these runs predicts anywhere."""
-    given = set(analysis.predictions.ravel().tolist())
+    given = set(np.unique(analysis.predictions).tolist())
     columns = [(name, i) for i, name in enumerate(analysis.group.classes) if i in given]
     return columns + ([("no answer", NO_PREDICTION)] if NO_PREDICTION in given else [])
 

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field
 from stableft.config.local_files import file_digest
 from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.config.run_config import Checkpoint, canonical_json
+from stableft.config.sweep_file import Sweep
 from stableft.data.tokens import hash_tokenizer
 from stableft.errors import UserError
 from stableft.models.load import load_tokenizer
@@ -99,7 +100,7 @@ class ProbedRun:
 
 
 def run_perplexity(
-    request: PerplexityRequest, results: Path, pretrained: str | None, config: str | None, device: str
+    request: PerplexityRequest, results: Path, pretrained: str | None, sweep: Sweep | None, device: str
 ) -> int:
     """Measure what is left, print and draw everything, and return the exit code: 0, or 130 if interrupted.
 
@@ -108,7 +109,7 @@ def run_perplexity(
     """
     records = list({record.run_id: record for record in (find_run(results, name) for name in request.runs)}.values())
     folders = [weights_folder(results, record, request.checkpoint) for record in records]
-    sources = locate_sources(records, pretrained, config, with_data=False)
+    sources = locate_sources(records, pretrained, sweep, with_data=False)
     torch_device = prepare_device(Execution(device=device))
     tokenizer = load_tokenizer(records[0].config, sources)
     masked = load_masked_lm(records[0].config, sources, tokenizer)

@@ -8,14 +8,17 @@ from pathlib import Path
 from stableft.config.local_files import locate_model, model_folder_digest, shipped_configs
 from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import Checkpoint, ModelConfig
-from stableft.config.sweep_file import load_sweep
+from stableft.config.sweep_file import Sweep
 from stableft.errors import UserError
+from stableft.records.failure import has_failed
 from stableft.records.run_record import BEST_FOLDER, LAST_FOLDER, RunRecord, read_record, run_folder
 from stableft.text import Pace, open_live_output
 
+WEIGHTS_FOLDERS: dict[Checkpoint, str] = {"best": BEST_FOLDER, "last": LAST_FOLDER}
 
-def find_run(results: Path, id_or_path: str) -> RunRecord:
-    """Return the record of a finished run, given its id, the beginning of its id, or the path of its folder.
+
+def find_run_id(results: Path, id_or_path: str) -> str:
+    """Return the id of a run, given that, the beginning of it, or the path of the run's folder.
 
     Raises:
         UserError: there is no such run, or more than one.
@@ -30,7 +33,16 @@ def find_run(results: Path, id_or_path: str) -> RunRecord:
         raise UserError(
             f"run {id_or_path!r}: {len(found)} runs begin so: {', '.join(found[:3])}, ...; give more of the id"
         )
-    record = read_record(results, prefix if prefix in found else found[0])
+    return prefix if prefix in found else found[0]
+
+
+def find_run(results: Path, id_or_path: str) -> RunRecord:
+    """Return the record of a finished run, named as in `find_run_id`.
+
+    Raises:
+        UserError: there is no such run, or more than one.
+    """
+    record = read_record(results, find_run_id(results, id_or_path))
     if record is None or record.status != "finished":
         raise UserError(f"run {id_or_path!r}: it is not finished in {results}, and a probe needs a run's end")
     return record
@@ -42,7 +54,7 @@ def weights_folder(results: Path, record: RunRecord, checkpoint: Checkpoint) -> 
     Raises:
         UserError: the weights were not kept; the message names the command that makes them.
     """
-    folder = run_folder(results, record.run_id) / {"best": BEST_FOLDER, "last": LAST_FOLDER}[checkpoint]
+    folder = run_folder(results, record.run_id) / WEIGHTS_FOLDERS[checkpoint]
     if not (folder / "model.safetensors").is_file():
         raise UserError(
             f"run {record.run_id} ({record.arm} {record.config.data.task}): its {checkpoint} weights were not kept; "
@@ -52,16 +64,41 @@ def weights_folder(results: Path, record: RunRecord, checkpoint: Checkpoint) -> 
     return folder
 
 
+def find_runs_with_weights(
+    results: Path, sweep: Sweep, checkpoint: Checkpoint, failed: bool | None = None
+) -> list[RunRecord]:
+    """Return the finished runs of a sweep whose weights were kept, or only those that `failed`, or did not.
+
+    Raises:
+        UserError: there are none.
+    """
+    records = [record for run in sweep.runs if (record := read_record(results, run.run_id))]
+    found = [
+        record
+        for record in records
+        if record.status == "finished"
+        and (run_folder(results, record.run_id) / WEIGHTS_FOLDERS[checkpoint] / "model.safetensors").is_file()
+        and (failed is None or bool(has_failed(record)) == failed)
+    ]
+    if not found:
+        kind = {None: "finished", True: "failed", False: "successful"}[failed]
+        raise UserError(
+            f"{sweep.path}: {results} has no {kind} run of it with {checkpoint} weights; `stableft sweep {sweep.path} "
+            f"--save {checkpoint} --complete` keeps them"
+        )
+    return found
+
+
 def locate_sources(
     records: Sequence[RunRecord],
     pretrained: str | None,
-    config: str | None,
+    sweep: Sweep | None,
     data_dir: Path | None = None,
     with_data: bool = True,
 ) -> LocalPaths:
     """Return the paths of the runs' model and, `with_data`, of their data files.
 
-    `pretrained` is the model's folder or hub name, `config` the runs' sweep file. If neither gives the model, it is
+    `pretrained` is the model's folder or hub name, `sweep` that of the runs. If neither gives the model, it is
     searched for among the models shipped with the package.
 
     Raises:
@@ -75,8 +112,8 @@ def locate_sources(
                 f"{record.config.model.name}"
             )
     sources = LocalPaths(data_dir=data_dir)
-    if config is not None:
-        sources = load_sweep(config, sources).sources
+    if sweep is not None:
+        sources = replace(sources, paths=sweep.sources.paths)
     if pretrained is not None:
         values, folder = locate_model(pretrained, (Path.cwd(), shipped_configs()), "--pretrained")
         given = ModelConfig.model_construct(**{"revision": None, "sha256": None, **values})

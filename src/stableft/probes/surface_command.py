@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from stableft.config.planned_run import Execution, RunInterrupted
+from stableft.config.sweep_file import Sweep
 from stableft.errors import UserError
 from stableft.probes.loss_surface import (
     LossAndNorm,
@@ -44,7 +45,7 @@ def run_surface(
     request: SurfaceRequest,
     results: Path,
     pretrained: str | None,
-    config: str | None,
+    sweep: Sweep | None,
     data_dir: Path | None,
     device: str,
     micro_batch: int | None,
@@ -60,7 +61,7 @@ def run_surface(
     if record:
         print("this surface is done already: nothing is measured")
         return _report_surface(record, folder)
-    sources = locate_sources((runs.failed, runs.successful), pretrained, config, data_dir)
+    sources = locate_sources((runs.failed, runs.successful), pretrained, sweep, data_dir)
     setup = prepare_surface(request, runs, folder, sources, Execution(device=device, micro_batch=micro_batch))
     with claim_run(folder) as claimed, collected_signals() as received:
         if not claimed:

@@ -1,35 +1,46 @@
-"""A CSV or TSV file: columns by name, rows with line numbers, options that map columns to run fields."""
+"""Tables of results: columns by name, rows with their places; how they are read from CSV and TSV files."""
 
+import codecs
 import csv
 import hashlib
-import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, TextIO
 
-from stableft.config.run_config import Checkpoint, Split
 from stableft.errors import UserError, did_you_mean
-from stableft.records.import_runs import RunKey, ScoreScale, find_known_task, parse_whole_number
+from stableft.records.import_values import Place
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": " "}
 UNNAMED_COLUMN = re.compile(r"(Unnamed: \d+)?")  # pandas calls a column so that has no name
-CsvRow = tuple[int, list[str]]  # the line on which it starts, fields
+SourceRow = tuple[int, list[str]]  # the number of the line on which it starts, or of the item or file; fields
 
 
 @dataclass(frozen=True)
-class CsvTable:
-    """The columns and rows of a file."""
+class SourceTable:
+    """The columns and rows of a file, or of a folder with a file a row.
+
+    The number of a row is that of a line (`unit`), or of an item in a list. If there are `files`, it is that of a file.
+    """
 
     path: Path
     sha256: str
     names: tuple[str, ...]
-    rows: tuple[CsvRow, ...]
+    rows: tuple[SourceRow, ...]
+    unit: str = "line"
+    files: tuple[Path, ...] = ()
 
     @property
     def named(self) -> list[str]:
         """The columns that have a name."""
         return [name for name in self.names if not UNNAMED_COLUMN.fullmatch(name)]
+
+    def place(self, number: int) -> Place:
+        """Return the place of the row with this number."""
+        return Place(self.files[number - 1]) if self.files else Place(self.path, number, self.unit)
 
     def position(self, option: str, name: str) -> int:
         """Return the index of a column, which `option` names.
@@ -37,20 +48,35 @@ class CsvTable:
         Raises:
             UserError: there is no such column, or more than one.
         """
-        indices = [i for i, other in enumerate(self.names) if name and other == name]
-        if len(indices) > 1:
-            numbers = " and ".join(str(i + 1) for i in indices)
-            raise UserError(f"{self.path}: {option} {name}: columns {numbers} both have this name")
-        if not indices:
-            available = ", ".join(self.named)
-            raise UserError(
-                f"{self.path}: {option} {name}: there is no such column, there are "
-                f"{available}{did_you_mean(name, self.named)}"
-            )
-        return indices[0]
+        return find_column(self.path, self.names, option, name)
 
 
-def read_csv_table(path: Path) -> CsvTable:
+def find_column(path: Path, names: Sequence[str], option: str, name: str) -> int:
+    """Return the index of the column `name`, which `option` names.
+
+    Raises:
+        UserError: there is no such column, or more than one.
+    """
+    indices = [i for i, other in enumerate(names) if name and other == name]
+    if len(indices) > 1:
+        numbers = " and ".join(str(i + 1) for i in indices)
+        raise UserError(f"{path}: {option} {name}: columns {numbers} both have this name")
+    if not indices:
+        named = [other for other in names if not UNNAMED_COLUMN.fullmatch(other)]
+        raise UserError(
+            f"{path}: {option} {name}: there is no such column, there are {', '.join(named)}{did_you_mean(name, named)}"
+        )
+    return indices[0]
+
+
+class CsvFormat(NamedTuple):
+    """How a file is written: `--delimiter` and `--encoding`, as they are given. None: by its name's ending, UTF-8."""
+
+    delimiter: str | None = None
+    encoding: str | None = None
+
+
+def read_csv_table(path: Path, form: CsvFormat = CsvFormat()) -> SourceTable:  # noqa: B008 - it is immutable
     """Return the table in a file of comma-separated (.csv) or tab-separated (.tsv) values with a header line.
 
     Rows without any value are skipped. Fields missing at the end of a row count as empty if their columns have no name.
@@ -58,34 +84,73 @@ def read_csv_table(path: Path) -> CsvTable:
     Raises:
         UserError: the file is missing, is not such a table or has no rows, or a row does not fit the header.
     """
-    delimiter = DELIMITERS.get(path.suffix.lower())
-    if delimiter is None:
-        raise UserError(f"{path}: the name must end in .csv (separated by commas) or .tsv (separated by tabs)")
+    with open_csv_rows(path, form) as (names, rows):
+        return SourceTable(path, hash_file(path), tuple(names), tuple(rows))
+
+
+@contextmanager
+def open_csv_rows(path: Path, form: CsvFormat = CsvFormat()) -> Iterator[tuple[list[str], Iterator[SourceRow]]]:  # noqa: B008
+    """Yield the names of a table's columns and an iterator over its rows, which are read one at a time.
+
+    Raises:
+        UserError: like `read_csv_table`.
+    """
+    delimiter = _find_delimiter(path, form.delimiter)
+    encoding = _find_encoding(form.encoding)
     try:
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig")
+        with open(path, encoding=encoding, newline="") as file:
+            lines = _parse_rows(path, file, delimiter)
+            _, names = next(lines, (1, []))
+            names = [name.strip() for name in names]
+            while names and not names[-1]:
+                names.pop()
+            if not names:
+                raise UserError(f"{path}: the file is empty")
+            _check_delimiter(path, names, delimiter, form.delimiter)
+            yield names, _fit_rows(path, lines, names)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: the file is not text in UTF-8") from None
-    lines = _parse_rows(path, text, delimiter)
-    _, names = next(lines, (1, []))
-    names = [name.strip() for name in names]
-    while names and not names[-1]:
-        names.pop()
-    if not names:
-        raise UserError(f"{path}: the file is empty")
-    _check_delimiter(path, names, delimiter)
-    rows = tuple((line, _fit_to_header(path, line, fields, names)) for line, fields in lines)
-    if not rows:
-        raise UserError(f"{path}: the file has a header and no rows")
-    return CsvTable(path, hashlib.sha256(content).hexdigest(), tuple(names), rows)
+    except UnicodeError:
+        title = form.encoding or "UTF-8"
+        raise UserError(
+            f"{path}: the file is not text in {title}; --encoding names another, such as latin-1 or utf-16"
+        ) from None
 
 
-def _parse_rows(path: Path, text: str, delimiter: str) -> Iterator[CsvRow]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _find_delimiter(path: Path, requested: str | None) -> str:
+    if requested is None:
+        delimiter = DELIMITERS.get(path.suffix.lower())
+        if delimiter is None:
+            raise UserError(
+                f"{path}: the name must end in .csv (separated by commas) or .tsv (separated by tabs), or --delimiter "
+                "must say what separates the columns"
+            )
+        return delimiter
+    delimiter = DELIMITER_NAMES.get(requested, requested)
+    if len(delimiter) != 1 or delimiter in '"\r\n':
+        raise UserError(f"--delimiter {requested!r}: must be one character, or one of {', '.join(DELIMITER_NAMES)}")
+    return delimiter
+
+
+def _find_encoding(requested: str | None) -> str:
+    try:
+        name = codecs.lookup(requested or "utf-8").name
+        "".encode(name)  # some codecs turn bytes into bytes
+    except LookupError:
+        raise UserError(f"--encoding {requested}: there is no such encoding of text; one is latin-1") from None
+    return "utf-8-sig" if name == "utf-8" else name
+
+
+def _parse_rows(path: Path, file: TextIO, delimiter: str) -> Iterator[SourceRow]:
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
     start = 1
     try:
         for fields in reader:
@@ -96,12 +161,21 @@ def _parse_rows(path: Path, text: str, delimiter: str) -> Iterator[CsvRow]:
         raise UserError(f"{path}:{start} cannot be read as a row: {error}") from None
 
 
-def _check_delimiter(path: Path, names: list[str], delimiter: str) -> None:
+def _check_delimiter(path: Path, names: list[str], delimiter: str, requested: str | None) -> None:
     other = next((sign for sign in ",;\t" if sign != delimiter and len(names) == 1 and sign in names[0]), None)
     if other:
-        raise UserError(
-            f"{path}: the header is separated by {other!r}, but in a {path.suffix} file it must be {delimiter!r}"
-        )
+        rule = f"--delimiter says {delimiter!r}" if requested else f"in a {path.suffix} file it must be {delimiter!r}"
+        way = f"--delimiter {'tab' if other == DELIMITERS['.tsv'] else repr(other)} reads it"
+        raise UserError(f"{path}: the header is separated by {other!r}, but {rule}; {way}")
+
+
+def _fit_rows(path: Path, lines: Iterator[SourceRow], names: list[str]) -> Iterator[SourceRow]:
+    found = False
+    for line, fields in lines:
+        found = True
+        yield line, _fit_to_header(path, line, fields, names)
+    if not found:
+        raise UserError(f"{path}: the file has a header and no rows")
 
 
 def _fit_to_header(path: Path, line: int, fields: list[str], names: list[str]) -> list[str]:
@@ -112,125 +186,3 @@ def _fit_to_header(path: Path, line: int, fields: list[str], names: list[str]) -
     if missing or any(field.strip() for field in rest):
         raise UserError(f"{path}:{line} has {len(fields)} fields where the header names {len(names)} columns")
     return (fields + [""] * len(names))[: len(names)]
-
-
-FieldReader = Callable[[list[str]], str]
-VALUES_SHOWN = 8  # values of a column that a message names
-
-
-@dataclass(frozen=True)
-class CsvMapping:
-    """The options of `stableft import csv`, as they are written.
-
-    `task`, `arm`, `seed` and `step` name a column, or after "=" give the one value that holds for every row.
-    `where`, `val_where` are of the form COLUMN=VALUE; of several with one column each value will do. `score` is of
-    the `checkpoint`, on the `split`. `vary` names columns that may differ between the runs of an arm.
-    """
-
-    task: str
-    arm: str
-    seed: str
-    score: str
-    val: str | None = None
-    val_where: tuple[str, ...] = ()
-    train_loss: str | None = None
-    step: str | None = None
-    where: tuple[str, ...] = ()
-    scale: ScoreScale | None = None
-    metric: str | None = None
-    split: Split = "test"
-    checkpoint: Checkpoint = "last"
-    baseline: float | None = None
-    rows: int | None = None  # of the split
-    rename: tuple[str, ...] = ()
-    vary: tuple[str, ...] = ()
-    allow_missing: bool = False
-
-
-@dataclass(frozen=True)
-class RowFilter:
-    """A column in which a row must have one of the values, as the option says."""
-
-    option: str
-    name: str
-    position: int
-    values: frozenset[str]
-
-
-def make_field_reader(table: CsvTable, option: str, spec: str) -> FieldReader:
-    """Return a function that takes a row's fields and returns the value of a column, or the constant after "=".
-
-    Raises:
-        UserError: there is no such column, or nothing after "=".
-    """
-    if spec.startswith("="):
-        constant = spec[1:].strip()
-        if not constant:
-            raise UserError(f"{option} {spec}: there must be a value after =")
-        return lambda fields: constant
-    position = table.position(option, spec)
-    return lambda fields: fields[position].strip()
-
-
-def make_run_key_reader(table: CsvTable, mapping: CsvMapping) -> Callable[[CsvRow], RunKey]:
-    """Return a function that takes a row and returns the run that it belongs to.
-
-    Raises:
-        UserError: there is no such column; from the function: a field is empty, or the seed is not a seed.
-    """
-    task_of = make_field_reader(table, "--task", mapping.task)
-    arm_of = make_field_reader(table, "--arm", mapping.arm)
-    seed_of = make_field_reader(table, "--seed", mapping.seed)
-
-    def key(row: CsvRow) -> RunKey:
-        line, fields = row
-        task, arm = task_of(fields), arm_of(fields)
-        for option, column, value in (("--task", mapping.task, task), ("--arm", mapping.arm, arm)):
-            if not value:
-                raise UserError(f"{table.path}:{line} column {column!r}: the field is empty, but {option} needs it")
-        known = find_known_task(task)
-        return RunKey(
-            known.name if known else task, arm, parse_whole_number(table.path, line, mapping.seed, seed_of(fields))
-        )
-
-    return key
-
-
-def parse_row_filters(table: CsvTable, option: str, texts: Sequence[str]) -> list[RowFilter]:
-    """Return the conditions on rows, one per column.
-
-    Raises:
-        UserError: one is not of the form COLUMN=VALUE, or there is no such column.
-    """
-    values: dict[str, set[str]] = {}
-    for text in texts:
-        name, sign, value = text.partition("=")
-        if not sign or not name.strip():
-            raise UserError(f"{option} {text!r}: must be COLUMN=VALUE")
-        values.setdefault(name.strip(), set()).add(value.strip())
-    return [RowFilter(option, name, table.position(option, name), frozenset(some)) for name, some in values.items()]
-
-
-def filter_rows(table: CsvTable, wanted: Sequence[RowFilter]) -> list[CsvRow]:
-    """Return the rows that meet all conditions.
-
-    Raises:
-        UserError: a value appears in no row (the message names those that do), or no row meets all conditions.
-    """
-    for condition in wanted:
-        there = {fields[condition.position].strip() for _, fields in table.rows}
-        for value in sorted(condition.values - there):
-            raise UserError(
-                f"{table.path}: {condition.option} {condition.name}={value}: no row has this value, there are "
-                f"{_list_values(sorted(there))}{did_you_mean(value, sorted(there))}"
-            )
-    tests = [(condition.position, condition.values) for condition in wanted]
-    rows = [row for row in table.rows if all(row[1][position].strip() in values for position, values in tests)]
-    if not rows:
-        words = " and ".join(f"{condition.name}={'|'.join(sorted(condition.values))}" for condition in wanted)
-        raise UserError(f"{table.path}: no row has all of {words}")
-    return rows
-
-
-def _list_values(values: Sequence[str]) -> str:
-    return ", ".join(repr(value) for value in values[:VALUES_SHOWN]) + (", ..." if len(values) > VALUES_SHOWN else "")

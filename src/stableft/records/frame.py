@@ -4,12 +4,14 @@ import gc
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from stableft.config.run_config import Checkpoint, RunConfig, Split
+from stableft.config.sweep_file import START_ARM
 from stableft.config.sweep_keys import describe_early_stopping_rule
 from stableft.records.failure import find_chance, is_run_failed
-from stableft.records.run_record import AnyRunRecord, ImportedRun, RunRecord
+from stableft.records.run_record import AnyRunRecord, ImportedRun, RunRecord, atomic_write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +60,34 @@ COLUMN_DTYPES = {
 }
 
 
+TIDY_COLUMNS = {  # of the table with one row a run that users read; every single score follows them
+    "run_id": "16 hexadecimal digits, equal for equal computations",
+    "arm": "name of the arm that trained the run first",
+    "recipe": "name of its recipe; of an imported run, its arm",
+    "task": "name of the task",
+    "model": "name of the pre-trained model; missing: imported",
+    "seed_init": "seed of the head and of re-initialized blocks",
+    "seed_data": "seed of batch order and dropout",
+    "status": "finished, crashed or stopped (early, as hopeless)",
+    "reason": "why it crashed, was stopped, or ended early",
+    "score": "the reported score, by `metric` on `split` at `checkpoint`; NaN: diverged or not finished",
+    "metric": "of the reported score",
+    "split": "val or test",
+    "checkpoint": "last or best",
+    "failed": "whether the run is no better than chance; missing: not finished, or not known",
+    "chance": "the highest score that counts as failed; NaN: not known",
+    "baseline": "score of the best constant prediction; NaN: not known",
+    "train_loss": "mean training loss since the second-to-last evaluation",
+    "steps": "optimizer steps done",
+    "skipped_steps": "steps that the gradient scaler skipped",
+    "seconds": "that the run took; NaN: imported",
+    "device": "that it ran on; missing: imported",
+    "setting": "equal for runs that differ only in their seeds; missing: imported",
+    "start": "the run whose weights it started from; missing: the pre-trained model",
+    "source": "file that the run was imported from; missing: a run of this project",
+}
+
+
 class ReportedArm(NamedTuple):
     """An arm that includes a run, and the checkpoint it reports; arms that share a run may differ only in that."""
 
@@ -101,6 +131,47 @@ def _build_frame(
                 known["copies"] += 1
     columns = {name: [row[name] for row in rows.values()] for name in COLUMN_DTYPES}
     return pd.DataFrame({name: pd.Series(values, dtype=COLUMN_DTYPES[name]) for name, values in columns.items()})
+
+
+def build_tidy_frame(
+    records: Iterable[AnyRunRecord], checkpoint: Literal["recipe", "last", "best"] = "recipe"
+) -> "pd.DataFrame":
+    """Return a data frame with one row per run: TIDY_COLUMNS, then `last_SPLIT_METRIC`, `best_SPLIT_METRIC` of all.
+
+    Start runs are left out.
+    """
+    scores: dict[tuple[str, str | None], dict[str, float]] = {}
+
+    def note_scores() -> Iterator[AnyRunRecord]:
+        for record in records:
+            if record.arm == START_ARM:
+                continue
+            key = (record.run_id, describe_source(record))
+            scores[key] = scores.get(key) or _every_score(record)  # as in the rows, the first finished record counts
+            yield record
+
+    rows = build_frame(note_scores(), None, checkpoint)
+    found = [scores[key] for key in zip(rows["run_id"], rows["source"], strict=True)]
+    rows = rows[list(TIDY_COLUMNS)].astype({"seed_init": "Int64", "seed_data": "Int64"})
+    names = dict.fromkeys(name for values in found for name in values)
+    return rows.assign(**{name: [values.get(name, math.nan) for values in found] for name in sorted(names)})
+
+
+def write_tidy_table(records: Iterable[AnyRunRecord], out: Path) -> int:
+    """Write the rows of `build_tidy_frame` to a CSV file with a header, and return their number."""
+    rows = build_tidy_frame(records)
+    atomic_write(out, rows.to_csv(index=False, lineterminator="\n").encode())
+    return len(rows)
+
+
+def _every_score(record: AnyRunRecord) -> dict[str, float]:
+    return {
+        f"{name}_{split}_{metric}": value
+        for name, scores in (("last", record.last), ("best", record.best))
+        if scores
+        for split, values in (("val", scores.val), ("test", scores.test or {}))
+        for metric, value in values.items()
+    }
 
 
 @contextmanager

@@ -1,15 +1,17 @@
-"""The end of every import: number formats, metrics, arm names, ids, and the file of records."""
+"""The end of every import: metrics, chance levels, arm names, ids, and the file of records."""
 
 import hashlib
 import math
+import os
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from stableft.catalog.tasks import METRIC_TITLES, METRICS, REGRESSION_METRICS, TASKS, TaskSpec
 from stableft.config.run_config import Split, canonical_json
@@ -21,10 +23,12 @@ from stableft.records.failure import (
     is_run_failed,
     known_constant_score,
 )
+from stableft.records.import_values import describe_scale
 from stableft.records.run_record import ImportedRun, write_records_file
 from stableft.text import align_columns
 
 RUNS_SHOWN = 12  # runs that a message names
+NOTE_WIDTH = 100  # columns of the terminal
 
 
 class RunKey(NamedTuple):
@@ -46,6 +50,27 @@ def make_imported_run_id(sha256: str, key: RunKey, metric: str, split: str, *how
     """Return a run's id (16 hex digits), a hash of its file's content and of how the run was read from it."""
     identity = [sha256, key.arm, key.task, key.seed, metric, split, *how]
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
+
+
+def digest_files(contents: Mapping[str, bytes]) -> str:
+    """Return a SHA-256 over the names and contents of files."""
+    digest = hashlib.sha256()
+    for path, content in sorted(contents.items()):
+        digest.update(f"{path} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def walk_folders(folder: Path) -> Iterator[Path]:
+    """Yield `folder` and all folders below it, sorted by name, each once even if it is linked several times."""
+    seen: set[str] = set()
+    for root, folders, _ in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield Path(root)
 
 
 def rename_arms(renames: Sequence[str], arms: Iterable[str]) -> dict[str, str]:
@@ -95,29 +120,37 @@ def write_imported_runs(out: Path, runs: Sequence[ImportedRun], names: dict[str,
     several = len({run.arm for run in judged}) > 1
     reference = [f"reports compare with {judged[0].arm}, or with --against ARM"] if several else []
     renamed = [f"arm {new} is {old} in {source.name}" for old, new in names.items() if new != old]
+    title = f"{len(judged)} runs of {source.name} (sha256 {source.sha256})"
+    lines = [*renamed, *reference, *notes]
     return "\n".join(
         [
-            f"{len(judged)} runs of {source.name} (sha256 {source.sha256})",
+            _wrap(title),
             _runs_table(judged),
-            *renamed,
-            *reference,
-            *notes,
+            *map(_wrap, lines),
             f"{'replaced' if existed else 'wrote'} {out}; next: stableft report {shlex.quote(str(out))}",
         ]
     )
 
 
+def _wrap(line: str) -> str:
+    return textwrap.fill(line, NOTE_WIDTH, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+
+
 def _runs_table(runs: Sequence[ImportedRun]) -> str:
-    rows: list[tuple[object, ...]] = [("task", "arm", "score", "runs", "seeds", "NaN", "failed")]
+    rows: list[tuple[object, ...]] = [("task", "arm", "score", "runs", "seeds", "NaN", "failed", "crashed")]
     for (task, arm), group in groupby(runs, key=lambda run: (run.task, run.arm)):
         cell = list(group)
         first = cell[0]
-        scores = [run.score(run.report, run.split, run.metric) for run in cell]
+        finished = [run for run in cell if run.status == "finished"]
+        scores = [run.score(run.report, run.split, run.metric) for run in finished]
         nan = sum(score is not None and math.isnan(score) for score in scores)
-        known = [run.failed for run in cell]
+        known = [run.failed for run in finished]
         failed = "not known" if None in known else f"{sum(map(bool, known))}/{len(known)}"
         score = f"{first.report} {first.split} {first.metric}"
-        rows.append((task, arm, score, len(cell), _format_seeds([run.seed for run in cell]), nan, failed))
+        seeds = _format_seeds([run.seed for run in cell])
+        rows.append((task, arm, score, len(cell), seeds, nan, failed, len(cell) - len(finished)))
+    if not any(row[-1] for row in rows[1:]):
+        rows = [row[:-1] for row in rows]
     return align_columns(rows)
 
 
@@ -128,102 +161,6 @@ def _format_seeds(seeds: Sequence[int]) -> str:
         return f"{seeds[0]} to {seeds[-1]}, with gaps"
     spans = [seeds[start:end] for start, end in zip(starts, [*starts[1:], len(seeds)], strict=True)]
     return ",".join(str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans)
-
-
-ScoreScale = Literal["percent", "fraction"]
-NUMBER_PATTERN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,4})?", re.ASCII | re.IGNORECASE)
-WHOLE_NUMBER_PATTERN = re.compile(r"\d+(\.0*)?", re.ASCII)
-MAX_WHOLE_NUMBER = 2**63 - 1  # of seeds and steps
-NONNEGATIVE_METRICS = (
-    "accuracy",
-    "f1",
-    "accuracy_f1",
-)  # a share of 1 % or less of these is no result of a trained model
-LINES_SHOWN = 3  # lines that a message names
-
-
-class PrintedNumber(NamedTuple):
-    """A number in a file. `value` is None for NaN."""
-
-    line: int
-    text: str
-    value: Decimal | None
-
-
-def parse_number(path: Path, line: int, column: str, text: str) -> PrintedNumber:
-    """Return a number with all its printed digits. An empty field is NaN, as written by pandas.
-
-    Raises:
-        UserError: the text is neither a number nor "nan" nor empty.
-    """
-    text = text.strip()
-    if text.lower().lstrip("+-") in ("", "nan"):
-        return PrintedNumber(line, text, None)
-    if not NUMBER_PATTERN.fullmatch(text) or math.isinf(float(text)):
-        raise UserError(f"{path}:{line} column {column!r}: {text!r} must be a number, nan or empty")
-    return PrintedNumber(line, text, Decimal(text))
-
-
-def parse_whole_number(path: Path, line: int, column: str, text: str) -> int:
-    """Return a whole number of at least 0, which pandas may have written as 8.0.
-
-    Raises:
-        UserError: the text is anything else.
-    """
-    text = text.strip()
-    if not WHOLE_NUMBER_PATTERN.fullmatch(text) or (whole := int(text.partition(".")[0])) > MAX_WHOLE_NUMBER:
-        raise UserError(f"{path}:{line} column {column!r}: {text!r} must be a whole number from 0")
-    return whole
-
-
-def determine_scale(
-    path: Path, column: str, cells: Sequence[tuple[PrintedNumber, str]], requested: ScoreScale | None
-) -> ScoreScale:
-    """Return whether cells (with their metrics) are fractions or percent: `requested`, or by their values.
-
-    Raises:
-        UserError: the values fit both scales or neither, or not the requested one.
-    """
-    place = f"{path}: column {column!r}"
-    numbers = [(cell, metric, cell.value) for cell, metric in cells if cell.value is not None]
-    outside = [cell for cell, _, value in numbers if abs(value) > 100]
-    negative = [cell for cell, metric, value in numbers if value < 0 and metric in NONNEGATIVE_METRICS]
-    large = [cell for cell, _, value in numbers if abs(value) > 1]
-    small = [cell for cell, _, value in numbers if 0 < abs(value) <= 1]
-    tiny = [cell for cell, metric, value in numbers if 0 < value <= 1 and metric in NONNEGATIVE_METRICS]
-    if outside:
-        raise UserError(f"{place}: a score must be a fraction or a percentage, {_describe_lines(outside)}")
-    if negative:
-        raise UserError(f"{place}: accuracy and F1 cannot be negative, {_describe_lines(negative)}")
-    if requested == "fraction" and large:
-        raise UserError(f"{place}: a fraction cannot be above 1 (--scale fraction), {_describe_lines(large)}")
-    if requested == "percent" and tiny:
-        raise UserError(f"{place}: 1 % or less looks like a fraction (--scale percent), {_describe_lines(tiny)}")
-    if requested:
-        return requested
-    if large and small:
-        way = "narrow the rows with --where" + ("" if tiny else ", or say --scale percent if all are percent")
-        raise UserError(
-            f"{place}: some scores look like fractions ({_describe_lines(small)}) and some like percent "
-            f"({_describe_lines(large)}); {way}"
-        )
-    return "percent" if large else "fraction"
-
-
-def as_fraction(value: Decimal | None, scale: ScoreScale) -> Decimal | None:
-    """Return a score as a fraction with the same digits."""
-    return value.scaleb(-2) if value is not None and scale == "percent" else value
-
-
-def to_float(value: Decimal | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _describe_lines(cells: Sequence[PrintedNumber]) -> str:
-    named = ", ".join(
-        f"line {cell.line} has {cell.text}" for cell in sorted(cells, key=lambda cell: cell.line)[:LINES_SHOWN]
-    )
-    return named + (f" and so have {len(cells) - LINES_SHOWN} more" if len(cells) > LINES_SHOWN else "")
 
 
 METRIC_NAME_PATTERNS = {
@@ -339,31 +276,62 @@ def choose_chance(
     return ImportedChance(constant, rows), f"{task}: {note}"
 
 
-def check_single_task(tasks: Iterable[str], baseline: float | None, rows: int | None) -> None:
-    """Check that options that describe the split of one task are given for one."""
-    names = sorted(tasks)
-    if len(names) > 1:
-        for option, value in (("--baseline", baseline), ("--rows", rows)):
-            if value is not None:
-                raise UserError(f"{option} {value:.9g} is for one task; import one at a time of {', '.join(names)}")
-
-
-def baseline_as_fraction(baseline: float | None, scale: str) -> float | None:
-    """Return `--baseline`, given on the scale of the scores, as a fraction.
+def split_task_values(option: str, texts: Sequence[str], tasks: Iterable[str]) -> dict[str, str]:
+    """Return the values of an option by task, which are given as TASK=VALUE, or as VALUE if there is one task.
 
     Raises:
-        UserError: it cannot be on that scale.
+        UserError: there is no such task, one has two values, or a value is for several tasks.
     """
-    if baseline is None:
-        return None
-    limit = 100 if scale == "percent" else 1
-    if not math.isfinite(baseline) or abs(baseline) > limit or (scale == "percent" and 0 < abs(baseline) <= 1):
-        raise UserError(f"--baseline {baseline:g}: the scores are {describe_scale(scale)}, and so must it be")
-    return float(Decimal(str(baseline)).scaleb(-2)) if scale == "percent" else baseline
+    names = sorted(tasks)
+    values: dict[str, str] = {}
+    for text in texts:
+        name, sign, value = text.rpartition("=")
+        if not sign and len(names) > 1:
+            raise UserError(
+                f"{option} {text} is for one task; import one at a time of {', '.join(names)}, or say TASK={text}"
+            )
+        known = find_known_task(name.strip())
+        task = (known.name if known else name.strip()) if sign else names[0]
+        if task not in names:
+            raise UserError(f"{option} {text}: there is no task {task!r}, there are {', '.join(names)}")
+        if task in values:
+            raise UserError(f"{option} {text}: {task} has {values[task]} already")
+        values[task] = value.strip()
+    return values
 
 
-def describe_scale(scale: str) -> str:
-    return "in percent" if scale == "percent" else "fractions"
+def parse_baselines(texts: Sequence[str], tasks: Iterable[str], scale: str) -> dict[str, float]:
+    """Return `--baseline`, given on the scale of the scores or with a percent sign, by task and as fractions.
+
+    Raises:
+        UserError: a value cannot be on that scale, or is not for one of the tasks.
+    """
+    baselines = {}
+    for task, text in split_task_values("--baseline", texts, tasks).items():
+        digits = text.removesuffix("%")
+        percent = scale == "percent" or digits != text
+        try:
+            value = float(digits)
+        except ValueError:
+            raise UserError(f"--baseline {text}: must be a number, or TASK=NUMBER") from None
+        limit = 100 if percent else 1
+        if not math.isfinite(value) or abs(value) > limit or (digits == text and percent and 0 < abs(value) <= 1):
+            raise UserError(f"--baseline {text}: the scores are {describe_scale(scale)}, and so must it be")
+        baselines[task] = float(Decimal(str(value)).scaleb(-2)) if percent else value
+    return baselines
+
+
+def parse_row_counts(texts: Sequence[str], tasks: Iterable[str]) -> dict[str, int]:
+    """Return `--rows` by task.
+
+    Raises:
+        UserError: a value is no number of rows, or is not for one of the tasks.
+    """
+    counts = split_task_values("--rows", texts, tasks)
+    for text in counts.values():
+        if not text.isascii() or not text.isdigit() or int(text) < 1:
+            raise UserError(f"--rows {text}: must be a whole number from 1, or TASK=NUMBER")
+    return {task: int(text) for task, text in counts.items()}
 
 
 def _check_metric(wanted: str, task: TaskSpec | None) -> None:

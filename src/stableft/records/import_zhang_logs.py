@@ -5,10 +5,9 @@ the test scores of the last and of the best checkpoint; all scores are fractions
 lines to raw_log.txt and replaces the other two.
 """
 
-import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
@@ -20,21 +19,20 @@ from stableft.records.failure import compared_digits, count_decimals
 from stableft.records.import_evaluations import best_index, note_unequal_lengths
 from stableft.records.import_runs import (
     ImportedChance,
-    PrintedNumber,
     RunKey,
-    baseline_as_fraction,
     check_import_out,
-    check_single_task,
     choose_chance,
     describe_run_keys,
+    digest_files,
     find_known_task,
     make_imported_run_id,
-    parse_number,
-    parse_whole_number,
+    parse_baselines,
+    parse_row_counts,
     rename_arms,
-    to_float,
+    walk_folders,
     write_imported_runs,
 )
+from stableft.records.import_values import Place, PrintedNumber, parse_number, parse_whole_number, to_float
 from stableft.records.run_record import ImportedEval, ImportedRun, ImportedScores, ImportSource
 
 RAW_LOG = "raw_log.txt"
@@ -68,8 +66,8 @@ def import_zhang_logs(
     out: Path,
     rename: tuple[str, ...] = (),
     checkpoint: Checkpoint = "last",
-    baseline: float | None = None,
-    rows: int | None = None,
+    baseline: Sequence[str] = (),
+    rows: Sequence[str] = (),
 ) -> str:
     """Write the runs whose logs are below a folder to a records file, and return a description of them.
 
@@ -93,16 +91,16 @@ def import_zhang_logs(
         contents |= {(path / name).as_posix(): content for name, content in files.items()}
     if not logs:
         raise UserError(f"{folder}: no run of {len(folders)} is whole; {broken[0]}")
-    source = ImportSource(kind="zhang-logs", name=Path(os.path.abspath(folder)).name, sha256=_digest(contents))
+    source = ImportSource(kind="zhang-logs", name=Path(os.path.abspath(folder)).name, sha256=_digest_logs(contents))
     names = rename_arms(rename, {key.arm for key in logs})
     tasks = sorted({key.task for key in logs})
-    check_single_task(tasks, baseline, rows)
+    baselines, counts = parse_baselines(baseline, tasks, "fraction"), parse_row_counts(rows, tasks)
     runs: list[ImportedRun] = []
     notes: list[str] = []
     for task in tasks:
         some = {key: log for key, log in logs.items() if key.task == task}
         metric = next(iter(some.values())).metric
-        chance, note = choose_chance(task, "test", metric, baseline_as_fraction(baseline, "fraction"), rows)
+        chance, note = choose_chance(task, "test", metric, baselines.get(task), counts.get(task))
         runs += _make_runs(task, some, metric, chance, names, checkpoint, source)
         notes.append(note)
     notes += _note_doubtful_best(logs) if checkpoint == "best" else []
@@ -118,7 +116,7 @@ def find_log_folders(folder: Path) -> dict[RunKey, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder")
     found: dict[RunKey, Path] = {}
-    for path in _walk_folders(Path(os.path.abspath(folder))):
+    for path in walk_folders(Path(os.path.abspath(folder))):
         match = SEED_FOLDER.fullmatch(path.name)
         if match is None or len(path.parts) < 4:
             continue
@@ -174,7 +172,7 @@ def _parse_test_scores(file: Path, content: bytes, metric: str, steps: int) -> L
     if metric not in scores:
         raise UserError(f"{file}: there is no {metric} among {', '.join(lines[0])}")
     # The step is that of the end of training in both files, whichever checkpoint was tested.
-    step = parse_whole_number(file, 2, "test_step", lines[0]["test_step"].text)
+    step = parse_whole_number(Place(file, 2), "test_step", lines[0]["test_step"].text)
     if step > steps:
         raise UserError(f"{file}: training ended at step {step}, but {RAW_LOG} ends at step {steps}")
     return scores
@@ -182,7 +180,7 @@ def _parse_test_scores(file: Path, content: bytes, metric: str, steps: int) -> L
 
 def _make_eval(raw: Path, line: LogLine) -> ImportedEval:
     return ImportedEval(
-        step=parse_whole_number(raw, line["step"].line, "step", line["step"].text),
+        step=parse_whole_number(line["step"].place, "step", line["step"].text),
         train_loss=to_float(line["loss"].value),
         val_loss=to_float(line["val_loss"].value),
         val={metric: to_float(value) for metric, value in _scores_of_line(raw, line, "val_").items()},
@@ -192,8 +190,8 @@ def _make_eval(raw: Path, line: LogLine) -> ImportedEval:
 def _scores_of_line(file: Path, line: LogLine, prefix: str) -> LogScores:
     cells = {metric: line[prefix + key] for key, metric in LOG_METRICS.items() if prefix + key in line}
     for metric, cell in cells.items():
-        if cell.value is not None and abs(cell.value) > 1:
-            raise UserError(f"{file}:{cell.line}: {metric} must be a fraction, here it is {cell.text}")
+        if cell.percent or (cell.value is not None and abs(cell.value) > 1):
+            raise UserError(f"{cell.place}: {metric} must be a fraction, here it is {cell.text}")
     return {metric: cell.value for metric, cell in cells.items()}
 
 
@@ -211,7 +209,9 @@ def _parse_log_lines(file: Path, content: bytes) -> list[LogLine]:
         if len(fields) != len(header):
             raise UserError(f"{file}:{number} is cut off or not of this file: the header has other columns")
         pairs = zip(header, fields, strict=True)
-        lines.append({name.strip(): parse_number(file, number, name, field) for name, field in pairs if name.strip()})
+        lines.append(
+            {name.strip(): parse_number(Place(file, number), name, field) for name, field in pairs if name.strip()}
+        )
     return lines
 
 
@@ -277,22 +277,6 @@ def _read_log_files(path: Path) -> dict[str, bytes]:
     return files
 
 
-def _digest(contents: dict[str, bytes]) -> str:
+def _digest_logs(contents: dict[str, bytes]) -> str:
     """Return a SHA-256 over the files' contents and the last four parts of their paths."""
-    digest = hashlib.sha256()
-    for path, content in sorted(("/".join(path.split("/")[-4:]), content) for path, content in contents.items()):
-        digest.update(f"{path} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
-
-
-def _walk_folders(folder: Path) -> Iterator[Path]:
-    """Yield `folder` and all folders below it, sorted by name, each once even if it is linked several times."""
-    seen: set[str] = set()
-    for root, folders, _ in os.walk(folder, followlinks=True):
-        real = os.path.realpath(root)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        yield Path(root)
+    return digest_files({"/".join(path.split("/")[-4:]): content for path, content in contents.items()})

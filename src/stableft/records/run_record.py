@@ -192,9 +192,9 @@ class RunRecord(IdentifiedRecord):
 class ImportSource(RecordSection):
     """The file or log folder that results were imported from."""
 
-    kind: Literal["csv", "zhang-logs"]
+    kind: Literal["csv", "json", "zhang-logs", "hf-trainer"]
     name: str  # without parent folders
-    sha256: str  # of the file, or of the paths and contents of all logs
+    sha256: str  # of the file, or of the paths and contents of all files
 
 
 class ImportedEval(RecordSection):
@@ -227,7 +227,7 @@ class ImportedRun(IdentifiedRecord):
     metric: str
     split: Split
     report: Checkpoint
-    status: Literal["finished"] = "finished"
+    status: Literal["finished", "crashed"] = "finished"  # a crashed run has no scores
     evals: tuple[ImportedEval, ...] = ()
     last: ImportedScores | None
     best: ImportedScores | None

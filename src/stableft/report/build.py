@@ -34,6 +34,7 @@ from stableft.report.forms.document import (
 from stableft.report.runs import ArtifactRuns, collect_provenance, missing_run_notes
 from stableft.report.stability_report import build_stability_report
 from stableft.report.stability_results import StabilityResults, compute_stability
+from stableft.text import join_with
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,10 +48,16 @@ def build_report(runs: ArtifactRuns, data_dir: Path | None = None, width: float 
     Raises:
         UserError: There are no records, or the runs of one cell differ in metric, split or checkpoint.
     """
-    return replace(_build_report(runs, data_dir), width=width)
+    report = replace(_build(runs, data_dir), width=width)
+    rows = [row for arm_rows in runs.by_arm_task.values() for row in arm_rows]
+    commands = [f"`stableft sweep {sweep}`" for sweep in dict.fromkeys(runs.sweeps.values())]
+    if runs.artifact.has_no_runs or not commands or any(row["status"] == "finished" for row in rows):
+        return report
+    first = Paragraph(f"No run has finished yet. To train them: {join_with(commands)}.")
+    return replace(report, blocks=(first, *report.blocks), brief=(first, *report.brief) if report.brief else ())
 
 
-def _build_report(runs: ArtifactRuns, data_dir: Path | None) -> Report:
+def _build(runs: ArtifactRuns, data_dir: Path | None) -> Report:
     parts = runs.artifact.parts
     match parts[0]:
         case StabilityTable() as part:

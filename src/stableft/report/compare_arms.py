@@ -2,13 +2,13 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stableft.config.settings import describe_value
-from stableft.records.run_record import RunRecord
+from stableft.records.run_record import AnyRunRecord, RunRecord
 from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import ReportedCheckpoint, StabilityTable, make_sweep_artifact
 from stableft.report.compare_runs import ArmPair, select_arm_pair
@@ -125,20 +125,23 @@ def build_comparison_report(
     metric: str | None = None,
     where: Sequence[str] = (),
     checkpoint: ReportedCheckpoint = "recipe",
+    records: Iterable[AnyRunRecord] | None = None,
 ) -> Report:
-    """Return the report on two arms, from record files or, without any, from the run folders. `arm_a` is the reference.
+    """Return the report on two arms, whose runs `select_arm_pair` finds. `arm_a` is the reference.
 
     Raises:
         UserError: An arm, task, metric or field is unknown, a record is damaged, or the arms are not comparable.
     """
-    pair = select_arm_pair((arm_a, arm_b), results, files, task, metric, where, checkpoint)
+    pair = select_arm_pair((arm_a, arm_b), results, files, task, metric, where, checkpoint, records)
     name = make_label(f"compare-{arm_a}-{arm_b}-{pair.task}")
     groups = {(arm, pair.task): [entry.row for entry in runs] for arm, runs in zip(pair.names, pair.arms, strict=True)}
     compared = assemble_stability(groups, make_sweep_artifact(name, ""), StabilityTable(compared=True), {}, {}, {})
     (tests,) = compared.pairs
     further = compute_further_tests(tests)
     arms = [estimate_arm(cell) for cell in compared.cells]
-    sentence = describe_pair(tests, _power_command(pair, tests, files if metric is None and not where else ()))
+    sentence = describe_pair(
+        tests, _power_command(pair, tests, files if metric is None and not where and records is None else ())
+    )
     notes = tuple(_comparison_notes(pair, arms, tests, further, sentence))
     title = f"{arm_b} against {arm_a}, {scores_heading(list(compared.cells))}"
     figures: dict[str, DrawFigure] = {}

@@ -49,8 +49,9 @@ def select_arm_pair(
     metric: str | None,
     where: Sequence[str],
     checkpoint: ReportedCheckpoint,
+    records: Iterable[AnyRunRecord] | None = None,
 ) -> ArmPair:
-    """Return the runs of two arms, from record files or, without any, from the run folders.
+    """Return the runs of two arms: of `records` or, if None, from record files or, without any, from the run folders.
 
     Raises:
         UserError: An arm, task, metric or field is unknown, or the arms are not comparable.
@@ -59,10 +60,10 @@ def select_arm_pair(
         raise UserError(f"compare: {names[0]!r} is named twice; name two different arms")
     conditions = [parse_where(text) for text in where]
     runs_by_arm = _read_arm_runs(
-        read_records_files(files) if files else read_all_stored_records(results),
+        (read_records_files(files) if files else read_all_stored_records(results)) if records is None else records,
         names,
         checkpoint,
-        results if not files else None,
+        results if not files and records is None else None,
     )
     arms = [_filter_runs(runs_by_arm[name], conditions, name) for name in names]
     chosen = _choose_task(names, arms, task)
@@ -85,7 +86,11 @@ def _read_arm_runs(
             arm_names[record.arm] = None
             kept += [record] if record.arm in names else []
     if not arm_names:
-        place = f"{results / 'runs'}; --records FILE reads those of a file" if results else "these files"
+        place = (
+            f"{results / 'runs'}; --records FILE reads those of a file"
+            if results
+            else "these files, or none of those runs"
+        )
         raise UserError(f"compare: there are no records in {place}")
     for name in names:
         if name not in arm_names:

@@ -93,7 +93,9 @@ def build_means_report(parts: Sequence[MeansTable], runs: ArtifactRuns) -> Repor
     captions: set[str] = set()
     for i, (part, part_results, table) in enumerate(zip(parts, results, data, strict=True), 1):
         name = f"{artifact.id}-{i}" if len(parts) > 1 else artifact.id
-        blocks += [Heading(part.title)] if part.title else []
+        tasks = ", ".join(dict.fromkeys(spec.column.partition(",")[0] for spec in part.cells))
+        is_repeated = sum(part.title == other.title for other in parts) > 1
+        blocks += [Heading(f"{part.title}: {tasks}" if is_repeated else part.title)] if part.title else []
         # Imported runs are shown below the same published value as those of this project, which is printed once.
         shown = [row for row in table.rows if row.kind != "published" or not is_imported(row["arm"].data)]
         caption = _caption(part, part_results, artifact.title)
@@ -328,8 +330,8 @@ def _own_values(result: MeanResult) -> dict[str, Value]:
     n, failed = n_value(summary, cell.planned), failed_value(cell)
     mean, std = percent_value(summary.mean), percent_value(summary.std)
     text = f"{mean.text} ± {std.text} ({n.text}{f', {cell.failed} failed' if cell.failed else ''})"
-    if not summary.n:
-        text = f"{NO_VALUE} (0 of {cell.planned})" if cell.planned else NO_VALUE
+    if not summary.n:  # the notes have how many are planned
+        text = NO_VALUE
     data_values = {
         "origin": list(cell.sources) or [OWN_ORIGIN],
         "metric": cell.metric,

@@ -8,7 +8,7 @@ from stableft.catalog.tasks import METRIC_TITLES, task_title
 from stableft.report.arm_cells import ArmCell
 from stableft.report.forms.document import NO_VALUE, Value
 from stableft.report.pair_tests import ALPHA
-from stableft.report.paper_values import PublishedValue
+from stableft.report.paper_values import NOT_A_REPLICATION, PublishedValue
 from stableft.report.stability_results import StabilityResults
 from stableft.stats import Interval, SdRatio, Summary, TestResult
 
@@ -162,9 +162,12 @@ def describe_outcome(result: TestResult) -> str:
 
 
 def compatible_value(result: TestResult | None, interval: Interval | None = None) -> Value:
-    """Return whether a mean is compatible with the published one. The text adds p and the difference's interval."""
+    """Return whether a mean is compatible with the published one. The text adds p and the difference's interval.
+
+    Of what is no replication, it says only this.
+    """
     if result is None or result.p is None:
-        return Value(NO_VALUE if result else "")
+        return Value(NOT_A_REPLICATION if result and result.reason == NOT_A_REPLICATION else NO_VALUE if result else "")
     ends = points_interval_value(interval).text if interval and interval.low is not None else ""
     compatible = result.p >= ALPHA
     return Value(f"{'yes' if compatible else 'no'} ({format_p(result.p)}{f'; {ends}' if ends else ''})", compatible)
@@ -219,7 +222,7 @@ def published_notes(results: StabilityResults) -> Iterator[str]:
     for comparison in results.comparisons:
         value, result = comparison.published, comparison.result
         why = comparison.remark or (result.reason if result.n_a >= 2 else None)  # else n explains it
-        if value and why:
+        if value and why and why != NOT_A_REPLICATION:  # a note on the arm says how they differ
             yield f"{comparison.arm} on {comparison.task} against {abbreviate_papers(value.place)}: {why}."
         if value:
             for note in value.notes:

@@ -10,6 +10,7 @@ from stableft.config.recipe import describe_deviations
 from stableft.config.run_config import Checkpoint, RunConfig, canonical_json
 
 STATISTICS = ("std", "mean", "median", "min", "max")
+NOT_A_REPLICATION = "not a replication"  # in place of a verdict on runs of another setting than the published
 PAPERS = {"M": "Mosbach et al. 2021", "Z": "Zhang et al. 2021"}
 
 

@@ -364,19 +364,20 @@ def load_runs(
     checkpoint: ReportedCheckpoint,
     load: LoadSweep | None = None,
     with_figures: bool = True,
+    more: Sequence[Path] = (),
 ) -> ArtifactRuns:
     """Return the runs of an artefact or sweep file, from record files or, without any, from the results folder.
 
     The results folder provides this project's runs from its run folders, and for the papers' artefacts imported runs
     from its record files.
-    `name` may also be a record file. Then all its runs except start runs are returned, with the arm names stored in
-    it. Without `with_figures`, a stability table is loaded without curves and probe records.
+    `name` may also be a record file. Then all runs in it and in `more` such files are returned except start runs, with
+    the arm names stored in them. Without `with_figures`, a stability table is loaded without curves and probe records.
 
     Raises:
         UserError: There is no such artefact, sweep file or record file, or a record is damaged.
     """
     if name.endswith(".jsonl"):
-        return load_runs_from_file(Path(name), checkpoint, with_figures)
+        return load_runs_from_file(Path(name), checkpoint, with_figures, more)
     artifact, runs = load_artifact(name, load or (lambda path: load_sweep(path, LocalPaths())))
     files_with_probes: set[Path] = set()
     if files:
@@ -397,13 +398,14 @@ def load_runs(
 
 
 def load_runs_from_file(
-    path: Path, checkpoint: ReportedCheckpoint = "recipe", with_curves: bool = True
+    path: Path, checkpoint: ReportedCheckpoint = "recipe", with_curves: bool = True, more: Sequence[Path] = ()
 ) -> ArtifactRuns:
-    """Return all runs of a record file, in file order, as if a sweep had planned exactly these."""
-    artifact = make_sweep_artifact(path.stem, str(path))
+    """Return all runs of a record file and `more`, in file order, as if a sweep had planned exactly these."""
+    paths = list(dict.fromkeys((path, *more)))
+    artifact = make_sweep_artifact(", ".join(one.stem for one in paths), str(path))
     details = _RecordDetails(curves={} if with_curves else None)
     files_with_probes: set[Path] = set()
-    rows = build_frame(_select_all(read_records_file(path, files_with_probes), details), None, checkpoint)
+    rows = build_frame(_select_all(read_records_files(paths, files_with_probes), details), None, checkpoint)
     imported = _name_imported_arms(rows, details.sources, only_mixed=True)
     planned = Counter(zip(rows["arm"], rows["task"], strict=True))
     return ArtifactRuns(

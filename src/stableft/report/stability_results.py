@@ -21,6 +21,7 @@ from stableft.report.pair_tests import (
     withhold_if_stopped_early,
 )
 from stableft.report.paper_values import (
+    NOT_A_REPLICATION,
     STATISTICS,
     PublishedValue,
     find_published_by_config,
@@ -181,7 +182,9 @@ def assemble_stability(
         for comparison in ([] if part.compared else compare_smallest_stds(list(task_cells), part))
     ]
     comparisons += [
-        compare_with_published(cell, value) for cell in cells for value in published.get((cell.arm, cell.task), ())
+        compare_with_published(cell, value, not deviations.get((cell.arm, cell.task)))
+        for cell in cells
+        for value in published.get((cell.arm, cell.task), ())
     ]
     footnotes = [
         *deviation_footnotes(deviations),
@@ -240,11 +243,11 @@ def _test_smallest_stds(
         yield Comparison(role, a.arm, b.arm, a.task, result, star, describe_caveats(a, b))
 
 
-def compare_with_published(cell: ArmCell, value: PublishedValue) -> Comparison:
+def compare_with_published(cell: ArmCell, value: PublishedValue, is_replication: bool = True) -> Comparison:
     """Return the differences from a published value and Welch's test of the means, which needs a published std.
 
-    Only scores of the same metric and checkpoint are compared. A value with `own_checkpoint` is set beside our scores
-    of its checkpoint, if every run has one.
+    Only scores of a replication, of the same metric and checkpoint, are compared. A value with `own_checkpoint` is set
+    beside our scores of its checkpoint, if every run has one.
     """
     scores = cell.scores_at.get(value.checkpoint, ())
     apart = value.own_checkpoint and len(scores) == cell.summary.n
@@ -253,6 +256,8 @@ def compare_with_published(cell: ArmCell, value: PublishedValue) -> Comparison:
     reason = None
     if value.another_party:
         reason = "another party's runs, in another setting: for reference only"
+    elif not is_replication:
+        reason = NOT_A_REPLICATION
     elif cell.metric and cell.metric != value.metric:
         reason = f"the published score is {value.metric}, this one {cell.metric}"
     elif cell.checkpoint and checkpoint != value.checkpoint:

@@ -1,7 +1,7 @@
 """Estimate a sweep's time, memory and disk use from short timed trials. Nothing is saved."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from stableft.sweep.state import (
     read_sweep_state,
     unique_runs,
 )
-from stableft.text import TextRow, align_columns, format_duration
+from stableft.text import TextRow, align_columns, format_bytes, format_duration
 from stableft.training.environment import device_name, peak_memory
 from stableft.training.evaluate import evaluate
 from stableft.training.setup import RunSetup, batch_indices, prepare_run
@@ -46,10 +46,10 @@ class RunCost:
 
 @dataclass(frozen=True)
 class ArmEstimate:
-    """Runs of an arm on a task, how many are unfinished, and the cost of one (None: all are finished).
+    """Runs of an arm on a task, how many are unfinished, and the cost of one (None: unknown, or all are finished).
 
-    `paused` runs wait at a checkpoint at the same time until the lowest-ranked are early-stopped. `saved_share` is
-    the share of the work that early stopping saves.
+    `shared` runs are unfinished too, and counted in an arm above. `paused` runs wait at a checkpoint at the same time
+    until the lowest-ranked are early-stopped. `saved_share` is the share of the work that early stopping saves.
     """
 
     arm: str
@@ -59,6 +59,7 @@ class ArmEstimate:
     cost: RunCost | None
     paused: int = 0
     saved_share: float = 0.0
+    shared: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,17 @@ class SweepEstimate:
 
 
 def estimate_sweep(
-    sweep: Sweep, results: Path, execution: Execution, parallel_runs: int, retry_crashed: bool = False
+    sweep: Sweep,
+    results: Path,
+    execution: Execution,
+    parallel_runs: int,
+    retry_crashed: bool = False,
+    show: Callable[[str], None] = lambda line: None,
 ) -> SweepEstimate:
-    """Return the estimated cost of a sweep's unfinished runs. Each trial is timed alone on the device."""
+    """Return the estimated cost of a sweep's unfinished runs. Each trial is timed alone on the device.
+
+    `show` is told what is measured, before it is.
+    """
     state = read_sweep_state(results, (*sweep.runs, *sweep.start_runs), look_only=True)
     planned = unique_runs((*sweep.runs, *sweep.start_runs))
     done = [
@@ -98,13 +107,16 @@ def estimate_sweep(
     for run in (*trained_first, *sweep.runs):
         arm = f"{START_ARM} {run.run_id}" if run.arm == START_ARM else run.arm
         groups.setdefault((arm, run.config.data.task), []).append(run)
-    arms = []
+    arms, planned_above = [], set[str]()
     for (arm, task), runs in groups.items():
         unfinished = unique_runs(run for run in runs if run.run_id not in counted)
+        shared = len(unique_runs(run for run in runs if run.run_id in planned_above))
+        planned_above |= unfinished.keys()
         counted |= unfinished.keys()
         # The learning rate costs nothing; start runs also save their weights.
         key = (runs[0].config.setting_id(ignored=("optimizer.lr",)), runs[0].arm == START_ARM)
         if unfinished and key not in costs:
+            show(f"measuring {arm} on {task} ...")
             costs[key] = _measure_cost(runs[0], results, sweep, execution)
         ruled = [
             sweep.rules[run_id]
@@ -112,8 +124,8 @@ def estimate_sweep(
             if runs[0].arm != START_ARM
         ]
         saved_share = sum(rule.lowest * (1 - rule.after) for rule in ruled) / max(1, len(unfinished))
-        cost = costs[key] if unfinished else None
-        arms.append(ArmEstimate(arm, task, len(runs), len(unfinished), cost, len(ruled), saved_share))
+        cost = costs.get(key) if unfinished or shared else None
+        arms.append(ArmEstimate(arm, task, len(runs), len(unfinished), cost, len(ruled), saved_share, shared))
     messages = [f"{describe_start_run(run, sweep.runs)}, is trained first" for run in trained_first]
     notes = tuple(dict.fromkeys((*messages, *unusable.values())))
     device = device_name(torch.device(execution.device))
@@ -147,9 +159,10 @@ def render_estimate(estimate: SweepEstimate) -> str:
     for arm in estimate.arms:
         cost = arm.cost
         measured = (
-            (cost.steps, format_duration(cost.seconds), _format_bytes(cost.memory_bytes)) if cost else ("", "", "")
+            (cost.steps, format_duration(cost.seconds), format_bytes(cost.memory_bytes)) if cost else ("-", "-", "-")
         )
-        rows.append((arm.arm, arm.task, arm.runs, arm.unfinished, *measured))
+        left = f"{arm.unfinished}, {arm.shared} as above" if arm.shared else arm.unfinished
+        rows.append((arm.arm, arm.task, arm.runs, left, *measured))
     costs = [(arm, arm.cost) for arm in estimate.arms if arm.cost]
     unfinished = sum(arm.unfinished for arm in estimate.arms)
     seconds = sum(arm.unfinished * cost.seconds for arm, cost in costs)
@@ -159,17 +172,22 @@ def render_estimate(estimate: SweepEstimate) -> str:
     paused_disk = sum(arm.paused * cost.checkpoint_bytes for arm, cost in costs)
     saved = sum(arm.unfinished * cost.seconds * arm.saved_share for arm, cost in costs)
     rule = (
-        f"of these, stop_hopeless saves up to {saved / 3600:.2f} device-hours; the checkpoints of {paused} runs that "
-        f"pause for it take {_format_bytes(paused_disk)} until those that look hopeless are stopped"
+        f"of these, stop_hopeless saves up to {_format_device_time(saved)}; the checkpoints of {paused} runs that "
+        f"pause for it take {format_bytes(paused_disk)} until those that look hopeless are stopped"
     )
     checkpoints = parallel * max((cost.checkpoint_bytes for _, cost in costs), default=0)
     total = (
-        f"{unfinished} runs left: {seconds / 3600:.2f} device-hours on {estimate.device} (one run measured alone), "
+        f"{unfinished} runs left: {_format_device_time(seconds)} on {estimate.device} (one run measured alone), "
         f"{format_duration(seconds / parallel)} with {parallel} at a time; "
-        f"{_format_bytes(disk)} of files, and up to {_format_bytes(checkpoints)} of checkpoints on the way"
+        f"{format_bytes(disk)} of files, and up to {format_bytes(checkpoints)} of checkpoints on the way"
     )
     damaged = [f"{message}; its run will be done again" for message in estimate.damaged]
     return "\n".join([align_columns(rows), *estimate.start_run_notes, *damaged, total, *([rule] if paused else [])])
+
+
+def _format_device_time(seconds: float) -> str:
+    """Return the time of a device in hours, or in minutes and seconds if it is short."""
+    return f"{seconds / 3600:.2f} device-hours" if seconds >= 360 else f"{format_duration(seconds)} of device time"
 
 
 def _measure_cost(run: PlannedRun, results: Path, sweep: Sweep, execution: Execution) -> RunCost:
@@ -238,11 +256,3 @@ def _measure_row_seconds(setup: RunSetup, state: TrainState) -> float:
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _format_bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -1,33 +1,46 @@
 """Check a sweep's inputs before any run starts."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
 from stableft.catalog.model_families import BACKBONES
 from stableft.config.planned_run import LocalPaths, PlannedRun
+from stableft.config.recipe import find_recipe, shipped_recipes
 from stableft.config.run_config import RunConfig, canonical_json
+from stableft.config.sweep_file import Sweep
 from stableft.data.sources import fetch_model_file
-from stableft.data.splits import data_fingerprint
+from stableft.data.splits import read_splits, rows_fingerprint
 from stableft.errors import UserError
 from stableft.models.compatibility import check_model_fits_config, resolve_backbone
 from stableft.sweep.start_runs import describe_start_run
+from stableft.sweep.workers import count_cores
+
+FP16_SLOWDOWN = 57  # seen on a CPU without fp16 arithmetic; one with it was about as fast as in fp32
+
+
+class PlannedRows(NamedTuple):
+    """The data rows that a run will use."""
+
+    fingerprint: str
+    train_rows: int
 
 
 def check_sweep_inputs(
     runs: Sequence[PlannedRun], sources: LocalPaths, parents: Iterable[PlannedRun] = ()
-) -> dict[str, str]:
-    """Check every data set and model of the runs and return run id -> fingerprint of its data rows.
+) -> dict[str, PlannedRows]:
+    """Check every data set and model of the runs and return run id -> its data rows.
 
     `parents` are checked last, so that a problem they share with a run is reported for the run the user asked for.
 
     Raises:
         UserError: The data or a model's config.json cannot be read, or does not fit a run's config.
     """
-    fingerprints: dict[str, str] = {}
-    by_data: dict[str, str] = {}
+    planned: dict[str, PlannedRows] = {}
+    by_data: dict[str, PlannedRows] = {}
     checked: set[str] = set()
 
     def check(run: PlannedRun) -> None:
@@ -40,8 +53,9 @@ def check_sweep_inputs(
             _check_model(config, sources)
         data = canonical_json(config.data.model_dump(mode="json"))
         if data not in by_data:
-            by_data[data] = data_fingerprint(config, sources)
-        fingerprints[run.run_id] = by_data[data]
+            parts = read_splits(config, sources)
+            by_data[data] = PlannedRows(rows_fingerprint(parts), len(parts["train"]))
+        planned[run.run_id] = by_data[data]
 
     for run in runs:
         check(run)
@@ -53,7 +67,38 @@ def check_sweep_inputs(
                 f"{describe_start_run(parent, runs)}: {error}; its settings (but for the model) are those of "
                 "`start_from: {recipe, task, seed, set}`; --set does not reach them"
             ) from None
-    return fingerprints
+    return planned
+
+
+def describe_odd_choices(
+    runs: Sequence[PlannedRun], sweep: Sweep, asked: str, devices: Sequence[str], jobs: int, tf32: bool
+) -> Iterator[str]:
+    """Yield a sentence for each choice that a user may not know of, or that has no effect, before any of `runs` starts.
+
+    `asked` is the option --devices, `devices` what it means here.
+    """
+    if not runs:
+        return
+    for name in dict.fromkeys(point.arm.recipe for point in sweep.points):
+        used, shipped = find_recipe(name, (Path.cwd(), sweep.path.parent)), shipped_recipes().get(name)
+        if shipped and used.read_bytes() != shipped.read_bytes():
+            yield f"note: recipe {name!r} is {used}, not the shipped one of that name"
+    if "cpu" not in devices:
+        return
+    if asked == "auto":
+        yield "note: no GPU is found, so the runs train on the CPU"
+    if tf32:
+        yield "note: --tf32 has no effect on a CPU"
+    cores = count_cores()
+    if jobs > cores:
+        yield f"note: --jobs-per-device {jobs} is more than the {cores} cores; so many jobs slow one another down"
+    if slow := [run for run in runs if run.config.precision == "fp16"]:
+        arms = ", ".join(dict.fromkeys(run.arm for run in slow))
+        yield (
+            f"warning: {len(slow)} run{'s' * (len(slow) > 1)} of {arms} train in fp16 on the CPU, which takes 1 to "
+            f"{FP16_SLOWDOWN} times as long there as fp32, by the kind of CPU; --set precision=fp32 trains them in "
+            "fp32, under other run ids"
+        )
 
 
 def _check_model(config: RunConfig, sources: LocalPaths) -> None:

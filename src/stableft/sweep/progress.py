@@ -1,9 +1,10 @@
 """Live progress of a sweep: events, estimated time left, and the terminal table."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 from stableft.config.planned_run import PlannedRun, RunProgress
@@ -92,6 +93,7 @@ class SweepProgress:
     slots: dict[str, SlotState] = field(default_factory=dict)
     claimed_elsewhere: set[str] = field(default_factory=set)  # run ids claimed by other processes
     speeds: dict[tuple, tuple[float, int]] = field(default_factory=dict)  # (seconds, steps) of ended runs
+    steps: Mapping[str, int] = field(default_factory=dict)  # of a whole run, by run id
     rows_per_epoch: dict[tuple, float] = field(default_factory=dict)  # training rows by data key, up to a batch more
 
 
@@ -135,7 +137,7 @@ def estimate_seconds_left(view: SweepProgress) -> float | None:
     waits = []
     for run_id, run in view.pending.items():
         progress = progress_by_id.get(run_id)
-        total = progress.total if progress else _expected_steps(view, run.config)
+        total = progress.total if progress else _expected_steps(view, run)
         if total is None:
             return None
         total *= run.pause_after or 1
@@ -201,11 +203,11 @@ def _data_key(config: RunConfig) -> tuple:
     return (config.data.task, config.data.split, config.data.train_rows)
 
 
-def _expected_steps(view: SweepProgress, config: RunConfig) -> int | None:
+def _expected_steps(view: SweepProgress, run: PlannedRun) -> int | None:
     """Return the number of updates of a run that has not begun, or None if its epoch length is still unknown."""
-    length = config.schedule.length
-    if length.steps is not None:
-        return length.steps
+    config, length = run.config, run.config.schedule.length
+    if known := view.steps.get(run.run_id, length.steps):
+        return known
     rows = view.rows_per_epoch.get(_data_key(config))
     return None if rows is None or length.epochs is None else round(rows / config.schedule.batch_size * length.epochs)
 
@@ -284,9 +286,12 @@ def warning_line(view: SweepProgress, event: SweepEvent, warning: str) -> str:
 
 
 @contextmanager
-def open_display(live: bool | None = None) -> Iterator[ShowEvent]:
-    """Yield the function that shows events: in a live table if `live` (None: on a terminal), else as lines."""
-    view = SweepProgress()
+def open_display(live: bool | None = None, steps: Mapping[str, int] = MappingProxyType({})) -> Iterator[ShowEvent]:
+    """Yield the function that shows events: in a live table if `live` (None: on a terminal), else as lines.
+
+    `steps` of runs, by run id, make the time left known before a run on their data has begun.
+    """
+    view = SweepProgress(steps=steps)
     with open_live_output(live) as output:
 
         def show(event: SweepEvent) -> None:

@@ -32,7 +32,7 @@ from stableft.sweep.workers import TrainFunction, run_local
 CLAIM_WAIT_SECONDS = 2.0  # time for another process to release a run that it has just paused or stopped
 
 
-def run_sweep(
+def run_planned_sweep(
     sweep: Sweep,
     results: Path,
     devices: Sequence[str],

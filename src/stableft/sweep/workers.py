@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -16,6 +17,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted, RunProgress
@@ -193,9 +195,14 @@ class WorkerSlot:
     retired: bool = False
 
 
+def count_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def make_slots(devices: Sequence[str], jobs_per_device: int, execution: Execution) -> list[WorkerSlot]:
     """Return one slot per job, ordered so that every device gets its first job before any gets a second."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = count_cores()
     omp_threads = os.environ.get("OMP_NUM_THREADS", "")
     # Independent of how many runs are left: the thread count affects how floating-point sums round.
     threads_per_job = int(omp_threads) if omp_threads.isdecimal() else cores // (len(devices) * jobs_per_device)
@@ -263,12 +270,27 @@ def make_worker_starter(
         slot.connection, worker_end = context.Pipe()
         arguments = (worker_end, results, sources, slot.execution, train)
         slot.process = context.Process(target=run_worker, args=arguments, name=f"stableft {slot.name}")
-        with sigint_blocked():
+        with sigint_blocked(), main_hidden(train):
             slot.process.start()
         worker_end.close()  # so that the worker's death shows up as EOF
         slot.ready, slot.started_at = False, None
 
     return start
+
+
+@contextlib.contextmanager
+def main_hidden(train: TrainFunction | None) -> Iterator[None]:
+    """Keep a spawned process from running the user's script again, which may have no `if __name__ == "__main__"`.
+
+    A worker needs nothing of it, unless `train` is defined there.
+    """
+    main = sys.modules["__main__"]
+    if train is None:
+        sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def run_worker_pool(pool: WorkerPool) -> None:

@@ -7,6 +7,7 @@ for readers are views of them.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -172,6 +173,12 @@ class ReportTable:
     groups: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def spans(self) -> list[tuple[int, int, str]]:
+        """The first column, number of columns and heading of each group."""
+        starts = accumulate((n for _, n in self.groups), initial=1)
+        return [(start, n, heading) for start, (heading, n) in zip(starts, self.groups, strict=False)]
+
 
 @dataclass(frozen=True)
 class Heading:
@@ -265,14 +272,38 @@ class Report:
     provenance: Provenance = Provenance()
     svg_cache: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
-    def draw(self, name: str) -> "Figure":
-        """Return a figure of the report."""
-        return self.figures[name](self.width) if self.width else self.figures[name]()
-
     @property
     def tables(self) -> tuple[ReportTable, ...]:
         """The self-contained tables if there are any, else the tables of `blocks`."""
         return self.standalone or tuple(block for block in self.blocks if isinstance(block, ReportTable))
+
+    def draw(self, name: str | None = None, width: float | None = None) -> "Figure":
+        """Return a figure, by default the first; `figures` and `undrawn` have their names.
+
+        `width` is in inches, by default that of the report's figures.
+
+        Raises:
+            UserError: The figure is unknown or cannot be drawn.
+        """
+        from stableft.report.forms.write import find_figure_name
+
+        draw, inches = self.figures[find_figure_name(self, name)], width or self.width
+        return draw(inches) if inches else draw()
+
+    def __str__(self) -> str:
+        """Return what the terminal shows."""
+        from stableft.report.forms.terminal import report_to_text
+
+        return report_to_text(self).rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the HTML page in a frame, which keeps its style to itself."""
+        from html import escape
+
+        from stableft.report.forms.html import reports_to_html
+
+        page = escape(reports_to_html([self], self.title))
+        return f'<iframe srcdoc="{page}" style="width: 100%; height: 40em; border: 0"></iframe>'
 
 
 HEADING_LEVELS = 3  # a title of a lower level, such as that of the notes, is a plain line

@@ -1,11 +1,12 @@
 """Reports as one self-contained HTML file without scripts."""
 
-import base64
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from stableft.catalog.tasks import task_title
 from stableft.report.forms.document import (
     HEADING_LEVELS,
     OWN_ORIGIN,
@@ -22,6 +23,7 @@ from stableft.report.forms.document import (
     make_label,
     split_code_spans,
 )
+from stableft.text import glue
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -29,13 +31,15 @@ if TYPE_CHECKING:
 
 
 TEMPLATE_FILE = "report.html.j2"
+WIDE_TABLE = 110  # characters of the widest cells; a wider table is printed in smaller type
 LONG_CELL = 26  # characters; a longer cell is text and may be wrapped
 
 
 def reports_to_html(reports: Sequence[Report], title: str) -> str:
-    """Return a page with these reports and their figures. Several reports are preceded by a table of contents.
+    """Return a page with these reports and their figures.
 
-    Equal reports give an equal page.
+    Several reports are preceded by a front page: for each its title, its first figure, small, and its verdict. Equal
+    reports give an equal page.
     """
     rank = 1 if len(reports) == 1 else 2  # heading level of a report's own title
     anchors = ["contents"]
@@ -52,6 +56,7 @@ def _template() -> "Template":
     source = resources.files("stableft.report.forms").joinpath(TEMPLATE_FILE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["prose"] = html_prose
+    environment.filters["glue"] = glue
     return environment.from_string(source)
 
 
@@ -71,16 +76,33 @@ def _new_anchor(name: str, taken: Sequence[str]) -> str:
 
 
 def _report_context(report: Report, anchor: str, rank: int) -> dict[str, Any]:
+    blocks = list(_block_contexts(report, anchor, rank))
     return {
         "anchor": anchor,
         "title": report.title,
-        "blocks": list(_block_contexts(report, rank)),
+        "first_picture": next((block["picture"] for block in blocks if block["kind"] == "picture"), None),
+        "first_table": next((block for block in blocks if block["kind"] == "grid"), None),
+        "verdicts": list(_verdicts(report)),
+        "blocks": blocks,
         "undrawn": list(report.undrawn.items()),
         **_provenance_context(report.provenance),
     }
 
 
-def _block_contexts(report: Report, rank: int) -> Iterator[dict[str, Any]]:
+def _verdicts(report: Report) -> Iterator[str]:
+    """Yield what the front page says of a report: the answers in words, how the published means fit, and its runs."""
+    words: dict[str, str] = report.facts.get("in_words") or {}
+    yield from (f"{task_title(task)}: {text}" if len(words) > 1 else text for task, text in words.items())
+    cells = report.data["cells"].rows if "cells" in report.data else ()
+    fits = [row["compatible"].data for row in cells if row["compatible"].data in (True, False)]
+    if fits:
+        yield f"{sum(fits)} of {len(fits)} means are compatible with the published ones."
+    if n := sum(count.finished for count in report.provenance.runs):
+        own = sum(count.finished for count in report.provenance.runs if count.origin == OWN_ORIGIN)
+        yield f"{n:,} runs" + ("" if own == n else f", {n - own:,} of them imported" if own else ", all imported") + "."
+
+
+def _block_contexts(report: Report, anchor: str, rank: int) -> Iterator[dict[str, Any]]:
     """Yield the template values of the report's blocks, followed by those of figures that no block shows."""
     heading, pictured = report.title, set()
     for block in report.blocks:
@@ -88,13 +110,15 @@ def _block_contexts(report: Report, rank: int) -> Iterator[dict[str, Any]]:
             heading = block.text
         if isinstance(block, Picture):
             pictured.add(block.name)
-        yield from _block_context(block, report, rank, heading)
+        yield from _block_context(block, report, anchor, rank, heading)
     for name in report.figures:
         if name not in pictured:
-            yield from _block_context(Picture(name, f"{report.title}: {name}"), report, rank, heading)
+            yield from _block_context(Picture(name, f"{report.title}: {name}"), report, anchor, rank, heading)
 
 
-def _block_context(block: ReportBlock, report: Report, rank: int, heading: str) -> Iterator[dict[str, Any]]:
+def _block_context(
+    block: ReportBlock, report: Report, anchor: str, rank: int, heading: str
+) -> Iterator[dict[str, Any]]:
     match block:
         case Heading(text, level):
             yield {
@@ -108,17 +132,31 @@ def _block_context(block: ReportBlock, report: Report, rank: int, heading: str) 
         case Bullets(lines):
             yield {"kind": "bullets", "lines": lines}
         case Picture(name, alt) if name in report.figures:
-            yield {"kind": "picture", "alt": alt, "source": _data_uri(report, name)}
+            yield {"kind": "picture", "alt": alt, "picture": _inline_svg(report, name, f"{anchor}-{make_label(name)}")}
         case ReportTable():
             yield {"kind": "grid", **_table_context(block, heading)}
 
 
-def _data_uri(report: Report, name: str) -> str:
+def _inline_svg(report: Report, name: str, prefix: str) -> dict[str, Any]:
+    """Return the id, size and contents of a figure for use within the page, where the titles of its points show.
+
+    Every id gets the prefix, because the figures of a page would otherwise share some.
+    """
+    from markupsafe import Markup
+
     from stableft.report.figures.style import figure_to_bytes
 
     if name not in report.svg_cache:
         report.svg_cache[name] = figure_to_bytes(report.draw(name), "svg")
-    return f"data:image/svg+xml;base64,{base64.b64encode(report.svg_cache[name]).decode()}"
+    svg = report.svg_cache[name].decode()
+    root = re.search(r"<svg\b[^>]*>", svg)
+    assert root
+    contents = re.sub(r"<metadata>.*?</metadata>", "", svg[root.end() : svg.rindex("</svg>")], flags=re.DOTALL)
+    contents = re.sub(r"(<style[^>]*>)\*", r"\1.figure *", contents)  # its rules are for the figure alone
+    contents = re.sub(r"""(\bid="|href="#|url\(#)""", rf"\1{prefix}-", contents)
+    size = re.search(r'viewBox="([^"]*)"', root[0])
+    assert size
+    return {"id": prefix, "size": size[1], "width": size[1].split()[2], "contents": Markup(contents.strip())}
 
 
 def _table_context(table: ReportTable, heading: str) -> dict[str, Any]:
@@ -126,14 +164,20 @@ def _table_context(table: ReportTable, heading: str) -> dict[str, Any]:
 
     Without a caption, the heading above it is used as a hidden one, for screen readers.
     """
+    width = sum(max(map(_cell_length, column)) for column in zip(table.header, *table.rows, strict=True))
     return {
         "caption": table.caption or heading,
         "quiet": not table.caption,
+        "wide": width > WIDE_TABLE,
         "groups": table.groups,
         "header": table.header,
         "rows": [_row_context(row) for row in table.rows],
         "notes": table.notes,
     }
+
+
+def _cell_length(cell: str | Value) -> int:
+    return len(cell.text if isinstance(cell, Value) else cell)
 
 
 def _row_context(row: ReportRow) -> dict[str, Any]:

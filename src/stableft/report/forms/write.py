@@ -84,7 +84,7 @@ def write_report(report: Report, output: ReportTarget) -> str:
     if output.path is None:
         return _render(report, output)
     if output.is_figure:
-        atomic_write(output.path, _figure_bytes(report, _find_figure_name(report, output.figure), output.path.suffix))
+        atomic_write(output.path, _figure_bytes(report, find_figure_name(report, output.figure), output.path.suffix))
         return ""
     if output.form:
         atomic_write(output.path, (_render(report, output) + "\n").encode())
@@ -137,7 +137,12 @@ def _rendered_bytes(report: Report, form: Format) -> bytes:
     return (render_report(report, form).rstrip("\n") + "\n").encode()
 
 
-def _find_figure_name(report: Report, name: str | None) -> str:
+def find_figure_name(report: Report, name: str | None) -> str:
+    """Return the name of a figure, or that of the first if None.
+
+    Raises:
+        UserError: The figure is unknown or cannot be drawn.
+    """
     figure_name = name or next(iter([*report.figures, *report.undrawn]), None)
     if figure_name is None:
         raise UserError(f"report {report.id!r} is a table, it has no figure")

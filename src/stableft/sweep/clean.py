@@ -1,0 +1,124 @@
+"""What a results folder holds, by size, and the removal of parts of it."""
+
+import shutil
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stableft.config.sweep_file import Sweep
+from stableft.records.run_record import BEST_FOLDER, CHECKPOINT_FILE, LAST_FOLDER, run_folder
+from stableft.sweep.claims import CLAIM_FILE, claim_run
+from stableft.sweep.state import CRASH_FILE
+from stableft.text import TextRow, align_columns, format_bytes
+
+HeldKind = Literal["checkpoints", "weights", "leftovers", "reports", "records", "other"]
+HELD_KINDS: dict[HeldKind, str] = {
+    "checkpoints": "of unfinished runs, which start again without them",
+    "weights": "kept by --save; probes and start_from read them",
+    "leftovers": "texts of crashes, and damaged files that were set aside",
+    "reports": "of sweeps; stableft report makes them again",
+    "records": "what runs measured: records, histories, predictions, probes",
+    "other": "pre-trained models, files of records, results of probes; never removed",
+}
+REMADE_KINDS: tuple[HeldKind, ...] = ("checkpoints", "weights", "leftovers", "reports")  # no measurement among them
+
+
+@dataclass(frozen=True)
+class HeldItem:
+    """A file, or a folder with all its files. `claimed` is the run's folder, whose claim is needed to remove it."""
+
+    kind: HeldKind
+    path: Path
+    size: int
+    claimed: Path | None = None
+
+
+def find_held_items(results: Path, sweep: Sweep | None = None) -> list[HeldItem]:
+    """Return what a results folder holds, or what of it belongs to the runs and the report of a sweep."""
+    if sweep:
+        runs = {run.run_id: run_folder(results, run.run_id) for run in (*sweep.runs, *sweep.start_runs)}
+        found = [item for folder in runs.values() for item in _find_in_run(folder)]
+        reports = [results / "sweeps" / sweep.name]
+    else:
+        found = [
+            item for part in ("runs", "pretrain") for folder in _list(results / part) for item in _find_in_run(folder)
+        ]
+        found += [
+            _measure("other", path) for part in ("probes", "records", "reports") for path in _list(results / part)
+        ]
+        reports = sorted(path.parent for path in (results / "sweeps").rglob("report.json"))
+    return found + [_measure("reports", folder) for folder in reports if folder.is_dir()]
+
+
+def _list(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _find_in_run(folder: Path) -> Iterator[HeldItem]:
+    for path in _list(folder):
+        if path.name == CHECKPOINT_FILE:
+            yield _measure("checkpoints", path, folder)
+        elif folder.parent.name == "pretrain":
+            yield _measure("other", path, folder)
+        elif path.name in (BEST_FOLDER, LAST_FOLDER):
+            yield _measure("weights", path, folder)
+        elif path.name == CRASH_FILE or ".damaged-" in path.name:
+            yield _measure("leftovers", path, folder)
+        elif path.name != CLAIM_FILE:
+            yield _measure("records", path, folder)
+
+
+def _measure(kind: HeldKind, path: Path, claimed: Path | None = None) -> HeldItem:
+    files = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+    return HeldItem(kind, path, sum(file.lstat().st_size for file in files if not file.is_dir()), claimed)
+
+
+def render_held_items(items: Collection[HeldItem]) -> str:
+    """Return a table of the kinds of files with their sizes."""
+    rows: list[TextRow] = [("what", "runs", "size", "")]
+    for kind, meaning in HELD_KINDS.items():
+        if some := [item for item in items if item.kind == kind]:
+            rows.append((kind, _count_runs(some) or "", total_size(some), meaning))
+    return align_columns([*rows, ("total", _count_runs(items) or "", total_size(items), "")])
+
+
+def _count_runs(items: Collection[HeldItem]) -> int:
+    return len({item.claimed for item in items if item.claimed})
+
+
+def total_size(items: Collection[HeldItem]) -> str:
+    """Return the size of all items in words."""
+    return format_bytes(sum(item.size for item in items))
+
+
+def remove_held_items(items: Collection[HeldItem]) -> Iterator[str]:
+    """Remove these items, and yield lines that say how much was removed, and which runs are in use and left alone.
+
+    The file of a run's claim stays: see `claim_run`.
+    """
+    by_folder: dict[Path | None, list[HeldItem]] = {}
+    for item in items:
+        by_folder.setdefault(item.claimed, []).append(item)
+    removed, in_use = by_folder.pop(None, []), []
+    for item in removed:
+        _remove(item.path)
+    for folder, some in by_folder.items():
+        assert folder
+        with claim_run(folder) as claimed:
+            if claimed:
+                for item in some:
+                    _remove(item.path)
+                removed += some
+            else:
+                in_use.append(folder.name)
+    yield f"removed {total_size(removed)}"
+    if in_use:
+        yield f"left alone, because another process is working on them: {', '.join(in_use)}"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
