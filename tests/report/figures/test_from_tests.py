@@ -16,6 +16,7 @@ from stableft.records.run_record import write_records_file
 from stableft.report.build import build_report
 from stableft.report.figures.from_tests import build_power_panel, mean_interval, std_interval
 from stableft.report.footnotes import sweep_deviation_footnotes
+from stableft.report.forms.write import render_report
 from stableft.report.power import describe_power
 from stableft.report.runs import load_runs_from_file
 from stableft.stats import compute_normal_power_curve, sd_ratio_from_summaries
@@ -147,6 +148,13 @@ def test_a_figure_file_has_the_width_that_was_given(stableft, workplace):
         code, _, err = stableft("report", "mosbach-figure6", *width, "--out", "x.png")
         assert code == 0, err
         assert int.from_bytes((workplace / "x.png").read_bytes()[16:20], "big") == pixels
+
+
+def test_a_report_draws_in_its_own_width_or_a_given_one():
+    made = build_report(load_runs_from_file(RECORDS / "smoke.jsonl"), width=5.5)
+    assert made.draw("scores").get_figwidth() == 5.5
+    assert made.draw("scores", 3.25).get_figwidth() == 3.25
+    assert "<title>mosbach, seed 5: " in render_report(made, "html")
 
 
 def test_deviations_of_a_sweep_file_are_notes(tmp_path):
