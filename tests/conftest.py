@@ -16,6 +16,8 @@ from stableft.config.local_files import file_digest, model_folder_digest
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig
 
+for _size in ("COLUMNS", "LINES"):  # pytest-xdist sets them; tables must not depend on who runs the tests
+    os.environ.pop(_size, None)
 os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # processes that tests start import `support` too
 
 LONG = 600  # seconds

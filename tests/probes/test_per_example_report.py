@@ -364,7 +364,7 @@ def test_options_that_contradict_each_other(sweep, stableft):
     assert err == "stableft: probe points: give a sweep file, or --csv FILE with a table of predictions\n"
     code, out, err = stableft("probe", "points", "--csv", "table.csv", "--most", "0")
     assert (code, err) == (0, "")
-    assert out.startswith("# Stability of single predictions over runs: table.csv")
+    assert out.startswith("Stability of single predictions over runs: table.csv")
 
 
 def test_it_starts_without_torch():

@@ -96,7 +96,7 @@ def report(
 
     check_results_folder(results)
     _check_width(width)
-    if name == "all":
+    if name == "all" and not more:
         from stableft.report.all_reports import build_all_reports
 
         if format_ or figure or against:
