@@ -78,7 +78,8 @@ def test_a_finished_sweep_ends_in_its_table(stableft, sweep_file, monkeypatch):
     assert re.search(r"^devlin +1/2 .* reference$", out, re.MULTILINE)
     assert re.search(r"^mosbach +0/2 ", out, re.MULTILINE)
     assert "In words: 1 of 2 runs of devlin fails, none of mosbach" in " ".join(out.split())
-    assert out.splitlines()[-1].startswith("figures: results/sweeps/s/scores.png, no training-loss.png: no record has")
+    drawn = ", ".join(f"results/sweeps/s/{name}.png" for name in ("scores", "best-of-n", "effects"))
+    assert out.splitlines()[-1].startswith(f"figures: {drawn}, no training-loss.png: no record has")
     assert "f" * 64 not in out
     written = {path.name: path.read_text() for path in Path("results/sweeps/s").glob("report.*")}
     assert sorted(written) == ["report.csv", "report.html", "report.json", "report.md", "report.tex"]

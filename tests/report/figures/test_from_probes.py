@@ -287,7 +287,7 @@ def test_a_sweep_has_a_figure_for_each_kind_of_record_that_its_runs_have():
         )
 
     of_every_sweep = ["scores", "training-loss", "training-curves", "best-of-n"]
-    of_tests = ["effects", "against-published"]
+    of_tests = ["effects"]  # nothing published is of these settings
     assert figures([]) == [*of_every_sweep, *of_tests]
     norms = ["gradient-norms", "gradient-norms-matrices"]
     assert figures(probes) == [*of_every_sweep, *norms, "drift", "perplexity", "loss-surface", *of_tests]
