@@ -226,7 +226,7 @@ def test_beyond_six_arms_those_with_most_failed_runs_are_shown():
     ]
     figure = losses(*arms)
     assert [axes.get_title().split("\n")[0] for axes in shown(figure)] == [f"arm{i}" for i in range(2, 8)]
-    assert figure.get_supxlabel() == "optimizer step\n2 arms with fewer failed runs are not drawn."
+    assert figure.get_supxlabel() == "optimizer step\n2 more arms, with no more failed runs than these, are not drawn."
     assert_readable(figure)
 
 

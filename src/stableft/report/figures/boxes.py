@@ -45,6 +45,10 @@ SHADE_EDGES = (BLUE, "#C26A00", "#00794F", "#9A4F7B")
 PLAIN_SHADE = ("#F3F3F3", GREY)
 NAN_STYLE: dict[str, Any] = {"marker": "X", "color": "white", "edgecolor": FAILED_STYLE.color}
 STAR = "★"
+MODES_NOTE = (
+    "Failed and other runs, or the two sides of a wide gap, have a box each; its line is their own median, not that of "
+    "all runs."
+)
 
 
 class BoxLayout(NamedTuple):

@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stableft.report.figures.boxes import (
+    MODES_NOTE,
     BoxLayout,
     box_legend_entries,
     box_panel_height,
     choose_box_layout,
     draw_box_panel,
+    split_modes,
 )
 from stableft.report.figures.curves import (
     NARROW_PANEL,
@@ -89,6 +91,8 @@ def draw_panels(
     layout = choose_box_layout(boxes, len(panels), page) if boxes else BoxLayout(1, False, 1.0)
     per_row = _choose_per_row(panels, layout, per_row, page)
     rows = math.ceil(len(panels) / per_row)
+    if any(len(split_modes(box.scores, box.failed)) > 1 for panel in boxes for box in panel.boxes):
+        caption = f"{caption} {MODES_NOTE}".strip()
     heights = [_panel_height(panel, page.width / per_row, rows, layout, page) for panel in panels]
     heights = [max(heights[i : i + per_row]) for i in range(0, len(panels), per_row)]
     with house_style(page):

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 
 LEVEL = 0.95  # of the intervals of a mean and a standard deviation
+EFFECTS_NOTE = (
+    "Each 95 % interval is for itself; the report's tests are adjusted for their number. Ratios have an interval from "
+    "10 runs an arm on."
+)
 OURS, OTHERS = "these runs", "published"
 EFFECTS_FIGURE, PUBLISHED_FIGURE = "effects", "against-published"
 TEST_FIGURE_ALTS = {
@@ -51,7 +55,7 @@ def figures_of_tests(
         tested = pairs or compare_with_reference(
             [(cell, first) for (first, *others) in filter(None, scored) for cell in others]
         )
-        return draw_panels(build_effect_panels(tested), width=width)
+        return draw_panels(build_effect_panels(tested), EFFECTS_NOTE, width=width)
 
     def draw_published(width: float | None = None) -> "Figure":
         return draw_panels(build_published_panels(published), width=width)

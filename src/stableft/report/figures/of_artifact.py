@@ -211,7 +211,7 @@ def _limited_panels(
     if name == "training-loss":
         panels = _share_top(panels, [part.group.task for part in shown if isinstance(part, VerdictCurves)])
     if name.startswith("training-") and (left_out := _count_left_out(parts, runs)):
-        notes.append(f"{left_out} arms with fewer failed runs are not drawn.")
+        notes.append(f"{left_out} more arms, with no more failed runs than these, are not drawn.")
     return panels, notes
 
 
