@@ -121,13 +121,13 @@ def run_sweep(
         fail_fast: Stop at the first crash.
         complete: Retrain finished runs whose requested weights or probes are missing.
     """
+    from stableft.sweep.devices import resolve_devices
     from stableft.sweep.hub_drift import resolve_hub_commits
     from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices
     from stableft.sweep.progress import closing_line, open_display
     from stableft.sweep.run_sweep import run_planned_sweep
     from stableft.sweep.start_runs import start_runs_to_train
     from stableft.sweep.state import SAVED_FOLDERS, unique_runs
-    from stableft.sweep.workers import resolve_devices
     from stableft.training.schedule import total_steps
 
     _check_choice("save", save, SAVED_FOLDERS)

@@ -18,9 +18,10 @@ from stableft.errors import UserError
 from stableft.records.run_record import CHECKPOINT_FILE, run_folder
 from stableft.sweep import workers
 from stableft.sweep.claims import claim_run
+from stableft.sweep.devices import resolve_devices
 from stableft.sweep.progress import Notice, ProgressReported, RunEnded, RunStarted, SweepStarted
 from stableft.sweep.state import CRASH_FILE, read_sweep_state
-from stableft.sweep.workers import can_compute, make_slots, resolve_devices, run_local
+from stableft.sweep.workers import can_compute, make_slots, run_local
 
 pytestmark = pytest.mark.timeout(60)
 

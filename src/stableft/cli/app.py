@@ -34,7 +34,7 @@ from stableft.cli.options import (
     split_names,
 )
 from stableft.cli.probe_commands import probe_app
-from stableft.cli.report_commands import compare, power, report
+from stableft.cli.report_commands import compare_command, power, report
 from stableft.errors import UserError
 from stableft.sweep.workers import EXIT_INTERRUPTED
 
@@ -51,7 +51,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(import_app, name="import")
 app.add_typer(probe_app, name="probe")
 app.command()(report)
-app.command()(compare)
+app.command("compare")(compare_command)
 app.command()(power)
 app.command()(export)
 app.command()(clean)
@@ -210,7 +210,7 @@ def pretrain(
     """Pre-train a masked language model on text, for fine-tuning later."""
     from stableft.config.local_files import check_results_folder
     from stableft.config.planned_run import Execution
-    from stableft.sweep.workers import resolve_device
+    from stableft.sweep.devices import resolve_device
 
     check_results_folder(results)
     device = resolve_device(device)  # before the next import: loading torch and transformers takes seconds

@@ -93,7 +93,7 @@ def surface(
         successful = successful or find_runs_with_weights(results, sweep, checkpoint, failed=False)[0].run_id
     from stableft.probes.loss_surface import SurfaceRequest  # takes seconds to import, like the next
     from stableft.probes.surface_command import run_surface
-    from stableft.sweep.workers import resolve_device
+    from stableft.sweep.devices import resolve_device
 
     request = SurfaceRequest(
         failed=str(failed),
@@ -142,7 +142,7 @@ def perplexity(
     if not runs and sweep:
         runs = [record.run_id for record in find_runs_with_weights(results, sweep, checkpoint)]
     from stableft.probes.perplexity_command import PerplexityRequest, run_perplexity  # takes seconds to import
-    from stableft.sweep.workers import resolve_device
+    from stableft.sweep.devices import resolve_device
 
     request = PerplexityRequest(tuple(runs or ()), text, seed, max_length, checkpoint, batch_size)
     raise typer.Exit(run_perplexity(request, results, pretrained, sweep, resolve_device(device)))

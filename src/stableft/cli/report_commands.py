@@ -152,7 +152,7 @@ def _check_width(width: float | None) -> None:
         raise UserError(f"--width {width:g} must be between {MIN_WIDTH:g} and {MAX_WIDTH:g} inches")
 
 
-def compare(
+def compare_command(
     arm_a: Annotated[str, typer.Argument(metavar="ARM_A", help="Name of an arm, as reports show it: the reference.")],
     arm_b: Annotated[
         str | None, typer.Argument(metavar="[ARM_B]", help="The other arm; with --against, one arm is enough.")

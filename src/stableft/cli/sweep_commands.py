@@ -60,9 +60,10 @@ def print_estimate(
 ) -> None:
     """Check a sweep's inputs and print how many runs, how much time, memory and disk space it needs."""
     print("checking the inputs, then measuring a few steps of each setting; nothing is kept ...", flush=True)
+    from stableft.sweep.devices import resolve_devices
     from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices
     from stableft.sweep.start_runs import start_runs_to_train
-    from stableft.sweep.workers import make_slots, resolve_devices
+    from stableft.sweep.workers import make_slots
 
     names = resolve_devices(devices)
     slots = make_slots(names, jobs, execution)

@@ -20,7 +20,7 @@ from stableft.records.import_values import (
     Mistakes,
     Place,
     PrintedNumber,
-    describe_pair,
+    describe_two_places,
     parse_number,
     parse_whole_number,
     to_float,
@@ -136,7 +136,7 @@ def _make_evaluation_reader(table: SourceTable, mapping: TableMapping) -> Callab
 
 def _sort_by_step(table: SourceTable, run: RunKey, points: list[EvaluationRow]) -> list[EvaluationRow]:
     if len(points) > 1 and points[0].step is None:
-        places = describe_pair(points[0].place, points[1].place)
+        places = describe_two_places(points[0].place, points[1].place)
         raise UserError(
             f"{table.path}: {describe_run_keys([run])} has several evaluations, such as {places}; --step COLUMN "
             "orders them"
@@ -146,6 +146,6 @@ def _sort_by_step(table: SourceTable, run: RunKey, points: list[EvaluationRow]) 
         if one.step == other.step:
             raise UserError(
                 f"{table.path}: {describe_run_keys([run])} has two evaluations at step {one.step}, "
-                f"{describe_pair(one.place, other.place)}; --val-where COLUMN=VALUE keeps one of them"
+                f"{describe_two_places(one.place, other.place)}; --val-where COLUMN=VALUE keeps one of them"
             )
     return ordered

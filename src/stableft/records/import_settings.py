@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from stableft.records.csv_table import SourceRow, SourceTable
 from stableft.records.import_runs import RunKey, describe_run_keys
-from stableft.records.import_values import Mistakes, describe_pair
+from stableft.records.import_values import Mistakes, describe_two_places
 
 # Columns called so hold a setting, a data set or a checkpoint: runs that differ in it are not repetitions.
 SETTING_COLUMNS = frozenset(
@@ -49,7 +49,7 @@ def _describe_difference(table: SourceTable, a: SourceRow, b: SourceRow) -> str:
     words = ", ".join(differ[:COLUMNS_SHOWN]) + (
         f" and {len(differ) - COLUMNS_SHOWN} more columns" if len(differ) > COLUMNS_SHOWN else ""
     )
-    places = describe_pair(table.place(first[0]), table.place(second[0]))
+    places = describe_two_places(table.place(first[0]), table.place(second[0]))
     if not differ:
         return f"{places}, which are equal"
     ways = "--where COLUMN=VALUE keeps one of them, or name the column as --task or --arm"

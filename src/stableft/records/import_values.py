@@ -44,7 +44,7 @@ class Place(NamedTuple):
         return f"{self.unit} {self.number}" if self.number else str(self.file)
 
 
-def describe_pair(one: Place, other: Place) -> str:
+def describe_two_places(one: Place, other: Place) -> str:
     """Return two places of one file as "on lines 2 and 3", or two files as "in a.json and b.json"."""
     if one.number and other.number:
         return f"on {one.unit}s {one.number} and {other.number}"
