@@ -220,10 +220,33 @@ def test_a_shown_command_is_taken(line, monkeypatch):
 @pytest.mark.parametrize("lines", sections())
 def test_what_a_section_shows_runs(lines, reader):
     for line in lines:
-        if line.startswith("pip install"):  # a package registry is no part of the tests; CI installs the project so
+        if line.startswith("pip install"):  # has a test of its own
             continue
         added = next((options for start, options in ADDED.items() if line.startswith(start)), "")
         assert reader(f"{line} {added}".strip()), line
+
+
+@pytest.mark.slow
+def test_the_shown_installation_installs(tmp_path):
+    """Without the registry: into a folder, without dependencies, built by what the test extra installs."""
+    (line,) = {line for line in IN_BLOCKS if line.startswith("pip install")}
+    home, out = tmp_path / "project", tmp_path / "installed"
+    for name in ("src", "configs"):
+        shutil.copytree(ROOT / name, home / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, home)
+    offline = ["--no-deps", "--no-build-isolation", "--no-index", "--target", out]
+    subprocess.run([sys.executable, "-m", *shlex.split(line), *offline], cwd=home, check=True)
+    environment = {**os.environ, "PYTHONPATH": str(out)}
+
+    def output(*command: str | Path) -> str:
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert output(sys.executable, "-c", "import stableft; print(stableft.__file__)") == str(
+        out / "stableft/__init__.py"
+    )
+    assert "mosbach/table1" in output(out / "bin" / "stableft", "list", "sweeps")
 
 
 @pytest.mark.slow
