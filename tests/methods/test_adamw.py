@@ -134,6 +134,21 @@ def test_decay_alone_has_a_closed_form(target):
         torch.testing.assert_close(p, target + (start - target) * 0.96**10, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("as_tensor", [False, True], ids=["number", "tensor"])
+@pytest.mark.parametrize(("bias_correction", "eps_placement", "decay_order"), VARIANTS)
+def test_the_papers_small_decay_keeps_its_size_in_float32(bias_correction, eps_placement, decay_order, as_tensor):
+    """At 1 - 1e-7, a factor rounds to 1 - 1.19e-7; 2,000 steps of it have decayed by 15 % too much."""
+    lr, decay, steps = 1e-5, 0.01, 2000
+    start = torch.randn(5000, generator=torch.Generator().manual_seed(0)) * 0.05
+    p = torch.nn.Parameter(start.clone())
+    rate = torch.tensor(lr) if as_tensor else lr
+    optimizer = AdamW([p], rate, BETAS, EPS, decay, bias_correction, eps_placement, decay_order)
+    run(optimizer, [p], [[torch.zeros_like(p)]] * steps)
+    exact = start.double() * (1 - lr * decay) ** steps - start.double()
+    moved = p.detach().double() - start.double()
+    assert float((moved * exact).sum() / (exact * exact).sum()) == pytest.approx(1, abs=0.05)
+
+
 @pytest.mark.parametrize("towards", [False, True])
 @pytest.mark.parametrize(("bias_correction", "eps_placement", "decay_order"), VARIANTS)
 def test_a_skipped_step_changes_nothing(bias_correction, eps_placement, decay_order, towards):

@@ -27,7 +27,15 @@ from support.reports import (
 
 from stableft.config.run_config import StartFrom
 from stableft.errors import UserError
-from stableft.records.run_record import EarlyStopRecord, ImportedRun, ImportedScores, ImportSource, StartRecord
+from stableft.records.run_record import (
+    NUMERICS,
+    EarlyStopRecord,
+    Environment,
+    ImportedRun,
+    ImportedScores,
+    ImportSource,
+    StartRecord,
+)
 from stableft.report.artifact import make_sweep_artifact
 from stableft.report.forms.latex import escape_latex
 from stableft.report.forms.markdown import LINE_WIDTH
@@ -313,6 +321,33 @@ def test_footnotes_name_what_is_pooled_or_scored_otherwise():
     assert "unlike scores" in text
     title = report_to_text(build_stability_report(make_report(pooled, zhang, artifact=SWEEP))).splitlines()[0]
     assert title == "RTE: accuracy %, val or test, last or best checkpoint; against mosbach"
+
+
+def on_cpu(runs, numerics):
+    environment = Environment(
+        versions={},
+        git_commit=None,
+        git_dirty=None,
+        platform="made up",
+        device="cpu",
+        numerics=numerics,
+        threads=1,
+        micro_batch=8,
+        micro_batch_halved=0,
+        model_commit=None,
+    )
+    return [run.model_copy(update={"environment": environment}) for run in runs]
+
+
+def test_footnotes_name_runs_that_round_differently():
+    new, other = on_cpu(make_runs("mosbach", NARROW), NUMERICS), on_cpu(make_runs("devlin", WIDE), NUMERICS)
+    old = on_cpu(make_runs("mosbach", WIDE, first_seed=100), 1)
+    text = " ".join(render(make_report(new + old, other)).split())
+    counts = f"{len(new)} on cpu, {len(old)} on cpu (numerics version 1)"
+    assert f"mosbach on rte: the runs were computed in ways that round differently: {counts}." in text
+    arms = "mosbach: cpu and cpu (numerics version 1); devlin: cpu"
+    assert f"The arms of rte were computed in ways that round differently ({arms})." in text
+    assert "round differently" not in render(make_report(new, other))
 
 
 def test_one_cell_cannot_mix_kinds_of_scores():

@@ -16,7 +16,7 @@ from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig, Seeds
 from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.records.probe_record import ProbeRecord
-from stableft.records.run_record import DataRecord, Environment, EvalPoint, RunRecord, Scores, StartRecord
+from stableft.records.run_record import NUMERICS, DataRecord, Environment, EvalPoint, RunRecord, Scores, StartRecord
 from stableft.report.artifact import Artifact
 from stableft.report.build import build_report
 from stableft.report.forms.document import Report
@@ -178,6 +178,7 @@ def _environment() -> Environment:
         git_dirty=False,
         platform="made up",
         device="cpu",
+        numerics=NUMERICS,
         threads=1,
         micro_batch=8,
         micro_batch_halved=0,

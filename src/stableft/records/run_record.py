@@ -26,6 +26,9 @@ PREDICTIONS_FILE = "predictions.npz"
 CONFIG_FILE = "config.yaml"
 BEST_FOLDER, LAST_FOLDER = "model-best", "model-last"  # saved weights, if any
 SCHEMA = 2  # of the lines that `dump_record` writes; schema 1 had no such number, and kept `report` in the config
+# Version of the arithmetic of training. Runs of two versions differ in their last digits.
+# 2: weight decay subtracts rate * p on a CPU too, where it multiplied by a factor rounded to float32.
+NUMERICS = 2
 # Fields added later: omitted if None, so that the checksums of older records stay valid.
 OMIT_IF_NONE = ("start", "stop", "watch", "rows", "digits")
 
@@ -88,6 +91,7 @@ class Environment(RecordSection):
     platform: str
     device: str  # e.g. "cpu" or "NVIDIA H200"
     tf32: bool = False  # a GPU rounded the inputs of float32 products to TF32
+    numerics: int = 1  # NUMERICS of the code that trained it; 1: an older record
     threads: int
     micro_batch: int  # rows per forward pass; the effective batch size is in the config
     micro_batch_halved: int  # how often it was halved because memory ran out
@@ -98,8 +102,10 @@ class Environment(RecordSection):
 
     @property
     def arithmetic(self) -> str:
-        """The device, and TF32 if it was used: what may change more than the last bits."""
-        return f"{self.device} with TF32" if self.tf32 else self.device
+        """The device, and what else changes how a run's numbers are rounded."""
+        tf32 = " with TF32" if self.tf32 else ""
+        older = f" (numerics version {self.numerics})" if self.numerics != NUMERICS else ""
+        return f"{self.device}{tf32}{older}"
 
 
 class StartRecord(RecordSection):

@@ -50,6 +50,7 @@ class ArmCell:
     copies: int  # number of records that repeat a run
     sources: Mapping[str, int] = field(default_factory=dict)  # source of imported runs -> number of runs
     hub_models: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (name@revision, commit) -> number of runs
+    devices: Mapping[str, int] = field(default_factory=dict)  # device and rounding (`Environment.arithmetic`) -> runs
     starts: tuple[str, ...] = ()  # descriptions of the runs that provided initial weights
     start_weights: int = 0  # number of different initial weights
     rules: tuple[str, ...] = ()  # rules by which runs were early-stopped
@@ -133,6 +134,7 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
         copies=sum(max(run["copies"] - 1, 0) for run in runs),
         sources=dict(Counter(run["source"] for run in runs if isinstance(run["source"], str))),
         hub_models=dict(Counter(run["hub_model"] for run in runs if isinstance(run["hub_model"], tuple))),
+        devices=dict(Counter(run["device"] for run in scored if isinstance(run["device"], str))),
         starts=_distinct_texts(runs, "start"),
         start_weights=len(_distinct_texts(runs, "start_sha256")),
         rules=_distinct_texts(runs, "rule"),

@@ -100,6 +100,9 @@ def _describe_runs(cell: ArmCell, others: Sequence[ArmCell]) -> Iterator[str]:
             yield "whether a run failed is judged by its best checkpoint, the only one with a score."
     if cell.fingerprints > 1:
         yield f"the runs used {cell.fingerprints} different sets of data rows."
+    if len(cell.devices) > 1:
+        listed = ", ".join(f"{n} on {device}" for device, n in cell.devices.items())
+        yield f"the runs were computed in ways that round differently: {listed}."
     if cell.crashed:
         yield f"{cell.crashed} crashed, without a score, and in neither n nor failed."
     if cell.stopped:
@@ -147,5 +150,9 @@ def task_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
     if len(set(score_kinds.values())) > 1:
         listed = "; ".join(f"{arm}: {kind}" for arm, kind in score_kinds.items())
         yield f"The arms of {cells[0].task} are not scored alike ({listed}), so their spread is not of one quantity."
+    devices = {cell.arm: " and ".join(sorted(cell.devices)) for cell in cells if cell.devices}
+    if len(set(devices.values())) > 1:
+        listed = "; ".join(f"{arm}: {device}" for arm, device in devices.items())
+        yield f"The arms of {cells[0].task} were computed in ways that round differently ({listed})."
     if not any(map(hub_drift_note, cells)) and (note := hub_drift_note(*cells)):
         yield note

@@ -9,6 +9,7 @@ import torch
 
 from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.config.run_config import TrainingConfig
+from stableft.records.run_record import NUMERICS
 from stableft.seeds import derive_seed
 from stableft.training.checkpoint import CheckpointBudget, initial_checkpoint_budget, load_checkpoint, save_checkpoint
 from stableft.training.environment import device_name, gpu_versions, package_versions
@@ -37,6 +38,7 @@ def resume_conditions(run_id: str, fingerprint: str, execution: Execution, devic
         "device": device_name(device),
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "micro_batch": execution.micro_batch,
+        "numerics": NUMERICS,
         "tf32": execution.tf32 or None,  # checkpoints of older versions have no such key
         **(gpu_versions() if device.type == "cuda" else {}),
         **{name: package_versions()[name] for name in ("stableft", "torch", "transformers")},
