@@ -22,7 +22,13 @@ from stableft.seeds import derive_seed
 from stableft.training.loop import LoopSettings, run_steps
 from stableft.training.outputs import count_skipped_steps
 from stableft.training.run import train
-from stableft.training.setup import batch_indices, prepare_device, prepare_run
+from stableft.training.setup import (
+    GLOBAL_SWITCHES,
+    batch_indices,
+    prepare_device,
+    prepare_run,
+    torch_settings_restored,
+)
 from stableft.training.step import StepResult, train_on_batch
 
 
@@ -34,6 +40,27 @@ def test_the_same_config_twice_is_the_same_bits(toy_run, toy_sources, tmp_path, 
     other = toy_run(**{"precision": precision, "seeds": {"init": 1, "data": 2}})
     third = run_outputs(tmp_path / "a", train_run(other, tmp_path / "a", toy_sources))
     assert third["history"] != run_outputs(tmp_path / "a", first)["history"]
+
+
+def test_a_run_leaves_torchs_switches_and_generators_as_they_were(toy_run, toy_sources, tmp_path):
+    """They belong to the program that calls it."""
+    before = torch.get_num_threads(), torch.get_rng_state()
+    switches = [getattr(owner, name) for owner, name in GLOBAL_SWITCHES]
+    try:
+        torch.set_num_threads(3)
+        train(toy_run(), tmp_path, toy_sources, Execution(threads=1))
+        assert torch.get_num_threads() == 3
+        assert torch.equal(torch.get_rng_state(), before[1])
+        with torch_settings_restored():
+            for owner, name in GLOBAL_SWITCHES[2:]:
+                setattr(owner, name, not getattr(owner, name))
+            for owner, name in GLOBAL_SWITCHES[:2]:
+                setattr(owner, name, "tf32" if getattr(owner, name) == "ieee" else "ieee")
+            torch.use_deterministic_algorithms(True)
+        assert [getattr(owner, name) for owner, name in GLOBAL_SWITCHES] == switches
+        assert not torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.set_num_threads(before[0])
 
 
 def test_each_seed_moves_its_own_stream_alone(toy_run, toy_sources, tmp_path):
@@ -57,10 +84,10 @@ def test_each_seed_moves_its_own_stream_alone(toy_run, toy_sources, tmp_path):
 def test_dropout_follows_the_data_seed(toy_run, toy_sources, tmp_path):
     seeds = []
     for init, data in ((1, 1), (2, 1), (1, 2)):
-        train_run(
-            toy_run(**{"seeds": {"init": init, "data": data}, "schedule.length": {"steps": 1}}), tmp_path, toy_sources
-        )
-        seeds.append(torch.initial_seed())
+        run = toy_run(**{"seeds": {"init": init, "data": data}, "schedule.length": {"steps": 1}})
+        while_training = set()
+        train(run, tmp_path, toy_sources, Execution(), lambda _, to=while_training: to.add(torch.initial_seed()))
+        seeds += while_training
     assert seeds == [derive_seed(1, "dropout"), derive_seed(1, "dropout"), derive_seed(2, "dropout")]
 
 

@@ -17,8 +17,10 @@ from stableft.sweep.claims import claim_run
 from stableft.sweep.workers import EXIT_INTERRUPTED, collected_signals
 from stableft.text import Pace, format_duration, open_live_output
 from stableft.training.outputs import atomic_write_folder
+from stableft.training.setup import torch_settings_restored
 
 
+@torch_settings_restored()
 def run_pretraining(config: str, results: Path, execution: Execution, sets: Sequence[str], out: Path | None) -> int:
     """Pre-train a model unless that is already done, export it to `out`, and return the exit code.
 

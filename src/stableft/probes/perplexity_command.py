@@ -58,7 +58,7 @@ from stableft.report.figures.style import figure_to_bytes
 from stableft.sweep.claims import claim_run
 from stableft.sweep.workers import EXIT_INTERRUPTED, collected_signals
 from stableft.training.environment import device_name, package_versions
-from stableft.training.setup import prepare_device
+from stableft.training.setup import prepare_device, torch_settings_restored
 
 PERPLEXITY_FIGURE = "perplexity.png"
 PRETRAINED_POINT = "pretrained"  # the pre-trained model, before any weights are copied in
@@ -99,6 +99,7 @@ class ProbedRun:
     folder: Path
 
 
+@torch_settings_restored()
 def run_perplexity(
     request: PerplexityRequest, results: Path, pretrained: str | None, sweep: Sweep | None, device: str
 ) -> int:

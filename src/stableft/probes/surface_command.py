@@ -34,6 +34,7 @@ from stableft.report.figures.style import figure_to_bytes
 from stableft.sweep.claims import claim_run
 from stableft.sweep.workers import EXIT_INTERRUPTED, collected_signals
 from stableft.text import align_columns
+from stableft.training.setup import torch_settings_restored
 
 SURFACE_FIGURES: dict[Literal["loss", "grad_norm"], str] = {
     "loss": "loss-surface.png",
@@ -41,6 +42,7 @@ SURFACE_FIGURES: dict[Literal["loss", "grad_norm"], str] = {
 }
 
 
+@torch_settings_restored()
 def run_surface(
     request: SurfaceRequest,
     results: Path,

@@ -25,7 +25,7 @@ from stableft.sweep.state import (
 from stableft.text import TextRow, align_columns, format_bytes, format_duration
 from stableft.training.environment import device_name, peak_memory
 from stableft.training.evaluate import evaluate
-from stableft.training.setup import RunSetup, batch_indices, prepare_run
+from stableft.training.setup import RunSetup, batch_indices, prepare_run, torch_settings_restored
 from stableft.training.step import TrainState, learning_rate, train_on_batch
 
 TIMED_STEPS = 4  # after one untimed warm-up step
@@ -73,6 +73,7 @@ class SweepEstimate:
     start_run_notes: tuple[str, ...] = ()  # on start runs: those trained first and those that are unavailable
 
 
+@torch_settings_restored()
 def estimate_sweep(
     sweep: Sweep,
     results: Path,

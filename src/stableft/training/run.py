@@ -24,10 +24,11 @@ from stableft.training.outputs import (
     remove_saved_models,
     save_run_model,
 )
-from stableft.training.setup import RunSetup, batch_indices, nothing_learnt_loss, prepare_run
+from stableft.training.setup import RunSetup, batch_indices, nothing_learnt_loss, prepare_run, torch_settings_restored
 from stableft.training.step import StepResult, TrainState, learning_rate, mean_train_loss, train_on_batch
 
 
+@torch_settings_restored()
 def train(
     run: PlannedRun,
     results: Path,

@@ -1,6 +1,8 @@
 """Set up a run: data, model, optimizer, and its evaluation steps."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -132,11 +134,37 @@ def _load_splits_once(config: RunConfig, sources: LocalPaths, tokenizer: PreTrai
     return _latest_splits[key]
 
 
+GLOBAL_SWITCHES = (  # those that `prepare_device` sets, besides the deterministic mode
+    (torch.backends.cuda.matmul, "fp32_precision"),
+    (torch.backends.cudnn.conv, "fp32_precision"),  # pyright: ignore[reportAttributeAccessIssue]
+    (torch.backends.cudnn, "benchmark"),
+    (torch.utils.deterministic, "fill_uninitialized_memory"),  # pyright: ignore[reportAttributeAccessIssue]
+)
 DETERMINISTIC_WORKSPACES = (":4096:8", ":16:8")  # torch accepts no others in deterministic mode
 
 
+@contextmanager
+def torch_settings_restored() -> Iterator[None]:
+    """Restore, at the end, torch's global switches and generators, which belong to the caller's program."""
+    cpu_rng, threads = torch.get_rng_state(), torch.get_num_threads()
+    cuda_rng = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    switches = [(owner, name, getattr(owner, name)) for owner, name in GLOBAL_SWITCHES]
+    try:
+        yield
+    finally:
+        for owner, name, value in switches:
+            setattr(owner, name, value)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.set_num_threads(threads)
+        torch.set_rng_state(cpu_rng)
+        if cuda_rng:
+            torch.cuda.set_rng_state_all(cuda_rng)
+
+
 def prepare_device(execution: Execution) -> torch.device:
-    """Return the device, configured for deterministic results.
+    """Return the device, configured for deterministic results; see `torch_settings_restored`.
 
     Raises:
         UserError: The user's cuBLAS settings are not deterministic.
