@@ -12,9 +12,11 @@ from stableft.errors import UserError
 
 ScoreScale = Literal["percent", "fraction"]
 NUMBER_PATTERN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,4})?", re.ASCII | re.IGNORECASE)
-WHOLE_NUMBER_PATTERN = re.compile(r"\d+(\.0*)?", re.ASCII)
+WHOLE_NUMBER_PATTERN = re.compile(r"\d{1,30}(\.0*)?", re.ASCII)  # int() refuses more than 4,300 digits
 # A seed with the word that people put before it: Run 0, seed_1, SEED1, s1, seed=1.
-SEED_PATTERN = re.compile(r"(?:(?:seed|run|trial|repeat|rep|s|r)[\s_\-=:#.]*)?(\d+)(\.0*)?", re.ASCII | re.IGNORECASE)
+SEED_PATTERN = re.compile(
+    r"(?:(?:seed|run|trial|repeat|rep|s|r)[\s_\-=:#.]*)?(\d{1,30})(\.0*)?", re.ASCII | re.IGNORECASE
+)
 MAX_WHOLE_NUMBER = 2**63 - 1  # of seeds and steps
 MISSING_WORDS = ("none", "null", "n/a", "na", "<na>")  # that stand for an empty field
 NONNEGATIVE_METRICS = (
