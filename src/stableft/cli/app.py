@@ -14,6 +14,7 @@ from stableft.cli.import_commands import import_app
 from stableft.cli.options import (
     NO_FILES,
     NO_TEXTS,
+    AllowPickleOption,
     ArmsOption,
     CheckpointEveryOption,
     CompleteOption,
@@ -106,6 +107,7 @@ def sweep(
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first crash.")] = False,
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Re-run crashed runs.")] = False,
     complete: CompleteOption = False,
+    _allow_pickle: AllowPickleOption = False,
 ) -> None:
     """Train the unfinished runs of a sweep and print its report."""
     from stableft.cli.sweep_commands import exit_code, print_estimate, print_report
@@ -160,6 +162,7 @@ def train_command(
     cuda_graphs: CudaGraphsOption = True,
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Re-run it if it crashed.")] = False,
     complete: CompleteOption = False,
+    _allow_pickle: AllowPickleOption = False,
 ) -> None:
     """Train one run: a recipe, a task, a model, a seed."""
     from stableft.cli.sweep_commands import exit_code, print_scores
@@ -202,6 +205,7 @@ def pretrain(
     checkpoint_every: CheckpointEveryOption = None,
     micro_batch: MicroBatchOption = None,
     tf32: Tf32Option = False,
+    _allow_pickle: AllowPickleOption = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FOLDER", help="Copy the model to this folder and its record next to it."),

@@ -2,6 +2,8 @@
 
 import functools
 import hashlib
+import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +15,11 @@ from stableft.config.validation import check_printed_name
 from stableft.config.yaml_file import YamlValue
 from stableft.errors import UserError, did_you_mean
 
-WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
+PICKLED_WEIGHTS = "pytorch_model*.bin"
+WEIGHT_PATTERNS = ("*.safetensors", PICKLED_WEIGHTS)
+ALLOW_PICKLE = "STABLEFT_ALLOW_PICKLE"  # the variable that --allow-pickle sets, which worker processes inherit
 TOKENIZER_PATTERNS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-MODEL_FILE_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin")  # all that loading reads
+MODEL_FILE_PATTERNS = ("*.json", "*.txt", "*.model", *WEIGHT_PATTERNS)  # all that loading reads
 DATA_FILE_FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
 CUSTOM_TASK_KEYS = ("name", "format", "train", "validation", "test", "text", "label", "labels", "metric", "metrics")
 
@@ -95,6 +99,28 @@ def _check_model_folder(name: str, folder: Path, where: str) -> None:
     # Without these files transformers silently creates a tokenizer with an empty vocabulary.
     if not any(True for pattern in TOKENIZER_PATTERNS for _ in folder.glob(pattern)):
         raise UserError(f"{where}: model: folder {name!r} has no tokenizer (tokenizer.json or vocab.txt)")
+
+
+def is_pickle_allowed() -> bool:
+    return os.environ.get(ALLOW_PICKLE) == "1"
+
+
+def check_weights_format(name: str, folder: Path) -> None:
+    """Raise a UserError if loading a model folder would read a pickle, which can run code, and none is allowed."""
+    if is_pickle_allowed():
+        return
+    pickled = [] if any(folder.glob("*.safetensors")) else sorted(folder.glob(PICKLED_WEIGHTS))
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"model {name!r}: its {index.name} cannot be read") from None
+        pickled += sorted({folder / str(shard) for shard in shards if not str(shard).endswith(".safetensors")})
+    if pickled:
+        raise UserError(
+            f"model {name!r}: the weights in {pickled[0]} are a pickle, which can run code when it is read; write them "
+            "as model.safetensors with save_pretrained of transformers, or trust them with --allow-pickle"
+        )
 
 
 def locate_custom_task(written: YamlValue, folders: tuple[Path, ...]) -> tuple[str, dict, dict[str, Path]]:

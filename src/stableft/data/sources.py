@@ -141,7 +141,7 @@ def _load_hub_dataset(task: TaskSpec, name: str):
     assert hub is not None
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would log every retry
     try:
-        return load_dataset(hub.repository, hub.config, split=name)
+        return load_dataset(hub.repository, hub.config, split=name, trust_remote_code=False)
     except (OSError, ValueError, HfHubHTTPError, DatasetsError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(

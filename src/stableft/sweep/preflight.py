@@ -8,6 +8,7 @@ from typing import NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from stableft.catalog.model_families import BACKBONES
+from stableft.config.local_files import check_weights_format
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.recipe import find_recipe, shipped_recipes
 from stableft.config.run_config import RunConfig, canonical_json
@@ -120,6 +121,7 @@ def _check_model(config: RunConfig, sources: LocalPaths) -> None:
 
 def _check_weight_files(name: str, folder: Path) -> None:
     """Check the headers of a folder's weight files, which reveals broken downloads and Git LFS pointers."""
+    check_weights_format(name, folder)
     for index in folder.glob("*.index.json"):
         try:
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
