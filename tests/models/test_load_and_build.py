@@ -175,9 +175,7 @@ def test_pickled_weights_are_read_only_if_allowed(build, variant, monkeypatch):
     expected = BertForMaskedLM.from_pretrained(folder).state_dict()
     (folder / "model.safetensors").unlink()
     torch.save(expected, folder / "pytorch_model.bin")
-    with pytest.raises(
-        UserError, match=r"in .*pickle/pytorch_model\.bin are a pickle, .*--allow-pickle"
-    ):
+    with pytest.raises(UserError, match=r"in .*pickle/pytorch_model\.bin are a pickle, .*--allow-pickle"):
         build(folder)
     listed = variant("listed")
     (listed / "model.safetensors").unlink()
