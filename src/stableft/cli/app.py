@@ -38,6 +38,7 @@ from stableft.cli.probe_commands import probe_app
 from stableft.cli.report_commands import compare_command, power, report
 from stableft.errors import UserError
 from stableft.sweep.workers import EXIT_INTERRUPTED
+from stableft.text import strip_controls
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -64,12 +65,12 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"stableft: {error}", file=sys.stderr)
+        print(strip_controls(f"stableft: {error}"), file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.filename is None:  # not about a path that the user may have given
             raise
-        print(f"stableft: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(strip_controls(f"stableft: {error.filename}: {error.strerror}"), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:  # before training starts; from then on, Ctrl-C is handled and leaves a checkpoint
         sys.exit(EXIT_INTERRUPTED)

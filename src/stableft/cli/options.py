@@ -135,9 +135,10 @@ def load_optional_sweep(
     return None
 
 
-def check_out_file(out: Path) -> None:
-    """Raise a UserError if a file cannot be written to `out`."""
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder; give a file name")
+def check_out_file(out: Path, kind: str) -> None:
+    """Raise a UserError if a file of this kind (see `check_replaced_file`) cannot be written to `out`."""
+    from stableft.config.local_files import check_replaced_file
+
+    check_replaced_file(out, kind)
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}")

@@ -190,6 +190,49 @@ def _cached_file_digest(path: Path, size: int, time_ns: int) -> str:
 assert set(CUSTOM_TASK_KEYS) - {"name", "metric"} == set(CustomTask.model_fields)
 
 
+# How the files begin that commands write, by kind. An ending of one kind is no name for another.
+WRITTEN_FILES = {
+    "records": (".jsonl", rb'\s*\{[^\n]*"checksum":"'),
+    "csv": (".csv", rb"kind,|title,(label|row|x),|row,column,|paper,row,|arm,(task,)?of,|run_id,arm,"),
+    "md": (".md", rb"# "),
+    "latex": (".tex", rb"% Needs "),
+    "json": (".json", rb'\{\n  "report": '),
+    "html": (".html", rb"<!DOCTYPE html>"),
+    "png": (".png", rb"\x89PNG"),
+    "svg": (".svg", rb"<\?xml[^>]*>\s*<!DOCTYPE svg"),
+    "pdf": (".pdf", rb"%PDF-"),
+    "text": (".txt", rb"(?!\{|%PDF-|\x89PNG|<\?xml|<!DOCTYPE)"),
+}
+FOREIGN_ENDINGS = (".yaml", ".yml", ".tsv", ".npz", ".pt", ".safetensors", ".py", ".ipynb", ".toml", ".lock")
+KIND_BYTES = 2**16  # of a file that its kind is judged by
+
+
+def check_replaced_file(out: Path, kind: str) -> None:
+    """Raise a UserError if `out` exists and is no file of the kind that is to be written there, nor an empty one.
+
+    A file whose name has no known ending may be of any kind that commands write.
+    """
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; give the name of a file")
+    if not out.exists():
+        return
+    own, pattern = WRITTEN_FILES[kind]
+    others = {ending for ending, _ in WRITTEN_FILES.values()} - {own} | {*FOREIGN_ENDINGS}
+    patterns = [pattern]
+    if out.suffix.lower() != own and kind != "records":
+        patterns += [other for name, (_, other) in WRITTEN_FILES.items() if name not in ("records", "text", kind)]
+    start = b""
+    if out.is_file():
+        with open(out, "rb") as file:
+            start = file.read(KIND_BYTES)
+    fits = not start or any(re.match(pattern, start) for pattern in patterns)
+    if not out.is_file() or out.suffix.lower() in others or not fits:
+        raise UserError(
+            f"--out {out} exists and is not a file that this command writes, so it is not replaced; remove it first, "
+            "or give another name"
+        )
+
+
 def check_results_folder(results: Path) -> None:
     """Raise UserError if `results` or its nearest existing parent is a file."""
     there = next((path for path in (results, *results.parents) if path.exists()), results)

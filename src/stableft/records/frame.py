@@ -12,6 +12,7 @@ from stableft.config.sweep_file import START_ARM
 from stableft.config.sweep_keys import describe_early_stopping_rule
 from stableft.records.failure import find_chance, is_run_failed
 from stableft.records.run_record import AnyRunRecord, ImportedRun, RunRecord, atomic_write
+from stableft.text import quote_formula
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,7 +161,8 @@ def build_tidy_frame(
 def write_tidy_table(records: Iterable[AnyRunRecord], out: Path) -> int:
     """Write the rows of `build_tidy_frame` to a CSV file with a header, and return their number."""
     rows = build_tidy_frame(records)
-    atomic_write(out, rows.to_csv(index=False, lineterminator="\n").encode())
+    texts = rows.select_dtypes("object").map(lambda cell: quote_formula(cell) if isinstance(cell, str) else cell)
+    atomic_write(out, rows.assign(**texts).to_csv(index=False, lineterminator="\n").encode())
     return len(rows)
 
 
