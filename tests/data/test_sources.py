@@ -229,7 +229,7 @@ def test_bad_own_files_are_named_with_their_line(tmp_path, format, content, fact
         ("1_0", "data:2: label '1_0' .*not a number"),
         ("٣", "data:2: label '٣' .*not a number"),
         ("1e39", r"data:2: label '1e39' .*float32.* 3\.403e\+38"),
-        ("-9" + "0" * 400, "data:2: label '-90*' .*float32"),
+        ("-9" + "0" * 400, r"data:2: label '-90*\.\.\.' .*float32"),
         ("infinity", "data:2: label 'infinity' .*not a number"),
     ],
 )

@@ -18,7 +18,7 @@ from stableft.data import toy_language as toylang
 from stableft.errors import UserError, did_you_mean, storage_error
 from stableft.records.csv_table import CsvFormat, SourceRow, open_csv_rows, open_text, split_unquoted_rows
 from stableft.records.import_json import parse_json
-from stableft.records.import_values import NUMBER_PATTERN, Place
+from stableft.records.import_values import NUMBER_PATTERN, Place, quote
 
 SourceSplit = Literal["train", "dev"]
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
@@ -251,15 +251,18 @@ def _parse_split(
 
 def _parse_label(place: str, value: str, task: TaskSpec) -> int | float:
     if task.is_regression:
-        if not NUMBER_PATTERN.fullmatch(value.strip()):
-            raise UserError(f"{place}: label {value!r} is not a number")
-        if abs(number := float(value)) > MAX_FLOAT32:
-            raise UserError(f"{place}: label {value!r} is beyond the range of float32, which ends at {MAX_FLOAT32:.4g}")
+        digits = value.strip()
+        if not NUMBER_PATTERN.fullmatch(digits):
+            raise UserError(f"{place}: label {quote(value)} is not a number")
+        if abs(number := float(digits)) > MAX_FLOAT32:
+            raise UserError(
+                f"{place}: label {quote(value)} is beyond the range of float32, which ends at {MAX_FLOAT32:.4g}"
+            )
         return number
     name = task.aliases.get(value, value)
     if name not in task.labels:
         known = (*task.labels, *task.aliases)
-        raise UserError(f"{place}: label {value!r} is not one of {', '.join(known)}{did_you_mean(value, known)}")
+        raise UserError(f"{place}: label {quote(value)} is not one of {', '.join(known)}{did_you_mean(value, known)}")
     return task.labels.index(name)
 
 

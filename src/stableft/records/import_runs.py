@@ -24,7 +24,7 @@ from stableft.records.failure import (
     is_run_failed,
     known_constant_score,
 )
-from stableft.records.import_values import describe_scale
+from stableft.records.import_values import NUMBER_PATTERN, describe_scale
 from stableft.records.run_record import ImportedRun, write_records_file
 from stableft.text import align_columns, strip_controls
 
@@ -314,10 +314,9 @@ def parse_baselines(texts: Sequence[str], tasks: Iterable[str], scale: str) -> d
     for task, text in split_task_values("--baseline", texts, tasks).items():
         digits = text.removesuffix("%")
         percent = scale == "percent" or digits != text
-        try:
-            value = float(digits)
-        except ValueError:
-            raise UserError(f"--baseline {text}: must be a number, or TASK=NUMBER") from None
+        if not NUMBER_PATTERN.fullmatch(digits):
+            raise UserError(f"--baseline {text}: must be a number, or TASK=NUMBER")
+        value = float(digits)
         limit = 100 if percent else 1
         if not math.isfinite(value) or abs(value) > limit or (digits == text and percent and 0 < abs(value) <= 1):
             raise UserError(f"--baseline {text}: the scores are {describe_scale(scale)}, and so must it be")
@@ -333,7 +332,7 @@ def parse_row_counts(texts: Sequence[str], tasks: Iterable[str]) -> dict[str, in
     """
     counts = split_task_values("--rows", texts, tasks)
     for text in counts.values():
-        if not text.isascii() or not text.isdigit() or int(text) < 1:
+        if not re.fullmatch(r"\d{1,18}", text, re.ASCII) or int(text) < 1:
             raise UserError(f"--rows {text}: must be a whole number from 1, or TASK=NUMBER")
     return {task: int(text) for task, text in counts.items()}
 
