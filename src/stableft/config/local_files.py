@@ -149,6 +149,11 @@ def locate_custom_task(written: YamlValue, folders: tuple[Path, ...]) -> tuple[s
     paths: dict[str, Path] = {}
     settings: dict[str, Any] = {key: task[key] for key in ("label", "labels") if task.get(key) is not None}
     settings["text"] = [task["text"]] if isinstance(task["text"], str) else task["text"]
+    if isinstance(settings["text"], list) and task["label"] in settings["text"]:
+        raise UserError(
+            f"{written.locate(('label',))}: task: label: {task['label']!r} is a column of the text too, so the text "
+            "has the answer"
+        )
     metrics = task.get("metrics", task.get("metric"))
     settings["metrics"] = [metrics] if isinstance(metrics, str) else metrics
     for split in ("train", "validation", "test"):

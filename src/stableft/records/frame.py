@@ -58,6 +58,7 @@ COLUMN_DTYPES = {
     "rule": "object",  # description of the rule that early-stopped the run
     "label_entropy": "float64",  # of the training labels, in nats: the loss of a model that ignores its input
     "watch": "object",  # FailureWatchRecord; None: gradient norms were not recorded
+    "data_notes": "object",  # what is odd about the data rows; None: nothing, or not known
 }
 
 
@@ -255,7 +256,7 @@ def _imported_columns(run: ImportedRun) -> dict[str, Any]:
         "hub_model",
         "start",
     )
-    missing = dict.fromkeys((*unknown, "start_sha256", "rule", "label_entropy", "watch"))
+    missing = dict.fromkeys((*unknown, "start_sha256", "rule", "label_entropy", "watch", "data_notes"))
     return missing | known | {"skipped_steps": 0}
 
 
@@ -279,6 +280,7 @@ def _own_columns(record: RunRecord, metric: str) -> dict[str, Any]:
         "rule": describe_early_stopping_rule(record.stop.after, record.stop.lowest) if record.stop else None,
         "label_entropy": record.data.label_entropy if record.data else None,
         "watch": record.watch,
+        "data_notes": "; ".join(record.data_notes or ()) or None,
     }
 
 

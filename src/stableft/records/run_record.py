@@ -30,7 +30,7 @@ SCHEMA = 2  # of the lines that `dump_record` writes; schema 1 had no such numbe
 # 2: weight decay subtracts rate * p on a CPU too, where it multiplied by a factor rounded to float32.
 NUMERICS = 2
 # Fields added later: omitted if None, so that the checksums of older records stay valid.
-OMIT_IF_NONE = ("start", "stop", "watch", "rows", "digits")
+OMIT_IF_NONE = ("start", "stop", "watch", "rows", "digits", "data_notes")
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # pandas has no larger whole numbers
 
 
@@ -183,6 +183,7 @@ class RunRecord(IdentifiedRecord):
     peak_memory_bytes: Int64 | None  # GPU: of this run; CPU: of the process so far
     source: None = None  # always None; marks a run of this project, as opposed to an `ImportedRun`
     start: StartRecord | None = None  # None: the pre-trained checkpoint
+    data_notes: tuple[str, ...] | None = None  # of `data.splits.check_rows`; None: nothing is odd
     stop: EarlyStopRecord | None = None  # early-stopped runs only
     watch: FailureWatchRecord | None = None  # None: gradient norms were not recorded
 

@@ -172,6 +172,7 @@ def _write_record(setup: RunSetup, state: TrainState, **outcome: Any) -> RunReco
         steps=len(state.history),
         skipped_steps=count_skipped_steps(state),
         data=setup.splits.record,
+        data_notes=setup.splits.notes or None,
         environment=collect_environment(state, setup.execution, setup.pretrained.commit, setup.pretrained.missing),
         seconds=state.seconds,
         peak_memory_bytes=peak_memory(setup.device),
