@@ -2,7 +2,16 @@
 
 import pytest
 
-from stableft.text import SCREEN_WIDTH, align_columns, fit_columns, screen_width, wrap_cell, wrap_prose
+from stableft.text import (
+    SCREEN_WIDTH,
+    align_columns,
+    fit_columns,
+    quote_formula,
+    screen_width,
+    strip_controls,
+    wrap_cell,
+    wrap_prose,
+)
 
 ROWS = [
     ["", "RTE, 3 Epochs", "RTE, Longer", "MRPC, 3 Epochs", "MRPC, Longer"],
@@ -85,3 +94,19 @@ def test_the_screen(monkeypatch):
     assert screen_width() == SCREEN_WIDTH  # no terminal
     monkeypatch.setenv("COLUMNS", "300")
     assert max(map(len, wrap_prose("word " * 100))) <= SCREEN_WIDTH
+
+
+def test_controls_are_stripped_and_other_text_is_kept():
+    assert strip_controls("\x1b[2Ja\u202eb\x00\x9b\r\ud800\x7f") == "[2Jab"
+    kept = "68.7 ± 6.2\n\tcafé \u00a0 שלום 日本 👩\u200d🔬"
+    assert strip_controls(kept) == kept
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+a", "-a", "@SUM(A1)", "\t=1", "\r=1", "-1-1", "+1+cmd|' /C calc'!A0"])
+def test_what_a_spreadsheet_would_compute_is_quoted(cell):
+    assert quote_formula(cell) == f"'{cell}"
+
+
+@pytest.mark.parametrize("cell", ["-", "-0.5", "+3", "-1e-05", "-.5", "-2.5%", "a=1", "", "bert"])
+def test_numbers_and_words_stay(cell):
+    assert quote_formula(cell) == cell

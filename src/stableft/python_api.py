@@ -123,7 +123,7 @@ def run_sweep(
     """
     from stableft.sweep.devices import resolve_devices
     from stableft.sweep.hub_drift import resolve_hub_commits
-    from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices
+    from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices, describe_planned_rows
     from stableft.sweep.progress import closing_line, open_display
     from stableft.sweep.run_sweep import run_planned_sweep
     from stableft.sweep.start_runs import start_runs_to_train
@@ -160,7 +160,8 @@ def run_sweep(
     results.mkdir(parents=True, exist_ok=True)
     if not os.access(results, os.W_OK):
         raise UserError(f"--results {results}: this folder is not writable")
-    for line in describe_odd_choices(left, sweep, devices, slots, jobs_per_device, tf32):
+    choices = describe_odd_choices(left, sweep, devices, slots, jobs_per_device, tf32)
+    for line in (*describe_planned_rows(left, rows), *choices):
         print(line, flush=True)
     try:
         with open_display(steps=steps) as display:

@@ -1,4 +1,4 @@
-"""Columns that fit a width, durations and live progress for the terminal."""
+"""Text that is safe to show, columns that fit a width, durations and live progress for the terminal."""
 
 import math
 import re
@@ -17,6 +17,24 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 TextRow = tuple[object, ...]
+
+
+# Control characters but for tab and line feed, marks that reverse the direction of text, halves of surrogate pairs.
+UNSAFE_ON_SCREEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+FORMULA = re.compile(r"[=+\-@\t\r].", re.DOTALL)  # begins a cell that spreadsheets compute; a lone sign is text
+PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?%?", re.ASCII | re.IGNORECASE)
+
+
+def strip_controls(text: str) -> str:
+    """Return the text without characters by which a name from a file could act on a terminal or hide what it is."""
+    return UNSAFE_ON_SCREEN.sub("", text)
+
+
+def quote_formula(cell: str) -> str:
+    """Return a cell of a CSV file, with an apostrophe in front if a spreadsheet would compute it. Numbers stay."""
+    return f"'{cell}" if FORMULA.match(cell) and not PLAIN_NUMBER.fullmatch(cell) else cell
 
 
 SCREEN_WIDTH = 100  # of output that is not a terminal's, and of prose on a wider terminal

@@ -1,5 +1,6 @@
 """Imports from the command line, reports of several files, and their mistakes: one sentence and exit code 2."""
 
+import csv
 import json
 import re
 import statistics
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from support.paths import FILES
+
+from stableft.text import strip_controls
 
 TRAINER = FILES / "hf-trainer"
 MAPPING = ["--task", "=rte", "--arm", "arm", "--seed", "seed", "--score", "acc"]
@@ -106,3 +109,72 @@ def test_a_table_with_a_column_for_each_run(workplace, stableft):
     values = json.loads(stableft(*arguments, "--format", "json")[1])
     assert [run["run"] for run in values["groups"][0]["runs"]] == ["seed_1", "seed_2"]
     assert len(values["groups"][0]["examples"]) == 12
+
+
+HOSTILE = "\x1b[31m\u202e<img src=x onerror=alert(1)>[a](http://b)"
+
+
+def test_names_from_a_file_do_nothing_where_they_are_shown(stableft, workplace):
+    shown_as = strip_controls(HOSTILE)
+    rows = [{"seed": seed, "arm": arm, "acc": 0.5 + seed / 100} for seed in range(4) for arm in (HOSTILE, "=1+1")]
+    (workplace / "runs.jsonl").write_text("".join(json.dumps({**row, "task": "rte"}) + "\n" for row in rows))
+    columns = ("--task", "task", "--arm", "arm", "--seed", "seed", "--score", "acc")
+    _, said, err = stableft("import", "json", "runs.jsonl", *columns, "--out", "theirs.jsonl")
+    assert "8 runs" in said, err
+    shown = {form: stableft("report", "theirs.jsonl", "--format", form)[1] for form in ("text", "md", "csv", "html")}
+    for text in (said, shown["text"], shown["md"]):
+        assert "img src" in text
+        assert not {"\x1b", "\u202e"} & set(text)
+    assert "<img src=x" not in shown["html"].replace("\n", " ")
+    assert not re.search(r"(?<!\\)<img|(?<!\\)\]\(http", shown["md"])
+    lines = list(csv.DictReader(shown["csv"].splitlines()))
+    assert {line["arm"] for line in lines} == {shown_as, "'=1+1"}
+    assert stableft("export", "theirs.jsonl", "--out", "theirs.csv")[0] == 0
+    with open("theirs.csv", newline="") as file:
+        assert {row["arm"] for row in csv.DictReader(file)} == {shown_as, "'=1+1"}
+    code, _, err = stableft("report", f"{HOSTILE}.csv")
+    assert code == 2
+    assert not {"\x1b", "\u202e"} & set(err)
+
+
+OTHER_FILES = {
+    "sweep.yaml": b"# a sweep\ntask: rte\n",
+    "train.csv": b"text,label\na,1\n",
+    "raw.jsonl": b'{"seed": 1, "acc": 0.5}\n',
+    "photo.png": b"GIF89a",
+    "config.json": b'{"a": 1}',
+    "page.html": b"<html>",
+    "notes": b"mine\n",
+}
+
+
+@pytest.mark.parametrize("out", [*OTHER_FILES, "theirs.jsonl", "folder"])
+def test_files_of_another_kind_are_not_replaced(stableft, files, out):
+    stableft("import", "json", "runs.jsonl", *MAPPING, "--out", "theirs.jsonl")
+    for name, content in OTHER_FILES.items():
+        Path(name).write_bytes(content)
+    Path("folder").mkdir()
+    before = {path.name: path.read_bytes() for path in files.iterdir() if path.is_file()}
+    commands = [("report", "theirs.jsonl", "--format", form) for form in ("md", "csv", "json")]
+    commands += [("export", "theirs.jsonl", "--format", "csv")]
+    if out != "theirs.jsonl":
+        commands += [("export", "theirs.jsonl"), ("import", "json", "runs.jsonl", *MAPPING)]
+    for command in commands:
+        code, _, err = stableft(*command, "--out", out)
+        assert (code, err.count("\n")) == (2, 1), (command, err)
+        assert f"--out {out}" in err
+    assert {path.name: path.read_bytes() for path in files.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_files_of_the_same_kind_are_replaced(stableft, files):
+    for command in (
+        ("import", "json", "runs.jsonl", *MAPPING, "--out", "theirs.jsonl"),
+        ("export", "theirs.jsonl", "--out", "theirs.jsonl"),
+        ("export", "theirs.jsonl", "--out", "theirs.csv"),
+        *(("report", "theirs.jsonl", "--out", f"r.{end}") for end in ("md", "csv", "tex", "json", "svg")),
+        ("report", "theirs.jsonl", "--format", "text", "--out", "r.txt"),
+    ):
+        for _ in range(2):
+            code, _, err = stableft(*command)
+            assert code == 0, err

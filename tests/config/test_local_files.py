@@ -142,6 +142,8 @@ def test_the_folder_of_the_command_comes_first(files, monkeypatch):
     [
         ({"lables": ["a"]}, "key 'lables' .*not known.*'labels'"),
         ({"train": None}, "key 'train' is missing"),
+        ({"label": "s"}, "label: 's' is a column of the text too"),
+        ({"text": ["y", "s"]}, "label: 'y' is a column of the text too"),
         ({"text": None}, "key 'text' is missing"),
         ({"metric": None}, "metric .*missing.*metrics .*several"),
         ({"metrics": ["accuracy"]}, "give either metric or metrics"),

@@ -118,7 +118,7 @@ def copy(tmp_path: Path, name: str, change) -> Path:
         ("stsb", "STS-B/train.tsv", lambda b: b.replace(b"0.750", b"nan"), "train.tsv:3: label 'nan' .*not .*number"),
         ("rte", "RTE/train.tsv", lambda b: b"", "train.tsv: .*file .*empty"),
         ("rte", "RTE/train.tsv", lambda b: b.split(b"\n")[0] + b"\n", "train.tsv: .*no data rows"),
-        ("rte", "RTE/train.tsv", lambda b: b.replace(b"goat", b"go\xe9t", 1), "train.tsv:4: .*not UTF-8"),
+        ("rte", "RTE/train.tsv", lambda b: b.replace(b"goat", b"go\xe9t", 1), "train.tsv:4: .*not text in UTF-8"),
         ("qqp", "QQP/train.tsv", lambda b: b.replace(b"\t1\n", b"\t1\t1\n", 1), "tsv:2: .* 7 fields.* 6"),
     ],
 )
@@ -186,11 +186,11 @@ def test_own_jsonl_labels_may_be_numbers(tmp_path):
     [
         ("csv", "premise,claims,verdict\na,b,yes\n", "data:1: .*'claim' .*header.*'claims'"),
         ("csv", "premise,claim,verdict\na,b,yess\n", "data:2: label 'yess' .*not one .*no, yes.*'yes'"),
-        ("csv", "premise,claim,verdict\na,b\n", "data:2: .*row .* 2 fields.* 3 .*expected"),
-        ("csv", 'premise,claim,verdict\na,"b,yes\n', r"data:2: not valid CSV"),
+        ("csv", "premise,claim,verdict\na,b\n", "data:2 has 2 fields .* 3 columns"),
+        ("csv", 'premise,claim,verdict\na,"b,yes\n', r"data:2 cannot .* as a row: unexpected end"),
         ("csv", "", "data: .*file .*empty"),
-        ("tsv", "premise\tclaim\tverdict\n", "data: .*no data rows"),
-        ("jsonl", '{"premise": "a", "claim": "b", "verdict": "no"}\n{"premise": "a"\n', r"data:2: not valid JSON"),
+        ("tsv", "premise\tclaim\tverdict\n", "data: .*header and no rows"),
+        ("jsonl", '{"premise": "a", "claim": "b", "verdict": "no"}\n{"premise": "a"\n', r"data:2 is not JSON"),
         (
             "jsonl",
             '{"premise": "a", "claims": "b", "verdict": "no"}\n',
@@ -202,16 +202,54 @@ def test_own_jsonl_labels_may_be_numbers(tmp_path):
             '{"premise": "", "claim": "b", "verdict": null}\n',
             "data:1: 'verdict' .*string .*number",
         ),
+        ("csv", "premise,claim,premise,verdict\na,b,c,yes\n", "data:1: .*header .* 2 columns 'premise'"),
+        ("tsv", "premise\tverdict\tclaim\tverdict\na\tyes\tb\tno\n", "data:1: .*header .* 2 columns 'verdict'"),
+        ("csv", "premise;claim;verdict\na;b;yes\n", "data: .*header .*separated by ';'.* must be ','"),
+        ("tsv", b"premise\tclaim\tverdict\na\tcaf\xe9\tyes\n", "data:2: .*not text in UTF-8"),
+        ("csv", "premise,claim,verdict\na,b,yes\n".encode("utf-16"), "data:1: .*not text in UTF-8"),
+        ("jsonl", '{"premise": "a", "claim": "b", "claim": "c", "verdict": "no"}', "data:1: .*key 'claim' twice"),
+        ("jsonl", '{"premise": "\\ud83d", "claim": "b", "verdict": "no"}', r"data:1: \\ud83d .*half .*surrogate"),
+        ("jsonl", '{"premise": 1_0, "claim": "b", "verdict": "no"}', "data:1 is not JSON"),
         ("jsonl", "[1]\n", "data:1: .*line .*JSON object .*keys premise, claim, verdict"),
         ("jsonl", "", "data: .*no data rows"),
     ],
 )
 def test_bad_own_files_are_named_with_their_line(tmp_path, format, content, facts):
     path = tmp_path / "data"
-    path.write_text(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     task, spec, paths = own(path, format)
     with pytest.raises(UserError, match=facts):
         read_custom_file(task, spec, spec.train, paths)
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv", "jsonl"])
+@pytest.mark.parametrize(
+    ("label", "facts"),
+    [
+        ("1_0", "data:2: label '1_0' .*not a number"),
+        ("٣", "data:2: label '٣' .*not a number"),
+        ("1e39", r"data:2: label '1e39' .*float32.* 3\.403e\+38"),
+        ("-9" + "0" * 400, r"data:2: label '-90*\.\.\.' .*float32"),
+        ("infinity", "data:2: label 'infinity' .*not a number"),
+    ],
+)
+def test_labels_must_be_numbers_that_float32_holds(tmp_path, format, label, facts):
+    path, separator = tmp_path / "data", {"csv": ",", "tsv": "\t"}.get(format)
+    rows = [f"t{separator}y", f"a{separator}{label}"] if separator else ["", json.dumps({"t": "a", "y": label})]
+    path.write_text("\n".join(rows))
+    task, spec, paths = own(path, format, text=("t",), label="y", labels=(), metrics=("pearson",))
+    with pytest.raises(UserError, match=facts):
+        read_custom_file(task, spec, spec.train, paths)
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv", "jsonl"])
+def test_long_texts_and_numbers_as_text_are_read_whole(tmp_path, format):
+    path, separator = tmp_path / "data", {"csv": ",", "tsv": "\t"}.get(format)
+    texts = ["a" * 200_000, "1_0", "1e39", "=1+1"]  # 131,072 characters are the limit of Python's csv by default
+    rows = [f"t{separator}y", *(f"{text}{separator}1" for text in texts)]
+    path.write_text("\n".join(rows if separator else [json.dumps({"t": text, "y": 1}) for text in texts]))
+    task, spec, paths = own(path, format, text=("t",), label="y", labels=("0", "1"))
+    assert read_custom_file(task, spec, spec.train, paths).texts == (texts,)
 
 
 def test_an_own_file_must_be_the_one_of_the_sweep(tmp_path):

@@ -10,7 +10,7 @@ from support.training_runs import add_model_folder, train_run, write_tiny_bert
 from transformers import AutoModelForSequenceClassification, BertForMaskedLM, BertModel
 from transformers.utils import logging
 
-from stableft.config.local_files import model_folder_digest
+from stableft.config.local_files import ALLOW_PICKLE, model_folder_digest
 from stableft.config.planned_run import LocalPaths
 from stableft.errors import UserError
 from stableft.models.build import build_model
@@ -168,11 +168,40 @@ def test_damaged_files_are_one_sentence(build, variant):
         with pytest.raises(UserError, match=r"model cannot .*loaded .*folder") as caught:
             build(folder)
         assert "\n" not in str(caught.value)
+
+
+def test_pickled_weights_are_read_only_if_allowed(build, variant, monkeypatch):
     folder = variant("pickle")
+    expected = BertForMaskedLM.from_pretrained(folder).state_dict()
     (folder / "model.safetensors").unlink()
+    torch.save(expected, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"in .*pickle/pytorch_model\.bin are a pickle, .*--allow-pickle"):
+        build(folder)
+    listed = variant("listed")
+    (listed / "model.safetensors").unlink()
+    (listed / "pytorch_model.bin").write_bytes((folder / "pytorch_model.bin").read_bytes())
+    index = {"metadata": {}, "weight_map": dict.fromkeys(expected, "pytorch_model.bin")}
+    (listed / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"in .*listed/pytorch_model\.bin are a pickle"):
+        build(listed)
+    monkeypatch.setenv(ALLOW_PICKLE, "1")
+    model, _ = build(folder)
+    name = "bert.encoder.layer.0.output.dense.weight"
+    assert torch.equal(model.state_dict()[name], expected[name])
     (folder / "pytorch_model.bin").write_bytes(b"hello")
     with pytest.raises(UserError, match=r"model cannot .*loaded .*folder"):
         build(folder)
+
+
+def test_code_that_comes_with_a_model_is_not_run(build, variant, tmp_path):
+    folder = variant("code", auto_map={"AutoConfig": "evil.Config"}, model_type="evil")
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Config: pass\n")
+    with pytest.raises(UserError, match="family 'evil', which transformers does not know"):
+        build(folder)
+    folder = variant("bert-code", auto_map={"AutoModelForSequenceClassification": "evil.Model"})
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Model: pass\n")
+    build(folder)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_tokenizer_larger_than_the_vocabulary_is_an_error(build, variant, tiny_tokenizer):

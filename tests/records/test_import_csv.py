@@ -594,7 +594,7 @@ def test_settings_may_vary_between_arms_and_evaluations(take):
         ("a.csv", 'seed,arm,acc\n1,"a\n', r"a\.csv:2 cannot .*read .*row"),
         ("a.csv", "seed;arm;acc\n1;a;0.6\n", r"header .*separated .*';'.*\.csv file .*','"),
         ("a.tsv", "seed,arm,acc\n1,a,0.6\n", r"header .*separated .*','.*\.tsv file .*'\\t'"),
-        ("a.csv", b"seed,arm,acc\n1,\xe4,0.6\n", r"a\.csv: .*file .*not text .*UTF-8"),
+        ("a.csv", b"seed,arm,acc\n1,\xe4,0.6\n", r"a\.csv:2: .*file .*not text .*UTF-8"),
         ("a.xlsx", "", r"\.csv .*\.tsv"),
         ("a.csv", "seed,arm,acc\n1.5,a,0.6\n", r"a\.csv:2 column 'seed': '1\.5' .*whole number .* 0"),
         ("a.csv", "seed,arm,acc\n-1,a,0.6\n", r"a\.csv:2 column 'seed': '-1' .*whole number .* 0"),

@@ -238,3 +238,17 @@ def test_a_task_of_ones_own_is_scored_by_the_metric_that_chose_the_checkpoint(lo
     records, said = take(logs / "plain" / "mine", tmp_path, baseline=("0.9",), rows=("50",))
     assert [(run.baseline, run.rows, run.failed) for run in records] == [(0.9, 50, True)] * len(records)
     assert "mine: failed is a score that is NaN or at most 0.9000, as --baseline says" in said
+
+
+def test_runs_of_a_task_with_two_metrics_are_refused(logs, tmp_path):
+    (logs / "plain" / "RTE").rename(logs / "plain" / "mine")
+    (logs / "debiased" / "STS-B").rename(logs / "debiased" / "mine")
+    with pytest.raises(UserError, match=r"logs of debiased mine seed 3 report spearman and .* seed 0 accuracy; .*one"):
+        take(logs, tmp_path)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_column_that_is_there_twice_is_named(logs, tmp_path):
+    file = logs / "plain" / "RTE" / "SEED9" / RAW
+    file.write_text(file.read_text().replace("val_loss", "loss", 1))
+    assert re.search(r"plain rte seed 9: .*raw_log\.txt: the header names a column twice", take(logs, tmp_path)[1])

@@ -468,3 +468,13 @@ def test_fields_tell_what_a_line_is_not_the_text_in_it(tmp_path, make_record):
     assert (probed, list(read_probe_records(path))) == ({path}, [probe, probe])
     path.write_text(path.read_text().replace("\n", " \n"))  # which no fast path takes
     assert list(read_records_file(path)) == records
+
+
+@pytest.mark.parametrize("steps", [2**63, -(2**63) - 1, 10**40])
+def test_whole_numbers_that_no_table_holds_are_refused(tmp_path, make_record, steps):
+    values = {**json.loads(dump_record(make_record())), "steps": steps}
+    del values["checksum"]
+    line = canonical_json({**values, "checksum": hashlib.sha256(canonical_json(values).encode()).hexdigest()})
+    (tmp_path / "a.jsonl").write_text(line)
+    with pytest.raises(UserError, match=r"a\.jsonl:1 has steps: Input should be "):
+        list(read_records_file(tmp_path / "a.jsonl"))

@@ -9,8 +9,23 @@ from stableft.errors import UserError
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.panels import Curve, CurvePanel
 from stableft.report.figures.style import figure_to_bytes
-from stableft.report.forms.document import Heading, OriginCount, Picture, Provenance, Report, ReportTable
-from stableft.report.forms.write import resolve_target, save_sweep_report, write_report, write_report_folder
+from stableft.report.forms.document import (
+    Bullets,
+    Heading,
+    OriginCount,
+    Paragraph,
+    Picture,
+    Provenance,
+    Report,
+    ReportTable,
+)
+from stableft.report.forms.write import (
+    render_report,
+    resolve_target,
+    save_sweep_report,
+    write_report,
+    write_report_folder,
+)
 
 FORMS = [f"report.{ending}" for ending in ("csv", "html", "json", "md", "tex")]
 FINISHED = Provenance(runs=(OriginCount("mosbach", "rte", "this project", 2, 25),))
@@ -122,3 +137,15 @@ def test_a_report_that_cannot_be_written_costs_no_result(tmp_path):
     assert line
     assert line.startswith("the report's files could not be written: ")
     assert str(tmp_path / "sweeps") in line
+
+
+def test_names_of_users_are_text_in_every_form():
+    name = "\x1b[2J\u202e<b>x</b> [a](javascript:b)"
+    made = Report("mine", name, (Heading(name), Paragraph(f"`stableft` {name} < 3"), Bullets((name,)),
+                                 ReportTable("t", ("", "n"), ((name, "<1"),))))  # fmt: skip
+    assert not {"\x1b", "\u202e"} & set(render_report(made, "text") + render_report(made, "md"))
+    markdown = render_report(made, "md")
+    assert markdown.count("\\<b>x\\</b> [a\\](javascript:b)") == 5
+    assert "< 3" in markdown
+    assert "  <1 |" in markdown
+    assert "<b>" not in render_report(made, "html")

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from stableft.errors import UserError
 from stableft.sweep.claims import CLAIM_FILE, claim_run
 
 HOLD = """
@@ -38,6 +39,15 @@ def test_an_exception_gives_the_claim_back(tmp_path):
         pass
     with claim_run(tmp_path) as mine:
         assert mine
+
+
+def test_a_link_in_place_of_a_folder_is_refused_before_anything_is_removed(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / ".mine.tmp").write_text("kept")
+    (tmp_path / "run").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(UserError, match=r"run is a link, .*left alone"), claim_run(tmp_path / "run"):
+        pytest.fail("claimed")
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == [".mine.tmp"]
 
 
 @pytest.mark.faults

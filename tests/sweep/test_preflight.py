@@ -3,19 +3,20 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.paths import GLUE
 
-from stableft.config.local_files import model_folder_digest
+from stableft.config.local_files import file_digest, model_folder_digest
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.recipe import shipped_recipes
 from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.data.splits import data_fingerprint, read_splits
 from stableft.errors import UserError
-from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices
+from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices, describe_planned_rows
 
 
 @pytest.fixture
@@ -147,3 +148,60 @@ def test_a_hub_model_without_a_network(make_config, monkeypatch, tmp_path):
     assert re.match("model 'nobody/nothing': .*hub cannot .*reached .*no cached copy", sentence_about(absent, sources))
     misspelt = PlannedRun("arm", "recipe", make_config(**hub, **{"model.name": "no body!"}), "last")
     assert re.match("model 'no body!': .*hub .*no such model", sentence_about(misspelt, sources))
+
+
+OWN_ROWS = "a,no\nb,yes\nc,no\nd,yes\n"
+
+
+@pytest.fixture
+def own_rows(plan, tmp_path):
+    """Returns a maker of runs on own files, of which the rows of splits are given."""
+
+    def make(train: str = OWN_ROWS, validation: str = "e,no\nf,yes\n", labels=("no", "yes"), test: str | None = None):
+        digests = {}
+        for name, rows in {"train": train, "validation": validation, "test": test}.items():
+            if rows is not None:
+                (tmp_path / f"{name}.csv").write_text(f"s,y\n{rows}")
+                digests[name] = file_digest(tmp_path / f"{name}.csv")
+        metric = "accuracy" if labels else "pearson"
+        task = {"format": "csv", "text": ("s",), "label": "y", "labels": labels, "metrics": (metric,), **digests}
+        run, sources = plan(**{"data.task": "mine", "data.own": task, "data.split": "dev"})
+        files = {digest: tmp_path / f"{name}.csv" for name, digest in digests.items()}
+        return run, replace(sources, paths={**sources.paths, **files})
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("rows", "facts"),
+    [
+        ({"train": "a,no\nb,no\n"}, r"task 'mine': all 2 training rows have the label 'no', so"),
+        ({"validation": "e,yes\n"}, r"task 'mine': all 1 validation rows have the label 'yes', so"),
+        ({"test": "e,yes\nx,yes\n"}, r"all 2 test rows have the label 'yes'"),
+        ({"train": "a,1\nb,1.0\n", "validation": "c,1\nd,2\n", "labels": ()}, "all 2 training rows have the label 1,"),
+        ({"validation": OWN_ROWS}, r"the training and the validation rows are the same, those of .*validation\.csv"),
+        ({"test": "e,no\nf,yes\n"}, "the validation and the test rows are the same"),
+    ],
+)
+def test_rows_that_cannot_be_meant(own_rows, rows, facts):
+    assert re.search(facts, sentence_about(*own_rows(**rows)))
+
+
+def test_odd_rows_are_told(own_rows):
+    shared = own_rows(validation="a,no\ne,yes\nb,no\n", test="c,yes\nx,no\n", labels=("no", "yes", "maybe"))
+    told = list(describe_planned_rows([shared[0]], check_sweep_inputs([shared[0]], shared[1])))
+    assert told == [
+        "note: task 'mine': no training row has the label 'maybe'",
+        "note: task 'mine': 2 of 3 validation rows have the text of a training row",
+        "note: task 'mine': 1 of 2 test rows have the text of a training row",
+    ]
+    run, sources = own_rows()
+    assert not list(describe_planned_rows([run], check_sweep_inputs([run], sources)))
+
+
+def test_glue_files_that_are_the_same_are_refused(plan, tmp_path):
+    shutil.copytree(GLUE, tmp_path / "glue")
+    (tmp_path / "glue/RTE/dev.tsv").write_bytes((tmp_path / "glue/RTE/train.tsv").read_bytes())
+    run, sources = plan()
+    said = sentence_about(run, replace(sources, data_dir=tmp_path / "glue"))
+    assert re.search("task 'rte': the training and the validation rows are the same in .*glue", said)

@@ -14,6 +14,7 @@ from stableft.cli.import_commands import import_app
 from stableft.cli.options import (
     NO_FILES,
     NO_TEXTS,
+    AllowPickleOption,
     ArmsOption,
     CheckpointEveryOption,
     CompleteOption,
@@ -37,6 +38,7 @@ from stableft.cli.probe_commands import probe_app
 from stableft.cli.report_commands import compare_command, power, report
 from stableft.errors import UserError
 from stableft.sweep.workers import EXIT_INTERRUPTED
+from stableft.text import strip_controls
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,12 +65,12 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"stableft: {error}", file=sys.stderr)
+        print(strip_controls(f"stableft: {error}"), file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.filename is None:  # not about a path that the user may have given
             raise
-        print(f"stableft: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(strip_controls(f"stableft: {error.filename}: {error.strerror}"), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:  # before training starts; from then on, Ctrl-C is handled and leaves a checkpoint
         sys.exit(EXIT_INTERRUPTED)
@@ -106,6 +108,7 @@ def sweep(
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first crash.")] = False,
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Re-run crashed runs.")] = False,
     complete: CompleteOption = False,
+    _allow_pickle: AllowPickleOption = False,
 ) -> None:
     """Train the unfinished runs of a sweep and print its report."""
     from stableft.cli.sweep_commands import exit_code, print_estimate, print_report
@@ -160,6 +163,7 @@ def train_command(
     cuda_graphs: CudaGraphsOption = True,
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Re-run it if it crashed.")] = False,
     complete: CompleteOption = False,
+    _allow_pickle: AllowPickleOption = False,
 ) -> None:
     """Train one run: a recipe, a task, a model, a seed."""
     from stableft.cli.sweep_commands import exit_code, print_scores
@@ -202,6 +206,7 @@ def pretrain(
     checkpoint_every: CheckpointEveryOption = None,
     micro_batch: MicroBatchOption = None,
     tf32: Tf32Option = False,
+    _allow_pickle: AllowPickleOption = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FOLDER", help="Copy the model to this folder and its record next to it."),

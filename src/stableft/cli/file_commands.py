@@ -101,7 +101,7 @@ def copy(
         target = target / source.name
     if target.exists():
         raise UserError(f"{target}: this file exists; remove it first, or name another")
-    check_out_file(target)
+    check_out_file(target, "text")
     atomic_write(target, source.read_bytes())
     command = f"`recipe: {target}` in a sweep file uses it" if recipe else f"`stableft sweep {target}` runs it"
     print(f"wrote {target}; {command}")
@@ -136,10 +136,10 @@ def export(
     from stableft.records.run_record import convert_records_file, read_records_file
 
     check_results_folder(results)
-    check_out_file(out)
     is_table = (format_ or ("csv" if out.suffix.lower() == ".csv" else "jsonl")) == "csv"
     if is_table != (out.suffix.lower() == ".csv") and out.suffix.lower() in (".csv", ".jsonl"):
         raise UserError(f"--format {format_}: --out {out} ends in {out.suffix}; give a name with the format's ending")
+    check_out_file(out, "csv" if is_table else "records")
     if config.endswith(".jsonl"):
         if set_ or arms or seeds:
             raise UserError(f"--set, --arms and --seeds select runs of a sweep; {config} is a file of records")

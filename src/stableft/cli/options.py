@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -37,6 +38,15 @@ def complete_report(incomplete: str) -> list[str]:
 def complete_recipe_or_config(incomplete: str) -> list[str]:
     """Return the shipped recipes and sweeps whose names begin so."""
     return [*complete_recipe(incomplete), *complete_config(incomplete)]
+
+
+def allow_pickle_everywhere(allowed: bool) -> bool:
+    """Let this process and those that it starts load pickled weights, if `allowed`."""
+    if allowed:
+        from stableft.config.local_files import ALLOW_PICKLE
+
+        os.environ[ALLOW_PICKLE] = "1"
+    return allowed
 
 
 ConfigArgument = Annotated[
@@ -87,6 +97,14 @@ CudaGraphsOption = Annotated[
 CompleteOption = Annotated[
     bool, typer.Option("--complete", help="Retrain finished runs whose requested weights or probes are missing.")
 ]
+AllowPickleOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Load pytorch_model.bin where a model has no safetensors; a pickle can run code when it is read.",
+        callback=allow_pickle_everywhere,
+    ),
+]
 ScoreOption = Annotated[
     Literal["recipe", "last", "best"],
     typer.Option("--score", help="Checkpoint whose score is reported; recipe: as the recipe says."),
@@ -117,9 +135,10 @@ def load_optional_sweep(
     return None
 
 
-def check_out_file(out: Path) -> None:
-    """Raise a UserError if a file cannot be written to `out`."""
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder; give a file name")
+def check_out_file(out: Path, kind: str) -> None:
+    """Raise a UserError if a file of this kind (see `check_replaced_file`) cannot be written to `out`."""
+    from stableft.config.local_files import check_replaced_file
+
+    check_replaced_file(out, kind)
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}")

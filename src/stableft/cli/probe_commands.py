@@ -7,6 +7,7 @@ import typer
 
 from stableft.cli.options import (
     NO_TEXTS,
+    AllowPickleOption,
     ArmsOption,
     DataDirOption,
     MicroBatchOption,
@@ -80,6 +81,7 @@ def surface(
     results: ResultsOption = Path("results"),
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
+    _allow_pickle: AllowPickleOption = False,
     micro_batch: MicroBatchOption = None,
 ) -> None:
     """Measure the loss on the plane through a pre-trained, a failed and a successful model (M Figs. 7, 13)."""
@@ -131,6 +133,7 @@ def perplexity(
     seeds: SeedsOption = None,
     results: ResultsOption = Path("results"),
     device: DeviceOption = "auto",
+    _allow_pickle: AllowPickleOption = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows per forward pass.")] = 32,
 ) -> None:
     """Measure the masked-LM perplexity of fine-tuned encoders with their top k blocks reset (M Fig. 2a, b)."""

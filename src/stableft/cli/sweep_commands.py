@@ -61,14 +61,15 @@ def print_estimate(
     """Check a sweep's inputs and print how many runs, how much time, memory and disk space it needs."""
     print("checking the inputs, then measuring a few steps of each setting; nothing is kept ...", flush=True)
     from stableft.sweep.devices import resolve_devices
-    from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices
+    from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices, describe_planned_rows
     from stableft.sweep.start_runs import start_runs_to_train
     from stableft.sweep.workers import make_slots
 
     names = resolve_devices(devices)
     slots = make_slots(names, jobs, execution)
-    check_sweep_inputs(sweep.runs, sweep.sources, start_runs_to_train(sweep, results, retry_crashed))
-    for line in describe_odd_choices(sweep.runs, sweep, devices, names, jobs, execution.tf32):
+    rows = check_sweep_inputs(sweep.runs, sweep.sources, start_runs_to_train(sweep, results, retry_crashed))
+    choices = describe_odd_choices(sweep.runs, sweep, devices, names, jobs, execution.tf32)
+    for line in (*describe_planned_rows(sweep.runs, rows), *choices):
         print(line, flush=True)
     from stableft.sweep.estimate import estimate_sweep, render_estimate  # loads torch and transformers: seconds
 

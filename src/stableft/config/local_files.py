@@ -2,6 +2,8 @@
 
 import functools
 import hashlib
+import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +15,11 @@ from stableft.config.validation import check_printed_name
 from stableft.config.yaml_file import YamlValue
 from stableft.errors import UserError, did_you_mean
 
-WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
+PICKLED_WEIGHTS = "pytorch_model*.bin"
+WEIGHT_PATTERNS = ("*.safetensors", PICKLED_WEIGHTS)
+ALLOW_PICKLE = "STABLEFT_ALLOW_PICKLE"  # the variable that --allow-pickle sets, which worker processes inherit
 TOKENIZER_PATTERNS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-MODEL_FILE_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin")  # all that loading reads
+MODEL_FILE_PATTERNS = ("*.json", "*.txt", "*.model", *WEIGHT_PATTERNS)  # all that loading reads
 DATA_FILE_FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
 CUSTOM_TASK_KEYS = ("name", "format", "train", "validation", "test", "text", "label", "labels", "metric", "metrics")
 
@@ -97,6 +101,28 @@ def _check_model_folder(name: str, folder: Path, where: str) -> None:
         raise UserError(f"{where}: model: folder {name!r} has no tokenizer (tokenizer.json or vocab.txt)")
 
 
+def is_pickle_allowed() -> bool:
+    return os.environ.get(ALLOW_PICKLE) == "1"
+
+
+def check_weights_format(name: str, folder: Path) -> None:
+    """Raise a UserError if loading a model folder would read a pickle, which can run code, and none is allowed."""
+    if is_pickle_allowed():
+        return
+    pickled = [] if any(folder.glob("*.safetensors")) else sorted(folder.glob(PICKLED_WEIGHTS))
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"model {name!r}: its {index.name} cannot be read") from None
+        pickled += sorted({folder / str(shard) for shard in shards if not str(shard).endswith(".safetensors")})
+    if pickled:
+        raise UserError(
+            f"model {name!r}: the weights in {pickled[0]} are a pickle, which can run code when it is read; write them "
+            "as model.safetensors with save_pretrained of transformers, or trust them with --allow-pickle"
+        )
+
+
 def locate_custom_task(written: YamlValue, folders: tuple[Path, ...]) -> tuple[str, dict, dict[str, Path]]:
     """Return the name, `data.own` settings, and file paths by SHA-256 of a user-provided task.
 
@@ -123,6 +149,11 @@ def locate_custom_task(written: YamlValue, folders: tuple[Path, ...]) -> tuple[s
     paths: dict[str, Path] = {}
     settings: dict[str, Any] = {key: task[key] for key in ("label", "labels") if task.get(key) is not None}
     settings["text"] = [task["text"]] if isinstance(task["text"], str) else task["text"]
+    if isinstance(settings["text"], list) and task["label"] in settings["text"]:
+        raise UserError(
+            f"{written.locate(('label',))}: task: label: {task['label']!r} is a column of the text too, so the text "
+            "has the answer"
+        )
     metrics = task.get("metrics", task.get("metric"))
     settings["metrics"] = [metrics] if isinstance(metrics, str) else metrics
     for split in ("train", "validation", "test"):
@@ -162,6 +193,49 @@ def _cached_file_digest(path: Path, size: int, time_ns: int) -> str:
 
 
 assert set(CUSTOM_TASK_KEYS) - {"name", "metric"} == set(CustomTask.model_fields)
+
+
+# How the files begin that commands write, by kind. An ending of one kind is no name for another.
+WRITTEN_FILES = {
+    "records": (".jsonl", rb'\s*\{[^\n]*"checksum":"'),
+    "csv": (".csv", rb"kind,|title,(label|row|x),|row,column,|paper,row,|arm,(task,)?of,|run_id,arm,"),
+    "md": (".md", rb"# "),
+    "latex": (".tex", rb"% Needs "),
+    "json": (".json", rb'\{\n  "report": '),
+    "html": (".html", rb"<!DOCTYPE html>"),
+    "png": (".png", rb"\x89PNG"),
+    "svg": (".svg", rb"<\?xml[^>]*>\s*<!DOCTYPE svg"),
+    "pdf": (".pdf", rb"%PDF-"),
+    "text": (".txt", rb"(?!\{|%PDF-|\x89PNG|<\?xml|<!DOCTYPE)"),
+}
+FOREIGN_ENDINGS = (".yaml", ".yml", ".tsv", ".npz", ".pt", ".safetensors", ".py", ".ipynb", ".toml", ".lock")
+KIND_BYTES = 2**16  # of a file that its kind is judged by
+
+
+def check_replaced_file(out: Path, kind: str) -> None:
+    """Raise a UserError if `out` exists and is no file of the kind that is to be written there, nor an empty one.
+
+    A file whose name has no known ending may be of any kind that commands write.
+    """
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; give the name of a file")
+    if not out.exists():
+        return
+    own, pattern = WRITTEN_FILES[kind]
+    others = {ending for ending, _ in WRITTEN_FILES.values()} - {own} | {*FOREIGN_ENDINGS}
+    patterns = [pattern]
+    if out.suffix.lower() != own and kind != "records":
+        patterns += [other for name, (_, other) in WRITTEN_FILES.items() if name not in ("records", "text", kind)]
+    start = b""
+    if out.is_file():
+        with open(out, "rb") as file:
+            start = file.read(KIND_BYTES)
+    fits = not start or any(re.match(pattern, start) for pattern in patterns)
+    if not out.is_file() or out.suffix.lower() in others or not fits:
+        raise UserError(
+            f"--out {out} exists and is not a file that this command writes, so it is not replaced; remove it first, "
+            "or give another name"
+        )
 
 
 def check_results_folder(results: Path) -> None:

@@ -1,11 +1,8 @@
 """Read the raw rows of a task: from the hub, original GLUE files, a user's own files, or the toy language."""
 
-import csv
 import hashlib
-import io
 import json
 import logging
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +15,13 @@ from stableft.catalog.tasks import FolderLayout, TaskSpec
 from stableft.config.local_files import locate_model
 from stableft.config.run_config import CustomTask
 from stableft.data import toy_language as toylang
-from stableft.errors import UserError, did_you_mean
+from stableft.errors import UserError, did_you_mean, storage_error
+from stableft.records.csv_table import CsvFormat, SourceRow, open_csv_rows, open_text, split_unquoted_rows
+from stableft.records.import_json import parse_json
+from stableft.records.import_values import NUMBER_PATTERN, Place, quote
 
 SourceSplit = Literal["train", "dev"]
-NumberedFields = tuple[int, list[str]]  # line number, fields
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,15 @@ def read_from_folder(task: TaskSpec, part: SourceSplit, data_dir: Path) -> RawSp
         expected = " or ".join(dict.fromkeys(str(data_dir / getattr(layout, part)) for layout in task.layouts))
         raise UserError(f"the {part} file of {task.title} is missing: there is no {expected}")
     path = data_dir / getattr(layouts[0], part)
-    lines = _tsv_lines(path)
+    rows = _unquoted_rows(path)
     header = layouts[0].columns
     if header is None:
-        header = _read_header(path, lines)
+        if not rows:
+            raise UserError(f"{path}: the file is empty")
+        header = tuple(rows.pop(0)[1])
         fitting = (layout for layout in layouts if {*layout.text, layout.label} <= set(header))
         layouts = [next(fitting, layouts[0])]
     layout = layouts[0]
-    rows = list(lines)
     if layout.dev_ids:
         rows = _select_by_dev_ids(rows, path, header, layout, part, data_dir)
     return _parse_split(path, rows, header, layout.text, layout.label, task, layout.skips_short_rows)
@@ -95,10 +96,10 @@ def read_custom_file(task: TaskSpec, own: CustomTask, digest: str, paths: dict[s
         raise UserError(f"{path}: the file has changed since the sweep was read")
     if own.format == "jsonl":
         columns = (*own.text, own.label)
-        return _parse_split(path, _jsonl_lines(path, columns), columns, own.text, own.label, task)
-    lines = _csv_lines(path) if own.format == "csv" else _tsv_lines(path)
-    header = _read_header(path, lines)
-    return _parse_split(path, lines, header, own.text, own.label, task)
+        return _parse_split(path, _jsonl_rows(path, columns), columns, own.text, own.label, task)
+    quoted = own.format == "csv"
+    with open_csv_rows(path, CsvFormat("," if quoted else "\t", quoted=quoted, fixed=True)) as (names, rows):
+        return _parse_split(path, rows, tuple(names), own.text, own.label, task)
 
 
 def read_from_hub(task: TaskSpec, part: SourceSplit) -> RawSplit:
@@ -140,7 +141,7 @@ def _load_hub_dataset(task: TaskSpec, name: str):
     assert hub is not None
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would log every retry
     try:
-        return load_dataset(hub.repository, hub.config, split=name)
+        return load_dataset(hub.repository, hub.config, split=name, trust_remote_code=False)
     except (OSError, ValueError, HfHubHTTPError, DatasetsError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
@@ -153,80 +154,60 @@ def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        raise storage_error(error, path) or UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _read_text(path: Path) -> str:
-    content = _read_bytes(path)
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}:{line}: the text is not UTF-8") from None
+def _unquoted_rows(path: Path) -> list[SourceRow]:
+    with open_text(path) as file:
+        return list(split_unquoted_rows(file))
 
 
-def _tsv_lines(path: Path) -> Iterator[NumberedFields]:
-    # Not splitlines(), which also splits at characters that occur within sentences, such as U+2028.
-    for number, line in enumerate(_read_text(path).split("\n"), 1):
-        if line := line.removesuffix("\r"):
-            yield number, line.split("\t")
+def _jsonl_rows(path: Path, columns: tuple[str, ...]) -> Iterator[SourceRow]:
+    with open_text(path) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, _parse_object(Place(path, number), line, columns)
 
 
-def _csv_lines(path: Path) -> Iterator[NumberedFields]:
-    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
-    try:
-        for fields in reader:
-            if fields:
-                yield reader.line_num, fields
-    except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
+class JsonNumber(str):
+    """A number as it is written."""
+
+    __slots__ = ()
 
 
-def _jsonl_lines(path: Path, columns: tuple[str, ...]) -> Iterator[NumberedFields]:
-    for number, line in enumerate(_read_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}:{number}: not valid JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise UserError(f"{path}:{number}: the line must be a JSON object with the keys {', '.join(columns)}")
-        fields = []
-        for column in columns:
-            if column not in values:
-                raise UserError(f"{path}:{number}: there is no key {column!r}{did_you_mean(column, values)}")
-            value = values[column]
-            is_label = column == columns[-1]
-            if not isinstance(value, (str, int, float) if is_label else str):
-                rule = "a string or a number" if is_label else "a string"
-                raise UserError(f"{path}:{number}: {column!r} must be {rule}, not {json.dumps(value)}")
-            fields.append(value if isinstance(value, str) else json.dumps(value))
-        yield number, fields
-
-
-def _read_header(path: Path, lines: Iterator[NumberedFields]) -> tuple[str, ...]:
-    first = next(lines, None)
-    if first is None:
-        raise UserError(f"{path}: the file is empty")
-    return tuple(first[1])
+def _parse_object(place: Place, line: str, columns: tuple[str, ...]) -> list[str]:
+    values = parse_json(place, line, JsonNumber)
+    if not isinstance(values, dict):
+        raise UserError(f"{place}: the line must be a JSON object with the keys {', '.join(columns)}")
+    fields = []
+    for column in columns:
+        if column not in values:
+            raise UserError(f"{place}: there is no key {column!r}{did_you_mean(column, values)}")
+        value = values[column]
+        is_label = column == columns[-1]
+        if not isinstance(value, (str, bool) if is_label else str) or (isinstance(value, JsonNumber) and not is_label):
+            rule = "a string or a number" if is_label else "a string"
+            written = value if isinstance(value, JsonNumber) else json.dumps(value)
+            raise UserError(f"{place}: {column!r} must be {rule}, not {written}")
+        fields.append(value if isinstance(value, str) else json.dumps(value))
+    return fields
 
 
 def _select_by_dev_ids(
-    rows: list[NumberedFields],
+    rows: list[SourceRow],
     path: Path,
     header: tuple[str, ...],
     layout: FolderLayout,
     part: SourceSplit,
     data_dir: Path,
-) -> list[NumberedFields]:
+) -> list[SourceRow]:
     # Like GLUE's download script, which makes train.tsv and dev.tsv from Microsoft's file.
     assert layout.dev_ids is not None
     assert layout.id_columns is not None
     ids_path = data_dir / layout.dev_ids
     if not ids_path.is_file():
         raise UserError(f"{ids_path} is missing: it lists which rows of {path} form the dev set")
-    dev_ids = {tuple(fields) for _, fields in _tsv_lines(ids_path)}
+    dev_ids = {tuple(fields) for _, fields in _unquoted_rows(ids_path)}
     positions = [_column_position(path, header, column) for column in layout.id_columns]
     # Keep a row that is too short for its ids, so that parsing reports it.
     return [
@@ -239,12 +220,14 @@ def _select_by_dev_ids(
 def _column_position(path: Path, header: tuple[str, ...], column: str) -> int:
     if column not in header:
         raise UserError(f"{path}:1: there is no column {column!r} in the header{did_you_mean(column, header)}")
+    if header.count(column) > 1:
+        raise UserError(f"{path}:1: the header has {header.count(column)} columns {column!r}")
     return header.index(column)
 
 
 def _parse_split(
     path: Path,
-    rows: Iterable[NumberedFields],
+    rows: Iterable[SourceRow],
     header: tuple[str, ...],
     text: tuple[str, ...],
     label: str,
@@ -268,17 +251,18 @@ def _parse_split(
 
 def _parse_label(place: str, value: str, task: TaskSpec) -> int | float:
     if task.is_regression:
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise UserError(f"{place}: label {value!r} is not a number")
+        digits = value.strip()
+        if not NUMBER_PATTERN.fullmatch(digits):
+            raise UserError(f"{place}: label {quote(value)} is not a number")
+        if abs(number := float(digits)) > MAX_FLOAT32:
+            raise UserError(
+                f"{place}: label {quote(value)} is beyond the range of float32, which ends at {MAX_FLOAT32:.4g}"
+            )
         return number
     name = task.aliases.get(value, value)
     if name not in task.labels:
         known = (*task.labels, *task.aliases)
-        raise UserError(f"{place}: label {value!r} is not one of {', '.join(known)}{did_you_mean(value, known)}")
+        raise UserError(f"{place}: label {quote(value)} is not one of {', '.join(known)}{did_you_mean(value, known)}")
     return task.labels.index(name)
 
 

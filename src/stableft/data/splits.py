@@ -6,6 +6,7 @@ rows for validation and tests on the dev set. The generator is `numpy.random.Ran
 """
 
 import hashlib
+import itertools
 import json
 
 import numpy as np
@@ -15,8 +16,10 @@ from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import DataConfig, RunConfig
 from stableft.data.sources import RawSplit, read_custom_file, read_raw_split
 from stableft.errors import UserError
+from stableft.text import join_with
 
 HELD_OUT_ROWS = 1000
+SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 
 
 def read_splits(config: RunConfig, sources: LocalPaths) -> dict[str, RawSplit]:
@@ -26,14 +29,51 @@ def read_splits(config: RunConfig, sources: LocalPaths) -> dict[str, RawSplit]:
         UserError: A file is missing or invalid, the hub cannot be reached, or there are too few rows.
     """
     task, data = config.task, config.data
+    test = None
     if data.own is None:
         train = read_raw_split(task, "train", sources.data_dir)
         dev = read_raw_split(task, "dev", sources.data_dir)
-        return split_rows(task, data, train, dev, None)
-    train = read_custom_file(task, data.own, data.own.train, sources.paths)
-    dev = read_custom_file(task, data.own, data.own.validation, sources.paths)
-    test = read_custom_file(task, data.own, data.own.test, sources.paths) if data.own.test else None
+    else:
+        train = read_custom_file(task, data.own, data.own.train, sources.paths)
+        dev = read_custom_file(task, data.own, data.own.validation, sources.paths)
+        test = read_custom_file(task, data.own, data.own.test, sources.paths) if data.own.test else None
     return split_rows(task, data, train, dev, test)
+
+
+def check_rows(config: RunConfig, sources: LocalPaths, parts: dict[str, RawSplit]) -> tuple[str, ...]:
+    """Check the rows of a run before it trains, and return what the user may not know of them.
+
+    These are labels without training rows, and rows of other splits whose text is that of a training row.
+
+    Raises:
+        UserError: Two splits have the same rows, or all rows of a split have the same label.
+    """
+    task, own = config.task, config.data.own
+    files = {"train": own.train, "val": own.validation, "test": own.test} if own else {}
+    for one, other in itertools.combinations(parts, 2):
+        if (own and files[one] == files[other]) or parts[one].texts == parts[other].texts:
+            raise UserError(
+                f"task {task.name!r}: the {SPLIT_TITLES[one]} and the {SPLIT_TITLES[other]} rows are the same"
+                + (f", those of {sources.paths[str(files[one])]}" if own else f" in {sources.data_dir}")
+            )
+    for name, rows in parts.items():
+        if (rows.labels == rows.labels[0]).all():
+            label = repr(task.labels[rows.labels[0]]) if task.labels else f"{rows.labels[0]:g}"
+            raise UserError(
+                f"task {task.name!r}: all {len(rows):,} {SPLIT_TITLES[name]} rows have the label {label}, so there is "
+                "nothing to learn or to measure"
+            )
+    train = parts["train"]
+    notes = []
+    unseen = [repr(name) for label, name in enumerate(task.labels) if label not in train.labels]
+    if unseen:
+        notes.append(f"no training row has the label {join_with(unseen, 'or')}")
+    known = set(zip(*train.texts, strict=True))
+    for name, rows in parts.items():
+        shared = 0 if name == "train" else sum(row in known for row in zip(*rows.texts, strict=True))
+        if shared:
+            notes.append(f"{shared:,} of {len(rows):,} {SPLIT_TITLES[name]} rows have the text of a training row")
+    return tuple(notes)
 
 
 def split_rows(task: TaskSpec, data: DataConfig, train: RawSplit, dev: RawSplit, test: RawSplit | None):

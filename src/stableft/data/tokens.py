@@ -16,7 +16,7 @@ from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import DataConfig, RunConfig
 from stableft.data.metrics import label_entropy, majority_baseline
 from stableft.data.sources import RawSplit
-from stableft.data.splits import hash_texts, read_splits, rows_fingerprint
+from stableft.data.splits import check_rows, hash_texts, read_splits, rows_fingerprint
 from stableft.errors import UserError
 from stableft.records.run_record import DataRecord, atomic_write
 
@@ -74,6 +74,7 @@ class Splits:
     val: LabeledRows
     test: LabeledRows | None
     record: DataRecord
+    notes: tuple[str, ...] = ()  # of `check_rows`
 
 
 def load_splits(config: RunConfig, sources: LocalPaths, tokenizer: PreTrainedTokenizerBase) -> Splits:
@@ -92,7 +93,8 @@ def load_splits(config: RunConfig, sources: LocalPaths, tokenizer: PreTrainedTok
             lambda rows=rows: tokenize(rows.texts, tokenizer, config.data.max_length),
         )
         tokens[name] = LabeledRows(*arrays, labels=rows.labels, index=rows.index)
-    return Splits(tokens["train"], tokens["val"], tokens.get("test"), _data_record(config.task, parts))
+    record, notes = _data_record(config.task, parts), check_rows(config, sources, parts)
+    return Splits(tokens["train"], tokens["val"], tokens.get("test"), record, notes)
 
 
 def collate(rows: LabeledRows, indices: np.ndarray, inputs: InputLayout, data: DataConfig) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import os
 import pickle
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -25,15 +26,17 @@ from transformers import (
 from transformers.utils import logging
 
 from stableft.catalog.model_families import BACKBONES, BackboneSpec
-from stableft.config.local_files import model_folder_digest
+from stableft.config.local_files import check_weights_format, is_pickle_allowed, model_folder_digest
 from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import ModelConfig, RunConfig
-from stableft.data.sources import find_model_commit
+from stableft.data.sources import fetch_model_file, find_model_commit
 from stableft.errors import UserError, did_you_mean
 from stableft.methods.mixout import check_mixout_applies
 from stableft.methods.reinit import check_drawable, modules_to_redraw
 from stableft.models.compatibility import check_model_fits_config, no_sdpa_message, resolve_backbone
 
+# Without safetensors in a repository, transformers would ask a service of the hub to convert its pickle.
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 # Raised by transformers for an invalid or damaged config.json or weights file; found by experiment.
 LOAD_ERRORS = (
     OSError, ValueError, KeyError, RuntimeError, EOFError, ImportError, SafetensorError, StrictDataclassError,
@@ -114,7 +117,7 @@ def model_location(config: RunConfig, sources: LocalPaths) -> tuple[str, str | N
 @functools.lru_cache(maxsize=4)
 def _load_tokenizer(where: str, revision: str | None):
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False)
     except LOAD_ERRORS as error:
         raise UserError(load_error_message("tokenizer", where, error)) from None
     if not tokenizer.is_fast:
@@ -135,7 +138,7 @@ def _load_model_config(where: str, revision: str | None) -> PreTrainedConfig:
         if isinstance(family, str) and family not in CONFIG_MAPPING:
             close = did_you_mean(family, CONFIG_MAPPING)
             raise UserError(f"model {where!r} is of family {family!r}, which transformers does not know{close}")
-        config = AutoConfig.from_pretrained(where, revision=revision)
+        config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
     except UserError:
         raise
     except LOAD_ERRORS as error:
@@ -156,6 +159,7 @@ def _load_pretrained(where: str, revision: str | None, n_outputs: int, requested
     model_class: type[PreTrainedModel] = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]  # pyright: ignore[reportAssignmentType]
     if requested.attention == "sdpa" and not model_class._supports_sdpa:
         raise UserError(no_sdpa_message(spec, requested.name))
+    safetensors_only = require_safetensors(where, revision)
     try:
         with quiet_transformers():  # it would warn about the new head, which is intended
             model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -166,6 +170,8 @@ def _load_pretrained(where: str, revision: str | None, n_outputs: int, requested
                 attn_implementation=requested.attention,
                 ignore_mismatched_sizes=True,  # for a head with other labels; other mismatches are caught below
                 output_loading_info=True,
+                use_safetensors=safetensors_only,
+                trust_remote_code=False,
             )
     except LOAD_ERRORS as error:
         raise UserError(load_error_message("model", where, error)) from None
@@ -217,6 +223,17 @@ def _adapted_model_config(
     if getattr(config, "use_cache", False):
         config.use_cache = False  # otherwise BART and GPT-2 keep keys and values for text generation
     return config
+
+
+def require_safetensors(where: str, revision: str | None) -> bool | None:
+    """Return the `use_safetensors` with which to load a folder or hub model: True, unless pickles are allowed too.
+
+    Raises:
+        UserError: The weights in the folder or the hub's cache are a pickle, and none is allowed.
+    """
+    folder = Path(where) if revision is None else Path(fetch_model_file(where, revision, "config.json")).parent
+    check_weights_format(where, folder)
+    return None if is_pickle_allowed() else True
 
 
 def _too_many_tokens_message(where: str, tokens: int, entries: int) -> str:

@@ -273,7 +273,7 @@ def _read_word_pieces(name: str, path: Path) -> dict[str, int]:
 
 def _load_tokenizer_folder(name: str, folder: Path) -> PreTrainedTokenizerBase:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare exceptions for a damaged file
         reason = " ".join(str(error).split()).split(". ")[0]
         raise UserError(f"vocabulary {name!r}: the tokenizer of this folder cannot be loaded: {reason}") from None

@@ -24,7 +24,7 @@ from stableft.config.settings import Settings
 from stableft.config.yaml_file import YamlValue
 from stableft.data.tokens import drop_full_mask
 from stableft.errors import UserError
-from stableft.models.load import LOAD_ERRORS, load_error_message, quiet_transformers
+from stableft.models.load import LOAD_ERRORS, load_error_message, quiet_transformers, require_safetensors
 from stableft.seeds import derive_seed
 from stableft.training.evaluate import to_device
 
@@ -129,10 +129,10 @@ def _load_start(
     assert config.start_from
     name = f"start_from {config.start_from.name!r}"
     try:
-        family = AutoConfig.from_pretrained(folder).model_type
+        family = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
         if family != config.family:
             raise UserError(f"{name}: it is of family {family!r}, and this pre-training is of {config.family!r}")
-        vocabulary = AutoTokenizer.from_pretrained(folder).get_vocab()
+        vocabulary = AutoTokenizer.from_pretrained(folder, trust_remote_code=False).get_vocab()
         with quiet_transformers():
             model, info = AutoModelForMaskedLM.from_pretrained(
                 folder,
@@ -141,6 +141,8 @@ def _load_start(
                 attn_implementation=config.attention,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
+                use_safetensors=require_safetensors(str(folder), None),
+                trust_remote_code=False,
             )
     except UserError:
         raise

@@ -43,6 +43,7 @@ from stableft.models.load import (
     load_error_message,
     model_location,
     quiet_transformers,
+    require_safetensors,
 )
 from stableft.pretrain.config_file import load_pretraining
 from stableft.pretrain.corpus import (
@@ -90,7 +91,7 @@ def load_masked_lm(config: RunConfig, sources: LocalPaths, tokenizer: PreTrained
     path_or_name, revision = model_location(config, sources)
     try:
         with quiet_transformers():
-            hf_config = AutoConfig.from_pretrained(path_or_name, revision=revision)
+            hf_config = AutoConfig.from_pretrained(path_or_name, revision=revision, trust_remote_code=False)
             spec = resolve_backbone(model_config, hf_config.to_dict())
             _check_family(spec, model_config.name, hf_config)
             model, info = AutoModelForMaskedLM.from_pretrained(
@@ -100,6 +101,8 @@ def load_masked_lm(config: RunConfig, sources: LocalPaths, tokenizer: PreTrained
                 dtype=torch.float32,
                 attn_implementation=model_config.attention,
                 output_loading_info=True,
+                use_safetensors=require_safetensors(path_or_name, revision),
+                trust_remote_code=False,
             )
     except UserError:
         raise
@@ -379,7 +382,7 @@ def _load_wikitext() -> list[str]:
     repository, config, split = WIKITEXT_ON_HUB
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would report every attempt
     try:
-        return load_dataset(repository, config, split=split)["text"][:]
+        return load_dataset(repository, config, split=split, trust_remote_code=False)["text"][:]
     except (OSError, ValueError, HfHubHTTPError, DatasetsError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(

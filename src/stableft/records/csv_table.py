@@ -1,4 +1,4 @@
-"""Tables of results: columns by name, rows with their places; how they are read from CSV and TSV files."""
+"""Tables in CSV and TSV files, of results or of training data: columns by name, rows with their places."""
 
 import codecs
 import csv
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from stableft.errors import UserError, did_you_mean
+from stableft.errors import UserError, did_you_mean, storage_error
 from stableft.records.import_values import Place
 
+csv.field_size_limit(2**31 - 1)  # the largest that every platform takes; the default is 131,072 characters
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": " "}
 UNNAMED_COLUMN = re.compile(r"(Unnamed: \d+)?")  # pandas calls a column so that has no name
@@ -74,6 +75,8 @@ class CsvFormat(NamedTuple):
 
     delimiter: str | None = None
     encoding: str | None = None
+    quoted: bool = True  # False: as GLUE's files, where a quotation mark is text
+    fixed: bool = False  # no option changes it, so messages name none
 
 
 def read_csv_table(path: Path, form: CsvFormat = CsvFormat()) -> SourceTable:  # noqa: B008 - it is immutable
@@ -96,27 +99,61 @@ def open_csv_rows(path: Path, form: CsvFormat = CsvFormat()) -> Iterator[tuple[l
         UserError: like `read_csv_table`.
     """
     delimiter = _find_delimiter(path, form.delimiter)
-    encoding = _find_encoding(form.encoding)
+    hint = "" if form.fixed else "; --encoding names another, such as latin-1 or utf-16"
+    with open_text(path, form.encoding, hint, newline="" if form.quoted else "\n") as file:
+        lines = _parse_rows(path, file, delimiter) if form.quoted else split_unquoted_rows(file)
+        _, names = next(lines, (1, []))
+        names = [name.strip() for name in names]
+        while names and not names[-1]:
+            names.pop()
+        if not names:
+            raise UserError(f"{path}: the file is empty")
+        _check_delimiter(path, names, delimiter, form)
+        yield names, _fit_rows(path, lines, names)
+
+
+@contextmanager
+def open_text(
+    path: Path, encoding: str | None = None, encoding_hint: str = "", newline: str = "\n"
+) -> Iterator[TextIO]:
+    """Yield an open file of text, by default UTF-8 with or without a byte order mark. Only "\\n" ends a line.
+
+    `newline` is that of `open`; `encoding_hint` ends the message about text in another encoding.
+
+    Raises:
+        UserError: the file cannot be read, or its encoding is another. This also holds for reading within the block.
+    """
     try:
-        with open(path, encoding=encoding, newline="") as file:
-            lines = _parse_rows(path, file, delimiter)
-            _, names = next(lines, (1, []))
-            names = [name.strip() for name in names]
-            while names and not names[-1]:
-                names.pop()
-            if not names:
-                raise UserError(f"{path}: the file is empty")
-            _check_delimiter(path, names, delimiter, form.delimiter)
-            yield names, _fit_rows(path, lines, names)
+        with open(path, encoding=_find_encoding(encoding), newline=newline) as file:
+            yield file
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder") from None
+    except OSError as error:
+        raise storage_error(error, path) or UserError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeError:
-        title = form.encoding or "UTF-8"
-        raise UserError(
-            f"{path}: the file is not text in {title}; --encoding names another, such as latin-1 or utf-16"
-        ) from None
+        title = encoding or "UTF-8"
+        line = "" if encoding else _find_undecodable_line(path)
+        raise UserError(f"{path}{line}: the file is not text in {title}{encoding_hint}") from None
+
+
+def _find_undecodable_line(path: Path) -> str:
+    """Return ":" and the number of the first line that is not UTF-8."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return f":{number}"
+    return ""
+
+
+def split_unquoted_rows(file: TextIO) -> Iterator[SourceRow]:
+    """Yield the rows of a tab-separated file without quotation: a line each, empty lines skipped."""
+    for number, line in enumerate(file, 1):
+        if line := line.removesuffix("\n").removesuffix("\r"):
+            yield number, line.split("\t")
 
 
 def hash_file(path: Path) -> str:
@@ -161,12 +198,15 @@ def _parse_rows(path: Path, file: TextIO, delimiter: str) -> Iterator[SourceRow]
         raise UserError(f"{path}:{start} cannot be read as a row: {error}") from None
 
 
-def _check_delimiter(path: Path, names: list[str], delimiter: str, requested: str | None) -> None:
+def _check_delimiter(path: Path, names: list[str], delimiter: str, form: CsvFormat) -> None:
     other = next((sign for sign in ",;\t" if sign != delimiter and len(names) == 1 and sign in names[0]), None)
     if other:
-        rule = f"--delimiter says {delimiter!r}" if requested else f"in a {path.suffix} file it must be {delimiter!r}"
-        way = f"--delimiter {'tab' if other == DELIMITERS['.tsv'] else repr(other)} reads it"
-        raise UserError(f"{path}: the header is separated by {other!r}, but {rule}; {way}")
+        ending = next((end for end, sign in DELIMITERS.items() if sign == delimiter), path.suffix)
+        rule = f"in a {ending} file it must be {delimiter!r}"
+        if form.delimiter and not form.fixed:
+            rule = f"--delimiter says {delimiter!r}"
+        way = "" if form.fixed else f"; --delimiter {'tab' if other == DELIMITERS['.tsv'] else repr(other)} reads it"
+        raise UserError(f"{path}: the header is separated by {other!r}, but {rule}{way}")
 
 
 def _fit_rows(path: Path, lines: Iterator[SourceRow], names: list[str]) -> Iterator[SourceRow]:

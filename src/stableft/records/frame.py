@@ -12,6 +12,7 @@ from stableft.config.sweep_file import START_ARM
 from stableft.config.sweep_keys import describe_early_stopping_rule
 from stableft.records.failure import find_chance, is_run_failed
 from stableft.records.run_record import AnyRunRecord, ImportedRun, RunRecord, atomic_write
+from stableft.text import quote_formula
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +58,7 @@ COLUMN_DTYPES = {
     "rule": "object",  # description of the rule that early-stopped the run
     "label_entropy": "float64",  # of the training labels, in nats: the loss of a model that ignores its input
     "watch": "object",  # FailureWatchRecord; None: gradient norms were not recorded
+    "data_notes": "object",  # what is odd about the data rows; None: nothing, or not known
 }
 
 
@@ -160,7 +162,8 @@ def build_tidy_frame(
 def write_tidy_table(records: Iterable[AnyRunRecord], out: Path) -> int:
     """Write the rows of `build_tidy_frame` to a CSV file with a header, and return their number."""
     rows = build_tidy_frame(records)
-    atomic_write(out, rows.to_csv(index=False, lineterminator="\n").encode())
+    texts = rows.select_dtypes("object").map(lambda cell: quote_formula(cell) if isinstance(cell, str) else cell)
+    atomic_write(out, rows.assign(**texts).to_csv(index=False, lineterminator="\n").encode())
     return len(rows)
 
 
@@ -253,7 +256,7 @@ def _imported_columns(run: ImportedRun) -> dict[str, Any]:
         "hub_model",
         "start",
     )
-    missing = dict.fromkeys((*unknown, "start_sha256", "rule", "label_entropy", "watch"))
+    missing = dict.fromkeys((*unknown, "start_sha256", "rule", "label_entropy", "watch", "data_notes"))
     return missing | known | {"skipped_steps": 0}
 
 
@@ -277,6 +280,7 @@ def _own_columns(record: RunRecord, metric: str) -> dict[str, Any]:
         "rule": describe_early_stopping_rule(record.stop.after, record.stop.lowest) if record.stop else None,
         "label_entropy": record.data.label_entropy if record.data else None,
         "watch": record.watch,
+        "data_notes": "; ".join(record.data_notes or ()) or None,
     }
 
 

@@ -4,12 +4,14 @@ Every number keeps the digits with which it is written. Keys of nested objects a
 """
 
 import json
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from stableft.errors import UserError
-from stableft.records.csv_table import SourceTable, hash_file
+from stableft.records.csv_table import SourceTable, hash_file, open_text
 from stableft.records.import_csv import check_mapping, import_table
 from stableft.records.import_mapping import TableMapping
 from stableft.records.import_runs import check_import_out, digest_files, walk_folders
@@ -17,6 +19,7 @@ from stableft.records.import_state import is_state_column
 from stableft.records.import_values import Mistakes, Place
 from stableft.records.run_record import ImportSource
 
+SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 LINES_ENDINGS = (".jsonl", ".ndjson")
 FILE_COLUMN, FOLDER_COLUMN = "file", "folder"  # of a table read from a folder: names relative to it, without .json
 
@@ -42,7 +45,8 @@ def read_json_table(path: Path) -> SourceTable:
     Raises:
         UserError: the file is missing, is not such a file, or has no objects; the message names all lines that are not.
     """
-    content = _read_text(path)
+    with open_text(path) as file:
+        content = file.read()
     mistakes = Mistakes()
     rows: list[tuple[int, dict[str, str]]] = []
     unit = "line"
@@ -79,7 +83,8 @@ def read_json_folder(folder: Path, pattern: str, mapping: TableMapping) -> Sourc
     contents: dict[str, bytes] = {}
     for path in sorted(path for some in walk_folders(folder) for path in some.glob(pattern) if path.is_file()):
         with mistakes.caught():
-            text = _read_text(path)
+            with open_text(path) as file:
+                text = file.read()
             row = flatten_object(Place(path), parse_json(Place(path), text))
             inside = path.relative_to(folder)
             if mapping.score not in row and not any(is_state_column(mapping, name) for name in row):
@@ -99,16 +104,32 @@ def read_json_folder(folder: Path, pattern: str, mapping: TableMapping) -> Sourc
     )
 
 
-def parse_json(place: Place, text: str) -> Any:
-    """Return the value of a JSON text, with the numbers as they are written, as strings.
+def parse_json(place: Place, text: str, number_type: Callable[[str], Any] = str) -> Any:
+    """Return the value of a JSON text. `number_type` is made from the digits of each number, NaN and Infinity.
 
     Raises:
-        UserError: the text is not JSON.
+        UserError: the text is not JSON, an object has a key twice, or a string has half of a surrogate pair.
     """
+
+    def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            raise UserError(f"{place}: an object has the key {_find_repeated(name for name, _ in pairs)!r} twice")
+        return value
+
     try:
-        return json.loads(text, parse_float=str, parse_int=str, parse_constant=str)
-    except (json.JSONDecodeError, RecursionError) as error:
+        numbers = dict.fromkeys(("parse_float", "parse_int", "parse_constant"), number_type)
+        value = json.loads(text, object_pairs_hook=make_object, **numbers)
+        if SURROGATE_ESCAPE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except UserError:
+        raise
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        raise UserError(f"{place}: {half} is half of a character (a lone surrogate), which is not text") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{place} is not JSON: {error}") from None
+    return value
 
 
 def flatten_object(place: Place, value: Any) -> dict[str, str]:
@@ -119,7 +140,18 @@ def flatten_object(place: Place, value: Any) -> dict[str, str]:
     """
     if not isinstance(value, dict):
         raise UserError(f"{place} must be an object with the keys of a run, not {describe_json(value)}")
-    return dict(_flatten(value))
+    try:
+        pairs = list(_flatten(value))
+    except RecursionError:
+        raise UserError(f"{place}: its objects are nested too deeply") from None
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        raise UserError(f"{place} has the key {_find_repeated(name for name, _ in pairs)!r} twice")
+    return row
+
+
+def _find_repeated(names: Iterable[str]) -> str:
+    return Counter(names).most_common(1)[0][0]
 
 
 def describe_json(value: Any) -> str:
@@ -146,14 +178,5 @@ def _is_lines(path: Path, content: str) -> bool:
     first, _, rest = content.lstrip().partition("\n")
     try:
         return bool(rest.strip()) and isinstance(json.loads(first), dict)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return False
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: the file is not text in UTF-8") from None

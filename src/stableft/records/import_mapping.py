@@ -10,6 +10,7 @@ from stableft.errors import UserError, did_you_mean
 from stableft.records.csv_table import SourceRow, SourceTable
 from stableft.records.import_runs import RunKey, find_known_task
 from stableft.records.import_values import (
+    NUMBER_PATTERN,
     Mistakes,
     ScoreScale,
     compile_seed_pattern,
@@ -161,9 +162,9 @@ def parse_row_filters(table: SourceTable, option: str, texts: Sequence[str]) -> 
             continue
         name, sign, value = match[1].strip(), match[2].replace("==", "="), match[3].strip()
         if sign in ("<", "<=", ">", ">="):
-            try:
+            if NUMBER_PATTERN.fullmatch(value):
                 value = str(Decimal(value))
-            except ArithmeticError:
+            else:
                 mistakes.messages.append(f"{option} {text!r}: {sign} must be followed by a number")
                 continue
         values.setdefault((name, sign, "" if sign == "=" else value), set()).add(value)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stableft.catalog.tasks import METRIC_TITLES, METRICS, REGRESSION_METRICS, TASKS, TaskSpec
+from stableft.config.local_files import check_replaced_file
 from stableft.config.run_config import Split, canonical_json
 from stableft.errors import UserError, did_you_mean
 from stableft.records.failure import (
@@ -23,9 +24,9 @@ from stableft.records.failure import (
     is_run_failed,
     known_constant_score,
 )
-from stableft.records.import_values import describe_scale
+from stableft.records.import_values import NUMBER_PATTERN, describe_scale
 from stableft.records.run_record import ImportedRun, write_records_file
-from stableft.text import align_columns
+from stableft.text import align_columns, strip_controls
 
 RUNS_SHOWN = 12  # runs that a message names
 NOTE_WIDTH = 100  # columns of the terminal
@@ -76,10 +77,13 @@ def walk_folders(folder: Path) -> Iterator[Path]:
 def rename_arms(renames: Sequence[str], arms: Iterable[str]) -> dict[str, str]:
     """Return the name under which each arm of the file is imported. `renames` have the form OLD=NEW.
 
+    Control characters are left out of names, because neither a terminal nor a figure can show them.
+
     Raises:
         UserError: one has another form, names no arm, or would merge two arms.
     """
-    names = {arm: arm for arm in sorted(arms)}
+    names = {arm: strip_controls(arm).strip() or "?" for arm in sorted(arms)}
+    shown = dict(names)
     for text in renames:
         old, sign, new = (part.strip() for part in text.partition("="))
         if not (old and sign and new):
@@ -87,7 +91,7 @@ def rename_arms(renames: Sequence[str], arms: Iterable[str]) -> dict[str, str]:
         if old not in names:
             there = f"there are {', '.join(names)}{did_you_mean(old, names)}"
             raise UserError(f"--rename {text}: there is no arm {old!r}, {there}")
-        if names[old] != old:
+        if names[old] != shown[old]:
             raise UserError(f"--rename {text}: {old!r} is already renamed to {names[old]!r}")
         names[old] = new
     for new, olds in groupby(sorted(names, key=names.__getitem__), key=names.__getitem__):
@@ -102,16 +106,21 @@ def check_import_out(out: Path, source: Path) -> None:
         raise UserError(f"--out {out}: the name must end in .jsonl")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.parent}")
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder; give the name of a file")
     if out.exists() and source.exists() and out.samefile(source):
         raise UserError(f"--out {out} is the file that is imported")
+    check_replaced_file(out, "records")
 
 
 def write_imported_runs(out: Path, runs: Sequence[ImportedRun], names: dict[str, str], notes: Iterable[str]) -> str:
     """Judge which runs failed, write them by task, arm and seed, replacing any existing file, and describe them."""
     judged = [
-        run.model_copy(update={"failed": is_run_failed(run, run.report, run.split, run.metric)})
+        run.model_copy(
+            update={
+                "failed": is_run_failed(run, run.report, run.split, run.metric),
+                "task": strip_controls(run.task).strip() or "?",
+                "source": run.source.model_copy(update={"name": strip_controls(run.source.name)}),
+            }
+        )
         for run in sorted(runs, key=lambda run: (run.task, run.arm, run.seed))
     ]
     source = judged[0].source
@@ -122,14 +131,9 @@ def write_imported_runs(out: Path, runs: Sequence[ImportedRun], names: dict[str,
     renamed = [f"arm {new} is {old} in {source.name}" for old, new in names.items() if new != old]
     title = f"{len(judged)} runs of {source.name} (sha256 {source.sha256})"
     lines = [*renamed, *reference, *notes]
-    return "\n".join(
-        [
-            _wrap(title),
-            _runs_table(judged),
-            *map(_wrap, lines),
-            f"{'replaced' if existed else 'wrote'} {out}; next: stableft report {shlex.quote(str(out))}",
-        ]
-    )
+    parts = [_wrap(title), _runs_table(judged), *map(_wrap, lines)]
+    parts.append(f"{'replaced' if existed else 'wrote'} {out}; next: stableft report {shlex.quote(str(out))}")
+    return strip_controls("\n".join(parts))
 
 
 def _wrap(line: str) -> str:
@@ -310,10 +314,9 @@ def parse_baselines(texts: Sequence[str], tasks: Iterable[str], scale: str) -> d
     for task, text in split_task_values("--baseline", texts, tasks).items():
         digits = text.removesuffix("%")
         percent = scale == "percent" or digits != text
-        try:
-            value = float(digits)
-        except ValueError:
-            raise UserError(f"--baseline {text}: must be a number, or TASK=NUMBER") from None
+        if not NUMBER_PATTERN.fullmatch(digits):
+            raise UserError(f"--baseline {text}: must be a number, or TASK=NUMBER")
+        value = float(digits)
         limit = 100 if percent else 1
         if not math.isfinite(value) or abs(value) > limit or (digits == text and percent and 0 < abs(value) <= 1):
             raise UserError(f"--baseline {text}: the scores are {describe_scale(scale)}, and so must it be")
@@ -329,7 +332,7 @@ def parse_row_counts(texts: Sequence[str], tasks: Iterable[str]) -> dict[str, in
     """
     counts = split_task_values("--rows", texts, tasks)
     for text in counts.values():
-        if not text.isascii() or not text.isdigit() or int(text) < 1:
+        if not re.fullmatch(r"\d{1,18}", text, re.ASCII) or int(text) < 1:
             raise UserError(f"--rows {text}: must be a whole number from 1, or TASK=NUMBER")
     return {task: int(text) for task, text in counts.items()}
 

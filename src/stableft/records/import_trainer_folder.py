@@ -125,7 +125,7 @@ def read_trainer_run(folder: Path, pattern: re.Pattern[str] | None) -> TrainerRu
     seed, seed_from = _find_seed(folder, settings, results, pattern)
     task, arm = _find_task_and_arm(folder, settings, pattern)
     rows: dict[Split, int] = {
-        split: int(cell.value)
+        split: parse_whole_number(cell.place, f"{prefix}samples", cell.text)
         for split, prefixes in PREFIXES.items()
         for prefix in prefixes
         if (cell := results.get(f"{prefix}samples")) and cell.value

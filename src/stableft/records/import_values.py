@@ -12,9 +12,11 @@ from stableft.errors import UserError
 
 ScoreScale = Literal["percent", "fraction"]
 NUMBER_PATTERN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,4})?", re.ASCII | re.IGNORECASE)
-WHOLE_NUMBER_PATTERN = re.compile(r"\d+(\.0*)?", re.ASCII)
+WHOLE_NUMBER_PATTERN = re.compile(r"\d{1,30}(\.0*)?", re.ASCII)  # int() refuses more than 4,300 digits
 # A seed with the word that people put before it: Run 0, seed_1, SEED1, s1, seed=1.
-SEED_PATTERN = re.compile(r"(?:(?:seed|run|trial|repeat|rep|s|r)[\s_\-=:#.]*)?(\d+)(\.0*)?", re.ASCII | re.IGNORECASE)
+SEED_PATTERN = re.compile(
+    r"(?:(?:seed|run|trial|repeat|rep|s|r)[\s_\-=:#.]*)?(\d{1,30})(\.0*)?", re.ASCII | re.IGNORECASE
+)
 MAX_WHOLE_NUMBER = 2**63 - 1  # of seeds and steps
 MISSING_WORDS = ("none", "null", "n/a", "na", "<na>")  # that stand for an empty field
 NONNEGATIVE_METRICS = (
@@ -22,6 +24,7 @@ NONNEGATIVE_METRICS = (
     "f1",
     "accuracy_f1",
 )  # a share of 1 % or less of these is no result of a trained model
+QUOTED_CHARACTERS = 80  # of a value that a message shows
 LINES_SHOWN = 3  # lines that a message names
 MISTAKES_SHOWN = 8  # that a message lists
 
@@ -97,6 +100,11 @@ class Mistakes:
             raise UserError(self.messages[0])
 
 
+def quote(text: str) -> str:
+    """Return a value of a file as a message shows it: quoted, and cut if it is long."""
+    return repr(text if len(text) <= QUOTED_CHARACTERS else f"{text[:QUOTED_CHARACTERS]}...")
+
+
 def parse_number(place: Place, column: str, text: str) -> PrintedNumber:
     """Return a number with all its printed digits. An empty field is NaN, as written by pandas; so is a missing value.
 
@@ -108,7 +116,7 @@ def parse_number(place: Place, column: str, text: str) -> PrintedNumber:
         return PrintedNumber(place, text, None)
     digits = text.removesuffix("%").rstrip()
     if not NUMBER_PATTERN.fullmatch(digits) or math.isinf(float(digits)):
-        raise UserError(f"{place} column {column!r}: {text!r} must be a number, nan or empty")
+        raise UserError(f"{place} column {column!r}: {quote(text)} must be a number, nan or empty")
     return PrintedNumber(place, text, Decimal(digits), digits != text)
 
 
@@ -120,7 +128,7 @@ def parse_whole_number(place: Place, column: str, text: str) -> int:
     """
     text = text.strip()
     if not WHOLE_NUMBER_PATTERN.fullmatch(text) or (whole := int(text.partition(".")[0])) > MAX_WHOLE_NUMBER:
-        raise UserError(f"{place} column {column!r}: {text!r} must be a whole number from 0")
+        raise UserError(f"{place} column {column!r}: {quote(text)} must be a whole number from 0")
     return whole
 
 
@@ -139,13 +147,14 @@ def parse_seed(place: Place, column: str, text: str, pattern: re.Pattern[str] | 
     if pattern:
         match = pattern.search(text)
         if match is None:
-            raise UserError(f"{place} column {column!r}: --seed-pattern {pattern.pattern} does not match {text!r}")
+            raise UserError(f"{place} column {column!r}: --seed-pattern {pattern.pattern} does not match {quote(text)}")
         text = match[1]
     seed = find_seed(text)
     if seed is None:
         way = "" if pattern else "; --seed-pattern says where in a longer name it is"
         raise UserError(
-            f"{place} column {column!r}: {text.strip()!r} must be a whole number from 0, alone or as in seed_1{way}"
+            f"{place} column {column!r}: {quote(text.strip())} must be a whole number from 0, alone or as in seed_1"
+            f"{way}"
         )
     return seed
 

@@ -99,12 +99,24 @@ def import_zhang_logs(
     notes: list[str] = []
     for task in tasks:
         some = {key: log for key, log in logs.items() if key.task == task}
-        metric = next(iter(some.values())).metric
+        metric = _find_common_metric(some)
         chance, note = choose_chance(task, "test", metric, baselines.get(task), counts.get(task))
         runs += _make_runs(task, some, metric, chance, names, checkpoint, source)
         notes.append(note)
     notes += _note_doubtful_best(logs) if checkpoint == "best" else []
     return write_imported_runs(out, runs, names, [*notes, *note_unequal_lengths(runs), *broken])
+
+
+def _find_common_metric(logs: dict[RunKey, RunLogs]) -> str:
+    """Return the metric of the runs of a task."""
+    (first, log), *others = logs.items()
+    for key, other in others:
+        if other.metric != log.metric:
+            raise UserError(
+                f"the logs of {describe_run_keys([first])} report {log.metric} and those of {describe_run_keys([key])} "
+                f"{other.metric}; the runs of a task must have one metric"
+            )
+    return log.metric
 
 
 def find_log_folders(folder: Path) -> dict[RunKey, Path]:
@@ -204,6 +216,9 @@ def _parse_log_lines(file: Path, content: bytes) -> list[LogLine]:
     header, *rest = [line.strip().split(",") for line in text.splitlines() if line.strip()] or [[]]
     if not rest:
         raise UserError(f"{file}: the file is cut off: there is no line of scores")
+    named = [name.strip() for name in header if name.strip()]
+    if len(set(named)) < len(named):
+        raise UserError(f"{file}: the header names a column twice")
     lines = []
     for number, fields in enumerate(rest, 2):
         if len(fields) != len(header):

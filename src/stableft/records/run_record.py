@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
@@ -30,7 +30,8 @@ SCHEMA = 2  # of the lines that `dump_record` writes; schema 1 had no such numbe
 # 2: weight decay subtracts rate * p on a CPU too, where it multiplied by a factor rounded to float32.
 NUMERICS = 2
 # Fields added later: omitted if None, so that the checksums of older records stay valid.
-OMIT_IF_NONE = ("start", "stop", "watch", "rows", "digits")
+OMIT_IF_NONE = ("start", "stop", "watch", "rows", "digits", "data_notes")
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # pandas has no larger whole numbers
 
 
 class UnknownSchemaError(UserError):
@@ -56,7 +57,7 @@ RecordT = TypeVar("RecordT", bound=IdentifiedRecord)
 class EvalPoint(RecordSection):
     """One evaluation. `train_loss` is the mean over the steps since the previous evaluation (None at step 0)."""
 
-    step: int
+    step: Int64
     epoch: float
     train_loss: float | None
     val_loss: float
@@ -66,7 +67,7 @@ class EvalPoint(RecordSection):
 class Scores(RecordSection):
     """All metrics of one checkpoint, as fractions. `test` is None if there are no test rows."""
 
-    step: int
+    step: Int64
     val: dict[str, float]
     test: dict[str, float] | None
 
@@ -75,9 +76,9 @@ class DataRecord(RecordSection):
     """The data that a run used. `baselines` are majority-class baselines: split -> metric -> score."""
 
     fingerprint: str
-    train_rows: int
-    val_rows: int
-    test_rows: int
+    train_rows: Int64
+    val_rows: Int64
+    test_rows: Int64
     label_entropy: float | None  # of the training labels, in nats: the loss of a model that ignores its input
     baselines: dict[str, dict[str, float]]
 
@@ -91,12 +92,12 @@ class Environment(RecordSection):
     platform: str
     device: str  # e.g. "cpu" or "NVIDIA H200"
     tf32: bool = False  # a GPU rounded the inputs of float32 products to TF32
-    numerics: int = 1  # NUMERICS of the code that trained it; 1: an older record
-    threads: int
-    micro_batch: int  # rows per forward pass; the effective batch size is in the config
-    micro_batch_halved: int  # how often it was halved because memory ran out
-    micro_batch_halved_at: tuple[int, ...] = ()  # the updates, counted from 1; empty in older records
-    eval_batch: int | None = None  # rows of an evaluation batch, if fewer than configured because memory ran out
+    numerics: Int64 = 1  # NUMERICS of the code that trained it; 1: an older record
+    threads: Int64
+    micro_batch: Int64  # rows per forward pass; the effective batch size is in the config
+    micro_batch_halved: Int64  # how often it was halved because memory ran out
+    micro_batch_halved_at: tuple[Int64, ...] = ()  # the updates, counted from 1; empty in older records
+    eval_batch: Int64 | None = None  # rows of an evaluation batch, if fewer than configured because memory ran out
     model_commit: str | None  # hub models only
     drawn: tuple[str, ...] = ()  # modules other than the head missing from the checkpoint: randomly initialized
 
@@ -121,9 +122,9 @@ class EarlyStopRecord(RecordSection):
     """Rank of an early-stopped run among the `of` runs that differ only in their seeds; rank 1 is the best."""
 
     score: float  # validation score by the selection metric, at the first evaluation after the fraction `after`
-    step: int
-    rank: int
-    of: int
+    step: Int64
+    rank: Int64
+    of: Int64
     after: float
     lowest: float  # fraction of the runs that is stopped
 
@@ -135,7 +136,7 @@ class VanishingGradients(RecordSection):
     to this step.
     """
 
-    step: int
+    step: Int64
     ratio: float
     loss: float
 
@@ -148,7 +149,7 @@ class FailureWatchRecord(RecordSection):
     """
 
     nothing_learnt: float
-    looks: int
+    looks: Int64
     first: VanishingGradients | None
     last: VanishingGradients | None
     at_end: bool
@@ -174,14 +175,15 @@ class RunRecord(IdentifiedRecord):
     # As judged when the run ended; reports judge again (`records.failure`), because the rule may have changed.
     failed: bool | None  # `last` score by the reported metric and split, compared with the chance level
     failed_by_accuracy: bool | None  # the same by accuracy, as defined in M sec. 3.2; None for regression
-    steps: int
-    skipped_steps: int
+    steps: Int64
+    skipped_steps: Int64
     data: DataRecord | None
     environment: Environment | None
     seconds: float
-    peak_memory_bytes: int | None  # GPU: of this run; CPU: of the process so far
+    peak_memory_bytes: Int64 | None  # GPU: of this run; CPU: of the process so far
     source: None = None  # always None; marks a run of this project, as opposed to an `ImportedRun`
     start: StartRecord | None = None  # None: the pre-trained checkpoint
+    data_notes: tuple[str, ...] | None = None  # of `data.splits.check_rows`; None: nothing is odd
     stop: EarlyStopRecord | None = None  # early-stopped runs only
     watch: FailureWatchRecord | None = None  # None: gradient norms were not recorded
 
@@ -206,7 +208,7 @@ class ImportSource(RecordSection):
 class ImportedEval(RecordSection):
     """One evaluation in an imported log."""
 
-    step: int
+    step: Int64
     train_loss: float | None
     val_loss: float | None
     val: dict[str, float]
@@ -215,7 +217,7 @@ class ImportedEval(RecordSection):
 class ImportedScores(RecordSection):
     """The scores of one checkpoint of an imported run, as fractions."""
 
-    step: int | None
+    step: Int64 | None
     val: dict[str, float]
     test: dict[str, float] | None
 
@@ -229,7 +231,7 @@ class ImportedRun(IdentifiedRecord):
 
     arm: str
     task: str
-    seed: int
+    seed: Int64
     metric: str
     split: Split
     report: Checkpoint
@@ -239,10 +241,10 @@ class ImportedRun(IdentifiedRecord):
     best: ImportedScores | None
     failed: bool | None  # as judged at import; None: the chance level is not known
     baseline: float | None  # score of the best constant prediction, by `metric` on `split`
-    steps: int | None
+    steps: Int64 | None
     source: ImportSource
-    rows: int | None = None  # of `split`
-    digits: int | None = None  # to which the score is compared with the chance level; None: an older record
+    rows: Int64 | None = None  # of `split`
+    digits: Int64 | None = None  # to which the score is compared with the chance level; None: an older record
 
     def score(self, checkpoint: Checkpoint, split: Split, metric: str) -> float | None:
         """Return one score as a fraction (NaN for a diverged run), or None if there is none."""

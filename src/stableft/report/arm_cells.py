@@ -67,6 +67,7 @@ class ArmCell:
     failed_losses: tuple[float, ...] = ()  # finite last training losses of the failed runs
     label_entropies: tuple[float, ...] = ()  # distinct entropies of the failed runs' training labels, in nats
     watched: tuple[WatchedRun, ...] = ()  # sorted by seed
+    data_notes: tuple[str, ...] = ()
 
     @property
     def n_known(self) -> int:
@@ -156,6 +157,7 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
             sorted({run["label_entropy"] for run in failed_runs if not math.isnan(run["label_entropy"])})
         ),
         watched=tuple(_watched_runs(runs)),
+        data_notes=_distinct_texts(runs, "data_notes"),
     )
 
 

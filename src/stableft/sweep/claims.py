@@ -9,6 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from stableft.errors import UserError
+
 CLAIM_FILE = "claim.lock"
 
 
@@ -17,7 +19,12 @@ def claim_run(folder: Path) -> Iterator[bool]:
     """Yield True while this process alone may work on the run, or False at once if another process holds the claim.
 
     Taking the claim also removes temporary files left by dead writers.
+
+    Raises:
+        UserError: The folder is a link, so that what is removed in it would be removed elsewhere.
     """
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link, and a run's folder must be a folder: what it links to is left alone")
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / CLAIM_FILE)
     try:

@@ -1,19 +1,20 @@
 """Check a sweep's inputs before any run starts."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
 from stableft.catalog.model_families import BACKBONES
+from stableft.config.local_files import check_weights_format
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.recipe import find_recipe, shipped_recipes
 from stableft.config.run_config import RunConfig, canonical_json
 from stableft.config.sweep_file import Sweep
 from stableft.data.sources import fetch_model_file
-from stableft.data.splits import read_splits, rows_fingerprint
+from stableft.data.splits import check_rows, read_splits, rows_fingerprint
 from stableft.errors import UserError
 from stableft.models.compatibility import check_model_fits_config, resolve_backbone
 from stableft.sweep.start_runs import describe_start_run
@@ -27,6 +28,7 @@ class PlannedRows(NamedTuple):
 
     fingerprint: str
     train_rows: int
+    notes: tuple[str, ...] = ()
 
 
 def check_sweep_inputs(
@@ -54,7 +56,9 @@ def check_sweep_inputs(
         data = canonical_json(config.data.model_dump(mode="json"))
         if data not in by_data:
             parts = read_splits(config, sources)
-            by_data[data] = PlannedRows(rows_fingerprint(parts), len(parts["train"]))
+            by_data[data] = PlannedRows(
+                rows_fingerprint(parts), len(parts["train"]), check_rows(config, sources, parts)
+            )
         planned[run.run_id] = by_data[data]
 
     for run in runs:
@@ -68,6 +72,13 @@ def check_sweep_inputs(
                 "`start_from: {recipe, task, seed, set}`; --set does not reach them"
             ) from None
     return planned
+
+
+def describe_planned_rows(runs: Sequence[PlannedRun], rows: Mapping[str, PlannedRows]) -> Iterator[str]:
+    """Yield a sentence for each odd thing about the data rows of `runs`."""
+    yield from dict.fromkeys(
+        f"note: task {run.config.data.task!r}: {note}" for run in runs for note in rows[run.run_id].notes
+    )
 
 
 def describe_odd_choices(
@@ -120,6 +131,7 @@ def _check_model(config: RunConfig, sources: LocalPaths) -> None:
 
 def _check_weight_files(name: str, folder: Path) -> None:
     """Check the headers of a folder's weight files, which reveals broken downloads and Git LFS pointers."""
+    check_weights_format(name, folder)
     for index in folder.glob("*.index.json"):
         try:
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())

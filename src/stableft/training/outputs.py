@@ -112,9 +112,12 @@ def evaluate_model(setup: RunSetup, state: TrainState, rows: LabeledRows) -> Eva
 
 
 def remove_saved_models(folder: Path) -> None:
-    """Remove the model folders, complete or partial, that an abandoned attempt left in a run's folder."""
+    """Remove the model folders, complete or partial, of an abandoned attempt in a run's folder. Links are cut."""
     for path in (*folder.glob("model-*"), *folder.glob(".model-*.partial")):
-        shutil.rmtree(path)
+        if path.is_symlink():
+            path.unlink()
+        else:
+            shutil.rmtree(path)
 
 
 def finish_run(setup: RunSetup, state: TrainState, diverged: bool) -> RunRecord:
@@ -169,6 +172,7 @@ def _write_record(setup: RunSetup, state: TrainState, **outcome: Any) -> RunReco
         steps=len(state.history),
         skipped_steps=count_skipped_steps(state),
         data=setup.splits.record,
+        data_notes=setup.splits.notes or None,
         environment=collect_environment(state, setup.execution, setup.pretrained.commit, setup.pretrained.missing),
         seconds=state.seconds,
         peak_memory_bytes=peak_memory(setup.device),

@@ -1,5 +1,6 @@
 """A report as Markdown."""
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator
 
@@ -14,14 +15,16 @@ from stableft.report.forms.document import (
     ReportTable,
     Value,
 )
+from stableft.text import strip_controls
 
+MARKUP = re.compile(r"<(?=[A-Za-z/!?])|\](?=[(\[])")  # where a tag or the target of a link begins
 LINE_WIDTH = 110  # of prose; tables are not wrapped
 
 
 def report_to_markdown(report: Report, pictures: bool = False) -> str:
     """Return the report as Markdown. With `pictures`, figures are links to the .png files beside it."""
     parts = [f"# {_table_line(report.title)}", *(_format_block(block, pictures) for block in report.blocks)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return strip_controls("\n\n".join(part for part in parts if part)) + "\n"
 
 
 def _format_block(block: ReportBlock, pictures: bool) -> str:
@@ -52,7 +55,12 @@ def _cell_text(cell: str | Value) -> str:
 
 def _table_line(text: str) -> str:
     """Return the text on one line. Figure titles may have line breaks."""
-    return " ".join(text.splitlines())
+    return _escape(" ".join(text.splitlines()))
+
+
+def _escape(text: str) -> str:
+    """Return the text without HTML tags and links, which the name of an arm could bring."""
+    return MARKUP.sub(r"\\\g<0>", text)
 
 
 def _format_bullets(lines: Iterable[str]) -> str:
@@ -60,7 +68,9 @@ def _format_bullets(lines: Iterable[str]) -> str:
 
 
 def _wrap(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, LINE_WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(
+        _escape(text), LINE_WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _align_columns(rows: list[list[str]]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from stableft.report.forms.document import (
     ReportTable,
     Value,
 )
-from stableft.text import SCREEN_WIDTH, ColumnsPart, fit_columns, screen_width, wrap_prose
+from stableft.text import SCREEN_WIDTH, ColumnsPart, fit_columns, screen_width, strip_controls, wrap_prose
 
 _GAP = "  "
 
@@ -23,9 +23,9 @@ def report_to_text(report: Report, tests: bool = False, notes: bool = False) -> 
     if not report.brief:
         title = BriefTitle(" ".join(report.title.splitlines()))
         texts = ("\n".join(_lines(block)).strip("\n") for block in (title, *report.blocks))
-        return "\n\n".join(filter(None, texts)) + "\n"
+        return strip_controls("\n\n".join(filter(None, texts))) + "\n"
     blocks = [*report.brief, *(report.tests if tests else ()), *(report.notes if notes else ())]
-    return "\n".join(line for block in blocks for line in _lines(block)).strip("\n") + "\n"
+    return strip_controls("\n".join(line for block in blocks for line in _lines(block)).strip("\n")) + "\n"
 
 
 def _lines(block: BriefTitle | ReportBlock) -> Iterator[str]:

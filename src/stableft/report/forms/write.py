@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from stableft.config.local_files import check_replaced_file
 from stableft.errors import UserError, did_you_mean
 from stableft.records.run_record import atomic_write
 from stableft.report.figures.from_probes import PROBE_FIGURE_ALTS
@@ -16,6 +17,7 @@ from stableft.report.forms.document import FOR_READERS, DataTable, Report, Row, 
 from stableft.report.forms.latex import report_to_latex
 from stableft.report.forms.markdown import report_to_markdown
 from stableft.report.forms.terminal import report_to_text
+from stableft.text import quote_formula
 
 Format = Literal["text", "md", "csv", "latex", "json", "html"]
 
@@ -68,11 +70,14 @@ def resolve_target(
     if is_figure and form:
         raise UserError(f"--format {form} is a form of the table; --out {out} is a figure")
     if is_figure:
+        check_replaced_file(path, path.suffix.removeprefix("."))
         return ReportTarget(path, is_figure=True, figure=figure)
     if form is None and path.suffix not in FORMAT_OF_SUFFIX:
         endings = ", ".join([*FORMAT_OF_SUFFIX, *IMAGE_SUFFIXES])
         raise UserError(f"--out {out}: the ending must be one of {endings}, or --format given, or a folder end in /")
-    return ReportTarget(path, form or FORMAT_OF_SUFFIX[path.suffix], tests=tests, notes=notes)
+    form = form or FORMAT_OF_SUFFIX[path.suffix]
+    check_replaced_file(path, form)
+    return ReportTarget(path, form, tests=tests, notes=notes)
 
 
 def write_report(report: Report, output: ReportTarget) -> str:
@@ -96,10 +101,17 @@ def write_report_folder(report: Report, folder: Path) -> list[str]:
     """Write every format and figure to a folder, which is created if needed.
 
     Return the paths, followed by lines on figures that cannot be drawn.
+
+    Raises:
+        UserError: A file there is of another kind; nothing is written.
     """
     from stableft.report.figures.style import figure_to_bytes, png_dpi
 
     folder.mkdir(parents=True, exist_ok=True)
+    for name in report.figures:
+        check_replaced_file(folder / f"{name}.png", "png")
+    for ending, form in FORMAT_OF_SUFFIX.items():
+        check_replaced_file(folder / f"report{ending}", form)
     pictures = []
     for name in report.figures:
         figure = report.draw(name)  # drawn once for both formats
@@ -122,6 +134,8 @@ def save_sweep_report(report: Report, folder: Path) -> str | None:
         return None
     try:
         lines = write_report_folder(report, folder)
+    except UserError as error:
+        return f"the report's files were not written: {error}"
     except OSError as error:  # e.g. a full disk or missing permissions, also for matplotlib's cache folder
         return f"the report's files could not be written: {error.filename or folder}: {error.strerror or error}"
     return f"figures: {', '.join(line for line in lines if 'png' in line)}; the report beside them in five forms"
@@ -204,7 +218,9 @@ def _to_csv_value(data: Any) -> Any:
         return _to_csv_value([f"{key}: {_to_csv_value(item)}" for key, item in data.items()])
     if isinstance(data, float):
         return "NaN" if math.isnan(data) else repr(round_float(data))
-    if data is None or isinstance(data, str | int):
+    if isinstance(data, str):
+        return quote_formula(data)
+    if data is None or isinstance(data, int):
         return data
     raise ValueError(f"{data!r} cannot be written to a CSV file")
 
