@@ -30,10 +30,12 @@ MARKERS = "os^DvPX"
 MAX_NAMED_CURVES = len(PALETTE) * len(LINE_DASHES)  # number of distinguishable styles
 MAX_MARKED_POINTS = 15  # curves with up to this many points are distinguished by markers
 NARROW_PANEL = 2.2  # inches; narrower panels have fewer ticks
+HEADROOM = 0.02  # of an axis, above the highest possible value, so that marks there are whole
 MAX_NAMED_SHADES = 8  # more ordered curves have a colour bar
 MAX_VECTOR_CURVES = 200  # panels with more curves have them as pixels in vector files; ten times as many for points
 
 NAN_LEGEND: LegendEntry = ("NaN from here on, or no mean", {"marker": "X", "linestyle": "none", "color": GREY})
+BANDS_NOTE = "Bands are cut where scores end, such as at 100 %."
 GAP_LEGEND: LegendEntry = (
     "a norm is not finite",
     {"marker": "s", "markersize": 7, "linestyle": "none", "color": "#E0E0E0"},
@@ -153,6 +155,13 @@ def _first_nan(curve: Curve) -> int | None:
     return next((i for i, y in enumerate(curve.y) if not math.isfinite(y)), None)
 
 
+def bands_are_cut(panel: CurvePanel) -> bool:
+    """Return whether a band of a panel would leave the possible range."""
+    lowest, highest = panel.possible
+    below = lowest is not None and any(low < lowest for curve in panel.curves for low in curve.low)
+    return below or (highest is not None and any(high > highest for curve in panel.curves for high in curve.high))
+
+
 def draw_curve_panel(
     axes: "Axes", panel: CurvePanel, styles: StylesByName, references: StylesByName, width: float, page: Page
 ) -> None:
@@ -193,8 +202,10 @@ def draw_curve_panel(
     axes.set_xlim(left=panel.left)
     axes.set_ylim(bottom=panel.bottom, top=panel.top)
     if panel.top is None and highest is not None and axes.get_ylim()[1] > highest:
-        axes.set_ylim(top=highest)
+        axes.set_ylim(top=highest + HEADROOM * (highest - axes.get_ylim()[0]))
     set_ticks(axes, width)
+    if not panel.xlog:  # steps, trials and runs are whole numbers
+        axes.xaxis.get_major_locator().set_params(integer=True)
     if panel.xticks:
         axes.set_xticks(panel.xticks, _thin_out_ticks(panel, width, page))
 
