@@ -261,6 +261,16 @@ def test_nan_of_a_curve_is_marked_at_the_foot():
     assert any(name.startswith("NaN") for name in legend(figure))
 
 
+def test_groups_of_estimates_have_headings_and_a_mark_without_an_interval_is_hollow():
+    estimates = tuple(Estimate("Re-init", v, v - 1 if v else None, group=g) for g, v in (("RTE", 0.0), ("CoLA", 2.0)))
+    (axes,) = shown(draw_panels([EstimatePanel("Mean", "points", estimates, 0.0)]))
+    names = [(label.get_text(), label.get_fontweight()) for label in axes.get_yticklabels()]
+    assert names == [("RTE", "bold"), ("Re-init", "normal"), ("CoLA", "bold"), ("Re-init", "normal")]
+    assert points(axes, "value") == [(0.0, 1.0), (2.0, 3.0)]
+    (faces,) = [marks.get_facecolors() for marks in axes.collections if marks.get_label() == "value"]
+    assert [bool(np.allclose(face, 1)) for face in faces] == [True, False]
+
+
 def test_estimates_with_their_intervals():
     figure = draw_panels(HARD["estimates"])
     first, second = shown(figure)

@@ -193,7 +193,7 @@ def _wrap_title(panel: Panel, width: float, page: Page) -> str:
 
 
 def _wrap_xlabel(panel: Panel, width: float, page: Page) -> str:
-    beside = 1.2 if isinstance(panel, ContourPanel) else 0.6  # a colour bar may be there
+    beside = {ContourPanel: 1.2, EstimatePanel: 0.3}.get(type(panel), 0.6)  # 1.2: a colour bar may be there
     return wrap_text(getattr(panel, "xlabel", ""), width - beside * page.scale, page.chars_per_inch)
 
 
