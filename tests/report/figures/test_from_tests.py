@@ -139,6 +139,9 @@ def test_arms_of_a_table_have_its_names_below_their_data_sets():
     assert "†: most runs failed" in caption
     hollow = [marks.get_facecolors() for marks in shown(figure)[2].collections if marks.get_label() == "value"]
     assert sum(np.allclose(face, 1) for face in np.concatenate(hollow)) == 35  # one pair has 10 runs an arm
+    figure = report_of_artifact("mosbach-table1").figures["effects"]()
+    assert figure.get_supxlabel().startswith("Every arm against devlin.")
+    assert "Most runs of devlin on RTE failed (†)." in " ".join(figure.get_supxlabel().split())
     figure = report_of_artifact("zhang-table7").figures["effects"]()
     assert figure.get_supxlabel().startswith("Every arm against Standard.")  # each against that of its own model
 

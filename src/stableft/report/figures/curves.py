@@ -204,8 +204,7 @@ def draw_curve_panel(
     if panel.top is None and highest is not None and axes.get_ylim()[1] > highest:
         axes.set_ylim(top=highest + HEADROOM * (highest - axes.get_ylim()[0]))
     set_ticks(axes, width)
-    if not panel.xlog:  # steps, trials and runs are whole numbers
-        axes.xaxis.get_major_locator().set_params(integer=True)
+    set_axis_ticks(axes.xaxis, width, whole=True)  # steps, trials and runs
     if panel.xticks:
         axes.set_xticks(panel.xticks, _thin_out_ticks(panel, width, page))
 
@@ -328,8 +327,8 @@ def set_ticks(axes: "Axes", width: float) -> None:
     set_axis_ticks(axes.yaxis, width)
 
 
-def set_axis_ticks(axis: "Axis", width: float) -> None:
-    """Set round tick values on an axis of a panel about `width` inches wide."""
+def set_axis_ticks(axis: "Axis", width: float, whole: bool = False) -> None:
+    """Set round tick values on an axis of a panel about `width` inches wide. `whole`: whole numbers, unless log."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     narrow = width < NARROW_PANEL
@@ -341,6 +340,8 @@ def set_axis_ticks(axis: "Axis", width: float) -> None:
         axis.set_major_locator(LogLocator(subs=factors, numticks=4 if narrow else 5 if width < 4 else 7))
         axis.set_minor_locator(NullLocator())
     else:
-        axis.set_major_locator(MaxNLocator(4 if narrow or high >= 10_000 else "auto", steps=[1, 2, 5, 10]))
+        axis.set_major_locator(
+            MaxNLocator(4 if narrow or high >= 10_000 else "auto", steps=[1, 2, 5, 10], integer=whole)
+        )
     if log or high >= 10_000:
         axis.set_major_formatter("{x:,.7g}")

@@ -15,7 +15,7 @@ from stableft.report.forms.document import DrawFigure
 from stableft.report.numbers_in_words import abbreviate_papers, failed_value, metric_title
 from stableft.report.pair_tests import PairTests, compare_with_reference
 from stableft.report.paper_values import PublishedValue
-from stableft.stats import Summary
+from stableft.stats import Interval, Summary
 from stableft.stats.power import PowerCurve
 from stableft.stats.tests import MIN_RUNS_FOR_BCA
 from stableft.text import join_with
@@ -104,7 +104,7 @@ def build_effect_panels(
     }
     groups = list(dict.fromkeys(arm.group for arm, _ in named.values()))
     pairs = sorted(pairs, key=lambda pair: groups.index(named[id(pair)][0].group))
-    references = {_name_cell(reference) for _, reference in named.values()}
+    references = {_short_name(reference.label) for _, reference in named.values()}
     without_shared = {
         _words_apart(reference, arm) for arm, reference in named.values()
     }  # "Standard" of "XLNet, Standard"
@@ -114,13 +114,12 @@ def build_effect_panels(
     ratios: list[Estimate] = []
     for pair in pairs:
         arm, reference = named[id(pair)]
-        label = _name_cell(arm) + ("" if references else f" against {_name_cell(reference)}")
+        label = _short_name(arm.label) + ("" if references else f" against {_short_name(reference.label)}")
+        label += f"\N{NO-BREAK SPACE}{DAGGER}" if arm.cell.mostly_failed else ""
         group = f"{arm.group}, {metric_title(arm.cell.metric)}" if len(groups) > 1 and arm.cell.metric else ""
         counts = f"{failed_value(pair.arm).text} against {failed_value(pair.reference).text} failed"
-        shares = map(_in_points, (pair.failed_difference, pair.failed_interval.low, pair.failed_interval.high))
-        failures.append(Estimate(label, *shares, hover=f"{label}: {counts}", group=group))
-        points = map(_in_points, (pair.mean_difference, pair.mean_interval.low, pair.mean_interval.high))
-        means.append(Estimate(label, *points, group=group))
+        failures.append(_difference(label, pair.failed_difference, pair.failed_interval, group, f"{label}: {counts}"))
+        means.append(_difference(label, pair.mean_difference, pair.mean_interval, group))
         ratio = pair.sd_ratio
         drawable = ratio.value if ratio.value and math.isfinite(ratio.value) else None
         positive_low = ratio.interval.low or None  # an open end: 0 has no place on a logarithmic axis
@@ -132,22 +131,30 @@ def build_effect_panels(
     ]
     notes = [f"Every arm against {reference.removesuffix('.')}." for reference in references]
     notes += [_describe_intervals(pairs[0]), *_explain_ratios(pairs, ratios)]
-    notes += [DAGGER_NOTE] if any(cell.mostly_failed for pair in pairs for cell in (pair.arm, pair.reference)) else []
+    notes += [DAGGER_NOTE] if any(pair.arm.mostly_failed for pair in pairs) else []
+    failing = [reference for _, reference in named.values() if reference.cell.mostly_failed]
+    places = dict.fromkeys(f"{_short_name(r.label)}{f' on {r.group}' if r.group else ''}" for r in failing)
+    notes += [f"Most runs of {join_with(list(places))} failed ({DAGGER})."] if places else []
     differing = [panel for panel in panels if any(e.value not in (None, panel.zero) for e in panel.estimates)]
     notes += [_describe_omitted(panel) for panel in panels if panel not in differing]
     return differing or panels[:1], notes
 
 
-def _name_cell(named: NamedCell) -> str:
-    """Return the name of an arm, without the file that it was imported from, and marked if most of its runs failed."""
-    imported = " (imported)" if is_imported(named.label) else ""
-    mark = f"\N{NO-BREAK SPACE}{DAGGER}" if named.cell.mostly_failed else ""
-    return f"{arm_without_source(named.label)}{imported}{mark}"
+def _difference(label: str, fraction: float | None, interval: Interval, group: str, hover: str = "") -> Estimate:
+    low, high = _in_points(interval.low), _in_points(interval.high)
+    return Estimate(label, _in_points(fraction), low, high, hover=hover, group=group)
+
+
+def _short_name(label: str) -> str:
+    """Return the name of an arm, without the file that it was imported from."""
+    return f"{arm_without_source(label)}{' (imported)' if is_imported(label) else ''}"
 
 
 def _words_apart(named: NamedCell, other: NamedCell) -> str:
     """Return the parts of a name that the other's does not have."""
-    return ", ".join(part for part in _name_cell(named).split(", ") if part not in _name_cell(other).split(", "))
+    return ", ".join(
+        part for part in _short_name(named.label).split(", ") if part not in _short_name(other.label).split(", ")
+    )
 
 
 def _describe_intervals(pair: PairTests) -> str:
@@ -202,7 +209,7 @@ def build_published_panels(pairs: Sequence[PublishedPair]) -> tuple[list[Estimat
         deviations: list[Estimate] = []
         members = [pair for pair in pairs if pair.group == group]
         for _, name, _, ours, value, compatible in members:
-            label = f"{arm_without_source(name)}{' (imported)' if is_imported(name) else ''}"
+            label = _short_name(name)
             mark = INCOMPATIBLE if compatible is False else ""
             sides = (
                 (OURS, ours.mean, ours.std, ours.n_finite),

@@ -161,11 +161,12 @@ def add_legend(figure: "Figure", entries: Sequence[LegendEntry], page: Page) -> 
 
     names = [wrap_text(name, page.width - 0.6, page.chars_per_inch) for name, _ in entries]
     handles = [Line2D([], [], label=name, **style) for name, (_, style) in zip(names, entries, strict=True)]
+    spaces = (
+        {"handlelength": 1.6, "columnspacing": 1.2} if page.scale == 1 else {"handlelength": 1.4, "columnspacing": 0.6}
+    )
     for rows in range(1, len(handles) + 1):
         columns = math.ceil(len(handles) / rows)
-        legend = figure.legend(
-            handles=handles, loc="outside upper center", ncols=columns, handlelength=1.6, columnspacing=1.2
-        )
+        legend = figure.legend(handles=handles, loc="outside upper center", ncols=columns, **spaces)
         if legend.get_window_extent().width <= LEGEND_SHARE * figure.bbox.width or rows == len(handles):
             return rows + max(name.count("\n") for name in names)
         legend.remove()
