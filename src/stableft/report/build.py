@@ -1,5 +1,6 @@
 """Build the report of an artefact from its runs."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from stableft.report.artifact import (
 )
 from stableft.report.figures.as_text import panel_to_csv_rows, panel_to_table
 from stableft.report.figures.draw import draw_panels
-from stableft.report.figures.from_tests import PublishedPair, figures_of_tests
+from stableft.report.figures.from_tests import NamedCell, PublishedPair, figures_of_tests
 from stableft.report.figures.of_artifact import build_panels, sweep_figures
 from stableft.report.figures.panels import panel_to_json
 from stableft.report.footnotes import cell_footnotes, imported_run_footnotes, sweep_deviation_footnotes
@@ -63,8 +64,11 @@ def _build(runs: ArtifactRuns, data_dir: Path | None) -> Report:
         case StabilityTable() as part:
             results = compute_stability(part, runs)
             drawn, undrawn = sweep_figures(results.cells, runs)
-            families = [results.cells_of(task) for task in results.tasks]
-            drawn |= figures_of_tests(families, _published_pairs(results), results.pairs)
+            groups = {task: task_title(task) if len(results.tasks) > 1 else "" for task in results.tasks}
+            families = [
+                [NamedCell(groups[cell.task], cell.arm, cell) for cell in results.cells_of(task)] for task in groups
+            ]
+            drawn |= figures_of_tests(families, _published_pairs(results, groups), results.pairs)
             notes = (*missing_run_notes(runs), *sweep_deviation_footnotes(runs.sweeps.values()))
             report = build_stability_report(results, drawn, collect_provenance(runs), notes)
             return replace(report, undrawn=undrawn)
@@ -83,14 +87,15 @@ def _build(runs: ArtifactRuns, data_dir: Path | None) -> Report:
     return _build_figure_report(runs)
 
 
-def _published_pairs(results: StabilityResults) -> list[PublishedPair]:
+def _published_pairs(results: StabilityResults, groups: Mapping[str, str]) -> list[PublishedPair]:
     """Return the cells beside the paper's values for them, the first that prints a mean."""
     pairs = []
     for cell in results.cells:
-        compared = (c for c in results.comparisons_with_published(cell) if c.differences and cell.summary.n)
-        value = next((c.published for c in compared if c.published and not c.published.another_party), None)
-        label = f"{cell.arm}, {task_title(cell.task)}" if len(results.tasks) > 1 else cell.arm
-        pairs += [PublishedPair(label, cell.summary, value)] if value else []
+        compared = [c for c in results.comparisons_with_published(cell) if c.differences and cell.summary.n]
+        found = next(((c, c.published) for c in compared if c.published and not c.published.another_party), None)
+        if found:
+            test, value = found
+            pairs.append(PublishedPair(groups[cell.task], cell.arm, cell.metric, cell.summary, value, test.compatible))
     return pairs
 
 

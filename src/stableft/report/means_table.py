@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stableft.catalog.tasks import task_title
 from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import MeanCell, MeansTable, arm_without_source, is_imported
-from stableft.report.figures.from_tests import PublishedPair, figures_of_tests
+from stableft.report.figures.from_tests import NamedCell, PublishedPair, figures_of_tests
 from stableft.report.footnotes import cell_footnotes, imported_run_footnotes, sweep_deviation_footnotes, task_footnotes
 from stableft.report.forms.document import (
     FOR_READERS,
@@ -114,24 +115,38 @@ def build_means_report(parts: Sequence[MeansTable], runs: ArtifactRuns) -> Repor
         tuple(blocks),
         data={"cells": DataTable(MEANS_COLUMNS, tuple(row for table in data for row in table.rows)), "tests": tests},
         facts={"rules": [_rule_in_words(part) for part in parts], "notes": notes},
-        figures=_draw_means(all_results),
+        figures=_draw_means(results),
         provenance=collect_provenance(runs),
     )
 
 
-def _draw_means(results: Sequence["MeanResult"]) -> Mapping[str, DrawFigure]:
-    """Return the figures of a report: every cell against the first of its family, and against the printed values."""
-    scored = {result.spec: result for result in results if result.summary.n}
-    families: dict[tuple[str, str], list[ArmCell]] = {}
-    for spec, result in scored.items():
+def _draw_means(results: Sequence[Sequence["MeanResult"]]) -> Mapping[str, DrawFigure]:
+    """Return the figures of a report: every cell against the first of its family, and against the printed values.
+
+    `results` has those of each part. A family is within one part.
+    """
+    families: dict[tuple[int, str, str], list[NamedCell]] = {}
+    printed: list[PublishedPair] = []
+    for i, result in ((i, result) for i, of_part in enumerate(results) for result in of_part if result.summary.n):
+        spec, test = result.spec, result.against_published
+        group, label = _figure_names(spec)
         if spec.of == "test":  # a cell has the reported scores
-            families.setdefault((spec.family, spec.group.task), []).append(result.cell)
-    printed = [
-        PublishedPair(f"{spec.row}, {spec.column}" if spec.row != spec.column else spec.row, result.summary, published)
-        for spec, result in scored.items()
-        if (published := result.published) and result.difference is not None
-    ]
+            families.setdefault((i, spec.family, spec.group.task), []).append(NamedCell(group, label, result.cell))
+        if result.published and result.difference is not None:
+            compatible = test.p >= BOLD_ALPHA if test and test.p is not None else None
+            printed.append(
+                PublishedPair(group, label, result.cell.metric, result.summary, result.published, compatible)
+            )
     return figures_of_tests(families.values(), printed)
+
+
+def _figure_names(spec: MeanCell) -> tuple[str, str]:
+    """Return the data set of a cell and the rest of the names of its row and column."""
+    row, title = arm_without_source(spec.row), task_title(spec.group.task)
+    names = [*row.split(", "), *spec.column.split(", ")]
+    group = next((name for name in names if name.startswith(title)), title)
+    rest = dict.fromkeys(name for name in names if name != group)
+    return group, ", ".join(rest) + spec.row.removeprefix(row)
 
 
 def _rule_in_words(part: MeansTable) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from support.figures import AXIS, assert_readable, box, legend, lines, points, shown
 
 from stableft.report.figures.boxes import split_modes
+from stableft.report.figures.curves import BANDS_NOTE
+from stableft.report.figures.cut_axis import CUT_NOTE
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.panels import (
     Box,
@@ -158,13 +161,46 @@ def test_a_far_baseline_does_not_hide_the_spread_of_scores():
     far = replace(near, baseline=0.0)
     heights = []
     for of_panel, cut in ((near, False), (far, True)):
-        (axes,) = shown(draw_panels([BoxPanel("STS-B", AXIS, (of_panel,))]))
+        figure = draw_panels([BoxPanel("STS-B", AXIS, (of_panel,))])
+        (axes,) = shown(figure)
+        assert (CUT_NOTE in figure.get_supxlabel()) is cut
         assert any(text.get_text() == "axis cut" for text in axes.texts) is cut
         ends = axes.transData.transform([(0, scores[0]), (0, scores[-1])])[:, 1]
         heights.append(np.ptp(ends) / axes.bbox.height)
         places = axes.transData.transform([(0, y) for y in (0, 88.0, 88.9, 89.4)])[:, 1]
         assert list(places) == sorted(places)
     assert heights[1] > 0.5
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_both_parts_of_a_cut_axis_have_one_scale(rows):
+    low, high = (Box(n, s, (False,) * 20, 20) for n, s in (("low", LOW_SCORES), ("high", HIGH_SCORES)))
+    others = tuple(replace(high, label=f"a name of the arm with number {i}") for i in range(15 if rows else 0))
+    (axes,) = shown(draw_panels([BoxPanel("RTE", AXIS, (low, replace(high, n_nan=1), *others))]))
+    assert any(text.get_text() == "axis cut" for text in axes.texts)
+    side = 0 if rows else 1
+    ends = [axes.transData.transform([(y, y) for y in (s[0], s[-1])])[:, side] for s in (LOW_SCORES, HIGH_SCORES)]
+    assert np.ptp(ends[0]) / 4 == pytest.approx(np.ptp(ends[1]) / 2)
+    ticks = axes.get_xticks() if rows else axes.get_yticks()
+    (step,) = {round(after - before, 9) for before, after in pairwise(ticks) if after - before < 40}
+    assert all(tick % step == pytest.approx(0) for tick in ticks)
+    assert min(ticks) < 53
+    assert max(ticks) > 97
+
+
+LOW_SCORES, HIGH_SCORES = (tuple(np.linspace(a, b, 20).tolist()) for a, b in ((48, 52), (97, 99)))
+
+
+def test_many_panels_have_their_names_once_a_row():
+    names, metrics = ("Standard", "pooler", *"123456"), ("F1", "MCC")
+    axes_names = [AXIS.replace("accuracy", metrics[i % 2]) for i in range(10)]
+    panels = [BoxPanel(f"task {i}", name, tuple(map(box, names))) for i, name in enumerate(axes_names)]
+    for width, per_row in ((7.2, 5), (5.5, 4), (3.25, 2)):
+        figure = draw_panels(panels, width=width)
+        named = [any(label.get_text() for label in axes.get_yticklabels()) for axes in shown(figure)]
+        assert named == [i % per_row == 0 for i in range(10)]
+        assert figure.get_supxlabel().startswith("validation split, last checkpoint\n")
+        assert_readable(figure, least=6)
 
 
 def test_boxes_of_a_shade_have_its_colour_and_a_star_marks_one():
@@ -193,9 +229,29 @@ def test_panels_that_share_an_axis_have_its_limits():
 
 def test_a_band_does_not_leave_the_possible_range():
     wide = Curve("a", (1.0, 2.0), (90.0, 95.0), (70.0, 60.0), (110.0, 130.0))
-    (axes,) = shown(draw_panels([curves_of(wide, possible=(0.0, 100.0))]))
+    figure = draw_panels([curves_of(wide, possible=(0.0, 100.0))])
+    (axes,) = shown(figure)
     assert axes.collections[0].get_paths()[0].vertices[:, 1].max() == 100
-    assert axes.get_ylim()[1] == 100
+    assert 100 < axes.get_ylim()[1] < 102
+    assert figure.get_supxlabel() == BANDS_NOTE
+    within = replace(wide, high=(100.0, 100.0))
+    assert draw_panels([curves_of(within, possible=(0.0, 100.0))]).get_supxlabel() == ""
+
+
+def test_steps_and_trials_have_whole_numbers():
+    (axes,) = shown(draw_panels([curves_of(curve("a", 3))]))
+    assert [tick for tick in axes.get_xticks() if 1 <= tick <= 3] == [1, 2, 3]
+
+
+def test_a_long_name_of_an_axis_is_no_longer_than_the_axis():
+    for width in (3.25, 5.5, 7.2):
+        panels = [curves_of(curve("a"), title=t) for t in ("RTE", "MRPC", "CoLA")]
+        figure = draw_panels(
+            [replace(panel, ylabel="expected validation accuracy [percent]") for panel in panels], width=width
+        )
+        figure.draw_without_rendering()
+        for axes in shown(figure):
+            assert axes.yaxis.label.get_window_extent().height < 1.05 * axes.bbox.height
 
 
 def test_nan_of_a_curve_is_marked_at_the_foot():
@@ -203,6 +259,16 @@ def test_nan_of_a_curve_is_marked_at_the_foot():
     (axes,) = shown(figure)
     assert points(axes, "NaN") == [(2, pytest.approx(0.03))]
     assert any(name.startswith("NaN") for name in legend(figure))
+
+
+def test_groups_of_estimates_have_headings_and_a_mark_without_an_interval_is_hollow():
+    estimates = tuple(Estimate("Re-init", v, v - 1 if v else None, group=g) for g, v in (("RTE", 0.0), ("CoLA", 2.0)))
+    (axes,) = shown(draw_panels([EstimatePanel("Mean", "points", estimates, 0.0)]))
+    names = [(label.get_text(), label.get_fontweight()) for label in axes.get_yticklabels()]
+    assert names == [("RTE", "bold"), ("Re-init", "normal"), ("CoLA", "bold"), ("Re-init", "normal")]
+    assert points(axes, "value") == [(0.0, 1.0), (2.0, 3.0)]
+    (faces,) = [marks.get_facecolors() for marks in axes.collections if marks.get_label() == "value"]
+    assert [bool(np.allclose(face, 1)) for face in faces] == [True, False]
 
 
 def test_estimates_with_their_intervals():

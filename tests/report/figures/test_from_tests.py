@@ -1,6 +1,5 @@
 """The forest plot, our numbers against published ones, the power curve, and how they are asked for."""
 
-import math
 import re
 
 import numpy as np
@@ -19,7 +18,7 @@ from stableft.report.footnotes import sweep_deviation_footnotes
 from stableft.report.forms.write import render_report
 from stableft.report.power import describe_power
 from stableft.report.runs import load_runs_from_file
-from stableft.stats import compute_normal_power_curve, sd_ratio_from_summaries
+from stableft.stats import compute_normal_power_curve, newcombe_interval, sd_ratio_from_summaries
 
 RECORDS = ROOT / "results/records"
 SCORES = {
@@ -39,17 +38,25 @@ def figures(tmp_path):
     return build_report(load_runs_from_file(tmp_path / "mine.jsonl")).figures
 
 
-def test_a_forest_plot_has_the_failure_difference_and_the_sd_ratio(figures):
+DEVLIN, MOSBACH = SCORES.values()
+
+
+def test_a_forest_plot_has_the_differences_of_failures_and_means_and_the_sd_ratio(figures):
     figure = figures["effects"]()
-    failures, spread = shown(figure)
-    assert failures.get_title() == "Failed runs, against devlin"
+    failures, means, spread = shown(figure)
+    assert [axes.get_title() for axes in (failures, means, spread)] == ["Failed runs", "Mean", "Spread"]
+    caption = " ".join(figure.get_supxlabel().split())
+    assert caption.startswith("Every arm against devlin. 95 % intervals")
+    assert all(name in caption for name in ("Newcombe", "Welch", "BCa bootstrap"))
+    assert "Hollow" not in caption  # 10 runs an arm
+    assert [x for x, _ in points(means, "value")] == pytest.approx([100 * np.mean(MOSBACH) - 100 * np.mean(DEVLIN)])
     assert [label.get_text() for label in failures.get_yticklabels()] == ["mosbach"]
     assert [x for x, _ in points(failures, "value")] == pytest.approx([-40])  # 4 of 10 failed runs, and none
     ratio = np.std(SCORES["devlin"], ddof=1) / np.std(SCORES["mosbach"], ddof=1)
     assert [x for x, _ in points(spread, "value")] == pytest.approx([ratio])
     assert spread.get_xscale() == "log"
     assert (lines(failures, "no difference")[0][0], lines(spread, "no difference")[0][0]) == ([0, 0], [1, 1])
-    for axes in (failures, spread):
+    for axes in (failures, means, spread):
         (interval,) = [marks.get_segments()[0][:, 0] for marks in axes.collections if marks.get_label() == "interval"]
         ((value, _),) = points(axes, "value")
         assert interval[0] < value < interval[1]
@@ -70,21 +77,91 @@ def test_intervals_of_a_mean_and_a_deviation():
 
 @pytest.mark.parametrize("name", ["zhang-replication", "mosbach-table1", "zhang-table2"])
 def test_our_numbers_are_beside_the_published_ones_on_one_line(name):
-    records = RECORDS / f"{name}.jsonl"
-    made = build_report(load_runs_from_file(records)) if records.exists() else report_of_artifact(name)
-    figure = made.figures["against-published"]()
+    figure = report_of(name).figures["against-published"]()
     assert legend(figure) == ["these runs", "published"]
-    means, deviations = shown(figure)
-    rows = {label: round(y) for y, label in enumerate(label.get_text() for label in means.get_yticklabels())}
-    assert len(rows) >= 8
-    for axes in (means, deviations):
-        for kind in ("these runs", "published"):
-            assert {round(y) for _, y in points(axes, kind)} <= set(rows.values())
+    panels = {axes.get_title(): axes for axes in shown(figure)}
+    assert [title.partition(":")[2] for title in panels] == [" mean", " SD"] * (
+        len(panels) // 2
+    )  # a pair for each task
+    labels = {axes.get_title(): axes.get_xlabel() for axes in shown(figure)}
+    assert labels["RTE: mean"] == "accuracy in percent"
+    assert labels["CoLA: mean"] == "MCC in percent"
+    first = shown(figure)[0]
+    assert [bool(label.get_text()) for axes in shown(figure)[1:4] for label in axes.get_yticklabels()].count(True) == 0
+    for axes in panels.values():
+        assert len(points(axes, "these runs")) == len(points(axes, "published")) == len(first.get_yticklabels())
     if name == "zhang-replication":
-        place = next(y for label, y in rows.items() if label == "zhang, RTE")
-        printed = [x for x, y in points(means, "published") if round(y) == place]
-        assert printed == [pytest.approx(69.5)]  # Z Table 1
+        assert [label.get_text() for label in first.get_yticklabels()] == ["zhang", "zhang-reinit"]
+        assert sorted(x for x, _ in points(panels["RTE: mean"], "published")) == pytest.approx(
+            [69.5, 72.6]
+        )  # Z Table 1
+    assert "95 % intervals of normal scores: Student's" in figure.get_supxlabel()
     assert_readable(figure)
+
+
+def report_of(name):
+    records = RECORDS / f"{name}.jsonl"
+    return build_report(load_runs_from_file(records)) if records.exists() else report_of_artifact(name)
+
+
+def test_a_mean_that_is_not_compatible_with_the_published_one_is_marked():
+    made = report_of_artifact("zhang-table2")
+    figure = made.figures["against-published"]()
+    compatible = {
+        (row["task"].data, row["column"].text): row["compatible"].data
+        for row in made.data["cells"].rows
+        if row.kind == "difference"
+    }
+    tasks = {"RTE": "rte", "MRPC": "mrpc", "STS-B": "stsb", "CoLA": "cola"}
+    names = [label.get_text() for label in shown(figure)[0].get_yticklabels()]
+    assert "Pre-trained WD" in names  # as the paper has it
+    for axes in shown(figure):
+        task, _, of = axes.get_title().partition(": ")
+        marked = {names[round(text.xy[1])] for text in axes.texts if text.get_text() == "≠"}
+        expected = {name for name in names if compatible[tasks[task], name] is False} if of == "mean" else set()
+        assert marked == expected
+    assert any(compatible.values())
+    assert not all(compatible.values())
+    assert "≠: the mean is not compatible" in figure.get_supxlabel()
+
+
+def test_arms_of_a_table_have_its_names_below_their_data_sets():
+    figure = report_of_artifact("zhang-table1").figures["effects"]()
+    names = [label.get_text() for label in shown(figure)[0].get_yticklabels()]
+    assert names[:4] == ["RTE, accuracy", "Standard, Longer", "Re-init, 3 Epochs", "Re-init, Longer"]
+    assert "RTE (1k), accuracy" in names  # its own family, apart from that of the full data
+    assert len(names) == 12 * 4
+    caption = " ".join(figure.get_supxlabel().split())
+    assert caption.startswith("Every arm against Standard, 3 Epochs.")
+    assert "Hollow: no interval of the SD ratio" in caption
+    assert "fewer than 10 runs of an arm" in caption
+    assert sum(name.endswith("†") for name in names) == 1
+    assert "†: most runs failed" in caption
+    hollow = [marks.get_facecolors() for marks in shown(figure)[2].collections if marks.get_label() == "value"]
+    assert sum(np.allclose(face, 1) for face in np.concatenate(hollow)) == 35  # one pair has 10 runs an arm
+    figure = report_of_artifact("mosbach-table1").figures["effects"]()
+    assert figure.get_supxlabel().startswith("Every arm against devlin.")
+    assert "Most runs of devlin on RTE failed (†)." in " ".join(figure.get_supxlabel().split())
+    figure = report_of_artifact("zhang-table7").figures["effects"]()
+    assert figure.get_supxlabel().startswith("Every arm against Standard.")  # each against that of its own model
+
+
+def test_a_panel_without_a_difference_is_left_out(tmp_path):
+    records = [
+        make_record(arm=arm, seed=seed, last=score + 0.002 * seed * (1 + (arm == "b")), lr=lr)
+        for arm, score, lr in (("a", 0.7, 1e-5), ("b", 0.72, 2e-5))
+        for seed in range(1, 11)
+    ]
+    write_records_file(tmp_path / "mine.jsonl", records)
+    figure = build_report(load_runs_from_file(tmp_path / "mine.jsonl")).figures["effects"]()
+    assert [axes.get_title() for axes in shown(figure)] == ["Mean", "Spread"]
+    caption = " ".join(figure.get_supxlabel().split())
+    low, high = newcombe_interval(0, 10, 0, 10).low, newcombe_interval(0, 10, 0, 10).high
+    assert -low == pytest.approx(high)
+    assert (
+        f"Failed runs: not drawn, there is no difference anywhere; every interval is within {100 * high:.1f} points."
+        in caption
+    )
 
 
 def test_runs_of_no_published_setting_have_no_such_figure():
@@ -177,9 +254,13 @@ def test_deviations_of_a_sweep_file_are_notes(tmp_path):
 
 
 def test_a_spread_without_a_number_is_not_drawn(tmp_path):
-    records = [make_record(arm=arm, seed=1, last=0.7, lr=lr) for arm, lr in (("a", 1e-5), ("b", 2e-5))]
+    records = [
+        make_record(arm=arm, seed=1, last=score, lr=lr) for arm, score, lr in (("a", 0.7, 1e-5), ("b", 0.6, 2e-5))
+    ]
     write_records_file(tmp_path / "mine.jsonl", records)
     figure = build_report(load_runs_from_file(tmp_path / "mine.jsonl")).figures["effects"]()
-    failures, spread = shown(figure)
-    assert not math.isnan(points(failures, "value")[0][0])
-    assert [text.get_text() for text in spread.texts] == ["no such number is known"]
+    (means,) = shown(figure)
+    assert [x for x, _ in points(means, "value")] == pytest.approx([-10])
+    caption = " ".join(figure.get_supxlabel().split())
+    assert "No SD ratio: fewer than 10 runs of an arm." in caption
+    assert "Spread: not drawn, no such number is known." in caption

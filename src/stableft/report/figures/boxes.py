@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from stableft.report.figures.cut_axis import FOOT_SHARE, apply_score_axis, choose_score_axis
+from stableft.report.figures.cut_axis import FOOT_SHARE, MAX_TICKS, ScoreAxis, apply_score_axis, choose_score_axis
 from stableft.report.figures.panels import Box, BoxPanel
 from stableft.report.figures.style import (
     BLUE,
@@ -29,14 +29,17 @@ if TYPE_CHECKING:
 
 # Inches at 9-point type: beside columns, for the y axis with its label and the baseline's value; below rows.
 AXIS_ROOM, AXIS_BELOW = 0.95, 0.75
-MIN_PLOT_WIDTH, MIN_PLOT_HEIGHT = 1.0, 0.85  # inches beside the names of rows, and of all rows, at 9-point type
+MIN_PLOT_WIDTH, MIN_PLOT_HEIGHT = 0.8, 0.85  # inches beside the names of rows, and of all rows, at 9-point type
 MIN_COLUMN, MIN_ROW = 0.34, 0.19  # inches for a group, at 9-point type
 ROW_HEIGHTS = ((6, 0.36), (10, 0.27))  # (up to so many rows, inches of a row at 9-point type); with more, MIN_ROW
 MAX_COLUMN_ROWS = 3  # rows of panels whose groups are columns; more would not fit on a page
 MAX_NAME_LINES, MAX_NAME_SHARE = 4, 0.42  # of names below columns; share of a panel's width beside rows
+NAMED_ONCE_SHARE = 0.2  # of a page's width, for names beside a whole row of panels
+MANY_PANELS = 6  # more stand up to five a row, if their names stand once
 HALF_BOX = 0.34  # half the width of a box, where groups are 1 apart
 MIN_BOX_RUNS = 5  # of a mode; fewer have a line at their median only
 MODE_GAP_SHARE = 0.5  # a gap over this share of a group's range separates two modes
+FEW_TICKS = 3  # on the score axis of a narrow panel
 SWARM_BINS = 40  # per axis: runs within one bin stand beside each other
 # Numbers of points per group above which they shrink, and above which vector files hold them as pixels.
 SHRINK_POINTS_ABOVE, RASTERIZE_POINTS_ABOVE = 60, 1000
@@ -54,12 +57,14 @@ MODES_NOTE = (
 class BoxLayout(NamedTuple):
     """The number of panels per row of the figure, and how the groups of a panel are arranged.
 
-    `rows`: groups are rows with names beside them. Otherwise they are columns, `spacing` inches apart.
+    `rows`: groups are rows with names beside them, in up to `name_width` inches. Otherwise they are columns, `spacing`
+    inches apart.
     """
 
     per_row: int
     rows: bool
     spacing: float
+    name_width: float = 0.0
 
 
 def choose_box_layout(panels: Sequence[BoxPanel], count: int, page: Page) -> BoxLayout:
@@ -78,11 +83,26 @@ def choose_box_layout(panels: Sequence[BoxPanel], count: int, page: Page) -> Box
         fits = fits and count <= MAX_COLUMN_ROWS * size
         if fits and max(name.count("\n") for name in [*names, ""]) < MAX_NAME_LINES:
             return BoxLayout(size, False, spacing)
-    widths = [page.width / size for size in sizes]
-    beside = [max((_row_room(panel, width, page) for panel in panels), default=0.0) for width in widths]
-    plots = [width - room for width, room in zip(widths, beside, strict=True)]
-    size = next((s for s, plot in zip(sizes, plots, strict=True) if plot >= MIN_PLOT_WIDTH * page.scale), sizes[-1])
-    return BoxLayout(size, True, 0.0)
+    once = len({tuple(box.label for box in panel.boxes) for panel in panels}) == 1  # names of a whole row of panels
+    wide = [size for size in (5, 4) if once and count > max(size, MANY_PANELS)]
+    layouts = [
+        BoxLayout(size, True, 0.0, max(MAX_NAME_SHARE * page.width / size, NAMED_ONCE_SHARE * page.width * once))
+        for size in [*wide, *sizes]
+    ]
+    return next(
+        (one for one in layouts if _plot_width(panels, one, once, page) >= MIN_PLOT_WIDTH * page.scale), layouts[-1]
+    )
+
+
+def _plot_width(panels: Sequence[BoxPanel], layout: BoxLayout, once: bool, page: Page) -> float:
+    """Return the inches that the rows of a panel have beside their names and counts."""
+    boxes = [(box, panel) for panel in panels for box in panel.boxes]
+    names = [line for box, panel in boxes for line in _row_name(box, panel, layout, page).split("\n")]
+    beside, counts = (
+        (max(map(len, texts), default=0) + 3) / page.small_chars_per_inch
+        for texts in (names, [_counts(box) for box, _ in boxes])
+    )
+    return (page.width - beside * (1 if once else layout.per_row)) / layout.per_row - counts
 
 
 def _counts(box: Box) -> str:
@@ -100,43 +120,48 @@ def _column_label(box: Box, panel: BoxPanel, inches: float, page: Page) -> str:
     return wrap_text(lines, inches, page.small_chars_per_inch)
 
 
-def _row_name(box: Box, panel: BoxPanel, width: float, page: Page) -> str:
-    return wrap_text(_name(box, panel), width * MAX_NAME_SHARE, page.small_chars_per_inch)
+def _row_name(box: Box, panel: BoxPanel, layout: BoxLayout, page: Page) -> str:
+    return wrap_text(_name(box, panel), layout.name_width, page.small_chars_per_inch)
 
 
-def _row_room(panel: BoxPanel, width: float, page: Page) -> float:
-    """Return the inches beside the rows of a panel, for their names and counts."""
-    names = [line for box in panel.boxes for line in _row_name(box, panel, width, page).split("\n")]
-    counts = max((len(_counts(box)) for box in panel.boxes), default=0)
-    return (max(map(len, names), default=0) + counts + 6) / page.small_chars_per_inch
-
-
-def box_panel_height(panel: BoxPanel, layout: BoxLayout, width: float, rows: int, page: Page) -> float:
+def box_panel_height(panel: BoxPanel, layout: BoxLayout, rows: int, page: Page) -> float:
     """Return the height in inches of a panel without its title, in a figure of so many rows of panels."""
     if layout.rows:
-        return AXIS_BELOW * page.scale + max(MIN_PLOT_HEIGHT * page.scale, sum(_row_heights(panel, width, rows, page)))
+        return AXIS_BELOW * page.scale + max(MIN_PLOT_HEIGHT * page.scale, sum(_row_heights(panel, layout, rows, page)))
     labels = [_column_label(box, panel, layout.spacing, page) for box in panel.boxes]
     below = page.line_height * max((1 + label.count("\n") for label in labels), default=0)
     return below + page.scale * (2.6 if rows <= 2 else 2.0) + page.line_height * bool(panel.names_label)
 
 
-def _row_heights(panel: BoxPanel, width: float, rows: int, page: Page) -> list[float]:
+def _row_heights(panel: BoxPanel, layout: BoxLayout, rows: int, page: Page) -> list[float]:
     count = len(panel.boxes)
     roomy = next((inches for most, inches in ROW_HEIGHTS if count <= most), MIN_ROW)
     height = page.scale * (MIN_ROW if rows > 3 and count > ROW_HEIGHTS[0][0] else roomy)
-    lines = max((1 + _row_name(box, panel, width, page).count("\n") for box in panel.boxes), default=1)
+    lines = max((1 + _row_name(box, panel, layout, page).count("\n") for box in panel.boxes), default=1)
     return [max(height, page.line_height * lines)] * count
 
 
+def box_score_axis(shared: Sequence[BoxPanel]) -> ScoreAxis:
+    """Return the score axis of panels that share it."""
+    boxes = [box for panel in shared for box in panel.boxes]
+    scores = [score for box in boxes for score in box.scores]
+    baselines = [box.baseline for box in boxes if box.baseline is not None]
+    return choose_score_axis(scores, baselines, foot=any(box.n_nan for box in boxes))
+
+
+def has_names_of(panel: BoxPanel, left: object) -> bool:
+    """Return whether the panel on the left has the names of this one's boxes."""
+    named = [_name(box, panel) for box in panel.boxes]
+    return isinstance(left, BoxPanel) and not left.missing and [_name(box, left) for box in left.boxes] == named
+
+
 def draw_box_panel(
-    axes: "Axes", panel: BoxPanel, layout: BoxLayout, width: float, page: Page, shared: Sequence[BoxPanel]
+    axes: "Axes", panel: BoxPanel, layout: BoxLayout, page: Page, shared: Sequence[BoxPanel], with_names: bool
 ) -> None:
     """Draw a panel. `shared` are the panels that have its score axis, itself included."""
-    boxes = [box for other in shared for box in other.boxes]
-    foot = any(box.n_nan for box in boxes)
-    scores = [score for box in boxes for score in box.scores]
-    score_axis = choose_score_axis(scores, [box.baseline for box in boxes if box.baseline is not None], foot)
-    apply_score_axis(axes, score_axis, layout.rows, page.small)
+    score_axis = box_score_axis(shared)
+    ticks = FEW_TICKS if layout.rows and layout.per_row > 3 else MAX_TICKS
+    apply_score_axis(axes, score_axis, layout.rows, page.small, ticks)
     scale = page.scale * (min(1.0, layout.spacing / 0.5) if not layout.rows else 0.75 if len(panel.boxes) > 10 else 0.9)
     shades = list(dict.fromkeys(box.shade for other in shared for box in other.boxes if box.shade))
     for position, box in enumerate(panel.boxes):
@@ -146,7 +171,7 @@ def draw_box_panel(
     _draw_baselines(axes, panel.boxes, layout.rows, page)
     _draw_dividers(axes, panel.boxes, layout.rows)
     if layout.rows:
-        names = [_row_name(box, panel, width, page) for box in panel.boxes]
+        names = [_row_name(box, panel, layout, page) if with_names else "" for box in panel.boxes]
         axes.set_yticks(range(len(panel.boxes)), names)
         axes.set_ylim(len(panel.boxes) - 0.4, -0.6)
         axes.grid(True, axis="x")

@@ -30,10 +30,12 @@ MARKERS = "os^DvPX"
 MAX_NAMED_CURVES = len(PALETTE) * len(LINE_DASHES)  # number of distinguishable styles
 MAX_MARKED_POINTS = 15  # curves with up to this many points are distinguished by markers
 NARROW_PANEL = 2.2  # inches; narrower panels have fewer ticks
+HEADROOM = 0.02  # of an axis, above the highest possible value, so that marks there are whole
 MAX_NAMED_SHADES = 8  # more ordered curves have a colour bar
 MAX_VECTOR_CURVES = 200  # panels with more curves have them as pixels in vector files; ten times as many for points
 
 NAN_LEGEND: LegendEntry = ("NaN from here on, or no mean", {"marker": "X", "linestyle": "none", "color": GREY})
+BANDS_NOTE = "Bands are cut where scores end, such as at 100 %."
 GAP_LEGEND: LegendEntry = (
     "a norm is not finite",
     {"marker": "s", "markersize": 7, "linestyle": "none", "color": "#E0E0E0"},
@@ -153,6 +155,13 @@ def _first_nan(curve: Curve) -> int | None:
     return next((i for i, y in enumerate(curve.y) if not math.isfinite(y)), None)
 
 
+def bands_are_cut(panel: CurvePanel) -> bool:
+    """Return whether a band of a panel would leave the possible range."""
+    lowest, highest = panel.possible
+    below = lowest is not None and any(low < lowest for curve in panel.curves for low in curve.low)
+    return below or (highest is not None and any(high > highest for curve in panel.curves for high in curve.high))
+
+
 def draw_curve_panel(
     axes: "Axes", panel: CurvePanel, styles: StylesByName, references: StylesByName, width: float, page: Page
 ) -> None:
@@ -193,8 +202,9 @@ def draw_curve_panel(
     axes.set_xlim(left=panel.left)
     axes.set_ylim(bottom=panel.bottom, top=panel.top)
     if panel.top is None and highest is not None and axes.get_ylim()[1] > highest:
-        axes.set_ylim(top=highest)
+        axes.set_ylim(top=highest + HEADROOM * (highest - axes.get_ylim()[0]))
     set_ticks(axes, width)
+    set_axis_ticks(axes.xaxis, width, whole=True)  # steps, trials and runs
     if panel.xticks:
         axes.set_xticks(panel.xticks, _thin_out_ticks(panel, width, page))
 
@@ -317,8 +327,8 @@ def set_ticks(axes: "Axes", width: float) -> None:
     set_axis_ticks(axes.yaxis, width)
 
 
-def set_axis_ticks(axis: "Axis", width: float) -> None:
-    """Set round tick values on an axis of a panel about `width` inches wide."""
+def set_axis_ticks(axis: "Axis", width: float, whole: bool = False) -> None:
+    """Set round tick values on an axis of a panel about `width` inches wide. `whole`: whole numbers, unless log."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     narrow = width < NARROW_PANEL
@@ -330,6 +340,8 @@ def set_axis_ticks(axis: "Axis", width: float) -> None:
         axis.set_major_locator(LogLocator(subs=factors, numticks=4 if narrow else 5 if width < 4 else 7))
         axis.set_minor_locator(NullLocator())
     else:
-        axis.set_major_locator(MaxNLocator(4 if narrow or high >= 10_000 else "auto", steps=[1, 2, 5, 10]))
+        axis.set_major_locator(
+            MaxNLocator(4 if narrow or high >= 10_000 else "auto", steps=[1, 2, 5, 10], integer=whole)
+        )
     if log or high >= 10_000:
         axis.set_major_formatter("{x:,.7g}")

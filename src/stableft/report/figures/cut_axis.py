@@ -12,19 +12,33 @@ if TYPE_CHECKING:
 
 # An axis is cut if an empty part is over this share of it, and no part with scores is over that share.
 MIN_EMPTY_SHARE, MAX_FILLED_SHARE = 0.6, 0.15
-LOWER_SHARES, CUT_SHARE = (0.2, 0.36), 0.07  # of the axis: the part below the cut, without and with scores; the cut
-MARGIN, LOWER_MARGIN = 0.06, 0.25  # of a part's range, at its ends
-MIN_RANGE = 0.5  # of a part, in percent, around a single value
+CUT_SHARE = 0.07  # of an axis, for the cut
+MARGIN = 0.06  # of the range of the values, at every end of it
+MIN_RANGE = 0.5  # of an axis, in percent, around a single value
+MAX_TICKS = 5  # of an axis, about
+CUT_NOTE = "Where an axis is cut, both parts have one scale."
 FOOT_SHARE = 0.1  # of an axis, below the lowest score, for runs without a number
 
 
 class ScoreAxis(NamedTuple):
-    """The limits of an axis of scores, and the ends of the part that is cut out of it, if one is."""
+    """The limits of an axis of scores, and the ends of the part that is cut out of it, if one is.
+
+    A point of score has the same length on both sides of the cut, so that spreads can be compared.
+    """
 
     low: float
     high: float
     cut: tuple[float, float] | None
-    lower_share: float = 0.0  # of the axis, below the cut
+
+    @property
+    def shown(self) -> float:
+        """The points of score that the axis shows, without those that are cut out."""
+        return self.high - self.low - (self.cut[1] - self.cut[0] if self.cut else 0)
+
+    @property
+    def lower_share(self) -> float:
+        """The share of the axis that is below the cut."""
+        return (1 - CUT_SHARE) * (self.cut[0] - self.low) / self.shown if self.cut else 0.0
 
     def forward(self, values: np.ndarray) -> np.ndarray:
         """Return the places on the axis, from 0 to 1, of these scores."""
@@ -59,39 +73,37 @@ def choose_score_axis(scores: Sequence[float], baselines: Sequence[float], foot:
     gap, before, after = max(gaps, default=(0.0, low, high))
     total = max(high - low, MIN_RANGE)
     if gap > MIN_EMPTY_SHARE * total and max(before - low, high - after) < MAX_FILLED_SHARE * total:
-        lower, upper = _with_margin(low, before, LOWER_MARGIN), _with_margin(after, high, MARGIN)
-        share = LOWER_SHARES[any(score <= before for score in scores)]
-        if lower[1] < upper[0]:
-            bottom = lower[0] - (lower[1] - lower[0]) * FOOT_SHARE / share * foot
-            return ScoreAxis(bottom, upper[1], (lower[1], upper[0]), share)
-    low, high = _with_margin(low, high, MARGIN)
+        filled = max(high - low - gap, MIN_RANGE)
+        margin = MARGIN * filled + (filled - (high - low - gap)) / 4
+        return ScoreAxis(low - margin - FOOT_SHARE * filled * foot, high + margin, (before + margin, after - margin))
+    half, middle = max((high - low) * (0.5 + MARGIN), MIN_RANGE / 2), (low + high) / 2
+    low, high = middle - half, middle + half
     return ScoreAxis(low - (high - low) * FOOT_SHARE * foot, high, None)
 
 
-def _with_margin(low: float, high: float, margin: float) -> tuple[float, float]:
-    half = max((high - low) * (0.5 + margin), MIN_RANGE / 2)
-    middle = (low + high) / 2
-    return middle - half, middle + half
+def apply_score_axis(axes: "Axes", score_axis: ScoreAxis, along_x: bool, size: float, ticks: int = MAX_TICKS) -> None:
+    """Set limits and up to about `ticks` ticks of a panel's score axis, and mark where it is cut.
 
-
-def apply_score_axis(axes: "Axes", score_axis: ScoreAxis, along_x: bool, size: float) -> None:
-    """Set limits and ticks of a panel's score axis, and mark where it is cut. `size` is that of its type in points."""
+    `size` is that of its type in points.
+    """
     from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
     set_scale, set_limits = (axes.set_xscale, axes.set_xlim) if along_x else (axes.set_yscale, axes.set_ylim)
     axis = axes.xaxis if along_x else axes.yaxis
     if score_axis.cut is None:
         set_limits(score_axis.low, score_axis.high)
-        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 5, 10]))
         return
     set_scale("function", functions=(score_axis.forward, score_axis.inverse))
     set_limits(score_axis.low, score_axis.high)
     low, high = score_axis.cut
-    lower = MaxNLocator(1, steps=[1, 2, 5, 10]).tick_values(score_axis.low, low)
-    upper = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(high, score_axis.high)
-    below = [tick for tick in lower if score_axis.low < tick < low][:1] or [(score_axis.low + low) / 2]
-    above = [float(tick) for tick in upper if high <= tick <= score_axis.high]
-    axis.set_major_locator(FixedLocator([*below, *above]))
+    step = float(np.diff(MaxNLocator(ticks + 1, steps=[1, 2, 5, 10]).tick_values(0, score_axis.shown))[0])
+    places: list[float] = []
+    for start, end in ((score_axis.low, low), (high, score_axis.high)):
+        within = step * np.arange(np.ceil(start / step), np.floor(end / step) + 1)
+        finer = [tick for tick in MaxNLocator(3, steps=[1, 2, 5, 10]).tick_values(start, end) if start <= tick <= end]
+        places += within.tolist() or finer[:1] or [(start + end) / 2]
+    axis.set_major_locator(FixedLocator(places))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(lambda value, _: f"{value:.4g}")
     span = axes.axvspan if along_x else axes.axhspan

@@ -11,12 +11,16 @@ from stableft.report.figures.boxes import (
     BoxLayout,
     box_legend_entries,
     box_panel_height,
+    box_score_axis,
     choose_box_layout,
     draw_box_panel,
+    has_names_of,
     split_modes,
 )
 from stableft.report.figures.curves import (
+    BANDS_NOTE,
     NARROW_PANEL,
+    bands_are_cut,
     choose_curve_styles,
     choose_point_styles,
     choose_reference_styles,
@@ -29,6 +33,7 @@ from stableft.report.figures.curves import (
     set_axis_ticks,
     stack_vertical_labels,
 )
+from stableft.report.figures.cut_axis import CUT_NOTE
 from stableft.report.figures.estimates import (
     draw_estimate_panel,
     estimate_kinds,
@@ -64,9 +69,11 @@ if TYPE_CHECKING:
 
 PanelT = TypeVar("PanelT", BoxPanel, CurvePanel, PointPanel, EstimatePanel, HeatPanel, ContourPanel)
 # Inches per panel at 9-point type.
-MIN_CURVE_WIDTH, MIN_CONTOUR_WIDTH, MIN_ESTIMATE_WIDTH = 1.75, 1.9, 2.9
+MIN_CURVE_WIDTH, MIN_CONTOUR_WIDTH, MIN_ESTIMATE_WIDTH = 1.75, 1.9, 1.35
 NARROW_LINES = 0.7  # size of lines and markers in a narrow figure, relative to others
 MAX_CURVE_HEIGHT = 3.3  # inches
+# Inches of a panel's height at 9-point type for a line each of its title and ticks or names, and of its x label.
+ABOVE_AND_TICKS, X_LABEL = 0.4, 0.35
 
 
 def draw_panels(
@@ -91,8 +98,12 @@ def draw_panels(
     layout = choose_box_layout(boxes, len(panels), page) if boxes else BoxLayout(1, False, 1.0)
     per_row = _choose_per_row(panels, layout, per_row, page)
     rows = math.ceil(len(panels) / per_row)
-    if any(len(split_modes(box.scores, box.failed)) > 1 for panel in boxes for box in panel.boxes):
-        caption = f"{caption} {MODES_NOTE}".strip()
+    notes = {
+        MODES_NOTE: any(len(split_modes(box.scores, box.failed)) > 1 for panel in boxes for box in panel.boxes),
+        CUT_NOTE: any(box_score_axis(_sharing(boxes, panel)).cut for panel in boxes),
+        BANDS_NOTE: any(map(bands_are_cut, _panels_of_type(panels, CurvePanel))),
+    }
+    caption = " ".join([caption, *(note for note, needed in notes.items() if needed)]).strip()
     heights = [_panel_height(panel, page.width / per_row, rows, layout, page) for panel in panels]
     heights = [max(heights[i : i + per_row]) for i in range(0, len(panels), per_row)]
     with house_style(page):
@@ -164,7 +175,7 @@ def _panel_height(panel: Panel, width: float, rows: int, layout: BoxLayout, page
         return names + max(1.5, 0.8 + page.line_height * (1 + message.count("\n")))
     match panel:
         case BoxPanel():
-            return names + box_panel_height(panel, layout, width, rows, page)
+            return names + box_panel_height(panel, layout, rows, page)
         case EstimatePanel():
             return names + estimate_panel_height(panel, width, page)
         case HeatPanel():
@@ -182,7 +193,7 @@ def _wrap_title(panel: Panel, width: float, page: Page) -> str:
 
 
 def _wrap_xlabel(panel: Panel, width: float, page: Page) -> str:
-    beside = 1.2 if isinstance(panel, ContourPanel) else 0.6  # a colour bar may be there
+    beside = {ContourPanel: 1.2, EstimatePanel: 0.3}.get(type(panel), 0.6)  # 1.2: a colour bar may be there
     return wrap_text(getattr(panel, "xlabel", ""), width - beside * page.scale, page.chars_per_inch)
 
 
@@ -220,7 +231,8 @@ def _draw_all(
             continue
         match panel:
             case BoxPanel():
-                draw_box_panel(axes, panel, layout, width, page, _sharing(boxes, panel))
+                named = i % per_row and has_names_of(panel, panels[i - 1])
+                draw_box_panel(axes, panel, layout, page, _sharing(boxes, panel), not named)
             case CurvePanel():
                 draw_curve_panel(axes, panel, styles, references, width, page)
             case PointPanel():
@@ -300,6 +312,8 @@ def _label_axes(
     labels = [_axis_labels(panel, layout) for panel in panels]
     below = {xlabel for xlabel, _ in labels}
     shared = below.pop() if len(panels) > 1 and len(below) == 1 else ""
+    ends = {xlabel.partition("\n")[2] for xlabel in below}  # which split and checkpoint the scores are of
+    end = ends.pop() if len(ends) == 1 and not shared else ""
     names = {ylabel for _, ylabel in labels}
     beside = names.pop() if len(panels) > 2 * per_row and len(names) == 1 else ""
     limits = {(getattr(panel, "bottom", None), getattr(panel, "top", None)) for panel in panels}
@@ -313,21 +327,25 @@ def _label_axes(
         if panel.missing:
             continue
         xlabel, ylabel = labels[i]
-        below_panel = xlabel if isinstance(panel, BoxPanel) else _wrap_xlabel(panel, width, page)
+        below_panel = _wrap_xlabel(panel, width, page)
+        if isinstance(panel, BoxPanel):
+            below_panel = wrap_text(xlabel.removesuffix(f"\n{end}"), width - 0.2 * page.scale, page.chars_per_inch)
         axes.set_xlabel("" if shared else below_panel)
         left = panels[i - 1] if i % per_row and not panels[i - 1].missing else None
-        room = heights[i // per_row] - 0.2
+        room = heights[i // per_row] - page.scale * (ABOVE_AND_TICKS + X_LABEL * (not isinstance(panel, BoxPanel)))
+        if isinstance(panel, BoxPanel) and not layout.rows:
+            room -= page.line_height * max(text.get_text().count("\n") for text in axes.get_xticklabels())
         if not beside and (left is None or labels[i - 1][1] != ylabel):
             axes.set_ylabel(wrap_text(ylabel, max(room, 1.0), page.chars_per_inch))
         if (alike and left) or (isinstance(panel, CurvePanel) and _shares_axis(panel, left)):
             axes.tick_params(labelleft=False)
     if beside:
         figure.supylabel(beside, fontsize=page.font)
-    shared = wrap_text(shared, page.width - 0.3, page.chars_per_inch)
+    shared = wrap_text(shared or end, page.width - 0.3, page.chars_per_inch)
     below_all = "\n".join(line for line in (shared, caption) if line)
     if below_all:
         figure.supxlabel(below_all, fontsize=page.small if caption else page.font)
-    return len(caption.splitlines()) + shared.count("\n")
+    return len(caption.splitlines()) + shared.count("\n") + bool(end)
 
 
 def _axis_labels(panel: Panel, layout: BoxLayout) -> tuple[str, str]:

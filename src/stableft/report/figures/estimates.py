@@ -1,9 +1,10 @@
 """Draw estimates with their intervals on lines below each other, as in a forest plot."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from stableft.report.figures.panels import EstimatePanel
+from stableft.report.figures.panels import Estimate, EstimatePanel
 from stableft.report.figures.style import (
     BLUE,
     GREEN,
@@ -19,15 +20,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-# Of a line, of all lines, and above and below them, at 9-point type.
-LINE_INCHES, MIN_LINES_INCHES, AXIS_INCHES = 0.2, 0.9, 0.75
-NAME_SHARE = 0.4  # of the width, for the names
+# Of a line of one row of type, of all lines, and above and below them, at 9-point type.
+LINE_INCHES, MIN_LINES_INCHES, AXIS_INCHES = 0.165, 0.5, 0.75
+NAME_SHARE, ALONE_NAME_SHARE = 0.7, 0.4  # of a panel's width, for names beside a row of panels, and beside one alone
+WIDE_PANEL = 2.5  # inches; narrower panels have fewer ticks
 KIND_STYLES = ((BLUE, "o"), (ORANGE, "D"), (GREEN, "s"), (PURPLE, "^"))
 KIND_OFFSET = 0.24  # between the kinds of a line, in lines
 
+Line = tuple[str, str]  # (group, name of its line); without a name: the heading of the group
 
-def estimate_lines(panel: EstimatePanel) -> list[str]:
-    return list(dict.fromkeys(estimate.label for estimate in panel.estimates))
+
+def estimate_lines(panel: EstimatePanel) -> list[Line]:
+    """Return the lines of a panel, with a heading above those of each group that has a name."""
+    lines = ((estimate.group, name) for estimate in panel.estimates for name in ("", estimate.label))
+    return list(dict.fromkeys(line for line in lines if any(line)))
 
 
 def estimate_kinds(panels: Sequence[EstimatePanel]) -> list[str]:
@@ -37,52 +43,80 @@ def estimate_kinds(panels: Sequence[EstimatePanel]) -> list[str]:
 
 def estimate_panel_height(panel: EstimatePanel, width: float, page: Page) -> float:
     """Return the height in inches of a panel without its title."""
-    names = estimate_lines(panel)
-    line = max(LINE_INCHES * page.scale, *(_name_inches(name, width, page) for name in names))
-    return AXIS_INCHES * page.scale + max(line * len(names), MIN_LINES_INCHES * page.scale)
+    lines = LINE_INCHES * page.scale * (_line_places(panel, width, page)[-1] + 1)
+    return AXIS_INCHES * page.scale + max(lines, MIN_LINES_INCHES * page.scale)
 
 
-def _name_inches(name: str, width: float, page: Page) -> float:
-    return page.line_height * (1 + wrap_text(name, width * NAME_SHARE, page.small_chars_per_inch).count("\n"))
+def _wrap_name(line: Line, width: float, page: Page) -> str:
+    share = ALONE_NAME_SHARE if width > 0.9 * page.width else NAME_SHARE
+    return wrap_text(line[1] or line[0], width * share, page.small_chars_per_inch)
+
+
+def _line_places(panel: EstimatePanel, width: float, page: Page) -> list[float]:
+    """Return the places of the lines, 1 apart if their names are short. One of 0 stands for a panel without lines."""
+    rows = [1 + _wrap_name(line, width, page).count("\n") for line in estimate_lines(panel)]
+    row = page.line_height / (LINE_INCHES * page.scale)
+    sizes = [1 + (count - 1) * row for count in rows]
+    places = [0.0]
+    for above, below in pairwise(sizes):
+        places.append(places[-1] + (above + below) / 2)
+    return places
 
 
 def draw_estimate_panel(
     axes: "Axes", panel: EstimatePanel, width: float, page: Page, kinds: Sequence[str], with_names: bool
 ) -> None:
     """Draw a panel about `width` inches wide. `kinds` are those of all panels of the figure, in order."""
-    names = estimate_lines(panel)
+    places = dict(zip(estimate_lines(panel), _line_places(panel, width, page), strict=True))
     if panel.xlog:
         axes.set_xscale("log")
     if panel.zero is not None:
         axes.axvline(panel.zero, color="black", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1, label="no difference")
     for kind in kinds:
-        _draw_kind(axes, panel, kind, kinds, names)
-    labels = [wrap_text(name, width * NAME_SHARE, page.small_chars_per_inch) for name in names]
-    axes.set_yticks(range(len(names)), labels if with_names else [""] * len(names))
-    axes.set_ylim(len(names) - 0.4, -0.6)
+        _draw_kind(axes, panel, kind, kinds, places, page)
+    axes.set_yticks(list(places.values()), [_wrap_name(line, width, page) if with_names else "" for line in places])
+    for text, (_, name) in zip(axes.get_yticklabels(), places, strict=True):
+        text.set_fontweight("normal" if name else "bold")
+    last = max(places.values())
+    axes.set_ylim(last + 0.6, -0.6)
     axes.grid(True, axis="x")
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
     for estimate in panel.estimates:
         if estimate.text:
             place: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
-            at = (1, names.index(estimate.label))
+            at = (1, places[estimate.group, estimate.label])
             axes.annotate(estimate.text, at, (3, 0), va="center", fontsize=page.small, **place)
     _set_estimate_ticks(axes, panel, width)
 
 
-def _draw_kind(axes: "Axes", panel: EstimatePanel, kind: str, kinds: Sequence[str], names: Sequence[str]) -> None:
+def has_interval(estimate: Estimate) -> bool:
+    """Return whether an end of an estimate's interval is known."""
+    return estimate.low is not None or estimate.high is not None
+
+
+def _draw_kind(
+    axes: "Axes", panel: EstimatePanel, kind: str, kinds: Sequence[str], places: Mapping[Line, float], page: Page
+) -> None:
     shown = [e for e in panel.estimates if e.kind == kind and e.value is not None]
     color, marker = KIND_STYLES[kinds.index(kind) % len(KIND_STYLES)]
     shift = (kinds.index(kind) - (len(kinds) - 1) / 2) * KIND_OFFSET
-    places = [names.index(e.label) + shift for e in shown]
-    values = [float(e.value) for e in shown if e.value is not None]
     low, high = _ends(panel)
-    for estimate, place in zip(shown, places, strict=True):
-        if estimate.low is not None or estimate.high is not None:
+    at = [places[estimate.group, estimate.label] + shift for estimate in shown]
+    for estimate, place in zip(shown, at, strict=True):
+        if has_interval(estimate):
             ends = (low if estimate.low is None else estimate.low, high if estimate.high is None else estimate.high)
             axes.hlines(place, *ends, color=color, linewidth=1.2, zorder=2, label="interval")
-    marks = axes.scatter(values, places, s=20, color=color, marker=marker, zorder=3, linewidth=0, label=kind or "value")
+    faces = [color if has_interval(estimate) else "white" for estimate in shown]
+    values = [float(estimate.value) for estimate in shown if estimate.value is not None]
+    look: dict[str, Any] = {
+        "s": 20 * page.scale**2,
+        "marker": marker,
+        "facecolor": faces,
+        "edgecolor": color,
+        "linewidth": 0.9,
+    }
+    marks = axes.scatter(values, at, zorder=3, label=kind or "value", **look)
     set_hover(marks, [estimate.hover or f"{estimate.label}: {estimate.value:.4g}" for estimate in shown])
 
 
@@ -96,16 +130,16 @@ def _ends(panel: EstimatePanel) -> tuple[float, float]:
 def _set_estimate_ticks(axes: "Axes", panel: EstimatePanel, width: float) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-    count = 5 if width > 2.5 else 3
+    count = 5 if width > WIDE_PANEL else 3
+    axes.xaxis.set_major_locator(MaxNLocator(count, steps=[1, 2, 5, 10]))
     if panel.xlog:
         low, high = axes.get_xlim()
-        axes.xaxis.set_major_locator(
-            LogLocator(subs=(1.0,) if high / low > 300 else (1.0, 2.0, 5.0), numticks=count + 2)
-        )
+        decades_only = high / low > (300 if width > WIDE_PANEL else 10)
+        places = LogLocator(subs=(1.0,) if decades_only else (1.0, 2.0, 5.0), numticks=count + 2)
+        if sum(low <= tick <= high for tick in places.tick_values(low, high)) > 1:
+            axes.xaxis.set_major_locator(places)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter("{x:g}")
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(count, steps=[1, 2, 5, 10]))
 
 
 def estimate_legend_entries(panels: Sequence[EstimatePanel]) -> list[LegendEntry]:

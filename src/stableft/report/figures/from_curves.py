@@ -298,7 +298,7 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
         }
         notes.append(method_notes[part.of])
     split_title = "test" if part.of == "test" else "validation"
-    ylabel = f"expected {split_title} {_metric_title(part.groups, runs)}"
+    ylabel = f"expected {split_title} {_metric_title(part.groups, runs)} [percent]"
     missing = "" if curves else NO_FINISHED_RUN
     possible = _score_range(part.groups, runs)
     panel = CurvePanel(part.title, "random trials", ylabel, tuple(curves), missing=missing, possible=possible)

@@ -1,136 +1,243 @@
 """Build panels from tests: effects of arms against a reference, our numbers against published ones, and power."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
-from stableft.catalog.tasks import task_title
 from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import arm_without_source, is_imported
 from stableft.report.figures.draw import draw_panels
+from stableft.report.figures.estimates import has_interval
 from stableft.report.figures.panels import Curve, CurvePanel, Estimate, EstimatePanel, ReferenceLine
+from stableft.report.figures.style import PAGE_WIDTH
 from stableft.report.forms.document import DrawFigure
-from stableft.report.numbers_in_words import abbreviate_papers, failed_value
+from stableft.report.numbers_in_words import abbreviate_papers, failed_value, metric_title
 from stableft.report.pair_tests import PairTests, compare_with_reference
 from stableft.report.paper_values import PublishedValue
-from stableft.stats import Summary
+from stableft.stats import Interval, Summary
 from stableft.stats.power import PowerCurve
+from stableft.stats.tests import MIN_RUNS_FOR_BCA
+from stableft.text import join_with
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 LEVEL = 0.95  # of the intervals of a mean and a standard deviation
-EFFECTS_NOTE = (
-    "Each 95 % interval is for itself; the report's tests are adjusted for their number. Ratios have an interval from "
-    "10 runs an arm on."
+ADJUSTED_NOTE = "The report's tests are adjusted for their number."
+DAGGER = "†"
+DAGGER_NOTE = f"{DAGGER}: most runs failed, so a small spread is no stability."
+PUBLISHED_NOTE = (
+    f"{100 * LEVEL:g} % intervals of normal scores: Student's of a mean, from chi-square of a standard deviation."
 )
+AXES_NOTE = "Each task has its own axes."
+INCOMPATIBLE = "≠"
+INCOMPATIBLE_NOTE = (
+    f"{INCOMPATIBLE}: the mean is not compatible with the published one at .05, by Welch's t-test from summaries."
+)
+MANY_TASKS = 2  # more stand two a row where a page is wide enough
 OURS, OTHERS = "these runs", "published"
 EFFECTS_FIGURE, PUBLISHED_FIGURE = "effects", "against-published"
 TEST_FIGURE_ALTS = {
-    EFFECTS_FIGURE: "Difference of the share of failed runs and ratio of the standard deviations, of every arm against "
-    "the reference arm, with 95 % intervals",
+    EFFECTS_FIGURE: "Difference of the share of failed runs, difference of the means and ratio of the standard "
+    "deviations, of every arm against the reference arm, with 95 % intervals",
     PUBLISHED_FIGURE: "Mean and standard deviation of every arm beside the published ones, with 95 % intervals",
 }
+
+
+class NamedCell(NamedTuple):
+    """A cell under the name that its table has for it, in the group of its task."""
+
+    group: str
+    label: str
+    cell: ArmCell
 
 
 class PublishedPair(NamedTuple):
     """The scores of an arm on a task, and the published value that they are compared with."""
 
+    group: str
     label: str
+    metric: str | None
     summary: Summary
     published: PublishedValue
+    compatible: bool | None  # the means, at .05. None: not tested
 
 
 def figures_of_tests(
-    families: Iterable[Sequence[ArmCell]], published: Sequence[PublishedPair], pairs: Sequence[PairTests] = ()
+    families: Iterable[Sequence[NamedCell]], published: Sequence[PublishedPair], pairs: Sequence[PairTests] = ()
 ) -> dict[str, DrawFigure]:
     """Return figure name -> function that draws it, for those of which there is anything to draw.
 
     Without `pairs`, every arm is tested against the first of its family when the figure is drawn, which takes seconds.
     """
-    scored = [[cell for cell in family if cell.summary.n] for family in families]
+    scored = [[named for named in family if named.cell.summary.n] for family in families]
 
     def draw_effects(width: float | None = None) -> "Figure":
         tested = pairs or compare_with_reference(
-            [(cell, first) for (first, *others) in filter(None, scored) for cell in others]
+            [(named.cell, first.cell) for (first, *others) in filter(None, scored) for named in others]
         )
-        return draw_panels(build_effect_panels(tested), EFFECTS_NOTE, width=width)
+        names = {(named.cell.arm, named.cell.task): named for family in scored for named in family}
+        panels, notes = build_effect_panels(tested, names)
+        notes += [ADJUSTED_NOTE] if pairs else []  # a table of means has the tests of its paper
+        return draw_panels(panels, " ".join(notes), len(panels), width=width)
 
     def draw_published(width: float | None = None) -> "Figure":
-        return draw_panels(build_published_panels(published), width=width)
+        panels, notes = build_published_panels(published)
+        per_row = 4 if len(panels) > 2 * MANY_TASKS and (width or PAGE_WIDTH) >= PAGE_WIDTH else 2
+        return draw_panels(panels, " ".join(notes), per_row, width=width)
 
     found: dict[str, DrawFigure] = {EFFECTS_FIGURE: draw_effects} if any(len(family) > 1 for family in scored) else {}
     return found | ({PUBLISHED_FIGURE: draw_published} if published else {})
 
 
-def build_effect_panels(pairs: Sequence[PairTests]) -> list[EstimatePanel]:
-    """Return a forest plot: a panel of the differences in failed runs, and one of the SD ratios, arms x tasks."""
-    references = {_short_name(pair.reference) for pair in pairs}
-    against = f", against {references.pop()}" if len(references) == 1 else ""
-    several_tasks = len({pair.arm.task for pair in pairs}) > 1
-    labels = [_label_pair(pair, not against, several_tasks) for pair in pairs]
-    failures, ratios = [], []
-    for label, pair in zip(labels, pairs, strict=True):
+def build_effect_panels(
+    pairs: Sequence[PairTests], names: Mapping[tuple[str, str], NamedCell]
+) -> tuple[list[EstimatePanel], list[str]]:
+    """Return a forest plot and its notes: panels of the differences in failed runs and means, and of the SD ratios.
+
+    `names` has the name of each (arm, task). A panel in which nothing differs is left out, and a note says so.
+    """
+    named = {
+        id(pair): (names[pair.arm.arm, pair.arm.task], names[pair.reference.arm, pair.reference.task]) for pair in pairs
+    }
+    groups = list(dict.fromkeys(arm.group for arm, _ in named.values()))
+    pairs = sorted(pairs, key=lambda pair: groups.index(named[id(pair)][0].group))
+    references = {_short_name(reference.label) for _, reference in named.values()}
+    without_shared = {
+        _words_apart(reference, arm) for arm, reference in named.values()
+    }  # "Standard" of "XLNet, Standard"
+    references = references if len(references) == 1 else without_shared if len(without_shared) == 1 else set()
+    failures: list[Estimate] = []
+    means: list[Estimate] = []
+    ratios: list[Estimate] = []
+    for pair in pairs:
+        arm, reference = named[id(pair)]
+        label = _short_name(arm.label) + ("" if references else f" against {_short_name(reference.label)}")
+        label += f"\N{NO-BREAK SPACE}{DAGGER}" if arm.cell.mostly_failed else ""
+        group = f"{arm.group}, {metric_title(arm.cell.metric)}" if len(groups) > 1 and arm.cell.metric else ""
         counts = f"{failed_value(pair.arm).text} against {failed_value(pair.reference).text} failed"
-        interval = pair.failed_interval
-        difference, low, high = map(_in_points, (pair.failed_difference, interval.low, interval.high))
-        failures.append(Estimate(label, difference, low, high, hover=f"{label}: {counts}"))
+        failures.append(_difference(label, pair.failed_difference, pair.failed_interval, group, f"{label}: {counts}"))
+        means.append(_difference(label, pair.mean_difference, pair.mean_interval, group))
         ratio = pair.sd_ratio
         drawable = ratio.value if ratio.value and math.isfinite(ratio.value) else None
         positive_low = ratio.interval.low or None  # an open end: 0 has no place on a logarithmic axis
-        ratios.append(Estimate(label, drawable, positive_low, ratio.interval.high))
-    return [
-        _panel(f"Failed runs{against}", "difference in points", failures, 0.0),
-        _panel(f"Spread{against}", "SD of the reference over SD of the arm", ratios, 1.0, xlog=True),
+        ratios.append(Estimate(label, drawable, positive_low, ratio.interval.high, group=group))
+    panels = [
+        EstimatePanel("Failed runs", "difference in points", tuple(failures), 0.0),
+        EstimatePanel("Mean", "difference in points", tuple(means), 0.0),
+        EstimatePanel("Spread", "SD of the reference over SD of the arm", tuple(ratios), 1.0, xlog=True),
     ]
+    notes = [f"Every arm against {reference.removesuffix('.')}." for reference in references]
+    notes += [_describe_intervals(pairs[0]), *_explain_ratios(pairs, ratios)]
+    notes += [DAGGER_NOTE] if any(pair.arm.mostly_failed for pair in pairs) else []
+    failing = [reference for _, reference in named.values() if reference.cell.mostly_failed]
+    places = dict.fromkeys(f"{_short_name(r.label)}{f' on {r.group}' if r.group else ''}" for r in failing)
+    notes += [f"Most runs of {join_with(list(places))} failed ({DAGGER})."] if places else []
+    differing = [panel for panel in panels if any(e.value not in (None, panel.zero) for e in panel.estimates)]
+    notes += [_describe_omitted(panel) for panel in panels if panel not in differing]
+    return differing or panels[:1], notes
+
+
+def _difference(label: str, fraction: float | None, interval: Interval, group: str, hover: str = "") -> Estimate:
+    low, high = _in_points(interval.low), _in_points(interval.high)
+    return Estimate(label, _in_points(fraction), low, high, hover=hover, group=group)
+
+
+def _short_name(label: str) -> str:
+    """Return the name of an arm, without the file that it was imported from."""
+    return f"{arm_without_source(label)}{' (imported)' if is_imported(label) else ''}"
+
+
+def _words_apart(named: NamedCell, other: NamedCell) -> str:
+    """Return the parts of a name that the other's does not have."""
+    return ", ".join(
+        part for part in _short_name(named.label).split(", ") if part not in _short_name(other.label).split(", ")
+    )
+
+
+def _describe_intervals(pair: PairTests) -> str:
+    shares, ratio = pair.failed_interval, pair.sd_ratio.interval
+    return (
+        f"{100 * shares.level:g} % intervals, each for itself: {shares.method} of the share of failed runs, Welch's of "
+        f"the mean, {ratio.method} of the SD ratio."
+    )
+
+
+def _explain_ratios(pairs: Sequence[PairTests], ratios: Sequence[Estimate]) -> Iterator[str]:
+    """Yield why SD ratios are not drawn or have no interval."""
+    for start, chosen in (
+        ("No SD ratio", [e.value is None for e in ratios]),
+        ("Hollow: no interval of the SD ratio", [e.value is not None and not has_interval(e) for e in ratios]),
+    ):
+        reasons: dict[str, list[str]] = {}
+        for pair, estimate in compress(zip(pairs, ratios, strict=True), chosen):
+            ratio = pair.sd_ratio
+            few = min(ratio.n_a, ratio.n_b) < MIN_RUNS_FOR_BCA
+            why = f"fewer than {MIN_RUNS_FOR_BCA} runs of an arm" if few else ratio.reason or ratio.interval.reason
+            place = f"{estimate.label} ({estimate.group})" if estimate.group else estimate.label
+            reasons.setdefault(why or "it is not finite", []).append(place)
+        for why, places in reasons.items():
+            of = "" if len(places) == sum(chosen) else f" of {join_with(places)}"
+            yield f"{start}{of}: {why}."
+
+
+def _describe_omitted(panel: EstimatePanel) -> str:
+    """Return a sentence on a panel in which nothing differs."""
+    if all(estimate.value is None for estimate in panel.estimates):
+        return f"{panel.title}: not drawn, no such number is known."
+    ends = [abs(end) for e in panel.estimates for end in (e.low, e.high) if end is not None]
+    within = f"; every interval is within {max(ends):.1f} points" if ends and not panel.xlog else ""
+    return f"{panel.title}: not drawn, there is no difference anywhere{within}."
 
 
 def _in_points(fraction: float | None) -> float | None:
     return None if fraction is None else 100 * fraction
 
 
-def _label_pair(pair: PairTests, with_reference: bool, with_task: bool) -> str:
-    task = f", {task_title(pair.arm.task)}" if with_task else ""
-    return f"{_short_name(pair.arm)}{f' against {_short_name(pair.reference)}' if with_reference else ''}{task}"
+def build_published_panels(pairs: Sequence[PublishedPair]) -> tuple[list[EstimatePanel], list[str]]:
+    """Return a panel of means and one of standard deviations for each task, and notes.
 
-
-def _short_name(cell: ArmCell) -> str:
-    """Return the name of an arm, without the file that it was imported from."""
-    return f"{arm_without_source(cell.arm)}{' (imported)' if is_imported(cell.arm) else ''}"
-
-
-def _panel(
-    title: str, xlabel: str, estimates: Sequence[Estimate], zero: float | None, xlog: bool = False
-) -> EstimatePanel:
-    missing = "" if any(estimate.value is not None for estimate in estimates) else "no such number is known"
-    return EstimatePanel(title, xlabel, tuple(estimates), zero, xlog, missing=missing)
-
-
-def build_published_panels(pairs: Sequence[PublishedPair]) -> list[EstimatePanel]:
-    """Return a panel of means and one of standard deviations: our runs and the published ones on a line for each cell.
-
-    The intervals are those of normal scores: Student's for a mean, from chi-square for a standard deviation.
+    Our runs and the published ones are on a line for each cell. The intervals are those of normal scores: Student's for
+    a mean, from chi-square for a standard deviation.
     """
-    means: list[Estimate] = []
-    deviations: list[Estimate] = []
-    for label, ours, value in pairs:
-        sides = (
-            (OURS, ours.mean, ours.std, ours.n_finite),
-            (OTHERS, value.fraction("mean"), value.fraction("std"), value.n),
-        )
-        for kind, mean, std, n in sides:
-            percent, deviation = _in_points(mean), _in_points(std)
-            source = kind if kind == OURS else abbreviate_papers(value.place)
-            hover = f"{label}, {source}: {_number(percent)} ± {_number(deviation)}, n = {n}"
-            ends = (None, None) if percent is None or deviation is None else mean_interval(percent, deviation, n)
-            means.append(Estimate(label, percent, *ends, kind=kind, hover=hover))
-            ends = (None, None) if deviation is None else std_interval(deviation, n)
-            deviations.append(Estimate(label, deviation, *ends, kind=kind, hover=hover))
-    return [
-        _panel("Mean", "score in percent", means, None),
-        _panel("Standard deviation", "points", deviations, None),
-    ]
+    panels: list[EstimatePanel] = []
+    groups = dict.fromkeys(pair.group for pair in pairs)
+    for group in groups:
+        means: list[Estimate] = []
+        deviations: list[Estimate] = []
+        members = [pair for pair in pairs if pair.group == group]
+        for _, name, _, ours, value, compatible in members:
+            label = _short_name(name)
+            mark = INCOMPATIBLE if compatible is False else ""
+            sides = (
+                (OURS, ours.mean, ours.std, ours.n_finite),
+                (OTHERS, value.fraction("mean"), value.fraction("std"), value.n),
+            )
+            for kind, mean, std, n in sides:
+                percent, deviation = _in_points(mean), _in_points(std)
+                source = kind if kind == OURS else abbreviate_papers(value.place)
+                hover = f"{label}, {source}: {_number(percent)} ± {_number(deviation)}, n = {n}"
+                ends = (None, None) if percent is None or deviation is None else mean_interval(percent, deviation, n)
+                means.append(Estimate(label, percent, *ends, kind=kind, text=mark * (kind == OURS), hover=hover))
+                ends = (None, None) if deviation is None else std_interval(deviation, n)
+                deviations.append(Estimate(label, deviation, *ends, kind=kind, hover=hover))
+        metrics = {metric_title(pair.metric) for pair in members if pair.metric}
+        score = f"{metrics.pop()} in percent" if len(metrics) == 1 else "score in percent"
+        title = f"{group}: " if len(groups) > 1 else ""
+        panels += [
+            _panel(f"{title}mean" if title else "Mean", score, means),
+            _panel(f"{title}SD" if title else "Standard deviation", "points", deviations),
+        ]
+    marked = any(pair.compatible is False for pair in pairs)
+    notes = {PUBLISHED_NOTE: True, AXES_NOTE: len(groups) > 1, INCOMPATIBLE_NOTE: marked}
+    return panels, [note for note, needed in notes.items() if needed]
+
+
+def _panel(title: str, xlabel: str, estimates: Sequence[Estimate]) -> EstimatePanel:
+    missing = "" if any(estimate.value is not None for estimate in estimates) else "no such number is known"
+    return EstimatePanel(title, xlabel, tuple(estimates), missing=missing)
 
 
 def _number(value: float | None) -> str:

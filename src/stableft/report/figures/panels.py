@@ -126,7 +126,10 @@ class PointPanel:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval. A missing end is open, a missing value is not drawn."""
+    """A number with its interval.
+
+    A missing end is open, a missing value is not drawn, and one without any end has a hollow mark.
+    """
 
     label: str  # of its line; estimates in a row with one label share the line
     value: float | None
@@ -135,6 +138,7 @@ class Estimate:
     kind: str = ""  # estimates of one kind have one colour and marker
     text: str = ""  # right of the panel
     hover: str = ""
+    group: str = ""  # heading above the lines of a group; one label may be in several groups
 
 
 @dataclass(frozen=True)

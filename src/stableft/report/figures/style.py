@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PAGE_WIDTH = 7.2  # inches, of a figure that no width is given for
 MIN_WIDTH, MAX_WIDTH = 2.0, 12.0  # inches
+LEGEND_SHARE = 0.97  # of a figure's width, at most
 SCREEN_DPI, PRINT_DPI = 125, 300  # of .png files of the default width, and of a given one
 BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#777777"  # Okabe and Ito's colours, distinct to the colour-blind
 ORANGE, GREEN, PURPLE, SKY = "#E69F00", "#009E73", "#CC79A7", "#56B4E9"
@@ -160,12 +161,13 @@ def add_legend(figure: "Figure", entries: Sequence[LegendEntry], page: Page) -> 
 
     names = [wrap_text(name, page.width - 0.6, page.chars_per_inch) for name, _ in entries]
     handles = [Line2D([], [], label=name, **style) for name, (_, style) in zip(names, entries, strict=True)]
+    spaces = (
+        {"handlelength": 1.6, "columnspacing": 1.2} if page.scale == 1 else {"handlelength": 1.4, "columnspacing": 0.6}
+    )
     for rows in range(1, len(handles) + 1):
         columns = math.ceil(len(handles) / rows)
-        legend = figure.legend(
-            handles=handles, loc="outside upper center", ncols=columns, handlelength=1.6, columnspacing=1.2
-        )
-        if legend.get_window_extent().width <= figure.bbox.width or rows == len(handles):
+        legend = figure.legend(handles=handles, loc="outside upper center", ncols=columns, **spaces)
+        if legend.get_window_extent().width <= LEGEND_SHARE * figure.bbox.width or rows == len(handles):
             return rows + max(name.count("\n") for name in names)
         legend.remove()
     return 0
