@@ -30,7 +30,7 @@ SCHEMA = 2  # of the lines that `dump_record` writes; schema 1 had no such numbe
 # 2: weight decay subtracts rate * p on a CPU too, where it multiplied by a factor rounded to float32.
 NUMERICS = 2
 # Fields added later: omitted if None, so that the checksums of older records stay valid.
-OMIT_IF_NONE = ("start", "stop", "watch", "rows", "digits")
+OMIT_IF_NONE = ("start", "stop", "watch", "rows", "digits", "commits", "files")
 
 
 class UnknownSchemaError(UserError):
@@ -97,6 +97,8 @@ class Environment(RecordSection):
     micro_batch_halved: int  # how often it was halved because memory ran out
     micro_batch_halved_at: tuple[int, ...] = ()  # the updates, counted from 1; empty in older records
     eval_batch: int | None = None  # rows of an evaluation batch, if fewer than configured because memory ran out
+    # Updates after which that was halved. None, and left out as in older records: never, or not known.
+    eval_batch_halved_at: tuple[int, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
     model_commit: str | None  # hub models only
     drawn: tuple[str, ...] = ()  # modules other than the head missing from the checkpoint: randomly initialized
 
@@ -184,6 +186,8 @@ class RunRecord(IdentifiedRecord):
     start: StartRecord | None = None  # None: the pre-trained checkpoint
     stop: EarlyStopRecord | None = None  # early-stopped runs only
     watch: FailureWatchRecord | None = None  # None: gradient norms were not recorded
+    commits: tuple[str, ...] | None = None  # that trained it in turn, if it resumed from another one's checkpoint
+    files: dict[str, str] | None = None  # SHA-256 of the files beside it, see `file_sums`; None: older, or a crash
 
     def score(self, checkpoint: Checkpoint, split: Split, metric: str) -> float | None:
         """Return one score as a fraction (NaN for a diverged run), or None if there is none."""

@@ -69,7 +69,8 @@ PROBE_RECORD_OF_PART: dict[type, type[ProbeRecord]] = {
 ArmTask = tuple[str, str]  # arm, task
 # Fields of an environment record that reports leave out.
 IGNORED_ENVIRONMENT_FIELDS = {
-    "threads", "micro_batch", "micro_batch_halved", "micro_batch_halved_at", "eval_batch", "model_commit", "drawn",
+    "threads", "micro_batch", "micro_batch_halved", "micro_batch_halved_at", "eval_batch", "eval_batch_halved_at",
+    "model_commit", "drawn",
 }  # fmt: skip
 LoadSweep = Callable[[str], Sweep]
 FindProbes = Callable[[], ProbeRecords]
