@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
-from stableft.config.run_config import Checkpoint, RunConfig, Seeds, Split, canonical_json
+from stableft.config.run_config import Checkpoint, PretrainConfig, RunConfig, Seeds, Split, canonical_json
 from stableft.config.yaml_file import look_up
 from stableft.errors import UserError
 
@@ -336,7 +336,7 @@ def parse_record_as(kind: type[RecordT], line: str) -> RecordT:
     """Return the record of class `kind` in a line written by `dump_record`.
 
     Raises:
-        UserError: not a record of this kind, or modified since it was written.
+        UserError: not a record of this kind, modified since it was written, or its config is that of another run.
     """
     record = _parse_unmodified(kind, line)
     return _validate(kind, parse_checked_values(line)) if record is None else record
@@ -354,11 +354,11 @@ def _parse_unmodified(kind: type[RecordT], line: str) -> RecordT | None:
     if hashlib.sha256(text.encode(errors="replace")).hexdigest() != after[:64] or after[64:65] != '"':
         return None
     try:
-        if '"schema":' in text:
-            return kind.model_validate_json(text)
-        return kind.model_validate_json(to_json(_lift_schema_1(from_json(text))))
+        lifted = text if '"schema":' in text else to_json(_lift_schema_1(from_json(text)))
+        record = kind.model_validate_json(lifted)
     except ValidationError:
         return None
+    return record if _config_id(record) == record.run_id else None
 
 
 def parse_checked_values(line: str) -> dict:
@@ -417,10 +417,19 @@ def _lift_schema_1(values: dict) -> dict:
 
 def _validate(kind: type[RecordT], values: dict) -> RecordT:
     try:
-        return kind.model_validate_json(json.dumps(values if "schema" in values else _lift_schema_1(values)))
+        record = kind.model_validate_json(json.dumps(values if "schema" in values else _lift_schema_1(values)))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"has {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if _config_id(record) != record.run_id:
+        raise UserError(f"has run_id {record.run_id}, but its config is that of run {_config_id(record)}")
+    return record
+
+
+def _config_id(record: IdentifiedRecord) -> str:
+    """Return the id that a record's config hashes to; imported runs and probe records have none but their own."""
+    config = getattr(record, "config", None)
+    return config.run_id if isinstance(config, RunConfig | PretrainConfig) else record.run_id
 
 
 def write_record(results: Path, record: RunRecord) -> None:
