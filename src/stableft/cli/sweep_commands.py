@@ -26,6 +26,7 @@ from stableft.records.run_record import (
     ImportedRun,
     RunRecord,
     UnknownSchemaError,
+    read_intact_record,
     read_record,
     run_folder,
     write_records_file,
@@ -307,7 +308,7 @@ def collect_records(sweep: Sweep, results: Path) -> list[RunRecord]:
     A record names the arm that trained its run first, and the checkpoint it reports; these name those of the sweep.
 
     Raises:
-        UserError: None of the runs has a record, or a record is damaged.
+        UserError: None of the runs has a record that is not damaged.
     """
     by_id = {record.run_id: record for record in read_stored_records(results, sweep.runs)}
     records = [
@@ -326,7 +327,8 @@ def export_records(sweep: Sweep, results: Path, out: Path) -> str:
     ids = {record.run_id for record in records}
     # Export the start runs too, so that the file documents where the initial weights come from. Reports skip START_ARM.
     start_ids = {record.config.start_from.run: None for record in records if record.config.start_from}
-    start_runs = [record for run_id in start_ids if run_id not in ids and (record := read_record(results, run_id))]
+    found = (read_intact_record(results, run_id) for run_id in start_ids if run_id not in ids)
+    start_runs = [record for record in found if record]
     exported = [*records, *(record.model_copy(update={"arm": START_ARM}) for record in start_runs)]
     probes: Counter[str] = Counter()
     write_records_file(out, itertools.chain(exported, _probe_records_of({r.run_id for r in exported}, results, probes)))

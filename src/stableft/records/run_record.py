@@ -6,6 +6,7 @@ the process working on it, and the checkpoint of an unfinished run.
 
 import hashlib
 import json
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
@@ -349,9 +350,8 @@ def _parse_unmodified(kind: type[RecordT], line: str) -> RecordT | None:
     checksum cut out. If it cuts out a nested checksum instead, or the line is not a record of that kind, the caller
     falls back to full parsing.
     """
-    before, _, after = line.rstrip("\n").partition(',"checksum":"')
-    text = before + after[65:]
-    if hashlib.sha256(text.encode(errors="replace")).hexdigest() != after[:64] or after[64:65] != '"':
+    text = _cut_checksum(line)
+    if text is None:
         return None
     try:
         lifted = text if '"schema":' in text else to_json(_lift_schema_1(from_json(text)))
@@ -359,6 +359,20 @@ def _parse_unmodified(kind: type[RecordT], line: str) -> RecordT | None:
     except ValidationError:
         return None
     return record if _config_id(record) == record.run_id else None
+
+
+def _cut_checksum(line: str) -> str | None:
+    """Return the text of which a line has the checksum, or None if that is not found or does not match."""
+    before, _, after = line.rstrip("\n").partition(',"checksum":"')
+    text = before + after[65:]
+    matches = hashlib.sha256(text.encode(errors="replace")).hexdigest() == after[:64] and after[64:65] == '"'
+    return text if matches else None
+
+
+def check_line(line: str) -> None:
+    """Compare the checksum of a line of any kind; raises like `parse_checked_values`, but parses no intact line."""
+    if _cut_checksum(line) is None:
+        parse_checked_values(line)
 
 
 def parse_checked_values(line: str) -> dict:
@@ -445,6 +459,23 @@ def read_record(results: Path, run_id: str) -> RunRecord | None:
         UserError: the record is damaged, or belongs to another run; `set_aside` moves it out of the way.
     """
     return read_record_as(RunRecord, run_folder(results, run_id))
+
+
+def read_intact_record(results: Path, run_id: str) -> RunRecord | None:
+    """Return the record of a run, or None if there is none or, with a warning, if it is damaged.
+
+    Raises:
+        UnknownSchemaError: a newer version wrote the record.
+    """
+    try:
+        return read_record(results, run_id)
+    except UnknownSchemaError:
+        raise
+    except UserError as error:
+        logging.getLogger(__name__).warning(
+            "%s: left out; the next `stableft sweep` with this run sets it aside and repeats the run", error
+        )
+        return None
 
 
 def read_record_as(kind: type[RecordT], folder: Path) -> RecordT | None:

@@ -31,8 +31,7 @@ from stableft.records.run_record import (
     ImportedRun,
     ImportSource,
     RunRecord,
-    UnknownSchemaError,
-    read_record,
+    read_intact_record,
     read_records_file,
 )
 from stableft.report.arm_cells import ArmCell, RunRow, make_arm_cell
@@ -305,27 +304,22 @@ def describe_environment(environment: Mapping[str, Any]) -> str:
 
 
 def read_stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRecord]:
-    """Yield the records of these runs in a results folder, each once. Paused runs are skipped.
+    """Yield the records of these runs in a results folder, each once. Paused and, with a warning, damaged are skipped.
 
     Raises:
-        UserError: A record is damaged.
+        UnknownSchemaError: A newer version wrote a record.
     """
     for run_id in dict.fromkeys(run.run_id for run in runs):
-        try:
-            record = read_record(results, run_id)
-        except UnknownSchemaError:
-            raise
-        except UserError as error:
-            raise UserError(f"{error}; the next `stableft sweep` sets it aside and re-runs the run") from None
+        record = read_intact_record(results, run_id)
         if record and record.status != "paused":
             yield record
 
 
 def read_all_stored_records(results: Path) -> Iterator[RunRecord]:
-    """Yield the records of all run folders, sorted by run id. Paused runs are skipped."""
+    """Yield the records of all run folders, sorted by run id, leaving out what `read_stored_records` does."""
     folder = results / "runs"
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        record = read_record(results, path.name) if path.is_dir() else None
+        record = read_intact_record(results, path.name) if path.is_dir() else None
         if record and record.status != "paused":
             yield record
 

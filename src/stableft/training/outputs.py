@@ -124,7 +124,8 @@ def note_eval_batch(state: TrainState, fitting: int | None) -> None:
 def remove_saved_models(folder: Path) -> None:
     """Remove the model folders, complete or partial, that an abandoned attempt left in a run's folder."""
     for path in (*folder.glob("model-*"), *folder.glob(".model-*.partial")):
-        shutil.rmtree(path)
+        if ".damaged-" not in path.name:  # set aside
+            shutil.rmtree(path)
 
 
 def finish_run(setup: RunSetup, state: TrainState, diverged: bool) -> RunRecord:
