@@ -276,7 +276,8 @@ def render_folder_status(results: Path) -> str:
     """Return a table that counts the runs in a results folder by status, for each arm, task and model."""
     if not (results / "runs").is_dir():
         raise UserError(f"--results {results}: this folder contains no runs")
-    counts: dict[tuple[str, str, str], dict[str, int]] = {}
+    counts: dict[tuple, dict[str, int]] = {}
+    names: dict[tuple, str] = {}  # of models, the first of each: a folder that was renamed is the same model
     unfinished, damaged = [], []
     for folder in sorted(path for path in (results / "runs").iterdir() if path.is_dir()):
         if {path.name for path in folder.iterdir()} == {CLAIM_FILE}:  # what `clean` leaves of a run
@@ -292,12 +293,13 @@ def render_folder_status(results: Path) -> str:
             unfinished.append(folder.name)
             continue
         config = record.config
-        key = (record.arm, config.data.task, config.model.name)
+        name = names.setdefault(config.model.identity, config.model.name)
+        key = (record.arm, config.data.task, name, config.model.identity)
         cell = counts.setdefault(key, {"finished": 0, "failed": 0, "crashed": 0, "stopped": 0})
         cell[record.status] += 1
         cell["failed"] += bool(has_failed(record))
     rows = [("arm", "task", "model", "finished", "failed", "crashed", "stopped")]
-    rows += [(*key, *cell.values()) for key, cell in counts.items()]
+    rows += [(*key[:3], *cell.values()) for key, cell in counts.items()]
     notes = [f"{len(unfinished)} unfinished: {', '.join(unfinished)}"] if unfinished else []
     return "\n".join([align_columns(rows), *notes, *damaged])
 

@@ -505,10 +505,13 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def read_records_file(path: Path, probed: set[Path] | None = None) -> Iterator[AnyRunRecord]:
+def read_records_file(
+    path: Path, probed: set[Path] | None = None, skip_damaged: bool = False
+) -> Iterator[AnyRunRecord]:
     """Yield the run records in a JSON Lines file one at a time, skipping probe records.
 
-    If the file has probe records, its path is added to `probed`; `probe_record.find_probes_in_files` reads them.
+    If the file has probe records, its path is added to `probed`; `probe_record.find_probes_in_files` reads them. With
+    `skip_damaged`, damaged lines are left out with a warning.
 
     Raises:
         UserError: the file is missing, or a line is not a valid record; the message names file and line.
@@ -525,7 +528,10 @@ def read_records_file(path: Path, probed: set[Path] | None = None) -> Iterator[A
                     if record is None and (kind := run_record_kind(line)):
                         record = parse_record_as(kind, line)
                 except UserError as error:
-                    raise UserError(f"{path}:{number} {error}") from None
+                    if not skip_damaged or isinstance(error, UnknownSchemaError):
+                        raise UserError(f"{path}:{number} {error}") from None
+                    logging.getLogger(__name__).warning("%s:%s %s: left out", path, number, error)
+                    continue
                 if record is not None:
                     yield record
                 elif probed is not None:

@@ -331,9 +331,9 @@ def read_records_files(paths: Iterable[Path], files_with_probes: set[Path] | Non
 
 
 def read_imported_runs(results: Path) -> Iterator[ImportedRun]:
-    """Yield the imported runs in the record files of a results folder."""
-    records = read_records_files(find_records_files(results))
-    yield from (record for record in records if isinstance(record, ImportedRun))
+    """Yield the imported runs in the record files of a results folder. Damaged lines are left out with a warning."""
+    for path in find_records_files(results):
+        yield from (run for run in read_records_file(path, skip_damaged=True) if isinstance(run, ImportedRun))
 
 
 def select_imported_runs(
