@@ -11,11 +11,11 @@ from support.training_runs import add_model_folder, train_run, write_tiny_bert
 from transformers import AutoModelForSequenceClassification, BertForMaskedLM, BertModel
 from transformers.utils import logging
 
-from stableft.config.local_files import model_folder_digest
+from stableft.config.local_files import file_digest, model_folder_digest
 from stableft.config.planned_run import LocalPaths
 from stableft.errors import UserError
 from stableft.models.build import build_model
-from stableft.models.load import load_tokenizer
+from stableft.models.load import load_tokenizer, model_location
 
 
 @pytest.fixture
@@ -233,6 +233,30 @@ def test_a_folder_that_has_changed_since_planning_is_an_error(make_config, varia
     (folder / "tokenizer_config.json").write_text("{}")
     with pytest.raises(UserError, match=r"model 'tiny': folder .*mine has changed since the sweep was planned"):
         load_tokenizer(make_config(**{"model.sha256": digest}), LocalPaths(paths={digest: folder}))
+
+
+def test_damaged_weights_in_the_cache_of_the_hub_are_an_error(make_config, tiny_model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    commit, repository = "c" * 40, tmp_path / "models--org--tiny"
+    snapshot, blobs = repository / "snapshots" / commit, repository / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    for path in tiny_model_folder.iterdir():  # small files are named after another hash
+        blob = blobs / (file_digest(path) if path.suffix == ".safetensors" else path.name)
+        shutil.copy(path, blob)
+        (snapshot / path.name).symlink_to(blob)
+    config = make_config(**{"model.name": "org/tiny", "model.revision": "main", "model.sha256": None})
+    sources = LocalPaths(hub_commits={config.model.identity: commit})
+    assert model_location(config, sources) == ("org/tiny", commit)
+    weights = (snapshot / "model.safetensors").resolve()
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        model_location(config, sources)
+    assert str(caught.value) == (
+        f"model 'org/tiny': model.safetensors is damaged in the hub's cache: delete {weights}, and it is fetched again"
+    )
 
 
 def test_more_tokens_than_positions_is_an_error(build, tiny_model_folder):

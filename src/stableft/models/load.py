@@ -4,12 +4,14 @@ import contextlib
 import copy
 import functools
 import pickle
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -25,7 +27,7 @@ from transformers import (
 from transformers.utils import logging
 
 from stableft.catalog.model_families import BACKBONES, BackboneSpec
-from stableft.config.local_files import model_folder_digest
+from stableft.config.local_files import file_digest, model_folder_digest
 from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import ModelConfig, RunConfig
 from stableft.data.sources import find_model_commit
@@ -104,16 +106,29 @@ def model_location(config: RunConfig, sources: LocalPaths) -> tuple[str, str | N
     """Return a folder and None, or a hub name and the commit to load.
 
     Raises:
-        UserError: The folder has changed since the sweep was planned.
+        UserError: The folder has changed since the sweep was planned, or a file in the hub's cache is damaged.
     """
     if config.model.sha256 is None:
         commit = sources.hub_commits.get(config.model.identity)
-        return config.model.name, commit or find_model_commit(config.model.name, config.model.revision)
+        commit = commit or find_model_commit(config.model.name, config.model.revision)
+        _check_hub_cache(config.model.name, commit)
+        return config.model.name, commit
     assert config.model.sha256 in sources.paths, f"no path for model {config.model.name}"
     folder = sources.paths[config.model.sha256]
     if model_folder_digest(folder) != config.model.sha256:
         raise UserError(f"model {config.model.name!r}: folder {folder} has changed since the sweep was planned")
     return str(folder), None
+
+
+def _check_hub_cache(name: str, commit: str) -> None:
+    """Check the large files of a hub model that are in the local cache: the cache names each after its SHA-256."""
+    config = try_to_load_from_cache(name, "config.json", revision=commit)
+    for path in Path(config).parent.iterdir() if isinstance(config, str) else ():
+        blob = path.resolve()
+        if re.fullmatch("[0-9a-f]{64}", blob.name) and blob.is_file() and file_digest(blob) != blob.name:
+            raise UserError(
+                f"model {name!r}: {path.name} is damaged in the hub's cache: delete {blob}, and it is fetched again"
+            )
 
 
 # `sha256` is the content of a folder, so that what is loaded from the same path later is not taken for the same.
