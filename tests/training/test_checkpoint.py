@@ -285,6 +285,19 @@ def test_writing_changes_nothing(toy_run, toy_sources, tmp_path):
     assert run_outputs(tmp_path / "b", train_run(run, tmp_path / "b", toy_sources, checkpoint_every=1)) == without
 
 
+def test_a_checkpoint_with_fewer_fields_goes_on(stopped, toy_sources, tmp_path):
+    """As an older version wrote it, which said less of memory and of commits."""
+    run, results = stopped
+    path = run_folder(results, run.run_id) / CHECKPOINT_FILE
+    content = checkpoint.read_with_checksum(path)
+    for key in ("halved_at", "eval_batch", "eval_halved_at", "commits"):
+        del content[key]
+    with open(path, "wb") as file:
+        checkpoint.write_with_checksum(file, content)
+    record = train_run(run, results, toy_sources)
+    assert run_outputs(results, record) == run_outputs(tmp_path, train_run(run, tmp_path, toy_sources))
+
+
 def test_a_checkpoint_without_a_checksum_is_set_aside(stopped, toy_sources, caplog):
     """As older versions wrote them: nobody could tell whether one is damaged."""
     run, results = stopped

@@ -149,7 +149,7 @@ def load_checkpoint(folder: Path, state: TrainState, conditions: dict, device: t
     state.model.load_state_dict(content["model"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.scaler.load_state_dict(content["scaler"])
-    for name in SAVED_STATE_FIELDS:
-        setattr(state, name, content[name])
+    for name in SAVED_STATE_FIELDS:  # checkpoints of older versions lack some
+        setattr(state, name, content.get(name, getattr(state, name)))
     restore_global_rng_state(content["random"], device)
     return True
