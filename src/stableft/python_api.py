@@ -225,6 +225,7 @@ def load_history(run: PathLike, results: PathLike = "results") -> "pd.DataFrame"
     import pandas as pd
 
     from stableft.probes.saved_runs import find_run_id
+    from stableft.records.file_sums import check_undamaged, read_sums
 
     folder = Path(run)
     if not (folder / HISTORY_FILE).is_file():
@@ -233,6 +234,7 @@ def load_history(run: PathLike, results: PathLike = "results") -> "pd.DataFrame"
         lines = (folder / HISTORY_FILE).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise UserError(f"{folder}: it has no {HISTORY_FILE}: the run has not ended yet") from None
+    check_undamaged(folder, read_sums(folder), HISTORY_FILE)
     frame = pd.DataFrame([json.loads(line) for line in lines])
     return frame.astype({name: "float64" for name in frame if name not in ("step", "tokens")})  # "NaN" is text in JSON
 

@@ -266,6 +266,24 @@ def test_a_damaged_record_is_named(stableft, workplace):
     assert re.search(r"record\.json .*not match .*checksum", err)
 
 
+@pytest.mark.faults
+def test_a_damaged_model_is_named_and_not_copied(stableft, workplace):
+    path = write_pretraining_config(workplace)
+    assert stableft("pretrain", path, *CPU)[0] == 0
+    folder = Path("results/pretrain") / run_id(path)
+    weights = folder / "model" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    code, _, err = stableft("pretrain", path, *CPU, "--out", "mine")
+    assert code == 2
+    assert err == (
+        f"stableft: {folder / 'model'} does not match its checksum in the run's record: it is damaged; delete "
+        f"{folder} to train again\n"
+    )
+    assert not Path("mine").exists()
+
+
 def test_lines_and_the_live_line(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])

@@ -95,12 +95,14 @@ def test_cached_rows_equal_fresh_ones(make_config, sources, tiny_tokenizer, monk
 @pytest.mark.parametrize(
     "damage", [lambda b: b[:-200], lambda b: b"", lambda b: b[:300] + b"xx" + b[302:], lambda b: b"x" + b]
 )
-def test_a_damaged_cache_file_is_made_anew(make_config, sources, tiny_tokenizer, damage):
+def test_a_damaged_cache_file_is_made_anew(make_config, sources, tiny_tokenizer, caplog, damage):
     config = make_config()
     fresh = load_splits(config, sources, tiny_tokenizer)
     for path in sources.cache_dir.iterdir():
         path.write_bytes(damage(path.read_bytes()))
     again = load_splits(config, sources, tiny_tokenizer)
+    named = {f"{path} does not match its checksum: it is made again" for path in sources.cache_dir.iterdir()}
+    assert set(caplog.messages) == named
     assert equal(fresh.train, again.train)
     assert equal(again.train, load_splits(config, sources, tiny_tokenizer).train)
 

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from support.training_runs import add_model_folder, train_run, write_tiny_bert
 from transformers import AutoModelForSequenceClassification, BertForMaskedLM, BertModel
 from transformers.utils import logging
 
-from stableft.config.local_files import ALLOW_PICKLE, model_folder_digest
+from stableft.config.local_files import ALLOW_PICKLE, file_digest, model_folder_digest
 from stableft.config.planned_run import LocalPaths
 from stableft.errors import UserError
 from stableft.models.build import build_model
-from stableft.models.load import load_tokenizer
+from stableft.models.load import load_tokenizer, model_location
 
 
 @pytest.fixture
@@ -29,6 +30,15 @@ def variant(tiny_model_folder, tmp_path):
         return folder
 
     return make
+
+
+@pytest.fixture
+def load_tokenizer_of(make_config):
+    def load(folder: Path):
+        digest = model_folder_digest(folder)
+        return load_tokenizer(make_config(**{"model.sha256": digest}), LocalPaths(paths={digest: folder}))
+
+    return load
 
 
 @pytest.fixture
@@ -215,14 +225,67 @@ def test_a_tokenizer_larger_than_the_vocabulary_is_an_error(build, variant, tiny
 
 
 @pytest.mark.parametrize("content", [None, "{"])
-def test_a_folder_without_a_tokenizer_is_an_error(make_config, variant, content):
+def test_a_folder_without_a_tokenizer_is_an_error(load_tokenizer_of, variant, content):
     folder = variant("mute")
     (folder / "tokenizer.json").unlink()
     if content is not None:
         (folder / "tokenizer.json").write_text(content)
     with pytest.raises(UserError, match=r"tokenizer cannot .*loaded .*folder") as caught:
-        load_tokenizer(make_config(), LocalPaths(paths={"0" * 64: folder}))
+        load_tokenizer_of(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_overwritten_gives_what_it_holds_now(build, load_tokenizer_of, variant):
+    folder, other = variant("first"), variant("second")
+    first, _ = build(folder)
+    tokenizer = load_tokenizer_of(folder)
+    weights = load_file(other / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, other / "model.safetensors", {"format": "pt"})
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 0.5}))
+    changed = load_tokenizer_of(other)
+    changed.add_tokens(["[NEW]"])
+    changed.save_pretrained(other)
+    for path in other.iterdir():
+        shutil.copy2(path, folder / path.name)
+    assert len(load_tokenizer_of(folder)) == len(tokenizer) + 1
+    (folder / "tokenizer.json").write_bytes((variant("third") / "tokenizer.json").read_bytes())
+    second, _ = build(folder)
+    name = "bert.encoder.layer.0.output.dense.weight"
+    assert torch.equal(second.get_parameter(name), first.get_parameter(name) + 1)
+    assert (first.config.layer_norm_eps, second.config.layer_norm_eps) == (1e-12, 0.5)
+
+
+def test_a_folder_that_has_changed_since_planning_is_an_error(make_config, variant):
+    folder = variant("mine")
+    digest = model_folder_digest(folder)
+    (folder / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"model 'tiny': folder .*mine has changed since the sweep was planned"):
+        load_tokenizer(make_config(**{"model.sha256": digest}), LocalPaths(paths={digest: folder}))
+
+
+def test_damaged_weights_in_the_cache_of_the_hub_are_an_error(make_config, tiny_model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    commit, repository = "c" * 40, tmp_path / "models--org--tiny"
+    snapshot, blobs = repository / "snapshots" / commit, repository / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    for path in tiny_model_folder.iterdir():  # small files are named after another hash
+        blob = blobs / (file_digest(path) if path.suffix == ".safetensors" else path.name)
+        shutil.copy(path, blob)
+        (snapshot / path.name).symlink_to(blob)
+    config = make_config(**{"model.name": "org/tiny", "model.revision": "main", "model.sha256": None})
+    sources = LocalPaths(hub_commits={config.model.identity: commit})
+    assert model_location(config, sources) == ("org/tiny", commit)
+    weights = (snapshot / "model.safetensors").resolve()
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        model_location(config, sources)
+    assert str(caught.value) == (
+        f"model 'org/tiny': model.safetensors is damaged in the hub's cache: delete {weights}, and it is fetched again"
+    )
 
 
 def test_more_tokens_than_positions_is_an_error(build, tiny_model_folder):

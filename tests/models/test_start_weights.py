@@ -1,5 +1,7 @@
 """A run that starts from another one has its weights at step 0, and its own head where the labels differ."""
 
+import random
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -10,7 +12,8 @@ from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.config.run_config import Mixout, StartFrom
 from stableft.errors import UserError
 from stableft.models.start_weights import find_start_weights
-from stableft.records.run_record import run_folder
+from stableft.records.file_sums import sum_files
+from stableft.records.run_record import read_record, run_folder, write_record
 from stableft.training.run import train
 from stableft.training.setup import prepare_run
 
@@ -92,6 +95,34 @@ def test_the_record_says_where_a_run_started(toy_run, toy_sources, tmp_path, par
     assert train_run(toy_run(), tmp_path, toy_sources).start is None
 
 
+def vouch_again(results, run) -> None:
+    """Writes the record as if the run had ended with the files that are in its folder now."""
+    record = read_record(results, run.run_id)
+    assert record
+    assert record.files
+    files = sum_files(run_folder(results, run.run_id), record.files)
+    write_record(results, record.model_copy(update={"files": files}))
+
+
+@pytest.mark.faults
+def test_damaged_weights_are_not_started_from(toy_run, tmp_path, parent):
+    folder = run_folder(tmp_path, parent.run_id)
+    weights = folder / "model-last" / "model.safetensors"
+    content, draw = weights.read_bytes(), random.Random(0)
+    for _ in range(5):
+        flipped = bytearray(content)
+        flipped[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        weights.write_bytes(flipped)
+        with pytest.raises(UserError) as caught:
+            find_start_weights(toy_run(start_from=from_(parent)).config, tmp_path)
+        assert str(caught.value) == (
+            f"{folder / 'model-last'} does not match its checksum in the run's record: it is damaged; delete {folder} "
+            "and train it again with --save last (automatic if the sweep trains it first)"
+        )
+    weights.write_bytes(content)
+    assert find_start_weights(toy_run(start_from=from_(parent)).config, tmp_path)
+
+
 def test_a_stopped_child_goes_on_only_from_the_same_weights(toy_run, toy_sources, tmp_path, parent):
     child = toy_run(start_from=from_(parent))
     expected = run_outputs(tmp_path, train_run(child, tmp_path, toy_sources))
@@ -102,9 +133,11 @@ def test_a_stopped_child_goes_on_only_from_the_same_weights(toy_run, toy_sources
     before = weights.read_bytes()
     tensors = load_file(weights)
     save_file({name: tensor + 1 for name, tensor in tensors.items()}, weights)
+    vouch_again(tmp_path, parent)
     with pytest.raises(UserError, match=r"checkpoint .*step 5 .*with start"):
         train(child, tmp_path, toy_sources, EXECUTION)
     weights.write_bytes(before)
+    vouch_again(tmp_path, parent)
     assert run_outputs(tmp_path, train_run(child, tmp_path, toy_sources)) == expected
 
 
@@ -131,6 +164,7 @@ def test_weights_that_do_not_fit(toy_run, toy_sources, tmp_path, parent):
         ({**tensors, name: torch.zeros(1)}, f"has {name} in another shape"),
     ):
         save_file(changed, weights)
+        vouch_again(tmp_path, parent)
         with pytest.raises(UserError, match=sentence):
             begin(toy_run(start_from=from_(parent)), tmp_path, toy_sources)
 

@@ -269,6 +269,8 @@ def test_memory_that_runs_out_halves_the_micro_batch(plan_pretraining, tmp_path,
     monkeypatch.setattr(module, "masked_logits", small)
     record = run_pretraining(plan_pretraining(), tmp_path)
     assert (record.environment.micro_batch, record.environment.micro_batch_halved) == (4, 2)
+    assert record.environment.eval_batch <= 6
+    assert record.environment.eval_batch_halved_at == (4,)  # the first evaluation
     assert not record.failed
     assert set(calls) == {16, 8, 30}
 

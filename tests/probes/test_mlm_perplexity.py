@@ -26,6 +26,7 @@ from stableft.models.load import load_tokenizer, quiet_transformers
 from stableft.pretrain.config_file import load_pretraining
 from stableft.pretrain.record import PretrainRecord
 from stableft.pretrain.run import prepare_pretraining
+from stableft.probes import mlm_perplexity
 from stableft.probes.mlm_perplexity import (
     ProbeText,
     load_finetuned_encoder,
@@ -42,7 +43,7 @@ from stableft.probes.perplexity_command import (
     label_runs,
     render_perplexities,
 )
-from stableft.records.probe_record import PROBES_FILE, PerplexityRecord, find_probes_in_results
+from stableft.records.probe_record import PROBES_FILE, PerplexityRecord, find_probes_in_results, read_probe_records
 from stableft.records.run_record import parse_record_as, read_record
 from stableft.report.figures.from_probes import panel_from_perplexities, perplexity_from_loss
 
@@ -308,6 +309,34 @@ def test_the_command(probe, results, trained):
     assert before.items() <= after.items()
     (new,) = after.keys() - before.keys()
     assert out.strip().endswith(str(new.with_name("perplexity.png")))
+
+
+@pytest.mark.faults
+def test_the_record_says_where_memory_ran_out(probe, results, trained, monkeypatch):
+    run = trained[1][0]
+    assert probe(run)[0] == 0
+    (path,) = results.glob(f"probes/*/{PROBES_FILE}")
+    (whole,) = read_probe_records(path)
+    assert isinstance(whole, PerplexityRecord)
+    assert '"eval_batch' not in path.read_text()
+    path.unlink()
+    real, failed = mlm_perplexity._masked_positions_logits, []
+
+    def small(masked, batch, positions):
+        if len(batch["input_ids"]) > 2:
+            failed.append(len(batch["input_ids"]))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(masked, batch, positions)
+
+    monkeypatch.setattr(mlm_perplexity, "_masked_positions_logits", small)
+    assert probe(run)[0] == 0
+    (record,) = read_probe_records(path)
+    assert isinstance(record, PerplexityRecord)
+    assert record.eval_batch is not None
+    assert record.eval_batch <= 2
+    assert record.eval_batch_halved_at == (PRETRAINED_POINT,)  # the points after it begin with what fitted
+    assert record.losses == pytest.approx(whole.losses, rel=1e-6)
+    assert failed == sorted(failed, reverse=True)
 
 
 @pytest.mark.faults

@@ -10,10 +10,10 @@ from support.training_runs import run_outputs, train_run
 
 from stableft.config.planned_run import Execution, RunInterrupted, RunProgress
 from stableft.errors import UserError
-from stableft.records.run_record import CHECKPOINT_FILE, run_folder
+from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE, read_record, run_folder
 from stableft.training import checkpoint
 from stableft.training.checkpoint import CHECKPOINT_TIME_SHARE, CheckpointBudget, initial_checkpoint_budget
-from stableft.training.environment import package_versions
+from stableft.training.environment import commit_label, package_versions
 from stableft.training.loop import resume_conditions
 from stableft.training.run import train
 from stableft.training.setup import prepare_run
@@ -51,20 +51,38 @@ def other_data(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda patch: patch.setattr(torch, "get_num_threads", lambda: 2), "threads 1,.* 2"),
+        (other_version("torch"), rf"torch '{re.escape(torch.__version__)}',.* '0\.0\+x'"),
+        (other_version("stableft"), r"stableft '.*',.* '0\.0\+x'"),
+        (other_version("transformers"), r"transformers '.*',.* '0\.0\+x'"),
+        (lambda p: p.setattr("stableft.training.loop.device_name", lambda _: "NVIDIA"), "'cpu',.* 'NVIDIA'"),
+    ],
+)
+def test_on_another_machine_the_run_starts_again_and_says_so(
+    stopped, toy_sources, tmp_path, monkeypatch, caplog, change, words
+):
+    run, results = stopped
+    with monkeypatch.context() as patch:
+        change(patch)
+        assert first_step(run, results, toy_sources) == 1
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith(f"run {run.run_id} has a checkpoint from step 5 made with ")
+    assert message.endswith(": it starts again from step 0")
+    assert re.search(words, message)
+    train_run(run, tmp_path, toy_sources)
+    again, afresh = (run_outputs(folder, read_record(folder, run.run_id)) for folder in (results, tmp_path))
+    assert again == afresh
+
+
+@pytest.mark.parametrize(
     ("execution", "change", "words"),
     [
-        ({}, lambda patch: patch.setattr(torch, "get_num_threads", lambda: 2), "threads 1,.* 2"),
         ({"micro_batch": 2}, None, "micro_batch None,.* 2"),
         ({"tf32": True}, None, "tf32 None,.* True"),
-        ({}, other_version("torch"), rf"torch '{re.escape(torch.__version__)}',.* '0\.0\+x'"),
-        ({}, other_version("stableft"), r"stableft '.*',.* '0\.0\+x'"),
-        ({}, other_version("transformers"), r"transformers '.*',.* '0\.0\+x'"),
         ({}, other_data, "data '.*',.* 'ffff"),
-        (
-            {},
-            lambda p: p.setattr("stableft.training.loop.device_name", lambda _: "NVIDIA"),
-            "'cpu',.* 'NVIDIA'",
-        ),
+        ({"micro_batch": 2}, other_version("torch"), "micro_batch None,.* 2"),
     ],
 )
 def test_other_facts_are_refused(stopped, toy_sources, monkeypatch, execution, change, words):
@@ -113,15 +131,72 @@ def test_an_unreadable_checkpoint_is_set_aside(stopped, toy_sources, tmp_path, c
     assert first_step(run, results, toy_sources) == 1
     assert path.with_name(f"{CHECKPOINT_FILE}.damaged-1").read_bytes() == content
     (message,) = [record.getMessage() for record in caplog.records]
-    assert message.startswith(f"cannot read {path} (")
-    assert f"{CHECKPOINT_FILE}.damaged-1" in message
+    assert message.startswith(f"cannot read {path} (it does not match its checksum")
+    assert message.endswith(f"set aside as {CHECKPOINT_FILE}.damaged-1; run {run.run_id} starts again from step 0")
+
+
+@pytest.fixture
+def loading(stopped, toy_sources):
+    """Returns a checkpoint's path, and a function that loads it and says whether the run resumes."""
+    run, results = stopped
+    setup, state = prepare_run(run, results, toy_sources, Execution(threads=1))
+    path = run_folder(results, run.run_id) / CHECKPOINT_FILE
+    conditions = checkpoint.read_with_checksum(path)["facts"]
+    return path, lambda: checkpoint.load_checkpoint(path.parent, state, conditions, setup.device)
+
+
+@pytest.mark.faults
+def test_no_flipped_bit_and_no_cut_end_is_resumed(loading, caplog):
+    path, load = loading
+    content, draw = path.read_bytes(), random.Random(0)
+    assert load()
+    ends = [len(content) - 1, len(content) - checkpoint.CHECKSUM_BYTES]  # the last bytes are the checksum itself
+    places = [*range(3), *ends, *(draw.randrange(len(content)) for _ in range(40))]
+    for number, place in enumerate(places, 1):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
+        assert not load(), f"bit at byte {place}"
+        assert path.with_name(f"{CHECKPOINT_FILE}.damaged-{number}").read_bytes() == damaged
+    for end in (0, 1, 70, *(draw.randrange(len(content)) for _ in range(10)), *ends):
+        path.write_bytes(content[:end])
+        assert not load(), f"{end} bytes"
+    assert len(caplog.records) == len(places) + 15
+    path.write_bytes(content)
+    assert load()
+
+
+@pytest.mark.faults
+def test_the_checkpoint_of_another_run_is_refused(stopped, toy_run, toy_sources):
+    run, results = stopped
+    other = toy_run(7)
+    with pytest.raises(RunInterrupted):
+        train_run(other, results, toy_sources, stop_at=5)
+    (run_folder(results, run.run_id) / CHECKPOINT_FILE).replace(run_folder(results, other.run_id) / CHECKPOINT_FILE)
+    with pytest.raises(UserError, match=f"run {other.run_id} .* run_id '{run.run_id}'"):
+        train_run(other, results, toy_sources)
+
+
+def test_a_run_resumed_under_another_commit_says_so(stopped, toy_sources, monkeypatch):
+    run, results = stopped
+    monkeypatch.setattr("stableft.training.loop.commit_label", lambda: "f" * 40)
+    record = train_run(run, results, toy_sources)
+    assert record.commits == (commit_label(), "f" * 40)
+    assert read_record(results, run.run_id) == record
+
+
+def test_a_run_of_one_commit_does_not_name_it_twice(stopped, toy_sources):
+    run, results = stopped
+    train_run(run, results, toy_sources)
+    assert '"commits"' not in (run_folder(results, run.run_id) / RECORD_FILE).read_text()
 
 
 @pytest.mark.faults
 def test_a_checkpoint_that_is_something_else_is_set_aside(stopped, toy_sources):
     run, results = stopped
     path = run_folder(results, run.run_id) / CHECKPOINT_FILE
-    torch.save({"model": {}}, path)
+    with open(path, "wb") as file:
+        checkpoint.write_with_checksum(file, {"model": {}})
     assert first_step(run, results, toy_sources) == 1
     assert path.with_name(f"{CHECKPOINT_FILE}.damaged-1").exists()
 
@@ -210,19 +285,27 @@ def test_writing_changes_nothing(toy_run, toy_sources, tmp_path):
     assert run_outputs(tmp_path / "b", train_run(run, tmp_path / "b", toy_sources, checkpoint_every=1)) == without
 
 
-def test_a_checkpoint_of_an_older_form_goes_on(stopped, toy_sources, tmp_path):
-    """It had no moments for weights without a gradient, and said less of memory and of arithmetic."""
+def test_a_checkpoint_with_fewer_fields_goes_on(stopped, toy_sources, tmp_path):
+    """As an older version wrote it, which said less of memory and of commits."""
     run, results = stopped
     path = run_folder(results, run.run_id) / CHECKPOINT_FILE
-    content = torch.load(path, weights_only=True)
-    for key in ("halved_at", "eval_batch"):
+    content = checkpoint.read_with_checksum(path)
+    for key in ("halved_at", "eval_batch", "eval_halved_at", "commits"):
         del content[key]
-    del content["facts"]["tf32"]
-    torch.save(content, path)
+    with open(path, "wb") as file:
+        checkpoint.write_with_checksum(file, content)
     record = train_run(run, results, toy_sources)
-    assert record.environment
-    assert record.environment.micro_batch_halved_at == ()
     assert run_outputs(results, record) == run_outputs(tmp_path, train_run(run, tmp_path, toy_sources))
+
+
+def test_a_checkpoint_without_a_checksum_is_set_aside(stopped, toy_sources, caplog):
+    """As older versions wrote them: nobody could tell whether one is damaged."""
+    run, results = stopped
+    path = run_folder(results, run.run_id) / CHECKPOINT_FILE
+    torch.save(torch.load(path, weights_only=True), path)
+    assert first_step(run, results, toy_sources) == 1
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "or an older version wrote it without one" in message
 
 
 def test_a_gpu_with_other_software_is_another_place_to_go_on(monkeypatch):

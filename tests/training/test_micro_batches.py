@@ -129,8 +129,10 @@ def test_evaluation_halves_its_own_batch(toy_run, toy_sources, tmp_path, limit):
     assert record.environment
     assert (record.environment.micro_batch_halved, record.environment.micro_batch_halved_at) == (0, ())
     assert record.environment.eval_batch == 4  # of 100, halved
+    assert record.environment.eval_batch_halved_at == (3,)  # the first evaluation
     assert whole.environment
     assert whole.environment.eval_batch is None
+    assert '"eval_batch_halved_at"' not in whole.model_dump_json()
     assert limit.failed == [5]  # in the first evaluation alone
 
 

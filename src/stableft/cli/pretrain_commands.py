@@ -12,6 +12,7 @@ from stableft.pretrain.config_file import PlannedPretraining, load_pretraining
 from stableft.pretrain.corpus import load_corpus, load_pretraining_tokenizer
 from stableft.pretrain.record import MODEL_FOLDER, PretrainRecord, pretrain_folder
 from stableft.pretrain.run import PretrainProgress, prepare_pretraining, pretrain_masked_lm
+from stableft.records.file_sums import check_undamaged
 from stableft.records.run_record import CHECKPOINT_FILE, atomic_write, dump_record, read_record_as
 from stableft.sweep.claims import claim_run
 from stableft.sweep.workers import EXIT_INTERRUPTED, collected_signals
@@ -72,9 +73,10 @@ def _remove_checkpoint(folder: Path) -> None:
 
 
 def _check_still_valid(plan: PlannedPretraining, record: PretrainRecord, folder: Path) -> None:
-    """Raise a UserError if the model of a finished pre-training is missing, or its data has changed since."""
+    """Raise a UserError if the model of a finished pre-training is missing or damaged, or its data has changed."""
     if not record.failed and not (folder / MODEL_FOLDER / "config.json").is_file():
         raise UserError(f"{folder} has a record but its {MODEL_FOLDER} folder is missing; delete it to train again")
+    check_undamaged(folder, record.files, MODEL_FOLDER, f"delete {folder} to train again")
     config = plan.config
     now = load_corpus(config, plan.sources, load_pretraining_tokenizer(config, plan.sources.paths)).record.fingerprint
     if now != record.data.fingerprint:

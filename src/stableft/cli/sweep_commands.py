@@ -26,6 +26,7 @@ from stableft.records.run_record import (
     ImportedRun,
     RunRecord,
     UnknownSchemaError,
+    read_intact_record,
     read_record,
     run_folder,
     write_records_file,
@@ -276,7 +277,8 @@ def render_folder_status(results: Path) -> str:
     """Return a table that counts the runs in a results folder by status, for each arm, task and model."""
     if not (results / "runs").is_dir():
         raise UserError(f"--results {results}: this folder contains no runs")
-    counts: dict[tuple[str, str, str], dict[str, int]] = {}
+    counts: dict[tuple, dict[str, int]] = {}
+    names: dict[tuple, str] = {}  # of models, the first of each: a folder that was renamed is the same model
     unfinished, damaged = [], []
     for folder in sorted(path for path in (results / "runs").iterdir() if path.is_dir()):
         if {path.name for path in folder.iterdir()} == {CLAIM_FILE}:  # what `clean` leaves of a run
@@ -292,12 +294,13 @@ def render_folder_status(results: Path) -> str:
             unfinished.append(folder.name)
             continue
         config = record.config
-        key = (record.arm, config.data.task, config.model.name)
+        name = names.setdefault(config.model.identity, config.model.name)
+        key = (record.arm, config.data.task, name, config.model.identity)
         cell = counts.setdefault(key, {"finished": 0, "failed": 0, "crashed": 0, "stopped": 0})
         cell[record.status] += 1
         cell["failed"] += bool(has_failed(record))
     rows = [("arm", "task", "model", "finished", "failed", "crashed", "stopped")]
-    rows += [(*key, *cell.values()) for key, cell in counts.items()]
+    rows += [(*key[:3], *cell.values()) for key, cell in counts.items()]
     notes = [f"{len(unfinished)} unfinished: {', '.join(unfinished)}"] if unfinished else []
     return "\n".join([align_columns(rows), *notes, *damaged])
 
@@ -308,7 +311,7 @@ def collect_records(sweep: Sweep, results: Path) -> list[RunRecord]:
     A record names the arm that trained its run first, and the checkpoint it reports; these name those of the sweep.
 
     Raises:
-        UserError: None of the runs has a record, or a record is damaged.
+        UserError: None of the runs has a record that is not damaged.
     """
     by_id = {record.run_id: record for record in read_stored_records(results, sweep.runs)}
     records = [
@@ -327,7 +330,8 @@ def export_records(sweep: Sweep, results: Path, out: Path) -> str:
     ids = {record.run_id for record in records}
     # Export the start runs too, so that the file documents where the initial weights come from. Reports skip START_ARM.
     start_ids = {record.config.start_from.run: None for record in records if record.config.start_from}
-    start_runs = [record for run_id in start_ids if run_id not in ids and (record := read_record(results, run_id))]
+    found = (read_intact_record(results, run_id) for run_id in start_ids if run_id not in ids)
+    start_runs = [record for record in found if record]
     exported = [*records, *(record.model_copy(update={"arm": START_ARM}) for record in start_runs)]
     probes: Counter[str] = Counter()
     write_records_file(out, itertools.chain(exported, _probe_records_of({r.run_id for r in exported}, results, probes)))

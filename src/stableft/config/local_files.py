@@ -174,9 +174,9 @@ def locate_custom_task(written: YamlValue, folders: tuple[Path, ...]) -> tuple[s
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file, cached until its size or modification time changes."""
+    """Return the SHA-256 of a file, cached until its size, a time, or the file behind the path changes."""
     status = path.stat()
-    return _cached_file_digest(path, status.st_size, status.st_mtime_ns)
+    return _cached_file_digest(path, (status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns))
 
 
 def model_folder_digest(folder: Path) -> str:
@@ -186,8 +186,8 @@ def model_folder_digest(folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-@functools.cache  # size and mtime are part of the cache key, so a changed file is hashed again
-def _cached_file_digest(path: Path, size: int, time_ns: int) -> str:
+@functools.cache  # ctime too: a copy may be given the modification time of its source
+def _cached_file_digest(path: Path, status: tuple[int, ...]) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -261,12 +262,12 @@ def _write_cache(path: Path, arrays: tuple[np.ndarray, ...]) -> None:
 
 
 def _read_cache(path: Path) -> tuple[np.ndarray, ...] | None:
-    # A damaged file is replaced silently, since it can be recomputed.
     try:
         content = path.read_bytes()
     except OSError:
         return None
     if hashlib.sha256(content[32:]).digest() != content[:32]:
+        logging.getLogger(__name__).warning("%s does not match its checksum: it is made again", path)
         return None
     with np.load(io.BytesIO(content[32:]), allow_pickle=False) as file:
         return tuple(file[name] for name in file.files)

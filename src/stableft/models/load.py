@@ -5,12 +5,14 @@ import copy
 import functools
 import os
 import pickle
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -26,7 +28,12 @@ from transformers import (
 from transformers.utils import logging
 
 from stableft.catalog.model_families import BACKBONES, BackboneSpec
-from stableft.config.local_files import check_weights_format, is_pickle_allowed, model_folder_digest
+from stableft.config.local_files import (
+    check_weights_format,
+    file_digest,
+    is_pickle_allowed,
+    model_folder_digest,
+)
 from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import ModelConfig, RunConfig
 from stableft.data.sources import fetch_model_file, find_model_commit
@@ -59,9 +66,9 @@ def load_tokenizer(config: RunConfig, sources: LocalPaths):
     """Return the tokenizer of the config's model.
 
     Raises:
-        UserError: The model has no fast tokenizer.
+        UserError: The model has no fast tokenizer, or has changed since the sweep was planned.
     """
-    return _load_tokenizer(*model_location(config, sources))
+    return _load_tokenizer(*model_location(config, sources), config.model.sha256)
 
 
 def load_pretrained(config: RunConfig, sources: LocalPaths) -> PretrainedCheckpoint:
@@ -71,9 +78,7 @@ def load_pretrained(config: RunConfig, sources: LocalPaths) -> PretrainedCheckpo
         UserError: It cannot be loaded, has changed since the sweep was planned, or does not fit the config.
     """
     where, revision = model_location(config, sources)
-    if config.model.sha256 and model_folder_digest(Path(where)) != config.model.sha256:
-        raise UserError(f"model {config.model.name!r}: folder {where} has changed since the sweep was planned")
-    model_config = _load_model_config(where, revision)
+    model_config = _load_model_config(where, revision, config.model.sha256)
     spec = resolve_backbone(config.model, model_config.to_dict())
     positions = getattr(model_config, "max_position_embeddings", None)
     # Check config.json first, before loading weights that may not fit anyway.
@@ -106,16 +111,37 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def model_location(config: RunConfig, sources: LocalPaths) -> tuple[str, str | None]:
-    """Return a folder and None, or a hub name and the commit to load."""
+    """Return a folder and None, or a hub name and the commit to load.
+
+    Raises:
+        UserError: The folder has changed since the sweep was planned, or a file in the hub's cache is damaged.
+    """
     if config.model.sha256 is None:
         commit = sources.hub_commits.get(config.model.identity)
-        return config.model.name, commit or find_model_commit(config.model.name, config.model.revision)
+        commit = commit or find_model_commit(config.model.name, config.model.revision)
+        _check_hub_cache(config.model.name, commit)
+        return config.model.name, commit
     assert config.model.sha256 in sources.paths, f"no path for model {config.model.name}"
-    return str(sources.paths[config.model.sha256]), None
+    folder = sources.paths[config.model.sha256]
+    if model_folder_digest(folder) != config.model.sha256:
+        raise UserError(f"model {config.model.name!r}: folder {folder} has changed since the sweep was planned")
+    return str(folder), None
 
 
+def _check_hub_cache(name: str, commit: str) -> None:
+    """Check the large files of a hub model that are in the local cache: the cache names each after its SHA-256."""
+    config = try_to_load_from_cache(name, "config.json", revision=commit)
+    for path in Path(config).parent.iterdir() if isinstance(config, str) else ():
+        blob = path.resolve()
+        if re.fullmatch("[0-9a-f]{64}", blob.name) and blob.is_file() and file_digest(blob) != blob.name:
+            raise UserError(
+                f"model {name!r}: {path.name} is damaged in the hub's cache: delete {blob}, and it is fetched again"
+            )
+
+
+# `sha256` is the content of a folder, so that what is loaded from the same path later is not taken for the same.
 @functools.lru_cache(maxsize=4)
-def _load_tokenizer(where: str, revision: str | None):
+def _load_tokenizer(where: str, revision: str | None, sha256: str | None):
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False)
     except LOAD_ERRORS as error:
@@ -130,7 +156,7 @@ def _load_tokenizer(where: str, revision: str | None):
 
 
 @functools.lru_cache(maxsize=4)
-def _load_model_config(where: str, revision: str | None) -> PreTrainedConfig:
+def _load_model_config(where: str, revision: str | None, sha256: str | None) -> PreTrainedConfig:
     """Return the model's config.json, completed with the family's defaults."""
     try:
         values, _ = PreTrainedConfig.get_config_dict(where, revision=revision)
@@ -153,9 +179,9 @@ def _load_model_config(where: str, revision: str | None) -> PreTrainedConfig:
 
 @functools.lru_cache(maxsize=1)  # most runs of a worker share one checkpoint; keeping two would double its memory
 def _load_pretrained(where: str, revision: str | None, n_outputs: int, requested: ModelConfig) -> PretrainedCheckpoint:
-    spec = resolve_backbone(requested, _load_model_config(where, revision).to_dict())
-    tokenizer = _load_tokenizer(where, revision)
-    config = _adapted_model_config(where, revision, n_outputs, spec, requested.dropout)
+    spec = resolve_backbone(requested, _load_model_config(where, revision, requested.sha256).to_dict())
+    tokenizer = _load_tokenizer(where, revision, requested.sha256)
+    config = _adapted_model_config(where, revision, n_outputs, spec, requested)
     model_class: type[PreTrainedModel] = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]  # pyright: ignore[reportAssignmentType]
     if requested.attention == "sdpa" and not model_class._supports_sdpa:
         raise UserError(no_sdpa_message(spec, requested.name))
@@ -189,7 +215,8 @@ def _load_pretrained(where: str, revision: str | None, n_outputs: int, requested
         raise UserError(_too_many_tokens_message(where, len(tokenizer), entries))
     if requested.head == "paper":
         set_paper_head(model, spec)
-    head = find_new_head_modules(model, spec, absent, _load_model_config(where, revision).architectures or [])
+    architectures = _load_model_config(where, revision, requested.sha256).architectures or []
+    head = find_new_head_modules(model, spec, absent, architectures)
     check_drawable(model.get_submodule(name) for name in (*head, *missing))
     if spec.name not in BACKBONES:
         spec = replace(spec, lost_positions=count_lost_positions(model))
@@ -197,7 +224,7 @@ def _load_pretrained(where: str, revision: str | None, n_outputs: int, requested
 
 
 def _adapted_model_config(
-    where: str, revision: str | None, n_outputs: int, spec: BackboneSpec, dropout: float | None
+    where: str, revision: str | None, n_outputs: int, spec: BackboneSpec, requested: ModelConfig
 ) -> PreTrainedConfig:
     """Return the config with which to load a model: number of outputs, dropout and padding token are set.
 
@@ -206,11 +233,12 @@ def _adapted_model_config(
     Raises:
         UserError: The model does not have this token, or the config.json of a known family names another.
     """
-    config = copy.deepcopy(_load_model_config(where, revision))
+    config = copy.deepcopy(_load_model_config(where, revision, requested.sha256))
     config.num_labels = n_outputs
-    for field in spec.dropouts if dropout is not None else ():
-        setattr(config, field, dropout)
-    tokenizer, entries = _load_tokenizer(where, revision), getattr(config, "vocab_size", None)
+    for field in spec.dropouts if requested.dropout is not None else ():
+        setattr(config, field, requested.dropout)
+    tokenizer = _load_tokenizer(where, revision, requested.sha256)
+    entries = getattr(config, "vocab_size", None)
     stated, pad = getattr(config, "pad_token_id", None), tokenizer.pad_token_id
     if isinstance(entries, int) and pad >= entries:  # check now, because building the model would fail
         raise UserError(_too_many_tokens_message(where, len(tokenizer), entries))

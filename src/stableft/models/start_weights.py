@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from stableft.config.local_files import file_digest
 from stableft.config.run_config import RunConfig
 from stableft.errors import UserError
+from stableft.records.file_sums import check_undamaged
 from stableft.records.run_record import BEST_FOLDER, LAST_FOLDER, RunRecord, StartRecord, read_record, run_folder
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def find_start_weights(config: RunConfig, results: Path) -> StartWeights | None:
     """Return the weights that the config's `start_from` names, or None if it is not set.
 
     Raises:
-        UserError: The run has not finished, was trained from another model, or its weights were not saved.
+        UserError: The run has not finished or is of another model, or its weights were not saved or are damaged.
     """
     if config.start_from is None:
         return None
@@ -56,11 +57,12 @@ def find_start_weights(config: RunConfig, results: Path) -> StartWeights | None:
     path = folder / {"best": BEST_FOLDER, "last": LAST_FOLDER}[checkpoint] / WEIGHTS_FILE
     if not path.is_file() and record.reason:  # it diverged
         raise UserError(f"start_from: run {run_id} has no {checkpoint} weights: {record.reason}; name another run")
+    remedy = f"delete {folder} and train it again with --save {checkpoint} (automatic if the sweep trains it first)"
     if not path.is_file():
         raise UserError(
-            f"start_from: run {run_id} is finished, but its {checkpoint} weights are missing ({path}): delete "
-            f"{folder} and train it again with --save {checkpoint} (automatic if the sweep trains it first)"
+            f"start_from: run {run_id} is finished, but its {checkpoint} weights are missing ({path}): {remedy}"
         )
+    check_undamaged(folder, record.files, path.parent.name, remedy)
     same_head = record.config.task.labels == config.task.labels and (theirs.head or "stock") == (ours.head or "stock")
     return StartWeights(record, path, same_head)
 

@@ -47,6 +47,8 @@ class PretrainRecord(IdentifiedRecord):
     environment: Environment
     seconds: float
     peak_memory_bytes: int | None  # GPU: of this run; CPU: of the process so far
+    commits: tuple[str, ...] | None = None  # as in a `RunRecord`
+    files: dict[str, str] | None = None
 
     @property
     def held_out_loss(self) -> float | None:

@@ -29,7 +29,15 @@ from stableft.pretrain.masked_lm import (
     select_masked,
 )
 from stableft.pretrain.record import MODEL_FOLDER, PretrainPoint, PretrainRecord, pretrain_folder
-from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE, atomic_write, dump_record
+from stableft.records.file_sums import sum_files
+from stableft.records.run_record import (
+    CHECKPOINT_FILE,
+    CONFIG_FILE,
+    HISTORY_FILE,
+    RECORD_FILE,
+    atomic_write,
+    dump_record,
+)
 from stableft.seeds import batch_row_indices, make_generator
 from stableft.training.environment import git_state, peak_memory
 from stableft.training.evaluate import autocast, loss_sum, run_in_batches
@@ -38,6 +46,8 @@ from stableft.training.outputs import (
     collect_environment,
     count_skipped_steps,
     describe_divergence,
+    note_eval_batch,
+    training_commits,
     write_history,
     write_model_folder,
 )
@@ -154,7 +164,7 @@ def _evaluate(setup: PretrainSetup, state: TrainState) -> None:
 
     configured = setup.planned.config.evaluation.batch_size
     parts, fitting = run_in_batches(sums, len(lengths), state.eval_batch or configured)
-    state.eval_batch = fitting if fitting < configured else None
+    note_eval_batch(state, fitting if fitting < configured else None)
     loss, accuracy = (torch.stack(parts).double().sum(0) / setup.held_out.is_masked.sum().item()).tolist()
     state.model.train()
     state.evals.append(
@@ -206,6 +216,8 @@ def _finish(setup: PretrainSetup, state: TrainState, diverged: bool) -> Pretrain
         environment=collect_environment(state, setup.execution),
         seconds=state.seconds,
         peak_memory_bytes=peak_memory(setup.device),
+        commits=training_commits(state),
+        files=sum_files(setup.folder, (CONFIG_FILE, HISTORY_FILE, MODEL_FOLDER)),
     )
     atomic_write(setup.folder / RECORD_FILE, (dump_record(record) + "\n").encode())
     return record

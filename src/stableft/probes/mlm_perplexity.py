@@ -207,11 +207,12 @@ def measure_masked_loss(
     seed: int,
     batch_size: int,
     on_batch: Callable[[int], None] = lambda rows: None,
+    on_halved: Callable[[int], None] = lambda rows: None,
 ) -> float:
     """Return the mean cross-entropy of a masked token in nats, summed in float64.
 
     `on_batch` is called with the number of rows of each batch. Batches have rows of similar length, longest first, and
-    are halved if memory runs out.
+    are halved if memory runs out; `on_halved` is called with the number of rows that fitted.
     """
     device, sums, count = masked.model.device, [], 0
     for part in mask_in_parts(text, masked.inputs, masked.vocabulary, max_length, seed):
@@ -228,7 +229,10 @@ def measure_masked_loss(
             on_batch(stop - start)
             return losses.double().sum()
 
-        parts, batch_size = run_in_batches(loss, len(lengths), batch_size)
+        parts, fitting = run_in_batches(loss, len(lengths), batch_size)
+        if fitting < batch_size:
+            on_halved(fitting)
+        batch_size = fitting
         sums += parts
         count += int(part.is_masked.sum())
     return float(torch.stack(sums).sum()) / count

@@ -16,7 +16,8 @@ from stableft.data.sources import RawSplit
 from stableft.data.splits import read_splits, rows_fingerprint
 from stableft.errors import UserError
 from stableft.records.failure import NOISE_QUANTILE, has_failed
-from stableft.records.run_record import PREDICTIONS_FILE, RunRecord, read_record, run_folder
+from stableft.records.file_sums import check_undamaged
+from stableft.records.run_record import PREDICTIONS_FILE, RunRecord, read_intact_record, run_folder
 from stableft.report.numbers_in_words import SPLIT_TITLES
 
 
@@ -147,7 +148,7 @@ def _read_predictions(
     results: Path, run: PlannedRun, split: Split, checkpoint: Checkpoint
 ) -> RunPredictions | MissingPredictions:
     """Return a run's predictions, or why there are none."""
-    record = read_record(results, run.run_id)
+    record = read_intact_record(results, run.run_id)
     if record is None or record.status == "paused":
         return MissingPredictions.NOT_FINISHED
     if record.status != "finished":
@@ -155,6 +156,7 @@ def _read_predictions(
     path = run_folder(results, run.run_id) / PREDICTIONS_FILE
     if not path.is_file():
         return MissingPredictions.NOT_SAVED
+    check_undamaged(path.parent, record.files, PREDICTIONS_FILE)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)

@@ -231,15 +231,17 @@ class PartialLosses(PartialResults):
     model_config = ConfigDict(serialize_by_alias=True)
     facts: Facts = Field(alias="made")
     losses: dict[str, float]
+    halved: dict[str, int] = Field(default={})  # points at which memory ran out: rows of a batch that fitted then
 
 
-def _measure_losses(run: ProbedRun, probe: PerplexityProbe, on_batch: ProgressCallback) -> dict[str, float]:
+def _measure_losses(run: ProbedRun, probe: PerplexityProbe, on_batch: ProgressCallback) -> PartialLosses:
     """Return the loss at every point of a run; those measured by earlier commands are not measured again."""
     masked, request, attention = probe.masked, probe.request, run.record.config.model.attention
     masked.model.set_attn_implementation(attention)
     facts = _numeric_conditions(probe)
     partial = read_partial_results(run.folder, PartialLosses)
     losses = _usable_losses(partial, facts)
+    halved = dict(partial.halved) if partial and losses else {}
     if partial and find_changed_fact(partial, facts):
         print(f"{run.label}: points of an earlier command were made on another device or so, and are made again")
     if attention in probe.pretrained_losses:
@@ -254,12 +256,16 @@ def _measure_losses(run: ProbedRun, probe: PerplexityProbe, on_batch: ProgressCa
             probe.text,
             probe.max_length,
             request.seed,
-            request.batch_size,
+            min((request.batch_size, *halved.values())),
             lambda rows: on_batch(label, rows),
+            lambda rows: halved.update({point: rows}),
         )
         save_when_due()
 
-    with saving_partial_results(run.folder, lambda: PartialLosses(made=facts, losses=losses)) as save_when_due:
+    def measured() -> PartialLosses:
+        return PartialLosses(made=facts, losses=losses, halved=halved)
+
+    with saving_partial_results(run.folder, measured) as save_when_due:
         measure_point(PRETRAINED_POINT)
         probe.pretrained_losses[attention] = losses[PRETRAINED_POINT]
         if not math.isfinite(losses[PRETRAINED_POINT]):
@@ -269,7 +275,7 @@ def _measure_losses(run: ProbedRun, probe: PerplexityProbe, on_batch: ProgressCa
         for point in reset_top_blocks(masked, load_finetuned_encoder(run.weights, masked.model)):
             measure_point(point)
     assert losses[ALL_RESET] == losses[PRETRAINED_POINT], "with everything reset it is the pre-trained model"
-    return losses
+    return measured()
 
 
 def _numeric_conditions(probe: PerplexityProbe) -> Facts:
@@ -287,8 +293,8 @@ def _usable_losses(partial: PartialLosses | None, facts: Facts) -> dict[str, flo
     return {} if partial is None or find_changed_fact(partial, facts) else dict(partial.losses)
 
 
-def _make_record(run: ProbedRun, probe: PerplexityProbe, losses: dict[str, float]) -> PerplexityRecord:
-    counts = tuple(range(len(probe.masked.blocks) + 1))
+def _make_record(run: ProbedRun, probe: PerplexityProbe, measured: PartialLosses) -> PerplexityRecord:
+    counts, losses = tuple(range(len(probe.masked.blocks) + 1)), measured.losses
     return PerplexityRecord(
         run_id=run.record.run_id,
         checkpoint=probe.request.checkpoint,
@@ -302,6 +308,8 @@ def _make_record(run: ProbedRun, probe: PerplexityProbe, losses: dict[str, float
         losses=tuple(losses[str(count)] for count in counts),
         all_reset=losses[ALL_RESET],
         pretrained=losses[PRETRAINED_POINT],
+        eval_batch=min(measured.halved.values(), default=None),
+        eval_batch_halved_at=tuple(measured.halved) or None,
     )
 
 

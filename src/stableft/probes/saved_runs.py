@@ -11,7 +11,8 @@ from stableft.config.run_config import Checkpoint, ModelConfig
 from stableft.config.sweep_file import Sweep
 from stableft.errors import UserError
 from stableft.records.failure import has_failed
-from stableft.records.run_record import BEST_FOLDER, LAST_FOLDER, RunRecord, read_record, run_folder
+from stableft.records.file_sums import check_undamaged
+from stableft.records.run_record import BEST_FOLDER, LAST_FOLDER, RunRecord, read_intact_record, read_record, run_folder
 from stableft.text import Pace, open_live_output
 
 WEIGHTS_FOLDERS: dict[Checkpoint, str] = {"best": BEST_FOLDER, "last": LAST_FOLDER}
@@ -52,7 +53,7 @@ def weights_folder(results: Path, record: RunRecord, checkpoint: Checkpoint) -> 
     """Return the folder with a run's saved weights in the format of transformers.
 
     Raises:
-        UserError: the weights were not kept; the message names the command that makes them.
+        UserError: the weights were not kept, or are damaged; the message names the command that makes them.
     """
     folder = run_folder(results, record.run_id) / WEIGHTS_FOLDERS[checkpoint]
     if not (folder / "model.safetensors").is_file():
@@ -61,6 +62,7 @@ def weights_folder(results: Path, record: RunRecord, checkpoint: Checkpoint) -> 
             f"`stableft sweep CONFIG --save {checkpoint} --complete` with the sweep file that it is of trains it again "
             "and keeps them"
         )
+    check_undamaged(run_folder(results, record.run_id), record.files, folder.name)
     return folder
 
 
@@ -72,7 +74,7 @@ def find_runs_with_weights(
     Raises:
         UserError: there are none.
     """
-    records = [record for run in sweep.runs if (record := read_record(results, run.run_id))]
+    records = [record for run in sweep.runs if (record := read_intact_record(results, run.run_id))]
     found = [
         record
         for record in records

@@ -4,21 +4,24 @@ Records made in training are in the run's folder, those made later in `<results>
 to the file of the runs, so that their figures can be rebuilt elsewhere. NaN is written as a string.
 """
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from stableft.config.run_config import Checkpoint
 from stableft.errors import UserError
+from stableft.records.file_sums import check_undamaged, read_sums
 from stableft.records.run_record import (
     IdentifiedRecord,
     RecordHeader,
     RecordSection,
     atomic_write,
+    check_line,
     dump_record,
     parse_record_as,
     run_folder,
@@ -86,6 +89,10 @@ class PerplexityRecord(IdentifiedRecord):
     losses: tuple[float, ...]
     all_reset: float
     pretrained: float
+    # Rows of a batch, if fewer than requested because memory ran out, and the points where it did: as `Environment` has
+    # them of a run's evaluations.
+    eval_batch: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    eval_batch_halved_at: tuple[str, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class SurfaceRecord(IdentifiedRecord):
@@ -204,14 +211,24 @@ def find_probes_in_files(paths: Iterable[Path]) -> ProbeRecords:
 def find_probes_in_results(results: Path, run_ids: Iterable[str]) -> ProbeRecords:
     """Return the probe records of these runs in a results folder: those made in training, then those made later.
 
-    Raises:
-        UserError: a line is not a complete record.
+    Damaged ones are left out with a warning.
     """
     unique = dict.fromkeys(run_ids)
     later = sorted((results / PROBES_FOLDER).glob(f"*/{PROBES_FILE}"))
-    of_training = [ref for run_id in unique for ref in _scan_probe_file(run_folder(results, run_id) / PROBES_FILE)]
-    made_later = [ref for path in later for ref in _scan_probe_file(path) if unique.keys() & {*ref.run_ids}]
+    of_training = [ref for run_id in unique for ref in _scan_intact(run_folder(results, run_id) / PROBES_FILE)]
+    made_later = [ref for path in later for ref in _scan_intact(path) if unique.keys() & {*ref.run_ids}]
     return ProbeRecords((*of_training, *made_later))
+
+
+def _scan_intact(path: Path) -> list[ProbeRecordRef]:
+    """Return the probe records of a file in a results folder; none, with a warning, if it is damaged anywhere."""
+    try:
+        if path.exists():
+            check_undamaged(path.parent, read_sums(path.parent), PROBES_FILE)  # a run's record, if a line is gone
+        return list(_scan_probe_file(path, check=True))
+    except UserError as error:
+        logging.getLogger(__name__).warning("%s: left out", error)
+        return []
 
 
 def read_probe_records(path: Path) -> Iterator[ProbeRecord]:
@@ -223,22 +240,25 @@ def read_probe_records(path: Path) -> Iterator[ProbeRecord]:
     return (ref.read() for ref in _scan_probe_file(path))
 
 
-def _scan_probe_file(path: Path) -> Iterator[ProbeRecordRef]:
-    """Yield the probe records in a file, parsing only their headers; nothing if there is no file."""
+def _scan_probe_file(path: Path, check: bool = False) -> Iterator[ProbeRecordRef]:
+    """Yield the probe records in a file, parsing only their headers; nothing if there is no file.
+
+    With `check`, all checksums are compared now, and not only when a record is read.
+    """
     if not path.exists():
         return
     try:
         with open(path, "rb") as file:
             offset = 0
             for number, line in enumerate(file, 1):
-                if line.strip() and (ref := _make_ref(path, number, offset, line)):
+                if line.strip() and (ref := _make_ref(path, number, offset, line, check)):
                     yield ref
                 offset += len(line)
     except IsADirectoryError:
         raise UserError(f"{path} is not a file of records in JSON Lines") from None
 
 
-def _make_ref(path: Path, number: int, offset: int, line: bytes) -> ProbeRecordRef | None:
+def _make_ref(path: Path, number: int, offset: int, line: bytes, check: bool) -> ProbeRecordRef | None:
     """Return the probe record in line `number`, which starts at byte `offset`, or None for a run record."""
     try:
         header = ProbeRecordHeader.model_validate_json(line)
@@ -250,6 +270,11 @@ def _make_ref(path: Path, number: int, offset: int, line: bytes) -> ProbeRecordR
     run_ids = (header.failed, header.successful) if kind is SurfaceRecord else (header.run_id,)
     if kind is None or not all(run_ids):
         raise UserError(f"{path}:{number} is not a complete record")
+    if check:
+        try:
+            check_line(line.decode(errors="replace"))
+        except UserError as error:
+            raise UserError(f"{path}:{number} {error}") from None
     return ProbeRecordRef(kind, run_ids, partial(_read_probe_at, path, number, offset, kind))
 
 

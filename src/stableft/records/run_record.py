@@ -6,6 +6,7 @@ the process working on it, and the checkpoint of an unfinished run.
 
 import hashlib
 import json
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
-from stableft.config.run_config import Checkpoint, RunConfig, Seeds, Split, canonical_json
+from stableft.config.run_config import Checkpoint, PretrainConfig, RunConfig, Seeds, Split, canonical_json
 from stableft.config.yaml_file import look_up
 from stableft.errors import UserError
 
@@ -30,7 +31,7 @@ SCHEMA = 2  # of the lines that `dump_record` writes; schema 1 had no such numbe
 # 2: weight decay subtracts rate * p on a CPU too, where it multiplied by a factor rounded to float32.
 NUMERICS = 2
 # Fields added later: omitted if None, so that the checksums of older records stay valid.
-OMIT_IF_NONE = ("start", "stop", "watch", "rows", "digits", "data_notes")
+OMIT_IF_NONE = ("start", "stop", "watch", "rows", "digits", "data_notes", "commits", "files")
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # pandas has no larger whole numbers
 
 
@@ -98,6 +99,8 @@ class Environment(RecordSection):
     micro_batch_halved: Int64  # how often it was halved because memory ran out
     micro_batch_halved_at: tuple[Int64, ...] = ()  # the updates, counted from 1; empty in older records
     eval_batch: Int64 | None = None  # rows of an evaluation batch, if fewer than configured because memory ran out
+    # Updates after which that was halved. None, and left out as in older records: never, or not known.
+    eval_batch_halved_at: tuple[Int64, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
     model_commit: str | None  # hub models only
     drawn: tuple[str, ...] = ()  # modules other than the head missing from the checkpoint: randomly initialized
 
@@ -186,6 +189,8 @@ class RunRecord(IdentifiedRecord):
     data_notes: tuple[str, ...] | None = None  # of `data.splits.check_rows`; None: nothing is odd
     stop: EarlyStopRecord | None = None  # early-stopped runs only
     watch: FailureWatchRecord | None = None  # None: gradient norms were not recorded
+    commits: tuple[str, ...] | None = None  # that trained it in turn, if it resumed from another one's checkpoint
+    files: dict[str, str] | None = None  # SHA-256 of the files beside it, see `file_sums`; None: older, or a crash
 
     def score(self, checkpoint: Checkpoint, split: Split, metric: str) -> float | None:
         """Return one score as a fraction (NaN for a diverged run), or None if there is none."""
@@ -334,7 +339,7 @@ def parse_record_as(kind: type[RecordT], line: str) -> RecordT:
     """Return the record of class `kind` in a line written by `dump_record`.
 
     Raises:
-        UserError: not a record of this kind, or modified since it was written.
+        UserError: not a record of this kind, modified since it was written, or its config is that of another run.
     """
     record = _parse_unmodified(kind, line)
     return _validate(kind, parse_checked_values(line)) if record is None else record
@@ -347,16 +352,29 @@ def _parse_unmodified(kind: type[RecordT], line: str) -> RecordT | None:
     checksum cut out. If it cuts out a nested checksum instead, or the line is not a record of that kind, the caller
     falls back to full parsing.
     """
-    before, _, after = line.rstrip("\n").partition(',"checksum":"')
-    text = before + after[65:]
-    if hashlib.sha256(text.encode(errors="replace")).hexdigest() != after[:64] or after[64:65] != '"':
+    text = _cut_checksum(line)
+    if text is None:
         return None
     try:
-        if '"schema":' in text:
-            return kind.model_validate_json(text)
-        return kind.model_validate_json(to_json(_lift_schema_1(from_json(text))))
+        lifted = text if '"schema":' in text else to_json(_lift_schema_1(from_json(text)))
+        record = kind.model_validate_json(lifted)
     except ValidationError:
         return None
+    return record if _config_id(record) == record.run_id else None
+
+
+def _cut_checksum(line: str) -> str | None:
+    """Return the text of which a line has the checksum, or None if that is not found or does not match."""
+    before, _, after = line.rstrip("\n").partition(',"checksum":"')
+    text = before + after[65:]
+    matches = hashlib.sha256(text.encode(errors="replace")).hexdigest() == after[:64] and after[64:65] == '"'
+    return text if matches else None
+
+
+def check_line(line: str) -> None:
+    """Compare the checksum of a line of any kind; raises like `parse_checked_values`, but parses no intact line."""
+    if _cut_checksum(line) is None:
+        parse_checked_values(line)
 
 
 def parse_checked_values(line: str) -> dict:
@@ -415,10 +433,19 @@ def _lift_schema_1(values: dict) -> dict:
 
 def _validate(kind: type[RecordT], values: dict) -> RecordT:
     try:
-        return kind.model_validate_json(json.dumps(values if "schema" in values else _lift_schema_1(values)))
+        record = kind.model_validate_json(json.dumps(values if "schema" in values else _lift_schema_1(values)))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"has {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if _config_id(record) != record.run_id:
+        raise UserError(f"has run_id {record.run_id}, but its config is that of run {_config_id(record)}")
+    return record
+
+
+def _config_id(record: IdentifiedRecord) -> str:
+    """Return the id that a record's config hashes to; imported runs and probe records have none but their own."""
+    config = getattr(record, "config", None)
+    return config.run_id if isinstance(config, RunConfig | PretrainConfig) else record.run_id
 
 
 def write_record(results: Path, record: RunRecord) -> None:
@@ -434,6 +461,23 @@ def read_record(results: Path, run_id: str) -> RunRecord | None:
         UserError: the record is damaged, or belongs to another run; `set_aside` moves it out of the way.
     """
     return read_record_as(RunRecord, run_folder(results, run_id))
+
+
+def read_intact_record(results: Path, run_id: str) -> RunRecord | None:
+    """Return the record of a run, or None if there is none or, with a warning, if it is damaged.
+
+    Raises:
+        UnknownSchemaError: a newer version wrote the record.
+    """
+    try:
+        return read_record(results, run_id)
+    except UnknownSchemaError:
+        raise
+    except UserError as error:
+        logging.getLogger(__name__).warning(
+            "%s: left out; the next `stableft sweep` with this run sets it aside and repeats the run", error
+        )
+        return None
 
 
 def read_record_as(kind: type[RecordT], folder: Path) -> RecordT | None:
@@ -463,10 +507,13 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def read_records_file(path: Path, probed: set[Path] | None = None) -> Iterator[AnyRunRecord]:
+def read_records_file(
+    path: Path, probed: set[Path] | None = None, skip_damaged: bool = False
+) -> Iterator[AnyRunRecord]:
     """Yield the run records in a JSON Lines file one at a time, skipping probe records.
 
-    If the file has probe records, its path is added to `probed`; `probe_record.find_probes_in_files` reads them.
+    If the file has probe records, its path is added to `probed`; `probe_record.find_probes_in_files` reads them. With
+    `skip_damaged`, damaged lines are left out with a warning.
 
     Raises:
         UserError: the file is missing, or a line is not a valid record; the message names file and line.
@@ -483,7 +530,10 @@ def read_records_file(path: Path, probed: set[Path] | None = None) -> Iterator[A
                     if record is None and (kind := run_record_kind(line)):
                         record = parse_record_as(kind, line)
                 except UserError as error:
-                    raise UserError(f"{path}:{number} {error}") from None
+                    if not skip_damaged or isinstance(error, UnknownSchemaError):
+                        raise UserError(f"{path}:{number} {error}") from None
+                    logging.getLogger(__name__).warning("%s:%s %s: left out", path, number, error)
+                    continue
                 if record is not None:
                     yield record
                 elif probed is not None:

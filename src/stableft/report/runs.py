@@ -31,8 +31,7 @@ from stableft.records.run_record import (
     ImportedRun,
     ImportSource,
     RunRecord,
-    UnknownSchemaError,
-    read_record,
+    read_intact_record,
     read_records_file,
 )
 from stableft.report.arm_cells import ArmCell, RunRow, make_arm_cell
@@ -69,7 +68,8 @@ PROBE_RECORD_OF_PART: dict[type, type[ProbeRecord]] = {
 ArmTask = tuple[str, str]  # arm, task
 # Fields of an environment record that reports leave out.
 IGNORED_ENVIRONMENT_FIELDS = {
-    "threads", "micro_batch", "micro_batch_halved", "micro_batch_halved_at", "eval_batch", "model_commit", "drawn",
+    "threads", "micro_batch", "micro_batch_halved", "micro_batch_halved_at", "eval_batch", "eval_batch_halved_at",
+    "model_commit", "drawn",
 }  # fmt: skip
 LoadSweep = Callable[[str], Sweep]
 FindProbes = Callable[[], ProbeRecords]
@@ -304,27 +304,22 @@ def describe_environment(environment: Mapping[str, Any]) -> str:
 
 
 def read_stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRecord]:
-    """Yield the records of these runs in a results folder, each once. Paused runs are skipped.
+    """Yield the records of these runs in a results folder, each once. Paused and, with a warning, damaged are skipped.
 
     Raises:
-        UserError: A record is damaged.
+        UnknownSchemaError: A newer version wrote a record.
     """
     for run_id in dict.fromkeys(run.run_id for run in runs):
-        try:
-            record = read_record(results, run_id)
-        except UnknownSchemaError:
-            raise
-        except UserError as error:
-            raise UserError(f"{error}; the next `stableft sweep` sets it aside and re-runs the run") from None
+        record = read_intact_record(results, run_id)
         if record and record.status != "paused":
             yield record
 
 
 def read_all_stored_records(results: Path) -> Iterator[RunRecord]:
-    """Yield the records of all run folders, sorted by run id. Paused runs are skipped."""
+    """Yield the records of all run folders, sorted by run id, leaving out what `read_stored_records` does."""
     folder = results / "runs"
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        record = read_record(results, path.name) if path.is_dir() else None
+        record = read_intact_record(results, path.name) if path.is_dir() else None
         if record and record.status != "paused":
             yield record
 
@@ -336,9 +331,9 @@ def read_records_files(paths: Iterable[Path], files_with_probes: set[Path] | Non
 
 
 def read_imported_runs(results: Path) -> Iterator[ImportedRun]:
-    """Yield the imported runs in the record files of a results folder."""
-    records = read_records_files(find_records_files(results))
-    yield from (record for record in records if isinstance(record, ImportedRun))
+    """Yield the imported runs in the record files of a results folder. Damaged lines are left out with a warning."""
+    for path in find_records_files(results):
+        yield from (run for run in read_records_file(path, skip_damaged=True) if isinstance(run, ImportedRun))
 
 
 def select_imported_runs(

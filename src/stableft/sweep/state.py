@@ -1,5 +1,6 @@
 """Track which runs of a sweep are done and which are left, and execute one run under its claim."""
 
+import contextlib
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -20,10 +21,13 @@ from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.data.splits import data_fingerprint
 from stableft.errors import UserError
 from stableft.records.failure import has_failed
+from stableft.records.file_sums import find_damaged
 from stableft.records.probe_record import PROBES_FILE, DriftRecord, GradNormsRecord, ProbeRecord, read_probe_records
 from stableft.records.run_record import (
     BEST_FOLDER,
     CHECKPOINT_FILE,
+    CONFIG_FILE,
+    HISTORY_FILE,
     LAST_FOLDER,
     PREDICTIONS_FILE,
     RECORD_FILE,
@@ -191,6 +195,8 @@ def run_under_claim(
         record = _find_done_record(run, results, replaces)
         if record is not None:
             return record
+        # Of an earlier try, whose record may be gone: it must not stay beside the record of this one.
+        (run_folder(results, run.run_id) / CRASH_FILE).unlink(missing_ok=True)
         started()
         started_at = time.monotonic()
         try:
@@ -222,19 +228,21 @@ def _find_done_record(run: PlannedRun, results: Path, replaces: RunRecord | None
     """Return the record that settles the run, or None after clearing what is to be retried.
 
     The caller must hold the claim. A finished record that is to be replaced is kept until the new one is written. The
-    checkpoint of the re-run is kept as well.
+    checkpoint of the re-run is kept as well. Damaged files beside the record are set aside.
     """
     record, _ = _read_or_set_aside(results, run.run_id)
+    folder = run_folder(results, run.run_id)
     if record and record.status == "finished" and replaces and dump_record(record) == dump_record(replaces):
+        for name in find_damaged(folder, record.files):
+            set_aside(folder / name)
         return None
     if record and record.status == "finished":  # a kill after writing it may have left the checkpoint
-        (run_folder(results, run.run_id) / CHECKPOINT_FILE).unlink(missing_ok=True)
+        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     if record and not is_done(record, run):  # keep the record until it is replaced: ranking needs it
         return None
     if record is None or replaces is None or dump_record(record) != dump_record(replaces):
         return record
-    for name in (RECORD_FILE, CRASH_FILE):
-        (run_folder(results, run.run_id) / name).unlink(missing_ok=True)
+    (folder / RECORD_FILE).unlink(missing_ok=True)
     return None
 
 
@@ -300,8 +308,10 @@ SAVED_FOLDERS: dict[Literal["none", "best", "last", "all"], tuple[str, ...]] = {
 def find_missing_outputs(results: Path, run: PlannedRun, record: RunRecord, execution: Execution) -> tuple[str, ...]:
     """Return descriptions of requested outputs missing from a finished run's folder: "drift", "last weights", ...
 
-    A diverged run may never have had best weights, so they do not count as missing. Every run writes predictions, so
-    they are checked only under `retrain_incomplete`, where runs with missing outputs are re-run.
+    A diverged run may never have had best weights, so they do not count as missing. Every run writes a history and
+    predictions, so these are looked for only under `retrain_incomplete`, where runs with missing outputs are re-run.
+    Damaged files count as missing. Weights, which are large, are hashed only under `retrain_incomplete` too, and
+    otherwise by what reads them.
     """
     folder = run_folder(results, record.run_id)
     missing = [
@@ -309,11 +319,14 @@ def find_missing_outputs(results: Path, run: PlannedRun, record: RunRecord, exec
         for name in PROBE_NAMES
         if getattr(run.probes, name) and name not in _recorded_probes(folder)
     ]
+    small = None if execution.retrain_incomplete else (CONFIG_FILE, HISTORY_FILE, PREDICTIONS_FILE, PROBES_FILE)
+    missing += [f"an intact {folder / name}" for name in find_damaged(folder, record.files, small)]
     for name in SAVED_FOLDERS[execution.save]:
         if not (folder / name).is_dir() and not (name == BEST_FOLDER and record.reason):
             missing.append(f"{name.removeprefix('model-')} weights")
-    if execution.retrain_incomplete and not (folder / PREDICTIONS_FILE).is_file():
-        missing.append("predictions")
+    if execution.retrain_incomplete:
+        always = (HISTORY_FILE, PREDICTIONS_FILE) if record.files else (PREDICTIONS_FILE,)
+        missing += [path.stem for path in map(folder.joinpath, always) if not path.is_file()]
     return tuple(missing)
 
 
@@ -340,8 +353,15 @@ def with_saved_weights(results: Path, run_ids: Iterable[str], execution: Executi
 
 
 def _recorded_probes(folder: Path) -> dict[str, int]:
-    """Return probe name -> recording interval in steps, for the training probes recorded in a run folder."""
-    return {record.probe: _recording_interval(record) for record in read_probe_records(folder / PROBES_FILE)}
+    """Return probe name -> recording interval in steps, for the training probes recorded in a run folder.
+
+    What follows damage in the file does not count.
+    """
+    found: dict[str, int] = {}
+    with contextlib.suppress(UserError):
+        for record in read_probe_records(folder / PROBES_FILE):
+            found[record.probe] = _recording_interval(record)
+    return found
 
 
 def _recording_interval(record: ProbeRecord) -> int:

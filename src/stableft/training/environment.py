@@ -32,6 +32,12 @@ def git_state() -> tuple[str | None, bool | None]:
         return None, None
 
 
+def commit_label() -> str:
+    """Return the commit of this code, with "-dirty" if it had uncommitted changes; "unknown" without a checkout."""
+    commit, dirty = git_state()
+    return f"{commit or 'unknown'}{'-dirty' if dirty else ''}"
+
+
 def platform_name() -> str:
     """Return system and processor, such as "Linux x86_64"."""
     return f"{platform.system()} {platform.machine()}"

@@ -12,7 +12,7 @@ from stableft.config.run_config import TrainingConfig
 from stableft.records.run_record import NUMERICS
 from stableft.seeds import derive_seed
 from stableft.training.checkpoint import CheckpointBudget, initial_checkpoint_budget, load_checkpoint, save_checkpoint
-from stableft.training.environment import device_name, gpu_versions, package_versions
+from stableft.training.environment import commit_label, device_name, gpu_versions, package_versions
 from stableft.training.outputs import SAVES_LAST, write_config_file
 from stableft.training.step import StepResult, TrainState, flush_pending_steps
 
@@ -39,7 +39,7 @@ def resume_conditions(run_id: str, fingerprint: str, execution: Execution, devic
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "micro_batch": execution.micro_batch,
         "numerics": NUMERICS,
-        "tf32": execution.tf32 or None,  # checkpoints of older versions have no such key
+        "tf32": execution.tf32 or None,
         **(gpu_versions() if device.type == "cuda" else {}),
         **{name: package_versions()[name] for name in ("stableft", "torch", "transformers")},
     }
@@ -51,13 +51,16 @@ def start_or_resume(settings: LoopSettings, state: TrainState, config: TrainingC
     `labels` (such as arm and recipe) are written to config.yaml beside the config.
 
     Raises:
-        UserError: The checkpoint was made under other conditions.
+        UserError: The command asks for something else than the checkpoint was made with.
     """
     settings.folder.mkdir(parents=True, exist_ok=True)
     write_config_file(settings.folder, config, **labels)
     # Only dropout draws from the global generator. Loading a checkpoint restores the generator's state.
     torch.manual_seed(derive_seed(config.seeds.data, "dropout"))
-    return load_checkpoint(settings.folder, state, settings.conditions, settings.device)
+    resumed = load_checkpoint(settings.folder, state, settings.conditions, settings.device)
+    if commit_label() not in state.commits:
+        state.commits.append(commit_label())
+    return resumed
 
 
 def run_steps(

@@ -22,8 +22,10 @@ from stableft.data.metrics import compute_scores
 from stableft.data.tokens import LabeledRows
 from stableft.models.load import quiet_transformers
 from stableft.records.failure import find_chance_in_data, is_failed
+from stableft.records.file_sums import sum_files
 from stableft.records.probe_record import PROBES_FILE, write_probe_records
 from stableft.records.run_record import (
+    BEST_FOLDER,
     CONFIG_FILE,
     HISTORY_FILE,
     LAST_FOLDER,
@@ -44,6 +46,7 @@ from stableft.training.in_loop_probes import build_probe_records
 from stableft.training.setup import RunSetup, nothing_learnt_loss
 from stableft.training.step import TrainState
 
+RUN_FILES = (CONFIG_FILE, HISTORY_FILE, PREDICTIONS_FILE, PROBES_FILE, BEST_FOLDER, LAST_FOLDER)  # a record sums them
 SAVES_BEST, SAVES_LAST = ("best", "all"), ("last", "all")  # values of `Execution.save`
 
 
@@ -107,8 +110,15 @@ def _default_file_mode(folder: Path) -> int:
 def evaluate_model(setup: RunSetup, state: TrainState, rows: LabeledRows) -> EvalOutputs:
     """Return the model's outputs on `rows`, in batches that fitted in memory before."""
     outputs = evaluate(state.model, rows, setup.config, setup.inputs, setup.device, state.eval_batch)
-    state.eval_batch = outputs.batch_size
+    note_eval_batch(state, outputs.batch_size)
     return outputs
+
+
+def note_eval_batch(state: TrainState, fitting: int | None) -> None:
+    """Keep the rows of an evaluation batch that fitted in memory, for the evaluations to come and for the record."""
+    if fitting != state.eval_batch:
+        state.eval_halved_at.append(state.step)
+    state.eval_batch = fitting
 
 
 def remove_saved_models(folder: Path) -> None:
@@ -116,7 +126,7 @@ def remove_saved_models(folder: Path) -> None:
     for path in (*folder.glob("model-*"), *folder.glob(".model-*.partial")):
         if path.is_symlink():
             path.unlink()
-        else:
+        elif ".damaged-" not in path.name:  # set aside
             shutil.rmtree(path)
 
 
@@ -178,10 +188,17 @@ def _write_record(setup: RunSetup, state: TrainState, **outcome: Any) -> RunReco
         peak_memory_bytes=peak_memory(setup.device),
         start=setup.start,
         watch=summarize_failure_watch(looks, nothing_learnt_loss(setup)) if looks else None,
+        commits=training_commits(state),
+        files=sum_files(setup.folder, RUN_FILES),
         **outcome,
     )
     write_record(setup.folder.parents[1], record)
     return record
+
+
+def training_commits(state: TrainState) -> tuple[str, ...] | None:
+    """Return the commits under which a run was trained, if a checkpoint was made by another one."""
+    return tuple(state.commits) if len(state.commits) > 1 else None
 
 
 def describe_divergence(state: TrainState) -> str:
@@ -273,6 +290,7 @@ def collect_environment(
         micro_batch_halved=state.halved,
         micro_batch_halved_at=tuple(state.halved_at),
         eval_batch=state.eval_batch,
+        eval_batch_halved_at=tuple(state.eval_halved_at) or None,
         model_commit=model_commit,
         drawn=drawn,
     )

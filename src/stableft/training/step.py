@@ -39,10 +39,12 @@ class TrainState:
     halved_at: list[int] = field(default_factory=list)  # updates at which memory ran out and the micro-batch was halved
     halved: int = 0  # how often that was
     eval_batch: int | None = None  # rows of an evaluation batch, if fewer than configured because memory ran out
+    eval_halved_at: list[int] = field(default_factory=list)  # updates after which that was halved
     history: list[dict[str, Any]] = field(default_factory=list)  # one entry per update
     evals: list[dict] = field(default_factory=list)
     best: dict | None = None  # the best evaluation so far, with its outputs
     seconds: float = 0.0  # training time, including that before a resume
+    commits: list[str] = field(default_factory=list)  # of this code, which trained it: several after a resume
     graphs: RecordedUpdates | None = None  # on a GPU: updates recorded as CUDA graphs; None: launch every kernel
     recorder: ProbeRecorder | None = None
     recorded: ProbeRows = field(default_factory=dict)

@@ -314,7 +314,7 @@ def test_the_figures_of_a_sweep_are_drawn(tmp_path):
 # --- where records are found
 
 
-def test_records_are_read_when_they_are_asked_for_and_damage_is_named(tmp_path):
+def test_records_are_read_when_they_are_asked_for_and_damage_is_named(tmp_path, caplog):
     records, probes = own_sweep()
     path = tmp_path / "mine.jsonl"
     write_probe_records(path, probes)
@@ -335,8 +335,12 @@ def test_records_are_read_when_they_are_asked_for_and_damage_is_named(tmp_path):
     assert len(find_probes_in_results(tmp_path, ids).refs) == 1
     for cut in (40, len(lines[0]) - 30):
         (folder / PROBES_FILE).write_text(lines[0][:cut])
-        with pytest.raises(UserError, match=r"probes\.jsonl:1 is not a complete record"):
-            find_probes_in_results(tmp_path, ids).of(GradNormsRecord, ids)
+        caplog.clear()
+        assert find_probes_in_results(tmp_path, ids).refs == ()
+        assert caplog.messages == [f"{folder / PROBES_FILE}:1 is not a complete record: left out"]
+    (folder / PROBES_FILE).write_text(lines[0].replace("0.", "1.", 1))
+    assert find_probes_in_results(tmp_path, ids).refs == ()
+    assert "does not match its checksum" in caplog.messages[-1]
 
 
 def test_a_record_that_is_there_twice_is_shown_once(tmp_path):
