@@ -375,8 +375,8 @@ def test_a_band_between_low_and_high():
     (band,) = axes.collections
     y = band.get_paths()[0].vertices[:, 1]
     assert (y.min(), y.max()) == (pytest.approx(0.15), pytest.approx(1.2))
-    assert band.get_facecolor()[0][3] == 0.2
-    assert band.get_edgecolor()[0][3] == 0.6  # bands that overlap are told apart
+    assert band.get_facecolor()[0][3] == 0.12
+    assert band.get_edgecolor()[0][3] == 0.8  # bands that overlap are told apart
 
 
 def test_nan_breaks_a_line_and_a_logarithm_drops_zero():
