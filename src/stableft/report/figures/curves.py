@@ -33,6 +33,7 @@ NARROW_PANEL = 2.2  # inches; narrower panels have fewer ticks
 HEADROOM = 0.02  # of an axis, above the highest possible value, so that marks there are whole
 MAX_NAMED_SHADES = 8  # more ordered curves have a colour bar
 STEP_WIDTH, BAR_GAP = 1.4, 5.0  # points: of the lines of steps, and between the bars at their ends
+NARROW_BAR = 0.15  # inches of height of a colour bar above the panels
 MAX_VECTOR_CURVES = 200  # panels with more curves have them as pixels in vector files; ten times as many for points
 
 NAN_LEGEND: LegendEntry = ("NaN from here on, or no mean", {"marker": "X", "linestyle": "none", "color": GREY})
@@ -304,9 +305,9 @@ def color_bar_of_curves(figure: "Figure", drawn: Sequence[tuple["Axes", CurvePan
     shades = ListedColormap([styles[name]["color"] for name in names])
     colors = ScalarMappable(BoundaryNorm(np.arange(len(names) + 1) - 0.5, len(names)), shades)
     label = panels[0].scale_label
-    place: dict[str, Any] = (
-        {"location": "top", "aspect": 50, "fraction": 0.04} if narrow else {"aspect": 40, "fraction": 0.03}
-    )
+    thickness = min(NARROW_BAR / figure.get_figheight(), 0.15)
+    above = {"location": "top", "aspect": 30, "fraction": thickness, "pad": thickness / 2}
+    place: dict[str, Any] = above if narrow else {"aspect": 40, "fraction": 0.03}
     bar = figure.colorbar(colors, ax=[axes for axes, _ in drawn], label=label, **place)
     shown = thin_out_names(names)
     bar.set_ticks([names.index(name) for name in shown], labels=[name.split()[-1] for name in shown])
