@@ -187,7 +187,7 @@ def draw_curve_panel(
     if panel.steps:
         _draw_steps(axes, panel, styles, width)
     for curve in () if panel.steps else reversed(panel.curves):  # the first curve is drawn on top
-        style = styles[legend_name(curve)] | ({"color": curve.color} if curve.color else {})
+        style: dict[str, Any] = styles[legend_name(curve)] | ({"color": curve.color} if curve.color else {})
         x, y = _nan_if_undrawable(curve.x, panel.xlog), _nan_if_undrawable(curve.y, panel.ylog)
         if curve.low:
             low, high = (np.clip(_nan_if_undrawable(end, False), lowest, highest) for end in (curve.low, curve.high))
@@ -225,7 +225,7 @@ def _draw_steps(axes: "Axes", panel: CurvePanel, styles: StylesByName, width: fl
     """
     from matplotlib.transforms import ScaledTranslation
 
-    inch = axes.get_figure(root=True).dpi_scale_trans
+    inch = axes.figure.dpi_scale_trans
     ended: dict[float, int] = {}  # x -> curves that end there
     together = _curves_together(panel.curves)
     for curve, (place_in_group, size) in zip(panel.curves, together, strict=True):
