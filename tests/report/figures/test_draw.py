@@ -402,6 +402,14 @@ def test_ordered_curves_are_shades_of_a_colour_bar():
     assert len(set(brightness)) == 24
 
 
+def test_a_colour_bar_above_the_panels_takes_no_height_from_them():
+    def height(curves):
+        figure = draw_panels([curves_of(*curves, sequential=True)] * 2, width=3.25)
+        return shown(figure)[0].get_position().height * figure.get_figheight()
+
+    assert height(LAYERS) > 0.9 * height(LAYERS[:3])
+
+
 def test_reference_lines_are_named_in_the_legend_or_above():
     panel = curves_of(
         curve("a"),
@@ -448,6 +456,18 @@ def test_the_map_of_two_seeds():
     assert list(axes.get_xticks()) == [0, 1, 2, pytest.approx(3.3)]  # the summary stands apart
     assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "1", "2", "min"]
     assert bar.get_ylabel() == "accuracy"
+
+
+def test_all_maps_of_a_figure_have_numbers_or_none_has():
+    names = tuple(map(str, range(11)))
+    long, short = (
+        HeatPanel("", "", "", names, ("initialisation fixed",), ((v,) * 11,), "std in points", 2) for v in (11.95, 1.95)
+    )
+    numbers = {
+        width: [axes.texts for axes in shown(draw_panels([long, short], width=width))[:2]] for width in (7.2, 5.5, 3.25)
+    }
+    assert [[len(texts) for texts in numbers[width]] for width in (7.2, 5.5, 3.25)] == [[11, 11], [11, 11], [0, 0]]
+    assert {text.get_fontsize() for texts in numbers[5.5] for text in texts} == {6}
 
 
 def test_maps_share_their_colours():
