@@ -402,6 +402,12 @@ def test_ordered_curves_are_shades_of_a_colour_bar():
     assert len(set(brightness)) == 24
 
 
+@pytest.mark.parametrize(("width", "per_row"), [(7.2, 4), (5.5, 2), (3.25, 2)])
+def test_a_failed_and_a_successful_run_are_side_by_side(width, per_row):
+    figure = draw_panels([curves_of(*LAYERS[:3], sequential=True)] * 12, width=width)
+    assert len({axes.get_subplotspec().colspan.start for axes in shown(figure)}) == per_row
+
+
 def test_a_colour_bar_above_the_panels_takes_no_height_from_them():
     def height(curves):
         figure = draw_panels([curves_of(*curves, sequential=True)] * 2, width=3.25)

@@ -73,7 +73,10 @@ def choose_curve_styles(panels: Sequence[CurvePanel], names: Sequence[str] = ())
     few = all(len(curve.x) <= MAX_MARKED_POINTS for curve in curves)
     plain = len(free) < 2 or any(curve.dashed for curve in curves)
     shades = colormaps[COLORMAP](np.linspace(0, 0.92, len(ordered)))
-    styles = {name: {"color": tuple(shade), "linewidth": 1.0} for name, shade in zip(ordered, shades, strict=True)}
+    thickness = 1.0 if len(ordered) <= MAX_NAMED_SHADES else 0.7
+    styles = {
+        name: {"color": tuple(shade), "linewidth": thickness} for name, shade in zip(ordered, shades, strict=True)
+    }
     for i, name in enumerate(dict.fromkeys([*(name for name in names if name not in ordered), *free])):
         styles[name] = {"color": PALETTE[i % len(PALETTE)], "linewidth": 1.7}
         if few:

@@ -159,6 +159,8 @@ def _choose_per_row(panels: Sequence[Panel], layout: BoxLayout, per_row: int | N
     if _panels_of_type(panels, EstimatePanel):
         least = MIN_ESTIMATE_WIDTH
     most = min(most, int(page.width / (least * page.scale)))
+    if any(panel.sequential for panel in _panels_of_type(panels, CurvePanel)) and most > 1:
+        most -= most % 2  # a failed and a successful run are side by side
     if _panels_of_type(panels, BoxPanel):
         most = layout.per_row
     if heats := _panels_of_type(panels, HeatPanel):
