@@ -31,6 +31,7 @@ def test_a_row_is_consistent(task):
     assert task.n_outputs == max(1, len(task.labels))
     assert set(task.aliases.values()) <= set(task.labels)
     assert not set(task.aliases) & set(task.labels)
+    assert task.train_counts is None or sum(task.train_counts) == task.train_rows
 
 
 @pytest.mark.parametrize("name", PAPERS)

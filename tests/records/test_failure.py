@@ -13,6 +13,7 @@ from stableft.records.failure import (
     best_constant_score,
     chance_level,
     find_chance,
+    find_validation_constant,
     has_failed,
     is_failed,
     is_run_failed,
@@ -127,6 +128,19 @@ def test_an_older_import_is_judged_by_what_is_known_of_its_task():
     assert is_run_failed(make_imported(task="mine", metric="f1", baseline=0.0), "last", "test", "f1") is None
     given = make_imported(task="rte", last=0.51, baseline=0.5)  # a baseline that its user gave
     assert is_run_failed(given, "last", "test", "accuracy") is False
+
+
+def test_what_an_import_was_validated_on_is_the_other_half_of_the_dev_set():
+    rte = make_imported(task="rte", baseline=73 / 139)
+    assert find_validation_constant(rte, "accuracy") == 73 / 138
+    mrpc = make_imported(task="mrpc", metric="f1", baseline=280 / 345, digits=4, rows=205)  # 64 "no" and 139 "yes"
+    assert find_validation_constant(mrpc, "f1") == pytest.approx(2 * 139 / (2 * 139 + 64))
+    assert find_validation_constant(make_imported(task="rte", baseline=0.5), "accuracy") is None  # other rows
+    assert find_validation_constant(make_imported(task="qnli", baseline=2761 / 5463), "accuracy") is None  # Z hold out
+    dev = make_imported(task="rte", baseline=146 / 277).model_copy(update={"split": "val"})
+    assert find_validation_constant(dev, "accuracy") == 146 / 277
+    assert find_validation_constant(make_imported(task="stsb", metric="spearman", baseline=0.0), "spearman") == 0
+    assert find_validation_constant(own_run("accuracy", 0.5, np.array([0, 0, 1])), "accuracy") == 2 / 3
 
 
 def test_an_import_by_f1_with_its_accuracies_has_the_papers_verdict_too():

@@ -52,6 +52,7 @@ class TaskSpec:
     dev_counts: tuple[int, ...] | None = None  # dev rows per label, for the chance level of imported results
     dev_rows: tuple[int, int] | None = None  # rows of the dev set and of Z's test half, where they have no classes
     train_rows: int | None = None  # size of the training set, for figures that have no access to the data
+    train_counts: tuple[int, ...] | None = None  # its rows per label, for the loss of imported runs that learn nothing
 
     @property
     def metric(self) -> str:
@@ -75,6 +76,10 @@ class TaskSpec:
         if self.dev_counts is None or self.large or split == "val":
             return self.dev_counts
         return tuple(count - count // 2 for count in self.dev_counts)
+
+    def validation_half_counts(self) -> tuple[int, ...] | None:
+        """Return the rows per label that Z validate on where they test on the other half of the dev set."""
+        return None if self.dev_counts is None or self.large else tuple(count // 2 for count in self.dev_counts)
 
     def split_rows(self, split: str) -> int | None:
         """Return the number of these rows, which is known of regression too."""
@@ -132,6 +137,7 @@ TASKS = {
             layouts=(_tsv_layout("RTE", SENTENCE_PAIR),),
             dev_counts=(146, 131),
             train_rows=2490,
+            train_counts=(1249, 1241),
         ),
         _glue_task(
             "mrpc",
@@ -143,6 +149,7 @@ TASKS = {
             aliases=_digit_aliases(PARAPHRASE_LABELS),
             dev_counts=(129, 279),
             train_rows=3668,
+            train_counts=(1194, 2474),
         ),
         _glue_task(
             "cola",
@@ -154,6 +161,7 @@ TASKS = {
             aliases=_digit_aliases(ACCEPTABILITY_LABELS),
             dev_counts=(322, 721),
             train_rows=8551,
+            train_counts=(2528, 6023),
         ),
         _glue_task(
             "stsb",

@@ -115,6 +115,21 @@ def find_chance(record: AnyRunRecord, split: Split, metric: str) -> Chance:
     return Chance(constant, chance_level(metric, constant, rows))
 
 
+def find_validation_constant(record: AnyRunRecord, metric: str) -> float | None:
+    """Return the score of the best constant prediction on the rows that a run was validated on. None: not known.
+
+    An imported run that is tested on Z's half of the dev set was validated on the other half.
+    """
+    if not isinstance(record, ImportedRun) or record.split == "val" or metric in CORRELATIONS:
+        return find_chance(record, "val", metric).constant
+    task = TASKS.get(record.task)
+    counts = task.validation_half_counts() if task else None
+    on_test = find_chance(record, "test", record.metric).constant
+    if counts is None or on_test is None or on_test != known_constant_score(task, "test", record.metric):
+        return None
+    return best_constant_score(metric, majority_baselines(counts))
+
+
 def is_run_failed(record: AnyRunRecord, checkpoint: Checkpoint, split: Split, metric: str) -> bool | None:
     """Return whether a run failed by a metric, given the checkpoint it is reported at. None: unfinished, or not known.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from stableft.config.run_config import Checkpoint, RunConfig, Split
 from stableft.config.sweep_file import START_ARM
 from stableft.config.sweep_keys import describe_early_stopping_rule
-from stableft.records.failure import find_chance, is_run_failed
+from stableft.records.failure import find_chance, find_validation_constant, is_run_failed
 from stableft.records.run_record import AnyRunRecord, ImportedRun, RunRecord, atomic_write
 from stableft.text import quote_formula
 
@@ -37,7 +37,7 @@ COLUMN_DTYPES = {
     "best_val": "float64",
     "baseline": "float64",  # score of the best constant prediction
     "chance": "float64",  # the highest score that counts as failed; NaN: not known
-    "val_baseline": "float64",  # the same on the validation split
+    "val_baseline": "float64",  # `baseline` on the rows and by the metric of `last_val`
     "failed": "boolean",  # by the last score, see `records.failure`; NA: not finished, or not known
     "failed_by_accuracy": "boolean",  # as M sec. 3.2 defines it
     "diverged": "bool",  # the last or the reported score is NaN
@@ -228,6 +228,7 @@ def _row(record: AnyRunRecord, checkpoint: Checkpoint) -> dict[str, Any]:
         "best_val": record.score("best", "val", val_metric),
         "baseline": chance.constant,
         "chance": chance.level,
+        "val_baseline": find_validation_constant(record, val_metric),
         "failed": is_run_failed(record, checkpoint, split, metric),
         "failed_by_accuracy": is_run_failed(record, checkpoint, split, "accuracy"),
         "diverged": diverged,
@@ -235,7 +236,7 @@ def _row(record: AnyRunRecord, checkpoint: Checkpoint) -> dict[str, Any]:
         "steps": record.steps,
         "source": describe_source(record),
         "copies": int(finished),
-        **(_imported_columns(record) if imported else _own_columns(record, metric)),
+        **(_imported_columns(record) if imported else _own_columns(record)),
     }
 
 
@@ -247,7 +248,6 @@ def _imported_columns(run: ImportedRun) -> dict[str, Any]:
     known = {"task": run.task, "seed_init": run.seed, "seed_data": run.seed}
     unknown = (
         "model",
-        "val_baseline",
         "reason",
         "seconds",
         "setting",
@@ -260,13 +260,12 @@ def _imported_columns(run: ImportedRun) -> dict[str, Any]:
     return missing | known | {"skipped_steps": 0}
 
 
-def _own_columns(record: RunRecord, metric: str) -> dict[str, Any]:
+def _own_columns(record: RunRecord) -> dict[str, Any]:
     config = record.config
     return {
         "task": config.data.task,
         "model": config.model.name,
         "reason": record.reason,
-        "val_baseline": find_chance(record, "val", metric).constant,
         "skipped_steps": record.skipped_steps,
         "seconds": record.seconds,
         "seed_init": config.seeds.init,

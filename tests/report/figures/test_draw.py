@@ -375,8 +375,8 @@ def test_a_band_between_low_and_high():
     (band,) = axes.collections
     y = band.get_paths()[0].vertices[:, 1]
     assert (y.min(), y.max()) == (pytest.approx(0.15), pytest.approx(1.2))
-    assert band.get_facecolor()[0][3] == 0.2
-    assert band.get_edgecolor()[0][3] == 0.6  # bands that overlap are told apart
+    assert band.get_facecolor()[0][3] == 0.12
+    assert band.get_edgecolor()[0][3] == 0.8  # bands that overlap are told apart
 
 
 def test_nan_breaks_a_line_and_a_logarithm_drops_zero():
@@ -400,6 +400,20 @@ def test_ordered_curves_are_shades_of_a_colour_bar():
     brightness = [np.dot(line.get_color()[:3], (0.3, 0.6, 0.1)) for line in (drawn[layer.label] for layer in LAYERS)]
     assert brightness == sorted(brightness)
     assert len(set(brightness)) == 24
+
+
+@pytest.mark.parametrize(("width", "per_row"), [(7.2, 4), (5.5, 2), (3.25, 2)])
+def test_a_failed_and_a_successful_run_are_side_by_side(width, per_row):
+    figure = draw_panels([curves_of(*LAYERS[:3], sequential=True)] * 12, width=width)
+    assert len({axes.get_subplotspec().colspan.start for axes in shown(figure)}) == per_row
+
+
+def test_a_colour_bar_above_the_panels_takes_no_height_from_them():
+    def height(curves):
+        figure = draw_panels([curves_of(*curves, sequential=True)] * 2, width=3.25)
+        return shown(figure)[0].get_position().height * figure.get_figheight()
+
+    assert height(LAYERS) > 0.9 * height(LAYERS[:3])
 
 
 def test_reference_lines_are_named_in_the_legend_or_above():
@@ -448,6 +462,18 @@ def test_the_map_of_two_seeds():
     assert list(axes.get_xticks()) == [0, 1, 2, pytest.approx(3.3)]  # the summary stands apart
     assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "1", "2", "min"]
     assert bar.get_ylabel() == "accuracy"
+
+
+def test_all_maps_of_a_figure_have_numbers_or_none_has():
+    names = tuple(map(str, range(11)))
+    long, short = (
+        HeatPanel("", "", "", names, ("initialisation fixed",), ((v,) * 11,), "std in points", 2) for v in (11.95, 1.95)
+    )
+    numbers = {
+        width: [axes.texts for axes in shown(draw_panels([long, short], width=width))[:2]] for width in (7.2, 5.5, 3.25)
+    }
+    assert [[len(texts) for texts in numbers[width]] for width in (7.2, 5.5, 3.25)] == [[11, 11], [11, 11], [0, 0]]
+    assert {text.get_fontsize() for texts in numbers[5.5] for text in texts} == {6}
 
 
 def test_maps_share_their_colours():

@@ -83,7 +83,7 @@ def test_mosbach_figure4_has_every_layer_of_the_first_failed_and_the_first_succe
     for panel, run, kind in zip(panels("mosbach-figure4"), runs, ("failed", "successful"), strict=True):
         record = the(GradNormsRecord, run.run_id)
         assert panel["title"] == f"{kind} run\n{run.arm}, seed {run.config.seeds.init}"
-        labels = [f"layer {i}" for i in range(LAYERS)]
+        labels = [f"block {i}" for i in range(1, LAYERS + 1)]
         assert [curve["label"] for curve in panel["curves"]] == [*labels, "pooler", "classifier"]
         for i, curve in enumerate(panel["curves"][:LAYERS]):
             check(curve, record, lambda name, i=i: name.startswith(f"bert.encoder.layer.{i}."))
@@ -93,9 +93,12 @@ def test_mosbach_figure4_has_every_layer_of_the_first_failed_and_the_first_succe
         assert panel["ylog"]
         assert panel["sequential"]
     text = words(render_report(report("mosbach-figure4")))
-    assert f"devlin, seed {runs[0].config.seeds.init} (run {runs[0].run_id}), the first of" in text
+    assert (
+        f"devlin, seed {runs[0].config.seeds.init} (run {runs[0].run_id}), the run with the lowest seed among the"
+        in text
+    )
     assert f"(run {runs[1].run_id})" in text
-    assert re.search("Layers .*from 0", text)
+    assert "Blocks are numbered from 1, the lowest, as in Z; M's layer 0 is block 1." in text
 
 
 def test_both_panels_have_one_scale_that_holds_every_norm():
@@ -132,7 +135,7 @@ def test_mosbach_figures_10_to_12_have_a_pair_of_panels_for_each_weight_matrix(n
             modules = record.parts.pooler if curve["label"] == "pooler" else record.parts.head
             check(curve, record, lambda name, modules=modules: name.rpartition(".")[0].startswith(modules))
         for layer, curve in enumerate(layers):
-            assert curve["label"] == f"layer {layer}"
+            assert curve["label"] == f"block {layer + 1}"
             check(curve, record, f"{record.parts.blocks[layer]}.{inside}.weight".__eq__)
         assert len(panel["curves"][0]["x"]) <= MAX_GRADIENT_POINTS["matrices"] + 1
         assert (panel["curves"][0]["x"][0], panel["curves"][0]["x"][-1]) == (1, record.steps[-1])

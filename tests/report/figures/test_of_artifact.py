@@ -6,13 +6,14 @@ import matplotlib
 import pytest
 from support.figures import AXIS, assert_readable, legend, lines, points, shown
 from support.reports import runs_of_records
-from support.table_records import make_record
+from support.table_records import make_imported, make_record
 
-from stableft.records.run_record import EvalPoint
+from stableft.records.run_record import EvalPoint, ImportedEval
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.of_artifact import MAX_ARMS_WITH_CURVES, build_panels, sweep_figure_parts, sweep_figures
 from stableft.report.figures.panels import ReferenceLine
-from stableft.report.figures.style import BLUE, VERMILLION, figure_to_bytes
+from stableft.report.figures.style import BLUE, ORANGE, VERMILLION, figure_to_bytes
+from stableft.stats import wilson_interval
 
 NAN = math.nan
 NOTHING = 0.69  # the label entropy of `make_record`
@@ -172,14 +173,14 @@ def test_curves_of_every_run_and_their_means():
     assert runs_in(second, VERMILLION) == []
     ((steps, mean),) = lines(second, "mean, successful")
     assert (steps, mean) == ([10, 20, 30], pytest.approx([0.6, 0.05, 0.02]))
-    entropy = "nothing learnt: label entropy, 0.69 nats"
+    entropy = "nothing learnt: label entropy"
     assert lines(first, entropy) == lines(second, entropy) == [([0, 1], [NOTHING, NOTHING])]
 
 
 def test_single_runs_are_thin_and_their_mean_is_bold():
     _, second = shown(losses(devlin(), mosbach()))
     (mean,) = [line for line in second.lines if line.get_label() == "mean, successful"]
-    others = [line for line in second.lines if line.get_color() == BLUE and line is not mean]
+    others = [line for line in second.lines if line.get_color() == ORANGE and line is not mean]
     assert len(others) == 2
     assert max(line.get_linewidth() for line in others) < 1 < mean.get_linewidth()
     assert max(line.get_zorder() for line in others) < mean.get_zorder()
@@ -198,8 +199,8 @@ def test_the_axes_of_the_curves():
     assert (first.get_xlim()[0], second.get_xlim()[0]) == (0, 0)
     assert legend(figure) == [
         "failed runs (bold: their mean)",
-        "successful runs (bold: their mean)",
-        "nothing learnt: label entropy, 0.69 nats",
+        "successful runs, in their arm's colour (bold: their mean)",
+        "nothing learnt: label entropy",
     ]
     assert_readable(figure)
 
@@ -217,6 +218,47 @@ def test_the_mean_is_of_steps_that_half_of_the_runs_have():
     (axes,) = shown(losses(runs))
     ((steps, mean),) = lines(axes, "mean, successful")
     assert (steps, mean) == ([10, 20], pytest.approx([0.6, NAN], nan_ok=True))  # the line ends where a run diverged
+
+
+def test_the_noisy_end_of_the_losses_is_left_out_and_said():
+    """After steps 10, 20 and 30, a loss at step 31 is that of one step."""
+    runs = with_losses(make_runs("devlin", [0.7]), [0.6, 0.5, 0.4, 0.9])
+    last = runs[0].evals[-1].model_copy(update={"step": 31})
+    figure = losses([runs[0].model_copy(update={"evals": (*runs[0].evals[:-1], last)})])
+    assert runs_in(shown(figure)[0], BLUE) == [([10, 20, 30], [0.6, 0.5, 0.4])]
+    assert "less than half as many steps" in figure.get_supxlabel().replace("\n", " ")
+    later = runs[0].evals[-1].model_copy(update={"step": 35})
+    figure = losses([runs[0].model_copy(update={"evals": (*runs[0].evals[:-1], later)})])
+    assert runs_in(shown(figure)[0], BLUE) == [([10, 20, 30, 35], [0.6, 0.5, 0.4, 0.9])]
+    assert figure.get_supxlabel() == ""
+
+
+def test_an_arm_has_one_colour_in_all_figures():
+    arms = (make_runs("zhang", NARROW[:2]), devlin(), mosbach())
+    loss_axes = {axes.get_title().split("\n")[0]: axes for axes in shown(figure_of("training-loss", *arms))}
+    (axes,) = shown(figure_of("best-of-n", *arms))
+    color = {line.get_label(): line.get_color() for line in axes.lines}
+    for arm in ("devlin", "mosbach"):
+        successful = {line.get_color() for line in loss_axes[arm].lines} - {VERMILLION, "black"}
+        assert successful == {color[arm]}
+    assert color["devlin"] != color["mosbach"]
+
+
+def test_imported_runs_have_the_lines_of_glues_rows():
+    def run(task, **given):
+        made = make_imported(task=task, arm="zhang", **given)
+        evals = tuple(ImportedEval(step=10 * i, train_loss=0.6, val_loss=None, val={made.metric: 0.7}) for i in (1, 2))
+        return made.model_copy(update={"evals": evals})
+
+    rte = run("rte", baseline=73 / 139)
+    ((line,),) = [panel.horizontal for panel in panels_of("training-loss", [rte])]
+    assert line.value == pytest.approx(-sum(n / 2490 * math.log(n / 2490) for n in (1249, 1241)))
+    assert [line.value for line in panels_of("training-curves", [rte])[1].horizontal] == [pytest.approx(7300 / 138)]
+    mine = run("rte", baseline=0.5)  # the rows are not the papers'
+    assert [panel.horizontal for panel in panels_of("training-curves", [mine])] == [(), ()]
+    stsb = run("stsb", metric="spearman", baseline=0.0)
+    caption = figure_of("training-loss", [stsb]).get_supxlabel().replace("\n", " ")
+    assert "STS-B has no label entropy: its labels are numbers." in caption
 
 
 def test_beyond_six_arms_those_with_most_failed_runs_are_shown():
@@ -238,7 +280,7 @@ def test_several_tasks_are_named_and_so_are_their_entropies():
     panels = panels_of("training-loss", devlin(), other)
     assert [panel.title for panel in panels] == ["RTE, devlin\n2/3 failed", "CoLA, mosbach\n0/2 failed"]
     assert [panel.horizontal for panel in panels] == [
-        (ReferenceLine(f"nothing learnt: label entropy, {value:.2f} nats", value),) for value in (0.69, 0.6)
+        (ReferenceLine("nothing learnt: label entropy", value),) for value in (0.69, 0.6)
     ]
 
 
@@ -292,6 +334,38 @@ def test_the_share_of_runs_at_the_baseline_over_the_steps():
     assert drawn.y == pytest.approx((100, 100 * 2 / 3, 100 * 2 / 3))  # NaN has learnt nothing
     assert all(low <= y <= high for low, y, high in zip(drawn.low, drawn.y, drawn.high, strict=True))
     assert (drawn.label, drawn.n) == ("devlin", 3)
+
+
+def test_equal_shares_are_lines_side_by_side_with_their_intervals_at_the_end():
+    fine = [0.6, 0.7]
+    arms = [with_scores(make_runs(arm, fine), fine, fine) for arm in ("zhang", "mosbach")]
+    failing = with_scores(make_runs("devlin", [0.5, 0.5]), [0.5, 0.5], [0.5, 0.5])
+    figure = figure_of("at-baseline", *arms, failing)
+    (axes,) = shown(figure)
+    figure.draw_without_rendering()
+    named = {line.get_label(): line for line in axes.lines}
+    places = (named[arm].get_transform().transform(named[arm].get_xydata()) for arm in ("zhang", "mosbach", "devlin"))
+    zhang, mosbach_line, devlin_line = (float(place[0, 1]) for place in places)
+    width = axes.lines[0].get_linewidth() * figure.dpi / 72
+    assert zhang - mosbach_line == pytest.approx(width)
+    assert devlin_line == pytest.approx(axes.transData.transform((0, 100))[1])  # alone, so at its place
+    bars = [segment for marks in axes.collections for segment in marks.get_segments()]
+    interval = wilson_interval(0, 2)
+    assert [bar[:, 1].tolist() for bar in bars[:2]] == [pytest.approx([0, 100 * interval.high])] * 2
+    assert "Wilson" in figure.get_supxlabel()
+
+
+def test_panels_without_a_chance_level_share_one_note():
+    runs = [
+        run.model_copy(update={"data": None})
+        for task in ("rte", "mrpc")
+        for run in with_scores(make_runs("devlin", [0.5, 0.7], task=task), [0.5, 0.5], [0.5, 0.6])
+    ]
+    known = with_scores(make_runs("devlin", [0.5, 0.7], task="qnli"), [0.5, 0.5], [0.5, 0.6])
+    figure = figure_of("at-baseline", known, runs)
+    assert len(shown(figure)) == 1
+    caption = figure.get_supxlabel().replace("\n", " ")
+    assert "RTE, MRPC: no run has two validation scores with a known chance level." in caption
 
 
 def test_figures_without_a_line_are_left_out():

@@ -131,7 +131,7 @@ def _ordered_curve_table(panel: CurvePanel, name: str) -> ReportTable:
     curves = [curve for curve in panel.curves if curve.color or curve.label in kept_names]
     positions = _choose_positions(curves)
     rows = tuple((curve.label, *(_value_at(curve, x) for x in positions)) for curve in curves)
-    count_text = f" ({len(kept_names)} of {len(names)} layers)" if len(kept_names) < len(names) else ""
+    count_text = f" ({len(kept_names)} of {len(names)} blocks)" if len(kept_names) < len(names) else ""
     caption = _table_caption(panel.title, f"{panel.ylabel}, by {panel.xlabel}{count_text}")
     groups = ((panel.xlabel, len(positions)),) if positions else ()
     return ReportTable(name, ("", *(f"{x:,.6g}" for x in positions)), rows, caption, groups)

@@ -32,6 +32,8 @@ MAX_MARKED_POINTS = 15  # curves with up to this many points are distinguished b
 NARROW_PANEL = 2.2  # inches; narrower panels have fewer ticks
 HEADROOM = 0.02  # of an axis, above the highest possible value, so that marks there are whole
 MAX_NAMED_SHADES = 8  # more ordered curves have a colour bar
+STEP_WIDTH, BAR_GAP = 1.4, 5.0  # points: of the lines of steps, and between the bars at their ends
+NARROW_BAR = 0.15  # inches of height of a colour bar above the panels
 MAX_VECTOR_CURVES = 200  # panels with more curves have them as pixels in vector files; ten times as many for points
 
 NAN_LEGEND: LegendEntry = ("NaN from here on, or no mean", {"marker": "X", "linestyle": "none", "color": GREY})
@@ -71,7 +73,10 @@ def choose_curve_styles(panels: Sequence[CurvePanel], names: Sequence[str] = ())
     few = all(len(curve.x) <= MAX_MARKED_POINTS for curve in curves)
     plain = len(free) < 2 or any(curve.dashed for curve in curves)
     shades = colormaps[COLORMAP](np.linspace(0, 0.92, len(ordered)))
-    styles = {name: {"color": tuple(shade), "linewidth": 1.0} for name, shade in zip(ordered, shades, strict=True)}
+    thickness = 1.0 if len(ordered) <= MAX_NAMED_SHADES else 0.7
+    styles = {
+        name: {"color": tuple(shade), "linewidth": thickness} for name, shade in zip(ordered, shades, strict=True)
+    }
     for i, name in enumerate(dict.fromkeys([*(name for name in names if name not in ordered), *free])):
         styles[name] = {"color": PALETTE[i % len(PALETTE)], "linewidth": 1.7}
         if few:
@@ -101,7 +106,14 @@ def curve_legend_entries(panels: Sequence[CurvePanel], styles: StylesByName) -> 
             counts.setdefault(name, set()).update(_run_counts(list(curves)) if name not in ordered else ())
     left_out = ({"", *ordered} - set(thin_out_names(ordered))) | set(barred)
     shown = dict.fromkeys(legend_name(curve) for panel in panels for curve in panel.curves)
-    entries = [(add_count(name, _n_text(counts[name])), styles[name]) for name in shown if name not in left_out]
+    colors: dict[str, set[str | None]] = {}
+    for curve in (curve for panel in panels for curve in panel.curves):
+        colors.setdefault(legend_name(curve), set()).add(curve.color)
+    entries = [
+        (add_count(name, _n_text(counts[name])), styles[name] | ({"color": GREY} if len(colors[name]) > 1 else {}))
+        for name in shown
+        if name not in left_out
+    ]
     with_nan = any(_first_nan(curve) is not None for panel in panels if not panel.sequential for curve in panel.curves)
     with_gap = any(_gaps(panel) for panel in panels)
     return [*entries, *([NAN_LEGEND] if with_nan else []), *([GAP_LEGEND] if with_gap else [])]
@@ -175,16 +187,15 @@ def draw_curve_panel(
     _set_scales(axes, panel.xlog, panel.ylog)
     for start, end in _gaps(panel):
         axes.axvspan(start, end, color=GAP_LEGEND[1]["color"], linewidth=0, zorder=0, label=GAP_LEGEND[0])
-    for curve in reversed(panel.curves):  # the first curve is drawn on top
-        style = styles[legend_name(curve)]
+    if panel.steps:
+        _draw_steps(axes, panel, styles, width)
+    for curve in () if panel.steps else reversed(panel.curves):  # the first curve is drawn on top
+        style: dict[str, Any] = styles[legend_name(curve)] | ({"color": curve.color} if curve.color else {})
         x, y = _nan_if_undrawable(curve.x, panel.xlog), _nan_if_undrawable(curve.y, panel.ylog)
         if curve.low:
             low, high = (np.clip(_nan_if_undrawable(end, False), lowest, highest) for end in (curve.low, curve.high))
-            shades: dict[str, Any] = {
-                "facecolor": (style["color"], 0.2),
-                "edgecolor": (style["color"], 0.6),
-            }  # edges tell bands apart
-            axes.fill_between(x, low, high, linewidth=0.5, label=curve.label, **shades)
+            shades: dict[str, Any] = {"facecolor": (style["color"], 0.12), "edgecolor": (style["color"], 0.8)}
+            axes.fill_between(x, low, high, linewidth=0.7, label=curve.label, **shades)  # edges tell bands apart
         look = style | ({"zorder": 2, **faint} if curve.thin else {"zorder": 3, **halo})
         if np.isfinite(y).sum() == 1:  # a line of one point would not be seen
             look = {"marker": "o", "markersize": 4} | look
@@ -199,7 +210,8 @@ def draw_curve_panel(
         offset = 2 + row * page.line_height * 72
         place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "ha": "center"}
         axes.annotate(line.label, (line.value, 1), (0, offset), fontsize=page.small, **place)
-    axes.set_xlim(left=panel.left)
+    if not panel.steps:
+        axes.set_xlim(left=panel.left)
     axes.set_ylim(bottom=panel.bottom, top=panel.top)
     if panel.top is None and highest is not None and axes.get_ylim()[1] > highest:
         axes.set_ylim(top=highest + HEADROOM * (highest - axes.get_ylim()[0]))
@@ -207,6 +219,58 @@ def draw_curve_panel(
     set_axis_ticks(axes.xaxis, width, whole=True)  # steps, trials and runs
     if panel.xticks:
         axes.set_xticks(panel.xticks, _thin_out_ticks(panel, width, page))
+
+
+def _draw_steps(axes: "Axes", panel: CurvePanel, styles: StylesByName, width: float) -> None:
+    """Draw curves as steps, and beside the end of each its band there as a bar.
+
+    Curves that have a value in common are drawn apart by the width of a line.
+    """
+    from matplotlib.transforms import ScaledTranslation
+
+    inch = axes.figure.dpi_scale_trans
+    ended: dict[float, int] = {}  # x -> curves that end there
+    together = _curves_together(panel.curves)
+    for curve, (place_in_group, size) in zip(panel.curves, together, strict=True):
+        style = styles[legend_name(curve)]
+        apart = STEP_WIDTH * ((size - 1) / 2 - place_in_group) / 72
+        place = axes.transData + ScaledTranslation(apart, apart, inch)
+        look = style | {"marker": "", "linewidth": STEP_WIDTH, "zorder": 3, "transform": place}
+        x = _nan_if_undrawable(curve.x, panel.xlog)
+        (line,) = axes.step(x, curve.y, where="post", **look, label=curve.label)
+        set_hover(line, [add_count(curve.label, "" if curve.n is None else f"n = {curve.n}")])
+        ended[curve.x[-1]] = ended.get(curve.x[-1], 0) + 1
+        place = axes.transData + ScaledTranslation(BAR_GAP * ended[curve.x[-1]] / 72, 0, inch)
+        y, low, high = curve.y[-1], curve.low[-1], curve.high[-1]
+        look = {"marker": "o", "markersize": 4} | style | {"linestyle": "none", "zorder": 4, "transform": place}
+        axes.errorbar([curve.x[-1]], [y], [[y - low], [high - y]], elinewidth=1.0, capsize=2, clip_on=False, **look)
+    first = min(x for curve in panel.curves for x in curve.x if x > 0 or not panel.xlog)
+    last = max(ended)
+    bars = (BAR_GAP * (ended[last] + 1) / 72) / max(width - 0.7, 0.5)  # share of the axis that they take
+    span = math.log(last / first) if panel.xlog else last - first
+    right = last * math.exp(bars * span) if panel.xlog else last + bars * span
+    left = first / math.exp(0.03 * span) if panel.xlog else first - 0.03 * span
+    axes.set_xlim(left, right)
+
+
+def _curves_together(curves: Sequence[Curve]) -> list[tuple[int, int]]:
+    """Return for each curve its place in its group and the size of that. A group's curves have values in common."""
+    groups: list[list[int]] = []
+    for i, curve in enumerate(curves):
+        near = [group for group in groups if any(_steps_meet(curve, curves[j]) for j in group)]
+        groups = [group for group in groups if group not in near] + [[*(j for group in near for j in group), i]]
+    places = {j: (sorted(group).index(j), len(group)) for group in groups for j in group}
+    return [places[i] for i in range(len(curves))]
+
+
+def _steps_meet(one: Curve, other: Curve) -> bool:
+    """Return whether two curves, drawn as steps, have the same value anywhere."""
+    both = [x for x in sorted({*one.x, *other.x}) if max(one.x[0], other.x[0]) <= x <= min(one.x[-1], other.x[-1])]
+    return any(_step_value(one, x) == _step_value(other, x) for x in both)
+
+
+def _step_value(curve: Curve, x: float) -> float:
+    return curve.y[int(np.searchsorted(curve.x, x, side="right")) - 1]
 
 
 def stack_vertical_labels(panel: CurvePanel, width: float, page: Page) -> list[int]:
@@ -244,9 +308,9 @@ def color_bar_of_curves(figure: "Figure", drawn: Sequence[tuple["Axes", CurvePan
     shades = ListedColormap([styles[name]["color"] for name in names])
     colors = ScalarMappable(BoundaryNorm(np.arange(len(names) + 1) - 0.5, len(names)), shades)
     label = panels[0].scale_label
-    place: dict[str, Any] = (
-        {"location": "top", "aspect": 50, "fraction": 0.04} if narrow else {"aspect": 40, "fraction": 0.03}
-    )
+    thickness = min(NARROW_BAR / figure.get_figheight(), 0.15)
+    above = {"location": "top", "aspect": 30, "fraction": thickness, "pad": thickness / 2}
+    place: dict[str, Any] = above if narrow else {"aspect": 40, "fraction": 0.03}
     bar = figure.colorbar(colors, ax=[axes for axes, _ in drawn], label=label, **place)
     shown = thin_out_names(names)
     bar.set_ticks([names.index(name) for name in shown], labels=[name.split()[-1] for name in shown])

@@ -159,6 +159,8 @@ def _choose_per_row(panels: Sequence[Panel], layout: BoxLayout, per_row: int | N
     if _panels_of_type(panels, EstimatePanel):
         least = MIN_ESTIMATE_WIDTH
     most = min(most, int(page.width / (least * page.scale)))
+    if any(panel.sequential for panel in _panels_of_type(panels, CurvePanel)) and most > 1:
+        most -= most % 2  # a failed and a successful run are side by side
     if _panels_of_type(panels, BoxPanel):
         most = layout.per_row
     if heats := _panels_of_type(panels, HeatPanel):
@@ -246,7 +248,9 @@ def _draw_all(
     for (kind, _), drawn in maps.items():
         draw_heat_panels(drawn, page) if kind is HeatPanel else draw_contour_panels(drawn, dict(places), width, page)
     _share_limits(pairs, width)
+    bar_lines = 0
     if names_on_color_bar(curves):
+        bar_lines = 4 if is_narrow(page) else 0  # above the panels, with its name
         ordered = [(axes, panel) for axes, panel in pairs if isinstance(panel, CurvePanel) and panel.sequential]
         color_bar_of_curves(figure, [(axes, panel) for axes, panel in ordered if not panel.missing], is_narrow(page))
     entries = [
@@ -258,7 +262,7 @@ def _draw_all(
         *references.items(),
     ]
     once = dict(reversed(entries))  # each name once, in the style of its first entry
-    return add_legend(figure, [(name, once[name]) for name in dict(entries)], page) if entries else 0
+    return bar_lines + (add_legend(figure, [(name, once[name]) for name in dict(entries)], page) if entries else 0)
 
 
 def _share_limits(pairs: "Sequence[tuple[Axes, Panel]]", width: float) -> None:

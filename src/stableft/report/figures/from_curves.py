@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from stableft.catalog.tasks import METRIC_TITLES
+from stableft.catalog.tasks import METRIC_TITLES, TASKS
 from stableft.records.failure import CORRELATIONS, MIN_COMPARED_DIGITS, is_failed
 from stableft.report.arm_cells import RunRow, seed_order
 from stableft.report.artifact import (
@@ -25,7 +25,7 @@ from stableft.report.figures.panels import (
     CurvePanel,
     ReferenceLine,
 )
-from stableft.report.figures.style import RUN_STYLES, choose_run_style
+from stableft.report.figures.style import FAILED_STYLE, PALETTE, RUN_STYLES, SUCCESSFUL_STYLE, choose_run_style
 from stableft.report.runs import NO_FINISHED_RUN, ArtifactRuns, curve_of_run, reported_score
 from stableft.stats import expected_max, expected_test_score, wilson_interval
 from stableft.training.schedule import bias_ratio, total_steps
@@ -52,13 +52,14 @@ def build_curve_panel(part: Curves, runs: ArtifactRuns) -> CurvePanelWithNotes:
             notes.append(f"{group.label}: {len(selected) - len(run_points)} runs have no such curve.")
         curves += (
             [
-                replace(_single_run_curve(group, i, points), hover=run_title(run, f"{points[-1][1]:.4g} at the end"))
+                _single_run_curve(group, i, points, run)
                 for i, (run, points) in enumerate(zip(with_points, run_points, strict=True))
             ]
             if part.band == "runs"
             else []
         )
         curves += [curve_with_band(group.label, run_points, part.band)] if run_points and part.band != "runs" else []
+    notes += _short_interval_notes(part, runs, shown)
     title = {"train_loss": "training loss", "val": _score_axis_label(part.groups, runs)}[part.of]
     return (
         CurvePanel(
@@ -96,15 +97,40 @@ def _curve_points(part: Curves | VerdictCurves, runs: ArtifactRuns, run: RunRow)
     """Return the (step, value) pairs of a run, without missing values. Scores are in percent."""
     points = curve_of_run(runs, run)
     if part.of == "train_loss":
-        return [(step, loss) for step, loss, _ in points if loss is not None]
+        losses = [(step, loss) for step, loss, _ in points if loss is not None]
+        return losses[:-1] if _ends_early(losses) else losses
     return [(step, 100 * score) for step, _, score in points if score is not None]
+
+
+SHORT_INTERVAL = 0.5  # of the steps between the evaluations before
+SHORT_INTERVAL_NOTE = (
+    "A last training loss that is the mean of less than half as many steps as the one before is not drawn: it scatters "
+    "more."
+)
+
+
+def _ends_early(losses: Sequence[tuple[int, float]]) -> bool:
+    """Return whether the last evaluation is much nearer to the one before than usual, as after a rest of the steps."""
+    if len(losses) < 3:
+        return False
+    before, last = losses[-2][0] - losses[-3][0], losses[-1][0] - losses[-2][0]
+    return last < SHORT_INTERVAL * before
+
+
+def _short_interval_notes(part: Curves | VerdictCurves, runs: ArtifactRuns, shown: Sequence[RunRow]) -> list[str]:
+    points = ([(step, loss) for step, loss, _ in curve_of_run(runs, run) if loss is not None] for run in shown)
+    return [SHORT_INTERVAL_NOTE] if part.of == "train_loss" and any(map(_ends_early, points)) else []
 
 
 MAX_LOSS_OVER_ENTROPY = 3.0  # top of the loss axis, in label entropies; a diverging run leaves the figure
 
 
 def build_verdict_panel(part: VerdictCurves, runs: ArtifactRuns) -> CurvePanelWithNotes:
-    """Return the curves of an arm by verdict, with reference lines for a model that has learnt nothing."""
+    """Return the curves of an arm by verdict, with reference lines for a model that has learnt nothing.
+
+    Successful runs have the arm's colour in other figures, failed ones are vermillion and dashed in all of them.
+    """
+    arm_color = _palette_color(runs, part.group.arm)
     rows = runs.by_arm_task[part.group.arm, part.group.task]
     curves: list[Curve] = []
     means: list[Curve] = []
@@ -117,7 +143,12 @@ def build_verdict_panel(part: VerdictCurves, runs: ArtifactRuns) -> CurvePanelWi
         if not run_points:
             continue
         several, label = len(run_points) > 1, f"{style.name} runs"
-        mean = replace(curve_with_band(label, [points for _, points in run_points], "std"), color=style.color)
+        label += ", in their arm's colour" if style is SUCCESSFUL_STYLE and len(runs.by_arm_task) > 1 else ""
+        look = {
+            "color": arm_color if style is SUCCESSFUL_STYLE else style.color,
+            "dashed": style is FAILED_STYLE,
+        }
+        mean = replace(curve_with_band(label, [points for _, points in run_points], "std"), **look)
         if part.band == "std":
             means.append(replace(mean, label=f"{label}, mean ± SD"))
             continue
@@ -130,10 +161,10 @@ def build_verdict_panel(part: VerdictCurves, runs: ArtifactRuns) -> CurvePanelWi
                     tuple(map(float, x)),
                     y,
                     n=1,
-                    color=style.color,
                     thin=several,
                     group=group,
-                    hover=run_title(run, f"{style.name}, {y[-1]:.4g} at the end"),
+                    hover=run_title(run, f"{style.name}, {y[-1]:.4g} at step {x[-1]}"),
+                    **look,
                 )
             )
         means += [replace(mean, label=f"mean, {style.name}", low=(), high=(), group=group)] if several else []
@@ -152,7 +183,18 @@ def build_verdict_panel(part: VerdictCurves, runs: ArtifactRuns) -> CurvePanelWi
     )
     if part.band == "runs":
         panel = replace(panel, bottom=0.0, top=_loss_axis_top(panel))
-    return panel, []
+    notes = _short_interval_notes(part, runs, rows)
+    if part.of == "train_loss" and panel.horizontal and any(isinstance(run["source"], str) for run in rows):
+        notes.append("The label entropy of imported runs is that of GLUE's training file.")
+    if part.of == "train_loss" and (task := TASKS.get(part.group.task)) and task.is_regression:
+        notes.append(f"{task.title} has no label entropy: its labels are numbers.")
+    return panel, notes
+
+
+def _palette_color(runs: ArtifactRuns, arm: str) -> str:
+    """Return the colour that an arm has in figures of several arms."""
+    arms = list(dict.fromkeys([*runs.recipes, *(arm for arm, _ in runs.by_arm_task)]))
+    return PALETTE[arms.index(arm) % len(PALETTE)]
 
 
 def _nothing_learnt(rows: Sequence[RunRow], of: Literal["train_loss", "val"]) -> tuple[ReferenceLine, ...]:
@@ -160,8 +202,17 @@ def _nothing_learnt(rows: Sequence[RunRow], of: Literal["train_loss", "val"]) ->
     if of == "val":
         baselines = sorted({100 * run["val_baseline"] for run in rows if math.isfinite(run["val_baseline"])})
         return tuple(ReferenceLine("baseline", value) for value in baselines)
-    entropies = sorted({run["label_entropy"] for run in rows if not math.isnan(run["label_entropy"])})
-    return tuple(ReferenceLine(f"nothing learnt: label entropy, {nats:.2f} nats", nats) for nats in entropies)
+    entropies = sorted({nats for run in rows if not math.isnan(nats := _label_entropy(run))})
+    return tuple(ReferenceLine("nothing learnt: label entropy", nats) for nats in entropies)
+
+
+def _label_entropy(run: RunRow) -> float:
+    """Return the entropy of a run's training labels. Imported runs on the papers' rows have those of GLUE's file."""
+    task = TASKS.get(run["task"])
+    if not isinstance(run["source"], str) or not task or not task.train_counts or math.isnan(run["val_baseline"]):
+        return run["label_entropy"]
+    shares = np.divide(task.train_counts, sum(task.train_counts))
+    return float(-(shares * np.log(shares)).sum())
 
 
 def _loss_axis_top(panel: CurvePanel) -> float:
@@ -170,7 +221,7 @@ def _loss_axis_top(panel: CurvePanel) -> float:
     return 1.05 * (highest if entropy is None else max(min(highest, MAX_LOSS_OVER_ENTROPY * entropy), 1.1 * entropy))
 
 
-def _single_run_curve(group: RunGroup, number: int, points: Sequence[tuple[int, float]]) -> Curve:
+def _single_run_curve(group: RunGroup, number: int, points: Sequence[tuple[int, float]], run: RunRow) -> Curve:
     return Curve(
         f"{group.label}, run {number + 1}",
         tuple(float(step) for step, _ in points),
@@ -178,6 +229,7 @@ def _single_run_curve(group: RunGroup, number: int, points: Sequence[tuple[int, 
         n=1,
         thin=True,
         group=group.label,
+        hover=run_title(run, f"{points[-1][1]:.4g} at step {points[-1][0]}"),
     )
 
 
@@ -312,9 +364,10 @@ def build_at_baseline_panel(part: AtBaseline, runs: ArtifactRuns) -> CurvePanelW
     """Return the share of each group's runs whose validation score is no better than chance, with its Wilson interval.
 
     By MCC and correlations, chance is that of the reported split. Steps that fewer than half of the runs have are left
-    out.
+    out. Curves are steps, because a share is known at evaluations alone.
     """
     curves: list[Curve] = []
+    without: list[str] = []
     for group in part.groups:
         verdicts: dict[int, list[bool]] = {}
         rows = [run for run in runs.by_arm_task.get((group.arm, group.task), []) if curve_of_run(runs, run)]
@@ -326,6 +379,7 @@ def build_at_baseline_panel(part: AtBaseline, runs: ArtifactRuns) -> CurvePanelW
                     verdicts.setdefault(step, []).append(is_failed(score, level, digits))
         steps = [step for step, known in sorted(verdicts.items()) if 2 * len(known) >= len(rows)]
         if len(steps) < 2:
+            without += [group.label] if rows else []
             continue
         counts = [(sum(verdicts[step]), len(verdicts[step])) for step in steps]
         intervals = [wilson_interval(k, n) for k, n in counts]
@@ -346,12 +400,17 @@ def build_at_baseline_panel(part: AtBaseline, runs: ArtifactRuns) -> CurvePanelW
         "runs at chance level [percent]",
         tuple(curves),
         xlog=bool(ends) and max(ends) > LOG_STEPS_ABOVE_RATIO * min(ends),
-        bottom=-2.0,
-        top=102.0,
+        bottom=-5.0,
+        top=105.0,
         missing="" if curves else "no run has two validation scores with a known chance level",
         possible=(0.0, 100.0),
+        steps=True,
     )
-    return panel, []
+    notes = ["Bars: 95 % Wilson interval at the last evaluation. Equal lines are drawn side by side."]
+    if curves and without:
+        where = f"{part.title}: " if part.title else ""
+        notes.append(f"{where}{', '.join(without)}: no two validation scores with a known chance level.")
+    return panel, notes if curves else []
 
 
 def build_bias_ratio_panel(part: BiasRatio, runs: ArtifactRuns) -> CurvePanelWithNotes:

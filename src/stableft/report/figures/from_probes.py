@@ -18,6 +18,7 @@ from stableft.text import seed_label
 
 MAX_DRIFT_POINTS = 120  # per curve
 MAX_NAMED_PERPLEXITIES = 8  # with more curves, all share one legend entry
+BLOCK_NUMBERING = "Blocks are numbered from 1, the lowest, as in Z"
 DRIFT_AXIS_LABEL = "L2 distance to the initial weights"
 NON_BLOCK_PARTS = ("embeddings", "pooler", "head")  # names in drift records that are not block numbers
 
@@ -51,6 +52,7 @@ def build_drift_panels(part: Drifts, runs: ArtifactRuns) -> PanelsWithNotes:
     blocks = [block for block in part.blocks if block in model_blocks] or model_blocks
     if missing_blocks := [str(block) for block in part.blocks if block not in model_blocks]:
         notes.append(f"The model has {len(model_blocks)} blocks; there is no block {', '.join(missing_blocks)}.")
+    notes.append(f"{BLOCK_NUMBERING}.")
     if any(record.redrawn for records in records_by_group.values() for record in records):
         notes.append("Blocks that were drawn anew, the top ones, are measured from the draw.")
     panels = [_drift_panel(part.title, block, records_by_group) for block in blocks]
@@ -170,7 +172,6 @@ WEIGHT_MATRICES: dict[str, tuple[str, ...]] = {
 }
 MAX_GRADIENT_POINTS = {"layers": 300, "matrices": 120}  # per curve; the panels of matrices are narrower
 GRADIENT_AXIS = "gradient norm (L2)"
-LAYER_NUMBERING = "Layers are numbered from 0, the lowest (as in M sec. 7.5)"
 CurvePanelsWithNotes = list[tuple[CurvePanel, list[str]]]
 
 RunVerdict = Literal["failed", "successful"]
@@ -209,7 +210,7 @@ def build_gradient_panels(part: Gradients, runs: ArtifactRuns) -> CurvePanelsWit
     low, high = _common_limits([panel for panel, _ in panels])
     records = [side.record for side in sides if side.record]
     general_notes = (
-        [f"{LAYER_NUMBERING}; the norm of a layer is over all parameters of its block."]
+        [f"{BLOCK_NUMBERING}; M's layer 0 is block 1. The norm of a block is over all its parameters."]
         if of_layers and records
         else []
     )
@@ -236,11 +237,21 @@ def _find_gradient_run(groups: Sequence[RunGroup], runs: ArtifactRuns, verdict: 
             verdict, None, None, sentence + (f"; {command} trains it again and records them" if command else "")
         )
     (record,) = runs.probes.of(GradNormsRecord, [shown.run_id])
-    n_before = candidates.index(shown)
-    exception = f", but for {n_before} without recorded gradient norms" if n_before else ""
-    position = f"the first of {len(candidates)} by seed{exception}" if len(candidates) > 1 else "the only one"
-    note = f"The {verdict} run is {shown.label} (run {shown.run_id}), {position}."
+    note = f"The {verdict} run is {shown.label} (run {shown.run_id}), {_why_this_run(shown, candidates, verdict)}."
     return GradientRun(verdict, shown, record, "", note)
+
+
+def _why_this_run(shown: ShownRun, candidates: Sequence[ShownRun], verdict: RunVerdict) -> str:
+    """Return how a run was chosen, in words: it is the first one of its arm by seed that has a record."""
+    alike = [other for other in candidates if other.group == shown.group]
+    arms = list(dict.fromkeys(other.group.label for other in candidates))
+    of_arm = f"{len(alike)} {verdict} runs of {shown.group.label}"
+    how = f"the run with the lowest seed among the {of_arm}" if len(alike) > 1 else f"the only {verdict} run of its arm"
+    if before := alike.index(shown):
+        how += f", but for {before} without recorded gradient norms"
+    if shown.group.label != arms[0]:
+        return f"{how}, the first arm with recorded gradient norms"
+    return how + (f", the first of the {len(arms)} arms that have one" if len(arms) > 1 else "")
 
 
 def _gradient_title(title: str, matrix: str, side: GradientRun, short: bool = False) -> str:
@@ -255,7 +266,7 @@ def _layer_panels(title: str, sides: Sequence[GradientRun]) -> CurvePanelsWithNo
             panels.append((_missing_gradient_panel(_gradient_title(title, "", side), side), []))
             continue
         parts = side.record.parts
-        modules = {f"layer {i}": (block,) for i, block in enumerate(parts.blocks)}
+        modules = {f"block {i}": (block,) for i, block in enumerate(parts.blocks, 1)}
         groups = {name: _parameter_indices(side.record, names) for name, names in modules.items()}
         panels.append(
             _gradient_panel(_gradient_title(title, "", side), side, side.record, groups, MAX_GRADIENT_POINTS["layers"])
@@ -303,11 +314,11 @@ def _parameter_indices(record: GradNormsRecord, modules: Sequence[str]) -> list[
 
 
 def _matrix_indices(record: GradNormsRecord, names: Sequence[str]) -> dict[str, list[int]]:
-    """Return layer -> [index of its matrix with one of these names], for the layers that have one."""
+    """Return block -> [index of its matrix with one of these names], for the blocks that have one."""
     places = {name: i for i, name in enumerate(record.names)}
     return {
-        f"layer {number}": [place]
-        for number, block in enumerate(record.parts.blocks)
+        f"block {number}": [place]
+        for number, block in enumerate(record.parts.blocks, 1)
         for name in names
         if (place := places.get(f"{block}.{name}")) is not None
     }
@@ -322,7 +333,7 @@ def _gradient_panel(
 ) -> tuple[CurvePanel, list[str]]:
     """Return a panel with the gradient norm of each group of parameters over the steps.
 
-    `groups` maps the names of layers, drawn in shades of one colour, to parameter indices. Pooler and classifier have
+    `groups` maps the names of blocks, drawn in shades of one colour, to parameter indices. Pooler and classifier have
     curves of their own.
     """
     ends = {
@@ -356,7 +367,7 @@ def _gradient_panel(
     if zero := sum(int((values == 0).sum()) for values in norms_by_group.values()):
         notes.append(f"{which_run}: {zero} norms are 0, which has no place on a logarithmic scale.")
     panel = CurvePanel(title, "optimizer step", GRADIENT_AXIS, curves, ylog=True, sequential=True)
-    return replace(panel, share=GRADIENT_AXIS, scale_label="layer (0 is the lowest)"), notes
+    return replace(panel, share=GRADIENT_AXIS, scale_label="block (1 is the lowest)"), notes
 
 
 def _sample_steps(count: int, not_finite: np.ndarray, max_points: int) -> np.ndarray:
@@ -385,7 +396,7 @@ def _matrix_names_note(records: Sequence[GradNormsRecord]) -> str:
     matrix_names = [
         f"{matrix} is {name}" for matrix, names in WEIGHT_MATRICES.items() for name in names if name in block_parameters
     ]
-    return f"{LAYER_NUMBERING}; in each, {', '.join(matrix_names)}."
+    return f"{BLOCK_NUMBERING}; M's layer 0 is block 1. In each, {', '.join(matrix_names)}."
 
 
 LOG_SCALE_ABOVE_RATIO = 20.0  # largest over smallest perplexity; above it, the scale is logarithmic
@@ -493,8 +504,8 @@ def count_probe_records(runs: ArtifactRuns, parts: Sequence[ArtifactPart]) -> in
 
 
 PROBE_FIGURE_ALTS = {  # figure name -> alternative text
-    "gradient-norms": "Gradient norms of every layer over the steps, of a failed and a successful run",
-    "gradient-norms-matrices": "Gradient norms of the weight matrices of every layer, of a failed and a successful run",
+    "gradient-norms": "Gradient norms of every block over the steps, of a failed and a successful run",
+    "gradient-norms-matrices": "Gradient norms of the weight matrices of every block, of a failed and a successful run",
     "drift": "The L2 distance of blocks to their initial weights over the steps, mean and range",
     "perplexity": "Language-modelling perplexity with the top blocks reset to their pre-trained values",
     "loss-surface": "Loss between a pre-trained model, a failed and a successful run",

@@ -20,6 +20,7 @@ COLORBAR_ROOM = 0.9  # inches beside the panels, at 9-point type; in a narrow fi
 EMPTY_CELL_STYLE: dict[str, Any] = {"facecolor": "#EEEEEE", "edgecolor": "#999999", "hatch": "////", "linewidth": 0}
 POINT_STYLE: dict[str, Any] = {"linestyle": "none", "color": "white", "markeredgecolor": "black", "markersize": 6}
 POINT_MARKERS = "os^Dv"
+MIN_FONT = 6.0  # points, of the numbers in cells
 
 
 def color_bar_room(page: Page) -> float:
@@ -49,9 +50,14 @@ def heat_panel_size(panel: HeatPanel, page: Page) -> tuple[float, float]:
 
 def _turned_columns(panel: HeatPanel, page: Page) -> list[bool]:
     """Return for each column whether its label is too long to be horizontal."""
+    cell = _cell_width(panel, page)
+    return [len(name) + 0.6 > cell * page.small_chars_per_inch for name in panel.columns]
+
+
+def _cell_width(panel: HeatPanel, page: Page) -> float:
+    """Return the width of a cell in inches, in a figure with one panel a row."""
     names = max(map(len, panel.rows), default=0) / page.small_chars_per_inch
-    cell = (page.width - color_bar_room(page) - names - 0.5 * page.scale) / (len(panel.columns) + SUMMARY_GAP)
-    return [len(name) + 1 > cell * page.small_chars_per_inch for name in panel.columns]
+    return (page.width - color_bar_room(page) - names - 0.5 * page.scale) / (len(panel.columns) + SUMMARY_GAP)
 
 
 def _cell_texts(panel: HeatPanel) -> list[list[str]]:
@@ -66,18 +72,24 @@ def draw_heat_panels(drawn: Sequence[tuple["Axes", HeatPanel]], page: Page) -> N
     values = [value for _, panel in drawn for row in panel.values for value in row if value is not None]
     low, high = min(values, default=0.0), max(values, default=0.0)
     colors = ScalarMappable(Normalize(low, high) if low < high else Normalize(low - 0.5, high + 0.5), COLORMAP)
+    size = _number_size([panel for _, panel in drawn], page)
     for axes, panel in drawn:
-        _draw_heat_panel(axes, panel, colors, page)
+        _draw_heat_panel(axes, panel, colors, page, size)
     every = [axes for axes, _ in drawn]
     bar = every[0].figure.colorbar(colors, ax=every, label=drawn[0][1].unit, **_color_bar_place(page))
     bar.ax.grid(False)
 
 
-def _draw_heat_panel(axes: "Axes", panel: HeatPanel, colors: Any, page: Page) -> None:
-    from matplotlib.patches import Rectangle
+def _number_size(panels: Sequence[HeatPanel], page: Page) -> float | None:
+    """Return the size in points at which the numbers of all panels fit in their cells. None: the colours are enough."""
+    longest = [max(len(text) for row in _cell_texts(panel) for text in row) for panel in panels]
+    inches = min(_cell_width(panel, page) / (n + 0.3) for panel, n in zip(panels, longest, strict=True))
+    return next((size for size in (page.small, MIN_FONT) if inches * 120 / size >= 1), None)  # 120: see `Page`
 
-    # Where the numbers have no room in their cells, the colours alone are shown.
-    numbered = heat_panel_size(panel, page)[0] + color_bar_room(page) <= page.width
+
+def _draw_heat_panel(axes: "Axes", panel: HeatPanel, colors: Any, page: Page, size: float | None) -> None:
+    """Draw a panel with its numbers at that size, or without."""
+    from matplotlib.patches import Rectangle
 
     rows, columns = len(panel.rows), len(panel.columns)
     x, y = _cell_positions(columns, panel.margins), _cell_positions(rows, panel.margins)
@@ -88,8 +100,8 @@ def _draw_heat_panel(axes: "Axes", panel: HeatPanel, colors: Any, page: Page) ->
                 shade = colors.to_rgba(value)
                 axes.add_patch(Rectangle(corner, 1, 1, facecolor=shade, edgecolor="white", linewidth=0.8))
                 color = "black" if _brightness(shade) > 0.45 else "white"
-                if numbered:
-                    axes.text(x[j], y[i], text, ha="center", va="center", fontsize=page.small, color=color)
+                if size:
+                    axes.text(x[j], y[i], text, ha="center", va="center", fontsize=size, color=color)
             elif (
                 i < rows - panel.margins or j < columns - panel.margins
             ):  # the cells where summaries meet may stay blank

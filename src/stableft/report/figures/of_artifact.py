@@ -201,7 +201,8 @@ def _limited_panels(
     panels = [panel for panels in by_part for panel in panels]
     if not name.startswith("gradient-norms"):  # there, a missing panel of a pair is kept because it says why
         if name in FIGURES_OF_LINES:
-            notes += [f"{panel.title}: {panel.missing}." for panel, _ in panels if panel.missing and panel.title]
+            reasons = dict.fromkeys(panel.missing for panel, _ in panels if panel.missing and panel.title)
+            notes += [f"{', '.join(p.title for p, _ in panels if p.missing == why)}: {why}." for why in reasons]
         panels = [pair for pair in panels if not pair[0].missing] or panels
     if name.endswith("surface") and len(panels) > MAX_PANELS:
         notes.append(f"{MAX_PANELS} of {len(panels)} surfaces are drawn.")

@@ -97,6 +97,7 @@ class CurvePanel:
     share: str = only_drawn("")  # panels that share it have one y axis
     possible: tuple[float | None, float | None] = only_drawn((None, None))  # range of y, which bands do not leave
     scale_label: str = only_drawn("")  # of the colour bar of ordered curves
+    steps: bool = only_drawn(False)  # curves are steps, side by side where they are equal; bars at their ends for bands
 
 
 @dataclass(frozen=True)
