@@ -277,6 +277,12 @@ class Report:
         """The self-contained tables if there are any, else the tables of `blocks`."""
         return self.standalone or tuple(block for block in self.blocks if isinstance(block, ReportTable))
 
+    @property
+    def illustrated_blocks(self) -> tuple[ReportBlock, ...]:
+        """The blocks, followed by the figures that none of them shows."""
+        shown = {block.name for block in self.blocks if isinstance(block, Picture)}
+        return (*self.blocks, *(Picture(name, f"{self.title}: {name}") for name in self.figures if name not in shown))
+
     def draw(self, name: str | None = None, width: float | None = None) -> "Figure":
         """Return a figure, by default the first; `figures` and `undrawn` have their names.
 
