@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from stableft.catalog.tasks import task_title
 from stableft.report.arm_cells import ArmCell
+from stableft.report.arm_settings import describe_arms
 from stableft.report.artifact import (
     DatasetsTable,
     FigurePart,
@@ -70,7 +71,8 @@ def _build(runs: ArtifactRuns, data_dir: Path | None) -> Report:
             ]
             drawn |= figures_of_tests(families, _published_pairs(results, groups), results.pairs)
             notes = (*missing_run_notes(runs), *sweep_deviation_footnotes(runs.sweeps.values()))
-            report = build_stability_report(results, drawn, collect_provenance(runs), notes)
+            arms = describe_arms(runs, [(cell.arm, cell.task) for cell in results.cells])
+            report = build_stability_report(results, drawn, collect_provenance(runs), notes, arms)
             return replace(report, undrawn=undrawn)
         case DatasetsTable(paper):
             from stableft.report.paper_tables import build_dataset_report

@@ -1,6 +1,6 @@
 """Format numbers, tests and cells, as table values and as text. Nothing else formats them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -12,7 +12,7 @@ from stableft.report.paper_values import NOT_A_REPLICATION, PublishedValue
 from stableft.report.stability_results import StabilityResults
 from stableft.stats import Interval, SdRatio, Summary, TestResult
 
-FAILED_RULE = "failed: last score NaN or at most a constant prediction's (MCC, correlations: 1.645/√n)"
+CHANCE_RULE = "NaN or at most a constant prediction's (MCC, correlations: 1.645/√n)"
 PAPERS_FAILED_RULE = (
     "M sec. 3.2 counts a run as failed whose accuracy is at or below the majority; a note says where the counts differ."
 )
@@ -20,6 +20,26 @@ STAR_EXPLANATION = (
     "* Holm p < .05 (failed: Boschloo; mean: Welch; SD: Levene). SD ratio: reference over arm. Intervals: 95 %."
 )
 SPLIT_TITLES = {"val": "validation split", "test": "test split"}
+
+
+def failed_rule(cells: Sequence[ArmCell]) -> str:
+    """Return when a run counts as failed. If another checkpoint decides that than the one scored, it says so."""
+    scored = [cell for cell in cells if cell.summary.n]
+    best = [cell for cell in scored if cell.checkpoint == "best"]
+    only_best = list(dict.fromkeys(cell.arm for cell in best if not cell.judged_by_last))
+    if not best:
+        return f"failed: last score {CHANCE_RULE}"
+    if not only_best:
+        return f"failed: score of the last checkpoint, not of the best one as in the other columns, {CHANCE_RULE}"
+    if all(not cell.judged_by_last for cell in scored):
+        return f"failed: score of the best checkpoint, the only one known, {CHANCE_RULE}"
+    arms = ", ".join(only_best)
+    return f"failed: last score, or that of the best checkpoint where only it is known ({arms}), {CHANCE_RULE}"
+
+
+def as_sentence(text: str) -> str:
+    """Return a clause with a capital and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def text_value(text: str | None) -> Value:

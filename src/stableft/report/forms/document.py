@@ -261,6 +261,7 @@ class Report:
     title: str
     blocks: tuple[ReportBlock, ...]
     brief: tuple[BriefTitle | ReportBlock, ...] = ()  # for the terminal; empty: the blocks
+    arms: tuple[ReportBlock, ...] = ()  # what the arms are, which the terminal shows below `brief` if it has room
     tests: tuple[ReportBlock, ...] = ()  # which the terminal adds to `brief` if asked, like `notes`
     notes: tuple[ReportBlock, ...] = ()
     data: Mapping[str, DataTable] = field(default_factory=dict)  # CSV, JSON

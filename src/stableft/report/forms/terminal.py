@@ -16,16 +16,24 @@ from stableft.report.forms.document import (
 from stableft.text import SCREEN_WIDTH, ColumnsPart, fit_columns, screen_width, strip_controls, wrap_prose
 
 _GAP = "  "
+SCREEN_LINES = 24  # of the smallest usual terminal, with the prompt
 
 
 def report_to_text(report: Report, tests: bool = False, notes: bool = False) -> str:
-    """Return the report for the terminal, with its tests or notes on request; all of it if it has no brief form."""
+    """Return the report for the terminal, with its tests or notes on request; all of it if it has no brief form.
+
+    What the arms are is left out if the report would not fit one screen with it, unless the notes are requested.
+    """
     if not report.brief:
         title = BriefTitle(" ".join(report.title.splitlines()))
         texts = ("\n".join(_lines(block)).strip("\n") for block in (title, *report.blocks))
         return strip_controls("\n\n".join(filter(None, texts))) + "\n"
-    blocks = [*report.brief, *(report.tests if tests else ()), *(report.notes if notes else ())]
-    return strip_controls("\n".join(line for block in blocks for line in _lines(block)).strip("\n")) + "\n"
+    brief, arms, more = (
+        [line for block in blocks for line in _lines(block)]
+        for blocks in (report.brief, report.arms, (*(report.tests if tests else ()), *(report.notes if notes else ())))
+    )
+    shown = arms if notes or len(brief) + len(arms) < SCREEN_LINES else []
+    return strip_controls("\n".join([*brief, *shown, *more]).strip("\n")) + "\n"
 
 
 def _lines(block: BriefTitle | ReportBlock) -> Iterator[str]:
