@@ -220,7 +220,7 @@ def import_trainer_command(
         ),
     ] = None,
 ) -> None:
-    """Import the runs of the Hugging Face Trainer: folders with all_results.json and trainer_state.json."""
+    """Import runs of the Hugging Face Trainer. Their folders hold all_results.json and trainer_state.json."""
     from stableft.records.import_trainer import TrainerOptions, import_trainer
 
     print(import_trainer(folders, out, _make_options(TrainerOptions, locals())))
