@@ -33,6 +33,7 @@ from stableft.report.forms.document import (
     Report,
     ReportBlock,
 )
+from stableft.report.numbers_in_words import low_score_notes
 from stableft.report.runs import ArtifactRuns, collect_provenance, missing_run_notes
 from stableft.report.stability_report import build_stability_report
 from stableft.report.stability_results import StabilityResults, compute_stability
@@ -127,6 +128,7 @@ def _build_figure_report(runs: ArtifactRuns) -> Report:
     notes = [
         *artifact.notes,
         *dict.fromkeys(shared_notes),
+        *low_score_notes(shown_cells),
         *imported_run_footnotes(shown_cells),
         *missing_run_notes(runs),
         *sweep_deviation_footnotes(() if artifact.has_no_runs else runs.sweeps.values()),

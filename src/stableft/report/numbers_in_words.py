@@ -1,6 +1,6 @@
 """Format numbers, tests and cells, as table values and as text. Nothing else formats them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -8,7 +8,7 @@ from stableft.catalog.tasks import METRIC_TITLES, task_title
 from stableft.report.arm_cells import ArmCell
 from stableft.report.forms.document import NO_VALUE, Value
 from stableft.report.pair_tests import ALPHA
-from stableft.report.paper_values import NOT_A_REPLICATION, PublishedValue
+from stableft.report.paper_values import NOT_A_REPLICATION, PublishedValue, load_published_low_scores
 from stableft.report.stability_results import StabilityResults
 from stableft.stats import Interval, SdRatio, Summary, TestResult
 
@@ -236,8 +236,25 @@ def describe_smallest_stds(results: StabilityResults, task: str) -> Iterator[str
         yield f"{role}: {arms}: {first.result.test} {tests}{remark}{chosen if first is asked[0] else ''}"
 
 
+def low_score_notes(cells: Iterable[ArmCell]) -> Iterator[str]:
+    """Yield what a paper says of how many runs of an arm's recipe score low, beside how many do here."""
+    pairs = ((cell, published) for cell in cells for published in load_published_low_scores())
+    for cell, published in pairs:
+        if (cell.recipe, cell.task, cell.metric) != (published.recipe, published.task, published.metric):
+            continue
+        if n := cell.summary.n:
+            low = sum(not score >= published.limit for score in cell.scores)
+            yield (
+                f"{abbreviate_papers(published.place)} finds {metric_title(published.metric)} below "
+                f"{100 * published.limit:g} % on {task_title(cell.task)} in {100 * published.share:g} % of its "
+                f"{published.n} runs of {published.recipe}; here ({cell.arm}, {SPLIT_TITLES[cell.split or 'val']}, "
+                f"{cell.checkpoint} checkpoint) it is in {low} of {n}, {100 * low / n:.0f} %."
+            )
+
+
 def published_notes(results: StabilityResults) -> Iterator[str]:
     """Yield the notes on published values, each once, and the reasons for missing differences."""
+    yield from low_score_notes(cell for cell in results.cells if not results.deviations.get((cell.arm, cell.task)))
     applies_to: dict[tuple[str, str], list[PublishedValue]] = {}  # (place, note)
     for comparison in results.comparisons:
         value, result = comparison.published, comparison.result
