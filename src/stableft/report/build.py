@@ -34,7 +34,7 @@ from stableft.report.forms.document import (
     ReportBlock,
 )
 from stableft.report.numbers_in_words import low_score_notes
-from stableft.report.runs import ArtifactRuns, collect_provenance, missing_run_notes
+from stableft.report.runs import ArtifactRuns, collect_provenance, find_sweep_of_file, missing_run_notes
 from stableft.report.stability_report import build_stability_report
 from stableft.report.stability_results import StabilityResults, compute_stability
 from stableft.text import join_with
@@ -71,7 +71,8 @@ def _build(runs: ArtifactRuns, data_dir: Path | None) -> Report:
                 [NamedCell(groups[cell.task], cell.arm, cell) for cell in results.cells_of(task)] for task in groups
             ]
             drawn |= figures_of_tests(families, _published_pairs(results, groups), results.pairs)
-            notes = (*missing_run_notes(runs), *sweep_deviation_footnotes(runs.sweeps.values()))
+            sweeps = [*runs.sweeps.values()] or [sweep for sweep in [find_sweep_of_file(runs)] if sweep]
+            notes = (*missing_run_notes(runs), *sweep_deviation_footnotes(sweeps))
             arms = describe_arms(runs, [(cell.arm, cell.task) for cell in results.cells])
             report = build_stability_report(results, drawn, collect_provenance(runs), notes, arms)
             return replace(report, undrawn=undrawn)
