@@ -174,6 +174,12 @@ class ReportTable:
     notes: tuple[str, ...] = ()
 
     @property
+    def header_below_groups(self) -> tuple[str, ...]:
+        """The header without what the headings of the groups above it say."""
+        headings = dict(enumerate((heading for heading, n in self.groups for _ in range(n)), 1))
+        return tuple(title.removeprefix(f"{headings.get(i, '')} ") for i, title in enumerate(self.header))
+
+    @property
     def spans(self) -> list[tuple[int, int, str]]:
         """The first column, number of columns and heading of each group."""
         starts = accumulate((n for _, n in self.groups), initial=1)

@@ -165,7 +165,7 @@ def _table_context(table: ReportTable, heading: str) -> dict[str, Any]:
         "quiet": not table.caption,
         "wide": width > WIDE_TABLE,
         "groups": table.groups,
-        "header": table.header,
+        "header": table.header_below_groups,
         "rows": [_row_context(row) for row in table.rows],
         "notes": table.notes,
     }

@@ -64,7 +64,7 @@ def _table_lines(table: ReportTable) -> Iterator[str]:
 
     Labels are aligned to the left, and so are texts.
     """
-    rows = [[_cell_text(cell) for cell in row] for row in (table.header, *table.rows)]
+    rows = [[_cell_text(cell) for cell in row] for row in (table.header_below_groups, *table.rows)]
     right = {i for i in range(len(rows[0])) if all(_is_number(row[i]) for row in rows[1:])}
     spans = table.spans
     for number, part in enumerate(fit_columns(rows, screen_width(), len(_GAP), spans=spans)):
