@@ -13,7 +13,7 @@ from support.reports import NARROW, WIDE, make_report, make_runs
 
 from stableft.report.artifact import make_sweep_artifact
 from stableft.report.build import build_report
-from stableft.report.forms.document import Report, ReportTable
+from stableft.report.forms.document import Report, ReportTable, Value
 from stableft.report.forms.latex import report_to_latex
 from stableft.report.paper_tables import build_dataset_report
 from stableft.report.runs import ARTIFACTS, load_runs_from_file
@@ -74,7 +74,9 @@ def test_every_table_fits_its_page(reports, preamble, tmp_path: Path, monkeypatc
 
 def test_the_second_line_of_a_label_is_indented():
     label = "Majority baseline of the rows that validate"
-    table = ReportTable("a", ("", *["a number"] * 9), ((label, *["-10.000, 20.000"] * 9), ("- under it", *["1"] * 9)))
+    table = ReportTable(
+        "a", ("", *["a number"] * 9), ((label, *["-10.000, 20.000"] * 9), (Value("under it", under=True), *["1"] * 9))
+    )
     rows = report_to_latex(Report("a", "A table", (table,))).partition(r"\midrule")[2].splitlines()[1:4]
     labels = [row.partition(" &")[0] for row in rows]
     assert labels[0].startswith("Majority")
