@@ -80,6 +80,7 @@ def test_what_reads_as_one_is_not_broken():
     assert wrap_cell("no (0.00029; -5.6 to 10.8)", 14) == ["no (0.00029;", "-5.6 to 10.8)"]
     assert wrap_cell("+37.0 [31.5, 42.4] *", 14) == ["+37.0", "[31.5, 42.4] *"]
     assert wrap_cell("- Z, Table 1 (iclr2021)", 14) == ["- Z, Table 1", "  (iclr2021)"]
+    assert wrap_cell("Majority baseline (test)", 18, is_label=True) == ["Majority baseline", "  (test)"]
     assert wrap_cell("unbreakable", 4) == ["unbreakable"]
     assert wrap_cell("2.8e-07 p", 6) == ["2.8e-07", "p"]
     assert wrap_cell("", 4) == [""]

@@ -84,7 +84,8 @@ class ColumnsPart:
 
     def wrap(self, row: Sequence[str], measure: Callable[[str], float] = len) -> list[list[str]]:
         """Return the lines of a row, each with a text for every column of this part."""
-        cells = [wrap_cell(row[i], width, measure) for i, width in zip(self.columns, self.widths, strict=True)]
+        pairs = zip(self.columns, self.widths, strict=True)
+        cells = [wrap_cell(row[i], width, measure, is_label=i == 0) for i, width in pairs]
         return [[cell[n] if n < len(cell) else "" for cell in cells] for n in range(max(map(len, cells)))]
 
     def has(self, row: Sequence[str]) -> bool:
@@ -101,9 +102,12 @@ class ColumnsPart:
                 ).rstrip()
 
 
-def wrap_cell(text: str, width: float, measure: Callable[[str], float] = len) -> list[str]:
-    """Return the lines of a cell. A long word wider than the cell is broken after its hyphens or other marks."""
-    hang = "  " if text.startswith("- ") else ""  # a row that belongs to the row above
+def wrap_cell(text: str, width: float, measure: Callable[[str], float] = len, is_label: bool = False) -> list[str]:
+    """Return the lines of a cell. A long word wider than the cell is broken after its hyphens or other marks.
+
+    The further lines of a label are indented, which tells them from the labels of other rows.
+    """
+    hang = "  " if is_label or text.startswith("- ") else ""
     lines: list[str] = []
     for word in glue(text).split(" "):
         if lines and measure(f"{lines[-1]} {word}") <= width:
@@ -138,7 +142,7 @@ def fit_columns(
     """
     n_columns = len(rows[0])
     full = [max(measure(row[i]) for row in rows) for i in range(n_columns)]
-    narrow = [max(_narrowest(row[i], cell_lines, measure) for row in rows) for i in range(n_columns)]
+    narrow = [max(_narrowest(row[i], cell_lines, measure, i == 0) for row in rows) for i in range(n_columns)]
     if narrow[0] > LABEL_SHARE * width:  # long names are broken at their hyphens
         narrow[0] = max(_widest_piece(row[0], LABEL_SHARE * width, measure) for row in rows)
     for widths in (full, narrow):
@@ -161,19 +165,25 @@ def fit_columns(
     return [_widen((0, *part), narrow, full, width - gap * len(part)) for part in parts]
 
 
-def _narrowest(text: str, lines: int, measure: Callable[[str], float]) -> float:
+def _narrowest(text: str, lines: int, measure: Callable[[str], float], is_label: bool = False) -> float:
     """Return the least width at which a text takes so many lines, or more if it is long."""
     words = glue(text).split(" ")
     lines = max(lines, math.ceil(len(text) / LINE_OF_CELL))
     pieces = [piece for word in words for piece in _pieces(word)]
     spans = [(i, j) for i in range(len(pieces)) for j in range(i + 1, len(pieces) + 1)]
-    widths = sorted({measure(join(pieces[i:j])) for i, j in spans for join in (" ".join, "".join)})
+    starts = ("", "  ") if is_label else ("",)
+    widths = sorted({measure(s + join(pieces[i:j])) for i, j in spans for join in (" ".join, "".join) for s in starts})
     widest = max(map(measure, pieces))
-    return widths[bisect_left(widths, True, key=lambda w: w >= widest and len(wrap_cell(text, w, measure)) <= lines)]
+    return widths[bisect_left(widths, True, key=lambda w: w >= widest and _fits(text, w, lines, measure, is_label))]
+
+
+def _fits(text: str, width: float, lines: int, measure: Callable[[str], float], is_label: bool) -> bool:
+    wrapped = wrap_cell(text, width, measure, is_label)
+    return len(wrapped) <= lines and max(map(measure, wrapped)) <= width
 
 
 def _widest_piece(text: str, width: float, measure: Callable[[str], float]) -> float:
-    return max(map(measure, wrap_cell(text, width, measure)))
+    return max(map(measure, wrap_cell(text, width, measure, is_label=True)))
 
 
 def _pack(blocks: Sequence[list[int]], size: Sequence[float], room: float) -> list[list[int]]:

@@ -11,7 +11,9 @@ import pytest
 from support.command_line import make_scored_record
 from support.paths import GLUE
 from support.sweep_records import make_run, save_record
+from typer.main import get_command
 
+from stableft.cli.app import app
 from stableft.config.planned_run import LocalPaths
 from stableft.config.sweep_file import load_sweep
 from stableft.records.run_record import read_records_file
@@ -42,6 +44,26 @@ def test_help_names_every_command(stableft):
     code, out, _ = stableft("--help")
     assert code == 0
     assert {"sweep", "train", "status", "show", "list", "export", "report", "data"} <= set(re.findall(r"\w+", out))
+
+
+def find_commands(command, names=()):
+    """Yield the words of every command and group."""
+    yield names
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from find_commands(inner, (*names, name))
+
+
+def test_no_help_text_is_cut_short(stableft, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    commands = list(find_commands(get_command(app)))
+    assert ("probe", "surface") in commands
+    for names in commands:
+        code, out, _ = stableft(*names, "--help")
+        assert code == 0
+        lines = [line for line in out.splitlines() if not line.startswith("Usage:")]
+        assert [line for line in lines if len(line) > 80 or re.search(r"\w…|\w\.\.\.$", line)] == []
+        listed = out.partition("Commands:\n")[2].splitlines()
+        assert [line for line in listed if not line.endswith(".")] == []
 
 
 @pytest.mark.parametrize("what", ["tasks", "backbones", "recipes", "sweeps", "artifacts"])

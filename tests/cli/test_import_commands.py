@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.paths import FILES
 
+from stableft.records.run_record import read_records_file
 from stableft.text import strip_controls
 
 TRAINER = FILES / "hf-trainer"
@@ -50,6 +51,25 @@ def test_csv_and_json_of_the_same_runs_make_the_same_report(files, stableft):
     for arm in ("a", "b"):
         assert (one[arm]["mean"], one[arm]["n"]) == (0.61, 3)
         assert one[arm]["mean"] == other[arm]["mean"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "source"),
+    [
+        (("csv", "runs.txt", *MAPPING, "--delimiter", ";"), r"runs.txt \(csv, sha256 \w+\)"),
+        (("json", "runs.jsonl", *MAPPING), r"runs.jsonl \(json, sha256 \w+\)"),
+        (("hf-trainer", TRAINER / "minilm"), r"minilm \(hf-trainer, sha256 \w+\)"),
+    ],
+)
+def test_a_note_on_what_the_runs_are_is_shown_with_their_source(files, stableft, arguments, source):
+    assert stableft("import", *arguments, "--out", "without.jsonl")[0] == 0
+    assert stableft("import", *arguments, "--note", "BERT-base, 3 epochs.", "--out", "with.jsonl")[0] == 0
+    without, noted = (list(read_records_file(Path(name))) for name in ("without.jsonl", "with.jsonl"))
+    assert {run.source.note for run in noted} == {"BERT-base, 3 epochs."}
+    assert [run.run_id for run in noted] == [run.run_id for run in without]
+    text = " ".join(stableft("report", "with.jsonl", "--format", "md")[1].split())
+    assert re.search(rf"imported from {source}: BERT-base, 3 epochs\. ?", text)
+    assert "BERT-base" not in stableft("report", "without.jsonl", "--format", "md")[1]
 
 
 def test_several_files_are_one_report(files, stableft):

@@ -270,3 +270,13 @@ def test_no_report_is_an_empty_page():
     found = page()
     assert found.texts("h1") == ["A page"]
     assert found.attributes("section") == []
+
+
+def test_the_corner_of_a_narrow_table_keeps_its_columns():
+    table = ReportTable("narrow", ("", "a"), tuple((f"row {i}", str(i)) for i in range(3)))
+    page = reports_to_html([Report("a", "A", (table,)), Report("b", "B", (table,))], "both")
+    corner = re.search(r'<span class="corner"[^>]*>(.*?)\n</span>', page, re.DOTALL)
+    assert corner
+    assert re.findall(r"<span>(.*?)</span>", corner[1]) == [
+        text for i in range(3) for text in (f"row {i}", str(i), "", "", "")
+    ]

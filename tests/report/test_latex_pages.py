@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from support.artifact_records import report as made_up_report
-from support.paths import ROOT
+from support.paths import GLUE, ROOT
 from support.reports import NARROW, WIDE, make_report, make_runs
 
 from stableft.report.artifact import make_sweep_artifact
 from stableft.report.build import build_report
+from stableft.report.forms.document import Report, ReportTable, Value
 from stableft.report.forms.latex import report_to_latex
+from stableft.report.paper_tables import build_dataset_report
 from stableft.report.runs import ARTIFACTS, load_runs_from_file
 from stableft.report.stability_report import build_stability_report
 
@@ -28,8 +30,19 @@ def recorded_reports():
 
 
 def paper_reports():
-    names = [name for name in ARTIFACTS if name not in ("mosbach-table2", "zhang-table3")]  # those need the data sets
-    return [made_up_report(name) for name in names]
+    return [made_up_report(name) for name in ARTIFACTS if name not in ("mosbach-table2", "zhang-table3")]
+
+
+def dataset_reports():
+    """The two tables of data sets, of a few rows each, and with every number missing."""
+    nowhere = GLUE.parent / "hf-trainer"
+    return [build_dataset_report(paper, folder) for paper in ("M", "Z") for folder in (GLUE, nowhere)]
+
+
+@pytest.fixture(autouse=True)
+def small_hold_out(monkeypatch):
+    """The files that the tests have hold fewer rows than Zhang et al. hold out."""
+    monkeypatch.setattr("stableft.report.paper_tables.HELD_OUT_ROWS", 6)
 
 
 def long_reports():
@@ -43,7 +56,7 @@ def long_reports():
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
 @pytest.mark.parametrize("preamble", [ICLR, TWO_COLUMNS], ids=["iclr", "a4-two-columns"])
-@pytest.mark.parametrize("reports", [recorded_reports, paper_reports, long_reports])
+@pytest.mark.parametrize("reports", [recorded_reports, paper_reports, dataset_reports, long_reports])
 def test_every_table_fits_its_page(reports, preamble, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(ROOT)
     body = "\n\\clearpage\n".join(report_to_latex(report) for report in reports())
@@ -57,3 +70,22 @@ def test_every_table_fits_its_page(reports, preamble, tmp_path: Path, monkeypatc
     assert BAD.findall(run.stdout) == []
     assert run.returncode == 0
     assert r"\caption" in body
+
+
+def test_the_second_line_of_a_label_is_indented():
+    label = "Majority baseline of the rows that validate"
+    table = ReportTable(
+        "a", ("", *["a number"] * 9), ((label, *["-10.000, 20.000"] * 9), (Value("under it", under=True), *["1"] * 9))
+    )
+    rows = report_to_latex(Report("a", "A table", (table,))).partition(r"\midrule")[2].splitlines()[1:4]
+    labels = [row.partition(" &")[0] for row in rows]
+    assert labels[0].startswith("Majority")
+    assert labels[1].startswith(r"\quad ")
+    assert " ".join(labels[:2]).replace(r"\quad ", "") == label
+    assert labels[2] == r"\quad under it"
+
+
+def test_a_column_does_not_repeat_the_heading_of_its_group():
+    (body, *_) = re.findall(r"\\toprule(.*?)\\midrule", report_to_latex(build_dataset_report("M", GLUE)), re.DOTALL)
+    assert body.count("RTE") == 1
+    assert body.count("here & printed") == 5

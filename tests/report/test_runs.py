@@ -4,18 +4,19 @@ import re
 from dataclasses import replace
 
 import pytest
+from support.paths import ROOT
 from support.reports import mean_cells, values_of
 from support.table_records import make_imported, make_record
 
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.sweep_file import load_sweep
 from stableft.errors import UserError
-from stableft.records.run_record import write_records_file
+from stableft.records.run_record import read_records_file, write_records_file
 from stableft.report.artifact import make_sweep_artifact
 from stableft.report.build import build_report
 from stableft.report.footnotes import cell_footnotes
 from stableft.report.forms.write import render_report
-from stableft.report.runs import as_means_table, collect_runs, load_artifact, load_runs
+from stableft.report.runs import as_means_table, collect_runs, load_artifact, load_runs, load_runs_from_file
 from stableft.report.stability_results import compute_stability
 
 
@@ -180,3 +181,17 @@ def test_scores_printed_as_the_baseline_leave_an_arm_in_which_most_runs_failed()
     cell = found.cell("mosbach (imported: elsewhere.csv)", "rte")
     assert (cell.failed, cell.mostly_failed) == (3, True)
     assert replace(cell, checkpoint="best", scores=(0.6, 0.6, 0.5)).mostly_failed is False
+
+
+def test_a_file_with_the_runs_of_a_shipped_sweep_has_its_deviations(tmp_path):
+    demo = list(read_records_file(ROOT / "results/records/demo.jsonl"))
+    write_records_file(tmp_path / "demo.jsonl", demo[:30])
+    text = " ".join(render_report(build_report(load_runs_from_file(tmp_path / "demo.jsonl"))).split())
+    assert "- Deviation in configs/demo.yaml (`optimizer.lr: 1.13e-3`): no rate of the papers." in text
+    assert "about half of devlin's runs fail" in text
+    other = demo[0].config.optimizer.model_copy(update={"lr": 2e-5})
+    changed = demo[0].model_copy(update={"config": demo[0].config.model_copy(update={"optimizer": other})})
+    write_records_file(tmp_path / "demo.jsonl", [changed])
+    assert "Deviation" not in render_report(build_report(load_runs_from_file(tmp_path / "demo.jsonl")))
+    write_records_file(tmp_path / "mine.jsonl", demo[:2])
+    assert "Deviation" not in render_report(build_report(load_runs_from_file(tmp_path / "mine.jsonl")))

@@ -1,5 +1,6 @@
 """A report as files: where it goes, and what is written there."""
 
+import re
 import subprocess
 import sys
 
@@ -61,6 +62,8 @@ def test_a_folder_holds_every_form_and_figure(tmp_path):
     lines = write_report_folder(report(), folder)
     assert names_in(folder) == sorted([*FORMS, "scores.png", "training-loss.png"])
     assert sorted(lines) == [str(folder / name) for name in names_in(folder)]
+    shown = re.findall(r"^!\[.*\]\((.*)\)$", (folder / "report.md").read_text(), re.MULTILINE)
+    assert shown == ["scores.png", "training-loss.png"]
 
 
 def test_a_figure_that_cannot_be_drawn_is_said(tmp_path):

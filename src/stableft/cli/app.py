@@ -212,7 +212,7 @@ def pretrain(
         typer.Option("--out", metavar="FOLDER", help="Copy the model to this folder and its record next to it."),
     ] = None,
 ) -> None:
-    """Pre-train a masked language model on text, for fine-tuning later."""
+    """Pre-train a masked language model, to fine-tune it later."""
     from stableft.config.local_files import check_results_folder
     from stableft.config.planned_run import Execution
     from stableft.sweep.devices import resolve_device
@@ -235,7 +235,7 @@ def status(
     arms: ArmsOption = "",
     seeds: SeedsOption = None,
 ) -> None:
-    """Show the progress of a sweep, or the contents of a results folder."""
+    """Show the progress of a sweep, or of a whole results folder."""
     from stableft.cli.sweep_commands import render_folder_status, render_sweep_status
     from stableft.config.local_files import check_results_folder
 
@@ -267,7 +267,7 @@ def list_command(
     results: ResultsOption = Path("results"),
     records: RecordsOption = NO_FILES,
 ) -> None:
-    """List tasks, backbones, recipes, sweeps or artifacts; for artifacts, also how many of their runs exist."""
+    """List tasks, backbones, recipes, sweeps or artifacts. Artifacts: also how many of their runs exist."""
     from stableft.cli.sweep_commands import list_artifacts, list_names
     from stableft.config.local_files import check_results_folder
 
@@ -297,7 +297,7 @@ def choose(
     ] = None,
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Choose from the finished runs only.")] = False,
 ) -> None:
-    """Choose the best setting of each grid by mean validation score and write them to a new sweep file."""
+    """Choose the best setting of each grid, for a new sweep file. The best has the highest mean validation score."""
     from stableft.config.local_files import check_results_folder
     from stableft.python_api import plan_sweep
     from stableft.report.runs import read_own_records, read_stored_records
@@ -311,7 +311,7 @@ def choose(
 
 @data_app.command("stats")
 def data_stats(data_dir: DataDirOption = None) -> None:
-    """Compute the papers' data set tables from the local data (M Table 2, Z Table 3)."""
+    """Compute the papers' tables of data sets from local files. They are M Table 2 and Z Table 3."""
     from stableft.catalog.tasks import TASKS
     from stableft.report.paper_tables import compute_dataset_statistics, render_dataset_statistics
 
@@ -323,7 +323,7 @@ def data_fetch(
     tasks: Annotated[list[str] | None, typer.Argument(metavar="[TASK...]", help="Task names, or all.")] = None,
     models: Annotated[list[str], typer.Option("--model", help="Hub name of a model (repeatable).")] = NO_TEXTS,
 ) -> None:
-    """Download tasks and models to the hub's local cache, for use without a network."""
+    """Download tasks and models, for use without a network. They go to the hub's local cache."""
     from stableft.catalog.tasks import TASKS, find_task
     from stableft.data.sources import fetch_model, fetch_task
 

@@ -44,7 +44,7 @@ def clean(
     arms: ArmsOption = "",
     seeds: SeedsOption = None,
 ) -> None:
-    """Show what a results folder holds, by size, and remove what the options name; records only if they are named."""
+    """Show what a results folder holds, and remove what is named. Records are removed only if they are named."""
     from stableft.sweep.clean import REMADE_KINDS, find_held_items, remove_held_items, render_held_items, total_size
 
     if not (results / "runs").is_dir():
@@ -125,7 +125,7 @@ def export(
     arms: ArmsOption = "",
     seeds: SeedsOption = None,
 ) -> None:
-    """Write the records of a sweep to one file, from which its report can be rebuilt on any machine, or to a table.
+    """Write the records of a sweep to one file, or as a table.
 
     CONFIG may also be a file of records (.jsonl); one of an older version is written as this version writes it.
     """

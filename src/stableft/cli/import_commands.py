@@ -13,6 +13,10 @@ OptionsT = TypeVar("OptionsT")
 import_app = typer.Typer(no_args_is_help=True, help="Import other people's results as records.")
 
 RecordsOutOption = Annotated[Path, typer.Option("--out", metavar="FILE.jsonl", help="File of records to write.")]
+NoteOption = Annotated[
+    str | None,
+    typer.Option("--note", metavar="TEXT", help="What the runs are: model, length, data; reports show it."),
+]
 RenameOption = Annotated[list[str], typer.Option("--rename", metavar="OLD=NEW", help="Rename an arm (repeatable).")]
 ImportCheckpointOption = Annotated[
     Literal["last", "best"], typer.Option("--checkpoint", help="Checkpoint whose score is reported.")
@@ -121,6 +125,7 @@ def import_csv_command(
     baseline: BaselineOption = NO_TEXTS,
     rows: RowsOption = NO_TEXTS,
     rename: RenameOption = NO_TEXTS,
+    note: NoteOption = None,
     vary: VaryOption = NO_TEXTS,
     allow_missing: AllowMissingOption = False,
     seed_pattern: SeedPatternOption = None,
@@ -166,6 +171,7 @@ def import_json_command(
     baseline: BaselineOption = NO_TEXTS,
     rows: RowsOption = NO_TEXTS,
     rename: RenameOption = NO_TEXTS,
+    note: NoteOption = None,
     vary: VaryOption = NO_TEXTS,
     allow_missing: AllowMissingOption = False,
     seed_pattern: SeedPatternOption = None,
@@ -203,6 +209,7 @@ def import_trainer_command(
     baseline: BaselineOption = NO_TEXTS,
     rows: RowsOption = NO_TEXTS,
     rename: RenameOption = NO_TEXTS,
+    note: NoteOption = None,
     vary: Annotated[
         list[str], typer.Option("--vary", metavar="SETTING", help="Setting that may vary within an arm (repeatable).")
     ] = NO_TEXTS,
@@ -213,7 +220,7 @@ def import_trainer_command(
         ),
     ] = None,
 ) -> None:
-    """Import the runs of the Hugging Face Trainer: folders with all_results.json and trainer_state.json."""
+    """Import runs of the Hugging Face Trainer. Their folders hold all_results.json and trainer_state.json."""
     from stableft.records.import_trainer import TrainerOptions, import_trainer
 
     print(import_trainer(folders, out, _make_options(TrainerOptions, locals())))
@@ -235,6 +242,7 @@ def import_zhang_logs_command(
     ],
     out: RecordsOutOption,
     rename: RenameOption = NO_TEXTS,
+    note: NoteOption = None,
     checkpoint: ImportCheckpointOption = "last",
     baseline: BaselineOption = NO_TEXTS,
     rows: RowsOption = NO_TEXTS,
@@ -242,4 +250,4 @@ def import_zhang_logs_command(
     """Import log files written by the released code of Zhang et al."""
     from stableft.records.import_zhang_logs import import_zhang_logs
 
-    print(import_zhang_logs(folder, out, tuple(rename), checkpoint, baseline, rows))
+    print(import_zhang_logs(folder, out, tuple(rename), checkpoint, baseline, rows, note))

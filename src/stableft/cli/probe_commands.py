@@ -19,9 +19,7 @@ from stableft.cli.options import (
 )
 from stableft.errors import UserError
 
-probe_app = typer.Typer(
-    no_args_is_help=True, help="Analyze finished runs: loss surfaces, forgetting, agreement on single examples."
-)
+probe_app = typer.Typer(no_args_is_help=True, help="Analyze finished runs: surfaces, forgetting, examples.")
 CheckpointOption = Annotated[
     Literal["best", "last"],
     typer.Option("--checkpoint", help="Checkpoint to analyze. All but points need its weights (--save)."),
@@ -84,7 +82,7 @@ def surface(
     _allow_pickle: AllowPickleOption = False,
     micro_batch: MicroBatchOption = None,
 ) -> None:
-    """Measure the loss on the plane through a pre-trained, a failed and a successful model (M Figs. 7, 13)."""
+    """Measure the loss on the plane of three models. They are pre-trained, failed and successful: M Figs. 7, 13."""
     from stableft.probes.saved_runs import find_runs_with_weights
 
     sweep = load_optional_sweep(config, set_, arms, seeds, data_dir)
@@ -136,7 +134,7 @@ def perplexity(
     _allow_pickle: AllowPickleOption = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows per forward pass.")] = 32,
 ) -> None:
-    """Measure the masked-LM perplexity of fine-tuned encoders with their top k blocks reset (M Fig. 2a, b)."""
+    """Measure what runs forgot. Masked-LM perplexity with the top k blocks reset: M Fig. 2a, b."""
     from stableft.probes.saved_runs import find_runs_with_weights
 
     sweep = load_optional_sweep(config, set_, arms, seeds)
@@ -194,7 +192,7 @@ def points(
         typer.Option("--out", metavar="FILE", help="Report or figure file, or a folder (ending in /) for everything."),
     ] = None,
 ) -> None:
-    """Measure how much runs differ on each example (M sec. 7.1): variance per example, agreement, churn."""
+    """Measure how much runs differ on each example. Variance per example, agreement, churn: M sec. 7.1."""
     from stableft.probes.per_example_csv import PredictionColumns
     from stableft.probes.per_example_report import PerExampleRequest, run_per_example
 

@@ -89,7 +89,7 @@ def report(
     figure: FigureOption = None,
     width: WidthOption = None,
 ) -> None:
-    """Print a table or figure of a paper, or the table of a sweep, beside the published numbers."""
+    """Print the report of a sweep, or a paper's table or figure. The published numbers stand beside it."""
     from stableft.config.local_files import check_results_folder
     from stableft.python_api import make_report
     from stableft.report.forms.write import resolve_target, write_report
@@ -190,7 +190,7 @@ def compare_command(
     out: ReportOutOption = None,
     figure: FigureOption = None,
 ) -> None:
-    """Compare ARM_B with the reference ARM_A: failures, spread, means, and a conclusion in words."""
+    """Compare ARM_B with ARM_A: failures, spread, means. The conclusion is in words."""
     from stableft import python_api
     from stableft.config.local_files import check_results_folder
     from stableft.report.forms.write import resolve_target, write_report
@@ -249,7 +249,7 @@ def power(
     ] = None,
     width: WidthOption = None,
 ) -> None:
-    """Show how many seeds a claim needs: the power of the tests by number of runs per arm, from simulation."""
+    """Show how many seeds a claim needs. The power of the tests is simulated, by number of runs per arm."""
     from stableft.report.forms.write import IMAGE_SUFFIXES, resolve_target
     from stableft.report.power import describe_power
 

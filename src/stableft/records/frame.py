@@ -52,6 +52,7 @@ COLUMN_DTYPES = {
     "device": "object",
     "hub_model": "object",  # (name@revision, commit); None: a local folder, or imported
     "source": "object",  # file and hash that a run was imported from; None: a run of this project
+    "source_note": "object",  # what the imported runs are, as told at import
     "copies": "int64",  # number of finished records of this run; only the first is used
     "start_sha256": "object",  # hash of the initial weights, if not the pre-trained checkpoint
     "start": "object",  # description of the run that provided the initial weights; None: the pre-trained checkpoint
@@ -235,6 +236,7 @@ def _row(record: AnyRunRecord, checkpoint: Checkpoint) -> dict[str, Any]:
         "train_loss": record.evals[-1].train_loss if record.evals else None,
         "steps": record.steps,
         "source": describe_source(record),
+        "source_note": record.source.note if record.source else None,
         "copies": int(finished),
         **(_imported_columns(record) if imported else _own_columns(record)),
     }

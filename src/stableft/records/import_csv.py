@@ -76,7 +76,9 @@ def import_csv(file: Path, mapping: TableMapping, out: Path, form: CsvFormat = C
     check_import_out(out, file)
     check_mapping(mapping)
     table = read_csv_table(file, form)
-    return import_table(table, mapping, out, ImportSource(kind="csv", name=file.name, sha256=table.sha256))
+    return import_table(
+        table, mapping, out, ImportSource(kind="csv", name=file.name, sha256=table.sha256, note=mapping.note)
+    )
 
 
 def import_table(table: SourceTable, mapping: TableMapping, out: Path, source: ImportSource) -> str:

@@ -36,7 +36,8 @@ def import_json(path: Path, mapping: TableMapping, out: Path, files: str = "*.js
     check_mapping(mapping)
     table = read_json_folder(path, files, mapping) if path.is_dir() else read_json_table(path)
     name = path.resolve().name
-    return import_table(table, mapping, out, ImportSource(kind="json", name=name, sha256=table.sha256))
+    source = ImportSource(kind="json", name=name, sha256=table.sha256, note=mapping.note)
+    return import_table(table, mapping, out, source)
 
 
 def read_json_table(path: Path) -> SourceTable:

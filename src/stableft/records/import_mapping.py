@@ -32,7 +32,7 @@ class TableMapping:
     `task`, `arm`, `seed`, `step` and `state` name a column, or after "=" give the one value that holds for every row.
     `where`, `val_where` are conditions such as COLUMN=VALUE; of several with = and one column each value will do.
     `score` is of the `checkpoint`, on the `split`. `metric` is a metric, a column of metrics, or after "=" a name.
-    `vary` names columns that may differ between the runs of an arm.
+    `vary` names columns that may differ between the runs of an arm. `note` says what the runs are.
     """
 
     task: str
@@ -55,6 +55,7 @@ class TableMapping:
     allow_missing: bool = False
     seed_pattern: str | None = None
     state: str | None = None
+    note: str | None = None
 
     @property
     def columns(self) -> set[str]:

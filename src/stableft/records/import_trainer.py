@@ -59,6 +59,7 @@ class TrainerOptions:
     rename: tuple[str, ...] = ()
     vary: tuple[str, ...] = ()
     seed_pattern: str | None = None
+    note: str | None = None  # what the runs are
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,9 @@ def import_trainer(folders: Sequence[Path], out: Path, options: TrainerOptions) 
     check_arms_uniform(table, dict(zip(runs, table.rows, strict=True)), options.vary)
     names = rename_arms(options.rename, {key.arm for key in runs})
     tasks = sorted({key.task for key in runs})
-    source = ImportSource(kind="hf-trainer", name=_source_name(folders), sha256=_digest_runs(root, runs))
+    source = ImportSource(
+        kind="hf-trainer", name=_source_name(folders), sha256=_digest_runs(root, runs), note=options.note
+    )
     readings = {}
     mistakes = Mistakes()
     for task in tasks:

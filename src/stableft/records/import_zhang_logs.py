@@ -68,10 +68,11 @@ def import_zhang_logs(
     checkpoint: Checkpoint = "last",
     baseline: Sequence[str] = (),
     rows: Sequence[str] = (),
+    note: str | None = None,
 ) -> str:
     """Write the runs whose logs are below a folder to a records file, and return a description of them.
 
-    Runs with incomplete logs are left out and named.
+    Runs with incomplete logs are left out and named. `note` says what the runs are.
 
     Raises:
         UserError: there is no run, none is complete, or one appears twice; nothing is written.
@@ -91,7 +92,8 @@ def import_zhang_logs(
         contents |= {(path / name).as_posix(): content for name, content in files.items()}
     if not logs:
         raise UserError(f"{folder}: no run of {len(folders)} is whole; {broken[0]}")
-    source = ImportSource(kind="zhang-logs", name=Path(os.path.abspath(folder)).name, sha256=_digest_logs(contents))
+    name = Path(os.path.abspath(folder)).name
+    source = ImportSource(kind="zhang-logs", name=name, sha256=_digest_logs(contents), note=note)
     names = rename_arms(rename, {key.arm for key in logs})
     tasks = sorted({key.task for key in logs})
     baselines, counts = parse_baselines(baseline, tasks, "fraction"), parse_row_counts(rows, tasks)

@@ -208,6 +208,7 @@ class ImportSource(RecordSection):
     kind: Literal["csv", "json", "zhang-logs", "hf-trainer"]
     name: str  # without parent folders
     sha256: str  # of the file, or of the paths and contents of all files
+    note: str | None = Field(default=None, exclude_if=lambda value: value is None)  # what the runs are, for reports
 
 
 class ImportedEval(RecordSection):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from stableft.catalog.tasks import task_title
 from stableft.report.arm_cells import ArmCell
+from stableft.report.arm_settings import describe_arms
 from stableft.report.artifact import (
     DatasetsTable,
     FigurePart,
@@ -32,7 +33,8 @@ from stableft.report.forms.document import (
     Report,
     ReportBlock,
 )
-from stableft.report.runs import ArtifactRuns, collect_provenance, missing_run_notes
+from stableft.report.numbers_in_words import low_score_notes
+from stableft.report.runs import ArtifactRuns, collect_provenance, find_sweep_of_file, missing_run_notes
 from stableft.report.stability_report import build_stability_report
 from stableft.report.stability_results import StabilityResults, compute_stability
 from stableft.text import join_with
@@ -69,8 +71,10 @@ def _build(runs: ArtifactRuns, data_dir: Path | None) -> Report:
                 [NamedCell(groups[cell.task], cell.arm, cell) for cell in results.cells_of(task)] for task in groups
             ]
             drawn |= figures_of_tests(families, _published_pairs(results, groups), results.pairs)
-            notes = (*missing_run_notes(runs), *sweep_deviation_footnotes(runs.sweeps.values()))
-            report = build_stability_report(results, drawn, collect_provenance(runs), notes)
+            sweeps = [*runs.sweeps.values()] or [sweep for sweep in [find_sweep_of_file(runs)] if sweep]
+            notes = (*missing_run_notes(runs), *sweep_deviation_footnotes(sweeps))
+            arms = describe_arms(runs, [(cell.arm, cell.task) for cell in results.cells])
+            report = build_stability_report(results, drawn, collect_provenance(runs), notes, arms)
             return replace(report, undrawn=undrawn)
         case DatasetsTable(paper):
             from stableft.report.paper_tables import build_dataset_report
@@ -125,6 +129,7 @@ def _build_figure_report(runs: ArtifactRuns) -> Report:
     notes = [
         *artifact.notes,
         *dict.fromkeys(shared_notes),
+        *low_score_notes(shown_cells),
         *imported_run_footnotes(shown_cells),
         *missing_run_notes(runs),
         *sweep_deviation_footnotes(() if artifact.has_no_runs else runs.sweeps.values()),

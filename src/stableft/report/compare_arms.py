@@ -33,8 +33,9 @@ from stableft.report.forms.document import (
     make_label,
 )
 from stableft.report.numbers_in_words import (
-    FAILED_RULE,
+    as_sentence,
     count_value,
+    failed_rule,
     failed_value,
     format_percent,
     interval_value,
@@ -149,7 +150,8 @@ def build_comparison_report(
         figures[COMPARED_SCORES_FIGURE] = lambda width=None: _draw_compared_scores(pair, compared.cells, width)
     arm_data = DataTable(ARM_COLUMNS, tuple(Row("arm", _arm_values(pair, arm)) for arm in arms))
     test_data = collect_pair_tests([tests], further)
-    arms_table = arm_data.view(name, [column.key for column in ARM_COLUMNS if column.title], ARMS_CAPTION)
+    arms_caption = f"{as_sentence(failed_rule(compared.cells))} {ARMS_CAPTION}"
+    arms_table = arm_data.view(name, [column.key for column in ARM_COLUMNS if column.title], arms_caption)
     tests_caption = f"{explain_tests([tests])}{_permutation_caption(further)}"
     tests_table = view_tests(f"{name}-tests", test_data, test_data.rows, tests_caption)
     notes_blocks = (Heading("Notes", HEADING_LEVELS + 1), Bullets(notes))
@@ -239,7 +241,7 @@ def _arm_values(pair: ArmPair, arm: ArmEstimates) -> dict[str, Value]:
 
 
 ARMS_CAPTION = (
-    f"{FAILED_RULE[0].upper()}{FAILED_RULE[1:]}. Percent; SD over seeds (ddof 1); intervals of mean and SD by the BCa "
+    "Percent; SD over seeds (ddof 1); intervals of mean and SD by the BCa "
     f"bootstrap ({RESAMPLES:,} resamples, seed {BOOTSTRAP_SEED}) unless a note says otherwise; IQM: interquartile mean."
 )
 
@@ -290,7 +292,7 @@ def _comparison_notes(
     yield from (f"{line}." for line in (*remarks, *correlation_lines([tests])))
     yield from _device_notes(pair)
     cells = [arm.cell for arm in arms]
-    yield from cell_footnotes(cells)
+    yield from cell_footnotes(cells, judged_by=False)  # the table's caption says it
     yield from task_footnotes(cells)
     yield from _missing_number_notes(arms, further)
 

@@ -38,14 +38,15 @@ def sweep_deviation_footnotes(sweeps: Iterable[str]) -> Iterator[str]:
             yield f"Deviation in {sweep}{setting}: {' '.join(words).rstrip('.')}."
 
 
-def cell_footnotes(cells: Sequence[ArmCell], sources: bool = True) -> Iterator[str]:
+def cell_footnotes(cells: Sequence[ArmCell], sources: bool = True, judged_by: bool = True) -> Iterator[str]:
     """Yield footnotes on the runs of these cells: failed, missing, pooled and repeated ones, each sentence once.
 
-    `sources` adds where imported runs came from.
+    `sources` adds where imported runs came from, `judged_by` which checkpoint decides if a run failed.
     """
     cells_of: dict[str, list[ArmCell]] = {}
     for cell in cells:
-        for sentence in _describe_runs(cell, [other for other in cells if other.task == cell.task]):
+        sentences = [*_describe_runs(cell, [other for other in cells if other.task == cell.task])]
+        for sentence in (*sentences, *(_describe_judgement(cell) if judged_by else ())):
             cells_of.setdefault(sentence, []).append(cell)
     for sentence, places in cells_of.items():
         yield f"{_name_places(places, cells)}: {sentence}"
@@ -93,11 +94,6 @@ def _describe_runs(cell: ArmCell, others: Sequence[ArmCell]) -> Iterator[str]:
         )
     if cell.diverged:
         yield f"{cell.diverged} of {summary.n} ended in NaN after their best checkpoint, whose score counts."
-    if cell.failed and cell.checkpoint == "best":
-        if cell.judged_by_last:
-            yield "whether a run failed is judged by its last checkpoint, the scores are of its best."
-        else:
-            yield "whether a run failed is judged by its best checkpoint, the only one with a score."
     if cell.fingerprints > 1:
         yield f"the runs used {cell.fingerprints} different sets of data rows."
     if len(cell.devices) > 1:
@@ -131,6 +127,14 @@ def _describe_runs(cell: ArmCell, others: Sequence[ArmCell]) -> Iterator[str]:
         yield f"{cell.copies} records repeat a run; the first of each counts."
 
 
+def _describe_judgement(cell: ArmCell) -> Iterator[str]:
+    if cell.failed and cell.checkpoint == "best":
+        if cell.judged_by_last:
+            yield "whether a run failed is judged by its last checkpoint, the scores are of its best."
+        else:
+            yield "whether a run failed is judged by its best checkpoint, the only one with a score."
+
+
 def imported_run_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
     """Yield a line for each source of imported runs, with the numbers of its runs by arm and task."""
     tasks_by_arm: dict[str, dict[str, dict[str, None]]] = {}
@@ -139,8 +143,10 @@ def imported_run_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
             count = f"{n}" if n == len(cell.run_ids) else f"{n} of {len(cell.run_ids)}"
             tasks = tasks_by_arm.setdefault(source, {}).setdefault(arm_without_source(cell.arm), {})
             tasks[f"{cell.task} ({count})"] = None
+    notes = {source: f": {note}" for cell in cells for source, note in cell.source_notes.items()}
     for source, arms in tasks_by_arm.items():
-        yield f"The runs of {_join_arms_by_tasks(arms)} are not this project's runs, they were imported from {source}."
+        what = f"{_join_arms_by_tasks(arms)} are not this project's runs, they were imported from {source}"
+        yield f"The runs of {what}{notes.get(source, '').rstrip('.')}."
 
 
 def task_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Format numbers, tests and cells, as table values and as text. Nothing else formats them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -8,11 +8,11 @@ from stableft.catalog.tasks import METRIC_TITLES, task_title
 from stableft.report.arm_cells import ArmCell
 from stableft.report.forms.document import NO_VALUE, Value
 from stableft.report.pair_tests import ALPHA
-from stableft.report.paper_values import NOT_A_REPLICATION, PublishedValue
+from stableft.report.paper_values import NOT_A_REPLICATION, PublishedValue, load_published_low_scores
 from stableft.report.stability_results import StabilityResults
 from stableft.stats import Interval, SdRatio, Summary, TestResult
 
-FAILED_RULE = "failed: last score NaN or at most a constant prediction's (MCC, correlations: 1.645/√n)"
+CHANCE_RULE = "NaN or at most a constant prediction's (MCC, correlations: 1.645/√n)"
 PAPERS_FAILED_RULE = (
     "M sec. 3.2 counts a run as failed whose accuracy is at or below the majority; a note says where the counts differ."
 )
@@ -20,6 +20,26 @@ STAR_EXPLANATION = (
     "* Holm p < .05 (failed: Boschloo; mean: Welch; SD: Levene). SD ratio: reference over arm. Intervals: 95 %."
 )
 SPLIT_TITLES = {"val": "validation split", "test": "test split"}
+
+
+def failed_rule(cells: Sequence[ArmCell]) -> str:
+    """Return when a run counts as failed. If another checkpoint decides that than the one scored, it says so."""
+    scored = [cell for cell in cells if cell.summary.n]
+    best = [cell for cell in scored if cell.checkpoint == "best"]
+    only_best = list(dict.fromkeys(cell.arm for cell in best if not cell.judged_by_last))
+    if not best:
+        return f"failed: last score {CHANCE_RULE}"
+    if not only_best:
+        return f"failed: score of the last checkpoint, not of the best one as in the other columns, {CHANCE_RULE}"
+    if all(not cell.judged_by_last for cell in scored):
+        return f"failed: score of the best checkpoint, the only one known, {CHANCE_RULE}"
+    arms = ", ".join(only_best)
+    return f"failed: last score, or that of the best checkpoint where only it is known ({arms}), {CHANCE_RULE}"
+
+
+def as_sentence(text: str) -> str:
+    """Return a clause with a capital and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def text_value(text: str | None) -> Value:
@@ -216,8 +236,25 @@ def describe_smallest_stds(results: StabilityResults, task: str) -> Iterator[str
         yield f"{role}: {arms}: {first.result.test} {tests}{remark}{chosen if first is asked[0] else ''}"
 
 
+def low_score_notes(cells: Iterable[ArmCell]) -> Iterator[str]:
+    """Yield what a paper says of how many runs of an arm's recipe score low, beside how many do here."""
+    pairs = ((cell, published) for cell in cells for published in load_published_low_scores())
+    for cell, published in pairs:
+        if (cell.recipe, cell.task, cell.metric) != (published.recipe, published.task, published.metric):
+            continue
+        if n := cell.summary.n:
+            low = sum(not score >= published.limit for score in cell.scores)
+            yield (
+                f"{abbreviate_papers(published.place)} finds {metric_title(published.metric)} below "
+                f"{100 * published.limit:g} % on {task_title(cell.task)} in {100 * published.share:g} % of its "
+                f"{published.n} runs of {published.recipe}; here ({cell.arm}, {SPLIT_TITLES[cell.split or 'val']}, "
+                f"{cell.checkpoint} checkpoint) it is in {low} of {n}, {100 * low / n:.0f} %."
+            )
+
+
 def published_notes(results: StabilityResults) -> Iterator[str]:
     """Yield the notes on published values, each once, and the reasons for missing differences."""
+    yield from low_score_notes(cell for cell in results.cells if not results.deviations.get((cell.arm, cell.task)))
     applies_to: dict[tuple[str, str], list[PublishedValue]] = {}  # (place, note)
     for comparison in results.comparisons:
         value, result = comparison.published, comparison.result

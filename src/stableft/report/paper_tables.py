@@ -382,7 +382,7 @@ def _agrees_with_printed(value: float, paper: str) -> bool:
 
 DATASET_TABLE_IDS = {"M": "mosbach-table2", "Z": "zhang-table3"}
 MAX_DATASETS_PER_TABLE = 5  # side by side
-DATASET_TABLE_INTRO = "here: counted in the data set; printed: what the paper has. Bold: they differ."
+DATASET_TABLE_INTRO = "Here: counted in the data set; printed: what the paper has. Bold: they differ."
 
 
 def build_dataset_report(paper: Paper, data_dir: Path | None) -> Report:

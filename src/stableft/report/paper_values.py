@@ -54,6 +54,19 @@ class PublishedValue:
 
 
 @dataclass(frozen=True)
+class PublishedLowScores:
+    """The share of `n` published runs of a recipe on a task whose score is below a limit, both as fractions."""
+
+    place: str
+    recipe: str
+    task: str
+    metric: str
+    n: int
+    share: float
+    limit: float
+
+
+@dataclass(frozen=True)
 class PrintedHyperparameters:
     """A hyper-parameter table as printed. `reasons`: (row, column) -> why our setting differs."""
 
@@ -74,6 +87,25 @@ def load_published_values() -> tuple[PublishedValue, ...]:
 def load_reference_values() -> tuple[PublishedValue, ...]:
     """Return what other parties published of runs like the papers'."""
     return tuple(value for block in _yaml_blocks("references") for value in _block_values(block))
+
+
+@cache
+def load_published_low_scores() -> tuple[PublishedLowScores, ...]:
+    """Return what the papers' texts say of how many runs score low."""
+    return tuple(
+        PublishedLowScores(
+            place=f"{block['paper']}, {block['location']} ({block['version']})",
+            recipe=recipe,
+            task=task,
+            metric=block["metrics"][task],
+            n=block["n"],
+            share=share / 100,
+            limit=limit / 100,
+        )
+        for block in _yaml_blocks("low_scores")
+        for recipe, row in block["values"].items()
+        for task, (share, limit) in row.items()
+    )
 
 
 def with_references(printed: tuple[PublishedValue, ...]) -> tuple[PublishedValue, ...]:

@@ -420,6 +420,20 @@ def load_runs_from_file(
     )
 
 
+def find_sweep_of_file(runs: ArtifactRuns) -> str | None:
+    """Return the shipped sweep file with the name of a record file, if its arms have the settings of the runs."""
+    name = f"configs/{runs.artifact.id}.yaml"
+    try:
+        sweep = load_sweep(name, LocalPaths()) if runs.first_configs else None
+    except UserError:
+        return None
+    if sweep is None:
+        return None
+    planned = {(run.arm, run.config.data.task): run.config.setting_id() for run in sweep.runs}
+    recorded = {arm_task: config.setting_id() for arm_task, config in runs.first_configs.items()}
+    return name if recorded.items() <= planned.items() else None
+
+
 def compare_against(runs: ArtifactRuns, arm: str) -> ArtifactRuns:
     """Return the runs of a sweep or file, with every arm to be compared with `arm`.
 

@@ -38,15 +38,16 @@ from stableft.report.forms.document import (
     make_label,
 )
 from stableft.report.numbers_in_words import (
-    FAILED_RULE,
     PAPERS_FAILED_RULE,
     STAR_EXPLANATION,
     abbreviate_papers,
+    as_sentence,
     compatible_value,
     count_value,
     describe_smallest_stds,
     describe_test,
     effect_value,
+    failed_rule,
     failed_value,
     format_percent,
     interval_value,
@@ -142,24 +143,27 @@ def build_stability_report(
     figures: Mapping[str, DrawFigure] | None = None,
     provenance: Provenance | None = None,
     notes: Sequence[str] = (),
+    arms: Sequence[str] = (),
 ) -> Report:
-    """Return the stability report with these figures, by name, and these notes after its own."""
+    """Return the stability report with these figures, by name, these notes after its own, and lines on its arms."""
     figures = figures or {}
     scores, pair_tests = collect_scores(results), collect_pair_tests(results.pairs)
     watched = [cell for cell in results.cells if cell.watched]
     all_notes = (*results.footnotes, *_failed_loss_notes(results), *published_notes(results), *notes)
     notes_blocks = (NOTES_HEADING, Bullets(all_notes)) if all_notes else ()
+    arms_blocks = (Bullets(tuple(arms)),) if arms else ()
     words = _in_words(results)
     data = {"cells": scores, "tests": _all_tests(results, pair_tests)}
     return Report(
         id=results.artifact.id,
         title=results.artifact.title,
-        blocks=(*_stability_blocks(results, scores, figures, pair_tests, words), *notes_blocks),
+        blocks=(*arms_blocks, *_stability_blocks(results, scores, figures, pair_tests, words), *notes_blocks),
         brief=tuple(brief_blocks(results, scores, words, len(all_notes))) if results.part.compared else (),
+        arms=arms_blocks,
         tests=(*_tests_blocks(results, pair_tests), *_watch_blocks(results, scores)),
         notes=notes_blocks,
         standalone=(
-            _paper_style_table(results, scores),
+            _paper_style_table(results, scores, arms),
             *(
                 _tests_table(results, pair_tests, task, standalone=True)
                 for task in results.tasks
@@ -170,6 +174,7 @@ def build_stability_report(
         data=data | ({"watched_runs": watched_run_data(watched)} if watched else {}),
         facts={
             "alpha": results.part.alpha,
+            "arms": list(arms),
             "in_words": words,
             "explanations": _explanations(results),
             "notes": [*results.footnotes, *notes],
@@ -189,6 +194,7 @@ def _in_words(results: StabilityResults) -> dict[str, str]:
 def _explanations(results: StabilityResults) -> list[str]:
     return [
         *([explain_tests(results.pairs)] if results.pairs else []),
+        as_sentence(failed_rule(results.cells)),
         *([COMPATIBLE_EXPLANATION] if _has_published(results) else []),
         *([explain_failure_watch()] if any(cell.watched for cell in results.cells) else []),
     ]
@@ -210,7 +216,7 @@ def _stability_blocks(
         yield Bullets(tuple(describe_smallest_stds(results, task)))
     explanation = "" if results.part.compared else f" {PAPERS_FAILED_RULE}"
     explanation += f" {STAR_EXPLANATION}" if results.pairs else ""
-    yield Paragraph(f"{FAILED_RULE[0].upper()}{FAILED_RULE[1:]}.{explanation}")
+    yield Paragraph(f"{as_sentence(failed_rule(results.cells))}{explanation}")
     if results.pairs:
         yield Heading("Tests")
         yield from _tests_blocks(results, pair_tests)
@@ -444,7 +450,7 @@ def brief_blocks(
         else []
     )
     marks += ["† most runs failed"] if any(cell.mostly_failed for cell in results.cells) else []
-    marks += [FAILED_RULE]
+    marks += [failed_rule(results.cells)]
     watched = any(cell.watched for cell in results.cells)
     marks += ["details: --tests" + (" (and the failure watch)" if watched else "")] if results.pairs or watched else []
     marks += [f"notes: --notes ({n_notes})"] if n_notes else []
@@ -499,7 +505,7 @@ def _tests_table(results: StabilityResults, pair_tests: DataTable, task: str, st
     return view_tests(make_label(f"{results.artifact.id}-{task}-tests"), pair_tests, rows, caption, notes)
 
 
-def _paper_style_table(results: StabilityResults, scores: DataTable) -> ReportTable:
+def _paper_style_table(results: StabilityResults, scores: DataTable, arms: Sequence[str]) -> ReportTable:
     """Return the results in the layout of M Table 1: arms down, tasks across."""
     keys = ["n", "failed", *results.part.statistics, *(["compatible"] if _has_published(results) else [])]
     star = (
@@ -507,12 +513,12 @@ def _paper_style_table(results: StabilityResults, scores: DataTable) -> ReportTa
         "the second smallest SD, a pair chosen after the fact."
     )
     caption = (
-        f"{results.artifact.title}. Percent; SD over seeds (ddof 1); {FAILED_RULE}."
+        f"{results.artifact.title}. Percent; SD over seeds (ddof 1); {failed_rule(results.cells)}."
         + ("" if results.part.compared else f" {PAPERS_FAILED_RULE} {star}")
         + (f" {COMPATIBLE_CAPTION}" if _has_published(results) else "")
     )
     notes = [f"{task_title(c)}: {line}." for c in results.tasks for line in describe_smallest_stds(results, c)]
-    notes += [*results.footnotes, *_failed_loss_notes(results)]
+    notes += [*arms, *results.footnotes, *_failed_loss_notes(results)]
     return scores.pivot(make_label(results.artifact.id), "arm", "task", keys, caption, notes, "origin")
 
 

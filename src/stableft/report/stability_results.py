@@ -188,7 +188,7 @@ def assemble_stability(
     ]
     footnotes = [
         *deviation_footnotes(deviations),
-        *cell_footnotes(cells),
+        *cell_footnotes(cells, judged_by=False),  # the table's caption says it
         *(note for task in tasks for note in task_footnotes([c for c in cells if c.task == task])),
     ]
     pairs = compare_with_reference(_pair_with_reference(cells, part.against)) if part.compared else ()

@@ -174,6 +174,12 @@ class ReportTable:
     notes: tuple[str, ...] = ()
 
     @property
+    def header_below_groups(self) -> tuple[str, ...]:
+        """The header without what the headings of the groups above it say."""
+        headings = dict(enumerate((heading for heading, n in self.groups for _ in range(n)), 1))
+        return tuple(title.removeprefix(f"{headings.get(i, '')} ") for i, title in enumerate(self.header))
+
+    @property
     def spans(self) -> list[tuple[int, int, str]]:
         """The first column, number of columns and heading of each group."""
         starts = accumulate((n for _, n in self.groups), initial=1)
@@ -261,6 +267,7 @@ class Report:
     title: str
     blocks: tuple[ReportBlock, ...]
     brief: tuple[BriefTitle | ReportBlock, ...] = ()  # for the terminal; empty: the blocks
+    arms: tuple[ReportBlock, ...] = ()  # what the arms are, which the terminal shows below `brief` if it has room
     tests: tuple[ReportBlock, ...] = ()  # which the terminal adds to `brief` if asked, like `notes`
     notes: tuple[ReportBlock, ...] = ()
     data: Mapping[str, DataTable] = field(default_factory=dict)  # CSV, JSON
@@ -276,6 +283,12 @@ class Report:
     def tables(self) -> tuple[ReportTable, ...]:
         """The self-contained tables if there are any, else the tables of `blocks`."""
         return self.standalone or tuple(block for block in self.blocks if isinstance(block, ReportTable))
+
+    @property
+    def illustrated_blocks(self) -> tuple[ReportBlock, ...]:
+        """The blocks, followed by the figures that none of them shows."""
+        shown = {block.name for block in self.blocks if isinstance(block, Picture)}
+        return (*self.blocks, *(Picture(name, f"{self.title}: {name}") for name in self.figures if name not in shown))
 
     def draw(self, name: str | None = None, width: float | None = None) -> "Figure":
         """Return a figure, by default the first; `figures` and `undrawn` have their names.

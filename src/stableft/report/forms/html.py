@@ -103,17 +103,12 @@ def _verdicts(report: Report) -> Iterator[str]:
 
 
 def _block_contexts(report: Report, anchor: str, rank: int) -> Iterator[dict[str, Any]]:
-    """Yield the template values of the report's blocks, followed by those of figures that no block shows."""
-    heading, pictured = report.title, set()
-    for block in report.blocks:
+    """Yield the template values of the report's blocks and figures."""
+    heading = report.title
+    for block in report.illustrated_blocks:
         if isinstance(block, Heading):
             heading = block.text
-        if isinstance(block, Picture):
-            pictured.add(block.name)
         yield from _block_context(block, report, anchor, rank, heading)
-    for name in report.figures:
-        if name not in pictured:
-            yield from _block_context(Picture(name, f"{report.title}: {name}"), report, anchor, rank, heading)
 
 
 def _block_context(
@@ -170,7 +165,7 @@ def _table_context(table: ReportTable, heading: str) -> dict[str, Any]:
         "quiet": not table.caption,
         "wide": width > WIDE_TABLE,
         "groups": table.groups,
-        "header": table.header,
+        "header": table.header_below_groups,
         "rows": [_row_context(row) for row in table.rows],
         "notes": table.notes,
     }

@@ -134,7 +134,7 @@ def _choose_size(rows: Sequence[Sequence[str]], table: ReportTable) -> tuple[Typ
 
 def _floats(table: ReportTable, caption: str) -> Iterator[list[str]]:
     """Yield the lines of each float: one for the table, or several if it is too wide or too long for a page."""
-    rows = [[_cell_text(cell) for cell in row] for row in (table.header, *table.rows)]
+    rows = [[_cell_text(cell) for cell in row] for row in (table.header_below_groups, *table.rows)]
     size, parts = _choose_size(rows, table)
     narrow = len(parts) == 1 and (sum(parts[0].widths) * size.scale + size.column_space * len(rows[0])) <= COLUMN_WIDTH
     width = COLUMN_WIDTH if narrow else PAGE_WIDTH
@@ -185,7 +185,7 @@ def _chunks(table: ReportTable, part: ColumnsPart, size: TypeSize, height: float
             together[-1] += lines
         else:
             together.append(lines)
-    header = len(part.wrap(table.header, _measure)) + (1 if table.groups else 0) + 2
+    header = len(part.wrap(table.header_below_groups, _measure)) + (1 if table.groups else 0) + 2
     room = int(height / size.line) - header
     chunk: list[str] = []
     for lines in together:
@@ -203,7 +203,7 @@ def _tabular(table: ReportTable, part: ColumnsPart, size: TypeSize, rows: Iterab
         rf"\begin{{tabular}}{{l{'r' * (len(part.columns) - 1)}}}",
         r"\toprule",
         *_group_headings(table.spans, part),
-        *_row_lines(table.header, part),
+        *_row_lines(table.header_below_groups, part),
         r"\midrule",
         *rows,
         r"\bottomrule",
@@ -244,6 +244,8 @@ def _row_lines(row: ReportRow, part: ColumnsPart) -> list[str]:
         name, *rest = cells
         if values[0].under:
             name = rf"\quad {name}" if number == 0 else rf"\quad\enspace {name}" if name else ""
+        elif number and name:
+            name = rf"\quad {name.lstrip()}"
         if name.startswith("["):  # the preceding \\ would take it as its optional argument
             name = f"{{}}{name}"
         lines.append(rf"{' & '.join([name, *rest])} \\")

@@ -22,12 +22,15 @@ LINE_WIDTH = 110  # of prose; tables are not wrapped
 
 
 def report_to_markdown(report: Report, pictures: bool = False) -> str:
-    """Return the report as Markdown. With `pictures`, figures are links to the .png files beside it."""
-    parts = [f"# {_table_line(report.title)}", *(_format_block(block, pictures) for block in report.blocks)]
+    """Return the report as Markdown. With `pictures`, it shows the .png files of all figures, which are beside it."""
+    blocks = report.illustrated_blocks
+    if not pictures:
+        blocks = [block for block in blocks if not isinstance(block, Picture)]
+    parts = [f"# {_table_line(report.title)}", *map(_format_block, blocks)]
     return strip_controls("\n\n".join(part for part in parts if part)) + "\n"
 
 
-def _format_block(block: ReportBlock, pictures: bool) -> str:
+def _format_block(block: ReportBlock) -> str:
     match block:
         case Heading(text, level):
             return f"{'#' * level} {_table_line(text)}" if level <= HEADING_LEVELS else _table_line(text)
@@ -36,7 +39,7 @@ def _format_block(block: ReportBlock, pictures: bool) -> str:
         case Bullets(lines):
             return _format_bullets(lines)
         case Picture(name, alt):
-            return f"![{_table_line(alt).replace('[', '(').replace(']', ')')}]({name}.png)" if pictures else ""
+            return f"![{_table_line(alt).replace('[', '(').replace(']', ')')}]({name}.png)"
         case ReportTable():
             return _format_table(block)
 

@@ -16,16 +16,24 @@ from stableft.report.forms.document import (
 from stableft.text import SCREEN_WIDTH, ColumnsPart, fit_columns, screen_width, strip_controls, wrap_prose
 
 _GAP = "  "
+SCREEN_LINES = 24  # of the smallest usual terminal, with the prompt
 
 
 def report_to_text(report: Report, tests: bool = False, notes: bool = False) -> str:
-    """Return the report for the terminal, with its tests or notes on request; all of it if it has no brief form."""
+    """Return the report for the terminal, with its tests or notes on request; all of it if it has no brief form.
+
+    What the arms are is left out if the report would not fit one screen with it, unless the notes are requested.
+    """
     if not report.brief:
         title = BriefTitle(" ".join(report.title.splitlines()))
         texts = ("\n".join(_lines(block)).strip("\n") for block in (title, *report.blocks))
         return strip_controls("\n\n".join(filter(None, texts))) + "\n"
-    blocks = [*report.brief, *(report.tests if tests else ()), *(report.notes if notes else ())]
-    return strip_controls("\n".join(line for block in blocks for line in _lines(block)).strip("\n")) + "\n"
+    brief, arms, more = (
+        [line for block in blocks for line in _lines(block)]
+        for blocks in (report.brief, report.arms, (*(report.tests if tests else ()), *(report.notes if notes else ())))
+    )
+    shown = arms if notes or len(brief) + len(arms) < SCREEN_LINES else []
+    return strip_controls("\n".join([*brief, *shown, *more]).strip("\n")) + "\n"
 
 
 def _lines(block: BriefTitle | ReportBlock) -> Iterator[str]:
@@ -56,7 +64,7 @@ def _table_lines(table: ReportTable) -> Iterator[str]:
 
     Labels are aligned to the left, and so are texts.
     """
-    rows = [[_cell_text(cell) for cell in row] for row in (table.header, *table.rows)]
+    rows = [[_cell_text(cell) for cell in row] for row in (table.header_below_groups, *table.rows)]
     right = {i for i in range(len(rows[0])) if all(_is_number(row[i]) for row in rows[1:])}
     spans = table.spans
     for number, part in enumerate(fit_columns(rows, screen_width(), len(_GAP), spans=spans)):

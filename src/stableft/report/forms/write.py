@@ -119,7 +119,8 @@ def write_report_folder(report: Report, folder: Path) -> list[str]:
         atomic_write(folder / f"{name}.png", figure_to_bytes(figure, "png", png_dpi(report.width)))
         pictures.append(str(folder / f"{name}.png"))
     for ending, form in FORMAT_OF_SUFFIX.items():
-        atomic_write(folder / f"report{ending}", _rendered_bytes(report, form))
+        text = report_to_markdown(report, pictures=True) if form == "md" else render_report(report, form)
+        atomic_write(folder / f"report{ending}", (text.rstrip("\n") + "\n").encode())
     lines = [*(str(folder / f"report{ending}") for ending in FORMAT_OF_SUFFIX), *pictures]
     return [*lines, *(f"no {name}.png: {why}" for name, why in report.undrawn.items())]
 
@@ -145,10 +146,6 @@ def _render(report: Report, output: ReportTarget) -> str:
     if output.form in ("text", None):
         return report_to_text(report, output.tests, output.notes).rstrip("\n")
     return render_report(report, output.form).rstrip("\n")
-
-
-def _rendered_bytes(report: Report, form: Format) -> bytes:
-    return (render_report(report, form).rstrip("\n") + "\n").encode()
 
 
 def find_figure_name(report: Report, name: str | None) -> str:
@@ -272,7 +269,7 @@ def round_float(number: float) -> float:
 def render_report(report: Report, form: Format = "md") -> str:
     """Return the report as text that ends with a newline.
 
-    Text and Markdown have no figures, the HTML contains all of them.
+    Text and Markdown have no figures (in a folder, Markdown shows those beside it), the HTML contains all of them.
     """
     match form:
         case "text":
