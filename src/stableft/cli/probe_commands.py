@@ -9,6 +9,7 @@ from stableft.cli.options import (
     NO_TEXTS,
     AllowPickleOption,
     ArmsOption,
+    CheckedTyper,
     DataDirOption,
     MicroBatchOption,
     ResultsOption,
@@ -19,7 +20,7 @@ from stableft.cli.options import (
 )
 from stableft.errors import UserError
 
-probe_app = typer.Typer(
+probe_app = CheckedTyper(
     no_args_is_help=True, help="Analyze finished runs: loss surfaces, forgetting, agreement on single examples."
 )
 CheckpointOption = Annotated[
