@@ -161,7 +161,7 @@ def test_a_sweep_that_is_too_large_is_refused_at_once_and_without_torch(workplac
         (["sweep", "mrcp"], r"mrcp: .*no such sweep file.*'mrpc'"),
         (["show", "configs/rt.yaml"], r"configs/rt\.yaml: .*no such sweep file.*'configs/rte\.yaml'"),
         (["show", "rte", "--set", "lr=1.0"], r"--set: key 'lr' .*not known.*'optimizer\.lr'"),
-        (["show", "rte", "--set", "optimizer.lr=.nan"], r"--set: optimizer\.lr: '\.nan' .*number"),
+        (["show", "rte", "--set", "optimizer.lr=.nan"], r"--set optimizer\.lr:1: \.nan is ambiguous"),
         (["show", "rte", "--arms", "mosbch"], "no arm 'mosbch'.*'mosbach'"),
         (["show", "rte", "--seeds", "2-1"], "--seeds: seeds: '2-1' runs backwards"),
         (["status"], "--results results: .*folder contains no runs"),

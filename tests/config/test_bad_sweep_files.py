@@ -27,7 +27,7 @@ STOP_HOPELESS = [
     ("{after: '0.3', lowest: 0.5}", "stop_hopeless.after: '0.3' is text; without the quotes it is a number"),
     ("{after: '3e-1', lowest: 0.5}", "stop_hopeless.after: '3e-1' is text; without the quotes it is a number"),
     ("{after: 3e+1, lowest: 0.5}", "stop_hopeless.after: 30.0 must be a share between 0 and 1"),
-    ("{after: .nan, lowest: 0.5}", "stop_hopeless.after: '.nan' must be a share between 0 and 1"),
+    ("{after: .nan, lowest: 0.5}", "stop_hopeless.after: .nan is ambiguous: write '.nan' for text"),
     ("{after: null, lowest: 0.5}", "stop_hopeless.after: None must be a share between 0 and 1"),
     ("{}", "key 'stop_hopeless.after' is missing; an example is {after: 0.3, lowest: 0.5}"),
     ("{after: 0.3, lowest: [0.5]}", "stop_hopeless.lowest: [0.5] must be a share between 0 and 1"),
@@ -434,13 +434,12 @@ MORE = [
     (BASE + "arms:\n" + "  - {name: a}\n" * 1001, "s.yaml:5: arms: has 1,001 items, and 1,000 are the most"),
     (
         BASE + "grid: {" + ", ".join(f"{key}: [{TEN}]" for key in ("optimizer.lr", *FIVE)) + "}\n",
-        "s.yaml:1: arm 'zhang' has 3 seeds x 1 tasks x 1 models x 1,000,000 grid points; with it the sweep has "
+        "s.yaml:1: arm 'zhang' has 3 seeds x 1,000,000 grid points; with it the sweep has "
         "1,000,000 settings apart from seeds, and 10,000 are the most",
     ),
     (
         BASE.replace("1-3", "1-9999") + "arms:\n" + "".join(f"  - {{name: a{i}}}\n" for i in range(11)),
-        "s.yaml:16: arm 'a10' has 9,999 seeds x 1 tasks x 1 models x 1 grid points; with it the sweep has 109,989 "
-        "runs, and 100,000 are the most",
+        "s.yaml:16: arm 'a10' has 9,999 seeds; with it the sweep has 109,989 runs, and 100,000 are the most",
     ),
 ]
 

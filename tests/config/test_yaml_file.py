@@ -8,7 +8,7 @@ import pytest
 from support.paths import ROOT
 
 from stableft.config import yaml_file
-from stableft.config.yaml_file import MAX_BYTES, MAX_DEPTH, load_yaml, parse_yaml, write_inline
+from stableft.config.yaml_file import MAX_BYTES, MAX_DEPTH, load_yaml, parse_yaml, write_setting
 from stableft.errors import UserError
 
 TEXT = """\
@@ -74,7 +74,7 @@ def test_what_cannot_be_meant_is_one_sentence_with_a_place(text, facts):
             ("0e1", 0.0),
         ),
         *(("true", True), ("false", False), ("null", None), ("", None)),
-        *((word, word) for word in ("yes", "No", "on", "off", "True", "NULL", "None", ".inf", ".nan", "=", "1-30")),
+        *((word, word) for word in ("yes", "No", "on", "off", "True", "NULL", "None", "inf", "nan", "=", "1-30")),
         *((word, word) for word in ("0123456789abcdef", "0b1f", "0x", "1.2.3", "v1_0", "e5", "a:b", "_1")),
         *((f"'{word}'", word) for word in ("010", "1:30", "1e5", "~", "true", "2020-01-01")),
     ],
@@ -100,6 +100,7 @@ def test_what_plain_words_mean(text, value):
         ("1:30:00", "write '1:30:00' for text"),
         ("2020-01-01", "write '2020-01-01' for text"),
         ("2001-12-14t21:59:43.10-05:00", "write '2001-12-14t21:59:43.10-05:00' for text"),
+        ("-.inf", "write '-.inf' for text"),
         ("~", "write null for no value, or '~' for text"),
     ],
 )
@@ -132,9 +133,9 @@ WORDS = ("1e5", "010", "1:30", "~", "yes", "true", "2020-01-01", "", ".5", "12e4
 
 
 @pytest.mark.parametrize("value", [*WORDS, None, True, 7, 2e-5, 1e16, {"a": [1, "1e5", None], "b": {"c": "x"}}])
-def test_a_value_written_inline_comes_back(value):
-    text = write_inline(value)
-    assert "\n" not in text
+def test_a_value_written_on_one_line_comes_back(value):
+    key, _, text = write_setting("x.y", value).partition("=")
+    assert (key, "\n" in text) == ("x.y", False)
     assert repr(parse_yaml(text, "x").value) == repr(value)
 
 

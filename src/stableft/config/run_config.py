@@ -20,7 +20,7 @@ MAX_BATCH = 1_000_000  # rows; MNLI has 400,000
 MAX_LENGTH = 100_000  # tokens
 
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**63)]
 StepCount = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
 RowLength = Annotated[int, Field(ge=8, le=MAX_LENGTH)]
@@ -124,7 +124,7 @@ class Reinit(ConfigSection):
     """
 
     pooler: bool
-    blocks: Annotated[int, Field(ge=0)]
+    blocks: Annotated[int, Field(ge=0, lt=2**63)]
     embeddings: bool | None = None
 
 

@@ -313,7 +313,7 @@ def _check_size(arms: Sequence[Arm]) -> None:
         seeds, *others = factors.values()
         n_settings += math.prod(others)
         n_runs += seeds * math.prod(others)
-        product = " x ".join(f"{factor:,} {name}" for name, factor in factors.items())
+        product = " x ".join(f"{factor:,} {name}" for name, factor in factors.items() if factor > 1) or "one run"
         for n, most, what in ((n_settings, MAX_SETTINGS, "settings apart from seeds"), (n_runs, MAX_RUNS, "runs")):
             if n > most:
                 raise UserError(

@@ -35,6 +35,7 @@ AMBIGUOUS = {  # what YAML 1.1, YAML 1.2 or a reader may take for another number
     "decimal": r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?",
     "time": r"[-+]?[0-9][0-9_]*(?::[0-9_]+)+(?:\.[0-9_]*)?",
     "date": r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t].*)?",
+    "infinite": r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
     "tilde": "~",
 }
 TAGS = {"null": "null|", "bool": "true|false", "int": "-?(?:0|[1-9][0-9]*)", "float": NUMBER, **AMBIGUOUS}
@@ -186,10 +187,17 @@ def _compose(text: str, loader: Any) -> yaml.Node | None:
     return yaml.compose(text, Loader=loader)
 
 
-def write_inline(value: Any) -> str:
-    """Return a value as one line of YAML."""
-    text = yaml.dump(value, Dumper=YamlDumper, default_flow_style=True, width=math.inf, sort_keys=False)
-    return text.strip().removesuffix("...").strip()
+def write_setting(key: str, value: Any) -> str:
+    """Return a setting as KEY=VALUE, the value as one line of YAML.
+
+    Raises:
+        UserError: it is neither text, a number, true, false or None, nor a list or mapping of these.
+    """
+    try:
+        text = yaml.dump(value, Dumper=YamlDumper, default_flow_style=True, width=math.inf, sort_keys=False)
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a number of thousands of digits
+        raise UserError(f"{key}: this {type(value).__name__} cannot be written as YAML") from None
+    return f"{key}={text.strip().removesuffix('...').strip()}"
 
 
 class _NodeReader:
@@ -262,7 +270,7 @@ def _likely_meaning(text: str, tag: str) -> str:
     """Return "write 10 for a number, or " for 010, and so on."""
     if tag == "tilde":
         return "write null for no value, or "
-    if tag == "date":
+    if tag in ("date", "infinite"):
         return "write "
     if tag == "time":
         return f"write {text.replace(':', '-')} for a range, or " if text.count(":") == 1 else "write "
