@@ -365,7 +365,8 @@ def _describe_difference(one: RunConfig, other: RunConfig) -> str:
     """Return how two configs differ, seeds aside: at most three settings with both values."""
     a, b = one.model_dump(), other.model_dump()
     keys = [key for key in RUN_CONFIG_LEAVES if look_up(a, key) != look_up(b, key) and not key.startswith("seeds.")]
-    shown = [f"{key} ({describe_value(look_up(a, key))} and {describe_value(look_up(b, key))})" for key in keys[:3]]
+    values = [[clip(describe_value(look_up(config, key))) for config in (a, b)] for key in keys[:3]]
+    shown = [f"{key} ({first} and {second})" for key, (first, second) in zip(keys, values, strict=False)]
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
     return f"but differ in {', '.join(shown)}{more}" if keys else "and are one setting"
 
