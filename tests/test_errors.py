@@ -3,7 +3,19 @@ from pathlib import Path
 
 import pytest
 
-from stableft.errors import StorageError, storage_error
+from stableft.errors import MAX_ECHO, StorageError, UserError, clip, echo, storage_error
+
+
+def test_a_message_repeats_no_more_of_a_value_than_one_can_read():
+    long, path = "a b" * 1000, "/".join(["folder"] * 100)
+    assert len(clip(long)) == len(echo(long)) == MAX_ECHO
+    assert str(UserError(f"{path}/s.yaml:3: task {long!r} is not known")) == (
+        f"{path}/s.yaml:3: task {echo(long)} is not known"
+    )
+    assert str(UserError(f"--set {'x' * 1000}=1: no")) == f"--set {clip('x' * 1000 + '=1:')} no"
+    assert clip("a\nb\x1b[31m") == "a b [31m"
+    short = f"the task's rows {'and more ' * 30}of the model's file"
+    assert str(UserError(short)) == short
 
 
 def raise_behind_another(error: OSError):

@@ -164,6 +164,11 @@ def test_settings_are_given_as_a_mapping_or_as_typed():
         (lambda: package.load_history("zz"), "run 'zz': results has no such run"),
         (lambda: package.failure_rate([], 0.5), "failure_rate: there are no scores"),
         (lambda: package.plan_sweep("rte", {"optimizer.lrr": 1}), r"--set: key 'optimizer\.lrr' .*'optimizer\.lr'"),
+        (lambda: package.plan_sweep("rte", {"optimizer.lr": 10**5000}), r"optimizer\.lr: this int cannot be written"),
+        (
+            lambda: package.plan_sweep("rte", {"optimizer.lr": object()}),
+            r"optimizer\.lr: this object cannot be written",
+        ),
         (lambda: package.plan_sweep("rte", data_dir="nope"), "--data-dir nope: there is no such folder"),
         (lambda: package.make_report("rtee"), "unknown artifact 'rtee'.*'rte'|rtee"),
         (lambda: package.make_report("rte", against="x"), "--against x: .*no such arm"),

@@ -2,15 +2,38 @@
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 # The disk, or a quota or limit on it, and a network file system that went away.
 STORAGE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE})
 
 
+MAX_ECHO = 200  # characters of a user's value that a message repeats
+LONG_VALUES = re.compile(rf"(?<!\w)(['\"])(?:(?!\1).){{{MAX_ECHO},}}\1|[^\s/]{{{MAX_ECHO + 1},}}", re.DOTALL)
+
+
 class UserError(ValueError):
-    """Invalid user input. The message is one sentence that names file, key, value and the violated rule."""
+    """Invalid user input. The message is one sentence that names file, key, value and the violated rule.
+
+    Values in quotes and long words are cut to `MAX_ECHO` characters; paths stay whole.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(LONG_VALUES.sub(lambda found: clip(found[0]), message))
+
+
+def clip(text: object) -> str:
+    """Return text for a message: one line of visible characters, cut to `MAX_ECHO` of them."""
+    whole = "".join(sign if sign.isprintable() else " " for sign in str(text))
+    return whole if len(whole) <= MAX_ECHO else f"{whole[: MAX_ECHO - 3]}..."
+
+
+def echo(value: Any) -> str:
+    """Return a user's value for a message: text in quotes, lists and mappings as Python writes them."""
+    return clip(repr(value))
 
 
 class StorageError(UserError):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from stableft.config.local_files import check_results_folder
 from stableft.config.planned_run import Execution
 from stableft.config.sweep_file import Sweep, load_sweep_from_options
-from stableft.config.yaml_file import write_inline
-from stableft.errors import UserError, did_you_mean
+from stableft.config.yaml_file import write_setting
+from stableft.errors import UserError, did_you_mean, echo
 from stableft.records.failure import is_failed
 from stableft.records.frame import ReportedArm, build_tidy_frame
 from stableft.records.run_record import (
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from stableft.sweep.state import SweepResult
 
 PathLike = str | Path
-# {"optimizer.lr": 2e-5}, or as on the command line "optimizer.lr=2.0e-5", or several of those
+# {"optimizer.lr": 2e-5}, or as on the command line "optimizer.lr=2e-5", or several of those
 Settings = Mapping[str, Any] | Sequence[str]
 SOURCES = "stableft records"  # key of a data frame's `attrs`: the paths that its records were read from
 
@@ -68,7 +68,7 @@ def _write_settings(settings: Settings) -> list[str]:
     """Return settings as KEY=VALUE texts."""
     if not isinstance(settings, Mapping):
         return _as_list(settings)
-    return [f"{key}={write_inline(value)}" for key, value in settings.items()]
+    return [write_setting(key, value) for key, value in settings.items()]
 
 
 def _as_list(values: str | Iterable[str]) -> list[str]:
@@ -78,7 +78,7 @@ def _as_list(values: str | Iterable[str]) -> list[str]:
 
 def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     if value not in choices:
-        raise UserError(f"{name}={value!r}: must be one of {', '.join(choices)}{did_you_mean(str(value), choices)}")
+        raise UserError(f"{name}={echo(value)}: must be one of {', '.join(choices)}{did_you_mean(str(value), choices)}")
 
 
 def run_sweep(
@@ -134,7 +134,7 @@ def run_sweep(
     counts = {"jobs_per_device": jobs_per_device, "checkpoint_every": checkpoint_every}
     for name, count in (counts | {"micro_batch": micro_batch, "threads": threads}).items():
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise UserError(f"{name}={count!r}: must be a whole number from 1")
+            raise UserError(f"{name}={echo(count)}: must be a whole number from 1")
     results = Path(results)
     check_results_folder(results)
     sweep = config if isinstance(config, Sweep) else plan_sweep(config, settings, arms, seeds, data_dir)

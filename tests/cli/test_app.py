@@ -155,6 +155,26 @@ def test_export_and_report_from_the_file(stableft, sweep_file, workplace):
 # --- mistakes: one sentence, exit code 2, nothing written ---
 
 
+def test_a_sweep_that_is_too_large_is_refused_at_once_and_without_torch(workplace):
+    (workplace / "s.yaml").write_text(
+        "{recipe: zhang, task: rte, seeds: 0-9999, grid: {"
+        + ", ".join(f"optimizer.{key}: [{', '.join(f'{i}e-9' for i in range(1, 1001))}]" for key in ("lr", "eps"))
+        + "}}"
+    )
+    program = (
+        "import resource, sys; from stableft.cli.app import main\n"
+        "try: main()\n"
+        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "sweep", "s.yaml"], capture_output=True, text=True, timeout=30
+    )
+    megabytes, torch_is_loaded = done.stdout.split()
+    assert (done.returncode, torch_is_loaded) == (2, "False")
+    assert "1,000,000 grid points" in one_sentence(done.stderr)
+    assert int(megabytes) < 300
+
+
 @pytest.mark.parametrize(
     ("arguments", "facts"),
     [
@@ -163,7 +183,7 @@ def test_export_and_report_from_the_file(stableft, sweep_file, workplace):
         (["sweep", "mrcp"], r"mrcp: .*no such sweep file.*'mrpc'"),
         (["show", "configs/rt.yaml"], r"configs/rt\.yaml: .*no such sweep file.*'configs/rte\.yaml'"),
         (["show", "rte", "--set", "lr=1.0"], r"--set: key 'lr' .*not known.*'optimizer\.lr'"),
-        (["show", "rte", "--set", "optimizer.lr=.nan"], r"--set: optimizer\.lr: nan .*finite number"),
+        (["show", "rte", "--set", "optimizer.lr=.nan"], r"--set optimizer\.lr:1: \.nan is ambiguous"),
         (["show", "rte", "--arms", "mosbch"], "no arm 'mosbch'.*'mosbach'"),
         (["show", "rte", "--seeds", "2-1"], "--seeds: seeds: '2-1' runs backwards"),
         (["status"], "--results results: .*folder contains no runs"),
@@ -183,6 +203,25 @@ def test_export_and_report_from_the_file(stableft, sweep_file, workplace):
         (["export", "rte", "--out", "x.jsonl"], "results .*no records .* 50 runs"),
         (["data", "fetch", "rtee"], "task 'rtee' .*not known.*'rte'"),
         (["data", "stats", "--data-dir", "nope"], "--data-dir nope"),
+        (["show", ""], "^CONFIG is empty: give a value$"),
+        (["show", "rte", "--arms", ""], "^--arms is empty: give a value or leave it out$"),
+        (["show", "rte", "--arms", " "], "^--arms is empty"),
+        (["show", "rte", "--arms", ","], "^--arms ,: a name is empty"),
+        (["show", "rte", "--arms", "devlin,"], "^--arms devlin,: a name is empty"),
+        (["show", "rte", "--seeds", ""], "^--seeds is empty"),
+        (["show", "rte", "--set", ""], "^--set is empty"),
+        (["sweep", "rte", "--results", ""], "^--results is empty"),
+        (["sweep", "rte", "--data-dir", " "], "^--data-dir is empty"),
+        (["sweep", "rte", "--devices", ""], "^--devices is empty"),
+        (["report", "rte", "--records", "x", "--records", ""], "^--records is empty"),
+        (["report", "rte", "--out", ""], "^--out is empty"),
+        (["compare", "a", ""], r"^\[ARM_B\] is empty"),
+        (["data", "fetch", "rte", ""], r"^\[TASK\.\.\.\] is empty"),
+        (
+            ["import", "csv", "x", "--task", "", "--arm", "a", "--seed", "s", "--score", "d", "--out", "o"],
+            "^--task is em",
+        ),
+        (["probe", "points", "--csv", ""], "^--csv is empty"),
         (["train", "mosbch", "--task", "rte", "--seed", "1"], "recipe 'mosbch' .*not known.*'mosbach'"),
         (["train", "mosbach", "--task", "rtee", "--seed", "1"], "task 'rtee' .*not known.*'rte'"),
     ],

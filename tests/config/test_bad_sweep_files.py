@@ -24,9 +24,10 @@ STOP_HOPELESS = [
     ("{after: 0.3, lowest: 2}", "stop_hopeless.lowest: 2 must be a share between 0 and 1"),
     ("{after: 0.3, lowest: 0.5, x: 1}", "key 'stop_hopeless.x' is not known; known keys: after, lowest"),
     ("{after: 0.3, lowst: 0.5}", "key 'stop_hopeless.lowst' is not known; did you mean 'lowest'?"),
-    ("{after: '0.3', lowest: 0.5}", "stop_hopeless.after: '0.3' is text to YAML; as a number it is 0.3"),
-    ("{after: 3e-1, lowest: 0.5}", "stop_hopeless.after: '3e-1' is text to YAML; as a number it is 0.3"),
-    ("{after: .nan, lowest: 0.5}", "stop_hopeless.after: nan must be a share between 0 and 1"),
+    ("{after: '0.3', lowest: 0.5}", "stop_hopeless.after: '0.3' is text; without the quotes it is a number"),
+    ("{after: '3e-1', lowest: 0.5}", "stop_hopeless.after: '3e-1' is text; without the quotes it is a number"),
+    ("{after: 3e+1, lowest: 0.5}", "stop_hopeless.after: 30.0 must be a share between 0 and 1"),
+    ("{after: .nan, lowest: 0.5}", "stop_hopeless.after: .nan is ambiguous: write '.nan' for text"),
     ("{after: null, lowest: 0.5}", "stop_hopeless.after: None must be a share between 0 and 1"),
     ("{}", "key 'stop_hopeless.after' is missing; an example is {after: 0.3, lowest: 0.5}"),
     ("{after: 0.3, lowest: [0.5]}", "stop_hopeless.lowest: [0.5] must be a share between 0 and 1"),
@@ -41,7 +42,7 @@ PROBES = [
     ("{drift: {every: null}}", "probes.drift.every: None must be a whole number of steps from 1"),
     ("{drift: {}}", "key 'probes.drift.every' is missing; an example is {every: 10}, in optimizer steps"),
     ("{drift: {every: 1, each: 2}}", "key 'probes.drift.each' is not known; known keys: every"),
-    ("{drift: {every: '10'}}", "probes.drift.every: '10' is text to YAML; as a number it is 10"),
+    ("{drift: {every: '10'}}", "probes.drift.every: '10' is text; without the quotes it is a number"),
     ("{drift: {every: -1}}", "probes.drift.every: -1 must be a whole number of steps from 1"),
     ("{drift: [1]}", "probes.drift: [1] must be a mapping such as {every: 10}, in optimizer steps"),
     ("{drift: true}", "probes.drift: True must be a mapping such as {every: 10}, in optimizer steps"),
@@ -56,7 +57,7 @@ SET = [
     ("{optimizer.lrs: 1.0}", "key 'optimizer.lrs' is not known; did you mean 'optimizer.lr'?"),
     ("{optimizer: 3}", "optimizer is a section and needs keys, not 3"),
     ("{optimizer: null}", "optimizer is a section and needs keys, not None"),
-    ("{optimizer.lr: 1e-5}", "optimizer.lr: '1e-5' is text to YAML; as a number it is 1.0e-5"),
+    ("{optimizer.lr: '1e-5'}", "optimizer.lr: '1e-5' is text; without the quotes it is a number"),
     ("{optimizer.lr: null}", "optimizer.lr: None must be a number"),
     ("{optimizer.lr: -1.0}", "optimizer.lr: -1.0 must be greater than 0"),
     ("{optimizer: {lr: 1.0}, optimizer.lr: 2.0}", "optimizer.lr is set a second time"),
@@ -146,7 +147,7 @@ START_FROM = [
     ("{recipe: zhang, task: mnli, seed: 1, set: {optimizer.lr: -1.0}}", "optimizer.lr: -1.0 must be greater than 0"),
     (
         "{recipe: zhang, task: mnli, seed: 1, set: {optimizer.lr: '1'}}",
-        "optimizer.lr: '1' is text to YAML; as a number it is 1",
+        "optimizer.lr: '1' is text; without the quotes it is a number",
     ),
     (
         "{run: abc, checkpoint: best}",
@@ -188,7 +189,12 @@ SEEDS = [
     ("[1, true]", "seeds: [1, True] must be like 5, 1-25 or 1,2,7, of whole numbers from 0"),
     ("[1, 1.5]", "seeds: [1, 1.5] must be like 5, 1-25 or 1,2,7, of whole numbers from 0"),
     ("[-1]", "seeds: [-1] must be like 5, 1-25 or 1,2,7, of whole numbers from 0"),
-    ("99999999999999999999", "seeds.init: 99999999999999999999 must be less than 9223372036854775808"),
+    ("99999999999999999999", "seeds: 99999999999999999999 is too large: a seed must be less than 2**63"),
+    ("1:30", "seeds: 1:30 is ambiguous: write 1-30 for a range, or '1:30' for text"),
+    ("010", "seeds: 010 is ambiguous: write 10 for a number, or '010' for text"),
+    ("{init: 1_0, data: 0x10}", "seeds.init: 1_0 is ambiguous: write 10 for a number, or '1_0' for text"),
+    ("!!timestamp 3", "!!timestamp is a tag, which configs do not have; write the value alone"),
+    ("2001-02-03", "seeds: 2001-02-03 is ambiguous: write '2001-02-03' for text"),
     ("{init: 1, data: {init: 1}}", "seeds.data: {'init': 1} must be like 5, 1-25 or 1,2,7, of whole numbers from 0"),
     ("{init: [1, 1], data: 1-2}", "seeds.init: 1 is listed twice in [1, 1]"),
     ("{init: 1, data: 1, crossed: 1}", "seeds.crossed: 1 must be true or false"),
@@ -332,7 +338,18 @@ FILES = [
 ]
 SET_PROBES = "--set 'probes={grad_norms: {every: 10}, drift: {every: 10}}'"
 SET_OPTIONS = [
-    ("task=", "--set task=: a value is missing"),
+    ("optimizer.lr=010", "--set optimizer.lr:1: 010 is ambiguous: write 10 for a number, or '010' for text"),
+    ("probes=", "--set probes=: a value is missing; write null if no value is meant"),
+    ("model.dropout= ", "--set model.dropout=: a value is missing; write null if no value is meant"),
+    ("data.pad_to_max=yes", "--set: data.pad_to_max: 'yes' must be true or false; write true"),
+    (
+        "schedule.length={steps: 10000001}",
+        "--set: schedule.length.steps: 10000001 must be less than or equal to 10000000",
+    ),
+    ("schedule.batch_size=1e3", "--set: schedule.batch_size: 1000.0 must be a whole number"),
+    ("schedule.batch_size=1000001", "--set: schedule.batch_size: 1000001 must be less than or equal to 1000000"),
+    ("evaluation.every.times=100001", "--set: evaluation.every.times: 100001 must be less than or equal to 100000"),
+    ("task=", "--set task=: a value is missing; write null if no value is meant"),
     ("task=rtee", "--set: task 'rtee' is not known; did you mean 'rte'?"),
     ("task=3", "--set: task '3' is not known; `stableft list tasks` names them all"),
     ("task=[]", "--set: task: the list is empty"),
@@ -403,12 +420,27 @@ LINES = [
 ]
 
 
+TEN = ", ".join(f"0.0{i}" for i in range(1, 10)) + ", 0.1"
+FIVE = ("optimizer.eps", "optimizer.weight_decay", "optimizer.clip_norm", "schedule.warmup", "model.dropout")
 MORE = [
     (BASE.replace("1-3", "{init: 0-200, data: 0-200, crossed: true}"), "s.yaml:3: seeds: 201 init and 201 data seeds"),
     (BASE.replace("task: rte", "task: [null, rte]"), "s.yaml:1: task: the list has an empty item"),
     (BASE.replace("model: bert-base-uncased", "model: [null]"), "s.yaml:2: model: the list has an empty item"),
-    (BASE + "set: {optimizer.lr: 1e400}\n", "s.yaml:5: optimizer.lr: '1e400' must be a number"),
+    (BASE + "set: {optimizer.lr: 1e400}\n", "s.yaml:5: set.optimizer.lr: 1e400 is too large for a number"),
     (BASE + "x: &a {lr: 1}\nset: {<<: *a}\n", "s.yaml:6: merge keys (<<) are not supported"),
+    (BASE + f"x: {list(range(1000))}\n", "s.yaml:5: key 'x' is not known"),
+    (BASE + f"set: {list(range(1000))}\n", f"s.yaml:5: set: {str(list(range(1000)))[:197]}... must be a mapping"),
+    (BASE.replace("1-3", "1-" + "9" * 5000), f"s.yaml:3: seeds: 1-{'9' * 195}... is too large"),
+    (BASE + "arms:\n" + "  - {name: a}\n" * 1001, "s.yaml:5: arms: has 1,001 items, and 1,000 are the most"),
+    (
+        BASE + "grid: {" + ", ".join(f"{key}: [{TEN}]" for key in ("optimizer.lr", *FIVE)) + "}\n",
+        "s.yaml:1: arm 'zhang' has 3 seeds x 1,000,000 grid points; with it the sweep has "
+        "1,000,000 settings apart from seeds, and 10,000 are the most",
+    ),
+    (
+        BASE.replace("1-3", "1-9999") + "arms:\n" + "".join(f"  - {{name: a{i}}}\n" for i in range(11)),
+        "s.yaml:16: arm 'a10' has 9,999 seeds; with it the sweep has 109,989 runs, and 100,000 are the most",
+    ),
 ]
 
 
@@ -438,6 +470,22 @@ def test_what_was_accepted_or_misleading(text, beginning):
 @pytest.mark.parametrize(("option", "sentence"), SET_OPTIONS)
 def test_a_bad_set_option(option, sentence):
     assert sentence_about(BASE, sets=[option]) == sentence
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ["optimizer.lr=1e-5", "optimizer.lr=2e-5"],
+        ["optimizer={lr: 1e-5}", "optimizer.lr=2e-5"],
+        ["optimizer.lr=1e-5", "optimizer.lr =2e-5"],
+    ],
+)
+def test_a_key_set_twice(sets):
+    assert sentence_about(BASE, sets=sets) == "--set: optimizer.lr is set a second time"
+
+
+def test_task_set_twice():
+    assert sentence_about(BASE, sets=["task=rte", "task=cola"]) == "--set: task is set a second time"
 
 
 @pytest.mark.parametrize(("seeds", "sentence"), SEEDS_OPTION)

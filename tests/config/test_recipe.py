@@ -15,7 +15,7 @@ BASE = "task: rte\nmodel: bert-large-uncased\nseeds: 1-2\nrecipe: mosbach\n"
 OWNED = r"s\.yaml:{}: {} .*sweep key '{}'"
 TOP_KEYS = "recipe, task, model, set, grid, seeds, stop_hopeless, probes, arms"
 NEAREST_LR = r".* 'optimizer\.lr'\?$"
-AS_NUMBER = r".* 1\.0e-5$"
+AS_NUMBER = r".*without the quotes .*number$"
 
 
 @pytest.fixture
@@ -44,7 +44,6 @@ def test_what_is_stated_later_wins(sweep):
     assert rates(sweep(top + arm % in_arm, seeds="1")) == [2.0]
     assert rates(sweep(top + arm % (in_arm + grid), seeds="1")) == [3.0]
     assert rates(sweep(top + arm % (in_arm + grid), seeds="1", sets=["optimizer.lr=4.0"])) == [4.0]
-    assert rates(sweep(top, seeds="1", sets=["optimizer.lr=4.0", "optimizer.lr=5.0"])) == [5.0]
     seeds = {run.config.seeds.init for run in sweep(BASE, sets=["seeds.init=7"]).runs}
     assert seeds == {7}
 
@@ -263,7 +262,7 @@ def test_a_tasks_own_settings_win_over_the_recipes_and_lose_against_the_sweeps(b
         ("\n  colla: {optimizer.lr: 1.0}", "{}: by_task: task 'colla' .*not known.*'cola'"),
         ("\n  cola: 3", "{}: settings .*keys .*values, not 3$"),
         ("\n  cola: {optimizer.lrs: 1.0}", r"{}: key 'optimizer\.lrs' .*not known" + NEAREST_LR),
-        ("\n  cola: {optimizer.lr: 1e-5}", r"{}: optimizer\.lr: '1e-5' .*text to YAML" + AS_NUMBER),
+        ("\n  cola: {optimizer.lr: '1e-5'}", r"{}: optimizer\.lr: '1e-5' .*text" + AS_NUMBER),
         ("\n  cola: {model.name: x}", r"{}: model\.name cannot .*set .*sweep key 'model'"),
         ("\n  cola: {seeds: {init: 1}}", r"{}: seeds\.init cannot .*set .*sweep key 'seeds'"),
     ],
@@ -308,7 +307,7 @@ def test_mistakes_in_what_a_recipe_has_by_task(by_task, section, facts):
         (BASE + "grid: {optimizer.lr: 1.0}", r"s\.yaml:5: grid\.optimizer\.lr: 1\.0 .*list"),
         (BASE + "grid:\n  optimizer.lrs: [1.0]", r"s\.yaml:6: key 'optimizer\.lrs' .*not known" + NEAREST_LR),
         (BASE + "grid: {optimizer.lr: [1.0, 1.0]}", r"s\.yaml:5: grid\.optimizer\.lr: 1\.0 .*listed twice"),
-        (BASE + "grid: {optimizer.lr: [1e-5]}", r"s\.yaml:5: optimizer\.lr: '1e-5' .*text to YAML" + AS_NUMBER),
+        (BASE + "grid: {optimizer.lr: ['1e-5']}", r"s\.yaml:5: optimizer\.lr: '1e-5' .*text" + AS_NUMBER),
     ],
 )
 def test_mistakes_in_a_sweep_file(sweep, text, facts):
@@ -327,8 +326,8 @@ def test_an_unknown_task_is_named_with_the_nearest(sweep):
     [
         ("optimizer.lr", r"--set optimizer\.lr: .*KEY=VALUE"),
         ("lr=1.0", r"--set: key 'lr' .*not known.*'optimizer\.lr'"),
-        ("optimizer.lr=2e-5", r"--set: optimizer\.lr: '2e-5' .*text .*YAML.*number .* 2\.0e-5$"),
-        ("optimizer.lr=", r"--set: optimizer\.lr: None .*number"),
+        ("optimizer.lr='2e-5'", r"--set: optimizer\.lr: '2e-5' .*text" + AS_NUMBER),
+        ("optimizer.lr=", "--set optimizer.lr=: .*value is missing"),
         ("optimizer=3", "--set: optimizer .*section .*keys, not 3$"),
         ("model=", "--set model=: .*value .*missing"),
         ("model.name=x", r"--set: model\.name cannot .*set .*sweep key 'model'"),
@@ -349,7 +348,7 @@ def test_no_seeds_on_the_command_line_are_a_mistake(sweep):
 @pytest.mark.parametrize(
     ("end", "facts"),
     [
-        (["labels: [no, yes]", "metric: accuracy"], r"s\.yaml:9: task\.labels\.0: False .*text"),
+        (["labels: [no, true]", "metric: accuracy"], r"s\.yaml:9: task\.labels\.1: True .*text"),
         (["labels: ['no', 'yes']", "metric: acuracy"], r"s\.yaml:3: task\.metrics\.0: 'acuracy'"),
         (["metrc: accuracy"], r"s\.yaml:9: task: key 'metrc' .*not known.*'metric'"),
         (["metric: accuracy", "test: u.csv"], r"s\.yaml:10: task: test: .*no file 'u\.csv'"),

@@ -212,6 +212,8 @@ def test_own_jsonl_labels_may_be_numbers(tmp_path):
         ("jsonl", '{"premise": 1_0, "claim": "b", "verdict": "no"}', "data:1 is not JSON"),
         ("jsonl", "[1]\n", "data:1: .*line .*JSON object .*keys premise, claim, verdict"),
         ("jsonl", "", "data: .*no data rows"),
+        ("jsonl", '{"premise": ' + "[" * 100_000, "data:1 is not JSON: maximum recursion depth"),
+        ("jsonl", '{"premise": ' + "9" * 5000 + "}", r"data:1: .premise. must be a string, not 9{197,199}\.\.\.$"),
     ],
 )
 def test_bad_own_files_are_named_with_their_line(tmp_path, format, content, facts):

@@ -81,6 +81,18 @@ def test_nested_keys_are_joined_by_dots(take):
     assert (run.last.val, run.last.test) == ({"accuracy": 0.5}, {"accuracy": 0.6})
 
 
+@pytest.mark.parametrize(
+    "depth", [*range(880, 990, 10), 100_000]
+)  # from some depth on, Python reads but cannot walk it
+def test_deep_nesting_is_one_sentence(take, depth):
+    text = '{"seed": 1, "arm": "a", "acc": ' + '{"a": ' * depth + "1" + "}" * (depth + 1)
+    with pytest.raises(
+        UserError, match=r"is nested too deeply|is not JSON: maximum recursion|no such column"
+    ) as caught:
+        take(text)
+    assert len(str(caught.value)) < 600
+
+
 def test_numbers_keep_their_digits(take):
     text = '{"seed": 1, "arm": "a", "acc": 0.5252}\n{"seed": 2, "arm": "a", "acc": 5.252e-1}\n'
     assert [run.failed for run in take(text)[0]] == [True, True]

@@ -267,7 +267,10 @@ def test_a_schema_1_record_without_a_checkpoint_to_report_is_refused(make_record
         parse_record_as(RunRecord, line)
 
 
-@pytest.mark.parametrize("text", ["[]", "3", "null", "{}", '"x"', "\x00\x00"])
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", "{}", '"x"', "\x00\x00", DEEP, '{"checksum":' + DEEP, "9" * 5000])
 def test_what_is_no_record_is_refused(text):
     with pytest.raises(UserError, match="is not a complete record"):
         parse_record_as(RunRecord, text)

@@ -78,6 +78,17 @@ def test_a_recipe_in_place_of_the_shipped_one_is_told(workplace):
         assert all(re.match("note: recipe 'devlin' is .*/devlin.yaml, not the shipped one", line) for line in said)
 
 
+def test_a_run_that_is_too_long(plan):
+    assert re.match(
+        r"schedule\.length\.epochs: 9000000 epochs of .* rows .* steps, and 10,000,000 are the most",
+        sentence_about(*plan(**{"schedule.length": {"epochs": 9_000_000}})),
+    )
+    assert re.match(
+        r"evaluation\.every: .* evaluations of .* rows are too many; 100,000 are the most",
+        sentence_about(*plan(**{"schedule.length": {"steps": 9_000_000}, "evaluation.every": {"per_epoch": 1000}})),
+    )
+
+
 def test_what_does_not_fit_the_model(plan):
     assert re.match(
         r"data\.max_length: 128 .*more .* 64 positions .*model 'tiny'",

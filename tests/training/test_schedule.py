@@ -52,6 +52,17 @@ def test_the_rate_rises_over_a_share_or_a_number_of_steps():
     assert warmup_steps(steps, total_steps(steps, 2490)) == 200
 
 
+def test_a_run_cannot_have_more_steps_or_evaluations_than_anybody_waits_for():
+    long = schedule(TrainingLength(epochs=10_000_000), 1)
+    with pytest.raises(UserError, match=r"length\.epochs: 10000000 .* 2,490 rows .* 24,900,000,000 steps"):
+        total_steps(long, ROWS["rte"])
+    with pytest.raises(UserError, match=r"evaluation\.every: .*1,000,000 evaluations of 277 rows"):
+        evaluation_steps(evaluation(Cadence(per_epoch=100)), 1_000_000, 100, 277)
+    with pytest.raises(UserError, match=r"evaluation\.every: .*1,000 evaluations of 2,000,000 rows"):
+        evaluation_steps(evaluation(Cadence(times=1000)), 100_000, 100, 2_000_000)
+    assert len(evaluation_steps(evaluation(Cadence(times=100_000)), 10_000_000, 100, 277)) == 100_000
+
+
 def test_the_rate_cannot_rise_for_longer_than_a_run():
     long = ScheduleConfig(length=TrainingLength(epochs=3), batch_size=32, warmup=None, warmup_steps=235)
     with pytest.raises(UserError, match=r"warmup_steps: 235 .*more .* 234 steps"):
@@ -90,25 +101,25 @@ def test_no_warm_up_and_nothing_but_warm_up():
     [(234, 11), (345, 11), (540, 10), (804, 11), (10, 10), (3, 3), (1, 1)],
 )
 def test_zhang_evaluates_ten_times_and_once_more_at_the_end(total, evaluations):
-    steps = evaluation_steps(evaluation(Cadence(times=10)), total, total)
+    steps = evaluation_steps(evaluation(Cadence(times=10)), total, total, 277)
     assert len(steps) == evaluations
     assert steps[-1] == total
 
 
 def test_zhang_on_rte():
-    assert evaluation_steps(evaluation(Cadence(times=10)), 234, 78) == (*range(23, 231, 23), 234)
+    assert evaluation_steps(evaluation(Cadence(times=10)), 234, 78, 277) == (*range(23, 231, 23), 234)
 
 
 def test_mosbach_evaluates_before_training_thrice_an_epoch_and_at_each_end():
-    steps = evaluation_steps(evaluation(Cadence(per_epoch=3), at_start=True), 468, 156)
+    steps = evaluation_steps(evaluation(Cadence(per_epoch=3), at_start=True), 468, 156, 277)
     assert steps == (0, 52, 104, 156, 208, 260, 312, 364, 416, 468)
-    mrpc = evaluation_steps(evaluation(Cadence(per_epoch=3), at_start=True), 690, 230)
+    mrpc = evaluation_steps(evaluation(Cadence(per_epoch=3), at_start=True), 690, 230, 408)
     assert {0, 230, 460, 690} <= set(mrpc)
     assert mrpc == tuple(sorted(set(mrpc)))
 
 
 def test_an_epoch_shorter_than_its_evaluations():
-    assert evaluation_steps(evaluation(Cadence(per_epoch=3)), 4, 2) == (1, 2, 3, 4)
+    assert evaluation_steps(evaluation(Cadence(per_epoch=3)), 4, 2, 277) == (1, 2, 3, 4)
 
 
 @pytest.mark.parametrize(("step", "ratio"), [(1, 3.2), (10, 6.5), (100, 3.2), (234, 2.2), (468, 1.6), (1000, 1.3)])

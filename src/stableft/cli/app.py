@@ -16,6 +16,7 @@ from stableft.cli.options import (
     NO_TEXTS,
     AllowPickleOption,
     ArmsOption,
+    CheckedTyper,
     CheckpointEveryOption,
     CompleteOption,
     ConfigArgument,
@@ -40,7 +41,7 @@ from stableft.errors import UserError
 from stableft.sweep.workers import EXIT_INTERRUPTED
 from stableft.text import strip_controls
 
-app = typer.Typer(
+app = CheckedTyper(
     no_args_is_help=True,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -48,7 +49,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Is my fine-tuning stable? Trains recipes x seeds, survives interruption, and ends in tables with statistics.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Inspect and download data sets.")
+data_app = CheckedTyper(no_args_is_help=True, help="Inspect and download data sets.")
 app.add_typer(data_app, name="data")
 app.add_typer(import_app, name="import")
 app.add_typer(probe_app, name="probe")

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from stableft.cli.options import NO_TEXTS
+from stableft.cli.options import NO_TEXTS, CheckedTyper
 
 OptionsT = TypeVar("OptionsT")
-import_app = typer.Typer(no_args_is_help=True, help="Import other people's results as records.")
+import_app = CheckedTyper(no_args_is_help=True, help="Import other people's results as records.")
 
 RecordsOutOption = Annotated[Path, typer.Option("--out", metavar="FILE.jsonl", help="File of records to write.")]
 NoteOption = Annotated[

@@ -2,14 +2,42 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
-from stableft.errors import UserError
+from stableft.errors import UserError, clip
 
 if TYPE_CHECKING:
     from stableft.config.sweep_file import Sweep
+
+
+BLANK_VALUES = ("--delimiter",)  # options that may be given a blank
+
+
+class CheckedCommand(TyperCommand):
+    """A command that refuses blank values, which empty shell variables give: Path("") would be the current folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:  # completing a word in the shell
+            given, *_ = self.make_parser(ctx).parse_args(list(args))
+            for param in self.params:
+                option, value = param.opts[0], given.get(param.name or "")
+                for text in value if isinstance(value, list | tuple) else [value]:
+                    if isinstance(text, str) and not text.strip() and not (text and option in BLANK_VALUES):
+                        name = option if option.startswith("-") else param.metavar or option.upper()
+                        raise UserError(
+                            f"{name} is empty: {'give a value' if param.required else 'give a value or leave it out'}"
+                        )
+        return super().parse_args(ctx, args)
+
+
+class CheckedTyper(typer.Typer):
+    """A Typer whose commands are `CheckedCommand`s."""
+
+    def command(self, *args: Any, **kwargs: Any) -> Any:
+        return super().command(*args, **{"cls": CheckedCommand} | kwargs)
 
 
 def complete_config(incomplete: str) -> list[str]:
@@ -114,8 +142,15 @@ NO_FILES: list[Path] = []
 
 
 def split_names(text: str) -> list[str]:
-    """Return the names in a list separated by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+    """Return the names in the value of --arms, separated by commas; none without one.
+
+    Raises:
+        UserError: a name is empty.
+    """
+    names = [name.strip() for name in text.split(",")] if text else []
+    if "" in names:
+        raise UserError(f"--arms {clip(text)}: a name is empty; give the names of arms, A,B")
+    return names
 
 
 def load_optional_sweep(

@@ -9,6 +9,7 @@ from stableft.cli.options import (
     NO_TEXTS,
     AllowPickleOption,
     ArmsOption,
+    CheckedTyper,
     DataDirOption,
     MicroBatchOption,
     ResultsOption,
@@ -19,7 +20,7 @@ from stableft.cli.options import (
 )
 from stableft.errors import UserError
 
-probe_app = typer.Typer(no_args_is_help=True, help="Analyze finished runs: surfaces, forgetting, examples.")
+probe_app = CheckedTyper(no_args_is_help=True, help="Analyze finished runs: surfaces, forgetting, examples.")
 CheckpointOption = Annotated[
     Literal["best", "last"],
     typer.Option("--checkpoint", help="Checkpoint to analyze. All but points need its weights (--save)."),

@@ -13,7 +13,7 @@ from stableft.catalog.tasks import TASKS
 from stableft.config.run_config import CustomTask
 from stableft.config.validation import check_printed_name
 from stableft.config.yaml_file import YamlValue
-from stableft.errors import UserError, did_you_mean
+from stableft.errors import UserError, did_you_mean, echo
 
 PICKLED_WEIGHTS = "pytorch_model*.bin"
 WEIGHT_PATTERNS = ("*.safetensors", PICKLED_WEIGHTS)
@@ -76,7 +76,7 @@ def locate_model(name: Any, folders: tuple[Path, ...], where: str) -> tuple[dict
         UserError: `name` is neither, or the folder lacks a config, weights or a tokenizer.
     """
     if not isinstance(name, str) or not name:
-        raise UserError(f"{where}: model: {name!r} must be a folder or a hub name")
+        raise UserError(f"{where}: model: {echo(name)} must be a folder or a hub name")
     folder = find_file(name, folders)
     if folder is not None and folder.is_dir():
         folder = folder.resolve()
@@ -139,7 +139,7 @@ def locate_custom_task(written: YamlValue, folders: tuple[Path, ...]) -> tuple[s
             raise UserError(f"{where}: task: key {key!r} is missing")
     name, name_where = task["name"], written.locate(("name",))
     if not isinstance(name, str):
-        raise UserError(f"{name_where}: task: name: {name!r} must be text; quotes make it so")
+        raise UserError(f"{name_where}: task: name: {echo(name)} must be text; quotes make it so")
     check_printed_name(name, f"{name_where}: task: name")
     if name in TASKS or name in {task.title for task in TASKS.values()}:  # it would be compared with the papers' scores
         raise UserError(f"{name_where}: task: name: {name!r} is a task that stableft knows; give yours another name")
@@ -167,7 +167,7 @@ def locate_custom_task(written: YamlValue, folders: tuple[Path, ...]) -> tuple[s
         settings.setdefault("format", task.get("format") or DATA_FILE_FORMATS.get(path.suffix.lower()))
     if settings["format"] is None:
         raise UserError(
-            f"{where}: task: format: must be given, since {task['train']!r} ends in none of "
+            f"{where}: task: format: must be given, since {echo(task['train'])} ends in none of "
             f"{', '.join(DATA_FILE_FORMATS)}"
         )
     return name, settings, paths

@@ -20,7 +20,7 @@ from stableft.config.settings import (
     reject_sweep_keys,
 )
 from stableft.config.yaml_file import YamlValue, load_yaml, look_up
-from stableft.errors import UserError, did_you_mean
+from stableft.errors import UserError, did_you_mean, echo
 
 # Not set by a recipe alone: data, model and seeds.
 KEYS_LEFT_OPEN = ("data.task", "data.own", "model.name", "model.revision", "model.sha256", "seeds.init", "seeds.data")
@@ -82,7 +82,7 @@ def read_recipe(path: Path) -> Recipe:
         return Recipe(path.stem, collect_settings(written), {})
     tasks = written.item("by_task")
     if not isinstance(tasks.value, dict):
-        raise UserError(f"{tasks.where}: by_task maps tasks to settings; {tasks.value!r} does not")
+        raise UserError(f"{tasks.where}: by_task maps tasks to settings; {echo(tasks.value)} does not")
     by_task: dict[str, Settings] = {}
     for task in tasks.value:
         try:

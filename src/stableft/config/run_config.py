@@ -13,8 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stableft.catalog.tasks import REGRESSION_METRICS, Metric, TaskSpec, find_task
 from stableft.text import seed_label
 
+# Beyond these a value is a typo, or would fill memory or a disk before anybody sees a result.
+MAX_STEPS = 10_000_000  # ten times BERT's pre-training; the history of so many takes 1 GB
+MAX_EVALUATIONS = 100_000  # a record has a line of scores for each
+MAX_BATCH = 1_000_000  # rows; MNLI has 400,000
+MAX_LENGTH = 100_000  # tokens
+
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**63)]
+StepCount = Annotated[int, Field(ge=1, le=MAX_STEPS)]
+BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
+RowLength = Annotated[int, Field(ge=8, le=MAX_LENGTH)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Checkpoint = Literal["last", "best"]
 Split = Literal["val", "test"]
@@ -66,7 +75,7 @@ class DataConfig(ConfigSection):
     split: Literal["dev", "heldout"]  # M: report on dev. Z sec. 3: validate on half of dev (or 1k training rows)
     train_rows: Count | None  # None: all; otherwise the size of a class-balanced sample
     sample_seed: Seed | None
-    max_length: Annotated[int, Field(ge=8)]
+    max_length: RowLength
     pad_to_max: bool
     segment_ids: bool  # False: token_type_ids are all zero, as in M's released code
 
@@ -115,7 +124,7 @@ class Reinit(ConfigSection):
     """
 
     pooler: bool
-    blocks: Annotated[int, Field(ge=0)]
+    blocks: Annotated[int, Field(ge=0, lt=2**63)]
     embeddings: bool | None = None
 
 
@@ -178,25 +187,25 @@ class TrainingLength(ExactlyOne):
     """Length of training, in epochs or optimizer steps."""
 
     example: ClassVar[str] = "{epochs: 3} or {steps: 800}"
-    epochs: Count | None = None
-    steps: Count | None = None
+    epochs: StepCount | None = None
+    steps: StepCount | None = None
 
 
 class ScheduleConfig(ConfigSection):
     """Batch size, length of training, and learning-rate warm-up."""
 
     length: TrainingLength
-    batch_size: Count
+    batch_size: BatchSize
     warmup: Annotated[float, Field(ge=0, le=1)] | None  # fraction of all optimizer steps
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None  # alternative to `warmup` (Z Table 6)
+    warmup_steps: Annotated[int, Field(ge=0, le=MAX_STEPS)] | None = None  # alternative to `warmup` (Z Table 6)
 
 
 class Cadence(ExactlyOne):
     """Evaluation frequency: `times` per run (Z), or about `per_epoch` times an epoch including its end (M)."""
 
     example: ClassVar[str] = "{times: 10} or {per_epoch: 3}"
-    times: Count | None = None
-    per_epoch: Count | None = None
+    times: Annotated[int, Field(ge=1, le=MAX_EVALUATIONS)] | None = None
+    per_epoch: Annotated[int, Field(ge=1, le=MAX_EVALUATIONS)] | None = None
 
 
 class EvaluationConfig(ConfigSection):
@@ -205,7 +214,7 @@ class EvaluationConfig(ConfigSection):
     every: Cadence
     at_start: bool
     select_by: tuple[Metric, ...] = Field(min_length=1)  # the first that is among the task's metrics
-    batch_size: Count
+    batch_size: BatchSize
 
 
 class ReportedEvaluation(ConfigSection):
@@ -402,7 +411,7 @@ class PretrainInput(ConfigSection):
 class CorpusConfig(ConfigSection):
     """Size of the corpus, and the fraction that is held out."""
 
-    pairs: Count | None = None  # toy-language passage pairs, including held-out ones; None for files
+    pairs: StepCount | None = None  # toy-language passage pairs, including held-out ones; None for files
     held_out: Share  # fraction of documents (files) or pairs (toy language)
     seed: Seed  # seeds the toy corpus, the held-out choice and the held-out masks
 
@@ -420,7 +429,7 @@ class PretrainEvaluationConfig(ConfigSection):
 
     every: Cadence
     at_start: bool
-    batch_size: Count
+    batch_size: BatchSize
 
 
 class PretrainConfig(TrainingConfig):
@@ -429,7 +438,7 @@ class PretrainConfig(TrainingConfig):
     text: PretrainInput
     vocabulary: PretrainInput
     corpus: CorpusConfig
-    max_length: Annotated[int, Field(ge=8)]
+    max_length: RowLength
     family: str
     model: dict[str, Any]  # values of the family's config class in transformers
     attention: Literal["eager", "sdpa"]

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from stableft.config.run_config import Checkpoint, ConfigSection, ExactlyOne, ReportSettings, RunConfig
 from stableft.config.validation import describe_example, find_section, to_user_error
 from stableft.config.yaml_file import YamlValue, parse_yaml
-from stableft.errors import UserError, did_you_mean
+from stableft.errors import UserError, clip, did_you_mean, echo
 
 Settings = dict[str, YamlValue]  # by dotted key of a leaf
 
@@ -64,27 +64,39 @@ def collect_settings(written: YamlValue, key: str = "", leaves: Leaves = SETTING
     check_setting_key(key, written.where, leaves)
     if not isinstance(written.value, dict):
         what = f"{key} is a section and needs keys" if key else "settings are keys with values"
-        raise UserError(f"{written.where}: {what}, not {written.value!r}")
+        raise UserError(f"{written.where}: {what}, not {echo(written.value)}")
     settings: Settings = {}
-    for name in written.value:
-        more = collect_settings(written.item(name), f"{key}.{name}" if key else name, leaves)
-        if twice := next((setting for setting in more if setting in settings), None):
-            raise UserError(f"{more[twice].where}: {twice} is set a second time")
-        settings |= more
+    for name, value in written.items().items():
+        add_settings(settings, collect_settings(value, f"{key}.{name}" if key else str(name), leaves))
     return settings
+
+
+def add_settings(settings: Settings, more: Settings) -> None:
+    """Add to `settings`; raise UserError if it has one of them."""
+    if twice := next((key for key in more if key in settings), None):
+        raise UserError(f"{more[twice].where}: {twice} is set a second time")
+    settings |= more
 
 
 def parse_set_options(sets: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Yield the key and parsed value of each `--set KEY=VALUE` string.
 
     Raises:
-        UserError: no equals sign, or the value is not YAML.
+        UserError: no equals sign, no value, a value that is not YAML, or a key for the second time.
     """
+    keys = set[str]()
     for text in sets:
-        key, equals, value = text.partition("=")
+        key, equals, written = text.partition("=")
+        key = key.strip()
         if not equals:
-            raise UserError(f"--set {text}: must be KEY=VALUE")
-        yield key, parse_yaml(value, f"--set {key}").value
+            raise UserError(f"--set {clip(text)}: must be KEY=VALUE")
+        if key in keys:
+            raise UserError(f"--set: {clip(key)} is set a second time")
+        keys.add(key)
+        value = parse_yaml(written, f"--set {clip(key)}").value
+        if value is None and written.strip() != "null":  # an empty shell variable
+            raise UserError(f"--set {clip(key)}=: a value is missing; write null if no value is meant")
+        yield key, value
 
 
 def reject_sweep_keys(settings: Settings, owners: Sequence[str] = ("task", "model", "seeds")) -> Settings:

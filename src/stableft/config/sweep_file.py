@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from stableft.config.settings import (
     RUN_CONFIG_LEAVES,
     ConfigT,
     Settings,
+    add_settings,
     build_run_config,
     collect_settings,
     describe_value,
@@ -27,10 +29,18 @@ from stableft.config.settings import (
     parse_set_options,
     reject_sweep_keys,
 )
-from stableft.config.sweep_keys import EarlyStoppingRule, RequestedProbes, StartRun, SweepFile, SweepKeys
+from stableft.config.sweep_keys import (
+    MAX_RUNS,
+    MAX_SETTINGS,
+    EarlyStoppingRule,
+    RequestedProbes,
+    StartRun,
+    SweepFile,
+    SweepKeys,
+)
 from stableft.config.validation import check_printed_name, describe_example, to_user_error
 from stableft.config.yaml_file import KeyPath, YamlValue, load_yaml, look_up
-from stableft.errors import UserError, did_you_mean
+from stableft.errors import UserError, clip, did_you_mean
 
 # Sweep keys that --set may override, and whether null turns one off. For the others, null means a forgotten value.
 OVERRIDABLE_KEYS = {"task": False, "model": False, "stop_hopeless": True, "probes": True}
@@ -111,7 +121,8 @@ def load_sweep(
     names = [arm.name for arm in arms_in_file]
     for name in arms:
         if name not in names:
-            raise UserError(f"--arms: {path} has no arm {name!r}, it has {', '.join(names)}{did_you_mean(name, names)}")
+            known = clip(", ".join(names))
+            raise UserError(f"--arms: {path} has no arm {name!r}, it has {known}{did_you_mean(name, names)}")
     selected = [arm for arm in arms_in_file if not arms or arm.name in arms]
     return _expand_arms(config_name(path), path, selected, (Path.cwd(), path.parent), settings, sources)
 
@@ -142,7 +153,8 @@ def _parse_options(sets: Sequence[str], seeds: str | None) -> tuple[Settings, Ya
             example = describe_example(top, SECTION_KEYS[top], "--set")
             raise UserError(f"--set: {key}: {top} is set as a whole, such as {example}")
         else:
-            settings |= reject_sweep_keys(collect_settings(YamlValue(value, "--set"), key), tuple(OVERRIDABLE_KEYS))
+            more = collect_settings(YamlValue(value, "--set"), key)
+            add_settings(settings, reject_sweep_keys(more, tuple(OVERRIDABLE_KEYS)))
     return settings, YamlValue(keys, "--set"), YamlValue({} if seeds is None else {"seeds": seeds}, "--seeds")
 
 
@@ -182,15 +194,18 @@ def parse_arms(document: YamlValue, *overrides: YamlValue) -> list[Arm]:
     if not isinstance(document.value, dict):
         raise UserError(f"{document.where}: a sweep file is a mapping with a recipe or arms, a task and seeds")
     file = _validate(SweepFile, document)
-    above = [(_validate(SweepKeys, override), override, ()) for override in overrides]
+    top = document.items()
+    above = [(_validate(SweepKeys, override), override.items()) for override in overrides]
+    written_arms = top["arms"].items() if "arms" in top else {}
     arms: list[Arm] = []
     for i, arm in enumerate(file.arms):
+        own = written_arms[i].items() if i in written_arms else {}
         keys = dict[str, Any]()
         written = {key: YamlValue(None, document.where) for key in SweepKeys.model_fields}
         settings: Settings = {}
-        for layer, source, path in ((file, document, ()), (arm, document, ("arms", i)), *above):
+        for layer, source in ((file, top), (arm, own), *above):
             for key in layer.model_fields_set & SweepKeys.model_fields.keys():
-                keys[key], written[key] = getattr(layer, key), source.item(*path, key)
+                keys[key], written[key] = getattr(layer, key), source[key]
                 if key == "set":
                     settings |= reject_sweep_keys(collect_settings(written[key]))
         recipe = keys.get("recipe")
@@ -252,7 +267,7 @@ def _task_names(arm: Arm) -> list[str]:
 
 def _list_values(written: YamlValue) -> list[YamlValue]:
     """Return the value or values of `task` or `model`."""
-    items = [written.item(i) for i in range(len(written.value))] if isinstance(written.value, list) else [written]
+    items = written.items().values() if isinstance(written.value, list) else [written]
     return [item for item in items if item.value is not None]
 
 
@@ -264,6 +279,7 @@ def _expand_arms(
     overrides: Settings,
     sources: LocalPaths,
 ) -> Sweep:
+    _check_size(arms)
     paths = dict(sources.paths)
     points = [point for arm in arms for point in _expand_arm(arm, folders, overrides, paths)]
     _check_rows(points)
@@ -282,6 +298,28 @@ def _expand_arms(
         tuple({point.start_run.run_id: point.start_run for point in points if point.start_run}.values()),
         {run_id: rule for run_id, point in first.items() if (rule := point.arm.keys.stop_hopeless)},
     )
+
+
+def _check_size(arms: Sequence[Arm]) -> None:
+    """Raise UserError if the arms together have too many settings or runs."""
+    n_settings = n_runs = 0
+    for arm in arms:
+        factors = {
+            "seeds": arm.keys.seeds.count if arm.keys.seeds else 1,
+            "tasks": len(_list_values(arm.written["task"])),
+            "models": len(_list_values(arm.written["model"])) or 1,
+            "grid points": math.prod(map(len, (arm.keys.grid or {}).values())),
+        }
+        seeds, *others = factors.values()
+        n_settings += math.prod(others)
+        n_runs += seeds * math.prod(others)
+        product = " x ".join(f"{factor:,} {name}" for name, factor in factors.items() if factor > 1) or "one run"
+        for n, most, what in ((n_settings, MAX_SETTINGS, "settings apart from seeds"), (n_runs, MAX_RUNS, "runs")):
+            if n > most:
+                raise UserError(
+                    f"{arm.where}: arm {arm.name!r} has {product}; with it the sweep has {n:,} {what}, and "
+                    f"{most:,} are the most"
+                )
 
 
 def _check_same_rule_and_probes(one: SweepPoint, other: SweepPoint) -> None:
@@ -327,7 +365,8 @@ def _describe_difference(one: RunConfig, other: RunConfig) -> str:
     """Return how two configs differ, seeds aside: at most three settings with both values."""
     a, b = one.model_dump(), other.model_dump()
     keys = [key for key in RUN_CONFIG_LEAVES if look_up(a, key) != look_up(b, key) and not key.startswith("seeds.")]
-    shown = [f"{key} ({describe_value(look_up(a, key))} and {describe_value(look_up(b, key))})" for key in keys[:3]]
+    values = [[clip(describe_value(look_up(config, key))) for config in (a, b)] for key in keys[:3]]
+    shown = [f"{key} ({first} and {second})" for key, (first, second) in zip(keys, values, strict=False)]
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
     return f"but differ in {', '.join(shown)}{more}" if keys else "and are one setting"
 
@@ -392,9 +431,10 @@ def _model_labels(models: Sequence[ModelConfig], paths: Mapping[str, Path]) -> d
 def _grid_points(arm: Arm) -> list[Settings]:
     """Return the settings of each grid point of the arm; without a grid, one point with no settings."""
     axes = []
-    for key, values in (arm.keys.grid or {}).items():
-        axis = arm.written["grid"].item(key)
-        axes.append([reject_sweep_keys(collect_settings(axis.item(i), key)) for i in range(len(values))])
+    written = arm.written["grid"].items() if arm.keys.grid else {}
+    for key in written:
+        axis = written[key]
+        axes.append([reject_sweep_keys(collect_settings(value, str(key))) for value in axis.items().values()])
         if report := next((name for point in axes[-1] for name in point if name in REPORT_LEAVES), None):
             raise UserError(
                 f"{axis.where}: grid: {report} changes no run, so it cannot be searched; `set` gives it to an arm"
@@ -403,9 +443,7 @@ def _grid_points(arm: Arm) -> list[Settings]:
     for parts in itertools.product(*axes):
         point: Settings = {}
         for part in parts:
-            if twice := next((key for key in part if key in point), None):
-                raise UserError(f"{part[twice].where}: {twice} is set a second time")
-            point |= part
+            add_settings(point, part)
         points.append(point)
     return points
 

@@ -12,8 +12,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from stableft.config.planned_run import InLoopProbes
 from stableft.config.run_config import ConfigSection
 from stableft.config.settings import describe_value
+from stableft.errors import clip, echo
 
-MAX_SEEDS = 10_000  # more is probably a typo, and 1-10000000000 would exhaust memory
+MAX_SEEDS = 10_000  # of an arm: more is probably a typo, and 1-10000000000 would exhaust memory
+MAX_ARMS = 1_000  # as many rows of a table as anybody reads
+MAX_SETTINGS = 10_000  # of all arms, each for one task, model and grid point; a millisecond and 10 kB each
+MAX_RUNS = 100_000  # of all arms, which take 5 s and 250 MB to plan
 
 
 def _parse_seed_numbers(value: Any) -> list[int]:
@@ -22,18 +26,20 @@ def _parse_seed_numbers(value: Any) -> list[int]:
     for part in value if isinstance(value, list) else str(value).split(","):
         first, dash, last = str(part).strip().partition("-")
         if isinstance(part, bool) or not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ValueError(f"{value!r} must be like 5, 1-25 or 1,2,7, of whole numbers from 0")
+            raise ValueError(f"{echo(value)} must be like 5, 1-25 or 1,2,7, of whole numbers from 0")
+        if max(len(first), len(last)) > len(str(2**63)) or int(last or first) >= 2**63:
+            raise ValueError(f"{clip(part)} is too large: a seed must be less than 2**63")
         if last and int(last) < int(first):
-            raise ValueError(f"{part!r} runs backwards")
+            raise ValueError(f"{echo(part)} runs backwards")
         more = range(int(first), int(last or first) + 1)
         if len(seeds) + (more.stop - more.start) > MAX_SEEDS:
-            raise ValueError(f"{value!r} is more than {MAX_SEEDS} seeds")
+            raise ValueError(f"{echo(value)} is more than {MAX_SEEDS} seeds")
         seeds += more
     if not seeds:
-        raise ValueError(f"{value!r} has no seeds")
+        raise ValueError(f"{echo(value)} has no seeds")
     twice = next((seed for seed, count in Counter(seeds).items() if count > 1), None)
     if twice is not None:
-        raise ValueError(f"{twice} is listed twice in {value!r}")
+        raise ValueError(f"{twice} is listed twice in {echo(value)}")
     return seeds
 
 
@@ -62,11 +68,16 @@ class SeedPairs(ConfigSection):
             raise ValueError(
                 f"{len(self.init)} init and {len(self.data)} data seeds cannot be paired; use crossed: true"
             )
-        if self.crossed and len(self.init) * len(self.data) > MAX_SEEDS:
+        if self.count > MAX_SEEDS:
             raise ValueError(
                 f"{len(self.init)} init and {len(self.data)} data seeds crossed are more than {MAX_SEEDS} pairs"
             )
         return self
+
+    @property
+    def count(self) -> int:
+        """Number of pairs."""
+        return len(self.init) * (len(self.data) if self.crossed else 1)
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -120,7 +131,7 @@ def _check_distinct(values: Any) -> Any:
     for value in items:
         if counts[repr(value)] > 1:
             own_task = isinstance(value, dict) and "name" in value
-            raise ValueError(f"{value['name'] if own_task else describe_value(value)} is listed twice")
+            raise ValueError(f"{clip(value['name'] if own_task else describe_value(value))} is listed twice")
     return values
 
 
@@ -162,4 +173,6 @@ class SweepArm(SweepKeys):
 class SweepFile(SweepKeys):
     """A sweep file. Without `arms`, it is a single arm."""
 
-    arms: list[SweepArm] = Field(default=[SweepArm()], min_length=1, description="a list of at least one arm")
+    arms: list[SweepArm] = Field(
+        default=[SweepArm()], min_length=1, max_length=MAX_ARMS, description="a list of at least one arm"
+    )

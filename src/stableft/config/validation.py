@@ -1,6 +1,6 @@
 """Say in one sentence what pydantic found wrong: file and line, key, value, rule, and the closest valid name."""
 
-import math
+import re
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -8,8 +8,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from stableft.config.run_config import ConfigSection
-from stableft.config.yaml_file import KeyPath, YamlValue, look_up
-from stableft.errors import UserError, did_you_mean
+from stableft.config.yaml_file import TAGS, KeyPath, YamlValue, look_up
+from stableft.errors import UserError, did_you_mean, echo
 
 _RULES = {  # replace pydantic's wording where it makes no sense to someone writing YAML
     "tuple_type": "must be a list",
@@ -22,6 +22,8 @@ _RULES = {  # replace pydantic's wording where it makes no sense to someone writ
     "int_type": "must be a whole number",
     "float_type": "must be a number",
 }
+
+YES_OR_NO = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
 
 
 def check_printed_name(name: str, where: str) -> None:
@@ -62,7 +64,7 @@ def _describe(error: ErrorDetails, kind: type[ConfigSection], written: YamlValue
     value = look_up(data, path)  # as written: 2, where pydantic may have 2.0
     key, parent, field, section = _find_place(kind, path, within)
     if rule == "missing" and isinstance(container := look_up(data, path[:-1]), list):
-        return f"{_find_place(kind, path[:-1], within)[0]}: {container!r} has too few items"
+        return f"{_find_place(kind, path[:-1], within)[0]}: {echo(container)} has too few items"
     if rule == "missing":
         return f"key {key!r} is missing" + (f"; an example is {parent.example}" if parent and parent.example else "")
     if rule == "extra_forbidden":
@@ -71,8 +73,11 @@ def _describe(error: ErrorDetails, kind: type[ConfigSection], written: YamlValue
         return f"key {key!r} is not known{close}"
     if rule == "value_error":
         return f"{key}: {context['error']}" if key else str(context["error"])
-    if isinstance(value, str) and rule in ("float_type", "int_type") and (number := _yaml_number(value, rule)):
-        return f"{key}: {value!r} is text to YAML; as a number it is {number}"
+    if rule == "too_long" and context["actual_length"]:
+        return f"{key}: has {context['actual_length']:,} items, and {context['max_length']:,} are the most"
+    number = TAGS.get(rule.removesuffix("_type"))
+    if isinstance(value, str) and number and re.fullmatch(number, value):
+        return f"{key}: {echo(value)} is text; without the quotes it is a number"
     if section and section.example and rule == "model_type":
         by_option = written.locate(path) == "--set"
         example = describe_example(key, section, "--set") if by_option else section.example
@@ -84,7 +89,9 @@ def _describe(error: ErrorDetails, kind: type[ConfigSection], written: YamlValue
     if isinstance(value, str) and rule == "literal_error":
         choices = context["expected"].replace(" or ", ",").split(",")
         must += did_you_mean(value, [choice.strip("' ") for choice in choices])
-    return f"{key}: {value!r} {must}"
+    if rule == "bool_type" and str(value).lower() in YES_OR_NO:
+        must += f"; write {YES_OR_NO[str(value).lower()]}"
+    return f"{key}: {echo(value)} {must}"
 
 
 def _find_place(
@@ -103,24 +110,3 @@ def _find_place(
             section = find_section(field.annotation) if field else None
         keys = [section.written_as] if section and section.written_as else [*keys, part]
     return ".".join(map(str, keys)), parent, field, section
-
-
-def _yaml_number(text: str, rule: str) -> str | None:
-    """Return the YAML spelling of a number that YAML 1.1 reads as a string, such as 2.0e-5 for "2e-5".
-
-    None if `text` is not a number, or `rule` asks for an integer and it is none.
-    """
-    if text.strip().isdecimal():
-        return str(int(text))
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    if not math.isfinite(number):
-        return None
-    if rule == "int_type":
-        return str(int(number)) if number.is_integer() else None
-    mantissa, _, exponent = f"{number:.15g}".partition("e")
-    if not exponent:
-        return repr(number)
-    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{int(exponent):+d}"

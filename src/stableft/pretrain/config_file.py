@@ -19,13 +19,14 @@ from stableft.config.run_config import PretrainConfig
 from stableft.config.settings import (
     Leaves,
     Settings,
+    add_settings,
     build_config_section,
     collect_settings,
     find_leaves,
     parse_set_options,
 )
 from stableft.config.yaml_file import YamlValue, load_yaml
-from stableft.errors import UserError
+from stableft.errors import UserError, echo
 from stableft.pretrain.corpus import list_text_files, load_pretraining_tokenizer, text_digest
 from stableft.pretrain.masked_lm import complete_model_config, model_config_keys
 
@@ -57,9 +58,10 @@ def load_pretraining(path: str | Path, sources: LocalPaths, sets: Sequence[str] 
     overrides = dict(parse_set_options(sets))
     family = _find_family(document, overrides, path)
     leaves = _config_leaves(family)
-    settings = collect_settings(document, leaves=leaves)
+    by_option: Settings = {}
     for key, value in overrides.items():
-        settings |= collect_settings(YamlValue(value, "--set"), key, leaves)
+        add_settings(by_option, collect_settings(YamlValue(value, "--set"), key, leaves))
+    settings = collect_settings(document, leaves=leaves) | by_option
     paths = dict(sources.paths)
     for key in ("text", "vocabulary"):
         settings |= _locate_origin(key, settings, (Path.cwd(), path.parent), paths, path)
@@ -102,7 +104,7 @@ def _locate_origin(
     if name == TOYLANG:
         return {key: YamlValue({"name": TOYLANG}, where)}
     if not isinstance(name, str) or not name:
-        raise UserError(f"{where}: {key}: {name!r} must be {TOYLANG} or the path of a file or folder")
+        raise UserError(f"{where}: {key}: {echo(name)} must be {TOYLANG} or the path of a file or folder")
     path = find_file(name, folders)
     if path is None:
         raise UserError(f"{where}: {key}: there is no file or folder {name!r}; --set {key}=PATH gives another")
@@ -128,7 +130,7 @@ def _locate_start(settings: Settings, folders: tuple[Path, ...], paths: dict[str
         return {}
     values, folder = locate_model(start.value, folders, f"{start.where}: start_from")
     if folder is None:
-        raise UserError(f"{start.where}: start_from: {start.value!r} is not a folder")
+        raise UserError(f"{start.where}: start_from: {echo(start.value)} is not a folder")
     paths[values["sha256"]] = folder
     return {"start_from": YamlValue(values, start.where)}
 

@@ -23,7 +23,7 @@ from stableft.config.run_config import MaskingConfig, PretrainConfig
 from stableft.config.settings import Settings
 from stableft.config.yaml_file import YamlValue
 from stableft.data.tokens import drop_full_mask
-from stableft.errors import UserError
+from stableft.errors import UserError, echo
 from stableft.models.load import LOAD_ERRORS, load_error_message, quiet_transformers, require_safetensors
 from stableft.seeds import derive_seed
 from stableft.training.evaluate import to_device
@@ -103,7 +103,7 @@ def _check_value(family: str, key: str, setting: YamlValue) -> Any:
     else:
         fits, rule = 0 <= value < math.inf, "must be at least 0 and finite"
     if not fits:
-        raise UserError(f"{setting.where}: model.{key}: {value!r} {rule}")
+        raise UserError(f"{setting.where}: model.{key}: {echo(value)} {rule}")
     return value if kind is int else float(value)
 
 

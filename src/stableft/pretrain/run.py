@@ -258,7 +258,7 @@ def prepare_pretraining(
         held_out=held_out,
         steps_per_epoch=n_per_epoch,
         total_steps=n_steps,
-        evaluate_at=frozenset(evaluation_steps(config.evaluation, n_steps, n_per_epoch)),
+        evaluate_at=frozenset(evaluation_steps(config.evaluation, n_steps, n_per_epoch, len(rows))),
     )
     start = config.start_from and config.start_from.sha256
     model = build_masked_lm(config, tokenizer, planned.sources.paths[start] if start else None)

@@ -33,7 +33,7 @@ def read_partial_results(folder: Path, kind: type[PartialT]) -> PartialT | None:
         return kind.model_validate(parse_checked_values(text) if "checksum" in values else values)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         print(f"{path} cannot be read: set aside as {set_aside(path)}, and every point is measured anew")
         return None
 

@@ -359,7 +359,7 @@ def _parse_unmodified(kind: type[RecordT], line: str) -> RecordT | None:
     try:
         lifted = text if '"schema":' in text else to_json(_lift_schema_1(from_json(text)))
         record = kind.model_validate_json(lifted)
-    except ValidationError:
+    except ValueError:  # pydantic's too
         return None
     return record if _config_id(record) == record.run_id else None
 
@@ -387,14 +387,15 @@ def parse_checked_values(line: str) -> dict:
     try:
         values = json.loads(line)
         checksum = values.pop("checksum")
-    except (ValueError, AttributeError, KeyError, TypeError):
+        actual = _checksum(values)
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         raise UserError("is not a complete record") from None
     if "schema" in values and values["schema"] != SCHEMA:
         raise UnknownSchemaError(
             f"has schema {values['schema']!r}, but this version of stableft reads 1 (without the key) and {SCHEMA}: "
             "read it with the version that wrote it"
         )
-    if checksum != _checksum(values):
+    if checksum != actual:
         raise UserError("does not match its checksum: it was truncated or edited by hand")
     return values
 

@@ -361,16 +361,7 @@ def parse_where(text: str) -> WhereCondition:
             else did_you_mean(field, {*COLUMN_DTYPES, *SETTING_KEYS})
         )
         raise UserError(f"--where {text}: field {field!r} is neither a column of the runs nor a setting{close}")
-    return WhereCondition(field, _parse_where_value(value, field), value)
-
-
-def _parse_where_value(text: str, field: str) -> Any:
-    """Return the value parsed as YAML. Numbers such as 2e-5, which YAML reads as text, are converted."""
-    value = parse_yaml(text, f"--where {field}").value
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+    return WhereCondition(field, parse_yaml(value, f"--where {field}").value, value)
 
 
 def where_value(field: str, row: dict[str, Any], record: AnyRunRecord) -> Any:

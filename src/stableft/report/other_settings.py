@@ -8,7 +8,7 @@ from stableft.config.planned_run import PlannedRun
 from stableft.config.run_config import ExactlyOne, RunConfig, without_none
 from stableft.config.settings import RUN_CONFIG_LEAVES, SWEEP_KEY_OF_SETTING
 from stableft.config.sweep_file import START_ARM
-from stableft.config.yaml_file import look_up, write_inline
+from stableft.config.yaml_file import look_up, write_setting
 from stableft.records.run_record import RunRecord
 from stableft.text import join_with
 
@@ -63,7 +63,7 @@ def _options(ours: RunConfig, theirs: RunConfig) -> Iterator[str | None]:
             (only,) = [(name, number) for name, number in value.items() if number is not None]
             yield f"--set {key}.{only[0]}={only[1]}"
         else:
-            yield f"--set {shlex.quote(f'{key}={write_inline(without_none(value))}')}"
+            yield f"--set {shlex.quote(write_setting(key, without_none(value)))}"
 
 
 def _as_ranges(labels: Iterable[str]) -> str:

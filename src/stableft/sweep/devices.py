@@ -12,7 +12,7 @@ def resolve_devices(text: str) -> list[str]:
     if text == "cpu":
         return ["cpu"]
     numbers = text.split(",")
-    if text != "auto" and not all(number.strip().isdecimal() for number in numbers):
+    if text != "auto" and not all(number.strip().isdecimal() and len(number) < 10 for number in numbers):
         raise UserError(f"--devices {text!r} must be auto, cpu, or GPU numbers such as 0,1")
     import torch
 

@@ -19,6 +19,7 @@ from stableft.errors import UserError
 from stableft.models.compatibility import check_model_fits_config, resolve_backbone
 from stableft.sweep.start_runs import describe_start_run
 from stableft.sweep.workers import count_cores
+from stableft.training.schedule import evaluation_steps, steps_per_epoch, total_steps
 
 FP16_SLOWDOWN = 57  # seen on a CPU without fp16 arithmetic; one with it was about as fast as in fp32
 
@@ -28,6 +29,7 @@ class PlannedRows(NamedTuple):
 
     fingerprint: str
     train_rows: int
+    evaluated_rows: int
     notes: tuple[str, ...] = ()
 
 
@@ -39,7 +41,7 @@ def check_sweep_inputs(
     `parents` are checked last, so that a problem they share with a run is reported for the run the user asked for.
 
     Raises:
-        UserError: The data or a model's config.json cannot be read, or does not fit a run's config.
+        UserError: The data or a model's config.json cannot be read or does not fit a run, or a run is too long.
     """
     planned: dict[str, PlannedRows] = {}
     by_data: dict[str, PlannedRows] = {}
@@ -56,10 +58,16 @@ def check_sweep_inputs(
         data = canonical_json(config.data.model_dump(mode="json"))
         if data not in by_data:
             parts = read_splits(config, sources)
-            by_data[data] = PlannedRows(
-                rows_fingerprint(parts), len(parts["train"]), check_rows(config, sources, parts)
-            )
-        planned[run.run_id] = by_data[data]
+            n_evaluated = sum(len(rows) for name, rows in parts.items() if name != "train")
+            notes = check_rows(config, sources, parts)
+            by_data[data] = PlannedRows(rows_fingerprint(parts), len(parts["train"]), n_evaluated, notes)
+        planned[run.run_id] = rows = by_data[data]
+        length = canonical_json([data, config.model_dump(include={"schedule", "evaluation"})])
+        if length not in checked:
+            checked.add(length)
+            per_epoch = steps_per_epoch(rows.train_rows, config.schedule.batch_size)
+            total = total_steps(config.schedule, rows.train_rows)
+            evaluation_steps(config.evaluation, total, per_epoch, rows.evaluated_rows)
 
     for run in runs:
         check(run)
@@ -135,7 +143,7 @@ def _check_weight_files(name: str, folder: Path) -> None:
     for index in folder.glob("*.index.json"):
         try:
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UserError(f"model {name!r}: its {index.name} cannot be read") from None
         for shard in sorted(str(shard) for shard in shards):
             if not (folder / shard).is_file():
@@ -158,7 +166,7 @@ def _read_model_config(config: RunConfig, sources: LocalPaths) -> dict:
     try:
         with open(path, encoding="utf-8") as file:
             values = json.load(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"model {model.name!r}: its config.json cannot be read: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"model {model.name!r}: its config.json is not a mapping")

@@ -24,6 +24,7 @@ from stableft.config.sweep_file import (
     load_sweep,
     parse_seeds,
 )
+from stableft.config.yaml_file import YamlDumper
 from stableft.errors import UserError
 from stableft.records.run_record import RunRecord, atomic_write
 from stableft.text import TextRow, align_columns
@@ -377,7 +378,7 @@ class _BlockMapping(dict):
     """A mapping dumped with one key per line."""
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(YamlDumper):
     """YAML dumper without aliases, with indented lists, and with floats written as 2.0e-5 rather than 2.0e-05."""
 
     def ignore_aliases(self, data: Any) -> bool:

@@ -98,7 +98,9 @@ def prepare_run(
         inputs=inputs,
         per_epoch=per_epoch,
         total=total,
-        evaluate_at=frozenset(evaluation_steps(config.evaluation, total, per_epoch)),
+        evaluate_at=frozenset(
+            evaluation_steps(config.evaluation, total, per_epoch, len(splits.val) + len(splits.test or ()))
+        ),
         start=start.to_record() if start else None,
     )
     state = create_train_state(model, pretrained.spec, config, execution)
