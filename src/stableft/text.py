@@ -325,7 +325,7 @@ def forgiving_output() -> Iterator[dict[str, ForgivingFile]]:
         yield files
     finally:
         for name, stream in before.items():
-            getattr(sys, name).flush()
+            (getattr(sys, name).close if stream is None else getattr(sys, name).flush)()
             setattr(sys, name, stream)
 
 

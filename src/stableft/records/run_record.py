@@ -281,7 +281,11 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None], size: 
 
     Raises:
         StorageError: The disk is full, read-only or gone.
+        UserError: `path` is a pipe or a device, which a file must not replace.
     """
+    path = path.resolve() if path.is_symlink() else path  # of a link such as /dev/stdout, too
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path}: this is a pipe or a device; give the name of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     with storage_faults(path, temporary):
         disk = shutil.disk_usage(path.parent) if size else None

@@ -49,6 +49,7 @@ from stableft.sweep.state import (
     with_recorded_probes,
     with_saved_weights,
 )
+from stableft.text import forgiving_output
 
 TrainFunction = Callable[
     [PlannedRun, Path, LocalPaths, Execution, Callable[[RunProgress], None], Callable[[], bool]], RunRecord
@@ -450,6 +451,7 @@ PROGRESS_SECONDS = 0.25
 RunInbox = queue.SimpleQueue[tuple[PlannedRun, RunRecord | None] | None]
 
 
+@forgiving_output()
 def run_worker(
     connection: Connection, results: Path, sources: LocalPaths, execution: Execution, train: TrainFunction | None
 ) -> None:
