@@ -19,9 +19,7 @@ from stableft.config.run_config import RunConfig
 
 for _size in ("COLUMNS", "LINES"):  # pytest-xdist sets them; tables must not depend on who runs the tests
     os.environ.pop(_size, None)
-os.environ["PYTHONPATH"] = (
-    f"{Path(__file__).parent}:{Path(__file__).parents[1]}/src"  # processes that tests start import `support` too
-)
+os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # processes that tests start import `support` too
 
 LONG = 600  # seconds
 

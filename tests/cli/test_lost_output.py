@@ -20,6 +20,7 @@ from support.sweep_records import save_record
 from stableft.config.planned_run import LocalPaths
 from stableft.config.sweep_file import load_sweep
 from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE
+from stableft.sweep.workers import collected_signals
 
 pytestmark = [pytest.mark.usefixtures("workplace"), pytest.mark.faults, pytest.mark.timeout(300)]
 COMMAND = f"'{sys.executable}' -W error -c 'from stableft.cli.app import main; main()'"
@@ -122,6 +123,33 @@ def test_a_sweep_in_a_poor_locale_keeps_its_report():
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"+ most runs failed" in done.stdout
     assert "most runs failed (†)" in Path("results/sweeps/smoke/report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_sweep_on_a_full_disk_goes_on_once_there_is_space(stableft, disk):
+    """No run is crashed, so --retry-crashed is not needed."""
+    command = [*SWEEP.split(), "--checkpoint-every", "2", "--results", disk.folder / "results"]
+    disk.fill(100_000)
+    code, _, err = stableft(*command)
+    assert code == 2
+    path = rf"{disk.folder}/results/runs/\w+/{CHECKPOINT_FILE}"
+    assert re.fullmatch(rf"stableft: {path} needs [\d,]+ bytes \(\d+ kB\), but its disk has [\d,]+ \(.*\) free\n", err)
+    assert not list(disk.folder.rglob("crash.txt"))
+    disk.empty()
+    code, out, _ = stableft(*command)
+    assert (code, "Ended: 1 of 1 runs done" in out) == (0, True)
+
+
+def test_a_signal_that_was_ignored_is_not_collected():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with collected_signals() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert received == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def start(line: str) -> subprocess.Popen:

@@ -62,7 +62,7 @@ app.command()(copy)
 
 
 # Commands that train or measure: the loss of what they print is no failure.
-EXPERIMENTS = ("sweep", "train", "pretrain", "probe")
+EXPERIMENTS = {"sweep", "train", "pretrain", "probe"}
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def main() -> None:
         error = files["stdout"].error if "stdout" in files else None
         if error and error.errno != errno.EPIPE:
             print(f"stableft: cannot write to the standard output: {error.strerror}", file=sys.stderr)
-            code = code if code or sys.argv[1] in EXPERIMENTS else 2
+            code = code or (0 if {*sys.argv[1:2]} & EXPERIMENTS else 2)
     sys.exit(code)
 
 
