@@ -156,35 +156,31 @@ def start(line: str) -> subprocess.Popen:
     return subprocess.Popen(["bash", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def wait_for_a_checkpoint(process: subprocess.Popen) -> None:
-    assert wait_while_running(process, lambda: list(Path("results").rglob(CHECKPOINT_FILE))), process.communicate()
+def wait_for(process: subprocess.Popen, name: str) -> None:
+    assert wait_while_running(process, lambda: list(Path("results").rglob(name))), process.communicate()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_after_a_signal_no_report_is_drawn(number):
-    """A run has finished earlier, so that there would be one."""
-    assert run_shell(f"stableft {SWEEP}").returncode == 0
-    for path in Path("results/sweeps/smoke").iterdir():
-        path.unlink()
-    long = "--seeds 1-3 --set schedule.epochs=2000 --checkpoint-every 5"
-    process = start(f"exec {COMMAND} sweep smoke --arms mosbach --devices cpu {long}")
-    wait_for_a_checkpoint(process)
+    """There would be one: a run has finished."""
+    process = start(f"exec {COMMAND} sweep smoke --arms mosbach --devices cpu --checkpoint-every 1")
+    wait_for(process, RECORD_FILE)
+    wait_for(process, CHECKPOINT_FILE)
     sent = time.monotonic()
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
-    assert time.monotonic() - sent < 8  # a step and a checkpoint's write of a tiny model are nothing
+    assert time.monotonic() - sent < 15  # 5 seconds at most, and a step and a checkpoint's write on a busy machine
     assert process.returncode == 130, out
-    assert re.search(r"^Interrupted: .*run the same command to continue$", out, re.MULTILINE)
-    assert out.splitlines()[-1].startswith("Interrupted: ")
-    assert not list(Path("results/sweeps/smoke").iterdir())
+    assert re.match(r"Interrupted: \d of 5 runs done, .*; run the same command to continue$", out.splitlines()[-1])
+    assert not Path("results/sweeps").exists()
 
 
 @pytest.mark.slow
 def test_a_signal_that_was_ignored_stays_ignored():
     """As by nohup, and by a shell that starts a job in the background."""
     process = start(f"trap '' HUP INT; exec {COMMAND} {SWEEP} --checkpoint-every 1")
-    wait_for_a_checkpoint(process)
+    wait_for(process, CHECKPOINT_FILE)
     for number in (signal.SIGHUP, signal.SIGINT):
         process.send_signal(number)
     out, _ = process.communicate(timeout=120)
