@@ -260,11 +260,11 @@ def workplace(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def disk(tmp_path):
-    """Mounts a disk of 1 MB for a test; mounting needs rights that a user may lack."""
+    """Mounts a disk of 8 MB for a test; mounting needs rights that a user may lack."""
     from support.disks import SmallDisk
 
     try:
-        small = SmallDisk(tmp_path / "disk", 1 << 20)
+        small = SmallDisk(tmp_path / "disk", 8 << 20)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("mounts a file system")
     yield small

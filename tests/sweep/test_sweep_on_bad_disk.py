@@ -22,7 +22,7 @@ def train_on_bad_disk(run, results, sources, execution, progress, stop):
     if run.config.seeds.init == 1 and not (results / "mended").exists():
         match run.arm:
             case "full":
-                (results / "filler").write_bytes(bytes(1 << 21))
+                (results / "filler").write_bytes(bytes(16 << 20))
             case "full, then dies":
                 left = os.statvfs(results)
                 (results / "filler").write_bytes(bytes(left.f_bavail * left.f_frsize))
