@@ -319,7 +319,10 @@ def forgiving_output() -> Iterator[dict[str, ForgivingFile]]:
         elif stream is getattr(sys, f"__{name}__") and os.name == "posix":
             files[name] = ForgivingFile(stream.fileno(), "wb", closefd=False)
             buffer = io.BufferedWriter(files[name])
-            options = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
+            options = {
+                "line_buffering": stream.line_buffering,
+                "write_through": getattr(stream, "write_through", False),
+            }
             setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, "plain_forms", **options))
     try:
         yield files
