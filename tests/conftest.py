@@ -4,6 +4,7 @@ import os
 
 os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # before anything starts CUDA, which reads it once
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -255,6 +256,19 @@ def workplace(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     return folder
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Mounts a disk of 8 MB for a test; mounting needs rights that a user may lack."""
+    from support.disks import SmallDisk
+
+    try:
+        small = SmallDisk(tmp_path / "disk", 8 << 20)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounts a file system")
+    yield small
+    small.unmount()
 
 
 @pytest.fixture

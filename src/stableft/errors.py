@@ -2,8 +2,10 @@
 
 import difflib
 import errno
+import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +50,44 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
     for cause in _causes(error):
         if isinstance(cause, StorageError):
             return cause
-        if isinstance(cause, OSError) and cause.errno in STORAGE_ERRNOS:
-            return StorageError(f"cannot use {cause.filename or path or 'a file'}: {cause.strerror}")
+        if isinstance(cause, OSError):  # a copy that fails names the file to write second
+            number, reason, name = cause.errno, cause.strerror, cause.filename2 or cause.filename
+        else:  # safetensors and tokenizers have the operating system's error in their text alone
+            in_text = re.search(r"\(os error (\d+)\)", str(cause))
+            number, name = int(in_text[1]) if in_text else None, None
+            reason = os.strerror(number) if number else None
+        if number in STORAGE_ERRNOS:
+            return StorageError(f"cannot use {name or path or 'a file'}: {reason}")
     return None
 
 
+@contextmanager
+def storage_faults(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Raise a `StorageError` in place of an exception that a disk caused.
+
+    It names the file that the operating system names, else `path`. With `temporary`, which is written and then renamed
+    to `path`, it names `path` and so do other errors of the operating system, because the user knows only that one.
+    """
+    try:
+        yield
+    except Exception as error:
+        for cause in _causes(error):
+            if temporary and isinstance(cause, OSError) and cause.errno:
+                if cause.filename is None or Path(str(cause.filename)).is_relative_to(temporary):
+                    cause.filename = str(path)
+                if cause.filename2 and Path(str(cause.filename2)).is_relative_to(temporary):
+                    cause.filename2 = str(path)
+        fault = storage_error(error, path)
+        if fault is None or fault is error:
+            raise
+        raise fault from error
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an exception and those behind it. torch.save hides a full disk behind a RuntimeError."""
+    """Yield an exception and those that show behind it. torch.save hides a full disk behind a RuntimeError."""
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -29,6 +29,7 @@ from stableft.records.run_record import (
 from stableft.report.artifact import BoldRule, ReportedCheckpoint
 from stableft.report.runs import as_means_table, compare_against, load_runs, read_all_stored_records
 from stableft.stats import Interval, wilson_interval
+from stableft.text import forgiving_output
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,6 +82,7 @@ def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
         raise UserError(f"{name}={echo(value)}: must be one of {', '.join(choices)}{did_you_mean(str(value), choices)}")
 
 
+@forgiving_output()
 def run_sweep(
     config: PathLike | Sweep,
     *,
@@ -177,7 +179,9 @@ def run_sweep(
                 fingerprint=lambda config, _: rows[config.run_id].fingerprint,
             )
     except UserError:
-        if created and not any(results.iterdir()):  # otherwise runs had finished before the error came up
+        if (
+            created and results.is_dir() and not any(results.iterdir())
+        ):  # otherwise runs had finished before the error came up
             results.rmdir()
         raise
     print(closing_line(result))

@@ -1,6 +1,9 @@
-"""Text that is safe to show, columns that fit a width, durations and live progress for the terminal."""
+"""Text that is safe to show, columns, durations, live progress and the standard streams for the terminal."""
 
+import codecs
+import io
 import math
+import os
 import re
 import shutil
 import sys
@@ -10,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -277,6 +280,66 @@ def open_live_output(live: bool | None = None, transient: bool = False) -> Itera
 
     with Live(auto_refresh=False, transient=transient) as display:
         yield LiveOutput(display)
+
+
+class ForgivingFile(io.FileIO):
+    """A standard stream whose reader may die and whose disk may be full: after the first `error`, writes do nothing."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        if self.error is None:
+            try:
+                written = super().write(data)
+                return len(data) if written is None else written  # None: a terminal that takes nothing at the moment
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+
+PLAIN_FORMS = {"†": "+", "‡": "++", "±": "+-", "−": "-", "–": "-", "×": "x", "≤": "<=", "≥": ">=", "’": "'", "…": "..."}
+
+
+def _write_plainly(error: UnicodeError) -> tuple[bytes, int]:
+    """Return a plain form of characters that a terminal's encoding lacks, and the bytes of a file name as they are."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    forms = (
+        bytes([ord(one) - 0xDC00]) if "\udc80" <= one <= "\udcff" else PLAIN_FORMS.get(one, "?").encode()
+        for one in characters
+    )
+    return b"".join(forms), error.end
+
+
+codecs.register_error("plain_forms", _write_plainly)
+
+
+@contextmanager
+def forgiving_output() -> Iterator[dict[str, ForgivingFile]]:
+    """Let nothing that is printed to the standard streams raise: what is computed matters more than its display.
+
+    Yield the streams by name, without those that a notebook or a test has replaced.
+    """
+    before = {"stdout": sys.stdout, "stderr": sys.stderr}
+    files: dict[str, ForgivingFile] = {}
+    for name, stream in before.items():
+        if stream is None:  # closed before the start
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif stream is getattr(sys, f"__{name}__") and os.name == "posix":
+            files[name] = ForgivingFile(stream.fileno(), "wb", closefd=False)
+            buffer = io.BufferedWriter(files[name])
+            options = {
+                "line_buffering": stream.line_buffering,
+                "write_through": getattr(stream, "write_through", False),
+            }
+            setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, "plain_forms", **options))
+    try:
+        yield files
+    finally:
+        for name, stream in before.items():
+            (getattr(sys, name).close if stream is None else getattr(sys, name).flush)()
+            setattr(sys, name, stream)
 
 
 class Pace:

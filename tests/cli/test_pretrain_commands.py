@@ -251,7 +251,7 @@ def test_a_copy_that_cannot_be_made_leaves_nothing_behind(stableft, workplace, m
     path = write_pretraining_config(workplace)
     monkeypatch.setattr(pretrain_command.shutil, "copyfile", full)
     code, _, err = stableft("pretrain", path, *CPU, "--out", "mine")
-    assert (code, err) == (2, "stableft: mine: No space left on device\n")
+    assert (code, err) == (2, "stableft: cannot use mine: No space left on device\n")
     assert {file.name for file in workplace.iterdir()} == {"tiny.yaml", "results"}
 
 

@@ -13,7 +13,7 @@ from support.paths import ROOT
 
 from stableft.config.planned_run import PlannedRun
 from stableft.config.run_config import canonical_json
-from stableft.errors import UserError
+from stableft.errors import StorageError, UserError
 from stableft.records.frame import build_frame
 from stableft.records.probe_record import DriftRecord, read_probe_records
 from stableft.records.run_record import (
@@ -326,7 +326,7 @@ def test_a_disk_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
     path = tmp_path / "file"
     atomic_write(path, b"old")
     monkeypatch.setattr("os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match=f"^cannot use {path}: No space left on device$"):
         atomic_write(path, b"new")
     monkeypatch.undo()
     assert path.read_bytes() == b"old"

@@ -180,6 +180,24 @@ def test_on_a_terminal_the_display_is_a_table():
         assert cell in seen
 
 
+@pytest.mark.faults
+def test_a_terminal_that_is_gone_loses_the_table_alone():
+    controller, terminal = os.openpty()
+    os.close(controller)
+    code = """if True:
+        import sys, test_live_table
+        from stableft.text import forgiving_output
+        with forgiving_output() as files:
+            test_live_table.show_a_run(live=True)
+        print(files["stdout"].error.strerror, file=sys.stderr)
+    """
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    command, here = [sys.executable, "-W", "error", "-c", code], Path(__file__).parent
+    done = subprocess.run(command, cwd=here, stdout=terminal, stderr=subprocess.PIPE, env=environment, check=True)
+    os.close(terminal)
+    assert done.stderr == b"Input/output error\n"
+
+
 def test_runs_that_end_early_are_counted_apart():
     outcome = SweepResult(("a",), (), (), (), (), (), False, ("b", "c"))
     assert closing_line(outcome) == "Ended: 1 of 3 runs done, 2 stopped early as hopeless"

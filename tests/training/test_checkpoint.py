@@ -9,7 +9,7 @@ import torch
 from support.training_runs import run_outputs, train_run
 
 from stableft.config.planned_run import Execution, RunInterrupted, RunProgress
-from stableft.errors import UserError
+from stableft.errors import StorageError, UserError
 from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE, read_record, run_folder
 from stableft.training import checkpoint
 from stableft.training.checkpoint import CHECKPOINT_TIME_SHARE, CheckpointBudget, initial_checkpoint_budget
@@ -213,7 +213,7 @@ def test_a_failed_write_leaves_the_one_before(stopped, toy_sources, monkeypatch)
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(StorageError, match=f"^cannot use {path}: No space left on device$"):
             train_run(run, results, toy_sources, checkpoint_every=1)
     assert path.read_bytes() == before
     assert not list(path.parent.glob(".*.tmp"))

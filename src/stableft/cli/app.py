@@ -3,6 +3,7 @@
 A command imports what it needs when it runs, so that `--help` and `show` start without loading torch.
 """
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -37,9 +38,9 @@ from stableft.cli.options import (
 )
 from stableft.cli.probe_commands import probe_app
 from stableft.cli.report_commands import compare_command, power, report
-from stableft.errors import UserError
+from stableft.errors import UserError, storage_error
 from stableft.sweep.workers import EXIT_INTERRUPTED
-from stableft.text import strip_controls
+from stableft.text import forgiving_output, strip_controls
 
 app = CheckedTyper(
     no_args_is_help=True,
@@ -61,20 +62,44 @@ app.command()(clean)
 app.command()(copy)
 
 
+# Commands that train or measure: the loss of what they print is no failure.
+EXPERIMENTS = {"sweep", "train", "pretrain", "probe"}
+
+
 def main() -> None:
-    """Run the command line. A UserError prints as one sentence and exits with code 2."""
+    """Run the command line. A UserError prints as one sentence and exits with code 2.
+
+    A reader of the output that goes away is no error. Output that a full disk loses is one, unless the command trains
+    or measures: the display is switched off, and its results are kept.
+    """
+    with forgiving_output() as files:
+        code = run_command()
+        sys.stdout.flush()
+        error = files["stdout"].error if "stdout" in files else None
+        if error and error.errno != errno.EPIPE:
+            print(f"stableft: cannot write to the standard output: {error.strerror}", file=sys.stderr)
+            code = code or (0 if {*sys.argv[1:2]} & EXPERIMENTS else 2)
+    sys.exit(code)
+
+
+def run_command() -> int:
+    """Run the command of the command line and return its exit code."""
     try:
         app()
-    except UserError as error:
-        print(strip_controls(f"stableft: {error}"), file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.filename is None:  # not about a path that the user may have given
-            raise
-        print(strip_controls(f"stableft: {error.filename}: {error.strerror}"), file=sys.stderr)
-        sys.exit(2)
+    except SystemExit as left:
+        return int(left.code or 0)
     except KeyboardInterrupt:  # before training starts; from then on, Ctrl-C is handled and leaves a checkpoint
-        sys.exit(EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        named = Path.home() if "--install-completion" in sys.argv else None  # Typer's files there
+        fault = error if isinstance(error, UserError) else storage_error(error, named)
+        if fault:
+            print(strip_controls(f"stableft: {fault}"), file=sys.stderr)
+        elif isinstance(error, OSError) and error.filename is not None:  # of a path that the user may have given
+            print(strip_controls(f"stableft: {error.filename}: {error.strerror}"), file=sys.stderr)
+        else:
+            raise
+    return 2
 
 
 @app.callback()
@@ -139,7 +164,8 @@ def sweep(
         fail_fast=fail_fast,
         complete=complete,
     )
-    print_report(plan, results)
+    if not result.interrupted:
+        print_report(plan, results)
     raise typer.Exit(exit_code(result))
 
 

@@ -79,7 +79,7 @@ def print_estimate(
 
 
 def print_report(sweep: Sweep, results: Path) -> None:
-    """Print the report on a sweep's finished runs, if any, and save it in the results folder."""
+    """Save the report on a sweep's finished runs, if any, in the results folder, and print it."""
     from stableft.records.probe_record import find_probes_in_results
     from stableft.report.artifact import make_sweep_artifact
     from stableft.report.build import build_report
@@ -93,8 +93,12 @@ def print_report(sweep: Sweep, results: Path) -> None:
         report = build_report(
             collect_runs(artifact, planned, records, find_probes=lambda: find_probes_in_results(results, ids))
         )
-        print(f"\n{render_report(report, 'text')}", flush=True)
-        if line := save_sweep_report(report, results / "sweeps" / sweep.name):
+        line = None
+        try:
+            line = save_sweep_report(report, results / "sweeps" / sweep.name)
+        finally:  # after the files, and even without them
+            print(f"\n{render_report(report, 'text')}", flush=True)
+        if line:
             print(line)
 
 

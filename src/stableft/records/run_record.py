@@ -4,11 +4,13 @@ A run folder `<results>/runs/<run_id>/` holds config.yaml, record.json, history.
 the process working on it, and the checkpoint of an unfinished run.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar
@@ -18,7 +20,8 @@ from pydantic_core import from_json, to_json
 
 from stableft.config.run_config import Checkpoint, PretrainConfig, RunConfig, Seeds, Split, canonical_json
 from stableft.config.yaml_file import look_up
-from stableft.errors import UserError
+from stableft.errors import StorageError, UserError, storage_faults
+from stableft.text import format_bytes
 
 RECORD_FILE = "record.json"
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -277,24 +280,37 @@ def run_folder(results: Path, run_id: str) -> Path:
     return results / "runs" / run_id
 
 
-def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
+def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None], size: int = 0) -> None:
     """Write `content` (bytes, or a function that writes to a file) atomically: readers see all of it or nothing.
 
-    This also holds after a crash at any point.
+    This also holds after a crash at any point. `size` in bytes must be free on the disk before anything is written.
+
+    Raises:
+        StorageError: The disk is full, read-only or gone.
+        UserError: `path` is a pipe or a device, which a file must not replace.
     """
+    path = path.resolve() if path.is_symlink() else path  # of a link such as /dev/stdout, too
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path}: this is a pipe or a device; give the name of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            if isinstance(content, bytes):
-                file.write(content)
-            else:
-                content(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with storage_faults(path, temporary):
+        disk = shutil.disk_usage(path.parent) if size else None
+        if disk and disk.total and disk.free < size:  # some network file systems tell neither
+            free = f"{disk.free:,} ({format_bytes(disk.free)})"
+            raise StorageError(f"{path} needs {size:,} bytes ({format_bytes(size)}), but its disk has {free} free")
+        try:
+            with open(temporary, "xb") as file:
+                if isinstance(content, bytes):
+                    file.write(content)
+                else:
+                    content(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):  # of a disk that is gone; its first error says so
+                temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

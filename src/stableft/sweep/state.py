@@ -3,7 +3,8 @@
 import contextlib
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -19,7 +20,7 @@ from stableft.config.planned_run import (
 from stableft.config.run_config import RunConfig, canonical_json
 from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.data.splits import data_fingerprint
-from stableft.errors import UserError
+from stableft.errors import StorageError, UserError, storage_error, storage_faults
 from stableft.records.failure import has_failed
 from stableft.records.file_sums import find_damaged
 from stableft.records.probe_record import PROBES_FILE, DriftRecord, GradNormsRecord, ProbeRecord, read_probe_records
@@ -188,8 +189,9 @@ def run_under_claim(
     Raises:
         RunInterrupted: The run was asked to stop and has written a checkpoint.
         UserError: The user's input is invalid.
+        StorageError: The disk is full, read-only or gone.
     """
-    with claim_run(run_folder(results, run.run_id)) as claimed:
+    with _claim_in(results, run.run_id) as claimed:
         if not claimed:
             return _find_record_paused_elsewhere(run, results)
         record = _find_done_record(run, results, replaces)
@@ -204,6 +206,10 @@ def run_under_claim(
         except (RunInterrupted, UserError):
             raise
         except Exception as error:
+            if storage_error(error):
+                raise
+            if not (folder := run_folder(results, run.run_id)).is_dir():
+                raise StorageError(f"{folder}: this folder was removed during its run") from error
             # Keep only the first line: CUDA error messages continue with general advice.
             reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
             return _write_crash_record(run, results, reason, traceback.format_exc(), time.monotonic() - started_at)
@@ -215,13 +221,26 @@ def record_worker_death(
     """Return the record of a run whose worker process died, or None if another process has taken it over.
 
     The record is a crash unless the run had already finished.
+
+    Raises:
+        StorageError: The disk is full, read-only or gone, so there is no record.
     """
-    with claim_run(run_folder(results, run.run_id)) as claimed:
+    with _claim_in(results, run.run_id) as claimed:
         if not claimed:
             return None
         return _find_done_record(run, results, replaces) or _write_crash_record(
             run, results, reason, f"{reason}\n", seconds
         )
+
+
+@contextmanager
+def _claim_in(results: Path, run_id: str) -> Iterator[bool]:
+    """Do what `claim_run` does, but raise a StorageError for what a disk causes, and if the results folder is gone."""
+    if not results.is_dir():  # the claim would make it again, without the runs that it held
+        raise StorageError(f"{results}: this folder was removed during the sweep")
+    folder = run_folder(results, run_id)
+    with storage_faults(folder), claim_run(folder) as claimed:
+        yield claimed
 
 
 def _find_done_record(run: PlannedRun, results: Path, replaces: RunRecord | None) -> RunRecord | None:

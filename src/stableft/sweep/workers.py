@@ -49,6 +49,7 @@ from stableft.sweep.state import (
     with_recorded_probes,
     with_saved_weights,
 )
+from stableft.text import forgiving_output
 
 TrainFunction = Callable[
     [PlannedRun, Path, LocalPaths, Execution, Callable[[RunProgress], None], Callable[[], bool]], RunRecord
@@ -425,7 +426,10 @@ def sigint_blocked() -> Iterator[None]:
 
 @contextlib.contextmanager
 def collected_signals() -> Iterator[list[int]]:
-    """Yield a list to which each SIGINT, SIGTERM and SIGHUP is appended. The old handlers are restored on exit."""
+    """Yield a list to which each SIGINT, SIGTERM and SIGHUP is appended. The old handlers are restored on exit.
+
+    A signal that the caller has ignored so far is ignored still.
+    """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
@@ -433,6 +437,7 @@ def collected_signals() -> Iterator[list[int]]:
     numbers = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP"):  # runs must also checkpoint when an SSH connection drops
         numbers.append(signal.SIGHUP)
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup, or a shell's `&`
     before = [signal.signal(number, lambda number, _: received.append(number)) for number in numbers]
     try:
         yield received
@@ -446,6 +451,7 @@ PROGRESS_SECONDS = 0.25
 RunInbox = queue.SimpleQueue[tuple[PlannedRun, RunRecord | None] | None]
 
 
+@forgiving_output()
 def run_worker(
     connection: Connection, results: Path, sources: LocalPaths, execution: Execution, train: TrainFunction | None
 ) -> None:

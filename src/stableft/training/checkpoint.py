@@ -4,9 +4,10 @@ import hashlib
 import logging
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 
@@ -63,9 +64,18 @@ def save_checkpoint(
         "random": global_rng_state(device),
         **{name: getattr(state, name) for name in SAVED_STATE_FIELDS},
     }
-    atomic_write(folder / CHECKPOINT_FILE, lambda file: write_with_checksum(file, content))
+    atomic_write(folder / CHECKPOINT_FILE, lambda file: write_with_checksum(file, content), _count_bytes(content))
     budget.write_seconds = time.perf_counter() - start
     budget.spent_seconds += budget.write_seconds
+
+
+def _count_bytes(content: Any) -> int:
+    """Return the bytes of all tensors in a checkpoint's content, which are nearly all of its file."""
+    if isinstance(content, Mapping):
+        return sum(map(_count_bytes, content.values()))
+    if isinstance(content, list | tuple):
+        return sum(map(_count_bytes, content))
+    return content.nbytes if isinstance(content, torch.Tensor) else 0
 
 
 class _HashedFile:

@@ -20,6 +20,7 @@ from stableft.config.planned_run import Execution
 from stableft.config.run_config import ConfigSection
 from stableft.data.metrics import compute_scores
 from stableft.data.tokens import LabeledRows
+from stableft.errors import storage_faults
 from stableft.models.load import quiet_transformers
 from stableft.records.failure import find_chance_in_data, is_failed
 from stableft.records.file_sums import sum_files
@@ -80,22 +81,23 @@ def write_model_folder(folder: Path, model: PreTrainedModel, tokenizer: PreTrain
 def atomic_write_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces `target` as a whole on success and is deleted on an exception."""
     temporary = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process; holding the claim, we may delete it
-    temporary.mkdir()
-    try:
-        yield temporary
-    except (Exception, KeyboardInterrupt):
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    mode = _default_file_mode(temporary)
-    for path in temporary.iterdir():
-        path.chmod(mode)  # safetensors creates files that only their owner can read
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())  # the contents must be on disk before the rename makes them visible
-    sync_folder(temporary)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(temporary, target)
-    sync_folder(target.parent)
+    with storage_faults(target, temporary):
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process; holding the claim, we may delete it
+        temporary.mkdir()
+        try:
+            yield temporary
+        except (Exception, KeyboardInterrupt):
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        mode = _default_file_mode(temporary)
+        for path in temporary.iterdir():
+            path.chmod(mode)  # safetensors creates files that only their owner can read
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())  # the contents must be on disk before the rename makes them visible
+        sync_folder(temporary)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(temporary, target)
+        sync_folder(target.parent)
 
 
 def _default_file_mode(folder: Path) -> int:

@@ -129,7 +129,7 @@ def save_sweep_report(report: Report, folder: Path) -> str | None:
     """Write the report of a sweep to its folder. Return a line that names the figures, or an error message.
 
     If no run has finished, nothing is written and None is returned. A file that cannot be written is no exception,
-    because nothing is lost: the report has been printed, and the records exist.
+    because nothing is lost: the report is printed, and the records exist.
     """
     if not any(finished for *_, finished, _ in report.provenance.runs):
         return None
@@ -137,7 +137,7 @@ def save_sweep_report(report: Report, folder: Path) -> str | None:
         lines = write_report_folder(report, folder)
     except UserError as error:
         return f"the report's files were not written: {error}"
-    except OSError as error:  # e.g. a full disk or missing permissions, also for matplotlib's cache folder
+    except OSError as error:  # e.g. missing permissions, also for matplotlib's cache folder
         return f"the report's files could not be written: {error.filename or folder}: {error.strerror or error}"
     return f"figures: {', '.join(line for line in lines if 'png' in line)}; the report beside them in five forms"
 

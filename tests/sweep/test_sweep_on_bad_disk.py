@@ -1,0 +1,71 @@
+"""A full disk or a results folder that is gone stops a sweep in real worker processes; the runs need no torch."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from support.sweep_records import make_record, make_run
+
+from stableft.config.planned_run import Execution, LocalPaths
+from stableft.errors import UserError
+from stableft.records.run_record import RECORD_FILE, run_folder, write_record
+from stableft.sweep.state import CRASH_FILE
+from stableft.sweep.workers import run_local
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
+
+
+def train_on_bad_disk(run, results, sources, execution, progress, stop):
+    """Finishes the first run; the arm's name says what happens in the second."""
+    if run.config.seeds.init == 1 and not (results / "mended").exists():
+        match run.arm:
+            case "full":
+                (results / "filler").write_bytes(bytes(16 << 20))
+            case "full, then dies":
+                left = os.statvfs(results)
+                (results / "filler").write_bytes(bytes(left.f_bavail * left.f_frsize))
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "removed":
+                shutil.rmtree(results)
+            case "run removed":
+                shutil.rmtree(run_folder(results, run.run_id))
+    record = make_record(run)
+    write_record(results, record)
+    return record
+
+
+def sweep(results: Path, arm: str):
+    return run_local(
+        [make_run(seed, arm) for seed in range(3)],
+        results,
+        LocalPaths(),
+        ("cpu",),
+        1,
+        Execution(),
+        train=train_on_bad_disk,
+        fingerprint=lambda config, sources: "f" * 64,
+    )
+
+
+@pytest.mark.parametrize("arm", ["full", "full, then dies"])
+def test_a_full_disk_stops_the_sweep_and_the_same_call_goes_on(disk, arm):
+    with pytest.raises(UserError, match=r"^cannot use \S*disk/\S*: No space left on device$"):
+        sweep(disk.folder, arm)
+    assert len(list(disk.folder.rglob(RECORD_FILE))) == 1
+    assert not list(disk.folder.rglob(CRASH_FILE))
+    disk.empty()
+    (disk.folder / "mended").touch()
+    outcome = sweep(disk.folder, arm)
+    assert (len(outcome.finished_before), len(outcome.finished), outcome.crashed) == (1, 2, ())
+
+
+@pytest.mark.parametrize("arm", ["removed", "run removed"])
+def test_a_folder_that_is_removed_stops_the_sweep(tmp_path, arm):
+    results = tmp_path / "results"
+    results.mkdir()
+    with pytest.raises(UserError, match=r"^\S*results\S*: this folder was removed during (the sweep|its run)$"):
+        sweep(results, arm)
+    assert results.exists() == (arm == "run removed")
+    assert not list(results.rglob(CRASH_FILE))
