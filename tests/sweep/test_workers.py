@@ -16,12 +16,13 @@ from support.worker_logs import log_event, read_events, wait_until
 from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted, RunProgress
 from stableft.errors import UserError
 from stableft.records.run_record import CHECKPOINT_FILE, run_folder
-from stableft.sweep import workers
+from stableft.sweep import worker_process
 from stableft.sweep.claims import claim_run
 from stableft.sweep.devices import resolve_devices
 from stableft.sweep.progress import Notice, ProgressReported, RunEnded, RunStarted, SweepStarted
 from stableft.sweep.state import CRASH_FILE, read_sweep_state
-from stableft.sweep.workers import can_compute, make_slots, run_local
+from stableft.sweep.worker_process import can_compute
+from stableft.sweep.workers import make_slots, run_local
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -34,7 +35,7 @@ def train_stand_in(run, results, sources, execution, progress, stop):
         case "raise":
             raise ValueError("the bug")
         case "cuda":
-            workers.can_compute = lambda device: False  # in this worker process, until its end
+            worker_process.can_compute = lambda device: False  # in this worker process, until its end
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         case "said":
             raise ValueError("no such column: cuda")
