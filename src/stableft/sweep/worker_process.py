@@ -13,6 +13,7 @@ from pathlib import Path
 
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted, RunProgress
 from stableft.errors import UserError
+from stableft.pulse import PULSE, TRAINING, WAITING
 from stableft.records.run_record import RunRecord
 from stableft.sweep.state import run_under_claim
 
@@ -25,15 +26,21 @@ RunInbox = queue.SimpleQueue[tuple[PlannedRun, RunRecord | None] | None]
 
 
 def run_worker(
-    connection: Connection, results: Path, sources: LocalPaths, execution: Execution, train: TrainFunction | None
+    connection: Connection,
+    results: Path,
+    sources: LocalPaths,
+    execution: Execution,
+    train: TrainFunction | None,
+    heartbeat: float,
 ) -> None:
     """Run the runs received on the connection and report on each, until told to exit.
 
-    `train` None: `stableft.training.run.train`. Reports are (word, content) pairs. The words are ready, started,
-    progress, done, interrupted, user_error and broken. done carries the record (None if another process holds the
-    claim) and whether the device still computes. user_error carries the message. broken means that the worker cannot
-    start.
+    `train` None: `stableft.training.run.train`. Reports are (word, content) pairs. The words are ready, alive,
+    started, progress, done, interrupted, user_error and broken. alive is sent every `heartbeat` seconds and carries a
+    `SignOfLife`. done carries the record (None if another process holds the claim) and whether the device still
+    computes. user_error carries the message. broken means that the worker cannot start.
     """
+    report = ReportSender(connection)
     stopping = threading.Event()
     inbox: RunInbox = queue.SimpleQueue()
 
@@ -48,18 +55,20 @@ def run_worker(
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, terminate)
     threading.Thread(target=_listen_to_parent, args=(connection, inbox, stopping), daemon=True).start()
+    threading.Thread(target=_give_signs_of_life, args=(report, heartbeat), daemon=True).start()
     try:
         load, function = (None, train) if train else _import_preload_and_train()
     except Exception:
-        _send_report(connection, "broken", traceback.format_exc())
+        report("broken", traceback.format_exc())
         return
-    _send_report(connection, "ready", None)
+    report("ready", None)
     while (task := inbox.get()) is not None:
         run, replaces = task
         if stopping.is_set():
-            _send_report(connection, "interrupted", None)
+            report("interrupted", None)
             continue
-        progress = _throttled_progress(connection)
+        PULSE.start_over("loading its data and model")
+        progress = _throttled_progress(report)
         try:
             if load:
                 _try_preload(load, run, sources)
@@ -68,17 +77,18 @@ def run_worker(
                 results,
                 replaces,
                 partial(function, run, results, sources, execution, progress, stopping.is_set),
-                partial(_send_report, connection, "started", None),
+                partial(report, "started", None),
             )
         except RunInterrupted:
-            _send_report(connection, "interrupted", None)
+            report("interrupted", None)
         except UserError as error:
-            _send_report(connection, "user_error", str(error))
+            report("user_error", str(error))
         else:
             device_works = record is None or record.status != "crashed" or can_compute(execution.device)
-            _send_report(connection, "done", (record, device_works))
+            report("done", (record, device_works))
             if not device_works:  # only a new process gets a new CUDA context
                 return
+        PULSE.start_over(WAITING)
         if execution.device != "cpu":  # another worker may share the GPU
             import torch
 
@@ -117,7 +127,7 @@ def _listen_to_parent(connection: Connection, inbox: RunInbox, stopping: threadi
             inbox.put(message)
 
 
-def _throttled_progress(connection: Connection) -> Callable[[RunProgress], None]:
+def _throttled_progress(send: "ReportSender") -> Callable[[RunProgress], None]:
     """Return a callback that sends progress to the parent a few times a second.
 
     A new validation score or a change of the failure warning is sent at once.
@@ -126,21 +136,37 @@ def _throttled_progress(connection: Connection) -> Callable[[RunProgress], None]
 
     def report(progress: RunProgress) -> None:
         nonlocal next_report, val, warned
+        PULSE.get_further(TRAINING)
         now = time.monotonic()
         same = progress.val == val or (progress.val != progress.val and val != val)  # NaN is not a new value
         if same and now < next_report and warned == (progress.warning is not None):
             return
         next_report, val, warned = now + PROGRESS_SECONDS, progress.val, progress.warning is not None
-        _send_report(connection, "progress", progress)
+        send("progress", progress)
 
     return report
 
 
-def _send_report(connection: Connection, word: str, content: object) -> None:
-    try:
-        connection.send((word, content))
-    except OSError:  # the parent is gone; an exception would be recorded as a crash of the run
-        os._exit(1)
+def _give_signs_of_life(report: "ReportSender", heartbeat: float) -> None:
+    """Send the pulse in a thread of its own, which tells a worker that is stopped from one that is stuck."""
+    while True:
+        time.sleep(heartbeat)
+        report("alive", PULSE.tick(heartbeat))
+
+
+class ReportSender:
+    """Sends reports to the parent, from any thread."""
+
+    def __init__(self, connection: Connection):
+        self._connection, self._lock = connection, threading.Lock()
+
+    def __call__(self, word: str, content: object) -> None:
+        """Send a report. Exit at once if the parent is gone: an exception would be recorded as a crash of the run."""
+        try:
+            with self._lock:
+                self._connection.send((word, content))
+        except OSError:
+            os._exit(1)
 
 
 # In the texts of torch's exceptions. cuBLAS reports the second kind if there is no memory for its handle.

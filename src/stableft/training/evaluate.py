@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from stableft.config.run_config import RunConfig, TrainingConfig
 from stableft.data.tokens import InputLayout, LabeledRows, collate
+from stableft.pulse import EVALUATING, PULSE
 
 AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -82,6 +83,7 @@ def run_in_batches(compute: Callable[[int, int], Tensor], rows: int, size: int) 
     """
     start, parts = 0, []
     while start < rows:
+        PULSE.get_further(EVALUATING)
         try:
             parts.append(compute(start, min(start + size, rows)))
         except torch.OutOfMemoryError:

@@ -9,6 +9,7 @@ import torch
 
 from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.config.run_config import TrainingConfig
+from stableft.pulse import PULSE, TRAINING, WRITING_CHECKPOINT
 from stableft.records.run_record import NUMERICS
 from stableft.seeds import derive_seed
 from stableft.training.checkpoint import CheckpointBudget, initial_checkpoint_budget, load_checkpoint, save_checkpoint
@@ -103,7 +104,9 @@ def run_steps(
             diverged = flush_pending_steps(state, pending)  # the history in a checkpoint must reach its step
             if diverged:
                 break
+            PULSE.get_further(WRITING_CHECKPOINT)
             save_checkpoint(settings.folder, state, settings.conditions, settings.device, budget)
+            PULSE.get_further(TRAINING)
             saved_at = state.step
         if stopping:
             raise RunInterrupted(f"{settings.run_id} stopped after step {state.step}")

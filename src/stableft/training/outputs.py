@@ -21,6 +21,7 @@ from stableft.config.run_config import ConfigSection
 from stableft.data.metrics import compute_scores
 from stableft.data.tokens import LabeledRows
 from stableft.models.load import quiet_transformers
+from stableft.pulse import PULSE, WRITING_RESULTS
 from stableft.records.failure import find_chance_in_data, is_failed
 from stableft.records.probe_record import PROBES_FILE, write_probe_records
 from stableft.records.run_record import (
@@ -55,6 +56,7 @@ def write_config_file(folder: Path, config: ConfigSection, **labels: str) -> Non
 
 def save_run_model(setup: RunSetup, state: TrainState, name: str) -> None:
     """Write the model, with the task's label names, to a folder `name` in the run's folder."""
+    PULSE.get_further(WRITING_RESULTS)
     model = state.model
     if setup.config.task.labels:
         model.config.id2label = dict(enumerate(setup.config.task.labels))
@@ -136,6 +138,7 @@ def finish_run(setup: RunSetup, state: TrainState, diverged: bool) -> RunRecord:
     assert last
     if setup.execution.save in SAVES_LAST:
         save_run_model(setup, state, LAST_FOLDER)
+    PULSE.get_further(WRITING_RESULTS)
     arrays = {"val_last": last_val, "val_best": best_val, "test_last": last_test, "test_best": best_test}
     _write_predictions(setup, arrays)
     write_history(setup.folder, state)
