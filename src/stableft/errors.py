@@ -22,7 +22,7 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
 
     `path` is named if the operating system's error names no file.
     """
-    for cause in _causes(error):
+    for cause in causes_of(error):
         if isinstance(cause, StorageError):
             return cause
         if isinstance(cause, OSError) and cause.errno in STORAGE_ERRNOS:
@@ -30,7 +30,7 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
     return None
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an exception and those behind it. torch.save hides a full disk behind a RuntimeError."""
     while error is not None:
         yield error

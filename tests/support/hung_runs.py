@@ -9,6 +9,7 @@ from pathlib import Path
 from support.sweep_records import make_record, make_run, save_record
 from support.worker_logs import log_event, read_events
 
+from stableft import transient
 from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted, RunProgress
 from stableft.pulse import EVALUATING, PULSE, WRITING_CHECKPOINT
 from stableft.records.run_record import CHECKPOINT_FILE, run_folder
@@ -20,7 +21,7 @@ SIGNALS = {"segv": signal.SIGSEGV, "oom": signal.SIGKILL, "frozen": signal.SIGST
 
 
 def train_or_hang(run, results, sources, execution, progress, stop):
-    """Take 40 steps in a second, the first seven with a checkpoint. Then do what the arm says, with "once" only once."""
+    """Take 40 steps in a second, the first seven with a checkpoint. Then do what the arm says, if "once" once."""
     log_event(results, "begin", run)
     checkpoint = run_folder(results, run.run_id) / CHECKPOINT_FILE
     fault, _, once = run.arm.partition(" ")
@@ -37,6 +38,9 @@ def train_or_hang(run, results, sources, execution, progress, stop):
                     os._exit(3)
                 case "stuck":
                     time.sleep(60)
+                case "unreadable":
+                    transient.RETRY_SECONDS = (0.1, 0.1)  # in this worker process, until its end
+                    transient.retrying(Path("/proc/self/mem").read_bytes)()  # a true EIO
                 case "writing":
                     PULSE.get_further(WRITING_CHECKPOINT)
                     time.sleep(4)

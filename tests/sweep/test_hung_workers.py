@@ -78,6 +78,15 @@ def test_fail_fast_stops_after_the_second_death_only(tmp_path):
     assert len(read_events(tmp_path, "begin")) == 2
 
 
+def test_an_input_that_cannot_be_read_for_now_crashes_its_run_alone(tmp_path):
+    runs, outcome, _ = sweep_impatiently(tmp_path, ["unreadable", "sound"])
+    assert (outcome.crashed, outcome.finished) == ((runs[0].run_id,), (runs[1].run_id,))
+    record = read_record(tmp_path, runs[0].run_id)
+    assert record is not None
+    assert record.reason == "RuntimeError: an input cannot be read: [Errno 5] Input/output error; tried 3 times"
+    assert len({pid for _, pid in read_events(tmp_path, "begin")}) == 1
+
+
 @pytest.mark.slow
 def test_slow_loading_evaluations_and_writes_are_no_hang(tmp_path):
     runs, outcome, events = sweep_impatiently(tmp_path, ["slow", "writing"], jobs=2)

@@ -19,6 +19,7 @@ from stableft.errors import UserError
 from stableft.models.compatibility import check_model_fits_config, resolve_backbone
 from stableft.sweep.start_runs import describe_start_run
 from stableft.sweep.workers import count_cores
+from stableft.transient import retrying
 
 FP16_SLOWDOWN = 57  # seen on a CPU without fp16 arithmetic; one with it was about as fast as in fp32
 
@@ -148,6 +149,7 @@ def _check_weight_files(name: str, folder: Path) -> None:
             raise UserError(f"model {name!r}: its {path.name} has no readable weights: {error}") from None
 
 
+@retrying
 def _read_model_config(config: RunConfig, sources: LocalPaths) -> dict:
     """Return the model's config.json from its folder, the hub cache or the hub."""
     model = config.model

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted, RunProgress
 from stableft.errors import UserError
 from stableft.pulse import PULSE, TRAINING, WAITING
 from stableft.records.run_record import RunRecord
 from stableft.sweep.state import run_under_claim
+from stableft.transient import UnavailableError
 
 TrainFunction = Callable[
     [PlannedRun, Path, LocalPaths, Execution, Callable[[RunProgress], None], Callable[[], bool]], RunRecord
@@ -76,7 +78,7 @@ def run_worker(
                 run,
                 results,
                 replaces,
-                partial(function, run, results, sources, execution, progress, stopping.is_set),
+                partial(_train_or_crash, function, run, results, sources, execution, progress, stopping.is_set),
                 partial(report, "started", None),
             )
         except RunInterrupted:
@@ -107,10 +109,22 @@ def _try_preload(load: PreloadFunction, run: PlannedRun, sources: LocalPaths) ->
     """Load a run's inputs before claiming it, so that a user error does not leave an empty run folder behind."""
     try:
         load(run, sources)
+    except UnavailableError:  # it may pass before the run holds the claim, under which it is recorded as a crash
+        return
     except UserError:
         raise
-    except Exception:  # it recurs under the claim, where it is recorded as a crash
+    except Exception:  # it recurs under the claim
         return
+
+
+def _train_or_crash(train: TrainFunction, *arguments: Any) -> RunRecord:
+    """Train. Inputs that were not to be had for now are no mistake of the user: they crash this run alone."""
+    try:
+        return train(*arguments)
+    except UnavailableError as error:
+        message = str(error)
+    # Raised here, so that the cause is not taken for a failing disk under the results, which would end the sweep.
+    raise RuntimeError(message)
 
 
 def _listen_to_parent(connection: Connection, inbox: RunInbox, stopping: threading.Event) -> None:
