@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -106,9 +106,15 @@ def _default_file_mode(folder: Path) -> int:
     return stat.S_IMODE(mode)
 
 
-def evaluate_model(setup: RunSetup, state: TrainState, rows: LabeledRows) -> EvalOutputs:
-    """Return the model's outputs on `rows`, in batches that fitted in memory before."""
-    outputs = evaluate(state.model, rows, setup.config, setup.inputs, setup.device, state.eval_batch)
+def evaluate_model(
+    setup: RunSetup, state: TrainState, rows: LabeledRows, stop: Callable[[], bool] = lambda: False
+) -> EvalOutputs:
+    """Return the model's outputs on `rows`, in batches that fitted in memory before.
+
+    Raises:
+        RunInterrupted: `stop()` returned True.
+    """
+    outputs = evaluate(state.model, rows, setup.config, setup.inputs, setup.device, state.eval_batch, stop)
     state.eval_batch = outputs.batch_size
     return outputs
 
