@@ -43,7 +43,7 @@ def test_one_that_goes_on_failing_is_named(tmp_path, toy_run, toy_sources):
     run, link = toy_run(), tmp_path / "train.csv"
     link.symlink_to(EIO_FILE)
     broken = replace(toy_sources, paths={**toy_sources.paths, run.config.data.own.train: link})
-    with pytest.raises(UnavailableError, match=f"^{link} cannot be read: Input/output error; tried 3 times$"):
+    with pytest.raises(UnavailableError, match=f"{link}.*: Input/output error; tried 3 times$"):
         data_fingerprint(run.config, broken)
 
 
