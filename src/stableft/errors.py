@@ -47,7 +47,7 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
 
     `path` is named if the operating system's error names no file.
     """
-    for cause in _causes(error):
+    for cause in causes_of(error):
         if isinstance(cause, StorageError):
             return cause
         if isinstance(cause, OSError):  # a copy that fails names the file to write second
@@ -71,7 +71,7 @@ def storage_faults(path: Path, temporary: Path | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        for cause in _causes(error):
+        for cause in causes_of(error):
             if temporary and isinstance(cause, OSError) and cause.errno:
                 if cause.filename is None or Path(str(cause.filename)).is_relative_to(temporary):
                     cause.filename = str(path)
@@ -83,7 +83,7 @@ def storage_faults(path: Path, temporary: Path | None = None) -> Iterator[None]:
         raise fault from error
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an exception and those that show behind it. torch.save hides a full disk behind a RuntimeError."""
     while error is not None:
         yield error

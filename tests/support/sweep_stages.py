@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from support.sweep_records import make_record, save_record
-from support.worker_logs import log_event
+from support.worker_logs import log_event, read_events
 
 from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted, RunProgress
 from stableft.config.sweep_file import Sweep
@@ -46,8 +46,9 @@ def train_stand_in(run, results, sources, execution, progress, stop):
             return save_record(
                 results, make_record(run).model_copy(update={"status": "paused", "evals": tuple(evals), "failed": None})
             )
-        if (seed == DIES_ONCE and not first) or (run.arm == "dies" and step == 5 and first == 3):
-            checkpoint.write_text(str(step))
+        dies = run.arm == "dies" and (first, step) in ((3, 5), (5, 6)) and len(read_events(results, "from-5")) < 2
+        if (seed == DIES_ONCE and not first) or dies:
+            checkpoint.write_text("5" if dies else str(step))
             os.kill(os.getpid(), signal.SIGKILL)
         if stop():
             checkpoint.write_text(str(step))

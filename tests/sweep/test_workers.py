@@ -16,12 +16,13 @@ from support.worker_logs import log_event, read_events, wait_until
 from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted, RunProgress
 from stableft.errors import UserError
 from stableft.records.run_record import CHECKPOINT_FILE, run_folder
-from stableft.sweep import workers
+from stableft.sweep import worker_process
 from stableft.sweep.claims import claim_run
 from stableft.sweep.devices import resolve_devices
 from stableft.sweep.progress import Notice, ProgressReported, RunEnded, RunStarted, SweepStarted
 from stableft.sweep.state import CRASH_FILE, read_sweep_state
-from stableft.sweep.workers import can_compute, make_slots, run_local
+from stableft.sweep.worker_process import can_compute
+from stableft.sweep.workers import make_slots, run_local
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -34,7 +35,7 @@ def train_stand_in(run, results, sources, execution, progress, stop):
         case "raise":
             raise ValueError("the bug")
         case "cuda":
-            workers.can_compute = lambda device: False  # in this worker process, until its end
+            worker_process.can_compute = lambda device: False  # in this worker process, until its end
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         case "said":
             raise ValueError("no such column: cuda")
@@ -48,7 +49,7 @@ def train_stand_in(run, results, sources, execution, progress, stop):
             time.sleep(60)
         case "meet":  # four workers, so both sweeps, are at it at the same time
             wait_until(lambda: len({pid for _, pid in read_events(results, "begin")}) == 4)
-        case "once" if not checkpoint.exists():
+        case "twice" if len(read_events(results, "begin")) <= 2:
             checkpoint.write_bytes(b"")
             os.kill(os.getpid(), signal.SIGKILL)
     steps = 1000 if run.arm == "long" else 5
@@ -136,18 +137,18 @@ def test_crashes_are_recorded_and_the_sweep_goes_on(tmp_path):
     reasons = [record.reason for record in read_sweep_state(tmp_path, runs).crashed]
     assert reasons == [
         "ValueError: the bug",
-        "the worker process died with exit code 3",
-        "the worker process died with signal 9 (Killed)",
+        "the worker process died with exit code 3, twice",
+        "the worker process died with signal 9 (Killed), twice",
         "RuntimeError: CUDA error: an illegal memory access was encountered",
     ]
     assert f"in {train_stand_in.__name__}" in (run_folder(tmp_path, runs[0].run_id) / CRASH_FILE).read_text()
     workers = [pid for _, pid in read_events(tmp_path, "begin")]
     assert workers[0] == workers[1]  # an exception leaves the worker alive
-    assert workers[2] == workers[3]
-    assert len(set(workers)) == 4  # a death, and an error of CUDA, do not
+    assert workers[3] == workers[4]
+    assert len(set(workers)) == 6  # a death, and an error of CUDA, do not
     again, _ = sweep(tmp_path, runs)
     assert (again.crashed, again.finished) == (outcome.crashed, ())
-    assert len(read_events(tmp_path, "begin")) == 6
+    assert len(read_events(tmp_path, "begin")) == 8
 
 
 @pytest.mark.faults
@@ -195,11 +196,11 @@ def test_a_device_that_computes_and_one_that_does_not(monkeypatch):
 
 @pytest.mark.faults
 def test_retry_crashed_goes_on_from_the_checkpoint(tmp_path):
-    run = make_run(1, "once")
+    run = make_run(1, "twice")
     assert sweep(tmp_path, [run])[0].crashed == (run.run_id,)
     assert sweep(tmp_path, [run], retry_crashed=True)[0].finished == (run.run_id,)
     assert not (run_folder(tmp_path, run.run_id) / CRASH_FILE).exists()
-    assert len(read_events(tmp_path, "begin")) == 2
+    assert len(read_events(tmp_path, "begin")) == 3
 
 
 def test_fail_fast_stops_the_others_at_a_checkpoint(tmp_path):

@@ -47,9 +47,28 @@ def test_stop_and_go_on(toy_run, toy_sources, undisturbed, tmp_path, precision, 
         train_run(run, tmp_path, toy_sources, stop_at=stop_at)
     torch.manual_seed(99)  # another process has other global generators
     record, steps = steps_of(run, tmp_path, toy_sources)
-    assert steps == list(range(stop_at + 1, 15))  # it went on, and did not start afresh
+    first = stop_at if stop_at == AT_AN_EVALUATION else stop_at + 1  # an evaluation stops too, and is done first
+    assert steps == list(range(first, 15))  # it went on, and did not start afresh
     assert run_outputs(tmp_path, record) == expected
     assert not (run_folder(tmp_path, run.run_id) / CHECKPOINT_FILE).exists()
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2, 3])
+def test_an_evaluation_that_is_stopped_anywhere_is_done_again(toy_run, toy_sources, undisturbed, tmp_path, batches):
+    """12 rows for validation and 8 for the test, in batches of 8: stops before each batch, and after the last."""
+    run = toy_run()
+    asked, reported = [], [0]
+
+    def report(now: RunProgress) -> None:
+        reported[0] = now.step
+
+    def stop() -> bool:  # the loop asks before every step; after step 3, an evaluation asks before every batch
+        asked.append(reported[0])
+        return asked.count(3) > batches
+
+    with pytest.raises(RunInterrupted, match=r"stopped after step 3$"):
+        train(run, tmp_path, toy_sources, Execution(threads=1), report, stop)
+    assert run_outputs(tmp_path, steps_of(run, tmp_path, toy_sources)[0]) == undisturbed(run)
 
 
 @pytest.mark.parametrize("at_start", [False, True])

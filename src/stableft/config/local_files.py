@@ -14,6 +14,7 @@ from stableft.config.run_config import CustomTask
 from stableft.config.validation import check_printed_name
 from stableft.config.yaml_file import YamlValue
 from stableft.errors import UserError, did_you_mean, echo
+from stableft.transient import retrying
 
 PICKLED_WEIGHTS = "pytorch_model*.bin"
 WEIGHT_PATTERNS = ("*.safetensors", PICKLED_WEIGHTS)
@@ -186,6 +187,7 @@ def model_folder_digest(folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+@retrying
 @functools.cache  # ctime too: a copy may be given the modification time of its source
 def _cached_file_digest(path: Path, status: tuple[int, ...]) -> str:
     with open(path, "rb") as file:

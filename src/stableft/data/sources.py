@@ -19,6 +19,7 @@ from stableft.errors import UserError, did_you_mean, storage_error
 from stableft.records.csv_table import CsvFormat, SourceRow, open_csv_rows, open_text, split_unquoted_rows
 from stableft.records.import_json import parse_json
 from stableft.records.import_values import NUMBER_PATTERN, Place, quote
+from stableft.transient import is_transient, retrying
 
 SourceSplit = Literal["train", "dev"]
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
@@ -276,6 +277,7 @@ def _build_raw_split(place: str, texts: tuple[list[str], ...], values: list, tas
 NON_WEIGHT_PATTERNS = ("*.json", "*.txt", "*.model")
 
 
+@retrying
 def fetch_model_file(name: str, revision: str | None, file: str) -> str:
     """Return the path of a file of a hub model. Download the file if it is not in the cache.
 
@@ -298,6 +300,7 @@ def find_model_commit(name: str, revision: str | None) -> str:
     return Path(fetch_model_file(name, revision, "config.json")).parent.name
 
 
+@retrying
 def fetch_model(name: str) -> None:
     """Download a hub model (name or name@revision) into the local cache: its weights in one format and its tokenizer.
 
@@ -315,6 +318,7 @@ def fetch_model(name: str) -> None:
         snapshot_download(repository, revision=revision, allow_patterns=[*NON_WEIGHT_PATTERNS, weights])
 
 
+@retrying
 def fetch_task(task: TaskSpec) -> None:
     """Download a task's data into the local cache.
 
@@ -341,4 +345,5 @@ def _hub_errors_explained(name: str):
             f"model=FOLDER, or run `stableft data fetch --model {name}` with network access"
         ) from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise UserError(f"model {name!r}: the hub has no such model: {' '.join(str(error).split())[:200]}") from None
+        what = "the hub does not answer" if is_transient(error) else "the hub has no such model"
+        raise UserError(f"model {name!r}: {what}: {' '.join(str(error).split())[:200]}") from None

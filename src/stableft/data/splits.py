@@ -17,11 +17,13 @@ from stableft.config.run_config import DataConfig, RunConfig
 from stableft.data.sources import RawSplit, read_custom_file, read_raw_split
 from stableft.errors import UserError
 from stableft.text import join_with
+from stableft.transient import retrying
 
 HELD_OUT_ROWS = 1000
 SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 
 
+@retrying
 def read_splits(config: RunConfig, sources: LocalPaths) -> dict[str, RawSplit]:
     """Return the rows of "train", "val" and, if the split rule has one, "test".
 

@@ -19,6 +19,7 @@ from stableft.data.metrics import label_entropy, majority_baseline
 from stableft.data.sources import RawSplit
 from stableft.data.splits import check_rows, hash_texts, read_splits, rows_fingerprint
 from stableft.errors import UserError
+from stableft.pulse import PULSE
 from stableft.records.run_record import DataRecord, atomic_write
 
 TOKEN_CACHE_VERSION = 1  # to be incremented when the same inputs give different contents
@@ -213,6 +214,7 @@ def tokenize(texts: TextColumns, tokenizer, max_length: int) -> tuple[np.ndarray
     """Return token ids, segment ids and offsets of one or two text columns, as in `TokenizedRows`."""
     ids, segments, lengths = [], [], []
     for start in range(0, len(texts[0]), TOKENIZE_CHUNK_ROWS):
+        PULSE.get_further("tokenizing its data")
         encoded = tokenizer(
             *(column[start : start + TOKENIZE_CHUNK_ROWS] for column in texts),
             truncation="longest_first",

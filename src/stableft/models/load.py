@@ -41,6 +41,7 @@ from stableft.errors import UserError, did_you_mean
 from stableft.methods.mixout import check_mixout_applies
 from stableft.methods.reinit import check_drawable, modules_to_redraw
 from stableft.models.compatibility import check_model_fits_config, no_sdpa_message, resolve_backbone
+from stableft.transient import retrying
 
 # Without safetensors in a repository, transformers would ask a service of the hub to convert its pickle.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
@@ -62,6 +63,7 @@ class PretrainedCheckpoint:
     missing: tuple[str, ...]  # outside the head
 
 
+@retrying
 def load_tokenizer(config: RunConfig, sources: LocalPaths):
     """Return the tokenizer of the config's model.
 
@@ -71,6 +73,7 @@ def load_tokenizer(config: RunConfig, sources: LocalPaths):
     return _load_tokenizer(*model_location(config, sources), config.model.sha256)
 
 
+@retrying
 def load_pretrained(config: RunConfig, sources: LocalPaths) -> PretrainedCheckpoint:
     """Return the config's pre-trained checkpoint, cached for the runs that share it. Do not modify its model.
 

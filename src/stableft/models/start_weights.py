@@ -10,6 +10,7 @@ from stableft.config.run_config import RunConfig
 from stableft.errors import UserError
 from stableft.records.file_sums import check_undamaged
 from stableft.records.run_record import BEST_FOLDER, LAST_FOLDER, RunRecord, StartRecord, read_record, run_folder
+from stableft.transient import retrying
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,6 +68,7 @@ def find_start_weights(config: RunConfig, results: Path) -> StartWeights | None:
     return StartWeights(record, path, same_head)
 
 
+@retrying
 def load_start_weights(model: "nn.Module", start: StartWeights, head: Sequence[str]) -> None:
     """Replace the model's weights by `start`. Without `start.with_head`, keep those of the `head` modules.
 

@@ -20,6 +20,7 @@ from stableft.models.compatibility import check_model_fits_config, resolve_backb
 from stableft.sweep.start_runs import describe_start_run
 from stableft.sweep.workers import count_cores
 from stableft.training.schedule import evaluation_steps, steps_per_epoch, total_steps
+from stableft.transient import retrying
 
 FP16_SLOWDOWN = 57  # seen on a CPU without fp16 arithmetic; one with it was about as fast as in fp32
 
@@ -156,6 +157,7 @@ def _check_weight_files(name: str, folder: Path) -> None:
             raise UserError(f"model {name!r}: its {path.name} has no readable weights: {error}") from None
 
 
+@retrying
 def _read_model_config(config: RunConfig, sources: LocalPaths) -> dict:
     """Return the model's config.json from its folder, the hub cache or the hub."""
     model = config.model

@@ -27,7 +27,8 @@ from stableft.sweep.early_stopping import as_stopped_early, select_runs_to_stop
 from stableft.sweep.progress import Notice, ShowEvent, show_nothing
 from stableft.sweep.start_runs import describe_start_run, find_unusable_starts, start_runs_to_train
 from stableft.sweep.state import RESUMABLE_STATUSES, SweepResult, group_for_ranking, read_sweep_state, unique_runs
-from stableft.sweep.workers import TrainFunction, run_local
+from stableft.sweep.worker_process import TrainFunction
+from stableft.sweep.workers import run_local
 
 CLAIM_WAIT_SECONDS = 2.0  # time for another process to release a run that it has just paused or stopped
 

@@ -3,16 +3,13 @@
 import contextlib
 import multiprocessing
 import os
-import queue
 import signal
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -20,13 +17,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted, RunProgress
+from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig
 from stableft.data.splits import data_fingerprint
 from stableft.errors import UserError
+from stableft.pulse import SignOfLife
 from stableft.records.failure import has_failed
 from stableft.records.run_record import CHECKPOINT_FILE, RunRecord, run_folder
 from stableft.sweep.hub_drift import check_hub_commits
+from stableft.sweep.hung_workers import (
+    PATIENCE,
+    Patience,
+    WatchClock,
+    WorkerWatch,
+    describe_hang,
+    describe_refusal_to_stop,
+)
 from stableft.sweep.progress import (
     ClockTick,
     Notice,
@@ -35,6 +41,7 @@ from stableft.sweep.progress import (
     RunStarted,
     ShowEvent,
     SweepStarted,
+    run_label,
     show_nothing,
 )
 from stableft.sweep.state import (
@@ -44,16 +51,11 @@ from stableft.sweep.state import (
     is_done,
     read_sweep_state,
     record_worker_death,
-    run_under_claim,
     unique_runs,
     with_recorded_probes,
     with_saved_weights,
 )
-from stableft.text import forgiving_output
-
-TrainFunction = Callable[
-    [PlannedRun, Path, LocalPaths, Execution, Callable[[RunProgress], None], Callable[[], bool]], RunRecord
-]
+from stableft.sweep.worker_process import TrainFunction, run_worker
 
 
 def run_local(
@@ -68,8 +70,11 @@ def run_local(
     display: ShowEvent = show_nothing,
     train: TrainFunction | None = None,
     fingerprint: Callable[[RunConfig, LocalPaths], str] = data_fingerprint,
+    patience: Patience = PATIENCE,
 ) -> SweepResult:
     """Do all runs that are not done yet and return the outcome.
+
+    A run whose worker dies or hangs is tried once more, from its checkpoint, before it counts as crashed.
 
     `train` must be importable by name, because workers are spawned. None: `stableft.training.run.train`.
 
@@ -96,7 +101,8 @@ def run_local(
     queued = [task.run for task in queue]
     check_hub_commits(queued, (*state.finished, *state.resumable), sources.hub_commits, results)
     slots = make_slots(devices, jobs_per_device, execution)[: len(queue)]
-    pool = WorkerPool(make_worker_starter(results, sources, train), results, slots, queue, display, fail_fast)
+    start_worker = make_worker_starter(results, sources, train, patience.heartbeat)
+    pool = WorkerPool(start_worker, results, slots, queue, display, fail_fast, patience)
     done = len(finished) + len(paused)
     failed = sum(bool(has_failed(record)) for record in finished.values())
     display(SweepStarted(queued, done, failed, len(settled) - done, len(slots)))
@@ -135,6 +141,7 @@ class QueuedRun:
     replaces: RunRecord | None
     not_before: float = 0.0
     claimed_elsewhere: bool = False
+    first_death: str | None = None  # of the worker that the run was on; its second death makes it a crash
 
 
 @dataclass
@@ -151,6 +158,7 @@ class WorkerSlot:
     failed_starts: int = 0  # consecutive
     device_errors: int = 0  # consecutive
     retired: bool = False
+    watch: WorkerWatch = field(default_factory=WorkerWatch)
 
 
 def count_cores() -> int:
@@ -211,22 +219,29 @@ class WorkerPool:
     queue: deque[QueuedRun]
     show: ShowEvent
     fail_fast: bool
+    patience: Patience
+    clock: WatchClock = field(default_factory=WatchClock)
+    slowest: dict[str, float] = field(default_factory=dict)  # the workers' `SignOfLife.slowest` so far
     records: dict[str, RunRecord] = field(default_factory=dict)
-    stopping: bool = False
+    stopping_since: float | None = None  # on the clock
     interrupted: bool = False
     killed: bool = False
     error: Exception | None = None
 
+    @property
+    def stopping(self) -> bool:
+        return self.stopping_since is not None
+
 
 def make_worker_starter(
-    results: Path, sources: LocalPaths, train: TrainFunction | None
+    results: Path, sources: LocalPaths, train: TrainFunction | None, heartbeat: float
 ) -> Callable[[WorkerSlot], None]:
     """Return a function that starts a new worker process in a slot."""
     context = multiprocessing.get_context("spawn")
 
     def start(slot: WorkerSlot) -> None:
         slot.connection, worker_end = context.Pipe()
-        arguments = (worker_end, results, sources, slot.execution, train)
+        arguments = (worker_end, results, sources, slot.execution, train, heartbeat)
         slot.process = context.Process(target=run_worker, args=arguments, name=f"stableft {slot.name}")
         with sigint_blocked(), main_hidden(train):
             slot.process.start()
@@ -260,6 +275,7 @@ def run_worker_pool(pool: WorkerPool) -> None:
                 for connection in wait([slot.connection for slot in pool.slots if slot.connection], POLL_SECONDS):
                     _receive_report(pool, next(slot for slot in pool.slots if slot.connection is connection))
                 _react_to_signals(pool, len(received))
+                _kill_hung_workers(pool)
                 pool.show(ClockTick())
         except BaseException:
             _kill_workers(pool)
@@ -275,9 +291,12 @@ def _assign_runs(pool: WorkerPool) -> None:
     for slot in pool.slots:
         if slot.connection is None and not slot.retired and idle < len(pool.queue):
             pool.start_worker(slot)
+            slot.watch = WorkerWatch(heard_at=pool.clock.now)
             idle += 1
-        if slot.ready and slot.task is None and pool.queue and pool.queue[0].not_before <= time.monotonic():
-            slot.task, slot.started_at = pool.queue.popleft(), None
+        idle_now = slot.ready and slot.task is None and not slot.watch.killed_because
+        if idle_now and pool.queue and pool.queue[0].not_before <= time.monotonic():
+            slot.task, slot.started_at, slot.watch.progress = pool.queue.popleft(), None, None
+            slot.watch.sign = SignOfLife()
             _send_to_worker(slot, (slot.task.run, slot.task.replaces))
 
 
@@ -289,11 +308,16 @@ def _receive_report(pool: WorkerPool, slot: WorkerSlot) -> None:
     except (EOFError, OSError):
         _clean_up_dead_worker(pool, slot)
         return
+    slot.watch.heard_at = pool.clock.now
     if word == "ready":
         slot.ready = True
+    elif word == "alive":
+        slot.watch.sign = content
+        pool.slowest |= {doing: max(t, pool.slowest.get(doing, 0.0)) for doing, t in content.slowest.items()}
     elif word == "broken":
         _stop_pool(pool, RuntimeError(f"the worker for {slot.name} cannot start:\n{content}"))
     elif word == "progress":
+        slot.watch.progress = content
         pool.show(ProgressReported(slot.name, content))
     elif word == "started" and slot.task:
         slot.started_at, slot.failed_starts = time.monotonic(), 0
@@ -339,19 +363,17 @@ def _retire_device(pool: WorkerPool, slot: WorkerSlot) -> None:
 
 
 def _clean_up_dead_worker(pool: WorkerPool, slot: WorkerSlot) -> None:
-    """Handle a worker's death: record a crash of the run it was on, or requeue a run that had not begun."""
+    """Handle a worker's death, and settle the run that it was on."""
     assert slot.process is not None
     assert slot.connection is not None
     slot.process.join()  # the kernel is sure to have freed its claim only after this
     slot.connection.close()
     code, task = slot.process.exitcode, slot.task
     cause = f"signal {-code} ({signal.strsignal(-code)})" if code and code < 0 else f"exit code {code}"
-    if task and slot.started_at is not None and not pool.killed:
-        reason = f"the worker process died with {cause}"
-        seconds = time.monotonic() - slot.started_at
-        _accept_record(pool, slot, task, record_worker_death(task.run, pool.results, task.replaces, reason, seconds))
-    elif task:
+    if task and slot.started_at is None and code == 0:  # it had done its last run already
         pool.queue.appendleft(task)
+    elif task:
+        _settle_dead_run(pool, slot, task, _describe_death(slot.watch, cause))
     if slot.started_at is None:
         slot.failed_starts += 1
         if slot.failed_starts >= MAX_FAILED_STARTS:
@@ -360,6 +382,48 @@ def _clean_up_dead_worker(pool: WorkerPool, slot: WorkerSlot) -> None:
             )
     slot.process = slot.connection = slot.task = slot.started_at = None
     slot.ready = False
+
+
+def _describe_death(watch: WorkerWatch, cause: str) -> str:
+    at = f", after step {watch.progress.step} of {watch.progress.total}" if watch.progress else ""
+    if watch.killed_because:
+        return f"the worker process {watch.killed_because} while {watch.sign.doing}{at}, and was killed"
+    return f"the worker process died with {cause}{at}"
+
+
+def _settle_dead_run(pool: WorkerPool, slot: WorkerSlot, task: QueuedRun, death: str) -> None:
+    """Requeue a run whose worker died, or record a crash if it was the second one."""
+    first, seconds = task.first_death, time.monotonic() - (slot.started_at or time.monotonic())
+    if first and not pool.killed and not (pool.stopping and slot.watch.killed_because):
+        reason = f"{death}, twice" if death == first else f"{death}; on the first try, {first}"
+        _accept_record(pool, slot, task, record_worker_death(task.run, pool.results, task.replaces, reason, seconds))
+        return
+    pool.queue.appendleft(task)
+    if pool.killed:
+        return
+    if slot.started_at is not None:
+        pool.show(RunEnded(slot.name, task.run, "interrupted"))
+    task.first_death = death
+    has_checkpoint = (run_folder(pool.results, task.run.run_id) / CHECKPOINT_FILE).exists()
+    then = "the next sweep continues it" if pool.stopping else "it is tried once more,"
+    where = "from its last checkpoint" if has_checkpoint else "from its start"
+    pool.show(Notice(f"{run_label(task.run)}: {death}; {then} {where}"))
+
+
+def _kill_hung_workers(pool: WorkerPool) -> None:
+    """Kill the workers that hang. Their deaths are then handled like any other."""
+    pool.clock.look()
+    now, busy = pool.clock.now, sum(slot.task is not None for slot in pool.slots)
+    for slot in pool.slots:
+        if slot.process is None or slot.watch.killed_because:
+            continue
+        watch = slot.watch
+        reason = describe_hang(watch, pool.patience, now, slot.ready, pool.slowest)
+        if reason is None and pool.stopping_since is not None and slot.task:
+            reason = describe_refusal_to_stop(watch, pool.patience, now, pool.stopping_since, busy, pool.slowest)
+        if reason:
+            watch.killed_because = reason
+            slot.process.kill()
 
 
 def _react_to_signals(pool: WorkerPool, signals: int) -> None:
@@ -374,7 +438,8 @@ def _react_to_signals(pool: WorkerPool, signals: int) -> None:
 
 def _stop_pool(pool: WorkerPool, error: Exception | None) -> None:
     pool.error = pool.error or error
-    pool.stopping = True
+    if pool.stopping_since is None:
+        pool.stopping_since = pool.clock.now
     for slot in pool.slots:
         _send_to_worker(slot, "stop")
 
@@ -444,154 +509,3 @@ def collected_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
-
-PreloadFunction = Callable[[PlannedRun, LocalPaths], None]
-PROGRESS_SECONDS = 0.25
-RunInbox = queue.SimpleQueue[tuple[PlannedRun, RunRecord | None] | None]
-
-
-@forgiving_output()
-def run_worker(
-    connection: Connection, results: Path, sources: LocalPaths, execution: Execution, train: TrainFunction | None
-) -> None:
-    """Run the runs received on the connection and report on each, until told to exit.
-
-    `train` None: `stableft.training.run.train`. Reports are (word, content) pairs. The words are ready, started,
-    progress, done, interrupted, user_error and broken. done carries the record (None if another process holds the
-    claim) and whether the device still computes. user_error carries the message. broken means that the worker cannot
-    start.
-    """
-    stopping = threading.Event()
-    inbox: RunInbox = queue.SimpleQueue()
-
-    def terminate(*_: object) -> None:
-        stopping.set()
-        inbox.put(None)
-
-    # Ctrl-C reaches the whole foreground process group, so workers ignore it and the parent decides. SIGTERM to this
-    # process alone means: checkpoint the run and exit. The parent then gives the run to another worker.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, terminate)
-    threading.Thread(target=_listen_to_parent, args=(connection, inbox, stopping), daemon=True).start()
-    try:
-        load, function = (None, train) if train else _import_preload_and_train()
-    except Exception:
-        _send_report(connection, "broken", traceback.format_exc())
-        return
-    _send_report(connection, "ready", None)
-    while (task := inbox.get()) is not None:
-        run, replaces = task
-        if stopping.is_set():
-            _send_report(connection, "interrupted", None)
-            continue
-        progress = _throttled_progress(connection)
-        try:
-            if load:
-                _try_preload(load, run, sources)
-            record = run_under_claim(
-                run,
-                results,
-                replaces,
-                partial(function, run, results, sources, execution, progress, stopping.is_set),
-                partial(_send_report, connection, "started", None),
-            )
-        except RunInterrupted:
-            _send_report(connection, "interrupted", None)
-        except UserError as error:
-            _send_report(connection, "user_error", str(error))
-        else:
-            device_works = record is None or record.status != "crashed" or can_compute(execution.device)
-            _send_report(connection, "done", (record, device_works))
-            if not device_works:  # only a new process gets a new CUDA context
-                return
-        if execution.device != "cpu":  # another worker may share the GPU
-            import torch
-
-            torch.cuda.empty_cache()
-
-
-def _import_preload_and_train() -> tuple[PreloadFunction, TrainFunction]:
-    # Imported here because they import torch, which the parent avoids.
-    from stableft.training.run import train
-    from stableft.training.setup import preload_inputs
-
-    return preload_inputs, train
-
-
-def _try_preload(load: PreloadFunction, run: PlannedRun, sources: LocalPaths) -> None:
-    """Load a run's inputs before claiming it, so that a user error does not leave an empty run folder behind."""
-    try:
-        load(run, sources)
-    except UserError:
-        raise
-    except Exception:  # it recurs under the claim, where it is recorded as a crash
-        return
-
-
-def _listen_to_parent(connection: Connection, inbox: RunInbox, stopping: threading.Event) -> None:
-    """Receive the parent's messages in a thread, so that the training loop only has to check a flag."""
-    while True:
-        try:
-            message = connection.recv()
-        except (EOFError, OSError):
-            # The parent is gone, for whatever reason. Exit at once to free the device.
-            os._exit(1)
-        if message == "stop":
-            stopping.set()
-        else:
-            inbox.put(message)
-
-
-def _throttled_progress(connection: Connection) -> Callable[[RunProgress], None]:
-    """Return a callback that sends progress to the parent a few times a second.
-
-    A new validation score or a change of the failure warning is sent at once.
-    """
-    next_report, val, warned = 0.0, None, False
-
-    def report(progress: RunProgress) -> None:
-        nonlocal next_report, val, warned
-        now = time.monotonic()
-        same = progress.val == val or (progress.val != progress.val and val != val)  # NaN is not a new value
-        if same and now < next_report and warned == (progress.warning is not None):
-            return
-        next_report, val, warned = now + PROGRESS_SECONDS, progress.val, progress.warning is not None
-        _send_report(connection, "progress", progress)
-
-    return report
-
-
-def _send_report(connection: Connection, word: str, content: object) -> None:
-    try:
-        connection.send((word, content))
-    except OSError:  # the parent is gone; an exception would be recorded as a crash of the run
-        os._exit(1)
-
-
-# In the texts of torch's exceptions. cuBLAS reports the second kind if there is no memory for its handle.
-BROKEN_DEVICE = ("CUDA error:", "cuDNN error", "CUDA driver error")
-FULL_DEVICE = ("CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
-
-
-def can_compute(device: str) -> bool:
-    """Return whether a device still computes after a crash. Frees the memory that this process does not use.
-
-    After most CUDA errors every later call fails too. Their class does not tell them from full memory, on which cuBLAS
-    fails to start, but their text does.
-    """
-    if device == "cpu":
-        return True
-    import torch
-
-    try:
-        torch.cuda.empty_cache()
-        matrix = torch.ones(8, 8, device=device)
-        return bool((matrix @ matrix).sum().item() == 8**3)
-    except torch.OutOfMemoryError:
-        return True
-    except RuntimeError as error:
-        text = str(error)
-        return any(name in text for name in FULL_DEVICE) or not any(name in text for name in BROKEN_DEVICE)

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stableft.config.planned_run import RunInterrupted
 from stableft.config.run_config import RunConfig, TrainingConfig
 from stableft.data.tokens import InputLayout, LabeledRows, collate
+from stableft.pulse import EVALUATING, PULSE
 
 AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -50,17 +52,23 @@ def evaluate(
     inputs: InputLayout,
     device: torch.device,
     batch_size: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> EvalOutputs:
     """Return the model's outputs on `rows`, computed without dropout. Leaves the model in training mode.
 
     `batch_size` replaces that of the config: what fitted in memory before.
+
+    Raises:
+        RunInterrupted: `stop()` returned True.
     """
     model.eval()
     # Batches of similar length need little padding. Longest first: if memory runs out, it does so in the first batch.
     by_length = np.argsort(-np.diff(rows.offsets), kind="stable")
 
-    def logits(start: int, stop: int) -> Tensor:
-        batch = collate(rows, by_length[start:stop], inputs, config.data)
+    def logits(start: int, end: int) -> Tensor:
+        if stop():
+            raise RunInterrupted
+        batch = collate(rows, by_length[start:end], inputs, config.data)
         batch.pop("labels")
         with autocast(config, device):
             return model(**to_device(batch, device)).logits.float()
@@ -82,6 +90,7 @@ def run_in_batches(compute: Callable[[int, int], Tensor], rows: int, size: int) 
     """
     start, parts = 0, []
     while start < rows:
+        PULSE.get_further(EVALUATING)
         try:
             parts.append(compute(start, min(start + size, rows)))
         except torch.OutOfMemoryError:

@@ -9,6 +9,7 @@ import torch
 
 from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.config.run_config import TrainingConfig
+from stableft.pulse import PULSE, TRAINING, WRITING_CHECKPOINT
 from stableft.records.run_record import NUMERICS
 from stableft.seeds import derive_seed
 from stableft.training.checkpoint import CheckpointBudget, initial_checkpoint_budget, load_checkpoint, save_checkpoint
@@ -73,10 +74,11 @@ def run_steps(
 ) -> bool:
     """Take the remaining steps and return whether training diverged: a NaN or infinite loss ends it.
 
-    `update` takes one step, `evaluate` appends to `state.evals`, `report` shows the progress.
+    `update` takes one step, `evaluate` appends to `state.evals`, `report` shows the progress. `evaluate` may raise
+    RunInterrupted as long as it has changed nothing; the resumed run then evaluates first.
 
     Raises:
-        RunInterrupted: `stop()` returned True; a checkpoint was written.
+        RunInterrupted: The run was asked to stop; a checkpoint was written.
     """
     budget, saved_at, started = initial_checkpoint_budget(state), state.step, time.perf_counter() - state.seconds
     # Reading a loss makes the CPU wait for the GPU. But the weights to save must be those of the step that ends the
@@ -90,13 +92,26 @@ def run_steps(
         state.seconds = time.perf_counter() - started
         report()
 
+    def save() -> None:
+        nonlocal saved_at
+        PULSE.get_further(WRITING_CHECKPOINT)
+        save_checkpoint(settings.folder, state, settings.conditions, settings.device, budget)
+        PULSE.get_further(TRAINING)
+        saved_at = state.step
+
     while True:
         # The second condition: a run that resumes at an evaluation step has that evaluation already.
         if state.step in settings.evaluate_at and (not state.evals or state.evals[-1]["step"] != state.step):
             diverged = flush_pending_steps(state, pending)
             if diverged:
                 break
-            evaluate()
+            try:
+                evaluate()
+            except RunInterrupted:
+                state.seconds = time.perf_counter() - started
+                if state.step != saved_at:
+                    save()
+                raise RunInterrupted(f"{settings.run_id} stopped after step {state.step}") from None
             report_now()
         state.seconds = time.perf_counter() - started
         if state.step == settings.total:
@@ -106,8 +121,7 @@ def run_steps(
             diverged = flush_pending_steps(state, pending)  # the history in a checkpoint must reach its step
             if diverged:
                 break
-            save_checkpoint(settings.folder, state, settings.conditions, settings.device, budget)
-            saved_at = state.step
+            save()
         if stopping:
             raise RunInterrupted(f"{settings.run_id} stopped after step {state.step}")
         pending.append(update())

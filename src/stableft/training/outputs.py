@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +22,7 @@ from stableft.data.metrics import compute_scores
 from stableft.data.tokens import LabeledRows
 from stableft.errors import storage_faults
 from stableft.models.load import quiet_transformers
+from stableft.pulse import PULSE, WRITING_RESULTS
 from stableft.records.failure import find_chance_in_data, is_failed
 from stableft.records.file_sums import sum_files
 from stableft.records.probe_record import PROBES_FILE, write_probe_records
@@ -59,6 +60,7 @@ def write_config_file(folder: Path, config: ConfigSection, **labels: str) -> Non
 
 def save_run_model(setup: RunSetup, state: TrainState, name: str) -> None:
     """Write the model, with the task's label names, to a folder `name` in the run's folder."""
+    PULSE.get_further(WRITING_RESULTS)
     model = state.model
     if setup.config.task.labels:
         model.config.id2label = dict(enumerate(setup.config.task.labels))
@@ -109,9 +111,15 @@ def _default_file_mode(folder: Path) -> int:
     return stat.S_IMODE(mode)
 
 
-def evaluate_model(setup: RunSetup, state: TrainState, rows: LabeledRows) -> EvalOutputs:
-    """Return the model's outputs on `rows`, in batches that fitted in memory before."""
-    outputs = evaluate(state.model, rows, setup.config, setup.inputs, setup.device, state.eval_batch)
+def evaluate_model(
+    setup: RunSetup, state: TrainState, rows: LabeledRows, stop: Callable[[], bool] = lambda: False
+) -> EvalOutputs:
+    """Return the model's outputs on `rows`, in batches that fitted in memory before.
+
+    Raises:
+        RunInterrupted: `stop()` returned True.
+    """
+    outputs = evaluate(state.model, rows, setup.config, setup.inputs, setup.device, state.eval_batch, stop)
     note_eval_batch(state, outputs.batch_size)
     return outputs
 
@@ -148,6 +156,7 @@ def finish_run(setup: RunSetup, state: TrainState, diverged: bool) -> RunRecord:
     assert last
     if setup.execution.save in SAVES_LAST:
         save_run_model(setup, state, LAST_FOLDER)
+    PULSE.get_further(WRITING_RESULTS)
     arrays = {"val_last": last_val, "val_best": best_val, "test_last": last_test, "test_best": best_test}
     _write_predictions(setup, arrays)
     write_history(setup.folder, state)

@@ -64,7 +64,7 @@ def train(
             settings,
             state,
             update=lambda: _train_on_next_batch(setup, state),
-            evaluate=lambda: _evaluate_and_keep_best(setup, state),
+            evaluate=lambda: _evaluate_and_keep_best(setup, state, stop),
             report=lambda: progress(_current_progress(setup, state)),
             stop=lambda: _should_pause(run, state) or stop(),
         )
@@ -108,13 +108,20 @@ def _train_on_next_batch(setup: RunSetup, state: TrainState) -> StepResult:
     return train_on_batch(state, setup.splits.train, indices, setup.config, lr, setup.inputs, setup.device)
 
 
-def _evaluate_and_keep_best(setup: RunSetup, state: TrainState) -> None:
+def _evaluate_and_keep_best(setup: RunSetup, state: TrainState, stop: Callable[[], bool]) -> None:
     """Append an evaluation point and, if it is the best so far, keep its outputs (and its weights under `--save best`).
 
     The test split is evaluated now, because the best weights need not exist later.
+
+    Raises:
+        RunInterrupted: `stop()` returned True; nothing was appended or kept.
     """
-    outputs = evaluate_model(setup, state, setup.splits.val)
+    outputs = evaluate_model(setup, state, setup.splits.val, stop)
     scores = compute_scores(outputs.values, setup.splits.val.labels, setup.config.task.metrics)
+    value, test = scores[setup.config.selection_metric], setup.splits.test
+    # The outputs before the first step are not a result of training, so they cannot be the best.
+    is_best = state.step > 0 and (state.best is None or _is_better(value, state.best["value"]))
+    test_outputs = evaluate_model(setup, state, test, stop).values if is_best and test else None
     state.evals.append(
         {
             "step": state.step,
@@ -124,12 +131,7 @@ def _evaluate_and_keep_best(setup: RunSetup, state: TrainState) -> None:
             "val": scores,
         }
     )
-    if state.step == 0:  # not a result of training, so it cannot be the best
-        return
-    value = scores[setup.config.selection_metric]
-    if state.best is None or _is_better(value, state.best["value"]):
-        test = setup.splits.test
-        test_outputs = evaluate_model(setup, state, test).values if test else None
+    if is_best:
         state.best = {
             "step": state.step,
             "value": value,
