@@ -4,6 +4,7 @@ import os
 
 os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # before anything starts CUDA, which reads it once
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from stableft.config.run_config import RunConfig
 for _size in ("COLUMNS", "LINES"):  # pytest-xdist sets them; tables must not depend on who runs the tests
     os.environ.pop(_size, None)
 os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # processes that tests start import `support` too
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's `&` ignores it; the processes of tests must not
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONG = 600  # seconds
 

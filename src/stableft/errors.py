@@ -84,10 +84,10 @@ def storage_faults(path: Path, temporary: Path | None = None) -> Iterator[None]:
 
 
 def causes_of(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an exception and those that show behind it. torch.save hides a full disk behind a RuntimeError."""
+    """Yield an exception and those behind it. torch.save hides a full disk behind a RuntimeError."""
     while error is not None:
         yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        error = error.__cause__ or error.__context__
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -65,7 +65,7 @@ def test_losses_of_earlier_versions_have_no_checksum(tmp_path):
     assert (found.facts, found.losses["pretrained"]) == (FACTS, 4.5)
     with pytest.raises(KeyboardInterrupt), saving_partial_results(tmp_path, lambda: found):
         raise KeyboardInterrupt
-    assert json.loads((tmp_path / PARTIAL_RESULTS_FILE).read_text()).keys() == {"made", "losses", "checksum"}
+    assert json.loads((tmp_path / PARTIAL_RESULTS_FILE).read_text()).keys() == {"made", "losses", "halved", "checksum"}
     again = read_partial_results(tmp_path, PartialLosses)
     assert again is not None
     assert math.isnan(again.losses["0"])

@@ -86,11 +86,13 @@ def test_a_planned_arm_has_the_settings_of_its_sweep():
 def test_a_setting_that_means_something_with_another_alone_is_named_where_that_is_shared(tmp_path):
     first = make_record(arm="a")
     section = first.config.optimizer
-    records = [
-        first.model_copy(
-            update={"arm": arm, "run_id": arm * 16, "config": first.config.model_copy(update={"optimizer": optimizer})}
-        )
+    configs = {
+        arm: first.config.model_copy(update={"optimizer": optimizer})
         for arm, optimizer in (("a", section), ("b", section.model_copy(update={"decay_order": "before"})))
+    }
+    records = [
+        first.model_copy(update={"arm": arm, "run_id": config.run_id, "config": config})
+        for arm, config in configs.items()
     ]
     write_records_file(tmp_path / "mine.jsonl", records)
     lines = describe(tmp_path / "mine.jsonl")

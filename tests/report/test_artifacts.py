@@ -429,7 +429,7 @@ def test_a_report_that_is_refused_is_a_line_and_the_others_go_on(papers_sweeps, 
         everything, "ARTIFACTS", {name: ARTIFACTS[name] for name in ("zhang-figure3", "mosbach-figure6")}
     )
     records = where(Z, task="rte")
-    unlike = records[0].model_copy(update={"config": where(M, task="rte")[0].config, "arm": records[0].arm})
+    unlike = where(M, task="rte")[0].model_copy(update={"arm": records[0].arm})
     folder = tmp_path / "results" / "records"
     folder.mkdir(parents=True)
     write_records_file(folder / "good.jsonl", records)

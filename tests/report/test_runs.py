@@ -190,7 +190,8 @@ def test_a_file_with_the_runs_of_a_shipped_sweep_has_its_deviations(tmp_path):
     assert "- Deviation in configs/demo.yaml (`optimizer.lr: 1.13e-3`): no rate of the papers." in text
     assert "about half of devlin's runs fail" in text
     other = demo[0].config.optimizer.model_copy(update={"lr": 2e-5})
-    changed = demo[0].model_copy(update={"config": demo[0].config.model_copy(update={"optimizer": other})})
+    config = demo[0].config.model_copy(update={"optimizer": other})
+    changed = demo[0].model_copy(update={"config": config, "run_id": config.run_id})
     write_records_file(tmp_path / "demo.jsonl", [changed])
     assert "Deviation" not in render_report(build_report(load_runs_from_file(tmp_path / "demo.jsonl")))
     write_records_file(tmp_path / "mine.jsonl", demo[:2])

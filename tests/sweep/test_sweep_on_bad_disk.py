@@ -25,7 +25,8 @@ def train_on_bad_disk(run, results, sources, execution, progress, stop):
                 (results / "filler").write_bytes(bytes(16 << 20))
             case "full, then dies":
                 left = os.statvfs(results)
-                (results / "filler").write_bytes(bytes(left.f_bavail * left.f_frsize))
+                with open(results / "filler", "ab") as filler:  # on the second try there is nothing left
+                    filler.write(bytes(left.f_bavail * left.f_frsize))
                 os.kill(os.getpid(), signal.SIGKILL)
             case "removed":
                 shutil.rmtree(results)

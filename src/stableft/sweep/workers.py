@@ -20,7 +20,7 @@ from typing import Any
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig
 from stableft.data.splits import data_fingerprint
-from stableft.errors import UserError
+from stableft.errors import StorageError, UserError
 from stableft.pulse import SignOfLife
 from stableft.records.failure import has_failed
 from stableft.records.run_record import CHECKPOINT_FILE, RunRecord, run_folder
@@ -396,7 +396,13 @@ def _settle_dead_run(pool: WorkerPool, slot: WorkerSlot, task: QueuedRun, death:
     first, seconds = task.first_death, time.monotonic() - (slot.started_at or time.monotonic())
     if first and not pool.killed and not (pool.stopping and slot.watch.killed_because):
         reason = f"{death}, twice" if death == first else f"{death}; on the first try, {first}"
-        _accept_record(pool, slot, task, record_worker_death(task.run, pool.results, task.replaces, reason, seconds))
+        try:
+            record = record_worker_death(task.run, pool.results, task.replaces, reason, seconds)
+        except StorageError as error:  # the other workers may still finish or keep a checkpoint
+            pool.queue.appendleft(task)
+            _stop_pool(pool, error)
+        else:
+            _accept_record(pool, slot, task, record)
         return
     pool.queue.appendleft(task)
     if pool.killed:
