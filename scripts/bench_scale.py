@@ -22,10 +22,20 @@ import numpy as np
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.sweep_file import load_sweep
 from stableft.data.splits import data_fingerprint
-from stableft.records.run_record import RunRecord, Scores, read_records_file, run_folder, write_record
-from stableft.training.outputs import write_config_file
+from stableft.records.file_sums import sum_files
+from stableft.records.run_record import (
+    HISTORY_FILE,
+    PREDICTIONS_FILE,
+    RunRecord,
+    Scores,
+    read_records_file,
+    run_folder,
+    write_record,
+)
+from stableft.training.outputs import RUN_FILES, write_config_file
 
 TEMPLATE = Path(__file__).parents[1] / "results" / "records" / "demo.jsonl"
+HISTORY_LINE = b'{"step": %d, "loss": 0.6931471805599453, "lr": 0.00113, "grad_norm": 1.7621312141418457}\n'
 SWEEP = """# {runs} runs that nobody trained
 task: toy-rte
 model: demo/toy-bert
@@ -74,7 +84,9 @@ def _write_run(results: Path, run: PlannedRun, template: RunRecord, fingerprint:
     folder = run_folder(results, run.run_id)
     folder.mkdir(parents=True)
     write_config_file(folder, run.config, arm=run.arm, recipe=run.recipe)
-    write_record(results, record)
+    (folder / HISTORY_FILE).write_bytes(b"".join(HISTORY_LINE % step for step in range(75)))
+    (folder / PREDICTIONS_FILE).write_bytes(bytes(4000))
+    write_record(results, record.model_copy(update={"files": sum_files(folder, RUN_FILES)}))
 
 
 # A process of its own starts the command: a child's peak counts that of the process that forked it.

@@ -15,6 +15,7 @@ from stableft.cli.sweep_commands import (
     export_records,
     list_artifacts,
     list_names,
+    print_report,
     render_folder_status,
     render_runs,
     render_sweep_status,
@@ -26,6 +27,7 @@ from stableft.errors import UserError
 from stableft.records.probe_record import PROBES_FILE, PROBES_FOLDER, read_probe_records, write_probe_records
 from stableft.records.run_record import (
     CHECKPOINT_FILE,
+    Scores,
     read_records_file,
     run_folder,
     write_records_file,
@@ -127,6 +129,39 @@ def test_the_status_of_a_folder(landed):
     assert "is not a complete record" in lines[3]
     with pytest.raises(UserError, match="this folder contains no runs"):
         render_folder_status(results / "nowhere")
+
+
+def test_an_unchanged_report_is_printed_again_and_not_made_again(tmp_path, monkeypatch, capsys):
+    runs = [make_run(seed) for seed in range(4)]
+    scores = Scores(step=6, val={"accuracy": 0.7}, test=None)
+    records = [make_record(run).model_copy(update={"last": scores, "best": scores}) for run in runs]
+    for record in records[:3]:
+        save_record(tmp_path, record)
+    (tmp_path / "s.yaml").write_text("task: rte")
+    sweep = Sweep("s", tmp_path / "s.yaml", tuple(runs), LocalPaths())
+
+    def files() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "sweeps" / "s").glob("[!.]*")}
+
+    def report() -> str:
+        print_report(sweep, tmp_path)
+        return capsys.readouterr().out
+
+    first, made = report(), files()
+    assert "scores.png" in first
+    assert report() == first
+    assert files() == made
+    monkeypatch.setenv("COLUMNS", "77")
+    assert report()
+    assert files().keys() == made.keys()
+    assert [name for name, at in files().items() if at <= made[name]] == []
+    made = files()
+    save_record(tmp_path, records[3])
+    assert report() != first
+    assert files() != made
+    (tmp_path / "sweeps" / "s" / "scores.png").unlink()
+    report()
+    assert "scores.png" in files()
 
 
 def test_records_are_exported_under_the_names_of_the_sweep(tmp_path):

@@ -120,8 +120,9 @@ def test_a_figure_that_the_report_does_not_have(tmp_path):
 
 def test_a_sweep_keeps_its_report_and_names_the_figures(tmp_path):
     folder = tmp_path / "mosbach" / "table1"
-    line = save_sweep_report(report(), folder)
+    line, written = save_sweep_report(report(), folder)
     assert line
+    assert written
     assert "scores.png" in line
     assert "training-loss.png" in line
     assert "\n" not in line
@@ -130,14 +131,15 @@ def test_a_sweep_keeps_its_report_and_names_the_figures(tmp_path):
 
 def test_a_sweep_in_which_nothing_finished_keeps_nothing(tmp_path):
     nothing = Provenance(runs=(OriginCount("mosbach", "rte", "this project", 0, 25),))
-    assert save_sweep_report(report(nothing), tmp_path / "x") is None
+    assert save_sweep_report(report(nothing), tmp_path / "x") == (None, False)
     assert names_in(tmp_path) == []
 
 
 def test_a_report_that_cannot_be_written_costs_no_result(tmp_path):
     (tmp_path / "sweeps").write_text("a file where the folder should be")
-    line = save_sweep_report(report(), tmp_path / "sweeps" / "mine")
+    line, written = save_sweep_report(report(), tmp_path / "sweeps" / "mine")
     assert line
+    assert not written
     assert line.startswith("the report's files could not be written: ")
     assert str(tmp_path / "sweeps") in line
 

@@ -5,7 +5,7 @@ from support.sweep_records import make_record, make_run, save_record
 
 from stableft.config.planned_run import LocalPaths, RunInterrupted
 from stableft.errors import UserError
-from stableft.records.run_record import CHECKPOINT_FILE, EvalPoint, read_record, run_folder
+from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE, EvalPoint, read_record, run_folder
 from stableft.sweep.claims import claim_run
 from stableft.sweep.state import (
     CRASH_FILE,
@@ -36,6 +36,23 @@ def test_status_tells_every_kind_apart(tmp_path):
     assert state.unfinished == (runs[3],)
     assert runs[4].run_id not in {run.run_id for run in state.unfinished}
     assert state.damaged == ()
+
+
+def test_a_brief_state_has_no_evaluations_and_reads_no_known_record_again(tmp_path):
+    runs = [make_run(seed) for seed in range(3)]
+    point = EvalPoint(step=6, epoch=1.0, train_loss=0.7, val_loss=0.7, val={"accuracy": 0.5})
+    save_record(tmp_path, make_record(runs[0]).model_copy(update={"evals": (point,)}))
+    save_record(tmp_path, make_record(runs[1], status="crashed"))
+    whole, brief = (read_sweep_state(tmp_path, runs, brief=brief) for brief in (False, True))
+    assert whole.finished[0].evals
+    assert brief.finished[0] == whole.finished[0].model_copy(update={"evals": ()})
+    assert brief.finished[0].config is runs[0].config
+    save_record(tmp_path, make_record(runs[1]))
+    (run_folder(tmp_path, runs[0].run_id) / RECORD_FILE).write_text("{")
+    later = read_sweep_state(tmp_path, runs, look_only=True, brief=True, known=brief)
+    assert [record.run_id for record in later.finished] == [runs[0].run_id, runs[1].run_id]
+    assert later.finished[0] is brief.finished[0]
+    assert not later.crashed
 
 
 def test_a_run_that_several_arms_ask_for_counts_once(tmp_path):

@@ -79,27 +79,38 @@ def print_estimate(
 
 
 def print_report(sweep: Sweep, results: Path) -> None:
-    """Save the report on a sweep's finished runs, if any, in the results folder, and print it."""
-    from stableft.records.probe_record import find_probes_in_results
+    """Save the report on a sweep's finished runs, if any, in the results folder, and print it.
+
+    If nothing has changed since it was made, the files are left as they are and the text is printed again.
+    """
+    from stableft.report.kept_report import keep_report, read_kept_report, report_key
+
+    folder, key = results / "sweeps" / sweep.name, report_key(sweep, results)
+    if text := read_kept_report(folder, key):
+        print(text)
+        return
     from stableft.report.artifact import make_sweep_artifact
     from stableft.report.build import build_report
     from stableft.report.forms.write import render_report, save_sweep_report
     from stableft.report.runs import collect_runs, read_stored_records
 
-    records = list(read_stored_records(results, sweep.runs))
-    if records:
-        planned = [(str(sweep.path), run) for run in sweep.runs]
-        artifact, ids = make_sweep_artifact(sweep.name, str(sweep.path)), [run.run_id for run in sweep.runs]
-        report = build_report(
-            collect_runs(artifact, planned, records, find_probes=lambda: find_probes_in_results(results, ids))
-        )
-        line = None
-        try:
-            line = save_sweep_report(report, results / "sweeps" / sweep.name)
-        finally:  # after the files, and even without them
-            print(f"\n{render_report(report, 'text')}", flush=True)
-        if line:
-            print(line)
+    records = read_stored_records(results, sweep.runs)
+    planned = [(str(sweep.path), run) for run in sweep.runs]
+    artifact, ids = make_sweep_artifact(sweep.name, str(sweep.path)), [run.run_id for run in sweep.runs]
+    runs = collect_runs(artifact, planned, records, find_probes=lambda: find_probes_in_results(results, ids))
+    if runs.frame.empty:
+        return
+    report = build_report(runs)
+    line, written = None, False
+    try:
+        line, written = save_sweep_report(report, folder)
+    finally:  # after the files, and even without them
+        text = f"\n{render_report(report, 'text')}"
+        print(text, flush=True)
+    if line:
+        print(line)
+    if written:
+        keep_report(folder, key, f"{text}\n{line}")
 
 
 def print_scores(results: Path, run_id: str) -> None:

@@ -26,7 +26,14 @@ from stableft.sweep.claims import claim_run
 from stableft.sweep.early_stopping import as_stopped_early, select_runs_to_stop
 from stableft.sweep.progress import Notice, ShowEvent, show_nothing
 from stableft.sweep.start_runs import describe_start_run, find_unusable_starts, start_runs_to_train
-from stableft.sweep.state import RESUMABLE_STATUSES, SweepResult, group_for_ranking, read_sweep_state, unique_runs
+from stableft.sweep.state import (
+    RESUMABLE_STATUSES,
+    SweepResult,
+    SweepState,
+    group_for_ranking,
+    read_sweep_state,
+    unique_runs,
+)
 from stableft.sweep.worker_process import TrainFunction
 from stableft.sweep.workers import run_local
 
@@ -46,13 +53,15 @@ def run_planned_sweep(
     fingerprint: Callable[[RunConfig, LocalPaths], str] = data_fingerprint,
 ) -> SweepResult:
     """Do all remaining runs of a sweep and return the outcome. Parameters and exceptions are as in `run_local`."""
-    before = read_sweep_state(results, (*sweep.runs, *sweep.start_runs), look_only=True)
+    before = read_sweep_state(results, (*sweep.runs, *sweep.start_runs), look_only=True, brief=True)
     old_crashes = {record.run_id for record in before.crashed}
 
     def run_stage(runs: Iterable[PlannedRun], execution: Execution = execution) -> tuple[SweepResult, bool]:
         """Run these runs. Return the outcome, and whether the sweep must end here."""
         options = (retry_crashed, fail_fast, display, train, fingerprint)
-        outcome = run_local(list(runs), results, sweep.sources, devices, jobs_per_device, execution, *options)
+        outcome = run_local(
+            list(runs), results, sweep.sources, devices, jobs_per_device, execution, *options, known=before
+        )
         new = set(outcome.crashed) - (set() if retry_crashed else old_crashes)
         return outcome, bool(outcome.interrupted or outcome.unfinished or (fail_fast and new))
 
@@ -77,9 +86,14 @@ def run_planned_sweep(
     rest = [run for run in runs if run.run_id not in stopped_early.keys() | crashed]
     if rest and not ended:
         outcome, _ = run_stage(rest)
-    finished = {record.run_id for record in before.finished}
     return _summarize_sweep(
-        sweep, results, finished, stopped_early, unusable, outcome is not None and outcome.interrupted
+        sweep,
+        results,
+        before,
+        stopped_early,
+        unusable,
+        outcome is not None and outcome.interrupted,
+        execution.retrain_incomplete,
     )
 
 
@@ -151,13 +165,15 @@ def _stop_paused_run(record: RunRecord, results: Path) -> None:
 def _summarize_sweep(
     sweep: Sweep,
     results: Path,
-    finished_before: set[str],
+    before: SweepState,
     stopped_early: Mapping[str, EarlyStopRecord],
     unusable: Mapping[StartFrom, str],
     interrupted: bool,
+    retrained: bool,
 ) -> SweepResult:
     runs = unique_runs(sweep.runs)
-    state = read_sweep_state(results, runs.values(), look_only=True)
+    finished_before = {record.run_id for record in before.finished}
+    state = read_sweep_state(results, runs.values(), look_only=True, brief=True, known=None if retrained else before)
     finished = [record.run_id for record in state.finished]
     crashed = [record.run_id for record in state.crashed]
     settled = {*finished, *crashed, *stopped_early}

@@ -20,6 +20,8 @@ def start_runs_to_train(sweep: Sweep, results: Path, retry_crashed: bool = False
     Raises:
         UserError: The weights of a start run that has finished or is not in the sweep are missing or do not fit.
     """
+    if not any(run.config.start_from for run in sweep.runs):
+        return ()
     planned, needed = {parent.run_id: parent for parent in sweep.start_runs}, {}
     state = read_sweep_state(results, (*sweep.runs, *sweep.start_runs), look_only=True)
     done = {record.run_id: record for record in state.finished}

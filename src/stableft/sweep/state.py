@@ -32,6 +32,7 @@ from stableft.records.run_record import (
     LAST_FOLDER,
     PREDICTIONS_FILE,
     RECORD_FILE,
+    Environment,
     RunRecord,
     UnknownSchemaError,
     atomic_write,
@@ -88,16 +89,30 @@ def unique_runs(runs: Iterable[PlannedRun]) -> dict[str, PlannedRun]:
     return unique
 
 
-def read_sweep_state(results: Path, runs: Iterable[PlannedRun], look_only: bool = False) -> SweepState:
+def read_sweep_state(
+    results: Path,
+    runs: Iterable[PlannedRun],
+    look_only: bool = False,
+    brief: bool = False,
+    known: SweepState | None = None,
+) -> SweepState:
     """Return the state of these runs, each counted once.
 
     A damaged record is set aside and its run counts as to do. With `look_only`, the damaged file is left in place.
+    With `brief`, finished records come without their evaluations, because those of 10,000 runs fill the memory. The
+    records of runs that had finished in an earlier state, `known`, are not read again.
 
     Raises:
         UnknownSchemaError: a newer version wrote a record.
     """
     finished, crashed, unfinished, damaged, resumable = [], [], [], [], []
+    had_finished = {record.run_id: record for record in known.finished} if known else {}
+    had_failed = {record.run_id for record in known.failed} if known else set()
+    environment = None
     for run_id, run in unique_runs(runs).items():
+        if run_id in had_finished:
+            finished.append(had_finished[run_id])
+            continue
         try:
             record = read_record(results, run_id)
         except UnknownSchemaError:
@@ -108,11 +123,26 @@ def read_sweep_state(results: Path, runs: Iterable[PlannedRun], look_only: bool 
         if record is None:
             if (run_folder(results, run_id) / CHECKPOINT_FILE).exists():
                 unfinished.append(run)
+        elif record.status == "finished":
+            if brief:
+                environment = environment if record.environment == environment else record.environment
+                record = _without_bulk(record, run, environment)
+            finished.append(record)
         else:
-            {"finished": finished, "crashed": crashed}.get(record.status, resumable).append(record)
-    failed = tuple(record for record in finished if has_failed(record))
+            (crashed if record.status == "crashed" else resumable).append(record)
+    failed = tuple(
+        record
+        for record in finished
+        if (record.run_id in had_failed if record.run_id in had_finished else has_failed(record))
+    )
     rest = (crashed, unfinished, damaged, resumable)
     return SweepState(tuple(finished), failed, *map(tuple, rest))
+
+
+def _without_bulk(record: RunRecord, run: PlannedRun, environment: Environment | None) -> RunRecord:
+    """Return a finished record without evaluations, with an equal config and environment that is in memory already."""
+    config = run.config if run.config == record.config else record.config
+    return record.model_copy(update={"evals": (), "config": config, "environment": environment})
 
 
 def is_done(record: RunRecord, run: PlannedRun) -> bool:

@@ -23,7 +23,7 @@ from stableft.data.splits import data_fingerprint
 from stableft.errors import StorageError, UserError
 from stableft.pulse import SignOfLife
 from stableft.records.failure import has_failed
-from stableft.records.run_record import CHECKPOINT_FILE, RunRecord, run_folder
+from stableft.records.run_record import CHECKPOINT_FILE, RunRecord, read_record, run_folder
 from stableft.sweep.hub_drift import check_hub_commits
 from stableft.sweep.hung_workers import (
     PATIENCE,
@@ -46,6 +46,7 @@ from stableft.sweep.progress import (
 )
 from stableft.sweep.state import (
     SweepResult,
+    SweepState,
     check_fingerprints,
     find_missing_outputs,
     is_done,
@@ -71,8 +72,9 @@ def run_local(
     train: TrainFunction | None = None,
     fingerprint: Callable[[RunConfig, LocalPaths], str] = data_fingerprint,
     patience: Patience = PATIENCE,
+    known: SweepState | None = None,
 ) -> SweepResult:
-    """Do all runs that are not done yet and return the outcome.
+    """Do all runs that are not done yet and return the outcome. `known` is an earlier, brief state of them.
 
     A run whose worker dies or hangs is tried once more, from its checkpoint, before it counts as crashed.
 
@@ -82,7 +84,7 @@ def run_local(
         UserError: A run's input is invalid, or data or hub model differ from what finished runs were trained on.
         RuntimeError: No worker can be started.
     """
-    state = read_sweep_state(results, runs)
+    state = read_sweep_state(results, runs, brief=True, known=known)
     for message in state.damaged:
         display(Notice(message))
     check_fingerprints(state.finished, runs, sources, fingerprint)
@@ -104,12 +106,12 @@ def run_local(
     start_worker = make_worker_starter(results, sources, train, patience.heartbeat)
     pool = WorkerPool(start_worker, results, slots, queue, display, fail_fast, patience)
     done = len(finished) + len(paused)
-    failed = sum(bool(has_failed(record)) for record in finished.values())
-    display(SweepStarted(queued, done, failed, len(settled) - done, len(slots)))
+    failed = {record.run_id for record in state.failed} & finished.keys()
+    display(SweepStarted(queued, done, len(failed), len(settled) - done, len(slots)))
     run_worker_pool(pool)
     if pool.error:
         raise pool.error
-    return _summarize_runs(planned, results, finished, settled | pool.records, pool.interrupted)
+    return _summarize_runs(planned, results, finished, failed, settled | pool.records, pool.interrupted)
 
 
 def _find_incomplete(
@@ -130,7 +132,10 @@ def _find_incomplete(
     outputs_text = ", ".join(sorted({output for outputs in missing_outputs.values() for output in outputs}))
     action = "they are trained again" if execution.retrain_incomplete else "--complete trains them again"
     display(Notice(f"{len(missing_outputs)} runs were finished earlier without {outputs_text}: {action}"))
-    return {run_id: finished[run_id] for run_id in missing_outputs} if execution.retrain_incomplete else {}
+    if not execution.retrain_incomplete:
+        return {}
+    whole = {run_id: read_record(results, run_id) for run_id in missing_outputs}  # `finished` is brief
+    return {run_id: record for run_id, record in whole.items() if record}
 
 
 @dataclass
@@ -186,6 +191,7 @@ def _summarize_runs(
     planned: dict[str, PlannedRun],
     results: Path,
     finished_before: dict[str, RunRecord],
+    failed_before: set[str],
     records: dict[str, RunRecord],
     interrupted: bool,
 ) -> SweepResult:
@@ -193,7 +199,11 @@ def _summarize_runs(
     unfinished = [run_id for run_id in planned if run_id not in records]
     return SweepResult(
         finished=tuple(run_id for run_id in done if run_id not in finished_before),
-        failed=tuple(run_id for run_id in done if has_failed(records[run_id])),
+        failed=tuple(
+            run_id
+            for run_id in done
+            if (run_id in failed_before if run_id in finished_before else has_failed(records[run_id]))
+        ),
         crashed=tuple(run_id for run_id in planned if run_id in records and records[run_id].status == "crashed"),
         finished_before=tuple(finished_before),
         unfinished=tuple(unfinished),
