@@ -129,7 +129,7 @@ def export(
 
     CONFIG may also be a file of records (.jsonl); one of an older version is written as this version writes it.
     """
-    from stableft.cli.sweep_commands import collect_records, export_records
+    from stableft.cli.sweep_commands import export_records, read_sweep_records
     from stableft.config.local_files import check_results_folder
     from stableft.python_api import plan_sweep
     from stableft.records.frame import write_tidy_table
@@ -150,6 +150,6 @@ def export(
         return
     sweep = plan_sweep(config, set_, split_names(arms), seeds)
     if is_table:
-        print(f"wrote {write_tidy_table(collect_records(sweep, results), out)} of {len(sweep.runs)} runs to {out}")
+        print(f"wrote {write_tidy_table(read_sweep_records(sweep, results), out)} of {len(sweep.runs)} runs to {out}")
     else:
         print(export_records(sweep, results, out))

@@ -320,40 +320,57 @@ def render_folder_status(results: Path) -> str:
     return "\n".join([align_columns(rows), *notes, *damaged])
 
 
-def collect_records(sweep: Sweep, results: Path) -> list[RunRecord]:
-    """Return the records of a sweep's runs, in the sweep's order.
+def read_sweep_records(sweep: Sweep, results: Path) -> Iterator[RunRecord]:
+    """Yield the records of a sweep's runs, in the sweep's order, one at a time.
 
     A record names the arm that trained its run first, and the checkpoint it reports; these name those of the sweep.
 
     Raises:
         UserError: None of the runs has a record that is not damaged.
     """
-    by_id = {record.run_id: record for record in read_stored_records(results, sweep.runs)}
-    records = [
-        by_id[run.run_id].model_copy(update={"arm": run.arm, "recipe": run.recipe, "report": run.report})
-        for run in sweep.runs
-        if run.run_id in by_id
-    ]
-    if not records:
+    arms = Counter(run.run_id for run in sweep.runs)
+    shared: dict[str, RunRecord] = {}  # by several arms
+    none = True
+    for run in sweep.runs:
+        record = shared.get(run.run_id) or next(iter(read_stored_records(results, [run])), None)
+        if record is None:
+            continue
+        none = False
+        if arms[run.run_id] > 1:
+            shared[run.run_id] = record
+        yield record.model_copy(update={"arm": run.arm, "recipe": run.recipe, "report": run.report})
+    if none:
         raise UserError(f"{sweep.path}: {results} has no records of its {len(sweep.runs)} runs")
-    return records
 
 
 def export_records(sweep: Sweep, results: Path, out: Path) -> str:
-    """Write the records of a sweep's runs to a file, and return a summary; raises what `collect_records` does."""
-    records = collect_records(sweep, results)
-    ids = {record.run_id for record in records}
-    # Export the start runs too, so that the file documents where the initial weights come from. Reports skip START_ARM.
-    start_ids = {record.config.start_from.run: None for record in records if record.config.start_from}
-    found = (read_intact_record(results, run_id) for run_id in start_ids if run_id not in ids)
-    start_runs = [record for record in found if record]
-    exported = [*records, *(record.model_copy(update={"arm": START_ARM}) for record in start_runs)]
-    probes: Counter[str] = Counter()
-    write_records_file(out, itertools.chain(exported, _probe_records_of({r.run_id for r in exported}, results, probes)))
-    more = f", plus {len(start_runs)} start run{'s' * (len(start_runs) != 1)}" if start_runs else ""
-    kinds = ", ".join(f"{PROBE_TITLES[kind]}: {n}" for kind, n in probes.items())
-    more += f", plus {probes.total()} probe records ({kinds})" if probes else ""
-    return f"wrote {len(records)} records of {len(sweep.runs)} runs to {out}{more}"
+    """Write the records of a sweep's runs to a file, and return a summary; raises what `read_sweep_records` does."""
+    counts: Counter[str] = Counter()
+    write_records_file(out, _exported_records(sweep, results, counts))
+    runs, starts = counts.pop("runs"), counts.pop("start runs", 0)
+    more = f", plus {starts} start run{'s' * (starts != 1)}" if starts else ""
+    kinds = ", ".join(f"{PROBE_TITLES[kind]}: {n}" for kind, n in counts.items())
+    more += f", plus {counts.total()} probe records ({kinds})" if counts else ""
+    return f"wrote {runs} records of {len(sweep.runs)} runs to {out}{more}"
+
+
+def _exported_records(sweep: Sweep, results: Path, counts: Counter[str]) -> Iterator[RunRecord | ProbeRecord]:
+    """Yield and count what the file of an export holds: runs, the runs that they start from, and probes."""
+    ids: set[str] = set()
+    start_ids: dict[str, None] = {}
+    for record in read_sweep_records(sweep, results):
+        counts["runs"] += 1
+        ids.add(record.run_id)
+        if record.config.start_from:
+            start_ids[record.config.start_from.run] = None
+        yield record
+    # The start runs too, so that the file documents where the initial weights come from. Reports skip START_ARM.
+    for run_id in [one for one in start_ids if one not in ids]:
+        if record := read_intact_record(results, run_id):
+            counts["start runs"] += 1
+            ids.add(run_id)
+            yield record.model_copy(update={"arm": START_ARM})
+    yield from _probe_records_of(ids, results, counts)
 
 
 def _probe_records_of(run_ids: set[str], results: Path, counts: Counter[str]) -> Iterator[ProbeRecord]:
