@@ -5,7 +5,6 @@ import json
 import os
 from pathlib import Path
 
-import stableft
 from stableft.config.sweep_file import Sweep
 from stableft.errors import UserError
 from stableft.records.probe_record import PROBES_FILE
@@ -20,7 +19,7 @@ def report_key(sweep: Sweep, results: Path) -> str:
 
     Of the files only size and time are looked at: a large sweep has many.
     """
-    package = (path for path in Path(stableft.__file__).parent.rglob("*.*") if path.suffix != ".pyc")
+    package = (path for path in Path(__file__).parents[1].rglob("*.*") if path.suffix != ".pyc")
     code = [_size_and_time(path) for path in sorted(package)]
     digest = hashlib.sha256(f"{code} {screen_width()} {sweep.path} {_size_and_time(sweep.path)}\n".encode())
     for run in sweep.runs:
