@@ -497,12 +497,11 @@ def test_panels_show_levels_around_the_failed_model():
     assert (loss.zlabel, norm.zlabel) == ("cross-entropy", "gradient norm")
     assert [place.label for place in loss.places] == ["pre-trained", "failed", "successful"]
     levels = choose_contour_levels([loss])
-    assert levels[0] == 0.0
-    assert {0.65, 0.7, 0.75, 0.8, 5.0} <= set(levels)
+    assert levels == [0.2, 0.25, 0.32, 0.4, 0.5, 0.63, 0.79, 1, 1.3, 1.6, 2, 2.5, 3.2, 4]  # ten a decade
+    higher = panel_from_surface(hand_made(grid * 100, [0.69, 0.9, 0.01]), "loss", "toy")
+    assert choose_contour_levels([higher, loss])[:5] == [0.16, 0.25, 0.4, 0.63, 1]  # ten a decade would be 34
     levels = choose_contour_levels([norm])
-    assert levels[0] <= grid.min() * 10
-    assert levels[-1] >= grid.max() * 10
-    assert sum(level > 0 for level in levels) >= 5
+    assert (levels[:3], levels[-2:], len(levels)) == ([1e-4, 3.2e-4, 1e-3], [32, 100], 13)  # of 1e-4 to 40
     assert panel_from_surface(hand_made(grid, [1, 1]), "grad_norm", "toy").missing.startswith(
         "This surface was computed"
     )
@@ -512,6 +511,7 @@ def test_panels_show_levels_around_the_failed_model():
     )
     flat = choose_contour_levels([panel_from_surface(hand_made(0.66 + grid / 100, [1, 1]), "loss", "toy")])
     assert sum(0.66 < level < 0.7 for level in flat) >= 4  # where the usual ones are too far apart
+    assert np.diff(flat) == pytest.approx(flat[1] - flat[0])
     far = hand_made(grid, [1, 1], alphas=tuple(np.linspace(0.5, 2, 11)))
     assert [place.label for place in panel_from_surface(far, "loss", "toy").places] == ["failed"]
     assert panel_from_surface(hand_made(grid, [1], label_entropy=None), "loss", "toy").zlabel == "mean squared error"

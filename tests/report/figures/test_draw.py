@@ -1,8 +1,9 @@
 """What figures draw, from made-up panels: points, lines and names, not pixels."""
 
+import colorsys
 import math
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import matplotlib
 import numpy as np
@@ -40,7 +41,7 @@ def curve(label, n=50, shift=0.0, band=False, **given):
 
 
 def curves_of(*found, **given):
-    return CurvePanel(given.pop("title", "RTE"), "step", "loss", found, **given)
+    return CurvePanel(given.pop("title", "RTE"), "step", given.pop("ylabel", "loss"), found, **given)
 
 
 def surface(title="RTE"):
@@ -214,6 +215,26 @@ def test_boxes_of_a_shade_have_its_colour_and_a_star_marks_one():
     assert [label.get_text()[0] == "★" for label in axes.get_xticklabels()] == [False, False, True, False]
     assert axes.get_xlabel() == "learning rate"
     assert {"BC", "no BC", "recommended by the paper"} <= set(legend(figure))
+
+
+def test_shades_are_lightnesses_of_a_colour_of_each_panel_that_is_not_that_of_a_verdict():
+    boxes = tuple(replace(box(bc), shade=bc) for bc in ("no BC", "BC"))
+    panels = [BoxPanel(name, AXIS, boxes, share="rte") for name in ("BERT", "RoBERTa", "ALBERT")]
+    figure = draw_panels(panels)
+    pairs = [[patch.get_facecolor()[:3] for patch in axes.patches] for axes in shown(figure)]
+    hues = [[colorsys.rgb_to_hls(*color)[0] for color in pair] for pair in pairs]
+    assert [light == pytest.approx(dark, abs=0.01) for light, dark in hues] == [True] * 3
+    verdicts = [colorsys.rgb_to_hls(*matplotlib.colors.to_rgb(color))[0] for color in (BLUE, VERMILLION)]
+    assert min(abs(a - b) for a, b in combinations([light for light, _ in hues] + verdicts, 2)) > 0.05
+    assert all(np.mean(light) > np.mean(dark) + 0.1 for light, dark in pairs)
+    marks = {
+        text.get_text(): line
+        for text, line in zip(figure.legends[0].get_texts(), figure.legends[0].get_lines(), strict=True)
+    }
+    assert {len(set(marks[bc].get_color())) for bc in ("no BC", "BC")} == {1}  # grey, since the panels' hues differ
+    alone = draw_panels([replace(panels[0], share="")])
+    (line,) = [line for line in alone.legends[0].get_lines() if line.get_label() == "BC"]
+    assert line.get_color() == pytest.approx(shown(alone)[0].patches[1].get_facecolor()[:3])
 
 
 def test_panels_that_share_an_axis_have_its_limits():
@@ -402,6 +423,38 @@ def test_ordered_curves_are_shades_of_a_colour_bar():
     assert len(set(brightness)) == 24
 
 
+def test_many_blocks_of_many_steps_are_thin_lines_of_medians_that_break_where_a_norm_is_not_finite():
+    rng = np.random.default_rng(0)
+    steps = tuple(map(float, range(300)))
+    blocks = [Curve(f"block {i}", steps, (*rng.normal(5, 1, 299), NAN)) for i in range(12)]
+    head = curve("classifier", color="#000000")
+    figure = draw_panels([curves_of(*blocks, head, sequential=True)] * 2, width=7.2)  # 54 points in 3.6 inches
+    drawn = {line.get_label(): line for line in shown(figure)[0].lines}
+    x, y = np.transpose(drawn["block 3"].get_xydata())
+    assert y[:2] == pytest.approx([np.median(blocks[3].y[:6]), np.median(blocks[3].y[6:12])])
+    assert (len(x), x[0], x[-1]) == (51, 2.5, 299)
+    assert np.flatnonzero(~np.isfinite(y)).tolist() == [50]
+    assert drawn["block 3"].get_linewidth() < drawn["classifier"].get_linewidth() < 1.5
+    assert "medians of neighbouring steps" in figure.get_supxlabel()
+    few = draw_panels([curves_of(*blocks[:8], sequential=True)])
+    assert len(shown(few)[0].lines[0].get_xdata()) == 300  # told apart by the legend
+    assert "medians" not in few.get_supxlabel()
+
+
+def test_panels_of_several_metrics_have_the_rest_of_their_label_once():
+    def panels(*metrics):
+        made = (curves_of(curve("a"), ylabel=f"expected test {metric} [percent]") for metric in metrics)
+        return [replace(panel, metric=metric) for panel, metric in zip(made, metrics, strict=True)]
+
+    figure = draw_panels(panels("accuracy", "F1", "MCC"), width=5.5)
+    assert figure.get_supylabel() == "expected test score [percent]"
+    assert [axes.get_ylabel() for axes in shown(figure)] == ["accuracy", "F1", "MCC"]
+    alike = draw_panels(panels("F1", "F1"))
+    assert (alike.get_supylabel(), shown(alike)[0].get_ylabel()) == ("", "expected test F1 [percent]")
+    mixed = draw_panels([*panels("F1"), curves_of(curve("a"), ylabel="training loss")])
+    assert [axes.get_ylabel() for axes in shown(mixed)] == ["expected test F1 [percent]", "training loss"]
+
+
 @pytest.mark.parametrize(("width", "per_row"), [(7.2, 4), (5.5, 2), (3.25, 2)])
 def test_a_failed_and_a_successful_run_are_side_by_side(width, per_row):
     figure = draw_panels([curves_of(*LAYERS[:3], sequential=True)] * 12, width=width)
@@ -506,11 +559,24 @@ def test_a_surface_with_named_places():
     assert [line.get_marker() for line in figure.legends[0].get_lines()] == list(markers.values())
     assert any(text.get_visible() for text in axes.texts)  # levels on their lines
     assert axes.get_aspect() == 1
-    assert bar.get_ylabel() == "training loss"
+    assert bar.get_ylabel() == "training loss\n(linear steps)"
     levels = np.array(bar.get_yticks())
     assert levels[0] <= 0.01
     assert levels[-1] >= 10**2.5
     assert len(set(np.diff(levels).round(9))) == 1
+
+
+def test_the_levels_of_a_surface_stand_clear_of_marks_and_each_other():
+    for width, at_least in ((7.2, 6), (3.25, 2)):
+        figure = draw_panels([replace(surface(), levels=(0.01, 0.1, 1.0))], width=width)
+        axes, bar = shown(figure)
+        assert "training loss\n(logarithmic steps)" in (bar.get_ylabel(), bar.get_xlabel())
+        point = figure.dpi / 72
+        marks = [line.get_window_extent().padded(5 * point) for line in axes.lines]
+        texts = [text.get_window_extent() for text in axes.texts if text.get_visible()]
+        assert len(texts) >= at_least
+        assert not any(text.count_overlaps(marks) for text in texts)
+        assert not any(one.overlaps(other) for one, other in combinations(texts, 2))
 
 
 def test_what_is_missing_is_said_in_its_place():

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from itertools import groupby, pairwise
+from itertools import combinations, groupby, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,6 @@ import numpy as np
 from stableft.report.figures.cut_axis import FOOT_SHARE, MAX_TICKS, ScoreAxis, apply_score_axis, choose_score_axis
 from stableft.report.figures.panels import Box, BoxPanel
 from stableft.report.figures.style import (
-    BLUE,
     DASHED_LINE,
     FAILED_STYLE,
     GREY,
@@ -43,8 +42,10 @@ FEW_TICKS = 3  # on the score axis of a narrow panel
 SWARM_BINS = 40  # per axis: runs within one bin stand beside each other
 # Numbers of points per group above which they shrink, and above which vector files hold them as pixels.
 SHRINK_POINTS_ABOVE, RASTERIZE_POINTS_ABOVE = 60, 1000
-SHADES = ("#DCE9F5", "#FBE3CC", "#DDF0E6", "#EEE0EA")  # of boxes
-SHADE_EDGES = (BLUE, "#C26A00", "#00794F", "#9A4F7B")
+# Colours of shaded boxes, one a panel if panels share an axis, far from those of failed and successful runs. Shades of
+# one colour differ in lightness, so that the boxes of a shade are alike in all panels.
+HUES = ("#00794F", "#9A4F7B", "#857400")
+LIGHTEST, DARKEST = 0.15, 0.5  # shares of the colour in a box; the rest is white
 PLAIN_SHADE = ("#F3F3F3", GREY)
 NAN_STYLE: dict[str, Any] = {"marker": "X", "color": "white", "edgecolor": FAILED_STYLE.color}
 STAR = "★"
@@ -164,9 +165,10 @@ def draw_box_panel(
     apply_score_axis(axes, score_axis, layout.rows, page.small, ticks)
     scale = page.scale * (min(1.0, layout.spacing / 0.5) if not layout.rows else 0.75 if len(panel.boxes) > 10 else 0.9)
     shades = list(dict.fromkeys(box.shade for other in shared for box in other.boxes if box.shade))
+    hue = shared.index(panel) % len(HUES)
     for position, box in enumerate(panel.boxes):
         places = score_axis.forward(np.array(box.scores)) if box.scores else np.array([])
-        _draw_modes(axes, position, box, layout.rows, shades)
+        _draw_modes(axes, position, box, layout.rows, _shade_colors(box.shade, shades, HUES[hue]))
         _draw_runs(axes, position, box, places, layout.rows, scale)
     _draw_baselines(axes, panel.boxes, layout.rows, page)
     _draw_dividers(axes, panel.boxes, layout.rows)
@@ -206,9 +208,18 @@ def split_modes(scores: Sequence[float], failed: Sequence[bool | None]) -> list[
     return [values] if values else []
 
 
-def _draw_modes(axes: "Axes", position: int, box: Box, rows: bool, shades: Sequence[str]) -> None:
-    i = shades.index(box.shade) % len(SHADES) if box.shade else -1
-    face, edge = (SHADES[i], SHADE_EDGES[i]) if box.shade else PLAIN_SHADE
+def _shade_colors(shade: str, shades: Sequence[str], hue: str) -> tuple[Any, Any]:
+    """Return the colours of the inside and the edge of boxes of one of these shades, or of boxes without a shade."""
+    from matplotlib.colors import to_rgb
+
+    if not shade:
+        return PLAIN_SHADE
+    share = float(np.linspace(LIGHTEST, DARKEST, max(len(shades), 2))[shades.index(shade)])
+    return tuple(1 - share * (1 - part) for part in to_rgb(hue)), hue
+
+
+def _draw_modes(axes: "Axes", position: int, box: Box, rows: bool, colors: tuple[Any, Any]) -> None:
+    face, edge = colors
     for mode in split_modes(box.scores, box.failed):
         median = float(np.median(mode))
         if len(mode) >= MIN_BOX_RUNS:
@@ -320,11 +331,13 @@ def box_legend_entries(panels: Sequence[BoxPanel]) -> list[LegendEntry]:
     if any(box.n_nan for panel in panels for box in panel.boxes):
         nan = {"marker": "X", "color": "white", "markeredgecolor": FAILED_STYLE.color}
         entries.append(("NaN, at the foot of the axis", point | nan | {"markeredgewidth": 0.9}))
-    shades = dict.fromkeys(box.shade for panel in panels for box in panel.boxes if box.shade)
-    for i, shade in enumerate(shades):
+    shaded = [panel for panel in panels if any(box.shade for box in panel.boxes)]
+    shades = list(dict.fromkeys(box.shade for panel in shaded for box in panel.boxes if box.shade))
+    alone = all(not panel.share or panel.share != other.share for panel, other in combinations(shaded, 2))
+    for shade in shades:
         patch = {"marker": "s", "markersize": 7, "linestyle": "none", "markeredgewidth": 0.8}
-        colors = {"color": SHADES[i % len(SHADES)], "markeredgecolor": SHADE_EDGES[i % len(SHADES)]}
-        entries.append((shade, patch | colors))
+        face, edge = _shade_colors(shade, shades, HUES[0] if alone else GREY)
+        entries.append((shade, patch | {"color": face, "markeredgecolor": edge}))
     if any(panel.star == box.label for panel in panels for box in panel.boxes):
         entries.append(("recommended by the paper", {"marker": "*", "linestyle": "none", "color": "black"}))
     labels = {panel.baseline_label for panel in panels if any(box.baseline is not None for box in panel.boxes)}

@@ -33,11 +33,15 @@ NARROW_PANEL = 2.2  # inches; narrower panels have fewer ticks
 HEADROOM = 0.02  # of an axis, above the highest possible value, so that marks there are whole
 MAX_NAMED_SHADES = 8  # more ordered curves have a colour bar
 STEP_WIDTH, BAR_GAP = 1.4, 5.0  # points: of the lines of steps, and between the bars at their ends
+MANY_LINES = {"linewidth": 0.5, "alpha": 0.8}  # of ordered curves that have a colour bar; curves beside them are thin
+LINE_BESIDE_MANY = 1.1
+POINTS_PER_INCH = 15  # of such curves; more would make one mass of lines that cross
 NARROW_BAR = 0.15  # inches of height of a colour bar above the panels
 MAX_VECTOR_CURVES = 200  # panels with more curves have them as pixels in vector files; ten times as many for points
 
 NAN_LEGEND: LegendEntry = ("NaN from here on, or no mean", {"marker": "X", "linestyle": "none", "color": GREY})
 BANDS_NOTE = "Bands are cut where scores end, such as at 100 %."
+MEDIANS_NOTE = "Lines of many steps show the medians of neighbouring steps."
 GAP_LEGEND: LegendEntry = (
     "a norm is not finite",
     {"marker": "s", "markersize": 7, "linestyle": "none", "color": "#E0E0E0"},
@@ -73,10 +77,9 @@ def choose_curve_styles(panels: Sequence[CurvePanel], names: Sequence[str] = ())
     few = all(len(curve.x) <= MAX_MARKED_POINTS for curve in curves)
     plain = len(free) < 2 or any(curve.dashed for curve in curves)
     shades = colormaps[COLORMAP](np.linspace(0, 0.92, len(ordered)))
-    thickness = 1.0 if len(ordered) <= MAX_NAMED_SHADES else 0.7
-    styles = {
-        name: {"color": tuple(shade), "linewidth": thickness} for name, shade in zip(ordered, shades, strict=True)
-    }
+    barred = names_on_color_bar(panels)
+    line: dict[str, Any] = MANY_LINES if barred else {"linewidth": 1.0 if len(ordered) <= MAX_NAMED_SHADES else 0.7}
+    styles: StylesByName = {name: {"color": tuple(s), **line} for name, s in zip(ordered, shades, strict=True)}
     for i, name in enumerate(dict.fromkeys([*(name for name in names if name not in ordered), *free])):
         styles[name] = {"color": PALETTE[i % len(PALETTE)], "linewidth": 1.7}
         if few:
@@ -85,7 +88,8 @@ def choose_curve_styles(panels: Sequence[CurvePanel], names: Sequence[str] = ())
         elif not plain:
             styles[name] |= {"linestyle": LINE_DASHES[i % len(LINE_DASHES)]}
     for curve in curves:
-        style = styles.setdefault(legend_name(curve), {"color": curve.color, "linewidth": 1.7})
+        line = {"linewidth": LINE_BESIDE_MANY if barred else 1.7}
+        style = styles.setdefault(legend_name(curve), {"color": curve.color, **line})
         if not curve.thin and curve.group:
             style["linewidth"] = 2.2  # the mean of the thin ones
         if curve.dashed:
@@ -192,6 +196,8 @@ def draw_curve_panel(
     for curve in () if panel.steps else reversed(panel.curves):  # the first curve is drawn on top
         style: dict[str, Any] = styles[legend_name(curve)] | ({"color": curve.color} if curve.color else {})
         x, y = _nan_if_undrawable(curve.x, panel.xlog), _nan_if_undrawable(curve.y, panel.ylog)
+        if (size := points_per_median(panel, width)) > 1:
+            x, y = _medians(x, y, size)
         if curve.low:
             low, high = (np.clip(_nan_if_undrawable(end, False), lowest, highest) for end in (curve.low, curve.high))
             shades: dict[str, Any] = {"facecolor": (style["color"], 0.12), "edgecolor": (style["color"], 0.8)}
@@ -219,6 +225,21 @@ def draw_curve_panel(
     set_axis_ticks(axes.xaxis, width, whole=True)  # steps, trials and runs
     if panel.xticks:
         axes.set_xticks(panel.xticks, _thin_out_ticks(panel, width, page))
+
+
+def points_per_median(panel: CurvePanel, width: float) -> int:
+    """Return how many neighbouring points are drawn as one, their median, in a panel about `width` inches wide."""
+    longest = max((len(curve.x) for curve in panel.curves), default=0)
+    return max(1, round(longest / (width * POINTS_PER_INCH))) if names_on_color_bar([panel]) else 1
+
+
+def _medians(x: np.ndarray, y: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the medians of up to `size` neighbouring points each, none across a break of the line."""
+    windows: list[list[int]] = []
+    for _, places in groupby(range(len(x)), lambda i: bool(np.isfinite(y[i]))):
+        run = list(places)
+        windows += [run[start : start + size] for start in range(0, len(run), size)]
+    return np.array([np.median(x[window]) for window in windows]), np.array([np.median(y[w]) for w in windows])
 
 
 def _draw_steps(axes: "Axes", panel: CurvePanel, styles: StylesByName, width: float) -> None:

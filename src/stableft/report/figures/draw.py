@@ -19,6 +19,7 @@ from stableft.report.figures.boxes import (
 )
 from stableft.report.figures.curves import (
     BANDS_NOTE,
+    MEDIANS_NOTE,
     NARROW_PANEL,
     bands_are_cut,
     choose_curve_styles,
@@ -30,6 +31,7 @@ from stableft.report.figures.curves import (
     draw_point_panel,
     names_on_color_bar,
     point_legend_entries,
+    points_per_median,
     set_axis_ticks,
     stack_vertical_labels,
 )
@@ -102,6 +104,7 @@ def draw_panels(
         MODES_NOTE: any(len(split_modes(box.scores, box.failed)) > 1 for panel in boxes for box in panel.boxes),
         CUT_NOTE: any(box_score_axis(_sharing(boxes, panel)).cut for panel in boxes),
         BANDS_NOTE: any(map(bands_are_cut, _panels_of_type(panels, CurvePanel))),
+        MEDIANS_NOTE: any(points_per_median(p, page.width / per_row) > 1 for p in _panels_of_type(panels, CurvePanel)),
     }
     caption = " ".join([caption, *(note for note, needed in notes.items() if needed)]).strip()
     heights = [_panel_height(panel, page.width / per_row, rows, layout, page) for panel in panels]
@@ -320,6 +323,16 @@ def _label_axes(
     end = ends.pop() if len(ends) == 1 and not shared else ""
     names = {ylabel for _, ylabel in labels}
     beside = names.pop() if len(panels) > 2 * per_row and len(names) == 1 else ""
+    named_once = bool(beside)
+    metrics = {
+        getattr(panel, "metric", ""): ylabel
+        for panel, (_, ylabel) in zip(panels, labels, strict=True)
+        if not panel.missing
+    }
+    of_scores = {ylabel.replace(metric, "score") for metric, ylabel in metrics.items() if metric}
+    if "" not in metrics and len(metrics) > 1 and len(of_scores) == 1:
+        beside = of_scores.pop()  # all but the metric, which is beside each panel
+        labels = [(xlabel, getattr(panel, "metric", "")) for panel, (xlabel, _) in zip(panels, labels, strict=True)]
     limits = {(getattr(panel, "bottom", None), getattr(panel, "top", None)) for panel in panels}
     alike = len(limits) == 1 and None not in limits.pop()  # all panels have the same y limits
     for i, (axes, panel) in enumerate(zip(grid, panels, strict=False)):
@@ -339,12 +352,13 @@ def _label_axes(
         room = heights[i // per_row] - page.scale * (ABOVE_AND_TICKS + X_LABEL * (not isinstance(panel, BoxPanel)))
         if isinstance(panel, BoxPanel) and not layout.rows:
             room -= page.line_height * max(text.get_text().count("\n") for text in axes.get_xticklabels())
-        if not beside and (left is None or labels[i - 1][1] != ylabel):
+        if not named_once and (left is None or labels[i - 1][1] != ylabel):
             axes.set_ylabel(wrap_text(ylabel, max(room, 1.0), page.chars_per_inch))
         if (alike and left) or (isinstance(panel, CurvePanel) and _shares_axis(panel, left)):
             axes.tick_params(labelleft=False)
     if beside:
-        figure.supylabel(beside, fontsize=page.font)
+        height = sum(heights) + page.line_height  # at least one line of a legend
+        figure.supylabel(wrap_text(beside, height, page.chars_per_inch), fontsize=page.font)
     shared = wrap_text(shared or end, page.width - 0.3, page.chars_per_inch)
     below_all = "\n".join(line for line in (shared, caption) if line)
     if below_all:

@@ -350,11 +350,12 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
         }
         notes.append(method_notes[part.of])
     split_title = "test" if part.of == "test" else "validation"
-    ylabel = f"expected {split_title} {_metric_title(part.groups, runs)} [percent]"
+    metric = _metric_title(part.groups, runs)
+    ylabel = f"expected {split_title} {metric} [percent]"
     missing = "" if curves else NO_FINISHED_RUN
     possible = _score_range(part.groups, runs)
     panel = CurvePanel(part.title, "random trials", ylabel, tuple(curves), missing=missing, possible=possible)
-    return panel, notes
+    return replace(panel, metric=metric), notes
 
 
 LOG_STEPS_ABOVE_RATIO = 4  # between the numbers of steps of two groups; above it, the steps are on a logarithmic scale

@@ -15,16 +15,16 @@ from stableft.report.figures.from_probes import (
     sweep_file_of,
     why_no_runs,
 )
+from stableft.report.figures.maps import log_levels
 from stableft.report.figures.panels import ContourPanel, CurvePanel, MarkedPoint
 from stableft.report.runs import ArtifactRuns
 
 SURFACE_MODELS = (("pre-trained", 0.0, 0.0), ("failed", 1.0, 0.0), ("successful", 0.0, 1.0))  # name, alpha, beta
-# A model that ignores its input has a loss of about 0.7 (two classes) or 1.1 (three). The losses of a bad valley and of
-# the barrier beside it are close to these, so the levels are dense there. The lowest losses are orders of magnitude
-# smaller; their exact size does not matter here.
-LOSS_LEVELS = (0.0, 0.01, 0.1, 0.2, 0.4, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0)
-LEVEL_FACTORS = (1, 2, 5)
-MIN_INNER_LEVELS = 4  # with fewer levels within the range of the data, matplotlib chooses them
+# A model that ignores its input has a cross-entropy of about 0.7 (two classes) or 1.1 (three), and the failed model and
+# the barrier beside it have no lower one. The lowest losses are orders of magnitude smaller; how small does not matter.
+LOWEST_ENTROPY = 0.2
+LOWEST_SHARE = 1 / 5  # the lowest level of other quantities, as a share of the failed model's value
+MIN_INNER_LEVELS = 4  # with fewer levels within the range of the data, the figure chooses linear ones
 
 
 def panel_from_surface(record: SurfaceRecord, of: Literal["loss", "grad_norm"], title: str) -> ContourPanel:
@@ -78,30 +78,19 @@ def _zlabel(record: SurfaceRecord, of: Literal["loss", "grad_norm"]) -> str:
 
 
 def _surface_levels(record: SurfaceRecord, of: Literal["loss", "grad_norm"], z: np.ndarray) -> tuple[float, ...]:
-    """Return contour levels that resolve the valley around the failed model, or () to let the figure choose.
+    """Return logarithmic levels that resolve the valley around the failed model, or () to let the figure choose.
 
     Differences among much lower values are of no interest.
     """
     finite = z[np.isfinite(z)]
     high = float(finite.max())
     if of == "loss" and record.label_entropy is not None:
-        levels = LOSS_LEVELS + _level_ladder(10.0, high)
+        low = LOWEST_ENTROPY
     else:
         at_failed = float(z[nearest_grid_point(record, 1.0, 0.0)])
-        low = at_failed if math.isfinite(at_failed) and at_failed > 0 else high / 1000
-        levels = (0.0, *_level_ladder(low / 5, high))
+        low = (at_failed if math.isfinite(at_failed) and at_failed > 0 else high / 1000) * LOWEST_SHARE
+    levels = log_levels(low, high) if 0 < low < high else ()
     return levels if sum(finite.min() < level < high for level in levels) >= MIN_INNER_LEVELS else ()
-
-
-def _level_ladder(low: float, high: float) -> tuple[float, ...]:
-    """Return 1, 2 and 5 times the powers of ten from `low` to just above `high`. Over many decades, only the powers."""
-    if not 0 < low < high:
-        return (low, 2 * low) if low > 0 else (1.0,)
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    factors = LEVEL_FACTORS if last - first < 5 else (1,)
-    levels = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
-    above = next(i for i, level in enumerate(levels) if level >= high)
-    return tuple(level for level in levels[: above + 1] if level >= low)
 
 
 def build_surface_panels(part: Surfaces, runs: ArtifactRuns) -> PanelsWithNotes:

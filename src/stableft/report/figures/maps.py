@@ -20,6 +20,11 @@ COLORBAR_ROOM = 0.9  # inches beside the panels, at 9-point type; in a narrow fi
 EMPTY_CELL_STYLE: dict[str, Any] = {"facecolor": "#EEEEEE", "edgecolor": "#999999", "hatch": "////", "linewidth": 0}
 POINT_STYLE: dict[str, Any] = {"linestyle": "none", "color": "white", "markeredgecolor": "black", "markersize": 6}
 POINT_MARKERS = "os^Dv"
+LOG_STEPS, MAX_LEVELS = (10, 5, 2, 1), 20  # levels a decade, the finest first; most of a figure, but for the coarsest
+LINEAR_LEVELS = 12  # at most so many intervals
+CLEAR_OF_LABELS = (
+    1.0  # between a marked point and the level of a contour, in sizes of type; a third from other contours
+)
 MIN_FONT = 6.0  # points, of the numbers in cells
 
 
@@ -126,22 +131,35 @@ def _brightness(color: Sequence[float]) -> float:
     return math.sqrt(0.299 * color[0] ** 2 + 0.587 * color[1] ** 2 + 0.114 * color[2] ** 2)
 
 
-def choose_contour_levels(panels: Sequence[ContourPanel]) -> list[float]:
-    """Return contour levels that cover the values of these panels.
+def log_levels(low: float, high: float) -> tuple[float, ...]:
+    """Return levels from at most `low` to at least `high`, in the finest of LOG_STEPS that needs few levels.
 
-    They are the panels' own levels, restricted to the range of the values, or else round numbers.
+    They are rounded to two digits: 1, 1.3, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 7.9, 10.
+    """
+    levels: list[float] = []
+    for per_decade in LOG_STEPS:
+        first = math.floor(per_decade * math.log10(low) + 0.01)  # `low` may be a rounded level
+        levels = [float(f"{10 ** (first / per_decade):.2g}")]
+        while len(levels) < 2 or levels[-1] < high:
+            levels.append(float(f"{10 ** ((first + len(levels)) / per_decade):.2g}"))
+        if len(levels) <= MAX_LEVELS:
+            break
+    return tuple(levels)
+
+
+def choose_contour_levels(panels: Sequence[ContourPanel]) -> list[float]:
+    """Return contour levels that cover the values of these panels, in equal steps.
+
+    The steps are logarithmic if a panel has levels of its own: from the lowest one, or the lowest value above it.
     """
     from matplotlib.ticker import MaxNLocator
 
     values = np.concatenate([np.ravel(panel.z) for panel in panels])
     values = values[np.isfinite(values)]
     low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
-    levels = sorted({level for panel in panels for level in panel.levels})
-    if not levels:
-        return [float(level) for level in MaxNLocator(9).tick_values(low, high)]
-    start = max(sum(level <= low for level in levels) - 1, 0)
-    stop = next((i for i, level in enumerate(levels) if level >= high and i > start), len(levels) - 1)
-    return levels[start : stop + 1]
+    if lowest := min((panel.levels[0] for panel in panels if panel.levels), default=None):
+        return list(log_levels(max(lowest, low), high))
+    return [float(level) for level in MaxNLocator(LINEAR_LEVELS).tick_values(low, high)]
 
 
 def contour_panel_height(panel: ContourPanel, width: float, page: Page) -> float:
@@ -161,11 +179,12 @@ def draw_contour_panels(
     from matplotlib.colors import BoundaryNorm
 
     levels = choose_contour_levels([panel for _, panel in drawn])
-    # Levels are unevenly spaced; their colours are evenly spaced.
-    colors = ScalarMappable(BoundaryNorm(levels, 256), COLORMAP)
+    lowest = min(float(np.nanmin(panel.z)) for _, panel in drawn)
+    extend = "min" if lowest < levels[0] else "neither"  # all lower values have one colour
+    colors = ScalarMappable(BoundaryNorm(levels, 256, extend=extend), COLORMAP)
     for axes, panel in drawn:
         z = np.ma.masked_invalid(np.asarray(panel.z, dtype=float))
-        axes.contourf(panel.x, panel.y, z, levels=levels, cmap=colors.cmap, norm=colors.norm)
+        axes.contourf(panel.x, panel.y, z, levels=levels, cmap=colors.cmap, norm=colors.norm, extend=extend)
         axes.contour(panel.x, panel.y, z, levels=levels, colors="black", linewidths=0.5, alpha=0.6)
         for place in panel.places:
             axes.plot([place.x], [place.y], **places[place.label], clip_on=False, zorder=5, label=place.label)
@@ -174,7 +193,8 @@ def draw_contour_panels(
     every = [axes for axes, _ in drawn]
     length = page.width - 0.8 if is_narrow(page) else contour_panel_height(drawn[0][1], width, page) - 0.7
     ticks = levels[:: math.ceil(len(levels) * page.scale * (0.3 if is_narrow(page) else 0.17) / length)]
-    label, place = drawn[0][1].zlabel, _color_bar_place(page)
+    steps = "logarithmic" if any(panel.levels for _, panel in drawn) else "linear"
+    label, place = f"{drawn[0][1].zlabel}\n({steps} steps)", _color_bar_place(page)
     bar = every[0].figure.colorbar(colors, ax=every, label=label, ticks=ticks, format="{x:g}", **place)
     bar.ax.tick_params(length=0)
     bar.ax.grid(False)
@@ -183,13 +203,14 @@ def draw_contour_panels(
 def label_contours(axes: "Axes", page: Page) -> None:
     """Label the contours of a panel with their levels.
 
-    The panel must have its final layout, because labels that would cover another contour, another label, a marked
-    point or an edge are hidden: where contours are close, as at a barrier, the colour bar tells the levels.
+    The panel must have its final layout, because labels that would touch another contour, another label, a marked point
+    or an edge are hidden: where contours are close, as at a barrier, the colour bar tells the levels.
     """
     from matplotlib.contour import QuadContourSet
     from matplotlib.patheffects import withStroke
 
-    taken = [line.get_window_extent() for line in axes.lines]
+    clear = CLEAR_OF_LABELS * page.font * axes.figure.dpi / 72  # pixels
+    taken = [line.get_window_extent().padded(clear) for line in axes.lines]
     for lines in axes.collections:
         if isinstance(lines, QuadContourSet) and not lines.filled:
             paths = [axes.transData.transform_path(path) for path in lines.get_paths()]
@@ -197,7 +218,7 @@ def label_contours(axes: "Axes", page: Page) -> None:
                 text.set(path_effects=[withStroke(linewidth=2, foreground="white")], alpha=1.0)
                 box = text.get_window_extent()
                 inside = axes.bbox.contains(*box.min) and axes.bbox.contains(*box.max)
-                crossed = sum(path.intersects_bbox(box, filled=False) for path in paths)
+                crossed = sum(path.intersects_bbox(box.padded(clear / 4), filled=False) for path in paths)
                 text.set_visible(inside and crossed <= 1 and not box.count_overlaps(taken))
                 taken += [box] if text.get_visible() else []
 

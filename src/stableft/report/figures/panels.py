@@ -96,6 +96,7 @@ class CurvePanel:
     missing: str = ""
     share: str = only_drawn("")  # panels that share it have one y axis
     possible: tuple[float | None, float | None] = only_drawn((None, None))  # range of y, which bands do not leave
+    metric: str = only_drawn("")  # in `ylabel`; panels whose labels differ in it alone have the rest of them once
     scale_label: str = only_drawn("")  # of the colour bar of ordered curves
     steps: bool = only_drawn(False)  # curves are steps, side by side where they are equal; bars at their ends for bands
 
@@ -188,7 +189,8 @@ class MarkedPoint:
 class ContourPanel:
     """A surface over two directions: `z[i][j]` at `y[i]`, `x[j]`.
 
-    `levels`, if given, are the contour levels, restricted to the range of the panels that share a colour scale.
+    `levels`, if given, are the contour levels, in equal steps of the logarithm. Panels that share a colour scale have
+    such levels from their lowest one to their highest value.
     """
 
     title: str
