@@ -67,9 +67,21 @@ def test_a_note_on_what_the_runs_are_is_shown_with_their_source(files, stableft,
     without, noted = (list(read_records_file(Path(name))) for name in ("without.jsonl", "with.jsonl"))
     assert {run.source.note for run in noted} == {"BERT-base, 3 epochs."}
     assert [run.run_id for run in noted] == [run.run_id for run in without]
-    text = " ".join(stableft("report", "with.jsonl", "--format", "md")[1].split())
-    assert re.search(rf"imported from {source}: BERT-base, 3 epochs\. ?", text)
+    line = rf"Imported from {source}: BERT-base, 3 epochs\."
+    title, below, *_, notes = stableft("report", "with.jsonl", "--format", "md")[1].split("\n\n")
+    assert title.startswith("# ")
+    assert re.fullmatch(line, " ".join(below.split()))
+    assert re.search(rf"imported from {source}\.", " ".join(notes.split()))
+    assert re.match(line, stableft("report", "with.jsonl")[1])  # the terminal
+    caption = re.search(r"\\caption\{(.*)\}\n", stableft("report", "with.jsonl", "--format", "latex")[1])
+    assert re.search(rf"\. {line}$", caption[1].replace("\\allowbreak{}", ""))
+    page = stableft("report", "with.jsonl", "--format", "html")[1]
+    assert re.search(rf"</h1>\s*(<[^h][^>]*>\s*)*{line}", page)
     assert "BERT-base" not in stableft("report", "without.jsonl", "--format", "md")[1]
+    long = ("--note", "BERT-base, " + "3 epochs " * 20)
+    assert stableft("import", *arguments, *long, "--out", "long.jsonl")[0] == 0
+    assert "3 epochs" not in stableft("report", "long.jsonl")[1]
+    assert "3 epochs" in stableft("report", "long.jsonl", "--format", "md")[1]
 
 
 def test_several_files_are_one_report(files, stableft):

@@ -49,7 +49,6 @@ class ArmCell:
     settings: int  # number of different configs, seeds aside
     copies: int  # number of records that repeat a run
     sources: Mapping[str, int] = field(default_factory=dict)  # source of imported runs -> number of runs
-    source_notes: Mapping[str, str] = field(default_factory=dict)  # source -> what its runs are
     hub_models: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (name@revision, commit) -> number of runs
     devices: Mapping[str, int] = field(default_factory=dict)  # device and rounding (`Environment.arithmetic`) -> runs
     starts: tuple[str, ...] = ()  # descriptions of the runs that provided initial weights
@@ -135,7 +134,6 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
         settings=len({run["setting"] for run in runs}),
         copies=sum(max(run["copies"] - 1, 0) for run in runs),
         sources=dict(Counter(run["source"] for run in runs if isinstance(run["source"], str))),
-        source_notes={run["source"]: run["source_note"] for run in runs if isinstance(run["source_note"], str)},
         hub_models=dict(Counter(run["hub_model"] for run in runs if isinstance(run["hub_model"], tuple))),
         devices=dict(Counter(run["device"] for run in scored if isinstance(run["device"], str))),
         starts=_distinct_texts(runs, "start"),

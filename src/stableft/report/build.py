@@ -22,7 +22,7 @@ from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.from_tests import NamedCell, PublishedPair, figures_of_tests
 from stableft.report.figures.of_artifact import build_panels, sweep_figures
 from stableft.report.figures.panels import panel_to_json
-from stableft.report.footnotes import cell_footnotes, imported_run_footnotes, sweep_deviation_footnotes
+from stableft.report.footnotes import cell_footnotes, imported_run_footnotes, sweep_deviation_footnotes, tell_origin
 from stableft.report.forms.document import (
     HEADING_LEVELS,
     Bullets,
@@ -51,8 +51,8 @@ def build_report(runs: ArtifactRuns, data_dir: Path | None = None, width: float 
     Raises:
         UserError: There are no records, or the runs of one cell differ in metric, split or checkpoint.
     """
-    report = replace(_build(runs, data_dir), width=width)
     rows = [row for arm_rows in runs.by_arm_task.values() for row in arm_rows]
+    report = tell_origin(replace(_build(runs, data_dir), width=width), rows)
     commands = [f"`stableft sweep {sweep}`" for sweep in dict.fromkeys(runs.sweeps.values())]
     if runs.artifact.has_no_runs or not commands or any(row["status"] == "finished" for row in rows):
         return report

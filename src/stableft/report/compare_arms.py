@@ -13,7 +13,7 @@ from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import ReportedCheckpoint, StabilityTable, make_sweep_artifact
 from stableft.report.compare_runs import ArmPair, select_arm_pair
 from stableft.report.conclusion import describe_pair
-from stableft.report.footnotes import cell_footnotes, task_footnotes
+from stableft.report.footnotes import cell_footnotes, task_footnotes, tell_origin
 from stableft.report.forms.document import (
     HEADING_LEVELS,
     OWN_ORIGIN,
@@ -155,7 +155,7 @@ def build_comparison_report(
     tests_caption = f"{explain_tests([tests])}{_permutation_caption(further)}"
     tests_table = view_tests(f"{name}-tests", test_data, test_data.rows, tests_caption)
     notes_blocks = (Heading("Notes", HEADING_LEVELS + 1), Bullets(notes))
-    return Report(
+    report = Report(
         id=name,
         title=title,
         blocks=(
@@ -182,6 +182,7 @@ def build_comparison_report(
         undrawn={} if figures else {COMPARED_SCORES_FIGURE: "no run has a score that can be drawn"},
         provenance=_pair_provenance(pair),
     )
+    return tell_origin(report, [row for arm_rows in groups.values() for row in arm_rows])
 
 
 def _standalone(table: ReportTable, title: str, sentence: str, notes: Sequence[str]) -> ReportTable:

@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from stableft.config.sweep_file import find_sweep_file
 from stableft.errors import UserError
-from stableft.report.arm_cells import ArmCell, hub_drift_note
+from stableft.report.arm_cells import ArmCell, RunRow, hub_drift_note
 from stableft.report.artifact import arm_without_source
+from stableft.report.forms.document import Paragraph, Report
 from stableft.report.pair_tests import is_falsely_stable
+from stableft.text import SCREEN_WIDTH
 
 
 def deviation_footnotes(deviations: Mapping[tuple[str, str], Sequence[str]]) -> Iterator[str]:
@@ -143,10 +146,33 @@ def imported_run_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
             count = f"{n}" if n == len(cell.run_ids) else f"{n} of {len(cell.run_ids)}"
             tasks = tasks_by_arm.setdefault(source, {}).setdefault(arm_without_source(cell.arm), {})
             tasks[f"{cell.task} ({count})"] = None
-    notes = {source: f": {note}" for cell in cells for source, note in cell.source_notes.items()}
     for source, arms in tasks_by_arm.items():
-        what = f"{_join_arms_by_tasks(arms)} are not this project's runs, they were imported from {source}"
-        yield f"The runs of {what}{notes.get(source, '').rstrip('.')}."
+        yield (
+            f"The runs of {_join_arms_by_tasks(arms)} are not this project's runs, they were imported from {source}."
+        )
+
+
+def tell_origin(report: Report, rows: Iterable[RunRow]) -> Report:
+    """Return the report with what imported runs are, as told at import, under its title and in its first caption.
+
+    The terminal has it if it fits one line.
+    """
+    notes = {row["source"]: row["source_note"].rstrip(".") for row in rows if isinstance(row["source_note"], str)}
+    if not notes:
+        return report
+    line = " ".join(f"Imported from {source}: {note}." for source, note in notes.items())
+    tables = tuple(
+        table if i else replace(table, caption=f"{(table.caption or report.title).rstrip('.')}. {line}")
+        for i, table in enumerate(report.tables)
+    )
+    brief = report.brief and len(line) <= SCREEN_WIDTH
+    return replace(
+        report,
+        blocks=(Paragraph(line), *report.blocks),
+        brief=(Paragraph(line), *report.brief) if brief else report.brief,
+        standalone=tables,
+        facts={**report.facts, "imported": notes},
+    )
 
 
 def task_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
