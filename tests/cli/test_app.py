@@ -88,6 +88,22 @@ def test_status_writes_nothing(stableft, sweep_file, workplace):
     assert list(workplace.iterdir()) == [sweep_file]
 
 
+def test_status_and_show_print_no_character_that_acts_on_a_terminal(stableft, sweep_file, tiny_model_folder, workplace):
+    (run, *_) = load_sweep(sweep_file, LocalPaths()).runs
+    record = make_scored_record(run, 0.7)
+    save_record(Path("results"), record.model_copy(update={"arm": "theirs\x1b[31m\u202e"}))
+    folder = workplace / "tiny\x1b[31m\u202e"
+    folder.symlink_to(tiny_model_folder)
+    for arguments, name in (
+        (("status",), "theirs[31m"),
+        (("show", sweep_file, "--set", f"model={json.dumps(str(folder))}"), "tiny[31m"),
+    ):
+        code, out, err = stableft(*arguments)
+        assert (code, err) == (0, "")
+        assert name in out
+        assert not {"\x1b", "\u202e"} & set(out)
+
+
 def test_a_finished_sweep_ends_in_its_table(stableft, sweep_file, monkeypatch):
     runs = load_sweep(sweep_file, LocalPaths()).runs
     monkeypatch.setattr("stableft.sweep.preflight.rows_fingerprint", lambda parts: "f" * 64)

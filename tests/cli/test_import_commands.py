@@ -161,6 +161,7 @@ def test_names_from_a_file_do_nothing_where_they_are_shown(stableft, workplace):
     assert not re.search(r"(?<!\\)<img|(?<!\\)\]\(http", shown["md"])
     lines = list(csv.DictReader(shown["csv"].splitlines()))
     assert {line["arm"] for line in lines} == {shown_as, "'=1+1"}
+    assert not {"\x1b", "\u202e"} & set(shown["csv"] + stableft("report", "theirs.jsonl", "--format", "json")[1])
     assert stableft("export", "theirs.jsonl", "--out", "theirs.csv")[0] == 0
     with open("theirs.csv", newline="") as file:
         assert {row["arm"] for row in csv.DictReader(file)} == {shown_as, "'=1+1"}

@@ -17,16 +17,27 @@ def test_a_task_is_fetched_as_it_is_read(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("files", "weights"),
-    [(["model.safetensors", "pytorch_model.bin"], "*.safetensors"), (["pytorch_model.bin"], "pytorch_model*.bin")],
+    ("files", "weights", "said"),
+    [
+        (["model.safetensors", "pytorch_model.bin"], "*.safetensors", None),
+        (["pytorch_model.bin"], "pytorch_model*.bin", "model someone/bert@v2: its repository has no safetensors"),
+    ],
 )
-def test_a_model_is_fetched_with_its_weights_once(monkeypatch, files, weights):
+def test_a_model_is_fetched_with_its_weights_once(monkeypatch, files, weights, said):
     asked = {}
     monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda name, revision: files)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **more: asked.update(more, name=name))
-    fetch_model("someone/bert@v2")
+    warning = fetch_model("someone/bert@v2")
+    assert warning is None if said is None else warning.startswith(said) and "--allow-pickle" in warning
     assert (asked["name"], asked["revision"]) == ("someone/bert", "v2")
     assert [pattern for pattern in asked["allow_patterns"] if "safetensors" in pattern or "bin" in pattern] == [weights]
+
+
+def test_a_model_without_weights_that_can_be_read_is_not_fetched(monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda name, revision: ["config.json", "tf_model.h5"])
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **b: pytest.fail("nothing is downloaded"))
+    with pytest.raises(UserError, match=r"data fetch: model someone/bert has no safetensors and no pytorch_model\.bin"):
+        fetch_model("someone/bert")
 
 
 @pytest.mark.parametrize("fetch", [fetch_model, lambda name: fetch_model_file(name, "main", "config.json")])

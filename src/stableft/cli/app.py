@@ -268,7 +268,7 @@ def status(
 
     check_results_folder(results)
     sweep = load_optional_sweep(config, set_, arms, seeds)
-    print(render_sweep_status(sweep, results) if sweep else render_folder_status(results))
+    print(strip_controls(render_sweep_status(sweep, results) if sweep else render_folder_status(results)))
 
 
 @app.command()
@@ -283,7 +283,7 @@ def show(
     from stableft.cli.sweep_commands import render_runs
     from stableft.python_api import plan_sweep
 
-    print(render_runs(plan_sweep(config, set_, split_names(arms), seeds), format_))
+    print(strip_controls(render_runs(plan_sweep(config, set_, split_names(arms), seeds), format_)))
 
 
 @app.command("list")
@@ -299,7 +299,7 @@ def list_command(
     from stableft.config.local_files import check_results_folder
 
     check_results_folder(results)
-    print(list_artifacts(results, records) if what == "artifacts" else list_names(what))
+    print(strip_controls(list_artifacts(results, records) if what == "artifacts" else list_names(what)))
 
 
 @app.command()
@@ -362,4 +362,5 @@ def data_fetch(
         fetch_task(task)
     for model in models:
         print(f"fetching model {model}", flush=True)
-        fetch_model(model)
+        if warning := fetch_model(model):
+            print(warning, flush=True)

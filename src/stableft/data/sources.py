@@ -1,5 +1,6 @@
 """Read the raw rows of a task: from the hub, original GLUE files, a user's own files, or the toy language."""
 
+import fnmatch
 import hashlib
 import json
 import logging
@@ -12,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from stableft.catalog.tasks import FolderLayout, TaskSpec
-from stableft.config.local_files import locate_model
+from stableft.config.local_files import PICKLED_WEIGHTS, WEIGHT_PATTERNS, locate_model
 from stableft.config.run_config import CustomTask
 from stableft.data import toy_language as toylang
 from stableft.errors import UserError, did_you_mean, storage_error
@@ -301,11 +302,13 @@ def find_model_commit(name: str, revision: str | None) -> str:
 
 
 @retrying
-def fetch_model(name: str) -> None:
+def fetch_model(name: str) -> str | None:
     """Download a hub model (name or name@revision) into the local cache: its weights in one format and its tokenizer.
 
+    Return a sentence if the weights are a pickle, because the repository has no others.
+
     Raises:
-        UserError: The hub cannot be reached, or it has no such model.
+        UserError: The hub cannot be reached, or it has no such model, or no weights of it that can be read.
     """
     from huggingface_hub import list_repo_files, snapshot_download
 
@@ -313,9 +316,20 @@ def fetch_model(name: str) -> None:
     assert folder is None
     repository, revision = settings["name"], settings["revision"]
     with _hub_errors_explained(name):
-        has_safetensors = any(file.endswith(".safetensors") for file in list_repo_files(repository, revision=revision))
-        weights = "*.safetensors" if has_safetensors else "pytorch_model*.bin"  # many repositories have both, and more
+        files = list_repo_files(repository, revision=revision)
+        # Many repositories have both, and more.
+        weights = next((pattern for pattern in WEIGHT_PATTERNS if fnmatch.filter(files, pattern)), None)
+        if weights is None:
+            raise UserError(
+                f"data fetch: model {name} has no safetensors and no pytorch_model.bin, so it has no weights to read"
+            )
         snapshot_download(repository, revision=revision, allow_patterns=[*NON_WEIGHT_PATTERNS, weights])
+    if weights != PICKLED_WEIGHTS:
+        return None
+    return (
+        f"model {name}: its repository has no safetensors, only a pickle, which can run code when it is read: a sweep "
+        "reads it with --allow-pickle alone"
+    )
 
 
 @retrying

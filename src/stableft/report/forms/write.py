@@ -17,7 +17,7 @@ from stableft.report.forms.document import FOR_READERS, DataTable, Report, Row, 
 from stableft.report.forms.latex import report_to_latex
 from stableft.report.forms.markdown import report_to_markdown
 from stableft.report.forms.terminal import report_to_text
-from stableft.text import quote_formula
+from stableft.text import quote_formula, strip_controls
 
 Format = Literal["text", "md", "csv", "latex", "json", "html"]
 
@@ -87,7 +87,7 @@ def write_report(report: Report, output: ReportTarget) -> str:
         UserError: The requested figure is unknown or cannot be drawn.
     """
     if output.path is None:
-        return _render(report, output)
+        return strip_controls(_render(report, output))  # a name in CSV or JSON may act on a terminal too
     if output.is_figure:
         atomic_write(output.path, _figure_bytes(report, find_figure_name(report, output.figure), output.path.suffix))
         return ""
