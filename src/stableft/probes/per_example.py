@@ -76,7 +76,8 @@ def example_variances(values: np.ndarray) -> np.ndarray:
         return np.full(values.shape[1], math.nan)
     if values.dtype == bool:
         right = np.arange(n + 1)
-        return (right * (n - right) / (n * (n - 1)))[values.sum(axis=0)]
+        counts = values.sum(axis=0, dtype=np.min_scalar_type(n))  # of up to millions of examples
+        return (right * (n - right) / (n * (n - 1)))[counts]
     return sample_std(values, axis=0) ** 2
 
 
@@ -99,8 +100,7 @@ def count_predictions(predictions: np.ndarray, classes: int) -> np.ndarray:
 
 def rank_by_instability(instability: np.ndarray, right: np.ndarray | None = None) -> np.ndarray:
     """Return the examples, most unstable first; among equals, those that fewer runs have right, then the earlier."""
-    n = len(instability)
-    return np.lexsort((np.arange(n), np.zeros(n) if right is None else right, -instability))
+    return np.lexsort((-instability,) if right is None else (right, -instability))  # which keeps the order of equals
 
 
 def estimate_per_example_variance(

@@ -68,6 +68,12 @@ class NumberColumn:
             self._values = array(self._types[0], self._values)
             self.append(number)
 
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._values[index]
+
     def to_numpy(self) -> np.ndarray:
         """Return the numbers, which share the memory of the column: nothing can be appended any more."""
         return np.frombuffer(self._values, dtype=self._values.typecode)
@@ -253,7 +259,8 @@ def _read_long(path: Path, columns: PredictionColumns) -> ReadTable:
     """Return a table with a row for each run and example."""
     codes, runs, names = ClassCodes(), ClassCodes(), ClassCodes()
     lines, run_of, example_of = (NumberColumn("i", "q") for _ in range(3))
-    first_lines: list[int] = []
+    first_lines, label_of = NumberColumn("i", "q"), NumberColumn("b", "i", "q")
+    label_names = ClassCodes()  # as they are written
     texts: list[tuple[str, ...]] = []
     values, labels = _make_column(columns), _make_column(columns)
     with open_csv_rows(path) as (header, rows):
@@ -261,7 +268,6 @@ def _read_long(path: Path, columns: PredictionColumns) -> ReadTable:
         example_at, run_at, value_at = (find_column(path, header, *place) for place in places.items())
         label_at = None if columns.label is None else find_column(path, header, "--label", columns.label)
         text_at = [find_column(path, header, "--text", name) for name in columns.text]
-        label_list: list[str] = []
         for row in rows:
             line, fields = row
             name, run = fields[example_at].strip(), fields[run_at].strip()
@@ -273,28 +279,33 @@ def _read_long(path: Path, columns: PredictionColumns) -> ReadTable:
             text = tuple(fields[i] for i in text_at)
             if example == len(first_lines):
                 first_lines.append(line)
-                texts.append(text)
-                label_list.append(label)
+                label_of.append(label_names[label])
+                if text_at:
+                    texts.append(text)
                 if label_at is not None:
                     labels.append(_read_label(path, row, label, columns, codes))
-            for what, a, b in (("label", label_list[example], label), ("text", texts[example], text)):
-                if a != b:
-                    raise UserError(
-                        f"{path}: lines {first_lines[example]} and {line} give example {name!r} two {what}s, "
-                        f"{_quote(a)} and {_quote(b)}"
-                    )
+            differs = label_of[example] != label_names[label]
+            if differs or (text_at and texts[example] != text):
+                a, b = (list(label_names)[label_of[example]], label) if differs else (texts[example], text)
+                raise UserError(
+                    f"{path}: lines {first_lines[example]} and {line} give example {name!r} two "
+                    f"{'labels' if differs else 'texts'}, {_quote(a)} and {_quote(b)}"
+                )
             lines.append(line)
             run_of.append(runs[run])
             example_of.append(example)
             values.append(_read_prediction(path, row, columns.prediction, fields[value_at], columns, codes))
     array_of = values.to_numpy()
     keys = run_of.to_numpy().astype(np.int64) * len(names) + example_of.to_numpy()
-    _check_each_once(path, keys, lines.to_numpy(), list(runs), list(names), first_lines, run_of.to_numpy())
+    _check_each_once(path, keys, lines.to_numpy(), list(runs), names, first_lines, run_of.to_numpy())
+    compact_names = CompactTexts()
+    for name in names:
+        compact_names.append(name)
     matrix = np.empty(len(runs) * len(names), array_of.dtype)
     matrix[keys] = array_of
     return ReadTable(
         list(runs),
-        tuple(names),
+        compact_names,
         matrix.reshape(len(runs), len(names)),
         None if label_at is None else labels.to_numpy(),
         {name: tuple(text[i] for text in texts) for i, name in enumerate(columns.text)},
@@ -308,8 +319,8 @@ def _check_each_once(
     keys: np.ndarray,
     lines: np.ndarray,
     runs: list[str],
-    names: list[str],
-    first_lines: list[int],
+    names: ClassCodes,
+    first_lines: NumberColumn,
     run_of: np.ndarray,
 ) -> None:
     """Check that each run has each example once. `keys` are number of the run * examples + number of the example."""
@@ -321,7 +332,7 @@ def _check_each_once(
         run, example = divmod(int(keys[later]), len(names))
         raise UserError(
             f"{path}: lines {lines[other]} and {lines[later]} both have run {runs[run]!r} on example "
-            f"{names[example]!r}; each run must have each example once"
+            f"{list(names)[example]!r}; each run must have each example once"
         )
     lacking = np.flatnonzero(counts == 0)
     if len(lacking):
@@ -330,7 +341,7 @@ def _check_each_once(
         more = f" and of {n - 1} more" if n > 1 else ""
         other_run = runs[int(run_of[np.flatnonzero(lines == first_lines[example])[0]])]
         raise UserError(
-            f"{path}: run {runs[run]!r} has no prediction of example {names[example]!r}{more}, which run "
+            f"{path}: run {runs[run]!r} has no prediction of example {list(names)[example]!r}{more}, which run "
             f"{other_run!r} has on line {first_lines[example]}; each run must have each example once"
         )
 

@@ -113,7 +113,8 @@ def bootstrap_interval(
         return Interval(method, level, None, None, reason)
     # In units of the range, so that rounding to a fixed number of digits does not depend on the scale.
     shift, span = (0.0 if statistic == "std" else float(array.min())), float(np.ptp(array))
-    scaled = (array - array.min()) / span
+    scaled = array - array.min()
+    scaled /= span  # in place, since there may be millions of values
     if large:
         low, high = _asymptotic_bounds(scaled, statistic, level)
     else:
