@@ -2,6 +2,8 @@
 
 import math
 import re
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -146,3 +148,44 @@ def test_a_large_table_is_read_in_less_memory_than_three_times_its_size(tmp_path
     tracemalloc.stop()
     assert group.predictions.shape == (10, 200_000)
     assert peak < 3 * file.stat().st_size
+
+
+PEAK = """
+import sys
+from stableft.cli.app import main
+try:
+    main()
+finally:
+    (peak,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+    print(peak.split()[1], file=sys.stderr)
+"""
+
+
+def peak_bytes(file, *options):
+    """The peak memory of `probe points` on a file, in a process of its own."""
+    command = [sys.executable, "-c", PEAK, "probe", "points", "--csv", file, "--label", "label", *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return 1024 * int(done.stderr.split()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's record of a process's peak memory")
+@pytest.mark.parametrize("wide", [True, False])
+def test_the_command_takes_at_most_three_times_a_file_of_a_million_short_rows(tmp_path, wide):
+    header = "example,label,r0,r1" if wide else "example,run,label,prediction"
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (1_000_000, 1))
+    answers = np.hstack([labels, labels ^ (rng.random((1_000_000, 2)) < 0.2)])  # four in five are right
+    rows = [header] + [
+        f"{i},{label},{one},{other}"
+        if wide
+        else f"{i % 500_000},{i // 500_000},{(i % 500_000) % 2},{one if label == (i % 500_000) % 2 else 1 - one}"
+        for i, (label, one, other) in enumerate(answers.tolist())
+    ]
+    large, small = tmp_path / "large.csv", tmp_path / "small.csv"
+    large.write_text("\n".join(rows))
+    first = rows[:11] if wide else [header, *rows[1:6], *rows[500_001:500_006]]
+    small.write_text("\n".join(first))
+    options = ("--wide", "r*") if wide else ()
+    assert peak_bytes(large, *options) - peak_bytes(small, *options) <= 3 * large.stat().st_size

@@ -90,7 +90,8 @@ def example_disagreements(predictions: np.ndarray) -> np.ndarray:
     for label in (*range(int(predictions.max(initial=0)) + 1), NO_PREDICTION):
         counts = (predictions == label).sum(axis=0, dtype=np.int32)
         same += counts * (counts - 1)
-    return 1 - same / (n * (n - 1))
+    share = same / (n * (n - 1))
+    return np.subtract(1, share, out=share)
 
 
 def count_predictions(predictions: np.ndarray, classes: int) -> np.ndarray:

@@ -331,9 +331,12 @@ def unstable_example_blocks(analysis: SubsetAnalysis, max_examples: int) -> Iter
     if analysis.reason_missing or not max_examples:
         return
     instability = analysis.instability
-    right = None if analysis.right is None else analysis.right.sum(axis=0)
+    right = None if analysis.right is None else analysis.right.sum(axis=0, dtype=np.min_scalar_type(analysis.n_runs))
     least = np.partition(instability, -min(max_examples, len(instability)))[-min(max_examples, len(instability))]
-    some = np.flatnonzero((instability >= least) & (instability > 0))  # to rank all takes much memory
+    # To rank all takes much memory: of those that are as unstable as the last one shown, there may be a million.
+    above, tied = np.flatnonzero(instability > least), np.flatnonzero((instability == least) & (instability > 0))
+    tied = tied if right is None else tied[np.argsort(right[tied], kind="stable")[:max_examples]]
+    some = np.concatenate([above, tied[:max_examples]])
     order = some[rank_by_instability(instability[some], None if right is None else right[some])[:max_examples]]
     if not len(order):
         return

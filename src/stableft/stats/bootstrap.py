@@ -113,8 +113,9 @@ def bootstrap_interval(
         return Interval(method, level, None, None, reason)
     # In units of the range, so that rounding to a fixed number of digits does not depend on the scale.
     shift, span = (0.0 if statistic == "std" else float(array.min())), float(np.ptp(array))
-    scaled = array - array.min()
-    scaled /= span  # in place, since there may be millions of values
+    scaled = array  # which is a copy of the values, perhaps of millions
+    scaled -= array.min()
+    scaled /= span
     if large:
         low, high = _asymptotic_bounds(scaled, statistic, level)
     else:
