@@ -280,3 +280,11 @@ def test_the_corner_of_a_narrow_table_keeps_its_columns():
     assert re.findall(r"<span>(.*?)</span>", corner[1]) == [
         text for i in range(3) for text in (f"row {i}", str(i), "", "", "")
     ]
+
+
+@pytest.mark.parametrize(
+    ("characters", "classes"), [(100, ""), (120, " wide whole"), (150, " wide widest whole"), (170, " wide widest")]
+)
+def test_a_wide_table_is_printed_small_and_its_cells_stay_whole_while_they_fit_the_page(characters, classes):
+    table = ReportTable("t", ("arm", "n"), (("a" * (characters - 20), "n" * 20),))
+    assert f'<div class="grid{classes}">' in render_report(Report("r", "title", (table,)), "html")

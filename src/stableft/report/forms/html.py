@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 
 TEMPLATE_FILE = "report.html.j2"
-WIDE_TABLE = 110  # characters of the widest cells; a wider table is printed in smaller type
+# Characters of a row of the widest cells, above which a table is printed in smaller type, and in the smallest; and up to
+# which its cells stay whole in that.
+WIDE_TABLE, WIDEST_TABLE, WHOLE_TABLE = 110, 135, 150
 LONG_CELL = 26  # characters; a longer cell is text and may be wrapped
 
 
@@ -163,12 +165,19 @@ def _table_context(table: ReportTable, heading: str) -> dict[str, Any]:
     return {
         "caption": table.caption or heading,
         "quiet": not table.caption,
-        "wide": width > WIDE_TABLE,
+        "print": _print_classes(width),
         "groups": table.groups,
         "header": table.header_below_groups,
         "rows": [_row_context(row) for row in table.rows],
         "notes": table.notes,
     }
+
+
+def _print_classes(width: int) -> str:
+    """Return the classes of a table of so many characters."""
+    if width <= WIDE_TABLE:
+        return ""
+    return " wide" + " widest" * (width > WIDEST_TABLE) + " whole" * (width <= WHOLE_TABLE)
 
 
 def _cell_length(cell: str | Value) -> int:
