@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 
 TEMPLATE_FILE = "report.html.j2"
-# Characters of a row of the widest cells, above which a table is printed in smaller type, and in the smallest; and up to
-# which its cells stay whole in that.
+# Characters of a row of the widest cells, above which a table is printed in smaller type, and in the smallest; and up
+# to which its cells stay whole in that.
 WIDE_TABLE, WIDEST_TABLE, WHOLE_TABLE = 110, 135, 150
 LONG_CELL = 26  # characters; a longer cell is text and may be wrapped
 
