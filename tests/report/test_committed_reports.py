@@ -9,7 +9,7 @@ from stableft.report.build import build_report
 from stableft.report.forms.write import Format, render_report
 from stableft.report.runs import load_runs_from_file
 
-SEEDS = {"smoke": 5, "demo": 25, "toy": 5, "demo-probes": 5, "demo-watch": 25, "zhang-replication": 50}
+SEEDS = {"smoke": 5, "demo": 25, "toy": 5, "demo-probes": 5, "zhang-replication": 50}
 FORMS: dict[Format, str] = {"md": "md", "json": "json", "csv": "csv", "latex": "tex"}
 
 
