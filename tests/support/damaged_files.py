@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,17 @@ PIECES = (
     b"}", b"null", b"true", b"\x1b[2J", "\u202e".encode(), "\u0663".encode(), b"=1+1", b"a" * 140_000, b'"seed": 1,',
     b"  ", "\ud800".encode("utf-8", "surrogatepass"), b"\x85", "\u2028".encode(), b"\x1c",
 )  # fmt: skip
+
+
+@dataclass
+class Tally:
+    """What a kind of fault did. `bad` holds a sentence for each thing that went wrong."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    bad: list[str] = field(default_factory=list)
+
+    def add(self, name: str, number: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + number
 
 
 def damage(content: bytes, chance: random.Random) -> bytes:

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from support.damaged_files import damage_file
-from support.forked_sweeps import SETTINGS, Tally
+from support.damaged_files import Tally, damage_file
+from support.forked_sweeps import SETTINGS
 from support.table_records import make_imported
 from support.training_runs import run_outputs, train_run
 
@@ -39,7 +39,6 @@ from stableft.records.run_record import (
     write_records_file,
 )
 from stableft.sweep.state import find_missing_outputs
-
 
 COMPUTED = ("checkpoint", "token cache")  # files of which damage is told and what they saved is computed again
 

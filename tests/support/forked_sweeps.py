@@ -16,14 +16,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import psutil
-from support.damaged_files import damage_file
+from support.damaged_files import Tally, damage_file
 from support.disks import SmallDisk
 from support.processes import group_is_alive
 
@@ -170,17 +170,6 @@ def outcome(results: Path) -> dict[str, dict]:
             "left": sorted({p.name for p in path.parent.iterdir() if ".damaged-" not in p.name} - LEFT),
         }
     return found
-
-
-@dataclass
-class Tally:
-    """What a kind of fault did. `bad` holds a sentence for each thing that went wrong."""
-
-    counts: dict[str, int] = field(default_factory=dict)
-    bad: list[str] = field(default_factory=list)
-
-    def add(self, name: str, number: int = 1) -> None:
-        self.counts[name] = self.counts.get(name, 0) + number
 
 
 class Faults:

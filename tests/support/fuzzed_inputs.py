@@ -14,8 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from support.damaged_files import READERS, read_case
-from support.forked_sweeps import Tally
+from support.damaged_files import READERS, Tally, read_case
 from support.mutated_sweeps import OWN_DATA, SWEEP, mutate, mutate_settings
 
 from stableft.config.planned_run import LocalPaths
