@@ -4,8 +4,8 @@
 
 A tiny BERT is trained on the shipped smoke data, disturbed in each of the ways below, and what is left is compared with
 a sweep that nothing disturbed, bit for bit. Every case follows from the seed; but the moments of signals and kills are
-seconds, so what they meet differs. With --out, the kinds that were run replace those in the file, and a table is written
-to README.md beside it. Exit code 1: something was lost, altered or silent, or there was a stack trace.
+seconds, so what they meet differs. With --out, the kinds that were run replace those in the file, and a table is
+written to README.md beside it. Exit code 1: something was lost, altered or silent, or there was a stack trace.
 """
 
 import argparse

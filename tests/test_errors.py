@@ -25,6 +25,7 @@ def raise_behind_another(error: OSError):
         raise RuntimeError("unexpected pos 640 vs 534")  # noqa: B904  torch.save does just this
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
 def test_a_disks_error_is_found_behind_another_and_names_the_path(number):
     with pytest.raises(RuntimeError) as caught:

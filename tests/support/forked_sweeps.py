@@ -27,6 +27,7 @@ from support.damaged_files import Tally, damage_file
 from support.disks import SmallDisk
 from support.processes import group_is_alive
 
+from stableft.errors import UserError
 from stableft.records.file_sums import find_damaged
 from stableft.records.run_record import CHECKPOINT_FILE, HISTORY_FILE, PREDICTIONS_FILE, RECORD_FILE, read_record
 from stableft.sweep.hung_workers import Patience
@@ -158,7 +159,11 @@ def outcome(results: Path) -> dict[str, dict]:
     """Returns what each finished run must have equal, bit for bit."""
     found = {}
     for path in sorted(results.glob(f"runs/*/{RECORD_FILE}")):
-        record = read_record(results, path.parent.name)
+        try:
+            record = read_record(results, path.parent.name)
+        except UserError as error:
+            found[path.parent.name] = {"damaged": str(error)}
+            continue
         assert record
         with np.load(path.parent / PREDICTIONS_FILE) as file:
             predictions = {name: (file[name].dtype.str, file[name].shape, file[name].tobytes()) for name in file.files}
