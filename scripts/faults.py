@@ -27,7 +27,7 @@ from support.fuzzed_inputs import KINDS, fuzz
 ROOT = Path(__file__).parents[1]
 # Kind: (cases, cases with --quick, what is done, what must be 0).
 SWEEPS = ("lost", "doubled", "altered", "crash records")
-FUZZED = ("stack traces", "hangs", "out of memory", "ended by a signal")
+FUZZED = ("stack traces", "hangs", "out of memory", "ended by a signal", "unclear messages")
 FAULTS: dict[str, tuple[int, int, str, tuple[str, ...]]] = {
     **{f"fuzz {kind}": (10_000, 60, f"mutated {kind}", FUZZED) for kind in KINDS},
     "kill": (200, 15, "SIGKILL to a worker, the parent or the whole group, a third of them within a write", SWEEPS[:3]),
@@ -51,7 +51,7 @@ TABLE = """# Reliability
   history, predictions or kept weights that differs from those of a sweep that nothing disturbed.
 - A damaged file is noticed if whoever reads it is told, and what is then computed again is equal. It is harmless if
   nothing is said and what was read is equal, and silent if something else was read.
-- An input may be read, or refused in one sentence, within 10 s and 1 GiB.
+- An input may be read, or refused in one line of characters that show, within 10 s and 1 GiB.
 
 Workers are forked from a process that has imported torch, because spawned ones would mostly be killed while they import
 it; `tests/sweep/test_kill.py` kills spawned ones. A file of records that is cut exactly between two lines is a smaller

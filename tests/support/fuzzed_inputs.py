@@ -56,7 +56,7 @@ def fuzz(kind: str, cases: int, folder: Path, seed: int, read: Callable[..., str
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "d.csv").write_text("a,b\nx,0\n")
     faults, shared = folder / "faults.jsonl", mmap.mmap(-1, COUNTS.size)
-    names, first = ("stack traces", "hangs", "out of memory", "ended by a signal"), 0
+    names, first = ("stack traces", "hangs", "out of memory", "ended by a signal", "unclear messages"), 0
     tally = Tally({"cases": cases, "read": 0, "refused": 0, **dict.fromkeys(names, 0)})
     while first < cases:
         sys.stdout.flush()
@@ -94,7 +94,7 @@ def _read_batch(kind: str, cases: range, folder: Path, seed: int, read, faults: 
             sentence = read(kind, number, folder, seed)
             taken, refused = taken + (not sentence), refused + bool(sentence)
             if not sentence.isprintable():
-                name, told = "stack traces", f"a message of more than one visible line: {sentence[:300]!r}"
+                name, told = "unclear messages", f"it is not one line of characters that show: {sentence[:300]!r}"
         except MemoryError:
             name, told = "out of memory", f"after {time.monotonic() - started:.1f} s"
         except Exception:
