@@ -4,6 +4,7 @@ Each sweep is a fork of this process, and so are its workers, which are spawned 
 than the runs, and a random moment would nearly always be one of an import. All else is the product's own.
 """
 
+import atexit
 import contextlib
 import importlib
 import multiprocessing
@@ -107,15 +108,27 @@ class ForkedSweep:
             time.sleep(0.005)
 
 
+STARTED: list[ForkedSweep] = []
+
+
+@atexit.register  # forks leave by os._exit
+def end_started() -> None:
+    for sweep in STARTED:
+        if not sweep.ended():
+            sweep.end()
+
+
 def start_command(log: Path, *arguments: str | Path, change: Callable[[], object] = lambda: None) -> ForkedSweep:
     """Starts a command as a fork, with output to a file; `change` alters the fork before."""
     sys.stdout.flush()
     pid = os.fork()
     if pid:
-        return ForkedSweep(pid, log)
+        STARTED.append(ForkedSweep(pid, log))
+        return STARTED[-1]
     code = 70  # of an error in here
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for handle, file in ((0, os.open(os.devnull, os.O_RDONLY)), (1, output), (2, output)):
             os.dup2(file, handle)
