@@ -1,4 +1,4 @@
-"""The faults of machines and files that tests cause, by kind. `scripts/test -m faults` runs them all.
+"""The faults of machines and files that tests cause, by kind: `scripts/test -m "faults and not nightly"`.
 
 ========================================  =============================================================================
 kind                                      tests
