@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -59,6 +59,16 @@ class ForkedWorker(multiprocessing.get_context("fork").Process):
                 if handle > 2 and handle not in (worker_end, nothing) and os.fstat(handle):
                     os.dup2(nothing, handle)
         super().run()
+
+
+def _differing(found: dict, expected: dict) -> Iterator[str]:
+    """Yields the names of what differs, of a record its sections."""
+    for name in found.keys() | expected.keys():
+        one, other = found.get(name), expected.get(name)
+        if name == "record" and one and other:
+            yield from (f"{key} of the record" for key in one if one[key] != other[key])
+        elif one != other:
+            yield name
 
 
 @dataclass
@@ -215,6 +225,8 @@ class Faults:
         for name, runs in wrong.items():
             tally.add(name, len(runs))
             tally.bad += [f"{case}: {name} {', '.join(runs)}"] if runs else []
+        for run in wrong["altered"]:
+            tally.bad[-1] += f" in {', '.join(sorted(_differing(found[run], self.expected[run])))}"
 
     def finish(self, results: Path, tally: Tally, case: str) -> None:
         """Lets the sweep end, if need be, and compares."""
