@@ -94,7 +94,8 @@ def test_the_comparison_sees_what_it_looks_for(toy_run, toy_sources, tmp_path, t
         **({} if wrong == "nothing" else {wrong: 1}),
     }
     name = "another" if wrong == "doubled" else runs[0].run_id
-    assert tally.bad == ([] if wrong == "nothing" else [f"a case: {wrong} {name}"])
+    where = {"altered": " in damaged, history", "damaged": " in damaged, history, left, predictions, record"}
+    assert tally.bad == ([] if wrong == "nothing" else [f"a case: {wrong} {name}{where.get(tampered, '')}"])
 
 
 def read_badly(kind, number, folder, seed):
