@@ -25,6 +25,12 @@ def raise_behind_another(error: OSError):
         raise RuntimeError("unexpected pos 640 vs 534")  # noqa: B904  torch.save does just this
 
 
+def test_a_message_is_one_line_in_which_every_character_shows():
+    error = UserError("s.csv: there is no column 'acc', there are a\u2028cc, \ufeffacc, \x1b[2J\t\ud800; caf\u00e9")
+    assert str(error) == r"s.csv: there is no column 'acc', there are a\u2028cc, \ufeffacc, \x1b[2J\t\ud800; café"
+
+
+@pytest.mark.faults
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
 def test_a_disks_error_is_found_behind_another_and_names_the_path(number):
     with pytest.raises(RuntimeError) as caught:

@@ -23,6 +23,7 @@ def short_waits(monkeypatch):
     monkeypatch.setattr(transient, "RETRY_SECONDS", (0.2, 0.2))
 
 
+@pytest.mark.faults
 def test_a_data_file_that_fails_for_a_moment_is_read_again(tmp_path, toy_run, toy_sources):
     run, link = toy_run(), tmp_path / "train.csv"
     digest = run.config.data.own.train
@@ -39,6 +40,7 @@ def test_a_data_file_that_fails_for_a_moment_is_read_again(tmp_path, toy_run, to
     timer.join()
 
 
+@pytest.mark.faults
 def test_one_that_goes_on_failing_is_named(tmp_path, toy_run, toy_sources):
     run, link = toy_run(), tmp_path / "train.csv"
     link.symlink_to(EIO_FILE)

@@ -20,11 +20,13 @@ LONG_VALUES = re.compile(rf"(?<!\w)(['\"])(?:(?!\1).){{{MAX_ECHO},}}\1|[^\s/]{{{
 class UserError(ValueError):
     """Invalid user input. The message is one sentence that names file, key, value and the violated rule.
 
-    Values in quotes and long words are cut to `MAX_ECHO` characters; paths stay whole.
+    Values in quotes and long words are cut to `MAX_ECHO` characters; paths stay whole. Characters that do not
+    show, such as one in the name of a column, are written as escapes.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(LONG_VALUES.sub(lambda found: clip(found[0]), message))
+        whole = LONG_VALUES.sub(lambda found: clip(found[0]), message)
+        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in whole))
 
 
 def clip(text: object) -> str:

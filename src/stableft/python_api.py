@@ -234,12 +234,14 @@ def load_history(run: PathLike, results: PathLike = "results") -> "pd.DataFrame"
     folder = Path(run)
     if not (folder / HISTORY_FILE).is_file():
         folder = run_folder(Path(results), find_run_id(Path(results), str(run)))
+    check_undamaged(folder, read_sums(folder), HISTORY_FILE)
     try:
         lines = (folder / HISTORY_FILE).read_text(encoding="utf-8").splitlines()
+        frame = pd.DataFrame([json.loads(line) for line in lines])
     except FileNotFoundError:
         raise UserError(f"{folder}: it has no {HISTORY_FILE}: the run has not ended yet") from None
-    check_undamaged(folder, read_sums(folder), HISTORY_FILE)
-    frame = pd.DataFrame([json.loads(line) for line in lines])
+    except ValueError as error:  # of an older run, whose record has no checksum of it
+        raise UserError(f"{folder / HISTORY_FILE} is damaged: {error}") from None
     return frame.astype({name: "float64" for name in frame if name not in ("step", "tokens")})  # "NaN" is text in JSON
 
 

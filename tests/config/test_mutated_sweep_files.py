@@ -4,82 +4,23 @@ import random
 import time
 from pathlib import Path
 
+import pytest
+from support.mutated_sweeps import mutate_sweep
+
 from stableft.config.planned_run import LocalPaths
 from stableft.config.sweep_file import load_sweep
 from stableft.errors import MAX_ECHO, UserError
 
-SWEEP = """\
-task: rte
-model: bert-base-uncased
-seeds: 1-3
-recipe: zhang
-set: {optimizer.lr: 1e-5, schedule.length: {epochs: 3}}
-grid: {optimizer.eps: [1e-6, 1e-8], reinit.blocks: [0, 2]}
-stop_hopeless: {after: 0.3, lowest: 0.5}
-probes: {drift: {every: 10}}
-arms:
-  - {name: a, set: &a {mixout: {p: 0.9, target: pretrained, granularity: column, scope: linear}}}
-  - {name: b, set: *a, recipe: devlin, seeds: {init: 0-9, data: 0-9, crossed: true}}
-"""
-OWN_DATA = """\
-task: {name: mine, train: d.csv, validation: d.csv, text: [a], label: b, labels: ['0', '1'], metrics: [accuracy]}
-model: organization/model@v2
-seeds: {init: 0-4, data: 0-4}
-recipe: mosbach
-set:
-  start_from: {recipe: zhang, task: mnli, seed: 0, set: {optimizer.lr: 1e-4}}
-"""
-WORDS = (
-    *(
-        "1:30",
-        "010",
-        "0x10",
-        "1_0",
-        "-1",
-        "1.5",
-        "1e400",
-        "9" * 5000,
-        "0-9999",
-        "0-99999999999999",
-        "९-१९",
-        ".nan",
-        "~",
-    ),
-    *("null", "yes", "true", "2020-01-01", "!!timestamp x", "!!int 3", "!x", "!!python/name:os.system", "<<: *a", "*a"),
-    *("&b", "[", "]", "{", "}", "'", '"', "|", "? ", "- ", ": ", ",", "#", "\t", "\x00", "\ufeff", "\u2028", "\n  "),
-    *("[" * 3000, "{" * 60, "x" * 100_000, "{a: 1, a: 2}", "[null]", "[]", "{}", "", "---", "rte", "~root", "\x1b[31m"),
-)
-KEYS = (
-    "optimizer.lr",
-    "optimizer",
-    "schedule.length",
-    "task",
-    "model",
-    "seeds",
-    "stop_hopeless",
-    "start_from",
-    "",
-    "x.y",
-)
 
-
-def mutate(rng: random.Random, text: str) -> str:
-    for _ in range(rng.choice([1, 1, 1, 3])):
-        i = rng.randrange(len(text) + 1)
-        end = rng.choice([i, i + 1, i + rng.randint(1, 12), text.find("\n", i) + 1 or len(text)])
-        text = text[:i] + rng.choice([*WORDS, *"123456789" * 5, *"\n " * 10]) + text[end:]
-    return text
-
-
+@pytest.mark.faults
 def test_any_text_is_a_sweep_or_one_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("d.csv").write_text("a,b\nx,0\n")
     rng = random.Random(0)
     sweeps = 0
     for _ in range(200):
-        text = rng.choice([SWEEP, OWN_DATA])
-        sets = [f"{rng.choice(KEYS)}={mutate(rng, rng.choice(WORDS))}"] if rng.random() < 0.4 else []
-        Path("s.yaml").write_text(mutate(rng, text) if not sets or rng.random() < 0.4 else text, newline="")
+        text, sets = mutate_sweep(rng)
+        Path("s.yaml").write_text(text, newline="")
         start = time.monotonic()
         sentence = "a sweep"
         try:

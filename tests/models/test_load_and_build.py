@@ -256,6 +256,7 @@ def test_a_folder_that_is_overwritten_gives_what_it_holds_now(build, load_tokeni
     assert (first.config.layer_norm_eps, second.config.layer_norm_eps) == (1e-12, 0.5)
 
 
+@pytest.mark.faults
 def test_a_folder_that_has_changed_since_planning_is_an_error(make_config, variant):
     folder = variant("mine")
     digest = model_folder_digest(folder)
@@ -264,6 +265,7 @@ def test_a_folder_that_has_changed_since_planning_is_an_error(make_config, varia
         load_tokenizer(make_config(**{"model.sha256": digest}), LocalPaths(paths={digest: folder}))
 
 
+@pytest.mark.faults
 def test_damaged_weights_in_the_cache_of_the_hub_are_an_error(make_config, tiny_model_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     commit, repository = "c" * 40, tmp_path / "models--org--tiny"

@@ -47,6 +47,7 @@ def test_facts_that_changed_are_named():
     assert find_changed_fact(partial, FACTS | {"torch": "2.11"}) == "torch"
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("text", ["", "3", "[]", '{"facts": {}, "val', '{"facts":{},"values":[0.5],"checksum":"0"}'])
 def test_damaged_files_are_set_aside(tmp_path, capsys, text):
     (tmp_path / PARTIAL_RESULTS_FILE).write_text(text)

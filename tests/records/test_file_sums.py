@@ -128,6 +128,18 @@ def test_files_of_another_run_are_seen(trained, kept, caplog):
     assert caplog.messages[0].startswith(f"{folder / PROBES_FILE} does not match its checksum")
 
 
+def test_a_history_that_is_no_text_is_refused_with_and_without_a_checksum(kept):
+    _, record, results, folder = kept
+    content = bytearray((folder / HISTORY_FILE).read_bytes())
+    content[40] |= 128
+    (folder / HISTORY_FILE).write_bytes(content)
+    with pytest.raises(UserError, match=f"{HISTORY_FILE} does not match its checksum"):
+        load_history(record.run_id, results)
+    write_record(results, record.model_copy(update={"files": None}))
+    with pytest.raises(UserError, match=f"{HISTORY_FILE} is damaged: 'utf-8' codec can't decode byte"):
+        load_history(record.run_id, results)
+
+
 def test_probes_with_a_line_less_are_left_out(kept, caplog):
     _, record, results, folder = kept
     assert len(find_probes_in_results(results, [record.run_id]).refs) == 1

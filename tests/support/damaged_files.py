@@ -1,22 +1,26 @@
 """Files of results and training data, damaged at random, and the readers that must take or refuse them."""
 
 import hashlib
+import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from support.table_records import make_imported, make_record
 
 from stableft.catalog.tasks import TaskSpec
-from stableft.config.run_config import CustomTask
+from stableft.config.run_config import CustomTask, canonical_json
 from stableft.data.sources import read_custom_file
 from stableft.errors import UserError
+from stableft.records.frame import build_tidy_frame
 from stableft.records.import_csv import import_csv
 from stableft.records.import_json import import_json
 from stableft.records.import_mapping import TableMapping
 from stableft.records.import_trainer_folder import read_trainer_run
 from stableft.records.import_zhang_logs import import_zhang_logs
-from stableft.records.run_record import read_records_file
+from stableft.records.run_record import dump_record, read_record, read_records_file, run_folder
 
 TABLE = (
     'seed,arm,task,acc,step,val,loss\n0,a,rte,0.61,10,0.5,1e-3\n1,a,rte,"0.62",20,0.6,nan\n2,"b ""x""",rte,0.7,20,,\n'
@@ -40,6 +44,17 @@ PIECES = (
 )  # fmt: skip
 
 
+@dataclass
+class Tally:
+    """What a kind of fault did. `bad` holds a sentence for each thing that went wrong."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    bad: list[str] = field(default_factory=list)
+
+    def add(self, name: str, number: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + number
+
+
 def damage(content: bytes, chance: random.Random) -> bytes:
     """Return the content after one to three changes: a piece put in, cut out, doubled, or a byte replaced."""
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
@@ -48,6 +63,19 @@ def damage(content: bytes, chance: random.Random) -> bytes:
         new = chance.choice((chance.choice(PIECES), content[start:end] * 2, b"", bytes([chance.randrange(256)])))
         content = content[:start] + new + content[end:]
     return content if chance.random() > 0.02 else content.decode("utf-8", "replace").encode("utf-16")
+
+
+def damage_file(path: Path, draw: random.Random) -> str:
+    """Flips one bit or cuts the end off, and returns what it did."""
+    content = bytearray(path.read_bytes())
+    place = draw.randrange(len(content))
+    if draw.random() < 0.3:
+        path.write_bytes(content[:place])
+        return f"{path.name} cut after {place} of {len(content)} bytes"
+    bit = draw.randrange(8)
+    content[place] ^= 1 << bit
+    path.write_bytes(content)
+    return f"{path.name} with bit {bit} of byte {place} flipped"
 
 
 def _read_own(format: str, regression: bool) -> Callable[[Path, bytes], object]:
@@ -100,6 +128,36 @@ def _read_trainer(folder: Path, content: bytes) -> object:
     return read_trainer_run(run, None)
 
 
+def _sign(content: bytes) -> bytes:
+    """Returns a record with the checksum of what it says now, so that damage reaches the checks behind it."""
+    try:
+        values = json.loads(content)
+        values.pop("checksum")
+        checksum = hashlib.sha256(canonical_json(values).encode()).hexdigest()
+        return canonical_json({**values, "checksum": checksum}).encode()
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        return content
+
+
+def _read_record(signed: bool) -> Callable[[Path, bytes], object]:
+    def read(folder: Path, content: bytes) -> object:
+        path = run_folder(folder, RECORD.run_id) / "record.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_sign(content) if signed else content)
+        record = read_record(folder, RECORD.run_id)
+        assert record
+        return build_tidy_frame([record], "recipe")
+
+    return read
+
+
+def _read_records(folder: Path, content: bytes) -> object:
+    path = folder / "records.jsonl"
+    path.write_bytes(b"\n".join(map(_sign, content.split(b"\n"))))
+    return build_tidy_frame(read_records_file(path), "recipe")
+
+
+RECORD = make_record(seed=3)
 TAB_TABLE = TABLE.replace(",", "\t").replace('"', "")
 READERS: dict[str, tuple[str, Callable[[Path, bytes], object]]] = {
     "training csv": (TABLE, _read_own("csv", regression=True)),
@@ -111,19 +169,19 @@ READERS: dict[str, tuple[str, Callable[[Path, bytes], object]]] = {
     "import jsonl": (LINES.replace("62.5", "0.625"), _import(".jsonl")),
     "import json": ("[" + LINES.strip().replace("\n", ",").replace("62.5", "0.625") + "]", _import(".json")),
     "zhang logs": (f"{RAW_LOG}|{TEST_LOG}|{TEST_LOG}", _import_logs),
+    "record": (dump_record(RECORD), _read_record(signed=False)),
+    "signed record": (dump_record(RECORD), _read_record(signed=True)),
+    "signed records": (f"{dump_record(RECORD)}\n{dump_record(make_imported())}\n", _read_records),
     "trainer": (f'{STATE}|{{"eval_accuracy": 0.7, "eval_samples": 277}}', _read_trainer),
 }
 
 
-def read_damaged(name: str, cases: int, folder: Path, seed: int = 0) -> Iterator[tuple[int, str]]:
-    """Read so many damaged files, and yield the number of each with "" or the sentence with which it was refused."""
+def read_case(name: str, number: int, folder: Path, seed: int = 0) -> str:
+    """Reads a damaged file; returns "" or the sentence with which it was refused."""
     text, read = READERS[name]
-    chance = random.Random(f"{name} {seed}")
-    for number in range(cases):
-        content = damage(text.encode(), chance)
-        try:
-            read(folder, content)
-        except UserError as error:
-            yield number, str(error)
-        else:
-            yield number, ""
+    chance = random.Random(f"{name} {seed} {number}")
+    try:
+        read(folder, damage(text.encode(), chance))
+    except UserError as error:
+        return str(error)
+    return ""

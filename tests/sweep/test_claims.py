@@ -63,6 +63,7 @@ def test_the_claim_of_a_killed_process_is_free(tmp_path):
             assert mine
 
 
+@pytest.mark.faults
 def test_a_claim_removes_what_dead_writers_left_and_nothing_else(tmp_path):
     (tmp_path / ".record.json.77.abcd.tmp").write_text("half")
     (tmp_path / "record.json").write_text("whole")

@@ -6,11 +6,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.sweep_records import make_record, make_run
+from support.sweep_records import make_record, make_run, save_record
 
 from stableft.config.planned_run import Execution, LocalPaths
 from stableft.errors import UserError
-from stableft.records.run_record import RECORD_FILE, run_folder, write_record
+from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE, run_folder, write_record
 from stableft.sweep.state import CRASH_FILE
 from stableft.sweep.workers import run_local
 
@@ -70,3 +70,17 @@ def test_a_folder_that_is_removed_stops_the_sweep(tmp_path, arm):
         sweep(results, arm)
     assert results.exists() == (arm == "run removed")
     assert not list(results.rglob(CRASH_FILE))
+
+
+def test_a_checkpoint_that_a_finished_run_could_not_remove_is_removed_by_the_next_sweep(tmp_path):
+    """One that is newer than the record is of a run that is trained again, and stays."""
+    runs = [make_run(seed, "arm") for seed in range(3)]
+    for number, run in enumerate(runs):
+        save_record(tmp_path, make_record(run))
+        path = run_folder(tmp_path, run.run_id) / CHECKPOINT_FILE
+        path.write_text("state")
+        written = (path.parent / RECORD_FILE).stat().st_mtime_ns + (-(10**6), 0, 10**6)[number]
+        os.utime(path, ns=(written, written))
+    outcome = sweep(tmp_path, "arm")
+    assert len(outcome.finished_before) == 3
+    assert [(run_folder(tmp_path, run.run_id) / CHECKPOINT_FILE).exists() for run in runs] == [False, False, True]

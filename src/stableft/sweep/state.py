@@ -295,6 +295,20 @@ def _find_done_record(run: PlannedRun, results: Path, replaces: RunRecord | None
     return None
 
 
+def remove_left_checkpoint(results: Path, run_id: str) -> None:
+    """Remove the checkpoint of a finished run that a kill or a full disk ended between its record and this removal.
+
+    One newer than the record is left: the run is being trained again.
+    """
+    folder = run_folder(results, run_id)
+    path = folder / CHECKPOINT_FILE
+    with contextlib.suppress(OSError, UserError):  # a disk that is read-only keeps it
+        if path.exists():
+            with claim_run(folder) as claimed:
+                if claimed and path.stat().st_mtime_ns <= (folder / RECORD_FILE).stat().st_mtime_ns:
+                    path.unlink()
+
+
 def _find_record_paused_elsewhere(run: PlannedRun, results: Path) -> RunRecord | None:
     """Return the record of a run claimed by another process if that record settles it, else None.
 

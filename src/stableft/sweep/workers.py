@@ -52,6 +52,7 @@ from stableft.sweep.state import (
     is_done,
     read_sweep_state,
     record_worker_death,
+    remove_left_checkpoint,
     unique_runs,
     with_recorded_probes,
     with_saved_weights,
@@ -96,6 +97,8 @@ def run_local(
         planned |= {run_id: with_recorded_probes(results, planned[run_id]) for run_id in incomplete}
         execution = with_saved_weights(results, incomplete, execution)
         finished = {run_id: record for run_id, record in finished.items() if run_id not in incomplete}
+    for run_id in finished:
+        remove_left_checkpoint(results, run_id)
     paused = {record.run_id: record for record in state.resumable if is_done(record, planned[record.run_id])}
     settled = finished | paused | ({} if retry_crashed else crashed)
     replaced = crashed | incomplete
