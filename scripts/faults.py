@@ -38,14 +38,14 @@ FAULTS: dict[str, tuple[int, int, str, tuple[str, ...]]] = {
     "full_disk": (
         60,
         8,
-        "each write fails in turn (ENOSPC, EDQUOT, EIO, EROFS), and a small disk that is full; exit code 2",
+        "ever later writes that fail (ENOSPC, EDQUOT, EIO, EROFS), full small disks; exit code 2",
         SWEEPS,
     ),
     "repair": (20, 1, "a damaged file in each finished run, then `stableft sweep --complete`", SWEEPS),
     "damage": (
         400,
         27,
-        "a flipped bit or a missing end of a file that a command then reads",
+        "a flipped bit or a missing end of a file that is then read",
         ("silent", "stack traces"),
     ),
 }
