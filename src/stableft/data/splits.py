@@ -20,7 +20,7 @@ from stableft.text import join_with
 from stableft.transient import retrying
 
 HELD_OUT_ROWS = 1000
-SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
+SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 
 @retrying
@@ -55,14 +55,14 @@ def check_rows(config: RunConfig, sources: LocalPaths, parts: dict[str, RawSplit
     for one, other in itertools.combinations(parts, 2):
         if (own and files[one] == files[other]) or parts[one].texts == parts[other].texts:
             raise UserError(
-                f"task {task.name!r}: the {SPLIT_TITLES[one]} and the {SPLIT_TITLES[other]} rows are the same"
+                f"task {task.name!r}: the {SPLIT_WORDS[one]} and the {SPLIT_WORDS[other]} rows are the same"
                 + (f", those of {sources.paths[str(files[one])]}" if own else f" in {sources.data_dir}")
             )
     for name, rows in parts.items():
         if (rows.labels == rows.labels[0]).all():
             label = repr(task.labels[rows.labels[0]]) if task.labels else f"{rows.labels[0]:g}"
             raise UserError(
-                f"task {task.name!r}: all {len(rows):,} {SPLIT_TITLES[name]} rows have the label {label}, so there is "
+                f"task {task.name!r}: all {len(rows):,} {SPLIT_WORDS[name]} rows have the label {label}, so there is "
                 "nothing to learn or to measure"
             )
     train = parts["train"]
@@ -74,7 +74,7 @@ def check_rows(config: RunConfig, sources: LocalPaths, parts: dict[str, RawSplit
     for name, rows in parts.items():
         shared = 0 if name == "train" else sum(row in known for row in zip(*rows.texts, strict=True))
         if shared:
-            notes.append(f"{shared:,} of {len(rows):,} {SPLIT_TITLES[name]} rows have the text of a training row")
+            notes.append(f"{shared:,} of {len(rows):,} {SPLIT_WORDS[name]} rows have the text of a training row")
     return tuple(notes)
 
 
