@@ -130,8 +130,11 @@ def _draw_means(results: Sequence[Sequence["MeanResult"]]) -> Mapping[str, DrawF
     for i, result in ((i, result) for i, of_part in enumerate(results) for result in of_part if result.summary.n):
         spec, test = result.spec, result.against_published
         group, label = _figure_names(spec)
-        if spec.of == "test":  # a cell has the reported scores
-            families.setdefault((i, spec.family, spec.group.task), []).append(NamedCell(group, label, result.cell))
+        cell = result.cell
+        if spec.of == "val" and len(result.scores) == len(cell.scores):  # a cell has the reported scores
+            cell = replace(cell, scores=result.scores, summary=result.summary, split="val")
+        if spec.of == "test" or cell is not result.cell:
+            families.setdefault((i, spec.family, spec.group.task), []).append(NamedCell(group, label, cell))
         if result.published and result.difference is not None:
             compatible = test.p >= BOLD_ALPHA if test and test.p is not None else None
             printed.append(

@@ -141,8 +141,11 @@ def test_a_figure_is_as_wide_as_it_is_printed_and_its_type_can_be_read(name, wid
 
 def test_a_box_never_spans_the_gap_between_two_modes():
     assert split_modes([50, 51, 70, 72], [True, True, False, False]) == [[50, 51], [70, 72]]
-    assert split_modes([50, 51, 70, 72], [None] * 4) == [[50, 51], [70, 72]]  # told by the gap
-    assert split_modes([72, 51, 70, 50], [True, False, True, False]) == [[50, 51], [70, 72]]
+    gap = [50, 51, 52, 70, 72, 73]
+    assert split_modes(gap, [None] * 6) == [gap[:3], gap[3:]]  # told by the gap
+    assert split_modes(gap, [None] * 6, shown=100) == [gap]  # which is small against the axis
+    assert split_modes([50, 51, 70, 72, 73], [None] * 5) == [[50, 51, 70, 72, 73]]  # two runs are no mode
+    assert split_modes([72, 51, 70, 50, 52, 73], [True, False] * 3) == [gap[:3], gap[3:]]
     assert split_modes([50, 70, 71, 72], [None] * 4) == [[50, 70, 71, 72]]  # a single run is no mode
     assert split_modes([60, 62, 64, 66], [False] * 4) == [[60, 62, 64, 66]]
     assert split_modes([], []) == []

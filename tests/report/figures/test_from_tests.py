@@ -18,7 +18,7 @@ from stableft.report.footnotes import sweep_deviation_footnotes
 from stableft.report.forms.write import render_report
 from stableft.report.power import describe_power
 from stableft.report.runs import load_runs_from_file
-from stableft.stats import compute_normal_power_curve, newcombe_interval, sd_ratio_from_summaries
+from stableft.stats import compute_normal_power_curve, sd_ratio_from_summaries
 
 RECORDS = ROOT / "results/records"
 SCORES = {
@@ -156,12 +156,10 @@ def test_a_panel_without_a_difference_is_left_out(tmp_path):
     figure = build_report(load_runs_from_file(tmp_path / "mine.jsonl")).figures["effects"]()
     assert [axes.get_title() for axes in shown(figure)] == ["Mean", "Spread"]
     caption = " ".join(figure.get_supxlabel().split())
-    low, high = newcombe_interval(0, 10, 0, 10).low, newcombe_interval(0, 10, 0, 10).high
-    assert -low == pytest.approx(high)
-    assert (
-        f"Failed runs: not drawn, there is no difference anywhere; every interval is within {100 * high:.1f} points."
-        in caption
-    )
+    assert "Failed runs: not drawn, equal in all arms." in caption
+    assert "Newcombe" not in caption  # the method of no panel that is drawn
+    low, high = shown(figure)[1].get_xlim()
+    assert (low, high) == (pytest.approx(min(low, 0.5)), pytest.approx(max(high, 2)))
 
 
 def test_runs_of_no_published_setting_have_no_such_figure():

@@ -217,7 +217,17 @@ def test_the_mean_is_of_steps_that_half_of_the_runs_have():
     runs = with_losses(make_runs("devlin", [0.7, 0.7, 0.7]), [0.6, 0.5, 0.4], [0.6], [0.6, NAN])
     (axes,) = shown(losses(runs))
     ((steps, mean),) = lines(axes, "mean, successful")
-    assert (steps, mean) == ([10, 20], pytest.approx([0.6, NAN], nan_ok=True))  # the line ends where a run diverged
+    assert (steps, mean) == ([10], pytest.approx([0.6]))  # at 20 one run has ended and one diverged
+
+
+def test_a_run_is_part_of_the_mean_until_its_first_nan_which_is_marked():
+    lost = [0.6, NAN, 0.9]
+    panel = panels_of(
+        "training-curves", with_losses(make_runs("devlin", [0.7] * 3), [0.5, 0.4, 0.3], [0.7, 0.6, 0.5], lost)
+    )[0]
+    (mean,) = panel.curves
+    assert (mean.x, mean.y, mean.dropped) == ((10, 20, 30), pytest.approx((0.6, 0.5, 0.4)), (20,))
+    assert (mean.band, mean.n) == ("mean ± 1 SD", 3)
 
 
 def test_the_noisy_end_of_the_losses_is_left_out_and_said():
@@ -261,14 +271,16 @@ def test_imported_runs_have_the_lines_of_glues_rows():
     assert "STS-B has no label entropy: its labels are numbers." in caption
 
 
-def test_beyond_six_arms_those_with_most_failed_runs_are_shown():
+def test_beyond_ten_arms_those_with_most_failed_runs_are_shown():
     arms = [
-        with_losses(make_runs(f"arm{i}", [0.4] * i + [0.7] * (8 - i)), *[[0.6, 0.5]] * 8)
+        with_losses(make_runs(f"arm{i}", [0.4] * i + [0.7] * (12 - i)), *[[0.6, 0.5]] * 12)
         for i in range(MAX_ARMS_WITH_CURVES + 2)
     ]
     figure = losses(*arms)
-    assert [axes.get_title().split("\n")[0] for axes in shown(figure)] == [f"arm{i}" for i in range(2, 8)]
-    assert figure.get_supxlabel() == "optimizer step\n2 more arms, with no more failed runs than these, are not drawn."
+    shown_arms = [f"arm{i}" for i in range(2, MAX_ARMS_WITH_CURVES + 2)]
+    assert [axes.get_title().split("\n")[0] for axes in shown(figure)] == shown_arms
+    left_out = "Not drawn, with no more failed runs than these: arm0 on RTE, arm1 on RTE."
+    assert figure.get_supxlabel() == f"optimizer step\n{left_out}"
     assert_readable(figure)
 
 
@@ -336,7 +348,7 @@ def test_the_share_of_runs_at_the_baseline_over_the_steps():
     assert (drawn.label, drawn.n) == ("devlin", 3)
 
 
-def test_equal_shares_are_lines_side_by_side_with_their_intervals_at_the_end():
+def test_equal_shares_are_lines_inside_each_other_with_their_intervals_at_the_end():
     fine = [0.6, 0.7]
     arms = [with_scores(make_runs(arm, fine), fine, fine) for arm in ("zhang", "mosbach")]
     failing = with_scores(make_runs("devlin", [0.5, 0.5]), [0.5, 0.5], [0.5, 0.5])
@@ -346,9 +358,11 @@ def test_equal_shares_are_lines_side_by_side_with_their_intervals_at_the_end():
     named = {line.get_label(): line for line in axes.lines}
     places = (named[arm].get_transform().transform(named[arm].get_xydata()) for arm in ("zhang", "mosbach", "devlin"))
     zhang, mosbach_line, devlin_line = (float(place[0, 1]) for place in places)
-    width = axes.lines[0].get_linewidth() * figure.dpi / 72
-    assert zhang - mosbach_line == pytest.approx(width)
-    assert devlin_line == pytest.approx(axes.transData.transform((0, 100))[1])  # alone, so at its place
+    assert zhang == mosbach_line == pytest.approx(axes.transData.transform((0, 0))[1])
+    assert devlin_line == pytest.approx(axes.transData.transform((0, 100))[1])
+    widths = [named[arm].get_linewidth() for arm in ("zhang", "devlin", "mosbach")]
+    assert widths[0] == widths[1] < widths[2]
+    assert named["zhang"].get_zorder() > named["mosbach"].get_zorder()
     bars = [segment for marks in axes.collections for segment in marks.get_segments()]
     interval = wilson_interval(0, 2)
     assert [bar[:, 1].tolist() for bar in bars[:2]] == [pytest.approx([0, 100 * interval.high])] * 2
@@ -373,7 +387,7 @@ def test_figures_without_a_line_are_left_out():
     figures, _ = sweep_figures([runs.cell(*place) for place in runs.by_arm_task], runs)
     assert set(figures) == {"scores", "training-loss", "training-curves"}
     (axes, *_) = shown(figures["training-curves"]())
-    assert {line.get_marker() for line in axes.lines if line.get_label() == "failed runs, mean ± SD"} == {"o"}
+    assert {line.get_marker() for line in axes.lines if line.get_label() == "failed runs"} == {"o"}
     more = runs_of_records(with_scores(make_runs("devlin", [0.5, 0.6]), [0.5, 0.6], [0.4, 0.5]))
     figures, _ = sweep_figures([more.cell(*place) for place in more.by_arm_task], more)
     assert {"training-curves", "at-baseline", "best-of-n"} <= set(figures)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Inches at 9-point type: beside columns, for the y axis with its label and the baseline's value; below rows.
 AXIS_ROOM, AXIS_BELOW = 0.95, 0.75
-MIN_PLOT_WIDTH, MIN_PLOT_HEIGHT = 0.8, 0.85  # inches beside the names of rows, and of all rows, at 9-point type
+MIN_PLOT_WIDTH, MIN_PLOT_HEIGHT = 1.05, 0.85  # inches beside the names of rows, and of all rows, at 9-point type
 MIN_COLUMN, MIN_ROW = 0.34, 0.19  # inches for a group, at 9-point type
 ROW_HEIGHTS = ((6, 0.36), (10, 0.27))  # (up to so many rows, inches of a row at 9-point type); with more, MIN_ROW
 MAX_COLUMN_ROWS = 3  # rows of panels whose groups are columns; more would not fit on a page
@@ -37,7 +37,8 @@ NAMED_ONCE_SHARE = 0.2  # of a page's width, for names beside a whole row of pan
 MANY_PANELS = 6  # more stand up to five a row, if their names stand once
 HALF_BOX = 0.34  # half the width of a box, where groups are 1 apart
 MIN_BOX_RUNS = 5  # of a mode; fewer have a line at their median only
-MODE_GAP_SHARE = 0.5  # a gap over this share of a group's range separates two modes
+# A gap over these shares of a group's range and of the axis separates two modes of at least so many runs each.
+MODE_GAP_SHARE, MODE_AXIS_SHARE, MIN_MODE_RUNS = 0.5, 0.2, 3
 FEW_TICKS = 3  # on the score axis of a narrow panel
 SWARM_BINS = 40  # per axis: runs within one bin stand beside each other
 # Numbers of points per group above which they shrink, and above which vector files hold them as pixels.
@@ -49,9 +50,11 @@ LIGHTEST, DARKEST = 0.15, 0.5  # shares of the colour in a box; the rest is whit
 PLAIN_SHADE = ("#F3F3F3", GREY)
 NAN_STYLE: dict[str, Any] = {"marker": "X", "color": "white", "edgecolor": FAILED_STYLE.color}
 STAR = "★"
+BOX_NOTE = (
+    f"Bar: median. Box: quartiles, from {MIN_BOX_RUNS} runs on. Whiskers: to the last run within 1.5 box lengths."
+)
 MODES_NOTE = (
-    "Failed and other runs, or the two sides of a wide gap, have a box each; its line is their own median, not that of "
-    "all runs."
+    "Failed and other runs, or the two sides of a gap wide against the axis, have a bar and a box of their own."
 )
 
 
@@ -137,7 +140,7 @@ def box_panel_height(panel: BoxPanel, layout: BoxLayout, rows: int, page: Page) 
 def _row_heights(panel: BoxPanel, layout: BoxLayout, rows: int, page: Page) -> list[float]:
     count = len(panel.boxes)
     roomy = next((inches for most, inches in ROW_HEIGHTS if count <= most), MIN_ROW)
-    height = page.scale * (MIN_ROW if rows > 3 and count > ROW_HEIGHTS[0][0] else roomy)
+    height = page.scale * (MIN_ROW if rows > 2 and count > ROW_HEIGHTS[0][0] else roomy)
     lines = max((1 + _row_name(box, panel, layout, page).count("\n") for box in panel.boxes), default=1)
     return [max(height, page.line_height * lines)] * count
 
@@ -168,7 +171,7 @@ def draw_box_panel(
     hue = shared.index(panel) % len(HUES)
     for position, box in enumerate(panel.boxes):
         places = score_axis.forward(np.array(box.scores)) if box.scores else np.array([])
-        _draw_modes(axes, position, box, layout.rows, _shade_colors(box.shade, shades, HUES[hue]))
+        _draw_modes(axes, position, box, layout.rows, _shade_colors(box.shade, shades, HUES[hue]), score_axis.shown)
         _draw_runs(axes, position, box, places, layout.rows, scale)
     _draw_baselines(axes, panel.boxes, layout.rows, page)
     _draw_dividers(axes, panel.boxes, layout.rows)
@@ -191,10 +194,10 @@ def draw_box_panel(
     axes.tick_params(axis="y" if layout.rows else "x", length=0)
 
 
-def split_modes(scores: Sequence[float], failed: Sequence[bool | None]) -> list[list[float]]:
+def split_modes(scores: Sequence[float], failed: Sequence[bool | None], shown: float = 0.0) -> list[list[float]]:
     """Return the sorted scores of each mode of a group: of the failed and the other runs, or on both sides of a gap.
 
-    One box over both would span a range where no run scored.
+    One box over both would span a range where no run scored. `shown` is the range of scores on the axis.
     """
     values = sorted(scores)
     lost = [score for score, verdict in zip(scores, failed, strict=True) if verdict]
@@ -203,7 +206,8 @@ def split_modes(scores: Sequence[float], failed: Sequence[bool | None]) -> list[
         return [sorted(lost), sorted(kept)]
     gaps = [(after - before, i) for i, (before, after) in enumerate(pairwise(values), 1)]
     gap, i = max(gaps, default=(0.0, 0))
-    if len(values) > 2 and gap > MODE_GAP_SHARE * (values[-1] - values[0]) and 1 < i < len(values) - 1:
+    wide = gap > max(MODE_GAP_SHARE * (values[-1] - values[0]), MODE_AXIS_SHARE * shown) if values else False
+    if wide and MIN_MODE_RUNS <= i <= len(values) - MIN_MODE_RUNS:
         return [values[:i], values[i:]]
     return [values] if values else []
 
@@ -218,9 +222,9 @@ def _shade_colors(shade: str, shades: Sequence[str], hue: str) -> tuple[Any, Any
     return tuple(1 - share * (1 - part) for part in to_rgb(hue)), hue
 
 
-def _draw_modes(axes: "Axes", position: int, box: Box, rows: bool, colors: tuple[Any, Any]) -> None:
+def _draw_modes(axes: "Axes", position: int, box: Box, rows: bool, colors: tuple[Any, Any], shown: float) -> None:
     face, edge = colors
-    for mode in split_modes(box.scores, box.failed):
+    for mode in split_modes(box.scores, box.failed, shown):
         median = float(np.median(mode))
         if len(mode) >= MIN_BOX_RUNS:
             axes.boxplot(
@@ -232,13 +236,13 @@ def _draw_modes(axes: "Axes", position: int, box: Box, rows: bool, colors: tuple
                 patch_artist=True,
                 manage_ticks=False,
                 boxprops={"facecolor": face, "edgecolor": edge, "linewidth": 0.8},
-                medianprops={"color": "black", "linewidth": 1.4, "zorder": 4},
+                medianprops={"color": "black", "linewidth": 1.4, "zorder": 6},
                 whiskerprops={"color": edge, "linewidth": 0.8},
                 capprops={"color": edge, "linewidth": 0.8},
             )
         elif len(mode) > 1:
             ends = (position - HALF_BOX, position + HALF_BOX)
-            (axes.vlines if rows else axes.hlines)(median, *ends, color="black", linewidth=1.4, zorder=4)
+            (axes.vlines if rows else axes.hlines)(median, *ends, color="black", linewidth=1.4, zorder=6)
 
 
 def _swarm(places: np.ndarray) -> np.ndarray:

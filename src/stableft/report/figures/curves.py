@@ -33,6 +33,7 @@ NARROW_PANEL = 2.2  # inches; narrower panels have fewer ticks
 HEADROOM = 0.02  # of an axis, above the highest possible value, so that marks there are whole
 MAX_NAMED_SHADES = 8  # more ordered curves have a colour bar
 STEP_WIDTH, BAR_GAP = 1.4, 5.0  # points: of the lines of steps, and between the bars at their ends
+MORE_STEP_WIDTH, MAX_MORE_WIDTH = 1.4, 3.0  # points by which a line under an equal one is wider, and the widest of all
 MANY_LINES = {"linewidth": 0.5, "alpha": 0.8}  # of ordered curves that have a colour bar; curves beside them are thin
 LINE_BESIDE_MANY = 1.1
 POINTS_PER_INCH = 15  # of such curves; more would make one mass of lines that cross
@@ -40,6 +41,9 @@ NARROW_BAR = 0.15  # inches of height of a colour bar above the panels
 MAX_VECTOR_CURVES = 200  # panels with more curves have them as pixels in vector files; ten times as many for points
 
 NAN_LEGEND: LegendEntry = ("NaN from here on, or no mean", {"marker": "X", "linestyle": "none", "color": GREY})
+DROPPED_LEGEND: LegendEntry = ("a run is NaN from here on and left out", NAN_LEGEND[1])
+BAND_STYLE: dict[str, Any] = {"marker": "s", "markersize": 8, "linestyle": "-", "color": GREY}
+BAND_STYLE |= {"markerfacecolor": "#E4E4E4", "markeredgewidth": 0.7}
 BANDS_NOTE = "Bands are cut where scores end, such as at 100 %."
 MEDIANS_NOTE = "Lines of many steps show the medians of neighbouring steps."
 GAP_LEGEND: LegendEntry = (
@@ -120,6 +124,9 @@ def curve_legend_entries(panels: Sequence[CurvePanel], styles: StylesByName) -> 
     ]
     with_nan = any(_first_nan(curve) is not None for panel in panels if not panel.sequential for curve in panel.curves)
     with_gap = any(_gaps(panel) for panel in panels)
+    bands = dict.fromkeys(curve.band for panel in panels for curve in panel.curves if curve.band and curve.low)
+    entries += [(f"line and band: {band}", BAND_STYLE) for band in bands]
+    entries += [DROPPED_LEGEND] if any(curve.dropped for panel in panels for curve in panel.curves) else []
     return [*entries, *([NAN_LEGEND] if with_nan else []), *([GAP_LEGEND] if with_gap else [])]
 
 
@@ -207,9 +214,11 @@ def draw_curve_panel(
             look = {"marker": "o", "markersize": 4} | look
         drawn = axes.plot(x, y, **look, label=curve.label)
         set_hover(drawn[0], [curve.hover or add_count(curve.label, "" if curve.n is None else f"n = {curve.n}")])
-        if (first := _first_nan(curve)) is not None and not panel.sequential:
+        first = _first_nan(curve)
+        marked = [*curve.dropped, *([curve.x[first]] if first is not None and not panel.sequential else [])]
+        if marked:
             mark = {"transform": axes.get_xaxis_transform(), "marker": "X", "color": style["color"], "s": 22}
-            axes.scatter([curve.x[first]], [0.03], zorder=6, label="NaN", **mark)
+            axes.scatter(marked, [0.03] * len(marked), zorder=6, label="NaN", **mark)
     _draw_reference_lines(axes, panel.horizontal, references)
     for line, row in zip(panel.vertical, stack_vertical_labels(panel, width, page), strict=True):
         axes.axvline(line.value, color=GREY, linewidth=0.8, zorder=1, label=line.label)
@@ -245,7 +254,7 @@ def _medians(x: np.ndarray, y: np.ndarray, size: int) -> tuple[np.ndarray, np.nd
 def _draw_steps(axes: "Axes", panel: CurvePanel, styles: StylesByName, width: float) -> None:
     """Draw curves as steps, and beside the end of each its band there as a bar.
 
-    Curves that have a value in common are drawn apart by the width of a line.
+    Of curves that have a value in common, the first is the narrowest and on top of the others.
     """
     from matplotlib.transforms import ScaledTranslation
 
@@ -254,9 +263,8 @@ def _draw_steps(axes: "Axes", panel: CurvePanel, styles: StylesByName, width: fl
     together = _curves_together(panel.curves)
     for curve, (place_in_group, size) in zip(panel.curves, together, strict=True):
         style = styles[legend_name(curve)]
-        apart = STEP_WIDTH * ((size - 1) / 2 - place_in_group) / 72
-        place = axes.transData + ScaledTranslation(apart, apart, inch)
-        look = style | {"marker": "", "linewidth": STEP_WIDTH, "zorder": 3, "transform": place}
+        wider = place_in_group * min(MORE_STEP_WIDTH, MAX_MORE_WIDTH / max(size - 1, 1))
+        look = style | {"marker": "", "linewidth": STEP_WIDTH + wider, "zorder": 3 - 0.01 * place_in_group}
         x = _nan_if_undrawable(curve.x, panel.xlog)
         (line,) = axes.step(x, curve.y, where="post", **look, label=curve.label)
         set_hover(line, [add_count(curve.label, "" if curve.n is None else f"n = {curve.n}")])

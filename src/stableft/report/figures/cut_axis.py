@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 # An axis is cut if an empty part is over this share of it, and no part with scores is over that share.
-MIN_EMPTY_SHARE, MAX_FILLED_SHARE = 0.6, 0.15
+MIN_EMPTY_SHARE, MAX_FILLED_SHARE = 0.5, 0.35
 CUT_SHARE = 0.07  # of an axis, for the cut
 MARGIN = 0.06  # of the range of the values, at every end of it
 MIN_RANGE = 0.5  # of an axis, in percent, around a single value
@@ -105,7 +105,7 @@ def apply_score_axis(axes: "Axes", score_axis: ScoreAxis, along_x: bool, size: f
         places += within.tolist() or finer[:1] or [(start + end) / 2]
     axis.set_major_locator(FixedLocator(places))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(lambda value, _: f"{value:.4g}")
+    axis.set_major_formatter(lambda value, _: f"{value + 0.0:.4g}")
     span = axes.axvspan if along_x else axes.axhspan
     span(low, high, facecolor="#F0F0F0", edgecolor="#BBBBBB", linestyle=":", linewidth=0.7, zorder=6)
     middle = float(score_axis.inverse(np.array(score_axis.lower_share + CUT_SHARE / 2)))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stableft.report.figures.boxes import (
+    BOX_NOTE,
     MODES_NOTE,
     BoxLayout,
     box_legend_entries,
@@ -29,6 +30,7 @@ from stableft.report.figures.curves import (
     curve_legend_entries,
     draw_curve_panel,
     draw_point_panel,
+    legend_name,
     names_on_color_bar,
     point_legend_entries,
     points_per_median,
@@ -74,6 +76,7 @@ PanelT = TypeVar("PanelT", BoxPanel, CurvePanel, PointPanel, EstimatePanel, Heat
 MIN_CURVE_WIDTH, MIN_CONTOUR_WIDTH, MIN_ESTIMATE_WIDTH = 1.75, 1.9, 1.35
 NARROW_LINES = 0.7  # size of lines and markers in a narrow figure, relative to others
 MAX_CURVE_HEIGHT = 3.3  # inches
+MAX_OWN_LEGEND, MIN_OWN_LEGEND_WIDTH = 4, 3.0  # curves, and inches, of a panel that has its legend inside
 # Inches of a panel's height at 9-point type for a line each of its title and ticks or names, and of its x label.
 ABOVE_AND_TICKS, X_LABEL = 0.4, 0.35
 
@@ -101,7 +104,12 @@ def draw_panels(
     per_row = _choose_per_row(panels, layout, per_row, page)
     rows = math.ceil(len(panels) / per_row)
     notes = {
-        MODES_NOTE: any(len(split_modes(box.scores, box.failed)) > 1 for panel in boxes for box in panel.boxes),
+        BOX_NOTE: any(len(box.scores) > 1 for panel in boxes for box in panel.boxes),
+        MODES_NOTE: any(
+            len(split_modes(box.scores, box.failed, box_score_axis(_sharing(boxes, panel)).shown)) > 1
+            for panel in boxes
+            for box in panel.boxes
+        ),
         CUT_NOTE: any(box_score_axis(_sharing(boxes, panel)).cut for panel in boxes),
         BANDS_NOTE: any(map(bands_are_cut, _panels_of_type(panels, CurvePanel))),
         MEDIANS_NOTE: any(points_per_median(p, page.width / per_row) > 1 for p in _panels_of_type(panels, CurvePanel)),
@@ -190,7 +198,11 @@ def _panel_height(panel: Panel, width: float, rows: int, layout: BoxLayout, page
     above = 0.0
     if isinstance(panel, CurvePanel):
         above = page.line_height * max((1 + row for row in stack_vertical_labels(panel, width, page)), default=0)
-    return names + above + min(0.95 * page.scale + (0.53 if rows <= 3 else 0.3) * width, MAX_CURVE_HEIGHT)
+    return (
+        names
+        + above
+        + min(0.95 * page.scale + (0.53 if rows <= 3 else 0.3 if rows == 4 else 0.2) * width, MAX_CURVE_HEIGHT)
+    )
 
 
 def _wrap_title(panel: Panel, width: float, page: Page) -> str:
@@ -256,9 +268,16 @@ def _draw_all(
         bar_lines = 4 if is_narrow(page) else 0  # above the panels, with its name
         ordered = [(axes, panel) for axes, panel in pairs if isinstance(panel, CurvePanel) and panel.sequential]
         color_bar_of_curves(figure, [(axes, panel) for axes, panel in ordered if not panel.missing], is_narrow(page))
+    apart = _with_own_legends(panels, width, page)
+    for axes, panel in pairs:
+        if panel in apart and isinstance(panel, CurvePanel):
+            handles = [
+                axes.plot([], [], **style, label=name)[0] for name, style in curve_legend_entries([panel], styles)
+            ]
+            axes.legend(handles=handles, loc="best", fontsize=page.small)
     entries = [
         *box_legend_entries(boxes),
-        *curve_legend_entries(curves, styles),
+        *curve_legend_entries([panel for panel in curves if panel not in apart], styles),
         *point_legend_entries(points, point_styles),
         *estimate_legend_entries(estimates),
         *places,
@@ -266,6 +285,20 @@ def _draw_all(
     ]
     once = dict(reversed(entries))  # each name once, in the style of its first entry
     return bar_lines + (add_legend(figure, [(name, once[name]) for name in dict(entries)], page) if entries else 0)
+
+
+def _with_own_legends(panels: Sequence[Panel], width: float, page: Page) -> list[CurvePanel]:
+    """Return the panels whose few curves no other panel has, if panels of other curves are beside them."""
+    names = [
+        {legend_name(curve) for curve in panel.curves} if isinstance(panel, CurvePanel) else set() for panel in panels
+    ]
+    shared = [any(mine & other for j, other in enumerate(names) if j != i) for i, mine in enumerate(names)]
+    return [
+        panel
+        for i, panel in enumerate(panels)
+        if isinstance(panel, CurvePanel) and not panel.missing and not panel.sequential and not shared[i]
+        if 1 < len(names[i]) <= MAX_OWN_LEGEND and len(panels) > 1 and width > MIN_OWN_LEGEND_WIDTH * page.scale
+    ]
 
 
 def _share_limits(pairs: "Sequence[tuple[Axes, Panel]]", width: float) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Of a line of one row of type, of all lines, and above and below them, at 9-point type.
 LINE_INCHES, MIN_LINES_INCHES, AXIS_INCHES = 0.165, 0.5, 0.75
 NAME_SHARE, ALONE_NAME_SHARE = 0.7, 0.4  # of a panel's width, for names beside a row of panels, and beside one alone
+MIN_RATIOS, MARGIN_FACTOR = (0.5, 2.0), 1.1  # that an axis of ratios shows at least; room beyond its last values
 WIDE_PANEL = 2.5  # inches; narrower panels have fewer ticks
 KIND_STYLES = ((BLUE, "o"), (ORANGE, "D"), (GREEN, "s"), (PURPLE, "^"))
 KIND_OFFSET = 0.24  # between the kinds of a line, in lines
@@ -70,6 +71,8 @@ def draw_estimate_panel(
     places = dict(zip(estimate_lines(panel), _line_places(panel, width, page), strict=True))
     if panel.xlog:
         axes.set_xscale("log")
+        low, high = _ends(panel)
+        axes.set_xlim(min(low / MARGIN_FACTOR, MIN_RATIOS[0]), max(high * MARGIN_FACTOR, MIN_RATIOS[1]))
     if panel.zero is not None:
         axes.axvline(panel.zero, color="black", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1, label="no difference")
     for kind in kinds:

@@ -31,6 +31,7 @@ from stableft.stats import expected_max, expected_test_score, wilson_interval
 from stableft.training.schedule import bias_ratio, total_steps
 
 MAX_TRIALS = 50
+BANDS = {"std": "mean ± 1 SD", "range": "mean and range"}
 LOSS_RANGE: tuple[float | None, float | None] = (0.0, None)
 LAST_BIAS_STEP = 1_000_000  # last step of the curve of Adam's bias
 CurvePanelWithNotes = tuple[CurvePanel, list[str]]
@@ -58,7 +59,9 @@ def build_curve_panel(part: Curves, runs: ArtifactRuns) -> CurvePanelWithNotes:
             if part.band == "runs"
             else []
         )
-        curves += [curve_with_band(group.label, run_points, part.band)] if run_points and part.band != "runs" else []
+        if run_points and part.band != "runs":
+            curves.append(curve_with_band(group.label, run_points, part.band))
+            notes += dropped_notes(part.title, group.label, run_points)
     notes += _short_interval_notes(part, runs, shown)
     title = {"train_loss": "training loss", "val": _score_axis_label(part.groups, runs)}[part.of]
     return (
@@ -122,6 +125,7 @@ def _short_interval_notes(part: Curves | VerdictCurves, runs: ArtifactRuns, show
     return [SHORT_INTERVAL_NOTE] if part.of == "train_loss" and any(map(_ends_early, points)) else []
 
 
+DROPPED_NOTE = "A run is left out of the mean from its first NaN on."
 MAX_LOSS_OVER_ENTROPY = 3.0  # top of the loss axis, in label entropies; a diverging run leaves the figure
 
 
@@ -134,6 +138,7 @@ def build_verdict_panel(part: VerdictCurves, runs: ArtifactRuns) -> CurvePanelWi
     rows = runs.by_arm_task[part.group.arm, part.group.task]
     curves: list[Curve] = []
     means: list[Curve] = []
+    notes: list[str] = []
     for style in reversed(RUN_STYLES):
         run_points = [
             (run, points)
@@ -149,8 +154,9 @@ def build_verdict_panel(part: VerdictCurves, runs: ArtifactRuns) -> CurvePanelWi
             "dashed": style is FAILED_STYLE,
         }
         mean = replace(curve_with_band(label, [points for _, points in run_points], "std"), **look)
+        notes += [DROPPED_NOTE] if mean.dropped and several else []
         if part.band == "std":
-            means.append(replace(mean, label=f"{label}, mean ± SD"))
+            means.append(mean)
             continue
         group = f"{label} (bold: their mean)"
         for run, points in run_points:
@@ -167,7 +173,11 @@ def build_verdict_panel(part: VerdictCurves, runs: ArtifactRuns) -> CurvePanelWi
                     **look,
                 )
             )
-        means += [replace(mean, label=f"mean, {style.name}", low=(), high=(), group=group)] if several else []
+        means += (
+            [replace(mean, label=f"mean, {style.name}", low=(), high=(), band="", dropped=(), group=group)]
+            if several
+            else []
+        )
     # A training loss is the mean since the evaluation before.
     ylabel = "training loss" if part.of == "train_loss" else _score_axis_label([part.group], runs)
     panel = CurvePanel(
@@ -183,7 +193,7 @@ def build_verdict_panel(part: VerdictCurves, runs: ArtifactRuns) -> CurvePanelWi
     )
     if part.band == "runs":
         panel = replace(panel, bottom=0.0, top=_loss_axis_top(panel))
-    notes = _short_interval_notes(part, runs, rows)
+    notes += _short_interval_notes(part, runs, rows)
     if part.of == "train_loss" and panel.horizontal and any(isinstance(run["source"], str) for run in rows):
         notes.append("The label entropy of imported runs is that of GLUE's training file.")
     if part.of == "train_loss" and (task := TASKS.get(part.group.task)) and task.is_regression:
@@ -236,11 +246,11 @@ def _single_run_curve(group: RunGroup, number: int, points: Sequence[tuple[int, 
 def curve_with_band(label: str, runs: Sequence[Sequence[tuple[int, float]]], band: str) -> Curve:
     """Return the mean curve with its band.
 
-    `runs` holds the (step, value) pairs of each run. Steps that fewer than half of the runs have are left out, because
-    the mean would jump where the other runs ended.
+    `runs` holds the (step, value) pairs of each run. A run is part of the mean until its first NaN. Steps that fewer
+    than half of the runs have are left out, because the mean would jump where the other runs ended.
     """
     values: dict[int, list[float]] = {}
-    for step, value in (point for points in runs for point in points):
+    for step, value in (point for points in runs for point in _until_nan(points)):
         values.setdefault(step, []).append(value)
     steps = [step for step, step_values in sorted(values.items()) if 2 * len(step_values) >= len(runs)]
     spreads = [mean_and_band(values[step], band) for step in steps]
@@ -251,7 +261,33 @@ def curve_with_band(label: str, runs: Sequence[Sequence[tuple[int, float]]], ban
         tuple(low for _, low, _ in spreads),
         tuple(high for _, _, high in spreads),
         n=len(runs),
+        band=BANDS[band],
+        dropped=tuple(sorted({float(step) for points in runs for step in _nan_step(points)})),
     )
+
+
+def _nan_step(points: Sequence[tuple[int, float]]) -> list[int]:
+    """Return the step of the first value of a run that is no finite number, if it has one."""
+    return [step for step, value in points if not math.isfinite(value)][:1]
+
+
+def _until_nan(points: Sequence[tuple[int, float]]) -> Sequence[tuple[int, float]]:
+    end = _nan_step(points)
+    return [(step, value) for step, value in points if not end or step < end[0]]
+
+
+def dropped_notes(title: str, label: str, runs: Sequence[Sequence[tuple[int, float]]]) -> list[str]:
+    """Return a sentence on the runs that are no part of a mean from some step on, if there are any."""
+    ends = sorted(step for points in runs for step in _nan_step(points))
+    if not ends:
+        return []
+    steps = ", ".join(
+        f"{len(runs) - sum(other <= step for other in ends)} from step {step}" for step in sorted({*ends})
+    )
+    where = f"{title}, {label}" if title else label
+    return [
+        f"{where}: a run is left out of mean and band from its first NaN on, so of {len(runs)} runs they have {steps}."
+    ]
 
 
 def mean_and_band(values: Sequence[float], band: str) -> tuple[float, float, float]:
@@ -278,7 +314,7 @@ def build_lengths_panel(part: Lengths, runs: ArtifactRuns) -> CurvePanelWithNote
                 points_with_scores.append((float(steps), *mean_and_band(scores, "range"), len(scores)))
         if points_with_scores:
             x, mean, low, high, n = zip(*points_with_scores, strict=True)
-            curves.append(Curve(label, x, mean, low, high, n=min(n)))
+            curves.append(Curve(label, x, mean, low, high, n=min(n), band=BANDS["range"]))
             if len(set(n)) > 1:
                 notes.append(
                     f"{label}: " + ", ".join(f"{int(s)} steps n = {k}" for s, k in zip(x, n, strict=True)) + "."
@@ -340,6 +376,7 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
                 tuple((mean - std).tolist()),
                 tuple((mean + std).tolist()),
                 n=len(finished),
+                band=BANDS["std"],
             )
         )
     if curves:
@@ -364,13 +401,15 @@ LOG_STEPS_ABOVE_RATIO = 4  # between the numbers of steps of two groups; above i
 def build_at_baseline_panel(part: AtBaseline, runs: ArtifactRuns) -> CurvePanelWithNotes:
     """Return the share of each group's runs whose validation score is no better than chance, with its Wilson interval.
 
-    By MCC and correlations, chance is that of the reported split. Steps that fewer than half of the runs have are left
-    out. Curves are steps, because a share is known at evaluations alone.
+    By MCC and correlations, chance is that of the reported split. A run that ended with NaN stays at chance. Steps that
+    fewer than half of the runs have are left out. Curves are steps, because a share is known at evaluations alone.
     """
     curves: list[Curve] = []
     without: list[str] = []
+    with_nan = False
     for group in part.groups:
         verdicts: dict[int, list[bool]] = {}
+        ended: list[int] = []  # last steps of the runs that ended with NaN
         rows = [run for run in runs.by_arm_task.get((group.arm, group.task), []) if curve_of_run(runs, run)]
         for run in rows:
             level = run["chance"] if run["metric"] in CORRELATIONS else run["val_baseline"]
@@ -378,6 +417,12 @@ def build_at_baseline_panel(part: AtBaseline, runs: ArtifactRuns) -> CurvePanelW
             for step, _, score in curve_of_run(runs, run):
                 if score is not None and not math.isnan(level):
                     verdicts.setdefault(step, []).append(is_failed(score, level, digits))
+            scores = [(step, score) for step, _, score in curve_of_run(runs, run) if score is not None]
+            if scores and math.isnan(scores[-1][1]) and not math.isnan(level):
+                ended.append(scores[-1][0])
+        with_nan |= bool(ended)
+        for step, known in verdicts.items():
+            known += [True] * sum(end < step for end in ended)
         steps = [step for step, known in sorted(verdicts.items()) if 2 * len(known) >= len(rows)]
         if len(steps) < 2:
             without += [group.label] if rows else []
@@ -401,13 +446,14 @@ def build_at_baseline_panel(part: AtBaseline, runs: ArtifactRuns) -> CurvePanelW
         "runs at chance level [percent]",
         tuple(curves),
         xlog=bool(ends) and max(ends) > LOG_STEPS_ABOVE_RATIO * min(ends),
-        bottom=-5.0,
-        top=105.0,
+        bottom=-6.0,
+        top=106.0,
         missing="" if curves else "no run has two validation scores with a known chance level",
         possible=(0.0, 100.0),
         steps=True,
     )
-    notes = ["Bars: 95 % Wilson interval at the last evaluation. Equal lines are drawn side by side."]
+    notes = ["Bars: 95 % Wilson interval at the last evaluation. Where lines are equal, one is drawn inside the other."]
+    notes += ["A run that ended with NaN counts as at chance level from then on."] if with_nan else []
     if curves and without:
         where = f"{part.title}: " if part.title else ""
         notes.append(f"{where}{', '.join(without)}: no two validation scores with a known chance level.")

@@ -37,6 +37,7 @@ INCOMPATIBLE_NOTE = (
     f"{INCOMPATIBLE}: the mean is not compatible with the published one at .05, by Welch's t-test from summaries."
 )
 MANY_TASKS = 2  # more stand two a row where a page is wide enough
+EFFECT_LABEL = "arm minus reference, in points"
 OURS, OTHERS = "these runs", "published"
 EFFECTS_FIGURE, PUBLISHED_FIGURE = "effects", "against-published"
 TEST_FIGURE_ALTS = {
@@ -44,6 +45,14 @@ TEST_FIGURE_ALTS = {
     "deviations, of every arm against the reference arm, with 95 % intervals",
     PUBLISHED_FIGURE: "Mean and standard deviation of every arm beside the published ones, with 95 % intervals",
 }
+
+
+CellKey = tuple[str, str, str | None]
+
+
+def _key(cell: ArmCell) -> CellKey:
+    """Return what tells the cells of a report apart. A table may have the scores of two splits."""
+    return cell.arm, cell.task, cell.split
 
 
 class NamedCell(NamedTuple):
@@ -78,7 +87,7 @@ def figures_of_tests(
         tested = pairs or compare_with_reference(
             [(named.cell, first.cell) for (first, *others) in filter(None, scored) for named in others]
         )
-        names = {(named.cell.arm, named.cell.task): named for family in scored for named in family}
+        names = {_key(named.cell): named for family in scored for named in family}
         panels, notes = build_effect_panels(tested, names)
         notes += [ADJUSTED_NOTE] if pairs else []  # a table of means has the tests of its paper
         return draw_panels(panels, " ".join(notes), len(panels), width=width)
@@ -93,15 +102,13 @@ def figures_of_tests(
 
 
 def build_effect_panels(
-    pairs: Sequence[PairTests], names: Mapping[tuple[str, str], NamedCell]
+    pairs: Sequence[PairTests], names: Mapping[CellKey, NamedCell]
 ) -> tuple[list[EstimatePanel], list[str]]:
     """Return a forest plot and its notes: panels of the differences in failed runs and means, and of the SD ratios.
 
-    `names` has the name of each (arm, task). A panel in which nothing differs is left out, and a note says so.
+    `names` has the name of each cell. A panel in which nothing differs is left out, and a note says so.
     """
-    named = {
-        id(pair): (names[pair.arm.arm, pair.arm.task], names[pair.reference.arm, pair.reference.task]) for pair in pairs
-    }
+    named = {id(pair): (names[_key(pair.arm)], names[_key(pair.reference)]) for pair in pairs}
     groups = list(dict.fromkeys(arm.group for arm, _ in named.values()))
     pairs = sorted(pairs, key=lambda pair: groups.index(named[id(pair)][0].group))
     references = {_short_name(reference.label) for _, reference in named.values()}
@@ -125,19 +132,20 @@ def build_effect_panels(
         positive_low = ratio.interval.low or None  # an open end: 0 has no place on a logarithmic axis
         ratios.append(Estimate(label, drawable, positive_low, ratio.interval.high, group=group))
     panels = [
-        EstimatePanel("Failed runs", "difference in points", tuple(failures), 0.0),
-        EstimatePanel("Mean", "difference in points", tuple(means), 0.0),
-        EstimatePanel("Spread", "SD of the reference over SD of the arm", tuple(ratios), 1.0, xlog=True),
+        EstimatePanel("Failed runs", EFFECT_LABEL, tuple(failures), 0.0),
+        EstimatePanel("Mean", EFFECT_LABEL, tuple(means), 0.0),
+        EstimatePanel("Spread", "SD of the reference over SD of the arm, log", tuple(ratios), 1.0, xlog=True),
     ]
     notes = [f"Every arm against {reference.removesuffix('.')}." for reference in references]
-    notes += [_describe_intervals(pairs[0]), *_explain_ratios(pairs, ratios)]
+    differing = [panel for panel in panels if any(e.value not in (None, panel.zero) for e in panel.estimates)]
+    drawn = differing or panels[:1]
+    notes += [_describe_intervals(pairs[0], [panel.title for panel in drawn]), *_explain_ratios(pairs, ratios)]
     notes += [DAGGER_NOTE] if any(pair.arm.mostly_failed for pair in pairs) else []
     failing = [reference for _, reference in named.values() if reference.cell.mostly_failed]
     places = dict.fromkeys(f"{_short_name(r.label)}{f' on {r.group}' if r.group else ''}" for r in failing)
     notes += [f"Most runs of {join_with(list(places))} failed ({DAGGER})."] if places else []
-    differing = [panel for panel in panels if any(e.value not in (None, panel.zero) for e in panel.estimates)]
     notes += [_describe_omitted(panel) for panel in panels if panel not in differing]
-    return differing or panels[:1], notes
+    return drawn, notes
 
 
 def _difference(label: str, fraction: float | None, interval: Interval, group: str, hover: str = "") -> Estimate:
@@ -157,12 +165,16 @@ def _words_apart(named: NamedCell, other: NamedCell) -> str:
     )
 
 
-def _describe_intervals(pair: PairTests) -> str:
+def _describe_intervals(pair: PairTests, drawn: Sequence[str]) -> str:
+    """Return a sentence on the intervals of the panels with these titles."""
     shares, ratio = pair.failed_interval, pair.sd_ratio.interval
-    return (
-        f"{100 * shares.level:g} % intervals, each for itself: {shares.method} of the share of failed runs, Welch's of "
-        f"the mean, {ratio.method} of the SD ratio."
-    )
+    methods = {
+        "Failed runs": f"{shares.method} of the share of failed runs",
+        "Mean": "Welch's of the mean",
+        "Spread": f"{ratio.method} of the SD ratio",
+    }
+    chosen = ", ".join(method for title, method in methods.items() if title in drawn)
+    return f"{100 * shares.level:g} % intervals, each for itself: {chosen}."
 
 
 def _explain_ratios(pairs: Sequence[PairTests], ratios: Sequence[Estimate]) -> Iterator[str]:
@@ -187,9 +199,7 @@ def _describe_omitted(panel: EstimatePanel) -> str:
     """Return a sentence on a panel in which nothing differs."""
     if all(estimate.value is None for estimate in panel.estimates):
         return f"{panel.title}: not drawn, no such number is known."
-    ends = [abs(end) for e in panel.estimates for end in (e.low, e.high) if end is not None]
-    within = f"; every interval is within {max(ends):.1f} points" if ends and not panel.xlog else ""
-    return f"{panel.title}: not drawn, there is no difference anywhere{within}."
+    return f"{panel.title}: not drawn, equal in all arms."
 
 
 def _in_points(fraction: float | None) -> float | None:

@@ -32,7 +32,7 @@ from stableft.report.figures import from_curves, from_probes, from_runs, from_su
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.from_probes import PROBE_FIGURE_ALTS, count_probe_records, finished_runs
 from stableft.report.figures.panels import CurvePanel, Panel
-from stableft.report.figures.style import PALETTE
+from stableft.report.figures.style import PAGE_WIDTH, PALETTE
 from stableft.report.forms.document import DrawFigure
 from stableft.report.numbers_in_words import failed_value
 from stableft.report.runs import ArtifactRuns, curve_of_run
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 
 MAX_PANELS = 24  # per figure of drift or surfaces
 MAX_TASKS = {"gradient-norms": 6, "gradient-norms-matrices": 2}  # per figure
-MAX_ARMS_WITH_CURVES = 6
+MAX_ARMS_WITH_CURVES = 10  # in five rows, which fit on a page
+FEW_ARMS = 3  # with more, curves of two arms stand in a row
 RUN_ID = re.compile(r" \(run [0-9a-f]+\)")
 PanelWithNotes = tuple[Panel, list[str]]
 
@@ -179,7 +180,9 @@ def _has_gradient_norms(groups: Sequence[RunGroup], runs: ArtifactRuns) -> bool:
 def _drawer(name: str, parts: Sequence[FigurePart], runs: ArtifactRuns) -> DrawFigure:
     def draw(width: float | None = None) -> "Figure":
         panels, notes = _limited_panels(name, parts, runs)
-        per_row = 2 if name == "training-curves" else None  # loss and score of an arm are side by side
+        per_row = None  # loss and score of an arm are side by side
+        if name == "training-curves":
+            per_row = 4 if len(panels) > 2 * FEW_ARMS and (width or PAGE_WIDTH) >= PAGE_WIDTH else 2
         notes = dict.fromkeys([*(note for _, notes in panels for note in notes), *notes])
         caption = RUN_ID.sub("", " ".join(notes))  # arm and seed name a run already
         return draw_panels([panel for panel, _ in panels], caption, per_row, list(runs.recipes), width)
@@ -211,8 +214,9 @@ def _limited_panels(
         panels = [(_colored_by_arm(panel), _without_runs(of_panel)) for panel, of_panel in panels]
     if name == "training-loss":
         panels = _share_top(panels, [part.group.task for part in shown if isinstance(part, VerdictCurves)])
-    if name.startswith("training-") and (left_out := _count_left_out(parts, runs)):
-        notes.append(f"{left_out} more arms, with no more failed runs than these, are not drawn.")
+    if name.startswith("training-") and (left_out := _arms_left_out(parts, runs)):
+        names = ", ".join(f"{arm} on {task_title(task)}" for arm, task in left_out)
+        notes.append(f"Not drawn, with no more failed runs than these: {names}.")
     return panels, notes
 
 
@@ -241,10 +245,9 @@ def _share_top(panels: Sequence[PanelWithNotes], tasks: Sequence[str]) -> list[P
     ]
 
 
-def _count_left_out(parts: Sequence[FigurePart], runs: ArtifactRuns) -> int:
-    shown = {part.group for part in parts if isinstance(part, VerdictCurves)}
-    drawable = [place for place in runs.by_arm_task if _has_losses(runs.cell(*place), runs)]
-    return len(drawable) - len(shown)
+def _arms_left_out(parts: Sequence[FigurePart], runs: ArtifactRuns) -> list[tuple[str, str]]:
+    shown = {(part.group.arm, part.group.task) for part in parts if isinstance(part, VerdictCurves)}
+    return [place for place in runs.by_arm_task if place not in shown and _has_losses(runs.cell(*place), runs)]
 
 
 def _quarter_indices(count: int) -> list[int]:
