@@ -215,7 +215,10 @@ def test_arxiv_v1_is_set_beside_the_best_checkpoint_of_the_same_runs():
         )
         assert (arxiv["p"], arxiv_row["mean"]) == pytest.approx((expected.pvalue, np.mean(BEST) - 0.701))
         if report == "last":
-            assert arxiv["remark"] == "our best checkpoint is compared, the table shows the last one"
+            assert (
+                arxiv["remark"]
+                == "the difference is that of our best checkpoint, the score in the table is of the last one"
+            )
             assert iclr_row["mean"] == pytest.approx(np.mean(NARROW) - 0.673)
         else:
             assert arxiv["remark"] is None
@@ -361,7 +364,10 @@ def test_a_split_or_metric_other_than_the_published_one_is_said():
     values = as_json(make_report(make_runs("mosbach", NARROW, split="heldout")))
     remarks = [c["remark"] for c in find_tests(values, Question.AGAINST_PUBLISHED)]
     split = "the published score is of the val split, this one of the test split"
-    assert remarks == [split, f"{split}; our best checkpoint is compared, the table shows the last one"]
+    assert remarks == [
+        split,
+        f"{split}; the difference is that of our best checkpoint, the score in the table is of the last one",
+    ]
 
 
 def test_columns_follow_the_tasks_and_rows_the_plan():

@@ -64,6 +64,12 @@ BOLD_RULE_TEXTS = {
     "different": "bold: {} differ (Student's t-test, two-sided, p < .05)",
     "pair": "bold: the larger mean of {}; *: larger by Student's t-test (one-sided, p < .05)",
 }
+TESTED_AGAINST = {
+    "best": "against the largest mean",
+    "better": "against the first mean",
+    "different": "against the other mean",
+    "pair": "against the other mean",
+}
 UNNAMED_TEST_NOTE = "The paper does not name its test."
 
 
@@ -103,7 +109,7 @@ def build_means_report(parts: Sequence[MeansTable], runs: ArtifactRuns) -> Repor
         shown_caption = f"{artifact.title}: {part.title}, as above." if caption in captions else caption
         captions.add(caption)
         blocks.append(replace(table, rows=tuple(shown)).pivot(name, "row", "column", ["shown"], shown_caption))
-        blocks += [Bullets(tests)] if (tests := tuple(_test_lines(part_results))) else []
+        blocks += [Bullets(tests)] if (tests := tuple(_test_lines(part, part_results))) else []
     notes = [*artifact.notes, *dict.fromkeys(note for part_results in results for note in _means_notes(part_results))]
     notes += [*imported_run_footnotes([result.cell for result in all_results]), *missing_run_notes(runs)]
     notes += sweep_deviation_footnotes(runs.sweeps.values())
@@ -382,7 +388,7 @@ def _tests(results: Sequence[MeanResult]) -> Iterator[dict[str, Any]]:
                 yield shared_values | values_of_test(test)
 
 
-def _test_lines(results: Sequence[MeanResult]) -> Iterator[str]:
+def _test_lines(part: MeansTable, results: Sequence[MeanResult]) -> Iterator[str]:
     """Yield a line for the test of each result. A test shared by two results is listed once."""
     seen = set()
     for result in results:
@@ -391,7 +397,7 @@ def _test_lines(results: Sequence[MeanResult]) -> Iterator[str]:
             continue
         seen.add((result.spec.family, test))
         name = f"{result.spec.row}, {result.spec.column}" if result.spec.row != result.spec.column else result.spec.row
-        yield f"{name}: {describe_test(test)}"
+        yield f"{name} {TESTED_AGAINST[part.rule]}: {describe_test(test)}"
 
 
 def _means_notes(results: Sequence[MeanResult]) -> Iterator[str]:

@@ -283,7 +283,10 @@ def compare_with_published(cell: ArmCell, value: PublishedValue, is_replication:
     if cell.split and cell.split != value.split:
         remarks.append(f"the published score is of the {value.split} split, this one of the {cell.split} split")
     if cell.checkpoint and checkpoint != cell.checkpoint:
-        remarks.append(f"our {checkpoint} checkpoint is compared, the table shows the {cell.checkpoint} one")
+        remarks.append(
+            f"the difference is that of our {checkpoint} checkpoint, "
+            f"the score in the table is of the {cell.checkpoint} one"
+        )
     return Comparison(
         role=Question.AGAINST_PUBLISHED,
         arm=cell.arm,

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-# An axis is cut if an empty part is over this share of it, and no part with scores is over that share.
-MIN_EMPTY_SHARE, MAX_FILLED_SHARE = 0.5, 0.35
+# An axis is cut if an empty part is over this share of it, and no part with scores is over that share. The second pair
+# is for empty parts of so many points, such as from a correlation of 0 to the scores.
+CUT_SHARES, FAR_CUT_SHARES, FAR_POINTS = (0.6, 0.15), (0.5, 0.35), 40.0
 CUT_SHARE = 0.07  # of an axis, for the cut
 MARGIN = 0.06  # of the range of the values, at every end of it
 MIN_RANGE = 0.5  # of an axis, in percent, around a single value
@@ -72,7 +73,8 @@ def choose_score_axis(scores: Sequence[float], baselines: Sequence[float], foot:
     gaps = [(after - before, before, after) for before, after in itertools.pairwise(values)]
     gap, before, after = max(gaps, default=(0.0, low, high))
     total = max(high - low, MIN_RANGE)
-    if gap > MIN_EMPTY_SHARE * total and max(before - low, high - after) < MAX_FILLED_SHARE * total:
+    empty, filled = FAR_CUT_SHARES if gap > FAR_POINTS else CUT_SHARES
+    if gap > empty * total and max(before - low, high - after) < filled * total:
         filled = max(high - low - gap, MIN_RANGE)
         margin = MARGIN * filled + (filled - (high - low - gap)) / 4
         return ScoreAxis(low - margin - FOOT_SHARE * filled * foot, high + margin, (before + margin, after - margin))
