@@ -154,8 +154,10 @@ def line(record: RunRecord, of: str) -> Line:
 
 
 def check_band(curve: dict[str, Any], records: Sequence[RunRecord], of: str, band: str) -> None:
-    """Mean and band at every step that at least half of the runs have; JSON has no NaN."""
+    """Mean and band at every step that at least half of the runs have, each until its first NaN."""
     lines = [line(record, of) for record in records]
+    ends = [min((s for s, value in values.items() if math.isnan(value)), default=math.inf) for values in lines]
+    lines = [{s: v for s, v in values.items() if s < end} for values, end in zip(lines, ends, strict=True)]
     steps = [s for s in STEPS if 2 * sum(s in values for values in lines) >= len(lines)]
     columns = [np.array([values[step] for values in lines if step in values]) for step in steps]
     means = [column.mean() for column in columns]

@@ -268,12 +268,12 @@ def _draw_all(
         bar_lines = 4 if is_narrow(page) else 0  # above the panels, with its name
         ordered = [(axes, panel) for axes, panel in pairs if isinstance(panel, CurvePanel) and panel.sequential]
         color_bar_of_curves(figure, [(axes, panel) for axes, panel in ordered if not panel.missing], is_narrow(page))
+    from matplotlib.lines import Line2D
+
     apart = _with_own_legends(panels, width, page)
     for axes, panel in pairs:
         if panel in apart and isinstance(panel, CurvePanel):
-            handles = [
-                axes.plot([], [], **style, label=name)[0] for name, style in curve_legend_entries([panel], styles)
-            ]
+            handles = [Line2D([], [], **style, label=name) for name, style in curve_legend_entries([panel], styles)]
             axes.legend(handles=handles, loc="best", fontsize=page.small)
     entries = [
         *box_legend_entries(boxes),
@@ -297,7 +297,9 @@ def _with_own_legends(panels: Sequence[Panel], width: float, page: Page) -> list
         panel
         for i, panel in enumerate(panels)
         if isinstance(panel, CurvePanel) and not panel.missing and not panel.sequential and not shared[i]
-        if 1 < len(names[i]) <= MAX_OWN_LEGEND and len(panels) > 1 and width > MIN_OWN_LEGEND_WIDTH * page.scale
+        if 1 < len(names[i]) <= MAX_OWN_LEGEND
+        and sum(map(bool, names)) > 1
+        and width > MIN_OWN_LEGEND_WIDTH * page.scale
     ]
 
 
