@@ -6,6 +6,7 @@ import pytest
 from support.paths import ROOT
 
 from stableft.report.build import build_report
+from stableft.report.forms.markdown import report_to_markdown
 from stableft.report.forms.write import Format, render_report
 from stableft.report.runs import load_runs_from_file
 
@@ -19,7 +20,8 @@ def test_a_report_is_rebuilt_from_its_records(name, n, monkeypatch):
     report = build_report(load_runs_from_file(Path(f"results/records/{name}.jsonl")))
     for form, ending in FORMS.items():
         committed = (ROOT / f"results/reports/{name}/report.{ending}").read_text()
-        assert render_report(report, form).strip() == committed.strip(), form
+        text = report_to_markdown(report, pictures=True) if form == "md" else render_report(report, form)
+        assert text.strip() == committed.strip(), form
     assert {finished for *_, finished, _ in report.provenance.runs} == {n}
 
 
