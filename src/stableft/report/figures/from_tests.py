@@ -134,7 +134,7 @@ def build_effect_panels(
     panels = [
         EstimatePanel("Failed runs", EFFECT_LABEL, tuple(failures), 0.0),
         EstimatePanel("Mean", EFFECT_LABEL, tuple(means), 0.0),
-        EstimatePanel("Spread", "SD of the reference over SD of the arm, log", tuple(ratios), 1.0, xlog=True),
+        EstimatePanel("Spread", "SD ratio, reference over arm (log)", tuple(ratios), 1.0, xlog=True),
     ]
     notes = [f"Every arm against {reference.removesuffix('.')}." for reference in references]
     differing = [panel for panel in panels if any(e.value not in (None, panel.zero) for e in panel.estimates)]
