@@ -112,16 +112,24 @@ def check_weights_format(name: str, folder: Path) -> None:
         return
     pickled = [] if any(folder.glob("*.safetensors")) else sorted(folder.glob(PICKLED_WEIGHTS))
     for index in folder.glob("*.safetensors.index.json"):
-        try:
-            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"model {name!r}: its {index.name} cannot be read") from None
-        pickled += sorted({folder / str(shard) for shard in shards if not str(shard).endswith(".safetensors")})
+        pickled += [folder / shard for shard in read_shard_names(name, index) if not shard.endswith(".safetensors")]
     if pickled:
         raise UserError(
             f"model {name!r}: the weights in {pickled[0]} are a pickle, which can run code when it is read; write them "
             "as model.safetensors with save_pretrained of transformers, or trust them with --allow-pickle"
         )
+
+
+def read_shard_names(name: str, index: Path) -> list[str]:
+    """Return the sorted names of the files that the index of a model's weights lists.
+
+    Raises:
+        UserError: The index cannot be read.
+    """
+    try:
+        return sorted({str(shard) for shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"model {name!r}: its {index.name} cannot be read") from None
 
 
 def locate_custom_task(written: YamlValue, folders: tuple[Path, ...]) -> tuple[str, dict, dict[str, Path]]:

@@ -32,6 +32,11 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
+def omitted_if_none() -> Any:
+    """Return the default of a field that came later: None, which is not written, so that older hashes stay valid."""
+    return Field(default=None, exclude_if=lambda value: value is None)
+
+
 class ConfigSection(BaseModel):
     """Base of all config sections: frozen and strictly typed; rejects unknown keys, NaN and infinity."""
 
@@ -283,7 +288,7 @@ class RunConfig(TrainingConfig):
     evaluation: EvaluationConfig
     precision: Precision
     # packed: compute on the tokens of a batch without padding. None: padded; left out, as in older configs.
-    execution: Literal["padded", "packed"] | None = Field(default=None, exclude_if=lambda value: value is None)
+    execution: Literal["padded", "packed"] | None = omitted_if_none()
     seeds: Seeds
 
     @property

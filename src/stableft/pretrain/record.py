@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from stableft.config.run_config import PretrainConfig
+from stableft.config.run_config import PretrainConfig, omitted_if_none
 from stableft.records.run_record import Environment, IdentifiedRecord, RecordSection
 
 MODEL_FOLDER = "model"
@@ -47,8 +47,8 @@ class PretrainRecord(IdentifiedRecord):
     environment: Environment
     seconds: float
     peak_memory_bytes: int | None  # GPU: of this run; CPU: of the process so far
-    commits: tuple[str, ...] | None = None  # as in a `RunRecord`
-    files: dict[str, str] | None = None
+    commits: tuple[str, ...] | None = omitted_if_none()  # as in a `RunRecord`
+    files: dict[str, str] | None = omitted_if_none()
 
     @property
     def held_out_loss(self) -> float | None:

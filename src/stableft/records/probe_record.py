@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from stableft.config.run_config import Checkpoint
+from stableft.config.run_config import Checkpoint, omitted_if_none
 from stableft.errors import UserError
 from stableft.records.file_sums import check_undamaged, read_sums
 from stableft.records.run_record import (
@@ -91,8 +91,8 @@ class PerplexityRecord(IdentifiedRecord):
     pretrained: float
     # Rows of a batch, if fewer than requested because memory ran out, and the points where it did: as `Environment` has
     # them of a run's evaluations.
-    eval_batch: int | None = Field(default=None, exclude_if=lambda value: value is None)
-    eval_batch_halved_at: tuple[str, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
+    eval_batch: int | None = omitted_if_none()
+    eval_batch_halved_at: tuple[str, ...] | None = omitted_if_none()
 
 
 class SurfaceRecord(IdentifiedRecord):

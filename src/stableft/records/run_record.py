@@ -18,7 +18,15 @@ from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
-from stableft.config.run_config import Checkpoint, PretrainConfig, RunConfig, Seeds, Split, canonical_json
+from stableft.config.run_config import (
+    Checkpoint,
+    PretrainConfig,
+    RunConfig,
+    Seeds,
+    Split,
+    canonical_json,
+    omitted_if_none,
+)
 from stableft.config.yaml_file import look_up
 from stableft.errors import StorageError, UserError, storage_faults
 from stableft.text import format_bytes
@@ -33,8 +41,6 @@ SCHEMA = 2  # of the lines that `dump_record` writes; schema 1 had no such numbe
 # Version of the arithmetic of training. Runs of two versions differ in their last digits.
 # 2: weight decay subtracts rate * p on a CPU too, where it multiplied by a factor rounded to float32.
 NUMERICS = 2
-# Fields added later: omitted if None, so that the checksums of older records stay valid.
-OMIT_IF_NONE = ("start", "stop", "watch", "rows", "digits", "data_notes", "commits", "files")
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # pandas has no larger whole numbers
 
 
@@ -103,7 +109,7 @@ class Environment(RecordSection):
     micro_batch_halved_at: tuple[Int64, ...] = ()  # the updates, counted from 1; empty in older records
     eval_batch: Int64 | None = None  # rows of an evaluation batch, if fewer than configured because memory ran out
     # Updates after which that was halved. None, and left out as in older records: never, or not known.
-    eval_batch_halved_at: tuple[Int64, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
+    eval_batch_halved_at: tuple[Int64, ...] | None = omitted_if_none()
     model_commit: str | None  # hub models only
     drawn: tuple[str, ...] = ()  # modules other than the head missing from the checkpoint: randomly initialized
 
@@ -188,12 +194,12 @@ class RunRecord(IdentifiedRecord):
     seconds: float
     peak_memory_bytes: Int64 | None  # GPU: of this run; CPU: of the process so far
     source: None = None  # always None; marks a run of this project, as opposed to an `ImportedRun`
-    start: StartRecord | None = None  # None: the pre-trained checkpoint
-    data_notes: tuple[str, ...] | None = None  # of `data.splits.check_rows`; None: nothing is odd
-    stop: EarlyStopRecord | None = None  # early-stopped runs only
-    watch: FailureWatchRecord | None = None  # None: gradient norms were not recorded
-    commits: tuple[str, ...] | None = None  # that trained it in turn, if it resumed from another one's checkpoint
-    files: dict[str, str] | None = None  # SHA-256 of the files beside it, see `file_sums`; None: older, or a crash
+    start: StartRecord | None = omitted_if_none()  # None: the pre-trained checkpoint
+    data_notes: tuple[str, ...] | None = omitted_if_none()  # of `data.splits.check_rows`; None: nothing is odd
+    stop: EarlyStopRecord | None = omitted_if_none()  # early-stopped runs only
+    watch: FailureWatchRecord | None = omitted_if_none()  # None: gradient norms were not recorded
+    commits: tuple[str, ...] | None = omitted_if_none()  # that trained it in turn, if more than one
+    files: dict[str, str] | None = omitted_if_none()  # SHA-256 of those beside it; None: older, or a crash
 
     def score(self, checkpoint: Checkpoint, split: Split, metric: str) -> float | None:
         """Return one score as a fraction (NaN for a diverged run), or None if there is none."""
@@ -211,7 +217,7 @@ class ImportSource(RecordSection):
     kind: Literal["csv", "json", "zhang-logs", "hf-trainer"]
     name: str  # without parent folders
     sha256: str  # of the file, or of the paths and contents of all files
-    note: str | None = Field(default=None, exclude_if=lambda value: value is None)  # what the runs are, for reports
+    note: str | None = omitted_if_none()  # what the runs are, for reports
 
 
 class ImportedEval(RecordSection):
@@ -252,8 +258,8 @@ class ImportedRun(IdentifiedRecord):
     baseline: float | None  # score of the best constant prediction, by `metric` on `split`
     steps: Int64 | None
     source: ImportSource
-    rows: Int64 | None = None  # of `split`
-    digits: Int64 | None = None  # to which the score is compared with the chance level; None: an older record
+    rows: Int64 | None = omitted_if_none()  # of `split`
+    digits: Int64 | None = omitted_if_none()  # compared with the chance level; None: an older record
 
     def score(self, checkpoint: Checkpoint, split: Split, metric: str) -> float | None:
         """Return one score as a fraction (NaN for a diverged run), or None if there is none."""
@@ -328,7 +334,6 @@ def sync_folder(folder: Path) -> None:
 def dump_record(record: RecordSection) -> str:
     """Return the record as one line of JSON with a checksum."""
     values = json.loads(record.model_dump_json(by_alias=True))  # `model_dump` would keep NaN, which is not valid JSON
-    values = {key: value for key, value in values.items() if value is not None or key not in OMIT_IF_NONE}
     return canonical_json({**values, "checksum": _checksum(values)})
 
 

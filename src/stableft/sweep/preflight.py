@@ -8,7 +8,7 @@ from typing import NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from stableft.catalog.model_families import BACKBONES
-from stableft.config.local_files import check_weights_format
+from stableft.config.local_files import check_weights_format, read_shard_names
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.recipe import find_recipe, shipped_recipes
 from stableft.config.run_config import RunConfig, canonical_json
@@ -142,11 +142,7 @@ def _check_weight_files(name: str, folder: Path) -> None:
     """Check the headers of a folder's weight files, which reveals broken downloads and Git LFS pointers."""
     check_weights_format(name, folder)
     for index in folder.glob("*.index.json"):
-        try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise UserError(f"model {name!r}: its {index.name} cannot be read") from None
-        for shard in sorted(str(shard) for shard in shards):
+        for shard in read_shard_names(name, index):
             if not (folder / shard).is_file():
                 raise UserError(f"model {name!r}: its {index.name} lists {shard}, which is missing")
     for path in sorted(folder.glob("*.safetensors")):
