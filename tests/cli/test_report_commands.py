@@ -100,7 +100,7 @@ def test_a_rule_of_zhangs_tables_for_ones_own_runs(workplace, stableft):
     write_records_file(Path("mine.jsonl"), unlike)
     _, out, _ = stableft("report", "mine.jsonl", "--rule", "best")
     assert "**" not in out
-    assert "The arms of rte are not scored alike (" in out
+    assert "The arms of RTE are not scored alike (" in out
 
 
 def test_a_report_on_no_runs_begins_with_the_command(workplace, stableft):
