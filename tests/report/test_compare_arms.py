@@ -278,7 +278,7 @@ def test_the_small_spread_of_an_arm_that_failed_throughout_is_no_stability(compa
     assert "b fails less often than a (0/10 against 10/10" in said
     assert "†" in render_report(report)
     assert "10 of 10 runs failed (†)" in notes(report)
-    assert "10 of 10 runs of a failed, so a small spread is no stability (M footnote 5)" in said
+    assert "10 of 10 runs of a failed, so a small spread is no stability (Mosbach et al. 2021, footnote 5)" in said
 
 
 def test_both_arms_failed_throughout(compare):

@@ -4,7 +4,6 @@ import csv
 import functools
 import math
 import os
-import re
 import subprocess
 import sys
 from collections import Counter

@@ -177,9 +177,12 @@ def test_an_arm_of_which_nine_of_ten_runs_failed_is_not_called_stable():
     assert pair.is_shown("levene_median")
     values = as_json(table)
     (words,) = values["in_words"].values()
-    assert "9 of 10 runs of lost failed, so a small spread is no stability (M footnote 5)" in words
+    sentence = "9 of 10 runs of lost failed, so a small spread is no stability (Mosbach et al. 2021, footnote 5)"
+    assert sentence in words
     remarks = {test["remark"] for test in values["tests"] if test["arm"] == "lost"}
-    assert remarks == {"9 of 10 runs of lost failed, so a small spread is no stability (M footnote 5)"}
+    assert remarks == {
+        "9 of 10 runs of lost failed, so a small spread is no stability (Mosbach et al. 2021, footnote 5)"
+    }
     for form in ("md", "latex"):
         assert "no stability" in " ".join(render(table, form).split())
     assert "no stability" in " ".join(report_to_text(build_stability_report(table)).split())

@@ -12,7 +12,7 @@ from stableft.errors import UserError
 from stableft.report.arm_cells import ArmCell, RunRow, hub_drift_note, is_counted_otherwise
 from stableft.report.artifact import arm_without_source
 from stableft.report.forms.document import Paragraph, Report, ReportTable
-from stableft.report.pair_tests import is_falsely_stable
+from stableft.report.pair_tests import FALSE_STABILITY, is_falsely_stable
 from stableft.report.paper_values import PAPERS
 from stableft.report.runs import ArmTask
 from stableft.text import SCREEN_WIDTH, join_with
@@ -114,7 +114,7 @@ def _describe_scores(cell: ArmCell, others: Sequence[ArmCell], dagger: str) -> I
     if is_falsely_stable(cell, others):
         yield (
             f"{cell.failed} of {cell.n_known} runs failed{dagger}; a small spread of mostly failed runs is no "
-            "stability (M footnote 5)."
+            f"stability ({FALSE_STABILITY})."
         )
     elif cell.mostly_failed:
         yield f"most runs failed{dagger}."
@@ -226,24 +226,22 @@ PAPER_LETTER = re.compile(r"(?<![\w-])([MZ])(?='s|,? (?:App\.|Fig|Tab|sec\.|foot
 def introduce_papers(report: Report) -> Report:
     """Return the report with what M and Z are, if its texts abbreviate the papers to them.
 
-    It is said under the title and in the first caption. The terminal has it if what it shows needs it.
+    It is said under the title, in the first caption, and above the terminal's notes.
     """
 
-    def line_for(*shown: Any) -> str:
-        letters = {letter for value in shown for text in _texts(value) for letter in PAPER_LETTER.findall(text)}
+    def line_for(part: Any) -> str:
+        letters = {letter for text in _texts(part) for letter in PAPER_LETTER.findall(text)}
         return "; ".join(f"{letter}: {paper}" for letter, paper in PAPERS.items() if letter in letters)
 
-    blocks, brief, notes = (
-        (Paragraph(f"{line}."), *part) if (line := line_for(part)) else part
-        for part in (report.blocks, report.brief, report.notes)
+    blocks, notes = (
+        (Paragraph(f"{line}."), *part) if (line := line_for(part)) else part for part in (report.blocks, report.notes)
     )
-    known = line_for(report.blocks, report.facts.get("notes", ()))
     in_tables = line_for(report.tables)
+    known = line_for((report.blocks, report.facts.get("notes", ())))
     return replace(
         report,
         blocks=blocks,
-        brief=brief,
-        notes=report.notes if brief is not report.brief else notes,
+        notes=notes,
         standalone=_with_first_caption(report, f"{in_tables}.") if in_tables else report.standalone,
         facts={**report.facts, "papers": known} if known else report.facts,
     )
@@ -269,7 +267,8 @@ def task_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
     }
     if len(set(score_kinds.values())) > 1:
         listed = "; ".join(f"{arm}: {kind}" for arm, kind in score_kinds.items())
-        yield f"The arms of {task_title(cells[0].task)} are not scored alike ({listed}), so their spread is not of one quantity."
+        task = task_title(cells[0].task)
+        yield f"The arms of {task} are not scored alike ({listed}), so their spread is not of one quantity."
     devices = {cell.arm: " and ".join(sorted(cell.devices)) for cell in cells if cell.devices}
     if len(set(devices.values())) > 1:
         listed = "; ".join(f"{arm}: {device}" for arm, device in devices.items())
