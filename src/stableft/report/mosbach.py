@@ -144,7 +144,9 @@ MOSBACH_ARTIFACTS = {
                 _score_boxes(task, {"full": "full data", "1k": "1,000 rows", "1k-long": "1,000 rows, as many steps"})
                 for task in ("mrpc", "cola", "qnli")
             ),
-            notes=("M sec. 4: of 25 runs on 1,000 rows for as many steps 1 failed on CoLA, none on MRPC and QNLI.",),
+            notes=(
+                "M sec. 4: of 25 runs on 1,000 rows for as many steps as on all, 1 failed on CoLA, none on MRPC and QNLI.",
+            ),
         ),
         _make_artifact(
             "Figure 4", "gradient norms of a failed and a successful run", ("gradients",), (_gradient_part("layers"),)

@@ -259,27 +259,31 @@ def low_score_notes(cells: Iterable[ArmCell]) -> Iterator[str]:
             )
 
 
-def published_notes(results: StabilityResults) -> Iterator[str]:
-    """Yield the notes on published values, each once, and the reasons for missing differences."""
-    yield from low_score_notes(cell for cell in results.cells if not results.deviations.get((cell.arm, cell.task)))
+def comparison_notes(results: StabilityResults) -> Iterator[str]:
+    """Yield what the differences from published values are of, and why some are missing."""
+    places: dict[tuple[str, str], dict[ArmTask, None]] = {}  # (why, place)
+    for c in results.comparisons:
+        why = c.remark or (c.result.reason if c.result.n_a >= 2 else None)  # else n explains it
+        # Other notes say how the runs of an arm, or those of another party, differ.
+        if c.published and why and why != NOT_A_REPLICATION and not c.published.another_party:
+            places.setdefault((why, abbreviate_papers(c.published.place)), {})[c.arm, c.task] = None
     shown = [(cell.arm, cell.task) for cell in results.cells]
-    printed = {(arm_without_source(c.arm), c.task) for c in results.comparisons if c.published}
-    compared: dict[tuple[str, str], dict[ArmTask, None]] = {}  # (why, place)
-    applies_to: dict[tuple[str, str], dict[ArmTask, None]] = {}  # (note, place)
-    for comparison in results.comparisons:
-        value, result = comparison.published, comparison.result
-        if not value:
-            continue
-        place = abbreviate_papers(value.place)
-        why = comparison.remark or (result.reason if result.n_a >= 2 else None)  # else n explains it
-        # Notes say how the runs of an arm, or those of another party, differ.
-        if why and why != NOT_A_REPLICATION and not value.another_party:
-            compared.setdefault((why, place), {})[comparison.arm, comparison.task] = None
-        for note in value.notes:
-            applies_to.setdefault((note, place), {})[arm_without_source(comparison.arm), value.task] = None
-    for why, place, cells in _group_places(compared):
+    for why, place, cells in _group_places(places):
         yield f"{name_places(cells, shown)} against {place}: {why}."
-    for note, place, cells in _group_places(applies_to):
+
+
+def published_notes(results: StabilityResults) -> Iterator[str]:
+    """Yield the notes on published values, each once, and on the differences from them."""
+    yield from low_score_notes(cell for cell in results.cells if not results.deviations.get((cell.arm, cell.task)))
+    yield from comparison_notes(results)
+    places: dict[tuple[str, str], dict[ArmTask, None]] = {}  # (note, place)
+    printed: list[ArmTask] = []
+    for arm, task, value in ((arm_without_source(c.arm), c.task, c.published) for c in results.comparisons):
+        if value:
+            printed.append((arm, task))
+            for note in value.notes:
+                places.setdefault((note, abbreviate_papers(value.place)), {})[arm, task] = None
+    for note, place, cells in _group_places(places):
         yield f"{place}, {name_places(cells, printed)}: {note}."
 
 

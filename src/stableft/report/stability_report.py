@@ -41,6 +41,7 @@ from stableft.report.numbers_in_words import (
     STAR_EXPLANATION,
     abbreviate_papers,
     as_sentence,
+    comparison_notes,
     compatible_value,
     count_value,
     describe_smallest_stds,
@@ -518,7 +519,7 @@ def _paper_style_table(results: StabilityResults, scores: DataTable, arms: Seque
         + (f" {COMPATIBLE_CAPTION}" if _has_published(results) else "")
     )
     notes = [f"{task_title(c)}: {line}." for c in results.tasks for line in describe_smallest_stds(results, c)]
-    notes += [*arms, *results.footnotes, *_failed_loss_notes(results)]
+    notes += [*arms, *results.footnotes, *comparison_notes(results), *_failed_loss_notes(results)]
     return scores.pivot(make_label(results.artifact.id), "arm", "task", keys, caption, notes, "origin")
 
 
@@ -531,7 +532,7 @@ def describe_failed_losses(cells: Sequence[ArmCell]) -> str | None:
     """Return the failed runs' last training losses beside the entropy of the labels, or None if they are not known."""
     several_tasks = len({cell.task for cell in cells}) > 1
     texts = [
-        f"{cell.arm}{f' on {cell.task}' if several_tasks else ''} {_describe_losses(cell)}"
+        f"{cell.arm}{f' on {task_title(cell.task)}' if several_tasks else ''} {_describe_losses(cell)}"
         for cell in cells
         if cell.failed_losses and cell.label_entropies
     ]

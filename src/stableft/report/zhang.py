@@ -160,7 +160,7 @@ TABLE7_PART = MeansTable(
     families="a model's two cells of a task",
 )
 LENGTHS_NOTE = (
-    "Re-init re-initializes 5 blocks, on SST-2 2; on some of the data sets the legends of the paper have 2 or 3."
+    "Re-init re-initialises 5 blocks, on SST-2 2; on some of the data sets the legends of the paper have 2 or 3."
 )
 REINIT5_ARMS = {"zhang": "Standard", "zhang-reinit blocks=5": "Re-init 5"}
 ZHANG_ARTIFACTS = {
@@ -223,7 +223,7 @@ ZHANG_ARTIFACTS = {
             "training loss of Standard and Re-init (mean and range)",
             ("reinit-layers",),
             tuple(_loss_curves_part(task, REINIT5_ARMS) for task in ("rte", "mrpc")),
-            notes=("The paper does not say how many blocks its Re-init re-initializes here; ours re-initializes 5.",),
+            notes=("The paper does not say how many blocks its Re-init re-initialises here; ours re-initialises 5.",),
         ),
         _drift_figure(7, "four blocks on RTE", "rte", (6, 12, 18, 24)),
         _make_artifact(
