@@ -139,7 +139,22 @@ def is_run_failed(record: AnyRunRecord, checkpoint: Checkpoint, split: Split, me
     score = reported if last is None else last
     if record.status != "finished" or score is None:
         return None
-    if math.isnan(score) or (reported is not None and math.isnan(reported)):
+    if reported is not None and math.isnan(reported):
+        return True
+    return _is_score_failed(record, score, split, metric)
+
+
+def is_reported_score_failed(record: AnyRunRecord, checkpoint: Checkpoint, split: Split, metric: str) -> bool | None:
+    """Return whether the reported score is no better than chance, which that of a failed run's best checkpoint may be.
+
+    None: there is no such score, or its chance level is not known.
+    """
+    score = record.score(checkpoint, split, metric)
+    return None if score is None else _is_score_failed(record, score, split, metric)
+
+
+def _is_score_failed(record: AnyRunRecord, score: float, split: Split, metric: str) -> bool | None:
+    if math.isnan(score):
         return True
     level = find_chance(record, split, metric).level
     return None if level is None else is_failed(score, level, _compared_digits(record, metric, score))

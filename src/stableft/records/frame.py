@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from stableft.config.run_config import Checkpoint, RunConfig, Split
 from stableft.config.sweep_file import START_ARM
 from stableft.config.sweep_keys import describe_early_stopping_rule
-from stableft.records.failure import find_chance, find_validation_constant, is_run_failed
+from stableft.records.failure import find_chance, find_validation_constant, is_reported_score_failed, is_run_failed
 from stableft.records.run_record import AnyRunRecord, ImportedRun, RunRecord, atomic_write
 from stableft.text import quote_formula
 
@@ -39,6 +39,7 @@ COLUMN_DTYPES = {
     "chance": "float64",  # the highest score that counts as failed; NaN: not known
     "val_baseline": "float64",  # `baseline` on the rows and by the metric of `last_val`
     "failed": "boolean",  # by the last score, see `records.failure`; NA: not finished, or not known
+    "score_failed": "boolean",  # by the reported score, which is not the last one's where the best checkpoint counts
     "failed_by_accuracy": "boolean",  # as M sec. 3.2 defines it
     "diverged": "bool",  # the last or the reported score is NaN
     "train_loss": "float64",  # mean since the second-to-last evaluation
@@ -231,6 +232,7 @@ def _row(record: AnyRunRecord, checkpoint: Checkpoint) -> dict[str, Any]:
         "chance": chance.level,
         "val_baseline": find_validation_constant(record, val_metric),
         "failed": is_run_failed(record, checkpoint, split, metric),
+        "score_failed": is_reported_score_failed(record, checkpoint, split, metric),
         "failed_by_accuracy": is_run_failed(record, checkpoint, split, "accuracy"),
         "diverged": diverged,
         "train_loss": record.evals[-1].train_loss if record.evals else None,

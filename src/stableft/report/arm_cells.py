@@ -8,7 +8,6 @@ from typing import Any
 
 from stableft.catalog.tasks import task_title
 from stableft.errors import UserError
-from stableft.records.failure import is_failed
 from stableft.records.run_record import FailureWatchRecord
 from stableft.stats import Interval, Summary, summarize, wilson_interval
 from stableft.text import seed_label
@@ -41,6 +40,7 @@ class ArmCell:
     planned: int | None
     unscored: int  # finished, but without the reported score
     failed: int  # of summary.n
+    failed_scores: int  # of `failed`, without the runs whose reported score, of the best checkpoint, did not fail
     failed_unknown: int  # of summary.n
     failed_interval: Interval
     crashed: int
@@ -78,11 +78,7 @@ class ArmCell:
     @property
     def mostly_failed(self) -> bool:
         """Whether more than half of the scores are those of failed runs: their spread then is no stability."""
-        # A run fails by its last checkpoint. The score of its best one may still be above the chance level.
-        chance = self.chance if self.checkpoint == "best" else None
-        pairs = zip(self.verdicts, self.scores, strict=True)
-        of_failed = sum(failed is True and (chance is None or is_failed(score, chance)) for failed, score in pairs)
-        return of_failed > self.n_known / 2
+        return self.failed_scores > self.n_known / 2
 
     @property
     def score_kind(self) -> tuple[str | None, str | None, str | None]:
@@ -126,6 +122,7 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
         planned=planned,
         unscored=len(runs) - crashed - stopped - len(scored),
         failed=sum(known_verdicts),
+        failed_scores=sum(run["score_failed"] is not False for run in failed_runs),
         failed_unknown=len(scored) - len(known_verdicts),
         failed_interval=wilson_interval(sum(known_verdicts), len(known_verdicts)),
         crashed=crashed,
