@@ -13,6 +13,7 @@ from stableft.report.figures.style import (
     DASHED_LINE,
     FAILED_STYLE,
     GREY,
+    NAN_SCORE,
     RUN_STYLES,
     LegendEntry,
     Page,
@@ -334,7 +335,7 @@ def box_legend_entries(panels: Sequence[BoxPanel]) -> list[LegendEntry]:
     ]
     if any(box.n_nan for panel in panels for box in panel.boxes):
         nan = {"marker": "X", "color": "white", "markeredgecolor": FAILED_STYLE.color}
-        entries.append(("NaN, at the foot of the axis", point | nan | {"markeredgewidth": 0.9}))
+        entries.append((f"{NAN_SCORE} (at the foot of the axis)", point | nan | {"markeredgewidth": 0.9}))
     shaded = [panel for panel in panels if any(box.shade for box in panel.boxes)]
     shades = list(dict.fromkeys(box.shade for panel in shaded for box in panel.boxes if box.shade))
     alone = all(not panel.share or panel.share != other.share for panel, other in combinations(shaded, 2))

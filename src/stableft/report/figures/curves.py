@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stableft.report.figures.panels import Curve, CurvePanel, PointPanel, ReferenceLine
+from stableft.report.figures.panels import STEP_AXIS, Curve, CurvePanel, PointPanel, ReferenceLine
 from stableft.report.figures.style import (
     COLORMAP,
     DASHED_LINE,
     GREY,
+    NAN_FROM_HERE,
+    NAN_LEFT_OUT,
+    NAN_VALUE,
     PALETTE,
     LegendEntry,
     Page,
@@ -40,8 +43,7 @@ POINTS_PER_INCH = 15  # of such curves; more would make one mass of lines that c
 NARROW_BAR = 0.15  # inches of height of a colour bar above the panels
 MAX_VECTOR_CURVES = 200  # panels with more curves have them as pixels in vector files; ten times as many for points
 
-NAN_LEGEND: LegendEntry = ("NaN from here on, or no mean", {"marker": "X", "linestyle": "none", "color": GREY})
-DROPPED_LEGEND: LegendEntry = ("a run is NaN from here on and left out", NAN_LEGEND[1])
+NAN_MARK: dict[str, Any] = {"marker": "X", "linestyle": "none", "color": GREY}
 BAND_STYLE: dict[str, Any] = {"marker": "s", "markersize": 8, "linestyle": "-", "color": GREY}
 BAND_STYLE |= {"markerfacecolor": "#E4E4E4", "markeredgewidth": 0.7}
 BANDS_NOTE = "Bands are cut where scores end, such as at 100 %."
@@ -122,12 +124,14 @@ def curve_legend_entries(panels: Sequence[CurvePanel], styles: StylesByName) -> 
         for name in shown
         if name not in left_out
     ]
-    with_nan = any(_first_nan(curve) is not None for panel in panels if not panel.sequential for curve in panel.curves)
-    with_gap = any(_gaps(panel) for panel in panels)
+    nan_names = [_nan_name(p) for p in panels for c in p.curves if c.dropped or (not p.sequential and _nan_places(c))]
+    left_out = any(curve.without_nan for panel in panels for curve in panel.curves)
+    hollow = {"marker": "o", "markersize": 8, "linestyle": "none", "color": "white", "markeredgecolor": GREY}
     bands = dict.fromkeys(curve.band for panel in panels for curve in panel.curves if curve.band and curve.low)
     entries += [(f"line and band: {band}", BAND_STYLE) for band in bands]
-    entries += [DROPPED_LEGEND] if any(curve.dropped for panel in panels for curve in panel.curves) else []
-    return [*entries, *([NAN_LEGEND] if with_nan else []), *([GAP_LEGEND] if with_gap else [])]
+    entries += [(name, NAN_MARK) for name in dict.fromkeys(nan_names)]
+    entries += [(NAN_LEFT_OUT, hollow)] if left_out else []
+    return [*entries, *([GAP_LEGEND] if any(map(_gaps, panels)) else [])]
 
 
 def _gaps(panel: CurvePanel) -> list[tuple[float, float]]:
@@ -173,9 +177,13 @@ def _n_text(counts: set[int]) -> str:
     return "" if not counts else f"n = {low}" if low == high else f"n = {low} to {high}"
 
 
-def _first_nan(curve: Curve) -> int | None:
-    """Return the index of the first value that is no finite number. None: all are finite."""
-    return next((i for i, y in enumerate(curve.y) if not math.isfinite(y)), None)
+def _nan_name(panel: CurvePanel) -> str:
+    return NAN_FROM_HERE if panel.xlabel == STEP_AXIS else NAN_VALUE
+
+
+def _nan_places(curve: Curve) -> list[float]:
+    """Return the x of the values that are no finite numbers."""
+    return [x for x, y in zip(curve.x, curve.y, strict=True) if not math.isfinite(y)]
 
 
 def bands_are_cut(panel: CurvePanel) -> bool:
@@ -214,11 +222,14 @@ def draw_curve_panel(
             look = {"marker": "o", "markersize": 4} | look
         drawn = axes.plot(x, y, **look, label=curve.label)
         set_hover(drawn[0], [curve.hover or add_count(curve.label, "" if curve.n is None else f"n = {curve.n}")])
-        first = _first_nan(curve)
-        marked = [*curve.dropped, *([curve.x[first]] if first is not None and not panel.sequential else [])]
-        if marked:
+        lost = [] if panel.sequential else _nan_places(curve)[: 1 if panel.xlabel == STEP_AXIS else None]
+        if marked := [*curve.dropped, *lost]:
             mark = {"transform": axes.get_xaxis_transform(), "marker": "X", "color": style["color"], "s": 22}
             axes.scatter(marked, [0.03] * len(marked), zorder=6, label="NaN", **mark)
+        if curve.without_nan:
+            ring = {"marker": "o", "s": 70, "facecolor": "white", "edgecolor": style["color"], "linewidth": 1.3}
+            heights = [dict(zip(curve.x, curve.y, strict=True))[x] for x in curve.without_nan]
+            axes.scatter(curve.without_nan, heights, zorder=look["zorder"] - 0.1, label=NAN_LEFT_OUT, **ring)
     _draw_reference_lines(axes, panel.horizontal, references)
     for line, row in zip(panel.vertical, stack_vertical_labels(panel, width, page), strict=True):
         axes.axvline(line.value, color=GREY, linewidth=0.8, zorder=1, label=line.label)

@@ -21,6 +21,7 @@ from stableft.report.artifact import (
 )
 from stableft.report.figures.from_runs import run_title, shared_axis
 from stableft.report.figures.panels import (
+    STEP_AXIS,
     Curve,
     CurvePanel,
     ReferenceLine,
@@ -68,7 +69,7 @@ def build_curve_panel(part: Curves, runs: ArtifactRuns) -> CurvePanelWithNotes:
     return (
         CurvePanel(
             part.title,
-            "optimizer step",
+            STEP_AXIS,
             title,
             tuple(curves),
             missing="" if curves else NO_FINISHED_RUN,
@@ -183,7 +184,7 @@ def build_verdict_panel(part: VerdictCurves, runs: ArtifactRuns) -> CurvePanelWi
     ylabel = "training loss" if part.of == "train_loss" else _score_axis_label([part.group], runs)
     panel = CurvePanel(
         part.title,
-        "optimizer step",
+        STEP_AXIS,
         ylabel,
         (*curves, *means),
         horizontal=_nothing_learnt(rows, part.of),
@@ -292,7 +293,7 @@ def dropped_notes(title: str, label: str, runs: Sequence[Sequence[tuple[int, flo
 
 
 def mean_and_band(values: Sequence[float], band: str) -> tuple[float, float, float]:
-    """Return mean, lower and upper edge of the band. All are NaN if a run has diverged, so that the line breaks."""
+    """Return mean, lower and upper edge of the band. All are NaN if a value is, so that the line breaks."""
     array = np.asarray(values)
     mean = float(array.mean())
     if band == "range":
@@ -306,16 +307,18 @@ def build_lengths_panel(part: Lengths, runs: ArtifactRuns) -> CurvePanelWithNote
     curves: list[Curve] = []
     notes: list[str] = []
     for label, points in part.lines:
-        points_with_scores = []
+        points_with_scores, left_out = [], []
         for steps, group in points:
             scores = _percent_scores(runs.by_arm_task.get((group.arm, group.task), []), "val")
-            if nan := sum(map(math.isnan, scores)):
-                notes.append(f"{label}, {steps} steps: {nan} of {len(scores)} scores are NaN, so there is no mean.")
+            finite = [score for score in scores if not math.isnan(score)]
+            if nan := len(scores) - len(finite):
+                notes.append(f"{label}, {steps:,} steps: {nan} of {len(scores)} scores are NaN and left out.")
             if scores:
-                points_with_scores.append((float(steps), *mean_and_band(scores, "range"), len(scores)))
+                points_with_scores.append((float(steps), *mean_and_band(finite or scores, "range"), len(scores)))
+                left_out += [float(steps)] if nan and finite else []
         if points_with_scores:
             x, mean, low, high, n = zip(*points_with_scores, strict=True)
-            curves.append(Curve(label, x, mean, low, high, n=min(n), band=BANDS["range"]))
+            curves.append(Curve(label, x, mean, low, high, n=min(n), band=BANDS["range"], without_nan=tuple(left_out)))
             if len(set(n)) > 1:
                 notes.append(
                     f"{label}: " + ", ".join(f"{int(s)} steps n = {k}" for s, k in zip(x, n, strict=True)) + "."
@@ -443,7 +446,7 @@ def build_at_baseline_panel(part: AtBaseline, runs: ArtifactRuns) -> CurvePanelW
     ends = [curve.x[-1] for curve in curves]
     panel = CurvePanel(
         part.title,
-        "optimizer step",
+        STEP_AXIS,
         "runs at chance level [percent]",
         tuple(curves),
         xlog=bool(ends) and max(ends) > LOG_STEPS_ABOVE_RATIO * min(ends),
@@ -482,7 +485,7 @@ def build_bias_ratio_panel(part: BiasRatio, runs: ArtifactRuns) -> CurvePanelWit
         if steps
     ]
     ylabel = "factor on the learning rate" if part.inverse else "bias of the update"
-    return CurvePanel(part.title, "optimizer step", ylabel, (curve,), xlog=True, vertical=marks), notes
+    return CurvePanel(part.title, STEP_AXIS, ylabel, (curve,), xlog=True, vertical=marks), notes
 
 
 def _planned_steps(runs: ArtifactRuns, group: RunGroup) -> int | None:

@@ -11,7 +11,7 @@ from stableft.records.probe_record import DriftRecord, GradNormsRecord, Perplexi
 from stableft.report.arm_cells import seed_order
 from stableft.report.artifact import ArtifactPart, Drifts, Gradients, Perplexities, RunGroup, groups_of
 from stableft.report.figures.from_curves import curve_with_band
-from stableft.report.figures.panels import Curve, CurvePanel, Panel, ReferenceLine
+from stableft.report.figures.panels import STEP_AXIS, Curve, CurvePanel, Panel, ReferenceLine
 from stableft.report.figures.style import PURPLE
 from stableft.report.paper_values import PAPERS
 from stableft.report.runs import NO_FINISHED_RUN, PROBE_RECORD_OF_PART, ArtifactRuns
@@ -73,7 +73,7 @@ def _drift_panel(title: str, block: int, records_by_group: Mapping[str, Sequence
     ]
     return CurvePanel(
         f"{title}, block {block}" if title else f"Block {block}",
-        "optimizer step",
+        STEP_AXIS,
         DRIFT_AXIS_LABEL,
         tuple(curves),
         bottom=0.0,
@@ -374,7 +374,7 @@ def _gradient_panel(
         notes.append(f"{which_run}: {len(kept)} of {len(record.steps)} recorded steps are drawn, at equal distances.")
     if zero := sum(int((values == 0).sum()) for values in norms_by_group.values()):
         notes.append(f"{which_run}: {zero} norms are 0, which has no place on a logarithmic scale.")
-    panel = CurvePanel(title, "optimizer step", GRADIENT_AXIS, curves, ylog=True, sequential=True)
+    panel = CurvePanel(title, STEP_AXIS, GRADIENT_AXIS, curves, ylog=True, sequential=True)
     return replace(panel, share=GRADIENT_AXIS, scale_label="block (1 is the lowest)"), notes
 
 

@@ -50,6 +50,9 @@ class BoxPanel:
     star: str = only_drawn("")  # label of the box with a star
 
 
+STEP_AXIS = "optimizer step"  # the name of an axis of time within a run
+
+
 @dataclass(frozen=True)
 class Curve:
     """A line with an optional band between `low` and `high`. NaN in `y` breaks the line."""
@@ -68,6 +71,7 @@ class Curve:
     legend: str = only_drawn("")  # legend entry, if it differs from both
     band: str = only_drawn("")  # what line and band are, for the legend, e.g. "mean ± 1 SD"
     dropped: tuple[float, ...] = only_drawn(())  # x from which on a run is NaN and no part of the mean
+    without_nan: tuple[float, ...] = only_drawn(())  # x whose mean is that of fewer runs, because some are NaN there
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class CurvePanel:
     metric: str = only_drawn("")  # in `ylabel`; panels whose labels differ in it alone have the rest of them once
     scale_label: str = only_drawn("")  # of the colour bar of ordered curves
     steps: bool = only_drawn(False)  # curves are steps with bars at their ends for bands
+    counted: bool = only_drawn(False)  # the title has the numbers of runs
 
 
 @dataclass(frozen=True)

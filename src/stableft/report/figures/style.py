@@ -41,6 +41,10 @@ FILE_METADATA: dict[str, dict[str, Any]] = {  # omit fields that differ between 
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 
+# What the legends of all figures say of runs that are NaN.
+NAN_SCORE, NAN_FROM_HERE, NAN_LEFT_OUT = "one run, NaN", "a run is NaN from here on", "1 or more runs NaN, left out"
+NAN_VALUE = "NaN or infinite, not drawn"
+
 LegendEntry = tuple[str, dict[str, Any]]  # (name, Line2D style)
 
 
@@ -150,9 +154,15 @@ def add_hover_titles(svg: bytes) -> bytes:
 
 
 def wrap_text(text: str, inches: float, chars_per_inch: float) -> str:
-    """Return the text wrapped between words to about this width. Existing line breaks are kept."""
+    """Return the text wrapped between words to about this width. Existing line breaks are kept.
+
+    Only a word that is wider than that is broken, at its hyphens.
+    """
     wide = max(int(inches * chars_per_inch), 6)
-    return "\n".join(textwrap.fill(line, wide, break_long_words=False) for line in text.split("\n"))
+    return "\n".join(
+        textwrap.fill(line, wide, break_long_words=False, break_on_hyphens=any(len(w) > wide for w in line.split()))
+        for line in text.split("\n")
+    )
 
 
 def add_legend(figure: "Figure", entries: Sequence[LegendEntry], page: Page) -> int:
