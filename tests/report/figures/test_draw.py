@@ -15,6 +15,7 @@ from stableft.report.figures.curves import BANDS_NOTE
 from stableft.report.figures.cut_axis import CUT_NOTE
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.panels import (
+    STEP_AXIS,
     Box,
     BoxPanel,
     ContourPanel,
@@ -28,7 +29,16 @@ from stableft.report.figures.panels import (
     PointPanel,
     ReferenceLine,
 )
-from stableft.report.figures.style import BLUE, GREEN, ORANGE, VERMILLION, figure_to_bytes
+from stableft.report.figures.style import (
+    BLUE,
+    GREEN,
+    NAN_FROM_HERE,
+    NAN_LEFT_OUT,
+    NAN_VALUE,
+    ORANGE,
+    VERMILLION,
+    figure_to_bytes,
+)
 
 NAN = math.nan
 
@@ -148,6 +158,8 @@ def test_a_box_never_spans_the_gap_between_two_modes():
     assert split_modes([72, 51, 70, 50, 52, 73], [True, False] * 3) == [gap[:3], gap[3:]]
     assert split_modes([50, 70, 71, 72], [None] * 4) == [[50, 70, 71, 72]]  # a single run is no mode
     assert split_modes([60, 62, 64, 66], [False] * 4) == [[60, 62, 64, 66]]
+    outliers = [74, 75, 76, *(90 + i / 2 for i in range(20))]
+    assert split_modes(outliers, [False] * 23) == [outliers]  # its box and whiskers end above the gap
     assert split_modes([], []) == []
     (axes,) = shown(draw_panels([BoxPanel("RTE", AXIS, (two_modes(),))]))
     spans = [patch.get_path().vertices[:, 1] for patch in axes.patches]
@@ -257,7 +269,7 @@ def test_a_band_does_not_leave_the_possible_range():
     (axes,) = shown(figure)
     assert axes.collections[0].get_paths()[0].vertices[:, 1].max() == 100
     assert 100 < axes.get_ylim()[1] < 102
-    assert figure.get_supxlabel() == BANDS_NOTE
+    assert BANDS_NOTE in figure.get_supxlabel()
     within = replace(wide, high=(100.0, 100.0))
     assert draw_panels([curves_of(within, possible=(0.0, 100.0))]).get_supxlabel() == ""
 
@@ -279,10 +291,35 @@ def test_a_long_name_of_an_axis_is_no_longer_than_the_axis():
 
 
 def test_nan_of_a_curve_is_marked_at_the_foot():
-    figure = draw_panels([curves_of(Curve("a", (1.0, 2.0, 3.0), (1.0, NAN, NAN)))])
+    panel = curves_of(Curve("a", (1.0, 2.0, 3.0), (1.0, NAN, NAN)))
+    for xlabel, marked, name in ((STEP_AXIS, [2], NAN_FROM_HERE), ("blocks", [2, 3], NAN_VALUE)):
+        figure = draw_panels([replace(panel, xlabel=xlabel)])
+        (axes,) = shown(figure)
+        assert points(axes, "NaN") == [(x, pytest.approx(0.03)) for x in marked]
+        assert legend(figure) == ["a", name]
+
+
+def test_a_mean_without_the_runs_that_are_nan_has_a_ring():
+    figure = draw_panels([curves_of(Curve("a", (1.0, 2.0, 3.0), (1.0, 2.0, 1.5), without_nan=(2.0,)))])
     (axes,) = shown(figure)
-    assert points(axes, "NaN") == [(2, pytest.approx(0.03))]
-    assert any(name.startswith("NaN") for name in legend(figure))
+    assert points(axes, NAN_LEFT_OUT) == [(2, 2)]
+    assert legend(figure) == ["a", NAN_LEFT_OUT]
+
+
+def test_a_mean_of_one_step_tells_its_runs():
+    figure = draw_panels([curves_of(Curve("a", (1.0, 2.0), (1.0, NAN), (0.5, NAN), (1.5, NAN), n=6))])
+    assert [text.get_text() for text in shown(figure)[0].texts] == ["n = 6"]
+
+
+def test_numbers_of_runs_that_differ_between_panels_are_in_their_titles():
+    few, many = (curves_of(curve("a", n=n), curve("b", n=9), title=f"{n} runs") for n in (4, 5))
+    few, many = (replace(p, curves=tuple(replace(c, n=n) for c in p.curves)) for p, n in ((few, 4), (many, 25)))
+    figure = draw_panels([few, many])
+    assert [axes.get_title() for axes in shown(figure)] == ["4 runs (n = 4)", "5 runs (n = 25)"]
+    assert legend(figure) == ["a", "b"]
+    mixed = replace(many, curves=(many.curves[0], replace(many.curves[1], n=4)))
+    assert [axes.get_title() for axes in shown(draw_panels([few, mixed]))][1] == "5 runs (n = 25, 4)"
+    assert legend(draw_panels([few, few])) == ["a (n = 4)", "b (n = 4)"]
 
 
 def test_groups_of_estimates_have_headings_and_a_mark_without_an_interval_is_hollow():
@@ -384,7 +421,9 @@ def test_the_legend_counts_runs():
         curves_of(*(Curve(c.label, c.x, c.y, n=19 + i if c.label == "a" else 8) for c in panel.curves))
         for i, panel in enumerate(panels)
     ]
-    assert legend(draw_panels(counted)) == ["a (n = 19 to 20)", "b (n = 8)"]
+    figure = draw_panels(counted)
+    assert legend(figure) == ["a", "b"]  # the numbers differ between the panels
+    assert [axes.get_title() for axes in shown(figure)] == ["RTE (n = 19, 8)", "RTE (n = 20, 8)"]
 
 
 def test_many_single_runs_are_one_name():
@@ -603,5 +642,5 @@ def heat_without_runs():
 
 def test_the_caption_is_below():
     figure = draw_panels([curves_of(curve("a"))], caption="Mean over 20 runs.")
-    assert figure.get_supxlabel() == "Mean over 20 runs."
+    assert figure.get_supxlabel() == "\nMean over 20 runs."  # apart from the name of the axis
     assert shown(figure)[0].get_xlabel() == "step"

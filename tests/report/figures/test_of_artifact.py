@@ -9,9 +9,17 @@ from support.reports import runs_of_records
 from support.table_records import make_imported, make_record
 
 from stableft.records.run_record import EvalPoint, ImportedEval
+from stableft.report.artifact import RunGroup, VerdictCurves
+from stableft.report.figures.curves import step_parts
 from stableft.report.figures.draw import draw_panels
-from stableft.report.figures.of_artifact import MAX_ARMS_WITH_CURVES, build_panels, sweep_figure_parts, sweep_figures
-from stableft.report.figures.panels import ReferenceLine
+from stableft.report.figures.of_artifact import (
+    MAX_ARMS_WITH_CURVES,
+    arrange_arms,
+    build_panels,
+    sweep_figure_parts,
+    sweep_figures,
+)
+from stableft.report.figures.panels import Curve, CurvePanel, ReferenceLine
 from stableft.report.figures.style import BLUE, ORANGE, VERMILLION, figure_to_bytes
 from stableft.stats import wilson_interval
 
@@ -140,7 +148,7 @@ def test_nan_is_drawn_at_the_foot_of_the_axis():
     assert names == ["devlin\n1/2 failed", "mosbach\n1/1 failed"]
     assert points(axes, "failed") == []
     assert [(round(x), 0 < y < 0.1) for x, y in points(axes, "NaN")] == [(0, True), (1, True)]  # y in parts of the axes
-    assert "NaN, at the foot of the axis" in legend(figure)
+    assert "one run, NaN (at the foot of the axis)" in legend(figure)
     assert [y for _, y in points(axes, "successful")] == [70]
 
 
@@ -271,16 +279,47 @@ def test_imported_runs_have_the_lines_of_glues_rows():
     assert "STS-B has no label entropy: its labels are numbers." in caption
 
 
-def test_beyond_ten_arms_those_with_most_failed_runs_are_shown():
+def test_beyond_a_page_of_arms_those_with_most_failed_runs_are_shown():
+    most = MAX_ARMS_WITH_CURVES + 2
     arms = [
-        with_losses(make_runs(f"arm{i}", [0.4] * i + [0.7] * (12 - i)), *[[0.6, 0.5]] * 12)
-        for i in range(MAX_ARMS_WITH_CURVES + 2)
+        with_losses(make_runs(f"arm{i}", [0.4] * i + [0.7] * (most - i)), *[[0.6, 0.5]] * most) for i in range(most)
     ]
     figure = losses(*arms)
-    shown_arms = [f"arm{i}" for i in range(2, MAX_ARMS_WITH_CURVES + 2)]
+    shown_arms = [f"arm{i}" for i in range(2, most)]
     assert [axes.get_title().split("\n")[0] for axes in shown(figure)] == shown_arms
     left_out = "Not drawn, with no more failed runs than these: arm0 on RTE, arm1 on RTE."
-    assert figure.get_supxlabel() == f"optimizer step\n{left_out}"
+    assert figure.get_supxlabel() == f"optimizer step\n\n{left_out}"
+    assert_readable(figure)
+
+
+@pytest.mark.parametrize(
+    ("n_arms", "tasks", "of", "rows", "columns"),
+    [
+        (3, ["rte"], ["train_loss", "val"], 2, 3),
+        (7, ["rte"], ["train_loss", "val"], 4, 4),
+        (3, ["rte", "mrpc", "cola", "stsb"], ["val"], 4, 3),  # the losses have a figure of their own
+        (2, ["rte", "mrpc", "cola", "stsb", "qnli", "sst2"], ["val"], 3, 4),
+    ],
+)
+def test_a_task_has_a_row_of_curves_and_an_arm_a_column_of_it(n_arms, tasks, of, rows, columns):
+    groups = [RunGroup(f"arm{i}", f"arm{i}", task) for task in tasks for i in range(n_arms)]
+    parts = [VerdictCurves("", group, kind, "std") for group in groups for kind in ("train_loss", "val")]
+    panels = [(CurvePanel(f"{p.group.task} {p.group.arm} {p.of}", "", "", ()), []) for p in parts]
+    placed, per_row = arrange_arms(parts, panels, None)
+    titles = [panel.title for panel, _ in placed]
+    assert (len(titles), per_row) == (rows * columns, columns)
+    shown_titles = [f"{task} arm{i} {kind}" for task in tasks for kind in of for i in range(n_arms)]
+    assert [title for title in titles if title] == shown_titles
+    assert all(titles.index(f"{task} arm0 {kind}") % min(n_arms, columns) == 0 for task in tasks for kind in of)
+
+
+def test_every_arm_of_several_tasks_has_its_curves():
+    arms = [
+        make_runs(arm, [0.5, 0.7], task=task) for task in ("rte", "mrpc", "cola", "stsb") for arm in ("a", "b", "c")
+    ]
+    figure = figure_of("training-loss", *(with_losses(runs, [0.7, 0.6], [0.6, 0.1]) for runs in arms))
+    assert len(shown(figure)) == 12
+    assert figure.get_figheight() < 8
     assert_readable(figure)
 
 
@@ -348,7 +387,7 @@ def test_the_share_of_runs_at_the_baseline_over_the_steps():
     assert (drawn.label, drawn.n) == ("devlin", 3)
 
 
-def test_equal_shares_are_lines_inside_each_other_with_their_intervals_at_the_end():
+def test_equal_shares_are_dashes_that_alternate_with_their_intervals_at_the_end():
     fine = [0.6, 0.7]
     arms = [with_scores(make_runs(arm, fine), fine, fine) for arm in ("zhang", "mosbach")]
     failing = with_scores(make_runs("devlin", [0.5, 0.5]), [0.5, 0.5], [0.5, 0.5])
@@ -360,13 +399,32 @@ def test_equal_shares_are_lines_inside_each_other_with_their_intervals_at_the_en
     zhang, mosbach_line, devlin_line = (float(place[0, 1]) for place in places)
     assert zhang == mosbach_line == pytest.approx(axes.transData.transform((0, 0))[1])
     assert devlin_line == pytest.approx(axes.transData.transform((0, 100))[1])
-    widths = [named[arm].get_linewidth() for arm in ("zhang", "devlin", "mosbach")]
-    assert widths[0] == widths[1] < widths[2]
-    assert named["zhang"].get_zorder() > named["mosbach"].get_zorder()
+    assert len({named[arm].get_linewidth() for arm in ("zhang", "mosbach", "devlin")}) == 1
+    assert [named[arm].get_linestyle() for arm in ("zhang", "mosbach", "devlin")] == ["--", "--", "-"]
     bars = [segment for marks in axes.collections for segment in marks.get_segments()]
     interval = wilson_interval(0, 2)
     assert [bar[:, 1].tolist() for bar in bars[:2]] == [pytest.approx([0, 100 * interval.high])] * 2
     assert "Wilson" in figure.get_supxlabel()
+
+
+def test_curves_are_dashed_only_where_they_coincide():
+    a = Curve("a", (0.0, 1.0, 2.0, 3.0), (9.0, 5.0, 5.0, 4.0))
+    b = Curve("b", (0.0, 1.0, 2.0, 3.0), (8.0, 5.0, 5.0, 5.0))
+    alone, rise, together, fall = step_parts(a, [a, b])
+    assert alone == ([0, 1], [9, 9], 0, 1)
+    assert rise == ([1, 1], [9, 5], 0, 1)
+    assert together == ([1, 2, 2, 3], [5, 5, 5, 5], 0, 2)
+    assert fall == ([3, 3], [5, 4], 0, 1)
+    assert list(step_parts(b, [a, b]))[2] == ([1, 2, 2, 3], [5, 5, 5, 5], 1, 2)
+    assert list(step_parts(a, [a])) == [([0, 1, 1, 2, 2, 3], [9, 9, 5, 5, 5, 5], 0, 1), fall]
+
+
+def test_a_last_share_that_is_not_that_of_failed_runs_is_explained():
+    agrees = with_scores(make_runs("devlin", [0.5, 0.7]), [0.5, 0.5], [0.5, 0.6])
+    differs = with_scores(make_runs("devlin", [0.5, 0.7]), [0.5, 0.5], [0.5, 0.5])
+    words = "A last share is not always that of failed runs"
+    captions = [figure_of("at-baseline", runs).get_supxlabel().replace("\n", " ") for runs in (agrees, differs)]
+    assert [words in caption for caption in captions] == [False, True]
 
 
 def test_panels_without_a_chance_level_share_one_note():

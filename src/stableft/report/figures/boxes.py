@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from stableft.records.failure import NOISE_QUANTILE
 from stableft.report.figures.cut_axis import FOOT_SHARE, MAX_TICKS, ScoreAxis, apply_score_axis, choose_score_axis
 from stableft.report.figures.panels import Box, BoxPanel
 from stableft.report.figures.style import (
@@ -51,12 +52,16 @@ LIGHTEST, DARKEST = 0.15, 0.5  # shares of the colour in a box; the rest is whit
 PLAIN_SHADE = ("#F3F3F3", GREY)
 NAN_STYLE: dict[str, Any] = {"marker": "X", "color": "white", "edgecolor": FAILED_STYLE.color}
 STAR = "★"
+WHISKER_LENGTH = 1.5  # at most, in lengths of the box
 BOX_NOTE = (
-    f"Bar: median. Box: quartiles, from {MIN_BOX_RUNS} runs on. Whiskers: to the last run within 1.5 box lengths."
+    f"Bar: median; box: quartiles, from {MIN_BOX_RUNS} runs on; "
+    f"whiskers: to the last run within {WHISKER_LENGTH:g} box lengths."
 )
-MODES_NOTE = (
-    "Failed and other runs, or the two sides of a gap wide against the axis, have a bar and a box of their own."
-)
+MODES_NOTE = "Failed and other runs have boxes of their own, and so have both sides of a gap that a box would span."
+FAILED_ABOVE_NOTE = "Crosses above the baseline failed by their last checkpoint's reported score."
+ROUNDING = 0.01  # percent; a printed score may be rounded up from the baseline's
+MAX_NOISE = 20.0  # percent, of a correlation that failed: that of 68 rows
+CORRELATION_NOTE = f"By MCC and correlations runs fail up to {NOISE_QUANTILE}/√n, for n rows."
 
 
 class BoxLayout(NamedTuple):
@@ -198,7 +203,8 @@ def draw_box_panel(
 def split_modes(scores: Sequence[float], failed: Sequence[bool | None], shown: float = 0.0) -> list[list[float]]:
     """Return the sorted scores of each mode of a group: of the failed and the other runs, or on both sides of a gap.
 
-    One box over both would span a range where no run scored. `shown` is the range of scores on the axis.
+    One box over both would span a range where no run scored; where it and its whiskers end at the gap, the runs on the
+    other side of it are no more than outliers. `shown` is the range of scores on the axis.
     """
     values = sorted(scores)
     lost = [score for score, verdict in zip(scores, failed, strict=True) if verdict]
@@ -209,8 +215,18 @@ def split_modes(scores: Sequence[float], failed: Sequence[bool | None], shown: f
     gap, i = max(gaps, default=(0.0, 0))
     wide = gap > max(MODE_GAP_SHARE * (values[-1] - values[0]), MODE_AXIS_SHARE * shown) if values else False
     if wide and MIN_MODE_RUNS <= i <= len(values) - MIN_MODE_RUNS:
-        return [values[:i], values[i:]]
+        low, high = _whiskers(values)
+        if low < values[i] and high > values[i - 1]:
+            return [values[:i], values[i:]]
     return [values] if values else []
+
+
+def _whiskers(values: Sequence[float]) -> tuple[float, float]:
+    """Return the lowest and the highest value that are within 1.5 box lengths of the box."""
+    low, high = np.percentile(values, [25, 75])
+    reach = WHISKER_LENGTH * (high - low)
+    inside = [value for value in values if low - reach <= value <= high + reach]
+    return min(inside), max(inside)
 
 
 def _shade_colors(shade: str, shades: Sequence[str], hue: str) -> tuple[Any, Any]:
@@ -322,6 +338,19 @@ def _draw_dividers(axes: "Axes", boxes: Sequence[Box], rows: bool) -> None:
     sizes = [len(list(members)) for _, members in groupby(boxes, key=lambda box: box.block)]
     for end in np.cumsum(sizes)[:-1]:
         (axes.axhline if rows else axes.axvline)(float(end) - 0.5, color="#999999", linewidth=0.8, zorder=1)
+
+
+def why_failed_above(panels: Sequence[BoxPanel]) -> dict[str, bool]:
+    """Return the notes on failed runs above the baseline, and whether there are any that each explains."""
+    above = [
+        (box.baseline, score)
+        for panel in panels
+        for box in panel.boxes
+        for score, failed in zip(box.scores, box.failed, strict=True)
+        if failed and box.baseline is not None and score > box.baseline + ROUNDING
+    ]
+    noise = [line == 0 and score < MAX_NOISE for line, score in above]  # the best correlation of a constant is 0
+    return {FAILED_ABOVE_NOTE: not all(noise), CORRELATION_NOTE: any(noise)}
 
 
 def box_legend_entries(panels: Sequence[BoxPanel]) -> list[LegendEntry]:

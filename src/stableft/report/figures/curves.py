@@ -1,13 +1,14 @@
 """Draw curves with bands, reference lines and points."""
 
 import math
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stableft.report.figures.panels import STEP_AXIS, Curve, CurvePanel, PointPanel, ReferenceLine
+from stableft.report.figures.panels import STEP_AXIS, Curve, CurvePanel, Panel, PointPanel, ReferenceLine
 from stableft.report.figures.style import (
     COLORMAP,
     DASHED_LINE,
@@ -35,8 +36,8 @@ MAX_MARKED_POINTS = 15  # curves with up to this many points are distinguished b
 NARROW_PANEL = 2.2  # inches; narrower panels have fewer ticks
 HEADROOM = 0.02  # of an axis, above the highest possible value, so that marks there are whole
 MAX_NAMED_SHADES = 8  # more ordered curves have a colour bar
-STEP_WIDTH, BAR_GAP = 1.4, 5.0  # points: of the lines of steps, and between the bars at their ends
-MORE_STEP_WIDTH, MAX_MORE_WIDTH = 1.4, 3.0  # points by which a line under an equal one is wider, and the widest of all
+STEP_WIDTH, BAR_GAP = 1.5, 5.0  # points: of the lines of steps, and between the bars at their ends
+STEP_DASH = 5.0  # line widths, of a dash where lines coincide
 MANY_LINES = {"linewidth": 0.5, "alpha": 0.8}  # of ordered curves that have a colour bar; curves beside them are thin
 LINE_BESIDE_MANY = 1.1
 POINTS_PER_INCH = 15  # of such curves; more would make one mass of lines that cross
@@ -80,7 +81,7 @@ def choose_curve_styles(panels: Sequence[CurvePanel], names: Sequence[str] = ())
     ordered = _ordered_names(panels)
     curves = [curve for panel in panels for curve in panel.curves]
     free = dict.fromkeys(name for c in curves if c.color is None and (name := legend_name(c)) not in ordered)
-    few = all(len(curve.x) <= MAX_MARKED_POINTS for curve in curves)
+    few = all(panel.steps or len(curve.x) <= MAX_MARKED_POINTS for panel in panels for curve in panel.curves)
     plain = len(free) < 2 or any(curve.dashed for curve in curves)
     shades = colormaps[COLORMAP](np.linspace(0, 0.92, len(ordered)))
     barred = names_on_color_bar(panels)
@@ -111,7 +112,7 @@ def curve_legend_entries(panels: Sequence[CurvePanel], styles: StylesByName) -> 
     ordered = _ordered_names(panels)
     barred = names_on_color_bar(panels)
     counts: dict[str, set[int]] = {}
-    for panel in panels:
+    for panel in (panel for panel in panels if not panel.counted):
         for name, curves in groupby(sorted(panel.curves, key=legend_name), legend_name):
             counts.setdefault(name, set()).update(_run_counts(list(curves)) if name not in ordered else ())
     left_out = ({"", *ordered} - set(thin_out_names(ordered))) | set(barred)
@@ -119,11 +120,9 @@ def curve_legend_entries(panels: Sequence[CurvePanel], styles: StylesByName) -> 
     colors: dict[str, set[str | None]] = {}
     for curve in (curve for panel in panels for curve in panel.curves):
         colors.setdefault(legend_name(curve), set()).add(curve.color)
-    entries = [
-        (add_count(name, _n_text(counts[name])), styles[name] | ({"color": GREY} if len(colors[name]) > 1 else {}))
-        for name in shown
-        if name not in left_out
-    ]
+    counted = {name: add_count(name, _n_text(counts.get(name, set()))) for name in shown if name not in left_out}
+    grey = {name: {"color": GREY} if len(colors[name]) > 1 else {} for name in counted}
+    entries = [(text, styles[name] | grey[name]) for name, text in counted.items()]
     nan_names = [_nan_name(p) for p in panels for c in p.curves if c.dropped or (not p.sequential and _nan_places(c))]
     left_out = any(curve.without_nan for panel in panels for curve in panel.curves)
     hollow = {"marker": "o", "markersize": 8, "linestyle": "none", "color": "white", "markeredgecolor": GREY}
@@ -132,6 +131,34 @@ def curve_legend_entries(panels: Sequence[CurvePanel], styles: StylesByName) -> 
     entries += [(name, NAN_MARK) for name in dict.fromkeys(nan_names)]
     entries += [(NAN_LEFT_OUT, hollow)] if left_out else []
     return [*entries, *([GAP_LEGEND] if any(map(_gaps, panels)) else [])]
+
+
+def count_in_titles(panels: Sequence[Panel]) -> list[Panel]:
+    """Return the panels, with the numbers of runs in the titles if those of a name differ between panels."""
+    counts: dict[str, set[int]] = {}
+    in_panel: list[list[int]] = []
+    for panel in panels:
+        of_panel: dict[str, list[Curve]] = {}
+        for curve in panel.curves if isinstance(panel, CurvePanel) and not (panel.counted or panel.sequential) else ():
+            of_panel.setdefault(legend_name(curve), []).append(curve)
+        of_names = {name: _run_counts(curves) for name, curves in of_panel.items()}
+        for name, numbers in of_names.items():
+            counts.setdefault(name, set()).update(numbers)
+        in_panel.append([n for numbers in of_names.values() for n in sorted(numbers)])
+    if all(len(numbers) < 2 for numbers in counts.values()):
+        return list(panels)
+    return [
+        replace(panel, title=_title_with_counts(panel.title, numbers), counted=True)
+        if isinstance(panel, CurvePanel) and numbers
+        else panel
+        for panel, numbers in zip(panels, in_panel, strict=True)
+    ]
+
+
+def _title_with_counts(title: str, numbers: Sequence[int]) -> str:
+    """Return a title with these numbers of runs, in the order of the curves, or the only one."""
+    text = f"n = {', '.join(map(str, numbers if len({*numbers}) > 1 else numbers[:1]))}"
+    return add_count(title, text) if title else text
 
 
 def _gaps(panel: CurvePanel) -> list[tuple[float, float]]:
@@ -220,6 +247,10 @@ def draw_curve_panel(
         look = style | ({"zorder": 2, **faint} if curve.thin else {"zorder": 3, **halo})
         if np.isfinite(y).sum() == 1:  # a line of one point would not be seen
             look = {"marker": "o", "markersize": 4} | look
+            if curve.low and curve.n and not curve.thin:
+                place = {"textcoords": "offset points", "va": "center", "fontsize": page.small}
+                (at,) = np.flatnonzero(np.isfinite(y))
+                axes.annotate(f"n = {curve.n}", (x[at], y[at]), (5, 0), **place)
         drawn = axes.plot(x, y, **look, label=curve.label)
         set_hover(drawn[0], [curve.hover or add_count(curve.label, "" if curve.n is None else f"n = {curve.n}")])
         lost = [] if panel.sequential else _nan_places(curve)[: 1 if panel.xlabel == STEP_AXIS else None]
@@ -265,20 +296,21 @@ def _medians(x: np.ndarray, y: np.ndarray, size: int) -> tuple[np.ndarray, np.nd
 def _draw_steps(axes: "Axes", panel: CurvePanel, styles: StylesByName, width: float) -> None:
     """Draw curves as steps, and beside the end of each its band there as a bar.
 
-    Of curves that have a value in common, the first is the narrowest and on top of the others.
+    Where curves coincide, their dashes alternate.
     """
     from matplotlib.transforms import ScaledTranslation
 
     inch = axes.figure.dpi_scale_trans
     ended: dict[float, int] = {}  # x -> curves that end there
-    together = _curves_together(panel.curves)
-    for curve, (place_in_group, size) in zip(panel.curves, together, strict=True):
+    for curve in panel.curves:
         style = styles[legend_name(curve)]
-        wider = place_in_group * min(MORE_STEP_WIDTH, MAX_MORE_WIDTH / max(size - 1, 1))
-        look = style | {"marker": "", "linewidth": STEP_WIDTH + wider, "zorder": 3 - 0.01 * place_in_group}
-        x = _nan_if_undrawable(curve.x, panel.xlog)
-        (line,) = axes.step(x, curve.y, where="post", **look, label=curve.label)
-        set_hover(line, [add_count(curve.label, "" if curve.n is None else f"n = {curve.n}")])
+        look = style | {"marker": "", "linewidth": STEP_WIDTH, "zorder": 3}
+        for x, y, place, count in step_parts(curve, panel.curves):
+            gap = (count - 1) * STEP_DASH
+            dashes = {"linestyle": (place * STEP_DASH, (STEP_DASH, gap))} if count > 1 else {}
+            (line,) = axes.plot(_nan_if_undrawable(x, panel.xlog), y, **look | dashes, label=curve.label)
+            line.set_dash_capstyle("butt")
+            set_hover(line, [add_count(curve.label, "" if curve.n is None else f"n = {curve.n}")])
         ended[curve.x[-1]] = ended.get(curve.x[-1], 0) + 1
         place = axes.transData + ScaledTranslation(BAR_GAP * ended[curve.x[-1]] / 72, 0, inch)
         y, low, high = curve.y[-1], curve.low[-1], curve.high[-1]
@@ -293,20 +325,32 @@ def _draw_steps(axes: "Axes", panel: CurvePanel, styles: StylesByName, width: fl
     axes.set_xlim(left, right)
 
 
-def _curves_together(curves: Sequence[Curve]) -> list[tuple[int, int]]:
-    """Return for each curve its place in its group and the size of that. A group's curves have values in common."""
-    groups: list[list[int]] = []
-    for i, curve in enumerate(curves):
-        near = [group for group in groups if any(_steps_meet(curve, curves[j]) for j in group)]
-        groups = [group for group in groups if group not in near] + [[*(j for group in near for j in group), i]]
-    places = {j: (sorted(group).index(j), len(group)) for group in groups for j in group}
-    return [places[i] for i in range(len(curves))]
+def step_parts(curve: Curve, curves: Sequence[Curve]) -> Iterator[tuple[list[float], list[float], int, int]]:
+    """Yield the parts of a curve's steps in which the same curves coincide with it.
+
+    A part is x, y, the place of the curve among those and their number. A rise between two parts belongs to the later.
+    """
+    ends = [x for x in sorted({x for other in curves for x in other.x}) if curve.x[0] <= x <= curve.x[-1]]
+    spans = [(start, end, _step_value(curve, start)) for start, end in pairwise(ends)]
+    before: float | None = None
+    for together, part in groupby(spans, lambda span: _coinciding(span, curves)):
+        members = list(part)
+        x, y = ([members[0][0]], [before]) if before is not None and len(together) == 1 else ([], [])
+        for start, end, value in members:
+            x, y = [*x, start, end], [*y, value, value]
+        if before is not None and len(together) > 1 and before != y[0]:
+            yield [x[0], x[0]], [before, y[0]], 0, 1
+        yield x, y, next(i for i, other in enumerate(together) if curves[other] is curve), len(together)
+        before = y[-1]
+    if before is not None and before != curve.y[-1]:
+        yield [curve.x[-1]] * 2, [before, curve.y[-1]], 0, 1
 
 
-def _steps_meet(one: Curve, other: Curve) -> bool:
-    """Return whether two curves, drawn as steps, have the same value anywhere."""
-    both = [x for x in sorted({*one.x, *other.x}) if max(one.x[0], other.x[0]) <= x <= min(one.x[-1], other.x[-1])]
-    return any(_step_value(one, x) == _step_value(other, x) for x in both)
+def _coinciding(span: tuple[float, float, float], curves: Sequence[Curve]) -> tuple[int, ...]:
+    """Return the indices of the curves that have the value of a span between two steps there."""
+    start, end, value = span
+    within = [i for i, other in enumerate(curves) if other.x[0] <= start and end <= other.x[-1]]
+    return tuple(i for i in within if _step_value(curves[i], start) == value)
 
 
 def _step_value(curve: Curve, x: float) -> float:

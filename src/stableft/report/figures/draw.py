@@ -17,6 +17,7 @@ from stableft.report.figures.boxes import (
     draw_box_panel,
     has_names_of,
     split_modes,
+    why_failed_above,
 )
 from stableft.report.figures.curves import (
     BANDS_NOTE,
@@ -27,6 +28,7 @@ from stableft.report.figures.curves import (
     choose_point_styles,
     choose_reference_styles,
     color_bar_of_curves,
+    count_in_titles,
     curve_legend_entries,
     draw_curve_panel,
     draw_point_panel,
@@ -56,6 +58,7 @@ from stableft.report.figures.maps import (
     label_contours,
 )
 from stableft.report.figures.panels import (
+    BLANK,
     BoxPanel,
     ContourPanel,
     CurvePanel,
@@ -75,8 +78,11 @@ PanelT = TypeVar("PanelT", BoxPanel, CurvePanel, PointPanel, EstimatePanel, Heat
 # Inches per panel at 9-point type.
 MIN_CURVE_WIDTH, MIN_CONTOUR_WIDTH, MIN_ESTIMATE_WIDTH = 1.75, 1.9, 1.35
 NARROW_LINES = 0.7  # size of lines and markers in a narrow figure, relative to others
+MIN_SHARED_WIDTH = 1.35  # of curves that have the y axis of those on their left
 MAX_CURVE_HEIGHT = 3.3  # inches
+MAX_PAGE_HEIGHT, MIN_CURVE_ROW = 7.8, 1.1  # inches of a figure of curves, unless a row of it then has less than this
 MAX_OWN_LEGEND, MIN_OWN_LEGEND_WIDTH = 4, 3.0  # curves, and inches, of a panel that has its legend inside
+NOTE_LETTERS = 1.13  # letters of a sentence in the room of an average one, which names and numbers take
 # Inches of a panel's height at 9-point type for a line each of its title and ticks or names, and of its x label.
 ABOVE_AND_TICKS, X_LABEL = 0.4, 0.35
 
@@ -98,7 +104,7 @@ def draw_panels(
 
     assert panels
     page = Page(width or PAGE_WIDTH)
-    panels = _with_shared_scales(panels)
+    panels = count_in_titles(_with_shared_scales(panels))
     boxes = _panels_of_type(panels, BoxPanel)
     layout = choose_box_layout(boxes, len(panels), page) if boxes else BoxLayout(1, False, 1.0)
     per_row = _choose_per_row(panels, layout, per_row, page)
@@ -110,6 +116,7 @@ def draw_panels(
             for panel in boxes
             for box in panel.boxes
         ),
+        **why_failed_above(boxes),
         CUT_NOTE: any(box_score_axis(_sharing(boxes, panel)).cut for panel in boxes),
         BANDS_NOTE: any(map(bands_are_cut, _panels_of_type(panels, CurvePanel))),
         MEDIANS_NOTE: any(points_per_median(p, page.width / per_row) > 1 for p in _panels_of_type(panels, CurvePanel)),
@@ -125,10 +132,13 @@ def draw_panels(
         grid = list(figure.subplots(rows, per_row, squeeze=False, height_ratios=heights).flat)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
-        caption = wrap_text(caption, page.width - 0.3, page.small_chars_per_inch)
+        caption = wrap_text(caption, page.width - 0.3, NOTE_LETTERS * page.small_chars_per_inch)
         lines = _draw_all(figure, list(zip(grid, panels, strict=False)), per_row, layout, names, page)
         lines += _label_axes(figure, grid, panels, per_row, heights, caption, layout, page)
-        figure.set_figheight(sum(heights) + page.line_height * lines)
+        height = sum(heights) + page.line_height * lines
+        if all(isinstance(panel, CurvePanel) for panel in panels):
+            height = min(height, max(MAX_PAGE_HEIGHT, rows * MIN_CURVE_ROW * page.scale + page.line_height * lines))
+        figure.set_figheight(height)
         _freeze_layout(figure)
         for axes in grid:
             label_contours(axes, page)
@@ -163,6 +173,8 @@ def _with_shared_scales(panels: Sequence[Panel]) -> list[Panel]:
 def _choose_per_row(panels: Sequence[Panel], layout: BoxLayout, per_row: int | None, page: Page) -> int:
     """Return the number of panels per row: that asked for, or a suitable one, if the figure is wide enough for it."""
     count = len(panels)
+    if per_row and all(panel is BLANK or getattr(panel, "share", "") for panel in panels):
+        return min(per_row, max_columns(page.width))
     most = per_row or {1: 1, 2: 2, 4: 2}.get(count, 3 if count < 12 else 4)
     least = MIN_CURVE_WIDTH
     if _panels_of_type(panels, ContourPanel):
@@ -180,9 +192,16 @@ def _choose_per_row(panels: Sequence[Panel], layout: BoxLayout, per_row: int | N
     return max(most, 1)
 
 
+def max_columns(width: float) -> int:
+    """Return how many panels stand in a row of a figure `width` inches wide, if they share their y axes."""
+    return int(width / (MIN_SHARED_WIDTH * Page(width).scale))
+
+
 def _panel_height(panel: Panel, width: float, rows: int, layout: BoxLayout, page: Page) -> float:
     """Return the height in inches of a panel with its title and labels."""
     names = page.line_height * (_wrap_title(panel, width, page) + _wrap_xlabel(panel, width, page)).count("\n")
+    if panel is BLANK:
+        return 0.0
     if panel.missing:
         message = _wrap_message(panel.missing, width, page)
         return names + max(1.5, 0.8 + page.line_height * (1 + message.count("\n")))
@@ -206,7 +225,10 @@ def _panel_height(panel: Panel, width: float, rows: int, layout: BoxLayout, page
 
 
 def _wrap_title(panel: Panel, width: float, page: Page) -> str:
-    return wrap_text(panel.title, width - (0.4 if width > NARROW_PANEL else 0.6) * page.scale, page.chars_per_inch)
+    beside = 0.4 if width > NARROW_PANEL else 0.6
+    if isinstance(panel, CurvePanel) and panel.share and width < MIN_CURVE_WIDTH * page.scale:
+        beside = 0.2  # the ticks are beside the first panel of a row alone
+    return wrap_text(panel.title, width - beside * page.scale, page.chars_per_inch)
 
 
 def _wrap_xlabel(panel: Panel, width: float, page: Page) -> str:
@@ -243,6 +265,9 @@ def _draw_all(
     kinds = estimate_kinds(estimates)
     maps: dict[tuple[type, str], list[Any]] = {}  # (type, unit) -> panels with a shared colour scale
     for i, (axes, panel) in enumerate(pairs):
+        if panel is BLANK:
+            axes.set_visible(False)
+            continue
         if panel.missing:
             _draw_message(axes, panel.missing, width, page)
             continue
@@ -352,11 +377,11 @@ def _label_axes(
     """
     width = page.width / per_row
     labels = [_axis_labels(panel, layout) for panel in panels]
-    below = {xlabel for xlabel, _ in labels}
+    below = {xlabel for panel, (xlabel, _) in zip(panels, labels, strict=True) if panel is not BLANK}
     shared = below.pop() if len(panels) > 1 and len(below) == 1 else ""
     ends = {xlabel.partition("\n")[2] for xlabel in below}  # which split and checkpoint the scores are of
     end = ends.pop() if len(ends) == 1 and not shared else ""
-    names = {ylabel for _, ylabel in labels}
+    names = {ylabel for panel, (_, ylabel) in zip(panels, labels, strict=True) if panel is not BLANK}
     beside = names.pop() if len(panels) > 2 * per_row and len(names) == 1 else ""
     named_once = bool(beside)
     metrics = {
@@ -368,7 +393,7 @@ def _label_axes(
     if "" not in metrics and len(metrics) > 1 and len(of_scores) == 1:
         beside = of_scores.pop()  # all but the metric, which is beside each panel
         labels = [(xlabel, getattr(panel, "metric", "")) for panel, (xlabel, _) in zip(panels, labels, strict=True)]
-    limits = {(getattr(panel, "bottom", None), getattr(panel, "top", None)) for panel in panels}
+    limits = {(getattr(p, "bottom", None), getattr(p, "top", None)) for p in panels if p is not BLANK}
     alike = len(limits) == 1 and None not in limits.pop()  # all panels have the same y limits
     for i, (axes, panel) in enumerate(zip(grid, panels, strict=False)):
         pad = 6.0 + 72 * page.line_height * (1 if isinstance(panel, BoxPanel) and layout.rows else 0)
@@ -395,10 +420,10 @@ def _label_axes(
         height = sum(heights) + page.line_height  # at least one line of a legend
         figure.supylabel(wrap_text(beside, height, page.chars_per_inch), fontsize=page.font)
     shared = wrap_text(shared or end, page.width - 0.3, page.chars_per_inch)
-    below_all = "\n".join(line for line in (shared, caption) if line)
+    below_all = "\n".join([*([shared, ""] if shared else [""]), caption]) if caption else shared  # apart from the axes
     if below_all:
         figure.supxlabel(below_all, fontsize=page.small if caption else page.font)
-    return len(caption.splitlines()) + shared.count("\n") + bool(end)
+    return len(caption.splitlines()) + bool(caption) + shared.count("\n") + bool(end)
 
 
 def _axis_labels(panel: Panel, layout: BoxLayout) -> tuple[str, str]:

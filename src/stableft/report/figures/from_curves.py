@@ -191,6 +191,8 @@ def build_verdict_panel(part: VerdictCurves, runs: ArtifactRuns) -> CurvePanelWi
         left=0.0,
         missing="",
         share=shared_axis([part.group], part.of),
+        metric=_metric_title([part.group], runs) if part.of == "val" else "",
+        counted=" failed" in part.title,
         possible=LOSS_RANGE if part.of == "train_loss" else _score_range([part.group], runs),
     )
     if part.band == "runs":
@@ -456,12 +458,33 @@ def build_at_baseline_panel(part: AtBaseline, runs: ArtifactRuns) -> CurvePanelW
         possible=(0.0, 100.0),
         steps=True,
     )
-    notes = ["Bars: 95 % Wilson interval at the last evaluation. Where lines are equal, one is drawn inside the other."]
+    notes = ["Bars: 95 % Wilson interval at the last evaluation. Where lines are equal, their dashes alternate."]
+    notes += [_last_share_note(part, runs)] if _last_shares_differ(curves, part, runs) else []
     notes += ["A run that ended with NaN counts as at chance level from then on."] if with_nan else []
     if curves and without:
         where = f"{part.title}: " if part.title else ""
         notes.append(f"{where}{', '.join(without)}: no two validation scores with a known chance level.")
     return panel, notes if curves else []
+
+
+def _last_shares_differ(curves: Sequence[Curve], part: AtBaseline, runs: ArtifactRuns) -> bool:
+    """Return whether the last share of an arm's curve is not that of its failed runs."""
+    cells = {group.label: runs.cell(group.arm, group.task) for group in part.groups}
+    return any(
+        round(curve.y[-1] - 100 * cells[curve.label].failed / max(cells[curve.label].n_known, 1), 6) != 0
+        for curve in curves
+    )
+
+
+def _last_share_note(part: AtBaseline, runs: ArtifactRuns) -> str:
+    """Return why a last share may differ from that of failed runs."""
+    cells = [runs.cell(group.arm, group.task) for group in part.groups]
+    judged = "test" if any(cell.split == "test" for cell in cells) else "validation"
+    at = "last" if all(cell.judged_by_last for cell in cells) else "best"
+    return (
+        f"A last share is not always that of failed runs: these are judged on the {judged} split at the {at} "
+        "checkpoint, the lines by the validation split at evaluations."
+    )
 
 
 def build_bias_ratio_panel(part: BiasRatio, runs: ArtifactRuns) -> CurvePanelWithNotes:

@@ -29,9 +29,9 @@ from stableft.report.artifact import (
     VerdictCurves,
 )
 from stableft.report.figures import from_curves, from_probes, from_runs, from_surfaces
-from stableft.report.figures.draw import draw_panels
+from stableft.report.figures.draw import draw_panels, max_columns
 from stableft.report.figures.from_probes import PROBE_FIGURE_ALTS, count_probe_records, finished_runs
-from stableft.report.figures.panels import CurvePanel, Panel
+from stableft.report.figures.panels import BLANK, CurvePanel, Panel
 from stableft.report.figures.style import PAGE_WIDTH, PALETTE
 from stableft.report.forms.document import DrawFigure
 from stableft.report.numbers_in_words import failed_value
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 MAX_PANELS = 24  # per figure of drift or surfaces
 MAX_TASKS = {"gradient-norms": 6, "gradient-norms-matrices": 2}  # per figure
-MAX_ARMS_WITH_CURVES = 10  # in five rows, which fit on a page
-FEW_ARMS = 3  # with more, curves of two arms stand in a row
+# Arms on tasks with curves, and rows of their panels, that fit on a page. With more rows, losses have their own figure.
+MAX_ARMS_WITH_CURVES, MAX_GRID_ROWS, MAX_ROWS_WITH_LOSSES = 20, 5, 4
 RUN_ID = re.compile(r" \(run [0-9a-f]+\)")
 PanelWithNotes = tuple[Panel, list[str]]
 
@@ -180,14 +180,51 @@ def _has_gradient_norms(groups: Sequence[RunGroup], runs: ArtifactRuns) -> bool:
 def _drawer(name: str, parts: Sequence[FigurePart], runs: ArtifactRuns) -> DrawFigure:
     def draw(width: float | None = None) -> "Figure":
         panels, notes = _limited_panels(name, parts, runs)
-        per_row = None  # loss and score of an arm are side by side
-        if name == "training-curves":
-            per_row = 4 if len(panels) > 2 * FEW_ARMS and (width or PAGE_WIDTH) >= PAGE_WIDTH else 2
+        per_row = None
+        if name.startswith("training-"):
+            panels, per_row = arrange_arms([part for part in parts if isinstance(part, VerdictCurves)], panels, width)
         notes = dict.fromkeys([*(note for _, notes in panels for note in notes), *notes])
+        if name.startswith("gradient-norms"):
+            notes = map(_shorten_gradient_note, notes)
         caption = RUN_ID.sub("", " ".join(notes))  # arm and seed name a run already
         return draw_panels([panel for panel, _ in panels], caption, per_row, list(runs.recipes), width)
 
     return draw
+
+
+def _shorten_gradient_note(note: str) -> str:
+    """Return a note without reasons in brackets, why a run was chosen and the parameter names of matrices.
+
+    A figure has no room for them. The reports of the papers' figures have them.
+    """
+    note = re.sub(r" \([^)]*\)|, as in Z; M's layer 0 is block 1", "", note)
+    return re.sub(r", the (run with the|only) .*(?=\.$)", "", note).partition(" In each, ")[0]
+
+
+def arrange_arms(
+    parts: Sequence[VerdictCurves], panels: Sequence[PanelWithNotes], width: float | None
+) -> tuple[list[PanelWithNotes], int]:
+    """Return the panels of these parts with blank places between them, and how many stand in a row.
+
+    A task has a row for its losses and one for its scores, with an arm in each column. The arms of a task stand in
+    several rows, or several tasks in one, where a page has no room for that. Losses are left out where they would need
+    too many rows: they have a figure of their own.
+    """
+    most = max_columns(width or PAGE_WIDTH)
+    by_row: dict[tuple[str, str], list[PanelWithNotes]] = {}
+    for part, panel in zip(parts, panels, strict=True):
+        by_row.setdefault((part.group.task, part.of), []).append(panel)
+    longest = max(map(len, by_row.values()))
+    columns = math.ceil(longest / math.ceil(longest / most))  # of a task
+    rows = sum(math.ceil(len(cells) / columns) for cells in by_row.values())
+    if len({part.of for part in parts}) > 1 and rows > MAX_ROWS_WITH_LOSSES:
+        by_row = {row: cells for row, cells in by_row.items() if row[1] == "val"}
+        rows //= 2
+    together = max(most // columns, 1) if rows > MAX_GRID_ROWS else 1  # tasks in a row
+    placed: list[PanelWithNotes] = []
+    for cells in by_row.values():
+        placed += [*cells, *[(BLANK, [])] * (-len(cells) % columns)]
+    return placed, columns * together
 
 
 def _limited_panels(
@@ -258,8 +295,8 @@ def _quarter_indices(count: int) -> list[int]:
 SWEEP_FIGURE_ALTS: Mapping[str, str] = {
     "scores": "The score of every run and a box for each arm",
     "training-loss": "The training loss of every run over its optimizer steps, failed runs apart",
-    "training-curves": "Training loss and validation score over the optimizer steps, mean and standard deviation, "
-    "failed runs apart",
+    "training-curves": "Validation score, and training loss where there is room, over the optimizer steps, mean and "
+    "standard deviation, failed runs apart",
     "at-baseline": "The share of runs whose validation score is no better than chance, over the optimizer steps",
     "best-of-n": "The expected score of the best of n runs by validation score, mean and standard deviation",
     **PROBE_FIGURE_ALTS,

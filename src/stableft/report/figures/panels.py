@@ -213,4 +213,5 @@ class ContourPanel:
     levels: tuple[float, ...] = ()
 
 
+BLANK = CurvePanel("", "", "", (), missing=" ")  # an empty place in the grid of a figure
 Panel = BoxPanel | CurvePanel | PointPanel | EstimatePanel | HeatPanel | ContourPanel
