@@ -25,7 +25,7 @@ from stableft.report.artifact import (
 from stableft.report.figures.as_text import panel_to_csv_rows, panel_to_table
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.from_tests import NamedCell, PublishedPair, figures_of_tests
-from stableft.report.figures.of_artifact import build_panels, sweep_figures
+from stableft.report.figures.of_artifact import build_panels, palette_names, sweep_figures
 from stableft.report.figures.panels import panel_to_json
 from stableft.report.footnotes import (
     NoteSubject,
@@ -162,7 +162,7 @@ def _build_figure_report(runs: ArtifactRuns) -> Report:
     points = DataTable.from_records((row for panel in panels for row in panel_to_csv_rows(panel)), only="csv")
 
     def draw(width: float | None = None) -> "Figure":
-        return draw_panels(panels, names=artifact.labels, width=width)
+        return draw_panels(panels, names=palette_names(artifact.labels, panels), width=width)
 
     return Report(
         artifact.id,

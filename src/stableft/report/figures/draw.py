@@ -121,7 +121,8 @@ def draw_panels(
         BANDS_NOTE: any(map(bands_are_cut, _panels_of_type(panels, CurvePanel))),
         MEDIANS_NOTE: any(points_per_median(p, page.width / per_row) > 1 for p in _panels_of_type(panels, CurvePanel)),
     }
-    caption = " ".join([caption, *(note for note, needed in notes.items() if needed)]).strip()
+    of_panels = dict.fromkeys(panel.note for panel in _panels_of_type(panels, CurvePanel) if panel.note)
+    caption = " ".join([caption, *of_panels, *(note for note, needed in notes.items() if needed)]).strip()
     heights = [_panel_height(panel, page.width / per_row, rows, layout, page) for panel in panels]
     heights = [max(heights[i : i + per_row]) for i in range(0, len(panels), per_row)]
     with house_style(page):

@@ -1,5 +1,6 @@
 """Draw estimates with their intervals on lines below each other, as in a forest plot."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
 
 # Of a line of one row of type, of all lines, and above and below them, at 9-point type.
 LINE_INCHES, MIN_LINES_INCHES, AXIS_INCHES = 0.165, 0.5, 0.75
+MANY_LINES, TIGHT_LINE_INCHES = 36, 0.14  # lines above this number are tight, so that a page has room for a caption
 NAME_SHARE, ALONE_NAME_SHARE = 0.7, 0.4  # of a panel's width, for names beside a row of panels, and beside one alone
-MIN_RATIOS, MARGIN_FACTOR = (0.5, 2.0), 1.1  # that an axis of ratios shows at least; room beyond its last values
+MIN_RATIOS = (0.5, 2.0)  # that an axis of ratios shows at least
+LOG_MARGIN = 0.06  # of a logarithmic axis, at both ends of its values: half a mark at least
+LOG_FACTORS = ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))  # of ticks, 1 among them; the first of which there are not too many
+TICK_INCHES = 0.33  # of a panel's width with its names, at 9-point type
 WIDE_PANEL = 2.5  # inches; narrower panels have fewer ticks
 KIND_STYLES = ((BLUE, "o"), (ORANGE, "D"), (GREEN, "s"), (PURPLE, "^"))
 KIND_OFFSET = 0.24  # between the kinds of a line, in lines
@@ -44,8 +49,12 @@ def estimate_kinds(panels: Sequence[EstimatePanel]) -> list[str]:
 
 def estimate_panel_height(panel: EstimatePanel, width: float, page: Page) -> float:
     """Return the height in inches of a panel without its title."""
-    lines = LINE_INCHES * page.scale * (_line_places(panel, width, page)[-1] + 1)
+    lines = _line_inches(panel) * page.scale * (_line_places(panel, width, page)[-1] + 1)
     return AXIS_INCHES * page.scale + max(lines, MIN_LINES_INCHES * page.scale)
+
+
+def _line_inches(panel: EstimatePanel) -> float:
+    return LINE_INCHES if len(estimate_lines(panel)) <= MANY_LINES else TIGHT_LINE_INCHES
 
 
 def _wrap_name(line: Line, width: float, page: Page) -> str:
@@ -56,7 +65,7 @@ def _wrap_name(line: Line, width: float, page: Page) -> str:
 def _line_places(panel: EstimatePanel, width: float, page: Page) -> list[float]:
     """Return the places of the lines, 1 apart if their names are short. One of 0 stands for a panel without lines."""
     rows = [1 + _wrap_name(line, width, page).count("\n") for line in estimate_lines(panel)]
-    row = page.line_height / (LINE_INCHES * page.scale)
+    row = page.line_height / (_line_inches(panel) * page.scale)
     sizes = [1 + (count - 1) * row for count in rows]
     places = [0.0]
     for above, below in pairwise(sizes):
@@ -72,7 +81,10 @@ def draw_estimate_panel(
     if panel.xlog:
         axes.set_xscale("log")
         low, high = _ends(panel)
-        axes.set_xlim(min(low / MARGIN_FACTOR, MIN_RATIOS[0]), max(high * MARGIN_FACTOR, MIN_RATIOS[1]))
+        if panel.zero is not None:
+            low, high = min(low, MIN_RATIOS[0]), max(high, MIN_RATIOS[1])
+        margin = (high / low) ** LOG_MARGIN
+        axes.set_xlim(low / margin, high * margin)
     if panel.zero is not None:
         axes.axvline(panel.zero, color="black", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1, label="no difference")
     for kind in kinds:
@@ -80,6 +92,8 @@ def draw_estimate_panel(
     axes.set_yticks(list(places.values()), [_wrap_name(line, width, page) if with_names else "" for line in places])
     for text, (_, name) in zip(axes.get_yticklabels(), places, strict=True):
         text.set_fontweight("normal" if name else "bold")
+    for place in list(places.values())[1::2] if len(kinds) > 1 else ():  # whose marks they are
+        axes.axhspan(place - 0.5, place + 0.5, color="#F4F4F4", linewidth=0, zorder=0, label="line")
     last = max(places.values())
     axes.set_ylim(last + 0.6, -0.6)
     axes.grid(True, axis="x")
@@ -90,7 +104,7 @@ def draw_estimate_panel(
             place: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
             at = (1, places[estimate.group, estimate.label])
             axes.annotate(estimate.text, at, (3, 0), va="center", fontsize=page.small, **place)
-    _set_estimate_ticks(axes, panel, width)
+    _set_estimate_ticks(axes, panel, width, page)
 
 
 def has_interval(estimate: Estimate) -> bool:
@@ -130,19 +144,27 @@ def _ends(panel: EstimatePanel) -> tuple[float, float]:
     return min(numbers, default=0.0), max(numbers, default=1.0)
 
 
-def _set_estimate_ticks(axes: "Axes", panel: EstimatePanel, width: float) -> None:
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+def _set_estimate_ticks(axes: "Axes", panel: EstimatePanel, width: float, page: Page) -> None:
+    from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-    count = 5 if width > WIDE_PANEL else 3
-    axes.xaxis.set_major_locator(MaxNLocator(count, steps=[1, 2, 5, 10]))
-    if panel.xlog:
-        low, high = axes.get_xlim()
-        decades_only = high / low > (300 if width > WIDE_PANEL else 10)
-        places = LogLocator(subs=(1.0,) if decades_only else (1.0, 2.0, 5.0), numticks=count + 2)
-        if sum(low <= tick <= high for tick in places.tick_values(low, high)) > 1:
-            axes.xaxis.set_major_locator(places)
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter("{x:g}")
+    if not panel.xlog:
+        axes.xaxis.set_major_locator(MaxNLocator(5 if width > WIDE_PANEL else 3, steps=[1, 2, 5, 10]))
+        return
+    most = max(3, int(width / (TICK_INCHES * page.scale)) - 2)
+    axes.xaxis.set_major_locator(FixedLocator(_log_ticks(*axes.get_xlim(), most)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:,g}")
+
+
+def _log_ticks(low: float, high: float, most: int) -> list[float]:
+    """Return up to `most` ticks between two positive numbers, 1 among them if it is between them."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in LOG_FACTORS:
+        ticks = [f * 10.0**k for k in decades for f in factors if low <= f * 10.0**k <= high]
+        if len(ticks) <= most:
+            return ticks
+    every = math.ceil(len(ticks) / most)
+    return [10.0**k for k in decades if low <= 10.0**k <= high and k % every == 0]
 
 
 def estimate_legend_entries(panels: Sequence[EstimatePanel]) -> list[LegendEntry]:

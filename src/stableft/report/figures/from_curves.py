@@ -30,9 +30,11 @@ from stableft.report.figures.style import FAILED_STYLE, PALETTE, RUN_STYLES, SUC
 from stableft.report.paper_values import PAPERS
 from stableft.report.runs import NO_FINISHED_RUN, ArtifactRuns, curve_of_run, reported_score
 from stableft.stats import expected_max, expected_test_score, wilson_interval
+from stableft.text import join_with
 from stableft.training.schedule import bias_ratio, total_steps
 
 MAX_TRIALS = 50
+NAN_DRAW = "A draw of these alone scores the baseline"
 BANDS = {"std": "mean ± 1 SD", "range": "mean and range"}
 LOSS_RANGE: tuple[float | None, float | None] = (0.0, None)
 LAST_BIAS_STEP = 1_000_000  # last step of the curve of Adam's bias
@@ -345,6 +347,7 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
     curves: list[Curve] = []
     notes: list[str] = []
     checkpoints: set[str] = set()
+    nan_counts: list[str] = []
     for group in part.groups:
         finished = [run for run in runs.by_arm_task.get((group.arm, group.task), []) if run["scored"]]
         val_scores = [reported_score(run, "val") for run in finished]
@@ -369,10 +372,12 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
             continue
         if expected.n_nan and baseline is not None:
             notes.append(
-                f"{group.label}: the scores of {expected.n_nan} of {expected.n} runs are NaN. A draw of these alone "
-                f"scores the baseline, {100 * baseline:.1f}; its probability is {expected.all_nan[0]:.2g} for 1 trial "
+                f"{group.label}: the scores of {expected.n_nan} of {expected.n} runs are NaN. {NAN_DRAW}, "
+                f"{100 * baseline:.1f}; its probability is {expected.all_nan[0]:.2g} for 1 trial "
                 f"and {expected.all_nan[-1]:.1g} for {numbers[-1]}."
             )
+            where = f"{part.title}, {group.label}" if part.title else group.label
+            nan_counts.append(f"{expected.n_nan} of {expected.n} runs of {where}")
         mean, std = (100 * np.asarray(values, dtype=float) for values in (expected.mean, expected.std))
         curves.append(
             Curve(
@@ -398,7 +403,8 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
     missing = "" if curves else NO_FINISHED_RUN
     possible = _score_range(part.groups, runs)
     panel = CurvePanel(part.title, "random trials", ylabel, tuple(curves), missing=missing, possible=possible)
-    return replace(panel, metric=metric), notes
+    drawn_note = f"NaN scores the baseline: {join_with(nan_counts)}." if nan_counts else ""
+    return replace(panel, metric=metric, note=drawn_note), notes
 
 
 LOG_STEPS_ABOVE_RATIO = 4  # between the numbers of steps of two groups; above it, the steps are on a logarithmic scale

@@ -1,7 +1,9 @@
 """Build panels from tests: effects of arms against a reference, our numbers against published ones, and power."""
 
 import math
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 
 LEVEL = 0.95  # of the intervals of a mean and a standard deviation
-ADJUSTED_NOTE = "The report's tests are adjusted for their number."
+ADJUSTED_NOTE = "The report's tests are adjusted for their number, these intervals are not."
 DAGGER = "†"
 DAGGER_NOTE = f"{DAGGER}: most runs failed, so a small spread is no stability."
 PUBLISHED_NOTE = (
@@ -37,8 +39,12 @@ INCOMPATIBLE = "≠"
 INCOMPATIBLE_NOTE = (
     f"{INCOMPATIBLE}: the mean is not compatible with the published one at .05, by Welch's t-test from summaries."
 )
+LOG_ABOVE_RATIO = (
+    6.0  # largest end of an interval over the median standard deviation; above it, the axis is logarithmic
+)
 MANY_TASKS = 2  # more stand two a row where a page is wide enough
-EFFECT_LABEL = "arm minus reference, in points"
+EFFECT_LABEL = "arm minus reference, points"
+RATIO_LABEL = "SD of reference / SD of arm (>\N{NO-BREAK SPACE}1: arm is steadier)"
 OURS, OTHERS = "these runs", "published"
 EFFECTS_FIGURE, PUBLISHED_FIGURE = "effects", "against-published"
 TEST_FIGURE_ALTS = {
@@ -122,9 +128,11 @@ def build_effect_panels(
     ratios: list[Estimate] = []
     for pair in pairs:
         arm, reference = named[id(pair)]
-        label = _short_name(arm.label) + ("" if references else f" against {_short_name(reference.label)}")
-        label += f"\N{NO-BREAK SPACE}{DAGGER}" if arm.cell.mostly_failed else ""
+        label = _short_name(arm.label) + _dagger(arm.cell)
+        label += "" if references else f" against {_short_name(reference.label)}{_dagger(reference.cell)}"
         group = f"{arm.group}, {metric_title(arm.cell.metric)}" if len(groups) > 1 and arm.cell.metric else ""
+        if references and reference.cell.mostly_failed:
+            group = f"{group}; reference{_dagger(reference.cell)}" if group else f"reference{_dagger(reference.cell)}"
         counts = f"{failed_value(pair.arm).text} against {failed_value(pair.reference).text} failed"
         failures.append(_difference(label, pair.failed_difference, pair.failed_interval, group, f"{label}: {counts}"))
         means.append(_difference(label, pair.mean_difference, pair.mean_interval, group))
@@ -135,18 +143,31 @@ def build_effect_panels(
     panels = [
         EstimatePanel("Failed runs", EFFECT_LABEL, tuple(failures), 0.0),
         EstimatePanel("Mean", EFFECT_LABEL, tuple(means), 0.0),
-        EstimatePanel("Spread", "SD ratio, reference over arm (log)", tuple(ratios), 1.0, xlog=True),
+        EstimatePanel("Spread", RATIO_LABEL, tuple(ratios), 1.0, xlog=True),
     ]
     notes = [f"Every arm against {reference.removesuffix('.')}." for reference in references]
     differing = [panel for panel in panels if any(e.value not in (None, panel.zero) for e in panel.estimates)]
     drawn = differing or panels[:1]
     notes += [_describe_intervals(pairs[0], [panel.title for panel in drawn]), *_explain_ratios(pairs, ratios)]
-    notes += [DAGGER_NOTE] if any(pair.arm.mostly_failed for pair in pairs) else []
-    failing = [reference for _, reference in named.values() if reference.cell.mostly_failed]
-    places = dict.fromkeys(f"{_short_name(r.label)}{f' on {r.group}' if r.group else ''}" for r in failing)
-    notes += [f"Most runs of {join_with(list(places))} failed ({DAGGER})."] if places else []
+    notes += [DAGGER_NOTE] if any(pair.arm.mostly_failed or pair.reference.mostly_failed for pair in pairs) else []
+    notes += _nan_note([cell for both in named.values() for cell in both])
     notes += [_describe_omitted(panel) for panel in panels if panel not in differing]
     return drawn, notes
+
+
+def _dagger(cell: ArmCell) -> str:
+    return f"\N{NO-BREAK SPACE}{DAGGER}" if cell.mostly_failed else ""
+
+
+def _nan_note(shown: Iterable[NamedCell]) -> list[str]:
+    """Return a sentence on the scores that are in no mean and standard deviation, if there are any."""
+    counts = {
+        f"{_short_name(named.label)}{f' on {named.group}' if named.group else ''}": named.cell.summary
+        for named in shown
+        if named.cell.summary.n > named.cell.summary.n_finite
+    }
+    places = join_with([f"{s.n - s.n_finite} of {s.n} of {name}" for name, s in counts.items()])
+    return [f"Means and SDs leave out NaN: {places}."] if counts else []
 
 
 def _difference(label: str, fraction: float | None, interval: Interval, group: str, hover: str = "") -> Estimate:
@@ -175,7 +196,7 @@ def _describe_intervals(pair: PairTests, drawn: Sequence[str]) -> str:
         "Spread": f"{ratio.method} of the SD ratio",
     }
     chosen = ", ".join(method for title, method in methods.items() if title in drawn)
-    return f"{100 * shares.level:g} % intervals, each for itself: {chosen}."
+    return f"{100 * shares.level:g} % intervals: {chosen}."
 
 
 def _explain_ratios(pairs: Sequence[PairTests], ratios: Sequence[Estimate]) -> Iterator[str]:
@@ -239,7 +260,7 @@ def build_published_panels(pairs: Sequence[PublishedPair]) -> tuple[list[Estimat
         title = f"{group}: " if len(groups) > 1 else ""
         panels += [
             _panel(f"{title}mean" if title else "Mean", score, means),
-            _panel(f"{title}SD" if title else "Standard deviation", "points", deviations),
+            _deviation_panel(f"{title}SD" if title else "Standard deviation", deviations),
         ]
     marked = any(pair.compatible is False for pair in pairs)
     notes = {PUBLISHED_NOTE: True, AXES_NOTE: len(groups) > 1, INCOMPATIBLE_NOTE: marked}
@@ -249,6 +270,14 @@ def build_published_panels(pairs: Sequence[PublishedPair]) -> tuple[list[Estimat
 def _panel(title: str, xlabel: str, estimates: Sequence[Estimate]) -> EstimatePanel:
     missing = "" if any(estimate.value is not None for estimate in estimates) else "no such number is known"
     return EstimatePanel(title, xlabel, tuple(estimates), missing=missing)
+
+
+def _deviation_panel(title: str, estimates: Sequence[Estimate]) -> EstimatePanel:
+    """Return a panel of standard deviations, with a logarithmic axis if one of them would hide the others' spread."""
+    values = [estimate.value for estimate in estimates if estimate.value is not None]
+    ends = [end for e in estimates for end in (e.value, e.high) if end is not None]
+    wide = bool(values) and min(values) > 0 and max(ends) > LOG_ABOVE_RATIO * statistics.median(values)
+    return replace(_panel(title, "points (log)" if wide else "points", estimates), xlog=wide)
 
 
 def _number(value: float | None) -> str:

@@ -27,6 +27,7 @@ from stableft.report.artifact import (
     Surfaces,
     Trials,
     VerdictCurves,
+    arm_without_source,
 )
 from stableft.report.figures import from_curves, from_probes, from_runs, from_surfaces
 from stableft.report.figures.draw import draw_panels, max_columns
@@ -47,6 +48,20 @@ MAX_TASKS = {"gradient-norms": 6, "gradient-norms-matrices": 2}  # per figure
 MAX_ARMS_WITH_CURVES, MAX_GRID_ROWS, MAX_ROWS_WITH_LOSSES = 20, 5, 4
 RUN_ID = re.compile(r" \(run [0-9a-f]+\)")
 PanelWithNotes = tuple[Panel, list[str]]
+
+
+def palette_names(labels: Sequence[str], panels: Sequence[Panel]) -> list[str]:
+    """Return the names of an artefact's groups in the order of their colours.
+
+    Imported runs have the colour of their arm where it has no runs of ours beside them. An arm without any runs keeps
+    its place.
+    """
+    drawn = {curve.label for panel in panels if isinstance(panel, CurvePanel) for curve in panel.curves}
+    first: dict[str, str] = {}
+    for label in sorted(labels, key=lambda label: label not in drawn):
+        first.setdefault(arm_without_source(label), label)
+    arms = dict.fromkeys(map(arm_without_source, labels))
+    return list(dict.fromkeys([*(first[arm] for arm in arms), *labels]))
 
 
 def build_panels(part: FigurePart, runs: ArtifactRuns) -> Sequence[PanelWithNotes]:
@@ -184,6 +199,7 @@ def _drawer(name: str, parts: Sequence[FigurePart], runs: ArtifactRuns) -> DrawF
         if name.startswith("training-"):
             panels, per_row = arrange_arms([part for part in parts if isinstance(part, VerdictCurves)], panels, width)
         notes = dict.fromkeys([*(note for _, notes in panels for note in notes), *notes])
+        notes = [note for note in notes if from_curves.NAN_DRAW not in note]  # the panel has a shorter note
         if name.startswith("gradient-norms"):
             notes = map(_shorten_gradient_note, notes)
         caption = RUN_ID.sub("", " ".join(notes))  # arm and seed name a run already

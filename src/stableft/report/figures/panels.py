@@ -106,6 +106,7 @@ class CurvePanel:
     scale_label: str = only_drawn("")  # of the colour bar of ordered curves
     steps: bool = only_drawn(False)  # curves are steps with bars at their ends for bands
     counted: bool = only_drawn(False)  # the title has the numbers of runs
+    note: str = only_drawn("")  # below the figure
 
 
 @dataclass(frozen=True)
