@@ -35,7 +35,7 @@ from stableft.report.figures.style import (
     NAN_FROM_HERE,
     NAN_LEFT_OUT,
     NAN_VALUE,
-    ORANGE,
+    PURPLE,
     VERMILLION,
     figure_to_bytes,
 )
@@ -390,7 +390,7 @@ def test_a_name_looks_the_same_in_every_panel():
     panels = [curves_of(curve("a", n=3), curve("b")), curves_of(curve("b"), curve("c"))]
     figure = draw_panels(panels)
     colors = [{line.get_label(): line.get_color() for line in axes.lines} for axes in shown(figure)]
-    assert colors == [{"a": BLUE, "b": ORANGE}, {"b": ORANGE, "c": GREEN}]
+    assert colors == [{"a": BLUE, "b": GREEN}, {"b": GREEN, "c": PURPLE}]
     styles = [{line.get_label(): line.get_linestyle() for line in axes.lines} for axes in shown(figure)]
     assert styles[0]["b"] == styles[1]["b"] != styles[0]["a"]  # seen in grey
     assert legend(figure) == ["a", "b", "c"]
@@ -403,7 +403,7 @@ def test_a_name_that_is_not_drawn_changes_no_others_look(n):
         return {line.get_label(): (line.get_color(), line.get_marker(), line.get_linestyle()) for line in axes.lines}
 
     every = looks("a", "b", "c")
-    assert {label: color for label, (color, *_) in every.items()} == {"a": BLUE, "b": ORANGE, "c": GREEN}
+    assert {label: color for label, (color, *_) in every.items()} == {"a": BLUE, "b": GREEN, "c": PURPLE}
     for labels in (("b", "c"), ("a", "c"), ("c", "b")):
         found = looks(*labels)
         assert set(found) == set(labels)

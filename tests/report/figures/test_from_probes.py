@@ -306,7 +306,7 @@ def test_the_figures_of_a_sweep_are_drawn(tmp_path):
     drawn = {name: draw() for name, draw in made.figures.items()}
     titles = [axes.get_title() for axes in drawn["gradient-norms"].axes]
     assert titles == ["failed run\ndevlin, seed 2/102", "successful run\ndevlin, seed 1/101"]
-    assert "devlin, seed 2/102" in drawn["gradient-norms"].get_supxlabel()
+    assert "Failed run: devlin, seed 2/102." in drawn["gradient-norms-matrices"].get_supxlabel().replace("\n", " ")
     assert len(drawn["gradient-norms-matrices"].axes) == 12
     assert [axes.get_title() for axes in drawn["drift"].axes] == ["Block 1", "Block 2"]
     assert [axes.get_title() for axes in drawn["perplexity"].axes] == ["failed runs", "successful runs"]

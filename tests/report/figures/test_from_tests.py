@@ -143,8 +143,8 @@ def test_arms_of_a_table_have_its_names_below_their_data_sets():
     assert figure.get_supxlabel().strip().startswith("Every arm against devlin.")
     names = [label.get_text() for label in shown(figure)[0].get_yticklabels()]
     assert [name.endswith("reference\N{NO-BREAK SPACE}†") for name in names if "reference" in name] == [True]
-    figure = report_of_artifact("zhang-table7").figures["effects"]()
-    assert figure.get_supxlabel().strip().startswith("Every arm against Standard.")  # each against that of its own model
+    caption = report_of_artifact("zhang-table7").figures["effects"]().get_supxlabel().strip()
+    assert caption.startswith("Every arm against Standard.")  # each against that of its own model
 
 
 def test_a_panel_without_a_difference_is_left_out(tmp_path):

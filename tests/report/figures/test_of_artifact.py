@@ -20,7 +20,7 @@ from stableft.report.figures.of_artifact import (
     sweep_figures,
 )
 from stableft.report.figures.panels import Curve, CurvePanel, ReferenceLine
-from stableft.report.figures.style import BLUE, ORANGE, VERMILLION, figure_to_bytes
+from stableft.report.figures.style import BLUE, GREEN, VERMILLION, figure_to_bytes
 from stableft.stats import wilson_interval
 
 NAN = math.nan
@@ -188,7 +188,7 @@ def test_curves_of_every_run_and_their_means():
 def test_single_runs_are_thin_and_their_mean_is_bold():
     _, second = shown(losses(devlin(), mosbach()))
     (mean,) = [line for line in second.lines if line.get_label() == "mean, successful"]
-    others = [line for line in second.lines if line.get_color() == ORANGE and line is not mean]
+    others = [line for line in second.lines if line.get_color() == GREEN and line is not mean]
     assert len(others) == 2
     assert max(line.get_linewidth() for line in others) < 1 < mean.get_linewidth()
     assert max(line.get_zorder() for line in others) < mean.get_zorder()

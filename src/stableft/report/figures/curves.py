@@ -235,7 +235,10 @@ def draw_curve_panel(
         axes.axvspan(start, end, color=GAP_LEGEND[1]["color"], linewidth=0, zorder=0, label=GAP_LEGEND[0])
     if panel.steps:
         _draw_steps(axes, panel, styles, width)
-    for curve in () if panel.steps else reversed(panel.curves):  # the first curve is drawn on top
+    # The first curve is drawn on top, but for solid ones, which would hide the dashed ones.
+    order = list(reversed(panel.curves))
+    order.sort(key=lambda curve: styles[legend_name(curve)].get("linestyle", "-") != "-")
+    for curve in () if panel.steps else order:
         style: dict[str, Any] = styles[legend_name(curve)] | ({"color": curve.color} if curve.color else {})
         x, y = _nan_if_undrawable(curve.x, panel.xlog), _nan_if_undrawable(curve.y, panel.ylog)
         if (size := points_per_median(panel, width)) > 1:

@@ -48,11 +48,13 @@ from stableft.report.figures.estimates import (
     estimate_panel_height,
 )
 from stableft.report.figures.maps import (
+    EMPTY_CELLS_NOTE,
     color_bar_room,
     contour_legend_entries,
     contour_panel_height,
     draw_contour_panels,
     draw_heat_panels,
+    has_empty_cells,
     heat_panel_size,
     is_narrow,
     label_contours,
@@ -117,6 +119,7 @@ def draw_panels(
             for box in panel.boxes
         ),
         **why_failed_above(boxes),
+        EMPTY_CELLS_NOTE: any(map(has_empty_cells, _panels_of_type(panels, HeatPanel))),
         CUT_NOTE: any(box_score_axis(_sharing(boxes, panel)).cut for panel in boxes),
         BANDS_NOTE: any(map(bands_are_cut, _panels_of_type(panels, CurvePanel))),
         MEDIANS_NOTE: any(points_per_median(p, page.width / per_row) > 1 for p in _panels_of_type(panels, CurvePanel)),

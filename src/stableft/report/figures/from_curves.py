@@ -403,7 +403,7 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
     missing = "" if curves else NO_FINISHED_RUN
     possible = _score_range(part.groups, runs)
     panel = CurvePanel(part.title, "random trials", ylabel, tuple(curves), missing=missing, possible=possible)
-    drawn_note = f"NaN scores the baseline: {join_with(nan_counts)}." if nan_counts else ""
+    drawn_note = f"A NaN counts as the baseline's score: {join_with(nan_counts)}." if nan_counts else ""
     return replace(panel, metric=metric, note=drawn_note), notes
 
 

@@ -111,7 +111,7 @@ def build_perplexity_panels(part: Perplexities, runs: ArtifactRuns) -> PanelsWit
         missing = why_no_runs(runs, part.groups, part.only)
         if candidates:
             ids = [shown.run_id for shown in candidates[: part.first or 3]]
-            missing = f"no perplexity of a {part.only} run is there: " + command_needing_weights(
+            missing = f"no perplexity of a {part.only} run is recorded: " + command_needing_weights(
                 f"stableft probe perplexity {' '.join(ids)}", sweep_file_of(runs, part.groups)
             )
         return [(CurvePanel(part.title, "", "", (), missing=missing), [])]
@@ -174,6 +174,8 @@ WEIGHT_MATRICES: dict[str, tuple[str, ...]] = {
     "output": ("output.dense.weight", "ffn_output.weight", "fc2.weight", "ff.layer_2.weight"),
 }
 MAX_GRADIENT_POINTS = {"layers": 300, "matrices": 120}  # per curve; the panels of matrices are narrower
+NO_POOLER_NOTE = "The model has no pooler."
+SHARED_BLOCK_NOTE = "The layers of the model share the weights of one block."
 GRADIENT_AXIS = "gradient norm (L2)"
 CurvePanelsWithNotes = list[tuple[CurvePanel, list[str]]]
 
@@ -217,6 +219,8 @@ def build_gradient_panels(part: Gradients, runs: ArtifactRuns) -> CurvePanelsWit
     )
     general_notes += [SHARED_BLOCK_NOTE] if any("albert" in name for r in records for name in r.parts.blocks) else []
     general_notes += [_matrix_names_note(records)] if not of_layers and records else []
+    general_notes += [NO_POOLER_NOTE] if records and not any(record.parts.pooler for record in records) else []
+    general_notes += [SHARED_BLOCK_NOTE] if records and all(len(record.parts.blocks) == 1 for record in records) else []
     seen_notes: set[str] = set()  # of the same run's other panels
     panel_notes = [[note for note in notes if not (note in seen_notes or seen_notes.add(note))] for _, notes in panels]
     panel_notes[0] = [*(side.note for side in sides if side.note), *general_notes, *panel_notes[0]]
@@ -375,7 +379,9 @@ def _gradient_panel(
     if zero := sum(int((values == 0).sum()) for values in norms_by_group.values()):
         notes.append(f"{which_run}: {zero} norms are 0, which has no place on a logarithmic scale.")
     panel = CurvePanel(title, STEP_AXIS, GRADIENT_AXIS, curves, ylog=True, sequential=True)
-    return replace(panel, share=GRADIENT_AXIS, scale_label="block (1 is the lowest)"), notes
+    named = "\n" in title or not side.shown  # by the title, or not known
+    note = "" if named else f"{which_run}: {side.shown.label}."
+    return replace(panel, share=GRADIENT_AXIS, scale_label="block (1 is the lowest)", note=note), notes
 
 
 def _sample_steps(count: int, not_finite: np.ndarray, max_points: int) -> np.ndarray:

@@ -114,7 +114,7 @@ def build_surface_panels(part: Surfaces, runs: ArtifactRuns) -> PanelsWithNotes:
     records.sort(key=lambda record: (order[record.failed], order[record.successful], record.run_id))
     if not records:
         command = f"stableft probe surface --failed {failed[0].run_id} --successful {successful[0].run_id}"
-        missing = "no surface between a failed and a successful run is there: "
+        missing = "no loss surface between a failed and a successful run is recorded: "
         return [
             (
                 _missing_surface_panel(

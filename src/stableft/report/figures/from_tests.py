@@ -263,7 +263,13 @@ def build_published_panels(pairs: Sequence[PublishedPair]) -> tuple[list[Estimat
             _deviation_panel(f"{title}SD" if title else "Standard deviation", deviations),
         ]
     marked = any(pair.compatible is False for pair in pairs)
-    notes = {PUBLISHED_NOTE: True, AXES_NOTE: len(groups) > 1, INCOMPATIBLE_NOTE: marked}
+    places = dict.fromkeys(abbreviate_papers(pair.published.place) for pair in pairs)
+    notes = {
+        f"Published: {'; '.join(places)}.": True,
+        PUBLISHED_NOTE: True,
+        AXES_NOTE: len(groups) > 1,
+        INCOMPATIBLE_NOTE: marked,
+    }
     return panels, [note for note, needed in notes.items() if needed]
 
 

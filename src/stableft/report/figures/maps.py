@@ -18,6 +18,7 @@ SUMMARY_GAP = 0.3  # between the grid and its summaries, in cells
 CELL_HEIGHT = 0.23  # inches, at 9-point type
 COLORBAR_ROOM = 0.9  # inches beside the panels, at 9-point type; in a narrow figure the bar is above them
 EMPTY_CELL_STYLE: dict[str, Any] = {"facecolor": "#EEEEEE", "edgecolor": "#999999", "hatch": "////", "linewidth": 0}
+EMPTY_CELLS_NOTE = "Hatched: no score."
 POINT_STYLE: dict[str, Any] = {"linestyle": "none", "color": "white", "markeredgecolor": "black", "markersize": 6}
 POINT_MARKERS = "os^Dv"
 LOG_STEPS, MAX_LEVELS = (10, 5, 2, 1), 20  # levels a decade, the finest first; most of a figure, but for the coarsest
@@ -107,9 +108,7 @@ def _draw_heat_panel(axes: "Axes", panel: HeatPanel, colors: Any, page: Page, si
                 color = "black" if _brightness(shade) > 0.45 else "white"
                 if size:
                     axes.text(x[j], y[i], text, ha="center", va="center", fontsize=size, color=color)
-            elif (
-                i < rows - panel.margins or j < columns - panel.margins
-            ):  # the cells where summaries meet may stay blank
+            elif not _is_corner(panel, i, j):
                 axes.add_patch(Rectangle(corner, 1, 1, **EMPTY_CELL_STYLE))
     axes.set_xticks(x, panel.columns)
     for label, is_turned in zip(axes.get_xticklabels(), _turned_columns(panel, page), strict=True):
@@ -120,6 +119,17 @@ def _draw_heat_panel(axes: "Axes", panel: HeatPanel, colors: Any, page: Page, si
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)
+
+
+def _is_corner(panel: HeatPanel, i: int, j: int) -> bool:
+    """Return whether a cell is where summaries meet, which may stay blank."""
+    return i >= len(panel.rows) - panel.margins and j >= len(panel.columns) - panel.margins
+
+
+def has_empty_cells(panel: HeatPanel) -> bool:
+    """Return whether a panel has hatched cells."""
+    cells = ((i, j, value) for i, row in enumerate(panel.values) for j, value in enumerate(row))
+    return any(value is None and not _is_corner(panel, i, j) for i, j, value in cells)
 
 
 def _cell_positions(count: int, margins: int) -> list[float]:

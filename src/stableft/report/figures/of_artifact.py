@@ -201,7 +201,7 @@ def _drawer(name: str, parts: Sequence[FigurePart], runs: ArtifactRuns) -> DrawF
         notes = dict.fromkeys([*(note for _, notes in panels for note in notes), *notes])
         notes = [note for note in notes if from_curves.NAN_DRAW not in note]  # the panel has a shorter note
         if name.startswith("gradient-norms"):
-            notes = map(_shorten_gradient_note, notes)
+            notes = filter(None, map(_shorten_gradient_note, notes))
         caption = RUN_ID.sub("", " ".join(notes))  # arm and seed name a run already
         return draw_panels([panel for panel, _ in panels], caption, per_row, list(runs.recipes), width)
 
@@ -209,12 +209,14 @@ def _drawer(name: str, parts: Sequence[FigurePart], runs: ArtifactRuns) -> DrawF
 
 
 def _shorten_gradient_note(note: str) -> str:
-    """Return a note without reasons in brackets, why a run was chosen and the parameter names of matrices.
+    """Return a note without reasons in brackets and the parameter names of matrices, or nothing of which run it is.
 
     A figure has no room for them. The reports of the papers' figures have them.
     """
+    if note.startswith(("The failed run is", "The successful run is")):
+        return ""  # in the title or a note of the panel
     note = re.sub(r" \([^)]*\)|, as in Z; M's layer 0 is block 1", "", note)
-    return re.sub(r", the (run with the|only) .*(?=\.$)", "", note).partition(" In each, ")[0]
+    return note.partition(" In each, ")[0]
 
 
 def arrange_arms(

@@ -23,7 +23,7 @@ LEGEND_SHARE = 0.97  # of a figure's width, at most
 SCREEN_DPI, PRINT_DPI = 125, 300  # of .png files of the default width, and of a given one
 BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#777777"  # Okabe and Ito's colours, distinct to the colour-blind
 ORANGE, GREEN, PURPLE, SKY = "#E69F00", "#009E73", "#CC79A7", "#56B4E9"
-PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, "black", VERMILLION)  # vermillion last: it also marks failed runs
+PALETTE = (BLUE, GREEN, PURPLE, ORANGE, SKY, "black", VERMILLION)  # vermillion marks failed runs, orange is near it
 COLORMAP = "viridis"  # for ordered values; legible in greyscale and to the colour-blind
 DASHED_LINE: dict[str, Any] = {"color": "black", "linestyle": (0, (5, 3)), "linewidth": 1.1}
 # Used, if installed, for characters that DejaVu Sans lacks, e.g. in an arm's Chinese name.
