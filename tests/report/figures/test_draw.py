@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from support.figures import AXIS, assert_readable, box, legend, lines, points, shown
 
-from stableft.report.figures.boxes import split_modes
+from stableft.report.figures.boxes import CORRELATION_NOTE, FAILED_ABOVE_NOTE, split_modes
 from stableft.report.figures.curves import BANDS_NOTE
 from stableft.report.figures.cut_axis import CUT_NOTE
 from stableft.report.figures.draw import draw_panels
+from stableft.report.figures.estimates import log_ticks
 from stableft.report.figures.panels import (
     STEP_AXIS,
     Box,
@@ -232,24 +233,21 @@ def test_boxes_of_a_shade_have_its_colour_and_a_star_marks_one():
     assert {"BC", "no BC", "recommended by the paper"} <= set(legend(figure))
 
 
-def test_shades_are_lightnesses_of_a_colour_of_each_panel_that_is_not_that_of_a_verdict():
+def test_shades_are_lightnesses_of_one_colour_that_is_not_that_of_a_verdict():
     boxes = tuple(replace(box(bc), shade=bc) for bc in ("no BC", "BC"))
     panels = [BoxPanel(name, AXIS, boxes, share="rte") for name in ("BERT", "RoBERTa", "ALBERT")]
     figure = draw_panels(panels)
-    pairs = [[patch.get_facecolor()[:3] for patch in axes.patches] for axes in shown(figure)]
-    hues = [[colorsys.rgb_to_hls(*color)[0] for color in pair] for pair in pairs]
-    assert [light == pytest.approx(dark, abs=0.01) for light, dark in hues] == [True] * 3
-    verdicts = [colorsys.rgb_to_hls(*matplotlib.colors.to_rgb(color))[0] for color in (BLUE, VERMILLION)]
-    assert min(abs(a - b) for a, b in combinations([light for light, _ in hues] + verdicts, 2)) > 0.05
-    assert all(np.mean(light) > np.mean(dark) + 0.1 for light, dark in pairs)
-    marks = {
-        text.get_text(): line
-        for text, line in zip(figure.legends[0].get_texts(), figure.legends[0].get_lines(), strict=True)
-    }
-    assert {len(set(marks[bc].get_color())) for bc in ("no BC", "BC")} == {1}  # grey, since the panels' hues differ
-    alone = draw_panels([replace(panels[0], share="")])
-    (line,) = [line for line in alone.legends[0].get_lines() if line.get_label() == "BC"]
-    assert line.get_color() == pytest.approx(shown(alone)[0].patches[1].get_facecolor()[:3])
+    first, *others = [[patch.get_facecolor()[:3] for patch in axes.patches] for axes in shown(figure)]
+    assert others == [first] * 2
+    light, dark = first
+    hue, *verdicts = (
+        colorsys.rgb_to_hls(*matplotlib.colors.to_rgb(color))[0] for color in (light, dark, BLUE, VERMILLION)
+    )
+    assert hue == pytest.approx(verdicts.pop(0), abs=0.01)
+    assert min(abs(hue - verdict) for verdict in verdicts) > 0.05
+    assert np.mean(light) > np.mean(dark) + 0.1
+    marks = {line.get_label(): line.get_color() for line in figure.legends[0].get_lines()}
+    assert [marks[bc] for bc in ("no BC", "BC")] == [pytest.approx(color) for color in first]
 
 
 def test_panels_that_share_an_axis_have_its_limits():
@@ -549,7 +547,10 @@ def test_points_of_two_kinds():
 
 def test_the_map_of_two_seeds():
     panel = heat(size=3, margins=1)
-    axes, bar = shown(draw_panels([panel]))
+    figure = draw_panels([panel])
+    assert "Hatched: no score" in figure.get_supxlabel()
+    assert "Hatched" not in draw_panels([replace(panel, values=((1.0,) * 4,) * 4)]).get_supxlabel()
+    axes, bar = shown(figure)
     found = {text.get_text() for text in axes.texts}
     assert found == {f"{value:.1f}" for row in panel.values for value in row if value is not None}
     hatched = [patch for patch in axes.patches if patch.get_hatch()]
@@ -644,3 +645,48 @@ def test_the_caption_is_below():
     figure = draw_panels([curves_of(curve("a"))], caption="Mean over 20 runs.")
     assert figure.get_supxlabel() == "\nMean over 20 runs."  # apart from the name of the axis
     assert shown(figure)[0].get_xlabel() == "step"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "most", "ticks"),
+    [
+        (0.1, 2.5, 5, [0.1, 0.2, 0.5, 1, 2]),
+        (0.1, 2.5, 4, [0.1, 0.3, 1]),
+        (0.02, 60, 4, [0.1, 1, 10]),
+        (1e-4, 1e3, 3, [1e-3, 1, 1e3]),
+        (0.45, 2.2, 3, [0.5, 1, 2]),
+    ],
+)
+def test_ticks_of_ratios_include_1(low, high, most, ticks):
+    assert log_ticks(low, high, most) == pytest.approx(ticks)
+
+
+def test_marks_at_the_ends_of_ratios_are_whole():
+    for width in (None, 3.25):
+        estimates = tuple(Estimate(name, value) for name, value in (("a", 0.03), ("b", 40.0)))
+        figure = draw_panels([EstimatePanel("Spread", "ratio", estimates, 1.0, xlog=True)] * 3, per_row=3, width=width)
+        for axes in shown(figure):
+            (marks,) = [marks for marks in axes.collections if marks.get_label() == "value"]
+            radius = math.sqrt(marks.get_sizes()[0]) / 2 * figure.dpi / 72
+            places = axes.transData.transform(marks.get_offsets())[:, 0]
+            assert axes.bbox.x0 + radius < min(places) < max(places) < axes.bbox.x1 - radius
+
+
+def test_failed_runs_above_the_baseline_are_explained():
+    def caption(baseline, score):
+        boxes = (Box("arm", (score, 70.0, 71.0), (True, False, False), 3, n_failed="1/3", baseline=baseline),)
+        return " ".join(draw_panels([BoxPanel("", AXIS, boxes)]).get_supxlabel().split())
+
+    assert FAILED_ABOVE_NOTE in caption(52.0, 55.0)
+    assert "Crosses" not in caption(52.518, 52.52)  # printed with four digits
+    assert CORRELATION_NOTE in caption(0.0, 3.0)
+    assert "Crosses" not in caption(0.0, 3.0)
+    assert FAILED_ABOVE_NOTE in caption(0.0, 40.0)  # noise gives no such correlation
+    assert "fail" not in caption(52.0, 50.0).replace("Failed and other", "")
+
+
+def test_solid_lines_are_under_dashed_ones():
+    names = ("a", "b", "c")
+    (axes,) = shown(draw_panels([curves_of(*(curve(name, band=True) for name in names))]))
+    assert [line.get_label() for line in axes.lines] == ["a", "c", "b"]
+    assert [line.get_linestyle() for line in axes.lines] == ["-", "--", "--"]

@@ -16,6 +16,7 @@ from stableft.report.figures.of_artifact import (
     MAX_ARMS_WITH_CURVES,
     arrange_arms,
     build_panels,
+    palette_names,
     sweep_figure_parts,
     sweep_figures,
 )
@@ -463,3 +464,24 @@ def test_points_of_the_scores_tell_arm_seed_and_score():
     svg = figure_to_bytes(scores(devlin(), mosbach()), "svg").decode()
     for title in ("devlin, seed 1/101: 50.00", "devlin, seed 3/103: 70.00", "mosbach, seed 2/102: 70.00"):
         assert f"<title>{title}</title>" in svg
+
+
+def test_a_nan_among_the_best_of_n_is_told_with_its_arm_and_task():
+    arms = [make_runs("devlin", [NAN, 0.6, 0.7], task="cola"), make_runs("devlin", [0.5, 0.6, 0.7])]
+    caption = figure_of("best-of-n", *arms).get_supxlabel().replace("\n", " ")
+    assert "A NaN counts as the baseline's score: 1 of 3 runs of CoLA, devlin." in caption
+    assert "its probability" not in caption
+
+
+@pytest.mark.parametrize(
+    ("drawn", "order"),
+    [
+        (["A (imported)", "B (imported)"], ["A (imported)", "B (imported)", "A", "B"]),  # as A and B have elsewhere
+        (["A", "A (imported)", "B"], ["A", "B", "A (imported)", "B (imported)"]),
+        (["B (imported)"], ["A", "B (imported)", "A (imported)", "B"]),  # A keeps its place
+    ],
+)
+def test_imported_runs_have_their_arms_colour_where_they_stand_for_it(drawn, order):
+    labels = ("A", "A (imported)", "B", "B (imported)")
+    panel = CurvePanel("", "", "", tuple(Curve(label, (1.0,), (1.0,)) for label in drawn))
+    assert palette_names(labels, [panel]) == order

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from itertools import combinations, groupby, pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -45,9 +45,8 @@ FEW_TICKS = 3  # on the score axis of a narrow panel
 SWARM_BINS = 40  # per axis: runs within one bin stand beside each other
 # Numbers of points per group above which they shrink, and above which vector files hold them as pixels.
 SHRINK_POINTS_ABOVE, RASTERIZE_POINTS_ABOVE = 60, 1000
-# Colours of shaded boxes, one a panel if panels share an axis, far from those of failed and successful runs. Shades of
-# one colour differ in lightness, so that the boxes of a shade are alike in all panels.
-HUES = ("#00794F", "#9A4F7B", "#857400")
+# Of shaded boxes, far from the colours of failed and successful runs. Shades differ in lightness.
+SHADED_HUE = "#00794F"
 LIGHTEST, DARKEST = 0.15, 0.5  # shares of the colour in a box; the rest is white
 PLAIN_SHADE = ("#F3F3F3", GREY)
 NAN_STYLE: dict[str, Any] = {"marker": "X", "color": "white", "edgecolor": FAILED_STYLE.color}
@@ -140,7 +139,7 @@ def box_panel_height(panel: BoxPanel, layout: BoxLayout, rows: int, page: Page) 
         return AXIS_BELOW * page.scale + max(MIN_PLOT_HEIGHT * page.scale, sum(_row_heights(panel, layout, rows, page)))
     labels = [_column_label(box, panel, layout.spacing, page) for box in panel.boxes]
     below = page.line_height * max((1 + label.count("\n") for label in labels), default=0)
-    return below + page.scale * (2.6 if rows <= 2 else 2.0) + page.line_height * bool(panel.names_label)
+    return below + page.scale * (2.6 if rows <= 2 else 1.8) + page.line_height * bool(panel.names_label)
 
 
 def _row_heights(panel: BoxPanel, layout: BoxLayout, rows: int, page: Page) -> list[float]:
@@ -174,10 +173,9 @@ def draw_box_panel(
     apply_score_axis(axes, score_axis, layout.rows, page.small, ticks)
     scale = page.scale * (min(1.0, layout.spacing / 0.5) if not layout.rows else 0.75 if len(panel.boxes) > 10 else 0.9)
     shades = list(dict.fromkeys(box.shade for other in shared for box in other.boxes if box.shade))
-    hue = shared.index(panel) % len(HUES)
     for position, box in enumerate(panel.boxes):
         places = score_axis.forward(np.array(box.scores)) if box.scores else np.array([])
-        _draw_modes(axes, position, box, layout.rows, _shade_colors(box.shade, shades, HUES[hue]), score_axis.shown)
+        _draw_modes(axes, position, box, layout.rows, _shade_colors(box.shade, shades), score_axis.shown)
         _draw_runs(axes, position, box, places, layout.rows, scale)
     _draw_baselines(axes, panel.boxes, layout.rows, page)
     _draw_dividers(axes, panel.boxes, layout.rows)
@@ -229,14 +227,14 @@ def _whiskers(values: Sequence[float]) -> tuple[float, float]:
     return min(inside), max(inside)
 
 
-def _shade_colors(shade: str, shades: Sequence[str], hue: str) -> tuple[Any, Any]:
+def _shade_colors(shade: str, shades: Sequence[str]) -> tuple[Any, Any]:
     """Return the colours of the inside and the edge of boxes of one of these shades, or of boxes without a shade."""
     from matplotlib.colors import to_rgb
 
     if not shade:
         return PLAIN_SHADE
     share = float(np.linspace(LIGHTEST, DARKEST, max(len(shades), 2))[shades.index(shade)])
-    return tuple(1 - share * (1 - part) for part in to_rgb(hue)), hue
+    return tuple(1 - share * (1 - part) for part in to_rgb(SHADED_HUE)), SHADED_HUE
 
 
 def _draw_modes(axes: "Axes", position: int, box: Box, rows: bool, colors: tuple[Any, Any], shown: float) -> None:
@@ -367,10 +365,9 @@ def box_legend_entries(panels: Sequence[BoxPanel]) -> list[LegendEntry]:
         entries.append((f"{NAN_SCORE} (at the foot of the axis)", point | nan | {"markeredgewidth": 0.9}))
     shaded = [panel for panel in panels if any(box.shade for box in panel.boxes)]
     shades = list(dict.fromkeys(box.shade for panel in shaded for box in panel.boxes if box.shade))
-    alone = all(not panel.share or panel.share != other.share for panel, other in combinations(shaded, 2))
     for shade in shades:
         patch = {"marker": "s", "markersize": 7, "linestyle": "none", "markeredgewidth": 0.8}
-        face, edge = _shade_colors(shade, shades, HUES[0] if alone else GREY)
+        face, edge = _shade_colors(shade, shades)
         entries.append((shade, patch | {"color": face, "markeredgecolor": edge}))
     if any(panel.star == box.label for panel in panels for box in panel.boxes):
         entries.append(("recommended by the paper", {"marker": "*", "linestyle": "none", "color": "black"}))

@@ -305,13 +305,14 @@ def _draw_steps(axes: "Axes", panel: CurvePanel, styles: StylesByName, width: fl
 
     inch = axes.figure.dpi_scale_trans
     ended: dict[float, int] = {}  # x -> curves that end there
-    for curve in panel.curves:
+    curves = [_after_step_0(curve) for curve in panel.curves] if panel.xlog else panel.curves
+    for curve in curves:
         style = styles[legend_name(curve)]
         look = style | {"marker": "", "linewidth": STEP_WIDTH, "zorder": 3}
-        for x, y, place, count in step_parts(curve, panel.curves):
+        for x, y, number, count in step_parts(curve, curves):
             gap = (count - 1) * STEP_DASH
-            dashes = {"linestyle": (place * STEP_DASH, (STEP_DASH, gap))} if count > 1 else {}
-            (line,) = axes.plot(_nan_if_undrawable(x, panel.xlog), y, **look | dashes, label=curve.label)
+            dashes: dict[str, Any] = {"linestyle": (number * STEP_DASH, (STEP_DASH, gap)) if count > 1 else "-"}
+            (line,) = axes.plot(x, y, **look | dashes, label=curve.label)
             line.set_dash_capstyle("butt")
             set_hover(line, [add_count(curve.label, "" if curve.n is None else f"n = {curve.n}")])
         ended[curve.x[-1]] = ended.get(curve.x[-1], 0) + 1
@@ -319,13 +320,19 @@ def _draw_steps(axes: "Axes", panel: CurvePanel, styles: StylesByName, width: fl
         y, low, high = curve.y[-1], curve.low[-1], curve.high[-1]
         look = {"marker": "o", "markersize": 4} | style | {"linestyle": "none", "zorder": 4, "transform": place}
         axes.errorbar([curve.x[-1]], [y], [[y - low], [high - y]], elinewidth=1.0, capsize=2, clip_on=False, **look)
-    first = min(x for curve in panel.curves for x in curve.x if x > 0 or not panel.xlog)
+    first = min(curve.x[0] for curve in curves)
     last = max(ended)
     bars = (BAR_GAP * (ended[last] + 1) / 72) / max(width - 0.7, 0.5)  # share of the axis that they take
     span = math.log(last / first) if panel.xlog else last - first
     right = last * math.exp(bars * span) if panel.xlog else last + bars * span
     left = first / math.exp(0.03 * span) if panel.xlog else first - 0.03 * span
     axes.set_xlim(left, right)
+
+
+def _after_step_0(curve: Curve) -> Curve:
+    """Return a curve without step 0, which has no place on a logarithmic axis."""
+    start = sum(x <= 0 for x in curve.x)
+    return replace(curve, x=curve.x[start:], y=curve.y[start:])
 
 
 def step_parts(curve: Curve, curves: Sequence[Curve]) -> Iterator[tuple[list[float], list[float], int, int]]:

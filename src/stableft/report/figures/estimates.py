@@ -92,8 +92,8 @@ def draw_estimate_panel(
     axes.set_yticks(list(places.values()), [_wrap_name(line, width, page) if with_names else "" for line in places])
     for text, (_, name) in zip(axes.get_yticklabels(), places, strict=True):
         text.set_fontweight("normal" if name else "bold")
-    for place in list(places.values())[1::2] if len(kinds) > 1 else ():  # whose marks they are
-        axes.axhspan(place - 0.5, place + 0.5, color="#F4F4F4", linewidth=0, zorder=0, label="line")
+    for line in list(places.values())[1::2] if len(kinds) > 1 else ():  # tells whose the marks are
+        axes.axhspan(line - 0.5, line + 0.5, color="#F4F4F4", linewidth=0, zorder=0, label="line")
     last = max(places.values())
     axes.set_ylim(last + 0.6, -0.6)
     axes.grid(True, axis="x")
@@ -151,14 +151,15 @@ def _set_estimate_ticks(axes: "Axes", panel: EstimatePanel, width: float, page: 
         axes.xaxis.set_major_locator(MaxNLocator(5 if width > WIDE_PANEL else 3, steps=[1, 2, 5, 10]))
         return
     most = max(3, int(width / (TICK_INCHES * page.scale)) - 2)
-    axes.xaxis.set_major_locator(FixedLocator(_log_ticks(*axes.get_xlim(), most)))
+    axes.xaxis.set_major_locator(FixedLocator(log_ticks(*axes.get_xlim(), most)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:,g}")
 
 
-def _log_ticks(low: float, high: float, most: int) -> list[float]:
+def log_ticks(low: float, high: float, most: int) -> list[float]:
     """Return up to `most` ticks between two positive numbers, 1 among them if it is between them."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks: list[float] = []
     for factors in LOG_FACTORS:
         ticks = [f * 10.0**k for k in decades for f in factors if low <= f * 10.0**k <= high]
         if len(ticks) <= most:

@@ -466,6 +466,7 @@ def build_at_baseline_panel(part: AtBaseline, runs: ArtifactRuns) -> CurvePanelW
     )
     notes = ["Bars: 95 % Wilson interval at the last evaluation. Where lines are equal, their dashes alternate."]
     notes += [_last_share_note(part, runs)] if _last_shares_differ(curves, part, runs) else []
+    notes += ["The logarithmic axis has no step 0."] if panel.xlog and min(c.x[0] for c in curves) <= 0 else []
     notes += ["A run that ended with NaN counts as at chance level from then on."] if with_nan else []
     if curves and without:
         where = f"{part.title}: " if part.title else ""

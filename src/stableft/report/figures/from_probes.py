@@ -379,8 +379,7 @@ def _gradient_panel(
     if zero := sum(int((values == 0).sum()) for values in norms_by_group.values()):
         notes.append(f"{which_run}: {zero} norms are 0, which has no place on a logarithmic scale.")
     panel = CurvePanel(title, STEP_AXIS, GRADIENT_AXIS, curves, ylog=True, sequential=True)
-    named = "\n" in title or not side.shown  # by the title, or not known
-    note = "" if named else f"{which_run}: {side.shown.label}."
+    note = f"{which_run}: {side.shown.label}." if side.shown and "\n" not in title else ""  # the title does not name it
     return replace(panel, share=GRADIENT_AXIS, scale_label="block (1 is the lowest)", note=note), notes
 
 

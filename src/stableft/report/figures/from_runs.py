@@ -122,7 +122,7 @@ def build_scatter_panel(part: Scatter, runs: ArtifactRuns) -> tuple[PointPanel, 
     notes = [f"{not_finite} runs have no finite loss or score, and are not drawn."] if not_finite else []
     cells = [runs.cell(group.arm, group.task) for group in part.groups]
     lines = (ReferenceLine("baseline", baselines.pop()),) if len(baselines) == 1 else ()
-    xlabel = "training loss (mean since the evaluation before the last)"
+    xlabel = "last training loss (mean since the evaluation before)"
     panel = PointPanel(
         part.title,
         xlabel,
