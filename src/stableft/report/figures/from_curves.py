@@ -316,7 +316,7 @@ def build_lengths_panel(part: Lengths, runs: ArtifactRuns) -> CurvePanelWithNote
             scores = _percent_scores(runs.by_arm_task.get((group.arm, group.task), []), "val")
             finite = [score for score in scores if not math.isnan(score)]
             if nan := len(scores) - len(finite):
-                notes.append(f"{label}, {steps:,} steps: {nan} of {len(scores)} scores are NaN and left out.")
+                notes.append(f"{label}, {steps:,} steps: {nan} of {len(scores)} scores NaN and left out.")
             if scores:
                 points_with_scores.append((float(steps), *mean_and_band(finite or scores, "range"), len(scores)))
                 left_out += [float(steps)] if nan and finite else []

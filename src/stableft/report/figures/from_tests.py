@@ -260,7 +260,7 @@ def build_published_panels(pairs: Sequence[PublishedPair]) -> tuple[list[Estimat
         title = f"{group}: " if len(groups) > 1 else ""
         panels += [
             _panel(f"{title}mean" if title else "Mean", score, means),
-            _deviation_panel(f"{title}SD" if title else "Standard deviation", deviations),
+            deviation_panel(f"{title}SD" if title else "Standard deviation", deviations),
         ]
     marked = any(pair.compatible is False for pair in pairs)
     places = dict.fromkeys(abbreviate_papers(pair.published.place) for pair in pairs)
@@ -278,7 +278,7 @@ def _panel(title: str, xlabel: str, estimates: Sequence[Estimate]) -> EstimatePa
     return EstimatePanel(title, xlabel, tuple(estimates), missing=missing)
 
 
-def _deviation_panel(title: str, estimates: Sequence[Estimate]) -> EstimatePanel:
+def deviation_panel(title: str, estimates: Sequence[Estimate]) -> EstimatePanel:
     """Return a panel of standard deviations, with a logarithmic axis if one of them would hide the others' spread."""
     values = [estimate.value for estimate in estimates if estimate.value is not None]
     ends = [end for e in estimates for end in (e.value, e.high) if end is not None]
