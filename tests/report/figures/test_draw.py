@@ -1,6 +1,5 @@
 """What figures draw, from made-up panels: points, lines and names, not pixels."""
 
-import colorsys
 import math
 from dataclasses import replace
 from itertools import combinations, pairwise
@@ -10,11 +9,9 @@ import numpy as np
 import pytest
 from support.figures import AXIS, assert_readable, box, legend, lines, points, shown
 
-from stableft.report.figures.boxes import CORRELATION_NOTE, FAILED_ABOVE_NOTE, split_modes
 from stableft.report.figures.curves import BANDS_NOTE
 from stableft.report.figures.cut_axis import CUT_NOTE
 from stableft.report.figures.draw import draw_panels
-from stableft.report.figures.estimates import log_ticks
 from stableft.report.figures.panels import (
     STEP_AXIS,
     Box,
@@ -150,28 +147,6 @@ def test_a_figure_is_as_wide_as_it_is_printed_and_its_type_can_be_read(name, wid
         assert_readable(figure, least=6)
 
 
-def test_a_box_never_spans_the_gap_between_two_modes():
-    assert split_modes([50, 51, 70, 72], [True, True, False, False]) == [[50, 51], [70, 72]]
-    gap = [50, 51, 52, 70, 72, 73]
-    assert split_modes(gap, [None] * 6) == [gap[:3], gap[3:]]  # told by the gap
-    assert split_modes(gap, [None] * 6, shown=100) == [gap]  # which is small against the axis
-    assert split_modes([50, 51, 70, 72, 73], [None] * 5) == [[50, 51, 70, 72, 73]]  # two runs are no mode
-    assert split_modes([72, 51, 70, 50, 52, 73], [True, False] * 3) == [gap[:3], gap[3:]]
-    assert split_modes([50, 70, 71, 72], [None] * 4) == [[50, 70, 71, 72]]  # a single run is no mode
-    assert split_modes([60, 62, 64, 66], [False] * 4) == [[60, 62, 64, 66]]
-    outliers = [74, 75, 76, *(90 + i / 2 for i in range(20))]
-    assert split_modes(outliers, [False] * 23) == [outliers]  # its box and whiskers end above the gap
-    assert split_modes([], []) == []
-    (axes,) = shown(draw_panels([BoxPanel("RTE", AXIS, (two_modes(),))]))
-    spans = [patch.get_path().vertices[:, 1] for patch in axes.patches]
-    assert sorted((span.min() > 60, span.max() > 60) for span in spans) == [(False, False), (True, True)]
-
-
-def two_modes():
-    lost, kept = tuple(50 + 0.1 * i for i in range(8)), tuple(70 + 0.6 * i for i in range(9))
-    return Box("arm", (*lost, *kept), (True,) * 8 + (False,) * 9, 17, n_failed="8/17", baseline=52.7)
-
-
 def test_a_far_baseline_does_not_hide_the_spread_of_scores():
     scores = tuple(89 + 0.02 * i for i in range(20))
     near = Box("near", scores, (False,) * 20, 20, n_failed="0/20", baseline=88.0)
@@ -218,36 +193,6 @@ def test_many_panels_have_their_names_once_a_row():
         assert named == [i % per_row == 0 for i in range(10)]
         assert figure.get_supxlabel().startswith("validation split, last checkpoint\n")
         assert_readable(figure, least=6)
-
-
-def test_boxes_of_a_shade_have_its_colour_and_a_star_marks_one():
-    boxes = tuple(
-        replace(box(f"{rate}, {bc}"), shade=bc, block=rate) for rate in ("1e-5", "2e-5") for bc in ("BC", "no BC")
-    )
-    figure = draw_panels([BoxPanel("RTE", AXIS, boxes, star="2e-5, BC", names_label="learning rate")])
-    (axes,) = shown(figure)
-    colors = [patch.get_facecolor() for patch in axes.patches if patch.get_path().vertices[:, 1].max() > 60]
-    assert colors[0] == colors[2] != colors[1] == colors[3]
-    assert [label.get_text()[0] == "★" for label in axes.get_xticklabels()] == [False, False, True, False]
-    assert axes.get_xlabel() == "learning rate"
-    assert {"BC", "no BC", "recommended by the paper"} <= set(legend(figure))
-
-
-def test_shades_are_lightnesses_of_one_colour_that_is_not_that_of_a_verdict():
-    boxes = tuple(replace(box(bc), shade=bc) for bc in ("no BC", "BC"))
-    panels = [BoxPanel(name, AXIS, boxes, share="rte") for name in ("BERT", "RoBERTa", "ALBERT")]
-    figure = draw_panels(panels)
-    first, *others = [[patch.get_facecolor()[:3] for patch in axes.patches] for axes in shown(figure)]
-    assert others == [first] * 2
-    light, dark = first
-    hue, *verdicts = (
-        colorsys.rgb_to_hls(*matplotlib.colors.to_rgb(color))[0] for color in (light, dark, BLUE, VERMILLION)
-    )
-    assert hue == pytest.approx(verdicts.pop(0), abs=0.01)
-    assert min(abs(hue - verdict) for verdict in verdicts) > 0.05
-    assert np.mean(light) > np.mean(dark) + 0.1
-    marks = {line.get_label(): line.get_color() for line in figure.legends[0].get_lines()}
-    assert [marks[bc] for bc in ("no BC", "BC")] == [pytest.approx(color) for color in first]
 
 
 def test_panels_that_share_an_axis_have_its_limits():
@@ -318,30 +263,6 @@ def test_numbers_of_runs_that_differ_between_panels_are_in_their_titles():
     mixed = replace(many, curves=(many.curves[0], replace(many.curves[1], n=4)))
     assert [axes.get_title() for axes in shown(draw_panels([few, mixed]))][1] == "5 runs (n = 25, 4)"
     assert legend(draw_panels([few, few])) == ["a (n = 4)", "b (n = 4)"]
-
-
-def test_groups_of_estimates_have_headings_and_a_mark_without_an_interval_is_hollow():
-    estimates = tuple(Estimate("Re-init", v, v - 1 if v else None, group=g) for g, v in (("RTE", 0.0), ("CoLA", 2.0)))
-    (axes,) = shown(draw_panels([EstimatePanel("Mean", "points", estimates, 0.0)]))
-    names = [(label.get_text(), label.get_fontweight()) for label in axes.get_yticklabels()]
-    assert names == [("RTE", "bold"), ("Re-init", "normal"), ("CoLA", "bold"), ("Re-init", "normal")]
-    assert points(axes, "value") == [(0.0, 1.0), (2.0, 3.0)]
-    (faces,) = [marks.get_facecolors() for marks in axes.collections if marks.get_label() == "value"]
-    assert [bool(np.allclose(face, 1)) for face in faces] == [True, False]
-
-
-def test_estimates_with_their_intervals():
-    figure = draw_panels(HARD["estimates"])
-    first, second = shown(figure)
-    assert [label.get_text() for label in first.get_yticklabels()][:2] == ["arm 0 on RTE", "arm 1 on RTE"]
-    assert {label.get_text() for label in second.get_yticklabels()} == {""}  # the names stand once
-    assert [x for x, _ in points(first, "ours")] == [0.0, 1.0, 2.0]
-    segments = sorted(
-        marks.get_segments()[0][:, 0].tolist() for marks in first.collections if "interval" in marks.get_label()
-    )
-    assert segments[0] == [-1.0, 1.0]
-    assert lines(second, "no difference")[0][0] == [1, 1]
-    assert legend(figure) == ["ours", "published"]
 
 
 CROWD = BoxPanel("RTE", AXIS, (box(n=1200),))  # drawn as pixels in a vector file
@@ -647,46 +568,22 @@ def test_the_caption_is_below():
     assert shown(figure)[0].get_xlabel() == "step"
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "most", "ticks"),
-    [
-        (0.1, 2.5, 5, [0.1, 0.2, 0.5, 1, 2]),
-        (0.1, 2.5, 4, [0.1, 0.3, 1]),
-        (0.02, 60, 4, [0.1, 1, 10]),
-        (1e-4, 1e3, 3, [1e-3, 1, 1e3]),
-        (0.45, 2.2, 3, [0.5, 1, 2]),
-    ],
-)
-def test_ticks_of_ratios_include_1(low, high, most, ticks):
-    assert log_ticks(low, high, most) == pytest.approx(ticks)
-
-
-def test_marks_at_the_ends_of_ratios_are_whole():
-    for width in (None, 3.25):
-        estimates = tuple(Estimate(name, value) for name, value in (("a", 0.03), ("b", 40.0)))
-        figure = draw_panels([EstimatePanel("Spread", "ratio", estimates, 1.0, xlog=True)] * 3, per_row=3, width=width)
-        for axes in shown(figure):
-            (marks,) = [marks for marks in axes.collections if marks.get_label() == "value"]
-            radius = math.sqrt(marks.get_sizes()[0]) / 2 * figure.dpi / 72
-            places = axes.transData.transform(marks.get_offsets())[:, 0]
-            assert axes.bbox.x0 + radius < min(places) < max(places) < axes.bbox.x1 - radius
-
-
-def test_failed_runs_above_the_baseline_are_explained():
-    def caption(baseline, score):
-        boxes = (Box("arm", (score, 70.0, 71.0), (True, False, False), 3, n_failed="1/3", baseline=baseline),)
-        return " ".join(draw_panels([BoxPanel("", AXIS, boxes)]).get_supxlabel().split())
-
-    assert FAILED_ABOVE_NOTE in caption(52.0, 55.0)
-    assert "Crosses" not in caption(52.518, 52.52)  # printed with four digits
-    assert CORRELATION_NOTE in caption(0.0, 3.0)
-    assert "Crosses" not in caption(0.0, 3.0)
-    assert FAILED_ABOVE_NOTE in caption(0.0, 40.0)  # noise gives no such correlation
-    assert "fail" not in caption(52.0, 50.0).replace("Failed and other", "")
-
-
 def test_solid_lines_are_under_dashed_ones():
     names = ("a", "b", "c")
     (axes,) = shown(draw_panels([curves_of(*(curve(name, band=True) for name in names))]))
     assert [line.get_label() for line in axes.lines] == ["a", "c", "b"]
     assert [line.get_linestyle() for line in axes.lines] == ["-", "--", "--"]
+
+
+def test_estimates_with_their_intervals():
+    figure = draw_panels(HARD["estimates"])
+    first, second = shown(figure)
+    assert [label.get_text() for label in first.get_yticklabels()][:2] == ["arm 0 on RTE", "arm 1 on RTE"]
+    assert {label.get_text() for label in second.get_yticklabels()} == {""}  # the names stand once
+    assert [x for x, _ in points(first, "ours")] == [0.0, 1.0, 2.0]
+    segments = sorted(
+        marks.get_segments()[0][:, 0].tolist() for marks in first.collections if "interval" in marks.get_label()
+    )
+    assert segments[0] == [-1.0, 1.0]
+    assert lines(second, "no difference")[0][0] == [1, 1]
+    assert legend(figure) == ["ours", "published"]
