@@ -8,6 +8,7 @@ the first run of the demo.
 """
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -15,14 +16,49 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from bench_overhead import made_up_sweep
+from gpu_check import make_model
 
 from stableft.config.planned_run import Execution, InLoopProbes, LocalPaths
-from stableft.config.sweep_file import load_sweep
+from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.training.setup import RunSetup, batch_indices, prepare_run
 from stableft.training.step import StepResult, TrainState, flush_pending_steps, train_on_batch
 
 EVERY = 10
+SWEEP = """
+task: {{name: made-up, train: {data}, validation: {few}, text: [a, b], label: label, labels: [x, y], metric: accuracy}}
+model: {model}
+recipe: mosbach
+seeds: 1
+set:
+  schedule.length: {{steps: {steps}}}
+  evaluation.every: {{times: 1}}
+  evaluation.at_start: false
+  precision: {precision}
+"""
+
+
+def made_up_sweep(folder: Path, model: str | None, large: bool, steps: int, precision: str) -> Sweep:
+    """Returns a sweep of one run on made-up sentence pairs about as long as RTE's."""
+    if model is None:
+        model = str(folder / "bert")
+        make_model(Path(model), *((24, 1024) if large else (4, 256)), 30522)
+    words = "the old man who had never seen a ship before walked slowly down to the harbour with his dog".split()
+    rows = [
+        {"a": " ".join(words[i % 7 :] * 2), "b": " ".join(words[: 5 + i % 11]), "label": "xy"[i % 2]}
+        for i in range(660)
+    ]
+    for name, part in (("rows", rows[20:]), ("few", rows[:20])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    (folder / "sweep.yaml").write_text(
+        SWEEP.format(
+            data=folder / "rows.jsonl",
+            few=folder / "few.jsonl",
+            model=Path(model).resolve(),
+            steps=steps,
+            precision=precision,
+        )
+    )
+    return load_sweep(folder / "sweep.yaml", LocalPaths(cache_dir=folder / "cache"))
 
 
 def ten_steps(job: RunSetup, state: TrainState) -> float:

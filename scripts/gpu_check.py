@@ -43,6 +43,7 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertModel,
+    PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -51,6 +52,7 @@ from transformers.data.data_collator import DataCollatorWithPadding
 
 from stableft.config.local_files import shipped_configs
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted
+from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.models.load import quiet_transformers
 from stableft.records.run_record import HISTORY_FILE, RunRecord, read_record, run_folder
@@ -65,6 +67,7 @@ LENGTHS = {
     "cola": (4, 7, 8, 9, 10, 10, 11, 12, 14, 17, 47),
 }
 TRAIN_ROWS = {"rte": 2490, "mrpc": 3668, "cola": 8551}
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "tf32": torch.float32}
 SPEED_SHARE = 0.4  # of the time goes into measuring the speed
 STOP_EARLY = 25.0  # seconds before the time is up at which no further measurement begins
 READ_EVERY = 20  # steps between two readings of the clock: as often as stableft reads losses from a GPU
@@ -101,6 +104,21 @@ class Check:
     def on_gpu(self) -> bool:
         return self.device != "cpu"
 
+    @property
+    def read_every(self) -> int:
+        """Updates between two readings of the clock."""
+        return READ_EVERY if self.on_gpu else 1
+
+    def clock(self) -> float:
+        """Return seconds; on a CPU with one thread those of the processor, which other processes do not change."""
+        if self.on_gpu:
+            torch.cuda.synchronize()
+        return time.process_time() if not self.on_gpu and torch.get_num_threads() == 1 else time.perf_counter()
+
+    def average(self, spans: list[float]) -> float:
+        """Return the typical time. On a CPU a span is one update, of a length of its own: the median would not do."""
+        return statistics.median(spans) if self.on_gpu else statistics.mean(spans)
+
     def steps(self, wanted: int) -> int:
         """Return how many updates to take: only a few on a CPU."""
         return min(wanted, 6) if self.tiny else wanted
@@ -115,16 +133,24 @@ Results = Iterator[tuple[str, dict[str, Any]]]
 def make_inputs(folder: Path, tiny: bool) -> None:
     """Write a BERT with random weights and rows of every length into the folder."""
     tokenizer = AutoTokenizer.from_pretrained(shipped_configs() / "smoke" / "tiny-bert")
-    blocks, width, entries = (2, 64, len(tokenizer)) if tiny else (24, 1024, 30522)
+    make_model(folder / "bert", *((2, 64, len(tokenizer)) if tiny else (24, 1024, 30522)))
+    make_rows(folder, tokenizer, dict.fromkeys(LENGTHS, 64) if tiny else TRAIN_ROWS)
+
+
+def make_model(folder: Path, blocks: int, width: int, entries: int) -> None:
+    """Write a BERT with random weights and the tiny BERT's tokenizer."""
     torch.manual_seed(0)
     sizes = {"hidden_size": width, "num_hidden_layers": blocks, "num_attention_heads": width // 64}
-    BertModel(BertConfig(vocab_size=entries, intermediate_size=4 * width, **sizes)).save_pretrained(folder / "bert")
-    tokenizer.save_pretrained(folder / "bert")
+    BertModel(BertConfig(vocab_size=entries, intermediate_size=4 * width, **sizes)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(shipped_configs() / "smoke" / "tiny-bert").save_pretrained(folder)
+
+
+def make_rows(folder: Path, tokenizer: PreTrainedTokenizerBase, rows: dict[str, int]) -> None:
+    """Write so many rows of each task's lengths."""
     words = sorted(word for word in tokenizer.get_vocab() if word.isalpha() and word.isascii() and word.islower())
     random = np.random.default_rng(0)
     for task, deciles in LENGTHS.items():
-        rows = 64 if tiny else TRAIN_ROWS[task]
-        lengths = np.interp(random.random(rows), np.linspace(0, 1, len(deciles)), deciles).round().astype(int)
+        lengths = np.interp(random.random(rows[task]), np.linspace(0, 1, len(deciles)), deciles).round().astype(int)
         write_rows(folder / f"rows-{task}.jsonl", lengths, words, random)
     write_rows(folder / "few.jsonl", np.full(16, 20), words, random)
 
@@ -310,15 +336,21 @@ def measure_speed(check: Check) -> Results:
             if time.time() > check.until:
                 return
             theirs: dict[bool, tuple[float, float]] = {}
-            sweep = make_sweep(check, task, 1, schedule__batch_size=batch, precision=precision)
+            settings = {"schedule__batch_size": batch, "precision": precision}
             for way in ways:
-                tf32 = way.get("tf32", False)
+                tf32, graphs = way.get("tf32", False), way.get("cuda_graphs", True)
                 if tf32 not in theirs:
-                    theirs[tf32] = trainer_speed(check, sweep, tf32)
+                    theirs[tf32] = trainer_speed(
+                        check, make_sweep(check, task, 1, **settings), check.steps(3 * READ_EVERY), tf32
+                    )
                 label = ", ".join(
                     [task, f"batch {batch}", precision, *(f"{key} {value}" for key, value in way.items())]
                 )
-                ours, peak, tokens = stableft_speed(check, task, batch, precision, f"{label}-{number}", **way)
+                # Enough steps for a median without the intervals in which CUDA graphs are recorded.
+                steps = check.steps((10 if graphs else 3) * READ_EVERY)
+                sweep = make_sweep(check, task, steps, execution=way.get("execution", "padded"), **settings)
+                options = {key: value for key, value in way.items() if key != "execution"}
+                ours, peak, tokens = stableft_speed(check, sweep, f"{label}-{number}", **options)
                 measured.setdefault(label, []).append((ours, theirs[tf32][0], peak, theirs[tf32][1], tokens))
                 yield label, summarize_speed(measured[label])
 
@@ -342,51 +374,68 @@ def summarize_speed(rounds: list[tuple[float, float, float, float, float]]) -> d
 
 
 def stableft_speed(
-    check: Check,
-    task: str,
-    batch: int,
-    precision: str,
-    name: str,
-    steps: int | None = None,
-    deterministic: bool = True,
-    execution: str = "padded",
-    **options: Any,
+    check: Check, sweep: Sweep, name: str, deterministic: bool = True, **options: Any
 ) -> tuple[float, float, float]:
     """Return milliseconds of an update of the whole loop, peak GB and mean number of real tokens in a batch."""
     gc.collect()  # models of the other side hold memory in reference cycles
-    # Enough steps for a median without the intervals in which CUDA graphs are recorded.
-    steps = steps or check.steps((10 if options.get("cuda_graphs", True) else 3) * READ_EVERY)
-    sweep = make_sweep(check, task, steps, schedule__batch_size=batch, precision=precision, execution=execution)
     seen: list[tuple[int, float]] = []
     how = Execution(check.device, torch.get_num_threads(), checkpoint_every=10**9, **options)
     with contextlib.nullcontext() if deterministic else mock.patch("torch.use_deterministic_algorithms"):
         record = train(
-            sweep.runs[0], check.folder / name, sweep.sources, how,
-            lambda at: seen.append((at.step, time.perf_counter())),
-        )  # fmt: skip
+            sweep.runs[0], check.folder / name, sweep.sources, how, lambda at: seen.append((at.step, check.clock()))
+        )
     # The first interval warms up; the last two reports are both of the end.
     spans = [(later - t) / (n - step) for (step, t), (n, later) in pairwise(seen[:-1]) if n > step]
     setup, _ = prepare_run(sweep.runs[0], check.folder / name, sweep.sources, Execution("cpu", torch.get_num_threads()))
     lengths = np.diff(setup.splits.train.offsets)
     tokens = float(np.mean([lengths[batch_indices(setup, step)].sum() for step in range(setup.total)]))
-    return 1e3 * statistics.median(spans[1:] or spans), (record.peak_memory_bytes or 0) / 1e9, tokens
+    return 1e3 * check.average(spans[1:] or spans), (record.peak_memory_bytes or 0) / 1e9, tokens
 
 
 class Clock(TrainerCallback):
     """Reads the clock every few updates, when the device has done them."""
 
-    def __init__(self, on_gpu: bool, every: int):
-        self.on_gpu, self.every, self.times = on_gpu, every, []
+    def __init__(self, check: Check):
+        self.check, self.times = check, []
 
     def on_step_end(self, args, state, control, **_):
-        if state.global_step % self.every == 0:
-            if self.on_gpu:
-                torch.cuda.synchronize()
-            self.times.append(time.perf_counter())
+        if state.global_step % self.check.read_every == 0:
+            self.times.append(self.check.clock())
 
 
-def trainer_speed(check: Check, sweep: Sweep, tf32: bool = False) -> tuple[float, float]:
-    """Return milliseconds of an update and peak GB of the Trainer with its best flags and dynamic padding."""
+def trainer_arguments(check: Check, config: RunConfig, folder: str, **more: Any) -> TrainingArguments:
+    """Return a run's settings with the fastest flags that they allow."""
+    return TrainingArguments(
+        folder,
+        per_device_train_batch_size=config.schedule.batch_size,
+        per_device_eval_batch_size=config.evaluation.batch_size,
+        seed=config.seeds.data,
+        learning_rate=config.optimizer.lr,
+        weight_decay=config.optimizer.weight_decay,
+        max_grad_norm=config.optimizer.clip_norm or 0.0,
+        optim="adamw_torch_fused",
+        fp16=config.precision == "fp16" and check.on_gpu,
+        bf16=config.precision == "bf16",
+        logging_nan_inf_filter=False,  # it reads the loss at every step
+        dataloader_num_workers=2 if check.on_gpu else 0,
+        dataloader_pin_memory=check.on_gpu,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=not check.on_gpu,
+        **more,
+    )
+
+
+def trainer_speed(
+    check: Check, sweep: Sweep, steps: int, tf32: bool = False, width: int | None = None, by_length: bool = True
+) -> tuple[float, float]:
+    """Return milliseconds of an update and peak GB of the Trainer with its best flags.
+
+    Rows are padded to `width` tokens, or without it to the longest of a batch: of similar lengths if `by_length`, whose
+    order repeats every 50 batches, else of rows at random.
+    """
     gc.collect()
     config = sweep.runs[0].config
     torch.use_deterministic_algorithms(False)  # torch's default, as is TF32 below
@@ -400,45 +449,24 @@ def trainer_speed(check: Check, sweep: Sweep, tf32: bool = False) -> tuple[float
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        arguments = TrainingArguments(
-            folder,
-            per_device_train_batch_size=config.schedule.batch_size,
-            max_steps=check.steps(3 * READ_EVERY),
-            learning_rate=config.optimizer.lr,
-            weight_decay=config.optimizer.weight_decay,
-            max_grad_norm=config.optimizer.clip_norm or 0.0,
-            optim="adamw_torch_fused",
-            fp16=config.precision == "fp16" and check.on_gpu,
-            bf16=config.precision == "bf16",
-            train_sampling_strategy="group_by_length",
-            logging_nan_inf_filter=False,  # it reads the loss at every step
-            dataloader_num_workers=2 if check.on_gpu else 0,
-            dataloader_pin_memory=check.on_gpu,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            use_cpu=not check.on_gpu,
-        )
-        clock = Clock(check.on_gpu, READ_EVERY if check.on_gpu else 1)
-        collator = DataCollatorWithPadding(setup.tokenizer, pad_to_multiple_of=8)
+        order = "group_by_length" if by_length else "random"
+        arguments = trainer_arguments(check, config, folder, max_steps=steps, train_sampling_strategy=order)
+        clock = Clock(check)
+        how = {"padding": "max_length", "max_length": width} if width else {"pad_to_multiple_of": 8}
+        collator = DataCollatorWithPadding(setup.tokenizer, **how)
         Trainer(model, arguments, collator, Rows(setup.splits.train), callbacks=[clock]).train()
-    spans = [(later - earlier) / clock.every for earlier, later in pairwise(clock.times)]
-    return 1e3 * statistics.median(spans), torch.cuda.max_memory_allocated() / 1e9 if check.on_gpu else 0.0
+    spans = [(later - earlier) / check.read_every for earlier, later in pairwise(clock.times)]
+    return 1e3 * check.average(spans), torch.cuda.max_memory_allocated() / 1e9 if check.on_gpu else 0.0
 
 
 def measure_floor(check: Check) -> Results:
     """The device's own copy and matrix rates, and the time that they allow for an update."""
     size, gigabytes = (512, 0.05) if check.tiny else (8192, 4)
-    source = torch.randn(int(gigabytes * 2.5e8), device=check.device)
-    target = torch.empty_like(source)
-    copy_rate = 2 * gigabytes * 1e9 / seconds_of(check, partial(target.copy_, source))
+    copy_rate = measure_copy_rate(check, gigabytes)
     rates = {}
-    dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "tf32": torch.float32}
-    for name, dtype in dtypes.items():
+    for name in DTYPES:
         torch.backends.cuda.matmul.fp32_precision = "tf32" if name == "tf32" else "ieee"
-        a, b = (torch.randn(size, size, device=check.device).to(dtype) for _ in range(2))
-        rates[name] = 2 * size**3 / seconds_of(check, lambda a=a, b=b: a @ b)
+        rates[name] = measure_matrix_rate(check, name, size, size, size)
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     yield (
         "rates",
@@ -462,17 +490,27 @@ def measure_floor(check: Check) -> Results:
             )
 
 
+def measure_copy_rate(check: Check, gigabytes: float) -> float:
+    """Return bytes a second, read and written."""
+    source = torch.randn(int(gigabytes * 2.5e8), device=check.device)
+    target = torch.empty_like(source)
+    return 2 * gigabytes * 1e9 / seconds_of(check, partial(target.copy_, source))
+
+
+def measure_matrix_rate(check: Check, precision: str, rows: int, inner: int, columns: int) -> float:
+    """Return the operations a second of a product of matrices [rows, inner] and [inner, columns]."""
+    shapes = (rows, inner), (inner, columns)
+    a, b = (torch.randn(shape, device=check.device).to(DTYPES[precision]) for shape in shapes)
+    return 2 * rows * inner * columns / seconds_of(check, lambda: a @ b)
+
+
 def seconds_of(check: Check, work: Callable[[], Any]) -> float:
     """Return the median time of the work on an idle device."""
     times = []
     for _ in range(8):
-        if check.on_gpu:
-            torch.cuda.synchronize()
-        start = time.perf_counter()
+        start = check.clock()
         work()
-        if check.on_gpu:
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
+        times.append(check.clock() - start)
     return statistics.median(times[3:])
 
 

@@ -12,16 +12,13 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 import pytest
 import typer
-from support.local_hub import serve_hub
+from support.local_hub import make_glue_repository, serve_hub
 from support.paths import FILES, GLUE, ROOT
 from support.pretraining import write_wikipedia
 
-from stableft.catalog.tasks import TASKS
 from stableft.cli.app import app
-from stableft.data.sources import SourceSplit, read_from_folder
 
 READMES = ("README.md", "configs/README.md", "results/README.md", "src/stableft/README.md")
 SECTION = re.compile(r"^## (.*?)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
@@ -168,26 +165,6 @@ def make_environment(home: Path) -> None:
     made_from = (home / "pyproject.toml").read_bytes() + (home / "constraints.txt").read_bytes()
     for extra in ("base", "test"):
         (home / ".venv" / f"installed-{extra}-{hashlib.sha256(made_from).hexdigest()[:16]}").touch()
-
-
-def make_glue_repository(datasets_root: Path) -> None:
-    """Make the hub's GLUE data set, with made-up rows of RTE."""
-    import datasets
-
-    task = TASKS["rte"]
-    assert task.hub
-    folder = datasets_root / task.hub.repository
-    folder.mkdir(parents=True)
-    files = []
-    splits: dict[SourceSplit, str] = {"train": "train", "dev": task.hub.dev}
-    for part, split in splits.items():
-        rows = read_from_folder(task, part, GLUE).take(np.arange(10))  # one step an epoch
-        columns = dict(zip(task.text, rows.texts, strict=True))
-        table = datasets.Dataset.from_dict({**columns, "label": rows.labels})
-        table.cast_column("label", datasets.ClassLabel(names=list(task.labels))).to_parquet(folder / f"{split}.parquet")
-        files.append({"split": split, "path": f"{split}.parquet"})
-    header = json.dumps({"configs": [{"config_name": task.hub.config, "data_files": files}]})
-    (folder / "README.md").write_text(f"---\n{header}\n---\n")
 
 
 def with_run_ids(line: str, home: Path) -> str:

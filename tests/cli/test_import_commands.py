@@ -178,6 +178,7 @@ OTHER_FILES = {
     "config.json": b'{"a": 1}',
     "page.html": b"<html>",
     "notes": b"mine\n",
+    "README.md": b"# My project\n",
 }
 
 

@@ -1,7 +1,14 @@
 """Fetching from the hub: what is asked for, and the sentence when nobody answers. There is no network in the tests."""
 
+import os
+import re
+import shutil
+import subprocess
+import sys
+
 import huggingface_hub
 import pytest
+from support.local_hub import make_glue_repository, serve_hub
 
 from stableft.catalog.tasks import TASKS
 from stableft.data import sources as hub
@@ -46,3 +53,22 @@ def test_a_hub_out_of_reach_is_one_sentence(monkeypatch, fetch):
     with pytest.raises(UserError, match="cannot be reached and there is no cached copy") as caught:
         fetch("no-such-model-anywhere")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.parametrize("what", [("--model", "tiny"), ("rte",)])
+def test_a_full_disk_is_no_fault_of_the_hub(disk, tmp_path, tiny_family, what):
+    shutil.copytree(tiny_family("bert"), tmp_path / "hub" / "models" / "tiny")
+    make_glue_repository(tmp_path / "hub" / "datasets")
+    disk.fill()
+    own = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    with serve_hub(tmp_path / "hub") as address:
+        done = subprocess.run(
+            [sys.executable, "-m", "stableft", "data", "fetch", *what],
+            env={**own, "HF_HOME": str(disk.folder / "huggingface"), "HF_ENDPOINT": address},
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 2, done.stderr
+    assert re.search(rf"^stableft: cannot use {disk.folder}\S*: No space left on device\n\Z", done.stderr, re.M)

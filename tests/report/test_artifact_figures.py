@@ -354,7 +354,7 @@ def test_zhang_figure9_has_every_pair_of_seeds_and_their_least_mean_and_most(tit
         assert shown[i, :10] == pytest.approx(function(grid, axis=0))
         assert shown[i, i] == pytest.approx(function(grid))
     assert (panel["ylabel"], panel["xlabel"]) == ("seed of initialisation", "seed of data order and dropout")
-    assert panel["notes"][0] == "2 of 100 pairs of seeds have no score."
+    assert panel["notes"][0] == "2 of 100 pairs of seeds have no score (hatched in the figure)."
 
 
 @pytest.mark.parametrize("title", RE_INIT)

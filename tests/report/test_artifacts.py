@@ -269,7 +269,7 @@ def test_imported_runs_stand_in_zhang_table1_as_not_ours():
         assert list(cell["sources"].values()) == [6]
     assert cells["zhang-1k", "rte"]["sources"] == {}
     text = words(render_report(made))
-    assert re.search(r"zhang.* on rte \(6\), mrpc \(6\)", text)
+    assert re.search(r"zhang.* on RTE \(6\), MRPC \(6\)", text)
     assert re.search(r"imported from their-logs \(zhang-logs, sha256 abababababab\)", text)
 
 
@@ -308,7 +308,7 @@ def test_imported_runs_are_never_pooled_with_ours():
     theirs_on_rte = [run.best.test["accuracy"] for run in of_them("zhang", "rte") if run.best and run.best.test]
     assert boxes["Correction"] == pytest.approx(sorted(100 * value for value in scores(own, "best", "test")))
     assert boxes["Correction (imported)"] == pytest.approx(sorted(100 * value for value in theirs_on_rte))
-    assert "zhang on rte (6)" in words(render_report(made))
+    assert "zhang on RTE (6)" in words(render_report(made))
 
 
 def test_imported_runs_have_their_own_family_of_bold_numbers_and_share_the_printed_value():

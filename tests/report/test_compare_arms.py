@@ -213,7 +213,7 @@ def test_run_folders_are_read_where_no_file_is_given(tmp_path, caplog):
         write_record(tmp_path, record)
     report = build_comparison_report("a", "b", tmp_path, [])
     assert [arm["n"] for arm in arms_of(report)] == [10, 10]
-    assert "1 crashed" in notes(report)
+    assert "1 run crashed" in notes(report)
     damaged = tmp_path / "runs" / records[0].run_id / "record.json"
     damaged.write_text("{}")
     report = build_comparison_report("a", "b", tmp_path, [])
@@ -278,7 +278,7 @@ def test_the_small_spread_of_an_arm_that_failed_throughout_is_no_stability(compa
     assert "b fails less often than a (0/10 against 10/10" in said
     assert "†" in render_report(report)
     assert "10 of 10 runs failed (†)" in notes(report)
-    assert "10 of 10 runs of a failed, so a small spread is no stability (M footnote 5)" in said
+    assert "10 of 10 runs of a failed, so a small spread is no stability (Mosbach et al. 2021, footnote 5)" in said
 
 
 def test_both_arms_failed_throughout(compare):
@@ -405,7 +405,7 @@ def test_imported_runs_are_named_as_not_this_projects(compare):
     report = compare(imported("a", LOST), imported("b", FINE))
     text = notes(report)
     assert "settings and data rows of imported runs are not known" in text
-    assert "The runs of a, b on rte (10) are not this project's runs" in text
+    assert "The runs of a and b on RTE (10) are not this project's runs" in text
     assert "elsewhere.csv" in text
     values = json.loads(render_report(report, "json"))
     assert list(values["arms"][0]["sources"].values()) == [10]

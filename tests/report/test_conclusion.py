@@ -112,7 +112,7 @@ def test_mostly_failed_arms_are_said_to_be_no_stability(n_failed):
     lost = [0.5, 0.49] * 5
     lost[n_failed:] = [0.52] * (10 - n_failed)
     table = table_of({"ref": WIDE, "lost": lost})
-    words = f"{n_failed} of 10 runs of lost failed, so a small spread is no stability (M footnote 5)"
+    words = f"{n_failed} of 10 runs of lost failed, so a small spread is no stability (Mosbach et al. 2021, footnote 5)"
     assert words in describe_task(table.cells, table.pairs)
     assert words in describe_pair(table.pairs[0], None)
 

@@ -50,7 +50,7 @@ def test_an_imported_run_belongs_to_the_arm_and_task_it_came_as_whatever_its_see
     found = collect_runs(make_sweep_artifact("s", "s.yaml"), runs, [*imported, *others])
     table = compute_stability_of(found)
     assert scores(table) == {("devlin (imported: elsewhere.csv)", 5, None)}
-    assert any(re.search(r"devlin on rte \(5\) .*not this project's", note) for note in table.footnotes)
+    assert any(re.search(r"devlin on RTE \(5\) .*not this project's", note) for note in table.footnotes)
     assert found.unmatched_imports == ("mosbach on rte", "devlin on mrpc")
 
 

@@ -77,8 +77,8 @@ def test_cells_by_hand():
     assert len(cell["run_ids"]) == 4
     text = render(table)
     assert "| 3 of 5 |    1/3 |" in text
-    assert "devlin on rte: 3 runs have a score, 5 are planned." in text
-    assert "devlin on rte: 1 crashed, without a score" in text
+    assert "devlin on RTE: 3 runs have a score, 5 are planned." in text
+    assert "devlin on RTE: 1 run crashed: no score" in text
 
 
 def test_nan_scores_count_as_failed_and_are_stated_beside_the_mean():
@@ -177,9 +177,12 @@ def test_an_arm_of_which_nine_of_ten_runs_failed_is_not_called_stable():
     assert pair.is_shown("levene_median")
     values = as_json(table)
     (words,) = values["in_words"].values()
-    assert "9 of 10 runs of lost failed, so a small spread is no stability (M footnote 5)" in words
+    sentence = "9 of 10 runs of lost failed, so a small spread is no stability (Mosbach et al. 2021, footnote 5)"
+    assert sentence in words
     remarks = {test["remark"] for test in values["tests"] if test["arm"] == "lost"}
-    assert remarks == {"9 of 10 runs of lost failed, so a small spread is no stability (M footnote 5)"}
+    assert remarks == {
+        "9 of 10 runs of lost failed, so a small spread is no stability (Mosbach et al. 2021, footnote 5)"
+    }
     for form in ("md", "latex"):
         assert "no stability" in " ".join(render(table, form).split())
     assert "no stability" in " ".join(report_to_text(build_stability_report(table)).split())
@@ -215,29 +218,26 @@ def test_arxiv_v1_is_set_beside_the_best_checkpoint_of_the_same_runs():
         )
         assert (arxiv["p"], arxiv_row["mean"]) == pytest.approx((expected.pvalue, np.mean(BEST) - 0.701))
         if report == "last":
-            assert (
-                arxiv["remark"]
-                == "the difference is that of our best checkpoint, the score in the table is of the last one"
-            )
+            assert arxiv["remark"] == "the difference is that of our best checkpoint, the table has our last one"
             assert iclr_row["mean"] == pytest.approx(np.mean(NARROW) - 0.673)
         else:
             assert arxiv["remark"] is None
             assert (iclr["p"], iclr_row["mean"]) == (None, None)
-            assert iclr["reason"] == "the published score is of the last checkpoint, this one of the best checkpoint"
+            assert iclr["reason"] == "the published score is of the last checkpoint, ours of the best checkpoint"
 
 
 def test_runs_without_a_best_score_are_not_set_beside_one():
     values = as_json(make_report(imported("mosbach", NARROW, "last.csv")))
     _, arxiv = find_tests(values, Question.AGAINST_PUBLISHED)
     assert arxiv["p"] is None
-    assert arxiv["reason"] == "the published score is of the best checkpoint, this one of the last checkpoint"
+    assert arxiv["reason"] == "the published score is of the best checkpoint, ours of the last checkpoint"
 
 
 def test_mrpc_of_arxiv_v1_is_of_another_metric():
     printed = {("mine", "mrpc"): printed_in_table1()["mosbach", "mrpc"]}
     values = as_json(make_report(make_runs("mine", NARROW, task="mrpc"), published=printed))
     _, arxiv = find_tests(values, Question.AGAINST_PUBLISHED)
-    assert arxiv["reason"] == "the published score is accuracy_f1, this one f1"
+    assert arxiv["reason"] == "the metrics differ: published mean of accuracy and F1, ours F1"
 
 
 def test_another_partys_values_are_shown_and_not_compared():
@@ -275,7 +275,7 @@ def test_published_values_stand_below_the_arm_that_they_are_of():
     assert [row["origin"] for row in published_rows(values, "mine")] == places
     assert published_rows(values, "devlin") == []
     names = [line.split("|")[1].strip() for line in render(table).splitlines() if line.startswith("| ")]
-    below = ["- M, Table 1 (iclr2021)", "- difference", "- M, Table 1 (arxiv-v1)", "- difference"]
+    below = ["- M, Table 1 (iclr2021)", "- difference", "- M, Table 1 (arxiv-v1)", "- difference (our best)"]
     assert [name for name in names if not name.startswith("---")] == ["arm", "mine", *below, "devlin"]
 
 
@@ -289,7 +289,7 @@ def test_footnotes_name_what_is_no_replication():
         assert "authors.csv" in text
     flat = " ".join(render(table).split())
     assert (
-        "The runs of mosbach on rte (10 of 20) are not this project's runs, they were imported from authors.csv (csv, "
+        "The runs of mosbach on RTE (10 of 20) are not this project's runs, they were imported from authors.csv (csv, "
         in flat
     )
     assert find_cell(as_json(table), "mosbach")["deviations"] == deviations["mosbach", "rte"]
@@ -311,7 +311,7 @@ def test_what_is_no_replication_has_no_verdict():
 def test_a_departure_on_one_task_is_told_of_that_task_alone():
     deviations = {("mosbach", "rte"): ["schedule.length 3 epochs"], ("mosbach", "mrpc"): []}
     flat = " ".join(render(make_report(make_runs("mosbach", NARROW), deviations=deviations)).split())
-    assert "mosbach on rte is not a replication, it differs from the published setting: schedule.length" in flat
+    assert "mosbach on RTE is not a replication, it differs from the published setting: schedule.length" in flat
 
 
 def test_footnotes_name_what_is_pooled_or_scored_otherwise():
@@ -319,8 +319,8 @@ def test_footnotes_name_what_is_pooled_or_scored_otherwise():
     zhang = make_runs("zhang", NARROW, split="heldout", report="best")
     table = make_report(pooled, zhang)
     text = " ".join(render(table).split())
-    assert "mosbach on rte: pools 2 settings" in text
-    assert "The arms of rte are not scored alike" in text
+    assert "mosbach on RTE: pools 2 settings" in text
+    assert "The arms of RTE are not scored alike" in text
     assert "unlike scores" in text
     title = report_to_text(build_stability_report(make_report(pooled, zhang, artifact=SWEEP))).splitlines()[0]
     assert title == "RTE: accuracy %, val or test, last or best checkpoint; against mosbach"
@@ -356,9 +356,9 @@ def test_footnotes_name_runs_that_round_differently():
     old = on_cpu(make_runs("mosbach", WIDE, first_seed=100), 1)
     text = " ".join(render(make_report(new + old, other)).split())
     counts = f"{len(new)} on cpu, {len(old)} on cpu (numerics version 1)"
-    assert f"mosbach on rte: the runs were computed in ways that round differently: {counts}." in text
+    assert f"mosbach on RTE: the runs were computed in ways that round differently: {counts}." in text
     arms = "mosbach: cpu and cpu (numerics version 1); devlin: cpu"
-    assert f"The arms of rte were computed in ways that round differently ({arms})." in text
+    assert f"The arms of RTE were computed in ways that round differently ({arms})." in text
     assert "round differently" not in render(make_report(new, other))
 
 
@@ -372,10 +372,10 @@ def test_one_cell_cannot_mix_kinds_of_scores():
 def test_a_split_or_metric_other_than_the_published_one_is_said():
     values = as_json(make_report(make_runs("mosbach", NARROW, split="heldout")))
     remarks = [c["remark"] for c in find_tests(values, Question.AGAINST_PUBLISHED)]
-    split = "the published score is of the val split, this one of the test split"
+    split = "the published score is of the val split, ours of the test split"
     assert remarks == [
         split,
-        f"{split}; the difference is that of our best checkpoint, the score in the table is of the last one",
+        f"{split}; the difference is that of our best checkpoint, the table has our last one",
     ]
 
 
@@ -458,8 +458,8 @@ def test_runs_stopped_as_hopeless_are_in_no_table_and_told(artifact):
     assert {result.reason for result in results} == {reason}
     assert not any(comparison.star for comparison in table.comparisons)
     sentence = (
-        "mosbach on rte: 2 of 10 runs were stopped early as hopeless (the lowest 25 % by validation score after 30 % "
-        "of the steps), and are in neither n nor failed: the scores are those of the better ones."
+        "mosbach on RTE: 2 of 10 runs were stopped early as hopeless (the lowest 25 % by validation score after 30 % "
+        "of the steps) and are not counted: the scores are those of the better ones."
     )
     assert sentence in table.footnotes
     for form in ("md", "latex", "csv", "json"):
@@ -478,7 +478,7 @@ def test_what_the_runs_started_from_is_told():
         for record in make_runs("after", NARROW)
     ]
     where = "the last weights of run 0000000000000000 (zhang on mnli, seed 0)"
-    assert f"after on rte: the runs start from {where}." in make_report(runs).footnotes
+    assert f"after on RTE: the runs start from {where}." in make_report(runs).footnotes
     assert not any("sets of weights" in note for note in make_report(runs).footnotes)
     again = runs[0].model_copy(update={"start": start.model_copy(update={"sha256": "1" * 64})})
     assert any(

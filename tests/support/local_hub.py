@@ -10,6 +10,12 @@ from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
 
+import numpy as np
+from support.paths import GLUE
+
+from stableft.catalog.tasks import TASKS
+from stableft.data.sources import SourceSplit, read_from_folder
+
 COMMIT = "c" * 40
 
 
@@ -76,3 +82,23 @@ def serve_hub(root: Path) -> Iterator[str]:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def make_glue_repository(datasets_root: Path) -> None:
+    """Make the hub's GLUE data set, with made-up rows of RTE."""
+    import datasets
+
+    task = TASKS["rte"]
+    assert task.hub
+    folder = datasets_root / task.hub.repository
+    folder.mkdir(parents=True)
+    files = []
+    splits: dict[SourceSplit, str] = {"train": "train", "dev": task.hub.dev}
+    for part, split in splits.items():
+        rows = read_from_folder(task, part, GLUE).take(np.arange(10))  # one step an epoch
+        columns = dict(zip(task.text, rows.texts, strict=True))
+        table = datasets.Dataset.from_dict({**columns, "label": rows.labels})
+        table.cast_column("label", datasets.ClassLabel(names=list(task.labels))).to_parquet(folder / f"{split}.parquet")
+        files.append({"split": split, "path": f"{split}.parquet"})
+    header = json.dumps({"configs": [{"config_name": task.hub.config, "data_files": files}]})
+    (folder / "README.md").write_text(f"---\n{header}\n---\n")

@@ -71,6 +71,28 @@ def test_an_evaluation_that_is_stopped_anywhere_is_done_again(toy_run, toy_sourc
     assert run_outputs(tmp_path, steps_of(run, tmp_path, toy_sources)[0]) == undisturbed(run)
 
 
+@pytest.mark.parametrize("batches", [0, 1, 2])
+def test_the_evaluation_of_the_last_weights_that_is_stopped_is_done_again(
+    toy_run, toy_sources, undisturbed, tmp_path, batches
+):
+    run = toy_run(**{"optimizer.lr": 1e-12})  # no evaluation is better than the first, so that of the end is repeated
+    asked, reported = [], [0]
+
+    def report(now: RunProgress) -> None:
+        reported.append(now.step)
+
+    def stop() -> bool:
+        asked.append(reported[-2:] == [14, 14])  # the last step, and the evaluation after it
+        return sum(asked) > batches
+
+    with pytest.raises(RunInterrupted, match=r"stopped after step 14$"):
+        train(run, tmp_path, toy_sources, Execution(threads=1), report, stop)
+    assert (run_folder(tmp_path, run.run_id) / CHECKPOINT_FILE).exists()
+    record, steps = steps_of(run, tmp_path, toy_sources)
+    assert steps == []
+    assert run_outputs(tmp_path, record) == undisturbed(run)
+
+
 @pytest.mark.parametrize("at_start", [False, True])
 def test_stop_before_the_first_step_leaves_no_checkpoint(toy_run, toy_sources, undisturbed, tmp_path, at_start):
     run = toy_run(**{"evaluation.at_start": at_start})

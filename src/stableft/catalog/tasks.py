@@ -270,6 +270,11 @@ METRIC_TITLES = {
 }
 
 
+def metric_title(metric: str) -> str:
+    """Return the title of a metric. Metrics of imported runs may have none, and keep their name."""
+    return METRIC_TITLES.get(metric, metric)
+
+
 def scored_metrics(metrics: tuple[str, ...]) -> tuple[str, ...]:
     """Return the metrics to compute, given the benchmark's: classification also gets accuracy."""
     return metrics if metrics[0] in REGRESSION_METRICS else tuple(dict.fromkeys((*metrics, "accuracy")))

@@ -202,9 +202,9 @@ def locate_custom_task(written: YamlValue, folders: tuple[Path, ...]) -> tuple[s
     return name, settings, paths
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: str | Path) -> str:
     """Return the SHA-256 of a file, cached until its size, a time, or the file behind the path changes."""
-    status = path.stat()
+    status = os.stat(path)
     return _cached_file_digest(path, (status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns))
 
 
@@ -217,19 +217,26 @@ def model_folder_digest(folder: Path) -> str:
 
 @retrying
 @functools.cache  # ctime too: a copy may be given the modification time of its source
-def _cached_file_digest(path: Path, status: tuple[int, ...]) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _cached_file_digest(path: str | Path, status: tuple[int, ...]) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:  # hashlib.file_digest clears 256 KiB first, for files of a few
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 assert set(CUSTOM_TASK_KEYS) - {"name", "metric"} == set(CustomTask.model_fields)
 
 
+REPORT_TITLES = (
+    rb"(Fine-tuning stability|Mean performance|Stability of single predictions) over |(Mosbach|Zhang) et al\. 2021, "
+    rb"|[^\n]+ against [^\n]+, "
+)
 # How the files begin that commands write, by kind. An ending of one kind is no name for another.
 WRITTEN_FILES = {
     "records": (".jsonl", rb'\s*\{[^\n]*"checksum":"'),
     "csv": (".csv", rb"kind,|title,(label|row|x),|row,column,|paper,row,|arm,(task,)?of,|run_id,arm,"),
-    "md": (".md", rb"# "),
+    "md": (".md", rb"# (" + REPORT_TITLES + rb")"),
     "latex": (".tex", rb"% Needs "),
     "json": (".json", rb'\{\n  "report": '),
     "html": (".html", rb"<!DOCTYPE html>"),

@@ -135,7 +135,7 @@ def read_from_hub(task: TaskSpec, part: SourceSplit) -> RawSplit:
 
 
 def _load_hub_dataset(task: TaskSpec, name: str):
-    from datasets import load_dataset
+    from datasets import config, load_dataset
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -146,7 +146,7 @@ def _load_hub_dataset(task: TaskSpec, name: str):
         return load_dataset(hub.repository, hub.config, split=name, trust_remote_code=False)
     except (OSError, ValueError, HfHubHTTPError, DatasetsError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
+        raise storage_error(error, Path(config.HF_DATASETS_CACHE)) or UserError(
             f"{task.title} cannot be loaded from the hub as {hub.repository} ({hub.config}, {name}): {reason}; "
             "give a folder of the original files with --data-dir, or run `stableft data fetch` with network access"
         ) from None
@@ -348,6 +348,7 @@ def fetch_task(task: TaskSpec) -> None:
 @contextmanager
 def _hub_errors_explained(name: str):
     """Turn exceptions of the hub's client into a UserError, and silence its log."""
+    from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -360,4 +361,6 @@ def _hub_errors_explained(name: str):
         ) from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         what = "the hub does not answer" if is_transient(error) else "the hub has no such model"
-        raise UserError(f"model {name!r}: {what}: {' '.join(str(error).split())[:200]}") from None
+        raise storage_error(error, Path(HF_HUB_CACHE)) or UserError(
+            f"model {name!r}: {what}: {' '.join(str(error).split())[:200]}"
+        ) from None

@@ -63,9 +63,9 @@ if TYPE_CHECKING:
 PER_EXAMPLE_FIGURE = "points"
 BOOTSTRAP_METHOD = f"BCa bootstrap with {RESAMPLES:,} resamples and seed {BOOTSTRAP_SEED}"
 ACCURACY_CAPTION = (
-    "S_per-point: variance over runs of being right, mean over examples (M sec. 7.1), which is half the share of "
-    "examples on which exactly one of two runs is right; S_ours: variance over runs of the accuracy; both with ddof 1. "
-    "root: the square root, in points."
+    "S_per-point: variance over runs of being right, mean over examples (Mosbach et al. 2021, sec. 7.1), which is "
+    "half the share of examples on which exactly one of two runs is right; S_ours: variance over runs of the accuracy; "
+    "both with ddof 1. root: the square root, in points."
 )
 SQUARED_ERROR_CAPTION = (
     "S_per-point: variance over runs of the prediction, mean over examples, in squared units of the labels; S_ours: "

@@ -12,7 +12,7 @@ RETRAIN_ADVICE = "`stableft sweep CONFIG --complete` with the run's sweep file s
 
 def sum_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """Return name -> SHA-256 of those of the files and model folders that are in a run's folder."""
-    return {name: digest for name in names if (digest := _digest(folder / name))}
+    return {name: digest for name in names if (digest := _digest(f"{folder}/{name}"))}
 
 
 def find_damaged(folder: Path, sums: dict[str, str] | None, names: Collection[str] | None = None) -> list[str]:
@@ -20,7 +20,7 @@ def find_damaged(folder: Path, sums: dict[str, str] | None, names: Collection[st
     return [
         name
         for name, digest in (sums or {}).items()
-        if (names is None or name in names) and _digest(folder / name) not in (digest, None)
+        if (names is None or name in names) and _digest(f"{folder}/{name}") not in (digest, None)
     ]
 
 
@@ -45,11 +45,11 @@ def check_undamaged(folder: Path, sums: dict[str, str] | None, name: str, remedy
         raise UserError(f"{folder / name} does not match its checksum in the run's record: it is damaged; {remedy}")
 
 
-def _digest(path: Path) -> str | None:
-    """Return the sum of a file or model folder, or None if there is none."""
+def _digest(path: str) -> str | None:
+    """Return the sum of a file or model folder, or None if there is none. Building a Path takes as long as a sum."""
     try:
         return file_digest(path)
     except FileNotFoundError:
         return None
     except IsADirectoryError:
-        return model_folder_digest(path)
+        return model_folder_digest(Path(path))

@@ -283,7 +283,7 @@ def lookup_score(scores: Scores | ImportedScores | None, split: Split, metric: s
 
 def run_folder(results: Path, run_id: str) -> Path:
     """Return the folder of a run, which may not exist yet."""
-    return results / "runs" / run_id
+    return results.joinpath("runs", run_id)
 
 
 def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None], size: int = 0) -> None:

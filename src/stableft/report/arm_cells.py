@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from stableft.catalog.tasks import task_title
 from stableft.errors import UserError
 from stableft.records.failure import is_failed
 from stableft.records.run_record import FailureWatchRecord
@@ -163,13 +164,19 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
     )
 
 
+def is_counted_otherwise(cell: ArmCell) -> bool:
+    """Return whether the number of failed runs is known and another one as M sec. 3.2 defines them."""
+    known = not (cell.failed_unknown or cell.failed_by_accuracy_unknown)
+    return known and cell.failed != cell.failed_by_accuracy
+
+
 def hub_drift_note(*cells: ArmCell) -> str | None:
     """Return a line if the runs of a hub model were trained from several commits, which it names; None otherwise."""
     runs_by_commit: dict[str, dict[str, list[str]]] = {}
     for cell in cells:
         for (model, commit), n in cell.hub_models.items():
             runs_of_commit = runs_by_commit.setdefault(model, {}).setdefault(commit, [])
-            runs_of_commit.append(f"{n} run{'s' * (n > 1)} of {cell.arm} on {cell.task}")
+            runs_of_commit.append(f"{n} run{'s' * (n > 1)} of {cell.arm} on {task_title(cell.task)}")
     drifted = [
         f"{model} is of {len(commits)} commits, so of different weights: "
         + "; ".join(f"{commit} ({', '.join(counts)})" for commit, counts in commits.items())

@@ -1,8 +1,11 @@
 """Artefacts: each table or figure of a paper, or a user's sweep, as a row of data."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+
+from stableft.text import join_with
 
 ReportedCheckpoint = Literal["recipe", "last", "best"]
 BoldRule = Literal["best", "better", "different", "pair"]
@@ -200,6 +203,7 @@ class StabilityTable:
     compared: bool = False
     against: str | None = None
     published_in: tuple[str, str] | None = None
+    paper_names: tuple[tuple[str, str], ...] = ()  # (the paper's name, arm)
 
 
 @dataclass(frozen=True)
@@ -338,6 +342,24 @@ class Artifact:
     def labels(self) -> tuple[str, ...]:
         """The labels of all run groups that are shown, in order."""
         return tuple(dict.fromkeys(group.label for part in self.parts for group in groups_of(part)))
+
+    @property
+    def names_of_arms(self) -> str:
+        """A sentence on the arms that are shown under other names, the settings of a grid together. Empty: none are."""
+        arms_of: dict[str, dict[str, None]] = {}
+        for part in self.parts:
+            groups = ((group.label, group.arm) for group in groups_of(part))
+            for name, arm in part.paper_names if isinstance(part, StabilityTable) else groups:
+                name, arm = arm_without_source(name), re.split("[ *]", arm_without_source(arm))[0]
+                arms_of.setdefault(name, {}).update({arm: None} if name != arm else {})
+        names_of: dict[str, list[str]] = {}
+        for name, arms in arms_of.items():
+            names_of.setdefault(join_with([*arms]), []).append(f'"{name}"')
+        names_of.pop("", None)
+        if len(names_of) == 1 and len(arms_of) > 1:
+            return f"Names of arms: all are settings of {next(iter(names_of))}."
+        listed = "; ".join(f"{join_with(names)}: {arms}" for arms, names in names_of.items())
+        return f"Names of arms: {listed}." if listed else ""
 
     @property
     def has_no_runs(self) -> bool:

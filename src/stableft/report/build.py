@@ -9,12 +9,17 @@ from stableft.catalog.tasks import task_title
 from stableft.report.arm_cells import ArmCell
 from stableft.report.arm_settings import describe_arms
 from stableft.report.artifact import (
+    Boxes,
     DatasetsTable,
     FigurePart,
     HyperparametersTable,
+    Lengths,
     MeansTable,
     ProbePart,
+    Scatter,
+    SeedMap,
     StabilityTable,
+    Trials,
     groups_of,
 )
 from stableft.report.figures.as_text import panel_to_csv_rows, panel_to_table
@@ -22,7 +27,15 @@ from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.from_tests import NamedCell, PublishedPair, figures_of_tests
 from stableft.report.figures.of_artifact import build_panels, sweep_figures
 from stableft.report.figures.panels import panel_to_json
-from stableft.report.footnotes import cell_footnotes, imported_run_footnotes, sweep_deviation_footnotes, tell_origin
+from stableft.report.footnotes import (
+    NoteSubject,
+    cell_footnotes,
+    imported_run_footnotes,
+    introduce_papers,
+    put_first,
+    sweep_deviation_footnotes,
+    tell_origin,
+)
 from stableft.report.forms.document import (
     HEADING_LEVELS,
     Bullets,
@@ -52,7 +65,7 @@ def build_report(runs: ArtifactRuns, data_dir: Path | None = None, width: float 
         UserError: There are no records, or the runs of one cell differ in metric, split or checkpoint.
     """
     rows = [row for arm_rows in runs.by_arm_task.values() for row in arm_rows]
-    report = tell_origin(replace(_build(runs, data_dir), width=width), rows)
+    report = introduce_papers(tell_origin(replace(_build(runs, data_dir), width=width), rows))
     commands = [f"`stableft sweep {sweep}`" for sweep in dict.fromkeys(runs.sweeps.values())]
     if runs.artifact.has_no_runs or not commands or any(row["status"] == "finished" for row in rows):
         return report
@@ -73,7 +86,8 @@ def _build(runs: ArtifactRuns, data_dir: Path | None) -> Report:
             drawn |= figures_of_tests(families, _published_pairs(results, groups), results.pairs)
             sweeps = [*runs.sweeps.values()] or [sweep for sweep in [find_sweep_of_file(runs)] if sweep]
             notes = (*missing_run_notes(runs), *sweep_deviation_footnotes(sweeps))
-            arms = describe_arms(runs, [(cell.arm, cell.task) for cell in results.cells])
+            names = [name] if (name := runs.artifact.names_of_arms) else []
+            arms = [*names, *describe_arms(runs, [(cell.arm, cell.task) for cell in results.cells])]
             report = build_stability_report(results, drawn, collect_provenance(runs), notes, arms)
             return replace(report, undrawn=undrawn)
         case DatasetsTable(paper):
@@ -87,8 +101,9 @@ def _build(runs: ArtifactRuns, data_dir: Path | None) -> Report:
         case MeansTable():
             from stableft.report.means_table import build_means_report
 
-            return build_means_report([part for part in parts if isinstance(part, MeansTable)], runs)
-    return _build_figure_report(runs)
+            report = build_means_report([part for part in parts if isinstance(part, MeansTable)], runs)
+            return put_first(report, runs.artifact.names_of_arms)
+    return put_first(_build_figure_report(runs), runs.artifact.names_of_arms)
 
 
 def _published_pairs(results: StabilityResults, groups: Mapping[str, str]) -> list[PublishedPair]:
@@ -103,34 +118,41 @@ def _published_pairs(results: StabilityResults, groups: Mapping[str, str]) -> li
     return pairs
 
 
+# The others show every evaluation, or probes.
+SCORE_PARTS = Boxes | Lengths | Trials | Scatter | SeedMap
+
+
 def _build_figure_report(runs: ArtifactRuns) -> Report:
     artifact = runs.artifact
     parts = [part for part in artifact.parts if isinstance(part, FigurePart)]
     panels_with_notes = [(part, *panel_with_notes) for part in parts for panel_with_notes in build_panels(part, runs)]
     drawable = any(not panel.missing for _, panel, _ in panels_with_notes)
     blocks: list[ReportBlock] = [Picture(artifact.id, artifact.title)] if drawable else []
-    shown_cells: list[ArmCell] = []
+    shown_cells: dict[NoteSubject, list[list[ArmCell]]] = {"scores": [], "curves": []}
     first, *others = [notes for *_, notes in panels_with_notes] or [[]]
     shared_notes = [note for note in first if others and all(note in notes for notes in others)]
     for number, (part, panel, notes) in enumerate(panels_with_notes, 1):
-        repeats_part = number > 1 and panels_with_notes[number - 2][0] is part  # another panel of the same runs
-        # A cell's notes are about scores, which probes do not show.
-        scoreless = repeats_part or isinstance(part, ProbePart)
-        cells = [] if scoreless else [runs.cell(group.arm, group.task) for group in groups_of(part)]
-        shown_cells += cells
+        if not isinstance(part, ProbePart):
+            cells = [runs.cell(group.arm, group.task) for group in groups_of(part)]
+            shown_cells["scores" if isinstance(part, SCORE_PARTS) else "curves"].append(cells)
         notes = [note for note in notes if note not in shared_notes]
-        notes += cell_footnotes([cell for cell in cells if cell.run_ids], sources=False)
         table = panel_to_table(panel, f"{artifact.id}-{number}")
         if panel.title:
             blocks.append(Heading(panel.title))
         blocks += [Paragraph(f"Nothing to show yet: {panel.missing}.")] if panel.missing else []
         blocks += [table] if table else []
         blocks += [Bullets(tuple(dict.fromkeys(notes)))] if notes else []
+    cells = list({(cell.arm, cell.task): cell for of in shown_cells.values() for part in of for cell in part}.values())
+    footnotes = (
+        note
+        for of, cells_by_panel in shown_cells.items()
+        for note in cell_footnotes(*([c for c in part if c.run_ids] for part in cells_by_panel), of=of, sources=False)
+    )
     notes = [
         *artifact.notes,
-        *dict.fromkeys(shared_notes),
-        *low_score_notes(shown_cells),
-        *imported_run_footnotes(shown_cells),
+        *dict.fromkeys((*shared_notes, *footnotes)),
+        *low_score_notes(cells),
+        *imported_run_footnotes(cells),
         *missing_run_notes(runs),
         *sweep_deviation_footnotes(() if artifact.has_no_runs else runs.sweeps.values()),
     ]

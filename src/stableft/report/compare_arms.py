@@ -13,7 +13,7 @@ from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import ReportedCheckpoint, StabilityTable, make_sweep_artifact
 from stableft.report.compare_runs import ArmPair, select_arm_pair
 from stableft.report.conclusion import describe_pair
-from stableft.report.footnotes import cell_footnotes, task_footnotes, tell_origin
+from stableft.report.footnotes import cell_footnotes, introduce_papers, task_footnotes, tell_origin
 from stableft.report.forms.document import (
     HEADING_LEVELS,
     OWN_ORIGIN,
@@ -182,7 +182,7 @@ def build_comparison_report(
         undrawn={} if figures else {COMPARED_SCORES_FIGURE: "no run has a score that can be drawn"},
         provenance=_pair_provenance(pair),
     )
-    return tell_origin(report, [row for arm_rows in groups.values() for row in arm_rows])
+    return introduce_papers(tell_origin(report, [row for arm_rows in groups.values() for row in arm_rows]))
 
 
 def _standalone(table: ReportTable, title: str, sentence: str, notes: Sequence[str]) -> ReportTable:
@@ -293,7 +293,7 @@ def _comparison_notes(
     yield from (f"{line}." for line in (*remarks, *correlation_lines([tests])))
     yield from _device_notes(pair)
     cells = [arm.cell for arm in arms]
-    yield from cell_footnotes(cells, judged_by=False)  # the table's caption says it
+    yield from cell_footnotes(cells)
     yield from task_footnotes(cells)
     yield from _missing_number_notes(arms, further)
 

@@ -24,12 +24,12 @@ def report_key(sweep: Sweep, results: Path) -> str:
     digest = hashlib.sha256(f"{code} {screen_width()} {sweep.path} {_size_and_time(sweep.path)}\n".encode())
     for run in sweep.runs:
         folder = run_folder(results, run.run_id)
-        files = [_size_and_time(folder / name) for name in (RECORD_FILE, PROBES_FILE)]
+        files = [_size_and_time(f"{folder}/{name}") for name in (RECORD_FILE, PROBES_FILE)]
         digest.update(f"{run.arm} {run.run_id} {run.report} {files}\n".encode())
     return digest.hexdigest()
 
 
-def _size_and_time(path: Path) -> tuple[int, int] | None:
+def _size_and_time(path: str | Path) -> tuple[int, int] | None:
     try:
         status = os.stat(path)
     except OSError:

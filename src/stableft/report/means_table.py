@@ -4,11 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stableft.catalog.tasks import task_title
+from stableft.catalog.tasks import metric_title, task_title
 from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import MeanCell, MeansTable, arm_without_source, is_imported
 from stableft.report.figures.from_tests import NamedCell, PublishedPair, figures_of_tests
-from stableft.report.footnotes import cell_footnotes, imported_run_footnotes, sweep_deviation_footnotes, task_footnotes
+from stableft.report.footnotes import (
+    cell_footnotes,
+    imported_run_footnotes,
+    name_places,
+    sweep_deviation_footnotes,
+    task_footnotes,
+)
 from stableft.report.forms.document import (
     FOR_READERS,
     HEADING_LEVELS,
@@ -39,7 +45,7 @@ from stableft.report.numbers_in_words import (
 )
 from stableft.report.pair_tests import scored_alike, withhold_if_stopped_early
 from stableft.report.paper_values import PublishedValue, find_published_in_table, load_published_values
-from stableft.report.runs import ArtifactRuns, collect_provenance, missing_run_notes, reported_score
+from stableft.report.runs import ArmTask, ArtifactRuns, collect_provenance, missing_run_notes, reported_score
 from stableft.stats import (
     LARGEST_MEAN_REASON,
     WELCH_FROM_SUMMARIES,
@@ -56,11 +62,12 @@ from stableft.stats import (
     welch_from_summaries,
     welch_interval_from_summaries,
 )
+from stableft.text import join_with
 
 BOLD_ALPHA = 0.05
 BOLD_RULE_TEXTS = {
-    "best": "bold: of {} the largest mean, and those not shown to be smaller (Student's t-test, one-sided, p ≥ .05)",
-    "better": "bold: of {} those with a larger mean than the first (Student's t-test, one-sided, p < .05)",
+    "best": "bold: the largest mean of {}, and each not shown to be smaller (Student's t-test, one-sided, p ≥ .05)",
+    "better": "bold: means shown to be larger than the first of {} (Student's t-test, one-sided, p < .05)",
     "different": "bold: {} differ (Student's t-test, two-sided, p < .05)",
     "pair": "bold: the larger mean of {}; *: larger by Student's t-test (one-sided, p < .05)",
 }
@@ -110,7 +117,7 @@ def build_means_report(parts: Sequence[MeansTable], runs: ArtifactRuns) -> Repor
         captions.add(caption)
         blocks.append(replace(table, rows=tuple(shown)).pivot(name, "row", "column", ["shown"], shown_caption))
         blocks += [Bullets(tests)] if (tests := tuple(_test_lines(part, part_results))) else []
-    notes = [*artifact.notes, *dict.fromkeys(note for part_results in results for note in _means_notes(part_results))]
+    notes = [*artifact.notes, *dict.fromkeys(_means_notes(results))]
     notes += [*imported_run_footnotes([result.cell for result in all_results]), *missing_run_notes(runs)]
     notes += sweep_deviation_footnotes(runs.sweeps.values())
     blocks += [Heading("Notes", HEADING_LEVELS + 1), Bullets(tuple(notes))] if notes else []
@@ -239,9 +246,9 @@ def _compute_mean_result(part: MeansTable, spec: MeanCell, runs: ArtifactRuns) -
 def _why_incomparable(spec: MeanCell, cell: ArmCell, published: PublishedValue) -> str | None:
     """Return why our scores are not comparable with the published ones, or None."""
     if cell.metric != published.metric:
-        return f"the published score is {published.metric}, this one {cell.metric}"
+        return f"the metrics differ: published {metric_title(published.metric)}, ours {metric_title(cell.metric or '')}"
     if spec.of == "test" and cell.split != published.split:
-        return f"the published score is of the {published.split} split, this one of the {cell.split} split"
+        return f"the published score is of the {published.split} split, ours of the {cell.split} split"
     return None
 
 
@@ -268,8 +275,8 @@ def _choose_arm(spec: MeanCell, runs: ArtifactRuns) -> tuple[str, str | None]:
         return tried[0] if tried else stem + suffix, None
     best = max(means, key=lambda name: round(means[name], 12))  # rounding error must not break ties
     return best, (
-        f"{spec.group.label} on {task}: {best}, the best of {len(means)} settings by mean validation score"
-        + (f" ({len(tried) - len(means)} have no such mean)." if len(means) < len(tried) else ".")
+        f"{spec.group.label} on {task_title(task)}: {best}, the best of {len(means)} settings by mean validation score"
+        + (f" (without such a mean: {len(tried) - len(means)})." if len(means) < len(tried) else ".")
     )
 
 
@@ -400,20 +407,48 @@ def _test_lines(part: MeansTable, results: Sequence[MeanResult]) -> Iterator[str
         yield f"{name} {TESTED_AGAINST[part.rule]}: {describe_test(test)}"
 
 
-def _means_notes(results: Sequence[MeanResult]) -> Iterator[str]:
-    """Yield the notes on the cells and on their published values, each once."""
-    printed: dict[tuple[str, str], dict[str, None]] = {}
-    yield from cell_footnotes([result.cell for result in results if result.cell.run_ids], sources=False)
-    for task in dict.fromkeys(result.cell.task for result in results):
-        yield from task_footnotes([result.cell for result in results if result.cell.task == task])
+def _means_notes(parts: Sequence[Sequence[MeanResult]]) -> Iterator[str]:
+    """Yield the notes on the cells of all tables and on their published values, each once."""
+    results = [result for part in parts for result in part]
+    shown = [[result.cell for result in part if result.cell.run_ids] for part in parts]
+    yield from cell_footnotes(*shown, of="scores", sources=False)
+    for part in parts:
+        for task in dict.fromkeys(result.cell.task for result in part):
+            yield from task_footnotes([result.cell for result in part if result.cell.task == task])
+    printed: dict[tuple[str, str], dict[CellName, None]] = {}
+    uncompared: dict[str, dict[ArmTask, None]] = {}
     for result in results:
         yield from [result.note] if result.note else []
         if result.against_published and result.against_published.p is None:
-            place, reason = f"{result.cell.arm} on {result.cell.task}", result.against_published.reason
-            yield f"{place}: not compared with the paper: {reason}."
+            uncompared.setdefault(str(result.against_published.reason), {})[result.cell.arm, result.cell.task] = None
         if result.published and result.summary.n:
             for note in result.published.notes:
-                where = f"{arm_without_source(result.spec.row)} ({result.spec.column})"
-                printed.setdefault((abbreviate_papers(result.published.place), note), {})[where] = None
+                key = (abbreviate_papers(result.published.place), note)
+                printed.setdefault(key, {})[_cell_name(result.spec)] = None
+    cells = list(dict.fromkeys((result.cell.arm, result.cell.task) for result in results))
+    for reason, places in uncompared.items():
+        yield f"{name_places(places, cells)}: not compared with the paper: {reason}."
+    names = list(dict.fromkeys(_cell_name(result.spec) for result in results if result.published and result.summary.n))
     for (place, note), where in printed.items():
-        yield f"{place}, {'; '.join(where)}: {note}."
+        yield f"{place}, {_name_cells(list(where), names)}: {note}."
+
+
+CellName = tuple[str, ...]  # the names in the headings of a cell: of its row, and the parts of that of its column
+
+
+def _cell_name(spec: MeanCell) -> CellName:
+    return arm_without_source(spec.row), *spec.column.split(", ")
+
+
+def _name_cells(where: Sequence[CellName], names: Sequence[CellName]) -> str:
+    """Return some of the cells of a report in words, by the headings all of whose cells they are if there are any."""
+    if len(where) == len(names) > 1:
+        return "all cells"
+    left, headings = list(where), []
+    for heading in dict.fromkeys(part for name in where for part in name):
+        under = [name for name in names if heading in name]
+        if len(under) > 1 and set(under) <= set(where) and set(under) & set(left):
+            headings.append(heading)
+            left = [name for name in left if heading not in name]
+    listed = [f"{row} ({', '.join(column)})" for row, *column in left]
+    return "; ".join([*([f"all cells of {join_with(headings)}"] if headings else []), *listed])

@@ -1,21 +1,22 @@
 """Format numbers, tests and cells, as table values and as text. Nothing else formats them."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from stableft.catalog.tasks import METRIC_TITLES, task_title
-from stableft.report.arm_cells import ArmCell
+from stableft.catalog.tasks import metric_title, task_title
+from stableft.records.failure import CORRELATIONS, NOISE_QUANTILE
+from stableft.report.arm_cells import ArmCell, is_counted_otherwise
+from stableft.report.artifact import arm_without_source
+from stableft.report.footnotes import name_places
 from stableft.report.forms.document import NO_VALUE, Value
 from stableft.report.pair_tests import ALPHA
-from stableft.report.paper_values import NOT_A_REPLICATION, PublishedValue, load_published_low_scores
+from stableft.report.paper_values import NOT_A_REPLICATION, PAPERS, PublishedValue, load_published_low_scores
+from stableft.report.runs import ArmTask
 from stableft.report.stability_results import StabilityResults
 from stableft.stats import Interval, SdRatio, Summary, TestResult
+from stableft.text import join_with
 
-CHANCE_RULE = "NaN or at most a constant prediction's (MCC, correlations: 1.645/√n)"
-PAPERS_FAILED_RULE = (
-    "M sec. 3.2 counts a run as failed whose accuracy is at or below the majority; a note says where the counts differ."
-)
 STAR_EXPLANATION = (
     "* Holm p < .05 (failed: Boschloo; mean: Welch; SD: Levene). SD ratio: reference over arm. Intervals: 95 %."
 )
@@ -28,13 +29,22 @@ def failed_rule(cells: Sequence[ArmCell]) -> str:
     best = [cell for cell in scored if cell.checkpoint == "best"]
     only_best = list(dict.fromkeys(cell.arm for cell in best if not cell.judged_by_last))
     if not best:
-        return f"failed: last score {CHANCE_RULE}"
-    if not only_best:
-        return f"failed: score of the last checkpoint, not of the best one as in the other columns, {CHANCE_RULE}"
-    if all(not cell.judged_by_last for cell in scored):
-        return f"failed: score of the best checkpoint, the only one known, {CHANCE_RULE}"
-    arms = ", ".join(only_best)
-    return f"failed: last score, or that of the best checkpoint where only it is known ({arms}), {CHANCE_RULE}"
+        score = "its last score"
+    elif not only_best:
+        score = "the score of its last checkpoint (the other columns have its best)"
+    elif all(not cell.judged_by_last for cell in scored):
+        score = "the score of its best checkpoint, the only one known,"
+    else:
+        score = f"its last score (that of its best checkpoint where only it is known: {', '.join(only_best)})"
+    noise = ", ".join(dict.fromkeys(metric_title(cell.metric) for cell in cells if cell.metric in CORRELATIONS))
+    limit = f" ({noise}: at most {NOISE_QUANTILE}/√n of n rows)" if noise else ""
+    return f"a run failed if {score} is NaN or no better than a constant prediction's on the same rows{limit}"
+
+
+def papers_failed_rule(cells: Sequence[ArmCell]) -> str:
+    """Return when M counts a run as failed, and that notes have the counts if those of a cell differ."""
+    notes = "; a note says where the counts differ" if any(map(is_counted_otherwise, cells)) else ""
+    return f"M sec. 3.2 counts a run as failed whose accuracy is at or below the majority{notes}."
 
 
 def as_sentence(text: str) -> str:
@@ -205,14 +215,11 @@ def scores_heading(cells: list[ArmCell]) -> str:
     return f"{task_title(cells[0].task)}: {metric}{split}{checkpoint}"
 
 
-def metric_title(metric: str) -> str:
-    """Return the title of a metric. Metrics of imported runs may have none, and keep their name."""
-    return METRIC_TITLES.get(metric, metric)
-
-
 def abbreviate_papers(place: str) -> str:
-    """Return a citation with the papers abbreviated to M and Z."""
-    return place.replace("Mosbach et al. 2021", "M").replace("Zhang et al. 2021", "Z")
+    """Return a citation with the papers abbreviated to M and Z, which `introduce_papers` explains."""
+    for letter, paper in PAPERS.items():
+        place = place.replace(paper, letter)
+    return place
 
 
 def describe_smallest_stds(results: StabilityResults, task: str) -> Iterator[str]:
@@ -252,19 +259,45 @@ def low_score_notes(cells: Iterable[ArmCell]) -> Iterator[str]:
             )
 
 
+def comparison_notes(results: StabilityResults) -> Iterator[str]:
+    """Yield what the differences from published values are of, and why some are missing."""
+    places: dict[tuple[str, str], dict[ArmTask, None]] = {}  # (why, place)
+    for c in results.comparisons:
+        why = c.remark or (c.result.reason if c.result.n_a >= 2 else None)  # else n explains it
+        # Other notes say how the runs of an arm, or those of another party, differ.
+        if c.published and why and why != NOT_A_REPLICATION and not c.published.another_party:
+            places.setdefault((why, abbreviate_papers(c.published.place)), {})[c.arm, c.task] = None
+    shown = [(cell.arm, cell.task) for cell in results.cells]
+    for why, place, cells in _group_places(places):
+        yield f"{name_places(cells, shown)} against {place}: {why}."
+
+
 def published_notes(results: StabilityResults) -> Iterator[str]:
-    """Yield the notes on published values, each once, and the reasons for missing differences."""
+    """Yield the notes on published values, each once, and on the differences from them."""
     yield from low_score_notes(cell for cell in results.cells if not results.deviations.get((cell.arm, cell.task)))
-    applies_to: dict[tuple[str, str], list[PublishedValue]] = {}  # (place, note)
-    for comparison in results.comparisons:
-        value, result = comparison.published, comparison.result
-        why = comparison.remark or (result.reason if result.n_a >= 2 else None)  # else n explains it
-        if value and why and why != NOT_A_REPLICATION:  # a note on the arm says how they differ
-            yield f"{comparison.arm} on {comparison.task} against {abbreviate_papers(value.place)}: {why}."
+    yield from comparison_notes(results)
+    places: dict[tuple[str, str], dict[ArmTask, None]] = {}  # (note, place)
+    printed: list[ArmTask] = []
+    for arm, task, value in ((arm_without_source(c.arm), c.task, c.published) for c in results.comparisons):
         if value:
+            printed.append((arm, task))
             for note in value.notes:
-                applies_to.setdefault((abbreviate_papers(value.place), note), []).append(value)
-    for (place, note), values in applies_to.items():
-        recipes = ", ".join(dict.fromkeys(value.recipe for value in values))
-        tasks = ", ".join(dict.fromkeys(task_title(value.task) for value in values))
-        yield f"{place}, {recipes} on {tasks}: {note}."
+                places.setdefault((note, abbreviate_papers(value.place)), {})[arm, task] = None
+    for note, place, cells in _group_places(places):
+        yield f"{place}, {name_places(cells, printed)}: {note}."
+
+
+def _group_places(
+    cells_of: Mapping[tuple[str, str], Iterable[ArmTask]],
+) -> Iterator[tuple[str, str, tuple[ArmTask, ...]]]:
+    """Yield a text, the places in the papers that it is said of, and the arms and tasks, for places of the same ones.
+
+    `cells_of` is by (text, place).
+    """
+    places_of: dict[tuple[str, tuple[ArmTask, ...]], list[str]] = {}
+    for (text, place), cells in cells_of.items():
+        places_of.setdefault((text, tuple(cells)), []).append(place)
+    for (text, cells), places in places_of.items():
+        said = places[0].split(", ")
+        others = (", ".join(part for part in place.split(", ") if part not in said) for place in places[1:])
+        yield text, join_with([places[0], *others]), cells

@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from stableft.report.arm_cells import ArmCell
+from stableft.report.paper_values import PAPERS
 from stableft.stats import (
     Correlation,
     Interval,
@@ -25,6 +26,7 @@ from stableft.stats import (
 
 FAMILY = ("boschloo", "welch", "levene_median")  # the tests of a pair that Holm's method adjusts
 ALPHA = 0.05  # of every decision
+FALSE_STABILITY = f"{PAPERS['M']}, footnote 5"  # says that a small spread of failed runs is no stability
 BOOTSTRAP_SEED = 0  # every interval starts from this seed, so none depends on the other arms of a table
 
 
@@ -191,7 +193,8 @@ def is_falsely_stable(cell: ArmCell, others: Sequence[ArmCell]) -> bool:
 def describe_false_stability(cell: ArmCell) -> str:
     """Return a clause on an arm whose small spread is that of failed runs."""
     return (
-        f"{cell.failed} of {cell.n_known} runs of {cell.arm} failed, so a small spread is no stability (M footnote 5)"
+        f"{cell.failed} of {cell.n_known} runs of {cell.arm} failed, "
+        f"so a small spread is no stability ({FALSE_STABILITY})"
     )
 
 

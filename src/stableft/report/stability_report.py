@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stableft.catalog.tasks import task_title
+from stableft.catalog.tasks import metric_title, task_title
 from stableft.report.arm_cells import ArmCell
 from stableft.report.conclusion import describe_task
 from stableft.report.failure_watch import (
@@ -38,10 +38,10 @@ from stableft.report.forms.document import (
     make_label,
 )
 from stableft.report.numbers_in_words import (
-    PAPERS_FAILED_RULE,
     STAR_EXPLANATION,
     abbreviate_papers,
     as_sentence,
+    comparison_notes,
     compatible_value,
     count_value,
     describe_smallest_stds,
@@ -51,10 +51,10 @@ from stableft.report.numbers_in_words import (
     failed_value,
     format_percent,
     interval_value,
-    metric_title,
     n_value,
     number_value,
     p_value,
+    papers_failed_rule,
     percent_value,
     points_interval_value,
     published_notes,
@@ -214,7 +214,7 @@ def _stability_blocks(
         yield from [Paragraph(words[task])] if task in words else []
         yield _scores_table(results, scores, task)
         yield Bullets(tuple(describe_smallest_stds(results, task)))
-    explanation = "" if results.part.compared else f" {PAPERS_FAILED_RULE}"
+    explanation = "" if results.part.compared else f" {papers_failed_rule(results.cells)}"
     explanation += f" {STAR_EXPLANATION}" if results.pairs else ""
     yield Paragraph(f"{as_sentence(failed_rule(results.cells))}{explanation}")
     if results.pairs:
@@ -346,6 +346,7 @@ def _cell_notes(results: StabilityResults, cell: ArmCell) -> str:
 def _published_rows(comparison: Comparison) -> Iterator[Row]:
     value, result = comparison.published, comparison.result
     assert value
+    checkpoint = f" (our {comparison.own_checkpoint})" if comparison.own_checkpoint else ""
     task_value = {"task": Value(task_title(comparison.task), comparison.task)}
     yield Row(
         PUBLISHED,
@@ -365,7 +366,7 @@ def _published_rows(comparison: Comparison) -> Iterator[Row]:
         DIFFERENCE,
         task_value
         | {
-            "arm": Value("difference", comparison.arm, under=True),
+            "arm": Value(f"difference{checkpoint}", comparison.arm, under=True),
             "origin": Value(data=value.place),
             **{name: percent_value(comparison.differences.get(name), sign=True) for name in STATISTICS},
             "compatible": compatible_value(result, comparison.mean_interval),
@@ -514,11 +515,11 @@ def _paper_style_table(results: StabilityResults, scores: DataTable, arms: Seque
     )
     caption = (
         f"{results.artifact.title}. Percent; SD over seeds (ddof 1); {failed_rule(results.cells)}."
-        + ("" if results.part.compared else f" {PAPERS_FAILED_RULE} {star}")
+        + ("" if results.part.compared else f" {papers_failed_rule(results.cells)} {star}")
         + (f" {COMPATIBLE_CAPTION}" if _has_published(results) else "")
     )
     notes = [f"{task_title(c)}: {line}." for c in results.tasks for line in describe_smallest_stds(results, c)]
-    notes += [*arms, *results.footnotes, *_failed_loss_notes(results)]
+    notes += [*arms, *results.footnotes, *comparison_notes(results), *_failed_loss_notes(results)]
     return scores.pivot(make_label(results.artifact.id), "arm", "task", keys, caption, notes, "origin")
 
 
@@ -531,7 +532,7 @@ def describe_failed_losses(cells: Sequence[ArmCell]) -> str | None:
     """Return the failed runs' last training losses beside the entropy of the labels, or None if they are not known."""
     several_tasks = len({cell.task for cell in cells}) > 1
     texts = [
-        f"{cell.arm}{f' on {cell.task}' if several_tasks else ''} {_describe_losses(cell)}"
+        f"{cell.arm}{f' on {task_title(cell.task)}' if several_tasks else ''} {_describe_losses(cell)}"
         for cell in cells
         if cell.failed_losses and cell.label_entropies
     ]

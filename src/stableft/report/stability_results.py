@@ -6,7 +6,7 @@ from enum import StrEnum
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from stableft.catalog.tasks import TASKS
+from stableft.catalog.tasks import TASKS, metric_title
 from stableft.config.recipe import describe_deviations
 from stableft.errors import UserError
 from stableft.report.arm_cells import ArmCell, make_arm_cell
@@ -75,6 +75,7 @@ class Comparison:
     differences: Mapping[str, float] = field(default_factory=dict)  # statistic -> ours minus published, fractions
     mean_interval: Interval | None = None  # of the difference of the means
     sd_ratio: SdRatio | None = None  # published over ours
+    own_checkpoint: str | None = None  # the one of our scores that are compared, if the table shows those of another
 
     @property
     def compatible(self) -> bool | None:
@@ -188,7 +189,7 @@ def assemble_stability(
     ]
     footnotes = [
         *deviation_footnotes(deviations),
-        *cell_footnotes(cells, judged_by=False),  # the table's caption says it
+        *cell_footnotes(cells),
         *(note for task in tasks for note in task_footnotes([c for c in cells if c.task == task])),
     ]
     pairs = compare_with_reference(_pair_with_reference(cells, part.against)) if part.compared else ()
@@ -253,18 +254,27 @@ def compare_with_published(cell: ArmCell, value: PublishedValue, is_replication:
     apart = value.own_checkpoint and len(scores) == cell.summary.n
     ours = summarize(scores) if apart else cell.summary
     checkpoint = value.checkpoint if apart else cell.checkpoint
+    own_checkpoint = checkpoint if cell.checkpoint and cell.checkpoint != checkpoint else None
     reason = None
     if value.another_party:
         reason = "another party's runs, in another setting: for reference only"
     elif not is_replication:
         reason = NOT_A_REPLICATION
     elif cell.metric and cell.metric != value.metric:
-        reason = f"the published score is {value.metric}, this one {cell.metric}"
+        reason = f"the metrics differ: published {metric_title(value.metric)}, ours {metric_title(cell.metric)}"
     elif cell.checkpoint and checkpoint != value.checkpoint:
-        reason = f"the published score is of the {value.checkpoint} checkpoint, this one of the {checkpoint} checkpoint"
+        reason = f"the published score is of the {value.checkpoint} checkpoint, ours of the {checkpoint} checkpoint"
     if reason:
         result = TestResult(WELCH_FROM_SUMMARIES, None, "two-sided", None, None, ours.n_finite, value.n, reason)
-        return Comparison(Question.AGAINST_PUBLISHED, cell.arm, value.place, cell.task, result, published=value)
+        return Comparison(
+            Question.AGAINST_PUBLISHED,
+            cell.arm,
+            value.place,
+            cell.task,
+            result,
+            published=value,
+            own_checkpoint=own_checkpoint if is_replication else None,
+        )
     printed_values = {name: value.fraction(name) for name in STATISTICS}
     differences = {
         name: getattr(ours, name) - printed
@@ -281,11 +291,10 @@ def compare_with_published(cell: ArmCell, value: PublishedValue, is_replication:
     ratio = sd_ratio_from_summaries(printed_values["std"], value.n, ours.std, ours.n_finite)
     remarks = []
     if cell.split and cell.split != value.split:
-        remarks.append(f"the published score is of the {value.split} split, this one of the {cell.split} split")
-    if cell.checkpoint and checkpoint != cell.checkpoint:
+        remarks.append(f"the published score is of the {value.split} split, ours of the {cell.split} split")
+    if own_checkpoint:
         remarks.append(
-            f"the difference is that of our {checkpoint} checkpoint, "
-            f"the score in the table is of the {cell.checkpoint} one"
+            f"the difference is that of our {own_checkpoint} checkpoint, the table has our {cell.checkpoint} one"
         )
     return Comparison(
         role=Question.AGAINST_PUBLISHED,
@@ -298,4 +307,5 @@ def compare_with_published(cell: ArmCell, value: PublishedValue, is_replication:
         differences=differences,
         mean_interval=withhold_if_stopped_early(interval, cell),
         sd_ratio=withhold_if_stopped_early(ratio, cell),
+        own_checkpoint=own_checkpoint,
     )

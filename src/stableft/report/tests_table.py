@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from stableft.catalog.tasks import task_title
 from stableft.report.forms.document import FOR_READERS, Column, DataTable, ReportTable, Row, Value
 from stableft.report.numbers_in_words import (
     interval_value,
@@ -264,4 +265,8 @@ def correlation_lines(pairs: Sequence[PairTests]) -> Iterator[str]:
 
 def _place(pair: PairTests, pairs: Sequence[PairTests]) -> str:
     """Return the arm's name, with its task if the pairs are of several."""
-    return f"{pair.arm.arm} on {pair.arm.task}" if len({other.arm.task for other in pairs}) > 1 else pair.arm.arm
+    return (
+        f"{pair.arm.arm} on {task_title(pair.arm.task)}"
+        if len({other.arm.task for other in pairs}) > 1
+        else pair.arm.arm
+    )

@@ -64,7 +64,7 @@ def _table1_part(title: str, tasks: tuple[str, ...], suffix: str = "") -> MeansT
         for task in tasks
         for column, length in (("3 Epochs", ""), ("Longer", "-longer"))
     ]
-    return MeansTable(title, tuple(cells), "best", (ZHANG_2021, "Table 1"), families="a data set's four")
+    return MeansTable(title, tuple(cells), "best", (ZHANG_2021, "Table 1"), families="a data set's four cells")
 
 
 def _reinit_boxes(task: str, suffix: str = "") -> Boxes:
@@ -157,9 +157,11 @@ TABLE7_PART = MeansTable(
     "pair",
     (ZHANG_2021, "Table 7"),
     named=False,
-    families="a model's two on a task",
+    families="a model's two cells of a task",
 )
-LENGTHS_NOTE = "Re-init draws 5 blocks, on SST-2 2; the paper's legends name 2 or 3 on some of the data sets."
+LENGTHS_NOTE = (
+    "Re-init re-initialises 5 blocks, on SST-2 2; on some of the data sets the legends of the paper have 2 or 3."
+)
 REINIT5_ARMS = {"zhang": "Standard", "zhang-reinit blocks=5": "Re-init 5"}
 ZHANG_ARTIFACTS = {
     artifact.id: artifact
@@ -221,7 +223,7 @@ ZHANG_ARTIFACTS = {
             "training loss of Standard and Re-init (mean and range)",
             ("reinit-layers",),
             tuple(_loss_curves_part(task, REINIT5_ARMS) for task in ("rte", "mrpc")),
-            notes=("The paper does not say how many blocks its Re-init draws here; it is 5.",),
+            notes=("The paper does not say how many blocks its Re-init re-initialises here; ours re-initialises 5.",),
         ),
         _drift_figure(7, "four blocks on RTE", "rte", (6, 12, 18, 24)),
         _make_artifact(

@@ -45,11 +45,17 @@ def check_sweep_inputs(
         UserError: The data or a model's config.json cannot be read or does not fit a run, or a run is too long.
     """
     planned: dict[str, PlannedRows] = {}
+    by_setting: dict[str, PlannedRows] = {}
     by_data: dict[str, PlannedRows] = {}
     checked: set[str] = set()
 
     def check(run: PlannedRun) -> None:
-        config = run.config
+        setting = run.config.model_dump_json(exclude={"seeds"})
+        if setting not in by_setting:
+            by_setting[setting] = check_setting(run.config)
+        planned[run.run_id] = by_setting[setting]
+
+    def check_setting(config: RunConfig) -> PlannedRows:
         parts = {"model": True, "reinit": True, "mixout": True, "optimizer": {"llrd"}, "execution": True}
         methods = config.model_dump(include=parts)
         model = canonical_json([methods, config.data.max_length])
@@ -62,13 +68,14 @@ def check_sweep_inputs(
             n_evaluated = sum(len(rows) for name, rows in parts.items() if name != "train")
             notes = check_rows(config, sources, parts)
             by_data[data] = PlannedRows(rows_fingerprint(parts), len(parts["train"]), n_evaluated, notes)
-        planned[run.run_id] = rows = by_data[data]
+        rows = by_data[data]
         length = canonical_json([data, config.model_dump(include={"schedule", "evaluation"})])
         if length not in checked:
             checked.add(length)
             per_epoch = steps_per_epoch(rows.train_rows, config.schedule.batch_size)
             total = total_steps(config.schedule, rows.train_rows)
             evaluation_steps(config.evaluation, total, per_epoch, rows.evaluated_rows)
+        return rows
 
     for run in runs:
         check(run)

@@ -71,11 +71,13 @@ def run_steps(
     evaluate: Callable[[], None],
     report: Callable[[], None],
     stop: Callable[[], bool],
+    finish: Callable[[], None] = lambda: None,
 ) -> bool:
     """Take the remaining steps and return whether training diverged: a NaN or infinite loss ends it.
 
-    `update` takes one step, `evaluate` appends to `state.evals`, `report` shows the progress. `evaluate` may raise
-    RunInterrupted as long as it has changed nothing; the resumed run then evaluates first.
+    `update` takes one step, `evaluate` appends to `state.evals`, `report` shows the progress, `finish` follows the last
+    step of a run that did not diverge. `evaluate` and `finish` may raise RunInterrupted as long as they have changed
+    nothing; the resumed run then calls them first.
 
     Raises:
         RunInterrupted: The run was asked to stop; a checkpoint was written.
@@ -99,22 +101,26 @@ def run_steps(
         PULSE.get_further(TRAINING)
         saved_at = state.step
 
+    def call_or_save(evaluate: Callable[[], None]) -> None:
+        try:
+            evaluate()
+        except RunInterrupted:
+            state.seconds = time.perf_counter() - started
+            if state.step != saved_at:
+                save()
+            raise RunInterrupted(f"{settings.run_id} stopped after step {state.step}") from None
+
     while True:
         # The second condition: a run that resumes at an evaluation step has that evaluation already.
         if state.step in settings.evaluate_at and (not state.evals or state.evals[-1]["step"] != state.step):
             diverged = flush_pending_steps(state, pending)
             if diverged:
                 break
-            try:
-                evaluate()
-            except RunInterrupted:
-                state.seconds = time.perf_counter() - started
-                if state.step != saved_at:
-                    save()
-                raise RunInterrupted(f"{settings.run_id} stopped after step {state.step}") from None
+            call_or_save(evaluate)
             report_now()
         state.seconds = time.perf_counter() - started
         if state.step == settings.total:
+            call_or_save(finish)
             break
         stopping = stop()
         if state.step != saved_at and (stopping or _is_checkpoint_due(settings, state, budget)):

@@ -50,6 +50,7 @@ from stableft.training.step import TrainState
 
 RUN_FILES = (CONFIG_FILE, HISTORY_FILE, PREDICTIONS_FILE, PROBES_FILE, BEST_FOLDER, LAST_FOLDER)  # a record sums them
 SAVES_BEST, SAVES_LAST = ("best", "all"), ("last", "all")  # values of `Execution.save`
+LastOutputs = tuple[np.ndarray, np.ndarray | None]  # of the validation and, if there is one, the test split
 
 
 def write_config_file(folder: Path, config: ConfigSection, **labels: str) -> None:
@@ -140,15 +141,19 @@ def remove_saved_models(folder: Path) -> None:
             shutil.rmtree(path)
 
 
-def finish_run(setup: RunSetup, state: TrainState, diverged: bool) -> RunRecord:
-    """Write the record of a completed run and the files next to it, and return the record."""
-    reason = describe_divergence(state) if diverged else None
-    if diverged:
+def finish_run(setup: RunSetup, state: TrainState, last_outputs: LastOutputs | None) -> RunRecord:
+    """Write the record of a completed run and the files next to it, and return the record.
+
+    `last_outputs` are those of `evaluate_last_weights`, or None if training diverged.
+    """
+    if last_outputs is None:
+        reason = describe_divergence(state)
         last_val, last_test = _nan_outputs(setup, setup.splits.val), _nan_outputs(setup, setup.splits.test)
+        assert last_val is not None
     else:
-        last_val, last_test = _last_outputs(setup, state)
-        if not np.isfinite(last_val).all():
-            reason = f"the outputs after the last step, {state.step}, are not all finite"
+        last_val, last_test = last_outputs
+        finite = np.isfinite(last_val).all()
+        reason = None if finite else f"the outputs after the last step, {state.step}, are not all finite"
     best = state.best
     best_val = best["val"].numpy() if best else None  # None: training diverged before the first evaluation
     best_test = best["test"].numpy() if best and best["test"] is not None else None
@@ -224,12 +229,17 @@ def count_skipped_steps(state: TrainState) -> int:
     return sum(not math.isfinite(norm) for norm in norms) if state.scaler.is_enabled() else 0
 
 
-def _last_outputs(setup: RunSetup, state: TrainState) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return validation and test outputs of the final weights."""
+def evaluate_last_weights(setup: RunSetup, state: TrainState, stop: Callable[[], bool]) -> LastOutputs:
+    """Return the outputs of the final weights on the validation and the test split.
+
+    Raises:
+        RunInterrupted: `stop()` returned True.
+    """
     if state.best and state.best["step"] == state.step:  # the last evaluation was the best: reuse its outputs
         return state.best["val"].numpy(), None if state.best["test"] is None else state.best["test"].numpy()
     val, test = (
-        evaluate_model(setup, state, rows).values if rows else None for rows in (setup.splits.val, setup.splits.test)
+        evaluate_model(setup, state, rows, stop).values if rows else None
+        for rows in (setup.splits.val, setup.splits.test)
     )
     assert val is not None
     return val, test

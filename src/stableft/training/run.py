@@ -18,6 +18,7 @@ from stableft.training.failure_watch import describe_likely_failure, detect_vani
 from stableft.training.loop import LoopSettings, resume_conditions, run_steps, start_or_resume
 from stableft.training.outputs import (
     SAVES_BEST,
+    evaluate_last_weights,
     evaluate_model,
     finish_run,
     pause_run,
@@ -59,20 +60,27 @@ def train(
     )
     resumed = start_or_resume(settings, state, run.config, arm=run.arm, recipe=run.recipe, report=run.report)
     _remove_stale_models(setup, state, resumed)
+    last_outputs = None
+
+    def finish() -> None:
+        nonlocal last_outputs
+        last_outputs = evaluate_last_weights(setup, state, stop)
+
     try:
-        diverged = run_steps(
+        run_steps(
             settings,
             state,
             update=lambda: _train_on_next_batch(setup, state),
             evaluate=lambda: _evaluate_and_keep_best(setup, state, stop),
             report=lambda: progress(_current_progress(setup, state)),
             stop=lambda: _should_pause(run, state) or stop(),
+            finish=finish,
         )
     except RunInterrupted:
         if not _should_pause(run, state):
             raise
         return pause_run(setup, state)
-    record = finish_run(setup, state, diverged)
+    record = finish_run(setup, state, last_outputs)
     (setup.folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # after the record: a kill in between loses nothing
     return record
 

@@ -98,7 +98,7 @@ def test_mosbach_figure4_has_every_layer_of_the_first_failed_and_the_first_succe
         in text
     )
     assert f"(run {runs[1].run_id})" in text
-    assert "Blocks are numbered from 1, the lowest, as in Z; M's layer 0 is block 1." in text
+    assert "Blocks are numbered from 1, the lowest, as in Zhang et al. 2021; Mosbach et al. 2021 count from 0." in text
 
 
 def test_both_panels_have_one_scale_that_holds_every_norm():

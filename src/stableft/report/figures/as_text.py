@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stableft.report.figures.curves import thin_out_names
+from stableft.report.figures.from_curves import BANDS
 from stableft.report.figures.panels import (
     BoxPanel,
     ContourPanel,
@@ -20,6 +21,7 @@ from stableft.report.forms.document import NO_VALUE, ReportTable
 from stableft.stats import summarize
 
 MAX_POSITIONS = 6  # x values per curve in a table
+BAND_TEXTS = {BANDS["std"]: "mean (mean - SD to mean + SD)", BANDS["range"]: "mean (range)"}  # of the cells
 
 
 def panel_to_csv_rows(panel: Panel) -> list[dict[str, object]]:
@@ -122,7 +124,11 @@ def _curve_table(panel: CurvePanel, name: str) -> ReportTable:
         for curve in curves
     )
     groups = (("", 1), (panel.xlabel, len(positions))) if positions else ()
-    return ReportTable(name, header, rows, _table_caption(panel.title, f"{panel.ylabel}, by {panel.xlabel}"), groups)
+    if curves and all(curve.n is None for curve in curves):  # of single runs
+        header, rows, groups = header[:1] + header[2:], tuple(row[:1] + row[2:] for row in rows), groups[1:]
+    bands = dict.fromkeys(f"; {BAND_TEXTS[curve.band]}" for curve in curves if curve.band)
+    caption = _table_caption(panel.title, f"{panel.ylabel}, by {panel.xlabel}{''.join(bands)}")
+    return ReportTable(name, header, rows, caption, groups)
 
 
 def _ordered_curve_table(panel: CurvePanel, name: str) -> ReportTable:
@@ -131,7 +137,7 @@ def _ordered_curve_table(panel: CurvePanel, name: str) -> ReportTable:
     curves = [curve for curve in panel.curves if curve.color or curve.label in kept_names]
     positions = _choose_positions(curves)
     rows = tuple((curve.label, *(_value_at(curve, x) for x in positions)) for curve in curves)
-    count_text = f" ({len(kept_names)} of {len(names)} blocks)" if len(kept_names) < len(names) else ""
+    count_text = f"; {len(kept_names)} of the figure's {len(names)} blocks" if len(kept_names) < len(names) else ""
     caption = _table_caption(panel.title, f"{panel.ylabel}, by {panel.xlabel}{count_text}")
     groups = ((panel.xlabel, len(positions)),) if positions else ()
     return ReportTable(name, ("", *(f"{x:,.6g}" for x in positions)), rows, caption, groups)

@@ -26,6 +26,7 @@ from stableft.report.figures.panels import (
     ReferenceLine,
 )
 from stableft.report.figures.style import FAILED_STYLE, PALETTE, RUN_STYLES, SUCCESSFUL_STYLE, choose_run_style
+from stableft.report.paper_values import PAPERS
 from stableft.report.runs import NO_FINISHED_RUN, ArtifactRuns, curve_of_run, reported_score
 from stableft.stats import expected_max, expected_test_score, wilson_interval
 from stableft.training.schedule import bias_ratio, total_steps
@@ -381,11 +382,11 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
         )
     if curves:
         by = f"by the validation score of the {' or '.join(sorted(checkpoints))} checkpoint"
-        method_notes = {
-            "test": f"The best of each number of runs drawn with replacement, {by}, over all draws (Z sec. 4).",
-            "val": f"The best of each number of runs drawn with replacement, {by}, in closed form (Dodge et al. 2019).",
+        methods = {
+            "test": f"over all draws ({PAPERS['Z']}, sec. 4)",
+            "val": "in closed form (Dodge et al. 2019)",
         }
-        notes.append(method_notes[part.of])
+        notes.append(f"The best of each number of runs drawn with replacement, {by}, {methods[part.of]}.")
     split_title = "test" if part.of == "test" else "validation"
     metric = _metric_title(part.groups, runs)
     ylabel = f"expected {split_title} {metric} [percent]"

@@ -13,12 +13,15 @@ from stableft.report.artifact import ArtifactPart, Drifts, Gradients, Perplexiti
 from stableft.report.figures.from_curves import curve_with_band
 from stableft.report.figures.panels import Curve, CurvePanel, Panel, ReferenceLine
 from stableft.report.figures.style import PURPLE
+from stableft.report.paper_values import PAPERS
 from stableft.report.runs import NO_FINISHED_RUN, PROBE_RECORD_OF_PART, ArtifactRuns
 from stableft.text import seed_label
 
 MAX_DRIFT_POINTS = 120  # per curve
 MAX_NAMED_PERPLEXITIES = 8  # with more curves, all share one legend entry
-BLOCK_NUMBERING = "Blocks are numbered from 1, the lowest, as in Z"
+BLOCK_NUMBERING = f"Blocks are numbered from 1, the lowest, as in {PAPERS['Z']}"
+GRADIENT_BLOCK_NUMBERING = f"{BLOCK_NUMBERING}; {PAPERS['M']} count from 0."
+SHARED_BLOCK_NOTE = "ALBERT shares the weights of one block over all its layers, so it has one block."
 DRIFT_AXIS_LABEL = "L2 distance to the initial weights"
 NON_BLOCK_PARTS = ("embeddings", "pooler", "head")  # names in drift records that are not block numbers
 
@@ -210,10 +213,9 @@ def build_gradient_panels(part: Gradients, runs: ArtifactRuns) -> CurvePanelsWit
     low, high = _common_limits([panel for panel, _ in panels])
     records = [side.record for side in sides if side.record]
     general_notes = (
-        [f"{BLOCK_NUMBERING}; M's layer 0 is block 1. The norm of a block is over all its parameters."]
-        if of_layers and records
-        else []
+        [f"{GRADIENT_BLOCK_NUMBERING} The norm of a block is over all its parameters."] if of_layers and records else []
     )
+    general_notes += [SHARED_BLOCK_NOTE] if any("albert" in name for r in records for name in r.parts.blocks) else []
     general_notes += [_matrix_names_note(records)] if not of_layers and records else []
     seen_notes: set[str] = set()  # of the same run's other panels
     panel_notes = [[note for note in notes if not (note in seen_notes or seen_notes.add(note))] for _, notes in panels]
@@ -358,9 +360,15 @@ def _gradient_panel(
     )
     notes, which_run = [], f"{side.verdict.capitalize()} run"
     if not_finite.any():
+        finite = np.flatnonzero(~not_finite)
+        n_last = len(not_finite) - 1 - int(finite[-1]) if len(finite) else len(not_finite)
+        diverged = n_last if side.shown and side.shown.run["diverged"] else 0
+        skipped = int(not_finite.sum()) - diverged
+        causes = [f"the gradient scaler skipped the step{'s' * (skipped > 1)}"] if skipped else []
+        causes += [f"the run diverged by step {record.steps[-diverged]:,}"] if diverged else []
         notes.append(
-            f"{which_run}: at {not_finite.sum()} of {len(not_finite)} recorded steps a norm is not finite (a step that "
-            "the gradient scaler skipped, or the end of a diverged run), and the lines break."
+            f"{which_run}: at {not_finite.sum()} of {len(not_finite)} recorded steps a norm is not finite "
+            f"({' or '.join(causes)}), and the lines break."
         )
     if len(kept) < len(record.steps):
         notes.append(f"{which_run}: {len(kept)} of {len(record.steps)} recorded steps are drawn, at equal distances.")
@@ -396,7 +404,7 @@ def _matrix_names_note(records: Sequence[GradNormsRecord]) -> str:
     matrix_names = [
         f"{matrix} is {name}" for matrix, names in WEIGHT_MATRICES.items() for name in names if name in block_parameters
     ]
-    return f"{BLOCK_NUMBERING}; M's layer 0 is block 1. In each, {', '.join(matrix_names)}."
+    return f"{GRADIENT_BLOCK_NUMBERING} In each, {', '.join(matrix_names)}."
 
 
 LOG_SCALE_ABOVE_RATIO = 20.0  # largest over smallest perplexity; above it, the scale is logarithmic

@@ -152,7 +152,8 @@ def build_seed_map_panel(part: SeedMap, runs: ArtifactRuns) -> tuple[HeatPanel, 
     names = ("seed of data order and dropout", "seed of initialisation")
     missing = "" if scores_by_seeds else NO_FINISHED_RUN
     n_missing = sum(value is None for row in values for value in row)
-    notes = [f"{n_missing} of {len(rows) * len(columns)} pairs of seeds have no score."] if n_missing else []
+    hatched = " (hatched in the figure)" if part.of == "scores" else ""
+    notes = [f"{n_missing} of {len(rows) * len(columns)} pairs of seeds have no score{hatched}."] if n_missing else []
     if any((arm.arm, task) == arm_task for (_, task), arm in runs.imported.items()):
         notes.append("Imported runs are left out: of them one seed is known, not two.")
     if part.of == "std":

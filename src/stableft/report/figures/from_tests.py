@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
+from stableft.catalog.tasks import metric_title
 from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import arm_without_source, is_imported
 from stableft.report.figures.draw import draw_panels
@@ -12,7 +13,7 @@ from stableft.report.figures.estimates import has_interval
 from stableft.report.figures.panels import Curve, CurvePanel, Estimate, EstimatePanel, ReferenceLine
 from stableft.report.figures.style import PAGE_WIDTH
 from stableft.report.forms.document import DrawFigure
-from stableft.report.numbers_in_words import abbreviate_papers, failed_value, metric_title
+from stableft.report.numbers_in_words import abbreviate_papers, failed_value
 from stableft.report.pair_tests import PairTests, compare_with_reference
 from stableft.report.paper_values import PublishedValue
 from stableft.stats import Interval, Summary
