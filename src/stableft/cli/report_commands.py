@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -101,12 +102,15 @@ def report(
 
         if format_ or figure or against:
             raise UserError("report all: writes every format and figure; leave out --format, --figure and --against")
-        if set_ or arms or seeds or rule != "levene":
-            raise UserError("report all: writes every report as it is; leave out --set, --arms, --seeds and --rule")
+        if arms or seeds or rule != "levene" or not {*set_} <= {"execution=padded"}:
+            raise UserError(
+                "report all: writes every report as it is; leave out --arms, --seeds, --rule and every --set but "
+                "execution=padded"
+            )
         if out and Path(out).suffix:
             raise UserError(f"report all: --out {out} must be a folder; all.html is written to it")
         for line in build_all_reports(
-            results, records, data_dir, score, Path(out) if out else results / "reports", width
+            results, records, data_dir, score, Path(out) if out else results / "reports", width, set_
         ):
             print(line, flush=True)
         return
@@ -133,16 +137,27 @@ def report(
 
 
 def print_other_runs(name: str, sets: list[str], arms: str, seeds: str | None, results: Path) -> None:
-    """Print, beside the report of a sweep with missing runs, which options report the other runs of the folder."""
+    """Print, beside a report with missing runs, which options report the other runs of the folder.
+
+    Beside a table or figure of a paper, only the option for runs on padded rows is printed.
+    """
     from stableft.python_api import plan_sweep
     from stableft.records.run_record import RECORD_FILE, run_folder
-    from stableft.report.other_settings import describe_other_runs
-    from stableft.report.runs import ARTIFACTS, read_all_stored_records
+    from stableft.report.other_settings import describe_other_runs, describe_padded_runs
+    from stableft.report.runs import ARTIFACTS, load_artifact, read_all_stored_records
 
-    planned = () if name in ARTIFACTS else plan_sweep(name, sets, split_names(arms), seeds).runs
-    if any(not (run_folder(results, run.run_id) / RECORD_FILE).exists() for run in planned):
-        for line in describe_other_runs(planned, read_all_stored_records(results)):
-            print(f"{results}: {line}", file=sys.stderr)
+    load = cache(lambda path: plan_sweep(path, sets, split_names(arms), seeds))
+    _, pairs = load_artifact(name, load)
+    planned = [run for _, run in pairs]
+    if name in ARTIFACTS:
+        starts = [run for path in {path for path, _ in pairs} for run in load(path).start_runs]
+        lines = describe_padded_runs(planned, starts, results)
+    elif all((run_folder(results, run.run_id) / RECORD_FILE).exists() for run in planned):
+        lines = ()
+    else:
+        lines = describe_other_runs(planned, read_all_stored_records(results))
+    for line in lines:
+        print(f"{results}: {line}", file=sys.stderr)
 
 
 def _check_width(width: float | None) -> None:
