@@ -123,6 +123,7 @@ def run_sweep(
         fail_fast: Stop at the first crash.
         complete: Retrain finished runs whose requested weights or probes are missing.
     """
+    from stableft.report.other_settings import describe_padded_runs
     from stableft.sweep.devices import resolve_devices
     from stableft.sweep.hub_drift import resolve_hub_commits
     from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices, describe_planned_rows
@@ -163,7 +164,8 @@ def run_sweep(
     if not os.access(results, os.W_OK):
         raise UserError(f"--results {results}: this folder is not writable")
     choices = describe_odd_choices(left, sweep, devices, slots, jobs_per_device, tf32)
-    for line in (*describe_planned_rows(left, rows), *choices):
+    padded = (f"note: {line}" for line in describe_padded_runs(left, sweep.start_runs, results))
+    for line in (*describe_planned_rows(left, rows), *padded, *choices):
         print(line, flush=True)
     try:
         with open_display(steps=steps) as display:

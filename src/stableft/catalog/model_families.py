@@ -1,6 +1,9 @@
 """Model families, one row each: module paths of blocks, embeddings and pooler, and what the methods need to know."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from stableft.errors import UserError, did_you_mean
 
@@ -28,6 +31,9 @@ class BackboneSpec:
     paper_head: bool = False  # Z's head differs from the stock head
     sdpa: bool = True  # transformers supports torch's fused attention for it
     packs: bool = False  # rows can be packed: the blocks attend through one function, and the head reads a first token
+    # Regular expression of the hub's models of a family that packs. Rows of other hub models are padded by default,
+    # because plans are made without the network and must not depend on what was downloaded before.
+    hub_models: str = r"$^"
     # Regular expression of the Linear modules with no dropout between them and the preceding Linear: Z's Mixout skips
     # them. The default matches nothing.
     not_after_dropout: str = r"$^"
@@ -46,6 +52,8 @@ BACKBONES = {
             dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
             example="bert-large-uncased",
             packs=True,
+            hub_models=r"(google-bert/)?bert-(base|large)-(un)?cased(-whole-word-masking)?"
+            r"|(google-bert/)?bert-base-multilingual-(un)?cased|google/bert_uncased_L-\d+_H-\d+_A-\d+",
             not_after_dropout=_BERT_FFN,
         ),
         BackboneSpec(
@@ -59,6 +67,7 @@ BACKBONES = {
             lost_positions=2,
             segment_ids=False,
             packs=True,
+            hub_models=r"(FacebookAI/)?roberta-(base|large)|(distilbert/)?distilroberta-base",
             not_after_dropout=_BERT_FFN,
         ),
         BackboneSpec(
@@ -71,6 +80,7 @@ BACKBONES = {
             example="albert-large-v2",
             shares_blocks=True,
             packs=True,
+            hub_models=r"(albert/)?albert-(base|large|xlarge|xxlarge)-v[12]",
             not_after_dropout=r"(\.query|\.key|\.value|\.ffn_output|albert\.pooler)$",
         ),
         BackboneSpec(
@@ -95,6 +105,7 @@ BACKBONES = {
             example="google/electra-large-discriminator",
             paper_head=True,
             packs=True,
+            hub_models=r"google/electra-(small|base|large)-(discriminator|generator)",
             not_after_dropout=_BERT_FFN,
         ),
         BackboneSpec(
@@ -127,3 +138,17 @@ def find_backbone(model_type: str, model: str) -> BackboneSpec:
             f"{did_you_mean(model_type, BACKBONES)}"
         )
     return BACKBONES[model_type]
+
+
+def packs_rows(values: Mapping[str, Any]) -> bool:
+    """Return whether a model with these values of config.json computes the same function on packed rows.
+
+    A decoder's tokens see earlier ones only, which attention on packed rows does not provide for.
+    """
+    spec = BACKBONES.get(str(values.get("model_type")))
+    return spec is not None and spec.packs and not values.get("is_decoder")
+
+
+def is_packing_hub_model(name: str) -> bool:
+    """Return whether the hub's model of that name is known to be of a family whose rows can be packed."""
+    return any(re.fullmatch(spec.hub_models, name) for spec in BACKBONES.values())

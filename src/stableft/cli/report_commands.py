@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -133,16 +134,27 @@ def report(
 
 
 def print_other_runs(name: str, sets: list[str], arms: str, seeds: str | None, results: Path) -> None:
-    """Print, beside the report of a sweep with missing runs, which options report the other runs of the folder."""
+    """Print, beside a report with missing runs, which options report the other runs of the folder.
+
+    Beside a table or figure of a paper, only the option for runs on padded rows is printed.
+    """
     from stableft.python_api import plan_sweep
     from stableft.records.run_record import RECORD_FILE, run_folder
-    from stableft.report.other_settings import describe_other_runs
-    from stableft.report.runs import ARTIFACTS, read_all_stored_records
+    from stableft.report.other_settings import describe_other_runs, describe_padded_runs
+    from stableft.report.runs import ARTIFACTS, load_artifact, read_all_stored_records
 
-    planned = () if name in ARTIFACTS else plan_sweep(name, sets, split_names(arms), seeds).runs
-    if any(not (run_folder(results, run.run_id) / RECORD_FILE).exists() for run in planned):
-        for line in describe_other_runs(planned, read_all_stored_records(results)):
-            print(f"{results}: {line}", file=sys.stderr)
+    load = cache(lambda path: plan_sweep(path, sets, split_names(arms), seeds))
+    _, pairs = load_artifact(name, load)
+    planned = [run for _, run in pairs]
+    if name in ARTIFACTS:
+        starts = [run for path in {path for path, _ in pairs} for run in load(path).start_runs]
+        lines = describe_padded_runs(planned, starts, results)
+    elif all((run_folder(results, run.run_id) / RECORD_FILE).exists() for run in planned):
+        lines = ()
+    else:
+        lines = (f"{results}: {line}" for line in describe_other_runs(planned, read_all_stored_records(results)))
+    for line in lines:
+        print(line, file=sys.stderr)
 
 
 def _check_width(width: float | None) -> None:

@@ -61,6 +61,7 @@ def print_estimate(
 ) -> None:
     """Check a sweep's inputs and print how many runs, how much time, memory and disk space it needs."""
     print("checking the inputs, then measuring a few steps of each setting; nothing is kept ...", flush=True)
+    from stableft.report.other_settings import describe_padded_runs
     from stableft.sweep.devices import resolve_devices
     from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices, describe_planned_rows
     from stableft.sweep.start_runs import start_runs_to_train
@@ -70,7 +71,8 @@ def print_estimate(
     slots = make_slots(names, jobs, execution)
     rows = check_sweep_inputs(sweep.runs, sweep.sources, start_runs_to_train(sweep, results, retry_crashed))
     choices = describe_odd_choices(sweep.runs, sweep, devices, names, jobs, execution.tf32)
-    for line in (*describe_planned_rows(sweep.runs, rows), *choices):
+    padded = (f"note: {line}" for line in describe_padded_runs(sweep.runs, sweep.start_runs, results))
+    for line in (*describe_planned_rows(sweep.runs, rows), *padded, *choices):
         print(line, flush=True)
     from stableft.sweep.estimate import estimate_sweep, render_estimate  # loads torch and transformers: seconds
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stableft.catalog.model_families import is_packing_hub_model, packs_rows
 from stableft.catalog.tasks import TASKS
 from stableft.config.run_config import CustomTask
 from stableft.config.validation import check_printed_name
@@ -100,6 +101,25 @@ def _check_model_folder(name: str, folder: Path, where: str) -> None:
     # Without these files transformers silently creates a tokenizer with an empty vocabulary.
     if not any(True for pattern in TOKENIZER_PATTERNS for _ in folder.glob(pattern)):
         raise UserError(f"{where}: model: folder {name!r} has no tokenizer (tokenizer.json or vocab.txt)")
+
+
+def can_pack_by_default(name: str, folder: Path | None) -> bool:
+    """Return whether a model is known to compute the same function on packed rows: by config.json, or by its hub name.
+
+    `folder` is that of a local model. One without a readable config.json is refused later, with the reason.
+    """
+    if folder is None:
+        return is_packing_hub_model(name)
+    try:
+        values = _read_json(folder / "config.json")
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and packs_rows(values)
+
+
+@retrying
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def is_pickle_allowed() -> bool:

@@ -22,8 +22,10 @@ from stableft.config.settings import (
 from stableft.config.yaml_file import YamlValue, load_yaml, look_up
 from stableft.errors import UserError, did_you_mean, echo
 
-# Not set by a recipe alone: data, model and seeds.
-KEYS_LEFT_OPEN = ("data.task", "data.own", "model.name", "model.revision", "model.sha256", "seeds.init", "seeds.data")
+# Not set by a recipe alone: data, model and seeds, and whether rows are packed, which changes no function.
+KEYS_LEFT_OPEN = (
+    "data.task", "data.own", "model.name", "model.revision", "model.sha256", "execution", "seeds.init", "seeds.data",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ def _resolve_start_run(start: dict[str, Any], identity: Settings) -> dict[str, s
     changes = collect_settings(YamlValue(start.get("set") or {}, ""))
     model = {key: setting for key, setting in identity.items() if key.startswith("model.")}
     chosen = {"data.task": start["task"], "seeds.init": start["seed"], "seeds.data": start["seed"]}
-    settings = read_recipe(shipped_recipes()[start["recipe"]]).for_task(start["task"]) | changes | model
+    recipe = read_recipe(shipped_recipes()[start["recipe"]]).for_task(start["task"])
+    settings = recipe | {"execution": identity["execution"]} | changes | model
     settings |= {key: YamlValue(value, "") for key, value in chosen.items()}
     return {"run": build_run_config(settings, "").run_id, "checkpoint": find_reported_checkpoint(settings, "")}

@@ -287,7 +287,8 @@ class RunConfig(TrainingConfig):
     schedule: ScheduleConfig
     evaluation: EvaluationConfig
     precision: Precision
-    # packed: compute on the tokens of a batch without padding. None: padded; left out, as in older configs.
+    # packed: compute on the tokens of a batch without padding. None: padded; left out, as in older configs. A sweep
+    # that leaves it open gets packed rows where the model is known to allow them (`sweep_file._default_execution`).
     execution: Literal["padded", "packed"] | None = omitted_if_none()
     seeds: Seeds
 

@@ -1,14 +1,14 @@
 """Settings by dotted key, which keep their file and line for error messages until they become a `RunConfig`."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from stableft.config.run_config import Checkpoint, ConfigSection, ExactlyOne, ReportSettings, RunConfig
 from stableft.config.validation import describe_example, find_section, to_user_error
-from stableft.config.yaml_file import YamlValue, parse_yaml
+from stableft.config.yaml_file import YamlValue, look_up, parse_yaml
 from stableft.errors import UserError, clip, did_you_mean, echo
 
 Settings = dict[str, YamlValue]  # by dotted key of a leaf
@@ -36,6 +36,13 @@ def find_leaves(part: type[ConfigSection], prefix: str = "") -> Leaves:
 RUN_CONFIG_LEAVES = find_leaves(RunConfig)
 REPORT_LEAVES = find_leaves(ReportSettings)  # change a report and no run
 SETTING_LEAVES = RUN_CONFIG_LEAVES | REPORT_LEAVES
+
+
+def list_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a nested run config by dotted key. `execution` is left out of a config with padded rows."""
+    return {key: look_up(values, key) for key in RUN_CONFIG_LEAVES} | {"execution": values.get("execution") or "padded"}
+
+
 # Settings determined by a sweep key: set directly, they would be overridden or would name different weights.
 SWEEP_KEY_OF_SETTING = {
     "data.task": "task",

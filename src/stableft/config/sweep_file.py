@@ -12,13 +12,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from stableft.catalog.tasks import find_task
-from stableft.config.local_files import config_name, find_config, locate_custom_task, locate_model, shipped_configs
+from stableft.config.local_files import (
+    can_pack_by_default,
+    config_name,
+    find_config,
+    locate_custom_task,
+    locate_model,
+    shipped_configs,
+)
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.recipe import load_recipe
 from stableft.config.run_config import ModelConfig, RunConfig, Seeds
 from stableft.config.settings import (
     REPORT_LEAVES,
-    RUN_CONFIG_LEAVES,
     ConfigT,
     Settings,
     add_settings,
@@ -26,6 +32,7 @@ from stableft.config.settings import (
     collect_settings,
     describe_value,
     find_reported_checkpoint,
+    list_values,
     parse_set_options,
     reject_sweep_keys,
 )
@@ -39,7 +46,7 @@ from stableft.config.sweep_keys import (
     SweepKeys,
 )
 from stableft.config.validation import check_printed_name, describe_example, to_user_error
-from stableft.config.yaml_file import KeyPath, YamlValue, load_yaml, look_up
+from stableft.config.yaml_file import KeyPath, YamlValue, load_yaml
 from stableft.errors import UserError, clip, did_you_mean
 
 # Sweep keys that --set may override, and whether null turns one off. For the others, null means a forgotten value.
@@ -363,9 +370,9 @@ def _check_rows(points: Sequence[SweepPoint]) -> None:
 
 def _describe_difference(one: RunConfig, other: RunConfig) -> str:
     """Return how two configs differ, seeds aside: at most three settings with both values."""
-    a, b = one.model_dump(), other.model_dump()
-    keys = [key for key in RUN_CONFIG_LEAVES if look_up(a, key) != look_up(b, key) and not key.startswith("seeds.")]
-    values = [[clip(describe_value(look_up(config, key))) for config in (a, b)] for key in keys[:3]]
+    a, b = list_values(one.model_dump()), list_values(other.model_dump())
+    keys = [key for key in a if a[key] != b[key] and not key.startswith("seeds.")]
+    values = [[clip(describe_value(values[key])) for values in (a, b)] for key in keys[:3]]
     shown = [f"{key} ({first} and {second})" for key, (first, second) in zip(keys, values, strict=False)]
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
     return f"but differ in {', '.join(shown)}{more}" if keys else "and are one setting"
@@ -388,14 +395,15 @@ def _expand_arm(
         task_settings = _task_settings(task, folders, paths)
         base = recipe.for_task(task_settings["data.task"].value) | arm.settings
         settings = base | task_settings | _model_settings(model, base, folders, paths) | point
-        resolved, start_run = _resolve_start_from(settings | overrides, folders, paths)
+        execution = _default_execution(settings | overrides, paths)
+        resolved, start_run = _resolve_start_from(settings | overrides | execution, folders, paths)
         # Built once, with the largest seeds, because only the seeds of its runs differ.
         pairs = arm.keys.seeds.pairs
         largest = {
             f"seeds.{name}": YamlValue(max(numbers), seeds_where)
             for name, numbers in zip(("init", "data"), zip(*pairs, strict=True), strict=True)
         }
-        config = build_run_config(settings | largest | overrides | resolved, where)
+        config = build_run_config(settings | largest | overrides | execution | resolved, where)
         pinned = {name: getattr(config.seeds, name) for name in ("init", "data") if f"seeds.{name}" in overrides}
         configs = [
             config.model_copy(update={"seeds": Seeds(**{"init": init, "data": data} | pinned)}) for init, data in pairs
@@ -471,8 +479,8 @@ def _resolve_start_from(
 ) -> tuple[Settings, PlannedRun | None]:
     """Return the setting for a described `start_from` with the id of its run, and that run.
 
-    Nothing and None if `start_from` does not describe a run. The run takes its model from `settings` and everything
-    else from its recipe and its own `set`, so it is the run that `stableft train` would do.
+    Nothing and None if `start_from` does not describe a run. The run takes its model and `execution` from `settings`
+    and everything else from its recipe and its own `set`, so it is the run that `stableft train` would do.
 
     Raises:
         UserError: `start_from` is malformed, or its run would itself start from another run.
@@ -486,7 +494,8 @@ def _resolve_start_from(
     changes = reject_sweep_keys(collect_settings(start.item("set"))) if described.set else {}
     model = {key: settings[key] for key in ("model.name", "model.revision", "model.sha256") if key in settings}
     seeds = {key: start.item("seed") for key in ("seeds.init", "seeds.data")}
-    run_settings = recipe.for_task(task["data.task"].value) | changes | task | model | seeds
+    execution = {"execution": settings["execution"]} if "execution" in settings else {}
+    run_settings = recipe.for_task(task["data.task"].value) | execution | changes | task | model | seeds
     if (chained := run_settings.get("start_from")) and chained.value is not None:
         raise UserError(
             f"{start.where}: start_from: the run of {recipe.name!r} on {task['data.task'].value!r} would start from "
@@ -496,6 +505,16 @@ def _resolve_start_from(
     run = PlannedRun(START_ARM, recipe.name, build_run_config(run_settings, start.where), report)
     value = {"run": run.run_id, "checkpoint": report}
     return {"start_from": YamlValue(value, start.where)}, run
+
+
+def _default_execution(settings: Settings, paths: Mapping[str, Path]) -> Settings:
+    """Return `execution: packed` if the settings leave it open and the model is known to allow it, else nothing."""
+    given = (settings.get(key) for key in ("execution", "data.pad_to_max"))
+    name, sha256 = settings.get("model.name"), settings.get("model.sha256")
+    if name is None or any(setting is not None and setting.value for setting in given):
+        return {}
+    folder = paths[sha256.value] if sha256 else None
+    return {"execution": YamlValue("packed", name.where)} if can_pack_by_default(name.value, folder) else {}
 
 
 def _task_settings(task: YamlValue, folders: tuple[Path, ...], paths: dict[str, Path]) -> Settings:

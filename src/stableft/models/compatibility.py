@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from stableft.catalog.model_families import BACKBONES, BackboneSpec
+from stableft.catalog.model_families import BACKBONES, BackboneSpec, packs_rows
 from stableft.config.run_config import ModelConfig, RunConfig
 from stableft.errors import UserError
 
@@ -16,7 +16,7 @@ def resolve_backbone(model: ModelConfig, values: Mapping[str, Any]) -> BackboneS
     """
     family, segments = values["model_type"], values.get("type_vocab_size")
     if family in BACKBONES:
-        spec = BACKBONES[family]
+        spec = replace(BACKBONES[family], packs=packs_rows(values))
         return replace(spec, segment_ids=False) if segments in (0, 1) else spec
     structure = model.structure
     return BackboneSpec(

@@ -50,6 +50,7 @@ COLUMN_DTYPES = {
     "setting": "object",  # equal for runs that differ only in their seeds; None: imported
     "data_fingerprint": "object",
     "device": "object",
+    "execution": "object",  # padded, packed; None: imported
     "hub_model": "object",  # (name@revision, commit); None: a local folder, or imported
     "source": "object",  # file and hash that a run was imported from; None: a run of this project
     "source_note": "object",  # what the imported runs are, as told at import
@@ -85,6 +86,7 @@ TIDY_COLUMNS = {  # of the table with one row a run that users read; every singl
     "skipped_steps": "steps that the gradient scaler skipped",
     "seconds": "that the run took; NaN: imported",
     "device": "that it ran on; missing: imported",
+    "execution": "padded or packed rows: the same function, with other dropout masks; missing: imported",
     "setting": "equal for runs that differ only in their seeds; missing: imported",
     "start": "the run whose weights it started from; missing: the pre-trained model",
     "source": "file that the run was imported from; missing: a run of this project",
@@ -255,6 +257,7 @@ def _imported_columns(run: ImportedRun) -> dict[str, Any]:
         "setting",
         "data_fingerprint",
         "device",
+        "execution",
         "hub_model",
         "start",
     )
@@ -275,6 +278,7 @@ def _own_columns(record: RunRecord) -> dict[str, Any]:
         "setting": config.setting_id(),
         "data_fingerprint": record.data.fingerprint if record.data else None,
         "device": record.environment.arithmetic if record.environment else None,
+        "execution": config.execution or "padded",
         "hub_model": _hub_model(record),
         "start": _describe_start(record),
         "start_sha256": record.start.sha256 if record.start else None,

@@ -52,6 +52,7 @@ class ArmCell:
     sources: Mapping[str, int] = field(default_factory=dict)  # source of imported runs -> number of runs
     hub_models: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (name@revision, commit) -> number of runs
     devices: Mapping[str, int] = field(default_factory=dict)  # device and rounding (`Environment.arithmetic`) -> runs
+    executions: Mapping[str, int] = field(default_factory=dict)  # padded or packed -> number of runs
     starts: tuple[str, ...] = ()  # descriptions of the runs that provided initial weights
     start_weights: int = 0  # number of different initial weights
     rules: tuple[str, ...] = ()  # rules by which runs were early-stopped
@@ -137,6 +138,7 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
         sources=dict(Counter(run["source"] for run in runs if isinstance(run["source"], str))),
         hub_models=dict(Counter(run["hub_model"] for run in runs if isinstance(run["hub_model"], tuple))),
         devices=dict(Counter(run["device"] for run in scored if isinstance(run["device"], str))),
+        executions=dict(Counter(run["execution"] for run in runs if isinstance(run["execution"], str))),
         starts=_distinct_texts(runs, "start"),
         start_weights=len(_distinct_texts(runs, "start_sha256")),
         rules=_distinct_texts(runs, "rule"),

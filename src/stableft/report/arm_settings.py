@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stableft.config.recipe import load_recipe, shipped_recipes
-from stableft.config.settings import RUN_CONFIG_LEAVES, describe_value
-from stableft.config.yaml_file import look_up
+from stableft.config.settings import RUN_CONFIG_LEAVES, describe_value, list_values
 from stableft.report.runs import ArmTask, ArtifactRuns
 from stableft.text import join_with
 
@@ -52,6 +51,7 @@ OTHER_SETTINGS: dict[str, Callable[[Any], str]] = {
     "optimizer.eps": lambda eps: f"epsilon {_describe_number(eps)}",
     "model.dropout": lambda p: "dropout of the checkpoint" if p is None else f"dropout {_describe_number(p)}",
     "model.head": lambda head: f"{head or 'stock'} head",
+    "execution": lambda how: f"{how} rows",
 }
 # Follow from the task or the seed, change no number, or are part of another one.
 UNNAMED_SETTINGS = {
@@ -120,12 +120,12 @@ def _find_settings(runs: ArtifactRuns, arm_task: ArmTask) -> ArmSettings | None:
         return None
     settings = load_recipe(recipe).for_task(arm_task[1])
     values = _collect_values({key: setting.value for key, setting in settings.items()})
-    return {key: value for key, value in values.items() if key not in ("model.name", "data.train_rows")}
+    return {key: value for key, value in values.items() if key not in ("model.name", "data.train_rows", "execution")}
 
 
 def _collect_values(settings: Mapping[str, Any]) -> ArmSettings:
     """Return the values of a nested config or of dotted settings by dotted key."""
-    values = {key: settings[key] if key in settings else look_up(settings, key) for key in RUN_CONFIG_LEAVES}
+    values = list_values(settings) | {key: value for key, value in settings.items() if "." in key}
     if values["optimizer.llrd"] == 1:
         values["optimizer.llrd"] = None
     if not values["optimizer.weight_decay"]:  # these have no effect then

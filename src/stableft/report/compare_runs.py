@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from stableft.catalog.tasks import task_title
 from stableft.config.run_config import canonical_json, without_none
-from stableft.config.settings import RUN_CONFIG_LEAVES, describe_value
+from stableft.config.settings import RUN_CONFIG_LEAVES, describe_value, list_values
 from stableft.config.sweep_file import START_ARM
 from stableft.config.yaml_file import look_up, parse_yaml
 from stableft.errors import UserError, did_you_mean
@@ -314,8 +314,7 @@ def _settings_of_run(entry: RowAndRecord) -> dict[str, Any]:
     """Return the dotted settings of one of our runs without its seeds, or the source of an imported run."""
     if not isinstance(entry.record, RunRecord):
         return {"source": entry.row["source"]}
-    setting = entry.record.config.setting()
-    return {key: look_up(setting, key) for key in RUN_CONFIG_LEAVES}
+    return list_values(entry.record.config.setting())
 
 
 def _group_by(items: Sequence[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:

@@ -140,6 +140,9 @@ def _describe_runs(cell: ArmCell) -> Iterator[str]:
     if len(cell.devices) > 1:
         listed = ", ".join(f"{n} on {device}" for device, n in cell.devices.items())
         yield f"the runs were computed in ways that round differently: {listed}."
+    if len(cell.executions) > 1:
+        listed = " and ".join(f"{n} on {execution} rows" for execution, n in sorted(cell.executions.items()))
+        yield f"the runs were computed {listed}: the same function up to rounding, with other dropout masks."
     yield from (f"{note}." for note in cell.data_notes)
     if cell.crashed:
         yield f"{cell.crashed} run{'s' * (cell.crashed > 1)} crashed: no score, and not counted as failed."

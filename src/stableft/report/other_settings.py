@@ -1,15 +1,18 @@
-"""Runs of a sweep's recipes that were made with other settings or seeds, and the options that report them."""
+"""Runs of a sweep's recipes that were made with other settings or seeds, and the options that select them."""
 
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from stableft.config.planned_run import PlannedRun
 from stableft.config.run_config import ExactlyOne, RunConfig, without_none
-from stableft.config.settings import RUN_CONFIG_LEAVES, SWEEP_KEY_OF_SETTING
+from stableft.config.settings import RUN_CONFIG_LEAVES, SWEEP_KEY_OF_SETTING, list_values
 from stableft.config.sweep_file import START_ARM
-from stableft.config.yaml_file import look_up, write_setting
-from stableft.records.run_record import RunRecord
+from stableft.config.yaml_file import write_setting
+from stableft.records.run_record import RECORD_FILE, RunRecord, run_folder
+from stableft.sweep.state import read_sweep_state
 from stableft.text import join_with
 
 
@@ -48,14 +51,14 @@ def describe_other_runs(planned: Sequence[PlannedRun], records: Iterable[RunReco
 
 def _options(ours: RunConfig, theirs: RunConfig) -> Iterator[str | None]:
     """Yield the --set options that turn one config into the other, seeds aside; None: no option does."""
-    a, b = ours.model_dump(mode="json"), theirs.model_dump(mode="json")
+    a, b = list_values(ours.model_dump(mode="json")), list_values(theirs.model_dump(mode="json"))
     if ours.model.identity != theirs.model.identity:
         revision = theirs.model.revision
         name = f"{theirs.model.name}@{revision}" if revision not in (None, "main") else theirs.model.name
         yield f"--set {shlex.quote(f'model={name}')}"
     for key, section in RUN_CONFIG_LEAVES.items():
-        before, value = look_up(a, key), look_up(b, key)
-        if before == value or key == "model.revision" or SWEEP_KEY_OF_SETTING.get(key) in ("seeds", "model"):
+        value = b[key]
+        if a[key] == value or key == "model.revision" or SWEEP_KEY_OF_SETTING.get(key) in ("seeds", "model"):
             continue
         if key == "data.own":
             yield None
@@ -64,6 +67,26 @@ def _options(ours: RunConfig, theirs: RunConfig) -> Iterator[str | None]:
             yield f"--set {key}.{only[0]}={only[1]}"
         else:
             yield f"--set {shlex.quote(write_setting(key, without_none(value)))}"
+
+
+def describe_padded_runs(runs: Iterable[PlannedRun], start_runs: Iterable[PlannedRun], results: Path) -> Iterator[str]:
+    """Yield a sentence if runs that are planned on packed rows, and have no record, are finished on padded rows.
+
+    Sweeps of earlier versions left those. `start_runs` provide initial weights for `runs`.
+    """
+    starts = {run.run_id: run.config.model_copy(update={"execution": None}).run_id for run in start_runs}
+    padded = []
+    for run in runs:
+        if run.config.execution == "packed" and not (run_folder(results, run.run_id) / RECORD_FILE).exists():
+            start = run.config.start_from
+            start = start and start.model_copy(update={"run": starts.get(start.run, start.run)})
+            padded.append(replace(run, config=run.config.model_copy(update={"execution": None, "start_from": start})))
+    if found := read_sweep_state(results, padded, look_only=True, brief=True).finished:
+        arms = join_with(list(dict.fromkeys(record.arm for record in found)))
+        yield (
+            f"{results} has {len(found)} finished run{'s' * (len(found) > 1)} of {arms} on padded rows; packed rows "
+            "are now the default, and --set execution=padded takes up the padded ones"
+        )
 
 
 def _as_ranges(labels: Iterable[str]) -> str:

@@ -421,7 +421,10 @@ def load_runs_from_file(
 
 
 def find_sweep_of_file(runs: ArtifactRuns) -> str | None:
-    """Return the shipped sweep file with the name of a record file, if its arms have the settings of the runs."""
+    """Return the shipped sweep file with the name of a record file, if its arms have the settings of the runs.
+
+    Its runs may be on padded rows and those of the file on packed ones, or the other way round.
+    """
     name = f"configs/{runs.artifact.id}.yaml"
     try:
         sweep = load_sweep(name, LocalPaths()) if runs.first_configs else None
@@ -429,8 +432,8 @@ def find_sweep_of_file(runs: ArtifactRuns) -> str | None:
         return None
     if sweep is None:
         return None
-    planned = {(run.arm, run.config.data.task): run.config.setting_id() for run in sweep.runs}
-    recorded = {arm_task: config.setting_id() for arm_task, config in runs.first_configs.items()}
+    planned = {(run.arm, run.config.data.task): run.config.setting_id(("execution",)) for run in sweep.runs}
+    recorded = {arm_task: config.setting_id(("execution",)) for arm_task, config in runs.first_configs.items()}
     return name if recorded.items() <= planned.items() else None
 
 

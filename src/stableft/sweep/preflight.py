@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from stableft.catalog.model_families import BACKBONES
+from stableft.catalog.model_families import BACKBONES, packs_rows
 from stableft.config.local_files import check_weights_format, read_shard_names
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.recipe import find_recipe, shipped_recipes
@@ -110,6 +110,7 @@ def describe_odd_choices(
         used, shipped = find_recipe(name, (Path.cwd(), sweep.path.parent)), shipped_recipes().get(name)
         if shipped and used.read_bytes() != shipped.read_bytes():
             yield f"note: recipe {name!r} is {used}, not the shipped one of that name"
+    yield from _describe_packable_models(sweep)
     if "cpu" not in devices:
         return
     if asked == "auto":
@@ -126,6 +127,22 @@ def describe_odd_choices(
             f"{FP16_SLOWDOWN} times as long there as fp32, by the kind of CPU; --set precision=fp32 trains them in "
             "fp32, under other run ids"
         )
+
+
+def _describe_packable_models(sweep: Sweep) -> Iterator[str]:
+    """Yield a sentence for each hub model whose rows are padded only because its name does not tell its family."""
+    left_open = (point.runs[0].config for point in sweep.points if "execution" not in point.settings)
+    padded = {
+        config.model.identity: config
+        for config in left_open
+        if not (config.execution or config.model.sha256 or config.data.pad_to_max)
+    }
+    for config in padded.values():
+        if packs_rows(_read_model_config(config, sweep.sources)):
+            yield (
+                f"note: rows of {config.model.name} are padded, because its name does not tell its family; --set "
+                "execution=packed computes the same function in less time, under other run ids"
+            )
 
 
 def _check_model(config: RunConfig, sources: LocalPaths) -> None:
