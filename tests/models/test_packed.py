@@ -271,8 +271,11 @@ def test_a_sweep_sets_it():
         load_sweep("configs/smoke.yaml", LocalPaths(), sets=["execution=pact"])
 
 
-@pytest.mark.parametrize("family", ["xlnet", "bart", *OTHER_FAMILIES])
-def test_other_families_are_refused(family_run, family):
-    run, sources = family_run(family, **PACKED)
+@pytest.mark.parametrize(
+    ("family", "values"),
+    [*((family, {}) for family in ("xlnet", "bart", *OTHER_FAMILIES)), ("bert", {"is_decoder": True})],
+)
+def test_other_families_and_decoders_are_refused(family_run, family, values):
+    run, sources = family_run(family, values=values, **PACKED)
     with pytest.raises(UserError, match=r"^execution: stableft cannot pack the rows of .*; write padded$"):
         preload_inputs(run, sources)

@@ -539,6 +539,19 @@ def test_a_seed_twice_and_pooled_settings_are_refused_by_run_and_setting(refused
     assert "more than once" not in said
 
 
+def test_padded_and_packed_runs_are_no_sample_but_may_be_compared(refused, compare):
+    a, packed = runs("a", FINE), runs("a", LOST, execution="packed")
+    said = refused(a, packed, runs("b", FINE, lr=3e-5))
+    assert "has 10 seeds more than once" in said
+    assert f"execution is padded (run {a[0].run_id} of seed 1/101" in said
+    assert said.endswith("select one with --where execution=padded")
+    chosen = compare(a, packed, runs("b", FINE, lr=3e-5), where=["execution=padded"])
+    assert {entry.run_id for entry in a} < set(chosen.provenance.run_ids)
+    assert len(chosen.provenance.run_ids) == 20
+    text = " ".join(render_report(compare(a, runs("b", FINE, execution="packed")), "md").split())
+    assert "a / b differ in: execution padded / packed." in text
+
+
 def test_imported_runs_of_one_seed_or_mixed_with_own_are_refused(refused, compare):
     b = imported("b", FINE)
     source = b[0].source.model_copy(update={"name": "other.csv"})

@@ -8,8 +8,8 @@ from support.command_line import make_scored_record
 from support.sweep_records import save_record
 
 from stableft.config.planned_run import LocalPaths
-from stableft.config.sweep_file import load_sweep
-from stableft.report.other_settings import describe_other_runs
+from stableft.config.sweep_file import Sweep, load_sweep
+from stableft.report.other_settings import describe_other_runs, describe_padded_runs
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,8 @@ from stableft.report.other_settings import describe_other_runs
         ["evaluation.every.times=2", "precision=fp16", "reinit={pooler: true, blocks: 2}"],
         ["optimizer.betas=[0.9, 0.99]", "optimizer.bias_correction=true", "optimizer.eps_placement=after_correction"],
         ["model=bert-base-uncased@abc", "model.dropout=0.2"],
+        ["execution=padded"],
+        ["execution=padded", "precision=fp16"],
     ],
 )
 def test_the_named_options_plan_the_runs_that_were_found(sets):
@@ -55,3 +57,47 @@ def test_a_report_without_its_runs_says_which_settings_the_others_have(stableft,
         "results: 2 runs of devlin are there with other settings; to report them, add --set schedule.length.epochs=1\n",
     )
     assert stableft("report", "rte", "--set", "schedule.length.epochs=1", "--arms", "devlin", "--seeds", "1-2")[2] == ""
+
+
+PADDED_RTE = (
+    "results has 2 finished runs of devlin on padded rows; packed rows are now the default, and --set execution=padded "
+    "takes up the padded ones"
+)
+
+
+def save_padded(sweep: str, **choices) -> Sweep:
+    """Saves the records that a sweep left before packed rows were the default, and returns the sweep as it is now."""
+    for run in load_sweep(sweep, LocalPaths(), ["execution=padded"], **choices).runs:
+        save_record(Path("results"), make_scored_record(run))
+    return load_sweep(sweep, LocalPaths(), **choices)
+
+
+def test_runs_on_padded_rows_are_told_until_packed_ones_are_there(workplace):
+    sweep = save_padded("rte", arms=["devlin"], seeds="1-2")
+    said = [PADDED_RTE, PADDED_RTE.replace("2 finished runs", "1 finished run")]
+    for run, line in zip(sweep.runs, said, strict=True):
+        assert list(describe_padded_runs(sweep.runs, sweep.start_runs, Path("results"))) == [line]
+        save_record(Path("results"), make_scored_record(run))
+    assert not list(describe_padded_runs(sweep.runs, sweep.start_runs, Path("results")))
+
+
+def test_runs_that_start_from_one_on_padded_rows_are_told_too(workplace):
+    start = "set: {start_from: {recipe: mosbach, task: mnli, seed: 7}}"
+    Path("s.yaml").write_text(f"task: rte\nmodel: bert-base-uncased\nseeds: 1-2\nrecipe: devlin\n{start}\n")
+    sweep = save_padded("s.yaml")
+    assert list(describe_padded_runs(sweep.runs, sweep.start_runs, Path("results"))) == [PADDED_RTE]
+
+
+def test_a_sweep_with_padded_runs_in_its_folder_says_so(stableft, workplace):
+    save_padded("smoke", arms=["devlin"], seeds="1-2")
+    for options, notes in (((), [f"note: {PADDED_RTE}"]), (("--set", "execution=padded"), [])):
+        code, out, _ = stableft("sweep", "smoke", "--arms", "devlin", "--seeds", "1-2", "--dry-run", *options)
+        assert code == 0
+        assert [line for line in out.splitlines() if "padded" in line] == notes
+
+
+def test_a_report_without_its_runs_says_which_are_on_padded_rows(stableft, workplace):
+    save_padded("rte", arms=["devlin"], seeds="1-2")
+    code, _, err = stableft("report", "mosbach-table1", "--format", "csv")
+    assert (code, err) == (0, f"{PADDED_RTE}\n")
+    assert stableft("report", "mosbach-table1", "--format", "csv", "--set", "execution=padded")[2] == ""

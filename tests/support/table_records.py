@@ -14,7 +14,7 @@ from stableft.records.run_record import (
 )
 
 
-def make_config(task="rte", split="dev", seed=1, lr=2e-5, model="bert-large-uncased") -> RunConfig:
+def make_config(task="rte", split="dev", seed=1, lr=2e-5, model="bert-large-uncased", execution=None) -> RunConfig:
     return RunConfig.model_validate(
         {
             "data": {"task": task, "split": split, "train_rows": None, "sample_seed": None}
@@ -28,6 +28,7 @@ def make_config(task="rte", split="dev", seed=1, lr=2e-5, model="bert-large-unca
             "evaluation": {"every": {"times": 2}, "at_start": True, "select_by": ("accuracy", "mcc", "spearman")}
             | {"batch_size": 32},
             "precision": "fp32",
+            "execution": execution,
             "seeds": {"init": seed, "data": seed + 100},
         }
     )

@@ -161,6 +161,28 @@ def test_a_hub_model_without_a_network(make_config, monkeypatch, tmp_path):
     assert re.match("model 'no body!': .*hub .*no such model", sentence_about(misspelt, sources))
 
 
+def test_a_hub_model_whose_name_hides_that_its_rows_can_be_packed(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for name, family in (("bert", "bert"), ("gpt", "gpt2")):
+        folder = tmp_path / f"models--some--{name}"
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs" / "main").write_text("c" * 40)
+        (folder / "snapshots" / ("c" * 40)).mkdir(parents=True)
+        (folder / "snapshots" / ("c" * 40) / "config.json").write_text(json.dumps({"model_type": family}))
+    for model, option, lines in (
+        ("some/bert", [], 1),
+        ("some/bert", ["execution=packed"], 0),
+        ("some/bert", ["execution=padded"], 0),
+        ("some/bert", ["data.pad_to_max=true"], 0),
+        ("some/gpt", [], 0),
+    ):
+        sweep = load_sweep("toy", LocalPaths(), [f"model={model}", *option], ["pre-trained"])
+        said = list(describe_odd_choices(sweep.runs, sweep, "0", ["cuda:0"], 1, False))
+        assert len(said) == lines
+        assert all(line.startswith("note: rows of some/bert are padded, because its name") for line in said)
+
+
 OWN_ROWS = "a,no\nb,yes\nc,no\nd,yes\n"
 
 
