@@ -193,10 +193,11 @@ def test_the_kernel_takes_these_arguments():
     assert all(x.grad is not None and x.grad.shape == output.shape for x in inputs)
 
 
-def test_an_evaluation_is_that_of_padded_rows(prepare):
+@pytest.mark.parametrize("family", PACKING)
+def test_an_evaluation_is_that_of_padded_rows(prepare, family):
     outputs = [
         evaluate(state.model, job.splits.val, job.config, job.inputs, job.device)
-        for job, state in (prepare("roberta"), prepare("roberta", **PACKED))
+        for job, state in (prepare(family), prepare(family, **PACKED))
     ]
     np.testing.assert_allclose(outputs[1].values, outputs[0].values, rtol=1e-5, atol=1e-6)
 
