@@ -281,7 +281,7 @@ def papers_sweeps(monkeypatch) -> None:
     from support.artifact_records import load_paper_sweep
 
     for module in ("stableft.cli.sweep_commands", "stableft.report.all_reports"):
-        monkeypatch.setattr(f"{module}.load_sweep", lambda path, _: load_paper_sweep(path))
+        monkeypatch.setattr(f"{module}.load_sweep", lambda path, *_: load_paper_sweep(path))
 
 
 @pytest.fixture

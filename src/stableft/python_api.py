@@ -164,7 +164,7 @@ def run_sweep(
     if not os.access(results, os.W_OK):
         raise UserError(f"--results {results}: this folder is not writable")
     choices = describe_odd_choices(left, sweep, devices, slots, jobs_per_device, tf32)
-    padded = (f"note: {line}" for line in describe_padded_runs(left, sweep.start_runs, results))
+    padded = (f"note: {results}: {line}" for line in describe_padded_runs(left, sweep.start_runs, results))
     for line in (*describe_planned_rows(left, rows), *padded, *choices):
         print(line, flush=True)
     try:

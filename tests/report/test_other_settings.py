@@ -9,7 +9,9 @@ from support.sweep_records import save_record
 
 from stableft.config.planned_run import LocalPaths
 from stableft.config.sweep_file import Sweep, load_sweep
+from stableft.report.all_reports import build_all_reports
 from stableft.report.other_settings import describe_other_runs, describe_padded_runs
+from stableft.report.runs import ARTIFACTS
 
 
 @pytest.mark.parametrize(
@@ -60,8 +62,8 @@ def test_a_report_without_its_runs_says_which_settings_the_others_have(stableft,
 
 
 PADDED_RTE = (
-    "results has 2 finished runs of devlin on padded rows; packed rows are now the default, and --set execution=padded "
-    "takes up the padded ones"
+    "2 runs of devlin are there with padded rows; packed rows are now the default, and --set execution=padded takes up "
+    "the padded ones"
 )
 
 
@@ -74,7 +76,7 @@ def save_padded(sweep: str, **choices) -> Sweep:
 
 def test_runs_on_padded_rows_are_told_until_packed_ones_are_there(workplace):
     sweep = save_padded("rte", arms=["devlin"], seeds="1-2")
-    said = [PADDED_RTE, PADDED_RTE.replace("2 finished runs", "1 finished run")]
+    said = [PADDED_RTE, PADDED_RTE.replace("2 runs of devlin are", "1 run of devlin is")]
     for run, line in zip(sweep.runs, said, strict=True):
         assert list(describe_padded_runs(sweep.runs, sweep.start_runs, Path("results"))) == [line]
         save_record(Path("results"), make_scored_record(run))
@@ -90,7 +92,7 @@ def test_runs_that_start_from_one_on_padded_rows_are_told_too(workplace):
 
 def test_a_sweep_with_padded_runs_in_its_folder_says_so(stableft, workplace):
     save_padded("smoke", arms=["devlin"], seeds="1-2")
-    for options, notes in (((), [f"note: {PADDED_RTE}"]), (("--set", "execution=padded"), [])):
+    for options, notes in (((), [f"note: results: {PADDED_RTE}"]), (("--set", "execution=padded"), [])):
         code, out, _ = stableft("sweep", "smoke", "--arms", "devlin", "--seeds", "1-2", "--dry-run", *options)
         assert code == 0
         assert [line for line in out.splitlines() if "padded" in line] == notes
@@ -99,5 +101,24 @@ def test_a_sweep_with_padded_runs_in_its_folder_says_so(stableft, workplace):
 def test_a_report_without_its_runs_says_which_are_on_padded_rows(stableft, workplace):
     save_padded("rte", arms=["devlin"], seeds="1-2")
     code, _, err = stableft("report", "mosbach-table1", "--format", "csv")
-    assert (code, err) == (0, f"{PADDED_RTE}\n")
+    assert (code, err) == (0, f"results: {PADDED_RTE}\n")
     assert stableft("report", "mosbach-table1", "--format", "csv", "--set", "execution=padded")[2] == ""
+    code, out, _ = stableft("status", "rte")
+    assert (code, [line for line in out.splitlines() if "padded" in line]) == (0, [PADDED_RTE])
+    code, _, err = stableft("export", "rte", "--out", "rte.csv")
+    assert (code, PADDED_RTE in err) == (2, True)
+    assert stableft("export", "rte", "--out", "rte.csv", "--set", "execution=padded")[0] == 0
+
+
+def test_all_reports_say_which_leave_out_runs_on_padded_rows(workplace, monkeypatch):
+    monkeypatch.setattr(
+        "stableft.report.all_reports.ARTIFACTS", {name: ARTIFACTS[name] for name in ("mosbach-figure1",)}
+    )
+    save_padded("rte", arms=["devlin"], seeds="1-2")
+    arguments = (Path("results"), [], None, "recipe", Path("out"))
+    assert list(build_all_reports(*arguments)) == [
+        f"mosbach-figure1: {PADDED_RTE}",
+        "out/all.html: 0 reports in one file",
+    ]
+    line, _ = build_all_reports(*arguments, None, ["execution=padded"])
+    assert line.startswith("out/mosbach-figure1: 2 runs, ")

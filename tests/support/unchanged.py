@@ -85,7 +85,7 @@ def artefacts() -> dict[str, str]:
     """Returns digests of every text file that `report all` writes from the committed records and the test's GLUE."""
     with tempfile.TemporaryDirectory() as name:
         out = Path(name)
-        with mock.patch("stableft.report.all_reports.load_sweep", lambda path, _: load_paper_sweep(path)):
+        with mock.patch("stableft.report.all_reports.load_sweep", lambda path, *_: load_paper_sweep(path)):
             lines = list(build_all_reports(Path("results"), [], GLUE, "recipe", out))
         texts = [path for path in sorted(out.rglob("*")) if path.suffix in (".md", ".csv", ".tex", ".json", ".html")]
         found = {

@@ -102,12 +102,15 @@ def report(
 
         if format_ or figure or against:
             raise UserError("report all: writes every format and figure; leave out --format, --figure and --against")
-        if set_ or arms or seeds or rule != "levene":
-            raise UserError("report all: writes every report as it is; leave out --set, --arms, --seeds and --rule")
+        if arms or seeds or rule != "levene" or not {*set_} <= {"execution=padded"}:
+            raise UserError(
+                "report all: writes every report as it is; leave out --arms, --seeds, --rule and every --set but "
+                "execution=padded"
+            )
         if out and Path(out).suffix:
             raise UserError(f"report all: --out {out} must be a folder; all.html is written to it")
         for line in build_all_reports(
-            results, records, data_dir, score, Path(out) if out else results / "reports", width
+            results, records, data_dir, score, Path(out) if out else results / "reports", width, set_
         ):
             print(line, flush=True)
         return
@@ -152,9 +155,9 @@ def print_other_runs(name: str, sets: list[str], arms: str, seeds: str | None, r
     elif all((run_folder(results, run.run_id) / RECORD_FILE).exists() for run in planned):
         lines = ()
     else:
-        lines = (f"{results}: {line}" for line in describe_other_runs(planned, read_all_stored_records(results)))
+        lines = describe_other_runs(planned, read_all_stored_records(results))
     for line in lines:
-        print(line, file=sys.stderr)
+        print(f"{results}: {line}", file=sys.stderr)
 
 
 def _check_width(width: float | None) -> None:

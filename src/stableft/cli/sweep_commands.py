@@ -32,6 +32,7 @@ from stableft.records.run_record import (
     write_records_file,
 )
 from stableft.report.artifact import Artifact, DatasetsTable, HyperparametersTable, ProbePart, groups_of
+from stableft.report.other_settings import describe_padded_runs
 from stableft.report.runs import (
     ARTIFACTS,
     PROBE_RECORD_OF_PART,
@@ -61,7 +62,6 @@ def print_estimate(
 ) -> None:
     """Check a sweep's inputs and print how many runs, how much time, memory and disk space it needs."""
     print("checking the inputs, then measuring a few steps of each setting; nothing is kept ...", flush=True)
-    from stableft.report.other_settings import describe_padded_runs
     from stableft.sweep.devices import resolve_devices
     from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices, describe_planned_rows
     from stableft.sweep.start_runs import start_runs_to_train
@@ -71,7 +71,7 @@ def print_estimate(
     slots = make_slots(names, jobs, execution)
     rows = check_sweep_inputs(sweep.runs, sweep.sources, start_runs_to_train(sweep, results, retry_crashed))
     choices = describe_odd_choices(sweep.runs, sweep, devices, names, jobs, execution.tf32)
-    padded = (f"note: {line}" for line in describe_padded_runs(sweep.runs, sweep.start_runs, results))
+    padded = (f"note: {results}: {line}" for line in describe_padded_runs(sweep.runs, sweep.start_runs, results))
     for line in (*describe_planned_rows(sweep.runs, rows), *padded, *choices):
         print(line, flush=True)
     from stableft.sweep.estimate import estimate_sweep, render_estimate  # loads torch and transformers: seconds
@@ -277,6 +277,7 @@ def render_sweep_status(sweep: Sweep, results: Path) -> str:
     rows = [("arm", "task", *statuses)]
     rows += [(arm, task, *cell.values()) for (arm, task), cell in counts.items()]
     notes = ["failed: finished, but no better than chance, or in NaN"]
+    notes += describe_padded_runs(sweep.runs, sweep.start_runs, results)
     if any(cell["stopped"] for cell in counts.values()):
         notes.append("stopped: early-stopped as hopeless; a sweep without stop_hopeless resumes these runs")
     state = read_sweep_state(results, sweep.start_runs, look_only=True)
@@ -342,7 +343,8 @@ def read_sweep_records(sweep: Sweep, results: Path) -> Iterator[RunRecord]:
             shared[run.run_id] = record
         yield record.model_copy(update={"arm": run.arm, "recipe": run.recipe, "report": run.report})
     if none:
-        raise UserError(f"{sweep.path}: {results} has no records of its {len(sweep.runs)} runs")
+        padded = "".join(f"; {line}" for line in describe_padded_runs(sweep.runs, sweep.start_runs, results))
+        raise UserError(f"{sweep.path}: {results} has no records of its {len(sweep.runs)} runs{padded}")
 
 
 def export_records(sweep: Sweep, results: Path, out: Path) -> str:

@@ -14,6 +14,7 @@ from stableft.report.build import build_report
 from stableft.report.figures.from_probes import count_probe_records
 from stableft.report.forms.document import Report
 from stableft.report.forms.write import write_report_folder
+from stableft.report.other_settings import describe_padded_records, plan_padded_runs
 from stableft.report.runs import (
     ARTIFACTS,
     ArtifactRuns,
@@ -34,13 +35,15 @@ def build_all_reports(
     checkpoint: ReportedCheckpoint,
     out: Path,
     width: float | None = None,
+    sets: Sequence[str] = (),
 ) -> Iterator[str]:
     """Write a folder for each report below `out` and one HTML file with all of them. Yield a line for each.
 
     The records are read from `files` (default: `results/records/*.jsonl`) and from `results/runs`. An artefact is
     skipped if nothing it shows is recorded, and a table of data sets if `data_dir` is None. If a report cannot be
     built, its line is the reason, and the other reports are still written. With equal records and library versions,
-    the files are equal byte for byte. `width` is that of the figures in inches.
+    the files are equal byte for byte. `width` is that of the figures in inches. `sets` are KEY=VALUE strings that
+    override the settings of the artefacts' sweeps.
 
     Raises:
         UserError: There are no records, one is damaged, or two reports would have the same name.
@@ -71,7 +74,8 @@ def build_all_reports(
             continue
         reports.append(report)
         yield _write_and_describe(report, out / path.stem, f"from {path}")
-    load = cache(lambda path: load_sweep(path, LocalPaths()))
+    load = cache(lambda path: load_sweep(path, LocalPaths(), sets))
+    finished = {record.run_id: record for record in own if record.status == "finished"}
     for artifact in ARTIFACTS.values():
         if not _can_be_built(artifact, data_dir):
             continue
@@ -79,6 +83,10 @@ def build_all_reports(
             _, planned = load_artifact(artifact.id, load)
             shown = select_imported_runs(imported, artifact, [run for _, run in planned])
             runs = collect_runs(artifact, planned, [*own, *shown], checkpoint, find_probes=lambda: probes)
+            left = [run for _, run in planned if run.run_id not in finished]
+            starts = [run for path in {path for path, _ in planned} for run in load(path).start_runs]
+            padded = [finished[run.run_id] for run in plan_padded_runs(left, starts) if run.run_id in finished]
+            yield from (f"{artifact.id}: {line}" for line in describe_padded_records(padded))
             if _is_empty(artifact, runs):
                 continue
             report = build_report(runs, data_dir, width)
@@ -89,6 +97,7 @@ def build_all_reports(
         yield _write_and_describe(report, out / artifact.id, f"{len(runs.frame)} runs")
     from stableft.report.forms.html import reports_to_html
 
+    out.mkdir(parents=True, exist_ok=True)  # no report may have been written there
     atomic_write(out / "all.html", reports_to_html(reports, "stableft: all reports").encode())
     yield f"{out / 'all.html'}: {len(reports)} reports in one file"
 

@@ -74,18 +74,30 @@ def describe_padded_runs(runs: Iterable[PlannedRun], start_runs: Iterable[Planne
 
     Sweeps of earlier versions left those. `start_runs` provide initial weights for `runs`.
     """
+    left = (run for run in runs if not (run_folder(results, run.run_id) / RECORD_FILE).exists())
+    padded = read_sweep_state(results, plan_padded_runs(left, start_runs), look_only=True, brief=True)
+    yield from describe_padded_records(padded.finished)
+
+
+def plan_padded_runs(runs: Iterable[PlannedRun], start_runs: Iterable[PlannedRun]) -> list[PlannedRun]:
+    """Return the runs of these that are planned on packed rows, on padded ones, like those that they start from."""
     starts = {run.run_id: run.config.model_copy(update={"execution": None}).run_id for run in start_runs}
     padded = []
     for run in runs:
-        if run.config.execution == "packed" and not (run_folder(results, run.run_id) / RECORD_FILE).exists():
+        if run.config.execution == "packed":
             start = run.config.start_from
             start = start and start.model_copy(update={"run": starts.get(start.run, start.run)})
             padded.append(replace(run, config=run.config.model_copy(update={"execution": None, "start_from": start})))
-    if found := read_sweep_state(results, padded, look_only=True, brief=True).finished:
-        arms = join_with(list(dict.fromkeys(record.arm for record in found)))
+    return padded
+
+
+def describe_padded_records(finished: Sequence[RunRecord]) -> Iterator[str]:
+    """Yield a sentence on finished runs on padded rows, where packed ones are planned."""
+    if n := len(finished):
+        arms = join_with(list(dict.fromkeys(record.arm for record in finished)))
         yield (
-            f"{results} has {len(found)} finished run{'s' * (len(found) > 1)} of {arms} on padded rows; packed rows "
-            "are now the default, and --set execution=padded takes up the padded ones"
+            f"{n} run{'s' * (n > 1)} of {arms} {'are' if n > 1 else 'is'} there with padded rows; packed rows are now "
+            "the default, and --set execution=padded takes up the padded ones"
         )
 
 
