@@ -330,7 +330,7 @@ def test_padded_and_packed_runs_in_one_row_are_told():
     pooled = make_runs("mosbach", NARROW) + make_runs("mosbach", NARROW, execution="packed")
     text = " ".join(render(make_report(pooled)).split())
     said = "computed {0} on packed rows and {0} on padded rows: the same function up to rounding".format(len(NARROW))
-    assert f"mosbach on rte: the runs were {said}, with other dropout masks." in text
+    assert f"mosbach on RTE: the runs were {said}, with other dropout masks." in text
     alone = make_report(make_runs("mosbach", NARROW), make_runs("devlin", WIDE, execution="packed"))
     assert "padded" not in render(alone)
 
