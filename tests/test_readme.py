@@ -95,7 +95,7 @@ def sections() -> list:
         for title, section in SECTION.findall(text):
             lines = shown_lines(section)
             lines += [fill_in(command) for command in table_commands(section) if not is_in_a_block(command)]
-            long = any(re.search(r"scripts/demo|sweep configs/demo-probes", line) for line in lines)
+            long = any(re.search(r"scripts/demo|sweep configs/(demo-probes|rte)", line) for line in lines)
             if lines:
                 found.append(pytest.param(lines, id=f"{name}: {title}", marks=[pytest.mark.nightly] if long else []))
     return found

@@ -97,7 +97,7 @@ def test_toy_rte_after_toy_mrpc(expanded, stableft, workplace):
     assert (code, err) == (0, "")
     assert "Ended: 4 of 4 runs done" in out
     assert out.index("toy-mrpc") < out.index("after-mrpc toy-rte")
-    start = f"after-mrpc on toy-rte: the runs start from the last weights of run {parent.run_id} (mosbach on toy-mrpc,"
+    start = f"after-mrpc on toy RTE: the runs start from the last weights of run {parent.run_id} (mosbach on toy-mrpc,"
     assert start in " ".join(Path("results/sweeps/s/report.md").read_text().split())
     results = Path("results")
     folder = run_folder(results, parent.run_id)
@@ -149,6 +149,7 @@ def test_killed_in_the_parent_and_in_a_child(expanded, whole, site, workplace):
     assert {run_id: bits(Path("killed"), run_id) for run_id in expected} == expected
 
 
+@pytest.mark.nightly
 def test_hopeless_runs_end_and_the_others_are_as_ever(expanded, whole, stableft):
     runs = [run.run_id for run in expanded.runs[:3]]
     plain = ("sweep", "s.yaml", "--arms", "plain", *OPTIONS)

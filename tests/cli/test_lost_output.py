@@ -108,7 +108,7 @@ def test_a_device_is_not_replaced(stableft):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["2>&1 | true", "> /dev/full", ">&- 2>&-"])
+@pytest.mark.parametrize("way", ["2>&1 | true", "> /dev/full", pytest.param(">&- 2>&-", marks=pytest.mark.nightly)])
 def test_a_sweep_goes_on_to_its_end_whoever_reads(way):
     done = run_shell(f"stableft {SWEEP} {way}")
     assert (done.returncode, done.stderr.decode()) == (0, LOST if way == "> /dev/full" else "")
@@ -160,7 +160,7 @@ def wait_for(process: subprocess.Popen, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)])
 def test_after_a_signal_no_report_is_drawn(number):
     """There would be one: a run has finished."""
     process = start(f"exec {COMMAND} sweep smoke --arms mosbach --devices cpu --checkpoint-every 1")

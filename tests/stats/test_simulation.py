@@ -39,7 +39,7 @@ def coverage(n, samples, resamples=999):
     return {name: hit / samples for name, hit in hits.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_intervals_of_100_values_cover_the_truth():
     shares = coverage(100, 1000)
     assert all(0.93 <= share <= 0.97 for share in shares.values()), shares
