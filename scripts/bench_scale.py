@@ -2,9 +2,9 @@
 
     scripts/bench scale [--runs 1000 10000 100000] [--out results/benchmarks/scale.json]
 
-The results folder is made up: the records and files of a finished sweep of two arms, of the size of the demo's, with
-scores drawn from a seed. Every command is a process of its own. `--help` beside them is what Python and the command
-line cost without any records. Times are those of the processor, with child processes.
+The results folder is made up: the records and files of a finished sweep of two arms (ten for 100,000 runs), of the size
+of the demo's, with scores drawn from a seed. Every command is a process of its own. `--help` beside them is what Python
+and the command line cost without any records. Times are those of the processor, with child processes.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import numpy as np
 
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.sweep_file import load_sweep
+from stableft.config.sweep_keys import MAX_SEEDS
 from stableft.data.splits import data_fingerprint
 from stableft.records.file_sums import sum_files
 from stableft.records.run_record import (
@@ -42,10 +43,10 @@ model: demo/toy-bert
 seeds: 1-{seeds}
 set:
   data: {{split: dev, train_rows: 400, max_length: 32, segment_ids: true}}
-  optimizer.lr: 1.13e-3
   evaluation: {{every: {{times: 10}}, at_start: false, report: last}}
   model.attention: eager
   precision: fp32
+grid: {{optimizer.lr: {rates}}}
 arms:
   - recipe: devlin
   - recipe: mosbach
@@ -55,7 +56,9 @@ arms:
 def make_results(folder: Path, runs: int) -> tuple[Path, Path]:
     """Write a sweep file of so many runs and the results folder of its end. Return their paths."""
     sweep_file, results = folder / "scale.yaml", folder / "results"
-    sweep_file.write_text(SWEEP.format(runs=runs, seeds=runs // 2), encoding="utf-8")
+    settings = -(-runs // (2 * MAX_SEEDS))
+    rates = [round(1e-5 * (1 + number), 8) for number in range(settings)]
+    sweep_file.write_text(SWEEP.format(runs=runs, seeds=runs // (2 * settings), rates=rates), encoding="utf-8")
     sweep = load_sweep(str(sweep_file), LocalPaths())
     template = next(record for record in read_records_file(TEMPLATE) if isinstance(record, RunRecord))
     fingerprint = data_fingerprint(sweep.runs[0].config, sweep.sources)
