@@ -29,8 +29,8 @@ from stableft.report.figures.panels import (
 )
 from stableft.report.figures.style import (
     BLUE,
+    FIRST_NAN,
     GREEN,
-    NAN_FROM_HERE,
     NAN_LEFT_OUT,
     NAN_VALUE,
     PURPLE,
@@ -235,11 +235,19 @@ def test_a_long_name_of_an_axis_is_no_longer_than_the_axis():
 
 def test_nan_of_a_curve_is_marked_at_the_foot():
     panel = curves_of(Curve("a", (1.0, 2.0, 3.0), (1.0, NAN, NAN)))
-    for xlabel, marked, name in ((STEP_AXIS, [2], NAN_FROM_HERE), ("blocks", [2, 3], NAN_VALUE)):
+    for xlabel, marked, name in ((STEP_AXIS, [2], FIRST_NAN), ("blocks", [2, 3], NAN_VALUE)):
         figure = draw_panels([replace(panel, xlabel=xlabel)])
         (axes,) = shown(figure)
         assert points(axes, "NaN") == [(x, pytest.approx(0.03)) for x in marked]
         assert legend(figure) == ["a", name]
+
+
+def test_marks_of_several_runs_have_their_number():
+    panel = curves_of(Curve("a", (1.0,), (1.0,), dropped=(2.0, 2.0, 3.0)))
+    (axes,) = shown(draw_panels([replace(panel, xlabel=STEP_AXIS)]))
+    assert [x for x, _ in points(axes, "NaN")] == [2, 3]
+    assert [(text.xy[0], text.get_text()) for text in axes.texts] == [(2, "2")]
+    assert axes.get_xlim()[1] > 3
 
 
 def test_a_mean_without_the_runs_that_are_nan_has_a_ring():

@@ -1,7 +1,8 @@
 """Draw curves with bands, reference lines and points."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,8 @@ from stableft.report.figures.panels import STEP_AXIS, Curve, CurvePanel, Panel, 
 from stableft.report.figures.style import (
     COLORMAP,
     DASHED_LINE,
+    FIRST_NAN,
     GREY,
-    NAN_FROM_HERE,
     NAN_LEFT_OUT,
     NAN_VALUE,
     PALETTE,
@@ -44,6 +45,7 @@ POINTS_PER_INCH = 15  # of such curves; more would make one mass of lines that c
 NARROW_BAR = 0.15  # inches of height of a colour bar above the panels
 MAX_VECTOR_CURVES = 200  # panels with more curves have them as pixels in vector files; ten times as many for points
 
+NAN_FOOT = 0.03  # height of the marks of NaN in a panel
 NAN_MARK: dict[str, Any] = {"marker": "X", "linestyle": "none", "color": GREY}
 BAND_STYLE: dict[str, Any] = {"marker": "s", "markersize": 8, "linestyle": "-", "color": GREY}
 BAND_STYLE |= {"markerfacecolor": "#E4E4E4", "markeredgewidth": 0.7}
@@ -205,7 +207,7 @@ def _n_text(counts: set[int]) -> str:
 
 
 def _nan_name(panel: CurvePanel) -> str:
-    return NAN_FROM_HERE if panel.xlabel == STEP_AXIS else NAN_VALUE
+    return FIRST_NAN if panel.xlabel == STEP_AXIS else NAN_VALUE
 
 
 def _nan_places(curve: Curve) -> list[float]:
@@ -238,6 +240,7 @@ def draw_curve_panel(
     # The first curve is drawn on top, but for solid ones, which would hide the dashed ones.
     order = list(reversed(panel.curves))
     order.sort(key=lambda curve: styles[legend_name(curve)].get("linestyle", "-") != "-")
+    marked: Counter[tuple[float, Any]] = Counter()
     for curve in () if panel.steps else order:
         style: dict[str, Any] = styles[legend_name(curve)] | ({"color": curve.color} if curve.color else {})
         x, y = _nan_if_undrawable(curve.x, panel.xlog), _nan_if_undrawable(curve.y, panel.ylog)
@@ -257,13 +260,12 @@ def draw_curve_panel(
         drawn = axes.plot(x, y, **look, label=curve.label)
         set_hover(drawn[0], [curve.hover or add_count(curve.label, "" if curve.n is None else f"n = {curve.n}")])
         lost = [] if panel.sequential else _nan_places(curve)[: 1 if panel.xlabel == STEP_AXIS else None]
-        if marked := [*curve.dropped, *lost]:
-            mark = {"transform": axes.get_xaxis_transform(), "marker": "X", "color": style["color"], "s": 22}
-            axes.scatter(marked, [0.03] * len(marked), zorder=6, label="NaN", **mark)
+        marked.update((x, style["color"]) for x in (*curve.dropped, *lost))
         if curve.without_nan:
             ring = {"marker": "o", "s": 70, "facecolor": "white", "edgecolor": style["color"], "linewidth": 1.3}
             heights = [dict(zip(curve.x, curve.y, strict=True))[x] for x in curve.without_nan]
             axes.scatter(curve.without_nan, heights, zorder=look["zorder"] - 0.1, label=NAN_LEFT_OUT, **ring)
+    _draw_nan_marks(axes, marked, page)
     _draw_reference_lines(axes, panel.horizontal, references)
     for line, row in zip(panel.vertical, stack_vertical_labels(panel, width, page), strict=True):
         axes.axvline(line.value, color=GREY, linewidth=0.8, zorder=1, label=line.label)
@@ -279,6 +281,18 @@ def draw_curve_panel(
     set_axis_ticks(axes.xaxis, width, whole=True)  # steps, trials and runs
     if panel.xticks:
         axes.set_xticks(panel.xticks, _thin_out_ticks(panel, width, page))
+
+
+def _draw_nan_marks(axes: "Axes", marked: Mapping[tuple[float, Any], int], page: Page) -> None:
+    """Mark each (x, colour) at the foot of a panel, with its number of runs if that is not 1."""
+    foot = axes.get_xaxis_transform()
+    for (x, color), runs in marked.items():
+        axes.scatter([x], [NAN_FOOT], transform=foot, marker="X", color=color, s=22, zorder=6, label="NaN")
+        if runs > 1:
+            place = {"xycoords": foot, "textcoords": "offset points", "va": "center", "fontsize": page.small}
+    axes.update_datalim([(x, 0.0) for x, _ in marked], updatey=False)  # a mark may be beyond the end of its mean
+    axes.autoscale_view(scaley=False)
+            axes.annotate(str(runs), (x, NAN_FOOT), (4, 0), zorder=6, **place)
 
 
 def points_per_median(panel: CurvePanel, width: float) -> int:

@@ -70,7 +70,7 @@ class Curve:
     hover: str = only_drawn("")  # title of the line
     legend: str = only_drawn("")  # legend entry, if it differs from both
     band: str = only_drawn("")  # what line and band are, for the legend, e.g. "mean ± 1 SD"
-    dropped: tuple[float, ...] = only_drawn(())  # x from which on a run is NaN and no part of the mean
+    dropped: tuple[float, ...] = only_drawn(())  # x from which on a run is no part of the mean, once for each run
     without_nan: tuple[float, ...] = only_drawn(())  # x whose mean is that of fewer runs, because some are NaN there
 
 

@@ -42,7 +42,7 @@ FILE_METADATA: dict[str, dict[str, Any]] = {  # omit fields that differ between 
 }
 
 # What the legends of all figures say of runs that are NaN.
-NAN_SCORE, NAN_FROM_HERE, NAN_LEFT_OUT = "one run, NaN", "a run is NaN from here on", "1 or more runs NaN, left out"
+NAN_SCORE, FIRST_NAN, NAN_LEFT_OUT = "one run, NaN", "first NaN of 1 or more runs", "1 or more runs NaN, left out"
 NAN_VALUE = "NaN or infinite, not drawn"
 
 LegendEntry = tuple[str, dict[str, Any]]  # (name, Line2D style)
