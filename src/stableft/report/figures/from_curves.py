@@ -408,6 +408,10 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
     return replace(panel, metric=metric, note=drawn_note), notes
 
 
+LAST_SHARES_NOTE = (
+    "Shaded: the share at a line's last evaluation, with its 95 % Wilson interval. Where lines are equal, their dashes "
+    "alternate."
+)
 LOG_STEPS_ABOVE_RATIO = 4  # between the numbers of steps of two groups; above it, the steps are on a logarithmic scale
 
 
@@ -465,7 +469,7 @@ def build_at_baseline_panel(part: AtBaseline, runs: ArtifactRuns) -> CurvePanelW
         possible=(0.0, 100.0),
         steps=True,
     )
-    notes = ["Bars: 95 % Wilson interval at the last evaluation. Where lines are equal, their dashes alternate."]
+    notes = [LAST_SHARES_NOTE]
     notes += [_last_share_note(part, runs)] if _last_shares_differ(curves, part, runs) else []
     notes += ["The logarithmic axis has no step 0."] if panel.xlog and min(c.x[0] for c in curves) <= 0 else []
     notes += ["A run that ended with NaN counts as at chance level from then on."] if with_nan else []
