@@ -145,6 +145,8 @@ def test_arms_of_a_table_have_its_names_below_their_data_sets():
     names = [label.get_text() for label in shown(figure)[0].get_yticklabels()]
     assert [name.endswith("reference\N{NO-BREAK SPACE}†") for name in names if "reference" in name] == [True]
     assert "Means and SDs leave out NaN: 1 of 5 of devlin on CoLA." in " ".join(figure.get_supxlabel().split())
+    (axes, *_) = shown(report_of_artifact("mosbach-table4").figures["effects"]())  # of one data set
+    assert axes.get_yticklabels()[0].get_text() == "SciTail, accuracy;\nreference\N{NO-BREAK SPACE}†"
     caption = report_of_artifact("zhang-table7").figures["effects"]().get_supxlabel().strip()
     assert caption.startswith("Every arm against Standard.")  # each against that of its own model
 

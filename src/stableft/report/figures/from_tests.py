@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
-from stableft.catalog.tasks import metric_title
+from stableft.catalog.tasks import metric_title, task_title
 from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import arm_without_source, is_imported
 from stableft.report.figures.draw import draw_panels
@@ -130,9 +130,9 @@ def build_effect_panels(
         arm, reference = named[id(pair)]
         label = _short_name(arm.label) + _dagger(arm.cell)
         label += "" if references else f" against {_short_name(reference.label)}{_dagger(reference.cell)}"
-        group = f"{arm.group}, {metric_title(arm.cell.metric)}" if len(groups) > 1 and arm.cell.metric else ""
-        if references and reference.cell.mostly_failed:
-            group = f"{group}; reference{_dagger(reference.cell)}" if group else f"reference{_dagger(reference.cell)}"
+        marked = f"reference{_dagger(reference.cell)}" if references and reference.cell.mostly_failed else ""
+        scores = f"{arm.group or task_title(arm.cell.task)}, {metric_title(arm.cell.metric)}" if arm.cell.metric else ""
+        group = "; ".join(filter(None, [scores if len(groups) > 1 or marked else "", marked]))
         counts = f"{failed_value(pair.arm).text} against {failed_value(pair.reference).text} failed"
         failures.append(_difference(label, pair.failed_difference, pair.failed_interval, group, f"{label}: {counts}"))
         means.append(_difference(label, pair.mean_difference, pair.mean_interval, group))
