@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from support.figures import AXIS, assert_readable, box, legend, lines, points, shown
 
-from stableft.report.figures.curves import BANDS_NOTE
 from stableft.report.figures.cut_axis import CUT_NOTE
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.panels import (
@@ -212,9 +211,11 @@ def test_a_band_does_not_leave_the_possible_range():
     (axes,) = shown(figure)
     assert axes.collections[0].get_paths()[0].vertices[:, 1].max() == 100
     assert 100 < axes.get_ylim()[1] < 102
-    assert BANDS_NOTE in figure.get_supxlabel()
+    assert figure.get_supxlabel() == "\nBands are cut at 100 % for scores."
     within = replace(wide, high=(100.0, 100.0))
     assert draw_panels([curves_of(within, possible=(0.0, 100.0))]).get_supxlabel() == ""
+    panels = [curves_of(wide, possible=(0.0, 100.0)), curves_of(replace(wide, low=(-1.0, 60.0)), possible=(0.0, None))]
+    assert "Bands are cut at 100 % for scores and 0 for losses." in draw_panels(panels).get_supxlabel()
 
 
 def test_steps_and_trials_have_whole_numbers():

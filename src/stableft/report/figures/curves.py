@@ -22,6 +22,7 @@ from stableft.report.figures.style import (
     Page,
     set_hover,
 )
+from stableft.text import join_with
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +51,6 @@ NAN_FOOT = 0.03  # height of the marks of NaN in a panel
 NAN_MARK: dict[str, Any] = {"marker": "X", "linestyle": "none", "color": GREY}
 BAND_STYLE: dict[str, Any] = {"marker": "s", "markersize": 8, "linestyle": "-", "color": GREY}
 BAND_STYLE |= {"markerfacecolor": "#E4E4E4", "markeredgewidth": 0.7}
-BANDS_NOTE = "Bands are cut where scores end, such as at 100 %."
 MEDIANS_NOTE = "Lines of many steps show the medians of neighbouring steps."
 GAP_LEGEND: LegendEntry = (
     "a norm is not finite",
@@ -216,11 +216,16 @@ def _nan_places(curve: Curve) -> list[float]:
     return [x for x, y in zip(curve.x, curve.y, strict=True) if not math.isfinite(y)]
 
 
-def bands_are_cut(panel: CurvePanel) -> bool:
-    """Return whether a band of a panel would leave the possible range."""
-    lowest, highest = panel.possible
-    below = lowest is not None and any(low < lowest for curve in panel.curves for low in curve.low)
-    return below or (highest is not None and any(high > highest for curve in panel.curves for high in curve.high))
+def cut_bands_notes(panels: Sequence[CurvePanel]) -> list[str]:
+    """Return a sentence on the ends of the possible ranges that bands of these panels would leave, if they do."""
+    ends: dict[str, None] = {}
+    for panel in panels:
+        lowest, highest = panel.possible
+        if lowest is not None and any(low < lowest for curve in panel.curves for low in curve.low):
+            ends["0 for losses" if highest is None else f"{lowest:g} % for scores"] = None
+        if highest is not None and any(high > highest for curve in panel.curves for high in curve.high):
+            ends[f"{highest:g} % for scores"] = None
+    return [f"Bands are cut at {join_with(list(ends))}."] if ends else []
 
 
 def draw_curve_panel(

@@ -20,16 +20,15 @@ from stableft.report.figures.boxes import (
     why_failed_above,
 )
 from stableft.report.figures.curves import (
-    BANDS_NOTE,
     MEDIANS_NOTE,
     NARROW_PANEL,
-    bands_are_cut,
     choose_curve_styles,
     choose_point_styles,
     choose_reference_styles,
     color_bar_of_curves,
     count_in_titles,
     curve_legend_entries,
+    cut_bands_notes,
     draw_curve_panel,
     draw_point_panel,
     legend_name,
@@ -121,7 +120,7 @@ def draw_panels(
         **why_failed_above(boxes),
         EMPTY_CELLS_NOTE: any(map(has_empty_cells, _panels_of_type(panels, HeatPanel))),
         CUT_NOTE: any(box_score_axis(_sharing(boxes, panel)).cut for panel in boxes),
-        BANDS_NOTE: any(map(bands_are_cut, _panels_of_type(panels, CurvePanel))),
+        **dict.fromkeys(cut_bands_notes(_panels_of_type(panels, CurvePanel)), True),
         MEDIANS_NOTE: any(points_per_median(p, page.width / per_row) > 1 for p in _panels_of_type(panels, CurvePanel)),
     }
     of_panels = dict.fromkeys(panel.note for panel in _panels_of_type(panels, CurvePanel) if panel.note)
