@@ -234,7 +234,8 @@ def build_published_panels(pairs: Sequence[PublishedPair]) -> tuple[list[Estimat
     Our runs and the published ones are on a line for each cell. The intervals are those of normal scores: Student's for
     a mean, from chi-square for a standard deviation.
     """
-    panels: list[EstimatePanel] = []
+    mean_panels: list[EstimatePanel] = []
+    spreads: dict[str, list[Estimate]] = {}
     groups = dict.fromkeys(pair.group for pair in pairs)
     for group in groups:
         means: list[Estimate] = []
@@ -258,10 +259,9 @@ def build_published_panels(pairs: Sequence[PublishedPair]) -> tuple[list[Estimat
         metrics = {metric_title(pair.metric) for pair in members if pair.metric}
         score = f"{metrics.pop()} in percent" if len(metrics) == 1 else "score in percent"
         title = f"{group}: " if len(groups) > 1 else ""
-        panels += [
-            _panel(f"{title}mean" if title else "Mean", score, means),
-            deviation_panel(f"{title}SD" if title else "Standard deviation", deviations),
-        ]
+        mean_panels.append(_panel(f"{title}mean" if title else "Mean", score, means))
+        spreads[f"{title}SD" if title else "Standard deviation"] = deviations
+    panels = [panel for pair in zip(mean_panels, deviation_panels(spreads), strict=True) for panel in pair]
     marked = any(pair.compatible is False for pair in pairs)
     places = dict.fromkeys(abbreviate_papers(pair.published.place) for pair in pairs)
     notes = {
@@ -278,12 +278,25 @@ def _panel(title: str, xlabel: str, estimates: Sequence[Estimate]) -> EstimatePa
     return EstimatePanel(title, xlabel, tuple(estimates), missing=missing)
 
 
-def deviation_panel(title: str, estimates: Sequence[Estimate]) -> EstimatePanel:
-    """Return a panel of standard deviations, with a logarithmic axis if one of them would hide the others' spread."""
-    values = [estimate.value for estimate in estimates if estimate.value is not None]
-    ends = [end for e in estimates for end in (e.value, e.high) if end is not None]
-    wide = bool(values) and min(values) > 0 and max(ends) > LOG_ABOVE_RATIO * statistics.median(values)
-    return replace(_panel(title, "points (log)" if wide else "points", estimates), xlog=wide)
+def deviation_panels(estimates: Mapping[str, Sequence[Estimate]]) -> list[EstimatePanel]:
+    """Return panels of standard deviations by title, all with logarithmic axes if one would hide others of its panel.
+
+    A panel with a standard deviation of 0 has a linear axis even then.
+    """
+    panels = [_panel(title, "points", of_panel) for title, of_panel in estimates.items()]
+    values = [[e.value for e in panel.estimates if e.value is not None] for panel in panels]
+    ends = [
+        [*known, *(e.high for e in p.estimates if e.high is not None)] for p, known in zip(panels, values, strict=True)
+    ]
+    positive = [bool(known) and min(known) > 0 for known in values]
+    wide = any(
+        max(all_ends) > LOG_ABOVE_RATIO * statistics.median(known)
+        for known, all_ends in compress(zip(values, ends, strict=True), positive)
+    )
+    return [
+        replace(panel, xlabel="points (log)", xlog=True) if wide and can_be_log else panel
+        for panel, can_be_log in zip(panels, positive, strict=True)
+    ]
 
 
 def _number(value: float | None) -> str:
