@@ -443,6 +443,8 @@ def _freeze_layout(figure: "Figure") -> None:
     The layout's last digits vary between drawings, and the ids in an SVG file are hashes that depend on them.
     """
     figure.draw_without_rendering()
+    if any(axes.get_aspect() != "auto" for axes in figure.axes):
+        figure.draw_without_rendering()  # the first layout has the height of such axes before their width is known
     figure.set_layout_engine("none")
     for axes in figure.axes:
         x, y, width, height = axes.get_position().bounds
