@@ -68,7 +68,16 @@ from stableft.report.figures.panels import (
     Panel,
     PointPanel,
 )
-from stableft.report.figures.style import GREY, PAGE_WIDTH, PRINT_DPI, Page, add_legend, house_style, wrap_text
+from stableft.report.figures.style import (
+    GREY,
+    PAGE_WIDTH,
+    PRINT_DPI,
+    Page,
+    add_legend,
+    house_style,
+    wrap_note,
+    wrap_text,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -135,7 +144,7 @@ def draw_panels(
         grid = list(figure.subplots(rows, per_row, squeeze=False, height_ratios=heights).flat)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
-        caption = wrap_text(caption, page.width - 0.3, NOTE_LETTERS * page.small_chars_per_inch)
+        caption = wrap_note(caption, page.width - 0.3, NOTE_LETTERS * page.small_chars_per_inch)
         lines = _draw_all(figure, list(zip(grid, panels, strict=False)), per_row, layout, names, page)
         lines += _label_axes(figure, grid, panels, per_row, heights, caption, layout, page)
         height = sum(heights) + page.line_height * lines
