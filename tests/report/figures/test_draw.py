@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from support.figures import AXIS, assert_readable, box, legend, lines, points, shown
 
-from stableft.report.figures.curves import BANDS_NOTE
 from stableft.report.figures.cut_axis import CUT_NOTE
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.panels import (
@@ -29,8 +28,8 @@ from stableft.report.figures.panels import (
 )
 from stableft.report.figures.style import (
     BLUE,
+    FIRST_NAN,
     GREEN,
-    NAN_FROM_HERE,
     NAN_LEFT_OUT,
     NAN_VALUE,
     PURPLE,
@@ -212,9 +211,11 @@ def test_a_band_does_not_leave_the_possible_range():
     (axes,) = shown(figure)
     assert axes.collections[0].get_paths()[0].vertices[:, 1].max() == 100
     assert 100 < axes.get_ylim()[1] < 102
-    assert BANDS_NOTE in figure.get_supxlabel()
+    assert figure.get_supxlabel() == "\nBands are cut at 100 % for scores."
     within = replace(wide, high=(100.0, 100.0))
     assert draw_panels([curves_of(within, possible=(0.0, 100.0))]).get_supxlabel() == ""
+    panels = [curves_of(wide, possible=(0.0, 100.0)), curves_of(replace(wide, low=(-1.0, 60.0)), possible=(0.0, None))]
+    assert "Bands are cut at 100 % for scores and 0 for losses." in draw_panels(panels).get_supxlabel()
 
 
 def test_steps_and_trials_have_whole_numbers():
@@ -235,11 +236,19 @@ def test_a_long_name_of_an_axis_is_no_longer_than_the_axis():
 
 def test_nan_of_a_curve_is_marked_at_the_foot():
     panel = curves_of(Curve("a", (1.0, 2.0, 3.0), (1.0, NAN, NAN)))
-    for xlabel, marked, name in ((STEP_AXIS, [2], NAN_FROM_HERE), ("blocks", [2, 3], NAN_VALUE)):
+    for xlabel, marked, name in ((STEP_AXIS, [2], FIRST_NAN), ("blocks", [2, 3], NAN_VALUE)):
         figure = draw_panels([replace(panel, xlabel=xlabel)])
         (axes,) = shown(figure)
         assert points(axes, "NaN") == [(x, pytest.approx(0.03)) for x in marked]
         assert legend(figure) == ["a", name]
+
+
+def test_marks_of_several_runs_have_their_number():
+    panel = curves_of(Curve("a", (1.0,), (1.0,), dropped=(2.0, 2.0, 3.0)))
+    (axes,) = shown(draw_panels([replace(panel, xlabel=STEP_AXIS)]))
+    assert [x for x, _ in points(axes, "NaN")] == [2, 3]
+    assert [(text.xy[0], text.get_text()) for text in axes.texts] == [(2, "2")]
+    assert axes.get_xlim()[1] > 3
 
 
 def test_a_mean_without_the_runs_that_are_nan_has_a_ring():

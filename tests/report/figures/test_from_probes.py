@@ -230,6 +230,8 @@ def test_mosbach_figures_7_and_13_are_between_a_failed_and_a_successful_run():
         assert (record.failed, record.successful) == (failed.run_id, fine.run_id)
         assert panel["z"] == [list(row) for row in getattr(record, of)]
         assert f"(run {failed.run_id}); successful: mosbach" in panel["notes"][0]
+        seeds = failed.config.seeds.init, fine.config.seeds.init
+        assert panel["title"] == "RTE\ndevlin, seed {} / mosbach, seed {}".format(*seeds)
 
 
 # --- what is missing
@@ -247,6 +249,8 @@ def test_without_records_the_command_that_makes_them_is_named():
     text = words(render_report(made_of("mosbach-figure7", runs, [])))
     assert f"`stableft probe surface --failed {failed[0].run_id} --successful {fine[0].run_id}`" in text
     assert "`stableft sweep configs/mosbach/surfaces.yaml --save last --complete`" in text
+    assert "no loss surface between" in text
+    assert "no gradient-norm surface between" in words(render_report(made_of("mosbach-figure13", runs, [])))
     text = words(render_report(made_of("mosbach-figure2", runs, [])))
     assert f"`stableft probe perplexity {' '.join(run.run_id for run in failed[:3])}`" in text
     text = words(render_report(made_of("zhang-figure7", where(Z, task="rte", seeds=range(2)), [])))

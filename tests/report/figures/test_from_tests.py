@@ -13,7 +13,7 @@ from support.table_records import make_record
 from stableft.errors import UserError
 from stableft.records.run_record import write_records_file
 from stableft.report.build import build_report
-from stableft.report.figures.from_tests import build_power_panel, deviation_panel, mean_interval, std_interval
+from stableft.report.figures.from_tests import build_power_panel, deviation_panels, mean_interval, std_interval
 from stableft.report.figures.panels import Estimate
 from stableft.report.footnotes import sweep_deviation_footnotes
 from stableft.report.forms.write import render_report
@@ -145,6 +145,8 @@ def test_arms_of_a_table_have_its_names_below_their_data_sets():
     names = [label.get_text() for label in shown(figure)[0].get_yticklabels()]
     assert [name.endswith("reference\N{NO-BREAK SPACE}†") for name in names if "reference" in name] == [True]
     assert "Means and SDs leave out NaN: 1 of 5 of devlin on CoLA." in " ".join(figure.get_supxlabel().split())
+    (axes, *_) = shown(report_of_artifact("mosbach-table4").figures["effects"]())  # of one data set
+    assert axes.get_yticklabels()[0].get_text() == "SciTail, accuracy;\nreference\N{NO-BREAK SPACE}†"
     caption = report_of_artifact("zhang-table7").figures["effects"]().get_supxlabel().strip()
     assert caption.startswith("Every arm against Standard.")  # each against that of its own model
 
@@ -270,6 +272,7 @@ def test_a_spread_without_a_number_is_not_drawn(tmp_path):
 @pytest.mark.parametrize(("high", "log"), [(11.0, False), (13.0, True)])
 def test_a_wide_interval_of_a_deviation_does_not_hide_the_others(high, log):
     estimates = [Estimate("a", 1.0, 0.8, 1.5), Estimate("b", 2.0, 1.5, 3.0), Estimate("c", 3.0, 1.0, high)]
-    panel = deviation_panel("SD", estimates)
+    others = {"narrow": estimates[:2], "zero": [*estimates, Estimate("d", 0.0)]}  # 0 has no logarithm
+    panel, narrow, zero = deviation_panels({"SD": estimates, **others})
     assert (panel.xlog, panel.xlabel) == (log, "points (log)" if log else "points")
-    assert not deviation_panel("SD", [*estimates, Estimate("d", 0.0)]).xlog  # 0 has no logarithm
+    assert (narrow.xlog, zero.xlog) == (log, False)

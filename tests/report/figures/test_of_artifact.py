@@ -411,13 +411,12 @@ def test_equal_shares_are_dashes_that_alternate_with_their_intervals_at_the_end(
 def test_curves_are_dashed_only_where_they_coincide():
     a = Curve("a", (0.0, 1.0, 2.0, 3.0), (9.0, 5.0, 5.0, 4.0))
     b = Curve("b", (0.0, 1.0, 2.0, 3.0), (8.0, 5.0, 5.0, 5.0))
-    alone, rise, together, fall = step_parts(a, [a, b])
+    alone, rise, together = step_parts(a, [a, b])
     assert alone == ([0, 1], [9, 9], 0, 1)
     assert rise == ([1, 1], [9, 5], 0, 1)
     assert together == ([1, 2, 2, 3], [5, 5, 5, 5], 0, 2)
-    assert fall == ([3, 3], [5, 4], 0, 1)
     assert list(step_parts(b, [a, b]))[2] == ([1, 2, 2, 3], [5, 5, 5, 5], 1, 2)
-    assert list(step_parts(a, [a])) == [([0, 1, 1, 2, 2, 3], [9, 9, 5, 5, 5, 5], 0, 1), fall]
+    assert list(step_parts(a, [a])) == [([0, 1, 1, 2, 2, 3], [9, 9, 5, 5, 5, 5], 0, 1)]
 
 
 def test_a_last_share_that_is_not_that_of_failed_runs_is_explained():

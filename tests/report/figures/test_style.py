@@ -19,6 +19,7 @@ from stableft.report.figures.style import (
     figure_to_bytes,
     house_style,
     set_hover,
+    wrap_note,
     wrap_text,
 )
 
@@ -39,6 +40,16 @@ def test_the_palette_has_no_two_colours_alike():
 @pytest.mark.parametrize(("failed", "kind"), [(True, FAILED_STYLE), (False, SUCCESSFUL_STYLE), (None, UNKNOWN_STYLE)])
 def test_kinds_of_runs(failed, kind):
     assert choose_run_style(failed) is kind
+
+
+def test_a_note_does_not_end_in_a_line_of_one_word():
+    text = "The tests of the report are adjusted for their number, but these intervals are not."
+    assert wrap_text(text, 4, 20).split("\n")[1:] == ["not."]
+    first, last = wrap_note(text, 4, 20).split("\n")
+    assert " " in last
+    assert f"{first} {last}" == text
+    for kept in ("One line.", text + " Both are told."):
+        assert wrap_note(kept, 4, 20) == wrap_text(kept, 4, 20)
 
 
 def test_wrapped_lines_are_short_and_lose_no_word():

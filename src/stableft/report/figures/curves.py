@@ -1,7 +1,8 @@
 """Draw curves with bands, reference lines and points."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,8 @@ from stableft.report.figures.panels import STEP_AXIS, Curve, CurvePanel, Panel, 
 from stableft.report.figures.style import (
     COLORMAP,
     DASHED_LINE,
+    FIRST_NAN,
     GREY,
-    NAN_FROM_HERE,
     NAN_LEFT_OUT,
     NAN_VALUE,
     PALETTE,
@@ -21,6 +22,7 @@ from stableft.report.figures.style import (
     Page,
     set_hover,
 )
+from stableft.text import join_with
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +38,8 @@ MAX_MARKED_POINTS = 15  # curves with up to this many points are distinguished b
 NARROW_PANEL = 2.2  # inches; narrower panels have fewer ticks
 HEADROOM = 0.02  # of an axis, above the highest possible value, so that marks there are whole
 MAX_NAMED_SHADES = 8  # more ordered curves have a colour bar
-STEP_WIDTH, BAR_GAP = 1.5, 5.0  # points: of the lines of steps, and between the bars at their ends
+STEP_WIDTH, BAR_GAP = 1.5, 5.0  # points: of the lines of steps, and between the bars beside them
+STRIP_COLOR = "#F4F4F4"  # behind those bars
 STEP_DASH = 5.0  # line widths, of a dash where lines coincide
 MANY_LINES = {"linewidth": 0.5, "alpha": 0.8}  # of ordered curves that have a colour bar; curves beside them are thin
 LINE_BESIDE_MANY = 1.1
@@ -44,10 +47,10 @@ POINTS_PER_INCH = 15  # of such curves; more would make one mass of lines that c
 NARROW_BAR = 0.15  # inches of height of a colour bar above the panels
 MAX_VECTOR_CURVES = 200  # panels with more curves have them as pixels in vector files; ten times as many for points
 
+NAN_FOOT = 0.03  # height of the marks of NaN in a panel
 NAN_MARK: dict[str, Any] = {"marker": "X", "linestyle": "none", "color": GREY}
 BAND_STYLE: dict[str, Any] = {"marker": "s", "markersize": 8, "linestyle": "-", "color": GREY}
 BAND_STYLE |= {"markerfacecolor": "#E4E4E4", "markeredgewidth": 0.7}
-BANDS_NOTE = "Bands are cut where scores end, such as at 100 %."
 MEDIANS_NOTE = "Lines of many steps show the medians of neighbouring steps."
 GAP_LEGEND: LegendEntry = (
     "a norm is not finite",
@@ -205,7 +208,7 @@ def _n_text(counts: set[int]) -> str:
 
 
 def _nan_name(panel: CurvePanel) -> str:
-    return NAN_FROM_HERE if panel.xlabel == STEP_AXIS else NAN_VALUE
+    return FIRST_NAN if panel.xlabel == STEP_AXIS else NAN_VALUE
 
 
 def _nan_places(curve: Curve) -> list[float]:
@@ -213,11 +216,16 @@ def _nan_places(curve: Curve) -> list[float]:
     return [x for x, y in zip(curve.x, curve.y, strict=True) if not math.isfinite(y)]
 
 
-def bands_are_cut(panel: CurvePanel) -> bool:
-    """Return whether a band of a panel would leave the possible range."""
-    lowest, highest = panel.possible
-    below = lowest is not None and any(low < lowest for curve in panel.curves for low in curve.low)
-    return below or (highest is not None and any(high > highest for curve in panel.curves for high in curve.high))
+def cut_bands_notes(panels: Sequence[CurvePanel]) -> list[str]:
+    """Return a sentence on the ends of the possible ranges that bands of these panels would leave, if they do."""
+    ends: dict[str, None] = {}
+    for panel in panels:
+        lowest, highest = panel.possible
+        if lowest is not None and any(low < lowest for curve in panel.curves for low in curve.low):
+            ends["0 for losses" if highest is None else f"{lowest:g} % for scores"] = None
+        if highest is not None and any(high > highest for curve in panel.curves for high in curve.high):
+            ends[f"{highest:g} % for scores"] = None
+    return [f"Bands are cut at {join_with(list(ends))}."] if ends else []
 
 
 def draw_curve_panel(
@@ -238,6 +246,7 @@ def draw_curve_panel(
     # The first curve is drawn on top, but for solid ones, which would hide the dashed ones.
     order = list(reversed(panel.curves))
     order.sort(key=lambda curve: styles[legend_name(curve)].get("linestyle", "-") != "-")
+    marked: Counter[tuple[float, Any]] = Counter()
     for curve in () if panel.steps else order:
         style: dict[str, Any] = styles[legend_name(curve)] | ({"color": curve.color} if curve.color else {})
         x, y = _nan_if_undrawable(curve.x, panel.xlog), _nan_if_undrawable(curve.y, panel.ylog)
@@ -257,13 +266,12 @@ def draw_curve_panel(
         drawn = axes.plot(x, y, **look, label=curve.label)
         set_hover(drawn[0], [curve.hover or add_count(curve.label, "" if curve.n is None else f"n = {curve.n}")])
         lost = [] if panel.sequential else _nan_places(curve)[: 1 if panel.xlabel == STEP_AXIS else None]
-        if marked := [*curve.dropped, *lost]:
-            mark = {"transform": axes.get_xaxis_transform(), "marker": "X", "color": style["color"], "s": 22}
-            axes.scatter(marked, [0.03] * len(marked), zorder=6, label="NaN", **mark)
+        marked.update((x, style["color"]) for x in (*curve.dropped, *lost))
         if curve.without_nan:
             ring = {"marker": "o", "s": 70, "facecolor": "white", "edgecolor": style["color"], "linewidth": 1.3}
             heights = [dict(zip(curve.x, curve.y, strict=True))[x] for x in curve.without_nan]
             axes.scatter(curve.without_nan, heights, zorder=look["zorder"] - 0.1, label=NAN_LEFT_OUT, **ring)
+    _draw_nan_marks(axes, marked, page)
     _draw_reference_lines(axes, panel.horizontal, references)
     for line, row in zip(panel.vertical, stack_vertical_labels(panel, width, page), strict=True):
         axes.axvline(line.value, color=GREY, linewidth=0.8, zorder=1, label=line.label)
@@ -277,8 +285,23 @@ def draw_curve_panel(
         axes.set_ylim(top=highest + HEADROOM * (highest - axes.get_ylim()[0]))
     set_ticks(axes, width)
     set_axis_ticks(axes.xaxis, width, whole=True)  # steps, trials and runs
+    if panel.steps:  # none in the strip of last values
+        last = max(curve.x[-1] for curve in panel.curves)
+        axes.set_xticks([x for x in axes.get_xticks() if axes.get_xlim()[0] <= x <= last])
     if panel.xticks:
         axes.set_xticks(panel.xticks, _thin_out_ticks(panel, width, page))
+
+
+def _draw_nan_marks(axes: "Axes", marked: Mapping[tuple[float, Any], int], page: Page) -> None:
+    """Mark each (x, colour) at the foot of a panel, with its number of runs if that is not 1."""
+    foot = axes.get_xaxis_transform()
+    axes.update_datalim([(x, 0.0) for x, _ in marked], updatey=False)  # a mark may be beyond the end of its mean
+    axes.autoscale_view(scaley=False)
+    for (x, color), runs in marked.items():
+        axes.scatter([x], [NAN_FOOT], transform=foot, marker="X", color=color, s=22, zorder=6, label="NaN")
+        if runs > 1:
+            place = {"xycoords": foot, "textcoords": "offset points", "va": "center", "fontsize": page.small}
+            axes.annotate(str(runs), (x, NAN_FOOT), (4, 0), zorder=6, **place)
 
 
 def points_per_median(panel: CurvePanel, width: float) -> int:
@@ -297,16 +320,16 @@ def _medians(x: np.ndarray, y: np.ndarray, size: int) -> tuple[np.ndarray, np.nd
 
 
 def _draw_steps(axes: "Axes", panel: CurvePanel, styles: StylesByName, width: float) -> None:
-    """Draw curves as steps, and beside the end of each its band there as a bar.
+    """Draw curves as steps, and in a strip right of all of them their last values, with their bands there as bars.
 
     Where curves coincide, their dashes alternate.
     """
     from matplotlib.transforms import ScaledTranslation
 
     inch = axes.figure.dpi_scale_trans
-    ended: dict[float, int] = {}  # x -> curves that end there
     curves = [_after_step_0(curve) for curve in panel.curves] if panel.xlog else panel.curves
-    for curve in curves:
+    first, last = min(curve.x[0] for curve in curves), max(curve.x[-1] for curve in curves)
+    for i, curve in enumerate(curves):
         style = styles[legend_name(curve)]
         look = style | {"marker": "", "linewidth": STEP_WIDTH, "zorder": 3}
         for x, y, number, count in step_parts(curve, curves):
@@ -315,17 +338,16 @@ def _draw_steps(axes: "Axes", panel: CurvePanel, styles: StylesByName, width: fl
             (line,) = axes.plot(x, y, **look | dashes, label=curve.label)
             line.set_dash_capstyle("butt")
             set_hover(line, [add_count(curve.label, "" if curve.n is None else f"n = {curve.n}")])
-        ended[curve.x[-1]] = ended.get(curve.x[-1], 0) + 1
-        place = axes.transData + ScaledTranslation(BAR_GAP * ended[curve.x[-1]] / 72, 0, inch)
+        place = axes.transData + ScaledTranslation(BAR_GAP * (i + 1) / 72, 0, inch)
         y, low, high = curve.y[-1], curve.low[-1], curve.high[-1]
         look = {"marker": "o", "markersize": 4} | style | {"linestyle": "none", "zorder": 4, "transform": place}
-        axes.errorbar([curve.x[-1]], [y], [[y - low], [high - y]], elinewidth=1.0, capsize=2, clip_on=False, **look)
-    first = min(curve.x[0] for curve in curves)
-    last = max(ended)
-    bars = (BAR_GAP * (ended[last] + 1) / 72) / max(width - 0.7, 0.5)  # share of the axis that they take
+        axes.errorbar([last], [y], [[y - low], [high - y]], elinewidth=1.0, capsize=2, clip_on=False, **look)
+    strip = (BAR_GAP * (len(curves) + 1) / 72) / max(width - 0.7, 0.5)  # its share of the axis
+    strip /= 1 - strip
     span = math.log(last / first) if panel.xlog else last - first
-    right = last * math.exp(bars * span) if panel.xlog else last + bars * span
+    right = last * math.exp(strip * span) if panel.xlog else last + strip * span
     left = first / math.exp(0.03 * span) if panel.xlog else first - 0.03 * span
+    axes.axvspan(last, right, color=STRIP_COLOR, linewidth=0, zorder=0, label="last values")
     axes.set_xlim(left, right)
 
 
@@ -339,6 +361,7 @@ def step_parts(curve: Curve, curves: Sequence[Curve]) -> Iterator[tuple[list[flo
     """Yield the parts of a curve's steps in which the same curves coincide with it.
 
     A part is x, y, the place of the curve among those and their number. A rise between two parts belongs to the later.
+    There is no part for the rise to the last value, which lines that end at one step would hide from each other.
     """
     ends = [x for x in sorted({x for other in curves for x in other.x}) if curve.x[0] <= x <= curve.x[-1]]
     spans = [(start, end, _step_value(curve, start)) for start, end in pairwise(ends)]
@@ -352,8 +375,6 @@ def step_parts(curve: Curve, curves: Sequence[Curve]) -> Iterator[tuple[list[flo
             yield [x[0], x[0]], [before, y[0]], 0, 1
         yield x, y, next(i for i, other in enumerate(together) if curves[other] is curve), len(together)
         before = y[-1]
-    if before is not None and before != curve.y[-1]:
-        yield [curve.x[-1]] * 2, [before, curve.y[-1]], 0, 1
 
 
 def _coinciding(span: tuple[float, float, float], curves: Sequence[Curve]) -> tuple[int, ...]:

@@ -20,16 +20,15 @@ from stableft.report.figures.boxes import (
     why_failed_above,
 )
 from stableft.report.figures.curves import (
-    BANDS_NOTE,
     MEDIANS_NOTE,
     NARROW_PANEL,
-    bands_are_cut,
     choose_curve_styles,
     choose_point_styles,
     choose_reference_styles,
     color_bar_of_curves,
     count_in_titles,
     curve_legend_entries,
+    cut_bands_notes,
     draw_curve_panel,
     draw_point_panel,
     legend_name,
@@ -69,7 +68,16 @@ from stableft.report.figures.panels import (
     Panel,
     PointPanel,
 )
-from stableft.report.figures.style import GREY, PAGE_WIDTH, PRINT_DPI, Page, add_legend, house_style, wrap_text
+from stableft.report.figures.style import (
+    GREY,
+    PAGE_WIDTH,
+    PRINT_DPI,
+    Page,
+    add_legend,
+    house_style,
+    wrap_note,
+    wrap_text,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,7 +129,7 @@ def draw_panels(
         **why_failed_above(boxes),
         EMPTY_CELLS_NOTE: any(map(has_empty_cells, _panels_of_type(panels, HeatPanel))),
         CUT_NOTE: any(box_score_axis(_sharing(boxes, panel)).cut for panel in boxes),
-        BANDS_NOTE: any(map(bands_are_cut, _panels_of_type(panels, CurvePanel))),
+        **dict.fromkeys(cut_bands_notes(_panels_of_type(panels, CurvePanel)), True),
         MEDIANS_NOTE: any(points_per_median(p, page.width / per_row) > 1 for p in _panels_of_type(panels, CurvePanel)),
     }
     of_panels = dict.fromkeys(panel.note for panel in _panels_of_type(panels, CurvePanel) if panel.note)
@@ -136,7 +144,7 @@ def draw_panels(
         grid = list(figure.subplots(rows, per_row, squeeze=False, height_ratios=heights).flat)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
-        caption = wrap_text(caption, page.width - 0.3, NOTE_LETTERS * page.small_chars_per_inch)
+        caption = wrap_note(caption, page.width - 0.3, NOTE_LETTERS * page.small_chars_per_inch)
         lines = _draw_all(figure, list(zip(grid, panels, strict=False)), per_row, layout, names, page)
         lines += _label_axes(figure, grid, panels, per_row, heights, caption, layout, page)
         height = sum(heights) + page.line_height * lines
@@ -444,6 +452,8 @@ def _freeze_layout(figure: "Figure") -> None:
     The layout's last digits vary between drawings, and the ids in an SVG file are hashes that depend on them.
     """
     figure.draw_without_rendering()
+    if any(axes.get_aspect() != "auto" for axes in figure.axes):
+        figure.draw_without_rendering()  # the first layout has the height of such axes before their width is known
     figure.set_layout_engine("none")
     for axes in figure.axes:
         x, y, width, height = axes.get_position().bounds

@@ -129,7 +129,10 @@ def _short_interval_notes(part: Curves | VerdictCurves, runs: ArtifactRuns, show
     return [SHORT_INTERVAL_NOTE] if part.of == "train_loss" and any(map(_ends_early, points)) else []
 
 
-DROPPED_NOTE = "A run is left out of the mean from its first NaN on."
+DROPPED_NOTE = (
+    "A run is left out of the mean from its first NaN on, even if it is finite again; a mean of fewer than half of the "
+    "runs is not drawn."
+)
 MAX_LOSS_OVER_ENTROPY = 3.0  # top of the loss axis, in label entropies; a diverging run leaves the figure
 
 
@@ -268,7 +271,7 @@ def curve_with_band(label: str, runs: Sequence[Sequence[tuple[int, float]]], ban
         tuple(high for _, _, high in spreads),
         n=len(runs),
         band=BANDS[band],
-        dropped=tuple(sorted({float(step) for points in runs for step in _nan_step(points)})),
+        dropped=tuple(sorted(float(step) for points in runs for step in _nan_step(points))),
     )
 
 
@@ -283,7 +286,7 @@ def _until_nan(points: Sequence[tuple[int, float]]) -> Sequence[tuple[int, float
 
 
 def dropped_notes(title: str, label: str, runs: Sequence[Sequence[tuple[int, float]]]) -> list[str]:
-    """Return a sentence on the runs that are no part of a mean from some step on, if there are any."""
+    """Return sentences on the runs that are no part of a mean from some step on, if there are any."""
     ends = sorted(step for points in runs for step in _nan_step(points))
     if not ends:
         return []
@@ -291,9 +294,7 @@ def dropped_notes(title: str, label: str, runs: Sequence[Sequence[tuple[int, flo
         f"{len(runs) - sum(other <= step for other in ends)} from step {step}" for step in sorted({*ends})
     )
     where = f"{title}, {label}" if title else label
-    return [
-        f"{where}: a run is left out of mean and band from its first NaN on, so of {len(runs)} runs they have {steps}."
-    ]
+    return [DROPPED_NOTE, f"{where}: of {len(runs)} runs, mean and band have {steps}."]
 
 
 def mean_and_band(values: Sequence[float], band: str) -> tuple[float, float, float]:
@@ -407,6 +408,10 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
     return replace(panel, metric=metric, note=drawn_note), notes
 
 
+LAST_SHARES_NOTE = (
+    "Shaded: the share at a line's last evaluation, with its 95 % Wilson interval. Where lines are equal, their dashes "
+    "alternate."
+)
 LOG_STEPS_ABOVE_RATIO = 4  # between the numbers of steps of two groups; above it, the steps are on a logarithmic scale
 
 
@@ -464,7 +469,7 @@ def build_at_baseline_panel(part: AtBaseline, runs: ArtifactRuns) -> CurvePanelW
         possible=(0.0, 100.0),
         steps=True,
     )
-    notes = ["Bars: 95 % Wilson interval at the last evaluation. Where lines are equal, their dashes alternate."]
+    notes = [LAST_SHARES_NOTE]
     notes += [_last_share_note(part, runs)] if _last_shares_differ(curves, part, runs) else []
     notes += ["The logarithmic axis has no step 0."] if panel.xlog and min(c.x[0] for c in curves) <= 0 else []
     notes += ["A run that ended with NaN counts as at chance level from then on."] if with_nan else []

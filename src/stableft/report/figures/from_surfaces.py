@@ -114,7 +114,8 @@ def build_surface_panels(part: Surfaces, runs: ArtifactRuns) -> PanelsWithNotes:
     records.sort(key=lambda record: (order[record.failed], order[record.successful], record.run_id))
     if not records:
         command = f"stableft probe surface --failed {failed[0].run_id} --successful {successful[0].run_id}"
-        missing = "no loss surface between a failed and a successful run is recorded: "
+        surface = "loss surface" if part.of == "loss" else "gradient-norm surface"
+        missing = f"no {surface} between a failed and a successful run is recorded: "
         return [
             (
                 _missing_surface_panel(
@@ -126,7 +127,7 @@ def build_surface_panels(part: Surfaces, runs: ArtifactRuns) -> PanelsWithNotes:
     panels: PanelsWithNotes = []
     for record in records[:1] if part.first else records:
         pair = runs_by_id[record.failed], runs_by_id[record.successful]
-        title = part.title if part.first else f"{part.title}\n{' / '.join(shown.label for shown in pair)}"
+        title = f"{part.title}\n{' / '.join(shown.label for shown in pair)}"
         notes = [
             f"Failed: {pair[0].label} (run {record.failed}); successful: {pair[1].label} (run {record.successful}).",
             f"{len(record.alphas)}×{len(record.betas)} points, {record.examples} training rows, "

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
-from stableft.catalog.tasks import metric_title
+from stableft.catalog.tasks import metric_title, task_title
 from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import arm_without_source, is_imported
 from stableft.report.figures.draw import draw_panels
@@ -130,9 +130,9 @@ def build_effect_panels(
         arm, reference = named[id(pair)]
         label = _short_name(arm.label) + _dagger(arm.cell)
         label += "" if references else f" against {_short_name(reference.label)}{_dagger(reference.cell)}"
-        group = f"{arm.group}, {metric_title(arm.cell.metric)}" if len(groups) > 1 and arm.cell.metric else ""
-        if references and reference.cell.mostly_failed:
-            group = f"{group}; reference{_dagger(reference.cell)}" if group else f"reference{_dagger(reference.cell)}"
+        marked = f"reference{_dagger(reference.cell)}" if references and reference.cell.mostly_failed else ""
+        scores = f"{arm.group or task_title(arm.cell.task)}, {metric_title(arm.cell.metric)}" if arm.cell.metric else ""
+        group = "; ".join(filter(None, [scores if len(groups) > 1 or marked else "", marked]))
         counts = f"{failed_value(pair.arm).text} against {failed_value(pair.reference).text} failed"
         failures.append(_difference(label, pair.failed_difference, pair.failed_interval, group, f"{label}: {counts}"))
         means.append(_difference(label, pair.mean_difference, pair.mean_interval, group))
@@ -234,7 +234,8 @@ def build_published_panels(pairs: Sequence[PublishedPair]) -> tuple[list[Estimat
     Our runs and the published ones are on a line for each cell. The intervals are those of normal scores: Student's for
     a mean, from chi-square for a standard deviation.
     """
-    panels: list[EstimatePanel] = []
+    mean_panels: list[EstimatePanel] = []
+    spreads: dict[str, list[Estimate]] = {}
     groups = dict.fromkeys(pair.group for pair in pairs)
     for group in groups:
         means: list[Estimate] = []
@@ -258,10 +259,9 @@ def build_published_panels(pairs: Sequence[PublishedPair]) -> tuple[list[Estimat
         metrics = {metric_title(pair.metric) for pair in members if pair.metric}
         score = f"{metrics.pop()} in percent" if len(metrics) == 1 else "score in percent"
         title = f"{group}: " if len(groups) > 1 else ""
-        panels += [
-            _panel(f"{title}mean" if title else "Mean", score, means),
-            deviation_panel(f"{title}SD" if title else "Standard deviation", deviations),
-        ]
+        mean_panels.append(_panel(f"{title}mean" if title else "Mean", score, means))
+        spreads[f"{title}SD" if title else "Standard deviation"] = deviations
+    panels = [panel for pair in zip(mean_panels, deviation_panels(spreads), strict=True) for panel in pair]
     marked = any(pair.compatible is False for pair in pairs)
     places = dict.fromkeys(abbreviate_papers(pair.published.place) for pair in pairs)
     notes = {
@@ -278,12 +278,25 @@ def _panel(title: str, xlabel: str, estimates: Sequence[Estimate]) -> EstimatePa
     return EstimatePanel(title, xlabel, tuple(estimates), missing=missing)
 
 
-def deviation_panel(title: str, estimates: Sequence[Estimate]) -> EstimatePanel:
-    """Return a panel of standard deviations, with a logarithmic axis if one of them would hide the others' spread."""
-    values = [estimate.value for estimate in estimates if estimate.value is not None]
-    ends = [end for e in estimates for end in (e.value, e.high) if end is not None]
-    wide = bool(values) and min(values) > 0 and max(ends) > LOG_ABOVE_RATIO * statistics.median(values)
-    return replace(_panel(title, "points (log)" if wide else "points", estimates), xlog=wide)
+def deviation_panels(estimates: Mapping[str, Sequence[Estimate]]) -> list[EstimatePanel]:
+    """Return panels of standard deviations by title, all with logarithmic axes if one would hide others of its panel.
+
+    A panel with a standard deviation of 0 has a linear axis even then.
+    """
+    panels = [_panel(title, "points", of_panel) for title, of_panel in estimates.items()]
+    values = [[e.value for e in panel.estimates if e.value is not None] for panel in panels]
+    ends = [
+        [*known, *(e.high for e in p.estimates if e.high is not None)] for p, known in zip(panels, values, strict=True)
+    ]
+    positive = [bool(known) and min(known) > 0 for known in values]
+    wide = any(
+        max(all_ends) > LOG_ABOVE_RATIO * statistics.median(known)
+        for known, all_ends in compress(zip(values, ends, strict=True), positive)
+    )
+    return [
+        replace(panel, xlabel="points (log)", xlog=True) if wide and can_be_log else panel
+        for panel, can_be_log in zip(panels, positive, strict=True)
+    ]
 
 
 def _number(value: float | None) -> str:

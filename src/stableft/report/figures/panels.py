@@ -70,7 +70,7 @@ class Curve:
     hover: str = only_drawn("")  # title of the line
     legend: str = only_drawn("")  # legend entry, if it differs from both
     band: str = only_drawn("")  # what line and band are, for the legend, e.g. "mean ± 1 SD"
-    dropped: tuple[float, ...] = only_drawn(())  # x from which on a run is NaN and no part of the mean
+    dropped: tuple[float, ...] = only_drawn(())  # x from which on a run is no part of the mean, once for each run
     without_nan: tuple[float, ...] = only_drawn(())  # x whose mean is that of fewer runs, because some are NaN there
 
 
@@ -104,7 +104,7 @@ class CurvePanel:
     possible: tuple[float | None, float | None] = only_drawn((None, None))  # range of y, which bands do not leave
     metric: str = only_drawn("")  # in `ylabel`; panels whose labels differ in it alone have the rest of them once
     scale_label: str = only_drawn("")  # of the colour bar of ordered curves
-    steps: bool = only_drawn(False)  # curves are steps with bars at their ends for bands
+    steps: bool = only_drawn(False)  # curves are steps, with last values and their bands beside them
     counted: bool = only_drawn(False)  # the title has the numbers of runs
     note: str = only_drawn("")  # below the figure
 

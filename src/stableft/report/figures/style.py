@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PAGE_WIDTH = 7.2  # inches, of a figure that no width is given for
 MIN_WIDTH, MAX_WIDTH = 2.0, 12.0  # inches
 LEGEND_SHARE = 0.97  # of a figure's width, at most
+NOTE_WIDTHS = (1.0, 0.97, 0.94, 0.91, 0.88, 0.85)  # that are tried, of the one that a note has
 SCREEN_DPI, PRINT_DPI = 125, 300  # of .png files of the default width, and of a given one
 BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#777777"  # Okabe and Ito's colours, distinct to the colour-blind
 ORANGE, GREEN, PURPLE, SKY = "#E69F00", "#009E73", "#CC79A7", "#56B4E9"
@@ -42,7 +43,7 @@ FILE_METADATA: dict[str, dict[str, Any]] = {  # omit fields that differ between 
 }
 
 # What the legends of all figures say of runs that are NaN.
-NAN_SCORE, NAN_FROM_HERE, NAN_LEFT_OUT = "one run, NaN", "a run is NaN from here on", "1 or more runs NaN, left out"
+NAN_SCORE, FIRST_NAN, NAN_LEFT_OUT = "one run, NaN", "first NaN of 1 or more runs", "1 or more runs NaN, left out"
 NAN_VALUE = "NaN or infinite, not drawn"
 
 LegendEntry = tuple[str, dict[str, Any]]  # (name, Line2D style)
@@ -163,6 +164,13 @@ def wrap_text(text: str, inches: float, chars_per_inch: float) -> str:
         textwrap.fill(line, wide, break_long_words=False, break_on_hyphens=any(len(w) > wide for w in line.split()))
         for line in text.split("\n")
     )
+
+
+def wrap_note(text: str, inches: float, chars_per_inch: float) -> str:
+    """Return the text wrapped to about this width, or to one that makes a last line of a single word longest."""
+    wrapped = [wrap_text(text, share * inches, chars_per_inch) for share in NOTE_WIDTHS]
+    single = "\n" in wrapped[0] and " " not in wrapped[0].rpartition("\n")[2]
+    return max(wrapped, key=lambda lines: len(lines.rpartition("\n")[2])) if single else wrapped[0]
 
 
 def add_legend(figure: "Figure", entries: Sequence[LegendEntry], page: Page) -> int:
