@@ -440,6 +440,23 @@ def test_panels_without_a_chance_level_share_one_note():
     assert "RTE, MRPC: no run has two validation scores with a known chance level." in caption
 
 
+@pytest.mark.parametrize("name", ["at-baseline", "best-of-n"])
+def test_beyond_a_legend_of_arms_those_with_most_failed_runs_have_lines(name):
+    tasks, count = ("rte", "mrpc"), 60
+    arms = [
+        with_scores(make_runs(f"arm{i}", [0.5] * (i >= 40) + [0.7] * 3, task=task), *[[0.5, 0.6]] * (3 + (i >= 40)))
+        for task in tasks
+        for i in range(count)
+    ]
+    figure = figure_of(name, *arms)
+    drawn = {text.partition(" (")[0] for text in legend(figure)}
+    assert {text for text in drawn if text.startswith("arm")} == {f"arm{i}" for i in range(40, count)}
+    caption = figure.get_supxlabel().replace("\n", " ")
+    left_out = ", ".join(f"arm{i}" for i in range(10))
+    assert f"Not drawn, with no more failed runs than these: {left_out} and 30 more." in caption
+    assert_readable(figure)
+
+
 def test_figures_without_a_line_are_left_out():
     runs = runs_of_records(with_scores(make_runs("devlin", [0.5]), [0.5]))
     figures, _ = sweep_figures([runs.cell(*place) for place in runs.by_arm_task], runs)

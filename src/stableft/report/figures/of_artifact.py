@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ from stableft.report.artifact import (
     Trials,
     VerdictCurves,
     arm_without_source,
+    groups_of,
 )
 from stableft.report.figures import from_curves, from_probes, from_runs, from_surfaces
 from stableft.report.figures.draw import draw_panels, max_columns
@@ -46,6 +48,8 @@ MAX_PANELS = 24  # per figure of drift or surfaces
 MAX_TASKS = {"gradient-norms": 6, "gradient-norms-matrices": 2}  # per figure
 # Arms on tasks with curves, and rows of their panels, that fit on a page. With more rows, losses have their own figure.
 MAX_ARMS_WITH_CURVES, MAX_GRID_ROWS, MAX_ROWS_WITH_LOSSES = 20, 5, 4
+MAX_ARMS_IN_LEGEND = 20  # of figures with a panel for each task and a line for each arm
+MAX_NAMES_LEFT_OUT = 10  # in the note on what is not drawn
 RUN_ID = re.compile(r" \(run [0-9a-f]+\)")
 PanelWithNotes = tuple[Panel, list[str]]
 
@@ -141,13 +145,14 @@ def _run_parts(cells: Sequence[ArmCell], runs: ArtifactRuns) -> Iterator[tuple[s
         [VerdictCurves(title, group, of, "std") for group, title in titles.items() for of in ("train_loss", "val")],
     )
     title_of = {task: task_title(task) if len(by_task) > 1 else "" for task in by_task}
-    yield "at-baseline", [AtBaseline(title_of[task], groups) for task, groups in by_task.items()]
+    with_lines = _groups_by_task(_of_most_failed_arms(cells, MAX_ARMS_IN_LEGEND))
+    yield "at-baseline", [AtBaseline(title_of[task], groups) for task, groups in with_lines.items()]
     splits = {cell.task: cell.split for cell in cells if cell.split}
     yield (
         "best-of-n",
         [
             Trials(title_of[task], groups, "val" if splits.get(task) == "val" else "test")
-            for task, groups in by_task.items()
+            for task, groups in with_lines.items()
         ],
     )
 
@@ -155,6 +160,15 @@ def _run_parts(cells: Sequence[ArmCell], runs: ArtifactRuns) -> Iterator[tuple[s
 def _groups_by_task(cells: Sequence[ArmCell]) -> dict[str, tuple[RunGroup, ...]]:
     tasks = dict.fromkeys(cell.task for cell in cells)
     return {task: tuple(RunGroup(c.arm, c.arm, task) for c in cells if c.task == task) for task in tasks}
+
+
+def _of_most_failed_arms(cells: Sequence[ArmCell], most: int) -> list[ArmCell]:
+    """Return the cells of at most so many arms, those with the most failed runs, in the given order."""
+    failed = Counter(dict.fromkeys((cell.arm for cell in cells), 0))
+    for cell in cells:
+        failed[cell.arm] += cell.failed
+    shown = {arm for arm, _ in failed.most_common(most)}
+    return [cell for cell in cells if cell.arm in shown]
 
 
 def _has_losses(cell: ArmCell, runs: ArtifactRuns) -> bool:
@@ -262,15 +276,22 @@ def _limited_panels(
             reasons = dict.fromkeys(panel.missing for panel, _ in panels if panel.missing and panel.title)
             notes += [f"{', '.join(p.title for p, _ in panels if p.missing == why)}: {why}." for why in reasons]
         panels = [pair for pair in panels if not pair[0].missing] or panels
-    if name.endswith("surface") and len(panels) > MAX_PANELS:
-        notes.append(f"{MAX_PANELS} of {len(panels)} surfaces are drawn.")
+    if (name.endswith("surface") or name in FIGURES_OF_LINES) and len(panels) > MAX_PANELS:
+        notes.append(f"{MAX_PANELS} of {len(panels)} {'surfaces' if name.endswith('surface') else 'tasks'} are drawn.")
         panels = panels[:MAX_PANELS]
     if name == "perplexity" and sum(len(p.curves) for p, _ in panels if isinstance(p, CurvePanel)) > len(PALETTE):
         panels = [(_colored_by_arm(panel), _without_runs(of_panel)) for panel, of_panel in panels]
     if name == "training-loss":
         panels = _share_top(panels, [part.group.task for part in shown if isinstance(part, VerdictCurves)])
-    if name.startswith("training-") and (left_out := _arms_left_out(parts, runs)):
-        names = ", ".join(f"{arm} on {task_title(task)}" for arm, task in left_out)
+    left_out: list[str] = []
+    if name.startswith("training-"):
+        left_out = [f"{arm} on {task_title(task)}" for arm, task in _arms_left_out(parts, runs)]
+    elif name in FIGURES_OF_LINES:
+        drawn = {group.arm for part in parts for group in groups_of(part)}
+        left_out = [arm for arm in dict.fromkeys(arm for arm, _ in runs.by_arm_task) if arm not in drawn]
+    if left_out:
+        more = len(left_out) - MAX_NAMES_LEFT_OUT
+        names = ", ".join(left_out[:MAX_NAMES_LEFT_OUT]) + (f" and {more} more" if more > 0 else "")
         notes.append(f"Not drawn, with no more failed runs than these: {names}.")
     return panels, notes
 
