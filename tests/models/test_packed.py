@@ -3,6 +3,7 @@
 import contextlib
 import json
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from torch.nn import functional
 from stableft.catalog.model_families import BACKBONES
 from stableft.config.planned_run import Execution, InLoopProbes, LocalPaths, RunInterrupted
 from stableft.config.sweep_file import load_sweep
+from stableft.data import tokens
 from stableft.data.tokens import Packing, collate
 from stableft.errors import UserError
 from stableft.methods.mixout import seed_mixout_masks
@@ -80,6 +82,44 @@ def test_logits_and_gradients_are_those_of_padded_rows(prepare, family, settings
             continue
         scale = float(theirs.abs().max())
         torch.testing.assert_close(packed[name], theirs, rtol=rtol, atol=rtol * scale, msg=name)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("family", PACKING)
+def test_blocks_of_rows_change_no_logit_or_gradient(prepare, monkeypatch, family, attention):
+    job, state = prepare(family, **PACKED, **STILL, **{"model.attention": attention})
+    indices = np.array([3, 8, 1, 20, 11, 4])
+    whole = logits_and_gradients(job, state, indices)
+    monkeypatch.setattr(tokens, "BLOCK_COST", 1)
+    batch = collate(job.splits.train, indices, job.inputs, job.config.data)
+    assert len(batch["blocks"]) > 2
+    split = logits_and_gradients(job, state, indices)
+    for name, theirs in whole.items():
+        torch.testing.assert_close(split[name], theirs, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_blocks_are_the_cheapest_and_hold_every_token_once(prepare, monkeypatch):
+    job, _ = prepare("bert", **PACKED)
+    lengths = np.diff(job.splits.train.offsets)
+    for cost in (1, 30, 100, 300, 10**6):
+        monkeypatch.setattr(tokens, "BLOCK_COST", cost)
+        for first in range(0, 15, 5):
+            batch = collate(job.splits.train, np.arange(first, first + 5), job.inputs, job.config.data)
+            places, cells, visible = (batch[name].flatten() for name in ("places", "cells", "visible"))
+            assert torch.equal(cells[places], torch.arange(batch["input_ids"].shape[1]))
+            assert torch.equal(places.sort().values, visible.nonzero().flatten())
+            shapes = batch["blocks"].tolist() if "blocks" in batch else [list(batch["cells"].shape)]
+            assert sum(rows * width for rows, width in shapes) == len(cells)
+            fillers = len(cells.unique()) - lengths[first : first + 5].sum()
+            assert sum(rows for rows, _ in shapes) == 6
+            assert 0 < fillers <= 8
+            widths = sorted((-(-int(n) // 8) * 8 for n in [*lengths[first : first + 5], fillers]), reverse=True)
+            cheapest = min(
+                sum(cost + len(part) * part[0] ** 2 for part in np.split(np.array(widths), cuts))
+                for count in range(6)
+                for cuts in combinations(range(1, 6), count)
+            )
+            assert sum(cost + rows * width**2 for rows, width in shapes) == cheapest
 
 
 def test_a_pack_has_no_padding_but_few_fillers(prepare):

@@ -25,6 +25,9 @@ from stableft.records.run_record import DataRecord, atomic_write
 TOKEN_CACHE_VERSION = 1  # to be incremented when the same inputs give different contents
 TextColumns = Sequence[Sequence[str]]
 TOKENIZE_CHUNK_ROWS = 10_000  # rows tokenized at once, to limit the memory for Python lists of ids
+# Attention scores that one more block of rows has to spare. Its calls cost as much as a thousand, but where the scores
+# are few, little can be gained, and other blocks mean other dropout masks.
+BLOCK_COST = 65536
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Packing:
     multiple: int  # filler tokens make the number of tokens a multiple of this
     first_position: int = 0  # position of a row's first token
     boundaries: bool = False  # attention takes boundaries between rows, instead of indices by which to pad its inputs
+    blocks: bool = False  # rows of similar length are padded together, where that saves enough
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,8 @@ def pack_batch(
     `first_tokens` [rows] says where the rows begin. Rows of pad tokens follow, which fill the pack up. For attention,
     there are either `boundaries`, int32 [rows and fillers + 1], or indices for padding: `cells` [rows and fillers,
     width], the token for each cell; `visible`, where that is more than a stand-in; and `places` [tokens], the cell of
-    each token.
+    each token. If rows are padded in several blocks, `cells` and `visible` are flat, and `blocks` [blocks, 2] has the
+    number of rows and the width of each.
     """
     starts = rows.offsets[indices]
     lengths = rows.offsets[indices + 1] - starts
@@ -188,12 +193,41 @@ def pack_batch(
         batch["token_type_ids"][0, :real] = rows.segment_ids[positions]
     if packing.boundaries:
         batch["boundaries"] = np.concatenate([[0], ends]).astype(np.int32)
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+    blocks = _split_by_length(row_lengths, max_length) if packing.blocks else [(np.arange(len(row_lengths)), width)]
+    visible = [np.arange(width) < row_lengths[block][:, None] for block, width in blocks]
+    cells = [
+        begins[block][:, None] + np.where(v, np.arange(v.shape[1]), 0)
+        for (block, _), v in zip(blocks, visible, strict=True)
+    ]
+    if len(blocks) == 1:
+        batch["visible"], batch["cells"] = visible[0], cells[0]
     else:
-        visible = np.arange(width) < row_lengths[:, None]
-        batch["visible"] = visible
-        batch["cells"] = begins[:, None] + np.where(visible, np.arange(width), 0)
-        batch["places"] = np.flatnonzero(visible)
+        batch["visible"], batch["cells"] = (np.concatenate([x.ravel() for x in parts]) for parts in (visible, cells))
+        batch["blocks"] = np.array([v.shape for v in visible])
+    batch["places"] = np.empty(real + fill, dtype=np.int64)
+    batch["places"][batch["cells"][batch["visible"]]] = np.flatnonzero(batch["visible"])
     return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+def _split_by_length(lengths: np.ndarray, max_length: int) -> list[tuple[np.ndarray, int]]:
+    """Return blocks of rows with their padded widths that cost attention the least; one block keeps the rows' order."""
+    order = np.argsort(-lengths, kind="stable")
+    widths = np.array([_padded_width(lengths[i : i + 1], max_length) for i in order])
+    squares = widths**2
+    # costs[i]: the least for the rows from the i-th longest on; ends[i]: where the first block of these ends
+    costs, ends = np.zeros(len(order) + 1, dtype=np.int64), np.zeros(len(order), dtype=np.int64)
+    for i in reversed(range(len(order))):
+        choices = BLOCK_COST + squares[i] * np.arange(1, len(order) - i + 1) + costs[i + 1 :]
+        best = int(choices.argmin())
+        costs[i], ends[i] = choices[best], i + 1 + best
+    if ends[0] == len(order):
+        return [(np.arange(len(order)), int(widths[0]))]
+    blocks, i = [], 0
+    while i < len(order):
+        blocks.append((order[i : ends[i]], int(widths[i])))
+        i = ends[i]
+    return blocks
 
 
 def _data_record(task: TaskSpec, parts: dict[str, RawSplit]) -> DataRecord:

@@ -38,7 +38,8 @@ def packing_for(model: PreTrainedModel, config: RunConfig, device: torch.device)
         and head_size <= 256
     )
     multiple = CPU_MULTIPLE if device.type == "cpu" else GPU_MULTIPLE
-    return Packing(multiple, count_lost_positions(model), boundaries=has_kernel)
+    blocks = device.type == "cpu"  # elsewhere, a batch of one shape must look like every other
+    return Packing(multiple, count_lost_positions(model), boundaries=has_kernel, blocks=blocks)
 
 
 def run_packed(model: PreTrainedModel, config: RunConfig) -> None:
@@ -70,6 +71,7 @@ def _attend(
     cells: Tensor | None = None,
     places: Tensor | None = None,
     visible: Tensor | None = None,
+    blocks: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Return the output of attention [1, tokens, heads, head size] for inputs [1, heads, tokens, head size]."""
@@ -79,15 +81,22 @@ def _attend(
     assert cells is not None
     assert places is not None
     assert visible is not None
-    q, k, v = (_Take.apply(x, cells.flatten(), places, None).unflatten(0, cells.shape).transpose(1, 2) for x in packed)
-    mask = visible[:, None, None, :]
-    if module.config._attn_implementation == "packed_sdpa":
-        mask = mask.expand(-1, -1, cells.shape[1], -1)
-        padded = functional.scaled_dot_product_attention(q, k, v, mask, dropout, scale=scaling)
-    else:
-        scores = (q @ k.transpose(2, 3) * scaling).masked_fill(~mask, -math.inf)
-        padded = functional.dropout(scores.softmax(-1), dropout, module.training) @ v
-    return _Take.apply(padded.transpose(1, 2).flatten(0, 1), places, cells.flatten(), visible.flatten())[None], None
+    flat, seen = cells.flatten(), visible.flatten()
+    shapes = [cells.shape] if blocks is None else blocks.tolist()
+    sizes = [rows * width for rows, width in shapes]
+    inputs = zip(*(_Take.apply(x, flat, places, None).split(sizes) for x in packed), seen.split(sizes), strict=True)
+    padded = []
+    for shape, (*qkv, part) in zip(shapes, inputs, strict=True):
+        q, k, v = (x.unflatten(0, shape).transpose(1, 2) for x in qkv)
+        mask = part.view(shape)[:, None, None, :]
+        if module.config._attn_implementation == "packed_sdpa":
+            mask = mask.expand(-1, -1, shape[1], -1)
+            output = functional.scaled_dot_product_attention(q, k, v, mask, dropout, scale=scaling)
+        else:
+            scores = (q @ k.transpose(2, 3) * scaling).masked_fill(~mask, -math.inf)
+            output = functional.dropout(scores.softmax(-1), dropout, module.training) @ v
+        padded.append(output.transpose(1, 2).flatten(0, 1))
+    return _Take.apply(torch.cat(padded) if len(padded) > 1 else padded[0], places, flat, seen)[None], None
 
 
 class _Take(torch.autograd.Function):
