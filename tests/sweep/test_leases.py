@@ -113,7 +113,7 @@ def try_for(seconds: float, folder: Path) -> float | None:
 def write_lease(folder: Path, **changes) -> None:
     """Writes a lease of this process, which is not one that it holds, with changes."""
     folder.mkdir(parents=True, exist_ok=True)
-    values = json.loads(leases._describe_holder("0" * 16)) | changes
+    values = json.loads(leases.describe_lease("0" * 16)) | changes
     (folder / CLAIM_FILE).write_text(json.dumps(values))
 
 

@@ -9,7 +9,7 @@ holder, who renews it by its modification time. Whoever finds a lease may take i
   whoever has looked on for `expiry` needs no other clock.
 
 It is taken by renaming it to a name of the taker's own, so that only one process takes it. If the file turns out to be
-another one than was judged, it is put back. Only the standard library is imported, because `claim_test` starts this
+another one than was judged, it is put back. Only the standard library is imported, because `claim_race` starts this
 module in a process of its own.
 """
 
@@ -18,7 +18,6 @@ import errno
 import functools
 import json
 import os
-import secrets
 import socket
 import threading
 import time
@@ -204,7 +203,7 @@ def _has_expired(path: Path, found: FoundLease) -> bool:
         unchanged = time.monotonic() - since
         if unchanged >= TIMES.expiry:
             return True
-        if (_file_clock(path) - found.renewed) / 1e9 < TIMES.expiry:
+        if (file_clock(path) - found.renewed) / 1e9 < TIMES.expiry:
             return False
         if unchanged >= TIMES.watch:
             return True
@@ -214,7 +213,7 @@ def _has_expired(path: Path, found: FoundLease) -> bool:
             return now is None
 
 
-def _file_clock(path: Path) -> int:
+def file_clock(path: Path) -> int:
     """Return the present time in nanoseconds by the clock of the path's file system."""
     probe = _private_name(path)
     with storage_faults(path, probe):
@@ -230,13 +229,13 @@ def _file_clock(path: Path) -> int:
 
 def _private_name(path: Path) -> Path:
     """Return a name for a temporary file. The claim of a run removes those that were left."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    return path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
 
 
 def _make(path: Path) -> Lease | None:
     """Make a lease, or return None if another process was faster."""
-    lease = Lease(path, secrets.token_hex(8))
-    content = _describe_holder(lease.token)
+    lease = Lease(path, os.urandom(8).hex())
+    content = describe_lease(lease.token)
     _HELD.add(lease.token)
     try:
         _put(path, content)
@@ -249,7 +248,7 @@ def _make(path: Path) -> Lease | None:
     return None
 
 
-def _describe_holder(token: str) -> bytes:
+def describe_lease(token: str) -> bytes:
     host, boot, table = this_host()
     job = next((os.environ[name] for name in JOB_VARIABLES if os.environ.get(name)), None)
     values = {"token": token, "host": host, "boot": boot, "table": table, "job": job}
