@@ -6,6 +6,7 @@ whose one sentence names file, key, value and rule.
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,6 +125,7 @@ def run_sweep(
         complete: Retrain finished runs whose requested weights or probes are missing.
     """
     from stableft.report.other_settings import describe_padded_runs
+    from stableft.sweep.claim_race import MARKS_FOLDER, check_claims
     from stableft.sweep.devices import resolve_devices
     from stableft.sweep.hub_drift import resolve_hub_commits
     from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices, describe_planned_rows
@@ -168,6 +170,7 @@ def run_sweep(
     for line in (*describe_planned_rows(left, rows), *padded, *choices):
         print(line, flush=True)
     try:
+        check_claims(results)
         with open_display(steps=steps) as display:
             result = run_planned_sweep(
                 sweep,
@@ -181,10 +184,8 @@ def run_sweep(
                 fingerprint=lambda config, _: rows[config.run_id].fingerprint,
             )
     except UserError:
-        if (
-            created and results.is_dir() and not any(results.iterdir())
-        ):  # otherwise runs had finished before the error came up
-            results.rmdir()
+        if created and results.is_dir() and not {path.name for path in results.iterdir()} - {MARKS_FOLDER}:
+            shutil.rmtree(results)  # otherwise runs had finished before the error came up
         raise
     print(closing_line(result))
     return result

@@ -43,7 +43,7 @@ def make_results() -> list[Path]:
 
 
 def files() -> set[Path]:
-    return {path for path in RESULTS.rglob("*") if path.is_file() and path.name != "claim.lock"}
+    return {path for path in RESULTS.rglob("*") if path.is_file()}
 
 
 def test_without_options_a_folder_is_described_and_nothing_removed(stableft):

@@ -171,7 +171,7 @@ def test_hopeless_runs_end_and_the_others_are_as_ever(expanded, whole, stableft)
     trial = {run_id: next(p for p in read_record(whole, run_id).evals if p.epoch >= 0.9) for run_id in runs}
     assert ended.stop.score == min(point.val["accuracy"] for point in trial.values())
     assert {path.name for path in run_folder(results, ended.run_id).iterdir()} == {
-        "config.yaml", "record.json", "history.jsonl", "claim.lock"
+        "config.yaml", "record.json", "history.jsonl"
     }  # fmt: skip
     assert "plain  toy-rte  2" in stableft("status", "s.yaml", "--arms", "plain")[1]
     table = json.loads(stableft("report", "s.yaml", "--arms", "plain", "--format", "json")[1])

@@ -45,7 +45,7 @@ IMPORTED_LATE = (
     *("stableft.cli.sweep_commands", "stableft.sweep.preflight", "stableft.training.run", "stableft.training.setup"),
     *("torch._dynamo", "transformers.models.bert.modeling_bert", "transformers.models.auto.tokenization_auto"),
 )
-LEFT = {"config.yaml", RECORD_FILE, HISTORY_FILE, PREDICTIONS_FILE, "model-last", "claim.lock"}
+LEFT = {"config.yaml", RECORD_FILE, HISTORY_FILE, PREDICTIONS_FILE, "model-last", "claim.json"}
 
 
 class ForkedWorker(multiprocessing.get_context("fork").Process):
@@ -372,7 +372,7 @@ class Faults:
             case = f"repair, seed {self.seed}, number {number}"
             shutil.copytree(self.folder / "undisturbed", results)
             for folder in sorted(results.glob("runs/*")):
-                files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "claim.lock")
+                files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "claim.json")
                 case += f", {damage_file(draw.choice(files), draw)}"
                 tally.add("damaged files")
             sweep = start_sweep(results, "--complete")

@@ -28,7 +28,7 @@ def test_a_claim_excludes_others_until_it_is_left(tmp_path):
             assert not third
     with claim_run(folder) as again:
         assert again
-    assert (folder / CLAIM_FILE).exists()
+    assert list(folder.iterdir()) == []
 
 
 def test_an_exception_gives_the_claim_back(tmp_path):

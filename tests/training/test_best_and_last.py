@@ -159,7 +159,7 @@ def test_a_death_while_weights_are_written_is_no_obstacle(toy_run, toy_sources, 
     whole = train_run(run, tmp_path / "whole", toy_sources, save="best")
     assert run_outputs(tmp_path, record) == run_outputs(tmp_path / "whole", whole)
     assert {path.name for path in folder.iterdir()} == {
-        *("config.yaml", "record.json", "history.jsonl", "predictions.npz", "model-best", "claim.lock")
+        *("config.yaml", "record.json", "history.jsonl", "predictions.npz", "model-best")
     }
 
 

@@ -31,7 +31,7 @@ def test_a_run_goes_on_once_there_is_space(disk, toy_run, toy_sources, undisturb
     """At first nothing can be written, then more and more; the last file that is too large is a model's."""
     run, results, told = toy_run(), disk.folder / "results", set()
     results.mkdir()
-    for leave in (0, 20_000, 60_000, 100_000, 150_000, 300_000):
+    for leave in (0, 5_000, 20_000, 60_000, 100_000, 150_000, 300_000):
         disk.fill(leave)
         with pytest.raises(StorageError) as caught:
             train_claimed(run, results, toy_sources)
@@ -40,7 +40,7 @@ def test_a_run_goes_on_once_there_is_space(disk, toy_run, toy_sources, undisturb
         told.add(Path(named[1]).name)
         assert_no_crash(results)
         disk.empty()
-    assert told == {"config.yaml", CHECKPOINT_FILE, "model-best"}
+    assert told == {"claim.json", "config.yaml", CHECKPOINT_FILE, "model-best"}
     record = train_claimed(run, results, toy_sources)
     assert run_outputs(results, record) == undisturbed(run)
 
@@ -118,7 +118,7 @@ def test_a_disk_that_turns_read_only(disk, toy_run, toy_sources):
     with pytest.raises(StorageError, match=rf"^cannot use {folder}/config\.yaml: Read-only file system$"):
         run_under_claim(run, results, None, train, lambda: None)
     for use in (lambda: train_claimed(run, results, toy_sources), lambda: die(run, results)):
-        with pytest.raises(StorageError, match=rf"^cannot use {folder}/claim\.lock: Read-only file system$"):
+        with pytest.raises(StorageError, match=rf"^cannot use {folder}/claim\.json: Read-only file system$"):
             use()
     assert_no_crash(results)
 

@@ -43,7 +43,7 @@ from stableft.report.runs import (
     read_stored_records,
     select_imported_runs,
 )
-from stableft.sweep.claims import CLAIM_FILE
+from stableft.sweep.claims import CLAIM_FILES
 from stableft.sweep.start_runs import describe_start_run
 from stableft.sweep.state import SweepResult, read_sweep_state
 from stableft.sweep.workers import EXIT_INTERRUPTED
@@ -299,7 +299,7 @@ def render_folder_status(results: Path) -> str:
     names: dict[tuple, str] = {}  # of models, the first of each: a folder that was renamed is the same model
     unfinished, damaged = [], []
     for folder in sorted(path for path in (results / "runs").iterdir() if path.is_dir()):
-        if {path.name for path in folder.iterdir()} == {CLAIM_FILE}:  # what `clean` leaves of a run
+        if {path.name for path in folder.iterdir()} <= CLAIM_FILES:  # what `clean` leaves of a run
             continue
         try:
             record = read_record(results, folder.name)

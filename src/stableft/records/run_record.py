@@ -29,6 +29,7 @@ from stableft.config.run_config import (
 )
 from stableft.config.yaml_file import look_up
 from stableft.errors import StorageError, UserError, storage_faults
+from stableft.records.held_claims import check_claim
 from stableft.text import format_bytes
 
 RECORD_FILE = "record.json"
@@ -293,6 +294,7 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None], size: 
 
     Raises:
         StorageError: The disk is full, read-only or gone.
+        ClaimLostError: Another process has taken over this process's claim of the folder.
         UserError: `path` is a pipe or a device, which a file must not replace.
     """
     path = path.resolve() if path.is_symlink() else path  # of a link such as /dev/stdout, too
@@ -312,7 +314,12 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], None], size: 
                     content(file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            check_claim(path.parent)  # only now: see `sweep.claims.claim_run`
+            try:
+                os.replace(temporary, path)
+            except FileNotFoundError:  # whoever has taken over the claim removed it
+                check_claim(path.parent)
+                raise
         finally:
             with contextlib.suppress(OSError):  # of a disk that is gone; its first error says so
                 temporary.unlink(missing_ok=True)

@@ -1,42 +1,78 @@
-"""Claim a run for one process, by an operating-system lock on a file in the run's folder.
+"""Claim a run for one process, by a lease in the run's folder (`leases`)."""
 
-The kernel frees the lock when its process dies, however it dies, so claims are never stale.
-"""
-
+import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from stableft.errors import UserError
+from stableft.records.held_claims import HELD_CLAIMS
+from stableft.sweep.leases import take_lease
 
-CLAIM_FILE = "claim.lock"
+CLAIM_FILE = "claim.json"
+OLD_CLAIM_FILE = "claim.lock"  # of older versions, which locked it and left it behind
+CLAIM_FILES = frozenset({CLAIM_FILE, OLD_CLAIM_FILE})
 
 
 @contextmanager
 def claim_run(folder: Path) -> Iterator[bool]:
-    """Yield True while this process alone may work on the run, or False at once if another process holds the claim.
+    """Yield True while this process alone may work on the run, or False if another process holds the claim.
 
-    Taking the claim also removes temporary files left by dead writers.
+    Taking the claim also removes temporary files left by dead writers, and those of a holder that was stopped for so
+    long that its claim was taken. `atomic_write` checks the claim between writing its temporary file and renaming it.
+    So whatever such a holder was writing is removed, or was renamed before anything was read under the new claim.
 
     Raises:
         UserError: The folder is a link, so that what is removed in it would be removed elsewhere.
+        StorageError: The disk is full, read-only or gone.
     """
     if folder.is_symlink():
         raise UserError(f"{folder} is a link, and a run's folder must be a folder: what it links to is left alone")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / CLAIM_FILE)
+    with _older_versions_kept_out(folder) as free:
+        lease = take_lease(folder / CLAIM_FILE) if free else None
+        if lease is None:
+            yield False
+            return
+        key = os.path.realpath(folder)
+        try:
+            for leftover in folder.glob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
+            for leftover in folder.glob(".*.partial"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            HELD_CLAIMS[key] = lease
+            lease.keep()
+            yield True
+        finally:
+            HELD_CLAIMS.pop(key, None)
+            lease.release()
+
+
+@contextmanager
+def _older_versions_kept_out(folder: Path) -> Iterator[bool]:
+    """Yield False if an older version of this package holds its claim, an exclusive flock.
+
+    Only where flock works, and only if the file exists: without a lock it says nothing. The shared lock keeps older
+    versions out as long as this process holds it, but no process of this version.
+    """
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        yield False
-        return
-    # Never unlink the lock file. A process that has opened but not yet locked it would then lock the unlinked inode,
-    # while a third process creates and locks a new file, and both would believe that they hold the claim.
-    try:
-        for leftover in folder.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+        handle = os.open(folder / OLD_CLAIM_FILE, os.O_RDWR)
+    except OSError:
         yield True
+        return
+    try:
+        yield _lock_shared(handle)
     finally:
-        lock.release()
+        os.close(handle)
+
+
+def _lock_shared(handle: int) -> bool:
+    with suppress(ImportError, OSError):  # Windows, and file systems without flock: nobody can hold it there
+        import fcntl
+
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True

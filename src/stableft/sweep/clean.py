@@ -8,7 +8,7 @@ from typing import Literal
 
 from stableft.config.sweep_file import Sweep
 from stableft.records.run_record import BEST_FOLDER, CHECKPOINT_FILE, LAST_FOLDER, run_folder
-from stableft.sweep.claims import CLAIM_FILE, claim_run
+from stableft.sweep.claims import CLAIM_FILES, claim_run
 from stableft.sweep.state import CRASH_FILE
 from stableft.text import TextRow, align_columns, format_bytes
 
@@ -65,7 +65,7 @@ def _find_in_run(folder: Path) -> Iterator[HeldItem]:
             yield _measure("weights", path, folder)
         elif path.name == CRASH_FILE or ".damaged-" in path.name:
             yield _measure("leftovers", path, folder)
-        elif path.name != CLAIM_FILE:
+        elif path.name not in CLAIM_FILES:
             yield _measure("records", path, folder)
 
 
@@ -93,10 +93,7 @@ def total_size(items: Collection[HeldItem]) -> str:
 
 
 def remove_held_items(items: Collection[HeldItem]) -> Iterator[str]:
-    """Remove these items, and yield lines that say how much was removed, and which runs are in use and left alone.
-
-    The file of a run's claim stays: see `claim_run`.
-    """
+    """Remove these items, and yield lines that say how much was removed, and which runs are in use and left alone."""
     by_folder: dict[Path | None, list[HeldItem]] = {}
     for item in items:
         by_folder.setdefault(item.claimed, []).append(item)

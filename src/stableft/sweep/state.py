@@ -23,6 +23,7 @@ from stableft.data.splits import data_fingerprint
 from stableft.errors import StorageError, UserError, storage_error, storage_faults
 from stableft.records.failure import has_failed
 from stableft.records.file_sums import find_damaged
+from stableft.records.held_claims import ClaimLostError
 from stableft.records.probe_record import PROBES_FILE, DriftRecord, GradNormsRecord, ProbeRecord, read_probe_records
 from stableft.records.run_record import (
     BEST_FOLDER,
@@ -210,7 +211,7 @@ def run_under_claim(
     train: Callable[[], RunRecord],
     started: Callable[[], None],
 ) -> RunRecord | None:
-    """Train a run under its claim and return its record, or None if another process holds the claim.
+    """Train a run under its claim and return its record, or None if another process holds the claim or takes it over.
 
     If a record that settles the run already exists, it is returned instead. Exceptions other than RunInterrupted and
     UserError are recorded as a crash. `replaces` is the crashed or incomplete record to replace. Any other record is
@@ -221,6 +222,19 @@ def run_under_claim(
         UserError: The user's input is invalid.
         StorageError: The disk is full, read-only or gone.
     """
+    try:
+        return _run_under_claim(run, results, replaces, train, started)
+    except ClaimLostError:  # it is another's now, and this process has written nothing since
+        return _find_record_paused_elsewhere(run, results)
+
+
+def _run_under_claim(
+    run: PlannedRun,
+    results: Path,
+    replaces: RunRecord | None,
+    train: Callable[[], RunRecord],
+    started: Callable[[], None],
+) -> RunRecord | None:
     with _claim_in(results, run.run_id) as claimed:
         if not claimed:
             return _find_record_paused_elsewhere(run, results)

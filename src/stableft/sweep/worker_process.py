@@ -15,6 +15,7 @@ from typing import Any
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted, RunProgress
 from stableft.errors import UserError
 from stableft.pulse import PULSE, TRAINING, WAITING
+from stableft.records.held_claims import has_lost_claim
 from stableft.records.run_record import RunRecord
 from stableft.sweep.state import run_under_claim
 from stableft.text import forgiving_output
@@ -66,6 +67,10 @@ def run_worker(
         report("broken", traceback.format_exc())
         return
     report("ready", None)
+
+    def should_stop() -> bool:
+        return stopping.is_set() or has_lost_claim()
+
     while (task := inbox.get()) is not None:
         run, replaces = task
         if stopping.is_set():
@@ -80,7 +85,7 @@ def run_worker(
                 run,
                 results,
                 replaces,
-                partial(_train_or_crash, function, run, results, sources, execution, progress, stopping.is_set),
+                partial(_train_or_crash, function, run, results, sources, execution, progress, should_stop),
                 partial(report, "started", None),
             )
         except RunInterrupted:

@@ -379,7 +379,7 @@ def _clean_up_dead_worker(pool: WorkerPool, slot: WorkerSlot) -> None:
     """Handle a worker's death, and settle the run that it was on."""
     assert slot.process is not None
     assert slot.connection is not None
-    slot.process.join()  # the kernel is sure to have freed its claim only after this
+    slot.process.join()  # its claim is sure to count as free only after this
     slot.connection.close()
     code, task = slot.process.exitcode, slot.task
     cause = f"signal {-code} ({signal.strsignal(-code)})" if code and code < 0 else f"exit code {code}"

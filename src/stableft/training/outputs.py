@@ -25,6 +25,7 @@ from stableft.models.load import quiet_transformers
 from stableft.pulse import PULSE, WRITING_RESULTS
 from stableft.records.failure import find_chance_in_data, is_failed
 from stableft.records.file_sums import sum_files
+from stableft.records.held_claims import check_claim
 from stableft.records.probe_record import PROBES_FILE, write_probe_records
 from stableft.records.run_record import (
     BEST_FOLDER,
@@ -82,7 +83,11 @@ def write_model_folder(folder: Path, model: PreTrainedModel, tokenizer: PreTrain
 
 @contextmanager
 def atomic_write_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder that replaces `target` as a whole on success and is deleted on an exception."""
+    """Yield a temporary folder that replaces `target` as a whole on success and is deleted on an exception.
+
+    Raises:
+        ClaimLostError: Another process has taken over this process's claim of the folder that holds `target`.
+    """
     temporary = target.with_name(f".{target.name}.partial")
     with storage_faults(target, temporary):
         shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process; holding the claim, we may delete it
@@ -98,6 +103,7 @@ def atomic_write_folder(target: Path) -> Iterator[Path]:
             with open(path, "rb+") as file:
                 os.fsync(file.fileno())  # the contents must be on disk before the rename makes them visible
         sync_folder(temporary)
+        check_claim(target.parent)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
         sync_folder(target.parent)
