@@ -128,6 +128,7 @@ def run_sweep(
     from stableft.sweep.claim_race import MARKS_FOLDER, check_claims
     from stableft.sweep.devices import resolve_devices
     from stableft.sweep.hub_drift import resolve_hub_commits
+    from stableft.sweep.local_workers import LocalExecutor
     from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices, describe_planned_rows
     from stableft.sweep.progress import closing_line, open_display
     from stableft.sweep.run_sweep import run_planned_sweep
@@ -175,8 +176,7 @@ def run_sweep(
             result = run_planned_sweep(
                 sweep,
                 results,
-                slots,
-                jobs_per_device,
+                LocalExecutor(slots, jobs_per_device),
                 execution,
                 retry_crashed,
                 fail_fast,

@@ -448,7 +448,7 @@ class Faults:
 def _be_impatient() -> None:
     from stableft.sweep import run_sweep, workers
 
-    run_sweep.run_local = partial(workers.run_local, patience=IMPATIENT)
+    run_sweep.run_with_workers = partial(workers.run_with_workers, patience=IMPATIENT)
 
 
 def _fail_write(number: int, errno: int) -> None:

@@ -14,7 +14,8 @@ from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted, R
 from stableft.pulse import EVALUATING, PULSE, WRITING_CHECKPOINT
 from stableft.records.run_record import CHECKPOINT_FILE, run_folder
 from stableft.sweep.hung_workers import Patience
-from stableft.sweep.workers import run_local
+from stableft.sweep.local_workers import LocalExecutor
+from stableft.sweep.workers import run_with_workers
 
 IMPATIENT = Patience(heartbeat=0.1, least=3.0, factor=5.0, set_up=30.0, stop=2.0)
 SIGNALS = {"segv": signal.SIGSEGV, "oom": signal.SIGKILL, "frozen": signal.SIGSTOP}
@@ -62,9 +63,9 @@ def train_or_hang(run, results, sources, execution, progress, stop):
 def sweep_impatiently(results: Path, arms: list[str], jobs: int = 1, **options):
     """Returns the runs, the outcome and the events of a sweep with a run of each arm."""
     events, runs = [], [make_run(seed, arm) for seed, arm in enumerate(arms)]
-    where = (runs, results, LocalPaths(), ["cpu"], jobs, Execution())
+    where = (runs, results, LocalPaths(), LocalExecutor(["cpu"], jobs), Execution())
     options = {"patience": IMPATIENT, "fingerprint": lambda config, sources: "f" * 64, **options}
-    return runs, run_local(*where, display=events.append, train=train_or_hang, **options), events
+    return runs, run_with_workers(*where, display=events.append, train=train_or_hang, **options), events
 
 
 def main() -> None:

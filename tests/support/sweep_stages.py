@@ -12,6 +12,7 @@ from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted, R
 from stableft.config.sweep_file import Sweep
 from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.records.run_record import CHECKPOINT_FILE, EvalPoint, run_folder
+from stableft.sweep.local_workers import LocalExecutor
 from stableft.sweep.progress import Notice
 from stableft.sweep.run_sweep import run_planned_sweep
 
@@ -76,7 +77,7 @@ def make_sweep(runs, rule: EarlyStoppingRule | None = None, parents=()) -> Sweep
 
 def sweep_stand_ins(results: Path, sweep: Sweep, jobs: int = 1, save="none", **options):
     events = []
-    arguments = (sweep, results, ["cpu"], jobs, Execution(save=save))
+    arguments = (sweep, results, LocalExecutor(["cpu"], jobs), Execution(save=save))
     outcome = run_planned_sweep(
         *arguments, display=events.append, train=train_stand_in, fingerprint=lambda config, sources: "f" * 64, **options
     )

@@ -30,9 +30,10 @@ from stableft.records.run_record import (
     read_record,
     run_folder,
 )
+from stableft.sweep.local_workers import LocalExecutor
 from stableft.sweep.progress import Notice, RunEnded, SweepStarted
 from stableft.sweep.state import find_missing_outputs, with_recorded_probes, with_saved_weights
-from stableft.sweep.workers import run_local
+from stableft.sweep.workers import run_with_workers
 
 BASE = "task: rte\nmodel: bert-base-uncased\nseeds: 1-2\nrecipe: zhang\n"
 ASKED = InLoopProbes(grad_norms=10, drift=5)
@@ -180,8 +181,8 @@ def train_stand_in(run, results, sources, execution, progress, stop):
 
 def sweep_stand_ins(results: Path, runs, **execution):
     events = []
-    arguments = (list(runs), results, LocalPaths(), ["cpu"], 1, Execution(**execution))
-    outcome = run_local(*arguments, display=events.append, train=train_stand_in, fingerprint=lambda *_: "f" * 64)
+    arguments = (list(runs), results, LocalPaths(), LocalExecutor(["cpu"]), Execution(**execution))
+    outcome = run_with_workers(*arguments, display=events.append, train=train_stand_in, fingerprint=lambda *_: "f" * 64)
     return outcome, events
 
 

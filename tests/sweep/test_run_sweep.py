@@ -32,6 +32,7 @@ from stableft.config.sweep_file import START_ARM, Sweep
 from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.errors import UserError
 from stableft.records.run_record import CHECKPOINT_FILE, read_record, run_folder, write_record
+from stableft.sweep.local_workers import LocalExecutor
 from stableft.sweep.progress import SweepStarted, closing_line
 from stableft.sweep.run_sweep import run_planned_sweep
 
@@ -397,8 +398,8 @@ def test_the_display_counts_paused_runs_as_done(tmp_path):
     events = []
     runs = [make_run(seed) for seed in range(6)]
     run_planned_sweep(
-        make_sweep(runs, RULE), tmp_path, ["cpu"], 1, Execution(), display=events.append, train=train_stand_in,
-        fingerprint=lambda config, sources: "f" * 64,
+        make_sweep(runs, RULE), tmp_path, LocalExecutor(["cpu"]), Execution(), display=events.append,
+        train=train_stand_in, fingerprint=lambda config, sources: "f" * 64,
     )  # fmt: skip
     opened = [(len(event.runs), event.done, event.crashed) for event in events if isinstance(event, SweepStarted)]
     assert opened == [(6, 0, 0), (4, 0, 0)]

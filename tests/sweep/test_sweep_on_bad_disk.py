@@ -11,8 +11,9 @@ from support.sweep_records import make_record, make_run, save_record
 from stableft.config.planned_run import Execution, LocalPaths
 from stableft.errors import UserError
 from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE, run_folder, write_record
+from stableft.sweep.local_workers import LocalExecutor
 from stableft.sweep.state import CRASH_FILE
-from stableft.sweep.workers import run_local
+from stableft.sweep.workers import run_with_workers
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
@@ -38,12 +39,11 @@ def train_on_bad_disk(run, results, sources, execution, progress, stop):
 
 
 def sweep(results: Path, arm: str):
-    return run_local(
+    return run_with_workers(
         [make_run(seed, arm) for seed in range(3)],
         results,
         LocalPaths(),
-        ("cpu",),
-        1,
+        LocalExecutor(["cpu"]),
         Execution(),
         train=train_on_bad_disk,
         fingerprint=lambda config, sources: "f" * 64,

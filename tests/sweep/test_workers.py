@@ -19,10 +19,11 @@ from stableft.records.run_record import CHECKPOINT_FILE, run_folder
 from stableft.sweep import worker_process
 from stableft.sweep.claims import claim_run
 from stableft.sweep.devices import resolve_devices
+from stableft.sweep.local_workers import LocalExecutor
 from stableft.sweep.progress import Notice, ProgressReported, RunEnded, RunStarted, SweepStarted
 from stableft.sweep.state import CRASH_FILE, read_sweep_state
 from stableft.sweep.worker_process import can_compute
-from stableft.sweep.workers import make_slots, run_local
+from stableft.sweep.workers import run_with_workers
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -67,12 +68,11 @@ def train_stand_in(run, results, sources, execution, progress, stop):
 
 def sweep(results: Path, runs, jobs=1, devices=("cpu",), **options):
     events = []
-    outcome = run_local(
+    outcome = run_with_workers(
         runs,
         results,
         LocalPaths(),
-        devices,
-        jobs,
+        LocalExecutor(devices, jobs),
         Execution(),
         display=options.pop("display", events.append),
         train=train_stand_in,
@@ -351,7 +351,7 @@ def test_devices_of_a_machine(monkeypatch, count, auto):
 
 def test_threads_are_those_asked_for_or_a_share_of_the_cores(monkeypatch):
     def threads(devices, jobs, **options):
-        return {slot.execution.threads for slot in make_slots(devices, jobs, Execution(**options))}
+        return {slot.threads for _, slot in LocalExecutor(devices, jobs).slots(Execution(**options))}
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -63,12 +63,12 @@ def print_estimate(
     """Check a sweep's inputs and print how many runs, how much time, memory and disk space it needs."""
     print("checking the inputs, then measuring a few steps of each setting; nothing is kept ...", flush=True)
     from stableft.sweep.devices import resolve_devices
+    from stableft.sweep.local_workers import LocalExecutor
     from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices, describe_planned_rows
     from stableft.sweep.start_runs import start_runs_to_train
-    from stableft.sweep.workers import make_slots
 
     names = resolve_devices(devices)
-    slots = make_slots(names, jobs, execution)
+    slots = LocalExecutor(names, jobs).slots(execution)
     rows = check_sweep_inputs(sweep.runs, sweep.sources, start_runs_to_train(sweep, results, retry_crashed))
     choices = describe_odd_choices(sweep.runs, sweep, devices, names, jobs, execution.tf32)
     padded = (f"note: {results}: {line}" for line in describe_padded_runs(sweep.runs, sweep.start_runs, results))
@@ -77,7 +77,7 @@ def print_estimate(
     from stableft.sweep.estimate import estimate_sweep, render_estimate  # loads torch and transformers: seconds
 
     show = partial(print, flush=True)
-    print(render_estimate(estimate_sweep(sweep, results, slots[0].execution, len(slots), retry_crashed, show)))
+    print(render_estimate(estimate_sweep(sweep, results, slots[0][1], len(slots), retry_crashed, show)))
 
 
 def print_report(sweep: Sweep, results: Path) -> None:

@@ -17,8 +17,8 @@ from stableft.data.sources import fetch_model_file
 from stableft.data.splits import check_rows, read_splits, rows_fingerprint
 from stableft.errors import UserError
 from stableft.models.compatibility import check_model_fits_config, resolve_backbone
+from stableft.sweep.local_workers import count_cores
 from stableft.sweep.start_runs import describe_start_run
-from stableft.sweep.workers import count_cores
 from stableft.training.schedule import evaluation_steps, steps_per_epoch, total_steps
 from stableft.transient import retrying
 

@@ -2,9 +2,10 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig, StartFrom
@@ -24,6 +25,7 @@ from stableft.records.run_record import (
 )
 from stableft.sweep.claims import claim_run
 from stableft.sweep.early_stopping import as_stopped_early, select_runs_to_stop
+from stableft.sweep.executor import Executor
 from stableft.sweep.progress import Notice, ShowEvent, show_nothing
 from stableft.sweep.start_runs import describe_start_run, find_unusable_starts, start_runs_to_train
 from stableft.sweep.state import (
@@ -35,7 +37,7 @@ from stableft.sweep.state import (
     unique_runs,
 )
 from stableft.sweep.worker_process import TrainFunction
-from stableft.sweep.workers import run_local
+from stableft.sweep.workers import run_with_workers
 
 CLAIM_WAIT_SECONDS = 2.0  # time for another process to release a run that it has just paused or stopped
 
@@ -43,8 +45,7 @@ CLAIM_WAIT_SECONDS = 2.0  # time for another process to release a run that it ha
 def run_planned_sweep(
     sweep: Sweep,
     results: Path,
-    devices: Sequence[str],
-    jobs_per_device: int,
+    executor: Executor[Any],
     execution: Execution,
     retry_crashed: bool = False,
     fail_fast: bool = False,
@@ -52,16 +53,14 @@ def run_planned_sweep(
     train: TrainFunction | None = None,
     fingerprint: Callable[[RunConfig, LocalPaths], str] = data_fingerprint,
 ) -> SweepResult:
-    """Do all remaining runs of a sweep and return the outcome. Parameters and exceptions are as in `run_local`."""
+    """Do all remaining runs of a sweep and return the outcome, with the arguments of `run_with_workers`."""
     before = read_sweep_state(results, (*sweep.runs, *sweep.start_runs), look_only=True, brief=True)
     old_crashes = {record.run_id for record in before.crashed}
 
     def run_stage(runs: Iterable[PlannedRun], execution: Execution = execution) -> tuple[SweepResult, bool]:
         """Run these runs. Return the outcome, and whether the sweep must end here."""
         options = (retry_crashed, fail_fast, display, train, fingerprint)
-        outcome = run_local(
-            list(runs), results, sweep.sources, devices, jobs_per_device, execution, *options, known=before
-        )
+        outcome = run_with_workers(list(runs), results, sweep.sources, executor, execution, *options, known=before)
         new = set(outcome.crashed) - (set() if retry_crashed else old_crashes)
         return outcome, bool(outcome.interrupted or outcome.unfinished or (fail_fast and new))
 

@@ -8,9 +8,8 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted, RunProgress
 from stableft.errors import UserError
@@ -29,16 +28,28 @@ PROGRESS_SECONDS = 0.25
 RunInbox = queue.SimpleQueue[tuple[PlannedRun, RunRecord | None] | None]
 
 
+class ParentPipe(Protocol):
+    """The worker's end of its link to the pool, such as a `multiprocessing.connection.Connection`."""
+
+    def send(self, obj: Any, /) -> None:
+        """Send a report. Raises OSError if the parent is gone."""
+        ...
+
+    def recv(self) -> Any:
+        """Wait for the next message. Raises EOFError or OSError if the parent is gone."""
+        ...
+
+
 @forgiving_output()
 def run_worker(
-    connection: Connection,
+    connection: ParentPipe,
     results: Path,
     sources: LocalPaths,
     execution: Execution,
     train: TrainFunction | None,
     heartbeat: float,
 ) -> None:
-    """Run the runs received on the connection and report on each, until told to exit.
+    """Run the runs received on the connection and report on each, until told to exit. Call it in a main thread.
 
     `train` None: `stableft.training.run.train`. Reports are (word, content) pairs. The words are ready, alive,
     started, progress, done, interrupted, user_error and broken. alive is sent every `heartbeat` seconds and carries a
@@ -134,7 +145,7 @@ def _train_or_crash(train: TrainFunction, *arguments: Any) -> RunRecord:
     raise RuntimeError(message)
 
 
-def _listen_to_parent(connection: Connection, inbox: RunInbox, stopping: threading.Event) -> None:
+def _listen_to_parent(connection: ParentPipe, inbox: RunInbox, stopping: threading.Event) -> None:
     """Receive the parent's messages in a thread, so that the training loop only has to check a flag."""
     while True:
         try:
@@ -178,7 +189,7 @@ def _give_signs_of_life(report: "ReportSender", heartbeat: float) -> None:
 class ReportSender:
     """Sends reports to the parent, from any thread."""
 
-    def __init__(self, connection: Connection):
+    def __init__(self, connection: ParentPipe):
         self._connection, self._lock = connection, threading.Lock()
 
     def __call__(self, word: str, content: object) -> None:

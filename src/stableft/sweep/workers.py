@@ -1,20 +1,13 @@
-"""Run a sweep in worker processes on this machine's devices."""
+"""Run the runs of a sweep in the workers of an executor, wherever it starts them."""
 
 import contextlib
-import multiprocessing
-import os
 import signal
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
@@ -24,6 +17,7 @@ from stableft.errors import StorageError, UserError
 from stableft.pulse import SignOfLife
 from stableft.records.failure import has_failed
 from stableft.records.run_record import CHECKPOINT_FILE, RunRecord, read_record, run_folder
+from stableft.sweep.executor import Executor, WorkerEnd, WorkerLink
 from stableft.sweep.hub_drift import check_hub_commits
 from stableft.sweep.hung_workers import (
     PATIENCE,
@@ -57,15 +51,14 @@ from stableft.sweep.state import (
     with_recorded_probes,
     with_saved_weights,
 )
-from stableft.sweep.worker_process import TrainFunction, run_worker
+from stableft.sweep.worker_process import TrainFunction
 
 
-def run_local(
+def run_with_workers(
     runs: Sequence[PlannedRun],
     results: Path,
     sources: LocalPaths,
-    devices: Sequence[str],
-    jobs_per_device: int,
+    executor: Executor[Any],
     execution: Execution,
     retry_crashed: bool = False,
     fail_fast: bool = False,
@@ -77,6 +70,7 @@ def run_local(
 ) -> SweepResult:
     """Do all runs that are not done yet and return the outcome. `known` is an earlier, brief state of them.
 
+    The executor starts the workers.
     A run whose worker dies or hangs is tried once more, from its checkpoint, before it counts as crashed.
 
     `train` must be importable by name, because workers are spawned. None: `stableft.training.run.train`.
@@ -105,9 +99,12 @@ def run_local(
     queue = deque(QueuedRun(run, replaced.get(run_id)) for run_id, run in planned.items() if run_id not in settled)
     queued = [task.run for task in queue]
     check_hub_commits(queued, (*state.finished, *state.resumable), sources.hub_commits, results)
-    slots = make_slots(devices, jobs_per_device, execution)[: len(queue)]
-    start_worker = make_worker_starter(results, sources, train, patience.heartbeat)
-    pool = WorkerPool(start_worker, results, slots, queue, display, fail_fast, patience)
+    slots = [WorkerSlot(*slot) for slot in executor.slots(execution)[: len(queue)]]
+
+    def start(slot: WorkerSlot) -> WorkerLink:
+        return executor.start(slot.name, results, sources, slot.execution, train, patience.heartbeat)
+
+    pool = WorkerPool(start, executor.wait, results, slots, queue, display, fail_fast, patience)
     done = len(finished) + len(paused)
     failed = {record.run_id for record in state.failed} & finished.keys()
     display(SweepStarted(queued, done, len(failed), len(settled) - done, len(slots)))
@@ -154,12 +151,11 @@ class QueuedRun:
 
 @dataclass
 class WorkerSlot:
-    """A device, or a share of one, and its current worker process."""
+    """A device, or a share of one, and its current worker."""
 
     name: str
     execution: Execution
-    process: BaseProcess | None = None
-    connection: Connection | None = None
+    link: WorkerLink | None = None
     ready: bool = False
     task: QueuedRun | None = None
     started_at: float | None = None  # when the worker reported that it holds the task's claim
@@ -167,27 +163,6 @@ class WorkerSlot:
     device_errors: int = 0  # consecutive
     retired: bool = False
     watch: WorkerWatch = field(default_factory=WorkerWatch)
-
-
-def count_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def make_slots(devices: Sequence[str], jobs_per_device: int, execution: Execution) -> list[WorkerSlot]:
-    """Return one slot per job, ordered so that every device gets its first job before any gets a second."""
-    cores = count_cores()
-    omp_threads = os.environ.get("OMP_NUM_THREADS", "")
-    # Independent of how many runs are left: the thread count affects how floating-point sums round.
-    threads_per_job = int(omp_threads) if omp_threads.isdecimal() else cores // (len(devices) * jobs_per_device)
-    threads = execution.threads or max(1, threads_per_job)
-    return [
-        WorkerSlot(
-            f"{device} #{job}" if jobs_per_device > 1 else device, replace(execution, device=device, threads=threads)
-        )
-        for job in range(1, jobs_per_device + 1)
-        for device in devices
-    ]
 
 
 def _summarize_runs(
@@ -226,7 +201,8 @@ MAX_FAILED_STARTS = 3  # consecutive workers that may die before beginning a run
 class WorkerPool:
     """State of a sweep in the parent process."""
 
-    start_worker: Callable[[WorkerSlot], None]
+    start_worker: Callable[[WorkerSlot], WorkerLink]
+    wait: Callable[[Sequence[Any], float], list[Any]]
     results: Path
     slots: list[WorkerSlot]
     queue: deque[QueuedRun]
@@ -246,47 +222,14 @@ class WorkerPool:
         return self.stopping_since is not None
 
 
-def make_worker_starter(
-    results: Path, sources: LocalPaths, train: TrainFunction | None, heartbeat: float
-) -> Callable[[WorkerSlot], None]:
-    """Return a function that starts a new worker process in a slot."""
-    context = multiprocessing.get_context("spawn")
-
-    def start(slot: WorkerSlot) -> None:
-        slot.connection, worker_end = context.Pipe()
-        arguments = (worker_end, results, sources, slot.execution, train, heartbeat)
-        slot.process = context.Process(target=run_worker, args=arguments, name=f"stableft {slot.name}")
-        with sigint_blocked(), main_hidden(train):
-            slot.process.start()
-        worker_end.close()  # so that the worker's death shows up as EOF
-        slot.ready, slot.started_at = False, None
-
-    return start
-
-
-@contextlib.contextmanager
-def main_hidden(train: TrainFunction | None) -> Iterator[None]:
-    """Keep a spawned process from running the user's script again, which may have no `if __name__ == "__main__"`.
-
-    A worker needs nothing of it, unless `train` is defined there.
-    """
-    main = sys.modules["__main__"]
-    if train is None:
-        sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
 def run_worker_pool(pool: WorkerPool) -> None:
-    """Run the queue until it is empty or the sweep is stopped. No worker process outlives the call."""
+    """Run the queue until it is empty or the sweep is stopped. No worker outlives the call."""
     with collected_signals() as received:
         try:
             while any(slot.task for slot in pool.slots) or (pool.queue and not pool.stopping):
                 _assign_runs(pool)
-                for connection in wait([slot.connection for slot in pool.slots if slot.connection], POLL_SECONDS):
-                    _receive_report(pool, next(slot for slot in pool.slots if slot.connection is connection))
+                for link in pool.wait([slot.link for slot in pool.slots if slot.link], POLL_SECONDS):
+                    _receive_report(pool, next(slot for slot in pool.slots if slot.link is link), link)
                 _react_to_signals(pool, len(received))
                 _kill_hung_workers(pool)
                 pool.show(ClockTick())
@@ -300,10 +243,10 @@ def run_worker_pool(pool: WorkerPool) -> None:
 def _assign_runs(pool: WorkerPool) -> None:
     if pool.stopping:
         return
-    idle = sum(slot.connection is not None and slot.task is None for slot in pool.slots)
+    idle = sum(slot.link is not None and slot.task is None for slot in pool.slots)
     for slot in pool.slots:
-        if slot.connection is None and not slot.retired and idle < len(pool.queue):
-            pool.start_worker(slot)
+        if slot.link is None and not slot.retired and idle < len(pool.queue):
+            slot.link, slot.ready, slot.started_at = pool.start_worker(slot), False, None
             slot.watch = WorkerWatch(heard_at=pool.clock.now)
             idle += 1
         idle_now = slot.ready and slot.task is None and not slot.watch.killed_because
@@ -313,13 +256,15 @@ def _assign_runs(pool: WorkerPool) -> None:
             _send_to_worker(slot, (slot.task.run, slot.task.replaces))
 
 
-def _receive_report(pool: WorkerPool, slot: WorkerSlot) -> None:
+def _receive_report(pool: WorkerPool, slot: WorkerSlot, link: WorkerLink) -> None:
     """Handle one report from a worker, or the worker's death."""
-    assert slot.connection is not None
     try:
-        word, content = slot.connection.recv()
+        word, content = link.receive()
     except (EOFError, OSError):
-        _clean_up_dead_worker(pool, slot)
+        end = link.join()
+        assert end is not None
+        link.close()
+        _clean_up_dead_worker(pool, slot, end)
         return
     slot.watch.heard_at = pool.clock.now
     if word == "ready":
@@ -375,25 +320,21 @@ def _retire_device(pool: WorkerPool, slot: WorkerSlot) -> None:
         _stop_pool(pool, None)
 
 
-def _clean_up_dead_worker(pool: WorkerPool, slot: WorkerSlot) -> None:
+def _clean_up_dead_worker(pool: WorkerPool, slot: WorkerSlot, end: WorkerEnd) -> None:
     """Handle a worker's death, and settle the run that it was on."""
-    assert slot.process is not None
-    assert slot.connection is not None
-    slot.process.join()  # its claim is sure to count as free only after this
-    slot.connection.close()
-    code, task = slot.process.exitcode, slot.task
-    cause = f"signal {-code} ({signal.strsignal(-code)})" if code and code < 0 else f"exit code {code}"
-    if task and slot.started_at is None and code == 0:  # it had done its last run already
+    task = slot.task
+    if task and slot.started_at is None and end.clean:  # it had done its last run already
         pool.queue.appendleft(task)
     elif task:
-        _settle_dead_run(pool, slot, task, _describe_death(slot.watch, cause))
+        _settle_dead_run(pool, slot, task, _describe_death(slot.watch, end.cause))
     if slot.started_at is None:
         slot.failed_starts += 1
         if slot.failed_starts >= MAX_FAILED_STARTS:
             _stop_pool(
-                pool, RuntimeError(f"{MAX_FAILED_STARTS} workers for {slot.name} died before a run began, by {cause}")
+                pool,
+                RuntimeError(f"{MAX_FAILED_STARTS} workers for {slot.name} died before a run began, by {end.cause}"),
             )
-    slot.process = slot.connection = slot.task = slot.started_at = None
+    slot.link = slot.task = slot.started_at = None
     slot.ready = False
 
 
@@ -434,7 +375,7 @@ def _kill_hung_workers(pool: WorkerPool) -> None:
     pool.clock.look()
     now, busy = pool.clock.now, sum(slot.task is not None for slot in pool.slots)
     for slot in pool.slots:
-        if slot.process is None or slot.watch.killed_because:
+        if slot.link is None or slot.watch.killed_because:
             continue
         watch = slot.watch
         reason = describe_hang(watch, pool.patience, now, slot.ready, pool.slowest)
@@ -442,7 +383,7 @@ def _kill_hung_workers(pool: WorkerPool) -> None:
             reason = describe_refusal_to_stop(watch, pool.patience, now, pool.stopping_since, busy, pool.slowest)
         if reason:
             watch.killed_because = reason
-            slot.process.kill()
+            slot.link.kill()
 
 
 def _react_to_signals(pool: WorkerPool, signals: int) -> None:
@@ -466,8 +407,8 @@ def _stop_pool(pool: WorkerPool, error: Exception | None) -> None:
 def _kill_workers(pool: WorkerPool) -> None:
     pool.killed = True
     for slot in pool.slots:
-        if slot.process:
-            slot.process.kill()
+        if slot.link:
+            slot.link.kill()
 
 
 def _shut_down_workers(pool: WorkerPool) -> None:
@@ -476,36 +417,21 @@ def _shut_down_workers(pool: WorkerPool) -> None:
         _send_to_worker(slot, None)
     deadline = time.monotonic() + WORKER_EXIT_SECONDS
     for slot in pool.slots:
-        if slot.process is None or slot.connection is None:
+        if slot.link is None:
             continue
-        slot.process.join(max(0.0, deadline - time.monotonic()) if slot.ready else 0)
-        if slot.process.is_alive():
-            slot.process.kill()
-            slot.process.join()
-        slot.connection.close()
+        if not slot.link.join(max(0.0, deadline - time.monotonic()) if slot.ready else 0):
+            slot.link.kill()
+            slot.link.join()
+        slot.link.close()
 
 
 def _send_to_worker(slot: WorkerSlot, message: Any) -> None:
-    if slot.connection:
-        with contextlib.suppress(OSError):  # it is dead; `_receive_report` will see the EOF
-            slot.connection.send(message)
+    if slot.link:
+        with contextlib.suppress(OSError):  # it is dead; `_receive_report` will see it
+            slot.link.send(message)
 
 
 EXIT_INTERRUPTED = 130  # the exit code that shells use for Ctrl-C (128 + SIGINT)
-
-
-@contextlib.contextmanager
-def sigint_blocked() -> Iterator[None]:
-    """Block SIGINT while a worker starts. It inherits the mask, so Ctrl-C cannot kill it before it ignores SIGINT."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # otherwise Process.start would start it and thereby unblock the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
