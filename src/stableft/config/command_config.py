@@ -1,11 +1,12 @@
 """The config of a run that is any training command: what it runs, on which inputs, and where its score is.
 
-No shell runs it: the command is split into arguments as a shell would, and `{seed}`, `{out}` and `{device}` are filled in.
+No shell runs it: it is split into arguments as a shell would do, and `{seed}`, `{out}` and `{device}` are filled in.
 """
 
 import re
 import shlex
 from collections.abc import Mapping
+from decimal import Decimal
 from string import Formatter
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -28,6 +29,9 @@ PLACEHOLDERS = ("seed", "out", "device")  # the seed, the run's own empty folder
 FILE_PLACEHOLDERS = ("seed", "out")
 SHELL_WORDS = frozenset("| || & && ; > >> < << 2> 2>&1 &>".split())
 SCORE_FILES = {".json": "key", ".jsonl": "key", ".csv": "column", ".tsv": "column"}  # and what names the score in it
+
+# Digits of a fraction to which a score is compared with the baseline, which is written with as many as its user likes.
+LEAST_COMPARED_DIGITS, MOST_COMPARED_DIGITS = 3, 6
 
 
 def split_placeholders(text: str, known: tuple[str, ...] = PLACEHOLDERS) -> list[tuple[str, str | None]]:
@@ -167,7 +171,7 @@ class CommandData(ConfigSection):
 
     task: str
     # SHA-256 by the path, pattern or folder as it is written; of several files it is over their names and sums.
-    inputs: dict[str, Sha256] = {}
+    inputs: Mapping[str, Sha256] = Field(default={})
     own: None = None  # rows are the command's own matter
 
 
@@ -207,6 +211,21 @@ class CommandConfig(ConfigSection):
         return TaskSpec(self.data.task, known.title if known else self.data.task, (), (), (metric,))
 
     @property
+    def chance_score(self) -> float | None:
+        """The baseline as a fraction."""
+        return None if self.baseline is None else self.baseline / self.score.scale
+
+    @property
+    def compared_digits(self) -> int:
+        """To how many digits a score is compared with the baseline: RTE's .52708 is the .527 that a user writes."""
+        digits = -int(Decimal(repr(self.baseline)).as_tuple().exponent) + (2 if self.score.scale == 100 else 0)
+        return min(max(digits, LEAST_COMPARED_DIGITS), MOST_COMPARED_DIGITS)
+
+    @property
+    def lower_is_better(self) -> bool:
+        return self.score.better == "lower"
+
+    @property
     def reported_split(self) -> Split:
         """A command is asked for one score, of whatever rows it evaluates on."""
         return "val"
@@ -237,5 +256,3 @@ class CommandConfig(ConfigSection):
                 f"{score.scale}"
             )
         return self
-
-

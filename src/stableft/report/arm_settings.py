@@ -71,6 +71,7 @@ DEPENDENT_SETTINGS = {
 SETTINGS_IN_ORDER = tuple(
     key for key in dict.fromkeys((*MAIN_SETTINGS, *OTHER_SETTINGS, *RUN_CONFIG_LEAVES)) if key not in UNNAMED_SETTINGS
 )
+NO_SETTINGS = "no settings are recorded"
 NAMED_AFTER_RECIPES = (
     "Imported records hold no settings. Those of imported arms here are of the recipes that they are named after."
 )
@@ -91,7 +92,8 @@ def describe_arms(runs: ArtifactRuns, arm_tasks: Sequence[ArmTask]) -> list[str]
     for arm in arms:
         tasks_of: dict[str, list[str]] = {}
         for task, values in ((task, values) for (other, task), values in settings.items() if other == arm):
-            parts = [_describe(key, values) for key in named] if values else ["no settings are recorded"]
+            unknown = runs.commands[arm, task].written_command if (arm, task) in runs.commands else NO_SETTINGS
+            parts = [_describe(key, values) for key in named] if values else [unknown]
             text = ", ".join(filter(None, parts))
             tasks_of.setdefault(text, []).append(task)
         for text, tasks in tasks_of.items():
@@ -112,9 +114,11 @@ def _find_settings(runs: ArtifactRuns, arm_task: ArmTask) -> ArmSettings | None:
     planned = (imported.arm, arm_task[1]) if imported else arm_task
     config = runs.first_configs.get(arm_task)
     if config is None and planned in runs.sweeps:
-        config = runs.planned_configs[planned]
+        config = runs.planned_configs.get(planned)
     if config:
         return _collect_values(config.model_dump(mode="json"))
+    if arm_task in runs.commands:
+        return None
     recipe = str(runs.by_arm_task[arm_task][0]["recipe"])
     if recipe not in shipped_recipes():
         return None

@@ -191,7 +191,7 @@ def check_fingerprints(
     for record in finished:
         if record.data is None or record.run_id not in planned:
             continue
-        config = planned[record.run_id].config
+        config = planned[record.run_id].run_config
         key = canonical_json(config.data.model_dump(mode="json"))
         if key not in fingerprints:
             fingerprints[key] = fingerprint(config, sources)
@@ -376,6 +376,8 @@ def find_missing_outputs(results: Path, run: PlannedRun, record: RunRecord, exec
     Damaged files count as missing. Weights, which are large, are hashed only under `retrain_incomplete` too, and
     otherwise by what reads them.
     """
+    if record.command is not None:  # what it leaves is its own matter
+        return ()
     folder = run_folder(results, record.run_id)
     missing = [
         name.replace("_", " ")
