@@ -16,7 +16,7 @@ from stableft.config.recipe import shipped_recipes
 from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import START_ARM, Sweep, load_sweep, shipped_sweeps
 from stableft.errors import UserError
-from stableft.records.failure import has_failed
+from stableft.records.failure import has_failed, judged_as_planned
 from stableft.records.probe_record import (
     ProbeRecord,
     ProbeRecords,
@@ -279,7 +279,7 @@ def render_sweep_status(sweep: Sweep, results: Path) -> str:
             cell["checkpoint" if has_checkpoint else "to do"] += 1
         else:
             cell[record.status] += 1
-            cell["failed"] += bool(has_failed(record))
+            cell["failed"] += bool(has_failed(judged_as_planned(record, run.config)))
     rows = [("arm", "task", *statuses)]
     rows += [(arm, task, *cell.values()) for (arm, task), cell in counts.items()]
     notes = ["failed: finished, but no better than chance, or in NaN"]

@@ -50,6 +50,7 @@ from stableft.config.sweep_keys import (
 from stableft.config.validation import check_printed_name, describe_example, to_user_error
 from stableft.config.yaml_file import KeyPath, YamlValue, load_yaml
 from stableft.errors import UserError, clip, did_you_mean
+from stableft.text import join_with
 
 # Sweep keys that --set may override, and whether null turns one off. For the others, null means a forgotten value.
 OVERRIDABLE_KEYS = {"task": False, "model": False, "stop_hopeless": True, "probes": True}
@@ -350,8 +351,15 @@ def _check_size(arms: Sequence[Arm]) -> None:
 
 
 def _check_same_rule_and_probes(one: SweepPoint, other: SweepPoint) -> None:
-    """Raise UserError if two points with a run in common ask for different ways to execute it."""
+    """Raise UserError if two points with a run in common ask for different ways to execute or to judge it."""
     first, second = one.arm.keys, other.arm.keys
+    if isinstance(one.runs[0].config, CommandConfig):
+        a, b = (point.runs[0].config.model_dump(exclude={"seeds"}) for point in (one, other))
+        if differing := join_with([key for key in a if a[key] != b[key]]):
+            raise UserError(
+                f"{other.arm.where}: arms {one.label!r} and {other.label!r} are one command, but differ in "
+                f"{differing.replace('data', 'task')}; give both the same"
+            )
     for key, differs, of_second in (
         ("stop_hopeless", first.stop_hopeless != second.stop_hopeless, second.stop_hopeless),
         ("probes", first.in_loop_probes != second.in_loop_probes, second.in_loop_probes),

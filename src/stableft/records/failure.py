@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from stableft.catalog.tasks import REGRESSION_METRICS, TASKS, TaskSpec
 from stableft.config.command_config import CommandConfig
-from stableft.config.run_config import Checkpoint, Split
+from stableft.config.run_config import Checkpoint, RunConfig, Split
 from stableft.records.run_record import AnyRunRecord, DataRecord, ImportedRun, RunRecord
 
 CORRELATIONS = ("mcc", *REGRESSION_METRICS)  # 0 for a model that has learnt nothing
@@ -167,6 +167,18 @@ def _is_score_failed(record: AnyRunRecord, score: float, split: Split, metric: s
     if isinstance(record, RunRecord) and isinstance(record.config, CommandConfig) and record.config.lower_is_better:
         score, level = -score, -level
     return is_failed(score, level, _compared_digits(record, metric, score))
+
+
+def judged_as_planned(record: RunRecord, config: RunConfig | CommandConfig) -> RunRecord:
+    """Return a finished record of a command with the config that its sweep has for it now, and any other as it is.
+
+    The two may differ in what is in no run's id: the baseline, what the score means, the names of metric and task.
+    """
+    if not isinstance(config, CommandConfig) or record.last is None or record.config == config:
+        return record
+    (score,) = record.last.val.values()
+    last = record.last.model_copy(update={"val": {config.task.metric: score}})
+    return record.model_copy(update={"config": config, "last": last})
 
 
 def has_failed(record: RunRecord) -> bool | None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from stableft.config.command_config import CommandConfig
 from stableft.config.recipe import load_recipe, shipped_recipes
 from stableft.config.settings import RUN_CONFIG_LEAVES, describe_value, list_values
 from stableft.report.runs import ArmTask, ArtifactRuns
@@ -92,7 +93,7 @@ def describe_arms(runs: ArtifactRuns, arm_tasks: Sequence[ArmTask]) -> list[str]
     for arm in arms:
         tasks_of: dict[str, list[str]] = {}
         for task, values in ((task, values) for (other, task), values in settings.items() if other == arm):
-            unknown = runs.commands[arm, task].written_command if (arm, task) in runs.commands else NO_SETTINGS
+            unknown = _describe_command(runs.commands[arm, task]) if (arm, task) in runs.commands else NO_SETTINGS
             parts = [_describe(key, values) for key in named] if values else [unknown]
             text = ", ".join(filter(None, parts))
             tasks_of.setdefault(text, []).append(task)
@@ -103,6 +104,13 @@ def describe_arms(runs: ArtifactRuns, arm_tasks: Sequence[ArmTask]) -> list[str]
     first = [f"{who if len(arms) > 1 else arms[0]}: {', '.join(shared)}."] if shared else []
     from_recipes = any("model.name" not in values for values in known)
     return [*([NAMED_AFTER_RECIPES] if from_recipes else []), *first, *lines]
+
+
+def _describe_command(config: CommandConfig) -> str:
+    """Return the command, and what says which of its runs failed."""
+    worst = "least" if config.lower_is_better else "most"
+    failed = "which runs failed is not known" if config.baseline is None else f"failed: at {worst} {config.baseline:g}"
+    return f"{config.written_command} ({'lower is better, ' if config.lower_is_better else ''}{failed})"
 
 
 def _find_settings(runs: ArtifactRuns, arm_task: ArmTask) -> ArmSettings | None:

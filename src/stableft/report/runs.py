@@ -15,6 +15,7 @@ from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import START_ARM, Sweep, load_sweep
 from stableft.errors import UserError, did_you_mean
+from stableft.records.failure import judged_as_planned
 from stableft.records.frame import ReportedArm, build_frame, describe_source
 from stableft.records.probe_record import (
     DriftRecord,
@@ -326,10 +327,10 @@ def read_stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[R
     Raises:
         UnknownSchemaError: A newer version wrote a record.
     """
-    for run_id in dict.fromkeys(run.run_id for run in runs):
+    for run_id, config in {run.run_id: run.config for run in runs}.items():
         record = read_intact_record(results, run_id)
         if record and record.status != "paused":
-            yield record
+            yield judged_as_planned(record, config)
 
 
 def read_all_stored_records(results: Path) -> Iterator[RunRecord]:

@@ -21,7 +21,7 @@ from stableft.config.run_config import RunConfig, canonical_json
 from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.data.splits import data_fingerprint
 from stableft.errors import StorageError, UserError, storage_error, storage_faults
-from stableft.records.failure import has_failed
+from stableft.records.failure import has_failed, judged_as_planned
 from stableft.records.file_sums import find_damaged
 from stableft.records.probe_record import PROBES_FILE, DriftRecord, GradNormsRecord, ProbeRecord, read_probe_records
 from stableft.records.run_record import (
@@ -124,6 +124,7 @@ def read_sweep_state(
             if (run_folder(results, run_id) / CHECKPOINT_FILE).exists():
                 unfinished.append(run)
         elif record.status == "finished":
+            record = judged_as_planned(record, run.config)
             if brief:
                 environment = environment if record.environment == environment else record.environment
                 record = _without_bulk(record, run, environment)
