@@ -21,7 +21,7 @@ COMMAND_KEYS = ("command", "baseline", "timeout", "inputs")
 MAX_INPUT_FILES = 100_000  # of one entry of `inputs`; more are probably a slip such as "/", and take minutes to hash
 
 
-def is_command_arm(file: SweepKeys, arm: SweepKeys, name: str, where: str) -> bool:
+def is_command_arm(file: SweepKeys, arm: SweepKeys, name: str | None, where: str) -> bool:
     """Return whether an arm is a command: its own recipe or command decides, or else that at the top of the file.
 
     Raises:
@@ -34,6 +34,7 @@ def is_command_arm(file: SweepKeys, arm: SweepKeys, name: str, where: str) -> bo
     is_command = both == ["command"]
     wrong = RECIPE_KEYS if is_command else COMMAND_KEYS
     keys = next((key for key in wrong if key in arm.model_fields_set and getattr(arm, key) is not None), None)
+    name = name or Path(arm.recipe or file.recipe or "command").stem
     if keys:
         kind = "a command, which says itself what it trains" if is_command else "no command"
         raise UserError(f"{where}: {keys}: arm {name!r} has {kind}, so it takes no {keys}")

@@ -58,6 +58,8 @@ SECTION_KEYS = {"stop_hopeless": EarlyStoppingRule, "probes": RequestedProbes}  
 NO_SWEEP_FOLDERS = ("recipes", "pretrain")  # of the shipped configs
 START_ARM = "(start)"  # arm of the runs trained only to provide initial weights for others
 
+NO_RECIPES = "every arm here has a command, which --set does not reach"
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -212,26 +214,28 @@ def parse_arms(document: YamlValue, *overrides: YamlValue) -> list[Arm]:
         own = written_arms[i].items() if i in written_arms else {}
         where = document.locate(("arms", i))
         alone = file if "arms" not in file.model_fields_set else arm
-        name = "command" if arm.name is None else arm.name
-        is_command = is_command_arm(file, alone, name, where)
+        is_command = is_command_arm(file, alone, arm.name, where)
         keys = dict[str, Any]()
         written = {key: YamlValue(None, document.where) for key in SweepKeys.model_fields}
         settings: Settings = {}
         for layer, source in ((file, top), (arm, own), *above):
             for key in layer.model_fields_set & SweepKeys.model_fields.keys() - (RECIPE_KEYS if is_command else ()):
-                if is_command and key == "task" and layer not in (file, arm):
-                    raise UserError(f"{source[key].where} task: arm {name!r} has a command, whose task is in its file")
+                if is_command and source[key].where == "--set":
+                    raise UserError(f"--set {key}: arm {arm.name!r} has a command, whose {key} is in its file")
                 keys[key], written[key] = getattr(layer, key), source[key]
                 if key == "set":
                     settings |= reject_sweep_keys(collect_settings(written[key]))
         if not is_command:
             keys.pop("command", None)
-        recipe = name if is_command else keys.get("recipe")
+        recipe = (arm.name or "command") if is_command else keys.get("recipe")
         if recipe is None:
             raise _missing_key("recipe", written)
-        name = name if is_command or arm.name is not None else Path(recipe).stem
+        name = recipe if is_command else Path(recipe).stem if arm.name is None else arm.name
         arms.append(Arm(name, where, recipe, SweepKeys.model_construct(**keys), written, settings))
         _check_arm_name(arms, document.locate(("arms", i, "name")))
+    unread = [key for override in overrides if override.where == "--set" for key in override.value]
+    if unread and all(arm.keys.command for arm in arms):
+        raise UserError(f"--set {unread[0]}: {NO_RECIPES}")
     return arms
 
 
@@ -300,7 +304,7 @@ def _expand_arms(
     _check_size(arms)
     paths = dict(sources.paths)
     if overrides and all(arm.keys.command for arm in arms):
-        raise UserError(f"--set {next(iter(overrides))}: every arm here has a command, which --set does not reach")
+        raise UserError(f"--set {next(iter(overrides))}: {NO_RECIPES}")
     points = [
         point
         for arm in arms
