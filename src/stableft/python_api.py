@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from stableft.config.local_files import check_results_folder
 from stableft.config.planned_run import Execution
+from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import Sweep, load_sweep_from_options
 from stableft.config.yaml_file import write_setting
 from stableft.errors import UserError, did_you_mean, echo
@@ -158,7 +159,11 @@ def run_sweep(
     parents = start_runs_to_train(sweep, results, retry_crashed)
     rows = check_sweep_inputs(sweep.runs, sweep.sources, parents)
     runs = unique_runs((*parents, *sweep.runs))
-    steps = {run_id: total_steps(run.config.schedule, rows[run_id].train_rows) for run_id, run in runs.items()}
+    steps = {
+        run_id: total_steps(run.config.schedule, rows[run_id].train_rows)
+        for run_id, run in runs.items()
+        if isinstance(run.config, RunConfig)
+    }
     left = [run for run_id, run in runs.items() if not (run_folder(results, run_id) / RECORD_FILE).exists()]
     commits = resolve_hub_commits((*sweep.runs, *sweep.start_runs))
     sweep = replace(sweep, sources=replace(sweep.sources, hub_commits=commits))

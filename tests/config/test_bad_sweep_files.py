@@ -9,7 +9,7 @@ from stableft.config.sweep_file import load_sweep
 from stableft.errors import UserError
 
 BASE = "task: rte\nmodel: bert-base-uncased\nseeds: 1-3\nrecipe: zhang\n"
-KEYS = "recipe, task, model, set, grid, seeds, stop_hopeless, probes"
+KEYS = "recipe, task, model, set, grid, seeds, stop_hopeless, probes, command, score, baseline, timeout, inputs"
 PRINTED = "must be visible text, with single blanks only between words"
 START_FORMS = "{recipe: zhang, task: mnli, seed: 0} or {run: ID, checkpoint: best}"
 # Value of a key in line 5 -> the sentence after the place

@@ -10,11 +10,13 @@ from typing import Literal
 
 from stableft.catalog.model_families import BACKBONES, BackboneSpec
 from stableft.catalog.tasks import METRIC_TITLES, TASKS
+from stableft.config.command_config import CommandConfig
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.recipe import shipped_recipes
+from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import START_ARM, Sweep, load_sweep, shipped_sweeps
 from stableft.errors import UserError
-from stableft.records.failure import has_failed
+from stableft.records.failure import has_failed, judged_as_planned
 from stableft.records.probe_record import (
     ProbeRecord,
     ProbeRecords,
@@ -246,11 +248,15 @@ def render_runs(sweep: Sweep, format_: Literal["text", "json"]) -> str:
     for run in sweep.runs:
         config = run.config
         seeds = config.seeds
-        rows.append((run.run_id, run.arm, run.recipe, config.data.task, config.model.name, seeds.init, seeds.data))
+        rows.append((run.run_id, run.arm, run.recipe, config.data.task, _model_name(config), seeds.init, seeds.data))
     unique = len({run.run_id for run in sweep.runs})
     shared = "" if unique == len(sweep.runs) else f", {unique} of them unique: some arms share runs"
     start_runs = [f"{describe_start_run(start, sweep.runs)}, is trained first" for start in sweep.start_runs]
     return "\n".join([align_columns(rows), *start_runs, f"{len(sweep.runs)} runs{shared}"])
+
+
+def _model_name(config: RunConfig | CommandConfig) -> str:
+    return config.model.name if isinstance(config, RunConfig) else "(a command)"
 
 
 def render_sweep_status(sweep: Sweep, results: Path) -> str:
@@ -273,7 +279,7 @@ def render_sweep_status(sweep: Sweep, results: Path) -> str:
             cell["checkpoint" if has_checkpoint else "to do"] += 1
         else:
             cell[record.status] += 1
-            cell["failed"] += bool(has_failed(record))
+            cell["failed"] += bool(has_failed(judged_as_planned(record, run.config)))
     rows = [("arm", "task", *statuses)]
     rows += [(arm, task, *cell.values()) for (arm, task), cell in counts.items()]
     notes = ["failed: finished, but no better than chance, or in NaN"]
@@ -312,8 +318,9 @@ def render_folder_status(results: Path) -> str:
             unfinished.append(folder.name)
             continue
         config = record.config
-        name = names.setdefault(config.model.identity, config.model.name)
-        key = (record.arm, config.data.task, name, config.model.identity)
+        identity = config.model.identity if isinstance(config, RunConfig) else (config.setting_id(),)
+        name = names.setdefault(identity, _model_name(config))
+        key = (record.arm, config.data.task, name, identity)
         cell = counts.setdefault(key, {"finished": 0, "failed": 0, "crashed": 0, "stopped": 0})
         cell[record.status] += 1
         cell["failed"] += bool(has_failed(record))

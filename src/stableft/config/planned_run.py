@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from stableft.config.command_config import CommandConfig
 from stableft.config.run_config import Checkpoint, RunConfig
 
 
@@ -30,7 +31,7 @@ PROBE_NAMES = tuple(probe.name for probe in fields(InLoopProbes))
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep: its config, and the names of its arm (a table row) and recipe.
+    """One run of a sweep: its config, and the names of its arm (a table row) and recipe (of a command: its arm).
 
     `report` is the checkpoint whose score the arm reports; runs that differ in it alone are one run. `pause_after` is a
     fraction of the run's steps: the run pauses with a checkpoint at the first evaluation at or after that point.
@@ -38,7 +39,7 @@ class PlannedRun:
 
     arm: str
     recipe: str
-    config: RunConfig
+    config: RunConfig | CommandConfig
     report: Checkpoint
     pause_after: float | None = None
     probes: InLoopProbes = NO_PROBES
@@ -46,6 +47,12 @@ class PlannedRun:
     @cached_property
     def run_id(self) -> str:
         return self.config.run_id
+
+    @property
+    def run_config(self) -> RunConfig:
+        """The config of a run that is no command."""
+        assert isinstance(self.config, RunConfig)
+        return self.config
 
 
 def default_cache_folder() -> Path:
@@ -59,13 +66,15 @@ class LocalPaths:
     """Where the inputs of runs are read from.
 
     `paths` maps a SHA-256 in a config to a model folder or data file. `hub_commits` maps the identity of a hub model to
-    the commit that a sweep is trained from; otherwise, a run loads what the revision names at that time.
+    the commit that a sweep is trained from; otherwise, a run loads what the revision names at that time. `folder` is
+    that of the sweep file, in which commands run.
     """
 
     data_dir: Path | None = None
     cache_dir: Path = field(default_factory=default_cache_folder)
     paths: dict[str, Path] = field(default_factory=dict)
     hub_commits: dict[tuple[str | None, ...], str] = field(default_factory=dict)
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)

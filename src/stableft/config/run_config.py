@@ -296,7 +296,7 @@ class RunConfig(TrainingConfig):
     def run_id(self) -> str:
         """16 hex digits, equal for identical computations: fields that have no effect are ignored."""
         seeds = f'"seeds":{{"data":{self.seeds.data},"init":{self.seeds.init}}}'
-        return _short_digest(self._setting_text().replace('"seeds":0', seeds))
+        return short_digest(self._setting_text().replace('"seeds":0', seeds))
 
     def setting(self, ignored: tuple[str, ...] = ()) -> dict[str, Any]:
         """Return the nested values that identify the run, without its seeds and the dotted settings `ignored`."""
@@ -308,7 +308,7 @@ class RunConfig(TrainingConfig):
 
     def setting_id(self, ignored: tuple[str, ...] = ()) -> str:
         """Return 16 hex digits, equal for runs that differ only in their seeds and in the dotted settings `ignored`."""
-        return _short_digest(self._setting_text(ignored).replace(',"seeds":0', ""))
+        return short_digest(self._setting_text(ignored).replace(',"seeds":0', ""))
 
     def _setting_text(self, ignored: tuple[str, ...] = ()) -> str:
         """Return the values of `setting` as canonical JSON with 0 for the seeds, once for all runs of a setting."""
@@ -375,7 +375,7 @@ class RunConfig(TrainingConfig):
 _SETTING_TEXTS: dict[tuple[str, tuple[str, ...]], str] = {}
 
 
-def _short_digest(text: str) -> str:
+def short_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -463,7 +463,7 @@ class PretrainConfig(TrainingConfig):
         for key in ("text", "vocabulary", "start_from"):
             if values[key] and values[key]["sha256"]:
                 del values[key]["name"]
-        return _short_digest(canonical_json(without_none(values)))
+        return short_digest(canonical_json(without_none(values)))
 
     def normalized(self) -> Self:
         """Return a copy in which fields that have no effect take one fixed value, mostly None."""

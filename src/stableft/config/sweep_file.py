@@ -12,6 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from stableft.catalog.tasks import find_task
+from stableft.config.command_arms import RECIPE_KEYS, is_command_arm, make_command_configs
+from stableft.config.command_config import CommandConfig
 from stableft.config.local_files import (
     can_pack_by_default,
     config_name,
@@ -48,6 +50,7 @@ from stableft.config.sweep_keys import (
 from stableft.config.validation import check_printed_name, describe_example, to_user_error
 from stableft.config.yaml_file import KeyPath, YamlValue, load_yaml
 from stableft.errors import UserError, clip, did_you_mean
+from stableft.text import join_with
 
 # Sweep keys that --set may override, and whether null turns one off. For the others, null means a forgotten value.
 OVERRIDABLE_KEYS = {"task": False, "model": False, "stop_hopeless": True, "probes": True}
@@ -55,13 +58,15 @@ SECTION_KEYS = {"stop_hopeless": EarlyStoppingRule, "probes": RequestedProbes}  
 NO_SWEEP_FOLDERS = ("recipes", "pretrain")  # of the shipped configs
 START_ARM = "(start)"  # arm of the runs trained only to provide initial weights for others
 
+NO_RECIPES = "every arm here has a command, which --set does not reach"
+
 
 @dataclass(frozen=True)
 class Arm:
     """An arm of a sweep file before expansion.
 
     `keys` are the arm's own, or else those at the top of the file; `--set` and `--seeds` override both. `written` has
-    the same values as written, with their origins.
+    the same values as written, with their origins. The recipe of a command is the arm's name.
     """
 
     name: str
@@ -207,20 +212,30 @@ def parse_arms(document: YamlValue, *overrides: YamlValue) -> list[Arm]:
     arms: list[Arm] = []
     for i, arm in enumerate(file.arms):
         own = written_arms[i].items() if i in written_arms else {}
+        where = document.locate(("arms", i))
+        alone = file if "arms" not in file.model_fields_set else arm
+        is_command = is_command_arm(file, alone, arm.name, where)
         keys = dict[str, Any]()
         written = {key: YamlValue(None, document.where) for key in SweepKeys.model_fields}
         settings: Settings = {}
         for layer, source in ((file, top), (arm, own), *above):
-            for key in layer.model_fields_set & SweepKeys.model_fields.keys():
+            for key in layer.model_fields_set & SweepKeys.model_fields.keys() - (RECIPE_KEYS if is_command else ()):
+                if is_command and source[key].where == "--set":
+                    raise UserError(f"--set {key}: arm {arm.name!r} has a command, whose {key} is in its file")
                 keys[key], written[key] = getattr(layer, key), source[key]
                 if key == "set":
                     settings |= reject_sweep_keys(collect_settings(written[key]))
-        recipe = keys.get("recipe")
+        if not is_command:
+            keys.pop("command", None)
+        recipe = (arm.name or "command") if is_command else keys.get("recipe")
         if recipe is None:
             raise _missing_key("recipe", written)
-        name, where = Path(recipe).stem if arm.name is None else arm.name, document.locate(("arms", i))
+        name = recipe if is_command else Path(recipe).stem if arm.name is None else arm.name
         arms.append(Arm(name, where, recipe, SweepKeys.model_construct(**keys), written, settings))
         _check_arm_name(arms, document.locate(("arms", i, "name")))
+    unread = [key for override in overrides if override.where == "--set" for key in override.value]
+    if unread and all(arm.keys.command for arm in arms):
+        raise UserError(f"--set {unread[0]}: {NO_RECIPES}")
     return arms
 
 
@@ -288,7 +303,17 @@ def _expand_arms(
 ) -> Sweep:
     _check_size(arms)
     paths = dict(sources.paths)
-    points = [point for arm in arms for point in _expand_arm(arm, folders, overrides, paths)]
+    if overrides and all(arm.keys.command for arm in arms):
+        raise UserError(f"--set {next(iter(overrides))}: {NO_RECIPES}")
+    points = [
+        point
+        for arm in arms
+        for point in (
+            [_expand_command(arm, path.parent.resolve())]
+            if arm.keys.command
+            else _expand_arm(arm, folders, overrides, paths)
+        )
+    ]
     _check_rows(points)
     first: dict[str, SweepPoint] = {}
     for point in points:
@@ -300,7 +325,7 @@ def _expand_arms(
         name,
         path,
         tuple(run for point in points for run in point.runs),
-        replace(sources, paths=paths),
+        replace(sources, paths=paths, folder=path.parent.resolve()),
         tuple(points),
         tuple({point.start_run.run_id: point.start_run for point in points if point.start_run}.values()),
         {run_id: rule for run_id, point in first.items() if (rule := point.arm.keys.stop_hopeless)},
@@ -330,8 +355,15 @@ def _check_size(arms: Sequence[Arm]) -> None:
 
 
 def _check_same_rule_and_probes(one: SweepPoint, other: SweepPoint) -> None:
-    """Raise UserError if two points with a run in common ask for different ways to execute it."""
+    """Raise UserError if two points with a run in common ask for different ways to execute or to judge it."""
     first, second = one.arm.keys, other.arm.keys
+    if isinstance(one.runs[0].config, CommandConfig):
+        a, b = (point.runs[0].config.model_dump(exclude={"seeds"}) for point in (one, other))
+        if differing := join_with([key for key in a if a[key] != b[key]]):
+            raise UserError(
+                f"{other.arm.where}: arms {one.label!r} and {other.label!r} are one command, but differ in "
+                f"{differing.replace('data', 'task')}; give both the same"
+            )
     for key, differs, of_second in (
         ("stop_hopeless", first.stop_hopeless != second.stop_hopeless, second.stop_hopeless),
         ("probes", first.in_loop_probes != second.in_loop_probes, second.in_loop_probes),
@@ -368,14 +400,24 @@ def _check_rows(points: Sequence[SweepPoint]) -> None:
             )
 
 
-def _describe_difference(one: RunConfig, other: RunConfig) -> str:
+def _describe_difference(one: RunConfig | CommandConfig, other: RunConfig | CommandConfig) -> str:
     """Return how two configs differ, seeds aside: at most three settings with both values."""
+    if isinstance(one, CommandConfig) or isinstance(other, CommandConfig):
+        return "but are not one command" if one.setting_id() != other.setting_id() else "and are one command"
     a, b = list_values(one.model_dump()), list_values(other.model_dump())
     keys = [key for key in a if a[key] != b[key] and not key.startswith("seeds.")]
     values = [[clip(describe_value(values[key])) for values in (a, b)] for key in keys[:3]]
     shown = [f"{key} ({first} and {second})" for key, (first, second) in zip(keys, values, strict=False)]
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
     return f"but differ in {', '.join(shown)}{more}" if keys else "and are one setting"
+
+
+def _expand_command(arm: Arm, folder: Path) -> SweepPoint:
+    """Return the runs of an arm that is a command, which has no models and no grid."""
+    check_printed_name(arm.name, f"{arm.where}: name")
+    configs = make_command_configs(arm.keys, arm.written, arm.where, folder)
+    runs = tuple(PlannedRun(arm.name, arm.recipe, config, "last") for config in configs)
+    return SweepPoint(arm, arm.written["task"], None, {}, {}, arm.name, "", runs)
 
 
 def _expand_arm(

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from stableft.config.command_config import CommandScore, split_command
 from stableft.config.planned_run import InLoopProbes
 from stableft.config.run_config import ConfigSection
 from stableft.config.settings import describe_value
@@ -145,6 +146,13 @@ OneOrMore = Annotated[Any, AfterValidator(_check_items)]
 GridValues = Annotated[list[Any], Field(min_length=1), AfterValidator(_check_distinct)]
 
 
+def _parse_command(value: Any) -> Any:
+    return split_command(value) if isinstance(value, str) else value
+
+
+COMMAND_EXAMPLE = "text, such as python train.py --seed {seed} --output_dir {out}"
+
+
 class SweepKeys(ConfigSection):
     """Keys of an arm; at the top of a sweep file, they are defaults for every arm. Null means not given."""
 
@@ -156,6 +164,13 @@ class SweepKeys(ConfigSection):
     seeds: SeedPairs | None = None
     stop_hopeless: EarlyStoppingRule | None = None
     probes: RequestedProbes | None = None
+    command: Annotated[tuple[str, ...] | None, BeforeValidator(_parse_command), Field(description=COMMAND_EXAMPLE)] = (
+        None
+    )
+    score: CommandScore | None = None
+    baseline: float | None = None
+    timeout: float | None = Field(default=None, gt=0, description="a number of seconds above 0")
+    inputs: Annotated[list[str] | None, AfterValidator(_check_items), Field(min_length=1)] = None
 
     @property
     def in_loop_probes(self) -> InLoopProbes:
@@ -167,7 +182,8 @@ class SweepArm(SweepKeys):
     """An arm of a sweep file."""
 
     example: ClassVar[str] = "{recipe: devlin}"
-    name: str | None = Field(default=None, description="text; quotes make it so")  # None: the recipe's name
+    # None: the recipe's name, or "command".
+    name: str | None = Field(default=None, description="text; quotes make it so")
 
 
 class SweepFile(SweepKeys):

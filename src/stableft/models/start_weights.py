@@ -45,10 +45,12 @@ def find_start_weights(config: RunConfig, results: Path) -> StartWeights | None:
         return None
     run_id, checkpoint = config.start_from.run, config.start_from.checkpoint
     record = read_record(results, run_id)
+    if record is not None and record.command is not None:
+        raise UserError(f"start_from: run {run_id} is a command, and the sweep does not know of its weights")
     if record is None or record.status != "finished":
         how = "has crashed" if record and record.status == "crashed" else "has not finished"
         raise UserError(f"start_from: run {run_id} {how} in {results}; only the weights of a finished run can be used")
-    theirs, ours = record.config.model, config.model
+    theirs, ours = record.run_config.model, config.model
     if theirs.identity != ours.identity:
         raise UserError(
             f"start_from: run {run_id} was trained from model {theirs.name!r}, so a run with model {ours.name!r} "

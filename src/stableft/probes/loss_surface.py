@@ -276,7 +276,7 @@ def find_surface_runs(request: SurfaceRequest, results: Path) -> SurfaceRuns:
 
 def surface_id(request: SurfaceRequest, runs: SurfaceRuns) -> str:
     """Return a hash (16 hex digits) of everything that determines the numbers, except machine and versions."""
-    config = runs.failed.config.normalized()
+    config = runs.failed.run_config.normalized()
     content = {
         "format": SURFACE_FORMAT,
         **asdict(request),
@@ -317,7 +317,7 @@ def _check_comparable(failed: RunRecord, successful: RunRecord) -> None:
 
 def _comparable_settings(record: RunRecord) -> dict[str, Any]:
     """Return what must be equal besides the model, which `locate_sources` checks; padding changes no loss."""
-    config = record.config.normalized()
+    config = record.run_config.normalized()
     data = config.data.model_dump(exclude={"pad_to_max"} | ({"task"} if config.data.own else set()))
     return {
         "model.head": config.model.head,
@@ -375,7 +375,7 @@ def prepare_surface(
         UserError: model, data or weights are damaged, or not those of the runs.
     """
     device = prepare_device(execution)
-    config = origin_config(runs.failed.config.normalized(), runs.head_seed)
+    config = origin_config(runs.failed.run_config.normalized(), runs.head_seed)
     tokenizer = load_tokenizer(config, sources)
     splits = load_splits(config, sources, tokenizer)
     if splits.record.fingerprint != runs.fingerprint:

@@ -192,7 +192,7 @@ def _check_same_examples(found: Sequence[RunPredictions]) -> None:
 
 def _read_examples(outputs: RunPredictions, split: Split, sources: LocalPaths, cache: SplitsCache) -> Examples:
     """Return the examples with their texts, or with the reason why the data cannot be read on this machine."""
-    config = outputs.record.config
+    config = outputs.record.run_config
     names = tuple(map(str, outputs.index.tolist()))
     key = config.data.model_dump_json()
     if key not in cache:

@@ -112,9 +112,9 @@ def run_perplexity(
     folders = [weights_folder(results, record, request.checkpoint) for record in records]
     sources = locate_sources(records, pretrained, sweep, with_data=False)
     torch_device = prepare_device(Execution(device=device))
-    tokenizer = load_tokenizer(records[0].config, sources)
-    masked = load_masked_lm(records[0].config, sources, tokenizer)
-    length = _row_length(request.max_length, masked.max_positions, records[0].config.model.name)
+    tokenizer = load_tokenizer(records[0].run_config, sources)
+    masked = load_masked_lm(records[0].run_config, sources, tokenizer)
+    length = _row_length(request.max_length, masked.max_positions, records[0].run_config.model.name)
     text = load_probe_text(request.text, tokenizer, length, sources)
     masked_parts = mask_in_parts(text, masked.inputs, masked.vocabulary, length, request.seed)
     n_masked = sum(int(part.is_masked.sum()) for part in masked_parts)
@@ -170,7 +170,7 @@ def _describe_text(text: ProbeText, n_masked: int) -> str:
 
 def _probe_id(probe: PerplexityProbe, tokenizer_digest: str, record: RunRecord, folder: Path) -> str:
     """Return a hash of everything that determines the numbers of a run's probe, except the last bits."""
-    text, model, request = probe.text, record.config.model, probe.request
+    text, model, request = probe.text, record.run_config.model, probe.request
     origin = model.sha256 or [*model.identity, probe.masked.commit]
     weights = file_digest(folder / "model.safetensors")
     run = [record.run_id, request.checkpoint, weights, origin, model.attention]
@@ -236,7 +236,7 @@ class PartialLosses(PartialResults):
 
 def _measure_losses(run: ProbedRun, probe: PerplexityProbe, on_batch: ProgressCallback) -> PartialLosses:
     """Return the loss at every point of a run; those measured by earlier commands are not measured again."""
-    masked, request, attention = probe.masked, probe.request, run.record.config.model.attention
+    masked, request, attention = probe.masked, probe.request, run.record.run_config.model.attention
     masked.model.set_attn_implementation(attention)
     facts = _numeric_conditions(probe)
     partial = read_partial_results(run.folder, PartialLosses)

@@ -46,6 +46,8 @@ def find_run(results: Path, id_or_path: str) -> RunRecord:
     record = read_record(results, find_run_id(results, id_or_path))
     if record is None or record.status != "finished":
         raise UserError(f"run {id_or_path!r}: it is not finished in {results}, and a probe needs a run's end")
+    if record.command is not None:
+        raise UserError(f"run {id_or_path!r}: it is a command, of whose model a probe knows nothing")
     return record
 
 
@@ -106,12 +108,12 @@ def locate_sources(
     Raises:
         UserError: the runs have different models, `pretrained` is another model, or a path is unknown.
     """
-    model = records[0].config.model
+    model = records[0].run_config.model
     for record in records[1:]:
-        if record.config.model.identity != model.identity:
+        if record.run_config.model.identity != model.identity:
             raise UserError(
                 f"runs {records[0].run_id} and {record.run_id} are of two models, {model.name} and "
-                f"{record.config.model.name}"
+                f"{record.run_config.model.name}"
             )
     sources = LocalPaths(data_dir=data_dir)
     if sweep is not None:

@@ -9,7 +9,8 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from stableft.catalog.tasks import REGRESSION_METRICS, TASKS, TaskSpec
-from stableft.config.run_config import Checkpoint, Split
+from stableft.config.command_config import CommandConfig
+from stableft.config.run_config import Checkpoint, RunConfig, Split
 from stableft.records.run_record import AnyRunRecord, DataRecord, ImportedRun, RunRecord
 
 CORRELATIONS = ("mcc", *REGRESSION_METRICS)  # 0 for a model that has learnt nothing
@@ -98,6 +99,10 @@ def find_chance_in_data(data: DataRecord | None, split: Split, metric: str) -> C
 def find_chance(record: AnyRunRecord, split: Split, metric: str) -> Chance:
     """Return the chance scores by a metric on the split that a run is reported on."""
     if not isinstance(record, ImportedRun):
+        config = record.config
+        if isinstance(config, CommandConfig):
+            level = config.chance_score if metric == config.task.metric else None
+            return Chance(level, level)
         return find_chance_in_data(record.data, split, metric)
     task = TASKS.get(record.task)
     older = record.digits is None  # from before `rows` was stored, with the majority's score as baseline
@@ -157,7 +162,23 @@ def _is_score_failed(record: AnyRunRecord, score: float, split: Split, metric: s
     if math.isnan(score):
         return True
     level = find_chance(record, split, metric).level
-    return None if level is None else is_failed(score, level, _compared_digits(record, metric, score))
+    if level is None:
+        return None
+    if isinstance(record, RunRecord) and isinstance(record.config, CommandConfig) and record.config.lower_is_better:
+        score, level = -score, -level
+    return is_failed(score, level, _compared_digits(record, metric, score))
+
+
+def judged_as_planned(record: RunRecord, config: RunConfig | CommandConfig) -> RunRecord:
+    """Return a finished record of a command with the config that its sweep has for it now, and any other as it is.
+
+    The two may differ in what is in no run's id: the baseline, what the score means, the names of metric and task.
+    """
+    if not isinstance(config, CommandConfig) or record.last is None or record.config == config:
+        return record
+    (score,) = record.last.val.values()
+    last = record.last.model_copy(update={"val": {config.task.metric: score}})
+    return record.model_copy(update={"config": config, "last": last})
 
 
 def has_failed(record: RunRecord) -> bool | None:
@@ -167,7 +188,7 @@ def has_failed(record: RunRecord) -> bool | None:
 
 def _compared_digits(record: AnyRunRecord, metric: str, score: float) -> int | None:
     if not isinstance(record, ImportedRun):
-        return None
+        return record.config.compared_digits if isinstance(record.config, CommandConfig) else None
     if metric == record.metric and record.digits is not None:
         return record.digits
     return compared_digits(Decimal(repr(score)), MAX_COMPARED_DIGITS)

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from stableft.config.command_config import CommandConfig
 from stableft.config.run_config import Checkpoint, RunConfig, Split
 from stableft.config.sweep_file import START_ARM
 from stableft.config.sweep_keys import describe_early_stopping_rule
 from stableft.records.failure import find_chance, find_validation_constant, is_reported_score_failed, is_run_failed
-from stableft.records.run_record import AnyRunRecord, ImportedRun, RunRecord, atomic_write
+from stableft.records.run_record import AnyRunRecord, CommandOutcome, ImportedRun, RunRecord, atomic_write
 from stableft.text import quote_formula
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ COLUMN_DTYPES = {
     "failed_by_accuracy": "boolean",  # as M sec. 3.2 defines it
     "diverged": "bool",  # the last or the reported score is NaN
     "train_loss": "float64",  # mean since the second-to-last evaluation
-    "steps": "Int64",  # NA: imported run of unknown length
+    "steps": "Int64",  # NA: a command, or an imported run of unknown length
     "skipped_steps": "int64",
     "seconds": "float64",  # NaN: imported
     "seed_init": "object",  # integers up to 2**63
@@ -51,7 +52,7 @@ COLUMN_DTYPES = {
     "setting": "object",  # equal for runs that differ only in their seeds; None: imported
     "data_fingerprint": "object",
     "device": "object",
-    "execution": "object",  # padded, packed; None: imported
+    "execution": "object",  # padded, packed; None: imported, or a command
     "hub_model": "object",  # (name@revision, commit); None: a local folder, or imported
     "source": "object",  # file and hash that a run was imported from; None: a run of this project
     "source_note": "object",  # what the imported runs are, as told at import
@@ -68,9 +69,9 @@ COLUMN_DTYPES = {
 TIDY_COLUMNS = {  # of the table with one row a run that users read; every single score follows them
     "run_id": "16 hexadecimal digits, equal for equal computations",
     "arm": "name of the arm that trained the run first",
-    "recipe": "name of its recipe; of an imported run, its arm",
+    "recipe": "name of its recipe; of an imported run or a command, its arm",
     "task": "name of the task",
-    "model": "name of the pre-trained model; missing: imported",
+    "model": "name of the pre-trained model; missing: imported, or a command",
     "seed_init": "seed of the head and of re-initialized blocks",
     "seed_data": "seed of batch order and dropout",
     "status": "finished, crashed or stopped (early, as hopeless)",
@@ -83,11 +84,11 @@ TIDY_COLUMNS = {  # of the table with one row a run that users read; every singl
     "chance": "the highest score that counts as failed; NaN: not known",
     "baseline": "score of the best constant prediction; NaN: not known",
     "train_loss": "mean training loss since the second-to-last evaluation",
-    "steps": "optimizer steps done",
+    "steps": "optimizer steps done; missing: not known, as of a command",
     "skipped_steps": "steps that the gradient scaler skipped",
     "seconds": "that the run took; NaN: imported",
     "device": "that it ran on; missing: imported",
-    "execution": "padded or packed rows: the same function, with other dropout masks; missing: imported",
+    "execution": "padded or packed rows: the same function, with other dropout masks; missing: imported, or a command",
     "setting": "equal for runs that differ only in their seeds; missing: imported",
     "start": "the run whose weights it started from; missing: the pre-trained model",
     "source": "file that the run was imported from; missing: a run of this project",
@@ -243,10 +244,11 @@ def _row(record: AnyRunRecord, checkpoint: Checkpoint) -> dict[str, Any]:
         "source_note": record.source.note if record.source else None,
         "copies": int(finished),
         **(_imported_columns(record) if imported else _own_columns(record)),
+        **({} if imported or record.command is None else _command_columns(record.command)),
     }
 
 
-def _reported_metric_and_split(config: RunConfig) -> tuple[str, Split]:
+def _reported_metric_and_split(config: RunConfig | CommandConfig) -> tuple[str, Split]:
     return config.task.metric, config.reported_split
 
 
@@ -267,11 +269,16 @@ def _imported_columns(run: ImportedRun) -> dict[str, Any]:
     return missing | known | {"skipped_steps": 0}
 
 
+def _command_columns(command: CommandOutcome) -> dict[str, Any]:
+    return {"steps": None, "device": command.device}
+
+
 def _own_columns(record: RunRecord) -> dict[str, Any]:
     config = record.config
+    trained = config if isinstance(config, RunConfig) else None
     return {
         "task": config.data.task,
-        "model": config.model.name,
+        "model": trained.model.name if trained else None,
         "reason": record.reason,
         "skipped_steps": record.skipped_steps,
         "seconds": record.seconds,
@@ -280,8 +287,8 @@ def _own_columns(record: RunRecord) -> dict[str, Any]:
         "setting": config.setting_id(),
         "data_fingerprint": record.data.fingerprint if record.data else None,
         "device": record.environment.arithmetic if record.environment else None,
-        "execution": config.execution or "padded",
-        "hub_model": _hub_model(record),
+        "execution": (trained.execution or "padded") if trained else None,
+        "hub_model": _hub_model(record) if trained else None,
         "start": _describe_start(record),
         "start_sha256": record.start.sha256 if record.start else None,
         "rule": describe_early_stopping_rule(record.stop.after, record.stop.lowest) if record.stop else None,
@@ -292,7 +299,7 @@ def _own_columns(record: RunRecord) -> dict[str, Any]:
 
 
 def _hub_model(record: RunRecord) -> tuple[str, str] | None:
-    model, environment = record.config.model, record.environment
+    model, environment = record.run_config.model, record.environment
     commit = environment.model_commit if environment else None
     return (f"{model.name}@{model.revision}", commit) if commit else None
 

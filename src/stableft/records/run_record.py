@@ -18,6 +18,7 @@ from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
+from stableft.config.command_config import CommandConfig
 from stableft.config.run_config import (
     Checkpoint,
     PretrainConfig,
@@ -38,6 +39,7 @@ HISTORY_FILE = "history.jsonl"  # one line per step: {"step", "loss", "lr", "gra
 PREDICTIONS_FILE = "predictions.npz"
 CONFIG_FILE = "config.yaml"
 BEST_FOLDER, LAST_FOLDER = "model-best", "model-last"  # saved weights, if any
+OUT_FOLDER, COMMAND_LOG = "out", "output.log"  # of a command: what it is told to write to, and what it printed
 SCHEMA = 2  # of the lines that `dump_record` writes; schema 1 had no such number, and kept `report` in the config
 # Version of the arithmetic of training. Runs of two versions differ in their last digits.
 # 2: weight decay subtracts rate * p on a CPU too, where it multiplied by a factor rounded to float32.
@@ -168,6 +170,15 @@ class FailureWatchRecord(RecordSection):
     at_end: bool
 
 
+class CommandOutcome(RecordSection):
+    """How a run ended that is a command. `written` is its score as the command wrote it."""
+
+    device: str  # as the command was told: cpu, cuda:0
+    exit_code: Int64 | None  # negative: the signal that ended it; None: it did not start, or was killed at its time-out
+    written: str | None
+    last_lines: tuple[str, ...]  # of its output, of a run that crashed
+
+
 class RunRecord(IdentifiedRecord):
     """The outcome of a run; the only input of tables and figures.
 
@@ -180,7 +191,7 @@ class RunRecord(IdentifiedRecord):
     recipe: str
     status: Literal["finished", "crashed", "paused", "stopped"]
     reason: str | None  # why the run crashed, was stopped, or ended early because of its loss
-    config: RunConfig
+    config: Annotated[RunConfig | CommandConfig, Field(union_mode="left_to_right")]  # the other class fails at once
     report: Checkpoint
     evals: tuple[EvalPoint, ...]
     last: Scores | None
@@ -201,10 +212,17 @@ class RunRecord(IdentifiedRecord):
     watch: FailureWatchRecord | None = omitted_if_none()  # None: gradient norms were not recorded
     commits: tuple[str, ...] | None = omitted_if_none()  # that trained it in turn, if more than one
     files: dict[str, str] | None = omitted_if_none()  # SHA-256 of those beside it; None: older, or a crash
+    command: CommandOutcome | None = omitted_if_none()  # of a command alone, which has no evaluations and no steps
 
     def score(self, checkpoint: Checkpoint, split: Split, metric: str) -> float | None:
         """Return one score as a fraction (NaN for a diverged run), or None if there is none."""
         return lookup_score(self.last if checkpoint == "last" else self.best, split, metric)
+
+    @property
+    def run_config(self) -> RunConfig:
+        """The config of a run that is no command."""
+        assert isinstance(self.config, RunConfig)
+        return self.config
 
     @property
     def reported_score(self) -> float | None:
@@ -274,6 +292,7 @@ class ImportedRun(IdentifiedRecord):
 
 
 AnyRunRecord = RunRecord | ImportedRun
+CONFIG_CLASSES = (RunConfig.__name__, CommandConfig.__name__)  # which pydantic names in the places of errors
 
 
 def lookup_score(scores: Scores | ImportedScores | None, split: Split, metric: str) -> float | None:
@@ -466,7 +485,8 @@ def _validate(kind: type[RecordT], values: dict) -> RecordT:
         record = kind.model_validate_json(json.dumps(values if "schema" in values else _lift_schema_1(values)))
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"has {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        place = ".".join(str(part) for part in first["loc"] if part not in CONFIG_CLASSES)
+        raise UserError(f"has {place}: {first['msg']}") from None
     if _config_id(record) != record.run_id:
         raise UserError(f"has run_id {record.run_id}, but its config is that of run {_config_id(record)}")
     return record
@@ -475,7 +495,7 @@ def _validate(kind: type[RecordT], values: dict) -> RecordT:
 def _config_id(record: IdentifiedRecord) -> str:
     """Return the id that a record's config hashes to; imported runs and probe records have none but their own."""
     config = getattr(record, "config", None)
-    return config.run_id if isinstance(config, RunConfig | PretrainConfig) else record.run_id
+    return config.run_id if isinstance(config, RunConfig | CommandConfig | PretrainConfig) else record.run_id
 
 
 def write_record(results: Path, record: RunRecord) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from stableft.config.command_config import CommandConfig
 from stableft.config.recipe import load_recipe, shipped_recipes
 from stableft.config.settings import RUN_CONFIG_LEAVES, describe_value, list_values
 from stableft.report.runs import ArmTask, ArtifactRuns
@@ -71,6 +72,7 @@ DEPENDENT_SETTINGS = {
 SETTINGS_IN_ORDER = tuple(
     key for key in dict.fromkeys((*MAIN_SETTINGS, *OTHER_SETTINGS, *RUN_CONFIG_LEAVES)) if key not in UNNAMED_SETTINGS
 )
+NO_SETTINGS = "no settings are recorded"
 NAMED_AFTER_RECIPES = (
     "Imported records hold no settings. Those of imported arms here are of the recipes that they are named after."
 )
@@ -91,7 +93,8 @@ def describe_arms(runs: ArtifactRuns, arm_tasks: Sequence[ArmTask]) -> list[str]
     for arm in arms:
         tasks_of: dict[str, list[str]] = {}
         for task, values in ((task, values) for (other, task), values in settings.items() if other == arm):
-            parts = [_describe(key, values) for key in named] if values else ["no settings are recorded"]
+            unknown = _describe_command(runs.commands[arm, task]) if (arm, task) in runs.commands else NO_SETTINGS
+            parts = [_describe(key, values) for key in named] if values else [unknown]
             text = ", ".join(filter(None, parts))
             tasks_of.setdefault(text, []).append(task)
         for text, tasks in tasks_of.items():
@@ -103,6 +106,13 @@ def describe_arms(runs: ArtifactRuns, arm_tasks: Sequence[ArmTask]) -> list[str]
     return [*([NAMED_AFTER_RECIPES] if from_recipes else []), *first, *lines]
 
 
+def _describe_command(config: CommandConfig) -> str:
+    """Return the command, and what says which of its runs failed."""
+    worst = "least" if config.lower_is_better else "most"
+    failed = "which runs failed is not known" if config.baseline is None else f"failed: at {worst} {config.baseline:g}"
+    return f"{config.written_command} ({'lower is better, ' if config.lower_is_better else ''}{failed})"
+
+
 def _find_settings(runs: ArtifactRuns, arm_task: ArmTask) -> ArmSettings | None:
     """Return the settings of an arm on a task: of its runs or its sweep, or those that its recipe determines.
 
@@ -112,9 +122,11 @@ def _find_settings(runs: ArtifactRuns, arm_task: ArmTask) -> ArmSettings | None:
     planned = (imported.arm, arm_task[1]) if imported else arm_task
     config = runs.first_configs.get(arm_task)
     if config is None and planned in runs.sweeps:
-        config = runs.planned_configs[planned]
+        config = runs.planned_configs.get(planned)
     if config:
         return _collect_values(config.model_dump(mode="json"))
+    if arm_task in runs.commands:
+        return None
     recipe = str(runs.by_arm_task[arm_task][0]["recipe"])
     if recipe not in shipped_recipes():
         return None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from stableft.config.command_config import CommandConfig
 from stableft.config.planned_run import PlannedRun
 from stableft.config.run_config import ExactlyOne, RunConfig, without_none
 from stableft.config.settings import RUN_CONFIG_LEAVES, SWEEP_KEY_OF_SETTING, list_values
@@ -25,14 +26,16 @@ def describe_other_runs(planned: Sequence[PlannedRun], records: Iterable[RunReco
     ids = {run.run_id for run in planned}
     settings: dict[tuple[str, str], dict[str, PlannedRun]] = {}
     for run in planned:
+        if isinstance(run.config, CommandConfig):  # which has no settings
+            continue
         settings.setdefault((run.recipe, run.config.data.task), {}).setdefault(run.config.setting_id(), run)
     arms: dict[tuple[str, ...], Counter[str]] = {}
     seeds: dict[tuple[str, ...], set[str]] = {}
     for record in records:
         candidates = settings.get((record.recipe, record.config.data.task), {}).values()
-        if record.run_id in ids or record.arm == START_ARM or not candidates:
+        if record.run_id in ids or record.arm == START_ARM or not candidates or record.command:
             continue
-        ranked = [(run.arm != record.arm, list(_options(run.config, record.config))) for run in candidates]
+        ranked = [(run.arm != record.arm, list(_options(run.run_config, record.run_config))) for run in candidates]
         _, options = min(ranked, key=lambda pair: (len(pair[1]), pair[0]))
         if None in options:
             continue
@@ -84,7 +87,7 @@ def plan_padded_runs(runs: Iterable[PlannedRun], start_runs: Iterable[PlannedRun
     starts = {run.run_id: run.config.model_copy(update={"execution": None}).run_id for run in start_runs}
     padded = []
     for run in runs:
-        if run.config.execution == "packed":
+        if isinstance(run.config, RunConfig) and run.config.execution == "packed":
             start = run.config.start_from
             start = start and start.model_copy(update={"run": starts.get(start.run, start.run)})
             padded.append(replace(run, config=run.config.model_copy(update={"execution": None, "start_from": start})))

@@ -128,7 +128,7 @@ def _value_in_mosbach_runs(row: str, column: str) -> str:
 def _mosbach_runs() -> tuple[RunConfig, ...]:
     """Return the config of every run of M's sweeps once, without the Mixout runs."""
     files = sorted((shipped_configs() / "mosbach").glob("*.yaml"))
-    runs = {run.run_id: run.config for file in files for run in load_sweep(file, LocalPaths()).runs}
+    runs = {run.run_id: run.run_config for file in files for run in load_sweep(file, LocalPaths()).runs}
     return tuple(run for run in runs.values() if not run.mixout)
 
 

@@ -10,10 +10,12 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stableft.config.command_config import CommandConfig
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import START_ARM, Sweep, load_sweep
 from stableft.errors import UserError, did_you_mean
+from stableft.records.failure import judged_as_planned
 from stableft.records.frame import ReportedArm, build_frame, describe_source
 from stableft.records.probe_record import (
     DriftRecord,
@@ -105,6 +107,7 @@ class ArtifactRuns:
     unmatched_imports: tuple[str, ...] = ()  # imported arms and tasks that the artefact does not show
     find_probes: FindProbes = ProbeRecords
     imported: Mapping[ArmTask, ImportedArm] = field(default_factory=dict)  # by the arm's name in the report
+    commands: Mapping[ArmTask, CommandConfig] = field(default_factory=dict)  # which are in none of the other configs
 
     @cached_property
     def probes(self) -> ProbeRecords:
@@ -163,6 +166,7 @@ def collect_runs(
     planned: dict[ArmTask, int] = {}
     sweeps: dict[ArmTask, str] = {}
     planned_configs: dict[ArmTask, RunConfig] = {}
+    commands: dict[ArmTask, CommandConfig] = {}
     imported_as: dict[ArmTask, ReportedArm] = {}
     for sweep, run in runs:
         arm_task = (run.arm, run.config.data.task)
@@ -171,7 +175,7 @@ def collect_runs(
             arms_by_id[run.run_id].append(reported_arm)
             planned[arm_task] = planned.get(arm_task, 0) + 1
             sweeps.setdefault(arm_task, sweep)
-            planned_configs.setdefault(arm_task, run.config)
+            _set_config(planned_configs, commands, arm_task, run.config)
             imported_as.setdefault(arm_task, reported_arm)
     details = _RecordDetails(curves={} if with_curves else None)
     rows = build_frame(_select_planned(records, arms_by_id, imported_as, details), arms_by_id, checkpoint)
@@ -189,7 +193,20 @@ def collect_runs(
         unmatched_imports=tuple(details.unmatched_imports),
         find_probes=find_probes,
         imported=imported,
+        commands=commands | details.commands,
     )
+
+
+def _set_config(
+    configs: dict[ArmTask, RunConfig],
+    commands: dict[ArmTask, CommandConfig],
+    arm_task: ArmTask,
+    config: RunConfig | CommandConfig,
+) -> None:
+    if isinstance(config, CommandConfig):
+        commands.setdefault(arm_task, config)
+    else:
+        configs.setdefault(arm_task, config)
 
 
 def _name_imported_arms(
@@ -238,6 +255,7 @@ class _RecordDetails:
     """Details collected while records are read, in addition to the rows of the frame."""
 
     first_configs: dict[ArmTask, RunConfig] = field(default_factory=dict)
+    commands: dict[ArmTask, CommandConfig] = field(default_factory=dict)
     curves: dict[tuple[str, str | None], tuple[CurvePoint, ...]] | None = field(default_factory=dict)
     environments: Counter[str] = field(default_factory=Counter)  # as JSON text, which is quick to make and count
     seen: set[str] = field(default_factory=set)
@@ -257,7 +275,7 @@ class _RecordDetails:
             self.sources.setdefault(key[1] or "", record.source)
         else:
             for arm in arms:
-                self.first_configs.setdefault((arm, record.config.data.task), record.config)
+                _set_config(self.first_configs, self.commands, (arm, record.config.data.task), record.config)
             if record.environment and record.run_id not in self.seen:
                 self.environments[record.environment.model_dump_json(exclude=IGNORED_ENVIRONMENT_FIELDS)] += 1
                 self.seen.add(record.run_id)
@@ -309,10 +327,10 @@ def read_stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[R
     Raises:
         UnknownSchemaError: A newer version wrote a record.
     """
-    for run_id in dict.fromkeys(run.run_id for run in runs):
+    for run_id, config in {run.run_id: run.config for run in runs}.items():
         record = read_intact_record(results, run_id)
         if record and record.status != "paused":
-            yield record
+            yield judged_as_planned(record, config)
 
 
 def read_all_stored_records(results: Path) -> Iterator[RunRecord]:
@@ -417,6 +435,7 @@ def load_runs_from_file(
         environments=details.described(),
         find_probes=partial(find_probes_in_files, sorted(files_with_probes)) if with_curves else ProbeRecords,
         imported=imported,
+        commands=details.commands,
     )
 
 
@@ -427,7 +446,7 @@ def find_sweep_of_file(runs: ArtifactRuns) -> str | None:
     """
     name = f"configs/{runs.artifact.id}.yaml"
     try:
-        sweep = load_sweep(name, LocalPaths()) if runs.first_configs else None
+        sweep = load_sweep(name, LocalPaths()) if runs.first_configs and not runs.commands else None
     except UserError:
         return None
     if sweep is None:

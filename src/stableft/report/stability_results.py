@@ -144,6 +144,8 @@ def _find_published(
         arm = imported.arm
     if part.published_in:
         return with_references(find_published_in_table(values, *part.published_in, arm, task))
+    if arm_task in runs.commands:
+        return ()
     config = runs.first_configs.get(arm_task) or runs.planned_configs.get((arm, task))
     return with_references(
         find_published_by_config(values, config, runs.recipes[arm])

@@ -13,7 +13,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import stableft
 from stableft.errors import UserError
 from stableft.records.run_record import atomic_write
 from stableft.sweep.leases import describe_lease, file_clock, take_lease, this_host
@@ -70,7 +69,7 @@ def check_claims(results: Path) -> None:
 
 def race_for_leases(folder: Path) -> tuple[int, int]:
     """Return how often both, and how often neither, of two processes got a lease in `folder`."""
-    root = str(Path(stableft.__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     command = [sys.executable, "-I", "-S", "-c", OTHER_PROCESS, root]
     dead = json.loads(describe_lease("0" * 16)) | {"start": "never"}
     winners = []

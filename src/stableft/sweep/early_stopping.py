@@ -15,7 +15,7 @@ from stableft.records.run_record import EarlyStopRecord, EvalPoint, RunRecord
 def find_ranking_eval(record: RunRecord, after: float) -> EvalPoint | None:
     """Return the first evaluation at or after this share of a run's steps, or None if there is none (yet)."""
     return next(
-        (point for point in record.evals if has_reached_share(record.config, point.step, point.epoch, after)), None
+        (point for point in record.evals if has_reached_share(record.run_config, point.step, point.epoch, after)), None
     )
 
 
@@ -29,7 +29,7 @@ def select_runs_to_stop(records: Iterable[RunRecord], rule: EarlyStoppingRule) -
     for record in records:
         point, seeds = find_ranking_eval(record, rule.after), record.config.seeds
         if point or record.status != "crashed":
-            score = point.val[record.config.selection_metric] if point else math.nan
+            score = point.val[record.run_config.selection_metric] if point else math.nan
             order = -math.inf if math.isnan(score) else score
             ranked.append((order, -seeds.init, -seeds.data, score, point.step if point else record.steps, record))
     ranked.sort(key=lambda entry: entry[:3])
@@ -42,7 +42,7 @@ def select_runs_to_stop(records: Iterable[RunRecord], rule: EarlyStoppingRule) -
 
 def as_stopped_early(record: RunRecord, stop: EarlyStopRecord) -> RunRecord:
     """Return a paused run's record, marked as early-stopped."""
-    metric = record.config.selection_metric
+    metric = record.run_config.selection_metric
     reason = (
         f"stopped early as hopeless: validation {metric} {stop.score:.4f} after step {stop.step} ranks {stop.rank} of "
         f"{stop.of}; {describe_early_stopping_rule(stop.after, stop.lowest)} end there"

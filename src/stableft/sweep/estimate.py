@@ -1,13 +1,14 @@
 """Estimate a sweep's time, memory and disk use from short timed trials. Nothing is saved."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from stableft.config.command_config import CommandConfig
 from stableft.config.planned_run import Execution, PlannedRun
 from stableft.config.sweep_file import START_ARM, Sweep
 from stableft.data.tokens import LabeledRows
@@ -35,7 +36,7 @@ FIXED_BYTES_PER_RUN = 8_000  # config, record and evaluations
 
 @dataclass(frozen=True)
 class RunCost:
-    """Cost of one run of an arm on a task: device seconds, memory and disk space."""
+    """Cost of one run of an arm on a task: device seconds, memory and disk space. Of a command, the first alone."""
 
     steps: int
     seconds: float
@@ -108,7 +109,7 @@ def estimate_sweep(
     for run in (*trained_first, *sweep.runs):
         arm = f"{START_ARM} {run.run_id}" if run.arm == START_ARM else run.arm
         groups.setdefault((arm, run.config.data.task), []).append(run)
-    arms, planned_above = [], set[str]()
+    arms, planned_above, command_notes = [], set[str](), list[str]()
     for (arm, task), runs in groups.items():
         unfinished = unique_runs(run for run in runs if run.run_id not in counted)
         shared = len(unique_runs(run for run in runs if run.run_id in planned_above))
@@ -116,6 +117,11 @@ def estimate_sweep(
         counted |= unfinished.keys()
         # The learning rate costs nothing; start runs also save their weights.
         key = (runs[0].config.setting_id(ignored=("optimizer.lr",)), runs[0].arm == START_ARM)
+        if isinstance(runs[0].config, CommandConfig):
+            cost, note = _command_cost(runs[0], state.finished)
+            command_notes += [note] if unfinished else []
+            arms.append(ArmEstimate(arm, task, len(runs), len(unfinished), cost if unfinished else None, shared=shared))
+            continue
         if unfinished and key not in costs:
             show(f"measuring {arm} on {task} ...")
             costs[key] = _measure_cost(runs[0], results, sweep, execution)
@@ -128,9 +134,19 @@ def estimate_sweep(
         cost = costs.get(key) if unfinished or shared else None
         arms.append(ArmEstimate(arm, task, len(runs), len(unfinished), cost, len(ruled), saved_share, shared))
     messages = [f"{describe_start_run(run, sweep.runs)}, is trained first" for run in trained_first]
-    notes = tuple(dict.fromkeys((*messages, *unusable.values())))
+    notes = tuple(dict.fromkeys((*messages, *unusable.values(), *command_notes)))
     device = device_name(torch.device(execution.device))
     return SweepEstimate(tuple(arms), state.damaged, device, parallel_runs, notes)
+
+
+def _command_cost(run: PlannedRun, finished: Sequence[RunRecord]) -> tuple[RunCost | None, str]:
+    """Return the mean time of a command's finished runs (None: there are none), and a sentence on that."""
+    setting = run.config.setting_id()
+    seconds = [record.seconds for record in finished if record.command and record.config.setting_id() == setting]
+    if not seconds:
+        return None, f"{run.arm} is a command of which no run has finished: its time is not known and in no sum"
+    mean = sum(seconds) / len(seconds)
+    return RunCost(0, mean, 0, 0, 0), f"{run.arm} is a command: its time is the mean of {len(seconds)} finished runs"
 
 
 def _known_early_stops(sweep: Sweep, records: Mapping[str, RunRecord], blocked: set[str]) -> tuple[set[str], set[str]]:
@@ -160,7 +176,13 @@ def render_estimate(estimate: SweepEstimate) -> str:
     for arm in estimate.arms:
         cost = arm.cost
         measured = (
-            (cost.steps, format_duration(cost.seconds), format_bytes(cost.memory_bytes)) if cost else ("-", "-", "-")
+            (
+                cost.steps or "-",
+                format_duration(cost.seconds),
+                format_bytes(cost.memory_bytes) if cost.memory_bytes else "-",
+            )
+            if cost
+            else ("-", "-", "-")
         )
         left = f"{arm.unfinished}, {arm.shared} as above" if arm.shared else arm.unfinished
         rows.append((arm.arm, arm.task, arm.runs, left, *measured))
@@ -192,7 +214,9 @@ def _format_device_time(seconds: float) -> str:
 
 
 def _measure_cost(run: PlannedRun, results: Path, sweep: Sweep, execution: Execution) -> RunCost:
-    config = run.config.model_copy(update={"start_from": None})  # costs the same; the start weights may not exist yet
+    config = run.run_config.model_copy(
+        update={"start_from": None}
+    )  # costs the same; the start weights may not exist yet
     setup, state = prepare_run(replace(run, config=config), results, sweep.sources, execution)
     if run.arm == START_ARM and execution.save == "none":
         execution = replace(execution, save="last")

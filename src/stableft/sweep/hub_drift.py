@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from stableft.config.planned_run import PlannedRun
+from stableft.config.run_config import ModelConfig, RunConfig
 from stableft.data.sources import find_model_commit
 from stableft.errors import UserError
 from stableft.records.run_record import RunRecord
@@ -18,8 +19,13 @@ def resolve_hub_commits(runs: Iterable[PlannedRun]) -> dict[ModelIdentity, str]:
     Raises:
         UserError: A model is neither on the hub nor in its cache.
     """
-    models = {run.config.model.identity: run.config.model for run in runs if not run.config.model.sha256}
+    models = {identity: model for identity, model in _models_of(runs).items() if not model.sha256}
     return {identity: find_model_commit(model.name, model.revision) for identity, model in models.items()}
+
+
+def _models_of(runs: Iterable[PlannedRun]) -> dict[ModelIdentity, ModelConfig]:
+    configs = (run.config for run in runs)
+    return {config.model.identity: config.model for config in configs if isinstance(config, RunConfig)}
 
 
 def check_hub_commits(
@@ -31,11 +37,11 @@ def check_hub_commits(
         UserError: A model's commit is not that of a record; the message gives both.
     """
     trained = Counter(
-        (record.config.model.identity, record.environment.model_commit)
+        (record.run_config.model.identity, record.environment.model_commit)
         for record in records
         if record.environment and record.environment.model_commit
     )
-    needed = {run.config.model.identity: run.config.model for run in to_do}
+    needed = _models_of(to_do)
     for (identity, commit), n in trained.items():
         if identity in needed and identity in commits and commits[identity] != commit:
             name, now = needed[identity].name, commits[identity]

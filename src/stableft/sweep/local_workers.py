@@ -88,7 +88,7 @@ class ProcessLink:
         self.process.kill()
 
     def join(self, seconds: float | None = None) -> WorkerEnd | None:
-        """Wait for the process. Only then is the kernel sure to have freed its claims."""
+        """Wait for the process. Only then are its claims sure to count as free."""
         self.process.join(seconds)
         code = self.process.exitcode
         if code is None:

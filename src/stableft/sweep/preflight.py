@@ -1,6 +1,8 @@
 """Check a sweep's inputs before any run starts."""
 
 import json
+import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +10,8 @@ from typing import NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from stableft.catalog.model_families import BACKBONES, packs_rows
+from stableft.config.command_arms import named_folders
+from stableft.config.command_config import CommandConfig, split_placeholders
 from stableft.config.local_files import check_weights_format, read_shard_names
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.recipe import find_recipe, shipped_recipes
@@ -19,6 +23,7 @@ from stableft.errors import UserError
 from stableft.models.compatibility import check_model_fits_config, resolve_backbone
 from stableft.sweep.local_workers import count_cores
 from stableft.sweep.start_runs import describe_start_run
+from stableft.text import join_with
 from stableft.training.schedule import evaluation_steps, steps_per_epoch, total_steps
 from stableft.transient import retrying
 
@@ -37,7 +42,7 @@ class PlannedRows(NamedTuple):
 def check_sweep_inputs(
     runs: Sequence[PlannedRun], sources: LocalPaths, parents: Iterable[PlannedRun] = ()
 ) -> dict[str, PlannedRows]:
-    """Check every data set and model of the runs and return run id -> its data rows.
+    """Check every data set and model of the runs and return run id -> its data rows, which a command does not have.
 
     `parents` are checked last, so that a problem they share with a run is reported for the run the user asked for.
 
@@ -50,9 +55,10 @@ def check_sweep_inputs(
     checked: set[str] = set()
 
     def check(run: PlannedRun) -> None:
-        setting = run.config.model_dump_json(exclude={"seeds"})
+        config = run.run_config
+        setting = config.model_dump_json(exclude={"seeds"})
         if setting not in by_setting:
-            by_setting[setting] = check_setting(run.config)
+            by_setting[setting] = check_setting(config)
         planned[run.run_id] = by_setting[setting]
 
     def check_setting(config: RunConfig) -> PlannedRows:
@@ -78,7 +84,10 @@ def check_sweep_inputs(
         return rows
 
     for run in runs:
-        check(run)
+        if isinstance(run.config, CommandConfig):
+            _check_program(run.config, sources)
+        else:
+            check(run)
     for parent in parents:
         try:
             check(parent)
@@ -93,7 +102,10 @@ def check_sweep_inputs(
 def describe_planned_rows(runs: Sequence[PlannedRun], rows: Mapping[str, PlannedRows]) -> Iterator[str]:
     """Yield a sentence for each odd thing about the data rows of `runs`."""
     yield from dict.fromkeys(
-        f"note: task {run.config.data.task!r}: {note}" for run in runs for note in rows[run.run_id].notes
+        f"note: task {run.config.data.task!r}: {note}"
+        for run in runs
+        if run.run_id in rows
+        for note in rows[run.run_id].notes
     )
 
 
@@ -106,7 +118,8 @@ def describe_odd_choices(
     """
     if not runs:
         return
-    for name in dict.fromkeys(point.arm.recipe for point in sweep.points):
+    yield from _describe_commands(sweep)
+    for name in dict.fromkeys(point.arm.recipe for point in sweep.points if not point.arm.keys.command):
         used, shipped = find_recipe(name, (Path.cwd(), sweep.path.parent)), shipped_recipes().get(name)
         if shipped and used.read_bytes() != shipped.read_bytes():
             yield f"note: recipe {name!r} is {used}, not the shipped one of that name"
@@ -120,7 +133,7 @@ def describe_odd_choices(
     cores = count_cores()
     if jobs > cores:
         yield f"note: --jobs-per-device {jobs} is more than the {cores} cores; so many jobs slow one another down"
-    if slow := [run for run in runs if run.config.precision == "fp16"]:
+    if slow := [run for run in runs if isinstance(run.config, RunConfig) and run.config.precision == "fp16"]:
         arms = ", ".join(dict.fromkeys(run.arm for run in slow))
         yield (
             f"warning: {len(slow)} run{'s' * (len(slow) > 1)} of {arms} train in fp16 on the CPU, which takes 1 to "
@@ -135,7 +148,7 @@ def _describe_packable_models(sweep: Sweep) -> Iterator[str]:
     padded = {
         config.model.identity: config
         for config in left_open
-        if not (config.execution or config.model.sha256 or config.data.pad_to_max)
+        if isinstance(config, RunConfig) and not (config.execution or config.model.sha256 or config.data.pad_to_max)
     }
     for config in padded.values():
         if packs_rows(_read_model_config(config, sweep.sources)):
@@ -143,6 +156,31 @@ def _describe_packable_models(sweep: Sweep) -> Iterator[str]:
                 f"note: rows of {config.model.name} are padded, because its name does not tell its family; --set "
                 "execution=packed computes the same function in less time, under other run ids"
             )
+
+
+def _check_program(config: CommandConfig, sources: LocalPaths) -> None:
+    """Check that the program of a command is there, because a slip in its name would crash every run."""
+    name, folder = config.command[0], sources.folder or Path()
+    if all(placeholder is None for _, placeholder in split_placeholders(name)):
+        path = str(folder / name) if os.path.dirname(name) else name
+        if shutil.which(path) is None:
+            where = "it is no program that may be run" if os.path.dirname(name) else "no folder of PATH has it"
+            raise UserError(f"command: {name!r} cannot be run in {folder}: {where}")
+
+
+def _describe_commands(sweep: Sweep) -> Iterator[str]:
+    """Yield a sentence for each arm that is a command, on what its runs are not known by."""
+    for point in sweep.points:
+        config = point.runs[0].config
+        if not isinstance(config, CommandConfig):
+            continue
+        if folders := list(named_folders(config, sweep.sources.folder or Path())):
+            yield (
+                f"note: arm {point.arm.name!r} names {join_with(folders)}, of which no file is part of its runs' ids; "
+                "`inputs` makes them so"
+            )
+        if config.baseline is None:
+            yield f"note: arm {point.arm.name!r} has no baseline, so which of its runs failed is not known"
 
 
 def _check_model(config: RunConfig, sources: LocalPaths) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from stableft.config.command_config import CommandConfig
 from stableft.config.planned_run import PlannedRun, RunProgress
 from stableft.config.run_config import RunConfig
 from stableft.records.failure import has_failed
@@ -141,7 +142,7 @@ def estimate_seconds_left(view: SweepProgress) -> float | None:
         if total is None:
             return None
         total *= run.pause_after or 1
-        seconds, count = speeds.get(_speed_key(run.config), (overall, 1))
+        seconds, count = speeds.get(_speed_key(run.run_config), (overall, 1))
         waits.append(max(0, total - (progress.step if progress else 0)) * seconds / count)
     # Evenly shared work, but never less than the longest single run.
     return max([sum(waits) / max(1, min(view.workers, len(waits))), *waits])
@@ -153,9 +154,8 @@ def _apply_progress(view: SweepProgress, current: SlotState, progress: RunProgre
     current.latest_report = (now, progress.step)
     if current.first_report is None:
         current.first_report = current.latest_report
-    epochs = current.run.config.schedule.length.epochs
-    if epochs:
-        config = current.run.config
+    config = current.run.run_config
+    if epochs := config.schedule.length.epochs:
         view.rows_per_epoch[_data_key(config)] = progress.total * config.schedule.batch_size / epochs
 
 
@@ -186,7 +186,7 @@ def _add_speed(speeds: dict[tuple, tuple[float, int]], current: SlotState) -> No
         or current.latest_report[1] <= current.first_report[1]
     ):
         return
-    key = _speed_key(current.run.config)
+    key = _speed_key(current.run.run_config)
     seconds, steps = speeds.get(key, (0.0, 0))
     speeds[key] = (
         seconds + current.latest_report[0] - current.first_report[0],
@@ -205,6 +205,8 @@ def _data_key(config: RunConfig) -> tuple:
 
 def _expected_steps(view: SweepProgress, run: PlannedRun) -> int | None:
     """Return the number of updates of a run that has not begun, or None if its epoch length is still unknown."""
+    if isinstance(run.config, CommandConfig):
+        return None
     config, length = run.config, run.config.schedule.length
     if known := view.steps.get(run.run_id, length.steps):
         return known
@@ -268,7 +270,7 @@ def describe_run_status(record: RunRecord) -> str:
     if record.status == "stopped":
         return record.reason or record.status
     if record.status == "paused":
-        metric = record.config.selection_metric
+        metric = record.run_config.selection_metric
         return f"paused after step {record.steps}, validation {metric} {record.evals[-1].val[metric]:.4f}"
     score = record.reported_score
     description = "failed at its end" if has_failed(record) else "finished"
@@ -335,7 +337,7 @@ def _progress_table(view: SweepProgress):
         config, progress = current.run.config, current.progress
         cells = [slot, current.run.arm, config.data.task, config.seeds.label]
         if progress is None:
-            cells += ["loading", "", ""]
+            cells += ["running" if isinstance(config, CommandConfig) else "loading", "", ""]
         else:
             cells += [f"{progress.step}/{progress.total}", _format_number(progress.loss), _format_number(progress.val)]
             cells += ["vanishing gradients"] if progress.warning else []

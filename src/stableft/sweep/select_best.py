@@ -129,6 +129,8 @@ def check_grid_searches(sweep: Sweep, searches: list[GridSearch], allow_missing:
         UserError: No arm has a search, runs are missing, or a search has no best setting. With `allow_missing`, runs
             may be missing. A search has no best setting if each of its settings has a diverged run or no finished run.
     """
+    if command := next((point.arm.name for point in sweep.points if point.arm.keys.command), None):
+        raise UserError(f"{sweep.path}: arm {command!r} has a command and no grid; choose among the others with --arms")
     searched = [search for search in searches if len(search.settings) > 1]
     if not searched:
         raise UserError(f"{sweep.path}: no arm has a grid of several settings, so there is nothing to choose")
@@ -187,7 +189,7 @@ def _row_labels(tried: TriedSetting) -> tuple[str, str, str, str]:
     return (
         tried.point.arm.name,
         config.data.task,
-        tried.point.model_label or config.model.name,
+        tried.point.model_label or (config.model.name if isinstance(config, RunConfig) else "(a command)"),
         _setting_label(tried.point),
     )
 
@@ -305,7 +307,7 @@ def _arm_entry(
     name: str, points: list[SweepPoint], models: list[str | None], sweep: Sweep, folder: Path, seeds: str | None
 ) -> ArmEntry:
     arm = points[0].arm
-    tasks = [_portable_task(point.task.value, point.runs[0].config, sweep, folder) for point in points]
+    tasks = [_portable_task(point.task.value, point.runs[0].run_config, sweep, folder) for point in points]
     entry: ArmEntry = {"name": name, "recipe": _portable_recipe(arm.recipe, sweep, folder)}
     entry["task"] = tasks if len(tasks) > 1 else tasks[0]
     if models != [None]:
@@ -316,7 +318,7 @@ def _arm_entry(
     entry["set"] = _setting_values(points[0])
     if (start := entry["set"].get("start_from")) and points[0].start_run:
         portable = {"recipe": _portable_recipe(start["recipe"], sweep, folder)}
-        portable["task"] = _portable_task(start["task"], points[0].start_run.config, sweep, folder)
+        portable["task"] = _portable_task(start["task"], points[0].start_run.run_config, sweep, folder)
         entry["set"]["start_from"] = start | portable
     return entry
 
@@ -332,7 +334,7 @@ def _portable_task(task: Any, config: RunConfig, sweep: Sweep, folder: Path) -> 
 
 
 def _portable_model(point: SweepPoint, sweep: Sweep, folder: Path) -> str | None:
-    written, digest = point.model and point.model.value, point.runs[0].config.model.sha256
+    written, digest = point.model and point.model.value, point.runs[0].run_config.model.sha256
     return written if digest is None else _portable_path(written, sweep.sources.paths[digest], folder)
 
 

@@ -31,7 +31,7 @@ def start_runs_to_train(sweep: Sweep, results: Path, retry_crashed: bool = False
         if start is None or run.run_id in done:
             continue
         if start.run not in planned or (start.run in done and not _never_had_finite_weights(done[start.run], start)):
-            find_start_weights(run.config, results)
+            find_start_weights(run.run_config, results)
         elif start.run not in done and start.run not in crashed:
             needed[start.run] = planned[start.run]
     return tuple(needed.values())

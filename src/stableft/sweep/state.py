@@ -21,7 +21,7 @@ from stableft.config.run_config import RunConfig, canonical_json
 from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.data.splits import data_fingerprint
 from stableft.errors import StorageError, UserError, storage_error, storage_faults
-from stableft.records.failure import has_failed
+from stableft.records.failure import has_failed, judged_as_planned
 from stableft.records.file_sums import find_damaged
 from stableft.records.held_claims import ClaimLostError
 from stableft.records.probe_record import PROBES_FILE, DriftRecord, GradNormsRecord, ProbeRecord, read_probe_records
@@ -125,6 +125,7 @@ def read_sweep_state(
             if (run_folder(results, run_id) / CHECKPOINT_FILE).exists():
                 unfinished.append(run)
         elif record.status == "finished":
+            record = judged_as_planned(record, run.config)
             if brief:
                 environment = environment if record.environment == environment else record.environment
                 record = _without_bulk(record, run, environment)
@@ -192,7 +193,7 @@ def check_fingerprints(
     for record in finished:
         if record.data is None or record.run_id not in planned:
             continue
-        config = planned[record.run_id].config
+        config = planned[record.run_id].run_config
         key = canonical_json(config.data.model_dump(mode="json"))
         if key not in fingerprints:
             fingerprints[key] = fingerprint(config, sources)
@@ -390,6 +391,8 @@ def find_missing_outputs(results: Path, run: PlannedRun, record: RunRecord, exec
     Damaged files count as missing. Weights, which are large, are hashed only under `retrain_incomplete` too, and
     otherwise by what reads them.
     """
+    if record.command is not None:  # what it leaves is its own matter
+        return ()
     folder = run_folder(results, record.run_id)
     missing = [
         name.replace("_", " ")

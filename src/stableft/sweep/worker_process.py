@@ -11,11 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from stableft.config.command_config import CommandConfig
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted, RunProgress
 from stableft.errors import UserError
 from stableft.pulse import PULSE, TRAINING, WAITING
 from stableft.records.held_claims import has_lost_claim
 from stableft.records.run_record import RunRecord
+from stableft.sweep.command_run import run_command
 from stableft.sweep.state import run_under_claim
 from stableft.text import forgiving_output
 from stableft.transient import UnavailableError
@@ -72,11 +74,7 @@ def run_worker(
     signal.signal(signal.SIGTERM, terminate)
     threading.Thread(target=_listen_to_parent, args=(connection, inbox, stopping), daemon=True).start()
     threading.Thread(target=_give_signs_of_life, args=(report, heartbeat), daemon=True).start()
-    try:
-        load, function = (None, train) if train else _import_preload_and_train()
-    except Exception:
-        report("broken", traceback.format_exc())
-        return
+    load, function = None, train
     report("ready", None)
 
     def should_stop() -> bool:
@@ -88,15 +86,24 @@ def run_worker(
             report("interrupted", None)
             continue
         PULSE.start_over("loading its data and model")
+        is_command = isinstance(run.config, CommandConfig)
+        try:
+            if not (function or is_command):
+                load, function = _import_preload_and_train()
+        except Exception:
+            report("broken", traceback.format_exc())
+            return
+        do = run_command if is_command else function
+        assert do
         progress = _throttled_progress(report)
         try:
-            if load:
+            if load and not is_command:
                 _try_preload(load, run, sources)
             record = run_under_claim(
                 run,
                 results,
                 replaces,
-                partial(_train_or_crash, function, run, results, sources, execution, progress, should_stop),
+                partial(_train_or_crash, do, run, results, sources, execution, progress, should_stop),
                 partial(report, "started", None),
             )
         except RunInterrupted:
@@ -104,12 +111,13 @@ def run_worker(
         except UserError as error:
             report("user_error", str(error))
         else:
-            device_works = record is None or record.status != "crashed" or can_compute(execution.device)
+            crashed = record is not None and record.status == "crashed" and not is_command
+            device_works = not crashed or can_compute(execution.device)
             report("done", (record, device_works))
             if not device_works:  # only a new process gets a new CUDA context
                 return
         PULSE.start_over(WAITING)
-        if execution.device != "cpu":  # another worker may share the GPU
+        if execution.device != "cpu" and not is_command:  # another worker may share the GPU
             import torch
 
             torch.cuda.empty_cache()

@@ -53,12 +53,12 @@ def train(
     if setup.start:
         conditions["start"] = setup.start.sha256
     if setup.pretrained.commit:
-        conditions[MODEL_CONDITION] = f"{run.config.model.name}@{setup.pretrained.commit}"
+        conditions[MODEL_CONDITION] = f"{run.run_config.model.name}@{setup.pretrained.commit}"
     conditions["probes"] = asdict(run.probes) if run.probes else None
     settings = LoopSettings(
         run.run_id, setup.folder, execution, setup.device, setup.total, setup.evaluate_at, conditions
     )
-    resumed = start_or_resume(settings, state, run.config, arm=run.arm, recipe=run.recipe, report=run.report)
+    resumed = start_or_resume(settings, state, run.run_config, arm=run.arm, recipe=run.recipe, report=run.report)
     _remove_stale_models(setup, state, resumed)
     last_outputs = None
 
@@ -88,7 +88,7 @@ def train(
 def _should_pause(run: PlannedRun, state: TrainState) -> bool:
     if run.pause_after is None or not state.evals:
         return False
-    return has_reached_share(run.config, state.evals[-1]["step"], state.evals[-1]["epoch"], run.pause_after)
+    return has_reached_share(run.run_config, state.evals[-1]["step"], state.evals[-1]["epoch"], run.pause_after)
 
 
 def _remove_stale_models(setup: RunSetup, state: TrainState, resumed: bool) -> None:

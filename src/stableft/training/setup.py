@@ -55,7 +55,7 @@ def preload_inputs(run: PlannedRun, sources: LocalPaths) -> None:
     Raises:
         UserError: The data or the model is invalid.
     """
-    config = run.config.normalized()
+    config = run.run_config.normalized()
     splits = _load_splits_once(config, sources, load_tokenizer(config, sources))
     total_steps(config.schedule, len(splits.train))  # checks the warmup
     load_pretrained(config, sources)
@@ -69,7 +69,7 @@ def prepare_run(
     Raises:
         UserError: The data, the model or the config is invalid.
     """
-    config = run.config.normalized()
+    config = run.run_config.normalized()
     device = prepare_device(execution)
     tokenizer = load_tokenizer(config, sources)
     splits = _load_splits_once(config, sources, tokenizer)

@@ -1,0 +1,145 @@
+"""Arms of a sweep file that are any training command: their keys, the sums of their inputs, and their configs."""
+
+import glob
+import hashlib
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from stableft.config.command_config import CommandConfig, CommandData, split_placeholders
+from stableft.config.local_files import file_digest
+from stableft.config.run_config import Seeds
+from stableft.config.sweep_keys import SweepKeys
+from stableft.config.yaml_file import YamlValue
+from stableft.errors import UserError, clip, echo
+
+RECIPE_KEYS = ("recipe", "model", "set", "grid", "stop_hopeless", "probes")
+COMMAND_KEYS = ("command", "baseline", "timeout", "inputs")
+MAX_INPUT_FILES = 100_000  # of one entry of `inputs`; more are probably a slip such as "/", and take minutes to hash
+
+
+def is_command_arm(file: SweepKeys, arm: SweepKeys, name: str | None, where: str) -> bool:
+    """Return whether an arm is a command: its own recipe or command decides, or else that at the top of the file.
+
+    Raises:
+        UserError: both are given, or a key that does not go with the one given.
+    """
+    own = [key for key in ("recipe", "command") if getattr(arm, key) is not None]
+    both = own or [key for key in ("recipe", "command") if getattr(file, key) is not None]
+    if len(both) == 2:
+        raise UserError(f"{where}: command: an arm has a recipe or a command, not both")
+    is_command = both == ["command"]
+    wrong = RECIPE_KEYS if is_command else COMMAND_KEYS
+    keys = next((key for key in wrong if key in arm.model_fields_set and getattr(arm, key) is not None), None)
+    name = name or Path(arm.recipe or file.recipe or "command").stem
+    if keys:
+        kind = "a command, which says itself what it trains" if is_command else "no command"
+        raise UserError(f"{where}: {keys}: arm {name!r} has {kind}, so it takes no {keys}")
+    if not is_command and arm.score is not None and (arm.score.file is not None or arm.score.pattern is not None):
+        raise UserError(f"{where}: score: arm {name!r} has no command, whose score would be read from there")
+    return is_command
+
+
+def make_command_configs(
+    keys: SweepKeys, written: Mapping[str, YamlValue], where: str, folder: Path
+) -> list[CommandConfig]:
+    """Return the configs of an arm's runs, one for each seed. Paths are relative to the folder of the sweep file.
+
+    Raises:
+        UserError: a key is missing or does not fit the others, or an input is not there.
+    """
+    for key in ("score", "seeds"):
+        if getattr(keys, key) is None:
+            raise UserError(f"{written[key].where}: key {key!r} is missing")
+    assert keys.command is not None
+    assert keys.seeds is not None
+    task = _task_name(written["task"])
+    named = dict.fromkeys((*(keys.inputs or ()), *_named_files(keys.command, folder)))
+    inputs = sum_inputs(folder, named, written["inputs"].where if keys.inputs else where)
+    data = CommandData(task=task, inputs=inputs)
+    values = {key: getattr(keys, key) for key in ("command", "score", "baseline", "timeout")}
+    try:
+        return [CommandConfig(data=data, seeds=Seeds(init=i, data=d), **values) for i, d in keys.seeds.pairs]
+    except ValidationError as error:
+        sentence = str(error.errors()[0].get("ctx", {}).get("error") or error.errors()[0]["msg"])
+        key = sentence.split()[0].rstrip(":")
+        raise UserError(f"{written[key].where if key in written else where}: {sentence}") from None
+
+
+def _task_name(written: YamlValue) -> str:
+    """Return the name of a command's task, which is that of the user's own data too."""
+    value = written.value[0] if isinstance(written.value, list) and len(written.value) == 1 else written.value
+    value = value.get("name") if isinstance(value, dict) else value
+    if value is None:
+        raise UserError(f"{written.where}: key 'task' is missing; a command's is the name of a column of tables")
+    if not isinstance(value, str):
+        raise UserError(f"{written.where}: task: {echo(value)} must be one name, because a command has one task")
+    return value
+
+
+def _named_files(command: Iterable[str], folder: Path) -> Iterator[str]:
+    """Yield the files that arguments name, as a whole or after an equals sign. The program is one if it is relative."""
+    for i, argument in enumerate(command):
+        parts = split_placeholders(argument)
+        if any(name is not None for _, name in parts):
+            continue
+        whole = "".join(literal for literal, _ in parts)
+        for text in (whole, whole.partition("=")[2]):
+            if not text or (i == 0 and Path(text).is_absolute()):
+                continue
+            try:
+                if (folder / text).is_file():
+                    yield text
+            except (OSError, ValueError):  # too long for a path
+                continue
+
+
+def named_folders(config: CommandConfig, folder: Path) -> Iterator[str]:
+    """Yield the folders that arguments name and `inputs` does not, of which no file is hashed."""
+    for argument in config.command[1:]:
+        for text in (argument, argument.partition("=")[2]):
+            try:
+                if text and text not in config.data.inputs and (folder / text).is_dir():
+                    yield text
+            except (OSError, ValueError):
+                continue
+
+
+def sum_inputs(folder: Path, names: Iterable[str], where: str) -> dict[str, str]:
+    """Return name -> SHA-256 of files; of a folder or pattern, that over the sums and names of its files.
+
+    Raises:
+        UserError: there is no such file, it cannot be read, or there are too many.
+    """
+    return {name: _sum_input(folder, name, where) for name in names}
+
+
+def _sum_input(folder: Path, name: str, where: str) -> str:
+    path = folder / name
+    try:
+        if path.is_file():
+            return file_digest(str(path))
+        base, pattern = (path, "**") if path.is_dir() else (folder, name)
+        found = (base / file for file in glob.iglob(pattern, root_dir=base, recursive=True, include_hidden=True))
+        files = list(itertools.islice((file for file in found if file.is_file()), MAX_INPUT_FILES + 1))
+        lines = sorted(f"{file_digest(str(file))}  {os.path.relpath(file, base)}\n" for file in files)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where}: inputs: {echo(name)} cannot be read: {clip(error)}") from None
+    if not files or len(files) > MAX_INPUT_FILES:
+        number = f"more than {MAX_INPUT_FILES:,} files" if files else "no file"
+        raise UserError(f"{where}: inputs: {echo(name)} names {number} in {folder}")
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def check_inputs_unchanged(config: CommandConfig, folder: Path) -> None:
+    """Raise UserError if an input is not what the run's id says."""
+    now = sum_inputs(folder, config.data.inputs, str(folder))
+    changed = [name for name, digest in config.data.inputs.items() if now[name] != digest]
+    if changed:
+        raise UserError(
+            f"{folder / changed[0]} has changed since the sweep began, and its runs are of the file as it was: start "
+            "the sweep again, whose runs then have other ids"
+        )
