@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from stableft.report.forms.document import Report
+    from stableft.sweep.progress import ShowEvent, SweepEvent
     from stableft.sweep.state import SweepResult
 
 PathLike = str | Path
@@ -104,6 +105,7 @@ def run_sweep(
     retry_crashed: bool = False,
     fail_fast: bool = False,
     complete: bool = False,
+    watch: "ShowEvent | None" = None,
 ) -> "SweepResult":
     """Train every run of a sweep that is not done, print the progress, and return the ids of its runs by outcome.
 
@@ -124,6 +126,7 @@ def run_sweep(
         retry_crashed: Run crashed runs again.
         fail_fast: Stop at the first crash.
         complete: Retrain finished runs whose requested weights or probes are missing.
+        watch: Is called with every event of the sweep, such as `RunStarted`, of those in `stableft.sweep.progress`.
     """
     from stableft.report.other_settings import describe_padded_runs
     from stableft.sweep.claim_race import MARKS_FOLDER, check_claims
@@ -178,6 +181,12 @@ def run_sweep(
     try:
         check_claims(results)
         with open_display(steps=steps) as display:
+
+            def show(event: "SweepEvent") -> None:
+                display(event)
+                if watch:
+                    watch(event)
+
             result = run_planned_sweep(
                 sweep,
                 results,
@@ -185,7 +194,7 @@ def run_sweep(
                 execution,
                 retry_crashed,
                 fail_fast,
-                display,
+                show,
                 fingerprint=lambda config, _: rows[config.run_id].fingerprint,
             )
     except UserError:

@@ -1,6 +1,8 @@
 """Scores checked by hand, and the rule for NaN."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -66,3 +68,13 @@ def test_label_entropy_is_that_of_the_class_shares():
     assert label_entropy(np.array([1, 1, 0, 1])) == pytest.approx(0.5623351)  # -(0.75 ln 0.75 + 0.25 ln 0.25)
     assert label_entropy(np.array([2, 2])) == 0.0
     assert label_entropy(np.array([0.5, 1.5], dtype=np.float32)) is None
+
+
+def test_accuracy_needs_no_other_library():
+    """They take a worker more than a second to load, before its first step."""
+    code = (
+        "import sys, numpy as np; from stableft.data.metrics import compute_scores; "
+        "print(compute_scores(np.eye(2), np.array([0, 1]), ('accuracy',)), {'sklearn', 'scipy'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "{'accuracy': 1.0} set()\n"

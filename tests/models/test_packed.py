@@ -318,5 +318,5 @@ def test_a_sweep_sets_it():
 )
 def test_other_families_and_decoders_are_refused(family_run, family, values):
     run, sources = family_run(family, values=values, **PACKED)
-    with pytest.raises(UserError, match=r"^execution: stableft cannot pack the rows of .*; write padded$"):
+    with pytest.raises(UserError, match=r"^execution: stableft cannot pack the rows of .*; write padded or grouped$"):
         preload_inputs(run, sources)

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from support.sweep_records import make_record, save_record
@@ -14,7 +15,10 @@ from stableft.config.sweep_file import START_ARM, Sweep
 from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.errors import UserError
 from stableft.records.run_record import EvalPoint
-from stableft.sweep.estimate import estimate_sweep, render_estimate
+from stableft.sweep.estimate import TIMED_STEPS, estimate_sweep, render_estimate
+from stableft.training.evaluate import evaluate
+from stableft.training.setup import batch_indices, prepare_run
+from stableft.training.step import train_on_batch
 
 
 @pytest.fixture
@@ -42,6 +46,36 @@ def test_a_dry_run_writes_nothing(sweep, tmp_path, save):
     assert "3 runs left" in text
     assert "on cpu" in text
     assert "with 2 at a time" in text
+
+
+@pytest.mark.parametrize("execution", ["padded", "packed"])
+def test_the_longest_batch_of_the_run_is_tried_before_the_clock_starts(
+    sweep, toy_run, toy_sources, tmp_path, monkeypatch, execution
+):
+    run = toy_run(execution=execution)
+    trained: list[list[int]] = []
+    evaluated: list[list[int]] = []
+
+    def training(state, rows, indices, *args):
+        trained.append(np.diff(rows.offsets)[indices].tolist())
+        return train_on_batch(state, rows, indices, *args)
+
+    def evaluating(model, rows, *args):
+        evaluated.append(np.diff(rows.offsets).tolist())
+        return evaluate(model, rows, *args)
+
+    monkeypatch.setattr("stableft.sweep.estimate.train_on_batch", training)
+    monkeypatch.setattr("stableft.sweep.estimate.evaluate", evaluating)
+    estimate_sweep(replace(sweep, runs=(run,)), tmp_path / "results", Execution(threads=1), 1)
+    setup, _ = prepare_run(run, tmp_path, toy_sources, Execution(threads=1))
+    lengths = np.diff(setup.splits.train.offsets)
+    batches = [lengths[batch_indices(setup, step)] for step in range(setup.total)]
+    size = sum if execution == "packed" else lambda batch: len(batch) * max(batch)
+    assert len(set(map(size, batches))) > 1
+    assert size(trained[0]) == max(map(size, batches))
+    assert trained[2:] == [batch.tolist() for batch in batches[:TIMED_STEPS]]
+    longest = sorted(np.diff(setup.splits.val.offsets))[-run.config.evaluation.batch_size :]
+    assert sorted(evaluated[0]) == longest
 
 
 def test_what_is_done_does_not_count_and_is_not_touched(sweep, toy_sources, tmp_path):

@@ -11,6 +11,7 @@ from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.data.metrics import compute_scores
 from stableft.data.tokens import collate
 from stableft.records.run_record import CHECKPOINT_FILE, PREDICTIONS_FILE, RECORD_FILE, run_folder
+from stableft.training.evaluate import evaluate
 from stableft.training.setup import prepare_run
 
 
@@ -187,3 +188,22 @@ def test_no_checkpoint_is_left_after_the_record(toy_run, toy_sources, tmp_path, 
     train_run(run, tmp_path, toy_sources, checkpoint_every=1)
     assert there == [True]
     assert not checkpoint.exists()
+
+
+@pytest.mark.usefixtures("ruin")
+def test_the_last_weights_are_evaluated_once(toy_run, toy_sources, tmp_path, monkeypatch):
+    """The outputs of the evaluation after the last step are reused, though an earlier one was the best."""
+    evaluated = []
+
+    def counting(model, rows, *args):
+        evaluated.append(len(rows))
+        return evaluate(model, rows, *args)
+
+    monkeypatch.setattr("stableft.training.outputs.evaluate", counting)
+    record = train_run(toy_run(**{"optimizer.lr": 3e-3}), tmp_path, toy_sources)
+    assert record.best
+    assert record.best.step < record.evals[-1].step == record.steps
+    values = [point.val[record.config.selection_metric] for point in record.evals if point.step]
+    bests = sum(value > max(values[:i], default=-1) for i, value in enumerate(values))
+    assert evaluated.count(record.data.val_rows) == len(record.evals)
+    assert evaluated.count(record.data.test_rows) == bests + 1  # at each new best, and after the last step

@@ -137,6 +137,7 @@ def sweep(
     _allow_pickle: AllowPickleOption = False,
 ) -> None:
     """Train the unfinished runs of a sweep and print its report."""
+    from stableft.cli.early_report import EarlyReport
     from stableft.cli.sweep_commands import exit_code, print_estimate, print_report
     from stableft.config.local_files import check_results_folder
     from stableft.config.planned_run import Execution
@@ -150,6 +151,7 @@ def sweep(
         )
         print_estimate(plan, results, devices, jobs_per_device, execution, retry_crashed)
         return
+    report = EarlyReport(plan, results)
     result = run_sweep(
         plan,
         results=results,
@@ -163,8 +165,10 @@ def sweep(
         retry_crashed=retry_crashed,
         fail_fast=fail_fast,
         complete=complete,
+        watch=report.follow,
     )
     if not result.interrupted:
+        report.finish()
         print_report(plan, results)
     raise typer.Exit(exit_code(result))
 

@@ -287,9 +287,10 @@ class RunConfig(TrainingConfig):
     schedule: ScheduleConfig
     evaluation: EvaluationConfig
     precision: Precision
-    # packed: compute on the tokens of a batch without padding. None: padded; left out, as in older configs. A sweep
-    # that leaves it open gets packed rows where the model is known to allow them (`sweep_file._default_execution`).
-    execution: Literal["padded", "packed"] | None = omitted_if_none()
+    # packed: compute on the tokens of a batch without padding. grouped: pad its rows in four micro-batches, by length.
+    # None: padded; left out, as in older configs. A sweep that leaves it open gets packed rows where the model is known
+    # to allow them (`sweep_file._default_execution`).
+    execution: Literal["padded", "packed", "grouped"] | None = omitted_if_none()
     seeds: Seeds
 
     @property
@@ -353,7 +354,7 @@ class RunConfig(TrainingConfig):
             values["schedule"] |= {"warmup": 0.0, "warmup_steps": None}
         if self.data.train_rows is None:
             values["data"]["sample_seed"] = None
-        if self.execution == "packed":
+        if self.execution in ("packed", "grouped"):
             values["data"]["pad_to_max"] = False
         else:
             values["execution"] = None

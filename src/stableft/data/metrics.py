@@ -41,26 +41,31 @@ def label_entropy(labels: np.ndarray) -> float | None:
 
 
 def _compute_metric(name: str, predictions: np.ndarray, labels: np.ndarray) -> float:
-    # Imported here, because scikit-learn and SciPy take most of a second and `stableft --help` needs neither.
-    from scipy import stats
-    from sklearn import metrics
-
+    # Imported where they are needed: scikit-learn takes more than a second, which accuracy alone is not worth.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on constant input, NaN (correlations) and 0 (MCC, F1) are intended
         match name:
             case "accuracy":
                 value = np.mean(predictions == labels)
             case "f1":
+                from sklearn import metrics
+
                 value = metrics.f1_score(labels, predictions, zero_division=0.0)  # pyright: ignore[reportArgumentType]
             case "mcc":
+                from sklearn import metrics
+
                 value = metrics.matthews_corrcoef(labels, predictions)
             case "accuracy_f1":
                 value = (
                     _compute_metric("accuracy", predictions, labels) + _compute_metric("f1", predictions, labels)
                 ) / 2
             case "spearman":
+                from scipy import stats
+
                 value = stats.spearmanr(predictions, labels)[0]
             case "pearson":
+                from scipy import stats
+
                 value = stats.pearsonr(predictions, labels)[0]
             case _:
                 raise AssertionError(name)

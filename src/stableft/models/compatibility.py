@@ -68,7 +68,7 @@ def _unsupported_settings(
     if model.attention == "sdpa" and not spec.sdpa:
         yield no_sdpa_message(spec, model.name)
     if config.execution == "packed" and not spec.packs:
-        yield f"execution: stableft cannot pack the rows of {label}; write padded"
+        yield f"execution: stableft cannot pack the rows of {label}; write padded or grouped"
     yield from _unsupported_reinit(config, spec, label, blocks)
     if config.optimizer.llrd not in (None, 1.0):
         if spec.shares_blocks:

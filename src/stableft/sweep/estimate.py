@@ -29,7 +29,8 @@ from stableft.training.evaluate import evaluate
 from stableft.training.setup import RunSetup, batch_indices, prepare_run, torch_settings_restored
 from stableft.training.step import TrainState, learning_rate, train_on_batch
 
-TIMED_STEPS = 4  # after one untimed warm-up step
+TIMED_STEPS = 4
+SEARCHED_STEPS = 10_000  # for the longest batch, in a few tenths of a second
 HISTORY_LINE_BYTES = 90  # training history on disk per step
 FIXED_BYTES_PER_RUN = 8_000  # config, record and evaluations
 
@@ -238,44 +239,55 @@ def _measure_cost(run: PlannedRun, results: Path, sweep: Sweep, execution: Execu
 
 
 def _measure_step_seconds(setup: RunSetup, state: TrainState) -> float:
-    """Return the mean seconds of one update, without warm-up."""
+    """Return the mean seconds of one update, without warm-up.
+
+    The warm-up includes the longest batch: the peak of memory is that of a run, and if memory runs out, it does so now.
+    """
+    longest, timed = _longest_batch(setup), [batch_indices(setup, i % setup.total) for i in range(TIMED_STEPS)]
     # CUDA graphs run a shape of batch once, record it, and replay it from then on.
-    warm_up = (*range(TIMED_STEPS), *range(TIMED_STEPS)) if state.graphs else (0,)
+    warm_up = [longest, longest, *timed, *timed] if state.graphs else [longest, timed[0]]
     start = time.perf_counter()
-    for number, i in enumerate((*warm_up, *range(TIMED_STEPS))):
+    for number, rows in enumerate((*warm_up, *timed)):
         if number == len(warm_up):
             _synchronize(setup.device)
             start = time.perf_counter()
-        lr = learning_rate(setup.config, i, setup.total)
-        train_on_batch(
-            state,
-            setup.splits.train,
-            batch_indices(setup, i % setup.total),
-            setup.config,
-            lr,
-            setup.inputs,
-            setup.device,
-        )
+        lr = learning_rate(setup.config, number % setup.total, setup.total)
+        train_on_batch(state, setup.splits.train, rows, setup.config, lr, setup.inputs, setup.device)
     _synchronize(setup.device)
     return (time.perf_counter() - start) / TIMED_STEPS
 
 
+def _longest_batch(setup: RunSetup) -> np.ndarray:
+    """Return the training rows of the batch that needs the most memory, of up to `SEARCHED_STEPS` of the run."""
+    lengths = np.diff(setup.splits.train.offsets)
+    batches = (batch_indices(setup, step) for step in range(min(setup.total, SEARCHED_STEPS)))
+    if setup.inputs.packing:
+        return max(batches, key=lambda rows: lengths[rows].sum())
+    return max(batches, key=lambda rows: len(rows) * lengths[rows].max())
+
+
 def _measure_row_seconds(setup: RunSetup, state: TrainState) -> float:
     """Return the seconds to evaluate one row, measured on about two batches spread over the validation rows."""
-    val = setup.splits.val
-    chosen = np.linspace(0, len(val) - 1, min(len(val), 2 * setup.config.evaluation.batch_size)).astype(np.int64)
-    lengths = np.diff(val.offsets)[chosen]
-    tokens = np.concatenate([np.arange(int(val.offsets[i]), int(val.offsets[i + 1])) for i in chosen])
-    rows = LabeledRows(
-        val.input_ids[tokens],
-        val.segment_ids[tokens],
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        val.labels[chosen],
-        val.index[chosen],
-    )
+    val, batch = setup.splits.val, setup.config.evaluation.batch_size
+    by_length = np.argsort(np.diff(val.offsets))
+    # The longest batch first, for its memory and as the warm-up.
+    evaluate(state.model, _select_rows(val, by_length[-batch:]), setup.config, setup.inputs, setup.device)
+    rows = _select_rows(val, np.linspace(0, len(val) - 1, min(len(val), 2 * batch)).astype(np.int64))
     start = time.perf_counter()
     evaluate(state.model, rows, setup.config, setup.inputs, setup.device)
     return (time.perf_counter() - start) / len(rows)
+
+
+def _select_rows(rows: LabeledRows, chosen: np.ndarray) -> LabeledRows:
+    lengths = np.diff(rows.offsets)[chosen]
+    tokens = np.concatenate([np.arange(int(rows.offsets[i]), int(rows.offsets[i + 1])) for i in chosen])
+    return LabeledRows(
+        rows.input_ids[tokens],
+        rows.segment_ids[tokens],
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        rows.labels[chosen],
+        rows.index[chosen],
+    )
 
 
 def _synchronize(device: torch.device) -> None:

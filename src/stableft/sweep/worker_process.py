@@ -3,6 +3,7 @@
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -121,6 +122,9 @@ def run_worker(
             import torch
 
             torch.cuda.empty_cache()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # to take down torch and transformers would take a second, and nothing else is left to do
 
 
 def _import_preload_and_train() -> tuple[PreloadFunction, TrainFunction]:

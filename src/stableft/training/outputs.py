@@ -235,20 +235,22 @@ def count_skipped_steps(state: TrainState) -> int:
     return sum(not math.isfinite(norm) for norm in norms) if state.scaler.is_enabled() else 0
 
 
-def evaluate_last_weights(setup: RunSetup, state: TrainState, stop: Callable[[], bool]) -> LastOutputs:
+def evaluate_last_weights(
+    setup: RunSetup, state: TrainState, val: np.ndarray | None, stop: Callable[[], bool]
+) -> LastOutputs:
     """Return the outputs of the final weights on the validation and the test split.
+
+    `val` are those on the validation split, if they were computed already.
 
     Raises:
         RunInterrupted: `stop()` returned True.
     """
     if state.best and state.best["step"] == state.step:  # the last evaluation was the best: reuse its outputs
         return state.best["val"].numpy(), None if state.best["test"] is None else state.best["test"].numpy()
-    val, test = (
-        evaluate_model(setup, state, rows, stop).values if rows else None
-        for rows in (setup.splits.val, setup.splits.test)
-    )
-    assert val is not None
-    return val, test
+    if val is None:
+        val = evaluate_model(setup, state, setup.splits.val, stop).values
+    test = setup.splits.test
+    return val, evaluate_model(setup, state, test, stop).values if test else None
 
 
 def _nan_outputs(setup: RunSetup, rows) -> np.ndarray | None:

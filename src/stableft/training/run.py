@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted, RunProgress
@@ -60,18 +61,23 @@ def train(
     )
     resumed = start_or_resume(settings, state, run.run_config, arm=run.arm, recipe=run.recipe, report=run.report)
     _remove_stale_models(setup, state, resumed)
-    last_outputs = None
+    last_outputs = val_outputs = None
+
+    def evaluate() -> None:
+        nonlocal val_outputs
+        val_outputs = _evaluate_and_keep_best(setup, state, stop)
 
     def finish() -> None:
         nonlocal last_outputs
-        last_outputs = evaluate_last_weights(setup, state, stop)
+        evaluated_now = bool(state.evals) and state.evals[-1]["step"] == state.step
+        last_outputs = evaluate_last_weights(setup, state, val_outputs if evaluated_now else None, stop)
 
     try:
         run_steps(
             settings,
             state,
             update=lambda: _train_on_next_batch(setup, state),
-            evaluate=lambda: _evaluate_and_keep_best(setup, state, stop),
+            evaluate=evaluate,
             report=lambda: progress(_current_progress(setup, state)),
             stop=lambda: _should_pause(run, state) or stop(),
             finish=finish,
@@ -116,10 +122,11 @@ def _train_on_next_batch(setup: RunSetup, state: TrainState) -> StepResult:
     return train_on_batch(state, setup.splits.train, indices, setup.config, lr, setup.inputs, setup.device)
 
 
-def _evaluate_and_keep_best(setup: RunSetup, state: TrainState, stop: Callable[[], bool]) -> None:
+def _evaluate_and_keep_best(setup: RunSetup, state: TrainState, stop: Callable[[], bool]) -> np.ndarray:
     """Append an evaluation point and, if it is the best so far, keep its outputs (and its weights under `--save best`).
 
-    The test split is evaluated now, because the best weights need not exist later.
+    Return the outputs on the validation split. The test split is evaluated now, because the best weights need not exist
+    later.
 
     Raises:
         RunInterrupted: `stop()` returned True; nothing was appended or kept.
@@ -149,6 +156,7 @@ def _evaluate_and_keep_best(setup: RunSetup, state: TrainState, stop: Callable[[
         }
         if state.best["saved"]:
             save_run_model(setup, state, BEST_FOLDER)
+    return outputs.values
 
 
 def _is_better(value: float, best: float) -> bool:

@@ -29,6 +29,8 @@ from stableft.training.in_loop_probes import start_probe_recorder
 from stableft.training.schedule import evaluation_steps, steps_per_epoch, total_steps
 from stableft.training.step import TrainState
 
+LENGTH_GROUPS = 4  # of a batch, for `execution: grouped`
+
 
 @dataclass(frozen=True)
 class RunSetup:
@@ -104,6 +106,8 @@ def prepare_run(
         start=start.to_record() if start else None,
     )
     state = create_train_state(model, pretrained.spec, config, execution)
+    if config.execution == "grouped":
+        state.micro_batch = min(state.micro_batch, -(-config.schedule.batch_size // LENGTH_GROUPS))
     redrawn = config.reinit.blocks if config.reinit else 0
     if execution.cuda_graphs and device.type == "cuda" and never_reads_on_host(pretrained.spec) and not config.mixout:
         state.graphs = RecordedUpdates(device)

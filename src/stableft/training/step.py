@@ -75,6 +75,8 @@ def train_on_batch(
     device: torch.device,
 ) -> StepResult:
     """Update the weights with the mean loss over the rows `indices`."""
+    if config.execution == "grouped":  # micro-batches of similar length need little padding
+        indices = indices[np.argsort(-np.diff(rows.offsets)[indices], kind="stable")]
 
     def batch(start: int, stop: int) -> Batch:
         return collate(rows, indices[start:stop], inputs, config.data)
