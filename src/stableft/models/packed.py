@@ -25,7 +25,7 @@ AMPERE = (8, 0)  # the oldest GPUs with the kernel
 
 def packing_for(model: PreTrainedModel, config: RunConfig, device: torch.device) -> Packing | None:
     """Return how to pack a run's batches, or None if it pads them."""
-    if config.execution != "packed":
+    if config.execution not in ("packed", "fused"):
         return None
     shape: Any = model.config
     head_size = shape.hidden_size // shape.num_attention_heads
