@@ -31,6 +31,7 @@ class BackboneSpec:
     paper_head: bool = False  # Z's head differs from the stock head
     sdpa: bool = True  # transformers supports torch's fused attention for it
     packs: bool = False  # rows can be packed: the blocks attend through one function, and the head reads a first token
+    fuses: bool = False  # a packed model's blocks have BERT's parts, so that each can be one operation
     # Regular expression of the hub's models of a family that packs. Rows of other hub models are padded by default,
     # because plans are made without the network and must not depend on what was downloaded before.
     hub_models: str = r"$^"
@@ -52,6 +53,7 @@ BACKBONES = {
             dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
             example="bert-large-uncased",
             packs=True,
+            fuses=True,
             hub_models=r"(google-bert/)?bert-(base|large)-(un)?cased(-whole-word-masking)?"
             r"|(google-bert/)?bert-base-multilingual-(un)?cased|google/bert_uncased_L-\d+_H-\d+_A-\d+",
             not_after_dropout=_BERT_FFN,
@@ -67,6 +69,7 @@ BACKBONES = {
             lost_positions=2,
             segment_ids=False,
             packs=True,
+            fuses=True,
             hub_models=r"(FacebookAI/)?roberta-(base|large)|(distilbert/)?distilroberta-base",
             not_after_dropout=_BERT_FFN,
         ),
@@ -105,6 +108,7 @@ BACKBONES = {
             example="google/electra-large-discriminator",
             paper_head=True,
             packs=True,
+            fuses=True,
             hub_models=r"google/electra-(small|base|large)-(discriminator|generator)",
             not_after_dropout=_BERT_FFN,
         ),
@@ -147,6 +151,11 @@ def packs_rows(values: Mapping[str, Any]) -> bool:
     """
     spec = BACKBONES.get(str(values.get("model_type")))
     return spec is not None and spec.packs and not values.get("is_decoder")
+
+
+def fuses_blocks(values: Mapping[str, Any]) -> bool:
+    """Return whether the blocks of a model with these values of config.json can be one operation each."""
+    return packs_rows(values) and BACKBONES[values["model_type"]].fuses and values.get("hidden_act") == "gelu"
 
 
 def is_packing_hub_model(name: str) -> bool:

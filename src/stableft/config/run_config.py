@@ -287,10 +287,10 @@ class RunConfig(TrainingConfig):
     schedule: ScheduleConfig
     evaluation: EvaluationConfig
     precision: Precision
-    # packed: compute on the tokens of a batch without padding. grouped: pad its rows in four micro-batches, by length.
-    # None: padded; left out, as in older configs. A sweep that leaves it open gets packed rows where the model is known
-    # to allow them (`sweep_file._default_execution`).
-    execution: Literal["padded", "packed", "grouped"] | None = omitted_if_none()
+    # packed: compute on the tokens of a batch without padding. fused: also, each block as one operation. grouped: pad
+    # the rows in four micro-batches, by length. None: padded; left out, as in older configs. A sweep that leaves it
+    # open gets packed rows where the model is known to allow them (`sweep_file._default_execution`).
+    execution: Literal["padded", "packed", "fused", "grouped"] | None = omitted_if_none()
     seeds: Seeds
 
     @property
@@ -354,10 +354,12 @@ class RunConfig(TrainingConfig):
             values["schedule"] |= {"warmup": 0.0, "warmup_steps": None}
         if self.data.train_rows is None:
             values["data"]["sample_seed"] = None
-        if self.execution in ("packed", "grouped"):
+        if self.execution in ("packed", "fused", "grouped"):
             values["data"]["pad_to_max"] = False
         else:
             values["execution"] = None
+        if self.execution == "fused":
+            values["model"]["attention"] = "eager"
         values["evaluation"]["select_by"] = (self.selection_metric,)
         if self.reinit and not self.reinit.embeddings:
             values["reinit"]["embeddings"] = None
@@ -369,6 +371,12 @@ class RunConfig(TrainingConfig):
     def _sample_has_a_seed(self) -> Self:
         if self.data.train_rows is not None and self.data.sample_seed is None:
             raise ValueError("data.sample_seed must be set when data.train_rows is")
+        return self
+
+    @model_validator(mode="after")
+    def _fused_blocks_compute_in_float32(self) -> Self:
+        if self.execution == "fused" and (self.precision != "fp32" or (self.mixout and self.mixout.p > 0)):
+            raise ValueError("execution: fused needs precision fp32 and no mixout; write packed")
         return self
 
 

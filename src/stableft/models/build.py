@@ -10,6 +10,7 @@ from stableft.config.planned_run import LocalPaths
 from stableft.config.run_config import RunConfig
 from stableft.data.tokens import InputLayout
 from stableft.methods.reinit import draw_weights, initializer_std, reinitialize
+from stableft.models.fused import run_fused
 from stableft.models.host_reads import avoid_host_reads, can_omit_full_mask
 from stableft.models.load import PretrainedCheckpoint, load_pretrained
 from stableft.models.packed import run_packed
@@ -31,6 +32,8 @@ def build_model(
     model = copy.deepcopy(pretrained.model)  # the checkpoint stays cached for the next run
     if config.execution == "packed":
         run_packed(model, config)
+    elif config.execution == "fused":
+        run_fused(model)
     else:
         avoid_host_reads(model, pretrained.spec)
     std = initializer_std(model.config)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from stableft.catalog.model_families import BACKBONES, BackboneSpec, packs_rows
+from stableft.catalog.model_families import BACKBONES, BackboneSpec, fuses_blocks, packs_rows
 from stableft.config.run_config import ModelConfig, RunConfig
 from stableft.errors import UserError
 
@@ -16,7 +16,7 @@ def resolve_backbone(model: ModelConfig, values: Mapping[str, Any]) -> BackboneS
     """
     family, segments = values["model_type"], values.get("type_vocab_size")
     if family in BACKBONES:
-        spec = replace(BACKBONES[family], packs=packs_rows(values))
+        spec = replace(BACKBONES[family], packs=packs_rows(values), fuses=fuses_blocks(values))
         return replace(spec, segment_ids=False) if segments in (0, 1) else spec
     structure = model.structure
     return BackboneSpec(
@@ -69,6 +69,8 @@ def _unsupported_settings(
         yield no_sdpa_message(spec, model.name)
     if config.execution == "packed" and not spec.packs:
         yield f"execution: stableft cannot pack the rows of {label}; write padded or grouped"
+    if config.execution == "fused" and not spec.fuses:
+        yield f"execution: stableft cannot fuse the blocks of {label}; write {'packed' if spec.packs else 'padded'}"
     yield from _unsupported_reinit(config, spec, label, blocks)
     if config.optimizer.llrd not in (None, 1.0):
         if spec.shares_blocks:

@@ -25,7 +25,7 @@ AMPERE = (8, 0)  # the oldest GPUs with the kernel
 
 def packing_for(model: PreTrainedModel, config: RunConfig, device: torch.device) -> Packing | None:
     """Return how to pack a run's batches, or None if it pads them."""
-    if config.execution != "packed":
+    if config.execution not in ("packed", "fused"):
         return None
     shape: Any = model.config
     head_size = shape.hidden_size // shape.num_attention_heads
@@ -38,7 +38,8 @@ def packing_for(model: PreTrainedModel, config: RunConfig, device: torch.device)
         and head_size <= 256
     )
     multiple = CPU_MULTIPLE if device.type == "cpu" else GPU_MULTIPLE
-    blocks = device.type == "cpu"  # elsewhere, a batch of one shape must look like every other
+    # Not on a GPU, where a batch of one shape must look like every other, nor where rows are short.
+    blocks = device.type == "cpu" and config.execution == "packed"
     return Packing(multiple, count_lost_positions(model), boundaries=has_kernel, blocks=blocks)
 
 

@@ -52,7 +52,7 @@ COLUMN_DTYPES = {
     "setting": "object",  # equal for runs that differ only in their seeds; None: imported
     "data_fingerprint": "object",
     "device": "object",
-    "execution": "object",  # padded, packed, grouped; None: imported, or a command
+    "execution": "object",  # padded, packed, fused, grouped; None: imported, or a command
     "hub_model": "object",  # (name@revision, commit); None: a local folder, or imported
     "source": "object",  # file and hash that a run was imported from; None: a run of this project
     "source_note": "object",  # what the imported runs are, as told at import
@@ -88,7 +88,7 @@ TIDY_COLUMNS = {  # of the table with one row a run that users read; every singl
     "skipped_steps": "steps that the gradient scaler skipped",
     "seconds": "that the run took; NaN: imported",
     "device": "that it ran on; missing: imported",
-    "execution": "how rows share a batch, with other dropout masks for the same function; missing: imported, or a command",
+    "execution": "padded, packed, fused or grouped: one function, other dropout masks; missing: imported, or a command",
     "setting": "equal for runs that differ only in their seeds; missing: imported",
     "start": "the run whose weights it started from; missing: the pre-trained model",
     "source": "file that the run was imported from; missing: a run of this project",

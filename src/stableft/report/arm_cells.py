@@ -52,7 +52,7 @@ class ArmCell:
     sources: Mapping[str, int] = field(default_factory=dict)  # source of imported runs -> number of runs
     hub_models: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (name@revision, commit) -> number of runs
     devices: Mapping[str, int] = field(default_factory=dict)  # device and rounding (`Environment.arithmetic`) -> runs
-    executions: Mapping[str, int] = field(default_factory=dict)  # padded or packed -> number of runs
+    executions: Mapping[str, int] = field(default_factory=dict)  # padded, packed or fused -> number of runs
     starts: tuple[str, ...] = ()  # descriptions of the runs that provided initial weights
     start_weights: int = 0  # number of different initial weights
     rules: tuple[str, ...] = ()  # rules by which runs were early-stopped

@@ -32,6 +32,11 @@ def _describe_reinit(parts: tuple[bool | None, int | None, bool | None]) -> str:
     return f"{join_with(drawn)} drawn anew" if drawn else "all pre-trained weights kept"
 
 
+def describe_execution(how: str) -> str:
+    """Return a noun phrase on a value of `execution`."""
+    return "packed rows with fused blocks" if how == "fused" else f"{how} rows"
+
+
 # Named in every report: of all arms if they share them, otherwise of each.
 MAIN_SETTINGS: dict[str, Callable[[Any], str]] = {
     "model.name": str,
@@ -52,7 +57,7 @@ OTHER_SETTINGS: dict[str, Callable[[Any], str]] = {
     "optimizer.eps": lambda eps: f"epsilon {_describe_number(eps)}",
     "model.dropout": lambda p: "dropout of the checkpoint" if p is None else f"dropout {_describe_number(p)}",
     "model.head": lambda head: f"{head or 'stock'} head",
-    "execution": lambda how: f"{how} rows",
+    "execution": describe_execution,
 }
 # Follow from the task or the seed, change no number, or are part of another one.
 UNNAMED_SETTINGS = {

@@ -10,6 +10,7 @@ from stableft.catalog.tasks import task_title
 from stableft.config.sweep_file import find_sweep_file
 from stableft.errors import UserError
 from stableft.report.arm_cells import ArmCell, RunRow, hub_drift_note, is_counted_otherwise
+from stableft.report.arm_settings import describe_execution
 from stableft.report.artifact import arm_without_source
 from stableft.report.forms.document import Paragraph, Report, ReportTable
 from stableft.report.pair_tests import FALSE_STABILITY, is_falsely_stable
@@ -141,7 +142,7 @@ def _describe_runs(cell: ArmCell) -> Iterator[str]:
         listed = ", ".join(f"{n} on {device}" for device, n in cell.devices.items())
         yield f"the runs were computed in ways that round differently: {listed}."
     if len(cell.executions) > 1:
-        listed = " and ".join(f"{n} on {execution} rows" for execution, n in sorted(cell.executions.items()))
+        listed = " and ".join(f"{n} on {describe_execution(how)}" for how, n in sorted(cell.executions.items()))
         yield f"the runs were computed {listed}: the same function up to rounding, with other dropout masks."
     yield from (f"{note}." for note in cell.data_notes)
     if cell.crashed:
