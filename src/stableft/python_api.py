@@ -97,6 +97,7 @@ def run_sweep(
     checkpoint_every: int | None = None,
     micro_batch: int | None = None,
     threads: int | None = None,
+    deterministic: bool = True,
     tf32: bool = False,
     cuda_graphs: bool = True,
     retry_crashed: bool = False,
@@ -117,6 +118,7 @@ def run_sweep(
         checkpoint_every: Steps between checkpoints. None: as often as 2 % of the time allows.
         micro_batch: Rows per forward pass; the batch size stays the same.
         threads: CPU threads of each job. None: OMP_NUM_THREADS, otherwise its share of the cores.
+        deterministic: Only kernels that give the same bits every time. False: the fastest ones; records say so.
         tf32: On a GPU, compute float32 products in TF32.
         cuda_graphs: On a GPU, record updates and replay them: the same numbers, faster.
         retry_crashed: Run crashed runs again.
@@ -146,6 +148,7 @@ def run_sweep(
         micro_batch=micro_batch,
         checkpoint_every=checkpoint_every,
         save=save,
+        deterministic=deterministic,
         tf32=tf32,
         cuda_graphs=cuda_graphs,
         retrain_incomplete=complete,

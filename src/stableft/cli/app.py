@@ -23,6 +23,7 @@ from stableft.cli.options import (
     ConfigArgument,
     CudaGraphsOption,
     DataDirOption,
+    DeterministicOption,
     DevicesOption,
     JobsPerDeviceOption,
     MicroBatchOption,
@@ -126,6 +127,7 @@ def sweep(
     save: SaveOption = "none",
     checkpoint_every: CheckpointEveryOption = None,
     micro_batch: MicroBatchOption = None,
+    deterministic: DeterministicOption = "on",
     tf32: Tf32Option = False,
     cuda_graphs: CudaGraphsOption = True,
     dry_run: Annotated[
@@ -146,7 +148,12 @@ def sweep(
     plan = plan_sweep(config, set_, split_names(arms), seeds, data_dir)
     if dry_run:
         execution = Execution(
-            micro_batch=micro_batch, save=save, tf32=tf32, cuda_graphs=cuda_graphs, retrain_incomplete=complete
+            micro_batch=micro_batch,
+            save=save,
+            deterministic=deterministic == "on",
+            tf32=tf32,
+            cuda_graphs=cuda_graphs,
+            retrain_incomplete=complete,
         )
         print_estimate(plan, results, devices, jobs_per_device, execution, retry_crashed)
         return
@@ -158,6 +165,7 @@ def sweep(
         save=save,
         checkpoint_every=checkpoint_every,
         micro_batch=micro_batch,
+        deterministic=deterministic == "on",
         tf32=tf32,
         cuda_graphs=cuda_graphs,
         retry_crashed=retry_crashed,
@@ -186,6 +194,7 @@ def train_command(
     save: SaveOption = "none",
     checkpoint_every: CheckpointEveryOption = None,
     micro_batch: MicroBatchOption = None,
+    deterministic: DeterministicOption = "on",
     tf32: Tf32Option = False,
     cuda_graphs: CudaGraphsOption = True,
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Re-run it if it crashed.")] = False,
@@ -208,6 +217,7 @@ def train_command(
         save=save,
         checkpoint_every=checkpoint_every,
         micro_batch=micro_batch,
+        deterministic=deterministic == "on",
         tf32=tf32,
         cuda_graphs=cuda_graphs,
         retry_crashed=retry_crashed,

@@ -118,6 +118,10 @@ MicroBatchOption = Annotated[
 Tf32Option = Annotated[
     bool, typer.Option("--tf32/--no-tf32", help="On a GPU, compute float32 products in TF32: faster, less precise.")
 ]
+DeterministicOption = Annotated[
+    Literal["on", "off"],
+    typer.Option("--deterministic", help="off: also allow kernels that give other bits each time; recorded."),
+]
 CudaGraphsOption = Annotated[
     bool,
     typer.Option("--cuda-graphs/--no-cuda-graphs", help="On a GPU, replay recorded updates: the same numbers, faster."),

@@ -26,6 +26,7 @@ from stableft.records.probe_record import (
     find_probes_in_results,
 )
 from stableft.records.run_record import (
+    NOT_DETERMINISTIC,
     NUMERICS,
     AnyRunRecord,
     ImportedRun,
@@ -299,8 +300,10 @@ def describe_environment(environment: Mapping[str, Any]) -> str:
     dirty = " with uncommitted changes" if environment["git_dirty"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(environment["versions"].items()))
     tf32 = " with TF32" if environment["tf32"] else ""
+    kernels = "" if environment.get("deterministic", True) else NOT_DETERMINISTIC
     older = f" (numerics version {environment['numerics']})" if environment["numerics"] != NUMERICS else ""
-    return f"{environment['device']}{tf32}{older}, {environment['platform']}, commit {commit}{dirty}; {versions}"
+    device = f"{environment['device']}{tf32}{kernels}{older}"
+    return f"{device}, {environment['platform']}, commit {commit}{dirty}; {versions}"
 
 
 def read_stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRecord]:

@@ -305,6 +305,7 @@ def collect_environment(
         platform=platform_name(),
         device=device_name(state.model.device),
         tf32=execution.tf32,
+        deterministic=execution.deterministic,
         numerics=NUMERICS,
         threads=torch.get_num_threads(),
         micro_batch=state.micro_batch,
