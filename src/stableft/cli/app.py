@@ -38,6 +38,7 @@ from stableft.cli.options import (
     split_names,
 )
 from stableft.cli.probe_commands import probe_app
+from stableft.cli.provenance_commands import rerun, verify
 from stableft.cli.report_commands import compare_command, power, report
 from stableft.errors import UserError, storage_error
 from stableft.sweep.workers import EXIT_INTERRUPTED
@@ -61,10 +62,12 @@ app.command()(power)
 app.command()(export)
 app.command()(clean)
 app.command()(copy)
+app.command()(rerun)
+app.command()(verify)
 
 
 # Commands that train or measure: the loss of what they print is no failure.
-EXPERIMENTS = {"sweep", "train", "pretrain", "probe"}
+EXPERIMENTS = {"sweep", "train", "pretrain", "probe", "rerun", "verify"}
 
 
 def main() -> None:

@@ -105,6 +105,7 @@ class Environment(RecordSection):
     tf32: bool = False  # a GPU rounded the inputs of float32 products to TF32
     deterministic: bool = Field(default=True, exclude_if=lambda value: value)  # left out if True, as in older records
     numerics: Int64 = 1  # NUMERICS of the code that trained it; 1: an older record
+    processor: str | None = omitted_if_none()  # of a run on the CPU; None: on a GPU, or an older record
     threads: Int64
     micro_batch: Int64  # rows per forward pass; the effective batch size is in the config
     micro_batch_halved: Int64  # how often it was halved because memory ran out

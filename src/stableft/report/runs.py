@@ -70,7 +70,7 @@ ArmTask = tuple[str, str]  # arm, task
 # Fields of an environment record that reports leave out.
 IGNORED_ENVIRONMENT_FIELDS = {
     "threads", "micro_batch", "micro_batch_halved", "micro_batch_halved_at", "eval_batch", "eval_batch_halved_at",
-    "model_commit", "drawn",
+    "model_commit", "drawn", "processor",
 }  # fmt: skip
 LoadSweep = Callable[[str], Sweep]
 FindProbes = Callable[[], ProbeRecords]

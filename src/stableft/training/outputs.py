@@ -41,7 +41,14 @@ from stableft.records.run_record import (
     sync_folder,
     write_record,
 )
-from stableft.training.environment import device_name, git_state, package_versions, peak_memory, platform_name
+from stableft.training.environment import (
+    device_name,
+    git_state,
+    package_versions,
+    peak_memory,
+    platform_name,
+    processor_name,
+)
 from stableft.training.evaluate import EvalOutputs, evaluate
 from stableft.training.failure_watch import summarize_failure_watch
 from stableft.training.in_loop_probes import build_probe_records
@@ -307,6 +314,7 @@ def collect_environment(
         tf32=execution.tf32,
         deterministic=execution.deterministic,
         numerics=NUMERICS,
+        processor=processor_name() if state.model.device.type == "cpu" else None,
         threads=torch.get_num_threads(),
         micro_batch=state.micro_batch,
         micro_batch_halved=state.halved,
