@@ -191,3 +191,18 @@ def test_verify_by_the_command_line(stableft):
     assert code == 0
     assert "\nthe same run, twice: equal bit for bit\n" in text
     assert text.endswith("This machine is deterministic; both seeds act.\n")
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(300)
+def test_a_run_that_starts_from_another_finds_its_weights(workplace, stableft):
+    options = ("--devices", "cpu", "--seeds", "1", "--arms", "devlin")
+    assert stableft("sweep", "smoke", *options, "--save", "last")[0] == 0
+    (start,) = (workplace / "results/runs").iterdir()
+    later = f"start_from={{run: {start.name}, checkpoint: last}}"
+    assert stableft("sweep", "smoke", *options, "--set", later)[0] == 0
+    (run,) = {*(workplace / "results/runs").iterdir()} - {start}
+    code, text = stableft("rerun", run.name, "--config", "smoke")
+    assert code == 0
+    assert "equal bit for bit: scores and evaluations, " in text
+    assert "other weights" not in text

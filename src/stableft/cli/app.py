@@ -27,6 +27,7 @@ from stableft.cli.options import (
     DevicesOption,
     JobsPerDeviceOption,
     MicroBatchOption,
+    PriceOption,
     RecordsOption,
     ResultsOption,
     SaveOption,
@@ -133,6 +134,7 @@ def sweep(
     deterministic: DeterministicOption = "on",
     tf32: Tf32Option = False,
     cuda_graphs: CudaGraphsOption = True,
+    price: PriceOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print runs, time, memory and disk; train nothing.")
     ] = False,
@@ -156,6 +158,7 @@ def sweep(
             deterministic=deterministic == "on",
             tf32=tf32,
             cuda_graphs=cuda_graphs,
+            price=price,
             retrain_incomplete=complete,
         )
         print_estimate(plan, results, devices, jobs_per_device, execution, retry_crashed)
@@ -171,6 +174,7 @@ def sweep(
         deterministic=deterministic == "on",
         tf32=tf32,
         cuda_graphs=cuda_graphs,
+        price=price,
         retry_crashed=retry_crashed,
         fail_fast=fail_fast,
         complete=complete,
@@ -200,6 +204,7 @@ def train_command(
     deterministic: DeterministicOption = "on",
     tf32: Tf32Option = False,
     cuda_graphs: CudaGraphsOption = True,
+    price: PriceOption = None,
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Re-run it if it crashed.")] = False,
     complete: CompleteOption = False,
     _allow_pickle: AllowPickleOption = False,
@@ -223,6 +228,7 @@ def train_command(
         deterministic=deterministic == "on",
         tf32=tf32,
         cuda_graphs=cuda_graphs,
+        price=price,
         retry_crashed=retry_crashed,
         complete=complete,
     )

@@ -43,9 +43,10 @@ def rerun(
     data_dir: DataDirOption = None,
     _allow_pickle: AllowPickleOption = False,
 ) -> None:
-    """Repeat a run from its record, elsewhere, and compare: bit for bit, or with the spread over seeds.
+    """Repeat a run from its record, and compare.
 
-    The exit code is 1 if a CPU gave other bits under the conditions of the record.
+    Outputs are compared bit for bit; a difference of scores, with the spread over seeds. The exit code is 1 if a CPU
+    gave other bits under the conditions of the record.
     """
     from stableft.config.local_files import check_results_folder
     from stableft.records.run_record import RunRecord
@@ -88,10 +89,10 @@ def verify(
     data_dir: DataDirOption = None,
     _allow_pickle: AllowPickleOption = False,
 ) -> None:
-    """Train short runs, two equal and two with other seeds: do seeds act, and are equal runs equal here?
+    """Check that seeds act and equal runs are equal here.
 
-    They are of the sweep's first arm, or of that which --arms names. The exit code is 1 if a seed does not act or
-    equal runs differ.
+    Four short runs are trained, two equal and two with other seeds. They are of the sweep's first arm, or of that
+    which --arms names. The exit code is 1 if a seed does not act or equal runs differ.
     """
     from dataclasses import replace
 

@@ -104,8 +104,7 @@ def repeat_run(
     assert environment
     sources = locate_sources([record], pretrained, sweep, data_dir)
     if config.start_from:
-        find_start_weights(config, results)  # they are in the results folder of the original
-        link = run_folder(folder, config.start_from.run)
+        find_start_weights(config, results)
     if not config.model.sha256:
         commit = environment.model_commit or find_model_commit(config.model.name, config.model.revision)
         sources = replace(sources, hub_commits={config.model.identity: commit})
@@ -118,9 +117,11 @@ def repeat_run(
         tf32=environment.tf32,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    if config.start_from and not link.exists():
+    if config.start_from:  # its weights are in the results folder of the original
+        link = run_folder(folder, config.start_from.run)
         link.parent.mkdir(exist_ok=True)
-        link.symlink_to(run_folder(results, config.start_from.run).resolve(), target_is_directory=True)
+        if not link.exists():
+            link.symlink_to(run_folder(results, config.start_from.run).resolve(), target_is_directory=True)
     name = resolve_device(device or ("cpu" if environment.device == "cpu" else "auto"))
     print(f"repeating run {record.run_id}, {run_label(run)}, in {folder}", flush=True)
     with open_display() as display:

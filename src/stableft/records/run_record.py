@@ -29,6 +29,7 @@ from stableft.config.run_config import (
 )
 from stableft.config.yaml_file import look_up
 from stableft.errors import StorageError, UserError, storage_faults
+from stableft.records.energy import EnergyRecord
 from stableft.text import format_bytes
 
 RECORD_FILE = "record.json"
@@ -114,6 +115,7 @@ class Environment(RecordSection):
     # Updates after which that was halved. None, and left out as in older records: never, or not known.
     eval_batch_halved_at: tuple[Int64, ...] | None = omitted_if_none()
     model_commit: str | None  # hub models only
+    energy: EnergyRecord | None = omitted_if_none()  # None: nothing could be read, or an older record
     drawn: tuple[str, ...] = ()  # modules other than the head missing from the checkpoint: randomly initialized
 
     @property

@@ -25,7 +25,7 @@ COMMAND_CONDITIONS = ("run_id", "data", "start", "probes", "micro_batch", "tf32"
 # Keys in the file, too.
 SAVED_STATE_FIELDS = (
     "step", "micro_batch", "halved", "halved_at", "eval_batch", "eval_halved_at", "history", "evals", "best",
-    "seconds", "recorded", "commits",
+    "seconds", "energy", "recorded", "commits",
 )  # fmt: skip
 CHECKSUM_MARK = b"\nsha256 "  # and 64 digits: of the bytes before it, at the end of the file
 CHECKSUM_BYTES = len(CHECKSUM_MARK) + 64

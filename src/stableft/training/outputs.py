@@ -23,6 +23,7 @@ from stableft.data.tokens import LabeledRows
 from stableft.errors import storage_faults
 from stableft.models.load import quiet_transformers
 from stableft.pulse import PULSE, WRITING_RESULTS
+from stableft.records.energy import make_energy_record
 from stableft.records.failure import find_chance_in_data, is_failed
 from stableft.records.file_sums import sum_files
 from stableft.records.probe_record import PROBES_FILE, write_probe_records
@@ -322,5 +323,6 @@ def collect_environment(
         eval_batch=state.eval_batch,
         eval_batch_halved_at=tuple(state.eval_halved_at) or None,
         model_commit=model_commit,
+        energy=make_energy_record(state.energy, execution.price, state.model.device.type == "cuda"),
         drawn=drawn,
     )
