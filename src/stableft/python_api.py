@@ -16,6 +16,7 @@ from stableft.config.local_files import check_results_folder
 from stableft.config.planned_run import Execution
 from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import Sweep, load_sweep_from_options
+from stableft.config.validation import check_price
 from stableft.config.yaml_file import write_setting
 from stableft.errors import UserError, did_you_mean, echo
 from stableft.records.failure import is_failed
@@ -100,8 +101,10 @@ def run_sweep(
     checkpoint_every: int | None = None,
     micro_batch: int | None = None,
     threads: int | None = None,
+    deterministic: bool = True,
     tf32: bool = False,
     cuda_graphs: bool = True,
+    price: float | None = None,
     retry_crashed: bool = False,
     fail_fast: bool = False,
     complete: bool = False,
@@ -121,8 +124,10 @@ def run_sweep(
         checkpoint_every: Steps between checkpoints. None: as often as 2 % of the time allows.
         micro_batch: Rows per forward pass; the batch size stays the same.
         threads: CPU threads of each job. None: OMP_NUM_THREADS, otherwise its share of the cores.
+        deterministic: Only kernels that give the same bits every time. False: the fastest ones; records say so.
         tf32: On a GPU, compute float32 products in TF32.
         cuda_graphs: On a GPU, record updates and replay them: the same numbers, faster.
+        price: Of an hour of a device, in any currency, for records and reports.
         retry_crashed: Run crashed runs again.
         fail_fast: Stop at the first crash.
         complete: Retrain finished runs whose requested weights or probes are missing.
@@ -145,6 +150,7 @@ def run_sweep(
     for name, count in (counts | {"micro_batch": micro_batch, "threads": threads}).items():
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
             raise UserError(f"{name}={echo(count)}: must be a whole number from 1")
+    check_price(price)
     results = Path(results)
     check_results_folder(results)
     sweep = config if isinstance(config, Sweep) else plan_sweep(config, settings, arms, seeds, data_dir)
@@ -153,8 +159,10 @@ def run_sweep(
         micro_batch=micro_batch,
         checkpoint_every=checkpoint_every,
         save=save,
+        deterministic=deterministic,
         tf32=tf32,
         cuda_graphs=cuda_graphs,
+        price=price,
         retrain_incomplete=complete,
     )
     slots = resolve_devices(devices)

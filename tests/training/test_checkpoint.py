@@ -81,6 +81,7 @@ def test_on_another_machine_the_run_starts_again_and_says_so(
     [
         ({"micro_batch": 2}, None, "micro_batch None,.* 2"),
         ({"tf32": True}, None, "tf32 None,.* True"),
+        ({"deterministic": False}, None, "deterministic None,.* False"),
         ({}, other_data, "data '.*',.* 'ffff"),
         ({"micro_batch": 2}, other_version("torch"), "micro_batch None,.* 2"),
     ],

@@ -17,7 +17,8 @@ from torch.nn import functional
 from stableft.config.planned_run import Execution, RunProgress
 from stableft.data.tokens import collate
 from stableft.errors import UserError
-from stableft.records.run_record import PREDICTIONS_FILE, read_record, run_folder
+from stableft.records.run_record import PREDICTIONS_FILE, dump_record, read_record, run_folder
+from stableft.report.runs import describe_environment
 from stableft.seeds import derive_seed
 from stableft.training.loop import LoopSettings, run_steps
 from stableft.training.outputs import count_skipped_steps
@@ -42,9 +43,39 @@ def test_the_same_config_twice_is_the_same_bits(toy_run, toy_sources, tmp_path, 
     assert third["history"] != run_outputs(tmp_path / "a", first)["history"]
 
 
+def test_without_deterministic_kernels_one_thread_gives_the_same_bits_and_the_record_says_so(
+    toy_run, toy_sources, tmp_path
+):
+    on, off = (train_run(toy_run(), tmp_path / name, toy_sources, deterministic=name == "on") for name in ("on", "off"))
+    assert run_outputs(tmp_path / "on", on) == run_outputs(tmp_path / "off", off)
+    assert on.environment
+    assert off.environment
+    assert "deterministic" not in dump_record(on)  # as in older records
+    assert '"deterministic":false' in dump_record(off)
+    assert (on.environment.arithmetic, off.environment.arithmetic) == ("cpu", "cpu, not deterministic")
+    assert describe_environment(off.environment.model_dump()).startswith("cpu, not deterministic, ")
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_deterministic_kernels_are_asked_of_torch_on_any_device(deterministic):
+    with torch_settings_restored():
+        prepare_device(Execution(deterministic=deterministic))
+        assert torch.are_deterministic_algorithms_enabled() is deterministic
+        assert not torch.utils.deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_without_deterministic_kernels_any_workspace_will_do(monkeypatch):
+    for name in ("set_device", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: None)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:2")
+    with torch_settings_restored():
+        assert prepare_device(Execution(device="cuda:0", deterministic=False)).type == "cuda"
+
+
 def test_a_run_leaves_torchs_switches_and_generators_as_they_were(toy_run, toy_sources, tmp_path):
     """They belong to the program that calls it."""
     before = torch.get_num_threads(), torch.get_rng_state()
+    torch.use_deterministic_algorithms(False)
     switches = [getattr(owner, name) for owner, name in GLOBAL_SWITCHES]
     try:
         torch.set_num_threads(3)

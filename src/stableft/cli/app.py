@@ -23,9 +23,11 @@ from stableft.cli.options import (
     ConfigArgument,
     CudaGraphsOption,
     DataDirOption,
+    DeterministicOption,
     DevicesOption,
     JobsPerDeviceOption,
     MicroBatchOption,
+    PriceOption,
     RecordsOption,
     ResultsOption,
     SaveOption,
@@ -37,6 +39,7 @@ from stableft.cli.options import (
     split_names,
 )
 from stableft.cli.probe_commands import probe_app
+from stableft.cli.provenance_commands import rerun, verify
 from stableft.cli.report_commands import compare_command, power, report
 from stableft.errors import UserError, storage_error
 from stableft.sweep.workers import EXIT_INTERRUPTED
@@ -60,10 +63,12 @@ app.command()(power)
 app.command()(export)
 app.command()(clean)
 app.command()(copy)
+app.command()(rerun)
+app.command()(verify)
 
 
 # Commands that train or measure: the loss of what they print is no failure.
-EXPERIMENTS = {"sweep", "train", "pretrain", "probe"}
+EXPERIMENTS = {"sweep", "train", "pretrain", "probe", "rerun", "verify"}
 
 
 def main() -> None:
@@ -126,8 +131,10 @@ def sweep(
     save: SaveOption = "none",
     checkpoint_every: CheckpointEveryOption = None,
     micro_batch: MicroBatchOption = None,
+    deterministic: DeterministicOption = "on",
     tf32: Tf32Option = False,
     cuda_graphs: CudaGraphsOption = True,
+    price: PriceOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print runs, time, memory and disk; train nothing.")
     ] = False,
@@ -147,7 +154,13 @@ def sweep(
     plan = plan_sweep(config, set_, split_names(arms), seeds, data_dir)
     if dry_run:
         execution = Execution(
-            micro_batch=micro_batch, save=save, tf32=tf32, cuda_graphs=cuda_graphs, retrain_incomplete=complete
+            micro_batch=micro_batch,
+            save=save,
+            deterministic=deterministic == "on",
+            tf32=tf32,
+            cuda_graphs=cuda_graphs,
+            price=price,
+            retrain_incomplete=complete,
         )
         print_estimate(plan, results, devices, jobs_per_device, execution, retry_crashed)
         return
@@ -160,8 +173,10 @@ def sweep(
         save=save,
         checkpoint_every=checkpoint_every,
         micro_batch=micro_batch,
+        deterministic=deterministic == "on",
         tf32=tf32,
         cuda_graphs=cuda_graphs,
+        price=price,
         retry_crashed=retry_crashed,
         fail_fast=fail_fast,
         complete=complete,
@@ -190,8 +205,10 @@ def train_command(
     save: SaveOption = "none",
     checkpoint_every: CheckpointEveryOption = None,
     micro_batch: MicroBatchOption = None,
+    deterministic: DeterministicOption = "on",
     tf32: Tf32Option = False,
     cuda_graphs: CudaGraphsOption = True,
+    price: PriceOption = None,
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Re-run it if it crashed.")] = False,
     complete: CompleteOption = False,
     _allow_pickle: AllowPickleOption = False,
@@ -212,8 +229,10 @@ def train_command(
         save=save,
         checkpoint_every=checkpoint_every,
         micro_batch=micro_batch,
+        deterministic=deterministic == "on",
         tf32=tf32,
         cuda_graphs=cuda_graphs,
+        price=price,
         retry_crashed=retry_crashed,
         complete=complete,
     )

@@ -77,6 +77,12 @@ def allow_pickle_everywhere(allowed: bool) -> bool:
     return allowed
 
 
+def check_price_option(price: float | None) -> float | None:
+    from stableft.config.validation import check_price
+
+    return check_price(price, "--price ")
+
+
 ConfigArgument = Annotated[
     str,
     typer.Argument(
@@ -117,6 +123,19 @@ MicroBatchOption = Annotated[
 ]
 Tf32Option = Annotated[
     bool, typer.Option("--tf32/--no-tf32", help="On a GPU, compute float32 products in TF32: faster, less precise.")
+]
+PriceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--price",
+        metavar="PER_HOUR",
+        help="What an hour of a device costs, for the records, the report and the dry run.",
+        callback=check_price_option,
+    ),
+]
+DeterministicOption = Annotated[
+    Literal["on", "off"],
+    typer.Option("--deterministic", help="off: also allow kernels that give other bits each time; recorded."),
 ]
 CudaGraphsOption = Annotated[
     bool,

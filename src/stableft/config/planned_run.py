@@ -1,7 +1,8 @@
 """A planned run, the local files it needs, and how to execute it.
 
-Nothing here is meant to affect results. Device, threads and micro-batch may change the last bits, and TF32 some digits
-more, so they are recorded, and an unfinished run is resumed only with the same values.
+Nothing here is meant to affect results. Device, threads, micro-batch and kernels that are not deterministic may change
+the last bits, and TF32 some digits more, so they are recorded, and an unfinished run is resumed only with the same
+values.
 """
 
 import os
@@ -89,8 +90,10 @@ class Execution:
     micro_batch: int | None = None  # rows per forward pass; None: the whole batch
     checkpoint_every: int | None = None
     save: Literal["none", "best", "last", "all"] = "none"
+    deterministic: bool = True  # only kernels that give the same bits every time; False: the fastest ones
     tf32: bool = False  # on a GPU, round the inputs of float32 products to TF32: faster, but about 3 digits
     cuda_graphs: bool = True  # on a GPU, record updates and replay them: the same bits, without launching each kernel
+    price: float | None = None  # of an hour of the device, to be recorded
     retrain_incomplete: bool = False  # re-run finished runs that lack requested weights or probes
 
 

@@ -1,5 +1,6 @@
 """Say in one sentence what pydantic found wrong: file and line, key, value, rule, and the closest valid name."""
 
+import math
 import re
 from typing import Any, get_args
 
@@ -110,3 +111,14 @@ def _find_place(
             section = find_section(field.annotation) if field else None
         keys = [section.written_as] if section and section.written_as else [*keys, part]
     return ".".join(map(str, keys)), parent, field, section
+
+
+def check_price(price: float | None, name: str = "price=") -> float | None:
+    """Return the price of an hour.
+
+    Raises:
+        UserError: It is negative or not finite.
+    """
+    if price is not None and not (isinstance(price, int | float) and 0 <= price < math.inf):
+        raise UserError(f"{name}{price}: must be a number from 0")
+    return price

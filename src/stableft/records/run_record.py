@@ -30,6 +30,7 @@ from stableft.config.run_config import (
 )
 from stableft.config.yaml_file import look_up
 from stableft.errors import StorageError, UserError, storage_faults
+from stableft.records.energy import EnergyRecord
 from stableft.records.held_claims import check_claim
 from stableft.text import format_bytes
 
@@ -44,6 +45,7 @@ SCHEMA = 2  # of the lines that `dump_record` writes; schema 1 had no such numbe
 # Version of the arithmetic of training. Runs of two versions differ in their last digits.
 # 2: weight decay subtracts rate * p on a CPU too, where it multiplied by a factor rounded to float32.
 NUMERICS = 2
+NOT_DETERMINISTIC = ", not deterministic"  # what reports add to the device of such runs
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # pandas has no larger whole numbers
 
 
@@ -105,7 +107,9 @@ class Environment(RecordSection):
     platform: str
     device: str  # e.g. "cpu" or "NVIDIA H200"
     tf32: bool = False  # a GPU rounded the inputs of float32 products to TF32
+    deterministic: bool = Field(default=True, exclude_if=lambda value: value)  # left out if True, as in older records
     numerics: Int64 = 1  # NUMERICS of the code that trained it; 1: an older record
+    processor: str | None = omitted_if_none()  # of a run on the CPU; None: on a GPU, or an older record
     threads: Int64
     micro_batch: Int64  # rows per forward pass; the effective batch size is in the config
     micro_batch_halved: Int64  # how often it was halved because memory ran out
@@ -114,14 +118,16 @@ class Environment(RecordSection):
     # Updates after which that was halved. None, and left out as in older records: never, or not known.
     eval_batch_halved_at: tuple[Int64, ...] | None = omitted_if_none()
     model_commit: str | None  # hub models only
+    energy: EnergyRecord | None = omitted_if_none()  # None: nothing could be read, or an older record
     drawn: tuple[str, ...] = ()  # modules other than the head missing from the checkpoint: randomly initialized
 
     @property
     def arithmetic(self) -> str:
         """The device, and what else changes how a run's numbers are rounded."""
         tf32 = " with TF32" if self.tf32 else ""
+        kernels = "" if self.deterministic else NOT_DETERMINISTIC
         older = f" (numerics version {self.numerics})" if self.numerics != NUMERICS else ""
-        return f"{self.device}{tf32}{older}"
+        return f"{self.device}{tf32}{kernels}{older}"
 
 
 class StartRecord(RecordSection):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stableft.catalog.tasks import task_title
+from stableft.records.energy import describe_energy
 from stableft.report.arm_cells import ArmCell
 from stableft.report.arm_settings import describe_arms
 from stableft.report.artifact import (
@@ -85,7 +86,11 @@ def _build(runs: ArtifactRuns, data_dir: Path | None) -> Report:
             ]
             drawn |= figures_of_tests(families, _published_pairs(results, groups), results.pairs)
             sweeps = [*runs.sweeps.values()] or [sweep for sweep in [find_sweep_of_file(runs)] if sweep]
-            notes = (*missing_run_notes(runs), *sweep_deviation_footnotes(sweeps))
+            notes = (
+                *missing_run_notes(runs),
+                *sweep_deviation_footnotes(sweeps),
+                *describe_energy(runs.energy),
+            )
             names = [name] if (name := runs.artifact.names_of_arms) else []
             arms = [*names, *describe_arms(runs, [(cell.arm, cell.task) for cell in results.cells])]
             report = build_stability_report(results, drawn, collect_provenance(runs), notes, arms)
@@ -155,6 +160,7 @@ def _build_figure_report(runs: ArtifactRuns) -> Report:
         *imported_run_footnotes(cells),
         *missing_run_notes(runs),
         *sweep_deviation_footnotes(() if artifact.has_no_runs else runs.sweeps.values()),
+        *describe_energy(runs.energy),
     ]
     blocks += [Heading("Notes", HEADING_LEVELS + 1), Bullets(tuple(notes))] if notes else []
     panels = [panel for _, panel, _ in panels_with_notes]

@@ -15,6 +15,7 @@ from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import START_ARM, Sweep, load_sweep
 from stableft.errors import UserError, did_you_mean
+from stableft.records.energy import EnergyTotals
 from stableft.records.failure import judged_as_planned
 from stableft.records.frame import ReportedArm, build_frame, describe_source
 from stableft.records.probe_record import (
@@ -28,6 +29,7 @@ from stableft.records.probe_record import (
     find_probes_in_results,
 )
 from stableft.records.run_record import (
+    NOT_DETERMINISTIC,
     NUMERICS,
     AnyRunRecord,
     ImportedRun,
@@ -71,7 +73,7 @@ ArmTask = tuple[str, str]  # arm, task
 # Fields of an environment record that reports leave out.
 IGNORED_ENVIRONMENT_FIELDS = {
     "threads", "micro_batch", "micro_batch_halved", "micro_batch_halved_at", "eval_batch", "eval_batch_halved_at",
-    "model_commit", "drawn",
+    "model_commit", "energy", "drawn", "processor",
 }  # fmt: skip
 LoadSweep = Callable[[str], Sweep]
 FindProbes = Callable[[], ProbeRecords]
@@ -104,6 +106,7 @@ class ArtifactRuns:
     first_configs: Mapping[ArmTask, RunConfig]  # config of our first recorded run
     curves: Mapping[tuple[str, str | None], tuple[CurvePoint, ...]]
     environments: Mapping[str, int]
+    energy: EnergyTotals = field(default_factory=EnergyTotals)
     unmatched_imports: tuple[str, ...] = ()  # imported arms and tasks that the artefact does not show
     find_probes: FindProbes = ProbeRecords
     imported: Mapping[ArmTask, ImportedArm] = field(default_factory=dict)  # by the arm's name in the report
@@ -190,6 +193,7 @@ def collect_runs(
         first_configs=details.first_configs,
         curves=details.curves or {},
         environments=details.described(),
+        energy=details.energy,
         unmatched_imports=tuple(details.unmatched_imports),
         find_probes=find_probes,
         imported=imported,
@@ -258,6 +262,7 @@ class _RecordDetails:
     commands: dict[ArmTask, CommandConfig] = field(default_factory=dict)
     curves: dict[tuple[str, str | None], tuple[CurvePoint, ...]] | None = field(default_factory=dict)
     environments: Counter[str] = field(default_factory=Counter)  # as JSON text, which is quick to make and count
+    energy: EnergyTotals = field(default_factory=EnergyTotals)
     seen: set[str] = field(default_factory=set)
     unmatched_imports: dict[str, None] = field(default_factory=dict)
     sources: dict[str, ImportSource] = field(default_factory=dict)  # of imported runs, by description
@@ -278,6 +283,7 @@ class _RecordDetails:
                 _set_config(self.first_configs, self.commands, (arm, record.config.data.task), record.config)
             if record.environment and record.run_id not in self.seen:
                 self.environments[record.environment.model_dump_json(exclude=IGNORED_ENVIRONMENT_FIELDS)] += 1
+                self.energy.add(record.environment.energy, record.environment.device)
                 self.seen.add(record.run_id)
         if self.curves is not None and record.status == "finished" and record.evals:
             metric = record.val_metric if isinstance(record, ImportedRun) else record.config.task.metric
@@ -317,8 +323,10 @@ def describe_environment(environment: Mapping[str, Any]) -> str:
     dirty = " with uncommitted changes" if environment["git_dirty"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(environment["versions"].items()))
     tf32 = " with TF32" if environment["tf32"] else ""
+    kernels = "" if environment.get("deterministic", True) else NOT_DETERMINISTIC
     older = f" (numerics version {environment['numerics']})" if environment["numerics"] != NUMERICS else ""
-    return f"{environment['device']}{tf32}{older}, {environment['platform']}, commit {commit}{dirty}; {versions}"
+    device = f"{environment['device']}{tf32}{kernels}{older}"
+    return f"{device}, {environment['platform']}, commit {commit}{dirty}; {versions}"
 
 
 def read_stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRecord]:
@@ -433,6 +441,7 @@ def load_runs_from_file(
         first_configs=details.first_configs,
         curves=details.curves or {},
         environments=details.described(),
+        energy=details.energy,
         find_probes=partial(find_probes_in_files, sorted(files_with_probes)) if with_curves else ProbeRecords,
         imported=imported,
         commands=details.commands,

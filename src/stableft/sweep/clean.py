@@ -19,7 +19,7 @@ HELD_KINDS: dict[HeldKind, str] = {
     "leftovers": "texts of crashes, and damaged files that were set aside",
     "reports": "of sweeps; stableft report makes them again",
     "records": "what runs measured: records, histories, predictions, probes",
-    "other": "pre-trained models, files of records, results of probes; never removed",
+    "other": "pre-trained models, files of records, results of probes, repeated runs; never removed",
 }
 REMADE_KINDS: tuple[HeldKind, ...] = ("checkpoints", "weights", "leftovers", "reports")  # no measurement among them
 
@@ -45,7 +45,9 @@ def find_held_items(results: Path, sweep: Sweep | None = None) -> list[HeldItem]
             item for part in ("runs", "pretrain") for folder in _list(results / part) for item in _find_in_run(folder)
         ]
         found += [
-            _measure("other", path) for part in ("probes", "records", "reports") for path in _list(results / part)
+            _measure("other", path)
+            for part in ("probes", "records", "reports", "reruns")
+            for path in _list(results / part)
         ]
         reports = sorted(path.parent for path in (results / "sweeps").rglob("report.json"))
     return found + [_measure("reports", folder) for folder in reports if folder.is_dir()]

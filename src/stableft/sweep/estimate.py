@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from stableft.config.command_config import CommandConfig
 from stableft.config.planned_run import Execution, PlannedRun
 from stableft.config.sweep_file import START_ARM, Sweep
 from stableft.data.tokens import LabeledRows
+from stableft.records.energy import format_energy, format_money
 from stableft.records.run_record import RunRecord
 from stableft.sweep.early_stopping import select_runs_to_stop
 from stableft.sweep.start_runs import describe_start_run, find_unusable_starts, start_runs_to_train
@@ -24,6 +26,7 @@ from stableft.sweep.state import (
     unique_runs,
 )
 from stableft.text import TextRow, align_columns, format_bytes, format_duration
+from stableft.training.energy import EnergyMeter
 from stableft.training.environment import device_name, peak_memory
 from stableft.training.evaluate import evaluate
 from stableft.training.setup import RunSetup, batch_indices, prepare_run, torch_settings_restored
@@ -44,6 +47,7 @@ class RunCost:
     memory_bytes: int
     disk_bytes: int  # after the run
     checkpoint_bytes: int  # during the run
+    watts: float | None = None  # while its steps were timed; None: could not be read
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class SweepEstimate:
     damaged: tuple[str, ...]
     device: str
     parallel_runs: int
+    price: float | None = None  # of an hour of a device
     start_run_notes: tuple[str, ...] = ()  # on start runs: those trained first and those that are unavailable
 
 
@@ -137,7 +142,7 @@ def estimate_sweep(
     messages = [f"{describe_start_run(run, sweep.runs)}, is trained first" for run in trained_first]
     notes = tuple(dict.fromkeys((*messages, *unusable.values(), *command_notes)))
     device = device_name(torch.device(execution.device))
-    return SweepEstimate(tuple(arms), state.damaged, device, parallel_runs, notes)
+    return SweepEstimate(tuple(arms), state.damaged, device, parallel_runs, execution.price, notes)
 
 
 def _command_cost(run: PlannedRun, finished: Sequence[RunRecord]) -> tuple[RunCost | None, str]:
@@ -205,6 +210,10 @@ def render_estimate(estimate: SweepEstimate) -> str:
         f"{format_duration(seconds / parallel)} with {parallel} at a time; "
         f"{format_bytes(disk)} of files, and up to {format_bytes(checkpoints)} of checkpoints on the way"
     )
+    electricity = [arm.unfinished * cost.seconds * cost.watts for arm, cost in costs if cost.watts is not None]
+    total += f"; {format_energy(sum(electricity))} at the power measured" if electricity else ""
+    if estimate.price is not None:
+        total += f"; {format_money(estimate.price * seconds / 3600)} at {estimate.price:g} an hour of a device"
     damaged = [f"{message}; its run will be done again" for message in estimate.damaged]
     return "\n".join([align_columns(rows), *estimate.start_run_notes, *damaged, total, *([rule] if paused else [])])
 
@@ -221,8 +230,12 @@ def _measure_cost(run: PlannedRun, results: Path, sweep: Sweep, execution: Execu
     setup, state = prepare_run(replace(run, config=config), results, sweep.sources, execution)
     if run.arm == START_ARM and execution.save == "none":
         execution = replace(execution, save="last")
-    step_seconds = _measure_step_seconds(setup, state)
-    row_seconds = _measure_row_seconds(setup, state)
+    used: dict[str, float] = {}
+    with closing(EnergyMeter(setup.device)) as meter:
+        step_seconds = _measure_step_seconds(setup, state)
+        row_seconds = _measure_row_seconds(setup, state)
+        meter.add_to(used, at_once=True)
+    joules = [used[name] for name in ("gpu_joules", "cpu_joules") if name in used]
     test = len(setup.splits.test) if setup.splits.test else 0
     # The test rows are evaluated at every new best, i.e. at most at each evaluation, and once at the end.
     evaluated = len(setup.evaluate_at) * (len(setup.splits.val) + test) + test
@@ -235,6 +248,7 @@ def _measure_cost(run: PlannedRun, results: Path, sweep: Sweep, execution: Execu
         memory_bytes=peak_memory(setup.device),
         disk_bytes=FIXED_BYTES_PER_RUN + HISTORY_LINE_BYTES * setup.total + outputs + models,
         checkpoint_bytes=3 * weights,
+        watts=sum(joules) / used["device_seconds"] if joules else None,
     )
 
 

@@ -100,8 +100,8 @@ def read_sweep_state(
     """Return the state of these runs, each counted once.
 
     A damaged record is set aside and its run counts as to do. With `look_only`, the damaged file is left in place.
-    With `brief`, finished records come without their evaluations, because those of 10,000 runs fill the memory. The
-    records of runs that had finished in an earlier state, `known`, are not read again.
+    With `brief`, finished records come without evaluations and energy, because those of 10,000 runs fill the memory.
+    The records of runs that had finished in an earlier state, `known`, are not read again.
 
     Raises:
         UnknownSchemaError: a newer version wrote a record.
@@ -127,7 +127,8 @@ def read_sweep_state(
         elif record.status == "finished":
             record = judged_as_planned(record, run.config)
             if brief:
-                environment = environment if record.environment == environment else record.environment
+                seen = record.environment and record.environment.model_copy(update={"energy": None})
+                environment = environment if seen == environment else seen
                 record = _without_bulk(record, run, environment)
             finished.append(record)
         else:

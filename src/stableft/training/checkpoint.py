@@ -21,11 +21,11 @@ ASSUMED_BYTES_PER_SECOND = 200e6  # write speed, assumed until a checkpoint has 
 MODEL_CONDITION = "model"  # the condition that holds a hub model's name@commit
 # Conditions that a command decides: it may be a mistake, so the run is refused. The others are the machine's, whose
 # change the user may not even know of: the run starts again.
-COMMAND_CONDITIONS = ("run_id", "data", "start", "probes", "micro_batch", "tf32", MODEL_CONDITION)
+COMMAND_CONDITIONS = ("run_id", "data", "start", "probes", "micro_batch", "tf32", "deterministic", MODEL_CONDITION)
 # Keys in the file, too.
 SAVED_STATE_FIELDS = (
     "step", "micro_batch", "halved", "halved_at", "eval_batch", "eval_halved_at", "history", "evals", "best",
-    "seconds", "recorded", "commits",
+    "seconds", "energy", "recorded", "commits",
 )  # fmt: skip
 CHECKSUM_MARK = b"\nsha256 "  # and 64 digits: of the bytes before it, at the end of the file
 CHECKSUM_BYTES = len(CHECKSUM_MARK) + 64

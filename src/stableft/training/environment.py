@@ -43,6 +43,17 @@ def platform_name() -> str:
     return f"{platform.system()} {platform.machine()}"
 
 
+@functools.cache
+def processor_name() -> str | None:
+    """Return the model of the CPU, which decides on its vector instructions, or None if it is not to be had."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, None) or platform.processor() or None
+
+
 def device_name(device: torch.device) -> str:
     """Return "cpu" or the name of the GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from stableft.pulse import PULSE, TRAINING, WRITING_CHECKPOINT
 from stableft.records.run_record import NUMERICS
 from stableft.seeds import derive_seed
 from stableft.training.checkpoint import CheckpointBudget, initial_checkpoint_budget, load_checkpoint, save_checkpoint
+from stableft.training.energy import EnergyMeter
 from stableft.training.environment import commit_label, device_name, gpu_versions, package_versions
 from stableft.training.outputs import SAVES_LAST, write_config_file
 from stableft.training.step import StepResult, TrainState, flush_pending_steps
@@ -41,6 +43,7 @@ def resume_conditions(run_id: str, fingerprint: str, execution: Execution, devic
         "micro_batch": execution.micro_batch,
         "numerics": NUMERICS,
         "tf32": execution.tf32 or None,
+        "deterministic": None if execution.deterministic else False,  # None: on, as in older checkpoints
         **(gpu_versions() if device.type == "cuda" else {}),
         **{name: package_versions()[name] for name in ("stableft", "torch", "transformers")},
     }
@@ -89,13 +92,19 @@ def run_steps(
     flush_every = 1 if settings.device.type == "cpu" or saves_last else 20
     pending: list[StepResult] = []
     diverged = False
+    meter = EnergyMeter(settings.device)
+
+    def take_time(at_once: bool = False) -> None:
+        state.seconds = time.perf_counter() - started
+        meter.add_to(state.energy, at_once)
 
     def report_now() -> None:
-        state.seconds = time.perf_counter() - started
+        take_time()
         report()
 
     def save() -> None:
         nonlocal saved_at
+        take_time(at_once=True)
         PULSE.get_further(WRITING_CHECKPOINT)
         save_checkpoint(settings.folder, state, settings.conditions, settings.device, budget)
         PULSE.get_further(TRAINING)
@@ -105,38 +114,38 @@ def run_steps(
         try:
             evaluate()
         except RunInterrupted:
-            state.seconds = time.perf_counter() - started
             if state.step != saved_at:
                 save()
             raise RunInterrupted(f"{settings.run_id} stopped after step {state.step}") from None
 
-    while True:
-        # The second condition: a run that resumes at an evaluation step has that evaluation already.
-        if state.step in settings.evaluate_at and (not state.evals or state.evals[-1]["step"] != state.step):
-            diverged = flush_pending_steps(state, pending)
-            if diverged:
+    with closing(meter):
+        while True:
+            # The second condition: a run that resumes at an evaluation step has that evaluation already.
+            if state.step in settings.evaluate_at and (not state.evals or state.evals[-1]["step"] != state.step):
+                diverged = flush_pending_steps(state, pending)
+                if diverged:
+                    break
+                call_or_save(evaluate)
+                report_now()
+            take_time()
+            if state.step == settings.total:
+                call_or_save(finish)
                 break
-            call_or_save(evaluate)
-            report_now()
-        state.seconds = time.perf_counter() - started
-        if state.step == settings.total:
-            call_or_save(finish)
-            break
-        stopping = stop()
-        if state.step != saved_at and (stopping or _is_checkpoint_due(settings, state, budget)):
-            diverged = flush_pending_steps(state, pending)  # the history in a checkpoint must reach its step
-            if diverged:
-                break
-            save()
-        if stopping:
-            raise RunInterrupted(f"{settings.run_id} stopped after step {state.step}")
-        pending.append(update())
-        if len(pending) >= flush_every:
-            diverged = flush_pending_steps(state, pending)
-            report_now()
-            if diverged:
-                break
-    state.seconds = time.perf_counter() - started
+            stopping = stop()
+            if state.step != saved_at and (stopping or _is_checkpoint_due(settings, state, budget)):
+                diverged = flush_pending_steps(state, pending)  # the history in a checkpoint must reach its step
+                if diverged:
+                    break
+                save()
+            if stopping:
+                raise RunInterrupted(f"{settings.run_id} stopped after step {state.step}")
+            pending.append(update())
+            if len(pending) >= flush_every:
+                diverged = flush_pending_steps(state, pending)
+                report_now()
+                if diverged:
+                    break
+        take_time(at_once=True)
     return diverged
 
 

@@ -23,6 +23,7 @@ from stableft.data.tokens import LabeledRows
 from stableft.errors import storage_faults
 from stableft.models.load import quiet_transformers
 from stableft.pulse import PULSE, WRITING_RESULTS
+from stableft.records.energy import make_energy_record
 from stableft.records.failure import find_chance_in_data, is_failed
 from stableft.records.file_sums import sum_files
 from stableft.records.held_claims import check_claim
@@ -42,7 +43,14 @@ from stableft.records.run_record import (
     sync_folder,
     write_record,
 )
-from stableft.training.environment import device_name, git_state, package_versions, peak_memory, platform_name
+from stableft.training.environment import (
+    device_name,
+    git_state,
+    package_versions,
+    peak_memory,
+    platform_name,
+    processor_name,
+)
 from stableft.training.evaluate import EvalOutputs, evaluate
 from stableft.training.failure_watch import summarize_failure_watch
 from stableft.training.in_loop_probes import build_probe_records
@@ -313,7 +321,9 @@ def collect_environment(
         platform=platform_name(),
         device=device_name(state.model.device),
         tf32=execution.tf32,
+        deterministic=execution.deterministic,
         numerics=NUMERICS,
+        processor=processor_name() if state.model.device.type == "cpu" else None,
         threads=torch.get_num_threads(),
         micro_batch=state.micro_batch,
         micro_batch_halved=state.halved,
@@ -321,5 +331,6 @@ def collect_environment(
         eval_batch=state.eval_batch,
         eval_batch_halved_at=tuple(state.eval_halved_at) or None,
         model_commit=model_commit,
+        energy=make_energy_record(state.energy, execution.price, state.model.device.type == "cuda"),
         drawn=drawn,
     )

@@ -170,7 +170,9 @@ def torch_settings_restored() -> Iterator[None]:
 
 
 def prepare_device(execution: Execution) -> torch.device:
-    """Return the device, configured for deterministic results; see `torch_settings_restored`.
+    """Return the device, configured for deterministic results unless they are not wanted.
+
+    See `torch_settings_restored`.
 
     Raises:
         UserError: The user's cuBLAS settings are not deterministic.
@@ -178,26 +180,32 @@ def prepare_device(execution: Execution) -> torch.device:
     if execution.threads:
         torch.set_num_threads(execution.threads)
     device = torch.device(execution.device)
+    # Not warn_only: with it, attention's backward pass would keep its non-deterministic kernel. On a CPU it concerns
+    # sums into the same place by several threads.
+    torch.use_deterministic_algorithms(execution.deterministic)
+    # A debugging aid of deterministic mode that costs time: we read no uninitialized memory.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     if device.type == "cuda":
-        # Deterministic cuBLAS needs a fixed workspace, and reads this when CUDA starts.
-        workspace = os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", DETERMINISTIC_WORKSPACES[0])
-        if workspace not in DETERMINISTIC_WORKSPACES:
-            raise UserError(
-                f"CUBLAS_WORKSPACE_CONFIG is {workspace!r}, with which a GPU's results differ from run to run; unset "
-                f"it, or set {' or '.join(DETERMINISTIC_WORKSPACES)}"
-            )
+        if execution.deterministic:
+            _check_workspace()
         precision = "tf32" if execution.tf32 else "ieee"
         torch.backends.cuda.matmul.fp32_precision = precision
         # torch's default is TF32.
         torch.backends.cudnn.conv.fp32_precision = precision  # pyright: ignore[reportAttributeAccessIssue]
-        torch.backends.cudnn.benchmark = False  # it would pick kernels by timing, differently each time
-        # Not warn_only: with it, attention's backward pass would keep its non-deterministic kernel.
-        torch.use_deterministic_algorithms(True)
-        # A debugging aid of deterministic mode that costs time: we read no uninitialized memory.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+        torch.backends.cudnn.benchmark = False  # it would time kernels anew for every shape of batch
         torch.cuda.set_device(device)
         torch.cuda.reset_peak_memory_stats(device)
     return device
+
+
+def _check_workspace() -> None:
+    """Set the workspace that deterministic cuBLAS needs: a fixed one, which it reads when CUDA starts."""
+    workspace = os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", DETERMINISTIC_WORKSPACES[0])
+    if workspace not in DETERMINISTIC_WORKSPACES:
+        raise UserError(
+            f"CUBLAS_WORKSPACE_CONFIG is {workspace!r}, with which a GPU's results differ from run to run; unset it, "
+            f"set {' or '.join(DETERMINISTIC_WORKSPACES)}, or give --deterministic off"
+        )
 
 
 def nothing_learnt_loss(setup: RunSetup) -> float:

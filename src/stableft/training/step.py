@@ -45,6 +45,7 @@ class TrainState:
     best: dict | None = None  # the best evaluation so far, with its outputs
     seconds: float = 0.0  # training time, including that before a resume
     commits: list[str] = field(default_factory=list)  # of this code, which trained it: several after a resume
+    energy: dict[str, float] = field(default_factory=dict)  # sums of `training.energy.EnergyMeter`, like `seconds`
     graphs: RecordedUpdates | None = None  # on a GPU: updates recorded as CUDA graphs; None: launch every kernel
     recorder: ProbeRecorder | None = None
     recorded: ProbeRows = field(default_factory=dict)

@@ -1,0 +1,238 @@
+"""Repeat a run from its record, in a folder of its own, and compare what both measured."""
+
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+
+from stableft.config.local_files import file_digest
+from stableft.config.planned_run import Execution, PlannedRun
+from stableft.config.sweep_file import Sweep
+from stableft.data.sources import find_model_commit
+from stableft.errors import UserError
+from stableft.models.start_weights import find_start_weights
+from stableft.probes.saved_runs import locate_sources
+from stableft.records.run_record import (
+    HISTORY_FILE,
+    PREDICTIONS_FILE,
+    RECORD_FILE,
+    Environment,
+    RunRecord,
+    read_record,
+    run_folder,
+)
+from stableft.report.numbers_in_words import format_percent
+from stableft.sweep.devices import resolve_device
+from stableft.sweep.preflight import check_sweep_inputs
+from stableft.sweep.progress import open_display, run_label
+from stableft.sweep.workers import run_local
+
+RERUNS_FOLDER = "reruns"  # in a results folder: results folders of one repeated run each
+SCORED = ("evals", "last", "best", "failed", "failed_by_accuracy", "steps", "skipped_steps", "reason")
+FILES = (HISTORY_FILE, PREDICTIONS_FILE)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A run, its repetition, and their outputs: those that are equal bit for bit, and those that are not.
+
+    `conditions` say what is not as in the record. `must_be_equal`: a CPU did both under the same conditions.
+    """
+
+    before: RunRecord
+    now: RunRecord
+    conditions: tuple[str, ...]
+    equal: tuple[str, ...]
+    unequal: tuple[str, ...]
+    must_be_equal: bool
+
+
+def find_record(records: Iterable[RunRecord], prefix: str, where: str) -> RunRecord:
+    """Return the record of the finished run whose id begins with `prefix`.
+
+    Raises:
+        UserError: There is none, or more than one, or the run has not finished.
+    """
+    found = {record.run_id: record for record in records if prefix and record.run_id.startswith(prefix)}
+    if len(found) != 1 and prefix not in found:
+        count = f"{len(found)} runs begin so; give more of the id" if found else "there is no such record"
+        raise UserError(f"run {prefix!r}: {where}: {count}")
+    record = found.get(prefix) or next(iter(found.values()))
+    if record.status != "finished" or record.environment is None:
+        raise UserError(
+            f"run {record.run_id}: it is {record.status} in {where}, and only a finished run can be repeated"
+        )
+    return record
+
+
+def choose_folder(results: Path, out: Path | None, run_id: str) -> Path:
+    """Return the results folder of the repeated run: `out`, or the first in `results` that has no record yet.
+
+    Raises:
+        UserError: `out` is the results folder, or holds a record of the run.
+    """
+    if out is None:
+        names = (results / RERUNS_FOLDER / f"{run_id}-{n}" for n in range(1, 10**6))
+        return next(folder for folder in names if not (run_folder(folder, run_id) / RECORD_FILE).exists())
+    if out.resolve() == results.resolve() or (run_folder(out, run_id) / RECORD_FILE).exists():
+        raise UserError(f"--out {out}: this folder holds a record of run {run_id}, which is not replaced; name another")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: this is a file, not a folder")
+    return out
+
+
+def repeat_run(
+    record: RunRecord,
+    results: Path,
+    folder: Path,
+    device: str | None,
+    pretrained: str | None,
+    sweep: Sweep | None,
+    data_dir: Path | None,
+) -> RunRecord | None:
+    """Train the run of a record again in another results folder. Return its record, or None if interrupted.
+
+    An interrupted repetition goes on from its checkpoint. `device` None: the kind of the record's, if it is here.
+
+    Raises:
+        UserError: An input is not found or is another one, or the run crashed.
+    """
+    environment, config = record.environment, record.config
+    assert environment
+    sources = locate_sources([record], pretrained, sweep, data_dir)
+    if config.start_from:
+        find_start_weights(config, results)
+    if not config.model.sha256:
+        commit = environment.model_commit or find_model_commit(config.model.name, config.model.revision)
+        sources = replace(sources, hub_commits={config.model.identity: commit})
+    run = PlannedRun(record.arm, record.recipe, config, record.report)
+    check_sweep_inputs([run], sources, ())
+    execution = Execution(
+        threads=environment.threads,
+        micro_batch=environment.micro_batch if environment.micro_batch < config.schedule.batch_size else None,
+        deterministic=environment.deterministic,
+        tf32=environment.tf32,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    if config.start_from:  # its weights are in the results folder of the original
+        link = run_folder(folder, config.start_from.run)
+        link.parent.mkdir(exist_ok=True)
+        if not link.exists():
+            link.symlink_to(run_folder(results, config.start_from.run).resolve(), target_is_directory=True)
+    name = resolve_device(device or ("cpu" if environment.device == "cpu" else "auto"))
+    print(f"repeating run {record.run_id}, {run_label(run)}, in {folder}", flush=True)
+    with open_display() as display:
+        outcome = run_local([run], folder, sources, [name], 1, execution, retry_crashed=True, display=display)
+    if outcome.interrupted:
+        return None
+    again = read_record(folder, record.run_id)
+    if again is None or again.status != "finished":
+        raise UserError(f"run {record.run_id}: its repetition crashed ({again.reason if again else 'no record'})")
+    return again
+
+
+def compare_runs(before: RunRecord, now: RunRecord, results: Path, folder: Path) -> Comparison:
+    """Return how a repeated run compares with the original, whose files may be gone: its record has their sums."""
+    a, b = before.environment, now.environment
+    assert a
+    assert b
+    conditions = list(_differing_conditions(before, now))
+    equal, unequal = [], []
+    same = before.model_dump_json(include={*SCORED}) == now.model_dump_json(include={*SCORED})
+    (equal if same else unequal).append("scores and evaluations")
+    for name in FILES:
+        paths = [run_folder(root, before.run_id) / name for root in (results, folder)]
+        known = (before.files or {}).get(name) or (file_digest(paths[0]) if paths[0].is_file() else None)
+        if known is None:
+            continue
+        same = known == file_digest(paths[1])
+        if not same and name == PREDICTIONS_FILE and paths[0].is_file() and file_digest(paths[0]) == known:
+            same = _have_equal_arrays(*paths)  # another zlib may compress them to other bytes
+        where = "" if same else _first_difference(*paths) if name == HISTORY_FILE and paths[0].is_file() else ""
+        (equal if same else unequal).append(f"{name}{where}")
+    on_cpu = a.device == b.device == "cpu"
+    return Comparison(
+        before, now, tuple(conditions), tuple(equal), tuple(unequal), on_cpu and a.deterministic and not conditions
+    )
+
+
+def _differing_conditions(before: RunRecord, now: RunRecord) -> Iterator[str]:
+    """Yield what may change the bits of a run and is not as in its record."""
+    a, b = before.environment, now.environment
+    assert a
+    assert b
+    for name in sorted(a.versions.keys() | b.versions.keys()):
+        if a.versions.get(name) != b.versions.get(name):
+            yield f"{name} {a.versions.get(name, 'unknown')}, now {b.versions.get(name, 'unknown')}"
+    names = ("platform", "device", "processor", "threads", "numerics", "micro_batch", "eval_batch")
+    for name in names:
+        x, y = getattr(a, name), getattr(b, name)
+        if x != y:
+            yield f"{name.replace('_', ' ')} {x or 'not recorded'}, now {y or 'not recorded'}"
+    if a.git_commit != b.git_commit or a.git_dirty or b.git_dirty:
+        yield f"commit {_commit(a)}, now {_commit(b)}"
+    for record, when in ((before, "then"), (now, "now")):
+        environment = record.environment
+        assert environment
+        if environment.micro_batch_halved:
+            yield f"memory ran out {when}, and the micro-batch was halved after it had begun"
+    if before.data and now.data and before.data.fingerprint != now.data.fingerprint:
+        yield "the data rows are others"
+    if before.start != now.start:
+        yield "the run that it starts from has other weights"
+
+
+def _commit(environment: Environment) -> str:
+    return f"{(environment.git_commit or 'unknown')[:12]}{' with uncommitted changes' if environment.git_dirty else ''}"
+
+
+def _have_equal_arrays(a: Path, b: Path) -> bool:
+    with np.load(a) as one, np.load(b) as other:
+        return one.files == other.files and all(
+            one[name].dtype == other[name].dtype
+            and one[name].shape == other[name].shape
+            and one[name].tobytes() == other[name].tobytes()
+            for name in one.files
+        )
+
+
+def _first_difference(a: Path, b: Path) -> str:
+    """Return where two histories part: at the first step that is not equal."""
+    lines = [path.read_text(encoding="utf-8").splitlines() for path in (a, b)]
+    step = next((i for i, (x, y) in enumerate(zip(*lines, strict=False), 1) if x != y), min(map(len, lines)) + 1)
+    return f" from step {step} on"
+
+
+def describe_comparison(comparison: Comparison, siblings: Sequence[RunRecord]) -> Iterator[str]:
+    """Yield lines on a repeated run. `siblings` are the finished runs that differ from it in their seeds alone."""
+    before, now = comparison.before, comparison.now
+    if comparison.conditions:
+        yield f"not as in its record: {'; '.join(comparison.conditions)}"
+    else:
+        yield "versions, commit, device, threads and data are as in its record"
+    if comparison.equal:
+        yield f"equal bit for bit: {', '.join(comparison.equal)}"
+    if not comparison.unequal:
+        return
+    yield f"not equal: {', '.join(comparison.unequal)}"
+    metric, split = before.config.task.metric, before.config.reported_split
+    what = f"{metric}, {split}, {before.report} checkpoint"
+    scores = [before.reported_score, now.score(before.report, split, metric)]
+    if scores[0] is None or scores[1] is None or not (isfinite(scores[0]) and isfinite(scores[1])):
+        yield f"{what}: {scores[0]} then, {scores[1]} now"
+        return
+    difference = scores[1] - scores[0]
+    yield (
+        f"{what}: {format_percent(scores[0])} then, {format_percent(scores[1])} now, "
+        f"a difference of {format_percent(difference, sign=True)} points"
+    )
+    others = [score for record in siblings if (score := record.reported_score) is not None and isfinite(score)]
+    if len(others) < 3:  # as for tests of spread: two have one difference, which is no spread
+        yield f"the spread of its arm's seeds is not known: {len(others)} runs that differ in their seeds alone"
+        return
+    spread = statistics.stdev(others)
+    share = f"{abs(difference) / spread:.2g} of that" if spread else "which is 0"
+    yield f"SD over the {len(others)} seeds of its arm: {format_percent(spread)} points; the difference is {share}"
