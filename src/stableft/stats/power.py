@@ -426,7 +426,7 @@ def boschloo_rejections(n: int, alpha: float) -> np.ndarray:
 
 
 def _one_sided_rejections(n: int, alpha: float) -> np.ndarray:
-    fisher = _fisher_p_values(n)
+    fisher = fisher_p_values(n)
     if n * n > MAX_BOSCHLOO_TABLES:
         return fisher < alpha
     probabilities = _failure_count_probabilities(np.linspace(0, 1, NULL_SHARES_TRIED), n)
@@ -443,7 +443,7 @@ def _at_most_level(fisher: np.ndarray, level: float) -> np.ndarray:
     return fisher <= level * (1 + 1e-12)  # equal p-values may differ by rounding
 
 
-def _fisher_p_values(n: int) -> np.ndarray:
+def fisher_p_values(n: int) -> np.ndarray:
     """Return the one-sided p-value of Fisher's exact test of every table [failed in a, failed in b].
 
     It is the probability that a has at most as many of the failed runs.

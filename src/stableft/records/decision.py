@@ -1,0 +1,346 @@
+"""Apply the rule of `decide` to runs: which claims are decided, at which look, and what came after the verdict.
+
+The state is the records and the rule: every look is computed again from the runs in the order of their seeds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from stableft.catalog.tasks import METRICS
+from stableft.config.decide_rule import About, DecideRule, ScoreScale
+from stableft.errors import UserError, did_you_mean
+from stableft.records.failure import CORRELATIONS
+from stableft.stats.anytime import estimate_any, look_at_failures, look_at_means
+from stableft.stats.sequential import (
+    HIGHER,
+    SAME,
+    LookEstimate,
+    LookPlan,
+    decide_claims,
+    estimate_failures,
+    estimate_mean,
+    estimate_spread,
+    exchange_labels,
+    failure_boundary,
+    first_look_that_can_stop,
+    look_at_scores,
+)
+from stableft.stats.tests import boschloo
+
+ArmTask = tuple[str, str]
+Verdict = Literal["better", "worse", "equivalent", "undecided", "withheld", "open"]
+PERMUTATIONS = 9999
+PERMUTATION_SEED = 0  # of all claims, so that a look gives the same answer whenever it is computed
+CRASH_ALPHA = 0.05  # crash rates that differ at this level withhold a verdict
+WITHHELD = 3  # the outcome of such a look, beside those of `stats.sequential`
+
+
+class SeedRun(NamedTuple):
+    """One seed of an arm. `status` None: it has not run yet. Scores are on the metric's own scale, fractions."""
+
+    status: Literal["finished", "crashed"] | None
+    score: float | None = None
+    failed: bool | None = None
+    baseline: float | None = None  # score of the best constant prediction, which stands for a NaN score
+    metric: str = ""
+
+
+@dataclass(frozen=True)
+class ArmEvidence:
+    """The seeds of an arm in order up to the first that has not run. `values`: 1 or 0 for failures, else scores."""
+
+    values: np.ndarray
+    crashed: np.ndarray  # crashes among the seeds tried for as many values
+    nans: int
+    exhausted: bool  # every planned seed has run
+
+
+@dataclass(frozen=True)
+class ClaimDecision:
+    """One claim: a quantity of an arm against that of the reference on a task.
+
+    `n` runs of each arm were looked at. `estimate` is that of the deciding look or else of the last one so far; `level`
+    the share of alpha it was tested at. `after` counts the runs of (reference, arm) that came after the verdict, and
+    `after_difference` is what they alone give, which is no part of it.
+    """
+
+    about: About
+    task: str
+    arm: str
+    reference: str
+    verdict: Verdict
+    n: int
+    level: float
+    looks: tuple[int, ...]
+    next_look: int | None  # None: decided, or there is none
+    estimate: LookEstimate | None
+    crashed: tuple[int, int]  # of (reference, arm), up to the look
+    tried: tuple[int, int]
+    nans: tuple[int, int]
+    margin: float | None = None
+    after: tuple[int, int] = (0, 0)
+    after_difference: float | None = None
+    first_possible: int | None = None  # the first look that a permutation test can stop at
+    outcomes: tuple[int, ...] = ()  # of every look so far, tested at `level`
+
+    @property
+    def is_closed(self) -> bool:
+        return self.verdict != "open"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """All claims of a rule. `between` names the reference and the arms compared with it."""
+
+    rule: DecideRule
+    between: tuple[str, ...]
+    claims: tuple[ClaimDecision, ...]
+
+    @property
+    def is_closed(self) -> bool:
+        return all(claim.is_closed for claim in self.claims)
+
+    def wanted(self, ahead: bool) -> dict[ArmTask, int]:
+        """Return how many runs that did not crash each arm needs for its next look, or for the one after it."""
+        wanted: dict[ArmTask, int] = {}
+        for claim in self.claims:
+            if claim.next_look is not None:
+                later = [look for look in claim.looks if look > claim.next_look]
+                n = later[-1 if self.rule.looks == "any" else 0] if ahead and later else claim.next_look
+                for arm in (claim.reference, claim.arm):
+                    wanted[arm, claim.task] = max(n, wanted.get((arm, claim.task), 0))
+        return wanted
+
+
+def score_range(rule: DecideRule, metric: str) -> tuple[float, float] | None:
+    """Return the range of a metric's scores, as stored, or None if neither the rule nor the metric says."""
+    if rule.score:
+        low, high = rule.score.range
+        return low, high
+    return ((-1.0, 1.0) if metric in CORRELATIONS else (0.0, 1.0)) if metric in METRICS else None
+
+
+def apply_rule(rule: DecideRule, runs: Mapping[ArmTask, Sequence[SeedRun]]) -> Decision:
+    """Return the claims of a rule about these runs, by arm and task, each in the order of its seeds.
+
+    Raises:
+        UserError: An arm is missing, whether runs failed is not known, or the scale of a score.
+    """
+    names = list(dict.fromkeys(arm for arm, _ in runs))
+    between = tuple(rule.between or names)
+    check_arms(between, names)
+    tasks = list(dict.fromkeys(task for _, task in runs))
+    places = [
+        (task, arm) for task in tasks for arm in between[1:] if (arm, task) in runs and (between[0], task) in runs
+    ]
+    if not places:
+        raise UserError(f"decide: {' and '.join(between)} have no task in common")
+    tests = [
+        _ClaimTest(rule, about, task, between[0], arm, runs[between[0], task], runs[arm, task])
+        for task, arm in places
+        for about in rule.about
+    ]
+    passes_on = [rule.share == "graph" and test.margin is None for test in tests]
+    looks = max(len(test.possible) for test in tests)
+    verdicts, levels = decide_claims([test.outcomes for test in tests], rule.alpha, looks, passes_on)
+    claims = (test.describe(verdict, level) for test, verdict, level in zip(tests, verdicts, levels, strict=True))
+    return Decision(rule, between, tuple(claims))
+
+
+def check_arms(between: Sequence[str], names: Sequence[str], where: str = "decide: between") -> None:
+    """Raise a UserError if an arm of a claim is not there, or there is only one."""
+    for name in between:
+        if name not in names:
+            raise UserError(
+                f"{where}: there is no arm {name!r}, there are {', '.join(names)}{did_you_mean(name, names)}"
+            )
+    if len(between) < 2:
+        raise UserError(f"{where}: a claim needs two arms, here is {', '.join(between) or 'none'}")
+
+
+class _ClaimTest:
+    """A claim with the evidence of its two arms, tested at whatever level it is given."""
+
+    def __init__(
+        self,
+        rule: DecideRule,
+        about: About,
+        task: str,
+        reference: str,
+        arm: str,
+        a: Sequence[SeedRun],
+        b: Sequence[SeedRun],
+    ) -> None:
+        self.rule, self.task, self.names = rule, task, (reference, arm)
+        self.about: About = about
+        metric = next((run.metric for run in (*a, *b) if run.metric), "")
+        points = getattr(rule.margin, about, None) if rule.margin else None
+        low, high = score_range(rule, metric) or (None, None)
+        if about == "mean" and metric and high is None and (points is not None or rule.looks == "any"):
+            key = "looks: any" if points is None else "margin"
+            raise UserError(
+                f"decide: {key} needs the scale of the score {metric!r}, which is not known; add score: "
+                f"{ScoreScale.example}"
+            )
+        self.span = 1.0 if low is None or high is None or about == "failures" else high - low
+        unit = rule.score.scale if rule.score and about == "mean" else 1
+        self.margin = None if points is None else points / 100 * unit
+        worst = high if rule.score and rule.score.better == "lower" else low
+        self.arms = [
+            _collect_evidence(about, runs, worst, f"decide: arm {name!r} on {task}")
+            for name, runs in zip(self.names, (a, b), strict=True)
+        ]
+        planned = min(len(a), len(b))
+        self.possible = tuple(range(1, planned + 1)) if rule.looks == "any" else tuple(rule.looks)
+        self.total = self.possible[-1] if self.possible else 0
+        n = min(len(arm.values) for arm in self.arms)
+        done = [look for look in self.possible if look <= n]
+        # An arm whose seeds are used up by crashes cannot reach the planned looks: the last one is at what there is.
+        shortest = min(self.arms, key=lambda arm: len(arm.values))
+        self.is_last = bool(done) and done[-1] == self.total
+        if not self.is_last and shortest.exhausted and planned >= self.total and n >= 2:
+            done += [n] if not done or done[-1] < n else []
+            self.is_last = True
+        self.looks = tuple(done)
+        self.outcomes = cache(self._outcomes)
+
+    def plan(self, level: float) -> LookPlan:
+        return LookPlan(self.looks, self.total, level, self.rule.spending, self.margin, self.is_last)
+
+    def _values(self) -> list[np.ndarray]:
+        return [arm.values[: self.looks[-1]] for arm in self.arms]
+
+    def _outcomes(self, level: float) -> tuple[int, ...]:
+        """Return the outcome of every look so far, tested at this level from the start."""
+        if not self.looks:
+            return ()
+        a, b = self._values()
+        if self.rule.looks == "any":
+            rows = (
+                look_at_failures(a[np.newaxis], b[np.newaxis], level, self.margin)
+                if self.about == "failures"
+                else look_at_means(a[np.newaxis], b[np.newaxis], level, self.span, self.margin)
+            )
+        elif self.about == "failures":
+            rows = failure_boundary(self.plan(level)).look_up(a.astype(int)[np.newaxis], b.astype(int)[np.newaxis])
+        else:
+            rows, _ = look_at_scores(
+                self.about, a[np.newaxis], b[np.newaxis], self.plan(level), _exchanged_labels(self.total)
+            )
+        return tuple(
+            WITHHELD if outcome and self._crash_rates_differ(n) else int(outcome)
+            for n, outcome in zip(self.looks, rows[0], strict=True)
+        )
+
+    def _crashes(self, n: int) -> tuple[int, int]:
+        a, b = (int(arm.crashed[n]) for arm in self.arms)
+        return a, b
+
+    def _crash_rates_differ(self, n: int) -> bool:
+        a, b = self._crashes(n)
+        p = boschloo(a, n + a, b, n + b).p if a or b else None
+        return p is not None and p < CRASH_ALPHA
+
+    def describe(self, verdict: tuple[int, int] | None, level: float) -> ClaimDecision:
+        """Return the claim, given the look and outcome that decided it, if any, and its level."""
+        look = len(self.looks) - 1 if verdict is None else verdict[0]
+        n = self.looks[look] if self.looks else 0
+        more = [n_next for n_next in self.possible if n_next > n]
+        name: Verdict = self._name(verdict[1]) if verdict else "undecided" if self.is_last else "open"
+        after = tuple(len(arm.values) - n for arm in self.arms) if verdict else (0, 0)
+        late = [arm.values[n:] for arm in self.arms]
+        a, b = self._crashes(n)
+        return ClaimDecision(
+            about=self.about,
+            task=self.task,
+            arm=self.names[1],
+            reference=self.names[0],
+            verdict=name,
+            n=n,
+            level=level,
+            looks=self.possible,
+            next_look=more[0] if name == "open" and more else None,
+            estimate=self._estimate(look, level) if self.looks else None,
+            crashed=(a, b),
+            tried=(n + a, n + b),
+            nans=(self.arms[0].nans, self.arms[1].nans),
+            margin=self.margin,
+            after=(after[0], after[1]),
+            after_difference=_compare(self.about, *late) if verdict and min(map(len, late)) else None,
+            first_possible=self._first_possible(level),
+            outcomes=self.outcomes(level),
+        )
+
+    def _first_possible(self, level: float) -> int | None:
+        if self.rule.looks == "any" or self.about == "failures":
+            return None
+        return first_look_that_can_stop(self.about, LookPlan(self.possible, self.total, level, self.rule.spending))
+
+    def _name(self, outcome: int) -> Verdict:
+        if outcome == WITHHELD:
+            return "withheld"
+        if outcome == SAME:
+            return "equivalent"
+        higher_is_better = self.about == "mean" and not (self.rule.score and self.rule.score.better == "lower")
+        return "better" if (outcome == HIGHER) == higher_is_better else "worse"
+
+    def _estimate(self, look: int, level: float) -> LookEstimate:
+        a, b = self._values()
+        if self.rule.looks == "any":
+            return estimate_any(a, b, level, self.span, self.looks[look], self.about == "failures", self.margin)
+        if self.about == "failures":
+            return estimate_failures(a.astype(int), b.astype(int), self.plan(level), look)
+        estimate = estimate_mean if self.about == "mean" else estimate_spread
+        return estimate(a, b, self.plan(level), _exchanged_labels(self.total), look)
+
+
+@lru_cache(maxsize=4)
+def _exchanged_labels(runs: int) -> np.ndarray:
+    return exchange_labels(runs, PERMUTATIONS, np.random.default_rng(PERMUTATION_SEED))
+
+
+def _compare(about: About, a: np.ndarray, b: np.ndarray) -> float | None:
+    if about != "spread":
+        return float(b.mean() - a.mean())
+    return float(a.std(ddof=1) / b.std(ddof=1)) if min(len(a), len(b)) > 1 and np.ptp(b) else None
+
+
+def _collect_evidence(about: About, runs: Sequence[SeedRun], worst: float | None, label: str) -> ArmEvidence:
+    """Return the values of the runs in order, without crashed ones, up to the first that has not run."""
+    values: list[float] = []
+    crashed, crashes, nans, exhausted = [0], 0, 0, True
+    for run in runs:
+        if run.status is None:
+            exhausted = False
+            break
+        if run.status == "crashed":
+            crashes += 1
+            continue
+        if about == "failures":
+            if run.failed is None:
+                raise UserError(f"{label}: whether its runs failed is not known, because the chance level is not")
+            values.append(float(run.failed))
+        else:
+            values.append(_usable_score(run, worst, label))
+            nans += run.score is not None and not np.isfinite(run.score)
+        crashed.append(crashes)
+    return ArmEvidence(np.array(values), np.array(crashed), nans, exhausted)
+
+
+def _usable_score(run: SeedRun, worst: float | None, label: str) -> float:
+    """Return the score of a run. A NaN counts as the score of the best constant prediction: no run is left out."""
+    if run.score is None:
+        raise UserError(f"{label}: a finished run has no score")
+    if np.isfinite(run.score):
+        return run.score
+    value = run.baseline if run.baseline is not None and np.isfinite(run.baseline) else worst
+    if value is None:
+        raise UserError(
+            f"{label}: a score is NaN, and neither a baseline nor the range of scores says what it counts as; "
+            f"add score: {ScoreScale.example}"
+        )
+    return value
