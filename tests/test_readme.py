@@ -23,6 +23,7 @@ from stableft.cli.app import app
 READMES = ("README.md", "configs/README.md", "results/README.md", "src/stableft/README.md")
 SECTION = re.compile(r"^## (.*?)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
+YAML = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 ROW = re.compile(r"^\| (`stableft .*?) \| ", re.MULTILINE)
@@ -234,6 +235,25 @@ def test_shown_lines_of_python_run(lines, reader, tmp_path):
     reader("python -W error shown.py")
     for name in re.findall(r'savefig\("(.*?)"\)', lines):
         assert (tmp_path / "project" / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_shown_command_is_run(reader, tmp_path, tiny_family):
+    """With a script of transformers' Trainer that knows no stableft, a tiny BERT and made-up rows."""
+    (block,) = (block for block in YAML.findall(TEXTS["configs/README.md"]) if "command:" in block)
+    home = tmp_path / "project"
+    (home / "theirs.yaml").write_text(block.replace("bert-large-uncased", "tiny"))
+    shutil.copy(FILES / "commands" / "run_glue.py", home)
+    shutil.copytree(tiny_family("bert", max_position_embeddings=128), home / "tiny")
+    assert "Ended: 1 of 1 runs done" in reader("stableft sweep theirs.yaml --devices cpu --seeds 1")
+    (path,) = home.glob("results/runs/*/record.json")
+    record = json.loads(path.read_text())
+    score = json.loads((path.parent / "out" / "eval_results.json").read_text())["eval_accuracy"]
+    assert record["last"]["val"] == {"accuracy": score}
+    assert record["failed"] == (round(score, 3) <= 0.527)
+    assert record["config"]["data"]["inputs"].keys() == {"glue/RTE", "run_glue.py"}
+    assert "eval_accuracy" in (path.parent / "output.log").read_text()
 
 
 def test_every_line_of_python_is_shown_as_python():

@@ -87,7 +87,7 @@ TIDY_COLUMNS = {  # of the table with one row a run that users read; every singl
     "steps": "optimizer steps done; missing: not known, as of a command",
     "skipped_steps": "steps that the gradient scaler skipped",
     "seconds": "that the run took; NaN: imported",
-    "device": "that it ran on; missing: imported",
+    "device": "that it ran on; missing: imported, or a command on a GPU",
     "execution": "padded, packed, fused or grouped: one function, other dropout masks; missing: imported, or a command",
     "setting": "equal for runs that differ only in their seeds; missing: imported",
     "start": "the run whose weights it started from; missing: the pre-trained model",
@@ -270,7 +270,7 @@ def _imported_columns(run: ImportedRun) -> dict[str, Any]:
 
 
 def _command_columns(command: CommandOutcome) -> dict[str, Any]:
-    return {"steps": None, "device": command.device}
+    return {"steps": None, "device": command.device if command.device == "cpu" else None}  # a slot's number is no name
 
 
 def _own_columns(record: RunRecord) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stableft.config.settings import describe_value
-from stableft.records.run_record import AnyRunRecord, RunRecord
+from stableft.records.run_record import AnyRunRecord, ImportedRun, RunRecord
 from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import ReportedCheckpoint, StabilityTable, make_sweep_artifact
 from stableft.report.compare_runs import ArmPair, select_arm_pair
@@ -300,9 +300,12 @@ def _comparison_notes(
 
 def _setting_notes(pair: ArmPair) -> Iterator[str]:
     if not pair.settings_known:
+        records = [entry.record for arm in pair.arms for entry in arm]
+        imported = ["imported runs"] if any(isinstance(record, ImportedRun) for record in records) else []
+        commands = ["commands"] if any(isinstance(record, RunRecord) and record.command for record in records) else []
         yield (
-            "The settings and data rows of imported runs are not known, so nobody here can check that the arms "
-            "differ in nothing but what their names say."
+            f"The settings and data rows of {' and '.join(imported + commands)} are not known, so nobody here can "
+            "check that the arms differ in nothing but what their names say."
         )
     elif pair.differing:
         listed = ", ".join(f"{key} {' / '.join(map(describe_value, pair.differing[key]))}" for key in pair.differing)

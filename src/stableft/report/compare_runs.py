@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stableft.catalog.tasks import task_title
+from stableft.config.command_config import CommandConfig
 from stableft.config.run_config import canonical_json, without_none
 from stableft.config.settings import RUN_CONFIG_LEAVES, describe_value, list_values
 from stableft.config.sweep_file import START_ARM
@@ -38,7 +39,7 @@ class ArmPair:
 
     @property
     def settings_known(self) -> bool:
-        return all(isinstance(entry.record, RunRecord) for arm in self.arms for entry in arm)
+        return all(_has_settings(entry.record) for arm in self.arms for entry in arm)
 
 
 def select_arm_pair(
@@ -225,7 +226,7 @@ def check_arm(label: str, arm: Sequence[RowAndRecord]) -> None:
     settings = [_settings_of_run(entry) for entry in arm]
     by_seed = _group_by(arm, lambda entry: (entry.row["seed_init"], entry.row["seed_data"]))
     repeated = [entry for same in by_seed.values() if len(same) > 1 for entry in same]
-    varying = [key for key in settings[0] if len({canonical_json(other[key]) for other in settings}) > 1]
+    varying = [key for key in settings[0] if len({canonical_json(other.get(key)) for other in settings}) > 1]
     if repeated or (varying and own_runs):
         seeds = len({seed_label(entry.row["seed_init"], entry.row["seed_data"]) for entry in repeated})
         problem = (
@@ -249,10 +250,10 @@ def _describe_pooled_settings(
     if not varying:
         return "the records do not say how these runs differ"
     key = varying[0]
-    groups = _group_by(list(zip(arm, settings, strict=True)), lambda pair: describe_value(pair[1][key]))
+    groups = _group_by(list(zip(arm, settings, strict=True)), lambda pair: describe_value(pair[1].get(key)))
     values = [f"{text} ({_name_runs([entry for entry, _ in pairs])})" for text, pairs in groups.items()]
     others = [
-        f"{other} is {join_with(list(dict.fromkeys(describe_value(s[other]) for s in settings)))}"
+        f"{other} is {join_with(list(dict.fromkeys(describe_value(s.get(other)) for s in settings)))}"
         for other in varying[1:]
     ]
     first = next(iter(groups)).partition(" (")[0] if key == "source" else next(iter(groups))
@@ -263,7 +264,7 @@ def _describe_pooled_settings(
 def check_comparable(
     names: tuple[str, str], a: Sequence[RowAndRecord], b: Sequence[RowAndRecord]
 ) -> dict[str, tuple[Any, Any]]:
-    """Return setting -> its two values for the settings in which the arms differ. Empty for imported runs.
+    """Return setting -> its two values for the settings in which the arms differ. Empty for imported runs and commands.
 
     Raises:
         UserError: A difference in scores could not be attributed to one cause: the arms differ in how they are scored,
@@ -279,7 +280,7 @@ def check_comparable(
                 f"{label} have scores of different {_plural(name)}, {join_with(values)} ({runs}); "
                 f"{SCORE_KIND_HINTS[name]}"
             )
-    if not all(isinstance(entry.record, RunRecord) for entry in (first, second)):
+    if not all(_has_settings(entry.record) for entry in (first, second)):
         return {}
     settings_a, settings_b = _settings_of_run(first), _settings_of_run(second)
     differing = {key: (settings_a[key], settings_b[key]) for key in settings_a if settings_a[key] != settings_b[key]}
@@ -311,10 +312,19 @@ def _subject_of_setting(key: str) -> str:
 
 
 def _settings_of_run(entry: RowAndRecord) -> dict[str, Any]:
-    """Return the dotted settings of one of our runs without its seeds, or the source of an imported run."""
+    """Return the dotted settings of one of our runs without its seeds, or the source of an imported run.
+
+    Those of a command are what identifies it.
+    """
     if not isinstance(entry.record, RunRecord):
         return {"source": entry.row["source"]}
-    return list_values(entry.record.config.setting())
+    config = entry.record.config
+    return {"command": config.setting()} if isinstance(config, CommandConfig) else list_values(config.setting())
+
+
+def _has_settings(record: AnyRunRecord) -> bool:
+    """Return whether a run's record says how it was trained, which those of imported runs and commands do not."""
+    return isinstance(record, RunRecord) and record.command is None
 
 
 def _group_by(items: Sequence[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from stableft.config.sweep_file import Sweep
-from stableft.records.run_record import BEST_FOLDER, CHECKPOINT_FILE, LAST_FOLDER, run_folder
+from stableft.records.run_record import BEST_FOLDER, CHECKPOINT_FILE, LAST_FOLDER, OUT_FOLDER, run_folder
 from stableft.sweep.claims import CLAIM_FILES, claim_run
 from stableft.sweep.state import CRASH_FILE
 from stableft.text import TextRow, align_columns, format_bytes
@@ -15,7 +15,7 @@ from stableft.text import TextRow, align_columns, format_bytes
 HeldKind = Literal["checkpoints", "weights", "leftovers", "reports", "records", "other"]
 HELD_KINDS: dict[HeldKind, str] = {
     "checkpoints": "of unfinished runs, which start again without them",
-    "weights": "kept by --save; probes and start_from read them",
+    "weights": "kept by --save, which probes and start_from read; what commands wrote to {out}",
     "leftovers": "texts of crashes, and damaged files that were set aside",
     "reports": "of sweeps; stableft report makes them again",
     "records": "what runs measured: records, histories, predictions, probes",
@@ -63,7 +63,7 @@ def _find_in_run(folder: Path) -> Iterator[HeldItem]:
             yield _measure("checkpoints", path, folder)
         elif folder.parent.name == "pretrain":
             yield _measure("other", path, folder)
-        elif path.name in (BEST_FOLDER, LAST_FOLDER):
+        elif path.name in (BEST_FOLDER, LAST_FOLDER, OUT_FOLDER):
             yield _measure("weights", path, folder)
         elif path.name == CRASH_FILE or ".damaged-" in path.name:
             yield _measure("leftovers", path, folder)

@@ -113,8 +113,11 @@ def build_effect_panels(
 ) -> tuple[list[EstimatePanel], list[str]]:
     """Return a forest plot and its notes: panels of the differences in failed runs and means, and of the SD ratios.
 
-    `names` has the name of each cell. A panel in which nothing differs is left out, and a note says so.
+    `names` has the name of each cell with a score. A panel in which nothing differs is left out, and a note says so.
     """
+    pairs = [
+        pair for pair in pairs if _key(pair.arm) in names and _key(pair.reference) in names
+    ]  # others have no score
     named = {id(pair): (names[_key(pair.arm)], names[_key(pair.reference)]) for pair in pairs}
     groups = list(dict.fromkeys(arm.group for arm, _ in named.values()))
     pairs = sorted(pairs, key=lambda pair: groups.index(named[id(pair)][0].group))
