@@ -67,7 +67,8 @@ class LongRun:
         return json.loads((self.results / f"sweeps/smoke/slurm/pilots/{job}_1.json").read_text())
 
     def log(self, job: str) -> str:
-        return (self.results / f"sweeps/smoke/slurm/{job}_1.log").read_text()
+        path = self.results / f"sweeps/smoke/slurm/{job}_1.log"
+        return path.read_text() if path.exists() else ""
 
     def written(self) -> int:
         return self.checkpoint.stat().st_mtime_ns if self.checkpoint.exists() else 0

@@ -1,5 +1,6 @@
-"""A Slurm cluster of this one machine, started by hand without systemd and in a folder of its own."""
+"""A Slurm cluster of this one machine, started by hand in a folder of its own: without systemd, as any user."""
 
+import getpass
 import os
 import secrets
 import shutil
@@ -16,8 +17,8 @@ ClusterName=stableft
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
-SlurmUser=root
-SlurmdUser=root
+SlurmUser={user}
+SlurmdUser={user}
 AuthType=auth/munge
 CredType=cred/munge
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
@@ -71,7 +72,9 @@ class SlurmNode:
         for one in sockets:
             one.close()
         host = socket.gethostname().partition(".")[0]
-        (self.folder / "slurm.conf").write_text(CONFIG.format(host=host, ports=ports, folder=self.folder))
+        (self.folder / "slurm.conf").write_text(
+            CONFIG.format(host=host, ports=ports, folder=self.folder, user=getpass.getuser())
+        )
         for number in range(2):  # of GPUs, each of which Slurm knows as a file
             (self.folder / f"gpu{number}").touch()
         (self.folder / "gres.conf").write_text(f"NodeName={host} Name=gpu File={self.folder}/gpu[0-1]\n")
@@ -112,7 +115,7 @@ class SlurmNode:
             time.sleep(0.2)
 
     def stop(self) -> None:
-        self.call("scancel", "--full", "-s", "KILL", "-u", "root")
+        self.call("scancel", "--full", "-s", "KILL", "-u", getpass.getuser())
         for daemon in reversed(self.daemons.values()):
             daemon.send_signal(signal.SIGTERM)
         for daemon in self.daemons.values():
@@ -125,7 +128,5 @@ class SlurmNode:
 
 def why_no_slurm() -> str | None:
     """Return why no cluster can be started here, or None."""
-    if os.getuid():
-        return "starts Slurm's daemons as root"
     missing = [name for name in DAEMONS if not shutil.which(name)]
     return f"needs {missing[0]} of slurm-wlm and munge, which scripts/test-cluster installs" if missing else None

@@ -19,6 +19,7 @@ from stableft.config.sweep_file import Sweep, config_name, find_sweep_file
 from stableft.errors import UserError, clip
 from stableft.records.run_record import RECORD_FILE, atomic_write, read_record, run_folder
 from stableft.report.other_settings import describe_padded_runs
+from stableft.sweep.claim_race import check_claims
 from stableft.sweep.claims import claim_run
 from stableft.sweep.hub_drift import check_hub_commits, resolve_hub_commits
 from stableft.sweep.pilot import LEAVE_AFTER_SECONDS, Pilot, read_pilots
@@ -160,6 +161,7 @@ def submit_pilots(
         return 0
     submit(script, test_only=True)
     plan_file.parent.mkdir(parents=True, exist_ok=True)
+    check_claims(results)
     atomic_write(plan_file, content)
     with crashes_cleared(results, crashed if retry else []):
         job = submit(script)
@@ -219,6 +221,8 @@ def describe_pilots(sweep: Sweep, results: Path) -> Iterator[str]:
         yield f"pilots: cannot be told here: {error}"
     else:
         yield describe_queue(list(active.values()))
+        if not states and not active:
+            yield f"no pilot has ever written to {logs_folder(results, sweep.name)}: do the nodes see this folder?"
     newest = max((int(state.name.partition("_")[0]) for state in states), default=0)
     for pilot in states:
         there, done = (active or {}).get(pilot.name), f"{pilot.done} run{'s' * (pilot.done != 1)} done"
