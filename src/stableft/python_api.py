@@ -109,6 +109,7 @@ def run_sweep(
     fail_fast: bool = False,
     complete: bool = False,
     watch: "ShowEvent | None" = None,
+    leave_after: float | None = None,
 ) -> "SweepResult":
     """Train every run of a sweep that is not done, print the progress, and return the ids of its runs by outcome.
 
@@ -132,6 +133,7 @@ def run_sweep(
         fail_fast: Stop at the first crash.
         complete: Retrain finished runs whose requested weights or probes are missing.
         watch: Is called with every event of the sweep, such as `RunStarted`, of those in `stableft.sweep.progress`.
+        leave_after: Seconds to wait at the end for runs that other processes hold. None: until they are done.
     """
     from stableft.report.other_settings import describe_padded_runs
     from stableft.sweep.claim_race import MARKS_FOLDER, check_claims
@@ -176,7 +178,7 @@ def run_sweep(
         if isinstance(run.config, RunConfig)
     }
     left = [run for run_id, run in runs.items() if not (run_folder(results, run_id) / RECORD_FILE).exists()]
-    commits = resolve_hub_commits((*sweep.runs, *sweep.start_runs))
+    commits = sweep.sources.hub_commits or resolve_hub_commits((*sweep.runs, *sweep.start_runs))
     sweep = replace(sweep, sources=replace(sweep.sources, hub_commits=commits))
     created = not results.exists()
     results.mkdir(parents=True, exist_ok=True)
@@ -204,6 +206,7 @@ def run_sweep(
                 fail_fast,
                 show,
                 fingerprint=lambda config, _: rows[config.run_id].fingerprint,
+                leave_after=leave_after,
             )
     except UserError:
         if created and results.is_dir() and not {path.name for path in results.iterdir()} - {MARKS_FOLDER}:

@@ -5,6 +5,7 @@ A command imports what it needs when it runs, so that `--help` and `show` start 
 
 import errno
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,14 +26,25 @@ from stableft.cli.options import (
     DataDirOption,
     DeterministicOption,
     DevicesOption,
+    ExecutorOption,
     JobsPerDeviceOption,
     MicroBatchOption,
+    PilotOption,
+    PilotsOption,
+    PlanOption,
     PriceOption,
+    PrintOption,
     RecordsOption,
     ResultsOption,
     SaveOption,
     SeedsOption,
     SetOption,
+    SlurmArgOption,
+    SlurmGpusOption,
+    SlurmPartitionOption,
+    SlurmTimeOption,
+    SlurmWarnOption,
+    StopOption,
     Tf32Option,
     complete_recipe,
     load_optional_sweep,
@@ -120,6 +132,7 @@ def version(
 
 @app.command()
 def sweep(
+    context: typer.Context,
     config: ConfigArgument,
     results: ResultsOption = Path("results"),
     data_dir: DataDirOption = None,
@@ -142,16 +155,38 @@ def sweep(
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Re-run crashed runs.")] = False,
     complete: CompleteOption = False,
     _allow_pickle: AllowPickleOption = False,
+    executor: ExecutorOption = "local",
+    slurm_partition: SlurmPartitionOption = None,
+    slurm_time: SlurmTimeOption = None,
+    slurm_gpus: SlurmGpusOption = None,
+    slurm_warn: SlurmWarnOption = 120,
+    slurm_arg: SlurmArgOption = NO_TEXTS,
+    pilots: PilotsOption = 8,
+    print_: PrintOption = False,
+    stop: StopOption = False,
+    pilot: PilotOption = False,
+    plan_file: PlanOption = None,
 ) -> None:
     """Train the unfinished runs of a sweep and print its report."""
     from stableft.cli.early_report import EarlyReport
+    from stableft.cli.slurm_commands import check_executor_options, run_as_pilot, stop_pilots, submit_pilots
     from stableft.cli.sweep_commands import exit_code, print_estimate, print_report
     from stableft.config.local_files import check_results_folder
     from stableft.config.planned_run import Execution
     from stableft.python_api import plan_sweep, run_sweep
+    from stableft.sweep.slurm import SlurmOptions
+    from stableft.sweep.submitted_plan import read_plan
 
     check_results_folder(results)
-    plan = plan_sweep(config, set_, split_names(arms), seeds, data_dir)
+    check_executor_options(context, executor, pilot)
+    if stop:
+        stop_pilots(config, results)
+        return
+    plan = read_plan(plan_file) if plan_file else plan_sweep(config, set_, split_names(arms), seeds, data_dir)
+    if executor == "slurm":
+        gpus = slurm_gpus if slurm_gpus is not None else int(devices != "cpu")
+        options = SlurmOptions(slurm_partition, slurm_time, gpus, pilots, slurm_warn, tuple(slurm_arg))
+        raise typer.Exit(submit_pilots(context, config, plan, results, options, devices, jobs_per_device))
     if dry_run:
         execution = Execution(
             micro_batch=micro_batch,
@@ -164,8 +199,8 @@ def sweep(
         )
         print_estimate(plan, results, devices, jobs_per_device, execution, retry_crashed)
         return
-    report = EarlyReport(plan, results)
-    result = run_sweep(
+    train = partial(
+        run_sweep,
         plan,
         results=results,
         devices=devices,
@@ -180,8 +215,11 @@ def sweep(
         retry_crashed=retry_crashed,
         fail_fast=fail_fast,
         complete=complete,
-        watch=report.follow,
     )
+    if pilot:
+        raise typer.Exit(run_as_pilot(plan, results, fail_fast, train))
+    report = EarlyReport(plan, results)
+    result = train(watch=report.follow)
     if not result.interrupted:
         report.finish()
         print_report(plan, results)
@@ -286,12 +324,15 @@ def status(
     seeds: SeedsOption = None,
 ) -> None:
     """Show the progress of a sweep, or of a whole results folder."""
+    from stableft.cli.slurm_commands import describe_pilots
     from stableft.cli.sweep_commands import render_folder_status, render_sweep_status
     from stableft.config.local_files import check_results_folder
 
     check_results_folder(results)
     sweep = load_optional_sweep(config, set_, arms, seeds)
     print(strip_controls(render_sweep_status(sweep, results) if sweep else render_folder_status(results)))
+    for line in describe_pilots(sweep, results) if sweep else ():
+        print(strip_controls(line))
 
 
 @app.command()

@@ -156,6 +156,36 @@ ScoreOption = Annotated[
     Literal["recipe", "last", "best"],
     typer.Option("--score", help="Checkpoint whose score is reported; recipe: as the recipe says."),
 ]
+ExecutorOption = Annotated[
+    Literal["local", "slurm"],
+    typer.Option("--executor", help="local: this machine. slurm: pilots, jobs that share the runs."),
+]
+SlurmPartitionOption = Annotated[
+    str | None, typer.Option("--slurm-partition", metavar="NAME", help="Partition. Default: the cluster's.")
+]
+SlurmTimeOption = Annotated[
+    str | None,
+    typer.Option("--slurm-time", metavar="TIME", help="Time limit of a pilot: minutes, H:M:S or D-H:M:S."),
+]
+SlurmGpusOption = Annotated[
+    int | None,
+    typer.Option("--slurm-gpus", min=0, help="GPUs of each pilot. Default: 1, or none with --devices cpu."),
+]
+SlurmWarnOption = Annotated[
+    int,
+    typer.Option("--slurm-warn", min=30, help="Seconds before the time limit at which runs stop at a checkpoint."),
+]
+SlurmArgOption = Annotated[
+    list[str],
+    typer.Option("--slurm-arg", metavar="KEY=VALUE", help="Another option of sbatch, such as account=me (repeatable)."),
+]
+PilotsOption = Annotated[int, typer.Option("--pilots", min=1, help="Slurm jobs that share the runs.")]
+PrintOption = Annotated[bool, typer.Option("--print", help="Show the batch script; submit nothing.")]
+StopOption = Annotated[bool, typer.Option("--stop", help="Cancel the sweep's pilots; train nothing.")]
+PilotOption = Annotated[
+    bool, typer.Option("--pilot", help="Share the runs with other pilots; end when others hold all that are left.")
+]
+PlanOption = Annotated[Path | None, typer.Option("--plan", hidden=True, help="Plan of the submission.")]
 NO_TEXTS: list[str] = []
 NO_FILES: list[Path] = []
 

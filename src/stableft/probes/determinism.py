@@ -11,8 +11,9 @@ from stableft.config.run_config import Cadence, RunConfig, Seeds, TrainingLength
 from stableft.errors import UserError
 from stableft.probes.rerun import SCORED
 from stableft.records.run_record import HISTORY_FILE, PREDICTIONS_FILE, RunRecord, read_record, run_folder
+from stableft.sweep.local_workers import LocalExecutor
 from stableft.sweep.progress import open_display
-from stableft.sweep.workers import run_local
+from stableft.sweep.workers import run_with_workers
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def verify_machine(run: PlannedRun, steps: int, sources: LocalPaths, execution: 
         folders = [Path(parent) / "a", Path(parent) / "b"]
         for folder, some in zip(folders, (runs, runs[:1]), strict=True):  # the equal run is by another process
             folder.mkdir()
-            outcome = run_local(some, folder, sources, [execution.device], 1, execution, display=display)
+            outcome = run_with_workers(some, folder, sources, LocalExecutor([execution.device]), execution, display=display)
             if outcome.interrupted:
                 return None
         places = [(folders[0], runs[0]), (folders[1], runs[0]), (folders[0], runs[1]), (folders[0], runs[2])]

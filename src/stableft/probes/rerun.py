@@ -27,8 +27,9 @@ from stableft.records.run_record import (
 from stableft.report.numbers_in_words import format_percent
 from stableft.sweep.devices import resolve_device
 from stableft.sweep.preflight import check_sweep_inputs
+from stableft.sweep.local_workers import LocalExecutor
 from stableft.sweep.progress import open_display, run_label
-from stableft.sweep.workers import run_local
+from stableft.sweep.workers import run_with_workers
 
 RERUNS_FOLDER = "reruns"  # in a results folder: results folders of one repeated run each
 SCORED = ("evals", "last", "best", "failed", "failed_by_accuracy", "steps", "skipped_steps", "reason")
@@ -125,7 +126,9 @@ def repeat_run(
     name = resolve_device(device or ("cpu" if environment.device == "cpu" else "auto"))
     print(f"repeating run {record.run_id}, {run_label(run)}, in {folder}", flush=True)
     with open_display() as display:
-        outcome = run_local([run], folder, sources, [name], 1, execution, retry_crashed=True, display=display)
+        outcome = run_with_workers(
+            [run], folder, sources, LocalExecutor([name]), execution, retry_crashed=True, display=display
+        )
     if outcome.interrupted:
         return None
     again = read_record(folder, record.run_id)

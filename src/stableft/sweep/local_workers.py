@@ -20,8 +20,10 @@ from stableft.sweep.worker_process import TrainFunction, run_worker
 
 
 def count_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of CPU cores that this process may use. A job of Slurm may use those that it was granted."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    granted = os.environ.get("SLURM_CPUS_ON_NODE", "")  # not every cluster pins a job to them
+    return min(cores, int(granted)) if granted.isdecimal() and int(granted) else cores
 
 
 @dataclass(frozen=True)

@@ -237,8 +237,10 @@ def closing_line(outcome: SweepResult) -> str:
     line += f", {len(outcome.crashed_start_runs)} that others start from crashed" if outcome.crashed_start_runs else ""
     if outcome.unfinished:
         line += f", {len(outcome.unfinished)} left ({len(outcome.resumable)} with a checkpoint"
+        line += f", {len(outcome.elsewhere)} with other processes" if outcome.elsewhere else ""
         line += f", {len(outcome.blocked)} with nothing to start from)" if outcome.blocked else ")"
-        line += "; run the same command to continue" if len(outcome.unfinished) > len(outcome.blocked) else ""
+        more = len(outcome.unfinished) > len({*outcome.blocked, *outcome.elsewhere})
+        line += "; run the same command to continue" if more else ""
     if outcome.crashed or outcome.crashed_start_runs:
         line += "; --retry-crashed retries the crashed ones"
     return line

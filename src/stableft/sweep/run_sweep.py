@@ -52,15 +52,22 @@ def run_planned_sweep(
     display: ShowEvent = show_nothing,
     train: TrainFunction | None = None,
     fingerprint: Callable[[RunConfig, LocalPaths], str] = data_fingerprint,
+    leave_after: float | None = None,
 ) -> SweepResult:
-    """Do all remaining runs of a sweep and return the outcome, with the arguments of `run_with_workers`."""
+    """Do all remaining runs of a sweep and return the outcome, with the arguments of `run_with_workers`.
+
+    Runs that others wait for, to start from them or to be ranked, are not left to other processes.
+    """
     before = read_sweep_state(results, (*sweep.runs, *sweep.start_runs), look_only=True, brief=True)
     old_crashes = {record.run_id for record in before.crashed}
 
-    def run_stage(runs: Iterable[PlannedRun], execution: Execution = execution) -> tuple[SweepResult, bool]:
+    def run_stage(
+        runs: Iterable[PlannedRun], execution: Execution = execution, leave_after: float | None = None
+    ) -> tuple[SweepResult, bool]:
         """Run these runs. Return the outcome, and whether the sweep must end here."""
         options = (retry_crashed, fail_fast, display, train, fingerprint)
-        outcome = run_with_workers(list(runs), results, sweep.sources, executor, execution, *options, known=before)
+        where = (list(runs), results, sweep.sources, executor, execution)
+        outcome = run_with_workers(*where, *options, known=before, leave_after=leave_after)
         new = set(outcome.crashed) - (set() if retry_crashed else old_crashes)
         return outcome, bool(outcome.interrupted or outcome.unfinished or (fail_fast and new))
 
@@ -84,16 +91,8 @@ def run_planned_sweep(
             break
     rest = [run for run in runs if run.run_id not in stopped_early.keys() | crashed]
     if rest and not ended:
-        outcome, _ = run_stage(rest)
-    return _summarize_sweep(
-        sweep,
-        results,
-        before,
-        stopped_early,
-        unusable,
-        outcome is not None and outcome.interrupted,
-        execution.retrain_incomplete,
-    )
+        outcome, _ = run_stage(rest, leave_after=leave_after)
+    return _summarize_sweep(sweep, results, before, stopped_early, unusable, outcome, execution.retrain_incomplete)
 
 
 def _with_start_weights_saved(
@@ -167,9 +166,10 @@ def _summarize_sweep(
     before: SweepState,
     stopped_early: Mapping[str, EarlyStopRecord],
     unusable: Mapping[StartFrom, str],
-    interrupted: bool,
+    outcome: SweepResult | None,
     retrained: bool,
 ) -> SweepResult:
+    """Return the outcome of a sweep. `outcome` is that of its last stage."""
     runs = unique_runs(sweep.runs)
     finished_before = {record.run_id for record in before.finished}
     state = read_sweep_state(results, runs.values(), look_only=True, brief=True, known=None if retrained else before)
@@ -185,8 +185,9 @@ def _summarize_sweep(
         finished_before=tuple(run_id for run_id in finished if run_id in finished_before),
         unfinished=tuple(unfinished),
         resumable=tuple(run_id for run_id in unfinished if (run_folder(results, run_id) / CHECKPOINT_FILE).exists()),
-        interrupted=interrupted,
+        interrupted=outcome is not None and outcome.interrupted,
         stopped_early=tuple(run_id for run_id in stopped_early if run_id not in finished),
+        elsewhere=tuple(run_id for run_id in unfinished if outcome and run_id in outcome.elsewhere),
         blocked=tuple(run_id for run_id in unfinished if runs[run_id].config.start_from in unusable),
         crashed_start_runs=tuple(record.run_id for record in read_sweep_state(results, others, look_only=True).crashed),
     )

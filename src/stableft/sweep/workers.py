@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +67,12 @@ def run_with_workers(
     fingerprint: Callable[[RunConfig, LocalPaths], str] = data_fingerprint,
     patience: Patience = PATIENCE,
     known: SweepState | None = None,
+    leave_after: float | None = None,
 ) -> SweepResult:
     """Do all runs that are not done yet and return the outcome. `known` is an earlier, brief state of them.
 
-    The executor starts the workers.
+    The executor starts the workers. A run that another process holds is waited for, or, once nothing else is left, for
+    `leave_after` seconds.
     A run whose worker dies or hangs is tried once more, from its checkpoint, before it counts as crashed.
 
     `train` must be importable by name, because workers are spawned. None: `stableft.training.run.train`.
@@ -104,14 +106,15 @@ def run_with_workers(
     def start(slot: WorkerSlot) -> WorkerLink:
         return executor.start(slot.name, results, sources, slot.execution, train, patience.heartbeat)
 
-    pool = WorkerPool(start, executor.wait, results, slots, queue, display, fail_fast, patience)
+    pool = WorkerPool(start, executor.wait, results, slots, queue, display, fail_fast, patience, leave_after)
     done = len(finished) + len(paused)
     failed = {record.run_id for record in state.failed} & finished.keys()
     display(SweepStarted(queued, done, len(failed), len(settled) - done, len(slots)))
     run_worker_pool(pool)
     if pool.error:
         raise pool.error
-    return _summarize_runs(planned, results, finished, failed, settled | pool.records, pool.interrupted)
+    outcome = _summarize_runs(planned, results, finished, failed, settled | pool.records, pool.interrupted)
+    return replace(outcome, elsewhere=tuple(pool.left))
 
 
 def _find_incomplete(
@@ -146,6 +149,7 @@ class QueuedRun:
     replaces: RunRecord | None
     not_before: float = 0.0
     claimed_elsewhere: bool = False
+    held_since: float | None = None  # by another process, while nothing else is left to do here
     first_death: str | None = None  # of the worker that the run was on; its second death makes it a crash
 
 
@@ -209,9 +213,11 @@ class WorkerPool:
     show: ShowEvent
     fail_fast: bool
     patience: Patience
+    leave_after: float | None = None
     clock: WatchClock = field(default_factory=WatchClock)
     slowest: dict[str, float] = field(default_factory=dict)  # the workers' `SignOfLife.slowest` so far
     records: dict[str, RunRecord] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)  # ids of runs, to the processes that hold them
     stopping_since: float | None = None  # on the clock
     interrupted: bool = False
     killed: bool = False
@@ -301,7 +307,10 @@ def _accept_record(
         if not task.claimed_elsewhere:
             pool.show(RunEnded(slot.name, task.run, "claimed_elsewhere"))
         task.claimed_elsewhere, task.not_before = True, time.monotonic() + CLAIMED_RETRY_SECONDS
-        pool.queue.append(task)
+        if _is_left_to_others(pool, task):
+            pool.left.append(task.run.run_id)
+        else:
+            pool.queue.append(task)
         return
     pool.records[task.run.run_id] = record
     pool.show(RunEnded(slot.name, task.run, "done", record))
@@ -310,6 +319,20 @@ def _accept_record(
     slot.device_errors = 0 if device_works else slot.device_errors + 1
     if slot.device_errors >= MAX_DEVICE_ERRORS:
         _retire_device(pool, slot)
+
+
+def _is_left_to_others(pool: WorkerPool, task: QueuedRun) -> bool:
+    """Return whether the wait for a run that another process holds is over.
+
+    It begins once no run is trained here, and all queued ones are held by others. After it, the holder is known to
+    live: its claim would have become free.
+    """
+    if pool.leave_after is None:
+        return False
+    training = any(slot.started_at is not None for slot in pool.slots if slot.task)
+    if task.held_since is None or training or not all(other.claimed_elsewhere for other in pool.queue):
+        task.held_since = time.monotonic()
+    return time.monotonic() - task.held_since >= pool.leave_after
 
 
 def _retire_device(pool: WorkerPool, slot: WorkerSlot) -> None:

@@ -1,0 +1,193 @@
+"""Pilots on a real Slurm of one node: shared runs, time limits, requeues, a lost node, pre-emption, cancelling."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from support.slurm_node import SlurmNode, why_no_slurm
+from support.training_runs import run_outputs
+
+from stableft.python_api import plan_sweep
+from stableft.records.run_record import CHECKPOINT_FILE, read_record, run_folder
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(why_no_slurm() is not None, reason=f"{why_no_slurm()}"),
+]
+
+SUBMIT = ("--executor", "slurm", "--devices", "cpu")
+LONG = ("--seeds", "1", "--arms", "mosbach", "--set", "schedule.length={steps: 5000}", "--checkpoint-every", "100")
+
+
+@pytest.fixture
+def cluster(workplace, monkeypatch):
+    """Starts a cluster, whose programs find it, and whose jobs have one thread."""
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # not below pytest's: names of sockets must be short
+    folder.chmod(0o755)
+    node = SlurmNode(folder)
+    monkeypatch.setenv("SLURM_CONF", node.environment["SLURM_CONF"])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    try:
+        node.start()
+        yield node
+    finally:
+        node.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class LongRun:
+    """One run that takes minutes, here and in a folder of its own that nothing disturbs."""
+
+    def __init__(self, cluster: SlurmNode, stableft, folder: Path):
+        self.cluster, self.stableft, self.results = cluster, stableft, folder / "results"
+        settings = ["schedule.length={steps: 5000}"]
+        (self.run,) = plan_sweep("smoke", settings, ["mosbach"], 1).runs
+        self.checkpoint = run_folder(self.results, self.run.run_id) / CHECKPOINT_FILE
+        code = "from stableft.cli.app import main; main()"
+        alone = [sys.executable, "-c", code, "sweep", "smoke", *LONG, "--devices", "cpu", "--results", "alone"]
+        self.undisturbed = subprocess.Popen(alone, stdout=subprocess.DEVNULL)
+
+    def submit(self, *options: str) -> str:
+        """Returns the id of the job."""
+        code, out, err = self.stableft("sweep", "smoke", *LONG, *SUBMIT, "--pilots", "1", *options)
+        assert code == 0, err
+        return out.partition("as job ")[2].split()[0]
+
+    def pilot(self, job: str) -> dict:
+        return json.loads((self.results / f"sweeps/smoke/slurm/pilots/{job}_1.json").read_text())
+
+    def log(self, job: str) -> str:
+        path = self.results / f"sweeps/smoke/slurm/{job}_1.log"
+        return path.read_text() if path.exists() else ""
+
+    def written(self) -> int:
+        return self.checkpoint.stat().st_mtime_ns if self.checkpoint.exists() else 0
+
+    def wait_for_checkpoint(self) -> None:
+        before = self.written()
+        self.cluster.wait_until(lambda: self.written() not in (0, before), 180)
+
+    def wait_for_the_end(self, job: str) -> None:
+        self.cluster.wait_until(lambda: self.cluster.states(job) in (["COMPLETED"], []), 900)
+
+    def assert_same_bits(self) -> None:
+        assert self.undisturbed.wait(900) == 0
+        ours, alone = (read_record(folder, self.run.run_id) for folder in (self.results, Path("alone")))
+        assert ours
+        assert alone
+        assert run_outputs(self.results, ours) == run_outputs(Path("alone"), alone)
+
+
+@pytest.fixture
+def long_run(cluster, stableft, workplace):
+    run = LongRun(cluster, stableft, workplace)
+    yield run
+    run.undisturbed.kill()
+    run.undisturbed.wait()
+
+
+def test_two_pilots_share_a_sweep_that_is_submitted_once(cluster, stableft, workplace):
+    sweep = ("sweep", "smoke", "--seeds", "1-2", "--set", "schedule.length={steps: 40}", *SUBMIT, "--pilots", "2")
+    for options, sentence in (
+        (("--slurm-partition", "nope"), "--slurm-partition nope: this cluster has main, urgent, short, far"),
+        (("--slurm-partition", "far"), "pilots on elsewhere cannot see this folder: it is for temporary files"),
+        (
+            ("--slurm-partition", "short"),
+            "the time limit of partition short, which holds without --slurm-time: must be at least 240 s",
+        ),
+        (("--slurm-gpus", "3"), "sbatch: allocation failure: Requested node configuration is not available"),
+        (("--slurm-time", "4:00:00"), "--slurm-time 4:00:00: partition main allows 60 minutes at most"),
+        (("--slurm-arg", "licenses=none:2"), "sbatch: allocation failure: Invalid license specification"),
+    ):
+        code, out, err = stableft(*sweep, *options)
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert sentence in err
+    assert cluster.call("squeue", "-h") == ""
+    assert not (workplace / "results").exists()
+
+    code, out, err = stableft(*sweep)
+    assert (code, err) == (0, "")
+    assert "submitted 2 pilots as job " in out
+    job = out.partition("as job ")[2].split()[0]
+    code, out, _ = stableft(*sweep)
+    assert (code, out.splitlines()[-1]) == (0, "0 runs are done, 0 crashed, 4 left: nothing to submit")
+    cluster.wait_until(lambda: cluster.states(job) in (["COMPLETED"] * 2, []), 300)
+    _, out, _ = stableft("status", "smoke", "--seeds", "1-2", "--set", "schedule.length={steps: 40}")
+    assert out.splitlines()[-2:] == ["runs: 4 done, 0 crashed, 0 left", "pilots: 0 running, 0 queued (Slurm job -)"]
+    pilots = [json.loads(path.read_text()) for path in (workplace / "results").glob("sweeps/smoke/slurm/pilots/*")]
+    assert sum(pilot["done"] for pilot in pilots) == 4
+    assert [(pilot["ended"], pilot["failed"]) for pilot in pilots] == [("no run is left for it", False)] * 2
+    code, out, _ = stableft(*sweep)
+    assert (code, out) == (0, "4 runs are done, 0 crashed, 0 left: nothing to submit\n")
+
+
+@pytest.mark.nightly
+def test_a_run_goes_on_over_time_limits_with_the_same_bits(long_run):
+    job = long_run.submit("--slurm-time", "4")
+    long_run.cluster.wait_until(lambda: "This task is requeued" in long_run.log(job), 300)
+    assert long_run.checkpoint.exists()
+    assert long_run.pilot(job)["idle_requeues"] == 0
+    long_run.wait_for_the_end(job)
+    long_run.assert_same_bits()
+
+
+@pytest.mark.nightly
+def test_requeues_a_lost_node_and_cancelling_change_no_bit(long_run):
+    cluster = long_run.cluster
+    job = long_run.submit("--slurm-time", "50")
+    task = f"{job}_1"
+    long_run.wait_for_checkpoint()
+    cluster.call("scontrol", "requeue", task)
+    cluster.wait_until(lambda: "Slurm ends this task" in long_run.log(job), 60)
+    long_run.wait_for_checkpoint()
+
+    urgent = cluster.call("sbatch", "--parsable", "-p", "urgent", "--exclusive", "-t", "5", "--wrap", "sleep 3")
+    cluster.wait_until(lambda: cluster.states(urgent) == ["COMPLETED"], 90)  # the pilot made room for it
+    long_run.wait_for_checkpoint()
+
+    slurmd = cluster.daemons.pop("slurmd")
+    pilots = [one for one in psutil.process_iter(["cmdline"]) if "--pilot" in (one.info["cmdline"] or ())]
+    os.kill(slurmd.pid, signal.SIGKILL)
+    for process in pilots:
+        process.send_signal(signal.SIGKILL)  # as by a node that is switched off
+    slurmd.wait()
+    cluster.wait_until(lambda: cluster.states(task) == ["PENDING"], 120)
+    _, out, _ = long_run.stableft("status", "smoke", *LONG[:-2])
+    assert f"pilot {task} is queued again" in out
+    cluster.start_daemon("slurmd", "-D")
+    long_run.wait_for_checkpoint()
+
+    code, out, _ = long_run.stableft("sweep", "smoke", "--stop")
+    assert (code, "1 running" in out, "cancelled" in out) == (0, True, True)
+    cluster.wait_until(lambda: cluster.states(task) in (["CANCELLED"], []), 60)
+    assert long_run.pilot(job)["ended"] == "ended by Slurm"
+    code, out, _ = long_run.stableft("sweep", "smoke", "--stop")
+    assert "no pilots" in out
+
+    job = long_run.submit("--slurm-time", "50")
+    long_run.wait_for_the_end(job)
+    long_run.assert_same_bits()
+
+
+@pytest.mark.nightly
+def test_a_task_without_a_new_checkpoint_is_requeued_twice(cluster, workplace):
+    code = "from pathlib import Path; from stableft.sweep.pilot import Pilot; print('start')\n"
+    code += "Pilot.of_this_job(Path('results'), 'smoke').requeue(print); import time; time.sleep(20)"
+    (workplace / "job.sh").write_text(f'#!/bin/bash\nexec {sys.executable} -u -c "{code}"\n')
+    options = ("--parsable", "--requeue", "--array=1", "--open-mode=append", f"--output={workplace}/log")
+    job = cluster.call("sbatch", *options, str(workplace / "job.sh"))
+    pilot = workplace / f"results/sweeps/smoke/slurm/pilots/{job}_1.json"
+    cluster.wait_until(lambda: "not requeued" in (workplace / "log").read_text() if pilot.exists() else False, 120)
+    time.sleep(5)
+    assert (workplace / "log").read_text().count("start") == 3
+    assert json.loads(pilot.read_text())["failed"]
