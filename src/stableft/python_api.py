@@ -105,6 +105,7 @@ def run_sweep(
     tf32: bool = False,
     cuda_graphs: bool = True,
     price: float | None = None,
+    track: str | None = None,
     retry_crashed: bool = False,
     fail_fast: bool = False,
     complete: bool = False,
@@ -129,6 +130,7 @@ def run_sweep(
         tf32: On a GPU, compute float32 products in TF32.
         cuda_graphs: On a GPU, record updates and replay them: the same numbers, faster.
         price: Of an hour of a device, in any currency, for records and reports.
+        track: Tracker to send runs to when they end: "trackio", "tensorboard", "wandb" or "mlflow".
         retry_crashed: Run crashed runs again.
         fail_fast: Stop at the first crash.
         complete: Retrain finished runs whose requested weights or probes are missing.
@@ -145,6 +147,8 @@ def run_sweep(
     from stableft.sweep.run_sweep import run_planned_sweep
     from stableft.sweep.start_runs import start_runs_to_train
     from stableft.sweep.state import SAVED_FOLDERS, unique_runs
+    from stableft.sweep.tracker_clients import check_tracker
+    from stableft.sweep.trackers import tracked_display
     from stableft.training.schedule import total_steps
 
     _check_choice("save", save, SAVED_FOLDERS)
@@ -153,6 +157,8 @@ def run_sweep(
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
             raise UserError(f"{name}={echo(count)}: must be a whole number from 1")
     check_price(price)
+    if track is not None:
+        check_tracker(track, "track=")
     results = Path(results)
     check_results_folder(results)
     sweep = config if isinstance(config, Sweep) else plan_sweep(config, settings, arms, seeds, data_dir)
@@ -190,7 +196,7 @@ def run_sweep(
         print(line, flush=True)
     try:
         check_claims(results)
-        with open_display(steps=steps) as display:
+        with open_display(steps=steps) as shown, tracked_display(track, sweep, results, shown) as display:
 
             def show(event: "SweepEvent") -> None:
                 display(event)

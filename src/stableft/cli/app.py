@@ -46,6 +46,7 @@ from stableft.cli.options import (
     SlurmWarnOption,
     StopOption,
     Tf32Option,
+    TrackOption,
     complete_recipe,
     load_optional_sweep,
     split_names,
@@ -53,6 +54,7 @@ from stableft.cli.options import (
 from stableft.cli.probe_commands import probe_app
 from stableft.cli.provenance_commands import rerun, verify
 from stableft.cli.report_commands import compare_command, power, report
+from stableft.cli.track_command import track_command
 from stableft.errors import UserError, storage_error
 from stableft.sweep.workers import EXIT_INTERRUPTED
 from stableft.text import forgiving_output, strip_controls
@@ -77,6 +79,7 @@ app.command()(clean)
 app.command()(copy)
 app.command()(rerun)
 app.command()(verify)
+app.command("track")(track_command)
 
 
 # Commands that train or measure: the loss of what they print is no failure.
@@ -148,6 +151,7 @@ def sweep(
     tf32: Tf32Option = False,
     cuda_graphs: CudaGraphsOption = True,
     price: PriceOption = None,
+    track: TrackOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print runs, time, memory and disk; train nothing.")
     ] = False,
@@ -212,6 +216,7 @@ def sweep(
         tf32=tf32,
         cuda_graphs=cuda_graphs,
         price=price,
+        track=track,
         retry_crashed=retry_crashed,
         fail_fast=fail_fast,
         complete=complete,

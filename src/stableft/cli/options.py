@@ -83,6 +83,12 @@ def check_price_option(price: float | None) -> float | None:
     return check_price(price, "--price ")
 
 
+def check_track_option(name: str | None) -> str | None:
+    from stableft.sweep.tracker_clients import check_tracker
+
+    return check_tracker(name, "--track") if name is not None else None
+
+
 ConfigArgument = Annotated[
     str,
     typer.Argument(
@@ -131,6 +137,15 @@ PriceOption = Annotated[
         metavar="PER_HOUR",
         help="What an hour of a device costs, for the records, the report and the dry run.",
         callback=check_price_option,
+    ),
+]
+TrackOption = Annotated[
+    str | None,
+    typer.Option(
+        "--track",
+        metavar="TOOL",
+        help="Send every run that ends to trackio, tensorboard, wandb or mlflow.",
+        callback=check_track_option,
     ),
 ]
 DeterministicOption = Annotated[

@@ -97,6 +97,8 @@ def verify(
     from dataclasses import replace
 
     from stableft.config.planned_run import Execution
+    from stableft.config.run_config import RunConfig
+    from stableft.errors import UserError
     from stableft.python_api import plan_sweep
     from stableft.sweep.devices import resolve_device
     from stableft.sweep.hub_drift import resolve_hub_commits
@@ -107,9 +109,11 @@ def verify(
     if others := {one.arm for one in plan.runs} - {run.arm}:
         print(f"of {plan.path}, the arm {run.arm}; --arms names another of {len(others) + 1}", flush=True)
     name = resolve_device(device)
+    if not isinstance(run.config, RunConfig):
+        raise UserError(f"{plan.path}: the arm {run.arm} is a command; verify trains recipes, so let --arms name one")
     from stableft.probes.determinism import describe_verification, shorten, verify_machine
 
-    check_sweep_inputs([replace(run, config=shorten(run.config, steps))], plan.sources, ())
+    check_sweep_inputs([replace(run, config=shorten(run.run_config, steps))], plan.sources, ())
     sources = replace(plan.sources, hub_commits=resolve_hub_commits([run]))
     execution = Execution(name, threads, deterministic=deterministic == "on", tf32=tf32)
     verification = verify_machine(run, steps, sources, execution)

@@ -72,7 +72,7 @@ def verify_machine(run: PlannedRun, steps: int, sources: LocalPaths, execution: 
     Raises:
         UserError: A run crashed.
     """
-    config = shorten(run.config, steps)
+    config = shorten(run.run_config, steps)
     init, data = config.seeds.init, config.seeds.data
     seeds = (Seeds(init=init, data=data), Seeds(init=init + 1, data=data), Seeds(init=init, data=data + 1))
     runs = [replace(run, config=config.model_copy(update={"seeds": one})) for one in seeds]
@@ -80,7 +80,9 @@ def verify_machine(run: PlannedRun, steps: int, sources: LocalPaths, execution: 
         folders = [Path(parent) / "a", Path(parent) / "b"]
         for folder, some in zip(folders, (runs, runs[:1]), strict=True):  # the equal run is by another process
             folder.mkdir()
-            outcome = run_with_workers(some, folder, sources, LocalExecutor([execution.device]), execution, display=display)
+            outcome = run_with_workers(
+                some, folder, sources, LocalExecutor([execution.device]), execution, display=display
+            )
             if outcome.interrupted:
                 return None
         places = [(folders[0], runs[0]), (folders[1], runs[0]), (folders[0], runs[1]), (folders[0], runs[2])]

@@ -10,6 +10,7 @@ import numpy as np
 
 from stableft.config.local_files import file_digest
 from stableft.config.planned_run import Execution, PlannedRun
+from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import Sweep
 from stableft.data.sources import find_model_commit
 from stableft.errors import UserError
@@ -26,8 +27,8 @@ from stableft.records.run_record import (
 )
 from stableft.report.numbers_in_words import format_percent
 from stableft.sweep.devices import resolve_device
-from stableft.sweep.preflight import check_sweep_inputs
 from stableft.sweep.local_workers import LocalExecutor
+from stableft.sweep.preflight import check_sweep_inputs
 from stableft.sweep.progress import open_display, run_label
 from stableft.sweep.workers import run_with_workers
 
@@ -62,6 +63,8 @@ def find_record(records: Iterable[RunRecord], prefix: str, where: str) -> RunRec
         count = f"{len(found)} runs begin so; give more of the id" if found else "there is no such record"
         raise UserError(f"run {prefix!r}: {where}: {count}")
     record = found.get(prefix) or next(iter(found.values()))
+    if not isinstance(record.config, RunConfig):
+        raise UserError(f"run {record.run_id}: it is a command's in {where}, and rerun repeats what stableft trains")
     if record.status != "finished" or record.environment is None:
         raise UserError(
             f"run {record.run_id}: it is {record.status} in {where}, and only a finished run can be repeated"
@@ -101,7 +104,7 @@ def repeat_run(
     Raises:
         UserError: An input is not found or is another one, or the run crashed.
     """
-    environment, config = record.environment, record.config
+    environment, config = record.environment, record.run_config
     assert environment
     sources = locate_sources([record], pretrained, sweep, data_dir)
     if config.start_from:

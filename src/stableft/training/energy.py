@@ -120,7 +120,7 @@ class EnergyMeter:
 
     def _gpu_joules(self) -> float | None:
         """Return the GPU's energy counter, which only rises, or None on a GPU older than Volta."""
-        if self._handle is None:
+        if self._handle is None or self._nvml is None:
             return None
         try:
             return self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) * 1e-3
