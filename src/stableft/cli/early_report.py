@@ -12,8 +12,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from stableft.config.sweep_file import Sweep
+from stableft.sweep.local_workers import main_hidden, sigint_blocked
 from stableft.sweep.progress import RunStarted, SweepEvent, SweepStarted
-from stableft.sweep.workers import main_hidden, sigint_blocked
 
 WORTHWHILE_SECONDS = 30.0  # in a shorter sweep, loading the libraries once more would cost more than it saves
 
