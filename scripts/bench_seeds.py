@@ -255,7 +255,7 @@ def check_equality(model: StackedModel) -> float:
 def measure(options: argparse.Namespace, count: int) -> dict:
     """Return milliseconds of an update and an evaluation, a seed, by side, and what they come to for the demo."""
     sweep = load_sweep("configs/demo.yaml", LocalPaths())
-    runs = [run for run in sweep.runs if run.arm == "mosbach"]
+    runs = load_sweep("configs/demo.yaml", LocalPaths(), arms=["mosbach"], seeds=f"26-{25 + count}").runs
     how = Execution("cpu", options.threads)
     with tempfile.TemporaryDirectory() as name:
 
@@ -288,10 +288,11 @@ def measure(options: argparse.Namespace, count: int) -> dict:
             ms[f"{side}, evaluation"] = clock(lambda _, j=job, s=state: evaluate_model(j, s, j.splits.val), 1)
         rounds.append(ms)
     del rounds[0]
+    evaluations = sum(run.config.evaluation.every.times or 0 for run in sweep.runs)
     taken = [run.config.schedule.length.epochs * -(-400 // run.config.schedule.batch_size) for run in sweep.runs]
 
     def demo(ms: dict[str, float], side: str) -> float:
-        return (sum(taken) * ms[side] + 10 * len(taken) * ms[f"{side}, evaluation"]) / 1e3
+        return (sum(taken) * ms[side] + evaluations * ms[f"{side}, evaluation"]) / 1e3
 
     medians = {key: round(statistics.median(ms[key] for ms in rounds), 2) for key in rounds[0]}
     found = {"seeds": count, "largest difference of logits": worst, "ms": medians}

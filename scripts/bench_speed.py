@@ -227,7 +227,7 @@ def train_demo_with_trainer(seeds: str) -> None:
                 name,
                 max_steps=setup.total,
                 eval_strategy="steps",
-                eval_steps=setup.total // 10,
+                eval_steps=setup.total // (setup.config.evaluation.every.times or 1),
             )
             collator = DataCollatorWithPadding(setup.tokenizer, pad_to_multiple_of=8)
             rows = Rows(setup.splits.train), Rows(setup.splits.val)
