@@ -16,7 +16,12 @@ from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.data.splits import data_fingerprint, read_splits
 from stableft.errors import UserError
-from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices, describe_planned_rows
+from stableft.sweep.preflight import (
+    check_sweep_inputs,
+    describe_odd_choices,
+    describe_planned_rows,
+    lacks_bf16_instructions,
+)
 
 
 @pytest.fixture
@@ -64,6 +69,20 @@ def test_fp16_on_a_cpu_is_told_with_the_option_that_helps(plan):
     assert [re.match("note: (no GPU is found|--tf32 has no effect|--jobs-per-device 1000)", line) for line in odd]
     assert len(odd) == 3
     assert not list(describe_odd_choices([], sweep, "auto", ["cpu"], 1000, True))
+
+
+def test_bf16_on_a_cpu_without_its_instructions_is_told(plan, tmp_path, monkeypatch):
+    run = plan(precision="bf16")[0]
+    sweep, facts = Sweep("s", Path("s.yaml"), (run,), LocalPaths()), tmp_path / "cpuinfo"
+    for text, lacks in (("flags : avx2 avx512_bf16 amx_tile", False), ("flags : avx2 avx512f", True)):
+        facts.write_text(text)
+        assert lacks_bf16_instructions(facts) == lacks
+    assert not lacks_bf16_instructions(tmp_path / "nowhere")
+    for lacks in (True, False):
+        monkeypatch.setattr("stableft.sweep.preflight.lacks_bf16_instructions", lambda lacks=lacks: lacks)
+        said = list(describe_odd_choices([run], sweep, "cpu", ["cpu"], 1, False))
+        assert len(said) == lacks
+        assert all(re.match("warning: 1 run of arm train in bf16 .* 12 times .*--set precision=fp32", s) for s in said)
 
 
 def test_a_recipe_in_place_of_the_shipped_one_is_told(workplace):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ from stableft.training.schedule import evaluation_steps, steps_per_epoch, total_
 from stableft.transient import retrying
 
 FP16_SLOWDOWN = 57  # seen on a CPU without fp16 arithmetic; one with it was about as fast as in fp32
+BF16_SLOWDOWN = 12  # seen without the instructions; with them, bf16 took .65 of the time of fp32
+BF16_INSTRUCTIONS = r"\b(avx512_bf16|amx_bf16|bf16)\b"  # as Linux names them; the last is ARM's
 
 
 class PlannedRows(NamedTuple):
@@ -133,13 +136,32 @@ def describe_odd_choices(
     cores = count_cores()
     if jobs > cores:
         yield f"note: --jobs-per-device {jobs} is more than the {cores} cores; so many jobs slow one another down"
-    if slow := [run for run in runs if isinstance(run.config, RunConfig) and run.config.precision == "fp16"]:
-        arms = ", ".join(dict.fromkeys(run.arm for run in slow))
+    instead = "--set precision=fp32 trains them in fp32, under other run ids"
+    precisions = [(run, run.config.precision) for run in runs if isinstance(run.config, RunConfig)]
+    if slow := [run for run, precision in precisions if precision == "fp16"]:
         yield (
-            f"warning: {len(slow)} run{'s' * (len(slow) > 1)} of {arms} train in fp16 on the CPU, which takes 1 to "
-            f"{FP16_SLOWDOWN} times as long there as fp32, by the kind of CPU; --set precision=fp32 trains them in "
-            "fp32, under other run ids"
+            f"warning: {_count_of_arms(slow)} train in fp16 on the CPU, which takes 1 to {FP16_SLOWDOWN} times as long "
+            f"there as fp32, by the kind of CPU; {instead}"
         )
+    slow = [run for run, precision in precisions if precision == "bf16"]
+    if slow and lacks_bf16_instructions():
+        yield (
+            f"warning: {_count_of_arms(slow)} train in bf16 on a CPU without instructions for it (avx512_bf16, AMX), "
+            f"which takes up to {BF16_SLOWDOWN} times as long there as fp32; {instead}"
+        )
+
+
+def _count_of_arms(runs: Sequence[PlannedRun]) -> str:
+    arms = ", ".join(dict.fromkeys(run.arm for run in runs))
+    return f"{len(runs)} run{'s' * (len(runs) > 1)} of {arms}"
+
+
+def lacks_bf16_instructions(facts: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether the processor is known to lack instructions for bf16. Only Linux says so."""
+    try:
+        return not re.search(BF16_INSTRUCTIONS, facts.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return False
 
 
 def _describe_packable_models(sweep: Sweep) -> Iterator[str]:
