@@ -30,7 +30,7 @@ from stableft.training.setup import (
     prepare_run,
     torch_settings_restored,
 )
-from stableft.training.step import StepResult, train_on_batch
+from stableft.training.step import StepResult, _is_short, train_on_batch
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
@@ -437,3 +437,16 @@ def test_an_update_never_waits_for_the_gpu(family_run, tmp_path, family, attenti
         train_on_batch(*arguments)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_clipping_is_left_out_only_where_it_changes_no_bit():
+    gradient = torch.linspace(-1, 1, 1000)
+    short = []
+    for norm in (0.0, 0.5, 0.999998, 0.999999, 0.9999995, 1.0, 1.00001, 2.0, math.inf, math.nan):
+        parameter = torch.nn.Parameter(torch.zeros(1000))
+        parameter.grad = gradient.clone()
+        torch.nn.utils.clip_grads_with_norm_([parameter], 1.0, torch.tensor(norm))
+        short.append(_is_short(torch.tensor(norm), 1.0))
+        assert short[-1] == torch.equal(parameter.grad, gradient), norm
+    assert short[:3] == [True] * 3
+    assert short[-3:] == [False] * 3

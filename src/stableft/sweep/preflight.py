@@ -136,14 +136,14 @@ def describe_odd_choices(
     cores = count_cores()
     if jobs > cores:
         yield f"note: --jobs-per-device {jobs} is more than the {cores} cores; so many jobs slow one another down"
-    trained = [run for run in runs if isinstance(run.config, RunConfig)]
     instead = "--set precision=fp32 trains them in fp32, under other run ids"
-    if slow := [run for run in trained if run.run_config.precision == "fp16"]:
+    precisions = [(run, run.config.precision) for run in runs if isinstance(run.config, RunConfig)]
+    if slow := [run for run, precision in precisions if precision == "fp16"]:
         yield (
             f"warning: {_count_of_arms(slow)} train in fp16 on the CPU, which takes 1 to {FP16_SLOWDOWN} times as long "
             f"there as fp32, by the kind of CPU; {instead}"
         )
-    slow = [run for run in trained if run.run_config.precision == "bf16"]
+    slow = [run for run, precision in precisions if precision == "bf16"]
     if slow and lacks_bf16_instructions():
         yield (
             f"warning: {_count_of_arms(slow)} train in bf16 on a CPU without instructions for it (avx512_bf16, AMX), "

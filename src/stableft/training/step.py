@@ -139,7 +139,7 @@ def _apply_gradient(state: TrainState, config: TrainingConfig) -> tuple[Tensor, 
     if recorder and norms_due:
         parameter_norms = gradient_norms(recorder.parameters.values())
     grad_norm = _gradient_norm(state.model)
-    if config.optimizer.clip_norm is not None:
+    if config.optimizer.clip_norm is not None and not _is_short(grad_norm, config.optimizer.clip_norm):
         nn.utils.clip_grads_with_norm_(state.model.parameters(), config.optimizer.clip_norm, grad_norm)
     if parameter_norms is not None:
         probe_norms = torch.cat([torch.stack([grad_norm, _gradient_norm(state.model)]), parameter_norms])
@@ -149,6 +149,11 @@ def _apply_gradient(state: TrainState, config: TrainingConfig) -> tuple[Tensor, 
     if recorder and drift_due:
         drift = drift_distances(recorder.drift_groups.values(), recorder.initial.values())
     return grad_norm, probe_norms, drift
+
+
+def _is_short(norm: Tensor, clip_norm: float) -> bool:
+    """Return whether clipping would multiply the gradient by 1. A GPU is not asked: the answer would have to wait."""
+    return norm.device.type == "cpu" and bool(clip_norm / (norm + 1e-6) >= 1)  # as in `clip_grads_with_norm_`
 
 
 def _gradient_norm(model: nn.Module) -> Tensor:
