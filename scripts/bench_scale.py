@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from stableft.config.planned_run import LocalPaths, PlannedRun
-from stableft.config.sweep_file import load_sweep
+from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.config.sweep_keys import MAX_SEEDS
 from stableft.data.splits import data_fingerprint
 from stableft.records.file_sums import sum_files
@@ -33,7 +33,6 @@ from stableft.records.run_record import (
     run_folder,
     write_record,
 )
-from stableft.training.outputs import RUN_FILES, write_config_file
 
 TEMPLATE = Path(__file__).parents[1] / "results" / "records" / "demo.jsonl"
 HISTORY_LINE = b'{"step": %d, "loss": 0.6931471805599453, "lr": 0.00113, "grad_norm": 1.7621312141418457}\n'
@@ -56,22 +55,34 @@ arms:
 def make_results(folder: Path, runs: int) -> tuple[Path, Path]:
     """Write a sweep file of so many runs and the results folder of its end. Return their paths."""
     sweep_file, results = folder / "scale.yaml", folder / "results"
-    settings = -(-runs // (2 * MAX_SEEDS))
-    rates = [round(1e-5 * (1 + number), 8) for number in range(settings)]
-    sweep_file.write_text(SWEEP.format(runs=runs, seeds=runs // (2 * settings), rates=rates), encoding="utf-8")
-    sweep = load_sweep(str(sweep_file), LocalPaths())
-    template = next(record for record in read_records_file(TEMPLATE) if isinstance(record, RunRecord))
+    sweep = make_sweep(sweep_file, runs)
+    template = read_template()
     fingerprint = data_fingerprint(sweep.runs[0].config, sweep.sources)
     rng = np.random.default_rng(0)
     for run in sweep.runs:
-        _write_run(results, run, template, fingerprint, float(np.clip(rng.normal(0.8, 0.1), 0, 1)))
+        record = make_record(run, template, fingerprint, float(np.clip(rng.normal(0.8, 0.1), 0, 1)))
+        _write_run(results, run, record)
     return sweep_file, results
 
 
-def _write_run(results: Path, run: PlannedRun, template: RunRecord, fingerprint: str, score: float) -> None:
+def make_sweep(sweep_file: Path, runs: int) -> Sweep:
+    """Write a sweep file of so many runs, and return the sweep."""
+    settings = -(-runs // (2 * MAX_SEEDS))
+    rates = [round(1e-5 * (1 + number), 8) for number in range(settings)]
+    sweep_file.write_text(SWEEP.format(runs=runs, seeds=runs // (2 * settings), rates=rates), encoding="utf-8")
+    return load_sweep(str(sweep_file), LocalPaths())
+
+
+def read_template() -> RunRecord:
+    """Return a record of the demo."""
+    return next(record for record in read_records_file(TEMPLATE) if isinstance(record, RunRecord))
+
+
+def make_record(run: PlannedRun, template: RunRecord, fingerprint: str, score: float) -> RunRecord:
+    """Return the record of a run that nobody trained."""
     assert template.data
     scores = Scores(step=75, val={"accuracy": score}, test=None)
-    record = template.model_copy(
+    return template.model_copy(
         update={
             "run_id": run.run_id,
             "arm": run.arm,
@@ -84,6 +95,11 @@ def _write_run(results: Path, run: PlannedRun, template: RunRecord, fingerprint:
             "failed": score <= template.data.baselines["val"]["accuracy"],
         }
     )
+
+
+def _write_run(results: Path, run: PlannedRun, record: RunRecord) -> None:
+    from stableft.training.outputs import RUN_FILES, write_config_file  # imports torch, which `bench_cluster` does not
+
     folder = run_folder(results, run.run_id)
     folder.mkdir(parents=True)
     write_config_file(folder, run.config, arm=run.arm, recipe=run.recipe)

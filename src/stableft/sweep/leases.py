@@ -195,22 +195,20 @@ def take_lease(path: Path) -> Lease | None:
 
 def _has_expired(path: Path, found: FoundLease) -> bool:
     """Return whether a lease whose holder cannot be seen has not been renewed for long enough to be taken."""
-    while True:
-        before, since = _FIRST_SEEN.get(str(path), (None, 0.0))
-        if before != found:
-            since = time.monotonic()
-            _FIRST_SEEN[str(path)] = found, since
-        unchanged = time.monotonic() - since
-        if unchanged >= TIMES.expiry:
-            return True
-        if (file_clock(path) - found.renewed) / 1e9 < TIMES.expiry:
-            return False
-        if unchanged >= TIMES.watch:
-            return True
+    before, since = _FIRST_SEEN.get(str(path), (None, 0.0))
+    if before != found:
+        since = time.monotonic()
+        _FIRST_SEEN[str(path)] = found, since
+    if time.monotonic() - since >= TIMES.expiry:
+        return True
+    if (file_clock(path) - found.renewed) / 1e9 < TIMES.expiry:
+        return False
+    while time.monotonic() - since < TIMES.watch:
         time.sleep(min(POLL_SECONDS, TIMES.watch / 10))
         now = read_lease(path)
         if now != found:  # renewed, or gone: `take_lease` looks again
             return now is None
+    return True
 
 
 def file_clock(path: Path) -> int:

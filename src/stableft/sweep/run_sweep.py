@@ -60,6 +60,7 @@ def run_planned_sweep(
     """
     before = read_sweep_state(results, (*sweep.runs, *sweep.start_runs), look_only=True, brief=True)
     old_crashes = {record.run_id for record in before.crashed}
+    seen: dict[str, RunRecord] = {}
 
     def run_stage(
         runs: Iterable[PlannedRun], execution: Execution = execution, leave_after: float | None = None
@@ -67,7 +68,7 @@ def run_planned_sweep(
         """Run these runs. Return the outcome, and whether the sweep must end here."""
         options = (retry_crashed, fail_fast, display, train, fingerprint)
         where = (list(runs), results, sweep.sources, executor, execution)
-        outcome = run_with_workers(*where, *options, known=before, leave_after=leave_after)
+        outcome = run_with_workers(*where, *options, known=before, leave_after=leave_after, seen=seen)
         new = set(outcome.crashed) - (set() if retry_crashed else old_crashes)
         return outcome, bool(outcome.interrupted or outcome.unfinished or (fail_fast and new))
 
@@ -92,7 +93,10 @@ def run_planned_sweep(
     rest = [run for run in runs if run.run_id not in stopped_early.keys() | crashed]
     if rest and not ended:
         outcome, _ = run_stage(rest, leave_after=leave_after)
-    return _summarize_sweep(sweep, results, before, stopped_early, unusable, outcome, execution.retrain_incomplete)
+    failed = tuple(record for record in seen.values() if has_failed(record))
+    known = replace(before, finished=(*before.finished, *seen.values()), failed=before.failed + failed)
+    retrained = execution.retrain_incomplete
+    return _summarize_sweep(sweep, results, before, known, stopped_early, unusable, outcome, retrained)
 
 
 def _with_start_weights_saved(
@@ -164,6 +168,7 @@ def _summarize_sweep(
     sweep: Sweep,
     results: Path,
     before: SweepState,
+    known: SweepState,
     stopped_early: Mapping[str, EarlyStopRecord],
     unusable: Mapping[StartFrom, str],
     outcome: SweepResult | None,
@@ -172,7 +177,7 @@ def _summarize_sweep(
     """Return the outcome of a sweep. `outcome` is that of its last stage."""
     runs = unique_runs(sweep.runs)
     finished_before = {record.run_id for record in before.finished}
-    state = read_sweep_state(results, runs.values(), look_only=True, brief=True, known=None if retrained else before)
+    state = read_sweep_state(results, runs.values(), look_only=True, brief=True, known=None if retrained else known)
     finished = [record.run_id for record in state.finished]
     crashed = [record.run_id for record in state.crashed]
     settled = {*finished, *crashed, *stopped_early}

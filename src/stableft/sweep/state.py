@@ -116,7 +116,9 @@ def read_sweep_state(
             finished.append(had_finished[run_id])
             continue
         try:
-            record = read_record(results, run_id)
+            record = read_record(results, run_id, brief)
+            if brief and record and record.status != "finished":
+                record = read_record(results, run_id)
         except UnknownSchemaError:
             raise
         except UserError as error:

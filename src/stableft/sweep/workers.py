@@ -1,6 +1,8 @@
 """Run the runs of a sweep in the workers of an executor, wherever it starts them."""
 
 import contextlib
+import os
+import secrets
 import signal
 import threading
 import time
@@ -16,7 +18,7 @@ from stableft.data.splits import data_fingerprint
 from stableft.errors import StorageError, UserError
 from stableft.pulse import SignOfLife
 from stableft.records.failure import has_failed
-from stableft.records.run_record import CHECKPOINT_FILE, RunRecord, read_record, run_folder
+from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE, RunRecord, read_record, run_folder
 from stableft.sweep.executor import Executor, WorkerEnd, WorkerLink
 from stableft.sweep.hub_drift import check_hub_commits
 from stableft.sweep.hung_workers import (
@@ -68,8 +70,11 @@ def run_with_workers(
     patience: Patience = PATIENCE,
     known: SweepState | None = None,
     leave_after: float | None = None,
+    seen: dict[str, RunRecord] | None = None,
 ) -> SweepResult:
     """Do all runs that are not done yet and return the outcome. `known` is an earlier, brief state of them.
+
+    The brief records of runs that other processes finish meanwhile are added to `seen`.
 
     The executor starts the workers. A run that another process holds is waited for, or, once nothing else is left, for
     `leave_after` seconds.
@@ -98,7 +103,12 @@ def run_with_workers(
     paused = {record.run_id: record for record in state.resumable if is_done(record, planned[record.run_id])}
     settled = finished | paused | ({} if retry_crashed else crashed)
     replaced = crashed | incomplete
-    queue = deque(QueuedRun(run, replaced.get(run_id)) for run_id, run in planned.items() if run_id not in settled)
+    recorded = {record.run_id for record in (*state.finished, *state.crashed, *state.resumable)}
+    queue = deque(
+        QueuedRun(run, replaced.get(run_id), had_no_record=run_id not in recorded)
+        for run_id, run in planned.items()
+        if run_id not in settled
+    )
     queued = [task.run for task in queue]
     check_hub_commits(queued, (*state.finished, *state.resumable), sources.hub_commits, results)
     slots = [WorkerSlot(*slot) for slot in executor.slots(execution)[: len(queue)]]
@@ -111,6 +121,8 @@ def run_with_workers(
     failed = {record.run_id for record in state.failed} & finished.keys()
     display(SweepStarted(queued, done, len(failed), len(settled) - done, len(slots)))
     run_worker_pool(pool)
+    if seen is not None:
+        seen |= pool.by_others
     if pool.error:
         raise pool.error
     outcome = _summarize_runs(planned, results, finished, failed, settled | pool.records, pool.interrupted)
@@ -150,6 +162,8 @@ class QueuedRun:
     not_before: float = 0.0
     claimed_elsewhere: bool = False
     held_since: float | None = None  # by another process, while nothing else is left to do here
+    wait: float = 0.0  # before the next try, after another process held it
+    had_no_record: bool = False
     first_death: str | None = None  # of the worker that the run was on; its second death makes it a crash
 
 
@@ -195,7 +209,7 @@ def _summarize_runs(
 
 
 POLL_SECONDS = 0.2
-CLAIMED_RETRY_SECONDS = 1.0  # wait before retrying a run that another process holds
+CLAIMED_RETRY_SECONDS = (1.0, 10.0)  # first and longest wait before retrying a run that another process holds
 WORKER_EXIT_SECONDS = 5.0
 MAX_DEVICE_ERRORS = 2  # consecutive device errors before a device is retired
 MAX_FAILED_STARTS = 3  # consecutive workers that may die before beginning a run; more would fail the same way
@@ -218,6 +232,7 @@ class WorkerPool:
     slowest: dict[str, float] = field(default_factory=dict)  # the workers' `SignOfLife.slowest` so far
     records: dict[str, RunRecord] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)  # ids of runs, to the processes that hold them
+    by_others: dict[str, RunRecord] = field(default_factory=dict)  # those of `records` that other processes finished
     stopping_since: float | None = None  # on the clock
     interrupted: bool = False
     killed: bool = False
@@ -256,10 +271,40 @@ def _assign_runs(pool: WorkerPool) -> None:
             slot.watch = WorkerWatch(heard_at=pool.clock.now)
             idle += 1
         idle_now = slot.ready and slot.task is None and not slot.watch.killed_because
-        if idle_now and pool.queue and pool.queue[0].not_before <= time.monotonic():
-            slot.task, slot.started_at, slot.watch.progress = pool.queue.popleft(), None, None
+        if idle_now and (task := _take_next_run(pool)):
+            slot.task, slot.started_at, slot.watch.progress = task, None, None
             slot.watch.sign = SignOfLife()
             _send_to_worker(slot, (slot.task.run, slot.task.replaces))
+
+
+def _take_next_run(pool: WorkerPool) -> QueuedRun | None:
+    """Return the first run in the queue that may be tried now, and take those out that other processes have settled.
+
+    With many processes on one folder most runs are settled by others. To see that costs a worker a claim.
+    """
+    position = 0
+    while position < len(pool.queue):
+        task = pool.queue[position]
+        if task.not_before > time.monotonic():
+            position += 1
+            continue
+        del pool.queue[position]
+        record = _read_new_record(pool.results, task) if task.had_no_record else None
+        if record is None:
+            return task
+        pool.records[record.run_id] = record
+        if record.status == "finished":
+            pool.by_others[record.run_id] = record
+        pool.show(RunEnded("", task.run, "done", record))
+    return None
+
+
+def _read_new_record(results: Path, task: QueuedRun) -> RunRecord | None:
+    """Return the record that another process has written of a run, without its evaluations, if it settles the run."""
+    if not os.path.exists(run_folder(results, task.run.run_id) / RECORD_FILE):
+        return None
+    state = read_sweep_state(results, [task.run], look_only=True, brief=True)  # a damaged one is left to the worker
+    return next((record for record in (*state.finished, *state.resumable) if is_done(record, task.run)), None)
 
 
 def _receive_report(pool: WorkerPool, slot: WorkerSlot, link: WorkerLink) -> None:
@@ -306,11 +351,14 @@ def _accept_record(
     if record is None:
         if not task.claimed_elsewhere:
             pool.show(RunEnded(slot.name, task.run, "claimed_elsewhere"))
-        task.claimed_elsewhere, task.not_before = True, time.monotonic() + CLAIMED_RETRY_SECONDS
+        first, longest = CLAIMED_RETRY_SECONDS
+        task.wait = min(2 * task.wait, longest) or first
+        task.claimed_elsewhere, task.not_before = True, time.monotonic() + task.wait
         if _is_left_to_others(pool, task):
             pool.left.append(task.run.run_id)
         else:
             pool.queue.append(task)
+            pool.queue.rotate(-secrets.randbelow(len(pool.queue)))  # away from where the other process goes on
         return
     pool.records[task.run.run_id] = record
     pool.show(RunEnded(slot.name, task.run, "done", record))
