@@ -26,7 +26,13 @@ pytestmark = [
 ]
 
 SUBMIT = ("--executor", "slurm", "--devices", "cpu")
-LONG = ("--seeds", "1", "--arms", "mosbach", "--set", "schedule.length={steps: 5000}", "--checkpoint-every", "100")
+# Steps take no time to speak of, but the pilots' writes do, so that the run takes minutes on any machine.
+LONG = ("--seeds", "1", "--arms", "mosbach", "--set", "schedule.length={steps: 1200}", "--checkpoint-every", "10")
+SLOW_WRITES = """
+import os, time
+fsync = os.fsync
+os.fsync = lambda handle: (time.sleep(2), fsync(handle))
+"""
 
 
 @pytest.fixture
@@ -50,8 +56,7 @@ class LongRun:
 
     def __init__(self, cluster: SlurmNode, stableft, folder: Path):
         self.cluster, self.stableft, self.results = cluster, stableft, folder / "results"
-        settings = ["schedule.length={steps: 5000}"]
-        (self.run,) = plan_sweep("smoke", settings, ["mosbach"], 1).runs
+        (self.run,) = plan_sweep("smoke", [LONG[5]], ["mosbach"], 1).runs
         self.checkpoint = run_folder(self.results, self.run.run_id) / CHECKPOINT_FILE
         code = "from stableft.cli.app import main; main()"
         alone = [sys.executable, "-c", code, "sweep", "smoke", *LONG, "--devices", "cpu", "--results", "alone"]
@@ -89,8 +94,11 @@ class LongRun:
 
 
 @pytest.fixture
-def long_run(cluster, stableft, workplace):
+def long_run(cluster, stableft, workplace, tmp_path, monkeypatch):
     run = LongRun(cluster, stableft, workplace)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SLOW_WRITES)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}{os.pathsep}{os.environ['PYTHONPATH']}")
     yield run
     run.undisturbed.kill()
     run.undisturbed.wait()

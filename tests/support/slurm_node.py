@@ -42,7 +42,7 @@ SlurmdLogFile={folder}/slurmd.log
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=1,requeue_delay=0
 SlurmdTimeout=10
-KillWait=20
+KillWait=60
 MinJobAge=300
 ReturnToService=2
 NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=1000 Gres=gpu:2 State=UNKNOWN

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from stableft.cli.sweep_commands import print_report
-from stableft.config.planned_run import Execution
+from stableft.config.planned_run import Execution, PlannedRun
 from stableft.config.sweep_file import Sweep, config_name, find_sweep_file
 from stableft.errors import UserError, clip
 from stableft.records.run_record import RECORD_FILE, atomic_write, read_record, run_folder
@@ -39,6 +39,7 @@ from stableft.sweep.slurm import (
 from stableft.sweep.start_runs import find_unusable_starts, start_runs_to_train
 from stableft.sweep.state import (
     SweepResult,
+    SweepState,
     check_fingerprints,
     find_missing_outputs,
     read_sweep_state,
@@ -113,29 +114,13 @@ def submit_pilots(
     devices = _pilot_devices(devices, options.gpus)
     if has_slurm() or not print_only:
         check_cluster(options, results)
-    parents = start_runs_to_train(plan, results, retry)
-    rows = check_sweep_inputs(plan.runs, plan.sources, parents)
     commits = resolve_hub_commits((*plan.runs, *plan.start_runs))
     plan = replace(plan, sources=replace(plan.sources, hub_commits=commits))
-    runs = unique_runs((*parents, *plan.runs))
-    state = read_sweep_state(results, runs.values(), look_only=True, brief=True)
-    check_fingerprints(state.finished, plan.runs, plan.sources, lambda run, _: rows[run.run_id].fingerprint)
     execution = Execution(save=context.params["save"], retrain_incomplete=context.params["complete"])
-    settled = {record.run_id for record in state.finished}
-    if execution.retrain_incomplete:
-        finished = [(runs[record.run_id], record) for record in state.finished]
-        settled -= {run.run_id for run, record in finished if find_missing_outputs(results, run, record, execution)}
-    settled |= {one.run_id for one in state.resumable if one.status == "stopped" and one.run_id in plan.rules}
+    state, left, notes = find_runs_left(plan, results, execution, retry)
     crashed = [record.run_id for record in state.crashed]
-    settled |= set() if retry else {*crashed}
-    unusable = find_unusable_starts(plan, results, retry)
-    left = [run for run_id, run in runs.items() if run_id not in settled and run.config.start_from not in unusable]
-    check_hub_commits(left, (*state.finished, *state.resumable), commits, results)
-    padded = (f"note: {results}: {line}" for line in describe_padded_runs(left, plan.start_runs, results))
-    for line in (*describe_planned_rows(left, rows), *padded):
+    for line in notes:
         say(line)
-    for message in dict.fromkeys(unusable.values()):
-        say(message)
 
     content = dump_plan(plan)
     plan_file = logs_folder(results, plan.name) / name_plan(content)
@@ -168,6 +153,32 @@ def submit_pilots(
     say(f"submitted {count} pilots as job {job} for the {len(left)} runs that are left, {len(state.finished)} are done")
     say(f"`stableft status {config}` shows them, `stableft sweep --stop {config}` cancels them")
     return 0
+
+
+def find_runs_left(
+    plan: Sweep, results: Path, execution: Execution, retry_crashed: bool
+) -> tuple[SweepState, list[PlannedRun], list[str]]:
+    """Check a sweep's inputs. Return its state, the runs that pilots could train, and notes on the data and those runs.
+
+    Raises:
+        UserError: An input is invalid, or is not what finished runs were trained on.
+    """
+    parents = start_runs_to_train(plan, results, retry_crashed)
+    rows = check_sweep_inputs(plan.runs, plan.sources, parents)
+    runs = unique_runs((*parents, *plan.runs))
+    state = read_sweep_state(results, runs.values(), look_only=True, brief=True)
+    check_fingerprints(state.finished, plan.runs, plan.sources, lambda config, _: rows[config.run_id].fingerprint)
+    finished = {record.run_id: record for record in state.finished}
+    settled = {*finished}
+    if execution.retrain_incomplete:
+        settled -= {one for one in finished if find_missing_outputs(results, runs[one], finished[one], execution)}
+    settled |= {one.run_id for one in state.resumable if one.status == "stopped" and one.run_id in plan.rules}
+    settled |= set() if retry_crashed else {record.run_id for record in state.crashed}
+    unusable = find_unusable_starts(plan, results, retry_crashed)
+    left = [run for run_id, run in runs.items() if run_id not in settled and run.config.start_from not in unusable]
+    check_hub_commits(left, (*state.finished, *state.resumable), plan.sources.hub_commits, results)
+    padded = (f"note: {results}: {line}" for line in describe_padded_runs(left, plan.start_runs, results))
+    return state, left, [*describe_planned_rows(left, rows), *padded, *dict.fromkeys(unusable.values())]
 
 
 def _title() -> str:
