@@ -62,6 +62,8 @@ def find_record(records: Iterable[RunRecord], prefix: str, where: str) -> RunRec
         count = f"{len(found)} runs begin so; give more of the id" if found else "there is no such record"
         raise UserError(f"run {prefix!r}: {where}: {count}")
     record = found.get(prefix) or next(iter(found.values()))
+    if record.command:
+        raise UserError(f"run {record.run_id}: it is a command; its sweep repeats it in another --results folder")
     if record.status != "finished" or record.environment is None:
         raise UserError(
             f"run {record.run_id}: it is {record.status} in {where}, and only a finished run can be repeated"
