@@ -86,6 +86,7 @@ def split_command(command: str) -> tuple[str, ...]:
 class ScoreMeaning(ConfigSection):
     """What the numbers of a score mean."""
 
+    example: ClassVar[str] = "{scale: 100, range: [0, 100], better: higher}"
     scale: Literal[1, 100] = 1  # fractions, or percent
     range: Annotated[tuple[float, float], Field(strict=False)] | None = None  # on that scale; None: from 0 to it
     better: Literal["higher", "lower"] = "higher"

@@ -10,7 +10,6 @@ import numpy as np
 
 from stableft.config.local_files import file_digest
 from stableft.config.planned_run import Execution, PlannedRun
-from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import Sweep
 from stableft.data.sources import find_model_commit
 from stableft.errors import UserError
@@ -63,8 +62,8 @@ def find_record(records: Iterable[RunRecord], prefix: str, where: str) -> RunRec
         count = f"{len(found)} runs begin so; give more of the id" if found else "there is no such record"
         raise UserError(f"run {prefix!r}: {where}: {count}")
     record = found.get(prefix) or next(iter(found.values()))
-    if not isinstance(record.config, RunConfig):
-        raise UserError(f"run {record.run_id}: it is a command's in {where}, and rerun repeats what stableft trains")
+    if record.command:
+        raise UserError(f"run {record.run_id}: it is a command; its sweep repeats it in another --results folder")
     if record.status != "finished" or record.environment is None:
         raise UserError(
             f"run {record.run_id}: it is {record.status} in {where}, and only a finished run can be repeated"

@@ -11,8 +11,9 @@ from stableft.config.command_config import CommandConfig
 from stableft.config.run_config import Checkpoint, RunConfig, Split
 from stableft.config.sweep_file import START_ARM
 from stableft.config.sweep_keys import describe_early_stopping_rule
+from stableft.records.command_outcome import CommandOutcome
 from stableft.records.failure import find_chance, find_validation_constant, is_reported_score_failed, is_run_failed
-from stableft.records.run_record import AnyRunRecord, CommandOutcome, ImportedRun, RunRecord, atomic_write
+from stableft.records.run_record import AnyRunRecord, ImportedRun, RunRecord, atomic_write
 from stableft.text import quote_formula
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ from stableft.config.run_config import (
 )
 from stableft.config.yaml_file import look_up
 from stableft.errors import StorageError, UserError, storage_faults
+from stableft.records.command_outcome import CommandOutcome
 from stableft.records.energy import EnergyRecord
 from stableft.records.held_claims import check_claim
 from stableft.text import format_bytes
@@ -180,15 +181,6 @@ class FailureWatchRecord(RecordSection):
     at_end: bool
 
 
-class CommandOutcome(RecordSection):
-    """How a run ended that is a command. `written` is its score as the command wrote it."""
-
-    device: str  # as the command was told: cpu, cuda:0
-    exit_code: Int64 | None  # negative: the signal that ended it; None: it did not start, or was killed at its time-out
-    written: str | None
-    last_lines: tuple[str, ...]  # of its output, of a run that crashed
-
-
 class RunRecord(IdentifiedRecord):
     """The outcome of a run; the only input of tables and figures.
 
@@ -302,7 +294,6 @@ class ImportedRun(IdentifiedRecord):
 
 
 AnyRunRecord = RunRecord | ImportedRun
-CONFIG_CLASSES = (RunConfig.__name__, CommandConfig.__name__)  # which pydantic names in the places of errors
 
 
 def lookup_score(scores: Scores | ImportedScores | None, split: Split, metric: str) -> float | None:
@@ -497,7 +488,7 @@ def _validate(kind: type[RecordT], values: dict) -> RecordT:
         record = kind.model_validate_json(json.dumps(values if "schema" in values else _lift_schema_1(values)))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part not in CONFIG_CLASSES)
+        place = ".".join(str(part) for part in first["loc"] if part not in ("RunConfig", "CommandConfig"))
         raise UserError(f"has {place}: {first['msg']}") from None
     if _config_id(record) != record.run_id:
         raise UserError(f"has run_id {record.run_id}, but its config is that of run {_config_id(record)}")

@@ -26,13 +26,13 @@ from stableft.config.command_config import CommandConfig, fill_placeholders
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted, RunProgress
 from stableft.errors import UserError
 from stableft.pulse import PULSE, TRAINING
+from stableft.records.command_outcome import CommandOutcome
 from stableft.records.command_score import LastMatch, MissingScoreError, ReadScore, read_command_score
 from stableft.records.failure import has_failed
 from stableft.records.run_record import (
     COMMAND_LOG,
     CONFIG_FILE,
     OUT_FOLDER,
-    CommandOutcome,
     RunRecord,
     Scores,
     atomic_write,
