@@ -2,11 +2,11 @@
 
     scripts/bench cluster [--runs 5000] [--pilots 64 ...] [--killed 0.2] [--out results/reliability/cluster.json]
 
-A pilot is a process that runs the sweep with one worker on the results folder that all share, as `stableft sweep` on a
-node does. Only training is made up: a run sleeps, then writes the record of a run of the demo. Nothing imports torch.
-Pilots and workers are forked, so that a start costs nothing, and have host names of their own where that is allowed.
-flock fails, and lock files of older versions are about. Some pilots get a SIGKILL at random times, others are stopped
-until their leases have expired. Several numbers of pilots show what grows with them.
+A pilot does what `stableft sweep --pilot` does, with one worker. Only training is made up: a run sleeps, then writes
+the record of a run of the demo. Nothing imports torch. Pilots and workers are forked, so that a start costs nothing,
+and have host names of their own where that is allowed. flock fails, and lock files of older versions are about. Some
+pilots get a SIGKILL at random times, others are stopped until their leases have expired. Two numbers of pilots show
+what grows with them.
 """
 
 import argparse
@@ -49,22 +49,22 @@ from stableft.sweep.worker_process import run_worker
 PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWUTS = 0x04000000
 ZEROS = ("lost", "done twice", "two at once", "pilots that failed")
-LOOKS = 3  # twice before the first run, then once when the run's turn comes
+LOOKS = 3  # twice before its first run, then once when the run's turn comes
 OPERATIONS_OF_A_BEAT = 4  # open, read, set the time, close
-OPERATIONS_OF_A_RUN = 30  # of the claim, the record and their files, counted with strace
+OPERATIONS_OF_A_RUN = 80  # as strace counts them for a claim, a record and what is looked for before
 HEAD = """# Many pilots on one results folder
 
 `scripts/bench cluster` makes these numbers: pilots share a sweep by claims, on a file system without locks. Training is
-made up; claims, records, the queue of each pilot, `stableft status` and `stableft report` are the real ones. A fifth of
-the pilots get a SIGKILL with their workers, two are stopped until their leases have expired and then go on. `lost`, `done
-twice`, `two at once` and `pilots that failed` must be 0. Begun again are runs whose pilot was killed or stopped. CPU times
-are those of all processes, killed ones too, and leave out no start-up but Python's and its imports'; the first counts
-everything, such as messages between a pilot and its worker and the waiting for others.
+made up; claims, records, the queue of each pilot, `stableft status` and `stableft report` are the real ones. Some
+pilots get a SIGKILL with their workers, some are stopped until their leases have expired and then go on. `lost`,
+`done twice`, `two at once` and `pilots that failed` must be 0; a run is begun again if its pilot was killed or stopped.
+CPU times are those of all processes without their starts. The first counts everything, such as messages between a pilot
+and its worker, and the wait for the runs of the dead.
 """
 BEYOND = """## Beyond
 
-Every pilot looks at every run: twice before it starts, then once when it is the run's turn, and reads the records of the
-runs that others have done. So the costs of a run grow with the pilots. What that makes of many more:
+Every pilot looks for the record of every run, so what a run costs grows with the pilots. A line through the trials
+gives what many more would cost; this was computed, not measured:
 """
 KINDS = ("claims", "records", "runs")
 FORK = multiprocessing.get_context("fork")
@@ -179,6 +179,7 @@ def be_a_pilot(number: int, cluster: "Cluster", train: Callable[..., Any]) -> No
         Execution(threads=1),
         train=train,
         fingerprint=lambda config, sources: fingerprint,
+        leave_after=2 * (cluster.times.expiry + cluster.times.watch),
     )
 
 

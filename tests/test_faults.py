@@ -8,7 +8,8 @@ kills of pre-training and of probes       pretrain/test_pretrain_kill.py, probes
 a worker that dies or hangs               sweep/test_workers.py, sweep/test_hung_workers.py, sweep/test_run_sweep.py
 Ctrl-C, SIGTERM, SIGHUP                   here, cli/test_lost_output.py, sweep/test_workers.py,
                                           sweep/test_hung_workers.py
-several sweeps on one folder              here, sweep/test_claims.py, sweep/test_workers.py
+several sweeps on one folder              here, sweep/test_claims.py, sweep/test_workers.py, sweep/test_cluster.py
+file systems without locks, other hosts   sweep/test_leases.py, sweep/test_claim_race.py
 a full, read-only or vanished disk        here, training/test_run_on_bad_disk.py, sweep/test_sweep_on_bad_disk.py,
                                           cli/test_lost_output.py (every command's files), test_errors.py
 output that nobody reads or that is lost  cli/test_lost_output.py

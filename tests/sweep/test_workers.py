@@ -50,6 +50,13 @@ def train_stand_in(run, results, sources, execution, progress, stop):
             time.sleep(60)
         case "meet":  # four workers, so both sweeps, are at it at the same time
             wait_until(lambda: len({pid for _, pid in read_events(results, "begin")}) == 4)
+        case "finishes all":  # as other processes would
+            for seed in range(1, 3):
+                save_record(results, make_record(make_run(seed, run.arm)))
+        case "damages the next":
+            folder = run_folder(results, make_run(1, "short").run_id)
+            folder.mkdir(parents=True)
+            (folder / "record.json").write_text("{")
         case "twice" if len(read_events(results, "begin")) <= 2:
             checkpoint.write_bytes(b"")
             os.kill(os.getpid(), signal.SIGKILL)
@@ -270,6 +277,32 @@ def test_a_run_whose_process_is_killed_is_taken_over(tmp_path):
     begun = read_events(tmp_path, "begin")
     assert len(begun) == 2
     assert begun[0][0] == begun[1][0]
+
+
+@pytest.mark.parametrize("leave_after", [None, 1.0])
+def test_a_run_that_others_finish_meanwhile_needs_no_worker(tmp_path, leave_after):
+    """One of many processes leaves it to the others without reading its record, even if that is damaged."""
+    runs = [make_run(seed, "finishes all") for seed in range(3)]
+    seen = {}
+    outcome, events = sweep(tmp_path, runs, leave_after=leave_after, seen=seen)
+    assert len(read_events(tmp_path, "begin")) == len([e for e in events if isinstance(e, RunStarted)]) == 1
+    others = tuple(run.run_id for run in runs[1:])
+    if leave_after is None:
+        assert outcome.finished == tuple(run.run_id for run in runs)
+        assert [e.record.run_id for e in events if isinstance(e, RunEnded)] == list(outcome.finished)
+        assert tuple(seen) == others
+        assert all(record.evals == () for record in seen.values())
+    else:
+        assert (outcome.finished, outcome.elsewhere) == ((runs[0].run_id,), others)
+        assert seen == {}
+
+
+def test_a_damaged_record_of_another_process_is_left_to_a_worker(tmp_path):
+    runs = [make_run(seed, "damages the next" if seed == 0 else "short") for seed in range(2)]
+    outcome, _ = sweep(tmp_path, runs)
+    assert len(outcome.finished) == 2
+    assert len(read_events(tmp_path, "begin")) == 2
+    assert len(list(tmp_path.rglob("record.json.damaged-*"))) == 1
 
 
 @pytest.mark.faults

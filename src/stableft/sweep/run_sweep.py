@@ -177,7 +177,9 @@ def _summarize_sweep(
     """Return the outcome of a sweep. `outcome` is that of its last stage."""
     runs = unique_runs(sweep.runs)
     finished_before = {record.run_id for record in before.finished}
-    state = read_sweep_state(results, runs.values(), look_only=True, brief=True, known=None if retrained else known)
+    elsewhere = {*outcome.elsewhere} if outcome else set()
+    own = [run for run_id, run in runs.items() if run_id not in elsewhere]
+    state = read_sweep_state(results, own, look_only=True, brief=True, known=None if retrained else known)
     finished = [record.run_id for record in state.finished]
     crashed = [record.run_id for record in state.crashed]
     settled = {*finished, *crashed, *stopped_early}
@@ -189,10 +191,14 @@ def _summarize_sweep(
         crashed=tuple(crashed),
         finished_before=tuple(run_id for run_id in finished if run_id in finished_before),
         unfinished=tuple(unfinished),
-        resumable=tuple(run_id for run_id in unfinished if (run_folder(results, run_id) / CHECKPOINT_FILE).exists()),
+        resumable=tuple(
+            run.run_id
+            for run in own
+            if run.run_id not in settled and (run_folder(results, run.run_id) / CHECKPOINT_FILE).exists()
+        ),
         interrupted=outcome is not None and outcome.interrupted,
         stopped_early=tuple(run_id for run_id in stopped_early if run_id not in finished),
-        elsewhere=tuple(run_id for run_id in unfinished if outcome and run_id in outcome.elsewhere),
+        elsewhere=tuple(run_id for run_id in unfinished if run_id in elsewhere),
         blocked=tuple(run_id for run_id in unfinished if runs[run_id].config.start_from in unusable),
         crashed_start_runs=tuple(record.run_id for record in read_sweep_state(results, others, look_only=True).crashed),
     )

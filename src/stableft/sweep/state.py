@@ -78,7 +78,7 @@ class SweepResult:
     resumable: tuple[str, ...]  # those of `unfinished` that have a checkpoint
     interrupted: bool
     stopped_early: tuple[str, ...] = ()
-    elsewhere: tuple[str, ...] = ()  # those of `unfinished` left to another process, which was working on them
+    elsewhere: tuple[str, ...] = ()  # those of `unfinished` that another process works on or has settled
     blocked: tuple[str, ...] = ()  # those of `unfinished` whose initial weights are unavailable
     crashed_start_runs: tuple[str, ...] = ()  # start runs of `blocked` runs, excluding the sweep's own
 

@@ -231,7 +231,7 @@ class WorkerPool:
     clock: WatchClock = field(default_factory=WatchClock)
     slowest: dict[str, float] = field(default_factory=dict)  # the workers' `SignOfLife.slowest` so far
     records: dict[str, RunRecord] = field(default_factory=dict)
-    left: list[str] = field(default_factory=list)  # ids of runs, to the processes that hold them
+    left: list[str] = field(default_factory=list)  # ids of runs, to the processes that hold or have settled them
     by_others: dict[str, RunRecord] = field(default_factory=dict)  # those of `records` that other processes finished
     stopping_since: float | None = None  # on the clock
     interrupted: bool = False
@@ -280,7 +280,8 @@ def _assign_runs(pool: WorkerPool) -> None:
 def _take_next_run(pool: WorkerPool) -> QueuedRun | None:
     """Return the first run in the queue that may be tried now, and take those out that other processes have settled.
 
-    With many processes on one folder most runs are settled by others. To see that costs a worker a claim.
+    With many processes on one folder most runs are settled by others. To see that costs a worker a claim. One of many,
+    which leaves runs to others, does not even read their records: 64 of them would read each run's 64 times.
     """
     position = 0
     while position < len(pool.queue):
@@ -289,7 +290,11 @@ def _take_next_run(pool: WorkerPool) -> QueuedRun | None:
             position += 1
             continue
         del pool.queue[position]
-        record = _read_new_record(pool.results, task) if task.had_no_record else None
+        recorded = task.had_no_record and os.path.exists(run_folder(pool.results, task.run.run_id) / RECORD_FILE)
+        if recorded and pool.leave_after is not None:
+            pool.left.append(task.run.run_id)
+            continue
+        record = _read_new_record(pool.results, task) if recorded else None
         if record is None:
             return task
         pool.records[record.run_id] = record
@@ -301,8 +306,6 @@ def _take_next_run(pool: WorkerPool) -> QueuedRun | None:
 
 def _read_new_record(results: Path, task: QueuedRun) -> RunRecord | None:
     """Return the record that another process has written of a run, without its evaluations, if it settles the run."""
-    if not os.path.exists(run_folder(results, task.run.run_id) / RECORD_FILE):
-        return None
     state = read_sweep_state(results, [task.run], look_only=True, brief=True)  # a damaged one is left to the worker
     return next((record for record in (*state.finished, *state.resumable) if is_done(record, task.run)), None)
 
