@@ -49,6 +49,7 @@ from stableft.sweep.worker_process import run_worker
 PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWUTS = 0x04000000
 ZEROS = ("lost", "done twice", "two at once", "pilots that failed")
+SERVER_LOOKS = 20_000  # names that one file server looks up in a second, roughly
 LOOKS = 3  # twice before its first run, then once when the run's turn comes
 OPERATIONS_OF_A_BEAT = 4  # open, read, set the time, close
 OPERATIONS_OF_A_RUN = 80  # as strace counts them for a claim, a record and what is looked for before
@@ -64,7 +65,9 @@ and its worker, and the wait for the runs of the dead.
 BEYOND = """## Beyond
 
 Every pilot looks for the record of every run, so what a run costs grows with the pilots. A line through the trials
-gives what many more would cost; this was computed, not measured:
+gives what many more would cost; this was computed, not measured. What breaks first is the file server: before its
+first run each pilot looks for every record twice, and if all start at once they wait for hours. Sweep files of some ten
+thousand runs each avoid it. Heartbeats, claims and processor time come far behind.
 """
 KINDS = ("claims", "records", "runs")
 FORK = multiprocessing.get_context("fork")
@@ -319,6 +322,8 @@ def extrapolate(trials: list[dict[str, Any]], runs: int = 100_000, pilots: int =
         "CPU ms a run": round(once + for_each_pilot * pilots),
         "CPU seconds of each pilot": round(for_each_pilot * runs / 1e3),
         "hours, with 10 minutes a run": round(hours, 1),
+        "looks at records before the first run, millions": round(2 * runs * pilots / 1e6),
+        f"hours for them at {SERVER_LOOKS:,} a second": round(2 * runs * pilots / SERVER_LOOKS / 3600, 1),
         "file operations a second, looks at records": round(looks / hours / 3600),
         "file operations a second, heartbeats": round(pilots * OPERATIONS_OF_A_BEAT / times.heartbeat),
         "file operations a second, claims and records": round(runs * OPERATIONS_OF_A_RUN / hours / 3600),

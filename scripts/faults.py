@@ -63,7 +63,9 @@ Workers are forked from a process that has imported torch, because spawned ones 
 it; `tests/sweep/test_kill.py` kills spawned ones. A file of records that is cut exactly between two lines is a smaller
 file of records, and nothing tells.
 
-What pilots that share a sweep cost, lose and do twice while some are killed or stopped is in [cluster.md](cluster.md).
+What pilots that share a sweep cost, lose and do twice while some are killed or stopped is in [cluster.md](cluster.md):
+on 2026-11-28, of 5,000 runs by 64 pilots, 13 of them killed, none was lost and none done twice, and claims and records
+took 5.7 ms of processor time a run.
 
 Found so far, and mended: a history with a byte that is no text ended `load_history` with a stack trace; a full disk or
 a kill between a run's record and its end left the checkpoint for good; messages listed names with characters that do
