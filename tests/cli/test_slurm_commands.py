@@ -26,12 +26,12 @@ pytestmark = [
 ]
 
 SUBMIT = ("--executor", "slurm", "--devices", "cpu")
-# Steps take no time to speak of, but the pilots' writes do, so that the run takes minutes on any machine.
+# Steps take no time to speak of, but the pilots' writes do while a test wants it: the run takes minutes on any machine.
 LONG = ("--seeds", "1", "--arms", "mosbach", "--set", "schedule.length={steps: 1200}", "--checkpoint-every", "10")
 SLOW_WRITES = """
 import os, time
-fsync = os.fsync
-os.fsync = lambda handle: (time.sleep(2), fsync(handle))
+slow, fsync = os.path.join(os.path.dirname(__file__), "slow"), os.fsync
+os.fsync = lambda handle: (time.sleep(2 * os.path.exists(slow)), fsync(handle))
 """
 
 
@@ -54,8 +54,8 @@ def cluster(workplace, monkeypatch):
 class LongRun:
     """One run that takes minutes, here and in a folder of its own that nothing disturbs."""
 
-    def __init__(self, cluster: SlurmNode, stableft, folder: Path):
-        self.cluster, self.stableft, self.results = cluster, stableft, folder / "results"
+    def __init__(self, cluster: SlurmNode, stableft, folder: Path, slow: Path):
+        self.cluster, self.stableft, self.results, self.slow = cluster, stableft, folder / "results", slow
         (self.run,) = plan_sweep("smoke", [LONG[5]], ["mosbach"], 1).runs
         self.checkpoint = run_folder(self.results, self.run.run_id) / CHECKPOINT_FILE
         code = "from stableft.cli.app import main; main()"
@@ -95,9 +95,11 @@ class LongRun:
 
 @pytest.fixture
 def long_run(cluster, stableft, workplace, tmp_path, monkeypatch):
-    run = LongRun(cluster, stableft, workplace)
+    slow = tmp_path / "site" / "slow"
+    run = LongRun(cluster, stableft, workplace, slow)
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(SLOW_WRITES)
+    slow.touch()
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}{os.pathsep}{os.environ['PYTHONPATH']}")
     yield run
     run.undisturbed.kill()
@@ -145,6 +147,7 @@ def test_a_run_goes_on_over_time_limits_with_the_same_bits(long_run):
     long_run.cluster.wait_until(lambda: "This task is requeued" in long_run.log(job), 300)
     assert long_run.checkpoint.exists()
     assert long_run.pilot(job)["idle_requeues"] == 0
+    long_run.slow.unlink()
     long_run.wait_for_the_end(job)
     long_run.assert_same_bits()
 
@@ -182,6 +185,7 @@ def test_requeues_a_lost_node_and_cancelling_change_no_bit(long_run):
     code, out, _ = long_run.stableft("sweep", "smoke", "--stop")
     assert "no pilots" in out
 
+    long_run.slow.unlink()
     job = long_run.submit("--slurm-time", "50")
     long_run.wait_for_the_end(job)
     long_run.assert_same_bits()

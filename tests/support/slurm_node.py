@@ -116,6 +116,10 @@ class SlurmNode:
 
     def stop(self) -> None:
         self.call("scancel", "--full", "-s", "KILL", "-u", getpass.getuser())
+        self.call("scancel", "-u", getpass.getuser())
+        end = time.monotonic() + 20
+        while self.call("squeue", "-h") and time.monotonic() < end:  # daemons that end first would leave processes
+            time.sleep(0.2)
         for daemon in reversed(self.daemons.values()):
             daemon.send_signal(signal.SIGTERM)
         for daemon in self.daemons.values():
