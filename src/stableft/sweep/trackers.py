@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from stableft.config.command_config import CommandConfig
 from stableft.config.planned_run import PlannedRun
 from stableft.config.settings import list_values
 from stableft.config.sweep_file import Sweep
@@ -85,7 +86,8 @@ def by_run_id(runs: Iterable[PlannedRun]) -> dict[str, list[PlannedRun]]:
 def describe_run_to_tracker(run: PlannedRun, record: RunRecord, project: str, results: Path, digest: str) -> TrackedRun:
     """Return what a tracker is told of a run of an arm. The names of the arm are those of the sweep."""
     config, seeds = record.config, record.config.seeds
-    values = list_values(config.model_dump(mode="json"))
+    command = isinstance(config, CommandConfig)
+    values = {"command": config.written_command} if command else list_values(config.model_dump(mode="json"))
     settings = {key: value for key, value in values.items() if value is not None and not key.startswith("seeds.")}
     return TrackedRun(
         key=short_digest(f"{run.run_id} {run.arm} {digest}"),
