@@ -139,8 +139,8 @@ def test_placeholders():
 
 def test_score_bounds():
     assert CommandScore(scale=100).bounds == (0, 1)
-    assert CommandScore(range=(-1, 1)).bounds == (-1, 1)
-    assert CommandScore(scale=100, range=(-50, 50)).bounds == (-0.5, 0.5)
+    assert CommandScore(range=[-1, 1]).bounds == (-1, 1)
+    assert CommandScore(scale=100, range=[-50, 50]).bounds == (-0.5, 0.5)
 
 
 def replaced(old: str, new: str) -> str:

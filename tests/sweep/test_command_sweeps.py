@@ -97,13 +97,14 @@ def test_crashed_seeds_are_retried_and_finished_ones_never_redone(tmp_path, capf
     assert "2/2" in report
 
 
-def test_a_command_beside_a_recipe(tmp_path, monkeypatch, capsys):
+def test_a_command_beside_a_recipe(tmp_path, monkeypatch, capfd):
     shutil.copytree(ROOT / "configs" / "smoke", tmp_path / "smoke")
     command = write_command_sweep(tmp_path, "seeded", more="baseline: 0.55").read_text().partition("arms:\n")[2]
     recipe = (ROOT / "configs" / "smoke.yaml").read_text().partition("\narms:")[0].replace("1-5", "1-2")
     command = command.replace("eval_accuracy}", "eval_accuracy, metric: accuracy}")
     (tmp_path / "s.yaml").write_text(f"{recipe}\narms:\n  - recipe: devlin\n{command}")
     assert sweep_again(tmp_path) == 0
+    assert "Ended: 4 of 4 runs done" in capfd.readouterr().out
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> str:
@@ -111,7 +112,7 @@ def test_a_command_beside_a_recipe(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as left:
             main()
         assert not left.value.code
-        return capsys.readouterr().out
+        return capfd.readouterr().out
 
     assert run("status", "s.yaml", "--results", "R").splitlines()[2].split()[:5] == ["theirs", "smoke", "2", "1", "0"]
     assert "(a command)" in run("status", "--results", "R")

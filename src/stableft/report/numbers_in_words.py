@@ -36,9 +36,14 @@ def failed_rule(cells: Sequence[ArmCell]) -> str:
         score = "the score of its best checkpoint, the only one known,"
     else:
         score = f"its last score (that of its best checkpoint where only it is known: {', '.join(only_best)})"
-    by_noise = (cell for cell in cells if cell.metric in CORRELATIONS)
-    by_noise = (cell for cell in by_noise if cell.chance is None or cell.chance != cell.baseline)  # of a command it is
-    noise = ", ".join(dict.fromkeys(metric_title(cell.metric) for cell in by_noise))
+    noise = ", ".join(
+        dict.fromkeys(
+            metric_title(cell.metric)
+            for cell in cells
+            # A command is judged by its baseline alone.
+            if cell.metric in CORRELATIONS and (cell.chance is None or cell.chance != cell.baseline)
+        )
+    )
     limit = f" ({noise}: at most {NOISE_QUANTILE}/√n of n rows)" if noise else ""
     return f"a run failed if {score} is NaN or no better than a constant prediction's on the same rows{limit}"
 

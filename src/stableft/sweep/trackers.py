@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from stableft.config.command_config import CommandConfig
 from stableft.config.planned_run import PlannedRun
 from stableft.config.settings import list_values
 from stableft.config.sweep_file import Sweep
@@ -29,9 +30,9 @@ from stableft.records.run_record import (
     read_intact_record,
     run_folder,
 )
+from stableft.sweep.local_workers import main_hidden, sigint_blocked
 from stableft.sweep.progress import Notice, ProgressReported, RunEnded, RunStarted, ShowEvent, SweepEvent, run_label
 from stableft.sweep.tracker_clients import TRACKERS, LogValues, TrackedRun, describe_place
-from stableft.sweep.workers import main_hidden, sigint_blocked
 
 MARK_FILE = "tracked.json"  # in a run's folder: digest of where it was sent -> digest of the record that was sent
 CURVE_POINTS = 1000  # of a run, at most: more would take a tracker longer to take in than many runs to train
@@ -85,7 +86,8 @@ def by_run_id(runs: Iterable[PlannedRun]) -> dict[str, list[PlannedRun]]:
 def describe_run_to_tracker(run: PlannedRun, record: RunRecord, project: str, results: Path, digest: str) -> TrackedRun:
     """Return what a tracker is told of a run of an arm. The names of the arm are those of the sweep."""
     config, seeds = record.config, record.config.seeds
-    values = list_values(config.model_dump(mode="json"))
+    command = isinstance(config, CommandConfig)
+    values = {"command": config.written_command} if command else list_values(config.model_dump(mode="json"))
     settings = {key: value for key, value in values.items() if value is not None and not key.startswith("seeds.")}
     return TrackedRun(
         key=short_digest(f"{run.run_id} {run.arm} {digest}"),
