@@ -126,7 +126,8 @@ def log_to_wandb(run: TrackedRun) -> Iterator[LogValues]:
 @contextmanager
 def log_to_mlflow(run: TrackedRun) -> Iterator[LogValues]:
     """Without MLFLOW_TRACKING_URI, to the SQLite file mlflow.db in the results folder."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    for name, value in {"MAX_RETRIES": "1", "TIMEOUT": "30"}.items():  # seven, and 120 s, would hold up all others
+        os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
     from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
     from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
 
