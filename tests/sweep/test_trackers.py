@@ -223,7 +223,10 @@ READERS = {"tensorboard": read_tensorboard, "mlflow": read_mlflow, "trackio": re
     "tool",
     [
         "tensorboard",
-        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("mlflow", "trackio", "wandb")),
+        *(
+            pytest.param(name, marks=[pytest.mark.nightly, pytest.mark.cluster])
+            for name in ("mlflow", "trackio", "wandb")
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore")  # of the tools

@@ -66,7 +66,7 @@ def log_to_trackio(run: TrackedRun) -> Iterator[LogValues]:
 def log_to_tensorboard(run: TrackedRun) -> Iterator[LogValues]:
     """The folder appears when it is complete. Its plugin for hyperparameters takes the mean over a group's runs."""
     from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
-    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData  # pyright: ignore[reportMissingImports]
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData  # pyright: ignore
     from tensorboardX.summary import hparams  # pyright: ignore[reportMissingImports]
 
     folder = tensorboard_folder(run)
@@ -90,6 +90,7 @@ def log_to_tensorboard(run: TrackedRun) -> Iterator[LogValues]:
         content = HParamsPluginData.FromString(plugin.content)
         content.session_start_info.group_name = run.group
         plugin.content = content.SerializeToString()
+        assert writer.file_writer
         for summary in (experiment, start, end):
             writer.file_writer.add_summary(summary)
     shutil.rmtree(folder, ignore_errors=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stableft.config.planned_run import PlannedRun
+from stableft.config.run_config import RunConfig
 from stableft.config.settings import list_values
 from stableft.config.sweep_file import Sweep
 from stableft.errors import UserError
@@ -85,8 +86,9 @@ def by_run_id(runs: Iterable[PlannedRun]) -> dict[str, list[PlannedRun]]:
 def describe_run_to_tracker(run: PlannedRun, record: RunRecord, project: str, results: Path, digest: str) -> TrackedRun:
     """Return what a tracker is told of a run of an arm. The names of the arm are those of the sweep."""
     config, seeds = record.config, record.config.seeds
-    values = list_values(config.model_dump(mode="json"))
-    settings = {key: value for key, value in values.items() if value is not None and not key.startswith("seeds.")}
+    written = config.model_dump(mode="json")
+    values = list_values(written) if isinstance(config, RunConfig) else written | written.pop("data")
+    settings = {key: value for key, value in values.items() if value is not None and not key.startswith("seeds")}
     return TrackedRun(
         key=short_digest(f"{run.run_id} {run.arm} {digest}"),
         name=run_label(run),
@@ -181,7 +183,7 @@ def feed_tracker(
             answer = ("failed", f"{type(error).__name__}: {line}")
         connection.send(answer)
     try:
-        if log:
+        if live:
             live.__exit__(None, None, None)
     finally:
         connection.send(("ended", None))
