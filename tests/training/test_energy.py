@@ -171,7 +171,8 @@ def test_a_price_is_a_number_from_0(price):
 def test_a_run_is_metered_through_an_interruption_and_its_report_says_so(
     toy_run, toy_sources, tmp_path, machine, monkeypatch
 ):
-    monkeypatch.setattr("stableft.training.loop.EnergyMeter", partial(EnergyMeter, powercap=machine.powercap))
+    meter = partial(EnergyMeter, powercap=machine.powercap, jobs=tmp_path / "jobs")
+    monkeypatch.setattr("stableft.training.loop.EnergyMeter", meter)
     results, run = tmp_path / "results", toy_run()
     with pytest.raises(RunInterrupted):
         train_run(run, results, toy_sources, stop_at=5, price=3.6)

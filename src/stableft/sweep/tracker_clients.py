@@ -66,7 +66,7 @@ def log_to_trackio(run: TrackedRun) -> Iterator[LogValues]:
 def log_to_tensorboard(run: TrackedRun) -> Iterator[LogValues]:
     """The folder appears when it is complete. Its plugin for hyperparameters takes the mean over a group's runs."""
     from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
-    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData  # pyright: ignore[reportMissingImports]
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData  # pyright: ignore
     from tensorboardX.summary import hparams  # pyright: ignore[reportMissingImports]
 
     folder = tensorboard_folder(run)
@@ -90,6 +90,7 @@ def log_to_tensorboard(run: TrackedRun) -> Iterator[LogValues]:
         content = HParamsPluginData.FromString(plugin.content)
         content.session_start_info.group_name = run.group
         plugin.content = content.SerializeToString()
+        assert writer.file_writer
         for summary in (experiment, start, end):
             writer.file_writer.add_summary(summary)
     shutil.rmtree(folder, ignore_errors=True)
@@ -126,7 +127,8 @@ def log_to_wandb(run: TrackedRun) -> Iterator[LogValues]:
 @contextmanager
 def log_to_mlflow(run: TrackedRun) -> Iterator[LogValues]:
     """Without MLFLOW_TRACKING_URI, to the SQLite file mlflow.db in the results folder."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    for name, value in {"MAX_RETRIES": "1", "TIMEOUT": "30"}.items():  # seven, and 120 s, would hold up all others
+        os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
     from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
     from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
 

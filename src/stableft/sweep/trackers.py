@@ -183,7 +183,7 @@ def feed_tracker(
             answer = ("failed", f"{type(error).__name__}: {line}")
         connection.send(answer)
     try:
-        if log:
+        if live:
             live.__exit__(None, None, None)
     finally:
         connection.send(("ended", None))
@@ -203,7 +203,7 @@ class TrackerProcess:
         self.sent = self.had = 0  # runs sent, and those that the tracker had
         self.unsent: list[str] = []
         self.failure: str | None = None  # the first
-        self.heard_at = time.monotonic()
+        self.asked_at = time.monotonic()
         arguments = (other_end, tool, project, results, by_run_id(runs))
         self._process = context.Process(target=feed_tracker, args=arguments, name=f"stableft {tool}", daemon=True)
         with sigint_blocked(), main_hidden(None):
@@ -221,12 +221,12 @@ class TrackerProcess:
                     return
                 self.live = None if self.asked is self.live else self.live
                 self._connection.send(self.asked)
+                self.asked_at = time.monotonic()
         except (EOFError, OSError):
             self.failure = self.failure or "its process died"
             self._give_up()
 
     def _take(self, word: str, content: Any) -> None:
-        self.heard_at = time.monotonic()
         if word == "failed":
             self.failure = self.failure or content
             self.unsent += [self.asked] if isinstance(self.asked, str) else []
@@ -244,7 +244,7 @@ class TrackerProcess:
         """Wait until all is sent, or nothing was for so long, and end the process."""
         try:
             while self.asked is not None or self.waiting:
-                if time.monotonic() - self.heard_at > patience:
+                if time.monotonic() - self.asked_at > patience:
                     self.failure = self.failure or f"no answer for {patience:g} s"
                     self._give_up()
                 self.pump(wait=0.2)
@@ -288,7 +288,7 @@ def tracked_display(tool: str | None, sweep: Sweep, results: Path, display: Show
             labels[event.slot] = run_label(event.run)
         elif isinstance(event, ProgressReported) and event.slot in labels:
             now, progress = time.monotonic(), event.progress
-            if now - live_at.get(event.slot, -LIVE_SECONDS) >= LIVE_SECONDS:
+            if now - live_at.get(event.slot, -LIVE_SECONDS) >= LIVE_SECONDS and not tracker.failure:
                 live_at[event.slot], label = now, labels[event.slot]
                 values = {f"{label}/loss": progress.loss, f"{label}/validation": progress.val}
                 known = {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,295 @@
+"""Trackers: what they are sent, once, by the tools' own clients, read back; and what becomes of one that is down."""
+
+import json
+import statistics
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.command_line import make_scored_record
+from support.sweep_records import make_run, save_record
+
+from stableft.config.planned_run import LocalPaths, PlannedRun, RunProgress
+from stableft.config.sweep_file import Sweep
+from stableft.errors import UserError
+from stableft.records.run_record import HISTORY_FILE, EvalPoint, RunRecord, read_record, run_folder
+from stableft.sweep import trackers
+from stableft.sweep.progress import Notice, ProgressReported, RunEnded, RunStarted
+from stableft.sweep.tracker_clients import check_tracker, describe_place
+from stableft.sweep.trackers import (
+    MARK_FILE,
+    by_run_id,
+    curves_of_run,
+    describe_run_to_tracker,
+    find_unsent,
+    record_digest,
+    send_sweep,
+    tracked_display,
+)
+
+ARMS, SEEDS = ("a", "b"), (1, 2, 3)
+
+
+def score_of(run: PlannedRun) -> float:
+    return 0.5 + run.config.seeds.init / 20 + (run.arm == "b") / 8
+
+
+def finish(results: Path, run: PlannedRun, status="finished") -> RunRecord:
+    """Writes the record and history of a run: three steps, the last of which diverged."""
+    points = [EvalPoint(step=s, epoch=s / 3, train_loss=None, val_loss=0.7, val={"accuracy": 0.6}) for s in (1, 3)]
+    record = make_scored_record(run, score_of(run), status)
+    record = record.model_copy(update={"evals": tuple(points), "steps": 3})
+    save_record(results, record)
+    lines = [{"step": n, "loss": 1 / n if n < 3 else "NaN", "lr": 0.1 * n, "grad_norm": 1.0} for n in (1, 2, 3)]
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    (run_folder(results, run.run_id) / HISTORY_FILE).write_text(text)
+    return record
+
+
+@pytest.fixture
+def sweep(tmp_path) -> Sweep:
+    """Returns a sweep of two arms with three seeds each, of which `b` with seed 3 crashed."""
+    lengths = {"a": {"epochs": 3}, "b": {"epochs": 4}}
+    runs = tuple(make_run(seed, arm, length=lengths[arm]) for arm in ARMS for seed in SEEDS)
+    for run in runs:
+        finish(tmp_path / "results", run, "crashed" if (run.arm, run.config.seeds.init) == ("b", 3) else "finished")
+    return Sweep("of/two", tmp_path / "two.yaml", runs, LocalPaths())
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch) -> Path:
+    for name in ("MLFLOW_TRACKING_URI", "TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    return tmp_path / "results"
+
+
+def test_a_tracker_that_is_not_known_or_not_there_is_a_sentence(monkeypatch):
+    with pytest.raises(UserError, match=r"--to 'mlfow': must be one of trackio, .*; did you mean 'mlflow'\?"):
+        check_tracker("mlfow", "--to")
+    monkeypatch.setattr("stableft.sweep.tracker_clients.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"--track mlflow: the package mlflow-skinny is not installed; `pip install"):
+        check_tracker("mlflow", "--track")
+
+
+def test_curves_and_scores_of_a_run(sweep, results, monkeypatch):
+    record = read_record(results, sweep.runs[0].run_id)
+    points = dict(curves_of_run(record, results))
+    assert list(points) == [1, 2, 3]
+    assert points[1] == {
+        "train/loss": 1.0,
+        "train/lr": 0.1,
+        "train/grad_norm": 1.0,
+        "val/loss": 0.7,
+        "val/accuracy": 0.6,
+    }
+    assert points[3]["train/loss"] != points[3]["train/loss"]
+    assert {name: points[3][name] for name in ("score", "failed", "last/val/accuracy", "best/val/accuracy")} == {
+        "score": 0.55, "failed": 0.0, "last/val/accuracy": 0.55, "best/val/accuracy": 0.55
+    }  # fmt: skip
+    monkeypatch.setattr(trackers, "CURVE_POINTS", 2)  # every second line, and the ends
+    assert [step for step, values in curves_of_run(record, results) if "train/lr" in values] == [1, 2, 3]
+    (run_folder(results, record.run_id) / HISTORY_FILE).unlink()
+    assert [step for step, _ in curves_of_run(record, results)] == [1, 3]
+
+
+def test_runs_that_differ_in_their_seed_alone_have_equal_groups_and_settings(sweep, results):
+    told = [describe_run_to_tracker(run, read_record(results, run.run_id), "s", results, "0") for run in sweep.runs[:4]]
+    assert [run.group for run in told] == ["a rte"] * 3 + ["b rte"]
+    assert told[0].config == told[1].config
+    assert told[0].config["arm"] == "a"
+    assert told[0].config["optimizer.lr"] == 2e-5
+    assert [run.seeds["seed"] for run in told] == ["1", "2", "3", "1"]
+    assert len({run.key for run in told}) == 4
+
+
+def test_a_mark_is_of_a_place_an_arm_and_a_record(sweep, results, monkeypatch):
+    run = sweep.runs[0]
+    shared = [run, PlannedRun("c", "recipe", run.config, "best")]
+    assert by_run_id([*shared, run]) == {run.run_id: shared}
+    assert find_unsent(results, shared, "s", "mlflow") == shared
+    marks = {trackers._mark_key(results, run, "s", "mlflow"): record_digest(results, run.run_id)}
+    path = run_folder(results, run.run_id) / MARK_FILE
+    path.write_text(json.dumps(marks))
+    assert find_unsent(results, shared, "s", "mlflow") == shared[1:]
+    assert find_unsent(results, shared, "other", "mlflow") == shared
+    assert find_unsent(results, shared, "s", "tensorboard") == shared
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@host")
+        assert find_unsent(results, shared, "s", "mlflow") == shared
+        assert "secret" in describe_place("mlflow", results)
+        assert "secret" not in trackers._mark_key(results, run, "s", "mlflow")
+    finish(results, run, "crashed")  # another outcome
+    assert find_unsent(results, shared, "s", "mlflow") == shared
+    path.write_text("no JSON")
+    assert find_unsent(results, shared, "s", "mlflow") == shared
+    assert find_unsent(results, [make_run(99)], "s", "mlflow") == []
+
+
+Sent = dict[str, dict[str, float]]  # group -> seed -> score; NaN of a run without one
+
+
+def read_tensorboard(results: Path) -> Sent:
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+
+    found: Sent = {}
+    for path in sorted((results / "tensorboard" / "of-two").glob("*/events*")):
+        data, at, group, score, seed = path.read_bytes(), 0, "", float("nan"), path.parent.name.split()[3]
+        while at < len(data):
+            (length,) = struct.unpack("<Q", data[at : at + 8])
+            event = Event.FromString(data[at + 12 : at + 12 + length])
+            at += 16 + length
+            for value in event.summary.value:
+                if value.tag == "_hparams_/session_start_info":
+                    start = HParamsPluginData.FromString(value.metadata.plugin_data.content).session_start_info
+                    group = start.group_name
+                    assert group == "live" or start.hparams["optimizer.lr"].number_value == 2e-5
+                elif value.tag == "score":
+                    assert event.step == 3
+                    score = value.simple_value
+        found.setdefault(group, {})[seed] = score
+    return found
+
+
+def read_mlflow(results: Path) -> Sent:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{results.resolve() / 'mlflow.db'}")
+    (experiment,) = [one for one in client.search_experiments() if one.name == "of/two"]
+    found: Sent = {}
+    for run in client.search_runs([experiment.experiment_id]):
+        if "arm" in run.data.params:
+            group, score = run.data.tags["arm"], run.data.metrics.get("score", float("nan"))
+            found.setdefault(group, {})[run.data.params["seed"]] = score
+            assert run.info.status == ("FAILED" if score != score else "FINISHED")
+            assert [point.step for point in client.get_metric_history(run.info.run_id, "train/lr")] == [1, 2, 3]
+    return found
+
+
+def read_trackio(results: Path) -> Sent:
+    import trackio
+
+    found: Sent = {}
+    for run in trackio.Api().runs("of-two"):
+        if run.config["_Group"] != "live":
+            logs = trackio.SQLiteStorage.get_logs("of-two", run.name, run_id=run.id)
+            assert [log["step"] for log in logs] == [1, 2, 3]
+            found.setdefault(run.config["_Group"], {})[run.config["seed"]] = logs[-1].get("score", float("nan"))
+    return found
+
+
+def read_wandb(results: Path) -> Sent:
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    def records(data: bytes) -> Iterator[Record]:
+        at, whole = 7, b""  # LevelDB's log format, behind a header of seven bytes
+        while at + 7 <= len(data):
+            if (left := 32768 - at % 32768) < 7:
+                at += left
+                continue
+            _, length, kind = struct.unpack("<IHB", data[at : at + 7])
+            whole += data[at + 7 : at + 7 + length]
+            at += 7 + length
+            if kind in (1, 4):
+                if whole:
+                    yield Record.FromString(whole)
+                whole = b""
+
+    found: Sent = {}
+    for path in (results / "wandb").glob("offline-run-*/*.wandb"):
+        group, seed, score = "", "", float("nan")
+        for record in records(path.read_bytes()):
+            if record.WhichOneof("record_type") == "run":
+                group = record.run.run_group
+                config = {item.key: json.loads(item.value_json) for item in record.run.config.update}
+                seed = config.get("seed", "")
+            for item in record.history.item:
+                if (item.key or "/".join(item.nested_key)) == "score":
+                    score = json.loads(item.value_json)
+        if group != "live":
+            found.setdefault(group, {})[seed] = score
+    return found
+
+
+READERS = {"tensorboard": read_tensorboard, "mlflow": read_mlflow, "trackio": read_trackio, "wandb": read_wandb}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "tool",
+    [
+        "tensorboard",
+        *(
+            pytest.param(name, marks=[pytest.mark.nightly, pytest.mark.cluster])
+            for name in ("mlflow", "trackio", "wandb")
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # of the tools
+def test_a_sweep_and_then_the_command_send_every_run_once_and_groups_have_mean_and_sd(tool, sweep, results):
+    pytest.importorskip({"tensorboard": "tensorboardX"}.get(tool, tool))
+    first, *others = sweep.runs
+    started, seen = Sweep(sweep.name, sweep.path, (first,), sweep.sources), []
+    digests = {run.run_id: record_digest(results, run.run_id) for run in sweep.runs}
+    with tracked_display(tool, started, results, seen.append) as show:
+        show(RunStarted("cpu", first))
+        show(ProgressReported("cpu", RunProgress(1, 3, 0.5, None)))
+        show(RunEnded("cpu", first, "done", read_record(results, first.run_id)))
+    assert [event for event in seen if isinstance(event, Notice)] == []
+    assert (run_folder(results, first.run_id) / MARK_FILE).exists()
+    assert not (run_folder(results, others[0].run_id) / MARK_FILE).exists()
+    assert send_sweep(tool, sweep, results) == f"sent 5 runs to {tool}, which had 1 already"
+    assert send_sweep(tool, sweep, results) == f"{tool} has all 6 runs already"
+    sent = READERS[tool](results)
+    for arm in ARMS:
+        scores = [score for score in sent[f"{arm} rte"].values() if score == score]
+        expected = [score_of(run) for run in sweep.runs if run.arm == arm][: len(scores)]
+        assert len(scores) == (3 if arm == "a" else 2)
+        assert statistics.mean(scores) == pytest.approx(statistics.mean(expected), abs=1e-6)
+        assert statistics.stdev(scores) == pytest.approx(statistics.stdev(expected), abs=1e-6)
+    assert {arm: set(seeds) for arm, seeds in sent.items() if arm != "live" and arm} == {
+        "a rte": {"1", "2", "3"},
+        "b rte": {"1", "2", "3"},
+    }
+    (run_folder(results, first.run_id) / MARK_FILE).unlink()  # as after a kill between sending and marking
+    assert send_sweep(tool, sweep, results) == f"sent 1 runs to {tool}, which had 5 already"
+    if tool != "wandb":  # offline, it has one file more, which `wandb sync` sends to the same run
+        assert {group: len(seeds) for group, seeds in READERS[tool](results).items() if group.endswith(" rte")} == {
+            "a rte": 3,
+            "b rte": 3,
+        }
+    assert {run.run_id: record_digest(results, run.run_id) for run in sweep.runs} == digests
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(300)
+def test_a_tracker_that_is_down_is_told_once_and_stops_nothing(sweep, results):
+    pytest.importorskip("tensorboardX")
+    (results / "tensorboard").write_text("not a folder")
+    seen = []
+    with tracked_display("tensorboard", sweep, results, seen.append) as show:
+        for run in sweep.runs:
+            show(RunEnded("cpu", run, "done", read_record(results, run.run_id)))
+    down, unsent = (event.text for event in seen if isinstance(event, Notice))
+    assert down.startswith("tensorboard: ")
+    assert down.endswith("; the runs go on, and their files are kept")
+    assert unsent == f"6 runs not sent; `stableft track {sweep.path} --to tensorboard` sends them"
+    with pytest.raises(UserError, match=r"tensorboard: .*; sent 0 runs to tensorboard, and 6 are left"):
+        send_sweep("tensorboard", sweep, results)
+    (results / "tensorboard").unlink()
+    assert send_sweep("tensorboard", sweep, results) == "sent 6 runs to tensorboard"
+
+
+def test_without_a_tracker_the_display_is_as_it_was(sweep, results):
+    seen = []
+    with tracked_display(None, sweep, results, seen.append) as show:
+        assert show == seen.append
+
+
+def test_a_sweep_without_records_has_nothing_to_send(sweep, tmp_path):
+    with pytest.raises(UserError, match=r"two\.yaml: .* has no records of its 6 runs"):
+        send_sweep("tensorboard", sweep, tmp_path / "nowhere")
