@@ -15,6 +15,8 @@ from stableft.training.checkpoint import COMMAND_CONDITIONS
 from stableft.training.loop import resume_conditions
 from stableft.training.setup import prepare_run
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, about its own parts
+
 
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
