@@ -54,6 +54,18 @@ class Rows(Dataset):
         }
 
 
+class FlatRows(Rows):
+    """Rows for the Trainer's collator that flattens batches: labels of tokens, of which the second has the row's.
+
+    The collator takes that of the first away.
+    """
+
+    def __getitem__(self, i: int) -> dict:
+        row = super().__getitem__(i)
+        others = len(row["input_ids"]) - 2
+        return {"input_ids": row["input_ids"], "labels": [-100, row["labels"], *[-100] * others]}
+
+
 def trainer_f1(model_folder: str, config, splits, seed: int) -> float:
     """Returns the Trainer's validation F1 after three epochs."""
     set_seed(seed)

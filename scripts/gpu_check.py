@@ -29,6 +29,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,11 @@ from unittest import mock
 
 import numpy as np
 import torch
-from bench_trainer import Rows
+from bench_trainer import FlatRows, Rows
 from torch.profiler import ProfilerActivity, profile
 from transformers import (
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     BertConfig,
     BertModel,
@@ -48,7 +50,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.data.data_collator import DataCollatorWithPadding
+from transformers.data.data_collator import DataCollatorWithFlattening, DataCollatorWithPadding
 
 from stableft.config.local_files import shipped_configs
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted
@@ -429,12 +431,19 @@ def trainer_arguments(check: Check, config: RunConfig, folder: str, **more: Any)
 
 
 def trainer_speed(
-    check: Check, sweep: Sweep, steps: int, tf32: bool = False, width: int | None = None, by_length: bool = True
+    check: Check,
+    sweep: Sweep,
+    steps: int,
+    tf32: bool = False,
+    width: int | None = None,
+    by_length: bool = True,
+    flat: bool = False,
 ) -> tuple[float, float]:
     """Return milliseconds of an update and peak GB of the Trainer with its best flags.
 
     Rows are padded to `width` tokens, or without it to the longest of a batch: of similar lengths if `by_length`, whose
-    order repeats every 50 batches, else of rows at random.
+    order repeats every 50 batches, else of rows at random. If `flat`, a batch is one long row without padding, and the
+    head reads every token, because the Trainer has none that reads one of each row.
     """
     gc.collect()
     config = sweep.runs[0].config
@@ -442,8 +451,10 @@ def trainer_speed(
     torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
     setup, _ = prepare_run(sweep.runs[0], check.folder / "t", sweep.sources, Execution("cpu", torch.get_num_threads()))
     with quiet_transformers():
-        model = AutoModelForSequenceClassification.from_pretrained(
-            check.folder / "bert", num_labels=2, dtype=torch.float32, attn_implementation="sdpa"
+        kind = AutoModelForTokenClassification if flat else AutoModelForSequenceClassification
+        attention = "flash_attention_2" if flat and check.on_gpu else "sdpa"
+        model = kind.from_pretrained(
+            check.folder / "bert", num_labels=2, dtype=torch.float32, attn_implementation=attention
         )
     if check.on_gpu:
         torch.cuda.empty_cache()
@@ -453,10 +464,40 @@ def trainer_speed(
         arguments = trainer_arguments(check, config, folder, max_steps=steps, train_sampling_strategy=order)
         clock = Clock(check)
         how = {"padding": "max_length", "max_length": width} if width else {"pad_to_multiple_of": 8}
-        collator = DataCollatorWithPadding(setup.tokenizer, **how)
-        Trainer(model, arguments, collator, Rows(setup.splits.train), callbacks=[clock]).train()
+        collator = DataCollatorWithFlattening() if flat else DataCollatorWithPadding(setup.tokenizer, **how)
+        rows = (FlatRows if flat else Rows)(setup.splits.train)
+        Trainer(model, arguments, collator, rows, callbacks=[clock]).train()
     spans = [(later - earlier) / check.read_every for earlier, later in pairwise(clock.times)]
     return 1e3 * check.average(spans), torch.cuda.max_memory_allocated() / 1e9 if check.on_gpu else 0.0
+
+
+def measure_variants(check: Check) -> Results:
+    """Compiled updates of stableft, and updates of the Trainer on flattened batches with flash attention: RTE."""
+    precision = "fp16" if check.on_gpu else "fp32"
+    settings = {"schedule__batch_size": 16, "precision": precision, "execution": "packed"}
+    sweep = make_sweep(check, "rte", check.steps(6 * READ_EVERY), **settings)
+
+    def compiled() -> tuple[float, float]:
+        milliseconds, peak, _ = stableft_speed(check, sweep, "compiled", compile=True, cuda_graphs=False)
+        return milliseconds, peak
+
+    def flattened() -> tuple[float, float]:  # on a CPU without flash attention, which tries the script alone
+        return trainer_speed(check, sweep, check.steps(3 * READ_EVERY), flat=True)
+
+    without = {
+        "stableft, compiled": None if check.on_gpu else "on a CPU it takes minutes",
+        "Trainer, flattened": "flash_attn is not installed" if check.on_gpu and not find_spec("flash_attn") else None,
+    }
+    for (label, reason), measure in zip(without.items(), (compiled, flattened), strict=True):
+        if reason:
+            yield label, {"ok": True, "skipped": reason}
+            continue
+        try:
+            milliseconds, peak = measure()
+        except Exception as error:  # it must not hide the other
+            yield label, {"ok": False, "message": f"{type(error).__name__}: {str(error)[:1500]}"}
+        else:
+            yield label, {"ok": True, "ms": round(milliseconds, 2), "peak GB": round(peak, 2)}
 
 
 def measure_floor(check: Check) -> Results:
@@ -595,6 +636,7 @@ STEPS: dict[str, Callable[..., Results]] = {
     "repeats": check_repeats,
     "memory": check_memory,
     "speed": measure_speed,
+    "variants": measure_variants,
     "floor": measure_floor,
     "profile": profile_steps,
     "projection": project_hours,

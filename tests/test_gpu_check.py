@@ -17,12 +17,13 @@ def check_gpu(out: Path, *options: str) -> tuple[int, dict]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_step_measures_something(tmp_path):
-    code, steps = check_gpu(tmp_path, "--only", "repeats,memory,floor,profile,projection")
+    code, steps = check_gpu(tmp_path, "--only", "repeats,memory,variants,floor,profile,projection")
     assert code == 0
     assert steps["repeats"]["results"]["fp16"] == steps["repeats"]["results"]["fp16"] | {
         "repeats": True,
         "resumes": True,
     }
+    assert steps["variants"]["results"]["Trainer, flattened"]["ms"] > 0
     assert steps["floor"]["results"]["rates"]["fp32 TFLOP/s"] > 0
     assert steps["profile"]["results"]["rte, batch 16, packed"]["kernels a step"] > 100
     assert [name for name, step in steps.items() if not step["ok"]] == []

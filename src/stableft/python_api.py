@@ -103,6 +103,7 @@ def run_sweep(
     threads: int | None = None,
     deterministic: bool = True,
     tf32: bool = False,
+    compile: bool = False,
     cuda_graphs: bool = True,
     price: float | None = None,
     track: str | None = None,
@@ -128,6 +129,7 @@ def run_sweep(
         threads: CPU threads of each job. None: OMP_NUM_THREADS, otherwise its share of the cores.
         deterministic: Only kernels that give the same bits every time. False: the fastest ones; records say so.
         tf32: On a GPU, compute float32 products in TF32.
+        compile: Compile models with torch.compile: minutes first, then faster; records say so.
         cuda_graphs: On a GPU, record updates and replay them: the same numbers, faster.
         price: Of an hour of a device, in any currency, for records and reports.
         track: Tracker to send runs to when they end: "trackio", "tensorboard", "wandb" or "mlflow".
@@ -169,6 +171,7 @@ def run_sweep(
         save=save,
         deterministic=deterministic,
         tf32=tf32,
+        compile=compile,
         cuda_graphs=cuda_graphs,
         price=price,
         retrain_incomplete=complete,

@@ -152,6 +152,9 @@ DeterministicOption = Annotated[
     Literal["on", "off"],
     typer.Option("--deterministic", help="off: also allow kernels that give other bits each time; recorded."),
 ]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Compile models with torch.compile: minutes first, then faster; recorded.")
+]
 CudaGraphsOption = Annotated[
     bool,
     typer.Option("--cuda-graphs/--no-cuda-graphs", help="On a GPU, replay recorded updates: the same numbers, faster."),

@@ -92,6 +92,7 @@ class Execution:
     save: Literal["none", "best", "last", "all"] = "none"
     deterministic: bool = True  # only kernels that give the same bits every time; False: the fastest ones
     tf32: bool = False  # on a GPU, round the inputs of float32 products to TF32: faster, but about 3 digits
+    compile: bool = False  # compile the model's passes with torch.compile: other rounding, other dropout masks
     cuda_graphs: bool = True  # on a GPU, record updates and replay them: the same bits, without launching each kernel
     price: float | None = None  # of an hour of the device, to be recorded
     retrain_incomplete: bool = False  # re-run finished runs that lack requested weights or probes

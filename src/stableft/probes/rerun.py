@@ -118,6 +118,7 @@ def repeat_run(
         micro_batch=environment.micro_batch if environment.micro_batch < config.schedule.batch_size else None,
         deterministic=environment.deterministic,
         tf32=environment.tf32,
+        compile=environment.compiled,
     )
     folder.mkdir(parents=True, exist_ok=True)
     if config.start_from:  # its weights are in the results folder of the original

@@ -47,7 +47,7 @@ SCHEMA = 2  # of the lines that `dump_record` writes; schema 1 had no such numbe
 # Version of the arithmetic of training. Runs of two versions differ in their last digits.
 # 2: weight decay subtracts rate * p on a CPU too, where it multiplied by a factor rounded to float32.
 NUMERICS = 2
-NOT_DETERMINISTIC = ", not deterministic"  # what reports add to the device of such runs
+NOT_DETERMINISTIC, COMPILED = ", not deterministic", ", compiled"  # what reports add to the device of such runs
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # pandas has no larger whole numbers
 
 
@@ -113,6 +113,7 @@ class Environment(RecordSection):
     device: str  # e.g. "cpu" or "NVIDIA H200"
     tf32: bool = False  # a GPU rounded the inputs of float32 products to TF32
     deterministic: bool = Field(default=True, exclude_if=lambda value: value)  # left out if True, as in older records
+    compiled: bool = Field(default=False, exclude_if=lambda value: not value)  # by torch.compile; left out if False
     numerics: Int64 = 1  # NUMERICS of the code that trained it; 1: an older record
     processor: str | None = omitted_if_none()  # of a run on the CPU; None: on a GPU, or an older record
     threads: Int64
@@ -130,7 +131,7 @@ class Environment(RecordSection):
     def arithmetic(self) -> str:
         """The device, and what else changes how a run's numbers are rounded."""
         tf32 = " with TF32" if self.tf32 else ""
-        kernels = "" if self.deterministic else NOT_DETERMINISTIC
+        kernels = ("" if self.deterministic else NOT_DETERMINISTIC) + (COMPILED if self.compiled else "")
         older = f" (numerics version {self.numerics})" if self.numerics != NUMERICS else ""
         return f"{self.device}{tf32}{kernels}{older}"
 

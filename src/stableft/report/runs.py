@@ -29,6 +29,7 @@ from stableft.records.probe_record import (
     find_probes_in_results,
 )
 from stableft.records.run_record import (
+    COMPILED,
     NOT_DETERMINISTIC,
     NUMERICS,
     AnyRunRecord,
@@ -324,6 +325,7 @@ def describe_environment(environment: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in sorted(environment["versions"].items()))
     tf32 = " with TF32" if environment["tf32"] else ""
     kernels = "" if environment.get("deterministic", True) else NOT_DETERMINISTIC
+    kernels += COMPILED if environment.get("compiled") else ""
     older = f" (numerics version {environment['numerics']})" if environment["numerics"] != NUMERICS else ""
     device = f"{environment['device']}{tf32}{kernels}{older}"
     return f"{device}, {environment['platform']}, commit {commit}{dirty}; {versions}"

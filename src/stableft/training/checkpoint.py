@@ -21,7 +21,9 @@ ASSUMED_BYTES_PER_SECOND = 200e6  # write speed, assumed until a checkpoint has 
 MODEL_CONDITION = "model"  # the condition that holds a hub model's name@commit
 # Conditions that a command decides: it may be a mistake, so the run is refused. The others are the machine's, whose
 # change the user may not even know of: the run starts again.
-COMMAND_CONDITIONS = ("run_id", "data", "start", "probes", "micro_batch", "tf32", "deterministic", MODEL_CONDITION)
+COMMAND_CONDITIONS = (
+    "run_id", "data", "start", "probes", "micro_batch", "tf32", "deterministic", "compile", MODEL_CONDITION,
+)  # fmt: skip
 # Keys in the file, too.
 SAVED_STATE_FIELDS = (
     "step", "micro_batch", "halved", "halved_at", "eval_batch", "eval_halved_at", "history", "evals", "best",

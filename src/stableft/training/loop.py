@@ -43,6 +43,7 @@ def resume_conditions(run_id: str, fingerprint: str, execution: Execution, devic
         "micro_batch": execution.micro_batch,
         "numerics": NUMERICS,
         "tf32": execution.tf32 or None,
+        "compile": execution.compile or None,
         "deterministic": None if execution.deterministic else False,  # None: on, as in older checkpoints
         **(gpu_versions() if device.type == "cuda" else {}),
         **{name: package_versions()[name] for name in ("stableft", "torch", "transformers")},

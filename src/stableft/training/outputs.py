@@ -322,6 +322,7 @@ def collect_environment(
         device=device_name(state.model.device),
         tf32=execution.tf32,
         deterministic=execution.deterministic,
+        compiled=execution.compile,
         numerics=NUMERICS,
         processor=processor_name() if state.model.device.type == "cpu" else None,
         threads=torch.get_num_threads(),

@@ -108,6 +108,8 @@ def prepare_run(
     state = create_train_state(model, pretrained.spec, config, execution)
     if config.execution == "grouped":
         state.micro_batch = min(state.micro_batch, -(-config.schedule.batch_size // LENGTH_GROUPS))
+    if execution.compile:
+        compile_model(model)
     redrawn = config.reinit.blocks if config.reinit else 0
     if execution.cuda_graphs and device.type == "cuda" and never_reads_on_host(pretrained.spec) and not config.mixout:
         state.graphs = RecordedUpdates(device)
@@ -125,6 +127,24 @@ def create_train_state(
         scaler=torch.amp.GradScaler(model.device.type, enabled=config.precision == "fp16"),
         micro_batch=min(execution.micro_batch or config.schedule.batch_size, config.schedule.batch_size),
     )
+
+
+def compile_model(model: PreTrainedModel) -> None:
+    """Compile a model's passes, in place, for batches of any shape.
+
+    Raises:
+        UserError: There is no C++ compiler.
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler  # loads much that is not needed otherwise
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        raise UserError(
+            "--compile: torch finds no C++ compiler, such as g++; install one, or leave the option out"
+        ) from None
+    model.compile(dynamic=True)
 
 
 _latest_splits: dict[tuple, Splits] = {}
