@@ -2,6 +2,7 @@
 
 from collections import Counter
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,11 +27,22 @@ HOST_READS = (
 
 
 class HostReads(TorchDispatchMode):
-    """Counts such operations by name while it is active, in a backward pass too."""
+    """Counts such operations by name while it is active, in a backward pass too. Gradients are clipped as on a GPU."""
 
     def __init__(self):
         super().__init__()
         self.counts: Counter[str] = Counter()
+        self.clipping = mock.patch("stableft.training.step._is_short", return_value=False)
+
+    def __enter__(self):
+        """Start to count."""
+        self.clipping.start()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any):
+        """Stop counting."""
+        self.clipping.stop()
+        return super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
         """Count the operation and run it."""
