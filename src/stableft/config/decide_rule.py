@@ -1,11 +1,16 @@
 """The key `decide` of a sweep file: a claim about its arms, stated before the runs, and when it is decided."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from stableft.config.run_config import ConfigSection
 from stableft.config.settings import describe_value
+from stableft.config.validation import to_user_error
+from stableft.config.yaml_file import KeyPath, YamlValue, load_yaml, parse_yaml
+from stableft.errors import UserError, clip, did_you_mean
 
 About = Literal["failures", "mean", "spread"]
 MAX_LOOK = 200  # runs of an arm: the exact boundaries of more take long
@@ -13,7 +18,7 @@ MAX_CLAIM_ARMS = 50
 
 
 class ScoreScale(ConfigSection):
-    """What a score is: 1 or 100 as its best value, its range on that scale, and which end is better."""
+    """What a score means: the scale that its range is written on, and which end is better. Records have fractions."""
 
     example: ClassVar[str] = "{scale: 100, range: [0, 100], better: higher}"
     scale: Literal[1, 100] = 1
@@ -27,6 +32,11 @@ class ScoreScale(ConfigSection):
         if self.range[0] >= self.range[1]:
             raise ValueError(f"range {describe_value(self.range)} must rise")
         return self
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest possible score, as fractions."""
+        return self.range[0] / self.scale, self.range[1] / self.scale
 
 
 class Margins(ConfigSection):
@@ -94,22 +104,68 @@ class DecideRule(ConfigSection):
         return self
 
 
+def parse_rule(document: YamlValue) -> DecideRule | None:
+    """Return the rule under the key `decide` of a sweep file, or None without one."""
+    if not isinstance(document.value, dict) or document.value.get("decide") is None:
+        return None
+    return _validate_rule(document.item("decide"), ("decide",))
+
+
+def read_rule(texts: Sequence[str]) -> DecideRule | None:
+    """Return the rule that `--rule` gives: KEY=VALUE texts, or one sweep file with the key `decide`; None without any.
+
+    Raises:
+        UserError: A text is neither, a key is given twice, or the rule is not valid.
+    """
+    if len(texts) == 1 and texts[0].endswith(".yaml"):
+        rule = parse_rule(load_yaml(Path(texts[0])))
+        if rule is None:
+            raise UserError(f"--rule {texts[0]}: this file has no key 'decide'")
+        return rule
+    values: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise UserError(f"--rule {clip(text)}: must be KEY=VALUE, such as about=failures, or a sweep file")
+        if key in values:
+            raise UserError(f"--rule {key}: it is given twice")
+        values[key] = parse_yaml(value, f"--rule {key}").value
+    return _validate_rule(YamlValue(values, "--rule")) if values else None
+
+
+def _validate_rule(written: YamlValue, within: KeyPath = ()) -> DecideRule:
+    try:
+        return DecideRule.model_validate(written.value)
+    except ValidationError as error:
+        raise to_user_error(error, DecideRule, written, within) from None
+
+
 def describe_rule(rule: DecideRule, between: list[str] | None = None) -> str:
     """Return the rule in one sentence, as it is printed before any result."""
     names = between or rule.between
     arms = "every arm against the first" if not names else f"{' and '.join(names[1:])} against {names[0]}"
     looks = (
-        "after every run of both"
+        "every pair of runs"
         if rule.looks == "any"
-        else f"at {', '.join(map(str, rule.looks))} runs of each, error spent as {SPENDING_TITLES[rule.spending]}"
+        else f"{', '.join(map(str, rule.looks))} runs of each, error spent as {SPENDING_TITLES[rule.spending]}"
     )
     about = " and ".join(f"the {ABOUT_TITLES[about]}" for about in rule.about)
-    text = f"{arms}: {about}, alpha {rule.alpha:g}, looked {looks}"
+    text = f"{arms}: {about}, alpha {rule.alpha:g}, looked at {looks}"
     margins = [f"{value:g} points in {ABOUT_TITLES[name]}" for name, value in rule.margin or () if value is not None]
     text += f"; equivalent within {' and '.join(margins)}" if margins else ""
     if rule.share == "graph":
         text += "; a decided claim passes its share of alpha on"
     return text + (f"; {rule.score.better} scores are better" if rule.score else "")
+
+
+def check_arms(between: Sequence[str], names: Sequence[str], where: str = "decide: between") -> None:
+    """Raise a UserError if an arm of a claim is not there, or there is only one."""
+    for name in between:
+        if name not in names:
+            known = clip(", ".join(names))
+            raise UserError(f"{where}: there is no arm {name!r}, there are {known}{did_you_mean(name, names)}")
+    if len(between) < 2:
+        raise UserError(f"{where}: a claim needs two arms, here is {', '.join(between) or 'none'}")
 
 
 ABOUT_TITLES: dict[str, str] = {"failures": "failure rate", "mean": "mean", "spread": "spread"}

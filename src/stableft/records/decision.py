@@ -11,9 +11,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from stableft.catalog.tasks import METRICS
-from stableft.config.decide_rule import About, DecideRule, ScoreScale
-from stableft.errors import UserError, did_you_mean
-from stableft.records.failure import CORRELATIONS
+from stableft.config.decide_rule import About, DecideRule, ScoreScale, check_arms
+from stableft.config.run_config import Checkpoint
+from stableft.errors import UserError
+from stableft.records.failure import CORRELATIONS, find_chance, is_run_failed
+from stableft.records.run_record import AnyRunRecord, RunRecord
 from stableft.stats.anytime import estimate_any, look_at_failures, look_at_means
 from stableft.stats.sequential import (
     HIGHER,
@@ -35,6 +37,7 @@ ArmTask = tuple[str, str]
 Verdict = Literal["better", "worse", "equivalent", "undecided", "withheld", "open"]
 PERMUTATIONS = 9999
 PERMUTATION_SEED = 0  # of all claims, so that a look gives the same answer whenever it is computed
+PAIRS_AT_ONCE = 500  # whose permutations fit in memory
 CRASH_ALPHA = 0.05  # crash rates that differ at this level withhold a verdict
 WITHHELD = 3  # the outcome of such a look, beside those of `stats.sequential`
 
@@ -119,9 +122,32 @@ class Decision:
 def score_range(rule: DecideRule, metric: str) -> tuple[float, float] | None:
     """Return the range of a metric's scores, as stored, or None if neither the rule nor the metric says."""
     if rule.score:
-        low, high = rule.score.range
-        return low, high
+        return rule.score.bounds
     return ((-1.0, 1.0) if metric in CORRELATIONS else (0.0, 1.0)) if metric in METRICS else None
+
+
+def as_seed_run(record: AnyRunRecord, checkpoint: Checkpoint) -> SeedRun:
+    """Return what a record says to a claim. A run that is not done has not run yet.
+
+    Raises:
+        UserError: The run was stopped early because of its score.
+    """
+    if record.status == "stopped":
+        raise UserError(
+            f"decide: run {record.run_id} was stopped early as hopeless, so its arm is no sample to decide by"
+        )
+    if record.status != "finished":
+        return SeedRun("crashed" if record.status == "crashed" else None)
+    own = isinstance(record, RunRecord)
+    split = record.config.reported_split if own else record.split
+    metric = record.config.task.metric if own else record.metric
+    return SeedRun(
+        "finished",
+        record.score(checkpoint, split, metric),
+        is_run_failed(record, checkpoint, split, metric),
+        find_chance(record, split, metric).constant,
+        metric,
+    )
 
 
 def apply_rule(rule: DecideRule, runs: Mapping[ArmTask, Sequence[SeedRun]]) -> Decision:
@@ -151,17 +177,6 @@ def apply_rule(rule: DecideRule, runs: Mapping[ArmTask, Sequence[SeedRun]]) -> D
     return Decision(rule, between, tuple(claims))
 
 
-def check_arms(between: Sequence[str], names: Sequence[str], where: str = "decide: between") -> None:
-    """Raise a UserError if an arm of a claim is not there, or there is only one."""
-    for name in between:
-        if name not in names:
-            raise UserError(
-                f"{where}: there is no arm {name!r}, there are {', '.join(names)}{did_you_mean(name, names)}"
-            )
-    if len(between) < 2:
-        raise UserError(f"{where}: a claim needs two arms, here is {', '.join(between) or 'none'}")
-
-
 class _ClaimTest:
     """A claim with the evidence of its two arms, tested at whatever level it is given."""
 
@@ -187,11 +202,10 @@ class _ClaimTest:
                 f"{ScoreScale.example}"
             )
         self.span = 1.0 if low is None or high is None or about == "failures" else high - low
-        unit = rule.score.scale if rule.score and about == "mean" else 1
-        self.margin = None if points is None else points / 100 * unit
+        self.margin = None if points is None else points / 100
         worst = high if rule.score and rule.score.better == "lower" else low
         self.arms = [
-            _collect_evidence(about, runs, worst, f"decide: arm {name!r} on {task}")
+            collect_evidence(about, runs, worst, f"decide: arm {name!r} on {task}")
             for name, runs in zip(self.names, (a, b), strict=True)
         ]
         planned = min(len(a), len(b))
@@ -219,18 +233,9 @@ class _ClaimTest:
         if not self.looks:
             return ()
         a, b = self._values()
-        if self.rule.looks == "any":
-            rows = (
-                look_at_failures(a[np.newaxis], b[np.newaxis], level, self.margin)
-                if self.about == "failures"
-                else look_at_means(a[np.newaxis], b[np.newaxis], level, self.span, self.margin)
-            )
-        elif self.about == "failures":
-            rows = failure_boundary(self.plan(level)).look_up(a.astype(int)[np.newaxis], b.astype(int)[np.newaxis])
-        else:
-            rows, _ = look_at_scores(
-                self.about, a[np.newaxis], b[np.newaxis], self.plan(level), _exchanged_labels(self.total)
-            )
+        rows = look_at_pairs(
+            self.about, self.plan(level), self.rule.looks == "any", a[np.newaxis], b[np.newaxis], self.span
+        )
         return tuple(
             WITHHELD if outcome and self._crash_rates_differ(n) else int(outcome)
             for n, outcome in zip(self.looks, rows[0], strict=True)
@@ -299,8 +304,32 @@ class _ClaimTest:
 
 
 @lru_cache(maxsize=4)
-def _exchanged_labels(runs: int) -> np.ndarray:
-    return exchange_labels(runs, PERMUTATIONS, np.random.default_rng(PERMUTATION_SEED))
+def _exchanged_labels(runs: int, resamples: int = PERMUTATIONS) -> np.ndarray:
+    return exchange_labels(runs, resamples, np.random.default_rng(PERMUTATION_SEED))
+
+
+def look_at_pairs(
+    about: About,
+    plan: LookPlan,
+    after_every_run: bool,
+    a: np.ndarray,
+    b: np.ndarray,
+    span: float,
+    resamples: int = PERMUTATIONS,
+) -> np.ndarray:
+    """Return the outcomes of every look [pairs, looks] at many pairs of arms [pairs, runs]: 1 or 0 failed, or scores.
+
+    `span` is the width of the range of scores, which only looks after every run need.
+    """
+    if after_every_run:
+        if about == "failures":
+            return look_at_failures(a, b, plan.alpha, plan.margin)
+        return look_at_means(a, b, plan.alpha, span, plan.margin)
+    if about == "failures":
+        return failure_boundary(plan).look_up(a.astype(int), b.astype(int))
+    signs, rows = _exchanged_labels(plan.total, resamples), range(0, len(a), PAIRS_AT_ONCE)
+    parts = [look_at_scores(about, a[i : i + PAIRS_AT_ONCE], b[i : i + PAIRS_AT_ONCE], plan, signs)[0] for i in rows]
+    return np.vstack(parts)
 
 
 def _compare(about: About, a: np.ndarray, b: np.ndarray) -> float | None:
@@ -309,7 +338,7 @@ def _compare(about: About, a: np.ndarray, b: np.ndarray) -> float | None:
     return float(a.std(ddof=1) / b.std(ddof=1)) if min(len(a), len(b)) > 1 and np.ptp(b) else None
 
 
-def _collect_evidence(about: About, runs: Sequence[SeedRun], worst: float | None, label: str) -> ArmEvidence:
+def collect_evidence(about: About, runs: Sequence[SeedRun], worst: float | None, label: str) -> ArmEvidence:
     """Return the values of the runs in order, without crashed ones, up to the first that has not run."""
     values: list[float] = []
     crashed, crashes, nans, exhausted = [0], 0, 0, True

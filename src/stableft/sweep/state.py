@@ -362,6 +362,7 @@ def _write_crash_record(run: PlannedRun, results: Path, reason: str, text: str, 
         reason=reason,
         config=run.config,
         report=run.report,
+        decide=run.decide,
         evals=before.evals if before else (),  # a run that had paused keeps its rank
         last=None,
         best=None,
