@@ -150,8 +150,10 @@ def as_seed_run(record: AnyRunRecord, checkpoint: Checkpoint) -> SeedRun:
     )
 
 
-def apply_rule(rule: DecideRule, runs: Mapping[ArmTask, Sequence[SeedRun]]) -> Decision:
+def apply_rule(rule: DecideRule, runs: Mapping[ArmTask, Sequence[SeedRun]], with_estimates: bool = True) -> Decision:
     """Return the claims of a rule about these runs, by arm and task, each in the order of its seeds.
+
+    Estimates take a second, and verdicts do not need them.
 
     Raises:
         UserError: An arm is missing, whether runs failed is not known, or the scale of a score.
@@ -173,7 +175,10 @@ def apply_rule(rule: DecideRule, runs: Mapping[ArmTask, Sequence[SeedRun]]) -> D
     passes_on = [rule.share == "graph" and test.margin is None for test in tests]
     looks = max(len(test.possible) for test in tests)
     verdicts, levels = decide_claims([test.outcomes for test in tests], rule.alpha, looks, passes_on)
-    claims = (test.describe(verdict, level) for test, verdict, level in zip(tests, verdicts, levels, strict=True))
+    claims = (
+        test.describe(verdict, level, with_estimates)
+        for test, verdict, level in zip(tests, verdicts, levels, strict=True)
+    )
     return Decision(rule, between, tuple(claims))
 
 
@@ -250,7 +255,7 @@ class _ClaimTest:
         p = boschloo(a, n + a, b, n + b).p if a or b else None
         return p is not None and p < CRASH_ALPHA
 
-    def describe(self, verdict: tuple[int, int] | None, level: float) -> ClaimDecision:
+    def describe(self, verdict: tuple[int, int] | None, level: float, with_estimate: bool) -> ClaimDecision:
         """Return the claim, given the look and outcome that decided it, if any, and its level."""
         look = len(self.looks) - 1 if verdict is None else verdict[0]
         n = self.looks[look] if self.looks else 0
@@ -269,7 +274,7 @@ class _ClaimTest:
             level=level,
             looks=self.possible,
             next_look=more[0] if name == "open" and more else None,
-            estimate=self._estimate(look, level) if self.looks else None,
+            estimate=self._estimate(look, level) if with_estimate and self.looks else None,
             crashed=(a, b),
             tried=(n + a, n + b),
             nans=(self.arms[0].nans, self.arms[1].nans),

@@ -57,10 +57,9 @@ class PlanResult:
     fixed_runs: int | None
 
 
-def resample(values: Sequence[float]) -> DrawArm:
+def resample(values: np.ndarray) -> DrawArm:
     """Return a function that draws with replacement from the values of real runs."""
-    known = np.asarray(values, dtype=float)
-    return lambda rng, shape: rng.choice(known, shape)
+    return lambda rng, shape: rng.choice(values, shape)
 
 
 def guess_failures(percent: float) -> DrawArm:
@@ -116,7 +115,8 @@ def _plan_claim(rule: DecideRule, claim: PlannedClaim, alpha: float, most: int, 
     rng = np.random.default_rng([seed, ("failures", "mean", "spread").index(claim.about)])
     a, b = (draw(rng, shape) for draw in claim.draw)
     found = outcomes(a, b, looks, rule.looks == "any")
-    null = outcomes(*(claim.draw_null(rng, shape) for _ in range(2)), looks, rule.looks == "any")
+    a_null, b_null = (claim.draw_null(rng, shape) for _ in range(2))
+    null = outcomes(a_null, b_null, looks, rule.looks == "any")
     verdicts, ends = _first_outcomes(found, looks)
     null_verdicts, _ = _first_outcomes(null, looks)
     different = float(np.isin(verdicts, (1, -1)).mean())

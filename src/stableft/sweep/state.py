@@ -79,6 +79,7 @@ class SweepResult:
     interrupted: bool
     stopped_early: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ()  # those of `unfinished` left to another process, which was working on them
+    saved: tuple[str, ...] = ()  # not needed, because the claims of the sweep's rule are decided
     blocked: tuple[str, ...] = ()  # those of `unfinished` whose initial weights are unavailable
     crashed_start_runs: tuple[str, ...] = ()  # start runs of `blocked` runs, excluding the sweep's own
 
