@@ -15,7 +15,7 @@ The runs are those of results/records/zhang-replication.jsonl: four tasks, three
   `fixed_50` are the power of one look at that many runs, with the same test at alpha; `fixed_n` is the number of runs
   at which one look has the power of the rule.
 
-Of permutation tests, each of the 12 nulls on real runs has a twelfth of the draws, other cases have a fifth.
+Of permutation tests, each of the 12 nulls on real runs has a twelfth of the draws, other cases have a tenth.
 
 Each share of wrong verdicts has its 95 % Wilson interval; `valid` says whether that reaches alpha or lower. Files:
 decide.json with all numbers, decide.png with the runs used and saved.
@@ -54,7 +54,7 @@ SEEDS = 50
 WIDE, FINE = (5, 10, 15, 20, 25, 35, 50), tuple(range(4, SEEDS + 1, 2))
 MARGINS = {"failures": 0.10, "mean": 0.01}
 PERMUTATIONS = 999  # of a test; the product draws 9,999, and the error of the test is the same with any number
-FEWER_DRAWS = 5  # permutation tests of simulated scores have one draw in so many
+FEWER_DRAWS = 10  # permutation tests of simulated scores have one draw in so many
 TASKS = ("rte", "mrpc", "stsb", "cola")
 ARMS = ("zhang-bertadam", "zhang", "zhang-reinit")
 PAIRS = tuple(itertools.combinations(ARMS, 2))
@@ -267,11 +267,12 @@ def measure_power(arms: dict, rules: Sequence[Rule], draws: int, rng: np.random.
     for task, (first, second) in itertools.product(TASKS, PAIRS):
         one, other = arms[task, first], arms[task, second]
         picks = [rng.integers(0, SEEDS, (draws, SEEDS)) for _ in range(2)]
+        fixed: dict[str, Callable[[int], float]] = {}
         for rule in rules:
             few = draws_of(rule, draws, FEWER_DRAWS)
             a, b = (values_of(rule, arm)[pick[:few]] for arm, pick in zip((one, other), picks, strict=True))
             verdicts, n = ends_of(rule, outcomes_of(rule, a, b, one.span))
-            fixed_power = cache(partial(_fixed_power, rule.about, a, b))
+            fixed_power = fixed.setdefault(rule.about, cache(partial(_fixed_power, rule.about, a, b)))
             power = float(is_different(verdicts).mean())
             needed = seeds_needed(fixed_power, min(power, MOST_POWER), SEEDS) if power >= LEAST_POWER else None
             yield {

@@ -78,11 +78,12 @@ def test_a_killed_sweep_goes_on_from_its_records(tmp_path):
     """
     file = tmp_path / "sweep.py"
     file.write_text(textwrap.dedent(script))
-    process = subprocess.Popen([sys.executable, str(file)])
     sweep = make_decided_sweep(RULE)
-    wait_until(lambda: len(list(tmp_path.glob("runs/*/record.json"))) >= 3)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with subprocess.Popen([sys.executable, str(file)]) as process:
+        try:
+            wait_until(lambda: len(list(tmp_path.glob("runs/*/record.json"))) >= 3, seconds=80)
+        finally:
+            process.send_signal(signal.SIGKILL)
     before = len(list(tmp_path.glob("runs/*/record.json")))
     outcome, _ = sweep_until_decided(tmp_path, sweep)
     assert len(outcome.finished_before) >= before >= 3

@@ -30,7 +30,7 @@ class ScoreScale(ConfigSection):
     @model_validator(mode="after")
     def _range_rises(self) -> Self:
         if self.range[0] >= self.range[1]:
-            raise ValueError(f"range {describe_value(self.range)} must rise")
+            raise ValueError(f"range [{self.range[0]:g}, {self.range[1]:g}] must rise")
         return self
 
     @property

@@ -1,6 +1,7 @@
 """`stableft decide`, and a sweep with a rule: verdicts, with p-values and intervals adjusted for the looks."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from stableft.catalog.tasks import task_title
@@ -19,6 +20,7 @@ from stableft.report.forms.document import (
     Paragraph,
     Report,
     ReportBlock,
+    ReportTable,
     Row,
     Value,
     make_label,
@@ -110,13 +112,27 @@ def _known(failed: object) -> bool | None:
     return failed if isinstance(failed, bool) else None
 
 
-def decide_sweep(runs: ArtifactRuns, rule: DecideRule, seeds: Mapping[ArmTask, Sequence[tuple[int, int]]]) -> Decision:
-    """Return the claims of a sweep's rule about its recorded runs; `seeds` are those planned, in order."""
+def put_claims_first(report: Report, runs: ArtifactRuns) -> Report:
+    """Return the report of a sweep with a rule, below the rule and what it says of the claims."""
+    assert runs.rule
     found: dict[ArmTask, Sequence[SeedRun]] = {}
-    for place, planned in seeds.items():
+    for place, planned in runs.seeds.items():
         rows = {(row["seed_init"], row["seed_data"]): row for row in runs.by_arm_task.get(place, [])}
         found[place] = [_from_row(rows.get(pair)) for pair in planned]
-    return apply_rule(rule, found)
+    try:
+        decision = apply_rule(runs.rule, found)
+    except UserError as error:
+        reason = Paragraph(f"Rule: {describe_rule(runs.rule)}. Its claims cannot be decided: {error}.")
+        return replace(report, blocks=(reason, *report.blocks), brief=(reason, *report.brief) if report.brief else ())
+    blocks = decision_blocks(decision)
+    shown = tuple(block for block in blocks if not isinstance(block, ReportTable))
+    return replace(
+        report,
+        blocks=(*blocks, *report.blocks),
+        brief=(*shown, *report.brief) if report.brief else (),
+        data={**report.data, "claims": decision_table(decision)},
+        facts={**report.facts, "rule": runs.rule.model_dump(mode="json", exclude_none=True)},
+    )
 
 
 def _from_row(row: Mapping | None) -> SeedRun:

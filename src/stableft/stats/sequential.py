@@ -341,6 +341,8 @@ def estimate_mean(a: np.ndarray, b: np.ndarray, plan: LookPlan, signs: np.ndarra
 
     step = (float(np.ptp(np.concatenate([a[:n], b[:n]]))) or 1e-6) / 64
     low, high = (_first_rejected(rejects, difference, side * step) for side in (-1, 1))
+    # Equal scores tie at no shift alone, so shifts on both sides of a rejected zero may be kept.
+    low, high = (max(low, 0.0) if outcome == HIGHER else low), (min(high, 0.0) if outcome == LOWER else high)
     return LookEstimate(n, outcome, p, difference, Interval(method, level, low, high))
 
 
