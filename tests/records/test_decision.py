@@ -32,7 +32,7 @@ def test_directions():
     scores = {"about": ["mean"], "looks": [12]}
     low, high = finished(*[0.60 + 0.01 * (i % 3) for i in range(12)]), GOOD
     assert decide(scores, low=low, high=high).claims[0].verdict == "better"
-    losses = scores | {"score": {"range": [0.0, 1.0], "better": "lower"}}
+    losses = scores | {"score": {"range": (0.0, 1.0), "better": "lower"}}
     assert decide(losses, low=low, high=high).claims[0].verdict == "worse"
     wide = finished(*[0.7 + 0.02 * (-1) ** i * i for i in range(12)])
     spread = decide({"about": ["spread"], "looks": [12]}, wide=wide, narrow=GOOD).claims[0]

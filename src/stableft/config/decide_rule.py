@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from stableft.config.command_config import ScoreMeaning
 from stableft.config.run_config import ConfigSection
 from stableft.config.settings import describe_value
 from stableft.config.validation import to_user_error
@@ -15,28 +16,6 @@ from stableft.errors import UserError, clip, did_you_mean
 About = Literal["failures", "mean", "spread"]
 MAX_LOOK = 200  # runs of an arm: the exact boundaries of more take long
 MAX_CLAIM_ARMS = 50
-
-
-class ScoreScale(ConfigSection):
-    """What a score means: the scale that its range is written on, and which end is better. Records have fractions."""
-
-    example: ClassVar[str] = "{scale: 100, range: [0, 100], better: higher}"
-    scale: Literal[1, 100] = 1
-    range: Annotated[
-        list[float], Field(min_length=2, max_length=2, description="a list of two numbers, such as [0, 1]")
-    ]
-    better: Literal["higher", "lower"] = "higher"
-
-    @model_validator(mode="after")
-    def _range_rises(self) -> Self:
-        if self.range[0] >= self.range[1]:
-            raise ValueError(f"range [{self.range[0]:g}, {self.range[1]:g}] must rise")
-        return self
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """The lowest and the highest possible score, as fractions."""
-        return self.range[0] / self.scale, self.range[1] / self.scale
 
 
 class Margins(ConfigSection):
@@ -86,7 +65,7 @@ class DecideRule(ConfigSection):
     ]
     spending: Literal["pocock", "obrien-fleming"] = "pocock"
     share: Literal["bonferroni", "graph"] = "bonferroni"
-    score: ScoreScale | None = None  # None: that of the metric, if it is a known one
+    score: ScoreMeaning | None = None  # None: that of the metric, or of the command
 
     @model_validator(mode="after")
     def _names_once(self) -> Self:
@@ -166,6 +145,33 @@ def check_arms(between: Sequence[str], names: Sequence[str], where: str = "decid
             raise UserError(f"{where}: there is no arm {name!r}, there are {known}{did_you_mean(name, names)}")
     if len(between) < 2:
         raise UserError(f"{where}: a claim needs two arms, here is {', '.join(between) or 'none'}")
+
+
+class ClaimArm(NamedTuple):
+    """An arm of a sweep on one task. `stops_at` is where its early stopping is written, if it has any."""
+
+    name: str
+    task: str
+    seeds: int
+    stops_at: str | None
+
+
+def check_rule(rule: DecideRule, document: YamlValue, arms: Sequence[ClaimArm]) -> None:
+    """Raise a UserError if the arms of a rule are not there, stop early, or have fewer seeds than its looks need."""
+    names = list(dict.fromkeys(arm.name for arm in arms))
+    check_arms(rule.between or names, names, f"{document.locate(('decide', 'between'))}: decide.between")
+    for arm in arms:
+        if arm.name not in (rule.between or names):
+            continue
+        if arm.stops_at:
+            raise UserError(
+                f"{arm.stops_at}: stop_hopeless: the better half of arm {arm.name!r} is no sample to decide by"
+            )
+        if isinstance(rule.looks, list) and arm.seeds < rule.looks[-1]:
+            raise UserError(
+                f"{document.locate(('decide', 'looks'))}: decide.looks: the last look is at {rule.looks[-1]} runs of "
+                f"each arm, but {arm.name!r} on {arm.task} has {arm.seeds} seeds"
+            )
 
 
 ABOUT_TITLES: dict[str, str] = {"failures": "failure rate", "mean": "mean", "spread": "spread"}

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from stableft.catalog.tasks import find_task
 from stableft.config.command_arms import RECIPE_KEYS, is_command_arm, make_command_configs
 from stableft.config.command_config import CommandConfig
-from stableft.config.decide_rule import DecideRule, check_arms, parse_rule
+from stableft.config.decide_rule import ClaimArm, DecideRule, check_rule, parse_rule
 from stableft.config.local_files import (
     can_pack_by_default,
     config_name,
@@ -142,7 +142,7 @@ def load_sweep(
     rule = None if arms else parse_rule(document)
     sweep = _expand_arms(config_name(path), path, selected, (Path.cwd(), path.parent), settings, sources, rule)
     if rule:
-        _check_rule(sweep, rule, document)
+        check_rule(rule, document, [_claim_arm(point) for point in sweep.points])
     return sweep
 
 
@@ -341,21 +341,9 @@ def _expand_arms(
     )
 
 
-def _check_rule(sweep: Sweep, rule: DecideRule, document: YamlValue) -> None:
-    """Raise a UserError if the arms of a rule are not there, stop early, or have fewer seeds than its looks need."""
-    names = list(dict.fromkeys(point.label for point in sweep.points))
-    check_arms(rule.between or names, names, f"{document.locate(('decide', 'between'))}: decide.between")
-    for point in sweep.points:
-        if point.label not in (rule.between or names):
-            continue
-        if point.arm.keys.stop_hopeless:
-            where = point.arm.written["stop_hopeless"].where
-            raise UserError(f"{where}: stop_hopeless: the better half of arm {point.label!r} is no sample to decide by")
-        if isinstance(rule.looks, list) and len(point.runs) < rule.looks[-1]:
-            raise UserError(
-                f"{document.locate(('decide', 'looks'))}: decide.looks: the last look is at {rule.looks[-1]} runs of "
-                f"each arm, but {point.label!r} on {point.runs[0].config.data.task} has {len(point.runs)} seeds"
-            )
+def _claim_arm(point: SweepPoint) -> ClaimArm:
+    stop = point.arm.written["stop_hopeless"].where if point.arm.keys.stop_hopeless else None
+    return ClaimArm(point.label, point.runs[0].config.data.task, len(point.runs), stop)
 
 
 def _check_size(arms: Sequence[Arm]) -> None:

@@ -3,7 +3,7 @@
 The state is the records and the rule: every look is computed again from the runs in the order of their seeds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Literal, NamedTuple
@@ -11,7 +11,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from stableft.catalog.tasks import METRICS
-from stableft.config.decide_rule import About, DecideRule, ScoreScale, check_arms
+from stableft.config.command_config import CommandConfig, ScoreMeaning
+from stableft.config.decide_rule import About, DecideRule, check_arms
 from stableft.config.run_config import Checkpoint
 from stableft.errors import UserError
 from stableft.records.failure import CORRELATIONS, find_chance, is_run_failed
@@ -39,6 +40,7 @@ PERMUTATIONS = 9999
 PERMUTATION_SEED = 0  # of all claims, so that a look gives the same answer whenever it is computed
 PAIRS_AT_ONCE = 500  # whose permutations fit in memory
 CRASH_ALPHA = 0.05  # crash rates that differ at this level withhold a verdict
+SCORE_EXAMPLE = "{scale: 1, range: [0, 1], better: higher}"
 WITHHELD = 3  # the outcome of such a look, beside those of `stats.sequential`
 
 
@@ -50,6 +52,7 @@ class SeedRun(NamedTuple):
     failed: bool | None = None
     baseline: float | None = None  # score of the best constant prediction, which stands for a NaN score
     metric: str = ""
+    meaning: ScoreMeaning | None = None  # of the score of a command
 
 
 @dataclass(frozen=True)
@@ -119,11 +122,18 @@ class Decision:
         return wanted
 
 
-def score_range(rule: DecideRule, metric: str) -> tuple[float, float] | None:
-    """Return the range of a metric's scores, as stored, or None if neither the rule nor the metric says."""
-    if rule.score:
-        return rule.score.bounds
-    return ((-1.0, 1.0) if metric in CORRELATIONS else (0.0, 1.0)) if metric in METRICS else None
+def find_meaning(rule: DecideRule, runs: Iterable[SeedRun]) -> ScoreMeaning | None:
+    """Return what scores mean: as the rule says, or the command, or else the metric. None: not known."""
+    first = next((run for run in runs if run.metric), None)
+    known = rule.score or (first and first.meaning)
+    if known or first is None or first.metric not in METRICS:
+        return known
+    return ScoreMeaning(range=(-1.0, 1.0) if first.metric in CORRELATIONS else (0.0, 1.0))
+
+
+def find_worst(meaning: ScoreMeaning | None) -> float | None:
+    """Return the worst score there is, or None if the range is not known."""
+    return None if meaning is None else meaning.bounds[meaning.better == "lower"]
 
 
 def as_seed_run(record: AnyRunRecord, checkpoint: Checkpoint) -> SeedRun:
@@ -147,7 +157,13 @@ def as_seed_run(record: AnyRunRecord, checkpoint: Checkpoint) -> SeedRun:
         is_run_failed(record, checkpoint, split, metric),
         find_chance(record, split, metric).constant,
         metric,
+        score_meaning(record),
     )
+
+
+def score_meaning(record: AnyRunRecord) -> ScoreMeaning | None:
+    """Return what the score of a command means; of other runs, the metric says it."""
+    return record.config.score if isinstance(record, RunRecord) and isinstance(record.config, CommandConfig) else None
 
 
 def apply_rule(rule: DecideRule, runs: Mapping[ArmTask, Sequence[SeedRun]], with_estimates: bool = True) -> Decision:
@@ -199,16 +215,16 @@ class _ClaimTest:
         self.about: About = about
         metric = next((run.metric for run in (*a, *b) if run.metric), "")
         points = getattr(rule.margin, about, None) if rule.margin else None
-        low, high = score_range(rule, metric) or (None, None)
-        if about == "mean" and metric and high is None and (points is not None or rule.looks == "any"):
+        self.meaning = find_meaning(rule, (*a, *b))
+        if about == "mean" and metric and not self.meaning and (points is not None or rule.looks == "any"):
             key = "looks: any" if points is None else "margin"
             raise UserError(
-                f"decide: {key} needs the scale of the score {metric!r}, which is not known; add score: "
-                f"{ScoreScale.example}"
+                f"decide: {key} needs the scale of the score {metric!r}, which is not known; add score: {SCORE_EXAMPLE}"
             )
-        self.span = 1.0 if low is None or high is None or about == "failures" else high - low
+        low, high = self.meaning.bounds if self.meaning else (0.0, 1.0)
+        self.span = 1.0 if about == "failures" else high - low
         self.margin = None if points is None else points / 100
-        worst = high if rule.score and rule.score.better == "lower" else low
+        worst = find_worst(self.meaning)
         self.arms = [
             collect_evidence(about, runs, worst, f"decide: arm {name!r} on {task}")
             for name, runs in zip(self.names, (a, b), strict=True)
@@ -295,7 +311,7 @@ class _ClaimTest:
             return "withheld"
         if outcome == SAME:
             return "equivalent"
-        higher_is_better = self.about == "mean" and not (self.rule.score and self.rule.score.better == "lower")
+        higher_is_better = self.about == "mean" and not (self.meaning and self.meaning.better == "lower")
         return "better" if (outcome == HIGHER) == higher_is_better else "worse"
 
     def _estimate(self, look: int, level: float) -> LookEstimate:
@@ -375,6 +391,6 @@ def _usable_score(run: SeedRun, worst: float | None, label: str) -> float:
     if value is None:
         raise UserError(
             f"{label}: a score is NaN, and neither a baseline nor the range of scores says what it counts as; "
-            f"add score: {ScoreScale.example}"
+            f"add score: {SCORE_EXAMPLE}"
         )
     return value

@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from stableft.catalog.tasks import task_title
+from stableft.config.command_config import ScoreMeaning
 from stableft.config.decide_rule import ABOUT_TITLES, DecideRule, describe_rule
 from stableft.errors import UserError
-from stableft.records.decision import ArmTask, ClaimDecision, Decision, SeedRun, apply_rule, as_seed_run
+from stableft.records.decision import ArmTask, ClaimDecision, Decision, SeedRun, apply_rule, as_seed_run, score_meaning
 from stableft.records.run_record import RunRecord
 from stableft.report.artifact import ReportedCheckpoint
 from stableft.report.compare_runs import RowAndRecord, select_arm_pair
@@ -103,7 +104,9 @@ def _in_seed_order(entries: Iterable[RowAndRecord]) -> list[SeedRun]:
     return [
         as_seed_run(record, row["checkpoint"])
         if row["status"] != "finished" or not row["scored"]
-        else SeedRun("finished", row["score"], _known(row["failed"]), row["baseline"], row["metric"])
+        else SeedRun(
+            "finished", row["score"], _known(row["failed"]), row["baseline"], row["metric"], score_meaning(record)
+        )
         for row, record in ordered
     ]
 
@@ -118,7 +121,8 @@ def put_claims_first(report: Report, runs: ArtifactRuns) -> Report:
     found: dict[ArmTask, Sequence[SeedRun]] = {}
     for place, planned in runs.seeds.items():
         rows = {(row["seed_init"], row["seed_data"]): row for row in runs.by_arm_task.get(place, [])}
-        found[place] = [_from_row(rows.get(pair)) for pair in planned]
+        command = runs.commands.get(place)
+        found[place] = [_from_row(rows.get(pair), command and command.score) for pair in planned]
     try:
         decision = apply_rule(runs.rule, found)
     except UserError as error:
@@ -135,12 +139,12 @@ def put_claims_first(report: Report, runs: ArtifactRuns) -> Report:
     )
 
 
-def _from_row(row: Mapping | None) -> SeedRun:
+def _from_row(row: Mapping | None, meaning: ScoreMeaning | None) -> SeedRun:
     if row is None or row["status"] not in ("finished", "crashed"):
         return SeedRun(None)
     if row["status"] == "crashed":
         return SeedRun("crashed")
-    return SeedRun("finished", row["score"], _known(row["failed"]), row["baseline"], row["metric"])
+    return SeedRun("finished", row["score"], _known(row["failed"]), row["baseline"], row["metric"], meaning)
 
 
 def build_decision_report(decision: Decision) -> Report:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stableft.catalog.tasks import METRICS
+from stableft.config.command_config import ScoreMeaning
 from stableft.config.decide_rule import ABOUT_TITLES, About, DecideRule, describe_rule
 from stableft.errors import UserError
-from stableft.records.decision import ArmTask, SeedRun, collect_evidence, look_at_pairs, score_range
+from stableft.records.decision import ArmTask, SeedRun, collect_evidence, find_meaning, find_worst, look_at_pairs
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.panels import Curve, CurvePanel
 from stableft.report.forms.document import Column, DataTable, Paragraph, Picture, Report, Row, Value
@@ -38,7 +38,7 @@ class PlannedClaim:
     name: str
     draw: tuple[DrawArm, DrawArm]
     draw_null: DrawArm
-    metric: str = ""
+    meaning: ScoreMeaning | None = None  # None: scores are within 0 and 1
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,8 @@ def resampled_claims(
         task = next(task for name, task in runs if name == arm)
         for about in rule.about:
             pair = [runs[name, task] for name in (names[0], arm)]
-            metric = next((run.metric for side in pair for run in side if run.metric), "")
-            bounds = score_range(rule, metric)
-            worst = None if bounds is None else bounds[rule.score is not None and rule.score.better == "lower"]
+            meaning = find_meaning(rule, (run for side in pair for run in side))
+            worst = find_worst(meaning)
             values = [
                 collect_evidence(about, side, worst, f"decide: arm {name!r} on {task}").values
                 for name, side in zip((names[0], arm), pair, strict=True)
@@ -91,7 +90,7 @@ def resampled_claims(
                 raise UserError(f"decide --plan: {names[0]!r} and {arm!r} need two runs each that did not crash")
             name = f"{ABOUT_TITLES[about]}, {arm}" if len(names) > 2 else ABOUT_TITLES[about]
             draw = (resample(values[0]), resample(values[1]))
-            claims.append(PlannedClaim(about, name, draw, resample(np.concatenate(values)), metric))
+            claims.append(PlannedClaim(about, name, draw, resample(np.concatenate(values)), meaning))
     return claims
 
 
@@ -104,7 +103,8 @@ def _plan_claim(rule: DecideRule, claim: PlannedClaim, alpha: float, most: int, 
     looks = tuple(range(1, most + 1)) if rule.looks == "any" else tuple(rule.looks)
     points = getattr(rule.margin, claim.about, None) if rule.margin else None
     margin = None if points is None else points / 100
-    low, high = score_range(rule, claim.metric or METRICS[0]) or (0.0, 1.0)
+    known = rule.score or claim.meaning
+    low, high = known.bounds if known else (0.0, 1.0)
     span = 1.0 if claim.about == "failures" else high - low
     shape = (draws, looks[-1])
 

@@ -13,6 +13,7 @@ from stableft.config.decide_rule import ABOUT_TITLES, DecideRule, describe_rule
 from stableft.config.planned_run import PlannedRun
 from stableft.errors import UserError
 from stableft.records.decision import ArmTask, ClaimDecision, Decision, SeedRun, apply_rule, as_seed_run
+from stableft.records.failure import judged_as_planned
 from stableft.records.run_record import RECORD_FILE, RunRecord, read_record, run_folder
 from stableft.sweep.progress import Notice, ShowEvent
 
@@ -41,7 +42,7 @@ class WantedSeeds:
         """
         new = [run for run in self._unknown() if run.run_id in records]
         for run in new:
-            self.known[run.run_id] = as_seed_run(records[run.run_id], run.report)
+            self.known[run.run_id] = as_seed_run(judged_as_planned(records[run.run_id], run.config), run.report)
         if time.monotonic() >= self.looked_at + LOOK_SECONDS or self.decision is None:
             new += self._read_records()
             self.looked_at = time.monotonic()
@@ -72,7 +73,7 @@ class WantedSeeds:
             except UserError:  # damaged: the run is done again
                 continue
             if record and record.status in ("finished", "crashed"):
-                self.known[run.run_id] = as_seed_run(record, run.report)
+                self.known[run.run_id] = as_seed_run(judged_as_planned(record, run.config), run.report)
                 found.append(run)
         return found
 
