@@ -15,6 +15,8 @@ The runs are those of results/records/zhang-replication.jsonl: four tasks, three
   `fixed_50` are the power of one look at that many runs, with the same test at alpha; `fixed_n` is the number of runs
   at which one look has the power of the rule.
 
+Of permutation tests, each of the 12 nulls on real runs has a twelfth of the draws, other cases have a tenth.
+
 Each share of wrong verdicts has its 95 % Wilson interval; `valid` says whether that reaches alpha or lower. Files:
 decide.json with all numbers, decide.png with the runs used and saved.
 """
@@ -22,6 +24,7 @@ decide.json with all numbers, decide.png with the runs used and saved.
 import argparse
 import itertools
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
@@ -31,9 +34,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stableft.python_api import load_records
+from stableft.records.decision import look_at_pairs
 from stableft.records.run_record import atomic_write
 from stableft.stats import wilson_interval
-from stableft.stats.anytime import look_at_failures, look_at_means
 from stableft.stats.power import seeds_needed
 from stableft.stats.sequential import (
     HIGHER,
@@ -43,9 +46,6 @@ from stableft.stats.sequential import (
     Looks,
     Spending,
     decide_claims,
-    exchange_labels,
-    failure_boundary,
-    look_at_scores,
 )
 
 RECORDS = Path("results/records/zhang-replication.jsonl")
@@ -54,7 +54,7 @@ SEEDS = 50
 WIDE, FINE = (5, 10, 15, 20, 25, 35, 50), tuple(range(4, SEEDS + 1, 2))
 MARGINS = {"failures": 0.10, "mean": 0.01}
 PERMUTATIONS = 999  # of a test; the product draws 9,999, and the error of the test is the same with any number
-AT_ONCE = 500  # pairs of arms whose permutations fit in memory
+FEWER_DRAWS = 10  # permutation tests of simulated scores have one draw in so many
 TASKS = ("rte", "mrpc", "stsb", "cola")
 ARMS = ("zhang-bertadam", "zhang", "zhang-reinit")
 PAIRS = tuple(itertools.combinations(ARMS, 2))
@@ -107,17 +107,10 @@ def outcomes_of(
     rule: Rule, a: np.ndarray, b: np.ndarray, span: float = 1.0, alpha: float = ALPHA, margin: float | None = None
 ) -> np.ndarray:
     """Return the outcomes of every look [pairs, looks] at scores, or at which runs failed, [pairs, runs]."""
-    if rule.looks is None:
-        if rule.about == "failures":
-            return look_at_failures(a, b, alpha, margin)
-        return look_at_means(a, b, alpha, span, margin)
-    plan = LookPlan(rule.looks, rule.looks[-1], alpha, rule.spending, margin)
-    if rule.about == "failures":
-        return failure_boundary(plan).look_up(a[:, : plan.total].astype(int), b[:, : plan.total].astype(int))
-    signs = exchange_labels(plan.total, PERMUTATIONS, np.random.default_rng(1))
-    rows = range(0, len(a), AT_ONCE)
+    looks = rule.looks or (a.shape[1],)
+    plan = LookPlan(looks, looks[-1], alpha, rule.spending, margin)
     about: Any = rule.about
-    return np.vstack([look_at_scores(about, a[i : i + AT_ONCE], b[i : i + AT_ONCE], plan, signs)[0] for i in rows])
+    return look_at_pairs(about, plan, rule.looks is None, a, b, span, PERMUTATIONS)
 
 
 def ends_of(rule: Rule, outcomes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -153,6 +146,11 @@ def values_of(rule: Rule, arm: Arm) -> np.ndarray:
     return arm.failed if rule.about == "failures" else arm.scores
 
 
+def draws_of(rule: Rule, draws: int, parts: int) -> int:
+    """Return the number of draws of one case of several: all where a table is looked up, else a part of them."""
+    return draws if rule.about == "failures" or rule.looks is None else math.ceil(draws / parts)
+
+
 def permuted_pairs(pool: np.ndarray, draws: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     shuffled = rng.permuted(np.tile(pool, (draws, 1)), axis=1)
     return shuffled[:, :SEEDS], shuffled[:, SEEDS : 2 * SEEDS]
@@ -164,19 +162,19 @@ def measure_nulls(arms: dict, rules: Sequence[Rule], draws: int, rng: np.random.
         margin = MARGINS.get(rule.about)
         for task, (first, second) in itertools.product(TASKS, PAIRS):
             one, other = arms[task, first], arms[task, second]
-            case = f"{task}: {first}, {second}"
+            case, n = f"{task}: {first}, {second}", draws_of(rule, draws, len(TASKS) * len(PAIRS))
             pool = np.concatenate([values_of(rule, one), values_of(rule, other)])
-            a, b = permuted_pairs(pool, draws, rng)
+            a, b = permuted_pairs(pool, n, rng)
             verdicts, _ = ends_of(rule, outcomes_of(rule, a, b, one.span, ALPHA, margin))
             yield count_wrong("null", case, rule, is_different(verdicts))
             if margin is None:
                 continue
-            a, b = permuted_pairs(pool, draws, rng)
-            side = rng.choice([-1, 1], draws)[:, np.newaxis]
+            a, b = permuted_pairs(pool, n, rng)
+            side = rng.choice([-1, 1], n)[:, np.newaxis]
             if rule.about == "mean":
                 b = b + side * margin
             else:
-                a, b = (rng.choice(pool, (draws, SEEDS)) for _ in range(2))
+                a, b = (rng.choice(pool, (n, SEEDS)) for _ in range(2))
                 more = rng.random(b.shape) < margin / (1 - min(pool.mean(), 1 - margin))
                 b = b | more
                 a, b = np.where(side > 0, a, b), np.where(side > 0, b, a)
@@ -227,7 +225,8 @@ def measure_simulated(rules: Sequence[Rule], draws: int, rng: np.random.Generato
         for rule in rules:
             if rule.about in equal:
                 x, y = (failed_a, failed_b) if rule.about == "failures" else (a, b)
-                verdicts, _ = ends_of(rule, outcomes_of(rule, x, y))
+                n = draws_of(rule, draws, FEWER_DRAWS)
+                verdicts, _ = ends_of(rule, outcomes_of(rule, x[:n], y[:n]))
                 kind = "outside" if "one arm" in case else "simulated"
                 yield count_wrong(kind, case, rule, is_different(verdicts))
 
@@ -268,17 +267,19 @@ def measure_power(arms: dict, rules: Sequence[Rule], draws: int, rng: np.random.
     for task, (first, second) in itertools.product(TASKS, PAIRS):
         one, other = arms[task, first], arms[task, second]
         picks = [rng.integers(0, SEEDS, (draws, SEEDS)) for _ in range(2)]
+        fixed: dict[str, Callable[[int], float]] = {}
         for rule in rules:
-            a, b = (values_of(rule, arm)[pick] for arm, pick in zip((one, other), picks, strict=True))
+            few = draws_of(rule, draws, FEWER_DRAWS)
+            a, b = (values_of(rule, arm)[pick[:few]] for arm, pick in zip((one, other), picks, strict=True))
             verdicts, n = ends_of(rule, outcomes_of(rule, a, b, one.span))
-            fixed_power = cache(partial(_fixed_power, rule.about, a, b))
+            fixed_power = fixed.setdefault(rule.about, cache(partial(_fixed_power, rule.about, a, b)))
             power = float(is_different(verdicts).mean())
             needed = seeds_needed(fixed_power, min(power, MOST_POWER), SEEDS) if power >= LEAST_POWER else None
             yield {
                 "kind": "power",
                 "rule": rule.name,
                 "case": f"{task}: {second} against {first}",
-                "draws": draws,
+                "draws": few,
                 "power": round(power, 4),
                 "n": round(float(n.mean()), 2),
                 "fixed_25": round(fixed_power(25), 4),

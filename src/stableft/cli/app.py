@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from stableft.cli.decide_commands import decide
 from stableft.cli.file_commands import clean, copy, export
 from stableft.cli.import_commands import import_app
 from stableft.cli.options import (
@@ -75,6 +76,7 @@ app.add_typer(probe_app, name="probe")
 app.command()(report)
 app.command("compare")(compare_command)
 app.command()(power)
+app.command()(decide)
 app.command()(export)
 app.command()(clean)
 app.command()(copy)

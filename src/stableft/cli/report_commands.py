@@ -96,7 +96,7 @@ def report(
     from stableft.report.forms.write import resolve_target, write_report
 
     check_results_folder(results)
-    _check_width(width)
+    check_width(width)
     if name == "all" and not more:
         from stableft.report.all_reports import build_all_reports
 
@@ -160,7 +160,8 @@ def print_other_runs(name: str, sets: list[str], arms: str, seeds: str | None, r
         print(f"{results}: {line}", file=sys.stderr)
 
 
-def _check_width(width: float | None) -> None:
+def check_width(width: float | None) -> None:
+    """Raise a UserError if a figure cannot be that wide, in inches."""
     from stableft.report.figures.style import MAX_WIDTH, MIN_WIDTH
 
     if width is not None and not MIN_WIDTH <= width <= MAX_WIDTH:
@@ -268,7 +269,7 @@ def power(
     from stableft.report.forms.write import IMAGE_SUFFIXES, resolve_target
     from stableft.report.power import describe_power
 
-    _check_width(width)
+    check_width(width)
     if width and not out:
         raise UserError("--width is that of the figure: it needs --out with a .png, .svg or .pdf file")
     if out and (Path(out).is_dir() or not resolve_target(out, None, None).is_figure):

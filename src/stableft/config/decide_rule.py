@@ -1,32 +1,21 @@
 """The key `decide` of a sweep file: a claim about its arms, stated before the runs, and when it is decided."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from stableft.config.command_config import ScoreMeaning
 from stableft.config.run_config import ConfigSection
 from stableft.config.settings import describe_value
+from stableft.config.validation import to_user_error
+from stableft.config.yaml_file import KeyPath, YamlValue, load_yaml, parse_yaml
+from stableft.errors import UserError, clip, did_you_mean
 
 About = Literal["failures", "mean", "spread"]
 MAX_LOOK = 200  # runs of an arm: the exact boundaries of more take long
 MAX_CLAIM_ARMS = 50
-
-
-class ScoreScale(ConfigSection):
-    """What a score is: 1 or 100 as its best value, its range on that scale, and which end is better."""
-
-    example: ClassVar[str] = "{scale: 100, range: [0, 100], better: higher}"
-    scale: Literal[1, 100] = 1
-    range: Annotated[
-        list[float], Field(min_length=2, max_length=2, description="a list of two numbers, such as [0, 1]")
-    ]
-    better: Literal["higher", "lower"] = "higher"
-
-    @model_validator(mode="after")
-    def _range_rises(self) -> Self:
-        if self.range[0] >= self.range[1]:
-            raise ValueError(f"range {describe_value(self.range)} must rise")
-        return self
 
 
 class Margins(ConfigSection):
@@ -76,7 +65,7 @@ class DecideRule(ConfigSection):
     ]
     spending: Literal["pocock", "obrien-fleming"] = "pocock"
     share: Literal["bonferroni", "graph"] = "bonferroni"
-    score: ScoreScale | None = None  # None: that of the metric, if it is a known one
+    score: ScoreMeaning | None = None  # None: that of the metric, or of the command
 
     @model_validator(mode="after")
     def _names_once(self) -> Self:
@@ -94,22 +83,95 @@ class DecideRule(ConfigSection):
         return self
 
 
+def parse_rule(document: YamlValue) -> DecideRule | None:
+    """Return the rule under the key `decide` of a sweep file, or None without one."""
+    if not isinstance(document.value, dict) or document.value.get("decide") is None:
+        return None
+    return _validate_rule(document.item("decide"), ("decide",))
+
+
+def read_rule(texts: Sequence[str]) -> DecideRule | None:
+    """Return the rule that `--rule` gives: KEY=VALUE texts, or one sweep file with the key `decide`; None without any.
+
+    Raises:
+        UserError: A text is neither, a key is given twice, or the rule is not valid.
+    """
+    if len(texts) == 1 and texts[0].endswith(".yaml"):
+        rule = parse_rule(load_yaml(Path(texts[0])))
+        if rule is None:
+            raise UserError(f"--rule {texts[0]}: this file has no key 'decide'")
+        return rule
+    values: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise UserError(f"--rule {clip(text)}: must be KEY=VALUE, such as about=failures, or a sweep file")
+        if key in values:
+            raise UserError(f"--rule {key}: it is given twice")
+        values[key] = parse_yaml(value, f"--rule {key}").value
+    return _validate_rule(YamlValue(values, "--rule")) if values else None
+
+
+def _validate_rule(written: YamlValue, within: KeyPath = ()) -> DecideRule:
+    try:
+        return DecideRule.model_validate(written.value)
+    except ValidationError as error:
+        raise to_user_error(error, DecideRule, written, within) from None
+
+
 def describe_rule(rule: DecideRule, between: list[str] | None = None) -> str:
     """Return the rule in one sentence, as it is printed before any result."""
     names = between or rule.between
     arms = "every arm against the first" if not names else f"{' and '.join(names[1:])} against {names[0]}"
     looks = (
-        "after every run of both"
+        "every pair of runs"
         if rule.looks == "any"
-        else f"at {', '.join(map(str, rule.looks))} runs of each, error spent as {SPENDING_TITLES[rule.spending]}"
+        else f"{', '.join(map(str, rule.looks))} runs of each, error spent as {SPENDING_TITLES[rule.spending]}"
     )
     about = " and ".join(f"the {ABOUT_TITLES[about]}" for about in rule.about)
-    text = f"{arms}: {about}, alpha {rule.alpha:g}, looked {looks}"
+    text = f"{arms}: {about}, alpha {rule.alpha:g}, looked at {looks}"
     margins = [f"{value:g} points in {ABOUT_TITLES[name]}" for name, value in rule.margin or () if value is not None]
     text += f"; equivalent within {' and '.join(margins)}" if margins else ""
     if rule.share == "graph":
         text += "; a decided claim passes its share of alpha on"
     return text + (f"; {rule.score.better} scores are better" if rule.score else "")
+
+
+def check_arms(between: Sequence[str], names: Sequence[str], where: str = "decide: between") -> None:
+    """Raise a UserError if an arm of a claim is not there, or there is only one."""
+    for name in between:
+        if name not in names:
+            known = clip(", ".join(names))
+            raise UserError(f"{where}: there is no arm {name!r}, there are {known}{did_you_mean(name, names)}")
+    if len(between) < 2:
+        raise UserError(f"{where}: a claim needs two arms, here is {', '.join(between) or 'none'}")
+
+
+class ClaimArm(NamedTuple):
+    """An arm of a sweep on one task. `stops_at` is where its early stopping is written, if it has any."""
+
+    name: str
+    task: str
+    seeds: int
+    stops_at: str | None
+
+
+def check_rule(rule: DecideRule, document: YamlValue, arms: Sequence[ClaimArm]) -> None:
+    """Raise a UserError if the arms of a rule are not there, stop early, or have fewer seeds than its looks need."""
+    names = list(dict.fromkeys(arm.name for arm in arms))
+    check_arms(rule.between or names, names, f"{document.locate(('decide', 'between'))}: decide.between")
+    for arm in arms:
+        if arm.name not in (rule.between or names):
+            continue
+        if arm.stops_at:
+            raise UserError(
+                f"{arm.stops_at}: stop_hopeless: the better half of arm {arm.name!r} is no sample to decide by"
+            )
+        if isinstance(rule.looks, list) and arm.seeds < rule.looks[-1]:
+            raise UserError(
+                f"{document.locate(('decide', 'looks'))}: decide.looks: the last look is at {rule.looks[-1]} runs of "
+                f"each arm, but {arm.name!r} on {arm.task} has {arm.seeds} seeds"
+            )
 
 
 ABOUT_TITLES: dict[str, str] = {"failures": "failure rate", "mean": "mean", "spread": "spread"}

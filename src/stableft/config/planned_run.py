@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from stableft.config.command_config import CommandConfig
+from stableft.config.decide_rule import DecideRule
 from stableft.config.run_config import Checkpoint, RunConfig
 
 
@@ -44,6 +45,7 @@ class PlannedRun:
     report: Checkpoint
     pause_after: float | None = None
     probes: InLoopProbes = NO_PROBES
+    decide: DecideRule | None = None  # the rule of its sweep, which its record keeps
 
     @cached_property
     def run_id(self) -> str:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from stableft.catalog.tasks import find_task
 from stableft.config.command_arms import RECIPE_KEYS, is_command_arm, make_command_configs
 from stableft.config.command_config import CommandConfig
+from stableft.config.decide_rule import ClaimArm, DecideRule, check_rule, parse_rule
 from stableft.config.local_files import (
     can_pack_by_default,
     config_name,
@@ -110,6 +111,7 @@ class Sweep:
     points: tuple[SweepPoint, ...] = ()  # the same runs, grouped by arm, task, model and grid point
     start_runs: tuple[PlannedRun, ...] = ()
     rules: Mapping[str, EarlyStoppingRule] = field(default_factory=dict)
+    decide: DecideRule | None = None  # how many seeds are enough; None: all of them
 
 
 def load_sweep(
@@ -136,7 +138,12 @@ def load_sweep(
             known = clip(", ".join(names))
             raise UserError(f"--arms: {path} has no arm {name!r}, it has {known}{did_you_mean(name, names)}")
     selected = [arm for arm in arms_in_file if not arms or arm.name in arms]
-    return _expand_arms(config_name(path), path, selected, (Path.cwd(), path.parent), settings, sources)
+    # Some of the arms are no claim, so they are trained whole.
+    rule = None if arms else parse_rule(document)
+    sweep = _expand_arms(config_name(path), path, selected, (Path.cwd(), path.parent), settings, sources, rule)
+    if rule:
+        check_rule(rule, document, [_claim_arm(point) for point in sweep.points])
+    return sweep
 
 
 def single_run_sweep(
@@ -300,6 +307,7 @@ def _expand_arms(
     folders: tuple[Path, ...],  # searched for the files and folders named in the sweep
     overrides: Settings,
     sources: LocalPaths,
+    rule: DecideRule | None = None,
 ) -> Sweep:
     _check_size(arms)
     paths = dict(sources.paths)
@@ -309,9 +317,9 @@ def _expand_arms(
         point
         for arm in arms
         for point in (
-            [_expand_command(arm, path.parent.resolve())]
+            [_expand_command(arm, path.parent.resolve(), rule)]
             if arm.keys.command
-            else _expand_arm(arm, folders, overrides, paths)
+            else _expand_arm(arm, folders, overrides, paths, rule)
         )
     ]
     _check_rows(points)
@@ -328,8 +336,14 @@ def _expand_arms(
         replace(sources, paths=paths, folder=path.parent.resolve()),
         tuple(points),
         tuple({point.start_run.run_id: point.start_run for point in points if point.start_run}.values()),
-        {run_id: rule for run_id, point in first.items() if (rule := point.arm.keys.stop_hopeless)},
+        {run_id: stop for run_id, point in first.items() if (stop := point.arm.keys.stop_hopeless)},
+        rule,
     )
+
+
+def _claim_arm(point: SweepPoint) -> ClaimArm:
+    stop = point.arm.written["stop_hopeless"].where if point.arm.keys.stop_hopeless else None
+    return ClaimArm(point.label, point.runs[0].config.data.task, len(point.runs), stop)
 
 
 def _check_size(arms: Sequence[Arm]) -> None:
@@ -412,16 +426,16 @@ def _describe_difference(one: RunConfig | CommandConfig, other: RunConfig | Comm
     return f"but differ in {', '.join(shown)}{more}" if keys else "and are one setting"
 
 
-def _expand_command(arm: Arm, folder: Path) -> SweepPoint:
+def _expand_command(arm: Arm, folder: Path, rule: DecideRule | None) -> SweepPoint:
     """Return the runs of an arm that is a command, which has no models and no grid."""
     check_printed_name(arm.name, f"{arm.where}: name")
     configs = make_command_configs(arm.keys, arm.written, arm.where, folder)
-    runs = tuple(PlannedRun(arm.name, arm.recipe, config, "last") for config in configs)
+    runs = tuple(PlannedRun(arm.name, arm.recipe, config, "last", decide=rule) for config in configs)
     return SweepPoint(arm, arm.written["task"], None, {}, {}, arm.name, "", runs)
 
 
 def _expand_arm(
-    arm: Arm, folders: tuple[Path, ...], overrides: Settings, paths: dict[str, Path]
+    arm: Arm, folders: tuple[Path, ...], overrides: Settings, paths: dict[str, Path], rule: DecideRule | None
 ) -> Iterator[SweepPoint]:
     """Yield the points of an arm, without those that would only repeat the runs of an earlier one."""
     where, seeds_where = arm.written["recipe"].where, arm.written["seeds"].where
@@ -459,7 +473,7 @@ def _expand_arm(
         point = point | {key: setting for key, setting in overrides.items() if key in point}
         label = " ".join(filter(None, (arm.name, grid_label(point), model_label and f"({model_label})")))
         probes = arm.keys.in_loop_probes
-        runs = tuple(PlannedRun(label, recipe.name, config, report, probes=probes) for config in configs)
+        runs = tuple(PlannedRun(label, recipe.name, config, report, probes=probes, decide=rule) for config in configs)
         set_here = arm.settings | point | overrides
         yield SweepPoint(arm, task, model, point, set_here, label, model_label, runs, start_run)
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from stableft.config.command_config import CommandScore, split_command
+from stableft.config.decide_rule import DecideRule
 from stableft.config.planned_run import InLoopProbes
 from stableft.config.run_config import ConfigSection
 from stableft.config.settings import describe_value
@@ -188,6 +189,8 @@ class SweepArm(SweepKeys):
 
 class SweepFile(SweepKeys):
     """A sweep file. Without `arms`, it is a single arm."""
+
+    decide: DecideRule | None = None
 
     arms: list[SweepArm] = Field(
         default=[SweepArm()], min_length=1, max_length=MAX_ARMS, description="a list of at least one arm"

@@ -3,7 +3,7 @@
 The state is the records and the rule: every look is computed again from the runs in the order of their seeds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Literal, NamedTuple
@@ -11,9 +11,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from stableft.catalog.tasks import METRICS
-from stableft.config.decide_rule import About, DecideRule, ScoreScale
-from stableft.errors import UserError, did_you_mean
-from stableft.records.failure import CORRELATIONS
+from stableft.config.command_config import CommandConfig, ScoreMeaning
+from stableft.config.decide_rule import About, DecideRule, check_arms
+from stableft.config.run_config import Checkpoint
+from stableft.errors import UserError
+from stableft.records.failure import CORRELATIONS, find_chance, is_run_failed
+from stableft.records.run_record import AnyRunRecord, RunRecord
 from stableft.stats.anytime import estimate_any, look_at_failures, look_at_means
 from stableft.stats.sequential import (
     HIGHER,
@@ -35,7 +38,9 @@ ArmTask = tuple[str, str]
 Verdict = Literal["better", "worse", "equivalent", "undecided", "withheld", "open"]
 PERMUTATIONS = 9999
 PERMUTATION_SEED = 0  # of all claims, so that a look gives the same answer whenever it is computed
+PAIRS_AT_ONCE = 500  # whose permutations fit in memory
 CRASH_ALPHA = 0.05  # crash rates that differ at this level withhold a verdict
+SCORE_EXAMPLE = "{scale: 1, range: [0, 1], better: higher}"
 WITHHELD = 3  # the outcome of such a look, beside those of `stats.sequential`
 
 
@@ -47,6 +52,7 @@ class SeedRun(NamedTuple):
     failed: bool | None = None
     baseline: float | None = None  # score of the best constant prediction, which stands for a NaN score
     metric: str = ""
+    meaning: ScoreMeaning | None = None  # of the score of a command
 
 
 @dataclass(frozen=True)
@@ -116,16 +122,54 @@ class Decision:
         return wanted
 
 
-def score_range(rule: DecideRule, metric: str) -> tuple[float, float] | None:
-    """Return the range of a metric's scores, as stored, or None if neither the rule nor the metric says."""
-    if rule.score:
-        low, high = rule.score.range
-        return low, high
-    return ((-1.0, 1.0) if metric in CORRELATIONS else (0.0, 1.0)) if metric in METRICS else None
+def find_meaning(rule: DecideRule, runs: Iterable[SeedRun]) -> ScoreMeaning | None:
+    """Return what scores mean: as the rule says, or the command, or else the metric. None: not known."""
+    first = next((run for run in runs if run.metric), None)
+    known = rule.score or (first and first.meaning)
+    if known or first is None or first.metric not in METRICS:
+        return known
+    return ScoreMeaning(range=(-1.0, 1.0) if first.metric in CORRELATIONS else (0.0, 1.0))
 
 
-def apply_rule(rule: DecideRule, runs: Mapping[ArmTask, Sequence[SeedRun]]) -> Decision:
+def find_worst(meaning: ScoreMeaning | None) -> float | None:
+    """Return the worst score there is, or None if the range is not known."""
+    return None if meaning is None else meaning.bounds[meaning.better == "lower"]
+
+
+def as_seed_run(record: AnyRunRecord, checkpoint: Checkpoint) -> SeedRun:
+    """Return what a record says to a claim. A run that is not done has not run yet.
+
+    Raises:
+        UserError: The run was stopped early because of its score.
+    """
+    if record.status == "stopped":
+        raise UserError(
+            f"decide: run {record.run_id} was stopped early as hopeless, so its arm is no sample to decide by"
+        )
+    if record.status != "finished":
+        return SeedRun("crashed" if record.status == "crashed" else None)
+    own = isinstance(record, RunRecord)
+    split = record.config.reported_split if own else record.split
+    metric = record.config.task.metric if own else record.metric
+    return SeedRun(
+        "finished",
+        record.score(checkpoint, split, metric),
+        is_run_failed(record, checkpoint, split, metric),
+        find_chance(record, split, metric).constant,
+        metric,
+        score_meaning(record),
+    )
+
+
+def score_meaning(record: AnyRunRecord) -> ScoreMeaning | None:
+    """Return what the score of a command means; of other runs, the metric says it."""
+    return record.config.score if isinstance(record, RunRecord) and isinstance(record.config, CommandConfig) else None
+
+
+def apply_rule(rule: DecideRule, runs: Mapping[ArmTask, Sequence[SeedRun]], with_estimates: bool = True) -> Decision:
     """Return the claims of a rule about these runs, by arm and task, each in the order of its seeds.
+
+    Estimates take a second, and verdicts do not need them.
 
     Raises:
         UserError: An arm is missing, whether runs failed is not known, or the scale of a score.
@@ -147,19 +191,11 @@ def apply_rule(rule: DecideRule, runs: Mapping[ArmTask, Sequence[SeedRun]]) -> D
     passes_on = [rule.share == "graph" and test.margin is None for test in tests]
     looks = max(len(test.possible) for test in tests)
     verdicts, levels = decide_claims([test.outcomes for test in tests], rule.alpha, looks, passes_on)
-    claims = (test.describe(verdict, level) for test, verdict, level in zip(tests, verdicts, levels, strict=True))
+    claims = (
+        test.describe(verdict, level, with_estimates)
+        for test, verdict, level in zip(tests, verdicts, levels, strict=True)
+    )
     return Decision(rule, between, tuple(claims))
-
-
-def check_arms(between: Sequence[str], names: Sequence[str], where: str = "decide: between") -> None:
-    """Raise a UserError if an arm of a claim is not there, or there is only one."""
-    for name in between:
-        if name not in names:
-            raise UserError(
-                f"{where}: there is no arm {name!r}, there are {', '.join(names)}{did_you_mean(name, names)}"
-            )
-    if len(between) < 2:
-        raise UserError(f"{where}: a claim needs two arms, here is {', '.join(between) or 'none'}")
 
 
 class _ClaimTest:
@@ -179,19 +215,18 @@ class _ClaimTest:
         self.about: About = about
         metric = next((run.metric for run in (*a, *b) if run.metric), "")
         points = getattr(rule.margin, about, None) if rule.margin else None
-        low, high = score_range(rule, metric) or (None, None)
-        if about == "mean" and metric and high is None and (points is not None or rule.looks == "any"):
+        self.meaning = find_meaning(rule, (*a, *b))
+        if about == "mean" and metric and not self.meaning and (points is not None or rule.looks == "any"):
             key = "looks: any" if points is None else "margin"
             raise UserError(
-                f"decide: {key} needs the scale of the score {metric!r}, which is not known; add score: "
-                f"{ScoreScale.example}"
+                f"decide: {key} needs the scale of the score {metric!r}, which is not known; add score: {SCORE_EXAMPLE}"
             )
-        self.span = 1.0 if low is None or high is None or about == "failures" else high - low
-        unit = rule.score.scale if rule.score and about == "mean" else 1
-        self.margin = None if points is None else points / 100 * unit
-        worst = high if rule.score and rule.score.better == "lower" else low
+        low, high = self.meaning.bounds if self.meaning else (0.0, 1.0)
+        self.span = 1.0 if about == "failures" else high - low
+        self.margin = None if points is None else points / 100
+        worst = find_worst(self.meaning)
         self.arms = [
-            _collect_evidence(about, runs, worst, f"decide: arm {name!r} on {task}")
+            collect_evidence(about, runs, worst, f"decide: arm {name!r} on {task}")
             for name, runs in zip(self.names, (a, b), strict=True)
         ]
         planned = min(len(a), len(b))
@@ -219,18 +254,9 @@ class _ClaimTest:
         if not self.looks:
             return ()
         a, b = self._values()
-        if self.rule.looks == "any":
-            rows = (
-                look_at_failures(a[np.newaxis], b[np.newaxis], level, self.margin)
-                if self.about == "failures"
-                else look_at_means(a[np.newaxis], b[np.newaxis], level, self.span, self.margin)
-            )
-        elif self.about == "failures":
-            rows = failure_boundary(self.plan(level)).look_up(a.astype(int)[np.newaxis], b.astype(int)[np.newaxis])
-        else:
-            rows, _ = look_at_scores(
-                self.about, a[np.newaxis], b[np.newaxis], self.plan(level), _exchanged_labels(self.total)
-            )
+        rows = look_at_pairs(
+            self.about, self.plan(level), self.rule.looks == "any", a[np.newaxis], b[np.newaxis], self.span
+        )
         return tuple(
             WITHHELD if outcome and self._crash_rates_differ(n) else int(outcome)
             for n, outcome in zip(self.looks, rows[0], strict=True)
@@ -245,7 +271,7 @@ class _ClaimTest:
         p = boschloo(a, n + a, b, n + b).p if a or b else None
         return p is not None and p < CRASH_ALPHA
 
-    def describe(self, verdict: tuple[int, int] | None, level: float) -> ClaimDecision:
+    def describe(self, verdict: tuple[int, int] | None, level: float, with_estimate: bool) -> ClaimDecision:
         """Return the claim, given the look and outcome that decided it, if any, and its level."""
         look = len(self.looks) - 1 if verdict is None else verdict[0]
         n = self.looks[look] if self.looks else 0
@@ -264,7 +290,7 @@ class _ClaimTest:
             level=level,
             looks=self.possible,
             next_look=more[0] if name == "open" and more else None,
-            estimate=self._estimate(look, level) if self.looks else None,
+            estimate=self._estimate(look, level) if with_estimate and self.looks else None,
             crashed=(a, b),
             tried=(n + a, n + b),
             nans=(self.arms[0].nans, self.arms[1].nans),
@@ -285,7 +311,7 @@ class _ClaimTest:
             return "withheld"
         if outcome == SAME:
             return "equivalent"
-        higher_is_better = self.about == "mean" and not (self.rule.score and self.rule.score.better == "lower")
+        higher_is_better = self.about == "mean" and not (self.meaning and self.meaning.better == "lower")
         return "better" if (outcome == HIGHER) == higher_is_better else "worse"
 
     def _estimate(self, look: int, level: float) -> LookEstimate:
@@ -299,8 +325,32 @@ class _ClaimTest:
 
 
 @lru_cache(maxsize=4)
-def _exchanged_labels(runs: int) -> np.ndarray:
-    return exchange_labels(runs, PERMUTATIONS, np.random.default_rng(PERMUTATION_SEED))
+def _exchanged_labels(runs: int, resamples: int = PERMUTATIONS) -> np.ndarray:
+    return exchange_labels(runs, resamples, np.random.default_rng(PERMUTATION_SEED))
+
+
+def look_at_pairs(
+    about: About,
+    plan: LookPlan,
+    after_every_run: bool,
+    a: np.ndarray,
+    b: np.ndarray,
+    span: float,
+    resamples: int = PERMUTATIONS,
+) -> np.ndarray:
+    """Return the outcomes of every look [pairs, looks] at many pairs of arms [pairs, runs]: 1 or 0 failed, or scores.
+
+    `span` is the width of the range of scores, which only looks after every run need.
+    """
+    if after_every_run:
+        if about == "failures":
+            return look_at_failures(a, b, plan.alpha, plan.margin)
+        return look_at_means(a, b, plan.alpha, span, plan.margin)
+    if about == "failures":
+        return failure_boundary(plan).look_up(a.astype(int), b.astype(int))
+    signs, rows = _exchanged_labels(plan.total, resamples), range(0, len(a), PAIRS_AT_ONCE)
+    parts = [look_at_scores(about, a[i : i + PAIRS_AT_ONCE], b[i : i + PAIRS_AT_ONCE], plan, signs)[0] for i in rows]
+    return np.vstack(parts)
 
 
 def _compare(about: About, a: np.ndarray, b: np.ndarray) -> float | None:
@@ -309,7 +359,7 @@ def _compare(about: About, a: np.ndarray, b: np.ndarray) -> float | None:
     return float(a.std(ddof=1) / b.std(ddof=1)) if min(len(a), len(b)) > 1 and np.ptp(b) else None
 
 
-def _collect_evidence(about: About, runs: Sequence[SeedRun], worst: float | None, label: str) -> ArmEvidence:
+def collect_evidence(about: About, runs: Sequence[SeedRun], worst: float | None, label: str) -> ArmEvidence:
     """Return the values of the runs in order, without crashed ones, up to the first that has not run."""
     values: list[float] = []
     crashed, crashes, nans, exhausted = [0], 0, 0, True
@@ -341,6 +391,6 @@ def _usable_score(run: SeedRun, worst: float | None, label: str) -> float:
     if value is None:
         raise UserError(
             f"{label}: a score is NaN, and neither a baseline nor the range of scores says what it counts as; "
-            f"add score: {ScoreScale.example}"
+            f"add score: {SCORE_EXAMPLE}"
         )
     return value

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
 from stableft.config.command_config import CommandConfig
+from stableft.config.decide_rule import DecideRule
 from stableft.config.run_config import (
     Checkpoint,
     PretrainConfig,
@@ -216,6 +217,7 @@ class RunRecord(IdentifiedRecord):
     commits: tuple[str, ...] | None = omitted_if_none()  # that trained it in turn, if more than one
     files: dict[str, str] | None = omitted_if_none()  # SHA-256 of those beside it; None: older, or a crash
     command: CommandOutcome | None = omitted_if_none()  # of a command alone, which has no evaluations and no steps
+    decide: DecideRule | None = omitted_if_none()  # the rule of the sweep that made it, if it had one
 
     def score(self, checkpoint: Checkpoint, split: Split, metric: str) -> float | None:
         """Return one score as a fraction (NaN for a diverged run), or None if there is none."""

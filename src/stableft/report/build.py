@@ -23,6 +23,7 @@ from stableft.report.artifact import (
     Trials,
     groups_of,
 )
+from stableft.report.decision import put_claims_first
 from stableft.report.figures.as_text import panel_to_csv_rows, panel_to_table
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.from_tests import NamedCell, PublishedPair, figures_of_tests
@@ -94,7 +95,8 @@ def _build(runs: ArtifactRuns, data_dir: Path | None) -> Report:
             names = [name] if (name := runs.artifact.names_of_arms) else []
             arms = [*names, *describe_arms(runs, [(cell.arm, cell.task) for cell in results.cells])]
             report = build_stability_report(results, drawn, collect_provenance(runs), notes, arms)
-            return replace(report, undrawn=undrawn)
+            report = replace(report, undrawn=undrawn)
+            return put_claims_first(report, runs) if runs.rule else report
         case DatasetsTable(paper):
             from stableft.report.paper_tables import build_dataset_report
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stableft.config.command_config import CommandConfig
+from stableft.config.decide_rule import DecideRule
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import START_ARM, Sweep, load_sweep
@@ -71,6 +72,7 @@ PROBE_RECORD_OF_PART: dict[type, type[ProbeRecord]] = {
     Surfaces: SurfaceRecord,
 }
 ArmTask = tuple[str, str]  # arm, task
+SeedPair = tuple[int, int]  # init, data
 # Fields of an environment record that reports leave out.
 IGNORED_ENVIRONMENT_FIELDS = {
     "threads", "micro_batch", "micro_batch_halved", "micro_batch_halved_at", "eval_batch", "eval_batch_halved_at",
@@ -112,6 +114,8 @@ class ArtifactRuns:
     find_probes: FindProbes = ProbeRecords
     imported: Mapping[ArmTask, ImportedArm] = field(default_factory=dict)  # by the arm's name in the report
     commands: Mapping[ArmTask, CommandConfig] = field(default_factory=dict)  # which are in none of the other configs
+    rule: DecideRule | None = None  # of the sweep, whose claims it decides
+    seeds: Mapping[ArmTask, list[SeedPair]] = field(default_factory=dict)  # with a rule: the planned ones, in order
 
     @cached_property
     def probes(self) -> ProbeRecords:
@@ -172,6 +176,7 @@ def collect_runs(
     planned_configs: dict[ArmTask, RunConfig] = {}
     commands: dict[ArmTask, CommandConfig] = {}
     imported_as: dict[ArmTask, ReportedArm] = {}
+    rule, seeds = None, dict[ArmTask, list[SeedPair]]()
     for sweep, run in runs:
         arm_task = (run.arm, run.config.data.task)
         reported_arm = ReportedArm(run.arm, run.recipe, run.report)
@@ -181,6 +186,9 @@ def collect_runs(
             sweeps.setdefault(arm_task, sweep)
             _set_config(planned_configs, commands, arm_task, run.config)
             imported_as.setdefault(arm_task, reported_arm)
+            if run.decide:
+                rule = run.decide
+                seeds.setdefault(arm_task, []).append((run.config.seeds.init, run.config.seeds.data))
     details = _RecordDetails(curves={} if with_curves else None)
     rows = build_frame(_select_planned(records, arms_by_id, imported_as, details), arms_by_id, checkpoint)
     imported = _name_imported_arms(rows, details.sources)
@@ -199,6 +207,8 @@ def collect_runs(
         find_probes=find_probes,
         imported=imported,
         commands=commands | details.commands,
+        rule=rule,
+        seeds=seeds,
     )
 
 
@@ -267,6 +277,11 @@ class _RecordDetails:
     seen: set[str] = field(default_factory=set)
     unmatched_imports: dict[str, None] = field(default_factory=dict)
     sources: dict[str, ImportSource] = field(default_factory=dict)  # of imported runs, by description
+    rules: list[DecideRule | None] = field(default_factory=list)  # different ones, of runs of this project
+
+    def common_rule(self) -> DecideRule | None:
+        """Return the rule of the sweep that made the runs, if all keep the same one."""
+        return self.rules[0] if len(self.rules) == 1 and not self.sources else None
 
     def described(self) -> dict[str, int]:
         """Return environment description -> number of runs."""
@@ -282,6 +297,8 @@ class _RecordDetails:
         else:
             for arm in arms:
                 _set_config(self.first_configs, self.commands, (arm, record.config.data.task), record.config)
+            if record.decide not in self.rules:
+                self.rules.append(record.decide)
             if record.environment and record.run_id not in self.seen:
                 self.environments[record.environment.model_dump_json(exclude=IGNORED_ENVIRONMENT_FIELDS)] += 1
                 self.energy.add(record.environment.energy, record.environment.device)
@@ -433,6 +450,11 @@ def load_runs_from_file(
     rows = build_frame(_select_all(read_records_files(paths, files_with_probes), details), None, checkpoint)
     imported = _name_imported_arms(rows, details.sources, only_mixed=True)
     planned = Counter(zip(rows["arm"], rows["task"], strict=True))
+    rule = details.common_rule()
+    seeds: dict[ArmTask, list[SeedPair]] = {place: [] for place in planned} if rule else {}
+    columns = (rows[name] for name in ("seed_init", "seed_data", "arm", "task"))
+    for init, data, arm, task in sorted(zip(*columns, strict=True)) if rule else ():
+        seeds[arm, task].append((init, data))
     return ArtifactRuns(
         artifact=artifact,
         frame=rows,
@@ -447,6 +469,8 @@ def load_runs_from_file(
         find_probes=partial(find_probes_in_files, sorted(files_with_probes)) if with_curves else ProbeRecords,
         imported=imported,
         commands=details.commands,
+        rule=rule,
+        seeds=seeds,
     )
 
 
@@ -534,7 +558,9 @@ def missing_run_notes(runs: ArtifactRuns) -> Iterator[str]:
             counts[0] += finished
             counts[1] += planned
     for sweep, (finished, planned) in by_sweep.items():
-        if finished < planned:
+        if finished < planned and runs.rule:
+            yield f"{finished:,} of {planned:,} planned runs are there; the rule decides how many the claims need."
+        elif finished < planned:
             yield (
                 f"{finished:,} of {planned:,} runs of this project are there; `stableft sweep {sweep}` makes the rest."
             )

@@ -339,17 +339,22 @@ def estimate_mean(a: np.ndarray, b: np.ndarray, plan: LookPlan, signs: np.ndarra
         *_, last = calibrate_permutations((np.abs(values) for values in moved), plan.levels()[: look + 1])
         return bool(last.beyond[0])
 
-    span = float(np.ptp(np.concatenate([a[:n], b[:n]]))) or 1e-6
-    low, high = (_bisect_shift(rejects, difference, difference + side * 2 * span) for side in (-1, 1))
+    step = (float(np.ptp(np.concatenate([a[:n], b[:n]]))) or 1e-6) / 64
+    low, high = (_first_rejected(rejects, difference, side * step) for side in (-1, 1))
+    # Equal scores tie at no shift alone, so shifts on both sides of a rejected zero may be kept.
+    low, high = (max(low, 0.0) if outcome == HIGHER else low), (min(high, 0.0) if outcome == LOWER else high)
     return LookEstimate(n, outcome, p, difference, Interval(method, level, low, high))
 
 
-def _bisect_shift(rejects: Callable[[float], bool], inside: float, outside: float, steps: int = 16) -> float:
-    """Return the largest shift towards `outside` that is not rejected, within 2^-16 of the way."""
-    for _ in range(steps):
-        middle = (inside + outside) / 2
-        inside, outside = (inside, middle) if rejects(middle) else (middle, outside)
-    return outside
+def _first_rejected(rejects: Callable[[float], bool], shift: float, step: float) -> float:
+    """Return the first shift that is rejected, to about a hundredth of a step. Further ones need not be: scores tie."""
+    while not rejects(shift + step):
+        shift += step
+    kept, rejected = shift, shift + step
+    for _ in range(7):
+        middle = (kept + rejected) / 2
+        kept, rejected = (kept, middle) if rejects(middle) else (middle, rejected)
+    return rejected
 
 
 def estimate_spread(a: np.ndarray, b: np.ndarray, plan: LookPlan, signs: np.ndarray, look: int) -> LookEstimate:

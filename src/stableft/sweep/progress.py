@@ -229,11 +229,12 @@ def progress_line(view: SweepProgress) -> str:
 def closing_line(outcome: SweepResult) -> str:
     """Return the last line of a sweep: what is done, and how to continue if runs are left."""
     done = len(outcome.finished) + len(outcome.finished_before)
-    total = done + len(outcome.crashed) + len(outcome.unfinished) + len(outcome.stopped_early)
+    total = done + sum(map(len, (outcome.crashed, outcome.unfinished, outcome.stopped_early, outcome.saved)))
     line = f"{'Interrupted' if outcome.interrupted else 'Ended'}: {done} of {total} runs done"
     line += f", {len(outcome.failed)} of them failed" if outcome.failed else ""
     line += f", {len(outcome.stopped_early)} stopped early as hopeless" if outcome.stopped_early else ""
     line += f", {len(outcome.crashed)} crashed" if outcome.crashed else ""
+    line += f", {len(outcome.saved)} saved: the claims are decided" if outcome.saved else ""
     line += f", {len(outcome.crashed_start_runs)} that others start from crashed" if outcome.crashed_start_runs else ""
     if outcome.unfinished:
         line += f", {len(outcome.unfinished)} left ({len(outcome.resumable)} with a checkpoint"

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,9 @@ from stableft.sweep.state import (
     read_sweep_state,
     unique_runs,
 )
+from stableft.sweep.wanted_seeds import make_wanted_seeds
 from stableft.sweep.worker_process import TrainFunction
-from stableft.sweep.workers import run_with_workers
+from stableft.sweep.workers import ChooseRuns, run_with_workers
 
 CLAIM_WAIT_SECONDS = 2.0  # time for another process to release a run that it has just paused or stopped
 
@@ -63,12 +64,16 @@ def run_planned_sweep(
     seen: dict[str, RunRecord] = {}
 
     def run_stage(
-        runs: Iterable[PlannedRun], execution: Execution = execution, leave_after: float | None = None
+        runs: Iterable[PlannedRun],
+        execution: Execution = execution,
+        leave_after: float | None = None,
+        wanted: ChooseRuns | None = None,
     ) -> tuple[SweepResult, bool]:
         """Run these runs. Return the outcome, and whether the sweep must end here."""
         options = (retry_crashed, fail_fast, display, train, fingerprint)
         where = (list(runs), results, sweep.sources, executor, execution)
-        outcome = run_with_workers(*where, *options, known=before, leave_after=leave_after, seen=seen)
+        more = {"known": before, "leave_after": leave_after, "seen": seen, "wanted": wanted}
+        outcome = run_with_workers(*where, *options, **more)
         new = set(outcome.crashed) - (set() if retry_crashed else old_crashes)
         return outcome, bool(outcome.interrupted or outcome.unfinished or (fail_fast and new))
 
@@ -91,12 +96,16 @@ def run_planned_sweep(
             crashed = set(outcome.crashed) if retry_crashed else set()
             break
     rest = [run for run in runs if run.run_id not in stopped_early.keys() | crashed]
+    claims = None
+    if sweep.decide:
+        claims = make_wanted_seeds(sweep.decide, sweep.runs, results, display, old_crashes if retry_crashed else set())
     if rest and not ended:
-        outcome, _ = run_stage(rest, leave_after=leave_after)
+        outcome, _ = run_stage(rest, leave_after=leave_after, wanted=claims)
     failed = tuple(record for record in seen.values() if has_failed(record))
     known = replace(before, finished=(*before.finished, *seen.values()), failed=before.failed + failed)
     retrained = execution.retrain_incomplete
-    return _summarize_sweep(sweep, results, before, known, stopped_early, unusable, outcome, retrained)
+    unneeded = claims.unneeded if claims else set()
+    return _summarize_sweep(sweep, results, before, known, stopped_early, unusable, outcome, retrained, unneeded)
 
 
 def _with_start_weights_saved(
@@ -173,6 +182,7 @@ def _summarize_sweep(
     unusable: Mapping[StartFrom, str],
     outcome: SweepResult | None,
     retrained: bool,
+    unneeded: Collection[str],
 ) -> SweepResult:
     """Return the outcome of a sweep. `outcome` is that of its last stage."""
     runs = unique_runs(sweep.runs)
@@ -183,6 +193,8 @@ def _summarize_sweep(
     finished = [record.run_id for record in state.finished]
     crashed = [record.run_id for record in state.crashed]
     settled = {*finished, *crashed, *stopped_early}
+    saved = [run_id for run_id in runs if run_id not in settled and run_id in unneeded]
+    settled |= set(saved)
     unfinished = [run_id for run_id in runs if run_id not in settled]
     others = [parent for parent in sweep.start_runs if parent.run_id in {start.run for start in unusable} - runs.keys()]
     return SweepResult(
@@ -199,6 +211,7 @@ def _summarize_sweep(
         interrupted=outcome is not None and outcome.interrupted,
         stopped_early=tuple(run_id for run_id in stopped_early if run_id not in finished),
         elsewhere=tuple(run_id for run_id in unfinished if run_id in elsewhere),
+        saved=tuple(saved),
         blocked=tuple(run_id for run_id in unfinished if runs[run_id].config.start_from in unusable),
         crashed_start_runs=tuple(record.run_id for record in read_sweep_state(results, others, look_only=True).crashed),
     )

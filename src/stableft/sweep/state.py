@@ -79,6 +79,7 @@ class SweepResult:
     interrupted: bool
     stopped_early: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ()  # those of `unfinished` that another process works on or has settled
+    saved: tuple[str, ...] = ()  # not needed, because the claims of the sweep's rule are decided
     blocked: tuple[str, ...] = ()  # those of `unfinished` whose initial weights are unavailable
     crashed_start_runs: tuple[str, ...] = ()  # start runs of `blocked` runs, excluding the sweep's own
 
@@ -362,6 +363,7 @@ def _write_crash_record(run: PlannedRun, results: Path, reason: str, text: str, 
         reason=reason,
         config=run.config,
         report=run.report,
+        decide=run.decide,
         evals=before.evals if before else (),  # a run that had paused keeps its rank
         last=None,
         best=None,

@@ -55,6 +55,9 @@ from stableft.sweep.state import (
 )
 from stableft.sweep.worker_process import TrainFunction
 
+# Records by run id -> the ids of the runs that may start; the same object as before if nothing has changed.
+ChooseRuns = Callable[[Mapping[str, RunRecord]], Sequence[str]]
+
 
 def run_with_workers(
     runs: Sequence[PlannedRun],
@@ -71,10 +74,14 @@ def run_with_workers(
     known: SweepState | None = None,
     leave_after: float | None = None,
     seen: dict[str, RunRecord] | None = None,
+    wanted: ChooseRuns | None = None,
 ) -> SweepResult:
     """Do all runs that are not done yet and return the outcome. `known` is an earlier, brief state of them.
 
     The brief records of runs that other processes finish meanwhile are added to `seen`.
+
+    `wanted` is asked, given the records of this call, which runs may start, by id in order; without any, runs that are
+    still training stop with a checkpoint. None: all of them.
 
     The executor starts the workers. A run that another process holds is waited for, or, once nothing else is left, for
     `leave_after` seconds.
@@ -112,11 +119,15 @@ def run_with_workers(
     queued = [task.run for task in queue]
     check_hub_commits(queued, (*state.finished, *state.resumable), sources.hub_commits, results)
     slots = [WorkerSlot(*slot) for slot in executor.slots(execution)[: len(queue)]]
+    held = {task.run.run_id: task for task in queue} if wanted else {}
+    if wanted:
+        queue.clear()
 
     def start(slot: WorkerSlot) -> WorkerLink:
         return executor.start(slot.name, results, sources, slot.execution, train, patience.heartbeat)
 
-    pool = WorkerPool(start, executor.wait, results, slots, queue, display, fail_fast, patience, leave_after)
+    more = (leave_after, wanted, held)
+    pool = WorkerPool(start, executor.wait, results, slots, queue, display, fail_fast, patience, *more)
     done = len(finished) + len(paused)
     failed = {record.run_id for record in state.failed} & finished.keys()
     display(SweepStarted(queued, done, len(failed), len(settled) - done, len(slots)))
@@ -165,6 +176,11 @@ class QueuedRun:
     wait: float = 0.0  # before the next try, after another process held it
     had_no_record: bool = False
     first_death: str | None = None  # of the worker that the run was on; its second death makes it a crash
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether the run had finished without outputs that are wanted now."""
+        return self.replaces is not None and self.replaces.status == "finished"
 
 
 @dataclass
@@ -228,6 +244,9 @@ class WorkerPool:
     fail_fast: bool
     patience: Patience
     leave_after: float | None = None
+    wanted: ChooseRuns | None = None
+    held: dict[str, QueuedRun] = field(default_factory=dict)  # runs that may not start yet
+    latest_wanted: Sequence[str] = ()
     clock: WatchClock = field(default_factory=WatchClock)
     slowest: dict[str, float] = field(default_factory=dict)  # the workers' `SignOfLife.slowest` so far
     records: dict[str, RunRecord] = field(default_factory=dict)
@@ -247,7 +266,7 @@ def run_worker_pool(pool: WorkerPool) -> None:
     """Run the queue until it is empty or the sweep is stopped. No worker outlives the call."""
     with collected_signals() as received:
         try:
-            while any(slot.task for slot in pool.slots) or (pool.queue and not pool.stopping):
+            while _has_work(pool):
                 _assign_runs(pool)
                 for link in pool.wait([slot.link for slot in pool.slots if slot.link], POLL_SECONDS):
                     _receive_report(pool, next(slot for slot in pool.slots if slot.link is link), link)
@@ -259,6 +278,26 @@ def run_worker_pool(pool: WorkerPool) -> None:
             raise
         finally:
             _shut_down_workers(pool)
+
+
+def _has_work(pool: WorkerPool) -> bool:
+    if pool.wanted and not pool.stopping:
+        _queue_wanted_runs(pool, pool.wanted(pool.records))
+    return any(slot.task for slot in pool.slots) or bool(pool.queue and not pool.stopping)
+
+
+def _queue_wanted_runs(pool: WorkerPool, wanted: Sequence[str]) -> None:
+    """Queue the runs that may start, in their order, and hold the others. Stop what still trains if there are none."""
+    if wanted is pool.latest_wanted:
+        return
+    pool.latest_wanted = wanted
+    waiting = pool.held | {task.run.run_id: task for task in pool.queue}
+    tasks = [waiting.pop(run_id) for run_id in wanted if run_id in waiting]
+    tasks += [waiting.pop(run_id) for run_id, task in list(waiting.items()) if task.is_repeat]
+    pool.queue = deque(sorted(tasks, key=lambda task: task.claimed_elsewhere))  # at the back, as they were
+    pool.held = waiting
+    if not wanted and not tasks and not any(slot.task and slot.task.is_repeat for slot in pool.slots):
+        _stop_pool(pool, None)
 
 
 def _assign_runs(pool: WorkerPool) -> None:

@@ -208,6 +208,7 @@ def _write_record(setup: RunSetup, state: TrainState, **outcome: Any) -> RunReco
         recipe=setup.run.recipe,
         config=setup.config,
         report=setup.run.report,
+        decide=setup.run.decide,
         evals=tuple(EvalPoint(**point) for point in state.evals),
         steps=len(state.history),
         skipped_steps=count_skipped_steps(state),

@@ -1,0 +1,292 @@
+"""`stableft decide`, and a sweep with a rule: verdicts, with p-values and intervals adjusted for the looks."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from stableft.catalog.tasks import task_title
+from stableft.config.command_config import ScoreMeaning
+from stableft.config.decide_rule import ABOUT_TITLES, DecideRule, describe_rule
+from stableft.errors import UserError
+from stableft.records.decision import ArmTask, ClaimDecision, Decision, SeedRun, apply_rule, as_seed_run, score_meaning
+from stableft.records.run_record import RunRecord
+from stableft.report.artifact import ReportedCheckpoint
+from stableft.report.compare_runs import RowAndRecord, select_arm_pair
+from stableft.report.forms.document import (
+    NO_VALUE,
+    Bullets,
+    Column,
+    DataTable,
+    Heading,
+    Paragraph,
+    Report,
+    ReportBlock,
+    ReportTable,
+    Row,
+    Value,
+    make_label,
+)
+from stableft.report.numbers_in_words import count_value, effect_value, format_p, p_value, text_value
+from stableft.report.runs import ArtifactRuns
+from stableft.text import join_with
+
+DECISION_COLUMNS = (
+    Column("arm", "arm"),
+    Column("task", "task"),
+    Column("about", "about"),
+    Column("verdict", "verdict"),
+    Column("n", "runs of each"),
+    Column("shown_effect", "against the reference [interval]", for_readers=True),
+    Column("p", "p"),
+    Column("level", "level"),
+    Column("reference"),
+    Column("effect"),
+    Column("interval", interval=True),
+    *(Column(key) for key in ("interval_level", "interval_method", "next_look", "first_look_that_can_stop")),
+    *(Column(key) for key in ("crashed_reference", "crashed_arm", "tried_reference", "tried_arm")),
+    *(Column(key) for key in ("after_reference", "after_arm", "effect_after")),
+)
+SHOWN_COLUMNS = ("arm", "task", "about", "verdict", "n", "shown_effect", "p", "level")
+
+
+def decide_from_records(
+    arms: Sequence[str],
+    rule: DecideRule | None,
+    results: Path,
+    files: Sequence[Path],
+    task: str | None = None,
+    metric: str | None = None,
+    where: Sequence[str] = (),
+    checkpoint: ReportedCheckpoint = "recipe",
+) -> Decision:
+    """Return the claims about stored runs, in the order of their seeds. The first arm is the reference.
+
+    Without a rule, it is the one that all records of these arms keep.
+
+    Raises:
+        UserError: An arm or task is unknown, the arms are not comparable, or there is no rule.
+    """
+    runs, rules = collect_seed_runs(arms, results, files, task, metric, where, checkpoint)
+    if rule is None:
+        rule = next((one for one in rules if one), None)
+        if rule is None or any(one != rule for one in rules):
+            raise UserError(
+                "decide: these records keep no common rule; give one, such as --rule about=failures --rule looks=any"
+            )
+    return apply_rule(rule.model_copy(update={"between": list(arms)}), runs)
+
+
+def collect_seed_runs(
+    arms: Sequence[str],
+    results: Path,
+    files: Sequence[Path],
+    task: str | None,
+    metric: str | None,
+    where: Sequence[str],
+    checkpoint: ReportedCheckpoint,
+) -> tuple[dict[ArmTask, Sequence[SeedRun]], list[DecideRule | None]]:
+    """Return the runs of comparable arms in the order of their seeds, and the rules that their records keep."""
+    runs: dict[ArmTask, Sequence[SeedRun]] = {}
+    rules: list[DecideRule | None] = []
+    for other in arms[1:]:
+        try:
+            pair = select_arm_pair((arms[0], other), results, files, task, metric, where, checkpoint)
+        except UserError as error:
+            raise UserError(str(error).replace("compare: ", "decide: ", 1)) from None
+        for name, entries in zip(pair.names, pair.arms, strict=True):
+            runs[name, pair.task] = _in_seed_order(entries)
+            rules += [entry.record.decide if isinstance(entry.record, RunRecord) else None for entry in entries]
+    return runs, rules
+
+
+def _in_seed_order(entries: Iterable[RowAndRecord]) -> list[SeedRun]:
+    ordered = sorted(entries, key=lambda entry: (entry.row["seed_init"], entry.row["seed_data"]))
+    return [
+        as_seed_run(record, row["checkpoint"])
+        if row["status"] != "finished" or not row["scored"]
+        else SeedRun(
+            "finished", row["score"], _known(row["failed"]), row["baseline"], row["metric"], score_meaning(record)
+        )
+        for row, record in ordered
+    ]
+
+
+def _known(failed: object) -> bool | None:
+    return failed if isinstance(failed, bool) else None
+
+
+def put_claims_first(report: Report, runs: ArtifactRuns) -> Report:
+    """Return the report of a sweep with a rule, below the rule and what it says of the claims."""
+    assert runs.rule
+    found: dict[ArmTask, Sequence[SeedRun]] = {}
+    for place, planned in runs.seeds.items():
+        rows = {(row["seed_init"], row["seed_data"]): row for row in runs.by_arm_task.get(place, [])}
+        command = runs.commands.get(place)
+        found[place] = [_from_row(rows.get(pair), command and command.score) for pair in planned]
+    try:
+        decision = apply_rule(runs.rule, found)
+    except UserError as error:
+        reason = Paragraph(f"Rule: {describe_rule(runs.rule)}. Its claims cannot be decided: {error}.")
+        return replace(report, blocks=(reason, *report.blocks), brief=(reason, *report.brief) if report.brief else ())
+    blocks = decision_blocks(decision)
+    shown = tuple(block for block in blocks if not isinstance(block, ReportTable))
+    return replace(
+        report,
+        blocks=(*blocks, *report.blocks),
+        brief=(*shown, *report.brief) if report.brief else (),
+        data={**report.data, "claims": decision_table(decision)},
+        facts={**report.facts, "rule": runs.rule.model_dump(mode="json", exclude_none=True)},
+    )
+
+
+def _from_row(row: Mapping | None, meaning: ScoreMeaning | None) -> SeedRun:
+    if row is None or row["status"] not in ("finished", "crashed"):
+        return SeedRun(None)
+    if row["status"] == "crashed":
+        return SeedRun("crashed")
+    return SeedRun("finished", row["score"], _known(row["failed"]), row["baseline"], row["metric"], meaning)
+
+
+def build_decision_report(decision: Decision) -> Report:
+    """Return the report of claims about stored runs."""
+    names = " ".join(decision.between)
+    blocks = decision_blocks(decision)
+    return Report(
+        make_label(f"decide-{'-'.join(decision.between)}"),
+        f"Decide: {names}",
+        blocks,
+        data={"claims": decision_table(decision)},
+        facts={"rule": decision.rule.model_dump(mode="json", exclude_none=True)},
+    )
+
+
+def decision_blocks(decision: Decision) -> tuple[ReportBlock, ...]:
+    """Return the rule, the claims in words, their table and what came after the verdicts."""
+    table = decision_table(decision)
+    several = len({claim.task for claim in decision.claims}) > 1
+    keys = [key for key in SHOWN_COLUMNS if several or key != "task"]
+    words = [describe_claim(claim) for claim in decision.claims]
+    shown = table.view(make_label(f"decide-{'-'.join(decision.between)}"), keys, notes=_table_notes(decision))
+    after = [text for claim in decision.claims if (text := _describe_after(claim))]
+    return (
+        Paragraph(f"Rule, stated before the runs: {describe_rule(decision.rule, list(decision.between))}."),
+        *(Paragraph(text) for text in words),
+        shown,
+        *((Heading("Seeds after the verdict"), Bullets(tuple(after))) if after else ()),
+    )
+
+
+def decision_table(decision: Decision) -> DataTable:
+    return DataTable(DECISION_COLUMNS, tuple(Row("claim", _claim_values(claim)) for claim in decision.claims))
+
+
+def _claim_values(claim: ClaimDecision) -> dict[str, Value]:
+    estimate = claim.estimate
+    plain = {
+        "reference": claim.reference,
+        "effect": estimate and estimate.difference,
+        "interval": None
+        if estimate is None or estimate.interval.low is None
+        else [estimate.interval.low, estimate.interval.high],
+        "interval_level": estimate and estimate.interval.level,
+        "interval_method": estimate and estimate.interval.method,
+        "next_look": claim.next_look,
+        "first_look_that_can_stop": claim.first_possible,
+        "crashed_reference": claim.crashed[0],
+        "crashed_arm": claim.crashed[1],
+        "tried_reference": claim.tried[0],
+        "tried_arm": claim.tried[1],
+        "after_reference": claim.after[0],
+        "after_arm": claim.after[1],
+        "effect_after": claim.after_difference,
+    }
+    return {
+        "arm": text_value(claim.arm),
+        "task": Value(task_title(claim.task), claim.task),
+        "about": Value(ABOUT_TITLES[claim.about], claim.about),
+        "verdict": text_value(claim.verdict),
+        "n": count_value(claim.n),
+        "shown_effect": Value(_effect_text(claim)),
+        "p": p_value(estimate and estimate.p),
+        "level": Value(f"{claim.level:.2g}", claim.level),
+        **{key: Value(data=value) for key, value in plain.items()},
+    }
+
+
+def _effect_text(claim: ClaimDecision) -> str:
+    estimate = claim.estimate
+    if estimate is None or estimate.difference is None:
+        return NO_VALUE
+    if claim.about != "spread":
+        return f"{effect_value(estimate.difference, estimate.interval, '').text} points"
+    low, high = estimate.interval.low, estimate.interval.high
+    ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
+    return f"SD ref/arm {estimate.difference:.2f}{ends}"
+
+
+def describe_claim(claim: ClaimDecision) -> str:
+    """Return the verdict of a claim in one or two sentences."""
+    subject = f"{claim.arm} against {claim.reference} on {task_title(claim.task)}: the {ABOUT_TITLES[claim.about]}"
+    runs = f"{claim.n} runs of each"
+    p = f"p = {format_p(claim.estimate.p)} at level {claim.level:.2g}" if claim.estimate else ""
+    crashes = f" Crashed: {claim.crashed[1]} of {claim.tried[1]} runs against {claim.crashed[0]} of {claim.tried[0]}."
+    crashes = crashes if any(claim.crashed) else ""
+    match claim.verdict:
+        case "better" | "worse":
+            text = f"{subject} is {claim.verdict}, decided after {runs} ({p})."
+        case "equivalent":
+            text = f"{subject} is equivalent within {100 * (claim.margin or 0):g} points, decided after {runs}."
+        case "undecided":
+            text = f"{subject} is undecided after the last look, at {runs} ({p})."
+        case "withheld":
+            text = f"{subject}: the verdict is withheld after {runs}, because the arms crash unequally often."
+        case _:
+            where = f"after {runs} ({p}); " if claim.n else "; "
+            text = f"{subject} is open {where}the next look is at {claim.next_look} runs of each."
+    return text.replace(" ;", ";") + crashes
+
+
+def _describe_after(claim: ClaimDecision) -> str | None:
+    """Return what the runs after a verdict give alone, or None without any."""
+    if not any(claim.after):
+        return None
+    counts = f"{claim.after[1]} more runs of {claim.arm} and {claim.after[0]} of {claim.reference}"
+    effect = claim.after_difference
+    if effect is None:
+        shown = ""
+    elif claim.about == "spread":
+        shown = f"; alone they give an SD ref/arm of {effect:.2f}"
+    else:
+        shown = f"; alone they give {100 * effect:+.1f} points"
+    where = f"{task_title(claim.task)}, {ABOUT_TITLES[claim.about]}"
+    return f"{where}: {counts} came after the verdict and are no part of it{shown}."
+
+
+def _table_notes(decision: Decision) -> list[str]:
+    claims, rule = decision.claims, decision.rule
+    notes = ["p-values are adjusted for the looks, and a claim is decided where p is at most its level of alpha."]
+    methods = {
+        "failures": "failure rates by the exact distribution over paths of tables that Fisher's p orders",
+        "mean": "means by exchanging labels within pairs of runs, exact if the arms differ in nothing or are symmetric",
+        "spread": "spread by exchanging the deviations from each arm's median within pairs, which is approximate",
+    }
+    if rule.looks == "any":
+        methods = {
+            "failures": "failure rates by a two-sample e-process (Turner, Ly and Gruenwald)",
+            "mean": "means by betting confidence sequences (Waudby-Smith and Ramdas)",
+        }
+    notes.append(f"Tests: {'; '.join(methods[about] for about in rule.about)}.")
+    kinds = {
+        f"{claim.estimate.interval.method} at {100 * claim.estimate.interval.level:.3g} %"
+        for claim in claims
+        if claim.estimate and claim.estimate.interval.low is not None
+    }
+    notes += [f"Intervals hold at every look: {'; '.join(sorted(kinds))}."] if kinds else []
+    late = {claim.first_possible for claim in claims if claim.first_possible and claim.first_possible != claim.looks[0]}
+    notes += [f"The first look that can decide is at {join_with(sorted(map(str, late)))} runs of each."] if late else []
+    if any(sum(claim.nans) for claim in claims):
+        notes.append("A NaN score counts as the score of the best constant prediction: no run is left out.")
+    if len(claims) > 1:
+        how = "a decided one passes its share on (Maurer and Bretz)" if rule.share == "graph" else "Bonferroni"
+        notes.append(f"{len(claims)} claims share alpha {rule.alpha:g}: {how}.")
+    return notes

@@ -1,0 +1,124 @@
+"""`stableft decide` on the 600 real runs, its plans, its figure and its mistakes; and a sweep with a rule."""
+
+import json
+
+import pytest
+from support.paths import ROOT
+
+RUNS = ["--records", ROOT / "results" / "records" / "zhang-replication.jsonl"]
+WIDE = ["--rule", "looks=[5, 10, 15, 20, 25, 35, 50]"]
+FAILURES = ["--rule", "about=failures"]
+
+
+def test_replay_of_real_runs(workplace, stableft):
+    code, out, err = stableft("decide", "zhang-bertadam", "zhang", *RUNS, "--task", "rte", *FAILURES, *WIDE)
+    assert (code, err) == (0, "")
+    lines = " ".join(out.split())
+    assert (
+        "Rule, stated before the runs: zhang against zhang-bertadam: the failure rate, alpha 0.05, looked at" in lines
+    )
+    assert "the failure rate is better, decided after 5 runs of each (p = 0.002 at level 0.05)" in lines
+    assert "45 more runs of zhang and 45 of zhang-bertadam came after the verdict and are no part of it" in lines
+
+
+def test_replay_as_json(workplace, stableft):
+    rule = ["--rule", "about=[failures, mean]", "--rule", "margin={mean: 1.0, failures: 10}", *WIDE]
+    code, out, err = stableft("decide", "zhang", "zhang-reinit", *RUNS, "--task", "RTE", *rule, "--format", "json")
+    assert (code, err) == (0, "")
+    content = json.loads(out)
+    claims = {claim["about"]: claim for claim in content["claims"]}
+    assert claims["failures"]["verdict"] == "equivalent"
+    assert (claims["mean"]["verdict"], claims["mean"]["level"]) == ("better", 0.025)
+    low, high = claims["mean"]["interval"]
+    assert 0 <= low < claims["mean"]["effect"] < high
+    assert content["rule"]["margin"] == {"mean": 1.0, "failures": 10.0}
+
+
+def test_plans(workplace, stableft):
+    plan = ["decide", "--plan", "--draws", "200"]
+    code, out, err = stableft(*plan, *FAILURES, *WIDE, "--failed", "70,0", "--out", "plan.png")
+    assert (code, out, err) == (0, "", "")
+    assert (workplace / "plan.png").read_bytes().startswith(b"\x89PNG")
+    code, out, err = stableft(*plan, *FAILURES, *WIDE, "--failed", "70,0", "--format", "json")
+    (claim,) = json.loads(out)["claims"]
+    assert claim["power"] > 0.95
+    assert claim["wrong"] < 0.1
+    assert claim["runs"] < 15
+    code, out, err = stableft(
+        *plan, "zhang", "zhang-reinit", *RUNS, "--task", "rte", "--rule", "about=mean", "--rule", "looks=[10, 20]"
+    )
+    assert (code, err) == (0, "")
+    assert "200 draws of these runs" in out
+    code, out, err = stableft(
+        *plan, "--rule", "about=mean", "--rule", "looks=any", "--means", "20,80", "--sds", "5,5", "--seeds", "20"
+    )
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a"], "decide: name two arms or more, here is a; the first is the reference"),
+        (["zhang", "zhng", *RUNS, *FAILURES, *WIDE], "decide: the records have no arm 'zhng'; did you mean 'zhang'?"),
+        (["zhang", "zhang-reinit", *RUNS, "--task", "rte"], "decide: these records keep no common rule; give one"),
+        (["zhang", "zhang-reinit", *RUNS, *FAILURES, *WIDE], "select one with --task"),
+        (["a", "b", *FAILURES, "--rule", "looks=[4, 2]"], "--rule: looks: 2 must be more than the look before it, 4"),
+        (["a", "b", *FAILURES, *WIDE, "--failed", "1,2"], "decide: --failed are guesses for --plan"),
+        (["--plan"], "decide --plan: needs a rule"),
+        (["--plan", *FAILURES, *WIDE, "--means", "1,2"], "a claim about failures needs --failed A,B, or records"),
+        (["--plan", *FAILURES, *WIDE, "--failed", "1"], "--failed 1: must be two numbers, A,B"),
+        (["--plan", *FAILURES, *WIDE, "--failed", "1,200"], "--failed 1,200: both numbers must be between 0 and 100"),
+        (["--plan", *RUNS, *FAILURES, *WIDE, "--failed", "1,2"], "runs are drawn from --records or from guesses"),
+    ],
+)
+def test_mistakes(workplace, stableft, arguments, words):
+    code, out, err = stableft("decide", *arguments)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+SWEEP = """
+task:
+  name: smoke
+  train: {folder}/train.jsonl
+  validation: {folder}/validation.jsonl
+  text: text
+  label: label
+  labels: [bad, good]
+  metrics: [accuracy]
+model: {folder}/tiny-bert
+seeds: 1-8
+set: {{data.max_length: 32, precision: fp32}}
+decide: {{between: [still, learning], about: failures, looks: [5, 8]}}
+arms:
+  - name: still
+    recipe: devlin
+    set: {{optimizer.lr: 1.0e-9, schedule.length: {{epochs: 1}}}}
+  - name: learning
+    recipe: mosbach
+    set: {{optimizer.lr: 1.0e-3}}
+"""
+
+
+@pytest.mark.nightly
+def test_a_real_sweep_ends_early_and_reports_what_came_after(workplace, stableft):
+    (workplace / "claim.yaml").write_text(SWEEP.format(folder=ROOT / "configs" / "smoke"))
+    sweep = ["sweep", "claim.yaml", "--devices", "cpu"]
+    code, out, _ = stableft(*sweep)
+    assert code == 0
+    assert "6 saved: the claims are decided" in out
+    assert "the failure rate is better, decided after 5 runs of each" in " ".join(out.split())
+    code, out, _ = stableft(*sweep)  # the state is records and rule
+    assert "6 saved: the claims are decided" in out
+    code, out, _ = stableft("sweep", "claim.yaml", "--devices", "cpu", "--arms", "learning")
+    assert code == 0  # one arm is no claim, so all its seeds are trained
+    code, out, err = stableft("report", "claim.yaml")
+    assert (code, err) == (0, "")
+    assert "3 more runs of learning and 0 of still came after the verdict" in " ".join(out.split())
+    stableft("export", "claim.yaml", "--out", "claim.jsonl")
+    code, out, err = stableft("decide", "still", "learning", "--records", "claim.jsonl")
+    assert (code, err) == (0, "")
+    assert "decided after 5 runs of each" in " ".join(out.split())
+    code, out, err = stableft("report", "claim.jsonl")
+    assert "Rule, stated before the runs: learning against still" in out

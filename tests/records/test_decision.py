@@ -1,0 +1,128 @@
+"""Claims about runs in the order of their seeds: crashes, NaN, directions, levels and what came after."""
+
+import math
+
+import pytest
+
+from stableft.config.decide_rule import DecideRule
+from stableft.errors import UserError
+from stableft.records.decision import Decision, SeedRun, apply_rule
+
+
+def finished(*scores: float, failed: bool | None = False, metric: str = "accuracy") -> list[SeedRun]:
+    return [SeedRun("finished", score, failed, 0.5, metric) for score in scores]
+
+
+CRASHED = SeedRun("crashed")
+BAD, GOOD = finished(*[0.5] * 12, failed=True), finished(*[0.7 + 0.001 * i for i in range(12)])
+
+
+def decide(rule: dict, **arms: list[SeedRun]) -> Decision:
+    return apply_rule(DecideRule(**rule), {(name, "rte"): runs for name, runs in arms.items()})
+
+
+def test_directions():
+    rule = {"about": ["failures"], "looks": [4, 8, 12]}
+    (claim,) = decide(rule, bad=BAD, good=GOOD).claims
+    assert (claim.verdict, claim.n, claim.reference, claim.arm) == ("better", 4, "bad", "good")
+    assert claim.after == (8, 8)
+    assert claim.after_difference == -1.0
+    (claim,) = decide(rule, good=GOOD, bad=BAD).claims
+    assert claim.verdict == "worse"
+    scores = {"about": ["mean"], "looks": [12]}
+    low, high = finished(*[0.60 + 0.01 * (i % 3) for i in range(12)]), GOOD
+    assert decide(scores, low=low, high=high).claims[0].verdict == "better"
+    losses = scores | {"score": {"range": (0.0, 1.0), "better": "lower"}}
+    assert decide(losses, low=low, high=high).claims[0].verdict == "worse"
+    wide = finished(*[0.7 + 0.02 * (-1) ** i * i for i in range(12)])
+    spread = decide({"about": ["spread"], "looks": [12]}, wide=wide, narrow=GOOD).claims[0]
+    assert spread.verdict == "better"
+    assert spread.estimate.difference > 1
+
+
+def test_open_undecided_and_equivalent():
+    rule = {"about": ["failures"], "looks": [4, 8, 12]}
+    (claim,) = decide(rule, a=GOOD[:5], b=GOOD[:6]).claims
+    assert (claim.verdict, claim.n, claim.next_look) == ("open", 4, 8)
+    (claim,) = decide(rule, a=GOOD[:3], b=GOOD[:3]).claims
+    assert (claim.verdict, claim.n, claim.next_look, claim.estimate) == ("open", 0, 4, None)
+    (claim,) = decide(rule, a=GOOD, b=GOOD).claims
+    assert (claim.verdict, claim.n, claim.next_look) == ("undecided", 12, None)
+    (claim,) = decide(rule | {"margin": {"failures": 40}}, a=GOOD, b=GOOD).claims
+    assert (claim.verdict, claim.n) == ("equivalent", 8)
+
+
+def test_a_run_that_is_missing_ends_the_evidence():
+    waiting = [*GOOD[:5], SeedRun(None), *GOOD[6:]]
+    (claim,) = decide({"about": ["failures"], "looks": [4, 8, 12]}, a=GOOD, b=waiting).claims
+    assert (claim.verdict, claim.next_look) == ("open", 8)
+
+
+def test_crashes_are_no_evidence():
+    one = [GOOD[0], CRASHED, *GOOD[1:]]
+    (claim,) = decide({"about": ["failures"], "looks": [4, 8, 12]}, bad=BAD, good=one).claims
+    assert (claim.verdict, claim.n, claim.crashed, claim.tried) == ("better", 4, (0, 1), (4, 5))
+    many = [run for good in GOOD for run in (CRASHED, CRASHED, CRASHED, good)]
+    (claim,) = decide({"about": ["failures"], "looks": [4, 8, 12]}, bad=BAD, good=many).claims
+    assert (claim.verdict, claim.crashed) == ("withheld", (0, 12))
+
+
+def test_seeds_used_up_by_crashes_make_a_last_look():
+    rule = {"about": ["failures"], "looks": [4, 8, 12]}
+    short = [CRASHED, *GOOD[1:]]
+    (claim,) = decide(rule, a=GOOD, b=short).claims
+    assert (claim.verdict, claim.n) == ("undecided", 11)
+    (claim,) = decide(rule, a=GOOD[:10], b=GOOD[:10]).claims  # here seeds are left to be planned
+    assert (claim.verdict, claim.n, claim.next_look) == ("open", 8, 12)
+
+
+def test_nan_counts_as_the_baseline():
+    nan = [SeedRun("finished", math.nan, True, 0.5, "accuracy") for _ in range(12)]
+    (claim,) = decide({"about": ["mean"], "looks": [12]}, a=nan, b=GOOD).claims
+    assert claim.verdict == "better"
+    assert claim.nans == (12, 0)
+    assert claim.estimate.difference == pytest.approx(sum(run.score for run in GOOD) / 12 - 0.5)
+    lowest = [run._replace(baseline=None) for run in nan]
+    (claim,) = decide({"about": ["mean"], "looks": [12]}, a=lowest, b=GOOD).claims
+    assert claim.estimate.difference == pytest.approx(sum(run.score for run in GOOD) / 12)
+
+
+def test_claims_share_alpha():
+    rule = {"about": ["failures", "mean"], "looks": [4, 8, 12]}
+    decision = decide(rule, bad=BAD, good=GOOD, other=GOOD)
+    assert [claim.level for claim in decision.claims] == [0.05 / 4] * 4
+    graph = decide(rule | {"share": "graph"}, bad=BAD, good=GOOD, other=GOOD)
+    assert graph.claims[0].level == 0.05 / 4
+    assert max(claim.level for claim in graph.claims) > 0.05 / 4
+    keeping = decide(rule | {"share": "graph", "margin": {"failures": 5, "mean": 1}}, bad=BAD, good=GOOD, other=GOOD)
+    assert {claim.level for claim in keeping.claims} == {0.05 / 4}  # with a margin, a claim may still be wrong
+
+
+def test_looks_after_every_run():
+    decision = decide({"about": ["failures"], "looks": "any"}, bad=BAD, good=GOOD)
+    (claim,) = decision.claims
+    assert claim.verdict == "better"
+    assert 4 <= claim.n <= 8
+    (claim,) = decide({"about": ["failures"], "looks": "any"}, a=GOOD[:5], b=GOOD[:3]).claims
+    assert (claim.verdict, claim.n) == ("undecided", 3)  # no seed of b is left
+
+
+@pytest.mark.parametrize(
+    ("rule", "runs", "words"),
+    [
+        ({"about": ["failures"]}, finished(0.5, 0.6, failed=None), "whether its runs failed is not known"),
+        ({"about": ["mean"], "margin": {"mean": 1}}, finished(1.0, 2.0, metric="bleu"), "margin needs the scale of"),
+        ({"about": ["mean"], "looks": "any"}, finished(1.0, 2.0, metric="bleu"), "looks: any needs the scale of"),
+        ({"about": ["mean"]}, [SeedRun("finished", None, None)] * 2, "a finished run has no score"),
+        (
+            {"about": ["mean"]},
+            [SeedRun("finished", math.nan, True, None, "bleu")] * 2,
+            "neither a baseline nor the range of scores says what it counts as",
+        ),
+        ({"about": ["mean"], "between": ["a", "c"]}, GOOD, "decide: between: there is no arm 'c', there are a, b"),
+    ],
+)
+def test_what_cannot_be_decided(rule, runs, words):
+    with pytest.raises(UserError) as error:
+        decide({"looks": [2]} | rule, a=runs, b=runs)
+    assert words in str(error.value)
