@@ -34,6 +34,7 @@ from stableft.cli.options import (
     PlanOption,
     PriceOption,
     PrintOption,
+    RayAddressOption,
     RecordsOption,
     ResultsOption,
     SaveOption,
@@ -170,6 +171,7 @@ def sweep(
     stop: StopOption = False,
     pilot: PilotOption = False,
     plan_file: PlanOption = None,
+    ray_address: RayAddressOption = None,
 ) -> None:
     """Train the unfinished runs of a sweep and print its report."""
     from stableft.cli.early_report import EarlyReport
@@ -183,6 +185,8 @@ def sweep(
 
     check_results_folder(results)
     check_executor_options(context, executor, pilot)
+    if dry_run and executor == "ray":
+        raise UserError("--dry-run measures on the devices of this machine; leave out --executor ray")
     if stop:
         stop_pilots(config, results)
         return
@@ -220,6 +224,8 @@ def sweep(
         retry_crashed=retry_crashed,
         fail_fast=fail_fast,
         complete=complete,
+        executor="ray" if executor == "ray" else "local",
+        ray_address=ray_address,
     )
     if pilot:
         raise typer.Exit(run_as_pilot(plan, results, fail_fast, train))
