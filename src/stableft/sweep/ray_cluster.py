@@ -31,7 +31,8 @@ def find_ray_cluster(given: str | None, devices: str) -> str:
     try:
         import ray
         from ray._private.services import canonicalize_bootstrap_address  # what `ray.init` resolves "auto" with
-        from ray._raylet import check_health  # what `ray health-check` calls
+        from ray._raylet import GcsClient  # what `ray health-check` makes
+        from ray.exceptions import RayError
     except ImportError:
         raise UserError(f"{option}: Ray is not installed here; pip install 'stableft[ray]' installs it") from None
     if ray.is_initialized():  # by the script or notebook that calls
@@ -52,11 +53,9 @@ def find_ray_cluster(given: str | None, devices: str) -> str:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
-        answers = check_health(address, timeout=ANSWER_SECONDS)
-    except (OSError, ValueError, OverflowError):
-        answers = False
-    if not answers:
-        raise UserError(f"{option}: no Ray cluster answers at {address}")
+        GcsClient(address=address)  # something else that answers takes 40 seconds
+    except (OSError, ValueError, OverflowError, RayError):
+        raise UserError(f"{option}: no Ray cluster answers at {address}") from None
     return address
 
 
@@ -68,9 +67,12 @@ def ray_executor(address: str, devices: str, jobs: int, results: Path, sweep: Sw
         UserError: The cluster cannot be joined, or its nodes cannot train the sweep.
     """
     import ray
+    from ray._private import worker as ray_worker
 
+    show_logs = ray_worker.print_to_stdstream
     if address:
         before = signal.getsignal(signal.SIGTERM)
+        ray_worker.print_to_stdstream = lambda *_, **__: None  # the raylets' logs, by the page, when a node is lost
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except (Exception, SystemExit) as error:
@@ -86,3 +88,4 @@ def ray_executor(address: str, devices: str, jobs: int, results: Path, sweep: Sw
     finally:
         if address:
             ray.shutdown()
+            ray_worker.print_to_stdstream = show_logs
