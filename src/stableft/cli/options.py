@@ -173,9 +173,7 @@ ScoreOption = Annotated[
 ]
 ExecutorOption = Annotated[
     Literal["local", "slurm", "ray"],
-    typer.Option(
-        "--executor", help="local: this machine. slurm: pilots, jobs that share the runs. ray: a Ray cluster."
-    ),
+    typer.Option("--executor", help="local: this machine. slurm: pilots, jobs that share the runs. ray: its nodes."),
 ]
 SlurmPartitionOption = Annotated[
     str | None, typer.Option("--slurm-partition", metavar="NAME", help="Partition. Default: the cluster's.")
