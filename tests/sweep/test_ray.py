@@ -103,7 +103,7 @@ def count_ends(out: str) -> int:
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.cluster
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_sweep_on_a_node_that_shares_the_folder(project):
     with ray_nodes(1) as nodes:
         out = finish(start("short.yaml", "ray", nodes))
@@ -153,7 +153,7 @@ def test_ctrl_c_and_the_loss_of_a_node_in_the_middle(project, shared):
 @needs_ray
 @pytest.mark.nightly
 @pytest.mark.cluster
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_nodes_without_a_large_model(project):
     """It is not sent, and nothing is left of the results folder."""
     with open(project / "tiny" / "large.model", "wb") as file:

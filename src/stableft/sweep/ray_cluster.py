@@ -8,11 +8,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stableft.config.command_config import CommandConfig
 from stableft.config.sweep_file import Sweep
 from stableft.errors import UserError, clip
-from stableft.sweep.ray_workers import RayExecutor
+
+if TYPE_CHECKING:
+    from stableft.sweep.ray_workers import RayExecutor
 
 ANSWER_SECONDS = 5.0  # for the cluster's address
 
@@ -29,10 +32,10 @@ def find_ray_cluster(given: str | None, devices: str) -> str:
     if devices not in ("auto", "cpu"):
         raise UserError(f"--devices {devices!r}: with --executor ray, auto or cpu; Ray assigns the GPUs")
     try:
-        import ray
-        from ray._private.services import canonicalize_bootstrap_address  # what `ray.init` resolves "auto" with
-        from ray._raylet import GcsClient  # what `ray health-check` makes
-        from ray.exceptions import RayError
+        import ray  # pyright: ignore[reportMissingImports] - an extra
+        from ray._private.services import canonicalize_bootstrap_address  # pyright: ignore[reportMissingImports]
+        from ray._raylet import GcsClient  # pyright: ignore[reportMissingImports]
+        from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(f"{option}: Ray is not installed here; pip install 'stableft[ray]' installs it") from None
     if ray.is_initialized():  # by the script or notebook that calls
@@ -40,6 +43,7 @@ def find_ray_cluster(given: str | None, devices: str) -> str:
     if given and given.startswith("ray://"):
         raise UserError(f"{option}: must be HOST:PORT; run the command on a machine of the cluster, not as its client")
     try:
+        # What `ray.init` resolves "auto" with, and below, what `ray health-check` makes.
         address = canonicalize_bootstrap_address(given or os.environ.get("RAY_ADDRESS") or "auto")
     except ConnectionError:
         address = None
@@ -60,14 +64,16 @@ def find_ray_cluster(given: str | None, devices: str) -> str:
 
 
 @contextlib.contextmanager
-def ray_executor(address: str, devices: str, jobs: int, results: Path, sweep: Sweep) -> Iterator[RayExecutor]:
+def ray_executor(address: str, devices: str, jobs: int, results: Path, sweep: Sweep) -> "Iterator[RayExecutor]":
     """Connect this process to the cluster at an address that `find_ray_cluster` returned, and yield its executor.
 
     Raises:
         UserError: The cluster cannot be joined, or its nodes cannot train the sweep.
     """
-    import ray
-    from ray._private import worker as ray_worker
+    import ray  # pyright: ignore[reportMissingImports]
+    from ray._private import worker as ray_worker  # pyright: ignore[reportMissingImports]
+
+    from stableft.sweep.ray_workers import RayExecutor
 
     show_logs = ray_worker.print_to_stdstream
     if address:

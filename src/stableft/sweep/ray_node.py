@@ -1,9 +1,10 @@
 """The node's end of a Ray worker: an actor that holds one worker process and hands its messages and files over.
 
-It imports no Ray. Where the results folder of the sweep is not shared, the worker process has one of its own here.
+Where the results folder of the sweep is not shared, the worker process has one of its own here.
 """
 
 import contextlib
+import importlib.metadata
 import os
 import shutil
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import psutil
+import ray  # pyright: ignore[reportMissingImports] - an extra
 
 from stableft.config.local_files import file_digest, model_folder_digest
 from stableft.config.planned_run import Execution, LocalPaths, default_cache_folder
@@ -27,6 +29,7 @@ from stableft.sweep.worker_process import TrainFunction
 PIECE_BYTES = 8 << 20  # of a file that travels; several workers' pieces must fit into Ray's object store
 POLL_SECONDS = 0.5
 REPLACING_SECONDS = 60.0  # a worker that was killed leaves half a model behind
+SAME_EVERYWHERE = ("stableft", "torch", "transformers")
 SCRATCH = "stableft-ray-"  # folders in the node's folder for temporary files; the process id follows
 
 
@@ -59,7 +62,9 @@ def list_files(path: Path) -> tuple[tuple[str, int], ...]:
 class SeenOnNode:
     """What a node sees: whether the sweep's results folder is shared with it, and what it lacks of what runs read."""
 
+    node: str  # Ray's id
     host: str
+    versions: dict[str, str]
     shared: bool
     missing: tuple[LocalInput, ...]
     has_folder: bool
@@ -80,7 +85,18 @@ def look_around(wanted: LookOut) -> SeenOnNode:
     with contextlib.suppress(OSError):
         shared = wanted.probe.read_text() == wanted.probe.name
     missing = tuple(one for one in wanted.inputs if not one.is_here())
-    return SeenOnNode(socket.gethostname(), shared, missing, wanted.folder is None or wanted.folder.is_dir())
+    has_folder = wanted.folder is None or wanted.folder.is_dir()
+    node = ray.get_runtime_context().get_node_id()
+    return SeenOnNode(node, socket.gethostname(), read_versions(), shared, missing, has_folder)
+
+
+def read_versions() -> dict[str, str]:
+    """Return the versions of the packages on which numbers depend, without the kind of their build."""
+    versions = {}
+    for name in SAME_EVERYWHERE:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name).partition("+")[0]
+    return versions
 
 
 @dataclass(frozen=True)

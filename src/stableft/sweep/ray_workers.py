@@ -6,7 +6,6 @@ along, and fetches each new checkpoint and, in the end, all files of the run.
 """
 
 import contextlib
-import importlib.metadata
 import itertools
 import math
 import os
@@ -14,11 +13,17 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import ray  # pyright: ignore[reportMissingImports] - an extra
+from ray.exceptions import ActorUnavailableError, RayError  # pyright: ignore[reportMissingImports]
+from ray.util.scheduling_strategies import (  # pyright: ignore[reportMissingImports]
+    NodeAffinitySchedulingStrategy,
+)
 
 from stableft.config.local_files import ALLOW_PICKLE
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted, default_cache_folder
@@ -39,6 +44,7 @@ from stableft.sweep.ray_node import (
     list_files,
     look_around,
     names_to_carry,
+    read_versions,
 )
 from stableft.sweep.state import run_under_claim
 from stableft.sweep.worker_process import TrainFunction
@@ -47,7 +53,6 @@ NODE_SECONDS = 120.0  # for a node to look around: it starts Python, imports thi
 RETRY_SECONDS = 1.0  # until an actor that cannot be reached is tried again, unless Ray has found it dead
 LEAVE_SECONDS = 5.0  # for a worker that is killed
 SHIPPED_BYTES = 100 << 20  # of models and data files that nodes lack; each worker gets its own copy
-SAME_EVERYWHERE = ("stableft", "torch", "transformers")  # packages on whose versions numbers depend
 SENT_VARIABLES = (ALLOW_PICKLE, "CUBLAS_WORKSPACE_CONFIG", "HF_HUB_OFFLINE")
 MOVED = ", now on "  # follows the name of a place whose worker runs on another node
 FINAL_WORDS = ("done", "interrupted", "user_error")
@@ -99,49 +104,47 @@ class RayExecutor:
         Raises:
             UserError: There is no place for a worker, or a node lacks something that runs need.
         """
-        import ray
-        from ray.exceptions import RayError
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        def read_versions() -> dict[str, str]:  # by value, because a node may not have this package
-            import importlib.metadata
+        def has_package() -> bool:  # sent by value, because a node may not have this package
+            import importlib.util
 
-            found = {item.name.lower(): item.version for item in importlib.metadata.distributions()}
-            return {name: found[name].partition("+")[0] for name in SAME_EVERYWHERE if name in found}
+            return importlib.util.find_spec("stableft") is not None
 
         nodes = {place.node: place.host for place in self.places()}
         if not nodes:
             what = "a GPU or a CPU" if self.devices == "auto" else "a CPU"
             raise UserError(f"--executor ray: no node of the Ray cluster has {what} to offer")
-        here = {name: importlib.metadata.version(name).partition("+")[0] for name in SAME_EVERYWHERE}
-        seen: dict[str, SeenOnNode] = {}
-        for function, *arguments in ((read_versions,), (look_around, self.wanted)):
-            task = ray.remote(num_cpus=0, max_retries=1)(function)
-            answers = {}
-            for node in nodes:
-                strategy = NodeAffinitySchedulingStrategy(node, soft=False)
-                answers[node] = task.options(scheduling_strategy=strategy).remote(*arguments)
-            for node, answer in answers.items():
-                try:
-                    found = ray.get(answer, timeout=NODE_SECONDS)
-                except RayError as error:
-                    raise UserError(f"Ray node {nodes[node]} cannot be used: {_last_line(error)}") from None
-                if isinstance(found, SeenOnNode):
-                    seen[node] = found
-                    self.check_inputs(found)
-                    continue
-                for name, version in here.items():
-                    if (theirs := found.get(name)) != version:
-                        raise UserError(
-                            f"Ray node {nodes[node]} has {f'{name} {theirs}' if theirs else f'no {name}'}, but this "
-                            f"machine has {version}: install the same everywhere, because numbers depend on it"
-                        )
+        for node, found in self._ask(nodes, has_package).items():
+            if not found:
+                raise UserError(f"Ray node {nodes[node]} does not have stableft: install it on every node")
+        seen: dict[str, SeenOnNode] = self._ask(nodes, look_around, self.wanted)
+        for one in seen.values():
+            self.check_node(one)
         apart = sorted({nodes[node] for node, one in seen.items() if not one.shared})
         where = f"not seen by {', '.join(apart)}: files travel" if apart else "shared by all"
         return f"note: {len(self.places())} workers on {len(nodes)} Ray nodes; the results folder is {where}"
 
-    def check_inputs(self, seen: SeenOnNode) -> None:
-        """Raise a UserError if a node lacks inputs that are too large to be sent."""
+    def _ask(self, nodes: dict[str, str], function: Callable, *arguments: Any) -> dict[str, Any]:
+        """Return what a function says on each of the nodes, id -> host."""
+        task, answers = ray.remote(num_cpus=0)(function), {}
+        for node in nodes:
+            strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+            answers[node] = task.options(scheduling_strategy=strategy).remote(*arguments)
+        for node, answer in answers.items():
+            try:
+                answers[node] = ray.get(answer, timeout=NODE_SECONDS)
+            except RayError as error:
+                raise UserError(f"Ray node {nodes[node]} cannot be used: {_last_line(error)}") from None
+        return answers
+
+    def check_node(self, seen: SeenOnNode) -> None:
+        """Raise a UserError if a node has other versions than this machine, or lacks what is too large to be sent."""
+        for name, version in read_versions().items():
+            if (theirs := seen.versions.get(name)) != version:
+                raise UserError(
+                    f"Ray node {seen.host} has {f'{name} {theirs}' if theirs else f'no {name}'}, but this machine has "
+                    f"{version}: install the same everywhere, because numbers depend on it"
+                )
         if self.has_commands and not seen.shared:
             raise UserError(
                 f"--results {self.results}: Ray node {seen.host} does not see this folder, and arms with a command "
@@ -159,8 +162,6 @@ class RayExecutor:
 
     def places(self) -> list[Place]:
         """Return a place for each worker that may run, on the nodes that are alive now."""
-        import ray
-
         nodes = [node for node in ray.nodes() if node["Alive"]]
         hosts = [node["NodeManagerHostname"] for node in nodes]
         use_gpus = self.devices == "auto" and any(node["Resources"].get("GPU", 0) >= 1 for node in nodes)
@@ -209,8 +210,6 @@ class RayExecutor:
         heartbeat: float,
     ) -> "RayLink":
         """Ask Ray for an actor at the place of this name, or if its node is lost, at any that offers as much."""
-        import ray
-
         place = self.known[name.partition(MOVED)[0]]
         if place.node not in {node["NodeID"] for node in ray.nodes() if node["Alive"]}:
             place = replace(place, node="")
@@ -254,9 +253,6 @@ class RayLink:
         train: TrainFunction | None,
         heartbeat: float,
     ) -> None:
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         self.executor, self.place, self.node = executor, place, place.node
         self.reports: deque[tuple[str, Any]] = deque()
         self.end: WorkerEnd | None = None
@@ -319,9 +315,6 @@ class RayLink:
 
     def _listen(self, sources: LocalPaths, execution: Execution, train: TrainFunction | None, heartbeat: float) -> None:
         """Start the worker where Ray places it, and pass its reports on until it ends."""
-        import ray
-        from ray.exceptions import RayError
-
         carrier: threading.Thread | None = None
         end = WorkerEnd("an error of this process")
         try:
@@ -352,13 +345,11 @@ class RayLink:
 
     def _prepare(self, sources: LocalPaths, heartbeat: float) -> LocalPaths:
         """Wait for a place, send inputs that its node lacks, and return where the worker finds all of them."""
-        import ray
-
         answer = self.actor.look.remote(self.executor.wanted)
         while not ray.wait([answer], timeout=heartbeat)[0]:
             self._report("alive", SignOfLife("waiting for a place in the Ray cluster"))
         seen, scratch = ray.get(answer)
-        self.executor.check_inputs(seen)
+        self.executor.check_node(seen)
         moved = {}
         for number, one in enumerate(seen.missing):
             for name, _ in list_files(one.path):
@@ -367,7 +358,7 @@ class RayLink:
             moved[one.path] = scratch / "inputs" / str(number) / ("" if one.path.is_dir() else one.path.name)
         if seen.host != self.place.host.partition(" ")[0]:
             self.moved_to = seen.host
-        self.shared = seen.shared
+        self.shared, self.node = seen.shared, seen.node
         paths = {digest: moved.get(path, path) for digest, path in sources.paths.items()}
         data_dir = sources.data_dir and sources.data_dir.resolve()
         data_dir = data_dir and moved.get(data_dir, data_dir)
@@ -405,10 +396,8 @@ class RayLink:
 
     def _describe_loss(self, error: Exception) -> WorkerEnd:
         """Return how a worker ended whose actor is gone. Losing a machine is nobody's fault."""
-        import ray
-
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]} if ray.is_initialized() else set()
-        if self.killed or (self.node or "?") in alive:
+        if self.killed or self.node in alive:
             return WorkerEnd(f"its Ray actor ({_last_line(error)})")
         return WorkerEnd(f"the loss of its node {self.place.host}".rstrip(), machine_lost=True)
 
@@ -416,9 +405,6 @@ class RayLink:
 
     def _call(self, method: str, *arguments: Any) -> Any:
         """Call a method of the actor. While it cannot be reached, Ray finds out whether it is dead."""
-        import ray
-        from ray.exceptions import ActorUnavailableError
-
         while True:
             try:
                 return ray.get(getattr(self.actor, method).remote(*arguments))
@@ -433,8 +419,6 @@ class RayLink:
 
     def _kill_actor(self) -> None:
         """End the actor's process, unless it has ended."""
-        import ray
-
         with contextlib.suppress(Exception):  # Ray may have been left already
             if self.listener.is_alive() and ray.is_initialized():
                 ray.kill(self.actor)
@@ -463,8 +447,6 @@ class RayLink:
         Raises:
             RunInterrupted: The run was asked to stop, or its worker died.
         """
-        from ray.exceptions import RayError
-
         ending: str | None = None
         content: Any = None
         try:

@@ -29,9 +29,9 @@ from stableft.records.run_record import (
     read_intact_record,
     run_folder,
 )
+from stableft.sweep.local_workers import main_hidden, sigint_blocked
 from stableft.sweep.progress import Notice, ProgressReported, RunEnded, RunStarted, ShowEvent, SweepEvent, run_label
 from stableft.sweep.tracker_clients import TRACKERS, LogValues, TrackedRun, describe_place
-from stableft.sweep.local_workers import main_hidden, sigint_blocked
 
 MARK_FILE = "tracked.json"  # in a run's folder: digest of where it was sent -> digest of the record that was sent
 CURVE_POINTS = 1000  # of a run, at most: more would take a tracker longer to take in than many runs to train
