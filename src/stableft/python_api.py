@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -112,6 +113,8 @@ def run_sweep(
     complete: bool = False,
     watch: "ShowEvent | None" = None,
     leave_after: float | None = None,
+    executor: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
 ) -> "SweepResult":
     """Train every run of a sweep that is not done, print the progress, and return the ids of its runs by outcome.
 
@@ -138,6 +141,8 @@ def run_sweep(
         complete: Retrain finished runs whose requested weights or probes are missing.
         watch: Is called with every event of the sweep, such as `RunStarted`, of those in `stableft.sweep.progress`.
         leave_after: Seconds to wait at the end for runs that other processes hold. None: until they are done.
+        executor: "local" (this machine) or "ray": workers on the nodes of a Ray cluster.
+        ray_address: HOST:PORT of the cluster. None: the one that RAY_ADDRESS names or that this machine belongs to.
     """
     from stableft.report.other_settings import describe_padded_runs
     from stableft.sweep.claim_race import MARKS_FOLDER, check_claims
@@ -146,6 +151,7 @@ def run_sweep(
     from stableft.sweep.local_workers import LocalExecutor
     from stableft.sweep.preflight import check_sweep_inputs, describe_odd_choices, describe_planned_rows
     from stableft.sweep.progress import closing_line, open_display
+    from stableft.sweep.ray_cluster import find_ray_cluster, ray_executor
     from stableft.sweep.run_sweep import run_planned_sweep
     from stableft.sweep.start_runs import start_runs_to_train
     from stableft.sweep.state import SAVED_FOLDERS, unique_runs
@@ -154,6 +160,9 @@ def run_sweep(
     from stableft.training.schedule import total_steps
 
     _check_choice("save", save, SAVED_FOLDERS)
+    _check_choice("executor", executor, ("local", "ray"))
+    if ray_address and executor != "ray":
+        raise UserError(f"ray_address={echo(ray_address)}: an option of executor='ray'; give that too")
     counts = {"jobs_per_device": jobs_per_device, "checkpoint_every": checkpoint_every}
     for name, count in (counts | {"micro_batch": micro_batch, "threads": threads}).items():
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
@@ -176,7 +185,8 @@ def run_sweep(
         price=price,
         retrain_incomplete=complete,
     )
-    slots = resolve_devices(devices)
+    cluster = find_ray_cluster(ray_address, devices) if executor == "ray" else None
+    slots = resolve_devices(devices) if cluster is None else ["those of Ray"]
     # Check every input before the first run: a mistake in the last arm must not surface after hours of training.
     parents = start_runs_to_train(sweep, results, retry_crashed)
     rows = check_sweep_inputs(sweep.runs, sweep.sources, parents)
@@ -199,7 +209,13 @@ def run_sweep(
         print(line, flush=True)
     try:
         check_claims(results)
-        with open_display(steps=steps) as shown, tracked_display(track, sweep, results, shown) as display:
+        where = (devices, jobs_per_device, results, sweep)
+        local = nullcontext(LocalExecutor(slots, jobs_per_device))
+        with (
+            local if cluster is None else ray_executor(cluster, *where) as workers,
+            open_display(steps=steps) as shown,
+            tracked_display(track, sweep, results, shown) as display,
+        ):
 
             def show(event: "SweepEvent") -> None:
                 display(event)
@@ -209,7 +225,7 @@ def run_sweep(
             result = run_planned_sweep(
                 sweep,
                 results,
-                LocalExecutor(slots, jobs_per_device),
+                workers,
                 execution,
                 retry_crashed,
                 fail_fast,

@@ -36,6 +36,7 @@ from stableft.cli.options import (
     PlanOption,
     PriceOption,
     PrintOption,
+    RayAddressOption,
     RecordsOption,
     ResultsOption,
     SaveOption,
@@ -174,6 +175,7 @@ def sweep(
     stop: StopOption = False,
     pilot: PilotOption = False,
     plan_file: PlanOption = None,
+    ray_address: RayAddressOption = None,
 ) -> None:
     """Train the unfinished runs of a sweep and print its report."""
     from stableft.cli.early_report import EarlyReport
@@ -187,6 +189,8 @@ def sweep(
 
     check_results_folder(results)
     check_executor_options(context, executor, pilot)
+    if dry_run and executor == "ray":
+        raise UserError("--dry-run measures on the devices of this machine; leave out --executor ray")
     if stop:
         stop_pilots(config, results)
         return
@@ -226,6 +230,8 @@ def sweep(
         retry_crashed=retry_crashed,
         fail_fast=fail_fast,
         complete=complete,
+        executor="ray" if executor == "ray" else "local",
+        ray_address=ray_address,
     )
     if pilot:
         raise typer.Exit(run_as_pilot(plan, results, fail_fast, train))

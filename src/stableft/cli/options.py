@@ -175,8 +175,8 @@ ScoreOption = Annotated[
     typer.Option("--score", help="Checkpoint whose score is reported; recipe: as the recipe says."),
 ]
 ExecutorOption = Annotated[
-    Literal["local", "slurm"],
-    typer.Option("--executor", help="local: this machine. slurm: pilots, jobs that share the runs."),
+    Literal["local", "slurm", "ray"],
+    typer.Option("--executor", help="local: this machine. slurm: pilots, jobs that share the runs. ray: its nodes."),
 ]
 SlurmPartitionOption = Annotated[
     str | None, typer.Option("--slurm-partition", metavar="NAME", help="Partition. Default: the cluster's.")
@@ -204,6 +204,10 @@ PilotOption = Annotated[
     bool, typer.Option("--pilot", help="Share the runs with other pilots; end when others hold all that are left.")
 ]
 PlanOption = Annotated[Path | None, typer.Option("--plan", hidden=True, help="Plan of the submission.")]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option("--ray-address", metavar="HOST:PORT", help="Default: $RAY_ADDRESS, or this machine's cluster."),
+]
 NO_TEXTS: list[str] = []
 NO_FILES: list[Path] = []
 

@@ -12,12 +12,12 @@ from stableft.pretrain.config_file import PlannedPretraining, load_pretraining
 from stableft.pretrain.corpus import load_corpus, load_pretraining_tokenizer
 from stableft.pretrain.record import MODEL_FOLDER, PretrainRecord, pretrain_folder
 from stableft.pretrain.run import PretrainProgress, prepare_pretraining, pretrain_masked_lm
+from stableft.records.atomic_folder import atomic_write_folder
 from stableft.records.file_sums import check_undamaged
 from stableft.records.run_record import CHECKPOINT_FILE, atomic_write, dump_record, read_record_as
 from stableft.sweep.claims import claim_run
 from stableft.sweep.workers import EXIT_INTERRUPTED, collected_signals
 from stableft.text import Pace, format_duration, open_live_output
-from stableft.training.outputs import atomic_write_folder
 from stableft.training.setup import torch_settings_restored
 
 

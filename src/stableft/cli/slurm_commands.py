@@ -50,6 +50,7 @@ from stableft.sweep.workers import EXIT_INTERRUPTED
 
 EXECUTOR_OPTIONS = {  # executor -> names of the parameters that only it takes
     "slurm": ("slurm_partition", "slurm_time", "slurm_gpus", "slurm_warn", "slurm_arg", "pilots", "print_"),
+    "ray": ("ray_address",),
 }
 # Parameters that are in the plan, or make no sense to a pilot; all others reach it.
 NOT_FOR_PILOTS = (

@@ -15,10 +15,14 @@ from stableft.sweep.worker_process import TrainFunction
 
 @dataclass(frozen=True)
 class WorkerEnd:
-    """How a worker ended: `cause` in words, such as "exit code 3". `clean`: it left of its own accord."""
+    """How a worker ended: `cause` in words, such as "exit code 3". `clean`: it left of its own accord.
+
+    `machine_lost`: it went down with its machine, so that its run need not be to blame.
+    """
 
     cause: str
     clean: bool = False
+    machine_lost: bool = False
 
 
 class WorkerLink(Protocol):

@@ -176,6 +176,7 @@ class QueuedRun:
     wait: float = 0.0  # before the next try, after another process held it
     had_no_record: bool = False
     first_death: str | None = None  # of the worker that the run was on; its second death makes it a crash
+    machines_lost: int = 0  # under the run; a run that takes down its machines is not tried for ever
 
     @property
     def is_repeat(self) -> bool:
@@ -228,6 +229,7 @@ POLL_SECONDS = 0.2
 CLAIMED_RETRY_SECONDS = (1.0, 10.0)  # first and longest wait before retrying a run that another process holds
 WORKER_EXIT_SECONDS = 5.0
 MAX_DEVICE_ERRORS = 2  # consecutive device errors before a device is retired
+MAX_MACHINES_LOST = 5
 MAX_FAILED_STARTS = 3  # consecutive workers that may die before beginning a run; more would fail the same way
 
 
@@ -361,7 +363,7 @@ def _receive_report(pool: WorkerPool, slot: WorkerSlot, link: WorkerLink) -> Non
         return
     slot.watch.heard_at = pool.clock.now
     if word == "ready":
-        slot.ready = True
+        slot.ready, slot.name = True, content or slot.name
     elif word == "alive":
         slot.watch.sign = content
         pool.slowest |= {doing: max(t, pool.slowest.get(doing, 0.0)) for doing, t in content.slowest.items()}
@@ -439,8 +441,10 @@ def _clean_up_dead_worker(pool: WorkerPool, slot: WorkerSlot, end: WorkerEnd) ->
     if task and slot.started_at is None and end.clean:  # it had done its last run already
         pool.queue.appendleft(task)
     elif task:
-        _settle_dead_run(pool, slot, task, _describe_death(slot.watch, end.cause))
-    if slot.started_at is None:
+        task.machines_lost += end.machine_lost
+        to_blame = not end.machine_lost or task.machines_lost > MAX_MACHINES_LOST
+        _settle_dead_run(pool, slot, task, _describe_death(slot.watch, end.cause), to_blame)
+    if slot.started_at is None and not end.machine_lost:
         slot.failed_starts += 1
         if slot.failed_starts >= MAX_FAILED_STARTS:
             _stop_pool(
@@ -458,10 +462,10 @@ def _describe_death(watch: WorkerWatch, cause: str) -> str:
     return f"the worker process died with {cause}{at}"
 
 
-def _settle_dead_run(pool: WorkerPool, slot: WorkerSlot, task: QueuedRun, death: str) -> None:
-    """Requeue a run whose worker died, or record a crash if it was the second one."""
+def _settle_dead_run(pool: WorkerPool, slot: WorkerSlot, task: QueuedRun, death: str, to_blame: bool) -> None:
+    """Requeue a run whose worker died, or record a crash if it was the second one and the run may be to blame."""
     first, seconds = task.first_death, time.monotonic() - (slot.started_at or time.monotonic())
-    if first and not pool.killed and not (pool.stopping and slot.watch.killed_because):
+    if first and to_blame and not pool.killed and not (pool.stopping and slot.watch.killed_because):
         reason = f"{death}, twice" if death == first else f"{death}; on the first try, {first}"
         try:
             record = record_worker_death(task.run, pool.results, task.replaces, reason, seconds)
@@ -476,9 +480,11 @@ def _settle_dead_run(pool: WorkerPool, slot: WorkerSlot, task: QueuedRun, death:
         return
     if slot.started_at is not None:
         pool.show(RunEnded(slot.name, task.run, "interrupted"))
-    task.first_death = death
+    task.first_death = death if to_blame else first
     has_checkpoint = (run_folder(pool.results, task.run.run_id) / CHECKPOINT_FILE).exists()
-    then = "the next sweep continues it" if pool.stopping else "it is tried once more,"
+    then = (
+        "the next sweep continues it" if pool.stopping else f"it is tried {'once more' if to_blame else 'elsewhere'},"
+    )
     where = "from its last checkpoint" if has_checkpoint else "from its start"
     pool.show(Notice(f"{run_label(task.run)}: {death}; {then} {where}"))
 

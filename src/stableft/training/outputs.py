@@ -2,11 +2,8 @@
 
 import json
 import math
-import os
 import shutil
-import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,13 +17,12 @@ from stableft.config.planned_run import Execution
 from stableft.config.run_config import ConfigSection
 from stableft.data.metrics import compute_scores
 from stableft.data.tokens import LabeledRows
-from stableft.errors import storage_faults
 from stableft.models.load import quiet_transformers
 from stableft.pulse import PULSE, WRITING_RESULTS
+from stableft.records.atomic_folder import atomic_write_folder
 from stableft.records.energy import make_energy_record
 from stableft.records.failure import find_chance_in_data, is_failed
 from stableft.records.file_sums import sum_files
-from stableft.records.held_claims import check_claim
 from stableft.records.probe_record import PROBES_FILE, write_probe_records
 from stableft.records.run_record import (
     BEST_FOLDER,
@@ -40,7 +36,6 @@ from stableft.records.run_record import (
     RunRecord,
     Scores,
     atomic_write,
-    sync_folder,
     write_record,
 )
 from stableft.training.environment import (
@@ -87,43 +82,6 @@ def write_model_folder(folder: Path, model: PreTrainedModel, tokenizer: PreTrain
         backend.no_truncation()  # calls leave these settings on the tokenizer; the file must not depend on them
         backend.no_padding()
         tokenizer.save_pretrained(temporary)
-
-
-@contextmanager
-def atomic_write_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder that replaces `target` as a whole on success and is deleted on an exception.
-
-    Raises:
-        ClaimLostError: Another process has taken over this process's claim of the folder that holds `target`.
-    """
-    temporary = target.with_name(f".{target.name}.partial")
-    with storage_faults(target, temporary):
-        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process; holding the claim, we may delete it
-        temporary.mkdir()
-        try:
-            yield temporary
-        except (Exception, KeyboardInterrupt):
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        mode = _default_file_mode(temporary)
-        for path in temporary.iterdir():
-            path.chmod(mode)  # safetensors creates files that only their owner can read
-            with open(path, "rb+") as file:
-                os.fsync(file.fileno())  # the contents must be on disk before the rename makes them visible
-        sync_folder(temporary)
-        check_claim(target.parent)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
-        sync_folder(target.parent)
-
-
-def _default_file_mode(folder: Path) -> int:
-    """Return the permissions of a new file in the folder. The umask can only be read by setting it, so create one."""
-    probe = folder / ".mode"
-    probe.touch()
-    mode = probe.stat().st_mode
-    probe.unlink()
-    return stat.S_IMODE(mode)
 
 
 def evaluate_model(

@@ -1,0 +1,208 @@
+"""Sweeps on a real Ray cluster of this machine: nodes that share the results folder or not, and die; Ctrl-C."""
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.ray_nodes import HAS_RAY, RayNodes, ray_nodes
+
+from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE
+
+needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed: the extra test-cluster has it")
+MACHINE_KEYS = {"environment", "seconds", "peak_memory_bytes", "checksum", "commits", "energy"}
+FILES = ["config.yaml", "history.jsonl", "model-best", "predictions.npz", RECORD_FILE]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, toy_data, tiny_model_folder) -> Path:
+    """Makes a test start in a folder with data, a model and a sweep of three runs of 14 seconds or so."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    shutil.copytree(toy_data, folder / "data")
+    shutil.copytree(tiny_model_folder, folder / "tiny")
+    write_sweep(folder / "sweep.yaml", 600)
+    write_sweep(folder / "short.yaml", 3)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("STABLEFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return folder
+
+
+def write_sweep(path: Path, steps: int) -> None:
+    path.write_text(
+        f"""
+task: {{name: toy, train: data/train.csv, validation: data/validation.csv, test: data/test.csv,
+  text: [first, second], label: label, labels: ["no", "yes"], metric: accuracy}}
+model: tiny
+recipe: devlin
+seeds: 1-3
+set: {{data.max_length: 32, schedule.length: {{steps: {steps}}}, evaluation.every: {{times: 3}}, optimizer.lr: 1.0e-3}}
+"""
+    )
+
+
+SWEEP = """
+import sys, stableft
+options = dict(devices="cpu", save="best", checkpoint_every=40)
+if sys.argv[3:]:
+    options |= dict(executor="ray", ray_address=sys.argv[3])
+try:
+    sys.exit(130 if stableft.run_sweep(sys.argv[1], results=sys.argv[2], **options).interrupted else 0)
+except ValueError as error:
+    sys.exit(f"stableft: {error}")
+"""
+
+
+def start(sweep: str, results: str, nodes: RayNodes | None = None) -> subprocess.Popen:
+    """Starts a sweep as a script does, without the command's report."""
+    command = [sys.executable, "-c", SWEEP, sweep, results, *([nodes.address] if nodes else [])]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    out, _ = process.communicate(timeout=400)
+    assert process.returncode == code, out
+    return out
+
+
+def wait_for_checkpoints(results: Path, count: int) -> None:
+    deadline = time.monotonic() + 200
+    while len(list(results.glob(f"runs/*/{CHECKPOINT_FILE}"))) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def check_equal(results: Path, local: Path) -> None:
+    """Nothing is lost, nothing is left behind, and all that runs leave is that of local runs, byte by byte."""
+    assert sorted(path.name for path in results.iterdir()) == [".claims", "runs"]
+    folders = sorted((results / "runs").iterdir())
+    assert [folder.name for folder in folders] == sorted(path.name for path in (local / "runs").iterdir())
+    for folder in folders:
+        twin = local / "runs" / folder.name
+        assert sorted(path.name for path in folder.iterdir()) == FILES
+        records = [json.loads((one / RECORD_FILE).read_text()) for one in (folder, twin)]
+        assert {key for key in records[0] if records[0][key] != records[1][key]} <= MACHINE_KEYS
+        assert records[0].keys() == records[1].keys()
+        assert records[0]["status"] == "finished"
+        for name in FILES[:-1]:
+            for path in sorted((twin / name).rglob("*")) if (twin / name).is_dir() else [twin / name]:
+                assert (folder / path.relative_to(twin)).read_bytes() == path.read_bytes(), path
+
+
+def count_ends(out: str) -> int:
+    return len(re.findall(r"(finished|failed at its end), last accuracy", out))
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_sweep_on_a_node_that_shares_the_folder(project):
+    with ray_nodes(1) as nodes:
+        out = finish(start("short.yaml", "ray", nodes))
+    assert "1 workers on 1 Ray nodes; the results folder is shared by all" in out
+    assert count_ends(out) == 3
+    assert "Ended: 3 of 3 runs done" in out
+    finish(start("short.yaml", "local"))
+    check_equal(project / "ray", project / "local")
+
+
+@needs_ray
+@pytest.mark.nightly
+@pytest.mark.cluster
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("shared", [True, False])
+def test_ctrl_c_and_the_loss_of_a_node_in_the_middle(project, shared):
+    results = project / "ray"
+    if not shared and subprocess.run(["unshare", "-m", "true"]).returncode:
+        pytest.skip("mounts a file system")
+    finish(start("sweep.yaml", "local"))
+    with ray_nodes(2, hidden=None if shared else project) as nodes:
+        process = start("sweep.yaml", "ray", nodes)
+        wait_for_checkpoints(results, 2)
+        process.send_signal(signal.SIGINT)
+        out = finish(process, 130)
+        assert (
+            "2 workers on 2 Ray nodes; the results folder is " + ("shared by all" if shared else "not seen by") in out
+        )
+        assert "3 left (2 with a checkpoint; run the same command to continue" in out
+        assert not list(results.glob(".ray*"))
+        saved = {path: path.stat().st_mtime_ns for path in results.glob(f"runs/*/{CHECKPOINT_FILE}")}
+        process = start("sweep.yaml", "ray", nodes)
+        deadline = time.monotonic() + 200
+        while any(path.exists() and path.stat().st_mtime_ns == time_ for path, time_ in saved.items()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        nodes.kill_node()
+        out = finish(process)
+    assert re.search(
+        r"the worker process died with the loss of its node .*; it is tried elsewhere, from its last checkpoint", out
+    )
+    assert count_ends(out) == 3
+    assert "raylet" not in out
+    check_equal(results, project / "local")
+
+
+@needs_ray
+@pytest.mark.nightly
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_nodes_without_a_large_model(project):
+    """It is not sent, and nothing is left of the results folder."""
+    with open(project / "tiny" / "large.model", "wb") as file:
+        file.truncate((100 << 20) + 1)
+    with ray_nodes(1, hidden=project) as nodes:
+        out = finish(start("short.yaml", "ray", nodes), 1)
+    assert re.search(r"project/tiny: Ray node .* lacks it or has other contents, and its .* bytes are too many", out)
+    assert not (project / "ray").exists()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_addresses_that_do_not_answer(project, stableft, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for address, words in (
+        (f"127.0.0.1:{port}", f"--ray-address 127.0.0.1:{port}: no Ray cluster answers at "),
+        ("nonsense", "--ray-address nonsense: must be HOST:PORT, such as 10.0.0.1:6379"),
+        (
+            "ray://127.0.0.1:10001",
+            "--ray-address ray://127.0.0.1:10001: must be HOST:PORT; run the command",
+        ),
+    ):
+        code, _, err = stableft("sweep", "short.yaml", "--executor", "ray", "--ray-address", address)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert err.startswith(f"stableft: {words}")
+    monkeypatch.setenv("RAY_TMPDIR", str(project))
+    code, _, err = stableft("sweep", "short.yaml", "--executor", "ray")
+    assert (code, "no Ray cluster runs on this machine" in err) == (2, True)
+    assert not (project / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--ray-address", "10.0.0.1:6379"], "--ray-address: an option of --executor ray; give that too"),
+        (["--executor", "ray", "--devices", "0,1"], "--devices '0,1': with --executor ray, auto or cpu"),
+        (["--executor", "ray", "--dry-run"], "--dry-run measures on the devices of this machine"),
+    ],
+)
+def test_options_that_do_not_fit(project, stableft, options, words):
+    code, _, err = stableft("sweep", "short.yaml", *options)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert words in err
+    assert not (project / "results").exists()
+
+
+def test_ray_is_not_installed(project, stableft, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, _, err = stableft("sweep", "short.yaml", "--executor", "ray")
+    assert code == 2
+    assert err == "stableft: --executor ray: Ray is not installed here; pip install 'stableft[ray]' installs it\n"
