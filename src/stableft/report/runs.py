@@ -340,12 +340,11 @@ def describe_environment(environment: Mapping[str, Any]) -> str:
     commit = (environment["git_commit"] or "unknown")[:12]
     dirty = " with uncommitted changes" if environment["git_dirty"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(environment["versions"].items()))
-    tf32 = " with TF32" if environment["tf32"] else ""
-    kernels = "" if environment.get("deterministic", True) else NOT_DETERMINISTIC
-    kernels += COMPILED if environment.get("compiled") else ""
+    device = environment["device"] + (" with TF32" if environment["tf32"] else "")
+    device += "" if environment.get("deterministic", True) else NOT_DETERMINISTIC
+    device += COMPILED if environment.get("compiled") else ""
     older = f" (numerics version {environment['numerics']})" if environment["numerics"] != NUMERICS else ""
-    device = f"{environment['device']}{tf32}{kernels}{older}"
-    return f"{device}, {environment['platform']}, commit {commit}{dirty}; {versions}"
+    return f"{device}{older}, {environment['platform']}, commit {commit}{dirty}; {versions}"
 
 
 def read_stored_records(results: Path, runs: Iterable[PlannedRun]) -> Iterable[RunRecord]:
