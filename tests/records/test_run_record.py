@@ -14,6 +14,7 @@ from support.paths import ROOT
 from stableft.config.planned_run import PlannedRun
 from stableft.config.run_config import canonical_json
 from stableft.errors import StorageError, UserError
+from stableft.records.convert import convert_records_file
 from stableft.records.frame import build_frame
 from stableft.records.probe_record import DriftRecord, read_probe_records
 from stableft.records.run_record import (
@@ -31,7 +32,6 @@ from stableft.records.run_record import (
     StartRecord,
     UnknownSchemaError,
     atomic_write,
-    convert_records_file,
     dump_record,
     parse_record_as,
     read_record,

@@ -132,8 +132,9 @@ def export(
     from stableft.cli.sweep_commands import export_records, read_sweep_records
     from stableft.config.local_files import check_results_folder
     from stableft.python_api import plan_sweep
+    from stableft.records.convert import convert_records_file
     from stableft.records.frame import write_tidy_table
-    from stableft.records.run_record import convert_records_file, read_records_file
+    from stableft.records.run_record import read_records_file
 
     check_results_folder(results)
     is_table = (format_ or ("csv" if out.suffix.lower() == ".csv" else "jsonl")) == "csv"
