@@ -8,12 +8,11 @@ import shlex
 from collections.abc import Mapping
 from decimal import Decimal
 from string import Formatter
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from stableft.catalog.tasks import TASKS, TaskSpec
-from stableft.config.decide_rule import ScoreScale
 from stableft.config.run_config import (
     ConfigSection,
     Seeds,
@@ -28,7 +27,6 @@ from stableft.errors import clip, did_you_mean
 
 PLACEHOLDERS = ("seed", "out", "device")  # the seed, the run's own empty folder, and cpu or cuda:0
 FILE_PLACEHOLDERS = ("seed", "out")
-RANGE = "a list of two numbers, such as [0, 1]"
 SHELL_WORDS = frozenset("| || & && ; > >> < << 2> 2>&1 &>".split())
 SCORE_FILES = {".json": "key", ".jsonl": "key", ".csv": "column", ".tsv": "column"}  # and what names the score in it
 
@@ -85,14 +83,38 @@ def split_command(command: str) -> tuple[str, ...]:
     return arguments
 
 
-class CommandScore(ScoreScale):
-    """What the score of a command means, and where it is: in a file below {out}, or in a line of its stdout.
+class ScoreMeaning(ConfigSection):
+    """What the numbers of a score mean."""
 
-    Without a range it is from 0 to the scale. Reports are in percent, so that no score may be beyond it.
+    example: ClassVar[str] = "{scale: 100, range: [0, 100], better: higher}"
+    scale: Literal[1, 100] = 1  # fractions, or percent
+    range: Annotated[tuple[float, float], Field(strict=False)] | None = None  # on that scale; None: from 0 to it
+    better: Literal["higher", "lower"] = "higher"
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest possible score, as fractions."""
+        low, high = self.range or (0.0, float(self.scale))
+        return low / self.scale, high / self.scale
+
+    @model_validator(mode="after")
+    def _range_fits_scale(self) -> Self:
+        low, high = self.range or (0.0, self.scale)
+        if not -self.scale <= low < high <= self.scale:
+            raise ValueError(
+                f"range [{low:g}, {high:g}] must rise and be within -{self.scale} and {self.scale}, because scale is "
+                f"{self.scale}"
+            )
+        return self
+
+
+class CommandScore(ScoreMeaning):
+    """Where a command leaves its score: in a file below {out}, or in the last line of its stdout with a pattern.
+
+    The others of its keys say what the score means; they are all that a sweep of recipes may give.
     """
 
     example: ClassVar[str] = "{file: '{out}/eval_results.json', key: eval_accuracy} or {pattern: 'accuracy: ([0-9.]+)'}"
-    range: Annotated[list[float], Field(min_length=2, max_length=2, description=RANGE)] | None = None  # pyright: ignore
     file: str | None = None
     key: str | None = Field(default=None, min_length=1)  # in JSON and JSON Lines, with dots between nested keys
     column: str | None = Field(default=None, min_length=1)  # in CSV and TSV, whose last row counts
@@ -103,22 +125,6 @@ class CommandScore(ScoreScale):
     def file_ending(self) -> str:
         """The ending of the file in lower case, with its dot."""
         return re.findall(r"\.\w+$|$", self.file or "")[0].lower()
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """The lowest and the highest possible score, as fractions."""
-        low, high = self.range or (0.0, float(self.scale))
-        return low / self.scale, high / self.scale
-
-    @model_validator(mode="after")
-    def _range_rises(self) -> Self:
-        low, high = self.range or (0.0, self.scale)
-        if not -self.scale <= low < high <= self.scale:
-            raise ValueError(
-                f"range [{low:g}, {high:g}] must rise and be within -{self.scale} and {self.scale}, because scale is "
-                f"{self.scale}"
-            )
-        return self
 
     @model_validator(mode="after")
     def _source_is_clear(self) -> Self:
