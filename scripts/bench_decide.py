@@ -363,6 +363,18 @@ def summarize(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         }
 
 
+def write_results(
+    rows: Sequence[dict[str, Any]], summary: Sequence[dict[str, Any]], draws: int, seed: int, folder: Path
+) -> None:
+    """Write all numbers and the figure."""
+    about = {"draws": draws, "seed": seed, "alpha": ALPHA, "permutations": PERMUTATIONS, "margins": MARGINS}
+    lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+    totals = ",\n".join(f"  {json.dumps(row)}" for row in summary)
+    text = f'{{"about": {json.dumps(about)},\n"summary": [\n{totals}\n],\n"rows": [\n{lines}\n]}}\n'
+    atomic_write(folder / "decide.json", text.encode())
+    atomic_write(folder / "decide.png", draw_savings(rows))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=10_000)
@@ -389,12 +401,7 @@ def main() -> None:
     for row in summary:
         print(json.dumps(row))
     if options.only is None:
-        about = {"draws": draws, "seed": options.seed, "alpha": ALPHA, "permutations": PERMUTATIONS, "margins": MARGINS}
-        lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
-        totals = ",\n".join(f"  {json.dumps(row)}" for row in summary)
-        text = f'{{"about": {json.dumps(about)},\n"summary": [\n{totals}\n],\n"rows": [\n{lines}\n]}}\n'
-        atomic_write(options.out / "decide.json", text.encode())
-        atomic_write(options.out / "decide.png", draw_savings(rows))
+        write_results(rows, summary, draws, options.seed, options.out)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Sweeps with a rule: seeds are run look by look, and no more than the claims need."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import textwrap
 
 import pytest
 from support.decided_sweeps import make_decided_sweep, make_scored_record, sweep_until_decided
+from support.paths import ROOT
 from support.sweep_records import save_record
 from support.worker_logs import read_events, wait_until
 
@@ -79,7 +81,8 @@ def test_a_killed_sweep_goes_on_from_its_records(tmp_path):
     file = tmp_path / "sweep.py"
     file.write_text(textwrap.dedent(script))
     sweep = make_decided_sweep(RULE)
-    with subprocess.Popen([sys.executable, str(file)]) as process:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("src", "tests"))}
+    with subprocess.Popen([sys.executable, str(file)], env=environment) as process:
         try:
             wait_until(lambda: len(list(tmp_path.glob("runs/*/record.json"))) >= 3, seconds=80)
         finally:
