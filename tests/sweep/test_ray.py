@@ -27,7 +27,7 @@ def project(tmp_path, monkeypatch, toy_data, tiny_model_folder) -> Path:
     folder.mkdir()
     shutil.copytree(toy_data, folder / "data")
     shutil.copytree(tiny_model_folder, folder / "tiny")
-    write_sweep(folder / "sweep.yaml", 600)
+    write_sweep(folder / "sweep.yaml", 500)
     write_sweep(folder / "short.yaml", 3)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("STABLEFT_CACHE", str(tmp_path / "cache"))
@@ -132,7 +132,7 @@ def test_ctrl_c_and_the_loss_of_a_node_in_the_middle(project, shared):
         assert (
             "2 workers on 2 Ray nodes; the results folder is " + ("shared by all" if shared else "not seen by") in out
         )
-        assert "3 left (2 with a checkpoint; run the same command to continue" in out
+        assert "3 left (2 with a checkpoint); run the same command to continue" in out
         assert not list(results.glob(".ray*"))
         saved = {path: path.stat().st_mtime_ns for path in results.glob(f"runs/*/{CHECKPOINT_FILE}")}
         process = start("sweep.yaml", "ray", nodes)
