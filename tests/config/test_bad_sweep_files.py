@@ -201,7 +201,7 @@ SEEDS = [
 ]
 # Files with keys on lines of their own -> the whole sentence
 FILES = [
-    (BASE + "zzzzzz: 1\n", f"s.yaml:5: key 'zzzzzz' is not known; known keys: {KEYS}, arms"),
+    (BASE + "zzzzzz: 1\n", f"s.yaml:5: key 'zzzzzz' is not known; known keys: {KEYS}, decide, arms"),
     (BASE + "Seeds: 1\n", "s.yaml:5: key 'Seeds' is not known; did you mean 'seeds'?"),
     ("task: rte\nseeds: 1\nrecipe:\n", "s.yaml:3: key 'recipe' is missing"),
     ("task: rte\nseeds:\nrecipe: zhang\n", "s.yaml:2: key 'seeds' is missing"),

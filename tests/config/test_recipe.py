@@ -14,7 +14,8 @@ from stableft.errors import UserError
 BASE = "task: rte\nmodel: bert-large-uncased\nseeds: 1-2\nrecipe: mosbach\n"
 OWNED = r"s\.yaml:{}: {} .*sweep key '{}'"
 TOP_KEYS = (
-    "recipe, task, model, set, grid, seeds, stop_hopeless, probes, command, score, baseline, timeout, inputs, arms"
+    "recipe, task, model, set, grid, seeds, stop_hopeless, probes, command, score, baseline, timeout, inputs, "
+    "decide, arms"
 )
 NEAREST_LR = r".* 'optimizer\.lr'\?$"
 AS_NUMBER = r".*without the quotes .*number$"
