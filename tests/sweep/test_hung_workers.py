@@ -7,12 +7,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from support.hung_runs import IMPATIENT, sweep_impatiently
 from support.worker_logs import read_events, wait_until
 
 from stableft.records.run_record import CHECKPOINT_FILE, read_record, run_folder
+from stableft.sweep import workers
+from stableft.sweep.executor import WorkerEnd
+from stableft.sweep.local_workers import ProcessLink
 from stableft.sweep.progress import Notice
 from stableft.sweep.state import CRASH_FILE
 
@@ -70,6 +74,22 @@ def test_a_run_that_loses_two_workers_is_a_crash(tmp_path, fault):
     text = (run_folder(tmp_path, runs[0].run_id) / CRASH_FILE).read_text()
     assert text == f"{record.reason}\n"
     assert ", twice" in text or "; on the first try, the worker process" in text
+
+
+def test_a_lost_machine_counts_as_a_death_only_if_the_run_loses_too_many(tmp_path, monkeypatch):
+    def join(link: ProcessLink, seconds: float | None = None) -> WorkerEnd | None:
+        end = join_process(link, seconds)
+        return end and (end if end.clean else replace(end, cause="the loss of its node", machine_lost=True))
+
+    join_process = ProcessLink.join
+    monkeypatch.setattr(ProcessLink, "join", join)
+    monkeypatch.setattr(workers, "MAX_MACHINES_LOST", 1)
+    (run,), outcome, events = sweep_impatiently(tmp_path, ["oom"])
+    assert outcome.crashed == (run.run_id,)
+    assert len(read_events(tmp_path, "begin")) == 3
+    pattern = "died with the loss of its node, .* it is tried (.*), from its last"
+    places = [re.search(pattern, text) for text in notices(events)]
+    assert [place and place[1] for place in places] == ["elsewhere", "once more"]
 
 
 def test_fail_fast_stops_after_the_second_death_only(tmp_path):
