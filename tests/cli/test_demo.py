@@ -78,18 +78,21 @@ def test_the_records_are_those_of_the_demo(committed):
 def test_what_the_demo_runs_is_a_part_of_what_is_reported():
     runs = load_sweep(DEMO, LocalPaths()).runs
     counts = {arm: sum(run.arm == arm for run in runs) for arm in ARMS}
-    assert counts == {"devlin": 20, "devlin-corrected": 5, "zhang-reinit": 5, "mosbach": 20}
+    assert counts == {"devlin": 20, "devlin-corrected": 10, "zhang-reinit": 5, "mosbach": 8}
     assert {run.run_id for run in runs} <= {run.run_id for run in load_sweep(DEMO, LocalPaths(), seeds=REPORTED).runs}
     assert CHOSEN_ON.isdisjoint(run.config.seeds.init for run in load_sweep(DEMO, LocalPaths(), seeds=REPORTED).runs)
 
 
 def check_finding(records: Records) -> None:
-    """The numbers that the setting was chosen for: half of the runs fail, and the test sees it at 25 and 20 seeds."""
+    """The numbers that the setting was chosen for: half of the runs fail, and tests see it at these and fewer seeds."""
     devlin, mosbach = records["devlin"], records["mosbach"]
     failed, n = failures(devlin)
     assert 0.4 <= failed / n <= 0.6
     assert unequal_spread(devlin, mosbach) < 0.01
-    assert unequal_spread(devlin[:20], mosbach[:20]) < 0.05  # the demo's own; at 15 seeds p is .054
+    # The demo's own seeds:
+    assert unequal_spread(devlin[:20], mosbach[:8]) < 0.05
+    assert fewer_failures(mosbach[:8], devlin[:20]) < 0.05
+    assert fewer_failures(records["devlin-corrected"][:10], devlin[:20]) < 0.05
 
 
 def check_finding_whatever_the_processor(records: Records) -> None:
