@@ -69,7 +69,7 @@ def decide_from_records(
     runs, rules = collect_seed_runs(arms, results, files, task, metric, where, checkpoint)
     if rule is None:
         rule = next((one for one in rules if one), None)
-        if rule is None or any(one != rule for one in rules):
+        if rule is None or any(one and one != rule for one in rules):
             raise UserError(
                 "decide: these records keep no common rule; give one, such as --rule about=failures --rule looks=any"
             )

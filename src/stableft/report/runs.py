@@ -277,10 +277,10 @@ class _RecordDetails:
     seen: set[str] = field(default_factory=set)
     unmatched_imports: dict[str, None] = field(default_factory=dict)
     sources: dict[str, ImportSource] = field(default_factory=dict)  # of imported runs, by description
-    rules: list[DecideRule | None] = field(default_factory=list)  # different ones, of runs of this project
+    rules: list[DecideRule] = field(default_factory=list)  # different ones, of runs of this project
 
     def common_rule(self) -> DecideRule | None:
-        """Return the rule of the sweep that made the runs, if all keep the same one."""
+        """Return the rule of the sweep that made the runs, if those that keep one keep the same."""
         return self.rules[0] if len(self.rules) == 1 and not self.sources else None
 
     def described(self) -> dict[str, int]:
@@ -297,7 +297,7 @@ class _RecordDetails:
         else:
             for arm in arms:
                 _set_config(self.first_configs, self.commands, (arm, record.config.data.task), record.config)
-            if record.decide not in self.rules:
+            if record.decide and record.decide not in self.rules:
                 self.rules.append(record.decide)
             if record.environment and record.run_id not in self.seen:
                 self.environments[record.environment.model_dump_json(exclude=IGNORED_ENVIRONMENT_FIELDS)] += 1
