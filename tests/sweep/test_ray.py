@@ -107,7 +107,7 @@ def count_ends(out: str) -> int:
 def test_a_sweep_on_a_node_that_shares_the_folder(project):
     with ray_nodes(1) as nodes:
         out = finish(start("short.yaml", "ray", nodes))
-    assert "1 workers on 1 Ray nodes; the results folder is shared by all" in out
+    assert "1 worker on 1 Ray node; the results folder is shared by all" in out
     assert count_ends(out) == 3
     assert "Ended: 3 of 3 runs done" in out
     finish(start("short.yaml", "local"))

@@ -122,7 +122,9 @@ class RayExecutor:
             self.check_node(one)
         apart = sorted({nodes[node] for node, one in seen.items() if not one.shared})
         where = f"not seen by {', '.join(apart)}: files travel" if apart else "shared by all"
-        return f"note: {len(self.places())} workers on {len(nodes)} Ray nodes; the results folder is {where}"
+        workers = len(self.places())
+        counts = f"{workers} worker{'s' * (workers > 1)} on {len(nodes)} Ray node{'s' * (len(nodes) > 1)}"
+        return f"note: {counts}; the results folder is {where}"
 
     def _ask(self, nodes: dict[str, str], function: Callable, *arguments: Any) -> dict[str, Any]:
         """Return what a function says on each of the nodes, id -> host."""
