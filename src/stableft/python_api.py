@@ -44,13 +44,13 @@ if TYPE_CHECKING:
 
 PathLike = str | Path
 # {"optimizer.lr": 2e-5}, or as on the command line "optimizer.lr=2e-5", or several of those
-Settings = Mapping[str, Any] | Sequence[str]
+SettingsArgument = Mapping[str, Any] | Sequence[str]
 SOURCES = "stableft records"  # key of a data frame's `attrs`: the paths that its records were read from
 
 
 def plan_sweep(
     config: PathLike,
-    settings: Settings = (),
+    settings: SettingsArgument = (),
     arms: Sequence[str] = (),
     seeds: str | int | Iterable[int] | None = None,
     data_dir: PathLike | None = None,
@@ -70,7 +70,7 @@ def plan_sweep(
     return load_sweep_from_options(str(config), folder, _write_settings(settings), _as_list(arms), seeds)
 
 
-def _write_settings(settings: Settings) -> list[str]:
+def _write_settings(settings: SettingsArgument) -> list[str]:
     """Return settings as KEY=VALUE texts."""
     if not isinstance(settings, Mapping):
         return _as_list(settings)
@@ -91,7 +91,7 @@ def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
 def run_sweep(
     config: PathLike | Sweep,
     *,
-    settings: Settings = (),
+    settings: SettingsArgument = (),
     arms: Sequence[str] = (),
     seeds: str | int | Iterable[int] | None = None,
     results: PathLike = "results",
@@ -301,7 +301,7 @@ def load_history(run: PathLike, results: PathLike = "results") -> "pd.DataFrame"
 def make_report(
     source: PathLike | Sequence[PathLike],
     *,
-    settings: Settings = (),
+    settings: SettingsArgument = (),
     arms: Sequence[str] = (),
     seeds: str | int | Iterable[int] | None = None,
     results: PathLike = "results",

@@ -11,7 +11,7 @@ from support.paths import FILES
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.records.run_record import RunRecord, run_folder
-from stableft.sweep.command_run import run_command
+from stableft.sweep.command_run import train_by_command
 
 TRAIN = f"{sys.executable} train.py --seed {{seed}} --out {{out}} --device {{device}}"
 IN_JSON = '{file: "{out}/eval_results.json", key: eval_accuracy}'
@@ -38,7 +38,9 @@ def load_command_sweep(folder: Path, *arguments: str, **options: str) -> Sweep:
 def do_run(run: PlannedRun, sweep: Sweep, folder: Path, stop=lambda: False, device: str = "cpu") -> RunRecord:
     """Execute a command as a worker does, in this process and without a claim."""
     run_folder(folder, run.run_id).mkdir(parents=True, exist_ok=True)
-    return run_command(run, folder, sweep.sources, Execution(device=device, threads=1), lambda progress: None, stop)
+    return train_by_command(
+        run, folder, sweep.sources, Execution(device=device, threads=1), lambda progress: None, stop
+    )
 
 
 def read_pids(folder: Path) -> list[int]:

@@ -27,6 +27,7 @@ class InLoopProbes:
         return self != NO_PROBES
 
 
+ArmTask = tuple[str, str]  # arm, task
 NO_PROBES = InLoopProbes()
 PROBE_NAMES = tuple(probe.name for probe in fields(InLoopProbes))
 

@@ -37,7 +37,7 @@ FILES = (HISTORY_FILE, PREDICTIONS_FILE)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """A run, its repetition, and their outputs: those that are equal bit for bit, and those that are not.
 
     `conditions` say what is not as in the record. `must_be_equal`: a CPU did both under the same conditions.
@@ -140,7 +140,7 @@ def repeat_run(
     return again
 
 
-def compare_runs(before: RunRecord, now: RunRecord, results: Path, folder: Path) -> Comparison:
+def compare_runs(before: RunRecord, now: RunRecord, results: Path, folder: Path) -> RunComparison:
     """Return how a repeated run compares with the original, whose files may be gone: its record has their sums."""
     a, b = before.environment, now.environment
     assert a
@@ -160,7 +160,7 @@ def compare_runs(before: RunRecord, now: RunRecord, results: Path, folder: Path)
         where = "" if same else _first_difference(*paths) if name == HISTORY_FILE and paths[0].is_file() else ""
         (equal if same else unequal).append(f"{name}{where}")
     on_cpu = a.device == b.device == "cpu"
-    return Comparison(
+    return RunComparison(
         before, now, tuple(conditions), tuple(equal), tuple(unequal), on_cpu and a.deterministic and not conditions
     )
 
@@ -212,7 +212,7 @@ def _first_difference(a: Path, b: Path) -> str:
     return f" from step {step} on"
 
 
-def describe_comparison(comparison: Comparison, siblings: Sequence[RunRecord]) -> Iterator[str]:
+def describe_comparison(comparison: RunComparison, siblings: Sequence[RunRecord]) -> Iterator[str]:
     """Yield lines on a repeated run. `siblings` are the finished runs that differ from it in their seeds alone."""
     before, now = comparison.before, comparison.now
     if comparison.conditions:

@@ -13,6 +13,7 @@ import numpy as np
 from stableft.catalog.tasks import METRICS
 from stableft.config.command_config import CommandConfig, ScoreMeaning
 from stableft.config.decide_rule import About, DecideRule, check_arms
+from stableft.config.planned_run import ArmTask
 from stableft.config.run_config import Checkpoint
 from stableft.errors import UserError
 from stableft.records.failure import CORRELATIONS, find_chance, is_run_failed
@@ -34,7 +35,6 @@ from stableft.stats.sequential import (
 )
 from stableft.stats.tests import boschloo
 
-ArmTask = tuple[str, str]
 Verdict = Literal["better", "worse", "equivalent", "undecided", "withheld", "open"]
 PERMUTATIONS = 9999
 PERMUTATION_SEED = 0  # of all claims, so that a look gives the same answer whenever it is computed

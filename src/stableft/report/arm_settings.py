@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stableft.config.command_config import CommandConfig
+from stableft.config.planned_run import ArmTask
 from stableft.config.recipe import load_recipe, shipped_recipes
 from stableft.config.settings import RUN_CONFIG_LEAVES, describe_value, list_values
-from stableft.report.runs import ArmTask, ArtifactRuns
+from stableft.report.runs import ArtifactRuns
 from stableft.text import join_with
 
 ArmSettings = Mapping[str, Any]  # dotted setting -> value

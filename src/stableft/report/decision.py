@@ -7,8 +7,9 @@ from pathlib import Path
 from stableft.catalog.tasks import task_title
 from stableft.config.command_config import ScoreMeaning
 from stableft.config.decide_rule import ABOUT_TITLES, DecideRule, describe_rule
+from stableft.config.planned_run import ArmTask
 from stableft.errors import UserError
-from stableft.records.decision import ArmTask, ClaimDecision, Decision, SeedRun, apply_rule, as_seed_run, score_meaning
+from stableft.records.decision import ClaimDecision, Decision, SeedRun, apply_rule, as_seed_run, score_meaning
 from stableft.records.run_record import RunRecord
 from stableft.report.artifact import ReportedCheckpoint
 from stableft.report.compare_runs import RowAndRecord, select_arm_pair

@@ -9,8 +9,9 @@ import numpy as np
 
 from stableft.config.command_config import ScoreMeaning
 from stableft.config.decide_rule import ABOUT_TITLES, About, DecideRule, describe_rule
+from stableft.config.planned_run import ArmTask
 from stableft.errors import UserError
-from stableft.records.decision import ArmTask, SeedRun, collect_evidence, find_meaning, find_worst, look_at_pairs
+from stableft.records.decision import SeedRun, collect_evidence, find_meaning, find_worst, look_at_pairs
 from stableft.report.figures.draw import draw_panels
 from stableft.report.figures.panels import Curve, CurvePanel
 from stableft.report.forms.document import Column, DataTable, Paragraph, Picture, Report, Row, Value

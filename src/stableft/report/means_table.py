@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stableft.catalog.tasks import metric_title, task_title
+from stableft.config.planned_run import ArmTask
 from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import MeanCell, MeansTable, arm_without_source, is_imported
 from stableft.report.figures.from_tests import NamedCell, PublishedPair, figures_of_tests
@@ -45,7 +46,7 @@ from stableft.report.numbers_in_words import (
 )
 from stableft.report.pair_tests import scored_alike, withhold_if_stopped_early
 from stableft.report.paper_values import PublishedValue, find_published_in_table, load_published_values
-from stableft.report.runs import ArmTask, ArtifactRuns, collect_provenance, missing_run_notes, reported_score
+from stableft.report.runs import ArtifactRuns, collect_provenance, missing_run_notes, reported_score
 from stableft.stats import (
     LARGEST_MEAN_REASON,
     WELCH_FROM_SUMMARIES,

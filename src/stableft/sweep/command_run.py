@@ -44,7 +44,7 @@ from stableft.sweep.state import CRASH_FILE
 from stableft.text import strip_controls
 
 GRACE_SECONDS = 5.0  # from SIGTERM to SIGKILL
-POLL_SECONDS = 0.2
+COMMAND_POLL_SECONDS = 0.2
 CHUNK_BYTES = 65_536
 # Of output, the beginning and the end are kept: settings are printed there, and what went wrong.
 LOG_HEAD_BYTES, LOG_TAIL_BYTES = 1_000_000, 4_000_000
@@ -52,7 +52,7 @@ LAST_LINES, LAST_LINE_CHARACTERS = 20, 300  # that a record of a crash holds
 LOCK_SECONDS = 15.0  # for the processes of an earlier try, whose worker was killed, to be gone
 
 
-def run_command(
+def train_by_command(
     run: PlannedRun,
     results: Path,
     sources: LocalPaths,
@@ -170,7 +170,7 @@ def _execute(
             for stream in (process.stdout, process.stderr):
                 selector.register(stream, selectors.EVENT_READ)
             while selector.get_map():
-                ready = selector.select(POLL_SECONDS)
+                ready = selector.select(COMMAND_POLL_SECONDS)
                 for key, _ in ready:
                     data = os.read(key.fd, CHUNK_BYTES)
                     log.write(data)
@@ -268,7 +268,7 @@ def open_log(path: Path) -> Iterator[BoundedLog]:
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"{path} is in use: the command of an earlier try is still there") from None
                 PULSE.get_further(TRAINING)
-                time.sleep(POLL_SECONDS)
+                time.sleep(COMMAND_POLL_SECONDS)
         file.truncate(0)
         yield BoundedLog(file)
 

@@ -17,12 +17,12 @@ import time
 
 import psutil
 
-POLL_SECONDS = 0.05
+WATCH_SECONDS = 0.05
 KILL_SECONDS = 5.0  # for the kernel to take a killed process away, of which one that waits for a disk takes longer
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def main() -> None:
+def supervise() -> None:
     """Run `sys.argv[3:]`, and write how it ended as JSON to the file descriptor `sys.argv[1]`.
 
     `sys.argv[2]` is the grace in seconds.
@@ -51,7 +51,7 @@ def main() -> None:
         _report(status, {"error": str(error)})
         return
     while child.poll() is None:
-        if asked or select.select([0], [], [], POLL_SECONDS)[0]:
+        if asked or select.select([0], [], [], WATCH_SECONDS)[0]:
             worker_died = not asked and os.read(0, 1) == b""
             _end(child, 0.0 if worker_died else grace)
             break
@@ -66,11 +66,11 @@ def _end(child: subprocess.Popen[bytes], grace: float) -> int:
         _signal(child, found, signal.SIGTERM)
         deadline = time.monotonic() + grace
         while _living(child) and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
+            time.sleep(WATCH_SECONDS)
     deadline = time.monotonic() + KILL_SECONDS
     while (left := _living(child)) and time.monotonic() < deadline:
         _signal(child, left, signal.SIGKILL)
-        time.sleep(POLL_SECONDS / 10)
+        time.sleep(WATCH_SECONDS / 10)
     return len(found)
 
 
@@ -109,4 +109,4 @@ def _report(status: int, content: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    supervise()

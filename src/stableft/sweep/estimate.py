@@ -33,7 +33,7 @@ from stableft.training.setup import RunSetup, batch_indices, prepare_run, torch_
 from stableft.training.step import TrainState, learning_rate, train_on_batch
 
 TIMED_STEPS = 4
-SEARCHED_STEPS = 10_000  # for the longest batch, in a few tenths of a second
+SEARCHED_BATCHES = 10_000  # for the longest batch, in a few tenths of a second
 HISTORY_LINE_BYTES = 90  # training history on disk per step
 FIXED_BYTES_PER_RUN = 8_000  # config, record and evaluations
 
@@ -272,9 +272,9 @@ def _measure_step_seconds(setup: RunSetup, state: TrainState) -> float:
 
 
 def _longest_batch(setup: RunSetup) -> np.ndarray:
-    """Return the training rows of the batch that needs the most memory, of up to `SEARCHED_STEPS` of the run."""
+    """Return the training rows of the batch that needs the most memory, of up to `SEARCHED_BATCHES` of the run."""
     lengths = np.diff(setup.splits.train.offsets)
-    batches = (batch_indices(setup, step) for step in range(min(setup.total, SEARCHED_STEPS)))
+    batches = (batch_indices(setup, step) for step in range(min(setup.total, SEARCHED_BATCHES)))
     if setup.inputs.packing:
         return max(batches, key=lambda rows: lengths[rows].sum())
     return max(batches, key=lambda rows: len(rows) * lengths[rows].max())

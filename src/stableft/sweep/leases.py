@@ -40,9 +40,9 @@ class LeaseTimes:
 
 
 TIMES = LeaseTimes()
-POLL_SECONDS = 0.25
+LEASE_LOOK_SECONDS = 0.25
 TRIES = 20  # each is lost only to another process that gets further
-MAX_BYTES = 4096  # of a lease file
+MAX_LEASE_BYTES = 4096  # of a lease file
 JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 
 
@@ -123,7 +123,7 @@ def read_lease(path: Path) -> FoundLease | None:
     """Return the lease in a file, or None if there is none. Opening it makes network file systems look anew."""
     try:
         with open(path, "rb") as file:
-            return FoundLease(file.read(MAX_BYTES), os.fstat(file.fileno()).st_mtime_ns)
+            return FoundLease(file.read(MAX_LEASE_BYTES), os.fstat(file.fileno()).st_mtime_ns)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ESTALE):  # ESTALE: it was replaced on the server
             return None
@@ -153,7 +153,7 @@ class Lease:
     def _renew_until_released(self) -> None:
         while not self._released.wait(TIMES.heartbeat):
             with contextlib.suppress(OSError), open(self.path, "rb") as file:  # it may be missing for a moment
-                if FoundLease(file.read(MAX_BYTES), 0).holder.get("token") != self.token:
+                if FoundLease(file.read(MAX_LEASE_BYTES), 0).holder.get("token") != self.token:
                     self.lost = True
                     return
                 renew(file.fileno() if os.utime in os.supports_fd else self.path)  # not a file that has come since
@@ -204,7 +204,7 @@ def _has_expired(path: Path, found: FoundLease) -> bool:
     if (file_clock(path) - found.renewed) / 1e9 < TIMES.expiry:
         return False
     while time.monotonic() - since < TIMES.watch:
-        time.sleep(min(POLL_SECONDS, TIMES.watch / 10))
+        time.sleep(min(LEASE_LOOK_SECONDS, TIMES.watch / 10))
         now = read_lease(path)
         if now != found:  # renewed, or gone: `take_lease` looks again
             return now is None

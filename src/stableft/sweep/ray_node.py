@@ -27,7 +27,7 @@ from stableft.sweep.local_workers import LocalExecutor, ProcessLink, main_hidden
 from stableft.sweep.worker_process import TrainFunction
 
 PIECE_BYTES = 8 << 20  # of a file that travels; several workers' pieces must fit into Ray's object store
-POLL_SECONDS = 0.5
+NODE_POLL_SECONDS = 0.5
 REPLACING_SECONDS = 60.0  # a worker that was killed leaves half a model behind
 SAME_EVERYWHERE = ("stableft", "torch", "transformers")
 SCRATCH = "stableft-ray-"  # folders in the node's folder for temporary files; the process id follows
@@ -179,7 +179,7 @@ class NodeWorker:
         with self.receiving:
             del self.reports[: acknowledged - self.dropped]
             self.dropped = acknowledged
-            seconds = 0.0 if self.reports or self.end else POLL_SECONDS
+            seconds = 0.0 if self.reports or self.end else NODE_POLL_SECONDS
             try:
                 while not self.end and self.link.pipe.poll(seconds):
                     self.reports.append(self.link.receive())

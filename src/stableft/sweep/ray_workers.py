@@ -50,7 +50,7 @@ from stableft.sweep.state import run_under_claim
 from stableft.sweep.worker_process import TrainFunction
 
 NODE_SECONDS = 120.0  # for a node to look around: it starts Python, imports this package and hashes the inputs
-RETRY_SECONDS = 1.0  # until an actor that cannot be reached is tried again, unless Ray has found it dead
+NODE_RETRY_SECONDS = 1.0  # until an actor that cannot be reached is tried again, unless Ray has found it dead
 LEAVE_SECONDS = 5.0  # for a worker that is killed
 SHIPPED_BYTES = 100 << 20  # of models and data files that nodes lack; each worker gets its own copy
 SENT_VARIABLES = (ALLOW_PICKLE, "CUBLAS_WORKSPACE_CONFIG", "HF_HUB_OFFLINE")
@@ -59,7 +59,7 @@ FINAL_WORDS = ("done", "interrupted", "user_error")
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerPlace:
     """Where a worker may run: what it takes of a node."""
 
     name: str
@@ -85,7 +85,7 @@ class RayExecutor:
 
     def __post_init__(self) -> None:
         self.results = self.results.resolve()
-        self.known: dict[str, Place] = {}
+        self.known: dict[str, WorkerPlace] = {}
         inputs = [LocalInput(path, (), digest) for digest, path in self.sources.paths.items()]
         if folder := self.sources.data_dir:
             inputs.append(LocalInput(folder.resolve(), list_files(folder)))
@@ -162,7 +162,7 @@ class RayExecutor:
                     "share"
                 )
 
-    def places(self) -> list[Place]:
+    def places(self) -> list[WorkerPlace]:
         """Return a place for each worker that may run, on the nodes that are alive now."""
         nodes = [node for node in ray.nodes() if node["Alive"]]
         hosts = [node["NodeManagerHostname"] for node in nodes]
@@ -180,7 +180,7 @@ class RayExecutor:
                     name = f"{host} gpu {device}" if use_gpus else host
                     name += f" #{job + 1}" if self.jobs > 1 else ""
                     gpus = (_floor(1 / self.jobs) if self.jobs > 1 else 1) if use_gpus else 0
-                    places.append((job, device, Place(name, node["NodeID"], host, share, gpus)))
+                    places.append((job, device, WorkerPlace(name, node["NodeID"], host, share, gpus)))
         return [place for *_, place in sorted(places, key=lambda entry: entry[:2])]
 
     def slots(self, execution: Execution) -> list[tuple[str, Execution]]:
@@ -249,7 +249,7 @@ class RayLink:
     def __init__(
         self,
         executor: RayExecutor,
-        place: Place,
+        place: WorkerPlace,
         sources: LocalPaths,
         execution: Execution,
         train: TrainFunction | None,
@@ -413,7 +413,7 @@ class RayLink:
             except ActorUnavailableError:
                 if self.killed:
                     raise
-                time.sleep(RETRY_SECONDS)
+                time.sleep(NODE_RETRY_SECONDS)
 
     def _order(self, message: Any) -> None:
         """Send a message to the worker, without waiting until it arrives."""

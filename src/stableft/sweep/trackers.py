@@ -19,6 +19,7 @@ from typing import Any
 
 from stableft.config.command_config import CommandConfig
 from stableft.config.planned_run import PlannedRun
+from stableft.config.run_config import short_digest
 from stableft.config.settings import list_values
 from stableft.config.sweep_file import Sweep
 from stableft.errors import UserError
@@ -37,12 +38,8 @@ from stableft.sweep.tracker_clients import TRACKERS, LogValues, TrackedRun, desc
 MARK_FILE = "tracked.json"  # in a run's folder: digest of where it was sent -> digest of the record that was sent
 CURVE_POINTS = 1000  # of a run, at most: more would take a tracker longer to take in than many runs to train
 LIVE_SECONDS = 1.0  # between two points of the live curves of a slot
-PATIENCE = 60.0  # seconds without an answer, after which the end of a sweep waits no longer
+TRACKER_PATIENCE = 60.0  # seconds without an answer, after which the end of a sweep waits no longer
 DOWN_PATIENCE = 5.0  # the same for a tracker that has failed before
-
-
-def short_digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def record_digest(results: Path, run_id: str) -> str | None:
@@ -240,7 +237,7 @@ class TrackerProcess:
         self.waiting.clear()
         self.asked = self.live = None
 
-    def finish(self, patience: float = PATIENCE) -> None:
+    def finish(self, patience: float = TRACKER_PATIENCE) -> None:
         """Wait until all is sent, or nothing was for so long, and end the process."""
         try:
             while self.asked is not None or self.waiting:
@@ -250,7 +247,7 @@ class TrackerProcess:
                 self.pump(wait=0.2)
             with suppress(OSError, EOFError):
                 self._connection.send(None)
-                if self._connection.poll(min(patience, PATIENCE)):
+                if self._connection.poll(min(patience, TRACKER_PATIENCE)):
                     self._connection.recv()
         finally:
             self._process.kill()
@@ -299,7 +296,7 @@ def tracked_display(tool: str | None, sweep: Sweep, results: Path, display: Show
     try:
         yield show
     finally:
-        tracker.finish(PATIENCE if tracker.failure is None else DOWN_PATIENCE)
+        tracker.finish(TRACKER_PATIENCE if tracker.failure is None else DOWN_PATIENCE)
         tell()
         if n := len(set(tracker.unsent)):
             display(Notice(f"{n} run{'s' * (n > 1)} not sent; `stableft track {sweep.path} --to {tool}` sends them"))

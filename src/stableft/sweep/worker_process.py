@@ -18,7 +18,7 @@ from stableft.errors import UserError
 from stableft.pulse import PULSE, TRAINING, WAITING
 from stableft.records.held_claims import has_lost_claim
 from stableft.records.run_record import RunRecord
-from stableft.sweep.command_run import run_command
+from stableft.sweep.command_run import train_by_command
 from stableft.sweep.state import run_under_claim
 from stableft.text import forgiving_output
 from stableft.transient import UnavailableError
@@ -94,7 +94,7 @@ def run_worker(
         except Exception:
             report("broken", traceback.format_exc())
             return
-        do = run_command if is_command else function
+        do = train_by_command if is_command else function
         assert do
         progress = _throttled_progress(report)
         try:

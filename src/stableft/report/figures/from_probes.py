@@ -21,7 +21,6 @@ MAX_DRIFT_POINTS = 120  # per curve
 MAX_NAMED_PERPLEXITIES = 8  # with more curves, all share one legend entry
 BLOCK_NUMBERING = f"Blocks are numbered from 1, the lowest, as in {PAPERS['Z']}"
 GRADIENT_BLOCK_NUMBERING = f"{BLOCK_NUMBERING}; {PAPERS['M']} count from 0."
-SHARED_BLOCK_NOTE = "ALBERT shares the weights of one block over all its layers, so it has one block."
 DRIFT_AXIS_LABEL = "L2 distance to the initial weights"
 NON_BLOCK_PARTS = ("embeddings", "pooler", "head")  # names in drift records that are not block numbers
 
@@ -217,7 +216,6 @@ def build_gradient_panels(part: Gradients, runs: ArtifactRuns) -> CurvePanelsWit
     general_notes = (
         [f"{GRADIENT_BLOCK_NUMBERING} The norm of a block is over all its parameters."] if of_layers and records else []
     )
-    general_notes += [SHARED_BLOCK_NOTE] if any("albert" in name for r in records for name in r.parts.blocks) else []
     general_notes += [_matrix_names_note(records)] if not of_layers and records else []
     general_notes += [NO_POOLER_NOTE] if records and not any(record.parts.pooler for record in records) else []
     general_notes += [SHARED_BLOCK_NOTE] if records and all(len(record.parts.blocks) == 1 for record in records) else []
