@@ -14,9 +14,8 @@ def test_replay_of_real_runs(workplace, stableft):
     code, out, err = stableft("decide", "zhang-bertadam", "zhang", *RUNS, "--task", "rte", *FAILURES, *WIDE)
     assert (code, err) == (0, "")
     lines = " ".join(out.split())
-    assert (
-        "Rule, stated before the runs: zhang against zhang-bertadam: the failure rate, alpha 0.05, looked at" in lines
-    )
+    rule = "zhang against zhang-bertadam: the failure rate, alpha 0.05, looked at"
+    assert f"Rule, not stated before all of the runs: {rule}" in lines
     assert "the failure rate is better, decided after 5 runs of each (p = 0.002 at level 0.05)" in lines
     assert "45 more runs of zhang and 45 of zhang-bertadam came after the verdict and are no part of it" in lines
 

@@ -101,9 +101,8 @@ def decide(
             claims = resampled_claims(given, names, runs)
             report = build_plan_report(given, plan_claims(given, claims, seeds, draws, seed), names, "these runs")
         else:
-            report = build_decision_report(
-                decide_from_records(names, given, results, records, task, metric, where, score)
-            )
+            found = decide_from_records(names, given, results, records, task, metric, where, score)
+            report = build_decision_report(*found)
     if text := write_report(replace(report, width=width), output):
         print(text)
 

@@ -59,10 +59,10 @@ def decide_from_records(
     metric: str | None = None,
     where: Sequence[str] = (),
     checkpoint: ReportedCheckpoint = "recipe",
-) -> Decision:
-    """Return the claims about stored runs, in the order of their seeds. The first arm is the reference.
+) -> tuple[Decision, bool]:
+    """Return the claims about stored runs, in the order of their seeds, and whether all records keep the rule.
 
-    Without a rule, it is the one that all records of these arms keep.
+    The first arm is the reference. Without a rule, it is the one that the records of these arms keep.
 
     Raises:
         UserError: An arm or task is unknown, the arms are not comparable, or there is no rule.
@@ -74,7 +74,9 @@ def decide_from_records(
             raise UserError(
                 "decide: these records keep no common rule; give one, such as --rule about=failures --rule looks=any"
             )
-    return apply_rule(rule.model_copy(update={"between": list(arms)}), runs)
+    kept = {"between": list(arms)}
+    stated = all(one and one.model_copy(update=kept) == rule.model_copy(update=kept) for one in rules)
+    return apply_rule(rule.model_copy(update=kept), runs), stated
 
 
 def collect_seed_runs(
@@ -129,7 +131,7 @@ def put_claims_first(report: Report, runs: ArtifactRuns) -> Report:
     except UserError as error:
         reason = Paragraph(f"Rule: {describe_rule(runs.rule)}. Its claims cannot be decided: {error}.")
         return replace(report, blocks=(reason, *report.blocks), brief=(reason, *report.brief) if report.brief else ())
-    blocks = decision_blocks(decision)
+    blocks = decision_blocks(decision, runs.rule_was_stated)
     shown = tuple(block for block in blocks if not isinstance(block, ReportTable))
     return replace(
         report,
@@ -148,10 +150,10 @@ def _from_row(row: Mapping | None, meaning: ScoreMeaning | None) -> SeedRun:
     return SeedRun("finished", row["score"], _known(row["failed"]), row["baseline"], row["metric"], meaning)
 
 
-def build_decision_report(decision: Decision) -> Report:
-    """Return the report of claims about stored runs."""
+def build_decision_report(decision: Decision, rule_was_stated: bool) -> Report:
+    """Return the report of claims about stored runs, whose rule was stated before them or not."""
     names = " ".join(decision.between)
-    blocks = decision_blocks(decision)
+    blocks = decision_blocks(decision, rule_was_stated)
     return Report(
         make_label(f"decide-{'-'.join(decision.between)}"),
         f"Decide: {names}",
@@ -161,7 +163,7 @@ def build_decision_report(decision: Decision) -> Report:
     )
 
 
-def decision_blocks(decision: Decision) -> tuple[ReportBlock, ...]:
+def decision_blocks(decision: Decision, rule_was_stated: bool) -> tuple[ReportBlock, ...]:
     """Return the rule, the claims in words, their table and what came after the verdicts."""
     table = decision_table(decision)
     several = len({claim.task for claim in decision.claims}) > 1
@@ -169,8 +171,9 @@ def decision_blocks(decision: Decision) -> tuple[ReportBlock, ...]:
     words = [describe_claim(claim) for claim in decision.claims]
     shown = table.view(make_label(f"decide-{'-'.join(decision.between)}"), keys, notes=_table_notes(decision))
     after = [text for claim in decision.claims if (text := _describe_after(claim))]
+    when = "stated before the runs" if rule_was_stated else "not stated before all of the runs"
     return (
-        Paragraph(f"Rule, stated before the runs: {describe_rule(decision.rule, list(decision.between))}."),
+        Paragraph(f"Rule, {when}: {describe_rule(decision.rule, list(decision.between))}."),
         *(Paragraph(text) for text in words),
         shown,
         *((Heading("Seeds after the verdict"), Bullets(tuple(after))) if after else ()),

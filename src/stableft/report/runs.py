@@ -114,6 +114,7 @@ class ArtifactRuns:
     imported: Mapping[ArmTask, ImportedArm] = field(default_factory=dict)  # by the arm's name in the report
     commands: Mapping[ArmTask, CommandConfig] = field(default_factory=dict)  # which are in none of the other configs
     rule: DecideRule | None = None  # of the sweep, whose claims it decides
+    rule_was_stated: bool = True  # before the runs: every record of the sweep keeps it
     seeds: Mapping[ArmTask, list[SeedPair]] = field(default_factory=dict)  # with a rule: the planned ones, in order
 
     @cached_property
@@ -207,6 +208,7 @@ def collect_runs(
         imported=imported,
         commands=commands | details.commands,
         rule=rule,
+        rule_was_stated=all(one == rule for one in details.rules),
         seeds=seeds,
     )
 
@@ -276,11 +278,12 @@ class _RecordDetails:
     seen: set[str] = field(default_factory=set)
     unmatched_imports: dict[str, None] = field(default_factory=dict)
     sources: dict[str, ImportSource] = field(default_factory=dict)  # of imported runs, by description
-    rules: list[DecideRule] = field(default_factory=list)  # different ones, of runs of this project
+    rules: list[DecideRule | None] = field(default_factory=list)  # different ones, of runs of this project
 
     def common_rule(self) -> DecideRule | None:
         """Return the rule of the sweep that made the runs, if those that keep one keep the same."""
-        return self.rules[0] if len(self.rules) == 1 and not self.sources else None
+        kept = [rule for rule in self.rules if rule]
+        return kept[0] if len(kept) == 1 and not self.sources else None
 
     def described(self) -> dict[str, int]:
         """Return environment description -> number of runs."""
@@ -296,7 +299,7 @@ class _RecordDetails:
         else:
             for arm in arms:
                 _set_config(self.first_configs, self.commands, (arm, record.config.data.task), record.config)
-            if record.decide and record.decide not in self.rules:
+            if record.decide not in self.rules:
                 self.rules.append(record.decide)
             if record.environment and record.run_id not in self.seen:
                 self.environments[record.environment.model_dump_json(exclude=IGNORED_ENVIRONMENT_FIELDS)] += 1
@@ -468,6 +471,7 @@ def load_runs_from_file(
         imported=imported,
         commands=details.commands,
         rule=rule,
+        rule_was_stated=all(one == rule for one in details.rules),
         seeds=seeds,
     )
 
