@@ -183,6 +183,24 @@ def test_interval_of_means_holds_what_is_not_rejected():
     assert spread.interval.low < spread.difference < spread.interval.high
 
 
+def test_interval_of_means_where_no_shift_is_rejected():
+    a = np.array([0.5, 0.5, 0.7, 0.5, 0.7, 0.5, 0.5, 0.5])
+    b = np.array([0.7, 0.71, 0.5, 0.72, 0.73, 0.5, 0.74, 0.75])
+    plan = LookPlan((8,), 80, 0.05)  # the first of several looks
+    found, without = [], []
+    for seed in range(20):
+        signs = exchange_labels(plan.total, 999, np.random.default_rng(seed))
+        group = int((np.abs(signs[:, :8].sum(axis=1)) == 8).sum())  # no shift is rejected if these are too many
+        interval = estimate_mean(a, b, plan, signs, 0).interval
+        if interval.reason != "this look is too early to decide":
+            (found if interval.reason is None else without).append(group)
+        assert (interval.low is None) == (interval.high is None) == (interval.reason is not None)
+    allowed = math.floor(plan.levels()[-1] * 1000 + 1e-9)
+    assert without
+    assert min(without) > allowed
+    assert all(group <= allowed for group in found)
+
+
 def test_first_look_that_can_stop():
     # 2 of 2^n signs are the most extreme: 2 / 2^7 is at most Pocock's .0196 at 7 of 25 runs, but 2 / 2^6 is more than
     # its .0172 at 6.

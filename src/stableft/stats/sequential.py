@@ -339,16 +339,27 @@ def estimate_mean(a: np.ndarray, b: np.ndarray, plan: LookPlan, signs: np.ndarra
         *_, last = calibrate_permutations((np.abs(values) for values in moved), plan.levels()[: look + 1])
         return bool(last.beyond[0])
 
-    step = (float(np.ptp(np.concatenate([a[:n], b[:n]]))) or 1e-6) / 64
-    low, high = (_first_rejected(rejects, difference, side * step) for side in (-1, 1))
+    span = float(np.ptp(np.concatenate([a[:n], b[:n]]))) or 1e-6
+    low, high = (_first_rejected(rejects, difference, side * span) for side in (-1, 1))
+    if low is None or high is None:
+        reason = "at this look, no difference is large enough to be rejected"
+        return LookEstimate(n, outcome, p, difference, Interval(method, level, None, None, reason))
     # Equal scores tie at no shift alone, so shifts on both sides of a rejected zero may be kept.
     low, high = (max(low, 0.0) if outcome == HIGHER else low), (min(high, 0.0) if outcome == LOWER else high)
     return LookEstimate(n, outcome, p, difference, Interval(method, level, low, high))
 
 
-def _first_rejected(rejects: Callable[[float], bool], shift: float, step: float) -> float:
-    """Return the first shift that is rejected, to about a hundredth of a step. Further ones need not be: scores tie."""
-    while not rejects(shift + step):
+def _first_rejected(rejects: Callable[[float], bool], shift: float, span: float) -> float | None:
+    """Return the first shift that is rejected in the direction of `span`, to about a hundredth of a 64th of it.
+
+    Further ones need not be: scores tie. None: no shift is. Beyond the span of the scores all shifts are alike, because
+    all moved differences have one sign: one is rejected if the permutations that exchange all labels or none, of which
+    more may have been drawn than expected, are few enough to stop.
+    """
+    end, step = 2 * span, span / 64
+    if not rejects(end):
+        return None
+    while abs(shift) < abs(end) and not rejects(shift + step):
         shift += step
     kept, rejected = shift, shift + step
     for _ in range(7):
