@@ -76,6 +76,35 @@ def test_seeds_used_up_by_crashes_make_a_last_look():
     assert (claim.verdict, claim.n, claim.next_look) == ("open", 8, 12)
 
 
+def test_crashes_that_use_up_the_seeds_count():
+    fine = finished(*[0.7] * 50)
+    few = [*finished(*[0.5] * 4, failed=True), *finished(0.7), *[CRASHED] * 45]
+    for looks in ([5, 10, 25, 50], [10, 25, 50], "any"):
+        (claim,) = decide({"about": ["failures"], "looks": looks}, fine=fine, few=few).claims
+        assert (claim.verdict, claim.crashed, claim.tried) == ("withheld", (0, 45), (50, 50))
+    (claim,) = decide({"about": ["failures"], "looks": [5, 10, 25, 50]}, few=few, fine=fine).claims
+    assert (claim.verdict, claim.crashed, claim.tried) == ("withheld", (45, 0), (50, 50))
+    earlier = [*finished(*[0.5] * 12, failed=True), *[CRASHED] * 38]  # decided at a look before the seeds were used up
+    (claim,) = decide({"about": ["failures"], "looks": [5, 10, 25, 50]}, fine=fine, earlier=earlier).claims
+    assert (claim.verdict, claim.n, claim.crashed, claim.tried) == ("worse", 5, (0, 0), (5, 5))
+
+
+@pytest.mark.parametrize("about", ["failures", "mean", "spread"])
+@pytest.mark.parametrize("finished_runs", [0, 1, 2])
+def test_an_arm_that_almost_always_crashes_ends_its_claim(about, finished_runs):
+    crashing = [*GOOD[:finished_runs], *[CRASHED] * (12 - finished_runs)]
+    rule = {"about": [about], "looks": [4, 8, 12]}
+    for arms, crashed in (((GOOD, crashing), 0), ((crashing, GOOD), 1)):
+        (claim,) = decide(rule, a=arms[0], b=arms[1]).claims
+        assert (claim.verdict, claim.next_look) == ("withheld", None)
+        assert claim.crashed[1 - crashed] == 12 - finished_runs
+        assert claim.tried == (12, 12)
+    (claim,) = decide(rule, a=crashing, b=crashing).claims
+    assert (claim.verdict, claim.next_look) == ("undecided", None)
+    (claim,) = decide(rule, a=GOOD, b=[*crashing[:-1], SeedRun(None)]).claims
+    assert claim.verdict == "open"
+
+
 def test_nan_counts_as_the_baseline():
     nan = [SeedRun("finished", math.nan, True, 0.5, "accuracy") for _ in range(12)]
     (claim,) = decide({"about": ["mean"], "looks": [12]}, a=nan, b=GOOD).claims

@@ -61,6 +61,7 @@ class ArmEvidence:
 
     values: np.ndarray
     crashed: np.ndarray  # crashes among the seeds tried for as many values
+    crashes: int  # among all of these seeds
     nans: int
     exhausted: bool  # every planned seed has run
 
@@ -84,7 +85,7 @@ class ClaimDecision:
     looks: tuple[int, ...]
     next_look: int | None  # None: decided, or there is none
     estimate: LookEstimate | None
-    crashed: tuple[int, int]  # of (reference, arm), up to the look
+    crashed: tuple[int, int]  # of (reference, arm), up to the look; of all seeds if those of an arm are used up
     tried: tuple[int, int]
     nans: tuple[int, int]
     margin: float | None = None
@@ -235,11 +236,11 @@ class _ClaimTest:
         n = min(len(arm.values) for arm in self.arms)
         done = [look for look in self.possible if look <= n]
         # An arm whose seeds are used up by crashes cannot reach the planned looks: the last one is at what there is.
-        shortest = min(self.arms, key=lambda arm: len(arm.values))
-        self.is_last = bool(done) and done[-1] == self.total
-        if not self.is_last and shortest.exhausted and planned >= self.total and n >= 2:
-            done += [n] if not done or done[-1] < n else []
-            self.is_last = True
+        used_up = any(arm.exhausted and len(arm.values) == n for arm in self.arms)
+        self.ended_by_crashes = used_up and n < self.total <= planned
+        if self.ended_by_crashes and n >= 2 and (not done or done[-1] < n):
+            done.append(n)
+        self.is_last = self.ended_by_crashes or bool(done) and done[-1] == self.total
         self.looks = tuple(done)
         self.outcomes = cache(self._outcomes)
 
@@ -262,13 +263,20 @@ class _ClaimTest:
             for n, outcome in zip(self.looks, rows[0], strict=True)
         )
 
-    def _crashes(self, n: int) -> tuple[int, int]:
+    def _crashes(self, n: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return how many runs of (reference, arm) crashed and were tried for n values, or in all at a last look.
+
+        Crashes that used up the seeds of an arm come after its last value, and it may have no value.
+        """
+        if self.ended_by_crashes and n == (self.looks[-1] if self.looks else 0):
+            a, b = (arm.crashes for arm in self.arms)
+            return (a, b), (len(self.arms[0].values) + a, len(self.arms[1].values) + b)
         a, b = (int(arm.crashed[n]) for arm in self.arms)
-        return a, b
+        return (a, b), (n + a, n + b)
 
     def _crash_rates_differ(self, n: int) -> bool:
-        a, b = self._crashes(n)
-        p = boschloo(a, n + a, b, n + b).p if a or b else None
+        (a, b), (tried_a, tried_b) = self._crashes(n)
+        p = boschloo(a, tried_a, b, tried_b).p if a or b else None
         return p is not None and p < CRASH_ALPHA
 
     def describe(self, verdict: tuple[int, int] | None, level: float, with_estimate: bool) -> ClaimDecision:
@@ -276,10 +284,14 @@ class _ClaimTest:
         look = len(self.looks) - 1 if verdict is None else verdict[0]
         n = self.looks[look] if self.looks else 0
         more = [n_next for n_next in self.possible if n_next > n]
-        name: Verdict = self._name(verdict[1]) if verdict else "undecided" if self.is_last else "open"
+        name: Verdict = "undecided" if self.is_last else "open"
+        if verdict:
+            name = self._name(verdict[1])
+        elif self.ended_by_crashes and self._crash_rates_differ(n):
+            name = "withheld"
         after = tuple(len(arm.values) - n for arm in self.arms) if verdict else (0, 0)
         late = [arm.values[n:] for arm in self.arms]
-        a, b = self._crashes(n)
+        crashed, tried = self._crashes(n)
         return ClaimDecision(
             about=self.about,
             task=self.task,
@@ -291,8 +303,8 @@ class _ClaimTest:
             looks=self.possible,
             next_look=more[0] if name == "open" and more else None,
             estimate=self._estimate(look, level) if with_estimate and self.looks else None,
-            crashed=(a, b),
-            tried=(n + a, n + b),
+            crashed=crashed,
+            tried=tried,
             nans=(self.arms[0].nans, self.arms[1].nans),
             margin=self.margin,
             after=(after[0], after[1]),
@@ -378,7 +390,7 @@ def collect_evidence(about: About, runs: Sequence[SeedRun], worst: float | None,
             values.append(_usable_score(run, worst, label))
             nans += run.score is not None and not np.isfinite(run.score)
         crashed.append(crashes)
-    return ArmEvidence(np.array(values), np.array(crashed), nans, exhausted)
+    return ArmEvidence(np.array(values), np.array(crashed), crashes, nans, exhausted)
 
 
 def _usable_score(run: SeedRun, worst: float | None, label: str) -> float:

@@ -232,22 +232,27 @@ def describe_claim(claim: ClaimDecision) -> str:
     """Return the verdict of a claim in one or two sentences."""
     subject = f"{claim.arm} against {claim.reference} on {task_title(claim.task)}: the {ABOUT_TITLES[claim.about]}"
     runs = f"{claim.n} runs of each"
-    p = f"p = {format_p(claim.estimate.p)} at level {claim.level:.2g}" if claim.estimate else ""
+    estimate = claim.estimate
+    p = f" (p = {format_p(estimate.p)} at level {claim.level:.2g})" if estimate and estimate.p is not None else ""
     crashes = f" Crashed: {claim.crashed[1]} of {claim.tried[1]} runs against {claim.crashed[0]} of {claim.tried[0]}."
     crashes = crashes if any(claim.crashed) else ""
     match claim.verdict:
         case "better" | "worse":
-            text = f"{subject} is {claim.verdict}, decided after {runs} ({p})."
+            text = f"{subject} is {claim.verdict}, decided after {runs}{p}."
         case "equivalent":
             text = f"{subject} is equivalent within {100 * (claim.margin or 0):g} points, decided after {runs}."
         case "undecided":
-            text = f"{subject} is undecided after the last look, at {runs} ({p})."
+            text = (
+                f"{subject} is undecided after the last look, at {runs}{p}."
+                if claim.n
+                else f"{subject} is undecided: too few runs finished."
+            )
         case "withheld":
             text = f"{subject}: the verdict is withheld after {runs}, because the arms crash unequally often."
         case _:
-            where = f"after {runs} ({p}); " if claim.n else "; "
-            text = f"{subject} is open {where}the next look is at {claim.next_look} runs of each."
-    return text.replace(" ;", ";") + crashes
+            where = f" after {runs}{p}" if claim.n else ""
+            text = f"{subject} is open{where}; the next look is at {claim.next_look} runs of each."
+    return text + crashes
 
 
 def _describe_after(claim: ClaimDecision) -> str | None:
