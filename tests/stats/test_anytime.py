@@ -81,3 +81,20 @@ def test_estimate_at_any_time():
     assert estimate_any(b, b, 0.05, 1.0, 10, failures=True).p == 1.0
     wide = estimate_any(np.array([0.7, 0.7]), np.array([0.7, 0.71]), 0.05, 1.0, 2, failures=False)
     assert (wide.interval.low, wide.interval.high) == (-1.0, 1.0)
+
+
+def test_intervals_of_failures_agree_with_the_test():
+    rng = np.random.default_rng(1)
+    outcomes = []
+    for rate in (0.0, 0.1, 0.4):
+        a, b = rng.random(40) < rate, rng.random(40) < 0.6
+        for first, second in ((a, b), (b, a)):
+            for n in range(1, 41):
+                found = estimate_any(first, second, 0.05, 1.0, n, failures=True)
+                outcomes.append(found.outcome)
+                if found.outcome == 0:
+                    assert found.interval.low <= 0 <= found.interval.high
+                else:
+                    assert (found.interval.low >= 0) == (found.outcome == HIGHER)
+                    assert (found.interval.high <= 0) == (found.outcome == LOWER)
+    assert set(outcomes) == {0, HIGHER, LOWER}

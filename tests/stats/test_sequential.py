@@ -128,6 +128,24 @@ def test_estimates_of_failures():
     assert early.interval.reason == "this look is too early to decide"
 
 
+@pytest.mark.parametrize("spending", ["pocock", "obrien-fleming"])
+def test_intervals_of_failures_agree_with_the_test(spending):
+    plan = LookPlan((10, 20, 30), 30, 0.05, spending)
+    outcomes = []
+    for look, n in enumerate(plan.looks):
+        for a, b in itertools.product(range(0, n + 1, 1 + look), repeat=2):
+            found = estimate_failures(np.arange(30) < a, np.arange(30) < b, plan, look)
+            if found.interval.low is not None:
+                outcomes.append(found.outcome)
+                assert found.interval.low <= found.difference <= found.interval.high
+                if found.outcome == 0:
+                    assert found.interval.low <= 0 <= found.interval.high, (n, a, b)
+                else:
+                    assert (found.interval.low >= 0) == (found.outcome == HIGHER), (n, a, b)
+                    assert (found.interval.high <= 0) == (found.outcome == LOWER), (n, a, b)
+    assert set(outcomes) == {0, HIGHER, LOWER}
+
+
 def permutation_error(plan, about, draws=400) -> float:
     """Returns the share of label permutations of 24 given scores in which an exact test of means stops."""
     rng = np.random.default_rng(5)

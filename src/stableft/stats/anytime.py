@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from stableft.stats.sequential import HIGHER, LOWER, SAME, LookEstimate
+from stableft.stats.sequential import HIGHER, LOWER, SAME, LookEstimate, clip_to_outcome
 from stableft.stats.summary import Interval
 
 PRIOR = 0.18  # pseudo-runs of each outcome before the first: Turner, Ly and Gruenwald's choice
@@ -105,7 +105,8 @@ def estimate_any(
     """Return what the first n runs of both arms say: of their failure rates (0 or 1, span 1) or of their means.
 
     The p-value holds at any time: one over the largest evidence so far, doubled for two sides. The interval is that of
-    differences whose tests have not been rejected so far.
+    differences whose tests have not been rejected so far. The rates have a test of their own that they do not differ:
+    their interval is made to agree with it, which is approximate.
     """
     a, b = (np.asarray(v, dtype=float)[np.newaxis, :n] for v in (a, b))
     x = _differences(a, b, span)
@@ -114,8 +115,8 @@ def estimate_any(
     p = min(1.0, 2 * math.exp(-max(float(side.max()) for side in sides)))
     bounds = [_bound(x, alpha, side) for side in (1, -1)]
     low, high = (span * (2 * bound - 1) for bound in bounds)
-    difference = float(b.mean() - a.mean())
-    return LookEstimate(n, int(outcomes[0, -1]), p, difference, Interval(BETTING, 1 - alpha, low, high))
+    interval = clip_to_outcome(Interval(BETTING, 1 - alpha, low, high), int(outcomes[0, -1]))
+    return LookEstimate(n, int(outcomes[0, -1]), p, float(b.mean() - a.mean()), interval)
 
 
 def _bound(x: np.ndarray, alpha: float, side: Literal[1, -1]) -> float:

@@ -7,7 +7,7 @@ arms are rows of arrays, as many as there are, because the code that decides is 
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -51,8 +51,10 @@ class LookPlan:
 
 @dataclass(frozen=True)
 class LookEstimate:
-    """What a look says. `p` is adjusted for the looks before it, and `interval` holds at all looks at once.
+    """What a look says. `p` is adjusted for the looks before it, and None where the claim does not end by it.
 
+    `interval` agrees with the outcome: it holds no difference at all unless that is rejected, and may then end there.
+    Of means it holds at all looks at once; of failure rates and spread it is approximate.
     `difference` is the second arm minus the first; for spread it is the SD of the first over that of the second.
     """
 
@@ -201,13 +203,14 @@ def _order_by_excess(n: int, margin: float) -> np.ndarray:
 def estimate_failures(failed_a: np.ndarray, failed_b: np.ndarray, plan: LookPlan, look: int) -> LookEstimate:
     """Return what a look (by its index) says of the failure rates, given which runs failed.
 
-    The interval is Newcombe's at the level of this look alone.
+    The interval is Newcombe's at the level of this look alone, made to agree with the test.
     """
     boundary, n = failure_boundary(plan), plan.looks[look]
     a, b = int(failed_a[:n].sum()), int(failed_b[:n].sum())
     interval = _interval_at(boundary.nominal[look], lambda level: newcombe_interval(b, n, a, n, level))
     outcome = int(boundary.outcomes[look][a, b])
-    return LookEstimate(n, outcome, float(boundary.p_values[look][a, b]), (b - a) / n, interval)
+    p = float(boundary.p_values[look][a, b])
+    return LookEstimate(n, outcome, p, (b - a) / n, clip_to_outcome(interval, outcome))
 
 
 def _interval_at(nominal: float, make: Callable[[float], Interval]) -> Interval:
@@ -345,8 +348,21 @@ def estimate_mean(a: np.ndarray, b: np.ndarray, plan: LookPlan, signs: np.ndarra
         reason = "at this look, no difference is large enough to be rejected"
         return LookEstimate(n, outcome, p, difference, Interval(method, level, None, None, reason))
     # Equal scores tie at no shift alone, so shifts on both sides of a rejected zero may be kept.
-    low, high = (max(low, 0.0) if outcome == HIGHER else low), (min(high, 0.0) if outcome == LOWER else high)
-    return LookEstimate(n, outcome, p, difference, Interval(method, level, low, high))
+    return LookEstimate(n, outcome, p, difference, clip_to_outcome(Interval(method, level, low, high), outcome))
+
+
+def clip_to_outcome(interval: Interval, outcome: int, null: float = 0.0) -> Interval:
+    """Return the interval with the null value if the test does not reject it, else without it.
+
+    A rejected null value may be the open end of the interval. An interval on the wrong side of it stays as it is.
+    """
+    low, high = interval.low, interval.high
+    if low is None or high is None:
+        return interval
+    if outcome in (HIGHER, LOWER):
+        clipped = (max(low, null), high) if outcome == HIGHER else (low, min(high, null))
+        return replace(interval, low=clipped[0], high=clipped[1]) if clipped[0] < clipped[1] else interval
+    return replace(interval, low=min(low, null), high=max(high, null))
 
 
 def _first_rejected(rejects: Callable[[float], bool], shift: float, span: float) -> float | None:
@@ -369,14 +385,19 @@ def _first_rejected(rejects: Callable[[float], bool], shift: float, span: float)
 
 
 def estimate_spread(a: np.ndarray, b: np.ndarray, plan: LookPlan, signs: np.ndarray, look: int) -> LookEstimate:
-    """Return what a look (by its index) says of the spread. The interval is BCa's at the level of this look alone."""
+    """Return what a look (by its index) says of the spread.
+
+    The interval is BCa's at the level of this look alone, made to agree with the test.
+    """
     outcomes, looks = look_at_scores("spread", a[np.newaxis], b[np.newaxis], plan, signs)
     n = plan.looks[look]
     nominal = float(looks[look].nominal[0])
     ratio = sd_ratio(a[:n], b[:n], np.random.default_rng(0), 1 - nominal if nominal else 1 - plan.alpha)
-    interval = _interval_at(nominal, lambda _: ratio.interval)
+    outcome = int(outcomes[0, look])
+    of_first = {HIGHER: LOWER, LOWER: HIGHER}.get(outcome, outcome)  # the ratio is that of the first arm
+    interval = clip_to_outcome(_interval_at(nominal, lambda _: ratio.interval), of_first, null=1.0)
     p = min(1.0, float(looks[look].p[0]) / SPREAD_CAUTION)
-    return LookEstimate(n, int(outcomes[0, look]), p, ratio.value, interval)
+    return LookEstimate(n, outcome, p, ratio.value, interval)
 
 
 def score_levels(about: Literal["mean", "spread"], plan: LookPlan) -> list[float]:
