@@ -52,6 +52,20 @@ def test_open_undecided_and_equivalent():
     assert (claim.verdict, claim.n) == ("equivalent", 8)
 
 
+def test_p_only_where_the_test_for_a_difference_ends():
+    some = [*finished(*[0.5] * 4, failed=True), *finished(0.72, 0.73), *[SeedRun(None)] * 24]
+    fine = finished(*[0.7 + 0.001 * i for i in range(30)])
+    for looks, has_p in (([6, 12, 30], False), ("any", True)):
+        for claim in decide({"about": ["failures", "mean"], "looks": looks}, some=some, fine=fine).claims:
+            assert (claim.verdict, claim.n) == ("open", 6)
+            assert (claim.estimate.p is not None) == has_p  # e-processes have one at any time
+    rule = {"about": ["failures"], "looks": [4, 8, 12]}
+    (same,) = decide(rule | {"margin": {"failures": 40}}, a=GOOD, b=GOOD).claims
+    assert (same.verdict, same.estimate.p) == ("equivalent", None)
+    (last,) = decide(rule, a=GOOD, b=GOOD).claims
+    assert (last.verdict, last.estimate.p) == ("undecided", 1.0)
+
+
 def test_a_run_that_is_missing_ends_the_evidence():
     waiting = [*GOOD[:5], SeedRun(None), *GOOD[6:]]
     (claim,) = decide({"about": ["failures"], "looks": [4, 8, 12]}, a=GOOD, b=waiting).claims

@@ -4,7 +4,7 @@ The state is the records and the rule: every look is computed again from the run
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Literal, NamedTuple
 
@@ -240,7 +240,7 @@ class _ClaimTest:
         self.ended_by_crashes = used_up and n < self.total <= planned
         if self.ended_by_crashes and n >= 2 and (not done or done[-1] < n):
             done.append(n)
-        self.is_last = self.ended_by_crashes or bool(done) and done[-1] == self.total
+        self.is_last = self.ended_by_crashes or (bool(done) and done[-1] == self.total)
         self.looks = tuple(done)
         self.outcomes = cache(self._outcomes)
 
@@ -302,7 +302,7 @@ class _ClaimTest:
             level=level,
             looks=self.possible,
             next_look=more[0] if name == "open" and more else None,
-            estimate=self._estimate(look, level) if with_estimate and self.looks else None,
+            estimate=self._estimate(look, level, name) if with_estimate and self.looks else None,
             crashed=crashed,
             tried=tried,
             nans=(self.arms[0].nans, self.arms[1].nans),
@@ -326,14 +326,17 @@ class _ClaimTest:
         higher_is_better = self.about == "mean" and not (self.meaning and self.meaning.better == "lower")
         return "better" if (outcome == HIGHER) == higher_is_better else "worse"
 
-    def _estimate(self, look: int, level: float) -> LookEstimate:
+    def _estimate(self, look: int, level: float, verdict: Verdict) -> LookEstimate:
         a, b = self._values()
         if self.rule.looks == "any":
             return estimate_any(a, b, level, self.span, self.looks[look], self.about == "failures", self.margin)
         if self.about == "failures":
-            return estimate_failures(a.astype(int), b.astype(int), self.plan(level), look)
-        estimate = estimate_mean if self.about == "mean" else estimate_spread
-        return estimate(a, b, self.plan(level), _exchanged_labels(self.total), look)
+            found = estimate_failures(a.astype(int), b.astype(int), self.plan(level), look)
+        else:
+            estimate = estimate_mean if self.about == "mean" else estimate_spread
+            found = estimate(a, b, self.plan(level), _exchanged_labels(self.total), look)
+        # The p-value is that of paths that end here by the test for a difference, or at the last look.
+        return replace(found, p=None) if verdict in ("open", "equivalent") else found
 
 
 @lru_cache(maxsize=4)

@@ -242,11 +242,8 @@ def describe_claim(claim: ClaimDecision) -> str:
         case "equivalent":
             text = f"{subject} is equivalent within {100 * (claim.margin or 0):g} points, decided after {runs}."
         case "undecided":
-            text = (
-                f"{subject} is undecided after the last look, at {runs}{p}."
-                if claim.n
-                else f"{subject} is undecided: too few runs finished."
-            )
+            why = f"after the last look, at {runs}{p}" if claim.n else "because too few runs finished"
+            text = f"{subject} is undecided {why}."
         case "withheld":
             text = f"{subject}: the verdict is withheld after {runs}, because the arms crash unequally often."
         case _:
@@ -273,7 +270,9 @@ def _describe_after(claim: ClaimDecision) -> str | None:
 
 def _table_notes(decision: Decision) -> list[str]:
     claims, rule = decision.claims, decision.rule
-    notes = ["p-values are adjusted for the looks, and a claim is decided where p is at most its level of alpha."]
+    notes = ["p-values are adjusted for the looks. A claim with p at most its level of alpha is decided, or withheld."]
+    if rule.looks != "any" and any(claim.estimate and claim.estimate.p is None for claim in claims):
+        notes.append("An open or equivalent claim has no p: it is valid only where the test for a difference ends.")
     methods = {
         "failures": "failure rates by the exact distribution over paths of tables that Fisher's p orders",
         "mean": "means by exchanging labels within pairs of runs, exact if the arms differ in nothing or are symmetric",
@@ -285,12 +284,15 @@ def _table_notes(decision: Decision) -> list[str]:
             "mean": "means by betting confidence sequences (Waudby-Smith and Ramdas)",
         }
     notes.append(f"Tests: {'; '.join(methods[about] for about in rule.about)}.")
-    kinds = {
-        f"{claim.estimate.interval.method} at {100 * claim.estimate.interval.level:.3g} %"
-        for claim in claims
-        if claim.estimate and claim.estimate.interval.low is not None
-    }
-    notes += [f"Intervals hold at every look: {'; '.join(sorted(kinds))}."] if kinds else []
+    shown = [(claim.about, claim.estimate.interval) for claim in claims if claim.estimate]
+    for about in rule.about:
+        kinds = {f"{one.method} at {100 * one.level:.3g} %" for of, one in shown if of == about and one.low is not None}
+        holds = "hold at every look" if about == "mean" else "are approximate"
+        notes += [f"Intervals of the {ABOUT_TITLES[about]} {holds}: {'; '.join(sorted(kinds))}."] if kinds else []
+    if reasons := {one.reason for _, one in shown if one.reason}:
+        notes.append(f"Claims without an interval: {'; '.join(sorted(reasons))}.")
+    if any(claim.verdict in ("better", "worse") for claim in claims):
+        notes.append("Of a difference that is decided, an interval may end at no difference, which is no part of it.")
     late = {claim.first_possible for claim in claims if claim.first_possible and claim.first_possible != claim.looks[0]}
     notes += [f"The first look that can decide is at {join_with(sorted(map(str, late)))} runs of each."] if late else []
     if any(sum(claim.nans) for claim in claims):
