@@ -336,7 +336,7 @@ class _ClaimTest:
             estimate = estimate_mean if self.about == "mean" else estimate_spread
             found = estimate(a, b, self.plan(level), _exchanged_labels(self.total), look)
         # The p-value is that of paths that end here by the test for a difference, or at the last look.
-        return replace(found, p=None) if verdict in ("open", "equivalent") else found
+        return replace(found, p=None) if verdict == "open" or found.outcome == SAME else found
 
 
 @lru_cache(maxsize=4)
