@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.decided_sweeps import make_decided_sweep
 from support.sweep_records import make_record, make_run, save_record
 
+from stableft.config.command_config import ScoreMeaning
+from stableft.config.decide_rule import DecideRule, Margins
 from stableft.config.planned_run import Execution, LocalPaths
 from stableft.errors import UserError
 from stableft.python_api import plan_sweep
@@ -115,14 +118,19 @@ def test_gpus_of_a_pilot_and_an_argument_that_replaces_them():
     assert gres("gres=gpu:a100:2") == ["#SBATCH --gres=gpu:a100:2"]
 
 
-@pytest.mark.parametrize("name", ["smoke", "demo", "zhang/table5"])
+@pytest.mark.parametrize("name", ["smoke", "demo", "zhang/table5", "with a rule"])
 def test_a_plan_is_read_as_it_was_submitted(name, tmp_path):
-    sweep = plan_sweep(name)
+    if name == "with a rule":
+        margin, score = Margins(mean=1.0), ScoreMeaning(scale=100, range=(0.0, 100.0), better="lower")
+        rule = DecideRule(about=["mean", "spread"], looks=[2, 4], margin=margin, share="graph", score=score)
+        sweep = make_decided_sweep(rule, seeds=4)
+    else:
+        sweep = plan_sweep(name)
     content = dump_plan(sweep)
     path = tmp_path / name_plan(content)
     path.write_bytes(content)
     read = read_plan(path)
-    for part in ("name", "runs", "start_runs", "rules"):
+    for part in ("name", "runs", "start_runs", "rules", "decide"):
         assert getattr(read, part) == getattr(sweep, part)
     assert [run.run_id for run in read.runs] == [run.run_id for run in sweep.runs]
     assert read.sources.paths == sweep.sources.paths
