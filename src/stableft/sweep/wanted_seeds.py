@@ -11,11 +11,12 @@ from pathlib import Path
 from stableft.catalog.tasks import task_title
 from stableft.config.decide_rule import ABOUT_TITLES, DecideRule, describe_rule
 from stableft.config.planned_run import PlannedRun
+from stableft.config.sweep_file import Sweep
 from stableft.errors import UserError
 from stableft.records.decision import ArmTask, ClaimDecision, Decision, SeedRun, apply_rule, as_seed_run
 from stableft.records.failure import judged_as_planned
 from stableft.records.run_record import RECORD_FILE, RunRecord, read_record, run_folder
-from stableft.sweep.progress import Notice, ShowEvent
+from stableft.sweep.progress import Notice, ShowEvent, show_nothing
 from stableft.sweep.state import read_sweep_state
 
 LOOK_SECONDS = 1.0  # between looks for records that another process has written
@@ -137,6 +138,15 @@ def describe_verdict(claim: ClaimDecision) -> str:
         f"{claim.arm} against {claim.reference} on {task_title(claim.task)}: the {ABOUT_TITLES[claim.about]} is "
         f"{claim.verdict} after {claim.n} runs of each"
     )
+
+
+def find_unneeded(sweep: Sweep, results: Path, retried: set[str]) -> set[str]:
+    """Return the ids of a sweep's runs that no claim of its rule needs any more, going by the records."""
+    if sweep.decide is None:
+        return set()
+    claims = make_wanted_seeds(sweep.decide, sweep.runs, results, show_nothing, retried)
+    claims({})
+    return claims.unneeded
 
 
 def make_wanted_seeds(
