@@ -1,6 +1,7 @@
 """Claims about stored runs: the order of seeds, and whether and at which level the rule was stated before the runs."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,13 @@ RULE = DecideRule(about=["failures"], looks=[4, 8])
 THREE = RULE.model_copy(update={"between": ["a", "b", "c"]})
 
 
-def store(results: Path, rule: DecideRule | None, arms: str = "abc", tasks=("rte",), seeds=range(1, 9)) -> None:
+def store(
+    results: Path,
+    rule: DecideRule | None,
+    arms: str = "abc",
+    tasks: Sequence[str] = ("rte",),
+    seeds: Sequence[int] = range(1, 9),
+) -> None:
     """Store runs of which those of `a` fail."""
     for i, arm in enumerate(arms):
         for task in tasks:

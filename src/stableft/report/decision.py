@@ -78,7 +78,7 @@ def decide_from_records(
     asked = {place[1] for place in runs}
     tasks, stated = {*asked}, False
     family = rule.between if rule.between and rule.between[0] == arms[0] and {*arms} <= {*rule.between} else [*arms]
-    kept: list[AnyRunRecord] | None = None
+    kept: list[RunRecord] | None = None
     stored = rules[0]
     if stored and all(one == stored for one in rules) and _is_same_but_for_arms(rule, stored):
         records = read_records_files(files) if files else read_all_stored_records(results)
@@ -93,8 +93,8 @@ def decide_from_records(
         for other in family[1:]:
             if (other, one) in runs:
                 continue
+            pair = (family[0], other)
             try:
-                pair = (family[0], other)
                 found, _ = collect_seed_runs(pair, results, files, one, metric, where, checkpoint, kept)
             except UserError:  # its share of alpha is kept back
                 found, stated = {(name, one): [] for name in pair}, False
