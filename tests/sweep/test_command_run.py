@@ -7,11 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import yaml
 from support.commands import are_gone, do_run, load_command_sweep, read_pids
 
+from stableft.config.decide_rule import DecideRule
 from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.errors import UserError
 from stableft.records.run_record import read_record, run_folder
@@ -22,6 +24,12 @@ from stableft.sweep.command_run import make_environment
 def run_once(folder, *arguments, **options):
     sweep = load_command_sweep(folder, *arguments, **options)
     return do_run(sweep.runs[0], sweep, folder)
+
+
+@pytest.mark.parametrize("do", ["train --value 0.7", "train --value text"])
+def test_a_record_of_a_command_keeps_the_rule(tmp_path, do):
+    sweep, rule = load_command_sweep(tmp_path, do), DecideRule(about=["failures"], looks=[2, 4])
+    assert do_run(replace(sweep.runs[0], decide=rule), sweep, tmp_path).decide == rule
 
 
 def test_a_command_is_run_without_a_shell_and_its_score_is_recorded(tmp_path):

@@ -43,7 +43,8 @@ def test_a_dry_run_writes_nothing(sweep, tmp_path, save):
     models = {"none": 0, "best": 1, "last": 1, "all": 2}[save] * weights
     assert models < line.cost.disk_bytes < models + 20_000
     text = render_estimate(estimated)
-    assert "3 runs left" in text
+    assert "\n3 runs left" in text
+    assert "\nat most 3 runs left" in render_estimate(replace(estimated, is_most=True))
     assert "on cpu" in text
     assert "with 2 at a time" in text
 

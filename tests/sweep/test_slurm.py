@@ -5,15 +5,22 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.decided_sweeps import DATA, make_decided_sweep, make_scored_record
+from support.paths import ROOT
 from support.sweep_records import make_record, make_run, save_record
 
+from stableft.cli.slurm_commands import describe_pilots
+from stableft.config.command_config import ScoreMeaning
+from stableft.config.decide_rule import DecideRule, Margins
 from stableft.config.planned_run import Execution, LocalPaths
 from stableft.errors import UserError
 from stableft.python_api import plan_sweep
 from stableft.records.run_record import run_folder
 from stableft.sweep.claims import claim_run
+from stableft.sweep.estimate import estimate_sweep, render_estimate
 from stableft.sweep.local_workers import LocalExecutor, count_cores
-from stableft.sweep.slurm import SlurmOptions, check_options, parse_time_limit, write_script
+from stableft.sweep.preflight import check_sweep_inputs
+from stableft.sweep.slurm import SlurmOptions, check_options, logs_folder, parse_time_limit, write_script
 from stableft.sweep.submitted_plan import dump_plan, name_plan, read_plan
 from stableft.sweep.workers import run_with_workers
 
@@ -115,14 +122,19 @@ def test_gpus_of_a_pilot_and_an_argument_that_replaces_them():
     assert gres("gres=gpu:a100:2") == ["#SBATCH --gres=gpu:a100:2"]
 
 
-@pytest.mark.parametrize("name", ["smoke", "demo", "zhang/table5"])
+@pytest.mark.parametrize("name", ["smoke", "demo", "zhang/table5", "with a rule"])
 def test_a_plan_is_read_as_it_was_submitted(name, tmp_path):
-    sweep = plan_sweep(name)
+    if name == "with a rule":
+        margin, score = Margins(mean=1.0), ScoreMeaning(scale=100, range=(0.0, 100.0), better="lower")
+        rule = DecideRule(about=["mean", "spread"], looks=[2, 4], margin=margin, share="graph", score=score)
+        sweep = make_decided_sweep(rule, seeds=4)
+    else:
+        sweep = plan_sweep(name)
     content = dump_plan(sweep)
     path = tmp_path / name_plan(content)
     path.write_bytes(content)
     read = read_plan(path)
-    for part in ("name", "runs", "start_runs", "rules"):
+    for part in ("name", "runs", "start_runs", "rules", "decide"):
         assert getattr(read, part) == getattr(sweep, part)
     assert [run.run_id for run in read.runs] == [run.run_id for run in sweep.runs]
     assert read.sources.paths == sweep.sources.paths
@@ -132,6 +144,51 @@ def test_a_plan_is_read_as_it_was_submitted(name, tmp_path):
     path.unlink()
     with pytest.raises(UserError, match=r"this machine cannot read it \(No such file"):
         read_plan(path)
+
+
+DECIDED = """
+task:
+  name: smoke
+  train: {folder}/train.jsonl
+  validation: {folder}/validation.jsonl
+  text: text
+  label: label
+  labels: [bad, good]
+  metrics: [accuracy]
+model: {folder}/tiny-bert
+recipe: mosbach
+seeds: 1-12
+set: {{data.max_length: 32, precision: fp32}}
+decide: {{about: failures, looks: [4, 8, 12]}}
+arms:
+  - name: bad
+    set: {{optimizer.lr: 1.0e-9}}
+  - name: good
+"""
+
+
+def test_runs_that_no_claim_needs_are_left_to_no_pilot(without_slurm, stableft):
+    file, results = without_slurm / "claim.yaml", without_slurm / "results"
+    file.write_text(DECIDED.format(folder=ROOT / "configs" / "smoke"))
+    sweep = plan_sweep(file)
+    rows = check_sweep_inputs(sweep.runs, sweep.sources, ())
+    logs_folder(results, sweep.name).mkdir(parents=True)
+
+    def store(seeds) -> None:
+        for run in sweep.runs:
+            if run.config.seeds.init in seeds:
+                record = make_scored_record(run, float("nan") if run.arm == "bad" else 0.9)
+                data = DATA.model_copy(update={"fingerprint": rows[run.run_id].fingerprint})
+                save_record(results, record.model_copy(update={"data": data}))
+
+    store(range(1, 3))
+    assert next(describe_pilots(sweep, results)) == "runs: 4 done, 0 crashed, at most 20 left"
+    store(range(3, 5))
+    assert next(describe_pilots(sweep, results)) == "runs: 8 done, 0 crashed, 0 left"
+    code, out, err = stableft("sweep", str(file), *SUBMIT[2:], "--print")
+    assert (code, out) == (0, "")
+    assert err == "8 runs are done, 0 crashed, 0 left: nothing to submit\n"
+    assert "\n0 runs left" in render_estimate(estimate_sweep(sweep, results, Execution(), 1))
 
 
 def train_quickly(run, results, sources, execution, progress, stop):

@@ -5,16 +5,20 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from dataclasses import replace
 
 import pytest
-from support.decided_sweeps import make_decided_sweep, make_scored_record, sweep_until_decided
+from support.decided_sweeps import make_decided_sweep, make_scored_record, sweep_until_decided, train_until_decided
 from support.paths import ROOT
-from support.sweep_records import save_record
+from support.sweep_records import make_run, save_record
 from support.worker_logs import read_events, wait_until
 
 from stableft.config.decide_rule import DecideRule
 from stableft.records.decision import SeedRun
-from stableft.records.run_record import read_record
+from stableft.records.run_record import CHECKPOINT_FILE, read_record, run_folder
+from stableft.sweep.claims import claim_run
 from stableft.sweep.progress import closing_line
 from stableft.sweep.wanted_seeds import make_wanted_seeds
 
@@ -130,6 +134,69 @@ def test_other_arms_are_trained_whole_and_closed_ones_no_more(tmp_path):
     }
     assert list(claims(ended)) == others
     assert claims.unneeded == {run.run_id for run in sweep.runs if run.config.seeds.init >= 4 and run.arm != "other"}
+
+    done, last = others[:-1], next(run for run in sweep.runs if run.run_id == others[-1])
+    ended |= {run.run_id: make_scored_record(run, 0.7) for run in sweep.runs if run.run_id in done}
+    assert claims(ended) == (others[-1],)
+    assert claims(ended | {last.run_id: make_scored_record(last, 0.7)}) == ()
+
+
+def test_records_of_runs_in_no_claim_are_not_waited_for(tmp_path):
+    rule = DecideRule(between=["bad", "good"], about=["failures"], looks=[4])
+    sweep = make_decided_sweep(rule, ("bad", "good", "other"), seeds=4)
+    for run in sweep.runs:
+        save_record(tmp_path, make_scored_record(run, float("nan") if run.arm == "bad" else 0.7))
+    assert make_wanted_seeds(rule, sweep.runs, tmp_path, lambda event: None, set())({}) == ()
+    other = sweep.runs[-1].run_id
+    assert make_wanted_seeds(rule, sweep.runs, tmp_path, lambda event: None, {other})({}) == (other,)
+
+
+def test_a_task_without_the_reference_is_trained_whole(tmp_path):
+    sweep = make_decided_sweep(RULE)
+    more = [replace(make_run(seed, "good", "mrpc"), decide=RULE) for seed in range(3)]
+    claims = make_wanted_seeds(RULE, (*sweep.runs, *more), tmp_path, lambda event: None, set())
+    ended = {
+        run.run_id: make_scored_record(run, float("nan") if run.arm == "bad" else 0.7)
+        for run in sweep.runs
+        if run.config.seeds.init < 4
+    }
+    assert list(claims(ended)) == [run.run_id for run in more]
+    assert not claims.unneeded & {run.run_id for run in more}
+
+
+@pytest.mark.slow
+def test_the_verdict_stops_the_runs_of_its_claim_alone(tmp_path):
+    rule = DecideRule(between=["bad", "good"], about=["failures"], looks=[4, 8])
+    sweep = make_decided_sweep(rule, ("bad", "good", "other"), seeds=8)
+    sweep = replace(sweep, runs=tuple(run for run in sweep.runs if run.arm != "other" or run.config.seeds.init < 3))
+    outcome, _ = sweep_until_decided(tmp_path, sweep, jobs=4, train=train_until_decided)
+    others = [run.run_id for run in sweep.runs if run.arm == "other"]
+    assert outcome.unfinished == ()
+    assert sorted(run_id for run_id, _ in read_events(tmp_path, "other")) == sorted(others)  # each begun once
+    assert {*others} <= {*outcome.finished}
+    last = {run.run_id for run in sweep.runs if run.config.seeds.init == 7}
+    assert {*outcome.saved} == last
+    assert all((run_folder(tmp_path, run_id) / CHECKPOINT_FILE).exists() for run_id in last)
+
+
+@pytest.mark.slow
+def test_a_pilot_waits_for_the_runs_of_a_claim_that_others_hold(tmp_path):
+    sweep = make_decided_sweep(RULE)
+    held = sweep.runs[0]
+
+    def end_later() -> None:
+        with claim_run(run_folder(tmp_path, held.run_id)) as claimed:
+            assert claimed
+            wait_until(lambda: len(read_events(tmp_path, "began")) >= 15, 60)
+            time.sleep(3)
+            save_record(tmp_path, make_scored_record(held, float("nan")))
+
+    other = threading.Thread(target=end_later)
+    other.start()
+    outcome, notes = sweep_until_decided(tmp_path, sweep, leave_after=0.5)
+    other.join()
+    assert (outcome.unfinished, outcome.elsewhere) == ((), ())
+    assert "good against bad on RTE: the failure rate is better after 4 runs of each" in notes
 
 
 def test_looks_after_every_run_bound_nothing(tmp_path):

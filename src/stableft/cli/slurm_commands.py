@@ -5,7 +5,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,7 @@ from stableft.sweep.state import (
     unique_runs,
 )
 from stableft.sweep.submitted_plan import dump_plan, name_plan
+from stableft.sweep.wanted_seeds import find_unneeded
 from stableft.sweep.workers import EXIT_INTERRUPTED
 
 EXECUTOR_OPTIONS = {  # executor -> names of the parameters that only it takes
@@ -175,6 +176,7 @@ def find_runs_left(
         settled -= {one for one in finished if find_missing_outputs(results, runs[one], finished[one], execution)}
     settled |= {one.run_id for one in state.resumable if one.status == "stopped" and one.run_id in plan.rules}
     settled |= set() if retry_crashed else {record.run_id for record in state.crashed}
+    settled |= find_unneeded(plan, results, {one.run_id for one in state.crashed} if retry_crashed else set())
     unusable = find_unusable_starts(plan, results, retry_crashed)
     left = [run for run_id, run in runs.items() if run_id not in settled and run.config.start_from not in unusable]
     check_hub_commits(left, (*state.finished, *state.resumable), plan.sources.hub_commits, results)
@@ -224,8 +226,12 @@ def describe_pilots(sweep: Sweep, results: Path) -> Iterator[str]:
     if not states and not logs_folder(results, sweep.name).is_dir():
         return
     state = read_sweep_state(results, sweep.runs, look_only=True, brief=True)
-    total, done = len(unique_runs(sweep.runs)), len(state.finished)
-    yield f"runs: {done} done, {len(state.crashed)} crashed, {total - done - len(state.crashed)} left"
+    done = len(state.finished)
+    left = unique_runs(sweep.runs).keys() - {record.run_id for record in (*state.finished, *state.crashed)}
+    with suppress(UserError):  # the claims cannot be decided, which `stableft sweep` reports
+        left -= find_unneeded(sweep, results, set())
+    at_most = "at most " if sweep.decide and left else ""
+    yield f"runs: {done} done, {len(state.crashed)} crashed, {at_most}{len(left)} left"
     try:
         active = {pilot.name: pilot for pilot in find_pilots(sweep.name, results)}
     except UserError as error:

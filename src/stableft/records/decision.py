@@ -106,6 +106,7 @@ class Decision:
     rule: DecideRule
     between: tuple[str, ...]
     claims: tuple[ClaimDecision, ...]
+    sharing: int | None = None  # how many claims share alpha, if more than these
 
     @property
     def is_closed(self) -> bool:

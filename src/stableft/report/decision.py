@@ -1,6 +1,6 @@
 """`stableft decide`, and a sweep with a rule: verdicts, with p-values and intervals adjusted for the looks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from stableft.config.decide_rule import ABOUT_TITLES, DecideRule, describe_rule
 from stableft.config.planned_run import ArmTask
 from stableft.errors import UserError
 from stableft.records.decision import ClaimDecision, Decision, SeedRun, apply_rule, as_seed_run, score_meaning
-from stableft.records.run_record import RunRecord
+from stableft.records.run_record import AnyRunRecord, RunRecord
 from stableft.report.artifact import ReportedCheckpoint
 from stableft.report.compare_runs import RowAndRecord, select_arm_pair
 from stableft.report.forms.document import (
@@ -28,7 +28,7 @@ from stableft.report.forms.document import (
     make_label,
 )
 from stableft.report.numbers_in_words import count_value, effect_value, format_p, p_value, text_value
-from stableft.report.runs import ArtifactRuns
+from stableft.report.runs import ArtifactRuns, read_all_stored_records, read_records_files
 from stableft.text import join_with
 
 DECISION_COLUMNS = (
@@ -60,9 +60,10 @@ def decide_from_records(
     where: Sequence[str] = (),
     checkpoint: ReportedCheckpoint = "recipe",
 ) -> tuple[Decision, bool]:
-    """Return the claims about stored runs, in the order of their seeds, and whether all records keep the rule.
+    """Return the claims about stored runs, in the order of their seeds, and whether the rule was stated before them.
 
-    The first arm is the reference. Without a rule, it is the one that the records of these arms keep.
+    The first arm is the reference. Without a rule, it is the one that the records of these arms keep. All claims of a
+    rule share its alpha, whichever are asked for.
 
     Raises:
         UserError: An arm or task is unknown, the arms are not comparable, or there is no rule.
@@ -74,9 +75,37 @@ def decide_from_records(
             raise UserError(
                 "decide: these records keep no common rule; give one, such as --rule about=failures --rule looks=any"
             )
-    kept = {"between": list(arms)}
-    stated = all(one and one.model_copy(update=kept) == rule.model_copy(update=kept) for one in rules)
-    return apply_rule(rule.model_copy(update=kept), runs), stated
+    asked = {place[1] for place in runs}
+    tasks, stated = {*asked}, False
+    family = rule.between if rule.between and rule.between[0] == arms[0] and {*arms} <= {*rule.between} else [*arms]
+    kept: list[RunRecord] | None = None
+    stored = rules[0]
+    if stored and all(one == stored for one in rules) and _is_same_but_for_arms(rule, stored):
+        records = read_records_files(files) if files else read_all_stored_records(results)
+        kept = [record for record in records if isinstance(record, RunRecord) and record.decide == stored]
+        names = stored.between or [*dict.fromkeys(record.arm for record in kept)]
+        # Without `between`, the reference is the sweep's first arm, which records do not tell.
+        same_reference = names[0] == arms[0] if stored.between else len(names) == 2
+        if same_reference and {*arms} <= {*names} and rule.between in (None, stored.between, names):
+            family, stated = names if stored.between else [*arms], True
+            tasks |= {record.config.data.task for record in kept if record.arm == family[0]}
+    for one in sorted(tasks):
+        for other in family[1:]:
+            if (other, one) in runs:
+                continue
+            pair = (family[0], other)
+            try:
+                found, _ = collect_seed_runs(pair, results, files, one, metric, where, checkpoint, kept)
+            except UserError:  # its share of alpha is kept back
+                found, stated = {(name, one): [] for name in pair}, False
+            runs = found | runs
+    decision = apply_rule(rule.model_copy(update={"between": family}), runs)
+    claims = tuple(claim for claim in decision.claims if claim.arm in arms and claim.task in asked)
+    return replace(decision, between=tuple(arms), claims=claims, sharing=len(decision.claims)), stated
+
+
+def _is_same_but_for_arms(a: DecideRule, b: DecideRule) -> bool:
+    return a.model_copy(update={"between": None}) == b.model_copy(update={"between": None})
 
 
 def collect_seed_runs(
@@ -87,31 +116,46 @@ def collect_seed_runs(
     metric: str | None,
     where: Sequence[str],
     checkpoint: ReportedCheckpoint,
+    records: Sequence[AnyRunRecord] | None = None,
 ) -> tuple[dict[ArmTask, Sequence[SeedRun]], list[DecideRule | None]]:
     """Return the runs of comparable arms in the order of their seeds, and the rules that their records keep."""
-    runs: dict[ArmTask, Sequence[SeedRun]] = {}
-    rules: list[DecideRule | None] = []
+    entries: dict[ArmTask, Sequence[RowAndRecord]] = {}
     for other in arms[1:]:
         try:
-            pair = select_arm_pair((arms[0], other), results, files, task, metric, where, checkpoint)
+            pair = select_arm_pair((arms[0], other), results, files, task, metric, where, checkpoint, records)
         except UserError as error:
             raise UserError(str(error).replace("compare: ", "decide: ", 1)) from None
-        for name, entries in zip(pair.names, pair.arms, strict=True):
-            runs[name, pair.task] = _in_seed_order(entries)
-            rules += [entry.record.decide if isinstance(entry.record, RunRecord) else None for entry in entries]
-    return runs, rules
+        entries |= {(name, pair.task): found for name, found in zip(pair.names, pair.arms, strict=True)}
+    stored = (entry.record for found in entries.values() for entry in found)
+    rules = [record.decide if isinstance(record, RunRecord) else None for record in stored]
+    return _in_seed_order(entries), rules
 
 
-def _in_seed_order(entries: Iterable[RowAndRecord]) -> list[SeedRun]:
-    ordered = sorted(entries, key=lambda entry: (entry.row["seed_init"], entry.row["seed_data"]))
-    return [
-        as_seed_run(record, row["checkpoint"])
-        if row["status"] != "finished" or not row["scored"]
-        else SeedRun(
-            "finished", row["score"], _known(row["failed"]), row["baseline"], row["metric"], score_meaning(record)
-        )
-        for row, record in ordered
-    ]
+def _in_seed_order(entries: Mapping[ArmTask, Sequence[RowAndRecord]]) -> dict[ArmTask, Sequence[SeedRun]]:
+    """Return the runs in the order of their seed numbers.
+
+    A seed that another arm has on the task has not run yet: later ones must not move up while it trains. Arms that have
+    no seed in common have seeds of their own.
+    """
+    by_seed = {
+        place: {(entry.row["seed_init"], entry.row["seed_data"]): entry for entry in found}
+        for place, found in entries.items()
+    }
+    runs: dict[ArmTask, Sequence[SeedRun]] = {}
+    for place, own in by_seed.items():
+        others = [seeds for (_, task), seeds in by_seed.items() if task == place[1] and seeds.keys() & own.keys()]
+        seeds = sorted({seed for found in (own, *others) for seed in found})
+        runs[place] = [_as_reported(own[seed]) if seed in own else SeedRun(None) for seed in seeds]
+    return runs
+
+
+def _as_reported(entry: RowAndRecord) -> SeedRun:
+    row, record = entry
+    if row["status"] != "finished" or not row["scored"]:
+        return as_seed_run(record, row["checkpoint"])
+    return SeedRun(
+        "finished", row["score"], _known(row["failed"]), row["baseline"], row["metric"], score_meaning(record)
+    )
 
 
 def _known(failed: object) -> bool | None:
@@ -173,7 +217,7 @@ def decision_blocks(decision: Decision, rule_was_stated: bool) -> tuple[ReportBl
     after = [text for claim in decision.claims if (text := _describe_after(claim))]
     when = "stated before the runs" if rule_was_stated else "not stated before all of the runs"
     return (
-        Paragraph(f"Rule, {when}: {describe_rule(decision.rule, list(decision.between))}."),
+        Paragraph(f"Rule, {when}: {describe_rule(decision.rule, decision.rule.between or list(decision.between))}."),
         *(Paragraph(text) for text in words),
         shown,
         *((Heading("Seeds after the verdict"), Bullets(tuple(after))) if after else ()),
@@ -297,7 +341,8 @@ def _table_notes(decision: Decision) -> list[str]:
     notes += [f"The first look that can decide is at {join_with(sorted(map(str, late)))} runs of each."] if late else []
     if any(sum(claim.nans) for claim in claims):
         notes.append("A NaN score counts as the score of the best constant prediction: no run is left out.")
-    if len(claims) > 1:
+    sharing = decision.sharing or len(claims)
+    if sharing > 1:
         how = "a decided one passes its share on (Maurer and Bretz)" if rule.share == "graph" else "Bonferroni"
-        notes.append(f"{len(claims)} claims share alpha {rule.alpha:g}: {how}.")
+        notes.append(f"{sharing} claims share alpha {rule.alpha:g}: {how}.")
     return notes

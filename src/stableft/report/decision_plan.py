@@ -80,7 +80,7 @@ def resampled_claims(
     for arm in names[1:]:
         task = next(task for name, task in runs if name == arm)
         for about in rule.about:
-            pair = [runs[name, task] for name in (names[0], arm)]
+            pair = [[run for run in runs[name, task] if run.status] for name in (names[0], arm)]
             meaning = find_meaning(rule, (run for side in pair for run in side))
             worst = find_worst(meaning)
             values = [

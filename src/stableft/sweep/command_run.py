@@ -119,6 +119,7 @@ def _make_record(
         reason=reason,
         config=config,
         report=run.report,
+        decide=run.decide,
         evals=(),
         last=Scores(step=0, val={metric: score.value}, test=None) if score else None,
         best=None,

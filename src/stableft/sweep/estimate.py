@@ -25,6 +25,7 @@ from stableft.sweep.state import (
     read_sweep_state,
     unique_runs,
 )
+from stableft.sweep.wanted_seeds import find_unneeded
 from stableft.text import TextRow, align_columns, format_bytes, format_duration
 from stableft.training.energy import EnergyMeter
 from stableft.training.environment import device_name, peak_memory
@@ -78,6 +79,7 @@ class SweepEstimate:
     parallel_runs: int
     price: float | None = None  # of an hour of a device
     start_run_notes: tuple[str, ...] = ()  # on start runs: those trained first and those that are unavailable
+    is_most: bool = False  # a rule may need fewer runs
 
 
 @torch_settings_restored()
@@ -109,7 +111,8 @@ def estimate_sweep(
     ends, ranked = _known_early_stops(
         sweep, {record.run_id: record for record in (*settled, *state.resumable)}, blocked
     )
-    counted = {record.run_id for record in settled} | blocked | ends
+    retried = {record.run_id for record in state.crashed} if retry_crashed else set()
+    counted = {record.run_id for record in settled} | blocked | ends | find_unneeded(sweep, results, retried)
     costs: dict[tuple[str, bool], RunCost] = {}
     groups: dict[tuple[str, str], list[PlannedRun]] = {}
     for run in (*trained_first, *sweep.runs):
@@ -142,7 +145,7 @@ def estimate_sweep(
     messages = [f"{describe_start_run(run, sweep.runs)}, is trained first" for run in trained_first]
     notes = tuple(dict.fromkeys((*messages, *unusable.values(), *command_notes)))
     device = device_name(torch.device(execution.device))
-    return SweepEstimate(tuple(arms), state.damaged, device, parallel_runs, execution.price, notes)
+    return SweepEstimate(tuple(arms), state.damaged, device, parallel_runs, execution.price, notes, bool(sweep.decide))
 
 
 def _command_cost(run: PlannedRun, finished: Sequence[RunRecord]) -> tuple[RunCost | None, str]:
@@ -205,8 +208,9 @@ def render_estimate(estimate: SweepEstimate) -> str:
         f"pause for it take {format_bytes(paused_disk)} until those that look hopeless are stopped"
     )
     checkpoints = parallel * max((cost.checkpoint_bytes for _, cost in costs), default=0)
+    most = "at most " if estimate.is_most and unfinished else ""
     total = (
-        f"{unfinished} runs left: {_format_device_time(seconds)} on {estimate.device} (one run measured alone), "
+        f"{most}{unfinished} runs left: {_format_device_time(seconds)} on {estimate.device} (one run measured alone), "
         f"{format_duration(seconds / parallel)} with {parallel} at a time; "
         f"{format_bytes(disk)} of files, and up to {format_bytes(checkpoints)} of checkpoints on the way"
     )

@@ -57,7 +57,7 @@ def run_planned_sweep(
 ) -> SweepResult:
     """Do all remaining runs of a sweep and return the outcome, with the arguments of `run_with_workers`.
 
-    Runs that others wait for, to start from them or to be ranked, are not left to other processes.
+    Runs that others wait for, to start from them, to be ranked or for a claim, are not left to other processes.
     """
     before = read_sweep_state(results, (*sweep.runs, *sweep.start_runs), look_only=True, brief=True)
     old_crashes = {record.run_id for record in before.crashed}
@@ -100,7 +100,8 @@ def run_planned_sweep(
     if sweep.decide:
         claims = make_wanted_seeds(sweep.decide, sweep.runs, results, display, old_crashes if retry_crashed else set())
     if rest and not ended:
-        outcome, _ = run_stage(rest, leave_after=leave_after, wanted=claims)
+        # A look needs the runs that others hold, so a sweep with a rule waits for them.
+        outcome, _ = run_stage(rest, leave_after=None if claims else leave_after, wanted=claims)
     failed = tuple(record for record in seen.values() if has_failed(record))
     known = replace(before, finished=(*before.finished, *seen.values()), failed=before.failed + failed)
     retrained = execution.retrain_incomplete

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from stableft.config.decide_rule import DecideRule
 from stableft.config.planned_run import LocalPaths, PlannedRun
 from stableft.config.sweep_file import Sweep
 from stableft.config.sweep_keys import EarlyStoppingRule
@@ -28,6 +29,7 @@ class SubmittedPlan:
     data_dir: Path | None
     paths: dict[str, Path]
     hub_commits: tuple[tuple[tuple[str | None, ...], str], ...]
+    decide: DecideRule | None = None
 
 
 FORM = TypeAdapter(SubmittedPlan)
@@ -47,6 +49,7 @@ def dump_plan(sweep: Sweep) -> bytes:
         sources.data_dir and sources.data_dir.absolute(),
         {digest: path.absolute() for digest, path in sources.paths.items()},
         tuple(sources.hub_commits.items()),
+        sweep.decide,
     )
     return gzip.compress(FORM.dump_json(plan), compresslevel=1, mtime=0)  # of 100,000 runs, a hundredth remains
 
@@ -71,4 +74,4 @@ def read_plan(path: Path) -> Sweep:
     if tuple(run.run_id for run in (*plan.runs, *plan.start_runs)) != plan.ids:
         raise UserError(f"--plan {path}: this version of stableft gives its runs other ids; submit the sweep again")
     sources = LocalPaths(plan.data_dir, paths=plan.paths, hub_commits=dict(plan.hub_commits), folder=plan.folder)
-    return Sweep(plan.name, plan.path, plan.runs, sources, (), plan.start_runs, plan.rules)
+    return Sweep(plan.name, plan.path, plan.runs, sources, (), plan.start_runs, plan.rules, plan.decide)

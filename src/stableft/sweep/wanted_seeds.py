@@ -11,11 +11,13 @@ from pathlib import Path
 from stableft.catalog.tasks import task_title
 from stableft.config.decide_rule import ABOUT_TITLES, DecideRule, describe_rule
 from stableft.config.planned_run import PlannedRun
+from stableft.config.sweep_file import Sweep
 from stableft.errors import UserError
 from stableft.records.decision import ArmTask, ClaimDecision, Decision, SeedRun, apply_rule, as_seed_run
 from stableft.records.failure import judged_as_planned
 from stableft.records.run_record import RECORD_FILE, RunRecord, read_record, run_folder
-from stableft.sweep.progress import Notice, ShowEvent
+from stableft.sweep.progress import Notice, ShowEvent, show_nothing
+from stableft.sweep.state import read_sweep_state
 
 LOOK_SECONDS = 1.0  # between looks for records that another process has written
 
@@ -26,7 +28,7 @@ class WantedSeeds:
 
     rule: DecideRule
     places: dict[ArmTask, list[PlannedRun]]
-    others: list[str]  # ids of runs of arms that are in no claim, all of which are trained
+    others: list[str]  # ids of runs that are in no claim and not done, all of which are trained
     results: Path
     show: ShowEvent
     retried: set[str]  # ids of crashed runs that are tried again, whose old records say nothing
@@ -46,8 +48,15 @@ class WantedSeeds:
         if time.monotonic() >= self.looked_at + LOOK_SECONDS or self.decision is None:
             new += self._read_records()
             self.looked_at = time.monotonic()
+        done = records.keys() | self.known.keys()
+        others = [run_id for run_id in self.others if run_id not in done]
         if new or self.decision is None:
             self._decide()
+        elif len(others) == len(self.others):
+            return self.wanted
+        self.others = others
+        assert self.decision is not None
+        self.wanted = (*self._order(self.decision), *others)
         return self.wanted
 
     @property
@@ -88,7 +97,6 @@ class WantedSeeds:
             old = before.get(_key(claim))
             if claim.is_closed and not (old and old.is_closed):
                 self.show(Notice(describe_verdict(claim)))
-        self.wanted = (*self._order(self.decision), *(one for one in self.others if one not in self.known))
 
     def _order(self, decision: Decision) -> list[str]:
         """Return the runs of the next look by seed, so that the arms keep in step, then those of the look after it."""
@@ -132,6 +140,15 @@ def describe_verdict(claim: ClaimDecision) -> str:
     )
 
 
+def find_unneeded(sweep: Sweep, results: Path, retried: set[str]) -> set[str]:
+    """Return the ids of a sweep's runs that no claim of its rule needs any more, going by the records."""
+    if sweep.decide is None:
+        return set()
+    claims = make_wanted_seeds(sweep.decide, sweep.runs, results, show_nothing, retried)
+    claims({})
+    return claims.unneeded
+
+
 def make_wanted_seeds(
     rule: DecideRule, runs: Sequence[PlannedRun], results: Path, show: ShowEvent, retried: set[str]
 ) -> WantedSeeds:
@@ -143,7 +160,12 @@ def make_wanted_seeds(
         for run in runs:
             if run.arm == name:
                 places.setdefault((name, run.config.data.task), []).append(run)
-    in_claim = {run.run_id for planned in places.values() for run in planned}
-    others = [run_id for run_id in dict.fromkeys(run.run_id for run in runs) if run_id not in in_claim]
+    # A claim needs the reference on its task.
+    tasks = {task for name, task in places if name != between[0] and (between[0], task) in places}
+    in_claim = {run.run_id for (_, task), planned in places.items() if task in tasks for run in planned}
+    free = {run.run_id: run for run in runs if run.run_id not in in_claim}
+    state = read_sweep_state(results, free.values(), look_only=True, brief=True)
+    done = {record.run_id for record in (*state.finished, *state.crashed)} - retried
+    others = [run_id for run_id in free if run_id not in done]
     show(Notice(f"Rule: {describe_rule(rule, list(between))}"))
     return WantedSeeds(rule, places, others, results, show, retried)

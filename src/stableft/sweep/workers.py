@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -80,8 +80,8 @@ def run_with_workers(
 
     The brief records of runs that other processes finish meanwhile are added to `seen`.
 
-    `wanted` is asked, given the records of this call, which runs may start, by id in order; without any, runs that are
-    still training stop with a checkpoint. None: all of them.
+    `wanted` is asked, given the records of this call, which runs may start, by id in order; others that are training
+    stop with a checkpoint. None: all of them.
 
     The executor starts the workers. A run that another process holds is waited for, or, once nothing else is left, for
     `leave_after` seconds.
@@ -289,7 +289,7 @@ def _has_work(pool: WorkerPool) -> bool:
 
 
 def _queue_wanted_runs(pool: WorkerPool, wanted: Sequence[str]) -> None:
-    """Queue the runs that may start, in their order, and hold the others. Stop what still trains if there are none."""
+    """Queue the runs that may start, in their order, and hold the others. Stop those that train and no longer may."""
     if wanted is pool.latest_wanted:
         return
     pool.latest_wanted = wanted
@@ -300,6 +300,20 @@ def _queue_wanted_runs(pool: WorkerPool, wanted: Sequence[str]) -> None:
     pool.held = waiting
     if not wanted and not tasks and not any(slot.task and slot.task.is_repeat for slot in pool.slots):
         _stop_pool(pool, None)
+        return
+    allowed = {*wanted}
+    for slot in pool.slots:
+        if slot.task and _is_unwanted(slot.task, allowed) and not _has_new_record(pool, slot.task):
+            _send_to_worker(slot, "stop")
+            _send_to_worker(slot, None)  # a worker that was told to stop takes no more runs
+
+
+def _is_unwanted(task: QueuedRun, wanted: Container[str]) -> bool:
+    return task.run.run_id not in wanted and not task.is_repeat
+
+
+def _has_new_record(pool: WorkerPool, task: QueuedRun) -> bool:
+    return task.had_no_record and os.path.exists(run_folder(pool.results, task.run.run_id) / RECORD_FILE)
 
 
 def _assign_runs(pool: WorkerPool) -> None:
@@ -331,7 +345,7 @@ def _take_next_run(pool: WorkerPool) -> QueuedRun | None:
             position += 1
             continue
         del pool.queue[position]
-        recorded = task.had_no_record and os.path.exists(run_folder(pool.results, task.run.run_id) / RECORD_FILE)
+        recorded = _has_new_record(pool, task)
         if recorded and pool.leave_after is not None:
             pool.left.append(task.run.run_id)
             continue
@@ -383,7 +397,10 @@ def _receive_report(pool: WorkerPool, slot: WorkerSlot, link: WorkerLink) -> Non
             _accept_record(pool, slot, task, record, device_works)
             return
         pool.show(RunEnded(slot.name, task.run, "interrupted"))
-        pool.queue.appendleft(task)  # goes to the next free worker, unless the pool is stopping
+        if pool.wanted and _is_unwanted(task, pool.latest_wanted):
+            pool.held[task.run.run_id] = task
+        else:
+            pool.queue.appendleft(task)  # goes to the next free worker, unless the pool is stopping
         if word == "user_error":
             _stop_pool(pool, UserError(content))
 
