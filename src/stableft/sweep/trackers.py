@@ -31,11 +31,14 @@ from stableft.records.run_record import (
     read_intact_record,
     run_folder,
 )
+from stableft.sweep.leases import Lease, take_lease
 from stableft.sweep.local_workers import main_hidden, sigint_blocked
 from stableft.sweep.progress import Notice, ProgressReported, RunEnded, RunStarted, ShowEvent, SweepEvent, run_label
 from stableft.sweep.tracker_clients import TRACKERS, LogValues, TrackedRun, describe_place
 
 MARK_FILE = "tracked.json"  # in a run's folder: digest of where it was sent -> digest of the record that was sent
+SEND_LEASE = ".tracked.lease"  # in a run's folder, of the process that sends it
+SENDER_SECONDS, SENDER_LOOK_SECONDS = 30.0, 0.2  # for another process that sends the same run
 CURVE_POINTS = 1000  # of a run, at most: more would take a tracker longer to take in than many runs to train
 LIVE_SECONDS = 1.0  # between two points of the live curves of a slot
 TRACKER_PATIENCE = 60.0  # seconds without an answer, after which the end of a sweep waits no longer
@@ -127,8 +130,32 @@ def curves_of_run(record: RunRecord, results: Path) -> Iterator[tuple[int, dict[
 def send_run(tool: str, runs: Sequence[PlannedRun], project: str, results: Path) -> bool:
     """Send a finished or crashed run, once for every arm that has it, unless the tracker has it, and mark that.
 
-    Return whether anything was sent.
+    Return whether anything was sent. Another process that sends the run is waited for: it may send it elsewhere, and
+    what it has sent is not sent again.
+
+    Raises:
+        TimeoutError: The other process takes too long.
     """
+    if not find_unsent(results, runs, project, tool):
+        return False
+    lease = _wait_for_lease(run_folder(results, runs[0].run_id) / SEND_LEASE)
+    try:
+        return _send_unsent(tool, runs, project, results)
+    finally:
+        lease.release()
+
+
+def _wait_for_lease(path: Path) -> Lease:
+    deadline = time.monotonic() + SENDER_SECONDS
+    while (lease := take_lease(path)) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError("another process has not finished sending this run")
+        time.sleep(SENDER_LOOK_SECONDS)
+    lease.keep()
+    return lease
+
+
+def _send_unsent(tool: str, runs: Sequence[PlannedRun], project: str, results: Path) -> bool:
     unsent = find_unsent(results, runs, project, tool)
     digest = record_digest(results, runs[0].run_id)
     record = read_intact_record(results, runs[0].run_id) if unsent else None
@@ -256,17 +283,21 @@ class TrackerProcess:
 
 
 @contextmanager
-def tracked_display(tool: str | None, sweep: Sweep, results: Path, display: ShowEvent) -> Iterator[ShowEvent]:
-    """Yield a display that also sends runs to a tracker when they end, and those that ended before and are unsent.
+def tracked_display(
+    tool: str | None, sweep: Sweep, results: Path, display: ShowEvent, send_earlier: bool = True
+) -> Iterator[ShowEvent]:
+    """Yield a display that also sends runs to a tracker when they end.
 
-    A tracker that is down is told once, and at the end what it lacks. None: no tracker.
+    A tracker that is down is told once, and at the end what it lacks. None: no tracker. `send_earlier`: also send runs
+    that ended before and are unsent; each of many pilots would otherwise send those of all.
     """
     if tool is None:
         yield display
         return
     tracker = TrackerProcess(tool, sweep.name, results, sweep.runs)
     planned, began = by_run_id(sweep.runs), time.monotonic()
-    tracker.waiting.extend(key for key, runs in planned.items() if find_unsent(results, runs, sweep.name, tool))
+    if send_earlier:
+        tracker.waiting.extend(key for key, runs in planned.items() if find_unsent(results, runs, sweep.name, tool))
     labels: dict[str, str] = {}
     live_at: dict[str, float] = {}
     told = False
