@@ -376,3 +376,19 @@ def test_a_pilot_leaves_earlier_runs_to_others(sweep, results):
     with tracked_display("tensorboard", sweep, results, lambda event: None, send_earlier=False):
         pass
     assert not list(results.glob(f"runs/*/{MARK_FILE}"))
+
+
+def test_an_interrupted_sweep_waits_for_its_tracker_only_so_long(sweep, results, monkeypatch):
+    pytest.importorskip("tensorboardX")
+    monkeypatch.setattr(trackers, "INTERRUPTED_SECONDS", 0.5)
+    lease = take_lease(run_folder(results, sweep.runs[0].run_id) / SEND_LEASE)  # so that sending it takes long
+    assert lease
+    seen, began = [], time.monotonic()
+    with tracked_display("tensorboard", sweep, results, seen.append) as show:
+        show(Notice("Stopping", interrupted=True))
+    assert time.monotonic() - began < trackers.SENDER_SECONDS / 2
+    lease.release()
+    assert [event.text for event in seen] == [
+        "Stopping",
+        f"6 runs not sent; `stableft track {sweep.path} --to tensorboard` sends them",
+    ]

@@ -43,6 +43,7 @@ CURVE_POINTS = 1000  # of a run, at most: more would take a tracker longer to ta
 LIVE_SECONDS = 1.0  # between two points of the live curves of a slot
 TRACKER_PATIENCE = 60.0  # seconds without an answer, after which the end of a sweep waits no longer
 DOWN_PATIENCE = 5.0  # the same for a tracker that has failed before
+INTERRUPTED_SECONDS = 10.0  # for all that is still to be sent when a sweep was interrupted
 
 
 def record_digest(results: Path, run_id: str) -> str | None:
@@ -264,17 +265,21 @@ class TrackerProcess:
         self.waiting.clear()
         self.asked = self.live = None
 
-    def finish(self, patience: float = TRACKER_PATIENCE) -> None:
-        """Wait until all is sent, or nothing was for so long, and end the process."""
+    def finish(self, patience: float = TRACKER_PATIENCE, most: float = float("inf")) -> None:
+        """Wait until all is sent, or nothing was for so long, but `most` seconds in all, and end the process."""
+        deadline = time.monotonic() + most
         try:
             while self.asked is not None or self.waiting:
+                if time.monotonic() > deadline:
+                    self._give_up()
+                    break
                 if time.monotonic() - self.asked_at > patience:
                     self.failure = self.failure or f"no answer for {patience:g} s"
                     self._give_up()
                 self.pump(wait=0.2)
             with suppress(OSError, EOFError):
                 self._connection.send(None)
-                if self._connection.poll(min(patience, TRACKER_PATIENCE)):
+                if self._connection.poll(max(0.0, min(patience, deadline - time.monotonic()))):
                     self._connection.recv()
         finally:
             self._process.kill()
@@ -300,7 +305,7 @@ def tracked_display(
         tracker.waiting.extend(key for key, runs in planned.items() if find_unsent(results, runs, sweep.name, tool))
     labels: dict[str, str] = {}
     live_at: dict[str, float] = {}
-    told = False
+    told = interrupted = False
 
     def tell() -> None:
         nonlocal told
@@ -309,8 +314,11 @@ def tracked_display(
             display(Notice(f"{tool}: {tracker.failure}; the runs go on, and their files are kept"))
 
     def show(event: SweepEvent) -> None:
+        nonlocal interrupted
         display(event)
-        if isinstance(event, RunEnded) and event.record and event.run.run_id in planned:
+        if isinstance(event, Notice):
+            interrupted |= event.interrupted
+        elif isinstance(event, RunEnded) and event.record and event.run.run_id in planned:
             tracker.waiting.append(event.run.run_id)
         elif isinstance(event, RunStarted):
             labels[event.slot] = run_label(event.run)
@@ -326,8 +334,12 @@ def tracked_display(
 
     try:
         yield show
+    except KeyboardInterrupt:
+        interrupted = True
+        raise
     finally:
-        tracker.finish(TRACKER_PATIENCE if tracker.failure is None else DOWN_PATIENCE)
+        patience = TRACKER_PATIENCE if tracker.failure is None else DOWN_PATIENCE
+        tracker.finish(patience, INTERRUPTED_SECONDS if interrupted else float("inf"))
         tell()
         if n := len(set(tracker.unsent)):
             display(Notice(f"{n} run{'s' * (n > 1)} not sent; `stableft track {sweep.path} --to {tool}` sends them"))

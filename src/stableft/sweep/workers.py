@@ -509,7 +509,7 @@ def _react_to_signals(pool: WorkerPool, signals: int) -> None:
     """Stop at the first signal and kill the workers at the second, leaving runs at their last checkpoints."""
     if signals and not pool.interrupted:
         pool.interrupted = True
-        pool.show(Notice("Stopping: running runs write a checkpoint; Ctrl-C again kills them."))
+        pool.show(Notice("Stopping: running runs write a checkpoint; Ctrl-C again kills them.", interrupted=True))
         _stop_pool(pool, None)
     if signals > 1 and not pool.killed:
         _kill_workers(pool)
