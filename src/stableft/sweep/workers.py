@@ -368,7 +368,8 @@ def _receive_report(pool: WorkerPool, slot: WorkerSlot, link: WorkerLink) -> Non
         slot.watch.sign = content
         pool.slowest |= {doing: max(t, pool.slowest.get(doing, 0.0)) for doing, t in content.slowest.items()}
     elif word == "broken":
-        _stop_pool(pool, RuntimeError(f"the worker for {slot.name} cannot start:\n{content}"))
+        known = isinstance(content, UserError)
+        _stop_pool(pool, content if known else RuntimeError(f"the worker for {slot.name} cannot start:\n{content}"))
     elif word == "progress":
         slot.watch.progress = content
         pool.show(ProgressReported(slot.name, content))
