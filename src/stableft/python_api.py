@@ -214,7 +214,7 @@ def run_sweep(
         with (
             local if cluster is None else ray_executor(cluster, *where) as workers,
             open_display(steps=steps) as shown,
-            tracked_display(track, sweep, results, shown) as display,
+            tracked_display(track, sweep, results, shown, send_earlier=leave_after is None) as display,
         ):
 
             def show(event: "SweepEvent") -> None:

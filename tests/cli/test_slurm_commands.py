@@ -193,6 +193,20 @@ def test_requeues_a_lost_node_and_cancelling_change_no_bit(long_run):
 
 
 @pytest.mark.nightly
+def test_a_submission_while_cancelled_pilots_still_end_says_so(long_run):
+    job = long_run.submit("--slurm-time", "50")
+    long_run.wait_for_checkpoint()
+    submit = ("sweep", "smoke", *LONG, *SUBMIT, "--pilots", "1", "--slurm-time", "50")
+    assert long_run.stableft("sweep", "smoke", "--stop")[0] == 0
+    assert long_run.cluster.states(f"{job}_1") == ["COMPLETING"]
+    code, out, _ = long_run.stableft(*submit)
+    assert (code, out.splitlines()[-1]) == (1, "1 pilot is ending; give the command again in a minute")
+    long_run.cluster.wait_until(lambda: long_run.cluster.states(f"{job}_1") in (["CANCELLED"], []), 60)
+    code, out, _ = long_run.stableft(*submit)
+    assert (code, "submitted 1 pilots" in out) == (0, True)
+
+
+@pytest.mark.nightly
 def test_a_task_without_a_new_checkpoint_is_requeued_twice(cluster, workplace):
     code = "from pathlib import Path; from stableft.sweep.pilot import Pilot; print('start')\n"
     code += "Pilot.of_this_job(Path('results'), 'smoke').requeue(print); import time; time.sleep(20)"

@@ -1,5 +1,7 @@
 """One run of a training command: its score, its faults, and that no process of it is left."""
 
+import errno
+import fcntl
 import json
 import math
 import os
@@ -187,6 +189,24 @@ def test_two_tries_do_not_share_a_log(tmp_path, monkeypatch):
     with command_run.open_log(path):
         assert released.is_set()
     holder.join()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_command_runs_on_a_file_system_without_locks(tmp_path, monkeypatch, code):
+    def refuse(*_) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert run_once(tmp_path).status == "finished"
+
+
+def test_a_lock_that_fails_otherwise_is_an_error(tmp_path, monkeypatch):
+    def fail(*_) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(OSError, match="Input/output error"), command_run.open_log(tmp_path / "output.log"):
+        pass
 
 
 def test_a_program_that_is_not_there_is_a_crash_of_its_run(tmp_path):

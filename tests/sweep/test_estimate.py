@@ -15,7 +15,14 @@ from stableft.config.sweep_file import START_ARM, Sweep
 from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.errors import UserError
 from stableft.records.run_record import EvalPoint
-from stableft.sweep.estimate import TIMED_STEPS, estimate_sweep, render_estimate
+from stableft.sweep.estimate import (
+    TIMED_STEPS,
+    ArmEstimate,
+    RunCost,
+    SweepEstimate,
+    estimate_sweep,
+    render_estimate,
+)
 from stableft.training.evaluate import evaluate
 from stableft.training.setup import batch_indices, prepare_run
 from stableft.training.step import train_on_batch
@@ -213,3 +220,14 @@ def test_stopped_runs_are_done_only_while_they_rank_as_hopeless(sweep, toy_run, 
             replace(sweep, runs=tuple(planned), rules=rules), tmp_path, Execution(threads=1), 1
         ).arms
         assert (line.unfinished, line.paused) == (left, paused), rule
+
+
+def test_the_money_leaves_out_commands_whose_records_have_no_price():
+    trained = ArmEstimate("ours", "toy", 3, 2, RunCost(10, 3600.0, 1, 1, 1))
+    command = ArmEstimate("theirs", "toy", 3, 3, RunCost(0, 3600.0, 0, 0, 0))
+    for arms, words in (
+        ([trained], "; 8.00 at 4 an hour of a device"),
+        ([trained, command], "; 8.00 at 4 an hour of a device, which leaves commands out"),
+    ):
+        text = render_estimate(SweepEstimate(tuple(arms), (), "cpu", 1, price=4.0))
+        assert text.endswith(words), text

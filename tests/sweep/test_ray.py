@@ -54,15 +54,16 @@ options = dict(devices="cpu", save="best", checkpoint_every=40)
 if sys.argv[3:]:
     options |= dict(executor="ray", ray_address=sys.argv[3])
 try:
+    exec(sys.argv[4] if sys.argv[4:] else "")
     sys.exit(130 if stableft.run_sweep(sys.argv[1], results=sys.argv[2], **options).interrupted else 0)
 except ValueError as error:
     sys.exit(f"stableft: {error}")
 """
 
 
-def start(sweep: str, results: str, nodes: RayNodes | None = None) -> subprocess.Popen:
-    """Starts a sweep as a script does, without the command's report."""
-    command = [sys.executable, "-c", SWEEP, sweep, results, *([nodes.address] if nodes else [])]
+def start(sweep: str, results: str, nodes: RayNodes | None = None, first: str = "") -> subprocess.Popen:
+    """Starts a sweep as a script does, without the command's report, which `first` begins."""
+    command = [sys.executable, "-c", SWEEP, sweep, results, *([nodes.address, first] if nodes else [])]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -162,6 +163,47 @@ def test_nodes_without_a_large_model(project):
         out = finish(start("short.yaml", "ray", nodes), 1)
     assert re.search(r"project/tiny: Ray node .* lacks it or has other contents, and its .* bytes are too many", out)
     assert not (project / "ray").exists()
+
+
+# As of a node that joins with another version when the others have been looked at.
+OTHER_VERSION = """
+from stableft.sweep import ray_workers
+slots = ray_workers.RayExecutor.slots
+def then_differ(*arguments):
+    ray_workers.read_versions = lambda: {"torch": "0.1"}
+    return slots(*arguments)
+ray_workers.RayExecutor.slots = then_differ
+"""
+
+# The first order of each worker does not reach its actor, as in a short failure of the network.
+LOST_ORDER = """
+import ray
+from ray.actor import ActorMethod
+from ray.exceptions import ActorUnavailableError
+remote, lost = ActorMethod.remote, []
+@ray.remote(num_cpus=0)
+def fail():
+    raise ActorUnavailableError("the network", None)
+def remote_but_once(self, *arguments, **options):
+    if self._method_name == "send" and not lost:
+        lost.append(arguments)
+        return fail.remote()
+    return remote(self, *arguments, **options)
+ActorMethod.remote = remote_but_once
+"""
+
+
+@needs_ray
+@pytest.mark.nightly
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_node_that_differs_later_and_an_order_that_is_lost(project):
+    with ray_nodes(1) as nodes:
+        out = finish(start("short.yaml", "differs", nodes, OTHER_VERSION), 1)
+        assert "Traceback" not in out
+        assert re.search(r"^stableft: Ray node .* has torch .*, but this machine has 0.1: install the same", out, re.M)
+        out = finish(start("short.yaml", "ray", nodes, LOST_ORDER))
+    assert count_ends(out) == 3
 
 
 @needs_ray

@@ -1,9 +1,15 @@
 """Trackers: what they are sent, once, by the tools' own clients, read back; and what becomes of one that is down."""
 
 import json
+import os
 import statistics
 import struct
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,15 +21,18 @@ from stableft.config.sweep_file import Sweep
 from stableft.errors import UserError
 from stableft.records.run_record import HISTORY_FILE, EvalPoint, RunRecord, read_record, run_folder
 from stableft.sweep import trackers
+from stableft.sweep.leases import take_lease
 from stableft.sweep.progress import Notice, ProgressReported, RunEnded, RunStarted
-from stableft.sweep.tracker_clients import check_tracker, describe_place
+from stableft.sweep.tracker_clients import TRACKERS, TrackedRun, check_tracker, describe_place
 from stableft.sweep.trackers import (
     MARK_FILE,
+    SEND_LEASE,
     by_run_id,
     curves_of_run,
     describe_run_to_tracker,
     find_unsent,
     record_digest,
+    send_run,
     send_sweep,
     tracked_display,
 )
@@ -293,3 +302,93 @@ def test_without_a_tracker_the_display_is_as_it_was(sweep, results):
 def test_a_sweep_without_records_has_nothing_to_send(sweep, tmp_path):
     with pytest.raises(UserError, match=r"two\.yaml: .* has no records of its 6 runs"):
         send_sweep("tensorboard", sweep, tmp_path / "nowhere")
+
+
+def send_slowly(path: Path) -> None:
+    """Makes the sending of a run take a while, and note in a file when it begins and ends."""
+
+    @contextmanager
+    def open_run(run: TrackedRun):
+        with open(path, "a") as file:
+            file.write("begin\n")
+        yield lambda step, values: None
+        time.sleep(0.3)
+        with open(path, "a") as file:
+            file.write("end\n")
+
+    TRACKERS["tensorboard"] = replace(TRACKERS["tensorboard"], open_run=open_run)
+
+
+SENDER = """
+import sys
+from pathlib import Path
+from sweep.test_trackers import send_slowly
+from stableft.sweep.trackers import send_run
+from support.sweep_records import make_run
+folder = Path(sys.argv[1])
+send_slowly(folder / "log")
+run = make_run(1, "a", length={"epochs": 3})
+print("ready", flush=True)
+sys.stdin.readline()
+print(send_run("tensorboard", [run], sys.argv[2], folder / "results"), flush=True)
+"""
+
+
+@pytest.mark.parametrize("projects", [("one", "one"), ("one", "two")])
+def test_processes_that_send_the_same_run_take_turns(sweep, tmp_path, projects):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    senders = [
+        subprocess.Popen(
+            [sys.executable, "-c", SENDER, tmp_path, project],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+        )
+        for project in projects
+    ]  # fmt: skip
+    for sender in senders:
+        assert sender.stdout
+        assert sender.stdout.readline() == "ready\n"
+    for sender in senders:
+        assert sender.stdin
+        sender.stdin.write("go\n")
+        sender.stdin.flush()
+    said = sorted(sender.communicate(timeout=60)[0] for sender in senders)
+    times = len(set(projects))
+    assert said == ["False\n", "True\n"] if times == 1 else ["True\n", "True\n"]
+    assert (tmp_path / "log").read_text() == "begin\nend\n" * times
+    folder = run_folder(tmp_path / "results", sweep.runs[0].run_id)
+    assert not (folder / SEND_LEASE).exists()
+    assert len(json.loads((folder / MARK_FILE).read_text())) == times
+
+
+def test_a_run_that_another_process_sends_for_too_long_is_unsent(sweep, results, monkeypatch):
+    monkeypatch.setattr(trackers, "SENDER_SECONDS", 0.1)
+    folder = run_folder(results, sweep.runs[0].run_id)
+    lease = take_lease(folder / SEND_LEASE)
+    assert lease
+    with pytest.raises(TimeoutError, match="another process has not finished"):
+        send_run("tensorboard", sweep.runs[:1], "s", results)
+    lease.release()
+    assert not (folder / MARK_FILE).exists()
+
+
+def test_a_pilot_leaves_earlier_runs_to_others(sweep, results):
+    pytest.importorskip("tensorboardX")
+    with tracked_display("tensorboard", sweep, results, lambda event: None, send_earlier=False):
+        pass
+    assert not list(results.glob(f"runs/*/{MARK_FILE}"))
+
+
+def test_an_interrupted_sweep_waits_for_its_tracker_only_so_long(sweep, results, monkeypatch):
+    pytest.importorskip("tensorboardX")
+    monkeypatch.setattr(trackers, "INTERRUPTED_SECONDS", 0.5)
+    lease = take_lease(run_folder(results, sweep.runs[0].run_id) / SEND_LEASE)  # so that sending it takes long
+    assert lease
+    seen, began = [], time.monotonic()
+    with tracked_display("tensorboard", sweep, results, seen.append) as show:
+        show(Notice("Stopping", interrupted=True))
+    assert time.monotonic() - began < trackers.SENDER_SECONDS / 2
+    lease.release()
+    assert [event.text for event in seen] == [
+        "Stopping",
+        f"6 runs not sent; `stableft track {sweep.path} --to tensorboard` sends them",
+    ]

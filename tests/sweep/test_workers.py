@@ -92,7 +92,8 @@ def sweep(results: Path, runs, jobs=1, devices=("cpu",), **options):
 def main() -> None:
     """What the tests start in a process of its own: a sweep over `results` of so many runs of one arm."""
     results, arm, count, jobs = sys.argv[1:]
-    outcome, _ = sweep(Path(results), [make_run(seed, arm) for seed in range(int(count))], int(jobs))
+    outcome, events = sweep(Path(results), [make_run(seed, arm) for seed in range(int(count))], int(jobs))
+    assert outcome.interrupted == any(isinstance(event, Notice) and event.interrupted for event in events)
     print(len(outcome.finished), len(outcome.crashed), len(outcome.resumable), outcome.interrupted, flush=True)
 
 

@@ -138,6 +138,9 @@ def submit_pilots(
     if active:
         others = len(active) - len(same)
         say(describe_queue(active) + (f"; {others} of another plan or other options" if others else ""))
+    if left and (ending := sum(pilot.is_ending for pilot in same)):
+        say(f"{ending} pilot{'s are' if ending > 1 else ' is'} ending; give the command again in a minute")
+        return 1
     script = write_script(options, plan.name, max(count, 1), results, key, command, _title())
     if count <= 0:
         say(f"{len(state.finished)} runs are done, {len(crashed)} crashed, {len(left)} left: nothing to submit")

@@ -5,6 +5,7 @@ start of each try. A supervisor (`command_supervisor`) sees to it that no proces
 """
 
 import contextlib
+import errno
 import json
 import os
 import selectors
@@ -50,6 +51,7 @@ CHUNK_BYTES = 65_536
 LOG_HEAD_BYTES, LOG_TAIL_BYTES = 1_000_000, 4_000_000
 LAST_LINES, LAST_LINE_CHARACTERS = 20, 300  # that a record of a crash holds
 LOCK_SECONDS = 15.0  # for the processes of an earlier try, whose worker was killed, to be gone
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)  # of file systems without locks
 
 
 def train_by_command(
@@ -254,6 +256,7 @@ def open_log(path: Path) -> Iterator[BoundedLog]:
     """Yield the empty log of a command, under a lock that the command's supervisor has too until it ends.
 
     A worker that is killed releases the run's claim before its command is gone, so the next one waits for the lock.
+    On a file system without locks nothing waits; the run's lease still excludes other workers.
     """
     if os.name != "posix":
         raise UserError("commands need process groups, which this operating system does not have: use Linux or macOS")
@@ -270,6 +273,10 @@ def open_log(path: Path) -> Iterator[BoundedLog]:
                     raise RuntimeError(f"{path} is in use: the command of an earlier try is still there") from None
                 PULSE.get_further(TRAINING)
                 time.sleep(COMMAND_POLL_SECONDS)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                break
         file.truncate(0)
         yield BoundedLog(file)
 

@@ -217,7 +217,11 @@ def render_estimate(estimate: SweepEstimate) -> str:
     electricity = [arm.unfinished * cost.seconds * cost.watts for arm, cost in costs if cost.watts is not None]
     total += f"; {format_energy(sum(electricity))} at the power measured" if electricity else ""
     if estimate.price is not None:
-        total += f"; {format_money(estimate.price * seconds / 3600)} at {estimate.price:g} an hour of a device"
+        priced = sum(
+            arm.unfinished * cost.seconds for arm, cost in costs if cost.steps
+        )  # as their records will have it
+        total += f"; {format_money(estimate.price * priced / 3600)} at {estimate.price:g} an hour of a device"
+        total += ", which leaves commands out" if priced < seconds else ""
     damaged = [f"{message}; its run will be done again" for message in estimate.damaged]
     return "\n".join([align_columns(rows), *estimate.start_run_notes, *damaged, total, *([rule] if paused else [])])
 

@@ -56,9 +56,10 @@ class RunEnded:
 
 @dataclass(frozen=True)
 class Notice:
-    """A message to the user."""
+    """A message to the user. `interrupted`: it says that the sweep stops because it was asked to."""
 
     text: str
+    interrupted: bool = False
 
 
 @dataclass(frozen=True)

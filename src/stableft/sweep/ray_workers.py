@@ -242,8 +242,8 @@ def _last_line(error: Exception) -> str:
 class RayLink:
     """An actor with a worker process on a node.
 
-    One thread receives the reports. If the node does not see the results folder, another one takes runs: it holds the
-    claim, sends what the run needs, and fetches files, so that the pool never waits for a transfer.
+    One thread receives the reports, another sends orders. If the node does not see the results folder, a third takes
+    runs: it holds the claim, sends what the run needs, and fetches files, so that the pool never waits for a transfer.
     """
 
     def __init__(
@@ -260,6 +260,7 @@ class RayLink:
         self.end: WorkerEnd | None = None
         self.runs: queue.SimpleQueue[tuple[PlannedRun, RunRecord | None] | None] = queue.SimpleQueue()
         self.events: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()  # of the run; None: it is dead
+        self.orders: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()  # None: the worker has ended
         self.numbers = itertools.count()  # of messages, of which one may be sent twice
         self.shared: bool | None = None  # None: not known yet
         self.moved_to: str | None = None
@@ -276,6 +277,7 @@ class RayLink:
             target=self._listen, args=(sources, execution, train, heartbeat), name=f"stableft {place.name}", daemon=True
         )
         self.listener.start()
+        threading.Thread(target=self._send_orders, name=f"{place.name} orders", daemon=True).start()
 
     # What the pool calls.
 
@@ -332,10 +334,11 @@ class RayLink:
         except RayError as error:
             end = self._describe_loss(error)
         except UserError as error:
-            self._report("broken", str(error))
+            self._report("broken", error)
         finally:
             self.runs.put(None)
             self.events.put(None)
+            self.orders.put(None)
             if carrier:
                 carrier.join()
             with contextlib.suppress(RayError):
@@ -416,8 +419,14 @@ class RayLink:
                 time.sleep(NODE_RETRY_SECONDS)
 
     def _order(self, message: Any) -> None:
-        """Send a message to the worker, without waiting until it arrives."""
-        self.actor.send.remote(next(self.numbers), message)
+        """Have a message sent to the worker, without waiting until it arrives."""
+        self.orders.put((next(self.numbers), message))
+
+    def _send_orders(self) -> None:
+        """Send messages in their order. One whose answer is lost is sent again, and the actor knows its number."""
+        with contextlib.suppress(RayError):  # the actor is dead, which the listener tells
+            while order := self.orders.get():
+                self._call("send", *order)
 
     def _kill_actor(self) -> None:
         """End the actor's process, unless it has ended."""

@@ -69,6 +69,11 @@ class QueuedPilot:
     def runs(self) -> bool:
         return self.state not in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether it takes no more runs, such as after `--stop`. Slurm lists it until its processes are gone."""
+        return self.state == "COMPLETING"
+
 
 def call_slurm(program: str, *arguments: str, script: str | None = None) -> str:
     """Return what a program of Slurm prints.

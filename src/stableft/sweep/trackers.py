@@ -31,15 +31,19 @@ from stableft.records.run_record import (
     read_intact_record,
     run_folder,
 )
+from stableft.sweep.leases import Lease, take_lease
 from stableft.sweep.local_workers import main_hidden, sigint_blocked
 from stableft.sweep.progress import Notice, ProgressReported, RunEnded, RunStarted, ShowEvent, SweepEvent, run_label
 from stableft.sweep.tracker_clients import TRACKERS, LogValues, TrackedRun, describe_place
 
 MARK_FILE = "tracked.json"  # in a run's folder: digest of where it was sent -> digest of the record that was sent
+SEND_LEASE = ".tracked.lease"  # in a run's folder, of the process that sends it
+SENDER_SECONDS, SENDER_LOOK_SECONDS = 30.0, 0.2  # for another process that sends the same run
 CURVE_POINTS = 1000  # of a run, at most: more would take a tracker longer to take in than many runs to train
 LIVE_SECONDS = 1.0  # between two points of the live curves of a slot
 TRACKER_PATIENCE = 60.0  # seconds without an answer, after which the end of a sweep waits no longer
 DOWN_PATIENCE = 5.0  # the same for a tracker that has failed before
+INTERRUPTED_SECONDS = 10.0  # for all that is still to be sent when a sweep was interrupted
 
 
 def record_digest(results: Path, run_id: str) -> str | None:
@@ -127,8 +131,32 @@ def curves_of_run(record: RunRecord, results: Path) -> Iterator[tuple[int, dict[
 def send_run(tool: str, runs: Sequence[PlannedRun], project: str, results: Path) -> bool:
     """Send a finished or crashed run, once for every arm that has it, unless the tracker has it, and mark that.
 
-    Return whether anything was sent.
+    Return whether anything was sent. Another process that sends the run is waited for: it may send it elsewhere, and
+    what it has sent is not sent again.
+
+    Raises:
+        TimeoutError: The other process takes too long.
     """
+    if not find_unsent(results, runs, project, tool):
+        return False
+    lease = _wait_for_lease(run_folder(results, runs[0].run_id) / SEND_LEASE)
+    try:
+        return _send_unsent(tool, runs, project, results)
+    finally:
+        lease.release()
+
+
+def _wait_for_lease(path: Path) -> Lease:
+    deadline = time.monotonic() + SENDER_SECONDS
+    while (lease := take_lease(path)) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError("another process has not finished sending this run")
+        time.sleep(SENDER_LOOK_SECONDS)
+    lease.keep()
+    return lease
+
+
+def _send_unsent(tool: str, runs: Sequence[PlannedRun], project: str, results: Path) -> bool:
     unsent = find_unsent(results, runs, project, tool)
     digest = record_digest(results, runs[0].run_id)
     record = read_intact_record(results, runs[0].run_id) if unsent else None
@@ -237,17 +265,21 @@ class TrackerProcess:
         self.waiting.clear()
         self.asked = self.live = None
 
-    def finish(self, patience: float = TRACKER_PATIENCE) -> None:
-        """Wait until all is sent, or nothing was for so long, and end the process."""
+    def finish(self, patience: float = TRACKER_PATIENCE, most: float = float("inf")) -> None:
+        """Wait until all is sent, or nothing was for so long, but `most` seconds in all, and end the process."""
+        deadline = time.monotonic() + most
         try:
             while self.asked is not None or self.waiting:
+                if time.monotonic() > deadline:
+                    self._give_up()
+                    break
                 if time.monotonic() - self.asked_at > patience:
                     self.failure = self.failure or f"no answer for {patience:g} s"
                     self._give_up()
                 self.pump(wait=0.2)
             with suppress(OSError, EOFError):
                 self._connection.send(None)
-                if self._connection.poll(min(patience, TRACKER_PATIENCE)):
+                if self._connection.poll(max(0.0, min(patience, deadline - time.monotonic()))):
                     self._connection.recv()
         finally:
             self._process.kill()
@@ -256,20 +288,24 @@ class TrackerProcess:
 
 
 @contextmanager
-def tracked_display(tool: str | None, sweep: Sweep, results: Path, display: ShowEvent) -> Iterator[ShowEvent]:
-    """Yield a display that also sends runs to a tracker when they end, and those that ended before and are unsent.
+def tracked_display(
+    tool: str | None, sweep: Sweep, results: Path, display: ShowEvent, send_earlier: bool = True
+) -> Iterator[ShowEvent]:
+    """Yield a display that also sends runs to a tracker when they end.
 
-    A tracker that is down is told once, and at the end what it lacks. None: no tracker.
+    A tracker that is down is told once, and at the end what it lacks. None: no tracker. `send_earlier`: also send runs
+    that ended before and are unsent; each of many pilots would otherwise send those of all.
     """
     if tool is None:
         yield display
         return
     tracker = TrackerProcess(tool, sweep.name, results, sweep.runs)
     planned, began = by_run_id(sweep.runs), time.monotonic()
-    tracker.waiting.extend(key for key, runs in planned.items() if find_unsent(results, runs, sweep.name, tool))
+    if send_earlier:
+        tracker.waiting.extend(key for key, runs in planned.items() if find_unsent(results, runs, sweep.name, tool))
     labels: dict[str, str] = {}
     live_at: dict[str, float] = {}
-    told = False
+    told = interrupted = False
 
     def tell() -> None:
         nonlocal told
@@ -278,8 +314,11 @@ def tracked_display(tool: str | None, sweep: Sweep, results: Path, display: Show
             display(Notice(f"{tool}: {tracker.failure}; the runs go on, and their files are kept"))
 
     def show(event: SweepEvent) -> None:
+        nonlocal interrupted
         display(event)
-        if isinstance(event, RunEnded) and event.record and event.run.run_id in planned:
+        if isinstance(event, Notice):
+            interrupted |= event.interrupted
+        elif isinstance(event, RunEnded) and event.record and event.run.run_id in planned:
             tracker.waiting.append(event.run.run_id)
         elif isinstance(event, RunStarted):
             labels[event.slot] = run_label(event.run)
@@ -295,8 +334,12 @@ def tracked_display(tool: str | None, sweep: Sweep, results: Path, display: Show
 
     try:
         yield show
+    except KeyboardInterrupt:
+        interrupted = True
+        raise
     finally:
-        tracker.finish(TRACKER_PATIENCE if tracker.failure is None else DOWN_PATIENCE)
+        patience = TRACKER_PATIENCE if tracker.failure is None else DOWN_PATIENCE
+        tracker.finish(patience, INTERRUPTED_SECONDS if interrupted else float("inf"))
         tell()
         if n := len(set(tracker.unsent)):
             display(Notice(f"{n} run{'s' * (n > 1)} not sent; `stableft track {sweep.path} --to {tool}` sends them"))

@@ -57,7 +57,8 @@ def run_worker(
     `train` None: `stableft.training.run.train`. Reports are (word, content) pairs. The words are ready, alive,
     started, progress, done, interrupted, user_error and broken. alive is sent every `heartbeat` seconds and carries a
     `SignOfLife`. done carries the record (None if another process holds the claim) and whether the device still
-    computes. user_error carries the message. broken means that the worker cannot start.
+    computes. user_error carries the message. broken means that the worker cannot start, and
+    carries a traceback or a `UserError`.
     """
     report = ReportSender(connection)
     stopping = threading.Event()

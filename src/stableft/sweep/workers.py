@@ -382,7 +382,8 @@ def _receive_report(pool: WorkerPool, slot: WorkerSlot, link: WorkerLink) -> Non
         slot.watch.sign = content
         pool.slowest |= {doing: max(t, pool.slowest.get(doing, 0.0)) for doing, t in content.slowest.items()}
     elif word == "broken":
-        _stop_pool(pool, RuntimeError(f"the worker for {slot.name} cannot start:\n{content}"))
+        known = isinstance(content, UserError)
+        _stop_pool(pool, content if known else RuntimeError(f"the worker for {slot.name} cannot start:\n{content}"))
     elif word == "progress":
         slot.watch.progress = content
         pool.show(ProgressReported(slot.name, content))
@@ -526,7 +527,7 @@ def _react_to_signals(pool: WorkerPool, signals: int) -> None:
     """Stop at the first signal and kill the workers at the second, leaving runs at their last checkpoints."""
     if signals and not pool.interrupted:
         pool.interrupted = True
-        pool.show(Notice("Stopping: running runs write a checkpoint; Ctrl-C again kills them."))
+        pool.show(Notice("Stopping: running runs write a checkpoint; Ctrl-C again kills them.", interrupted=True))
         _stop_pool(pool, None)
     if signals > 1 and not pool.killed:
         _kill_workers(pool)
