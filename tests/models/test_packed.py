@@ -308,7 +308,7 @@ def test_a_sweep_sets_it():
     packed, padded = ([run.config for run in sweep.runs] for sweep in sweeps)
     assert {config.execution for config in packed} == {"packed"}
     assert {config.execution for config in padded} == {None}
-    with pytest.raises(UserError, match="execution: 'pact' must be 'padded', 'packed' or 'fused'"):
+    with pytest.raises(UserError, match="execution: 'pact' must be 'padded', 'packed', 'fused' or 'grouped'"):
         load_sweep("configs/smoke.yaml", LocalPaths(), sets=["execution=pact"])
 
 

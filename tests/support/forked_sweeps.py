@@ -154,10 +154,10 @@ def start_command(log: Path, *arguments: str | Path, change: Callable[[], object
 def _run_command(arguments: tuple[str | Path, ...], change: Callable[[], object]) -> int:
     from stableft.cli import sweep_commands
     from stableft.cli.app import main
-    from stableft.sweep import workers
+    from stableft.sweep import local_workers
 
     fork = multiprocessing.get_context("fork")
-    workers.multiprocessing = SimpleNamespace(
+    local_workers.multiprocessing = SimpleNamespace(
         get_context=lambda _: SimpleNamespace(Pipe=fork.Pipe, Process=ForkedWorker)
     )
     sweep_commands.print_report = lambda *_: None  # it takes longer than the runs

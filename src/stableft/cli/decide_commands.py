@@ -64,7 +64,7 @@ def decide(
     figure: FigureOption = None,
     width: WidthOption = None,
 ) -> None:
-    """Decide whether an arm is better, with as many seeds as that needs. Looks at stored runs in the order of seeds."""
+    """Decide claims about two arms, look by look. Replays stored runs in the order of their seeds."""
     from stableft.config.decide_rule import read_rule
     from stableft.config.local_files import check_results_folder
     from stableft.report.decision import build_decision_report, decide_from_records

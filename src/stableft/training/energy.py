@@ -87,7 +87,7 @@ class EnergyMeter:
     ):
         self._clock, self._busy, self._rapl = clock, busy, Rapl(powercap)
         self._nvml, self._handle, uuid = nvml, None, ""
-        if device.type == "cuda":
+        if device.type == "cuda" and torch.cuda.is_available():
             uuid = str(torch.cuda.get_device_properties(device).uuid)
             self._nvml = nvml or load_nvml()
             if self._nvml:
