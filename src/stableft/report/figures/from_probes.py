@@ -216,12 +216,12 @@ def build_gradient_panels(part: Gradients, runs: ArtifactRuns) -> CurvePanelsWit
     general_notes = (
         [f"{GRADIENT_BLOCK_NUMBERING} The norm of a block is over all its parameters."] if of_layers and records else []
     )
-    general_notes += [_matrix_names_note(records)] if not of_layers and records else []
-    general_notes += [NO_POOLER_NOTE] if records and not any(record.parts.pooler for record in records) else []
     shares = any("albert" in name for r in records for name in r.parts.blocks) or (
         records and all(len(record.parts.blocks) == 1 for record in records)
     )
     general_notes += [SHARED_BLOCK_NOTE] if shares else []
+    general_notes += [_matrix_names_note(records)] if not of_layers and records else []
+    general_notes += [NO_POOLER_NOTE] if records and not any(record.parts.pooler for record in records) else []
     seen_notes: set[str] = set()  # of the same run's other panels
     panel_notes = [[note for note in notes if not (note in seen_notes or seen_notes.add(note))] for _, notes in panels]
     panel_notes[0] = [*(side.note for side in sides if side.note), *general_notes, *panel_notes[0]]
