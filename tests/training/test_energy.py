@@ -115,6 +115,7 @@ def test_a_gpu_is_read_by_its_id_and_shared_evenly(machine, tmp_path, monkeypatc
         nvmlDeviceGetHandleByUUID=lambda uuid: asked.append(uuid) or "handle",
         nvmlDeviceGetTotalEnergyConsumption=lambda handle: counter[0],  # millijoules
     )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="ab-12"))
     used: dict[str, float] = {}
     meters = [machine.meter(tmp_path / "jobs", "cuda:0", nvml)]
