@@ -1,7 +1,7 @@
 """Predictions of runs, read from a CSV file: a row for each run and example, or a column for each run.
 
 Rows are read one at a time and kept as small numbers: of a million rows with a column for each of ten runs, reading and
-analyzing them takes two to three times the size of the file in memory.
+analyzing them takes two to three and a half times the size of the file in memory.
 """
 
 import math
