@@ -28,6 +28,7 @@ class InLoopProbes:
 
 
 ArmTask = tuple[str, str]  # arm, task
+SeedPair = tuple[int, int]  # init, data
 NO_PROBES = InLoopProbes()
 PROBE_NAMES = tuple(probe.name for probe in fields(InLoopProbes))
 

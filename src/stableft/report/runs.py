@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stableft.config.command_config import CommandConfig
 from stableft.config.decide_rule import DecideRule
-from stableft.config.planned_run import ArmTask, LocalPaths, PlannedRun
+from stableft.config.planned_run import ArmTask, LocalPaths, PlannedRun, SeedPair
 from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import START_ARM, Sweep, load_sweep
 from stableft.errors import UserError, did_you_mean
@@ -71,7 +71,6 @@ PROBE_RECORD_OF_PART: dict[type, type[ProbeRecord]] = {
     Perplexities: PerplexityRecord,
     Surfaces: SurfaceRecord,
 }
-SeedPair = tuple[int, int]  # init, data
 # Fields of an environment record that reports leave out.
 IGNORED_ENVIRONMENT_FIELDS = {
     "threads", "micro_batch", "micro_batch_halved", "micro_batch_halved_at", "eval_batch", "eval_batch_halved_at",
