@@ -30,8 +30,9 @@ from stableft.records.run_record import (
     read_records_file,
     run_folder,
 )
+from stableft.records.stored_records import read_all_stored_records
 from stableft.report.artifact import BoldRule, ReportedCheckpoint
-from stableft.report.runs import as_means_table, compare_against, load_runs, read_all_stored_records
+from stableft.report.runs import as_means_table, compare_against, load_runs
 from stableft.stats import Interval, wilson_interval
 from stableft.text import forgiving_output
 

@@ -410,7 +410,7 @@ def choose(
     """Choose the best setting of each grid, for a new sweep file. The best has the highest mean validation score."""
     from stableft.config.local_files import check_results_folder
     from stableft.python_api import plan_sweep
-    from stableft.report.runs import read_own_records, read_stored_records
+    from stableft.records.stored_records import read_own_records, read_stored_records
     from stableft.sweep.select_best import choose_settings
 
     check_results_folder(results)

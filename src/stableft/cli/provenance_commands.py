@@ -50,7 +50,7 @@ def rerun(
     """
     from stableft.config.local_files import check_results_folder
     from stableft.records.run_record import RunRecord
-    from stableft.report.runs import read_all_stored_records, read_records_files
+    from stableft.records.stored_records import read_all_stored_records, read_records_files
 
     check_results_folder(results)
     sweep = load_optional_sweep(config, set_, "", None, data_dir)

@@ -143,8 +143,9 @@ def print_other_runs(name: str, sets: list[str], arms: str, seeds: str | None, r
     """
     from stableft.python_api import plan_sweep
     from stableft.records.run_record import RECORD_FILE, run_folder
+    from stableft.records.stored_records import read_all_stored_records
     from stableft.report.other_settings import describe_other_runs, describe_padded_runs
-    from stableft.report.runs import ARTIFACTS, load_artifact, read_all_stored_records
+    from stableft.report.runs import ARTIFACTS, load_artifact
 
     load = cache(lambda path: plan_sweep(path, sets, split_names(arms), seeds))
     _, pairs = load_artifact(name, load)

@@ -33,18 +33,15 @@ from stableft.records.run_record import (
     run_folder,
     write_records_file,
 )
-from stableft.report.artifact import Artifact, DatasetsTable, HyperparametersTable, ProbePart, groups_of
-from stableft.report.other_settings import describe_padded_runs
-from stableft.report.runs import (
-    ARTIFACTS,
-    PROBE_RECORD_OF_PART,
-    load_artifact,
+from stableft.records.stored_records import (
     read_all_stored_records,
     read_imported_runs,
     read_records_files,
     read_stored_records,
-    select_imported_runs,
 )
+from stableft.report.artifact import Artifact, DatasetsTable, HyperparametersTable, ProbePart, groups_of
+from stableft.report.other_settings import describe_padded_runs
+from stableft.report.runs import ARTIFACTS, PROBE_RECORD_OF_PART, load_artifact, select_imported_runs
 from stableft.sweep.claims import CLAIM_FILES
 from stableft.sweep.start_runs import describe_start_run
 from stableft.sweep.state import SweepResult, read_sweep_state
@@ -93,10 +90,11 @@ def print_report(sweep: Sweep, results: Path) -> None:
     if text := read_kept_report(folder, key):
         print(text)
         return
+    from stableft.records.stored_records import read_stored_records
     from stableft.report.artifact import make_sweep_artifact
     from stableft.report.build import build_report
     from stableft.report.forms.write import render_report, save_sweep_report
-    from stableft.report.runs import collect_runs, read_stored_records
+    from stableft.report.runs import collect_runs
 
     records = read_stored_records(results, sweep.runs)
     planned = [(str(sweep.path), run) for run in sweep.runs]

@@ -9,6 +9,7 @@ from stableft.config.sweep_file import load_sweep
 from stableft.errors import UserError
 from stableft.records.probe_record import ProbeRecords, find_probes_in_files, find_probes_in_results
 from stableft.records.run_record import ImportedRun, RunRecord, atomic_write
+from stableft.records.stored_records import find_records_files, read_all_stored_records, read_records_files
 from stableft.report.artifact import Artifact, DatasetsTable, FigurePart, ReportedCheckpoint, groups_of
 from stableft.report.build import build_report
 from stableft.report.figures.from_probes import count_probe_records
@@ -19,11 +20,8 @@ from stableft.report.runs import (
     ARTIFACTS,
     ArtifactRuns,
     collect_runs,
-    find_records_files,
     load_artifact,
     load_runs_from_file,
-    read_all_stored_records,
-    read_records_files,
     select_imported_runs,
 )
 

@@ -16,8 +16,8 @@ from stableft.errors import UserError, did_you_mean
 from stableft.records.failure import find_chance, is_run_failed
 from stableft.records.frame import COLUMN_DTYPES, build_frame, describe_source
 from stableft.records.run_record import AnyRunRecord, RunRecord
+from stableft.records.stored_records import read_all_stored_records, read_records_files
 from stableft.report.artifact import ReportedCheckpoint
-from stableft.report.runs import read_all_stored_records, read_records_files
 from stableft.text import join_with, seed_label
 
 

@@ -11,6 +11,7 @@ from stableft.config.planned_run import ArmTask
 from stableft.errors import UserError
 from stableft.records.decision import ClaimDecision, Decision, SeedRun, apply_rule, as_seed_run, score_meaning
 from stableft.records.run_record import AnyRunRecord, RunRecord
+from stableft.records.stored_records import read_all_stored_records, read_records_files
 from stableft.report.artifact import ReportedCheckpoint
 from stableft.report.compare_runs import RowAndRecord, select_arm_pair
 from stableft.report.forms.document import (

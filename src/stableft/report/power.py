@@ -7,7 +7,7 @@ from typing import Any
 from stableft.errors import UserError, did_you_mean
 from stableft.records.frame import build_frame
 from stableft.records.run_record import atomic_write
-from stableft.report.runs import read_records_files
+from stableft.records.stored_records import read_records_files
 from stableft.stats import compute_normal_power_curve, compute_observed_power_curves, render_power
 from stableft.stats.power import PowerCurve
 from stableft.stats.summary import Center
