@@ -16,7 +16,7 @@ def test_replay_of_real_runs(workplace, stableft):
     lines = " ".join(out.split())
     rule = "zhang against zhang-bertadam: the failure rate, alpha 0.05, looked at"
     assert f"Rule, not stated before all of the runs: {rule}" in lines
-    assert "the failure rate is better, decided after 5 runs of each (p = 0.002 at level 0.05)" in lines
+    assert "the failure rate is better, decided after 5 runs of each (p = 0.0021 at level 0.05)" in lines
     assert "45 more runs of zhang and 45 of zhang-bertadam came after the verdict and are no part of it" in lines
 
 

@@ -79,10 +79,26 @@ def enumerate_error(looks, boundary, rates, outcome_is_wrong) -> float:
 def test_error_of_failures_is_that_of_all_paths(spending):
     plan = LookPlan((3, 5), 5, 0.2, spending)
     boundary = failure_boundary(plan)
-    errors = [enumerate_error(plan.looks, boundary, (p, p), bool) for p in (0.05, 0.2, 0.35, 0.5, 0.7)]
-    assert max(errors) <= 0.2
-    assert max(errors) == pytest.approx(boundary.spent[-1], abs=0.005)  # the largest is near one half
+    orders = np.array(list(itertools.product((0, 1), repeat=10)))
+    found = boundary.look_up(orders[:, :5], orders[:, 5:])
+    all_failed = orders.sum(axis=1)
+    shares = [(found[all_failed == k] != 0).any(axis=1).mean() for k in range(11)]
+    assert max(shares) == pytest.approx(boundary.spent[-1])  # exactly, given how many of all runs fail
+    assert boundary.spent[-1] <= 0.2
+    assert boundary.spent[0] == pytest.approx(max((found[all_failed == k, 0] != 0).mean() for k in range(11)))
     assert boundary.spent[0] <= plan.levels()[0]
+    for p in (0.05, 0.2, 0.35, 0.5, 0.7):
+        assert enumerate_error(plan.looks, boundary, (p, p), bool) <= max(shares)
+
+
+def test_failures_of_fewer_runs_than_planned_keep_their_error():
+    boundary = failure_boundary(LookPlan((2, 3), 6, 0.3))
+    for all_failed in range(13):
+        share = 0.0
+        for a, b in itertools.product(itertools.product((0, 1), repeat=3), repeat=2):
+            if (boundary.look_up(np.array([a]), np.array([b])) != 0).any():
+                share += math.comb(6, all_failed - sum(a + b)) if all_failed >= sum(a + b) else 0
+        assert share / math.comb(12, all_failed) <= boundary.spent[-1] + 1e-12 <= 0.3
 
 
 def test_failures_are_equivalent_only_within_the_margin():
@@ -94,21 +110,31 @@ def test_failures_are_equivalent_only_within_the_margin():
             assert enumerate_error(plan.looks, boundary, rates, lambda outcome: outcome == SAME) <= 0.3
 
 
-def test_one_look_is_boschloo():
+def test_one_look_is_the_conditional_form_of_boschloo():
     n, alpha = 7, 0.1
     boundary = failure_boundary(LookPlan((n,), n, alpha))
-    for a, b in itertools.combinations(range(n + 1), 2):
-        p = boschloo(a, n, b, n).p  # SciPy doubles the smaller side; here it is the probability of both sides at once
-        assert p is not None
-        assert boundary.p_values[0][a, b] == pytest.approx(p, abs=2e-3)
-        assert boundary.outcomes[0][a, b] == (HIGHER if p <= alpha else 0)
+    tables = list(itertools.product(range(n + 1), repeat=2))
+    lower = {(a, b): min(stats.hypergeom.cdf(k, 2 * n, a + b, n) for k in (a, b)) for a, b in tables}
+    for a, b in tables:
+        as_extreme = [t for t in tables if lower[t] <= lower[a, b] * (1 + 1e-9)]
+        given = [
+            sum(stats.hypergeom.pmf(x, 2 * n, failed, n) for x, y in as_extreme if x + y == failed)
+            for failed in range(2 * n + 1)
+        ]
+        p = boundary.p_values[0][a, b]
+        assert p == pytest.approx(min(1.0, max(given)))
+        assert boundary.outcomes[0][a, b] == (0 if p > alpha else HIGHER if a < b else LOWER)
+        if a != b:
+            unconditional = boschloo(a, n, b, n).p
+            assert unconditional is not None
+            assert p >= unconditional - 2e-3
 
 
 def test_boundary_of_a_long_plan():
     boundary = failure_boundary(LookPlan(tuple(range(4, 51, 2)), 50, 0.05))
-    # 4 of 4 against none: 2 / 256 at a rate of one half is the first table that Pocock's .0064 does not allow ...
+    # 4 of 4 against none, where half of all 100 fail, is the first table that Pocock's .0064 does not allow ...
     assert boundary.outcomes[0][4, 0] == 0
-    assert boundary.p_values[0][4, 0] == pytest.approx(2 / 256)
+    assert boundary.p_values[0][4, 0] == pytest.approx(2 * math.comb(92, 46) / math.comb(100, 50))
     # ... and six runs of each allow 6 against 0 and 5 against 0.
     assert boundary.outcomes[1][6, 0] == LOWER
     assert boundary.outcomes[1][0, 6] == HIGHER
@@ -122,7 +148,7 @@ def test_estimates_of_failures():
     plan = LookPlan((5, 10), 10, 0.05)
     first = estimate_failures(a, b, plan, 0)
     assert (first.n, first.outcome, first.difference) == (5, LOWER, -1.0)
-    assert first.p == pytest.approx(2 / 2**10)
+    assert first.p == pytest.approx(2 * math.comb(10, 5) / math.comb(20, 10))  # if half of all 20 fail
     assert first.interval.high < 0
     early = estimate_failures(a, b, LookPlan((2, 10), 10, 0.05), 0)
     assert early.interval.reason == "this look is too early to decide"

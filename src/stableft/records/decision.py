@@ -3,6 +3,7 @@
 The state is the records and the rule: every look is computed again from the runs in the order of their seeds.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -38,7 +39,7 @@ from stableft.stats.tests import boschloo
 Verdict = Literal["better", "worse", "equivalent", "undecided", "withheld", "open"]
 PERMUTATIONS = 9999
 PERMUTATION_SEED = 0  # of all claims, so that a look gives the same answer whenever it is computed
-PAIRS_AT_ONCE = 500  # whose permutations fit in memory
+PAIRS_AT_ONCE = 100  # with the same permutations, of which the error of a test depends a little
 CRASH_ALPHA = 0.05  # crash rates that differ at this level withhold a verdict
 SCORE_EXAMPLE = "{scale: 1, range: [0, 1], better: higher}"
 WITHHELD = 3  # the outcome of such a look, beside those of `stats.sequential`
@@ -341,8 +342,10 @@ class _ClaimTest:
 
 
 @lru_cache(maxsize=4)
-def _exchanged_labels(runs: int, resamples: int = PERMUTATIONS) -> np.ndarray:
-    return exchange_labels(runs, resamples, np.random.default_rng(PERMUTATION_SEED))
+def _exchanged_labels(runs: int, resamples: int = PERMUTATIONS, part: int = 0) -> np.ndarray:
+    return exchange_labels(
+        runs, resamples, np.random.default_rng([PERMUTATION_SEED, part] if part else PERMUTATION_SEED)
+    )
 
 
 def look_at_pairs(
@@ -364,9 +367,12 @@ def look_at_pairs(
         return look_at_means(a, b, plan.alpha, span, plan.margin)
     if about == "failures":
         return failure_boundary(plan).look_up(a.astype(int), b.astype(int))
-    signs, rows = _exchanged_labels(plan.total, resamples), range(0, len(a), PAIRS_AT_ONCE)
-    parts = [look_at_scores(about, a[i : i + PAIRS_AT_ONCE], b[i : i + PAIRS_AT_ONCE], plan, signs)[0] for i in rows]
-    return np.vstack(parts)
+    outcomes = []
+    for part in range(math.ceil(len(a) / PAIRS_AT_ONCE)):
+        rows = slice(part * PAIRS_AT_ONCE, (part + 1) * PAIRS_AT_ONCE)
+        signs = _exchanged_labels(plan.total, resamples, part)
+        outcomes.append(look_at_scores(about, a[rows], b[rows], plan, signs)[0])
+    return np.vstack(outcomes)
 
 
 def _compare(about: About, a: np.ndarray, b: np.ndarray) -> float | None:

@@ -29,7 +29,7 @@ from stableft.report.forms.document import (
     make_label,
 )
 from stableft.report.numbers_in_words import count_value, effect_value, format_p, p_value, text_value
-from stableft.report.runs import ArtifactRuns, read_all_stored_records, read_records_files
+from stableft.report.runs import ArtifactRuns
 from stableft.text import join_with
 
 DECISION_COLUMNS = (
@@ -319,7 +319,8 @@ def _table_notes(decision: Decision) -> list[str]:
     if rule.looks != "any" and any(claim.estimate and claim.estimate.p is None for claim in claims):
         notes.append("An open or equivalent claim has no p: it is valid only where the test for a difference ends.")
     methods = {
-        "failures": "failure rates by the exact distribution over paths of tables that Fisher's p orders",
+        "failures": "failure rates by the exact distribution over paths of tables that Fisher's p orders, however many "
+        "runs fail",
         "mean": "means by exchanging labels within pairs of runs, exact if the arms differ in nothing or are symmetric",
         "spread": "spread by exchanging the deviations from each arm's median within pairs, which is approximate",
     }

@@ -8,7 +8,7 @@ arms are rows of arrays, as many as there are, because the code that decides is 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ Looks = tuple[int, ...]
 HIGHER, LOWER, SAME = 1, -1, 2  # outcomes of a look: what the second arm's quantity is against the first's; 0: open
 # The permutation test of spread has up to 8 % false positives at 5 % where some runs fail, and more with few runs.
 SPREAD_CAUTION, MIN_SPREAD_RUNS = 0.6, 10
-NULL_RATES = 251  # common failure rates, or rates on the margin, at which the error of a boundary is computed
+MARGIN_RATES = 251  # failure rates that differ by the margin at which the error of a boundary is computed
 MAX_RUNS_PER_ARM = 200  # the paths of more runs take long, and too much memory
 
 
@@ -109,21 +109,22 @@ class FailureBoundary:
 def failure_boundary(plan: LookPlan) -> FailureBoundary:
     """Return the exact boundary for the failure rates of two arms.
 
-    Tables are ordered by Fisher's p-value, as in Boschloo's test, and the error is the largest over the common failure
-    rate. Two arms are the same if two one-sided tests reject that their rates differ by the margin or more, each at
-    alpha over paths of its own.
+    Tables are ordered by Fisher's p-value, as in Boschloo's test. The error is kept however many of all planned runs
+    fail, so it is kept at every common failure rate too. Two arms are the same if two one-sided tests reject that their
+    rates differ by the margin or more, each at alpha over paths of its own.
     """
     orders = [fisher_p_values(n) for n in plan.looks]  # that the first arm has at most as many failed runs
-    null = np.linspace(0, 0.5, NULL_RATES)  # failed and successful runs exchanged give the same probabilities
-    two_sided = _calibrate_paths([np.minimum(p, p.T) for p in orders], plan.looks, plan.levels(), (null, null))
+    lowest = [np.minimum(p, p.T) for p in orders]
+    two_sided = _calibrate_paths(lowest, plan.looks, plan.levels(), partial(_odds_if_so_many_fail, plan.total))
     outcomes = [
         np.where(look.region, np.where(order < order.T, HIGHER, LOWER), 0)
         for order, look in zip(orders, two_sided, strict=True)
     ]
     if plan.margin is not None:
-        rates = np.linspace(0, 1 - plan.margin, NULL_RATES)
+        rates = np.linspace(0, 1 - plan.margin, MARGIN_RATES)
         excess = [_order_by_excess(n, plan.margin) for n in plan.looks]
-        below = _calibrate_paths(excess, plan.looks, plan.levels(sides=1), (rates + plan.margin, rates))
+        odds = partial(_odds_at_rates, rates + plan.margin, rates)
+        below = _calibrate_paths(excess, plan.looks, plan.levels(sides=1), odds)
         outcomes = [
             np.where((outcome == 0) & look.region & look.region.T, SAME, outcome)
             for outcome, look in zip(outcomes, below, strict=True)
@@ -145,46 +146,63 @@ class _PathLook(NamedTuple):
 
 
 def _calibrate_paths(
-    orders: Sequence[np.ndarray], looks: Looks, levels: Sequence[float], rates: tuple[np.ndarray, np.ndarray]
+    orders: Sequence[np.ndarray], looks: Looks, levels: Sequence[float], odds_at: Callable[[int], np.ndarray]
 ) -> list[_PathLook]:
     """Return the tables at which each look stops.
 
-    They are those of lowest order, as many as keep the probability of having stopped within the look's level at every
-    pair of `rates`. Tables of equal order stop together.
+    They are those of lowest order, as many as keep the probability of having stopped within the look's level under
+    every hypothesis. Tables of equal order stop together. `odds_at(n)`: for each hypothesis, the probability of every
+    table of n runs an arm over that where half of all runs fail.
     """
-    states, stopped, before = np.ones((len(rates[0]), 1, 1)), np.zeros((len(rates[0]), 1)), 0
-    alone, found = states, []
+    paths = alone = np.ones((1, 1))  # the probability of each table where half of all runs fail
+    stopped, before, found = 0.0, 0, []
     for order, n, level in zip(orders, looks, levels, strict=True):
-        step_a, step_b = (_step_probabilities(rate, before, n - before) for rate in rates)
-        states, alone, before = (
-            step_a @ states @ step_b.transpose(0, 2, 1),
-            step_a @ alone @ step_b.transpose(0, 2, 1),
-            n,
-        )
+        step = _step_probabilities(before, n - before)
+        paths, alone, odds, before = step @ paths @ step.T, step @ alone @ step.T, odds_at(n), n
         ordered, tie = np.unique(np.round(order, 13), return_inverse=True)  # equal orders may differ by rounding
-        by_tie = np.zeros((len(states), len(ordered)))
-        for rate, table in enumerate(states.reshape(len(states), -1)):
-            by_tie[rate] = np.bincount(tie.ravel(), table, len(ordered))
+        tables = (odds * paths).reshape(len(odds), -1)
+        by_tie = np.stack([np.bincount(tie.ravel(), table, len(ordered)) for table in tables])
         errors = (stopped + np.cumsum(by_tie, axis=1)).max(axis=0)
         region = (tie < np.count_nonzero(errors <= level + 1e-12)).reshape(order.shape)
-        stopped = stopped + (states * region).sum(axis=(1, 2))[:, np.newaxis]
-        states = states * ~region
-        nominal = float((alone * region).sum(axis=(1, 2)).max())
+        stopped = stopped + (tables * region.ravel()).sum(axis=1)[:, np.newaxis]
+        paths = paths * ~region
+        nominal = float((odds * alone * region).sum(axis=(1, 2)).max())
         found.append(
             _PathLook(region, np.minimum(errors, 1.0)[tie].reshape(order.shape), float(stopped.max()), nominal)
         )
     return found
 
 
-def _step_probabilities(rates: np.ndarray, before: int, added: int) -> np.ndarray:
-    """Return for each rate the probability of [failures after, failures before] when `added` runs join `before`."""
+def _step_probabilities(before: int, added: int) -> np.ndarray:
+    """Return the probability of [failures after, failures before] when `added` runs join `before`, and half fail."""
     from scipy import stats
 
-    steps = stats.binom.pmf(np.arange(added + 1), added, rates[:, np.newaxis])
-    matrices = np.zeros((len(rates), before + added + 1, before + 1))
+    matrix = np.zeros((before + added + 1, before + 1))
     for failed in range(before + 1):
-        matrices[:, failed : failed + added + 1, failed] = steps
-    return matrices
+        matrix[failed : failed + added + 1, failed] = stats.binom.pmf(np.arange(added + 1), added, 0.5)
+    return matrix
+
+
+def _odds_if_so_many_fail(total: int, n: int) -> np.ndarray:
+    """Return the odds of `_calibrate_paths` given how many of all 2 `total` runs fail: none to half of them.
+
+    More need no look, because failed and successful runs exchanged give the same probabilities.
+    """
+    from scipy import stats
+
+    failed = np.arange(2 * n + 1)
+    share = [stats.hypergeom.pmf(failed, 2 * total, all_failed, 2 * n) for all_failed in range(total + 1)]
+    odds = np.stack(share) / stats.binom.pmf(failed, 2 * n, 0.5)
+    return odds[:, np.add.outer(np.arange(n + 1), np.arange(n + 1))]
+
+
+def _odds_at_rates(rates_a: np.ndarray, rates_b: np.ndarray, n: int) -> np.ndarray:
+    """Return the odds of `_calibrate_paths` for pairs of failure rates."""
+    from scipy import stats
+
+    half = stats.binom.pmf(np.arange(n + 1), n, 0.5)
+    a, b = (stats.binom.pmf(np.arange(n + 1), n, rates[:, np.newaxis]) / half for rates in (rates_a, rates_b))
+    return a[:, :, np.newaxis] * b[:, np.newaxis, :]
 
 
 def _order_by_excess(n: int, margin: float) -> np.ndarray:
