@@ -15,7 +15,7 @@ The runs are those of results/records/zhang-replication.jsonl: four tasks, three
   `fixed_50` are the power of one look at that many runs, with the same test at alpha; `fixed_n` is the number of runs
   at which one look has the power of the rule.
 
-Of permutation tests, each of the 12 nulls on real runs has a twelfth of the draws, other cases have a tenth.
+Of permutation tests, cases of simulations and power have a tenth of the draws.
 
 Each share of wrong verdicts has its 95 % Wilson interval; `valid` says whether that reaches alpha or lower. Files:
 decide.json with all numbers, decide.png with the runs used and saved.
@@ -54,7 +54,7 @@ SEEDS = 50
 WIDE, FINE = (5, 10, 15, 20, 25, 35, 50), tuple(range(4, SEEDS + 1, 2))
 MARGINS = {"failures": 0.10, "mean": 0.01}
 PERMUTATIONS = 999  # of a test; the product draws 9,999, and the error of the test is the same with any number
-FEWER_DRAWS = 10  # permutation tests of simulated scores have one draw in so many
+FEWER_DRAWS = 10  # permutation tests of simulated and of drawn scores have one draw in so many
 TASKS = ("rte", "mrpc", "stsb", "cola")
 ARMS = ("zhang-bertadam", "zhang", "zhang-reinit")
 PAIRS = tuple(itertools.combinations(ARMS, 2))
@@ -146,9 +146,9 @@ def values_of(rule: Rule, arm: Arm) -> np.ndarray:
     return arm.failed if rule.about == "failures" else arm.scores
 
 
-def draws_of(rule: Rule, draws: int, parts: int) -> int:
-    """Return the number of draws of one case of several: all where a table is looked up, else a part of them."""
-    return draws if rule.about == "failures" or rule.looks is None else math.ceil(draws / parts)
+def draws_of(rule: Rule, draws: int) -> int:
+    """Return the number of draws of a case: all where a table is looked up, else a part of them."""
+    return draws if rule.about == "failures" or rule.looks is None else math.ceil(draws / FEWER_DRAWS)
 
 
 def permuted_pairs(pool: np.ndarray, draws: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -162,19 +162,19 @@ def measure_nulls(arms: dict, rules: Sequence[Rule], draws: int, rng: np.random.
         margin = MARGINS.get(rule.about)
         for task, (first, second) in itertools.product(TASKS, PAIRS):
             one, other = arms[task, first], arms[task, second]
-            case, n = f"{task}: {first}, {second}", draws_of(rule, draws, len(TASKS) * len(PAIRS))
+            case = f"{task}: {first}, {second}"
             pool = np.concatenate([values_of(rule, one), values_of(rule, other)])
-            a, b = permuted_pairs(pool, n, rng)
+            a, b = permuted_pairs(pool, draws, rng)
             verdicts, _ = ends_of(rule, outcomes_of(rule, a, b, one.span, ALPHA, margin))
             yield count_wrong("null", case, rule, is_different(verdicts))
             if margin is None:
                 continue
-            a, b = permuted_pairs(pool, n, rng)
-            side = rng.choice([-1, 1], n)[:, np.newaxis]
+            a, b = permuted_pairs(pool, draws, rng)
+            side = rng.choice([-1, 1], draws)[:, np.newaxis]
             if rule.about == "mean":
                 b = b + side * margin
             else:
-                a, b = (rng.choice(pool, (n, SEEDS)) for _ in range(2))
+                a, b = (rng.choice(pool, (draws, SEEDS)) for _ in range(2))
                 more = rng.random(b.shape) < margin / (1 - min(pool.mean(), 1 - margin))
                 b = b | more
                 a, b = np.where(side > 0, a, b), np.where(side > 0, b, a)
@@ -225,7 +225,7 @@ def measure_simulated(rules: Sequence[Rule], draws: int, rng: np.random.Generato
         for rule in rules:
             if rule.about in equal:
                 x, y = (failed_a, failed_b) if rule.about == "failures" else (a, b)
-                n = draws_of(rule, draws, FEWER_DRAWS)
+                n = draws_of(rule, draws)
                 verdicts, _ = ends_of(rule, outcomes_of(rule, x[:n], y[:n]))
                 kind = "outside" if "one arm" in case else "simulated"
                 yield count_wrong(kind, case, rule, is_different(verdicts))
@@ -269,7 +269,7 @@ def measure_power(arms: dict, rules: Sequence[Rule], draws: int, rng: np.random.
         picks = [rng.integers(0, SEEDS, (draws, SEEDS)) for _ in range(2)]
         fixed: dict[str, Callable[[int], float]] = {}
         for rule in rules:
-            few = draws_of(rule, draws, FEWER_DRAWS)
+            few = draws_of(rule, draws)
             a, b = (values_of(rule, arm)[pick[:few]] for arm, pick in zip((one, other), picks, strict=True))
             verdicts, n = ends_of(rule, outcomes_of(rule, a, b, one.span))
             fixed_power = fixed.setdefault(rule.about, cache(partial(_fixed_power, rule.about, a, b)))

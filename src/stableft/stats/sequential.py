@@ -22,7 +22,7 @@ SPENDINGS: tuple[Spending, ...] = ("pocock", "obrien-fleming")
 Looks = tuple[int, ...]
 HIGHER, LOWER, SAME = 1, -1, 2  # outcomes of a look: what the second arm's quantity is against the first's; 0: open
 # The permutation test of spread has up to 8 % false positives at 5 % where some runs fail, and more with few runs.
-SPREAD_CAUTION, MIN_SPREAD_RUNS = 0.6, 10
+SPREAD_CAUTION, MIN_SPREAD_RUNS = 0.5, 10
 MARGIN_RATES = 251  # failure rates that differ by the margin at which the error of a boundary is computed
 MAX_RUNS_PER_ARM = 200  # the paths of more runs take long, and too much memory
 
