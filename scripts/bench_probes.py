@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from gpu_check import make_model
+from timing import make_model
 
 from stableft.config.planned_run import Execution, InLoopProbes, LocalPaths
 from stableft.config.sweep_file import Sweep, load_sweep

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gpu_check import describe_machine
+from timing import describe_machine
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional

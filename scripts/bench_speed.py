@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 from bench_trainer import Rows
-from gpu_check import (
+from timing import (
     LENGTHS,
     Check,
     describe_machine,

@@ -28,11 +28,18 @@ class RayNodes:
         return line
 
     def kill_node(self) -> None:
-        """Kills the last node, as a loss of power would."""
+        """Kills the first node, as a loss of power would."""
+        self._order("kill")
+
+    def add_node(self, version: str) -> None:
+        """Adds a node that seems to have another version of stableft."""
+        self._order(f"add {version}")
+
+    def _order(self, line: str) -> None:
         assert self.process.stdin
-        self.process.stdin.write("kill\n")
+        self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
-        assert self._read() == "killed"
+        assert self._read() == "done"
 
 
 @contextlib.contextmanager
@@ -69,10 +76,21 @@ def main() -> None:
         nodes = [cluster.add_node(num_cpus=1, **SMALL) for _ in range(int(sys.argv[1]))]
         print(cluster.address, flush=True)
         for line in sys.stdin:
-            if line.strip() == "quit":
+            order, _, version = line.strip().partition(" ")
+            if order == "quit":
                 break
-            cluster.remove_node(nodes.pop(), allow_graceful=False)
-            print("killed", flush=True)
+            if order == "kill":
+                cluster.remove_node(nodes.pop(0), allow_graceful=False)
+            else:
+                folder = Path(os.environ["RAY_TMPDIR"], "other")
+                metadata = folder / f"stableft-{version}.dist-info" / "METADATA"
+                metadata.parent.mkdir(parents=True)
+                metadata.write_text(f"Metadata-Version: 2.1\nName: stableft\nVersion: {version}\n")
+                before = os.environ.get("PYTHONPATH", "")
+                os.environ["PYTHONPATH"] = f"{folder}:{before}"
+                nodes.append(cluster.add_node(num_cpus=1, **SMALL))
+                os.environ["PYTHONPATH"] = before
+            print("done", flush=True)
     finally:
         cluster.shutdown()
 

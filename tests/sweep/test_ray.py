@@ -165,7 +165,23 @@ def test_nodes_without_a_large_model(project):
     assert not (project / "ray").exists()
 
 
-# As of a node that joins with another version when the others have been looked at.
+@needs_ray
+@pytest.mark.nightly
+@pytest.mark.cluster
+@pytest.mark.timeout(900)
+def test_a_node_that_joins_late_and_differs_gets_no_runs(project):
+    with ray_nodes(2) as nodes:
+        process = start("sweep.yaml", "ray", nodes)
+        wait_for_checkpoints(project / "ray", 2)
+        nodes.add_node("99.0")
+        nodes.kill_node()
+        out = finish(process)
+    assert re.search(r"Ray node .* has stableft 99.0, but this machine has .*; it gets no runs of this sweep", out)
+    assert count_ends(out) == 3
+    assert "Ended: 3 of 3 runs done" in out
+
+
+# As of a node that joins with another version when the others have been looked at, and is the only one left.
 OTHER_VERSION = """
 from stableft.sweep import ray_workers
 slots = ray_workers.RayExecutor.slots

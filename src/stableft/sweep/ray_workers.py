@@ -23,6 +23,8 @@ import ray  # pyright: ignore[reportMissingImports] - an extra
 from ray.exceptions import ActorUnavailableError, RayError  # pyright: ignore[reportMissingImports]
 from ray.util.scheduling_strategies import (  # pyright: ignore[reportMissingImports]
     NodeAffinitySchedulingStrategy,
+    NodeLabelSchedulingStrategy,
+    NotIn,
 )
 
 from stableft.config.local_files import ALLOW_PICKLE
@@ -82,6 +84,7 @@ class RayExecutor:
     sources: LocalPaths
     has_commands: bool = False
     changed: threading.Condition = field(default_factory=threading.Condition)
+    refused: set[str] = field(default_factory=set)  # Ray's ids of nodes that joined late and cannot train the sweep
 
     def __post_init__(self) -> None:
         self.results = self.results.resolve()
@@ -269,15 +272,22 @@ class RayLink:
         self.starts_sent: set[str] = set()
         self.device_works = True
         self.killed = self.lost = self.given_up = False
-        options: dict[str, Any] = {"num_cpus": place.cpus, "num_gpus": place.gpus, "max_concurrency": 8}
-        if place.node:
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(place.node, soft=True)
-        self.actor = ray.remote(NodeWorker).options(**options).remote()
+        self.actor = self._make_actor()
         self.listener = threading.Thread(
             target=self._listen, args=(sources, execution, train, heartbeat), name=f"stableft {place.name}", daemon=True
         )
         self.listener.start()
         threading.Thread(target=self._send_orders, name=f"{place.name} orders", daemon=True).start()
+
+    def _make_actor(self) -> Any:
+        """Ask Ray for an actor on the place's node, or if that is lost on any but those that were refused."""
+        place, refused = self.place, self.executor.refused
+        options: dict[str, Any] = {"num_cpus": place.cpus, "num_gpus": place.gpus, "max_concurrency": 8}
+        if place.node:
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(place.node, soft=True)
+        elif refused:
+            options["scheduling_strategy"] = NodeLabelSchedulingStrategy({"ray.io/node-id": NotIn(*sorted(refused))})
+        return ray.remote(NodeWorker).options(**options).remote()
 
     # What the pool calls.
 
@@ -350,11 +360,7 @@ class RayLink:
 
     def _prepare(self, sources: LocalPaths, heartbeat: float) -> LocalPaths:
         """Wait for a place, send inputs that its node lacks, and return where the worker finds all of them."""
-        answer = self.actor.look.remote(self.executor.wanted)
-        while not ray.wait([answer], timeout=heartbeat)[0]:
-            self._report("alive", SignOfLife("waiting for a place in the Ray cluster"))
-        seen, scratch = ray.get(answer)
-        self.executor.check_node(seen)
+        seen, scratch = self._find_node(heartbeat)
         moved = {}
         for number, one in enumerate(seen.missing):
             for name, _ in list_files(one.path):
@@ -368,6 +374,32 @@ class RayLink:
         data_dir = sources.data_dir and sources.data_dir.resolve()
         data_dir = data_dir and moved.get(data_dir, data_dir)
         return replace(sources, paths=paths, data_dir=data_dir)
+
+    def _find_node(self, heartbeat: float) -> tuple[SeenOnNode, Path]:
+        """Wait for a place on a node that can train the sweep, and return what the node sees and the worker's folder.
+
+        Raises:
+            UserError: A node that joined late cannot, and there are no others.
+        """
+        while True:
+            answer = self.actor.look.remote(self.executor.wanted)
+            while not ray.wait([answer], timeout=heartbeat)[0]:
+                self._report("alive", SignOfLife("waiting for a place in the Ray cluster"))
+            seen, scratch = ray.get(answer)
+            try:
+                self.executor.check_node(seen)
+            except UserError as error:
+                self.executor.refused.add(seen.node)
+                if all(place.node in self.executor.refused for place in self.executor.places()):
+                    raise
+                self._report("notice", f"{error}; it gets no runs of this sweep")
+            else:
+                return seen, scratch
+            self._kill_actor()
+            self.place = replace(self.place, node="")
+            self.actor = self._make_actor()
+            if self.killed:  # meanwhile
+                self._kill_actor()
 
     def _pass_reports_on(self) -> WorkerEnd:
         """Pass reports on to the pool, or those that end a run to the thread that fetches its files."""

@@ -384,6 +384,8 @@ def _receive_report(pool: WorkerPool, slot: WorkerSlot, link: WorkerLink) -> Non
     elif word == "broken":
         known = isinstance(content, UserError)
         _stop_pool(pool, content if known else RuntimeError(f"the worker for {slot.name} cannot start:\n{content}"))
+    elif word == "notice":
+        pool.show(Notice(content))
     elif word == "progress":
         slot.watch.progress = content
         pool.show(ProgressReported(slot.name, content))
