@@ -14,7 +14,7 @@ from support.paths import ROOT
 @pytest.mark.skipif(sys.platform != "linux", reason="names hosts and looks for processes in /proc")
 def test_pilots_lose_nothing_and_do_nothing_twice(tmp_path):
     out = tmp_path / "cluster.json"
-    small = "--runs 120 --pilots 4 10 --hosts 3 --killed 0.2 --stopped 1 --seconds 0.2 --expiry 4".split()
+    small = "--runs 80 --pilots 4 10 --hosts 3 --killed 0.2 --stopped 1 --seconds 0.2 --expiry 4".split()
     command = [sys.executable, ROOT / "scripts" / "bench_cluster.py", *small, "--out", out]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
