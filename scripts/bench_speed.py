@@ -50,6 +50,7 @@ from stableft.config.planned_run import Execution, LocalPaths
 from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.data.tokens import collate
 from stableft.models.load import quiet_transformers
+from stableft.sweep.local_workers import count_cores
 from stableft.training.evaluate import autocast
 from stableft.training.setup import batch_indices, prepare_run
 
@@ -189,7 +190,7 @@ def measure_demo(bench: Bench) -> dict[str, Any]:
     seeds = f"26-{25 + bench.options.demo_seeds}"
     sweep = load_sweep(str(shipped_configs() / "demo.yaml"), LocalPaths(), seeds=seeds)
     seconds: dict[str, list[float]] = {"sweep": [], "Trainer": []}
-    jobs = str(min(8, torch.get_num_threads()))
+    jobs = str(min(8, count_cores()))
     for number in range(bench.options.rounds):
         results = bench.check.folder / f"demo-{number}"
         start = time.perf_counter()

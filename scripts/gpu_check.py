@@ -24,6 +24,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -100,11 +101,15 @@ def run_once(check: Check, sweep: Sweep, name: str, stop_at: int | None = None, 
     results, done = check.folder / name, [0]
     options = Execution(**{"device": check.device, "threads": torch.get_num_threads(), **execution})
     if stop_at is not None:
-        with contextlib.suppress(RunInterrupted):
+        try:
             train(
                 sweep.runs[0], results, sweep.sources, options, lambda at: done.append(at.step),
                 lambda: done[-1] >= stop_at,
             )  # fmt: skip
+        except RunInterrupted:
+            pass
+        else:
+            raise RuntimeError(f"the run ended before it could be stopped at step {stop_at}")
         torch.manual_seed(99)  # a resume must not depend on the generators' state
     return train(sweep.runs[0], results, sweep.sources, options)
 
@@ -244,7 +249,7 @@ SPEED_CASES: list[tuple[str, int, str, list[dict[str, Any]]]] = [  # task, batch
     ("rte", 32, "fp16", [{}, PACKED]),
     ("cola", 16, "fp16", [{}, PACKED]),
     ("rte", 16, "bf16", [PACKED]),
-    ("rte", 16, "fp32", [{"tf32": False}, {"tf32": True}]),
+    ("rte", 16, "fp32", [PACKED | {"tf32": False}, PACKED | {"tf32": True}]),
     ("mrpc", 16, "fp16", [PACKED]),
     ("cola", 32, "fp16", [PACKED]),
     ("mrpc", 32, "fp16", [PACKED]),
@@ -304,18 +309,22 @@ def measure_variants(check: Check) -> Results:
     settings = {"schedule__batch_size": 16, "precision": precision, "execution": "packed"}
     sweep = make_sweep(check, "rte", check.steps(6 * READ_EVERY), **settings)
 
-    def compiled() -> tuple[float, float]:
-        milliseconds, peak, _ = stableft_speed(check, sweep, "compiled", compile=True, cuda_graphs=False)
+    def compiled(cuda_graphs: bool) -> tuple[float, float]:
+        name = f"compiled {cuda_graphs}"
+        milliseconds, peak, _ = stableft_speed(check, sweep, name, compile=True, cuda_graphs=cuda_graphs)
         return milliseconds, peak
 
     def flattened() -> tuple[float, float]:  # on a CPU without flash attention, which tries the script alone
         return trainer_speed(check, sweep, check.steps(3 * READ_EVERY), flat=True)
 
-    without = {
-        "stableft, compiled": None if check.on_gpu else "on a CPU it takes minutes",
-        "Trainer, flattened": "flash_attn is not installed" if check.on_gpu and not find_spec("flash_attn") else None,
-    }
-    for (label, reason), measure in zip(without.items(), (compiled, flattened), strict=True):
+    slow = None if check.on_gpu else "on a CPU it takes minutes"
+    missing = "flash_attn is not installed" if check.on_gpu and not find_spec("flash_attn") else None
+    variants = (
+        ("stableft, compiled", slow, partial(compiled, False)),
+        ("stableft, compiled, CUDA graphs", slow, partial(compiled, True)),
+        ("Trainer, flattened", missing, flattened),
+    )
+    for label, reason, measure in variants:
         if reason:
             yield label, {"ok": True, "skipped": reason}
             continue
@@ -494,6 +503,17 @@ def main() -> int:
     parser.add_argument("--until", type=float, default=math.inf, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.device != "cpu":
+        # The Trainer spreads batches over all cards that it sees, and takes the first whatever it is told.
+        kind, _, number = options.device.partition(":")
+        if kind != "cuda" or not number.isdecimal():
+            parser.error(f"--device {options.device}: must be cpu, or cuda: and the number of a card, such as cuda:0")
+        if not options.step:
+            cards = [card for card in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
+            if cards and int(number) >= len(cards):
+                parser.error(f"--device {options.device}: CUDA_VISIBLE_DEVICES has {len(cards)} cards")
+            os.environ["CUDA_VISIBLE_DEVICES"] = cards[int(number)] if cards else number
+            options.device = "cuda:0"
     names = options.only.split(",")
     if unknown := set(names) - set(STEPS):
         parser.error(f"--only has no step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")

@@ -25,6 +25,7 @@ if [ ! -e "$stamp" ]; then
   [ -x .venv/bin/pip ] || { echo "stableft needs Python 3.11 or 3.12; PYTHON=/path/to/python names one" >&2; exit 1; }
   pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt)
   [ -z "${TORCH_INDEX:-}" ] || "${pip[@]}" --index-url "$TORCH_INDEX" torch
+  for old in .venv/installed-*; do [[ $old == *-"$wanted" ]] || rm -f "$old"; done # versions that this replaces
   "${pip[@]}" -e ".${1:+[$1]}"
   touch "$stamp"
 fi

@@ -17,7 +17,6 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -114,20 +113,18 @@ def write_rows(path: Path, lengths: np.ndarray, words: list[str], random: np.ran
     path.write_text("\n".join(lines) + "\n")
 
 
-def stableft_speed(
-    check: Check, sweep: Sweep, name: str, deterministic: bool = True, **options: Any
-) -> tuple[float, float, float]:
+def stableft_speed(check: Check, sweep: Sweep, name: str, **options: Any) -> tuple[float, float, float]:
     """Return milliseconds of an update of the whole loop, peak GB and mean number of real tokens in a batch."""
     gc.collect()  # models of the other side hold memory in reference cycles
     seen: list[tuple[int, float]] = []
-    how = Execution(check.device, torch.get_num_threads(), checkpoint_every=10**9, **options)
-    with contextlib.nullcontext() if deterministic else mock.patch("torch.use_deterministic_algorithms"):
-        record = train(
-            sweep.runs[0], check.folder / name, sweep.sources, how, lambda at: seen.append((at.step, check.clock()))
-        )
+    threads = torch.get_num_threads()
+    how = Execution(check.device, threads, checkpoint_every=10**9, **options)
+    record = train(
+        sweep.runs[0], check.folder / name, sweep.sources, how, lambda at: seen.append((at.step, check.clock()))
+    )
     # The first interval warms up; the last two reports are both of the end.
     spans = [(later - t) / (n - step) for (step, t), (n, later) in pairwise(seen[:-1]) if n > step]
-    setup, _ = prepare_run(sweep.runs[0], check.folder / name, sweep.sources, Execution("cpu", torch.get_num_threads()))
+    setup, _ = prepare_run(sweep.runs[0], check.folder / name, sweep.sources, Execution("cpu", threads))
     lengths = np.diff(setup.splits.train.offsets)
     tokens = float(np.mean([lengths[batch_indices(setup, step)].sum() for step in range(setup.total)]))
     return 1e3 * check.average(spans[1:] or spans), (record.peak_memory_bytes or 0) / 1e9, tokens

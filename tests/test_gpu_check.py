@@ -8,9 +8,9 @@ import pytest
 from support.paths import ROOT
 
 
-def check_gpu(out: Path, *options: str) -> tuple[int, dict]:
+def check_gpu(out: Path, *options: str, seconds: float = 550) -> tuple[int, dict]:
     command = [ROOT / "scripts/gpu-check", "--out", out, "--tiny", "--device", "cpu", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=550, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     return done.returncode, json.loads((out / "gpu-check.json").read_text())["steps"]
 
 
@@ -29,6 +29,17 @@ def test_every_step_measures_something(tmp_path):
     assert [name for name, step in steps.items() if not step["ok"]] == []
     text = (tmp_path / "gpu-check.md").read_text()
     assert all(f"## {name}: passed" in text for name in steps)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_the_whole_check_passes(tmp_path):
+    code, steps = check_gpu(tmp_path, "--minutes", "28", seconds=1750)
+    assert [name for name, step in steps.items() if not step["ok"]] == []
+    assert code == 0
+    assert list(steps) == "tests sweeps repeats memory speed variants floor profile projection".split()
+    assert [len(scores) for scores in steps["sweeps"]["results"]["demo fp32"]["accuracies"].values()] == [5, 5]
+    assert steps["speed"]["results"]["rte, batch 16, bf16, execution packed"]["Trainer / stableft"] > 0
 
 
 @pytest.mark.slow
