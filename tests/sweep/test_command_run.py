@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import replace
 
+import psutil
 import pytest
 import yaml
 from support.commands import are_gone, do_run, load_command_sweep, read_pids
@@ -18,9 +19,11 @@ from support.commands import are_gone, do_run, load_command_sweep, read_pids
 from stableft.config.decide_rule import DecideRule
 from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.errors import UserError
-from stableft.records.run_record import read_record, run_folder
+from stableft.records.held_claims import ClaimLostError
+from stableft.records.run_record import RunRecord, read_record, run_folder
 from stableft.sweep import command_run
 from stableft.sweep.command_run import make_environment
+from stableft.sweep.state import run_under_claim
 
 
 def run_once(folder, *arguments, **options):
@@ -137,6 +140,22 @@ def test_a_command_asked_to_stop_is_ended_and_starts_again_later(tmp_path, monke
     assert read_record(tmp_path, folder.name) is None
 
 
+@pytest.mark.parametrize(("stops", "more"), [(True, ""), (False, "timeout: 0.001")])
+def test_a_command_that_has_ended_keeps_its_score_if_it_is_asked_to_end_then(tmp_path, stops, more):
+    sweep = load_command_sweep(tmp_path, more=more)
+    before = psutil.Process().children()
+
+    def stop_late() -> bool:
+        """Return only once the command and its supervisor have ended, so that nobody reads the request."""
+        (supervisor,) = (child for child in psutil.Process().children() if child not in before)
+        while supervisor.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        return stops
+
+    record = do_run(sweep.runs[0], sweep, tmp_path, stop=stop_late)
+    assert (record.status, record.reported_score) == ("finished", 0.75)
+
+
 def test_children_that_outlive_a_command_are_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(command_run, "GRACE_SECONDS", 0.3)
     record = run_once(tmp_path, "leave")
@@ -172,8 +191,10 @@ def test_a_command_dies_with_its_worker_and_the_next_try_waits_for_that(tmp_path
 def test_two_tries_do_not_share_a_log(tmp_path, monkeypatch):
     monkeypatch.setattr(command_run, "LOCK_SECONDS", 0.1)
     path = tmp_path / "output.log"
-    refused = pytest.raises(RuntimeError, match="the command of an earlier try")
+    refused = pytest.raises(ClaimLostError, match="the command of an earlier try")
     with command_run.open_log(path), refused, command_run.open_log(path):
+        pass
+    with command_run.open_log(path), pytest.raises(RunInterrupted), command_run.open_log(path, lambda: True):
         pass
     released = threading.Event()
 
@@ -189,6 +210,23 @@ def test_two_tries_do_not_share_a_log(tmp_path, monkeypatch):
     with command_run.open_log(path):
         assert released.is_set()
     holder.join()
+
+
+def test_a_run_whose_log_another_process_has_is_left_to_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(command_run, "LOCK_SECONDS", 0.1)
+    sweep = load_command_sweep(tmp_path)
+    run, folder = sweep.runs[0], run_folder(tmp_path, sweep.runs[0].run_id)
+    folder.mkdir(parents=True)
+
+    def do_under_claim() -> RunRecord | None:
+        return run_under_claim(run, tmp_path, None, lambda: do_run(run, sweep, tmp_path), lambda: None)
+
+    with command_run.open_log(folder / "output.log"):  # as the supervisor on a node that was frozen
+        assert do_under_claim() is None
+        assert read_record(tmp_path, run.run_id) is None
+    record = do_under_claim()
+    assert record
+    assert record.status == "finished"
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])

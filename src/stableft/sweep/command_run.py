@@ -30,6 +30,7 @@ from stableft.pulse import PULSE, TRAINING
 from stableft.records.command_outcome import CommandOutcome
 from stableft.records.command_score import LastMatch, MissingScoreError, ReadScore, read_command_score
 from stableft.records.failure import has_failed
+from stableft.records.held_claims import ClaimLostError
 from stableft.records.run_record import (
     COMMAND_LOG,
     CONFIG_FILE,
@@ -66,6 +67,7 @@ def train_by_command(
 
     Raises:
         RunInterrupted: It was asked to stop, and the command was ended. The next try starts at the beginning.
+        ClaimLostError: The command of an earlier try is still there, whose worker may be on another host.
         UserError: An input has changed since the sweep was planned.
     """
     config, folder = run.config, run_folder(results, run.run_id)
@@ -76,7 +78,7 @@ def train_by_command(
     device = "cpu" if execution.device == "cpu" else "cuda:0"  # the only one that the command sees
     places = {"seed": config.seeds.init, "out": out, "device": device}
     started_at = time.monotonic()
-    with open_log(folder / COMMAND_LOG) as log:
+    with open_log(folder / COMMAND_LOG, should_stop) as log:
         shutil.rmtree(out, ignore_errors=True)  # a score of an earlier try is none of this one
         out.mkdir()
         content = {"arm": run.arm, **config.model_dump(mode="json")}
@@ -154,6 +156,7 @@ def _execute(
     try:
         process = subprocess.Popen(
             supervisor,
+            bufsize=0,  # else closing stdin writes again what could not be written, and fails as that did
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -196,12 +199,13 @@ def _execute(
             ending = json.loads(status.read() or b"{}")
         process.stdout.close()
         process.stderr.close()
-    if stopped:
+    was_ended = ending.get("asked", True)  # else the command had ended by itself before it was asked to
+    if stopped and was_ended:
         raise RunInterrupted
     if outlived := ending.get("outlived"):
         log.write(f"\n[stableft: ended {outlived} processes that outlived the command]\n".encode())
     code = ending.get("exit_code")
-    if timed_out:
+    if timed_out and was_ended:
         return {"exit_code": None, "reason": f"it took longer than its timeout of {config.timeout:g} s"}
     if "error" in ending:
         return {"reason": f"it could not be started: {ending['error']}"}
@@ -215,7 +219,6 @@ def _execute(
 def _ask_to_end(line: IO[bytes]) -> None:
     with contextlib.suppress(OSError):  # it has ended by itself
         line.write(b"t")
-        line.flush()
 
 
 def make_environment(execution: Execution) -> dict[str, str]:
@@ -252,11 +255,16 @@ class BoundedLog:
 
 
 @contextmanager
-def open_log(path: Path) -> Iterator[BoundedLog]:
+def open_log(path: Path, should_stop: Callable[[], bool] = lambda: False) -> Iterator[BoundedLog]:
     """Yield the empty log of a command, under a lock that the command's supervisor has too until it ends.
 
     A worker that is killed releases the run's claim before its command is gone, so the next one waits for the lock.
+    A worker on a frozen node loses its claim while its command has the lock, which many network file systems keep.
     On a file system without locks nothing waits; the run's lease still excludes other workers.
+
+    Raises:
+        RunInterrupted: `should_stop()` returned True before the log was free.
+        ClaimLostError: It is not free after `LOCK_SECONDS`, so the run is still another process's.
     """
     if os.name != "posix":
         raise UserError("commands need process groups, which this operating system does not have: use Linux or macOS")
@@ -269,8 +277,10 @@ def open_log(path: Path) -> Iterator[BoundedLog]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
+                if should_stop():
+                    raise RunInterrupted from None
                 if time.monotonic() > deadline:
-                    raise RuntimeError(f"{path} is in use: the command of an earlier try is still there") from None
+                    raise ClaimLostError(f"{path} is in use: the command of an earlier try is still there") from None
                 PULSE.get_further(TRAINING)
                 time.sleep(COMMAND_POLL_SECONDS)
             except OSError as error:

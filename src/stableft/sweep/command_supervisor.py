@@ -50,13 +50,13 @@ def supervise() -> None:
     except (OSError, subprocess.SubprocessError) as error:
         _report(status, {"error": str(error)})
         return
-    while child.poll() is None:
+    was_asked = False
+    while not was_asked and child.poll() is None:
         if asked or select.select([0], [], [], WATCH_SECONDS)[0]:
-            worker_died = not asked and os.read(0, 1) == b""
+            worker_died, was_asked = not asked and os.read(0, 1) == b"", True
             _end(child, 0.0 if worker_died else grace)
-            break
     outlived = _end(child, grace)
-    _report(status, {"exit_code": child.wait(), "outlived": outlived})
+    _report(status, {"exit_code": child.wait(), "outlived": outlived, "asked": was_asked})
 
 
 def _end(child: subprocess.Popen[bytes], grace: float) -> int:
