@@ -1,16 +1,22 @@
-"""Sweeps of training commands, and what became of their processes."""
+"""Sweeps of training commands, their records, and what became of their processes."""
 
 import json
 import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from support.paths import FILES
+from support.table_records import make_record
 
+from stableft.config.command_config import CommandConfig, CommandData, CommandScore
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
+from stableft.config.run_config import Seeds
 from stableft.config.sweep_file import Sweep, load_sweep
-from stableft.records.run_record import RunRecord, run_folder
+from stableft.records.command_outcome import CommandOutcome
+from stableft.records.failure import has_failed
+from stableft.records.run_record import RunRecord, Scores, run_folder
 from stableft.sweep.command_run import train_by_command
 
 TRAIN = f"{sys.executable} train.py --seed {{seed}} --out {{out}} --device {{device}}"
@@ -67,3 +73,27 @@ def _is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def make_command_record(arm: str, seed: int, score: float, task: str = "mine", **meaning: Any) -> RunRecord:
+    """Return the record of a finished command with this score, which is a fraction. Its baseline is .5."""
+    config = CommandConfig(
+        data=CommandData(task=task),
+        command=("python", f"{arm}.py", "{seed}"),
+        score=CommandScore(pattern="(.+)", **meaning),
+        baseline=0.5 * meaning.get("scale", 1),
+        seeds=Seeds(init=seed, data=seed),
+    )
+    outcome = CommandOutcome(device="cpu", exit_code=0, written=str(score), last_lines=())
+    record = make_record(arm=arm, recipe=arm).model_copy(
+        update={
+            "run_id": config.run_id,
+            "config": config,
+            "evals": (),
+            "last": Scores(step=0, val={config.task.metric: score}, test=None),
+            "best": None,
+            "data": None,
+            "command": outcome,
+        }
+    )
+    return record.model_copy(update={"failed": has_failed(record)})

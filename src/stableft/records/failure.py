@@ -17,6 +17,7 @@ CORRELATIONS = ("mcc", *REGRESSION_METRICS)  # 0 for a model that has learnt not
 # The 95 % quantile of the standard normal: without any association, sqrt(n) times a correlation is above it in one of
 # 20 samples of n rows.
 NOISE_QUANTILE = 1.645
+HIGHER_IS_BETTER, LOWER_IS_BETTER = "higher is better", "lower is better"
 MIN_COMPARED_DIGITS, MAX_COMPARED_DIGITS = 4, 6  # to which an imported fraction is compared with the chance level
 
 
@@ -24,7 +25,7 @@ class Chance(NamedTuple):
     """Scores that need no learning. None: not known."""
 
     constant: float | None  # of the best constant prediction
-    level: float | None  # the highest score that counts as failed
+    level: float | None  # the highest score that counts as failed, or the lowest where lower is better
 
 
 def is_failed(score: float, level: float, digits: int | None = None) -> bool:
@@ -164,9 +165,15 @@ def _is_score_failed(record: AnyRunRecord, score: float, split: Split, metric: s
     level = find_chance(record, split, metric).level
     if level is None:
         return None
-    if isinstance(record, RunRecord) and isinstance(record.config, CommandConfig) and record.config.lower_is_better:
+    if score_direction(record) == LOWER_IS_BETTER:
         score, level = -score, -level
     return is_failed(score, level, _compared_digits(record, metric, score))
+
+
+def score_direction(record: AnyRunRecord) -> str:
+    """Return which scores of a run are better. Only a command says that it is the lower ones."""
+    config = record.config if isinstance(record, RunRecord) else None
+    return LOWER_IS_BETTER if isinstance(config, CommandConfig) and config.lower_is_better else HIGHER_IS_BETTER
 
 
 def judged_as_planned(record: RunRecord, config: RunConfig | CommandConfig) -> RunRecord:

@@ -12,7 +12,13 @@ from stableft.config.run_config import Checkpoint, RunConfig, Split
 from stableft.config.sweep_file import START_ARM
 from stableft.config.sweep_keys import describe_early_stopping_rule
 from stableft.records.command_outcome import CommandOutcome
-from stableft.records.failure import find_chance, find_validation_constant, is_reported_score_failed, is_run_failed
+from stableft.records.failure import (
+    find_chance,
+    find_validation_constant,
+    is_reported_score_failed,
+    is_run_failed,
+    score_direction,
+)
 from stableft.records.run_record import AnyRunRecord, ImportedRun, RunRecord, atomic_write
 from stableft.text import quote_formula
 
@@ -32,13 +38,14 @@ COLUMN_DTYPES = {
     "scored": "bool",
     "checkpoint": "object",  # that `score` belongs to: last, best
     "metric": "object",
+    "direction": "object",  # higher is better, lower is better
     "split": "object",  # val, test
     "last": "float64",  # by the reported metric and split, like `best` and `baseline`
     "best": "float64",
     "last_val": "float64",  # reported metric, validation split; imported runs: `ImportedRun.val_metric`
     "best_val": "float64",
     "baseline": "float64",  # score of the best constant prediction
-    "chance": "float64",  # the highest score that counts as failed; NaN: not known
+    "chance": "float64",  # the highest score that counts as failed, or the lowest by `direction`; NaN: not known
     "val_baseline": "float64",  # `baseline` on the rows and by the metric of `last_val`
     "failed": "boolean",  # by the last score, see `records.failure`; NA: not finished, or not known
     "score_failed": "boolean",  # by the reported score, which is not the last one's where the best checkpoint counts
@@ -82,7 +89,7 @@ TIDY_COLUMNS = {  # of the table with one row a run that users read; every singl
     "split": "val or test",
     "checkpoint": "last or best",
     "failed": "whether the run is no better than chance; missing: not finished, or not known",
-    "chance": "the highest score that counts as failed; NaN: not known",
+    "chance": "the highest score that counts as failed, or the lowest where lower is better; NaN: not known",
     "baseline": "score of the best constant prediction; NaN: not known",
     "train_loss": "mean training loss since the second-to-last evaluation",
     "steps": "optimizer steps done; missing: not known, as of a command",
@@ -227,6 +234,7 @@ def _row(record: AnyRunRecord, checkpoint: Checkpoint) -> dict[str, Any]:
         "scored": score is not None,
         "checkpoint": checkpoint,
         "metric": metric,
+        "direction": score_direction(record),
         "split": split,
         "last": last,
         "best": record.score("best", split, metric),

@@ -8,6 +8,7 @@ from typing import Any
 
 from stableft.catalog.tasks import task_title
 from stableft.errors import UserError
+from stableft.records.failure import LOWER_IS_BETTER
 from stableft.records.run_record import FailureWatchRecord
 from stableft.stats import Interval, Summary, summarize, wilson_interval
 from stableft.text import seed_label
@@ -61,7 +62,8 @@ class ArmCell:
     seeds: tuple[tuple[int, int], ...] = ()  # of the run of each score: initialization, data
     baseline: float | None = None  # score of the best constant prediction
     judged_by_last: bool = True  # whether a run has a score of its last checkpoint, which decides if it failed
-    chance: float | None = None  # the highest score that counts as failed
+    chance: float | None = None  # the highest score that counts as failed, or the lowest by `direction`
+    direction: str | None = None  # of the scores: higher is better, lower is better
     failed_by_accuracy: int = 0  # of summary.n, as M sec. 3.2 defines it
     failed_by_accuracy_unknown: int = 0  # of summary.n
     scores_at: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # checkpoint -> those of the same runs
@@ -82,6 +84,10 @@ class ArmCell:
         return self.failed_scores > self.n_known / 2
 
     @property
+    def lower_is_better(self) -> bool:
+        return self.direction == LOWER_IS_BETTER
+
+    @property
     def score_kind(self) -> tuple[str | None, str | None, str | None]:
         """Metric, split and checkpoint of the scores."""
         return self.metric, self.split, self.checkpoint
@@ -100,7 +106,7 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
     """Return the cell of these rows of the frame, of which there may be none.
 
     Raises:
-        UserError: The runs differ in metric, split or checkpoint.
+        UserError: The runs differ in metric, direction, split or checkpoint.
     """
     scored = [run for run in runs if run["scored"]]
     if runs and all(isinstance(run["source"], str) for run in runs):
@@ -111,6 +117,8 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
     )
     crashed, stopped = (sum(run["status"] == status for run in runs) for status in ("crashed", "stopped"))
     recipes = {run["recipe"] for run in runs}
+    direction = _single_value(scored or runs, "direction", arm, task)
+    strictest = min if direction == LOWER_IS_BETTER else max
     failed_runs = [run for run in scored if run["failed"] is True]
     return ArmCell(
         arm=arm,
@@ -146,8 +154,9 @@ def make_arm_cell(arm: str, task: str, runs: Sequence[Mapping[str, Any]], planne
             checkpoint: tuple(run[checkpoint] for run in scored if run["diverged"] or not math.isnan(run[checkpoint]))
             for checkpoint in ("last", "best")
         },
-        baseline=max((run["baseline"] for run in scored if not math.isnan(run["baseline"])), default=None),
-        chance=max((run["chance"] for run in scored if not math.isnan(run["chance"])), default=None),
+        baseline=strictest((run["baseline"] for run in scored if not math.isnan(run["baseline"])), default=None),
+        chance=strictest((run["chance"] for run in scored if not math.isnan(run["chance"])), default=None),
+        direction=direction,
         failed_by_accuracy=sum(known_by_accuracy),
         failed_by_accuracy_unknown=len(scored) - len(known_by_accuracy),
         judged_by_last=any(math.isfinite(run["last"]) for run in scored),

@@ -202,11 +202,12 @@ MODEL_KEYS = ("model.name", "model.revision", "model.sha256", "model.head", "mod
 DATA_SIZE_KEYS = ("data.train_rows", "data.sample_seed")
 SCORE_KIND_HINTS = {
     "metric": "select one that both have with --metric",
+    "direction": "give both the same `better`",
     "split": "scores on different splits are not comparable",
     "checkpoint": "select one with --score last or --score best",
     "data_fingerprint": "scores on different data rows are not comparable",
 }
-SCORE_KIND_FIELDS = ("metric", "split", "checkpoint")
+SCORE_KIND_FIELDS = ("metric", "direction", "split", "checkpoint")
 
 
 def check_arm(label: str, arm: Sequence[RowAndRecord]) -> None:

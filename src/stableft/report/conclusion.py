@@ -44,6 +44,8 @@ def describe_task(cells: Sequence[ArmCell], pairs: Sequence[PairTests]) -> str:
         sentences.append(f"{join_with(tested)} {'are' if tested[1:] else 'is'} not shown to differ from {reference}")
     if untested:
         sentences.append(f"no test compares {join_with(untested)} with {reference}")
+    if any(pair.is_shown("welch") and pair.arm.lower_is_better for pair in pairs):
+        sentences.append("lower scores are better")
     sentences += [describe_false_stability(cell) for cell in cells if is_falsely_stable(cell, cells)]
     return f"{'; '.join(sentences)}."
 
@@ -191,4 +193,6 @@ def _conclude_on_means(pair: PairTests) -> str:
     any_failed = a.failed or b.failed
     reservation = ", but whether it is apart from failed runs is not shown" if any_failed else ""
     how = "higher" if difference > 0 else "lower"
+    if a.lower_is_better:
+        how += ", which is worse" if difference > 0 else ", which is better"
     return f"the mean of {a.arm} is {how} ({means[0]} against {means[1]}; {details}){reservation}"

@@ -267,7 +267,10 @@ def _texts(value: Any) -> Iterator[str]:
 def task_footnotes(cells: Sequence[ArmCell]) -> Iterator[str]:
     """Yield a line if the arms on a task are not scored alike, or differ in the commit of one hub model."""
     score_kinds = {
-        cell.arm: f"{cell.split} split, {cell.checkpoint} checkpoint, {cell.metric}" for cell in cells if cell.metric
+        cell.arm: f"{cell.split} split, {cell.checkpoint} checkpoint, {cell.metric}"
+        + (f", {cell.direction}" if cell.lower_is_better else "")
+        for cell in cells
+        if cell.metric
     }
     if len(set(score_kinds.values())) > 1:
         listed = "; ".join(f"{arm}: {kind}" for arm, kind in score_kinds.items())

@@ -49,6 +49,7 @@ from stableft.report.paper_values import PublishedValue, find_published_in_table
 from stableft.report.runs import ArtifactRuns, collect_provenance, missing_run_notes, reported_score
 from stableft.stats import (
     LARGEST_MEAN_REASON,
+    SMALLEST_MEAN_REASON,
     WELCH_FROM_SUMMARIES,
     Interval,
     SdRatio,
@@ -72,6 +73,7 @@ BOLD_RULE_TEXTS = {
     "different": "bold: {} differ (Student's t-test, two-sided, p < .05)",
     "pair": "bold: the larger mean of {}; *: larger by Student's t-test (one-sided, p < .05)",
 }
+LOWER_BOLD_RULE = "smaller in place of larger, and the other way round, where lower scores are better"
 TESTED_AGAINST = {
     "best": "against the largest mean",
     "better": "against the first mean",
@@ -128,7 +130,7 @@ def build_means_report(parts: Sequence[MeansTable], runs: ArtifactRuns) -> Repor
         artifact.title,
         tuple(blocks),
         data={"cells": DataTable(MEANS_COLUMNS, tuple(row for table in data for row in table.rows)), "tests": tests},
-        facts={"rules": [_rule_in_words(part) for part in parts], "notes": notes},
+        facts={"rules": [_rule_in_words(*pair) for pair in zip(parts, results, strict=True)], "notes": notes},
         figures=_draw_means(results),
         provenance=collect_provenance(runs),
     )
@@ -166,12 +168,13 @@ def _figure_names(spec: MeanCell) -> tuple[str, str]:
     return group, ", ".join(rest) + spec.row.removeprefix(row)
 
 
-def _rule_in_words(part: MeansTable) -> str:
-    return BOLD_RULE_TEXTS[part.rule].format(part.families)
+def _rule_in_words(part: MeansTable, results: Sequence["MeanResult"]) -> str:
+    text = BOLD_RULE_TEXTS[part.rule].format(part.families)
+    return f"{text}; {LOWER_BOLD_RULE}" if any(result.cell.lower_is_better for result in results) else text
 
 
 def _caption(part: MeansTable, results: Sequence["MeanResult"], title: str) -> str:
-    caption = f"{title}. Mean ± std over seeds (ddof 1) in percent, n in brackets; {_rule_in_words(part)}."
+    caption = f"{title}. Mean ± std over seeds (ddof 1) in percent, n in brackets; {_rule_in_words(part, results)}."
     caption += f" {UNNAMED_TEST_NOTE}" if not part.named else ""
     if any(result.published for result in results):
         caption += (
@@ -287,18 +290,18 @@ def _apply_bold_rule(part: MeansTable, family: list[MeanResult]) -> list[MeanRes
     alike = all(scored_alike(result.cell, scored[0].cell) for result in scored)
     if any(result.cell.stopped for result in scored) or len(scored) < 2 or not alike:
         return family
-    groups = [result.scores for result in scored]
+    groups, lower = [result.scores for result in scored], scored[0].cell.lower_is_better
     match part.rule:
         case "best":
-            marks = mark_best_and_equal(groups, BOLD_ALPHA)
+            marks = mark_best_and_equal(groups, BOLD_ALPHA, lower)
         case "better":
             if family[0] is not scored[0]:
                 return family
-            marks = (None, *mark_better_than(groups[0], groups[1:], BOLD_ALPHA))
+            marks = (None, *mark_better_than(groups[0], groups[1:], BOLD_ALPHA, lower))
         case "different":
             marks = (mark_different(groups[0], groups[1], BOLD_ALPHA),) * 2
         case "pair":
-            return _mark_better_of_two(family)
+            return _mark_better_of_two(family, lower)
     marked_results = {
         id(result): replace(result, bold=bool(mark.flag), test=mark.test)
         for result, mark in zip(scored, marks, strict=True)
@@ -307,15 +310,15 @@ def _apply_bold_rule(part: MeansTable, family: list[MeanResult]) -> list[MeanRes
     return [marked_results.get(id(result), result) for result in family]
 
 
-def _mark_better_of_two(pair: list[MeanResult]) -> list[MeanResult]:
+def _mark_better_of_two(pair: list[MeanResult], lower: bool) -> list[MeanResult]:
     means = [result.summary.mean for result in pair]
     if None in means:
         return pair
-    larger = max((0, 1), key=lambda i: means[i] or 0.0)
-    test = t_test(pair[larger].scores, pair[1 - larger].scores, True, "greater")
+    better = (min if lower else max)((0, 1), key=lambda i: means[i] or 0.0)
+    test = t_test(pair[better].scores, pair[1 - better].scores, True, "less" if lower else "greater")
     star = test.p is not None and test.p < BOLD_ALPHA
     return [
-        replace(result, bold=True, star=star, test=test) if i == larger else result for i, result in enumerate(pair)
+        replace(result, bold=True, star=star, test=test) if i == better else result for i, result in enumerate(pair)
     ]
 
 
@@ -401,11 +404,13 @@ def _test_lines(part: MeansTable, results: Sequence[MeanResult]) -> Iterator[str
     seen = set()
     for result in results:
         test = result.test
-        if test is None or test.reason == LARGEST_MEAN_REASON or (result.spec.family, test) in seen:
+        best = test and test.reason in (LARGEST_MEAN_REASON, SMALLEST_MEAN_REASON)
+        if test is None or best or (result.spec.family, test) in seen:
             continue
         seen.add((result.spec.family, test))
         name = f"{result.spec.row}, {result.spec.column}" if result.spec.row != result.spec.column else result.spec.row
-        yield f"{name} {TESTED_AGAINST[part.rule]}: {describe_test(test)}"
+        against = TESTED_AGAINST[part.rule].replace("largest", "smallest" if test.alternative == "less" else "largest")
+        yield f"{name} {against}: {describe_test(test)}"
 
 
 def _means_notes(parts: Sequence[Sequence[MeanResult]]) -> Iterator[str]:

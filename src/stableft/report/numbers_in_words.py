@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any
 
 from stableft.catalog.tasks import metric_title, task_title
-from stableft.records.failure import CORRELATIONS, NOISE_QUANTILE
+from stableft.records.failure import CORRELATIONS, LOWER_IS_BETTER, NOISE_QUANTILE
 from stableft.report.arm_cells import ArmCell, is_counted_otherwise
 from stableft.report.artifact import arm_without_source
 from stableft.report.footnotes import name_places
@@ -211,12 +211,13 @@ def compatible_value(result: TestResult | None, interval: Interval | None = None
 
 
 def scores_heading(cells: list[ArmCell]) -> str:
-    """Return the task's title with the metric, split and checkpoint that all arms share."""
+    """Return the task's title with the metric, split and checkpoint that all arms share, and if lower is better."""
     scored = [cell for cell in cells if cell.metric and cell.split]
     metrics, splits, checkpoints = (
         {getattr(cell, name) for cell in scored} for name in ("metric", "split", "checkpoint")
     )
     metric = f"{metric_title(metrics.pop())} in percent" if len(metrics) == 1 else "percent"
+    metric += f" ({LOWER_IS_BETTER})" if scored and all(cell.lower_is_better for cell in scored) else ""
     split = f", {SPLIT_TITLES[splits.pop()]}" if len(splits) == 1 else ""
     checkpoint = f", {checkpoints.pop()} checkpoint" if len(checkpoints) == 1 else ""
     return f"{task_title(cells[0].task)}: {metric}{split}{checkpoint}"

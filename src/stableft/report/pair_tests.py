@@ -35,7 +35,7 @@ class Caveat(Enum):
 
     MOSTLY_FAILED = "a small spread of failed runs is no stability"
     SHARED_RUNS = "the samples are not independent"
-    UNLIKE_SCORES = "the scores differ in metric, split or checkpoint"
+    UNLIKE_SCORES = "the scores differ in metric, direction, split or checkpoint"
 
 
 @dataclass(frozen=True)
@@ -207,13 +207,14 @@ def find_caveats(a: ArmCell, b: ArmCell) -> Iterator[tuple[Caveat, str]]:
     if shared and a.sources == b.sources:  # an imported run may have the same id as one of ours
         yield Caveat.SHARED_RUNS, f"the arms share {shared} runs, so they are not independent samples"
     if not scored_alike(a, b):
-        kinds = [" / ".join(map(str, cell.score_kind)) for cell in (a, b)]
+        directions = [[] if a.direction == b.direction else [cell.direction] for cell in (a, b)]
+        kinds = [" / ".join(map(str, (*c.score_kind, *more))) for c, more in zip((a, b), directions, strict=True)]
         yield Caveat.UNLIKE_SCORES, f"unlike scores: {kinds[0]} against {kinds[1]}"
 
 
 def scored_alike(a: ArmCell, b: ArmCell) -> bool:
-    """Return whether two cells do not differ in metric, split or checkpoint. Cells without scores fit all."""
-    return not (a.metric and b.metric) or a.score_kind == b.score_kind
+    """Return whether two cells do not differ in how they are scored. Cells without scores fit all."""
+    return not (a.metric and b.metric) or (a.score_kind, a.direction) == (b.score_kind, b.direction)
 
 
 def describe_caveats(a: ArmCell, b: ArmCell) -> str | None:

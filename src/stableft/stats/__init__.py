@@ -4,6 +4,7 @@ from stableft.stats.bootstrap import bootstrap_interval
 from stableft.stats.expected_performance import expected_max, expected_test_score
 from stableft.stats.means import (
     LARGEST_MEAN_REASON,
+    SMALLEST_MEAN_REASON,
     mark_best_and_equal,
     mark_better_than,
     mark_different,
@@ -50,6 +51,7 @@ __all__ = [
     "LEVENE",
     "LEVENE_TITLES",
     "RESAMPLES",
+    "SMALLEST_MEAN_REASON",
     "WELCH_FROM_SUMMARIES",
     "WELCH_T_TEST",
     "Correlation",

@@ -31,7 +31,10 @@ class ExpectedCurve:
 
 
 def expected_max(val: Values, trials: int | Sequence[int], baseline: float | None = None) -> ExpectedCurve:
-    """Return mean and SD of the best score among n trials (Dodge et al. 2019). See `expected_test_score`."""
+    """Return mean and SD of the best score among n trials (Dodge et al. 2019). See `expected_test_score`.
+
+    The best is the highest. Where lower is better, negate the scores, the baseline and the mean.
+    """
     return _compute_curve(PLUG_IN, val, val, trials, baseline)
 
 

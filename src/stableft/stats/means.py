@@ -23,7 +23,7 @@ from stableft.stats.summary import (
     summarize,
 )
 
-LARGEST_MEAN_REASON = "this is the largest mean"
+LARGEST_MEAN_REASON, SMALLEST_MEAN_REASON = "this is the largest mean", "this is the smallest mean"
 
 
 @dataclass(frozen=True)
@@ -143,35 +143,39 @@ def _moments(values: Values) -> Moments:
     return Moments(summary.mean, summary.std, summary.n_finite)
 
 
-def mark_best_and_equal(groups: Sequence[SampleOrMoments], alpha: float = 0.05) -> tuple[TestedMark, ...]:
+def mark_best_and_equal(
+    groups: Sequence[SampleOrMoments], alpha: float = 0.05, lower_is_better: bool = False
+) -> tuple[TestedMark, ...]:
     """Return for each group whether it is the best or statistically equal to the best (Z Table 1).
 
     The best is the first with the largest mean; it is not tested against itself, for which its reason is
     LARGEST_MEAN_REASON. The others are equal to it unless the best is larger by Student's one-tailed t-test, p < alpha.
-    A group without a test is neither. A group without finite values has no mean, so it cannot be the best.
+    A group without a test is neither. A group without finite values has no mean, so it cannot be the best. With
+    `lower_is_better` the best has the smallest mean.
     """
-    best = find_largest_mean(groups)
+    side: Alternative = "less" if lower_is_better else "greater"
+    reason = SMALLEST_MEAN_REASON if lower_is_better else LARGEST_MEAN_REASON
+    best = find_largest_mean(groups, lower_is_better)
     if best is None:
-        return tuple(TestedMark(None, _student(group, group, "greater")) for group in groups)
+        return tuple(TestedMark(None, _student(group, group, side)) for group in groups)
     marked = []
     for i, group in enumerate(groups):
-        test = _student(groups[best], group, "greater")
+        test = _student(groups[best], group, side)
         if i == best:
-            marked.append(
-                TestedMark(
-                    True, TestResult(test.test, None, "greater", None, None, test.n_a, test.n_b, LARGEST_MEAN_REASON)
-                )
-            )
+            marked.append(TestedMark(True, TestResult(test.test, None, side, None, None, test.n_a, test.n_b, reason)))
         else:
             marked.append(TestedMark(None if test.p is None else not is_significant(test, alpha), test))
     return tuple(marked)
 
 
 def mark_better_than(
-    reference: SampleOrMoments, groups: Sequence[SampleOrMoments], alpha: float = 0.05
+    reference: SampleOrMoments, groups: Sequence[SampleOrMoments], alpha: float = 0.05, lower_is_better: bool = False
 ) -> tuple[TestedMark, ...]:
-    """Return for each group whether its mean is larger by Student's one-tailed t-test, p < alpha (Z Table 2)."""
-    tests = [_student(group, reference, "greater") for group in groups]
+    """Return for each group whether its mean is larger by Student's one-tailed t-test, p < alpha (Z Table 2).
+
+    With `lower_is_better`, whether it is smaller.
+    """
+    tests = [_student(group, reference, "less" if lower_is_better else "greater") for group in groups]
     return tuple(TestedMark(None if test.p is None else is_significant(test, alpha), test) for test in tests)
 
 
@@ -181,10 +185,10 @@ def mark_different(a: SampleOrMoments, b: SampleOrMoments, alpha: float = 0.05) 
     return TestedMark(None if test.p is None else is_significant(test, alpha), test)
 
 
-def find_largest_mean(groups: Sequence[SampleOrMoments]) -> int | None:
-    """Return the index of the first group with the largest mean, or None if no group has a mean."""
+def find_largest_mean(groups: Sequence[SampleOrMoments], or_smallest: bool = False) -> int | None:
+    """Return the index of the first group with the largest or the smallest mean, or None if no group has a mean."""
     means = [_finite_mean(group) for group in groups]
-    known = [(mean, -i) for i, mean in enumerate(means) if mean is not None]
+    known = [(-mean if or_smallest else mean, -i) for i, mean in enumerate(means) if mean is not None]
     return -max(known)[1] if known else None
 
 

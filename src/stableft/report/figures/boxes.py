@@ -345,7 +345,7 @@ def why_failed_above(panels: Sequence[BoxPanel]) -> dict[str, bool]:
         for panel in panels
         for box in panel.boxes
         for score, failed in zip(box.scores, box.failed, strict=True)
-        if failed and box.baseline is not None and score > box.baseline + ROUNDING
+        if failed and box.baseline is not None and not box.lower_is_better and score > box.baseline + ROUNDING
     ]
     noise = [line == 0 and score < MAX_NOISE for line, score in above]  # the best correlation of a constant is 0
     return {FAILED_ABOVE_NOTE: not all(noise), CORRELATION_NOTE: any(noise)}

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from stableft.catalog.tasks import METRIC_TITLES, TASKS
-from stableft.records.failure import CORRELATIONS, MIN_COMPARED_DIGITS, is_failed
+from stableft.records.failure import CORRELATIONS, LOWER_IS_BETTER, MIN_COMPARED_DIGITS, is_failed
 from stableft.report.arm_cells import RunRow, seed_order
 from stableft.report.artifact import (
     AtBaseline,
@@ -35,6 +35,7 @@ from stableft.training.schedule import bias_ratio, total_steps
 
 MAX_TRIALS = 50
 NAN_DRAW = "A draw of these alone scores the baseline"
+BOTH_DIRECTIONS = "higher scores are better in some arms and lower ones in others"
 BANDS = {"std": "mean ± 1 SD", "range": "mean and range"}
 LOSS_RANGE: tuple[float | None, float | None] = (0.0, None)
 LAST_BIAS_STEP = 1_000_000  # last step of the curve of Adam's bias
@@ -344,13 +345,19 @@ def build_lengths_panel(part: Lengths, runs: ArtifactRuns) -> CurvePanelWithNote
 
 
 def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
-    """Return a panel with mean and standard deviation of the best of n random trials (Z Figs. 4, 12)."""
+    """Return a panel with mean and standard deviation of the best of n random trials (Z Figs. 4, 12).
+
+    The best has the lowest score where that is better. Arms of both kinds have no axis in common, so they have none.
+    """
+    directions = {run["direction"] for run in _scored_runs(part.groups, runs)}
+    lower = directions == {LOWER_IS_BETTER}
+    sign = -1 if lower else 1
     curves: list[Curve] = []
     notes: list[str] = []
     checkpoints: set[str] = set()
     nan_counts: list[str] = []
-    for group in part.groups:
-        finished = [run for run in runs.by_arm_task.get((group.arm, group.task), []) if run["scored"]]
+    for group in part.groups if len(directions) == 1 else ():
+        finished = _scored_runs((group,), runs)
         val_scores = [reported_score(run, "val") for run in finished]
         val = [score for score in val_scores if score is not None]
         test = [run["score"] for run in finished]
@@ -363,11 +370,13 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
         numbers = range(1, min(len(finished), MAX_TRIALS) + 1)
         baseline_name = "baseline" if part.of == "test" else "val_baseline"
         baselines = [run[baseline_name] for run in finished if not math.isnan(run[baseline_name])]
-        baseline = max(baselines, default=None)
+        baseline = (min if lower else max)(baselines, default=None)
+        drawn_alone = None if baseline is None else sign * baseline
+        order = [sign * score for score in val]
         if part.of == "test":
-            expected = expected_test_score(val, test, numbers, baseline)
+            expected = expected_test_score(order, [sign * score for score in test], numbers, drawn_alone)
         else:
-            expected = expected_max(val, numbers, baseline)
+            expected = expected_max(order, numbers, drawn_alone)
         if expected.reason:
             notes.append(f"{group.label}: {expected.reason}.")
             continue
@@ -379,7 +388,8 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
             )
             where = f"{part.title}, {group.label}" if part.title else group.label
             nan_counts.append(f"{expected.n_nan} of {expected.n} runs of {where}")
-        mean, std = (100 * np.asarray(values, dtype=float) for values in (expected.mean, expected.std))
+        mean = 100 * sign * np.asarray(expected.mean, dtype=float)
+        std = 100 * np.asarray(expected.std, dtype=float)
         curves.append(
             Curve(
                 group.label,
@@ -397,11 +407,12 @@ def build_trials_panel(part: Trials, runs: ArtifactRuns) -> CurvePanelWithNotes:
             "test": f"over all draws ({PAPERS['Z']}, sec. 4)",
             "val": "in closed form (Dodge et al. 2019)",
         }
-        notes.append(f"The best of each number of runs drawn with replacement, {by}, {methods[part.of]}.")
+        best = f"best ({LOWER_IS_BETTER})" if lower else "best"
+        notes.append(f"The {best} of each number of runs drawn with replacement, {by}, {methods[part.of]}.")
     split_title = "test" if part.of == "test" else "validation"
     metric = _metric_title(part.groups, runs)
-    ylabel = f"expected {split_title} {metric} [percent]"
-    missing = "" if curves else NO_FINISHED_RUN
+    ylabel = f"expected {split_title} {metric} [percent]" + (f", {LOWER_IS_BETTER}" if lower else "")
+    missing = "" if curves else BOTH_DIRECTIONS if len(directions) > 1 else NO_FINISHED_RUN
     possible = _score_range(part.groups, runs)
     panel = CurvePanel(part.title, "random trials", ylabel, tuple(curves), missing=missing, possible=possible)
     drawn_note = f"A NaN counts as the baseline's score: {join_with(nan_counts)}." if nan_counts else ""
@@ -530,6 +541,10 @@ def _planned_steps(runs: ArtifactRuns, group: RunGroup) -> int | None:
     return total_steps(config.schedule, rows) if config and rows else None
 
 
+def _scored_runs(groups: Sequence[RunGroup], runs: ArtifactRuns) -> list[RunRow]:
+    return [run for group in groups for run in runs.by_arm_task.get((group.arm, group.task), []) if run["scored"]]
+
+
 def _percent_scores(runs: Sequence[RunRow], split: str) -> list[float]:
     return [100 * score for run in runs if run["scored"] and (score := reported_score(run, split)) is not None]
 
@@ -539,8 +554,10 @@ def _metrics(groups: Sequence[RunGroup], runs: ArtifactRuns) -> set[str]:
 
 
 def _score_range(groups: Sequence[RunGroup], runs: ArtifactRuns) -> tuple[float, float]:
-    """Return the range of possible scores in percent: from 0, or if one is a correlation, from -100."""
-    return -100.0 if _metrics(groups, runs) & {*CORRELATIONS} else 0.0, 100.0
+    """Return the range of possible scores in percent: from 0, or lower as correlations and a command's own range."""
+    commands = filter(None, (runs.commands.get((group.arm, group.task)) for group in groups))
+    lowest = min([0.0, *(command.score.bounds[0] for command in commands)])
+    return -100.0 if _metrics(groups, runs) & {*CORRELATIONS} else 100 * lowest, 100.0
 
 
 def _metric_title(groups: Sequence[RunGroup], runs: ArtifactRuns) -> str:

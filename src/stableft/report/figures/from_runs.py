@@ -81,6 +81,7 @@ def make_box(label: str, cell: ArmCell, runs: Sequence[RunRow], split: str) -> B
         n_nan=len(known_scores) - len(pairs),
         n_failed=failed_value(cell).text,
         baseline=None if baseline is None else 100 * baseline,
+        lower_is_better=cell.lower_is_better,
         runs=tuple(run_title(run, f"{score:.2f}") for score, run in pairs),
     )
 

@@ -8,6 +8,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 from stableft.catalog.tasks import metric_title, task_title
+from stableft.records.failure import LOWER_IS_BETTER
 from stableft.report.arm_cells import ArmCell
 from stableft.report.artifact import arm_without_source, is_imported
 from stableft.report.figures.draw import draw_panels
@@ -143,9 +144,11 @@ def build_effect_panels(
         drawable = ratio.value if ratio.value and math.isfinite(ratio.value) else None
         positive_low = ratio.interval.low or None  # an open end: 0 has no place on a logarithmic axis
         ratios.append(Estimate(label, drawable, positive_low, ratio.interval.high, group=group))
+    all_lower = bool(pairs) and all(pair.arm.lower_is_better for pair in pairs)
+    mean_label = f"{EFFECT_LABEL} ({LOWER_IS_BETTER})" if all_lower else EFFECT_LABEL
     panels = [
         EstimatePanel("Failed runs", EFFECT_LABEL, tuple(failures), 0.0),
-        EstimatePanel("Mean", EFFECT_LABEL, tuple(means), 0.0),
+        EstimatePanel("Mean", mean_label, tuple(means), 0.0),
         EstimatePanel("Spread", RATIO_LABEL, tuple(ratios), 1.0, xlog=True),
     ]
     notes = [f"Every arm against {reference.removesuffix('.')}." for reference in references]

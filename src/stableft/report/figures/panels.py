@@ -31,6 +31,7 @@ class Box:
     n_nan: int = 0
     n_failed: str = "-"  # e.g. "3/25"
     baseline: float | None = None  # score of the best constant prediction
+    lower_is_better: bool = only_drawn(False)
     runs: tuple[str, ...] = only_drawn(())  # arm and seed of each score
     shade: str = only_drawn("")  # boxes of one shade have one colour, named in the legend
     block: str = only_drawn("")  # a line divides the boxes of one block from the next
