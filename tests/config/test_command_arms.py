@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from stableft.config.command_arms import check_inputs_unchanged, named_folders
 from stableft.config.command_config import CommandConfig, CommandScore, fill_placeholders
 from stableft.config.planned_run import LocalPaths
+from stableft.config.run_config import canonical_json
 from stableft.config.sweep_file import Sweep, load_sweep
 from stableft.errors import UserError
 
@@ -102,6 +104,80 @@ def test_inputs_may_be_files_patterns_and_folders():
     }
     Path("folder/inner/two.txt").rename("folder/inner/three.txt")
     assert config_of(ARM + "    inputs: [folder]\n").data.inputs["folder"] != of_folder
+
+
+SEED_FILES = ARM.replace("--file=data.csv", "--file=data.csv --rows rows_{seed}.csv --more=more_{seed}.csv")
+
+
+def configs_of(text: str) -> list[CommandConfig]:
+    return [run.config for run in load(text).runs if isinstance(run.config, CommandConfig)]
+
+
+def test_a_file_named_by_the_seed_is_part_of_its_run_alone():
+    before = configs_of(SEED_FILES)
+    assert [config.data.seed_inputs for config in before] == [{}, {}]
+    Path("rows_2.csv").write_text("2")
+    Path("more_2.csv").write_text("more")
+    Path("1").write_text("no file, but the seed")
+    one, two = configs_of(SEED_FILES)
+    assert one == before[0]
+    assert two.data.seed_inputs == {"rows_2.csv": sha("2"), "more_2.csv": sha("more")}
+    assert two.data.inputs == one.data.inputs == {"run.py": sha("pass\n"), "data.csv": sha("a,b\n")}
+    assert two.run_id != before[1].run_id
+    assert two.setting_id() == one.setting_id()  # they differ in their seed alone
+    check_inputs_unchanged(two, Path.cwd())
+    Path("rows_2.csv").write_text("other")
+    assert configs_of(SEED_FILES)[1].run_id not in (two.run_id, before[1].run_id)
+    with pytest.raises(UserError, match=r"rows_2\.csv has changed since the sweep began"):
+        check_inputs_unchanged(two, Path.cwd())
+
+
+def test_ids_without_files_of_a_seed_are_as_they_were():
+    written = canonical_json({**configs_of(SEED_FILES)[0].setting(), "seed": 1})
+    assert configs_of(SEED_FILES)[0].run_id == hashlib.sha256(written.encode()).hexdigest()[:16]
+
+
+def test_arms_that_share_a_command_may_begin_with_other_seeds():
+    for seed in (1, 2, 3):
+        Path(f"rows_{seed}.csv").write_text(str(seed))
+    arms = SEED_FILES.partition("arms:\n")[2]
+    twin = arms.replace("theirs", "twin") + "    seeds: 2-3\n"
+    ids = [run.run_id for run in load(SEED_FILES + twin).runs]
+    assert ids[1] == ids[2]
+    assert len(set(ids)) == 3
+
+
+def test_folders_named_by_the_seed_are_told(tmp_path):
+    Path("fold_1").mkdir()
+    Path("{x}").mkdir()
+    (config,) = configs_of(ARM.replace("--file=data.csv", "--fold=fold_{seed} '{{x}}' folder").replace("1-2", "1"))
+    assert list(named_folders(config, Path.cwd())) == ["fold_1", "{x}", "folder"]
+
+
+@pytest.mark.parametrize(
+    ("program", "content", "hashed"),
+    [
+        ("./train.sh", b"#!/bin/sh\n", True),
+        ("{here}/train.sh", b"#!/bin/sh\n", True),
+        ("{here}/train", b"\x7fELF", True),  # compiled from the project's own code
+        ("{here}/../train.sh", b"#!/bin/sh\n", True),
+        ("{here}/../python", b"\x7fELF", False),
+        ("{here}/train_{{seed}}.sh", b"#!/bin/sh\n", True),
+    ],
+)
+def test_a_program_is_hashed_unless_it_is_an_interpreter(tmp_path, monkeypatch, program, content, hashed):
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    program = program.format(here=tmp_path / "project")
+    named = program.replace("{seed}", "1")
+    Path(named).write_bytes(content)
+    config = config_of(f"task: mine\nseeds: 1\ncommand: {program} {{seed}}\nscore: {{pattern: '(x)'}}\n")
+    digest = hashlib.sha256(content).hexdigest()
+    assert {**config.data.inputs, **config.data.seed_inputs} == ({named: digest} if hashed else {})
+    if Path(named).name == "python":
+        Path("link").symlink_to(named)  # as an interpreter in a virtual environment of the project is
+        config = config_of(f"task: mine\nseeds: 1\ncommand: {Path.cwd()}/link {{seed}}\nscore: {{pattern: '(x)'}}\n")
+        assert config.data.inputs == {}
 
 
 def test_keys_at_the_top_and_a_sweep_of_one_command():

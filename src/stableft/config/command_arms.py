@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from stableft.config.command_config import CommandConfig, CommandData, split_placeholders
+from stableft.config.command_config import CommandConfig, CommandData, fill_placeholders, split_placeholders
 from stableft.config.local_files import file_digest
 from stableft.config.run_config import Seeds
 from stableft.config.sweep_keys import SweepKeys
@@ -46,7 +46,7 @@ def is_command_arm(file: SweepKeys, arm: SweepKeys, name: str | None, where: str
 def make_command_configs(
     keys: SweepKeys, written: Mapping[str, YamlValue], where: str, folder: Path
 ) -> list[CommandConfig]:
-    """Return the configs of an arm's runs, one for each seed. Paths are relative to the folder of the sweep file.
+    """Return the configs of an arm's runs, one for each seed. `folder` is that of the sweep file, as an absolute path.
 
     Raises:
         UserError: a key is missing or does not fit the others, or an input is not there.
@@ -59,10 +59,15 @@ def make_command_configs(
     task = _task_name(written["task"])
     named = dict.fromkeys((*(keys.inputs or ()), *_named_files(keys.command, folder)))
     inputs = sum_inputs(folder, named, written["inputs"].where if keys.inputs else where)
-    data = CommandData(task=task, inputs=inputs)
+    of_seeds = [sum_inputs(folder, _named_files(keys.command, folder, seed), where) for seed, _ in keys.seeds.pairs]
     values = {key: getattr(keys, key) for key in ("command", "score", "baseline", "timeout")}
     try:
-        return [CommandConfig(data=data, seeds=Seeds(init=i, data=d), **values) for i, d in keys.seeds.pairs]
+        return [
+            CommandConfig(
+                data=CommandData(task=task, inputs=inputs, seed_inputs=of_seed), seeds=Seeds(init=i, data=d), **values
+            )
+            for (i, d), of_seed in zip(keys.seeds.pairs, of_seeds, strict=True)
+        ]
     except ValidationError as error:
         sentence = str(error.errors()[0].get("ctx", {}).get("error") or error.errors()[0]["msg"])
         key = sentence.split()[0].rstrip(":")
@@ -80,29 +85,46 @@ def _task_name(written: YamlValue) -> str:
     return value
 
 
-def _named_files(command: Iterable[str], folder: Path) -> Iterator[str]:
-    """Yield the files that arguments name, as a whole or after an equals sign. The program is one if it is relative."""
+def _named_files(command: Iterable[str], folder: Path, seed: int | None = None) -> Iterator[str]:
+    """Yield the files that arguments name, as a whole or after an equals sign: by {seed} if one is given, or without.
+
+    The program is one of them, unless it is an interpreter.
+    """
     for i, argument in enumerate(command):
-        parts = split_placeholders(argument)
-        if any(name is not None for _, name in parts):
-            continue
-        whole = "".join(literal for literal, _ in parts)
-        for text in (whole, whole.partition("=")[2]):
-            if not text or (i == 0 and Path(text).is_absolute()):
-                continue
+        for text in _texts_of(argument, seed):
             try:
-                if (folder / text).is_file():
+                if (folder / text).is_file() and not (i == 0 and _is_interpreter(Path(text), folder)):
                     yield text
-            except (OSError, ValueError):  # too long for a path
+            except (OSError, ValueError):  # too long for a path, or an interpreter that nobody may read
                 continue
+
+
+def _texts_of(argument: str, seed: int | None) -> list[str]:
+    """Return what may be a path in an argument whose only placeholder is {seed}, or that has none if `seed` is None.
+
+    The number alone is none.
+    """
+    names = {name for _, name in split_placeholders(argument) if name is not None}
+    if names != ({"seed"} if seed is not None else set()):
+        return []
+    whole = fill_placeholders(argument, {"seed": seed})
+    return [text for text in (whole, whole.partition("=")[2]) if text not in ("", str(seed))]
+
+
+def _is_interpreter(program: Path, folder: Path) -> bool:
+    """Return whether a program with a full path is a binary from elsewhere: neither a script nor the sweep's own."""
+    if not program.is_absolute() or program.resolve().is_relative_to(folder):
+        return False
+    with open(program, "rb") as file:
+        return file.read(2) != b"#!"
 
 
 def named_folders(config: CommandConfig, folder: Path) -> Iterator[str]:
     """Yield the folders that arguments name and `inputs` does not, of which no file is hashed."""
     for argument in config.command[1:]:
-        for text in (argument, argument.partition("=")[2]):
+        for text in (*_texts_of(argument, None), *_texts_of(argument, config.seeds.init)):
             try:
-                if text and text not in config.data.inputs and (folder / text).is_dir():
+                if text not in config.data.inputs and (folder / text).is_dir():
                     yield text
             except (OSError, ValueError):
                 continue
@@ -136,8 +158,9 @@ def _sum_input(folder: Path, name: str, where: str) -> str:
 
 def check_inputs_unchanged(config: CommandConfig, folder: Path) -> None:
     """Raise UserError if an input is not what the run's id says."""
-    now = sum_inputs(folder, config.data.inputs, str(folder))
-    changed = [name for name, digest in config.data.inputs.items() if now[name] != digest]
+    planned = {**config.data.inputs, **config.data.seed_inputs}
+    now = sum_inputs(folder, planned, str(folder))
+    changed = [name for name, digest in planned.items() if now[name] != digest]
     if changed:
         raise UserError(
             f"{folder / changed[0]} has changed since the sweep began, and its runs are of the file as it was: start "

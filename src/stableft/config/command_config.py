@@ -173,6 +173,8 @@ class CommandData(ConfigSection):
     task: str
     # SHA-256 by the path, pattern or folder as it is written; of several files it is over their names and sums.
     inputs: Mapping[str, Sha256] = Field(default={})
+    # That of the files that an argument with {seed} names, which are part of the run's id but not of its setting's.
+    seed_inputs: Mapping[str, Sha256] = Field(default={})
     own: None = None  # rows are the command's own matter
 
 
@@ -189,7 +191,8 @@ class CommandConfig(ConfigSection):
     @property
     def run_id(self) -> str:
         """16 hex digits, equal for equal commands on equal inputs whose score is read alike."""
-        return short_digest(canonical_json({**self.setting(), "seed": self.seeds.init}))
+        of_seed = {"seed_inputs": self.data.seed_inputs} if self.data.seed_inputs else {}
+        return short_digest(canonical_json({**self.setting(), "seed": self.seeds.init, **of_seed}))
 
     def setting(self) -> dict[str, Any]:
         """Return the nested values that identify the run, without its seed.

@@ -372,7 +372,7 @@ def _check_same_rule_and_probes(one: SweepPoint, other: SweepPoint) -> None:
     """Raise UserError if two points with a run in common ask for different ways to execute or to judge it."""
     first, second = one.arm.keys, other.arm.keys
     if isinstance(one.runs[0].config, CommandConfig):
-        a, b = (point.runs[0].config.model_dump(exclude={"seeds"}) for point in (one, other))
+        a, b = (p.runs[0].config.model_dump(exclude={"seeds": True, "data": {"seed_inputs"}}) for p in (one, other))
         if differing := join_with([key for key in a if a[key] != b[key]]):
             raise UserError(
                 f"{other.arm.where}: arms {one.label!r} and {other.label!r} are one command, but differ in "
