@@ -226,6 +226,8 @@ def replaced(old: str, new: str) -> str:
 
 COMMAND = "python run.py --seed {seed} --output_dir {out} --file=data.csv"
 SCORE = '{file: "{out}/eval_results.json", key: eval_accuracy}'
+DECIDE = "{about: [mean, failures], looks: [2], margin: {mean: 1.5, failures: 10}}"
+OTHER = "  - {name: ours, command: 'python run.py 2 {seed}', score: {pattern: '(x)', scale: 100}}\n"
 KNOWN = "there are {seed}, {out}, {device}, and {{ and }} for braces"
 BAD = [
     (
@@ -365,10 +367,44 @@ BAD = [
         "s.yaml:8: score: arm 'devlin' has no command, whose score would be read from there",
     ),
     (
+        ARM + "  - {recipe: devlin, score: {better: lower}}\n",
+        "s.yaml:8: score: {'better': 'lower'} has no effect, because arm 'devlin' has no command; what scores mean to "
+        "a claim is said in decide.score",
+    ),
+    (
+        "score: {better: lower}\n" + ARM,
+        "s.yaml:1: score: {'better': 'lower'} has no effect, because no arm has a command without a score of its own; "
+        "what scores mean to a claim is said in decide.score",
+    ),
+    (
+        "task: rte\nrecipe: devlin\nseeds: 1-2\nscore: {better: lower}\n",
+        "s.yaml:4: score: {'better': 'lower'} has no effect, because no arm has a command without a score of its own; "
+        "what scores mean to a claim is said in decide.score",
+    ),
+    (
+        "task: rte\nseeds: 1-2\nscore: {pattern: '(x)'}\narms:\n  - recipe: devlin\n  - recipe: mosbach\n",
+        "s.yaml:3: score: {'pattern': '(x)'} has no effect, because no arm has a command without a score of its own; "
+        "what scores mean to a claim is said in decide.score",
+    ),
+    (
+        f"decide: {DECIDE}\n{ARM}{OTHER}",
+        "s.yaml:7: score.scale is missing, of which the 1.5 points of decide.margin.mean are hundredths: write whether "
+        "the scores of arm 'theirs' are fractions (scale: 1) or percent (scale: 100)",
+    ),
+    (
         ARM + f"  - name: twin\n    command: {COMMAND}\n    score: {SCORE}\n",
         "s.yaml:8: arms 'theirs' and 'twin' are one command, but differ in baseline; give both the same",
     ),
 ]
+
+
+def test_a_margin_goes_with_scores_of_a_stated_scale():
+    assert load(f"decide: {DECIDE}\n{replaced('eval_accuracy}', 'eval_accuracy, scale: 1}')}{OTHER}").decide
+    only_failures = DECIDE.replace("mean: 1.5, ", "")
+    assert load(f"decide: {only_failures}\n{ARM}{OTHER}").decide
+    third = OTHER.replace("ours", "third").replace("py 2", "py 3")
+    between = DECIDE.replace("{about", "{between: [ours, third], about")
+    assert load(f"decide: {between}\n{ARM}{OTHER}{third}").decide  # an arm outside the claim needs none
 
 
 @pytest.mark.parametrize(("text", "sentence"), BAD)

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from stableft.config.command_config import CommandConfig, CommandData, fill_placeholders, split_placeholders
+from stableft.config.decide_rule import DecideRule
 from stableft.config.local_files import file_digest
 from stableft.config.run_config import Seeds
 from stableft.config.sweep_keys import SweepKeys
@@ -40,7 +41,22 @@ def is_command_arm(file: SweepKeys, arm: SweepKeys, name: str | None, where: str
         raise UserError(f"{where}: {keys}: arm {name!r} has {kind}, so it takes no {keys}")
     if not is_command and arm.score is not None and (arm.score.file is not None or arm.score.pattern is not None):
         raise UserError(f"{where}: score: arm {name!r} has no command, whose score would be read from there")
+    if not is_command and arm.score is not None:
+        raise UserError(
+            f"{where}: score: {echo(arm.score.model_dump(exclude_unset=True))} has no effect, because arm {name!r} has "
+            "no command; what scores mean to a claim is said in decide.score"
+        )
     return is_command
+
+
+def check_margin_scale(name: str, keys: SweepKeys, written: Mapping[str, YamlValue], rule: DecideRule | None) -> None:
+    """Raise UserError if a rule has a margin for means, in points, and a command of its claims states no scale."""
+    margin = rule and rule.margin and rule.margin.mean
+    if margin and name in (rule.between or [name]) and keys.score and "scale" not in keys.score.model_fields_set:
+        raise UserError(
+            f"{written['score'].where}: score.scale is missing, of which the {margin:g} points of decide.margin.mean "
+            f"are hundredths: write whether the scores of arm {name!r} are fractions (scale: 1) or percent (scale: 100)"
+        )
 
 
 def make_command_configs(

@@ -111,7 +111,7 @@ class ScoreMeaning(ConfigSection):
 class CommandScore(ScoreMeaning):
     """Where a command leaves its score: in a file below {out}, or in the last line of its stdout with a pattern.
 
-    The others of its keys say what the score means; they are all that a sweep of recipes may give.
+    The others of its keys say what the score means. For scores of recipes, `decide: score:` says that.
     """
 
     example: ClassVar[str] = "{file: '{out}/eval_results.json', key: eval_accuracy} or {pattern: 'accuracy: ([0-9.]+)'}"

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from stableft.catalog.tasks import find_task
-from stableft.config.command_arms import RECIPE_KEYS, is_command_arm, make_command_configs
+from stableft.config.command_arms import RECIPE_KEYS, check_margin_scale, is_command_arm, make_command_configs
 from stableft.config.command_config import CommandConfig
 from stableft.config.decide_rule import ClaimArm, DecideRule, check_rule, parse_rule
 from stableft.config.local_files import (
@@ -429,6 +429,7 @@ def _describe_difference(one: RunConfig | CommandConfig, other: RunConfig | Comm
 def _expand_command(arm: Arm, folder: Path, rule: DecideRule | None) -> SweepPoint:
     """Return the runs of an arm that is a command, which has no models and no grid."""
     check_printed_name(arm.name, f"{arm.where}: name")
+    check_margin_scale(arm.name, arm.keys, arm.written, rule)
     configs = make_command_configs(arm.keys, arm.written, arm.where, folder)
     runs = tuple(PlannedRun(arm.name, arm.recipe, config, "last", decide=rule) for config in configs)
     return SweepPoint(arm, arm.written["task"], None, {}, {}, arm.name, "", runs)

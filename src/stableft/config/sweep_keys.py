@@ -195,3 +195,13 @@ class SweepFile(SweepKeys):
     arms: list[SweepArm] = Field(
         default=[SweepArm()], min_length=1, max_length=MAX_ARMS, description="a list of at least one arm"
     )
+
+    @model_validator(mode="after")
+    def _score_is_of_a_command(self) -> Self:
+        takes_it = (not arm.score and (arm.command or (self.command and not arm.recipe)) for arm in self.arms)
+        if self.score and not any(takes_it):
+            raise ValueError(
+                f"score: {echo(self.score.model_dump(exclude_unset=True))} has no effect, because no arm has a command "
+                "without a score of its own; what scores mean to a claim is said in decide.score"
+            )
+        return self
