@@ -428,7 +428,8 @@ class FailureRate:
 def failure_rate(scores: Iterable[float], baseline: float) -> FailureRate:
     """Return how many scores are NaN or no better than `baseline`, the score of the best constant prediction.
 
-    For a correlation, whose constant prediction scores 0, `baseline` is what noise reaches: 1.645 / sqrt(rows).
+    For a correlation, whose constant prediction scores 0, `baseline` is what noise reaches: 1.645 / sqrt(rows). Where
+    lower scores are better, negate both.
     """
     verdicts = [is_failed(float(score), baseline) for score in scores]
     if not verdicts:
