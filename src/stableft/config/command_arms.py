@@ -51,11 +51,13 @@ def is_command_arm(file: SweepKeys, arm: SweepKeys, name: str | None, where: str
 
 def check_margin_scale(name: str, keys: SweepKeys, written: Mapping[str, YamlValue], rule: DecideRule | None) -> None:
     """Raise UserError if a rule has a margin for means, in points, and a command of its claims states no scale."""
-    margin = rule and rule.margin and rule.margin.mean
-    if margin and name in (rule.between or [name]) and keys.score and "scale" not in keys.score.model_fields_set:
+    if not (rule and rule.margin and rule.margin.mean and keys.score and name in (rule.between or [name])):
+        return
+    if "scale" not in keys.score.model_fields_set:
         raise UserError(
-            f"{written['score'].where}: score.scale is missing, of which the {margin:g} points of decide.margin.mean "
-            f"are hundredths: write whether the scores of arm {name!r} are fractions (scale: 1) or percent (scale: 100)"
+            f"{written['score'].where}: score.scale is missing, of which the {rule.margin.mean:g} points of "
+            f"decide.margin.mean are hundredths: write whether the scores of arm {name!r} are fractions (scale: 1) or "
+            "percent (scale: 100)"
         )
 
 
