@@ -264,6 +264,29 @@ def test_an_input_that_changed_after_planning_is_refused(tmp_path):
     assert load_command_sweep(tmp_path).runs[0].run_id == sweep.runs[0].run_id  # which copies the script again
 
 
+@pytest.mark.parametrize(("log", "written"), [("log_{seed}.txt", "log_1.txt"), ("log.txt", "log.txt")])
+def test_a_command_that_writes_a_file_it_names_is_told_of_that(tmp_path, log, written):
+    sweep = load_command_sweep(tmp_path, f"log --log {log}")
+    run = sweep.runs[0]
+    with pytest.raises(
+        UserError, match=rf"{written}: the command wrote this file.* let the command write below {{out}}"
+    ):
+        do_run(run, sweep, tmp_path)
+    record = read_record(tmp_path, run.run_id)
+    assert record
+    assert record.status == "finished"
+    assert load_command_sweep(tmp_path, f"log --log {log}").runs[0].run_id != run.run_id
+    (tmp_path / written).unlink()
+    assert load_command_sweep(tmp_path, f"log --log {log}").runs[0].run_id == run.run_id
+
+
+def test_a_command_may_not_change_the_file_of_its_seed(tmp_path):
+    (tmp_path / "log_1.txt").write_text("before")
+    sweep = load_command_sweep(tmp_path, "log --log log_{seed}.txt")
+    with pytest.raises(UserError, match=r"log_1\.txt: the command wrote this file"):
+        do_run(sweep.runs[0], sweep, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("device", "visible", "seen"),
     [

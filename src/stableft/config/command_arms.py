@@ -174,6 +174,21 @@ def _sum_input(folder: Path, name: str, where: str) -> str:
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
+def check_no_input_written(config: CommandConfig, folder: Path) -> None:
+    """Raise UserError if a command that has ended wrote a file that it names, which then is in the ids of its runs."""
+    known = {**config.data.inputs, **config.data.seed_inputs}
+    of_seed = dict.fromkeys(_named_files(config.command, folder, config.seeds.init))
+    written = [name for name in _named_files(config.command, folder) if name not in known]
+    now = sum_inputs(folder, of_seed, str(folder))
+    written += [name for name in of_seed if known.get(name) != now[name]]
+    if written:
+        raise UserError(
+            f"{folder / written[0]}: the command wrote this file, which one of its arguments names, so it would be an "
+            "input now and its runs would have other ids: remove it, and let the command write below {out}; the run "
+            "itself is recorded"
+        )
+
+
 def check_inputs_unchanged(config: CommandConfig, folder: Path) -> None:
     """Raise UserError if an input is not what the run's id says."""
     planned = {**config.data.inputs, **config.data.seed_inputs}

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import yaml
 
-from stableft.config.command_arms import check_inputs_unchanged
+from stableft.config.command_arms import check_inputs_unchanged, check_no_input_written
 from stableft.config.command_config import CommandConfig, fill_placeholders
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted, RunProgress
 from stableft.errors import UserError
@@ -68,7 +68,7 @@ def train_by_command(
     Raises:
         RunInterrupted: It was asked to stop, and the command was ended. The next try starts at the beginning.
         ClaimLostError: The command of an earlier try is still there, whose worker may be on another host.
-        UserError: An input has changed since the sweep was planned.
+        UserError: An input has changed since the sweep was planned, or the command wrote a file that its ids have.
     """
     config, folder = run.config, run_folder(results, run.run_id)
     assert isinstance(config, CommandConfig)
@@ -103,6 +103,7 @@ def train_by_command(
     if reason:
         atomic_write(folder / CRASH_FILE, "\n".join([reason, "", *lines, ""]).encode(errors="backslashreplace"))
     write_record(results, record)
+    check_no_input_written(config, sources.folder)
     return record
 
 
