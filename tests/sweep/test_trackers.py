@@ -29,6 +29,7 @@ from stableft.sweep.trackers import (
     SEND_LEASE,
     by_run_id,
     curves_of_run,
+    describe_live_run,
     describe_run_to_tracker,
     find_unsent,
     record_digest,
@@ -291,6 +292,59 @@ def test_a_tracker_that_is_down_is_told_once_and_stops_nothing(sweep, results):
         send_sweep("tensorboard", sweep, results)
     (results / "tensorboard").unlink()
     assert send_sweep("tensorboard", sweep, results) == "sent 6 runs to tensorboard"
+
+
+def test_pilots_that_begin_in_the_same_second_have_live_runs_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda form: "now")
+    runs = []
+    for host, pid in (("a", 1), ("a", 2), ("b", 1)):
+        monkeypatch.setattr("socket.gethostname", lambda host=host: host)
+        monkeypatch.setattr("os.getpid", lambda pid=pid: pid)
+        runs.append(describe_live_run("s", tmp_path))
+    assert [run.name for run in runs] == ["live now a 1", "live now a 2", "live now b 1"]
+    assert len({run.key for run in runs}) == 3
+
+
+MLFLOW_PILOT = """
+import sys
+from pathlib import Path
+from stableft.sweep.tracker_clients import TrackedRun, log_to_mlflow
+import mlflow
+results, me = Path(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+for project in ("one", "two", "three"):
+    with log_to_mlflow(TrackedRun(me, me, "live", project, results)) as log:
+        log(1, {"loss": 0.5})
+"""
+
+
+@pytest.mark.nightly
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+def test_pilots_that_begin_together_make_one_file_and_experiment_of_mlflow(results):
+    pytest.importorskip("mlflow")
+    results.mkdir(exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    pilots = [
+        subprocess.Popen(
+            [sys.executable, "-c", MLFLOW_PILOT, results, name],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+        )
+        for name in "ab"
+    ]  # fmt: skip
+    for pilot in pilots:
+        assert pilot.stdout
+        assert pilot.stdout.readline() == "ready\n"
+    for pilot in pilots:
+        pilot.communicate("go\n", timeout=120)
+    assert [pilot.returncode for pilot in pilots] == [0, 0]
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{results.resolve() / 'mlflow.db'}")
+    for name in ("one", "two", "three"):
+        (experiment,) = [one for one in client.search_experiments() if one.name == name]
+        assert {run.info.run_name for run in client.search_runs([experiment.experiment_id])} == {"a", "b"}
 
 
 def test_without_a_tracker_the_display_is_as_it_was(sweep, results):

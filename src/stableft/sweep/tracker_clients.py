@@ -7,15 +7,19 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from stableft.errors import UserError, did_you_mean
+from stableft.sweep.leases import Lease, take_lease
 
 LogValues = Callable[[int, Mapping[str, float]], None]
+HELD_LEASE_SECONDS = 0.2  # between looks at a lease that another process holds
+MLFLOW_LEASE = ".mlflow.lease"  # in the results folder
+MLFLOW_SECONDS = 60.0  # for other processes to open the file, each of which takes a second or two
 
 
 @dataclass(frozen=True)
@@ -131,10 +135,18 @@ def log_to_mlflow(run: TrackedRun) -> Iterator[LogValues]:
         os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
     from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
     from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
+    from mlflow.exceptions import MlflowException  # pyright: ignore[reportMissingImports]
 
-    client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{run.results.resolve() / 'mlflow.db'}"))
-    known = client.get_experiment_by_name(run.project)
-    experiment = known.experiment_id if known else client.create_experiment(run.project)
+    uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{run.results.resolve() / 'mlflow.db'}")
+    with _opened_alone(run.results) if uri.startswith("sqlite:") else nullcontext():
+        client = MlflowClient(uri)
+        try:
+            known = client.get_experiment_by_name(run.project)
+            experiment = known.experiment_id if known else client.create_experiment(run.project)
+        except MlflowException:
+            if not (known := client.get_experiment_by_name(run.project)):
+                raise
+            experiment = known.experiment_id  # another process has made it meanwhile
     for earlier in client.search_runs([experiment], f"tags.`stableft.key` = '{run.key}'"):
         client.delete_run(earlier.info.run_id)
     tags = {"stableft.key": run.key, "arm": run.group}
@@ -161,6 +173,31 @@ def log_to_mlflow(run: TrackedRun) -> Iterator[LogValues]:
     while waiting:
         flush()
     client.set_terminated(sent, "FAILED" if run.crashed else "FINISHED")
+
+
+@contextmanager
+def _opened_alone(results: Path) -> Iterator[None]:
+    """Keep other processes on these results from MLflow's SQLite file: two that make its tables at once fail."""
+    lease = wait_for_lease(results / MLFLOW_LEASE, MLFLOW_SECONDS, "has not finished opening MLflow's file")
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+def wait_for_lease(path: Path, seconds: float, why: str) -> Lease:
+    """Return a lease that is renewed, once no other process holds it.
+
+    Raises:
+        TimeoutError: One does for so many seconds. `why` says what it has not done.
+    """
+    deadline = time.monotonic() + seconds
+    while (lease := take_lease(path)) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"another process {why}")
+        time.sleep(HELD_LEASE_SECONDS)
+    lease.keep()
+    return lease
 
 
 @dataclass(frozen=True)

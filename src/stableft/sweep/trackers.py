@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import time
 import warnings
 from collections import deque
@@ -31,14 +32,13 @@ from stableft.records.run_record import (
     read_intact_record,
     run_folder,
 )
-from stableft.sweep.leases import Lease, take_lease
 from stableft.sweep.local_workers import main_hidden, sigint_blocked
 from stableft.sweep.progress import Notice, ProgressReported, RunEnded, RunStarted, ShowEvent, SweepEvent, run_label
-from stableft.sweep.tracker_clients import TRACKERS, LogValues, TrackedRun, describe_place
+from stableft.sweep.tracker_clients import TRACKERS, LogValues, TrackedRun, describe_place, wait_for_lease
 
 MARK_FILE = "tracked.json"  # in a run's folder: digest of where it was sent -> digest of the record that was sent
 SEND_LEASE = ".tracked.lease"  # in a run's folder, of the process that sends it
-SENDER_SECONDS, SENDER_LOOK_SECONDS = 30.0, 0.2  # for another process that sends the same run
+SENDER_SECONDS = 30.0  # for another process that sends the same run
 CURVE_POINTS = 1000  # of a run, at most: more would take a tracker longer to take in than many runs to train
 LIVE_SECONDS = 1.0  # between two points of the live curves of a slot
 TRACKER_PATIENCE = 60.0  # seconds without an answer, after which the end of a sweep waits no longer
@@ -139,21 +139,12 @@ def send_run(tool: str, runs: Sequence[PlannedRun], project: str, results: Path)
     """
     if not find_unsent(results, runs, project, tool):
         return False
-    lease = _wait_for_lease(run_folder(results, runs[0].run_id) / SEND_LEASE)
+    path = run_folder(results, runs[0].run_id) / SEND_LEASE
+    lease = wait_for_lease(path, SENDER_SECONDS, "has not finished sending this run")
     try:
         return _send_unsent(tool, runs, project, results)
     finally:
         lease.release()
-
-
-def _wait_for_lease(path: Path) -> Lease:
-    deadline = time.monotonic() + SENDER_SECONDS
-    while (lease := take_lease(path)) is None:
-        if time.monotonic() > deadline:
-            raise TimeoutError("another process has not finished sending this run")
-        time.sleep(SENDER_LOOK_SECONDS)
-    lease.keep()
-    return lease
 
 
 def _send_unsent(tool: str, runs: Sequence[PlannedRun], project: str, results: Path) -> bool:
@@ -169,6 +160,12 @@ def _send_unsent(tool: str, runs: Sequence[PlannedRun], project: str, results: P
         marks = {**read_marks(results, run.run_id), _mark_key(results, run, project, tool): digest}
         atomic_write(run_folder(results, run.run_id) / MARK_FILE, json.dumps(marks, sort_keys=True).encode())
     return bool(unsent)
+
+
+def describe_live_run(project: str, results: Path) -> TrackedRun:
+    """Return the run of what this process's parent trains. Pilots that begin in the same second have one each."""
+    name = f"live {time.strftime('%Y-%m-%d %H:%M:%S')} {socket.gethostname()} {os.getpid()}"
+    return TrackedRun(short_digest(name), name, "live", project, results)
 
 
 def feed_tracker(
@@ -198,8 +195,7 @@ def feed_tracker(
                 answer = ("sent", send_run(tool, runs[message], project, results))
             else:
                 if live is None:
-                    name = f"live {time.strftime('%Y-%m-%d %H:%M:%S')}"
-                    live = TRACKERS[tool].open_run(TrackedRun(short_digest(name), name, "live", project, results))
+                    live = TRACKERS[tool].open_run(describe_live_run(project, results))
                     log = live.__enter__()
                 if log:
                     log(*message)
