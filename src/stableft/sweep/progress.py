@@ -230,9 +230,11 @@ def progress_line(view: SweepProgress) -> str:
 def closing_line(outcome: SweepResult) -> str:
     """Return the last line of a sweep: what is done, and how to continue if runs are left."""
     done = len(outcome.finished) + len(outcome.finished_before)
-    total = done + sum(map(len, (outcome.crashed, outcome.unfinished, outcome.stopped_early, outcome.saved)))
+    parts = (outcome.crashed, outcome.unfinished, outcome.stopped_early, outcome.saved, outcome.by_others)
+    total = done + sum(map(len, parts))
     line = f"{'Interrupted' if outcome.interrupted else 'Ended'}: {done} of {total} runs done"
     line += f", {len(outcome.failed)} of them failed" if outcome.failed else ""
+    line += f", {len(outcome.by_others)} ended by other processes" if outcome.by_others else ""
     line += f", {len(outcome.stopped_early)} stopped early as hopeless" if outcome.stopped_early else ""
     line += f", {len(outcome.crashed)} crashed" if outcome.crashed else ""
     line += f", {len(outcome.saved)} saved: the claims are decided" if outcome.saved else ""

@@ -17,6 +17,7 @@ from stableft.records.run_record import (
     BEST_FOLDER,
     CHECKPOINT_FILE,
     LAST_FOLDER,
+    RECORD_FILE,
     EarlyStopRecord,
     RunRecord,
     read_record,
@@ -189,14 +190,19 @@ def _summarize_sweep(
     runs = unique_runs(sweep.runs)
     finished_before = {record.run_id for record in before.finished}
     elsewhere = {*outcome.elsewhere} if outcome else set()
-    own = [run for run_id, run in runs.items() if run_id not in elsewhere]
+    by_others = _find_settled(elsewhere, runs, results, before)
+    elsewhere -= by_others
+    # Of new records of others it is enough that they exist: each of many pilots would otherwise read those of all.
+    known_before = {record.run_id for record in (*before.finished, *before.crashed, *before.resumable)}
+    by_others -= known_before
+    own = [run for run_id, run in runs.items() if run_id not in elsewhere | by_others]
     state = read_sweep_state(results, own, look_only=True, brief=True, known=None if retrained else known)
     finished = [record.run_id for record in state.finished]
     crashed = [record.run_id for record in state.crashed]
     settled = {*finished, *crashed, *stopped_early}
     saved = [run_id for run_id in runs if run_id not in settled and run_id in unneeded]
     settled |= set(saved)
-    unfinished = [run_id for run_id in runs if run_id not in settled]
+    unfinished = [run_id for run_id in runs if run_id not in settled | by_others]
     others = [parent for parent in sweep.start_runs if parent.run_id in {start.run for start in unusable} - runs.keys()]
     return SweepResult(
         finished=tuple(run_id for run_id in finished if run_id not in finished_before),
@@ -215,4 +221,24 @@ def _summarize_sweep(
         saved=tuple(saved),
         blocked=tuple(run_id for run_id in unfinished if runs[run_id].config.start_from in unusable),
         crashed_start_runs=tuple(record.run_id for record in read_sweep_state(results, others, look_only=True).crashed),
+        by_others=tuple(run_id for run_id in runs if run_id in by_others),
     )
+
+
+def _find_settled(
+    elsewhere: Collection[str], runs: Mapping[str, PlannedRun], results: Path, before: SweepState
+) -> set[str]:
+    """Return those of the runs left to other processes that these have settled meanwhile.
+
+    A record that was not there before says so. If there was one, it is read again: the run was resumed or retried, or,
+    if it had finished, is trained again for outputs that it lacks, of which nothing is known here.
+    """
+    finished = {record.run_id for record in before.finished}
+    crashed = {record.run_id for record in before.crashed}
+    had_record = finished | crashed | {record.run_id for record in before.resumable}
+    reread = [runs[run_id] for run_id in elsewhere if run_id in had_record - finished]
+    now = read_sweep_state(results, reread, look_only=True, brief=True)
+    settled = {record.run_id for record in (*now.finished, *now.crashed)} - crashed
+    settled |= {record.run_id for record in now.finished}
+    new = (run_id for run_id in elsewhere if run_id not in had_record)
+    return settled.union(run_id for run_id in new if (run_folder(results, run_id) / RECORD_FILE).exists())

@@ -78,10 +78,11 @@ class SweepResult:
     resumable: tuple[str, ...]  # those of `unfinished` that have a checkpoint
     interrupted: bool
     stopped_early: tuple[str, ...] = ()
-    elsewhere: tuple[str, ...] = ()  # those of `unfinished` that another process works on or has settled
+    elsewhere: tuple[str, ...] = ()  # those of `unfinished` that another process works on
     saved: tuple[str, ...] = ()  # not needed, because the claims of the sweep's rule are decided
     blocked: tuple[str, ...] = ()  # those of `unfinished` whose initial weights are unavailable
     crashed_start_runs: tuple[str, ...] = ()  # start runs of `blocked` runs, excluding the sweep's own
+    by_others: tuple[str, ...] = ()  # settled by other processes, whose records this one has not read
 
 
 def unique_runs(runs: Iterable[PlannedRun]) -> dict[str, PlannedRun]:
