@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.commands import write_command_sweep
 from support.slurm_node import SlurmNode, why_no_slurm
 from support.training_runs import run_outputs
 
@@ -137,6 +138,12 @@ def test_two_pilots_share_a_sweep_that_is_submitted_once(cluster, stableft, work
     pilots = [json.loads(path.read_text()) for path in (workplace / "results").glob("sweeps/smoke/slurm/pilots/*")]
     assert sum(pilot["done"] for pilot in pilots) == 4
     assert [(pilot["ended"], pilot["failed"]) for pilot in pilots] == [("no run is left for it", False)] * 2
+    logs = [path.read_text() for path in (workplace / "results").glob("sweeps/smoke/slurm/*.log")]
+    closing = [line for log in logs for line in log.splitlines() if line.startswith("Ended: ")]
+    assert len(closing) == 2
+    assert all(" of 4 runs done" in line and " left" not in line for line in closing), closing
+    assert [log for log in logs if "the report beside them in five forms" in log]
+    assert (workplace / "results" / "sweeps" / "smoke" / "report.json").exists()
     code, out, _ = stableft(*sweep)
     assert (code, out) == (0, "4 runs are done, 0 crashed, 0 left: nothing to submit\n")
 
@@ -193,28 +200,46 @@ def test_requeues_a_lost_node_and_cancelling_change_no_bit(long_run):
 
 
 @pytest.mark.nightly
-def test_a_submission_while_cancelled_pilots_still_end_says_so(long_run):
+def test_a_submission_while_cancelled_pilots_still_end_leaves_them_out(long_run):
     job = long_run.submit("--slurm-time", "50")
     long_run.wait_for_checkpoint()
     submit = ("sweep", "smoke", *LONG, *SUBMIT, "--pilots", "1", "--slurm-time", "50")
     assert long_run.stableft("sweep", "smoke", "--stop")[0] == 0
     assert long_run.cluster.states(f"{job}_1") == ["COMPLETING"]
     code, out, _ = long_run.stableft(*submit)
-    assert (code, out.splitlines()[-1]) == (1, "1 pilot is ending; give the command again in a minute")
-    long_run.cluster.wait_until(lambda: long_run.cluster.states(f"{job}_1") in (["CANCELLED"], []), 60)
-    code, out, _ = long_run.stableft(*submit)
-    assert (code, "submitted 1 pilots" in out) == (0, True)
+    assert (code, out.splitlines()[0]) == (0, f"pilots: 0 running, 0 queued, 1 ending (Slurm job {job})")
+    assert "submitted 1 pilots" in out
+    long_run.slow.unlink()
+    long_run.wait_for_the_end(out.partition("as job ")[2].split()[0])
+    long_run.assert_same_bits()
 
 
 @pytest.mark.nightly
-def test_a_task_without_a_new_checkpoint_is_requeued_twice(cluster, workplace):
+def test_every_task_of_an_array_is_requeued_twice_without_a_new_checkpoint(cluster, workplace):
+    """Its last task has the id of the whole array as its own."""
     code = "from pathlib import Path; from stableft.sweep.pilot import Pilot; print('start')\n"
     code += "Pilot.of_this_job(Path('results'), 'smoke').requeue(print); import time; time.sleep(20)"
     (workplace / "job.sh").write_text(f'#!/bin/bash\nexec {sys.executable} -u -c "{code}"\n')
-    options = ("--parsable", "--requeue", "--array=1", "--open-mode=append", f"--output={workplace}/log")
+    options = ("--parsable", "--requeue", "--array=1-3", "--open-mode=append", f"--output={workplace}/log_%a")
     job = cluster.call("sbatch", *options, str(workplace / "job.sh"))
-    pilot = workplace / f"results/sweeps/smoke/slurm/pilots/{job}_1.json"
-    cluster.wait_until(lambda: "not requeued" in (workplace / "log").read_text() if pilot.exists() else False, 120)
+    logs = [workplace / f"log_{task}" for task in (1, 2, 3)]
+    cluster.wait_until(lambda: all(log.exists() and "not requeued" in log.read_text() for log in logs), 240)
     time.sleep(5)
-    assert (workplace / "log").read_text().splitlines().count("start") == 3
-    assert json.loads(pilot.read_text())["failed"]
+    assert [log.read_text().splitlines().count("start") for log in logs] == [3, 3, 3]
+    pilots = [workplace / f"results/sweeps/smoke/slurm/pilots/{job}_{task}.json" for task in (1, 2, 3)]
+    assert [json.loads(pilot.read_text())["failed"] for pilot in pilots] == [True] * 3
+
+
+@pytest.mark.nightly
+def test_two_pilots_share_the_runs_of_a_command(cluster, stableft, workplace):
+    write_command_sweep(workplace)
+    code, out, err = stableft("sweep", "s.yaml", *SUBMIT, "--pilots", "2")
+    assert (code, err) == (0, "")
+    job = out.partition("as job ")[2].split()[0]
+    cluster.wait_until(lambda: cluster.states(job) in (["COMPLETED"] * 2, []), 300)
+    assert "runs: 3 done, 0 crashed, 0 left" in stableft("status", "s.yaml")[1].splitlines()
+    records = [read_record(workplace / "results", run.run_id) for run in plan_sweep("s.yaml").runs]
+    assert all(record and record.reported_score is not None for record in records)
+    pilots = [json.loads(path.read_text()) for path in (workplace / "results").glob("sweeps/s/slurm/pilots/*")]
+    assert sum(pilot["done"] for pilot in pilots) == 3
+    assert (workplace / "results" / "sweeps" / "s" / "report.json").exists()

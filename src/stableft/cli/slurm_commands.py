@@ -4,8 +4,8 @@ import hashlib
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,13 +15,16 @@ import typer
 
 from stableft.cli.sweep_commands import print_report
 from stableft.config.planned_run import Execution, PlannedRun
+from stableft.config.run_config import StartFrom
 from stableft.config.sweep_file import Sweep, config_name, find_sweep_file
 from stableft.errors import UserError, clip
 from stableft.records.run_record import RECORD_FILE, atomic_write, read_record, run_folder
 from stableft.report.other_settings import describe_padded_runs
 from stableft.sweep.claim_race import check_claims
 from stableft.sweep.claims import claim_run
+from stableft.sweep.devices import parse_devices
 from stableft.sweep.hub_drift import check_hub_commits, resolve_hub_commits
+from stableft.sweep.leases import take_lease
 from stableft.sweep.pilot import LEAVE_AFTER_SECONDS, Pilot, read_pilots
 from stableft.sweep.preflight import check_sweep_inputs, describe_planned_rows
 from stableft.sweep.slurm import (
@@ -34,6 +37,7 @@ from stableft.sweep.slurm import (
     has_slurm,
     logs_folder,
     submit,
+    with_environment,
     write_script,
 )
 from stableft.sweep.start_runs import find_unusable_starts, start_runs_to_train
@@ -49,6 +53,7 @@ from stableft.sweep.submitted_plan import dump_plan, name_plan
 from stableft.sweep.wanted_seeds import find_unneeded
 from stableft.sweep.workers import EXIT_INTERRUPTED
 
+REPORT_LEASE = ".report.lease"  # beside the plans, of the pilot that writes the report
 EXECUTOR_OPTIONS = {  # executor -> names of the parameters that only it takes
     "slurm": ("slurm_partition", "slurm_time", "slurm_gpus", "slurm_warn", "slurm_arg", "pilots", "print_"),
     "ray": ("ray_address",),
@@ -96,8 +101,7 @@ def _pilot_devices(devices: str, gpus: int) -> str:
     """Return --devices of a pilot. It names GPUs, because "auto" would train on a CPU where a node's GPU is broken."""
     if devices == "auto":
         return ",".join(map(str, range(gpus))) or "cpu"
-    numbers = [int(number) for number in devices.split(",") if number.strip().isdecimal()]
-    if max([-1, *numbers]) >= gpus:
+    if max([-1, *parse_devices(devices)]) >= gpus:
         raise UserError(
             f"--devices {clip(devices)}: a pilot has {gpus} GPUs, numbered from 0; --slurm-gpus says how many"
         )
@@ -112,10 +116,13 @@ def submit_pilots(
     say = partial(print, file=sys.stderr if print_only else sys.stdout, flush=True)
     if context.params["dry_run"]:
         raise UserError("--dry-run measures steps on this machine; give it without --executor slurm, on a node")
+    options = with_environment(options)
     check_options(options)
     devices = _pilot_devices(devices, options.gpus)
     if has_slurm() or not print_only:
         check_cluster(options, results)
+    if options.variables:
+        say(f"{', '.join(map(options.quote, options.variables))}: from the environment")
     commits = resolve_hub_commits((*plan.runs, *plan.start_runs))
     plan = replace(plan, sources=replace(plan.sources, hub_commits=commits))
     execution = Execution(save=context.params["save"], retrain_incomplete=context.params["complete"])
@@ -130,17 +137,15 @@ def submit_pilots(
     command += ["--results", str(results.absolute()), "--devices", devices, *_options_for_pilots(context)]
     key = hashlib.sha256(content + shlex.join(command).encode()).hexdigest()[:16]
     active = find_pilots(plan.name, results) if has_slurm() else []
-    same = [pilot for pilot in active if pilot.key == key]
+    useful = [pilot for pilot in active if not pilot.is_ending]
+    same = [pilot for pilot in useful if pilot.key == key]
     slots = (devices.count(",") + 1) * jobs
     count = min(options.pilots, -(-len(left) // slots)) - len(same)
     if retry:  # pilots that are there already know these runs as settled
         count = max(count, min(options.pilots, -(-len(crashed) // slots)))
     if active:
-        others = len(active) - len(same)
+        others = len(useful) - len(same)
         say(describe_queue(active) + (f"; {others} of another plan or other options" if others else ""))
-    if left and (ending := sum(pilot.is_ending for pilot in same)):
-        say(f"{ending} pilot{'s are' if ending > 1 else ' is'} ending; give the command again in a minute")
-        return 1
     script = write_script(options, plan.name, max(count, 1), results, key, command, _title())
     if count <= 0:
         say(f"{len(state.finished)} runs are done, {len(crashed)} crashed, {len(left)} left: nothing to submit")
@@ -173,18 +178,36 @@ def find_runs_left(
     runs = unique_runs((*parents, *plan.runs))
     state = read_sweep_state(results, runs.values(), look_only=True, brief=True)
     check_fingerprints(state.finished, plan.runs, plan.sources, lambda config, _: rows[config.run_id].fingerprint)
-    finished = {record.run_id: record for record in state.finished}
-    settled = {*finished}
+    incomplete = set()
     if execution.retrain_incomplete:
-        settled -= {one for one in finished if find_missing_outputs(results, runs[one], finished[one], execution)}
-    settled |= {one.run_id for one in state.resumable if one.status == "stopped" and one.run_id in plan.rules}
-    settled |= set() if retry_crashed else {record.run_id for record in state.crashed}
-    settled |= find_unneeded(plan, results, {one.run_id for one in state.crashed} if retry_crashed else set())
-    unusable = find_unusable_starts(plan, results, retry_crashed)
-    left = [run for run_id, run in runs.items() if run_id not in settled and run.config.start_from not in unusable]
+        of = {record.run_id: record for record in state.finished}
+        incomplete = {one for one in of if find_missing_outputs(results, runs[one], of[one], execution)}
+    left, unusable = _runs_left(plan, results, runs, state, retry_crashed, incomplete)
     check_hub_commits(left, (*state.finished, *state.resumable), plan.sources.hub_commits, results)
     padded = (f"note: {results}: {line}" for line in describe_padded_runs(left, plan.start_runs, results))
     return state, left, [*describe_planned_rows(left, rows), *padded, *dict.fromkeys(unusable.values())]
+
+
+def _runs_left(
+    plan: Sweep,
+    results: Path,
+    runs: Mapping[str, PlannedRun],
+    state: SweepState,
+    retry_crashed: bool = False,
+    incomplete: Collection[str] = (),
+) -> tuple[list[PlannedRun], dict[StartFrom, str]]:
+    """Return those of these runs that pilots could train, and start weights that are unavailable -> the reason.
+
+    `incomplete` are finished runs that are trained again.
+    """
+    crashed = {record.run_id for record in state.crashed}
+    settled = {record.run_id for record in state.finished}.difference(incomplete)
+    settled |= {one.run_id for one in state.resumable if one.status == "stopped" and one.run_id in plan.rules}
+    settled |= set() if retry_crashed else crashed
+    settled |= find_unneeded(plan, results, crashed if retry_crashed else set())
+    unusable = find_unusable_starts(plan, results, retry_crashed) if plan.start_runs else {}
+    left = [run for run_id, run in runs.items() if run_id not in settled and run.config.start_from not in unusable]
+    return left, unusable
 
 
 def _title() -> str:
@@ -215,12 +238,36 @@ def crashes_cleared(results: Path, run_ids: Sequence[str]) -> Iterator[None]:
 
 
 def describe_queue(pilots: Sequence[QueuedPilot]) -> str:
-    """Return a phrase that counts the pilots that Slurm runs and has queued."""
+    """Return a phrase that counts the pilots that Slurm runs, has queued, and is ending."""
     queued = [pilot for pilot in pilots if not pilot.runs]
     reasons = {pilot.reason for pilot in queued} - {"None"}
     why = f" ({', '.join(sorted(reasons))})" if reasons else ""
+    ending = sum(pilot.is_ending for pilot in pilots)
     jobs = ", ".join(sorted({pilot.job for pilot in pilots}, key=lambda job: (len(job), job)))
-    return f"pilots: {len(pilots) - len(queued)} running, {len(queued)} queued{why} (Slurm job {jobs or '-'})"
+    counts = f"{len(pilots) - len(queued) - ending} running, {len(queued)} queued{why}"
+    counts += f", {ending} ending" if ending else ""
+    return f"pilots: {counts} (Slurm job {jobs or '-'})"
+
+
+def _describe_runs(sweep: Sweep, results: Path) -> str:
+    """Return a line that counts a sweep's runs, with those to train first; what is left is what would be submitted."""
+    try:
+        parents = start_runs_to_train(sweep, results)
+    except UserError:  # weights to start from are gone, which `stableft sweep` reports
+        parents = ()
+    runs = unique_runs((*parents, *sweep.runs))
+    state = read_sweep_state(results, runs.values(), look_only=True, brief=True)
+    try:
+        left, unusable = _runs_left(sweep, results, runs, state)
+    except UserError:  # the claims cannot be decided, which `stableft sweep` reports
+        left, unusable = _runs_left(replace(sweep, decide=None), results, runs, state)
+    stopped = sum(record.status == "stopped" and record.run_id in sweep.rules for record in state.resumable)
+    ended = {record.run_id for record in (*state.finished, *state.crashed)}
+    blocked = sum(run.config.start_from in unusable for run_id, run in runs.items() if run_id not in ended)
+    line = f"runs: {len(state.finished)} done, {len(state.crashed)} crashed"
+    line += f", {stopped} stopped early as hopeless" if stopped else ""
+    line += f", {blocked} with nothing to start from" if blocked else ""
+    return f"{line}, {'at most ' if sweep.decide and left else ''}{len(left)} left"
 
 
 def describe_pilots(sweep: Sweep, results: Path) -> Iterator[str]:
@@ -228,13 +275,7 @@ def describe_pilots(sweep: Sweep, results: Path) -> Iterator[str]:
     states = read_pilots(results, sweep.name)
     if not states and not logs_folder(results, sweep.name).is_dir():
         return
-    state = read_sweep_state(results, sweep.runs, look_only=True, brief=True)
-    done = len(state.finished)
-    left = unique_runs(sweep.runs).keys() - {record.run_id for record in (*state.finished, *state.crashed)}
-    with suppress(UserError):  # the claims cannot be decided, which `stableft sweep` reports
-        left -= find_unneeded(sweep, results, set())
-    at_most = "at most " if sweep.decide and left else ""
-    yield f"runs: {done} done, {len(state.crashed)} crashed, {at_most}{len(left)} left"
+    yield _describe_runs(sweep, results)
     try:
         active = {pilot.name: pilot for pilot in find_pilots(sweep.name, results)}
     except UserError as error:
@@ -267,6 +308,20 @@ def stop_pilots(config: str, results: Path) -> None:
     print(f"{describe_queue(pilots)}: cancelled; running runs write a checkpoint")
 
 
+def print_report_once(plan: Sweep, results: Path) -> None:
+    """Save and print the report on a sweep whose runs are all settled, unless another pilot is doing so."""
+    folder = logs_folder(results, plan.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    if (lease := take_lease(folder / REPORT_LEASE)) is None:
+        print("Another pilot writes the report.")
+        return
+    lease.keep()
+    try:
+        print_report(plan, results)
+    finally:
+        lease.release()
+
+
 def run_as_pilot(plan: Sweep, results: Path, fail_fast: bool, train: Callable[..., SweepResult]) -> int:
     """Train as one of several pilots, and return the exit code. If interrupted, requeue this task of Slurm.
 
@@ -289,6 +344,6 @@ def run_as_pilot(plan: Sweep, results: Path, fail_fast: bool, train: Callable[..
     pilot.end(f"with {len(left)} runs left" if left else "no run is left for it", failed=bool(left))
     if fail_fast and pilot.crashed and pilot.job:
         cancel([pilot.job])
-    if not result.unfinished:
-        print_report(plan, results)
+    if not {*result.unfinished}.difference(result.blocked):
+        print_report_once(plan, results)
     return 1 if result.crashed or left else 0

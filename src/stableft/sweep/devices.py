@@ -3,6 +3,23 @@
 from stableft.errors import UserError
 
 
+def parse_devices(text: str) -> list[int]:
+    """Return the GPU numbers of --devices, which are none for "auto" and "cpu". This needs neither a GPU nor torch.
+
+    Raises:
+        UserError: The text names no device, or one twice.
+    """
+    if text in ("auto", "cpu"):
+        return []
+    numbers = text.split(",")
+    if not all(number.strip().isdecimal() and len(number) < 10 for number in numbers):
+        raise UserError(f"--devices {text!r} must be auto, cpu, or GPU numbers such as 0,1")
+    requested = [int(number) for number in numbers]
+    if len(set(requested)) < len(requested):
+        raise UserError(f"--devices {text!r} names a GPU twice; --jobs-per-device puts several runs on one")
+    return requested
+
+
 def resolve_devices(text: str) -> list[str]:
     """Return torch device names for "auto" (all GPUs, else the CPU), "cpu", or GPU numbers such as "0,1".
 
@@ -11,17 +28,12 @@ def resolve_devices(text: str) -> list[str]:
     """
     if text == "cpu":
         return ["cpu"]
-    numbers = text.split(",")
-    if text != "auto" and not all(number.strip().isdecimal() and len(number) < 10 for number in numbers):
-        raise UserError(f"--devices {text!r} must be auto, cpu, or GPU numbers such as 0,1")
+    requested = parse_devices(text)
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if text == "auto":
         return [f"cuda:{number}" for number in range(count)] or ["cpu"]
-    requested = [int(number) for number in numbers]
-    if len(set(requested)) < len(requested):
-        raise UserError(f"--devices {text!r} names a GPU twice; --jobs-per-device puts several runs on one")
     for number in requested:
         if number >= count:
             available = f"only {count} (numbered from 0)" if count else "none that torch can use"

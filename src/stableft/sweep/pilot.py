@@ -34,28 +34,28 @@ class PilotState:
 class Pilot:
     """Follows a sweep's events, and keeps its file in the results folder up to date."""
 
-    def __init__(self, results: Path, sweep: str, job: str = "", task: str = "", task_job: str = ""):
-        self.results, self.task_job, self.job = results, task_job, job
-        self.progressed = self.crashed = False
+    def __init__(self, results: Path, sweep: str, job: str = "", task: str = ""):
+        self.results, self.job = results, job
+        self.progressed = self.crashed = self._trained = self._waited = False
         self._checkpoints: dict[str, int] = {}  # run id -> time of its last checkpoint when it was started
         self._at: dict[str, str] = {}  # slot -> run id
         name = f"{job}_{task}"
         self._file = logs_folder(results, sweep) / "pilots" / f"{name}.json"
         self.state = PilotState(name, socket.gethostname())
-        if task_job and (before := read_pilot(self._file)):
+        if job and (before := read_pilot(self._file)):
             self.state.done, self.state.idle_requeues = before.done, before.idle_requeues
         self._write()
 
     @classmethod
     def of_this_job(cls, results: Path, sweep: str) -> "Pilot":
         """Return the pilot of the Slurm array task that this process is in; outside of one, a pilot without a file."""
-        names = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID")
-        job, task, task_job = (os.environ.get(name, "") for name in names)
-        return cls(results, sweep, job, task, task_job) if job and task else cls(results, sweep)
+        job, task = (os.environ.get(name, "") for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"))
+        return cls(results, sweep, job, task) if job and task else cls(results, sweep)
 
     def follow(self, event: SweepEvent) -> None:
         """Note what an event of the sweep says of this pilot."""
         if isinstance(event, RunStarted):
+            self._trained = True
             self._at[event.slot], self.state.at[event.slot] = event.run.run_id, run_label(event.run)
             self._checkpoints[event.run.run_id] = self._checkpoint_time(event.run.run_id)
         elif isinstance(event, RunEnded) and self._at.pop(event.slot, None):
@@ -66,6 +66,7 @@ class Pilot:
             before, now = self._checkpoints[event.run.run_id], self._checkpoint_time(event.run.run_id)
             self.progressed |= done or now > before
         else:
+            self._waited |= isinstance(event, RunEnded) and event.how == "claimed_elsewhere"
             return
         self._write()
 
@@ -82,9 +83,10 @@ class Pilot:
 
     def requeue(self, show: Callable[[str], None]) -> None:
         """Requeue this task of Slurm after an interruption, unless Slurm ends it for another reason, and say so."""
-        if not self.task_job:
+        if not self.job:
             return
-        idle = 0 if self.progressed else self.state.idle_requeues + 1
+        only_waited = self._waited and not self._trained  # for runs of other pilots: no fault of the time limit
+        idle = 0 if self.progressed else self.state.idle_requeues + (not only_waited)
         if idle > MAX_IDLE_REQUEUES:
             how = f"no new checkpoint in {idle} starts: it is not requeued; a longer --slurm-time may help"
             self.end(how, failed=True)
@@ -93,7 +95,7 @@ class Pilot:
         self.state.idle_requeues = idle
         self.end("requeued")  # first, because Slurm ends this process once it is
         try:
-            requeued = requeue(self.task_job)
+            requeued = requeue(self.state.name)
         except UserError as error:
             how = f"cannot requeue this task: {error}; give the command of the submission again"
             self.end(how, failed=True)
@@ -104,7 +106,7 @@ class Pilot:
         show("This task is requeued and goes on from the checkpoints." if requeued else "Slurm ends this task.")
 
     def _write(self) -> None:
-        if not self.task_job:
+        if not self.job:
             return
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)

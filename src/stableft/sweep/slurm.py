@@ -7,8 +7,9 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from stableft.errors import UserError, clip, did_you_mean
 
@@ -19,18 +20,24 @@ NO_LIMIT = ("infinite", "unlimited")
 LOCAL_TYPES = ("tmpfs", "ramfs", "devtmpfs", "overlay", "aufs")
 SHARED_TYPES = re.compile(r"nfs\d?|lustre|gpfs|beegfs|ceph|panfs|afs|wekafs|cifs|smb3|9p|virtiofs|glusterfs|fuse\..*")
 LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")
-OWN_OPTIONS = {"time": "--slurm-time", "partition": "--slurm-partition", "t": "--slurm-time", "p": "--slurm-partition"}
+PILOTS_FOLDER = "slurm"  # in a sweep's folder of the results
+OWN_OPTIONS = {"time": "--slurm-time", "time-min": "--slurm-time", "partition": "--slurm-partition"}
 RESERVED = (  # options of sbatch that pilots rely on
     *("array", "chdir", "comment", "error", "export", "job-name", "no-requeue", "open-mode", "output", "parsable"),
     *("requeue", "signal", "test-only", "wait", "wrap"),
 )
-# Variables, SBATCH_ before them, by which the environment would replace a directive; others are named as it is.
+# Variables, SBATCH_ before them, by which the environment would replace an option; others are named as it is.
 VARIABLES = {"time": ("TIMELIMIT",), "array": ("ARRAY_INX",), "requeue": ("REQUEUE", "NO_REQUEUE")}
+# Variables that would change which jobs and partitions are listed, or have scancel ask before it cancels.
+FILTERS = ("SQUEUE_", "SINFO_", "SCANCEL_")
 
 
 @dataclass(frozen=True)
 class SlurmOptions:
-    """What `stableft sweep --executor slurm` is given: `gpus` of each pilot; `warn` in seconds before the limit."""
+    """What `stableft sweep --executor slurm` is given: `gpus` of each pilot; `warn` in seconds before the limit.
+
+    `variables` are the names of the fields that the environment gave.
+    """
 
     partition: str | None = None
     time: str | None = None
@@ -38,6 +45,24 @@ class SlurmOptions:
     pilots: int = 8
     warn: int = 120
     arguments: tuple[str, ...] = ()  # KEY=VALUE of sbatch
+    variables: tuple[str, ...] = ()
+
+    def quote(self, name: Literal["partition", "time"]) -> str:
+        """Return an option as it was given."""
+        value = getattr(self, name)
+        return f"{_variables_of(name)[0]}={value}" if name in self.variables else f"--slurm-{name} {value}"
+
+
+def with_environment(options: SlurmOptions) -> SlurmOptions:
+    """Return the options with the partition and time limit of sbatch's own variables where none is given."""
+    names = [name for name in ("partition", "time") if getattr(options, name) is None]
+    found = {name: value for name in names if (value := os.environ.get(_variables_of(name)[0]))}
+    return replace(options, **found, variables=tuple(found))
+
+
+def _variables_of(option: str) -> list[str]:
+    """Return the names of the variables from which sbatch takes an option, over the directives of a script."""
+    return [f"SBATCH_{name}" for name in VARIABLES.get(option, [option.upper().replace("-", "_")])]
 
 
 @dataclass(frozen=True)
@@ -82,8 +107,8 @@ def call_slurm(program: str, *arguments: str, script: str | None = None) -> str:
         UserError: The program is not on this machine, or fails, for the reason that it gives.
     """
     directives = re.findall(r"^#SBATCH --([a-z-]+)", script or "", re.MULTILINE)
-    replaced = {f"SBATCH_{v}" for d in directives for v in VARIABLES.get(d, [d.upper().replace("-", "_")])}
-    environment = {name: value for name, value in os.environ.items() if name not in replaced}
+    hidden = {variable for option in (*directives, *RESERVED) for variable in _variables_of(option)}
+    environment = {k: value for k, value in os.environ.items() if k not in hidden and not k.startswith(FILTERS)}
     try:
         done = subprocess.run([program, *arguments], input=script, env=environment, capture_output=True, text=True)
     except FileNotFoundError:
@@ -101,8 +126,10 @@ def has_slurm() -> bool:
     return shutil.which("sbatch") is not None
 
 
-def parse_time_limit(text: str) -> float:
+def parse_time_limit(text: str, given: str = "") -> float:
     """Return a time limit in seconds: minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S, as sbatch takes it.
+
+    `given` is the option with it, for the message.
 
     Raises:
         UserError: The text is none of these.
@@ -110,7 +137,7 @@ def parse_time_limit(text: str) -> float:
     if text.lower() in NO_LIMIT:
         return float("inf")
     if not (found := TIME_LIMIT.fullmatch(text)):
-        raise UserError(f"--slurm-time {clip(text)}: must be minutes, H:M:S or D-H:M:S, such as 240 or 1-12:00:00")
+        raise UserError(f"{clip(given or text)}: must be minutes, H:M:S or D-H:M:S, such as 240 or 1-12:00:00")
     parts = [int(part) for part in found["parts"].split(":")]
     if found["days"]:
         hours, minutes, seconds = [*parts, 0, 0][:3]
@@ -126,16 +153,17 @@ def check_options(options: SlurmOptions) -> None:
         UserError: The time limit leaves no time to train, or an argument is not one of sbatch or of the script.
     """
     if options.time is not None:
-        _check_time_limit(f"--slurm-time {options.time}", parse_time_limit(options.time), options.warn)
+        _check_time_limit(options.quote("time"), parse_time_limit(options.time, options.quote("time")), options.warn)
     for argument in options.arguments:
         key, equals, value = argument.partition("=")
         key = key.removeprefix("--")
         if not re.fullmatch("[A-Za-z][A-Za-z-]*", key) or "\n" in value or (equals and not value):
             raise UserError(f"--slurm-arg {clip(argument)}: must be KEY=VALUE or KEY, a long option of sbatch")
-        if key in OWN_OPTIONS:
-            raise UserError(f"--slurm-arg {clip(argument)}: use {OWN_OPTIONS[key]}")
-        if key in RESERVED:
-            raise UserError(f"--slurm-arg {clip(argument)}: the pilots' script sets {key} itself")
+        # sbatch takes the beginning of a name for the name.
+        if own := next((own for name, own in OWN_OPTIONS.items() if name.startswith(key)), None):
+            raise UserError(f"--slurm-arg {clip(argument)}: use {own}")
+        if reserved := next((name for name in RESERVED if name.startswith(key)), None):
+            raise UserError(f"--slurm-arg {clip(argument)}: the pilots' script sets {reserved} itself")
 
 
 def _check_time_limit(what: str, seconds: float, warn: int) -> None:
@@ -152,29 +180,28 @@ def check_cluster(options: SlurmOptions, results: Path) -> None:
     Raises:
         UserError: The partition does not exist or its time limit is too short, or its nodes cannot see the results.
     """
-    found, default = [], None
+    found, default = {}, []
     for line in call_slurm("sinfo", "-h", "-s", "-o", "%P|%L|%l|%N").splitlines():
         name, usual, longest, nodes = line.split("|", 3)
         most = parse_time_limit(longest)
-        found.append(Partition(name.rstrip("*"), most if usual == "n/a" else parse_time_limit(usual), most, nodes))
-        default = found[-1] if name.endswith("*") else default
-    names = [partition.name for partition in found]
-    chosen = next((partition for partition in found if partition.name == options.partition), None)
-    if options.partition is not None and chosen is None:
-        close = did_you_mean(options.partition, names)
-        raise UserError(f"--slurm-partition {options.partition}: this cluster has {', '.join(names)}{close}")
-    chosen = chosen or default
-    if chosen is None:
-        return
-    if options.time is None:
-        what = f"the time limit of partition {chosen.name}, which holds without --slurm-time"
-        _check_time_limit(what, chosen.default, options.warn)
-    elif parse_time_limit(options.time) > chosen.longest:
-        raise UserError(
-            f"--slurm-time {options.time}: partition {chosen.name} allows {chosen.longest / 60:.0f} minutes at most"
-        )
-    if chosen.nodes != socket.gethostname().partition(".")[0] and (why := _why_local(results.absolute())):
-        raise UserError(f"--results {results}: pilots on {chosen.nodes} cannot see this folder: {why}")
+        usual = most if usual == "n/a" else parse_time_limit(usual)
+        found[name.rstrip("*")] = Partition(name.rstrip("*"), usual, most, nodes)
+        default += [name.rstrip("*")] if name.endswith("*") else []
+    names = default if options.partition is None else options.partition.split(",")  # a pilot runs on one of them
+    if unknown := next((name for name in names if name not in found), None):
+        close = did_you_mean(unknown, found)
+        what = options.quote("partition") + (f": no {unknown}" if len(names) > 1 else "")
+        raise UserError(f"{what}: this cluster has {', '.join(found)}{close}")
+    for chosen in (found[name] for name in names):
+        if options.time is None:
+            what = f"the time limit of partition {chosen.name}, which holds without --slurm-time"
+            _check_time_limit(what, chosen.default, options.warn)
+        elif parse_time_limit(options.time) > chosen.longest:
+            raise UserError(
+                f"{options.quote('time')}: partition {chosen.name} allows {chosen.longest / 60:.0f} minutes at most"
+            )
+        if chosen.nodes != socket.gethostname().partition(".")[0] and (why := _why_local(results.resolve())):
+            raise UserError(f"--results {results}: pilots on {chosen.nodes} cannot see this folder: {why}")
 
 
 def _why_local(path: Path) -> str | None:
@@ -191,7 +218,7 @@ def _why_local(path: Path) -> str | None:
     if SHARED_TYPES.fullmatch(kind):
         return None
     own = [*LOCAL_FOLDERS, *filter(None, [os.environ.get("TMPDIR"), os.environ.get("SLURM_TMPDIR")])]
-    if any(path.is_relative_to(one) for one in own):
+    if any(path.is_relative_to(Path(one).resolve()) for one in own):
         return "it is for temporary files of this machine"
     return f"{folder} is a {kind} of this machine" if kind in LOCAL_TYPES else None
 
@@ -242,7 +269,7 @@ def _comment(key: str, results: Path) -> str:
 
 def logs_folder(results: Path, sweep: str) -> Path:
     """Return the folder of a sweep's plans, and of its pilots' logs and states."""
-    return results.absolute() / "sweeps" / sweep / "slurm"
+    return results.absolute() / "sweeps" / sweep / PILOTS_FOLDER
 
 
 def submit(script: str, test_only: bool = False) -> str:
@@ -273,9 +300,12 @@ def cancel(jobs: Sequence[str]) -> None:
     call_slurm("scancel", *jobs)
 
 
-def requeue(job: str) -> bool:
-    """Requeue a job that runs. Return False for one that Slurm is ending already: cancelled, pre-empted, requeued."""
-    if call_slurm("squeue", "-h", "-j", job, "-o", "%T").strip() != "RUNNING":
+def requeue(task: str) -> bool:
+    """Requeue a task, JOB_TASK, that runs. Return False if Slurm is ending it already: cancelled, pre-empted, requeued.
+
+    Its own SLURM_JOB_ID will not do: that of the array's last task is the id of the whole array.
+    """
+    if call_slurm("squeue", "-h", "-j", task, "-o", "%T").strip() != "RUNNING":
         return False
-    call_slurm("scontrol", "requeue", job)
+    call_slurm("scontrol", "requeue", task)
     return True
