@@ -1,12 +1,17 @@
 """Many pilots on one results folder, some of them killed: is every run done once, and what do claims and records cost?
 
     scripts/bench cluster [--runs 5000] [--pilots 64 ...] [--killed 0.2] [--out results/reliability/cluster.json]
+    scripts/bench cluster --recount results/reliability/cluster.json
 
-A pilot does what `stableft sweep --pilot` does, with one worker. Only training is made up: a run sleeps, then writes
-the record of a run of the demo. Nothing imports torch. Pilots and workers are forked, so that a start costs nothing,
-and have host names of their own where that is allowed. flock fails, and lock files of older versions are about. Some
-pilots get a SIGKILL at random times, others are stopped until their leases have expired. Two numbers of pilots show
-what grows with them.
+In the trials a pilot is the loop of `stableft sweep --pilot` from `run_planned_sweep` on, with one worker. Training is
+made up: a run sleeps, then writes the record of a run of the demo. What the command does once before that loop, the
+file that a pilot keeps of itself, and the report are left out. Nothing imports torch. Pilots and workers are forked, so
+that a start costs nothing, and have host names of their own where that is allowed. flock fails, and lock files of older
+versions are about. Some pilots get a SIGKILL at random times, others are stopped until their leases have expired. Two
+numbers of pilots show what grows with them.
+
+Then the names that one whole pilot looks up are counted, from its command on, only without the report. What many more
+runs and pilots would cost is computed from that and the trials; --recount does so again, with the trials of a file.
 """
 
 import argparse
@@ -24,6 +29,7 @@ import resource
 import signal
 import sys
 import tempfile
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -37,10 +43,12 @@ from typing import Any
 import numpy as np
 from bench_scale import make_record, make_sweep, measure, read_template
 
+from stableft.cli import slurm_commands
 from stableft.config.planned_run import Execution
 from stableft.data.splits import data_fingerprint
+from stableft.python_api import run_sweep as run_sweep_command
 from stableft.records.run_record import RunRecord, read_record, run_folder, write_record
-from stableft.sweep import leases, run_sweep, state, workers
+from stableft.sweep import leases, local_workers, run_sweep, state, workers
 from stableft.sweep.claims import OLD_CLAIM_FILE
 from stableft.sweep.leases import LeaseTimes, process_start
 from stableft.sweep.local_workers import LocalExecutor, ProcessLink
@@ -50,24 +58,28 @@ PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWUTS = 0x04000000
 ZEROS = ("lost", "done twice", "two at once", "pilots that failed")
 SERVER_LOOKS = 20_000  # names that one file server looks up in a second, roughly
-LOOKS = 3  # twice before its first run, then once when the run's turn comes
-OPERATIONS_OF_A_BEAT = 4  # open, read, set the time, close
-OPERATIONS_OF_A_RUN = 80  # as strace counts them for a claim, a record and what is looked for before
+NAMES_OF_A_BEAT = 2  # to read the lease, and to set its time
+OWN_RUNS = 5  # of the pilot whose names are counted
+NAMED = ("open", "os.link", "os.listdir", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.scandir", "os.utime")
 HEAD = """# Many pilots on one results folder
 
 `scripts/bench cluster` makes these numbers: pilots share a sweep by claims, on a file system without locks. Training is
-made up; claims, records, the queue of each pilot, `stableft status` and `stableft report` are the real ones. Some
-pilots get a SIGKILL with their workers, some are stopped until their leases have expired and then go on. `lost`,
-`done twice`, `two at once` and `pilots that failed` must be 0; a run is begun again if its pilot was killed or stopped.
-CPU times are those of all processes without their starts. The first counts everything, such as messages between a pilot
-and its worker, and the wait for the runs of the dead.
+made up, and what a pilot's command does once before its first run, its own file and the report are left out; claims,
+records, the queue of each pilot, `stableft status` and `stableft report` are the real ones. Some pilots get a SIGKILL
+with their workers, some are stopped until their leases have expired and then go on. `lost`, `done twice`, `two at once`
+and `pilots that failed` must be 0; a run is begun again if its pilot was killed or stopped. CPU times are those of all
+processes without their starts. The first counts everything, such as messages between a pilot and its worker, and the
+wait for the runs of the dead.
 """
-BEYOND = """## Beyond
-
+BEYOND = """
 Every pilot looks for the record of every run, so what a run costs grows with the pilots. A line through the trials
-gives what many more would cost; this was computed, not measured. What breaks first is the file server: before its
-first run each pilot looks for every record twice, and if all start at once they wait for hours. Sweep files of some ten
-thousand runs each avoid it. Heartbeats, claims and processor time come far behind.
+gives the processor time of many more; this was computed, not measured. The names that a pilot looks up on the file
+server were counted for one of a sweep of {runs} made-up runs, from its command on, of which it did {own} and others the
+rest: {before:g} for each run before its first, {after:g} later for each run of others, {mine:g} for each of its own,
+{file:g} of these for the file that it keeps of itself. The runs are on packed rows, so it also looks for their records
+on padded ones. What breaks first is the file server: if all pilots start at once they wait {hours:g} hours for their
+first looks, and {tenth:.1f} if ten sweep files have a tenth of the runs and of the pilots each. Heartbeats, claims and
+processor time come far behind.
 """
 KINDS = ("claims", "records", "runs")
 FORK = multiprocessing.get_context("fork")
@@ -144,7 +156,13 @@ def note(path: Path, line: str) -> None:
 class ForkedExecutor(LocalExecutor):
     """Starts workers without starting Python again."""
 
-    costs: Costs | None = None
+    costs: Costs
+    train: Callable[..., Any]
+
+    def give(self, costs: Costs, train: Callable[..., Any]) -> None:
+        """Set where costs are added up, and the training of the workers."""
+        object.__setattr__(self, "costs", costs)
+        object.__setattr__(self, "train", train)
 
     def start(self, name, results, sources, execution, train, heartbeat) -> ProcessLink:
         """Fork a worker."""
@@ -153,7 +171,7 @@ class ForkedExecutor(LocalExecutor):
         def work() -> None:
             own_end.close()  # otherwise the worker would not see its pilot's death
             self.costs.row += 1
-            run_worker(worker_end, results, sources, execution, train, heartbeat)
+            run_worker(worker_end, results, sources, execution, self.train, heartbeat)
 
         process = FORK.Process(target=work, name=name)
         process.start()
@@ -162,7 +180,7 @@ class ForkedExecutor(LocalExecutor):
 
 
 def be_a_pilot(number: int, cluster: "Cluster", train: Callable[..., Any]) -> None:
-    """Do what a pilot does, with a forked worker and made-up training."""
+    """Do the runs that are left as a pilot does, with a forked worker and made-up training."""
     os.setpgid(0, 0)
     name_host(f"node-{number % cluster.options.hosts}")
     costs, fingerprint = cluster.costs, cluster.template.data.fingerprint
@@ -172,7 +190,7 @@ def be_a_pilot(number: int, cluster: "Cluster", train: Callable[..., Any]) -> No
         module.read_record = costs.timed("records", module.read_record)
     state.claim_run = partial(timed_claim, costs, state.claim_run)
     executor = ForkedExecutor(("cpu",))
-    object.__setattr__(executor, "costs", costs)
+    executor.give(costs, train)
     fcntl.flock = without_locks
     random.seed(number)
     run_sweep.run_planned_sweep(
@@ -184,6 +202,86 @@ def be_a_pilot(number: int, cluster: "Cluster", train: Callable[..., Any]) -> No
         fingerprint=lambda config, sources: fingerprint,
         leave_after=2 * (cluster.times.expiry + cluster.times.watch),
     )
+
+
+class Names:
+    """Counts the names of files that this process and those that it forks look up, in memory that they share.
+
+    Rows: before the first run, and from then on. Columns: of the pilot's own runs, of others, of the pilot's file.
+    """
+
+    def __init__(self, results: Path, own: set[str]):
+        self.counts = np.frombuffer(mmap.mmap(-1, 8 * 8), int).reshape(2, 4)
+        self.begun, self.on, self.folder, self.own = mmap.mmap(-1, 1), True, str(results), own
+
+    def count(self, path: Any) -> None:
+        """Count a name, if it is one in the results folder."""
+        if not self.on or not isinstance(path, str | bytes | os.PathLike):
+            return
+        name = os.fsdecode(path)
+        if name.startswith(f"{self.folder}/"):
+            part, _, rest = name[len(self.folder) + 1 :].partition("/")
+            where = 0 if rest.partition("/")[0] in self.own else 1 if rest else 3
+            self.counts[self.begun[0], where if part == "runs" else 2 if "/pilots/" in rest else 3] += 1
+
+    def watch(self) -> None:
+        """Count from here on, for as long as this process lives."""
+        sys.addaudithook(lambda event, given: [self.count(one) for one in given[:2]] if event in NAMED else None)
+        for name in ("stat", "lstat"):
+            setattr(os, name, self._counted(getattr(os, name)))
+
+    def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any, *args: Any, **kwargs: Any) -> Any:
+            self.count(path)
+            return function(path, *args, **kwargs)
+
+        return call
+
+
+def count_names(folder: Path, options: argparse.Namespace, runs: int = 200) -> dict[str, float]:
+    """Return the names that one whole pilot looks up, for each run, while others do all runs but a few."""
+    cluster = Cluster(folder, options, runs, 1)  # its pilot is not started
+    own, rest = cluster.sweep.runs[:OWN_RUNS], cluster.sweep.runs[OWN_RUNS:]
+    names = Names(cluster.results, {run.run_id for run in own})
+
+    def train(run: Any, results: Path, *_: Any) -> RunRecord:
+        if not names.begun[0]:
+            names.begun[0], names.on = 1, False
+            for one in rest:
+                run_folder(results, one.run_id).mkdir(parents=True, exist_ok=True)
+                write_record(results, cluster.make_record(one))
+            names.on = True
+        write_record(results, record := cluster.make_record(run))
+        return record
+
+    def make_executor(devices: Any, jobs: int) -> ForkedExecutor:
+        executor = ForkedExecutor(devices, jobs)
+        executor.give(cluster.costs, train)
+        return executor
+
+    def work() -> None:
+        os.environ |= {"SLURM_ARRAY_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "1"}
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        slurm_commands.print_report = lambda *_: None
+        local_workers.LocalExecutor = make_executor
+        names.watch()
+        command = partial(run_sweep_command, cluster.sweep, results=cluster.results, devices="cpu", threads=1)
+        sys.exit(slurm_commands.run_as_pilot(cluster.sweep, cluster.results, False, command))
+
+    pilot = FORK.Process(target=work)
+    pilot.start()
+    pilot.join()
+    done = sum(read_record(cluster.results, run.run_id) is not None for run in cluster.sweep.runs)
+    assert (pilot.exitcode, done) == (0, runs), (pilot.exitcode, done)
+    (_, before, *_), (mine, after, file, _) = names.counts.tolist()
+    return {
+        "runs": runs,
+        "own": OWN_RUNS,
+        "before": round(before / len(rest), 1),
+        "after": round(after / len(rest), 1),
+        "mine": round((mine + file) / OWN_RUNS, 1),
+        "file": round(file / OWN_RUNS, 1),
+    }
 
 
 def name_host(name: str) -> None:
@@ -225,6 +323,11 @@ class Cluster:
         self.costs = Costs(2 * pilots)
         train = partial(fake_train, options.seconds, self.ledger, self.costs, self.template)
         self.pilots = [FORK.Process(target=be_a_pilot, args=(number, self, train)) for number in range(pilots)]
+
+    def make_record(self, run: Any) -> RunRecord:
+        """Return the record of a run that nobody trained."""
+        assert self.template.data
+        return make_record(run, self.template, self.template.data.fingerprint, 0.8)
 
     def run(self) -> dict[str, Any]:
         """Run all pilots, disturb some, and return what came of it."""
@@ -302,10 +405,13 @@ def cpu_of_children() -> float:
     return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
 
-def extrapolate(trials: list[dict[str, Any]], runs: int = 100_000, pilots: int = 1000) -> dict[str, Any]:
-    """Return what so many runs and pilots would cost: every pilot looks once at every run, so costs grow by pilot.
+def extrapolate(
+    trials: list[dict[str, Any]], names: dict[str, float], runs: int = 100_000, pilots: int = 1000
+) -> dict[str, Any]:
+    """Return what so many runs and pilots would cost: every pilot looks at every run, so costs grow by pilot.
 
-    A line through the trials with the fewest and the most pilots that lived gives both parts, for each run.
+    A line through the trials with the fewest and the most pilots that lived gives both parts, for each run. `names` are
+    those that one pilot looks up.
     """
     few, *_, many = sorted(trials, key=living)
     ms = [trial["CPU ms a run in claims"] + trial["CPU ms a run in records"] for trial in (few, many)]
@@ -313,7 +419,7 @@ def extrapolate(trials: list[dict[str, Any]], runs: int = 100_000, pilots: int =
     once = max(0.0, ms[0] - for_each_pilot * living(few))
     times, minutes = LeaseTimes(), 10
     hours = runs * minutes / pilots / 60
-    looks = runs * pilots * LOOKS  # at record.json, by each pilot
+    before = names["before"] * runs * pilots
     return {
         "runs": runs,
         "pilots": pilots,
@@ -322,11 +428,11 @@ def extrapolate(trials: list[dict[str, Any]], runs: int = 100_000, pilots: int =
         "CPU ms a run": round(once + for_each_pilot * pilots),
         "CPU seconds of each pilot": round(for_each_pilot * runs / 1e3),
         "hours, with 10 minutes a run": round(hours, 1),
-        "looks at records before the first run, millions": round(2 * runs * pilots / 1e6),
-        f"hours for them at {SERVER_LOOKS:,} a second": round(2 * runs * pilots / SERVER_LOOKS / 3600, 1),
-        "file operations a second, looks at records": round(looks / hours / 3600),
-        "file operations a second, heartbeats": round(pilots * OPERATIONS_OF_A_BEAT / times.heartbeat),
-        "file operations a second, claims and records": round(runs * OPERATIONS_OF_A_RUN / hours / 3600),
+        "names looked up before the first run, millions": round(before / 1e6),
+        f"hours for them at {SERVER_LOOKS:,} a second": round(before / SERVER_LOOKS / 3600, 1),
+        "names a second, of runs that others do": round(names["after"] * runs * pilots / hours / 3600),
+        "names a second, heartbeats": round(pilots * NAMES_OF_A_BEAT / times.heartbeat),
+        "names a second, claims, records and pilots' files": round(names["mine"] * runs / hours / 3600),
         "CPU seconds of status": round(many["CPU seconds of status"] * runs / many["runs"]),
         "CPU seconds of report": round(many["CPU seconds of report"] * runs / many["runs"]),
     }
@@ -344,7 +450,12 @@ def to_markdown(found: dict[str, Any]) -> str:
     table = "\n".join((rows[0], f"|---|{'---:|' * len(found['trials'])}", *rows[1:]))
     more = found["extrapolated"]
     cells = "\n".join(f"| {name} | {value:,} |" for name, value in more.items()) if more else ""
-    beyond = f"{BEYOND}\n| | |\n|---|---:|\n{cells}\n" if more else ""
+    if more:
+        hours = more[f"hours for them at {SERVER_LOOKS:,} a second"]
+        text = BEYOND.format(**found["one pilot"], hours=hours, tenth=hours / 10)
+        beyond = f"## Beyond\n\n{textwrap.fill(' '.join(text.split()), 120)}\n\n| | |\n|---|---:|\n{cells}\n"
+    else:
+        beyond = ""
     return f"{HEAD}\n{table}\n\n{beyond}\nMeasured on {found['date']}, {found['machine']}, seed {found['seed']}.\n"
 
 
@@ -359,30 +470,40 @@ def main() -> None:
     parser.add_argument("--expiry", type=float, default=LeaseTimes().expiry, help="seconds of a lease")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write the figures to this file, too")
+    parser.add_argument("--recount", type=Path, metavar="FILE", help="keep its trials; count and extrapolate again")
     options = parser.parse_args()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    trials = []
-    for pilots in options.pilots:
-        with tempfile.TemporaryDirectory() as name:
-            cluster = Cluster(Path(name), options, options.runs, pilots)
-            trials.append(cluster.run())
-            sweep = [str(cluster.sweep_file), "--results", str(cluster.results)]
-            for command in ("status", "report"):
-                trials[-1][f"CPU seconds of {command}"] = measure([command, *sweep], Path(name))["cpu_seconds"]
-        print(json.dumps(trials[-1], indent=1), flush=True)
-    found = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-        "seed": options.seed,
-        "trials": trials,
-        "extrapolated": extrapolate(trials) if len(trials) > 1 else None,
-    }
-    print(json.dumps(found["extrapolated"], indent=1))
-    if options.out:
-        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        options.out.with_suffix(".md").write_text(to_markdown(found), encoding="utf-8")
+    if options.recount:
+        found = json.loads(options.recount.read_text(encoding="utf-8"))
+    else:
+        found = {
+            "date": datetime.now(UTC).date().isoformat(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+            "seed": options.seed,
+            "trials": [run_trial(options, pilots) for pilots in options.pilots],
+        }
+    with tempfile.TemporaryDirectory() as name:
+        found["one pilot"] = count_names(Path(name), options)
+    trials = found["trials"]
+    found["extrapolated"] = extrapolate(trials, found["one pilot"]) if len(trials) > 1 else None
+    print(json.dumps({name: found[name] for name in ("one pilot", "extrapolated")}, indent=1))
+    if out := options.recount or options.out:
+        out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        out.with_suffix(".md").write_text(to_markdown(found), encoding="utf-8")
     if any(trial[name] for trial in trials for name in ZEROS):
         raise SystemExit("runs were lost or done twice, or pilots failed")
+
+
+def run_trial(options: argparse.Namespace, pilots: int) -> dict[str, Any]:
+    """Return what came of one trial with so many pilots, and what `status` and `report` then cost."""
+    with tempfile.TemporaryDirectory() as name:
+        cluster = Cluster(Path(name), options, options.runs, pilots)
+        trial = cluster.run()
+        sweep = [str(cluster.sweep_file), "--results", str(cluster.results)]
+        for command in ("status", "report"):
+            trial[f"CPU seconds of {command}"] = measure([command, *sweep], Path(name))["cpu_seconds"]
+    print(json.dumps(trial, indent=1), flush=True)
+    return trial
 
 
 if __name__ == "__main__":
