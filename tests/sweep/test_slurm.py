@@ -207,6 +207,9 @@ def test_variables_of_sbatch_are_defaults_that_are_checked_and_told(programs, st
     hidden = ("PARTITION", "TIMELIMIT", "WAIT", "ERROR", "NO_REQUEUE")
     assert not [name for name in hidden if f" SBATCH_{name}=" in sbatch]
     assert " SQUEUE_STATES=" not in squeue
+    (programs / "sbatch.out").write_text("slurm-wlm 22.05.8\n")
+    code, _, err = stableft(*SUBMIT, "--slurm-arg", "version")
+    assert (code, err) == (2, "stableft: sbatch: it submitted no job, but printed 'slurm-wlm 22.05.8'\n")
 
 
 def test_each_of_several_partitions_is_checked(programs, stableft):

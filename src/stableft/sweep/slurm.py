@@ -9,9 +9,8 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
-from stableft.errors import UserError, clip, did_you_mean
+from stableft.errors import UserError, clip, did_you_mean, echo
 
 MIN_WORK_SECONDS = 120  # between a pilot's start and the warning: less is spent on loading libraries, data and weights
 TIME_LIMIT = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
@@ -47,8 +46,8 @@ class SlurmOptions:
     arguments: tuple[str, ...] = ()  # KEY=VALUE of sbatch
     variables: tuple[str, ...] = ()
 
-    def quote(self, name: Literal["partition", "time"]) -> str:
-        """Return an option as it was given."""
+    def quote(self, name: str) -> str:
+        """Return the partition or the time as it was given."""
         value = getattr(self, name)
         return f"{_variables_of(name)[0]}={value}" if name in self.variables else f"--slurm-{name} {value}"
 
@@ -273,9 +272,16 @@ def logs_folder(results: Path, sweep: str) -> Path:
 
 
 def submit(script: str, test_only: bool = False) -> str:
-    """Submit a batch script and return the job's id. `test_only`: ask Slurm whether it would take it."""
+    """Submit a batch script and return the job's id. `test_only`: ask Slurm whether it would take it.
+
+    Raises:
+        UserError: Slurm does not take it, or an option, such as help, makes sbatch do something else.
+    """
     printed = call_slurm("sbatch", "--parsable", *(["--test-only"] if test_only else []), script=script)
-    return printed.strip().partition(";")[0]  # ID;CLUSTER
+    job = printed.strip().partition(";")[0]  # ID;CLUSTER
+    if not test_only and not job.isdecimal():
+        raise UserError(f"sbatch: it submitted no job, but printed {echo(printed.strip())}")
+    return job
 
 
 def find_pilots(sweep: str, results: Path) -> list[QueuedPilot]:
