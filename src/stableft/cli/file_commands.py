@@ -33,7 +33,10 @@ def clean(
     ] = False,
     weights: Annotated[bool, typer.Option("--weights", help="Remove the weights that --save kept.")] = False,
     all_: Annotated[
-        bool, typer.Option("--all", help="Remove all but the records: also leftovers of crashes and saved reports.")
+        bool,
+        typer.Option(
+            "--all", help="Remove all but the records: also leftovers of crashes, reports, logs of ended pilots."
+        ),
     ] = False,
     records: Annotated[
         bool, typer.Option("--records", help="Remove the records too: what the runs of SWEEP measured.")
