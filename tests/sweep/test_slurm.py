@@ -11,7 +11,7 @@ import pytest
 from support.decided_sweeps import DATA, make_decided_sweep, make_scored_record
 from support.paths import ROOT
 from support.sweep_records import make_record, make_run, save_record
-from support.sweep_stages import make_sweep
+from support.sweep_stages import finish_others_too, make_sweep, train_quickly
 
 from stableft.cli.slurm_commands import REPORT_LEASE, describe_pilots, run_as_pilot
 from stableft.config.command_config import ScoreMeaning
@@ -350,10 +350,6 @@ def test_runs_that_no_claim_needs_are_left_to_no_pilot(without_slurm, stableft):
     assert "\n0 runs left" in render_estimate(estimate_sweep(sweep, results, Execution(), 1))
 
 
-def train_quickly(run, results, sources, execution, progress, stop):
-    return save_record(results, make_record(run))
-
-
 def test_a_pilot_leaves_a_run_that_another_holds_and_does_the_others(tmp_path):
     runs = [make_run(seed) for seed in range(3)]
     where = (runs, tmp_path, LocalPaths(), LocalExecutor(["cpu"]), Execution())
@@ -365,11 +361,6 @@ def test_a_pilot_leaves_a_run_that_another_holds_and_does_the_others(tmp_path):
     assert outcome.elsewhere == outcome.unfinished == (runs[0].run_id,)
     outcome = run_with_workers(*where, **options)
     assert (outcome.finished, outcome.elsewhere) == ((runs[0].run_id,), ())
-
-
-def finish_all(run, results, sources, execution, progress, stop):
-    records = {seed: save_record(results, make_record(make_run(seed))) for seed in range(3)}
-    return records[run.config.seeds.init]
 
 
 def test_the_last_pilot_sees_that_all_runs_are_settled_and_writes_the_report(tmp_path, monkeypatch, capsys):
@@ -384,7 +375,7 @@ def test_the_last_pilot_sees_that_all_runs_are_settled_and_writes_the_report(tmp
     assert (outcome.unfinished, outcome.elsewhere, outcome.by_others) == ((others[1],), (others[1],), ())
     for run_id in (first, others[0]):
         (run_folder(tmp_path, run_id) / RECORD_FILE).unlink()
-    outcome = run_planned_sweep(*where, train=finish_all, leave_after=0.5, **fingerprint)
+    outcome = run_planned_sweep(*where, train=finish_others_too, leave_after=0.5, **fingerprint)
     assert (outcome.finished, outcome.unfinished, outcome.by_others) == ((first,), (), tuple(others))
     assert closing_line(outcome) == "Ended: 1 of 3 runs done, 2 ended by other processes"
 
