@@ -387,7 +387,8 @@ def test_the_last_pilot_sees_that_all_runs_are_settled_and_writes_the_report(tmp
     assert run_as_pilot(*as_pilot[:3], lambda **options: replace(outcome, unfinished=("x",), elsewhere=("x",))) == 0
     assert run_as_pilot(*as_pilot[:3], lambda **options: replace(outcome, unfinished=("x",), blocked=("x",))) == 0
     assert reported == [(sweep, tmp_path)] * 2
-    lease = take_lease(logs_folder(tmp_path, sweep.name) / REPORT_LEASE)
+    assert not logs_folder(tmp_path, sweep.name).exists()  # this was no pilot of Slurm
+    lease = take_lease(tmp_path / "sweeps" / sweep.name / REPORT_LEASE)
     assert lease
     assert run_as_pilot(*as_pilot) == 0
     lease.release()

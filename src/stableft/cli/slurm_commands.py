@@ -53,7 +53,7 @@ from stableft.sweep.submitted_plan import dump_plan, name_plan
 from stableft.sweep.wanted_seeds import find_unneeded
 from stableft.sweep.workers import EXIT_INTERRUPTED
 
-REPORT_LEASE = ".report.lease"  # beside the plans, of the pilot that writes the report
+REPORT_LEASE = ".report.lease"  # beside the report, of the pilot that writes it
 EXECUTOR_OPTIONS = {  # executor -> names of the parameters that only it takes
     "slurm": ("slurm_partition", "slurm_time", "slurm_gpus", "slurm_warn", "slurm_arg", "pilots", "print_"),
     "ray": ("ray_address",),
@@ -310,7 +310,7 @@ def stop_pilots(config: str, results: Path) -> None:
 
 def print_report_once(plan: Sweep, results: Path) -> None:
     """Save and print the report on a sweep whose runs are all settled, unless another pilot is doing so."""
-    folder = logs_folder(results, plan.name)
+    folder = logs_folder(results, plan.name).parent
     folder.mkdir(parents=True, exist_ok=True)
     if (lease := take_lease(folder / REPORT_LEASE)) is None:
         print("Another pilot writes the report.")
