@@ -374,7 +374,7 @@ def _table_notes(decision: Decision) -> list[str]:
     if reasons := {one.reason for _, one in shown if one.reason}:
         notes.append(f"Claims without an interval: {'; '.join(sorted(reasons))}.")
     if any(claim.estimate and claim.estimate.outcome == SAME for claim in claims):
-        notes.append("Of an equivalent claim, the interval is that of the two one-sided tests, each at its level.")
+        notes.append("Of an equivalent claim, the interval is that of the two one-sided tests, at 1 - 2 x their level.")
     if any(claim.verdict in ("better", "worse") for claim in claims):
         notes.append("Of a difference that is decided, an interval may end at no difference, which is no part of it.")
     late = {claim.first_possible for claim in claims if claim.first_possible and claim.first_possible != claim.looks[0]}
