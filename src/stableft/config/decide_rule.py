@@ -210,7 +210,7 @@ def _first_look(rule: DecideRule, about: About, looks: Sequence[int], level: flo
 def check_can_stop(rule: DecideRule, claims: int, looks: Sequence[int], where: str = "decide: looks") -> None:
     """Raise a UserError if there is a quantity in which no look can find a difference at its share of alpha."""
     level = rule.alpha / claims
-    first = {about: _first_look(rule, about, looks, level) for about in rule.about}
+    first: dict[About, int | None] = {about: _first_look(rule, about, looks, level) for about in rule.about}
     passed_on = rule.share == "graph" and any(n and not getattr(rule.margin, about, None) for about, n in first.items())
     for about, n in first.items():
         if n or (passed_on and _first_look(rule, about, looks, rule.alpha)):

@@ -315,8 +315,10 @@ def look_at_scores(
     """Return the outcomes of every look [pairs, looks] at the scores [pairs, runs] of two arms, and the looks.
 
     Means: exact if the arms differ in nothing, or are both symmetric; for the margin if that is so of scores moved by
-    it. Spread: approximate, because deviations from estimated medians are not quite exchangeable, so the claim is
-    tested at SPREAD_CAUTION of its level, from MIN_SPREAD_RUNS runs on.
+    it. Spread: the deviations from each arm's median are exchanged with their signs, and the SDs of the arms compared.
+    That is approximate, because deviations from estimated medians are not quite exchangeable, so the claim is tested at
+    SPREAD_CAUTION of its level, from MIN_SPREAD_RUNS runs on. The mean absolute deviations of Levene's test are no
+    nearer to their level and find less: on the real runs of RTE and MRPC with a power of .50 and .78, not .71 and .93.
     """
     n = plan.looks[-1]
     a, b, signs = a[:, :n], b[:, :n], signs[:, :n]
