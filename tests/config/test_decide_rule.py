@@ -122,7 +122,6 @@ arms:
     ("rule", "more", "where", "words"),
     [
         ("failures, looks: [4, 8]", "baseline: null", 8, "baseline: is missing, without which it is not known which"),
-        ("mean, looks: [8], margin: {mean: 1}", "", 1, "decide.margin: a margin of 1 points needs the scale of the"),
         ("mean, looks: [8]", "score: {pattern: 'l (.+)', metric: loss, better: lower}", 1, "the scores of arms 'mine'"),
         ("failures, looks: [8]", "score: {pattern: 'l (.+)', metric: f1}", 1, "decide.between: the scores of arms"),
         ("mean, looks: any", "score: {pattern: 'a (.+)', metric: accuracy, range: [-1, 1]}", 1, "decide.between: the"),
@@ -136,8 +135,7 @@ def test_mistakes_about_commands(tmp_path, rule, more, where, words):
     assert f"sweep.yaml:{where}: " in str(error.value)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
-    known = arms.replace("accuracy}", "accuracy, scale: 1}") if "margin" in rule else COMMANDS.replace(", MORE", "")
-    assert load(tmp_path, f"{{about: {rule.partition(', score')[0]}}}", known).decide
+    assert load(tmp_path, f"{{about: {rule.partition(', score')[0]}}}", COMMANDS.replace(", MORE", "")).decide
 
 
 def test_arms_that_report_other_checkpoints_are_not_compared(tmp_path):

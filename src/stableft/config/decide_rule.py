@@ -250,7 +250,7 @@ def check_rule(rule: DecideRule, document: YamlValue, arms: Sequence[ClaimArm]) 
     """Raise a UserError if a claim of the rule cannot be decided by these arms, or makes no sense of their scores."""
     names = list(dict.fromkeys(arm.name for arm in arms))
     between = rule.between or names
-    at = {key: f"{document.locate(('decide', key))}: decide.{key}" for key in ("between", "looks", "margin")}
+    at = {key: f"{document.locate(('decide', key))}: decide.{key}" for key in ("between", "looks")}
     check_arms(between, names, at["between"])
     for arm in arms:
         if arm.name not in between:
@@ -265,8 +265,11 @@ def check_rule(rule: DecideRule, document: YamlValue, arms: Sequence[ClaimArm]) 
                 f"{at['looks']}: the last look is at {rule.looks[-1]} runs of each arm, but {arm.name!r} on {arm.task} "
                 f"has {arm.seeds} seeds"
             )
-        if isinstance(arm.config, CommandConfig):
-            _check_command(rule, arm, arm.config, at["margin"])
+        if "failures" in rule.about and isinstance(arm.config, CommandConfig) and arm.config.baseline is None:
+            raise UserError(
+                f"{arm.where}: baseline: is missing, without which it is not known which runs of arm {arm.name!r} "
+                "failed, and decide.about is failures; give the score of the best constant prediction"
+            )
     places = {(arm.name, arm.task): arm for arm in arms}
     pairs = [
         (places[between[0], task], places[other, task])
@@ -285,20 +288,6 @@ def check_rule(rule: DecideRule, document: YamlValue, arms: Sequence[ClaimArm]) 
             )
     most = min(arm.seeds for pair in pairs for arm in pair)
     check_can_stop(rule, len(pairs) * len(rule.about), [most] if rule.looks == "any" else rule.looks, at["looks"])
-
-
-def _check_command(rule: DecideRule, arm: ClaimArm, config: CommandConfig, margin_at: str) -> None:
-    """Raise a UserError if a command does not say what a claim about it needs to know."""
-    if "failures" in rule.about and config.baseline is None:
-        raise UserError(
-            f"{arm.where}: baseline: is missing, without which it is not known which runs of arm {arm.name!r} failed, "
-            "and decide.about is failures; give the score of the best constant prediction"
-        )
-    if rule.margin and rule.margin.mean is not None and not rule.score and "scale" not in config.score.model_fields_set:
-        raise UserError(
-            f"{margin_at}: a margin of {rule.margin.mean:g} points needs the scale of the score of arm {arm.name!r}, "
-            f"which {arm.written['score'].where} does not give; add scale: 1 or scale: 100"
-        )
 
 
 ABOUT_TITLES: dict[str, str] = {"failures": "failure rate", "mean": "mean", "spread": "spread"}
