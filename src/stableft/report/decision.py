@@ -80,9 +80,13 @@ def decide_from_records(
     asked = {place[1] for place in runs}
     tasks, stated = {*asked}, False
     family = rule.between if rule.between and rule.between[0] == arms[0] and {*arms} <= {*rule.between} else [*arms]
-    records = list(read_records_files(files) if files else read_all_stored_records(results))
-    stored = rules[0]
-    if stored and all(one == stored for one in rules) and _is_same_but_for_arms(rule, stored):
+    stored = rules[0] if rules[0] and all(one == rules[0] for one in rules) else None
+    records = [
+        record
+        for record in (read_records_files(files) if files else read_all_stored_records(results))
+        if record.arm in family or (stored and isinstance(record, RunRecord) and record.decide == stored)
+    ]
+    if stored and _is_same_but_for_arms(rule, stored):
         kept = [record for record in records if isinstance(record, RunRecord) and record.decide == stored]
         names = stored.between or [*dict.fromkeys(record.arm for record in kept)]
         # Without `between`, the reference is the sweep's first arm, which records do not tell.
@@ -151,12 +155,13 @@ def collect_all_tasks(
     checkpoint: ReportedCheckpoint,
 ) -> dict[ArmTask, Sequence[SeedRun]]:
     """Return the runs of the first arm and of those compared with it, on one task or else on all that they share."""
-    records = list(read_records_files(files) if files else read_all_stored_records(results))
-    tasks = {arm: {_task_of(record) for record in records if record.arm == arm} for arm in arms}
+    tasks: dict[str, set[str]] = {arm: set() for arm in arms}
+    for record in read_records_files(files) if files else read_all_stored_records(results):
+        tasks.get(record.arm, set()).add(_task_of(record))
     runs: dict[ArmTask, Sequence[SeedRun]] = {}
     for other in arms[1:]:
         for one in [task] if task else sorted(tasks[arms[0]] & tasks[other]) or [None]:
-            runs |= collect_seed_runs((arms[0], other), results, files, one, metric, where, checkpoint, records)[0]
+            runs |= collect_seed_runs((arms[0], other), results, files, one, metric, where, checkpoint)[0]
     return runs
 
 
