@@ -54,6 +54,32 @@ def test_plans(workplace, stableft):
     assert (code, err) == (0, "")
 
 
+def test_plans_count_every_claim_and_the_error_at_the_margin(workplace, stableft):
+    plan = ["decide", "--plan", "--draws", "200", "--format", "json"]
+    three = ["a", "b", "c", *FAILURES, "--rule", "looks=[5, 9]"]
+    _, alone, _ = stableft(*plan, "a", "b", *three[3:], "--failed", "80,10", "--rule", "alpha=0.025")
+    code, out, err = stableft(*plan, *three, "--failed", "80,10")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["claims"] == json.loads(alone)["claims"]
+    code, out, _ = stableft(*plan[:-2], *three, "--failed", "80,10")
+    assert "2 claims share alpha 0.05: each is tested at 0.025." in " ".join(out.split())
+    arms = ["zhang", "zhang-reinit", *RUNS, *FAILURES, "--rule", "looks=[20]", "--rule", "margin={failures: 10}"]
+    code, out, err = stableft(*plan, *arms)
+    assert (code, err) == (0, "")
+    claims = json.loads(out)["claims"]
+    assert [claim["claim"] for claim in claims] == [
+        f"failure rate, {task}" for task in ("CoLA", "MRPC", "RTE", "STS-B")
+    ]
+    for claim in claims:
+        assert claim["wrong_same"] <= 0.05
+    moved = ["--rule", "about=mean", "--rule", "looks=[40]", "--rule", "margin={mean: 2}"]
+    code, out, err = stableft(*plan, *moved, "--means", "70,70", "--sds", "3,3")
+    (claim,) = json.loads(out)["claims"]
+    assert claim["equivalent"] > 0.5
+    assert 0.01 < claim["wrong_same"] < 0.12  # at the margin, as often as alpha allows
+    assert claim["wrong_same_interval"][0] < 0.05
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -64,6 +90,14 @@ def test_plans(workplace, stableft):
         (["a", "b", *FAILURES, "--rule", "looks=[4, 2]"], "--rule: looks: 2 must be more than the look before it, 4"),
         (["a", "b", *FAILURES, *WIDE, "--failed", "1,2"], "decide: --failed are guesses for --plan"),
         (["--plan"], "decide --plan: needs a rule"),
+        (
+            ["--plan", "--rule", "about=spread", "--rule", "looks=[4, 8]", "--means", "1,2", "--sds", "1,2"],
+            "decide: looks: no look at 8 runs of each arm or fewer can find a difference in the spread",
+        ),
+        (
+            ["zhang", "zhang-reinit", *RUNS, "--task", "rte", "--rule", "about=mean", "--rule", "looks=[3, 4]"],
+            "in the mean at level 0.05: the first that could is at 6 runs of each arm",
+        ),
         (["--plan", *FAILURES, *WIDE, "--means", "1,2"], "a claim about failures needs --failed A,B, or records"),
         (["--plan", *FAILURES, *WIDE, "--failed", "1"], "--failed 1: must be two numbers, A,B"),
         (["--plan", *FAILURES, *WIDE, "--failed", "1,200"], "--failed 1,200: both numbers must be between 0 and 100"),

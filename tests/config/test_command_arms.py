@@ -226,8 +226,8 @@ def replaced(old: str, new: str) -> str:
 
 COMMAND = "python run.py --seed {seed} --output_dir {out} --file=data.csv"
 SCORE = '{file: "{out}/eval_results.json", key: eval_accuracy}'
-DECIDE = "{about: [mean, failures], looks: [2], margin: {mean: 1.5, failures: 10}}"
-OTHER = "  - {name: ours, command: 'python run.py 2 {seed}', score: {pattern: '(x)', scale: 100}}\n"
+DECIDE = "{about: [mean, failures], looks: [8], margin: {mean: 1.5, failures: 10}}"
+OTHER = "  - {name: ours, command: 'python run.py 2 {seed}', score: {pattern: '(x)', scale: 100}, baseline: 50}\n"
 KNOWN = "there are {seed}, {out}, {device}, and {{ and }} for braces"
 BAD = [
     (
@@ -399,12 +399,13 @@ BAD = [
 
 
 def test_a_margin_goes_with_scores_of_a_stated_scale():
-    assert load(f"decide: {DECIDE}\n{replaced('eval_accuracy}', 'eval_accuracy, scale: 1}')}{OTHER}").decide
+    arm = ARM.replace("seeds: 1-2", "seeds: 1-8")
+    assert load(f"decide: {DECIDE}\n{arm.replace('eval_accuracy}', 'eval_accuracy, scale: 1}')}{OTHER}").decide
     only_failures = DECIDE.replace("mean: 1.5, ", "")
-    assert load(f"decide: {only_failures}\n{ARM}{OTHER}").decide
+    assert load(f"decide: {only_failures}\n{arm}{OTHER}").decide
     third = OTHER.replace("ours", "third").replace("py 2", "py 3")
     between = DECIDE.replace("{about", "{between: [ours, third], about")
-    assert load(f"decide: {between}\n{ARM}{OTHER}{third}").decide  # an arm outside the claim needs none
+    assert load(f"decide: {between}\n{arm}{OTHER}{third}").decide  # an arm outside the claim needs none
 
 
 @pytest.mark.parametrize(("text", "sentence"), BAD)

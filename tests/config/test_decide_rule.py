@@ -71,6 +71,21 @@ def test_a_rule_is_part_of_every_run_and_of_no_id(tmp_path):
             "{about: failures, looks: [4, 8]}",
             "decide.looks: the last look is at 8 runs of each arm, but 'third' on rte",
         ),
+        (
+            "{about: spread, looks: [2, 4]}",
+            "decide.looks: no look at 4 runs of each arm or fewer can find a difference in the spread at level 0.025, "
+            "the share of each of 2 claims: the first that could is at 10 runs of each arm",
+        ),
+        (
+            "{about: mean, looks: [3, 4], between: [devlin, third]}",
+            "decide.looks: no look at 4 runs of each arm or fewer can find a difference in the mean at level 0.05: the "
+            "first that could is at 6 runs of each arm",
+        ),
+        (
+            "{about: [failures, mean], looks: any}",
+            "decide.looks: no look at 4 runs of each arm or fewer can find a difference in the failure rate at level "
+            "0.013, the share of each of 4 claims: the first that could is at 6 runs of each arm",
+        ),
         ("{about: failures, look: any}", "key 'decide.look' is not known"),
         ("often", "decide: 'often' must be a mapping such as {between"),
     ],
@@ -90,6 +105,51 @@ def test_a_rule_needs_whole_arms(tmp_path):
         load(tmp_path, "{about: failures, looks: any}", single)
     with pytest.raises(UserError, match="--set decide: a sweep's decide cannot be set here"):
         load(tmp_path, GOOD, sets=["decide=null"])
+
+
+COMMANDS = """
+task: rte
+seeds: 1-8
+score: {pattern: 'a (.+)', metric: accuracy}
+baseline: 0.5
+arms:
+  - {name: mine, command: "run --s {seed}"}
+  - {name: theirs, command: "run -x --s {seed}", MORE}
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "more", "where", "words"),
+    [
+        ("failures, looks: [4, 8]", "baseline: null", 8, "baseline: is missing, without which it is not known which"),
+        ("mean, looks: [8]", "score: {pattern: 'l (.+)', metric: loss, better: lower}", 1, "the scores of arms 'mine'"),
+        ("failures, looks: [8]", "score: {pattern: 'l (.+)', metric: f1}", 1, "decide.between: the scores of arms"),
+        ("mean, looks: any", "score: {pattern: 'a (.+)', metric: accuracy, range: [-1, 1]}", 1, "decide.between: the"),
+        ("mean, looks: [8], score: {better: lower}", "", 1, "higher scores of arm 'mine' are better, but decide.score"),
+    ],
+)
+def test_mistakes_about_commands(tmp_path, rule, more, where, words):
+    arms = COMMANDS.replace(", MORE", f", {more}" if more else "")
+    with pytest.raises(UserError) as error:
+        load(tmp_path, f"{{about: {rule}}}", arms)
+    assert f"sweep.yaml:{where}: " in str(error.value)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+    assert load(tmp_path, f"{{about: {rule.partition(', score')[0]}}}", COMMANDS.replace(", MORE", "")).decide
+
+
+def test_arms_that_report_other_checkpoints_are_not_compared(tmp_path):
+    arms = """
+task: rte
+seeds: 1-8
+arms:
+  - recipe: zhang-reinit
+  - {recipe: zhang, set: {evaluation.report: last}}
+"""
+    with pytest.raises(UserError, match="report scores of different checkpoints or splits, best on test and last on t"):
+        load(tmp_path, "{about: failures, looks: [8]}", arms)
+    same = arms.replace("last", "best")
+    assert load(tmp_path, "{about: failures, looks: [8]}", same).decide
 
 
 def test_rules_of_the_command_line(tmp_path):

@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 
+from stableft.config.command_config import ScoreMeaning
 from stableft.config.decide_rule import DecideRule
 from stableft.errors import UserError
 from stableft.records.decision import Decision, SeedRun, apply_rule
@@ -81,13 +83,42 @@ def test_crashes_are_no_evidence():
     assert (claim.verdict, claim.crashed) == ("withheld", (0, 12))
 
 
-def test_seeds_used_up_by_crashes_make_a_last_look():
+def test_seeds_used_up_by_crashes_end_a_claim_at_the_last_planned_look_that_they_reach():
+    rule = {"about": ["failures", "mean"], "looks": [4, 8, 12]}
+    short = [CRASHED, *GOOD[:11]]
+    for claim in decide(rule, a=GOOD, b=short).claims:
+        assert (claim.verdict, claim.n, claim.next_look, claim.after) == ("undecided", 8, None, (4, 3))
+        assert claim.estimate.p is None  # the test does not end here
+    for claim in decide(rule, a=GOOD, b=GOOD).claims:  # the seed is tried again
+        assert (claim.verdict, claim.n, claim.estimate.p) == ("undecided", 12, 1.0)
     rule = {"about": ["failures"], "looks": [4, 8, 12]}
-    short = [CRASHED, *GOOD[1:]]
-    (claim,) = decide(rule, a=GOOD, b=short).claims
-    assert (claim.verdict, claim.n) == ("undecided", 11)
+    (claim,) = decide(rule, a=[*GOOD[:5], *[SeedRun(None)] * 7], b=[*GOOD[:7], *[CRASHED] * 5]).claims
+    assert (claim.verdict, claim.n) == ("undecided", 4)  # that at 8 cannot be reached
     (claim,) = decide(rule, a=GOOD[:10], b=GOOD[:10]).claims  # here seeds are left to be planned
     assert (claim.verdict, claim.n, claim.next_look) == ("open", 8, 12)
+
+
+def test_crashed_seeds_that_are_tried_again_spend_no_error_twice():
+    """As in a sweep of one look at 25 runs, whose last seeds crash, and with --retry-crashed finish one by one."""
+    rng = np.random.default_rng(0)
+    rule = DecideRule(about=["failures"], looks=[12, 25])
+    wrong, draws = 0, 800
+    for _ in range(draws):
+        a, b = (finished(*[0.7] * 25) for _ in range(2))
+        for runs in (a, b):
+            runs[:] = [
+                run._replace(failed=bool(failed)) for run, failed in zip(runs, rng.random(25) < 0.5, strict=True)
+            ]
+        verdicts = [
+            apply_rule(rule, {("a", "rte"): a, ("b", "rte"): [*b[: 25 - crashed], *[CRASHED] * crashed]}, False).claims[
+                0
+            ]
+            for crashed in (4, 3, 2, 1, 0)
+        ]
+        assert {claim.n for claim in verdicts} <= {12, 25}
+        assert all(claim.verdict == "undecided" for claim in verdicts[:-1] if claim.n != verdicts[-1].n)
+        wrong += any(claim.verdict in ("better", "worse") for claim in verdicts)
+    assert wrong / draws <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / draws)
 
 
 def test_crashes_that_use_up_the_seeds_count():
@@ -128,6 +159,93 @@ def test_nan_counts_as_the_baseline():
     lowest = [run._replace(baseline=None) for run in nan]
     (claim,) = decide({"about": ["mean"], "looks": [12]}, a=lowest, b=GOOD).claims
     assert claim.estimate.difference == pytest.approx(sum(run.score for run in GOOD) / 12)
+
+
+LOSS = ScoreMeaning(better="lower")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [
+        (
+            ("accuracy", None),
+            ("loss", LOSS),
+            "accuracy (from 0 to 1, higher is better) and loss (from 0 to 1, lower is",
+        ),
+        (("accuracy", None), ("f1", None), "accuracy (from 0 to 1, higher is better) and f1 (from 0 to 1"),
+        (("loss", LOSS), ("loss", ScoreMeaning()), "loss (from 0 to 1, lower is better) and loss (from 0 to 1, higher"),
+        (("mcc", None), ("mcc", ScoreMeaning()), "mcc (from -1 to 1, higher is better) and mcc (from 0 to 1"),
+    ],
+)
+@pytest.mark.parametrize("about", ["failures", "mean", "spread"])
+def test_arms_with_other_scores_are_not_compared(about, a, b, words):
+    runs = [[run._replace(metric=metric, meaning=meaning) for run in GOOD] for metric, meaning in (a, b)]
+    for order in (1, -1):
+        with pytest.raises(UserError, match="decide: between: the scores of arms 'a' and 'b' cannot be compared"):
+            decide({"about": [about], "looks": [12]}, **dict(zip("ab", runs[::order], strict=True)))
+    with pytest.raises(UserError) as error:
+        decide({"about": [about], "looks": [12]}, a=runs[0], b=runs[1])
+    assert words in str(error.value)
+
+
+def test_the_direction_of_a_command_is_not_turned():
+    runs = [run._replace(metric="loss", meaning=LOSS) for run in GOOD]
+    with pytest.raises(UserError, match=r"lower scores of arm 'a' are better, but decide\.score\.better is higher"):
+        decide({"about": ["mean"], "looks": [12], "score": {"range": (0.0, 1.0)}}, a=runs, b=runs)
+    percent = [run._replace(metric="accuracy", meaning=ScoreMeaning(scale=100)) for run in GOOD]
+    assert decide({"about": ["mean"], "looks": [12]}, a=percent, b=GOOD).claims  # as fractions, they are alike
+
+
+@pytest.mark.parametrize("looks", [[12], "any"])
+def test_scores_beyond_their_range(looks):
+    high = finished(*[0.9] * 12)
+    with pytest.raises(UserError) as error:
+        decide({"about": ["mean"], "looks": looks, "score": {"range": (0.6, 0.8)}}, a=GOOD, b=high)
+    assert "decide: arm 'b' on rte: a score is 0.9, which is not in the range of accuracy, 0.6 to 0.8" in str(
+        error.value
+    )
+    assert decide({"about": ["mean"], "looks": looks, "score": {"range": (0.6, 0.9)}}, a=GOOD, b=high).claims
+
+
+def test_a_rule_without_range_keeps_that_of_the_metric():
+    nan = [SeedRun("finished", math.nan, True, None, "mcc") for _ in range(12)]
+    some = finished(*[-0.2] * 12, metric="mcc")
+    for rule in ({}, {"score": {"better": "higher"}}):
+        (claim,) = decide({"about": ["mean"], "looks": "any"} | rule, a=nan, b=some).claims
+        assert claim.estimate.difference == pytest.approx(0.8)  # from the lowest score, -1
+        assert claim.estimate.interval.low >= -2
+    command = [run._replace(metric="gain", meaning=ScoreMeaning(range=(-1.0, 1.0))) for run in some]
+    assert decide({"about": ["mean"], "looks": [12], "score": {"scale": 100}}, a=command, b=command).claims
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (
+            {"about": ["spread"], "looks": [4, 8]},
+            "the spread at level 0.05: the first that could is at 10 runs of each",
+        ),
+        ({"about": ["mean"], "looks": [3, 4]}, "the mean at level 0.05: the first that could is at 6 runs of each arm"),
+        ({"about": ["failures"], "looks": [2, 3]}, "the failure rate at level 0.05: the first that could is at 4 runs"),
+        (
+            {"about": ["failures", "mean"], "looks": [4, 6]},
+            "the mean at level 0.025, the share of each of 2 claims: the first that could is at 7 runs of each arm",
+        ),
+        ({"about": ["mean"], "looks": [5, 50], "alpha": 0.00005}, "at level 5e-05: no other could"),
+    ],
+)
+def test_rules_that_can_never_decide(rule, words):
+    with pytest.raises(UserError) as error:
+        decide(rule, a=GOOD, b=GOOD)
+    assert f"decide: looks: no look at {rule['looks'][-1]} runs of each arm or fewer can find" in str(error.value)
+    assert words in str(error.value)
+    if len(rule["about"]) > 1:  # the failures of which may pass their share on
+        assert decide(rule | {"share": "graph"}, a=GOOD, b=GOOD).claims
+
+
+def test_runs_after_the_last_look_are_apart():
+    (claim,) = decide({"about": ["failures"], "looks": [4, 8]}, a=GOOD, b=GOOD[:10]).claims
+    assert (claim.verdict, claim.n, claim.after, claim.after_difference) == ("undecided", 8, (4, 2), 0.0)
 
 
 def test_claims_share_alpha():

@@ -10,8 +10,10 @@ from support.decided_sweeps import make_scored_record
 from support.sweep_records import make_run, save_record
 
 from stableft.config.decide_rule import DecideRule
+from stableft.report.build import build_report
 from stableft.report.decision import build_decision_report, decide_from_records
 from stableft.report.forms.terminal import report_to_text
+from stableft.report.runs import load_runs_from_file
 
 RULE = DecideRule(about=["failures"], looks=[4, 8])
 THREE = RULE.model_copy(update={"between": ["a", "b", "c"]})
@@ -71,6 +73,40 @@ def test_all_tasks_under_a_rule_share_alpha(tmp_path):
 def test_a_claim_that_the_stored_rule_does_not_make_was_not_stated(tmp_path, stored, arms, given):
     store(tmp_path, stored)
     assert decide(tmp_path, arms, given)[1] is False
+
+
+@pytest.mark.parametrize(
+    ("options", "was_stated"),
+    [
+        ({}, True),
+        ({"checkpoint": "last"}, True),  # which these runs report
+        ({"checkpoint": "best"}, False),
+        ({"metric": "accuracy"}, False),
+        ({"where": ["seed_init=3"]}, False),
+    ],
+)
+def test_claims_about_other_scores_or_runs_were_not_stated(tmp_path, options, was_stated):
+    store(tmp_path, RULE, "ab")
+    assert decide(tmp_path, "ab", **options)[1] is was_stated
+
+
+@pytest.mark.parametrize(("score", "when"), [("recipe", "stated"), ("last", "stated"), ("best", "not stated")])
+def test_a_report_of_another_checkpoint_was_not_stated(tmp_path, score, when):
+    store(tmp_path, RULE, "ab")
+    records = tmp_path / "r.jsonl"
+    records.write_text("".join(file.read_text() for file in sorted(tmp_path.glob("runs/*/record.json"))))
+    report = load_runs_from_file(records, score, with_curves=False)
+    assert f"Rule, {when} before" in " ".join(report_to_text(build_report(report)).split())
+
+
+def test_an_arm_without_runs_of_a_task_is_in_no_claim_on_it(tmp_path):
+    two = RULE.model_copy(update={"between": ["a", "b"]})
+    store(tmp_path, two, "a", tasks=("rte", "mrpc"))
+    store(tmp_path, two, "ab")
+    for rule in (None, two, RULE):
+        decision, stated = decide(tmp_path, "ab", rule)
+        assert (stated, decision.sharing) == (True, 1)
+        assert [(claim.task, claim.level) for claim in decision.claims] == [("rte", 0.05)]
 
 
 def test_claims_without_records_keep_their_share(tmp_path):

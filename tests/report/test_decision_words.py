@@ -5,6 +5,7 @@ import pytest
 from stableft.config.decide_rule import DecideRule
 from stableft.records.decision import Decision, SeedRun, apply_rule
 from stableft.report.decision import decision_blocks, decision_table, describe_claim
+from stableft.report.forms.document import Bullets
 
 FINE = [SeedRun("finished", 0.7 + 0.001 * i, False, 0.5, "accuracy") for i in range(12)]
 FAILED = [SeedRun("finished", 0.5, True, 0.5, "accuracy")] * 12
@@ -47,6 +48,30 @@ def test_only_intervals_of_means_hold_at_every_look(looks):
     if looks != "any":
         early = notes(decide(FINE, [*FINE[:6], *TO_RUN[:6]], about=["mean"], alpha=0.01))
         assert "Claims without an interval: this look is too early to decide." in early
+
+
+def test_equivalent_claims_show_an_interval_within_the_margin():
+    decision = decide(
+        FINE, [*FINE[1:], FINE[0]], looks=[12], margin={"failures": 60, "mean": 2}, about=["failures", "mean"]
+    )
+    assert "the interval is that of the two one-sided tests, at 1 - 2 x their level." in " ".join(notes(decision))
+    for row, points in zip(decision_table(decision).rows, (0.6, 0.02), strict=True):
+        assert row.values["verdict"].data == "equivalent"
+        low, high = row.values["interval"].data
+        assert -points <= low <= row.values["effect"].data <= high <= points
+        assert row.values["interval_level"].data > 0.9
+
+
+def test_runs_after_an_undecided_claim():
+    decision = decide(FINE, FINE, looks=[6, 8])
+    words = "RTE, failure rate: 4 more runs of b and 4 of a came after the last look and are no part of it; alone they"
+    (bullets,) = (block for block in decision_blocks(decision, True) if isinstance(block, Bullets))
+    assert bullets.lines[0].startswith(words)
+    (claim, _) = decide(FINE, [*FINE[:8], *CRASHED[:1]], looks=[6, 9]).claims
+    assert "the failure rate is undecided after 6 runs of each, because too few runs finished." in describe_claim(claim)
+    assert "Nor has one that crashes end before its last look." in notes(
+        decide(FINE[:9], [*FINE[:8], *CRASHED[:1]], looks=[6, 9])
+    )
 
 
 def test_arms_that_crash():

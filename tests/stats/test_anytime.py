@@ -9,6 +9,7 @@ import pytest
 from stableft.stats.anytime import (
     estimate_any,
     failure_evidence,
+    first_run_that_can_stop,
     look_at_failures,
     look_at_means,
     mean_evidence,
@@ -81,6 +82,25 @@ def test_estimate_at_any_time():
     assert estimate_any(b, b, 0.05, 1.0, 10, failures=True).p == 1.0
     wide = estimate_any(np.array([0.7, 0.7]), np.array([0.7, 0.71]), 0.05, 1.0, 2, failures=False)
     assert (wide.interval.low, wide.interval.high) == (-1.0, 1.0)
+
+
+def test_intervals_of_the_same_lie_within_the_margin():
+    rng = np.random.default_rng(2)
+    for failures, margin in ((True, 0.3), (False, 0.1)):
+        a, b = (rng.random((2, 150)) < 0.02).astype(float) if failures else rng.uniform(0.7, 0.8, (2, 150))
+        found = estimate_any(a, b, 0.05, 1.0, 150, failures, margin)
+        assert found.outcome == SAME
+        assert found.interval.level == 0.9
+        assert -margin <= found.interval.low < found.difference < found.interval.high <= margin
+
+
+def test_first_run_that_can_stop():
+    fine, failed = np.zeros((1, 30)), np.ones((1, 30))
+    for alpha in (0.05, 0.005):
+        first = int(look_at_failures(fine, failed, alpha)[0].argmax()) + 1
+        assert first_run_that_can_stop(True, alpha, 30) == first
+        assert first_run_that_can_stop(True, alpha, first - 1) is None
+        assert look_at_means(fine, failed, alpha, 1.0)[0, first_run_that_can_stop(False, alpha, 30) - 1] == HIGHER
 
 
 def test_intervals_of_failures_agree_with_the_test():

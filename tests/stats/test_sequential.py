@@ -254,10 +254,44 @@ def test_first_look_that_can_stop():
     assert first_look_that_can_stop("mean", LookPlan((3, 4), 4, 0.05)) is None
 
 
-def test_a_last_look_at_fewer_runs_spends_all():
-    plan = LookPlan((5, 8), 20, 0.05, ended=True)
-    assert plan.levels()[-1] == 0.05
-    assert LookPlan((5, 8), 20, 0.05).levels()[-1] < 0.05
+@pytest.mark.parametrize("spending", ["pocock", "obrien-fleming"])
+def test_first_look_at_failures_is_the_first_with_a_region(spending):
+    looks = tuple(range(2, 21, 2))
+    for total, alpha in itertools.product((20, 40), (0.05, 0.005, 0.0001)):
+        plan = LookPlan(looks, total, alpha, spending)
+        regions = zip(looks, failure_boundary(plan).outcomes, strict=True)
+        assert first_look_that_can_stop("failures", plan) == next((n for n, found in regions if found.any()), None)
+
+
+def test_no_permutation_test_stops_at_less_than_one_permutation():
+    for spending, first in (("pocock", 15), ("obrien-fleming", 25)):
+        plan = LookPlan((5, 10, 15, 20, 25), 25, 0.00015, spending)
+        assert first_look_that_can_stop("mean", plan) == first
+        assert plan.levels()[plan.looks.index(first)] >= 1e-4
+    assert first_look_that_can_stop("spread", LookPlan((25,), 25, 0.00015)) is None  # at half its level
+
+
+def test_intervals_of_the_same_lie_within_the_margin():
+    plan = LookPlan((10, 20, 40), 40, 0.05, margin=0.25)
+    same = 0
+    for look, n in enumerate(plan.looks):
+        for a, b in itertools.product(range(0, n + 1, 2), repeat=2):
+            found = estimate_failures(np.arange(40) < a, np.arange(40) < b, plan, look)
+            if found.outcome == SAME:
+                same += 1
+                assert -0.25 <= found.interval.low <= found.difference <= found.interval.high <= 0.25
+    assert same > 20
+    rng = np.random.default_rng(4)
+    signs = exchange_labels(30, 1999, np.random.default_rng(1))
+    plan = LookPlan((10, 20, 30), 30, 0.05, margin=0.02)
+    a, b = rng.normal(0.7, 0.02, (2, 30))
+    found = estimate_mean(a, b, plan, signs, 2)
+    assert found.outcome == SAME
+    assert found.interval.level == 0.9
+    assert -0.02 <= found.interval.low < found.difference < found.interval.high <= 0.02
+    for margin, outcome in ((found.interval.high + 1e-3, SAME), (found.interval.high - 1e-3, 0)):
+        narrower = LookPlan(plan.looks, plan.total, plan.alpha, margin=margin)  # its upper end is that of the test
+        assert look_at_scores("mean", a[np.newaxis], b[np.newaxis], narrower, signs)[0][0, 2] == outcome
 
 
 def test_shares_of_alpha():

@@ -97,6 +97,29 @@ def test_crashed_seeds_are_retried_and_finished_ones_never_redone(tmp_path, capf
     assert "2/2" in report
 
 
+def test_a_claim_about_commands_ends_the_sweep_after_crashed_seeds_are_retried(tmp_path, capfd):
+    path = write_command_sweep(tmp_path, more="baseline: 0.5", seeds="1-8")
+    theirs = path.read_text()
+    mine = theirs.partition("arms:\n")[2].replace("name: theirs", "name: mine").replace("--do train", "--do flaky")
+    rule = "decide: {about: failures, looks: [4, 8], between: [theirs, mine]}\n"
+    path.write_text(f"{rule}{theirs}{mine.replace('flaky', 'flaky --value 0.3')}")
+    jobs = ("--jobs-per-device", "2")
+    assert sweep_again(tmp_path, *jobs) == 1
+    out = capfd.readouterr().out
+    assert out.index("Rule: mine against theirs: the failure rate, alpha 0.05") < out.index("the failure rate is")
+    assert "is worse" not in out
+    assert sweep_again(tmp_path, *jobs, "--retry-crashed") == 1  # the crashed seeds after the verdict are not retried
+    out = " ".join(capfd.readouterr().out.split())
+    assert "mine against theirs on mine: the failure rate is worse after 4 runs of each" in out
+    assert "saved: the claims are decided" in out
+    done = records_of(tmp_path)
+    assert sweep_again(tmp_path, *jobs) == 1
+    assert records_of(tmp_path) == done
+    report = str(stableft.make_report(path, results=tmp_path / "R", with_figures=False))
+    assert "Rule, stated before the runs: mine against theirs" in report
+    assert "the failure rate is worse, decided after 4 runs of each" in report
+
+
 def test_a_command_beside_a_recipe(tmp_path, monkeypatch, capfd):
     shutil.copytree(ROOT / "configs" / "smoke", tmp_path / "smoke")
     command = write_command_sweep(tmp_path, "seeded", more="baseline: 0.55").read_text().partition("arms:\n")[2]

@@ -259,6 +259,7 @@ def find_task(name: str) -> TaskSpec:
 Metric = Literal["accuracy", "f1", "mcc", "accuracy_f1", "spearman", "pearson"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 REGRESSION_METRICS: tuple[Metric, ...] = ("spearman", "pearson")
+CORRELATIONS: tuple[Metric, ...] = ("mcc", *REGRESSION_METRICS)  # 0 for a model that has learnt nothing
 
 METRIC_TITLES = {
     "accuracy": "accuracy",

@@ -85,21 +85,24 @@ def decide(
 
         if records:
             raise UserError("decide --plan: runs are drawn from --records or from guesses; leave out one")
-        names = names or ["A", "B"]
+        names = names if len(names) > 1 else ["A", "B"]
         claims = guess_claims(given.about, failed, means, sds)
-        report = build_plan_report(given, plan_claims(given, claims, seeds, draws, seed), names, "guessed arms")
+        sharing = len(claims) * (len(names) - 1)  # the guesses are those of every arm against the first
+        planned = plan_claims(given, claims, sharing, seeds, draws, seed)
+        report = build_plan_report(given, planned, sharing, names, "guessed arms")
     else:
         if len(names) < 2:
             raise UserError(
                 f"decide: name two arms or more, here is {' '.join(names) or 'none'}; the first is the reference"
             )
         if plan and given:
-            from stableft.report.decision import collect_seed_runs
+            from stableft.report.decision import collect_all_tasks
             from stableft.report.decision_plan import build_plan_report, plan_claims, resampled_claims
 
-            runs, _ = collect_seed_runs(names, results, records, task, metric, where, score)
+            runs = collect_all_tasks(names, results, records, task, metric, where, score)
             claims = resampled_claims(given, names, runs)
-            report = build_plan_report(given, plan_claims(given, claims, seeds, draws, seed), names, "these runs")
+            planned = plan_claims(given, claims, len(claims), seeds, draws, seed)
+            report = build_plan_report(given, planned, len(claims), names, "these runs")
         else:
             found = decide_from_records(names, given, results, records, task, metric, where, score)
             report = build_decision_report(*found)

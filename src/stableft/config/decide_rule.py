@@ -1,13 +1,15 @@
 """The key `decide` of a sweep file: a claim about its arms, stated before the runs, and when it is decided."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from stableft.config.command_config import ScoreMeaning
-from stableft.config.run_config import ConfigSection
+from stableft.catalog.tasks import CORRELATIONS, METRICS
+from stableft.config.command_config import CommandConfig, ScoreMeaning
+from stableft.config.run_config import ConfigSection, RunConfig
 from stableft.config.settings import describe_value
 from stableft.config.validation import to_user_error
 from stableft.config.yaml_file import KeyPath, YamlValue, load_yaml, parse_yaml
@@ -147,31 +149,145 @@ def check_arms(between: Sequence[str], names: Sequence[str], where: str = "decid
         raise UserError(f"{where}: a claim needs two arms, here is {', '.join(between) or 'none'}")
 
 
+class ClaimScore(NamedTuple):
+    """The score of an arm: its metric, and what a command's score means. The metric says it of all others."""
+
+    arm: str
+    metric: str
+    meaning: ScoreMeaning | None = None
+
+    @property
+    def own_meaning(self) -> ScoreMeaning | None:
+        """What the scores mean, None: not known."""
+        if self.meaning or self.metric not in METRICS:
+            return self.meaning
+        return ScoreMeaning(range=(-1.0, 1.0) if self.metric in CORRELATIONS else (0.0, 1.0))
+
+    def describe(self) -> str:
+        """Return what must be the same in all arms of a claim. Scores in percent are compared as fractions."""
+        if (meaning := self.own_meaning) is None:
+            return self.metric
+        low, high = meaning.bounds
+        return f"{self.metric} (from {low:g} to {high:g}, {meaning.better} is better)"
+
+
+def check_scores(rule: DecideRule, scores: Sequence[ClaimScore], where: str = "decide: between") -> None:
+    """Raise a UserError if the scores of arms cannot be compared, or a command's are not what the rule says."""
+    for one in scores:
+        if one.describe() != scores[0].describe():
+            raise UserError(
+                f"{where}: the scores of arms {scores[0].arm!r} and {one.arm!r} cannot be compared: they are "
+                f"{scores[0].describe()} and {one.describe()}"
+            )
+        if rule.score and one.meaning and rule.score.better != one.meaning.better:
+            raise UserError(
+                f"{where}: {one.meaning.better} scores of arm {one.arm!r} are better, but decide.score.better is "
+                f"{rule.score.better}"
+            )
+
+
+def find_meaning(rule: DecideRule, scores: Sequence[ClaimScore]) -> ScoreMeaning | None:
+    """Return what the scores of a claim's arms mean: as the rule says, or they do themselves. None: not known.
+
+    A rule that leaves out the range keeps theirs.
+    """
+    own = scores[0].own_meaning if scores else None
+    if rule.score is None or rule.score.range is not None or own is None:
+        return rule.score or own
+    return ScoreMeaning(range=own.bounds, better=rule.score.better)
+
+
+def _first_look(rule: DecideRule, about: About, looks: Sequence[int], level: float) -> int | None:
+    """Return the runs of each arm at the first of these looks that can find a difference at a level, or None."""
+    from stableft.stats.anytime import first_run_that_can_stop
+    from stableft.stats.sequential import LookPlan, first_look_that_can_stop
+
+    if rule.looks == "any":
+        return first_run_that_can_stop(about == "failures", level, looks[-1])
+    return first_look_that_can_stop(about, LookPlan(tuple(looks), looks[-1], level, rule.spending))
+
+
+def check_can_stop(rule: DecideRule, claims: int, looks: Sequence[int], where: str = "decide: looks") -> None:
+    """Raise a UserError if there is a quantity in which no look can find a difference at its share of alpha."""
+    level = rule.alpha / claims
+    first: dict[About, int | None] = {about: _first_look(rule, about, looks, level) for about in rule.about}
+    passed_on = rule.share == "graph" and any(n and not getattr(rule.margin, about, None) for about, n in first.items())
+    for about, n in first.items():
+        if n or (passed_on and _first_look(rule, about, looks, rule.alpha)):
+            continue
+        longer = (_first_look(rule, about, [most], level) for most in range(2, MAX_LOOK + 1))
+        possible = next((n for n in longer if n), None)
+        could = f"the first that could is at {possible} runs of each arm" if possible else "no other could"
+        shared = f", the share of each of {claims} claims" if claims > 1 else ""
+        raise UserError(
+            f"{where}: no look at {looks[-1]} runs of each arm or fewer can find a difference in the "
+            f"{ABOUT_TITLES[about]} at level {level:.2g}{shared}: {could}"
+        )
+
+
 class ClaimArm(NamedTuple):
-    """An arm of a sweep on one task. `stops_at` is where its early stopping is written, if it has any."""
+    """An arm of a sweep on one task: its config, the checkpoint it reports, and where it and its keys are written."""
 
     name: str
-    task: str
+    config: RunConfig | CommandConfig
+    report: str
     seeds: int
-    stops_at: str | None
+    stops_early: bool
+    where: str
+    written: Mapping[str, YamlValue]
+
+    @property
+    def task(self) -> str:
+        return self.config.data.task
+
+    @property
+    def score(self) -> ClaimScore:
+        meaning = self.config.score if isinstance(self.config, CommandConfig) else None
+        return ClaimScore(self.name, self.config.task.metric, meaning)
 
 
 def check_rule(rule: DecideRule, document: YamlValue, arms: Sequence[ClaimArm]) -> None:
-    """Raise a UserError if the arms of a rule are not there, stop early, or have fewer seeds than its looks need."""
+    """Raise a UserError if a claim of the rule cannot be decided by these arms, or makes no sense of their scores."""
     names = list(dict.fromkeys(arm.name for arm in arms))
-    check_arms(rule.between or names, names, f"{document.locate(('decide', 'between'))}: decide.between")
+    between = rule.between or names
+    at = {key: f"{document.locate(('decide', key))}: decide.{key}" for key in ("between", "looks")}
+    check_arms(between, names, at["between"])
     for arm in arms:
-        if arm.name not in (rule.between or names):
+        if arm.name not in between:
             continue
-        if arm.stops_at:
+        if arm.stops_early:
             raise UserError(
-                f"{arm.stops_at}: stop_hopeless: the better half of arm {arm.name!r} is no sample to decide by"
+                f"{arm.written['stop_hopeless'].where}: stop_hopeless: the better half of arm {arm.name!r} is no "
+                "sample to decide by"
             )
         if isinstance(rule.looks, list) and arm.seeds < rule.looks[-1]:
             raise UserError(
-                f"{document.locate(('decide', 'looks'))}: decide.looks: the last look is at {rule.looks[-1]} runs of "
-                f"each arm, but {arm.name!r} on {arm.task} has {arm.seeds} seeds"
+                f"{at['looks']}: the last look is at {rule.looks[-1]} runs of each arm, but {arm.name!r} on {arm.task} "
+                f"has {arm.seeds} seeds"
             )
+        if "failures" in rule.about and isinstance(arm.config, CommandConfig) and arm.config.baseline is None:
+            raise UserError(
+                f"{arm.where}: baseline: is missing, without which it is not known which runs of arm {arm.name!r} "
+                "failed, and decide.about is failures; give the score of the best constant prediction"
+            )
+    places = {(arm.name, arm.task): arm for arm in arms}
+    pairs = [
+        (places[between[0], task], places[other, task])
+        for task, other in product(dict.fromkeys(arm.task for arm in arms), between[1:])
+        if (between[0], task) in places and (other, task) in places
+    ]
+    if not pairs:
+        raise UserError(f"{at['between']}: {' and '.join(between)} have no task in common")
+    for pair in pairs:
+        check_scores(rule, [arm.score for arm in pair], at["between"])
+        shown = [f"{arm.report} on {arm.config.reported_split}" for arm in pair if isinstance(arm.config, RunConfig)]
+        if len(set(shown)) > 1:
+            raise UserError(
+                f"{at['between']}: arms {pair[0].name!r} and {pair[1].name!r} report scores of different checkpoints "
+                f"or splits, {' and '.join(shown)}"
+            )
+    most = min(arm.seeds for pair in pairs for arm in pair)
+    check_can_stop(rule, len(pairs) * len(rule.about), [most] if rule.looks == "any" else rule.looks, at["looks"])
 
 
 ABOUT_TITLES: dict[str, str] = {"failures": "failure rate", "mean": "mean", "spread": "spread"}

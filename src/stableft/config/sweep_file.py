@@ -342,8 +342,9 @@ def _expand_arms(
 
 
 def _claim_arm(point: SweepPoint) -> ClaimArm:
-    stop = point.arm.written["stop_hopeless"].where if point.arm.keys.stop_hopeless else None
-    return ClaimArm(point.label, point.runs[0].config.data.task, len(point.runs), stop)
+    arm, run = point.arm, point.runs[0]
+    stops_early = arm.keys.stop_hopeless is not None
+    return ClaimArm(run.arm, run.config, run.report, len(point.runs), stops_early, arm.where, arm.written)
 
 
 def _check_size(arms: Sequence[Arm]) -> None:

@@ -4,24 +4,33 @@ The state is the records and the rule: every look is computed again from the run
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from stableft.catalog.tasks import METRICS
 from stableft.config.command_config import CommandConfig, ScoreMeaning
-from stableft.config.decide_rule import About, DecideRule, check_arms
+from stableft.config.decide_rule import (
+    About,
+    ClaimScore,
+    DecideRule,
+    check_arms,
+    check_can_stop,
+    check_scores,
+    find_meaning,
+)
 from stableft.config.planned_run import ArmTask
 from stableft.config.run_config import Checkpoint
 from stableft.errors import UserError
-from stableft.records.failure import CORRELATIONS, find_chance, is_run_failed
+from stableft.records.failure import find_chance, is_run_failed
 from stableft.records.run_record import AnyRunRecord, RunRecord
 from stableft.stats.anytime import estimate_any, look_at_failures, look_at_means
 from stableft.stats.sequential import (
     HIGHER,
+    LOWER,
+    PERMUTATIONS,
     SAME,
     LookEstimate,
     LookPlan,
@@ -37,11 +46,11 @@ from stableft.stats.sequential import (
 from stableft.stats.tests import boschloo
 
 Verdict = Literal["better", "worse", "equivalent", "undecided", "withheld", "open"]
-PERMUTATIONS = 9999
 PERMUTATION_SEED = 0  # of all claims, so that a look gives the same answer whenever it is computed
 PAIRS_AT_ONCE = 100  # with the same permutations, of which the error of a test depends a little
 CRASH_ALPHA = 0.05  # crash rates that differ at this level withhold a verdict
 SCORE_EXAMPLE = "{scale: 1, range: [0, 1], better: higher}"
+RANGE_ROUNDING = 1e-9  # 1.0000000002 is a rounding error
 WITHHELD = 3  # the outcome of such a look, beside those of `stats.sequential`
 
 
@@ -72,8 +81,8 @@ class ClaimDecision:
     """One claim: a quantity of an arm against that of the reference on a task.
 
     `n` runs of each arm were looked at. `estimate` is that of the deciding look or else of the last one so far; `level`
-    the share of alpha it was tested at. `after` counts the runs of (reference, arm) that came after the verdict, and
-    `after_difference` is what they alone give, which is no part of it.
+    the share of alpha it was tested at. `after` counts the runs of (reference, arm) that came after the verdict or the
+    last look, and `after_difference` is what they alone give, which is no part of it.
     """
 
     about: About
@@ -92,8 +101,7 @@ class ClaimDecision:
     margin: float | None = None
     after: tuple[int, int] = (0, 0)
     after_difference: float | None = None
-    first_possible: int | None = None  # the first look that a permutation test can stop at
-    outcomes: tuple[int, ...] = ()  # of every look so far, tested at `level`
+    first_possible: int | None = None  # the first look that can find a difference; None: any can
 
     @property
     def is_closed(self) -> bool:
@@ -125,13 +133,10 @@ class Decision:
         return wanted
 
 
-def find_meaning(rule: DecideRule, runs: Iterable[SeedRun]) -> ScoreMeaning | None:
-    """Return what scores mean: as the rule says, or the command, or else the metric. None: not known."""
-    first = next((run for run in runs if run.metric), None)
-    known = rule.score or (first and first.meaning)
-    if known or first is None or first.metric not in METRICS:
-        return known
-    return ScoreMeaning(range=(-1.0, 1.0) if first.metric in CORRELATIONS else (0.0, 1.0))
+def scores_of(runs: Mapping[str, Sequence[SeedRun]]) -> list[ClaimScore]:
+    """Return the scores of the arms of which a run has one."""
+    first = ((arm, next((run for run in own if run.metric), None)) for arm, own in runs.items())
+    return [ClaimScore(arm, run.metric, run.meaning) for arm, run in first if run]
 
 
 def find_worst(meaning: ScoreMeaning | None) -> float | None:
@@ -175,7 +180,8 @@ def apply_rule(rule: DecideRule, runs: Mapping[ArmTask, Sequence[SeedRun]], with
     Estimates take a second, and verdicts do not need them.
 
     Raises:
-        UserError: An arm is missing, whether runs failed is not known, or the scale of a score.
+        UserError: An arm is missing, scores cannot be compared or have no known scale, it is not known whether runs
+            failed, or no look can decide a claim.
     """
     names = list(dict.fromkeys(arm for arm, _ in runs))
     between = tuple(rule.between or names)
@@ -191,6 +197,8 @@ def apply_rule(rule: DecideRule, runs: Mapping[ArmTask, Sequence[SeedRun]], with
         for task, arm in places
         for about in rule.about
     ]
+    if rule.looks != "any":
+        check_can_stop(rule, len(tests), rule.looks)
     passes_on = [rule.share == "graph" and test.margin is None for test in tests]
     looks = max(len(test.possible) for test in tests)
     verdicts, levels = decide_claims([test.outcomes for test in tests], rule.alpha, looks, passes_on)
@@ -216,38 +224,38 @@ class _ClaimTest:
     ) -> None:
         self.rule, self.task, self.names = rule, task, (reference, arm)
         self.about: About = about
-        metric = next((run.metric for run in (*a, *b) if run.metric), "")
-        points = getattr(rule.margin, about, None) if rule.margin else None
-        self.meaning = find_meaning(rule, (*a, *b))
-        if about == "mean" and metric and not self.meaning and (points is not None or rule.looks == "any"):
+        scores = scores_of(dict(zip(self.names, (a, b), strict=True)))
+        check_scores(rule, scores)
+        points = getattr(rule.margin, about, None)
+        self.meaning = find_meaning(rule, scores)
+        if about == "mean" and scores and not self.meaning and (points is not None or rule.looks == "any"):
             key = "looks: any" if points is None else "margin"
             raise UserError(
-                f"decide: {key} needs the scale of the score {metric!r}, which is not known; add score: {SCORE_EXAMPLE}"
+                f"decide: {key} needs the scale of the score {scores[0].metric!r}, which is not known; add score: "
+                f"{SCORE_EXAMPLE}"
             )
         low, high = self.meaning.bounds if self.meaning else (0.0, 1.0)
         self.span = 1.0 if about == "failures" else high - low
         self.margin = None if points is None else points / 100
-        worst = find_worst(self.meaning)
         self.arms = [
-            collect_evidence(about, runs, worst, f"decide: arm {name!r} on {task}")
+            collect_evidence(about, runs, self.meaning, f"decide: arm {name!r} on {task}")
             for name, runs in zip(self.names, (a, b), strict=True)
         ]
         planned = min(len(a), len(b))
         self.possible = tuple(range(1, planned + 1)) if rule.looks == "any" else tuple(rule.looks)
         self.total = self.possible[-1] if self.possible else 0
         n = min(len(arm.values) for arm in self.arms)
-        done = [look for look in self.possible if look <= n]
-        # An arm whose seeds are used up by crashes cannot reach the planned looks: the last one is at what there is.
-        used_up = any(arm.exhausted and len(arm.values) == n for arm in self.arms)
-        self.ended_by_crashes = used_up and n < self.total <= planned
-        if self.ended_by_crashes and n >= 2 and (not done or done[-1] < n):
-            done.append(n)
-        self.is_last = self.ended_by_crashes or (bool(done) and done[-1] == self.total)
-        self.looks = tuple(done)
+        self.looks = tuple(look for look in self.possible if look <= n)
+        # An arm whose seeds are used up by crashes cannot reach the looks beyond its values. There is no look at what
+        # there is: it would spend error that the planned looks need if the crashed seeds are tried again.
+        most = min((len(arm.values) for arm in self.arms if arm.exhausted), default=self.total)
+        last = max((look for look in self.possible if look <= most), default=most)
+        self.ended_by_crashes = most < self.total <= planned and n >= last
+        self.is_last = self.ended_by_crashes or (bool(self.looks) and self.looks[-1] == self.total)
         self.outcomes = cache(self._outcomes)
 
     def plan(self, level: float) -> LookPlan:
-        return LookPlan(self.looks, self.total, level, self.rule.spending, self.margin, self.is_last)
+        return LookPlan(self.looks, self.total, level, self.rule.spending, self.margin)
 
     def _values(self) -> list[np.ndarray]:
         return [arm.values[: self.looks[-1]] for arm in self.arms]
@@ -266,7 +274,7 @@ class _ClaimTest:
         )
 
     def _crashes(self, n: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return how many runs of (reference, arm) crashed and were tried for n values, or in all at a last look.
+        """Return how many runs of (reference, arm) crashed and were tried for n values, or in all if crashes end it.
 
         Crashes that used up the seeds of an arm come after its last value, and it may have no value.
         """
@@ -291,7 +299,8 @@ class _ClaimTest:
             name = self._name(verdict[1])
         elif self.ended_by_crashes and self._crash_rates_differ(n):
             name = "withheld"
-        after = tuple(len(arm.values) - n for arm in self.arms) if verdict else (0, 0)
+        ended = bool(self.looks) and name != "open"
+        after = tuple(len(arm.values) - n for arm in self.arms) if ended else (0, 0)
         late = [arm.values[n:] for arm in self.arms]
         crashed, tried = self._crashes(n)
         return ClaimDecision(
@@ -304,19 +313,18 @@ class _ClaimTest:
             level=level,
             looks=self.possible,
             next_look=more[0] if name == "open" and more else None,
-            estimate=self._estimate(look, level, name) if with_estimate and self.looks else None,
+            estimate=self._estimate(look, level) if with_estimate and self.looks else None,
             crashed=crashed,
             tried=tried,
             nans=(self.arms[0].nans, self.arms[1].nans),
             margin=self.margin,
             after=(after[0], after[1]),
-            after_difference=_compare(self.about, *late) if verdict and min(map(len, late)) else None,
+            after_difference=_compare(self.about, *late) if ended and min(map(len, late)) else None,
             first_possible=self._first_possible(level),
-            outcomes=self.outcomes(level),
         )
 
     def _first_possible(self, level: float) -> int | None:
-        if self.rule.looks == "any" or self.about == "failures":
+        if self.rule.looks == "any":
             return None
         return first_look_that_can_stop(self.about, LookPlan(self.possible, self.total, level, self.rule.spending))
 
@@ -328,7 +336,7 @@ class _ClaimTest:
         higher_is_better = self.about == "mean" and not (self.meaning and self.meaning.better == "lower")
         return "better" if (outcome == HIGHER) == higher_is_better else "worse"
 
-    def _estimate(self, look: int, level: float, verdict: Verdict) -> LookEstimate:
+    def _estimate(self, look: int, level: float) -> LookEstimate:
         a, b = self._values()
         if self.rule.looks == "any":
             return estimate_any(a, b, level, self.span, self.looks[look], self.about == "failures", self.margin)
@@ -337,8 +345,9 @@ class _ClaimTest:
         else:
             estimate = estimate_mean if self.about == "mean" else estimate_spread
             found = estimate(a, b, self.plan(level), _exchanged_labels(self.total), look)
-        # The p-value is that of paths that end here by the test for a difference, or at the last look.
-        return replace(found, p=None) if verdict == "open" or found.outcome == SAME else found
+        # The p-value is that of paths that end here by the test for a difference, or at the last planned look.
+        ends_here = found.outcome in (HIGHER, LOWER) or (found.outcome != SAME and self.looks[look] == self.total)
+        return found if ends_here else replace(found, p=None)
 
 
 @lru_cache(maxsize=4)
@@ -381,7 +390,7 @@ def _compare(about: About, a: np.ndarray, b: np.ndarray) -> float | None:
     return float(a.std(ddof=1) / b.std(ddof=1)) if min(len(a), len(b)) > 1 and np.ptp(b) else None
 
 
-def collect_evidence(about: About, runs: Sequence[SeedRun], worst: float | None, label: str) -> ArmEvidence:
+def collect_evidence(about: About, runs: Sequence[SeedRun], meaning: ScoreMeaning | None, label: str) -> ArmEvidence:
     """Return the values of the runs in order, without crashed ones, up to the first that has not run."""
     values: list[float] = []
     crashed, crashes, nans, exhausted = [0], 0, 0, True
@@ -397,19 +406,25 @@ def collect_evidence(about: About, runs: Sequence[SeedRun], worst: float | None,
                 raise UserError(f"{label}: whether its runs failed is not known, because the chance level is not")
             values.append(float(run.failed))
         else:
-            values.append(_usable_score(run, worst, label))
+            values.append(_usable_score(run, meaning, label))
             nans += run.score is not None and not np.isfinite(run.score)
         crashed.append(crashes)
     return ArmEvidence(np.array(values), np.array(crashed), crashes, nans, exhausted)
 
 
-def _usable_score(run: SeedRun, worst: float | None, label: str) -> float:
+def _usable_score(run: SeedRun, meaning: ScoreMeaning | None, label: str) -> float:
     """Return the score of a run. A NaN counts as the score of the best constant prediction: no run is left out."""
     if run.score is None:
         raise UserError(f"{label}: a finished run has no score")
     if np.isfinite(run.score):
+        low, high = meaning.bounds if meaning else (-math.inf, math.inf)
+        if not low - RANGE_ROUNDING <= run.score <= high + RANGE_ROUNDING:
+            raise UserError(
+                f"{label}: a score is {run.score:g}, which is not in the range of {run.metric or 'the score'}, {low:g} "
+                f"to {high:g}; give its range as score: {SCORE_EXAMPLE}"
+            )
         return run.score
-    value = run.baseline if run.baseline is not None and np.isfinite(run.baseline) else worst
+    value = run.baseline if run.baseline is not None and np.isfinite(run.baseline) else find_worst(meaning)
     if value is None:
         raise UserError(
             f"{label}: a score is NaN, and neither a baseline nor the range of scores says what it counts as; "

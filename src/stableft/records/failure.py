@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from stableft.catalog.tasks import REGRESSION_METRICS, TASKS, TaskSpec
+from stableft.catalog.tasks import CORRELATIONS, TASKS, TaskSpec
 from stableft.config.command_config import CommandConfig
 from stableft.config.run_config import Checkpoint, RunConfig, Split
 from stableft.records.run_record import AnyRunRecord, DataRecord, ImportedRun, RunRecord
 
-CORRELATIONS = ("mcc", *REGRESSION_METRICS)  # 0 for a model that has learnt nothing
 # The 95 % quantile of the standard normal: without any association, sqrt(n) times a correlation is above it in one of
 # 20 samples of n rows.
 NOISE_QUANTILE = 1.645

@@ -30,6 +30,7 @@ from stableft.report.forms.document import (
 )
 from stableft.report.numbers_in_words import count_value, effect_value, format_p, p_value, text_value
 from stableft.report.runs import ArtifactRuns
+from stableft.stats.sequential import SAME
 from stableft.text import join_with
 
 DECISION_COLUMNS = (
@@ -79,30 +80,42 @@ def decide_from_records(
     asked = {place[1] for place in runs}
     tasks, stated = {*asked}, False
     family = rule.between if rule.between and rule.between[0] == arms[0] and {*arms} <= {*rule.between} else [*arms]
-    kept: list[RunRecord] | None = None
-    stored = rules[0]
-    if stored and all(one == stored for one in rules) and _is_same_but_for_arms(rule, stored):
-        records = read_records_files(files) if files else read_all_stored_records(results)
+    stored = rules[0] if rules[0] and all(one == rules[0] for one in rules) else None
+    records = [
+        record
+        for record in (read_records_files(files) if files else read_all_stored_records(results))
+        if record.arm in family or (stored and isinstance(record, RunRecord) and record.decide == stored)
+    ]
+    if stored and _is_same_but_for_arms(rule, stored):
         kept = [record for record in records if isinstance(record, RunRecord) and record.decide == stored]
         names = stored.between or [*dict.fromkeys(record.arm for record in kept)]
         # Without `between`, the reference is the sweep's first arm, which records do not tell.
         same_reference = names[0] == arms[0] if stored.between else len(names) == 2
         if same_reference and {*arms} <= {*names} and rule.between in (None, stored.between, names):
-            family, stated = names if stored.between else [*arms], True
+            family, records = names if stored.between else [*arms], [*kept]
+            # A claim about other scores than the recipe's, or about some of the runs, is not the one that was stated.
+            scored_as_planned = all(checkpoint in ("recipe", record.report) for record in kept if record.arm in arms)
+            stated = metric is None and not where and scored_as_planned
             tasks |= {record.config.data.task for record in kept if record.arm == family[0]}
+    places = {(record.arm, _task_of(record)) for record in records}
     for one in sorted(tasks):
         for other in family[1:]:
-            if (other, one) in runs:
+            # An arm that has runs of other tasks alone is in no claim on this one.
+            if (other, one) in runs or ((other, one) not in places and other in {arm for arm, _ in places}):
                 continue
             pair = (family[0], other)
             try:
-                found, _ = collect_seed_runs(pair, results, files, one, metric, where, checkpoint, kept)
+                found, _ = collect_seed_runs(pair, results, files, one, metric, where, checkpoint, records)
             except UserError:  # its share of alpha is kept back
                 found, stated = {(name, one): [] for name in pair}, False
             runs = found | runs
     decision = apply_rule(rule.model_copy(update={"between": family}), runs)
     claims = tuple(claim for claim in decision.claims if claim.arm in arms and claim.task in asked)
     return replace(decision, between=tuple(arms), claims=claims, sharing=len(decision.claims)), stated
+
+
+def _task_of(record: AnyRunRecord) -> str:
+    return record.config.data.task if isinstance(record, RunRecord) else record.task
 
 
 def _is_same_but_for_arms(a: DecideRule, b: DecideRule) -> bool:
@@ -130,6 +143,26 @@ def collect_seed_runs(
     stored = (entry.record for found in entries.values() for entry in found)
     rules = [record.decide if isinstance(record, RunRecord) else None for record in stored]
     return _in_seed_order(entries), rules
+
+
+def collect_all_tasks(
+    arms: Sequence[str],
+    results: Path,
+    files: Sequence[Path],
+    task: str | None,
+    metric: str | None,
+    where: Sequence[str],
+    checkpoint: ReportedCheckpoint,
+) -> dict[ArmTask, Sequence[SeedRun]]:
+    """Return the runs of the first arm and of those compared with it, on one task or else on all that they share."""
+    tasks: dict[str, set[str]] = {arm: set() for arm in arms}
+    for record in read_records_files(files) if files else read_all_stored_records(results):
+        tasks.get(record.arm, set()).add(_task_of(record))
+    runs: dict[ArmTask, Sequence[SeedRun]] = {}
+    for other in arms[1:]:
+        for one in [task] if task else sorted(tasks[arms[0]] & tasks[other]) or [None]:
+            runs |= collect_seed_runs((arms[0], other), results, files, one, metric, where, checkpoint)[0]
+    return runs
 
 
 def _in_seed_order(entries: Mapping[ArmTask, Sequence[RowAndRecord]]) -> dict[ArmTask, Sequence[SeedRun]]:
@@ -221,7 +254,7 @@ def decision_blocks(decision: Decision, rule_was_stated: bool) -> tuple[ReportBl
         Paragraph(f"Rule, {when}: {describe_rule(decision.rule, decision.rule.between or list(decision.between))}."),
         *(Paragraph(text) for text in words),
         shown,
-        *((Heading("Seeds after the verdict"), Bullets(tuple(after))) if after else ()),
+        *((Heading("Seeds after the end of a claim"), Bullets(tuple(after))) if after else ()),
     )
 
 
@@ -286,9 +319,11 @@ def describe_claim(claim: ClaimDecision) -> str:
             text = f"{subject} is {claim.verdict}, decided after {runs}{p}."
         case "equivalent":
             text = f"{subject} is equivalent within {100 * (claim.margin or 0):g} points, decided after {runs}."
+        case "undecided" if claim.n < claim.looks[-1]:
+            after = f"after {runs}, " if claim.n else ""
+            text = f"{subject} is undecided {after}because too few runs finished."
         case "undecided":
-            why = f"after the last look, at {runs}{p}" if claim.n else "because too few runs finished"
-            text = f"{subject} is undecided {why}."
+            text = f"{subject} is undecided after the last look, at {runs}{p}."
         case "withheld":
             text = f"{subject}: the verdict is withheld after {runs}, because the arms crash unequally often."
         case _:
@@ -298,7 +333,7 @@ def describe_claim(claim: ClaimDecision) -> str:
 
 
 def _describe_after(claim: ClaimDecision) -> str | None:
-    """Return what the runs after a verdict give alone, or None without any."""
+    """Return what the runs after a verdict or the last look give alone, or None without any."""
     if not any(claim.after):
         return None
     counts = f"{claim.after[1]} more runs of {claim.arm} and {claim.after[0]} of {claim.reference}"
@@ -310,7 +345,8 @@ def _describe_after(claim: ClaimDecision) -> str | None:
     else:
         shown = f"; alone they give {100 * effect:+.1f} points"
     where = f"{task_title(claim.task)}, {ABOUT_TITLES[claim.about]}"
-    return f"{where}: {counts} came after the verdict and are no part of it{shown}."
+    end = "last look" if claim.verdict == "undecided" else "verdict"
+    return f"{where}: {counts} came after the {end} and are no part of it{shown}."
 
 
 def _table_notes(decision: Decision) -> list[str]:
@@ -318,6 +354,11 @@ def _table_notes(decision: Decision) -> list[str]:
     notes = ["p-values are adjusted for the looks. A claim with p at most its level of alpha is decided, or withheld."]
     if rule.looks != "any" and any(claim.estimate and claim.estimate.p is None for claim in claims):
         notes.append("An open or equivalent claim has no p: it is valid only where the test for a difference ends.")
+        if any(
+            claim.verdict in ("undecided", "withheld") and claim.estimate and claim.estimate.p is None
+            for claim in claims
+        ):
+            notes.append("Nor has one that crashes end before its last look.")
     methods = {
         "failures": "failure rates by the exact distribution over paths of tables that Fisher's p orders, however many "
         "runs fail",
@@ -337,10 +378,16 @@ def _table_notes(decision: Decision) -> list[str]:
         notes += [f"Intervals of the {ABOUT_TITLES[about]} {holds}: {'; '.join(sorted(kinds))}."] if kinds else []
     if reasons := {one.reason for _, one in shown if one.reason}:
         notes.append(f"Claims without an interval: {'; '.join(sorted(reasons))}.")
+    if any(claim.estimate and claim.estimate.outcome == SAME for claim in claims):
+        notes.append("Of an equivalent claim, the interval is that of the two one-sided tests, at 1 - 2 x their level.")
     if any(claim.verdict in ("better", "worse") for claim in claims):
         notes.append("Of a difference that is decided, an interval may end at no difference, which is no part of it.")
     late = {claim.first_possible for claim in claims if claim.first_possible and claim.first_possible != claim.looks[0]}
-    notes += [f"The first look that can decide is at {join_with(sorted(map(str, late)))} runs of each."] if late else []
+    notes += (
+        [f"The first look that can find a difference is at {join_with(sorted(map(str, late)))} runs of each."]
+        if late
+        else []
+    )
     if any(sum(claim.nans) for claim in claims):
         notes.append("A NaN score counts as the score of the best constant prediction: no run is left out.")
     sharing = decision.sharing or len(claims)

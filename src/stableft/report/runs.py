@@ -204,7 +204,7 @@ def collect_runs(
         imported=imported,
         commands=commands | details.commands,
         rule=rule,
-        rule_was_stated=all(one == rule for one in details.rules),
+        rule_was_stated=details.keep(rule, checkpoint),
         seeds=seeds,
     )
 
@@ -275,11 +275,16 @@ class _RecordDetails:
     unmatched_imports: dict[str, None] = field(default_factory=dict)
     sources: dict[str, ImportSource] = field(default_factory=dict)  # of imported runs, by description
     rules: list[DecideRule | None] = field(default_factory=list)  # different ones, of runs of this project
+    reports: set[str] = field(default_factory=set)  # the checkpoints that they report
 
     def common_rule(self) -> DecideRule | None:
         """Return the rule of the sweep that made the runs, if those that keep one keep the same."""
         kept = [rule for rule in self.rules if rule]
         return kept[0] if len(kept) == 1 and not self.sources else None
+
+    def keep(self, rule: DecideRule | None, checkpoint: ReportedCheckpoint) -> bool:
+        """Return whether all records keep this rule, and report the checkpoint whose scores are shown."""
+        return all(one == rule for one in self.rules) and (checkpoint == "recipe" or self.reports <= {checkpoint})
 
     def described(self) -> dict[str, int]:
         """Return environment description -> number of runs."""
@@ -295,6 +300,7 @@ class _RecordDetails:
         else:
             for arm in arms:
                 _set_config(self.first_configs, self.commands, (arm, record.config.data.task), record.config)
+            self.reports.add(record.report)
             if record.decide not in self.rules:
                 self.rules.append(record.decide)
             if record.environment and record.run_id not in self.seen:
@@ -424,7 +430,7 @@ def load_runs_from_file(
         imported=imported,
         commands=details.commands,
         rule=rule,
-        rule_was_stated=all(one == rule for one in details.rules),
+        rule_was_stated=details.keep(rule, checkpoint),
         seeds=seeds,
     )
 

@@ -105,24 +105,34 @@ def estimate_any(
     """Return what the first n runs of both arms say: of their failure rates (0 or 1, span 1) or of their means.
 
     The p-value holds at any time: one over the largest evidence so far, doubled for two sides. The interval is that of
-    differences whose tests have not been rejected so far. The rates have a test of their own that they do not differ:
-    their interval is made to agree with it, which is approximate.
+    differences whose tests have not been rejected so far, of the outcome SAME those of the two one-sided tests. The
+    rates have a test of their own that they do not differ: their interval is made to agree with it, which is
+    approximate.
     """
     a, b = (np.asarray(v, dtype=float)[np.newaxis, :n] for v in (a, b))
     x = _differences(a, b, span)
     sides = failure_evidence(a, b) if failures else (mean_evidence(x, 0.5, 1), mean_evidence(x, 0.5, -1))
     outcomes = look_at_failures(a, b, alpha, margin) if failures else look_at_means(a, b, alpha, span, margin)
     p = min(1.0, 2 * math.exp(-max(float(side.max()) for side in sides)))
-    bounds = [_bound(x, alpha, side) for side in (1, -1)]
+    outcome = int(outcomes[0, -1])
+    error = 2 * alpha if outcome == SAME else alpha
+    bounds = [_bound(x, error / 2, side) for side in (1, -1)]
     low, high = (span * (2 * bound - 1) for bound in bounds)
-    interval = clip_to_outcome(Interval(BETTING, 1 - alpha, low, high), int(outcomes[0, -1]))
-    return LookEstimate(n, int(outcomes[0, -1]), p, float(b.mean() - a.mean()), interval)
+    interval = clip_to_outcome(Interval(BETTING, 1 - error, low, high), outcome, margin=margin)
+    return LookEstimate(n, outcome, p, float(b.mean() - a.mean()), interval)
+
+
+def first_run_that_can_stop(failures: bool, alpha: float, most: int) -> int | None:
+    """Return the runs of each arm after which the most extreme runs first find a difference, or None with `most`."""
+    a, b = np.zeros((1, most)), np.ones((1, most))
+    found = (look_at_failures(a, b, alpha) if failures else look_at_means(a, b, alpha, 1.0))[0]
+    return int(found.argmax()) + 1 if found.any() else None
 
 
 def _bound(x: np.ndarray, alpha: float, side: Literal[1, -1]) -> float:
-    """Return the lowest mean (side 1) or the highest that is not rejected at alpha / 2 by any of the runs."""
+    """Return the lowest mean (side 1) or the highest that is not rejected at alpha by any of the runs."""
     rejected, kept = (0.0, float(x.mean())) if side == 1 else (1.0, float(x.mean()))
-    needed = math.log(2 / alpha)
+    needed = math.log(1 / alpha)
     if float(mean_evidence(x, rejected, side).max()) < needed:
         return rejected
     for _ in range(HALVINGS):
