@@ -49,7 +49,6 @@ from stableft.training.setup import prepare_device
 
 ALIGNMENT = 64  # floats; the alignment of a parameter decides which kernels read it, and hence the last bits
 LINE_POINTS = 21  # on the straight line from the failed to the successful model, including both
-Batch = dict[str, Tensor]
 PlanePoint = tuple[float, float]  # alpha, beta
 LossAndNorm = tuple[float, float | None]  # loss, and the norm of its gradient if requested
 
@@ -143,14 +142,14 @@ def sample_examples(rows: LabeledRows, count: int, seed: int) -> np.ndarray:
 
 def make_batches(
     rows: LabeledRows, indices: np.ndarray, config: RunConfig, inputs: InputLayout, device: torch.device, size: int
-) -> list[Batch]:
+) -> list[dict[str, Tensor]]:
     """Return these rows and their labels as batches of `size` rows on the device."""
     batches = (indices[start : start + size] for start in range(0, len(indices), size))
     return [to_device(collate(rows, batch, inputs, config.data), device) for batch in batches]
 
 
 def measure_loss(
-    model: nn.Module, batches: Sequence[Batch], with_norm: bool, stop: Callable[[], bool] = lambda: False
+    model: nn.Module, batches: Sequence[dict[str, Tensor]], with_norm: bool, stop: Callable[[], bool] = lambda: False
 ) -> LossAndNorm:
     """Return the mean loss over all rows and, `with_norm`, the L2 norm of its gradient over all parameters.
 
@@ -200,7 +199,7 @@ def list_surface_points(axis: Sequence[float]) -> list[PlanePoint]:
 def measure_points(
     plane: Plane,
     points: Iterable[PlanePoint],
-    batches: Sequence[Batch],
+    batches: Sequence[dict[str, Tensor]],
     with_norms: bool,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[LossAndNorm]:
@@ -468,11 +467,11 @@ def measure_surface(
     return record
 
 
-def _make_batches(setup: SurfaceSetup, size: int) -> list[Batch]:
+def _make_batches(setup: SurfaceSetup, size: int) -> list[dict[str, Tensor]]:
     return make_batches(setup.rows, setup.example_indices, setup.config, setup.inputs, setup.device, size)
 
 
-def _fit_batches_in_memory(setup: SurfaceSetup) -> tuple[int, list[Batch]]:
+def _fit_batches_in_memory(setup: SurfaceSetup) -> tuple[int, list[dict[str, Tensor]]]:
     """Return the number of rows per forward pass that fits in memory, and the batches (longest rows first)."""
     size = setup.rows_at_once
     while setup.device.type == "cuda":
