@@ -67,9 +67,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
     if name == "__version__":
-        from importlib.metadata import version
+        from stableft.version import find_version
 
-        return version("stableft")
+        return find_version()
     if name in __all__:
         from importlib import import_module
 

@@ -84,6 +84,14 @@ def test_what_is_not_as_in_the_record_is_told(seeds):
     assert found.unequal == ()
 
 
+def test_a_run_of_several_commits_need_not_be_equal(seeds):
+    results, (record, *_) = seeds
+    before = clean(record).model_copy(update={"commits": ("old", "new")})
+    found = compare_runs(before, clean(record), results, results)
+    assert found.conditions == ("it was trained by 2 commits then, one after another",)
+    assert not found.must_be_equal
+
+
 def test_a_cpu_that_gives_other_bits_under_the_same_conditions_is_at_fault(seeds, tmp_path):
     results, (record, other, _) = seeds
     assert compare_runs(clean(record), clean(record), results, results).must_be_equal

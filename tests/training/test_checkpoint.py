@@ -54,6 +54,7 @@ def other_data(monkeypatch) -> None:
     ("change", "words"),
     [
         (lambda patch: patch.setattr(torch, "get_num_threads", lambda: 2), "threads 1,.* 2"),
+        (lambda p: p.setattr("stableft.training.loop.processor_name", lambda: "8088"), "processor '.*',.* '8088'"),
         (other_version("torch"), rf"torch '{re.escape(torch.__version__)}',.* '0\.0\+x'"),
         (other_version("stableft"), r"stableft '.*',.* '0\.0\+x'"),
         (other_version("transformers"), r"transformers '.*',.* '0\.0\+x'"),
@@ -74,6 +75,17 @@ def test_on_another_machine_the_run_starts_again_and_says_so(
     train_run(run, tmp_path, toy_sources)
     again, afresh = (run_outputs(folder, read_record(folder, run.run_id)) for folder in (results, tmp_path))
     assert again == afresh
+
+
+def test_a_checkpoint_of_an_older_version_does_not_state_its_processor(stopped, toy_sources, caplog):
+    run, results = stopped
+    path = run_folder(results, run.run_id) / CHECKPOINT_FILE
+    content = checkpoint.read_with_checksum(path)
+    del content["facts"]["processor"]
+    with open(path, "wb") as file:
+        checkpoint.write_with_checksum(file, content)
+    assert first_step(run, results, toy_sources) == 6
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

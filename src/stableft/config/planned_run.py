@@ -1,8 +1,8 @@
 """A planned run, the local files it needs, and how to execute it.
 
-Nothing here is meant to affect results. Device, threads, micro-batch and kernels that are not deterministic may change
-the last bits, and TF32 some digits more, so they are recorded, and an unfinished run is resumed only with the same
-values.
+Nothing here is meant to affect what a run shows on average. But device, threads and kernels that are not deterministic
+change the last bits, TF32 some digits more, and another micro-batch or compiled passes draw other dropout masks, after
+which a run is another one. So all of them are recorded, and an unfinished run is resumed only with the same values.
 """
 
 import os
@@ -98,6 +98,7 @@ class Execution:
     tf32: bool = False  # on a GPU, round the inputs of float32 products to TF32: faster, but about 3 digits
     compile: bool = False  # compile the model's passes with torch.compile: other rounding, other dropout masks
     cuda_graphs: bool = True  # on a GPU, record updates and replay them: the same bits, without launching each kernel
+    jobs: int = 1  # on the device at once, which share its memory
     price: float | None = None  # of an hour of the device, to be recorded
     retrain_incomplete: bool = False  # re-run finished runs that lack requested weights or probes
 

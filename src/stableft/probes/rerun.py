@@ -124,6 +124,8 @@ def repeat_run(
     if config.start_from:  # its weights are in the results folder of the original
         link = run_folder(folder, config.start_from.run)
         link.parent.mkdir(exist_ok=True)
+        if link.is_symlink():
+            link.unlink()  # the results folder may have moved since
         if not link.exists():
             link.symlink_to(run_folder(results, config.start_from.run).resolve(), target_is_directory=True)
     name = resolve_device(device or ("cpu" if environment.device == "cpu" else "auto"))
@@ -183,6 +185,8 @@ def _differing_conditions(before: RunRecord, now: RunRecord) -> Iterator[str]:
     for record, when in ((before, "then"), (now, "now")):
         environment = record.environment
         assert environment
+        if record.commits:
+            yield f"it was trained by {len(record.commits)} commits {when}, one after another"
         if environment.micro_batch_halved:
             yield f"memory ran out {when}, and the micro-batch was halved after it had begun"
     if before.data and now.data and before.data.fingerprint != now.data.fingerprint:
@@ -235,7 +239,8 @@ def describe_comparison(comparison: RunComparison, siblings: Sequence[RunRecord]
         f"{what}: {format_percent(scores[0])} then, {format_percent(scores[1])} now, "
         f"a difference of {format_percent(difference, sign=True)} points"
     )
-    others = [score for record in siblings if (score := record.reported_score) is not None and isfinite(score)]
+    siblings_scores = (record.score(before.report, split, metric) for record in siblings)
+    others = [score for score in siblings_scores if score is not None and isfinite(score)]
     if len(others) < 3:  # as for tests of spread: two have one difference, which is no spread
         yield f"the spread of its arm's seeds is not known: {len(others)} runs that differ in their seeds alone"
         return

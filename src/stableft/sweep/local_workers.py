@@ -40,7 +40,7 @@ class LocalExecutor:
         threads_per_job = int(omp_threads) if omp_threads.isdecimal() else count_cores() // (len(self.devices) * jobs)
         threads = execution.threads or max(1, threads_per_job)
         return [
-            (f"{device} #{job}" if jobs > 1 else device, replace(execution, device=device, threads=threads))
+            (f"{device} #{job}" if jobs > 1 else device, replace(execution, device=device, threads=threads, jobs=jobs))
             for job in range(1, jobs + 1)
             for device in self.devices
         ]

@@ -1,5 +1,6 @@
 """The worker process of a sweep: do the runs that the parent sends and report on each."""
 
+import gc
 import os
 import queue
 import signal
@@ -122,6 +123,7 @@ def run_worker(
         if execution.device != "cpu" and not is_command:  # another worker may share the GPU
             import torch
 
+            gc.collect()  # models hold themselves by the functions that replace their methods
             torch.cuda.empty_cache()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import torch
 
+from stableft.version import find_version
+
 RECORDED_PACKAGES = ("stableft", "torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "scikit-learn")
 
 
 @functools.cache
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of every package that can affect results."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in RECORDED_PACKAGES}}
+    others = {name: metadata.version(name) for name in RECORDED_PACKAGES[1:]}
+    return {"python": platform.python_version(), "stableft": find_version(), **others}
 
 
 @functools.cache

@@ -15,7 +15,13 @@ from stableft.records.run_record import NUMERICS
 from stableft.seeds import derive_seed
 from stableft.training.checkpoint import CheckpointBudget, initial_checkpoint_budget, load_checkpoint, save_checkpoint
 from stableft.training.energy import EnergyMeter
-from stableft.training.environment import commit_label, device_name, gpu_versions, package_versions
+from stableft.training.environment import (
+    commit_label,
+    device_name,
+    gpu_versions,
+    package_versions,
+    processor_name,
+)
 from stableft.training.outputs import SAVES_LAST, write_config_file
 from stableft.training.step import StepResult, TrainState, flush_pending_steps
 
@@ -40,6 +46,7 @@ def resume_conditions(run_id: str, fingerprint: str, execution: Execution, devic
         "data": fingerprint,
         "device": device_name(device),
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
+        "processor": processor_name() if device.type == "cpu" else None,  # another has other vector instructions
         "micro_batch": execution.micro_batch,
         "numerics": NUMERICS,
         "tf32": execution.tf32 or None,

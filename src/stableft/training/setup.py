@@ -166,6 +166,7 @@ GLOBAL_SWITCHES = (  # those that `prepare_device` sets, besides the determinist
     (torch.backends.cudnn, "benchmark"),
     (torch.utils.deterministic, "fill_uninitialized_memory"),  # pyright: ignore[reportAttributeAccessIssue]
 )
+SHARED_MEMORY = 0.95  # of a GPU's, for all jobs on it together; the rest is for CUDA itself
 DETERMINISTIC_WORKSPACES = (":4096:8", ":16:8")  # torch accepts no others in deterministic mode
 
 
@@ -215,6 +216,8 @@ def prepare_device(execution: Execution) -> torch.device:
         torch.backends.cudnn.benchmark = False  # it would time kernels anew for every shape of batch
         torch.cuda.set_device(device)
         torch.cuda.reset_peak_memory_stats(device)
+        if execution.jobs > 1:  # so that a job that takes much splits its own batches, not its neighbour's
+            torch.cuda.set_per_process_memory_fraction(SHARED_MEMORY / execution.jobs, device)
     return device
 
 
