@@ -10,6 +10,7 @@ from support.tiny_families import FAMILIES, OWN_FAMILIES
 from support.training_runs import read_history, run_outputs, train_run
 
 from stableft.config.planned_run import InLoopProbes, RunInterrupted
+from stableft.methods.adamw import AdamW
 from stableft.records.probe_record import PROBES_FILE
 from stableft.records.run_record import run_folder
 from stableft.training.evaluate import loss_sum
@@ -86,6 +87,22 @@ def test_updates_are_recorded_and_replayed(toy_run, toy_sources, tmp_path, monke
     train_run(run, tmp_path, toy_sources, device="cuda:0")
     assert len(replays) == 39
     assert len(set(replays)) == 1
+
+
+def test_a_run_goes_on_if_its_optimizer_cannot_be_recorded(toy_run, toy_sources, tmp_path, monkeypatch):
+    """The scaler has unscaled the gradients by then."""
+    run = toy_run(**{"schedule.length": {"steps": 12}, "precision": "fp16"})
+    expected = train_run(run, tmp_path / "plain", toy_sources, device="cuda:0", cuda_graphs=False)
+    update = AdamW._update_group
+
+    def failing(self, *arguments):
+        if torch.cuda.is_current_stream_capturing():
+            torch.empty(1 << 50, device="cuda:0")
+        return update(self, *arguments)
+
+    monkeypatch.setattr(AdamW, "_update_group", failing)
+    record = train_run(run, tmp_path / "failed", toy_sources, device="cuda:0")
+    assert run_outputs(tmp_path / "failed", record) == run_outputs(tmp_path / "plain", expected)
 
 
 def test_a_run_goes_on_if_an_update_cannot_be_recorded(toy_run, toy_sources, tmp_path, monkeypatch, caplog):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+MAX_GRAPHS = 32  # of shapes of batches; each has thousands of kernels, and takes seconds to record
 Batch = dict[str, Tensor]
 UpdateNumbers = tuple[Tensor | None, ...]
 UpdateFunction = Callable[[Sequence[Batch]], UpdateNumbers]
@@ -43,9 +44,8 @@ class RecordedUpdates:
         """
         shapes = tuple(tuple((name, *tensor.shape) for name, tensor in batch.items()) for batch in batches)
         key = (variant, shapes)
-        if key not in self.recorded and (
-            self.given_up or key not in self.seen or not self._record(key, batches, update)
-        ):
+        may_record = not self.given_up and key in self.seen and len(self.recorded) < MAX_GRAPHS
+        if key not in self.recorded and not (may_record and self._record(key, batches, update)):
             self.seen.add(key)
             return None
         recorded = self.recorded[key]
@@ -65,7 +65,7 @@ class RecordedUpdates:
 
     def _record(self, key: Hashable, batches: Sequence[Batch], update: UpdateFunction) -> bool:
         """Record an update without running it. Return False if that fails."""
-        random = torch.cuda.get_rng_state(self.device)
+        random, stream = torch.cuda.get_rng_state(self.device), torch.cuda.current_stream(self.device)
         inputs = [{name: tensor.to(self.device) for name, tensor in batch.items()} for batch in batches]
         graph = torch.cuda.CUDAGraph()
         # All graphs share one pool of memory: they run one after another and keep nothing in it but their results.
@@ -80,6 +80,7 @@ class RecordedUpdates:
             self.recorded[key] = RecordedUpdate(graph, inputs, numbers)
             return True
         # Outside the handler: inside, the exception's traceback keeps the activations alive.
+        torch.cuda.set_stream(stream)  # which the end of a failed recording does not restore
         _restore_generator(self.device, random)
         self.give_up()
         return False

@@ -92,7 +92,10 @@ def evaluate_model(
     Raises:
         RunInterrupted: `stop()` returned True.
     """
-    outputs = evaluate(state.model, rows, setup.config, setup.inputs, setup.device, state.eval_batch, stop)
+    how = (state.model, rows, setup.config, setup.inputs, setup.device, state.eval_batch, stop)
+    outputs = evaluate(*how)
+    if outputs.batch_size != state.eval_batch and state.graphs and state.graphs.give_up():
+        outputs = evaluate(*how)  # with the memory that the graphs held: smaller batches round differently
     note_eval_batch(state, outputs.batch_size)
     return outputs
 

@@ -97,6 +97,7 @@ def train_on_batch(
         starts = range(0, len(indices), state.micro_batch)
         batches = [batch(start, min(start + state.micro_batch, len(indices))) for start in starts]
         state.optimizer.set_learning_rate(lr)
+        had_given_up = state.graphs.given_up
         if numbers := state.graphs.run(batches, _due_probes(state), recordable_update):
             state.step += 1
             loss, grad_norm, probe_norms, drift = numbers
@@ -104,6 +105,8 @@ def train_on_batch(
             assert grad_norm is not None
             return StepResult(loss, lr, grad_norm, probe_norms=probe_norms, drift=drift)
         state.optimizer.zero_grad(set_to_none=True)  # a recording that failed leaves gradients
+        if state.graphs.given_up > had_given_up and state.scaler.is_enabled():
+            state.scaler.update(state.scaler.get_scale())  # and a scaler that has unscaled them
     return update_weights(
         state, lambda start, stop: loss_of(to_device(batch(start, stop), device)), len(indices), config, lr, device
     )
