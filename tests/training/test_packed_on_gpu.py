@@ -73,6 +73,26 @@ def test_losses_are_those_of_padded_rows(packed_run, tmp_path, family, precision
     assert losses[1] == pytest.approx(losses[0], rel=1e-4 if precision == "fp32" else 2e-2)
 
 
+@pytest.mark.parametrize("family", [name for name, spec in BACKBONES.items() if spec.fuses])
+def test_fused_blocks_repeat_resume_and_have_the_losses_of_packed_rows(packed_run, tmp_path, family):
+    eager = {"model.attention": "eager", "precision": "fp32"}
+    run, sources = packed_run(family, execution="fused", **eager)
+    outputs = {}
+    for name in ("first", "second", "launched", "resumed"):
+        execution = {"device": "cuda:0", "cuda_graphs": name != "launched"}
+        if name == "resumed":
+            with contextlib.suppress(RunInterrupted):
+                train_run(run, tmp_path / name, sources, stop_at=9, checkpoint_every=10**6, **execution)
+        outputs[name] = run_outputs(tmp_path / name, train_run(run, tmp_path / name, sources, **execution))
+        assert outputs[name] == outputs["first"], name
+    losses = []
+    for execution in ("packed", "fused"):
+        run, sources = packed_run(family, execution=execution, **eager, **{"model.dropout": 0.0})
+        train_run(run, tmp_path / execution, sources, device="cuda:0")
+        losses.append([line["loss"] for line in read_history(tmp_path / execution, run)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
 def test_updates_are_recorded_and_replayed(packed_run, tmp_path, monkeypatch, caplog):
     replays = []
     replay = torch.cuda.CUDAGraph.replay
