@@ -1,5 +1,6 @@
 """Sweeps on a real Ray cluster of this machine: nodes that share the results folder or not, and die; Ctrl-C."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import psutil
 import pytest
 from support.ray_nodes import HAS_RAY, RayNodes, ray_nodes
 from support.sweep_records import make_run
@@ -158,6 +160,40 @@ def test_ctrl_c_and_the_loss_of_a_node_in_the_middle(project, shared):
     assert count_ends(out) == 3
     assert "raylet" not in out
     check_equal(results, project / "local")
+
+
+@needs_ray
+@pytest.mark.nightly
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("victim", ["worker", "actor"])
+def test_a_run_that_kills_its_worker_on_another_host_crashes_at_the_second_time(project, victim):
+    if subprocess.run(["unshare", "-u", "true"]).returncode:
+        pytest.skip("sets a host name")
+    sweep, killed, killed_at = project / "sweep.yaml", set(), 0.0
+    sweep.write_text(sweep.read_text().replace("seeds: 1-3", "seeds: 1"))
+    with ray_nodes(1, host="elsewhere") as nodes:
+        process = start("sweep.yaml", "ray", nodes)
+        deadline = time.monotonic() + 300
+        while process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+            for path in project.glob(f"ray/runs/*/{CLAIM_FILE}"):
+                with contextlib.suppress(OSError, ValueError, psutil.NoSuchProcess):
+                    holder = json.loads(path.read_text())
+                    if holder["host"] == "elsewhere" and holder["pid"] not in killed and len(killed) < 3:
+                        worker = psutil.Process(holder["pid"])
+                        (worker if victim == "worker" else worker.parent()).kill()
+                        killed.add(holder["pid"])
+                        killed_at = time.monotonic()
+        seconds = time.monotonic() - killed_at
+        out = finish(process)
+    assert len(killed) == 2, out
+    assert seconds < 60, "another host's claim expires later"
+    assert "1 crashed" in out
+    [record] = project.glob(f"ray/runs/*/{RECORD_FILE}")
+    cause = "signal 9 (Killed)" if victim == "worker" else "its Ray actor"
+    assert json.loads(record.read_text())["reason"].startswith(f"the worker process died with {cause}")
 
 
 @needs_ray
