@@ -183,7 +183,7 @@ def test_a_run_that_kills_its_worker_on_another_host_crashes_at_the_second_time(
                     holder = json.loads(path.read_text())
                     if holder["host"] == "elsewhere" and holder["pid"] not in killed and len(killed) < 3:
                         worker = psutil.Process(holder["pid"])
-                        (worker if victim == "worker" else worker.parent()).kill()
+                        psutil.Process(worker.pid if victim == "worker" else worker.ppid()).kill()
                         killed.add(holder["pid"])
                         killed_at = time.monotonic()
         seconds = time.monotonic() - killed_at
