@@ -16,7 +16,7 @@ from stableft.records.atomic_folder import atomic_write_folder
 from stableft.records.file_sums import check_undamaged
 from stableft.records.run_record import CHECKPOINT_FILE, atomic_write, dump_record, read_record_as
 from stableft.sweep.claims import claim_run
-from stableft.sweep.workers import EXIT_INTERRUPTED, collected_signals
+from stableft.sweep.signals import EXIT_INTERRUPTED, collected_signals
 from stableft.text import Pace, format_duration, open_live_output
 from stableft.training.setup import torch_settings_restored
 
