@@ -21,7 +21,7 @@ from stableft.config.planned_run import LocalPaths
 from stableft.config.sweep_file import load_sweep
 from stableft.errors import UserError
 from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE, atomic_write
-from stableft.sweep.workers import collected_signals
+from stableft.sweep.signals import collected_signals
 
 pytestmark = [pytest.mark.usefixtures("workplace"), pytest.mark.faults, pytest.mark.timeout(300)]
 COMMAND = f"'{sys.executable}' -W error -c 'from stableft.cli.app import main; main()'"

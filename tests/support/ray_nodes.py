@@ -43,13 +43,13 @@ class RayNodes:
 
 
 @contextlib.contextmanager
-def ray_nodes(count: int, hidden: Path | None = None) -> Iterator[RayNodes]:
-    """Starts a cluster of so many nodes, which see an empty folder in place of `hidden`."""
+def ray_nodes(count: int, hidden: Path | None = None, host: str | None = None) -> Iterator[RayNodes]:
+    """Starts a cluster of so many nodes, which see an empty folder in place of `hidden`, on a host of another name."""
     command = [sys.executable, "-m", "support.ray_nodes", str(count)]
-    if hidden:
-        inside = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
+    if hidden or host:
+        inside = 'mount -t tmpfs tmpfs "$0" && exec "$@"' if hidden else 'hostname "$0" && exec "$@"'
         user = [] if os.geteuid() == 0 else ["-r"]
-        command = ["unshare", "-m", *user, "sh", "-c", inside, str(hidden), *command]
+        command = ["unshare", "-m" if hidden else "-u", *user, "sh", "-c", inside, str(hidden or host), *command]
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:  # sockets' paths
         process = subprocess.Popen(
             command,

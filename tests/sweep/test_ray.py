@@ -1,19 +1,30 @@
 """Sweeps on a real Ray cluster of this machine: nodes that share the results folder or not, and die; Ctrl-C."""
 
+import contextlib
+import importlib
 import json
+import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import psutil
 import pytest
 from support.ray_nodes import HAS_RAY, RayNodes, ray_nodes
+from support.sweep_records import make_run
 
-from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE
+from stableft.config.planned_run import Execution, LocalPaths, RunInterrupted
+from stableft.records.run_record import CHECKPOINT_FILE, CONFIG_FILE, RECORD_FILE, run_folder
+from stableft.sweep import leases
+from stableft.sweep.claims import CLAIM_FILE
+from stableft.sweep.state import record_worker_death
 
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed: the extra test-cluster has it")
 MACHINE_KEYS = {"environment", "seconds", "peak_memory_bytes", "checksum", "commits", "energy"}
@@ -155,6 +166,40 @@ def test_ctrl_c_and_the_loss_of_a_node_in_the_middle(project, shared):
 @pytest.mark.nightly
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("victim", ["worker", "actor"])
+def test_a_run_that_kills_its_worker_on_another_host_crashes_at_the_second_time(project, victim):
+    if subprocess.run(["unshare", "-u", "true"]).returncode:
+        pytest.skip("sets a host name")
+    sweep, killed, killed_at = project / "sweep.yaml", set(), 0.0
+    sweep.write_text(sweep.read_text().replace("seeds: 1-3", "seeds: 1"))
+    with ray_nodes(1, host="elsewhere") as nodes:
+        process = start("sweep.yaml", "ray", nodes)
+        deadline = time.monotonic() + 300
+        while process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+            for path in project.glob(f"ray/runs/*/{CLAIM_FILE}"):
+                with contextlib.suppress(OSError, ValueError, psutil.NoSuchProcess):
+                    holder = json.loads(path.read_text())
+                    if holder["host"] == "elsewhere" and holder["pid"] not in killed and len(killed) < 3:
+                        worker = psutil.Process(holder["pid"])
+                        psutil.Process(worker.pid if victim == "worker" else worker.ppid()).kill()
+                        killed.add(holder["pid"])
+                        killed_at = time.monotonic()
+        seconds = time.monotonic() - killed_at
+        out = finish(process)
+    assert len(killed) == 2, out
+    assert seconds < 60, "another host's claim expires later"
+    assert "1 crashed" in out
+    [record] = project.glob(f"ray/runs/*/{RECORD_FILE}")
+    cause = "signal 9 (Killed)" if victim == "worker" else "its Ray actor"
+    assert json.loads(record.read_text())["reason"].startswith(f"the worker process died with {cause}")
+
+
+@needs_ray
+@pytest.mark.nightly
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
 def test_nodes_without_a_large_model(project):
     """It is not sent, and nothing is left of the results folder."""
     with open(project / "tiny" / "large.model", "wb") as file:
@@ -264,3 +309,157 @@ def test_ray_is_not_installed(project, stableft, monkeypatch):
     code, _, err = stableft("sweep", "short.yaml", "--executor", "ray")
     assert code == 2
     assert err == "stableft: --executor ray: Ray is not installed here; pip install 'stableft[ray]' installs it\n"
+
+
+class StubbedRayError(Exception):
+    pass
+
+
+@pytest.fixture
+def ray_modules():
+    """The two ends of a Ray worker, `ray_workers` and `ray_node`, imported without Ray."""
+    errors = dict.fromkeys(("RayError", "ActorUnavailableError"), StubbedRayError)
+    kinds = dict.fromkeys(("NodeAffinitySchedulingStrategy", "NodeLabelSchedulingStrategy", "NotIn"), object)
+    stubs = {"ray": {}, "ray.exceptions": errors, "ray.util": {}, "ray.util.scheduling_strategies": kinds}
+    ours = ("stableft.sweep.ray_node", "stableft.sweep.ray_workers")
+    before = {name: sys.modules.pop(name, None) for name in (*stubs, *ours)}
+    for name, values in stubs.items():
+        sys.modules[name] = ModuleType(name)
+        vars(sys.modules[name]).update(values)
+    try:
+        yield SimpleNamespace(node=importlib.import_module(ours[0]), workers=importlib.import_module(ours[1]))
+    finally:
+        for name, module in before.items():
+            sys.modules.pop(name, None)
+            if module:
+                sys.modules[name] = module
+
+
+@pytest.fixture
+def make_link(ray_modules, tmp_path):
+    """Makes links to a worker whose files travel. The node is in this process, and the link has no threads."""
+
+    class Actor:
+        def __init__(self):
+            self.node = ray_modules.node.NodeWorker()
+
+        def __getattr__(self, method):
+            def call(*arguments):
+                try:
+                    return getattr(self.node, method)(*arguments)
+                except OSError as error:  # as Ray does
+                    raise StubbedRayError(repr(error)) from error
+
+            return SimpleNamespace(remote=call)
+
+    class Link(ray_modules.workers.RayLink):
+        def _make_actor(self):
+            return Actor()
+
+        def _listen(self, *_):
+            self.shared = False
+
+        def _send_orders(self):
+            pass
+
+        def _call(self, method, *arguments):
+            return getattr(self.actor, method).remote(*arguments)
+
+    results, links = tmp_path / "results", []
+
+    def make():
+        executor = SimpleNamespace(results=results, changed=threading.Condition())
+        place = ray_modules.workers.WorkerPlace("node", "id", "node", 1, 0)
+        links.append(Link(executor, place, LocalPaths(), Execution(), None, 1.0))
+        links[-1].listener.join()
+        return links[-1]
+
+    yield make
+    for link in links:
+        link.actor.node.clean_up()
+
+
+@pytest.mark.parametrize("word", ["done", "interrupted"])
+@pytest.mark.parametrize("loss", ["killed", "folder", "some"])
+def test_files_that_are_gone_from_the_node_are_kept_here(make_link, monkeypatch, word, loss):
+    """The worker's last word may be read after the node's files were removed, which says nothing about the run."""
+    link, run = make_link(), make_run(1)
+    here = run_folder(link.executor.results, run.run_id)
+    here.mkdir(parents=True)
+    for name in (CONFIG_FILE, "history.jsonl", CHECKPOINT_FILE, RECORD_FILE):
+        (here / name).write_text("of the finished run that is trained again")
+    there = run_folder(link.actor.node.scratch, run.run_id)
+
+    def lose(node, *_):
+        assert sorted(path.name for path in there.iterdir()) == sorted(path.name for path in here.iterdir())
+        if loss == "killed":  # a second Ctrl-C, or the worker was hung
+            link.kill()
+        elif loss == "folder":
+            shutil.rmtree(node.scratch)
+        else:
+            (there / (RECORD_FILE if word == "done" else CONFIG_FILE)).unlink()
+
+    monkeypatch.setattr(type(link.actor.node), "send", lose)
+    link.events.put((word, (None, True) if word == "done" else None))
+    with pytest.raises(RunInterrupted):
+        link._train_remotely(run, None)
+    assert link.lost
+    assert {path.name for path in here.iterdir()} == {CONFIG_FILE, "history.jsonl", CHECKPOINT_FILE, RECORD_FILE}
+    assert link.actor.node.is_removed, "a worker that is alive would be waited for"
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(24, "Too many open files")])
+def test_an_error_at_the_claim_of_a_run_whose_files_travel_ends_the_sweep(make_link, ray_modules, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(ray_modules.workers, "run_under_claim", fail)
+    link = make_link()
+    link.send((make_run(1), None))
+    link._carry_runs()
+    [(word, text)] = link.reports
+    assert word == "broken"
+    assert f"{type(error).__name__}: {error}" in text
+    assert link.actor.node.is_removed
+    assert link.given_up
+
+
+def test_an_actor_that_fails_while_it_is_alive_ends_its_worker(make_link, monkeypatch):
+    """As one whose disk is full. It would be waited for, because it says that it is well."""
+    link = make_link()
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(link.actor.node), "clear", fail)
+    with pytest.raises(RunInterrupted):
+        link._train_remotely(make_run(1), None)
+    assert link.lost
+    assert link.actor.node.is_removed
+    monkeypatch.setattr(link, "_call", lambda *_: SimpleNamespace(reports=[], checkpoint=None, end="signal 9"))
+    assert link._pass_reports_on().cause == "its Ray actor (OSError(28, 'No space left on device'))"
+
+
+def kill_this_process(*_):
+    os._exit(3)
+
+
+def test_a_worker_that_dies_on_another_host_leaves_no_claim(ray_modules, tmp_path, monkeypatch):
+    """Its host alone sees that it is dead. The driver could not record a run that kills its workers as crashed."""
+    node, run = ray_modules.node.NodeWorker(), make_run(1)
+    try:
+        node.start(tmp_path, LocalPaths(), Execution(), kill_this_process, 10.0, {}, False)
+        node.send(0, (run, None))
+        words, deadline = [], time.monotonic() + 60
+        while not (answer := node.receive(len(words))).end:
+            words += [word for word, _ in answer.reports]
+            assert time.monotonic() < deadline
+    finally:
+        node.clean_up()
+    assert words == ["ready", "started"]
+    assert answer.end.cause == "exit code 3"
+    assert not (run_folder(tmp_path, run.run_id) / CLAIM_FILE).exists()
+    monkeypatch.setattr(leases, "this_host", lambda: ("driver", "boot", "table"))
+    record = record_worker_death(run, tmp_path, None, "a test", 1.0)
+    assert record
+    assert record.status == "crashed"

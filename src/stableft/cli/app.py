@@ -59,7 +59,7 @@ from stableft.cli.provenance_commands import rerun, verify
 from stableft.cli.report_commands import compare_command, power, report
 from stableft.cli.track_command import track_command
 from stableft.errors import UserError, storage_error
-from stableft.sweep.workers import EXIT_INTERRUPTED
+from stableft.sweep.signals import EXIT_INTERRUPTED
 from stableft.text import forgiving_output, strip_controls
 
 app = CheckedTyper(

@@ -12,11 +12,11 @@ from stableft.pretrain.config_file import PlannedPretraining, load_pretraining
 from stableft.pretrain.corpus import load_corpus, load_pretraining_tokenizer
 from stableft.pretrain.record import MODEL_FOLDER, PretrainRecord, pretrain_folder
 from stableft.pretrain.run import PretrainProgress, prepare_pretraining, pretrain_masked_lm
-from stableft.records.atomic_folder import atomic_write_folder
+from stableft.records.atomic_folder import atomic_write_folder, remove_partial_folders
 from stableft.records.file_sums import check_undamaged
 from stableft.records.run_record import CHECKPOINT_FILE, atomic_write, dump_record, read_record_as
 from stableft.sweep.claims import claim_run
-from stableft.sweep.workers import EXIT_INTERRUPTED, collected_signals
+from stableft.sweep.signals import EXIT_INTERRUPTED, collected_signals
 from stableft.text import Pace, format_duration, open_live_output
 from stableft.training.setup import torch_settings_restored
 
@@ -109,7 +109,9 @@ def _export_model(plan: PlannedPretraining, record: PretrainRecord, folder: Path
     model = folder / MODEL_FOLDER
     if out is not None:
         _check_model_out(out, folder.parents[1])  # again: something may have been written there during training
-        with atomic_write_folder(out.resolve()) as temporary:
+        target = out.resolve()
+        remove_partial_folders(target.parent, target.name)  # of an export that was killed
+        with atomic_write_folder(target) as temporary:
             for path in model.iterdir():
                 shutil.copyfile(path, temporary / path.name)
         atomic_write(out.with_name(f"{out.name}.record.json"), (dump_record(record) + "\n").encode())

@@ -23,7 +23,7 @@ from stableft.cli.options import (
     split_names,
 )
 from stableft.cli.probe_commands import DeviceOption, PretrainedOption, SweepConfigOption
-from stableft.sweep.workers import EXIT_INTERRUPTED
+from stableft.sweep.signals import EXIT_INTERRUPTED
 
 
 def rerun(

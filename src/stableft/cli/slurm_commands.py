@@ -27,6 +27,7 @@ from stableft.sweep.hub_drift import check_hub_commits, resolve_hub_commits
 from stableft.sweep.leases import take_lease
 from stableft.sweep.pilot import LEAVE_AFTER_SECONDS, Pilot, read_pilots
 from stableft.sweep.preflight import check_sweep_inputs, describe_planned_rows
+from stableft.sweep.signals import EXIT_INTERRUPTED
 from stableft.sweep.slurm import (
     QueuedPilot,
     SlurmOptions,
@@ -51,7 +52,6 @@ from stableft.sweep.state import (
 )
 from stableft.sweep.submitted_plan import dump_plan, name_plan
 from stableft.sweep.wanted_seeds import find_unneeded
-from stableft.sweep.workers import EXIT_INTERRUPTED
 
 REPORT_LEASE = ".report.lease"  # beside the report, of the pilot that writes it
 EXECUTOR_OPTIONS = {  # executor -> names of the parameters that only it takes

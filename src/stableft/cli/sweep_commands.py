@@ -43,9 +43,9 @@ from stableft.report.artifact import Artifact, DatasetsTable, HyperparametersTab
 from stableft.report.other_settings import describe_padded_runs
 from stableft.report.runs import ARTIFACTS, PROBE_RECORD_OF_PART, load_artifact, select_imported_runs
 from stableft.sweep.claims import CLAIM_FILES
+from stableft.sweep.signals import EXIT_INTERRUPTED
 from stableft.sweep.start_runs import describe_start_run
 from stableft.sweep.state import SweepResult, read_sweep_state
-from stableft.sweep.workers import EXIT_INTERRUPTED
 from stableft.text import TextRow, align_columns
 
 

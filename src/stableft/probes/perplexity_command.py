@@ -56,7 +56,7 @@ from stableft.report.figures.from_probes import LOG_SCALE_ABOVE_RATIO, panel_fro
 from stableft.report.figures.panels import Panel
 from stableft.report.figures.style import figure_to_bytes
 from stableft.sweep.claims import claim_run
-from stableft.sweep.workers import EXIT_INTERRUPTED, collected_signals
+from stableft.sweep.signals import EXIT_INTERRUPTED, collected_signals
 from stableft.training.environment import device_name, package_versions
 from stableft.training.setup import prepare_device, torch_settings_restored
 

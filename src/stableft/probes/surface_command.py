@@ -32,7 +32,7 @@ from stableft.report.figures.from_surfaces import (
 )
 from stableft.report.figures.style import figure_to_bytes
 from stableft.sweep.claims import claim_run
-from stableft.sweep.workers import EXIT_INTERRUPTED, collected_signals
+from stableft.sweep.signals import EXIT_INTERRUPTED, collected_signals
 from stableft.text import align_columns
 from stableft.training.setup import torch_settings_restored
 

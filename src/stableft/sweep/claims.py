@@ -1,14 +1,14 @@
 """Claim a run for one process, by a lease in the run's folder (`leases`)."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stableft.errors import UserError
+from stableft.records.atomic_folder import remove_partial_folders
 from stableft.records.held_claims import HELD_CLAIMS
-from stableft.sweep.leases import take_lease
+from stableft.sweep.leases import take_lease, writing_permitted
 
 CLAIM_FILE = "claim.json"
 OLD_CLAIM_FILE = "claim.lock"  # of older versions, which locked it and left it behind
@@ -20,16 +20,19 @@ def claim_run(folder: Path) -> Iterator[bool]:
     """Yield True while this process alone may work on the run, or False if another process holds the claim.
 
     Taking the claim also removes temporary files left by dead writers, and those of a holder that was stopped for so
-    long that its claim was taken. `atomic_write` checks the claim between writing its temporary file and renaming it.
-    So whatever such a holder was writing is removed, or was renamed before anything was read under the new claim.
+    long that its claim was taken. `atomic_write` and `atomic_folder` check the claim between making their temporary
+    file or folder and renaming anything. So whatever such a holder was writing is removed, or was renamed before
+    anything was read under the new claim.
 
     Raises:
-        UserError: The folder is a link, so that what is removed in it would be removed elsewhere.
+        UserError: The folder is a link, so that what is removed in it would be removed elsewhere; or this user may not
+            write into it.
         StorageError: The disk is full, read-only or gone.
     """
     if folder.is_symlink():
         raise UserError(f"{folder} is a link, and a run's folder must be a folder: what it links to is left alone")
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing_permitted(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with _older_versions_kept_out(folder) as free:
         lease = take_lease(folder / CLAIM_FILE) if free else None
         if lease is None:
@@ -37,10 +40,10 @@ def claim_run(folder: Path) -> Iterator[bool]:
             return
         key = os.path.realpath(folder)
         try:
-            for leftover in folder.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
-            for leftover in folder.glob(".*.partial"):
-                shutil.rmtree(leftover, ignore_errors=True)
+            with writing_permitted(folder):
+                for leftover in folder.glob(".*.tmp"):
+                    leftover.unlink(missing_ok=True)
+                remove_partial_folders(folder)
             HELD_CLAIMS[key] = lease
             lease.keep()
             yield True

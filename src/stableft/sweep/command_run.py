@@ -9,7 +9,6 @@ import errno
 import json
 import os
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from stableft.config.command_config import CommandConfig, fill_placeholders
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunInterrupted, RunProgress
 from stableft.errors import UserError
 from stableft.pulse import PULSE, TRAINING
+from stableft.records.atomic_folder import remove_under_claim
 from stableft.records.command_outcome import CommandOutcome
 from stableft.records.command_score import LastMatch, MissingScoreError, ReadScore, read_command_score
 from stableft.records.failure import has_failed
@@ -79,7 +79,7 @@ def train_by_command(
     places = {"seed": config.seeds.init, "out": out, "device": device}
     started_at = time.monotonic()
     with open_log(folder / COMMAND_LOG, should_stop) as log:
-        shutil.rmtree(out, ignore_errors=True)  # a score of an earlier try is none of this one
+        remove_under_claim(out)  # a score of an earlier try is none of this one
         out.mkdir()
         content = {"arm": run.arm, **config.model_dump(mode="json")}
         atomic_write(folder / CONFIG_FILE, yaml.safe_dump(content, sort_keys=False).encode())

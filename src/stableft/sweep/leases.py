@@ -21,12 +21,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stableft.errors import StorageError, storage_faults
+from stableft.errors import StorageError, UserError, storage_faults
 
 
 @dataclass(frozen=True)
@@ -173,23 +173,37 @@ def renew(file: int | Path) -> None:
     os.utime(file)
 
 
+@contextlib.contextmanager
+def writing_permitted(folder: Path) -> Iterator[None]:
+    """Raise a `UserError` in place of the operating system's refusal, as in a folder of another user."""
+    try:
+        yield
+    except PermissionError as error:
+        raise UserError(
+            f"{folder}: this user may not read and write here ({error.strerror}), so nothing can be claimed; change "
+            "the permissions of the folder, or give another results folder"
+        ) from error
+
+
 def take_lease(path: Path) -> Lease | None:
     """Return a new lease, or None if another process holds it.
 
     Looks on for `LeaseTimes.watch` seconds if a lease of another host seems to have expired.
 
     Raises:
+        UserError: This user may not write into the folder.
         StorageError: The disk is full, read-only or gone, or can make neither links nor exclusive files.
     """
-    for _ in range(TRIES):
-        found = read_lease(path)
-        if found and not (found.has_died() or (found.has_died() is None and _has_expired(path, found))):
-            return None
-        if found and not _remove(path, lambda moved, found=found: moved == found):
-            continue
-        if lease := _make(path):
-            _FIRST_SEEN.pop(str(path), None)
-            return lease
+    with writing_permitted(path.parent):
+        for _ in range(TRIES):
+            found = read_lease(path)
+            if found and not (found.has_died() or (found.has_died() is None and _has_expired(path, found))):
+                return None
+            if found and not _remove(path, lambda moved, found=found: moved == found):
+                continue
+            if lease := _make(path):
+                _FIRST_SEEN.pop(str(path), None)
+                return lease
     return None
 
 

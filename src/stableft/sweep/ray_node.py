@@ -20,9 +20,11 @@ import ray  # pyright: ignore[reportMissingImports] - an extra
 
 from stableft.config.local_files import file_digest, model_folder_digest
 from stableft.config.planned_run import Execution, LocalPaths, default_cache_folder
+from stableft.errors import UserError
 from stableft.records.run_record import BEST_FOLDER, CHECKPOINT_FILE, RECORD_FILE, run_folder
-from stableft.sweep.claims import CLAIM_FILES
+from stableft.sweep.claims import CLAIM_FILE, CLAIM_FILES, claim_run
 from stableft.sweep.executor import WorkerEnd
+from stableft.sweep.leases import read_lease
 from stableft.sweep.local_workers import LocalExecutor, ProcessLink, main_hidden
 from stableft.sweep.worker_process import TrainFunction
 
@@ -123,6 +125,9 @@ class NodeWorker:
     def __init__(self) -> None:
         _remove_left_scratch()
         self.scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
+        self.is_removed = False  # the scratch folder, or soon
+        self.results = self.scratch  # where the worker process writes
+        self.claimed: Path | None = None  # the folder of the last run that it was sent
         self.link: ProcessLink | None = None
         self.reports: list[tuple[str, Any]] = []
         self.dropped = 0  # reports that the driver has received
@@ -160,16 +165,18 @@ class NodeWorker:
         os.environ.update(environment)
         if own_cache:
             sources = replace(sources, cache_dir=default_cache_folder())
-        if results is None:
-            results = self.scratch
+        self.results = results or self.scratch
         with main_hidden(None):  # the script of Ray's worker
-            self.link = LocalExecutor([execution.device]).start("", results, sources, execution, train, heartbeat)
+            executor = LocalExecutor([execution.device])
+            self.link = executor.start("", self.results, sources, execution, train, heartbeat)
 
     def send(self, number: int, message: Any) -> None:
         """Pass an order on to the worker process, unless this one has been passed on already."""
         if number in self.orders or not self.link:
             return
         self.orders.add(number)
+        if isinstance(message, tuple):
+            self.claimed = run_folder(self.results, message[0].run_id)
         with contextlib.suppress(OSError):  # it is dead, which `receive` tells
             self.link.send(message)
 
@@ -186,6 +193,8 @@ class NodeWorker:
                     seconds = 0.0
             except (EOFError, OSError):
                 self.end = self.link.join()
+                if self.end and self.claimed:
+                    free_claim(self.claimed)
             return Received(self.reports[:], self._checkpoint_version(), None if self.reports else self.end)
 
     def _checkpoint_version(self) -> int | None:
@@ -207,6 +216,9 @@ class NodeWorker:
 
         Open files stay as they are, whatever the worker does. Not `whole`: only what a run is resumed from. The best
         weights are those of the checkpoint or newer, which is what a run that is killed may leave too.
+
+        Raises:
+            FileNotFoundError: `clean_up` has removed them, and what is left says nothing about the run.
         """
         folder = run_folder(self.scratch, run_id)
         while True:
@@ -219,6 +231,8 @@ class NodeWorker:
                     self.files[name] = open(folder / name, "rb")  # noqa: SIM115 - closed by `close_files`
             except FileNotFoundError:  # just replaced
                 continue
+            if self.is_removed:
+                raise FileNotFoundError(f"{self.scratch} has been removed")
             if names == names_to_carry(folder) or not whole:
                 break
         status = {name: os.fstat(self.files[name].fileno()) for name in names}
@@ -236,10 +250,27 @@ class NodeWorker:
 
     def clean_up(self) -> None:
         """Kill the worker process, which may hang, and remove what it has left here."""
+        self.is_removed = True
         if self.link:
             self.link.kill()
             self.link.join()
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def free_claim(folder: Path, patience: float = 0.0) -> None:
+    """Free the claim on a run if its holder was a process of this host and is dead, after a wait for its death.
+
+    Other hosts cannot see that it is dead, and would wait until the claim expires.
+    """
+    deadline = time.monotonic() + patience
+    with contextlib.suppress(OSError, UserError):
+        while (lease := read_lease(folder / CLAIM_FILE)) and not (is_dead := lease.has_died()):
+            if is_dead is None or time.monotonic() >= deadline:
+                return
+            time.sleep(0.05)
+        if lease:
+            with claim_run(folder):
+                pass
 
 
 def names_to_carry(folder: Path) -> list[str]:

@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,7 +34,7 @@ from stableft.config.run_config import RunConfig
 from stableft.errors import UserError, clip, storage_faults
 from stableft.pulse import WAITING, WRITING_RESULTS, SignOfLife
 from stableft.records.atomic_folder import atomic_write_folder
-from stableft.records.run_record import CHECKPOINT_FILE, RunRecord, atomic_write, run_folder
+from stableft.records.run_record import CHECKPOINT_FILE, CONFIG_FILE, RECORD_FILE, RunRecord, atomic_write, run_folder
 from stableft.sweep.executor import WorkerEnd
 from stableft.sweep.ray_node import (
     PIECE_BYTES,
@@ -42,6 +43,7 @@ from stableft.sweep.ray_node import (
     NodeFile,
     NodeWorker,
     SeenOnNode,
+    free_claim,
     is_private,
     list_files,
     look_around,
@@ -117,10 +119,10 @@ class RayExecutor:
         if not nodes:
             what = "a GPU or a CPU" if self.devices == "auto" else "a CPU"
             raise UserError(f"--executor ray: no node of the Ray cluster has {what} to offer")
-        for node, found in self._ask(nodes, has_package).items():
+        for node, found in self.ask(nodes, has_package).items():
             if not found:
                 raise UserError(f"Ray node {nodes[node]} does not have stableft: install it on every node")
-        seen: dict[str, SeenOnNode] = self._ask(nodes, look_around, self.wanted)
+        seen: dict[str, SeenOnNode] = self.ask(nodes, look_around, self.wanted)
         for one in seen.values():
             self.check_node(one)
         apart = sorted({nodes[node] for node, one in seen.items() if not one.shared})
@@ -129,7 +131,7 @@ class RayExecutor:
         counts = f"{workers} worker{'s' * (workers > 1)} on {len(nodes)} Ray node{'s' * (len(nodes) > 1)}"
         return f"note: {counts}; the results folder is {where}"
 
-    def _ask(self, nodes: dict[str, str], function: Callable, *arguments: Any) -> dict[str, Any]:
+    def ask(self, nodes: dict[str, str], function: Callable, *arguments: Any) -> dict[str, Any]:
         """Return what a function says on each of the nodes, id -> host."""
         task, answers = ray.remote(num_cpus=0)(function), {}
         for node in nodes:
@@ -271,6 +273,8 @@ class RayLink:
         self.transfer: float | None = None  # when the transfer of files that is under way last got further
         self.starts_sent: set[str] = set()
         self.device_works = True
+        self.claimed: Path | None = None  # the folder of the last run, if the worker itself claims it
+        self.fault: str | None = None  # for which this process ended the worker
         self.killed = self.lost = self.given_up = False
         self.actor = self._make_actor()
         self.listener = threading.Thread(
@@ -297,8 +301,10 @@ class RayLink:
             raise OSError("the worker is dead")
         if isinstance(message, tuple) and not self.shared:  # the worker is ready, so `shared` is known
             self.runs.put(message)
-        else:
-            self._order(message)
+            return
+        if isinstance(message, tuple):
+            self.claimed = run_folder(self.executor.results, message[0].run_id)
+        self.orders.put((next(self.numbers), message))
 
     def receive(self) -> tuple[str, Any]:
         """Return the next report."""
@@ -311,7 +317,10 @@ class RayLink:
         self.killed = True
         if self.shared is None:  # it may have no place yet
             self._kill_actor()
-            return
+        else:
+            self._end_worker()
+
+    def _end_worker(self) -> None:
         self.actor.clean_up.remote()
         timer = threading.Timer(LEAVE_SECONDS, self._kill_actor)
         timer.daemon = True
@@ -343,6 +352,10 @@ class RayLink:
             end = self._pass_reports_on()
         except RayError as error:
             end = self._describe_loss(error)
+            if self.claimed and not (end.machine_lost or self.killed):
+                self._kill_actor()  # and so the worker process, if they still run
+                with contextlib.suppress(UserError):  # the claim expires otherwise
+                    self.executor.ask({self.node: self.place.host}, free_claim, self.claimed, LEAVE_SECONDS)
         except UserError as error:
             self._report("broken", error)
         finally:
@@ -418,7 +431,7 @@ class RayLink:
                 checkpoint = answer.checkpoint
                 self.events.put(("checkpoint", checkpoint))
             if answer.end:
-                return answer.end
+                return WorkerEnd(self.fault) if self.fault and not self.killed else answer.end
 
     def _as_sign(self, sign: SignOfLife) -> SignOfLife:
         """Return a sign of life that also counts a transfer of files, during which the worker only waits."""
@@ -450,15 +463,18 @@ class RayLink:
                     raise
                 time.sleep(NODE_RETRY_SECONDS)
 
-    def _order(self, message: Any) -> None:
-        """Have a message sent to the worker, without waiting until it arrives."""
-        self.orders.put((next(self.numbers), message))
-
     def _send_orders(self) -> None:
         """Send messages in their order. One whose answer is lost is sent again, and the actor knows its number."""
-        with contextlib.suppress(RayError):  # the actor is dead, which the listener tells
+        try:
             while order := self.orders.get():
                 self._call("send", *order)
+        except RayError as error:
+            self._lose_worker(error)
+
+    def _lose_worker(self, error: RayError) -> None:
+        """End a worker that cannot go on. If its actor is dead, the listener tells why."""
+        self.fault = self.fault or f"its Ray actor ({_last_line(error)})"
+        self._end_worker()
 
     def _kill_actor(self) -> None:
         """End the actor's process, unless it has ended."""
@@ -481,6 +497,11 @@ class RayLink:
                 self._report("interrupted", None)
             except UserError as error:
                 self._report("user_error", str(error))
+            except Exception:  # without a report the pool would wait for ever
+                self.given_up = True
+                self._report("broken", traceback.format_exc())
+                self.kill()
+                return
             else:
                 self._report("done", (record, self.device_works))
 
@@ -498,9 +519,10 @@ class RayLink:
             while ending is None and (event := self.events.get()) is not None:
                 word, content = event
                 ending = word if word in FINAL_WORDS else None
-                self._fetch_run(run, whole=ending is not None)
-        except RayError:
+                self._fetch_run(run, ending)
+        except RayError as error:
             ending = None
+            self._lose_worker(error)
         except BaseException:  # a full disk, or another process has taken over the run: let nobody train it in vain
             self.given_up = True
             self.kill()
@@ -538,16 +560,17 @@ class RayLink:
                 if not piece:
                     break
 
-    def _fetch_run(self, run: PlannedRun, whole: bool) -> None:
-        """Make the run's folder here like that on the node; not `whole`: only what the run is resumed from."""
+    def _fetch_run(self, run: PlannedRun, ending: str | None) -> None:
+        """Make the run's folder here like the node's if that is whole; no ending: only what the run is resumed from."""
         self.transfer = time.monotonic()
-        folder = run_folder(self.executor.results, run.run_id)
+        folder, whole = run_folder(self.executor.results, run.run_id), ending is not None
         files: list[NodeFile] = self._call("take_snapshot", run.run_id, whole)
         names = {file.name for file in files}
         stale = [name for name in names_to_carry(folder) if whole and name not in names]
-        for name in stale:
-            if name != CHECKPOINT_FILE:
-                (folder / name).unlink(missing_ok=True)
+        if CONFIG_FILE in stale or (stale and not files) or (ending == "done" and RECORD_FILE not in names):
+            raise RayError(f"the files of run {run.run_id} are missing on {self.place.host}")
+        for name in {*stale} - {CHECKPOINT_FILE}:
+            (folder / name).unlink(missing_ok=True)
         models: dict[str, list[NodeFile]] = {}
         for file in files:
             if "/" in file.name:

@@ -1,6 +1,5 @@
 """Run a sweep in order: start runs, early-stopping trials, then the rest."""
 
-import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
@@ -12,6 +11,7 @@ from stableft.config.run_config import RunConfig, StartFrom
 from stableft.config.sweep_file import Sweep
 from stableft.config.sweep_keys import EarlyStoppingRule, describe_early_stopping_rule
 from stableft.data.splits import data_fingerprint
+from stableft.records.atomic_folder import remove_under_claim
 from stableft.records.failure import has_failed
 from stableft.records.run_record import (
     BEST_FOLDER,
@@ -169,7 +169,7 @@ def _stop_paused_run(record: RunRecord, results: Path) -> None:
                 write_record(results, record)
                 (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
                 for name in (BEST_FOLDER, LAST_FOLDER):
-                    shutil.rmtree(folder / name, ignore_errors=True)
+                    remove_under_claim(folder / name)
         if claimed:
             return
         time.sleep(0.05)

@@ -3,11 +3,9 @@
 import contextlib
 import os
 import secrets
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +38,7 @@ from stableft.sweep.progress import (
     run_label,
     show_nothing,
 )
+from stableft.sweep.signals import collected_signals
 from stableft.sweep.state import (
     SweepResult,
     SweepState,
@@ -568,28 +567,3 @@ def _send_to_worker(slot: WorkerSlot, message: Any) -> None:
     if slot.link:
         with contextlib.suppress(OSError):  # it is dead; `_receive_report` will see it
             slot.link.send(message)
-
-
-EXIT_INTERRUPTED = 130  # the exit code that shells use for Ctrl-C (128 + SIGINT)
-
-
-@contextlib.contextmanager
-def collected_signals() -> Iterator[list[int]]:
-    """Yield a list to which each SIGINT, SIGTERM and SIGHUP is appended. The old handlers are restored on exit.
-
-    A signal that the caller has ignored so far is ignored still.
-    """
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP"):  # runs must also checkpoint when an SSH connection drops
-        numbers.append(signal.SIGHUP)
-    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup, or a shell's `&`
-    before = [signal.signal(number, lambda number, _: received.append(number)) for number in numbers]
-    try:
-        yield received
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +18,7 @@ from stableft.data.metrics import compute_scores
 from stableft.data.tokens import LabeledRows
 from stableft.models.load import quiet_transformers
 from stableft.pulse import PULSE, WRITING_RESULTS
-from stableft.records.atomic_folder import atomic_write_folder
+from stableft.records.atomic_folder import atomic_write_folder, remove_under_claim
 from stableft.records.energy import make_energy_record
 from stableft.records.failure import find_chance_in_data, is_failed
 from stableft.records.file_sums import sum_files
@@ -108,12 +107,10 @@ def note_eval_batch(state: TrainState, fitting: int | None) -> None:
 
 
 def remove_saved_models(folder: Path) -> None:
-    """Remove the model folders, complete or partial, of an abandoned attempt in a run's folder. Links are cut."""
-    for path in (*folder.glob("model-*"), *folder.glob(".model-*.partial")):
-        if path.is_symlink():
-            path.unlink()
-        elif ".damaged-" not in path.name:  # set aside
-            shutil.rmtree(path)
+    """Remove the model folders of an abandoned attempt in a run's folder. Links are cut."""
+    for path in folder.glob("model-*"):
+        if path.is_symlink() or ".damaged-" not in path.name:  # set aside
+            remove_under_claim(path)
 
 
 def finish_run(setup: RunSetup, state: TrainState, last_outputs: LastOutputs | None) -> RunRecord:

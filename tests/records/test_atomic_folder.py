@@ -1,0 +1,190 @@
+"""Folders that are replaced or removed as a whole, by holders that are killed, or stopped until others took over."""
+
+import contextlib
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from stableft.errors import StorageError
+from stableft.records import atomic_folder
+from stableft.records.atomic_folder import atomic_write_folder, remove_partial_folders, remove_under_claim
+from stableft.records.held_claims import HELD_CLAIMS, ClaimLostError
+from stableft.sweep.claims import CLAIM_FILE, claim_run
+
+pytestmark = pytest.mark.faults
+
+
+def write(target: Path, text: str) -> None:
+    with atomic_write_folder(target) as temporary:
+        (temporary / "weights").write_text(text)
+
+
+def read_all(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != CLAIM_FILE)
+    return {str(path.relative_to(folder)): path.read_text() for path in files}
+
+
+class Moments:
+    """Lets a successor take over the claim before the n-th look or change of a holder, and write its own model."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        self.folder, self.patch, self.calls, self.at, self.busy = folder, monkeypatch, 0, -1, False
+        monkeypatch.setattr(atomic_folder, "check_claim", self.counting(atomic_folder.check_claim, after=True))
+        for module, name in ((os, "rename"), (os, "mkdir"), (atomic_folder.shutil, "rmtree")):
+            monkeypatch.setattr(module, name, self.counting(getattr(module, name)))
+
+    def counting(self, function, after: bool = False):
+        def call(*arguments, **options):
+            if not self.busy:
+                self.calls += 1
+                if self.calls == self.at and not after:
+                    self.take_over()
+                    return function(*arguments, **options)
+                if self.calls == self.at:  # it saw its own claim, and is stopped then
+                    result = function(*arguments, **options)
+                    self.take_over()
+                    return result
+            return function(*arguments, **options)
+
+        return call
+
+    def take_over(self) -> None:
+        self.busy = True
+        path = self.folder / CLAIM_FILE
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"start": "1"}))  # as if the holder had died
+        mine = HELD_CLAIMS.copy()  # those of a process; the successor is another
+        with claim_run(self.folder) as claimed:
+            assert claimed
+            self.found = read_all(self.folder)
+            write(self.folder / "model-best", "successor")
+        HELD_CLAIMS.update(mine)
+        self.busy = False
+
+
+@pytest.mark.parametrize(
+    "change", [lambda target: write(target, "holder"), remove_under_claim], ids=["write", "remove"]
+)
+@pytest.mark.parametrize("before", [True, False])
+def test_a_holder_stopped_at_any_moment_spoils_nothing_of_its_successor(tmp_path, monkeypatch, change, before):
+    moments = Moments(tmp_path / "run", monkeypatch)
+    target, taken_over = tmp_path / "run" / "model-best", 0
+    for at in range(1, 40):
+        with claim_run(moments.folder) as mine:
+            assert mine
+            if before:
+                write(target, "earlier")
+            elif target.exists():
+                remove_under_claim(target)
+            moments.calls, moments.at = 0, at
+            try:
+                change(target)
+                lost = False
+            except ClaimLostError:
+                lost = True
+            reached, moments.at = moments.calls >= at, -1
+            if not reached:
+                break
+            taken_over += 1
+            assert read_all(moments.folder) == {"model-best/weights": "successor"}, (at, lost)
+            assert moments.found in ({"model-best/weights": "earlier"}, {"model-best/weights": "holder"}, {}), at
+            assert moments.found or not before or change is remove_under_claim, at
+            assert not any(moments.folder.glob(".*"))
+    assert taken_over >= (5 if change is not remove_under_claim else 1)
+
+
+def test_a_holder_that_writes_on_does_so_into_a_folder_of_its_own(tmp_path):
+    target = tmp_path / "model-best"
+    with atomic_write_folder(target) as slow:
+        (slow / "weights").write_text("slow")
+        write(target, "fast")
+        assert read_all(target) == {"weights": "fast"}
+    assert read_all(tmp_path) == {"model-best/weights": "slow"}
+    with contextlib.suppress(KeyError), atomic_write_folder(target) as failing:
+        (failing / "weights").write_text("half")
+        write(target, "fast")
+        raise KeyError
+    assert read_all(tmp_path) == {"model-best/weights": "fast"}
+    assert [path.name for path in tmp_path.iterdir()] == ["model-best"]
+
+
+class Death(BaseException):
+    """Stands for a kill: nothing is tidied up."""
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_who_takes_the_claim_of_a_writer_killed_at_any_moment_finds_all_or_nothing(tmp_path, monkeypatch, before):
+    rename, deaths = os.rename, 0
+
+    def die_before(number: int):
+        calls = iter(range(number + 1))
+
+        def call(old, new):
+            if next(calls) == number:
+                raise Death
+            rename(old, new)
+
+        return call
+
+    target = tmp_path / "my.model"
+    for number in range(2):
+        if before:
+            write(target, "earlier")
+        with monkeypatch.context() as patch:
+            patch.setattr("os.rename", die_before(number))
+            with pytest.raises(Death):
+                write(target, "new")
+        deaths += 1
+        assert any(tmp_path.glob(".my.model.*.partial"))
+        assert target.exists() == (before and not number)
+        with claim_run(tmp_path) as mine:
+            assert mine
+            assert read_all(tmp_path) == ({"my.model/weights": "earlier"} if before else {})
+    assert deaths == 2
+    assert not any(tmp_path.glob(".*"))
+
+
+def test_a_target_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    write(tmp_path / "model", "earlier")
+    rename = os.rename
+
+    def fail(old, new):
+        if Path(old).name == "new":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(old), None, str(new))
+        rename(old, new)
+
+    monkeypatch.setattr("os.rename", fail)
+    with pytest.raises(StorageError, match=rf"^cannot use {tmp_path}/model: "):
+        write(tmp_path / "model", "new")
+    assert read_all(tmp_path) == {"model/weights": "earlier"}
+    assert not any(tmp_path.glob(".*"))
+
+
+def test_what_is_left_of_other_targets_or_is_a_link_stays(tmp_path):
+    for name in (".out.0123456789abcdef.partial", ".out.v2.0123456789abcdef.partial", ".link.partial"):
+        folder = tmp_path / "elsewhere" if name.startswith(".link") else tmp_path / name
+        folder.mkdir()
+        (folder / "old").mkdir()
+        (folder / "old" / "weights").write_text(name)
+    (tmp_path / ".link.partial").symlink_to(tmp_path / "elsewhere")
+    remove_partial_folders(tmp_path, "out")
+    assert (tmp_path / "out" / "weights").read_text() == ".out.0123456789abcdef.partial"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".link.partial",
+        ".out.v2.0123456789abcdef.partial",
+        "elsewhere",
+        "out",
+    ]
+    remove_partial_folders(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".link.partial", "elsewhere", "out", "out.v2"]
+    assert (tmp_path / "elsewhere" / "old" / "weights").exists()
+
+
+def test_a_link_is_cut_and_its_folder_kept(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "model-best").symlink_to(tmp_path / "elsewhere")
+    remove_under_claim(tmp_path / "model-best")
+    remove_under_claim(tmp_path / "missing")
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
