@@ -197,15 +197,8 @@ class RayExecutor:
         self.known |= {place.name: place for place in places}
         omp_threads = os.environ.get("OMP_NUM_THREADS", "")
         threads = int(omp_threads) if omp_threads.isdecimal() else min((int(place.cpus) for place in places), default=1)
-        return [
-            (
-                place.name,
-                replace(
-                    execution, device="cuda:0" if place.gpus else "cpu", threads=execution.threads or max(1, threads)
-                ),
-            )
-            for place in places
-        ]
+        how = replace(execution, threads=execution.threads or max(1, threads), jobs=self.jobs)
+        return [(place.name, replace(how, device="cuda:0" if place.gpus else "cpu")) for place in places]
 
     def start(
         self,

@@ -13,7 +13,7 @@ from typing import Any
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.run_config import RunConfig
 from stableft.data.splits import data_fingerprint
-from stableft.errors import StorageError, UserError
+from stableft.errors import UserError
 from stableft.pulse import SignOfLife
 from stableft.records.failure import has_failed
 from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE, RunRecord, read_record, run_folder
@@ -247,7 +247,7 @@ class WorkerPool:
     leave_after: float | None = None
     wanted: ChooseRuns | None = None
     held: dict[str, QueuedRun] = field(default_factory=dict)  # runs that may not start yet
-    latest_wanted: Sequence[str] = ()
+    latest_wanted: Sequence[str] | None = None  # `wanted` has not been asked yet
     clock: WatchClock = field(default_factory=WatchClock)
     slowest: dict[str, float] = field(default_factory=dict)  # the workers' `SignOfLife.slowest` so far
     records: dict[str, RunRecord] = field(default_factory=dict)
@@ -268,7 +268,10 @@ def run_worker_pool(pool: WorkerPool) -> None:
     with collected_signals() as received:
         try:
             while _has_work(pool):
-                _assign_runs(pool)
+                try:
+                    _assign_runs(pool)
+                except UserError as error:  # of a newer version's record, or of a worker's machine
+                    _stop_pool(pool, error)
                 for link in pool.wait([slot.link for slot in pool.slots if slot.link], POLL_SECONDS):
                     _receive_report(pool, next(slot for slot in pool.slots if slot.link is link), link)
                 _react_to_signals(pool, len(received))
@@ -283,7 +286,10 @@ def run_worker_pool(pool: WorkerPool) -> None:
 
 def _has_work(pool: WorkerPool) -> bool:
     if pool.wanted and not pool.stopping:
-        _queue_wanted_runs(pool, pool.wanted(pool.records))
+        try:
+            _queue_wanted_runs(pool, pool.wanted(pool.records))
+        except UserError as error:  # such as that scores cannot be compared
+            _stop_pool(pool, error)
     return any(slot.task for slot in pool.slots) or bool(pool.queue and not pool.stopping)
 
 
@@ -309,6 +315,19 @@ def _queue_wanted_runs(pool: WorkerPool, wanted: Sequence[str]) -> None:
 
 def _is_unwanted(task: QueuedRun, wanted: Container[str]) -> bool:
     return task.run.run_id not in wanted and not task.is_repeat
+
+
+def _requeue(pool: WorkerPool, task: QueuedRun, at_back: bool = False) -> bool:
+    """Put a run that was on a worker back into the queue and return True, or hold it if it may no longer start."""
+    if pool.wanted and _is_unwanted(task, pool.latest_wanted or ()):
+        pool.held[task.run.run_id] = task
+        return False
+    if at_back:
+        pool.queue.append(task)
+        pool.queue.rotate(-secrets.randbelow(len(pool.queue)))  # away from where another process goes on
+    else:
+        pool.queue.appendleft(task)  # goes to the next free worker, unless the pool is stopping
+    return True
 
 
 def _has_new_record(pool: WorkerPool, task: QueuedRun) -> bool:
@@ -399,10 +418,7 @@ def _receive_report(pool: WorkerPool, slot: WorkerSlot, link: WorkerLink) -> Non
             _accept_record(pool, slot, task, record, device_works)
             return
         pool.show(RunEnded(slot.name, task.run, "interrupted"))
-        if pool.wanted and _is_unwanted(task, pool.latest_wanted):
-            pool.held[task.run.run_id] = task
-        else:
-            pool.queue.appendleft(task)  # goes to the next free worker, unless the pool is stopping
+        _requeue(pool, task)
         if word == "user_error":
             _stop_pool(pool, UserError(content))
 
@@ -420,8 +436,7 @@ def _accept_record(
         if _is_left_to_others(pool, task):
             pool.left.append(task.run.run_id)
         else:
-            pool.queue.append(task)
-            pool.queue.rotate(-secrets.randbelow(len(pool.queue)))  # away from where the other process goes on
+            _requeue(pool, task, at_back=True)
         return
     pool.records[task.run.run_id] = record
     pool.show(RunEnded(slot.name, task.run, "done", record))
@@ -458,7 +473,7 @@ def _clean_up_dead_worker(pool: WorkerPool, slot: WorkerSlot, end: WorkerEnd) ->
     """Handle a worker's death, and settle the run that it was on."""
     task = slot.task
     if task and slot.started_at is None and end.clean:  # it had done its last run already
-        pool.queue.appendleft(task)
+        _requeue(pool, task)
     elif task:
         task.machines_lost += end.machine_lost
         to_blame = not end.machine_lost or task.machines_lost > MAX_MACHINES_LOST
@@ -488,13 +503,13 @@ def _settle_dead_run(pool: WorkerPool, slot: WorkerSlot, task: QueuedRun, death:
         reason = f"{death}, twice" if death == first else f"{death}; on the first try, {first}"
         try:
             record = record_worker_death(task.run, pool.results, task.replaces, reason, seconds)
-        except StorageError as error:  # the other workers may still finish or keep a checkpoint
-            pool.queue.appendleft(task)
+        except UserError as error:  # the other workers may still finish or keep a checkpoint
+            _requeue(pool, task)
             _stop_pool(pool, error)
         else:
             _accept_record(pool, slot, task, record)
         return
-    pool.queue.appendleft(task)
+    is_queued = _requeue(pool, task)
     if pool.killed:
         return
     if slot.started_at is not None:
@@ -504,8 +519,10 @@ def _settle_dead_run(pool: WorkerPool, slot: WorkerSlot, task: QueuedRun, death:
     then = (
         "the next sweep continues it" if pool.stopping else f"it is tried {'once more' if to_blame else 'elsewhere'},"
     )
-    where = "from its last checkpoint" if has_checkpoint else "from its start"
-    pool.show(Notice(f"{run_label(task.run)}: {death}; {then} {where}"))
+    then += " from its last checkpoint" if has_checkpoint else " from its start"
+    if not is_queued:
+        then = "no claim needs it any more"
+    pool.show(Notice(f"{run_label(task.run)}: {death}; {then}"))
 
 
 def _kill_hung_workers(pool: WorkerPool) -> None:
