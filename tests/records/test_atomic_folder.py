@@ -12,6 +12,7 @@ from stableft.errors import StorageError
 from stableft.records import atomic_folder
 from stableft.records.atomic_folder import atomic_write_folder, remove_partial_folders, remove_under_claim
 from stableft.records.held_claims import HELD_CLAIMS, ClaimLostError
+from stableft.sweep import leases
 from stableft.sweep.claims import CLAIM_FILE, claim_run
 
 pytestmark = pytest.mark.faults
@@ -69,6 +70,7 @@ class Moments:
 )
 @pytest.mark.parametrize("before", [True, False])
 def test_a_holder_stopped_at_any_moment_spoils_nothing_of_its_successor(tmp_path, monkeypatch, change, before):
+    monkeypatch.setattr(leases, "TIMES", leases.LeaseTimes(missing=0.02))
     moments = Moments(tmp_path / "run", monkeypatch)
     target, taken_over = tmp_path / "run" / "model-best", 0
     for at in range(1, 40):
