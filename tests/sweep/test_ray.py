@@ -376,6 +376,7 @@ def make_link(ray_modules, tmp_path):
 
     yield make
     for link in links:
+        link.actor.node.close_files()
         link.actor.node.clean_up()
 
 
