@@ -141,11 +141,12 @@ def _apply_gradient(state: TrainState, config: TrainingConfig) -> tuple[Tensor, 
     parameter_norms = probe_norms = drift = None
     if recorder and norms_due:
         parameter_norms = gradient_norms(recorder.parameters.values())
-    grad_norm = _gradient_norm(state.model)
+    trained = [p for p in state.model.parameters() if p.grad is not None]
+    grad_norm = _gradient_norm(trained)
     if config.optimizer.clip_norm is not None and not _is_short(grad_norm, config.optimizer.clip_norm):
-        nn.utils.clip_grads_with_norm_(state.model.parameters(), config.optimizer.clip_norm, grad_norm)
+        nn.utils.clip_grads_with_norm_(trained, config.optimizer.clip_norm, grad_norm)
     if parameter_norms is not None:
-        probe_norms = torch.cat([torch.stack([grad_norm, _gradient_norm(state.model)]), parameter_norms])
+        probe_norms = torch.cat([torch.stack([grad_norm, _gradient_norm(trained)]), parameter_norms])
     state.scaler.step(state.optimizer)  # skips the step if the gradient is not finite
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
@@ -159,8 +160,8 @@ def _is_short(norm: Tensor, clip_norm: float) -> bool:
     return norm.device.type == "cpu" and bool(clip_norm / (norm + 1e-6) >= 1)  # as in `clip_grads_with_norm_`
 
 
-def _gradient_norm(model: nn.Module) -> Tensor:
-    return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+def _gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
 def learning_rate(config: TrainingConfig, step: int, total: int) -> float:
