@@ -84,6 +84,21 @@ def test_what_is_not_as_in_the_record_is_told(seeds):
     assert found.unequal == ()
 
 
+def test_a_version_that_only_one_has_is_no_difference_and_no_equality(seeds):
+    results, (record, *_) = seeds
+    versions = record.environment.versions
+    cuda = {"cuda": "13.0", "driver": "580.1"}
+    older = clean(record, versions=versions | cuda)
+    now = clean(record, versions=versions | {**cuda, "driver": "590.2", "cublas": "13.1.0"})
+    found = compare_runs(older, now, results, results)
+    assert found.conditions == ("driver 580.1, now 590.2",)
+    assert found.uncompared == ("cublas",)
+    assert list(describe_comparison(found, ()))[1] == "versions that only one of both has: cublas"
+    unknown = compare_runs(older, clean(record, versions=versions | cuda | {"cublas": "13.1.0"}), results, results)
+    assert unknown.conditions == ()
+    assert not unknown.must_be_equal
+
+
 def test_a_run_of_several_commits_need_not_be_equal(seeds):
     results, (record, *_) = seeds
     before = clean(record).model_copy(update={"commits": ("old", "new")})

@@ -40,12 +40,14 @@ FILES = (HISTORY_FILE, PREDICTIONS_FILE)
 class RunComparison:
     """A run, its repetition, and their outputs: those that are equal bit for bit, and those that are not.
 
-    `conditions` say what is not as in the record. `must_be_equal`: a CPU did both under the same conditions.
+    `conditions` say what is not as in the record, `uncompared` of which software only one of both has the version.
+    `must_be_equal`: a CPU did both under the same conditions.
     """
 
     before: RunRecord
     now: RunRecord
     conditions: tuple[str, ...]
+    uncompared: tuple[str, ...]
     equal: tuple[str, ...]
     unequal: tuple[str, ...]
     must_be_equal: bool
@@ -147,7 +149,8 @@ def compare_runs(before: RunRecord, now: RunRecord, results: Path, folder: Path)
     a, b = before.environment, now.environment
     assert a
     assert b
-    conditions = list(_differing_conditions(before, now))
+    conditions = tuple(_differing_conditions(before, now))
+    uncompared = tuple(sorted(a.versions.keys() ^ b.versions.keys()))
     equal, unequal = [], []
     same = before.model_dump_json(include={*SCORED}) == now.model_dump_json(include={*SCORED})
     (equal if same else unequal).append("scores and evaluations")
@@ -161,10 +164,8 @@ def compare_runs(before: RunRecord, now: RunRecord, results: Path, folder: Path)
             same = _have_equal_arrays(*paths)  # another zlib may compress them to other bytes
         where = "" if same else _first_difference(*paths) if name == HISTORY_FILE and paths[0].is_file() else ""
         (equal if same else unequal).append(f"{name}{where}")
-    on_cpu = a.device == b.device == "cpu"
-    return RunComparison(
-        before, now, tuple(conditions), tuple(equal), tuple(unequal), on_cpu and a.deterministic and not conditions
-    )
+    must_be_equal = a.device == b.device == "cpu" and a.deterministic and not (conditions or uncompared)
+    return RunComparison(before, now, conditions, uncompared, tuple(equal), tuple(unequal), must_be_equal)
 
 
 def _differing_conditions(before: RunRecord, now: RunRecord) -> Iterator[str]:
@@ -172,9 +173,9 @@ def _differing_conditions(before: RunRecord, now: RunRecord) -> Iterator[str]:
     a, b = before.environment, now.environment
     assert a
     assert b
-    for name in sorted(a.versions.keys() | b.versions.keys()):
-        if a.versions.get(name) != b.versions.get(name):
-            yield f"{name} {a.versions.get(name, 'unknown')}, now {b.versions.get(name, 'unknown')}"
+    for name in sorted(a.versions.keys() & b.versions.keys()):
+        if a.versions[name] != b.versions[name]:
+            yield f"{name} {a.versions[name]}, now {b.versions[name]}"
     names = ("platform", "device", "processor", "threads", "numerics", "micro_batch", "eval_batch")
     for name in names:
         x, y = getattr(a, name), getattr(b, name)
@@ -223,6 +224,8 @@ def describe_comparison(comparison: RunComparison, siblings: Sequence[RunRecord]
         yield f"not as in its record: {'; '.join(comparison.conditions)}"
     else:
         yield "versions, commit, device, threads and data are as in its record"
+    if comparison.uncompared:
+        yield f"versions that only one of both has: {', '.join(comparison.uncompared)}"
     if comparison.equal:
         yield f"equal bit for bit: {', '.join(comparison.equal)}"
     if not comparison.unequal:

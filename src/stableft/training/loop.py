@@ -52,7 +52,7 @@ def resume_conditions(run_id: str, fingerprint: str, execution: Execution, devic
         "tf32": execution.tf32 or None,
         "compile": execution.compile or None,
         "deterministic": None if execution.deterministic else False,  # None: on, as in older checkpoints
-        **(gpu_versions() if device.type == "cuda" else {}),
+        **gpu_versions(device),
         **{name: package_versions()[name] for name in ("stableft", "torch", "transformers")},
     }
 
