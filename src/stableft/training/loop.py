@@ -100,6 +100,8 @@ def run_steps(
     flush_every = 1 if settings.device.type == "cpu" or saves_last else 20
     pending: list[StepResult] = []
     diverged = False
+    if state.seconds and not state.energy:  # begun by an older version, which metered nothing
+        state.energy["device_seconds"] = state.seconds
     meter = EnergyMeter(settings.device)
 
     def take_time(at_once: bool = False) -> None:
