@@ -1,5 +1,6 @@
 """Repeat a run from its record, in a folder of its own, and compare what both measured."""
 
+import json
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from stableft.config.local_files import file_digest
-from stableft.config.planned_run import Execution, PlannedRun
+from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.sweep_file import Sweep
 from stableft.data.sources import find_model_commit
 from stableft.errors import UserError
@@ -28,7 +29,7 @@ from stableft.report.numbers_in_words import format_percent
 from stableft.sweep.devices import resolve_device
 from stableft.sweep.local_workers import LocalExecutor
 from stableft.sweep.preflight import check_sweep_inputs
-from stableft.sweep.progress import open_display, run_label
+from stableft.sweep.progress import ShowEvent, open_display, run_label
 from stableft.sweep.workers import run_with_workers
 
 RERUNS_FOLDER = "reruns"  # in a results folder: results folders of one repeated run each
@@ -115,37 +116,51 @@ def repeat_run(
         sources = replace(sources, hub_commits={config.model.identity: commit})
     run = PlannedRun(record.arm, record.recipe, config, record.report)
     check_sweep_inputs([run], sources, ())
+    name = resolve_device(device or ("cpu" if environment.device == "cpu" else "auto"))
     execution = Execution(
+        name,
         threads=environment.threads,
         micro_batch=environment.micro_batch if environment.micro_batch < config.schedule.batch_size else None,
         deterministic=environment.deterministic,
         tf32=environment.tf32,
         compile=environment.compiled,
     )
-    folder.mkdir(parents=True, exist_ok=True)
     if config.start_from:  # its weights are in the results folder of the original
         link = run_folder(folder, config.start_from.run)
-        link.parent.mkdir(exist_ok=True)
+        link.parent.mkdir(parents=True, exist_ok=True)
         if link.is_symlink():
             link.unlink()  # the results folder may have moved since
         if not link.exists():
             link.symlink_to(run_folder(results, config.start_from.run).resolve(), target_is_directory=True)
-    name = resolve_device(device or ("cpu" if environment.device == "cpu" else "auto"))
     print(f"repeating run {record.run_id}, {run_label(run)}, in {folder}", flush=True)
     with open_display() as display:
-        outcome = run_with_workers(
-            [run], folder, sources, LocalExecutor([name]), execution, retry_crashed=True, display=display
-        )
-    if outcome.interrupted:
+        records = train_apart([run], folder, sources, execution, display)
+    return records[0] if records else None
+
+
+def train_apart(
+    runs: Sequence[PlannedRun], folder: Path, sources: LocalPaths, execution: Execution, display: ShowEvent
+) -> list[RunRecord] | None:
+    """Train runs in a results folder of their own. Return their records, or None if interrupted.
+
+    Raises:
+        UserError: A run crashed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    executor, records = LocalExecutor([execution.device]), []
+    if run_with_workers(runs, folder, sources, executor, execution, retry_crashed=True, display=display).interrupted:
         return None
-    again = read_record(folder, record.run_id)
-    if again is None or again.status != "finished":
-        raise UserError(f"run {record.run_id}: its repetition crashed ({again.reason if again else 'no record'})")
-    return again
+    for run in runs:
+        record = read_record(folder, run.run_id)
+        if record is None or record.status != "finished":
+            reason = record.reason if record else "no record"
+            raise UserError(f"run {run.run_id}, {run_label(run)}, in {folder}: it crashed ({reason})")
+        records.append(record)
+    return records
 
 
 def compare_runs(before: RunRecord, now: RunRecord, results: Path, folder: Path) -> RunComparison:
-    """Return how a repeated run compares with the original, whose files may be gone: its record has their sums."""
+    """Return how a run compares with an earlier one, whose files may be gone: its record has their sums."""
     a, b = before.environment, now.environment
     assert a
     assert b
@@ -155,14 +170,15 @@ def compare_runs(before: RunRecord, now: RunRecord, results: Path, folder: Path)
     same = before.model_dump_json(include={*SCORED}) == now.model_dump_json(include={*SCORED})
     (equal if same else unequal).append("scores and evaluations")
     for name in FILES:
-        paths = [run_folder(root, before.run_id) / name for root in (results, folder)]
-        known = (before.files or {}).get(name) or (file_digest(paths[0]) if paths[0].is_file() else None)
+        paths = (run_folder(results, before.run_id) / name, run_folder(folder, now.run_id) / name)
+        digest = file_digest(paths[0]) if paths[0].is_file() else None
+        known = (before.files or {}).get(name) or digest
         if known is None:
             continue
-        same = known == file_digest(paths[1])
-        if not same and name == PREDICTIONS_FILE and paths[0].is_file() and file_digest(paths[0]) == known:
-            same = _have_equal_arrays(*paths)  # another zlib may compress them to other bytes
-        where = "" if same else _first_difference(*paths) if name == HISTORY_FILE and paths[0].is_file() else ""
+        same, where = known == file_digest(paths[1]), ""
+        if not same and known == digest:
+            same = name == PREDICTIONS_FILE and _have_equal_arrays(*paths)  # another zlib compresses to other bytes
+            where = _first_difference(*paths) if name == HISTORY_FILE else ""
         (equal if same else unequal).append(f"{name}{where}")
     must_be_equal = a.device == b.device == "cpu" and a.deterministic and not (conditions or uncompared)
     return RunComparison(before, now, conditions, uncompared, tuple(equal), tuple(unequal), must_be_equal)
@@ -213,8 +229,10 @@ def _have_equal_arrays(a: Path, b: Path) -> bool:
 def _first_difference(a: Path, b: Path) -> str:
     """Return where two histories part: at the first step that is not equal."""
     lines = [path.read_text(encoding="utf-8").splitlines() for path in (a, b)]
-    step = next((i for i, (x, y) in enumerate(zip(*lines, strict=False), 1) if x != y), min(map(len, lines)) + 1)
-    return f" from step {step} on"
+    for step, (one, other) in enumerate(zip(*lines, strict=False), 1):
+        if one != other:
+            return f" from step {step} on (loss {json.loads(one)['loss']} and {json.loads(other)['loss']})"
+    return f" from step {min(map(len, lines)) + 1} on"
 
 
 def describe_comparison(comparison: RunComparison, siblings: Sequence[RunRecord]) -> Iterator[str]:
