@@ -9,7 +9,7 @@ from support.training_runs import train_run
 
 from stableft.cli.app import run_command
 from stableft.errors import UserError
-from stableft.probes.determinism import ShortRun, Verification, describe_verification, shorten
+from stableft.probes.determinism import Verification, describe_verification, shorten
 from stableft.probes.rerun import RERUNS_FOLDER, choose_folder, compare_runs, describe_comparison, find_record
 from stableft.records.run_record import (
     HISTORY_FILE,
@@ -55,7 +55,7 @@ def test_another_way_to_round_is_compared_with_the_spread_over_seeds(seeds, toy_
     now = train_run(toy_run(), tmp_path, toy_sources, micro_batch=1)
     found = compare_runs(clean(records[0]), clean(now), results, tmp_path)
     assert found.conditions == ("micro batch 4, now 1",)
-    assert re.fullmatch(rf"{HISTORY_FILE} from step \d+ on", found.unequal[1])
+    assert re.fullmatch(rf"{HISTORY_FILE} from step \d+ on \(loss 0\.\d+ and 0\.\d+\)", found.unequal[1])
     assert not found.must_be_equal
     *_, scores, spread = describe_comparison(found, records)
     before, after = records[0].reported_score, now.reported_score
@@ -82,6 +82,21 @@ def test_what_is_not_as_in_the_record_is_told(seeds):
     assert halved.startswith("memory ran out then")
     assert rows == "the data rows are others"
     assert found.unequal == ()
+
+
+def test_a_version_that_only_one_has_is_no_difference_and_no_equality(seeds):
+    results, (record, *_) = seeds
+    versions = record.environment.versions
+    cuda = {"cuda": "13.0", "driver": "580.1"}
+    older = clean(record, versions=versions | cuda)
+    now = clean(record, versions=versions | {**cuda, "driver": "590.2", "cublas": "13.1.0"})
+    found = compare_runs(older, now, results, results)
+    assert found.conditions == ("driver 580.1, now 590.2",)
+    assert found.uncompared == ("cublas",)
+    assert list(describe_comparison(found, ()))[1] == "versions that only one of both has: cublas"
+    unknown = compare_runs(older, clean(record, versions=versions | cuda | {"cublas": "13.1.0"}), results, results)
+    assert unknown.conditions == ()
+    assert not unknown.must_be_equal
 
 
 def test_a_run_of_several_commits_need_not_be_equal(seeds):
@@ -129,24 +144,23 @@ def test_the_original_is_never_written_to(seeds, tmp_path):
             choose_folder(results, out, record.run_id)
 
 
-def as_short(record: RunRecord, results) -> ShortRun:
-    lines = (run_folder(results, record.run_id) / HISTORY_FILE).read_text().splitlines()
-    return ShortRun(record, tuple(lines), record.files[PREDICTIONS_FILE])
-
-
 def test_seeds_that_act_and_equal_runs_are_told_from_others(seeds):
     results, records = seeds
-    a, b, c = (as_short(record, results) for record in records)
-    good = Verification(a, a, b, c)
+    same, b, c = (compare_runs(records[0], record, results, results) for record in records)
+    good = Verification(same, b, c)
     assert good.is_deterministic
     assert good.seeds_act
     assert list(describe_verification(good))[-1] == "This machine is deterministic; both seeds act."
-    drifting = Verification(a, replace(a, predictions="0"), b, a)
+    assert c.unequal[2] == PREDICTIONS_FILE
+    drifting = Verification(replace(same, unequal=c.unequal[2:]), b, same)
     assert not drifting.is_deterministic
     assert not drifting.seeds_act
     _, same, init, data, verdict = describe_verification(drifting)
-    assert same == "the same run, twice: they differ in the evaluation at the end"
-    assert re.search(r"they differ from step 1 on, loss \S+ and \S+$", init)
+    assert same == f"the same run, twice: not equal: {PREDICTIONS_FILE}"
+    loss = r"\(loss 0\.\d+ and 0\.\d+\)"
+    assert re.search(
+        rf": not equal: scores and evaluations, {HISTORY_FILE} from step 1 on {loss}, {PREDICTIONS_FILE}$", init
+    )
     assert data.endswith("equal bit for bit")
     assert verdict == "This machine is not deterministic; a seed does not act."
 

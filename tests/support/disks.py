@@ -1,7 +1,10 @@
-"""A small disk of a test's own, which can be full, read-only or gone."""
+"""A small disk of a test's own, which can be full, read-only or gone; and a user who may not write."""
 
 import os
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -29,3 +32,38 @@ class SmallDisk:
 
     def unmount(self) -> None:
         subprocess.run(["umount", "--lazy", self.folder], check=True)
+
+    def make_writable(self, folder: Path) -> None:
+        """Undoes `make_read_only`."""
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+NOBODY = 65534
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Lets root, whom no permissions stop, do a block as a user without rights."""
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@contextmanager
+def as_root() -> Iterator[None]:
+    """Lets root do a block as itself within `as_nobody`."""
+    os.seteuid(0)
+    try:
+        yield
+    finally:
+        os.seteuid(NOBODY)
+
+
+@contextmanager
+def folder_of_root() -> Iterator[Path]:
+    """Yields a folder that others can read; they cannot enter those of pytest."""
+    with tempfile.TemporaryDirectory(prefix="stableft-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)

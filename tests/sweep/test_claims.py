@@ -4,9 +4,14 @@ import subprocess
 import sys
 
 import pytest
+from support.disks import as_nobody, folder_of_root
 
 from stableft.errors import UserError
+from stableft.records.atomic_folder import RANDOM_BYTES
+from stableft.records.held_claims import HELD_CLAIMS
+from stableft.sweep import leases
 from stableft.sweep.claims import CLAIM_FILE, claim_run
+from stableft.sweep.leases import LeaseTimes
 
 HOLD = """
 import sys, time
@@ -48,6 +53,36 @@ def test_a_link_in_place_of_a_folder_is_refused_before_anything_is_removed(tmp_p
     with pytest.raises(UserError, match=r"run is a link, .*left alone"), claim_run(tmp_path / "run"):
         pytest.fail("claimed")
     assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == [".mine.tmp"]
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="becomes a user without rights")
+@pytest.mark.parametrize("what", ["no folder", "folder", "file left", "folder left", "claim left"])
+def test_a_folder_that_this_user_may_not_write_is_refused_in_a_sentence(what, monkeypatch):
+    """In a folder with the sticky bit anybody may make files, but not rename or remove those of others."""
+    monkeypatch.setattr(leases, "TIMES", LeaseTimes(watch=0.1))
+    with folder_of_root() as root:
+        run = root / "runs" / "run"
+        if what != "no folder":
+            run.mkdir(parents=True)
+            run.chmod(0o755 if what == "folder" else 0o1777)
+        match what:
+            case "file left":
+                (run / ".record.json.1.abcd.tmp").write_text("left")
+            case "folder left":
+                (run / f".model-best.{'0' * 2 * RANDOM_BYTES}.partial").mkdir()
+            case "claim left":
+                (run / CLAIM_FILE).write_text("{}")
+                os.utime(run / CLAIM_FILE, (0, 0))
+        before = {*root.rglob("*"), *root.rglob(".*")}
+        with (
+            pytest.raises(UserError, match=rf"^{run}: this user may not read and write here \((Per|Op)[^)]*\); change"),
+            as_nobody(),
+            claim_run(run),
+        ):
+            pytest.fail("claimed")
+        assert {*root.rglob("*"), *root.rglob(".*")} == before
+        assert not HELD_CLAIMS
 
 
 @pytest.mark.faults

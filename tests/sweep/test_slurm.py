@@ -150,7 +150,7 @@ def test_a_script_is_shown_where_torch_cannot_be_imported(without_slurm):
 def test_gpus_of_a_pilot_and_an_argument_that_replaces_them():
     def gres(*arguments: str) -> list[str]:
         options = SlurmOptions(gpus=2, arguments=arguments)
-        script = write_script(options, "mosbach/table1", 3, Path("/100%"), "key", ["a b"], "title")
+        script = write_script(options, "mosbach/table1", 3, Path("/100%"), "key", "'a b'", "title")
         assert "\n#SBATCH --job-name=stableft-mosbach-table1\n" in script
         assert "\n#SBATCH --output=/100%%/sweeps/mosbach/table1/slurm/%A_%a.log\n" in script
         assert script.endswith("\nexec 'a b'\n")
@@ -235,6 +235,30 @@ def test_a_results_folder_is_judged_by_where_it_is(programs, stableft, monkeypat
     code, out, err = stableft(*SUBMIT)
     assert (code, out) == (2, "")
     assert "--results results: pilots on elsewhere cannot see this folder: it is for temporary files" in err
+
+
+@pytest.mark.parametrize("first", ["results", "link/results", "results/", "{}/results", "bin/../results"])
+def test_a_results_folder_by_any_of_its_paths_has_one_set_of_pilots(programs, stableft, monkeypatch, first):
+    """Each is submitted by one path, and asked for, and cancelled, by all the others."""
+    folder = programs.parent
+    (folder / "results").mkdir()
+    (folder / "link").symlink_to(folder, target_is_directory=True)
+    submit = (*SUBMIT, "--seeds", "1-2", "--pilots", "2", "--results")
+    code, script, _ = stableft(*submit, first.format(folder), "--print")
+    assert code == 0
+    comment = script.partition("--comment=")[2].partition("\n")[0].strip('"')
+    (programs / "squeue.out").write_text("".join(f"5|{task}|RUNNING|node|None|{comment}\n" for task in (1, 2)))
+    for other in ("results", "link/results", "results/", f"{folder}/results", "./bin/../results"):
+        code, out, _ = stableft(*submit, other)
+        assert (code, out.splitlines()) == (
+            0,
+            ["pilots: 2 running, 0 queued (Slurm job 5)", "0 runs are done, 0 crashed, 4 left: nothing to submit"],
+        )
+        assert stableft("sweep", "smoke", "--stop", "--results", other)[1].startswith("pilots: 2 running")
+    older = comment.replace(str(folder.resolve()), f"{folder}/link")  # which wrote the path as it was given
+    assert older != comment
+    (programs / "squeue.out").write_text(f"5|1|RUNNING|node|None|{older}\n5|2|RUNNING|node|None|{comment}x\n")
+    assert stableft(*submit, "results")[1].splitlines()[0] == "pilots: 1 running, 0 queued (Slurm job 5)"
 
 
 def test_pilots_that_are_ending_count_for_nothing(programs, stableft):

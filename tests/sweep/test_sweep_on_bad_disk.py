@@ -62,6 +62,28 @@ def test_a_full_disk_stops_the_sweep_and_the_same_call_goes_on(disk, arm):
     assert (len(outcome.finished_before), len(outcome.finished), outcome.crashed) == (1, 2, ())
 
 
+@pytest.mark.parametrize("made", [True, False])
+def test_a_folder_that_is_read_only_stops_the_sweep_and_the_same_call_goes_on(disk, made):
+    """That of the second run, or that in which it would be made."""
+    second = run_folder(disk.folder, make_run(1, "arm").run_id)
+    folder = second if made else second.parent
+    folder.mkdir(parents=True)
+    if not made:
+        run_folder(disk.folder, make_run(0, "arm").run_id).mkdir()
+        save_record(disk.folder, make_record(make_run(0, "arm")))
+    disk.make_read_only(folder)
+    named = second / "claim.json" if made else second
+    try:
+        with pytest.raises(UserError, match=rf"^cannot use {named}: Read-only file system$"):
+            sweep(disk.folder, "arm")
+    finally:
+        disk.make_writable(folder)
+    assert len(list(disk.folder.rglob(RECORD_FILE))) == 1
+    assert not list(disk.folder.rglob(CRASH_FILE))
+    outcome = sweep(disk.folder, "arm")
+    assert (len(outcome.finished_before), len(outcome.finished), outcome.crashed) == (1, 2, ())
+
+
 @pytest.mark.parametrize("arm", ["removed", "run removed"])
 def test_a_folder_that_is_removed_stops_the_sweep(tmp_path, arm):
     results = tmp_path / "results"

@@ -1,5 +1,7 @@
 """The pool's queue, with workers that do what a test has written down: no processes, no training."""
 
+import hashlib
+import json
 import math
 import time
 from collections import deque
@@ -15,8 +17,9 @@ from support.sweep_records import make_record, make_run, save_record
 from stableft.cli.slurm_commands import _runs_left
 from stableft.config.decide_rule import DecideRule
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
+from stableft.config.run_config import canonical_json
 from stableft.errors import UserError
-from stableft.records.run_record import CHECKPOINT_FILE, PREDICTIONS_FILE, run_folder
+from stableft.records.run_record import CHECKPOINT_FILE, PREDICTIONS_FILE, RECORD_FILE, SCHEMA, run_folder
 from stableft.sweep.executor import WorkerEnd
 from stableft.sweep.progress import Notice, RunEnded
 from stableft.sweep.run_sweep import run_planned_sweep
@@ -149,9 +152,28 @@ def raise_user_error(*_: Any) -> tuple[str, ...]:
     raise UserError("scores cannot be compared")
 
 
-@pytest.mark.parametrize("where", ["rule", "start"])
-def test_a_mistake_seen_by_the_pool_lets_the_runs_of_others_write_a_checkpoint(tmp_path, where, monkeypatch):
-    """In the claims' rule, and in the start of a worker."""
+def write_newer_record(results: Path, run: PlannedRun) -> Path:
+    """Writes the record of a run as a newer version does, with a checksum that is right, and returns its path."""
+    save_record(results, make_record(run))
+    path = run_folder(results, run.run_id) / RECORD_FILE
+    values = json.loads(path.read_text()) | {"schema": SCHEMA + 1, "something_new": 1}
+    del values["checksum"]
+    checksum = hashlib.sha256(canonical_json(values).encode()).hexdigest()
+    path.write_text(canonical_json(values | {"checksum": checksum}) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ("rule", "^scores cannot be compared$"),
+        ("start", "^scores cannot be compared$"),
+        ("record", rf"^\S+{RECORD_FILE} has schema {SCHEMA + 1}, but this version .*: read it with the version that"),
+    ],
+    ids=["rule", "start", "record"],
+)
+def test_a_mistake_seen_by_the_pool_lets_the_runs_of_others_write_a_checkpoint(tmp_path, where, sentence, monkeypatch):
+    """In the claims' rule, in the start of a worker, and in what a newer version wrote meanwhile of another run."""
 
     def begin(run: PlannedRun, results: Path) -> list[Report]:
         folder = run_folder(results, run.run_id)
@@ -160,8 +182,13 @@ def test_a_mistake_seen_by_the_pool_lets_the_runs_of_others_write_a_checkpoint(t
         if where == "start":
             monkeypatch.setattr(executor, "start", raise_user_error)
             executor.started[1].ended = True
+        if where == "record":
+            newer.append(write_newer_record(results, Y))
+            written.append(newer[0].read_bytes())
+            executor.started[1].reports.append(("ready", None))
         return [*STARTED]
 
+    newer, written = list[Path](), list[bytes]()
     executor = WrittenWorkers(begin, [("interrupted", None)], jobs=2)
     start = executor.start
 
@@ -175,7 +202,7 @@ def test_a_mistake_seen_by_the_pool_lets_the_runs_of_others_write_a_checkpoint(t
     events: list[Any] = []
     both = (X.run_id, Y.run_id)
     claims = (lambda _: raise_user_error() if executor.sent else both) if where == "rule" else None
-    with pytest.raises(UserError, match="scores cannot be compared"):
+    with pytest.raises(UserError, match=sentence):
         run_with_workers(
             [X, Y],
             tmp_path,
@@ -189,6 +216,8 @@ def test_a_mistake_seen_by_the_pool_lets_the_runs_of_others_write_a_checkpoint(t
     assert [event.how for event in events if isinstance(event, RunEnded)] == ["interrupted"]
     assert executor.sent == [X]
     assert not executor.started[0].killed
+    assert [path.read_bytes() for path in newer] == written
+    assert len(list(tmp_path.rglob(f"{RECORD_FILE}*"))) == len(newer)
 
 
 def test_runs_of_a_decided_sweep_are_completed_and_pilots_count_them(tmp_path):

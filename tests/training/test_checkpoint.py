@@ -11,7 +11,7 @@ from support.training_runs import run_outputs, train_run
 from stableft.config.planned_run import Execution, RunInterrupted, RunProgress
 from stableft.errors import StorageError, UserError
 from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE, read_record, run_folder
-from stableft.training import checkpoint
+from stableft.training import checkpoint, environment
 from stableft.training.checkpoint import CHECKPOINT_TIME_SHARE, CheckpointBudget, initial_checkpoint_budget
 from stableft.training.environment import commit_label, package_versions
 from stableft.training.loop import resume_conditions
@@ -323,9 +323,32 @@ def test_a_checkpoint_without_a_checksum_is_set_aside(stopped, toy_sources, capl
 
 
 def test_a_gpu_with_other_software_is_another_place_to_go_on(monkeypatch):
-    versions = {"cuda": "13.0", "cudnn": "91200", "driver": "580.1"}
-    monkeypatch.setattr("stableft.training.loop.gpu_versions", lambda: versions)
+    versions = {"cuda": "13.0", "cudnn": "91200", "cublas": "13.1.0", "driver": "580.1"}
+    monkeypatch.setattr(environment, "_cublas_version", lambda: versions["cublas"])
+    monkeypatch.setattr(environment, "_driver_version", lambda: versions["driver"])
+    monkeypatch.setattr(torch.version, "cuda", versions["cuda"])
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91200)
     monkeypatch.setattr("stableft.training.loop.device_name", str)
-    on_gpu, on_cpu = (resume_conditions("run", "data", Execution(), torch.device(kind)) for kind in ("cuda", "cpu"))
+    on_gpu, on_cpu = (resume_conditions("run", "data", Execution(), torch.device(kind)) for kind in ("cuda:7", "cpu"))
     assert versions.items() <= on_gpu.items()
     assert not versions.keys() & on_cpu.keys()
+
+
+@pytest.mark.parametrize(
+    ("saved", "now", "first"),
+    [
+        ({}, {"cublas": "13.1.0"}, 6),  # an older version asked for fewer
+        ({"driver": None}, {"driver": "580.1"}, 6),  # nvidia-smi was not there
+        ({"driver": "580.1"}, {}, 6),
+        ({"cublas": "13.1.0", "driver": "580.1"}, {"cublas": "13.1.0", "driver": "580.1"}, 6),
+        ({"cublas": "13.1.0", "driver": "580.1"}, {"cublas": "13.0.2", "driver": "580.1"}, 1),
+    ],
+)
+def test_versions_that_are_not_known_stop_no_run(toy_run, toy_sources, tmp_path, monkeypatch, saved, now, first):
+    """The run is on a CPU, but the versions are those of a GPU's software."""
+    run = toy_run()
+    monkeypatch.setattr("stableft.training.loop.gpu_versions", lambda device: saved)
+    with pytest.raises(RunInterrupted):
+        train_run(run, tmp_path, toy_sources, stop_at=5)
+    monkeypatch.setattr("stableft.training.loop.gpu_versions", lambda device: now)
+    assert first_step(run, tmp_path, toy_sources) == first

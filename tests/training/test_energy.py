@@ -1,8 +1,11 @@
 """Joules, device time and money: how counters are read and shared, and what records and reports say of them."""
 
 import os
+import re
 import subprocess
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,15 +14,25 @@ import pytest
 import torch
 from support.training_runs import train_run
 
+from stableft.cli.sweep_commands import render_folder_status, render_sweep_status
 from stableft.config.planned_run import Execution, RunInterrupted
+from stableft.config.sweep_file import Sweep
 from stableft.config.validation import check_price
 from stableft.errors import UserError
 from stableft.records.energy import EnergyRecord, EnergyTotals, describe_energy, make_energy_record
-from stableft.records.run_record import dump_record, parse_record_as, read_record, write_records_file
+from stableft.records.run_record import (
+    CHECKPOINT_FILE,
+    dump_record,
+    parse_record_as,
+    read_record,
+    run_folder,
+    write_records_file,
+)
 from stableft.report.build import build_report
 from stableft.report.forms.write import render_report
 from stableft.report.runs import load_runs_from_file
 from stableft.sweep.estimate import estimate_sweep, render_estimate
+from stableft.training.checkpoint import read_with_checksum, write_with_checksum
 from stableft.training.energy import POWERCAP, EnergyMeter, Rapl
 
 WRAP = 262_143_328_850  # microjoules, of a real processor
@@ -131,7 +144,7 @@ def test_a_gpu_is_read_by_its_id_and_shared_evenly(machine, tmp_path, monkeypatc
     nvml.nvmlDeviceGetTotalEnergyConsumption = broken
     machine.now = 20.0
     meters[0].add_to(used)
-    assert (used["gpu_joules"], used["device_seconds"]) == (2.0, 20.0)
+    assert (used["gpu_joules"], used["device_seconds"], used["missing_seconds"]) == (2.0, 20.0, 10.0)
     meters[0].close()
 
 
@@ -158,9 +171,45 @@ def test_a_record_says_it_only_where_there_is_something_to_say():
     totals.add(record, "cpu")
     totals.add(EnergyRecord(device_seconds=3600, gpu_joules=7.2e6), "NVIDIA")
     (line,) = describe_energy(totals)
+    totals.add(EnergyRecord(device_seconds=3600, cpu_joules=3.6e6, missing_seconds=600), "cpu")
+    assert " 4 kWh (3 of 4 runs, 1 in part, without 0:10:00 that no meter saw), " in next(iter(describe_energy(totals)))
     assert line.startswith(
         "Training took 1 GPU-hours (1 of 3 runs), 3 kWh (2 of 3 runs), 5.00 at the price given (1 of 3 runs); "
     )
+
+
+def test_the_sums_of_several_processes_say_what_no_meter_saw(machine, tmp_path):
+    def go_on(used: dict[str, float], readable: bool) -> EnergyRecord | None:
+        """Meters ten seconds and a joule more, as a process that resumes a run does."""
+        powercap = machine.powercap if readable else tmp_path / "nowhere"
+        machine.now = machine.own = machine.busy = 0.0
+        clocks = {"clock": lambda: machine.now, "busy": lambda: (machine.own, machine.busy)}
+        meter = EnergyMeter(torch.device("cpu"), powercap, None, tmp_path / "jobs", **clocks)
+        machine.set("0", int((machine.powercap / "intel-rapl:0" / "energy_uj").read_text()) + 1_000_000)
+        machine.now, machine.own, machine.busy = 10.0, 1.0, 1.0
+        meter.add_to(used)
+        meter.close()
+        return make_energy_record(used, None, on_gpu=False)
+
+    def record(seconds: float, joules: float, missing: float | None) -> EnergyRecord:
+        return EnergyRecord(device_seconds=seconds, cpu_joules=joules, missing_seconds=missing)
+
+    whole: dict[str, float] = {}
+    assert [go_on(whole, True) for _ in range(2)] == [record(10, 1, None), record(20, 2, None)]
+    lost: dict[str, float] = {}
+    go_on(lost, True)
+    assert [go_on(lost, readable) for readable in (False, False, True)] == [
+        record(20, 1, 10), record(30, 1, 20), record(40, 2, 20),
+    ]  # fmt: skip
+    found: dict[str, float] = {}
+    assert [go_on(found, False) for _ in range(2)] == [None, None]
+    assert [go_on(found, readable) for readable in (True, True, False)] == [
+        record(30, 1, 20), record(40, 2, 20), record(50, 2, 30),
+    ]  # fmt: skip
+    # Sums of an older version, which said nothing of what no meter saw.
+    assert go_on({"device_seconds": 50.0, "cpu_joules": 7.0}, True) == record(60, 8, None)
+    assert go_on({"device_seconds": 50.0, "cpu_joules": 7.0}, False) == record(60, 7, 10)
+    assert go_on({"device_seconds": 50.0}, True) == record(60, 1, 50)
 
 
 @pytest.mark.parametrize("price", [-1.0, float("nan"), float("inf"), "2"])
@@ -192,6 +241,41 @@ def test_a_run_is_metered_through_an_interruption_and_its_report_says_so(
     assert " at the price given (1 of 2 runs); a device is shared evenly" in text
 
 
+@pytest.mark.parametrize("readable", [(True, False), (False, True), ("an older version", True), (True, True)])
+def test_a_report_says_that_the_joules_are_of_a_part(toy_run, toy_sources, tmp_path, machine, monkeypatch, readable):
+    """A run begins where the meter can be read, or cannot, and ends elsewhere."""
+    results, run, begun = tmp_path / "results", toy_run(), 0.0
+    for stop_at, seen in zip((5, None), readable, strict=True):
+        powercap = machine.powercap if seen is True else tmp_path / "nowhere"
+        meter = partial(EnergyMeter, powercap=powercap, jobs=tmp_path / "jobs")
+        monkeypatch.setattr("stableft.training.loop.EnergyMeter", meter)
+        with suppress(RunInterrupted):
+            record = train_run(run, results, toy_sources, stop_at=stop_at)
+        if stop_at:
+            path = run_folder(results, run.run_id) / CHECKPOINT_FILE
+            content = read_with_checksum(path)
+            begun = content["energy"]["device_seconds"]
+            if seen == "an older version":
+                begun = content["seconds"]
+                del content["energy"]
+                with open(path, "wb") as file:
+                    write_with_checksum(file, content)
+    energy = record.environment.energy
+    assert parse_record_as(type(record), dump_record(record)) == record
+    write_records_file(tmp_path / "r.jsonl", [record])
+    text = " ".join(render_report(build_report(load_runs_from_file(tmp_path / "r.jsonl")), "md").split())
+    sweep = Sweep("toy", tmp_path / "toy.yaml", (run, replace(run, arm="the same")), toy_sources)
+    for status in (render_sweep_status(sweep, results), render_folder_status(results)):
+        assert next(line for line in status.splitlines() if line.startswith("Training took ")) in text
+    if readable == (True, True):
+        assert energy.missing_seconds is None
+        assert "no meter saw" not in text
+    else:
+        assert energy.missing_seconds == pytest.approx(energy.device_seconds - begun if readable[0] is True else begun)
+        assert 0 < energy.missing_seconds < energy.device_seconds
+        assert re.search(r"Training took 0 Wh \(1 in part, without 0:00:\d\d that no meter saw\); ", text)
+
+
 def test_without_counters_and_a_price_a_cpus_record_is_as_before(toy_run, toy_sources, tmp_path, monkeypatch):
     monkeypatch.setattr("stableft.training.loop.EnergyMeter", partial(EnergyMeter, powercap=tmp_path / "nowhere"))
     record = train_run(toy_run(), tmp_path, toy_sources)
@@ -202,8 +286,6 @@ def test_without_counters_and_a_price_a_cpus_record_is_as_before(toy_run, toy_so
 
 
 def test_a_dry_run_tells_energy_and_money(toy_run, toy_sources, tmp_path, machine, monkeypatch):
-    from stableft.config.sweep_file import Sweep
-
     monkeypatch.setattr("stableft.sweep.estimate.EnergyMeter", partial(EnergyMeter, powercap=machine.powercap))
     sweep = Sweep("toy", tmp_path / "toy.yaml", (toy_run(),), toy_sources)
     estimate = estimate_sweep(sweep, tmp_path / "results", Execution(threads=1, price=1000.0), 1)
@@ -211,3 +293,6 @@ def test_a_dry_run_tells_energy_and_money(toy_run, toy_sources, tmp_path, machin
     assert arm.cost.watts == 0.0
     assert f"; 0 Wh at the power measured; {1000 * arm.cost.seconds / 3600:.3g}" in render_estimate(estimate)
     assert " at 1000 an hour of a device" in render_estimate(estimate)
+    command = replace(arm, arm="command", cost=replace(arm.cost, steps=0, watts=None))
+    partly = replace(estimate, arms=(arm, command))
+    assert "; 0 Wh at the power measured (1 of 2 runs); " in render_estimate(partly)

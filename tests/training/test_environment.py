@@ -2,8 +2,10 @@
 
 from importlib import metadata
 
+import torch
+
 import stableft
-from stableft.training.environment import package_versions
+from stableft.training.environment import gpu_versions, package_versions
 
 
 def test_a_checkout_that_is_not_installed_has_its_version_too(monkeypatch):
@@ -18,3 +20,7 @@ def test_a_checkout_that_is_not_installed_has_its_version_too(monkeypatch):
     monkeypatch.setattr(metadata, "version", find_others)
     assert stableft.__version__ == installed["stableft"]
     assert package_versions.__wrapped__() == installed
+
+
+def test_a_cpu_needs_no_version_of_a_gpus_software():
+    assert gpu_versions(torch.device("cpu")) == {}

@@ -35,6 +35,14 @@ def test_every_family_repeats_itself_bit_for_bit(family_run, tmp_path, name, pre
         assert outputs[0] == outputs[1]
 
 
+def test_a_record_has_the_versions_of_cuda_its_libraries_and_the_driver(toy_run, toy_sources, tmp_path):
+    versions = train_run(toy_run(), tmp_path, toy_sources, device="cuda:0").environment.versions
+    assert versions["cuda"] == torch.version.cuda
+    assert versions["cudnn"] == str(torch.backends.cudnn.version())
+    assert versions["cublas"].split(".")[0] == torch.version.cuda.split(".")[0]
+    assert versions["driver"].split(".")[0].isdigit()
+
+
 @pytest.mark.parametrize("stop_at", [None, 4])
 def test_the_loss_scale_recovers(toy_run, toy_sources, tmp_path, monkeypatch, stop_at):
     """Steps that overflow are skipped and counted; the scale halves until steps succeed; a resume changes nothing."""

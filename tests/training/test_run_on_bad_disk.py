@@ -8,11 +8,12 @@ import resource
 from pathlib import Path
 
 import pytest
+from support.disks import as_nobody, as_root, folder_of_root
 from support.sweep_records import make_run
 from support.training_runs import run_outputs, train_run
 
-from stableft.errors import StorageError
-from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE, run_folder
+from stableft.errors import StorageError, UserError
+from stableft.records.run_record import CHECKPOINT_FILE, RECORD_FILE, atomic_write, run_folder
 from stableft.sweep.state import CRASH_FILE, record_worker_death, run_under_claim
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
@@ -121,6 +122,29 @@ def test_a_disk_that_turns_read_only(disk, toy_run, toy_sources):
         with pytest.raises(StorageError, match=rf"^cannot use {folder}/claim\.json: Read-only file system$"):
             use()
     assert_no_crash(results)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes a user without rights")
+def test_a_folder_that_may_no_longer_be_written_is_no_crash():
+    """Neither the run's files nor its crash can be written."""
+    run = make_run(1)
+    with folder_of_root() as results:
+        folder = run_folder(results, run.run_id)
+        folder.mkdir(parents=True)
+        folder.chmod(0o777)
+
+        def train():
+            with as_root():
+                folder.chmod(0o755)
+            atomic_write(folder / CHECKPOINT_FILE, b"state")
+
+        for use in (lambda: run_under_claim(run, results, None, train, lambda: None), lambda: die(run, results)):
+            with pytest.raises(UserError, match=rf"^{folder}: this user may not read and write here "), as_nobody():
+                use()
+        assert [path.name for path in folder.iterdir()] == ["claim.json"]  # of a lease that is over
+        folder.chmod(0o777)
+        with as_nobody():
+            assert die(run, results).status == "crashed"
 
 
 def die(run, results):

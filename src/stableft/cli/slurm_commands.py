@@ -133,9 +133,14 @@ def submit_pilots(
 
     content = dump_plan(plan)
     plan_file = logs_folder(results, plan.name) / name_plan(content)
-    command = [sys.executable, "-m", "stableft", "sweep", config, "--pilot", "--plan", str(plan_file)]
-    command += ["--results", str(results.absolute()), "--devices", devices, *_options_for_pilots(context)]
-    key = hashlib.sha256(content + shlex.join(command).encode()).hexdigest()[:16]
+
+    def command_on(folder: Path) -> str:
+        file = logs_folder(folder, plan.name) / name_plan(content)
+        words = [sys.executable, "-m", "stableft", "sweep", config, "--pilot", "--plan", str(file), "--results"]
+        return shlex.join([*words, str(folder.absolute()), "--devices", devices, *_options_for_pilots(context)])
+
+    # Nodes are given the folder as it was named, because they may have it at that path alone.
+    key = hashlib.sha256(content + command_on(results.resolve()).encode()).hexdigest()[:16]
     active = find_pilots(plan.name, results) if has_slurm() else []
     useful = [pilot for pilot in active if not pilot.is_ending]
     same = [pilot for pilot in useful if pilot.key == key]
@@ -146,7 +151,7 @@ def submit_pilots(
     if active:
         others = len(useful) - len(same)
         say(describe_queue(active) + (f"; {others} of another plan or other options" if others else ""))
-    script = write_script(options, plan.name, max(count, 1), results, key, command, _title())
+    script = write_script(options, plan.name, max(count, 1), results, key, command_on(results), _title())
     if count <= 0:
         say(f"{len(state.finished)} runs are done, {len(crashed)} crashed, {len(left)} left: nothing to submit")
         return 1 if crashed and not left else 0

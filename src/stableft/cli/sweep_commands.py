@@ -16,6 +16,7 @@ from stableft.config.recipe import shipped_recipes
 from stableft.config.run_config import RunConfig
 from stableft.config.sweep_file import START_ARM, Sweep, load_sweep, shipped_sweeps
 from stableft.errors import UserError
+from stableft.records.energy import EnergyTotals, describe_energy
 from stableft.records.failure import has_failed, judged_as_planned
 from stableft.records.probe_record import (
     ProbeRecord,
@@ -261,7 +262,7 @@ def render_sweep_status(sweep: Sweep, results: Path) -> str:
     """Return a table that counts the runs of each arm and task by status."""
     statuses = ("finished", "failed", "crashed", "stopped", "checkpoint", "to do", "damaged")
     counts: dict[tuple[str, str], dict[str, int]] = {}
-    damaged = []
+    damaged, energy, seen = [], EnergyTotals(), set[str]()
     for run in sweep.runs:
         cell = counts.setdefault((run.arm, run.config.data.task), dict.fromkeys(statuses, 0))
         try:
@@ -278,12 +279,16 @@ def render_sweep_status(sweep: Sweep, results: Path) -> str:
         else:
             cell[record.status] += 1
             cell["failed"] += bool(has_failed(judged_as_planned(record, run.config)))
+            if record.environment and run.run_id not in seen:
+                energy.add(record.environment.energy, record.environment.device)
+                seen.add(run.run_id)
     rows = [("arm", "task", *statuses)]
     rows += [(arm, task, *cell.values()) for (arm, task), cell in counts.items()]
     notes = ["failed: finished, but no better than chance, or in NaN"]
     notes += describe_padded_runs(sweep.runs, sweep.start_runs, results)
     if any(cell["stopped"] for cell in counts.values()):
         notes.append("stopped: early-stopped as hopeless; a sweep without stop_hopeless resumes these runs")
+    notes += describe_energy(energy)
     state = read_sweep_state(results, sweep.start_runs, look_only=True)
     status_of = {
         record.run_id: "failed" if has_failed(record) else record.status for record in (*state.finished, *state.crashed)
@@ -301,7 +306,7 @@ def render_folder_status(results: Path) -> str:
         raise UserError(f"--results {results}: this folder contains no runs")
     counts: dict[tuple, dict[str, int]] = {}
     names: dict[tuple, str] = {}  # of models, the first of each: a folder that was renamed is the same model
-    unfinished, damaged = [], []
+    unfinished, damaged, energy = [], [], EnergyTotals()
     for folder in sorted(path for path in (results / "runs").iterdir() if path.is_dir()):
         if {path.name for path in folder.iterdir()} <= CLAIM_FILES:  # what `clean` leaves of a run
             continue
@@ -322,9 +327,12 @@ def render_folder_status(results: Path) -> str:
         cell = counts.setdefault(key, {"finished": 0, "failed": 0, "crashed": 0, "stopped": 0})
         cell[record.status] += 1
         cell["failed"] += bool(has_failed(record))
+        if record.environment:
+            energy.add(record.environment.energy, record.environment.device)
     rows = [("arm", "task", "model", "finished", "failed", "crashed", "stopped")]
     rows += [(*key[:3], *cell.values()) for key, cell in counts.items()]
     notes = [f"{len(unfinished)} unfinished: {', '.join(unfinished)}"] if unfinished else []
+    notes += describe_energy(energy)
     return "\n".join([align_columns(rows), *notes, *damaged])
 
 

@@ -1,6 +1,5 @@
 """Short runs that show whether seeds act, and whether this machine gives equal runs equal bits."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,53 +7,25 @@ from tempfile import TemporaryDirectory
 
 from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.run_config import Cadence, RunConfig, Seeds, TrainingLength
-from stableft.errors import UserError
-from stableft.probes.rerun import SCORED
-from stableft.records.run_record import HISTORY_FILE, PREDICTIONS_FILE, RunRecord, read_record, run_folder
-from stableft.sweep.local_workers import LocalExecutor
+from stableft.probes.rerun import RunComparison, compare_runs, train_apart
 from stableft.sweep.progress import open_display
-from stableft.sweep.workers import run_with_workers
-
-
-@dataclass(frozen=True)
-class ShortRun:
-    """A short run: its record, its history as lines, and a sum of its predictions."""
-
-    record: RunRecord
-    history: tuple[str, ...]
-    predictions: str | None
 
 
 @dataclass(frozen=True)
 class Verification:
-    """A short run, an equal one by another process, and two with another seed of initialization or of data."""
+    """A short run compared with an equal one by another process, and with two of another seed."""
 
-    first: ShortRun
-    equal: ShortRun
-    other_init: ShortRun
-    other_data: ShortRun
+    equal: RunComparison
+    other_init: RunComparison
+    other_data: RunComparison
 
     @property
     def is_deterministic(self) -> bool:
-        return find_difference(self.first, self.equal) is None
+        return not self.equal.unequal
 
     @property
     def seeds_act(self) -> bool:
-        return all(find_difference(self.first, other) for other in (self.other_init, self.other_data))
-
-
-def find_difference(a: ShortRun, b: ShortRun) -> str | None:
-    """Return where two short runs differ first, or None if they are equal bit for bit."""
-    if a.history != b.history:
-        steps = enumerate(zip(a.history, b.history, strict=False), 1)
-        step, lines = next(((n, pair) for n, pair in steps if pair[0] != pair[1]), (len(a.history), None))
-        loss = [json.loads(line)["loss"] for line in lines] if lines else []
-        return f"from step {step} on" + (f", loss {loss[0]} and {loss[1]}" if loss else "")
-    if a.predictions != b.predictions or a.record.model_dump_json(include={*SCORED}) != b.record.model_dump_json(
-        include={*SCORED}
-    ):
-        return "in the evaluation at the end"
-    return None
+        return bool(self.other_init.unequal and self.other_data.unequal)
 
 
 def shorten(config: RunConfig, steps: int) -> RunConfig:
@@ -77,29 +48,18 @@ def verify_machine(run: PlannedRun, steps: int, sources: LocalPaths, execution: 
     seeds = (Seeds(init=init, data=data), Seeds(init=init + 1, data=data), Seeds(init=init, data=data + 1))
     runs = [replace(run, config=config.model_copy(update={"seeds": one})) for one in seeds]
     with TemporaryDirectory(prefix="stableft-verify-") as parent, open_display() as display:
-        folders = [Path(parent) / "a", Path(parent) / "b"]
-        for folder, some in zip(folders, (runs, runs[:1]), strict=True):  # the equal run is by another process
-            folder.mkdir()
-            outcome = run_with_workers(
-                some, folder, sources, LocalExecutor([execution.device]), execution, display=display
-            )
-            if outcome.interrupted:
-                return None
-        places = [(folders[0], runs[0]), (folders[1], runs[0]), (folders[0], runs[1]), (folders[0], runs[2])]
-        return Verification(*(_read_short_run(folder, one) for folder, one in places))
-
-
-def _read_short_run(folder: Path, run: PlannedRun) -> ShortRun:
-    record = read_record(folder, run.run_id)
-    if record is None or record.status != "finished":
-        raise UserError(f"a short run of {run.arm} crashed ({record.reason if record else 'no record'})")
-    lines = (run_folder(folder, run.run_id) / HISTORY_FILE).read_text(encoding="utf-8").splitlines()
-    return ShortRun(record, tuple(lines), (record.files or {}).get(PREDICTIONS_FILE))
+        first, second = Path(parent) / "a", Path(parent) / "b"
+        records = train_apart(runs, first, sources, execution, display)
+        again = records and train_apart(runs[:1], second, sources, execution, display)  # by another process
+        if not records or not again:
+            return None
+        places = ((again[0], second), (records[1], first), (records[2], first))
+        return Verification(*(compare_runs(records[0], record, first, folder) for record, folder in places))
 
 
 def describe_verification(verification: Verification) -> Iterator[str]:
     """Yield lines on whether the machine is deterministic, and whether both seeds act."""
-    first = verification.first.record
+    first = verification.equal.before
     environment, seeds = first.environment, first.config.seeds
     assert environment
     yield (
@@ -112,8 +72,8 @@ def describe_verification(verification: Verification) -> Iterator[str]:
         f"seed of data and dropout {seeds.data}, then {seeds.data + 1}": verification.other_data,
     }
     for what, other in others.items():
-        difference = find_difference(verification.first, other)
-        yield f"{what}: {f'they differ {difference}' if difference else 'equal bit for bit'}"
+        unequal = ", ".join(other.unequal)
+        yield f"{what}: {f'not equal: {unequal}' if unequal else 'equal bit for bit'}"
     yield (
         f"{'This machine is deterministic' if verification.is_deterministic else 'This machine is not deterministic'}; "
         f"{'both seeds act' if verification.seeds_act else 'a seed does not act'}."

@@ -1,5 +1,6 @@
 """Repeat a run from its record, in a folder of its own, and compare what both measured."""
 
+import json
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from stableft.config.local_files import file_digest
-from stableft.config.planned_run import Execution, PlannedRun
+from stableft.config.planned_run import Execution, LocalPaths, PlannedRun
 from stableft.config.sweep_file import Sweep
 from stableft.data.sources import find_model_commit
 from stableft.errors import UserError
@@ -28,7 +29,7 @@ from stableft.report.numbers_in_words import format_percent
 from stableft.sweep.devices import resolve_device
 from stableft.sweep.local_workers import LocalExecutor
 from stableft.sweep.preflight import check_sweep_inputs
-from stableft.sweep.progress import open_display, run_label
+from stableft.sweep.progress import ShowEvent, open_display, run_label
 from stableft.sweep.workers import run_with_workers
 
 RERUNS_FOLDER = "reruns"  # in a results folder: results folders of one repeated run each
@@ -40,12 +41,14 @@ FILES = (HISTORY_FILE, PREDICTIONS_FILE)
 class RunComparison:
     """A run, its repetition, and their outputs: those that are equal bit for bit, and those that are not.
 
-    `conditions` say what is not as in the record. `must_be_equal`: a CPU did both under the same conditions.
+    `conditions` say what is not as in the record, `uncompared` of which software only one of both has the version.
+    `must_be_equal`: a CPU did both under the same conditions.
     """
 
     before: RunRecord
     now: RunRecord
     conditions: tuple[str, ...]
+    uncompared: tuple[str, ...]
     equal: tuple[str, ...]
     unequal: tuple[str, ...]
     must_be_equal: bool
@@ -113,58 +116,72 @@ def repeat_run(
         sources = replace(sources, hub_commits={config.model.identity: commit})
     run = PlannedRun(record.arm, record.recipe, config, record.report)
     check_sweep_inputs([run], sources, ())
+    name = resolve_device(device or ("cpu" if environment.device == "cpu" else "auto"))
     execution = Execution(
+        name,
         threads=environment.threads,
         micro_batch=environment.micro_batch if environment.micro_batch < config.schedule.batch_size else None,
         deterministic=environment.deterministic,
         tf32=environment.tf32,
         compile=environment.compiled,
     )
-    folder.mkdir(parents=True, exist_ok=True)
     if config.start_from:  # its weights are in the results folder of the original
         link = run_folder(folder, config.start_from.run)
-        link.parent.mkdir(exist_ok=True)
+        link.parent.mkdir(parents=True, exist_ok=True)
         if link.is_symlink():
             link.unlink()  # the results folder may have moved since
         if not link.exists():
             link.symlink_to(run_folder(results, config.start_from.run).resolve(), target_is_directory=True)
-    name = resolve_device(device or ("cpu" if environment.device == "cpu" else "auto"))
     print(f"repeating run {record.run_id}, {run_label(run)}, in {folder}", flush=True)
     with open_display() as display:
-        outcome = run_with_workers(
-            [run], folder, sources, LocalExecutor([name]), execution, retry_crashed=True, display=display
-        )
-    if outcome.interrupted:
+        records = train_apart([run], folder, sources, execution, display)
+    return records[0] if records else None
+
+
+def train_apart(
+    runs: Sequence[PlannedRun], folder: Path, sources: LocalPaths, execution: Execution, display: ShowEvent
+) -> list[RunRecord] | None:
+    """Train runs in a results folder of their own. Return their records, or None if interrupted.
+
+    Raises:
+        UserError: A run crashed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    executor, records = LocalExecutor([execution.device]), []
+    if run_with_workers(runs, folder, sources, executor, execution, retry_crashed=True, display=display).interrupted:
         return None
-    again = read_record(folder, record.run_id)
-    if again is None or again.status != "finished":
-        raise UserError(f"run {record.run_id}: its repetition crashed ({again.reason if again else 'no record'})")
-    return again
+    for run in runs:
+        record = read_record(folder, run.run_id)
+        if record is None or record.status != "finished":
+            reason = record.reason if record else "no record"
+            raise UserError(f"run {run.run_id}, {run_label(run)}, in {folder}: it crashed ({reason})")
+        records.append(record)
+    return records
 
 
 def compare_runs(before: RunRecord, now: RunRecord, results: Path, folder: Path) -> RunComparison:
-    """Return how a repeated run compares with the original, whose files may be gone: its record has their sums."""
+    """Return how a run compares with an earlier one, whose files may be gone: its record has their sums."""
     a, b = before.environment, now.environment
     assert a
     assert b
-    conditions = list(_differing_conditions(before, now))
+    conditions = tuple(_differing_conditions(before, now))
+    uncompared = tuple(sorted(a.versions.keys() ^ b.versions.keys()))
     equal, unequal = [], []
     same = before.model_dump_json(include={*SCORED}) == now.model_dump_json(include={*SCORED})
     (equal if same else unequal).append("scores and evaluations")
     for name in FILES:
-        paths = [run_folder(root, before.run_id) / name for root in (results, folder)]
-        known = (before.files or {}).get(name) or (file_digest(paths[0]) if paths[0].is_file() else None)
+        paths = (run_folder(results, before.run_id) / name, run_folder(folder, now.run_id) / name)
+        digest = file_digest(paths[0]) if paths[0].is_file() else None
+        known = (before.files or {}).get(name) or digest
         if known is None:
             continue
-        same = known == file_digest(paths[1])
-        if not same and name == PREDICTIONS_FILE and paths[0].is_file() and file_digest(paths[0]) == known:
-            same = _have_equal_arrays(*paths)  # another zlib may compress them to other bytes
-        where = "" if same else _first_difference(*paths) if name == HISTORY_FILE and paths[0].is_file() else ""
+        same, where = known == file_digest(paths[1]), ""
+        if not same and known == digest:
+            same = name == PREDICTIONS_FILE and _have_equal_arrays(*paths)  # another zlib compresses to other bytes
+            where = _first_difference(*paths) if name == HISTORY_FILE else ""
         (equal if same else unequal).append(f"{name}{where}")
-    on_cpu = a.device == b.device == "cpu"
-    return RunComparison(
-        before, now, tuple(conditions), tuple(equal), tuple(unequal), on_cpu and a.deterministic and not conditions
-    )
+    must_be_equal = a.device == b.device == "cpu" and a.deterministic and not (conditions or uncompared)
+    return RunComparison(before, now, conditions, uncompared, tuple(equal), tuple(unequal), must_be_equal)
 
 
 def _differing_conditions(before: RunRecord, now: RunRecord) -> Iterator[str]:
@@ -172,9 +189,9 @@ def _differing_conditions(before: RunRecord, now: RunRecord) -> Iterator[str]:
     a, b = before.environment, now.environment
     assert a
     assert b
-    for name in sorted(a.versions.keys() | b.versions.keys()):
-        if a.versions.get(name) != b.versions.get(name):
-            yield f"{name} {a.versions.get(name, 'unknown')}, now {b.versions.get(name, 'unknown')}"
+    for name in sorted(a.versions.keys() & b.versions.keys()):
+        if a.versions[name] != b.versions[name]:
+            yield f"{name} {a.versions[name]}, now {b.versions[name]}"
     names = ("platform", "device", "processor", "threads", "numerics", "micro_batch", "eval_batch")
     for name in names:
         x, y = getattr(a, name), getattr(b, name)
@@ -212,8 +229,10 @@ def _have_equal_arrays(a: Path, b: Path) -> bool:
 def _first_difference(a: Path, b: Path) -> str:
     """Return where two histories part: at the first step that is not equal."""
     lines = [path.read_text(encoding="utf-8").splitlines() for path in (a, b)]
-    step = next((i for i, (x, y) in enumerate(zip(*lines, strict=False), 1) if x != y), min(map(len, lines)) + 1)
-    return f" from step {step} on"
+    for step, (one, other) in enumerate(zip(*lines, strict=False), 1):
+        if one != other:
+            return f" from step {step} on (loss {json.loads(one)['loss']} and {json.loads(other)['loss']})"
+    return f" from step {min(map(len, lines)) + 1} on"
 
 
 def describe_comparison(comparison: RunComparison, siblings: Sequence[RunRecord]) -> Iterator[str]:
@@ -223,6 +242,8 @@ def describe_comparison(comparison: RunComparison, siblings: Sequence[RunRecord]
         yield f"not as in its record: {'; '.join(comparison.conditions)}"
     else:
         yield "versions, commit, device, threads and data are as in its record"
+    if comparison.uncompared:
+        yield f"versions that only one of both has: {', '.join(comparison.uncompared)}"
     if comparison.equal:
         yield f"equal bit for bit: {', '.join(comparison.equal)}"
     if not comparison.unequal:

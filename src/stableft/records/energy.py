@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 
 from stableft.config.run_config import omitted_if_none
+from stableft.text import format_duration
 
 JOULES_PER_KWH = 3.6e6
 
@@ -15,13 +16,15 @@ class EnergyRecord(BaseModel):
 
     `device_seconds` and `gpu_joules` are the run's share of its device: at every reading, a device is divided evenly
     between the runs that are on it. `cpu_joules` are those of the machine's processors by the share of the run's
-    process in their busy time. `price` is that of an hour of the device, in any currency.
+    process in their busy time. `missing_seconds` are those that a meter of these joules did not see, because a process
+    that trained a part of the run could not read it. `price` is that of an hour of the device, in any currency.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     device_seconds: float
     gpu_joules: float | None = omitted_if_none()
     cpu_joules: float | None = omitted_if_none()
+    missing_seconds: float | None = omitted_if_none()  # None: all were seen, or there are no joules
     price: float | None = omitted_if_none()
 
 
@@ -30,7 +33,8 @@ def make_energy_record(used: Mapping[str, float], price: float | None, on_gpu: b
     joules = {name: used[name] for name in ("gpu_joules", "cpu_joules") if name in used}
     if not used or not (joules or on_gpu or price is not None):
         return None
-    return EnergyRecord(device_seconds=used["device_seconds"], price=price, **joules)
+    missing = used.get("missing_seconds") if joules else None
+    return EnergyRecord(device_seconds=used["device_seconds"], price=price, missing_seconds=missing, **joules)
 
 
 @dataclass
@@ -42,6 +46,8 @@ class EnergyTotals:
     device_seconds: float = 0.0
     metered: int = 0
     joules: float = 0.0
+    partly_metered: int = 0
+    missing_seconds: float = 0.0
     priced: int = 0
     money: float = 0.0
 
@@ -54,6 +60,8 @@ class EnergyTotals:
         known = [joules for joules in (energy.gpu_joules, energy.cpu_joules) if joules is not None]
         self.metered += bool(known)
         self.joules += sum(known)
+        self.partly_metered += energy.missing_seconds is not None
+        self.missing_seconds += energy.missing_seconds or 0
         if energy.price is not None:
             self.priced += 1
             self.money += energy.price * energy.device_seconds / 3600
@@ -63,11 +71,13 @@ def describe_energy(totals: EnergyTotals) -> Iterable[str]:
     """Yield a line on what runs took and cost, or nothing if no record says so."""
     parts = []
     if totals.gpu_runs:
-        parts.append(f"{totals.device_seconds / 3600:.3g} GPU-hours{_of(totals.gpu_runs, totals.runs)}")
+        parts.append(f"{totals.device_seconds / 3600:.3g} GPU-hours{describe_share(totals.gpu_runs, totals.runs)}")
     if totals.metered:
-        parts.append(f"{format_energy(totals.joules)}{_of(totals.metered, totals.runs)}")
+        part = f"{totals.partly_metered} in part, without {format_duration(totals.missing_seconds)} that no meter saw"
+        known = describe_share(totals.metered, totals.runs, part if totals.partly_metered else "")
+        parts.append(f"{format_energy(totals.joules)}{known}")
     if totals.priced:
-        parts.append(f"{format_money(totals.money)} at the price given{_of(totals.priced, totals.runs)}")
+        parts.append(f"{format_money(totals.money)} at the price given{describe_share(totals.priced, totals.runs)}")
     if parts:
         yield (
             f"Training took {', '.join(parts)}; a device is shared evenly by the runs that are on it, and the "
@@ -75,8 +85,10 @@ def describe_energy(totals: EnergyTotals) -> Iterable[str]:
         )
 
 
-def _of(known: int, runs: int) -> str:
-    return "" if known == runs else f" ({known} of {runs} runs)"
+def describe_share(known: int, runs: int, note: str = "") -> str:
+    """Return, in brackets, of how many runs a sum is if not of all, and a note on it."""
+    words = [*([f"{known} of {runs} runs"] if known != runs else []), *([note] if note else [])]
+    return f" ({', '.join(words)})" if words else ""
 
 
 def format_energy(joules: float) -> str:

@@ -13,7 +13,7 @@ from stableft.config.command_config import CommandConfig
 from stableft.config.planned_run import Execution, PlannedRun
 from stableft.config.sweep_file import START_ARM, Sweep
 from stableft.data.tokens import LabeledRows
-from stableft.records.energy import format_energy, format_money
+from stableft.records.energy import describe_share, format_energy, format_money
 from stableft.records.run_record import RunRecord
 from stableft.sweep.early_stopping import select_runs_to_stop
 from stableft.sweep.start_runs import describe_start_run, find_unusable_starts, start_runs_to_train
@@ -214,8 +214,10 @@ def render_estimate(estimate: SweepEstimate) -> str:
         f"{format_duration(seconds / parallel)} with {parallel} at a time; "
         f"{format_bytes(disk)} of files, and up to {format_bytes(checkpoints)} of checkpoints on the way"
     )
-    electricity = [arm.unfinished * cost.seconds * cost.watts for arm, cost in costs if cost.watts is not None]
-    total += f"; {format_energy(sum(electricity))} at the power measured" if electricity else ""
+    metered = [(arm.unfinished, cost.seconds * cost.watts) for arm, cost in costs if cost.watts is not None]
+    if metered:
+        joules, runs = sum(runs * joules for runs, joules in metered), sum(runs for runs, _ in metered)
+        total += f"; {format_energy(joules)} at the power measured{describe_share(runs, unfinished)}"
     if estimate.price is not None:
         priced = sum(
             arm.unfinished * cost.seconds for arm, cost in costs if cost.steps

@@ -180,8 +180,8 @@ def writing_permitted(folder: Path) -> Iterator[None]:
         yield
     except PermissionError as error:
         raise UserError(
-            f"{folder}: this user may not read and write here ({error.strerror}), so nothing can be claimed; change "
-            "the permissions of the folder, or give another results folder"
+            f"{folder}: this user may not read and write here ({error.strerror}); change the permissions of the folder "
+            "or give another results folder"
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import shutil
 import socket
 import subprocess
@@ -228,7 +227,7 @@ def job_name(sweep: str) -> str:
 
 
 def write_script(
-    options: SlurmOptions, sweep: str, count: int, results: Path, key: str, command: Sequence[str], title: str
+    options: SlurmOptions, sweep: str, count: int, results: Path, key: str, command: str, title: str
 ) -> str:
     """Return the batch script of so many pilots, each of which becomes `command`. `title` is a comment."""
     folder = str(logs_folder(results, sweep)).replace("%", "%%")
@@ -254,7 +253,7 @@ def write_script(
     lines = [(name, value) for name, value in directives if name not in given] + list(given.items())
     head = [f"#SBATCH --{name}" + ("" if value is None else f"={_quote(value)}") for name, value in lines]
     # The command takes the place of the shell, so that it gets Slurm's signals.
-    return "\n".join(["#!/bin/bash", f"# {title}", *head, f"exec {shlex.join(command)}", ""])
+    return "\n".join(["#!/bin/bash", f"# {title}", *head, f"exec {command}", ""])
 
 
 def _quote(value: str) -> str:
@@ -262,8 +261,8 @@ def _quote(value: str) -> str:
 
 
 def _comment(key: str, results: Path) -> str:
-    """Return by what a pilot of these results is known in Slurm's queue."""
-    return f"{key} {results.absolute()}"
+    """Return by what a pilot of these results is known in Slurm's queue, by whichever path it was submitted."""
+    return f"{key} {os.path.realpath(results)}"
 
 
 def logs_folder(results: Path, sweep: str) -> Path:
@@ -295,8 +294,8 @@ def find_pilots(sweep: str, results: Path) -> list[QueuedPilot]:
     pilots = []
     for line in printed.splitlines():
         job, task, state, node, reason, comment = line.strip().split("|", 5)
-        key = comment.partition(" ")[0]
-        if comment == _comment(key, results):
+        key, _, folder = comment.partition(" ")
+        if _comment(key, Path(folder)) == _comment(key, results):  # older versions wrote the path as it was given
             pilots.append(QueuedPilot(job, task, state, node, reason, key))
     return pilots
 

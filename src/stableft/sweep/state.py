@@ -46,6 +46,7 @@ from stableft.records.run_record import (
 )
 from stableft.sweep.claims import claim_run
 from stableft.sweep.early_stopping import find_ranking_eval
+from stableft.sweep.leases import writing_permitted
 
 CRASH_FILE = "crash.txt"
 RESUMABLE_STATUSES = ("paused", "stopped")  # statuses of runs that may be resumed
@@ -288,11 +289,14 @@ def record_worker_death(
 
 @contextmanager
 def _claim_in(results: Path, run_id: str) -> Iterator[bool]:
-    """Do what `claim_run` does, but raise a StorageError for what a disk causes, and if the results folder is gone."""
+    """Do what `claim_run` does, but raise a StorageError for what a disk causes, and if the results folder is gone.
+
+    A refusal of the operating system is a UserError under the claim, too: no crash can be recorded then.
+    """
     if not results.is_dir():  # the claim would make it again, without the runs that it held
         raise StorageError(f"{results}: this folder was removed during the sweep")
     folder = run_folder(results, run_id)
-    with storage_faults(folder), claim_run(folder) as claimed:
+    with storage_faults(folder), writing_permitted(folder), claim_run(folder) as claimed:
         yield claimed
 
 

@@ -24,7 +24,8 @@ MODEL_CONDITION = "model"  # the condition that holds a hub model's name@commit
 COMMAND_CONDITIONS = (
     "run_id", "data", "start", "probes", "micro_batch", "tf32", "deterministic", "compile", MODEL_CONDITION,
 )  # fmt: skip
-LATER_CONDITIONS = ("processor",)  # which checkpoints of older versions do not state
+# Those that a checkpoint may not state, because an older version wrote it or they could not be read: any will do then.
+LATER_CONDITIONS = ("processor", "cuda", "cudnn", "cublas", "driver")
 # Keys in the file, too.
 SAVED_STATE_FIELDS = (
     "step", "micro_batch", "halved", "halved_at", "eval_batch", "eval_halved_at", "history", "evals", "best",
@@ -146,7 +147,7 @@ def load_checkpoint(folder: Path, state: TrainState, conditions: dict, device: t
         return False
     # Those of the command first: it is refused, whatever the machine.
     for key, value in sorted(conditions.items(), key=lambda item: item[0] not in COMMAND_CONDITIONS):
-        if (saved := saved_conditions.get(key)) == value or (key in LATER_CONDITIONS and key not in saved_conditions):
+        if (saved := saved_conditions.get(key)) == value or (key in LATER_CONDITIONS and saved is None):
             continue
         if key not in COMMAND_CONDITIONS:
             warn(

@@ -106,17 +106,27 @@ class EnergyMeter:
         if now - self._at < READ_SECONDS and not at_once:
             return
         share = 1 / max(1, self._count_jobs())
-        amounts: dict[str, float | None] = {"device_seconds": (now - self._at) * share}
-        self._at = now
+        seconds, before, self._at = (now - self._at) * share, used.get("device_seconds", 0.0), now
+        joules: dict[str, float | None] = {"gpu_joules": None, "cpu_joules": None}
         gpu, (own, busy), (own_before, busy_before) = self._gpu_joules(), self._busy(), self._busy_at
         if gpu is not None and self._gpu_at is not None:
-            amounts["gpu_joules"] = (gpu - self._gpu_at) * share
+            joules["gpu_joules"] = (gpu - self._gpu_at) * share
         self._gpu_at, self._busy_at = gpu, (own, busy)
         cpu = self._rapl.joules()
         if cpu is not None:
-            amounts["cpu_joules"] = cpu * min(1.0, (own - own_before) / max(busy - busy_before, 1e-9))
-        for name, amount in amounts.items():
-            used[name] = used.get(name, 0.0) + (amount or 0.0)
+            joules["cpu_joules"] = cpu * min(1.0, (own - own_before) / max(busy - busy_before, 1e-9))
+        missing = used.get("missing_seconds", 0.0)
+        # Sums begun by a process that could read a meter, or could not, go on in one that differs in this.
+        if any(amount is not None and name not in used for name, amount in joules.items()):
+            missing = before
+        if any(amount is None and name in used for name, amount in joules.items()):
+            missing += seconds
+        for name, amount in joules.items():
+            if amount is not None:
+                used[name] = used.get(name, 0.0) + amount
+        used["device_seconds"] = before + seconds
+        if missing:
+            used["missing_seconds"] = missing
 
     def _gpu_joules(self) -> float | None:
         """Return the GPU's energy counter, which only rises, or None on a GPU older than Volta."""

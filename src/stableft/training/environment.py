@@ -1,6 +1,8 @@
 """The environment of a run: versions, commit, hardware. Never environment variables, host names or paths."""
 
+import ctypes
 import functools
+import os
 import platform
 import resource
 import subprocess
@@ -63,18 +65,41 @@ def device_name(device: torch.device) -> str:
 
 
 @functools.cache
-def gpu_versions() -> dict[str, str | None]:
-    """Return the versions of CUDA, cuDNN and the driver, each of which may choose other kernels."""
+def gpu_versions(device: torch.device) -> dict[str, str]:
+    """Return the versions of what may choose other kernels on a GPU, as far as they can be read; none on a CPU."""
+    if device.type != "cuda":
+        return {}
+    cudnn = torch.backends.cudnn.version()
+    found = {
+        "cuda": torch.version.cuda,
+        "cudnn": str(cudnn) if cudnn else None,
+        "cublas": _cublas_version(),
+        "driver": _driver_version(),
+    }
+    return {name: version for name, version in found.items() if version}
+
+
+def _cublas_version() -> str | None:
+    """Return the version of the cuBLAS that torch has loaded, wherever it was installed."""
+    try:
+        name = f"libcublas.so.{(torch.version.cuda or '').partition('.')[0]}"
+        library = ctypes.CDLL(name, mode=os.RTLD_NOLOAD)  # that which is loaded, by its name; none is loaded now
+        numbers = [ctypes.c_int() for _ in range(3)]
+        for part, number in enumerate(numbers):  # major, minor, patch
+            if library.cublasGetProperty(part, ctypes.byref(number)):
+                return None
+    except (OSError, AttributeError):  # linked into torch, or not Linux
+        return None
+    return ".".join(str(number.value) for number in numbers)
+
+
+def _driver_version() -> str | None:
     try:
         command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
     except (OSError, subprocess.SubprocessError):
         lines = []  # as in a container without the tool
-    return {
-        "cuda": torch.version.cuda,
-        "cudnn": str(torch.backends.cudnn.version()),
-        "driver": lines[0] if lines else None,
-    }
+    return lines[0] if lines else None
 
 
 def peak_memory(device: torch.device) -> int:

@@ -52,7 +52,7 @@ def resume_conditions(run_id: str, fingerprint: str, execution: Execution, devic
         "tf32": execution.tf32 or None,
         "compile": execution.compile or None,
         "deterministic": None if execution.deterministic else False,  # None: on, as in older checkpoints
-        **(gpu_versions() if device.type == "cuda" else {}),
+        **gpu_versions(device),
         **{name: package_versions()[name] for name in ("stableft", "torch", "transformers")},
     }
 
@@ -100,6 +100,8 @@ def run_steps(
     flush_every = 1 if settings.device.type == "cpu" or saves_last else 20
     pending: list[StepResult] = []
     diverged = False
+    if state.seconds and not state.energy:  # begun by an older version, which metered nothing
+        state.energy["device_seconds"] = state.seconds
     meter = EnergyMeter(settings.device)
 
     def take_time(at_once: bool = False) -> None:

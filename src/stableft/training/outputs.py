@@ -40,6 +40,7 @@ from stableft.records.run_record import (
 from stableft.training.environment import (
     device_name,
     git_state,
+    gpu_versions,
     package_versions,
     peak_memory,
     platform_name,
@@ -274,7 +275,7 @@ def collect_environment(
     """Return the environment of a run. `drawn` are modules that the checkpoint lacked, so they were initialized."""
     commit, dirty = git_state()
     return Environment(
-        versions=package_versions(),
+        versions=package_versions() | gpu_versions(state.model.device),
         git_commit=commit,
         git_dirty=dirty,
         platform=platform_name(),
