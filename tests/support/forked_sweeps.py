@@ -85,6 +85,10 @@ class ForkedSweep:
             self.code = os.waitstatus_to_exitcode(status) if pid else None
         return self.code is not None
 
+    def poll(self) -> int | None:
+        """Returns the exit code, or None while it runs, as `subprocess.Popen` does."""
+        return self.code if self.ended() else None
+
     def wait(self, seconds: float) -> bool:
         """Waits so long, and returns whether the sweep has ended."""
         end = time.monotonic() + seconds
