@@ -262,6 +262,25 @@ def workplace(tmp_path, monkeypatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def warm_server():
+    """Starts what warm workers are forks of, once a session."""
+    from support.warm_workers import WarmWorkers
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")  # it is read at an import
+        server = WarmWorkers()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def warm_workers(warm_server, monkeypatch) -> None:
+    """Makes workers of sweeps in this process forks of one that has imported torch, where their start is no matter."""
+    for module in ("stableft.cli.early_report", "stableft.sweep.local_workers"):
+        monkeypatch.setattr(f"{module}.multiprocessing", warm_server)
+
+
 @pytest.fixture
 def disk(tmp_path):
     """Mounts a disk of 8 MB for a test; mounting needs rights that a user may lack."""

@@ -18,7 +18,7 @@ from stableft.config.planned_run import LocalPaths
 from stableft.config.sweep_file import load_sweep
 from stableft.records.run_record import read_records_file
 
-pytestmark = pytest.mark.usefixtures("workplace")
+pytestmark = pytest.mark.usefixtures("workplace", "warm_workers")
 COMMAND = [sys.executable, "-W", "error", "-c", "from stableft.cli.app import main; main()"]
 
 

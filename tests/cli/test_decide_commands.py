@@ -5,6 +5,8 @@ import json
 import pytest
 from support.paths import ROOT
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 RUNS = ["--records", ROOT / "results" / "records" / "zhang-replication.jsonl"]
 WIDE = ["--rule", "looks=[5, 10, 15, 20, 25, 35, 50]"]
 FAILURES = ["--rule", "about=failures"]

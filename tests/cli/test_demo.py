@@ -154,6 +154,7 @@ def run_afresh(stableft: Callable, out: Path, sweep: Path, *which: str) -> Recor
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("warm_workers")
 def test_four_fresh_runs_show_it_too(committed: Records, stableft: Callable, workplace: Path, tmp_path):
     """One of 20 epochs, which takes as long as seven of 3; the nightly test has 25."""
     demo, seeds = yaml.safe_load(DEMO.read_text()), {"devlin": "26-28", "mosbach": "26"}

@@ -2,12 +2,14 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.processes import SITECUSTOMIZE, kill_group, start_stableft, wait_for_success, wait_while_running
+from support.forked_sweeps import start_command
+from support.processes import SITECUSTOMIZE, customize, start_stableft, wait_for_success, wait_while_running
 from support.training_runs import train_run
 
 from stableft.config.planned_run import Execution, LocalPaths
@@ -22,7 +24,7 @@ from stableft.records.run_record import (
 )
 from stableft.training.setup import prepare_run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.usefixtures("warm_workers"), pytest.mark.slow, pytest.mark.timeout(600)]
 
 SETTINGS = "data: {split: dev, train_rows: 64, max_length: 32}, schedule.length: {epochs: EPOCHS}, precision: fp32"
 SWEEP = """
@@ -141,9 +143,9 @@ def test_killed_in_the_parent_and_in_a_child(expanded, whole, site, workplace):
     expected = {run.run_id: bits(whole, run.run_id) for run in (parent, *after)}
     for run in (parent, after[0]):
         checkpoint = run_folder(Path("killed"), run.run_id) / CHECKPOINT_FILE
-        process = start_stableft(site, workplace, *arguments)
-        assert wait_while_running(process, checkpoint.exists)
-        kill_group(process)
+        process = start_command(workplace / "log", *arguments, change=partial(customize, site))
+        assert wait_while_running(process, checkpoint.exists), process.log.read_text()
+        process.end()
         assert not (checkpoint.parent / RECORD_FILE).exists()
     wait_for_success(start_stableft(site, workplace, *arguments))
     assert {run_id: bits(Path("killed"), run_id) for run_id in expected} == expected

@@ -127,6 +127,7 @@ def test_a_sweep_in_a_poor_locale_keeps_its_report():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_workers")
 def test_a_sweep_on_a_full_disk_goes_on_once_there_is_space(stableft, disk):
     """No run is crashed, so --retry-crashed is not needed."""
     command = [*SWEEP.split(), "--checkpoint-every", "2", "--results", disk.folder / "results"]

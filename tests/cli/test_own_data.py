@@ -8,6 +8,8 @@ from support.training_runs import write_tiny_bert
 
 from stableft.config.local_files import ALLOW_PICKLE
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 ROWS = "".join(f"a{i},{'no' if i % 2 else 'yes'}\n" for i in range(8))
 SWEEP = """model: model
 recipe: devlin

@@ -20,6 +20,8 @@ from stableft.records.run_record import (
     run_folder,
 )
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 @pytest.fixture(scope="module")
 def seeds(toy_run, toy_sources, tmp_path_factory):

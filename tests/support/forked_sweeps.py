@@ -42,7 +42,8 @@ LONGEST = 120.0  # seconds that a sweep may take, which takes 5 if nothing distu
 # What a sweep and its workers import on their way.
 IMPORTED_LATE = (
     *("pandas", "rich.live", "rich.progress", "safetensors.torch", "scipy.stats", "sklearn.metrics"),
-    *("stableft.cli.sweep_commands", "stableft.sweep.preflight", "stableft.training.run", "stableft.training.setup"),
+    *("stableft.cli.app", "stableft.cli.early_report", "stableft.cli.sweep_commands", "stableft.sweep.preflight"),
+    *("stableft.sweep.run_sweep", "stableft.training.run", "stableft.training.setup"),
     *("torch._dynamo", "transformers.models.bert.modeling_bert", "transformers.models.auto.tokenization_auto"),
 )
 LEFT = {"config.yaml", RECORD_FILE, HISTORY_FILE, PREDICTIONS_FILE, "model-last", "claim.json"}
@@ -84,6 +85,10 @@ class ForkedSweep:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self.code = os.waitstatus_to_exitcode(status) if pid else None
         return self.code is not None
+
+    def poll(self) -> int | None:
+        """Returns the exit code, or None while it runs, as `subprocess.Popen` does."""
+        return self.code if self.ended() else None
 
     def wait(self, seconds: float) -> bool:
         """Waits so long, and returns whether the sweep has ended."""

@@ -22,6 +22,11 @@ os.fsync = fsync
 """
 
 
+def customize(site: Path) -> None:
+    """Does to this process, a fork, what SITECUSTOMIZE in that folder does to a Python that starts."""
+    exec(SITECUSTOMIZE, {"__file__": str(site / "sitecustomize.py")})
+
+
 def start_stableft(site: Path, folder: Path, *arguments: str | Path) -> subprocess.Popen:
     """Starts a command in a folder, as the leader of a process group of its own; its cache is there too."""
     path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))

@@ -20,7 +20,7 @@ from stableft.sweep.local_workers import ProcessLink
 from stableft.sweep.progress import Notice
 from stableft.sweep.state import CRASH_FILE
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.usefixtures("warm_workers"), pytest.mark.faults, pytest.mark.timeout(60)]
 
 
 def notices(events) -> list[str]:

@@ -35,6 +35,8 @@ from stableft.sweep.progress import Notice, RunEnded, SweepStarted
 from stableft.sweep.state import find_missing_outputs, with_recorded_probes, with_saved_weights
 from stableft.sweep.workers import run_with_workers
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 BASE = "task: rte\nmodel: bert-base-uncased\nseeds: 1-2\nrecipe: zhang\n"
 ASKED = InLoopProbes(grad_norms=10, drift=5)
 PARTS = ModelParts(embeddings=("e",), blocks=("b.0",), pooler=(), head=("h",))

@@ -36,7 +36,7 @@ from stableft.sweep.local_workers import LocalExecutor
 from stableft.sweep.progress import SweepStarted, closing_line
 from stableft.sweep.run_sweep import run_planned_sweep
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.usefixtures("warm_workers"), pytest.mark.timeout(90)]
 RULE = EarlyStoppingRule(after=0.3, lowest=0.34)
 
 

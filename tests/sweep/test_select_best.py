@@ -19,7 +19,7 @@ from stableft.errors import UserError
 from stableft.records.run_record import RunRecord, Scores, write_records_file
 from stableft.sweep.select_best import choose_settings, collect_grid_searches, render_grid_searches, write_chosen_sweep
 
-pytestmark = pytest.mark.usefixtures("workplace")
+pytestmark = pytest.mark.usefixtures("workplace", "warm_workers")
 
 SEARCH = """
 task: rte

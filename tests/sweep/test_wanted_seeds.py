@@ -22,7 +22,7 @@ from stableft.sweep.claims import claim_run
 from stableft.sweep.progress import closing_line
 from stableft.sweep.wanted_seeds import make_wanted_seeds
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.usefixtures("warm_workers"), pytest.mark.timeout(90)]
 RULE = DecideRule(about=["failures"], looks=[4, 8, 12, 20])
 
 
