@@ -152,6 +152,11 @@ def run_afresh(stableft: Callable, out: Path, sweep: Path, *which: str) -> Recor
     return by_arm(list(read_records_file(out / "demo.jsonl")))
 
 
+def round_alike(a: list[RunRecord], b: list[RunRecord]) -> bool:
+    """Whether the processors of these records round alike: no loss differs. Scores alone can be equal by chance."""
+    return [record.evals for record in a] == [record.evals for record in b]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("warm_workers")
@@ -166,8 +171,8 @@ def test_four_fresh_runs_show_it_too(committed: Records, stableft: Callable, wor
     assert failures(fresh["mosbach"]) == (0, 1)
     assert failures(fresh["devlin"])[1] == 3
     assert min(scores(fresh["mosbach"])) > np.mean(scores(fresh["devlin"]))
-    if scores(fresh["mosbach"]) == scores(committed["mosbach"][:1]):  # this processor rounds as that of the records
-        assert scores(fresh["devlin"]) == scores(committed["devlin"][:3])
+    if round_alike(fresh["mosbach"], committed["mosbach"][:1]):
+        assert round_alike(fresh["devlin"], committed["devlin"][:3])
 
 
 @pytest.mark.nightly
@@ -175,7 +180,7 @@ def test_four_fresh_runs_show_it_too(committed: Records, stableft: Callable, wor
 def test_a_fresh_sweep_shows_it_too(committed: Records, stableft: Callable, workplace: Path, tmp_path):
     fresh = run_afresh(stableft, tmp_path, DEMO, "--seeds", REPORTED, "--arms", "devlin,devlin-corrected,mosbach")
     check_finding_whatever_the_processor(fresh)
-    if scores(fresh["mosbach"]) == scores(committed["mosbach"]):  # this processor rounds as that of the records
+    if round_alike(fresh["mosbach"], committed["mosbach"]):
         check_finding(fresh)
         return
     # Elsewhere which seeds fail is chaotic: the number is one that half of 25 gives with chance .998.
