@@ -33,6 +33,9 @@ PLACEHOLDERS = {  # of the tables' commands; the longer names first
     "choose CONFIG": "choose configs/demo-probes.yaml",
     "copy RECIPE FILE": "copy devlin mine.yaml",
     "clean CONFIG": "clean configs/smoke.yaml",
+    "track CONFIG --to mlflow": "track configs/rte.yaml --to tensorboard",  # the extra test has no mlflow
+    "decide ARM_A ARM_B": "decide devlin mosbach",
+    "--records FILE": "--records results/records/demo.jsonl",
     "CONFIG": "configs/rte.yaml",
     "RECIPE": "devlin",
     "--task T": "--task rte",
@@ -48,6 +51,8 @@ ADDED = {  # start of a line -> options without which it would take minutes or h
     "stableft sweep configs/rte.yaml": "--seeds 1-2",
     "stableft choose": "--records results/records/demo-probes.jsonl",
     "stableft data stats": "--data-dir glue",
+    "stableft decide devlin mosbach --plan": "--rule about=failures --rule looks=any --failed 40,0",
+    "stableft decide": "--rule about=failures --rule looks=any",
     "scripts/test": "--collect-only -q tests/test_seeds.py",
 }
 RECORDS = ("results/records/demo.jsonl", "results/records/demo-probes.jsonl")  # those that a shown line names or needs
@@ -169,10 +174,12 @@ def make_environment(home: Path) -> None:
 
 
 def with_run_ids(line: str, home: Path) -> str:
-    """Put ids of runs in the place of RUN, of a failed one where --failed asks for it."""
+    """Put ids for RUN_ID, any run, and RUN, a failed one where --failed asks for it, else a successful one."""
     if " RUN" not in line:
         return line
     records = [json.loads(path.read_text()) for path in sorted(home.glob("results/runs/*/record.json"))]
+    if "RUN_ID" in line:
+        return line.replace("RUN_ID", records[0]["run_id"])
     failed = next(record["run_id"] for record in records if record["failed"])
     successful = (record["run_id"] for record in records if not record["failed"])
     line = line.replace("--failed RUN", f"--failed {failed}").replace("RUN ...", "RUN")

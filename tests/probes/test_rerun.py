@@ -101,6 +101,22 @@ def test_a_version_that_only_one_has_is_no_difference_and_no_equality(seeds):
     assert not unknown.must_be_equal
 
 
+@pytest.mark.parametrize(
+    ("then", "now", "words"),
+    [
+        (True, True, "commit abc with uncommitted changes, which may be others now"),
+        (True, False, "commit abc with uncommitted changes, now abc"),
+        (False, True, "commit abc, now abc with uncommitted changes"),
+    ],
+)
+def test_uncommitted_changes_are_told(seeds, then, now, words):
+    results, (record, *_) = seeds
+    before, after = (clean(record, git_commit="abc", git_dirty=dirty) for dirty in (then, now))
+    found = compare_runs(before, after, results, results)
+    assert found.conditions == (words,)
+    assert not found.must_be_equal
+
+
 def test_a_run_of_several_commits_need_not_be_equal(seeds):
     results, (record, *_) = seeds
     before = clean(record).model_copy(update={"commits": ("old", "new")})

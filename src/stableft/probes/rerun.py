@@ -197,8 +197,10 @@ def _differing_conditions(before: RunRecord, now: RunRecord) -> Iterator[str]:
         x, y = getattr(a, name), getattr(b, name)
         if x != y:
             yield f"{name.replace('_', ' ')} {x or 'not recorded'}, now {y or 'not recorded'}"
-    if a.git_commit != b.git_commit or a.git_dirty or b.git_dirty:
+    if _commit(a) != _commit(b):
         yield f"commit {_commit(a)}, now {_commit(b)}"
+    elif a.git_dirty:
+        yield f"commit {_commit(a)}, which may be others now"
     for record, when in ((before, "then"), (now, "now")):
         environment = record.environment
         assert environment
