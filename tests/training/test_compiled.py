@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from support.training_runs import read_history, train_run
+from torch._dynamo.utils import counters
 
 from stableft.config.planned_run import Execution, RunInterrupted
 from stableft.errors import UserError
@@ -37,6 +38,23 @@ def test_without_dropout_losses_agree_after_50_steps(toy_run, toy_sources, tmp_p
     assert (plain.environment.arithmetic, compiled.environment.arithmetic) == ("cpu", "cpu, compiled")
     assert describe_environment(compiled.environment.model_dump()).startswith("cpu, compiled, ")
     assert "compiled" not in dump_record(plain)  # as in older records
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.parametrize("execution", ["padded", "packed"])
+def test_ten_seeds_of_one_process_run_the_same_compiled_code(toy_run, toy_sources, tmp_path, execution):
+    """Were each seed compiled again, those beyond torch's limit for one function would run uncompiled."""
+    torch._dynamo.reset()
+    compiled = []
+    for seed in range(10):
+        counters.clear()
+        run = toy_run(**{"execution": execution, "seeds": {"data": seed, "init": seed}})
+        train_run(run, tmp_path, toy_sources, compile=True)
+        compiled.append(counters["frames"]["total"])
+    assert compiled[0] > 0
+    assert compiled[1:] == [0] * 9
 
 
 def test_a_run_resumes_only_as_it_was_compiled():

@@ -125,7 +125,8 @@ def submit_pilots(
         say(f"{', '.join(map(options.quote, options.variables))}: from the environment")
     commits = resolve_hub_commits((*plan.runs, *plan.start_runs))
     plan = replace(plan, sources=replace(plan.sources, hub_commits=commits))
-    execution = Execution(save=context.params["save"], retrain_incomplete=context.params["complete"])
+    params = context.params
+    execution = Execution(save=params["save"], compile=params["compile_"], retrain_incomplete=params["complete"])
     state, left, notes = find_runs_left(plan, results, execution, retry)
     crashed = [record.run_id for record in state.crashed]
     for line in notes:
@@ -174,7 +175,7 @@ def find_runs_left(
         UserError: An input is invalid, or is not what finished runs were trained on.
     """
     parents = start_runs_to_train(plan, results, retry_crashed)
-    rows = check_sweep_inputs(plan.runs, plan.sources, parents)
+    rows = check_sweep_inputs(plan.runs, plan.sources, parents, execution.compile)
     runs = unique_runs((*parents, *plan.runs))
     state = read_sweep_state(results, runs.values(), look_only=True, brief=True)
     check_fingerprints(state.finished, plan.runs, plan.sources, lambda config, _: rows[config.run_id].fingerprint)

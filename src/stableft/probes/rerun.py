@@ -112,7 +112,7 @@ def repeat_run(
         commit = environment.model_commit or find_model_commit(config.model.name, config.model.revision)
         sources = replace(sources, hub_commits={config.model.identity: commit})
     run = PlannedRun(record.arm, record.recipe, config, record.report)
-    check_sweep_inputs([run], sources, ())
+    check_sweep_inputs([run], sources, (), environment.compiled)
     execution = Execution(
         threads=environment.threads,
         micro_batch=environment.micro_batch if environment.micro_batch < config.schedule.batch_size else None,
