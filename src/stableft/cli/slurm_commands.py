@@ -18,6 +18,7 @@ from stableft.config.planned_run import Execution, PlannedRun
 from stableft.config.run_config import StartFrom
 from stableft.config.sweep_file import Sweep, config_name, find_sweep_file
 from stableft.errors import UserError, clip
+from stableft.records.atomic_folder import remove_under_claim
 from stableft.records.run_record import RECORD_FILE, atomic_write, read_record, run_folder
 from stableft.report.other_settings import describe_padded_runs
 from stableft.sweep.claim_race import check_claims
@@ -230,7 +231,7 @@ def crashes_cleared(results: Path, run_ids: Sequence[str]) -> Iterator[None]:
                 record = read_record(results, run_id) if claimed else None
                 if record and record.status == "crashed":
                     removed[folder / RECORD_FILE] = (folder / RECORD_FILE).read_bytes()
-                    (folder / RECORD_FILE).unlink()
+                    remove_under_claim(folder / RECORD_FILE)
         yield
     except BaseException:
         for path, content in removed.items():

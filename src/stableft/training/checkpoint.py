@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 import torch
 
 from stableft.errors import UserError, storage_error
-from stableft.records.run_record import CHECKPOINT_FILE, atomic_write, set_aside
+from stableft.records.atomic_folder import set_aside
+from stableft.records.run_record import CHECKPOINT_FILE, atomic_write
 from stableft.seeds import global_rng_state, restore_global_rng_state
 from stableft.training.step import TrainState
 
