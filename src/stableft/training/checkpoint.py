@@ -129,10 +129,14 @@ def load_checkpoint(folder: Path, state: TrainState, conditions: dict, device: t
     A damaged checkpoint is set aside with a warning. One of another machine is left to be overwritten, with a warning.
 
     Raises:
-        UserError: The command asks for something else than the checkpoint was made with.
+        UserError: The command asks for something else than the checkpoint was made with, or it is a link to nothing.
     """
     path, warn = folder / CHECKPOINT_FILE, logging.getLogger(__name__).warning
     if not path.exists():
+        if path.is_symlink():
+            raise UserError(
+                f"{path} is a link to {os.readlink(path)}, which does not exist; delete it to start the run over"
+            )
         return False
     try:
         content = read_with_checksum(path)
