@@ -190,7 +190,7 @@ def run_sweep(
     slots = resolve_devices(devices) if cluster is None else ["those of Ray"]
     # Check every input before the first run: a mistake in the last arm must not surface after hours of training.
     parents = start_runs_to_train(sweep, results, retry_crashed)
-    rows = check_sweep_inputs(sweep.runs, sweep.sources, parents)
+    rows = check_sweep_inputs(sweep.runs, sweep.sources, parents, compile)
     runs = unique_runs((*parents, *sweep.runs))
     steps = {
         run_id: total_steps(run.config.schedule, rows[run_id].train_rows)

@@ -162,3 +162,18 @@ def test_what_only_the_loaded_model_tells_is_one_sentence_too(write_sweep, famil
     told = str(refused.value)
     assert "\n" not in told
     assert re.match(re.escape(sentence).replace(r"\*", ".*"), told), told
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",), ("--executor", "slurm", "--print")], ids=" ".join)
+def test_fused_blocks_are_not_compiled(stableft, write_sweep, monkeypatch, more):
+    """Nor is the arm before them trained, which could be."""
+    monkeypatch.setenv("PATH", "")  # without Slurm
+    write_sweep("bert", {"schedule.length": {"steps": 2}, "data.max_length": 16})
+    content = yaml.safe_load(Path("s.yaml").read_text())
+    content["arms"] = [{"name": name, "set": {"execution": name}} for name in ("packed", "fused")]
+    Path("s.yaml").write_text(yaml.safe_dump(content))
+    code, out, err = stableft("sweep", "s.yaml", "--devices", "cpu", "--compile", *more)
+    assert code == 2
+    assert re.fullmatch(r"stableft: --compile: .* execution: fused .* write execution: packed\n", err)
+    assert "Traceback" not in out
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["s.yaml"]

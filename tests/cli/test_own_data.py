@@ -1,6 +1,7 @@
 """A user's own data and model from the command line: what is told of the rows, and weights that must be allowed."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -58,3 +59,47 @@ def test_pickled_weights_need_the_users_word(sweep, stableft, monkeypatch):
     assert not (sweep / "results").exists()
     code, _, err = stableft("sweep", "s.yaml", "--devices", "cpu", "--allow-pickle")
     assert code == 0, err
+
+
+LINKS = {
+    "results": r"--results results: results is a link to gone, which does not exist",
+    "results/runs": r"--results results/runs/a: results/runs is a link to gone, which does not exist",
+    "model": r"s\.yaml:1: model: 'model' is a link to gone, which does not exist",
+    "train.csv": r"s\.yaml:5: task: train: there is no file 'train\.csv'",
+    "glue": r"--data-dir glue: there is no such folder",
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", LINKS)
+def test_a_link_to_nothing_gets_a_sentence(sweep, stableft, name):
+    """And is not taken for a name on the hub, nor for a folder to be made."""
+    if (sweep / name).exists():
+        (sweep / name).rename(sweep / "moved")
+    (sweep / name).parent.mkdir(exist_ok=True)
+    (sweep / name).symlink_to("gone")
+    where = ("--results", "results/runs/a") if name == "results/runs" else ()
+    more = ("--data-dir", "glue") if name == "glue" else where
+    code, out, err = stableft("sweep", "s.yaml", "--devices", "cpu", *more)
+    assert code == 2
+    assert re.fullmatch(rf"stableft: {LINKS[name]}\n", err)
+    assert "Traceback" not in out
+    assert not (sweep / name).exists()
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+def test_a_checkpoint_that_is_a_link_to_nothing(sweep, stableft):
+    from stableft.config.planned_run import LocalPaths
+    from stableft.config.sweep_file import load_sweep
+
+    folder = sweep / "results" / "runs" / load_sweep("s.yaml", LocalPaths()).runs[0].run_id
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.pt").symlink_to("gone/away")
+    code, out, err = stableft("sweep", "s.yaml", "--devices", "cpu", "--checkpoint-every", "1")
+    assert code == 2
+    assert re.fullmatch(
+        r"stableft: \S+/checkpoint\.pt is a link to gone/away, which does not exist; delete it .*\n", err
+    )
+    assert "Traceback" not in out
+    assert not list(sweep.glob("results/runs/*/record.json"))

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from support.training_runs import count_updates
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from stableft.methods.adamw import AdamW
 
@@ -264,6 +265,38 @@ def test_decay_towards_targets_is_a_lerp_with_a_scaler_too(found_inf):
     optimizer.step()
     for p, start in zip(params, expected, strict=True):
         torch.testing.assert_close(p, start.lerp(targets[p], 0.04 * (1 - found_inf)), rtol=1e-7, atol=1e-7)
+
+
+class Pulls(TorchDispatchMode):
+    """Counts the numbers that each operation on a list of tensors allocates."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers: list[int] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        if isinstance(output, list | tuple):
+            self.numbers.append(sum(tensor.numel() for tensor in output))
+        return output
+
+
+@pytest.mark.parametrize("towards", [0.0, 1.0])
+def test_decay_by_a_rate_on_the_device_takes_little_memory_and_changes_no_bit(monkeypatch, towards):
+    """The bits are those of one pull of all weights, of 64 numbers in all."""
+    params, rate = parameters(), torch.tensor(0.04)
+    targets = {p: towards * torch.full_like(p, 0.3) for p in params} if towards else {}
+    expected = [p.detach() + (targets[p] - p.detach() if towards else -p.detach()) * rate for p in params]
+    for p in params:
+        p.grad = torch.zeros_like(p)
+    optimizer = AdamW(params, 0.1, weight_decay=0.4, decay_order="after", targets=targets)
+    optimizer.found_inf = torch.tensor(0.0)
+    monkeypatch.setattr("stableft.methods.adamw.PULLED_NUMBERS", 30)
+    with Pulls() as pulls:
+        optimizer.step()
+    assert [number for number in pulls.numbers if number] == [35, 29]
+    for p, e in zip(params, expected, strict=True):
+        assert torch.equal(p, e)
 
 
 def test_moments_are_allocated_at_most_once():

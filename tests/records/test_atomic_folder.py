@@ -2,18 +2,22 @@
 
 import contextlib
 import errno
-import json
 import os
 from pathlib import Path
 
 import pytest
+from support.stopped_holders import Moments, read_all
 
 from stableft.errors import StorageError
-from stableft.records import atomic_folder
-from stableft.records.atomic_folder import atomic_write_folder, remove_partial_folders, remove_under_claim
-from stableft.records.held_claims import HELD_CLAIMS, ClaimLostError
+from stableft.records.atomic_folder import (
+    atomic_write_folder,
+    remove_partial_folders,
+    remove_under_claim,
+    set_aside,
+)
+from stableft.records.held_claims import ClaimLostError
 from stableft.sweep import leases
-from stableft.sweep.claims import CLAIM_FILE, claim_run
+from stableft.sweep.claims import claim_run
 
 pytestmark = pytest.mark.faults
 
@@ -23,56 +27,14 @@ def write(target: Path, text: str) -> None:
         (temporary / "weights").write_text(text)
 
 
-def read_all(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != CLAIM_FILE)
-    return {str(path.relative_to(folder)): path.read_text() for path in files}
-
-
-class Moments:
-    """Lets a successor take over the claim before the n-th look or change of a holder, and write its own model."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
-        self.folder, self.patch, self.calls, self.at, self.busy = folder, monkeypatch, 0, -1, False
-        monkeypatch.setattr(atomic_folder, "check_claim", self.counting(atomic_folder.check_claim, after=True))
-        for module, name in ((os, "rename"), (os, "mkdir"), (atomic_folder.shutil, "rmtree")):
-            monkeypatch.setattr(module, name, self.counting(getattr(module, name)))
-
-    def counting(self, function, after: bool = False):
-        def call(*arguments, **options):
-            if not self.busy:
-                self.calls += 1
-                if self.calls == self.at and not after:
-                    self.take_over()
-                    return function(*arguments, **options)
-                if self.calls == self.at:  # it saw its own claim, and is stopped then
-                    result = function(*arguments, **options)
-                    self.take_over()
-                    return result
-            return function(*arguments, **options)
-
-        return call
-
-    def take_over(self) -> None:
-        self.busy = True
-        path = self.folder / CLAIM_FILE
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"start": "1"}))  # as if the holder had died
-        mine = HELD_CLAIMS.copy()  # those of a process; the successor is another
-        with claim_run(self.folder) as claimed:
-            assert claimed
-            self.found = read_all(self.folder)
-            write(self.folder / "model-best", "successor")
-        HELD_CLAIMS.update(mine)
-        self.busy = False
-
-
 @pytest.mark.parametrize(
     "change", [lambda target: write(target, "holder"), remove_under_claim], ids=["write", "remove"]
 )
 @pytest.mark.parametrize("before", [True, False])
 def test_a_holder_stopped_at_any_moment_spoils_nothing_of_its_successor(tmp_path, monkeypatch, change, before):
     monkeypatch.setattr(leases, "TIMES", leases.LeaseTimes(missing=0.02))
-    moments = Moments(tmp_path / "run", monkeypatch)
     target, taken_over = tmp_path / "run" / "model-best", 0
+    moments = Moments(target.parent, monkeypatch, lambda: write(target, "successor"))
     for at in range(1, 40):
         with claim_run(moments.folder) as mine:
             assert mine
@@ -95,6 +57,37 @@ def test_a_holder_stopped_at_any_moment_spoils_nothing_of_its_successor(tmp_path
             assert moments.found or not before or change is remove_under_claim, at
             assert not any(moments.folder.glob(".*"))
     assert taken_over >= (5 if change is not remove_under_claim else 1)
+
+
+def test_a_holder_stopped_while_it_sets_something_aside_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "TIMES", leases.LeaseTimes(missing=0.02))
+    target = tmp_path / "run" / "model-best"
+    moments = Moments(target.parent, monkeypatch, lambda: write(target, "successor"))
+    for at in range(1, 40):
+        with claim_run(moments.folder) as mine:
+            assert mine
+            write(target, f"damaged {at}")
+            moments.calls, moments.at = 0, at
+            with contextlib.suppress(ClaimLostError):
+                set_aside(target)
+            reached, moments.at = moments.calls >= at, -1
+            if not reached:
+                break
+            assert read_all(target) == {"weights": "successor"}, at
+            assert f"damaged {at}" in moments.found.values(), at
+            assert not any(moments.folder.glob(".*"))
+    assert at > 4
+
+
+def test_damaged_files_are_set_aside_under_names_of_their_own(tmp_path):
+    path = tmp_path / "record.json"
+    names = []
+    for text in ("first", "second"):
+        path.write_text(text)
+        names.append(set_aside(path).name)
+    assert names == ["record.json.damaged-1", "record.json.damaged-2"]
+    assert (tmp_path / names[0]).read_text() == "first"
+    assert not path.exists()
 
 
 def test_a_holder_that_writes_on_does_so_into_a_folder_of_its_own(tmp_path):

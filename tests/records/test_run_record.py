@@ -37,7 +37,6 @@ from stableft.records.run_record import (
     read_record,
     read_records_file,
     run_folder,
-    set_aside,
     write_record,
     write_records_file,
 )
@@ -331,18 +330,6 @@ def test_a_disk_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-
-
-@pytest.mark.faults
-def test_damaged_files_are_set_aside_under_names_of_their_own(tmp_path):
-    path = tmp_path / "record.json"
-    names = []
-    for text in ("first", "second"):
-        path.write_text(text)
-        names.append(set_aside(path).name)
-    assert names == ["record.json.damaged-1", "record.json.damaged-2"]
-    assert (tmp_path / names[0]).read_text() == "first"
-    assert not path.exists()
 
 
 def test_a_file_of_records_keeps_their_order(tmp_path, make_record, make_config):

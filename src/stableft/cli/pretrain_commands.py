@@ -12,7 +12,7 @@ from stableft.pretrain.config_file import PlannedPretraining, load_pretraining
 from stableft.pretrain.corpus import load_corpus, load_pretraining_tokenizer
 from stableft.pretrain.record import MODEL_FOLDER, PretrainRecord, pretrain_folder
 from stableft.pretrain.run import PretrainProgress, prepare_pretraining, pretrain_masked_lm
-from stableft.records.atomic_folder import atomic_write_folder, remove_partial_folders
+from stableft.records.atomic_folder import atomic_write_folder, remove_partial_folders, remove_under_claim
 from stableft.records.file_sums import check_undamaged
 from stableft.records.run_record import CHECKPOINT_FILE, atomic_write, dump_record, read_record_as
 from stableft.sweep.claims import claim_run
@@ -69,7 +69,7 @@ def _remove_checkpoint(folder: Path) -> None:
     if path.exists():
         with claim_run(folder) as claimed:
             if claimed:
-                path.unlink(missing_ok=True)
+                remove_under_claim(path)
 
 
 def _check_still_valid(plan: PlannedPretraining, record: PretrainRecord, folder: Path) -> None:

@@ -18,6 +18,7 @@ from stableft.config.planned_run import Execution, PlannedRun
 from stableft.config.run_config import StartFrom
 from stableft.config.sweep_file import Sweep, config_name, find_sweep_file
 from stableft.errors import UserError, clip
+from stableft.records.atomic_folder import remove_under_claim
 from stableft.records.run_record import RECORD_FILE, atomic_write, read_record, run_folder
 from stableft.report.other_settings import describe_padded_runs
 from stableft.sweep.claim_race import check_claims
@@ -125,7 +126,8 @@ def submit_pilots(
         say(f"{', '.join(map(options.quote, options.variables))}: from the environment")
     commits = resolve_hub_commits((*plan.runs, *plan.start_runs))
     plan = replace(plan, sources=replace(plan.sources, hub_commits=commits))
-    execution = Execution(save=context.params["save"], retrain_incomplete=context.params["complete"])
+    params = context.params
+    execution = Execution(save=params["save"], compile=params["compile_"], retrain_incomplete=params["complete"])
     state, left, notes = find_runs_left(plan, results, execution, retry)
     crashed = [record.run_id for record in state.crashed]
     for line in notes:
@@ -179,7 +181,7 @@ def find_runs_left(
         UserError: An input is invalid, or is not what finished runs were trained on.
     """
     parents = start_runs_to_train(plan, results, retry_crashed)
-    rows = check_sweep_inputs(plan.runs, plan.sources, parents)
+    rows = check_sweep_inputs(plan.runs, plan.sources, parents, execution.compile)
     runs = unique_runs((*parents, *plan.runs))
     state = read_sweep_state(results, runs.values(), look_only=True, brief=True)
     check_fingerprints(state.finished, plan.runs, plan.sources, lambda config, _: rows[config.run_id].fingerprint)
@@ -234,7 +236,7 @@ def crashes_cleared(results: Path, run_ids: Sequence[str]) -> Iterator[None]:
                 record = read_record(results, run_id) if claimed else None
                 if record and record.status == "crashed":
                     removed[folder / RECORD_FILE] = (folder / RECORD_FILE).read_bytes()
-                    (folder / RECORD_FILE).unlink()
+                    remove_under_claim(folder / RECORD_FILE)
         yield
     except BaseException:
         for path, content in removed.items():

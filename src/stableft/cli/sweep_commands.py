@@ -69,7 +69,8 @@ def print_estimate(
 
     names = resolve_devices(devices)
     slots = LocalExecutor(names, jobs).slots(execution)
-    rows = check_sweep_inputs(sweep.runs, sweep.sources, start_runs_to_train(sweep, results, retry_crashed))
+    parents = start_runs_to_train(sweep, results, retry_crashed)
+    rows = check_sweep_inputs(sweep.runs, sweep.sources, parents, execution.compile)
     choices = describe_odd_choices(sweep.runs, sweep, devices, names, jobs, execution.tf32)
     padded = (f"note: {results}: {line}" for line in describe_padded_runs(sweep.runs, sweep.start_runs, results))
     for line in (*describe_planned_rows(sweep.runs, rows), *padded, *choices):

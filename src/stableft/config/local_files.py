@@ -87,6 +87,8 @@ def locate_model(name: Any, folders: tuple[Path, ...], where: str) -> tuple[dict
         return {"name": label, "sha256": model_folder_digest(folder)}, folder
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or folder is not None:
         raise UserError(f"{where}: model: {name!r} is not a folder")
+    if link := next((path for path in (parent / name for parent in folders) if os.path.islink(path)), None):
+        raise UserError(f"{where}: model: {name!r} is a link to {os.readlink(link)}, which does not exist")
     hub_name, _, revision = name.partition("@")
     if not all(hub_name.split("/")) or len(name.split()) != 1:
         raise UserError(f"{where}: model: {name!r} must be a folder or a hub name")
@@ -276,7 +278,9 @@ def check_replaced_file(out: Path, kind: str) -> None:
 
 
 def check_results_folder(results: Path) -> None:
-    """Raise UserError if `results` or its nearest existing parent is a file."""
-    there = next((path for path in (results, *results.parents) if path.exists()), results)
+    """Raise UserError if `results` or its nearest existing parent is a file, or a link to nothing."""
+    there = next((path for path in (results, *results.parents) if os.path.lexists(path)), results)
+    if there.is_symlink() and not there.exists():
+        raise UserError(f"--results {results}: {there} is a link to {os.readlink(there)}, which does not exist")
     if there.exists() and not there.is_dir():
         raise UserError(f"--results {results}: {there} is a file, not a folder")

@@ -26,6 +26,8 @@ EpsPlacement = Literal["before_correction", "after_correction"]
 # In float32, 2^26 + 1 and 2^26 - 1 round to 2^26, and 1 - beta^(2^26) rounds to 1. So the kernel, which increments the
 # step, leaves this one unchanged and applies no correction.
 UNCORRECTED_STEP = 2.0**26
+# Decayed at once by a rate on a GPU. Each needs memory for a number more, so all of BERT-large's would take 1.3 GB.
+PULLED_NUMBERS = 2**25
 
 
 class AdamW(torch.optim.Optimizer):
@@ -179,17 +181,28 @@ def _decay_weights(
     if found_inf is not None:  # no decay in a skipped step; multiplied, so that the CPU need not read `found_inf`
         rate = rate * (1 - found_inf.to(params[0].device))
     if isinstance(rate, Tensor):  # lerp has no fast kernel for a weight on the GPU, nor has add for `alpha`
-        pulls = (
-            torch._foreach_sub(targets, params)  # pyright: ignore[reportPrivateImportUsage]
-            if targets
-            else torch._foreach_neg(params)  # pyright: ignore[reportPrivateImportUsage]
-        )
-        torch._foreach_mul_(pulls, rate)  # pyright: ignore[reportPrivateImportUsage]
-        torch._foreach_add_(params, pulls)  # pyright: ignore[reportPrivateImportUsage]
+        for part in _parts_to_pull(params):
+            if targets:
+                pulls = torch._foreach_sub(params[part], targets[part])  # pyright: ignore[reportPrivateImportUsage]
+                torch._foreach_mul_(pulls, rate)  # pyright: ignore[reportPrivateImportUsage]
+            else:
+                pulls = torch._foreach_mul(params[part], rate)  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_sub_(params[part], pulls)  # pyright: ignore[reportPrivateImportUsage]
     elif targets:
         torch._foreach_lerp_(params, targets, rate)  # pyright: ignore[reportPrivateImportUsage]
     else:
         torch._foreach_add_(params, params, alpha=-rate)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _parts_to_pull(params: list[Tensor]) -> Iterator[slice]:
+    """Yield parts of the list that hold at most PULLED_NUMBERS, or one parameter that holds more."""
+    start = numbers = 0
+    for i, p in enumerate(params):
+        if numbers and numbers + p.numel() > PULLED_NUMBERS:
+            yield slice(start, i)
+            start, numbers = i, 0
+        numbers += p.numel()
+    yield slice(start, len(params))
 
 
 def _bias_corrected_lr(lr: float | Tensor, step: Tensor, betas: tuple[float, float]) -> Tensor:

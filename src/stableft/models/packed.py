@@ -24,7 +24,9 @@ AMPERE = (8, 0)  # the oldest GPUs with the kernel
 LEAST_HEAD_SIZE = 32  # on an H200, a test of the kernel failed at 8 for a cause that is not known
 
 
-def packing_for(model: PreTrainedModel, config: RunConfig, device: torch.device) -> Packing | None:
+def packing_for(
+    model: PreTrainedModel, config: RunConfig, device: torch.device, compiled: bool = False
+) -> Packing | None:
     """Return how to pack a run's batches, or None if it pads them."""
     if config.execution not in ("packed", "fused"):
         return None
@@ -39,8 +41,9 @@ def packing_for(model: PreTrainedModel, config: RunConfig, device: torch.device)
         and LEAST_HEAD_SIZE <= head_size <= 256
     )
     multiple = CPU_MULTIPLE if device.type == "cpu" else GPU_MULTIPLE
-    # Not on a GPU, where a batch of one shape must look like every other, nor where rows are short.
-    blocks = device.type == "cpu" and config.execution == "packed"
+    # Not on a GPU, where a batch of one shape must look like every other, nor where rows are short, nor for
+    # torch.compile, which compiles for each number of blocks, up to a limit for all runs of a process.
+    blocks = device.type == "cpu" and config.execution == "packed" and not compiled
     return Packing(multiple, count_lost_positions(model), boundaries=has_kernel, blocks=blocks)
 
 

@@ -29,6 +29,7 @@ from stableft.pretrain.masked_lm import (
     select_masked,
 )
 from stableft.pretrain.record import MODEL_FOLDER, PretrainPoint, PretrainRecord, pretrain_folder
+from stableft.records.atomic_folder import remove_under_claim
 from stableft.records.file_sums import sum_files
 from stableft.records.run_record import (
     CHECKPOINT_FILE,
@@ -121,7 +122,7 @@ def pretrain_masked_lm(
         stop=stop,
     )
     record = _finish(setup, state, diverged)
-    (setup.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    remove_under_claim(setup.folder / CHECKPOINT_FILE)
     return record
 
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from stableft.records.run_record import RecordSection, atomic_write, dump_record, parse_checked_values, set_aside
+from stableft.records.atomic_folder import set_aside
+from stableft.records.run_record import RecordSection, atomic_write, dump_record, parse_checked_values
 
 PARTIAL_RESULTS_FILE = "points.json"
 SAVE_SECONDS = 3.0  # between saves, where values come faster

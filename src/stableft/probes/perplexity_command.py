@@ -42,6 +42,7 @@ from stableft.probes.saved_runs import (
     show_probe_progress,
     weights_folder,
 )
+from stableft.records.atomic_folder import remove_under_claim
 from stableft.records.failure import has_failed
 from stableft.records.probe_record import (
     PROBES_FILE,
@@ -217,7 +218,7 @@ def _measure_run(run: ProbedRun, probe: PerplexityProbe, on_batch: ProgressCallb
         if record is None:
             record = _make_record(run, probe, _measure_losses(run, probe, on_batch))
             write_probe_records(run.folder / PROBES_FILE, [record])
-        (run.folder / PARTIAL_RESULTS_FILE).unlink(missing_ok=True)
+        remove_under_claim(run.folder / PARTIAL_RESULTS_FILE)
     return record
 
 

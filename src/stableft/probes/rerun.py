@@ -115,7 +115,7 @@ def repeat_run(
         commit = environment.model_commit or find_model_commit(config.model.name, config.model.revision)
         sources = replace(sources, hub_commits={config.model.identity: commit})
     run = PlannedRun(record.arm, record.recipe, config, record.report)
-    check_sweep_inputs([run], sources, ())
+    check_sweep_inputs([run], sources, (), environment.compiled)
     name = resolve_device(device or ("cpu" if environment.device == "cpu" else "auto"))
     execution = Execution(
         name,

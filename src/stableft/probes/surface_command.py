@@ -21,6 +21,7 @@ from stableft.probes.loss_surface import (
 )
 from stableft.probes.partial_results import PARTIAL_RESULTS_FILE
 from stableft.probes.saved_runs import locate_sources, show_probe_progress
+from stableft.records.atomic_folder import remove_under_claim
 from stableft.records.probe_record import PROBES_FILE, PROBES_FOLDER, SurfaceRecord, read_probe_records
 from stableft.records.run_record import atomic_write
 from stableft.report.figures.draw import draw_panels
@@ -121,7 +122,7 @@ def _report_surface(record: SurfaceRecord, folder: Path) -> int:
             atomic_write(folder / name, figure_to_bytes(figure, "png"))
             paths.append(str(folder / name))
     # Last, so that after a kill before this line the next command deletes it.
-    (folder / PARTIAL_RESULTS_FILE).unlink(missing_ok=True)
+    remove_under_claim(folder / PARTIAL_RESULTS_FILE)
     print(f"record: {folder / PROBES_FILE}")
     print(f"figures: {', '.join(paths)}")
     return 0

@@ -1,6 +1,6 @@
-"""Write a folder, such as that of a model, so that readers see all of it or nothing, and remove one.
+"""Write a folder, such as that of a model, so that readers see all of it or nothing; remove one, or set it aside.
 
-Both go through a folder of the writer's own beside the target, `.NAME.RANDOM.partial`, made before the writer looks at
+All go through a folder of the writer's own beside the target, `.NAME.RANDOM.partial`, made before the writer looks at
 its claim. Whoever takes over the claim first renames that folder. So a writer that was stopped for so long, wherever it
 was stopped, can no longer rename anything into its folder or out of it, and the target is as its successor has it.
 """
@@ -18,7 +18,7 @@ from stableft.errors import storage_faults
 from stableft.records.held_claims import check_claim
 from stableft.records.run_record import sync_folder
 
-OLD = "old"  # in the writer's folder, the target that is being replaced
+OLD = "old"  # in the writer's folder, the target that is being replaced or set aside
 RANDOM_BYTES = 8
 
 
@@ -65,11 +65,32 @@ def remove_under_claim(path: Path) -> None:
         os.rename(path, partial / "removed")
 
 
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file or folder to the first free `<name>.damaged-<n>` and return the new path.
+
+    Raises:
+        ClaimLostError: Another process has taken over this process's claim of the folder that holds `path`.
+    """
+    n = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{n}")).exists():
+        n += 1
+    with _partial_folder(path) as partial:
+        check_claim(path.parent)
+        os.rename(path, partial / OLD)  # whoever takes over the claim now puts it back
+        try:
+            os.rename(partial / OLD, aside)
+        except OSError:
+            with suppress(OSError):
+                os.rename(partial / OLD, path)
+            raise
+    return aside
+
+
 def remove_partial_folders(folder: Path, name: str | None = None) -> None:
     """Remove what writers that were killed, or have lost their claim, left beside targets in `folder`.
 
-    A target that such a writer had moved away to replace it is put back. `name` is that of the only target to look at.
-    Only the holder of the folder's claim may call this.
+    A target that such a writer had moved away to replace it or set it aside is put back. `name` is that of the only
+    target to look at. Only the holder of the folder's claim may call this.
     """
     for left in folder.glob(f".{glob.escape(name)}.{'?' * 2 * RANDOM_BYTES}.partial" if name else ".*.partial"):
         if left.is_symlink() or not left.is_dir():

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from stableft.config.run_config import Checkpoint, omitted_if_none
 from stableft.errors import UserError
+from stableft.records.atomic_folder import remove_under_claim
 from stableft.records.file_sums import check_undamaged, read_sums
 from stableft.records.run_record import (
     IdentifiedRecord,
@@ -139,7 +140,7 @@ def write_probe_records(path: Path, records: Iterable[ProbeRecord]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, lines.encode())
     else:
-        path.unlink(missing_ok=True)
+        remove_under_claim(path)
 
 
 _ProbeRecordT = TypeVar("_ProbeRecordT", GradNormsRecord, DriftRecord, PerplexityRecord, SurfaceRecord)

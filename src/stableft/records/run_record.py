@@ -534,20 +534,6 @@ def read_record_as(kind: type[RecordT], folder: Path, brief: bool = False) -> Re
     return record
 
 
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file to the first free `<name>.damaged-<n>` and return the new path.
-
-    Raises:
-        ClaimLostError: Another process has taken over this process's claim of the folder.
-    """
-    n = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{n}")).exists():
-        n += 1
-    check_claim(path.parent)
-    os.replace(path, aside)
-    return aside
-
-
 def read_records_file(
     path: Path, probed: set[Path] | None = None, skip_damaged: bool = False
 ) -> Iterator[AnyRunRecord]:

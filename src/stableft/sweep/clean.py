@@ -10,6 +10,7 @@ from typing import Literal
 
 from stableft.config.sweep_file import Sweep
 from stableft.errors import UserError
+from stableft.records.atomic_folder import remove_under_claim
 from stableft.records.run_record import BEST_FOLDER, CHECKPOINT_FILE, LAST_FOLDER, OUT_FOLDER, run_folder
 from stableft.sweep.claims import CLAIM_FILES, claim_run
 from stableft.sweep.slurm import PILOTS_FOLDER, find_pilots
@@ -134,7 +135,7 @@ def remove_held_items(items: Collection[HeldItem]) -> Iterator[str]:
         with claim_run(folder) as claimed:
             if claimed:
                 for item in some:
-                    _remove(item.path)
+                    remove_under_claim(item.path)
                 removed += some
             else:
                 in_use.append(folder.name)

@@ -43,14 +43,16 @@ class PlannedRows(NamedTuple):
 
 
 def check_sweep_inputs(
-    runs: Sequence[PlannedRun], sources: LocalPaths, parents: Iterable[PlannedRun] = ()
+    runs: Sequence[PlannedRun], sources: LocalPaths, parents: Iterable[PlannedRun] = (), compiled: bool = False
 ) -> dict[str, PlannedRows]:
     """Check every data set and model of the runs and return run id -> its data rows, which a command does not have.
 
     `parents` are checked last, so that a problem they share with a run is reported for the run the user asked for.
+    `compiled`: torch.compile is asked for.
 
     Raises:
-        UserError: The data or a model's config.json cannot be read or does not fit a run, or a run is too long.
+        UserError: The data or a model's config.json cannot be read or does not fit a run, or a run is too long or not
+            to be compiled.
     """
     planned: dict[str, PlannedRows] = {}
     by_setting: dict[str, PlannedRows] = {}
@@ -65,6 +67,13 @@ def check_sweep_inputs(
         planned[run.run_id] = by_setting[setting]
 
     def check_setting(config: RunConfig) -> PlannedRows:
+        # Of the functions that replace each block's forward, torch keeps the code of 8 models, and runs later ones of
+        # the same process uncompiled.
+        if compiled and config.execution == "fused":
+            raise UserError(
+                "--compile: with execution: fused, torch would run only the first seeds of a process compiled; leave "
+                "the option out, or write execution: packed"
+            )
         parts = {"model": True, "reinit": True, "mixout": True, "optimizer": {"llrd"}, "execution": True}
         methods = config.model_dump(include=parts)
         model = canonical_json([methods, config.data.max_length])

@@ -33,7 +33,7 @@ from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunIn
 from stableft.config.run_config import RunConfig
 from stableft.errors import UserError, clip, storage_faults
 from stableft.pulse import WAITING, WRITING_RESULTS, SignOfLife
-from stableft.records.atomic_folder import atomic_write_folder
+from stableft.records.atomic_folder import atomic_write_folder, remove_under_claim
 from stableft.records.run_record import CHECKPOINT_FILE, CONFIG_FILE, RECORD_FILE, RunRecord, atomic_write, run_folder
 from stableft.sweep.executor import WorkerEnd
 from stableft.sweep.ray_node import (
@@ -563,7 +563,7 @@ class RayLink:
         if CONFIG_FILE in stale or (stale and not files) or (ending == "done" and RECORD_FILE not in names):
             raise RayError(f"the files of run {run.run_id} are missing on {self.place.host}")
         for name in {*stale} - {CHECKPOINT_FILE}:
-            (folder / name).unlink(missing_ok=True)
+            remove_under_claim(folder / name)
         models: dict[str, list[NodeFile]] = {}
         for file in files:
             if "/" in file.name:
@@ -578,7 +578,7 @@ class RayLink:
             if "/" not in file.name and file not in self.fetched:
                 atomic_write(folder / file.name, partial(self._fetch_file, file), file.size)
         if CHECKPOINT_FILE in stale:  # after the record: a kill in between loses nothing
-            (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+            remove_under_claim(folder / CHECKPOINT_FILE)
         for model in folder.glob("model-*"):
             if whole and not is_private(model.name) and not any(model.iterdir()):
                 model.rmdir()

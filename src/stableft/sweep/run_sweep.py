@@ -167,8 +167,7 @@ def _stop_paused_run(record: RunRecord, results: Path) -> None:
             current = read_record(results, record.run_id) if claimed else None
             if current and current.status in RESUMABLE_STATUSES:
                 write_record(results, record)
-                (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
-                for name in (BEST_FOLDER, LAST_FOLDER):
+                for name in (CHECKPOINT_FILE, BEST_FOLDER, LAST_FOLDER):
                     remove_under_claim(folder / name)
         if claimed:
             return

@@ -21,10 +21,10 @@ from stableft.config.run_config import RunConfig, canonical_json
 from stableft.config.sweep_keys import EarlyStoppingRule
 from stableft.data.splits import data_fingerprint
 from stableft.errors import StorageError, UserError, storage_error, storage_faults
-from stableft.records.atomic_folder import remove_under_claim
+from stableft.records.atomic_folder import remove_under_claim, set_aside
 from stableft.records.failure import has_failed, judged_as_planned
 from stableft.records.file_sums import find_damaged
-from stableft.records.held_claims import ClaimLostError, check_claim
+from stableft.records.held_claims import ClaimLostError
 from stableft.records.probe_record import PROBES_FILE, DriftRecord, GradNormsRecord, ProbeRecord, read_probe_records
 from stableft.records.run_record import (
     BEST_FOLDER,
@@ -41,7 +41,6 @@ from stableft.records.run_record import (
     dump_record,
     read_record,
     run_folder,
-    set_aside,
     write_record,
 )
 from stableft.sweep.claims import claim_run
@@ -251,8 +250,7 @@ def _run_under_claim(
         if record is not None:
             return record
         # Of an earlier try, whose record may be gone: it must not stay beside the record of this one.
-        check_claim(run_folder(results, run.run_id))
-        (run_folder(results, run.run_id) / CRASH_FILE).unlink(missing_ok=True)
+        remove_under_claim(run_folder(results, run.run_id) / CRASH_FILE)
         started()
         started_at = time.monotonic()
         try:
@@ -313,8 +311,7 @@ def _find_done_record(run: PlannedRun, results: Path, replaces: RunRecord | None
             set_aside(folder / name)
         return None
     if record and record.status == "finished":  # a kill after writing it may have left the checkpoint
-        check_claim(folder)
-        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+        remove_under_claim(folder / CHECKPOINT_FILE)
     if record and not is_done(record, run):  # keep the record until it is replaced: ranking needs it
         return None
     if record is None or replaces is None or dump_record(record) != dump_record(replaces):
@@ -334,7 +331,7 @@ def remove_left_checkpoint(results: Path, run_id: str) -> None:
         if path.exists():
             with claim_run(folder) as claimed:
                 if claimed and path.stat().st_mtime_ns <= (folder / RECORD_FILE).stat().st_mtime_ns:
-                    path.unlink()
+                    remove_under_claim(path)
 
 
 def _find_record_paused_elsewhere(run: PlannedRun, results: Path) -> RunRecord | None:

@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 import torch
 
 from stableft.errors import UserError, storage_error
-from stableft.records.run_record import CHECKPOINT_FILE, atomic_write, set_aside
+from stableft.records.atomic_folder import set_aside
+from stableft.records.run_record import CHECKPOINT_FILE, atomic_write
 from stableft.seeds import global_rng_state, restore_global_rng_state
 from stableft.training.step import TrainState
 
@@ -129,10 +130,14 @@ def load_checkpoint(folder: Path, state: TrainState, conditions: dict, device: t
     A damaged checkpoint is set aside with a warning. One of another machine is left to be overwritten, with a warning.
 
     Raises:
-        UserError: The command asks for something else than the checkpoint was made with.
+        UserError: The command asks for something else than the checkpoint was made with, or it is a link to nothing.
     """
     path, warn = folder / CHECKPOINT_FILE, logging.getLogger(__name__).warning
     if not path.exists():
+        if path.is_symlink():
+            raise UserError(
+                f"{path} is a link to {os.readlink(path)}, which does not exist; delete it to start the run over"
+            )
         return False
     try:
         content = read_with_checksum(path)

@@ -12,6 +12,7 @@ from stableft.config.planned_run import Execution, LocalPaths, PlannedRun, RunIn
 from stableft.config.run_config import has_reached_share
 from stableft.data.metrics import compute_scores
 from stableft.errors import UserError
+from stableft.records.atomic_folder import remove_under_claim
 from stableft.records.run_record import BEST_FOLDER, CHECKPOINT_FILE, RunRecord
 from stableft.training.checkpoint import MODEL_CONDITION
 from stableft.training.environment import git_state
@@ -87,7 +88,7 @@ def train(
             raise
         return pause_run(setup, state)
     record = finish_run(setup, state, last_outputs)
-    (setup.folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # after the record: a kill in between loses nothing
+    remove_under_claim(setup.folder / CHECKPOINT_FILE)  # after the record: a kill in between loses nothing
     return record
 
 

@@ -85,7 +85,8 @@ def prepare_run(
         apply_mixout(model, pretrained.spec, config.mixout)
     per_epoch = steps_per_epoch(len(splits.train), config.schedule.batch_size)
     total = total_steps(config.schedule, len(splits.train))
-    inputs = replace(input_layout_for(pretrained, tokenizer), packing=packing_for(model, config, device))
+    packing = packing_for(model, config, device, execution.compile)
+    inputs = replace(input_layout_for(pretrained, tokenizer), packing=packing)
     if device.type == "cuda":  # without a mask, transformers makes one, but only while a CUDA graph is recorded
         inputs = replace(inputs, full_mask=True)
     setup = RunSetup(
