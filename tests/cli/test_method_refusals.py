@@ -174,6 +174,6 @@ def test_fused_blocks_are_not_compiled(stableft, write_sweep, monkeypatch, more)
     Path("s.yaml").write_text(yaml.safe_dump(content))
     code, out, err = stableft("sweep", "s.yaml", "--devices", "cpu", "--compile", *more)
     assert code == 2
-    assert re.fullmatch(r"stableft: --compile: .* execution: fused .* write execution: packed\n", err)
+    assert re.fullmatch(r"stableft: --compile: with execution: fused, .* write execution: packed\n", err)
     assert "Traceback" not in out
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["s.yaml"]
