@@ -46,7 +46,8 @@ def logits_and_gradients(job, state, indices: np.ndarray) -> dict[str, Tensor]:
     return {"": logits.detach()} | {name: p.grad for name, p in state.model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("rows", [[4], [3, 8, 1, 20, 11, 4]])
+# Rows of one label: those of two nearly cancel, and leave little but rounding in some gradients.
+@pytest.mark.parametrize("rows", [[4], [3, 1, 5, 7, 9, 11]])
 @pytest.mark.parametrize("family", FUSING)
 def test_logits_and_gradients_are_those_of_packed_rows(prepare, monkeypatch, family, rows):
     monkeypatch.setattr(tokens, "BLOCK_COST", 1)  # packed rows are padded in several blocks, others in one
