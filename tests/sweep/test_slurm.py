@@ -228,10 +228,12 @@ def test_each_of_several_partitions_is_checked(programs, stableft):
 
 
 def test_a_results_folder_is_judged_by_where_it_is(programs, stableft, monkeypatch):
-    monkeypatch.setattr("stableft.sweep.slurm.LOCAL_FOLDERS", ("/dev/shm",))
+    scratch = programs.parent / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("stableft.sweep.slurm.LOCAL_FOLDERS", (str(scratch),))
     monkeypatch.delenv("TMPDIR", raising=False)
     (programs / "sinfo.out").write_text("main*|1:00:00|1:00:00|elsewhere\n")
-    (programs.parent / "results").symlink_to("/dev/shm/stableft-nowhere")
+    (programs.parent / "results").symlink_to(scratch)
     code, out, err = stableft(*SUBMIT)
     assert (code, out) == (2, "")
     assert "--results results: pilots on elsewhere cannot see this folder: it is for temporary files" in err
