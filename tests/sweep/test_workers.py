@@ -1,11 +1,13 @@
 """Real processes: workers that die, sweeps that share a folder, signals. The runs are stand-ins without torch."""
 
+import gc
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections import Counter
 from pathlib import Path
 
@@ -28,6 +30,20 @@ from stableft.sweep.workers import run_with_workers
 pytestmark = pytest.mark.timeout(60)
 
 
+def watch_what_is_freed(results, run) -> None:
+    """Leaves an object that holds itself, and logs whether it is there still when the GPU's cache is emptied."""
+    import torch
+
+    class Model:
+        pass
+
+    gc.disable()  # no collection but the worker's own
+    model = Model()
+    model.forward = lambda: model
+    left = weakref.ref(model)
+    torch.cuda.empty_cache = lambda: log_event(results, "freed" if left() is None else "held", run)
+
+
 def train_stand_in(run, results, sources, execution, progress, stop):
     """Does what the arm's name says, after logging that the run began."""
     log_event(results, "begin", run)
@@ -40,6 +56,8 @@ def train_stand_in(run, results, sources, execution, progress, stop):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         case "said":
             raise ValueError("no such column: cuda")
+        case "holds itself":
+            watch_what_is_freed(results, run)
         case "exit":
             os._exit(3)
         case "kill":
@@ -200,6 +218,13 @@ def test_a_device_that_computes_and_one_that_does_not(monkeypatch):
         emptied.clear()
         monkeypatch.setattr(torch, "ones", fail)
         assert can_compute("cuda:0") is usable
+
+
+def test_a_worker_frees_what_holds_itself_before_it_empties_a_gpus_cache(tmp_path):
+    run = make_run(0, "holds itself")
+    assert sweep(tmp_path, [run], devices=("cuda:0",))[0].finished == (run.run_id,)
+    assert [run_id for run_id, _ in read_events(tmp_path, "freed")] == [run.run_id]
+    assert not read_events(tmp_path, "held")
 
 
 @pytest.mark.faults
