@@ -1,11 +1,14 @@
 """Real processes: workers that die, sweeps that share a folder, signals. The runs are stand-ins without torch."""
 
+import contextlib
+import gc
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections import Counter
 from pathlib import Path
 
@@ -28,6 +31,36 @@ from stableft.sweep.workers import run_with_workers
 pytestmark = pytest.mark.timeout(60)
 
 
+def watch_what_is_freed(results, run) -> None:
+    """Leaves an object that holds itself, and logs whether it is there still when the GPU's cache is emptied."""
+    import torch
+
+    class Model:
+        pass
+
+    gc.disable()  # no collection but the worker's own
+    model = Model()
+    model.forward = lambda: model
+    left = weakref.ref(model)
+    torch.cuda.empty_cache = lambda: log_event(results, "freed" if left() is None else "held", run)
+
+
+def fill_gpu(results, run, execution) -> None:
+    """Takes 64ths of the GPU's memory until there is no more, and keeps them until the neighbour has done so too."""
+    import torch
+
+    from stableft.training.setup import prepare_device
+
+    device, parts = prepare_device(execution), []
+    size = torch.cuda.get_device_properties(device).total_memory // 64
+    with contextlib.suppress(torch.OutOfMemoryError):
+        while True:
+            parts.append(torch.empty(size, dtype=torch.uint8, device=device))
+            log_event(results, "part", run)
+    log_event(results, "full", run)
+    wait_until(lambda: len(read_events(results, "full")) == 2)
+
+
 def train_stand_in(run, results, sources, execution, progress, stop):
     """Does what the arm's name says, after logging that the run began."""
     log_event(results, "begin", run)
@@ -40,6 +73,10 @@ def train_stand_in(run, results, sources, execution, progress, stop):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         case "said":
             raise ValueError("no such column: cuda")
+        case "holds itself":
+            watch_what_is_freed(results, run)
+        case "fills the GPU":
+            fill_gpu(results, run, execution)
         case "exit":
             os._exit(3)
         case "kill":
@@ -200,6 +237,24 @@ def test_a_device_that_computes_and_one_that_does_not(monkeypatch):
         emptied.clear()
         monkeypatch.setattr(torch, "ones", fail)
         assert can_compute("cuda:0") is usable
+
+
+def test_a_worker_frees_what_holds_itself_before_it_empties_a_gpus_cache(tmp_path):
+    run = make_run(0, "holds itself")
+    assert sweep(tmp_path, [run], devices=("cuda:0",))[0].finished == (run.run_id,)
+    assert [run_id for run_id, _ in read_events(tmp_path, "freed")] == [run.run_id]
+    assert not read_events(tmp_path, "held")
+
+
+@pytest.mark.gpu
+def test_jobs_on_one_gpu_get_equal_shares_of_its_memory(tmp_path):
+    if not pytest.importorskip("torch").cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    runs = [make_run(seed, "fills the GPU") for seed in range(2)]
+    assert len(sweep(tmp_path, runs, jobs=2, devices=("cuda:0",))[0].finished) == 2
+    parts = Counter(run_id for run_id, _ in read_events(tmp_path, "part"))
+    assert len(parts) == 2
+    assert all(29 <= count <= 30 for count in parts.values())  # of 64: 95 % for both are 30.4 each
 
 
 @pytest.mark.faults

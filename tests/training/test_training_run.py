@@ -20,6 +20,7 @@ from stableft.errors import UserError
 from stableft.records.run_record import PREDICTIONS_FILE, dump_record, read_record, run_folder
 from stableft.report.runs import describe_environment
 from stableft.seeds import derive_seed
+from stableft.sweep.local_workers import LocalExecutor
 from stableft.training.loop import LoopSettings, run_steps
 from stableft.training.outputs import count_skipped_steps
 from stableft.training.run import train
@@ -400,6 +401,21 @@ def test_a_workspace_that_is_not_deterministic_is_a_sentence(monkeypatch, worksp
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", workspace)
     with pytest.raises(UserError, match=r"CUBLAS_WORKSPACE_CONFIG .*unset it.* :4096:8 or :16:8"):
         prepare_device(Execution(device="cuda:0"))
+
+
+@pytest.mark.parametrize(("jobs", "limits"), [(1, []), (2, [0.475] * 2), (5, [0.19] * 5)])
+def test_jobs_on_one_gpu_share_its_memory(monkeypatch, jobs, limits):
+    """Each is limited before it takes any, and all together to 95 %; a job alone is not."""
+    given = []
+    for name in ("set_device", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: None)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *limit: given.append(limit))
+    slots = LocalExecutor(("cuda:0", "cuda:1"), jobs).slots(Execution(threads=1))
+    with torch_settings_restored():
+        for _, execution in slots:
+            prepare_device(execution)
+    for device in ("cuda:0", "cuda:1"):
+        assert [share for share, of in given if of == torch.device(device)] == pytest.approx(limits)
 
 
 @pytest.mark.parametrize("tf32", [True, False])
