@@ -34,7 +34,7 @@ def find_ray_cluster(given: str | None, devices: str) -> str:
     try:
         import ray  # pyright: ignore[reportMissingImports] - an extra
         from ray._private.services import canonicalize_bootstrap_address  # pyright: ignore[reportMissingImports]
-        from ray._raylet import GcsClient  # pyright: ignore[reportMissingImports]
+        from ray._raylet import GcsClient  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
         from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(f"{option}: Ray is not installed here; pip install 'stableft[ray]' installs it") from None
